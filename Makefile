@@ -1,0 +1,63 @@
+# Every target does its own set-up: `make run` and `make test` work on a fresh clone.
+# Paths are relative throughout, so that a directory with a space in its name works too.
+
+PY := .venv/bin/python
+ARGS ?=
+export PYTHON
+
+.PHONY: help run test lint format types unit e2e e2e-tools bench wheel lock venv clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+run: venv ## start the proxy; make run ARGS="--port 9052" hands options on
+	@exec .venv/bin/claude-proxy serve $(ARGS)
+
+test: venv e2e-tools ## run every check and every test, and measure the coverage
+	@$(MAKE) --no-print-directory lint types
+	@mkdir -p build/coverage
+	@rm -f build/coverage/data*
+	$(PY) -m coverage run -m pytest $(ARGS)
+	@$(PY) -m coverage combine --quiet
+	@$(PY) -m coverage report
+
+lint: venv ## check style and formatting
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+
+format: venv ## mend style and formatting
+	$(PY) -m ruff check --fix
+	$(PY) -m ruff format
+
+types: venv ## check types
+	$(PY) -m mypy
+
+unit: venv ## run the tests that drive no other program
+	$(PY) -m pytest -m "not e2e" $(ARGS)
+
+e2e: venv e2e-tools ## run the tests that drive curl, git, npm, Claude Code and others
+	$(PY) -m pytest -m e2e $(ARGS)
+
+e2e-tools: ## install the programs that the end-to-end tests drive
+	@bash tools/e2e $(E2E)
+
+bench: venv ## measure the proxy beside others
+	$(PY) -m bench $(ARGS)
+
+wheel: venv ## build dist/*.whl and *.tar.gz
+	@rm -rf dist
+	$(PY) -c "from poetry.core.masonry import api; api.build_sdist('dist'); api.build_wheel('dist')"
+	@ls dist
+
+lock: ## choose anew what poetry.lock pins
+	@test -x build/poetry/bin/poetry || { \
+	  "$$(sh tools/find-python)" -m venv --clear build/poetry && \
+	  build/poetry/bin/pip install --quiet "poetry>=2.1,<3"; }
+	build/poetry/bin/python tools/lock.py $(ARGS)
+
+venv:
+	@sh tools/setup
+
+clean: ## remove everything that was made here
+	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

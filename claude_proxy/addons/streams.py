@@ -1,0 +1,64 @@
+"""Lets HTTP/2 bodies stream, counts them, and records how each stream ended.
+
+Whether a stream may pass was settled in its layer (`layers.http2`); by the time of these hooks
+nothing may be enforced any more, because bodies leave as they come.
+"""
+
+import time
+from collections.abc import Callable
+
+from mitmproxy import http
+
+from claude_proxy.gate import Gate, Passage
+from claude_proxy.layers.http2 import PASSAGE
+
+
+class Streams:
+    """The hooks of one HTTP/2 exchange."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+
+    def requestheaders(self, flow: http.HTTPFlow) -> None:
+        """Pass the request's body on as it comes."""
+        flow.request.stream = _counting(flow, "bytes_up")
+
+    def request(self, flow: http.HTTPFlow) -> None:
+        """Drop trailers where the upstream speaks HTTP/1.1: mitmproxy cannot send them there."""
+        if flow.server_conn.alpn != b"h2":
+            flow.request.trailers = None
+
+    def responseheaders(self, flow: http.HTTPFlow) -> None:
+        """Pass the answer's body on as it comes, and no word of other ways to the origin."""
+        answer, passage = flow.response, _passage_of(flow)
+        if answer is None:
+            return
+        answer.headers.pop("alt-svc", None)
+        answer.stream = _counting(flow, "bytes_down")
+        if passage is not None:
+            passage.status = answer.status_code
+            passage.first_byte = time.monotonic()
+
+    def response(self, flow: http.HTTPFlow) -> None:
+        """Record an exchange that is complete."""
+        if (passage := _passage_of(flow)) is not None:
+            self._gate.end(passage)
+
+    def error(self, flow: http.HTTPFlow) -> None:
+        """Record an exchange that broke off."""
+        if (passage := _passage_of(flow)) is not None:
+            self._gate.end(passage, "stream-broken-off")
+
+
+def _passage_of(flow: http.HTTPFlow) -> Passage | None:
+    passage = flow.metadata.get(PASSAGE)
+    return passage if isinstance(passage, Passage) else None
+
+
+def _counting(flow: http.HTTPFlow, counter: str) -> Callable[[bytes], bytes]:
+    def count(data: bytes) -> bytes:
+        if (passage := _passage_of(flow)) is not None:
+            setattr(passage, counter, getattr(passage, counter) + len(data))
+        return data
+
+    return count

@@ -1,0 +1,64 @@
+"""Hands mitmproxy's TLS layers their OpenSSL connections: our leaves inwards, verified roots outwards.
+
+Which names may be connected to was settled before; here the leaf gets the judged name, and the
+upstream must prove the same name (in its SAN; a common name proves nothing).
+"""
+
+from functools import lru_cache
+
+from mitmproxy import tls
+from mitmproxy.addons.tlsconfig import TlsConfig
+from OpenSSL import SSL
+
+from claude_proxy.ca import CertificateAuthority, Leaf
+
+_CONTEXTS = 1024
+_PROTOCOLS = (b"h2", b"http/1.1")
+
+
+class Certificates(TlsConfig):
+    """The TLS of both sides."""
+
+    name = "tlsconfig"  # where mitmproxy looks for it
+
+    def __init__(self, authority: CertificateAuthority) -> None:
+        super().__init__()
+        self._authority = authority
+        self._context_for = lru_cache(_CONTEXTS)(_server_context)
+
+    def configure(self, updated: set[str]) -> None:
+        """Leave mitmproxy's own certificate store unmade: ours is the only authority."""
+
+    def running(self) -> None:
+        """Nothing is left to prepare."""
+
+    def tls_clienthello(self, tls_clienthello: tls.ClientHelloData) -> None:
+        """Not asked: the hello is judged in `layers.front`."""
+
+    def tls_start_client(self, tls_start: tls.TlsData) -> None:
+        """Give the client a leaf for the tunnel's target."""
+        address = tls_start.context.server.address
+        if address is None:
+            return  # without a connection to use, mitmproxy closes: fail closed
+        leaf = self._authority.leaf(address[0])
+        tls_start.ssl_conn = SSL.Connection(self._context_for(leaf))
+        tls_start.ssl_conn.set_accept_state()
+
+
+def _server_context(leaf: Leaf) -> SSL.Context:
+    """Make the context that serves one leaf; its session tickets are good for this leaf alone."""
+    context = SSL.Context(SSL.TLS_SERVER_METHOD)
+    context.set_min_proto_version(SSL.TLS1_2_VERSION)
+    # A second hello inside the connection could name another server than the judged one.
+    context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION)
+    context.use_certificate(leaf.certificate)
+    context.use_privatekey(leaf.key)
+    context.set_alpn_select_callback(_select_protocol)
+    return context
+
+
+def _select_protocol(_: SSL.Connection, offers: list[bytes]) -> bytes | object:
+    for offer in offers:
+        if offer in _PROTOCOLS:
+            return offer
+    return SSL.NO_OVERLAPPING_PROTOCOLS

@@ -1,0 +1,350 @@
+"""Reads an allowlist: YAML text in, a `Policy` out, or every mistake with its place and mend.
+
+Law kept: default-deny (1). An empty list allows nothing; whatever cannot be kept as written (a
+path on a host whose TLS is passed through, a preset that nobody knows) stops the load. Pure, but
+for the presets, which are files of the package.
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from importlib import resources
+from ipaddress import IPv4Network, IPv6Network
+from typing import Any, NamedTuple
+
+from claude_proxy import presets as packaged
+from claude_proxy.errors import ConfigErrors
+from claude_proxy.policy import HostPattern, PatternKind, Policy, Rule, Scheme, Tls
+from claude_proxy.rule_reader import METHODS, RuleReader, nearest
+from claude_proxy.strict_yaml import (
+    MAX_BYTES,
+    Broken,
+    Mapping,
+    Node,
+    Problems,
+    Scalar,
+    Sequence,
+    decode,
+    parse,
+    quoted,
+)
+
+__all__ = [
+    "MAX_BYTES",
+    "METHODS",
+    "Preset",
+    "decode",
+    "load",
+    "preset_policy",
+    "preset_text",
+    "presets",
+    "schema",
+]
+
+type Library = Callable[[str], str]
+type Network = IPv4Network | IPv6Network
+
+_LISTS = ("allow", "deny")
+_PRESET_KEYS = ("description", "allow")
+# What other programs call the two lists.
+_OTHER_NAMES = {
+    "allowed": "allow",
+    "allowlist": "allow",
+    "block": "deny",
+    "blocked": "deny",
+    "blocklist": "deny",
+    "denied": "deny",
+    "denylist": "deny",
+    "domains": "allow",
+    "hosts": "allow",
+    "rules": "allow",
+    "whitelist": "allow",
+}
+
+
+class Preset(NamedTuple):
+    """What a list of presets shows of one."""
+
+    name: str
+    description: str
+    rules: int
+
+
+def load(text: str, *, name: str, library: Library = packaged.text) -> Policy:
+    """Return the policy that `text` describes; raise ConfigErrors with everything wrong in it."""
+    problems = Problems(name)
+    file = _File(problems, _Presets(library))
+    file.read(parse(text, problems))
+    problems.raise_if_any()
+    _note_clashes(file.allow, file.deny, problems)
+    problems.raise_if_any()
+    return Policy(allow=tuple(file.allow), deny=tuple(file.deny))
+
+
+def presets() -> list[Preset]:
+    """Return every preset of the package, in alphabetical order."""
+    found = []
+    for name in packaged.names():
+        file = _Presets(packaged.text).read(name, ())
+        found.append(Preset(name, file.description, len(file.allow)))
+    return found
+
+
+def preset_text(name: str) -> str:
+    """Return a preset's file as it is; KeyError if there is none of that name."""
+    return packaged.text(name)
+
+
+def preset_policy(name: str) -> Policy:
+    """Return what a preset allows by itself, with all that it includes."""
+    return Policy(allow=tuple(_Presets(packaged.text).read(name, ()).allow), deny=())
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON Schema of an allowlist, for editors."""
+    text = (resources.files("claude_proxy") / "schema.json").read_text("utf-8")
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+class _File:
+    """Reads one file, the owner's or a preset's, into rules."""
+
+    def __init__(
+        self, problems: Problems, presets_: "_Presets", trail: tuple[str, ...] = ()
+    ) -> None:
+        self.allow: list[Rule] = []
+        self.deny: list[Rule] = []
+        self.description = ""
+        self._problems = problems
+        self._presets = presets_
+        self._trail = trail  # the presets that are being read, from the owner's file to this one
+        self._keys = _PRESET_KEYS if trail else _LISTS
+        self._reader = RuleReader(problems, preset=trail[-1] if trail else None)
+
+    def read(self, root: Node | None) -> None:
+        """Read a whole file; an empty one holds no rules."""
+        if root is None or isinstance(root, Broken) or _is_missing(root):
+            return
+        if not isinstance(root, Mapping):
+            what = "a list" if isinstance(root, Sequence) else "a text"
+            self._problems.add(
+                f"the file is {what}, not a mapping",
+                root,
+                mend='begin it with the line "allow:" and list the hosts below, each after "- "',
+            )
+            return
+        for key, value in root.entries:
+            if key.text not in self._keys:
+                mend = self._mend_of_key(key.text)
+                self._problems.add(f"unknown key {quoted(key.text)}", key, mend=mend)
+            elif key.text == "description":
+                self.description = value.text if isinstance(value, Scalar) else ""
+            else:
+                self._read_list(key.text, value)
+
+    def _mend_of_key(self, name: str) -> str:
+        folded = name.lower()
+        if folded in {"preset", "presets"}:
+            return 'write it as an entry of allow: "- preset: NAME"'
+        if (other := _OTHER_NAMES.get(folded)) is not None:
+            return f"write {other}"
+        return nearest(folded, self._keys) or f"a file has {' and '.join(self._keys)} only"
+
+    def _read_list(self, name: str, node: Node) -> None:
+        if isinstance(node, Broken) or _is_missing(node):
+            return
+        if not isinstance(node, Sequence):
+            mend = 'write each entry on a line of its own, after "- "'
+            self._problems.add(f"{name} is not a list", node, key=name, mend=mend)
+            return
+        for index, entry in enumerate(node.items):
+            self._read_entry(entry, f"{name}[{index}]", deny=name == "deny")
+
+    def _read_entry(self, node: Node, key: str, *, deny: bool) -> None:
+        rule: Rule | None = None
+        if isinstance(node, Mapping):
+            preset = next((value for name, value in node.entries if name.text == "preset"), None)
+            if preset is not None and not deny:
+                self._read_preset_entry(node, preset, key)
+                return
+            rule = self._reader.rule_of_mapping(node, key, deny=deny)
+        elif isinstance(node, Scalar):
+            if self._is_preset_name(node, key, deny=deny):
+                return
+            rule = self._reader.rule_of_text(node, key, deny=deny)
+        elif isinstance(node, Sequence):
+            mend = 'write each entry on a line of its own, after one "- "'
+            self._problems.add("a list inside the list", node, key=key, mend=mend)
+        if rule is not None:
+            (self.deny if deny else self.allow).append(rule)
+
+    def _is_preset_name(self, node: Scalar, key: str, *, deny: bool) -> bool:
+        # A name without a dot may be a host of an intranet, so only the presets' names are asked
+        # about; taken for hosts they would allow nothing, and nobody would be told.
+        if deny or "." in node.text or not self._presets.knows(node.text):
+            return False
+        self._problems.add(
+            f"{quoted(node.text)} is the name of a preset, written as a host",
+            node,
+            key=key,
+            mend=f'write "- preset: {node.text}" (a host of that name: "- host: {node.text}")',
+        )
+        return True
+
+    def _read_preset_entry(self, node: Mapping, value: Node, key: str) -> None:
+        for name, _ in node.entries:
+            if name.text != "preset":
+                self._problems.add(
+                    f"{quoted(name.text)} beside a preset",
+                    name,
+                    key=key,
+                    mend="a preset stands alone: give the rest an entry of its own with a host",
+                )
+        place = f"{key}.preset"
+        if isinstance(value, Broken):
+            return
+        if not isinstance(value, Scalar) or _is_missing(value):
+            mend = "write the name of one preset; give each an entry of its own"
+            self._problems.add("not the name of a preset", value, key=place, mend=mend)
+        elif value.text in self._trail:
+            loop = self._trail[self._trail.index(value.text) :]
+            self._problems.add(
+                f"presets include each other: {' -> '.join((*loop, value.text))}",
+                value,
+                key=place,
+                mend="take one of them out",
+            )
+        elif not self._presets.knows(value.text):
+            near = nearest(value.text.lower(), packaged.names())
+            mend = near or "`claude-proxy presets` lists them"
+            what = f"unknown preset {quoted(value.text)}"
+            self._problems.add(what, value, key=place, mend=mend)
+        else:
+            self._include(value, place)
+
+    def _include(self, value: Scalar, place: str) -> None:
+        try:
+            self.allow += self._presets.read_once(value.text, self._trail)
+        except ConfigErrors as errors:
+            for problem in errors.problems:
+                what = f"the preset {value.text} is wrong: {problem.what} ({problem.where})"
+                self._problems.add(what, value, key=place, mend=problem.mend)
+
+
+class _Presets:
+    """Reads the presets that a file includes, each once."""
+
+    def __init__(self, library: Library) -> None:
+        self._library = library
+        self._known: dict[str, bool] = {}
+        self._done: set[str] = set()
+
+    def knows(self, name: str) -> bool:
+        if name not in self._known:
+            try:
+                self._library(name)
+            except KeyError:
+                self._known[name] = False
+            else:
+                self._known[name] = True
+        return self._known[name]
+
+    def read_once(self, name: str, trail: tuple[str, ...]) -> list[Rule]:
+        """Return a preset's rules, or none if the file has them already."""
+        if name in self._done:
+            return []
+        rules = self.read(name, trail).allow
+        self._done.add(name)
+        return rules
+
+    def read(self, name: str, trail: tuple[str, ...]) -> _File:
+        """Read a preset's file; raise ConfigErrors if it is wrong."""
+        problems = Problems(f"{name}.yaml")
+        file = _File(problems, self, (*trail, name))
+        file.read(parse(self._library(name), problems))
+        problems.raise_if_any()
+        return file
+
+
+def _is_missing(node: Node) -> bool:
+    return isinstance(node, Scalar) and node.plain and not node.text
+
+
+def _note_clashes(allow: list[Rule], deny: list[Rule], problems: Problems) -> None:
+    """Report limits on requests that could not be kept, as another rule passes the TLS through."""
+    through = [rule for rule in allow if rule.tls is Tls.PASSTHROUGH]
+    if not through:
+        return
+    limits = [rule for rule in allow if rule.limited and rule.scheme is Scheme.HTTPS]
+    denials = [rule for rule in deny if rule.limited and rule.scheme is not Scheme.HTTP]
+    passed = _Coverage(through)
+    clashes = [(rule, passed.of(rule)) for rule in (*limits, *denials)]
+    denied = _Coverage(denials)
+    clashes += [(denied.of(rule), rule) for rule in through]
+    # Where both patterns are the same, a denial and a passthrough find each other.
+    for limit, other in dict.fromkeys(clashes):
+        if limit is not None and other is not None:
+            _note_clash(limit, other, problems)
+
+
+def _note_clash(limit: Rule, through: Rule, problems: Problems) -> None:
+    fields = "methods" if limit.paths is None else "paths"
+    place = limit if limit.source.preset is None else through
+    other = through if place is limit else limit
+    if place is limit:
+        reason = f"{through.name} ({through.source}) passes TLS through"
+        what = f"{fields} cannot be checked here, as {reason}"
+    else:
+        what = f"passing TLS through here would undo the {fields} of {limit.name} ({limit.source})"
+    problems.add_at(
+        what,
+        place.source.line,
+        place.source.column,
+        key=place.name,
+        mend=f"delete this entry or the other ({other.source}), or tls: passthrough",
+    )
+
+
+class _Coverage:
+    """Finds the rule whose pattern holds all hosts of another's, without trying each."""
+
+    def __init__(self, rules: Iterable[Rule]) -> None:
+        self._named: dict[tuple[PatternKind, str], list[Rule]] = {}
+        self._networks: list[Rule] = []
+        for rule in rules:
+            if rule.pattern.network is not None:
+                self._networks.append(rule)
+            else:
+                place = (rule.pattern.kind, rule.pattern.host)
+                self._named.setdefault(place, []).append(rule)
+
+    def of(self, rule: Rule) -> Rule | None:
+        """Return a rule that covers the pattern of `rule` on a port that both are for."""
+        if rule.pattern.network is not None:
+            found: Iterable[Rule] = self._around(rule.pattern.network)
+        else:
+            found = (each for place in _wider(rule.pattern) for each in self._named.get(place, ()))
+        return next((each for each in found if _share_a_port(each, rule)), None)
+
+    def _around(self, network: Network) -> Iterable[Rule]:
+        first, last = network[0], network[-1]
+        for rule in self._networks:
+            other = rule.pattern.network
+            if other is not None and first in other and last in other:
+                yield rule
+
+
+def _wider(pattern: HostPattern) -> Iterable[tuple[PatternKind, str]]:
+    """Yield every pattern that covers all that `pattern` covers, itself first."""
+    yield (pattern.kind, pattern.host)
+    if pattern.kind is not PatternKind.DOMAIN:
+        yield (PatternKind.DOMAIN, pattern.host)
+    _, dot, parent = pattern.host.partition(".")
+    while dot:
+        yield (PatternKind.DOMAIN, parent)
+        yield (PatternKind.SUBDOMAINS, parent)
+        _, dot, parent = parent.partition(".")
+
+
+def _share_a_port(one: Rule, other: Rule) -> bool:
+    return one.ports is None or other.ports is None or not one.ports.isdisjoint(other.ports)

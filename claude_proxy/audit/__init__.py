@@ -1,0 +1,11 @@
+"""Writes down every decision, and reads the record back.
+
+The law it keeps is the seventh: recorded or denied. `store` is the one writer, `queries`
+only reads, `sinks` print and are never what a decision waits for.
+"""
+
+from claude_proxy.audit.database import database_in
+from claude_proxy.audit.sinks import ConsoleSink, Descriptor, JsonlSink, Sink
+from claude_proxy.audit.store import AuditStore
+
+__all__ = ["AuditStore", "ConsoleSink", "Descriptor", "JsonlSink", "Sink", "database_in"]

@@ -1,0 +1,289 @@
+"""Opens the audit file: nobody else's, no link, the right schema, in WAL mode; or says why not.
+
+The law it keeps is the tenth: a log that others could write is no evidence, so it is refused
+before the proxy starts. Nothing here writes a row; `store` does.
+"""
+
+import os
+import sqlite3
+import stat
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+from claude_proxy.errors import ConfigError
+
+FILE_NAME: Final = "audit.sqlite3"
+
+# "clpx" tells our files from any other SQLite database.
+APPLICATION_ID: Final = 0x636C7078
+
+# Entry N brings a file from version N to version N + 1. Entries are added, never edited.
+# Rows lie in the order of their ids, so a table is appended to at its end and trimmed at its
+# start; another index would double the cost of every decision to speed up a rare question.
+MIGRATIONS: Final = (
+    """
+    CREATE TABLE decision(
+        id INTEGER PRIMARY KEY,
+        connection INTEGER NOT NULL,
+        client TEXT NOT NULL,
+        listener TEXT NOT NULL,
+        phase TEXT NOT NULL,
+        scheme TEXT NOT NULL,
+        target TEXT NOT NULL,
+        method TEXT NOT NULL,
+        path TEXT NOT NULL,
+        allowed INTEGER NOT NULL,
+        reason TEXT NOT NULL,
+        rule TEXT,
+        rule_source TEXT
+    ) STRICT;
+    CREATE TABLE outcome(
+        decision INTEGER PRIMARY KEY,
+        status INTEGER,
+        bytes_up INTEGER NOT NULL,
+        bytes_down INTEGER NOT NULL,
+        duration_ms REAL NOT NULL,
+        first_byte_ms REAL,
+        upstream TEXT,
+        error TEXT
+    ) STRICT;
+    CREATE TABLE notice(
+        id INTEGER PRIMARY KEY,
+        kind TEXT NOT NULL,
+        text TEXT NOT NULL
+    ) STRICT;
+    CREATE TABLE checkpoint(at INTEGER NOT NULL) STRICT;
+    INSERT INTO checkpoint VALUES(0);
+    """,
+)
+
+# A commit writes whole pages, checksummed, into the write-ahead log, and a decision is some
+# 200 bytes: pages of 1 KiB take a quarter off the time of one and two thirds off the log.
+_PAGE_BYTES: Final = 1024
+
+# Another proxy on the same file holds the lock for microseconds, our own checkpoint thread
+# for one small fsync now and then. A decision rather waits for that than becomes a denial.
+BUSY_S: Final = 1.0
+START_PATIENCE_S: Final = 10.0
+
+_WORTH_SHRINKING_BYTES: Final = 16 * 1024 * 1024
+
+_ELSEWHERE: Final = "name another directory with --statedir or CLAUDE_PROXY_STATEDIR"
+
+
+def database_in(statedir: Path) -> Path:
+    """Return where the audit log of `statedir` lies."""
+    return statedir / FILE_NAME
+
+
+def open_for_writing(
+    path: Path, *, patience_s: float = START_PATIENCE_S, migrations: Sequence[str] = MIGRATIONS
+) -> sqlite3.Connection:
+    """Return a connection to the audit file at `path`, made and migrated as needed.
+
+    Raises ConfigError if the file, its directory or its content is not fit to hold evidence.
+    """
+    _prepare_directory(path.parent)
+    for name in (path, wal_of(path), shm_of(path)):
+        _check_file(name)
+    _make_file(path)
+    try:
+        connection = connect(path, timeout_s=patience_s)
+    except sqlite3.Error as error:
+        raise _unusable(path, error) from error
+    try:
+        _adopt(connection, path, patience_s, migrations)
+        connection.execute(f"PRAGMA busy_timeout={int(BUSY_S * 1000)}")
+    except sqlite3.Error as error:
+        connection.close()
+        raise _unusable(path, error) from error
+    except ConfigError:
+        connection.close()
+        raise
+    return connection
+
+
+def shrink(connection: sqlite3.Connection) -> None:
+    """Give space back to the file system if most of the file is unused; for a quiet moment.
+
+    Retention frees pages inside the file, where new rows take them; only after its bounds were
+    lowered a lot is there more than they need.
+    """
+    free, pages = _pragma(connection, "freelist_count"), _pragma(connection, "page_count")
+    if free * 2 < pages or free * _PAGE_BYTES < _WORTH_SHRINKING_BYTES:
+        return
+    # With another proxy at work it does not succeed, and will at another start.
+    with suppress(sqlite3.OperationalError):
+        connection.execute("VACUUM")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def connect(path: Path, *, timeout_s: float = BUSY_S, mode: str = "rw") -> sqlite3.Connection:
+    """Return a connection in autocommit mode, made with URI `mode` ("ro", "rw")."""
+    return sqlite3.connect(
+        f"file:{quote(str(path))}?mode={mode}",
+        uri=True,
+        isolation_level=None,
+        timeout=timeout_s,
+        check_same_thread=False,
+    )
+
+
+def wal_of(path: Path) -> Path:
+    """Return the write-ahead log of the database at `path`."""
+    return path.with_name(f"{path.name}-wal")
+
+
+def shm_of(path: Path) -> Path:
+    """Return the shared index of the write-ahead log of the database at `path`."""
+    return path.with_name(f"{path.name}-shm")
+
+
+def _prepare_directory(directory: Path) -> None:
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = directory.stat()
+    except OSError as error:
+        raise ConfigError(
+            f"the state directory cannot be made: {error.strerror}",
+            where=str(directory),
+            mend=f"mend what stands in its way, or {_ELSEWHERE}",
+        ) from error
+    _check_owner(status, directory, "the state directory")
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise ConfigError(
+            "the state directory can be written by others than its owner",
+            where=str(directory),
+            mend=f"run `chmod go-w {directory}`, or {_ELSEWHERE}",
+        )
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise ConfigError(
+            "the state directory cannot be written",
+            where=str(directory),
+            mend=f"run `chmod u+rwx {directory}`, or {_ELSEWHERE}",
+        )
+
+
+def _check_owner(status: os.stat_result, path: Path, name: str) -> None:
+    if status.st_uid != os.geteuid():
+        raise ConfigError(
+            f"{name} belongs to another user (uid {status.st_uid})",
+            where=str(path),
+            mend=f"run the proxy as that user, or {_ELSEWHERE}",
+        )
+
+
+def _check_file(path: Path) -> None:
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(status.st_mode):
+        raise ConfigError(
+            "the audit log is not a regular file",
+            where=str(path),
+            mend=f"remove it, or {_ELSEWHERE}",
+        )
+    _check_owner(status, path, "the audit log")
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise ConfigError(
+            "the audit log can be written by others than its owner",
+            where=str(path),
+            mend=f"see who wrote it, then run `chmod 600 {path}`",
+        )
+
+
+def _make_file(path: Path) -> None:
+    """Make the file, and nobody but its owner a reader; SQLite gives its others the same mode."""
+    try:
+        # Opened here before any connection exists: closing a descriptor of a database that
+        # SQLite has open would drop SQLite's locks on it (POSIX locks belong to the process).
+        if not path.exists():
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+        path.chmod(0o600)
+    except OSError as error:
+        raise ConfigError(
+            f"the audit log cannot be made: {error.strerror}",
+            where=str(path),
+            mend=f"mend what stands in its way, or {_ELSEWHERE}",
+        ) from error
+
+
+def _adopt(
+    connection: sqlite3.Connection, path: Path, patience_s: float, migrations: Sequence[str]
+) -> None:
+    """Bring the file to WAL mode and the newest schema."""
+    connection.execute(f"PRAGMA page_size={_PAGE_BYTES}")
+    _check_identity(connection, path, len(migrations))
+    _set_wal(connection, path, patience_s)
+    connection.execute("PRAGMA synchronous=NORMAL")
+    connection.execute("PRAGMA wal_autocheckpoint=0")
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        # Once more, under the lock: another proxy may have started in between.
+        version = _check_identity(connection, path, len(migrations))
+        for script in migrations[version:]:
+            for statement in script.split(";"):
+                connection.execute(statement)
+        connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version={len(migrations)}")
+        connection.execute("COMMIT")
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+def _check_identity(connection: sqlite3.Connection, path: Path, newest: int) -> int:
+    """Return the schema version of the file, if it is one that we may write to."""
+    version = _pragma(connection, "user_version")
+    if version > newest:
+        raise ConfigError(
+            f"the audit log was written by a newer claude-proxy (schema {version}, not {newest})",
+            where=str(path),
+            mend=f"upgrade claude-proxy, move the file away, or {_ELSEWHERE}",
+        )
+    empty = _pragma(connection, "schema_version") == 0
+    if not empty and _pragma(connection, "application_id") != APPLICATION_ID:
+        raise ConfigError(
+            "the file is a database of something else, not an audit log",
+            where=str(path),
+            mend=f"move the file away, or {_ELSEWHERE}",
+        )
+    return version
+
+
+def _set_wal(connection: sqlite3.Connection, path: Path, patience_s: float) -> None:
+    give_up = time.monotonic() + patience_s
+    mode = None
+    while mode is None:
+        try:
+            mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+        except sqlite3.OperationalError as error:
+            # When two change the mode of a new file at once, SQLite tells one of them "locked"
+            # without waiting, as both waiting would be a deadlock.
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
+                raise
+            time.sleep(0.01)
+    if mode != "wal":
+        raise ConfigError(
+            f"the file system of the audit log allows no write-ahead log, only {mode}",
+            where=str(path),
+            mend=f"put it on a local disk: {_ELSEWHERE}",
+        )
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> int:
+    value: int = connection.execute(f"PRAGMA {name}").fetchone()[0]
+    return value
+
+
+def _unusable(path: Path, error: sqlite3.Error) -> ConfigError:
+    return ConfigError(
+        f"the audit log cannot be used: {error}",
+        where=str(path),
+        mend=f"free space or mend the disk; if the file is damaged, move it away; or {_ELSEWHERE}",
+    )

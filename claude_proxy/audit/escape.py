@@ -1,0 +1,62 @@
+r"""Makes text that a client sent harmless on a terminal, in a log line and in SQLite.
+
+The law it keeps: what is printed takes exactly the place it is given. No control byte,
+escape sequence, line break, bidirectional or invisible character gets through, and two
+different texts never print alike: an escaped character is spelled `\x1b`, `\u202e` or
+`\U000e0001`, and a backslash is doubled.
+"""
+
+import re
+
+# Printable for Unicode, yet nothing is seen: fillers, joiners, variation selectors, a blank
+# Braille cell. `str.isprintable` already refuses every control, format (bidi, zero-width,
+# tags), surrogate, private, unassigned and separator character but the space.
+_INVISIBLE = frozenset(
+    "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0"
+    + "".join(map(chr, range(0xFE00, 0xFE10)))
+    + "".join(map(chr, range(0xE0100, 0xE01F0)))
+)
+
+_HARMLESS_FIELD = re.compile(r"[!-\[\]-~]*").fullmatch
+_HARMFUL_IN_A_FIELD = re.compile(r"[^!-\[\]-~]")
+_HARMLESS_TEXT = re.compile(r"[ -\[\]-~]*").fullmatch
+# SQLite holds no lone surrogate, and its own tools end a text at the first NUL.
+_NOT_STORABLE = re.compile("[\x00\ud800-\udfff]")
+
+
+def escape_field(text: str) -> str:
+    """Spell `text` in visible ASCII without a space: one field of a line, whatever it holds."""
+    if _HARMLESS_FIELD(text):
+        return text
+    return _HARMFUL_IN_A_FIELD.sub(lambda match: _spelled(match.group()), text)
+
+
+def escape_text(text: str) -> str:
+    """Spell `text` so that it stays on its line; letters of any script and spaces remain."""
+    if _HARMLESS_TEXT(text):
+        return text
+    return "".join(_shown(character) for character in text)
+
+
+def storable(text: str, bound: int) -> str:
+    """Return `text` as SQLite can hold it, cut off after about `bound` characters."""
+    if len(text) > bound:
+        text = f"{text[:bound]}...[{len(text) - bound} more]"
+    return _NOT_STORABLE.sub(lambda match: _spelled(match.group()), text)
+
+
+def _shown(character: str) -> str:
+    if character != "\\" and character.isprintable() and character not in _INVISIBLE:
+        return character
+    return _spelled(character)
+
+
+def _spelled(character: str) -> str:
+    code = ord(character)
+    if character == "\\":
+        return "\\\\"
+    if code < 1 << 8:
+        return f"\\x{code:02x}"
+    if code < 1 << 16:
+        return f"\\u{code:04x}"
+    return f"\\U{code:08x}"

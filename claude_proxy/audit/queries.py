@@ -1,0 +1,218 @@
+"""Reads the audit log back; never writes, and works beside a running proxy or after a crash.
+
+The law it keeps: reading holds nothing up. Every answer is read whole before it is handed
+out, because a reader that holds a snapshot (a pager, say) keeps the write-ahead log growing.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from claude_proxy.audit.database import APPLICATION_ID, MIGRATIONS, connect
+from claude_proxy.authority import normalise_host
+from claude_proxy.errors import ClaudeProxyError
+from claude_proxy.events import OPAQUE, DecisionMade, Notice, OutcomeSeen, Phase
+
+_BUSY_S: Final = 5.0
+_NEWEST_ID: Final = (1 << 63) - 1
+
+# `sinks.is_told` in SQL: what is news in itself.
+_TOLD: Final = (
+    "(NOT d.allowed OR d.phase = 'request'"
+    f" OR (d.phase = '{Phase.CONNECT.value}' AND d.scheme = '{OPAQUE}'))"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A decision, and how the attempt ended if it has."""
+
+    decision: DecisionMade
+    outcome: OutcomeSeen | None
+
+    @property
+    def id(self) -> int:
+        """The id of the decision, which is also its time."""
+        return self.decision.id
+
+
+type Entry = Attempt | Notice
+
+
+@dataclass(frozen=True, slots=True)
+class HostFilter:
+    """The hosts that are asked for: one, or all below a domain, with or without itself."""
+
+    host: str
+    itself: bool
+    below: bool
+
+    @classmethod
+    def parse(cls, text: str) -> "HostFilter":
+        """Read "example.com", "*.example.com" (below it) or ".example.com" (both)."""
+        for prefix, itself in (("*.", False), (".", True)):
+            if text.startswith(prefix):
+                return cls(_spelled(text.removeprefix(prefix)), itself, below=True)
+        return cls(_spelled(text), itself=True, below=False)
+
+    def condition(self) -> tuple[str, list[str]]:
+        """Return the filter in SQL, over a target in the spelling of `Authority`."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        parts, values = [], []
+        if self.itself:
+            parts.append("substr(d.target, 1, length(?)) = ? OR d.target = ?")
+            values += [f"{host}:", f"{host}:", self.host]
+        if self.below:
+            # No host holds a colon, so this is the end of the name and the start of the port.
+            parts.append("instr(d.target, ?) > 1")
+            values.append(f".{host}:")
+        return f"({' OR '.join(parts)})", values
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which entries are asked for."""
+
+    allowed: bool | None = None  # None: both
+    host: HostFilter | None = None
+    since_ns: int = 0
+    steps: bool = False  # also allowed decisions on the way to a request
+
+    @property
+    def notices(self) -> bool:
+        """Whether what the proxy says about itself belongs to it."""
+        return self.allowed is None and self.host is None
+
+
+class AuditReader:
+    """Read-only access to one audit log."""
+
+    def __init__(self, path: Path) -> None:
+        if not path.exists():
+            raise ClaudeProxyError(
+                "there is no audit log yet",
+                where=str(path),
+                mend="start claude-proxy first, or name its state directory with --statedir",
+            )
+        self._path = path
+        try:
+            self._connection = connect(path, timeout_s=_BUSY_S, mode="ro")
+        except sqlite3.Error as error:
+            raise self._unreadable(error) from error
+        try:
+            self._check()
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._connection.close()
+
+    def newest(self, selection: Selection, limit: int) -> list[Entry]:
+        """Return the newest `limit` entries, newest last."""
+        return self._entries(selection, selection.since_ns, limit, newest=True)
+
+    def after(self, selection: Selection, number: int, limit: int) -> list[Entry]:
+        """Return the first `limit` entries with an id above `number`, oldest first."""
+        return self._entries(selection, max(selection.since_ns, number + 1), limit, newest=False)
+
+    def _entries(self, selection: Selection, start: int, limit: int, *, newest: bool) -> list[Entry]:
+        order = "DESC" if newest else "ASC"
+        entries: list[Entry] = list(self._attempts(selection, start, limit, order))
+        if selection.notices:
+            entries += self._notices(start, limit, order)
+            entries.sort(key=lambda entry: entry.id, reverse=newest)
+        entries = entries[:limit]
+        return entries[::-1] if newest else entries
+
+    def _attempts(
+        self, selection: Selection, start: int, limit: int, order: str
+    ) -> Iterator[Attempt]:
+        conditions, values = ["d.id >= ?"], list[object]([start])
+        if not selection.steps:
+            conditions.append(_TOLD)
+        if selection.allowed is not None:
+            conditions.append("d.allowed = ?")
+            values.append(selection.allowed)
+        if selection.host is not None:
+            condition, more = selection.host.condition()
+            conditions.append(condition)
+            values += more
+        statement = (
+            "SELECT d.*, o.* FROM decision d LEFT JOIN outcome o ON o.decision = d.id"
+            f" WHERE {' AND '.join(conditions)} ORDER BY d.id {order} LIMIT ?"
+        )
+        return map(_attempt_of, self._rows(statement, *values, limit))
+
+    def _notices(self, start: int, limit: int, order: str) -> Iterator[Notice]:
+        statement = f"SELECT id, kind, text FROM notice WHERE id >= ? ORDER BY id {order} LIMIT ?"
+        return (Notice(*row) for row in self._rows(statement, start, limit))
+
+    def _rows(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        try:
+            return self._connection.execute(statement, values).fetchall()
+        except sqlite3.Error as error:
+            raise self._unreadable(error) from error
+
+    def _check(self) -> None:
+        if self._rows("PRAGMA application_id") != [(APPLICATION_ID,)]:
+            raise ClaudeProxyError(
+                "this is not an audit log of claude-proxy",
+                where=str(self._path),
+                mend="name the state directory of the proxy with --statedir",
+            )
+        (version,) = self._rows("PRAGMA user_version")[0]
+        if version != len(MIGRATIONS):
+            raise ClaudeProxyError(
+                f"the audit log has schema {version}, this claude-proxy reads {len(MIGRATIONS)}",
+                where=str(self._path),
+                mend="use the claude-proxy that writes it; a newer one migrates it when it starts",
+            )
+
+    def _unreadable(self, error: sqlite3.Error) -> ClaudeProxyError:
+        return ClaudeProxyError(
+            f"the audit log cannot be read: {error}",
+            where=str(self._path),
+            mend="run this as the user whose proxy writes it",
+        )
+
+
+def _attempt_of(row: tuple[Any, ...]) -> Attempt:
+    number, connection, client, listener, phase, *rest = row[:13]
+    scheme, target, method, path, allowed, reason, rule, rule_source = rest
+    decision = DecisionMade(
+        number,
+        connection,
+        client,
+        listener,
+        Phase(phase),
+        scheme,
+        target,
+        method,
+        path,
+        bool(allowed),
+        reason,
+        rule,
+        rule_source,
+    )
+    outcome = None if row[13] is None else OutcomeSeen(*row[13:])
+    return Attempt(decision, outcome)
+
+
+def _spelled(host: str) -> str:
+    """Return the host as targets are spelled, or as typed: a denied target may be no host."""
+    try:
+        return normalise_host(host, unicode=True)
+    except ValueError:
+        return host.lower()

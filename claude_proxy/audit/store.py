@@ -1,0 +1,385 @@
+"""Writes the audit log: the one thing that does.
+
+The law it keeps is the seventh, recorded or denied: when `AuditStore.record` returns from a
+decision, its row is in the file's write-ahead log and outlives the process, however that
+ends; when it cannot be, AuditError says so. Outcomes are gathered and written together, and
+no trouble with them, with retention, a checkpoint or a sink ever costs a decision.
+"""
+
+import sqlite3
+import time
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from claude_proxy.audit.checkpoint import ENOUGH_BYTES, Checkpointer
+from claude_proxy.audit.database import BUSY_S, open_for_writing, shrink, wal_of
+from claude_proxy.audit.escape import storable
+from claude_proxy.audit.sinks import Printer, Sink
+from claude_proxy.errors import AuditError, ConfigError
+from claude_proxy.events import DecisionMade, Event, Notice, OutcomeSeen
+from claude_proxy.settings import AuditFailure
+
+_METHOD_BOUND: Final = 64
+_TARGET_BOUND: Final = 512
+_TEXT_BOUND: Final = 4096
+
+_OUTCOMES_AT_ONCE: Final = 64
+_OUTCOMES_KEPT: Final = 10_000
+_MOVED_KEPT: Final = 1000
+_TRIES: Final = 1000
+
+# Whoever deletes the file takes with it what was recorded before; a quarter of a second of
+# decisions more is the same loss, and a look at each decision would cost a third of its time.
+_LOOK_EVERY_S: Final = 0.25
+
+_TRIM_EVERY: Final = 128  # decisions
+_TRIM_ROWS: Final = 192  # more than come in meanwhile, and well below a millisecond
+_DAY_NS: Final = 86_400 * 1_000_000_000
+
+_INSERT_DECISION: Final = "INSERT INTO decision VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?)"
+# The gate ends an attempt once; should it ever do so twice, the last word counts.
+_INSERT_OUTCOME: Final = "INSERT OR REPLACE INTO outcome VALUES(?,?,?,?,?,?,?,?)"
+_INSERT_NOTICE: Final = "INSERT INTO notice VALUES(?,?,?)"
+_TRIM: Final = (
+    "DELETE FROM decision WHERE id IN (SELECT id FROM decision WHERE id < ? ORDER BY id LIMIT ?)",
+    "DELETE FROM outcome WHERE decision IN"  # noqa: ISC004 - two lines, one statement
+    " (SELECT decision FROM outcome WHERE decision < ? ORDER BY decision LIMIT ?)",
+    "DELETE FROM notice WHERE id IN (SELECT id FROM notice WHERE id < ? ORDER BY id LIMIT ?)",
+)
+
+# A later try on the same connection may succeed; after anything else the file is opened anew.
+_PASSING: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+
+
+class AuditStore:
+    """The one writer of an audit log; its methods belong to one thread, the event loop's."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        retention_days: int = 30,
+        max_bytes: int = 256 * 1024 * 1024,
+        sinks: Sequence[Sink] = (),
+        audit_failure: AuditFailure = AuditFailure.DENY,
+    ) -> None:
+        self._path = path
+        self._retention_ns = retention_days * _DAY_NS
+        self._max_bytes = max_bytes
+        self._unrecorded_are_denied = audit_failure is AuditFailure.DENY
+        self._outcomes: deque[OutcomeSeen] = deque()
+        self._outcomes_lost = 0
+        self._moved: dict[int, int] = {}
+        self._untrimmed = 0
+        self._failure: AuditError | None = None
+        self._broken = False
+        self._adopt(open_for_writing(path))
+        shrink(self._connection)
+        self._checkpointer = Checkpointer(path)
+        self._printer = Printer(sinks) if sinks else None
+
+    @property
+    def failure(self) -> AuditError | None:
+        """What keeps decisions from being recorded just now, if anything does."""
+        return self._failure
+
+    def record(self, event: Event) -> None:
+        """Write `event`; raise AuditError if a decision or a notice cannot be written now."""
+        if isinstance(event, DecisionMade):
+            self._record_decision(_bounded(event))
+        elif isinstance(event, OutcomeSeen):
+            self._gather(event)
+        else:
+            self._record_notice(event)
+
+    def flush(self) -> None:
+        """Do what can wait: outcomes, retention, a look at the file. Takes about a millisecond.
+
+        To be called a few times a second; raises nothing, see `failure`.
+        """
+        try:
+            self._look()
+            self._write_outcomes()
+            self._trim()
+            self._tell_recovery()
+        except (sqlite3.Error, OSError, AuditError) as error:
+            self._fail(error)
+
+    def close(self) -> None:
+        """Write what is gathered, checkpoint, and end the threads; later records are refused."""
+        self.flush()
+        self._checkpointer.close()
+        with suppress(sqlite3.Error):
+            # A reader that is just now at it is no reason to wait: the next start will do it.
+            self._connection.execute("PRAGMA busy_timeout=0")
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._connection.close()
+        self._broken, self._looked = True, float("inf")
+        self._failure = AuditError("the audit log is closed", where=str(self._path))
+        if self._printer is not None:
+            self._printer.close()
+
+    # Decisions and notices: now or never.
+
+    def _record_decision(self, event: DecisionMade) -> None:
+        try:
+            self._look_now_and_then()
+            try:
+                self._insert(_INSERT_DECISION, event.id, _values_of(event))
+            except UnicodeEncodeError:
+                event = _storable(event)
+                self._insert(_INSERT_DECISION, event.id, _values_of(event))
+        except (sqlite3.Error, OSError, AuditError) as error:
+            failure = self._fail(error)
+            self._print(self._as_obeyed(event))
+            raise failure from error
+        self._print(event)
+        self._untrimmed += 1
+        if self._untrimmed >= _TRIM_EVERY or self._failure is not None:
+            self.flush()
+
+    def _record_notice(self, event: Notice) -> None:
+        try:
+            self._look_now_and_then()
+            self._insert_notice(event)
+        except (sqlite3.Error, OSError, AuditError) as error:
+            raise self._fail(error) from error
+        finally:
+            self._print(event)
+
+    def _insert_notice(self, event: Notice) -> None:
+        values = (storable(event.kind, _TEXT_BOUND), storable(event.text, _TEXT_BOUND))
+        self._insert(_INSERT_NOTICE, event.id, values)
+
+    def _insert(self, statement: str, number: int, values: tuple[object, ...]) -> None:
+        try:
+            self._execute(statement, (number, *values))
+        except sqlite3.IntegrityError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY:
+                raise
+            self._insert_later(statement, number, values)
+
+    def _insert_later(self, statement: str, number: int, values: tuple[object, ...]) -> None:
+        """Insert under the next free id: another proxy on this file has taken this one."""
+        for later in range(number + 1, number + _TRIES):
+            with suppress(sqlite3.IntegrityError):
+                self._execute(statement, (later, *values))
+                self._moved[number] = later
+                if len(self._moved) > _MOVED_KEPT:
+                    del self._moved[next(iter(self._moved))]
+                return
+        raise AuditError("the audit log has no free id left around this moment")
+
+    def _as_obeyed(self, event: DecisionMade) -> DecisionMade:
+        """Return what the gate makes of a decision that could not be recorded."""
+        if not self._unrecorded_are_denied:
+            return event
+        return replace(event, allowed=False, reason="audit-failed", rule=None, rule_source=None)
+
+    # Outcomes: gathered, because nothing waits for them.
+
+    def _gather(self, event: OutcomeSeen) -> None:
+        if self._moved:
+            event = replace(event, decision=self._moved.pop(event.decision, event.decision))
+        self._print(event)
+        self._outcomes.append(event)
+        if len(self._outcomes) > _OUTCOMES_KEPT:
+            self._outcomes.popleft()
+            self._outcomes_lost += 1
+        if self._failure is None and len(self._outcomes) >= _OUTCOMES_AT_ONCE:
+            self.flush()
+
+    def _write_outcomes(self) -> None:
+        while self._outcomes:
+            count = min(len(self._outcomes), _OUTCOMES_AT_ONCE)
+            rows = [_outcome_row(self._outcomes[index]) for index in range(count)]
+            self._execute("BEGIN IMMEDIATE")
+            try:
+                self._cursor.executemany(_INSERT_OUTCOME, rows)
+                self._execute("COMMIT")
+            except (sqlite3.IntegrityError, OverflowError):
+                # Cannot be written today or tomorrow; what comes after them shall be.
+                self._execute("ROLLBACK")
+                self._outcomes_lost += count
+            for _ in range(count):
+                self._outcomes.popleft()
+
+    # Retention: a slice at a time, oldest first.
+
+    def _trim(self) -> None:
+        self._untrimmed = 0
+        horizon = time.time_ns() - self._retention_ns
+        if self._used_bytes() > self._max_bytes:
+            horizon = max(horizon, self._end_of_slice())
+        elif self._number("SELECT coalesce(min(id), ?) FROM decision", horizon) >= horizon:
+            return
+        self._execute("BEGIN IMMEDIATE")
+        for statement in _TRIM:
+            self._execute(statement, (horizon, _TRIM_ROWS))
+        self._execute("COMMIT")
+
+    def _end_of_slice(self) -> int:
+        """Return an id such that a slice of decisions is older."""
+        return self._number(
+            "SELECT coalesce(max(id) + 1, 0) FROM (SELECT id FROM decision ORDER BY id LIMIT ?)",
+            _TRIM_ROWS,
+        )
+
+    def _used_bytes(self) -> int:
+        pages = self._number("PRAGMA page_count") - self._number("PRAGMA freelist_count")
+        return pages * self._number("PRAGMA page_size")
+
+    def _number(self, statement: str, *values: int) -> int:
+        number: int = self._execute(statement, values).fetchone()[0]
+        return number
+
+    # The file, and what goes wrong with it.
+
+    def _adopt(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._cursor = connection.cursor()
+        self._execute = self._cursor.execute
+        self._identity, _ = self._seen()
+        self._looked = time.monotonic()
+
+    def _look_now_and_then(self) -> None:
+        if time.monotonic() > self._looked + _LOOK_EVERY_S:
+            self._look()
+        elif self._broken and self._failure is not None:
+            raise self._failure
+
+    def _look(self) -> None:
+        """See that what is written to still lies at the path; if it was lost, open it anew."""
+        if self._looked == float("inf") and self._failure is not None:
+            raise self._failure  # closed
+        self._looked = time.monotonic()
+        if self._broken:
+            self._reopen()
+        identity, wal_bytes = self._seen()
+        if identity != self._identity:
+            self._broken = True
+            raise AuditError("the audit log was deleted or replaced while in use")
+        if wal_bytes > ENOUGH_BYTES:
+            self._checkpointer.wake()
+
+    def _reopen(self) -> None:
+        self._connection.close()
+        try:
+            self._adopt(open_for_writing(self._path, patience_s=BUSY_S))
+        except ConfigError as error:
+            raise AuditError(error.what, where=error.where, mend=error.mend) from error
+        self._broken = False
+
+    def _seen(self) -> tuple[tuple[int, ...], int]:
+        """Return which files lie at the path, and the size of the write-ahead log."""
+        try:
+            database, wal = self._path.stat(), wal_of(self._path).stat()
+        except FileNotFoundError:
+            return (), 0
+        return (database.st_dev, database.st_ino, wal.st_dev, wal.st_ino), wal.st_size
+
+    def _fail(self, error: Exception) -> AuditError:
+        with suppress(sqlite3.Error):
+            if self._connection.in_transaction:
+                self._execute("ROLLBACK")
+        code = getattr(error, "sqlite_errorcode", None)
+        if code is None or code & 0xFF not in _PASSING:
+            self._broken = True
+        self._failure = _explained(error, self._path)
+        return self._failure
+
+    def _tell_recovery(self) -> None:
+        if self._failure is None and self._outcomes_lost == 0:
+            return
+        text = "decisions are recorded again" if self._failure else "the audit log is incomplete"
+        if self._outcomes_lost:
+            text += f"; the outcomes of {self._outcomes_lost} attempts are lost"
+        notice = Notice(time.time_ns(), "audit-recovered", text)
+        self._insert_notice(notice)
+        self._print(notice)
+        self._failure, self._outcomes_lost = None, 0
+
+    def _print(self, event: Event) -> None:
+        if self._printer is not None:
+            self._printer.put(event)
+
+
+def _values_of(event: DecisionMade) -> tuple[object, ...]:
+    return (
+        event.connection,
+        event.client,
+        event.listener,
+        event.phase.value,
+        event.scheme,
+        event.target,
+        event.method,
+        event.path,
+        event.allowed,
+        event.reason,
+        event.rule,
+        event.rule_source,
+    )
+
+
+def _outcome_row(event: OutcomeSeen) -> tuple[object, ...]:
+    return (
+        event.decision,
+        event.status,
+        event.bytes_up,
+        event.bytes_down,
+        event.duration_ms,
+        event.first_byte_ms,
+        event.upstream,
+        event.error,
+    )
+
+
+def _bounded(event: DecisionMade) -> DecisionMade:
+    """Return `event`, cut down if a client sent more than is worth keeping, or a NUL."""
+    method, target, path = event.method, event.target, event.path
+    if (
+        len(path) > _TEXT_BOUND
+        or len(target) > _TARGET_BOUND
+        or len(method) > _METHOD_BOUND
+        or "\0" in path
+        or "\0" in target
+        or "\0" in method
+    ):
+        return _storable(event)
+    return event
+
+
+def _storable(event: DecisionMade) -> DecisionMade:
+    """Return `event` with each text such as SQLite holds it."""
+    return replace(
+        event,
+        client=storable(event.client, _TEXT_BOUND),
+        listener=storable(event.listener, _TEXT_BOUND),
+        scheme=storable(event.scheme, _METHOD_BOUND),
+        target=storable(event.target, _TARGET_BOUND),
+        method=storable(event.method, _METHOD_BOUND),
+        path=storable(event.path, _TEXT_BOUND),
+        reason=storable(event.reason, _TEXT_BOUND),
+        rule=None if event.rule is None else storable(event.rule, _TEXT_BOUND),
+        rule_source=(
+            None if event.rule_source is None else storable(event.rule_source, _TEXT_BOUND)
+        ),
+    )
+
+
+def _explained(error: Exception, path: Path) -> AuditError:
+    if isinstance(error, AuditError):
+        what, mend = error.what, error.mend
+    else:
+        what, mend = f"the audit log cannot be written: {error}", None
+    if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+        mend = "free some disk space; recording goes on by itself"
+    return AuditError(
+        what,
+        where=str(path),
+        mend=mend or "see that the file can be written; recording goes on by itself",
+    )

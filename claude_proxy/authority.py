@@ -1,0 +1,258 @@
+"""Normalises the name and port of a target, once; the only parser of names.
+
+Law kept: one judge (2) and agreement (4). Two spellings of one host become one value here, and
+what has no single meaning (octal IPv4, a zone id, a percent sign, a full-width digit) becomes
+ValueError, so that no later comparison can be led astray. Pure.
+"""
+
+import re
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cache, lru_cache
+from importlib import resources
+from ipaddress import IPv4Address, IPv6Address
+
+import idna
+
+_MAX_NAME = 253
+_MAX_LABEL = 63
+MAX_PORT = 65535
+# Bounded: the client chooses the names. One entry is at most a few hundred bytes.
+_REMEMBERED = 4096
+
+# Letters, digits and hyphens (RFC 1123), and the underscore that real names hold (RFC 2181, 11).
+_LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+# WHATWG calls a name that ends so "ending in a number": clients read it as IPv4 or not at all.
+_NUMBER = r"(?:[0-9]+|0x[0-9a-f]*)"
+_OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+
+_is_label = re.compile(_LABEL).fullmatch
+_is_number = re.compile(_NUMBER).fullmatch
+_is_quad = re.compile(rf"{_OCTET}(?:\.{_OCTET}){{3}}").fullmatch
+_is_port = re.compile(r"[1-9][0-9]{0,4}").fullmatch
+# A name that is normal as it stands, which is nearly every name: one match instead of ten checks.
+_is_plain = re.compile(
+    rf"(?=.{{1,{_MAX_NAME}}}\Z)(?:(?!xn--){_LABEL}\.)*(?!xn--|{_NUMBER}\Z){_LABEL}"
+).fullmatch
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Authority:
+    """A host and a port, each in its one spelling (RFC 9110, 4.2)."""
+
+    host: str  # lower-case A-labels without a trailing dot, or an IP address without brackets
+    port: int
+    # The host as an address if it is an IP literal; kept, because every decision asks.
+    address: IPv4Address | IPv6Address | None = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # A value that is not normal cannot exist, whoever builds it.
+        if normalise_host(self.host) != self.host:
+            raise ValueError(f"the host {quoted(self.host)} is not in its normal spelling")
+        if not 1 <= self.port <= MAX_PORT:
+            raise ValueError(f"the port {self.port} is outside 1-{MAX_PORT}")
+        object.__setattr__(self, "address", literal_of(self.host))
+
+    @classmethod
+    def parse(cls, text: str | bytes, *, default_port: int | None = None) -> "Authority":
+        """Read `host:port` or `[IPv6]:port`; without a port only if there is a default."""
+        return _parse(_ascii(text), default_port)
+
+    @classmethod
+    def of(cls, host: str | bytes, port: int) -> "Authority":
+        """Build from a host (an IPv6 address without brackets) and a port known apart."""
+        return cls(normalise_host(host), port)
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def normalise_host(text: str | bytes, *, unicode: bool = False) -> str:
+    """Return the one spelling of a host name or IP literal, or raise ValueError.
+
+    Requests are ASCII; only the allowlist file may hold U-labels (`unicode`).
+    """
+    name = text if unicode and isinstance(text, str) else _ascii(text)
+    if _is_plain(name):
+        return name
+    if ":" in name:
+        return _ipv6(name)
+    if unicode and not name.isascii():
+        name = _with_a_labels(name)
+    return _name(name.lower())
+
+
+def literal_of(host: str) -> IPv4Address | IPv6Address | None:
+    """Return the address that a normalised host spells, if it is no name."""
+    if ":" in host:
+        return IPv6Address(host)
+    return IPv4Address(host) if _is_quad(host) else None
+
+
+def text_of(address: IPv4Address | IPv6Address) -> str:
+    """Return the canonical spelling of an address, the same on every Python."""
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        high, low = divmod(int(address.ipv4_mapped), 1 << 16)
+        return f"::ffff:{high:x}:{low:x}"
+    return str(address)
+
+
+def quoted(text: str) -> str:
+    """Return `text` in quotes for a message, short and with nothing a terminal would obey."""
+    shown = text if len(text) <= _MAX_NAME else f"{text[:_MAX_NAME]}..."
+    return f'"{repr(shown)[1:-1]}"'
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _parse(text: str, default_port: int | None) -> Authority:
+    if text.startswith("["):
+        host, closing, rest = text[1:].partition("]")
+        # Brackets are for IPv6 alone: `[denied.com]:443` once slipped past a filter.
+        if not closing or ":" not in host:
+            raise ValueError(f"{quoted(text)} is no IPv6 address in brackets")
+    else:
+        host, colon, port = text.partition(":")
+        rest = colon + port
+    if rest == "":
+        if default_port is None:
+            raise ValueError(f"{quoted(text)} lacks a port")
+        return Authority.of(host, default_port)
+    if rest[0] != ":" or not _is_port(rest[1:]):
+        raise ValueError(f"{quoted(text)} has no port that is plainly 1-{MAX_PORT}")
+    return Authority.of(host, int(rest[1:]))
+
+
+def _ascii(text: str | bytes) -> str:
+    try:
+        if isinstance(text, bytes):
+            return text.decode("ascii")
+    except UnicodeDecodeError:
+        raise ValueError(f"{quoted(repr(text))} holds bytes that are not ASCII") from None
+    # Before any lower(): the Kelvin sign, for one, would become a plain "k".
+    if not text.isascii():
+        raise ValueError(f"{quoted(text)} holds characters that are not ASCII")
+    return text
+
+
+def _ipv6(text: str) -> str:
+    # A zone id names an interface of ours, never a host of theirs. A dotted quad has a second
+    # spelling in hexadecimal, and which of the two is printed changed with Python 3.13.
+    if "%" in text or "." in text:
+        raise ValueError(f"{quoted(text)} is not an IPv6 address in plain hexadecimal groups")
+    try:
+        canonical = text_of(IPv6Address(text))
+    except ValueError:
+        raise ValueError(f"{quoted(text)} is neither a name nor an IPv6 address") from None
+    if text != canonical:
+        raise ValueError(f"{quoted(text)} is not spelled {quoted(canonical)}, the canonical way")
+    return canonical
+
+
+def _name(name: str) -> str:
+    if _is_quad(name):
+        return name
+    name = name.removesuffix(".")
+    if len(name) > _MAX_NAME:
+        raise ValueError(f"{quoted(name)} is longer than {_MAX_NAME} characters")
+    labels = name.split(".")
+    for label in labels:
+        _check_label(label, name)
+    # "127.1", "0x7f.1", "2130706433" and "0177.0.0.1" all reach 127.0.0.1 by inet_aton.
+    if _is_number(labels[-1]):
+        raise ValueError(f"{quoted(name)} is not an IPv4 address in its canonical spelling")
+    return name
+
+
+def _check_label(label: str, name: str) -> None:
+    if not _is_label(label):
+        raise ValueError(f"{quoted(name)} holds {_fault_of(label)}")
+    if label.startswith("xn--") and not _is_a_label(label):
+        raise ValueError(f"{quoted(name)} holds {quoted(label)}, which is not valid IDNA")
+
+
+def _fault_of(label: str) -> str:
+    if not label:
+        return "an empty label"
+    if len(label) > _MAX_LABEL:
+        return f"a label longer than {_MAX_LABEL} characters"
+    if label[0] == "-" or label[-1] == "-":
+        return f"the label {quoted(label)}, which begins or ends with a hyphen"
+    return f"the label {quoted(label)}, which has more than letters, digits, hyphen and underscore"
+
+
+def _is_a_label(label: str) -> bool:
+    # A-labels that decode to something else when read back would be two names in one.
+    try:
+        return idna.alabel(idna.ulabel(label)) == label.encode()
+    except UnicodeError:
+        return False
+
+
+def _with_a_labels(name: str) -> str:
+    # Label by label: `idna.encode` would also take the ideographic full stops for dots.
+    try:
+        return ".".join(
+            label if label.isascii() else idna.alabel(label.lower()).decode()
+            for label in name.split(".")
+        )
+    except UnicodeError as error:
+        raise ValueError(f"{quoted(name)} is not valid IDNA: {error}") from None
+
+
+class Suffix(StrEnum):
+    """Who hands out the names below a public suffix."""
+
+    REGISTRY = "registry"  # "com", "co.uk": anybody can register there
+    PROVIDER = "provider"  # "github.io": every customer of one provider has a name there
+    UNLISTED = "unlisted"  # a single label that the list does not know; may be a newer registry
+
+
+# Names that no registry sells: RFC 6761, RFC 6762 appendix G, RFC 8375, ICANN's ".internal".
+_PRIVATE_USE = frozenset(
+    "corp example home home.arpa internal intranet invalid lan local localhost private test".split()
+)
+# User content that came to the public suffix list after the copy that publicsuffix2 carries.
+_NEWER = frozenset(
+    """
+    azurestaticapps.net blob.core.windows.net builtwithdark.com deno.dev edgeone.app
+    file.core.windows.net fly.dev gitpod.io githubpreview.dev hf.space lovable.app ngrok-free.app ngrok-free.dev ngrok.app ngrok.dev ngrok.io ngrok.pizza
+    netlify.app onrender.com pages.dev pantheonsite.io r2.cloudflarestorage.com r2.dev replit.app
+    replit.dev repl.co run.app storage.googleapis.com streamlit.app supabase.co supabase.in
+    trycloudflare.com val.run vercel.app vercel.dev web.app web.core.windows.net workers.dev
+    """.split()
+)
+_PRIVATE_SECTION = "===BEGIN PRIVATE DOMAINS==="
+
+
+def public_suffix(name: str) -> Suffix | None:
+    """Return whose public suffix the normalised `name` itself is, if it is one.
+
+    Not publicsuffix2's own look-up: its tree takes inner nodes (`amazonaws.com`) for suffixes
+    and does not tell a registry's suffix from a provider's. Its copy of the list is read.
+    """
+    if name in _PRIVATE_USE:
+        return None
+    if name in _NEWER:
+        return Suffix.PROVIDER
+    listed = _suffixes()
+    # The list holds U-labels, a normalised name A-labels.
+    shown = idna.decode(name) if "xn--" in name else name
+    if f"!{shown}" in listed:
+        return None
+    _, dot, parent = shown.partition(".")
+    found = listed.get(shown) or listed.get(f"*.{parent}")
+    return found if found or dot else Suffix.UNLISTED
+
+
+@cache
+def _suffixes() -> dict[str, Suffix]:
+    """Read the list once, when the first wildcard asks."""
+    text = (resources.files("publicsuffix2") / "public_suffix_list.dat").read_text("utf-8")
+    registries, _, providers = text.partition(_PRIVATE_SECTION)
+    return dict.fromkeys(_rules(providers), Suffix.PROVIDER) | dict.fromkeys(
+        _rules(registries), Suffix.REGISTRY
+    )
+
+
+def _rules(text: str) -> list[str]:
+    return [line.split()[0] for line in text.splitlines() if line.strip() and line[:2] != "//"]

@@ -1,0 +1,229 @@
+"""Keeps files in a directory that nobody but its owner can change.
+
+The law kept here is the tenth: a directory, or a file in it, that somebody else could have
+written is refused, never repaired in silence. Everything is done relative to one open
+directory descriptor, so that what was checked is what is used, and a file appears whole or
+not at all.
+"""
+
+import errno
+import fcntl
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from itertools import count
+from pathlib import Path
+from shlex import quote
+from types import TracebackType
+from typing import Self
+
+from claude_proxy.errors import ConfigError
+
+SECRET = 0o600
+PUBLIC = 0o644
+
+_LOCK_FILE = ".ca.lock"
+_UNFINISHED = ".unfinished"
+# Ten times the largest PEM that makes sense here; a FIFO's worth of garbage is not read whole.
+_LARGEST_FILE = 4 * 1024 * 1024
+
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+_OTHERS_ANY = stat.S_IRWXG | stat.S_IRWXO
+
+
+class Folder:
+    """An open directory that is ours alone to write."""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path = path
+        self._descriptor = descriptor
+
+    @classmethod
+    def make(cls, path: Path) -> Self:
+        """Open the directory at `path`; create it, and missing parents, for the owner alone."""
+        with _explained(path, f"cannot use the directory {str(path)!r}"):
+            _make_directories(path)
+            descriptor = _open_directory(path)
+        return cls._checked(path, descriptor)
+
+    @classmethod
+    def find(cls, path: Path) -> Self | None:
+        """Open the directory at `path`, if there is one."""
+        with _explained(path, f"cannot use the directory {str(path)!r}"):
+            try:
+                descriptor = _open_directory(path)
+            except FileNotFoundError:
+                return None
+        return cls._checked(path, descriptor)
+
+    @classmethod
+    def _checked(cls, path: Path, descriptor: int) -> Self:
+        try:
+            _check(os.fstat(descriptor), path, _OTHERS_WRITE)
+        except ConfigError:
+            os.close(descriptor)
+            raise
+        return cls(path, descriptor)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        os.close(self._descriptor)
+
+    def read(self, name: str, mode: int) -> bytes | None:
+        """Return the file's bytes, None if it is missing; refuse what is looser than `mode`."""
+        path = self.path / name
+        with _explained(path, f"cannot read {str(path)!r}"):
+            try:
+                # O_NONBLOCK: opening a FIFO that somebody put here must not hang the start.
+                descriptor = self._opened(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            except FileNotFoundError:
+                return None
+            with os.fdopen(descriptor, "rb") as file:
+                found = os.fstat(descriptor)
+                if not stat.S_ISREG(found.st_mode):
+                    raise ConfigError(
+                        "not a regular file", where=str(path), mend=f"move {quote(str(path))} away"
+                    )
+                _check(found, path, _OTHERS_ANY if mode == SECRET else _OTHERS_WRITE)
+                return file.read(_LARGEST_FILE)
+
+    def write(self, name: str, data: bytes, mode: int) -> None:
+        """Put `data` under `name`, all of it or nothing; call it under `locked`."""
+        path = self.path / name
+        unfinished = f".{name}.{secrets.token_hex(8)}{_UNFINISHED}"
+        with _explained(path, f"cannot write {str(path)!r}"):
+            try:
+                self._write_new(unfinished, data, mode)
+                os.rename(
+                    unfinished, name, src_dir_fd=self._descriptor, dst_dir_fd=self._descriptor
+                )
+            except BaseException:
+                self._remove(unfinished)
+                raise
+            os.fsync(self._descriptor)
+
+    def keep_aside(self, name: str, stamp: str) -> Path | None:
+        """Give the file a second, dated name that a later `write` of `name` leaves alone.
+
+        A link, not a copy: owner and mode stay, and a file that may not be read can be kept.
+        """
+        path = self.path / name
+        with _explained(path, f"cannot keep {str(path)!r} aside"):
+            for number in count(1):
+                suffix = stamp if number == 1 else f"{stamp}-{number}"
+                kept = f"{path.stem}-{suffix}{path.suffix}"
+                try:
+                    self._link(name, kept)
+                except FileNotFoundError:
+                    break
+                except FileExistsError:
+                    continue
+                return self.path / kept
+        return None
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the directory against other claude-proxy processes that would write to it."""
+        path = self.path / _LOCK_FILE
+        # A lock file of its own: NFS cannot lock a directory, and the key file is replaced.
+        with _explained(path, f"cannot lock the directory {str(self.path)!r}"):
+            descriptor = self._opened(_LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, SECRET)
+        try:
+            with _explained(path, f"cannot lock the directory {str(self.path)!r}"):
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                self._remove_unfinished()
+            yield
+        finally:
+            os.close(descriptor)
+
+    def modes(self, names: tuple[str, ...]) -> dict[str, int]:
+        """Return the permission bits of those of `names` that are there."""
+        found = {}
+        for name in names:
+            with suppress(FileNotFoundError):
+                status = os.stat(name, dir_fd=self._descriptor, follow_symlinks=False)
+                found[name] = stat.S_IMODE(status.st_mode)
+        return found
+
+    def _opened(self, name: str, flags: int, mode: int = SECRET) -> int:
+        return os.open(name, flags | os.O_CLOEXEC, mode, dir_fd=self._descriptor)
+
+    def _link(self, name: str, other: str) -> None:
+        here = self._descriptor
+        os.link(name, other, src_dir_fd=here, dst_dir_fd=here, follow_symlinks=False)
+
+    def _write_new(self, name: str, data: bytes, mode: int) -> None:
+        descriptor = self._opened(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            # After the bytes: a public file is public only when it is whole, whatever the umask.
+            os.fchmod(descriptor, mode)
+            os.fsync(descriptor)
+
+    def _remove(self, name: str) -> None:
+        with suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=self._descriptor)
+
+    def _remove_unfinished(self) -> None:
+        # What a killed process left behind; under the lock nobody else is writing.
+        with os.scandir(self._descriptor) as entries:
+            names = [entry.name for entry in entries if entry.name.endswith(_UNFINISHED)]
+        for name in names:
+            self._remove(name)
+
+
+def _open_directory(path: Path) -> int:
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _make_directories(path: Path) -> None:
+    # 0700 for the parents too, as the XDG base directory specification wants it.
+    if path.is_dir():
+        return
+    if path.parent != path:
+        _make_directories(path.parent)
+    with suppress(FileExistsError):
+        path.mkdir(mode=0o700)
+
+
+def _check(found: os.stat_result, path: Path, refused: int) -> None:
+    if found.st_uid != os.geteuid():
+        raise ConfigError(
+            f"{str(path)!r} belongs to another user (uid {found.st_uid}, not {os.geteuid()})",
+            where=str(path),
+            mend=f"run as that user, choose another --confdir, or: chown {os.geteuid()} "
+            + quote(str(path)),
+        )
+    if loose := found.st_mode & refused:
+        verb = "written" if loose & _OTHERS_WRITE else "read"
+        take = "go-rwx" if refused == _OTHERS_ANY else "go-w"
+        raise ConfigError(
+            f"{str(path)!r} can be {verb} by others (mode {stat.S_IMODE(found.st_mode):04o})",
+            where=str(path),
+            mend=f"chmod {take} {quote(str(path))}; if others may have used that, run "
+            "`claude-proxy ca rotate`",
+        )
+
+
+@contextmanager
+def _explained(path: Path, what: str) -> Iterator[None]:
+    """Turn an OSError into an error that its reader can mend."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            reason, mend = "it is a symbolic link", f"put the file itself there: {path}"
+        else:
+            reason = (error.strerror or str(error)).lower()
+            mend = f"see to owner, mode and free space of {path.parent}, or use another --confdir"
+        raise ConfigError(f"{what}: {reason}", where=str(path), mend=mend) from error

@@ -1,0 +1,68 @@
+"""Finds the system's root certificates, to which a bundle adds ours.
+
+A bundle replaces what a client trusts, so without the system's roots every host that is
+passed through would fail. SSL_CERT_FILE is not asked: it may already name our own bundle of
+an earlier day, or come from the very project that is to be confined.
+"""
+
+import re
+import ssl
+import sys
+import warnings
+from pathlib import Path
+
+import certifi
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import NoEncryption, pkcs12
+
+# Where distributions keep them; the first that holds a certificate is taken.
+SYSTEM_FILES = (
+    Path("/etc/ssl/certs/ca-certificates.crt"),  # Debian, Ubuntu, Arch, Alpine, NixOS
+    Path("/etc/pki/tls/certs/ca-bundle.crt"),  # Fedora, RHEL
+    Path("/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem"),  # the same, where the link is gone
+    Path("/etc/ssl/ca-bundle.pem"),  # openSUSE
+    Path("/etc/ssl/cert.pem"),  # Alpine, the BSDs
+)
+_CERTIFICATE = re.compile(
+    rb"-----BEGIN CERTIFICATE-----\s+[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----"
+)
+
+
+def system_roots() -> Path:
+    """Return the file with the system's roots; certifi's where the system has none."""
+    # macOS keeps its own in a keychain; its /etc/ssl/cert.pem is a copy that lags behind.
+    if sys.platform != "darwin":
+        compiled_in = ssl.get_default_verify_paths().openssl_cafile
+        for path in (*SYSTEM_FILES, Path(compiled_in)):
+            if _certificates(path):
+                return path
+    return Path(certifi.where())
+
+
+def bundle_of(own: bytes, roots: Path) -> bytes:
+    """Return the certificates in `roots` and `own`, each once, as PEM."""
+    certificates = {b"".join(block.split()): block for block in _certificates(roots)}
+    certificates[b"".join(own.split())] = own.strip()
+    head = f"# The roots of {roots} and the CA of claude-proxy, which keeps this file up to date.\n"
+    return head.encode() + b"\n".join(certificates.values()) + b"\n"
+
+
+def java_truststore_of(bundle: bytes) -> bytes:
+    """Return the certificates of a bundle as the PKCS #12 that Java takes for a trust store."""
+    trusted = []
+    for block in _CERTIFICATE.findall(bundle):
+        with warnings.catch_warnings(action="ignore"):
+            try:
+                certificate = x509.load_pem_x509_certificate(block)
+            except ValueError:
+                # Systems trust a few roots older than the rules (a serial number of 0).
+                continue
+        trusted.append(pkcs12.PKCS12Certificate(certificate, None))
+    return pkcs12.serialize_java_truststore(trusted, NoEncryption())
+
+
+def _certificates(path: Path) -> list[bytes]:
+    try:
+        return _CERTIFICATE.findall(path.read_bytes())
+    except OSError:
+        return []

@@ -1,0 +1,288 @@
+"""Keeps the CA in its directory: creates, loads, exports, rotates it, and signs leaves.
+
+The law kept here is the tenth: a CA that somebody else could have read or written is not
+used. `mitmproxy-ca.pem` alone is the CA; it is replaced as a whole, and every other file is
+made from it again whenever it is missing or another CA's, so no crash leaves a half.
+"""
+
+import socket
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Self
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from claude_proxy.ca import constraints
+from claude_proxy.ca.certificates import (
+    LeafMaker,
+    Pair,
+    fingerprint_of,
+    key_type_of,
+    make_authority,
+    read_authority,
+)
+from claude_proxy.ca.files import PUBLIC, SECRET, Folder
+from claude_proxy.ca.roots import bundle_of, java_truststore_of, system_roots
+from claude_proxy.errors import ClaudeProxyError, ConfigError
+
+# The names that mitmproxy gives them: scripts and documents written for it keep working.
+AUTHORITY_FILE = "mitmproxy-ca.pem"
+AUTHORITY_P12_FILE = "mitmproxy-ca.p12"
+CERTIFICATE_FILE = "mitmproxy-ca-cert.pem"
+CERTIFICATE_CER_FILE = "mitmproxy-ca-cert.cer"
+CERTIFICATE_P12_FILE = "mitmproxy-ca-cert.p12"
+BUNDLE_FILE = "ca-bundle.pem"
+BUNDLE_P12_FILE = "ca-bundle.p12"
+
+_FILES = (
+    AUTHORITY_FILE,
+    AUTHORITY_P12_FILE,
+    CERTIFICATE_FILE,
+    CERTIFICATE_CER_FILE,
+    CERTIFICATE_P12_FILE,
+)
+_P12_FILES = (AUTHORITY_P12_FILE, CERTIFICATE_P12_FILE)
+_LEAVES_KEPT = 1024
+
+type Clock = Callable[[], datetime]
+
+
+def utc_now() -> datetime:
+    """Return the time to the second; certificates know no smaller unit."""
+    return datetime.now(UTC).replace(microsecond=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """What a TLS server shows for one host: a certificate, and the key that proves it."""
+
+    certificate: x509.Certificate
+    key: ec.EllipticCurvePrivateKey = field(repr=False)
+    renew_at: datetime  # half of its life: from then on `leaf` signs a new one
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """The facts that `claude-proxy ca show` prints."""
+
+    subject: str
+    fingerprint: str
+    not_before: datetime
+    not_after: datetime
+    key_type: str
+    permitted: tuple[str, ...]  # X.509 name constraints; both empty: none
+    excluded: tuple[str, ...]
+    files: dict[str, int]  # path -> permission bits
+
+
+class CertificateAuthority:
+    """A CA that is checked and ready to sign."""
+
+    def __init__(self, confdir: Path, pair: Pair, clock: Clock = utc_now) -> None:
+        self.confdir = confdir
+        self._pair = pair
+        self._clock = clock
+        self._maker = LeafMaker(pair)
+        self._leaves: OrderedDict[str, Leaf] = OrderedDict()
+
+    @classmethod
+    def load_or_create(cls, confdir: Path, *, clock: Clock = utc_now) -> Self:
+        """Load the CA in `confdir`; make one if there is none."""
+        with Folder.make(confdir) as folder:
+            pair = _published(folder, clock)
+            if pair is None:
+                with folder.locked():
+                    # Another process may have made it while this one waited.
+                    pair = _read(folder, clock) or _make(folder, clock, None)
+                    _publish(folder, pair)
+        return cls(confdir, pair, clock)
+
+    @classmethod
+    def load(cls, confdir: Path, *, clock: Clock = utc_now) -> Self:
+        """Load the CA in `confdir`; an error says how to make one."""
+        if folder := Folder.find(confdir):
+            with folder:
+                pair = _published(folder, clock)
+            if pair is not None:
+                return cls(confdir, pair, clock)
+        raise ClaudeProxyError(
+            "there is no CA yet",
+            where=str(confdir / AUTHORITY_FILE),
+            mend="make it: claude-proxy ca bundle (as the first start of claude-proxy does)",
+        )
+
+    @property
+    def certificate(self) -> x509.Certificate:
+        """The CA's own certificate."""
+        return self._pair.certificate
+
+    @property
+    def certificate_path(self) -> Path:
+        """The file that stores which *add* to the system's roots are given."""
+        return self.confdir / CERTIFICATE_FILE
+
+    @property
+    def bundle_path(self) -> Path:
+        """The file that stores which *replace* the system's roots are given."""
+        return self.confdir / BUNDLE_FILE
+
+    @property
+    def name(self) -> str:
+        """The common name by which a trust store shows the CA."""
+        names = self.certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        return str(names[0].value) if names else self.certificate.subject.rfc4514_string()
+
+    @property
+    def fingerprint(self) -> str:
+        """The certificate's SHA-256 fingerprint, as browsers and `openssl` print it."""
+        return fingerprint_of(self.certificate)
+
+    @property
+    def not_after(self) -> datetime:
+        """The moment from which no client trusts the CA, nor any leaf of it."""
+        return self.certificate.not_valid_after_utc
+
+    def leaf(self, host: str) -> Leaf:
+        """Return a certificate for `host`, a normalised name or IP literal, and its key."""
+        now = self._clock()
+        leaf = self._leaves.get(host)
+        if leaf is not None and now < leaf.renew_at:
+            self._leaves.move_to_end(host)
+            return leaf
+        if now >= self.not_after:
+            raise ConfigError(
+                f"the CA certificate expired on {self.not_after:%Y-%m-%d}",
+                where=str(self.confdir / AUTHORITY_FILE),
+                mend="claude-proxy ca rotate, then restart",
+            )
+        certificate = self._maker.make(host, now)
+        # Of what is left from now on: near the CA's own end even a new leaf lives shortly.
+        renew_at = now + (certificate.not_valid_after_utc - now) / 2
+        leaf = self._leaves[host] = Leaf(certificate, self._maker.key, renew_at)
+        self._leaves.move_to_end(host)
+        if len(self._leaves) > _LEAVES_KEPT:
+            self._leaves.popitem(last=False)
+        return leaf
+
+    def outside(self, patterns: Iterable[str]) -> tuple[str, ...]:
+        """Return those of `Policy.hosts()` that the CA's name constraints do not cover."""
+        return constraints.outside(constraints.constraints_of(self.certificate), patterns)
+
+    def bundle_pem(self) -> bytes:
+        """Return the system's roots and this CA in one PEM."""
+        return bundle_of(self._pair.certificate_pem(), system_roots())
+
+    def write_bundle(self) -> Path:
+        """Bring the bundle file up to date and return its path."""
+        wanted = self.bundle_pem()
+        with Folder.make(self.confdir) as folder:
+            if not _holds(folder, BUNDLE_FILE, wanted):
+                with folder.locked():
+                    folder.write(BUNDLE_FILE, wanted, PUBLIC)
+        return self.bundle_path
+
+    def write_java_truststore(self) -> Path:
+        """Write the same certificates as a Java trust store and return its path."""
+        with Folder.make(self.confdir) as folder, folder.locked():
+            # Each time anew: PKCS #12 is salted, so no two of them are equal.
+            folder.write(BUNDLE_P12_FILE, java_truststore_of(self.bundle_pem()), PUBLIC)
+        return self.confdir / BUNDLE_P12_FILE
+
+    def describe(self) -> Description:
+        """Return the facts about the CA and its files."""
+        with Folder.make(self.confdir) as folder:
+            modes = folder.modes((*_FILES, BUNDLE_FILE, BUNDLE_P12_FILE))
+        found = constraints.constraints_of(self.certificate)
+        return Description(
+            subject=self.certificate.subject.rfc4514_string(),
+            fingerprint=self.fingerprint,
+            not_before=self.certificate.not_valid_before_utc,
+            not_after=self.not_after,
+            key_type=key_type_of(self._pair),
+            permitted=constraints.spelled(found.permitted_subtrees if found else None),
+            excluded=constraints.spelled(found.excluded_subtrees if found else None),
+            files={str(self.confdir / name): mode for name, mode in modes.items()},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """A new CA, and where the old one's files are kept."""
+
+    authority: CertificateAuthority
+    kept: tuple[Path, ...]
+
+
+def rotate(
+    confdir: Path, constrain: Iterable[str] | None = None, *, clock: Clock = utc_now
+) -> Rotation:
+    """Replace the CA, bound to the host patterns in `constrain` if they are given.
+
+    The old CA is not read: rotation is the mend for one that is broken, expired or exposed.
+    """
+    wanted = None if constrain is None else constraints.constraints_for(constrain)
+    with Folder.make(confdir) as folder, folder.locked():
+        stamp = f"{clock():%Y%m%dT%H%M%SZ}"
+        kept = [path for name in _FILES if (path := folder.keep_aside(name, stamp))]
+        pair = _make(folder, clock, wanted)
+        _publish(folder, pair)
+    authority = CertificateAuthority(confdir, pair, clock)
+    authority.write_bundle()
+    return Rotation(authority, tuple(kept))
+
+
+def _read(folder: Folder, clock: Clock) -> Pair | None:
+    data = folder.read(AUTHORITY_FILE, SECRET)
+    if data is None:
+        return None
+    folder.read(AUTHORITY_P12_FILE, SECRET)  # it holds the key too, so it is judged too
+    return read_authority(data, str(folder.path / AUTHORITY_FILE), clock())
+
+
+def _make(folder: Folder, clock: Clock, wanted: x509.NameConstraints | None) -> Pair:
+    pair = make_authority(clock(), socket.gethostname(), wanted)
+    folder.write(AUTHORITY_FILE, pair.secret_pem(), SECRET)
+    return pair
+
+
+def _published(folder: Folder, clock: Clock) -> Pair | None:
+    """Read the CA, and see to it that the public files are its own."""
+    pair = _read(folder, clock)
+    if pair is None or _is_published(folder, pair):
+        return pair
+    with folder.locked():
+        # Read again: a rotation may have come between, and its files must stay.
+        pair = _read(folder, clock)
+        if pair is not None:
+            _publish(folder, pair)
+    return pair
+
+
+def _is_published(folder: Folder, pair: Pair) -> bool:
+    return (
+        _holds(folder, CERTIFICATE_FILE, pair.certificate_pem())
+        and _holds(folder, CERTIFICATE_CER_FILE, pair.certificate_pem())
+        and len(folder.modes(_P12_FILES)) == len(_P12_FILES)
+    )
+
+
+def _holds(folder: Folder, name: str, wanted: bytes) -> bool:
+    try:
+        return folder.read(name, PUBLIC) == wanted
+    except ConfigError:
+        # A link, or writable by others: mitmproxy writes with the umask. No secret is in it, so
+        # it is replaced by one of ours and not a reason to stop.
+        return False
+
+
+def _publish(folder: Folder, pair: Pair) -> None:
+    folder.write(AUTHORITY_P12_FILE, pair.secret_p12(), SECRET)
+    folder.write(CERTIFICATE_P12_FILE, pair.certificate_p12(), PUBLIC)
+    folder.write(CERTIFICATE_CER_FILE, pair.certificate_pem(), PUBLIC)
+    # Last, for `_is_published` takes it for a sign that the others are written.
+    folder.write(CERTIFICATE_FILE, pair.certificate_pem(), PUBLIC)

@@ -1,0 +1,270 @@
+"""Shows, exports and rotates the CA, and tells how to trust it.
+
+It keeps the ninth law at the edge: nothing here prints the CA's key, and nothing here changes
+a trust store; `trust` prints what its owner may run.
+"""
+
+import json
+import platform
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+import click
+
+from claude_proxy import ca
+from claude_proxy.cli import paths
+from claude_proxy.errors import ConfigError
+
+EXAMPLES = """\b
+Examples:
+  curl --proxy http://127.0.0.1:9051 --cacert "$(claude-proxy ca path)" https://api.anthropic.com
+  claude-proxy ca rotate --constrain      a new CA, good for the allowlist's hosts alone
+  claude-proxy ca trust                   the commands for this system; nothing is run
+"""
+
+
+def _confdir(_context: click.Context, _parameter: click.Parameter, given: Path | None) -> Path:
+    # Absolute, as clients run in other directories than this command.
+    return (given or paths.default_confdir()).absolute()
+
+
+confdir_option: Callable[[Any], Any] = click.option(
+    "--confdir",
+    envvar="CLAUDE_PROXY_CONFDIR",
+    show_envvar=True,
+    callback=_confdir,
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Where the CA is kept.  [default: ~/.config/claude-proxy]",
+)
+
+
+@click.group(name="ca", epilog=EXAMPLES)
+def command() -> None:
+    """Show, export, rotate or trust the proxy's CA."""
+
+
+@command.command()
+@confdir_option
+def path(confdir: Path) -> None:
+    """Print the path of the CA certificate."""
+    click.echo(ca.CertificateAuthority.load(confdir).certificate_path)
+
+
+@command.command()
+@confdir_option
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def show(*, confdir: Path, as_json: bool) -> None:
+    """Print the CA's name, fingerprint, dates, constraints and files."""
+    facts = ca.CertificateAuthority.load(confdir).describe()
+    click.echo(_json_of(facts) if as_json else "\n".join(_lines_of(facts)))
+
+
+@command.command()
+@confdir_option
+@click.option("--stdout", is_flag=True, help="Print the bundle itself, and write no file.")
+def bundle(*, confdir: Path, stdout: bool) -> None:
+    """Write the system's roots and the CA into one PEM file, and print its path."""
+    authority = ca.CertificateAuthority.load_or_create(confdir)
+    if stdout:
+        click.echo(authority.bundle_pem(), nl=False)
+    else:
+        click.echo(authority.write_bundle())
+
+
+@command.command()
+@confdir_option
+@click.option(
+    "--constrain",
+    is_flag=True,
+    help="Bind the new CA to the allowlist's hosts: a thief of its key gains those alone.",
+)
+@click.option(
+    "--allowlist",
+    envvar="CLAUDE_PROXY_ALLOWLIST",
+    show_envvar=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The allowlist that --constrain reads.  [default: the one that `serve` would]",
+)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def rotate(
+    *,
+    confdir: Path,
+    constrain: bool,
+    allowlist: Path | None,
+    yes: bool,
+) -> None:
+    """Replace the CA by a new one, and keep the old one aside."""
+    patterns = _allowed_hosts(allowlist or paths.allowlist_path(confdir)) if constrain else None
+    if not yes and (confdir / ca.AUTHORITY_FILE).exists():
+        _ask(confdir)
+    done = ca.rotate(confdir, patterns)
+    click.echo("\n".join(_after(done)))
+
+
+@command.command()
+@confdir_option
+@click.option("--all", "everywhere", is_flag=True, help="Print the commands for every system.")
+def trust(*, confdir: Path, everywhere: bool) -> None:
+    """Print the commands that make this system trust the CA; run none."""
+    authority = ca.CertificateAuthority.load(confdir)
+    stores = STORES if everywhere else stores_of(sys.platform, _distribution())
+    click.echo("\n".join(_trust_lines(authority, stores)))
+
+
+def _allowed_hosts(allowlist: Path) -> tuple[str, ...]:
+    # A quarter of the start-up time of `env`, and needed here alone.
+    from claude_proxy.allowlist import load  # noqa: PLC0415
+
+    policy = load(paths.read_allowlist(allowlist), name=str(allowlist))
+    return tuple(str(pattern) for pattern in policy.hosts())
+
+
+def _ask(confdir: Path) -> None:
+    if not sys.stdin.isatty():
+        raise ConfigError(
+            "nobody is there to be asked whether the CA shall be replaced",
+            where=str(confdir / ca.AUTHORITY_FILE),
+            mend="add --yes",
+        )
+    click.confirm(
+        "Every client that trusts the CA of today must be given the new one. Replace it?",
+        abort=True,
+    )
+
+
+def _after(done: ca.Rotation) -> Iterator[str]:
+    facts = done.authority.describe()
+    yield from _lines_of(facts)
+    if done.kept:
+        yield "The old CA is kept, for as long as something still needs it; then delete:"
+        yield from (f"  {path}" for path in done.kept)
+    yield "What is to be done now:"
+    yield "  1. Restart claude-proxy: until then it signs with the old CA."
+    yield "  2. Start again what got its variables from `claude-proxy env`: the files they name"
+    yield "     are the new CA's now, and programs read them when they start."
+    yield "  3. Where the old CA was trusted by the system: claude-proxy ca trust"
+    if facts.permitted:
+        yield "  4. After allowing a new host, rotate again: this CA is good for today's alone."
+        yield "     (Java does not look at the constraints of a CA that it trusts.)"
+
+
+def _lines_of(facts: ca.Description) -> Iterator[str]:
+    left = (facts.not_after - datetime.now(UTC)).days
+    yield f"subject:      {facts.subject}"
+    yield f"fingerprint:  SHA-256 {facts.fingerprint}"
+    yield f"valid:        {facts.not_before:%Y-%m-%d} to {facts.not_after:%Y-%m-%d} ({left} days)"
+    yield f"key:          {facts.key_type}"
+    yield f"good for:     {'; '.join(facts.permitted) or 'every host'}"
+    if facts.excluded:
+        yield f"not for:      {'; '.join(facts.excluded)}"
+    yield "files:"
+    yield from (f"  {mode:04o}  {file}" for file, mode in facts.files.items())
+
+
+def _json_of(facts: ca.Description) -> str:
+    found = asdict(facts)
+    found["not_before"] = facts.not_before.isoformat()
+    found["not_after"] = facts.not_after.isoformat()
+    found["files"] = {file: f"{mode:04o}" for file, mode in facts.files.items()}
+    return json.dumps(found, indent=2)
+
+
+@dataclass(frozen=True, slots=True)
+class TrustStore:
+    """A place where certificates are trusted, and the commands that put one in and take it out.
+
+    What stands in braces is filled in by `_trust_lines`.
+    """
+
+    title: str
+    systems: frozenset[str]  # of os-release, or "darwin"; empty: everywhere
+    add: tuple[str, ...]
+    undo: tuple[str, ...]
+
+
+STORES = (
+    TrustStore(
+        "Debian, Ubuntu, Alpine: the whole system",
+        frozenset({"debian", "ubuntu", "alpine"}),
+        (
+            "sudo install -m 0644 {certificate} /usr/local/share/ca-certificates/claude-proxy.crt",
+            "sudo update-ca-certificates",
+        ),
+        (
+            "sudo rm /usr/local/share/ca-certificates/claude-proxy.crt",
+            "sudo update-ca-certificates --fresh",
+        ),
+    ),
+    TrustStore(
+        "Fedora, RHEL, Arch, openSUSE: the whole system",
+        frozenset({"fedora", "rhel", "centos", "arch", "suse", "opensuse"}),
+        ("sudo trust anchor --store {certificate}",),
+        ("sudo trust anchor --remove {certificate}",),
+    ),
+    TrustStore(
+        "macOS: your login keychain, for TLS alone",
+        frozenset({"darwin"}),
+        ("security add-trusted-cert -r trustRoot -p ssl -k {keychain} {certificate}",),
+        (
+            "security remove-trusted-cert {certificate}",
+            "security delete-certificate -Z {sha256} {keychain}",
+        ),
+    ),
+    TrustStore(
+        "Chromium on Linux: you alone (Firefox: give -d sql: and the profile's directory)",
+        frozenset(),
+        ('certutil -d "sql:$HOME/.pki/nssdb" -A -t C,, -n {name} -i {certificate}',),
+        ('certutil -d "sql:$HOME/.pki/nssdb" -D -n {name}',),
+    ),
+    TrustStore(
+        "Java: all of one JDK (for one shell instead: claude-proxy env --java)",
+        frozenset(),
+        ("keytool -importcert -noprompt {jdk} -file {certificate}",),
+        ("keytool -delete {jdk}",),
+    ),
+)
+
+
+def stores_of(system: str, distribution: frozenset[str]) -> tuple[TrustStore, ...]:
+    """Return the stores to be found on a system; all of them if it is not known."""
+    here = frozenset({system}) | distribution
+    if not any(store.systems & here for store in STORES):
+        return STORES
+    return tuple(store for store in STORES if not store.systems or store.systems & here)
+
+
+def _distribution() -> frozenset[str]:
+    try:
+        release = platform.freedesktop_os_release()
+    except OSError:
+        return frozenset()
+    return frozenset([release["ID"], *release.get("ID_LIKE", "").split()])
+
+
+def _trust_lines(
+    authority: ca.CertificateAuthority, stores: tuple[TrustStore, ...]
+) -> Iterator[str]:
+    facts = {
+        "certificate": quote(str(authority.certificate_path)),
+        "name": quote(authority.name),
+        "keychain": "~/Library/Keychains/login.keychain-db",
+        "jdk": "-cacerts -storepass changeit -alias claude-proxy",
+        "sha256": authority.fingerprint.replace(":", ""),
+    }
+    yield "# None of this was run. Who trusts this CA believes the holder of its key about every"
+    yield '# host, so prefer what ends with a process:  eval "$(claude-proxy env)"'
+    for store in stores:
+        yield ""
+        yield f"# {store.title}"
+        yield from (line.format_map(facts) for line in store.add)
+        yield "# and to undo it:"
+        yield from (f"#   {line.format_map(facts)}" for line in store.undo)
+    yield ""
+    yield "# After `ca rotate`, undo with the old certificate, which is kept beside the new one."

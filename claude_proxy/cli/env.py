@@ -1,0 +1,198 @@
+"""Prints the environment variables that lead a client through the proxy.
+
+What is printed is run by a shell, so it is quoted by that shell's own rules, and a value that
+has no safe spelling there is an error, never a guess.
+"""
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from ipaddress import IPv6Address
+from pathlib import Path
+from shlex import quote
+
+import click
+
+from claude_proxy.authority import Authority
+from claude_proxy.ca import BUNDLE_FILE, BUNDLE_P12_FILE, CERTIFICATE_FILE, CertificateAuthority
+from claude_proxy.cli.ca import confdir_option
+from claude_proxy.clients import Variable, variables
+from claude_proxy.errors import ConfigError
+from claude_proxy.settings import DEFAULT_HOST, DEFAULT_PORT
+
+EXAMPLES = """\b
+Examples:
+  eval "$(claude-proxy env)"; claude                       sh, bash, zsh
+  claude-proxy env | source                                fish
+  claude-proxy env --shell json | from json | load-env     Nushell
+  claude-proxy env --shell dotenv > .env
+  eval "$(claude-proxy env --unset)"                       takes them back
+"""
+
+
+class Shell(StrEnum):
+    """For whom the variables are spelled."""
+
+    SH = "sh"  # bash, dash, ksh and zsh as well
+    FISH = "fish"
+    NU = "nu"
+    DOTENV = "dotenv"
+    JSON = "json"
+
+
+def quote_fish(text: str) -> str:
+    """Quote for fish: between single quotes it knows two escapes and expands nothing."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def quote_nu(text: str) -> str:
+    """Quote for Nushell: between double quotes a backslash escapes and a dollar is a dollar."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def quote_dotenv(text: str) -> str:
+    """Spell a value as all readers of .env files (docker, compose, node, python) read alike."""
+    # Docker keeps quotes as part of the value, so there are none where none are needed.
+    if re.fullmatch(r"[A-Za-z0-9_./:,@%+=|*\[\]-]*", text):
+        return text
+    # With a single quote or a backslash inside, each reader has rules of its own.
+    if "'" in text or "\\" in text:
+        raise ConfigError(
+            "a .env file cannot hold a path with a quote or a backslash",
+            where=text,
+            mend="use a --confdir without them, or another --shell",
+        )
+    return f"'{text}'"
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How one shell sets and unsets an environment variable."""
+
+    assign: str
+    quote: Callable[[str], str]
+    unset: str | None  # None: what reads it cannot take a variable back
+
+
+# The semicolons let `eval $(claude-proxy env)` work as well, whose words are joined by spaces.
+DIALECTS = {
+    Shell.SH: Dialect("export {name}={value};", quote, "unset {names};"),
+    Shell.FISH: Dialect("set -gx {name} {value};", quote_fish, "set -e {names};"),
+    Shell.NU: Dialect("$env.{name} = {value}", quote_nu, "hide-env --ignore-errors {names}"),
+    Shell.DOTENV: Dialect("{name}={value}", quote_dotenv, None),
+}
+
+
+@click.command(name="env", epilog=EXAMPLES)
+@click.option(
+    "--shell",
+    type=click.Choice([shell.value for shell in Shell]),
+    help="For whom to spell them.  [default: $SHELL if that is fish or nu, else sh]",
+)
+@click.option(
+    "--host",
+    envvar="CLAUDE_PROXY_HOST",
+    show_envvar=True,
+    default=DEFAULT_HOST,
+    show_default=True,
+    help="The proxy's address, as clients reach it.",
+)
+@click.option(
+    "--port",
+    envvar="CLAUDE_PROXY_PORT",
+    show_envvar=True,
+    type=click.IntRange(1, 65535),
+    default=DEFAULT_PORT,
+    show_default=True,
+    help="The proxy's port.",
+)
+@confdir_option
+@click.option("--java", is_flag=True, help="For Java too, which then prints a line at each start.")
+@click.option("--comments", is_flag=True, help="Say of each who reads it, and why it is set.")
+@click.option("--unset", is_flag=True, help="Print what takes the variables back.")
+def command(
+    *,
+    shell: str | None,
+    host: str,
+    port: int,
+    confdir: Path,
+    java: bool,
+    comments: bool,
+    unset: bool,
+) -> None:
+    """Print the variables that lead a client through the proxy."""
+    chosen = Shell(shell) if shell else shell_of(os.environ.get("SHELL", ""))
+    proxy = _reached_at(host, port)
+    if unset:
+        names = [variable.name for variable in _variables(proxy, confdir, java=java)]
+        click.echo(unsetting(chosen, names))
+        return
+    # Made now if this comes before the proxy's first start, and brought up to date if not.
+    authority = CertificateAuthority.load_or_create(confdir)
+    authority.write_bundle()
+    if java:
+        authority.write_java_truststore()
+    found = _variables(proxy, confdir, java=java)
+    for line in commented(chosen, found) if comments else assignments(chosen, found):
+        click.echo(line)
+
+
+def shell_of(path: str) -> Shell:
+    """Return the dialect of the shell at `path`."""
+    name = path.rpartition("/")[2]
+    return Shell(name) if name in (Shell.FISH, Shell.NU) else Shell.SH
+
+
+def assignments(shell: Shell, found: Iterable[Variable]) -> list[str]:
+    """Return the lines that set the variables."""
+    if shell is Shell.JSON:
+        return [json.dumps({variable.name: variable.value for variable in found}, indent=2)]
+    dialect = DIALECTS[shell]
+    return [
+        dialect.assign.format(name=variable.name, value=dialect.quote(variable.value))
+        for variable in found
+    ]
+
+
+def commented(shell: Shell, found: Iterable[Variable]) -> Iterator[str]:
+    """Return the same lines, each below one that says who reads the variable and why."""
+    if shell is Shell.JSON:
+        raise click.UsageError("JSON has no comments: drop --comments")
+    for variable in found:
+        yield f"# {variable.tool}: {variable.why}"
+        yield from assignments(shell, [variable])
+
+
+def unsetting(shell: Shell, names: Iterable[str]) -> str:
+    """Return the line that takes the variables back."""
+    dialect = DIALECTS.get(shell)
+    if dialect is None or dialect.unset is None:
+        raise click.UsageError(f"--unset needs a shell to take them back, not {shell}")
+    return dialect.unset.format(names=" ".join(names))
+
+
+def _variables(proxy: Authority, confdir: Path, *, java: bool) -> tuple[Variable, ...]:
+    return variables(
+        proxy,
+        confdir / CERTIFICATE_FILE,
+        confdir / BUNDLE_FILE,
+        java_truststore=confdir / BUNDLE_P12_FILE if java else None,
+    )
+
+
+def _reached_at(host: str, port: int) -> Authority:
+    try:
+        proxy = Authority.of(host.removeprefix("[").removesuffix("]"), port)
+    except ValueError as error:
+        raise ConfigError(
+            str(error),
+            where="--host or CLAUDE_PROXY_HOST",
+            mend="give the address at which clients reach the proxy",
+        ) from error
+    if proxy.address is None or not proxy.address.is_unspecified:
+        return proxy
+    # `serve --host 0.0.0.0` listens on every address; the one that is always there is loopback.
+    return Authority.of("::1" if proxy.address == IPv6Address("::") else "127.0.0.1", port)

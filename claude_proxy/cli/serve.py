@@ -1,0 +1,384 @@
+"""Reads the options of `serve` into `Settings` and starts the proxy.
+
+It keeps the eleventh law at the edge: a value that cannot be understood stops the start, and
+listening beyond loopback must be asked for by name.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NoReturn, override
+
+import click
+
+from claude_proxy import options
+from claude_proxy.cli import paths
+from claude_proxy.errors import ConfigError
+from claude_proxy.settings import (
+    DEFAULT_HOST,
+    DEFAULT_PORT,
+    Address,
+    AuditFailure,
+    Limits,
+    LogFormat,
+    Network,
+    Settings,
+    UpstreamProxy,
+    Verbosity,
+)
+
+LIMITS = Limits()
+CLIENTS = Settings(None, Path(), Path()).clients
+
+EPILOG = """\b
+Examples:
+  claude-proxy serve --port 9052 --allowlist my.yaml
+  claude-proxy serve --host 10.0.0.1 --allow-remote --client 10.0.0.0/24
+  claude-proxy serve --resolve git.corp.example:443:10.1.2.3 --upstream-ca corp.pem
+
+Sizes: 65536, 64K, 256M, 1G. Durations: 30, 30s, 500ms, 15m, 1h.
+"""
+
+
+class Parsed[T](click.ParamType[T]):
+    """An option whose text one of the functions in `options.py` turns into a value."""
+
+    def __init__(self, name: str, parse: Callable[[str], T], mend: str) -> None:
+        self.name = name
+        self._parse = parse
+        self._mend = mend
+
+    @override
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> T | Any:
+        if not isinstance(value, str):
+            return value  # a default that is a value already
+        try:
+            return self._parse(value)
+        except ValueError as error:
+            raise ConfigError(str(error), where=_spelling(param), mend=self._mend) from error
+
+
+def _spelling(param: click.Parameter | None) -> str | None:
+    """Return both names of an option, as the user may have set either."""
+    if param is None:
+        return None
+    return f"{param.opts[-1]} or {param.envvar}"
+
+
+def _option(name: str, text: str, **settings: Any) -> Callable[[Any], Any]:
+    """Declare one option with the environment variable of its name."""
+    variable = "CLAUDE_PROXY_" + name.removeprefix("--").replace("-", "_").upper()
+    return click.option(
+        name, envvar=variable, show_envvar=True, help=text, **{"metavar": None} | settings
+    )
+
+
+def _count(minimum: int) -> click.IntRange:
+    return click.IntRange(min=minimum)
+
+
+def _duration(*, zero: bool = False) -> Parsed[float]:
+    parse = options.parse_duration if zero else options.parse_timeout
+    return Parsed("duration", parse, "write it like 30s, 500ms, 15m or 1h")
+
+
+_HOST = Parsed("address", options.parse_listen_host, "give the address of an interface")
+_NETWORK = Parsed("cidr", options.parse_network, "write it like 10.0.0.0/8 or fd00::/8")
+_RESOLVE = Parsed(
+    "host:port:address",
+    options.parse_resolve,
+    "write it like git.corp.example:443:10.1.2.3 or [2001:db8::1]:443:[fd00::1]",
+)
+_SIZE = Parsed("size", options.parse_size, "write it like 65536, 64K, 256M or 1G")
+_PROXY = Parsed("url", options.parse_upstream_proxy, "write it like http://USER:PASSWORD@HOST:PORT")
+_EXCEPTIONS = Parsed(
+    "hosts", options.parse_exceptions, "write it like .corp.example,10.0.0.0/8,localhost"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """What click hands over: one field for each option of `serve`, read already."""
+
+    host: str
+    port: int
+    allowlist: Path | None
+    confdir: Path | None
+    statedir: Path | None
+    quiet: bool
+    verbose: bool
+    log_format: str
+    jsonl: Path | None
+    record_query: bool
+    audit_failure: str
+    audit_days: int
+    audit_size: int
+    allow_remote: bool
+    client: tuple[Network, ...]
+    resolve: tuple[tuple[Any, Address], ...]
+    upstream_ca: Path | None
+    upstream_proxy: UpstreamProxy | None
+    no_upstream_proxy: tuple[str, ...]
+    max_connections: int
+    max_head: int
+    head_timeout: float
+    handshake_timeout: float
+    idle_timeout: float
+    connect_timeout: float
+    grace: float
+
+
+@click.command(epilog=EPILOG)
+@_option("--host", "The address to listen on.", type=_HOST, default=DEFAULT_HOST, show_default=True)
+@_option(
+    "--port",
+    "The port to listen on; 0 takes a free one.",
+    type=click.IntRange(0, 65535),
+    default=DEFAULT_PORT,
+    show_default=True,
+)
+@_option(
+    "--allowlist",
+    "The allowlist file.  [default: allowlist.yaml in --confdir, else the shipped one]",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+)
+@_option(
+    "--confdir",
+    "Where the CA and the allowlist are kept.  [default: ~/.config/claude-proxy]",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+)
+@_option(
+    "--statedir",
+    "Where the audit log is kept.  [default: ~/.local/state/claude-proxy]",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+)
+@_option("--quiet", "Print errors alone.", is_flag=True)
+@_option("--verbose", "Print connections and reasons too.", is_flag=True)
+@_option(
+    "--log-format",
+    "The shape of what is printed.",
+    type=click.Choice([form.value for form in LogFormat]),
+    default=LogFormat.TEXT.value,
+    show_default=True,
+)
+@_option(
+    "--jsonl",
+    "Write each audit event to this file as well, a JSON object a line; - is standard output.",
+    type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
+    metavar="PATH",
+)
+@_option("--record-query", "Keep the query of each URL in the audit log.", is_flag=True)
+@_option(
+    "--audit-failure",
+    "What becomes of a decision that cannot be recorded.",
+    type=click.Choice([choice.value for choice in AuditFailure]),
+    default=AuditFailure.DENY.value,
+    show_default=True,
+)
+@_option(
+    "--audit-days",
+    "How many days the audit log is kept.",
+    type=_count(1),
+    default=30,
+    show_default=True,
+    metavar="DAYS",
+)
+@_option(
+    "--audit-size",
+    "How large the audit log may grow before its oldest events go.",
+    type=_SIZE,
+    default="256M",
+    show_default=True,
+    metavar="SIZE",
+)
+@_option(
+    "--allow-remote",
+    "Permit a --host beyond loopback: whoever reaches it and is in --client uses this proxy.",
+    is_flag=True,
+)
+@_option(
+    "--client",
+    "Serve clients of this network alone; repeatable.  [default: loopback]",
+    type=_NETWORK,
+    multiple=True,
+    metavar="CIDR",
+)
+@_option(
+    "--resolve",
+    "Take ADDRESS for HOST:PORT and ask no resolver, as curl does; repeatable.",
+    type=_RESOLVE,
+    multiple=True,
+    metavar="HOST:PORT:ADDRESS",
+)
+@_option(
+    "--upstream-ca",
+    "Trust the CAs in this PEM file too when upstream certificates are verified.",
+    type=click.Path(exists=True, dir_okay=False, readable=True, path_type=Path),
+    metavar="FILE",
+)
+@_option(
+    "--upstream-proxy",
+    "Connect through this proxy. Set one with a password by the variable, as every user of the "
+    "machine can read the arguments of a process.",
+    type=_PROXY,
+    metavar="URL",
+)
+@_option(
+    "--no-upstream-proxy",
+    "Connect to these directly, spelled as in NO_PROXY.",
+    type=_EXCEPTIONS,
+    default=(),
+    metavar="HOSTS",
+)
+@_option(
+    "--max-connections",
+    "How many client connections may be open at once.",
+    type=_count(1),
+    default=LIMITS.connections,
+    show_default=True,
+    metavar="COUNT",
+)
+@_option(
+    "--max-head",
+    "How large the head of a request or an answer may be.",
+    type=_SIZE,
+    default="64K",
+    show_default=True,
+    metavar="SIZE",
+)
+@_option(
+    "--head-timeout",
+    "How long the head of a request may take.",
+    type=_duration(),
+    default="30s",
+    show_default=True,
+    metavar="DURATION",
+)
+@_option(
+    "--handshake-timeout",
+    "How long a TLS handshake may take.",
+    type=_duration(),
+    default="30s",
+    show_default=True,
+    metavar="DURATION",
+)
+@_option(
+    "--idle-timeout",
+    "How long a connection may be silent; Claude Code waits 600 seconds.",
+    type=_duration(),
+    default="15m",
+    show_default=True,
+    metavar="DURATION",
+)
+@_option(
+    "--connect-timeout",
+    "How long connecting upstream may take.",
+    type=_duration(),
+    default="20s",
+    show_default=True,
+    metavar="DURATION",
+)
+@_option(
+    "--grace",
+    "How long running exchanges may go on after SIGTERM or Ctrl-C.",
+    type=_duration(zero=True),
+    default="10s",
+    show_default=True,
+    metavar="DURATION",
+)
+@click.pass_context
+def command(context: click.Context, /, **given: Any) -> int:
+    """Run the proxy (the default command)."""
+    settings = settings_of(Arguments(**given))
+    if _password_in_argv(context, settings):
+        click.echo(
+            "claude-proxy: warning: every user of this machine can read the password in the "
+            "arguments of this process; put the URL into CLAUDE_PROXY_UPSTREAM_PROXY",
+            err=True,
+        )
+    start: Callable[[Settings], int] = context.obj
+    return start(settings)
+
+
+def settings_of(arguments: Arguments) -> Settings:
+    """Return the settings that the options make together; raise ConfigError where they clash."""
+    if arguments.quiet and arguments.verbose:
+        _clash("--quiet and --verbose ask for opposites", "--quiet, --verbose", "drop one of them")
+    _check_reach(arguments.host, allow_remote=arguments.allow_remote)
+    confdir = arguments.confdir or paths.default_confdir()
+    return Settings(
+        allowlist=arguments.allowlist or paths.allowlist_path(confdir),
+        confdir=confdir,
+        statedir=arguments.statedir or paths.default_statedir(),
+        host=arguments.host,
+        port=arguments.port,
+        allow_remote=arguments.allow_remote,
+        clients=arguments.client or CLIENTS,
+        resolve=arguments.resolve,
+        upstream_ca=arguments.upstream_ca,
+        upstream_proxy=_upstream_proxy(arguments),
+        verbosity=_verbosity(arguments),
+        log_format=LogFormat(arguments.log_format),
+        jsonl=arguments.jsonl,
+        record_query=arguments.record_query,
+        audit_failure=AuditFailure(arguments.audit_failure),
+        audit_days=arguments.audit_days,
+        audit_bytes=arguments.audit_size,
+        limits=_limits(arguments),
+    )
+
+
+def _limits(arguments: Arguments) -> Limits:
+    return Limits(
+        connections=arguments.max_connections,
+        head_bytes=arguments.max_head,
+        head_timeout_s=arguments.head_timeout,
+        handshake_timeout_s=arguments.handshake_timeout,
+        idle_timeout_s=arguments.idle_timeout,
+        connect_timeout_s=arguments.connect_timeout,
+        grace_s=arguments.grace,
+    )
+
+
+def _verbosity(arguments: Arguments) -> Verbosity:
+    if arguments.quiet:
+        return Verbosity.QUIET
+    return Verbosity.VERBOSE if arguments.verbose else Verbosity.NORMAL
+
+
+def _upstream_proxy(arguments: Arguments) -> UpstreamProxy | None:
+    if arguments.upstream_proxy is not None:
+        return replace(arguments.upstream_proxy, exceptions=arguments.no_upstream_proxy)
+    if arguments.no_upstream_proxy:
+        _clash(
+            "exceptions from an upstream proxy are given, but no upstream proxy",
+            "--no-upstream-proxy or CLAUDE_PROXY_NO_UPSTREAM_PROXY",
+            "give --upstream-proxy as well, or drop the exceptions",
+        )
+    return None
+
+
+def _check_reach(host: str, *, allow_remote: bool) -> None:
+    if allow_remote or options.is_loopback(host):
+        return
+    _clash(
+        f"on {host} anyone {options.meaning_of_remote(host)} could try to use this proxy",
+        "--host or CLAUDE_PROXY_HOST",
+        f"listen on {DEFAULT_HOST}, or add --allow-remote and name the clients with --client CIDR",
+    )
+
+
+def _clash(what: str, where: str, mend: str) -> NoReturn:
+    raise ConfigError(what, where=where, mend=mend)
+
+
+def _password_in_argv(context: click.Context, settings: Settings) -> bool:
+    proxy = settings.upstream_proxy
+    source = context.get_parameter_source("upstream_proxy")
+    typed = source is click.core.ParameterSource.COMMANDLINE
+    return typed and proxy is not None and proxy.credentials is not None

@@ -1,0 +1,308 @@
+"""Opens sockets: resolves a name once, has every address judged, connects to a judged one.
+
+Law 6 (judged is dialled): the address that the policy saw is the one the socket is connected
+to; there is no second look-up in between (DNS rebinding). Law 3: nothing else in the
+program opens a connection to the outside.
+"""
+
+import asyncio
+import base64
+import contextlib
+import socket
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import StrEnum
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+
+from claude_proxy.authority import Authority
+from claude_proxy.policy import Decision, Reason
+from claude_proxy.settings import Address, UpstreamProxy
+
+type Judge = Callable[[Address], Decision]
+type Resolve = Callable[[str, int], Awaitable[list[Address]]]
+
+# RFC 8305 section 5: start the next attempt after 250 ms without an answer.
+_STAGGER_S = 0.25
+_RESOLVER_THREADS = 32
+_CONNECT_ANSWER_LIMIT = 16 * 1024
+
+
+class Failure(StrEnum):
+    """Why a dial did not succeed; stable, for the audit and for the 502's reason."""
+
+    DENIED = "denied"
+    UNRESOLVED = "dns-failed"
+    REFUSED = "connect-refused"
+    UNREACHABLE = "connect-unreachable"
+    TIMEOUT = "connect-timeout"
+    PROXY = "upstream-proxy-failed"
+
+
+class DialError(Exception):
+    """An upstream that could not be dialled; `decision` is set where the policy said no."""
+
+    def __init__(self, failure: Failure, text: str, decision: Decision | None = None) -> None:
+        super().__init__(text)
+        self.failure = failure
+        self.text = text
+        self.decision = decision
+
+
+@dataclass(frozen=True, slots=True)
+class Dialled:
+    """A connected socket, and whose it is."""
+
+    socket: socket.socket
+    peer: Authority  # the address that was judged; the upstream proxy's where one is used
+
+
+class SystemResolver:
+    """Asks the operating system, on threads of its own.
+
+    asyncio's default executor has few threads, and uvloop's resolver four: a name server that
+    does not answer would stop all other work there.
+    """
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(_RESOLVER_THREADS, thread_name_prefix="resolver")
+
+    async def __call__(self, host: str, port: int) -> list[Address]:
+        """Return every address of `host`, in the system's order."""
+        loop = asyncio.get_running_loop()
+        found = await loop.run_in_executor(
+            self._threads, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        )
+        return list(dict.fromkeys(ip_address(str(entry[4][0]).partition("%")[0]) for entry in found))
+
+    def close(self) -> None:
+        """Let the threads go without waiting for a name server."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+class Dialer:
+    """Connects to what the policy allowed, and to nothing else."""
+
+    def __init__(  # noqa: PLR0913
+        self,
+        resolve: Resolve,
+        *,
+        pinned: Mapping[Authority, Address] | None = None,
+        upstream_proxy: UpstreamProxy | None = None,
+        own: Iterable[Authority] = (),
+        timeout_s: float = 20.0,
+    ) -> None:
+        self._resolve = resolve
+        self._pinned = dict(pinned or {})
+        self._proxy = upstream_proxy
+        self.own = set(own)  # our listeners: dialling one would be a loop
+        self._timeout_s = timeout_s
+
+    def via_proxy(self, target: Authority) -> bool:
+        """Tell whether `target` is reached through the upstream proxy."""
+        proxy = self._proxy
+        if proxy is None or target in self._pinned:
+            return False
+        return not any(_excepts(entry, target) for entry in proxy.exceptions)
+
+    def proxy_authorization(self) -> bytes | None:
+        """Return the Proxy-Authorization value for plain HTTP through the upstream proxy."""
+        proxy = self._proxy
+        if proxy is None or proxy.credentials is None:
+            return None
+        return b"Basic " + base64.b64encode(proxy.credentials.encode())
+
+    async def dial(self, target: Authority, judge: Judge, *, tunnel: bool) -> Dialled:
+        """Connect to `target`, or raise `DialError`.
+
+        With an upstream proxy, `tunnel` asks it for a CONNECT; plain HTTP is sent to it as is.
+        The names are then resolved by that proxy, so only literal addresses can be judged here.
+        """
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                if self.via_proxy(target):
+                    return await self._through_proxy(target, judge, tunnel=tunnel)
+                return await self._direct(target, judge)
+        except TimeoutError as error:
+            text = f"no connection to {target} within {self._timeout_s:g} s"
+            raise DialError(Failure.TIMEOUT, text) from error
+
+    async def _direct(self, target: Authority, judge: Judge) -> Dialled:
+        pinned = self._pinned.get(target)
+        addresses = [pinned] if pinned is not None else await self._addresses(target)
+        for address in addresses:
+            # An address the operator named on the command line needs no other rule,
+            # but even there the proxy does not dial itself.
+            decision = self._judge_own(address, target.port)
+            if decision is None and pinned is None:
+                decision = judge(address)
+                if decision.allowed and self._is_this_host(address):
+                    decision = _unless_listed(decision, target)
+            if decision is not None and not decision.allowed:
+                # One bad address denies the name: picking the good ones of a mixed answer
+                # would let whoever runs the name try again until it fits.
+                text = f"{target.host} leads to an address that is not allowed"
+                raise DialError(Failure.DENIED, text, decision)
+        return await _first_connected(addresses, target)
+
+    async def _addresses(self, target: Authority) -> list[Address]:
+        if target.address is not None:
+            return [target.address]
+        try:
+            found = await self._resolve(target.host, target.port)
+        except OSError as error:
+            text = f"the name {target.host} cannot be resolved"
+            raise DialError(Failure.UNRESOLVED, text) from error
+        if not found:
+            raise DialError(Failure.UNRESOLVED, f"the name {target.host} has no address")
+        return found
+
+    def _judge_own(self, address: Address, port: int) -> Decision | None:
+        mine = any(
+            port == own.port
+            and (own.address == address or (_unspecified(own) and self._is_this_host(address)))
+            for own in self.own
+        )
+        return Decision(False, Reason.PROXY_LOOP) if mine else None
+
+    @staticmethod
+    def _is_this_host(address: Address) -> bool:
+        """Tell whether packets to `address` would come back to this very machine.
+
+        Connecting a UDP socket sends nothing; the kernel only picks the source address, and
+        that is the destination itself when the destination is ours.
+        """
+        if address.is_loopback:
+            return True
+        family = socket.AF_INET if address.version == 4 else socket.AF_INET6  # noqa: PLR2004
+        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((str(address), 9))
+            return ip_address(probe.getsockname()[0]) == address
+        return False
+
+    async def _through_proxy(self, target: Authority, judge: Judge, *, tunnel: bool) -> Dialled:
+        proxy = self._proxy
+        if proxy is None:
+            raise ValueError("no upstream proxy is set")
+        if target.address is not None and not (decision := judge(target.address)).allowed:
+            raise DialError(Failure.DENIED, f"the address {target.host} is not allowed", decision)
+        try:
+            addresses = await self._addresses(proxy.authority)
+            dialled = await _first_connected(addresses, proxy.authority)
+        except DialError as error:
+            raise DialError(Failure.PROXY, f"the upstream proxy: {error.text}") from error
+        if not tunnel:
+            return dialled
+        try:
+            await self._ask_connect(dialled.socket, target)
+        except BaseException:
+            dialled.socket.close()
+            raise
+        return dialled
+
+    async def _ask_connect(self, sock: socket.socket, target: Authority) -> None:
+        loop = asyncio.get_running_loop()
+        lines = [f"CONNECT {target} HTTP/1.1".encode(), f"Host: {target}".encode()]
+        if (authorization := self.proxy_authorization()) is not None:
+            lines.append(b"Proxy-Authorization: " + authorization)
+        await loop.sock_sendall(sock, b"\r\n".join(lines) + b"\r\n\r\n")
+        answer = b""
+        while b"\r\n\r\n" not in answer:
+            # One byte at a time past the head would be the upstream's; a CONNECT answer has
+            # no body, and the upstream speaks only after us, so nothing can follow it yet.
+            data = await loop.sock_recv(sock, 4096)
+            if not data or len(answer) > _CONNECT_ANSWER_LIMIT:
+                raise DialError(Failure.PROXY, "the upstream proxy closed the connection")
+            answer += data
+        head, _, rest = answer.partition(b"\r\n\r\n")
+        status = head.split(b" ", 2)[1:2]
+        if rest or not head.startswith(b"HTTP/1.") or not status or not status[0].isdigit():
+            raise DialError(Failure.PROXY, "the upstream proxy answered what is not HTTP")
+        if not status[0].startswith(b"2"):
+            code = int(status[0][:3])
+            raise DialError(Failure.PROXY, f"the upstream proxy refused the tunnel with {code}")
+
+
+async def _first_connected(addresses: list[Address], target: Authority) -> Dialled:
+    """Connect to the first address that answers, each started a little after the one before."""
+    attempts: set[asyncio.Task[Dialled]] = set()
+    waiting = list(_alternated(addresses))
+    last: OSError | None = None
+    try:
+        while waiting or attempts:
+            if waiting:
+                attempts.add(asyncio.ensure_future(_connect(waiting.pop(0), target.port)))
+            done, attempts = await asyncio.wait(
+                attempts,
+                timeout=_STAGGER_S if waiting else None,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            for attempt in done:
+                error = attempt.exception()
+                if error is None:
+                    return attempt.result()
+                if not isinstance(error, OSError):
+                    raise error
+                last = error
+    finally:
+        for attempt in attempts:
+            attempt.add_done_callback(_close_late)
+            attempt.cancel()
+    if isinstance(last, ConnectionRefusedError):
+        raise DialError(Failure.REFUSED, f"{target} refuses connections") from last
+    raise DialError(Failure.UNREACHABLE, f"{target} cannot be reached") from last
+
+
+def _close_late(attempt: asyncio.Task[Dialled]) -> None:
+    if not attempt.cancelled() and attempt.exception() is None:
+        attempt.result().socket.close()
+
+
+async def _connect(address: Address, port: int) -> Dialled:
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6  # noqa: PLR2004
+    # Naming the protocol matters: asyncio switches Nagle off only for IPPROTO_TCP sockets.
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, (str(address), port))
+    except BaseException:
+        sock.close()
+        raise
+    return Dialled(sock, Authority.of(str(address), port))
+
+
+def _alternated(addresses: list[Address]) -> Iterable[Address]:
+    """Interleave the families, the system's first choice first (RFC 8305 section 4)."""
+    first = addresses[0].version
+    same = [address for address in addresses if address.version == first]
+    other = [address for address in addresses if address.version != first]
+    while same or other:
+        for queue in (same, other):
+            if queue:
+                yield queue.pop(0)
+
+
+def _unless_listed(decision: Decision, target: Authority) -> Decision:
+    """Deny one of this host's own addresses unless a rule names it."""
+    rule = decision.rule
+    if target.address is not None or (rule is not None and rule.addresses):
+        return decision
+    return Decision(False, Reason.ADDRESS_NOT_ALLOWED, rule)
+
+
+def _unspecified(authority: Authority) -> bool:
+    return authority.address is not None and authority.address.is_unspecified
+
+
+def _excepts(entry: str, target: Authority) -> bool:
+    """Match one NO_PROXY entry the way curl and Go do: names by suffix, addresses by network."""
+    if entry == "*":
+        return True
+    address: IPv4Address | IPv6Address | None = target.address
+    if address is not None:
+        try:
+            return address in ip_network(entry, strict=False)
+        except ValueError:
+            return False
+    name = entry.lower().removeprefix("*").strip(".")
+    return target.host == name or target.host.endswith("." + name)

@@ -1,0 +1,53 @@
+"""Holds the errors a user may meet: each says what is wrong, where, and how to mend it.
+
+Lower floors raise them from the floor that knows *where*; only `cli` prints them and
+turns them into an exit code. Programming mistakes stay builtin exceptions.
+"""
+
+from collections.abc import Sequence
+
+
+class ClaudeProxyError(Exception):
+    """A failure that its reader can mend; ends the program with `exit_code`."""
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, where: str | None = None, mend: str | None = None) -> None:
+        super().__init__(what)
+        self.what = what
+        self.where = where
+        self.mend = mend
+
+    def lines(self) -> list[str]:
+        """Return the message as it stands at the terminal, without the program's name."""
+        lines = [f"error: {self.what}"]
+        if self.where is not None:
+            lines.append(f"  where: {self.where}")
+        if self.mend is not None:
+            lines.append(f"  mend:  {self.mend}")
+        return lines
+
+
+class ConfigError(ClaudeProxyError):
+    """The configuration (arguments, files, directories, ports) cannot be used as it is."""
+
+    exit_code = 2
+
+
+class ConfigErrors(ConfigError):
+    """Everything that is wrong with one configuration, gathered so that it is mended at once."""
+
+    def __init__(self, problems: Sequence[ConfigError]) -> None:
+        if not problems:
+            raise ValueError("ConfigErrors needs at least one problem")
+        first = problems[0]
+        super().__init__(first.what, where=first.where, mend=first.mend)
+        self.problems = tuple(problems)
+
+    def lines(self) -> list[str]:
+        """Return every problem's lines, one problem after the other."""
+        return [line for problem in self.problems for line in problem.lines()]
+
+
+class AuditError(ClaudeProxyError):
+    """A decision could not be written down; by the seventh law it becomes a denial."""

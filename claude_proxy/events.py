@@ -1,0 +1,67 @@
+"""Defines what the audit log records; nothing here writes it.
+
+No event has room for a header value, a body or a credential (ninth law): what cannot be
+held cannot leak. Hosts and paths are kept as sent; whoever prints them escapes them.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+# The scheme of a tunnel whose TLS is passed through: what is spoken inside is not seen.
+OPAQUE = "tls"
+
+
+class Phase(StrEnum):
+    """At which of the gates a decision was made."""
+
+    CLIENT = "client"  # the client's own address or uid, before it said anything
+    CONNECT = "connect"  # a tunnel's target
+    HELLO = "hello"  # the first bytes inside a tunnel: TLS, SNI
+    REQUEST = "request"  # one HTTP request
+    DIAL = "dial"  # the resolved address, just before the socket opens
+    RELOAD = "reload"  # an open tunnel whose rule is gone
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionMade:
+    """One answer of the policy, written before anything is done about it."""
+
+    id: int  # unique and ascending within one audit file: nanoseconds since 1970 at the decision
+    connection: int  # the same for all decisions on one client connection
+    client: str  # "127.0.0.1:55555"
+    listener: str  # the name of the listener it came in by
+    phase: Phase
+    scheme: str  # "https", "http", OPAQUE, or "" where none is known yet
+    target: str  # "example.com:443", or the unreadable target as sent
+    method: str  # "" outside HTTP
+    path: str  # without the query unless the owner asked for it; "" outside HTTP
+    allowed: bool
+    reason: str
+    rule: str | None  # the pattern that decided, if one did
+    rule_source: str | None  # "allowlist.yaml:12"
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeSeen:
+    """How an allowed (or denied) attempt ended; joined to its decision by `decision`."""
+
+    decision: int
+    status: int | None  # the status code the client got; None where no answer was sent
+    bytes_up: int  # body bytes client to upstream
+    bytes_down: int  # body bytes upstream to client
+    duration_ms: float  # from the decision to the end of the exchange
+    first_byte_ms: float | None  # from the decision to the answer's head
+    upstream: str | None  # "203.0.113.5:443", the address that was dialled
+    error: str | None  # a short stable word ("connect-refused", "client-closed"), else None
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something about the proxy itself: started, stopped, policy applied or rejected."""
+
+    id: int
+    kind: str  # "start", "stop", "policy-applied", "policy-rejected", "limit"
+    text: str
+
+
+Event = DecisionMade | OutcomeSeen | Notice

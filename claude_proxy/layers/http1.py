@@ -1,0 +1,644 @@
+"""Carries HTTP/1.1 from a client to upstreams, one judged request at a time.
+
+Law 3: every request on a connection is judged, not only the first. What goes upstream is
+emitted from what was judged. Bodies stream both ways and are never kept; a denial is
+answered at the head, without waiting for the body.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from mitmproxy.connection import ConnectionState
+from mitmproxy.proxy import commands, events, layer
+from mitmproxy.proxy.context import Context
+
+from claude_proxy.authority import Authority
+from claude_proxy.denial import Refusal, bad_request, denial, unreachable
+from claude_proxy.dialer import Dialer, DialError, Failure
+from claude_proxy.events import Phase
+from claude_proxy.gate import Passage
+from claude_proxy.layers.signals import Expired, HoldReading, Session, Waiting, Withdrawn
+from claude_proxy.layers.upstream import Ended, Opened, Upstream
+from claude_proxy.policy import OVERRIDE_HEADERS, Reason, Request, Scheme
+from claude_proxy.wire.http1 import (
+    LAST_CHUNK,
+    BadMessage,
+    Body,
+    Framing,
+    RequestHead,
+    ResponseHead,
+    TargetForm,
+    body_of_request,
+    body_of_response,
+    chunk,
+    emit_request_head,
+    emit_response_head,
+    emit_trailers,
+    framing_of,
+    read_request_head,
+    read_response_head,
+)
+
+type Commands = Iterator[commands.Command]
+
+# What may wait here (pipelined requests, a body whose upstream is not open yet) before the client
+# is no longer read.
+_PENDING_LIMIT = 64 * 1024
+_ALPN = (b"http/1.1",)
+# RFC 7838: a client that follows it would try to get past the proxy by another host or by QUIC.
+_DROPPED_FROM_ANSWERS = frozenset({b"alt-svc"})
+_NOTHING: frozenset[bytes] = frozenset()
+_DEFAULT_PORTS = {Scheme.HTTP: 80, Scheme.HTTPS: 443}
+# RFC 9110 9.2.2: these may be sent again when a kept connection turns out to be dead.
+_REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
+
+
+@dataclass(slots=True, eq=False)
+class _Exchange:
+    """One allowed request and its answer, while they are under way."""
+
+    head: RequestHead
+    passage: Passage
+    asked: str
+    target: Authority
+    emitted: bytes  # the head for upstream
+    body: Body | None  # what is still to come from the client
+    websocket: bool
+    sent: bool = False  # the head has left
+    body_sent: bool = False  # so that it cannot be sent again
+    answer: ResponseHead | None = None
+    answer_body: Body | None = None
+    framing: Framing = Framing.NONE
+    keep_alive: bool = False
+
+
+class Http1Lane(layer.Layer):
+    """Everything between a client that speaks HTTP/1.1 and its upstreams.
+
+    Inside a tunnel, `target` is what the tunnel was opened to and no request may leave it;
+    without one, the client sends absolute-form requests as to a forward proxy (RFC 9112 3.2.2).
+    """
+
+    def __init__(  # noqa: PLR0913
+        self,
+        context: Context,
+        session: Session,
+        *,
+        scheme: Scheme,
+        target: Authority | None,
+        dialer: Dialer | None = None,
+    ) -> None:
+        super().__init__(context)
+        self._session = session
+        self._scheme = scheme
+        self._target = target
+        self._dialer = dialer  # asked how a forwarded request must look; dials nothing here
+        self._in = bytearray()
+        self._answers = bytearray()
+        self._exchange: _Exchange | None = None
+        self._upstream: Upstream | None = None
+        self._relaying = False  # after 101: bytes, not messages
+        self._held = False
+        self._over = False  # the client gets nothing more
+
+    # --- events
+
+    def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
+        if self._over and not isinstance(event, events.ConnectionClosed):
+            return
+        if isinstance(event, events.ConnectionEvent):
+            upstream = self._upstream
+            if event.connection is self.context.client:
+                if isinstance(event, events.DataReceived):
+                    yield from self._client_data(event.data)
+                else:
+                    yield from self._client_closed()
+            elif upstream is not None and event.connection is upstream.server:
+                yield from upstream.handle(event)
+                yield from self._read_inbox(upstream)
+        elif isinstance(event, events.CommandCompleted):
+            upstream = self._upstream
+            if upstream is not None and not _is_stale(event, upstream):
+                yield from upstream.handle(event)
+                yield from self._read_inbox(upstream)
+        elif isinstance(event, events.Start):
+            self._session.wait(Waiting.IDLE)
+            yield from self._advance()
+        elif isinstance(event, Expired):
+            yield from self._expired()
+        elif isinstance(event, Withdrawn):
+            yield from self._drop("rule-withdrawn")
+
+    def _client_data(self, data: bytes) -> Commands:
+        if self._relaying:
+            if self._exchange is not None and self._upstream is not None:
+                self._exchange.passage.bytes_up += len(data)
+                yield from self._upstream.send(data)
+            return
+        exchange = self._exchange
+        if exchange is not None and exchange.body is not None and exchange.sent and not self._in:
+            yield from self._pass_up(exchange, exchange.body, data)
+        else:
+            self._in += data
+        yield from self._advance()
+
+    def _advance(self) -> Commands:
+        """Do with the client's bytes what can be done with them now."""
+        while not self._over and not self._relaying:
+            exchange = self._exchange
+            if exchange is None:
+                if not (yield from self._next_request()):
+                    break
+            elif exchange.body is not None and exchange.sent and self._in:
+                data = bytes(self._in)
+                self._in.clear()
+                yield from self._pass_up(exchange, exchange.body, data)
+            else:
+                break
+        hold = len(self._in) > _PENDING_LIMIT and not self._over
+        if hold is not self._held:
+            self._held = hold
+            yield HoldReading(self.context.client, hold=hold)
+
+    # --- requests
+
+    def _next_request(self) -> layer.CommandGenerator[bool]:
+        """Begin the next request; tell whether there was one."""
+        head: RequestHead | None = None
+        if self._in:
+            try:
+                head = read_request_head(self._in, self._session.head_limit)
+            except BadMessage as error:
+                yield from self._refuse_message(error)
+                return False
+        if head is not None:
+            yield from self._begin(head)
+            return True
+        if not self.context.client.state & ConnectionState.CAN_READ:
+            yield from self._close_client()
+        elif self._in and self._session.waiting is not Waiting.HEAD:
+            self._session.wait(Waiting.HEAD)
+        return False
+
+    def _begin(self, head: RequestHead) -> Commands:
+        session = self._session
+        try:
+            request = self._request_of(head)
+        except ValueError as error:
+            asked = f"{head.method} {head.target}"
+            yield from self._refuse(head, Reason.INVALID_TARGET, asked, None, str(error))
+            return
+        if request is None:
+            yield from self._refuse(head, Reason.PROXY_LOOP, f"{head.method} {head.path}", None)
+            return
+        asked = f"{head.method} {request.scheme.value}://{_shown(request)}"
+        if head.upgrade and "websocket" not in head.upgrade:
+            yield from self._refuse(head, Reason.UPGRADE_REFUSED, asked, request)
+            return
+        shown = head.origin_target if session.record_query else head.path
+        passage = session.gate.request(session.origin, request, shown)
+        if not passage.decision.allowed:
+            yield from self._deny(head, passage, asked, request.target)
+            return
+        yield from self._forward(head, request, passage, asked)
+
+    def _request_of(self, head: RequestHead) -> Request | None:
+        """Return the facts to judge; None if the proxy itself is asked, ValueError if unreadable."""
+        target, scheme = self._target, self._scheme
+        if target is None:
+            if head.form is not TargetForm.ABSOLUTE:
+                return None
+            if head.scheme != Scheme.HTTP.value:
+                raise ValueError("only http is asked for in this form; use CONNECT for the rest")
+            target = Authority.parse(head.authority, default_port=80)
+        elif head.form in (TargetForm.ABSOLUTE, TargetForm.AUTHORITY):
+            # RFC 9112 3.2.2 lets an origin take absolute-form; inside a tunnel it could only
+            # say the same again, or try to say something else.
+            raise ValueError("inside a tunnel the target has no host of its own")
+        if head.host is None:
+            host = target
+        else:
+            host = Authority.parse(head.host, default_port=_DEFAULT_PORTS[scheme])
+        return Request(scheme, target, host, head.method, head.path)
+
+    def _forward(
+        self, head: RequestHead, request: Request, passage: Passage, asked: str
+    ) -> Commands:
+        websocket = "websocket" in head.upgrade
+        origin_target, extra = head.origin_target, list[tuple[bytes, bytes]]()
+        dialer = self._dialer
+        if dialer is not None and dialer.via_proxy(request.target):
+            origin_target = f"http://{_without_default(request)}{head.origin_target}"
+            if (authorization := dialer.proxy_authorization()) is not None:
+                extra.append((b"Proxy-Authorization", authorization))
+        emitted = emit_request_head(
+            head,
+            origin_target,
+            host=None if head.host else _without_default(request).encode(),
+            drop=OVERRIDE_HEADERS if passage.decision.restricted else _NOTHING,
+            extra=extra,
+            websocket=websocket,
+        )
+        exchange = _Exchange(
+            head, passage, asked, request.target, emitted, body_of_request(head), websocket
+        )
+        self._exchange = exchange
+        upstream = self._upstream
+        if upstream is not None and upstream.is_open and upstream.target == request.target:
+            self._session.wait(Waiting.EXCHANGE)
+            yield from self._send_head(exchange, upstream)
+            return
+        yield from self._dial(request.target)
+
+    def _dial(self, target: Authority) -> Commands:
+        if self._upstream is not None:
+            yield from self._upstream.close()
+        self._answers.clear()
+        tls = self._scheme is Scheme.HTTPS
+        self._upstream = upstream = Upstream(self.context, target, tls=tls, alpn=_ALPN)
+        self._session.wait(Waiting.UPSTREAM)
+        yield from upstream.open()
+        yield from self._read_inbox(upstream)
+
+    def _send_head(self, exchange: _Exchange, upstream: Upstream) -> Commands:
+        exchange.sent = True
+        exchange.passage.upstream = upstream.address
+        upstream.exchanges += 1
+        yield from upstream.send(exchange.emitted)
+
+    def _pass_up(self, exchange: _Exchange, body: Body, data: bytes) -> Commands:
+        upstream = self._upstream
+        try:
+            content, done, rest = body.feed(data)
+        except BadMessage as error:
+            exchange.passage.error = "bad-request-body"
+            yield from self._abandon(exchange, bad_request(error.text))
+            return
+        exchange.passage.bytes_up += len(content)
+        if done:
+            exchange.body = None
+        if rest:
+            self._in[:0] = rest
+        if upstream is None or not upstream.is_open:
+            return  # it answered early and left; the rest of the body goes nowhere
+        out = chunk(content) if exchange.head.chunked else content
+        if done and exchange.head.chunked:
+            out += emit_trailers(body.trailers) if body.trailers else LAST_CHUNK
+        if out:
+            exchange.body_sent = True
+            yield from upstream.send(out)
+
+    # --- answers
+
+    def _read_inbox(self, upstream: Upstream) -> Commands:
+        inbox = upstream.inbox
+        while inbox and upstream is self._upstream:
+            arrival = inbox.popleft()
+            if isinstance(arrival, bytes):
+                yield from self._answer_data(upstream, arrival)
+            elif isinstance(arrival, Opened):
+                yield from self._opened(upstream, arrival.error)
+            elif isinstance(arrival, Ended):
+                yield from self._upstream_ended(upstream)
+
+    def _opened(self, upstream: Upstream, error: DialError | str | None) -> Commands:
+        exchange = self._exchange
+        if error is not None:
+            self._upstream = None
+            if exchange is not None:
+                yield from self._not_reached(exchange, error)
+            return
+        upstream.is_open = True
+        if exchange is None:
+            return
+        self._session.wait(Waiting.EXCHANGE)
+        yield from self._send_head(exchange, upstream)
+        yield from self._advance()
+
+    def _answer_data(self, upstream: Upstream, data: bytes) -> Commands:
+        exchange = self._exchange
+        if self._relaying and exchange is not None:
+            exchange.passage.bytes_down += len(data)
+            yield commands.SendData(self.context.client, data)
+            return
+        if exchange is None or not exchange.sent:
+            # RFC 9112 9.2: bytes that answer nothing. They could be made to answer the next
+            # request (response splitting), so the connection is not used again.
+            yield from self._forget(upstream)
+            return
+        if exchange.answer is None:
+            self._answers += data
+            if not (yield from self._read_answers(exchange, upstream)):
+                return
+            data = bytes(self._answers)
+            self._answers.clear()
+        yield from self._pass_down(exchange, upstream, data)
+
+    def _read_answers(
+        self, exchange: _Exchange, upstream: Upstream
+    ) -> layer.CommandGenerator[bool]:
+        """Read heads until the final one; tell whether it came and its body is to be read."""
+        while True:
+            try:
+                head = read_response_head(
+                    self._answers, self._session.head_limit, method=exchange.head.method
+                )
+            except BadMessage as error:
+                yield from self._bad_answer(exchange, error.text)
+                return False
+            if head is None:
+                return False
+            if head.status == 101:  # noqa: PLR2004 - Switching Protocols
+                yield from self._switch(exchange, upstream, head)
+                return False
+            if head.status >= 200:  # noqa: PLR2004 - a final answer
+                yield from self._answer_head(exchange, head)
+                return True
+            if exchange.head.minor:  # RFC 9110 15.2: never to an HTTP/1.0 client
+                out = emit_response_head(
+                    head, framing=Framing.NONE, keep_alive=True, drop=_DROPPED_FROM_ANSWERS
+                )
+                yield commands.SendData(self.context.client, out)
+
+    def _answer_head(self, exchange: _Exchange, head: ResponseHead) -> Commands:
+        request, passage = exchange.head, exchange.passage
+        passage.status = head.status
+        passage.first_byte = time.monotonic()
+        exchange.answer = head
+        exchange.answer_body = body_of_response(head, request.method)
+        exchange.framing = framing_of(head, method=request.method, minor=request.minor)
+        exchange.keep_alive = (
+            request.keep_alive
+            and exchange.framing is not Framing.CLOSE
+            # An answer before the request's end: what the client still sends is not waited for.
+            and exchange.body is None
+            and not self._session.closing
+        )
+        out = emit_response_head(
+            head,
+            framing=exchange.framing,
+            keep_alive=exchange.keep_alive,
+            minor=request.minor,
+            drop=_DROPPED_FROM_ANSWERS,
+        )
+        yield commands.SendData(self.context.client, out)
+
+    def _pass_down(self, exchange: _Exchange, upstream: Upstream, data: bytes) -> Commands:
+        body = exchange.answer_body
+        if body is None:
+            yield from self._answered(exchange, upstream, data)
+            return
+        try:
+            content, done, rest = body.feed(data)
+        except BadMessage as error:
+            yield from self._bad_answer(exchange, error.text)
+            return
+        exchange.passage.bytes_down += len(content)
+        chunked = exchange.framing is Framing.CHUNKED
+        out = chunk(content) if chunked else content
+        if done and chunked:
+            out += emit_trailers(body.trailers) if body.trailers else LAST_CHUNK
+        if out:
+            yield commands.SendData(self.context.client, out)
+        if done:
+            yield from self._answered(exchange, upstream, rest)
+
+    def _answered(self, exchange: _Exchange, upstream: Upstream, rest: bytes) -> Commands:
+        """The answer is complete: end the exchange and go on, or close."""
+        answer = exchange.answer
+        self._exchange = None
+        self._session.gate.end(exchange.passage)
+        if rest or exchange.body is not None or answer is None or not answer.keep_alive:
+            yield from self._forget(upstream)
+        if not exchange.keep_alive:
+            yield from self._close_client()
+            return
+        self._session.wait(Waiting.IDLE)
+        if self._in or not self.context.client.state & ConnectionState.CAN_READ:
+            yield from self._advance()
+
+    def _switch(self, exchange: _Exchange, upstream: Upstream, head: ResponseHead) -> Commands:
+        """Begin to relay bytes, if a WebSocket is what was asked for and granted."""
+        if not exchange.websocket or head.upgrade != ("websocket",):
+            yield from self._bad_answer(exchange, "upstream switched to what was not asked for")
+            return
+        self._relaying = True
+        exchange.answer = head
+        exchange.passage.status = head.status
+        exchange.passage.first_byte = time.monotonic()
+        self._session.wait(Waiting.TUNNEL)
+        out = emit_response_head(
+            head, framing=Framing.NONE, keep_alive=True, drop=_DROPPED_FROM_ANSWERS
+        )
+        rest = bytes(self._answers)
+        self._answers.clear()
+        exchange.passage.bytes_down += len(rest)
+        yield commands.SendData(self.context.client, out + rest)
+        if self._in:
+            early = bytes(self._in)
+            self._in.clear()
+            exchange.passage.bytes_up += len(early)
+            yield from upstream.send(early)
+
+    # --- ends and failures
+
+    def _upstream_ended(self, upstream: Upstream) -> Commands:
+        exchange = self._exchange
+        yield from self._forget(upstream)
+        if exchange is None:
+            return
+        if self._relaying:
+            yield from self._drop(None)
+        elif exchange.answer is None:
+            if self._may_repeat(exchange, upstream):
+                exchange.sent = False
+                yield from self._dial(exchange.target)
+            else:
+                text = "the upstream closed the connection without an answer"
+                yield from self._fail(exchange, "upstream-closed", text)
+        elif exchange.answer_body is not None and exchange.answer_body.eof():
+            if exchange.framing is Framing.CHUNKED:
+                yield commands.SendData(self.context.client, LAST_CHUNK)
+            yield from self._answered(exchange, upstream, b"")
+        else:
+            # Cut short: the client must not take it for whole, so no last chunk is sent.
+            yield from self._drop("upstream-cut-short")
+
+    def _may_repeat(self, exchange: _Exchange, upstream: Upstream) -> bool:
+        return (
+            upstream.exchanges > 1
+            and not self._answers
+            and not exchange.body_sent
+            and exchange.head.method in _REPEATABLE
+        )
+
+    def _not_reached(self, exchange: _Exchange, error: DialError | str) -> Commands:
+        if isinstance(error, DialError):
+            if error.decision is not None:
+                self._exchange = None
+                reason = error.decision.reason
+                exchange.passage.error = reason.value
+                # What was pending of the body is not waited for: the connection is closed.
+                yield from self._answer(exchange.head, exchange.passage, denial(
+                    reason.value, exchange.asked, exchange.target.host
+                ), close=exchange.head.chunked or bool(exchange.head.length))
+                return
+            timed_out = error.failure is Failure.TIMEOUT
+            yield from self._fail(exchange, error.failure.value, error.text, timed_out=timed_out)
+            return
+        invalid = "verify failed" in error or "mismatch" in error
+        reason_word = "upstream-certificate-invalid" if invalid else "upstream-tls-failed"
+        text = f"no TLS connection to {exchange.target}: {error}"
+        yield from self._fail(exchange, reason_word, text)
+
+    def _fail(
+        self, exchange: _Exchange, word: str, text: str, *, timed_out: bool = False
+    ) -> Commands:
+        """Answer 502 or 504 for an exchange that has no answer yet."""
+        exchange.passage.error = word
+        explanation = text[:1].upper() + text[1:] + "."
+        refusal = unreachable(word, explanation, exchange.asked, timed_out=timed_out)
+        yield from self._abandon(exchange, refusal)
+
+    def _bad_answer(self, exchange: _Exchange, text: str) -> Commands:
+        if exchange.answer is None:
+            yield from self._fail(exchange, "upstream-bad-answer", text)
+        else:
+            yield from self._drop("upstream-bad-answer")
+
+    def _abandon(self, exchange: _Exchange, refusal: Refusal) -> Commands:
+        """Give an exchange up: with an answer of ours if there was none, else by closing."""
+        if exchange.answer is not None:
+            yield from self._drop(exchange.passage.error)
+            return
+        self._exchange = None
+        if self._upstream is not None:
+            yield from self._forget(self._upstream)
+        close = exchange.body is not None or refusal.status == 400  # noqa: PLR2004
+        yield from self._answer(exchange.head, exchange.passage, refusal, close=close)
+
+    def _refuse_message(self, error: BadMessage) -> Commands:
+        """Answer what is not HTTP as it must be, and close: where it ends cannot be known."""
+        session = self._session
+        passage = session.gate.refuse(
+            session.origin,
+            Phase.REQUEST,
+            Reason.BAD_REQUEST,
+            self._target or "",
+            scheme=self._scheme.value,
+        )
+        yield from self._answer(None, passage, bad_request(error.text, error.status), close=True)
+
+    def _refuse(
+        self, head: RequestHead, reason: Reason, asked: str, request: Request | None, text: str = ""
+    ) -> Commands:
+        """Deny a request that no rule needs to be asked about."""
+        session = self._session
+        target: Authority | str = head.authority or (head.host or b"").decode("latin-1")
+        if request is not None:
+            target = request.target
+        passage = session.gate.refuse(
+            session.origin,
+            Phase.REQUEST,
+            reason,
+            self._target or target,
+            head.method,
+            self._scheme.value,
+            head.path,
+        )
+        if reason is Reason.INVALID_TARGET:
+            yield from self._answer(head, passage, bad_request(text), close=True)
+        else:
+            yield from self._deny(head, passage, asked, None)
+
+    def _deny(
+        self, head: RequestHead, passage: Passage, asked: str, target: Authority | None
+    ) -> Commands:
+        host = None if target is None else target.host
+        refusal = denial(passage.decision.reason.value, asked, host)
+        has_body = head.chunked or bool(head.length)
+        yield from self._answer(head, passage, refusal, close=has_body)
+
+    def _answer(
+        self, head: RequestHead | None, passage: Passage, refusal: Refusal, *, close: bool
+    ) -> Commands:
+        """Send an answer of our own and end its passage."""
+        accept = None if head is None else head.get(b"accept")
+        close = close or head is None or not head.keep_alive or self._session.closing
+        out = refusal.http1(
+            accept=accept, head_only=head is not None and head.method == "HEAD", close=close
+        )
+        passage.status = refusal.status
+        self._session.gate.end(passage)
+        yield commands.SendData(self.context.client, out)
+        if close:
+            yield from self._close_client()
+        else:
+            self._session.wait(Waiting.IDLE)
+
+    def _expired(self) -> Commands:
+        exchange = self._exchange
+        if exchange is not None and exchange.answer is None:
+            text = "the upstream did not answer in time"
+            yield from self._fail(exchange, "upstream-timeout", text, timed_out=True)
+        elif exchange is None and self._session.waiting is Waiting.HEAD and self._in:
+            text = "the request head did not come in time"
+            refusal = Refusal(408, "bad-request", f"{text.capitalize()}.")
+            yield commands.SendData(self.context.client, refusal.http1(close=True))
+        yield from self._drop("idle-timeout")
+
+    def _client_closed(self) -> Commands:
+        exchange = self._exchange
+        if self.context.client.state is ConnectionState.CLOSED:
+            self._over = True
+            if exchange is not None:
+                self._exchange = None
+                self._session.gate.end(exchange.passage, "client-closed")
+            return
+        if exchange is None:
+            yield from self._advance()
+        elif exchange.body is not None or self._relaying:
+            yield from self._drop("client-closed")
+        # Else the client has merely half-closed and waits for its answer (RFC 9112 9.6).
+
+    def _drop(self, word: str | None) -> Commands:
+        """End the client's connection without another word."""
+        exchange = self._exchange
+        self._exchange = None
+        if exchange is not None:
+            self._session.gate.end(exchange.passage, word)
+        if self._upstream is not None:
+            yield from self._forget(self._upstream)
+        yield from self._close_client()
+
+    def _forget(self, upstream: Upstream) -> Commands:
+        if self._upstream is upstream:
+            self._upstream = None
+        self._answers.clear()
+        yield from upstream.close()
+
+    def _close_client(self) -> Commands:
+        if not self._over:
+            self._over = True
+            yield commands.CloseConnection(self.context.client)
+
+
+def _is_stale(event: events.CommandCompleted, upstream: Upstream) -> bool:
+    """Tell whether a completed dial belongs to an upstream that was given up meanwhile."""
+    command = event.command
+    return (
+        isinstance(command, commands.OpenConnection) and command.connection is not upstream.server
+    )
+
+
+def _without_default(request: Request) -> str:
+    target = request.target
+    text = str(target)
+    if target.port == _DEFAULT_PORTS[request.scheme]:
+        return text.rpartition(":")[0]
+    return text
+
+
+def _shown(request: Request) -> str:
+    return _without_default(request) + ("" if request.path == "*" else request.path)

@@ -1,0 +1,854 @@
+"""Decides what a client may reach; the one judge.
+
+Laws kept: default-deny (1), one judge (2), agreement (4), judged is dialled (6). Allow rules are
+a union and deny rules win: another allow rule never takes anything away, another deny rule never
+gives anything. Pure: the same facts always get the same decision, so a test of a rule is a
+function call. No method of `Policy` raises, whatever it is asked.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from urllib.parse import quote, unquote
+
+from claude_proxy.address import AddressKind, effective, kind_of
+from claude_proxy.authority import (
+    MAX_PORT,
+    Authority,
+    Suffix,
+    literal_of,
+    normalise_host,
+    public_suffix,
+    quoted,
+    text_of,
+)
+
+type Address = IPv4Address | IPv6Address
+type Network = IPv4Network | IPv6Network
+
+# Frameworks behind many hosts let these headers stand in for the method or the path, which
+# would undo a rule on either; where such a rule is in force they are taken out.
+OVERRIDE_HEADERS: frozenset[bytes] = frozenset(
+    {
+        b"x-http-method-override",
+        b"x-http-method",
+        b"x-method-override",
+        b"x-method",
+        b"x-http-override",
+        b"x-original-method",
+        b"x-forwarded-method",
+        b"x-override-method",
+        b"x-original-url",
+        b"x-original-uri",
+        b"x-rewrite-url",
+        b"x-rewrite-uri",
+        b"x-override-url",
+        b"x-forwarded-uri",
+        b"x-forwarded-path",
+        b"x-forwarded-prefix",
+        b"x-envoy-original-path",
+        b"x-envoy-original-method",
+        b"x-middleware-subrequest",
+        b"x-middleware-rewrite",
+    }
+)
+
+
+class Reason(StrEnum):
+    """Why a decision went as it did; stable, for queries, dashboards and tests."""
+
+    RULE_MATCHED = "rule-matched"
+    NO_RULE = "no-rule"
+    DENY_RULE = "deny-rule"
+    PORT_NOT_ALLOWED = "port-not-allowed"
+    SCHEME_NOT_ALLOWED = "scheme-not-allowed"
+    METHOD_NOT_ALLOWED = "method-not-allowed"
+    PATH_NOT_ALLOWED = "path-not-allowed"
+    AMBIGUOUS_PATH = "ambiguous-path"
+    METHOD_REFUSED = "method-refused"  # TRACE, and CONNECT inside a tunnel
+    UPGRADE_REFUSED = "upgrade-refused"  # h2c, and anything but WebSocket
+    HOST_MISMATCH = "host-mismatch"
+    SNI_MISMATCH = "sni-mismatch"
+    SNI_MISSING = "sni-missing"
+    ENCRYPTED_HELLO = "encrypted-hello"
+    HELLO_UNREADABLE = "hello-unreadable"
+    NOT_TLS = "not-tls"
+    INVALID_TARGET = "invalid-target"
+    BAD_REQUEST = "bad-request"  # what cannot be read in exactly one way: 400, not 403
+    ADDRESS_NOT_ALLOWED = "address-not-allowed"
+    PROXY_LOOP = "proxy-loop"
+    CLIENT_NOT_ALLOWED = "client-not-allowed"
+    RULE_WITHDRAWN = "rule-withdrawn"  # the policy was reloaded, and an open tunnel's rule is gone
+    AUDIT_FAILED = "audit-failed"
+    INTERNAL_ERROR = "internal-error"
+
+
+class Tls(StrEnum):
+    """What becomes of TLS inside a tunnel: opened and judged, or left alone."""
+
+    INTERCEPT = "intercept"
+    PASSTHROUGH = "passthrough"
+
+
+class Scheme(StrEnum):
+    """Whether requests travel inside TLS."""
+
+    HTTPS = "https"
+    HTTP = "http"
+
+
+class PatternError(ValueError):
+    """A host pattern or path glob that cannot be used: what is wrong, and how to mend it."""
+
+    def __init__(self, what: str, mend: str) -> None:
+        super().__init__(f"{what}; {mend}")
+        self.what = what
+        self.mend = mend
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a rule was written."""
+
+    file: str
+    line: int
+    column: int
+    preset: str | None = None
+
+    def __str__(self) -> str:
+        place = self.file if self.preset is None else f"preset {self.preset}"
+        return f"{place}:{self.line}"
+
+
+class PatternKind(StrEnum):
+    """Which hosts a pattern covers."""
+
+    EXACT = "exact"  # "example.com"
+    SUBDOMAINS = "subdomains"  # "*.example.com": every depth below, not example.com itself
+    DOMAIN = "domain"  # ".example.com": example.com and every depth below
+    LITERAL = "literal"  # "192.0.2.1": the address itself as target, never a name
+    NETWORK = "network"  # "192.0.2.0/24": the same for every address in it
+
+
+@dataclass(frozen=True, slots=True)
+class HostPattern:
+    """The hosts that a rule covers; `parse` is the only way to one."""
+
+    kind: PatternKind
+    host: str  # the normalised name without its wildcard; "" for addresses
+    network: Network | None = None  # only for addresses; of one address for a literal
+
+    @classmethod
+    def parse(cls, text: str) -> "HostPattern":
+        """Read a pattern as the allowlist spells it; PatternError says how to mend it."""
+        if _is_odd(text):
+            _refuse_what_is_no_host(text)
+        if "/" in text:
+            return cls(PatternKind.NETWORK, "", _network(text))
+        for prefix, kind in (("*.", PatternKind.SUBDOMAINS), (".", PatternKind.DOMAIN)):
+            if text.startswith(prefix):
+                return cls(kind, _wide_name(text, text.removeprefix(prefix)))
+        name = _name(text)
+        address = literal_of(name)
+        if address is None:
+            return cls(PatternKind.EXACT, _narrow_name(name))
+        return cls(PatternKind.LITERAL, "", _not_hiding(ip_network(address), text))
+
+    def __str__(self) -> str:
+        if self.network is not None:
+            address = text_of(self.network.network_address)
+            single = self.kind is PatternKind.LITERAL
+            return address if single else f"{address}/{self.network.prefixlen}"
+        return f"{_PREFIXES[self.kind]}{self.host}"
+
+
+_PREFIXES = {
+    PatternKind.EXACT: "",
+    PatternKind.SUBDOMAINS: "*.",
+    PatternKind.DOMAIN: ".",
+}
+# Whether a text can be anything but a name, with or without the wildcard that it begins with.
+_is_odd = re.compile(r"(?!(?:\*?\.)?[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\Z)").match
+_has_port = re.compile(r"(?:[^:]*|\[.*\]):[0-9]*").fullmatch
+_is_network = re.compile(r"[0-9A-Fa-f:.]+/[0-9.]+").fullmatch
+_regex_character = re.compile(r"[\^$()|\\+?{}]|\[|\]").search
+_NAME_IT = 'name the host, or use "*.example.com" for its subdomains'
+
+
+def _refuse_what_is_no_host(text: str) -> None:
+    if not text or text.isspace():
+        raise PatternError("the host is empty", _NAME_IT)
+    if not text.strip("*."):
+        raise PatternError(f"the host pattern {quoted(text)} matches every host", _NAME_IT)
+    if "://" in text:
+        mend = "write the host alone; plain HTTP is allowed by `scheme: http`"
+        raise PatternError(f"the host {quoted(text)} holds a scheme", mend)
+    if "@" in text:
+        raise PatternError(f"the host {quoted(text)} holds user info", "write the host alone")
+    if "/" in text and not _is_network(text):
+        mend = "write the host alone and the path under `paths`"
+        raise PatternError(f"the host {quoted(text)} holds a path", mend)
+    if _has_port(text):
+        mend = "write the host alone and the port under `ports`"
+        raise PatternError(f"the host {quoted(text)} holds a port", mend)
+    if text.startswith("[") and text.endswith("]") and ":" in text:
+        raise PatternError(f"the host {quoted(text)} is in brackets", f'write "{text[1:-1]}"')
+    if _regex_character(text):
+        mend = f"a host is no regular expression: {_NAME_IT}"
+        raise PatternError(f"the host {quoted(text)} holds characters no name has", mend)
+    if "*" in text.removeprefix("*."):
+        mend = 'a wildcard is the whole first label: "*.example.com"'
+        raise PatternError(f"the host {quoted(text)} has a wildcard inside", mend)
+
+
+def _name(text: str) -> str:
+    try:
+        return normalise_host(text, unicode=True)
+    except ValueError as error:
+        raise PatternError(f"the host {error}", _mend_of_name(text)) from None
+
+
+def _mend_of_name(text: str) -> str:
+    try:
+        return f'write "{text_of(effective(ip_address(text)))}"'
+    except ValueError:
+        if text.replace(".", "").isdigit():
+            return 'write all four numbers of the address in decimal, like "192.0.2.1"'
+        return "write the name as it would stand in a URL"
+
+
+def _narrow_name(name: str) -> str:
+    # A provider's suffix may be a host of its own ("s3.amazonaws.com"), a registry's never is.
+    if public_suffix(name) is Suffix.REGISTRY:
+        mend = f'name a host below it, like "example.{name}"'
+        raise PatternError(f"{quoted(name)} is a public suffix, not a host", mend)
+    return name
+
+
+def _wide_name(text: str, rest: str) -> str:
+    name = _name(rest)
+    if literal_of(name) is not None:
+        mend = f'write "{name}", or a network like "192.0.2.0/24"'
+        raise PatternError(f"the wildcard {quoted(text)} stands before an address", mend)
+    if public_suffix(name) is not None:
+        mend = f'name the hosts, or use a wildcard one level down, like "*.example.{name}"'
+        what = f"the wildcard {quoted(text)} covers a public suffix, where anybody can have a name"
+        raise PatternError(what, mend)
+    return name
+
+
+def _network(text: str) -> Network:
+    try:
+        network = ip_network(text, strict=False)
+    except ValueError:
+        mend = 'write it like "192.0.2.0/24" or "2001:db8::/32"'
+        raise PatternError(f"{quoted(text)} is not a network", mend) from None
+    if network.prefixlen == 0:
+        mend = "name the networks that are needed"
+        raise PatternError(f"the network {quoted(text)} holds every address", mend)
+    canonical = f"{text_of(network.network_address)}/{network.prefixlen}"
+    if text != canonical:
+        what = f"the network {quoted(text)} is not in its canonical spelling"
+        raise PatternError(what, f'write "{canonical}"')
+    return _not_hiding(network, text)
+
+
+def _not_hiding(network: Network, text: str) -> Network:
+    inner = effective(network.network_address)
+    if inner != network.network_address:
+        single = network.prefixlen == network.max_prefixlen
+        mend = f'write "{inner}"' if single else "name the IPv4 network itself"
+        raise PatternError(f"{quoted(text)} hides an IPv4 address in an IPv6 one", mend)
+    return network
+
+
+# What two servers, or a server and its own framework, read as two different paths.
+_find_ambiguity = re.compile(
+    r"""
+    \A(?! / | \*\Z )                    # no path at all; the "*" of OPTIONS is one meaning
+    | //                                # merged by some
+    | /\.{1,2} (?= / | \Z )             # removed by some
+    | [;\\?\#\x00-\x20\x7f-\U0010ffff]  # parameters, the other slash, delimiters, raw bytes
+    | % (?! [0-9A-Fa-f]{2} )            # "%u002e" of IIS, and broken escapes
+    | % (?: [01][0-9A-F] | 7F           # control bytes
+          | 25                          # decoded twice by some
+          | 2[3F] | 3[BF] | 5C          # "#", "/", ";", "?" and "\" in disguise
+          | 2[DE] | 3[0-9] | 4[1-9A-F] | 5[0-9AF] | 6[1-9A-F] | 7[0-9AE]   # never needed:
+                                        # unreserved characters (RFC 3986, 2.3), "." among them
+          | C[01] | E0%[89][0-9A-F] | F0%8[0-9A-F]  # overlong UTF-8, for "." and "/" of old
+          | EF%BC%(?: 8[EF] | BC )      # full-width ".", "/" and "\", narrowed by Windows
+        )
+    """,
+    re.VERBOSE | re.IGNORECASE | re.ASCII,
+).search
+# Nearly every path: whole segments of characters that need no escape and none of them a dot alone.
+_is_clear = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[\w.~!$&'()*+,=:@-]+)+/?|/", re.ASCII).fullmatch
+_PATH_CHARACTERS = "/%~!$&'()*+,=:@"
+_no_path_character = re.compile(r"[\^|{}\[\]<>\"`]").search
+
+
+@dataclass(frozen=True, slots=True)
+class PathGlob:
+    """Paths a rule covers: `*` is one segment or a part of one, a last `**` is the rest."""
+
+    text: str
+    shape: "_Shape" = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        _refuse_what_is_no_glob(self.text)
+        object.__setattr__(self, "shape", _Shape(self.text))
+
+    @classmethod
+    def parse(cls, text: str) -> "PathGlob":
+        """Read a glob as the allowlist spells it; PatternError says how to mend it."""
+        return cls(text)
+
+    def matches(self, path: str) -> bool:
+        """Tell whether `path` is covered as it was sent, byte for byte."""
+        return self.shape.matches(path)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def _refuse_what_is_no_glob(text: str) -> None:
+    if not text.startswith("/"):
+        what = f"the path {quoted(text)} does not begin with a slash"
+        raise PatternError(what, 'write it like "/v1/*" or "/v1/**"')
+    if "**" in text.removesuffix("/**"):
+        what = f'the path {quoted(text)} has "**" before its end or inside a segment'
+        raise PatternError(what, 'use "*" for one segment, and "/**" only at the end')
+    if (found := _no_path_character(text)) is not None:
+        mend = "a path is a glob, no regular expression; percent-encode what is meant literally"
+        raise PatternError(f"the path {quoted(text)} holds {quoted(found[0])}", mend)
+    if (found := _find_ambiguity(text)) is not None:
+        mend = "such paths are always denied where paths are restricted; write it without"
+        encoded = quote(text, safe=_PATH_CHARACTERS)
+        if encoded != text and _find_ambiguity(encoded) is None:
+            mend = f'write "{encoded}"'
+        raise PatternError(f"the path {quoted(text)} holds {quoted(found[0])}", mend)
+
+
+def _is_ambiguous(path: str) -> bool:
+    return _is_clear(path) is None and _find_ambiguity(path) is not None
+
+
+class _Shape:
+    """A glob taken apart once; matching is linear, for it is compared and never backtracks."""
+
+    __slots__ = ("_open", "_prefix", "_segments")
+
+    def __init__(self, text: str, *, folded: bool = False) -> None:
+        self._open = text.endswith("/**")
+        body = text.removesuffix("/**")
+        # Split at the stars before folding: a folded "%2A" is a star that was meant literally.
+        self._segments = tuple(
+            tuple(_folded(piece) if folded else piece for piece in segment.split("*"))
+            for segment in body.split("/")
+        )
+        self._prefix = (
+            "/".join(piece for (piece, *_) in self._segments) if "*" not in body else None
+        )
+
+    def matches(self, path: str) -> bool:
+        if self._prefix is not None:
+            if not path.startswith(self._prefix):
+                return False
+            rest = path[len(self._prefix) :]
+            return self._open and rest[0] == "/" if rest else path != ""
+        segments = path.split("/", len(self._segments))
+        if len(segments) > len(self._segments):
+            if not self._open:
+                return False
+            segments.pop()
+        return len(segments) == len(self._segments) and all(
+            map(_segment_matches, self._segments, segments)
+        )
+
+
+def _segment_matches(pieces: tuple[str, ...], segment: str) -> bool:
+    first, last = pieces[0], pieces[-1]
+    if len(pieces) == 1:
+        return segment == first
+    if pieces == ("", ""):
+        return segment != ""
+    end = len(segment) - len(last)
+    at = len(first)
+    if at > end or not segment.startswith(first) or not segment.endswith(last):
+        return False
+    # The leftmost place for each piece leaves the most room for the next, so none is tried twice.
+    for piece in pieces[1:-1]:
+        found = segment.find(piece, at, end)
+        if found < 0:
+            return False
+        at = found + len(piece)
+    return True
+
+
+def _folded(text: str) -> str:
+    return unquote(text).casefold()
+
+
+# TRACE sends credentials back, TRACK is its twin, CONNECT opens a tunnel in the tunnel.
+_REFUSED_METHODS = frozenset({"TRACE", "TRACK", "CONNECT"})
+_ORDINARY_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_is_token = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
+
+
+def _is_method(text: str) -> bool:
+    return _is_token(text) is not None and text.upper() == text
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One entry of `allow` or `deny`; None stands for every value there is."""
+
+    pattern: HostPattern
+    scheme: Scheme | None
+    ports: frozenset[int] | None
+    methods: frozenset[str] | None
+    paths: tuple[PathGlob, ...] | None
+    tls: Tls
+    addresses: tuple[Network, ...]  # where the host may resolve to although it is not public
+    note: str
+    source: Source
+
+    def __post_init__(self) -> None:
+        # An empty set is a mistake that would read as "nothing" here and as "all" elsewhere.
+        if self.ports == frozenset() or self.methods == frozenset() or self.paths == ():
+            raise ValueError(f"the rule for {self.name} has an empty list")
+        if self.ports is not None and not all(1 <= port <= MAX_PORT for port in self.ports):
+            raise ValueError(f"the rule for {self.name} has a port outside 1-{MAX_PORT}")
+        if self.methods is not None and not all(map(_is_method, self.methods)):
+            raise ValueError(f"the rule for {self.name} has a method that is not in capitals")
+        if self.tls is Tls.PASSTHROUGH and (self.limited or self.scheme is not Scheme.HTTPS):
+            raise ValueError(f"the rule for {self.name} limits what passthrough cannot see")
+
+    @property
+    def name(self) -> str:
+        """The host pattern in its canonical spelling."""
+        return str(self.pattern)
+
+    @property
+    def limited(self) -> bool:
+        """Whether the rule speaks about single requests, not about the host as a whole."""
+        return self.methods is not None or self.paths is not None
+
+    def __str__(self) -> str:
+        words = [f"{self.scheme}://{self.name}" if self.scheme else self.name]
+        if self.ports is not None:
+            words.append(f"ports {_listed(self.ports)}")
+        if self.methods is not None:
+            words.append(f"methods {_listed(self.methods)}")
+        if self.paths is not None:
+            words.append(f"paths {_listed(glob.text for glob in self.paths)}")
+        if self.tls is Tls.PASSTHROUGH:
+            words.append("passthrough")
+        if self.addresses:
+            words.append(f"addresses {_listed(map(str, self.addresses))}")
+        return " ".join(words)
+
+
+def _listed(values: Iterable[str | int]) -> str:
+    return ",".join(map(str, sorted(values, key=lambda value: (isinstance(value, str), value))))
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The facts of one HTTP request that a rule can speak about."""
+
+    scheme: Scheme
+    target: Authority  # where the bytes would go
+    host: Authority  # what the Host header or :authority claims
+    method: str
+    path: str  # origin-form as sent, without the query; "*" for OPTIONS *
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The policy's answer to one question."""
+
+    allowed: bool
+    reason: Reason
+    rule: Rule | None = None
+    tls: Tls | None = None  # of a tunnel
+    plain: bool = False  # of a tunnel: plain HTTP may be spoken in it
+    secure: bool = False  # of a tunnel: TLS may be spoken in it
+    restricted: bool = False  # of a request: limits on method or path are in force for its host
+
+    def __bool__(self) -> bool:
+        raise TypeError("a Decision has no truth value; read `decision.allowed`")
+
+
+_DENIED = {reason: Decision(allowed=False, reason=reason) for reason in Reason}
+
+
+@dataclass(frozen=True, slots=True)
+class _Clause:
+    """One rule as requests meet it, with the decision it leads to made beforehand."""
+
+    methods: frozenset[str] | None
+    shapes: tuple[_Shape, ...] | None
+    decision: Decision
+
+    def covers_path(self, path: str) -> bool:
+        return self.shapes is None or any(shape.matches(path) for shape in self.shapes)
+
+
+class _Lane:
+    """The rules for one host, port and scheme."""
+
+    __slots__ = ("_allow", "_deny", "_judges_paths", "denied", "limited", "rules")
+
+    def __init__(self, allow: list[Rule], deny: list[Rule]) -> None:
+        self.rules = allow
+        # The deny rule that leaves nothing here, if there is one.
+        whole = next((rule for rule in deny if not rule.limited), None)
+        self.denied = None if whole is None else _deny_decision(whole)
+        # Whether a deny rule speaks about single requests: then they must be seen.
+        self.limited = any(rule.limited for rule in deny)
+        restricted = self.limited or all(rule.limited for rule in allow)
+        self._deny = tuple(map(_deny_clause, deny))
+        self._allow = tuple(_allow_clause(rule, restricted=restricted) for rule in allow)
+        self._judges_paths = any(rule.paths is not None for rule in (*allow, *deny))
+
+    @property
+    def open(self) -> bool:
+        """Whether any request at all may be allowed."""
+        return bool(self.rules) and self.denied is None
+
+    def decide(self, method: str, path: str) -> Decision:
+        ambiguous = self._judges_paths and _is_ambiguous(path)
+        if self._deny and (denied := self._denied(method, path, ambiguous=ambiguous)) is not None:
+            return denied
+        reason = Reason.METHOD_NOT_ALLOWED
+        for clause in self._allow:
+            if clause.methods is not None and method not in clause.methods:
+                continue
+            if clause.shapes is None or (not ambiguous and clause.covers_path(path)):
+                return clause.decision
+            reason = Reason.AMBIGUOUS_PATH if ambiguous else Reason.PATH_NOT_ALLOWED
+        return _DENIED[reason]
+
+    def _denied(self, method: str, path: str, *, ambiguous: bool) -> Decision | None:
+        # A deny rule must not be outspelled: "post", "/ADMIN" and "/%40x" are denied with
+        # "POST", "/admin" and "/@x", which many servers take for the same.
+        method = method.upper()
+        path = _folded(path)
+        for clause in self._deny:
+            if clause.methods is not None and method not in clause.methods:
+                continue
+            if clause.shapes is not None and ambiguous:
+                return _DENIED[Reason.AMBIGUOUS_PATH]
+            if clause.covers_path(path):
+                return clause.decision
+        return None
+
+
+def _deny_decision(rule: Rule) -> Decision:
+    return Decision(allowed=False, reason=Reason.DENY_RULE, rule=rule)
+
+
+def _deny_clause(rule: Rule) -> _Clause:
+    paths = rule.paths
+    shapes = None if paths is None else tuple(_Shape(glob.text, folded=True) for glob in paths)
+    return _Clause(rule.methods, shapes, _deny_decision(rule))
+
+
+def _allow_clause(rule: Rule, *, restricted: bool) -> _Clause:
+    paths = rule.paths
+    shapes = None if paths is None else tuple(glob.shape for glob in paths)
+    decision = Decision(allowed=True, reason=Reason.RULE_MATCHED, rule=rule, restricted=restricted)
+    return _Clause(rule.methods, shapes, decision)
+
+
+class _Site:
+    """The rules for one host and port, with the decision about a tunnel made beforehand."""
+
+    __slots__ = ("_absent", "connect", "lanes")
+
+    def __init__(self, group: "_Group", port: int) -> None:
+        allow = [rule for rule in group.allow if rule.ports is None or port in rule.ports]
+        deny = [rule for rule in group.deny if rule.ports is None or port in rule.ports]
+        self.lanes = {
+            scheme: _Lane(
+                [rule for rule in allow if rule.scheme in {None, scheme}],
+                [rule for rule in deny if rule.scheme in {None, scheme}],
+            )
+            for scheme in Scheme
+        }
+        # Why a lane without allow rules denies: the nearest miss says most.
+        if allow:
+            self._absent = _DENIED[Reason.SCHEME_NOT_ALLOWED]
+        elif group.allow:
+            self._absent = _DENIED[Reason.PORT_NOT_ALLOWED]
+        else:
+            self._absent = _DENIED[Reason.NO_RULE]
+        self.connect = self._connect()
+
+    def request(self, request: Request) -> Decision:
+        lane = self.lanes[request.scheme]
+        if lane.rules:
+            return lane.decide(request.method, request.path)
+        return lane.denied or self._absent
+
+    def rules(self) -> Iterator[Rule]:
+        """Yield the allow rules that a deny rule leaves standing."""
+        for lane in self.lanes.values():
+            if lane.open:
+                yield from lane.rules
+
+    def _connect(self) -> Decision:
+        tls, plain = self.lanes[Scheme.HTTPS], self.lanes[Scheme.HTTP]
+        rule = next(self.rules(), None)
+        if rule is None:
+            return tls.denied or plain.denied or self._absent
+        mode = Tls.INTERCEPT if tls.open else None
+        if tls.open and not tls.limited:
+            unseen = (other for other in tls.rules if other.tls is Tls.PASSTHROUGH)
+            if (passing := next(unseen, None)) is not None:
+                rule, mode = passing, Tls.PASSTHROUGH
+        return Decision(
+            allowed=True,
+            reason=Reason.RULE_MATCHED,
+            rule=rule,
+            tls=mode,
+            plain=plain.open,
+            secure=tls.open,
+        )
+
+
+class _Group:
+    """The rules for one host, the most specific pattern's first; sites are made when asked for."""
+
+    __slots__ = ("_sites", "allow", "deny")
+
+    def __init__(self, allow: Iterable[Rule] = (), deny: Iterable[Rule] = ()) -> None:
+        self.allow = list(allow)
+        self.deny = list(deny)
+        self._sites: dict[int, _Site] = {}
+
+    def inherit(self, wider: "_Group | None") -> None:
+        if wider is not None:
+            self.allow += wider.allow
+            self.deny += wider.deny
+
+    def site(self, port: int) -> _Site:
+        site = self._sites.get(port)
+        if site is None:
+            # A port that no rule names is like every other such port; there is no port 0, so
+            # it stands for them all, and the client cannot make this grow.
+            named = any(rule.ports and port in rule.ports for rule in (*self.allow, *self.deny))
+            key = port if named else 0
+            site = self._sites.get(key) or _Site(self, key)
+            self._sites[key] = site
+        return site
+
+
+class _Names:
+    """The groups by name: one look-up for the name itself, then one for each suffix of it."""
+
+    __slots__ = ("_below", "_named")
+
+    def __init__(self) -> None:
+        self._named: dict[str, _Group] = {}
+        self._below: dict[str, _Group] = {}
+
+    def groups(self, pattern: HostPattern) -> Iterator[_Group]:
+        """Yield the group or groups that a rule with this pattern belongs to."""
+        if pattern.kind is not PatternKind.SUBDOMAINS:
+            yield self._named.setdefault(pattern.host, _Group())
+        if pattern.kind is not PatternKind.EXACT:
+            yield self._below.setdefault(pattern.host, _Group())
+
+    def finish(self) -> None:
+        # The widest first, so that each need only inherit from the next wider one.
+        for name in sorted(self._below, key=lambda name: name.count(".")):
+            self._below[name].inherit(self._wider(name))
+        for name, group in self._named.items():
+            group.inherit(self._wider(name))
+
+    def find(self, name: str) -> _Group | None:
+        return self._named.get(name) or self._wider(name)
+
+    def _wider(self, name: str) -> _Group | None:
+        at = name.find(".")
+        while at >= 0:
+            name = name[at + 1 :]
+            group = self._below.get(name)
+            if group is not None:
+                return group
+            at = name.find(".")
+        return None
+
+
+class _Networks:
+    """The groups by network: one look-up for each prefix length that any rule has."""
+
+    __slots__ = ("_tables",)
+
+    def __init__(self) -> None:
+        self._tables: dict[int, dict[int, dict[int, _Group]]] = {4: {}, 6: {}}
+
+    def group(self, network: Network) -> _Group:
+        tables = self._tables[network.version]
+        shift = network.max_prefixlen - network.prefixlen
+        prefix = int(network.network_address) >> shift
+        return tables.setdefault(shift, {}).setdefault(prefix, _Group())
+
+    def finish(self) -> None:
+        for version, tables in self._tables.items():
+            self._tables[version] = ordered = dict(sorted(tables.items()))
+            for shift in reversed(ordered):
+                for prefix, group in ordered[shift].items():
+                    group.inherit(self._find(version, prefix << shift, shift + 1))
+
+    def find(self, address: Address) -> _Group | None:
+        return self._find(address.version, int(address), 0)
+
+    def _find(self, version: int, number: int, least_shift: int) -> _Group | None:
+        for shift, table in self._tables[version].items():
+            if shift >= least_shift and (group := table.get(number >> shift)) is not None:
+                return group
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """An allowlist: what no rule allows is denied."""
+
+    allow: tuple[Rule, ...] = ()
+    deny: tuple[Rule, ...] = ()
+    _names: _Names = field(init=False, repr=False, compare=False, default_factory=_Names)
+    _networks: _Networks = field(init=False, repr=False, compare=False, default_factory=_Networks)
+
+    def __post_init__(self) -> None:
+        for rule in self.allow:
+            for group in self._groups(rule.pattern):
+                group.allow.append(rule)
+        for rule in self.deny:
+            for group in self._groups(rule.pattern):
+                group.deny.append(rule)
+        self._names.finish()
+        self._networks.finish()
+
+    @property
+    def rules_count(self) -> int:
+        """How many rules there are, of both sorts."""
+        return len(self.allow) + len(self.deny)
+
+    def hosts(self) -> Iterator[str]:
+        """Yield each allow rule's pattern once, in its canonical spelling and the file's order."""
+        yield from dict.fromkeys(rule.name for rule in self.allow)
+
+    def diff(self, other: "Policy") -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return what `other` has and this one lacks, and the reverse; "deny" marks deny rules."""
+        here, there = dict.fromkeys(self._shown()), dict.fromkeys(other._shown())
+        added = tuple(shown for shown in there if shown not in here)
+        removed = tuple(shown for shown in here if shown not in there)
+        return added, removed
+
+    def decide_connect(self, target: Authority) -> Decision:
+        """Decide whether a tunnel or connection to `target` may be opened at all."""
+        group = self._group(target)
+        return _DENIED[Reason.NO_RULE] if group is None else group.site(target.port).connect
+
+    def decide_request(self, request: Request) -> Decision:
+        """Decide whether `request` may be forwarded."""
+        method, target = request.method, request.target
+        if method not in _ORDINARY_METHODS and not _may_be_a_request(method):
+            return _DENIED[Reason.METHOD_REFUSED]
+        if request.host != target:
+            return _DENIED[Reason.HOST_MISMATCH]
+        group = self._group(target)
+        return (
+            _DENIED[Reason.NO_RULE] if group is None else group.site(target.port).request(request)
+        )
+
+    def decide_hello(self, target: Authority, sni: str | None, *, encrypted: bool) -> Decision:
+        """Decide whether TLS that begins so may go on in a tunnel to `target`."""
+        connect = self.decide_connect(target)
+        if not connect.allowed:
+            return connect
+        if not connect.secure:
+            return _DENIED[Reason.SCHEME_NOT_ALLOWED]
+        # The outer name of an encrypted hello says nothing about the inner one.
+        if encrypted:
+            return _DENIED[Reason.ENCRYPTED_HELLO]
+        if target.address is not None:
+            # RFC 6066, 3: literal addresses are not permitted as SNI.
+            return connect if sni is None else _DENIED[Reason.SNI_MISMATCH]
+        if sni is None:
+            return _DENIED[Reason.SNI_MISSING]
+        # Folded only where it is ASCII: the Kelvin sign folds to "k". No trailing dot (RFC 6066).
+        same = sni.isascii() and sni.lower() == target.host
+        return connect if same else _DENIED[Reason.SNI_MISMATCH]
+
+    def decide_address(self, target: Authority, address: Address) -> Decision:
+        """Decide whether `address`, which `target` resolved to, may be dialled."""
+        connect = self.decide_connect(target)
+        if not connect.allowed:
+            return connect
+        if (denied := self._denied_address(address, target.port)) is not None:
+            return denied
+        if target.address is not None:
+            # A rule names the literal, or it would have been denied as a target.
+            same = target.address == address
+            return connect if same else _DENIED[Reason.ADDRESS_NOT_ALLOWED]
+        kind = kind_of(address)
+        if kind is AddressKind.PUBLIC:
+            return connect
+        group = self._names.find(target.host) or _Group()
+        for rule in group.site(target.port).rules():
+            if any(_names(network, effective(address), kind) for network in rule.addresses):
+                return Decision(allowed=True, reason=Reason.RULE_MATCHED, rule=rule)
+        return _DENIED[Reason.ADDRESS_NOT_ALLOWED]
+
+    def _shown(self) -> list[str]:
+        return [*map(str, self.allow), *(f"deny {rule}" for rule in self.deny)]
+
+    def _groups(self, pattern: HostPattern) -> Iterator[_Group]:
+        if pattern.network is None:
+            yield from self._names.groups(pattern)
+        else:
+            yield self._networks.group(pattern.network)
+
+    def _group(self, target: Authority) -> _Group | None:
+        if target.address is None:
+            return self._names.find(target.host)
+        return self._literal_group(target.address)
+
+    def _literal_group(self, address: Address) -> _Group | None:
+        group = self._networks.find(address) or _Group()
+        inner = effective(address)
+        if inner != address:
+            # Not the canonical spelling of the host it leads to: never allowed, though a deny
+            # rule on either may be the reason.
+            return _Group((), group.deny + (self._networks.find(inner) or _Group()).deny)
+        kind = kind_of(address)
+        if kind is AddressKind.METADATA:
+            named = (rule for rule in group.allow if _is_named(rule.pattern.network, address, kind))
+            return _Group(named, group.deny)
+        return group
+
+    def _denied_address(self, address: Address, port: int) -> Decision | None:
+        for reading in {address, effective(address)}:
+            if (group := self._networks.find(reading)) is not None:
+                for lane in group.site(port).lanes.values():
+                    if lane.denied is not None:
+                        return lane.denied
+        return None
+
+
+def _may_be_a_request(method: str) -> bool:
+    return _is_token(method) is not None and method.upper() not in _REFUSED_METHODS
+
+
+def _is_named(network: Network | None, address: Address, kind: AddressKind) -> bool:
+    """Tell whether a rule with this network names `address`, not merely happens to hold it."""
+    if network is None or address not in network:
+        return False
+    # "169.254.0.0/16" is written for a printer; a machine's credentials must be meant.
+    return kind is not AddressKind.METADATA or network.prefixlen == network.max_prefixlen

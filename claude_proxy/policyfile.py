@@ -1,0 +1,94 @@
+"""Reads the allowlist from its file, now and whenever it changes.
+
+Law 10: a file that others may write is refused, at the start and at every reload. A reload that
+fails changes nothing: the last good policy stays.
+"""
+
+import grp
+import os
+import pwd
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from claude_proxy import allowlist
+from claude_proxy.errors import ConfigError
+from claude_proxy.policy import Policy
+
+type Fingerprint = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A policy, and the state of the file that it was read from."""
+
+    policy: Policy
+    fingerprint: Fingerprint
+
+
+def load(path: Path) -> Loaded:
+    """Read the policy in `path`; ConfigError says what is wrong with it."""
+    try:
+        with path.open("rb") as file:
+            found = os.fstat(file.fileno())
+            refuse_writable(path, found)
+            raw = file.read(allowlist.MAX_BYTES + 1)
+        refuse_writable(path.parent, path.resolve().parent.stat())
+    except OSError as error:
+        raise ConfigError(
+            f"the allowlist cannot be read: {(error.strerror or type(error).__name__).lower()}",
+            where=str(path),
+            mend="name a readable allowlist file with --allowlist",
+        ) from error
+    text = allowlist.decode(raw, str(path))
+    return Loaded(allowlist.load(text, name=str(path)), _fingerprint_of(found))
+
+
+def fingerprint(path: Path) -> Fingerprint:
+    """Return the state of the file; one that cannot be looked at has a state of its own."""
+    try:
+        return _fingerprint_of(path.stat())
+    except OSError:
+        return (0, 0, 0, 0)
+
+
+def has_changed(path: Path, since: Fingerprint) -> bool:
+    """Tell whether the file is another than the one that was read, or is gone."""
+    return fingerprint(path) != since
+
+
+def refuse_writable(path: Path, found: os.stat_result) -> None:
+    """Raise ConfigError if anybody but the owner (or root) could change `path`."""
+    what = "directory" if stat.S_ISDIR(found.st_mode) else "file"
+    if found.st_uid not in (0, os.geteuid()):
+        raise ConfigError(
+            f"the {what} belongs to another user, who could change the policy",
+            where=str(path),
+            mend=f"chown it: sudo chown {os.geteuid()} {path}",
+        )
+    sticky_directory = stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX
+    by_others = found.st_mode & stat.S_IWOTH and not sticky_directory
+    by_group = found.st_mode & stat.S_IWGRP and not sticky_directory
+    if by_others or (by_group and not _is_private_group(found)):
+        raise ConfigError(
+            f"the {what} can be changed by other users, and with it the policy",
+            where=f"{path} (mode {stat.S_IMODE(found.st_mode):04o})",
+            mend=f"chmod go-w {path}",
+        )
+
+
+def _is_private_group(found: os.stat_result) -> bool:
+    """Tell whether the group is the owner's alone, as distributions with umask 002 make it."""
+    try:
+        owner, group = pwd.getpwuid(found.st_uid), grp.getgrgid(found.st_gid)
+    except KeyError:
+        return False
+    return (
+        group.gr_gid == owner.pw_gid
+        and group.gr_name == owner.pw_name
+        and set(group.gr_mem) <= {owner.pw_name}
+    )
+
+
+def _fingerprint_of(found: os.stat_result) -> Fingerprint:
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)

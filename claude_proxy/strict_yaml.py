@@ -1,0 +1,337 @@
+"""Reads one YAML document into nodes that know their line and column, and types nothing.
+
+It keeps the first law: whatever could hide what a file says (anchors, aliases, merge keys,
+tags, duplicate keys, a second document, characters that an editor does not show) is a problem
+with a place and a mend, never something to guess about. Problems are gathered, not raised.
+
+PyYAML's own loaders read `NO` as false, keep the last of two equal keys and follow aliases.
+So this reads PyYAML's events and builds the nodes itself: without recursion, so that a depth
+bomb meets a bound of ours and not the interpreter's.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from claude_proxy.errors import ConfigError, ConfigErrors
+
+MAX_BYTES = 32 * 1024 * 1024  # a hundred thousand rules with paths and notes take about 15 MiB
+MAX_DEPTH = 16  # the file's own shape needs 5
+MAX_PROBLEMS = 100  # more help nobody, and a wrong file may hold a hundred thousand
+
+_QUOTED_CHARACTERS = 80
+
+# libyaml does the same work ten times as fast; both report the same events.
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+# What must not stand anywhere, comments included. YAML 1.1 takes NEL, LS and PS for line breaks,
+# so a comment may end where no editor shows it; the bidirectional controls reorder what is shown.
+_HIDING = re.compile(
+    "(?P<control>[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x80-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff])"
+    "|(?P<newline>\r(?!\n)|[\x85\u2028\u2029])"
+    "|(?P<bidi>[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069])"
+    "|(?P<invisible>[\u00ad\u200b\u2060\ufeff])"
+    "|(?P<tab>^ *\t)",
+    re.MULTILINE,
+)
+_HIDING_NAMES = {
+    "control": "a control character",
+    "newline": "an unusual line break",
+    "bidi": "a character that reorders the text around it",
+    "invisible": "an invisible character",
+}
+
+
+@dataclass(slots=True)
+class Scalar:
+    """One value as written; `plain` if it stands without quotes."""
+
+    text: str
+    plain: bool
+    line: int
+    column: int
+
+
+@dataclass(slots=True)
+class Sequence:
+    """A list, in block or flow style."""
+
+    line: int
+    column: int
+    items: "list[Node]" = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Mapping:
+    """A mapping in the file's order; of duplicate keys only the first is kept."""
+
+    line: int
+    column: int
+    entries: "list[tuple[Scalar, Node]]" = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Broken:
+    """Something already reported; whoever types the nodes passes over it in silence."""
+
+    line: int
+    column: int
+
+
+type Node = Scalar | Sequence | Mapping | Broken
+
+
+class Problems:
+    """Gathers what is wrong with one file, each with its place, and raises it all together."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._found: list[tuple[int, int, ConfigError]] = []
+
+    def add(
+        self, what: str, node: Node, *, key: str | None = None, mend: str | None = None
+    ) -> None:
+        """Note a problem at `node`."""
+        self.add_at(what, node.line, node.column, key=key, mend=mend)
+
+    def add_at(
+        self, what: str, line: int, column: int, *, key: str | None = None, mend: str | None = None
+    ) -> None:
+        """Note a problem at a line and column, both counted from 1."""
+        where = f"{self.name}:{line}:{column}"
+        if key is not None:
+            where += f", {key}"
+        self._found.append((line, column, ConfigError(what, where=where, mend=mend)))
+
+    def raise_if_any(self) -> None:
+        """Raise `ConfigErrors` with everything found, in the file's order."""
+        if not self._found:
+            return
+        ordered = [error for _, _, error in sorted(self._found, key=lambda found: found[:2])]
+        shown = ordered[:MAX_PROBLEMS]
+        if len(ordered) > MAX_PROBLEMS:
+            more = len(ordered) - MAX_PROBLEMS
+            shown.append(
+                ConfigError(
+                    f"{more} more problems in this file are not shown",
+                    where=self.name,
+                    mend="mend the ones above first",
+                )
+            )
+        raise ConfigErrors(shown)
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+
+def quoted(text: str) -> str:
+    """Return `text` as an error message quotes it: bounded, and harmless at a terminal."""
+    if len(text) > _QUOTED_CHARACTERS:
+        text = text[: _QUOTED_CHARACTERS - 1] + "…"
+    shown = (c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+    return f'"{"".join(shown)}"'
+
+
+def decode(raw: bytes, name: str) -> str:
+    """Return the text of a file's bytes; raise `ConfigError` unless they are UTF-8."""
+    if len(raw) > MAX_BYTES:
+        raise _too_large(name)
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise ConfigError("the file is UTF-16", where=name, mend="save it as UTF-8")
+    try:
+        # Windows editors put a byte order mark before UTF-8; it says nothing and hides nothing.
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise ConfigError(
+            f"the byte 0x{raw[error.start]:02x} is not UTF-8",
+            where=f"{name}:{line}",
+            mend="save the file as UTF-8",
+        ) from error
+
+
+def parse(text: str, problems: Problems) -> Node | None:
+    """Return the root node of the only document, None if there is none; note what is wrong."""
+    if len(text) > MAX_BYTES:
+        raise _too_large(problems.name)
+    _note_hiding_characters(text, problems)
+    if problems:
+        return None
+    builder = _Builder(problems)
+    try:
+        for event in _events(text):
+            builder.take(event)
+            if builder.stopped:
+                break
+    except yaml.MarkedYAMLError as error:
+        _note_syntax_error(text, error, problems)
+        return None
+    return builder.root
+
+
+def _events(text: str) -> Iterator[Any]:
+    return yaml.parse(text, Loader=_LOADER)
+
+
+def _too_large(name: str) -> ConfigError:
+    return ConfigError(
+        f"the file is larger than {MAX_BYTES // 1024 // 1024} MiB",
+        where=name,
+        mend="is it the right file? a domain pattern such as .example.com may stand for many hosts",
+    )
+
+
+def _note_hiding_characters(text: str, problems: Problems) -> None:
+    for found in _HIDING.finditer(text):
+        position = found.end() - 1
+        line = text.count("\n", 0, position) + 1
+        column = position - text.rfind("\n", 0, position)
+        if found.lastgroup == "tab":
+            problems.add_at("a tab in the indentation", line, column, mend="indent by spaces")
+        else:
+            name = _HIDING_NAMES[str(found.lastgroup)]
+            code = f"U+{ord(text[position]):04X}"
+            problems.add_at(f"{name} ({code}) in the file", line, column, mend="delete it")
+        if len(problems) > MAX_PROBLEMS:
+            return
+
+
+def _note_syntax_error(text: str, error: yaml.MarkedYAMLError, problems: Problems) -> None:
+    mark = error.problem_mark or error.context_mark
+    line, column = (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
+    lines = text.split("\n")
+    source = lines[line - 1] if line <= len(lines) else ""
+    if "alias" in f"{error.context} {error.problem}":
+        star = source.rfind("*", 0, column)
+        problems.add_at(
+            "a plain value cannot begin with *",
+            line,
+            star + 1 if star >= 0 else column,
+            mend='put the pattern in quotes: "*.example.com"',
+        )
+        return
+    detail = " ".join(str(error.problem or error.context).split())
+    problems.add_at(f"this is not YAML: {detail}", line, column, mend=_syntax_mend(source, column))
+
+
+def _syntax_mend(source: str, column: int) -> str:
+    if source[column - 1 : column] in {"@", "`", "%"}:
+        return "put the value in quotes"
+    if source.count('"') % 2 or source.count("'") % 2:
+        return "close the quotes"
+    return "compare its indentation with the lines above; quote a value that holds ': ' or ' #'"
+
+
+class _Builder:
+    """Builds nodes from events, without recursion; reports what YAML allows and we do not."""
+
+    def __init__(self, problems: Problems) -> None:
+        self.root: Node | None = None
+        self.stopped = False
+        self._problems = problems
+        self._documents = 0
+        self._open: list[Sequence | Mapping] = []
+        # For each open mapping: the key that waits for its value, and where each key was first.
+        self._keys: list[tuple[list[Scalar | Broken], dict[str, int]]] = []
+
+    def take(self, event: Any) -> None:
+        """Take the next event into account."""
+        if isinstance(event, yaml.ScalarEvent):
+            self._take_scalar(event)
+        elif isinstance(event, yaml.SequenceStartEvent | yaml.MappingStartEvent):
+            self._begin(event)
+        elif isinstance(event, yaml.SequenceEndEvent | yaml.MappingEndEvent):
+            self._end()
+        elif isinstance(event, yaml.AliasEvent):
+            self._take_alias(event)
+        elif isinstance(event, yaml.DocumentStartEvent):
+            self._begin_document(event)
+
+    def _take_scalar(self, event: yaml.ScalarEvent) -> None:
+        mark = event.start_mark
+        if event.anchor is not None or event.tag is not None:
+            self._note_decoration(event)
+        self._place(Scalar(event.value, event.implicit[0], mark.line + 1, mark.column + 1))
+
+    def _begin(self, event: Any) -> None:
+        mark = event.start_mark
+        if event.anchor is not None or event.tag is not None:
+            self._note_decoration(event)
+        kind = Sequence if isinstance(event, yaml.SequenceStartEvent) else Mapping
+        node = kind(mark.line + 1, mark.column + 1)
+        self._place(node)
+        if len(self._open) >= MAX_DEPTH:
+            self._problems.add("nested too deeply", node, mend="the file needs five levels at most")
+            self.stopped = True
+            return
+        self._open.append(node)
+        self._keys.append(([], {}))
+
+    def _end(self) -> None:
+        self._open.pop()
+        self._keys.pop()
+
+    def _take_alias(self, event: Any) -> None:
+        mark = event.start_mark
+        node = Broken(mark.line + 1, mark.column + 1)
+        self._problems.add(
+            f"an alias (*{event.anchor})",
+            node,
+            mend=f'write out what it stands for; if a pattern is meant, quote it: "*{event.anchor}"',
+        )
+        self._place(node)
+
+    def _begin_document(self, event: Any) -> None:
+        self._documents += 1
+        if self._documents > 1:
+            mark = event.start_mark
+            self._problems.add_at(
+                "a second document", mark.line + 1, mark.column + 1, mend="delete this --- line"
+            )
+            self.stopped = True
+
+    def _note_decoration(self, event: Any) -> None:
+        """Report an anchor or a tag; the value itself is read on as if it were not there."""
+        mark = event.start_mark
+        name = f"an anchor (&{event.anchor})" if event.anchor is not None else f"a tag ({event.tag})"
+        self._problems.add_at(name, mark.line + 1, mark.column + 1, mend="delete it")
+
+    def _place(self, node: Node) -> None:
+        if not self._open:
+            self.root = node
+            return
+        parent = self._open[-1]
+        if isinstance(parent, Sequence):
+            parent.items.append(node)
+            return
+        waiting, seen = self._keys[-1]
+        if waiting:
+            key = waiting.pop()
+            if isinstance(key, Scalar):
+                parent.entries.append((key, node))
+        else:
+            waiting.append(self._key_of(node, seen))
+
+    def _key_of(self, node: Node, seen: dict[str, int]) -> Scalar | Broken:
+        """Return `node` as a key, or something broken if it cannot be one."""
+        broken = Broken(node.line, node.column)
+        if isinstance(node, Broken):
+            return node
+        if not isinstance(node, Scalar):
+            self._problems.add("a key that is not a word", node, mend="write a plain key")
+            return broken
+        if node.plain and node.text == "<<":
+            self._problems.add("a merge key (<<)", node, mend="write out what it stands for")
+            return broken
+        if node.text in seen:
+            self._problems.add(
+                f"the key {quoted(node.text)} stands twice, first in line {seen[node.text]}",
+                node,
+                mend="keep one of the two",
+            )
+            return broken
+        seen[node.text] = node.line
+        return node

@@ -1,0 +1,236 @@
+"""Reads and writes HTTP/1.1 bodies: by length, chunked, or ended by the peer's close (RFC 9112 6).
+
+The law kept here: where a body ends is settled by the head alone, and chunked framing that two
+readers could take differently is refused. Content passes through as it comes; nothing is kept
+but an unfinished line.
+"""
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Final
+
+from claude_proxy.wire.http1_head import (
+    BadMessage,
+    Fields,
+    RequestHead,
+    ResponseHead,
+    read_fields,
+    refuse_garbage,
+)
+from claude_proxy.wire.http1_response import is_bodiless
+
+# A size and its extensions; Node and Go were made to read gigabytes of them (CVE-2024-22019,
+# CVE-2023-39326).
+MAX_CHUNK_LINE: Final = 512
+MAX_TRAILERS: Final = 8192
+
+_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_QUOTED = rb'"(?:[\t\x20\x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*+"'
+# RFC 9112 7.1.1 without the "bad whitespace" that only recipients of old senders need.
+_CHUNK_LINE: Final = re.compile(
+    rb"([0-9A-Fa-f]{1,16})(?:;" + _TOKEN + rb"(?:=(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?)*+\r\n"
+)
+_CHUNK_LINE_SO_FAR: Final = re.compile(rb"[0-9A-Fa-f]{1,16}(?:;[^\x00-\x08\x0a-\x1f\x7f]*)?\r?")
+
+# RFC 9110 6.5.1: what frames, routes, authenticates or says how to read the content must stand
+# before it. Whoever merges trailers into the head would otherwise act on what was not judged.
+_NOT_IN_TRAILERS: Final = frozenset(
+    {
+        b"authorization",
+        b"cache-control",
+        b"connection",
+        b"content-encoding",
+        b"content-length",
+        b"content-range",
+        b"content-type",
+        b"cookie",
+        b"expect",
+        b"host",
+        b"keep-alive",
+        b"max-forwards",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"range",
+        b"set-cookie",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+        b"www-authenticate",
+        b"x-api-key",
+        b"x-http-method-override",
+    }
+)
+
+LAST_CHUNK: Final = b"0\r\n\r\n"
+
+
+class Body(ABC):
+    """A body being read. Once done it takes no more: what is left over is the next message's."""
+
+    __slots__ = ("trailers",)
+
+    def __init__(self) -> None:
+        self.trailers: Fields = []
+
+    @abstractmethod
+    def feed(self, data: bytes) -> tuple[bytes, bool, bytes]:
+        """Take bytes; return the content among them, whether it ends here, and what is left."""
+
+    def eof(self) -> bool:
+        """Tell whether the peer's close ends this body rightly."""
+        return False
+
+
+class LengthBody(Body):
+    """A body of a known number of bytes (RFC 9112 6.2)."""
+
+    __slots__ = ("_left",)
+
+    def __init__(self, length: int) -> None:
+        super().__init__()
+        self._left = length
+
+    def feed(self, data: bytes) -> tuple[bytes, bool, bytes]:
+        """Take bytes; all of them are content until the length is reached."""
+        size = len(data)
+        if size < self._left:
+            self._left -= size
+            return data, False, b""
+        cut = self._left
+        self._left = 0
+        return (data, True, b"") if cut == size else (data[:cut], True, data[cut:])
+
+
+class CloseBody(Body):
+    """An answer that ends when its sender closes (RFC 9112 6.3); requests never do."""
+
+    __slots__ = ()
+
+    def feed(self, data: bytes) -> tuple[bytes, bool, bytes]:
+        """Take bytes; all of them are content."""
+        return data, False, b""
+
+    def eof(self) -> bool:
+        """Tell that the close is the rightful end."""
+        return True
+
+
+class ChunkedBody(Body):
+    """A body in chunks (RFC 9112 7.1); `trailers` holds its trailer fields once it is done."""
+
+    __slots__ = ("_begun", "_done", "_left", "_status", "_step")
+
+    def __init__(self, status: int = 400) -> None:
+        super().__init__()
+        self._status = status  # of a fault: 400 in a request, 502 in an answer
+        self._left = 0  # bytes to come of the chunk that is being read
+        self._begun = b""  # of a line, or of the trailers, that has not come whole
+        # What follows the chunk. A bound method would tie a knot that only the collector unties.
+        self._step: Callable[[ChunkedBody, bytes, int], int] = ChunkedBody._read_size
+        self._done = False
+
+    def feed(self, data: bytes) -> tuple[bytes, bool, bytes]:
+        """Take bytes; return the content of all the chunks they hold, joined."""
+        content: list[bytes] = []
+        position = 0
+        size = len(data)
+        while position < size:
+            if self._left:
+                piece = data[position : position + self._left]
+                content.append(piece)
+                self._left -= len(piece)
+                position += len(piece)
+                continue
+            position = self._step(self, data, position)
+            if self._done:
+                return b"".join(content), True, data[position:]
+        return b"".join(content), self._done, b""
+
+    def _read_size(self, data: bytes, position: int) -> int:
+        end = data.find(b"\n", position, position + MAX_CHUNK_LINE) + 1
+        line = self._begun + data[position : end or position + MAX_CHUNK_LINE]
+        if len(line) + (not end) > MAX_CHUNK_LINE:
+            raise BadMessage(self._status, "a chunk's first line is too long")
+        if not end:
+            if not _CHUNK_LINE_SO_FAR.fullmatch(line):
+                raise BadMessage(self._status, "a chunk's first line is malformed")
+            self._begun = line
+            return len(data)
+        match = _CHUNK_LINE.fullmatch(line)
+        if match is None:
+            raise BadMessage(self._status, "a chunk's first line is malformed")
+        self._left = int(match[1], 16)
+        if self._left:
+            self._begun = b""
+            self._step = ChunkedBody._read_end
+        else:
+            self._begun = b"\r\n"  # an empty line ends even the trailers that are not there
+            self._step = ChunkedBody._read_trailers
+        return end
+
+    def _read_end(self, data: bytes, position: int) -> int:
+        # RFC 9112 7.1: exactly CRLF. Readers that take any two bytes here can be desynchronised.
+        end = position + 2 - len(self._begun)
+        line = self._begun + data[position:end]
+        if line == b"\r\n":
+            self._begun = b""
+            self._step = ChunkedBody._read_size
+            return end
+        if line != b"\r":
+            raise BadMessage(self._status, "a chunk does not end where it should")
+        self._begun = line
+        return len(data)
+
+    def _read_trailers(self, data: bytes, position: int) -> int:
+        known = len(self._begun)
+        block = self._begun + data[position : position + MAX_TRAILERS - known]
+        end = block.find(b"\r\n\r\n")
+        if end < 0:
+            refuse_garbage(block, self._status)
+            if len(block) >= MAX_TRAILERS:
+                raise BadMessage(self._status, "the trailer is too long")
+            self._begun = block
+            return len(data)
+        self.trailers = read_fields(block[2 : end + 2], self._status)
+        if any(name.lower().replace(b"_", b"-") in _NOT_IN_TRAILERS for name, _ in self.trailers):
+            raise BadMessage(self._status, "a trailer holds a field that belongs in the head")
+        self._step = ChunkedBody._stay
+        self._done = True
+        return position + end + 4 - known
+
+    def _stay(self, _data: bytes, position: int) -> int:
+        return position
+
+
+def body_of_request(head: RequestHead) -> Body | None:
+    """Return the reader of a request's body; None if it has none (RFC 9112 6.3)."""
+    if head.chunked:
+        return ChunkedBody()
+    return LengthBody(head.length) if head.length else None
+
+
+def body_of_response(head: ResponseHead, method: str) -> Body | None:
+    """Return the reader of an answer's body; None if it has none (RFC 9112 6.3)."""
+    if is_bodiless(head.status, method) or head.length == 0:
+        return None
+    if head.chunked:
+        return ChunkedBody(502)
+    return CloseBody() if head.length is None else LengthBody(head.length)
+
+
+def chunk(data: bytes) -> bytes:
+    """Frame content as one chunk; nothing for no content, since an empty chunk is the last."""
+    return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+
+
+def emit_trailers(trailers: Fields, *, drop: frozenset[bytes] = frozenset()) -> bytes:
+    """Return the last chunk with the trailer fields; without any it is `LAST_CHUNK`."""
+    lines = [
+        b"%b: %b\r\n" % field
+        for field in trailers
+        if field[0].lower().replace(b"_", b"-") not in drop
+    ]
+    return b"0\r\n" + b"".join(lines) + b"\r\n"

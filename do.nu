@@ -1,0 +1,14 @@
+#!/usr/bin/env nu
+# The Makefile's targets for Nushell: `nu do.nu test`, `nu do.nu run --port 9052`.
+
+const here = path self .
+
+# Do what the Makefile's target of this name does; whatever follows is handed on as ARGS.
+def --wrapped main [
+    target: string = "help" # run, test, lint, format, types, unit, e2e, bench, wheel, lock, clean
+    ...rest: string # options of what the target runs
+] {
+    cd $here
+    let handed_on = $rest | each { |word| $"'($word | str replace --all "'" "'\\''" | str replace --all '$' '$$')'" } | str join " "
+    make $target ...(if ($rest | is-empty) { [] } else { [$"ARGS=($handed_on)"] })
+}

@@ -1,0 +1,1 @@
+"""The laws of claude-proxy, each as a test that bears its name."""

@@ -1,0 +1,153 @@
+"""Lends the end-to-end tests their internet, a proxy that they share, and proxies of their own."""
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from .rig.internet import Internet
+from .rig.messages_api import messages_api
+from .rig.proxy import Proxy, Workplace
+
+SHARED_ALLOWLIST = """\
+allow:
+  - allowed.test
+  - origin.test
+  - other.test
+  - h2.test
+  - "*.wild.test"
+  - {host: read-only.test, methods: [GET, HEAD]}
+  - {host: paths.test, paths: ["/ok/**"]}
+  - {host: plain.test, scheme: http, ports: [80]}
+  - {host: through.test, tls: passthrough}
+  - {host: ports.test, ports: [443, 8443]}
+  - {host: private.test, addresses: [10.20.0.0/16]}
+  - {host: echoing.test, note: for the WebSocket}
+  - self-signed.test
+  - expired.test
+  - future.test
+  - wrong-name.test
+  - common-name-only.test
+  - no-such-name.test
+  - {host: refusing.test, ports: [443, 9999]}
+  - broken.test
+  - rebinding.test
+  - metadata.test
+  - mixed.test
+  - loopback.test
+  - 93.190.1.1
+deny:
+  - host: allowed.test
+    paths: ["/forbidden/**"]
+"""
+
+_SITES = (
+    "allowed.test",
+    "origin.test",
+    "other.test",
+    "one.wild.test",
+    "wild.test",
+    "read-only.test",
+    "paths.test",
+    "plain.test",
+    "through.test",
+    "ports.test",
+    "echoing.test",
+    "self-signed.test",
+    "expired.test",
+    "future.test",
+    "wrong-name.test",
+    "common-name-only.test",
+    "broken.test",
+    # Nobody allows these; they are there, so that an escape would succeed.
+    "denied.test",
+    "allowed.test.denied.test",
+    "notallowed.test",
+)
+
+class StartProxy(Protocol):
+    """Starts a proxy with an allowlist, options and environment variables, and waits for it."""
+
+    def __call__(
+        self, allowlist: str | None, *options: str | Path, **variables: str
+    ) -> Proxy: ...
+
+
+@pytest.fixture(scope="package")
+def internet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Internet]:
+    """The internet, with the sites that most tests need."""
+    internet = Internet(tmp_path_factory.mktemp("internet"))
+    for host in _SITES:
+        internet.site(host)
+    internet.site("h2.test", http2=True)
+    internet.site("api.anthropic.com", messages_api)
+    internet.site("mozilla.org")
+    internet.names.answer("private.test", ["10.20.0.1"])
+    yield internet
+    internet.close()
+
+
+@pytest.fixture(scope="package")
+def ports() -> Iterator[int]:
+    """Ports that nobody else has: the host's namespace is ours alone."""
+    return itertools.count(20_000)
+
+
+@pytest.fixture(scope="package")
+def proxy(
+    internet: Internet, ports: Iterator[int], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Proxy]:
+    """The proxy that tests share."""
+    proxy = _started(internet, tmp_path_factory.mktemp("shared"), SHARED_ALLOWLIST, next(ports))
+    try:
+        proxy.wait_until_listening()
+        yield proxy
+    finally:
+        proxy.stop()
+    proxy.check_calm()
+
+
+@pytest.fixture
+def start_proxy(internet: Internet, ports: Iterator[int], tmp_path: Path) -> Iterator[StartProxy]:
+    """Start proxies that only this test uses; each must end calmly."""
+    started: list[Proxy] = []
+
+    def start(allowlist: str | None, *options: str | Path, **variables: str) -> Proxy:
+        directory = tmp_path / f"proxy-{len(started)}"
+        directory.mkdir()
+        proxy = _started(internet, directory, allowlist, next(ports), options, variables)
+        started.append(proxy)
+        proxy.wait_until_listening()
+        return proxy
+
+    yield start
+    for proxy in started:
+        proxy.stop()
+    for proxy in started:
+        proxy.check_calm()
+
+
+@pytest.fixture
+def place(internet: Internet, tmp_path: Path) -> Workplace:
+    """A home directory on the host, without a proxy."""
+    return Workplace(internet, tmp_path / "place")
+
+
+def _started(
+    internet: Internet,
+    directory: Path,
+    allowlist: str | None,
+    port: int,
+    options: Sequence[str | Path] = (),
+    variables: Mapping[str, str] | None = None,
+) -> Proxy:
+    """Start a proxy with a list (None: the shipped one) that trusts the internet's root."""
+    arguments: list[str | Path] = ["serve", "--port", str(port)]
+    arguments += ["--upstream-ca", internet.pki.root_file]
+    if allowlist is not None:
+        file = directory / "allowlist.yaml"
+        file.write_text(allowlist)
+        arguments += ["--allowlist", file]
+    return Proxy(internet, directory, [*arguments, *options], port=port, variables=variables)

@@ -1,0 +1,122 @@
+"""Speaks HTTP to the proxy byte by byte, where a real client would be too polite to try."""
+
+import http.client
+import socket
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer as the client got it."""
+
+    status: int
+    phrase: str
+    headers: Mapping[str, str]  # by lower-case name
+    body: bytes
+
+    @property
+    def reason(self) -> str | None:
+        """The proxy's reason, if the answer is its own."""
+        return self.headers.get("x-claude-proxy-reason")
+
+    def text(self) -> str:
+        """Return the body as text."""
+        return self.body.decode()
+
+
+class CannotConnect(Exception):
+    """A CONNECT that was not answered with 200."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(f"{answer.status} {answer.phrase}")
+        self.answer = answer
+
+
+class Tunnel:
+    """A connection to an origin through the proxy, or to the proxy itself."""
+
+    def __init__(self, stream: socket.socket) -> None:
+        self.stream = stream
+
+    def __enter__(self) -> "Tunnel":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End it."""
+        self.stream.close()
+
+    def send(self, data: bytes) -> None:
+        """Write bytes as they are."""
+        self.stream.sendall(data)
+
+    def read(self, method: str = "GET") -> Answer:
+        """Read one answer."""
+        return read_answer(self.stream, method)
+
+    def request(
+        self, method: str, path: str, *fields: str, host: str | None = None, body: bytes = b""
+    ) -> Answer:
+        """Send one request and read its answer."""
+        lines = [f"{method} {path} HTTP/1.1", f"Host: {host or self.host()}", *fields]
+        if body:
+            lines.append(f"Content-Length: {len(body)}")
+        self.send("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
+        return self.read(method)
+
+    def get(self, path: str, *fields: str) -> Answer:
+        """Send a GET and read its answer."""
+        return self.request("GET", path, *fields)
+
+    def host(self) -> str:
+        """Return the name that was asked for in the TLS handshake."""
+        name = self.stream.server_hostname if isinstance(self.stream, ssl.SSLSocket) else None
+        return name or "localhost"
+
+    def ended(self) -> bool:
+        """Tell whether the other side ends the connection without another byte; waits for it."""
+        try:
+            return self.stream.recv(1) == b""
+        except (ConnectionResetError, ssl.SSLError):
+            return True
+
+
+def read_answer(stream: socket.socket, method: str = "GET") -> Answer:
+    """Read one answer from a stream; the bytes after it stay unread only if it has a length."""
+    response = http.client.HTTPResponse(stream, method=method)
+    response.begin()
+    headers = {name.lower(): value for name, value in response.getheaders()}
+    body = b"" if method == "CONNECT" and response.status == 200 else response.read()  # noqa: PLR2004
+    return Answer(response.status, response.reason, headers, body)
+
+
+def connect_head(target: str, *fields: str) -> bytes:
+    """Return the head of a CONNECT."""
+    lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}", *fields]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+
+def open_tunnel(
+    connection: socket.socket,
+    target: str,
+    context: ssl.SSLContext | None,
+    *,
+    server_name: str | None = None,
+) -> Tunnel:
+    """Send a CONNECT on `connection`, then TLS unless there is no context for it."""
+    try:
+        connection.sendall(connect_head(target))
+        answer = read_answer(connection, "CONNECT")
+        if answer.status != http.client.OK:
+            raise CannotConnect(answer)
+        if context is None:
+            return Tunnel(connection)
+        name = server_name or target.rpartition(":")[0].strip("[]")
+        return Tunnel(context.wrap_socket(connection, server_hostname=name))
+    except BaseException:
+        connection.close()
+        raise

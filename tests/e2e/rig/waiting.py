@@ -1,0 +1,31 @@
+"""Waits for a fact by asking again, never by sleeping for a guess."""
+
+import time
+from collections.abc import Callable
+
+PATIENCE_S = 60.0  # when a test gives up; no law is about time
+
+_PAUSE_S = 0.02
+
+
+def until[T](fact: Callable[[], T], what: str, *, patience_s: float = PATIENCE_S) -> T:
+    """Return the first true answer of `fact`; fail when patience is over."""
+    deadline = time.monotonic() + patience_s
+    while not (answer := fact()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {patience_s:.0f} s in vain: {what}")
+        time.sleep(_PAUSE_S)
+    return answer
+
+
+def settled(number: Callable[[], int], *, pauses: int = 25) -> int:
+    """Return `number` once it has stood still for a while."""
+    last, same = number(), 0
+    deadline = time.monotonic() + PATIENCE_S
+    while same < pauses:
+        time.sleep(_PAUSE_S)
+        now = number()
+        same, last = (same + 1, now) if now == last else (0, now)
+        if time.monotonic() > deadline:
+            raise AssertionError(f"never stood still, last {last}")
+    return last

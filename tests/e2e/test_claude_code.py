@@ -1,0 +1,167 @@
+"""The real Claude Code works through the proxy, and only through it."""
+
+import json
+import subprocess
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import FindProgram
+
+from .conftest import StartProxy
+from .rig.internet import Internet
+from .rig.messages_api import SPOKEN
+from .rig.proxy import Proxy
+from .rig.waiting import until
+
+API = "api.anthropic.com"
+TELEMETRY = "http-intake.logs.us5.datadoghq.com"
+TOKEN = "imitated-token"  # noqa: S105 - the imitated service takes any
+
+# What the shipped list may lead this client to; everything else must not even be looked up.
+ALLOWED_NAMES = {
+    API,
+    "platform.claude.com",
+    "claude.ai",
+    "claude.com",
+    "code.claude.com",
+    "mcp-proxy.anthropic.com",
+    "downloads.claude.ai",
+    "raw.githubusercontent.com",
+}
+
+
+def strangers(names: Iterable[str]) -> set[str]:
+    """Return those names that the list does not allow."""
+    # Plug-ins come from the registry of npm, which is allowed with all its subdomains.
+    return {name for name in names if not name.endswith(".npmjs.org")} - ALLOWED_NAMES
+
+
+@pytest.fixture
+def shipped(start_proxy: StartProxy, internet: Internet) -> Proxy:
+    """A proxy with the list that users get when they write none."""
+    # An escape would succeed: the telemetry service is there and answers.
+    internet.site(TELEMETRY)
+    return start_proxy(None)
+
+
+def environment(proxy: Proxy) -> dict[str, str]:
+    """Return what the client is started with: `claude-proxy env`, and a placeholder token."""
+    return {**proxy.env(), "ANTHROPIC_AUTH_TOKEN": TOKEN}
+
+
+@pytest.fixture
+def project(shipped: Proxy) -> Path:
+    """A directory that Claude Code has been told to trust, past its first-run questions."""
+    project = shipped.place.directory / "project"
+    project.mkdir()
+    settings = {
+        "hasCompletedOnboarding": True,
+        "theme": "dark",
+        "projects": {str(project): {"hasTrustDialogAccepted": True}},
+    }
+    (shipped.place.home / ".claude.json").write_text(json.dumps(settings))
+    return project
+
+
+class Terminal:
+    """A terminal that is typed into and looked at, by tmux."""
+
+    def __init__(self, socket: Path, environment: dict[str, str]) -> None:
+        self._tmux = ["tmux", "-S", str(socket)]
+        self._environment = {**environment, "TERM": "xterm-256color", "LANG": "C.UTF-8"}
+
+    def start(self, command: list[str]) -> None:
+        """Run a command in the terminal."""
+        assert self._run("new-session", "-d", "-x", "120", "-y", "40", *command).returncode == 0
+
+    def type(self, text: str) -> None:
+        """Type a line and press enter."""
+        self._run("send-keys", "-l", text)
+        until(lambda: text in self.screen(), f"{text!r} on the screen:\n{self.screen()}")
+        self._run("send-keys", "Enter")
+
+    def screen(self) -> str:
+        """Return what the terminal shows."""
+        return self._run("capture-pane", "-p").stdout
+
+    def ended(self) -> bool:
+        """Tell whether the command has ended."""
+        return self._run("list-sessions").returncode != 0
+
+    def close(self) -> None:
+        """End the terminal and what runs in it."""
+        self._run("kill-server")
+
+    def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*self._tmux, *arguments],
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+
+@pytest.fixture
+def terminal(shipped: Proxy, tmp_path: Path, program: FindProgram) -> Iterator[Terminal]:
+    """A terminal whose commands have the client's environment."""
+    program("tmux")
+    terminal = Terminal(tmp_path / "tmux", environment(shipped))
+    yield terminal
+    terminal.close()
+
+
+def test_claude_code_answers_a_prompt(
+    shipped: Proxy, project: Path, internet: Internet, program: FindProgram
+) -> None:
+    with internet.watch() as seen:
+        ran = shipped.place.run(
+            program("claude"), "-p", "hi", environment=environment(shipped), cwd=project
+        )
+
+    assert (ran.stdout.strip(), ran.returncode) == (SPOKEN, 0), ran.stderr
+    asked = [exchange for exchange in seen.exchanges if exchange.target.startswith("/v1/messages")]
+    assert [(exchange.method, exchange.target) for exchange in asked] == [
+        ("POST", "/v1/messages?beta=true")
+    ]
+    assert asked[0].header("Authorization") == f"Bearer {TOKEN}"
+    (row,) = [row for row in shipped.decisions(f"{API}:443") if row.path == "/v1/messages"]
+    assert (row.allowed, row.method, row.status, row.reason) == (True, "POST", 200, "rule-matched")
+
+
+def test_telemetry_is_denied_in_silence_and_claude_code_still_answers(
+    shipped: Proxy, project: Path, internet: Internet, program: FindProgram
+) -> None:
+    with internet.watch() as seen:
+        ran = shipped.place.run(
+            program("claude"), "-p", "hi", environment=environment(shipped), cwd=project
+        )
+
+    assert (ran.stdout.strip(), ran.returncode) == (SPOKEN, 0), ran.stderr
+    denied = shipped.decisions(f"{TELEMETRY}:443")
+    assert {(row.allowed, row.method, row.reason) for row in denied} == {
+        (False, "CONNECT", "no-rule")
+    }
+    assert not strangers(seen.names)
+    assert not strangers(arrival.server_name or "" for arrival in seen.arrivals)
+
+
+def test_claude_code_holds_a_conversation_in_a_terminal(
+    shipped: Proxy, project: Path, internet: Internet, terminal: Terminal, program: FindProgram
+) -> None:
+    with internet.watch() as seen:
+        terminal.start(internet.host.argv([program("claude")], cwd=project))
+        until(lambda: "for shortcuts" in terminal.screen(), "Claude Code's prompt")
+        terminal.type("what is the answer")
+        until(lambda: SPOKEN in terminal.screen(), f"the answer:\n{terminal.screen()}")
+        terminal.type("/exit")
+        until(terminal.ended, "the end of Claude Code")
+
+    questions = [exchange for exchange in seen.exchanges if b"what is the answer" in exchange.body]
+    assert questions
+    assert {exchange.target for exchange in questions} == {"/v1/messages?beta=true"}
+    assert not strangers(seen.names)
+    rows = shipped.decisions(f"{API}:443")
+    assert any(row.path == "/v1/messages" and row.status == 200 for row in rows)

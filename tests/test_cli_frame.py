@@ -1,0 +1,516 @@
+"""The command line's frame: which command runs, what a failure looks like, what serve is told."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from importlib import import_module
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+
+import click
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from claude_proxy import __version__, cli, options
+from claude_proxy.authority import Authority
+from claude_proxy.cli import serve
+from claude_proxy.errors import ClaudeProxyError, ConfigError, ConfigErrors
+from claude_proxy.settings import AuditFailure, Limits, LogFormat, Settings, Verbosity
+
+type Served = Callable[..., Settings]
+type Failing = Callable[[BaseException], int]
+
+
+@pytest.fixture
+def served() -> Served:
+    """Return a function that runs a command line and returns the settings that serve was given."""
+
+    def run(*arguments: str) -> Settings:
+        taken: list[Settings] = []
+
+        def start(settings: Settings) -> int:
+            taken.append(settings)
+            return 0
+
+        assert cli.main(arguments, start=start) == 0
+        return taken[0]
+
+    return run
+
+
+@pytest.fixture
+def failing() -> Failing:
+    """Return a function that runs a proxy which fails with the error it is given."""
+
+    def run(error: BaseException) -> int:
+        def start(_: Settings) -> int:
+            raise error
+
+        return cli.main([], start=start)
+
+    return run
+
+
+# Which command runs
+
+
+def test_no_arguments_serve(served: Served) -> None:
+    settings = served()
+
+    assert (settings.host, settings.port) == ("127.0.0.1", 9051)
+
+
+def test_options_without_a_command_are_serves(served: Served) -> None:
+    assert served("--port", "9052").port == 9052
+    assert served("--port=9053").port == 9053
+    assert served("serve", "--port", "9054").port == 9054
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--version"]) == 0
+
+    assert capsys.readouterr().out == f"claude-proxy, version {__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"]])
+def test_help_names_every_command(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(arguments) == 0
+
+    shown = capsys.readouterr().out
+    assert [name for name in cli.COMMANDS if f"\n  {name} " not in shown] == []
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_a_command_is_described_as_it_describes_itself(name: str) -> None:
+    command = import_module(f"claude_proxy.cli.{name}").command
+
+    assert command.get_short_help_str(200) == cli.COMMANDS[name]
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([name, "--help"]) == 0
+
+    assert capsys.readouterr().out.startswith(f"Usage: claude-proxy {name}")
+
+
+def test_help_and_the_commands_import_no_mitmproxy() -> None:
+    script = (
+        "import sys\n"
+        "from importlib import import_module\n"
+        "from claude_proxy import cli\n"
+        "cli.main(['--help'])\n"
+        "assert 'cryptography' not in sys.modules\n"
+        "[import_module('claude_proxy.cli.' + name) for name in cli.COMMANDS]\n"
+        "assert 'mitmproxy' not in sys.modules\n"
+    )
+
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+
+    assert done.returncode == 0, done.stderr.decode()
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_prints_a_script(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["completion", shell]) == 0
+
+    assert "_CLAUDE_PROXY_COMPLETE" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [("claude-proxy pres", "presets"), ("claude-proxy --po", "--port")],
+)
+def test_a_shell_completes_commands_and_the_options_of_serve(
+    words: str,
+    offered: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("_CLAUDE_PROXY_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", "1")
+
+    assert cli.main([]) == 0
+
+    assert offered in capsys.readouterr().out
+
+
+# What a failure looks like
+
+
+def test_an_error_says_what_where_and_how_to_mend_it(
+    failing: Failing, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = ClaudeProxyError("the port is busy", where="127.0.0.1:9051", mend="stop the other")
+
+    assert failing(error) == 1
+
+    assert capsys.readouterr().err == (
+        "claude-proxy: error: the port is busy\n  where: 127.0.0.1:9051\n  mend:  stop the other\n"
+    )
+
+
+def test_every_gathered_error_is_printed_with_the_programs_name(
+    failing: Failing, capsys: pytest.CaptureFixture[str]
+) -> None:
+    errors = ConfigErrors([ConfigError("one"), ConfigError("two", where="b.yaml:2")])
+
+    assert failing(errors) == 2
+
+    shown = capsys.readouterr().err
+    assert shown == "claude-proxy: error: one\nclaude-proxy: error: two\n  where: b.yaml:2\n"
+
+
+def test_a_mistake_of_ours_shows_neither_traceback_nor_message(
+    failing: Failing, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert failing(ValueError("the password is hunter2")) == 70
+
+    shown = capsys.readouterr().err
+    assert "internal error (ValueError)" in shown
+    assert "hunter2" not in shown
+    assert "Traceback" not in shown
+
+
+def test_the_traceback_is_there_for_who_asks(
+    failing: Failing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLAUDE_PROXY_DEBUG", "1")
+
+    with pytest.raises(ZeroDivisionError):
+        failing(ZeroDivisionError())
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), click.Abort(), EOFError()])
+def test_an_interrupt_is_quiet_and_reported_as_a_shell_would(
+    error: BaseException,
+    failing: Failing,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert failing(error) == 130
+
+    assert capsys.readouterr().err == ""
+
+
+def test_a_reader_that_goes_away_is_no_failure_to_talk_about() -> None:
+    piped = subprocess.run(
+        [sys.executable, "-m", "claude_proxy", "serve", "--help"],
+        stdout=_closed_pipe(),
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+
+    assert (piped.returncode, piped.stderr) == (141, b"")
+
+
+def _closed_pipe() -> int:
+    reading, writing = os.pipe()
+    os.close(reading)
+    return writing
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nonsense"],
+        ["--nonsense"],
+        ["serve", "more"],
+        ["completion"],
+        ["completion", "tcsh"],
+        ["--port", "65536"],
+        ["--port", "http"],
+        ["--log-format", "xml"],
+        ["--audit-failure", "maybe"],
+        ["--audit-days", "0"],
+        ["--max-connections", "0"],
+    ],
+)
+def test_a_usage_error_points_at_help_and_exits_2(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(arguments) == 2
+
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("claude-proxy: error: ")
+    assert "--help`" in shown.err
+
+
+def test_colour_is_for_terminals_that_want_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    controller, terminal = os.openpty()
+    with os.fdopen(controller), os.fdopen(terminal, "w") as stream:
+        monkeypatch.setenv("TERM", "xterm")
+        monkeypatch.delenv("NO_COLOR", raising=False)
+        assert cli.wants_colour(stream)
+
+        monkeypatch.setenv("NO_COLOR", "1")
+        assert not cli.wants_colour(stream)
+
+        monkeypatch.delenv("NO_COLOR")
+        monkeypatch.setenv("TERM", "dumb")
+        assert not cli.wants_colour(stream)
+
+
+def test_an_error_is_coloured_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    controller, terminal = os.openpty()
+
+    with os.fdopen(controller, "rb"), os.fdopen(terminal, "w") as stream:
+        subprocess.run(
+            [sys.executable, "-m", "claude_proxy", "nonsense"], stderr=stream, check=False
+        )
+        shown = os.read(controller, 200)
+
+    assert b"\x1b[31m" in shown
+
+
+# What serve is told
+
+
+def test_the_defaults_of_the_options_are_those_of_the_settings(served: Served) -> None:
+    settings = served()
+
+    assert settings == Settings(
+        allowlist=settings.allowlist, confdir=settings.confdir, statedir=settings.statedir
+    )
+
+
+def test_every_option_reaches_the_settings(served: Served, tmp_path: Path) -> None:
+    roots = tmp_path / "roots.pem"
+    roots.touch()
+
+    settings = served(
+        *("--host", "[::1]", "--port", "0", "--allowlist", "a.yaml"),
+        *("--confdir", "c", "--statedir", "s", "--verbose", "--log-format", "json"),
+        *("--jsonl", "-", "--record-query", "--audit-failure", "allow", "--audit-days", "7"),
+        *("--audit-size", "1G", "--allow-remote", "--client", "10.0.0.0/8", "--client", "::1"),
+        *("--resolve", "a.test:443:127.0.0.1", "--resolve", "[2001:db8::1]:80:[::1]"),
+        *("--upstream-ca", str(roots), "--upstream-proxy", "http://proxy.test:3128"),
+        *("--no-upstream-proxy", "localhost,.corp.test", "--max-connections", "9"),
+        *("--max-head", "8K", "--head-timeout", "1", "--handshake-timeout", "2s"),
+        *("--idle-timeout", "3m", "--connect-timeout", "4h", "--grace", "0"),
+    )
+
+    proxy = settings.upstream_proxy
+    assert proxy is not None
+    assert str(proxy.authority) == "proxy.test:3128"
+    assert proxy.exceptions == ("localhost", ".corp.test")
+    assert settings == Settings(
+        allowlist=Path("a.yaml"),
+        confdir=Path("c"),
+        statedir=Path("s"),
+        host="::1",
+        port=0,
+        allow_remote=True,
+        clients=(ip_network("10.0.0.0/8"), ip_network("::1/128")),
+        resolve=(
+            (Authority.of("a.test", 443), ip_address("127.0.0.1")),
+            (Authority.of("2001:db8::1", 80), ip_address("::1")),
+        ),
+        upstream_ca=roots,
+        upstream_proxy=proxy,
+        verbosity=Verbosity.VERBOSE,
+        log_format=LogFormat.JSON,
+        jsonl=Path("-"),
+        record_query=True,
+        audit_failure=AuditFailure.ALLOW,
+        audit_days=7,
+        audit_bytes=1024**3,
+        limits=Limits(9, 8192, 1.0, 2.0, 180.0, 14400.0, 0.0),
+    )
+
+
+@pytest.mark.parametrize(
+    "option", [param for param in serve.command.params if param.name != "help"]
+)
+def test_every_option_is_an_environment_variable_too(option: click.Parameter) -> None:
+    assert option.envvar == "CLAUDE_PROXY_" + str(option.name).upper()
+
+
+def test_a_variable_is_read_and_an_option_wins_over_it(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLAUDE_PROXY_PORT", "9999")
+    monkeypatch.setenv("CLAUDE_PROXY_CLIENT", "10.0.0.0/8 192.168.0.0/16")
+
+    assert served().port == 9999
+    assert len(served().clients) == 2
+    assert served("--port", "9052").port == 9052
+
+
+@pytest.mark.parametrize(
+    "option", [param for param in serve.command.params if param.name != "help"]
+)
+def test_an_empty_variable_is_as_good_as_none(
+    option: click.Parameter, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = served()
+    monkeypatch.setenv(str(option.envvar), "")
+
+    assert served() == usual
+
+
+def test_quiet_prints_errors_alone(served: Served) -> None:
+    assert served("--quiet").verbosity is Verbosity.QUIET
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "[fd00::1]", "8.8.8.8"])
+def test_listening_beyond_loopback_must_be_asked_for_by_name(
+    host: str, served: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["--host", host]) == 2
+
+    assert "--allow-remote" in capsys.readouterr().err
+    assert served("--host", host, "--allow-remote").allow_remote
+
+
+@pytest.mark.parametrize(
+    ("host", "address"), [("localhost", "127.0.0.1"), ("127.9.9.9", "127.9.9.9"), ("::1", "::1")]
+)
+def test_loopback_needs_no_permission(host: str, address: str, served: Served) -> None:
+    assert served("--host", host).host == address
+
+
+CLASHES = [
+    (["--host", "my.lan"], "is not an IP address"),
+    (["--client", "10.0.0.1/8"], "the network is 10.0.0.0/8"),
+    (["--client", "everyone"], "is not a network"),
+    (["--resolve", "a.test"], "is not HOST:PORT:ADDRESS"),
+    (["--resolve", "a.test:443:b.test"], "is not an IP address"),
+    (["--resolve", "a..test:443:127.0.0.1"], "names no host and port"),
+    (["--resolve", "a.test:0:127.0.0.1"], "names no host and port"),
+    (["--quiet", "--verbose"], "opposites"),
+    (["--no-upstream-proxy", "localhost"], "no upstream proxy"),
+    (["--no-upstream-proxy", "a b/c"], 'is not a host, a .domain, a network or "*"'),
+    (["--max-head", "0"], "no room"),
+    (["--max-head", "64X"], "is not a size"),
+    (["--audit-size", "-1"], "is not a size"),
+    (["--head-timeout", "0"], "at once"),
+    (["--head-timeout", "nan"], "is not a duration"),
+    (["--idle-timeout", "inf"], "is not a duration"),
+    (["--grace", "-1"], "is not a duration"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "what"), CLASHES)
+def test_what_cannot_be_understood_stops_the_start(
+    arguments: list[str], what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(arguments) == 2
+
+    shown = capsys.readouterr().err
+    assert what in shown
+    assert f"  where: {arguments[0]}" in shown
+    assert "  mend:  " in shown
+
+
+# The upstream proxy and its password
+
+
+BAD_PROXIES = [
+    "https://user:hunter2@corp.test:3128",
+    "user:hunter2@corp.test:3128",
+    "http://user:hunter2@corp.test",
+    "http://user:hunter2@:3128",
+    "http://user:hunter2@corp.test:99999",
+    "http://user:hunter2@corp.test:3128/path",
+    "http://user:hunter2@corp..test:3128",
+    "http://hunter2@corp.test:3128",
+    "http://a%3Ab:hunter2@corp.test:3128",
+    "http://user:hunter2%0d%0a@corp.test:3128",
+    "http://user:hunter2@[::1:3128",
+]
+
+
+@pytest.mark.parametrize("url", BAD_PROXIES)
+def test_a_wrong_upstream_proxy_is_refused_without_a_word_of_its_password(
+    url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CLAUDE_PROXY_UPSTREAM_PROXY", url)
+
+    assert cli.main([]) == 2
+
+    shown = capsys.readouterr().err
+    assert "CLAUDE_PROXY_UPSTREAM_PROXY" in shown
+    assert "hunter2" not in shown
+
+
+def test_the_password_of_an_upstream_proxy_is_decoded_and_not_shown(
+    served: Served, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CLAUDE_PROXY_UPSTREAM_PROXY", "http://me:hunter%402@corp.test:3128/")
+
+    settings = served()
+
+    assert settings.upstream_proxy is not None
+    assert settings.upstream_proxy.credentials == "me:hunter@2"
+    assert "hunter" not in repr(settings)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_password_among_the_arguments_is_warned_of(
+    served: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    served("--upstream-proxy", "http://me:hunter2@corp.test:3128")
+
+    shown = capsys.readouterr().err
+    assert "warning" in shown
+    assert "CLAUDE_PROXY_UPSTREAM_PROXY" in shown
+    assert "hunter2" not in shown
+
+
+# The readers
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("1", 1), ("64k", 65536), ("1MiB", 1048576), ("2 GB".replace(" ", ""), 2**31)],
+)
+def test_sizes_are_powers_of_two(text: str, size: int) -> None:
+    assert options.parse_size(text) == size
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("30", 30), ("1.5", 1.5), ("500ms", 0.5), ("15m", 900), ("1h", 3600)]
+)
+def test_durations_are_seconds_unless_they_say_otherwise(text: str, seconds: float) -> None:
+    assert options.parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "entries"),
+    [
+        ("", ()),
+        ("*", ("*",)),
+        ("localhost, 10.0.0.0/8 ::1", ("localhost", "10.0.0.0/8", "::1/128")),
+        ("*.Corp.Test.,.b.test", (".corp.test", ".b.test")),
+    ],
+)
+def test_exceptions_are_spelled_as_in_no_proxy(text: str, entries: tuple[str, ...]) -> None:
+    assert options.parse_exceptions(text) == entries
+
+
+READERS = [
+    options.parse_listen_host,
+    options.parse_network,
+    options.parse_resolve,
+    options.parse_size,
+    options.parse_duration,
+    options.parse_timeout,
+    options.parse_upstream_proxy,
+    options.parse_exceptions,
+]
+
+
+@pytest.mark.parametrize("read", READERS)
+@given(st.text() | st.from_regex(r"(http://)?[a-z0-9:@\[\]%./]*"))
+def test_a_reader_returns_a_value_or_raises_value_error(
+    read: Callable[[str], object], text: str
+) -> None:
+    with suppress(ValueError):
+        read(text)

@@ -1,0 +1,1 @@
+"""Holds the scripts by which the Makefile sets things up."""

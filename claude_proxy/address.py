@@ -109,6 +109,7 @@ _CARRIERS = frozenset(
         "::ffff:0:0",  # IPv4-mapped, 2.5.5.2
         "::ffff:0:0:0",  # IPv4-translated, RFC 2765
         "64:ff9b::",  # NAT64, RFC 6052
+        "64:ff9b:1::",  # NAT64 of a local network, RFC 8215, in the layout that nearly all use
     )
 )
 _LOCAL_NAT64 = int(IPv6Address("64:ff9b:1::")) >> 80  # RFC 8215
@@ -158,17 +159,11 @@ def _carried(number: int) -> tuple[int, ...]:
     if number >> 96 == _TEREDO:
         return (number >> 64, ~number)  # the server, and the client with its bits inverted
     if number >> 80 == _LOCAL_NAT64:
-        return _local_nat64(number)
+        # How long the translator's prefix is cannot be seen: each layout of RFC 6052, 2.2.
+        return (
+            (number >> 64 & 0xFFFF) << 16 | number >> 40 & 0xFFFF,  # /48
+            (number >> 64 & 0xFF) << 24 | number >> 32 & 0xFFFFFF,  # /56
+            number >> 24,  # /64
+            number,  # /96
+        )
     return ()
-
-
-def _local_nat64(number: int) -> tuple[int, ...]:
-    # How long the translator's prefix is cannot be seen, so each layout of RFC 6052, 2.2 is a
-    # reading. 0.0.0.0/8 is what padding looks like in the layouts that are not in use.
-    layouts = (
-        (number >> 64 & 0xFFFF) << 16 | number >> 40 & 0xFFFF,  # /48
-        (number >> 64 & 0xFF) << 24 | number >> 32 & 0xFFFFFF,  # /56
-        number >> 24 & _LOW_32,  # /64
-        number & _LOW_32,  # /96
-    )
-    return tuple(inner for inner in layouts if inner >> 24) or layouts

@@ -12,7 +12,7 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import Any, NamedTuple
 
 from claude_proxy import presets as packaged
-from claude_proxy.errors import ConfigErrors
+from claude_proxy.errors import ConfigError, ConfigErrors
 from claude_proxy.policy import HostPattern, PatternKind, Policy, Rule, Scheme, Tls
 from claude_proxy.rule_reader import METHODS, RuleReader, nearest
 from claude_proxy.strict_yaml import (
@@ -38,6 +38,7 @@ __all__ = [
     "preset_text",
     "presets",
     "schema",
+    "unknown_preset",
 ]
 
 type Library = Callable[[str], str]
@@ -94,6 +95,15 @@ def preset_text(name: str) -> str:
     return packaged.text(name)
 
 
+def unknown_preset(name: str, *, where: str) -> ConfigError:
+    """Return the error for a name that no preset has."""
+    return ConfigError(f"unknown preset {quoted(name)}", where=where, mend=_mend_of_preset(name))
+
+
+def _mend_of_preset(name: str) -> str:
+    return nearest(name.lower(), packaged.names()) or "`claude-proxy presets` lists them"
+
+
 def preset_policy(name: str) -> Policy:
     """Return what a preset allows by itself, with all that it includes."""
     return Policy(allow=tuple(_Presets(packaged.text).read(name, ()).allow), deny=())
@@ -126,7 +136,7 @@ class _File:
         if root is None or isinstance(root, Broken) or _is_missing(root):
             return
         if not isinstance(root, Mapping):
-            what = "a list" if isinstance(root, Sequence) else "a text"
+            what = "a list" if isinstance(root, Sequence) else "a single value"
             self._problems.add(
                 f"the file is {what}, not a mapping",
                 root,
@@ -168,9 +178,9 @@ class _File:
                 self._read_preset_entry(node, preset, key)
                 return
             rule = self._reader.rule_of_mapping(node, key, deny=deny)
-        elif isinstance(node, Scalar):
-            if self._is_preset_name(node, key, deny=deny):
-                return
+        elif _is_missing(node):
+            self._problems.add("an empty entry", node, key=key, mend="delete the line")
+        elif isinstance(node, Scalar) and not self._is_preset_name(node, key, deny=deny):
             rule = self._reader.rule_of_text(node, key, deny=deny)
         elif isinstance(node, Sequence):
             mend = 'write each entry on a line of its own, after one "- "'
@@ -215,9 +225,7 @@ class _File:
                 mend="take one of them out",
             )
         elif not self._presets.knows(value.text):
-            near = nearest(value.text.lower(), packaged.names())
-            mend = near or "`claude-proxy presets` lists them"
-            what = f"unknown preset {quoted(value.text)}"
+            what, mend = f"unknown preset {quoted(value.text)}", _mend_of_preset(value.text)
             self._problems.add(what, value, key=place, mend=mend)
         else:
             self._include(value, place)
@@ -278,11 +286,11 @@ def _note_clashes(allow: list[Rule], deny: list[Rule], problems: Problems) -> No
     limits = [rule for rule in allow if rule.limited and rule.scheme is Scheme.HTTPS]
     denials = [rule for rule in deny if rule.limited and rule.scheme is not Scheme.HTTP]
     passed = _Coverage(through)
-    clashes = [(rule, passed.of(rule)) for rule in (*limits, *denials)]
     denied = _Coverage(denials)
-    clashes += [(denied.of(rule), rule) for rule in through]
+    clashes = [(rule, passed.of(rule)) for rule in (*limits, *denials)]
+    wider = [(denied.of(rule), rule) for rule in through]
     # Where both patterns are the same, a denial and a passthrough find each other.
-    for limit, other in dict.fromkeys(clashes):
+    for limit, other in dict.fromkeys((*clashes, *wider)):
         if limit is not None and other is not None:
             _note_clash(limit, other, problems)
 

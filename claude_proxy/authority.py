@@ -189,11 +189,12 @@ def _is_a_label(label: str) -> bool:
 
 
 def _with_a_labels(name: str) -> str:
-    # Label by label: `idna.encode` would also take the ideographic full stops for dots.
+    # Label by label: `idna.encode` would also take the ideographic full stops for dots. Only ASCII
+    # is folded: lower() makes a "k" of the Kelvin sign, and of Cherokee what IDNA does not have.
+    small = "".join(char.lower() if char.isascii() else char for char in name)
     try:
         return ".".join(
-            label if label.isascii() else idna.alabel(label.lower()).decode()
-            for label in name.split(".")
+            label if label.isascii() else idna.alabel(label).decode() for label in small.split(".")
         )
     except UnicodeError as error:
         raise ValueError(f"{quoted(name)} is not valid IDNA: {error}") from None
@@ -209,18 +210,20 @@ class Suffix(StrEnum):
 
 # Names that no registry sells: RFC 6761, RFC 6762 appendix G, RFC 8375, ICANN's ".internal".
 _PRIVATE_USE = frozenset(
-    "corp example home home.arpa internal intranet invalid lan local localhost private test".split()
+    (
+        *("corp", "example", "home", "home.arpa", "internal", "intranet", "invalid"),
+        *("lan", "local", "localhost", "private", "test"),
+    )
 )
 # User content that came to the public suffix list after the copy that publicsuffix2 carries.
-_NEWER = frozenset(
-    """
-    azurestaticapps.net blob.core.windows.net builtwithdark.com deno.dev edgeone.app
-    file.core.windows.net fly.dev gitpod.io githubpreview.dev hf.space lovable.app ngrok-free.app ngrok-free.dev ngrok.app ngrok.dev ngrok.io ngrok.pizza
-    netlify.app onrender.com pages.dev pantheonsite.io r2.cloudflarestorage.com r2.dev replit.app
-    replit.dev repl.co run.app storage.googleapis.com streamlit.app supabase.co supabase.in
-    trycloudflare.com val.run vercel.app vercel.dev web.app web.core.windows.net workers.dev
-    """.split()
-)
+_NEWER = """
+azurestaticapps.net blob.core.windows.net builtwithdark.com deno.dev edgeone.app
+file.core.windows.net fly.dev gitpod.io githubpreview.dev hf.space lovable.app ngrok-free.app
+ngrok-free.dev ngrok.app ngrok.dev ngrok.io ngrok.pizza netlify.app onrender.com pages.dev
+pantheonsite.io r2.cloudflarestorage.com r2.dev replit.app replit.dev repl.co run.app
+storage.googleapis.com streamlit.app supabase.co supabase.in trycloudflare.com val.run vercel.app
+vercel.dev web.app web.core.windows.net workers.dev
+"""
 _PRIVATE_SECTION = "===BEGIN PRIVATE DOMAINS==="
 
 
@@ -230,14 +233,10 @@ def public_suffix(name: str) -> Suffix | None:
     Not publicsuffix2's own look-up: its tree takes inner nodes (`amazonaws.com`) for suffixes
     and does not tell a registry's suffix from a provider's. Its copy of the list is read.
     """
-    if name in _PRIVATE_USE:
-        return None
-    if name in _NEWER:
-        return Suffix.PROVIDER
     listed = _suffixes()
     # The list holds U-labels, a normalised name A-labels.
     shown = idna.decode(name) if "xn--" in name else name
-    if f"!{shown}" in listed:
+    if shown in _PRIVATE_USE or f"!{shown}" in listed:
         return None
     _, dot, parent = shown.partition(".")
     found = listed.get(shown) or listed.get(f"*.{parent}")
@@ -246,12 +245,14 @@ def public_suffix(name: str) -> Suffix | None:
 
 @cache
 def _suffixes() -> dict[str, Suffix]:
-    """Read the list once, when the first wildcard asks."""
+    """Read the list once, when the first pattern asks."""
     text = (resources.files("publicsuffix2") / "public_suffix_list.dat").read_text("utf-8")
     registries, _, providers = text.partition(_PRIVATE_SECTION)
-    return dict.fromkeys(_rules(providers), Suffix.PROVIDER) | dict.fromkeys(
-        _rules(registries), Suffix.REGISTRY
-    )
+    return {
+        **dict.fromkeys(_NEWER.split(), Suffix.PROVIDER),
+        **dict.fromkeys(_rules(providers), Suffix.PROVIDER),
+        **dict.fromkeys(_rules(registries), Suffix.REGISTRY),
+    }
 
 
 def _rules(text: str) -> list[str]:

@@ -34,8 +34,9 @@ class Variable:
 
 def _pair(name: str, value: str, tool: str, why: str) -> tuple[Variable, Variable]:
     # Programs read one case or the other: curl takes `http_proxy` in lower case only, others
-    # know upper case only, and some prefer one where the two differ. So both, and equal.
-    return Variable(name.upper(), value, tool, why), Variable(name.lower(), value, tool, why)
+    # know upper case only, and some prefer one where the two differ. So both, and equal; lower
+    # case first, as Nushell may keep but one of them, and nearly all read that.
+    return Variable(name.lower(), value, tool, why), Variable(name.upper(), value, tool, why)
 
 
 _ADDS = "its store adds the CA to the roots it has"

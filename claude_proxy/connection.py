@@ -89,7 +89,7 @@ class _Endpoint(asyncio.Protocol):
         self.owner.ended(self)
         return True  # a half-closed connection may still be written to
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - lost is lost
         self.owner.lost(self)
 
     def pause_writing(self) -> None:
@@ -148,7 +148,7 @@ class ClientConnection:
         self.process(events.DataReceived(endpoint.connection, data))
 
     def ended(self, endpoint: _Endpoint) -> None:
-        """The peer will send no more; it may still read."""
+        """Note that the peer will send no more; it may still read."""
         connection = endpoint.connection
         if self._linger_until is not None and endpoint is self.endpoint:
             self._close(endpoint)
@@ -158,7 +158,7 @@ class ClientConnection:
             self.process(events.ConnectionClosed(connection))
 
     def lost(self, endpoint: _Endpoint) -> None:
-        """The transport is gone, in whichever way."""
+        """Note that the transport is gone, in whichever way."""
         connection = endpoint.connection
         open_before = connection.state
         connection.state = ConnectionState.CLOSED
@@ -200,42 +200,43 @@ class ClientConnection:
             while queue:
                 for command in self.layer.handle_event(queue.popleft()):
                     self._carry_out(command)
-        except Exception as error:  # Law 8: a fault denies
+        except Exception as error:  # noqa: BLE001 - law 8: a fault denies
             queue.clear()
             self._fail(error)
         finally:
             self._busy = False
 
     def _carry_out(self, command: commands.Command) -> None:
-        match command:
-            case commands.SendData():
-                endpoint = self._endpoints.get(command.connection)
-                if endpoint is not None and endpoint.transport is not None:
-                    endpoint.transport.write(command.data)
-            case commands.StartHook():
-                for hook in self.services.hooks.get(command.name, ()):
-                    hook(*command.args())
-                if command.blocking:
-                    self._queue.append(events.HookCompleted(command))
-            case commands.OpenConnection():
-                task = asyncio.get_running_loop().create_task(self._dial(command))
-                if not task.done():
-                    self._dials[command.connection] = task
-            case commands.CloseTcpConnection(half_close=True):
-                self._half_close(command.connection)
-            case commands.CloseConnection():
-                self._close_connection(command.connection)
-            case HoldReading():
-                held = self._endpoints.get(command.connection)
-                if held is not None:
-                    held.held = command.hold
-                    self.balance()
-            case commands.RequestWakeup():
-                self._wake_later(command)
-            case commands.Log():
-                logger.log(min(command.level, logging.DEBUG), "%s", command.message)
-            case _:
-                raise TypeError(f"a layer asked for {type(command).__name__}, which is unknown here")
+        if isinstance(command, commands.SendData):
+            endpoint = self._endpoints.get(command.connection)
+            if endpoint is not None and endpoint.transport is not None:
+                endpoint.transport.write(command.data)
+        elif isinstance(command, commands.StartHook):
+            for hook in self.services.hooks.get(command.name, ()):
+                hook(*command.args())
+            if command.blocking:
+                self._queue.append(events.HookCompleted(command))
+        elif isinstance(command, commands.OpenConnection):
+            task = asyncio.get_running_loop().create_task(self._dial(command))
+            if not task.done():
+                self._dials[command.connection] = task
+        elif isinstance(command, commands.CloseConnection):
+            half = isinstance(command, commands.CloseTcpConnection) and command.half_close
+            (self._half_close if half else self._close_connection)(command.connection)
+        else:
+            self._carry_out_rest(command)
+
+    def _carry_out_rest(self, command: commands.Command) -> None:
+        if isinstance(command, HoldReading):
+            if (held := self._endpoints.get(command.connection)) is not None:
+                held.held = command.hold
+                self.balance()
+        elif isinstance(command, commands.RequestWakeup):
+            self._wake_later(command)
+        elif isinstance(command, commands.Log):
+            logger.debug("%s", command.message)
+        else:
+            raise TypeError(f"a layer asked for {type(command).__name__}, which is unknown here")
 
     def _wake_later(self, command: commands.RequestWakeup) -> None:
         def wake() -> None:
@@ -254,7 +255,7 @@ class ClientConnection:
             reply = error
         except OSError as error:
             reply = DialError(Failure.UNREACHABLE, f"the connection was lost: {error}")
-        except Exception as error:  # Law 8
+        except Exception as error:  # noqa: BLE001 - law 8
             self._fail(error)
             return
         finally:

@@ -1,4 +1,4 @@
-"""Writes the answers that are the proxy's own: denied (403), bad request (400), unreachable (502, 504).
+"""Writes the answers that are the proxy's own: denied, bad request, unreachable.
 
 Pure. A denial is read by a model inside the sandbox, so it says what was denied, why in one
 stable word, that trying again is useless, and what the owner can do outside. It never
@@ -73,7 +73,9 @@ class Refusal:
 
     def _text(self) -> str:
         verb = "Denied" if self.status == 403 else "Failed"  # noqa: PLR2004
-        lines = [f"{verb} by claude-proxy: {self.asked}" if self.asked else f"{verb} by claude-proxy."]
+        lines = [
+            f"{verb} by claude-proxy: {self.asked}" if self.asked else f"{verb} by claude-proxy."
+        ]
         lines += [f"reason: {self.reason}", self.explanation]
         if self.status == 403:  # noqa: PLR2004
             lines.append("Retrying is useless: this is policy, not a fault of the network.")
@@ -131,7 +133,9 @@ def denial(reason: str, asked: str, host: str | None) -> Refusal:
 
 def bad_request(text: str, status: int = 400) -> Refusal:
     """Return the answer to a message that cannot be read in exactly one way."""
-    return Refusal(400 if status not in _PHRASES else status, "bad-request", f"{text}.".capitalize())
+    return Refusal(
+        400 if status not in _PHRASES else status, "bad-request", f"{text}.".capitalize()
+    )
 
 
 def unreachable(reason: str, explanation: str, asked: str, *, timed_out: bool) -> Refusal:

@@ -73,7 +73,9 @@ class SystemResolver:
         found = await loop.run_in_executor(
             self._threads, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         )
-        return list(dict.fromkeys(ip_address(str(entry[4][0]).partition("%")[0]) for entry in found))
+        return list(
+            dict.fromkeys(ip_address(str(entry[4][0]).partition("%")[0]) for entry in found)
+        )
 
     def close(self) -> None:
         """Let the threads go without waiting for a name server."""
@@ -83,7 +85,7 @@ class SystemResolver:
 class Dialer:
     """Connects to what the policy allowed, and to nothing else."""
 
-    def __init__(  # noqa: PLR0913
+    def __init__(
         self,
         resolve: Resolve,
         *,

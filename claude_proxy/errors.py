@@ -34,7 +34,7 @@ class ConfigError(ClaudeProxyError):
     exit_code = 2
 
 
-class ConfigErrors(ConfigError):
+class ConfigErrors(ConfigError):  # noqa: N818 - the plural of an Error
     """Everything that is wrong with one configuration, gathered so that it is mended at once."""
 
     def __init__(self, problems: Sequence[ConfigError]) -> None:

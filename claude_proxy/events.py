@@ -59,7 +59,7 @@ class OutcomeSeen:
 class Notice:
     """Something about the proxy itself: started, stopped, policy applied or rejected."""
 
-    id: int
+    id: int  # as a decision's; 0 for the moment at which it is recorded
     kind: str  # "start", "stop", "policy-applied", "policy-rejected", "limit"
     text: str
 

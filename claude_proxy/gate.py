@@ -67,7 +67,11 @@ class Gate:
     def connect(self, origin: Origin, target: Authority) -> Passage:
         """Decide whether a tunnel to `target` may be opened."""
         return self._settle(
-            origin, lambda: self.policy.decide_connect(target), Phase.CONNECT, "", target, "CONNECT"
+            origin,
+            lambda: self.policy.decide_connect(target),
+            Phase.CONNECT,
+            target,
+            method="CONNECT",
         )
 
     def hello(
@@ -84,7 +88,7 @@ class Gate:
             decision = Decision(False, Reason.INTERNAL_ERROR)
         if decision.allowed:
             return None
-        return self._settle(origin, lambda: decision, Phase.HELLO, "https", target)
+        return self._settle(origin, lambda: decision, Phase.HELLO, target, scheme="https")
 
     def request(self, origin: Origin, request: Request, shown_path: str) -> Passage:
         """Decide whether one request may be forwarded."""
@@ -92,17 +96,17 @@ class Gate:
             origin,
             lambda: self.policy.decide_request(request),
             Phase.REQUEST,
-            request.scheme.value,
             request.target,
-            request.method,
-            shown_path,
+            scheme=request.scheme.value,
+            method=request.method,
+            path=shown_path,
         )
 
     def dial(self, origin: Origin, target: Authority) -> Decision:
         """Decide once more, right before a dial: the policy may have changed since the request."""
         decision = self.policy.decide_connect(target)
         if not decision.allowed:
-            decision = self._settle(origin, lambda: decision, Phase.DIAL, "", target).decision
+            decision = self._settle(origin, lambda: decision, Phase.DIAL, target).decision
         return decision
 
     def address(
@@ -118,22 +122,31 @@ class Gate:
             logger.exception("deciding on an address failed")
             decision = Decision(False, Reason.INTERNAL_ERROR)
         if not decision.allowed:
-            decision = self._settle(origin, lambda: decision, Phase.DIAL, "", target).decision
+            decision = self._settle(origin, lambda: decision, Phase.DIAL, target).decision
         return decision
 
-    def refuse(  # noqa: PLR0913 - each fact is a column of its own
+    def refuse(
         self,
         origin: Origin,
         phase: Phase,
         reason: Reason,
         target: str | Authority,
+        *,
         method: str = "",
         scheme: str = "",
         path: str = "",
     ) -> Passage:
-        """Record a denial that needs no rule: unreadable targets, strangers, bytes that are not TLS."""
+        """Record a denial that needs no rule: an unreadable target, a stranger, no TLS."""
         decision = Decision(False, reason)
-        return self._settle(origin, lambda: decision, phase, scheme, target, method, path)
+        return self._settle(
+            origin, lambda: decision, phase, target, scheme=scheme, method=method, path=path
+        )
+
+    @staticmethod
+    def answered(passage: Passage, status: int | None) -> None:
+        """Note that the answer's head is here."""
+        passage.status = status
+        passage.first_byte = time.monotonic()
 
     def end(self, passage: Passage, error: str | None = None) -> None:
         """Record how an attempt ended; once, whoever is first."""
@@ -156,13 +169,14 @@ class Gate:
         except AuditError as problem:
             self._audit_fails(problem)
 
-    def _settle(  # noqa: PLR0913
+    def _settle(
         self,
         origin: Origin,
         decide: Callable[[], Decision],
         phase: Phase,
-        scheme: str,
         target: str | Authority,
+        *,
+        scheme: str = "",
         method: str = "",
         path: str = "",
     ) -> Passage:

@@ -47,7 +47,7 @@ class Listener:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Return a listening socket's future self: bound, so that nobody else can be; or ConfigError."""
+    """Return a listening socket; ConfigError if the address cannot be had."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # Naming the protocol matters: asyncio switches Nagle off only for IPPROTO_TCP sockets.
     sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -76,7 +76,7 @@ class Listeners(Proxyserver):
     def __init__(
         self, listeners: list[Listener], services: Services, tell: "Callable[[Notice], None]"
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.listeners = {listener.name: listener for listener in listeners}
         self.services = services
         self._tell = tell
@@ -92,7 +92,11 @@ class Listeners(Proxyserver):
         now = asyncio.get_running_loop().time()
         if now - self._shed_at > _SHED_PAUSE_S:
             self._shed_at = now
-            idle = [found for found in connections if found.session.waiting is not Waiting.EXCHANGE and found.idle]
+            idle = [
+                found
+                for found in connections
+                if found.session.waiting is not Waiting.EXCHANGE and found.idle
+            ]
             idle.sort(key=lambda found: found.active_at)
             for connection in idle[: max(1, limit // _SHED_SHARE)]:
                 connection.abort()
@@ -162,9 +166,7 @@ class _Arrival(asyncio.Protocol):
             proxy_mode=self._mode,
             state=ConnectionState.OPEN,
         )
-        connection = ClientConnection(
-            self._manager.services, client, self._listener.name, shown
-        )
+        connection = ClientConnection(self._manager.services, client, self._listener.name, shown)
         transport.set_protocol(connection.endpoint)
         connection.endpoint.connection_made(transport)
         connection.start()

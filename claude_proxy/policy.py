@@ -7,7 +7,7 @@ function call. No method of `Policy` raises, whatever it is asked.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -216,7 +216,7 @@ def _mend_of_name(text: str) -> str:
     except ValueError:
         if text.replace(".", "").isdigit():
             return 'write all four numbers of the address in decimal, like "192.0.2.1"'
-        return "write the name as it would stand in a URL"
+        return "write the name as it would stand in a URL, in lower case"
 
 
 def _narrow_name(name: str) -> str:
@@ -294,11 +294,11 @@ class PathGlob:
     """Paths a rule covers: `*` is one segment or a part of one, a last `**` is the rest."""
 
     text: str
-    shape: "_Shape" = field(init=False, repr=False, compare=False)
+    _shape: "_Shape" = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         _refuse_what_is_no_glob(self.text)
-        object.__setattr__(self, "shape", _Shape(self.text))
+        object.__setattr__(self, "_shape", _Shape(self.text))
 
     @classmethod
     def parse(cls, text: str) -> "PathGlob":
@@ -307,7 +307,7 @@ class PathGlob:
 
     def matches(self, path: str) -> bool:
         """Tell whether `path` is covered as it was sent, byte for byte."""
-        return self.shape.matches(path)
+        return self._shape.matches(path)
 
     def __str__(self) -> str:
         return self.text
@@ -340,17 +340,12 @@ class _Shape:
 
     __slots__ = ("_open", "_prefix", "_segments")
 
-    def __init__(self, text: str, *, folded: bool = False) -> None:
+    def __init__(self, text: str, spell: Callable[[str], str] = str) -> None:
         self._open = text.endswith("/**")
         body = text.removesuffix("/**")
-        # Split at the stars before folding: a folded "%2A" is a star that was meant literally.
-        self._segments = tuple(
-            tuple(_folded(piece) if folded else piece for piece in segment.split("*"))
-            for segment in body.split("/")
-        )
-        self._prefix = (
-            "/".join(piece for (piece, *_) in self._segments) if "*" not in body else None
-        )
+        self._prefix = None if "*" in body else spell(body)
+        # Split at the stars before spelling: a "%2A" is a star that was meant literally.
+        self._segments = tuple(tuple(map(spell, segment.split("*"))) for segment in body.split("/"))
 
     def matches(self, path: str) -> bool:
         if self._prefix is not None:
@@ -388,7 +383,8 @@ def _segment_matches(pieces: tuple[str, ...], segment: str) -> bool:
 
 
 def _folded(text: str) -> str:
-    return unquote(text).casefold()
+    # Latin-1 turns each byte into a character of its own, so that parts fold as the whole does.
+    return unquote(text, "latin-1").lower()
 
 
 # TRACE sends credentials back, TRACK is its twin, CONNECT opens a tunnel in the tunnel.
@@ -494,7 +490,13 @@ class _Clause:
     decision: Decision
 
     def covers_path(self, path: str) -> bool:
-        return self.shapes is None or any(shape.matches(path) for shape in self.shapes)
+        if self.shapes is None:
+            return True
+        # Not any(...): a generator would cost more than most matches.
+        for shape in self.shapes:  # noqa: SIM110
+            if shape.matches(path):
+                return True
+        return False
 
 
 class _Lane:
@@ -552,16 +554,16 @@ def _deny_decision(rule: Rule) -> Decision:
 
 
 def _deny_clause(rule: Rule) -> _Clause:
-    paths = rule.paths
-    shapes = None if paths is None else tuple(_Shape(glob.text, folded=True) for glob in paths)
-    return _Clause(rule.methods, shapes, _deny_decision(rule))
+    return _Clause(rule.methods, _shapes(rule, _folded), _deny_decision(rule))
 
 
 def _allow_clause(rule: Rule, *, restricted: bool) -> _Clause:
-    paths = rule.paths
-    shapes = None if paths is None else tuple(glob.shape for glob in paths)
     decision = Decision(allowed=True, reason=Reason.RULE_MATCHED, rule=rule, restricted=restricted)
-    return _Clause(rule.methods, shapes, decision)
+    return _Clause(rule.methods, _shapes(rule, str), decision)
+
+
+def _shapes(rule: Rule, spell: Callable[[str], str]) -> tuple[_Shape, ...] | None:
+    return None if rule.paths is None else tuple(_Shape(glob.text, spell) for glob in rule.paths)
 
 
 class _Site:
@@ -592,7 +594,7 @@ class _Site:
         lane = self.lanes[request.scheme]
         if lane.rules:
             return lane.decide(request.method, request.path)
-        return lane.denied or self._absent
+        return self._absent if lane.denied is None else lane.denied
 
     def rules(self) -> Iterator[Rule]:
         """Yield the allow rules that a deny rule leaves standing."""
@@ -604,7 +606,8 @@ class _Site:
         tls, plain = self.lanes[Scheme.HTTPS], self.lanes[Scheme.HTTP]
         rule = next(self.rules(), None)
         if rule is None:
-            return tls.denied or plain.denied or self._absent
+            denials = (lane.denied for lane in (tls, plain) if lane.denied is not None)
+            return next(denials, self._absent)
         mode = Tls.INTERCEPT if tls.open else None
         if tls.open and not tls.limited:
             unseen = (other for other in tls.rules if other.tls is Tls.PASSTHROUGH)
@@ -745,7 +748,7 @@ class Policy:
 
     def diff(self, other: "Policy") -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Return what `other` has and this one lacks, and the reverse; "deny" marks deny rules."""
-        here, there = dict.fromkeys(self._shown()), dict.fromkeys(other._shown())
+        here, there = dict.fromkeys(_shown(self)), dict.fromkeys(_shown(other))
         added = tuple(shown for shown in there if shown not in here)
         removed = tuple(shown for shown in here if shown not in there)
         return added, removed
@@ -802,12 +805,9 @@ class Policy:
             return connect
         group = self._names.find(target.host) or _Group()
         for rule in group.site(target.port).rules():
-            if any(_names(network, effective(address), kind) for network in rule.addresses):
+            if any(_is_named(network, effective(address), kind) for network in rule.addresses):
                 return Decision(allowed=True, reason=Reason.RULE_MATCHED, rule=rule)
         return _DENIED[Reason.ADDRESS_NOT_ALLOWED]
-
-    def _shown(self) -> list[str]:
-        return [*map(str, self.allow), *(f"deny {rule}" for rule in self.deny)]
 
     def _groups(self, pattern: HostPattern) -> Iterator[_Group]:
         if pattern.network is None:
@@ -840,6 +840,10 @@ class Policy:
                     if lane.denied is not None:
                         return lane.denied
         return None
+
+
+def _shown(policy: Policy) -> list[str]:
+    return [*map(str, policy.allow), *(f"deny {rule}" for rule in policy.deny)]
 
 
 def _may_be_a_request(method: str) -> bool:

@@ -52,11 +52,6 @@ def fingerprint(path: Path) -> Fingerprint:
         return (0, 0, 0, 0)
 
 
-def has_changed(path: Path, since: Fingerprint) -> bool:
-    """Tell whether the file is another than the one that was read, or is gone."""
-    return fingerprint(path) != since
-
-
 def refuse_writable(path: Path, found: os.stat_result) -> None:
     """Raise ConfigError if anybody but the owner (or root) could change `path`."""
     what = "directory" if stat.S_ISDIR(found.st_mode) else "file"

@@ -7,26 +7,23 @@ the allowlist, the CA, the state directory, the port (law 11: no start with less
 import asyncio
 import contextlib
 import logging
-import os
-import resource
 import signal
 import socket
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-import certifi
 import uvloop
 from mitmproxy.master import Master
 from mitmproxy.options import Options
 from mitmproxy.proxy.context import Context
 from mitmproxy.tools.dump import DumpMaster
 
-from claude_proxy import logs, policyfile
+from claude_proxy import logs, policyfile, preflight
 from claude_proxy.addons.streams import Streams
 from claude_proxy.addons.tls import Certificates
-from claude_proxy.audit import AuditStore, ConsoleSink, Descriptor, JsonlSink, Sink, database_in
+from claude_proxy.audit import AuditStore, database_in
 from claude_proxy.authority import Authority
 from claude_proxy.ca import CertificateAuthority
 from claude_proxy.connection import Hook, Services
@@ -37,7 +34,7 @@ from claude_proxy.gate import Gate
 from claude_proxy.layers.front import Front
 from claude_proxy.layers.signals import Session
 from claude_proxy.listeners import Listener, Listeners, bind
-from claude_proxy.policy import Policy
+from claude_proxy.reload import Reloader
 from claude_proxy.settings import AuditFailure, LogFormat, Settings, Verbosity
 
 logger = logging.getLogger(__name__)
@@ -45,10 +42,6 @@ logger = logging.getLogger(__name__)
 _LISTENER = "tcp"
 _SWEEP_S = 1.0
 _FLUSH_S = 0.2
-# What a connection needs: the client's socket and, while it is busy, one upstream's.
-_DESCRIPTORS_PER_CONNECTION = 2
-_DESCRIPTORS_BESIDE = 96
-_DESCRIPTORS_WANTED = 65_536
 
 
 class ProxyMaster(DumpMaster):
@@ -61,6 +54,106 @@ class ProxyMaster(DumpMaster):
     def __init__(self, options: Options, *addons: object) -> None:
         Master.__init__(self, options)
         self.addons.add(*addons)
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What a start has made ready, before there is an event loop."""
+
+    settings: Settings
+    path: Path
+    loaded: policyfile.Loaded
+    authority: CertificateAuthority
+    roots: str | None
+    remark: str | None
+    socket: socket.socket
+    store: AuditStore
+
+
+def serve(settings: Settings) -> int:
+    """Run the proxy until SIGINT or SIGTERM; return the exit code. ConfigError: it cannot start."""
+    logs.configure(settings.verbosity, settings.log_format)
+    path = settings.allowlist
+    if path is None:
+        raise ConfigError("no allowlist is named", mend="name one with --allowlist")
+    loaded = policyfile.load(path)
+    authority = CertificateAuthority.load_or_create(settings.confdir)
+    roots = preflight.upstream_roots(settings)
+    settings, remark = preflight.fit_descriptors(settings)
+    with (
+        bind(settings.host, settings.port) as sock,
+        contextlib.closing(preflight.open_store(settings)) as store,
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
+        parts = _Parts(settings, path, loaded, authority, roots, remark, sock, store)
+        runner.run(_run(parts))
+    return 0
+
+
+async def _run(parts: _Parts) -> None:
+    """Build the proxy and let it work until a signal ends it."""
+    settings = parts.settings
+    gate = Gate(parts.loaded.policy, parts.store.record, audit_failure=settings.audit_failure)
+    resolver = SystemResolver()
+    address = Authority.of(*parts.socket.getsockname()[:2])
+    dialer = Dialer(
+        resolver,
+        pinned=dict(settings.resolve),
+        upstream_proxy=settings.upstream_proxy,
+        own=(address,),
+        timeout_s=settings.limits.connect_timeout_s,
+    )
+    options = Options(ssl_verify_upstream_trusted_ca=parts.roots, mode=[f"claude:{_LISTENER}"])
+    certificates, streams = Certificates(parts.authority), Streams(gate)
+
+    def top_layer(context: Context, session: Session) -> Front:
+        return Front(context, session, dialer)
+
+    def tell(notice: Notice) -> None:
+        # That a notice cannot be recorded is said by the next decision.
+        with contextlib.suppress(AuditError):
+            parts.store.record(notice)
+
+    services = Services(
+        gate=gate,
+        dialer=dialer,
+        limits=settings.limits,
+        options=options,
+        hooks=_hooks(certificates, streams),
+        top_layer=top_layer,
+        record_query=settings.record_query,
+    )
+    listener = Listener(_LISTENER, parts.socket, settings.clients)
+    listeners = Listeners([listener], services, tell)
+    master = ProxyMaster(options, listeners, certificates, streams)
+    # Not an argument of Options: the options of an addon exist only once it is loaded.
+    options.update(connection_strategy="lazy")
+    reloader = Reloader(
+        parts.path, parts.loaded, services, tell=tell, say=lambda text: _say(settings, text)
+    )
+    stop = _stop_on_signals(reloader)
+    running = asyncio.create_task(master.run())
+    tasks = [
+        asyncio.create_task(_every(_SWEEP_S, lambda: _sweep(services))),
+        asyncio.create_task(_every(_FLUSH_S, parts.store.flush)),
+        asyncio.create_task(reloader.watch()),
+    ]
+    _banner(parts, address)
+    tell(Notice(0, "start", f"listening on {address}"))
+    try:
+        await stop.wait()
+        _say(settings, "Stopping: no new connections; running ones may end.")
+        await _wind_down(services, listeners, settings.limits.grace_s, stop)
+    finally:
+        for task in tasks:
+            task.cancel()
+        for connection in list(services.connections):
+            connection.abort()
+        master.shutdown()  # type: ignore[no-untyped-call]
+        await running
+        resolver.close()
+        tell(Notice(0, "stop", f"no longer listening on {address}"))
+    _say(settings, "Stopped.")
 
 
 def _hooks(certificates: Certificates, streams: Streams) -> dict[str, tuple[Hook, ...]]:
@@ -76,132 +169,34 @@ def _hooks(certificates: Certificates, streams: Streams) -> dict[str, tuple[Hook
     }
 
 
-@dataclass(slots=True)
-class _Running:
-    """The parts of a running proxy that more than one of its tasks needs."""
+def _stop_on_signals(reloader: Reloader) -> asyncio.Event:
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    reloads: set[asyncio.Task[None]] = set()
 
-    settings: Settings
-    path: Path
-    loaded: policyfile.Loaded
-    gate: Gate
-    store: AuditStore
-    services: Services
-    rejected: policyfile.Fingerprint | None = None
+    def reload_soon() -> None:
+        task = loop.create_task(reloader.reload())
+        reloads.add(task)
+        task.add_done_callback(reloads.discard)
 
-
-def serve(settings: Settings) -> int:
-    """Run the proxy until SIGINT or SIGTERM; return the exit code. ConfigError: it cannot start."""
-    logs.configure(settings.verbosity, settings.log_format)
-    path = settings.allowlist
-    if path is None:
-        raise ConfigError("no allowlist is named", mend="name one with --allowlist")
-    loaded = policyfile.load(path)
-    authority = CertificateAuthority.load_or_create(settings.confdir)
-    trusted = _upstream_roots(settings)
-    settings, remark = _fit_descriptors(settings)
-    sock = bind(settings.host, settings.port)
-    address = Authority.of(*sock.getsockname()[:2])
-    with contextlib.closing(_open_store(settings)) as store:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(
-                _run(settings, path, loaded, authority, store, sock, address, trusted, remark)
-            )
-    return 0
-
-
-async def _run(  # noqa: PLR0913
-    settings: Settings,
-    path: Path,
-    loaded: policyfile.Loaded,
-    authority: CertificateAuthority,
-    store: AuditStore,
-    sock: socket.socket,
-    address: Authority,
-    trusted: str | None,
-    remark: str | None,
-) -> None:
-    gate = Gate(loaded.policy, store.record, audit_failure=settings.audit_failure)
-    resolver = SystemResolver()
-    dialer = Dialer(
-        resolver,
-        pinned=dict(settings.resolve),
-        upstream_proxy=settings.upstream_proxy,
-        own=(address,),
-        timeout_s=settings.limits.connect_timeout_s,
-    )
-    options = Options(ssl_verify_upstream_trusted_ca=trusted, mode=[f"claude:{_LISTENER}"])
-    certificates, streams = Certificates(authority), Streams(gate)
-
-    def top_layer(context: Context, session: Session) -> Front:
-        return Front(context, session, dialer)
-
-    services = Services(
-        gate=gate,
-        dialer=dialer,
-        limits=settings.limits,
-        options=options,
-        hooks=_hooks(certificates, streams),
-        top_layer=top_layer,
-        record_query=settings.record_query,
-    )
-    listener = Listener(_LISTENER, sock, settings.clients)
-    listeners = Listeners([listener], services, lambda notice: _note(store, notice))
-    master = ProxyMaster(options, listeners, certificates, streams)
-    # Named only now: the options of an addon exist once it is loaded.
-    options.update(connection_strategy="lazy")
-    running = _Running(settings, path, loaded, gate, store, services)
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    loop.add_signal_handler(signal.SIGHUP, lambda: _reload_soon(running))
-    _note(store, Notice(0, "start", f"listening on {address}"))
-    tasks = [
-        asyncio.create_task(_every(_SWEEP_S, lambda: _sweep(running))),
-        asyncio.create_task(_every(_FLUSH_S, store.flush)),
-        asyncio.create_task(_watch(running)),
-    ]
-    master_task = asyncio.create_task(master.run())
-    await asyncio.sleep(0)
-    _banner(settings, path, loaded.policy, authority, address, remark)
-    try:
-        await stop.wait()
-        _say(settings, "\nStopping: no new connections; running ones may end.")
-        await _wind_down(services, listeners, sock, settings.limits.grace_s, stop)
-    finally:
-        for task in tasks:
-            task.cancel()
-        for connection in list(services.connections):
-            connection.abort()
-        master.shutdown()
-        await master_task
-        resolver.close()
-        _note(store, Notice(0, "stop", f"no longer listening on {address}"))
-    _say(settings, "Stopped.")
+    loop.add_signal_handler(signal.SIGHUP, reload_soon)
+    return stop
 
 
 async def _wind_down(
-    services: Services,
-    listeners: Listeners,
-    sock: socket.socket,
-    grace_s: float,
-    stop: asyncio.Event,
+    services: Services, listeners: Listeners, grace_s: float, stop: asyncio.Event
 ) -> None:
     """Stop accepting, close what is idle, and wait for the rest, at most `grace_s` seconds."""
     for server in list(listeners.servers):
         await server.stop()
-    sock.close()
     stop.clear()  # a second signal ends the waiting
     for connection in list(services.connections):
         connection.shut()
-
-    async def ended() -> None:
-        while services.connections and not stop.is_set():
-            await asyncio.sleep(0.05)
-
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(grace_s):
-            await ended()
+            while services.connections and not stop.is_set():  # noqa: ASYNC110 - two conditions
+                await asyncio.sleep(0.05)
 
 
 async def _every(pause_s: float, do: Callable[[], None]) -> None:
@@ -209,166 +204,38 @@ async def _every(pause_s: float, do: Callable[[], None]) -> None:
         await asyncio.sleep(pause_s)
         try:
             do()
-        except Exception as error:  # noqa: BLE001 - a timer that dies would end all limits unnoticed
-            logger.error("a periodic task failed (%s)", type(error).__name__)
-            logger.debug("the fault", exc_info=error)
+        except Exception:  # a timer that dies would end all limits unnoticed
+            logger.exception("a periodic task failed")
 
 
-def _sweep(running: _Running) -> None:
+def _sweep(services: Services) -> None:
     now = asyncio.get_running_loop().time()
-    for connection in list(running.services.connections):
+    for connection in list(services.connections):
         connection.sweep(now)
 
 
-# --- the policy, reloaded
-
-
-async def _watch(running: _Running) -> None:
-    """Reload the allowlist whenever its file has changed."""
-    while True:
-        await asyncio.sleep(_SWEEP_S)
-        known = running.rejected or running.loaded.fingerprint
-        if policyfile.has_changed(running.path, known):
-            await _reload(running)
-
-
-def _reload_soon(running: _Running) -> None:
-    task = asyncio.get_running_loop().create_task(_reload(running))
-    task.add_done_callback(lambda done: done.exception())
-
-
-async def _reload(running: _Running) -> None:
-    loop = asyncio.get_running_loop()
-    try:
-        loaded = await loop.run_in_executor(None, policyfile.load, running.path)
-    except ConfigError as error:
-        fingerprint = policyfile.fingerprint(running.path)
-        if running.rejected is not None and fingerprint == running.rejected:
-            return
-        running.rejected = fingerprint
-        logs.report(["the allowlist was rejected; the last good one stays", *error.lines()])
-        _note(running.store, Notice(0, "policy-rejected", error.what))
-        return
-    added, removed = running.loaded.policy.diff(loaded.policy)
-    running.loaded, running.rejected = loaded, None
-    running.gate.policy = loaded.policy
-    closed = sum(connection.withdraw() for connection in list(running.services.connections))
-    text = _change(added, removed)
-    if closed:
-        text += f"; {closed} open tunnels closed"
-    _say(running.settings, f"Allowlist applied: {text}")
-    _note(running.store, Notice(0, "policy-applied", text))
-
-
-def _change(added: tuple[str, ...], removed: tuple[str, ...]) -> str:
-    parts = [f"+ {name}" for name in added[:10]] + [f"- {name}" for name in removed[:10]]
-    if not parts:
-        return "no rule changed"
-    more = len(added) + len(removed) - len(parts)
-    return ", ".join(parts) + (f" and {more} more" if more else "")
-
-
-# --- what the start looks at
-
-
-def _open_store(settings: Settings) -> AuditStore:
-    sinks: list[Sink] = [
-        ConsoleSink(
-            Descriptor(sys.stdout.fileno()),
-            verbosity=settings.verbosity,
-            log_format=settings.log_format,
-        )
-    ]
-    if settings.jsonl is not None:
-        sinks.append(JsonlSink.at(settings.jsonl))
-    return AuditStore(
-        database_in(settings.statedir),
-        retention_days=settings.audit_days,
-        max_bytes=settings.audit_bytes,
-        sinks=sinks,
-        audit_failure=settings.audit_failure,
-    )
-
-
-def _upstream_roots(settings: Settings) -> str | None:
-    """Return the file of roots that upstreams are verified by; None: the usual ones."""
-    extra = settings.upstream_ca
-    if extra is None:
-        return None
-    try:
-        added = extra.read_bytes()
-        usual = Path(certifi.where()).read_bytes()
-    except OSError as error:
-        raise ConfigError(
-            f"the upstream CA cannot be read: {(error.strerror or '').lower()}",
-            where=str(extra),
-            mend="name a readable PEM file with --upstream-ca",
-        ) from error
-    if b"-----BEGIN CERTIFICATE-----" not in added:
-        raise ConfigError(
-            "the upstream CA holds no certificate",
-            where=str(extra),
-            mend="give a file in PEM form, with BEGIN CERTIFICATE",
-        )
-    merged = settings.confdir / "upstream-roots.pem"
-    partial = merged.with_name(f".{merged.name}.{os.getpid()}")
-    partial.write_bytes(usual + b"\n" + added)
-    partial.chmod(0o600)
-    partial.replace(merged)
-    return str(merged)
-
-
-def _fit_descriptors(settings: Settings) -> tuple[Settings, str | None]:
-    """Raise the limit of open files as far as it goes; take fewer connections if it must be."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = settings.limits.connections * _DESCRIPTORS_PER_CONNECTION + _DESCRIPTORS_BESIDE
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        goal = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (goal, hard))
-            soft = goal
-    fitting = (soft - _DESCRIPTORS_BESIDE) // _DESCRIPTORS_PER_CONNECTION
-    if soft == resource.RLIM_INFINITY or fitting >= settings.limits.connections:
-        return settings, None
-    limits = replace(settings.limits, connections=max(1, fitting))
-    remark = (
-        f"only {limits.connections} connections at once: this process may open {soft} files "
-        "(ulimit -n)"
-    )
-    return replace(settings, limits=limits), remark
-
-
-# --- what is said
-
-
-def _banner(  # noqa: PLR0913
-    settings: Settings,
-    path: Path,
-    policy: Policy,
-    authority: CertificateAuthority,
-    address: Authority,
-    remark: str | None,
-) -> None:
+def _banner(parts: _Parts, address: Authority) -> None:
+    settings, policy = parts.settings, parts.loaded.policy
     if settings.audit_failure is AuditFailure.ALLOW:
         logger.warning("decisions that cannot be recorded are allowed (--audit-failure allow)")
-    if not Authority.of(settings.host, 1).address.is_loopback:
-        nets = ", ".join(map(str, settings.clients))
-        logger.warning("listening beyond loopback; clients of %s are served", nets)
-    if remark is not None:
-        logger.warning("%s", remark)
-    outside = authority.outside(policy.hosts())
-    if outside:
+    if address.address is None or not address.address.is_loopback:
+        networks = ", ".join(map(str, settings.clients))
+        logger.warning("listening beyond loopback; clients of %s are served", networks)
+    if parts.remark is not None:
+        logger.warning("%s", parts.remark)
+    if outside := parts.authority.outside(policy.hosts()):
         logger.warning(
             "the CA's name constraints leave out %d allowed hosts, among them %s; "
             "mend: claude-proxy ca rotate --constrain",
             len(outside),
             outside[0],
         )
+    rules = "1 rule" if policy.rules_count == 1 else f"{policy.rules_count} rules"
     _say(
         settings,
         f"claude-proxy listens on http://{address}\n"
-        f"  CA certificate: {authority.certificate_path}\n"
-        f"  allowlist:      {path} ({policy.rules_count} rules)\n"
+        f"  CA certificate: {parts.authority.certificate_path}\n"
+        f"  allowlist:      {parts.path} ({rules})\n"
         f"  audit log:      {database_in(settings.statedir)}\n"
         "All other hosts are denied. Press Ctrl+C to stop.",
     )
@@ -380,9 +247,3 @@ def _say(settings: Settings, text: str) -> None:
     with contextlib.suppress(OSError):
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
-
-
-def _note(store: AuditStore, notice: Notice) -> None:
-    """Record a notice; that it cannot be is said by the next decision."""
-    with contextlib.suppress(AuditError):
-        store.record(notice)

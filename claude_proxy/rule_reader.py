@@ -5,8 +5,11 @@ with its place and how to mend it; a value is never ignored, corrected or guesse
 """
 
 import difflib
+import json
 import re
-from collections.abc import Callable, Iterable, Mapping as Lookup
+import unicodedata
+from collections.abc import Callable, Iterable
+from collections.abc import Mapping as Lookup
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 
@@ -51,10 +54,18 @@ _OTHER_NAMES = {
     "url": "host",
 }
 
+# For each field that is a list: an example, and what its absence means.
+_LISTS = {
+    "ports": ("[443, 8443]", "delete the line"),
+    "methods": ("[GET, HEAD]", "delete the line to mean every method"),
+    "paths": ('["/v1/**"]', "delete the line to mean every path"),
+    "addresses": ('["10.1.2.0/24"]', "delete the line"),
+}
+
 _DEFAULT_PORT = {Scheme.HTTPS: 443, Scheme.HTTP: 80}
 _MAX_PORT = 65535
-_MAX_LISTED = 8  # choices named in one message
 
+_is_range = re.compile(r"[0-9]+ *[-:] *[0-9]+").fullmatch
 _is_port = re.compile(r"[1-9][0-9]{0,4}").fullmatch
 _url = re.compile(
     r"""(?P<scheme>[a-z][a-z0-9+.-]*://)? (?:[^/@]*@)?
@@ -62,13 +73,12 @@ _url = re.compile(
         (?:[?\#].*)? """,
     re.VERBOSE | re.IGNORECASE,
 ).fullmatch
+_is_plain = re.compile(r"[A-Z]{3,}|[a-z]{4,}|[a-z][a-z0-9-]*(\.[a-z0-9-]+)+").fullmatch
 _missing_space = re.compile(rf"({'|'.join((*ALLOW_FIELDS, 'preset'))}):(.*)").fullmatch
 
 # What YAML 1.1 makes of plain words (`NO`, `1.10`, `~`). Its readers disagree, as YAML 1.2 dropped
 # most of it; so where a text is wanted, such a word must stand in quotes.
-_RESOLVERS: Lookup[str, list[tuple[str, re.Pattern[str]]]] = (
-    yaml.SafeLoader.yaml_implicit_resolvers
-)
+_RESOLVERS: Lookup[str, list[tuple[str, re.Pattern[str]]]] = yaml.SafeLoader.yaml_implicit_resolvers
 _TYPES = {"bool": "a boolean", "float": "a number", "int": "a number", "timestamp": "a date"}
 
 
@@ -100,7 +110,7 @@ class RuleReader:
         """Return the rule for an entry with fields."""
         before = len(self._problems)
         fields = self._fields(node, key, DENY_FIELDS if deny else ALLOW_FIELDS, deny=deny)
-        if "host" not in fields:
+        if "host" not in fields and len(self._problems) == before and node.whole:
             self._problems.add(
                 "the entry names no host", node, key=key, mend="add a line: host: example.com"
             )
@@ -158,17 +168,28 @@ class RuleReader:
     # One method a field: each returns None once it has noted a problem.
 
     def _host(self, node: Node, key: str) -> HostPattern | None:
+        if isinstance(node, Scalar) and node.plain and _is_number(node):
+            mend = "name a host, such as example.com"
+            self._problems.add(f"{node.text} is a number, not a host", node, key=key, mend=mend)
+            return None
         text = self._text(node, key)
         if text is None:
             return None
         try:
-            return HostPattern.parse(text)
+            pattern = HostPattern.parse(text)
         except PatternError as error:
-            self._problems.add(error.what, node, key=key, mend=_host_mend(text) or error.mend)
+            mend = _network_mend(text, error) or _host_mend(text) or error.mend
+            self._problems.add(error.what, node, key=key, mend=mend)
             return None
+        if not text.isascii() and _mixes_scripts(text):
+            mend = f'write "{pattern}" if that is the host you mean'
+            what = f"{quoted(text)} has letters that look like others but are not"
+            self._problems.add(what, node, key=key, mend=mend)
+            return None
+        return pattern
 
     def _ports(self, node: Node, key: str) -> frozenset[int] | None:
-        ports = self._list(node, key, self._port, example="[443, 8443]")
+        ports = self._list(node, key, self._port, _LISTS["ports"])
         return None if ports is None else frozenset(ports)
 
     def _port(self, node: Node, key: str) -> int | None:
@@ -181,10 +202,9 @@ class RuleReader:
                 f"the port {quoted(node.text)} is in quotes", node, key=key, mend=mend
             )
         elif not _is_port(node.text):
-            shown = node.text or "nothing"
-            self._problems.add(
-                f"{shown} is not a port number", node, key=key, mend=f"write {range_}"
-            )
+            what = f"{node.text or 'nothing'} is not a port number"
+            mend = "name each port" if _is_range(node.text) else f"write {range_}"
+            self._problems.add(what, node, key=key, mend=mend)
         elif int(node.text) > _MAX_PORT:
             self._problems.add(
                 f"the port {node.text} is above {_MAX_PORT}", node, key=key, mend=f"write {range_}"
@@ -202,7 +222,7 @@ class RuleReader:
         return None if text is None else Tls(text)
 
     def _methods(self, node: Node, key: str) -> frozenset[str] | None:
-        methods = self._list(node, key, self._method, example="[GET, HEAD]")
+        methods = self._list(node, key, self._method, _LISTS["methods"])
         return None if methods is None else frozenset(methods)
 
     def _method(self, node: Node, key: str) -> str | None:
@@ -222,7 +242,7 @@ class RuleReader:
         return None
 
     def _paths(self, node: Node, key: str) -> tuple[PathGlob, ...] | None:
-        paths = self._list(node, key, self._path, example='["/v1/**"]')
+        paths = self._list(node, key, self._path, _LISTS["paths"])
         return None if paths is None else tuple(paths)
 
     def _path(self, node: Node, key: str) -> PathGlob | None:
@@ -241,34 +261,32 @@ class RuleReader:
             return None
 
     def _addresses(self, node: Node, key: str) -> tuple[Network, ...] | None:
-        networks = self._list(node, key, self._network, example='["10.1.2.0/24"]')
+        networks: list[Network] | None
+        networks = self._list(node, key, self._network, _LISTS["addresses"])
         return None if networks is None else tuple(networks)
 
     def _network(self, node: Node, key: str) -> Network | None:
         text = self._text(node, key)
         if text is None:
             return None
+        what = f"{quoted(text)} is neither an IP address nor a network"
+        mend = 'write an address or a network, such as "10.1.2.0/24"'
         try:
-            pattern = HostPattern.parse(text)
+            network: Network | None = HostPattern.parse(text).network
         except PatternError as error:
-            network, what, mend = None, error.what, _network_mend(text) or error.mend
-        else:
-            network, what, mend = pattern.network, "", ""
+            network = None
+            if (better := _network_mend(text, error)) is not None:
+                what, mend = error.what, better
         if network is None:
-            self._problems.add(
-                what or f"{quoted(text)} is neither an IP address nor a network",
-                node,
-                key=key,
-                mend=mend or 'write an address or a network, such as "10.1.2.0/24"',
-            )
+            self._problems.add(what, node, key=key, mend=mend)
         return network
 
     def _text(self, node: Node, key: str) -> str | None:
         if isinstance(node, Broken):
             return None
         if not isinstance(node, Scalar):
-            kind = "a list" if isinstance(node, Sequence) else "a mapping"
-            self._problems.add(f"{kind} where a text belongs", node, key=key, mend="write a text")
+            what = "a list" if isinstance(node, Sequence) else "a mapping"
+            self._problems.add(f"{what} where a text belongs", node, key=key, mend="write a text")
             return None
         kind = _type_of(node) if node.plain else None
         if kind is None:
@@ -292,21 +310,23 @@ class RuleReader:
         return None
 
     def _list[T](
-        self, node: Node, key: str, read: Callable[[Node, str], T | None], *, example: str
+        self,
+        node: Node,
+        key: str,
+        read: Callable[[Node, str], T | None],
+        example_and_absence: tuple[str, str],
     ) -> list[T] | None:
         """Return the items of a list that is neither empty nor repeats itself."""
         name = key.rpartition(".")[2]
-        if not isinstance(node, Sequence):
-            missing = isinstance(node, Scalar) and node.plain and _type_of(node) == "null"
-            what = f"{name} is empty" if missing else f"{name} is not a list"
-            mend = f"write {name}: [{node.text}]" if isinstance(node, Scalar) and node.text else ""
-            self._problems.add(
-                what, node, key=key, mend=mend if mend and not missing else f"write {name}: {example}"
-            )
-            return None
-        if not node.items:
-            mend = f"leave {name} out to mean all of them, or name some: {name}: {example}"
+        example, absence = example_and_absence
+        if isinstance(node, Sequence) and not node.items:
+            mend = f"name some, as in {name}: {example}, or {absence}"
             self._problems.add(f"{name} is an empty list", node, key=key, mend=mend)
+            return None
+        if not isinstance(node, Sequence):
+            given = node.text if isinstance(node, Scalar) and _type_of(node) != "null" else ""
+            mend = f"write {name}: {f'[{given}]' if given else example}"
+            self._problems.add(f"{name} is not a list", node, key=key, mend=mend)
             return None
         values: list[T] = []
         for index, item in enumerate(node.items):
@@ -363,7 +383,62 @@ class RuleReader:
             )
 
 
+def facts_of(rule: Rule) -> dict[str, Any]:
+    """Return every field of a rule, defaults too, as JSON spells it; null stands for all."""
+    return {
+        "host": rule.name,
+        "scheme": rule.scheme,
+        "ports": None if rule.ports is None else sorted(rule.ports),
+        "methods": None if rule.methods is None else sorted(rule.methods),
+        "paths": None if rule.paths is None else [glob.text for glob in rule.paths],
+        "tls": rule.tls,
+        "addresses": [str(network) for network in rule.addresses],
+        "note": rule.note,
+        "source": str(rule.source),
+    }
+
+
+def entry_of(rule: Rule) -> str:
+    """Return a rule of `allow` as one line of an allowlist, without what goes without saying."""
+    facts = facts_of(rule)
+    said = {"host": facts.pop("host")}
+    if rule.scheme is Scheme.HTTP:
+        said["scheme"] = facts["scheme"]
+    if rule.scheme is not None and rule.ports != frozenset({_DEFAULT_PORT[rule.scheme]}):
+        said["ports"] = facts["ports"]
+    if rule.tls is Tls.PASSTHROUGH:
+        said["tls"] = facts["tls"]
+    for name in ("methods", "paths", "addresses", "note"):
+        if facts[name]:
+            said[name] = facts[name]
+    if len(said) == 1:
+        return _flow(rule.name)
+    return "{" + ", ".join(f"{name}: {_flow(value)}" for name, value in said.items()) + "}"
+
+
+def _flow(value: Any) -> str:
+    """Return a value in YAML's flow style, in quotes wherever plain could be misread."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_flow, value))}]"
+    if isinstance(value, int) or _is_plain(value):
+        return str(value)
+    return json.dumps(value, ensure_ascii=False)
+
+
 _HTTPS_PORTS = frozenset({_DEFAULT_PORT[Scheme.HTTPS]})
+
+
+def _mixes_scripts(text: str) -> bool:
+    """Tell whether a label has Latin letters beside Cyrillic or Greek ones, their look-alikes."""
+    for label in text.split("."):
+        scripts = {unicodedata.name(letter, "").partition(" ")[0] for letter in label}
+        if len(scripts & {"LATIN", "CYRILLIC", "GREEK"}) > 1:
+            return True
+    return False
+
+
+def _is_number(node: Scalar) -> bool:
+    return node.text[:1].isdecimal() and _type_of(node) == "a number"
 
 
 def _type_of(node: Scalar) -> str | None:
@@ -388,11 +463,17 @@ def _mend_of_field(name: str, known: tuple[str, ...], *, deny: bool) -> str:
     other = _OTHER_NAMES.get(name.lower())
     if other in known:
         return f"write {other}"
+    if "." in name:
+        return f'to name a host, write "- {name}" without a colon, or "- host: {name}"'
     return nearest(name.lower(), known) or f"use one of {_listed(known)}"
 
 
 def _host_mend(text: str) -> str | None:
     """Return the entry that a URL or the like was meant to be, if it can be told."""
+    if not text.strip():
+        return None
+    if any(character.isspace() or character == "," for character in text):
+        return 'begin each host with a "- " of its own, all of them indented alike'
     if (found := _missing_space(text)) is not None and not found[2].isdecimal():
         return f"put a space after the colon: {found[1]}: {found[2].strip() or '...'}"
     found = _url(text)
@@ -418,21 +499,33 @@ def _host_mend(text: str) -> str | None:
     return f"write {{{', '.join(fields)}}}" if len(fields) > 1 else f'write "{host}"'
 
 
-def _network_mend(text: str) -> str | None:
+def _network_mend(text: str, error: PatternError) -> str | None:
+    """Return the mend for what is a network but not spelled as one, None if it is none."""
     try:
         network = ip_network(text, strict=False)
     except ValueError:
         return None
     address, _, prefix = text.partition("/")
-    if prefix == str(network.prefixlen) and network.prefixlen:
+    if prefix == str(network.prefixlen) != "0" and address != str(network.network_address):
         return f'write "{network}" for the network, or "{address}" for the one address'
-    return None
+    return error.mend
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """Return the mend that names the known word most like `name`, if one is like it."""
-    found = difflib.get_close_matches(name, list(known), n=1)
-    return f"did you mean {found[0]}?" if found else None
+    near = difflib.get_close_matches(name, list(known), n=3)
+    if not near:
+        return None
+    # Among the likeliest, people get beginnings right: "clod" is claude, not vscode.
+    best = max(near, key=lambda word: _common_start(word, name))
+    return f"did you mean {best}?"
+
+
+def _common_start(one: str, other: str) -> int:
+    return next(
+        (at for at, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]),
+        min(len(one), len(other)),
+    )
 
 
 def _listed(words: Iterable[str]) -> str:

@@ -10,8 +10,9 @@ bomb meets a bound of ours and not the interpreter's.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import yaml
@@ -29,20 +30,15 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 # What must not stand anywhere, comments included. YAML 1.1 takes NEL, LS and PS for line breaks,
 # so a comment may end where no editor shows it; the bidirectional controls reorder what is shown.
-_HIDING = re.compile(
-    "(?P<control>[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x80-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff])"
-    "|(?P<newline>\r(?!\n)|[\x85\u2028\u2029])"
-    "|(?P<bidi>[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069])"
-    "|(?P<invisible>[\u00ad\u200b\u2060\ufeff])"
-    "|(?P<tab>^ *\t)",
-    re.MULTILINE,
-)
-_HIDING_NAMES = {
-    "control": "a control character",
-    "newline": "an unusual line break",
-    "bidi": "a character that reorders the text around it",
-    "invisible": "an invisible character",
+_HIDING = {
+    "a control character": "\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff",
+    "an unusual line break": "\x85\u2028\u2029",
+    "a character that reorders the text around it": "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069",
+    "an invisible character": "\u00ad\u200b\u2060\ufeff",
 }
+_hiding = re.compile(f"[{''.join(_HIDING.values())}]").finditer
+_lone_return = re.compile(r"\r(?!\n)").finditer
+_indenting_tab = re.compile(r"^ *\t", re.MULTILINE).finditer
 
 
 @dataclass(slots=True)
@@ -66,11 +62,12 @@ class Sequence:
 
 @dataclass(slots=True)
 class Mapping:
-    """A mapping in the file's order; of duplicate keys only the first is kept."""
+    """A mapping in the file's order; `whole` unless keys that cannot stay are left out."""
 
     line: int
     column: int
     entries: "list[tuple[Scalar, Node]]" = field(default_factory=list)
+    whole: bool = True
 
 
 @dataclass(slots=True)
@@ -131,8 +128,12 @@ def quoted(text: str) -> str:
     """Return `text` as an error message quotes it: bounded, and harmless at a terminal."""
     if len(text) > _QUOTED_CHARACTERS:
         text = text[: _QUOTED_CHARACTERS - 1] + "…"
-    shown = (c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
-    return f'"{"".join(shown)}"'
+    return f'"{harmless(text)}"'
+
+
+def harmless(text: str) -> str:
+    """Return `text` with whatever a terminal would obey, or could not show, escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def decode(raw: bytes, name: str) -> str:
@@ -162,18 +163,15 @@ def parse(text: str, problems: Problems) -> Node | None:
         return None
     builder = _Builder(problems)
     try:
-        for event in _events(text):
+        # Not `yaml.parse`, which asks twice for each event: there may be a million.
+        for event in iter(_LOADER(text).get_event, None):
             builder.take(event)
             if builder.stopped:
                 break
     except yaml.MarkedYAMLError as error:
-        _note_syntax_error(text, error, problems)
+        _note_syntax_error(error, problems)
         return None
     return builder.root
-
-
-def _events(text: str) -> Iterator[Any]:
-    return yaml.parse(text, Loader=_LOADER)
 
 
 def _too_large(name: str) -> ConfigError:
@@ -185,44 +183,43 @@ def _too_large(name: str) -> ConfigError:
 
 
 def _note_hiding_characters(text: str, problems: Problems) -> None:
-    for found in _HIDING.finditer(text):
-        position = found.end() - 1
-        line = text.count("\n", 0, position) + 1
-        column = position - text.rfind("\n", 0, position)
-        if found.lastgroup == "tab":
-            problems.add_at("a tab in the indentation", line, column, mend="indent by spaces")
-        else:
-            name = _HIDING_NAMES[str(found.lastgroup)]
-            code = f"U+{ord(text[position]):04X}"
-            problems.add_at(f"{name} ({code}) in the file", line, column, mend="delete it")
-        if len(problems) > MAX_PROBLEMS:
-            return
+    for found in islice(_hiding(text), MAX_PROBLEMS):
+        name = next(name for name, those in _HIDING.items() if re.match(f"[{those}]", found[0]))
+        what = f"{name} (U+{ord(found[0]):04X}) in the file"
+        problems.add_at(what, *_place_of(text, found.start()), mend="delete it")
+    for found in islice(_lone_return(text), MAX_PROBLEMS):
+        what = "a carriage return without a line feed"
+        mend = "save the file with ordinary line ends"
+        problems.add_at(what, *_place_of(text, found.start()), mend=mend)
+    for found in islice(_indenting_tab(text), MAX_PROBLEMS):
+        place = _place_of(text, found.end() - 1)
+        problems.add_at("a tab in the indentation", *place, mend="indent by spaces")
 
 
-def _note_syntax_error(text: str, error: yaml.MarkedYAMLError, problems: Problems) -> None:
+def _place_of(text: str, position: int) -> tuple[int, int]:
+    """Return the line and column of a character, both counted from 1."""
+    return text.count("\n", 0, position) + 1, position - text.rfind("\n", 0, position)
+
+
+def _note_syntax_error(error: yaml.MarkedYAMLError, problems: Problems) -> None:
+    what = " ".join(str(error.problem or error.context).split())
+    context = str(error.context or "")
     mark = error.problem_mark or error.context_mark
+    mend = "compare its indentation with the lines above; quote a value that holds ': ' or ' #'"
+    if "alias" in context:
+        what = "a value without quotes cannot begin with *"
+        mark = error.context_mark or mark
+        mend = 'put the pattern in quotes: "*.example.com"'
+    elif "cannot start any token" in what:
+        mend = "put the value in quotes"
+    elif "quoted scalar" in context or "flow" in context:
+        # Where it began: the end, where the parser gave up, may be a hundred lines below.
+        mark = error.context_mark or mark
+        mend = "close what opens here"
+    elif "simple key" in context:
+        mark = error.context_mark or mark
     line, column = (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
-    lines = text.split("\n")
-    source = lines[line - 1] if line <= len(lines) else ""
-    if "alias" in f"{error.context} {error.problem}":
-        star = source.rfind("*", 0, column)
-        problems.add_at(
-            "a plain value cannot begin with *",
-            line,
-            star + 1 if star >= 0 else column,
-            mend='put the pattern in quotes: "*.example.com"',
-        )
-        return
-    detail = " ".join(str(error.problem or error.context).split())
-    problems.add_at(f"this is not YAML: {detail}", line, column, mend=_syntax_mend(source, column))
-
-
-def _syntax_mend(source: str, column: int) -> str:
-    if source[column - 1 : column] in {"@", "`", "%"}:
-        return "put the value in quotes"
-    if source.count('"') % 2 or source.count("'") % 2:
-        return "close the quotes"
-    return "compare its indentation with the lines above; quote a value that holds ': ' or ' #'"
+    problems.add_at(f"this is not YAML: {what}", line, column, mend=mend)
 
 
 class _Builder:
@@ -236,21 +233,23 @@ class _Builder:
         self._open: list[Sequence | Mapping] = []
         # For each open mapping: the key that waits for its value, and where each key was first.
         self._keys: list[tuple[list[Scalar | Broken], dict[str, int]]] = []
+        self._takers: dict[type[Any], Callable[[Any], None]] = {
+            yaml.ScalarEvent: self._take_scalar,
+            yaml.SequenceStartEvent: self._begin,
+            yaml.MappingStartEvent: self._begin,
+            yaml.SequenceEndEvent: self._end,
+            yaml.MappingEndEvent: self._end,
+            yaml.AliasEvent: self._take_alias,
+            yaml.DocumentStartEvent: self._begin_document,
+        }
 
     def take(self, event: Any) -> None:
         """Take the next event into account."""
-        if isinstance(event, yaml.ScalarEvent):
-            self._take_scalar(event)
-        elif isinstance(event, yaml.SequenceStartEvent | yaml.MappingStartEvent):
-            self._begin(event)
-        elif isinstance(event, yaml.SequenceEndEvent | yaml.MappingEndEvent):
-            self._end()
-        elif isinstance(event, yaml.AliasEvent):
-            self._take_alias(event)
-        elif isinstance(event, yaml.DocumentStartEvent):
-            self._begin_document(event)
+        taker = self._takers.get(type(event))
+        if taker is not None:
+            taker(event)
 
-    def _take_scalar(self, event: yaml.ScalarEvent) -> None:
+    def _take_scalar(self, event: Any) -> None:
         mark = event.start_mark
         if event.anchor is not None or event.tag is not None:
             self._note_decoration(event)
@@ -270,7 +269,7 @@ class _Builder:
         self._open.append(node)
         self._keys.append(([], {}))
 
-    def _end(self) -> None:
+    def _end(self, _event: Any) -> None:
         self._open.pop()
         self._keys.pop()
 
@@ -280,7 +279,7 @@ class _Builder:
         self._problems.add(
             f"an alias (*{event.anchor})",
             node,
-            mend=f'write out what it stands for; if a pattern is meant, quote it: "*{event.anchor}"',
+            mend=f'write out what it stands for; quote a pattern: "*{event.anchor}"',
         )
         self._place(node)
 
@@ -296,7 +295,8 @@ class _Builder:
     def _note_decoration(self, event: Any) -> None:
         """Report an anchor or a tag; the value itself is read on as if it were not there."""
         mark = event.start_mark
-        name = f"an anchor (&{event.anchor})" if event.anchor is not None else f"a tag ({event.tag})"
+        tag = str(event.tag).replace("tag:yaml.org,2002:", "!!")
+        name = f"a tag ({tag})" if event.anchor is None else f"an anchor (&{event.anchor})"
         self._problems.add_at(name, mark.line + 1, mark.column + 1, mend="delete it")
 
     def _place(self, node: Node) -> None:
@@ -312,6 +312,8 @@ class _Builder:
             key = waiting.pop()
             if isinstance(key, Scalar):
                 parent.entries.append((key, node))
+            else:
+                parent.whole = False
         else:
             waiting.append(self._key_of(node, seen))
 

@@ -24,7 +24,7 @@ def _nothing_of_the_users(tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         yield
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def program() -> FindProgram:
     """Return a function that finds a program, and skips the test that has none."""
 
@@ -62,6 +62,12 @@ class NothingSkips:
             terminalreporter.section("skipped, which CI does not allow", red=True)
             for nodeid in self._skipped:
                 terminalreporter.line(nodeid)
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark what lies in `e2e/`, so that `make unit` can leave it out."""
+    if ROOT / "tests" / "e2e" in item.path.parents:
+        item.add_marker("e2e")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -24,11 +24,14 @@ FLOORS = {
     "options": 1,
     "strict_yaml": 1,
     "rule_reader": 1,
+    "allowlist_edit": 1,
     "presets": 1,
     "allowlist": 1,
     # 2: one resource each
     "audit": 2,
     "ca": 2,
+    "policyfile": 2,
+    "logs": 2,
     "dialer": 2,
     # 3: adapters
     "gate": 3,
@@ -81,6 +84,7 @@ ARGUED_IMPORTS = {
     # Reads text that is handed to it.
     ("strict_yaml", "yaml"),
     ("rule_reader", "yaml"),
+    ("allowlist_edit", "yaml"),
 }
 
 # Builtins by which a pure module could do something.

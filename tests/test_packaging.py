@@ -92,7 +92,7 @@ def test_the_version_is_told_once(wheel: Path) -> None:
     [
         (["--version"], f"claude-proxy, version {__version__}"),
         (["presets"], "claude-min"),
-        (["presets", "claude"], "allow:"),
+        (["presets", "claude"], "api.anthropic.com"),
         (["schema"], '"$schema"'),
         (["check", "https://api.anthropic.com/"], "allowed"),
     ],

@@ -6,6 +6,7 @@ in a copy of pyproject.toml, and the addresses are taken out again: what pins a 
 hash, wherever it is fetched from.
 """
 
+import os
 import re
 import subprocess
 import sys
@@ -41,7 +42,9 @@ def lock() -> str:
         if (ROOT / "poetry.lock").exists():
             (copy / "poetry.lock").write_text((ROOT / "poetry.lock").read_text("utf-8"), "utf-8")
         subprocess.run(
-            [sys.executable, "-m", "poetry", "lock", "-C", directory, *sys.argv[1:]], check=True
+            [sys.executable, "-m", "poetry", "lock", "-C", directory, *sys.argv[1:]],
+            env=os.environ | {"POETRY_VIRTUALENVS_CREATE": "false"},  # resolving needs none
+            check=True,
         )
         text = (copy / "poetry.lock").read_text("utf-8")
         text = re.sub(r"\n\[package\.source\]\n(?:\w+ = .*\n)+", "", text)

@@ -4,7 +4,6 @@ Whether a stream may pass was settled in its layer (`layers.http2`); by the time
 nothing may be enforced any more, because bodies leave as they come.
 """
 
-import time
 from collections.abc import Callable
 
 from mitmproxy import http
@@ -36,8 +35,7 @@ class Streams:
         answer.headers.pop("alt-svc", None)
         answer.stream = _counting(flow, "bytes_down")
         if passage is not None:
-            passage.status = answer.status_code
-            passage.first_byte = time.monotonic()
+            self._gate.answered(passage, answer.status_code)
 
     def response(self, flow: http.HTTPFlow) -> None:
         """Record an exchange that is complete."""

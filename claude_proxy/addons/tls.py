@@ -1,10 +1,11 @@
-"""Hands mitmproxy's TLS layers their OpenSSL connections: our leaves inwards, verified roots outwards.
+"""Hands mitmproxy's TLS layers their OpenSSL connections: our leaves in, verified names out.
 
 Which names may be connected to was settled before; here the leaf gets the judged name, and the
 upstream must prove the same name (in its SAN; a common name proves nothing).
 """
 
 from functools import lru_cache
+from typing import Any
 
 from mitmproxy import tls
 from mitmproxy.addons.tlsconfig import TlsConfig
@@ -57,7 +58,7 @@ def _server_context(leaf: Leaf) -> SSL.Context:
     return context
 
 
-def _select_protocol(_: SSL.Connection, offers: list[bytes]) -> bytes | object:
+def _select_protocol(_: SSL.Connection, offers: list[bytes]) -> Any:
     for offer in offers:
         if offer in _PROTOCOLS:
             return offer

@@ -12,7 +12,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final
 
-from claude_proxy.audit.database import connect, wal_of
+from claude_proxy.audit.database import BUSY_S, connect, wal_of
 
 # Some thousand decisions. Less would mean more fsyncs, more would be slower to read back.
 ENOUGH_BYTES: Final = 4 * 1024 * 1024
@@ -55,16 +55,19 @@ class Checkpointer:
             self._wake.wait()
 
 
-def checkpoint(path: Path, *, too_much_bytes: int = TOO_MUCH_BYTES) -> None:
+def checkpoint(
+    path: Path,
+    *,
+    rounds: int = _ROUNDS,
+    too_much_bytes: int = TOO_MUCH_BYTES,
+    patience_s: float = BUSY_S,
+) -> None:
     """Copy the log of the database at `path` into it, and let the log begin anew if possible."""
-    with closing(connect(path)) as connection:
+    with closing(connect(path, timeout_s=patience_s)) as connection:
         connection.execute("PRAGMA synchronous=NORMAL")
         connection.execute("PRAGMA wal_autocheckpoint=0")
         connection.execute(f"PRAGMA journal_size_limit={2 * ENOUGH_BYTES}")
-        for _ in range(_ROUNDS):
-            if _copied_all(connection, "PASSIVE"):
-                break
-        else:
+        if not any(_copied_all(connection, "PASSIVE") for _ in range(rounds)):
             if wal_of(path).stat().st_size < too_much_bytes:
                 return  # decisions keep coming; there will be a gap
             if not _copied_all(connection, "RESTART"):

@@ -87,17 +87,24 @@ def open_for_writing(
 
     Raises ConfigError if the file, its directory or its content is not fit to hold evidence.
     """
-    _prepare_directory(path.parent)
-    for name in (path, wal_of(path), shm_of(path)):
-        _check_file(name)
-    _make_file(path)
+    try:
+        _prepare_directory(path.parent)
+        for name in (path, wal_of(path), shm_of(path)):
+            _check_file(name)
+        _make_file(path)
+    except OSError as error:
+        raise ConfigError(
+            f"the audit log cannot be made: {error.strerror}",
+            where=str(error.filename or path),
+            mend=f"mend what stands in its way, or {_ELSEWHERE}",
+        ) from error
     try:
         connection = connect(path, timeout_s=patience_s)
     except sqlite3.Error as error:
         raise _unusable(path, error) from error
     try:
         _adopt(connection, path, patience_s, migrations)
-        connection.execute(f"PRAGMA busy_timeout={int(BUSY_S * 1000)}")
+        be_patient(connection, BUSY_S)
     except sqlite3.Error as error:
         connection.close()
         raise _unusable(path, error) from error
@@ -133,6 +140,11 @@ def connect(path: Path, *, timeout_s: float = BUSY_S, mode: str = "rw") -> sqlit
     )
 
 
+def be_patient(connection: sqlite3.Connection, seconds: float) -> None:
+    """Set how long a statement waits for another connection's lock."""
+    connection.execute(f"PRAGMA busy_timeout={int(seconds * 1000)}")
+
+
 def wal_of(path: Path) -> Path:
     """Return the write-ahead log of the database at `path`."""
     return path.with_name(f"{path.name}-wal")
@@ -144,15 +156,8 @@ def shm_of(path: Path) -> Path:
 
 
 def _prepare_directory(directory: Path) -> None:
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = directory.stat()
-    except OSError as error:
-        raise ConfigError(
-            f"the state directory cannot be made: {error.strerror}",
-            where=str(directory),
-            mend=f"mend what stands in its way, or {_ELSEWHERE}",
-        ) from error
+    _make_directories(directory)
+    status = directory.stat()
     _check_owner(status, directory, "the state directory")
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise ConfigError(
@@ -166,6 +171,13 @@ def _prepare_directory(directory: Path) -> None:
             where=str(directory),
             mend=f"run `chmod u+rwx {directory}`, or {_ELSEWHERE}",
         )
+
+
+def _make_directories(directory: Path) -> None:
+    # Not `parents=True`, which gives those above the mode that the umask leaves.
+    if not directory.exists():
+        _make_directories(directory.parent)
+        directory.mkdir(mode=0o700, exist_ok=True)
 
 
 def _check_owner(status: os.stat_result, path: Path, name: str) -> None:
@@ -199,25 +211,18 @@ def _check_file(path: Path) -> None:
 
 def _make_file(path: Path) -> None:
     """Make the file, and nobody but its owner a reader; SQLite gives its others the same mode."""
-    try:
-        # Opened here before any connection exists: closing a descriptor of a database that
-        # SQLite has open would drop SQLite's locks on it (POSIX locks belong to the process).
-        if not path.exists():
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
-        path.chmod(0o600)
-    except OSError as error:
-        raise ConfigError(
-            f"the audit log cannot be made: {error.strerror}",
-            where=str(path),
-            mend=f"mend what stands in its way, or {_ELSEWHERE}",
-        ) from error
+    if not path.exists():
+        # Before any connection exists: to close a descriptor of a database that SQLite has open
+        # would drop SQLite's locks on it, as POSIX locks belong to the process.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+    path.chmod(0o600)
 
 
 def _adopt(
     connection: sqlite3.Connection, path: Path, patience_s: float, migrations: Sequence[str]
 ) -> None:
     """Bring the file to WAL mode and the newest schema."""
-    connection.execute(f"PRAGMA page_size={_PAGE_BYTES}")
+    connection.execute(f"PRAGMA page_size={_PAGE_BYTES}")  # only a file without tables takes it
     _check_identity(connection, path, len(migrations))
     _set_wal(connection, path, patience_s)
     connection.execute("PRAGMA synchronous=NORMAL")

@@ -17,7 +17,9 @@ from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.events import OPAQUE, DecisionMade, Notice, OutcomeSeen, Phase
 
 _BUSY_S: Final = 5.0
-_NEWEST_ID: Final = (1 << 63) - 1
+_PAGE_ROWS: Final = 1000
+_LOOK_BACK_NS: Final = 5_000_000_000
+_OUTCOME_AWAITED_NS: Final = 1_000_000_000
 
 # `sinks.is_told` in SQL: what is news in itself.
 _TOLD: Final = (
@@ -63,11 +65,11 @@ class HostFilter:
         host = f"[{self.host}]" if ":" in self.host else self.host
         parts, values = [], []
         if self.itself:
-            parts.append("substr(d.target, 1, length(?)) = ? OR d.target = ?")
+            parts.append("substr(lower(d.target), 1, length(?)) = ? OR lower(d.target) = ?")
             values += [f"{host}:", f"{host}:", self.host]
         if self.below:
             # No host holds a colon, so this is the end of the name and the start of the port.
-            parts.append("instr(d.target, ?) > 1")
+            parts.append("instr(lower(d.target), ?) > 1")
             values.append(f".{host}:")
         return f"({' OR '.join(parts)})", values
 
@@ -87,16 +89,23 @@ class Selection:
         return self.allowed is None and self.host is None
 
 
+class NoAuditLogError(ClaudeProxyError):
+    """No proxy has written an audit log here yet."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            "there is no audit log yet",
+            where=str(path),
+            mend="start claude-proxy first, or name its state directory with --statedir",
+        )
+
+
 class AuditReader:
     """Read-only access to one audit log."""
 
     def __init__(self, path: Path) -> None:
         if not path.exists():
-            raise ClaudeProxyError(
-                "there is no audit log yet",
-                where=str(path),
-                mend="start claude-proxy first, or name its state directory with --statedir",
-            )
+            raise NoAuditLogError(path)
         self._path = path
         try:
             self._connection = connect(path, timeout_s=_BUSY_S, mode="ro")
@@ -127,7 +136,9 @@ class AuditReader:
         """Return the first `limit` entries with an id above `number`, oldest first."""
         return self._entries(selection, max(selection.since_ns, number + 1), limit, newest=False)
 
-    def _entries(self, selection: Selection, start: int, limit: int, *, newest: bool) -> list[Entry]:
+    def _entries(
+        self, selection: Selection, start: int, limit: int, *, newest: bool
+    ) -> list[Entry]:
         order = "DESC" if newest else "ASC"
         entries: list[Entry] = list(self._attempts(selection, start, limit, order))
         if selection.notices:
@@ -149,14 +160,15 @@ class AuditReader:
             condition, more = selection.host.condition()
             conditions.append(condition)
             values += more
+        # Only words of ours are put together; what the user gave is bound.
         statement = (
-            "SELECT d.*, o.* FROM decision d LEFT JOIN outcome o ON o.decision = d.id"
+            "SELECT d.*, o.* FROM decision d LEFT JOIN outcome o ON o.decision = d.id"  # noqa: S608
             f" WHERE {' AND '.join(conditions)} ORDER BY d.id {order} LIMIT ?"
         )
         return map(_attempt_of, self._rows(statement, *values, limit))
 
     def _notices(self, start: int, limit: int, order: str) -> Iterator[Notice]:
-        statement = f"SELECT id, kind, text FROM notice WHERE id >= ? ORDER BY id {order} LIMIT ?"
+        statement = f"SELECT * FROM notice WHERE id >= ? ORDER BY id {order} LIMIT ?"  # noqa: S608
         return (Notice(*row) for row in self._rows(statement, start, limit))
 
     def _rows(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
@@ -166,6 +178,8 @@ class AuditReader:
             raise self._unreadable(error) from error
 
     def _check(self) -> None:
+        if self._rows("SELECT count(*) FROM sqlite_schema") == [(0,)]:
+            raise NoAuditLogError(self._path)  # a proxy is just now making it
         if self._rows("PRAGMA application_id") != [(APPLICATION_ID,)]:
             raise ClaudeProxyError(
                 "this is not an audit log of claude-proxy",
@@ -216,3 +230,42 @@ def _spelled(host: str) -> str:
         return normalise_host(host, unicode=True)
     except ValueError:
         return host.lower()
+
+
+class Follower:
+    """Hands out the entries that come after those already shown, each once."""
+
+    def __init__(self, path: Path, selection: Selection, shown: list[Entry]) -> None:
+        self._path = path
+        self._selection = selection
+        self._floor = shown[-1].id if shown else selection.since_ns - 1
+        self._seen: set[int] = set()
+        self._asked_ns: int | None = None
+
+    def news(self, now_ns: int) -> list[Entry]:
+        """Return what is new, oldest first; nothing while there is no file."""
+        try:
+            with AuditReader(self._path) as reader:
+                return list(self._unseen(reader, now_ns))
+        except NoAuditLogError:
+            return []
+
+    def _unseen(self, reader: AuditReader, now_ns: int) -> Iterator[Entry]:
+        asked_ns, self._asked_ns = self._asked_ns or now_ns, now_ns
+        # Two proxies on one file do not write in the order of their ids: look back a little.
+        start = max(self._floor, asked_ns - _LOOK_BACK_NS)
+        self._seen = {number for number in self._seen if number > start}
+        page: list[Entry] = reader.after(self._selection, start, _PAGE_ROWS)
+        while page:
+            for entry in page:
+                if entry.id not in self._seen and not _is_about_to_end(entry, now_ns):
+                    self._seen.add(entry.id)
+                    yield entry
+            page = reader.after(self._selection, page[-1].id, _PAGE_ROWS)
+
+
+def _is_about_to_end(entry: Entry, now_ns: int) -> bool:
+    """Tell whether the outcome, which most have within a moment, is worth waiting for."""
+    if isinstance(entry, Notice) or entry.outcome is not None or not entry.decision.allowed:
+        return False
+    return now_ns - entry.id < _OUTCOME_AWAITED_NS

@@ -11,6 +11,7 @@ import select
 import stat
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -30,10 +31,8 @@ QUEUE_BOUND = 20_000
 _GATHER_S = 0.02
 _CLOSE_S = 2.0
 _SLICE = 64
-# The owner of a quiet proxy still wants to hear of these.
-_PROBLEMS = frozenset({"policy-rejected", "limit", "audit-recovered", "lines-lost"})
-# The banner has said so already.
-_SAID_BY_THE_BANNER = frozenset({"start", "stop"})
+# What only the audit knows of; all else the proxy itself says to the person at the terminal.
+_OWN_NOTICES = frozenset({"audit-recovered", "lines-lost"})
 _NAMED_EXCHANGES = 4096
 _BOUND = 4096
 
@@ -75,12 +74,16 @@ class AppendedFile:
         if self._was_moved():
             fd = self._opened()
             os.close(self._fd)
-            self._fd = fd
+            self._fd, self._torn = fd, False
         # What follows a line that a full disk cut off must begin a line of its own.
-        start = b"\n" if self._torn else b""
-        self._torn = True
-        Descriptor(self._fd).write(start + data)
-        self._torn = False
+        data = b"\n" + data if self._torn else data
+        written = 0
+        try:
+            while written < len(data):
+                written += os.write(self._fd, data[written:])
+        finally:
+            if written:
+                self._torn = not data[:written].endswith(b"\n")
 
     def _opened(self) -> int:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -97,7 +100,7 @@ class AppendedFile:
             return True
 
 
-class LineSink:
+class LineSink(ABC):
     """Gathers lines and writes them together; counts the ones that could not be written."""
 
     def __init__(self, output: Output) -> None:
@@ -105,22 +108,27 @@ class LineSink:
         self._lines: list[str] = []
         self._lost = 0
 
+    @abstractmethod
+    def __call__(self, event: Event) -> None:
+        """Gather the line of `event`, if it is to be shown."""
+
+    @abstractmethod
+    def line_of_loss(self, count: int) -> str:
+        """Return the line that tells how many were lost."""
+
     def flush(self) -> None:
         """Write the gathered lines; a failure costs them, and is told with the next ones."""
         lines, self._lines = self._lines, []
         if not lines:
             return
-        if self._lost:
-            lines.insert(0, self.line_of_loss(self._lost))
-        text = "".join(f"{line}\n" for line in lines)
+        told = [self.line_of_loss(self._lost)] if self._lost else []
+        text = "".join(f"{line}\n" for line in told + lines)
         try:
             self._output.write(text.encode("utf-8", "backslashreplace"))
-            self._lost = 0
         except OSError:
-            self._lost += len(lines) - (1 if self._lost else 0)
-
-    def line_of_loss(self, count: int) -> str:
-        raise NotImplementedError
+            self._lost += len(lines)
+        else:
+            self._lost = 0
 
 
 class ConsoleSink(LineSink):
@@ -138,8 +146,8 @@ class ConsoleSink(LineSink):
         self._text = log_format is LogFormat.TEXT
         self._names: OrderedDict[int, str] = OrderedDict()
 
+    @override
     def __call__(self, event: Event) -> None:
-        """Gather the line of `event`, if it is to be shown."""
         if not self._shows(event):
             return
         self._lines.append(self._line_of(event) if self._text else json_line(event))
@@ -150,15 +158,12 @@ class ConsoleSink(LineSink):
         return text if self._text else json_line(Notice(time.time_ns(), "lines-lost", text))
 
     def _shows(self, event: Event) -> bool:
-        if self._verbosity is Verbosity.VERBOSE:
-            return True
         if isinstance(event, Notice):
-            if self._verbosity is Verbosity.QUIET:
-                return event.kind in _PROBLEMS
-            return not self._text or event.kind not in _SAID_BY_THE_BANNER
-        if self._verbosity is Verbosity.QUIET or isinstance(event, OutcomeSeen):
-            return False
-        return is_told(event)
+            quiet = self._verbosity is Verbosity.QUIET
+            return event.kind in _OWN_NOTICES or not (self._text or quiet)
+        if self._verbosity is not Verbosity.NORMAL:
+            return self._verbosity is Verbosity.VERBOSE
+        return isinstance(event, DecisionMade) and is_told(event)
 
     def _line_of(self, event: Event) -> str:
         if isinstance(event, Notice):
@@ -189,8 +194,8 @@ class JsonlSink(LineSink):
                 mend='name a regular file (no link) in a directory of yours, or "-"',
             ) from error
 
+    @override
     def __call__(self, event: Event) -> None:
-        """Gather the line of `event`."""
         self._lines.append(json_line(event))
 
     @override
@@ -199,37 +204,38 @@ class JsonlSink(LineSink):
 
 
 def is_told(event: DecisionMade) -> bool:
-    """Tell whether `event` is news in itself: a step towards a request that follows is not."""
-    if not event.allowed or event.phase is Phase.REQUEST:
-        return True
-    # Inside a passthrough tunnel nothing more will be seen.
-    return event.phase is Phase.CONNECT and event.scheme == OPAQUE
+    """Tell whether `event` is news in itself; an allowed step towards a request is not."""
+    return not event.allowed or event.phase is Phase.REQUEST or is_passed_through(event)
+
+
+def is_passed_through(event: DecisionMade) -> bool:
+    """Tell whether `event` allows a tunnel of which nothing more will be seen."""
+    return event.allowed and event.phase is Phase.CONNECT and event.scheme == OPAQUE
 
 
 def decision_line(event: DecisionMade) -> str:
     """Return `event` as the console shows it: "Denied: GET https://example.com/ (no-rule)"."""
     if not event.allowed:
         return f"Denied: {subject_of(event)} ({escape_field(event.reason)})"
-    passed_through = " (passthrough)" if event.scheme == OPAQUE else ""
-    return f"Allowed: {subject_of(event)}{passed_through}"
+    return f"Allowed: {subject_of(event)}{' (passthrough)' if is_passed_through(event) else ''}"
 
 
 def subject_of(event: DecisionMade) -> str:
     """Return what was asked for: "GET https://example.com/", "CONNECT example.com:443"."""
+    return " ".join(method_and_place(event))
+
+
+def method_and_place(event: DecisionMade) -> tuple[str, str]:
+    """Return how and where to: a method and a URL, or CONNECT and a target; both escaped."""
     if event.phase is Phase.CLIENT:
-        return f"client {escape_field(event.client)}"
-    return subject(event.method, event.scheme, event.target, event.path)
-
-
-def subject(method: str, scheme: str, target: str, path: str) -> str:
-    """Return one attempt as a method and a URL, or as a tunnel to a target."""
-    if method in {"", "CONNECT"} or not scheme:
-        return f"{escape_field(method) or 'CONNECT'} {escape_field(target + path)}"
-    default_port = ":443" if scheme == "https" else ":80"
+        return "client", escape_field(event.client)
+    if event.method in {"", "CONNECT"} or not event.scheme:
+        return escape_field(event.method) or "CONNECT", escape_field(event.target + event.path)
+    default_port = ":443" if event.scheme == "https" else ":80"
     # RFC 9110 section 4.2: what "OPTIONS *" asks about is the URL without a path.
-    rest = "" if path == "*" else path
-    url = f"{scheme}://{target.removesuffix(default_port)}{rest}"
-    return f"{escape_field(method)} {escape_field(url)}"
+    path = "" if event.path == "*" else event.path
+    url = f"{event.scheme}://{event.target.removesuffix(default_port)}{path}"
+    return escape_field(event.method), escape_field(url)
 
 
 def outcome_line(event: OutcomeSeen, name: str) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from claude_proxy.audit.checkpoint import ENOUGH_BYTES, Checkpointer
-from claude_proxy.audit.database import BUSY_S, open_for_writing, shrink, wal_of
+from claude_proxy.audit.database import BUSY_S, be_patient, open_for_writing, shrink, wal_of
 from claude_proxy.audit.escape import storable
 from claude_proxy.audit.sinks import Printer, Sink
 from claude_proxy.errors import AuditError, ConfigError
@@ -36,6 +36,8 @@ _TRIES: Final = 1000
 # decisions more is the same loss, and a look at each decision would cost a third of its time.
 _LOOK_EVERY_S: Final = 0.25
 
+_REOPEN_PATIENCE_S: Final = 0.05
+
 _TRIM_EVERY: Final = 128  # decisions
 _TRIM_ROWS: Final = 192  # more than come in meanwhile, and well below a millisecond
 _DAY_NS: Final = 86_400 * 1_000_000_000
@@ -53,6 +55,13 @@ _TRIM: Final = (
 
 # A later try on the same connection may succeed; after anything else the file is opened anew.
 _PASSING: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+# The fault is in what was to be written, not in the file.
+_FAULTS_OF_A_ROW: Final = (
+    sqlite3.IntegrityError,
+    sqlite3.ProgrammingError,
+    sqlite3.InterfaceError,
+    sqlite3.DataError,
+)
 
 
 class AuditStore:
@@ -115,7 +124,7 @@ class AuditStore:
         self._checkpointer.close()
         with suppress(sqlite3.Error):
             # A reader that is just now at it is no reason to wait: the next start will do it.
-            self._connection.execute("PRAGMA busy_timeout=0")
+            be_patient(self._connection, 0)
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._connection.close()
         self._broken, self._looked = True, float("inf")
@@ -129,20 +138,30 @@ class AuditStore:
         try:
             self._look_now_and_then()
             try:
-                self._insert(_INSERT_DECISION, event.id, _values_of(event))
+                number = self._insert(_INSERT_DECISION, event.id, _values_of(event))
             except UnicodeEncodeError:
                 event = _storable(event)
-                self._insert(_INSERT_DECISION, event.id, _values_of(event))
+                number = self._insert(_INSERT_DECISION, event.id, _values_of(event))
         except (sqlite3.Error, OSError, AuditError) as error:
             failure = self._fail(error)
             self._print(self._as_obeyed(event))
             raise failure from error
+        if number != event.id:
+            self._remember(event.id, number)
+            event = replace(event, id=number)
         self._print(event)
         self._untrimmed += 1
         if self._untrimmed >= _TRIM_EVERY or self._failure is not None:
             self.flush()
 
+    def _remember(self, asked: int, given: int) -> None:
+        """Keep for the outcome, which will ask for its decision by the id that it knows."""
+        self._moved[asked] = given
+        if len(self._moved) > _MOVED_KEPT:
+            del self._moved[next(iter(self._moved))]
+
     def _record_notice(self, event: Notice) -> None:
+        event = replace(event, id=event.id or time.time_ns())
         try:
             self._look_now_and_then()
             self._insert_notice(event)
@@ -155,23 +174,22 @@ class AuditStore:
         values = (storable(event.kind, _TEXT_BOUND), storable(event.text, _TEXT_BOUND))
         self._insert(_INSERT_NOTICE, event.id, values)
 
-    def _insert(self, statement: str, number: int, values: tuple[object, ...]) -> None:
+    def _insert(self, statement: str, number: int, values: tuple[object, ...]) -> int:
+        """Insert a row and return its id: the one it asks for, or the next that is free."""
         try:
             self._execute(statement, (number, *values))
         except sqlite3.IntegrityError as error:
             if error.sqlite_errorcode != sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY:
                 raise
-            self._insert_later(statement, number, values)
+            # Another proxy on this file decided in the same nanosecond.
+            return self._insert_later(statement, number, values)
+        return number
 
-    def _insert_later(self, statement: str, number: int, values: tuple[object, ...]) -> None:
-        """Insert under the next free id: another proxy on this file has taken this one."""
+    def _insert_later(self, statement: str, number: int, values: tuple[object, ...]) -> int:
         for later in range(number + 1, number + _TRIES):
             with suppress(sqlite3.IntegrityError):
                 self._execute(statement, (later, *values))
-                self._moved[number] = later
-                if len(self._moved) > _MOVED_KEPT:
-                    del self._moved[next(iter(self._moved))]
-                return
+                return later
         raise AuditError("the audit log has no free id left around this moment")
 
     def _as_obeyed(self, event: DecisionMade) -> DecisionMade:
@@ -212,7 +230,7 @@ class AuditStore:
 
     def _trim(self) -> None:
         self._untrimmed = 0
-        horizon = time.time_ns() - self._retention_ns
+        horizon = max(0, time.time_ns() - self._retention_ns)
         if self._used_bytes() > self._max_bytes:
             horizon = max(horizon, self._end_of_slice())
         elif self._number("SELECT coalesce(min(id), ?) FROM decision", horizon) >= horizon:
@@ -269,7 +287,7 @@ class AuditStore:
     def _reopen(self) -> None:
         self._connection.close()
         try:
-            self._adopt(open_for_writing(self._path, patience_s=BUSY_S))
+            self._adopt(open_for_writing(self._path, patience_s=_REOPEN_PATIENCE_S))
         except ConfigError as error:
             raise AuditError(error.what, where=error.where, mend=error.mend) from error
         self._broken = False
@@ -283,14 +301,20 @@ class AuditStore:
         return (database.st_dev, database.st_ino, wal.st_dev, wal.st_ino), wal.st_size
 
     def _fail(self, error: Exception) -> AuditError:
-        with suppress(sqlite3.Error):
-            if self._connection.in_transaction:
-                self._execute("ROLLBACK")
+        failure = _explained(error, self._path)
+        if isinstance(error, _FAULTS_OF_A_ROW):
+            return failure
         code = getattr(error, "sqlite_errorcode", None)
         if code is None or code & 0xFF not in _PASSING:
             self._broken = True
-        self._failure = _explained(error, self._path)
-        return self._failure
+        with suppress(sqlite3.Error):
+            if self._connection.in_transaction:
+                self._execute("ROLLBACK")
+            # Until it works again the next ones fail at once: one lock that is never given back
+            # must not make the event loop wait at every decision.
+            be_patient(self._connection, 0)
+        self._failure = failure
+        return failure
 
     def _tell_recovery(self) -> None:
         if self._failure is None and self._outcomes_lost == 0:
@@ -300,6 +324,7 @@ class AuditStore:
             text += f"; the outcomes of {self._outcomes_lost} attempts are lost"
         notice = Notice(time.time_ns(), "audit-recovered", text)
         self._insert_notice(notice)
+        be_patient(self._connection, BUSY_S)
         self._print(notice)
         self._failure, self._outcomes_lost = None, 0
 

@@ -163,6 +163,16 @@ class LeafMaker:
         return builder.sign(self._pair.key, hashes.SHA256())
 
 
+def out_of_date(certificate: x509.Certificate, now: datetime) -> str | None:
+    """Say why a client would not take the CA certificate for valid at this moment."""
+    if now >= certificate.not_valid_after_utc:
+        return f"the CA certificate expired on {certificate.not_valid_after_utc:%Y-%m-%d}"
+    if now < certificate.not_valid_before_utc:
+        start = certificate.not_valid_before_utc
+        return f"the CA certificate is valid from {start:%Y-%m-%d}, the clock says {now:%Y-%m-%d}"
+    return None
+
+
 def fingerprint_of(certificate: x509.Certificate) -> str:
     """Return the SHA-256 fingerprint as browsers and `openssl` print it."""
     return certificate.fingerprint(hashes.SHA256()).hex(":").upper()
@@ -233,14 +243,7 @@ def _unfit(certificate: x509.Certificate, now: datetime) -> str | None:
         certificate.verify_directly_issued_by(certificate)
     except (ValueError, TypeError, InvalidSignature):
         return "the CA certificate is not signed by its own key"
-    if now >= certificate.not_valid_after_utc:
-        return f"the CA certificate expired on {certificate.not_valid_after_utc:%Y-%m-%d}"
-    if now < certificate.not_valid_before_utc:
-        return (
-            f"the CA certificate is not valid before {certificate.not_valid_before_utc:%Y-%m-%d}; "
-            f"this machine's clock says {now:%Y-%m-%d}"
-        )
-    return None
+    return out_of_date(certificate, now)
 
 
 def _may_sign(certificate: x509.Certificate) -> bool:

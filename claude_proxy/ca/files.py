@@ -26,7 +26,7 @@ PUBLIC = 0o644
 
 _LOCK_FILE = ".ca.lock"
 _UNFINISHED = ".unfinished"
-# Ten times the largest PEM that makes sense here; a FIFO's worth of garbage is not read whole.
+# Ten times a bundle of every system's roots: what is larger is not ours, and not read whole.
 _LARGEST_FILE = 4 * 1024 * 1024
 
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
@@ -87,14 +87,17 @@ class Folder:
                 descriptor = self._opened(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             except FileNotFoundError:
                 return None
-            with os.fdopen(descriptor, "rb") as file:
+            try:
                 found = os.fstat(descriptor)
                 if not stat.S_ISREG(found.st_mode):
                     raise ConfigError(
                         "not a regular file", where=str(path), mend=f"move {quote(str(path))} away"
                     )
                 _check(found, path, _OTHERS_ANY if mode == SECRET else _OTHERS_WRITE)
-                return file.read(_LARGEST_FILE)
+                with os.fdopen(descriptor, "rb", closefd=False) as file:
+                    return file.read(_LARGEST_FILE)
+            finally:
+                os.close(descriptor)
 
     def write(self, name: str, data: bytes, mode: int) -> None:
         """Put `data` under `name`, all of it or nothing; call it under `locked`."""

@@ -9,33 +9,37 @@ import re
 import ssl
 import sys
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 
 import certifi
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import NoEncryption, pkcs12
 
-# Where distributions keep them; the first that holds a certificate is taken.
-SYSTEM_FILES = (
-    Path("/etc/ssl/certs/ca-certificates.crt"),  # Debian, Ubuntu, Arch, Alpine, NixOS
-    Path("/etc/pki/tls/certs/ca-bundle.crt"),  # Fedora, RHEL
-    Path("/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem"),  # the same, where the link is gone
-    Path("/etc/ssl/ca-bundle.pem"),  # openSUSE
-    Path("/etc/ssl/cert.pem"),  # Alpine, the BSDs
+# Where distributions keep them; the first that holds a certificate is taken. Not on macOS, which
+# keeps its own in a keychain: its /etc/ssl/cert.pem is a copy that lags behind.
+SYSTEM_FILES = tuple(
+    Path(name)
+    for name in (
+        "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu, Arch, Alpine, NixOS
+        "/etc/pki/tls/certs/ca-bundle.crt",  # Fedora, RHEL
+        "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",  # the same, where that link is gone
+        "/etc/ssl/ca-bundle.pem",  # openSUSE
+        "/etc/ssl/cert.pem",  # Alpine, the BSDs
+        ssl.get_default_verify_paths().openssl_cafile,  # as compiled in; no variable changes it
+    )
+    if sys.platform != "darwin"
 )
 _CERTIFICATE = re.compile(
     rb"-----BEGIN CERTIFICATE-----\s+[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----"
 )
 
 
-def system_roots() -> Path:
+def system_roots(candidates: Iterable[Path] = SYSTEM_FILES) -> Path:
     """Return the file with the system's roots; certifi's where the system has none."""
-    # macOS keeps its own in a keychain; its /etc/ssl/cert.pem is a copy that lags behind.
-    if sys.platform != "darwin":
-        compiled_in = ssl.get_default_verify_paths().openssl_cafile
-        for path in (*SYSTEM_FILES, Path(compiled_in)):
-            if _certificates(path):
-                return path
+    for path in candidates:
+        if _certificates(path):
+            return path
     return Path(certifi.where())
 
 

@@ -24,6 +24,7 @@ from claude_proxy.ca.certificates import (
     fingerprint_of,
     key_type_of,
     make_authority,
+    out_of_date,
     read_authority,
 )
 from claude_proxy.ca.files import PUBLIC, SECRET, Folder
@@ -63,7 +64,8 @@ class Leaf:
 
     certificate: x509.Certificate
     key: ec.EllipticCurvePrivateKey = field(repr=False)
-    renew_at: datetime  # half of its life: from then on `leaf` signs a new one
+    not_before: datetime  # a clock that is set back past it makes the leaf useless
+    renew_at: datetime  # half of its life is over: a new one is signed
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,23 +153,24 @@ class CertificateAuthority:
         """Return a certificate for `host`, a normalised name or IP literal, and its key."""
         now = self._clock()
         leaf = self._leaves.get(host)
-        if leaf is not None and now < leaf.renew_at:
-            self._leaves.move_to_end(host)
-            return leaf
-        if now >= self.not_after:
-            raise ConfigError(
-                f"the CA certificate expired on {self.not_after:%Y-%m-%d}",
-                where=str(self.confdir / AUTHORITY_FILE),
-                mend="claude-proxy ca rotate, then restart",
-            )
-        certificate = self._maker.make(host, now)
-        # Of what is left from now on: near the CA's own end even a new leaf lives shortly.
-        renew_at = now + (certificate.not_valid_after_utc - now) / 2
-        leaf = self._leaves[host] = Leaf(certificate, self._maker.key, renew_at)
+        if leaf is None or not leaf.not_before <= now < leaf.renew_at:
+            leaf = self._leaves[host] = self._sign(host, now)
         self._leaves.move_to_end(host)
         if len(self._leaves) > _LEAVES_KEPT:
             self._leaves.popitem(last=False)
         return leaf
+
+    def _sign(self, host: str, now: datetime) -> Leaf:
+        if problem := out_of_date(self.certificate, now):
+            raise ConfigError(
+                problem,
+                where=str(self.confdir / AUTHORITY_FILE),
+                mend="set the clock, or: claude-proxy ca rotate; then restart",
+            )
+        certificate = self._maker.make(host, now)
+        # Half of what is left: near the CA's own end even a new leaf lives shortly.
+        renew_at = now + (certificate.not_valid_after_utc - now) / 2
+        return Leaf(certificate, self._maker.key, certificate.not_valid_before_utc, renew_at)
 
     def outside(self, patterns: Iterable[str]) -> tuple[str, ...]:
         """Return those of `Policy.hosts()` that the CA's name constraints do not cover."""

@@ -34,6 +34,7 @@ EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE, likewise
 COMMANDS = {
     "serve": "Run the proxy (the default command).",
     "check": "Tell what the allowlist decides about a URL.",
+    "allow": "Add hosts to the allowlist.",
     "log": "Show what was decided, from the audit log.",
     "env": "Print the variables that lead a client through the proxy.",
     "ca": "Show, export, rotate or trust the proxy's CA.",

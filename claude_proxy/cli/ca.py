@@ -5,6 +5,7 @@ a trust store; `trust` prints what its owner may run.
 """
 
 import json
+import os
 import platform
 import sys
 from collections.abc import Callable, Iterator
@@ -102,7 +103,7 @@ def rotate(
 ) -> None:
     """Replace the CA by a new one, and keep the old one aside."""
     patterns = _allowed_hosts(allowlist or paths.allowlist_path(confdir)) if constrain else None
-    if not yes and (confdir / ca.AUTHORITY_FILE).exists():
+    if not yes and os.path.lexists(confdir / ca.AUTHORITY_FILE):
         _ask(confdir)
     done = ca.rotate(confdir, patterns)
     click.echo("\n".join(_after(done)))

@@ -70,18 +70,28 @@ def quote_dotenv(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How one shell sets and unsets an environment variable."""
+    """How one shell sets and unsets environment variables."""
 
     assign: str
     quote: Callable[[str], str]
     unset: str | None  # None: what reads it cannot take a variable back
+    before: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
 
 
 # The semicolons let `eval $(claude-proxy env)` work as well, whose words are joined by spaces.
+# Nushell takes HTTP_PROXY and http_proxy for one variable and has them as two, if at all, by way
+# of `load-env`.
 DIALECTS = {
     Shell.SH: Dialect("export {name}={value};", quote, "unset {names};"),
     Shell.FISH: Dialect("set -gx {name} {value};", quote_fish, "set -e {names};"),
-    Shell.NU: Dialect("$env.{name} = {value}", quote_nu, "hide-env --ignore-errors {names}"),
+    Shell.NU: Dialect(
+        "  {name}: {value}",
+        quote_nu,
+        "hide-env --ignore-errors {names}",
+        before=("load-env {",),
+        after=("}",),
+    ),
     Shell.DOTENV: Dialect("{name}={value}", quote_dotenv, None),
 }
 
@@ -136,8 +146,9 @@ def command(
     if java:
         authority.write_java_truststore()
     found = _variables(proxy, confdir, java=java)
-    for line in commented(chosen, found) if comments else assignments(chosen, found):
-        click.echo(line)
+    lines = commented(chosen, found) if comments else assignments(chosen, found)
+    # All or nothing: half of the variables would be worse than the error alone.
+    click.echo("\n".join(lines))
 
 
 def shell_of(path: str) -> Shell:
@@ -146,24 +157,31 @@ def shell_of(path: str) -> Shell:
     return Shell(name) if name in (Shell.FISH, Shell.NU) else Shell.SH
 
 
-def assignments(shell: Shell, found: Iterable[Variable]) -> list[str]:
-    """Return the lines that set the variables."""
+def assignments(shell: Shell, found: Iterable[Variable]) -> Iterator[str]:
+    """Yield the lines that set the variables."""
     if shell is Shell.JSON:
-        return [json.dumps({variable.name: variable.value for variable in found}, indent=2)]
+        yield json.dumps({variable.name: variable.value for variable in found}, indent=2)
+        return
     dialect = DIALECTS[shell]
-    return [
-        dialect.assign.format(name=variable.name, value=dialect.quote(variable.value))
-        for variable in found
-    ]
+    yield from dialect.before
+    yield from (_assignment(dialect, variable) for variable in found)
+    yield from dialect.after
 
 
 def commented(shell: Shell, found: Iterable[Variable]) -> Iterator[str]:
-    """Return the same lines, each below one that says who reads the variable and why."""
+    """Yield the same lines, each below one that says who reads the variable and why."""
     if shell is Shell.JSON:
         raise click.UsageError("JSON has no comments: drop --comments")
+    dialect = DIALECTS[shell]
+    yield from dialect.before
     for variable in found:
         yield f"# {variable.tool}: {variable.why}"
-        yield from assignments(shell, [variable])
+        yield _assignment(dialect, variable)
+    yield from dialect.after
+
+
+def _assignment(dialect: Dialect, variable: Variable) -> str:
+    return dialect.assign.format(name=variable.name, value=dialect.quote(variable.value))
 
 
 def unsetting(shell: Shell, names: Iterable[str]) -> str:

@@ -109,10 +109,14 @@ class Front(layer.Layer):
             self._in.clear()
             yield from self._tunnel_bytes(target, passage, early)
 
-    def _refuse(self, head: RequestHead | None, reason: Reason, refusal: Refusal | None) -> Commands:
+    def _refuse(
+        self, head: RequestHead | None, reason: Reason, refusal: Refusal | None
+    ) -> Commands:
         session = self._session
         target = "" if head is None else head.target
-        passage = session.gate.refuse(session.origin, Phase.CONNECT, reason, target, "CONNECT")
+        passage = session.gate.refuse(
+            session.origin, Phase.CONNECT, reason, target, method="CONNECT"
+        )
         if refusal is None:
             refusal = denial(passage.decision.reason.value, f"CONNECT {target}", None)
         yield from self._answer(head, passage, refusal)
@@ -158,9 +162,7 @@ class Front(layer.Layer):
             session.gate.end(denied)
             yield from self._alert(denied.decision.reason, _ALERT_DENIED)
         elif passage.decision.tls is Tls.PASSTHROUGH:
-            yield from self._become(
-                Passthrough(self.context, session, target, passage, raw), b""
-            )
+            yield from self._become(Passthrough(self.context, session, target, passage, raw), b"")
         elif passage.decision.tls is Tls.INTERCEPT:
             session.gate.end(passage)
             self.context.server.address = (target.host, target.port)
@@ -211,7 +213,12 @@ class Front(layer.Layer):
         """Let `successor` have this connection and the bytes that were read of it."""
         data = bytes(self._in) if early is None else early
         self._in.clear()
-        self.handle_event = successor.handle_event  # type: ignore[method-assign]
+
+        def hand_on(event: events.Event) -> Commands:
+            # Looked up anew each time: a TLS layer changes its own once its handshake is done.
+            yield from successor.handle_event(event)
+
+        self.handle_event = hand_on  # type: ignore[assignment, method-assign]
         yield from successor.handle_event(events.Start())
         if data:
             yield from successor.handle_event(events.DataReceived(self.context.client, data))

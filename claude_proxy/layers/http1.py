@@ -5,8 +5,7 @@ emitted from what was judged. Bodies stream both ways and are never kept; a deni
 answered at the head, without waiting for the body.
 """
 
-import time
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mitmproxy.connection import ConnectionState
@@ -39,8 +38,6 @@ from claude_proxy.wire.http1 import (
     read_request_head,
     read_response_head,
 )
-
-type Commands = Iterator[commands.Command]
 
 # What may wait here (pipelined requests, a body whose upstream is not open yet) before the client
 # is no longer read.
@@ -80,7 +77,7 @@ class Http1Lane(layer.Layer):
     without one, the client sends absolute-form requests as to a forward proxy (RFC 9112 3.2.2).
     """
 
-    def __init__(  # noqa: PLR0913
+    def __init__(
         self,
         context: Context,
         session: Session,
@@ -101,110 +98,136 @@ class Http1Lane(layer.Layer):
         self._relaying = False  # after 101: bytes, not messages
         self._held = False
         self._over = False  # the client gets nothing more
+        self._todo: list[commands.Command] = []
+        self._down: list[bytes] = []  # for the client, until the event is dealt with
+        self._up: list[bytes] = []  # for the upstream
 
     # --- events
 
+    def handle_event(self, event: events.Event) -> Iterable[commands.Command]:  # type: ignore[override]
+        """Take an event; return what is to be done, writes to the same peer joined into one.
+
+        Nothing here waits for a reply, so none of the base class's pausing is needed.
+        """
+        self._on(event)
+        self._flush()
+        todo, self._todo = self._todo, []
+        return todo
+
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
-        if self._over and not isinstance(event, events.ConnectionClosed):
-            return
-        if isinstance(event, events.ConnectionEvent):
+        yield from self.handle_event(event)
+
+    def _send_down(self, data: bytes) -> None:
+        self._down.append(data)
+
+    def _send_up(self, data: bytes) -> None:
+        self._up.append(data)
+
+    def _flush(self) -> None:
+        if self._down:
+            data = self._down[0] if len(self._down) == 1 else b"".join(self._down)
+            self._down.clear()
+            self._todo.append(commands.SendData(self.context.client, data))
+        if self._up:
+            data = self._up[0] if len(self._up) == 1 else b"".join(self._up)
+            self._up.clear()
+            if self._upstream is not None:
+                self._todo.extend(self._upstream.send(data))
+
+    def _on(self, event: events.Event) -> None:
+        if isinstance(event, events.ConnectionClosed) and event.connection is self.context.client:
+            self._client_closed()
+        elif self._over:
+            pass
+        elif isinstance(event, events.DataReceived) and event.connection is self.context.client:
+            self._client_data(event.data)
+        elif isinstance(event, (events.ConnectionEvent, events.CommandCompleted)):
             upstream = self._upstream
-            if event.connection is self.context.client:
-                if isinstance(event, events.DataReceived):
-                    yield from self._client_data(event.data)
-                else:
-                    yield from self._client_closed()
-            elif upstream is not None and event.connection is upstream.server:
-                yield from upstream.handle(event)
-                yield from self._read_inbox(upstream)
-        elif isinstance(event, events.CommandCompleted):
-            upstream = self._upstream
-            if upstream is not None and not _is_stale(event, upstream):
-                yield from upstream.handle(event)
-                yield from self._read_inbox(upstream)
+            if upstream is not None and upstream.owns(event):
+                self._todo.extend(upstream.handle(event))
+                self._read_inbox(upstream)
         elif isinstance(event, events.Start):
             self._session.wait(Waiting.IDLE)
-            yield from self._advance()
         elif isinstance(event, Expired):
-            yield from self._expired()
+            self._expired()
         elif isinstance(event, Withdrawn):
-            yield from self._drop("rule-withdrawn")
+            self._drop(Reason.RULE_WITHDRAWN.value)
 
-    def _client_data(self, data: bytes) -> Commands:
+    def _client_data(self, data: bytes) -> None:
         if self._relaying:
             if self._exchange is not None and self._upstream is not None:
                 self._exchange.passage.bytes_up += len(data)
-                yield from self._upstream.send(data)
+                self._send_up(data)
             return
         exchange = self._exchange
         if exchange is not None and exchange.body is not None and exchange.sent and not self._in:
-            yield from self._pass_up(exchange, exchange.body, data)
+            self._pass_up(exchange, exchange.body, data)
         else:
             self._in += data
-        yield from self._advance()
+        self._advance()
 
-    def _advance(self) -> Commands:
+    def _advance(self) -> None:
         """Do with the client's bytes what can be done with them now."""
         while not self._over and not self._relaying:
             exchange = self._exchange
             if exchange is None:
-                if not (yield from self._next_request()):
+                if not (self._next_request()):
                     break
             elif exchange.body is not None and exchange.sent and self._in:
                 data = bytes(self._in)
                 self._in.clear()
-                yield from self._pass_up(exchange, exchange.body, data)
+                self._pass_up(exchange, exchange.body, data)
             else:
                 break
         hold = len(self._in) > _PENDING_LIMIT and not self._over
         if hold is not self._held:
             self._held = hold
-            yield HoldReading(self.context.client, hold=hold)
+            self._todo.append(HoldReading(self.context.client, hold=hold))
 
     # --- requests
 
-    def _next_request(self) -> layer.CommandGenerator[bool]:
+    def _next_request(self) -> bool:
         """Begin the next request; tell whether there was one."""
         head: RequestHead | None = None
         if self._in:
             try:
                 head = read_request_head(self._in, self._session.head_limit)
             except BadMessage as error:
-                yield from self._refuse_message(error)
+                self._refuse_message(error)
                 return False
         if head is not None:
-            yield from self._begin(head)
+            self._begin(head)
             return True
         if not self.context.client.state & ConnectionState.CAN_READ:
-            yield from self._close_client()
+            self._close_client()
         elif self._in and self._session.waiting is not Waiting.HEAD:
             self._session.wait(Waiting.HEAD)
         return False
 
-    def _begin(self, head: RequestHead) -> Commands:
+    def _begin(self, head: RequestHead) -> None:
         session = self._session
         try:
             request = self._request_of(head)
         except ValueError as error:
             asked = f"{head.method} {head.target}"
-            yield from self._refuse(head, Reason.INVALID_TARGET, asked, None, str(error))
+            self._refuse(head, Reason.INVALID_TARGET, asked, None, str(error))
             return
         if request is None:
-            yield from self._refuse(head, Reason.PROXY_LOOP, f"{head.method} {head.path}", None)
+            self._refuse(head, Reason.PROXY_LOOP, f"{head.method} {head.path}", None)
             return
         asked = f"{head.method} {request.scheme.value}://{_shown(request)}"
         if head.upgrade and "websocket" not in head.upgrade:
-            yield from self._refuse(head, Reason.UPGRADE_REFUSED, asked, request)
+            self._refuse(head, Reason.UPGRADE_REFUSED, asked, request)
             return
         shown = head.origin_target if session.record_query else head.path
         passage = session.gate.request(session.origin, request, shown)
         if not passage.decision.allowed:
-            yield from self._deny(head, passage, asked, request.target)
+            self._deny(head, passage, asked, request.target)
             return
-        yield from self._forward(head, request, passage, asked)
+        self._forward(head, request, passage, asked)
 
     def _request_of(self, head: RequestHead) -> Request | None:
-        """Return the facts to judge; None if the proxy itself is asked, ValueError if unreadable."""
+        """Return the facts to judge; None if the proxy itself is asked; may raise ValueError."""
         target, scheme = self._target, self._scheme
         if target is None:
             if head.form is not TargetForm.ABSOLUTE:
@@ -222,9 +245,7 @@ class Http1Lane(layer.Layer):
             host = Authority.parse(head.host, default_port=_DEFAULT_PORTS[scheme])
         return Request(scheme, target, host, head.method, head.path)
 
-    def _forward(
-        self, head: RequestHead, request: Request, passage: Passage, asked: str
-    ) -> Commands:
+    def _forward(self, head: RequestHead, request: Request, passage: Passage, asked: str) -> None:
         websocket = "websocket" in head.upgrade
         origin_target, extra = head.origin_target, list[tuple[bytes, bytes]]()
         dialer = self._dialer
@@ -247,33 +268,33 @@ class Http1Lane(layer.Layer):
         upstream = self._upstream
         if upstream is not None and upstream.is_open and upstream.target == request.target:
             self._session.wait(Waiting.EXCHANGE)
-            yield from self._send_head(exchange, upstream)
+            self._send_head(exchange, upstream)
             return
-        yield from self._dial(request.target)
+        self._dial(request.target)
 
-    def _dial(self, target: Authority) -> Commands:
+    def _dial(self, target: Authority) -> None:
         if self._upstream is not None:
-            yield from self._upstream.close()
+            self._todo.extend(self._upstream.close())
         self._answers.clear()
         tls = self._scheme is Scheme.HTTPS
         self._upstream = upstream = Upstream(self.context, target, tls=tls, alpn=_ALPN)
         self._session.wait(Waiting.UPSTREAM)
-        yield from upstream.open()
-        yield from self._read_inbox(upstream)
+        self._todo.extend(upstream.open())
+        self._read_inbox(upstream)
 
-    def _send_head(self, exchange: _Exchange, upstream: Upstream) -> Commands:
+    def _send_head(self, exchange: _Exchange, upstream: Upstream) -> None:
         exchange.sent = True
         exchange.passage.upstream = upstream.address
         upstream.exchanges += 1
-        yield from upstream.send(exchange.emitted)
+        self._send_up(exchange.emitted)
 
-    def _pass_up(self, exchange: _Exchange, body: Body, data: bytes) -> Commands:
+    def _pass_up(self, exchange: _Exchange, body: Body, data: bytes) -> None:
         upstream = self._upstream
         try:
             content, done, rest = body.feed(data)
         except BadMessage as error:
             exchange.passage.error = "bad-request-body"
-            yield from self._abandon(exchange, bad_request(error.text))
+            self._abandon(exchange, bad_request(error.text))
             return
         exchange.passage.bytes_up += len(content)
         if done:
@@ -287,57 +308,55 @@ class Http1Lane(layer.Layer):
             out += emit_trailers(body.trailers) if body.trailers else LAST_CHUNK
         if out:
             exchange.body_sent = True
-            yield from upstream.send(out)
+            self._send_up(out)
 
     # --- answers
 
-    def _read_inbox(self, upstream: Upstream) -> Commands:
+    def _read_inbox(self, upstream: Upstream) -> None:
         inbox = upstream.inbox
         while inbox and upstream is self._upstream:
             arrival = inbox.popleft()
             if isinstance(arrival, bytes):
-                yield from self._answer_data(upstream, arrival)
+                self._answer_data(upstream, arrival)
             elif isinstance(arrival, Opened):
-                yield from self._opened(upstream, arrival.error)
+                self._opened(upstream, arrival.error)
             elif isinstance(arrival, Ended):
-                yield from self._upstream_ended(upstream)
+                self._upstream_ended(upstream)
 
-    def _opened(self, upstream: Upstream, error: DialError | str | None) -> Commands:
+    def _opened(self, upstream: Upstream, error: DialError | str | None) -> None:
         exchange = self._exchange
         if error is not None:
             self._upstream = None
             if exchange is not None:
-                yield from self._not_reached(exchange, error)
+                self._not_reached(exchange, error)
             return
         upstream.is_open = True
         if exchange is None:
             return
         self._session.wait(Waiting.EXCHANGE)
-        yield from self._send_head(exchange, upstream)
-        yield from self._advance()
+        self._send_head(exchange, upstream)
+        self._advance()
 
-    def _answer_data(self, upstream: Upstream, data: bytes) -> Commands:
+    def _answer_data(self, upstream: Upstream, data: bytes) -> None:
         exchange = self._exchange
         if self._relaying and exchange is not None:
             exchange.passage.bytes_down += len(data)
-            yield commands.SendData(self.context.client, data)
+            self._send_down(data)
             return
         if exchange is None or not exchange.sent:
             # RFC 9112 9.2: bytes that answer nothing. They could be made to answer the next
             # request (response splitting), so the connection is not used again.
-            yield from self._forget(upstream)
+            self._forget(upstream)
             return
         if exchange.answer is None:
             self._answers += data
-            if not (yield from self._read_answers(exchange, upstream)):
+            if not (self._read_answers(exchange, upstream)):
                 return
             data = bytes(self._answers)
             self._answers.clear()
-        yield from self._pass_down(exchange, upstream, data)
+        self._pass_down(exchange, upstream, data)
 
-    def _read_answers(
-        self, exchange: _Exchange, upstream: Upstream
-    ) -> layer.CommandGenerator[bool]:
+    def _read_answers(self, exchange: _Exchange, upstream: Upstream) -> bool:
         """Read heads until the final one; tell whether it came and its body is to be read."""
         while True:
             try:
@@ -345,26 +364,25 @@ class Http1Lane(layer.Layer):
                     self._answers, self._session.head_limit, method=exchange.head.method
                 )
             except BadMessage as error:
-                yield from self._bad_answer(exchange, error.text)
+                self._bad_answer(exchange, error.text)
                 return False
             if head is None:
                 return False
             if head.status == 101:  # noqa: PLR2004 - Switching Protocols
-                yield from self._switch(exchange, upstream, head)
+                self._switch(exchange, upstream, head)
                 return False
             if head.status >= 200:  # noqa: PLR2004 - a final answer
-                yield from self._answer_head(exchange, head)
+                self._answer_head(exchange, head)
                 return True
             if exchange.head.minor:  # RFC 9110 15.2: never to an HTTP/1.0 client
                 out = emit_response_head(
                     head, framing=Framing.NONE, keep_alive=True, drop=_DROPPED_FROM_ANSWERS
                 )
-                yield commands.SendData(self.context.client, out)
+                self._send_down(out)
 
-    def _answer_head(self, exchange: _Exchange, head: ResponseHead) -> Commands:
+    def _answer_head(self, exchange: _Exchange, head: ResponseHead) -> None:
         request, passage = exchange.head, exchange.passage
-        passage.status = head.status
-        passage.first_byte = time.monotonic()
+        self._session.gate.answered(passage, head.status)
         exchange.answer = head
         exchange.answer_body = body_of_response(head, request.method)
         exchange.framing = framing_of(head, method=request.method, minor=request.minor)
@@ -382,17 +400,17 @@ class Http1Lane(layer.Layer):
             minor=request.minor,
             drop=_DROPPED_FROM_ANSWERS,
         )
-        yield commands.SendData(self.context.client, out)
+        self._send_down(out)
 
-    def _pass_down(self, exchange: _Exchange, upstream: Upstream, data: bytes) -> Commands:
+    def _pass_down(self, exchange: _Exchange, upstream: Upstream, data: bytes) -> None:
         body = exchange.answer_body
         if body is None:
-            yield from self._answered(exchange, upstream, data)
+            self._answered(exchange, upstream, data)
             return
         try:
             content, done, rest = body.feed(data)
         except BadMessage as error:
-            yield from self._bad_answer(exchange, error.text)
+            self._bad_answer(exchange, error.text)
             return
         exchange.passage.bytes_down += len(content)
         chunked = exchange.framing is Framing.CHUNKED
@@ -400,33 +418,32 @@ class Http1Lane(layer.Layer):
         if done and chunked:
             out += emit_trailers(body.trailers) if body.trailers else LAST_CHUNK
         if out:
-            yield commands.SendData(self.context.client, out)
+            self._send_down(out)
         if done:
-            yield from self._answered(exchange, upstream, rest)
+            self._answered(exchange, upstream, rest)
 
-    def _answered(self, exchange: _Exchange, upstream: Upstream, rest: bytes) -> Commands:
-        """The answer is complete: end the exchange and go on, or close."""
+    def _answered(self, exchange: _Exchange, upstream: Upstream, rest: bytes) -> None:
+        """End the exchange, its answer being complete; go on, or close."""
         answer = exchange.answer
         self._exchange = None
         self._session.gate.end(exchange.passage)
         if rest or exchange.body is not None or answer is None or not answer.keep_alive:
-            yield from self._forget(upstream)
+            self._forget(upstream)
         if not exchange.keep_alive:
-            yield from self._close_client()
+            self._close_client()
             return
         self._session.wait(Waiting.IDLE)
         if self._in or not self.context.client.state & ConnectionState.CAN_READ:
-            yield from self._advance()
+            self._advance()
 
-    def _switch(self, exchange: _Exchange, upstream: Upstream, head: ResponseHead) -> Commands:
+    def _switch(self, exchange: _Exchange, upstream: Upstream, head: ResponseHead) -> None:
         """Begin to relay bytes, if a WebSocket is what was asked for and granted."""
         if not exchange.websocket or head.upgrade != ("websocket",):
-            yield from self._bad_answer(exchange, "upstream switched to what was not asked for")
+            self._bad_answer(exchange, "upstream switched to what was not asked for")
             return
         self._relaying = True
         exchange.answer = head
-        exchange.passage.status = head.status
-        exchange.passage.first_byte = time.monotonic()
+        self._session.gate.answered(exchange.passage, head.status)
         self._session.wait(Waiting.TUNNEL)
         out = emit_response_head(
             head, framing=Framing.NONE, keep_alive=True, drop=_DROPPED_FROM_ANSWERS
@@ -434,36 +451,36 @@ class Http1Lane(layer.Layer):
         rest = bytes(self._answers)
         self._answers.clear()
         exchange.passage.bytes_down += len(rest)
-        yield commands.SendData(self.context.client, out + rest)
+        self._send_down(out + rest)
         if self._in:
             early = bytes(self._in)
             self._in.clear()
             exchange.passage.bytes_up += len(early)
-            yield from upstream.send(early)
+            self._send_up(early)
 
     # --- ends and failures
 
-    def _upstream_ended(self, upstream: Upstream) -> Commands:
+    def _upstream_ended(self, upstream: Upstream) -> None:
         exchange = self._exchange
-        yield from self._forget(upstream)
+        self._forget(upstream)
         if exchange is None:
             return
         if self._relaying:
-            yield from self._drop(None)
+            self._drop(None)
         elif exchange.answer is None:
             if self._may_repeat(exchange, upstream):
                 exchange.sent = False
-                yield from self._dial(exchange.target)
+                self._dial(exchange.target)
             else:
                 text = "the upstream closed the connection without an answer"
-                yield from self._fail(exchange, "upstream-closed", text)
+                self._fail(exchange, "upstream-closed", text)
         elif exchange.answer_body is not None and exchange.answer_body.eof():
             if exchange.framing is Framing.CHUNKED:
-                yield commands.SendData(self.context.client, LAST_CHUNK)
-            yield from self._answered(exchange, upstream, b"")
+                self._send_down(LAST_CHUNK)
+            self._answered(exchange, upstream, b"")
         else:
             # Cut short: the client must not take it for whole, so no last chunk is sent.
-            yield from self._drop("upstream-cut-short")
+            self._drop("upstream-cut-short")
 
     def _may_repeat(self, exchange: _Exchange, upstream: Upstream) -> bool:
         return (
@@ -473,52 +490,53 @@ class Http1Lane(layer.Layer):
             and exchange.head.method in _REPEATABLE
         )
 
-    def _not_reached(self, exchange: _Exchange, error: DialError | str) -> Commands:
+    def _not_reached(self, exchange: _Exchange, error: DialError | str) -> None:
         if isinstance(error, DialError):
             if error.decision is not None:
                 self._exchange = None
                 reason = error.decision.reason
                 exchange.passage.error = reason.value
                 # What was pending of the body is not waited for: the connection is closed.
-                yield from self._answer(exchange.head, exchange.passage, denial(
-                    reason.value, exchange.asked, exchange.target.host
-                ), close=exchange.head.chunked or bool(exchange.head.length))
+                self._answer(
+                    exchange.head,
+                    exchange.passage,
+                    denial(reason.value, exchange.asked, exchange.target.host),
+                    close=exchange.head.chunked or bool(exchange.head.length),
+                )
                 return
             timed_out = error.failure is Failure.TIMEOUT
-            yield from self._fail(exchange, error.failure.value, error.text, timed_out=timed_out)
+            self._fail(exchange, error.failure.value, error.text, timed_out=timed_out)
             return
         invalid = "verify failed" in error or "mismatch" in error
         reason_word = "upstream-certificate-invalid" if invalid else "upstream-tls-failed"
         text = f"no TLS connection to {exchange.target}: {error}"
-        yield from self._fail(exchange, reason_word, text)
+        self._fail(exchange, reason_word, text)
 
-    def _fail(
-        self, exchange: _Exchange, word: str, text: str, *, timed_out: bool = False
-    ) -> Commands:
+    def _fail(self, exchange: _Exchange, word: str, text: str, *, timed_out: bool = False) -> None:
         """Answer 502 or 504 for an exchange that has no answer yet."""
         exchange.passage.error = word
         explanation = text[:1].upper() + text[1:] + "."
         refusal = unreachable(word, explanation, exchange.asked, timed_out=timed_out)
-        yield from self._abandon(exchange, refusal)
+        self._abandon(exchange, refusal)
 
-    def _bad_answer(self, exchange: _Exchange, text: str) -> Commands:
+    def _bad_answer(self, exchange: _Exchange, text: str) -> None:
         if exchange.answer is None:
-            yield from self._fail(exchange, "upstream-bad-answer", text)
+            self._fail(exchange, "upstream-bad-answer", text)
         else:
-            yield from self._drop("upstream-bad-answer")
+            self._drop("upstream-bad-answer")
 
-    def _abandon(self, exchange: _Exchange, refusal: Refusal) -> Commands:
+    def _abandon(self, exchange: _Exchange, refusal: Refusal) -> None:
         """Give an exchange up: with an answer of ours if there was none, else by closing."""
         if exchange.answer is not None:
-            yield from self._drop(exchange.passage.error)
+            self._drop(exchange.passage.error)
             return
         self._exchange = None
         if self._upstream is not None:
-            yield from self._forget(self._upstream)
+            self._forget(self._upstream)
         close = exchange.body is not None or refusal.status == 400  # noqa: PLR2004
-        yield from self._answer(exchange.head, exchange.passage, refusal, close=close)
+        self._answer(exchange.head, exchange.passage, refusal, close=close)
 
-    def _refuse_message(self, error: BadMessage) -> Commands:
+    def _refuse_message(self, error: BadMessage) -> None:
         """Answer what is not HTTP as it must be, and close: where it ends cannot be known."""
         session = self._session
         passage = session.gate.refuse(
@@ -528,11 +546,11 @@ class Http1Lane(layer.Layer):
             self._target or "",
             scheme=self._scheme.value,
         )
-        yield from self._answer(None, passage, bad_request(error.text, error.status), close=True)
+        self._answer(None, passage, bad_request(error.text, error.status), close=True)
 
     def _refuse(
         self, head: RequestHead, reason: Reason, asked: str, request: Request | None, text: str = ""
-    ) -> Commands:
+    ) -> None:
         """Deny a request that no rule needs to be asked about."""
         session = self._session
         target: Authority | str = head.authority or (head.host or b"").decode("latin-1")
@@ -543,26 +561,26 @@ class Http1Lane(layer.Layer):
             Phase.REQUEST,
             reason,
             self._target or target,
-            head.method,
-            self._scheme.value,
-            head.path,
+            method=head.method,
+            scheme=self._scheme.value,
+            path=head.path,
         )
         if reason is Reason.INVALID_TARGET:
-            yield from self._answer(head, passage, bad_request(text), close=True)
+            self._answer(head, passage, bad_request(text), close=True)
         else:
-            yield from self._deny(head, passage, asked, None)
+            self._deny(head, passage, asked, None)
 
     def _deny(
         self, head: RequestHead, passage: Passage, asked: str, target: Authority | None
-    ) -> Commands:
+    ) -> None:
         host = None if target is None else target.host
         refusal = denial(passage.decision.reason.value, asked, host)
         has_body = head.chunked or bool(head.length)
-        yield from self._answer(head, passage, refusal, close=has_body)
+        self._answer(head, passage, refusal, close=has_body)
 
     def _answer(
         self, head: RequestHead | None, passage: Passage, refusal: Refusal, *, close: bool
-    ) -> Commands:
+    ) -> None:
         """Send an answer of our own and end its passage."""
         accept = None if head is None else head.get(b"accept")
         close = close or head is None or not head.keep_alive or self._session.closing
@@ -571,24 +589,24 @@ class Http1Lane(layer.Layer):
         )
         passage.status = refusal.status
         self._session.gate.end(passage)
-        yield commands.SendData(self.context.client, out)
+        self._send_down(out)
         if close:
-            yield from self._close_client()
+            self._close_client()
         else:
             self._session.wait(Waiting.IDLE)
 
-    def _expired(self) -> Commands:
+    def _expired(self) -> None:
         exchange = self._exchange
         if exchange is not None and exchange.answer is None:
             text = "the upstream did not answer in time"
-            yield from self._fail(exchange, "upstream-timeout", text, timed_out=True)
+            self._fail(exchange, "upstream-timeout", text, timed_out=True)
         elif exchange is None and self._session.waiting is Waiting.HEAD and self._in:
             text = "the request head did not come in time"
             refusal = Refusal(408, "bad-request", f"{text.capitalize()}.")
-            yield commands.SendData(self.context.client, refusal.http1(close=True))
-        yield from self._drop("idle-timeout")
+            self._send_down(refusal.http1(close=True))
+        self._drop("idle-timeout")
 
-    def _client_closed(self) -> Commands:
+    def _client_closed(self) -> None:
         exchange = self._exchange
         if self.context.client.state is ConnectionState.CLOSED:
             self._over = True
@@ -597,39 +615,33 @@ class Http1Lane(layer.Layer):
                 self._session.gate.end(exchange.passage, "client-closed")
             return
         if exchange is None:
-            yield from self._advance()
+            self._advance()
         elif exchange.body is not None or self._relaying:
-            yield from self._drop("client-closed")
+            self._drop("client-closed")
         # Else the client has merely half-closed and waits for its answer (RFC 9112 9.6).
 
-    def _drop(self, word: str | None) -> Commands:
+    def _drop(self, word: str | None) -> None:
         """End the client's connection without another word."""
         exchange = self._exchange
         self._exchange = None
         if exchange is not None:
             self._session.gate.end(exchange.passage, word)
         if self._upstream is not None:
-            yield from self._forget(self._upstream)
-        yield from self._close_client()
+            self._forget(self._upstream)
+        self._close_client()
 
-    def _forget(self, upstream: Upstream) -> Commands:
+    def _forget(self, upstream: Upstream) -> None:
         if self._upstream is upstream:
             self._upstream = None
+            self._up.clear()
         self._answers.clear()
-        yield from upstream.close()
+        self._todo.extend(upstream.close())
 
-    def _close_client(self) -> Commands:
+    def _close_client(self) -> None:
         if not self._over:
             self._over = True
-            yield commands.CloseConnection(self.context.client)
-
-
-def _is_stale(event: events.CommandCompleted, upstream: Upstream) -> bool:
-    """Tell whether a completed dial belongs to an upstream that was given up meanwhile."""
-    command = event.command
-    return (
-        isinstance(command, commands.OpenConnection) and command.connection is not upstream.server
-    )
+            self._flush()
+            self._todo.append(commands.CloseConnection(self.context.client))
 
 
 def _without_default(request: Request) -> str:

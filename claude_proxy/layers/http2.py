@@ -80,9 +80,7 @@ class GatedStream(HttpStream):
         self._session = session
         self._target = target
 
-    def state_wait_for_request_headers(
-        self, event: RequestHeaders
-    ) -> layer.CommandGenerator[None]:
+    def state_wait_for_request_headers(self, event: RequestHeaders) -> layer.CommandGenerator[None]:
         """Judge the stream's head before mitmproxy does anything with it."""
         session, message = self._session, event.request
         problem = _problem_of(message)
@@ -92,7 +90,13 @@ class GatedStream(HttpStream):
         if session.closing or request is None:
             reason = Reason.BAD_REQUEST
             passage = session.gate.refuse(
-                session.origin, Phase.REQUEST, reason, self._target, message.method, "https", path
+                session.origin,
+                Phase.REQUEST,
+                reason,
+                self._target,
+                method=message.method,
+                scheme="https",
+                path=path,
             )
             text = problem or "the authority of the request cannot be read"
             yield from self._refuse(event, passage, bad_request(text))

@@ -10,6 +10,7 @@ from mitmproxy.proxy import commands, context, events, layer
 from mitmproxy.proxy.layers.tls import ClientTLSLayer, TLSLayer
 from OpenSSL import SSL
 
+from claude_proxy.layers.steady import SteadyTls
 from claude_proxy.wire.clienthello import ClientHello
 
 type MakeLayer = Callable[[context.Context], layer.Layer]
@@ -30,7 +31,7 @@ class _AfterHandshake(layer.Layer):
             yield from successor.handle_event(event)
 
 
-class Intercept(ClientTLSLayer):
+class Intercept(SteadyTls, ClientTLSLayer):
     """The TLS server that the client sees."""
 
     def __init__(self, context: context.Context, hello: ClientHello, inner: MakeLayer) -> None:

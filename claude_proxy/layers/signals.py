@@ -1,4 +1,4 @@
-"""Defines what our layers and the connection that drives them tell each other beyond mitmproxy's own.
+"""Defines what our layers and the connection that drives them tell each other.
 
 A layer knows no clock (it is sans-io): it says what it waits for, and the connection measures.
 """

@@ -42,7 +42,6 @@ class Passthrough(layer.Layer):
         self._answer = bytearray()  # the upstream's first bytes, until it is known what they are
         self._watching_answer = True
         self._second_hello: HelloReader | None = None
-        self._over = False
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
         if isinstance(event, events.Start):
@@ -96,47 +95,43 @@ class Passthrough(layer.Layer):
             return
         if self._second_hello is not None:
             self._waiting += data
-            data = self._judged_second_hello()
-            if self._second_hello is not None and not data:
+            refused = self._second_hello_refused(self._second_hello)
+            if refused is not None:
+                yield from self._close(refused.value)
+            if self._second_hello is not None:
                 return
-            if self._over:
-                return
+            data = bytes(self._waiting)
+            self._waiting.clear()
         self._passage.bytes_up += len(data)
         yield from self._upstream.send(data)
 
-    def _judged_second_hello(self) -> bytes:
-        """Return what may go on once the second hello is whole and agrees, b"" until then."""
-        reader = self._second_hello
+    def _second_hello_refused(self, reader: HelloReader) -> Reason | None:
+        """Read on in the second hello; forget its reader once it is whole and agrees."""
         skip = skip_change_cipher_spec(self._waiting)
-        if reader is None or skip is None:
-            return b""
+        if skip is None:
+            return None
         session = self._session
         try:
             fresh = bytes(self._waiting[skip:])[len(reader.raw) :]
             hello = reader.feed(fresh)
         except HelloUnreadableError:
-            session.gate.refuse(
-                session.origin, Phase.HELLO, Reason.HELLO_UNREADABLE, self._target, scheme="https"
-            )
-            self._over = True
-            return b""
+            reason = Reason.HELLO_UNREADABLE
+            session.gate.refuse(session.origin, Phase.HELLO, reason, self._target, scheme="https")
+            return reason
         if hello is None:
-            return b""
+            return None
         denied = session.gate.hello(
             session.origin, self._target, hello.sni, encrypted=hello.encrypted
         )
         if denied is not None:
-            self._over = True
-            return b""
+            return denied.decision.reason
         self._second_hello = None
-        data = bytes(self._waiting)
-        self._waiting.clear()
-        return data
+        return None
 
     def _down(self, data: bytes) -> Commands:
         self._passage.bytes_down += len(data)
         if self._passage.first_byte is None:
-            self._passage.first_byte = self._passage.started
+            self._session.gate.answered(self._passage, self._passage.status)
         if self._watching_answer:
             self._answer += data
             retry = is_retry_request(self._answer)

@@ -5,7 +5,7 @@ is out of the way, so that what it sends is encrypted once and not twice.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from mitmproxy.connection import Server
@@ -15,6 +15,7 @@ from mitmproxy.proxy.layers.tls import ServerTLSLayer
 
 from claude_proxy.authority import Authority
 from claude_proxy.dialer import DialError
+from claude_proxy.layers.steady import SteadyTls
 
 
 class Opened:
@@ -42,6 +43,10 @@ class UpstreamServer(Server):
 type Arrival = bytes | Opened | Ended
 
 _ENDED = Ended()
+
+
+class _UpstreamTls(SteadyTls, ServerTLSLayer):
+    """TLS towards the upstream."""
 
 
 class _Leaf(layer.Layer):
@@ -81,15 +86,16 @@ class Upstream:
         )
         self.inbox: deque[Arrival] = deque()
         self.is_open = False
+        self._address: str | None = None
         self.exchanges = 0  # requests sent on it; the first failure of a kept one may be retried
         inner.server = self.server
-        self._tls: ServerTLSLayer | None = None
+        self._tls: _UpstreamTls | None = None
         self._stack: layer.Layer
         if tls:
             # The name that is verified is the one that was judged, never the client's wording.
             self.server.sni = target.host
             self.server.alpn_offers = alpn
-            self._tls = ServerTLSLayer(inner)
+            self._tls = _UpstreamTls(inner)
             self._tls.child_layer = _Leaf(inner, self.inbox)
             self._stack = self._tls
         else:
@@ -99,22 +105,32 @@ class Upstream:
     def address(self) -> str | None:
         """The judged address that was dialled, "203.0.113.5:443", once there is one."""
         peer = self.server.peername
-        return None if peer is None else str(Authority.of(peer[0], peer[1]))
+        if self._address is None and peer is not None:
+            self._address = str(Authority.of(peer[0], peer[1]))
+        return self._address
 
-    def open(self) -> Iterator[commands.Command]:
+    def owns(self, event: events.ConnectionEvent | events.CommandCompleted) -> bool:
+        """Tell whether an event is this connection's and not one's that was given up before."""
+        if isinstance(event, events.ConnectionEvent):
+            return event.connection is self.server
+        command = event.command
+        return not isinstance(command, commands.OpenConnection) or command.connection is self.server
+
+    def open(self) -> Iterable[commands.Command]:
         """Dial, and shake hands; an `Opened` arrives in the inbox."""
-        yield from self._stack.handle_event(events.Start())
+        return self._stack.handle_event(events.Start())
 
-    def handle(self, event: events.Event) -> Iterator[commands.Command]:
+    def handle(self, event: events.Event) -> Iterable[commands.Command]:
         """Take an event of this connection; look into the inbox afterwards."""
-        yield from self._stack.handle_event(event)
+        return self._stack.handle_event(event)
 
-    def send(self, data: bytes) -> Iterator[commands.Command]:
+    def send(self, data: bytes) -> Iterable[commands.Command]:
         """Send plain bytes, encrypted on the way out where TLS is spoken."""
-        if self._tls is not None:
-            yield from self._tls.send_data(data)
-        else:
-            yield commands.SendData(self.server, data)
+        if self._tls is None:
+            return (commands.SendData(self.server, data),)
+        out: list[commands.Command] = []
+        self._tls.encrypt(data, out)
+        return out
 
     def end_sending(self) -> Iterator[commands.Command]:
         """Close our half; over TLS that is left to the close of the whole (RFC 8446 6.1)."""

@@ -12,9 +12,9 @@ from typing import Final
 
 from claude_proxy.wire.http1_head import (
     HOST,
+    OPTION,
     RequestHead,
     ResponseHead,
-    read_fields,
 )
 from claude_proxy.wire.http1_response import is_bodiless
 
@@ -35,6 +35,9 @@ _HOP_BY_HOP: Final = frozenset(
 )
 _UNDERSCORE: Final = ord("_")  # asking a bytes for an int is ten times as fast as for a bytes
 _VISIBLE: Final = re.compile(r"[\x21-\x7e]+")
+_VALUE: Final = re.compile(
+    rb"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?"
+)
 # Written from what was judged, whatever was sent, under these names where none was sent.
 _REWRITTEN: Final = _HOP_BY_HOP | {b"host", b"content-length"}
 _OWN_NAMES: Final = {
@@ -159,9 +162,8 @@ def _is_alias(name: bytes, skip: frozenset[bytes]) -> bool:
 
 def _lines_of(extra: Sequence[tuple[bytes, bytes]]) -> list[bytes]:
     # Most of these come from configuration: a line break in a credential must not become a field.
-    lines = [b": ".join(field) for field in extra]
-    if read_fields(b"".join([line + b"\r\n" for line in lines]), 400) != list(extra):
+    if not all(OPTION.fullmatch(name) and _VALUE.fullmatch(value) for name, value in extra):
         raise ValueError("an extra field is malformed")
     if any(name.lower() in _OWN_NAMES for name, _ in extra):
         raise ValueError("an extra field must not frame or route")
-    return lines
+    return [b": ".join(field) for field in extra]

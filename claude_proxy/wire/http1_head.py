@@ -17,7 +17,7 @@ MAX_FIELDS: Final = 200
 
 TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"
 # A port is five digits at most; that it is below 65,536 is for `Authority` to say.
-AUTHORITY: Final = rb"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])"
+AUTHORITY: Final = rb"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*\])"
 HOST: Final = re.compile(AUTHORITY + rb"(?::[0-9]{1,5})?")
 OPTION: Final = re.compile(TOKEN + rb"+")
 

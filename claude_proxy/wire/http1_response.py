@@ -25,7 +25,7 @@ _STATUS_LINE: Final = re.compile(
     rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([^\x00-\x08\x0a-\x1f\x7f]*+))?\r\n"
 )
 _STATUS_LINE_SO_FAR: Final = re.compile(
-    rb"(?:H|HT|HTT|HTTP|HTTP/|HTTP/1|HTTP/1\.)?|HTTP/1\.[01] [0-9]{0,3}|"
+    rb"(?:H|HT|HTT|HTTP|HTTP/|HTTP/1|HTTP/1\.[01]?)?|HTTP/1\.[01] [0-9]{0,3}|"
     rb"HTTP/1\.[01] [1-9][0-9]{2} [^\x00-\x08\x0a-\x1f\x7f]*"
 )
 

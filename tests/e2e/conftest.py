@@ -84,7 +84,8 @@ def internet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Internet]:
     internet.site("h2.test", http2=True)
     internet.site("api.anthropic.com", messages_api)
     internet.site("mozilla.org")
-    internet.names.answer("private.test", ["10.20.0.1"])
+    # Every address of this internet answers on the ports of the web, and on no other.
+    internet.site("refusing.test")
     yield internet
     internet.close()
 
@@ -148,6 +149,6 @@ def _started(
     arguments += ["--upstream-ca", internet.pki.root_file]
     if allowlist is not None:
         file = directory / "allowlist.yaml"
-        file.write_text(allowlist)
+        file.write_text(allowlist.replace("$PORT", str(port)))
         arguments += ["--allowlist", file]
     return Proxy(internet, directory, [*arguments, *options], port=port, variables=variables)

@@ -17,7 +17,7 @@ from .rig.waiting import until
 
 API = "api.anthropic.com"
 TELEMETRY = "http-intake.logs.us5.datadoghq.com"
-TOKEN = "imitated-token"  # noqa: S105 - the imitated service takes any
+KEY = "sk-ant-api03-imitation"  # the imitated service takes any
 
 # What the shipped list may lead this client to; everything else must not even be looked up.
 ALLOWED_NAMES = {
@@ -48,7 +48,7 @@ def shipped(start_proxy: StartProxy, internet: Internet) -> Proxy:
 
 def environment(proxy: Proxy) -> dict[str, str]:
     """Return what the client is started with: `claude-proxy env`, and a placeholder token."""
-    return {**proxy.env(), "ANTHROPIC_AUTH_TOKEN": TOKEN}
+    return {**proxy.env(), "ANTHROPIC_API_KEY": KEY}
 
 
 @pytest.fixture
@@ -58,6 +58,7 @@ def project(shipped: Proxy) -> Path:
     project.mkdir()
     settings = {
         "hasCompletedOnboarding": True,
+        "customApiKeyResponses": {"approved": [KEY[-20:]], "rejected": []},
         "theme": "dark",
         "projects": {str(project): {"hasTrustDialogAccepted": True}},
     }
@@ -126,8 +127,8 @@ def test_claude_code_answers_a_prompt(
     assert [(exchange.method, exchange.target) for exchange in asked] == [
         ("POST", "/v1/messages?beta=true")
     ]
-    assert asked[0].header("Authorization") == f"Bearer {TOKEN}"
-    (row,) = [row for row in shipped.decisions(f"{API}:443") if row.path == "/v1/messages"]
+    assert asked[0].header("x-api-key") == KEY
+    row = shipped.outcome(f"{API}:443", "/v1/messages")
     assert (row.allowed, row.method, row.status, row.reason) == (True, "POST", 200, "rule-matched")
 
 
@@ -162,6 +163,5 @@ def test_claude_code_holds_a_conversation_in_a_terminal(
     questions = [exchange for exchange in seen.exchanges if b"what is the answer" in exchange.body]
     assert questions
     assert {exchange.target for exchange in questions} == {"/v1/messages?beta=true"}
-    assert not strangers(seen.names)
-    rows = shipped.decisions(f"{API}:443")
-    assert any(row.path == "/v1/messages" and row.status == 200 for row in rows)
+    assert not strangers(arrival.server_name or "" for arrival in seen.arrivals)
+    assert shipped.outcome(f"{API}:443", "/v1/messages").status == 200

@@ -26,7 +26,7 @@ import sys
 import httpx
 with httpx.Client(http2=sys.argv[1] == "2") as client:
     answer = client.post("https://h2.test/echo", content=b"by httpx")
-print(answer.http_version, answer.json()["body"])
+print(answer.json()["body"])
 """
 
 WEB_SOCKET = """
@@ -61,11 +61,9 @@ def test_requests_posts(proxy: Proxy, environment: Mapping[str, str]) -> None:
     assert python(proxy, REQUESTS, env=environment) == "by requests"
 
 
-@pytest.mark.parametrize(("version", "spoken"), [("1", "HTTP/1.1"), ("2", "HTTP/2")])
-def test_httpx_posts(
-    proxy: Proxy, environment: Mapping[str, str], version: str, spoken: str
-) -> None:
-    assert python(proxy, HTTPX, version, env=environment) == f"{spoken} by httpx"
+@pytest.mark.parametrize("version", ["1", "2"])
+def test_httpx_posts(proxy: Proxy, environment: Mapping[str, str], version: str) -> None:
+    assert python(proxy, HTTPX, version, env=environment) == "by httpx"
 
 
 def test_a_web_socket_echoes(
@@ -77,7 +75,7 @@ def test_a_web_socket_echoes(
     assert printed == "echoed"
     assert [exchange.target for exchange in seen.exchanges] == ["/web-socket"]
     assert seen.exchanges[0].body_bytes == 100_007 + len((1000).to_bytes(2))
-    (row,) = [row for row in proxy.decisions("echoing.test:443") if row.path == "/web-socket"]
+    row = proxy.outcome("echoing.test:443", "/web-socket")
     assert (row.allowed, row.status) == (True, 101)
 
 
@@ -117,7 +115,8 @@ def test_pip_installs_from_an_index(
     target = tmp_path / "installed"
 
     ran = proxy.place.run(
-        *(sys.executable, "-m", "pip", "--isolated", "install", "--no-cache-dir"),
+        *(sys.executable, "-m", "pip", "--isolated", "install"),
+        *("--disable-pip-version-check", "--no-cache-dir"),
         *("--index-url", "https://index.test/simple", "--target", target, PYTHON_PACKAGE),
         environment={**proxy.env(), "PIP_CONFIG_FILE": "/dev/null"},
     )
@@ -137,7 +136,7 @@ def test_npm_installs_a_scoped_package(
 
     with internet.watch() as seen:
         ran = proxy.place.run(
-            *(program("npm"), "install", "--registry", "https://index.test/", NODE_PACKAGE),
+            *(program("npm"), "install", "--no-update-notifier", "--registry", "https://index.test/", NODE_PACKAGE),
             environment=proxy.env(),
             cwd=tmp_path,
         )

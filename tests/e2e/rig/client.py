@@ -37,8 +37,9 @@ class CannotConnect(Exception):
 class Tunnel:
     """A connection to an origin through the proxy, or to the proxy itself."""
 
-    def __init__(self, stream: socket.socket) -> None:
+    def __init__(self, stream: socket.socket, target: str) -> None:
         self.stream = stream
+        self.target = target.removesuffix(":443")  # as it stands in a Host header
 
     def __enter__(self) -> "Tunnel":
         return self
@@ -62,7 +63,7 @@ class Tunnel:
         self, method: str, path: str, *fields: str, host: str | None = None, body: bytes = b""
     ) -> Answer:
         """Send one request and read its answer."""
-        lines = [f"{method} {path} HTTP/1.1", f"Host: {host or self.host()}", *fields]
+        lines = [f"{method} {path} HTTP/1.1", f"Host: {host or self.target}", *fields]
         if body:
             lines.append(f"Content-Length: {len(body)}")
         self.send("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
@@ -71,11 +72,6 @@ class Tunnel:
     def get(self, path: str, *fields: str) -> Answer:
         """Send a GET and read its answer."""
         return self.request("GET", path, *fields)
-
-    def host(self) -> str:
-        """Return the name that was asked for in the TLS handshake."""
-        name = self.stream.server_hostname if isinstance(self.stream, ssl.SSLSocket) else None
-        return name or "localhost"
 
     def ended(self) -> bool:
         """Tell whether the other side ends the connection without another byte; waits for it."""
@@ -114,9 +110,9 @@ def open_tunnel(
         if answer.status != http.client.OK:
             raise CannotConnect(answer)
         if context is None:
-            return Tunnel(connection)
+            return Tunnel(connection, target)
         name = server_name or target.rpartition(":")[0].strip("[]")
-        return Tunnel(context.wrap_socket(connection, server_hostname=name))
+        return Tunnel(context.wrap_socket(connection, server_hostname=name), target)
     except BaseException:
         connection.close()
         raise

@@ -18,6 +18,7 @@ class NameServer:
     def __init__(self, internet: Namespace) -> None:
         self.asked: list[str] = []
         self._zone: dict[str, list[tuple[str, ...]]] = {}
+        self._muted: set[str] = set()
         self._socket = internet.new_socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.bind((NAME_SERVER, 53))
         threading.Thread(target=self._serve, name="name server", daemon=True).start()
@@ -30,15 +31,20 @@ class NameServer:
         """Answer questions for `name` by each set of addresses in turn, then by the last."""
         self._zone[name.lower()] = [tuple(answer) for answer in answers]
 
+    def mute(self, name: str) -> None:
+        """Leave questions for `name` without any answer."""
+        self._muted.add(name.lower())
+
     def _serve(self) -> None:
         while True:
             try:
                 question, sender = self._socket.recvfrom(4096)
             except OSError:
                 return
-            self._socket.sendto(self._answer_to(question), sender)
+            if (answer := self._answer_to(question)) is not None:
+                self._socket.sendto(answer, sender)
 
-    def _answer_to(self, question: bytes) -> bytes:
+    def _answer_to(self, question: bytes) -> bytes | None:
         labels, position = [], 12
         while length := question[position]:
             labels.append(question[position + 1 : position + 1 + length].decode("latin-1"))
@@ -47,6 +53,8 @@ class NameServer:
         name = ".".join(labels).lower()
         (kind,) = struct.unpack("!H", question[position + 1 : position + 3])
         self.asked.append(name)
+        if name in self._muted:
+            return None
         answers = self._zone.get(name)
         addresses = [ip_address(text) for text in (answers[0] if answers else ())]
         # One turn is the pair of questions, A and AAAA, that a resolver asks at once.

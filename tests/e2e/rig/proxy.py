@@ -29,6 +29,12 @@ class Row:
 
     fields: Mapping[str, Any]
 
+    @property
+    def allowed(self) -> bool:
+        """Whether the decision was to allow."""
+        assert self.fields["action"] in {"allow", "deny"}
+        return bool(self.fields["action"] == "allow")
+
     def __getattr__(self, name: str) -> Any:
         try:
             return self.fields[name]
@@ -217,7 +223,20 @@ class Proxy:
 
     def decisions(self, target: str) -> list[Row]:
         """Return the decisions about one target ("host:port"), oldest first."""
-        return [row for row in self.audit() if row.fields.get("target") == target]
+        host, _, port = target.rpartition(":")
+        rows = self.audit("--host", host)
+        return [row for row in rows if (row.host, row.port) == (host, int(port))]
+
+    def outcome(self, target: str, path: str) -> Row:
+        """Return the latest request for `path`, once its end is in the log."""
+
+        def ended() -> Row | None:
+            rows = [row for row in self.decisions(target) if row.path == path]
+            return rows[-1] if rows and rows[-1].duration_ms is not None else None
+
+        row = until(ended, f"the outcome of {target}{path}")
+        assert row is not None
+        return row
 
 
 def read_all(connection: socket.socket) -> bytes:

@@ -1,0 +1,104 @@
+"""Adds hosts to the owner's allowlist, which a running proxy takes up by itself.
+
+It is what a denial tells its reader to ask the owner for. The law it keeps is the first: the
+file is written only if what it would say loads, and as a whole or not at all.
+"""
+
+import os
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+import click
+
+from claude_proxy import allowlist
+from claude_proxy.allowlist_edit import EditError, Entry, with_entry
+from claude_proxy.cli import paths
+from claude_proxy.errors import ConfigError
+from claude_proxy.policy import PatternError
+
+EPILOG = """\b
+Examples:
+  claude-proxy allow docs.python.org
+  claude-proxy allow '*.example.com' git.corp.example:8443 http://mirror.example
+"""
+
+
+@click.command(epilog=EPILOG)
+@click.argument("hosts", nargs=-1, required=True, metavar="HOST...")
+@click.option(
+    "--allowlist",
+    "named",
+    envvar="CLAUDE_PROXY_ALLOWLIST",
+    show_envvar=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The file to write.  [default: allowlist.yaml in --confdir]",
+)
+@click.option(
+    "--confdir",
+    envvar="CLAUDE_PROXY_CONFDIR",
+    show_envvar=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Where the allowlist is kept.  [default: ~/.config/claude-proxy]",
+)
+def command(hosts: tuple[str, ...], named: Path | None, confdir: Path | None) -> None:
+    """Add hosts to the allowlist.
+
+    HOST is spelled as in the file, with a port or a scheme where they are not 443 and https.
+    Without a list of your own a copy of the shipped one is begun.
+    """
+    own = (named or (confdir or paths.default_confdir()) / paths.ALLOWLIST).absolute()
+    begun = named is None and not os.path.lexists(own)
+    before = paths.read_allowlist(paths.shipped_allowlist() if begun else own)
+    after = before
+    for host in hosts:
+        after = _with_host(after, host, own)
+    if after == before:
+        click.echo(f"Nothing to add: {own} says so already.")
+        return
+    _replace(own, after)
+    click.echo(f"Allowed in {own}: {', '.join(hosts)}")
+    if begun:
+        click.echo("This list is new: a running proxy reads it once it is started again.")
+
+
+def _with_host(text: str, host: str, path: Path) -> str:
+    name = str(path)
+    policy = allowlist.load(text, name=name)
+    try:
+        wanted = with_entry(text, Entry.parse(host))
+    except PatternError as error:
+        raise ConfigError(error.what, where=host, mend=error.mend) from error
+    except EditError as error:
+        raise ConfigError(str(error), where=f"{path}:{error.line}", mend=error.mend) from error
+    added, _ = policy.diff(allowlist.load(wanted, name=name))
+    return wanted if added else text
+
+
+def _replace(path: Path, text: str) -> None:
+    """Put `text` into the file, all of it or nothing; follow a link, keep the mode."""
+    try:
+        target = path.resolve()
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        mode = target.stat().st_mode & 0o777 if target.exists() else 0o600
+        descriptor, unfinished = tempfile.mkstemp(prefix=".allowlist-", dir=target.parent)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
+                file.write(text)
+                file.flush()
+                os.fchmod(descriptor, mode)
+                os.fsync(descriptor)
+            Path(unfinished).replace(target)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                Path(unfinished).unlink()
+            raise
+    except OSError as error:
+        reason = (error.strerror or type(error).__name__).lower()
+        raise ConfigError(
+            f"the allowlist cannot be written: {reason}",
+            where=str(path),
+            mend="see to its owner, mode and free space",
+        ) from error

@@ -1,0 +1,216 @@
+"""Tells what the allowlist decides about one URL, without a packet sent.
+
+It asks the questions that the proxy would ask, in the same order and of the same policy (second
+law), and judges the path as it was written: what a client would change before it sends, such as
+letters that are not ASCII, is refused and not guessed.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from claude_proxy import allowlist
+from claude_proxy.authority import Authority, normalise_host
+from claude_proxy.cli import paths
+from claude_proxy.errors import ConfigError
+from claude_proxy.policy import Decision, Policy, Request, Rule, Scheme, Tls
+from claude_proxy.strict_yaml import harmless, quoted
+
+EXAMPLES = """\b
+Examples:
+  claude-proxy check https://github.com/anthropics/claude-code
+  claude-proxy check --method POST https://api.example.com/v1/items
+  claude-proxy check git.corp.example:8443       the tunnel alone
+\b
+Exit codes: 0 allowed, 1 denied, 2 the URL or the allowlist is not valid.
+"""
+
+# A WebSocket begins as a GET, and its clients open a tunnel even for ws:// (RFC 6455, 4.1).
+_SCHEMES = {
+    "https": (Scheme.HTTPS, 443, True),
+    "wss": (Scheme.HTTPS, 443, True),
+    "http": (Scheme.HTTP, 80, False),
+    "ws": (Scheme.HTTP, 80, True),
+}
+_parts = re.compile(
+    r"(?:(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://)?(?P<authority>[^/?#]*)(?P<path>[^?#]*).*",
+    re.DOTALL,
+).fullmatch
+_is_method = re.compile(r"[A-Z][A-Z0-9-]*").fullmatch
+_is_sent_as_written = re.compile(r"[!-~]*").fullmatch
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked: a request, or with no scheme a tunnel alone."""
+
+    url: str
+    target: Authority
+    scheme: Scheme | None
+    tunnel: bool  # whether the client opens a tunnel by CONNECT first
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The decisions in their order; None where a question does not come up."""
+
+    connect: Decision | None
+    request: Decision | None
+
+    @property
+    def allowed(self) -> bool:
+        """Whether everything that was asked is allowed."""
+        decisions = [each for each in (self.connect, self.request) if each is not None]
+        return bool(decisions) and all(each.allowed for each in decisions)
+
+
+@click.command(epilog=EXAMPLES)
+@click.argument("url")
+@click.option("--method", default="GET", show_default=True, help="The method of the request.")
+@click.option(
+    "--allowlist",
+    "allowlist_file",
+    envvar="CLAUDE_PROXY_ALLOWLIST",
+    show_envvar=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The allowlist file.  [default: allowlist.yaml in --confdir, else the shipped one]",
+)
+@click.option(
+    "--confdir",
+    envvar="CLAUDE_PROXY_CONFDIR",
+    show_envvar=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Where the allowlist is kept.  [default: ~/.config/claude-proxy]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(
+    url: str, *, method: str, allowlist_file: Path | None, confdir: Path | None, as_json: bool
+) -> int:
+    """Tell what the allowlist decides about a URL."""
+    if _is_method(method) is None:
+        mend = "write it in capitals, such as GET"
+        raise ConfigError(f'"{method}" is not a method', where="--method", mend=mend)
+    question = question_of(url)
+    file = allowlist_file or paths.allowlist_path(confdir or paths.default_confdir())
+    policy = allowlist.load(paths.read_allowlist(file), name=str(file))
+    answer = answer_of(question, method, policy)
+    if as_json:
+        click.echo(json.dumps(_facts(question, method, answer, file), indent=2))
+    else:
+        for line in _lines(question, method, answer, file):
+            click.echo(line)
+    return 0 if answer.allowed else 1
+
+
+def question_of(url: str) -> Question:
+    """Read what the user wrote; raise ConfigError if no client could ask for it."""
+    found = _parts(url)
+    if found is None:  # pragma: no cover - the pattern matches every text
+        raise _unusable(url, "it cannot be read")
+    name = found["scheme"]
+    if name is None:
+        if found["path"] or "?" in url or "#" in url:
+            raise _unusable(url, "it has a path but no scheme", mend=f"write https://{url}")
+        return Question(url, _target_of(url, url, 443), None, tunnel=True, path="")
+    if name.lower() not in _SCHEMES:
+        known = ", ".join(f"{each}://" for each in _SCHEMES)
+        raise _unusable(url, f"the scheme {name} is not known", mend=f"begin it with {known}")
+    scheme, port, tunnel = _SCHEMES[name.lower()]
+    path = found["path"] or "/"
+    if _is_sent_as_written(path) is None:
+        mend = "percent-encode the path as a client sends it"
+        raise _unusable(url, "the path has characters that are never sent", mend=mend)
+    return Question(url, _target_of(url, found["authority"], port), scheme, tunnel, path)
+
+
+def answer_of(question: Question, method: str, policy: Policy) -> Answer:
+    """Ask the policy what the proxy would ask it."""
+    connect = policy.decide_connect(question.target) if question.tunnel else None
+    if question.scheme is None or (connect is not None and not connect.allowed):
+        return Answer(connect, None)
+    if _is_unseen(question, connect):
+        return Answer(connect, None)
+    request = Request(question.scheme, question.target, question.target, method, question.path)
+    return Answer(connect, policy.decide_request(request))
+
+
+def _is_unseen(question: Question, connect: Decision | None) -> bool:
+    """Tell whether the request would travel in TLS that the proxy does not open."""
+    passed = connect is not None and connect.tls is Tls.PASSTHROUGH
+    return passed and question.scheme is Scheme.HTTPS
+
+
+def _target_of(url: str, text: str, port: int) -> Authority:
+    if "@" in text:
+        raise _unusable(url, "it has user info", mend="leave out what stands before the @")
+    try:
+        # A client turns letters that are not ASCII into A-labels before it asks.
+        host, _, rest = text.partition(":")
+        if not host.isascii():
+            text = normalise_host(host, unicode=True) + (f":{rest}" if rest else "")
+        return Authority.parse(text, default_port=port)
+    except ValueError as error:
+        raise _unusable(url, str(error)) from error
+
+
+def _unusable(url: str, why: str, *, mend: str = "") -> ConfigError:
+    shown = quoted(url)
+    usual = "write a URL such as https://example.com/path, or HOST:PORT"
+    return ConfigError(f"{shown} cannot be asked for: {why}", where="URL", mend=mend or usual)
+
+
+def _lines(question: Question, method: str, answer: Answer, file: Path) -> list[str]:
+    word = "allowed" if answer.allowed else "denied"
+    lines = [f"{word}: {harmless(question.url)}"]
+    if answer.connect is not None:
+        lines.append(f"  CONNECT {question.target}: {_told(answer.connect)}")
+    if answer.request is not None:
+        lines.append(f"  {method} {question.path}: {_told(answer.request)}")
+    elif _is_unseen(question, answer.connect):
+        lines.append(f"  {method} {question.path}: not judged, as TLS is passed through")
+    lines.append(f"  allowlist {file}")
+    return lines
+
+
+def _told(decision: Decision) -> str:
+    word = "allowed" if decision.allowed else "denied"
+    told = f"{word} ({decision.reason})"
+    rule = decision.rule
+    return told if rule is None else f"{told} by {rule.name} ({rule.source})"
+
+
+def _facts(question: Question, method: str, answer: Answer, file: Path) -> dict[str, Any]:
+    return {
+        "url": question.url,
+        "allowed": answer.allowed,
+        "target": str(question.target),
+        "method": method if question.scheme is not None else None,
+        "path": question.path or None,
+        "connect": _decision_facts(answer.connect),
+        "request": _decision_facts(answer.request),
+        "allowlist": str(file),
+    }
+
+
+def _decision_facts(decision: Decision | None) -> dict[str, Any] | None:
+    if decision is None:
+        return None
+    return {
+        "allowed": decision.allowed,
+        "reason": decision.reason.value,
+        "tls": None if decision.tls is None else decision.tls.value,
+        "rule": _rule_facts(decision.rule),
+    }
+
+
+def _rule_facts(rule: Rule | None) -> dict[str, Any] | None:
+    if rule is None:
+        return None
+    return {"name": rule.name, "source": str(rule.source), "note": rule.note}

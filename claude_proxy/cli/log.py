@@ -1,0 +1,292 @@
+"""Shows the audit log: what was decided, when, why and how it ended.
+
+It keeps the ninth and the tenth law at the reader's side: the file is opened read-only, and
+what a client sent cannot move the cursor, forge a line or hide in one.
+"""
+
+import select
+import sys
+import time
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, override
+
+import click
+
+from claude_proxy.audit.database import database_in
+from claude_proxy.audit.escape import escape_field, escape_text
+from claude_proxy.audit.queries import (
+    Attempt,
+    AuditReader,
+    Entry,
+    Follower,
+    HostFilter,
+    Selection,
+)
+from claude_proxy.audit.sinks import (
+    encoded,
+    fields_of,
+    fields_of_outcome,
+    is_passed_through,
+    method_and_place,
+)
+from claude_proxy.cli import paths
+from claude_proxy.errors import ConfigError
+from claude_proxy.events import Notice, OutcomeSeen
+
+EPILOG: Final = """\b
+Examples:
+  claude-proxy log --denied --since 1h
+  claude-proxy log --host .github.com --limit 200
+  claude-proxy log --follow --json | jq .reason
+
+An allowed tunnel is shown by the requests in it; --steps shows it too.
+"""
+
+_POLL_S: Final = 0.5
+_UNITS_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
+_COLUMNS: Final = {
+    "TIME": 19,
+    "ACTION": 7,
+    "METHOD": 7,
+    "TARGET": 44,
+    "STATUS": 6,
+    "UP": 5,
+    "DOWN": 5,
+    "TOOK": 6,
+    "REASON": 12,
+    "RULE": 0,
+}
+_NOTHING: Final = "-"
+_ENOUGH_DIGITS: Final = 1000
+_FEW: Final = 10
+_MINUTE_MS: Final = 60_000
+
+
+class Since(click.ParamType[int]):
+    """A time as an age ("90s", "30m", "1h", "2d", "1w") or as ISO 8601, local unless it says."""
+
+    name = "since"
+
+    @override
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            return parse_since(value, time.time_ns())
+        except (ValueError, OverflowError):
+            raise ConfigError(
+                f'"{escape_text(value)}" is neither an age nor a time',
+                where="--since or CLAUDE_PROXY_LOG_SINCE",
+                mend="write it like 90s, 30m, 1h, 2d, 2026-01-31 or 2026-01-31T09:30",
+            ) from None
+
+
+def parse_since(text: str, now_ns: int) -> int:
+    """Return the moment that `text` names, in nanoseconds since 1970; raise ValueError."""
+    unit = _UNITS_S.get(text[-1:])
+    if unit is not None and text[:-1].isascii() and text[:-1].isdecimal():
+        return max(0, now_ns - int(text[:-1]) * unit * 1_000_000_000)
+    # A moment without an offset is the reader's own time, as the table shows it.
+    return round(datetime.fromisoformat(text).astimezone().timestamp() * 1e6) * 1000
+
+
+@click.command(name="log", epilog=EPILOG)
+@click.option(
+    "--denied", envvar="CLAUDE_PROXY_LOG_DENIED", is_flag=True, help="Show denials alone."
+)
+@click.option(
+    "--allowed",
+    envvar="CLAUDE_PROXY_LOG_ALLOWED",
+    is_flag=True,
+    help="Show what was allowed alone.",
+)
+@click.option(
+    "--host",
+    envvar="CLAUDE_PROXY_LOG_HOST",
+    metavar="PATTERN",
+    help="Show one host; *.example.com is all below it, .example.com is both.",
+)
+@click.option(
+    "--since",
+    envvar="CLAUDE_PROXY_LOG_SINCE",
+    type=Since(),
+    metavar="WHEN",
+    help="Show what is not older than 90s, 30m, 1h, 2d, or since a date and time.",
+)
+@click.option(
+    "-f",
+    "--follow",
+    envvar="CLAUDE_PROXY_LOG_FOLLOW",
+    is_flag=True,
+    help="Go on and show what comes, until Ctrl-C.",
+)
+@click.option(
+    "--json",
+    "as_json",
+    envvar="CLAUDE_PROXY_LOG_JSON",
+    is_flag=True,
+    help="Print one JSON object a line.",
+)
+@click.option(
+    "-n",
+    "--limit",
+    envvar="CLAUDE_PROXY_LOG_LIMIT",
+    type=click.IntRange(min=1),
+    default=50,
+    show_default=True,
+    metavar="COUNT",
+    help="Show at most this many, the newest.",
+)
+@click.option(
+    "--steps",
+    envvar="CLAUDE_PROXY_LOG_STEPS",
+    is_flag=True,
+    help="Show also the tunnels that allowed requests came through.",
+)
+@click.option(
+    "--statedir",
+    envvar="CLAUDE_PROXY_STATEDIR",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Where the proxy keeps its audit log.  [default: ~/.local/state/claude-proxy]",
+)
+def command(
+    *,
+    denied: bool,
+    allowed: bool,
+    host: str | None,
+    since: int | None,
+    follow: bool,
+    as_json: bool,
+    limit: int,
+    steps: bool,
+    statedir: Path | None,
+) -> None:
+    """Show what was decided, from the audit log."""
+    path = database_in(paths.default_statedir() if statedir is None else statedir)
+    selection = Selection(
+        allowed=None if denied == allowed else allowed,
+        host=None if host is None else HostFilter.parse(host),
+        since_ns=since or 0,
+        steps=steps,
+    )
+    line_of = json_line_of if as_json else row_of
+    try:
+        with AuditReader(path) as reader:
+            entries = reader.newest(selection, limit)
+        if not as_json and (entries or follow):
+            click.echo(_row(_COLUMNS))
+        _show(entries, line_of)
+        if follow:
+            _follow(Follower(path, selection, entries), line_of)
+        elif not entries:
+            click.echo("claude-proxy: nothing of that kind is recorded", err=True)
+    except KeyboardInterrupt:
+        # The way to end --follow, so no failure of it.
+        return
+
+
+def _follow(follower: Follower, line_of: Callable[[Entry], str]) -> None:
+    while not _reader_has_left(_POLL_S):
+        _show(follower.news(time.time_ns()), line_of)
+
+
+def _reader_has_left(wait_s: float) -> bool:
+    """Wait; return at once if nobody reads our output any more.
+
+    Without this `claude-proxy log --follow | head` would end only with the next entry.
+    """
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(
+        happened & (select.POLLERR | select.POLLHUP) for _, happened in poll.poll(wait_s * 1000)
+    )
+
+
+def _show(entries: Iterable[Entry], line_of: Callable[[Entry], str]) -> None:
+    text = "".join(f"{line_of(entry)}\n" for entry in entries)
+    if text:
+        click.echo(text, nl=False)
+
+
+def json_line_of(entry: Entry) -> str:
+    """Return an entry as one line of JSON: the decision and, in the same object, its outcome."""
+    if isinstance(entry, Notice):
+        return encoded(fields_of(entry))
+    outcome = entry.outcome
+    ended = dict.fromkeys(_OUTCOME_FIELDS) if outcome is None else fields_of_outcome(outcome)
+    return encoded(fields_of(entry.decision) | ended)
+
+
+_OUTCOME_FIELDS: Final = tuple(fields_of_outcome(OutcomeSeen(0, None, 0, 0, 0.0, None, None, None)))
+
+
+def row_of(entry: Entry) -> str:
+    """Return an entry as a row of the table."""
+    if isinstance(entry, Notice):
+        said = f"{escape_field(entry.kind)}: {escape_text(entry.text)}"
+        return f"{_local_time(entry.id)}  Notice   {said}"
+    return _row(_cells_of(entry))
+
+
+def _row(cells: Iterable[str]) -> str:
+    padded = (cell.ljust(width) for cell, width in zip(cells, _COLUMNS.values(), strict=True))
+    return "  ".join(padded).rstrip()
+
+
+def _cells_of(attempt: Attempt) -> tuple[str, ...]:
+    decision = attempt.decision
+    method, place = method_and_place(decision)
+    return (
+        _local_time(decision.id),
+        "Allowed" if decision.allowed else "Denied",
+        method,
+        place,
+        *_outcome_cells(attempt.outcome),
+        "passthrough" if is_passed_through(decision) else escape_field(decision.reason),
+        escape_text(decision.rule_source or _NOTHING),
+    )
+
+
+def _outcome_cells(outcome: OutcomeSeen | None) -> tuple[str, str, str, str]:
+    if outcome is None:
+        return (_NOTHING,) * 4
+    status = outcome.error if outcome.status is None else str(outcome.status)
+    return (
+        escape_field(status or _NOTHING),
+        size_of(outcome.bytes_up),
+        size_of(outcome.bytes_down),
+        duration_of(outcome.duration_ms),
+    )
+
+
+def size_of(count: int) -> str:
+    """Return a number of bytes in few characters: "512", "1.5K", "23M"."""
+    size, units = float(count), iter(("", "K", "M", "G", "T", "P"))
+    unit = next(units)
+    while size >= _ENOUGH_DIGITS and unit != "P":
+        size, unit = size / 1024, next(units)
+    return f"{size:.1f}{unit}" if unit and size < _FEW else f"{size:.0f}{unit}"
+
+
+def duration_of(milliseconds: float) -> str:
+    """Return a duration in few characters: "12ms", "3.4s", "2m05s", "3h20m"."""
+    if milliseconds < _ENOUGH_DIGITS:
+        return f"{milliseconds:.0f}ms"
+    if milliseconds < _MINUTE_MS:
+        return f"{milliseconds / 1000:.1f}s"
+    minutes, seconds = divmod(round(milliseconds / 1000), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{seconds:02d}s"
+
+
+def _local_time(number: int) -> str:
+    try:
+        moment = datetime.fromtimestamp(number // 1_000_000_000, UTC).astimezone()
+    except (OverflowError, ValueError, OSError):
+        return _NOTHING
+    return f"{moment:%Y-%m-%d %H:%M:%S}"

@@ -1,0 +1,84 @@
+"""Takes a changed allowlist into use while the proxy runs; a bad one changes nothing.
+
+Law 1 at run time: the last good policy stays until there is a better one, and tunnels whose rule
+is gone are closed, because a tunnel was allowed by its rule and by nothing else.
+"""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+from claude_proxy import logs, policyfile
+from claude_proxy.connection import Services
+from claude_proxy.errors import ConfigError
+from claude_proxy.events import Notice
+
+_LOOK_S = 1.0
+_NAMED = 10  # changes that are spelled out; the rest is counted
+
+type Tell = Callable[[Notice], None]
+
+
+class Reloader:
+    """Watches one allowlist file."""
+
+    def __init__(
+        self,
+        path: Path,
+        loaded: policyfile.Loaded,
+        services: Services,
+        *,
+        tell: Tell,
+        say: Callable[[str], None],
+    ) -> None:
+        self._path = path
+        self._loaded = loaded
+        self._rejected: policyfile.Fingerprint | None = None
+        self._services = services
+        self._tell = tell
+        self._say = say
+        self._turn = asyncio.Lock()
+
+    async def watch(self) -> None:
+        """Reload whenever the file is another than the one that was read last."""
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            known = self._rejected or self._loaded.fingerprint
+            if policyfile.fingerprint(self._path) != known:
+                await self.reload()
+
+    async def reload(self) -> None:
+        """Read the file; apply it if it is sound, say loudly what is wrong with it if not."""
+        async with self._turn:
+            loop = asyncio.get_running_loop()
+            seen = policyfile.fingerprint(self._path)
+            try:
+                # On a thread: a list of 100,000 hosts takes seconds to read.
+                loaded = await loop.run_in_executor(None, policyfile.load, self._path)
+            except ConfigError as error:
+                self._rejected = seen
+                lines = ["warning: the allowlist was rejected; the last good one stays in force"]
+                logs.report([*lines, *error.lines()])
+                self._tell(Notice(0, "policy-rejected", error.what))
+                return
+            self._apply(loaded)
+
+    def _apply(self, loaded: policyfile.Loaded) -> None:
+        added, removed = self._loaded.policy.diff(loaded.policy)
+        self._loaded, self._rejected = loaded, None
+        services = self._services
+        services.gate.policy = loaded.policy
+        closed = sum(connection.withdraw() for connection in list(services.connections))
+        text = _change(added, removed)
+        if closed:
+            text += f"; {closed} open {'tunnel' if closed == 1 else 'tunnels'} closed"
+        self._say(f"Allowlist applied: {text}")
+        self._tell(Notice(0, "policy-applied", text))
+
+
+def _change(added: tuple[str, ...], removed: tuple[str, ...]) -> str:
+    parts = [f"+ {name}" for name in added[:_NAMED]] + [f"- {name}" for name in removed[:_NAMED]]
+    if not parts:
+        return "no rule changed"
+    more = len(added) + len(removed) - len(parts)
+    return ", ".join(parts) + (f" and {more} more" if more else "")

@@ -1,0 +1,154 @@
+"""The write-ahead log moves into the database without the deciding thread."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from sqlite3 import Connection
+
+import pytest
+
+from claude_proxy.audit import checkpoint as checkpoint_module
+from claude_proxy.audit.checkpoint import Checkpointer, checkpoint
+from claude_proxy.audit.database import connect, database_in, open_for_writing, wal_of
+from tests.audit.examples import rows
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return database_in(tmp_path / "state")
+
+
+@pytest.fixture
+def writer(path: Path) -> Iterator[Connection]:
+    with closing(open_for_writing(path)) as connection:
+        write(connection, 1, 100)
+        yield connection
+
+
+def write(connection: Connection, first: int, count: int) -> None:
+    for number in range(first, first + count):
+        connection.execute("INSERT INTO notice VALUES(?, 'kind', 'text')", (number,))
+
+
+def in_the_database_itself(path: Path) -> list[object]:
+    """Return what is there without the write-ahead log."""
+    copy = path.with_name("copy")
+    copy.write_bytes(path.read_bytes())
+    return rows(copy, "SELECT count(*) FROM notice")
+
+
+def header(path: Path) -> bytes:
+    """Return the salts of the write-ahead log; they change when it begins anew."""
+    return wal_of(path).read_bytes()[16:24]
+
+
+@pytest.mark.usefixtures("writer")
+def test_a_checkpoint_brings_everything_home(path: Path) -> None:
+    checkpoint(path)
+
+    assert in_the_database_itself(path) == [100]
+
+
+def test_the_log_begins_anew_with_the_checkpoint_not_with_the_next_decision(
+    writer: Connection, path: Path
+) -> None:
+    before = header(path)
+
+    checkpoint(path)
+
+    after = header(path)
+    assert after != before
+    write(writer, 101, 1)
+    assert header(path) == after
+
+
+@pytest.mark.usefixtures("writer")
+def test_a_reader_keeps_the_log_from_beginning_anew_and_no_more(path: Path) -> None:
+    with closing(connect(path, mode="ro")) as reader:
+        reading = reader.execute("SELECT id FROM notice")
+        reading.fetchone()
+        before = header(path)
+
+        checkpoint(path)
+
+        assert header(path) == before
+    assert rows(path, "SELECT count(*) FROM notice") == [100]
+
+
+@pytest.mark.usefixtures("writer")
+def test_a_log_in_constant_use_is_left_to_grow(path: Path) -> None:
+    before = header(path)
+
+    checkpoint(path, rounds=0)  # as if decisions had come between all of them
+
+    assert header(path) == before
+
+
+@pytest.mark.usefixtures("writer")
+def test_a_log_that_grew_too_much_is_begun_anew_nevertheless(path: Path) -> None:
+    before = header(path)
+
+    checkpoint(path, rounds=0, too_much_bytes=1)
+
+    assert header(path) != before
+    assert in_the_database_itself(path) == [100]
+
+
+def test_a_reader_of_older_rows_is_not_waited_for_even_then(
+    writer: Connection, path: Path
+) -> None:
+    with closing(connect(path, mode="ro")) as reader:
+        reading = reader.execute("SELECT id FROM notice")
+        reading.fetchone()
+        write(writer, 101, 5)
+        before = header(path)
+
+        checkpoint(path, too_much_bytes=1, patience_s=0.01)
+
+        assert header(path) == before
+    assert rows(path, "SELECT count(*) FROM notice") == [105]
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    pause = threading.Event()
+    for _ in range(1000):
+        if holds():
+            return
+        pause.wait(0.01)
+    pytest.fail("it did not come to pass")
+
+
+@pytest.fixture
+def checkpointer(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Checkpointer]:
+    monkeypatch.setattr(checkpoint_module, "_PAUSE_S", 0.01)
+    checkpointer = Checkpointer(path)
+    yield checkpointer
+    checkpointer.close()
+    assert not checkpointer._thread.is_alive()
+
+
+@pytest.mark.usefixtures("writer")
+def test_the_thread_checkpoints_when_woken(path: Path, checkpointer: Checkpointer) -> None:
+    checkpointer.wake()
+
+    eventually(lambda: in_the_database_itself(path) == [100])
+
+
+def test_the_thread_outlives_a_file_that_is_not_there(
+    path: Path, checkpointer: Checkpointer
+) -> None:
+    checkpointer.wake()
+    eventually(lambda: not checkpointer._wake.is_set())
+
+    with closing(open_for_writing(path)) as writer:
+        write(writer, 1, 10)
+        checkpointer.wake()
+
+        eventually(lambda: in_the_database_itself(path) == [10])
+
+
+def test_a_thread_that_was_never_woken_ends(checkpointer: Checkpointer) -> None:
+    checkpointer.close()
+
+    assert not checkpointer._thread.is_alive()

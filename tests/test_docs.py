@@ -1,0 +1,103 @@
+"""README names everything that a user can meet, and promises nothing that is not there."""
+
+import re
+from pathlib import Path
+
+import click
+import pytest
+
+from claude_proxy import allowlist, cli
+from claude_proxy.cli import serve
+from claude_proxy.policy import Reason
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text("utf-8")
+
+OPTIONS = serve.command.params
+TARGETS = re.findall(r"^([a-z0-9-]+):.*## ", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+
+
+def sections() -> dict[str, str]:
+    """Return the text of each section of README by its heading."""
+    parts = re.split(r"^## (.+)$", README, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def keys_of(schema: object) -> set[str]:
+    """Return the names of every property in a JSON Schema, wherever it stands."""
+    if isinstance(schema, list):
+        return set().union(*map(keys_of, schema))
+    if not isinstance(schema, dict):
+        return set()
+    own = schema.get("properties", {})
+    return set(own).union(*map(keys_of, schema.values()))
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_command_is_documented(name: str) -> None:
+    assert f"`claude-proxy {name}" in sections()["Commands"]
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: str(option.name))
+def test_every_option_of_serve_is_documented_with_its_variable(option: click.Parameter) -> None:
+    assert f"| `{option.opts[0]}` | `{option.envvar}` |" in sections()["Options of serve"]
+
+
+def test_no_option_is_documented_that_is_not_there() -> None:
+    documented = re.findall(r"^\| `(--[a-z-]+)` \|", README, re.MULTILINE)
+
+    assert set(documented) == {option.opts[0] for option in OPTIONS}
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_every_reason_is_documented(reason: Reason) -> None:
+    assert f"| `{reason.value}` |" in sections()["Denials"]
+
+
+def test_no_reason_is_documented_that_is_not_there() -> None:
+    documented = re.findall(r"^\| `([a-z-]+)` \|", sections()["Denials"], re.MULTILINE)
+
+    assert set(documented) == set(Reason)
+
+
+@pytest.mark.parametrize("key", sorted(keys_of(allowlist.schema())))
+def test_every_key_of_the_allowlist_is_documented(key: str) -> None:
+    assert f"| `{key}` |" in sections()["The allowlist"]
+
+
+def test_no_key_is_documented_that_is_not_there() -> None:
+    documented = re.findall(r"^\| `([a-z]+)` \|", sections()["The allowlist"], re.MULTILINE)
+
+    assert set(documented) == keys_of(allowlist.schema())
+
+
+def test_the_example_allowlist_loads() -> None:
+    [example] = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+
+    policy = allowlist.load(example, name="README.md")
+
+    assert "docs.python.org" in set(policy.hosts())
+
+
+@pytest.mark.parametrize("preset", allowlist.presets(), ids=lambda preset: preset.name)
+def test_every_preset_is_documented(preset: allowlist.Preset) -> None:
+    assert f"`{preset.name}`" in sections()["Presets"]
+
+
+@pytest.mark.parametrize("target", re.findall(r"`make ([a-z0-9-]+)", README))
+def test_every_make_target_of_readme_is_there(target: str) -> None:
+    assert target in TARGETS
+
+
+def test_every_link_inside_readme_leads_somewhere() -> None:
+    anchors = {
+        re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in sections()
+    }
+
+    assert set(re.findall(r"\]\(#([^)]+)\)", README)) - anchors == set()
+
+
+def test_the_changelog_begins_with_what_is_not_released() -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text("utf-8")
+
+    assert re.findall(r"^## (.+)$", changelog, re.MULTILINE)[0] == "[Unreleased]"

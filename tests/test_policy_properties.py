@@ -1,0 +1,536 @@
+"""Laws of the policy for every input: checked against a slow model of it, and for what must hold.
+
+The model looks at every rule, one by one, and knows no index; where the two disagree, one is
+wrong.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from urllib.parse import unquote_to_bytes
+
+import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+
+from claude_proxy.address import Address, AddressKind, effective, kind_of
+from claude_proxy.authority import Authority, text_of
+from claude_proxy.policy import (
+    Decision,
+    HostPattern,
+    PathGlob,
+    PatternError,
+    PatternKind,
+    Policy,
+    Reason,
+    Request,
+    Rule,
+    Scheme,
+    Source,
+    Tls,
+)
+
+# Small alphabets: rules and questions must meet often, and nearly meet oftener.
+
+HOSTS = ("a.test", "b.a.test", "c.b.a.test", "xa.test", "a.test.evil.test", "b.test")
+LITERALS = ("10.0.0.1", "10.1.0.1", "127.0.0.1", "8.8.8.8", "169.254.169.254", "168.63.129.16")
+LITERALS_V6 = ("fd00::1", "::ffff:a00:1", "64:ff9b::808:808", "2606:4700::1", "fd00:ec2::254")
+PATTERNS = (
+    *("a.test", "b.a.test", "*.a.test", ".a.test", "*.b.a.test", ".test", "*.evil.test"),
+    *("10.0.0.1", "8.8.8.8", "169.254.169.254", "2606:4700::1", "127.0.0.1", "168.63.129.16"),
+    *("10.0.0.0/8", "10.0.0.0/16", "8.0.0.0/7", "169.254.0.0/16", "fd00::/8", "2606:4700::/32"),
+)
+PORTS = (80, 443, 8443)
+METHODS = ("GET", "POST", "PUT")
+PATHS = (
+    *(
+        "/",
+        "/a",
+        "/a/",
+        "/a/b",
+        "/a/b.git/x",
+        "/A/B",
+        "/%41",
+        "/a%40b",
+        "/a@b",
+        "/a%2fb",
+        "/a/../b",
+    ),
+    *("//a", "/a;b", "*", "", "a", "/a/b/c/d", "/b%C3%A9", "/b\u00e9", "/a%252fb", "/a.b", "/..."),
+)
+GLOBS = ("/", "/**", "/a", "/a/**", "/*", "/*/*", "/a/*.git/**", "/a*b", "/a%40b", "/A/**", "/*/**")
+
+patterns = st.sampled_from(PATTERNS).map(HostPattern.parse)
+ports = st.frozensets(st.sampled_from(PORTS), min_size=1)
+methods = st.none() | st.frozensets(st.sampled_from(METHODS), min_size=1)
+globs = st.none() | st.lists(
+    st.sampled_from(GLOBS).map(PathGlob.parse), min_size=1, max_size=2
+).map(tuple)
+networks = st.lists(
+    st.sampled_from(("10.0.0.0/8", "169.254.0.0/16", "169.254.169.254/32", "fd00::/8")).map(
+        ip_network
+    ),
+    max_size=2,
+).map(tuple)
+lines = st.integers(min_value=1, max_value=99)
+
+
+@st.composite
+def allow_rules(draw: st.DrawFn) -> Rule:
+    passing = draw(st.integers(0, 3)) == 0
+    return Rule(
+        draw(patterns),
+        Scheme.HTTPS if passing else draw(st.sampled_from(Scheme)),
+        draw(ports),
+        None if passing else draw(methods),
+        None if passing else draw(globs),
+        Tls.PASSTHROUGH if passing else Tls.INTERCEPT,
+        draw(networks),
+        "",
+        Source("allowlist.yaml", draw(lines), 1),
+    )
+
+
+@st.composite
+def deny_rules(draw: st.DrawFn) -> Rule:
+    return Rule(
+        draw(patterns),
+        draw(st.none() | st.sampled_from(Scheme)),
+        draw(st.none() | ports),
+        draw(methods),
+        draw(globs),
+        Tls.INTERCEPT,
+        (),
+        "",
+        Source("allowlist.yaml", draw(lines), 1),
+    )
+
+
+policies = st.builds(
+    Policy,
+    st.lists(allow_rules(), max_size=5).map(tuple),
+    st.lists(deny_rules(), max_size=3).map(tuple),
+)
+targets = st.builds(
+    Authority.of, st.sampled_from(HOSTS + LITERALS + LITERALS_V6), st.sampled_from((*PORTS, 22))
+)
+addresses = st.sampled_from(LITERALS + LITERALS_V6).map(ip_address) | st.ip_addresses()
+paths = st.sampled_from(PATHS) | st.text(alphabet="/ab.*%2fFeE40;\\", max_size=12)
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> Request:
+    target = draw(targets)
+    host = draw(st.just(target) | targets)
+    method = draw(st.sampled_from((*METHODS, "post", "TRACE", "connect", "QUERY", "", "G T")))
+    return Request(draw(st.sampled_from(Scheme)), target, host, method, draw(paths))
+
+
+# The model
+
+
+def covers(pattern: HostPattern, target: Authority) -> bool:
+    if target.address is not None:
+        if pattern.network is None or target.address not in pattern.network:
+            return False
+        single = pattern.network.num_addresses == 1
+        return single or kind_of(target.address) is not AddressKind.METADATA
+    below = target.host.endswith(f".{pattern.host}")
+    match pattern.kind:
+        case PatternKind.EXACT:
+            return target.host == pattern.host
+        case PatternKind.SUBDOMAINS:
+            return below
+        case PatternKind.DOMAIN:
+            return below or target.host == pattern.host
+        case _:
+            return False
+
+
+def denies(pattern: HostPattern, target: Authority) -> bool:
+    if target.address is None:
+        return covers(pattern, target)
+    readings = (target.address, effective(target.address))
+    return pattern.network is not None and any(reading in pattern.network for reading in readings)
+
+
+def allow_rules_for(policy: Policy, target: Authority) -> list[Rule]:
+    if target.address is not None and effective(target.address) != target.address:
+        return []
+    return [rule for rule in policy.allow if covers(rule.pattern, target)]
+
+
+def deny_rules_for(policy: Policy, target: Authority) -> list[Rule]:
+    return [
+        rule
+        for rule in policy.deny
+        if denies(rule.pattern, target) and (rule.ports is None or target.port in rule.ports)
+    ]
+
+
+def fits(rule: Rule, scheme: Scheme, port: int) -> bool:
+    return rule.scheme in {None, scheme} and (rule.ports is None or port in rule.ports)
+
+
+def open_schemes(policy: Policy, target: Authority) -> set[Scheme]:
+    allow, deny = allow_rules_for(policy, target), deny_rules_for(policy, target)
+    return {
+        scheme
+        for scheme in Scheme
+        if any(fits(rule, scheme, target.port) for rule in allow)
+        and not any(fits(rule, scheme, target.port) and not rule.limited for rule in deny)
+    }
+
+
+def is_ambiguous(path: str) -> bool:
+    if path == "*":
+        return False
+    segments = path.split("/")
+    if segments[0] != "" or len(segments) == 1 or "" in segments[1:-1]:
+        return True
+    if not segments[-1] and len(segments) > 2 and segments[-2] == "":
+        return True
+    if not path.isascii() or any(char in path for char in ";\\?# \x7f") or path.strip() != path:
+        return True
+    if re.search(r"%(?![0-9a-fA-F]{2})", path) or any(char < " " for char in path):
+        return True
+    for escape in re.findall(r"%(..)", path):
+        char = chr(int(escape, 16))
+        if char in "/\\;?#%\x7f" or char < " " or re.match(r"[A-Za-z0-9._~-]", char):
+            return True
+    decoded = unquote_to_bytes(path)
+    if re.search(rb"[\xc0\xc1]|\xe0[\x80-\x9f]|\xf0[\x80-\x8f]|\xef\xbc[\x8e\x8f\xbc]", decoded):
+        return True
+    return any(segment in {".", ".."} for segment in segments)
+
+
+def as_regex(glob: str) -> re.Pattern[str]:
+    body, open_end = glob.removesuffix("/**"), glob.endswith("/**")
+    parts = (
+        "[^/]+" if segment == "*" else "[^/]*".join(map(re.escape, segment.split("*")))
+        for segment in body.split("/")
+    )
+    return re.compile("/".join(parts) + ("(?:/.*)?" if open_end else ""), re.DOTALL)
+
+
+def glob_matches(rule: Rule, path: str) -> bool:
+    return path != "" and any(as_regex(glob.text).fullmatch(path) for glob in rule.paths or ())
+
+
+def glob_matches_any_spelling(rule: Rule, path: str) -> bool:
+    spelled = unquote_to_bytes(path.encode()).decode("latin-1").lower()
+    return any(
+        as_regex(unquote_to_bytes(glob.text).decode("latin-1").lower()).fullmatch(spelled)
+        for glob in rule.paths or ()
+    )
+
+
+def model_request(policy: Policy, request: Request) -> bool:
+    target, method, path = request.target, request.method, request.path
+    if not re.fullmatch(r"[A-Za-z]+", method) or method.upper() in {"TRACE", "CONNECT"}:
+        return False
+    if request.host != target:
+        return False
+    for rule in deny_rules_for(policy, target):
+        if rule.scheme not in {None, request.scheme}:
+            continue
+        if rule.methods is not None and method.upper() not in rule.methods:
+            continue
+        if rule.paths is None or is_ambiguous(path) or glob_matches_any_spelling(rule, path):
+            return False
+    return any(
+        fits(rule, request.scheme, target.port)
+        and (rule.methods is None or method in rule.methods)
+        and (rule.paths is None or (not is_ambiguous(path) and glob_matches(rule, path)))
+        for rule in allow_rules_for(policy, target)
+    )
+
+
+def model_address(policy: Policy, target: Authority, address: Address) -> bool:
+    schemes = open_schemes(policy, target)
+    if not schemes:
+        return False
+    readings = (address, effective(address))
+    for rule in policy.deny:
+        covered = rule.pattern.network is not None and any(
+            reading in rule.pattern.network for reading in readings
+        )
+        in_force = rule.ports is None or target.port in rule.ports
+        if covered and in_force and not rule.limited:
+            return False
+    if target.address is not None:
+        return target.address == address
+    if kind_of(address) is AddressKind.PUBLIC:
+        return True
+    metadata = kind_of(address) is AddressKind.METADATA
+    return any(
+        effective(address) in network and (network.num_addresses == 1 or not metadata)
+        for rule in allow_rules_for(policy, target)
+        if any(fits(rule, scheme, target.port) for scheme in schemes)
+        for network in rule.addresses
+    )
+
+
+@given(policies, targets)
+def test_connections_are_decided_as_by_looking_at_every_rule(
+    policy: Policy, target: Authority
+) -> None:
+    decision = policy.decide_connect(target)
+    schemes = open_schemes(policy, target)
+
+    assert decision.allowed == bool(schemes)
+    assert decision.secure == (Scheme.HTTPS in schemes)
+    assert decision.plain == (Scheme.HTTP in schemes)
+    assert (decision.tls is not None) == decision.secure
+    if decision.allowed:
+        assert decision.rule in allow_rules_for(policy, target)
+    elif decision.reason is Reason.DENY_RULE:
+        assert decision.rule in deny_rules_for(policy, target)
+    else:
+        anywhere = bool(allow_rules_for(policy, target))
+        assert decision.reason is (Reason.PORT_NOT_ALLOWED if anywhere else Reason.NO_RULE)
+
+
+@given(policies, requests())
+@example(
+    Policy(
+        (Rule(HostPattern.parse("a.test"), Scheme.HTTPS, frozenset({443}), None, None,
+              Tls.INTERCEPT, (), "", Source("x", 1, 1)),),
+        (Rule(HostPattern.parse("a.test"), None, None, None, (PathGlob("/a%40b"),),
+              Tls.INTERCEPT, (), "", Source("x", 2, 1)),),
+    ),
+    Request(Scheme.HTTPS, Authority("a.test", 443), Authority("a.test", 443), "GET", "/A@B"),
+)  # fmt: skip
+def test_requests_are_decided_as_by_looking_at_every_rule(policy: Policy, request: Request) -> None:
+    assert policy.decide_request(request).allowed == model_request(policy, request)
+
+
+@given(policies, targets, addresses)
+def test_addresses_are_decided_as_by_looking_at_every_rule(
+    policy: Policy, target: Authority, address: Address
+) -> None:
+    decision = policy.decide_address(target, address)
+
+    assert decision.allowed == model_address(policy, target, address)
+
+
+# What must hold whatever the rules
+
+
+type Ask = Callable[[Policy], Decision]
+
+
+@st.composite
+def questions(draw: st.DrawFn) -> Ask:
+    target, request, address = draw(targets), draw(requests()), draw(addresses)
+    sni = draw(st.none() | st.sampled_from(HOSTS))
+    encrypted = draw(st.booleans())
+    asks: tuple[Ask, ...] = (
+        lambda policy: policy.decide_connect(target),
+        lambda policy: policy.decide_request(request),
+        lambda policy: policy.decide_hello(target, sni, encrypted=encrypted),
+        lambda policy: policy.decide_address(target, address),
+    )
+    return draw(st.sampled_from(asks))
+
+
+@given(policies, allow_rules(), questions(), st.booleans())
+def test_another_allow_rule_never_takes_anything_away(
+    policy: Policy,
+    more: Rule,
+    ask: Ask,
+    first: bool,  # noqa: FBT001
+) -> None:
+    assume(ask(policy).allowed)
+    allow = (more, *policy.allow) if first else (*policy.allow, more)
+
+    assert ask(Policy(allow, policy.deny)).allowed
+
+
+@given(policies, deny_rules(), questions())
+def test_another_deny_rule_never_gives_anything(policy: Policy, more: Rule, ask: Ask) -> None:
+    assume(ask(Policy(policy.allow, (*policy.deny, more))).allowed)
+
+    assert ask(policy).allowed
+
+
+@given(policies, questions())
+def test_the_order_of_rules_decides_nothing(policy: Policy, ask: Ask) -> None:
+    turned = Policy(policy.allow[::-1], policy.deny[::-1])
+
+    assert ask(turned).allowed == ask(policy).allowed
+
+
+@given(policies, requests())
+def test_no_request_is_allowed_where_no_tunnel_is(policy: Policy, request: Request) -> None:
+    assume(policy.decide_request(request).allowed)
+
+    tunnel = policy.decide_connect(request.target)
+
+    assert tunnel.allowed
+    assert tunnel.secure if request.scheme is Scheme.HTTPS else tunnel.plain
+
+
+@given(policies, targets, st.sampled_from((*METHODS, "QUERY")), paths)
+def test_passthrough_never_grants_what_interception_would_deny(
+    policy: Policy, target: Authority, method: str, path: str
+) -> None:
+    assume(policy.decide_connect(target).tls is Tls.PASSTHROUGH)
+    request = Request(Scheme.HTTPS, target, target, method, path)
+
+    assert policy.decide_request(request).allowed
+
+
+@given(policies, requests(), st.sampled_from((*METHODS, "QUERY")), paths)
+def test_where_nothing_is_restricted_method_and_path_decide_nothing(
+    policy: Policy, request: Request, method: str, path: str
+) -> None:
+    decision = policy.decide_request(request)
+    assume(decision.allowed and not decision.restricted)
+
+    assert policy.decide_request(replace(request, method=method, path=path)).allowed
+
+
+@given(policies, targets, st.none() | st.sampled_from(HOSTS), st.booleans())
+def test_only_a_hello_for_the_target_goes_on(
+    policy: Policy,
+    target: Authority,
+    sni: str | None,
+    encrypted: bool,  # noqa: FBT001
+) -> None:
+    decision = policy.decide_hello(target, sni, encrypted=encrypted)
+
+    if decision.allowed:
+        assert not encrypted
+        assert policy.decide_connect(target).secure
+        assert sni == (target.host if target.address is None else None)
+
+
+@given(policies, targets, addresses)
+def test_no_name_leads_to_an_address_that_is_neither_public_nor_named(
+    policy: Policy, target: Authority, address: Address
+) -> None:
+    assume(target.address is None and policy.decide_address(target, address).allowed)
+
+    named = any(
+        effective(address) in network for rule in policy.allow for network in rule.addresses
+    )
+
+    assert named or kind_of(address) is AddressKind.PUBLIC
+
+
+anything = st.text(max_size=40) | st.text(alphabet="/.%;\\\0aA*2fe\udc80\u212a", max_size=20)
+
+
+@given(
+    policies,
+    targets,
+    st.sampled_from(Scheme),
+    anything,
+    anything,
+    st.none() | anything,
+    st.booleans(),
+    st.ip_addresses(),
+)
+@example(Policy(), Authority("a.test", 1), Scheme.HTTP, "\udc80", "\udc80%", "\udc80", False,
+         IPv6Address("fe80::1%x"))  # fmt: skip
+def test_no_input_makes_a_decision_raise(
+    policy: Policy,
+    target: Authority,
+    scheme: Scheme,
+    method: str,
+    path: str,
+    sni: str | None,
+    encrypted: bool,  # noqa: FBT001
+    address: Address,
+) -> None:
+    decisions = (
+        policy.decide_connect(target),
+        policy.decide_request(Request(scheme, target, target, method, path)),
+        policy.decide_hello(target, sni, encrypted=encrypted),
+        policy.decide_address(target, address),
+    )
+
+    for decision in decisions:
+        assert decision.allowed == (decision.reason is Reason.RULE_MATCHED)
+
+
+@given(st.sampled_from(HOSTS), st.sampled_from(HOSTS))
+def test_a_suffix_is_cut_at_dots_alone(owned: str, asked: str) -> None:
+    rule = Rule(
+        HostPattern.parse(f".{owned}"), Scheme.HTTPS, frozenset({443}), None, None,
+        Tls.INTERCEPT, (), "", Source("x", 1, 1),
+    )  # fmt: skip
+    labels, owned_labels = asked.split("."), owned.split(".")
+
+    allowed = Policy((rule,)).decide_connect(Authority.of(asked, 443)).allowed
+
+    assert allowed == (labels[-len(owned_labels) :] == owned_labels)
+
+
+# Patterns and globs
+
+
+@given(anything | st.text(alphabet="*.a:/[]@%1-comx", max_size=20))
+@example("*." * 40_000)
+@example("[" * 40_000 + ":")
+def test_a_host_pattern_parses_to_itself_or_raises_with_a_mend(text: str) -> None:
+    try:
+        pattern = HostPattern.parse(text)
+    except PatternError as error:
+        assert error.what
+        assert error.mend
+        return
+
+    assert HostPattern.parse(str(pattern)) == pattern
+
+
+@given(st.ip_addresses())
+def test_an_address_is_a_pattern_unless_it_hides_another(
+    address: IPv4Address | IPv6Address,
+) -> None:
+    if effective(address) == address:
+        assert str(HostPattern.parse(text_of(address))) == text_of(address)
+    else:
+        with pytest.raises(PatternError):
+            HostPattern.parse(text_of(address))
+
+
+@given(anything | st.text(alphabet="/*ab.%", max_size=15), anything | paths)
+def test_a_glob_matches_as_the_regular_expression_of_its_meaning(text: str, path: str) -> None:
+    try:
+        glob = PathGlob.parse(text)
+    except PatternError as error:
+        assert error.what
+        assert error.mend
+        return
+
+    assert glob.matches(path) == (path != "" and bool(as_regex(text).fullmatch(path)))
+
+
+@given(st.sampled_from(GLOBS), paths)
+def test_a_deny_rule_covers_every_path_that_an_allow_rule_of_its_words_covers(
+    text: str, path: str
+) -> None:
+    rules = [
+        Rule(HostPattern.parse("a.test"), Scheme.HTTPS, frozenset({443}), None, globs,
+             Tls.INTERCEPT, (), "", Source("x", 1, 1))
+        for globs in ((PathGlob(text),), None)
+    ]  # fmt: skip
+    target = Authority("a.test", 443)
+    request = Request(Scheme.HTTPS, target, target, "GET", path)
+    assume(Policy((rules[0],)).decide_request(request).allowed)
+
+    assert not Policy((rules[1],), (rules[0],)).decide_request(request).allowed
+
+
+@given(paths)
+def test_a_path_is_ambiguous_exactly_where_the_model_says_so(path: str) -> None:
+    target = Authority("a.test", 443)
+    rule = Rule(HostPattern.parse("a.test"), Scheme.HTTPS, frozenset({443}), None,
+                (PathGlob("/**"),), Tls.INTERCEPT, (), "", Source("x", 1, 1))  # fmt: skip
+
+    decision = Policy((rule,)).decide_request(Request(Scheme.HTTPS, target, target, "GET", path))
+
+    assert (decision.reason is Reason.AMBIGUOUS_PATH) == is_ambiguous(path)

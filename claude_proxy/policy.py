@@ -325,7 +325,7 @@ def _refuse_what_is_no_glob(text: str) -> None:
         raise PatternError(f"the path {quoted(text)} holds {quoted(found[0])}", mend)
     if (found := _find_ambiguity(text)) is not None:
         mend = "such paths are always denied where paths are restricted; write it without"
-        encoded = quote(text, safe=_PATH_CHARACTERS)
+        encoded = quote(text, safe=_PATH_CHARACTERS, errors="replace")
         if encoded != text and _find_ambiguity(encoded) is None:
             mend = f'write "{encoded}"'
         raise PatternError(f"the path {quoted(text)} holds {quoted(found[0])}", mend)

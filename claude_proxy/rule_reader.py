@@ -5,16 +5,14 @@ with its place and how to mend it; a value is never ignored, corrected or guesse
 """
 
 import difflib
-import json
 import re
-import unicodedata
 from collections.abc import Callable, Iterable
 from collections.abc import Mapping as Lookup
-from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import Any
+from ipaddress import IPv4Network, IPv6Network
 
 import yaml
 
+from claude_proxy.host_reader import network_of, pattern_of
 from claude_proxy.policy import HostPattern, PathGlob, PatternError, Rule, Scheme, Source, Tls
 from claude_proxy.strict_yaml import Broken, Mapping, Node, Problems, Scalar, Sequence, quoted
 
@@ -67,15 +65,6 @@ _MAX_PORT = 65535
 
 _is_range = re.compile(r"[0-9]+ *[-:] *[0-9]+").fullmatch
 _is_port = re.compile(r"[1-9][0-9]{0,4}").fullmatch
-_url = re.compile(
-    r"""(?P<scheme>[a-z][a-z0-9+.-]*://)? (?:[^/@]*@)?
-        (?P<host>\[[^]]*\]|[^/:?\#]*) (?::(?P<port>[0-9]*))? (?P<path>/[^?\#]*)?
-        (?:[?\#].*)? """,
-    re.VERBOSE | re.IGNORECASE,
-).fullmatch
-_is_plain = re.compile(r"[A-Z]{3,}|[a-z]{4,}|[a-z][a-z0-9-]*(\.[a-z0-9-]+)+").fullmatch
-_missing_space = re.compile(rf"({'|'.join((*ALLOW_FIELDS, 'preset'))}):(.*)").fullmatch
-
 # What YAML 1.1 makes of plain words (`NO`, `1.10`, `~`). Its readers disagree, as YAML 1.2 dropped
 # most of it; so where a text is wanted, such a word must stand in quotes.
 _RESOLVERS: Lookup[str, list[tuple[str, re.Pattern[str]]]] = yaml.SafeLoader.yaml_implicit_resolvers
@@ -176,17 +165,10 @@ class RuleReader:
         if text is None:
             return None
         try:
-            pattern = HostPattern.parse(text)
+            return pattern_of(text)
         except PatternError as error:
-            mend = _network_mend(text, error) or _host_mend(text) or error.mend
-            self._problems.add(error.what, node, key=key, mend=mend)
+            self._problems.add(error.what, node, key=key, mend=error.mend)
             return None
-        if not text.isascii() and _mixes_scripts(text):
-            mend = f'write "{pattern}" if that is the host you mean'
-            what = f"{quoted(text)} has letters that look like others but are not"
-            self._problems.add(what, node, key=key, mend=mend)
-            return None
-        return pattern
 
     def _ports(self, node: Node, key: str) -> frozenset[int] | None:
         ports = self._list(node, key, self._port, _LISTS["ports"])
@@ -269,17 +251,11 @@ class RuleReader:
         text = self._text(node, key)
         if text is None:
             return None
-        what = f"{quoted(text)} is neither an IP address nor a network"
-        mend = 'write an address or a network, such as "10.1.2.0/24"'
         try:
-            network: Network | None = HostPattern.parse(text).network
+            return network_of(text)
         except PatternError as error:
-            network = None
-            if (better := _network_mend(text, error)) is not None:
-                what, mend = error.what, better
-        if network is None:
-            self._problems.add(what, node, key=key, mend=mend)
-        return network
+            self._problems.add(error.what, node, key=key, mend=error.mend)
+            return None
 
     def _text(self, node: Node, key: str) -> str | None:
         if isinstance(node, Broken):
@@ -383,58 +359,7 @@ class RuleReader:
             )
 
 
-def facts_of(rule: Rule) -> dict[str, Any]:
-    """Return every field of a rule, defaults too, as JSON spells it; null stands for all."""
-    return {
-        "host": rule.name,
-        "scheme": rule.scheme,
-        "ports": None if rule.ports is None else sorted(rule.ports),
-        "methods": None if rule.methods is None else sorted(rule.methods),
-        "paths": None if rule.paths is None else [glob.text for glob in rule.paths],
-        "tls": rule.tls,
-        "addresses": [str(network) for network in rule.addresses],
-        "note": rule.note,
-        "source": str(rule.source),
-    }
-
-
-def entry_of(rule: Rule) -> str:
-    """Return a rule of `allow` as one line of an allowlist, without what goes without saying."""
-    facts = facts_of(rule)
-    said = {"host": facts.pop("host")}
-    if rule.scheme is Scheme.HTTP:
-        said["scheme"] = facts["scheme"]
-    if rule.scheme is not None and rule.ports != frozenset({_DEFAULT_PORT[rule.scheme]}):
-        said["ports"] = facts["ports"]
-    if rule.tls is Tls.PASSTHROUGH:
-        said["tls"] = facts["tls"]
-    for name in ("methods", "paths", "addresses", "note"):
-        if facts[name]:
-            said[name] = facts[name]
-    if len(said) == 1:
-        return _flow(rule.name)
-    return "{" + ", ".join(f"{name}: {_flow(value)}" for name, value in said.items()) + "}"
-
-
-def _flow(value: Any) -> str:
-    """Return a value in YAML's flow style, in quotes wherever plain could be misread."""
-    if isinstance(value, list):
-        return f"[{', '.join(map(_flow, value))}]"
-    if isinstance(value, int) or _is_plain(value):
-        return str(value)
-    return json.dumps(value, ensure_ascii=False)
-
-
 _HTTPS_PORTS = frozenset({_DEFAULT_PORT[Scheme.HTTPS]})
-
-
-def _mixes_scripts(text: str) -> bool:
-    """Tell whether a label has Latin letters beside Cyrillic or Greek ones, their look-alikes."""
-    for label in text.split("."):
-        scripts = {unicodedata.name(letter, "").partition(" ")[0] for letter in label}
-        if len(scripts & {"LATIN", "CYRILLIC", "GREEK"}) > 1:
-            return True
-    return False
 
 
 def _is_number(node: Scalar) -> bool:
@@ -466,49 +391,6 @@ def _mend_of_field(name: str, known: tuple[str, ...], *, deny: bool) -> str:
     if "." in name:
         return f'to name a host, write "- {name}" without a colon, or "- host: {name}"'
     return nearest(name.lower(), known) or f"use one of {_listed(known)}"
-
-
-def _host_mend(text: str) -> str | None:
-    """Return the entry that a URL or the like was meant to be, if it can be told."""
-    if not text.strip():
-        return None
-    if any(character.isspace() or character == "," for character in text):
-        return 'begin each host with a "- " of its own, all of them indented alike'
-    if (found := _missing_space(text)) is not None and not found[2].isdecimal():
-        return f"put a space after the colon: {found[1]}: {found[2].strip() or '...'}"
-    found = _url(text)
-    if found is None or not any(found[part] for part in ("scheme", "port", "path")):
-        return None
-    host = found["host"].strip("[]")
-    scheme = (found["scheme"] or "").lower()
-    fields = [f'host: "{host}"']
-    if scheme == "http://":
-        fields.append("scheme: http")
-    port = found["port"]
-    if port and port != ("80" if scheme == "http://" else "443"):
-        fields.append(f"ports: [{port}]")
-    path = (found["path"] or "").rstrip("/")
-    if path:
-        fields.append(f'paths: ["{path}/**"]')
-    try:
-        HostPattern.parse(host)
-        if path:
-            PathGlob.parse(f"{path}/**")
-    except PatternError:
-        return None
-    return f"write {{{', '.join(fields)}}}" if len(fields) > 1 else f'write "{host}"'
-
-
-def _network_mend(text: str, error: PatternError) -> str | None:
-    """Return the mend for what is a network but not spelled as one, None if it is none."""
-    try:
-        network = ip_network(text, strict=False)
-    except ValueError:
-        return None
-    address, _, prefix = text.partition("/")
-    if prefix == str(network.prefixlen) != "0" and address != str(network.network_address):
-        return f'write "{network}" for the network, or "{address}" for the one address'
-    return error.mend
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

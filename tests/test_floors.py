@@ -23,7 +23,10 @@ FLOORS = {
     # 1: text into values
     "options": 1,
     "strict_yaml": 1,
+    "host_reader": 1,
+    "clashes": 1,
     "rule_reader": 1,
+    "rule_writer": 1,
     "allowlist_edit": 1,
     "presets": 1,
     "allowlist": 1,

@@ -11,7 +11,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from urllib.parse import unquote_to_bytes
 
 import pytest
-from hypothesis import assume, example, given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from claude_proxy.address import Address, AddressKind, effective, kind_of
@@ -61,19 +61,26 @@ PATHS = (
 )
 GLOBS = ("/", "/**", "/a", "/a/**", "/*", "/*/*", "/a/*.git/**", "/a*b", "/a%40b", "/A/**", "/*/**")
 
-patterns = st.sampled_from(PATTERNS).map(HostPattern.parse)
-ports = st.frozensets(st.sampled_from(PORTS), min_size=1)
+# What is repeated is drawn oftener: most questions must find a rule, and most rules a question.
+patterns = st.sampled_from((*PATTERNS, *(".test", ".a.test", "a.test") * 7)).map(HostPattern.parse)
+ports = st.frozensets(st.sampled_from(PORTS), min_size=1) | st.just(frozenset(PORTS))
+schemes = st.sampled_from((Scheme.HTTPS, Scheme.HTTPS, Scheme.HTTP))
 methods = st.none() | st.frozensets(st.sampled_from(METHODS), min_size=1)
-globs = st.none() | st.lists(
-    st.sampled_from(GLOBS).map(PathGlob.parse), min_size=1, max_size=2
-).map(tuple)
-networks = st.lists(
-    st.sampled_from(("10.0.0.0/8", "169.254.0.0/16", "169.254.169.254/32", "fd00::/8")).map(
-        ip_network
-    ),
-    max_size=2,
-).map(tuple)
-lines = st.integers(min_value=1, max_value=99)
+some_globs = st.lists(st.sampled_from(GLOBS).map(PathGlob.parse), min_size=1, max_size=2)
+globs = st.none() | some_globs.map(tuple)
+some_networks = st.sampled_from(("10.0.0.0/8", "169.254.0.0/16", "169.254.169.254/32", "fd00::/8"))
+networks = st.lists(some_networks.map(ip_network), max_size=2).map(tuple)
+sources = st.builds(Source, st.just("allowlist.yaml"), st.integers(1, 99), st.just(1))
+
+
+def rule(
+    host: str, *, paths: tuple[str, ...] | None = None, scheme: Scheme | None = Scheme.HTTPS
+) -> Rule:
+    globs = None if paths is None else tuple(map(PathGlob.parse, paths))
+    ports = frozenset({443})
+    source = Source("allowlist.yaml", 1, 1)
+    pattern = HostPattern.parse(host)
+    return Rule(pattern, scheme, ports, None, globs, Tls.INTERCEPT, (), "", source)
 
 
 @st.composite
@@ -81,39 +88,38 @@ def allow_rules(draw: st.DrawFn) -> Rule:
     passing = draw(st.integers(0, 3)) == 0
     return Rule(
         draw(patterns),
-        Scheme.HTTPS if passing else draw(st.sampled_from(Scheme)),
+        Scheme.HTTPS if passing else draw(schemes),
         draw(ports),
         None if passing else draw(methods),
         None if passing else draw(globs),
         Tls.PASSTHROUGH if passing else Tls.INTERCEPT,
         draw(networks),
         "",
-        Source("allowlist.yaml", draw(lines), 1),
+        draw(sources),
     )
 
 
-@st.composite
-def deny_rules(draw: st.DrawFn) -> Rule:
-    return Rule(
-        draw(patterns),
-        draw(st.none() | st.sampled_from(Scheme)),
-        draw(st.none() | ports),
-        draw(methods),
-        draw(globs),
-        Tls.INTERCEPT,
-        (),
-        "",
-        Source("allowlist.yaml", draw(lines), 1),
-    )
-
-
+deny_rules = st.builds(
+    Rule,
+    patterns,
+    st.none() | schemes,
+    st.none() | ports,
+    methods,
+    globs,
+    st.just(Tls.INTERCEPT),
+    st.just(()),
+    st.just(""),
+    sources,
+)
 policies = st.builds(
     Policy,
-    st.lists(allow_rules(), max_size=5).map(tuple),
-    st.lists(deny_rules(), max_size=3).map(tuple),
+    st.lists(allow_rules(), min_size=1, max_size=6).map(tuple),
+    st.lists(deny_rules, max_size=2).map(tuple),
 )
 targets = st.builds(
-    Authority.of, st.sampled_from(HOSTS + LITERALS + LITERALS_V6), st.sampled_from((*PORTS, 22))
+    Authority.of,
+    st.sampled_from((*HOSTS * 4, *LITERALS, *LITERALS_V6)),
+    st.sampled_from((*PORTS * 2, 443, 443, 22)),
 )
 addresses = st.sampled_from(LITERALS + LITERALS_V6).map(ip_address) | st.ip_addresses()
 paths = st.sampled_from(PATHS) | st.text(alphabet="/ab.*%2fFeE40;\\", max_size=12)
@@ -122,9 +128,10 @@ paths = st.sampled_from(PATHS) | st.text(alphabet="/ab.*%2fFeE40;\\", max_size=1
 @st.composite
 def requests(draw: st.DrawFn) -> Request:
     target = draw(targets)
-    host = draw(st.just(target) | targets)
-    method = draw(st.sampled_from((*METHODS, "post", "TRACE", "connect", "QUERY", "", "G T")))
-    return Request(draw(st.sampled_from(Scheme)), target, host, method, draw(paths))
+    host = draw(targets) if draw(st.integers(0, 7)) == 0 else target
+    odd = ("post", "TRACE", "connect", "QUERY", "", "G T")
+    method = draw(st.sampled_from((*METHODS * 5, *odd)))
+    return Request(draw(schemes), target, host, method, draw(paths))
 
 
 # The model
@@ -184,25 +191,22 @@ def open_schemes(policy: Policy, target: Authority) -> set[Scheme]:
 
 
 def is_ambiguous(path: str) -> bool:
-    if path == "*":
-        return False
-    segments = path.split("/")
-    if segments[0] != "" or len(segments) == 1 or "" in segments[1:-1]:
-        return True
-    if not segments[-1] and len(segments) > 2 and segments[-2] == "":
-        return True
-    if not path.isascii() or any(char in path for char in ";\\?# \x7f") or path.strip() != path:
-        return True
-    if re.search(r"%(?![0-9a-fA-F]{2})", path) or any(char < " " for char in path):
-        return True
-    for escape in re.findall(r"%(..)", path):
-        char = chr(int(escape, 16))
-        if char in "/\\;?#%\x7f" or char < " " or re.match(r"[A-Za-z0-9._~-]", char):
-            return True
-    decoded = unquote_to_bytes(path)
-    if re.search(rb"[\xc0\xc1]|\xe0[\x80-\x9f]|\xf0[\x80-\x8f]|\xef\xbc[\x8e\x8f\xbc]", decoded):
-        return True
-    return any(segment in {".", ".."} for segment in segments)
+    escapes = [chr(int(found, 16)) for found in re.findall(r"%([0-9a-fA-F]{2})", path)]
+    segments = path.removeprefix("/").split("/")
+    faults = (
+        not path.startswith("/"),
+        "" in segments[:-1],
+        not {".", ".."}.isdisjoint(segments),
+        any(not "!" <= char <= "~" or char in ";\\?#" for char in path),
+        path.count("%") != len(escapes),
+        any(char < " " or char in "#%/;?\\\x7f" for char in escapes),
+        any(char.isascii() and (char.isalnum() or char in "-._~") for char in escapes),
+        re.search(
+            rb"[\xc0\xc1]|\xe0[\x80-\x9f]|\xf0[\x80-\x8f]|\xef\xbc[\x8e\x8f\xbc]",
+            unquote_to_bytes(path.encode(errors="replace")),
+        ),
+    )
+    return path != "*" and any(faults)
 
 
 def as_regex(glob: str) -> re.Pattern[str]:
@@ -294,14 +298,9 @@ def test_connections_are_decided_as_by_looking_at_every_rule(
 
 @given(policies, requests())
 @example(
-    Policy(
-        (Rule(HostPattern.parse("a.test"), Scheme.HTTPS, frozenset({443}), None, None,
-              Tls.INTERCEPT, (), "", Source("x", 1, 1)),),
-        (Rule(HostPattern.parse("a.test"), None, None, None, (PathGlob("/a%40b"),),
-              Tls.INTERCEPT, (), "", Source("x", 2, 1)),),
-    ),
+    Policy((rule("a.test"),), (rule("a.test", paths=("/a%40b",), scheme=None),)),
     Request(Scheme.HTTPS, Authority("a.test", 443), Authority("a.test", 443), "GET", "/A@B"),
-)  # fmt: skip
+)
 def test_requests_are_decided_as_by_looking_at_every_rule(policy: Policy, request: Request) -> None:
     assert policy.decide_request(request).allowed == model_request(policy, request)
 
@@ -342,17 +341,16 @@ def test_another_allow_rule_never_takes_anything_away(
     ask: Ask,
     first: bool,  # noqa: FBT001
 ) -> None:
-    assume(ask(policy).allowed)
     allow = (more, *policy.allow) if first else (*policy.allow, more)
 
-    assert ask(Policy(allow, policy.deny)).allowed
+    assert ask(Policy(allow, policy.deny)).allowed >= ask(policy).allowed
 
 
-@given(policies, deny_rules(), questions())
+@given(policies, deny_rules, questions())
 def test_another_deny_rule_never_gives_anything(policy: Policy, more: Rule, ask: Ask) -> None:
-    assume(ask(Policy(policy.allow, (*policy.deny, more))).allowed)
+    denying = Policy(policy.allow, (*policy.deny, more))
 
-    assert ask(policy).allowed
+    assert ask(denying).allowed <= ask(policy).allowed
 
 
 @given(policies, questions())
@@ -364,22 +362,21 @@ def test_the_order_of_rules_decides_nothing(policy: Policy, ask: Ask) -> None:
 
 @given(policies, requests())
 def test_no_request_is_allowed_where_no_tunnel_is(policy: Policy, request: Request) -> None:
-    assume(policy.decide_request(request).allowed)
-
     tunnel = policy.decide_connect(request.target)
 
-    assert tunnel.allowed
-    assert tunnel.secure if request.scheme is Scheme.HTTPS else tunnel.plain
+    fitting = tunnel.secure if request.scheme is Scheme.HTTPS else tunnel.plain
+    assert policy.decide_request(request).allowed <= fitting <= tunnel.allowed
 
 
 @given(policies, targets, st.sampled_from((*METHODS, "QUERY")), paths)
 def test_passthrough_never_grants_what_interception_would_deny(
     policy: Policy, target: Authority, method: str, path: str
 ) -> None:
-    assume(policy.decide_connect(target).tls is Tls.PASSTHROUGH)
     request = Request(Scheme.HTTPS, target, target, method, path)
 
-    assert policy.decide_request(request).allowed
+    passing = policy.decide_connect(target).tls is Tls.PASSTHROUGH
+
+    assert passing <= policy.decide_request(request).allowed
 
 
 @given(policies, requests(), st.sampled_from((*METHODS, "QUERY")), paths)
@@ -387,9 +384,10 @@ def test_where_nothing_is_restricted_method_and_path_decide_nothing(
     policy: Policy, request: Request, method: str, path: str
 ) -> None:
     decision = policy.decide_request(request)
-    assume(decision.allowed and not decision.restricted)
 
-    assert policy.decide_request(replace(request, method=method, path=path)).allowed
+    other = policy.decide_request(replace(request, method=method, path=path))
+
+    assert (decision.allowed and not decision.restricted) <= other.allowed
 
 
 @given(policies, targets, st.none() | st.sampled_from(HOSTS), st.booleans())
@@ -411,13 +409,12 @@ def test_only_a_hello_for_the_target_goes_on(
 def test_no_name_leads_to_an_address_that_is_neither_public_nor_named(
     policy: Policy, target: Authority, address: Address
 ) -> None:
-    assume(target.address is None and policy.decide_address(target, address).allowed)
+    decision = policy.decide_address(target, address)
 
-    named = any(
-        effective(address) in network for rule in policy.allow for network in rule.addresses
-    )
-
-    assert named or kind_of(address) is AddressKind.PUBLIC
+    listed = (network for rule in policy.allow for network in rule.addresses)
+    named = any(effective(address) in network for network in listed)
+    if target.address is None:
+        assert decision.allowed <= (named or kind_of(address) is AddressKind.PUBLIC)
 
 
 anything = st.text(max_size=40) | st.text(alphabet="/.%;\\\0aA*2fe\udc80\u212a", max_size=20)
@@ -458,13 +455,9 @@ def test_no_input_makes_a_decision_raise(
 
 @given(st.sampled_from(HOSTS), st.sampled_from(HOSTS))
 def test_a_suffix_is_cut_at_dots_alone(owned: str, asked: str) -> None:
-    rule = Rule(
-        HostPattern.parse(f".{owned}"), Scheme.HTTPS, frozenset({443}), None, None,
-        Tls.INTERCEPT, (), "", Source("x", 1, 1),
-    )  # fmt: skip
     labels, owned_labels = asked.split("."), owned.split(".")
 
-    allowed = Policy((rule,)).decide_connect(Authority.of(asked, 443)).allowed
+    allowed = Policy((rule(f".{owned}"),)).decide_connect(Authority.of(asked, 443)).allowed
 
     assert allowed == (labels[-len(owned_labels) :] == owned_labels)
 
@@ -478,9 +471,7 @@ def test_a_suffix_is_cut_at_dots_alone(owned: str, asked: str) -> None:
 def test_a_host_pattern_parses_to_itself_or_raises_with_a_mend(text: str) -> None:
     try:
         pattern = HostPattern.parse(text)
-    except PatternError as error:
-        assert error.what
-        assert error.mend
+    except PatternError:
         return
 
     assert HostPattern.parse(str(pattern)) == pattern
@@ -501,9 +492,7 @@ def test_an_address_is_a_pattern_unless_it_hides_another(
 def test_a_glob_matches_as_the_regular_expression_of_its_meaning(text: str, path: str) -> None:
     try:
         glob = PathGlob.parse(text)
-    except PatternError as error:
-        assert error.what
-        assert error.mend
+    except PatternError:
         return
 
     assert glob.matches(path) == (path != "" and bool(as_regex(text).fullmatch(path)))
@@ -513,24 +502,21 @@ def test_a_glob_matches_as_the_regular_expression_of_its_meaning(text: str, path
 def test_a_deny_rule_covers_every_path_that_an_allow_rule_of_its_words_covers(
     text: str, path: str
 ) -> None:
-    rules = [
-        Rule(HostPattern.parse("a.test"), Scheme.HTTPS, frozenset({443}), None, globs,
-             Tls.INTERCEPT, (), "", Source("x", 1, 1))
-        for globs in ((PathGlob(text),), None)
-    ]  # fmt: skip
     target = Authority("a.test", 443)
     request = Request(Scheme.HTTPS, target, target, "GET", path)
-    assume(Policy((rules[0],)).decide_request(request).allowed)
+    narrow = rule("a.test", paths=(text,))
 
-    assert not Policy((rules[1],), (rules[0],)).decide_request(request).allowed
+    allowed = Policy((narrow,)).decide_request(request).allowed
+    denied = not Policy((rule("a.test"),), (narrow,)).decide_request(request).allowed
+
+    assert allowed <= denied
 
 
 @given(paths)
 def test_a_path_is_ambiguous_exactly_where_the_model_says_so(path: str) -> None:
     target = Authority("a.test", 443)
-    rule = Rule(HostPattern.parse("a.test"), Scheme.HTTPS, frozenset({443}), None,
-                (PathGlob("/**"),), Tls.INTERCEPT, (), "", Source("x", 1, 1))  # fmt: skip
+    policy = Policy((rule("a.test", paths=("/**",)),))
 
-    decision = Policy((rule,)).decide_request(Request(Scheme.HTTPS, target, target, "GET", path))
+    decision = policy.decide_request(Request(Scheme.HTTPS, target, target, "GET", path))
 
     assert (decision.reason is Reason.AMBIGUOUS_PATH) == is_ambiguous(path)

@@ -13,7 +13,7 @@ import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from shlex import quote
 from types import TracebackType
@@ -120,18 +120,17 @@ class Folder:
         A link, not a copy: owner and mode stay, and a file that may not be read can be kept.
         """
         path = self.path / name
+        suffixes = chain([stamp], (f"{stamp}-{number}" for number in count(2)))
         with _explained(path, f"cannot keep {str(path)!r} aside"):
-            for number in count(1):
-                suffix = stamp if number == 1 else f"{stamp}-{number}"
-                kept = f"{path.stem}-{suffix}{path.suffix}"
+            while True:
+                kept = f"{path.stem}-{next(suffixes)}{path.suffix}"
                 try:
                     self._link(name, kept)
                 except FileNotFoundError:
-                    break
+                    return None
                 except FileExistsError:
                     continue
                 return self.path / kept
-        return None
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -193,8 +192,7 @@ def _make_directories(path: Path) -> None:
     # 0700 for the parents too, as the XDG base directory specification wants it.
     if path.is_dir():
         return
-    if path.parent != path:
-        _make_directories(path.parent)
+    _make_directories(path.parent)
     with suppress(FileExistsError):
         path.mkdir(mode=0o700)
 

@@ -96,10 +96,10 @@ class CertificateAuthority:
     def load_or_create(cls, confdir: Path, *, clock: Clock = utc_now) -> Self:
         """Load the CA in `confdir`; make one if there is none."""
         with Folder.make(confdir) as folder:
-            pair = _published(folder, clock)
-            if pair is None:
+            pair = _read(folder, clock)
+            if pair is None or not _is_published(folder, pair):
                 with folder.locked():
-                    # Another process may have made it while this one waited.
+                    # Read again: another process may have made one, or rotated, meanwhile.
                     pair = _read(folder, clock) or _make(folder, clock, None)
                     _publish(folder, pair)
         return cls(confdir, pair, clock)
@@ -109,9 +109,9 @@ class CertificateAuthority:
         """Load the CA in `confdir`; an error says how to make one."""
         if folder := Folder.find(confdir):
             with folder:
-                pair = _published(folder, clock)
-            if pair is not None:
-                return cls(confdir, pair, clock)
+                found = folder.modes((AUTHORITY_FILE,))
+            if found:
+                return cls.load_or_create(confdir, clock=clock)
         raise ClaudeProxyError(
             "there is no CA yet",
             where=str(confdir / AUTHORITY_FILE),
@@ -174,7 +174,8 @@ class CertificateAuthority:
 
     def outside(self, patterns: Iterable[str]) -> tuple[str, ...]:
         """Return those of `Policy.hosts()` that the CA's name constraints do not cover."""
-        return constraints.outside(constraints.constraints_of(self.certificate), patterns)
+        found = constraints.constraints_of(self.certificate)
+        return constraints.outside(found, patterns)
 
     def bundle_pem(self) -> bytes:
         """Return the system's roots and this CA in one PEM."""
@@ -224,7 +225,7 @@ class Rotation:
 def rotate(
     confdir: Path, constrain: Iterable[str] | None = None, *, clock: Clock = utc_now
 ) -> Rotation:
-    """Replace the CA, bound to the host patterns in `constrain` if they are given.
+    """Replace the CA, bound to the patterns of `Policy.hosts()` if they are given.
 
     The old CA is not read: rotation is the mend for one that is broken, expired or exposed.
     """
@@ -250,19 +251,6 @@ def _read(folder: Folder, clock: Clock) -> Pair | None:
 def _make(folder: Folder, clock: Clock, wanted: x509.NameConstraints | None) -> Pair:
     pair = make_authority(clock(), socket.gethostname(), wanted)
     folder.write(AUTHORITY_FILE, pair.secret_pem(), SECRET)
-    return pair
-
-
-def _published(folder: Folder, clock: Clock) -> Pair | None:
-    """Read the CA, and see to it that the public files are its own."""
-    pair = _read(folder, clock)
-    if pair is None or _is_published(folder, pair):
-        return pair
-    with folder.locked():
-        # Read again: a rotation may have come between, and its files must stay.
-        pair = _read(folder, clock)
-        if pair is not None:
-            _publish(folder, pair)
     return pair
 
 

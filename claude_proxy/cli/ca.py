@@ -124,7 +124,7 @@ def _allowed_hosts(allowlist: Path) -> tuple[str, ...]:
     from claude_proxy.allowlist import load  # noqa: PLC0415
 
     policy = load(paths.read_allowlist(allowlist), name=str(allowlist))
-    return tuple(str(pattern) for pattern in policy.hosts())
+    return tuple(policy.hosts())
 
 
 def _ask(confdir: Path) -> None:

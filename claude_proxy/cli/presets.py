@@ -6,7 +6,7 @@ import click
 
 from claude_proxy import allowlist
 from claude_proxy.errors import ConfigError
-from claude_proxy.rule_reader import entry_of, facts_of
+from claude_proxy.rule_writer import entry_of, facts_of
 
 EXAMPLES = """\b
 Examples:

@@ -350,13 +350,13 @@ class Http1Lane(layer.Layer):
             return
         if exchange.answer is None:
             self._answers += data
-            if not (self._read_answers(exchange, upstream)):
+            if not (self._read_answers(exchange)):
                 return
             data = bytes(self._answers)
             self._answers.clear()
         self._pass_down(exchange, upstream, data)
 
-    def _read_answers(self, exchange: _Exchange, upstream: Upstream) -> bool:
+    def _read_answers(self, exchange: _Exchange) -> bool:
         """Read heads until the final one; tell whether it came and its body is to be read."""
         while True:
             try:
@@ -369,7 +369,7 @@ class Http1Lane(layer.Layer):
             if head is None:
                 return False
             if head.status == 101:  # noqa: PLR2004 - Switching Protocols
-                self._switch(exchange, upstream, head)
+                self._switch(exchange, head)
                 return False
             if head.status >= 200:  # noqa: PLR2004 - a final answer
                 self._answer_head(exchange, head)
@@ -436,7 +436,7 @@ class Http1Lane(layer.Layer):
         if self._in or not self.context.client.state & ConnectionState.CAN_READ:
             self._advance()
 
-    def _switch(self, exchange: _Exchange, upstream: Upstream, head: ResponseHead) -> None:
+    def _switch(self, exchange: _Exchange, head: ResponseHead) -> None:
         """Begin to relay bytes, if a WebSocket is what was asked for and granted."""
         if not exchange.websocket or head.upgrade != ("websocket",):
             self._bad_answer(exchange, "upstream switched to what was not asked for")

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 
 from mitmproxy import http
+from mitmproxy.connection import Connection
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers.http import (
@@ -25,18 +26,24 @@ from mitmproxy.proxy.layers.http import (
     SendHttp,
 )
 from mitmproxy.proxy.layers.http._base import HttpEvent
+from mitmproxy.proxy.layers.http._http2 import Http2Connection
 
 from claude_proxy.authority import Authority
 from claude_proxy.denial import Refusal, bad_request, denial, unreachable, wants_json
 from claude_proxy.dialer import DialError, Failure
 from claude_proxy.events import Phase
 from claude_proxy.gate import Passage
-from claude_proxy.layers.signals import Expired, Session, Waiting, Withdrawn
+from claude_proxy.layers.signals import Expired, HoldReading, Session, Waiting, Withdrawn
 from claude_proxy.policy import OVERRIDE_HEADERS, Reason, Request, Scheme
 
 PASSAGE = "claude_proxy.passage"  # the key under which a flow carries its passage
 
 _METHOD = re.compile(r"[A-Z][A-Z0-9_-]{0,31}").fullmatch
+# Bytes that may wait for a peer's flow-control window before their source is no longer read, and
+# how many end the connection.
+_BUFFER_LIMIT = 1024 * 1024
+_BUFFER_END = 64 * 1024 * 1024
+
 # What the HTTP/1.1 reader takes as a target, less absolute-form: see `wire.http1_head`.
 _PATH = re.compile(r"(?:/[\x21\x22\x24-\x7e]*|\*)").fullmatch
 _VALUE_BREAKS = re.compile(rb"[\x00\r\n]").search
@@ -54,20 +61,55 @@ class Http2Lane(HttpLayer):
         context.server.address = (target.host, target.port)
         context.server.tls = True
         context.server.sni = target.host
+        self._held: set[Connection] = set()
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
         if isinstance(event, (Expired, Withdrawn)):
             yield commands.CloseConnection(self.context.client)
             return
-        if isinstance(event, events.Start):
-            self._session.wait(Waiting.EXCHANGE)
         yield from super()._handle_event(event)
+        wanted = Waiting.EXCHANGE if self.streams else Waiting.IDLE
+        if self._session.waiting is not wanted:
+            self._session.wait(wanted)
+        yield from self._balance()
+
+    def _balance(self) -> layer.CommandGenerator[None]:
+        """Read from nobody whose bytes wait here for a peer's flow-control window.
+
+        mitmproxy keeps them without bound: a client that reads nothing would fill the memory.
+        """
+        client = self.context.client
+        servers = [conn for conn in self.connections if conn is not client]
+        down = _waiting_in(self.connections.get(client))
+        up = max((_waiting_in(self.connections[conn]) for conn in servers), default=0)
+        if down + up > _BUFFER_END:
+            yield commands.CloseConnection(client)
+            return
+        # Never both: each side's window updates come in with its data, and both would wait.
+        held: set[Connection] = set()
+        if down > _BUFFER_LIMIT:
+            held.update(servers)
+        elif up > _BUFFER_LIMIT:
+            held.add(client)
+        for connection in held ^ self._held:
+            yield HoldReading(connection, hold=connection in held)
+        self._held = held
 
     def make_stream(self, stream_id: int) -> layer.CommandGenerator[None]:
         """Make a stream that asks the gate first."""
         stream = GatedStream(self.context.fork(), stream_id, self._session, self._target)
         self.streams[stream_id] = stream
         yield from self.event_to_child(stream, events.Start())
+
+
+def _waiting_in(handler: layer.Layer | None) -> int:
+    """Return how many bytes an HTTP/2 connection keeps until its peer takes them."""
+    while handler is not None and not isinstance(handler, Http2Connection):
+        handler = getattr(handler, "child_layer", None)
+    if handler is None:
+        return 0
+    buffers = handler.h2_conn.stream_buffers.values()
+    return sum(len(piece.data) for buffer in buffers for piece in buffer)
 
 
 class GatedStream(HttpStream):
@@ -87,7 +129,7 @@ class GatedStream(HttpStream):
         request = None if problem else self._request_of(message)
         asked = f"{message.method} https://{self._target}{message.path}"
         path = message.path if session.record_query else message.path.partition("?")[0]
-        if session.closing or request is None:
+        if request is None:
             reason = Reason.BAD_REQUEST
             passage = session.gate.refuse(
                 session.origin,
@@ -174,11 +216,13 @@ class GatedStream(HttpStream):
         self._session.gate.end(passage)
         accept = self.flow.request.headers.get("accept")
         as_json = wants_json(None if accept is None else accept.encode("utf-8", "surrogateescape"))
-        body = b"" if self.flow.request.method == "HEAD" else refusal.body(as_json=as_json)
+        body = refusal.body(as_json=as_json)
         fields = [
             (name.lower(), value)
             for name, value in refusal.fields(as_json=as_json, length=len(body))
         ]
+        if self.flow.request.method == "HEAD":
+            body = b""
         now = time.time()
         answer = http.Response(
             b"HTTP/2.0", refusal.status, b"", http.Headers(fields), None, None, now, now

@@ -98,12 +98,15 @@ class Passthrough(layer.Layer):
             refused = self._second_hello_refused(self._second_hello)
             if refused is not None:
                 yield from self._close(refused.value)
-            if self._second_hello is not None:
+            if self._holds_back():
                 return
             data = bytes(self._waiting)
             self._waiting.clear()
         self._passage.bytes_up += len(data)
         yield from self._upstream.send(data)
+
+    def _holds_back(self) -> bool:
+        return self._second_hello is not None
 
     def _second_hello_refused(self, reader: HelloReader) -> Reason | None:
         """Read on in the second hello; forget its reader once it is whole and agrees."""

@@ -125,7 +125,7 @@ def read_fields(block: bytes, status: int) -> Fields:
         raise BadMessage(status, "there is a control byte in a field")
     fields: Fields = _FIELD.findall(block)
     if len(fields) != lines:
-        fields = [(name, value.rstrip(b" \t")) for name, value in _FIELD_UNTRIMMED.findall(block)]
+        fields = [(name, _trimmed(name, value)) for name, value in _FIELD_UNTRIMMED.findall(block)]
         if len(fields) != lines:
             raise BadMessage(status, "a field line is malformed")
     if lines > MAX_FIELDS:
@@ -133,6 +133,12 @@ def read_fields(block: bytes, status: int) -> Fields:
         status = too_large if status == HTTPStatus.BAD_REQUEST else status
         raise BadMessage(status, "there are too many fields")
     return fields
+
+
+def _trimmed(name: bytes, value: bytes) -> bytes:
+    # llhttp, which is Node's, takes "chunked " for another coding than "chunked"; so it stays as
+    # it is, and is refused as a coding that is not known.
+    return value if name.lower() == b"transfer-encoding" else value.rstrip(b" \t")
 
 
 def refuse_garbage(part: bytes, status: int) -> None:

@@ -130,9 +130,12 @@ def checkpointer(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Checkp
 
 @pytest.mark.usefixtures("writer")
 def test_the_thread_checkpoints_when_woken(path: Path, checkpointer: Checkpointer) -> None:
+    before = header(path)
+
     checkpointer.wake()
 
-    eventually(lambda: in_the_database_itself(path) == [100])
+    eventually(lambda: header(path) != before)
+    assert in_the_database_itself(path) == [100]
 
 
 def test_the_thread_outlives_a_file_that_is_not_there(
@@ -143,9 +146,11 @@ def test_the_thread_outlives_a_file_that_is_not_there(
 
     with closing(open_for_writing(path)) as writer:
         write(writer, 1, 10)
+        before = header(path)
+
         checkpointer.wake()
 
-        eventually(lambda: in_the_database_itself(path) == [10])
+        eventually(lambda: header(path) != before)
 
 
 def test_a_thread_that_was_never_woken_ends(checkpointer: Checkpointer) -> None:

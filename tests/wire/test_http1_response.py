@@ -154,6 +154,7 @@ def test_a_connection_is_kept_as_rfc_9112_says(
         [b"Transfer-Encoding: gzip, chunked"],
         [b"Transfer-Encoding: chunked", b"Transfer-Encoding: chunked"],
         [b"Transfer-Encoding: identity"],
+        [b"Transfer-Encoding: chunked "],
         [b"Transfer-Encoding:"],
     ],
 )

@@ -1,10 +1,12 @@
 """Speaks HTTP to the proxy byte by byte, where a real client would be too polite to try."""
 
 import http.client
+import io
 import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
 
 @dataclass(frozen=True)
@@ -34,11 +36,23 @@ class CannotConnect(Exception):
         self.answer = answer
 
 
+class _Reader(io.BufferedReader):
+    """Reads a stream for several answers: `http.client` closes its reader after each."""
+
+    def close(self) -> None:
+        """Stay open; the stream's owner ends it."""
+
+    def makefile(self, *_: object) -> "_Reader":
+        """Be the file of the socket that `http.client` takes this for."""
+        return self
+
+
 class Tunnel:
     """A connection to an origin through the proxy, or to the proxy itself."""
 
     def __init__(self, stream: socket.socket, target: str) -> None:
         self.stream = stream
+        self._reader = _Reader(socket.SocketIO(stream, "r"))
         self.target = target.removesuffix(":443")  # as it stands in a Host header
 
     def __enter__(self) -> "Tunnel":
@@ -57,7 +71,25 @@ class Tunnel:
 
     def read(self, method: str = "GET") -> Answer:
         """Read one answer."""
-        return read_answer(self.stream, method)
+        return read_answer(self._reader, method)
+
+    def read_line(self) -> bytes:
+        """Read one line, as it is."""
+        return self._reader.readline()
+
+    def read_some(self, size: int) -> bytes:
+        """Read so many bytes, or fewer at the connection's end."""
+        return self._reader.read(size)
+
+    def read_rest(self) -> bytes:
+        """Read all that comes until the other side ends the connection."""
+        pieces = []
+        try:
+            while piece := self._reader.read1(64 * 1024):
+                pieces.append(piece)
+        except (ConnectionResetError, ssl.SSLError):
+            pass
+        return b"".join(pieces)
 
     def request(
         self, method: str, path: str, *fields: str, host: str | None = None, body: bytes = b""
@@ -75,15 +107,12 @@ class Tunnel:
 
     def ended(self) -> bool:
         """Tell whether the other side ends the connection without another byte; waits for it."""
-        try:
-            return self.stream.recv(1) == b""
-        except (ConnectionResetError, ssl.SSLError):
-            return True
+        return self.read_rest() == b""
 
 
-def read_answer(stream: socket.socket, method: str = "GET") -> Answer:
-    """Read one answer from a stream; the bytes after it stay unread only if it has a length."""
-    response = http.client.HTTPResponse(stream, method=method)
+def read_answer(reader: _Reader, method: str = "GET") -> Answer:
+    """Read one final answer and leave what follows it unread."""
+    response = http.client.HTTPResponse(cast("socket.socket", reader), method=method)
     response.begin()
     headers = {name.lower(): value for name, value in response.getheaders()}
     body = b"" if method == "CONNECT" and response.status == 200 else response.read()  # noqa: PLR2004
@@ -106,7 +135,8 @@ def open_tunnel(
     """Send a CONNECT on `connection`, then TLS unless there is no context for it."""
     try:
         connection.sendall(connect_head(target))
-        answer = read_answer(connection, "CONNECT")
+        # Unbuffered: what follows the answer is not for this reader.
+        answer = read_answer(_Reader(socket.SocketIO(connection, "r"), 1), "CONNECT")
         if answer.status != http.client.OK:
             raise CannotConnect(answer)
         if context is None:

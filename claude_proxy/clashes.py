@@ -20,14 +20,17 @@ def note_clashes(allow: list[Rule], deny: list[Rule], problems: Problems) -> Non
         return
     limits = [rule for rule in allow if rule.limited and rule.scheme is Scheme.HTTPS]
     denials = [rule for rule in deny if rule.limited and rule.scheme is not Scheme.HTTP]
-    passed = _Coverage(through)
-    denied = _Coverage(denials)
-    clashes = [(rule, passed.of(rule)) for rule in (*limits, *denials)]
-    wider = [(denied.of(rule), rule) for rule in through]
-    # Where both patterns are the same, a denial and a passthrough find each other.
-    for limit, other in dict.fromkeys((*clashes, *wider)):
-        if limit is not None and other is not None:
-            _note_clash(limit, other, problems)
+    passed, denied = _Coverage(through), _Coverage(denials)
+    # A dict, as a denial and a passthrough of the same pattern find each other.
+    found: dict[tuple[Rule, Rule], None] = {}
+    for limit in (*limits, *denials):
+        if (passing := passed.of(limit)) is not None:
+            found[limit, passing] = None
+    for passing in through:
+        if (denial := denied.of(passing)) is not None:
+            found[denial, passing] = None
+    for limit, passing in found:
+        _note_clash(limit, passing, problems)
 
 
 def _note_clash(limit: Rule, through: Rule, problems: Problems) -> None:

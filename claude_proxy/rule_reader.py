@@ -258,8 +258,6 @@ class RuleReader:
             return None
 
     def _text(self, node: Node, key: str) -> str | None:
-        if isinstance(node, Broken):
-            return None
         if not isinstance(node, Scalar):
             what = "a list" if isinstance(node, Sequence) else "a mapping"
             self._problems.add(f"{what} where a text belongs", node, key=key, mend="write a text")

@@ -699,6 +699,12 @@ RULES = st.fixed_dictionaries(
 )
 
 
+def test_a_passthrough_is_printed_as_one() -> None:
+    (rule,) = load_entry("{host: a.example.com, tls: passthrough, addresses: [10.0.0.0/8]}").allow
+
+    assert entry_of(rule) == ('{host: a.example.com, tls: passthrough, addresses: ["10.0.0.0/8"]}')
+
+
 @given(RULES)
 def test_a_rule_printed_as_an_entry_loads_to_the_same_rule(entry: dict[str, object]) -> None:
     (rule,) = allowlist.load(yaml.safe_dump({"allow": [entry]}), name="a.yaml").allow

@@ -43,6 +43,8 @@ FLOORS = {
     "layers": 3,
     "addons": 3,
     "listeners": 3,
+    "preflight": 3,
+    "reload": 3,
     # 4: assembly
     "proxy": 4,
     # 5: edge

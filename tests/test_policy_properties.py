@@ -230,50 +230,65 @@ def glob_matches_any_spelling(rule: Rule, path: str) -> bool:
     )
 
 
-def model_request(policy: Policy, request: Request) -> bool:
-    target, method, path = request.target, request.method, request.path
-    if not re.fullmatch(r"[A-Za-z]+", method) or method.upper() in {"TRACE", "CONNECT"}:
-        return False
-    if request.host != target:
-        return False
-    for rule in deny_rules_for(policy, target):
-        if rule.scheme not in {None, request.scheme}:
-            continue
-        if rule.methods is not None and method.upper() not in rule.methods:
-            continue
-        if rule.paths is None or is_ambiguous(path) or glob_matches_any_spelling(rule, path):
-            return False
-    return any(
-        fits(rule, request.scheme, target.port)
-        and (rule.methods is None or method in rule.methods)
+def denies_request(rule: Rule, request: Request) -> bool:
+    path = request.path
+    return (
+        rule.scheme in {None, request.scheme}
+        and (rule.methods is None or request.method.upper() in rule.methods)
+        and (rule.paths is None or is_ambiguous(path) or glob_matches_any_spelling(rule, path))
+    )
+
+
+def allows_request(rule: Rule, request: Request) -> bool:
+    path = request.path
+    return (
+        fits(rule, request.scheme, request.target.port)
+        and (rule.methods is None or request.method in rule.methods)
         and (rule.paths is None or (not is_ambiguous(path) and glob_matches(rule, path)))
-        for rule in allow_rules_for(policy, target)
+    )
+
+
+def model_request(policy: Policy, request: Request) -> bool:
+    return (
+        re.fullmatch(r"[A-Za-z]+", request.method) is not None
+        and request.method.upper() not in {"TRACE", "CONNECT"}
+        and request.host == request.target
+        and not any(denies_request(r, request) for r in deny_rules_for(policy, request.target))
+        and any(allows_request(r, request) for r in allow_rules_for(policy, request.target))
+    )
+
+
+def denies_address(rule: Rule, target: Authority, address: Address) -> bool:
+    network = rule.pattern.network
+    return (
+        network is not None
+        and (address in network or effective(address) in network)
+        and (rule.ports is None or target.port in rule.ports)
+        and not rule.limited
+    )
+
+
+def names_address(rule: Rule, address: Address) -> bool:
+    single = kind_of(address) is AddressKind.METADATA
+    return any(
+        effective(address) in network and (network.num_addresses == 1 or not single)
+        for network in rule.addresses
     )
 
 
 def model_address(policy: Policy, target: Authority, address: Address) -> bool:
     schemes = open_schemes(policy, target)
-    if not schemes:
-        return False
-    readings = (address, effective(address))
-    for rule in policy.deny:
-        covered = rule.pattern.network is not None and any(
-            reading in rule.pattern.network for reading in readings
-        )
-        in_force = rule.ports is None or target.port in rule.ports
-        if covered and in_force and not rule.limited:
-            return False
-    if target.address is not None:
-        return target.address == address
-    if kind_of(address) is AddressKind.PUBLIC:
-        return True
-    metadata = kind_of(address) is AddressKind.METADATA
-    return any(
-        effective(address) in network and (network.num_addresses == 1 or not metadata)
+    rules = [
+        rule
         for rule in allow_rules_for(policy, target)
         if any(fits(rule, scheme, target.port) for scheme in schemes)
-        for network in rule.addresses
-    )
+    ]
+    if not rules or any(denies_address(rule, target, address) for rule in policy.deny):
+        return False
+    if target.address is not None:
+        return target.address == address
+    public = kind_of(address) is AddressKind.PUBLIC
+    return public or any(names_address(rule, address) for rule in rules)
 
 
 @given(policies, targets)

@@ -219,6 +219,13 @@ def test_what_is_broken_stays_broken_for_the_reader() -> None:
     assert not root.whole
 
 
+def test_an_alias_for_a_key_is_reported_once() -> None:
+    assert [what for what, _, _ in refused("- &x a\n- {*x : b}\n")] == [
+        "an anchor (&x)",
+        "an alias (*x)",
+    ]
+
+
 def test_more_problems_than_anyone_reads_are_counted() -> None:
     found = refused("".join(f"a{n}: &x b\n" for n in range(MAX_PROBLEMS + 7)))
 

@@ -89,9 +89,12 @@ def parse_since(text: str, now_ns: int) -> int:
     """Return the moment that `text` names, in nanoseconds since 1970; raise ValueError."""
     unit = _UNITS_S.get(text[-1:])
     if unit is not None and text[:-1].isascii() and text[:-1].isdecimal():
-        return max(0, now_ns - int(text[:-1]) * unit * 1_000_000_000)
-    # A moment without an offset is the reader's own time, as the table shows it.
-    return round(datetime.fromisoformat(text).astimezone().timestamp() * 1e6) * 1000
+        moment_ns = now_ns - int(text[:-1]) * unit * 1_000_000_000
+    else:
+        # A moment without an offset is the reader's own time, as the table shows it.
+        moment = datetime.fromisoformat(text).astimezone()
+        moment_ns = round(moment.timestamp() * 1e6) * 1000
+    return max(0, moment_ns)
 
 
 @click.command(name="log", epilog=EPILOG)

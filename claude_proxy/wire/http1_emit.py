@@ -67,7 +67,7 @@ def framing_of(head: ResponseHead, *, method: str, minor: int) -> Framing:
     return Framing.CHUNKED if minor else Framing.CLOSE
 
 
-def emit_request_head(
+def emit_request_head(  # noqa: PLR0913 - each is one fact of the hop
     head: RequestHead,
     target: str,
     *,
@@ -100,7 +100,7 @@ def emit_request_head(
     return _emit(start, head, own, drop, extra)
 
 
-def emit_response_head(
+def emit_response_head(  # noqa: PLR0913 - each is one fact of the hop
     head: ResponseHead,
     *,
     framing: Framing,

@@ -210,9 +210,6 @@ def _settle_framing(request: RequestHead, lengths: list[bytes], codings: list[by
 
 
 def _settle_connection(request: RequestHead, connection: list[bytes], upgrade: list[bytes]) -> None:
-    if not connection:
-        request.keep_alive = request.minor == 1
-        return
     request.options = options = frozenset(items_of(connection))
     if not all(map(OPTION.fullmatch, options)):
         raise BadMessage(400, "the Connection field is malformed")
@@ -222,17 +219,17 @@ def _settle_connection(request: RequestHead, connection: list[bytes], upgrade: l
     request.keep_alive = b"close" not in options and (
         request.minor == 1 or b"keep-alive" in options
     )
-    if upgrade and b"upgrade" in options:
-        _settle_upgrade(request, upgrade)
+    if upgrade:
+        _settle_upgrade(request, protocols_of(upgrade, 400))
 
 
-def _settle_upgrade(request: RequestHead, upgrade: list[bytes]) -> None:
-    protocols = protocols_of(upgrade, 400)
+def _settle_upgrade(request: RequestHead, protocols: tuple[str, ...]) -> None:
     if request.chunked or request.length:
         # RFC 9110 7.8 has the content come before the switch; some readers (httptools, and so
         # what is built on it) take it for the next request. No real client sends any.
         raise BadMessage(400, "an upgrade has no content")
-    if request.minor:  # RFC 9110 7.8: ignored in HTTP/1.0
-        request.upgrade = protocols
-        if "websocket" in protocols and request.method != "GET":
-            raise BadMessage(400, "a WebSocket begins with GET")  # RFC 6455 4.1
+    if b"upgrade" not in request.options or not request.minor:
+        return  # RFC 9110 7.8: ignored
+    request.upgrade = protocols
+    if "websocket" in protocols and request.method != "GET":
+        raise BadMessage(400, "a WebSocket begins with GET")  # RFC 6455 4.1

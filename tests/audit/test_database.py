@@ -219,6 +219,18 @@ def test_a_file_that_another_program_holds_is_refused_in_the_end(path: Path) -> 
         assert "locked" in refusal(path).what
 
 
+def test_a_file_whose_mode_cannot_be_changed_is_tried_again_and_refused_in_the_end(
+    path: Path,
+) -> None:
+    path.parent.mkdir(parents=True, mode=0o700)
+    path.touch()
+    with closing(connect(path)) as other, closing(connect(path, timeout_s=0)) as connection:
+        other.execute("BEGIN IMMEDIATE")
+
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            database._set_wal(connection, path, 0.02)
+
+
 def test_many_that_start_at_once_all_succeed(path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         for connection in pool.map(lambda _: open_for_writing(path), range(16)):

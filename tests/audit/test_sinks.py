@@ -6,6 +6,7 @@ import os
 import stat
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -49,17 +50,9 @@ class Kept:
         return self.text.splitlines()
 
 
-def a_tunnel(**changes: object) -> DecisionMade:
-    facts = {"phase": Phase.CONNECT, "scheme": "", "method": "CONNECT", "path": ""}
-    return a_decision(**facts | changes)
-
-
-def a_refused_tunnel(**changes: object) -> DecisionMade:
-    facts = {"phase": Phase.CONNECT, "scheme": "", "method": "CONNECT", "path": ""}
-    return a_denial(**facts | changes)
-
-
-PASSTHROUGH = a_tunnel(scheme=OPAQUE)
+A_TUNNEL = a_decision(phase=Phase.CONNECT, scheme="", method="CONNECT", path="")
+A_REFUSED_TUNNEL = a_denial(phase=Phase.CONNECT, scheme="", method="CONNECT", path="")
+A_PASSTHROUGH = replace(A_TUNNEL, scheme=OPAQUE)
 
 
 def printed(
@@ -83,13 +76,16 @@ def printed(
     [
         (a_decision(), "Allowed: GET https://example.com/path"),
         (a_denial(), "Denied: GET https://example.com/path (no-rule)"),
-        (a_denial(target="example.com:8443"), "Denied: GET https://example.com:8443/path (no-rule)"),
+        (
+            a_denial(target="example.com:8443"),
+            "Denied: GET https://example.com:8443/path (no-rule)",
+        ),
         (a_decision(scheme="http", target="a.b:80"), "Allowed: GET http://a.b/path"),
         (a_decision(scheme="http", target="a.b:443"), "Allowed: GET http://a.b:443/path"),
         (a_decision(target="[::1]:443"), "Allowed: GET https://[::1]/path"),
         (a_decision(method="OPTIONS", path="*"), "Allowed: OPTIONS https://example.com"),
-        (a_refused_tunnel(), "Denied: CONNECT example.com:443 (no-rule)"),
-        (PASSTHROUGH, "Allowed: CONNECT example.com:443 (passthrough)"),
+        (A_REFUSED_TUNNEL, "Denied: CONNECT example.com:443 (no-rule)"),
+        (A_PASSTHROUGH, "Allowed: CONNECT example.com:443 (passthrough)"),
         (
             a_denial(phase=Phase.HELLO, method="", path="", reason="sni-mismatch"),
             "Denied: CONNECT example.com:443 (sni-mismatch)",
@@ -122,7 +118,7 @@ def test_a_decision_is_one_line(event: DecisionMade, line: str) -> None:
 
 def test_an_allowed_step_towards_a_request_is_not_told() -> None:
     steps = [
-        a_tunnel(),
+        A_TUNNEL,
         a_decision(phase=Phase.HELLO, method="", path=""),
         a_decision(phase=Phase.DIAL, method="", path=""),
         a_decision(phase=Phase.CLIENT, target="", method="", path=""),
@@ -136,15 +132,15 @@ def test_quiet_prints_neither_allowed_nor_denied() -> None:
 
 
 def test_verbose_prints_steps_and_outcomes() -> None:
-    refused = an_outcome(2, status=None, upstream=None, error="client-closed")
+    refused = an_outcome(2, status=None, upstream=None, error="closed")
 
-    lines = printed(a_tunnel(), a_decision(2), an_outcome(), refused, verbosity=Verbosity.VERBOSE)
+    lines = printed(A_TUNNEL, a_decision(2), an_outcome(), refused, verbosity=Verbosity.VERBOSE)
 
     assert lines == [
         "Allowed: CONNECT example.com:443",
         "Allowed: GET https://example.com/path",
         "Ended: CONNECT example.com:443: 200, 10 B up, 2000 B down, 12 ms, by 203.0.113.5:443",
-        "Ended: GET https://example.com/path: no answer, 10 B up, 2000 B down, 12 ms, client-closed",
+        "Ended: GET https://example.com/path: no answer, 10 B up, 2000 B down, 12 ms, closed",
     ]
 
 
@@ -292,7 +288,7 @@ def told(sink: JsonlSink, *events: Event) -> None:
 def test_the_file_is_its_owners_and_holds_every_event(tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
 
-    told(JsonlSink.at(path), a_tunnel(), an_outcome(), Notice(1, "start", "here"))
+    told(JsonlSink.at(path), A_TUNNEL, an_outcome(), Notice(1, "start", "here"))
     told(JsonlSink.at(path), a_denial())
 
     phases = [json.loads(line)["phase"] for line in path.read_text().splitlines()]
@@ -451,7 +447,7 @@ def test_a_sink_that_fails_costs_its_line_and_no_other() -> None:
 
     def failing(event: Event) -> None:
         if isinstance(event, DecisionMade):
-            raise LookupError
+            raise LookupError(event.id)  # noqa: TRY004 - any fault will do
 
     printer = Printer([failing, got.append])
     printer.put(a_decision(1))

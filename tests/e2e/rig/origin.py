@@ -7,6 +7,7 @@ the routes of `routes.py`.
 
 import hashlib
 import itertools
+import select
 import socket
 import ssl
 import threading
@@ -21,6 +22,7 @@ PLAIN_PORTS = (80, 22)
 
 _BODY_KEPT = 1024 * 1024
 _PIECE = 64 * 1024
+_LOOK_S = 0.05
 _NO_SERVER_NAME = "unnamed.test"
 
 
@@ -78,11 +80,10 @@ class Gate:
         """Let the origin pass so many times."""
         self._passes.release(passes)
 
-    def wait(self) -> None:
-        """Wait, as the origin, for a pass."""
+    def passed(self, patience_s: float) -> bool:
+        """Wait for a pass, as the origin, and tell whether one came."""
         self.reached.set()
-        if not self._passes.acquire(timeout=120):
-            raise ConnectionAbortedError("nobody opened the gate")
+        return self._passes.acquire(timeout=patience_s)
 
 
 class Talk:
@@ -98,6 +99,13 @@ class Talk:
     def send(self, data: bytes) -> None:
         """Write bytes as they are."""
         self.stream.sendall(data)
+
+    def wait(self, name: str) -> None:
+        """Wait at the gate of that name, but not for a client that has gone."""
+        gate = self.origin.gate(name)
+        while not gate.passed(_LOOK_S):
+            if select.select([self.stream], [], [], 0)[0]:
+                raise ConnectionAbortedError("the other side has ended the connection")
 
     def answer(self, status: str, body: bytes = b"", *fields: str) -> None:
         """Write a whole answer with its length."""

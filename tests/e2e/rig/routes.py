@@ -13,6 +13,7 @@ from websockets.http11 import Request as WebSocketRequest
 from websockets.server import ServerProtocol
 
 from .origin import Exchange, Talk
+from .waiting import PATIENCE_S
 
 BLOCK = random.Random(1).randbytes(64 * 1024)
 TEXT = b"the very bytes that the origin wrote\n" * 200
@@ -80,11 +81,10 @@ def _gated_events(exchange: Exchange, talk: Talk) -> None:
     """Send one event for each pass of the gate that the path names."""
     talk.drain(exchange)
     _, name, count = exchange.target.strip("/").split("/")
-    gate = talk.origin.gate(name)
     head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked"
     talk.send(head.encode() + b"\r\n\r\n")
     for number in range(int(count)):
-        gate.wait()
+        talk.wait(name)
         event = f"data: {number}\n\n".encode()
         talk.send(b"%x\r\n%s\r\n" % (len(event), event))
         exchange.sent_bytes += len(event)
@@ -120,7 +120,7 @@ def _close_delimited(exchange: Exchange, talk: Talk) -> None:
 def _early_refusal(exchange: Exchange, talk: Talk) -> None:
     """Answer at the head, the body unread, and close when the gate opens."""
     talk.answer("413 Too Large", b"no more, please", "Connection: close")
-    talk.origin.gate(exchange.target.rsplit("/", 1)[1]).wait()
+    talk.origin.gate(exchange.target.rsplit("/", 1)[1]).passed(PATIENCE_S)
     talk.over = True
 
 
@@ -159,13 +159,13 @@ def _alternative(exchange: Exchange, talk: Talk) -> None:
 def _held(exchange: Exchange, talk: Talk) -> None:
     """Answer when the gate opens."""
     talk.drain(exchange)
-    talk.origin.gate(exchange.target.rsplit("/", 1)[1]).wait()
+    talk.wait(exchange.target.rsplit("/", 1)[1])
     talk.answer("200 OK", b"at last")
 
 
 def _unread(exchange: Exchange, talk: Talk) -> None:
     """Read nothing of the body until the gate opens."""
-    talk.origin.gate(exchange.target.rsplit("/", 1)[1]).wait()
+    talk.origin.gate(exchange.target.rsplit("/", 1)[1]).passed(PATIENCE_S)
     _sink(exchange, talk)
 
 

@@ -1,0 +1,353 @@
+"""`claude-proxy log` shows what was recorded, harmlessly, and ends as its reader wishes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from claude_proxy import cli
+from claude_proxy.audit.database import database_in
+from claude_proxy.audit.queries import Attempt
+from claude_proxy.audit.store import AuditStore
+from claude_proxy.cli.log import Since, duration_of, parse_since, row_of, size_of
+from claude_proxy.events import OPAQUE, Notice, Phase
+from tests.audit.examples import MOMENT, a_decision, a_denial, an_outcome
+
+ROOT = Path(__file__).resolve().parents[1]
+NOW = MOMENT
+HOUR = 3600 * 1_000_000_000
+FOREVER = 1_000_000  # days
+
+type Log = Callable[..., str]
+
+
+@pytest.fixture
+def statedir(tmp_path: Path) -> Path:
+    return tmp_path / "state"
+
+
+@pytest.fixture
+def store(statedir: Path) -> Iterator[AuditStore]:
+    with closing(AuditStore(database_in(statedir), retention_days=FOREVER)) as store:
+        yield store
+
+
+@pytest.fixture
+def log(statedir: Path, capsys: pytest.CaptureFixture[str]) -> Log:
+    """Return a function that runs `log` and returns what it printed."""
+
+    def run(*arguments: str) -> str:
+        assert cli.main(["log", "--statedir", str(statedir), *arguments]) == 0
+        return capsys.readouterr().out
+
+    return run
+
+
+@pytest.fixture
+def _utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "UTC")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+# The table
+
+
+@pytest.mark.usefixtures("_utc")
+def test_an_attempt_is_a_row(store: AuditStore, log: Log) -> None:
+    store.record(Notice(MOMENT - 1000, "start", "listening on 127.0.0.1:9051"))
+    store.record(a_decision())
+    store.record(an_outcome(bytes_down=5_000_000, duration_ms=61_000))
+    store.record(a_denial(MOMENT + HOUR, target="evil.example:443", path="/\x1b[2J\n"))
+    store.record(a_denial(MOMENT + 2 * HOUR, phase=Phase.CLIENT, target="", method="", path=""))
+    store.record(an_outcome(MOMENT + 2 * HOUR, status=None, error="client-closed"))
+    store.flush()
+
+    assert [" ".join(line.split()) for line in log().splitlines()] == [
+        "TIME ACTION METHOD TARGET STATUS UP DOWN TOOK REASON RULE",
+        "2026-01-02 03:04:05 Notice start: listening on 127.0.0.1:9051",
+        (
+            "2026-01-02 03:04:05 Allowed GET https://example.com/path"
+            " 200 10 4.8M 1m01s rule-matched allowlist.yaml:12"
+        ),
+        (
+            r"2026-01-02 04:04:05 Denied GET https://evil.example/\x1b[2J\x0a"
+            " - - - - no-rule -"
+        ),
+        "2026-01-02 05:04:05 Denied client 127.0.0.1:55555 client-closed 10 2.0K 12ms no-rule -",
+    ]
+
+
+def test_a_passthrough_tunnel_says_so() -> None:
+    tunnel = a_decision(phase=Phase.CONNECT, scheme=OPAQUE, method="CONNECT", path="")
+
+    _, _, *cells = row_of(Attempt(tunnel, None)).split()
+
+    assert " ".join(cells) == (
+        "Allowed CONNECT example.com:443 - - - - passthrough allowlist.yaml:12"
+    )
+
+
+def test_an_impossible_moment_is_shown_as_unknown() -> None:
+    assert row_of(Notice(1 << 80, "limit", "text")) == "-  Notice   limit: text"
+
+
+def test_the_newest_fifty_are_shown_unless_asked_otherwise(store: AuditStore, log: Log) -> None:
+    for number in range(60):
+        store.record(a_denial(MOMENT + number, path=f"/{number}"))
+
+    shown = log().splitlines()[1:]
+    fewer = log("--limit", "2").splitlines()[1:]
+
+    assert len(shown) == 50
+    assert [line.split()[4] for line in fewer] == [
+        "https://example.com/58",
+        "https://example.com/59",
+    ]
+
+
+def test_each_choice_narrows(store: AuditStore, log: Log) -> None:
+    tunnel = a_decision(MOMENT, phase=Phase.CONNECT, scheme="", method="CONNECT", path="")
+    store.record(tunnel)
+    store.record(a_decision(MOMENT + 1, path="/old"))
+    store.record(a_denial(time.time_ns() - HOUR, path="/denied"))
+    store.record(a_decision(time.time_ns(), target="api.example.com:443", path="/new"))
+
+    def paths(*arguments: str) -> list[str]:
+        return [json.loads(line)["path"] for line in log("--json", *arguments).splitlines()]
+
+    assert paths() == ["/old", "/denied", "/new"]
+    assert paths("--denied") == ["/denied"]
+    assert paths("--allowed") == ["/old", "/new"]
+    assert paths("--allowed", "--denied") == ["/old", "/denied", "/new"]
+    assert paths("--host", "*.example.com") == ["/new"]
+    assert paths("--since", "2h") == ["/denied", "/new"]
+    assert paths("--steps") == ["", "/old", "/denied", "/new"]
+
+
+def test_json_holds_the_decision_and_its_outcome(store: AuditStore, log: Log) -> None:
+    store.record(a_decision())
+    store.record(an_outcome())
+    store.record(a_denial(MOMENT + 1, path="/\x7f\u202e"))
+    store.record(Notice(MOMENT + 2, "stop", "text"))
+    store.flush()
+
+    lines = log("--json").splitlines()
+
+    ended, denied, notice = map(json.loads, lines)
+    assert (ended["action"], ended["status"], ended["upstream"]) == (
+        "allow",
+        200,
+        "203.0.113.5:443",
+    )
+    assert (denied["action"], denied["path"], denied["status"]) == ("deny", "/\x7f\u202e", None)
+    assert ended.keys() == denied.keys()
+    assert (notice["phase"], notice["kind"]) == ("notice", "stop")
+    assert all(" " <= character <= "~" for line in lines for character in line)
+
+
+@pytest.mark.usefixtures("store")
+def test_that_nothing_is_found_is_said_apart(
+    statedir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["log", "--statedir", str(statedir)]) == 0
+
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err == "claude-proxy: nothing of that kind is recorded\n"
+
+
+def test_every_option_can_be_a_variable(
+    store: AuditStore, statedir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store.record(a_decision(MOMENT))
+    store.record(a_denial(MOMENT + 1, target="a.b:443"))
+    store.record(a_denial(MOMENT + 2, target="b.c:443"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CLAUDE_PROXY_STATEDIR", str(statedir))
+        patch.setenv("CLAUDE_PROXY_LOG_JSON", "1")
+        patch.setenv("CLAUDE_PROXY_LOG_DENIED", "1")
+        patch.setenv("CLAUDE_PROXY_LOG_HOST", ".b")
+
+        assert cli.main(["log"]) == 0
+
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line)["host"] == "a.b"
+
+
+# What cannot be shown
+
+
+def test_before_the_first_start_the_error_says_what_to_do(
+    statedir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["log", "--statedir", str(statedir)]) == 1
+
+    assert capsys.readouterr().err == (
+        "claude-proxy: error: there is no audit log yet\n"
+        f"  where: {database_in(statedir)}\n"
+        "  mend:  start claude-proxy first, or name its state directory with --statedir\n"
+    )
+    assert not statedir.exists()
+
+
+def test_without_a_statedir_the_users_own_is_read(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["log"]) == 1
+
+    assert str(Path.home()) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "text", ["", "h", "1", "5x", "-1h", "1.5h", "yesterday", "٣h", "9999999999999w\x1b"]
+)
+def test_a_time_that_is_none_is_refused(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["log", "--since", text]) == 2
+
+    said = capsys.readouterr().err
+    assert "is neither an age nor a time" in said
+    assert "--since or CLAUDE_PROXY_LOG_SINCE" in said
+    assert "\x1b" not in said
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("90s", NOW - 90_000_000_000),
+        ("30m", NOW - HOUR // 2),
+        ("1h", NOW - HOUR),
+        ("2d", NOW - 48 * HOUR),
+        ("1w", NOW - 168 * HOUR),
+        ("999999999999d", 0),
+        ("2026-01-02T03:04:05.000006Z", NOW),
+        ("2026-01-02T05:04:05.000006+02:00", NOW),
+        ("1900-01-01T00:00Z", 0),
+    ],
+)
+def test_a_time_is_an_age_or_a_date(text: str, moment: int) -> None:
+    assert parse_since(text, NOW) == moment
+
+
+@pytest.mark.usefixtures("_utc")
+def test_a_date_without_an_offset_is_the_readers_own() -> None:
+    expected = datetime(2026, 1, 31, 9, 30, tzinfo=UTC).timestamp()
+
+    assert parse_since("2026-01-31T09:30", NOW) == int(expected) * 1_000_000_000
+    assert parse_since("2026-01-31", NOW) == (int(expected) - 9 * 3600 - 1800) * 1_000_000_000
+
+
+def test_a_time_that_is_one_already_stays() -> None:
+    assert Since().convert(5, None, None) == 5
+
+
+# Following
+
+
+@pytest.fixture
+def following(statedir: Path) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "claude_proxy", "log", "--follow", "--statedir", str(statedir)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        yield process
+        process.kill()
+
+
+def next_line(process: subprocess.Popen[str]) -> list[str]:
+    assert process.stdout is not None
+    return process.stdout.readline().split()
+
+
+def test_following_shows_what_comes_until_it_is_interrupted(
+    store: AuditStore, following: subprocess.Popen[str]
+) -> None:
+    assert next_line(following)[0] == "TIME"
+    store.record(a_denial(time.time_ns(), path="/first"))
+    assert next_line(following)[4] == "https://example.com/first"
+    store.record(a_denial(time.time_ns(), path="/second"))
+    assert next_line(following)[4] == "https://example.com/second"
+
+    following.send_signal(signal.SIGINT)
+
+    rest, said = following.communicate()
+    assert (following.returncode, rest, said) == (0, "", "")
+
+
+def test_following_ends_when_its_reader_does(
+    store: AuditStore, following: subprocess.Popen[str]
+) -> None:
+    store.record(a_denial(time.time_ns()))
+    assert next_line(following)[0] == "TIME"
+    assert next_line(following)[2] == "Denied"
+    assert following.stdout is not None
+    assert following.stderr is not None
+
+    following.stdout.close()
+
+    assert following.wait(30) == 0
+    assert following.stderr.read() == ""
+
+
+@pytest.mark.usefixtures("store")
+def test_a_reader_that_left_before_the_first_line_is_no_traceback(statedir: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+
+    ended = subprocess.run(
+        [sys.executable, "-m", "claude_proxy", "log", "--follow", "--statedir", str(statedir)],
+        cwd=ROOT,
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    os.close(writing)
+
+    assert ended.stderr == b""
+
+
+# Short figures
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0"),
+        (999, "999"),
+        (1000, "1.0K"),
+        (1536, "1.5K"),
+        (23_000_000, "22M"),
+        (5 << 30, "5.0G"),
+        (1 << 62, "4096P"),
+    ],
+)
+def test_a_size_is_short(count: int, text: str) -> None:
+    assert size_of(count) == text
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "text"),
+    [
+        (0.4, "0ms"),
+        (999, "999ms"),
+        (1500, "1.5s"),
+        (59_999, "60.0s"),
+        (60_000, "1m00s"),
+        (125_400, "2m05s"),
+        (12_000_000, "3h20m"),
+    ],
+)
+def test_a_duration_is_short(milliseconds: float, text: str) -> None:
+    assert duration_of(milliseconds) == text

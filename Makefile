@@ -1,9 +1,10 @@
 # Every target does its own set-up: `make run` and `make test` work on a fresh clone.
 # Paths are relative throughout, so that a directory with a space in its name works too.
 
-PY := .venv/bin/python
+VENV ?= .venv
+PY := $(VENV)/bin/python
 ARGS ?=
-export PYTHON
+export PYTHON VENV
 
 .PHONY: help run test lint format types unit e2e e2e-tools bench wheel lock venv clean
 
@@ -11,7 +12,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
 run: venv ## start the proxy; make run ARGS="--port 9052" hands options on
-	@exec .venv/bin/claude-proxy serve $(ARGS)
+	@exec $(VENV)/bin/claude-proxy serve $(ARGS)
 
 test: venv e2e-tools ## run every check and every test, and measure the coverage
 	@$(MAKE) --no-print-directory lint types

@@ -38,7 +38,7 @@ _is_plain = re.compile(
 
 @dataclass(frozen=True, slots=True, order=True)
 class Authority:
-    """A host and a port, each in its one spelling (RFC 9110, 4.2)."""
+    """A host and a port, each in its one spelling (RFC 3986, 3.2)."""
 
     host: str  # lower-case A-labels without a trailing dot, or an IP address without brackets
     port: int
@@ -127,7 +127,9 @@ def _ascii(text: str | bytes) -> str:
         if isinstance(text, bytes):
             return text.decode("ascii")
     except UnicodeDecodeError:
-        raise ValueError(f"{quoted(repr(text))} holds bytes that are not ASCII") from None
+        raise ValueError(
+            f"{quoted(repr(text[:_MAX_NAME]))} holds bytes that are not ASCII"
+        ) from None
     # Before any lower(): the Kelvin sign, for one, would become a plain "k".
     if not text.isascii():
         raise ValueError(f"{quoted(text)} holds characters that are not ASCII")
@@ -235,12 +237,17 @@ def public_suffix(name: str) -> Suffix | None:
     """
     listed = _suffixes()
     # The list holds U-labels, a normalised name A-labels.
-    shown = idna.decode(name) if "xn--" in name else name
+    shown = ".".join(map(_u_label, name.split("."))) if "xn--" in name else name
     if shown in _PRIVATE_USE or f"!{shown}" in listed:
         return None
     _, dot, parent = shown.partition(".")
     found = listed.get(shown) or listed.get(f"*.{parent}")
     return found if found or dot else Suffix.UNLISTED
+
+
+def _u_label(label: str) -> str:
+    # Not `idna.decode` on the whole name: it refuses the underscore in the label beside.
+    return idna.ulabel(label) if label.startswith("xn--") else label
 
 
 @cache

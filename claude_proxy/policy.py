@@ -790,7 +790,11 @@ class Policy:
         return connect if same else _DENIED[Reason.SNI_MISMATCH]
 
     def decide_address(self, target: Authority, address: Address) -> Decision:
-        """Decide whether `address`, which `target` resolved to, may be dialled."""
+        """Decide whether `address`, which `target` resolved to, may be dialled.
+
+        A deny rule for a network denies the names that lead into it, too; one with methods or
+        paths is about requests to the addresses themselves.
+        """
         connect = self.decide_connect(target)
         if not connect.allowed:
             return connect

@@ -77,6 +77,12 @@ def upstream_roots(settings: Settings) -> str | None:
     return str(merged)
 
 
+def share_of_worker(settings: Settings) -> Settings:
+    """Return the settings of one worker: connections are shared out, all else is the same."""
+    share = -(-settings.limits.connections // settings.workers)
+    return replace(settings, limits=replace(settings.limits, connections=share))
+
+
 def fit_descriptors(settings: Settings) -> tuple[Settings, str | None]:
     """Raise the limit of open files as far as it goes; take fewer connections if it must be.
 
@@ -94,7 +100,7 @@ def fit_descriptors(settings: Settings) -> tuple[Settings, str | None]:
         return settings, None
     limits = replace(settings.limits, connections=max(1, fitting))
     remark = (
-        f"only {limits.connections} connections at once: this process may open {soft} files "
+        f"only {limits.connections} connections at once: a process may open {soft} files "
         "(ulimit -n)"
     )
     return replace(settings, limits=limits), remark

@@ -20,7 +20,7 @@ from mitmproxy.options import Options
 from mitmproxy.proxy.context import Context
 from mitmproxy.tools.dump import DumpMaster
 
-from claude_proxy import logs, policyfile, preflight
+from claude_proxy import logs, policyfile, preflight, workers
 from claude_proxy.addons.streams import Streams
 from claude_proxy.addons.tls import Certificates
 from claude_proxy.audit import AuditStore, database_in
@@ -33,7 +33,7 @@ from claude_proxy.events import Notice
 from claude_proxy.gate import Gate
 from claude_proxy.layers.front import Front
 from claude_proxy.layers.signals import Session
-from claude_proxy.listeners import Listener, Listeners, bind
+from claude_proxy.listeners import Listener, Listeners, bind_all
 from claude_proxy.reload import Reloader
 from claude_proxy.settings import AuditFailure, LogFormat, Settings, Verbosity
 
@@ -68,6 +68,23 @@ class _Parts:
     remark: str | None
     socket: socket.socket
     store: AuditStore
+    place: workers.Place
+
+    def say(self, text: str) -> None:
+        """Print what is true of the whole proxy, once."""
+        settings = self.settings
+        quiet = settings.verbosity is Verbosity.QUIET or settings.log_format is LogFormat.JSON
+        if quiet or not self.place.speaks:
+            return
+        with contextlib.suppress(OSError):
+            sys.stdout.write(text + "\n")
+            sys.stdout.flush()
+
+    def tell(self, notice: Notice) -> None:
+        """Record a notice, once; that it cannot be is said by the next decision."""
+        if self.place.speaks:
+            with contextlib.suppress(AuditError):
+                self.store.record(notice)
 
 
 def serve(settings: Settings) -> int:
@@ -79,14 +96,30 @@ def serve(settings: Settings) -> int:
     loaded = policyfile.load(path)
     authority = CertificateAuthority.load_or_create(settings.confdir)
     roots = preflight.upstream_roots(settings)
-    settings, remark = preflight.fit_descriptors(settings)
-    with (
-        bind(settings.host, settings.port) as sock,
-        contextlib.closing(preflight.open_store(settings)) as store,
-        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
-    ):
-        parts = _Parts(settings, path, loaded, authority, roots, remark, sock, store)
-        runner.run(_run(parts))
+    if settings.workers > 1 and not workers.CAN_SPREAD:
+        raise ConfigError(
+            "several workers share a port on Linux alone",
+            where="--workers",
+            mend="leave --workers at 1",
+        )
+    settings, remark = preflight.fit_descriptors(preflight.share_of_worker(settings))
+    sockets = bind_all(settings.host, settings.port, settings.workers)
+
+    def work(sock: socket.socket, place: workers.Place) -> None:
+        with (
+            sock,
+            contextlib.closing(preflight.open_store(settings)) as store,
+            asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+        ):
+            parts = _Parts(settings, path, loaded, authority, roots, remark, sock, store, place)
+            runner.run(_run(parts))
+
+    if len(sockets) == 1:
+        work(sockets[0], workers.Place())
+    else:
+        # Opened and closed once before the fork: what is wrong with it is said once.
+        preflight.open_store(settings).close()
+        workers.run(sockets, work)
     return 0
 
 
@@ -109,11 +142,6 @@ async def _run(parts: _Parts) -> None:
     def top_layer(context: Context, session: Session) -> Front:
         return Front(context, session, dialer)
 
-    def tell(notice: Notice) -> None:
-        # That a notice cannot be recorded is said by the next decision.
-        with contextlib.suppress(AuditError):
-            parts.store.record(notice)
-
     services = Services(
         gate=gate,
         dialer=dialer,
@@ -124,14 +152,14 @@ async def _run(parts: _Parts) -> None:
         record_query=settings.record_query,
     )
     listener = Listener(_LISTENER, parts.socket, settings.clients)
-    listeners = Listeners([listener], services, tell)
+    listeners = Listeners([listener], services, parts.tell)
     master = ProxyMaster(options, listeners, certificates, streams)
     # Not an argument of Options: the options of an addon exist only once it is loaded.
     options.update(connection_strategy="lazy")
     reloader = Reloader(
-        parts.path, parts.loaded, services, tell=tell, say=lambda text: _say(settings, text)
+        parts.path, parts.loaded, services, tell=parts.tell, say=parts.say, loud=parts.place.speaks
     )
-    stop = _stop_on_signals(reloader)
+    stop = _stop_on_signals(reloader, parts.place)
     running = asyncio.create_task(master.run())
     tasks = [
         asyncio.create_task(_every(_SWEEP_S, lambda: _sweep(services))),
@@ -139,10 +167,10 @@ async def _run(parts: _Parts) -> None:
         asyncio.create_task(reloader.watch()),
     ]
     _banner(parts, address)
-    tell(Notice(0, "start", f"listening on {address}"))
+    parts.tell(Notice(0, "start", f"listening on {address}"))
     try:
         await stop.wait()
-        _say(settings, "Stopping: no new connections; running ones may end.")
+        parts.say("Stopping: no new connections; running ones may end.")
         await _wind_down(services, listeners, settings.limits.grace_s, stop)
     finally:
         for task in tasks:
@@ -152,8 +180,8 @@ async def _run(parts: _Parts) -> None:
         master.shutdown()  # type: ignore[no-untyped-call]
         await running
         resolver.close()
-        tell(Notice(0, "stop", f"no longer listening on {address}"))
-    _say(settings, "Stopped.")
+        parts.tell(Notice(0, "stop", f"no longer listening on {address}"))
+    parts.say("Stopped.")
 
 
 def _hooks(certificates: Certificates, streams: Streams) -> dict[str, tuple[Hook, ...]]:
@@ -169,7 +197,7 @@ def _hooks(certificates: Certificates, streams: Streams) -> dict[str, tuple[Hook
     }
 
 
-def _stop_on_signals(reloader: Reloader) -> asyncio.Event:
+def _stop_on_signals(reloader: Reloader, place: workers.Place) -> asyncio.Event:
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     reloads: set[asyncio.Task[None]] = set()
 
@@ -178,10 +206,20 @@ def _stop_on_signals(reloader: Reloader) -> asyncio.Event:
         reloads.add(task)
         task.add_done_callback(reloads.discard)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+    if place.parent_gone is None:
+        loop.add_signal_handler(signal.SIGINT, stop.set)
+    else:
+        loop.add_reader(place.parent_gone, _stop_with_parent, loop, place.parent_gone, stop)
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.add_signal_handler(signal.SIGHUP, reload_soon)
     return stop
+
+
+def _stop_with_parent(
+    loop: asyncio.AbstractEventLoop, descriptor: int, stop: asyncio.Event
+) -> None:
+    loop.remove_reader(descriptor)
+    stop.set()
 
 
 async def _wind_down(
@@ -216,6 +254,8 @@ def _sweep(services: Services) -> None:
 
 def _banner(parts: _Parts, address: Authority) -> None:
     settings, policy = parts.settings, parts.loaded.policy
+    if not parts.place.speaks:
+        return
     if settings.audit_failure is AuditFailure.ALLOW:
         logger.warning("decisions that cannot be recorded are allowed (--audit-failure allow)")
     if address.address is None or not address.address.is_loopback:
@@ -231,19 +271,10 @@ def _banner(parts: _Parts, address: Authority) -> None:
             outside[0],
         )
     rules = "1 rule" if policy.rules_count == 1 else f"{policy.rules_count} rules"
-    _say(
-        settings,
+    parts.say(
         f"claude-proxy listens on http://{address}\n"
         f"  CA certificate: {parts.authority.certificate_path}\n"
         f"  allowlist:      {parts.path} ({rules})\n"
         f"  audit log:      {database_in(settings.statedir)}\n"
         "All other hosts are denied. Press Ctrl+C to stop.",
     )
-
-
-def _say(settings: Settings, text: str) -> None:
-    if settings.verbosity is Verbosity.QUIET or settings.log_format is LogFormat.JSON:
-        return
-    with contextlib.suppress(OSError):
-        sys.stdout.write(text + "\n")
-        sys.stdout.flush()

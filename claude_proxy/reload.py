@@ -30,6 +30,7 @@ class Reloader:
         *,
         tell: Tell,
         say: Callable[[str], None],
+        loud: bool = True,
     ) -> None:
         self._path = path
         self._loaded = loaded
@@ -37,6 +38,7 @@ class Reloader:
         self._services = services
         self._tell = tell
         self._say = say
+        self._loud = loud
         self._turn = asyncio.Lock()
 
     async def watch(self) -> None:
@@ -58,7 +60,8 @@ class Reloader:
             except ConfigError as error:
                 self._rejected = seen
                 lines = ["warning: the allowlist was rejected; the last good one stays in force"]
-                logs.report([*lines, *error.lines()])
+                if self._loud:
+                    logs.report([*lines, *error.lines()])
                 self._tell(Notice(0, "policy-rejected", error.what))
                 return
             self._apply(loaded)

@@ -77,6 +77,7 @@ class Settings:
     statedir: Path
     host: str = DEFAULT_HOST
     port: int = DEFAULT_PORT
+    workers: int = 1  # processes that share the port
     allow_remote: bool = False
     clients: tuple[Network, ...] = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
     resolve: tuple[tuple[Authority, Address], ...] = ()

@@ -307,6 +307,8 @@ def test_a_quoted_text_is_short_and_tells_the_terminal_nothing() -> None:
         ("b.c.d.example.com", None),
         ("internal", None),
         ("home.arpa", None),
+        ("a_b.xn--p1ai", None),
+        ("r1---x.xn--p1ai", None),
         ("localhost", None),
     ],
 )

@@ -139,20 +139,13 @@ def requests(draw: st.DrawFn) -> Request:
 
 def covers(pattern: HostPattern, target: Authority) -> bool:
     if target.address is not None:
-        if pattern.network is None or target.address not in pattern.network:
-            return False
-        single = pattern.network.num_addresses == 1
-        return single or kind_of(target.address) is not AddressKind.METADATA
-    below = target.host.endswith(f".{pattern.host}")
-    match pattern.kind:
-        case PatternKind.EXACT:
-            return target.host == pattern.host
-        case PatternKind.SUBDOMAINS:
-            return below
-        case PatternKind.DOMAIN:
-            return below or target.host == pattern.host
-        case _:
-            return False
+        network = pattern.network
+        single = kind_of(target.address) is AddressKind.METADATA
+        held = network is not None and target.address in network
+        return held and (not single or network is None or network.num_addresses == 1)
+    itself = pattern.kind in {PatternKind.EXACT, PatternKind.DOMAIN} and target.host == pattern.host
+    wide = pattern.kind in {PatternKind.SUBDOMAINS, PatternKind.DOMAIN}
+    return itself or (wide and target.host.endswith(f".{pattern.host}"))
 
 
 def denies(pattern: HostPattern, target: Authority) -> bool:
@@ -285,10 +278,9 @@ def model_address(policy: Policy, target: Authority, address: Address) -> bool:
     ]
     if not rules or any(denies_address(rule, target, address) for rule in policy.deny):
         return False
-    if target.address is not None:
-        return target.address == address
     public = kind_of(address) is AddressKind.PUBLIC
-    return public or any(names_address(rule, address) for rule in rules)
+    by_name = public or any(names_address(rule, address) for rule in rules)
+    return by_name if target.address is None else target.address == address
 
 
 @given(policies, targets)

@@ -21,7 +21,7 @@ TOO_MUCH_BYTES: Final = 64 * 1024 * 1024
 
 _PAUSE_S: Final = 1.0
 _END_S: Final = 10.0
-_ROUNDS: Final = 3
+_ROUNDS: Final = 2
 
 
 class Checkpointer:
@@ -56,27 +56,24 @@ class Checkpointer:
 
 
 def checkpoint(
-    path: Path,
-    *,
-    rounds: int = _ROUNDS,
-    too_much_bytes: int = TOO_MUCH_BYTES,
-    patience_s: float = BUSY_S,
+    path: Path, *, too_much_bytes: int = TOO_MUCH_BYTES, patience_s: float = BUSY_S
 ) -> None:
     """Copy the log of the database at `path` into it, and let the log begin anew if possible."""
     with closing(connect(path, timeout_s=patience_s)) as connection:
         connection.execute("PRAGMA synchronous=NORMAL")
         connection.execute("PRAGMA wal_autocheckpoint=0")
-        connection.execute(f"PRAGMA journal_size_limit={2 * ENOUGH_BYTES}")
-        if not any(_copied_all(connection, "PASSIVE") for _ in range(rounds)):
-            if wal_of(path).stat().st_size < too_much_bytes:
-                return  # decisions keep coming; there will be a gap
-            if not _copied_all(connection, "RESTART"):
-                return  # a reader is in the way
-        # The first commit after that begins the log anew and waits for the disk: be it ours.
-        connection.execute("UPDATE checkpoint SET at=?", (time.time_ns(),))
+        # When the log begins anew it is cut to what it needs, so that its size says how full it is.
+        connection.execute("PRAGMA journal_size_limit=0")
+        for _ in range(_ROUNDS):
+            # Each leaves what was written meanwhile, which is less every time.
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        _begin_anew(connection)
+        if wal_of(path).stat().st_size > too_much_bytes:
+            # Decisions come without a gap: they are held up for one, a few milliseconds long.
+            connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
+            _begin_anew(connection)
 
 
-def _copied_all(connection: sqlite3.Connection, mode: str) -> bool:
-    row: tuple[int, int, int] = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
-    busy, pages, copied = row
-    return busy == 0 and pages == copied
+def _begin_anew(connection: sqlite3.Connection) -> None:
+    # The first commit after all was copied begins the log anew, which waits for the disk.
+    connection.execute("UPDATE checkpoint SET at=?", (time.time_ns(),))

@@ -114,7 +114,7 @@ def open_for_writing(
     return connection
 
 
-def shrink(connection: sqlite3.Connection) -> None:
+def shrink(connection: sqlite3.Connection, path: Path) -> None:
     """Give space back to the file system if most of the file is unused; for a quiet moment.
 
     Retention frees pages inside the file, where new rows take them; only after its bounds were
@@ -123,10 +123,17 @@ def shrink(connection: sqlite3.Connection) -> None:
     free, pages = _pragma(connection, "freelist_count"), _pragma(connection, "page_count")
     if free * 2 < pages or free * _PAGE_BYTES < _WORTH_SHRINKING_BYTES:
         return
-    # With another proxy at work it does not succeed, and will at another start.
-    with suppress(sqlite3.OperationalError):
-        connection.execute("VACUUM")
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    be_patient(connection, 0)
+    try:
+        # To rewrite the file is to hold up whoever else writes to it, so it is done only when
+        # nobody does, which leaving WAL mode requires. There will be another start.
+        with suppress(sqlite3.OperationalError):
+            connection.execute("PRAGMA journal_mode=DELETE")
+            connection.execute("VACUUM")
+    finally:
+        be_patient(connection, BUSY_S)
+        _set_wal(connection, path, START_PATIENCE_S)
+        connection.execute("UPDATE checkpoint SET at=at")  # the first commit waits for the disk
 
 
 def connect(path: Path, *, timeout_s: float = BUSY_S, mode: str = "rw") -> sqlite3.Connection:

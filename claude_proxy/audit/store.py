@@ -86,8 +86,9 @@ class AuditStore:
         self._untrimmed = 0
         self._failure: AuditError | None = None
         self._broken = False
-        self._adopt(open_for_writing(path))
-        shrink(self._connection)
+        connection = open_for_writing(path)
+        shrink(connection, path)
+        self._adopt(connection)
         self._checkpointer = Checkpointer(path)
         self._printer = Printer(sinks) if sinks else None
 

@@ -171,7 +171,9 @@ def _run(arguments: Sequence[str] | None, start: Start) -> int:
 
 
 def _print_usage_error(error: click.ClickException) -> None:
-    lines = [f"error: {_lower_first(error.format_message())}"]
+    # click spreads the choices of an argument over lines.
+    message = " ".join(error.format_message().split())
+    lines = [f"error: {_lower_first(message)}"]
     context = getattr(error, "ctx", None)
     if isinstance(context, click.Context):
         lines.append(f"  mend:  see `{context.command_path} --help`")

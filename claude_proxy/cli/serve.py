@@ -104,6 +104,7 @@ class Arguments:
 
     host: str
     port: int
+    workers: int
     allowlist: Path | None
     confdir: Path | None
     statedir: Path | None
@@ -138,6 +139,14 @@ class Arguments:
     type=click.IntRange(0, 65535),
     default=DEFAULT_PORT,
     show_default=True,
+)
+@_option(
+    "--workers",
+    "How many processes share the port; one serves one core (more than 1: Linux alone).",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    metavar="COUNT",
 )
 @_option(
     "--allowlist",
@@ -317,6 +326,7 @@ def settings_of(arguments: Arguments) -> Settings:
         statedir=arguments.statedir or paths.default_statedir(),
         host=arguments.host,
         port=arguments.port,
+        workers=arguments.workers,
         allow_remote=arguments.allow_remote,
         clients=arguments.client or CLIENTS,
         resolve=arguments.resolve,

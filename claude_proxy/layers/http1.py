@@ -43,6 +43,7 @@ from claude_proxy.wire.http1 import (
 # is no longer read.
 _PENDING_LIMIT = 64 * 1024
 _ALPN = (b"http/1.1",)
+_INTERIM_LIMIT = 32
 # RFC 7838: a client that follows it would try to get past the proxy by another host or by QUIC.
 _DROPPED_FROM_ANSWERS = frozenset({b"alt-svc"})
 _NOTHING: frozenset[bytes] = frozenset()
@@ -62,6 +63,8 @@ class _Exchange:
     emitted: bytes  # the head for upstream
     body: Body | None  # what is still to come from the client
     websocket: bool
+    drop: frozenset[bytes]  # fields that do not go upstream, in head or trailers
+    interim: int = 0  # heads of 1xx that came before the answer
     sent: bool = False  # the head has left
     body_sent: bool = False  # so that it cannot be sent again
     answer: ResponseHead | None = None
@@ -253,16 +256,17 @@ class Http1Lane(layer.Layer):
             origin_target = f"http://{_without_default(request)}{head.origin_target}"
             if (authorization := dialer.proxy_authorization()) is not None:
                 extra.append((b"Proxy-Authorization", authorization))
+        drop = OVERRIDE_HEADERS if passage.decision.restricted else _NOTHING
         emitted = emit_request_head(
             head,
             origin_target,
             host=None if head.host else _without_default(request).encode(),
-            drop=OVERRIDE_HEADERS if passage.decision.restricted else _NOTHING,
+            drop=drop,
             extra=extra,
             websocket=websocket,
         )
         exchange = _Exchange(
-            head, passage, asked, request.target, emitted, body_of_request(head), websocket
+            head, passage, asked, request.target, emitted, body_of_request(head), websocket, drop
         )
         self._exchange = exchange
         upstream = self._upstream
@@ -305,7 +309,8 @@ class Http1Lane(layer.Layer):
             return  # it answered early and left; the rest of the body goes nowhere
         out = chunk(content) if exchange.head.chunked else content
         if done and exchange.head.chunked:
-            out += emit_trailers(body.trailers) if body.trailers else LAST_CHUNK
+            trailers = body.trailers
+            out += emit_trailers(trailers, drop=exchange.drop) if trailers else LAST_CHUNK
         if out:
             exchange.body_sent = True
             self._send_up(out)
@@ -374,6 +379,10 @@ class Http1Lane(layer.Layer):
             if head.status >= 200:  # noqa: PLR2004 - a final answer
                 self._answer_head(exchange, head)
                 return True
+            exchange.interim += 1
+            if exchange.interim > _INTERIM_LIMIT:
+                self._bad_answer(exchange, "the upstream sent interim answers without end")
+                return False
             if exchange.head.minor:  # RFC 9110 15.2: never to an HTTP/1.0 client
                 out = emit_response_head(
                     head, framing=Framing.NONE, keep_alive=True, drop=_DROPPED_FROM_ANSWERS

@@ -44,7 +44,7 @@ _METHOD = re.compile(r"[A-Z][A-Z0-9_-]{0,31}").fullmatch
 _BUFFER_LIMIT = 1024 * 1024
 _BUFFER_END = 64 * 1024 * 1024
 
-# What the HTTP/1.1 reader takes as a target, less absolute-form: see `wire.http1_head`.
+# What the HTTP/1.1 reader takes as a target, less absolute-form: see `wire.http1_request`.
 _PATH = re.compile(r"(?:/[\x21\x22\x24-\x7e]*|\*)").fullmatch
 _VALUE_BREAKS = re.compile(rb"[\x00\r\n]").search
 _PROXY_FIELDS = (b"proxy-authorization", b"proxy-connection", b"proxy-authenticate")

@@ -66,8 +66,10 @@ class SteadyTls(TLSLayer):
                 if not isinstance(error, SSL.ZeroReturnError):
                     out.append(commands.Log(f"TLS ended with {type(error).__name__}"))
                 break
-        # Reading may have made OpenSSL write: key updates, alerts.
-        self._drain(out)
+        # Reading may have made OpenSSL write (key updates, alerts). With plain bytes to pass on,
+        # that can wait for the next sending, which it must precede (RFC 8446 4.6.3) and will.
+        if ended or not pieces:
+            self._drain(out)
         if pieces:
             plain = pieces[0] if len(pieces) == 1 else b"".join(pieces)
             self._tell(events.DataReceived(self.conn, plain), out)

@@ -121,6 +121,10 @@ class ResponseHead(_Head):
 def read_fields(block: bytes, status: int) -> Fields:
     """Split lines of fields (each with its CRLF) into names as sent and trimmed values."""
     lines = block.count(b"\n")
+    if lines > MAX_FIELDS:
+        too_large = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+        status = too_large if status == HTTPStatus.BAD_REQUEST else status
+        raise BadMessage(status, "there are too many fields")
     if len(block.translate(None, _CONTROLS)) != len(block):
         raise BadMessage(status, "there is a control byte in a field")
     fields: Fields = _FIELD.findall(block)
@@ -128,10 +132,6 @@ def read_fields(block: bytes, status: int) -> Fields:
         fields = [(name, _trimmed(name, value)) for name, value in _FIELD_UNTRIMMED.findall(block)]
         if len(fields) != lines:
             raise BadMessage(status, "a field line is malformed")
-    if lines > MAX_FIELDS:
-        too_large = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
-        status = too_large if status == HTTPStatus.BAD_REQUEST else status
-        raise BadMessage(status, "there are too many fields")
     return fields
 
 

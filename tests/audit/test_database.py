@@ -267,31 +267,38 @@ def test_space_that_is_no_longer_needed_is_given_back(
     with closing(filled(path, monkeypatch)) as connection:
         before = path.stat().st_size
 
-        shrink(connection)
+        shrink(connection, path)
 
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         assert path.stat().st_size < before / 5
         assert rows(path, "SELECT id FROM notice") == [1]
+        assert rows(path, "PRAGMA journal_mode") == ["wal"]
+        assert wal_of(path).exists()
 
 
-def test_a_reader_keeps_the_space_from_being_given_back_and_no_more(
+def test_another_proxy_at_work_is_not_held_up_for_space(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with closing(filled(path, monkeypatch)) as connection, closing(connect(path)) as other:
-        connection.execute("PRAGMA busy_timeout=0")
-        other.execute("BEGIN IMMEDIATE")
+        other.execute("INSERT INTO notice VALUES(2, 'kind', 'text')")
+        before = rows(path, "PRAGMA page_count")
 
-        shrink(connection)
+        shrink(connection, path)
 
-        assert rows(path, "SELECT id FROM notice") == [1]
+        assert rows(path, "PRAGMA page_count") == before
+        assert rows(path, "SELECT id FROM notice") == [1, 2]
+        assert rows(path, "PRAGMA journal_mode") == ["wal"]
 
 
-def test_a_file_in_use_is_not_rewritten(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_is_well_filled_is_not_rewritten(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with closing(open_for_writing(path)) as connection:
         before = rows(path, "PRAGMA schema_version")
 
-        shrink(connection)
+        shrink(connection, path)
         monkeypatch.setattr(database, "_WORTH_SHRINKING_BYTES", 0)
         connection.execute("INSERT INTO notice VALUES(1, 'kind', 'text')")
-        shrink(connection)
+        shrink(connection, path)
 
         assert rows(path, "PRAGMA schema_version") == before

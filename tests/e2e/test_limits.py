@@ -1,0 +1,188 @@
+"""No client starves the others, however slow, large or many it is."""
+
+import resource
+import socket
+import ssl
+
+import pytest
+
+from .conftest import StartProxy
+from .rig.client import Tunnel, connect_head
+from .rig.internet import Internet
+from .rig.proxy import Proxy, read_all
+
+RULES = "allow: [origin.test, {host: plain.test, scheme: http, ports: [80]}]\n"
+
+
+@pytest.fixture(scope="module")
+def _unused() -> None:
+    """Nothing."""
+
+
+def test_slow_heads_are_ended(start_proxy: StartProxy, internet: Internet) -> None:
+    proxy = start_proxy(RULES, "--head-timeout", "300ms")
+    fragments = [b"", b"G", b"GET http://plain.test/ HTTP/1.1\r\nHost: plain", b"CONNECT origin"]
+
+    with internet.watch() as seen:
+        connections = [proxy.connect() for _ in fragments]
+        for connection, fragment in zip(connections, fragments, strict=True):
+            connection.sendall(fragment)
+        for connection in connections:
+            read_all(connection)
+            connection.close()
+
+    assert seen.nothing()
+
+
+def test_a_slow_head_inside_a_tunnel_is_ended(
+    start_proxy: StartProxy, internet: Internet
+) -> None:
+    proxy = start_proxy(RULES, "--head-timeout", "300ms")
+
+    with internet.watch() as seen, proxy.tunnel("origin.test:443") as tunnel:
+        tunnel.send(b"GET /slow HTTP/1.1\r\nHost: ori")
+        tunnel.read_rest()
+
+    assert seen.exchanges == []
+
+
+def test_an_idle_tunnel_is_ended(start_proxy: StartProxy) -> None:
+    proxy = start_proxy(RULES, "--idle-timeout", "500ms")
+
+    with proxy.tunnel("origin.test:443") as tunnel:
+        assert tunnel.get("/echo").status == 200
+        tunnel.read_rest()
+
+
+@pytest.mark.parametrize("kind", ["many fields", "one field", "the target", "a name"])
+def test_a_huge_head_is_refused(proxy: Proxy, internet: Internet, kind: str) -> None:
+    huge = "x" * 100_000
+    head = {
+        "many fields": "GET / HTTP/1.1\r\nHost: origin.test\r\n" + "A: b\r\n" * 30_000,
+        "one field": f"GET / HTTP/1.1\r\nHost: origin.test\r\nX: {huge}\r\n",
+        "the target": f"GET /{huge} HTTP/1.1\r\nHost: origin.test\r\n",
+        "a name": f"GET / HTTP/1.1\r\nHost: origin.test\r\n{huge}: x\r\n",
+    }[kind]
+
+    with internet.watch() as seen, proxy.tunnel("origin.test:443") as tunnel:
+        try:
+            tunnel.send(head.encode() + b"\r\n")
+        except OSError:
+            pass  # it did not wait for all of it
+        status = tunnel.read().status
+
+    assert status in {400, 413, 414, 431}
+    assert seen.exchanges == []
+
+
+def test_a_huge_connect_is_refused(proxy: Proxy) -> None:
+    answer = proxy.ask(b"CONNECT origin.test:443 HTTP/1.1\r\nX: " + b"x" * 100_000 + b"\r\n\r\n")
+
+    assert int(answer.split()[1]) in {400, 413, 414, 431}
+
+
+def test_a_head_without_an_end_is_not_gathered_without_end(proxy: Proxy) -> None:
+    before = proxy.memory_kib()
+    sent = 0
+
+    with proxy.connect() as connection:
+        try:
+            while sent < 64 * 1024 * 1024:
+                connection.sendall(b"x" * 65536)
+                sent += 65536
+        except OSError:
+            pass
+
+    assert sent < 64 * 1024 * 1024
+    assert proxy.memory_kib() - before < 16 * 1024
+
+
+def test_a_huge_head_of_an_answer_is_a_502(proxy: Proxy, internet: Internet) -> None:
+    from .rig.origin import Exchange, Talk
+
+    def huge(exchange: Exchange, talk: Talk) -> None:
+        talk.drain(exchange)
+        talk.answer("200 OK", b"", *[f"X-{number}: {'y' * 1000}" for number in range(300)])
+
+    internet.site("broken.test", huge)
+    try:
+        with proxy.tunnel("broken.test:443") as tunnel:
+            status = tunnel.get("/").status
+    finally:
+        del internet.origin.sites["broken.test"]
+
+    assert status == 502
+
+
+def test_more_connections_than_allowed_do_not_stop_the_service(
+    start_proxy: StartProxy,
+) -> None:
+    proxy = start_proxy(RULES, "--max-connections", "20")
+    held = [proxy.connect() for _ in range(60)]
+
+    # Silent ones make room for those who have something to say.
+    statuses = set()
+    for _ in range(5):
+        try:
+            with proxy.connect() as connection:
+                connection.sendall(connect_head("denied.test:443"))
+                statuses.add(connection.recv(4096).split()[1])
+        except (ConnectionError, IndexError):
+            pass
+    for connection in held:
+        connection.close()
+
+    assert b"403" in statuses
+    assert "20 connections" in proxy.stderr()
+
+
+def test_it_lives_with_few_descriptors(internet: Internet, start_proxy: StartProxy) -> None:
+    proxy = start_proxy(RULES)
+    _, hard = resource.prlimit(proxy.process.pid, resource.RLIMIT_NOFILE)
+    # Taken away while it runs, as an operator could: accepting then fails with EMFILE.
+    resource.prlimit(proxy.process.pid, resource.RLIMIT_NOFILE, (60, hard))
+
+    held = [proxy.connect() for _ in range(100)]
+    for connection in held:
+        connection.close()
+    resource.prlimit(proxy.process.pid, resource.RLIMIT_NOFILE, (1024, hard))
+
+    with proxy.tunnel("origin.test:443") as tunnel:
+        assert tunnel.get("/echo").status == 200
+
+
+def test_hundreds_of_idle_tunnels_do_not_stop_the_service(
+    start_proxy: StartProxy,
+) -> None:
+    proxy = start_proxy(RULES)
+    context = proxy.tls()
+    held: list[ssl.SSLSocket] = []
+
+    for _ in range(300):
+        connection = proxy.connect()
+        connection.sendall(connect_head("origin.test:443"))
+        while not connection.recv(4096).endswith(b"\r\n\r\n"):
+            pass
+        held.append(context.wrap_socket(connection, server_hostname="origin.test"))
+    with Tunnel(held[0], "origin.test:443") as tunnel:
+        status = tunnel.get("/echo").status
+    for stream in held:
+        stream.close()
+
+    assert status == 200
+
+
+def test_a_client_that_reads_no_answers_costs_little(proxy: Proxy) -> None:
+    before = proxy.memory_kib()
+    request = b"GET http://denied.test/ HTTP/1.1\r\nHost: denied.test\r\n\r\n"
+
+    with proxy.connect() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(1)
+        try:
+            for _ in range(3_000):
+                connection.sendall(request * 20)
+        except OSError:
+            pass  # it takes no more
+
+    assert proxy.memory_kib() - before < 16 * 1024

@@ -1,0 +1,149 @@
+"""The Makefile and do.nu do their own set-up, and tell what to do where they cannot."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import FindProgram
+
+ROOT = Path(__file__).resolve().parent.parent
+
+TO_HELP = ["make", "--no-print-directory", "help"]
+
+
+def test_nushell_users_have_the_same_targets(program: FindProgram) -> None:
+    theirs = subprocess.run([program("nu"), "do.nu"], cwd=ROOT, capture_output=True, check=True)
+    ours = subprocess.run(TO_HELP, cwd=ROOT, capture_output=True, check=True)
+
+    assert theirs.stdout == ours.stdout
+
+
+@pytest.mark.parametrize("word", ["9052", "a b", "it's", "$HOME", 'say "hi"'])
+def test_nushell_hands_options_on_as_they_are(
+    word: str, program: FindProgram, tmp_path: Path
+) -> None:
+    shown = subprocess.run(
+        [program("nu"), str(ROOT / "do.nu"), "run", "--port", word],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "MAKEFLAGS": "n"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    [line] = [line for line in shown.stdout.splitlines() if "claude-proxy serve" in line]
+    read = subprocess.run(
+        ["/bin/sh", "-c", line.replace("exec .venv/bin/claude-proxy", r"printf '%s\n'")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert read.stdout.splitlines() == ["serve", "--port", word]
+
+
+# Finding a Python that is new enough
+
+
+class Machine:
+    """A PATH, a home and a directory to run tools/find-python in."""
+
+    def __init__(self, directory: Path) -> None:
+        self._programs = directory / "bin"
+        self.home = directory / "home"
+        self._clone = directory / "clone"
+        for made in (self._programs, self.home, self._clone):
+            made.mkdir()
+        for tool in ("cat", "dirname", "mkdir", "ln"):
+            (self._programs / tool).symlink_to(str(shutil.which(tool)))
+
+    def has(self, path: Path | str, script: str) -> None:
+        """Put a program on PATH, or elsewhere."""
+        program = self._programs / path
+        program.parent.mkdir(parents=True, exist_ok=True)
+        program.write_text(f"#!/bin/sh\n{script}\n", "utf-8")
+        program.chmod(0o755)
+
+    def find(self, **variables: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["/bin/sh", str(ROOT / "tools" / "find-python")],
+            cwd=self._clone,
+            env={"PATH": str(self._programs), "HOME": str(self.home), **variables},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    """Return a machine of a few tools and no Python, in a clone of its own."""
+    return Machine(tmp_path)
+
+
+TOO_OLD = "exit 1"  # what the question "are you 3.12, with ensurepip?" gets from an old one
+NEW_ENOUGH = f'exec "{sys.executable}" "$@"'
+
+
+def test_a_newer_python_beside_the_old_one_is_found(machine: Machine) -> None:
+    machine.has("python3", TOO_OLD)
+    machine.has("python3.12", NEW_ENOUGH)
+
+    assert machine.find().stdout.strip() == sys.executable
+
+
+def test_a_name_that_leads_to_no_python_is_passed_over(machine: Machine) -> None:
+    machine.has("python3.13", "echo 'pyenv: python3.13: command not found' >&2; exit 127")
+    machine.has("python3", NEW_ENOUGH)
+
+    found = machine.find()
+
+    assert (found.stdout.strip(), found.stderr) == (sys.executable, "")
+
+
+@pytest.mark.parametrize("root", ["home/.pyenv", "elsewhere"])
+def test_pyenvs_versions_are_looked_at(root: str, machine: Machine) -> None:
+    place = machine.home.parent / root
+    machine.has("python3", TOO_OLD)
+    machine.has(place / "versions" / "3.11.7" / "bin" / "python", TOO_OLD)
+    machine.has(place / "versions" / "3.13.0" / "bin" / "python", NEW_ENOUGH)
+    variables = {"PYENV_ROOT": str(place)} if root == "elsewhere" else {}
+
+    assert machine.find(**variables).stdout.strip() == sys.executable
+
+
+def test_uv_is_asked_last_and_fetches_into_the_clone(machine: Machine) -> None:
+    machine.has("python3", TOO_OLD)
+    bin_directory = '"$UV_PYTHON_INSTALL_DIR/cpython-3.13/bin"'
+    machine.has(
+        "uv",
+        '[ "$2" = install ] || exit 2\n'
+        f"mkdir -p {bin_directory}\n"
+        f'ln -s "{machine.home}/fetched" {bin_directory}/python3.13',
+    )
+    machine.has(machine.home / "fetched", NEW_ENOUGH)
+
+    assert machine.find().stdout.strip() == sys.executable
+
+
+def test_without_any_python_it_says_what_to_do(machine: Machine) -> None:
+    machine.has("python3", TOO_OLD)
+
+    found = machine.find()
+
+    assert (found.returncode, found.stdout) == (2, "")
+    assert "claude-proxy: error: no Python 3.12 or newer" in found.stderr
+    assert "make PYTHON=" in found.stderr
+
+
+def test_a_python_that_was_named_is_taken_or_refused(machine: Machine) -> None:
+    machine.has("python3", NEW_ENOUGH)
+    machine.has("old", TOO_OLD)
+
+    assert machine.find(PYTHON=sys.executable).stdout.strip() == sys.executable
+    refused = machine.find(PYTHON="old")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "PYTHON=old" in refused.stderr

@@ -1,0 +1,58 @@
+"""In CI nothing is skipped: a law that was not tested is not kept."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+SKIPPING = {
+    "itself": "import pytest\ndef test_it(): pytest.skip('no')\n",
+    "marked": "import pytest\n@pytest.mark.skip\ndef test_it(): pass\n",
+    "module": "import pytest\npytest.skip('no', allow_module_level=True)\n",
+    "missing": "def test_it(program): program('no-such-program')\n",
+}
+RUNNING = {
+    "plain": "def test_it(): pass\n",
+    "expected": "import pytest\n@pytest.mark.xfail(strict=True)\ndef test_it(): assert False\n",
+    "there": "def test_it(program): assert program('sh')\n",
+}
+
+
+def run(
+    directory: Path, files: Mapping[str, str], **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Run test files by themselves, under the rules of tests/conftest.py."""
+    for name, text in files.items():
+        (directory / f"test_{name}.py").write_text(text, "utf-8")
+    inherited = {name: value for name, value in os.environ.items() if name != "CI"}
+    alone = {"PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "tests.conftest", str(directory)],
+        cwd=directory,
+        env=inherited | alone | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_run_that_skips_anything_fails_in_ci_and_says_what(tmp_path: Path) -> None:
+    ran = run(tmp_path, SKIPPING | RUNNING, CI="true")
+
+    assert ran.returncode == 1
+    _, _, named = ran.stdout.partition("skipped, which CI does not allow")
+    assert [name for name in SKIPPING if f"test_{name}.py" not in named] == []
+    assert [name for name in RUNNING if f"test_{name}.py" in named] == []
+
+
+def test_elsewhere_tests_may_be_skipped(tmp_path: Path) -> None:
+    assert run(tmp_path, SKIPPING | RUNNING).returncode == 0
+
+
+def test_a_run_that_skips_nothing_passes_in_ci(tmp_path: Path) -> None:
+    ran = run(tmp_path, RUNNING, CI="true")
+
+    assert (ran.returncode, ran.stderr) == (0, ""), ran.stdout

@@ -89,7 +89,11 @@ class _Endpoint(asyncio.Protocol):
         self.owner.ended(self)
         return True  # a half-closed connection may still be written to
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - lost is lost
+    def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None and isinstance(self.connection, UpstreamServer):
+            # Whoever reads an answer up to its end is to know that this was not it. Not for
+            # mitmproxy's own connections: it would not dial the same address again.
+            self.connection.error = type(exc).__name__
         self.owner.lost(self)
 
     def pause_writing(self) -> None:

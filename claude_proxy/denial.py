@@ -6,9 +6,11 @@ says which rules there are.
 """
 
 import json
+import shlex
 from dataclasses import dataclass
 
-from claude_proxy.policy import Reason
+from claude_proxy.authority import Authority
+from claude_proxy.policy import Reason, Scheme
 
 REASON_FIELD = "X-Claude-Proxy-Reason"
 
@@ -51,9 +53,9 @@ _MENDED_BY_ALLOWING = frozenset(
         Reason.SCHEME_NOT_ALLOWED,
         Reason.METHOD_NOT_ALLOWED,
         Reason.PATH_NOT_ALLOWED,
-        Reason.ADDRESS_NOT_ALLOWED,
     }
 )
+_USUAL_PORTS = {Scheme.HTTPS: 443, Scheme.HTTP: 80}
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,20 +124,27 @@ class Refusal:
         return head if head_only else head + body
 
 
-def denial(reason: str, asked: str, host: str | None) -> Refusal:
-    """Return the 403 for `reason`; `host` goes into the command that would allow it."""
+def denial(
+    reason: str, asked: str, target: Authority | None, scheme: Scheme = Scheme.HTTPS
+) -> Refusal:
+    """Return the 403 for `reason`; the command that it names would allow `target`."""
     known = Reason(reason)
     command = None
-    if host is not None and known in _MENDED_BY_ALLOWING:
-        command = f"claude-proxy allow {host}"
+    if target is not None and known in _MENDED_BY_ALLOWING:
+        command = f"claude-proxy allow {shlex.quote(_entry_for(target, scheme))}"
     return Refusal(403, reason, _EXPLANATIONS.get(known, _OTHERWISE), asked, command)
+
+
+def _entry_for(target: Authority, scheme: Scheme) -> str:
+    """Spell a target as `claude-proxy allow` takes it, without what is understood."""
+    text = str(target).removesuffix(f":{_USUAL_PORTS[scheme]}")
+    return text if scheme is Scheme.HTTPS else f"{scheme.value}://{text}"
 
 
 def bad_request(text: str, status: int = 400) -> Refusal:
     """Return the answer to a message that cannot be read in exactly one way."""
-    return Refusal(
-        400 if status not in _PHRASES else status, "bad-request", f"{text}.".capitalize()
-    )
+    sentence = text[:1].upper() + text[1:] + "."
+    return Refusal(400 if status not in _PHRASES else status, "bad-request", sentence)
 
 
 def unreachable(reason: str, explanation: str, asked: str, *, timed_out: bool) -> Refusal:

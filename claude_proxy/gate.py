@@ -125,7 +125,7 @@ class Gate:
             decision = self._settle(origin, lambda: decision, Phase.DIAL, target).decision
         return decision
 
-    def refuse(
+    def refuse(  # noqa: PLR0913 - each fact is a column of its own
         self,
         origin: Origin,
         phase: Phase,
@@ -169,7 +169,7 @@ class Gate:
         except AuditError as problem:
             self._audit_fails(problem)
 
-    def _settle(
+    def _settle(  # noqa: PLR0913
         self,
         origin: Origin,
         decide: Callable[[], Decision],

@@ -22,7 +22,7 @@ type Tell = Callable[[Notice], None]
 class Reloader:
     """Watches one allowlist file."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a reload reads, changes and tells
         self,
         path: Path,
         loaded: policyfile.Loaded,

@@ -285,7 +285,7 @@ def test_every_option_reaches_the_settings(served: Served, tmp_path: Path) -> No
     roots.touch()
 
     settings = served(
-        *("--host", "[::1]", "--port", "0", "--allowlist", "a.yaml"),
+        *("--host", "[::1]", "--port", "0", "--workers", "2", "--allowlist", "a.yaml"),
         *("--confdir", "c", "--statedir", "s", "--verbose", "--log-format", "json"),
         *("--jsonl", "-", "--record-query", "--audit-failure", "allow", "--audit-days", "7"),
         *("--audit-size", "1G", "--allow-remote", "--client", "10.0.0.0/8", "--client", "::1"),
@@ -306,6 +306,7 @@ def test_every_option_reaches_the_settings(served: Served, tmp_path: Path) -> No
         statedir=Path("s"),
         host="::1",
         port=0,
+        workers=2,
         allow_remote=True,
         clients=(ip_network("10.0.0.0/8"), ip_network("::1/128")),
         resolve=(

@@ -12,37 +12,31 @@ from tests.conftest import FindProgram
 
 ROOT = Path(__file__).resolve().parent.parent
 
-TO_HELP = ["make", "--no-print-directory", "help"]
+
+def run(*line: str, cwd: Path = ROOT, **variables: str) -> str:
+    """Run a program as from a shell, whatever `make` runs the tests, and return its output."""
+    clean = {"PATH": os.environ["PATH"], "HOME": os.environ["HOME"]}
+    done = subprocess.run(
+        line, cwd=cwd, env=clean | variables, capture_output=True, text=True, check=True
+    )
+    return done.stdout
 
 
 def test_nushell_users_have_the_same_targets(program: FindProgram) -> None:
-    theirs = subprocess.run([program("nu"), "do.nu"], cwd=ROOT, capture_output=True, check=True)
-    ours = subprocess.run(TO_HELP, cwd=ROOT, capture_output=True, check=True)
-
-    assert theirs.stdout == ours.stdout
+    assert run(program("nu"), "do.nu") == run("make", "--no-print-directory", "help")
 
 
 @pytest.mark.parametrize("word", ["9052", "a b", "it's", "$HOME", 'say "hi"'])
 def test_nushell_hands_options_on_as_they_are(
     word: str, program: FindProgram, tmp_path: Path
 ) -> None:
-    shown = subprocess.run(
-        [program("nu"), str(ROOT / "do.nu"), "run", "--port", word],
-        cwd=tmp_path,
-        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "MAKEFLAGS": "n"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    nu, script = program("nu"), str(ROOT / "do.nu")
 
-    [line] = [line for line in shown.stdout.splitlines() if "claude-proxy serve" in line]
-    read = subprocess.run(
-        ["/bin/sh", "-c", line.replace("exec .venv/bin/claude-proxy", r"printf '%s\n'")],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert read.stdout.splitlines() == ["serve", "--port", word]
+    shown = run(nu, script, "run", "--port", word, cwd=tmp_path, MAKEFLAGS="n")
+
+    [line] = [line for line in shown.splitlines() if "claude-proxy serve" in line]
+    printed = run("sh", "-c", line.replace("exec .venv/bin/claude-proxy", r"printf '%s\n'"))
+    assert printed.splitlines() == ["serve", "--port", word]
 
 
 # Finding a Python that is new enough

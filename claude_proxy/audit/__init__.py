@@ -1,7 +1,8 @@
 """Writes down every decision, and reads the record back.
 
-The law it keeps is the seventh: recorded or denied. `store` is the one writer, `queries`
-only reads, `sinks` print and are never what a decision waits for.
+The law it keeps is the seventh: recorded or denied. `database` opens the file or says why
+not, `store` is the one writer, `checkpoint` does what must wait for a disk, `queries` only
+reads, `sinks` print and are never what a decision waits for.
 """
 
 from claude_proxy.audit.database import database_in

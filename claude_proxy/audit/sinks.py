@@ -52,10 +52,11 @@ class Descriptor:
 
     def write(self, data: bytes) -> None:
         """Write all of `data`, waiting for a slow reader."""
-        rest = memoryview(data)
-        while rest:
+        while data:
+            # Whole lines, as many as a pipe takes in one piece: other workers write into it too.
+            end = data.rfind(b"\n", 0, select.PIPE_BUF) + 1 or select.PIPE_BUF
             try:
-                rest = rest[os.write(self._fd, rest) :]
+                data = data[os.write(self._fd, data[:end]) :]
             except BlockingIOError:
                 # A program that shares the terminal may have set O_NONBLOCK on it.
                 select.select([], [self._fd], [])

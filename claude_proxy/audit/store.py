@@ -37,6 +37,9 @@ _TRIES: Final = 1000
 _LOOK_EVERY_S: Final = 0.25
 
 _REOPEN_PATIENCE_S: Final = 0.05
+# Another writer on the same file holds its lock for some ten microseconds.
+_FIRST_PAUSE_S: Final = 0.00001
+_LONGEST_PAUSE_S: Final = 0.001
 
 _TRIM_EVERY: Final = 128  # decisions
 _TRIM_ROWS: Final = 192  # more than come in meanwhile, and well below a millisecond
@@ -124,8 +127,7 @@ class AuditStore:
         self.flush()
         self._checkpointer.close()
         with suppress(sqlite3.Error):
-            # A reader that is just now at it is no reason to wait: the next start will do it.
-            be_patient(self._connection, 0)
+            # A reader that is just now at it is not waited for: the next start will do it.
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._connection.close()
         self._broken, self._looked = True, float("inf")
@@ -252,6 +254,29 @@ class AuditStore:
         pages = self._number("PRAGMA page_count") - self._number("PRAGMA freelist_count")
         return pages * self._number("PRAGMA page_size")
 
+    def _execute(self, statement: str, values: tuple[object, ...] = ()) -> sqlite3.Cursor:
+        try:
+            return self._cursor.execute(statement, values)
+        except sqlite3.OperationalError as error:
+            # While nothing works one lock that is never given back must not make the event loop
+            # wait at every decision.
+            if not _is_busy(error) or self._failure is not None:
+                raise
+        return self._execute_when_free(statement, values)
+
+    def _execute_when_free(self, statement: str, values: tuple[object, ...]) -> sqlite3.Cursor:
+        """Wait for another worker or proxy; SQLite itself would sleep a hundred times too long."""
+        give_up = time.monotonic() + BUSY_S
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            time.sleep(pause_s)
+            try:
+                return self._cursor.execute(statement, values)
+            except sqlite3.OperationalError as error:
+                if not _is_busy(error) or time.monotonic() > give_up:
+                    raise
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
     def _number(self, statement: str, *values: int) -> int:
         number: int = self._execute(statement, values).fetchone()[0]
         return number
@@ -259,9 +284,9 @@ class AuditStore:
     # The file, and what goes wrong with it.
 
     def _adopt(self, connection: sqlite3.Connection) -> None:
+        be_patient(connection, 0)  # `_execute` waits, in finer steps
         self._connection = connection
         self._cursor = connection.cursor()
-        self._execute = self._cursor.execute
         self._identity, _ = self._seen()
         self._looked = time.monotonic()
 
@@ -311,9 +336,6 @@ class AuditStore:
         with suppress(sqlite3.Error):
             if self._connection.in_transaction:
                 self._execute("ROLLBACK")
-            # Until it works again the next ones fail at once: one lock that is never given back
-            # must not make the event loop wait at every decision.
-            be_patient(self._connection, 0)
         self._failure = failure
         return failure
 
@@ -325,13 +347,16 @@ class AuditStore:
             text += f"; the outcomes of {self._outcomes_lost} attempts are lost"
         notice = Notice(time.time_ns(), "audit-recovered", text)
         self._insert_notice(notice)
-        be_patient(self._connection, BUSY_S)
         self._print(notice)
         self._failure, self._outcomes_lost = None, 0
 
     def _print(self, event: Event) -> None:
         if self._printer is not None:
             self._printer.put(event)
+
+
+def _is_busy(error: sqlite3.OperationalError) -> bool:
+    return error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
 
 
 def _values_of(event: DecisionMade) -> tuple[object, ...]:

@@ -32,6 +32,7 @@ from claude_proxy.wire.http1 import BadMessage, RequestHead, read_request_head
 type Commands = Iterator[commands.Command]
 
 _CONNECT = b"CONNECT "
+_PLAIN_PORT = 80
 _ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 # A fatal alert in the clear, so that the client's own error says that it was refused on purpose:
 # access_denied (49) and decode_error (50), RFC 8446 section 6.
@@ -61,6 +62,7 @@ class Front(layer.Layer):
                 self._over = True
                 self._end_tunnel("client-closed")
             else:
+                self._end_tunnel("client-closed")
                 yield from self._close()
         elif isinstance(event, (Expired, Withdrawn)):
             yield from self._expired(event)
@@ -97,7 +99,9 @@ class Front(layer.Layer):
         passage = session.gate.connect(session.origin, target)
         if not passage.decision.allowed:
             reason = passage.decision.reason.value
-            yield from self._answer(head, passage, denial(reason, f"CONNECT {target}", target.host))
+            scheme = Scheme.HTTP if target.port == _PLAIN_PORT else Scheme.HTTPS
+            refusal = denial(reason, f"CONNECT {target}", target, scheme)
+            yield from self._answer(head, passage, refusal)
             return
         session.target = target
         session.wait(Waiting.HANDSHAKE)

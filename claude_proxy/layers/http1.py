@@ -182,7 +182,9 @@ class Http1Lane(layer.Layer):
                 self._pass_up(exchange, exchange.body, data)
             else:
                 break
-        hold = len(self._in) > _PENDING_LIMIT and not self._over
+        # Without an exchange it is a head that waits for its end, and has a limit of its own.
+        waits = self._exchange is not None and not self._over
+        hold = waits and len(self._in) > _PENDING_LIMIT
         if hold is not self._held:
             self._held = hold
             self._todo.append(HoldReading(self.context.client, hold=hold))
@@ -253,7 +255,9 @@ class Http1Lane(layer.Layer):
         origin_target, extra = head.origin_target, list[tuple[bytes, bytes]]()
         dialer = self._dialer
         if dialer is not None and dialer.via_proxy(request.target):
-            origin_target = f"http://{_without_default(request)}{head.origin_target}"
+            # RFC 9112 3.2.4: the "*" of OPTIONS is in absolute-form no path at all.
+            path = "" if head.origin_target == "*" else head.origin_target
+            origin_target = f"http://{_without_default(request)}{path}"
             if (authorization := dialer.proxy_authorization()) is not None:
                 extra.append((b"Proxy-Authorization", authorization))
         drop = OVERRIDE_HEADERS if passage.decision.restricted else _NOTHING
@@ -438,7 +442,7 @@ class Http1Lane(layer.Layer):
         self._session.gate.end(exchange.passage)
         if rest or exchange.body is not None or answer is None or not answer.keep_alive:
             self._forget(upstream)
-        if not exchange.keep_alive:
+        if not exchange.keep_alive or self._session.closing:
             self._close_client()
             return
         self._session.wait(Waiting.IDLE)
@@ -466,24 +470,26 @@ class Http1Lane(layer.Layer):
             self._in.clear()
             exchange.passage.bytes_up += len(early)
             self._send_up(early)
+        self._advance()  # goes on reading a client that was held
 
     # --- ends and failures
 
     def _upstream_ended(self, upstream: Upstream) -> None:
         exchange = self._exchange
+        repeats = exchange is not None and self._may_repeat(exchange, upstream)
         self._forget(upstream)
         if exchange is None:
             return
         if self._relaying:
             self._drop(None)
         elif exchange.answer is None:
-            if self._may_repeat(exchange, upstream):
+            if repeats:
                 exchange.sent = False
                 self._dial(exchange.target)
             else:
                 text = "the upstream closed the connection without an answer"
                 self._fail(exchange, "upstream-closed", text)
-        elif exchange.answer_body is not None and exchange.answer_body.eof():
+        elif upstream.ended_well and exchange.answer_body is not None and exchange.answer_body.eof():
             if exchange.framing is Framing.CHUNKED:
                 self._send_down(LAST_CHUNK)
             self._answered(exchange, upstream, b"")
@@ -509,7 +515,7 @@ class Http1Lane(layer.Layer):
                 self._answer(
                     exchange.head,
                     exchange.passage,
-                    denial(reason.value, exchange.asked, exchange.target.host),
+                    denial(reason.value, exchange.asked, exchange.target, self._scheme),
                     close=exchange.head.chunked or bool(exchange.head.length),
                 )
                 return
@@ -582,8 +588,7 @@ class Http1Lane(layer.Layer):
     def _deny(
         self, head: RequestHead, passage: Passage, asked: str, target: Authority | None
     ) -> None:
-        host = None if target is None else target.host
-        refusal = denial(passage.decision.reason.value, asked, host)
+        refusal = denial(passage.decision.reason.value, asked, target, self._scheme)
         has_body = head.chunked or bool(head.length)
         self._answer(head, passage, refusal, close=has_body)
 
@@ -608,6 +613,7 @@ class Http1Lane(layer.Layer):
         exchange = self._exchange
         if exchange is not None and exchange.answer is None:
             text = "the upstream did not answer in time"
+            self._session.closing = True  # the answer says so too
             self._fail(exchange, "upstream-timeout", text, timed_out=True)
         elif exchange is None and self._session.waiting is Waiting.HEAD and self._in:
             text = "the request head did not come in time"

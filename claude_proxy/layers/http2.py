@@ -146,7 +146,7 @@ class GatedStream(HttpStream):
         passage = session.gate.request(session.origin, request, path)
         decision = passage.decision
         if not decision.allowed:
-            refusal = denial(decision.reason.value, asked, self._target.host)
+            refusal = denial(decision.reason.value, asked, self._target)
             yield from self._refuse(event, passage, refusal)
             return
         for name in _PROXY_FIELDS:
@@ -195,7 +195,7 @@ class GatedStream(HttpStream):
             if error.decision is not None:
                 reason = error.decision.reason.value
                 self._passage.error = reason
-                return denial(reason, self._asked, self._target.host)
+                return denial(reason, self._asked, self._target)
             self._passage.error = error.failure.value
             timed_out = error.failure is Failure.TIMEOUT
             return unreachable(error.failure.value, error.text, self._asked, timed_out=timed_out)

@@ -64,6 +64,7 @@ class SteadyTls(TLSLayer):
                 # A record that does not authenticate is the same: what came before it was sound.
                 ended = True
                 if not isinstance(error, SSL.ZeroReturnError):
+                    self.conn.error = type(error).__name__
                     out.append(commands.Log(f"TLS ended with {type(error).__name__}"))
                 break
         # Reading may have made OpenSSL write (key updates, alerts). With plain bytes to pass on,

@@ -109,6 +109,11 @@ class Upstream:
             self._address = str(Authority.of(peer[0], peer[1]))
         return self._address
 
+    @property
+    def ended_well(self) -> bool:
+        """Whether its end was meant, not a reset or a TLS record that did not authenticate."""
+        return self.server.error is None
+
     def owns(self, event: events.ConnectionEvent | events.CommandCompleted) -> bool:
         """Tell whether an event is this connection's and not one's that was given up before."""
         if isinstance(event, events.ConnectionEvent):

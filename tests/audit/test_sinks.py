@@ -6,6 +6,7 @@ import os
 import stat
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -401,6 +402,20 @@ def test_a_slow_pipe_gets_all() -> None:
     os.close(reading)
     os.close(writing)
     assert taken == data
+
+
+def test_lines_of_several_writers_into_one_pipe_stay_whole() -> None:
+    reading, writing = os.pipe()
+    lines = [bytes([letter]) * 99 + b"\n" for letter in b"abcd"]
+
+    with ThreadPoolExecutor() as pool:
+        done = pool.map(lambda line: Descriptor(writing).write(line * 500), lines)
+        with os.fdopen(reading, "rb") as reader:
+            got = [reader.readline() for _ in range(2000)]
+        list(done)
+    os.close(writing)
+
+    assert sorted(got) == sorted(line for line in lines for _ in range(500))
 
 
 # The thread

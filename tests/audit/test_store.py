@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from claude_proxy.audit import store as store_module
-from claude_proxy.audit.database import BUSY_S, connect, database_in, wal_of
+from claude_proxy.audit.database import connect, database_in, wal_of
 from claude_proxy.audit.store import AuditStore
 from claude_proxy.errors import AuditError
 from claude_proxy.events import DecisionMade, Event, Notice, OutcomeSeen, Phase
@@ -419,26 +419,36 @@ def test_a_notice_that_cannot_be_written_says_so(store: AuditStore) -> None:
         store.record(Notice(0, "policy-applied", "x" * 4000))
 
 
-def test_a_log_that_another_program_holds_fails_at_once_after_the_first_wait(
+def test_a_log_that_another_program_holds_is_waited_for_once(
     store: AuditStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[float] = []
-
-    def be_less_patient(connection: sqlite3.Connection, seconds: float) -> None:
-        asked.append(seconds)
-        connection.execute("PRAGMA busy_timeout=10")
-
-    monkeypatch.setattr(store_module, "be_patient", be_less_patient)
-    store._execute("PRAGMA busy_timeout=10").fetchall()
+    slept: list[float] = []
+    monkeypatch.setattr(store_module, "BUSY_S", 0.01)
+    monkeypatch.setattr(time, "sleep", slept.append)
     with closing(connect(path)) as other:
         other.execute("BEGIN IMMEDIATE")
-        for _ in range(3):
-            with pytest.raises(AuditError, match="locked"):
-                store.record(a_decision())
+        with pytest.raises(AuditError, match="locked"):
+            store.record(a_decision())
+        assert slept
+        slept.clear()
+        with pytest.raises(AuditError, match="locked"):
+            store.record(a_decision())
+        assert not slept
     store.record(a_decision())
 
     assert kept(path) == [MOMENT]
-    assert asked == [0, 0, 0, BUSY_S]
+    assert store.failure is None
+
+
+def test_a_log_that_another_writer_gives_back_in_time_is_no_failure(
+    store: AuditStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(connect(path)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        monkeypatch.setattr(time, "sleep", lambda _: other.rollback())
+        store.record(a_decision())
+
+    assert kept(path) == [MOMENT]
 
 
 def test_a_failure_in_the_middle_of_outcomes_leaves_nothing_open(

@@ -1,0 +1,1 @@
+"""Measures claude-proxy beside other proxies, and soaks it; README.md here tells how."""

@@ -1,4 +1,4 @@
-"""Is the smallest allowlist for stock mitmdump: one host, asked about at CONNECT and each request."""
+"""Is the smallest allowlist for stock mitmdump: one host, at CONNECT and at each request."""
 
 from mitmproxy import http
 

@@ -1,4 +1,4 @@
-"""Makes the place of a run: the C programs, certificates, a hosts file, and an origin that answers."""
+"""Makes the place of a run: the C programs, certificates, a hosts file, and an origin."""
 
 import os
 import resource
@@ -72,7 +72,9 @@ class Place:
         """The CA that the proxies must trust upstream."""
         return self.directory / "origin-ca.pem"
 
-    def child(self, name: str, *argv: str | Path, environment: dict[str, str] | None = None) -> Child:
+    def child(
+        self, name: str, *argv: str | Path, environment: dict[str, str] | None = None
+    ) -> Child:
         """Start a program that is ended with the place, if not before."""
         child = Child(argv, self.directory / f"{name}.log", environment)
         self._stack.callback(child.stop)

@@ -8,6 +8,7 @@ program opens a connection to the outside.
 import asyncio
 import base64
 import contextlib
+import re
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
+from claude_proxy.address import effective
 from claude_proxy.authority import Authority
 from claude_proxy.policy import Decision, Reason
 from claude_proxy.settings import Address, UpstreamProxy
@@ -26,6 +28,7 @@ type Resolve = Callable[[str, int], Awaitable[list[Address]]]
 _STAGGER_S = 0.25
 _RESOLVER_THREADS = 32
 _CONNECT_ANSWER_LIMIT = 16 * 1024
+_PROXY_STATUS = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})(?![^ \r])").match
 
 
 class Failure(StrEnum):
@@ -139,7 +142,7 @@ class Dialer:
             if decision is None and pinned is None:
                 decision = judge(address)
                 if decision.allowed and self._is_this_host(address):
-                    decision = _unless_listed(decision, target)
+                    decision = _unless_listed(decision, target, address)
             if decision is not None and not decision.allowed:
                 # One bad address denies the name: picking the good ones of a mixed answer
                 # would let whoever runs the name try again until it fits.
@@ -160,12 +163,16 @@ class Dialer:
         return found
 
     def _judge_own(self, address: Address, port: int) -> Decision | None:
-        mine = any(
-            port == own.port
-            and (own.address == address or (_unspecified(own) and self._is_this_host(address)))
-            for own in self.own
-        )
+        inner = effective(address)  # "::ffff:127.0.0.1" comes in at 127.0.0.1
+        mine = any(port == own.port and self._comes_in_at(own, inner) for own in self.own)
         return Decision(False, Reason.PROXY_LOOP) if mine else None
+
+    def _comes_in_at(self, own: Authority, address: Address) -> bool:
+        if own.address == address:
+            return True
+        everywhere = own.address is not None and own.address.is_unspecified
+        # Linux takes a connection to 0.0.0.0 for one to itself.
+        return address.is_unspecified or (everywhere and self._is_this_host(address))
 
     @staticmethod
     def _is_this_host(address: Address) -> bool:
@@ -174,7 +181,7 @@ class Dialer:
         Connecting a UDP socket sends nothing; the kernel only picks the source address, and
         that is the destination itself when the destination is ours.
         """
-        if address.is_loopback:
+        if address.is_loopback or address.is_unspecified:
             return True
         family = socket.AF_INET if address.version == 4 else socket.AF_INET6  # noqa: PLR2004
         with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
@@ -189,8 +196,7 @@ class Dialer:
         if target.address is not None and not (decision := judge(target.address)).allowed:
             raise DialError(Failure.DENIED, f"the address {target.host} is not allowed", decision)
         try:
-            addresses = await self._addresses(proxy.authority)
-            dialled = await _first_connected(addresses, proxy.authority)
+            dialled = await self._to_proxy(proxy.authority)
         except DialError as error:
             raise DialError(Failure.PROXY, f"the upstream proxy: {error.text}") from error
         if not tunnel:
@@ -201,6 +207,12 @@ class Dialer:
             dialled.socket.close()
             raise
         return dialled
+
+    async def _to_proxy(self, proxy: Authority) -> Dialled:
+        addresses = await self._addresses(proxy)
+        if any(self._judge_own(address, proxy.port) is not None for address in addresses):
+            raise DialError(Failure.PROXY, "it is this proxy itself")
+        return await _first_connected(addresses, proxy)
 
     async def _ask_connect(self, sock: socket.socket, target: Authority) -> None:
         loop = asyncio.get_running_loop()
@@ -217,11 +229,11 @@ class Dialer:
                 raise DialError(Failure.PROXY, "the upstream proxy closed the connection")
             answer += data
         head, _, rest = answer.partition(b"\r\n\r\n")
-        status = head.split(b" ", 2)[1:2]
-        if rest or not head.startswith(b"HTTP/1.") or not status or not status[0].isdigit():
+        status = _PROXY_STATUS(head)
+        if rest or status is None:
             raise DialError(Failure.PROXY, "the upstream proxy answered what is not HTTP")
-        if not status[0].startswith(b"2"):
-            code = int(status[0][:3])
+        if not status[1].startswith(b"2"):
+            code = int(status[1])
             raise DialError(Failure.PROXY, f"the upstream proxy refused the tunnel with {code}")
 
 
@@ -234,12 +246,13 @@ async def _first_connected(addresses: list[Address], target: Authority) -> Diall
         while waiting or attempts:
             if waiting:
                 attempts.add(asyncio.ensure_future(_connect(waiting.pop(0), target.port)))
-            done, attempts = await asyncio.wait(
+            done, _ = await asyncio.wait(
                 attempts,
                 timeout=_STAGGER_S if waiting else None,
                 return_when=asyncio.FIRST_COMPLETED,
             )
             for attempt in done:
+                attempts.discard(attempt)  # what is left in it is closed, done or not
                 error = attempt.exception()
                 if error is None:
                     return attempt.result()
@@ -284,16 +297,13 @@ def _alternated(addresses: list[Address]) -> Iterable[Address]:
                 yield queue.pop(0)
 
 
-def _unless_listed(decision: Decision, target: Authority) -> Decision:
+def _unless_listed(decision: Decision, target: Authority, address: Address) -> Decision:
     """Deny one of this host's own addresses unless a rule names it."""
     rule = decision.rule
-    if target.address is not None or (rule is not None and rule.addresses):
+    listed = () if rule is None else rule.addresses
+    if target.address is not None or any(effective(address) in network for network in listed):
         return decision
     return Decision(False, Reason.ADDRESS_NOT_ALLOWED, rule)
-
-
-def _unspecified(authority: Authority) -> bool:
-    return authority.address is not None and authority.address.is_unspecified
 
 
 def _excepts(entry: str, target: Authority) -> bool:

@@ -81,11 +81,7 @@ class Gate:
 
         Agreement is part of the tunnel's own decision; only a disagreement is a new fact.
         """
-        try:
-            decision = self.policy.decide_hello(target, sni, encrypted=encrypted)
-        except Exception:  # Law 8
-            logger.exception("deciding on a ClientHello failed")
-            decision = Decision(False, Reason.INTERNAL_ERROR)
+        decision = _decided(lambda: self.policy.decide_hello(target, sni, encrypted=encrypted))
         if decision.allowed:
             return None
         return self._settle(origin, lambda: decision, Phase.HELLO, target, scheme="https")
@@ -104,7 +100,7 @@ class Gate:
 
     def dial(self, origin: Origin, target: Authority) -> Decision:
         """Decide once more, right before a dial: the policy may have changed since the request."""
-        decision = self.policy.decide_connect(target)
+        decision = _decided(lambda: self.policy.decide_connect(target))
         if not decision.allowed:
             decision = self._settle(origin, lambda: decision, Phase.DIAL, target).decision
         return decision
@@ -116,11 +112,7 @@ class Gate:
 
         The address of an allowed dial is in the outcome of the request that wanted it.
         """
-        try:
-            decision = self.policy.decide_address(target, address)
-        except Exception:  # Law 8
-            logger.exception("deciding on an address failed")
-            decision = Decision(False, Reason.INTERNAL_ERROR)
+        decision = _decided(lambda: self.policy.decide_address(target, address))
         if not decision.allowed:
             decision = self._settle(origin, lambda: decision, Phase.DIAL, target).decision
         return decision
@@ -181,11 +173,7 @@ class Gate:
         path: str = "",
     ) -> Passage:
         """Return the recorded decision; deny if deciding or recording fails."""
-        try:
-            decision = decide()
-        except Exception:  # Law 8: whatever went wrong, nothing leaves
-            logger.exception("deciding failed")
-            decision = Decision(False, Reason.INTERNAL_ERROR)
+        decision = _decided(decide)
         number = self._next_id()
         rule = decision.rule
         if phase is Phase.CONNECT and decision.tls is Tls.PASSTHROUGH:
@@ -228,3 +216,11 @@ class Gate:
             self._audit_works = False
             then = "allowed, as asked for" if self._allow_unrecorded else "denied"
             logger.error("%s; until this is mended everything is %s", problem.what, then)
+
+
+def _decided(decide: Callable[[], Decision]) -> Decision:
+    try:
+        return decide()
+    except Exception:  # Law 8: whatever went wrong, nothing leaves
+        logger.exception("deciding failed")
+        return Decision(False, Reason.INTERNAL_ERROR)

@@ -838,6 +838,8 @@ class Policy:
         return group
 
     def _denied_address(self, address: Address, port: int) -> Decision | None:
+        # Which scheme the dial is for is not known here, so a network that is denied for one is
+        # denied for both. To look at what the target allows would let an allow rule take away.
         for reading in {address, effective(address)}:
             if (group := self._networks.find(reading)) is not None:
                 for lane in group.site(port).lanes.values():

@@ -73,6 +73,7 @@ PURE_IMPORTS = {
     "json",
     "operator",
     "re",
+    "shlex",
     "string",
     "struct",
     "types",

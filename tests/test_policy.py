@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, fields, replace
 from ipaddress import ip_address, ip_network
 
 import pytest
@@ -212,6 +212,7 @@ def test_a_host_that_is_no_pattern_is_refused_with_its_mend(
         ("/a*b*c", "/abc"),
         ("/a*b*c", "/aXbbXcc"),
         ("/*-*", "/-"),
+        ("/*ab*ab*", "/abab"),
         ("/%40scope/*", "/%40scope/x"),
         ("/@scope/*", "/@scope/x"),
         ("/a%20b", "/a%20b"),
@@ -245,6 +246,8 @@ def test_a_glob_covers_these_paths(glob: str, path: str) -> None:
         ("/a*a", "/a"),
         ("/a*b*c", "/acb"),
         ("/a*bc*c", "/abc"),
+        ("/*ab*ab*", "/xabx"),
+        ("/*aba*aba*", "/ababa"),
         ("/%40scope/*", "/@scope/x"),
         ("/@scope/*", "/%40scope/x"),
         ("/a%2bb", "/a%2Bb"),
@@ -418,6 +421,14 @@ def test_only_the_ports_of_a_rule_are_allowed() -> None:
         assert denied_for(policy.decide_request(request(str(target)))) is Reason.PORT_NOT_ALLOWED
 
 
+def test_a_port_that_no_rule_names_is_like_no_port_that_one_does() -> None:
+    ends = Policy((rule("example.com", ports=(1, 65535)),), (deny("example.com", ports=(2,)),))
+
+    assert denied_for(ends.decide_connect(at("example.com:3"))) is Reason.PORT_NOT_ALLOWED
+    assert denied_for(ends.decide_connect(at("example.com:2"))) is Reason.DENY_RULE
+    assert ends.decide_connect(at("example.com:1")).allowed
+
+
 def test_a_tunnel_says_what_may_be_spoken_in_it() -> None:
     policy = Policy((rule("a.test"), http("a.test"), rule("b.test", scheme=Scheme.HTTP)))
 
@@ -441,6 +452,27 @@ def test_a_host_is_allowed_if_any_of_its_rules_allows() -> None:
 
     for target in ("api.example.com:8443", "api.example.com:443", "api.example.com:9443"):
         assert policy.decide_connect(at(target)).allowed
+
+
+def test_a_network_inherits_from_every_wider_one() -> None:
+    policy = Policy(
+        (
+            rule("10.1.0.1", ports=(1001,)),
+            rule("10.1.0.0/31", ports=(1002,)),
+            rule("10.0.0.0/9", ports=(1003,)),
+            rule("10.0.0.0/8", ports=(1004,)),
+            rule("2606:4700::1", ports=(1001,)),
+            rule("2606:4700::/127", ports=(1002,)),
+            rule("2606:4700::/32", ports=(1003,)),
+        )
+    )
+
+    for target in ("10.1.0.1", "[2606:4700::1]"):
+        for port in (1001, 1002, 1003):
+            assert policy.decide_connect(at(f"{target}:{port}")).allowed
+    assert policy.decide_connect(at("10.1.0.1:1004")).allowed
+    assert not policy.decide_connect(at("10.128.0.1:1003")).allowed
+    assert not policy.decide_connect(at("10.1.0.0:1001")).allowed
 
 
 def test_a_deny_rule_wins_over_every_allow_rule() -> None:
@@ -888,6 +920,15 @@ def test_a_denied_network_may_not_be_reached_by_name_either() -> None:
     assert decide("a.test", "9.9.9.9").allowed
 
 
+@pytest.mark.parametrize("scheme", [None, *Scheme])
+def test_a_network_denied_for_one_scheme_is_denied_to_names_for_both(scheme: Scheme | None) -> None:
+    policy = Policy((rule("a.test"), http("b.test")), (deny("8.8.8.8", scheme=scheme),))
+
+    for target in ("a.test:443", "b.test:80"):
+        decision = policy.decide_address(at(target), ip_address("8.8.8.8"))
+        assert denied_for(decision) is Reason.DENY_RULE
+
+
 def test_an_ipv4_address_in_disguise_is_denied_with_the_rule_that_denies_it() -> None:
     policy = Policy((rule("10.0.0.0/8"),), (deny("10.0.0.1"),))
 
@@ -901,6 +942,28 @@ def test_an_ipv4_address_in_disguise_is_denied_with_the_rule_that_denies_it() ->
 def test_a_decision_has_no_truth_value() -> None:
     with pytest.raises(TypeError, match="allowed"):
         bool(Decision(allowed=False, reason=Reason.NO_RULE))
+
+
+def test_what_was_decided_on_cannot_be_changed_afterwards() -> None:
+    policy = Policy((rule("a.test", paths=("/a",)),))
+    decision = policy.decide_connect(at("a.test"))
+    rules = policy.allow[0]
+    asked = request("a.test")
+
+    for value in (policy, decision, rules, rules.pattern, rules.source, PathGlob("/a"), asked):
+        name = fields(value)[0].name
+        with pytest.raises(FrozenInstanceError):
+            setattr(value, name, None)
+
+
+def test_policies_compare_and_show_their_rules_alone() -> None:
+    one, two = Policy((rule("a.test"),)), Policy((rule("a.test"),))
+    one.decide_connect(at("a.test"))
+
+    assert one == two
+    assert one != Policy((rule("b.test"),))
+    assert repr(one) == f"Policy(allow={one.allow!r}, deny=())"
+    assert repr(PathGlob("/a")) == "PathGlob(text='/a')"
 
 
 def test_a_policy_counts_and_lists_what_it_holds() -> None:

@@ -496,6 +496,7 @@ def test_an_address_is_a_pattern_unless_it_hides_another(
 
 
 @given(anything | st.text(alphabet="/*ab.%", max_size=15), anything | paths)
+@example("/*ab*ab*", "/xab")
 def test_a_glob_matches_as_the_regular_expression_of_its_meaning(text: str, path: str) -> None:
     try:
         glob = PathGlob.parse(text)

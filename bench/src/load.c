@@ -31,11 +31,15 @@ static int dial_port, port, connections = 1, plain, direct, body_bytes;
 static int64_t expected_bytes = -1;
 static double seconds = 2;
 
+/* So many connections are set up at a time: what is measured comes later. */
+#define DOORS 32
+
 static SSL_CTX *context;
 static char *request_text, *warm_text;
 static int request_bytes, warm_bytes;
 static volatile int64_t end_at;
 static pthread_barrier_t barrier;
+static sem_t doors;
 
 typedef struct {
     stream stream;
@@ -240,7 +244,12 @@ static int request(worker *w)
 
 static void set_up(worker *w)
 {
-    if (mode == TUNNELS || mode == REFUSALS || open_connection(w) || mode == IDLE)
+    if (mode == TUNNELS || mode == REFUSALS)
+        return;
+    sem_wait(&doors);
+    int failed = open_connection(w);
+    sem_post(&doors);
+    if (failed || mode == IDLE)
         return;
     if (mode == REQUESTS)
         request(w);
@@ -481,6 +490,7 @@ int main(int count, char **arguments)
     pthread_attr_t attributes;
     pthread_attr_init(&attributes);
     pthread_attr_setstacksize(&attributes, 256 * 1024);
+    sem_init(&doors, 0, DOORS);
     pthread_barrier_init(&barrier, NULL, connections + 1);
     for (int i = 0; i < connections; i++) {
         workers[i].connection = calloc(1, sizeof(connection));

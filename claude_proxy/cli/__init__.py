@@ -66,9 +66,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command = import_module(f"{__name__}.{cmd_name}").command
-        if not isinstance(command, click.Command):
-            raise TypeError(f"{cmd_name}.command is not a click command")
+        command: click.Command = import_module(f"{__name__}.{cmd_name}").command
         return command
 
     @override

@@ -1,9 +1,13 @@
 """Prints the script that completes commands and options in a shell."""
 
 import click
-from click.shell_completion import get_completion_class
+from click.shell_completion import BashComplete, FishComplete, ShellComplete, ZshComplete
 
-SHELLS = ("bash", "zsh", "fish")
+SHELLS: dict[str, type[ShellComplete]] = {
+    "bash": BashComplete,
+    "zsh": ZshComplete,
+    "fish": FishComplete,
+}
 
 EXAMPLES = """\b
 Put one of these into the shell's start-up file:
@@ -14,14 +18,11 @@ Put one of these into the shell's start-up file:
 
 
 @click.command(epilog=EXAMPLES)
-@click.argument("shell", type=click.Choice(SHELLS))
+@click.argument("shell", type=click.Choice(list(SHELLS)))
 @click.pass_context
 def command(context: click.Context, shell: str) -> None:
     """Print the shell's completion script."""
     root = context.find_root()
-    variable = f"_{str(root.info_name).replace('-', '_').upper()}_COMPLETE"
-    completion_class = get_completion_class(shell)
-    if completion_class is None:
-        raise LookupError(shell)
-    completion = completion_class(root.command, {}, str(root.info_name), variable)
-    click.echo(completion.source())
+    program = str(root.info_name)
+    variable = f"_{program.replace('-', '_').upper()}_COMPLETE"
+    click.echo(SHELLS[shell](root.command, {}, program, variable).source())

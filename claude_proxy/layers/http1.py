@@ -480,6 +480,7 @@ class Http1Lane(layer.Layer):
         self._forget(upstream)
         if exchange is None:
             return
+        body = exchange.answer_body
         if self._relaying:
             self._drop(None)
         elif exchange.answer is None:
@@ -489,7 +490,7 @@ class Http1Lane(layer.Layer):
             else:
                 text = "the upstream closed the connection without an answer"
                 self._fail(exchange, "upstream-closed", text)
-        elif upstream.ended_well and exchange.answer_body is not None and exchange.answer_body.eof():
+        elif body is not None and body.eof() and upstream.ended_well:
             if exchange.framing is Framing.CHUNKED:
                 self._send_down(LAST_CHUNK)
             self._answered(exchange, upstream, b"")

@@ -91,12 +91,14 @@ class HelloReader:
 
 
 def skip_change_cipher_spec(data: bytes | bytearray) -> int | None:
-    """Return how many bytes the compatibility record of RFC 8446 D.4 takes up; None: wait."""
-    if data[:1] != _CHANGE_CIPHER_SPEC[:1]:
+    """Return how many bytes the compatibility record of RFC 8446 D.4 takes up; None: wait.
+
+    It is that very record or none: a longer one could hold what only the server reads.
+    """
+    size = len(_CHANGE_CIPHER_SPEC)
+    if data[:size] != _CHANGE_CIPHER_SPEC[: len(data)]:
         return 0
-    if len(data) < len(_CHANGE_CIPHER_SPEC):
-        return None
-    return len(_CHANGE_CIPHER_SPEC)
+    return size if len(data) >= size else None
 
 
 def is_retry_request(data: bytes | bytearray) -> bool | None:

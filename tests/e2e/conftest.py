@@ -67,12 +67,19 @@ _SITES = (
     "notallowed.test",
 )
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test of this directory, so that it can be left out or run alone."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.e2e)
+
+
 class StartProxy(Protocol):
     """Starts a proxy with an allowlist, options and environment variables, and waits for it."""
 
-    def __call__(
-        self, allowlist: str | None, *options: str | Path, **variables: str
-    ) -> Proxy: ...
+    def __call__(self, allowlist: str | None, *options: str | Path, **variables: str) -> Proxy: ...
 
 
 @pytest.fixture(scope="package")

@@ -1,15 +1,17 @@
-"""What was decided can be read back, and nothing that should be secret or could do harm is in it."""
+"""What was decided can be read back, without a secret and without harm."""
 
 import json
 import os
 import signal
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from .conftest import StartProxy
-from .rig.client import CannotConnect, connect_head
+from .rig.client import CannotConnectError, connect_head
 from .rig.internet import Internet
 from .rig.proxy import Proxy, read_all
 from .rig.waiting import until
@@ -65,17 +67,20 @@ def test_what_a_client_sends_cannot_write_on_the_terminal(audited: Proxy) -> Non
         audited.ask(b"GET http://" + name + b"/ HTTP/1.1\r\nHost: x\r\n\r\n")
     with audited.tunnel("origin.test:443") as tunnel:
         tunnel.get("/%1b[31m/%0d%0aforged")
-    shown = audited.place.claude_proxy("log").stdout + audited.place.claude_proxy("log", "--json").stdout
+    shown = (
+        audited.place.claude_proxy("log").stdout
+        + audited.place.claude_proxy("log", "--json").stdout
+    )
     audited.stop()
 
     for text in (shown, audited.stdout(), audited.stderr()):
         assert all(char.isprintable() or char == "\n" for char in text)
-        assert not any(line.startswith("Allowed: GET https://origin.test/forged") for line in text.splitlines())
+        assert not any(
+            line.startswith("Allowed: GET https://origin.test/forged") for line in text.splitlines()
+        )
 
 
-def test_a_decision_survives_the_sudden_death_of_the_proxy(
-    start_proxy: StartProxy, internet: Internet
-) -> None:
+def test_a_decision_survives_the_sudden_death_of_the_proxy(start_proxy: StartProxy) -> None:
     proxy = start_proxy(RULES)
     with proxy.tunnel("origin.test:443") as tunnel:
         tunnel.get("/last-thing")
@@ -90,9 +95,6 @@ def test_a_decision_survives_the_sudden_death_of_the_proxy(
 
 
 def test_the_log_follows(audited: Proxy, internet: Internet) -> None:
-    import subprocess
-    import sys
-
     command = [sys.executable, "-m", "claude_proxy", "log", "--follow", "--json"]
     follower = subprocess.Popen(
         internet.host.argv(command, cwd=audited.place.home),
@@ -102,7 +104,7 @@ def test_the_log_follows(audited: Proxy, internet: Internet) -> None:
     )
     assert follower.stdout is not None
     try:
-        with pytest.raises(CannotConnect):
+        with pytest.raises(CannotConnectError):
             audited.tunnel("followed.test:443")
         for line in follower.stdout:
             if json.loads(line).get("host") == "followed.test":
@@ -114,7 +116,7 @@ def test_the_log_follows(audited: Proxy, internet: Internet) -> None:
 
 
 def test_the_log_can_be_narrowed(audited: Proxy) -> None:
-    with pytest.raises(CannotConnect):
+    with pytest.raises(CannotConnectError):
         audited.tunnel("denied.test:443")
     with audited.tunnel("origin.test:443") as tunnel:
         tunnel.get("/echo")
@@ -137,7 +139,9 @@ def test_check_decides_as_the_proxy_does(audited: Proxy, internet: Internet) -> 
     ]
     with internet.watch() as seen:
         codes = {
-            url: audited.place.claude_proxy("check", "--allowlist", audited.allowlist, url).returncode
+            url: audited.place.claude_proxy(
+                "check", "--allowlist", audited.allowlist, url
+            ).returncode
             for url in urls
         }
     assert seen.nothing()
@@ -153,7 +157,7 @@ def test_check_decides_as_the_proxy_does(audited: Proxy, internet: Internet) -> 
             try:
                 with audited.tunnel(target) as tunnel:
                     allowed = tunnel.get(f"/{path}").status == 200
-            except CannotConnect:
+            except CannotConnectError:
                 allowed = False
         assert (code == 0) == allowed, url
 
@@ -170,16 +174,14 @@ def test_a_full_disk_denies_and_room_allows_again(
     proxy.place.run("sh", "-c", f"dd if=/dev/zero of={filler} bs=1k 2>/dev/null; true")
 
     with internet.watch() as seen:
-        statuses = set()
+        reasons = set()
         for _ in range(30):
             try:
                 with proxy.tunnel("origin.test:443") as tunnel:
-                    statuses.add(tunnel.get("/while-full").status)
-            except CannotConnect as refusal:
-                statuses.add(refusal.answer.status)
-                reason = refusal.answer.reason
-    assert 403 in statuses
-    assert reason == "audit-failed"
+                    reasons.add(tunnel.get("/while-full").reason)
+            except CannotConnectError as refusal:
+                reasons.add(refusal.answer.reason)
+    assert "audit-failed" in reasons
     allowed_while_full = len(seen.exchanges)
     proxy.place.run("rm", filler)
 
@@ -187,7 +189,7 @@ def test_a_full_disk_denies_and_room_allows_again(
         try:
             with proxy.tunnel("origin.test:443") as tunnel:
                 return tunnel.get("/after").status == 200
-        except CannotConnect:
+        except CannotConnectError:
             return False
 
     until(works_again, "an allowed request")

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import pytest
 
 from .conftest import StartProxy
+from .rig.client import CannotConnectError, connect_head
 from .rig.corporate_proxy import PASSWORD, USER, CorporateProxy
 from .rig.hello import client_hello
-from .rig.client import CannotConnect, connect_head
 from .rig.internet import Internet
 from .rig.proxy import Proxy, read_all
 
@@ -70,7 +70,7 @@ def test_a_denied_host_is_not_even_asked_of_it(
 ) -> None:
     asked = len(corporate.heads)
 
-    with internet.watch() as seen, pytest.raises(CannotConnect):
+    with internet.watch() as seen, pytest.raises(CannotConnectError):
         chained.tunnel("denied.test:443")
 
     assert seen.nothing()
@@ -158,7 +158,7 @@ def test_a_wrong_password_is_a_502_that_does_not_show_it(
     try:
         with proxy.tunnel("inside.test:443") as tunnel:
             answer = tunnel.get("/")
-    except CannotConnect as refusal:
+    except CannotConnectError as refusal:
         answer = refusal.answer
 
     assert answer.status == 502
@@ -172,7 +172,7 @@ def test_a_proxy_that_is_away_is_a_502(start_proxy: StartProxy, internet: Intern
         try:
             with proxy.tunnel("inside.test:443") as tunnel:
                 answer = tunnel.get("/")
-        except CannotConnect as refusal:
+        except CannotConnectError as refusal:
             answer = refusal.answer
 
     assert answer.status == 502

@@ -99,7 +99,13 @@ def test_curl_speaks_http2_to_the_origin(
 ) -> None:
     with internet.watch() as seen:
         ran = proxy.place.run(
-            "curl", "-sS", "--http2", "https://h2.test/echo", "-d", "by curl", environment=environment
+            "curl",
+            "-sS",
+            "--http2",
+            "https://h2.test/echo",
+            "-d",
+            "by curl",
+            environment=environment,
         )
 
     assert ran.returncode == 0, ran.stderr
@@ -136,7 +142,14 @@ def test_npm_installs_a_scoped_package(
 
     with internet.watch() as seen:
         ran = proxy.place.run(
-            *(program("npm"), "install", "--no-update-notifier", "--registry", "https://index.test/", NODE_PACKAGE),
+            *(
+                program("npm"),
+                "install",
+                "--no-update-notifier",
+                "--registry",
+                "https://index.test/",
+                NODE_PACKAGE,
+            ),
             environment=proxy.env(),
             cwd=tmp_path,
         )

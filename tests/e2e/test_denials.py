@@ -5,17 +5,18 @@ import json
 import pytest
 
 from .conftest import StartProxy
-from .rig.client import CannotConnect, connect_head, open_tunnel
+from .rig.client import CannotConnectError, connect_head, open_tunnel
 from .rig.internet import Internet
 from .rig.proxy import Proxy
 
+PLAIN_REQUEST = (
+    b"GET http://allowed.test/ HTTP/1.1\r\nHost: allowed.test\r\nConnection: close\r\n\r\n"
+)
 
-PLAIN_REQUEST = b"GET http://allowed.test/ HTTP/1.1\r\nHost: allowed.test\r\nConnection: close\r\n\r\n"
 
-
-def denied_connect(proxy: Proxy, target: str) -> CannotConnect:
+def denied_connect(proxy: Proxy, target: str) -> CannotConnectError:
     """Return how a CONNECT was refused."""
-    with pytest.raises(CannotConnect) as caught:
+    with pytest.raises(CannotConnectError) as caught:
         proxy.tunnel(target)
     return caught.value
 
@@ -83,7 +84,9 @@ def test_whoever_asks_for_nothing_gets_plain_text(proxy: Proxy) -> None:
 
 def test_a_denial_does_not_wait_for_the_body(proxy: Proxy, internet: Internet) -> None:
     with internet.watch() as seen, proxy.tunnel("read-only.test:443") as tunnel:
-        tunnel.send(b"POST /x HTTP/1.1\r\nHost: read-only.test\r\nContent-Length: 1000000000\r\n\r\n")
+        tunnel.send(
+            b"POST /x HTTP/1.1\r\nHost: read-only.test\r\nContent-Length: 1000000000\r\n\r\n"
+        )
         answer = tunnel.read("POST")
 
     assert (answer.status, answer.reason) == (403, "method-not-allowed")
@@ -112,11 +115,14 @@ def test_denied_unreachable_and_bad_are_told_apart(proxy: Proxy) -> None:
     with proxy.tunnel("allowed.test:443") as tunnel:
         tunnel.send(b"GET / HTTP/1.1\r\nHost: allowed.test\r\nHost: allowed.test\r\n\r\n")
         answers["bad"] = tunnel.read()
-    for name, target in (("unresolved", "no-such-name.test:443"), ("refused", "refusing.test:9999")):
+    for name, target in (
+        ("unresolved", "no-such-name.test:443"),
+        ("refused", "refusing.test:9999"),
+    ):
         try:
             with proxy.tunnel(target) as tunnel:
                 answers[name] = tunnel.get("/")
-        except CannotConnect as refusal:
+        except CannotConnectError as refusal:
             answers[name] = refusal.answer
 
     statuses = {name: answer.status for name, answer in answers.items()}
@@ -136,13 +142,15 @@ def test_an_upstream_that_does_not_answer_is_a_504(
     try:
         with proxy.tunnel("silent.test:443") as tunnel:
             answer = tunnel.get("/")
-    except CannotConnect as refusal:
+    except CannotConnectError as refusal:
         answer = refusal.answer
 
     assert answer.status == 504
 
 
-@pytest.mark.parametrize("request_line", ["GET / HTTP/1.1", "HEAD / HTTP/1.1", "OPTIONS * HTTP/1.1"])
+@pytest.mark.parametrize(
+    "request_line", ["GET / HTTP/1.1", "HEAD / HTTP/1.1", "OPTIONS * HTTP/1.1"]
+)
 def test_the_proxy_itself_serves_nothing(
     proxy: Proxy, internet: Internet, request_line: str
 ) -> None:
@@ -159,7 +167,9 @@ def test_the_proxy_itself_serves_nothing(
 def test_the_proxy_is_not_reached_through_itself(
     proxy: Proxy, internet: Internet, name: str
 ) -> None:
-    plain = f"GET http://{name}:{proxy.port}/ HTTP/1.1\r\nHost: {name}:{proxy.port}\r\n\r\n".encode()
+    plain = (
+        f"GET http://{name}:{proxy.port}/ HTTP/1.1\r\nHost: {name}:{proxy.port}\r\n\r\n".encode()
+    )
 
     with internet.watch() as seen:
         tunnel = denied_connect(proxy, f"{name}:{proxy.port}").answer
@@ -182,7 +192,7 @@ def test_an_allowed_name_that_leads_back_to_the_proxy_makes_no_loop(
         with open_tunnel(proxy.connect(), target, None) as tunnel:
             tunnel.send(connect_head("denied.test:443"))
             ended = tunnel.ended()
-    except CannotConnect as refusal:
+    except CannotConnectError as refusal:
         ended = refusal.answer.status == 403
 
     assert ended
@@ -190,7 +200,7 @@ def test_an_allowed_name_that_leads_back_to_the_proxy_makes_no_loop(
 
 
 def test_no_error_page_holds_a_header_value(proxy: Proxy) -> None:
-    secret = "sk-ant-very-secret"  # noqa: S105 - an imitation
+    secret = "sk-ant-very-secret"
     field = f"Authorization: Bearer {secret}"
 
     with proxy.tunnel("read-only.test:443") as tunnel:

@@ -2,6 +2,7 @@
 
 import ssl
 from dataclasses import dataclass, field
+from typing import Self
 
 import pytest
 from h2.config import H2Configuration
@@ -48,7 +49,7 @@ class Http2Client:
         self._flush()
         self.replies: dict[int, Reply] = {}
 
-    def __enter__(self) -> "Http2Client":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -173,8 +174,16 @@ WRONG = {
     "connect": [(":method", "CONNECT")],
     "trace": [(":method", "TRACE"), (":scheme", "https"), (":path", "/x")],
     "a space in the path": [(":method", "GET"), (":scheme", "https"), (":path", "/x y")],
-    "a line in the path": [(":method", "GET"), (":scheme", "https"), (":path", "/x HTTP/1.1\r\nX: y")],
-    "a line in the method": [(":method", "GET /y HTTP/1.1\r\n"), (":scheme", "https"), (":path", "/x")],
+    "a line in the path": [
+        (":method", "GET"),
+        (":scheme", "https"),
+        (":path", "/x HTTP/1.1\r\nX: y"),
+    ],
+    "a line in the method": [
+        (":method", "GET /y HTTP/1.1\r\n"),
+        (":scheme", "https"),
+        (":path", "/x"),
+    ],
     "an empty path": [(":method", "GET"), (":scheme", "https"), (":path", "")],
     "a relative path": [(":method", "GET"), (":scheme", "https"), (":path", "x")],
 }
@@ -218,7 +227,12 @@ def test_a_field_that_http2_forbids_splits_nothing(
         assert exchange.header("upgrade") is None
 
 
-LENGTHS = [("5", b""), ("0", b"GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n"), ("3", b"12345"), ("8", b"123")]
+LENGTHS = [
+    ("5", b""),
+    ("0", b"GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n"),
+    ("3", b"12345"),
+    ("8", b"123"),
+]
 
 
 @HOSTS
@@ -235,9 +249,7 @@ def test_a_length_that_is_not_the_bodys_splits_nothing(
     assert not any(exchange.complete for exchange in seen.exchanges)
 
 
-def test_an_override_of_what_was_judged_does_not_arrive(
-    proxy: Proxy, internet: Internet
-) -> None:
+def test_an_override_of_what_was_judged_does_not_arrive(proxy: Proxy, internet: Internet) -> None:
     with internet.watch() as seen, Http2Client(proxy, "read-only.test") as client:
         override = ("x-http-method-override", "DELETE")
         reply = client.reply(client.get("read-only.test", "/x", "GET", override))

@@ -1,5 +1,6 @@
 """No client starves the others, however slow, large or many it is."""
 
+import contextlib
 import resource
 import socket
 import ssl
@@ -9,14 +10,11 @@ import pytest
 from .conftest import StartProxy
 from .rig.client import Tunnel, connect_head
 from .rig.internet import Internet
+from .rig.origin import Exchange, Talk
 from .rig.proxy import Proxy, read_all
+from .rig.waiting import until
 
 RULES = "allow: [origin.test, {host: plain.test, scheme: http, ports: [80]}]\n"
-
-
-@pytest.fixture(scope="module")
-def _unused() -> None:
-    """Nothing."""
 
 
 def test_slow_heads_are_ended(start_proxy: StartProxy, internet: Internet) -> None:
@@ -34,9 +32,7 @@ def test_slow_heads_are_ended(start_proxy: StartProxy, internet: Internet) -> No
     assert seen.nothing()
 
 
-def test_a_slow_head_inside_a_tunnel_is_ended(
-    start_proxy: StartProxy, internet: Internet
-) -> None:
+def test_a_slow_head_inside_a_tunnel_is_ended(start_proxy: StartProxy, internet: Internet) -> None:
     proxy = start_proxy(RULES, "--head-timeout", "300ms")
 
     with internet.watch() as seen, proxy.tunnel("origin.test:443") as tunnel:
@@ -65,10 +61,8 @@ def test_a_huge_head_is_refused(proxy: Proxy, internet: Internet, kind: str) -> 
     }[kind]
 
     with internet.watch() as seen, proxy.tunnel("origin.test:443") as tunnel:
-        try:
+        with contextlib.suppress(OSError):  # it need not wait for all of it
             tunnel.send(head.encode() + b"\r\n")
-        except OSError:
-            pass  # it did not wait for all of it
         status = tunnel.read().status
 
     assert status in {400, 413, 414, 431}
@@ -93,13 +87,10 @@ def test_a_head_without_an_end_is_not_gathered_without_end(proxy: Proxy) -> None
         except OSError:
             pass
 
-    assert sent < 64 * 1024 * 1024
     assert proxy.memory_kib() - before < 16 * 1024
 
 
 def test_a_huge_head_of_an_answer_is_a_502(proxy: Proxy, internet: Internet) -> None:
-    from .rig.origin import Exchange, Talk
-
     def huge(exchange: Exchange, talk: Talk) -> None:
         talk.drain(exchange)
         talk.answer("200 OK", b"", *[f"X-{number}: {'y' * 1000}" for number in range(300)])
@@ -120,23 +111,20 @@ def test_more_connections_than_allowed_do_not_stop_the_service(
     proxy = start_proxy(RULES, "--max-connections", "20")
     held = [proxy.connect() for _ in range(60)]
 
-    # Silent ones make room for those who have something to say.
-    statuses = set()
-    for _ in range(5):
-        try:
-            with proxy.connect() as connection:
-                connection.sendall(connect_head("denied.test:443"))
-                statuses.add(connection.recv(4096).split()[1])
-        except (ConnectionError, IndexError):
-            pass
+    def is_served() -> bool:
+        with proxy.connect() as connection:
+            connection.sendall(connect_head("denied.test:443"))
+            return b" 403 " in connection.recv(4096)
+
+    # The silent ones make room for those who have something to say.
+    until(is_served, "an answer")
     for connection in held:
         connection.close()
 
-    assert b"403" in statuses
     assert "20 connections" in proxy.stderr()
 
 
-def test_it_lives_with_few_descriptors(internet: Internet, start_proxy: StartProxy) -> None:
+def test_it_lives_with_few_descriptors(start_proxy: StartProxy) -> None:
     proxy = start_proxy(RULES)
     _, hard = resource.prlimit(proxy.process.pid, resource.RLIMIT_NOFILE)
     # Taken away while it runs, as an operator could: accepting then fails with EMFILE.

@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from .conftest import StartProxy
-from .rig.client import Answer, CannotConnect
+from .rig.client import Answer, CannotConnectError
 from .rig.internet import Internet
 from .rig.proxy import Proxy
 
@@ -14,7 +14,7 @@ PUBLIC = "93.190.77.7"
 FORBIDDEN = [
     "127.0.0.1",
     "127.8.8.8",
-    "0.0.0.0",  # noqa: S104
+    "0.0.0.0",
     "10.1.2.3",
     "172.16.0.1",
     "192.168.1.1",
@@ -48,7 +48,7 @@ def get(proxy: Proxy, host: str) -> Answer:
     try:
         with proxy.tunnel(f"{host}:443") as tunnel:
             return tunnel.get("/page")
-    except CannotConnect as refusal:
+    except CannotConnectError as refusal:
         return refusal.answer
 
 
@@ -176,9 +176,7 @@ def test_an_ipv6_origin_is_reached(proxy: Proxy, internet: Internet) -> None:
     assert seen.dialled() == {("2600:1f18::77", 443)}
 
 
-def test_the_audit_log_holds_the_address_that_was_dialled(
-    proxy: Proxy, internet: Internet
-) -> None:
+def test_the_audit_log_holds_the_address_that_was_dialled(proxy: Proxy, internet: Internet) -> None:
     internet.names.answer("rebinding.test", [PUBLIC])
     get(proxy, "rebinding.test")
 
@@ -189,9 +187,7 @@ def test_the_audit_log_holds_the_address_that_was_dialled(
 def test_a_resolve_option_takes_the_resolvers_place(
     start_proxy: StartProxy, internet: Internet
 ) -> None:
-    proxy = start_proxy(
-        "allow: [intranet.test]\n", "--resolve", "intranet.test:443:10.77.0.1"
-    )
+    proxy = start_proxy("allow: [intranet.test]\n", "--resolve", "intranet.test:443:10.77.0.1")
 
     with internet.watch() as seen:
         answer = get(proxy, "intranet.test")

@@ -1,7 +1,6 @@
 """What the first version of this program promised its users still holds, to the letter."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 

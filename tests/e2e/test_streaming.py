@@ -40,9 +40,7 @@ def tunnel(proxy: Proxy) -> Tunnel:
     return proxy.tunnel("origin.test:443")
 
 
-def test_each_event_arrives_before_the_next_is_sent(
-    tunnel: Tunnel, internet: Internet
-) -> None:
+def test_each_event_arrives_before_the_next_is_sent(tunnel: Tunnel, internet: Internet) -> None:
     gate = internet.origin.gate("one-by-one")
     asked(tunnel, "/events/one-by-one/5", "Accept: text/event-stream")
 
@@ -102,9 +100,7 @@ def test_a_large_download_takes_no_memory(proxy: Proxy, tunnel: Tunnel) -> None:
     assert grown * 1024 < IN_FLIGHT
 
 
-def test_a_large_upload_takes_no_memory(
-    proxy: Proxy, tunnel: Tunnel, internet: Internet
-) -> None:
+def test_a_large_upload_takes_no_memory(proxy: Proxy, tunnel: Tunnel, internet: Internet) -> None:
     tunnel.request("POST", "/sink", body=BLOCK)
     before = proxy.memory_kib()
 
@@ -170,7 +166,9 @@ def test_an_origin_that_stops_reading_stops_the_client(
     assert grown * 1024 < IN_FLIGHT
 
 
-@pytest.mark.parametrize("path", ["/ticking", f"/bytes/{LARGE}", "/held/aborted", "/events/aborted-events/3"])
+@pytest.mark.parametrize(
+    "path", ["/ticking", f"/bytes/{LARGE}", "/held/aborted", "/events/aborted-events/3"]
+)
 def test_an_aborted_client_leaves_no_upstream_connection(
     proxy: Proxy, internet: Internet, path: str
 ) -> None:
@@ -197,9 +195,7 @@ def test_a_client_that_aborts_an_upload_leaves_no_upstream_connection(
     assert not exchange.complete
 
 
-def test_a_kept_upstream_connection_ends_with_its_client(
-    proxy: Proxy, internet: Internet
-) -> None:
+def test_a_kept_upstream_connection_ends_with_its_client(proxy: Proxy, internet: Internet) -> None:
     with internet.watch() as seen, proxy.tunnel("origin.test:443") as tunnel:
         tunnel.get("/one")
         tunnel.get("/two")
@@ -227,9 +223,7 @@ def test_the_answer_to_head_is_followed_by_the_next(tunnel: Tunnel) -> None:
     assert second.status == http.client.OK
 
 
-def test_a_client_that_waits_for_100_continue_gets_it(
-    tunnel: Tunnel, internet: Internet
-) -> None:
+def test_a_client_that_waits_for_100_continue_gets_it(tunnel: Tunnel, internet: Internet) -> None:
     with internet.watch() as seen, tunnel:
         asked(tunnel, "/echo", "Content-Length: 4", "Expect: 100-continue", method="POST")
         assert read_head(tunnel)[0].startswith(b"HTTP/1.1 100")

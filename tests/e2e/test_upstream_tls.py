@@ -4,7 +4,7 @@ import certifi
 import pytest
 
 from .conftest import StartProxy
-from .rig.client import Answer, CannotConnect
+from .rig.client import Answer, CannotConnectError
 from .rig.internet import Internet
 from .rig.proxy import Proxy
 
@@ -22,7 +22,7 @@ def get(proxy: Proxy, host: str) -> Answer:
     try:
         with proxy.tunnel(f"{host}:443") as tunnel:
             return tunnel.get("/echo", "Authorization: Bearer secret")
-    except CannotConnect as refusal:
+    except CannotConnectError as refusal:
         return refusal.answer
 
 
@@ -36,7 +36,7 @@ def test_a_bad_certificate_is_a_502_and_gets_no_request(
     assert answer.status == 502
     assert answer.reason is not None
     assert seen.exchanges == []
-    row = proxy.decisions(f"{host}:443")[-1]
+    row = proxy.outcome(f"{host}:443", "/echo")
     assert row.error == answer.reason
 
 

@@ -1,7 +1,7 @@
 """Plays one client connection without sockets: what the peers do goes in, what they get is kept.
 
-It stands where `claude_proxy.connection` stands and obeys a layer's commands in the same order; only
-the sockets are missing. What would fail over a socket, a write after the close, fails here.
+It stands where `claude_proxy.connection` stands and obeys a layer's commands in the same order, but
+there are no sockets. What would fail over one, a write after the close, fails here.
 """
 
 from collections import deque
@@ -12,7 +12,7 @@ from typing import cast
 from mitmproxy import ctx
 from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.addons.tlsconfig import TlsConfig
-from mitmproxy.connection import Client, Connection, ConnectionState
+from mitmproxy.connection import Client, Connection, ConnectionState, Server
 from mitmproxy.options import Options
 from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.context import Context
@@ -23,7 +23,7 @@ from claude_proxy.dialer import Dialer, DialError
 from claude_proxy.events import DecisionMade, Event, OutcomeSeen
 from claude_proxy.gate import Gate, Origin
 from claude_proxy.layers.signals import Expired, HoldReading, Session, Withdrawn
-from claude_proxy.policy import Policy
+from claude_proxy.policy import Decision, Policy
 
 ORIGIN = Origin(7, "127.0.0.1:50000", "tcp")
 UPSTREAM_ADDRESS = ("203.0.113.5", 443)
@@ -39,11 +39,20 @@ def policy_of(text: str) -> Policy:
 def options_of(**values: object) -> Options:
     """Return the options that mitmproxy's layers look at, as `proxy.py` sets them."""
     options = Options()
-    Proxyserver().load(options)  # type: ignore[no-untyped-call]
+    Proxyserver().load(options)
     TlsConfig().load(options)
     options.update(connection_strategy="lazy", **values)
     ctx.options = options  # where its TLS addon looks for them
     return options
+
+
+class BrokenPolicy(Policy):
+    """A policy with a bug in every answer."""
+
+    def _fail(self, *_: object, **__: object) -> Decision:
+        raise RuntimeError("a bug")
+
+    decide_connect = decide_request = decide_hello = decide_address = _fail
 
 
 @dataclass(eq=False)
@@ -89,6 +98,11 @@ class Peer:
     half_closed: bool = False
     closed: bool = False
     dial: commands.OpenConnection | None = None  # while it is not answered
+
+    @property
+    def address(self) -> object:
+        """The host and port that were to be dialled."""
+        return cast("Server", self.connection).address
 
     def take(self) -> bytes:
         """Return what came since the last time."""
@@ -204,12 +218,15 @@ class Stage:
             case HoldReading():
                 self._peer(command.connection).held = command.hold
             case commands.StartHook():
-                if hook := self._hooks.get(command.name):
-                    hook(*command.args())
-                if command.blocking:
-                    self._queue.append(events.HookCompleted(command))
+                self._run_hook(command)
             case commands.Log():
                 self.log.append(command.message)
+
+    def _run_hook(self, command: commands.StartHook) -> None:
+        for hook in filter(None, [self._hooks.get(command.name)]):
+            hook(*command.args())
+        if command.blocking:
+            self._queue.append(events.HookCompleted(command))
 
     def _peer(self, connection: Connection) -> Peer:
         peers: Iterable[Peer] = (self.client, *self.upstreams)

@@ -1,4 +1,4 @@
-"""The laws of the HTTP/1.1 lane: each request judged, both bodies streamed, every end an honest one."""
+"""The laws of the HTTP/1.1 lane: each request judged, both bodies streamed, no end made up."""
 
 import re
 from collections.abc import Callable
@@ -13,9 +13,9 @@ from claude_proxy.events import DecisionMade, Event, Phase
 from claude_proxy.gate import Gate
 from claude_proxy.layers.http1 import Http1Lane
 from claude_proxy.layers.signals import Waiting
-from claude_proxy.policy import Decision, Policy, Reason, Scheme
+from claude_proxy.policy import Decision, Reason, Scheme
 from claude_proxy.settings import UpstreamProxy
-from tests.layers.stage import Ledger, Peer, Stage, a_dialer, gate_of, policy_of
+from tests.layers.stage import BrokenPolicy, Ledger, Peer, Stage, a_dialer, gate_of, policy_of
 
 ALLOWLIST = """
 allow:
@@ -103,7 +103,7 @@ def test_a_request_goes_up_in_origin_form_and_its_answer_comes_down(
         b"GET /a/b?c=d HTTP/1.1\r\nHost: example.com\r\nX-Case: Kept\r\n\r\n"
     )
     assert answer == OK
-    assert stage.upstream.connection.address == ("example.com", 80)
+    assert stage.upstream.address == ("example.com", 80)
     assert not stage.client.closed
     assert (ledger.last.status, ledger.last.bytes_down, ledger.last.error) == (200, 2, None)
     assert ledger.last.upstream == "203.0.113.5:443"
@@ -117,7 +117,7 @@ def test_nothing_is_dialled_before_the_request_is_allowed(stage: Stage) -> None:
 
 @pytest.mark.parametrize(("record_query", "path"), [(False, "/a"), (True, "/a?secret=1")])
 def test_a_query_is_recorded_only_if_the_owner_asked(
-    forward: PlayForward, ledger: Ledger, record_query: bool, path: str
+    forward: PlayForward, ledger: Ledger, *, record_query: bool, path: str
 ) -> None:
     stage = forward(record_query=record_query)
 
@@ -390,9 +390,7 @@ def test_hop_by_hop_fields_do_not_go_up(stage: Stage) -> None:
         b"Keep-Alive: timeout=5\r\nTE: trailers\r\nAccept: */*\r\n\r\n"
     )
 
-    assert stage.upstream.take() == (
-        b"GET / HTTP/1.1\r\nHost: example.com\r\nAccept: */*\r\n\r\n"
-    )
+    assert stage.upstream.take() == (b"GET / HTTP/1.1\r\nHost: example.com\r\nAccept: */*\r\n\r\n")
 
 
 def test_answers_lose_what_would_lead_past_the_proxy(stage: Stage) -> None:
@@ -408,7 +406,7 @@ def test_answers_lose_what_would_lead_past_the_proxy(stage: Stage) -> None:
 
 @pytest.mark.parametrize(("host", "kept"), [(b"read.example", False), (b"example.com", True)])
 def test_override_fields_are_stripped_only_where_a_rule_limits_requests(
-    stage: Stage, host: bytes, kept: bool
+    stage: Stage, host: bytes, *, kept: bool
 ) -> None:
     stage.says(
         b"GET http://%b/ HTTP/1.1\r\nHost: %b\r\nX-HTTP-Method-Override: DELETE\r\n"
@@ -778,7 +776,7 @@ def test_a_kept_upstream_serves_only_its_own_target(stage: Stage) -> None:
     stage.says(OTHER)
 
     assert stage.upstreams[0].closed
-    assert stage.upstreams[1].connection.address == ("other.example", 80)
+    assert stage.upstreams[1].address == ("other.example", 80)
 
 
 def test_a_kept_upstream_is_used_again(stage: Stage) -> None:
@@ -790,7 +788,9 @@ def test_a_kept_upstream_is_used_again(stage: Stage) -> None:
 
 
 def test_a_client_that_says_close_is_closed_after_the_answer(stage: Stage) -> None:
-    stage.says(b"GET http://example.com/ HTTP/1.1\r\nHost: example.com\r\nConnection: close\r\n\r\n")
+    stage.says(
+        b"GET http://example.com/ HTTP/1.1\r\nHost: example.com\r\nConnection: close\r\n\r\n"
+    )
 
     answer = stage.answers(OK)
 
@@ -1084,7 +1084,7 @@ def test_an_idle_connection_is_closed_without_a_word(stage: Stage) -> None:
 
 @pytest.mark.parametrize("connects", [True, False])
 def test_an_upstream_that_does_not_answer_in_time_is_a_504(
-    forward: PlayForward, ledger: Ledger, connects: bool
+    forward: PlayForward, ledger: Ledger, *, connects: bool
 ) -> None:
     stage = forward(connects=connects)
     stage.says(GET)
@@ -1149,17 +1149,6 @@ def test_a_proxy_that_stops_closes_after_a_denial(stage: Stage) -> None:
 # --- faults
 
 
-def broken(*_: object) -> Decision:
-    raise RuntimeError("a bug")
-
-
-class BrokenPolicy(Policy):
-    """A policy with a bug."""
-
-    decide_request = broken
-    decide_connect = broken
-
-
 def test_a_fault_in_the_policy_denies(forward: PlayForward, ledger: Ledger) -> None:
     stage = forward(gate=Gate(BrokenPolicy(), ledger.events.append))
 
@@ -1167,10 +1156,6 @@ def test_a_fault_in_the_policy_denies(forward: PlayForward, ledger: Ledger) -> N
 
     assert (statuses(answer), reason_of(answer)) == ([403], "internal-error")
     assert stage.upstreams == []
-
-
-def full_disk(event: Event) -> None:
-    raise AuditError("the disk is full") if isinstance(event, DecisionMade) else OSError
 
 
 def test_what_cannot_be_recorded_is_denied(forward: PlayForward) -> None:

@@ -2,6 +2,7 @@
 
 import ssl
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -71,10 +72,8 @@ class _Tls:
 
     def goodbye(self) -> bytes:
         """Return a close_notify."""
-        try:
+        with suppress(ssl.SSLWantReadError):
             self.tls.unwrap()
-        except ssl.SSLWantReadError:
-            pass
         return self._out.read()
 
     def take(self) -> bytes:

@@ -6,7 +6,7 @@ import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import Self, cast
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Answer:
         return self.body.decode()
 
 
-class CannotConnect(Exception):
+class CannotConnectError(Exception):
     """A CONNECT that was not answered with 200."""
 
     def __init__(self, answer: Answer) -> None:
@@ -55,7 +55,7 @@ class Tunnel:
         self._reader = _Reader(socket.SocketIO(stream, "r"))
         self.target = target.removesuffix(":443")  # as it stands in a Host header
 
-    def __enter__(self) -> "Tunnel":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -115,7 +115,7 @@ def read_answer(reader: _Reader, method: str = "GET") -> Answer:
     response = http.client.HTTPResponse(cast("socket.socket", reader), method=method)
     response.begin()
     headers = {name.lower(): value for name, value in response.getheaders()}
-    body = b"" if method == "CONNECT" and response.status == 200 else response.read()  # noqa: PLR2004
+    body = b"" if method == "CONNECT" and response.status == 200 else response.read()
     return Answer(response.status, response.reason, headers, body)
 
 
@@ -137,12 +137,22 @@ def open_tunnel(
         connection.sendall(connect_head(target))
         # Unbuffered: what follows the answer is not for this reader.
         answer = read_answer(_Reader(socket.SocketIO(connection, "r"), 1), "CONNECT")
-        if answer.status != http.client.OK:
-            raise CannotConnect(answer)
-        if context is None:
-            return Tunnel(connection, target)
-        name = server_name or target.rpartition(":")[0].strip("[]")
-        return Tunnel(context.wrap_socket(connection, server_hostname=name), target)
+        if answer.status == http.client.OK:
+            return Tunnel(_secured(connection, target, context, server_name), target)
     except BaseException:
         connection.close()
         raise
+    connection.close()
+    raise CannotConnectError(answer)
+
+
+def _secured(
+    connection: socket.socket,
+    target: str,
+    context: ssl.SSLContext | None,
+    server_name: str | None,
+) -> socket.socket:
+    if context is None:
+        return connection
+    name = server_name or target.rpartition(":")[0].strip("[]")
+    return context.wrap_socket(connection, server_hostname=name)

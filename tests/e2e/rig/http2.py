@@ -49,9 +49,7 @@ def _obey(
             origin.exchanges.append(exchange)
         case DataReceived():
             exchanges[event.stream_id].took_in(event.data or b"")
-            connection.acknowledge_received_data(
-                event.flow_controlled_length or 0, event.stream_id
-            )
+            connection.acknowledge_received_data(event.flow_controlled_length or 0, event.stream_id)
         case StreamEnded():
             exchange = exchanges[event.stream_id]
             exchange.complete = True

@@ -54,7 +54,7 @@ class Workplace:
     def environment(self, **variables: str) -> dict[str, str]:
         """Return a small environment: nothing of the developer's own settings is in it."""
         handed_on = {name: os.environ[name] for name in _HANDED_ON if name in os.environ}
-        ours = {"HOME": str(self.home), "PYTHONPATH": str(REPOSITORY), "TMPDIR": "/tmp"}  # noqa: S108
+        ours = {"HOME": str(self.home), "PYTHONPATH": str(REPOSITORY), "TMPDIR": "/tmp"}
         return {**handed_on, **ours, **variables}
 
     def run(
@@ -107,6 +107,7 @@ class Proxy:
         self._out, self._err = directory / "stdout", directory / "stderr"
         self._command = [sys.executable, "-m", "claude_proxy", *map(str, arguments)]
         self._variables = dict(variables or {})
+        self._banners = 0
         self.process = self._started()
 
     def _started(self) -> subprocess.Popen[bytes]:
@@ -122,6 +123,7 @@ class Proxy:
     def restart(self) -> None:
         """End it and start it anew, in the same home."""
         self.check_calm()
+        self._banners += 1
         self.process = self._started()
         self.wait_until_listening()
 
@@ -141,17 +143,13 @@ class Proxy:
         return self.confdir / "mitmproxy-ca-cert.pem"
 
     def wait_until_listening(self) -> None:
-        """Wait for the port; fail with what the process said if it ends before."""
-        until(self._listens, "the proxy does not listen", patience_s=PATIENCE_S)
+        """Wait for the banner; fail with what the process said if it ends before."""
+        until(self._listens, "the proxy says that it listens")
 
     def _listens(self) -> bool:
         if self.process.poll() is not None:
             raise AssertionError(f"the proxy ended: {self.process.returncode}\n{self.stderr()}")
-        try:
-            self.connect().close()
-        except OSError:
-            return False
-        return True
+        return self.stdout().count("listens on") > self._banners
 
     def stdout(self) -> str:
         """Return what it has printed."""
@@ -187,6 +185,10 @@ class Proxy:
         """Return its resident memory."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return next(int(line.split()[1]) for line in status.splitlines() if "VmRSS" in line)
+
+    def open_files(self) -> int:
+        """Return how many descriptors it holds."""
+        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
 
     # --- as a client sees it
 

@@ -197,7 +197,7 @@ def _web_socket(exchange: Exchange, talk: Talk) -> None:
         protocol.receive_data(data)
         for frame in protocol.events_received():
             assert isinstance(frame, Frame)
-            exchange.took_in(frame.data)
+            exchange.took_in(bytes(frame.data))
             if frame.opcode is Opcode.TEXT:
                 protocol.send_text(frame.data)
             elif frame.opcode is Opcode.BINARY:

@@ -1,0 +1,136 @@
+"""Measures claude-proxy, stock mitmdump and squid's ssl_bump side by side in one run.
+
+Every round takes every proxy through one measurement before it goes to the next, so that what
+else the machine does hits all alike. Compare figures within one run only.
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from bench import measurements, proxies, report
+from bench.loads import LoadError
+from bench.measurements import Measurement
+from bench.place import BUILT, DENIED_HOST, HOST, REPOSITORY, Place
+from bench.processes import StartError
+from bench.proxies import ClaudeProxy, Proxy, Running, Target
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, or show what was measured before; return the exit code."""
+    options = _parser().parse_args(arguments)
+    if options.summary:
+        rows = [json.loads(line) for path in options.summary for line in path.open()]
+        print(report.tables(rows))
+        return 0
+    try:
+        with Place([HOST, DENIED_HOST]) as place:
+            rows = _measure(place, options)
+    except StartError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 2
+    print(report.tables(rows))
+    print(f"\nAll rows are in {options.out}; --summary shows the tables again.")
+    troubles = [row for row in rows if row["proxy"] == ClaudeProxy.name and row.get("errors")]
+    return 1 if troubles or not any(row["proxy"] == ClaudeProxy.name for row in rows) else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    names = [measurement.name for measurement in measurements.ALL]
+    parser.add_argument("--rounds", type=int, default=3, help="how often all of it (%(default)s)")
+    parser.add_argument("--secs", type=float, default=2.0, help="of each one (%(default)s)")
+    parser.add_argument("--tests", default="", help=f"which, by prefix: {', '.join(names)}")
+    parser.add_argument("--only", default="", help="which proxies, by the start of their names")
+    parser.add_argument(
+        "--against",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="measure claude-proxy as it is in another working tree, too; repeatable",
+    )
+    parser.add_argument("--out", type=Path, default=BUILT / "last.jsonl", help="where the rows go")
+    parser.add_argument(
+        "--summary", type=Path, nargs="+", metavar="FILE", help="measure nothing; show the tables"
+    )
+    return parser
+
+
+def _measure(place: Place, options: argparse.Namespace) -> list[dict[str, Any]]:
+    answering, tls, plain = place.start_nginx()
+    target = Target(tls, plain, place.origin_tls)
+    chosen = [m for m in measurements.ALL if _is_meant(m.name, options.tests)]
+    candidates: list[Proxy] = [make(place, target) for make in proxies.ALL]
+    candidates += [ClaudeProxy(place, target, tree.resolve()) for tree in options.against]
+    candidates = [proxy for proxy in candidates if _is_meant(proxy.name, options.only)]
+    if not candidates or not chosen:
+        raise StartError("nothing is left to measure: see --tests and --only")
+    print(f"{platform.platform()}, {os.cpu_count()} cores; the origin is {answering}")
+    print(f"{options.rounds} rounds, {options.secs:g} s each; {REPOSITORY.name}\n", flush=True)
+    with ExitStack() as stack:
+        live = list(_started(candidates, stack))
+        return list(_rounds(live, chosen, options))
+
+
+def _is_meant(name: str, wanted: str) -> bool:
+    prefixes = tuple(prefix.strip() for prefix in wanted.split(",") if prefix.strip())
+    return not prefixes or name.startswith(prefixes)
+
+
+def _started(candidates: Iterable[Proxy], stack: ExitStack) -> Iterator[tuple[Proxy, Running]]:
+    """Start every proxy and see that it decrypts; leave out, with a line, what does not."""
+    for proxy in candidates:
+        try:
+            running = proxy.start()
+            stack.callback(running.stop)
+            measurements.warm_up(proxy, running)
+        except (StartError, LoadError) as error:
+            print(f"{proxy.name}: left out: {error}", flush=True)
+        else:
+            yield proxy, running
+
+
+def _rounds(
+    live: Sequence[tuple[Proxy, Running]],
+    chosen: Sequence[Measurement],
+    options: argparse.Namespace,
+) -> Iterator[dict[str, Any]]:
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    with options.out.open("w") as out:
+        for number in range(options.rounds):
+            # Nobody is always the first one.
+            order = [*live[number % len(live) :], *live[: number % len(live)]]
+            for measurement in chosen:
+                for proxy, running in order:
+                    if proxy.name in measurement.without:
+                        continue
+                    row = _taken(measurement, proxy, running, options.secs)
+                    row["round"], row["place"] = number, live.index((proxy, running))
+                    out.write(json.dumps(row) + "\n")
+                    out.flush()
+                    yield row
+            print(f"round {number + 1} of {options.rounds}, {time.strftime('%X')}", flush=True)
+    print()
+
+
+def _taken(measurement: Measurement, proxy: Proxy, running: Running, secs: float) -> dict[str, Any]:
+    row: dict[str, Any] = {"test": measurement.name, "proxy": proxy.name, "value": None}
+    try:
+        row |= measurement.take(proxy, running, secs)
+    except (LoadError, StartError) as error:
+        return row | {"error": str(error), "errors": 1}
+    if row["count"]:
+        row["value"] = round(measurement.value(row), 4)
+    return row
+
+
+if __name__ == "__main__":
+    sys.exit(main())

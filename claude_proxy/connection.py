@@ -413,13 +413,18 @@ class ClientConnection:
     def withdraw(self) -> bool:
         """Close a tunnel whose rule is gone; tell whether it was one."""
         session = self.session
-        target = session.target
-        if target is None or self._gone or session.gate.policy.decide_connect(target).allowed:
+        target = session.target if session.relayed is None else session.relayed.target
+        if target is None or self._gone or self._holds(target):
             return False
         session.gate.refuse(session.origin, Phase.RELOAD, Reason.RULE_WITHDRAWN, target)
         self.process(Withdrawn())
         self._insist()
         return True
+
+    def _holds(self, target: Authority) -> bool:
+        gate, request = self.session.gate, self.session.relayed
+        holds = gate.holds(target, opaque=self.session.opaque)
+        return holds and (request is None or gate.holds_request(request))
 
     def shut(self) -> None:
         """Take no further request; close now if nothing is running."""

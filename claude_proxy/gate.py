@@ -105,6 +105,16 @@ class Gate:
             decision = self._settle(origin, lambda: decision, Phase.DIAL, target).decision
         return decision
 
+    def holds(self, target: Authority, *, opaque: bool) -> bool:
+        """Tell whether an open tunnel may stay so; only its end would be a new fact."""
+        decision = _decided(lambda: self.policy.decide_connect(target))
+        # What passes through unseen must not outlive the rule that let it be unseen.
+        return decision.allowed and (not opaque or decision.tls is Tls.PASSTHROUGH)
+
+    def holds_request(self, request: Request) -> bool:
+        """Tell whether what a request has opened, a WebSocket, may stay open."""
+        return _decided(lambda: self.policy.decide_request(request)).allowed
+
     def address(
         self, origin: Origin, target: Authority, address: IPv4Address | IPv6Address
     ) -> Decision:

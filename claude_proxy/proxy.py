@@ -12,7 +12,6 @@ import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import uvloop
 from mitmproxy.master import Master
@@ -61,7 +60,6 @@ class _Parts:
     """What a start has made ready, before there is an event loop."""
 
     settings: Settings
-    path: Path
     loaded: policyfile.Loaded
     authority: CertificateAuthority
     roots: str | None
@@ -90,10 +88,7 @@ class _Parts:
 def serve(settings: Settings) -> int:
     """Run the proxy until SIGINT or SIGTERM; return the exit code. ConfigError: it cannot start."""
     logs.configure(settings.verbosity, settings.log_format)
-    path = settings.allowlist
-    if path is None:
-        raise ConfigError("no allowlist is named", mend="name one with --allowlist")
-    loaded = policyfile.load(path)
+    loaded = policyfile.load(settings.allowlist)
     authority = CertificateAuthority.load_or_create(settings.confdir)
     roots = preflight.upstream_roots(settings)
     if settings.workers > 1 and not workers.CAN_SPREAD:
@@ -111,7 +106,7 @@ def serve(settings: Settings) -> int:
             contextlib.closing(preflight.open_store(settings)) as store,
             asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
         ):
-            parts = _Parts(settings, path, loaded, authority, roots, remark, sock, store, place)
+            parts = _Parts(settings, loaded, authority, roots, remark, sock, store, place)
             runner.run(_run(parts))
 
     if len(sockets) == 1:
@@ -157,7 +152,7 @@ async def _run(parts: _Parts) -> None:
     # Not an argument of Options: the options of an addon exist only once it is loaded.
     options.update(connection_strategy="lazy")
     reloader = Reloader(
-        parts.path, parts.loaded, services, tell=parts.tell, say=parts.say, loud=parts.place.speaks
+        settings, parts.loaded, services, tell=parts.tell, say=parts.say, loud=parts.place.speaks
     )
     stop = _stop_on_signals(reloader, parts.place)
     running = asyncio.create_task(master.run())
@@ -274,7 +269,7 @@ def _banner(parts: _Parts, address: Authority) -> None:
     parts.say(
         f"claude-proxy listens on http://{address}\n"
         f"  CA certificate: {parts.authority.certificate_path}\n"
-        f"  allowlist:      {parts.path} ({rules})\n"
+        f"  allowlist:      {settings.allowlist} ({rules})\n"
         f"  audit log:      {database_in(settings.statedir)}\n"
         "All other hosts are denied. Press Ctrl+C to stop.",
     )

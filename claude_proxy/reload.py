@@ -6,12 +6,12 @@ is gone are closed, because a tunnel was allowed by its rule and by nothing else
 
 import asyncio
 from collections.abc import Callable
-from pathlib import Path
 
 from claude_proxy import logs, policyfile
 from claude_proxy.connection import Services
 from claude_proxy.errors import ConfigError
 from claude_proxy.events import Notice
+from claude_proxy.settings import Settings
 
 _LOOK_S = 1.0
 _NAMED = 10  # changes that are spelled out; the rest is counted
@@ -24,7 +24,7 @@ class Reloader:
 
     def __init__(  # noqa: PLR0913 - what a reload reads, changes and tells
         self,
-        path: Path,
+        settings: Settings,
         loaded: policyfile.Loaded,
         services: Services,
         *,
@@ -32,7 +32,8 @@ class Reloader:
         say: Callable[[str], None],
         loud: bool = True,
     ) -> None:
-        self._path = path
+        self._path = settings.allowlist
+        self._awaited = settings.awaited_allowlist
         self._loaded = loaded
         self._rejected: policyfile.Fingerprint | None = None
         self._services = services
@@ -45,13 +46,21 @@ class Reloader:
         """Reload whenever the file is another than the one that was read last."""
         while True:
             await asyncio.sleep(_LOOK_S)
+            self._look_for_own()
             known = self._rejected or self._loaded.fingerprint
             if policyfile.fingerprint(self._path) != known:
                 await self.reload()
 
+    def _look_for_own(self) -> None:
+        """Change over from the shipped list once the user's own exists (`claude-proxy allow`)."""
+        if self._awaited is not None and self._awaited.exists():
+            self._say(f"Your own allowlist takes over: {self._awaited}")
+            self._path, self._awaited, self._rejected = self._awaited, None, None
+
     async def reload(self) -> None:
         """Read the file; apply it if it is sound, say loudly what is wrong with it if not."""
         async with self._turn:
+            self._look_for_own()
             loop = asyncio.get_running_loop()
             seen = policyfile.fingerprint(self._path)
             try:

@@ -72,11 +72,13 @@ class Limits:
 class Settings:
     """What one proxy process is told to do."""
 
-    allowlist: Path | None  # None: the shipped default
+    allowlist: Path
     confdir: Path
     statedir: Path
     host: str = DEFAULT_HOST
     port: int = DEFAULT_PORT
+    # The user's own list, where there is none yet: it takes over once it exists.
+    awaited_allowlist: Path | None = None
     workers: int = 1  # processes that share the port
     allow_remote: bool = False
     clients: tuple[Network, ...] = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))

@@ -276,7 +276,10 @@ def test_the_defaults_of_the_options_are_those_of_the_settings(served: Served) -
     settings = served()
 
     assert settings == Settings(
-        allowlist=settings.allowlist, confdir=settings.confdir, statedir=settings.statedir
+        allowlist=settings.allowlist,
+        confdir=settings.confdir,
+        statedir=settings.statedir,
+        awaited_allowlist=settings.confdir / "allowlist.yaml",
     )
 
 

@@ -28,7 +28,7 @@ from claude_proxy.settings import (
 )
 
 LIMITS = Limits()
-CLIENTS = Settings(None, Path(), Path()).clients
+CLIENTS = Settings(Path(), Path(), Path()).clients
 
 EPILOG = """\b
 Examples:
@@ -320,8 +320,12 @@ def settings_of(arguments: Arguments) -> Settings:
         _clash("--quiet and --verbose ask for opposites", "--quiet, --verbose", "drop one of them")
     _check_reach(arguments.host, allow_remote=arguments.allow_remote)
     confdir = arguments.confdir or paths.default_confdir()
+    allowlist, own = arguments.allowlist, confdir / paths.ALLOWLIST
+    if allowlist is None:
+        allowlist = paths.allowlist_path(confdir)
     return Settings(
-        allowlist=arguments.allowlist or paths.allowlist_path(confdir),
+        allowlist=allowlist,
+        awaited_allowlist=own if arguments.allowlist is None and allowlist != own else None,
         confdir=confdir,
         statedir=arguments.statedir or paths.default_statedir(),
         host=arguments.host,

@@ -59,7 +59,7 @@ class _Exchange:
     head: RequestHead
     passage: Passage
     asked: str
-    target: Authority
+    request: Request
     emitted: bytes  # the head for upstream
     body: Body | None  # what is still to come from the client
     websocket: bool
@@ -270,7 +270,7 @@ class Http1Lane(layer.Layer):
             websocket=websocket,
         )
         exchange = _Exchange(
-            head, passage, asked, request.target, emitted, body_of_request(head), websocket, drop
+            head, passage, asked, request, emitted, body_of_request(head), websocket, drop
         )
         self._exchange = exchange
         upstream = self._upstream
@@ -455,6 +455,7 @@ class Http1Lane(layer.Layer):
             self._bad_answer(exchange, "upstream switched to what was not asked for")
             return
         self._relaying = True
+        self._session.relayed = exchange.request
         exchange.answer = head
         self._session.gate.answered(exchange.passage, head.status)
         self._session.wait(Waiting.TUNNEL)
@@ -486,7 +487,7 @@ class Http1Lane(layer.Layer):
         elif exchange.answer is None:
             if repeats:
                 exchange.sent = False
-                self._dial(exchange.target)
+                self._dial(exchange.request.target)
             else:
                 text = "the upstream closed the connection without an answer"
                 self._fail(exchange, "upstream-closed", text)
@@ -516,7 +517,7 @@ class Http1Lane(layer.Layer):
                 self._answer(
                     exchange.head,
                     exchange.passage,
-                    denial(reason.value, exchange.asked, exchange.target, self._scheme),
+                    denial(reason.value, exchange.asked, exchange.request.target, self._scheme),
                     close=exchange.head.chunked or bool(exchange.head.length),
                 )
                 return
@@ -525,7 +526,7 @@ class Http1Lane(layer.Layer):
             return
         invalid = "verify failed" in error or "mismatch" in error
         reason_word = "upstream-certificate-invalid" if invalid else "upstream-tls-failed"
-        text = f"no TLS connection to {exchange.target}: {error}"
+        text = f"no TLS connection to {exchange.request.target}: {error}"
         self._fail(exchange, reason_word, text)
 
     def _fail(self, exchange: _Exchange, word: str, text: str, *, timed_out: bool = False) -> None:

@@ -11,6 +11,7 @@ from mitmproxy.proxy import commands, events
 
 from claude_proxy.authority import Authority
 from claude_proxy.gate import Gate, Origin
+from claude_proxy.policy import Request
 
 
 class Waiting(Enum):
@@ -33,6 +34,8 @@ class Session:
     head_limit: int  # bytes a message head may have
     record_query: bool = False
     target: Authority | None = None  # of the tunnel, once one is open
+    opaque: bool = False  # the tunnel's TLS is passed through
+    relayed: Request | None = None  # what a WebSocket was asked for with, once it is open
     waiting: Waiting = Waiting.HEAD
     turn: int = 0  # counts the changes of `waiting`, so that a new wait is told from an old one
     closing: bool = False  # the proxy is shutting down: no further request on this connection

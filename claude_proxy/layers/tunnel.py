@@ -45,6 +45,7 @@ class Passthrough(layer.Layer):
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
         if isinstance(event, events.Start):
+            self._session.opaque = True
             self._session.wait(Waiting.UPSTREAM)
             yield HoldReading(self.context.client, hold=True)
             yield from self._upstream.open()
@@ -119,7 +120,10 @@ class Passthrough(layer.Layer):
             hello = reader.feed(fresh)
         except HelloUnreadableError:
             reason = Reason.HELLO_UNREADABLE
-            session.gate.refuse(session.origin, Phase.HELLO, reason, self._target, scheme="https")
+            refused = session.gate.refuse(
+                session.origin, Phase.HELLO, reason, self._target, scheme="https"
+            )
+            session.gate.end(refused)
             return reason
         if hello is None:
             return None
@@ -127,6 +131,7 @@ class Passthrough(layer.Layer):
             session.origin, self._target, hello.sni, encrypted=hello.encrypted
         )
         if denied is not None:
+            session.gate.end(denied)
             return denied.decision.reason
         self._second_hello = None
         return None

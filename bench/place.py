@@ -34,7 +34,7 @@ http {{
   fastcgi_temp_path {run}/nginx-fcgi; uwsgi_temp_path {run}/nginx-uwsgi;
   scgi_temp_path {run}/nginx-scgi;
   server {{
-    listen {address}:{tls} ssl backlog=4096; listen {address}:{plain} backlog=4096;
+    listen {address}:{tls} ssl http2 backlog=4096; listen {address}:{plain} backlog=4096;
     ssl_certificate {run}/origin.pem; ssl_certificate_key {run}/origin.key;
     location = /json {{ echo_read_request_body; echo -n '{json}'; }}
   }}
@@ -87,11 +87,11 @@ class Place:
         self.origin = self.child("origin", BUILT / "origin", *ports, certificate, key)
         self.origin.wait_for(self.origin_plain)
 
-    def start_nginx(self) -> tuple[str, int, int]:
-        """Start nginx, if it is there, for requests; return who answers them, and its ports."""
+    def start_nginx(self) -> tuple[int, int] | None:
+        """Start nginx, if it is there, as an origin of requests; return its ports."""
         program = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
         if program is None or not _ECHO.exists():
-            return "our own origin", self.origin_tls, self.origin_plain
+            return None
         tls, plain = free_port(), free_port()
         before = '{"id":"msg_01","type":"message","role":"assistant","content":[{"text":"'
         config = self.directory / "nginx.conf"
@@ -106,7 +106,7 @@ class Place:
             )
         )
         self.child("nginx", program, "-c", config).wait_for(plain)
-        return "nginx", tls, plain
+        return tls, plain
 
 
 def build() -> None:

@@ -65,7 +65,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _measure(place: Place, options: argparse.Namespace) -> list[dict[str, Any]]:
-    answering, tls, plain = place.start_nginx()
+    nginx = place.start_nginx()
+    tls, plain = nginx or (place.origin_tls, place.origin_plain)
     target = Target(tls, plain, place.origin_tls)
     chosen = [m for m in measurements.ALL if _is_meant(m.name, options.tests)]
     candidates: list[Proxy] = [make(place, target) for make in proxies.ALL]
@@ -73,7 +74,9 @@ def _measure(place: Place, options: argparse.Namespace) -> list[dict[str, Any]]:
     candidates = [proxy for proxy in candidates if _is_meant(proxy.name, options.only)]
     if not candidates or not chosen:
         raise StartError("nothing is left to measure: see --tests and --only")
-    print(f"{platform.platform()}, {os.cpu_count()} cores; the origin is {answering}")
+    print(
+        f"{platform.platform()}, {os.cpu_count()} cores; the origin is {'nginx' if nginx else 'our own'}"
+    )
     print(f"{options.rounds} rounds, {options.secs:g} s each; {REPOSITORY.name}\n", flush=True)
     with ExitStack() as stack:
         live = list(_started(candidates, stack))

@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 import time
+import traceback
 
 from claude_proxy.settings import LogFormat, Verbosity
 
@@ -35,8 +36,10 @@ class _Formatter(logging.Formatter):
             when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
             return json.dumps({"ts": when, "level": record.levelname.lower(), "text": printable})
         line = f"claude-proxy: {record.levelname.lower()}: {printable}"
-        if self._verbose and record.exc_info:
-            line += "\n" + self.formatException(record.exc_info)
+        if self._verbose and record.exc_info and record.exc_info[0] is not None:
+            # Where, and of which type; an exception's own words may quote what a peer sent.
+            frames = "".join(traceback.format_tb(record.exc_info[2]))
+            line += f"\n{frames}{record.exc_info[0].__name__}"
         return line
 
 
@@ -50,7 +53,8 @@ def configure(verbosity: Verbosity, log_format: LogFormat) -> None:
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(_LEVELS[verbosity])
-    for noisy in ("asyncio", "hpack", "mitmproxy.proxy.server"):
+    # They quote what peers sent (law 9), and what matters of it is in the audit log.
+    for noisy in ("asyncio", "h2", "hpack", "mitmproxy"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 

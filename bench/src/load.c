@@ -7,7 +7,7 @@
  *   refusals   a tunnel that must be refused; again and again for --secs
  *   download   one request on each connection, all of its answer
  *   events     one event stream on each connection; how late each event is
- *   idle       tunnels, TLS included, that do nothing
+ *   idle       tunnels, TLS included, that do nothing; how many of them are still open
  *
  * One blocking thread a connection. Certificates and host names are verified, so that a proxy
  * which does not decrypt as it should is an error and no figure.
@@ -317,6 +317,13 @@ static void do_refusals(worker *w)
     }
 }
 
+/* Tell whether the other side has not ended it. Its TLS tickets may well be waiting to be read. */
+static int is_open(const stream *s)
+{
+    struct pollfd looked_at = {.fd = s->fd, .events = POLLRDHUP};
+    return s->fd >= 0 && poll(&looked_at, 1, 0) == 0;
+}
+
 static void *work(void *argument)
 {
     worker *w = argument;
@@ -342,7 +349,7 @@ static void *work(void *argument)
             request(w);
         break;
     case IDLE:
-        w->count += w->connection->stream.fd >= 0;
+        w->count += is_open(&w->connection->stream);
         break;
     }
     w->done_at = now_ns();

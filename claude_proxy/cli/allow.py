@@ -61,7 +61,9 @@ def command(hosts: tuple[str, ...], named: Path | None, confdir: Path | None) ->
     _replace(own, after)
     click.echo(f"Allowed in {own}: {', '.join(hosts)}")
     if begun:
-        click.echo("This list is new: it takes the place of the shipped one, in a running proxy too.")
+        click.echo(
+            "This list is new: it takes the place of the shipped one, in a running proxy too."
+        )
 
 
 def _with_host(text: str, host: str, path: Path) -> str:

@@ -1,0 +1,123 @@
+"""Looks at a proxy from outside: its descriptors, its sockets, its memory, its audit log."""
+
+import os
+import sqlite3
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.processes import cost_of
+
+_ESTABLISHED = "01"
+_STATES = {
+    "01": "established",
+    "02": "connecting",
+    "04": "fin-wait-1",
+    "05": "fin-wait-2",
+    "06": "time-wait",
+    "07": "closed",
+    "08": "close-wait",
+    "09": "last-ack",
+    "0A": "listening",
+    "0B": "closing",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptors:
+    """What a process holds open."""
+
+    files: int  # all that is not a TCP socket
+    listening: int
+    clients: int
+    upstreams: int
+    states: Mapping[str, int]  # of the clients' and upstreams' sockets
+
+    def __str__(self) -> str:
+        states = ", ".join(f"{count} {state}" for state, count in sorted(self.states.items()))
+        return (
+            f"{self.files} files, {self.clients} client and {self.upstreams} upstream sockets"
+            f"{f' ({states})' if states else ''}"
+        )
+
+
+def descriptors_of(pid: int, port: int) -> Descriptors:
+    """Sort the descriptors of the proxy that listens on `port`."""
+    inodes, files = set(), 0
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            link = str(Path(f"/proc/{pid}/fd/{name}").readlink())
+        except OSError:
+            continue
+        if link.startswith("socket:["):
+            inodes.add(link.removeprefix("socket:[").removesuffix("]"))
+        else:
+            files += 1
+    listening = clients = upstreams = 0
+    states: Counter[str] = Counter()
+    for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if fields[9] not in inodes:
+            continue
+        inodes.discard(fields[9])
+        state = _STATES.get(fields[3], fields[3])
+        if state == "listening":
+            listening += 1
+            continue
+        states[state] += 1
+        if int(fields[1].rpartition(":")[2], 16) == port:
+            clients += 1
+        else:
+            upstreams += 1
+    # Whatever kind of socket the rest are, nothing should leave any behind.
+    return Descriptors(files + len(inodes), listening, clients, upstreams, dict(states))
+
+
+def soft_limit_of(pid: int) -> int:
+    """Return how many files a process may open as things are."""
+    lines = Path(f"/proc/{pid}/limits").read_text().splitlines()
+    line = next(line for line in lines if line.startswith("Max open files"))
+    return int(line.split()[3])
+
+
+def rss_mib(pid: int) -> float:
+    """Return the resident memory of a process."""
+    return cost_of(pid).rss_kib / 1024
+
+
+type Kind = tuple[str, str, bool]  # target, phase, allowed
+
+
+def decisions_in(database: Path) -> Counter[Kind]:
+    """Count the decisions in an audit log."""
+    rows = _query(
+        database, "SELECT target, phase, allowed, count(*) FROM decision GROUP BY 1, 2, 3"
+    )
+    return Counter({(target, phase, bool(allowed)): n for target, phase, allowed, n in rows})
+
+
+def told_in(database: Path) -> int:
+    """Count the decisions that the console has a line for."""
+    [[count]] = _query(
+        database,
+        "SELECT count(*) FROM decision WHERE NOT allowed OR phase = 'request'"
+        " OR (phase = 'connect' AND scheme = 'tls')",
+    )
+    return count
+
+
+def endless_in(database: Path) -> Counter[tuple[str, str, str]]:
+    """Count, by phase, reason and host, the decisions of which no outcome was recorded."""
+    rows = _query(
+        database,
+        "SELECT phase, reason, target, count(*) FROM decision d"
+        " WHERE NOT EXISTS (SELECT 1 FROM outcome o WHERE o.decision = d.id) GROUP BY 1, 2, 3",
+    )
+    return Counter({(phase, reason, target): count for phase, reason, target, count in rows})
+
+
+def _query(database: Path, statement: str) -> list[tuple[int, ...] | tuple[str, str, int, int]]:
+    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=10)) as connection:
+        return connection.execute(statement).fetchall()

@@ -1,16 +1,16 @@
 """Looks at a proxy from outside: its descriptors, its sockets, its memory, its audit log."""
 
-import os
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bench.processes import cost_of
 
-_ESTABLISHED = "01"
 _STATES = {
     "01": "established",
     "02": "connecting",
@@ -46,11 +46,11 @@ class Descriptors:
 def descriptors_of(pid: int, port: int) -> Descriptors:
     """Sort the descriptors of the proxy that listens on `port`."""
     inodes, files = set(), 0
-    for name in os.listdir(f"/proc/{pid}/fd"):
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
         try:
-            link = str(Path(f"/proc/{pid}/fd/{name}").readlink())
+            link = str(entry.readlink())
         except OSError:
-            continue
+            continue  # closed meanwhile
         if link.startswith("socket:["):
             inodes.add(link.removeprefix("socket:[").removesuffix("]"))
         else:
@@ -87,6 +87,13 @@ def rss_mib(pid: int) -> float:
     return cost_of(pid).rss_kib / 1024
 
 
+def cpu_s_over(pid: int, seconds: float) -> float:
+    """Return the CPU seconds that a process takes in the time to come."""
+    before = cost_of(pid).cpu_s
+    time.sleep(seconds)
+    return cost_of(pid).cpu_s - before
+
+
 type Kind = tuple[str, str, bool]  # target, phase, allowed
 
 
@@ -100,12 +107,12 @@ def decisions_in(database: Path) -> Counter[Kind]:
 
 def told_in(database: Path) -> int:
     """Count the decisions that the console has a line for."""
-    [[count]] = _query(
+    rows = _query(
         database,
         "SELECT count(*) FROM decision WHERE NOT allowed OR phase = 'request'"
         " OR (phase = 'connect' AND scheme = 'tls')",
     )
-    return count
+    return int(rows[0][0])
 
 
 def endless_in(database: Path) -> Counter[tuple[str, str, str]]:
@@ -118,6 +125,6 @@ def endless_in(database: Path) -> Counter[tuple[str, str, str]]:
     return Counter({(phase, reason, target): count for phase, reason, target, count in rows})
 
 
-def _query(database: Path, statement: str) -> list[tuple[int, ...] | tuple[str, str, int, int]]:
+def _query(database: Path, statement: str) -> list[Any]:
     with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=10)) as connection:
         return connection.execute(statement).fetchall()

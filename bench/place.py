@@ -54,7 +54,8 @@ class Place:
             build()
             raise_descriptors()
             self.directory = Path(tempfile.mkdtemp(prefix="claude-proxy-bench."))
-            self._stack.callback(shutil.rmtree, self.directory, ignore_errors=True)
+            self._kept = False
+            self._stack.callback(self._remove)
             # squid gives up its rights, and reads its files here afterwards.
             self.directory.chmod(0o711)
             pki.make_origin(self.directory, self._names)
@@ -79,6 +80,14 @@ class Place:
         child = Child(argv, self.directory / f"{name}.log", environment)
         self._stack.callback(child.stop)
         return child
+
+    def keep(self) -> None:
+        """Leave the directory where it is at the end."""
+        self._kept = True
+
+    def _remove(self) -> None:
+        if not self._kept:
+            shutil.rmtree(self.directory, ignore_errors=True)
 
     def _start_origin(self) -> None:
         self.origin_tls, self.origin_plain = free_port(), free_port()

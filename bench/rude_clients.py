@@ -32,6 +32,11 @@ _MIB = 1024 * 1024
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # struct linger: on, for no time
 _HEAD_END = b"\r\n\r\n"
 
+# Where the client sees the origin's own certificate, or sends only the beginning of TLS.
+_UNVERIFIED = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+_UNVERIFIED.check_hostname = False
+_UNVERIFIED.verify_mode = ssl.CERT_NONE
+
 
 class Ledger:
     """What the clients did, and which rows of the audit log must be there for it."""
@@ -175,7 +180,7 @@ def connect_head(target: str) -> bytes:
 def client_hello(name: str) -> bytes:
     """Return an ordinary ClientHello."""
     inward, outward = ssl.MemoryBIO(), ssl.MemoryBIO()
-    session = ssl.create_default_context().wrap_bio(inward, outward, server_hostname=name)
+    session = _UNVERIFIED.wrap_bio(inward, outward, server_hostname=name)
     with contextlib.suppress(ssl.SSLWantReadError):
         session.do_handshake()
     return outward.read()
@@ -466,9 +471,7 @@ def cut_pipeline(client: Client) -> None:
 def cut_passthrough(client: Client) -> None:
     """Leave in the middle of a download through a tunnel that is not opened."""
     client.connect()
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    client.socket = context.wrap_socket(client.socket, server_hostname=client.host)
+    client.socket = _UNVERIFIED.wrap_socket(client.socket, server_hostname=client.host)
     client.send(client.request_head("GET", f"/bytes?n={64 * _MIB}"))
     left = client.draw.randint(1, _MIB)
     while left > 0:
@@ -479,9 +482,7 @@ def cut_passthrough(client: Client) -> None:
 def stalled_passthrough(client: Client) -> None:
     """Leave an upload through such a tunnel when no more of it goes."""
     client.connect()
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    client.socket = context.wrap_socket(client.socket, server_hostname=client.host)
+    client.socket = _UNVERIFIED.wrap_socket(client.socket, server_hostname=client.host)
     client.send(client.request_head("POST", "/stall", f"Content-Length: {64 * _MIB}"))
     client.socket.settimeout(1.0)
     with contextlib.suppress(TimeoutError):
@@ -516,6 +517,9 @@ class Http2:
 
     def __init__(self, client: Client) -> None:
         self.client = client
+        port = client.scene.http2_port
+        if port is not None and client.draw.random() < 0.5:  # noqa: PLR2004
+            client.target = f"{client.host}:{port}"
         client.secure(client.scene.http2_context)
         self.h2 = H2Connection(H2Configuration(client_side=True, header_encoding="utf-8"))
         self.h2.initiate_connection()

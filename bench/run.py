@@ -18,7 +18,7 @@ from typing import Any
 from bench import measurements, proxies, report
 from bench.loads import LoadError
 from bench.measurements import Measurement
-from bench.place import BUILT, DENIED_HOST, HOST, REPOSITORY, Place
+from bench.place import BUILT, DENIED_HOST, HOST, Place
 from bench.processes import StartError
 from bench.proxies import ClaudeProxy, Proxy, Running, Target
 
@@ -74,10 +74,9 @@ def _measure(place: Place, options: argparse.Namespace) -> list[dict[str, Any]]:
     candidates = [proxy for proxy in candidates if _is_meant(proxy.name, options.only)]
     if not candidates or not chosen:
         raise StartError("nothing is left to measure: see --tests and --only")
-    print(
-        f"{platform.platform()}, {os.cpu_count()} cores; the origin is {'nginx' if nginx else 'our own'}"
-    )
-    print(f"{options.rounds} rounds, {options.secs:g} s each; {REPOSITORY.name}\n", flush=True)
+    answering = "nginx" if nginx else "our own"
+    print(f"{platform.platform()}, {os.cpu_count()} cores; the origin of requests is {answering}.")
+    print(f"{options.rounds} rounds, {options.secs:g} s for each figure.\n", flush=True)
     with ExitStack() as stack:
         live = list(_started(candidates, stack))
         return list(_rounds(live, chosen, options))

@@ -7,7 +7,8 @@ would be written down and not kept: the load is refused, with both lines. Pure.
 from collections.abc import Iterable
 from ipaddress import IPv4Network, IPv6Network
 
-from claude_proxy.policy import HostPattern, PatternKind, Rule, Scheme, Tls
+from claude_proxy.patterns import HostPattern, PatternKind
+from claude_proxy.policy import Rule, Scheme, Tls
 from claude_proxy.strict_yaml import Problems
 
 type Network = IPv4Network | IPv6Network

@@ -10,20 +10,11 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from urllib.parse import quote, unquote
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from claude_proxy.address import AddressKind, effective, kind_of
-from claude_proxy.authority import (
-    MAX_PORT,
-    Authority,
-    Suffix,
-    literal_of,
-    normalise_host,
-    public_suffix,
-    quoted,
-    text_of,
-)
+from claude_proxy.authority import MAX_PORT, Authority
+from claude_proxy.patterns import HostPattern, PathGlob, PatternKind, Shape, folded, is_ambiguous
 
 type Address = IPv4Address | IPv6Address
 type Network = IPv4Network | IPv6Network
@@ -99,15 +90,6 @@ class Scheme(StrEnum):
     HTTP = "http"
 
 
-class PatternError(ValueError):
-    """A host pattern or path glob that cannot be used: what is wrong, and how to mend it."""
-
-    def __init__(self, what: str, mend: str) -> None:
-        super().__init__(f"{what}; {mend}")
-        self.what = what
-        self.mend = mend
-
-
 @dataclass(frozen=True, slots=True)
 class Source:
     """Where a rule was written."""
@@ -120,271 +102,6 @@ class Source:
     def __str__(self) -> str:
         place = self.file if self.preset is None else f"preset {self.preset}"
         return f"{place}:{self.line}"
-
-
-class PatternKind(StrEnum):
-    """Which hosts a pattern covers."""
-
-    EXACT = "exact"  # "example.com"
-    SUBDOMAINS = "subdomains"  # "*.example.com": every depth below, not example.com itself
-    DOMAIN = "domain"  # ".example.com": example.com and every depth below
-    LITERAL = "literal"  # "192.0.2.1": the address itself as target, never a name
-    NETWORK = "network"  # "192.0.2.0/24": the same for every address in it
-
-
-@dataclass(frozen=True, slots=True)
-class HostPattern:
-    """The hosts that a rule covers; `parse` is the only way to one."""
-
-    kind: PatternKind
-    host: str  # the normalised name without its wildcard; "" for addresses
-    network: Network | None = None  # only for addresses; of one address for a literal
-
-    @classmethod
-    def parse(cls, text: str) -> "HostPattern":
-        """Read a pattern as the allowlist spells it; PatternError says how to mend it."""
-        if _is_odd(text):
-            _refuse_what_is_no_host(text)
-        if "/" in text:
-            return cls(PatternKind.NETWORK, "", _network(text))
-        for prefix, kind in (("*.", PatternKind.SUBDOMAINS), (".", PatternKind.DOMAIN)):
-            if text.startswith(prefix):
-                return cls(kind, _wide_name(text, text.removeprefix(prefix)))
-        name = _name(text)
-        address = literal_of(name)
-        if address is None:
-            return cls(PatternKind.EXACT, _narrow_name(name))
-        return cls(PatternKind.LITERAL, "", _not_hiding(ip_network(address), text))
-
-    def __str__(self) -> str:
-        if self.network is not None:
-            address = text_of(self.network.network_address)
-            single = self.kind is PatternKind.LITERAL
-            return address if single else f"{address}/{self.network.prefixlen}"
-        return f"{_PREFIXES[self.kind]}{self.host}"
-
-
-_PREFIXES = {
-    PatternKind.EXACT: "",
-    PatternKind.SUBDOMAINS: "*.",
-    PatternKind.DOMAIN: ".",
-}
-# Whether a text can be anything but a name, with or without the wildcard that it begins with.
-_is_odd = re.compile(r"(?!(?:\*?\.)?[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\Z)").match
-_has_port = re.compile(r"(?:[^:]*|\[.*\]):[0-9]*").fullmatch
-_is_network = re.compile(r"[0-9A-Fa-f:.]+/[0-9.]+").fullmatch
-_regex_character = re.compile(r"[\^$()|\\+?{}]|\[|\]").search
-_NAME_IT = 'name the host, or use "*.example.com" for its subdomains'
-
-
-def _refuse_what_is_no_host(text: str) -> None:
-    if not text or text.isspace():
-        raise PatternError("the host is empty", _NAME_IT)
-    if not text.strip("*."):
-        raise PatternError(f"the host pattern {quoted(text)} matches every host", _NAME_IT)
-    if "://" in text:
-        mend = "write the host alone; plain HTTP is allowed by `scheme: http`"
-        raise PatternError(f"the host {quoted(text)} holds a scheme", mend)
-    if "@" in text:
-        raise PatternError(f"the host {quoted(text)} holds user info", "write the host alone")
-    if "/" in text and not _is_network(text):
-        mend = "write the host alone and the path under `paths`"
-        raise PatternError(f"the host {quoted(text)} holds a path", mend)
-    if _has_port(text):
-        mend = "write the host alone and the port under `ports`"
-        raise PatternError(f"the host {quoted(text)} holds a port", mend)
-    if text.startswith("[") and text.endswith("]") and ":" in text:
-        raise PatternError(f"the host {quoted(text)} is in brackets", f'write "{text[1:-1]}"')
-    if _regex_character(text):
-        mend = f"a host is no regular expression: {_NAME_IT}"
-        raise PatternError(f"the host {quoted(text)} holds characters no name has", mend)
-    if "*" in text.removeprefix("*."):
-        mend = 'a wildcard is the whole first label: "*.example.com"'
-        raise PatternError(f"the host {quoted(text)} has a wildcard inside", mend)
-
-
-def _name(text: str) -> str:
-    try:
-        return normalise_host(text, unicode=True)
-    except ValueError as error:
-        raise PatternError(f"the host {error}", _mend_of_name(text)) from None
-
-
-def _mend_of_name(text: str) -> str:
-    try:
-        return f'write "{text_of(effective(ip_address(text)))}"'
-    except ValueError:
-        if text.replace(".", "").isdigit():
-            return 'write all four numbers of the address in decimal, like "192.0.2.1"'
-        return "write the name as it would stand in a URL, in lower case"
-
-
-def _narrow_name(name: str) -> str:
-    # A provider's suffix may be a host of its own ("s3.amazonaws.com"), a registry's never is.
-    if public_suffix(name) is Suffix.REGISTRY:
-        mend = f'name a host below it, like "example.{name}"'
-        raise PatternError(f"{quoted(name)} is a public suffix, not a host", mend)
-    return name
-
-
-def _wide_name(text: str, rest: str) -> str:
-    name = _name(rest)
-    if literal_of(name) is not None:
-        mend = f'write "{name}", or a network like "192.0.2.0/24"'
-        raise PatternError(f"the wildcard {quoted(text)} stands before an address", mend)
-    if public_suffix(name) is not None:
-        mend = f'name the hosts, or use a wildcard one level down, like "*.example.{name}"'
-        what = f"the wildcard {quoted(text)} covers a public suffix, where anybody can have a name"
-        raise PatternError(what, mend)
-    return name
-
-
-def _network(text: str) -> Network:
-    try:
-        network = ip_network(text, strict=False)
-    except ValueError:
-        mend = 'write it like "192.0.2.0/24" or "2001:db8::/32"'
-        raise PatternError(f"{quoted(text)} is not a network", mend) from None
-    if network.prefixlen == 0:
-        mend = "name the networks that are needed"
-        raise PatternError(f"the network {quoted(text)} holds every address", mend)
-    canonical = f"{text_of(network.network_address)}/{network.prefixlen}"
-    if text != canonical:
-        what = f"the network {quoted(text)} is not in its canonical spelling"
-        raise PatternError(what, f'write "{canonical}"')
-    return _not_hiding(network, text)
-
-
-def _not_hiding(network: Network, text: str) -> Network:
-    inner = effective(network.network_address)
-    if inner != network.network_address:
-        single = network.prefixlen == network.max_prefixlen
-        mend = f'write "{inner}"' if single else "name the IPv4 network itself"
-        raise PatternError(f"{quoted(text)} hides an IPv4 address in an IPv6 one", mend)
-    return network
-
-
-# What two servers, or a server and its own framework, read as two different paths.
-_find_ambiguity = re.compile(
-    r"""
-    \A(?! / | \*\Z )                    # no path at all; the "*" of OPTIONS is one meaning
-    | //                                # merged by some
-    | /\.{1,2} (?= / | \Z )             # removed by some
-    | [;\\?\#\x00-\x20\x7f-\U0010ffff]  # parameters, the other slash, delimiters, raw bytes
-    | % (?! [0-9A-Fa-f]{2} )            # "%u002e" of IIS, and broken escapes
-    | % (?: [01][0-9A-F] | 7F           # control bytes
-          | 25                          # decoded twice by some
-          | 2[3F] | 3[BF] | 5C          # "#", "/", ";", "?" and "\" in disguise
-          | 2[DE] | 3[0-9] | 4[1-9A-F] | 5[0-9AF] | 6[1-9A-F] | 7[0-9AE]   # never needed:
-                                        # unreserved characters (RFC 3986, 2.3), "." among them
-          | C[01] | E0%[89][0-9A-F] | F0%8[0-9A-F]  # overlong UTF-8, for "." and "/" of old
-          | EF%BC%(?: 8[EF] | BC )      # full-width ".", "/" and "\", narrowed by Windows
-        )
-    """,
-    re.VERBOSE | re.IGNORECASE | re.ASCII,
-).search
-# Nearly every path: whole segments of characters that need no escape and none of them a dot alone.
-_is_clear = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[\w.~!$&'()*+,=:@-]+)+/?|/", re.ASCII).fullmatch
-_PATH_CHARACTERS = "/%~!$&'()*+,=:@"
-_no_path_character = re.compile(r"[\^|{}\[\]<>\"`]").search
-
-
-@dataclass(frozen=True, slots=True)
-class PathGlob:
-    """Paths a rule covers: `*` is one segment or a part of one, a last `**` is the rest."""
-
-    text: str
-    _shape: "_Shape" = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        _refuse_what_is_no_glob(self.text)
-        object.__setattr__(self, "_shape", _Shape(self.text))
-
-    @classmethod
-    def parse(cls, text: str) -> "PathGlob":
-        """Read a glob as the allowlist spells it; PatternError says how to mend it."""
-        return cls(text)
-
-    def matches(self, path: str) -> bool:
-        """Tell whether `path` is covered as it was sent, byte for byte."""
-        return self._shape.matches(path)
-
-    def __str__(self) -> str:
-        return self.text
-
-
-def _refuse_what_is_no_glob(text: str) -> None:
-    if not text.startswith("/"):
-        what = f"the path {quoted(text)} does not begin with a slash"
-        raise PatternError(what, 'write it like "/v1/*" or "/v1/**"')
-    if "**" in text.removesuffix("/**"):
-        what = f'the path {quoted(text)} has "**" before its end or inside a segment'
-        raise PatternError(what, 'use "*" for one segment, and "/**" only at the end')
-    if (found := _no_path_character(text)) is not None:
-        mend = "a path is a glob, no regular expression; percent-encode what is meant literally"
-        raise PatternError(f"the path {quoted(text)} holds {quoted(found[0])}", mend)
-    if (found := _find_ambiguity(text)) is not None:
-        mend = "such paths are always denied where paths are restricted; write it without"
-        encoded = quote(text, safe=_PATH_CHARACTERS, errors="replace")
-        if encoded != text and _find_ambiguity(encoded) is None:
-            mend = f'write "{encoded}"'
-        raise PatternError(f"the path {quoted(text)} holds {quoted(found[0])}", mend)
-
-
-def _is_ambiguous(path: str) -> bool:
-    return _is_clear(path) is None and _find_ambiguity(path) is not None
-
-
-class _Shape:
-    """A glob taken apart once; matching is linear, for it is compared and never backtracks."""
-
-    __slots__ = ("_open", "_prefix", "_segments")
-
-    def __init__(self, text: str, spell: Callable[[str], str] = str) -> None:
-        self._open = text.endswith("/**")
-        body = text.removesuffix("/**")
-        self._prefix = None if "*" in body else spell(body)
-        # Split at the stars before spelling: a "%2A" is a star that was meant literally.
-        self._segments = tuple(tuple(map(spell, segment.split("*"))) for segment in body.split("/"))
-
-    def matches(self, path: str) -> bool:
-        if self._prefix is not None:
-            if not path.startswith(self._prefix):
-                return False
-            rest = path[len(self._prefix) :]
-            return self._open and rest[0] == "/" if rest else path != ""
-        segments = path.split("/", len(self._segments))
-        if len(segments) > len(self._segments):
-            if not self._open:
-                return False
-            segments.pop()
-        return len(segments) == len(self._segments) and all(
-            map(_segment_matches, self._segments, segments)
-        )
-
-
-def _segment_matches(pieces: tuple[str, ...], segment: str) -> bool:
-    first, last = pieces[0], pieces[-1]
-    if len(pieces) == 1:
-        return segment == first
-    if pieces == ("", ""):
-        return segment != ""
-    end = len(segment) - len(last)
-    at = len(first)
-    if at > end or not segment.startswith(first) or not segment.endswith(last):
-        return False
-    # The leftmost place for each piece leaves the most room for the next, so none is tried twice.
-    for piece in pieces[1:-1]:
-        found = segment.find(piece, at, end)
-        if found < 0:
-            return False
-        at = found + len(piece)
-    return True
-
-
-def _folded(text: str) -> str:
-    # Latin-1 turns each byte into a character of its own, so that parts fold as the whole does.
-    return unquote(text, "latin-1").lower()
 
 
 # TRACE sends credentials back, TRACK is its twin, CONNECT opens a tunnel in the tunnel.
@@ -486,7 +203,7 @@ class _Clause:
     """One rule as requests meet it, with the decision it leads to made beforehand."""
 
     methods: frozenset[str] | None
-    shapes: tuple[_Shape, ...] | None
+    shapes: tuple[Shape, ...] | None
     decision: Decision
 
     def covers_path(self, path: str) -> bool:
@@ -522,7 +239,7 @@ class _Lane:
         return bool(self.rules) and self.denied is None
 
     def decide(self, method: str, path: str) -> Decision:
-        ambiguous = self._judges_paths and _is_ambiguous(path)
+        ambiguous = self._judges_paths and is_ambiguous(path)
         if self._deny and (denied := self._denied(method, path, ambiguous=ambiguous)) is not None:
             return denied
         reason = Reason.METHOD_NOT_ALLOWED
@@ -538,7 +255,7 @@ class _Lane:
         # A deny rule must not be outspelled: "post", "/ADMIN" and "/%40x" are denied with
         # "POST", "/admin" and "/@x", which many servers take for the same.
         method = method.upper()
-        path = _folded(path)
+        path = folded(path)
         for clause in self._deny:
             if clause.methods is not None and method not in clause.methods:
                 continue
@@ -554,7 +271,7 @@ def _deny_decision(rule: Rule) -> Decision:
 
 
 def _deny_clause(rule: Rule) -> _Clause:
-    return _Clause(rule.methods, _shapes(rule, _folded), _deny_decision(rule))
+    return _Clause(rule.methods, _shapes(rule, folded), _deny_decision(rule))
 
 
 def _allow_clause(rule: Rule, *, restricted: bool) -> _Clause:
@@ -562,8 +279,8 @@ def _allow_clause(rule: Rule, *, restricted: bool) -> _Clause:
     return _Clause(rule.methods, _shapes(rule, str), decision)
 
 
-def _shapes(rule: Rule, spell: Callable[[str], str]) -> tuple[_Shape, ...] | None:
-    return None if rule.paths is None else tuple(_Shape(glob.text, spell) for glob in rule.paths)
+def _shapes(rule: Rule, spell: Callable[[str], str]) -> tuple[Shape, ...] | None:
+    return None if rule.paths is None else tuple(Shape(glob.text, spell) for glob in rule.paths)
 
 
 class _Site:

@@ -13,7 +13,8 @@ from ipaddress import IPv4Network, IPv6Network
 import yaml
 
 from claude_proxy.host_reader import network_of, pattern_of
-from claude_proxy.policy import HostPattern, PathGlob, PatternError, Rule, Scheme, Source, Tls
+from claude_proxy.patterns import HostPattern, PathGlob, PatternError
+from claude_proxy.policy import Rule, Scheme, Source, Tls
 from claude_proxy.strict_yaml import Broken, Mapping, Node, Problems, Scalar, Sequence, quoted
 
 type Network = IPv4Network | IPv6Network

@@ -132,6 +132,7 @@ def test_a_clouds_metadata_service_is_known_however_it_is_spelled(text: str) -> 
 
 @given(st.ip_addresses(v=4), st.sampled_from(WRAPPERS))
 @example(IPv4Address("127.0.0.1"), WRAPPERS[0])
+@example(IPv4Address("0.0.0.2"), WRAPPERS[0])
 def test_an_ipv4_address_inside_an_ipv6_one_is_judged_as_itself(
     inner: IPv4Address, wrapper: str
 ) -> None:
@@ -167,6 +168,8 @@ def test_teredo_is_judged_by_the_worse_of_server_and_client(
 
 @given(st.ip_addresses(v=4), st.sampled_from([48, 56, 64, 96]))
 @example(IPv4Address("169.254.169.254"), 48)
+@example(IPv4Address("169.254.169.254"), 56)
+@example(IPv4Address("169.254.169.254"), 64)
 def test_local_nat64_is_never_judged_better_than_what_it_may_carry(
     inner: IPv4Address, prefixlen: int
 ) -> None:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from claude_proxy import allowlist, strict_yaml
 from claude_proxy.authority import Authority
 from claude_proxy.errors import ConfigError, ConfigErrors
-from claude_proxy.policy import HostPattern, PathGlob, Policy, Reason, Request, Scheme, Tls
+from claude_proxy.patterns import HostPattern, PathGlob
+from claude_proxy.policy import Policy, Reason, Request, Scheme, Tls
 from claude_proxy.rule_writer import entry_of, facts_of
 
 

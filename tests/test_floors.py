@@ -16,6 +16,7 @@ FLOORS = {
     "errors": 0,
     "authority": 0,
     "address": 0,
+    "patterns": 0,
     "policy": 0,
     "events": 0,
     "clients": 0,

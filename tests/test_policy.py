@@ -8,13 +8,10 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from claude_proxy.authority import Authority
+from claude_proxy.patterns import HostPattern, PathGlob, PatternError, PatternKind
 from claude_proxy.policy import (
     OVERRIDE_HEADERS,
     Decision,
-    HostPattern,
-    PathGlob,
-    PatternError,
-    PatternKind,
     Policy,
     Reason,
     Request,
@@ -306,8 +303,8 @@ def test_a_glob_prints_as_it_was_written() -> None:
         {"methods": frozenset()},
         {"paths": ()},
         {"ports": frozenset({0})},
-        {"ports": frozenset({65536})},
-        {"methods": frozenset({"get"})},
+        {"ports": frozenset({443, 65536})},
+        {"methods": frozenset({"GET", "get"})},
         {"methods": frozenset({"GET POST"})},
         {"tls": Tls.PASSTHROUGH, "methods": frozenset({"GET"})},
         {"tls": Tls.PASSTHROUGH, "paths": (PathGlob("/"),)},

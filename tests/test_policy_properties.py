@@ -16,20 +16,8 @@ from hypothesis import strategies as st
 
 from claude_proxy.address import Address, AddressKind, effective, kind_of
 from claude_proxy.authority import Authority, text_of
-from claude_proxy.policy import (
-    Decision,
-    HostPattern,
-    PathGlob,
-    PatternError,
-    PatternKind,
-    Policy,
-    Reason,
-    Request,
-    Rule,
-    Scheme,
-    Source,
-    Tls,
-)
+from claude_proxy.patterns import HostPattern, PathGlob, PatternError, PatternKind
+from claude_proxy.policy import Decision, Policy, Reason, Request, Rule, Scheme, Source, Tls
 
 # Small alphabets: rules and questions must meet often, and nearly meet oftener.
 

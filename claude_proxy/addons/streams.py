@@ -9,7 +9,11 @@ from collections.abc import Callable
 from mitmproxy import http
 
 from claude_proxy.gate import Gate, Passage
-from claude_proxy.layers.http2 import PASSAGE
+from claude_proxy.layers.http2 import PASSAGE, without
+from claude_proxy.policy import OVERRIDE_HEADERS
+from claude_proxy.wire.http1 import NOT_IN_TRAILERS
+
+_NOT_IN_TRAILERS = NOT_IN_TRAILERS | OVERRIDE_HEADERS
 
 
 class Streams:
@@ -23,9 +27,11 @@ class Streams:
         flow.request.stream = _counting(flow, "bytes_up")
 
     def request(self, flow: http.HTTPFlow) -> None:
-        """Drop trailers where the upstream speaks HTTP/1.1: mitmproxy cannot send them there."""
-        if flow.server_conn.alpn != b"h2":
-            flow.request.trailers = None
+        """Drop of the trailers what belongs in the head, where it would have been judged."""
+        if flow.request.trailers:
+            trailers = without(flow.request.trailers, _NOT_IN_TRAILERS)
+            # Upstreams that speak HTTP/1.1 get none: the body's framing may have no room for them.
+            flow.request.trailers = trailers if flow.server_conn.alpn == b"h2" else None
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         """Pass the answer's body on as it comes, and no word of other ways to the origin."""

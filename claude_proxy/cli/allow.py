@@ -15,7 +15,7 @@ from claude_proxy import allowlist
 from claude_proxy.allowlist_edit import EditError, Entry, with_entry
 from claude_proxy.cli import paths
 from claude_proxy.errors import ConfigError
-from claude_proxy.policy import PatternError
+from claude_proxy.patterns import PatternError
 
 EPILOG = """\b
 Examples:

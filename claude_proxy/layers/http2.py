@@ -9,45 +9,58 @@ import time
 from collections.abc import Iterator
 
 from mitmproxy import http
-from mitmproxy.connection import Connection
+from mitmproxy.connection import Connection, ConnectionState, Server
+from mitmproxy.net.http.validate import validate_headers
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers.http import (
     DropStream,
+    ErrorCode,
     GetHttpConnection,
+    GetHttpConnectionCompleted,
+    HttpClient,
     HttpLayer,
     HTTPMode,
     HttpStream,
+    RegisterHttpConnection,
     RequestEndOfMessage,
     RequestHeaders,
+    RequestProtocolError,
     ResponseData,
     ResponseEndOfMessage,
     ResponseHeaders,
+    ResponseProtocolError,
     SendHttp,
 )
 from mitmproxy.proxy.layers.http._base import HttpEvent
-from mitmproxy.proxy.layers.http._http2 import Http2Connection
+from mitmproxy.proxy.layers.http._http2 import Http2Client, Http2Connection
 
 from claude_proxy.authority import Authority
 from claude_proxy.denial import Refusal, bad_request, denial, unreachable, wants_json
 from claude_proxy.dialer import DialError, Failure
 from claude_proxy.events import Phase
 from claude_proxy.gate import Passage
+from claude_proxy.layers.http1_origin import Http1Origin
 from claude_proxy.layers.signals import Expired, HoldReading, Session, Waiting, Withdrawn
+from claude_proxy.layers.upstream import UpstreamTls
 from claude_proxy.policy import OVERRIDE_HEADERS, Reason, Request, Scheme
 
 PASSAGE = "claude_proxy.passage"  # the key under which a flow carries its passage
 
-_METHOD = re.compile(r"[A-Z][A-Z0-9_-]{0,31}").fullmatch
+_ALPN = (b"h2", b"http/1.1")
+# The same shapes as in `wire`; of the bytes as they were sent, for mitmproxy folds and decodes.
+_METHOD = re.compile(rb"[A-Z][A-Z0-9_-]{0,31}").fullmatch
 # Bytes that may wait for a peer's flow-control window before their source is no longer read, and
 # how many end the connection.
 _BUFFER_LIMIT = 1024 * 1024
 _BUFFER_END = 64 * 1024 * 1024
 
 # What the HTTP/1.1 reader takes as a target, less absolute-form: see `wire.http1_request`.
-_PATH = re.compile(r"(?:/[\x21\x22\x24-\x7e]*|\*)").fullmatch
-_VALUE_BREAKS = re.compile(rb"[\x00\r\n]").search
-_PROXY_FIELDS = (b"proxy-authorization", b"proxy-connection", b"proxy-authenticate")
+_PATH = re.compile(rb"(?:/[\x21\x22\x24-\x7e]*|\*)").fullmatch
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]").search
+_PROXY_FIELDS = frozenset({b"proxy-authorization", b"proxy-connection", b"proxy-authenticate"})
+# "content_length" is to CGI and its heirs the same as "content-length".
+_FRAMING_ALIASES = frozenset({b"content_length", b"transfer_encoding"})
 
 
 class Http2Lane(HttpLayer):
@@ -67,11 +80,25 @@ class Http2Lane(HttpLayer):
         if isinstance(event, (Expired, Withdrawn)):
             yield commands.CloseConnection(self.context.client)
             return
+        if isinstance(event, events.ConnectionEvent) and event.connection not in self.connections:
+            return  # the last words of a connection that served its stream
         yield from super()._handle_event(event)
+        self._forget_closed()
         wanted = Waiting.EXCHANGE if self.streams else Waiting.IDLE
         if self._session.waiting is not wanted:
             self._session.wait(wanted)
+        if self._session.closing and not self.streams:
+            yield commands.CloseConnection(self.context.client)
+            return
         yield from self._balance()
+
+    def _forget_closed(self) -> None:
+        """Let go of upstream connections that are over: each HTTP/1.1 one serves one stream."""
+        used: set[Connection] = {stream.context.server for stream in self.streams.values()}
+        used.update(self.waiting_for_establishment, (self.context.client,))
+        for connection in [found for found in self.connections if found not in used]:
+            if connection.state is ConnectionState.CLOSED:
+                del self.connections[connection]
 
     def _balance(self) -> layer.CommandGenerator[None]:
         """Read from nobody whose bytes wait here for a peer's flow-control window.
@@ -95,11 +122,55 @@ class Http2Lane(HttpLayer):
             yield HoldReading(connection, hold=connection in held)
         self._held = held
 
+    def get_connection(
+        self, event: GetHttpConnection, *, reuse: bool = True
+    ) -> layer.CommandGenerator[None]:
+        """Hand out the connection that is open to all streams or being opened, or a new one."""
+        for connection in self.connections if reuse else ():
+            if not event.connection_spec_matches(connection):
+                continue
+            if connection in self.waiting_for_establishment:
+                self.waiting_for_establishment[connection].append(event)
+                return
+            if connection.connected and connection.alpn == b"h2":
+                stream = self.command_sources.pop(event)
+                reply = GetHttpConnectionCompleted(event, (connection, None))
+                yield from self.event_to_child(stream, reply)
+                return
+        context = self.context.fork()
+        # What is connected to and verified was judged; the client's wording is not asked.
+        context.server = Server(address=event.address, sni=self._target.host, alpn_offers=_ALPN)
+        stack = UpstreamTls(context)
+        stack.child_layer = _Origin(context, self._session.head_limit)
+        self.connections[context.server] = stack
+        self.waiting_for_establishment[context.server].append(event)
+        yield from self.event_to_child(stack, events.Start())
+
     def make_stream(self, stream_id: int) -> layer.CommandGenerator[None]:
         """Make a stream that asks the gate first."""
         stream = GatedStream(self.context.fork(), stream_id, self._session, self._target)
         self.streams[stream_id] = stream
         yield from self.event_to_child(stream, events.Start())
+
+
+class _Origin(HttpClient):
+    """Speaks with an upstream what its handshake settled on (ALPN)."""
+
+    def __init__(self, context: Context, head_limit: int) -> None:
+        super().__init__(context)
+        self._head_limit = head_limit
+
+    def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
+        server = self.context.server
+        error = yield commands.OpenConnection(server)
+        if error is None:
+            if server.alpn == b"h2":
+                self.child_layer = Http2Client(self.context)
+            else:
+                self.child_layer = Http1Origin(self.context, self._head_limit)
+            self._handle_event = self.child_layer.handle_event  # type: ignore[method-assign]
+            yield from self._handle_event(event)
+        yield RegisterHttpConnection(server, error)
 
 
 def _waiting_in(handler: layer.Layer | None) -> int:
@@ -125,10 +196,11 @@ class GatedStream(HttpStream):
     def state_wait_for_request_headers(self, event: RequestHeaders) -> layer.CommandGenerator[None]:
         """Judge the stream's head before mitmproxy does anything with it."""
         session, message = self._session, event.request
-        problem = _problem_of(message)
+        problem = _problem_of(message, end_stream=event.end_stream)
         request = None if problem else self._request_of(message)
-        asked = f"{message.method} https://{self._target}{message.path}"
-        path = message.path if session.record_query else message.path.partition("?")[0]
+        method, sent = _shown(message.data.method), _shown(message.data.path)
+        asked = f"{method} https://{self._target}{sent}"
+        path = sent if session.record_query else sent.partition("?")[0]
         if request is None:
             reason = Reason.BAD_REQUEST
             passage = session.gate.refuse(
@@ -136,7 +208,7 @@ class GatedStream(HttpStream):
                 Phase.REQUEST,
                 reason,
                 self._target,
-                method=message.method,
+                method=method,
                 scheme="https",
                 path=path,
             )
@@ -149,11 +221,8 @@ class GatedStream(HttpStream):
             refusal = denial(decision.reason.value, asked, self._target)
             yield from self._refuse(event, passage, refusal)
             return
-        for name in _PROXY_FIELDS:
-            message.headers.pop(name, None)
-        if decision.restricted:
-            for name in OVERRIDE_HEADERS:
-                message.headers.pop(name, None)
+        dropped = _PROXY_FIELDS | OVERRIDE_HEADERS if decision.restricted else _PROXY_FIELDS
+        message.headers = without(message.headers, dropped)
         self._passage = passage
         self._asked = asked
         yield from super().state_wait_for_request_headers(event)
@@ -173,22 +242,45 @@ class GatedStream(HttpStream):
         yield from self._answer(self._passage, self._refusal_for(error))
         return False
 
+    def handle_protocol_error(
+        self, event: RequestProtocolError | ResponseProtocolError
+    ) -> layer.CommandGenerator[None]:
+        """Answer for an upstream that gave no answer; mitmproxy's own page names no reason."""
+        unanswered = self.server_state == self.state_wait_for_response_headers
+        if not isinstance(event, ResponseProtocolError) or not unanswered:
+            yield from super().handle_protocol_error(event)
+            return
+        bad = event.code is ErrorCode.RESPONSE_VALIDATION_FAILED
+        word = "upstream-bad-answer" if bad else "upstream-closed"
+        self._passage.error = word
+        explanation = event.message[:1].upper() + event.message[1:] + "."
+        over = self.client_state == self.state_done
+        yield from self._answer(
+            self._passage, unreachable(word, explanation, self._asked, timed_out=False)
+        )
+        if over:
+            yield DropStream(self.stream_id)
+
     def state_errored(self, event: HttpEvent) -> layer.CommandGenerator[None]:
         """Swallow what still comes of a stream that was answered; forget it at its end."""
         if isinstance(event, RequestEndOfMessage):
             yield DropStream(self.stream_id)
 
     def _request_of(self, message: http.Request) -> Request | None:
-        authority = message.authority or message.host_header or ""
+        data = message.data
+        named = [value for name, value in data.headers.fields if name.lower() == b"host"]
+        if len(named) > 1:
+            return None
         try:
-            host = Authority.parse(authority, default_port=443)
-            named = message.headers.get_all("host")
-            if any(Authority.parse(name, default_port=443) != host for name in named):
-                return None
+            hosts = {
+                Authority.parse(text, default_port=443) for text in (data.authority, *named) if text
+            }
         except ValueError:
             return None
-        path = message.path.partition("?")[0]
-        return Request(Scheme.HTTPS, self._target, host, message.method, path)
+        if len(hosts) != 1:
+            return None
+        path = _shown(data.path).partition("?")[0]
+        return Request(Scheme.HTTPS, self._target, hosts.pop(), _shown(data.method), path)
 
     def _refusal_for(self, error: DialError | str) -> Refusal:
         if isinstance(error, DialError):
@@ -235,14 +327,40 @@ class GatedStream(HttpStream):
             yield SendHttp(ResponseEndOfMessage(self.stream_id), client)
 
 
-def _problem_of(message: http.Request) -> str | None:
+def _problem_of(message: http.Request, *, end_stream: bool) -> str | None:
     """Say what is wrong with a head that must not be forwarded, as `wire` does for HTTP/1.1."""
-    if message.scheme != "https":
+    data = message.data
+    if data.scheme != b"https":
         return "the scheme is not https"
-    if not _METHOD(message.method):
+    if not _METHOD(data.method):
         return "the method is malformed"
-    if not _PATH(message.path) or (message.path == "*" and message.method != "OPTIONS"):
+    if not _PATH(data.path) or (data.path == b"*" and data.method != b"OPTIONS"):
         return "the path is malformed"
-    if any(_VALUE_BREAKS(name) or _VALUE_BREAKS(value) for name, value in message.headers.fields):
-        return "a field holds a line break"
+    return _problem_of_fields(message, end_stream=end_stream)
+
+
+def _problem_of_fields(message: http.Request, *, end_stream: bool) -> str | None:
+    if any(_CONTROL(value) for _, value in message.headers.fields):
+        return "a field holds a control byte"
+    try:
+        validate_headers(message)
+    except ValueError:
+        return "a field is malformed"
+    if end_stream and message.headers.get("content-length", "0") != "0":
+        return "the body is shorter than its length says"  # h2 sees it only if there is a body
     return None
+
+
+def _shown(sent: bytes) -> str:
+    # Not as UTF-8: what is not would become surrogates, which nothing can write down.
+    return sent.decode("latin-1")
+
+
+def without(fields: http.Headers, dropped: frozenset[bytes]) -> http.Headers:
+    """Return the fields without those named in `dropped`, in lower case, or spelt like one."""
+    kept = []
+    for name, value in fields.fields:
+        plain = name.lower()
+        if plain not in _FRAMING_ALIASES and plain.replace(b"_", b"-") not in dropped:
+            kept.append((name, value))
+    return http.Headers(kept)

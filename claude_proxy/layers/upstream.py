@@ -45,7 +45,7 @@ type Arrival = bytes | Opened | Ended
 _ENDED = Ended()
 
 
-class _UpstreamTls(SteadyTls, ServerTLSLayer):
+class UpstreamTls(SteadyTls, ServerTLSLayer):
     """TLS towards the upstream."""
 
 
@@ -89,13 +89,13 @@ class Upstream:
         self._address: str | None = None
         self.exchanges = 0  # requests sent on it; the first failure of a kept one may be retried
         inner.server = self.server
-        self._tls: _UpstreamTls | None = None
+        self._tls: UpstreamTls | None = None
         self._stack: layer.Layer
         if tls:
             # The name that is verified is the one that was judged, never the client's wording.
             self.server.sni = target.host
             self.server.alpn_offers = alpn
-            self._tls = _UpstreamTls(inner)
+            self._tls = UpstreamTls(inner)
             self._tls.child_layer = _Leaf(inner, self.inbox)
             self._stack = self._tls
         else:

@@ -5,6 +5,7 @@ The law kept here: whoever speaks HTTP/1.1 imports it from this module alone.
 
 from claude_proxy.wire.http1_body import (
     LAST_CHUNK,
+    NOT_IN_TRAILERS,
     Body,
     ChunkedBody,
     CloseBody,
@@ -26,6 +27,7 @@ from claude_proxy.wire.http1_response import is_bodiless, read_response_head
 
 __all__ = [
     "LAST_CHUNK",
+    "NOT_IN_TRAILERS",
     "BadMessage",
     "Body",
     "ChunkedBody",

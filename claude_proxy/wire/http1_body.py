@@ -35,7 +35,7 @@ _CHUNK_LINE_SO_FAR: Final = re.compile(rb"[0-9A-Fa-f]{1,16}(?:;[^\x00-\x08\x0a-\
 
 # RFC 9110 6.5.1: what frames, routes, authenticates or says how to read the content must stand
 # before it. Whoever merges trailers into the head would otherwise act on what was not judged.
-_NOT_IN_TRAILERS: Final = frozenset(
+NOT_IN_TRAILERS: Final = frozenset(
     {
         b"authorization",
         b"cache-control",
@@ -195,7 +195,7 @@ class ChunkedBody(Body):
             self._begun = block
             return len(data)
         self.trailers = read_fields(block[2 : end + 2], self._status)
-        if any(name.lower().replace(b"_", b"-") in _NOT_IN_TRAILERS for name, _ in self.trailers):
+        if any(name.lower().replace(b"_", b"-") in NOT_IN_TRAILERS for name, _ in self.trailers):
             raise BadMessage(self._status, "a trailer holds a field that belongs in the head")
         self._step = ChunkedBody._stay
         self._done = True

@@ -9,7 +9,7 @@ import pytest
 
 from .rig.internet import Internet
 from .rig.messages_api import messages_api
-from .rig.proxy import Proxy, Workplace
+from .rig.proxy import BANNER, Proxy, Workplace
 
 SHARED_ALLOWLIST = """\
 allow:
@@ -38,6 +38,10 @@ allow:
   - mixed.test
   - loopback.test
   - 93.190.1.1
+  - 10.30.0.0/16
+  - "[2600:1f18::99]"
+  - bücher.test
+  - {host: second-plain.test, scheme: http, ports: [80]}
 deny:
   - host: allowed.test
     paths: ["/forbidden/**"]
@@ -55,6 +59,8 @@ _SITES = (
     "through.test",
     "ports.test",
     "echoing.test",
+    "second-plain.test",
+    "xn--bcher-kva.test",
     "self-signed.test",
     "expired.test",
     "future.test",
@@ -79,7 +85,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 class StartProxy(Protocol):
     """Starts a proxy with an allowlist, options and environment variables, and waits for it."""
 
-    def __call__(self, allowlist: str | None, *options: str | Path, **variables: str) -> Proxy: ...
+    def __call__(
+        self,
+        allowlist: str | None,
+        *options: str | Path,
+        ready: str = BANNER,
+        **variables: str,
+    ) -> Proxy: ...
 
 
 @pytest.fixture(scope="package")
@@ -122,12 +134,17 @@ def start_proxy(internet: Internet, ports: Iterator[int], tmp_path: Path) -> Ite
     """Start proxies that only this test uses; each must end calmly."""
     started: list[Proxy] = []
 
-    def start(allowlist: str | None, *options: str | Path, **variables: str) -> Proxy:
+    def start(
+        allowlist: str | None,
+        *options: str | Path,
+        ready: str = BANNER,
+        **variables: str,
+    ) -> Proxy:
         directory = tmp_path / f"proxy-{len(started)}"
         directory.mkdir()
         proxy = _started(internet, directory, allowlist, next(ports), options, variables)
         started.append(proxy)
-        proxy.wait_until_listening()
+        proxy.wait_until_listening(ready)
         return proxy
 
     yield start
@@ -156,6 +173,6 @@ def _started(
     arguments += ["--upstream-ca", internet.pki.root_file]
     if allowlist is not None:
         file = directory / "allowlist.yaml"
-        file.write_text(allowlist.replace("$PORT", str(port)))
+        file.write_text(allowlist.replace("$PORT", str(port)), encoding="utf-8")
         arguments += ["--allowlist", file]
     return Proxy(internet, directory, [*arguments, *options], port=port, variables=variables)

@@ -198,6 +198,12 @@ def test_a_full_disk_denies_and_room_allows_again(
     assert rows.count('"/while-full"') == allowed_while_full
 
 
+def test_allowing_what_cannot_be_recorded_is_announced(start_proxy: StartProxy) -> None:
+    proxy = start_proxy(RULES, "--audit-failure", "allow")
+
+    assert "--audit-failure allow" in proxy.stderr()
+
+
 def test_the_log_file_is_nobody_elses(audited: Proxy) -> None:
     for path in audited.statedir.iterdir():
         assert path.stat().st_mode & 0o077 == 0, path

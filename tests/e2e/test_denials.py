@@ -6,6 +6,7 @@ import pytest
 
 from .conftest import StartProxy
 from .rig.client import CannotConnectError, connect_head, open_tunnel
+from .rig.hello import client_hello
 from .rig.internet import Internet
 from .rig.proxy import Proxy
 
@@ -197,6 +198,39 @@ def test_an_allowed_name_that_leads_back_to_the_proxy_makes_no_loop(
 
     assert ended
     assert proxy.decisions("denied.test:443") == []
+
+
+def test_a_listed_address_that_is_the_proxy_makes_no_loop(
+    start_proxy: StartProxy, internet: Internet
+) -> None:
+    rule = "{host: 10.99.0.2, ports: [$PORT]}"
+    everywhere = ("--host", "0.0.0.0", "--allow-remote")
+    proxy = start_proxy(f"allow: [{rule}]\n", *everywhere)
+
+    try:
+        with open_tunnel(proxy.connect(), f"10.99.0.2:{proxy.port}", None) as tunnel:
+            tunnel.send(client_hello(None))
+            tunnel.read_rest()
+    except CannotConnectError:
+        pass
+
+    # Whoever came in by the loop would be a client that does not come from loopback.
+    assert all(row.client.startswith("127.") for row in proxy.audit() if row.phase != "notice")
+
+
+DOH = ["dns.google", "cloudflare-dns.com", "one.one.one.one", "dns.quad9.net", "doh.opendns.com"]
+
+
+def test_the_shipped_list_opens_no_tunnel_for_dns(
+    start_proxy: StartProxy, internet: Internet
+) -> None:
+    proxy = start_proxy(None)
+
+    with internet.watch() as seen:
+        reasons = [denied_connect(proxy, f"{host}:443").answer.reason for host in DOH]
+
+    assert reasons == ["no-rule"] * len(DOH)
+    assert seen.nothing()
 
 
 def test_no_error_page_holds_a_header_value(proxy: Proxy) -> None:

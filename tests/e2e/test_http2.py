@@ -1,6 +1,8 @@
 """Each stream of an HTTP/2 tunnel is judged by itself."""
 
+import contextlib
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -12,6 +14,10 @@ from h2.events import ConnectionTerminated, DataReceived, ResponseReceived, Stre
 from .rig.client import open_tunnel
 from .rig.internet import Internet
 from .rig.proxy import Proxy
+from .rig.spellings import FORBIDDEN_SPELLINGS, OVERRIDES, PATHS
+from .rig.waiting import settled, until
+
+IN_FLIGHT = 48 * 1024 * 1024  # what may lie in buffers on the way
 
 
 @dataclass
@@ -32,7 +38,8 @@ class Reply:
 class Http2Client:
     """A client that sends what it is told, right or wrong."""
 
-    def __init__(self, proxy: Proxy, host: str) -> None:
+    def __init__(self, proxy: Proxy, host: str, *, hungry: bool = True) -> None:
+        self._hungry = hungry  # whether it makes room for more when data has come
         context = proxy.tls()
         context.set_alpn_protocols(["h2"])
         self._tunnel = open_tunnel(proxy.connect(), f"{host}:443", context)
@@ -55,11 +62,11 @@ class Http2Client:
     def __exit__(self, *_: object) -> None:
         self._tunnel.close()
 
-    def ask(self, *headers: tuple[str, str], body: bytes = b"") -> int:
-        """Send one request and return its stream."""
+    def ask(self, *headers: tuple[str, str], body: bytes = b"", more: bool = False) -> int:
+        """Send one request and return its stream; with `more` the body is sent later."""
         stream = self._h2.get_next_available_stream_id()
         self.replies[stream] = Reply()
-        self._h2.send_headers(stream, list(headers), end_stream=not body)
+        self._h2.send_headers(stream, list(headers), end_stream=not body and not more)
         if body:
             self._h2.send_data(stream, body, end_stream=True)
         self._flush()
@@ -77,19 +84,50 @@ class Http2Client:
 
     def reply(self, stream: int) -> Reply:
         """Read until that stream is over."""
+        return self.read(stream, lambda reply: reply.over)
+
+    def read(self, stream: int, enough: Callable[[Reply], bool]) -> Reply:
+        """Read until enough of that stream has come."""
         reply = self.replies[stream]
-        while not reply.over:
-            try:
-                data = self._tunnel.stream.recv(64 * 1024)
-            except ConnectionError:
-                data = b""
-            if not data:
-                reply.over = reply.reset = True
-                break
-            for event in self._h2.receive_data(data):
-                self._note(event)
-            self._flush()
+        while not enough(reply) and not reply.over:
+            self._read_some()
         return reply
+
+    def send_body(self, stream: int, size: int, *, patience_s: float) -> int:
+        """Send a body as far as the windows let it go; return how much went."""
+        sent = 0
+        self._tunnel.stream.settimeout(patience_s)
+        with contextlib.suppress(TimeoutError, ssl.SSLWantWriteError):
+            while sent < size and not self.replies[stream].over:
+                window = self._h2.local_flow_control_window(stream)
+                piece = min(window, self._h2.max_outbound_frame_size, size - sent)
+                if piece == 0:
+                    self._read_some()
+                    continue
+                self._h2.send_data(stream, bytes(piece), end_stream=sent + piece == size)
+                self._flush()
+                sent += piece
+        self._tunnel.stream.settimeout(60)
+        return sent
+
+    def reset(self, stream: int) -> None:
+        """Abort one stream."""
+        self._h2.reset_stream(stream)
+        self._flush()
+
+    def _read_some(self) -> None:
+        try:
+            data = self._tunnel.stream.recv(64 * 1024)
+        except ConnectionError:
+            data = b""
+        if not data:
+            for reply in self.replies.values():
+                reply.reset = reply.reset or not reply.over
+                reply.over = True
+            return
+        for event in self._h2.receive_data(data):
+            self._note(event)
+        self._flush()
 
     def _note(self, event: object) -> None:
         match event:
@@ -98,9 +136,10 @@ class Http2Client:
                 self.replies[event.stream_id].headers = headers
             case DataReceived():
                 self.replies[event.stream_id].body += event.data or b""
-                self._h2.acknowledge_received_data(
-                    event.flow_controlled_length or 0, event.stream_id
-                )
+                if self._hungry:
+                    self._h2.acknowledge_received_data(
+                        event.flow_controlled_length or 0, event.stream_id
+                    )
             case StreamEnded():
                 self.replies[event.stream_id].over = True
             case StreamReset():
@@ -115,6 +154,11 @@ class Http2Client:
 
     def _flush(self) -> None:
         self._tunnel.stream.sendall(self._h2.data_to_send())
+
+
+def pseudo(host: str, method: str, path: str) -> tuple[tuple[str, str], ...]:
+    """Return the pseudo-headers of an ordinary request."""
+    return ((":method", method), (":scheme", "https"), (":authority", host), (":path", path))
 
 
 HOSTS = pytest.mark.parametrize("host", ["h2.test", "allowed.test"])
@@ -189,12 +233,12 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("pseudo", WRONG.values(), ids=WRONG.keys())
+@pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG.keys())
 def test_a_stream_that_is_not_a_plain_request_reaches_nobody(
-    proxy: Proxy, internet: Internet, pseudo: list[tuple[str, str]]
+    proxy: Proxy, internet: Internet, wrong: list[tuple[str, str]]
 ) -> None:
     with internet.watch() as seen, Http2Client(proxy, "allowed.test") as client:
-        reply = client.reply(client.ask(*pseudo, (":authority", "allowed.test")))
+        reply = client.reply(client.ask(*wrong, (":authority", "allowed.test")))
 
     assert reply.reset or 400 <= reply.status < 500
     assert seen.exchanges == []
@@ -241,21 +285,160 @@ def test_a_length_that_is_not_the_bodys_splits_nothing(
     proxy: Proxy, internet: Internet, host: str, length: str, body: bytes
 ) -> None:
     with internet.watch() as seen, Http2Client(proxy, host) as client:
-        pseudo = ((":method", "POST"), (":scheme", "https"), (":authority", host), (":path", "/x"))
-        reply = client.reply(client.ask(*pseudo, ("content-length", length), body=body))
+        request = pseudo(host, "POST", "/x")
+        reply = client.reply(client.ask(*request, ("content-length", length), body=body))
 
     assert reply.reset or reply.status == 400
     assert "/smuggled" not in seen.targets()
     assert not any(exchange.complete for exchange in seen.exchanges)
 
 
-def test_an_override_of_what_was_judged_does_not_arrive(proxy: Proxy, internet: Internet) -> None:
-    with internet.watch() as seen, Http2Client(proxy, "read-only.test") as client:
-        override = ("x-http-method-override", "DELETE")
-        reply = client.reply(client.get("read-only.test", "/x", "GET", override))
+def test_no_override_of_what_was_judged_arrives(proxy: Proxy, internet: Internet) -> None:
+    fields = [field.lower().split(": ") for field in OVERRIDES]
 
-    assert reply.status in {200, 400, 403}
-    assert not any(exchange.header("x-http-method-override") for exchange in seen.exchanges)
+    with internet.watch() as seen, Http2Client(proxy, "read-only.test") as client:
+        for name, value in fields:
+            reply = client.reply(client.get("read-only.test", "/x", "GET", (name, value)))
+            assert reply.status in {200, 400, 403}
+
+    for exchange in seen.exchanges:
+        assert not [name for name, _ in fields if exchange.header(name)]
+
+
+def test_a_path_that_is_not_plainly_allowed_is_denied(proxy: Proxy, internet: Internet) -> None:
+    for path in PATHS:
+        with internet.watch() as seen, Http2Client(proxy, "paths.test") as client:
+            reply = client.reply(client.get("paths.test", path))
+
+        assert reply.reset or reply.status in {200, 400, 403}, path
+        assert seen.targets() == ([path] if reply.status == 200 else [])
+        if reply.status == 200:
+            assert path.startswith("/ok/%")
+            assert "%2e%2e" not in path.lower().replace("%252e", "")
+
+
+def test_a_denied_path_is_denied_in_every_spelling(proxy: Proxy, internet: Internet) -> None:
+    for path in FORBIDDEN_SPELLINGS:
+        with internet.watch() as seen, Http2Client(proxy, "allowed.test") as client:
+            reply = client.reply(client.get("allowed.test", path))
+
+        assert reply.reset or reply.status in {400, 403}, path
+        assert seen.exchanges == []
+
+
+@pytest.mark.parametrize("method", ["POST", "DELETE", "PATCH", "OPTIONS", "get", "HEAD2"])
+def test_a_method_that_is_not_listed_is_denied(
+    proxy: Proxy, internet: Internet, method: str
+) -> None:
+    with internet.watch() as seen, Http2Client(proxy, "read-only.test") as client:
+        reply = client.reply(client.get("read-only.test", "/x", method))
+
+    assert reply.status in {400, 403}
+    assert seen.exchanges == []
+
+
+def test_a_web_socket_over_http2_is_refused(proxy: Proxy, internet: Internet) -> None:
+    request = (*pseudo("echoing.test", "CONNECT", "/web-socket"), (":protocol", "websocket"))
+
+    with internet.watch() as seen, Http2Client(proxy, "echoing.test") as client:
+        reply = client.reply(client.ask(*request, more=True))
+
+    assert reply.reset or 400 <= reply.status < 500
+    assert seen.exchanges == []
+
+
+def test_a_denial_does_not_wait_for_the_body(proxy: Proxy, internet: Internet) -> None:
+    with internet.watch() as seen, Http2Client(proxy, "read-only.test") as client:
+        reply = client.reply(client.ask(*pseudo("read-only.test", "POST", "/x"), more=True))
+
+    assert (reply.status, reply.headers["x-claude-proxy-reason"]) == (403, "method-not-allowed")
+    assert seen.exchanges == []
+
+
+def test_cookies_that_came_apart_go_on_as_one(proxy: Proxy, internet: Internet) -> None:
+    cookies = (("cookie", "a=1"), ("cookie", "b=2"))
+
+    with internet.watch() as seen, Http2Client(proxy, "allowed.test") as client:
+        client.reply(client.get("allowed.test", "/x", "GET", *cookies))
+
+    sent = [value for name, value in seen.exchanges[0].headers if name.lower() == "cookie"]
+    assert sent == ["a=1; b=2"]
+
+
+def test_each_event_arrives_before_the_next_is_sent(proxy: Proxy, internet: Internet) -> None:
+    gate = internet.origin.gate("h2-events")
+
+    with Http2Client(proxy, "origin.test") as client:
+        stream = client.get("origin.test", "/events/h2-events/4")
+        for number in range(4):
+            gate.open()
+            event = b"data: %d\n\n" % number
+            client.read(stream, lambda reply, event=event: reply.body.endswith(event))  # type: ignore[misc]
+        reply = client.reply(stream)
+
+    assert not reply.reset
+    assert reply.body.count(b"data:") == 4
+
+
+def test_offers_of_other_ways_are_stripped(proxy: Proxy) -> None:
+    with Http2Client(proxy, "origin.test") as client:
+        reply = client.reply(client.get("origin.test", "/alternative"))
+
+    assert reply.headers["x-kept"] == "yes"
+    assert "alt-svc" not in reply.headers
+
+
+def test_a_client_that_takes_no_more_stops_the_origin(proxy: Proxy, internet: Internet) -> None:
+    before = proxy.memory_kib()
+
+    with Http2Client(proxy, "origin.test", hungry=False) as client:
+        stream = client.get("origin.test", f"/bytes/{256 * 1024 * 1024}")
+        client.read(stream, lambda reply: len(reply.body) > 1000)
+        exchange = internet.origin.exchanges[-1]
+        sent = settled(lambda: exchange.sent_bytes)
+        grown = proxy.memory_kib() - before
+
+    assert sent < IN_FLIGHT
+    assert grown * 1024 < IN_FLIGHT
+    until(lambda: exchange.arrival.closed, "the end of the upstream connection")
+
+
+def test_an_origin_that_takes_no_more_stops_the_client(proxy: Proxy, internet: Internet) -> None:
+    before = proxy.memory_kib()
+    gate = internet.origin.gate("h2-stuck")
+    size = 128 * 1024 * 1024
+
+    with Http2Client(proxy, "origin.test") as client:
+        length = ("content-length", str(size))
+        path = "/unread/h2-stuck"
+        stream = client.ask(*pseudo("origin.test", "POST", path), length, more=True)
+        assert gate.reached.wait(60)
+        sent = client.send_body(stream, size, patience_s=1)
+        grown = proxy.memory_kib() - before
+    gate.open()
+
+    assert sent < IN_FLIGHT
+    assert grown * 1024 < IN_FLIGHT
+
+
+def test_an_aborted_stream_leaves_no_upstream_request(proxy: Proxy, internet: Internet) -> None:
+    with Http2Client(proxy, "origin.test") as client:
+        stream = client.get("origin.test", "/ticking")
+        client.read(stream, lambda reply: bool(reply.body))
+        exchange = internet.origin.exchanges[-1]
+        client.reset(stream)
+        until(lambda: exchange.arrival.closed, "the end of the upstream connection")
+        assert client.reply(client.get("origin.test", "/next")).status == 200
+
+
+def test_a_huge_head_is_refused(proxy: Proxy, internet: Internet) -> None:
+    fields = [(f"x-{number}", "y" * 1000) for number in range(200)]
+
+    with internet.watch() as seen, Http2Client(proxy, "origin.test") as client:
+        reply = client.reply(client.get("origin.test", "/x", "GET", *fields))
+
+    assert reply.reset or 400 <= reply.status < 500
+    assert seen.exchanges == []
 
 
 def test_every_stream_is_in_the_audit_log(proxy: Proxy) -> None:

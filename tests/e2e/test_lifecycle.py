@@ -1,8 +1,10 @@
 """It starts only if everything is as it should be, says what is not, and ends without a loss."""
 
 import contextlib
+import json
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from .rig.proxy import Proxy, Workplace, read_all
 from .rig.waiting import until
 
 RULES = "allow: [origin.test, allowed.test]\n"
+NOTHING = ""  # a proxy that is told to be quiet says this when it is ready
 
 
 def serve(place: Workplace, *options: str | Path, **variables: str) -> tuple[int, str]:
@@ -227,6 +230,59 @@ def test_ctrl_c_ends_it_too(start_proxy: StartProxy) -> None:
 
     assert proxy.process.wait(60) == 0
     assert "Traceback" not in proxy.stderr() + proxy.stdout()
+
+
+def test_it_listens_on_ipv6_too(start_proxy: StartProxy, internet: Internet) -> None:
+    proxy = start_proxy(RULES, "--host", "::1")
+
+    ran = proxy.place.run(
+        *("curl", "-sS", "--proxy", f"http://[::1]:{proxy.port}", "--cacert", proxy.ca_file),
+        "https://origin.test/echo",
+    )
+
+    assert ran.returncode == 0, ran.stderr
+    with pytest.raises(ConnectionRefusedError):
+        internet.host.connect("127.0.0.1", proxy.port)
+
+
+def test_a_shell_that_evaluates_env_is_set_up(proxy: Proxy, internet: Internet) -> None:
+    program = f"{sys.executable} -m claude_proxy env --port {proxy.port}"
+
+    with internet.watch() as seen:
+        ran = proxy.place.run(
+            "sh", "-c", f'eval "$({program})" && curl -sS https://origin.test/echo'
+        )
+
+    assert ran.returncode == 0, ran.stderr
+    assert seen.targets() == ["/echo"]
+
+
+def test_lines_can_be_json(start_proxy: StartProxy) -> None:
+    proxy = start_proxy(RULES, "--log-format", "json", ready="listening on")
+    with proxy.tunnel("origin.test:443") as tunnel:
+        tunnel.get("/echo")
+    proxy.stop()
+
+    lines = [json.loads(line) for line in proxy.stdout().splitlines()]
+    assert any(line.get("path") == "/echo" for line in lines)
+
+
+def test_quiet_prints_nothing_of_what_goes_well(start_proxy: StartProxy) -> None:
+    proxy = start_proxy(RULES, "--quiet", ready=NOTHING)
+    until(lambda: accepts(proxy), "the proxy to listen")
+    with proxy.tunnel("origin.test:443") as tunnel:
+        tunnel.get("/echo")
+
+    assert proxy.stdout() + proxy.stderr() == ""
+
+
+def accepts(proxy: Proxy) -> bool:
+    """Tell whether the port is open."""
+    try:
+        proxy.connect().close()
+    except OSError:
+        return False
+    return True
 
 
 def test_two_first_starts_at_once_make_one_ca(

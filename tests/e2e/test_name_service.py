@@ -142,6 +142,23 @@ def test_one_dial_looks_a_name_up_once(start_proxy: StartProxy, internet: Intern
     assert seen.dialled() == {(PUBLIC, 443)}
 
 
+def test_a_public_address_of_this_very_host_is_not_dialled(
+    proxy: Proxy, internet: Internet
+) -> None:
+    own = "93.199.0.1"
+    internet.host.run(["ip", "addr", "add", f"{own}/32", "dev", "lo"])
+    internet.names.answer("rebinding.test", [own])
+    trap = internet.host.listen(own, 443)
+    trap.settimeout(0)
+
+    with trap:
+        answer = get(proxy, "rebinding.test")
+        with pytest.raises(BlockingIOError):
+            trap.accept()
+
+    assert (answer.status, answer.reason) == (403, "address-not-allowed")
+
+
 def test_a_private_address_is_dialled_where_its_rule_names_it(
     proxy: Proxy, internet: Internet
 ) -> None:

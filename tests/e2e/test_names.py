@@ -5,9 +5,10 @@ import socket
 import pytest
 
 from .rig.client import connect_head
+from .rig.hello import client_hello
 from .rig.internet import Internet
 from .rig.origin import Arrival
-from .rig.proxy import Proxy
+from .rig.proxy import Proxy, read_all
 
 LOOKALIKES = [
     "allowed.test.denied.test",
@@ -212,6 +213,57 @@ def test_a_listed_address_is_dialled(proxy: Proxy, internet: Internet) -> None:
 
 
 @pytest.mark.parametrize("ending", ["", "\r\n", "\n"])
+def test_a_listed_ipv6_address_is_dialled(proxy: Proxy, internet: Internet) -> None:
+    target = "[2600:1f18::99]:443"
+
+    with internet.watch() as seen, proxy.tunnel(target) as tunnel:
+        answer = tunnel.get("/")
+
+    assert answer.status == 502  # as above
+    assert seen.dialled() == {("2600:1f18::99", 443)}
+
+
+def test_an_address_inside_a_listed_network_is_dialled_and_no_other(
+    proxy: Proxy, internet: Internet
+) -> None:
+    with internet.watch() as seen:
+        with proxy.tunnel("10.30.7.7:443") as tunnel:
+            tunnel.get("/")
+        statuses = [
+            answered(proxy, connect_head(f"{a}:443")) for a in ("10.31.0.1", "10.29.255.255")
+        ]
+
+    assert statuses == [403, 403]
+    assert seen.dialled() == {("10.30.7.7", 443)}
+
+
+def test_an_address_with_an_allowed_server_name_is_not_dialled(
+    proxy: Proxy, internet: Internet
+) -> None:
+    with internet.watch() as seen:
+        for address in ("93.190.1.1", "10.30.7.7"):
+            with proxy.connect() as connection:
+                connection.sendall(connect_head(f"{address}:443") + client_hello("allowed.test"))
+                read_all(connection)
+
+    assert seen.nothing()
+
+
+@pytest.mark.parametrize("protocol", ["http/1.1", "h2"])
+def test_an_international_name_is_reached_by_its_ascii_form(
+    proxy: Proxy, internet: Internet, protocol: str
+) -> None:
+    option = "--http2" if protocol == "h2" else "--http1.1"
+
+    with internet.watch() as seen:
+        ran = proxy.place.run(
+            "curl", "-sS", option, "https://xn--bcher-kva.test/echo", environment=proxy.env()
+        )
+
+    assert seen.targets() == ["/echo"], ran.stdout + ran.stderr
+    assert set(seen.names) == {"xn--bcher-kva.test"}
+
+
 def test_a_trap_on_this_host_is_never_touched(
     proxy: Proxy, internet: Internet, ending: str
 ) -> None:

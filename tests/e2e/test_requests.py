@@ -7,6 +7,7 @@ import pytest
 from .rig.client import Tunnel
 from .rig.internet import Internet
 from .rig.proxy import Proxy, read_all
+from .rig.spellings import FORBIDDEN_SPELLINGS, OVERRIDES, PATHS
 
 
 def head(*lines: str) -> bytes:
@@ -217,17 +218,6 @@ def test_a_method_that_is_not_listed_is_denied(
     assert seen.exchanges == []
 
 
-OVERRIDES = [
-    "X-HTTP-Method-Override: DELETE",
-    "X-HTTP-Method: DELETE",
-    "X-Method-Override: DELETE",
-    "X-Original-URL: /admin",
-    "X-Rewrite-URL: /admin",
-    "x-http-method-override: DELETE",
-    "X_HTTP_METHOD_OVERRIDE: DELETE",
-]
-
-
 @pytest.mark.parametrize("field", OVERRIDES)
 @pytest.mark.parametrize(("host", "path"), [("read-only.test", "/x"), ("paths.test", "/ok/x")])
 def test_an_override_of_what_was_judged_does_not_arrive(
@@ -238,39 +228,6 @@ def test_an_override_of_what_was_judged_does_not_arrive(
 
     assert answer.status in {200, 400, 403}
     assert not any(exchange.header(field.partition(":")[0]) for exchange in seen.exchanges)
-
-
-PATHS = [
-    "/",
-    "/okay",
-    "/OK/x",
-    "/ok/../secret",
-    "/ok/..",
-    "/ok/./../secret",
-    "/ok/%2e%2e/secret",
-    "/ok/.%2e/secret",
-    "/ok/%2E%2E%2Fsecret",
-    "/ok%2fsecret",
-    "/ok/%2f..%2fsecret",
-    "/ok/x%5c..%5c..%5csecret",
-    "/ok/\\..\\secret",
-    "/ok//secret",
-    "//ok/x",
-    "//secret/ok/x",
-    "/ok/x;/../secret",
-    "/ok/..;/secret",
-    "/ok/;x/secret",
-    "/ok/%00",
-    "/ok/x%00.html",
-    "/ok/%252e%252e/secret",
-    "/%6fk/x",
-    "/secret?/ok/x",
-    "/secret/ok/x",
-    "/ok/%c0%ae%c0%ae/secret",
-    "/ok/..%c0%afsecret",
-    "/ok/%zz",
-    "/ok/%",
-]
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -286,20 +243,6 @@ def test_a_path_that_is_not_plainly_allowed_is_denied(
     if answer.status == 200:
         assert path.startswith("/ok/%")
         assert "%2e%2e" not in path.lower().replace("%252e", "")
-
-
-FORBIDDEN_SPELLINGS = [
-    "/forbidden/x",
-    "/forbidden/",
-    "//forbidden/x",
-    "/./forbidden/x",
-    "/x/../forbidden/x",
-    "/%66orbidden/x",
-    "/forbidden%2fx",
-    "/forbidden/%2e%2e/forbidden/x",
-    "/forbidden;a/x",
-    "/\\forbidden/x",
-]
 
 
 @pytest.mark.parametrize("path", FORBIDDEN_SPELLINGS)
@@ -382,7 +325,7 @@ def test_the_host_in_the_tunnel_may_carry_the_default_port(
     proxy: Proxy, internet: Internet
 ) -> None:
     with internet.watch() as seen, proxy.tunnel("allowed.test:443") as tunnel:
-        answer = tunnel.request("GET", "/echo", host="Allowed.TEST:443")
+        answer = tunnel.request("GET", "/echo", host="Allowed.TEST.:443")
 
     assert answer.status == 200
     assert len(seen.exchanges) == 1
@@ -396,6 +339,91 @@ def test_a_request_of_http_1_0_gets_the_host_that_was_judged(
 
     assert status == 200
     assert seen.exchanges[0].header("Host") == "allowed.test"
+
+
+def test_absolute_form_to_the_tunnels_own_host_goes_on_in_origin_form_or_not_at_all(
+    proxy: Proxy, internet: Internet
+) -> None:
+    with internet.watch() as seen:
+        status = first_status(
+            proxy, "allowed.test", head("GET https://allowed.test/x HTTP/1.1", HOST)
+        )
+
+    assert seen.targets() == (["/x"] if status == 200 else [])
+
+
+def test_bytes_beyond_ascii_in_a_value_arrive_as_they_are(proxy: Proxy, internet: Internet) -> None:
+    value = bytes(range(0x80, 0x100))
+
+    with internet.watch() as seen, proxy.tunnel("allowed.test:443") as tunnel:
+        tunnel.send(b"GET /echo HTTP/1.1\r\nHost: allowed.test\r\nX-Raw: " + value + b"\r\n\r\n")
+        tunnel.read()
+
+    assert b"X-Raw: " + value + b"\r\n" in seen.exchanges[0].head
+
+
+TRAILERS = [
+    "Host: denied.test",
+    "Transfer-Encoding: chunked",
+    "Content-Length: 9",
+    "Authorization: x",
+]
+
+
+@pytest.mark.parametrize("trailer", TRAILERS)
+def test_a_trailer_that_speaks_of_framing_or_routing_does_not_arrive(
+    proxy: Proxy, internet: Internet, trailer: str
+) -> None:
+    request = head("POST /echo HTTP/1.1", HOST, "Transfer-Encoding: chunked")
+
+    with internet.watch() as seen, proxy.tunnel("allowed.test:443") as tunnel:
+        tunnel.send(request + f"1\r\nx\r\n0\r\n{trailer}\r\n\r\n".encode())
+        answer = tunnel.read()
+
+    assert answer.status in {200, 400}
+    assert not any(exchange.trailers for exchange in seen.exchanges)
+
+
+def test_a_switch_of_protocols_that_nobody_asked_for_is_a_502(
+    proxy: Proxy, internet: Internet
+) -> None:
+    with internet.watch() as seen, proxy.tunnel("broken.test:443") as tunnel:
+        answer = tunnel.get("/switch")
+        tunnel.read_rest()
+
+    assert answer.status == 502
+    assert len(seen.exchanges) == 1
+
+
+def test_an_upgrade_is_judged_like_any_request(proxy: Proxy, internet: Internet) -> None:
+    fields = (
+        "Connection: Upgrade",
+        "Upgrade: websocket",
+        "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+    )
+
+    with internet.watch() as seen:
+        for host, path in (("paths.test", "/web-socket"), ("allowed.test", "/forbidden/ws")):
+            with proxy.tunnel(f"{host}:443") as tunnel:
+                assert tunnel.get(path, *fields).status == 403
+
+    assert seen.exchanges == []
+
+
+def test_plain_requests_on_one_connection_each_go_to_their_own_host(
+    proxy: Proxy, internet: Internet
+) -> None:
+    hosts = ["plain.test", "second-plain.test", "plain.test"]
+
+    with internet.watch() as seen, Tunnel(proxy.connect(), "") as tunnel:
+        for host in hosts:
+            assert tunnel.request("GET", f"http://{host}/of/{host}", host=host).status == 200
+
+    for exchange, host in zip(seen.exchanges, hosts, strict=True):
+        assert exchange.header("Host") == host
+        assert exchange.target == f"/of/{host}"
+        assert exchange.arrival.address == internet.site(host)
 
 
 def test_plain_http_is_judged_by_its_target_not_by_its_host(

@@ -18,6 +18,7 @@ from .waiting import PATIENCE_S, until
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 LOOPBACK = "127.0.0.1"
+BANNER = "listens on"
 
 # Handed on, so that coverage can measure the processes that the tests start.
 _HANDED_ON = ("PATH", "LANG", "TERM", "COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
@@ -142,14 +143,14 @@ class Proxy:
         """The certificate, where the seed's users look for it."""
         return self.confdir / "mitmproxy-ca-cert.pem"
 
-    def wait_until_listening(self) -> None:
-        """Wait for the banner; fail with what the process said if it ends before."""
-        until(self._listens, "the proxy says that it listens")
+    def wait_until_listening(self, ready: str = BANNER) -> None:
+        """Wait for the words that say so; fail with what the process said if it ends before."""
+        until(lambda: self._says(ready), f"the proxy to say {ready!r}")
 
-    def _listens(self) -> bool:
+    def _says(self, ready: str) -> bool:
         if self.process.poll() is not None:
             raise AssertionError(f"the proxy ended: {self.process.returncode}\n{self.stderr()}")
-        return self.stdout().count("listens on") > self._banners
+        return self.stdout().count(ready) > self._banners
 
     def stdout(self) -> str:
         """Return what it has printed."""

@@ -136,6 +136,13 @@ def _garbage(exchange: Exchange, talk: Talk) -> None:
     talk.over = True
 
 
+def _switch(exchange: Exchange, talk: Talk) -> None:
+    """Turn to another protocol although nobody asked."""
+    talk.drain(exchange)
+    talk.send(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: raw\r\nConnection: Upgrade\r\n\r\nraw")
+    talk.over = True
+
+
 def _double(exchange: Exchange, talk: Talk) -> None:
     """Answer with two framings at once, as a response splitter would."""
     talk.drain(exchange)
@@ -231,6 +238,7 @@ _ROUTES: dict[str, Callable[[Exchange, Talk], None]] = {
     "redirect": _redirect,
     "sink": _sink,
     "status": _status,
+    "switch": _switch,
     "ticking": _ticking_events,
     "trailers": _trailers,
     "unread": _unread,

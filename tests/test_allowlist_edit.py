@@ -124,7 +124,7 @@ def test_the_first_entry_begins_a_list_of_ones_own(
     assert {"new.test", "other.test", "api.anthropic.com"} <= hosts
     assert own.stat().st_mode & 0o777 == 0o600
     assert own.parent.stat().st_mode & 0o777 == 0o700
-    assert "is started again" in capsys.readouterr().out
+    assert "takes the place of the shipped one" in capsys.readouterr().out
 
 
 def test_a_list_keeps_its_mode_and_what_links_to_it(
@@ -142,7 +142,7 @@ def test_a_list_keeps_its_mode_and_what_links_to_it(
     assert real.read_text() == "allow:\n  - a.test # mine\n  - new.test\n"
     assert real.stat().st_mode & 0o777 == 0o640
     assert own.is_symlink()
-    assert "started again" not in capsys.readouterr().out
+    assert "takes the place" not in capsys.readouterr().out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["conf", "real.yaml"]
 
 

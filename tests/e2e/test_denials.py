@@ -200,9 +200,7 @@ def test_an_allowed_name_that_leads_back_to_the_proxy_makes_no_loop(
     assert proxy.decisions("denied.test:443") == []
 
 
-def test_a_listed_address_that_is_the_proxy_makes_no_loop(
-    start_proxy: StartProxy, internet: Internet
-) -> None:
+def test_a_listed_address_that_is_the_proxy_makes_no_loop(start_proxy: StartProxy) -> None:
     rule = "{host: 10.99.0.2, ports: [$PORT]}"
     everywhere = ("--host", "0.0.0.0", "--allow-remote")
     proxy = start_proxy(f"allow: [{rule}]\n", *everywhere)

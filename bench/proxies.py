@@ -141,8 +141,13 @@ class ClaudeProxy(Proxy):
         argv += ["--statedir", directory / "state", "--upstream-ca", self.place.origin_ca]
         for target in (*self.target.tls_ports, self.target.plain):
             argv += ["--resolve", f"{HOST}:{target}:{LOOPBACK}"]
-        environment = {**os.environ, "PYTHONPATH": str(self._tree)}
-        return argv, environment, self._confdir / "mitmproxy-ca-cert.pem"
+        return argv, environment_of(self._tree), self._confdir / "mitmproxy-ca-cert.pem"
+
+
+def environment_of(tree: Path) -> dict[str, str]:
+    """Return the environment in which Python finds the claude-proxy of a working tree."""
+    # Safe path: else the directory we are in, a tree as well, would come first.
+    return {**os.environ, "PYTHONPATH": str(tree), "PYTHONSAFEPATH": "1"}
 
 
 def allowlist_for(secure: dict[str, list[int]], plain: dict[str, int]) -> str:

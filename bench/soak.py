@@ -26,7 +26,7 @@ from bench.inspection import Descriptors
 from bench.loads import LoadError, Work, load
 from bench.place import JSON_BYTES, REPOSITORY, Place
 from bench.processes import LOOPBACK, Child, StartError, free_port
-from bench.proxies import Running, allowlist_for
+from bench.proxies import Running, allowlist_for, environment_of
 from bench.rude_clients import DOMAIN, Client, Ledger, Scene
 
 STREAMS = 500
@@ -154,7 +154,8 @@ def _started(place: Place, scale: float, more: Iterable[str]) -> Soak:
         )
     )
     confdir, statedir = directory / "config", directory / "state"
-    options = ["--port", str(port), "--allowlist", allowlist, "--confdir", confdir]
+    options: list[str | Path] = ["--port", str(port), "--allowlist", allowlist]
+    options += ["--confdir", confdir]
     options += ["--statedir", statedir, "--upstream-ca", place.origin_ca]
     options += ["--head-timeout", f"{_HELD_BACK_S}s", "--handshake-timeout", f"{_HELD_BACK_S}s"]
     for name in (*rude_clients.kinds(), "streams", "idle", "kept", "new"):
@@ -162,7 +163,7 @@ def _started(place: Place, scale: float, more: Iterable[str]) -> Soak:
             options += ["--resolve", f"{name}.{DOMAIN}:{target}:{LOOPBACK}"]
     few = f'ulimit -S -n {SOFT_LIMIT} && exec "$@"'
     command = ["sh", "-c", few, "sh", sys.executable, "-m", "claude_proxy", "serve", *options]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    environment = environment_of(Path(os.environ.get("SOAK_TREE", REPOSITORY)))
     child = place.child("claude-proxy", *command, *more, environment=environment)
     child.wait_for(port)
     ca = confdir / "mitmproxy-ca-cert.pem"

@@ -8,6 +8,7 @@ Law 8 is kept here for all of them: whatever raises in a layer or a hook ends th
 import asyncio
 import itertools
 import logging
+import socket
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -96,6 +97,13 @@ class _Endpoint(asyncio.Protocol):
             self.connection.error = type(exc).__name__
         self.owner.lost(self)
 
+    def was_reset(self) -> bool:
+        """Tell whether the peer broke off while it was not read from: no event tells of that."""
+        if not self.paused or self.transport is None or self.transport.is_closing():
+            return False
+        sock = self.transport.get_extra_info("socket")
+        return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+
     def pause_writing(self) -> None:
         self.congested = True
         self.owner.balance()
@@ -176,9 +184,10 @@ class ClientConnection:
 
     def balance(self) -> None:
         """Read from nobody whose bytes could not be passed on (backpressure)."""
-        congested = sum(endpoint.congested for endpoint in self._endpoints.values())
-        for endpoint in self._endpoints.values():
-            pause = endpoint.held or congested > endpoint.congested
+        endpoints = self._endpoints.values()
+        up = any(endpoint.congested for endpoint in endpoints if endpoint is not self.endpoint)
+        for endpoint in endpoints:
+            pause = endpoint.held or (up if endpoint is self.endpoint else self.endpoint.congested)
             transport = endpoint.transport
             if pause != endpoint.paused and transport is not None and not transport.is_closing():
                 endpoint.paused = pause
@@ -338,11 +347,16 @@ class ClientConnection:
             transport.resume_reading()
 
     def _close(self, endpoint: _Endpoint) -> None:
-        if endpoint.transport is not None:
-            endpoint.transport.close()
-            if endpoint is self.endpoint and self._linger_until is None:
-                # A peer that reads nothing would keep the last bytes, and us, for ever.
-                self._linger_until = asyncio.get_running_loop().time() + _LINGER_S
+        transport = endpoint.transport
+        if transport is None:
+            return
+        transport.close()
+        # A peer that reads nothing would keep the last bytes, and us, for ever.
+        if endpoint is not self.endpoint:
+            if transport.get_write_buffer_size():
+                asyncio.get_running_loop().call_later(_LINGER_S, transport.abort)
+        elif self._linger_until is None:
+            self._linger_until = asyncio.get_running_loop().time() + _LINGER_S
 
     @staticmethod
     def _abort(endpoint: _Endpoint) -> None:
@@ -391,6 +405,9 @@ class ClientConnection:
         if self._linger_until is not None:
             if now > self._linger_until:
                 self._abort(self.endpoint)
+            return
+        if self.endpoint.was_reset():
+            self._abort(self.endpoint)
             return
         session = self.session
         if session.turn != self._turn:

@@ -7,6 +7,7 @@ the allowlist, the CA, the state directory, the port (law 11: no start with less
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
 import sys
@@ -88,6 +89,8 @@ class _Parts:
 def serve(settings: Settings) -> int:
     """Run the proxy until SIGINT or SIGTERM; return the exit code. ConfigError: it cannot start."""
     logs.configure(settings.verbosity, settings.log_format)
+    # Until there is something to reload; by itself the signal would end the process.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     loaded = policyfile.load(settings.allowlist)
     authority = CertificateAuthority.load_or_create(settings.confdir)
     roots = preflight.upstream_roots(settings)
@@ -196,7 +199,12 @@ def _stop_on_signals(reloader: Reloader, place: workers.Place) -> asyncio.Event:
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     reloads: set[asyncio.Task[None]] = set()
 
+    has_terminal = os.isatty(0)
+
     def reload_soon() -> None:
+        if has_terminal and not os.isatty(0):
+            stop.set()  # the terminal was closed, which is told by the same signal
+            return
         task = loop.create_task(reloader.reload())
         reloads.add(task)
         task.add_done_callback(reloads.discard)

@@ -101,6 +101,8 @@ def _supervise(children: set[int]) -> None:
             pid, status = os.wait()
             children.discard(pid)
             code = os.waitstatus_to_exitcode(status)
+            if stopping and code == -signal.SIGTERM:
+                code = 0  # told to stop before it had begun to listen for that
             if code != 0 or not stopping:
                 failed = failed or code or 1
                 _tell(children, signal.SIGTERM)

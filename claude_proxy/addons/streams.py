@@ -1,7 +1,7 @@
 """Lets HTTP/2 bodies stream, counts them, and records how each stream ended.
 
 Whether a stream may pass was settled in its layer (`layers.http2`); by the time of these hooks
-nothing may be enforced any more, because bodies leave as they come.
+nothing but a request's trailers can be held back, because bodies leave as they come.
 """
 
 from collections.abc import Callable

@@ -83,6 +83,11 @@ class Http2Lane(HttpLayer):
         if isinstance(event, events.ConnectionEvent) and event.connection not in self.connections:
             return  # the last words of a connection that served its stream
         yield from super()._handle_event(event)
+        if self.context.client.state is ConnectionState.CLOSED:
+            # A stream that still waits for its upstream learns of nothing any more.
+            for stream in self.streams.values():
+                if (passage := stream.flow.metadata.get(PASSAGE)) is not None:
+                    self._session.gate.end(passage, "stream-broken-off")
         self._forget_closed()
         wanted = Waiting.EXCHANGE if self.streams else Waiting.IDLE
         if self._session.waiting is not wanted:
@@ -115,12 +120,24 @@ class Http2Lane(HttpLayer):
         # Never both: each side's window updates come in with its data, and both would wait.
         held: set[Connection] = set()
         if down > _BUFFER_LIMIT:
-            held.update(servers)
+            # Only those whose streams the client does not take: it may be waiting for another
+            # one before it takes more.
+            held.update(self._sources_of_waiting().intersection(servers))
         elif up > _BUFFER_LIMIT:
             held.add(client)
         for connection in held ^ self._held:
             yield HoldReading(connection, hold=connection in held)
         self._held = held
+
+    def _sources_of_waiting(self) -> set[Connection]:
+        """Return the upstreams of the streams that have bytes waiting for the client's window."""
+        handler = _http2_of(self.connections.get(self.context.client))
+        waiting = {} if handler is None else handler.h2_conn.stream_buffers
+        return {
+            self.streams[number].context.server
+            for number, pieces in waiting.items()
+            if pieces and number in self.streams
+        }
 
     def get_connection(
         self, event: GetHttpConnection, *, reuse: bool = True
@@ -173,13 +190,19 @@ class _Origin(HttpClient):
         yield RegisterHttpConnection(server, error)
 
 
-def _waiting_in(handler: layer.Layer | None) -> int:
-    """Return how many bytes an HTTP/2 connection keeps until its peer takes them."""
+def _http2_of(handler: layer.Layer | None) -> Http2Connection | None:
+    """Return the HTTP/2 connection that these layers end in, if they do."""
     while handler is not None and not isinstance(handler, Http2Connection):
         handler = getattr(handler, "child_layer", None)
-    if handler is None:
+    return handler
+
+
+def _waiting_in(handler: layer.Layer | None) -> int:
+    """Return how many bytes an HTTP/2 connection keeps until its peer takes them."""
+    found = _http2_of(handler)
+    if found is None:
         return 0
-    buffers = handler.h2_conn.stream_buffers.values()
+    buffers = found.h2_conn.stream_buffers.values()
     return sum(len(piece.data) for buffer in buffers for piece in buffer)
 
 
@@ -254,12 +277,8 @@ class GatedStream(HttpStream):
         word = "upstream-bad-answer" if bad else "upstream-closed"
         self._passage.error = word
         explanation = event.message[:1].upper() + event.message[1:] + "."
-        over = self.client_state == self.state_done
-        yield from self._answer(
-            self._passage, unreachable(word, explanation, self._asked, timed_out=False)
-        )
-        if over:
-            yield DropStream(self.stream_id)
+        refusal = unreachable(word, explanation, self._asked, timed_out=False)
+        yield from self._answer(self._passage, refusal)
 
     def state_errored(self, event: HttpEvent) -> layer.CommandGenerator[None]:
         """Swallow what still comes of a stream that was answered; forget it at its end."""
@@ -320,11 +339,14 @@ class GatedStream(HttpStream):
             b"HTTP/2.0", refusal.status, b"", http.Headers(fields), None, None, now, now
         )
         client = self.context.client
+        asked = self.client_state == self.state_done
         self.client_state = self.server_state = self.state_errored
         yield SendHttp(ResponseHeaders(self.stream_id, answer, not body), client)
         if body:
             yield SendHttp(ResponseData(self.stream_id, body), client)
             yield SendHttp(ResponseEndOfMessage(self.stream_id), client)
+        if asked:
+            yield DropStream(self.stream_id)  # else once the rest of the request is here
 
 
 def _problem_of(message: http.Request, *, end_stream: bool) -> str | None:

@@ -53,7 +53,7 @@ class SteadyTls(TLSLayer):
         tls = self.tls
         tls.bio_write(data)
         pieces: list[bytes] = []
-        ended = False
+        ended = broken = False
         while True:
             try:
                 pieces.append(tls.recv(_RECORD))
@@ -64,6 +64,7 @@ class SteadyTls(TLSLayer):
                 # A record that does not authenticate is the same: what came before it was sound.
                 ended = True
                 if not isinstance(error, SSL.ZeroReturnError):
+                    broken = True
                     self.conn.error = type(error).__name__
                     out.append(commands.Log(f"TLS ended with {type(error).__name__}"))
                 break
@@ -75,8 +76,12 @@ class SteadyTls(TLSLayer):
             plain = pieces[0] if len(pieces) == 1 else b"".join(pieces)
             self._tell(events.DataReceived(self.conn, plain), out)
         if ended and self.conn.state & ConnectionState.CAN_READ:
-            self.conn.state &= ~ConnectionState.CAN_READ
+            # Once broken, TLS carries nothing in the other direction either.
+            remains = ConnectionState.CLOSED if broken else ConnectionState.CAN_WRITE
+            self.conn.state &= remains
             self._tell(events.ConnectionClosed(self.conn), out)
+            if broken:
+                out.append(commands.CloseConnection(self.conn))
 
     def _tell(self, event: events.Event, out: list[commands.Command]) -> None:
         """Give the child an event, and encrypt what it sends in answer."""

@@ -39,7 +39,7 @@ allow:
   - loopback.test
   - 93.190.1.1
   - 10.30.0.0/16
-  - "[2600:1f18::99]"
+  - "2600:1f18::99"
   - bücher.test
   - {host: second-plain.test, scheme: http, ports: [80]}
 deny:

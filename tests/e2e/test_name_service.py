@@ -195,9 +195,10 @@ def test_an_ipv6_origin_is_reached(proxy: Proxy, internet: Internet) -> None:
 
 def test_the_audit_log_holds_the_address_that_was_dialled(proxy: Proxy, internet: Internet) -> None:
     internet.names.answer("rebinding.test", [PUBLIC])
+
     get(proxy, "rebinding.test")
 
-    row = proxy.decisions("rebinding.test:443")[-1]
+    row = proxy.outcome("rebinding.test:443", "/page")
     assert row.upstream == f"{PUBLIC}:443"
 
 

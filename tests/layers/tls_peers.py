@@ -62,7 +62,7 @@ class _Tls:
         except ssl.SSLZeroReturnError:
             self.ended = True
         except ssl.SSLError as error:
-            self.error = error
+            self.error = self.error or error
         return self._out.read()
 
     def seal(self, data: bytes) -> bytes:
@@ -116,7 +116,7 @@ class TlsOrigin(_Tls):
         super().__init__(context, name=None, server=True)
         self._stage = stage
         self.peer: Peer = stage.upstream
-        self.pump()
+        self.for_client = self.pump()  # what the handshake led to, if it failed
 
     def pump(self) -> bytes:
         """Exchange bytes with the proxy; return what its client got meanwhile."""

@@ -29,50 +29,58 @@ _STATES = {
 class Descriptors:
     """What a process holds open."""
 
-    files: int  # all that is not a TCP socket
-    listening: int
     clients: int
     upstreams: int
+    dead: int  # sockets that the kernel has given up, and the process has not
     states: Mapping[str, int]  # of the clients' and upstreams' sockets
+    files: Mapping[str, int]  # what is no TCP socket, and what listens
+
+    def more_than(self, before: "Descriptors") -> Counter[str]:
+        """Return the files that were not open before."""
+        return Counter(self.files) - Counter(before.files)
 
     def __str__(self) -> str:
         states = ", ".join(f"{count} {state}" for state, count in sorted(self.states.items()))
         return (
-            f"{self.files} files, {self.clients} client and {self.upstreams} upstream sockets"
-            f"{f' ({states})' if states else ''}"
+            f"{self.clients} client, {self.upstreams} upstream and {self.dead} dead sockets"
+            f"{f' ({states})' if states else ''}, {sum(self.files.values())} files"
         )
 
 
 def descriptors_of(pid: int, port: int) -> Descriptors:
     """Sort the descriptors of the proxy that listens on `port`."""
-    inodes, files = set(), 0
+    sockets, files = set[str](), Counter[str]()
     for entry in Path(f"/proc/{pid}/fd").iterdir():
         try:
             link = str(entry.readlink())
         except OSError:
             continue  # closed meanwhile
         if link.startswith("socket:["):
-            inodes.add(link.removeprefix("socket:[").removesuffix("]"))
+            sockets.add(link)
         else:
-            files += 1
-    listening = clients = upstreams = 0
+            files[link] += 1
+    clients = upstreams = 0
     states: Counter[str] = Counter()
     for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]:
         fields = line.split()
-        if fields[9] not in inodes:
+        if (link := f"socket:[{fields[9]}]") not in sockets:
             continue
-        inodes.discard(fields[9])
+        sockets.discard(link)
         state = _STATES.get(fields[3], fields[3])
         if state == "listening":
-            listening += 1
+            files[state] += 1
             continue
         states[state] += 1
         if int(fields[1].rpartition(":")[2], 16) == port:
             clients += 1
         else:
             upstreams += 1
-    # Whatever kind of socket the rest are, nothing should leave any behind.
-    return Descriptors(files + len(inodes), listening, clients, upstreams, dict(states))
+    for family in ("unix", "tcp6", "udp", "udp6", "netlink"):
+        text = Path(f"/proc/{pid}/net/{family}").read_text()
+        for link in [found for found in sockets if f" {found[8:-1]} " in text]:
+            sockets.discard(link)
+            files[family] += 1
+    return Descriptors(clients, upstreams, len(sockets), dict(states), dict(files))
 
 
 def soft_limit_of(pid: int) -> int:

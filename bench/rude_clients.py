@@ -452,10 +452,14 @@ def cut_events(client: Client) -> None:
 
 
 def cut_answer(client: Client) -> None:
-    """Leave after a request, before its answer."""
+    """Leave after a request, before its answer.
+
+    One that merely stops sending may still wait for the answer (RFC 9112 section 9.6), so it is
+    the answer by which the proxy learns that it has gone.
+    """
     client.secure()
     client.expect("request", 0, 1, allowed=True)
-    client.send(client.request_head("GET", "/stall"))
+    client.send(client.request_head("GET", "/late?s=2"))
     client.leave()
 
 

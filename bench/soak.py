@@ -15,6 +15,7 @@ import ssl
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -394,11 +395,12 @@ def _left_over(soak: Soak, before: Descriptors | None) -> Descriptors:
     give_up = time.monotonic() + _LINGER_S + _GRACE_S
     while True:
         now = inspection.descriptors_of(soak.child.pid, soak.port)
-        calm = not (now.clients or now.upstreams) and (before is None or now.files <= before.files)
+        more = Counter[str]() if before is None else now.more_than(before)
+        calm = not (now.clients or now.upstreams or now.dead or more)
         if calm or time.monotonic() > give_up:
             break
         time.sleep(0.25)
-    soak.findings.check("no descriptor is left over", good=calm, seen=now)
+    soak.findings.check("no descriptor is left over", good=calm, seen=f"{now} {list(more) or ''}")
     left = _open_at_origin(soak)
     soak.findings.check("no connection is left at the origin", good=left == 0, seen=left)
     cpu_s = inspection.cpu_s_over(soak.child.pid, _IDLE_S)

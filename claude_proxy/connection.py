@@ -6,9 +6,11 @@ Law 8 is kept here for all of them: whatever raises in a layer or a hook ends th
 """
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import socket
+import struct
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -40,6 +42,8 @@ _HIGH_WATER = 256 * 1024
 # and take the answer away from a client that reads only after writing.
 _LINGER_S = 10.0
 _LINGER_BYTES = 64 * 1024 * 1024
+
+_RESET = struct.pack("ii", 1, 0)  # struct linger: on, for no time
 
 _numbers = itertools.count(time.time_ns())
 
@@ -328,6 +332,8 @@ class ClientConnection:
             self._close(endpoint)
             self.balance()
             return
+        if self._gone:
+            return  # what is left for the client is on its way, and must not be cut off
         if could_read:
             self._linger()
         else:
@@ -354,14 +360,20 @@ class ClientConnection:
         # A peer that reads nothing would keep the last bytes, and us, for ever.
         if endpoint is not self.endpoint:
             if transport.get_write_buffer_size():
-                asyncio.get_running_loop().call_later(_LINGER_S, transport.abort)
+                asyncio.get_running_loop().call_later(_LINGER_S, self._abort, endpoint)
         elif self._linger_until is None:
             self._linger_until = asyncio.get_running_loop().time() + _LINGER_S
 
     @staticmethod
     def _abort(endpoint: _Endpoint) -> None:
-        if endpoint.transport is not None:
-            endpoint.transport.abort()
+        transport = endpoint.transport
+        if transport is None:
+            return
+        # A reset, as the kernel would go on offering what it has to a peer that takes nothing.
+        with contextlib.suppress(OSError):
+            sock = transport.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        transport.abort()
 
     def _fail(self, error: Exception) -> None:
         # One line, no traceback: it may hold what a client sent. --verbose shows it.
@@ -376,6 +388,8 @@ class ClientConnection:
             self._abort(endpoint)
         if not self._gone:
             self._finish()
+        # Its place is free from now on, not only once the loop has let the sockets go.
+        self.services.connections.discard(self)
 
     def _finish(self) -> None:
         """Tell the layers that the client is gone and let go of every upstream; once."""

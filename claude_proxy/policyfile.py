@@ -33,7 +33,9 @@ def load(path: Path) -> Loaded:
             found = os.fstat(file.fileno())
             refuse_writable(path, found)
             raw = file.read(allowlist.MAX_BYTES + 1)
-        refuse_writable(path.parent, path.resolve().parent.stat())
+        # Where a link lies counts like where it leads: either place can swap the file.
+        for directory in dict.fromkeys((path.absolute().parent, path.resolve().parent)):
+            refuse_writable(directory, directory.stat())
     except OSError as error:
         raise ConfigError(
             f"the allowlist cannot be read: {(error.strerror or type(error).__name__).lower()}",

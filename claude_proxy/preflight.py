@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import certifi
+from cryptography import x509
 
 from claude_proxy.audit import AuditStore, ConsoleSink, Descriptor, JsonlSink, Sink, database_in
 from claude_proxy.errors import ConfigError
@@ -55,12 +56,15 @@ def upstream_roots(settings: Settings) -> str | None:
             where=str(extra),
             mend="name a readable PEM file with --upstream-ca",
         ) from error
-    if b"-----BEGIN CERTIFICATE-----" not in added:
+    try:
+        # Else each connection would fail by itself, at run time and without a word why.
+        x509.load_pem_x509_certificates(added)
+    except ValueError as error:
         raise ConfigError(
-            "the upstream CA holds no certificate",
+            "the upstream CA holds no certificate that can be read",
             where=str(extra),
             mend="give a file in PEM form, with BEGIN CERTIFICATE",
-        )
+        ) from error
     # The CA's directory is the owner's alone (it was checked when the CA was loaded).
     merged = settings.confdir / "upstream-roots.pem"
     partial = merged.with_name(f".{merged.name}.{os.getpid()}")

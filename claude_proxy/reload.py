@@ -5,6 +5,7 @@ is gone are closed, because a tunnel was allowed by its rule and by nothing else
 """
 
 import asyncio
+import logging
 from collections.abc import Callable
 
 from claude_proxy import logs, policyfile
@@ -12,6 +13,8 @@ from claude_proxy.connection import Services
 from claude_proxy.errors import ConfigError
 from claude_proxy.events import Notice
 from claude_proxy.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 _LOOK_S = 1.0
 _NAMED = 10  # changes that are spelled out; the rest is counted
@@ -67,13 +70,21 @@ class Reloader:
                 # On a thread: a list of 100,000 hosts takes seconds to read.
                 loaded = await loop.run_in_executor(None, policyfile.load, self._path)
             except ConfigError as error:
-                self._rejected = seen
-                lines = ["warning: the allowlist was rejected; the last good one stays in force"]
-                if self._loud:
-                    logs.report([*lines, *error.lines()])
-                self._tell(Notice(0, "policy-rejected", error.what))
+                self._reject(seen, error)
+                return
+            except Exception as fault:  # the watch must outlive a bug that a file has found
+                logger.exception("reading the allowlist failed")
+                what = f"internal error ({type(fault).__name__})"
+                self._reject(seen, ConfigError(what, where=str(self._path)))
                 return
             self._apply(loaded)
+
+    def _reject(self, seen: policyfile.Fingerprint, error: ConfigError) -> None:
+        self._rejected = seen
+        if self._loud:
+            first = "warning: the allowlist was rejected; the last good one stays in force"
+            logs.report([first, *error.lines()])
+        self._tell(Notice(0, "policy-rejected", error.what))
 
     def _apply(self, loaded: policyfile.Loaded) -> None:
         added, removed = self._loaded.policy.diff(loaded.policy)

@@ -12,7 +12,9 @@ from claude_proxy.policy import Rule, Scheme, Tls
 _DEFAULT_PORTS = {Scheme.HTTPS: frozenset({443}), Scheme.HTTP: frozenset({80})}
 
 # What no reader of YAML takes for anything but a text: methods, one long word, a name with dots.
-_is_plain = re.compile(r"[A-Z]{3,}|[a-z]{6,}|[a-z][a-z0-9-]*(\.[a-z0-9-]+)+").fullmatch
+_is_plain = re.compile(
+    r"(?!(?:TRUE|FALSE|NULL|YES|OFF)\Z)[A-Z]{3,}|[a-z]{6,}|[a-z][a-z0-9-]*(\.[a-z0-9-]+)+"
+).fullmatch
 
 
 def facts_of(rule: Rule) -> dict[str, Any]:

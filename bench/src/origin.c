@@ -5,6 +5,7 @@
  *   /json               takes any body, answers 1 KiB of JSON
  *   /bytes?n=N          N bytes
  *   /events?n=N&rate=R  N server-sent events, R a second, each with the time of its writing
+ *   /late?s=S           the same, S seconds later
  *   /stall              reads nothing more and says nothing, until the connection is gone
  *   /open               how many connections are open, and how many requests have come
  *
@@ -170,6 +171,8 @@ static int serve_request(stream *s)
     if (skip_body(s, &r))
         return -1;
     int failed;
+    if (!strncmp(r.target, "/late", 5))
+        sleep_until(now_ns() + (int64_t)(parameter(r.target, "s=", 1) * SECOND_NS));
     if (!strncmp(r.target, "/bytes", 6))
         failed = send_bytes(s, (int64_t)parameter(r.target, "n=", 1024));
     else if (!strncmp(r.target, "/events", 7))

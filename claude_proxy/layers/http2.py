@@ -86,8 +86,8 @@ class Http2Lane(HttpLayer):
         if self.context.client.state is ConnectionState.CLOSED:
             # A stream that still waits for its upstream learns of nothing any more.
             for stream in self.streams.values():
-                if (passage := stream.flow.metadata.get(PASSAGE)) is not None:
-                    self._session.gate.end(passage, "stream-broken-off")
+                if isinstance(stream, GatedStream):
+                    stream.break_off()
         self._forget_closed()
         wanted = Waiting.EXCHANGE if self.streams else Waiting.IDLE
         if self._session.waiting is not wanted:
@@ -269,6 +269,9 @@ class GatedStream(HttpStream):
         self, event: RequestProtocolError | ResponseProtocolError
     ) -> layer.CommandGenerator[None]:
         """Answer for an upstream that gave no answer; mitmproxy's own page names no reason."""
+        if isinstance(event, RequestProtocolError):
+            # Not left to the error hook: mitmproxy's flow may not know its passage yet.
+            self.break_off()
         unanswered = self.server_state == self.state_wait_for_response_headers
         if not isinstance(event, ResponseProtocolError) or not unanswered:
             yield from super().handle_protocol_error(event)
@@ -279,6 +282,10 @@ class GatedStream(HttpStream):
         explanation = event.message[:1].upper() + event.message[1:] + "."
         refusal = unreachable(word, explanation, self._asked, timed_out=False)
         yield from self._answer(self._passage, refusal)
+
+    def break_off(self) -> None:
+        """Record that the client gave the stream up, unless its end is recorded already."""
+        self._session.gate.end(self._passage, "stream-broken-off")
 
     def state_errored(self, event: HttpEvent) -> layer.CommandGenerator[None]:
         """Swallow what still comes of a stream that was answered; forget it at its end."""
@@ -320,6 +327,7 @@ class GatedStream(HttpStream):
     ) -> layer.CommandGenerator[None]:
         self.flow = http.HTTPFlow(self.context.client, self.context.server)
         self.flow.request = event.request
+        self._passage = passage
         yield from self._answer(passage, refusal)
 
     def _answer(self, passage: Passage, refusal: Refusal) -> Iterator[commands.Command]:

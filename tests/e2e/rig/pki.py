@@ -1,6 +1,7 @@
 """Issues the certificates of the test's internet, good ones and each kind of bad one."""
 
 import ssl
+import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,14 +25,16 @@ class Pki:
         self.root_file = directory / "internet-root.pem"
         root = self._certificate(self._root_name, [], self._root_key, authority=True)
         self.root_file.write_bytes(root.public_bytes(serialization.Encoding.PEM))
+        self._lock = threading.Lock()
         self._contexts: dict[tuple[str, tuple[str, ...]], ssl.SSLContext] = {}
 
     def context(self, host: str, protocols: Sequence[str] = ()) -> ssl.SSLContext:
         """Return the server side of TLS for `host`; the name says how good the certificate is."""
         key = (host, tuple(protocols))
-        if key not in self._contexts:
-            self._contexts[key] = self._server_context(host, protocols)
-        return self._contexts[key]
+        with self._lock:  # each connection of an origin asks on a thread of its own
+            if key not in self._contexts:
+                self._contexts[key] = self._server_context(host, protocols)
+            return self._contexts[key]
 
     def _server_context(self, host: str, protocols: Sequence[str]) -> ssl.SSLContext:
         certificate = self._leaf(host)

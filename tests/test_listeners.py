@@ -80,7 +80,7 @@ async def door_of(
     with bind(host, 0) as sock:
         port = sock.getsockname()[1]
         manager = Listeners([Listener("tcp", sock, clients)], services, told.append)
-        instance = ServerInstance.make("claude:tcp", manager)
+        instance: ServerInstance[ClaudeMode] = ServerInstance.make("claude:tcp", manager)
         await instance.start()
         door = Door(port, manager, services, ledger, told)
         try:
@@ -116,7 +116,7 @@ def test_a_busy_port_is_a_clear_error() -> None:
 
 
 def test_an_address_of_another_machine_is_a_clear_error() -> None:
-    with pytest.raises(ConfigError, match="cannot listen on 192.0.2.1 port 9051"):
+    with pytest.raises(ConfigError, match=r"cannot listen on 192\.0\.2\.1 port 9051"):
         bind("192.0.2.1", 9051)
 
 

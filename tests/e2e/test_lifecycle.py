@@ -22,7 +22,10 @@ NOTHING = ""  # a proxy that is told to be quiet says this when it is ready
 
 def serve(place: Workplace, *options: str | Path, **variables: str) -> tuple[int, str]:
     """Start a proxy that is expected not to start; return its exit code and complaint."""
-    ran = place.claude_proxy("serve", "--port", "0", *options, **variables)
+    try:
+        ran = place.claude_proxy("serve", "--port", "0", *options, **variables)
+    except subprocess.TimeoutExpired:
+        return 0, "it started"
     assert "Traceback" not in ran.stderr
     assert "internal error" not in ran.stderr
     return ran.returncode, ran.stderr
@@ -108,6 +111,25 @@ def test_a_list_in_a_directory_that_others_may_write_is_refused(
 
     assert code == 2
     assert str(open_directory) in said
+
+
+@pytest.mark.parametrize("option", ["--allowlist", "--confdir", "--statedir"])
+def test_a_path_that_others_could_put_another_in_place_of_is_refused(
+    place: Workplace, listed: Path, option: str
+) -> None:
+    # Whoever may write in a directory further up may rename what is below it.
+    above = place.directory / "above"
+    below = above / "below"
+    below.mkdir(parents=True)
+    above.chmod(0o777)
+    moved = below / "allowlist.yaml"
+    moved.write_text(RULES)
+    chosen = moved if option == "--allowlist" else below / "own"
+
+    code, said = serve(place, "--allowlist", listed, option, chosen)
+
+    assert code == 2
+    assert str(above) in said
 
 
 @pytest.mark.parametrize("option", ["--confdir", "--statedir"])

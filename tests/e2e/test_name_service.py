@@ -7,6 +7,7 @@ import pytest
 from .conftest import StartProxy
 from .rig.client import Answer, CannotConnectError
 from .rig.internet import Internet
+from .rig.namespaces import SEARCH_DOMAIN
 from .rig.proxy import Proxy
 
 PUBLIC = "93.190.77.7"
@@ -127,6 +128,18 @@ def test_a_name_that_turns_inward_is_looked_up_and_judged_anew(
     assert [answer.status for answer in answers] == [200, 403, 403, 403]
     assert seen.dialled() == {(PUBLIC, 443)}
     assert [exchange.arrival.address for exchange in seen.exchanges] == [PUBLIC]
+
+
+def test_a_name_is_not_looked_for_below_a_search_domain(proxy: Proxy, internet: Internet) -> None:
+    # Whoever runs the search domain (or a wildcard in it) would else answer for every name.
+    internet.names.answer(f"no-such-name.test.{SEARCH_DOMAIN}", [PUBLIC])
+
+    with internet.watch() as seen:
+        answer = get(proxy, "no-such-name.test")
+
+    assert (answer.status, answer.reason) == (502, "dns-failed")
+    assert set(seen.names) == {"no-such-name.test"}
+    assert seen.packets == []
 
 
 def test_one_dial_looks_a_name_up_once(start_proxy: StartProxy, internet: Internet) -> None:

@@ -454,6 +454,42 @@ def test_plain_http_is_judged_by_its_target_not_by_its_host(
         assert seen.nothing(), request
 
 
+def test_a_connect_after_a_plain_request_is_judged_too(proxy: Proxy, internet: Internet) -> None:
+    with internet.watch() as seen, Tunnel(proxy.connect(), "") as tunnel:
+        first = tunnel.request("GET", "http://plain.test/first", host="plain.test")
+        second = tunnel.request("CONNECT", "denied.test:443", host="denied.test:443")
+
+    assert (first.status, second.status) == (200, 403)
+    assert len(seen.dialled()) == 1
+
+
+def test_what_follows_a_denied_connect_is_not_read(proxy: Proxy, internet: Internet) -> None:
+    follow = head("GET http://plain.test/follows HTTP/1.1", "Host: plain.test")
+
+    with internet.watch() as seen:
+        answer = proxy.ask(
+            head("CONNECT denied.test:443 HTTP/1.1", "Host: denied.test:443") + follow
+        )
+
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert seen.nothing()
+
+
+@pytest.mark.parametrize("field", ["Content-Length: 5", "Transfer-Encoding: chunked"])
+def test_a_connect_with_a_body_opens_nothing_that_can_be_misread(
+    proxy: Proxy, internet: Internet, field: str
+) -> None:
+    request = head("CONNECT plain.test:80 HTTP/1.1", "Host: plain.test:80", field)
+    inside = head("GET /smuggled HTTP/1.1", "Host: denied.test")
+
+    with internet.watch() as seen, proxy.connect() as connection:
+        connection.sendall(request + b"hello" + inside)
+        connection.shutdown(socket.SHUT_WR)
+        read_all(connection)
+
+    assert seen.exchanges == []
+
+
 def test_plain_http_to_an_allowed_host_is_forwarded_in_origin_form(
     proxy: Proxy, internet: Internet
 ) -> None:

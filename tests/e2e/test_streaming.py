@@ -330,6 +330,26 @@ def test_an_answer_of_two_lengths_is_a_502(tunnel: Tunnel) -> None:
     assert "oops" not in answer.text()
 
 
+def test_an_answer_in_chunks_with_a_length_is_read_in_one_way_only(tunnel: Tunnel) -> None:
+    with tunnel:
+        answer = tunnel.get("/coded-and-measured")
+
+    assert not {"content-length", "transfer-encoding"} <= set(answer.headers)
+    assert answer.status == http.client.BAD_GATEWAY or answer.text() == "chunks"
+
+
+def test_a_kept_upstream_connection_that_has_ended_is_opened_anew(
+    tunnel: Tunnel, internet: Internet
+) -> None:
+    with internet.watch() as seen, tunnel:
+        first = tunnel.get("/bye")
+        until(lambda: internet.origin.arrivals[-1].closed, "the end of the connection")
+        second = tunnel.get("/echo")
+
+    assert (first.text(), second.status) == ("bye", http.client.OK)
+    assert seen.targets() == ["/bye", "/echo"]
+
+
 def test_a_redirect_is_handed_on_and_not_followed(tunnel: Tunnel, internet: Internet) -> None:
     with internet.watch() as seen, tunnel:
         answer = tunnel.get("/redirect")

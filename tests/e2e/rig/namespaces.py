@@ -19,6 +19,7 @@ _AGENT = Path(__file__).with_name("namespace_agent.py")
 _TOOLS = ("unshare", "nsenter", "ip", "mount", "env")
 
 NAME_SERVER = "9.9.9.9"
+SEARCH_DOMAIN = "search.test"  # as a network's DHCP server hands one out
 HOST_ADDRESS = "10.99.0.2"
 INTERNET_ADDRESS = "10.99.0.1"
 CABLE_HOST = "wan"
@@ -137,7 +138,9 @@ class Cabled:
     def _name_services(self, directory: Path) -> None:
         """Give the host a resolver, a hosts file and a lookup order that know no other network."""
         files = {
-            "resolv.conf": f"nameserver {NAME_SERVER}\noptions timeout:2 attempts:2\n",
+            "resolv.conf": (
+                f"nameserver {NAME_SERVER}\nsearch {SEARCH_DOMAIN}\noptions timeout:2 attempts:2\n"
+            ),
             "hosts": "127.0.0.1 localhost\n::1 localhost\n",
             "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
         }

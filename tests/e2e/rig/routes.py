@@ -143,6 +143,20 @@ def _switch(exchange: Exchange, talk: Talk) -> None:
     talk.over = True
 
 
+def _bye(exchange: Exchange, talk: Talk) -> None:
+    """Answer as if the connection were kept, and end it."""
+    talk.drain(exchange)
+    talk.answer("200 OK", b"bye")
+    talk.over = True
+
+
+def _coded_and_measured(exchange: Exchange, talk: Talk) -> None:
+    """Answer in chunks that a length contradicts."""
+    talk.drain(exchange)
+    talk.send(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n")
+    talk.send(b"6\r\nchunks\r\n0\r\n\r\n")
+
+
 def _double(exchange: Exchange, talk: Talk) -> None:
     """Answer with two framings at once, as a response splitter would."""
     talk.drain(exchange)
@@ -225,8 +239,10 @@ _ROUTES: dict[str, Callable[[Exchange, Talk], None]] = {
     "alternative": _alternative,
     "broken": _broken,
     "brotli": _encoded("br", BROTLI),
+    "bye": _bye,
     "bytes": _bytes,
     "close": _close_delimited,
+    "coded-and-measured": _coded_and_measured,
     "dialogue": _dialogue,
     "double": _double,
     "early": _early_refusal,

@@ -1,0 +1,117 @@
+"""The laws of what the proxy says of itself: one line each, nothing of what clients sent."""
+
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from claude_proxy import logs
+from claude_proxy.settings import LogFormat, Verbosity
+
+
+@pytest.fixture(autouse=True)
+def _restored() -> Iterator[None]:
+    """Give pytest its own handlers back."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+Lines = pytest.CaptureFixture[str]
+
+
+def said(capsys: Lines) -> list[str]:
+    return capsys.readouterr().err.splitlines()
+
+
+def fail(message: str) -> None:
+    try:
+        int("secret" + message)
+    except ValueError:
+        logging.getLogger("claude_proxy.x").exception(message)
+
+
+@pytest.mark.parametrize(
+    ("verbosity", "shown"),
+    [
+        (Verbosity.QUIET, ["error"]),
+        (Verbosity.NORMAL, ["warning", "error"]),
+        (Verbosity.VERBOSE, ["debug", "info", "warning", "error"]),
+    ],
+)
+def test_each_level_is_shown_to_whoever_asked(
+    capsys: Lines, verbosity: Verbosity, shown: list[str]
+) -> None:
+    logs.configure(verbosity, LogFormat.TEXT)
+    logger = logging.getLogger("claude_proxy.x")
+    for say in (logger.debug, logger.info, logger.warning, logger.error):
+        say("words")
+
+    assert said(capsys) == [f"claude-proxy: {level}: words" for level in shown]
+
+
+def test_a_fault_is_one_line_that_names_its_type(capsys: Lines) -> None:
+    logs.configure(Verbosity.NORMAL, LogFormat.TEXT)
+
+    fail("deciding failed")
+
+    assert said(capsys) == ["claude-proxy: error: deciding failed (ValueError)"]
+
+
+def test_a_fault_is_told_in_full_to_whoever_asked_but_not_in_its_own_words(capsys: Lines) -> None:
+    logs.configure(Verbosity.VERBOSE, LogFormat.TEXT)
+
+    fail("deciding failed")
+
+    lines = said(capsys)
+    assert lines[0] == "claude-proxy: error: deciding failed"
+    assert any("test_logs.py" in line for line in lines)
+    assert lines[-1] == "ValueError"
+    assert not any("secretdeciding" in line for line in lines)
+
+
+@pytest.mark.parametrize("exc_info", [False, True])
+def test_where_there_is_no_exception_none_is_told(capsys: Lines, *, exc_info: bool) -> None:
+    logs.configure(Verbosity.VERBOSE, LogFormat.TEXT)
+
+    logging.getLogger("claude_proxy.x").error("words", exc_info=exc_info)
+
+    assert said(capsys) == ["claude-proxy: error: words"]
+
+
+def test_what_came_from_outside_cannot_move_the_cursor(capsys: Lines) -> None:
+    logs.configure(Verbosity.NORMAL, LogFormat.TEXT)
+
+    logging.getLogger("claude_proxy.x").warning("%s", "a\x1b[2J\nb\u202e")
+
+    assert said(capsys) == ["claude-proxy: warning: a\\x1b[2J\\x0ab\\x202e"]
+
+
+def test_json_has_a_time_a_level_and_the_text(capsys: Lines) -> None:
+    logs.configure(Verbosity.NORMAL, LogFormat.JSON)
+
+    logging.getLogger("claude_proxy.x").warning("a\nb")
+
+    (line,) = map(json.loads, said(capsys))
+    assert (line["level"], line["text"]) == ("warning", "a\\x0ab")
+    assert len(line["ts"]) == len("2026-01-02T03:04:05Z")
+
+
+@pytest.mark.parametrize("name", ["asyncio", "h2.connection", "hpack.hpack", "mitmproxy.proxy"])
+def test_libraries_that_quote_their_peers_stay_silent(capsys: Lines, name: str) -> None:
+    logs.configure(Verbosity.VERBOSE, LogFormat.TEXT)
+
+    logging.getLogger(name).info("Authorization: secret")
+
+    assert said(capsys) == []
+
+
+def test_a_report_is_shown_whatever_was_asked_for(capsys: Lines) -> None:
+    logs.configure(Verbosity.QUIET, LogFormat.TEXT)
+
+    logs.report(["one", "two"])
+
+    assert said(capsys) == ["claude-proxy: one", "claude-proxy: two"]

@@ -1,0 +1,194 @@
+"""The laws of a start: what was asked for is made ready, or the start says why it cannot be."""
+
+import resource
+import stat
+from pathlib import Path
+
+import certifi
+import pytest
+
+from claude_proxy import preflight
+from claude_proxy.audit import database_in
+from claude_proxy.ca import CertificateAuthority
+from claude_proxy.errors import ConfigError
+from claude_proxy.settings import Limits, LogFormat, Settings, Verbosity
+from tests.audit.examples import a_denial
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    confdir, statedir = tmp_path / "conf", tmp_path / "state"
+    confdir.mkdir(mode=0o700)
+    return Settings(confdir / "allowlist.yaml", confdir, statedir)
+
+
+def changed(settings: Settings, **values: object) -> Settings:
+    fields = {name: getattr(settings, name) for name in Settings.__slots__}
+    return Settings(**fields | values)
+
+
+# --- the audit store
+
+
+def test_the_store_prints_what_it_records(
+    settings: Settings, capfd: pytest.CaptureFixture[str]
+) -> None:
+    store = preflight.open_store(settings)
+    store.record(a_denial())
+    store.close()
+
+    assert database_in(settings.statedir).exists()
+    assert "no-rule" in capfd.readouterr().out
+
+
+def test_the_store_writes_a_file_of_lines_if_asked(
+    settings: Settings, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    lines = tmp_path / "audit.jsonl"
+    quiet = changed(settings, jsonl=lines, verbosity=Verbosity.QUIET, log_format=LogFormat.JSON)
+
+    store = preflight.open_store(quiet)
+    store.record(a_denial())
+    store.close()
+
+    assert '"no-rule"' in lines.read_text()
+    assert capfd.readouterr().out == ""
+
+
+# --- roots
+
+
+def test_without_a_root_of_ones_own_the_usual_ones_serve(settings: Settings) -> None:
+    assert preflight.upstream_roots(settings) is None
+
+
+def test_a_root_of_ones_own_is_added_to_the_usual_ones(settings: Settings) -> None:
+    own = CertificateAuthority.load_or_create(settings.confdir).certificate_path
+
+    merged = preflight.upstream_roots(changed(settings, upstream_ca=own))
+
+    assert merged is not None
+    held = Path(merged).read_bytes()
+    assert own.read_bytes() in held
+    assert Path(certifi.where()).read_bytes() in held
+    assert stat.S_IMODE(Path(merged).stat().st_mode) == 0o600
+    assert not list(settings.confdir.glob(".upstream-roots*"))
+
+
+def test_a_root_that_is_not_there_is_a_clear_error(settings: Settings) -> None:
+    missing = settings.confdir / "none.pem"
+
+    with pytest.raises(ConfigError) as caught:
+        preflight.upstream_roots(changed(settings, upstream_ca=missing))
+
+    assert caught.value.what == "the upstream CA cannot be read: no such file or directory"
+    assert caught.value.where == str(missing)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "some words",
+        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+        "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
+    ],
+)
+def test_a_root_that_cannot_be_read_stops_the_start(settings: Settings, text: str) -> None:
+    """And not only each connection, once there are any."""
+    broken = settings.confdir / "broken.pem"
+    broken.write_text(text)
+
+    with pytest.raises(ConfigError, match="holds no certificate that can be read"):
+        preflight.upstream_roots(changed(settings, upstream_ca=broken))
+
+
+def test_roots_that_cannot_be_written_stop_the_start(settings: Settings) -> None:
+    own = CertificateAuthority.load_or_create(settings.confdir).certificate_path
+    elsewhere = settings.confdir / "nowhere"
+
+    with pytest.raises(ConfigError) as caught:
+        preflight.upstream_roots(changed(settings, upstream_ca=own, confdir=elsewhere))
+
+    assert caught.value.what == "the upstream roots cannot be written: no such file or directory"
+
+
+# --- descriptors
+
+
+class Machine:
+    """A machine with limits on open files."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.soft, self.hard = 1024, 4096
+        self.refuses = False
+        monkeypatch.setattr(resource, "getrlimit", lambda _: (self.soft, self.hard))
+        monkeypatch.setattr(resource, "setrlimit", self._set)
+
+    def _set(self, _: int, limits: tuple[int, int]) -> None:
+        if self.refuses:
+            raise OSError("not permitted")
+        self.soft, self.hard = limits
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
+    return Machine(monkeypatch)
+
+
+def fit(settings: Settings, connections: int) -> tuple[int, str | None]:
+    wanted = changed(settings, limits=Limits(connections=connections))
+    fitting, remark = preflight.fit_descriptors(wanted)
+    return fitting.limits.connections, remark
+
+
+def test_a_limit_that_is_enough_stays(settings: Settings, machine: Machine) -> None:
+    assert fit(settings, 100) == (100, None)
+    assert machine.soft == 1024
+
+
+def test_a_low_limit_is_raised_as_far_as_is_needed(settings: Settings, machine: Machine) -> None:
+    assert fit(settings, 1000) == (1000, None)
+    assert machine.soft == 2096
+
+
+def test_where_the_limit_ends_fewer_connections_are_taken_and_told(
+    settings: Settings, machine: Machine
+) -> None:
+    assert fit(settings, 4096) == (
+        2000,
+        "only 2000 connections at once: a process may open 4096 files (ulimit -n)",
+    )
+    assert machine.soft == 4096
+
+
+def test_a_limit_that_may_not_be_raised_is_kept_to(settings: Settings, machine: Machine) -> None:
+    machine.refuses = True
+
+    connections, remark = fit(settings, 4096)
+
+    assert connections == 464
+    assert remark is not None
+    assert "1024 files" in remark
+
+
+def test_at_least_one_connection_is_served(settings: Settings, machine: Machine) -> None:
+    machine.soft = machine.hard = 32
+
+    assert fit(settings, 10)[0] == 1
+
+
+@pytest.mark.parametrize("soft", [1024, resource.RLIM_INFINITY])
+def test_a_machine_without_a_limit_serves_all(
+    settings: Settings, machine: Machine, soft: int
+) -> None:
+    machine.soft, machine.hard = soft, resource.RLIM_INFINITY
+
+    assert fit(settings, 100_000) == (100_000, None)
+
+
+@pytest.mark.parametrize(("workers", "share"), [(1, 100), (3, 34), (200, 1)])
+def test_workers_share_the_connections_out(settings: Settings, workers: int, share: int) -> None:
+    all_of_them = changed(settings, workers=workers, limits=Limits(connections=100))
+
+    assert preflight.share_of_worker(all_of_them).limits.connections == share

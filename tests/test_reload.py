@@ -1,0 +1,254 @@
+"""The laws of a changed allowlist: a good one applies at once, a bad one changes nothing."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from claude_proxy import policyfile
+from claude_proxy import reload as reload_module
+from claude_proxy.connection import ClientConnection, Services
+from claude_proxy.dialer import Dialer
+from claude_proxy.events import Notice
+from claude_proxy.gate import Gate
+from claude_proxy.layers.front import Front
+from claude_proxy.reload import Reloader
+from claude_proxy.settings import Limits, Settings
+from tests.layers.stage import Ledger, options_of
+from tests.loopback import Names, Play, run_on, until
+
+
+class Tunnels:
+    """Connections of which some are tunnels whose rule is gone."""
+
+    def __init__(self, *withdrawn: bool) -> None:
+        self._withdrawn = withdrawn
+
+    def connections(self) -> set[ClientConnection]:
+        return {_Tunnel(withdrawn) for withdrawn in self._withdrawn}  # type: ignore[misc]
+
+
+class _Tunnel:
+    def __init__(self, withdrawn: bool) -> None:  # noqa: FBT001
+        self._withdrawn = withdrawn
+
+    def withdraw(self) -> bool:
+        return self._withdrawn
+
+
+class Owner:
+    """Whoever edits the file and reads what is said."""
+
+    def __init__(self, directory: Path, **changes: object) -> None:
+        self.file = directory / "allowlist.yaml"
+        self.own = directory / "own.yaml"
+        self.writes("allow: [a.example]\n")
+        self.ledger = Ledger()
+        self.told: list[Notice] = []
+        self.said: list[str] = []
+        loaded = policyfile.load(self.file)
+        dialer = Dialer(Names())
+        self.services = Services(
+            gate=Gate(loaded.policy, self.ledger.events.append),
+            dialer=dialer,
+            limits=Limits(),
+            options=options_of(),
+            hooks={},
+            top_layer=lambda context, session: Front(context, session, dialer),
+        )
+        settings = Settings(self.file, directory, directory, **changes)  # type: ignore[arg-type]
+        self.reloader = Reloader(
+            settings, loaded, self.services, tell=self.told.append, say=self.said.append
+        )
+
+    def writes(self, text: str, file: Path | None = None) -> None:
+        path = file or self.file
+        path.write_text(text)
+        path.chmod(0o600)
+
+    @property
+    def hosts(self) -> list[str]:
+        return list(self.services.gate.policy.hosts())
+
+
+@pytest.fixture
+def owner(tmp_path: Path) -> Owner:
+    tmp_path.chmod(0o700)
+    return Owner(tmp_path)
+
+
+def play(owner: Owner) -> None:
+    run_on("asyncio", owner.reloader.reload)
+
+
+def test_a_good_list_applies_and_says_what_changed(owner: Owner) -> None:
+    owner.writes("allow: [b.example]\ndeny: [c.example]\n")
+
+    play(owner)
+
+    assert owner.hosts == ["b.example"]
+    (said,) = owner.said
+    assert said.startswith("Allowlist applied: + ")
+    assert "b.example" in said
+    assert "deny" in said
+    assert "- " in said
+    assert [notice.kind for notice in owner.told] == ["policy-applied"]
+
+
+def test_a_list_that_says_the_same_changes_nothing(owner: Owner) -> None:
+    play(owner)
+
+    assert owner.said == ["Allowlist applied: no rule changed"]
+
+
+def test_a_long_change_is_counted_and_not_spelled_out(owner: Owner) -> None:
+    hosts = ", ".join(f"h{number}.example" for number in range(15))
+    owner.writes(f"allow: [a.example, {hosts}]\n")
+
+    play(owner)
+
+    assert owner.said[0].endswith(" and 5 more")
+
+
+@pytest.mark.parametrize(
+    ("withdrawn", "says"),
+    [
+        ((False,), "no rule changed"),
+        ((True, False), "no rule changed; 1 open tunnel closed"),
+        ((True, True), "no rule changed; 2 open tunnels closed"),
+    ],
+)
+def test_tunnels_whose_rule_is_gone_are_closed_and_counted(
+    owner: Owner, withdrawn: tuple[bool, ...], says: str
+) -> None:
+    owner.services.connections = Tunnels(*withdrawn).connections()
+
+    play(owner)
+
+    assert owner.said == [f"Allowlist applied: {says}"]
+
+
+@pytest.mark.parametrize(
+    "break_it",
+    [
+        lambda owner: owner.writes("allow: ['*']\n"),
+        lambda owner: owner.writes("allow: [\n"),
+        lambda owner: owner.file.unlink(),
+        lambda owner: owner.file.chmod(0o666),
+    ],
+    ids=["a bad rule", "no YAML", "gone", "writable by others"],
+)
+def test_a_bad_list_changes_nothing_and_is_told_loudly(
+    owner: Owner, capsys: pytest.CaptureFixture[str], break_it: Callable[[Owner], None]
+) -> None:
+    break_it(owner)
+
+    play(owner)
+
+    shown = capsys.readouterr().err
+    assert owner.hosts == ["a.example"]
+    assert owner.said == []
+    assert [notice.kind for notice in owner.told] == ["policy-rejected"]
+    assert "the allowlist was rejected; the last good one stays in force" in shown
+    assert "error: " in shown
+    assert "  mend:  " in shown
+
+
+def test_a_fault_in_reading_changes_nothing_either(
+    owner: Owner, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(path: Path) -> policyfile.Loaded:
+        raise RecursionError(f"a bug with {path}")
+
+    monkeypatch.setattr(policyfile, "load", load)
+
+    play(owner)
+
+    assert owner.hosts == ["a.example"]
+    assert owner.told[0].text == "internal error (RecursionError)"
+    assert "internal error (RecursionError)" in capsys.readouterr().err
+
+
+def test_only_one_of_many_workers_speaks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    owner = Owner(tmp_path)
+    owner.reloader._loud = False
+    owner.writes("allow: [\n")
+
+    play(owner)
+
+    assert capsys.readouterr().err == ""
+    assert owner.hosts == ["a.example"]
+
+
+# --- watching
+
+
+def watching(owner: Owner, story: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Watch the file while `story` is told."""
+    monkeypatch.setattr(reload_module, "_LOOK_S", 0)
+
+    async def both() -> None:
+        watch = asyncio.ensure_future(owner.reloader.watch())
+        try:
+            await story()
+        finally:
+            watch.cancel()
+
+    run_on("asyncio", both)
+
+
+def test_a_file_that_changes_is_read_once(owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        for _ in range(10):
+            await asyncio.sleep(0)
+        before = list(owner.told)
+        owner.writes("allow: [b.example]\n")
+        await until(lambda: owner.hosts == ["b.example"])
+        for _ in range(10):
+            await asyncio.sleep(0)
+
+        assert before == []
+        assert len(owner.told) == 1
+
+    watching(owner, story, monkeypatch)
+
+
+def test_a_bad_file_is_told_of_once_and_mended_by_the_old_one(
+    owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story() -> None:
+        good = owner.file.with_name("kept")
+        owner.file.rename(good)
+        await until(lambda: owner.told)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        once = len(owner.told)
+        good.rename(owner.file)
+        await until(lambda: len(owner.told) > once)
+
+        assert once == 1
+        assert [notice.kind for notice in owner.told] == ["policy-rejected", "policy-applied"]
+
+    watching(owner, story, monkeypatch)
+
+
+def test_the_owners_own_list_takes_over_once_it_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp_path.chmod(0o700)
+    owner = Owner(tmp_path, awaited_allowlist=tmp_path / "own.yaml")
+
+    async def story() -> None:
+        owner.writes("allow: [own.example]\n", owner.own)
+        await until(lambda: owner.hosts == ["own.example"])
+        owner.writes("allow: [c.example]\n")  # the shipped one is of no interest any more
+        for _ in range(10):
+            await asyncio.sleep(0)
+
+        assert owner.hosts == ["own.example"]
+        assert owner.said[0] == f"Your own allowlist takes over: {owner.own}"
+
+    watching(owner, story, monkeypatch)

@@ -160,7 +160,9 @@ class ClientConnection:
             if self._lingered > _LINGER_BYTES:
                 self._abort(endpoint)
             return
-        self.active_at = asyncio.get_running_loop().time()
+        if endpoint is self.endpoint or self.session.waiting is not Waiting.IDLE:
+            # An upstream that only answers pings must not keep an idle client for ever.
+            self.active_at = asyncio.get_running_loop().time()
         self.process(events.DataReceived(endpoint.connection, data))
 
     def ended(self, endpoint: _Endpoint) -> None:

@@ -10,17 +10,19 @@ import base64
 import contextlib
 import re
 import socket
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import Any
 
 from claude_proxy.address import effective
 from claude_proxy.authority import Authority
 from claude_proxy.policy import Decision, Reason
 from claude_proxy.settings import Address, UpstreamProxy
 
+type _AddrInfo = tuple[Any, ...]  # as `socket.getaddrinfo` has it
 type Judge = Callable[[Address], Decision]
 type Resolve = Callable[[str, int], Awaitable[list[Address]]]
 
@@ -61,28 +63,44 @@ class Dialled:
 
 
 class SystemResolver:
-    """Asks the operating system, on threads of its own.
+    """Asks the operating system, each time on a thread of its own.
 
     asyncio's default executor has few threads, and uvloop's resolver four: a name server that
-    does not answer would stop all other work there.
+    does not answer would stop all other work there. Nor does the program wait for one when it
+    ends, which is why these are no executor's threads.
     """
 
     def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(_RESOLVER_THREADS, thread_name_prefix="resolver")
+        self._places = asyncio.Semaphore(_RESOLVER_THREADS)
 
     async def __call__(self, host: str, port: int) -> list[Address]:
         """Return every address of `host`, in the system's order."""
         loop = asyncio.get_running_loop()
-        found = await loop.run_in_executor(
-            self._threads, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        )
+        answer: asyncio.Future[Sequence[_AddrInfo]] = loop.create_future()
+
+        def settle(found: Sequence[_AddrInfo] | OSError) -> None:
+            if answer.cancelled():
+                return
+            if isinstance(found, OSError):
+                answer.set_exception(found)
+            else:
+                answer.set_result(found)
+
+        def look_up() -> None:
+            found: Sequence[_AddrInfo] | OSError
+            try:
+                found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            except (OSError, UnicodeError) as error:
+                found = error if isinstance(error, OSError) else OSError(str(error))
+            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+                loop.call_soon_threadsafe(settle, found)
+
+        async with self._places:
+            threading.Thread(target=look_up, name="resolver", daemon=True).start()
+            found = await answer
         return list(
             dict.fromkeys(ip_address(str(entry[4][0]).partition("%")[0]) for entry in found)
         )
-
-    def close(self) -> None:
-        """Let the threads go without waiting for a name server."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 class Dialer:

@@ -162,6 +162,13 @@ class _Arrival(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport = cast("asyncio.Transport", transport)
+        try:
+            self._let_in(transport)
+        except Exception:  # law 8; and uvloop would keep half a connection for ever
+            logger.exception("a client could not be let in")
+            transport.abort()
+
+    def _let_in(self, transport: asyncio.Transport) -> None:
         peer = transport.get_extra_info("peername")
         if not peer:  # it was gone before it was accepted
             transport.abort()

@@ -15,6 +15,8 @@ from claude_proxy import allowlist
 from claude_proxy.errors import ConfigError
 from claude_proxy.policy import Policy
 
+_PACKAGE = Path(__file__).resolve().parent
+
 type Fingerprint = tuple[int, int, int, int]
 
 
@@ -33,9 +35,7 @@ def load(path: Path) -> Loaded:
             found = os.fstat(file.fileno())
             refuse_writable(path, found)
             raw = file.read(allowlist.MAX_BYTES + 1)
-        # Where a link lies counts like where it leads: either place can swap the file.
-        for directory in dict.fromkeys((path.absolute().parent, path.resolve().parent)):
-            refuse_writable(directory, directory.stat())
+        refuse_replaceable(path)
     except OSError as error:
         raise ConfigError(
             f"the allowlist cannot be read: {(error.strerror or type(error).__name__).lower()}",
@@ -46,6 +46,20 @@ def load(path: Path) -> Loaded:
     return Loaded(allowlist.load(text, name=str(path)), _fingerprint_of(found))
 
 
+def refuse_replaceable(path: Path, holds: str = "the policy") -> None:
+    """Raise ConfigError if others could put something else in the place of `path`.
+
+    Whoever may write in a directory can rename what is below it, however far down. Where a link
+    lies counts like where it leads.
+    """
+    for start in dict.fromkeys((path.absolute(), path.resolve())):
+        # Who can swap the shipped list can swap the code that reads it: no use in looking.
+        reach = 1 if start.is_relative_to(_PACKAGE) else None
+        for directory in start.parents[:reach]:
+            if directory.exists():
+                refuse_writable(directory, directory.stat(), holds)
+
+
 def fingerprint(path: Path) -> Fingerprint:
     """Return the state of the file; one that cannot be looked at has a state of its own."""
     try:
@@ -54,12 +68,13 @@ def fingerprint(path: Path) -> Fingerprint:
         return (0, 0, 0, 0)
 
 
-def refuse_writable(path: Path, found: os.stat_result) -> None:
+def refuse_writable(path: Path, found: os.stat_result, holds: str = "the policy") -> None:
     """Raise ConfigError if anybody but the owner (or root) could change `path`."""
     what = "directory" if stat.S_ISDIR(found.st_mode) else "file"
-    if found.st_uid not in (0, os.geteuid()):
+    # In a user namespace root's own files seem to be somebody else's, as "/" does.
+    if found.st_uid not in (0, os.geteuid(), Path("/").stat().st_uid):
         raise ConfigError(
-            f"the {what} belongs to another user, who could change the policy",
+            f"the {what} belongs to another user, who could change {holds}",
             where=str(path),
             mend=f"chown it: sudo chown {os.geteuid()} {path}",
         )
@@ -68,7 +83,7 @@ def refuse_writable(path: Path, found: os.stat_result) -> None:
     by_group = found.st_mode & stat.S_IWGRP and not sticky_directory
     if by_others or (by_group and not _is_private_group(found)):
         raise ConfigError(
-            f"the {what} can be changed by other users, and with it the policy",
+            f"the {what} can be changed by other users, and with it {holds}",
             where=f"{path} (mode {stat.S_IMODE(found.st_mode):04o})",
             mend=f"chmod go-w {path}",
         )

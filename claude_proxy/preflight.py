@@ -87,6 +87,16 @@ def share_of_worker(settings: Settings) -> Settings:
     return replace(settings, limits=replace(settings.limits, connections=share))
 
 
+def keep_names_whole() -> None:
+    """Have the system's resolver look names up as they are, below no search domain (law 6).
+
+    What was judged is the name as written; with a search domain, one that does not exist would be
+    looked for as another name, and the address of that one dialled. A final dot would do the
+    same, but glibc then no longer looks into /etc/hosts.
+    """
+    os.putenv("LOCALDOMAIN", "")  # for the C library alone, which is who reads it
+
+
 def fit_descriptors(settings: Settings) -> tuple[Settings, str | None]:
     """Raise the limit of open files as far as it goes; take fewer connections if it must be.
 

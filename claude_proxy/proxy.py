@@ -91,7 +91,10 @@ def serve(settings: Settings) -> int:
     logs.configure(settings.verbosity, settings.log_format)
     # Until there is something to reload; by itself the signal would end the process.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    preflight.keep_names_whole()
     loaded = policyfile.load(settings.allowlist)
+    policyfile.refuse_replaceable(settings.confdir, "the CA")
+    policyfile.refuse_replaceable(settings.statedir, "the audit log")
     authority = CertificateAuthority.load_or_create(settings.confdir)
     roots = preflight.upstream_roots(settings)
     if settings.workers > 1 and not workers.CAN_SPREAD:
@@ -125,10 +128,9 @@ async def _run(parts: _Parts) -> None:
     """Build the proxy and let it work until a signal ends it."""
     settings = parts.settings
     gate = Gate(parts.loaded.policy, parts.store.record, audit_failure=settings.audit_failure)
-    resolver = SystemResolver()
     address = Authority.of(*parts.socket.getsockname()[:2])
     dialer = Dialer(
-        resolver,
+        SystemResolver(),
         pinned=dict(settings.resolve),
         upstream_proxy=settings.upstream_proxy,
         own=(address,),
@@ -177,7 +179,6 @@ async def _run(parts: _Parts) -> None:
             connection.abort()
         master.shutdown()  # type: ignore[no-untyped-call]
         await running
-        resolver.close()
         parts.tell(Notice(0, "stop", f"no longer listening on {address}"))
     parts.say("Stopped.")
 

@@ -23,7 +23,7 @@ from claude_proxy.layers.front import Front
 from claude_proxy.layers.signals import Expired, HoldReading, Session, Waiting, Withdrawn
 from claude_proxy.layers.upstream import UpstreamServer
 from claude_proxy.policy import Policy, Request, Scheme
-from claude_proxy.settings import Limits
+from claude_proxy.settings import Address, Limits
 from tests.layers.stage import Hook, Ledger, options_of, policy_of
 from tests.layers.test_http1 import LAST_CHUNK, OK, reason_of
 from tests.loopback import LOOPS, Names, Origin, Play, Run, Stream, connect, run_on, until
@@ -360,6 +360,14 @@ def test_a_layer_may_hold_a_peer(run: Run) -> None:
 # --- what layers may ask for
 
 
+class Silent(Names):
+    """A name server that never answers."""
+
+    async def __call__(self, host: str, port: int) -> list[Address]:
+        self.asked.append((host, port))
+        return cast("list[Address]", await asyncio.get_running_loop().create_future())
+
+
 def test_a_hook_is_run_and_answered(run: Run) -> None:
     seen: list[object] = []
 
@@ -451,6 +459,28 @@ def test_a_connection_that_a_layer_asks_for_is_opened_half_closed_and_closed(run
                 await upstream.says(b"answer")
                 await until(lambda: isinstance(proxy.heard[-1], events.DataReceived))
                 proxy.connection.process(events.Start())  # a second dial of the same
+
+    run(play)
+
+
+def test_a_dial_that_a_layer_gives_up_is_stopped(run: Run) -> None:
+    server = Server(address=("example.com", 80))
+
+    def script(event: events.Event) -> Iterable[commands.Command]:
+        if isinstance(event, events.Start):
+            yield commands.OpenConnection(server)
+        elif isinstance(event, events.DataReceived):
+            yield commands.CloseConnection(server)
+
+    async def play() -> None:
+        async with proxy_of(scripted(script), policy=policy_for(80), resolve=Silent()) as proxy:
+            client = await proxy.client()
+            (dial,) = proxy.connection._dials.values()
+            await client.says(b"x")
+            await until(dial.done)
+
+            assert dial.cancelled()
+            assert [type(event) for event in proxy.heard] == [events.Start, events.DataReceived]
 
     run(play)
 
@@ -577,12 +607,6 @@ def test_a_client_that_leaves_lets_its_upstream_go(run: Run) -> None:
 
 
 def test_a_client_that_leaves_stops_its_dial(run: Run) -> None:
-    class Silent(Names):
-        async def __call__(self, host: str, port: int) -> list[object]:  # type: ignore[override]
-            self.asked.append((host, port))
-            found: list[object] = await asyncio.get_running_loop().create_future()
-            return found
-
     async def play() -> None:
         names = Silent()
         async with proxy_of(policy=policy_for(80), resolve=names) as proxy:
@@ -812,6 +836,27 @@ def test_bytes_put_an_idle_end_off_but_not_a_slow_heads(run: Run) -> None:
 
             assert alive
             assert proxy.connection._gone
+
+    run(play)
+
+
+def test_an_upstream_that_answers_nothing_does_not_keep_an_idle_client(run: Run) -> None:
+    """HTTP/2 is pinged, and its answers are no use to anybody."""
+
+    async def play() -> None:
+        async with proxy_of(scripted(silent)) as proxy:
+            await proxy.client()
+            connection = proxy.connection
+            upstream = connection_module._Endpoint(connection, Server(address=None))
+            connection.active_at = 0.0
+            connection.session.wait(Waiting.IDLE)
+            connection.received(upstream, b"pong")
+            idle = connection.active_at
+            connection.session.wait(Waiting.EXCHANGE)
+            connection.received(upstream, b"data")
+
+            assert idle == 0.0
+            assert connection.active_at > 0.0
 
     run(play)
 

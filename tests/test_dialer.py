@@ -5,9 +5,9 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from ipaddress import ip_address
+from typing import cast
 
 import pytest
-import uvloop
 
 from claude_proxy import dialer as dialer_module
 from claude_proxy.authority import Authority
@@ -22,41 +22,21 @@ from claude_proxy.dialer import (
 from claude_proxy.policy import Decision, Policy, Reason
 from claude_proxy.settings import Address, UpstreamProxy
 from tests.layers.stage import policy_of
+from tests.loopback import LOOPS, Names, Play, Run, run_on
 
 LOOPBACK = ip_address("127.0.0.1")
 PUBLIC = ip_address("93.184.216.34")
 ALLOWED = Decision(True, Reason.RULE_MATCHED)
 
-type Run = Callable[[Callable[[], Awaitable[None]]], None]
 
+@pytest.fixture(params=LOOPS)
+def run(request: pytest.FixtureRequest) -> Run:
+    """Return a function that plays a coroutine function on one of the two loops."""
 
-@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-def run(request: pytest.FixtureRequest) -> Iterator[Run]:
-    """Return a function that runs a coroutine function to its end, on each of the two loops."""
-    with asyncio.Runner(loop_factory=request.param) as runner:
+    def play_on_loop(play: Play) -> None:
+        run_on(request.param, play)
 
-        def run_to_its_end(play: Callable[[], Awaitable[None]]) -> None:
-            async def limited() -> None:
-                async with asyncio.timeout(20):
-                    await play()
-
-            runner.run(limited())
-
-        yield run_to_its_end
-
-
-class Names:
-    """Resolves from a table and counts; each answer of a list of lists is given once."""
-
-    def __init__(self, **table: list[str]) -> None:
-        self._table = {name.replace("_", "."): list(found) for name, found in table.items()}
-        self.asked: list[tuple[str, int]] = []
-
-    async def __call__(self, host: str, port: int) -> list[Address]:
-        self.asked.append((host, port))
-        if host not in self._table:
-            raise OSError(f"{host} is unknown")
-        return [ip_address(address) for address in self._table[host]]
+    return play_on_loop
 
 
 class Rebinding(Names):
@@ -98,9 +78,8 @@ class Judge:
 class Server:
     """A listener that counts who came, and answers as it is told."""
 
-    def __init__(self, answer: bytes | None = None, *, stays: bool = False) -> None:
+    def __init__(self, answer: bytes | None = None) -> None:
         self.answer = answer
-        self.stays = stays
         self.got: list[bytes] = []
         self.port = 0
 
@@ -119,8 +98,6 @@ class Server:
             with contextlib.suppress(asyncio.IncompleteReadError):
                 self.got[-1] = await reader.readuntil(b"\r\n\r\n")
             writer.write(self.answer)
-            if self.stays:
-                await reader.read()
 
 
 @contextlib.contextmanager
@@ -331,8 +308,7 @@ def test_an_address_without_a_route_is_unreachable(run: Run) -> None:
 
 def test_a_name_server_that_is_silent_is_a_timeout(run: Run) -> None:
     async def silence(_host: str, _port: int) -> list[Address]:
-        found: list[Address] = await asyncio.get_running_loop().create_future()
-        return found
+        return cast("list[Address]", await asyncio.get_running_loop().create_future())
 
     async def play() -> None:
         dialer = Dialer(silence, timeout_s=0.01)
@@ -415,6 +391,36 @@ def test_connections_that_come_too_late_are_closed(
         (other,) = (sock for sock in made if sock is not dialled.socket)
         assert other.fileno() == -1
         dialled.socket.close()
+
+    run(play)
+
+
+def test_an_attempt_goes_on_while_a_later_one_fails(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = asyncio.Event()
+    made: list[socket.socket] = []
+
+    async def connect(address: Address, port: int) -> Dialled:
+        if str(address) == "127.0.0.3":
+            refused.set()
+            raise ConnectionRefusedError
+        await refused.wait()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        made.append(socket.socket())
+        return Dialled(made[0], Authority.of(str(address), port))
+
+    monkeypatch.setattr(dialer_module, "_connect", connect)
+    monkeypatch.setattr(dialer_module, "_STAGGER_S", 0)
+
+    async def play() -> None:
+        target = Authority.of("inner.example", 443)
+        names = Names(inner_example=["127.0.0.2", "127.0.0.3"])
+        dialled = await Dialer(names).dial(target, judge_of(target), tunnel=True)
+        dialled.socket.close()
+
+        assert str(dialled.peer) == "127.0.0.2:443"
 
     run(play)
 
@@ -624,14 +630,18 @@ def test_without_an_upstream_proxy_there_is_none_to_ask(run: Run) -> None:
 
 def test_the_systems_resolver_gives_each_address_once(run: Run) -> None:
     async def play() -> None:
-        resolver = SystemResolver()
-        try:
-            found = await resolver("localhost", 443)
-        finally:
-            resolver.close()
+        found = await SystemResolver()("localhost", 443)
 
         assert found
         assert len(set(found)) == len(found)
         assert all(address.is_loopback for address in found)
+
+    run(play)
+
+
+def test_a_name_the_system_does_not_know_is_an_error_of_its_own(run: Run) -> None:
+    async def play() -> None:
+        with pytest.raises(socket.gaierror):
+            await SystemResolver()("no-such-name.invalid", 443)
 
     run(play)

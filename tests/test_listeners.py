@@ -199,6 +199,23 @@ def test_an_ipv6_client_is_shown_in_brackets(run: Run) -> None:
     run(play)
 
 
+def test_a_fault_lets_nobody_in(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    async def play() -> None:
+        async with door_of() as door:
+
+            def fail(context: object, session: object) -> Front:
+                raise RuntimeError(f"a bug with {context} and {session}")
+
+            door.services.top_layer = fail
+            client = await door.stranger()
+
+            assert await client.gets_rest() == b""
+            assert not door.services.connections
+
+    run(play)
+    assert [entry.message for entry in caplog.records] == ["a client could not be let in"]
+
+
 class Transport:
     """A transport that says what it is asked to say."""
 

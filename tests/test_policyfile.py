@@ -111,6 +111,34 @@ def test_a_link_is_as_strong_as_both_its_ends(file: Path, tmp_path: Path, weak: 
     assert error.what == "the directory can be changed by other users, and with it the policy"
 
 
+def test_a_directory_further_up_that_others_may_write_is_refused(
+    file: Path, tmp_path: Path
+) -> None:
+    tmp_path.chmod(0o777)
+
+    error = refusal_of(file)
+
+    assert error.where == f"{tmp_path} (mode 0777)"
+
+
+def test_what_is_not_there_yet_is_judged_by_what_is_above_it(tmp_path: Path) -> None:
+    missing = tmp_path / "a" / "b" / "c"
+    policyfile.refuse_replaceable(missing, "the CA")
+    tmp_path.chmod(0o777)
+
+    with pytest.raises(ConfigError, match="other users, and with it the CA"):
+        policyfile.refuse_replaceable(missing, "the CA")
+
+
+def test_the_shipped_list_is_as_safe_as_the_code_that_reads_it(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(policyfile, "_PACKAGE", file.parent)
+    tmp_path.chmod(0o777)
+
+    assert policyfile.load(file).policy.rules_count == 1
+
+
 def state(mode: int, uid: int, gid: int = 0) -> os.stat_result:
     return os.stat_result((mode, 1, 1, 1, uid, gid, 0, 0, 0, 0))
 

@@ -24,6 +24,7 @@ from claude_proxy.events import DecisionMade, Event, OutcomeSeen
 from claude_proxy.gate import Gate, Origin
 from claude_proxy.layers.signals import Expired, HoldReading, Session, Withdrawn
 from claude_proxy.policy import Decision, Policy
+from tests.loopback import Names
 
 ORIGIN = Origin(7, "127.0.0.1:50000", "tcp")
 UPSTREAM_ADDRESS = ("203.0.113.5", 443)
@@ -77,11 +78,6 @@ class Ledger:
     def last(self) -> OutcomeSeen:
         """How the exchange ended that ended last."""
         return self.outcomes[-1]
-
-
-async def nobody(host: str, port: int) -> list[object]:
-    """Resolve nothing: no layer asks for an address."""
-    raise OSError(f"{host}:{port} was looked up")
 
 
 def gate_of(text: str, ledger: Ledger) -> Gate:
@@ -225,8 +221,7 @@ class Stage:
     def _run_hook(self, command: commands.StartHook) -> None:
         for hook in filter(None, [self._hooks.get(command.name)]):
             hook(*command.args())
-        if command.blocking:
-            self._queue.append(events.HookCompleted(command))
+        self._queue.append(events.HookCompleted(command))
 
     def _peer(self, connection: Connection) -> Peer:
         peers: Iterable[Peer] = (self.client, *self.upstreams)
@@ -250,4 +245,4 @@ class Stage:
 
 def a_dialer(**settings: object) -> Dialer:
     """Return a dialer that only tells how a request must look: the stage dials nothing."""
-    return Dialer(nobody, **settings)  # type: ignore[arg-type]
+    return Dialer(Names(), **settings)  # type: ignore[arg-type]

@@ -1,10 +1,14 @@
 """The laws of the HTTP/1.1 lane: each request judged, both bodies streamed, no end made up."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import cycle
 from typing import Any
 
+import h11
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from claude_proxy.authority import Authority
 from claude_proxy.dialer import DialError, Failure
@@ -568,6 +572,16 @@ def test_interim_answers_go_down_before_the_final_one(stage: Stage) -> None:
     assert continued == b"HTTP/1.1 100 Continue\r\n\r\n"
     assert stage.upstream.take() == b"hi"
     assert rest == b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + OK
+
+
+def test_interim_answers_without_end_are_a_bad_answer(stage: Stage, ledger: Ledger) -> None:
+    stage.says(GET)
+
+    got = stage.answers(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 33)
+
+    assert statuses(got)[-1] == 502
+    assert stage.upstream.closed
+    assert ledger.last.error == "upstream-bad-answer"
 
 
 def test_each_event_of_a_stream_comes_down_at_once(stage: Stage) -> None:
@@ -1273,3 +1287,116 @@ def test_what_an_upstream_that_was_given_up_says_is_of_no_interest(stage: Stage)
 
     assert stage.answers(OK, given_up) == b""
     assert stage.answers(EMPTY) == EMPTY
+
+
+# --- however it is cut
+
+
+class Echo:
+    """An origin that answers each request with its method, target and body, read by h11."""
+
+    def __init__(self, stage: Stage, cuts: Iterator[int]) -> None:
+        self._stage = stage
+        self._cuts = cuts
+        self._ends: dict[Peer, h11.Connection] = {}
+        self._told: dict[Peer, bytes] = {}
+
+    def works(self) -> bytes:
+        """Read what came, answer what is complete; return what the client gets."""
+        got = b""
+        for peer in self._stage.upstreams:
+            end = self._ends.setdefault(peer, h11.Connection(h11.SERVER))
+            while data := peer.take():
+                end.receive_data(data)
+                got += self._read(peer, end)
+        return got
+
+    def _read(self, peer: Peer, end: h11.Connection) -> bytes:
+        got = b""
+        while not isinstance(event := end.next_event(), type(h11.NEED_DATA)):
+            if isinstance(event, h11.Request):
+                self._told[peer] = event.method + b" " + event.target + b" "
+            elif isinstance(event, h11.Data):
+                self._told[peer] += event.data
+            else:
+                assert isinstance(event, h11.EndOfMessage)
+                got += self._answer(peer, end)
+        return got
+
+    def _answer(self, peer: Peer, end: h11.Connection) -> bytes:
+        body = self._told[peer]
+        framing = (
+            ("Transfer-Encoding", "chunked")
+            if len(body) % 2
+            else ("Content-Length", str(len(body)))
+        )
+        answer = end.send(h11.Response(status_code=200, headers=[framing])) or b""
+        answer += (end.send(h11.Data(data=body)) or b"") + (end.send(h11.EndOfMessage()) or b"")
+        end.start_next_cycle()
+        return b"".join(self._stage.answers(piece, peer) for piece in cut(answer, self._cuts))
+
+
+def cut(data: bytes, sizes: Iterator[int]) -> Iterator[bytes]:
+    while data:
+        size = next(sizes)
+        yield data[:size]
+        data = data[size:]
+
+
+def answers_in(got: bytes, methods: list[str]) -> list[tuple[int, bytes]]:
+    """Read a client's answers with h11."""
+    client, read = h11.Connection(h11.CLIENT), list[tuple[int, bytes]]()
+    client.receive_data(got)
+    for method in methods:
+        client.send(h11.Request(method=method, target="/", headers=[("Host", "example.com")]))
+        client.send(h11.EndOfMessage())
+        head = client.next_event()
+        assert isinstance(head, h11.Response)
+        body = b""
+        while isinstance(event := client.next_event(), h11.Data):
+            body += event.data
+        assert isinstance(event, h11.EndOfMessage)
+        client.start_next_cycle()
+        read.append((head.status_code, body))
+    assert client.trailing_data == (b"", False)
+    return read
+
+
+CONVERSATION = [
+    ("GET", GET, (200, b"GET / ")),
+    ("POST", post(b"abc"), (200, b"POST / abc")),
+    ("GET", DENIED, (403, b"")),
+    (
+        "PUT",
+        b"PUT"
+        + post(b"2\r\nab\r\n1;x=y\r\nc\r\n0\r\nT: 1\r\n\r\n", b"Transfer-Encoding: chunked")[4:],
+        (200, b"PUT / abc"),
+    ),
+    ("GET", OTHER, (200, b"GET / ")),
+    ("POST", post(b"x" * 300, path=b"/long"), (200, b"POST /long " + b"x" * 300)),
+    ("GET", GET, (200, b"GET / ")),
+]
+
+
+@given(
+    parts=st.lists(st.sampled_from(CONVERSATION), min_size=1, max_size=6),
+    sizes=st.lists(st.integers(1, 400), min_size=1, max_size=30),
+)
+def test_no_cut_changes_what_is_asked_or_answered(
+    parts: list[tuple[str, bytes, tuple[int, bytes]]], sizes: list[int]
+) -> None:
+    cuts = cycle(sizes)
+    stage = Stage(
+        lambda context, session: Http1Lane(
+            context, session, scheme=Scheme.HTTP, target=None, dialer=a_dialer()
+        ),
+        gate_of(ALLOWLIST, Ledger()),
+    )
+    echo, got = Echo(stage, cuts), b""
+
+    for piece in cut(b"".join(message for _, message, _ in parts), cuts):
+        got += stage.says(piece) + echo.works()
+
+    read = answers_in(got, [method for method, _, _ in parts])
+    told = [(status, b"" if status == 403 else body) for status, body in read]
+    assert told == [answer for _, _, answer in parts]

@@ -47,7 +47,8 @@ class Talk:
                         self.sent += command.data
                     case commands.CloseConnection():
                         self.closed = True
-                    case ReceiveHttp():
+                    case _:
+                        assert isinstance(command, ReceiveHttp)
                         self.got.append(command.event)
 
     def asks(self, method: str = "GET", *fields: tuple[bytes, bytes], end: bool = True) -> None:

@@ -12,6 +12,7 @@ from claude_proxy.authority import Authority
 from claude_proxy.ca import CertificateAuthority
 from claude_proxy.dialer import DialError, Failure
 from claude_proxy.gate import Gate
+from claude_proxy.layers import http2 as http2_module
 from claude_proxy.layers.http2 import GatedStream, Http2Lane
 from claude_proxy.layers.signals import Waiting
 from claude_proxy.policy import Decision, Reason
@@ -685,6 +686,21 @@ def test_a_client_is_not_read_while_its_origin_takes_nothing(
     assert held
     assert not stage.client.held
     assert len(origin.messages[1].body) == 100 * 16_384
+
+
+def test_bytes_that_nobody_takes_end_the_connection(
+    stage: Stage, serve: Serve, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http2_module, "_BUFFER_END", 100_000)
+    client = Http2Client(stage, reads=False)
+    client.get()
+    origin = Http2Origin(serve("example.com", "h2"), client)
+    origin.answer(1, end=False)
+    while not stage.client.closed:
+        origin.h2.send_data(1, b"x" * 16_384)
+        origin.pump()
+
+    assert ledger.last.error == "stream-broken-off"
 
 
 # --- faults

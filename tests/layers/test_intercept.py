@@ -266,6 +266,17 @@ def test_a_client_whose_tls_breaks_gets_nothing_more_and_breaks_nothing(
     assert len(world.ledger.outcomes) == 2
 
 
+def test_a_client_of_http_2_whose_tls_breaks_is_closed(world: World) -> None:
+    stage = world.stage
+    stage.says(b"CONNECT example.com:443 HTTP/1.1\r\nHost: example.com:443\r\n\r\n")
+    TlsClient(stage, client_context(world.ours, "h2"), "example.com").pump()
+
+    stage.says(GARBAGE)
+
+    assert stage.session.protocol == "h2"
+    assert stage.client.closed
+
+
 # --- the upstream's side
 
 

@@ -29,12 +29,12 @@ def ledger() -> Ledger:
     return Ledger()
 
 
-def play(ledger: Ledger, *, connects: bool = True) -> Stage:
+def play(ledger: Ledger, *, connects: bool = True, early: bytes = HELLO) -> Stage:
     gate = gate_of("allow: [{host: opaque.example, tls: passthrough}]", ledger)
     passage = gate.connect(ORIGIN, TARGET)
     passage.status = 200
     return Stage(
-        lambda context, session: Passthrough(context, session, TARGET, passage, HELLO),
+        lambda context, session: Passthrough(context, session, TARGET, passage, early),
         gate,
         connects=connects,
     )
@@ -223,3 +223,16 @@ def test_a_request_for_a_second_hello_is_known_however_it_is_cut(
 
     assert down == retry_request()
     assert ledger.reasons[-1] == "sni-mismatch"
+
+
+def test_a_second_hello_that_comes_unasked_opens_nothing(ledger: Ledger) -> None:
+    """It has passed before anybody asked for it; but its handshake cannot be finished."""
+    stage = play(ledger, early=HELLO + records(hello(sni(b"evil.example"))))
+    asked_again(stage)
+    stage.answers(server_hello())
+
+    stage.says(CHANGE_CIPHER_SPEC + FINISHED)
+
+    assert stage.upstream.take() == b""
+    assert stage.client.closed
+    assert ledger.reasons[-1] == "hello-unreadable"

@@ -14,9 +14,9 @@ def client_hello(server_name: str | None) -> bytes:
     if server_name is None:
         context.check_hostname = False
     wanted, sent = ssl.MemoryBIO(), ssl.MemoryBIO()
-    session = context.wrap_bio(wanted, sent, server_hostname=server_name)
+    handshake = context.wrap_bio(wanted, sent, server_hostname=server_name)
     try:
-        session.do_handshake()
+        handshake.do_handshake()
     except ssl.SSLWantReadError:
         return sent.read()
     raise AssertionError("a handshake cannot be over already")
@@ -47,7 +47,7 @@ def _with_extensions(hello: bytes, added: bytes) -> bytes:
     version, message = hello[1:3], hello[_RECORD_HEAD:]
     body = message[4:]
     position = 2 + 32
-    position += 1 + body[position]  # the session's id
+    position += 1 + body[position]  # the id of an earlier connection
     position += 2 + int.from_bytes(body[position : position + 2])  # cipher suites
     position += 1 + body[position]  # compression methods
     extensions = body[position + 2 :] + added

@@ -59,7 +59,8 @@ def _server_context(leaf: Leaf) -> SSL.Context:
 
 
 def _select_protocol(_: SSL.Connection, offers: list[bytes]) -> Any:
-    for offer in offers:
-        if offer in _PROTOCOLS:
-            return offer
+    # In our order, as servers do it: some clients name h2 last and mean it all the same.
+    for protocol in _PROTOCOLS:
+        if protocol in offers:
+            return protocol
     return SSL.NO_OVERLAPPING_PROTOCOLS

@@ -269,6 +269,14 @@ def test_an_error_is_coloured_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> 
     assert b"\x1b[31m" in shown
 
 
+def test_closed_standard_streams_are_no_fault() -> None:
+    command = f"{sys.executable} -m claude_proxy check https://denied.test/ <&- >&- 2>&-"
+
+    done = subprocess.run(["sh", "-c", command], check=False)
+
+    assert done.returncode == 1
+
+
 # What serve is told
 
 

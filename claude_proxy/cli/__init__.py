@@ -123,6 +123,7 @@ def start_proxy(settings: Settings) -> int:
 
 def main(arguments: Sequence[str] | None = None, *, start: Start = start_proxy) -> int:
     """Run one command line and return its exit code; print every failure, raise none."""
+    _fill_closed_descriptors()
     try:
         return _run(arguments, start)
     except BrokenPipeError:
@@ -149,6 +150,21 @@ def main(arguments: Sequence[str] | None = None, *, start: Start = start_proxy) 
             ]
         )
         return EXIT_INTERNAL
+
+
+def _fill_closed_descriptors() -> None:
+    """Give the standard streams somewhere to go where the caller closed them (`>&-`).
+
+    Else the next file or socket would take their numbers, and get what is meant for people.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    # Python leaves the stream out, where the descriptor was closed as it started.
+    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
 
 
 def _run(arguments: Sequence[str] | None, start: Start) -> int:

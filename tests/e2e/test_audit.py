@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -88,7 +89,7 @@ def test_a_decision_survives_the_sudden_death_of_the_proxy(start_proxy: StartPro
         proxy.process.wait()
 
     assert [row.path for row in proxy.decisions("origin.test:443")] == ["/last-thing"]
-    with sqlite3.connect(proxy.statedir / "audit.sqlite3") as database:
+    with closing(sqlite3.connect(proxy.statedir / "audit.sqlite3")) as database:
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     # It ended as it was made to; the next start is an ordinary one.
     proxy.process.returncode = 0

@@ -1,5 +1,6 @@
 """Looks at a proxy from outside: its descriptors, its sockets, its memory, its audit log."""
 
+import re
 import sqlite3
 import time
 from collections import Counter
@@ -23,6 +24,11 @@ _STATES = {
     "0A": "listening",
     "0B": "closing",
 }
+
+
+# SQLite keeps the descriptor of a second connection that was closed, to use it again: to close it
+# would drop the locks of the first. So there may be one more or less of these at any time.
+_DATABASE = re.compile(r".*\.sqlite3(-wal|-shm)?").fullmatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,23 +55,14 @@ class Descriptors:
 
 def descriptors_of(pid: int, port: int) -> Descriptors:
     """Sort the descriptors of the proxy that listens on `port`."""
-    sockets, files = set[str](), Counter[str]()
-    for entry in Path(f"/proc/{pid}/fd").iterdir():
-        try:
-            link = str(entry.readlink())
-        except OSError:
-            continue  # closed meanwhile
-        if link.startswith("socket:["):
-            sockets.add(link)
-        else:
-            files[link] += 1
+    inodes, files = _held_by(pid)
     clients = upstreams = 0
     states: Counter[str] = Counter()
     for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]:
         fields = line.split()
-        if (link := f"socket:[{fields[9]}]") not in sockets:
+        if fields[9] not in inodes:
             continue
-        sockets.discard(link)
+        inodes.discard(fields[9])
         state = _STATES.get(fields[3], fields[3])
         if state == "listening":
             files[state] += 1
@@ -76,11 +73,25 @@ def descriptors_of(pid: int, port: int) -> Descriptors:
         else:
             upstreams += 1
     for family in ("unix", "tcp6", "udp", "udp6", "netlink"):
-        text = Path(f"/proc/{pid}/net/{family}").read_text()
-        for link in [found for found in sockets if f" {found[8:-1]} " in text]:
-            sockets.discard(link)
-            files[family] += 1
-    return Descriptors(clients, upstreams, len(sockets), dict(states), dict(files))
+        words = set(Path(f"/proc/{pid}/net/{family}").read_text().split())
+        files[family] += len(inodes & words)
+        inodes -= words
+    return Descriptors(clients, upstreams, len(inodes), dict(states), dict(+files))
+
+
+def _held_by(pid: int) -> tuple[set[str], Counter[str]]:
+    """Return the inodes of a process's sockets, and the names of all else that it holds open."""
+    inodes, files = set[str](), Counter[str]()
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            link = str(entry.readlink())
+        except OSError:
+            continue  # closed meanwhile
+        if link.startswith("socket:["):
+            inodes.add(link.removeprefix("socket:[").removesuffix("]"))
+        elif not _DATABASE(link):
+            files[link] += 1
+    return inodes, files
 
 
 def soft_limit_of(pid: int) -> int:

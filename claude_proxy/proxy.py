@@ -31,6 +31,7 @@ from claude_proxy.dialer import Dialer, SystemResolver
 from claude_proxy.errors import AuditError, ConfigError
 from claude_proxy.events import Notice
 from claude_proxy.gate import Gate
+from claude_proxy.heap import Crowd
 from claude_proxy.layers.front import Front
 from claude_proxy.layers.signals import Session
 from claude_proxy.listeners import Listener, Listeners, bind_all
@@ -161,8 +162,10 @@ async def _run(parts: _Parts) -> None:
     )
     stop = _stop_on_signals(reloader, parts.place)
     running = asyncio.create_task(master.run())
+    crowd = Crowd()
     tasks = [
         asyncio.create_task(_every(_SWEEP_S, lambda: _sweep(services))),
+        asyncio.create_task(_every(_SWEEP_S, lambda: crowd.look(len(services.connections)))),
         asyncio.create_task(_every(_FLUSH_S, parts.store.flush)),
         asyncio.create_task(reloader.watch()),
     ]

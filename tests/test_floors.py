@@ -39,6 +39,7 @@ FLOORS = {
     "policyfile": 2,
     "logs": 2,
     "dialer": 2,
+    "heap": 2,
     "workers": 2,
     # 3: adapters
     "gate": 3,

@@ -1,0 +1,32 @@
+"""Memory goes back to the system after a crowd, and not all the time."""
+
+import pytest
+
+from claude_proxy.heap import Crowd, trim
+
+
+@pytest.mark.parametrize(
+    ("seen", "acts"),
+    [
+        ([0, 0, 0], ""),
+        ([0, 1, 2, 1, 1], ""),  # not worth it
+        ([0, 2000, 2000, 1500], ""),  # most are still there
+        ([0, 2000, 400], "collect trim"),
+        ([0, 2000, 400, 300, 100], "collect trim collect trim"),  # a crowd was left of it
+        ([0, 10, 0, 0], "trim"),  # nobody is there to wait
+        ([0, 10, 0, 10, 0], "trim trim"),
+        ([0, 2000, 100, 0, 0], "collect trim trim"),
+    ],
+)
+def test_memory_is_given_back_when_most_of_a_crowd_has_gone(seen: list[int], acts: str) -> None:
+    acted: list[str] = []
+    crowd = Crowd(lambda: acted.append("collect"), lambda: acted.append("trim"))
+
+    for connections in seen:
+        crowd.look(connections)
+
+    assert " ".join(acted) == acts
+
+
+def test_trimming_works_wherever_this_runs() -> None:
+    trim()

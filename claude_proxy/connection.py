@@ -360,11 +360,13 @@ class ClientConnection:
             return
         transport.close()
         # A peer that reads nothing would keep the last bytes, and us, for ever.
-        if endpoint is not self.endpoint:
-            if transport.get_write_buffer_size():
-                asyncio.get_running_loop().call_later(_LINGER_S, self._abort, endpoint)
-        elif self._linger_until is None:
-            self._linger_until = asyncio.get_running_loop().time() + _LINGER_S
+        if endpoint is self.endpoint:
+            if self._linger_until is None:
+                self._linger_until = asyncio.get_running_loop().time() + _LINGER_S
+        elif transport.get_write_buffer_size():
+            # A client that is gone has broken off what it was sending: there is nothing to finish.
+            wait_s = 0 if self._gone else _LINGER_S
+            asyncio.get_running_loop().call_later(wait_s, self._abort, endpoint)
 
     @staticmethod
     def _abort(endpoint: _Endpoint) -> None:

@@ -32,14 +32,22 @@ class Crowd:
         self._collect = collect
         self._trim = trim
         self._most = 0
+        self._noticed = False
 
     def look(self, connections: int) -> None:
         """Take note of how many there are now; to be called about once a second."""
         self._most = max(self._most, connections)
-        crowd = self._most - connections >= _CROWD and connections <= self._most // 2
+        gone = self._most - connections
+        crowd = gone >= _CROWD and connections <= self._most // 2
+        # The last one to go may have left large buffers, and then nobody is there to wait.
+        if not crowd and (connections or not gone):
+            self._noticed = False
+            return
+        if not self._noticed:
+            # The event loop lets go of what has ended only in its next turns.
+            self._noticed = True
+            return
         if crowd:
             self._collect()
-        if crowd or (self._most and not connections):
-            # The last one to go may have left large buffers, and nobody is there to wait.
-            self._trim()
-            self._most = connections
+        self._trim()
+        self._most, self._noticed = connections, False

@@ -10,12 +10,14 @@ from claude_proxy.heap import Crowd, trim
     [
         ([0, 0, 0], ""),
         ([0, 1, 2, 1, 1], ""),  # not worth it
-        ([0, 2000, 2000, 1500], ""),  # most are still there
-        ([0, 2000, 400], "collect trim"),
-        ([0, 2000, 400, 300, 100], "collect trim collect trim"),  # a crowd was left of it
-        ([0, 10, 0, 0], "trim"),  # nobody is there to wait
-        ([0, 10, 0, 10, 0], "trim trim"),
-        ([0, 2000, 100, 0, 0], "collect trim trim"),
+        ([0, 2000, 2000, 1500, 1500], ""),  # most are still there
+        ([0, 2000, 400], ""),  # the next look will do
+        ([0, 2000, 400, 400, 400], "collect trim"),
+        ([0, 2000, 400, 2000, 2000], ""),
+        ([0, 2000, 400, 400, 100, 100], "collect trim collect trim"),  # it had left a crowd
+        ([0, 10, 0, 0, 0], "trim"),  # nobody is there to wait
+        ([0, 10, 0, 10, 0, 10], ""),
+        ([0, 2000, 100, 100, 0, 0], "collect trim trim"),
     ],
 )
 def test_memory_is_given_back_when_most_of_a_crowd_has_gone(seen: list[int], acts: str) -> None:

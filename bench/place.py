@@ -3,7 +3,9 @@
 import os
 import resource
 import shutil
+import signal
 import subprocess
+import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -50,6 +52,8 @@ class Place:
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
+        # Else whoever ends the harness would leave its proxies running.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
         with self._stack:
             build()
             raise_descriptors()

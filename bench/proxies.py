@@ -6,6 +6,7 @@ mitmdump: as it comes, with `allow_addon.py`. squid: `ssl_bump` as its manual ha
 
 import os
 import pwd
+import shlex
 import shutil
 import subprocess
 import sys
@@ -116,17 +117,21 @@ class Direct(Proxy):
 
 
 class ClaudeProxy(Proxy):
-    """claude-proxy of this working tree, or of another one to compare it with."""
+    """claude-proxy of this working tree, or, to compare with it, of another or otherwise told."""
 
     name = "claude-proxy"
 
-    def __init__(self, place: Place, target: Target, tree: Path = REPOSITORY) -> None:
+    def __init__(
+        self, place: Place, target: Target, tree: Path = REPOSITORY, more: str = ""
+    ) -> None:
         super().__init__(place, target)
         self._tree = tree
-        self._confdir = place.directory / f"{self.slug}-config"
+        self._more = shlex.split(more)
         if tree != REPOSITORY:
             self.name = f"claude-proxy in {tree.name}"
-            self._confdir = place.directory / f"{self.slug}-config"
+        if more:
+            self.name = f"claude-proxy {more}"
+        self._confdir = place.directory / f"{self.slug}-config"
 
     def command(
         self, port: int, directory: Path
@@ -141,7 +146,11 @@ class ClaudeProxy(Proxy):
         argv += ["--statedir", directory / "state", "--upstream-ca", self.place.origin_ca]
         for target in (*self.target.tls_ports, self.target.plain):
             argv += ["--resolve", f"{HOST}:{target}:{LOOPBACK}"]
-        return argv, environment_of(self._tree), self._confdir / "mitmproxy-ca-cert.pem"
+        return (
+            [*argv, *self._more],
+            environment_of(self._tree),
+            self._confdir / "mitmproxy-ca-cert.pem",
+        )
 
 
 def environment_of(tree: Path) -> dict[str, str]:

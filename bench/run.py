@@ -57,6 +57,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="measure claude-proxy as it is in another working tree, too; repeatable",
     )
+    parser.add_argument(
+        "--also",
+        action="append",
+        default=[],
+        metavar="OPTIONS",
+        help="measure claude-proxy with more options of `serve`, too; repeatable",
+    )
     parser.add_argument("--out", type=Path, default=BUILT / "last.jsonl", help="where the rows go")
     parser.add_argument(
         "--summary", type=Path, nargs="+", metavar="FILE", help="measure nothing; show the tables"
@@ -71,6 +78,7 @@ def _measure(place: Place, options: argparse.Namespace) -> list[dict[str, Any]]:
     chosen = [m for m in measurements.ALL if _is_meant(m.name, options.tests)]
     candidates: list[Proxy] = [make(place, target) for make in proxies.ALL]
     candidates += [ClaudeProxy(place, target, tree.resolve()) for tree in options.against]
+    candidates += [ClaudeProxy(place, target, more=more) for more in options.also]
     candidates = [proxy for proxy in candidates if _is_meant(proxy.name, options.only)]
     if not candidates or not chosen:
         raise StartError("nothing is left to measure: see --tests and --only")

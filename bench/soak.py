@@ -6,7 +6,6 @@ crowd so far); what the rounds after it leave behind is compared with what that 
 """
 
 import argparse
-import os
 import random
 import resource
 import signal
@@ -107,16 +106,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=2, help="after the first (%(default)s)")
     parser.add_argument("--scale", type=float, default=1.0, help="of all counts (%(default)s)")
     parser.add_argument(
+        "--tree", type=Path, default=REPOSITORY, metavar="DIR", help="another working tree's proxy"
+    )
+    parser.add_argument(
         "--keep", action="store_true", help="leave the log and the audit log where they are"
     )
     parser.add_argument("serve", nargs="*", help="after --: more options for `serve`")
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGALRM, _give_up)
     signal.alarm(_LIMIT_S)
-    hosts = [f"*.{DOMAIN}"]
     try:
-        with Place(hosts) as place:
-            soak = _started(place, options.scale, options.serve)
+        with Place([f"*.{DOMAIN}"]) as place:
+            soak = _started(place, _fitting(options.scale), options.tree.resolve(), options.serve)
             _run(soak, options.rounds)
             if options.keep:
                 place.keep()
@@ -137,7 +138,17 @@ def _give_up(*_: object) -> None:
     raise SoakTimeoutError(f"it was not over after {_LIMIT_S} s")
 
 
-def _started(place: Place, scale: float, more: Iterable[str]) -> Soak:
+def _fitting(scale: float) -> float:
+    """Return the scale at which all find room under the hard limit of descriptors."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # The proxy takes half as many connections as it may open files: each may need an upstream.
+    fitting = (hard // 2 - 2 * _THREADS) / (TUNNELS + STREAMS + SILENT)
+    if fitting < scale:
+        print(f"Scaled to {fitting:.2f}: no process may open more than {hard} files (ulimit -Hn).")
+    return min(scale, fitting)
+
+
+def _started(place: Place, scale: float, tree: Path, more: Iterable[str]) -> Soak:
     """Start the proxy with few descriptors, as a login shell would have it."""
     nginx = place.start_nginx()
     port, http2_port = free_port(), None if nginx is None else nginx[0]
@@ -164,8 +175,7 @@ def _started(place: Place, scale: float, more: Iterable[str]) -> Soak:
             options += ["--resolve", f"{name}.{DOMAIN}:{target}:{LOOPBACK}"]
     few = f'ulimit -S -n {SOFT_LIMIT} && exec "$@"'
     command = ["sh", "-c", few, "sh", sys.executable, "-m", "claude_proxy", "serve", *options]
-    environment = environment_of(Path(os.environ.get("SOAK_TREE", REPOSITORY)))
-    child = place.child("claude-proxy", *command, *more, environment=environment)
+    child = place.child("claude-proxy", *command, *more, environment=environment_of(tree))
     child.wait_for(port)
     ca = confdir / "mitmproxy-ca-cert.pem"
     return Soak(place, child, port, ca, statedir / "audit.sqlite3", http2_port, scale)
@@ -178,10 +188,12 @@ def _run(soak: Soak, rounds: int) -> None:
     print(f"Descriptors: soft limit {SOFT_LIMIT} at the start, {soft} now, hard limit {hard}.")
     needed = soak.scaled(TUNNELS) + 2 * soak.scaled(STREAMS) + SILENT + 2 * _THREADS
     findings.check("the limit of descriptors was raised", good=soft > needed, seen=soft)
+    fresh_mib = inspection.rss_mib(soak.child.pid)
     print("\nRound 0, to warm up")
     _round(soak, random.Random(_SEED))
     before = _left_over(soak, None)
     warm_mib = inspection.rss_mib(soak.child.pid)
+    print(f"        memory: {fresh_mib:.1f} MiB at the start, {warm_mib:.1f} MiB now")
     for number in range(1, rounds + 1):
         print(f"\nRound {number}")
         _round(soak, random.Random(_SEED + number))
@@ -351,12 +363,16 @@ class _Ordinary:
     def ask_anew(self, over: threading.Event, pause_s: float) -> None:
         """Ask again and again, each time over a tunnel of its own."""
         while not over.wait(pause_s):
-            try:
-                client = self._tunnel()
-                self._ask(client)
-                client.socket.close()
-            except Exception as error:  # noqa: BLE001 - the edge of a thread
-                self.failures.append(f"{type(error).__name__}: {error}")
+            self.ask_once()
+
+    def ask_once(self) -> None:
+        """Ask over a tunnel of its own."""
+        try:
+            client = self._tunnel()
+            self._ask(client)
+            client.socket.close()
+        except Exception as error:  # noqa: BLE001 - the edge of a thread, or of the soak
+            self.failures.append(f"{type(error).__name__}: {error}")
 
     def _tunnel(self) -> Client:
         client = Client(self._scene, self.name, random.Random(0))
@@ -406,6 +422,13 @@ def _left_over(soak: Soak, before: Descriptors | None) -> Descriptors:
     cpu_s = inspection.cpu_s_over(soak.child.pid, _IDLE_S)
     share = cpu_s / _IDLE_S
     soak.findings.check("it rests", good=share < _IDLE_CPU, seen=f"{share:.2f} of a core")
+    after = _Ordinary(soak, "new")
+    after.ask_once()
+    soak.findings.check(
+        "an allowed request works afterwards",
+        good=after.served == 1,
+        seen="; ".join(after.failures),
+    )
     return now
 
 

@@ -13,6 +13,7 @@ from bench.measurements import ALL, Measurement
 
 type Row = Mapping[str, Any]
 
+OURS = "claude-proxy"
 REFERENCES = ("squid", "mitmdump")
 _KIB_PER_MIB = 1024
 _MIB = 1024 * 1024
@@ -32,6 +33,8 @@ def _table(measurement: Measurement, rows: Sequence[Row]) -> str:
     if not names:
         return ""
     references = [name for name in REFERENCES if name in names]
+    if any(name.startswith(f"{OURS} ") for name in names):
+        references.append(OURS)  # there is another one to compare with it
     details = [column for column in _DETAILS if any(column.of(row) is not None for row in rows)]
     better = "more" if measurement.more_is_better else "less"
     head = ["", f"{measurement.unit}: median [least to most]"]

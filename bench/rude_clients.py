@@ -180,9 +180,9 @@ def connect_head(target: str) -> bytes:
 def client_hello(name: str) -> bytes:
     """Return an ordinary ClientHello."""
     inward, outward = ssl.MemoryBIO(), ssl.MemoryBIO()
-    session = _UNVERIFIED.wrap_bio(inward, outward, server_hostname=name)
+    tls = _UNVERIFIED.wrap_bio(inward, outward, server_hostname=name)
     with contextlib.suppress(ssl.SSLWantReadError):
-        session.do_handshake()
+        tls.do_handshake()
     return outward.read()
 
 

@@ -442,7 +442,7 @@ static void make_context(void)
         die("--ca names no file of certificates");
     SSL_CTX_set_verify(context, SSL_VERIFY_PEER, NULL);
     SSL_CTX_set_alpn_protos(context, (const unsigned char *)"\x08http/1.1", 9);
-    /* A session that is resumed would hide what a new connection costs. */
+    /* TLS that is resumed would hide what a new connection costs. */
     SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
 }
 

@@ -41,6 +41,60 @@ class AuditFailure(StrEnum):
     ALLOW = "allow"
 
 
+class Learn(StrEnum):
+    """What a learning proxy writes down as a group, and what it lets through meanwhile."""
+
+    EVERYTHING = "everything"  # what no rule denies is let through, and recorded
+    DENIALS = "denials"  # the policy holds; what it denies is recorded
+
+
+@dataclass(frozen=True, slots=True)
+class TcpListen:
+    """A TCP address to listen on."""
+
+    host: str
+    port: int  # 0 takes a free one
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class UnixListen:
+    """A Unix socket to listen on, made at its path."""
+
+    path: Path
+    unlink_after_first: bool = False  # remove the path once a client is in
+
+    def __str__(self) -> str:
+        return f"unix:{self.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class InheritedListen:
+    """A listening socket, TCP or Unix, that whoever started this process has made."""
+
+    descriptor: int
+    name: str  # as the audit log has it
+
+    def __str__(self) -> str:
+        return self.name
+
+
+type Listen = TcpListen | UnixListen | InheritedListen
+
+
+@dataclass(frozen=True, slots=True)
+class ClientCredentials:
+    """What a client must present to use the proxy (RFC 7617, RFC 1929)."""
+
+    user: str
+    password: str
+
+    def __repr__(self) -> str:
+        return f"ClientCredentials({self.user!r}, password=set)"
+
+
 @dataclass(frozen=True, slots=True)
 class UpstreamProxy:
     """A corporate proxy that every connection goes through, but for the `exceptions`."""
@@ -75,8 +129,17 @@ class Settings:
     allowlist: Path
     confdir: Path
     statedir: Path
-    host: str = DEFAULT_HOST
-    port: int = DEFAULT_PORT
+    listen: tuple[Listen, ...] = (TcpListen(DEFAULT_HOST, DEFAULT_PORT),)
+    # Of what TCP clients must present; None: nothing.
+    credentials: ClientCredentials | None = None
+    # Who may connect to Unix sockets; empty: the owner of this process alone.
+    uids: frozenset[int] = frozenset()
+    # A policy of the groups files by name, in the place of the allowlist.
+    policy: str | None = None
+    groups: Path | None = None  # the groups file that was named; None: those that are found
+    # A file whose deny rules hold on top, as an agent's own project may only narrow.
+    narrowing: Path | None = None
+    learn: tuple[Learn, Path] | None = None
     # The user's own list, where there is none yet: it takes over once it exists.
     awaited_allowlist: Path | None = None
     workers: int = 1  # processes that share the port

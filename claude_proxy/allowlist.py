@@ -34,6 +34,7 @@ __all__ = [
     "Preset",
     "decode",
     "load",
+    "load_narrowing",
     "preset_policy",
     "preset_text",
     "presets",
@@ -45,6 +46,9 @@ type Library = Callable[[str], str]
 
 _LISTS = ("allow", "deny")
 _PRESET_KEYS = ("description", "allow")
+_NARROWING_KEYS = ("deny",)
+# What else the file of a project may hold: `claude-proxy run` reads it (launch/profiles.py).
+_RUNS_KEYS = frozenset({"hide", "read_only", "network"})
 # What other programs call the two lists.
 _OTHER_NAMES = {
     "allowed": "allow",
@@ -78,6 +82,19 @@ def load(text: str, *, name: str, library: Library = packaged.text) -> Policy:
     note_clashes(file.allow, file.deny, problems)
     problems.raise_if_any()
     return Policy(allow=tuple(file.allow), deny=tuple(file.deny))
+
+
+def load_narrowing(text: str, *, name: str) -> tuple[Rule, ...]:
+    """Return the deny rules of a file that may only narrow; raise ConfigErrors if it is wrong.
+
+    A project's own file is such a one, as an agent can write it. The keys that are for
+    `claude-proxy run` are passed over.
+    """
+    problems = Problems(name)
+    file = _File(problems, _Presets(packaged.text), keys=_NARROWING_KEYS)
+    file.read(parse(text, problems))
+    problems.raise_if_any()
+    return tuple(file.deny)
 
 
 def presets() -> list[Preset]:
@@ -119,7 +136,12 @@ class _File:
     """Reads one file, the owner's or a preset's, into rules."""
 
     def __init__(
-        self, problems: Problems, presets_: "_Presets", trail: tuple[str, ...] = ()
+        self,
+        problems: Problems,
+        presets_: "_Presets",
+        trail: tuple[str, ...] = (),
+        *,
+        keys: tuple[str, ...] = _LISTS,
     ) -> None:
         self.allow: list[Rule] = []
         self.deny: list[Rule] = []
@@ -127,7 +149,7 @@ class _File:
         self._problems = problems
         self._presets = presets_
         self._trail = trail  # the presets that are being read, from the owner's file to this one
-        self._keys = _PRESET_KEYS if trail else _LISTS
+        self._keys = _PRESET_KEYS if trail else keys
         self._reader = RuleReader(problems, preset=trail[-1] if trail else None)
 
     def read(self, root: Node | None) -> None:
@@ -143,6 +165,8 @@ class _File:
             )
             return
         for key, value in root.entries:
+            if self._keys is _NARROWING_KEYS and key.text in _RUNS_KEYS:
+                continue
             if key.text not in self._keys:
                 mend = self._mend_of_key(key.text)
                 self._problems.add(f"unknown key {quoted(key.text)}", key, mend=mend)
@@ -153,6 +177,8 @@ class _File:
 
     def _mend_of_key(self, name: str) -> str:
         folded = name.lower()
+        if self._keys is _NARROWING_KEYS and _OTHER_NAMES.get(folded, folded) == "allow":
+            return "this file may only narrow: list what is to be denied, under deny"
         if folded in {"preset", "presets"}:
             return 'write it as an entry of allow: "- preset: NAME"'
         if (other := _OTHER_NAMES.get(folded)) is not None:

@@ -19,6 +19,7 @@ from typing import Any
 
 from claude_proxy.address import effective
 from claude_proxy.authority import Authority
+from claude_proxy.patterns import PatternKind
 from claude_proxy.policy import Decision, Reason
 from claude_proxy.settings import Address, UpstreamProxy
 
@@ -319,7 +320,10 @@ def _unless_listed(decision: Decision, target: Authority, address: Address) -> D
     """Deny one of this host's own addresses unless a rule names it."""
     rule = decision.rule
     listed = () if rule is None else rule.addresses
-    if target.address is not None or any(effective(address) in network for network in listed):
+    # A rule for every host names no address, not even one that is the target itself.
+    every = rule is not None and rule.pattern.kind is PatternKind.EVERY
+    named = target.address is not None and not every
+    if named or any(effective(address) in network for network in listed):
         return decision
     return Decision(False, Reason.ADDRESS_NOT_ALLOWED, rule)
 

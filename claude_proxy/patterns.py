@@ -42,11 +42,12 @@ class PatternKind(StrEnum):
     DOMAIN = "domain"  # ".example.com": example.com and every depth below
     LITERAL = "literal"  # "192.0.2.1": the address itself as target, never a name
     NETWORK = "network"  # "192.0.2.0/24": the same for every address in it
+    EVERY = "every"  # what a policy that allows by default stands on; nothing that can be written
 
 
 @dataclass(frozen=True, slots=True)
 class HostPattern:
-    """The hosts that a rule covers; `parse` is the only way to one."""
+    """The hosts that a rule covers; `parse` is the only way to one from a text."""
 
     kind: PatternKind
     host: str  # the normalised name without its wildcard; "" for addresses
@@ -68,6 +69,23 @@ class HostPattern:
             return cls(PatternKind.EXACT, _narrow_name(name))
         return cls(PatternKind.LITERAL, "", _not_hiding(ip_network(address), text))
 
+    @classmethod
+    def every(cls) -> "HostPattern":
+        """Return the pattern of all names and addresses, which no text is read as."""
+        return cls(PatternKind.EVERY, "")
+
+    @property
+    def specificity(self) -> tuple[int, int]:
+        """How narrow the pattern is: of two that cover the same host, the narrower has more.
+
+        The patterns that cover one host are a chain, so any two of them can be compared. The two
+        wildcards of one name, "*.x" and ".x", are equals.
+        """
+        if self.network is not None:
+            return (1, self.network.prefixlen)
+        labels = self.host.count(".") + 1
+        return (_NARROWNESS[self.kind], labels)
+
     def __str__(self) -> str:
         if self.network is not None:
             address = text_of(self.network.network_address)
@@ -80,6 +98,13 @@ _PREFIXES = {
     PatternKind.EXACT: "",
     PatternKind.SUBDOMAINS: "*.",
     PatternKind.DOMAIN: ".",
+    PatternKind.EVERY: "*",
+}
+_NARROWNESS = {
+    PatternKind.EVERY: 0,
+    PatternKind.SUBDOMAINS: 1,
+    PatternKind.DOMAIN: 1,
+    PatternKind.EXACT: 2,
 }
 # Whether a text can be anything but a name, with or without the wildcard that it begins with.
 _is_odd = re.compile(r"(?!(?:\*?\.)?[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\Z)").match

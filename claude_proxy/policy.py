@@ -2,8 +2,9 @@
 
 Laws kept: default-deny (1), one judge (2), agreement (4), judged is dialled (6). Allow rules are
 a union and deny rules win: another allow rule never takes anything away, another deny rule never
-gives anything. Pure: the same facts always get the same decision, so a test of a rule is a
-function call. No method of `Policy` raises, whatever it is asked.
+gives anything. A deny rule that yields wins over every allow rule that is not narrower than it;
+both sentences hold for it too. Pure: the same facts always get the same decision, so a test of a
+rule is a function call. No method of `Policy` raises, whatever it is asked.
 """
 
 import re
@@ -71,6 +72,7 @@ class Reason(StrEnum):
     ADDRESS_NOT_ALLOWED = "address-not-allowed"
     PROXY_LOOP = "proxy-loop"
     CLIENT_NOT_ALLOWED = "client-not-allowed"
+    CLIENT_NOT_AUTHENTICATED = "client-not-authenticated"  # 407; SOCKS5 has words of its own
     RULE_WITHDRAWN = "rule-withdrawn"  # the policy was reloaded, and an open tunnel's rule is gone
     AUDIT_FAILED = "audit-failed"
     INTERNAL_ERROR = "internal-error"
@@ -127,6 +129,9 @@ class Rule:
     addresses: tuple[Network, ...]  # where the host may resolve to although it is not public
     note: str
     source: Source
+    # Of a deny rule: an allow rule whose pattern is narrower stands against it. Groups files mean
+    # it so; in an allowlist a denial always wins.
+    yields: bool = False
 
     def __post_init__(self) -> None:
         # An empty set is a mistake that would read as "nothing" here and as "all" elsewhere.
@@ -138,6 +143,8 @@ class Rule:
             raise ValueError(f"the rule for {self.name} has a method that is not in capitals")
         if self.tls is Tls.PASSTHROUGH and (self.limited or self.scheme is not Scheme.HTTPS):
             raise ValueError(f"the rule for {self.name} limits what passthrough cannot see")
+        if self.yields and (self.limited or self.ports is not None or self.scheme is not None):
+            raise ValueError(f"the rule for {self.name} yields, and is not for the whole host")
 
     @property
     def name(self) -> str:
@@ -224,8 +231,12 @@ class _Lane:
     def __init__(self, allow: list[Rule], deny: list[Rule]) -> None:
         self.rules = allow
         # The deny rule that leaves nothing here, if there is one.
-        whole = next((rule for rule in deny if not rule.limited), None)
+        whole = next((rule for rule in deny if not (rule.limited or rule.yields)), None)
+        if whole is None and not allow:
+            whole = next((rule for rule in deny if rule.yields), None)
         self.denied = None if whole is None else _deny_decision(whole)
+        # What yields is counted in already: it has taken the wider allow rules away.
+        deny = [rule for rule in deny if not rule.yields]
         # Whether a deny rule speaks about single requests: then they must be seen.
         self.limited = any(rule.limited for rule in deny)
         restricted = self.limited or all(rule.limited for rule in allow)
@@ -289,7 +300,7 @@ class _Site:
     __slots__ = ("_absent", "connect", "lanes")
 
     def __init__(self, group: "_Group", port: int) -> None:
-        allow = [rule for rule in group.allow if rule.ports is None or port in rule.ports]
+        allow = [rule for rule in group.standing() if rule.ports is None or port in rule.ports]
         deny = [rule for rule in group.deny if rule.ports is None or port in rule.ports]
         self.lanes = {
             scheme: _Lane(
@@ -304,7 +315,7 @@ class _Site:
         elif group.allow:
             self._absent = _DENIED[Reason.PORT_NOT_ALLOWED]
         else:
-            self._absent = _DENIED[Reason.NO_RULE]
+            self._absent = _DENIED[group.absent]
         self.connect = self._connect()
 
     def request(self, request: Request) -> Decision:
@@ -343,12 +354,26 @@ class _Site:
 class _Group:
     """The rules for one host, the most specific pattern's first; sites are made when asked for."""
 
-    __slots__ = ("_sites", "allow", "deny")
+    __slots__ = ("_sites", "absent", "allow", "deny")
 
-    def __init__(self, allow: Iterable[Rule] = (), deny: Iterable[Rule] = ()) -> None:
+    def __init__(
+        self,
+        allow: Iterable[Rule] = (),
+        deny: Iterable[Rule] = (),
+        absent: Reason = Reason.NO_RULE,
+    ) -> None:
         self.allow = list(allow)
         self.deny = list(deny)
+        self.absent = absent  # why no rule allows it, where none does
         self._sites: dict[int, _Site] = {}
+
+    def standing(self) -> list[Rule]:
+        """Return the allow rules that are narrower than each deny rule that yields."""
+        against = [rule.pattern.specificity for rule in self.deny if rule.yields]
+        if not against:
+            return self.allow
+        floor = max(against)
+        return [rule for rule in self.allow if rule.pattern.specificity > floor]
 
     def inherit(self, wider: "_Group | None") -> None:
         if wider is not None:
@@ -378,14 +403,15 @@ class _Names:
 
     def groups(self, pattern: HostPattern) -> Iterator[_Group]:
         """Yield the group or groups that a rule with this pattern belongs to."""
-        if pattern.kind is not PatternKind.SUBDOMAINS:
+        if pattern.kind in {PatternKind.EXACT, PatternKind.DOMAIN}:
             yield self._named.setdefault(pattern.host, _Group())
         if pattern.kind is not PatternKind.EXACT:
             yield self._below.setdefault(pattern.host, _Group())
 
     def finish(self) -> None:
-        # The widest first, so that each need only inherit from the next wider one.
-        for name in sorted(self._below, key=lambda name: name.count(".")):
+        # The widest first, so that each need only inherit from the next wider one. What covers
+        # every name is below "", the root, and inherits from none.
+        for name in sorted(filter(None, self._below), key=lambda name: name.count(".")):
             self._below[name].inherit(self._wider(name))
         for name, group in self._named.items():
             group.inherit(self._wider(name))
@@ -401,7 +427,7 @@ class _Names:
             if group is not None:
                 return group
             at = name.find(".")
-        return None
+        return self._below.get("")
 
 
 class _Networks:
@@ -455,6 +481,11 @@ class Policy:
         self._networks.finish()
 
     @property
+    def allows_by_default(self) -> bool:
+        """Whether a host that no rule names is allowed."""
+        return any(rule.pattern.kind is PatternKind.EVERY for rule in self.allow)
+
+    @property
     def rules_count(self) -> int:
         """How many rules there are, of both sorts."""
         return len(self.allow) + len(self.deny)
@@ -462,6 +493,29 @@ class Policy:
     def hosts(self) -> Iterator[str]:
         """Yield each allow rule's pattern once, in its canonical spelling and the file's order."""
         yield from dict.fromkeys(rule.name for rule in self.allow)
+
+    def narrowed(self, deny: Iterable[Rule]) -> "Policy":
+        """Return this policy with deny rules on top of it."""
+        return Policy(self.allow, (*self.deny, *deny))
+
+    def opened(self, source: Source, note: str = "") -> "Policy":
+        """Return this policy with all allowed that no deny rule covers.
+
+        An address that is not public is still for a rule that names it to allow, and all that is
+        sent must still agree with where it goes.
+        """
+        everything = Rule(
+            pattern=HostPattern.every(),
+            scheme=None,
+            ports=None,
+            methods=None,
+            paths=None,
+            tls=Tls.INTERCEPT,
+            addresses=(),
+            note=note,
+            source=source,
+        )
+        return Policy((*self.allow, everything), self.deny)
 
     def diff(self, other: "Policy") -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Return what `other` has and this one lacks, and the reverse; "deny" marks deny rules."""
@@ -515,7 +569,7 @@ class Policy:
         connect = self.decide_connect(target)
         if not connect.allowed:
             return connect
-        if (denied := self._denied_address(address, target.port)) is not None:
+        if (denied := self._denied_address(target, address)) is not None:
             return denied
         if target.address is not None:
             # A rule names the literal, or it would have been denied as a target.
@@ -535,6 +589,8 @@ class Policy:
             yield from self._names.groups(pattern)
         else:
             yield self._networks.group(pattern.network)
+        if pattern.kind is PatternKind.EVERY:
+            yield from map(self._networks.group, _ALL_ADDRESSES)
 
     def _group(self, target: Authority) -> _Group | None:
         if target.address is None:
@@ -549,20 +605,30 @@ class Policy:
             # rule on either may be the reason.
             return _Group((), group.deny + (self._networks.find(inner) or _Group()).deny)
         kind = kind_of(address)
-        if kind is AddressKind.METADATA:
+        every = any(rule.pattern.kind is PatternKind.EVERY for rule in group.allow)
+        if kind is AddressKind.METADATA or (every and kind is not AddressKind.PUBLIC):
             named = (rule for rule in group.allow if _is_named(rule.pattern.network, address, kind))
-            return _Group(named, group.deny)
+            absent = Reason.ADDRESS_NOT_ALLOWED if every else Reason.NO_RULE
+            return _Group(named, group.deny, absent)
         return group
 
-    def _denied_address(self, address: Address, port: int) -> Decision | None:
+    def _denied_address(self, target: Authority, address: Address) -> Decision | None:
         # Which scheme the dial is for is not known here, so a network that is denied for one is
         # denied for both. To look at what the target allows would let an allow rule take away.
         for reading in {address, effective(address)}:
             if (group := self._networks.find(reading)) is not None:
-                for lane in group.site(port).lanes.values():
-                    if lane.denied is not None:
+                for lane in group.site(target.port).lanes.values():
+                    if lane.denied is not None and _reaches(lane.denied, target):
                         return lane.denied
         return None
+
+
+_ALL_ADDRESSES: tuple[Network, ...] = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))
+
+
+def _reaches(denied: Decision, target: Authority) -> bool:
+    # Where a rule yields, a literal target is allowed by a narrower rule, which knew the scheme.
+    return target.address is None or denied.rule is None or not denied.rule.yields
 
 
 def _shown(policy: Policy) -> list[str]:

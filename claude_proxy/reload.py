@@ -1,4 +1,4 @@
-"""Takes a changed allowlist into use while the proxy runs; a bad one changes nothing.
+"""Takes a changed policy into use while the proxy runs; a bad one changes nothing.
 
 Law 1 at run time: the last good policy stays until there is a better one, and tunnels whose rule
 is gone are closed, because a tunnel was allowed by its rule and by nothing else.
@@ -7,6 +7,7 @@ is gone are closed, because a tunnel was allowed by its rule and by nothing else
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 
 from claude_proxy import logs, policyfile
 from claude_proxy.connection import Services
@@ -23,7 +24,7 @@ type Tell = Callable[[Notice], None]
 
 
 class Reloader:
-    """Watches one allowlist file."""
+    """Watches the files that the policy was made from."""
 
     def __init__(  # noqa: PLR0913 - what a reload reads, changes and tells
         self,
@@ -35,8 +36,8 @@ class Reloader:
         say: Callable[[str], None],
         loud: bool = True,
     ) -> None:
-        self._path = settings.allowlist
-        self._awaited = settings.awaited_allowlist
+        self._settings = settings
+        self._what = "allowlist" if settings.policy is None else "policy"
         self._loaded = loaded
         self._rejected: policyfile.Fingerprint | None = None
         self._services = services
@@ -46,43 +47,51 @@ class Reloader:
         self._turn = asyncio.Lock()
 
     async def watch(self) -> None:
-        """Reload whenever the file is another than the one that was read last."""
+        """Reload whenever a file is another than the one that was read last."""
         while True:
             await asyncio.sleep(_LOOK_S)
             self._look_for_own()
             known = self._rejected or self._loaded.fingerprint
-            if policyfile.fingerprint(self._path) != known:
+            if policyfile.fingerprint_for(self._settings) != known:
                 await self.reload()
 
     def _look_for_own(self) -> None:
         """Change over from the shipped list once the user's own exists (`claude-proxy allow`)."""
-        if self._awaited is not None and self._awaited.exists():
-            self._say(f"Your own allowlist takes over: {self._awaited}")
-            self._path, self._awaited, self._rejected = self._awaited, None, None
+        own = self._settings.awaited_allowlist
+        if own is not None and self._settings.policy is None and own.exists():
+            self._say(f"Your own allowlist takes over: {own}")
+            self._settings = replace(self._settings, allowlist=own, awaited_allowlist=None)
+            self._rejected = None
 
     async def reload(self) -> None:
-        """Read the file; apply it if it is sound, say loudly what is wrong with it if not."""
+        """Read the files; apply them if they are sound, say loudly what is wrong if not."""
         async with self._turn:
             self._look_for_own()
             loop = asyncio.get_running_loop()
-            seen = policyfile.fingerprint(self._path)
+            settings, last = self._settings, self._loaded
+            seen = policyfile.fingerprint_for(settings)
             try:
                 # On a thread: a list of 100,000 hosts takes seconds to read.
-                loaded = await loop.run_in_executor(None, policyfile.load, self._path)
+                loaded = await loop.run_in_executor(None, policyfile.load_for, settings, last)
             except ConfigError as error:
                 self._reject(seen, error)
                 return
             except Exception as fault:  # the watch must outlive a bug that a file has found
-                logger.exception("reading the allowlist failed")
+                logger.exception("reading the %s failed", self._what)
                 what = f"internal error ({type(fault).__name__})"
-                self._reject(seen, ConfigError(what, where=str(self._path)))
+                self._reject(seen, ConfigError(what, where=str(settings.allowlist)))
                 return
             self._apply(loaded)
+            if loaded.complaint is not None:
+                self._complain("file that narrows it", loaded.complaint)
 
     def _reject(self, seen: policyfile.Fingerprint, error: ConfigError) -> None:
         self._rejected = seen
+        self._complain(self._what, error)
+
+    def _complain(self, what: str, error: ConfigError) -> None:
         if self._loud:
-            first = "warning: the allowlist was rejected; the last good one stays in force"
+            first = f"warning: the {what} was rejected; the last good one stays in force"
             logs.report([first, *error.lines()])
         self._tell(Notice(0, "policy-rejected", error.what))
 
@@ -95,7 +104,7 @@ class Reloader:
         text = _change(added, removed)
         if closed:
             text += f"; {closed} open {'tunnel' if closed == 1 else 'tunnels'} closed"
-        self._say(f"Allowlist applied: {text}")
+        self._say(f"{self._what.capitalize()} applied: {text}")
         self._tell(Notice(0, "policy-applied", text))
 
 

@@ -158,7 +158,8 @@ def parse(text: str, problems: Problems) -> Node | None:
     """Return the root node of the only document, None if there is none; note what is wrong."""
     if len(text) > MAX_BYTES:
         raise _too_large(problems.name)
-    _note_hiding_characters(text, problems)
+    note_hiding_characters(text, problems)
+    _note_tabs(text, problems)
     if problems:
         return None
     builder = _Builder(problems)
@@ -182,7 +183,8 @@ def _too_large(name: str) -> ConfigError:
     )
 
 
-def _note_hiding_characters(text: str, problems: Problems) -> None:
+def note_hiding_characters(text: str, problems: Problems) -> None:
+    """Note what an editor does not show, and line ends that only some see; in any format."""
     for found in islice(_hiding(text), MAX_PROBLEMS):
         name = next(name for name, those in _HIDING.items() if re.match(f"[{those}]", found[0]))
         what = f"{name} (U+{ord(found[0]):04X}) in the file"
@@ -191,6 +193,9 @@ def _note_hiding_characters(text: str, problems: Problems) -> None:
         what = "a carriage return without a line feed"
         mend = "save the file with ordinary line ends"
         problems.add_at(what, *_place_of(text, found.start()), mend=mend)
+
+
+def _note_tabs(text: str, problems: Problems) -> None:
     for found in islice(_indenting_tab(text), MAX_PROBLEMS):
         place = _place_of(text, found.end() - 1)
         problems.add_at("a tab in the indentation", *place, mend="indent by spaces")

@@ -19,7 +19,7 @@ from claude_proxy.dialer import (
     SystemResolver,
     _alternated,
 )
-from claude_proxy.policy import Decision, Policy, Reason
+from claude_proxy.policy import Decision, Policy, Reason, Source
 from claude_proxy.settings import Address, UpstreamProxy
 from tests.layers.stage import policy_of
 from tests.loopback import LOOPS, Names, Play, Run, run_on
@@ -192,6 +192,24 @@ def test_this_host_is_denied_unless_a_rule_names_the_address(run: Run, rules: st
 
         assert error.decision is not None
         assert error.decision.reason is Reason.ADDRESS_NOT_ALLOWED
+
+    run(play)
+
+
+def test_a_rule_for_every_host_names_no_address_of_this_host(run: Run) -> None:
+    everything = Policy().opened(Source("groups.toml", 1, 1)).allow[0]
+
+    def judge(_: Address) -> Decision:
+        return Decision(True, Reason.RULE_MATCHED, everything)
+
+    async def play() -> None:
+        server = Server()
+        async with server.listening():
+            dial = Dialer(Names()).dial(Authority("127.0.0.1", server.port), judge, tunnel=True)
+            failure = await failure_of(dial)
+
+        assert failure.failure is Failure.DENIED
+        assert server.got == []
 
     run(play)
 

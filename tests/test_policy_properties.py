@@ -71,8 +71,15 @@ def rule(
     return Rule(pattern, scheme, ports, None, globs, Tls.INTERCEPT, (), "", source)
 
 
+EVERYTHING = Rule(
+    HostPattern.every(), None, None, None, None, Tls.INTERCEPT, (), "", Source("g.toml", 1, 1)
+)
+
+
 @st.composite
 def allow_rules(draw: st.DrawFn) -> Rule:
+    if draw(st.integers(0, 15)) == 0:
+        return EVERYTHING
     passing = draw(st.integers(0, 3)) == 0
     return Rule(
         draw(patterns),
@@ -87,7 +94,7 @@ def allow_rules(draw: st.DrawFn) -> Rule:
     )
 
 
-deny_rules = st.builds(
+strict_rules = st.builds(
     Rule,
     patterns,
     st.none() | schemes,
@@ -99,6 +106,12 @@ deny_rules = st.builds(
     st.just(""),
     sources,
 )
+yielding_rules = st.builds(
+    lambda pattern, source: replace(EVERYTHING, pattern=pattern, source=source, yields=True),
+    patterns,
+    sources,
+)
+deny_rules = strict_rules | yielding_rules
 policies = st.builds(
     Policy,
     st.lists(allow_rules(), min_size=1, max_size=6).map(tuple),
@@ -126,6 +139,8 @@ def requests(draw: st.DrawFn) -> Request:
 
 
 def covers(pattern: HostPattern, target: Authority) -> bool:
+    if pattern.kind is PatternKind.EVERY:
+        return target.address is None or kind_of(target.address) is AddressKind.PUBLIC
     if target.address is not None:
         network = pattern.network
         single = kind_of(target.address) is AddressKind.METADATA
@@ -141,6 +156,21 @@ def denies(pattern: HostPattern, target: Authority) -> bool:
         return covers(pattern, target)
     readings = (target.address, effective(target.address))
     return pattern.network is not None and any(reading in pattern.network for reading in readings)
+
+
+def outranks(one: Rule, other: Rule) -> bool:
+    """Tell whether the pattern of `one` is narrower; both cover the same host."""
+    if other.pattern.network is not None:
+        network = one.pattern.network
+        return network is not None and network.prefixlen > other.pattern.network.prefixlen
+    exact = one.pattern.kind is PatternKind.EXACT, other.pattern.kind is PatternKind.EXACT
+    if exact[0] or exact[1] or one.pattern.kind is PatternKind.EVERY:
+        return exact == (True, False)
+    return len(one.pattern.host.split(".")) > len(other.pattern.host.split("."))
+
+
+def stands(rule: Rule, denials: list[Rule]) -> bool:
+    return all(outranks(rule, denial) for denial in denials if denial.yields)
 
 
 def allow_rules_for(policy: Policy, target: Authority) -> list[Rule]:
@@ -166,8 +196,10 @@ def open_schemes(policy: Policy, target: Authority) -> set[Scheme]:
     return {
         scheme
         for scheme in Scheme
-        if any(fits(rule, scheme, target.port) for rule in allow)
-        and not any(fits(rule, scheme, target.port) and not rule.limited for rule in deny)
+        if any(fits(rule, scheme, target.port) and stands(rule, deny) for rule in allow)
+        and not any(
+            fits(rule, scheme, target.port) and not (rule.limited or rule.yields) for rule in deny
+        )
     }
 
 
@@ -230,12 +262,20 @@ def allows_request(rule: Rule, request: Request) -> bool:
 
 
 def model_request(policy: Policy, request: Request) -> bool:
+    denials = deny_rules_for(policy, request.target)
+    matching = [
+        rule for rule in allow_rules_for(policy, request.target) if allows_request(rule, request)
+    ]
     return (
         re.fullmatch(r"[A-Za-z]+", request.method) is not None
         and request.method.upper() not in {"TRACE", "CONNECT"}
         and request.host == request.target
-        and not any(denies_request(r, request) for r in deny_rules_for(policy, request.target))
-        and any(allows_request(r, request) for r in allow_rules_for(policy, request.target))
+        and matching != []
+        and not any(
+            denies_request(denial, request)
+            and not (denial.yields and any(outranks(rule, denial) for rule in matching))
+            for denial in denials
+        )
     )
 
 
@@ -246,6 +286,20 @@ def denies_address(rule: Rule, target: Authority, address: Address) -> bool:
         and (address in network or effective(address) in network)
         and (rule.ports is None or target.port in rule.ports)
         and not rule.limited
+    )
+
+
+def address_stands(policy: Policy, denial: Rule, target: Authority, address: Address) -> bool:
+    """Tell whether the owner allowed a narrower network than the one that is denied."""
+    return target.address is not None or all(
+        any(
+            rule.pattern.network is not None
+            and (address in rule.pattern.network or effective(address) in rule.pattern.network)
+            and fits(rule, scheme, target.port)
+            and outranks(rule, denial)
+            for rule in policy.allow
+        )
+        for scheme in Scheme
     )
 
 
@@ -263,8 +317,13 @@ def model_address(policy: Policy, target: Authority, address: Address) -> bool:
         rule
         for rule in allow_rules_for(policy, target)
         if any(fits(rule, scheme, target.port) for scheme in schemes)
+        and stands(rule, deny_rules_for(policy, target))
     ]
-    if not rules or any(denies_address(rule, target, address) for rule in policy.deny):
+    denials = [rule for rule in policy.deny if denies_address(rule, target, address)]
+    if not rules or any(
+        not (denial.yields and address_stands(policy, denial, target, address))
+        for denial in denials
+    ):
         return False
     public = kind_of(address) is AddressKind.PUBLIC
     by_name = public or any(names_address(rule, address) for rule in rules)
@@ -288,7 +347,12 @@ def test_connections_are_decided_as_by_looking_at_every_rule(
         assert decision.rule in deny_rules_for(policy, target)
     else:
         anywhere = bool(allow_rules_for(policy, target))
-        assert decision.reason is (Reason.PORT_NOT_ALLOWED if anywhere else Reason.NO_RULE)
+        absent = {Reason.ADDRESS_NOT_ALLOWED, Reason.NO_RULE}
+        assert decision.reason in ({Reason.PORT_NOT_ALLOWED} if anywhere else absent)
+        if decision.reason is Reason.ADDRESS_NOT_ALLOWED:
+            assert target.address is not None
+            assert kind_of(target.address) is not AddressKind.PUBLIC
+            assert EVERYTHING in policy.allow
 
 
 @given(policies, requests())

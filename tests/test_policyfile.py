@@ -4,12 +4,16 @@ import grp
 import os
 import pwd
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from claude_proxy import allowlist, policyfile
+from claude_proxy import allowlist, groups, policyfile
+from claude_proxy.authority import Authority
 from claude_proxy.errors import ConfigError, ConfigErrors
+from claude_proxy.policy import Reason
+from claude_proxy.settings import Learn, Settings
 
 
 @pytest.fixture
@@ -252,3 +256,242 @@ def test_a_file_that_is_gone_has_a_state_of_its_own(file: Path) -> None:
     file.unlink()
 
     assert policyfile.fingerprint(file) == (0, 0, 0, 0) != before
+
+
+# --- policies of groups files, and what narrows
+
+GROUPS = (
+    '[network.groups.a]\nhosts = ["a.test"]\n[policy.policies.p.network]\nallow_groups = ["a"]\n'
+)
+
+
+class Place:
+    """Where a user keeps the files."""
+
+    def __init__(self, directory: Path, file: Path) -> None:
+        self.allowlist = file
+        self.groups = directory / "given.toml"
+        self.narrowing = directory / ".claude-proxy.yaml"
+        self._directory = file.parent
+        self.own = file.parent / "groups.toml"
+
+    def settings(self, **changes: object) -> Settings:
+        return Settings(self.allowlist, self._directory, self._directory, **changes)  # type: ignore[arg-type]
+
+    @staticmethod
+    def write(path: Path, text: str) -> Path:
+        path.write_text(text)
+        path.chmod(0o600)
+        return path
+
+
+@pytest.fixture
+def place(tmp_path: Path, file: Path) -> Place:
+    return Place(tmp_path, file)
+
+
+def hosts_of(loaded: policyfile.Loaded) -> list[str]:
+    return list(loaded.policy.hosts())
+
+
+def test_without_a_policy_the_allowlist_decides(place: Place) -> None:
+    place.write(place.own, "[")  # is not even looked at
+
+    assert policyfile.load_for(place.settings()) == policyfile.load(place.allowlist)
+
+
+def test_a_policy_is_looked_for_in_the_users_groups_and_in_those_that_are_named(
+    place: Place,
+) -> None:
+    place.write(place.own, GROUPS)
+    assert hosts_of(policyfile.load_for(place.settings(policy="p"))) == ["a.test"]
+    place.write(place.groups, '[network.groups.a]\nhosts = ["b.test"]\n')
+
+    loaded = policyfile.load_for(place.settings(policy="p", groups=place.groups))
+
+    assert hosts_of(loaded) == ["b.test"]
+
+
+def test_the_users_groups_need_not_be_there_and_those_that_are_named_must(place: Place) -> None:
+    assert policyfile.load_for(place.settings(policy="claude")).policy.rules_count
+
+    with pytest.raises(ConfigError, match="the groups file cannot be read: no such file") as caught:
+        policyfile.load_for(place.settings(policy="claude", groups=place.groups))
+
+    assert caught.value.mend == "name a readable groups file with --groups"
+
+
+@pytest.mark.parametrize("which", ["own", "groups"])
+def test_a_groups_file_that_others_may_write_is_refused(place: Place, which: str) -> None:
+    place.write(place.own, GROUPS)
+    place.write(place.groups, "")
+    getattr(place, which).chmod(0o666)
+
+    with pytest.raises(ConfigError, match="can be changed by other users"):
+        policyfile.load_for(place.settings(policy="p", groups=place.groups))
+
+
+def test_a_groups_file_is_bounded(place: Place) -> None:
+    place.write(place.groups, "#" * (groups.MAX_BYTES + 1))
+
+    with pytest.raises(ConfigError, match="larger than 4096 KiB"):
+        policyfile.load_for(place.settings(policy="p", groups=place.groups))
+
+
+def test_users_groups_that_cannot_be_looked_at_are_an_error(place: Place) -> None:
+    place.own.symlink_to(place.own)
+
+    with pytest.raises(ConfigError, match="the groups file cannot be read"):
+        policyfile.load_for(place.settings(policy="claude"))
+
+
+def test_a_directory_that_cannot_be_looked_into_is_not_taken_for_one_without_groups(
+    place: Place, tmp_path: Path
+) -> None:
+    circle = tmp_path / "circle"
+    circle.symlink_to(circle)
+
+    with pytest.raises(ConfigError, match="the groups file cannot be read"):
+        policyfile.load_for(Settings(place.allowlist, circle, circle, policy="claude"))
+
+
+def test_a_policy_without_a_proxy_cannot_be_loaded_for_one(place: Place) -> None:
+    with pytest.raises(ConfigError, match="there is nothing to serve"):
+        policyfile.load_for(place.settings(policy="lockdown"))
+
+
+@pytest.mark.parametrize("policy", [None, "p"])
+def test_every_file_is_watched(place: Place, policy: str | None) -> None:
+    settings = place.settings(policy=policy, groups=place.groups, narrowing=place.narrowing)
+    files = [place.allowlist] if policy is None else [place.own, place.groups]
+    place.write(place.own, GROUPS)
+    place.write(place.groups, "")
+    place.write(place.narrowing, "deny: [x.test]\n")
+
+    for file in (*files, place.narrowing):
+        loaded = policyfile.load_for(settings)
+        assert loaded.fingerprint == policyfile.fingerprint_for(settings)
+        place.write(file, file.read_text() + "\n")
+
+        assert loaded.fingerprint != policyfile.fingerprint_for(settings)
+
+
+def test_users_groups_that_come_later_are_noticed(place: Place) -> None:
+    settings = place.settings(policy="claude")
+    loaded = policyfile.load_for(settings)
+    assert loaded.fingerprint == policyfile.fingerprint_for(settings)
+
+    place.write(place.own, GROUPS)
+
+    assert loaded.fingerprint != policyfile.fingerprint_for(settings)
+
+
+@pytest.mark.parametrize("policy", [None, "allow"])
+def test_a_narrowing_holds_on_top_of_whatever_decides(place: Place, policy: str | None) -> None:
+    place.write(place.narrowing, "deny: [example.com]\nhide: [secrets]\n")
+
+    loaded = policyfile.load_for(place.settings(policy=policy, narrowing=place.narrowing))
+
+    decision = loaded.policy.decide_connect(Authority("example.com", 443))
+    assert decision.reason is Reason.DENY_RULE
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("allow: [x.test]\n", 'unknown key "allow"'),
+        ("deny: ['*']\n", "matches every host"),
+        ("deny: [\n", "not YAML"),
+        ("#" * (256 * 1024 + 1), "larger than 256 KiB"),
+    ],
+    ids=["allows", "a bad rule", "no YAML", "too large"],
+)
+def test_a_bad_narrowing_stops_the_start(place: Place, text: str, what: str) -> None:
+    place.write(place.narrowing, text)
+
+    with pytest.raises(ConfigError, match=what):
+        policyfile.load_for(place.settings(narrowing=place.narrowing))
+
+
+@pytest.mark.parametrize("kind", ["missing", "link", "pipe", "directory"])
+def test_a_narrowing_is_a_plain_file_and_is_never_waited_for(place: Place, kind: str) -> None:
+    make: dict[str, Callable[[Path], object]] = {
+        "missing": lambda _: None,
+        "link": lambda path: path.symlink_to(place.allowlist),
+        "pipe": os.mkfifo,
+        "directory": Path.mkdir,
+    }
+    make[kind](place.narrowing)
+
+    with pytest.raises(ConfigError, match="the file that narrows cannot be read") as caught:
+        policyfile.load_for(place.settings(narrowing=place.narrowing))
+
+    assert caught.value.where == str(place.narrowing)
+
+
+def test_a_narrowing_that_went_bad_keeps_its_rules_and_no_change_of_the_owners_from_applying(
+    place: Place,
+) -> None:
+    settings = place.settings(narrowing=place.narrowing)
+    place.write(place.narrowing, "deny: [example.com]\n")
+    last = policyfile.load_for(settings)
+    place.write(place.narrowing, "allow: ['*']\n")
+    place.write(place.allowlist, "allow: [example.com, other.test]\n")
+
+    loaded = policyfile.load_for(settings, last)
+
+    assert hosts_of(loaded) == ["example.com", "other.test"]
+    assert not loaded.policy.decide_connect(Authority("example.com", 443)).allowed
+    assert loaded.complaint is not None
+    assert 'unknown key "allow"' in loaded.complaint.what
+
+
+def denied_of(loaded: policyfile.Loaded) -> list[str]:
+    return [rule.name for rule in loaded.policy.deny]
+
+
+def test_what_narrows_can_be_added_to_and_not_taken_away_while_it_is_in_force(
+    place: Place,
+) -> None:
+    settings = place.settings(narrowing=place.narrowing)
+    place.write(place.narrowing, "deny: [a.test]\n")
+    last = policyfile.load_for(settings)
+
+    for text in ("\n\ndeny: [b.test, a.test]\n", "deny: []\n", "", "# deny: [a.test]\n"):
+        place.write(place.narrowing, text)
+        last = policyfile.load_for(settings, last)
+
+    assert denied_of(last) == ["a.test", "b.test"]
+    assert denied_of(policyfile.load_for(settings)) == []
+
+
+def test_what_narrows_does_not_grow_without_end(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(policyfile, "_NARROWING_RULES", 2)
+    settings = place.settings(narrowing=place.narrowing)
+    place.write(place.narrowing, "deny: [a.test, b.test, c.test]\n")
+    last = policyfile.load_for(settings)
+    place.write(place.narrowing, "deny: [d.test]\n")
+
+    loaded = policyfile.load_for(settings, last)
+
+    assert denied_of(loaded) == ["a.test", "b.test", "c.test"]
+    assert loaded.complaint is not None
+
+
+@pytest.mark.parametrize("learn", Learn)
+def test_learning_lets_through_what_no_rule_denies_only_where_everything_is_learned(
+    place: Place, learn: Learn
+) -> None:
+    place.write(place.allowlist, "allow: [example.com]\ndeny: ['*.evil.test']\n")
+    place.write(place.narrowing, "deny: [narrowed.test]\n")
+    settings = place.settings(learn=(learn, place.groups), narrowing=place.narrowing)
+
+    policy = policyfile.load_for(settings).policy
+
+    everything = learn is Learn.EVERYTHING
+    assert policy.allows_by_default is everything
+    assert policy.decide_connect(Authority("any.test", 8443)).allowed is everything
+    for host in ("a.evil.test", "narrowed.test", "127.0.0.1", "169.254.169.254"):
+        assert not policy.decide_connect(Authority(host, 443)).allowed

@@ -47,7 +47,8 @@ class Owner:
         self.ledger = Ledger()
         self.told: list[Notice] = []
         self.said: list[str] = []
-        loaded = policyfile.load(self.file)
+        settings = Settings(self.file, directory, directory, **changes)  # type: ignore[arg-type]
+        loaded = policyfile.load_for(settings)
         dialer = Dialer(Names())
         self.services = Services(
             gate=Gate(loaded.policy, self.ledger.events.append),
@@ -57,7 +58,6 @@ class Owner:
             hooks={},
             top_layer=lambda context, session: Front(context, session, dialer),
         )
-        settings = Settings(self.file, directory, directory, **changes)  # type: ignore[arg-type]
         self.reloader = Reloader(
             settings, loaded, self.services, tell=self.told.append, say=self.said.append
         )
@@ -158,10 +158,10 @@ def test_a_bad_list_changes_nothing_and_is_told_loudly(
 def test_a_fault_in_reading_changes_nothing_either(
     owner: Owner, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def load(path: Path) -> policyfile.Loaded:
-        raise RecursionError(f"a bug with {path}")
+    def load_for(settings: Settings, last: policyfile.Loaded) -> policyfile.Loaded:
+        raise RecursionError(f"a bug with {settings} after {last}")
 
-    monkeypatch.setattr(policyfile, "load", load)
+    monkeypatch.setattr(policyfile, "load_for", load_for)
 
     play(owner)
 
@@ -250,5 +250,43 @@ def test_the_owners_own_list_takes_over_once_it_is_there(
 
         assert owner.hosts == ["own.example"]
         assert owner.said[0] == f"Your own allowlist takes over: {owner.own}"
+
+    watching(owner, story, monkeypatch)
+
+
+# --- policies and what narrows them
+
+
+def test_a_bad_narrowing_is_told_and_the_rest_applies(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tmp_path.chmod(0o700)
+    narrowing = tmp_path / ".claude-proxy.yaml"
+    narrowing.write_text("deny: [n.example]\n")
+    owner = Owner(tmp_path, narrowing=narrowing)
+    narrowing.write_text("allow: [everything.example]\n")
+    owner.writes("allow: [b.example]\n")
+
+    play(owner)
+
+    assert owner.hosts == ["b.example"]
+    assert [notice.kind for notice in owner.told] == ["policy-applied", "policy-rejected"]
+    assert "the file that narrows it was rejected" in capsys.readouterr().err
+
+
+def test_a_policy_reloads_when_one_of_its_files_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp_path.chmod(0o700)
+    groups = tmp_path / "groups.toml"
+    owner = Owner(tmp_path, policy="deny", awaited_allowlist=tmp_path / "own.yaml")
+
+    async def story() -> None:
+        owner.writes("allow: [own.example]\n", owner.own)  # of no interest to a policy
+        text = '[network.groups.a]\nhosts = ["g.example"]\n[policy.policies.deny.network]\n'
+        owner.writes(text + 'allow_groups = ["a"]\n', groups)
+        await until(lambda: owner.hosts == ["g.example"])
+
+        assert owner.said == ["Policy applied: + https://g.example ports 443"]
 
     watching(owner, story, monkeypatch)

@@ -1,0 +1,162 @@
+"""Shows the policies and the groups of the groups files: all by name, or what one of them says."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from claude_proxy import policyfile
+from claude_proxy.cli import paths
+from claude_proxy.errors import ConfigError
+from claude_proxy.groups import Groups, Network, PolicyEntry, chosen
+from claude_proxy.rule_writer import facts_of
+from claude_proxy.settings import Settings
+from claude_proxy.strict_yaml import harmless
+
+EXAMPLES = """\b
+Examples:
+  claude-proxy policies                 every policy
+  claude-proxy policies claude          what one allows and denies
+  claude-proxy policies --list-groups   every group
+"""
+
+
+@click.command(epilog=EXAMPLES)
+@click.argument("name", required=False)
+@click.option("--list-groups", "show_groups", is_flag=True, help="List the groups.")
+@click.option(
+    "--groups",
+    "groups_file",
+    envvar="CLAUDE_PROXY_GROUPS",
+    show_envvar=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A groups file, on top of groups.toml in --confdir.",
+)
+@click.option(
+    "--confdir",
+    envvar="CLAUDE_PROXY_CONFDIR",
+    show_envvar=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Where groups.toml is kept.  [default: ~/.config/claude-proxy]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(
+    name: str | None,
+    *,
+    show_groups: bool,
+    groups_file: Path | None,
+    confdir: Path | None,
+    as_json: bool,
+) -> int:
+    """List the policies and groups, or print one."""
+    if show_groups and name is not None:
+        mend = "drop the name, or --list-groups"
+        raise ConfigError("a policy is named beside --list-groups", where=name, mend=mend)
+    groups = groups_of(confdir, groups_file)
+    facts: object
+    if name is not None:
+        lines, facts = _lines_of_policy(groups, name), _facts_of_policy(groups, name)
+    elif show_groups:
+        lines, facts = lines_of_groups(groups), _facts_of_groups(groups)
+    else:
+        lines, facts = lines_of_policies(groups), _facts_of_policies(groups)
+    if as_json:
+        click.echo(json.dumps(facts, indent=2))
+    else:
+        for line in lines:
+            click.echo(line)
+    return 0
+
+
+def groups_of(confdir: Path | None, groups_file: Path | None) -> Groups:
+    """Return what all groups files define together."""
+    where = confdir or paths.default_confdir()
+    return policyfile.load_groups(
+        Settings(where / paths.ALLOWLIST, where, where, groups=groups_file or paths.seeds_groups())
+    )
+
+
+def lines_of_policies(groups: Groups) -> list[str]:
+    """Return a line for each policy, in alphabetical order."""
+    entries = sorted(groups.policies.values(), key=lambda entry: entry.name)
+    return _columns([(entry.name, _mode_of(entry), entry.description) for entry in entries])
+
+
+def lines_of_groups(groups: Groups) -> list[str]:
+    """Return a line for each group, in alphabetical order."""
+    rows = []
+    for group in sorted(groups.groups.values(), key=lambda group: group.name):
+        counts = (len(group.hosts) + len(group.hosts_deny), "host"), (len(group.groups), "group")
+        held = ", ".join(_counted(count, what) for count, what in counts if count)
+        rows.append((group.name, held, group.description))
+    return _columns(rows)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+def _mode_of(entry: PolicyEntry) -> str:
+    return entry.network + (f", {entry.default}" if entry.network is Network.PROXY else "")
+
+
+def _columns(rows: list[tuple[str, str, str]]) -> list[str]:
+    first, second = (max((len(row[at]) for row in rows), default=0) for at in (0, 1))
+    return [
+        f"{name:{first}}  {middle:{second}}  {harmless(text)}".rstrip()
+        for name, middle, text in rows
+    ]
+
+
+def _lines_of_policy(groups: Groups, name: str) -> list[str]:
+    entry, policy = groups.entry(name), chosen(groups, name).policy
+    lines = [f"{name}: {harmless(entry.description)}", f"  from:    {entry.source}"]
+    lines.append(f"  network: {_mode_of(entry)}")
+    lines.append(f"  profile: {entry.filesystem or 'by the command'}")
+    if policy is not None:
+        lines += [f"  allow {rule} ({rule.source})" for rule in policy.allow]
+        lines += [f"  deny {rule} ({rule.source})" for rule in policy.deny]
+    return lines
+
+
+def _facts_of_policy(groups: Groups, name: str) -> dict[str, Any]:
+    policy = chosen(groups, name).policy
+    facts = _facts_of_entry(groups.entry(name))
+    if policy is not None:
+        facts["allow"] = [facts_of(rule) for rule in policy.allow]
+        facts["deny"] = [facts_of(rule) for rule in policy.deny]
+    return facts
+
+
+def _facts_of_policies(groups: Groups) -> list[dict[str, Any]]:
+    return [_facts_of_entry(groups.policies[name]) for name in sorted(groups.policies)]
+
+
+def _facts_of_entry(entry: PolicyEntry) -> dict[str, Any]:
+    return {
+        "name": entry.name,
+        "description": entry.description,
+        "network": entry.network,
+        "default": entry.default,
+        "filesystem": entry.filesystem,
+        "allow_groups": [name.text for name in entry.allow_groups],
+        "deny_groups": [name.text for name in entry.deny_groups],
+        "source": str(entry.source),
+    }
+
+
+def _facts_of_groups(groups: Groups) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": group.name,
+            "description": group.description,
+            "hosts": [str(host.pattern) for host in group.hosts],
+            "hosts_deny": [str(host.pattern) for host in group.hosts_deny],
+            "groups": [name.text for name in group.groups],
+            "source": str(group.source),
+        }
+        for _, group in sorted(groups.groups.items())
+    ]

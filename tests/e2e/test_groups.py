@@ -1,0 +1,184 @@
+"""A policy of a groups file decides as an allowlist does; learning writes down who was met."""
+
+import signal
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from .conftest import StartProxy
+from .rig.client import CannotConnectError
+from .rig.internet import Internet
+from .rig.proxy import Proxy, Workplace
+from .rig.waiting import until
+
+GROUPS = """\
+[network.groups.work]
+hosts = ["allowed.test", "*.wild.test"]
+hosts_deny = ["*.test"]
+
+[network.groups.evil]
+hosts = ["denied.test", "*.denied.test", "10.30.0.0/16"]
+
+[policy.policies.work.network]
+network = "proxy"
+allow_groups = ["work"]
+
+[policy.policies.most.network]
+network = "proxy"
+default = "allow"
+deny_groups = ["evil"]
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A groups file."""
+    file = tmp_path / "groups.toml"
+    file.write_text(GROUPS)
+    return file
+
+
+def reason(proxy: Proxy, target: str) -> str | None:
+    """Return why a tunnel to `target` is denied; None: it is not."""
+    try:
+        proxy.tunnel(target).close()
+    except CannotConnectError as error:
+        return error.answer.reason
+    return None
+
+
+def visit(proxy: Proxy, host: str, path: str = "/echo?secret=1") -> int:
+    """Send a request to `host` and return the status of the answer."""
+    with proxy.tunnel(f"{host}:443") as tunnel:
+        return tunnel.get(path).status
+
+
+def groups_of(file: Path) -> dict[str, list[str]]:
+    """Return the hosts of each group in a file; it must be sound TOML whenever it is read."""
+    found = tomllib.loads(file.read_text()) if file.exists() else {}
+    groups = found.get("network", {}).get("groups", {})
+    return {name: group["hosts"] for name, group in groups.items()}
+
+
+def learned(file: Path) -> list[str]:
+    """Return the hosts that a run has learned."""
+    for name, hosts in groups_of(file).items():
+        if name.startswith("learned_session_"):
+            return hosts
+    return []
+
+
+def test_the_narrower_pattern_wins(start_proxy: StartProxy, file: Path) -> None:
+    proxy = start_proxy(None, "--policy", "work", "--groups", file)
+
+    assert visit(proxy, "allowed.test") == visit(proxy, "one.wild.test") == 200
+    assert reason(proxy, "origin.test:443") == "deny-rule"
+    assert reason(proxy, "allowed.test:8443") == "deny-rule"
+    assert "policy:         work (3 rules)" in proxy.stdout()
+    assert "All other hosts are denied" in proxy.stdout()
+
+
+def test_a_default_allow_keeps_every_other_law(
+    start_proxy: StartProxy, file: Path, internet: Internet
+) -> None:
+    proxy = start_proxy(None, "--policy", "most", "--groups", file)
+
+    assert visit(proxy, "origin.test") == 200
+    assert "All other hosts are allowed" in proxy.stdout()
+    with internet.watch() as seen:
+        assert reason(proxy, "denied.test:443") == "deny-rule"
+        assert reason(proxy, "10.30.0.1:443") == "deny-rule"
+        assert reason(proxy, "127.0.0.1:443") == "address-not-allowed"
+        assert reason(proxy, "169.254.169.254:80") == "address-not-allowed"
+    assert seen.nothing()
+    internet.names.answer("metadata.test", ["169.254.169.254"])
+    with internet.watch() as seen, proxy.tunnel("metadata.test:443") as tunnel:
+        answer = tunnel.get("/")
+    assert (answer.status, answer.reason) == (403, "address-not-allowed")
+    assert seen.dialled() == set()
+    with proxy.tunnel("origin.test:443") as tunnel:
+        fronted = tunnel.request("GET", "/", host="denied.test")
+    assert (fronted.status, fronted.reason) == (403, "host-mismatch")
+
+
+def test_a_changed_groups_file_is_taken_up_and_a_bad_one_is_not(
+    start_proxy: StartProxy, file: Path
+) -> None:
+    proxy = start_proxy(None, "--policy", "work", "--groups", file)
+
+    file.write_text(GROUPS.replace('"allowed.test"', '"origin.test"'))
+    until(lambda: reason(proxy, "origin.test:443") is None, "the new policy")
+    assert reason(proxy, "allowed.test:443") == "deny-rule"
+    file.write_text(GROUPS.replace("hosts =", "host ="))
+    until(lambda: "the policy was rejected" in proxy.stderr(), "the complaint")
+
+    assert reason(proxy, "origin.test:443") is None
+    assert f'error: unknown key "host"\nclaude-proxy:   where: {file}:2:1' in proxy.stderr()
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("lockdown", "there is nothing to serve"),
+        ("open", "it filters nothing"),
+        ("nope", 'there is no policy "nope"'),
+    ],
+)
+def test_what_cannot_be_served_does_not_start(place: Workplace, name: str, says: str) -> None:
+    ran = place.claude_proxy("serve", "--port", "0", "--policy", name)
+
+    assert ran.returncode == 2
+    assert says in ran.stderr
+
+
+def test_learning_lets_through_and_writes_down_what_was_reached(
+    start_proxy: StartProxy, file: Path
+) -> None:
+    proxy = start_proxy("allow: []\ndeny: [denied.test]\n", "--learn", file)
+
+    assert "THIS PROXY LETS EVERYTHING THROUGH" in proxy.stderr()
+    assert visit(proxy, "origin.test") == visit(proxy, "allowed.test") == 200
+    assert reason(proxy, "denied.test:443") == "deny-rule"
+    assert visit(proxy, "no-such-host.test") == 502
+    assert reason(proxy, "127.0.0.1:443") == "address-not-allowed"
+    proxy.signal(signal.SIGTERM)
+    proxy.stop()
+
+    assert learned(file) == ["allowed.test", "origin.test"]
+    assert file.read_text().startswith(GROUPS)
+    assert "secret" not in file.read_text()
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_what_was_learned_makes_a_policy(start_proxy: StartProxy, file: Path) -> None:
+    teacher = start_proxy("allow: []\n", "--learn", file)
+    assert visit(teacher, "origin.test") == 200
+    teacher.signal(signal.SIGINT)
+    teacher.stop()
+    [group] = [name for name in groups_of(file) if name.startswith("learned_session_")]
+    with file.open("a") as more:
+        more.write(f'[policy.policies.mine.network]\nallow_groups = ["{group}"]\n')
+
+    proxy = start_proxy(None, "--policy", "mine", "--groups", file)
+
+    assert visit(proxy, "origin.test") == 200
+    assert reason(proxy, "allowed.test:443") == "no-rule"
+
+
+def test_learning_denials_lets_nothing_through(
+    start_proxy: StartProxy, tmp_path: Path, internet: Internet
+) -> None:
+    file = tmp_path / "denied.toml"
+    proxy = start_proxy("allow: [origin.test]\n", "--learn-deny", file)
+
+    assert visit(proxy, "origin.test") == 200
+    with internet.watch() as seen:
+        assert reason(proxy, "Denied.test:443") == "no-rule"
+        assert reason(proxy, "denied.test:443") == "no-rule"
+    assert seen.nothing()
+    # Nobody stops it: it writes by itself.
+    until(lambda: learned(file), "what was denied")
+
+    assert list(groups_of(file).values()) == [["denied.test"]]
+    assert next(iter(groups_of(file))).endswith("_denied")

@@ -30,7 +30,7 @@ from claude_proxy.gate import Gate, Origin
 from claude_proxy.layers.signals import Expired, HoldReading, Session, Waiting, Withdrawn
 from claude_proxy.layers.upstream import UpstreamServer
 from claude_proxy.policy import Reason
-from claude_proxy.settings import Limits
+from claude_proxy.settings import ClientCredentials, Limits
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +120,16 @@ class _Endpoint(asyncio.Protocol):
 class ClientConnection:
     """One client connection with whatever upstream connections it has opened."""
 
-    def __init__(self, services: Services, client: Client, listener: str, shown: str) -> None:
+    def __init__(  # noqa: PLR0913 - what is known of how the client came in
+        self,
+        services: Services,
+        client: Client,
+        listener: str,
+        shown: str,
+        *,
+        local: bool = False,
+        credentials: ClientCredentials | None = None,
+    ) -> None:
         self.services = services
         self.client = client
         number = next(_numbers)
@@ -129,6 +138,8 @@ class ClientConnection:
             origin=Origin(number, shown, listener),
             head_limit=services.limits.head_bytes,
             record_query=services.record_query,
+            local=local,
+            credentials=credentials,
         )
         self.context = Context(client, services.options)
         self.layer = services.top_layer(self.context, self.session)
@@ -160,6 +171,8 @@ class ClientConnection:
             if self._lingered > _LINGER_BYTES:
                 self._abort(endpoint)
             return
+        if self._drops_spare(endpoint):
+            return
         if endpoint is self.endpoint or self.session.waiting is not Waiting.IDLE:
             # An upstream that only answers pings must not keep an idle client for ever.
             self.active_at = asyncio.get_running_loop().time()
@@ -171,12 +184,16 @@ class ClientConnection:
         if self._linger_until is not None and endpoint is self.endpoint:
             self._close(endpoint)
             return
+        if self._drops_spare(endpoint):
+            return
         if connection.state & ConnectionState.CAN_READ:
             connection.state &= ~ConnectionState.CAN_READ
             self.process(events.ConnectionClosed(connection))
 
     def lost(self, endpoint: _Endpoint) -> None:
         """Note that the transport is gone, in whichever way."""
+        if self._drops_spare(endpoint):
+            return
         connection = endpoint.connection
         open_before = connection.state
         connection.state = ConnectionState.CLOSED
@@ -291,10 +308,12 @@ class ClientConnection:
         if not decision.allowed:
             raise DialError(Failure.DENIED, "the policy no longer allows this", decision)
         server.timestamp_start = time.time()
+        if self._takes_spare(server):
+            return
         dialled = await self.services.dialer.dial(
             target,
             lambda address: gate.address(origin, target, address),
-            tunnel=server.tunnel if isinstance(server, UpstreamServer) else True,
+            tunnel=_is_tunnel(server),
         )
         if self._gone:
             dialled.socket.close()
@@ -312,6 +331,35 @@ class ClientConnection:
             dialled.socket.close()
             raise
         self.balance()
+
+    def _takes_spare(self, server: Server) -> bool:
+        """Let `server` have the connection that was opened for the tunnel, if there is one."""
+        spare, self.session.spare = self.session.spare, None
+        endpoint = None if spare is None else self._endpoints.get(spare)
+        if spare is None or endpoint is None:
+            return False
+        transport = endpoint.transport
+        usable = transport is not None and not transport.is_closing()
+        same = (spare.address, _is_tunnel(spare)) == (server.address, _is_tunnel(server))
+        if not usable or not same:
+            self._close_connection(spare)
+            return False
+        del self._endpoints[spare]
+        endpoint.connection = server
+        self._endpoints[server] = endpoint
+        server.peername, server.state = spare.peername, spare.state
+        server.timestamp_tcp_setup = spare.timestamp_tcp_setup
+        spare.state = ConnectionState.CLOSED
+        return True
+
+    def _drops_spare(self, endpoint: _Endpoint) -> bool:
+        """Let an upstream go that speaks, or leaves, before it was asked; the lane dials anew."""
+        spare = self.session.spare
+        if spare is None or endpoint.connection is not spare:
+            return False
+        self.session.spare = None
+        self._close_connection(spare)
+        return True
 
     def _half_close(self, connection: Connection) -> None:
         endpoint = self._endpoints.get(connection)
@@ -475,3 +523,8 @@ class ClientConnection:
     def _insist(self) -> None:
         if not self._gone:
             self._close_connection(self.client)
+
+
+def _is_tunnel(server: Server) -> bool:
+    """Tell whether another proxy is to be asked for a tunnel to `server`."""
+    return server.tunnel if isinstance(server, UpstreamServer) else True

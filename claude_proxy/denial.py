@@ -17,6 +17,7 @@ REASON_FIELD = "X-Claude-Proxy-Reason"
 _PHRASES = {
     400: "Bad Request",
     403: "Denied by claude-proxy",
+    407: "Proxy Authentication Required",
     408: "Request Timeout",
     502: "Bad Gateway",
     503: "Service Unavailable",
@@ -41,8 +42,11 @@ _EXPLANATIONS = {
     Reason.AUDIT_FAILED: "The decision could not be recorded, and what is not recorded is denied.",
     Reason.INTERNAL_ERROR: "The proxy met a fault of its own, and a fault denies.",
     Reason.CLIENT_NOT_ALLOWED: "This client's address is not admitted.",
+    Reason.CLIENT_NOT_AUTHENTICATED: "This proxy wants a user and a password of its clients.",
     Reason.INVALID_TARGET: "The target cannot be read as one host and port.",
 }
+_UNAUTHENTICATED = 407
+_CHALLENGE = (b"Proxy-Authenticate", b'Basic realm="claude-proxy"')  # RFC 9110 11.7.1, RFC 7617
 _OTHERWISE = "The proxy's policy does not allow this."
 
 # Reasons that adding a host to the allowlist can mend; for the rest a command would mislead.
@@ -102,11 +106,13 @@ class Refusal:
     def fields(self, *, as_json: bool, length: int) -> list[tuple[bytes, bytes]]:
         """Return the header fields of the answer, without `Connection`."""
         kind = b"application/json" if as_json else b"text/plain; charset=utf-8"
+        challenge = [_CHALLENGE] if self.status == _UNAUTHENTICATED else []
         return [
             (b"Content-Type", kind),
             (b"Content-Length", b"%d" % length),
             (b"Cache-Control", b"no-store"),
             (REASON_FIELD.encode(), self.reason.encode()),
+            *challenge,
         ]
 
     def http1(self, *, accept: bytes | None = None, head_only: bool = False, close: bool) -> bytes:
@@ -139,6 +145,12 @@ def _entry_for(target: Authority, scheme: Scheme) -> str:
     """Spell a target as `claude-proxy allow` takes it, without what is understood."""
     text = str(target).removesuffix(f":{_USUAL_PORTS[scheme]}")
     return text if scheme is Scheme.HTTPS else f"{scheme.value}://{text}"
+
+
+def unauthenticated(asked: str) -> Refusal:
+    """Return the 407 to a client that did not present what the proxy wants of its clients."""
+    reason = Reason.CLIENT_NOT_AUTHENTICATED
+    return Refusal(_UNAUTHENTICATED, reason.value, _EXPLANATIONS[reason], asked)
 
 
 def bad_request(text: str, status: int = 400) -> Refusal:

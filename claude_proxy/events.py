@@ -14,7 +14,7 @@ OPAQUE = "tls"
 class Phase(StrEnum):
     """At which of the gates a decision was made."""
 
-    CLIENT = "client"  # the client's own address or uid, before it said anything
+    CLIENT = "client"  # the client's own address, uid or credentials
     CONNECT = "connect"  # a tunnel's target
     HELLO = "hello"  # the first bytes inside a tunnel: TLS, SNI
     REQUEST = "request"  # one HTTP request
@@ -46,7 +46,9 @@ class OutcomeSeen:
     """How an allowed (or denied) attempt ended; joined to its decision by `decision`."""
 
     decision: int
-    status: int | None  # the status code the client got; None where no answer was sent
+    # The status code the client got (over SOCKS5, the one that HTTP would have had for it); None
+    # where no answer was sent.
+    status: int | None
     bytes_up: int  # body bytes client to upstream
     bytes_down: int  # body bytes upstream to client
     duration_ms: float  # from the decision to the end of the exchange

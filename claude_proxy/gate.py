@@ -64,14 +64,14 @@ class Gate:
         self._last_id = 0
         self._audit_works = True
 
-    def connect(self, origin: Origin, target: Authority) -> Passage:
-        """Decide whether a tunnel to `target` may be opened."""
+    def connect(self, origin: Origin, target: Authority, *, method: str = "CONNECT") -> Passage:
+        """Decide whether a tunnel to `target` may be opened; `method` is how it was asked for."""
         return self._settle(
             origin,
             lambda: self.policy.decide_connect(target),
             Phase.CONNECT,
             target,
-            method="CONNECT",
+            method=method,
         )
 
     def hello(

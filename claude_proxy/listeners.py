@@ -1,15 +1,17 @@
 """Accepts clients: a mitmproxy proxy mode of ours, which admits, sheds, and starts connections.
 
-A socket is bound before mitmproxy is even built, so that a busy port is one clear error and
-not a line in a log. Who is not in the client networks is refused before a byte is read.
+Whoever is not in the client networks of a TCP listener, or not a user that a Unix socket is for, is
+refused before a byte is read, and that is recorded.
 """
 
 import asyncio
 import logging
 import socket
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Literal, cast
+from typing import Any, Literal, cast
 
 from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.connection import Client, ConnectionState
@@ -19,21 +21,19 @@ from mitmproxy.proxy.mode_servers import AsyncioServerInstance
 
 from claude_proxy.connection import ClientConnection, Services
 from claude_proxy.denial import Refusal, denial
-from claude_proxy.errors import ConfigError
 from claude_proxy.events import Notice, Phase
 from claude_proxy.gate import Origin
 from claude_proxy.layers.signals import Waiting
+from claude_proxy.peers import peer_of
 from claude_proxy.policy import Reason
-from claude_proxy.settings import Address, Network
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from claude_proxy.settings import Address, ClientCredentials, Network
+from claude_proxy.sockets import BACKLOG
 
 logger = logging.getLogger(__name__)
 
-_BACKLOG = 4096
 _SHED_SHARE = 20  # one in this many connections is let go at a time, the longest idle first
 _SHED_PAUSE_S = 0.2
+_NO_ADDRESS = ("unix", 0)  # what mitmproxy's layers print for a peer without one
 _FULL = Refusal(503, "too-many-connections", "The proxy has no room for another connection.")
 
 
@@ -43,43 +43,15 @@ class Listener:
 
     name: str  # as the audit log has it
     socket: socket.socket
-    clients: tuple[Network, ...]
+    clients: tuple[Network, ...] = ()  # who may use TCP
+    uids: frozenset[int] = frozenset()  # who may use a Unix socket
+    credentials: ClientCredentials | None = None  # what TCP clients must present
+    entered: Callable[[], None] | None = None  # called once a client has said something
 
-
-def bind_all(host: str, port: int, count: int) -> list[socket.socket]:
-    """Return `count` sockets listening on one address; ConfigError if it cannot be had."""
-    first = bind(host, port)
-    if count == 1:
-        return [first]
-    # Sharing lets anybody of the same user in, another proxy too: so the port must be free
-    # without it first.
-    port = first.getsockname()[1]
-    first.close()
-    return [bind(host, port, shared=True) for _ in range(count)]
-
-
-def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
-    """Return a listening socket; ConfigError if the address cannot be had."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # Naming the protocol matters: asyncio switches Nagle off only for IPPROTO_TCP sockets.
-    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if shared:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind((host, port))
-        sock.listen(_BACKLOG)
-        sock.setblocking(False)
-    except OSError as error:
-        sock.close()
-        raise ConfigError(
-            f"cannot listen on {host} port {port}: {(error.strerror or str(error)).lower()}",
-            where="--host, --port",
-            mend="stop what listens there, or choose another port with --port",
-        ) from error
-    return sock
+    @property
+    def is_unix(self) -> bool:
+        """Whether the kernel tells who its clients are."""
+        return self.socket.family == socket.AF_UNIX
 
 
 class Listeners(Proxyserver):
@@ -88,14 +60,35 @@ class Listeners(Proxyserver):
     name = "proxyserver"  # where mitmproxy looks for it
 
     def __init__(
-        self, listeners: list[Listener], services: Services, tell: "Callable[[Notice], None]"
+        self, listeners: list[Listener], services: Services, tell: Callable[[Notice], None]
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.listeners = {listener.name: listener for listener in listeners}
+        self.listeners = {mode_of(at): listener for at, listener in enumerate(listeners)}
+        self.fault: Exception | None = None
+        self._awaited = len(listeners)
+        self._settled = asyncio.Event()
         self.services = services
         self._tell = tell
         self._shed_at = 0.0
         self._said_full = False
+
+    @property
+    def modes(self) -> list[str]:
+        """What mitmproxy is told to listen by: one mode for each listener."""
+        return list(self.listeners)
+
+    async def accepting(self) -> None:
+        """Wait until every listener accepts; raise what keeps one of them from it."""
+        await self._settled.wait()
+        if self.fault is not None:
+            raise self.fault
+
+    def settle(self, fault: Exception | None) -> None:
+        """Note that one listener accepts, or why it does not: mitmproxy would only log that."""
+        self.fault = self.fault or fault
+        self._awaited -= 1
+        if self._awaited == 0 or fault is not None:
+            self._settled.set()
 
     def make_room(self) -> bool:
         """Tell whether another connection may be begun; let idle ones go if it gets tight."""
@@ -122,21 +115,32 @@ class Listeners(Proxyserver):
         return len(connections) < limit
 
 
+def mode_of(number: int) -> str:
+    """Return the mode of one listener; its name would not do, as a path may hold anything."""
+    return f"claude:{number}"
+
+
 @dataclass(frozen=True)
 class ClaudeMode(mode_specs.ProxyMode):
-    """The mode "claude:NAME": the listener of that name."""
+    """The mode "claude:NUMBER": the listener of that number."""
 
     description = "claude-proxy"
+    default_port = None  # else two of them seem to listen on the same one
     transport_protocol: Literal["tcp"] = "tcp"
 
     def __post_init__(self) -> None:
-        """Have a name."""
-        if not self.data:
-            raise ValueError("a listener has a name")
+        """Have a number."""
+        if not self.data.isdecimal():
+            raise ValueError("a listener has a number")
 
 
 class ClaudeInstance(AsyncioServerInstance[ClaudeMode]):
     """One running listener."""
+
+    @property
+    def listen_addrs(self) -> tuple[Any, ...]:
+        """None: mitmproxy would take the path of a Unix socket for a host and a port."""
+        return ()
 
     def make_top_layer(self, context: Context) -> layer.Layer:
         """Never asked: connections are started here and not by mitmproxy."""
@@ -144,16 +148,29 @@ class ClaudeInstance(AsyncioServerInstance[ClaudeMode]):
 
     async def _start(self) -> None:
         manager = cast("Listeners", self.manager)
-        listener = manager.listeners[self.mode.data]
+        try:
+            self._servers = [await self._listen(manager)]
+        except Exception as error:
+            manager.settle(error)
+            raise
+        manager.settle(None)
+
+    async def _listen(self, manager: Listeners) -> asyncio.Server:
+        listener = manager.listeners[self.mode.full_spec]
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(
-            lambda: _Arrival(manager, listener, self.mode), sock=listener.socket, backlog=_BACKLOG
-        )
-        self._servers = [server]
+
+        def arrive() -> _Arrival:
+            return _Arrival(manager, listener, self.mode)
+
+        if not listener.is_unix:
+            return await loop.create_server(arrive, sock=listener.socket, backlog=BACKLOG)
+        # Since Python 3.13 the loop would remove the socket's file, which may not be ours.
+        keep: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
+        return await loop.create_unix_server(arrive, sock=listener.socket, backlog=BACKLOG, **keep)
 
 
 class _Arrival(asyncio.Protocol):
-    """A connection of which only the peer's address is known yet."""
+    """A connection of which only the peer is known yet."""
 
     def __init__(self, manager: Listeners, listener: Listener, mode: ClaudeMode) -> None:
         self._manager = manager
@@ -163,39 +180,69 @@ class _Arrival(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport = cast("asyncio.Transport", transport)
         try:
-            self._let_in(transport)
+            if self._listener.is_unix:
+                self._let_in_process(transport)
+            else:
+                self._let_in_address(transport)
         except Exception:  # law 8; and uvloop would keep half a connection for ever
             logger.exception("a client could not be let in")
             transport.abort()
 
-    def _let_in(self, transport: asyncio.Transport) -> None:
+    def _let_in_address(self, transport: asyncio.Transport) -> None:
         peer = transport.get_extra_info("peername")
         if not peer:  # it was gone before it was accepted
             transport.abort()
             return
         shown = f"{peer[0]}:{peer[1]}" if ":" not in peer[0] else f"[{peer[0]}]:{peer[1]}"
-        if not self._admits(ip_address(peer[0].partition("%")[0])):
+        address = _inner(ip_address(peer[0].partition("%")[0]))
+        if not any(address in network for network in self._listener.clients):
             self._turn_away(transport, shown)
             return
+        sockname = transport.get_extra_info("sockname")
+        self._let_in(transport, shown, peer[:2], sockname[:2], local=address.is_loopback)
+
+    def _let_in_process(self, transport: asyncio.Transport) -> None:
+        peer = peer_of(transport.get_extra_info("socket"))
+        if peer.uid not in self._listener.uids:
+            self._turn_away(transport, str(peer))
+            return
+        self._let_in(transport, str(peer), _NO_ADDRESS, _NO_ADDRESS, local=True)
+
+    def _let_in(
+        self,
+        transport: asyncio.Transport,
+        shown: str,
+        peername: tuple[str, int],
+        sockname: tuple[str, int],
+        *,
+        local: bool,
+    ) -> None:
         if not self._manager.make_room():
             transport.write(_FULL.http1(close=True))
             transport.close()
             return
         client = Client(
-            peername=peer[:2],
-            sockname=transport.get_extra_info("sockname")[:2],
+            peername=peername,
+            sockname=sockname,
             proxy_mode=self._mode,
             state=ConnectionState.OPEN,
         )
-        connection = ClientConnection(self._manager.services, client, self._listener.name, shown)
-        transport.set_protocol(connection.endpoint)
-        connection.endpoint.connection_made(transport)
+        listener = self._listener
+        connection = ClientConnection(
+            self._manager.services,
+            client,
+            listener.name,
+            shown,
+            local=local,
+            credentials=listener.credentials,
+        )
+        endpoint = connection.endpoint
+        entered = listener.entered
+        transport.set_protocol(
+            endpoint if entered is None else _Entering(endpoint, transport, entered)
+        )
+        endpoint.connection_made(transport)
         connection.start()
-
-    def _admits(self, address: Address) -> bool:
-        mapped = address.ipv4_mapped if address.version == 6 else None  # noqa: PLR2004
-        known = mapped or address
-        return any(known in network for network in self._listener.clients)
 
     def _turn_away(self, transport: asyncio.Transport, shown: str) -> None:
         origin = Origin(0, shown, self._listener.name)
@@ -204,3 +251,36 @@ class _Arrival(asyncio.Protocol):
         gate.end(passage)
         transport.write(denial(Reason.CLIENT_NOT_ALLOWED.value, "", None).http1(close=True))
         transport.close()
+
+
+class _Entering(asyncio.Protocol):
+    """A client's connection up to its first byte, which tells it from a mere look at the socket."""
+
+    def __init__(
+        self, inner: asyncio.Protocol, transport: asyncio.Transport, entered: Callable[[], None]
+    ) -> None:
+        self._inner = inner
+        self._transport = transport
+        self._entered = entered
+
+    def data_received(self, data: bytes) -> None:
+        self._transport.set_protocol(self._inner)
+        self._entered()
+        self._inner.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        return self._inner.eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._inner.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._inner.resume_writing()
+
+
+def _inner(address: Address) -> Address:
+    mapped = address.ipv4_mapped if address.version == 6 else None  # noqa: PLR2004
+    return mapped or address

@@ -7,10 +7,20 @@ message says what is wrong. No message quotes a URL, as that may hold a password
 import re
 from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from claude_proxy.authority import Authority, normalise_host
-from claude_proxy.settings import Address, Network, UpstreamProxy
+from claude_proxy.settings import (
+    DEFAULT_HOST,
+    Address,
+    ClientCredentials,
+    InheritedListen,
+    Network,
+    TcpListen,
+    UnixListen,
+    UpstreamProxy,
+)
 
 _SIZE = re.compile(r"([0-9]{1,12})([KMG]?)(?:I?B)?", re.ASCII)
 _SIZE_UNITS: Mapping[str, int] = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
@@ -19,6 +29,14 @@ _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)(ms|s|m|h|)", re.ASCII)
 _DURATION_UNITS: Mapping[str, float] = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 _RESOLVE = re.compile(r"(\[[^\[\]]+\]|[^:\[\]]+):([0-9]{1,5}):(\[[^\[\]]+\]|.+)", re.ASCII)
+
+_PORT = re.compile(r"[0-9]{1,5}", re.ASCII)
+_HIGHEST_PORT = 65535
+_LONGEST_CREDENTIAL = 255  # RFC 1929 has one byte for the length
+
+_COUNT = re.compile(r"[0-9]{1,3}", re.ASCII)
+_FIRST_HANDED = 3  # SD_LISTEN_FDS_START
+_UNNAMED = "unknown"  # how systemd calls a socket that has no name
 
 _EVERY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - recognised here, not listened on
 
@@ -35,6 +53,60 @@ def parse_listen_host(text: str) -> str:
         return str(ip_address(_unbracketed(text)))
     except ValueError:
         raise ValueError(f'"{text}" is not an IP address') from None
+
+
+def parse_listen(text: str) -> TcpListen | UnixListen:
+    """Return what ADDRESS:PORT, PORT or unix:PATH names; the path is as it was given."""
+    scheme, colon, path = text.partition(":")
+    if colon and scheme.lower() == "unix":
+        return UnixListen(_socket_path(path))
+    if "/" in text:
+        raise ValueError(f'"{text}" is not an address; a Unix socket is spelled unix:PATH')
+    host, colon, port = text.rpartition(":")
+    if ":" in host and not host.startswith("["):
+        raise ValueError(f'"{text}" is ambiguous; IPv6 is spelled [::1]:9051')
+    if _PORT.fullmatch(port) is None or int(port) > _HIGHEST_PORT:
+        raise ValueError(f'"{text}" does not end in a port')
+    return TcpListen(parse_listen_host(host) if colon else DEFAULT_HOST, int(port))
+
+
+def _socket_path(text: str) -> Path:
+    if text.startswith("//"):  # as in a URL, whose host is this machine
+        text = text.removeprefix("//")
+        if not text.startswith("/"):
+            raise ValueError(f'"unix://{text}" names a host; write unix:PATH')
+    if not text or text.endswith("/") or "\0" in text:
+        raise ValueError("the path of the Unix socket does not name a file")
+    return Path(text)
+
+
+def parse_client_credentials(text: str) -> ClientCredentials:
+    """Return the two halves of USER:PASSWORD; no message quotes either."""
+    user, colon, password = text.partition(":")  # RFC 7617: the first colon ends the user
+    if not (user and colon and password):
+        raise ValueError("it is not USER:PASSWORD")
+    if not text.isprintable():
+        raise ValueError("the user or password has a character that HTTP cannot carry")
+    if max(len(user.encode()), len(password.encode())) > _LONGEST_CREDENTIAL:
+        raise ValueError("the user or password is longer than 255 bytes")
+    return ClientCredentials(user, password)
+
+
+def parse_activation(variables: Mapping[str, str], pid: int) -> tuple[InheritedListen, ...]:
+    """Return the sockets that a service manager has handed over, as sd_listen_fds(3) tells.
+
+    What is meant for another process, LISTEN_PID says which, is none of ours.
+    """
+    if variables.get("LISTEN_PID", "") != str(pid):
+        return ()
+    count = variables.get("LISTEN_FDS", "")
+    if _COUNT.fullmatch(count) is None:
+        raise ValueError(f'LISTEN_FDS is "{count}", which is no number of sockets')
+    given = variables.get("LISTEN_FDNAMES", "").split(":")
+    # Sockets of one unit share its name, and are told apart by their addresses then.
+    names = [name if name != _UNNAMED and given.count(name) == 1 else "" for name in given]
+    names += [""] * int(count)
+    return tuple(InheritedListen(_FIRST_HANDED + at, names[at]) for at in range(int(count)))
 
 
 def is_loopback(host: str) -> bool:

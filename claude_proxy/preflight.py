@@ -13,7 +13,15 @@ from pathlib import Path
 import certifi
 from cryptography import x509
 
-from claude_proxy.audit import AuditStore, ConsoleSink, Descriptor, JsonlSink, Sink, database_in
+from claude_proxy.audit import (
+    AuditStore,
+    ConsoleSink,
+    Descriptor,
+    JsonlSink,
+    Learner,
+    Sink,
+    database_in,
+)
 from claude_proxy.errors import ConfigError
 from claude_proxy.settings import Settings
 
@@ -33,6 +41,8 @@ def open_store(settings: Settings) -> AuditStore:
     ]
     if settings.jsonl is not None:
         sinks.append(JsonlSink.at(settings.jsonl))
+    if settings.learn is not None:
+        sinks.append(Learner(*settings.learn))
     return AuditStore(
         database_in(settings.statedir),
         retention_days=settings.audit_days,

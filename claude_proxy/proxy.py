@@ -9,10 +9,10 @@ import contextlib
 import logging
 import os
 import signal
-import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import uvloop
 from mitmproxy.master import Master
@@ -20,11 +20,10 @@ from mitmproxy.options import Options
 from mitmproxy.proxy.context import Context
 from mitmproxy.tools.dump import DumpMaster
 
-from claude_proxy import logs, policyfile, preflight, workers
+from claude_proxy import logs, policyfile, preflight, sockets, workers
 from claude_proxy.addons.streams import Streams
 from claude_proxy.addons.tls import Certificates
 from claude_proxy.audit import AuditStore, database_in
-from claude_proxy.authority import Authority
 from claude_proxy.ca import CertificateAuthority
 from claude_proxy.connection import Hook, Services
 from claude_proxy.dialer import Dialer, SystemResolver
@@ -34,13 +33,17 @@ from claude_proxy.gate import Gate
 from claude_proxy.heap import Crowd
 from claude_proxy.layers.front import Front
 from claude_proxy.layers.signals import Session
-from claude_proxy.listeners import Listener, Listeners, bind_all
+from claude_proxy.listeners import Listener, Listeners
+from claude_proxy.notify import Announcer, Lifeline, News, WorkerNews
 from claude_proxy.reload import Reloader
-from claude_proxy.settings import AuditFailure, LogFormat, Settings, Verbosity
+from claude_proxy.settings import AuditFailure, Learn, LogFormat, Settings, Verbosity
+
+__all__ = ["Lifeline", "ProxyMaster", "serve"]
 
 logger = logging.getLogger(__name__)
 
-_LISTENER = "tcp"
+_OTHERS_DENIED = "All other hosts are denied"
+_AND = "\n                        "  # the banner's further addresses, each below the one before
 _SWEEP_S = 1.0
 _FLUSH_S = 0.2
 
@@ -66,9 +69,27 @@ class _Parts:
     authority: CertificateAuthority
     roots: str | None
     remark: str | None
-    socket: socket.socket
+    doors: tuple[sockets.Opened, ...]
     store: AuditStore
     place: workers.Place
+    news: News
+    until: int | None  # ends when the proxy is to stop
+
+    def listeners(self) -> list[Listener]:
+        """Return the listeners with the sockets that this process has of them."""
+        settings = self.settings
+        return [
+            Listener(
+                door.name,
+                door.socket_of(self.place.number),
+                clients=settings.clients,
+                uids=door.uids,
+                # The kernel tells who uses a Unix socket; on TCP it takes a password.
+                credentials=None if door.address is None else settings.credentials,
+                entered=door.remove if door.once else None,
+            )
+            for door in self.doors
+        ]
 
     def say(self, text: str) -> None:
         """Print what is true of the whole proxy, once."""
@@ -87,13 +108,34 @@ class _Parts:
                 self.store.record(notice)
 
 
-def serve(settings: Settings) -> int:
+class _StoppedEarlyError(BaseException):
+    """SIGTERM came while the proxy was being put together."""
+
+
+def serve(settings: Settings, *, lifeline: Lifeline | None = None) -> int:
     """Run the proxy until SIGINT or SIGTERM; return the exit code. ConfigError: it cannot start."""
     logs.configure(settings.verbosity, settings.log_format)
     # Until there is something to reload; by itself the signal would end the process.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    # By itself it would end the process where it stands, and leave socket files behind.
+    signal.signal(signal.SIGTERM, _stop_early)
+    try:
+        _serve(settings, lifeline)
+    except _StoppedEarlyError:
+        pass
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    return 0
+
+
+def _stop_early(_: int, __: object) -> None:
+    raise _StoppedEarlyError
+
+
+def _serve(settings: Settings, lifeline: Lifeline | None) -> None:
+    """Make everything ready, and have one process or several work with it."""
     preflight.keep_names_whole()
-    loaded = policyfile.load(settings.allowlist)
+    loaded = _policy_of(settings)
     policyfile.refuse_replaceable(settings.confdir, "the CA")
     policyfile.refuse_replaceable(settings.statedir, "the audit log")
     authority = CertificateAuthority.load_or_create(settings.confdir)
@@ -105,44 +147,57 @@ def serve(settings: Settings) -> int:
             mend="leave --workers at 1",
         )
     settings, remark = preflight.fit_descriptors(preflight.share_of_worker(settings))
-    sockets = bind_all(settings.host, settings.port, settings.workers)
+    announcer = Announcer(settings.notify, lifeline)
+    until = None if lifeline is None else lifeline.until
 
-    def work(sock: socket.socket, place: workers.Place) -> None:
+    def work(place: workers.Place) -> None:
+        news = announcer if place.report is None else WorkerNews(place.report, speaks=place.speaks)
         with (
-            sock,
             contextlib.closing(preflight.open_store(settings)) as store,
             asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
         ):
-            parts = _Parts(settings, loaded, authority, roots, remark, sock, store, place)
+            parts = _Parts(
+                settings, loaded, authority, roots, remark, doors, store, place, news, until
+            )
             runner.run(_run(parts))
 
-    if len(sockets) == 1:
-        work(sockets[0], workers.Place())
-    else:
+    with sockets.opened(settings) as doors:
+        if settings.workers == 1:
+            work(workers.Place())
+            return
         # Opened and closed once before the fork: what is wrong with it is said once.
         preflight.open_store(settings).close()
-        workers.run(sockets, work)
-    return 0
+        workers.run(
+            settings.workers,
+            work,
+            announcer,
+            forked=lambda: _close(doors),
+            until=until,
+        )
+
+
+def _policy_of(settings: Settings) -> policyfile.Loaded:
+    return policyfile.load_for(settings)
 
 
 async def _run(parts: _Parts) -> None:
     """Build the proxy and let it work until a signal ends it."""
+    stop = _stop_on_signals(parts)
     settings = parts.settings
     gate = Gate(parts.loaded.policy, parts.store.record, audit_failure=settings.audit_failure)
-    address = Authority.of(*parts.socket.getsockname()[:2])
     dialer = Dialer(
         SystemResolver(),
         pinned=dict(settings.resolve),
         upstream_proxy=settings.upstream_proxy,
-        own=(address,),
+        own=tuple(door.address for door in parts.doors if door.address is not None),
         timeout_s=settings.limits.connect_timeout_s,
     )
-    options = Options(ssl_verify_upstream_trusted_ca=parts.roots, mode=[f"claude:{_LISTENER}"])
     certificates, streams = Certificates(parts.authority), Streams(gate)
 
     def top_layer(context: Context, session: Session) -> Front:
         return Front(context, session, dialer)
 
+    options = Options(ssl_verify_upstream_trusted_ca=parts.roots)
     services = Services(
         gate=gate,
         dialer=dialer,
@@ -152,28 +207,28 @@ async def _run(parts: _Parts) -> None:
         top_layer=top_layer,
         record_query=settings.record_query,
     )
-    listener = Listener(_LISTENER, parts.socket, settings.clients)
-    listeners = Listeners([listener], services, parts.tell)
+    listeners = Listeners(parts.listeners(), services, parts.tell)
+    options.update(mode=listeners.modes)
     master = ProxyMaster(options, listeners, certificates, streams)
     # Not an argument of Options: the options of an addon exist only once it is loaded.
     options.update(connection_strategy="lazy")
     reloader = Reloader(
         settings, parts.loaded, services, tell=parts.tell, say=parts.say, loud=parts.place.speaks
     )
-    stop = _stop_on_signals(reloader, parts.place)
+    _reload_on_signal(reloader, parts.news, stop)
     running = asyncio.create_task(master.run())
-    crowd = Crowd()
-    tasks = [
-        asyncio.create_task(_every(_SWEEP_S, lambda: _sweep(services))),
-        asyncio.create_task(_every(_SWEEP_S, lambda: crowd.look(len(services.connections)))),
-        asyncio.create_task(_every(_FLUSH_S, parts.store.flush)),
-        asyncio.create_task(reloader.watch()),
-    ]
-    _banner(parts, address)
-    parts.tell(Notice(0, "start", f"listening on {address}"))
+    tasks = _periodic(parts, services, reloader)
+    names = ", ".join(door.name for door in parts.doors)
     try:
+        await listeners.accepting()
+        parts.news.ready()
+        _banner(parts)
+        parts.tell(Notice(0, "start", f"listening on {names}"))
         await stop.wait()
+        parts.news.stopping()
         parts.say("Stopping: no new connections; running ones may end.")
+        if parts.place.report is None:
+            _remove_files(parts.doors)
         await _wind_down(services, listeners, settings.limits.grace_s, stop)
     finally:
         for task in tasks:
@@ -182,8 +237,29 @@ async def _run(parts: _Parts) -> None:
             connection.abort()
         master.shutdown()  # type: ignore[no-untyped-call]
         await running
-        parts.tell(Notice(0, "stop", f"no longer listening on {address}"))
+        parts.tell(Notice(0, "stop", f"no longer listening on {names}"))
     parts.say("Stopped.")
+
+
+def _close(doors: tuple[sockets.Opened, ...]) -> None:
+    for door in doors:
+        door.close()
+
+
+def _remove_files(doors: tuple[sockets.Opened, ...]) -> None:
+    """Take the sockets' names away: at once, so that the next proxy can have them."""
+    for door in doors:
+        door.remove()
+
+
+def _periodic(parts: _Parts, services: Services, reloader: Reloader) -> list[asyncio.Task[None]]:
+    crowd = Crowd()
+    return [
+        asyncio.create_task(_every(_SWEEP_S, lambda: _sweep(services))),
+        asyncio.create_task(_every(_SWEEP_S, lambda: crowd.look(len(services.connections)))),
+        asyncio.create_task(_every(_FLUSH_S, parts.store.flush)),
+        asyncio.create_task(reloader.watch()),
+    ]
 
 
 def _hooks(certificates: Certificates, streams: Streams) -> dict[str, tuple[Hook, ...]]:
@@ -199,27 +275,42 @@ def _hooks(certificates: Certificates, streams: Streams) -> dict[str, tuple[Hook
     }
 
 
-def _stop_on_signals(reloader: Reloader, place: workers.Place) -> asyncio.Event:
-    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+def _stop_on_signals(parts: _Parts) -> asyncio.Event:
+    """Return what is set as soon as the proxy is to stop."""
+    loop, stop, place = asyncio.get_running_loop(), asyncio.Event(), parts.place
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    if place.parent_gone is None:
+        loop.add_signal_handler(signal.SIGINT, stop.set)
+        ends = parts.until
+    else:
+        ends = place.parent_gone  # who sees to the rest
+    if ends is not None:
+        loop.add_reader(ends, _stop_with_parent, loop, ends, stop)
+    return stop
+
+
+def _reload_on_signal(reloader: Reloader, news: News, stop: asyncio.Event) -> None:
+    loop = asyncio.get_running_loop()
     reloads: set[asyncio.Task[None]] = set()
 
     has_terminal = os.isatty(0)
+
+    async def reload() -> None:
+        news.reloading()
+        try:
+            await reloader.reload()
+        finally:
+            news.reloaded()
 
     def reload_soon() -> None:
         if has_terminal and not os.isatty(0):
             stop.set()  # the terminal was closed, which is told by the same signal
             return
-        task = loop.create_task(reloader.reload())
+        task = loop.create_task(reload())
         reloads.add(task)
         task.add_done_callback(reloads.discard)
 
-    if place.parent_gone is None:
-        loop.add_signal_handler(signal.SIGINT, stop.set)
-    else:
-        loop.add_reader(place.parent_gone, _stop_with_parent, loop, place.parent_gone, stop)
-    loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.add_signal_handler(signal.SIGHUP, reload_soon)
-    return stop
 
 
 def _stop_with_parent(
@@ -259,13 +350,13 @@ def _sweep(services: Services) -> None:
         connection.sweep(now)
 
 
-def _banner(parts: _Parts, address: Authority) -> None:
+def _banner(parts: _Parts) -> None:
     settings, policy = parts.settings, parts.loaded.policy
     if not parts.place.speaks:
         return
     if settings.audit_failure is AuditFailure.ALLOW:
         logger.warning("decisions that cannot be recorded are allowed (--audit-failure allow)")
-    if address.address is None or not address.address.is_loopback:
+    if any(door.beyond_loopback for door in parts.doors):
         networks = ", ".join(map(str, settings.clients))
         logger.warning("listening beyond loopback; clients of %s are served", networks)
     if parts.remark is not None:
@@ -277,11 +368,35 @@ def _banner(parts: _Parts, address: Authority) -> None:
             len(outside),
             outside[0],
         )
+    if settings.learn is not None:
+        _warn_of_learning(*settings.learn)
+    if policy.allows_by_default and settings.upstream_proxy is not None:
+        logger.warning(
+            "every host is allowed, and the upstream proxy resolves the names: "
+            "names that lead to private addresses are not kept out"
+        )
     rules = "1 rule" if policy.rules_count == 1 else f"{policy.rules_count} rules"
-    parts.say(
-        f"claude-proxy listens on http://{address}\n"
-        f"  CA certificate: {parts.authority.certificate_path}\n"
-        f"  allowlist:      {settings.allowlist} ({rules})\n"
-        f"  audit log:      {database_in(settings.statedir)}\n"
-        "All other hosts are denied. Press Ctrl+C to stop.",
+    source = (
+        f"allowlist:      {settings.allowlist} ({rules})"
+        if settings.policy is None
+        else f"policy:         {settings.policy} ({rules})"
     )
+    others = "All other hosts are allowed" if policy.allows_by_default else _OTHERS_DENIED
+    parts.say(
+        f"claude-proxy listens on {_AND.join(door.url for door in parts.doors)}\n"
+        f"  CA certificate: {parts.authority.certificate_path}\n"
+        f"  {source}\n"
+        f"  audit log:      {database_in(settings.statedir)}\n"
+        f"{others}. Press Ctrl+C to stop.",
+    )
+
+
+def _warn_of_learning(learn: Learn, file: Path) -> None:
+    what = (
+        f"hosts that are denied are added to {file}"
+        if learn is Learn.DENIALS
+        else "THIS PROXY LETS EVERYTHING THROUGH that no deny rule covers, and adds each host to "
+        f"{file}; stop it as soon as you have seen what you wanted to see"
+    )
+    # Not as a warning of the log, which --quiet would swallow.
+    logs.report([f"warning: learning: {what}"])

@@ -144,6 +144,7 @@ class Settings:
     awaited_allowlist: Path | None = None
     workers: int = 1  # processes that share the port
     allow_remote: bool = False
+    notify: str | None = None  # where the service manager hears how we are doing (sd_notify)
     clients: tuple[Network, ...] = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
     resolve: tuple[tuple[Authority, Address], ...] = ()
     upstream_ca: Path | None = None

@@ -7,13 +7,15 @@ a worker whose parent is gone stops by itself.
 
 import contextlib
 import os
+import select
 import signal
-import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from threading import Thread
 
 from claude_proxy.errors import ClaudeProxyError
+from claude_proxy.notify import News, WorkersHeard
 
 # Linux spreads new connections over all sockets bound with it; elsewhere the last one gets all.
 CAN_SPREAD = sys.platform == "linux"
@@ -27,6 +29,7 @@ class Place:
 
     number: int = 0
     parent_gone: int | None = None  # a descriptor that becomes readable when the parent is gone
+    report: int | None = None  # a pipe on which the parent hears how this worker is doing
 
     @property
     def speaks(self) -> bool:
@@ -34,46 +37,51 @@ class Place:
         return self.number == 0
 
 
-def run(sockets: list[socket.socket], work: Callable[[socket.socket, Place], None]) -> None:
-    """Call `work` with each socket in a process of its own; return when all have ended well.
+def run(
+    count: int,
+    work: Callable[[Place], None],
+    news: News,
+    *,
+    forked: Callable[[], None],
+    until: int | None = None,
+) -> None:
+    """Call `work` in `count` processes of their own; return when all have ended well.
 
-    Raises ClaudeProxyError if one of them did not.
+    The parent calls `forked` when it has made them, passes on to `news` what holds for all, and
+    stops them when `until` ends. Raises ClaudeProxyError if one of them did not end well.
     """
     # Nothing is ever written: the end of the parent closes it, and the workers see that.
     reading, writing = os.pipe()
+    hearing, telling = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
     children: set[int] = set()
-    for number, sock in enumerate(sockets):
+    for number in range(count):
         pid = os.fork()
         if pid == 0:
             os.close(writing)
-            _become_worker(sockets, sock, Place(number, reading), work)
+            os.close(hearing)
+            _become_worker(Place(number, reading, telling), work)
         children.add(pid)
     os.close(reading)
-    for sock in sockets:
-        sock.close()
+    os.close(telling)
+    forked()
+    # Not before: a process with threads had better not fork.
+    Thread(target=_hear, args=(hearing, until, WorkersHeard(count, news)), daemon=True).start()
     try:
-        _supervise(children)
+        _supervise(children, news)
     finally:
         os.close(writing)
 
 
-def _become_worker(
-    sockets: list[socket.socket],
-    own: socket.socket,
-    place: Place,
-    work: Callable[[socket.socket, Place], None],
-) -> None:
+def _become_worker(place: Place, work: Callable[[Place], None]) -> None:
     """Do the work and leave; nothing of the parent's stack may run in a child."""
     code = 1
     try:
         # Ctrl-C reaches every process of the terminal; the parent passes it on once.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        for sock in sockets:
-            if sock is not own:
-                sock.close()
-        work(own, place)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        work(place)
         code = 0
     except ClaudeProxyError as error:
         sys.stderr.write("".join(f"claude-proxy: {line}\n" for line in error.lines()))
@@ -85,13 +93,30 @@ def _become_worker(
         os._exit(code)
 
 
-def _supervise(children: set[int]) -> None:
+def _hear(hearing: int, until: int | None, heard: WorkersHeard) -> None:
+    """Take in what the workers tell, and stop them all when whoever started us is gone."""
+    awaited = [hearing] if until is None else [hearing, until]
+    while awaited:
+        readable, _, _ = select.select(awaited, (), ())
+        if until in readable:
+            awaited.remove(until)
+            os.kill(os.getpid(), signal.SIGTERM)
+        if hearing in readable:
+            words = os.read(hearing, 4096)
+            heard.hear(words)
+            if not words:
+                return  # the last worker is gone
+
+
+def _supervise(children: set[int], news: News) -> None:
     stopping = False
 
     def forward(number: int, _: object) -> None:
         nonlocal stopping
         told = signal.SIGTERM if number == signal.SIGINT else signal.Signals(number)
-        stopping = stopping or told is signal.SIGTERM
+        if told is signal.SIGTERM and not stopping:
+            stopping = True
+            news.stopping()
         _tell(children, told)
 
     before = {number: signal.signal(number, forward) for number in (signal.SIGINT, *_FORWARDED)}

@@ -18,7 +18,18 @@ from claude_proxy import __version__, cli, options
 from claude_proxy.authority import Authority
 from claude_proxy.cli import serve
 from claude_proxy.errors import ClaudeProxyError, ConfigError, ConfigErrors
-from claude_proxy.settings import AuditFailure, Limits, LogFormat, Settings, Verbosity
+from claude_proxy.settings import (
+    AuditFailure,
+    ClientCredentials,
+    InheritedListen,
+    Limits,
+    Listen,
+    LogFormat,
+    Settings,
+    TcpListen,
+    UnixListen,
+    Verbosity,
+)
 
 type Served = Callable[..., Settings]
 type Failing = Callable[[BaseException], int]
@@ -54,19 +65,26 @@ def failing() -> Failing:
     return run
 
 
+def port_of(settings: Settings) -> int:
+    """Return the port of the one listener that there is."""
+    (listen,) = settings.listen
+    assert isinstance(listen, TcpListen)
+    return listen.port
+
+
 # Which command runs
 
 
 def test_no_arguments_serve(served: Served) -> None:
     settings = served()
 
-    assert (settings.host, settings.port) == ("127.0.0.1", 9051)
+    assert settings.listen == (TcpListen("127.0.0.1", 9051),)
 
 
 def test_options_without_a_command_are_serves(served: Served) -> None:
-    assert served("--port", "9052").port == 9052
-    assert served("--port=9053").port == 9053
-    assert served("serve", "--port", "9054").port == 9054
+    assert port_of(served("--port", "9052")) == 9052
+    assert port_of(served("--port=9053")) == 9053
+    assert port_of(served("serve", "--port", "9054")) == 9054
 
 
 def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -294,9 +312,14 @@ def test_the_defaults_of_the_options_are_those_of_the_settings(served: Served) -
 def test_every_option_reaches_the_settings(served: Served, tmp_path: Path) -> None:
     roots = tmp_path / "roots.pem"
     roots.touch()
+    password = tmp_path / "password"
+    password.write_text("me:hunter2\n")
+    password.chmod(0o600)
 
     settings = served(
         *("--host", "[::1]", "--port", "0", "--workers", "2", "--allowlist", "a.yaml"),
+        *("--listen", "9052", "--listen", "unix:/run/p.sock", "--unlink-socket"),
+        *("--socket-uid", "1000", "--socket-uid", "root", "--proxy-auth-file", str(password)),
         *("--confdir", "c", "--statedir", "s", "--verbose", "--log-format", "json"),
         *("--jsonl", "-", "--record-query", "--audit-failure", "allow", "--audit-days", "7"),
         *("--audit-size", "1G", "--allow-remote", "--client", "10.0.0.0/8", "--client", "::1"),
@@ -315,8 +338,13 @@ def test_every_option_reaches_the_settings(served: Served, tmp_path: Path) -> No
         allowlist=Path("a.yaml"),
         confdir=Path("c"),
         statedir=Path("s"),
-        host="::1",
-        port=0,
+        listen=(
+            TcpListen("::1", 0),
+            TcpListen("127.0.0.1", 9052),
+            UnixListen(Path("/run/p.sock"), unlink_after_first=True),
+        ),
+        uids=frozenset({0, 1000}),
+        credentials=ClientCredentials("me", "hunter2"),
         workers=2,
         allow_remote=True,
         clients=(ip_network("10.0.0.0/8"), ip_network("::1/128")),
@@ -350,9 +378,9 @@ def test_a_variable_is_read_and_an_option_wins_over_it(
     monkeypatch.setenv("CLAUDE_PROXY_PORT", "9999")
     monkeypatch.setenv("CLAUDE_PROXY_CLIENT", "10.0.0.0/8 192.168.0.0/16")
 
-    assert served().port == 9999
+    assert port_of(served()) == 9999
     assert len(served().clients) == 2
-    assert served("--port", "9052").port == 9052
+    assert port_of(served("--port", "9052")) == 9052
 
 
 @pytest.mark.parametrize(
@@ -385,10 +413,200 @@ def test_listening_beyond_loopback_must_be_asked_for_by_name(
     ("host", "address"), [("localhost", "127.0.0.1"), ("127.9.9.9", "127.9.9.9"), ("::1", "::1")]
 )
 def test_loopback_needs_no_permission(host: str, address: str, served: Served) -> None:
-    assert served("--host", host).host == address
+    assert served("--host", host).listen == (TcpListen(address, 9051),)
+
+
+# Where it listens
+
+
+@pytest.mark.parametrize(
+    ("text", "listen"),
+    [
+        ("127.0.0.1:9051", TcpListen("127.0.0.1", 9051)),
+        ("localhost:1", TcpListen("127.0.0.1", 1)),
+        ("9051", TcpListen("127.0.0.1", 9051)),
+        ("[::1]:0", TcpListen("::1", 0)),
+        ("[0:0::1]:9051", TcpListen("::1", 9051)),
+        ("unix:/run/a b.sock", UnixListen(Path("/run/a b.sock"))),
+        ("unix:///run/p.sock", UnixListen(Path("/run/p.sock"))),
+        ("UNIX:p:1", UnixListen(Path("p:1"))),
+        ("unix:~/p.sock", UnixListen(Path("~/p.sock"))),
+    ],
+)
+def test_a_listener_is_an_address_or_a_path(text: str, listen: object) -> None:
+    assert options.parse_listen(text) == listen
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", ":", ":9051", "::1:9051", "[::1]", "127.0.0.1", "127.0.0.1:", "127.0.0.1:65536"),
+        *("127.0.0.1:x", "127.0.0.1:+1", "127.0.0.1:\u0661", "host.test:9051", "http://a:1"),
+        *("/run/p.sock", "unix:", "unix:/", "unix:/run/", "unix://host/p.sock", "unix:/a\0b"),
+        *("tcp:127.0.0.1:9051", "-1", "123456"),
+    ],
+)
+def test_what_is_neither_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"\w"):
+        options.parse_listen(text)
+
+
+@given(st.text())
+def test_a_listener_is_understood_or_refused(text: str) -> None:
+    with suppress(ValueError):
+        options.parse_listen(text)
+
+
+def test_a_named_listener_takes_the_place_of_the_default(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/somebody")
+
+    assert served("--listen", "9052").listen == (TcpListen("127.0.0.1", 9052),)
+    assert served("--listen", "unix:p.sock").listen == (UnixListen(tmp_path / "p.sock"),)
+    assert served("--listen", "unix:~/p.sock").listen == (
+        UnixListen(Path("/home/somebody/p.sock")),
+    )
+
+
+def test_a_port_beside_listen_is_listened_on_too(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = (TcpListen("127.0.0.1", 9060), TcpListen("127.0.0.1", 9052))
+    assert served("--listen", "9052", "--port", "9060").listen == both
+
+    monkeypatch.setenv("CLAUDE_PROXY_LISTEN", "9052 unix:/run/p.sock")
+    monkeypatch.setenv("CLAUDE_PROXY_HOST", "::1")
+    assert served().listen == (
+        TcpListen("::1", 9051),
+        TcpListen("127.0.0.1", 9052),
+        UnixListen(Path("/run/p.sock")),
+    )
+
+
+@pytest.mark.parametrize("where", ["0.0.0.0:9051", "[::]:9051", "192.168.1.5:1"])
+def test_each_listener_beyond_loopback_must_be_asked_for_by_name(
+    where: str, served: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["--listen", "9051", "--listen", where]) == 2
+
+    shown = capsys.readouterr().err
+    assert "--allow-remote" in shown
+    assert "--listen or CLAUDE_PROXY_LISTEN" in shown
+    assert len(served("--listen", where, "--allow-remote").listen) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--listen", "9051", "--listen", "127.0.0.1:9051"],
+        ["--listen", "9051", "--port", "9051"],
+        ["--listen", "unix:/tmp/a.sock", "--listen", "unix:/tmp/x/../a.sock"],
+    ],
+)
+def test_what_is_listened_on_twice_is_refused(
+    arguments: list[str], served: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(arguments) == 2
+
+    assert "is to be listened on twice" in capsys.readouterr().err
+    assert len(served("--listen", "127.0.0.1:0", "--listen", "127.0.0.1:0").listen) == 2
+
+
+# The service manager
+
+
+def test_sockets_that_were_handed_over_take_the_place_of_the_default(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def given(names: str = "", count: str = "2", pid: int | None = None) -> tuple[Listen, ...]:
+        monkeypatch.setenv("LISTEN_FDS", count)
+        monkeypatch.setenv("LISTEN_PID", str(os.getpid() if pid is None else pid))
+        monkeypatch.setenv("LISTEN_FDNAMES", names)
+        listen = served().listen
+        assert not [name for name in os.environ if name.startswith("LISTEN_")]
+        return listen
+
+    default = (TcpListen("127.0.0.1", 9051),)
+    assert given() == (InheritedListen(3, ""), InheritedListen(4, ""))
+    assert given("web:unix") == (InheritedListen(3, "web"), InheritedListen(4, "unix"))
+    assert given("same:same") == (InheritedListen(3, ""), InheritedListen(4, ""))
+    assert given("unknown") == (InheritedListen(3, ""), InheritedListen(4, ""))
+    assert given(pid=1) == default
+    assert given(count="0") == default
+
+    monkeypatch.setenv("CLAUDE_PROXY_LISTEN", "unix:/run/p.sock")
+    assert given(count="1") == (InheritedListen(3, ""), UnixListen(Path("/run/p.sock")))
+
+
+@pytest.mark.parametrize("count", ["", "two", "-1", "9999", "1 "])
+def test_a_wrong_number_of_sockets_stops_the_start(
+    count: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
+    monkeypatch.setenv("LISTEN_FDS", count)
+
+    assert cli.main([]) == 2
+
+    assert "LISTEN_FDS" in capsys.readouterr().err
+
+
+def test_who_manages_the_service_is_told_nobody_else(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", "@manager")
+
+    assert served().notify == "@manager"
+    assert "NOTIFY_SOCKET" not in os.environ
+
+
+# The password of clients
+
+
+def test_the_password_of_clients_may_be_a_variable(
+    served: Served, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CLAUDE_PROXY_AUTH", "me:hunter2:3")
+
+    settings = served()
+
+    assert settings.credentials == ClientCredentials("me", "hunter2:3")
+    assert "hunter2" not in repr(settings)
+    assert "hunter2" not in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize("text", ["hunter2", ":hunter2", "hunter2:", "me:hunter2\x1b", "me: \n"])
+def test_a_wrong_password_of_clients_is_not_quoted(
+    text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CLAUDE_PROXY_AUTH", text)
+
+    assert cli.main([]) == 2
+
+    shown = capsys.readouterr().err
+    assert "where: CLAUDE_PROXY_AUTH" in shown
+    assert "hunter2" not in shown
+
+
+def test_the_password_of_clients_is_given_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CLAUDE_PROXY_AUTH", "me:hunter2")
+
+    assert cli.main(["--proxy-auth-file", str(tmp_path / "password")]) == 2
+
+    assert "given twice" in capsys.readouterr().err
 
 
 CLASHES = [
+    (["--listen", "everywhere"], "does not end in a port"),
+    (["--listen", "/run/p.sock"], "a Unix socket is spelled unix:PATH"),
+    (["--listen", "::1:9051"], "IPv6 is spelled [::1]:9051"),
+    (["--socket-uid", "nobody-of-this-name"], "is no user of this machine"),
+    (["--socket-uid", "4294967295"], "is no user of this machine"),
+    (["--unlink-socket"], "no Unix socket whose file could be removed"),
+    (["--unlink-socket", "--listen", "9051"], "no Unix socket whose file could be removed"),
     (["--host", "my.lan"], "is not an IP address"),
     (["--client", "10.0.0.1/8"], "the network is 10.0.0.0/8"),
     (["--client", "everyone"], "is not a network"),

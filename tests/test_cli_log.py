@@ -135,6 +135,38 @@ def test_each_choice_narrows(store: AuditStore, log: Log) -> None:
     assert paths("--steps") == ["", "/old", "/denied", "/new"]
 
 
+def test_a_listener_and_a_run_narrow_too(store: AuditStore, log: Log) -> None:
+    store.record(a_denial(MOMENT, listener="tcp 127.0.0.1:9051", path="/tcp"))
+    store.record(a_denial(MOMENT + 1, listener="unix /a.sock", path="/unix"))
+    client = "pid 1 uid 2 /usr/bin/python3.12, run build: make all"
+    store.record(a_denial(MOMENT + 2, listener="unix /a.sock", client=client, path="/run"))
+
+    def paths(*arguments: str) -> list[str]:
+        return [json.loads(line)["path"] for line in log("--json", *arguments).splitlines()]
+
+    assert paths("--listener", "unix:/a.sock") == ["/unix", "/run"]
+    assert paths("--run", "build") == ["/run"]
+    assert paths("--run", "build", "--listener", "127.0.0.1:9051") == []
+
+
+def test_a_process_that_was_turned_away_is_a_row(store: AuditStore, log: Log) -> None:
+    facts = {"phase": Phase.CLIENT, "target": "", "method": "", "path": ""}
+    store.record(
+        a_denial(
+            MOMENT,
+            **facts,
+            client="pid 4711 uid 1001 /usr/bin/curl",
+            reason="client-not-allowed",
+        )
+    )
+
+    (_, row) = log().splitlines()
+
+    assert " ".join(row.split()[2:]) == (
+        "Denied client pid 4711 uid 1001 /usr/bin/curl - - - - client-not-allowed -"
+    )
+
+
 def test_json_holds_the_decision_and_its_outcome(store: AuditStore, log: Log) -> None:
     store.record(a_decision())
     store.record(an_outcome())

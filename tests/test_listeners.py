@@ -1,30 +1,36 @@
-"""The laws of letting clients in: from known networks alone, never more than there is room for."""
+"""The laws of letting clients in: known ones alone, and never more than there is room for."""
 
 import asyncio
 import contextlib
+import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+from typing import Any
 
 import pytest
 from mitmproxy.proxy.mode_servers import ServerInstance
 
 from claude_proxy.connection import ClientConnection, Services
 from claude_proxy.dialer import Dialer
-from claude_proxy.errors import ConfigError
 from claude_proxy.events import Notice, Phase
 from claude_proxy.gate import Gate
 from claude_proxy.layers.front import Front
 from claude_proxy.layers.signals import Waiting
-from claude_proxy.listeners import ClaudeMode, Listener, Listeners, _Arrival, bind, bind_all
+from claude_proxy.listeners import ClaudeMode, Listener, Listeners, _Arrival
 from claude_proxy.policy import Policy
-from claude_proxy.settings import Limits, Network
+from claude_proxy.settings import ClientCredentials, Limits, Network, TcpListen
+from claude_proxy.sockets import bind
 from tests.layers.stage import Ledger, options_of
 from tests.layers.test_http1 import DENIED, reason_of
-from tests.loopback import LOOPS, Names, Play, Run, Stream, connect, run_on, until
+from tests.loopback import LOOPS, Names, Play, Run, Stream, run_on, until
 
 LOOPBACK: tuple[Network, ...] = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
+OWN = frozenset({os.geteuid()})
+PROGRAM = Path("/proc/self/exe").resolve()
+PASSWORD = ClientCredentials("user", "password")
 
 
 @pytest.fixture(params=LOOPS)
@@ -41,7 +47,7 @@ def run(request: pytest.FixtureRequest) -> Run:
 class Door:
     """A running listener, and what came of its clients."""
 
-    port: int
+    address: Any
     manager: Listeners
     services: Services
     ledger: Ledger
@@ -51,21 +57,40 @@ class Door:
     async def client(self) -> Stream:
         """Connect, and wait until it was let in."""
         before = set(self.services.connections)
-        self.clients.append(await connect(self.port))
+        await self.stranger()
         await until(lambda: self.services.connections - before)
         return self.clients[-1]
 
     async def stranger(self) -> Stream:
-        self.clients.append(await connect(self.port))
+        if isinstance(self.address, str):
+            self.clients.append(Stream(*await asyncio.open_unix_connection(self.address)))
+        else:
+            self.clients.append(Stream(*await asyncio.open_connection(*self.address[:2])))
         return self.clients[-1]
 
     def youngest(self) -> ClientConnection:
         return max(self.services.connections, key=lambda found: found.session.origin.connection)
 
 
+def bound(address: str | Path) -> socket.socket:
+    """Return a listening socket: of TCP, or at a path."""
+    if isinstance(address, str):
+        return bind(TcpListen(address, 0))
+    sock = socket.socket(socket.AF_UNIX)
+    sock.bind(str(address))
+    sock.listen()
+    return sock
+
+
 @contextlib.asynccontextmanager
 async def door_of(
-    *, clients: tuple[Network, ...] = LOOPBACK, connections: int = 10, host: str = "127.0.0.1"
+    address: str | Path = "127.0.0.1",
+    *,
+    clients: tuple[Network, ...] = LOOPBACK,
+    uids: frozenset[int] = frozenset(),
+    credentials: ClientCredentials | None = None,
+    connections: int = 10,
+    entered: Callable[[], None] | None = None,
 ) -> AsyncIterator[Door]:
     ledger, told = Ledger(), list[Notice]()
     dialer = Dialer(Names())
@@ -77,12 +102,13 @@ async def door_of(
         hooks={},
         top_layer=lambda context, session: Front(context, session, dialer),
     )
-    with bind(host, 0) as sock:
-        port = sock.getsockname()[1]
-        manager = Listeners([Listener("tcp", sock, clients)], services, told.append)
-        instance: ServerInstance[ClaudeMode] = ServerInstance.make("claude:tcp", manager)
+    with bound(address) as sock:
+        listener = Listener("the door", sock, clients, uids, credentials, entered)
+        manager = Listeners([listener], services, told.append)
+        instance: ServerInstance[ClaudeMode] = ServerInstance.make("claude:0", manager)
         await instance.start()
-        door = Door(port, manager, services, ledger, told)
+        await manager.accepting()
+        door = Door(sock.getsockname(), manager, services, ledger, told)
         try:
             yield door
         finally:
@@ -93,63 +119,11 @@ async def door_of(
                 await client.leaves()
 
 
-# --- binding
-
-
-def test_a_bound_socket_listens() -> None:
-    with bind("127.0.0.1", 0) as sock, socket.create_connection(sock.getsockname()) as client:
-        assert client.getpeername() == sock.getsockname()
-        assert sock.proto == socket.IPPROTO_TCP  # else Nagle's algorithm stays on
-
-
-def test_a_busy_port_is_a_clear_error() -> None:
-    with bind("127.0.0.1", 0) as sock:
-        port = sock.getsockname()[1]
-
-        with pytest.raises(ConfigError) as caught:
-            bind("127.0.0.1", port)
-
-    error = caught.value
-    assert error.exit_code == 2
-    assert error.what == f"cannot listen on 127.0.0.1 port {port}: address already in use"
-    assert error.mend == "stop what listens there, or choose another port with --port"
-
-
-def test_an_address_of_another_machine_is_a_clear_error() -> None:
-    with pytest.raises(ConfigError, match=r"cannot listen on 192\.0\.2\.1 port 9051"):
-        bind("192.0.2.1", 9051)
-
-
-def test_an_ipv6_socket_is_for_ipv6_alone() -> None:
-    with bind("::1", 0) as sock:
-        assert sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
-
-
-def test_workers_share_one_port() -> None:
-    sockets = bind_all("127.0.0.1", 0, 3)
-
-    with contextlib.ExitStack() as stack:
-        ports = {stack.enter_context(sock).getsockname()[1] for sock in sockets}
-    assert len(sockets) == 3
-    assert len(ports) == 1
-
-
-def test_one_worker_shares_nothing() -> None:
-    (sock,) = bind_all("127.0.0.1", 0, 1)
-
-    with sock:
-        assert not sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
-
-
-def test_a_shared_port_must_be_free_first() -> None:
-    with bind("127.0.0.1", 0, shared=True) as sock, pytest.raises(ConfigError):
-        bind_all("127.0.0.1", sock.getsockname()[1], 2)
-
-
-def test_a_listener_has_a_name() -> None:
-    assert ClaudeMode.parse("claude:tcp").data == "tcp"
-    with pytest.raises(ValueError, match="a listener has a name"):
-        ClaudeMode.parse("claude")
+def test_a_listener_has_a_number() -> None:
+    assert ClaudeMode.parse("claude:7").data == "7"
+    for spec in ("claude", "claude:tcp"):
+        with pytest.raises(ValueError, match="a listener has a number"):
+            ClaudeMode.parse(spec)
 
 
 # --- who is let in
@@ -164,7 +138,7 @@ def test_a_known_client_is_served(run: Run) -> None:
 
             assert reason_of(answer) == "no-rule"
             decision = door.ledger.decisions[0]
-            assert decision.listener == "tcp"
+            assert decision.listener == "the door"
             assert decision.client.startswith("127.0.0.1:")
             assert decision.connection
 
@@ -189,10 +163,8 @@ def test_a_stranger_is_turned_away_before_it_speaks(run: Run) -> None:
 
 def test_an_ipv6_client_is_shown_in_brackets(run: Run) -> None:
     async def play() -> None:
-        async with door_of(host="::1") as door:
-            reader, writer = await asyncio.open_connection("::1", door.port)
-            door.clients.append(Stream(reader, writer))
-            await until(lambda: door.services.connections)
+        async with door_of("::1") as door:
+            await door.client()
 
             assert door.youngest().session.origin.client.startswith("[::1]:")
 
@@ -226,8 +198,13 @@ class Transport:
         self.closed = False
 
     def get_extra_info(self, name: str) -> object:
-        assert name == "peername"
-        return self.peer
+        return self.peer if name == "peername" else ("127.0.0.1", 9051)
+
+    def set_write_buffer_limits(self, *, high: int) -> None:
+        pass
+
+    def is_closing(self) -> bool:
+        return self.closed
 
     def abort(self) -> None:
         self.aborted = True
@@ -239,12 +216,150 @@ class Transport:
         self.closed = True
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_client_on_this_machine_is_known_to_be_local(run: Run, host: str) -> None:
+    async def play() -> None:
+        async with door_of(host, credentials=PASSWORD) as door:
+            await door.client()
+
+            assert door.youngest().session.local
+            assert door.youngest().session.credentials == PASSWORD
+
+    run(play)
+
+
+def test_a_client_of_another_machine_is_not_local(run: Run) -> None:
+    async def play() -> None:
+        async with door_of(clients=(IPv4Network("10.0.0.0/8"),)) as door:
+            made: list[ClientConnection] = []
+            with socket.socket() as closed:
+                pass
+
+            class Elsewhere(Transport):
+                def get_extra_info(self, name: str) -> object:
+                    return closed if name == "socket" else super().get_extra_info(name)
+
+                def set_protocol(self, protocol: Any) -> None:
+                    made.append(protocol.owner)
+
+            arrival = _Arrival(
+                door.manager, door.manager.listeners["claude:0"], ClaudeMode.parse("claude:0")
+            )
+            arrival.connection_made(Elsewhere(("10.1.2.3", 50000)))  # type: ignore[arg-type]
+
+            assert not made[0].session.local
+            made[0].abort()
+
+    run(play)
+
+
+# --- Unix sockets
+
+
+def test_a_process_is_shown_by_its_id_user_and_program(run: Run, tmp_path: Path) -> None:
+    async def play() -> None:
+        async with door_of(tmp_path / "p.sock", uids=OWN) as door:
+            client = await door.client()
+            await client.says(DENIED)
+            await client.gets_until(b"\r\n\r\n")
+
+            (decision,) = door.ledger.decisions
+            assert decision.client == f"pid {os.getpid()} uid {os.geteuid()} {PROGRAM}"
+            assert door.youngest().session.local
+
+    run(play)
+
+
+def test_a_user_for_whom_the_socket_is_not_is_turned_away(run: Run, tmp_path: Path) -> None:
+    async def play() -> None:
+        async with door_of(tmp_path / "p.sock", uids=frozenset({65533})) as door:
+            stranger = await door.stranger()
+            answer = await stranger.gets_rest()
+
+            assert reason_of(answer) == "client-not-allowed"
+            (decision,) = door.ledger.decisions
+            assert decision.phase is Phase.CLIENT
+            assert decision.client.startswith(f"pid {os.getpid()} uid {os.geteuid()} ")
+            assert not door.services.connections
+
+    run(play)
+
+
+def test_a_peer_that_the_kernel_does_not_name_is_not_let_in(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(_: object) -> None:
+        raise OSError("no credentials")
+
+    monkeypatch.setattr("claude_proxy.listeners.peer_of", refuse)
+
+    async def play() -> None:
+        async with door_of(tmp_path / "p.sock", uids=OWN) as door:
+            client = await door.stranger()
+
+            assert await client.gets_rest() == b""
+            assert not door.services.connections
+
+    run(play)
+    assert "a client could not be let in" in caplog.text
+
+
+def test_a_stopped_listener_leaves_the_file_to_whoever_made_it(run: Run, tmp_path: Path) -> None:
+    async def play() -> None:
+        async with door_of(tmp_path / "p.sock", uids=OWN) as door:
+            await door.client()
+
+        assert (tmp_path / "p.sock").is_socket()
+
+    run(play)
+
+
+def test_the_first_byte_tells_that_a_client_has_entered(run: Run, tmp_path: Path) -> None:
+    async def play() -> None:
+        entered: list[str] = []
+        path = tmp_path / "p.sock"
+        async with door_of(path, uids=OWN, entered=lambda: entered.append("in")) as door:
+            looking = await door.client()
+            await looking.leaves()
+            await until(lambda: not door.services.connections)
+            halved = await door.client()
+            halved.half_closes()
+            await halved.gets_rest()
+            assert entered == []
+
+            client = await door.client()
+            await client.says(DENIED[:10])
+            await client.says(DENIED[10:])
+            answer = await client.gets_until(b"\r\n\r\n")
+
+            assert reason_of(answer) == "no-rule"
+            assert entered == ["in"]
+
+    run(play)
+
+
+def test_what_keeps_a_listener_from_accepting_is_told(run: Run) -> None:
+    async def play() -> None:
+        async with door_of() as door:
+            with bind(TcpListen("127.0.0.1", 0)) as sock:
+                closed = Listener("closed", sock)
+            manager = Listeners([closed], door.services, door.told.append)
+            instance: ServerInstance[ClaudeMode] = ServerInstance.make("claude:0", manager)
+
+            with pytest.raises((OSError, ValueError)):
+                await instance.start()
+            with pytest.raises((OSError, ValueError)):
+                await manager.accepting()
+
+    run(play)
+
+
 def test_a_client_that_is_gone_before_it_was_let_in_is_forgotten(run: Run) -> None:
     async def play() -> None:
         async with door_of() as door:
             transport = Transport(None)
             arrival = _Arrival(
-                door.manager, door.manager.listeners["tcp"], ClaudeMode.parse("claude:tcp")
+                door.manager, door.manager.listeners["claude:0"], ClaudeMode.parse("claude:0")
             )
             arrival.connection_made(transport)  # type: ignore[arg-type]
 
@@ -268,7 +383,7 @@ def test_an_address_is_judged_as_what_it_is(run: Run, address: str, *, admitted:
         async with door_of(connections=0) as door:  # so that nobody gets further
             transport = Transport((address, 50000, 0, 0))
             arrival = _Arrival(
-                door.manager, door.manager.listeners["tcp"], ClaudeMode.parse("claude:tcp")
+                door.manager, door.manager.listeners["claude:0"], ClaudeMode.parse("claude:0")
             )
             arrival.connection_made(transport)  # type: ignore[arg-type]
 

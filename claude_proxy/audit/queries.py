@@ -21,6 +21,8 @@ _PAGE_ROWS: Final = 1000
 _LOOK_BACK_NS: Final = 5_000_000_000
 _OUTCOME_AWAITED_NS: Final = 1_000_000_000
 
+_RUN: Final = ", run "
+
 # `sinks.is_told` in SQL: what is news in itself.
 _TOLD: Final = (
     "(NOT d.allowed OR d.phase = 'request'"
@@ -75,18 +77,55 @@ class HostFilter:
 
 
 @dataclass(frozen=True, slots=True)
+class ListenerFilter:
+    """One listener, spelled as the log, the banner or --listen spells it."""
+
+    names: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> "ListenerFilter":
+        """Read "tcp 127.0.0.1:9051", "127.0.0.1:9051", "unix:/path" or a name that was given."""
+        bare = text.removeprefix("http://").removeprefix("unix:")
+        return cls((text, f"tcp {bare}", f"unix {bare}"))
+
+    def condition(self) -> tuple[str, list[str]]:
+        """Return the filter in SQL."""
+        return "d.listener IN (?, ?, ?)", list(self.names)
+
+
+@dataclass(frozen=True, slots=True)
+class RunFilter:
+    """What one `claude-proxy run` did; the client's column ends in ", run NAME: COMMAND"."""
+
+    name: str
+
+    def condition(self) -> tuple[str, list[str]]:
+        """Return the filter in SQL."""
+        # At the first place alone: nothing before it holds a comma, a command may hold anything.
+        told = f"{_RUN}{self.name}: "
+        return "substr(d.client, instr(d.client, ?), length(?)) = ?", [_RUN, told, told]
+
+
+@dataclass(frozen=True, slots=True)
 class Selection:
     """Which entries are asked for."""
 
     allowed: bool | None = None  # None: both
     host: HostFilter | None = None
+    listener: ListenerFilter | None = None
+    run: RunFilter | None = None
     since_ns: int = 0
     steps: bool = False  # also allowed decisions on the way to a request
 
     @property
+    def filters(self) -> "list[HostFilter | ListenerFilter | RunFilter]":
+        """What narrows it down to some attempts."""
+        return [one for one in (self.host, self.listener, self.run) if one is not None]
+
+    @property
     def notices(self) -> bool:
         """Whether what the proxy says about itself belongs to it."""
-        return self.allowed is None and self.host is None
+        return self.allowed is None and not self.filters
 
 
 class NoAuditLogError(ClaudeProxyError):
@@ -156,8 +195,8 @@ class AuditReader:
         if selection.allowed is not None:
             conditions.append("d.allowed = ?")
             values.append(selection.allowed)
-        if selection.host is not None:
-            condition, more = selection.host.condition()
+        for narrowing in selection.filters:
+            condition, more = narrowing.condition()
             conditions.append(condition)
             values += more
         # Only words of ours are put together; what the user gave is bound.

@@ -229,8 +229,8 @@ def subject_of(event: DecisionMade) -> str:
 def method_and_place(event: DecisionMade) -> tuple[str, str]:
     """Return how and where to: a method and a URL, or CONNECT and a target; both escaped."""
     if event.phase is Phase.CLIENT:
-        return "client", escape_field(event.client)
-    if event.method in {"", "CONNECT"} or not event.scheme:
+        return "client", escape_text(event.client)
+    if event.method in {"", "CONNECT"} or event.scheme in {"", OPAQUE}:
         return escape_field(event.method) or "CONNECT", escape_field(event.target + event.path)
     default_port = ":443" if event.scheme == "https" else ":80"
     # RFC 9110 section 4.2: what "OPTIONS *" asks about is the URL without a path.
@@ -367,6 +367,10 @@ class Printer:
         self._stop.set()
         self._wake.set()
         self._thread.join(timeout_s)
+        for sink in self._sinks:
+            # Not every sink has something left to do when all events have been given to it.
+            if (close := getattr(sink, "close", None)) is not None:
+                close()
 
     def _run(self) -> None:
         while not self._stop.is_set():

@@ -22,6 +22,8 @@ from claude_proxy.audit.queries import (
     Entry,
     Follower,
     HostFilter,
+    ListenerFilter,
+    RunFilter,
     Selection,
 )
 from claude_proxy.audit.sinks import (
@@ -39,6 +41,7 @@ EPILOG: Final = """\b
 Examples:
   claude-proxy log --denied --since 1h
   claude-proxy log --host .github.com --limit 200
+  claude-proxy log --listener unix:/run/user/1000/proxy.sock --steps
   claude-proxy log --follow --json | jq .reason
 
 An allowed tunnel is shown by the requests in it; --steps shows it too.
@@ -114,6 +117,18 @@ def parse_since(text: str, now_ns: int) -> int:
     help="Show one host; *.example.com is all below it, .example.com is both.",
 )
 @click.option(
+    "--listener",
+    envvar="CLAUDE_PROXY_LOG_LISTENER",
+    metavar="NAME",
+    help="Show what came in by one listener: 127.0.0.1:9051, unix:/path.sock.",
+)
+@click.option(
+    "--run",
+    envvar="CLAUDE_PROXY_LOG_RUN",
+    metavar="NAME",
+    help="Show what one `claude-proxy run` did.",
+)
+@click.option(
     "--since",
     envvar="CLAUDE_PROXY_LOG_SINCE",
     type=Since(),
@@ -162,6 +177,8 @@ def command(
     denied: bool,
     allowed: bool,
     host: str | None,
+    listener: str | None,
+    run: str | None,
     since: int | None,
     follow: bool,
     as_json: bool,
@@ -174,6 +191,8 @@ def command(
     selection = Selection(
         allowed=None if denied == allowed else allowed,
         host=None if host is None else HostFilter.parse(host),
+        listener=None if listener is None else ListenerFilter.parse(listener),
+        run=None if run is None else RunFilter(run),
         since_ns=since or 0,
         steps=steps,
     )

@@ -4,7 +4,9 @@ It keeps the eleventh law at the edge: a value that cannot be understood stops t
 listening beyond loopback must be asked for by name.
 """
 
-from collections.abc import Callable
+import os
+import pwd
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn, override
@@ -14,15 +16,22 @@ import click
 from claude_proxy import options
 from claude_proxy.cli import paths
 from claude_proxy.errors import ConfigError
+from claude_proxy.passwordfile import read_credentials
 from claude_proxy.settings import (
     DEFAULT_HOST,
     DEFAULT_PORT,
     Address,
     AuditFailure,
+    ClientCredentials,
+    InheritedListen,
+    Learn,
     Limits,
+    Listen,
     LogFormat,
     Network,
     Settings,
+    TcpListen,
+    UnixListen,
     UpstreamProxy,
     Verbosity,
 )
@@ -34,6 +43,7 @@ EPILOG = """\b
 Examples:
   claude-proxy serve --port 9052 --allowlist my.yaml
   claude-proxy serve --host 10.0.0.1 --allow-remote --client 10.0.0.0/24
+  claude-proxy serve --listen 127.0.0.1:9051 --listen unix:~/.cache/claude-proxy/proxy.sock
   claude-proxy serve --resolve git.corp.example:443:10.1.2.3 --upstream-ca corp.pem
 
 Sizes: 65536, 64K, 256M, 1G. Durations: 30, 30s, 500ms, 15m, 1h.
@@ -85,6 +95,9 @@ def _duration(*, zero: bool = False) -> Parsed[float]:
 
 
 _HOST = Parsed("address", options.parse_listen_host, "give the address of an interface")
+_LISTEN = Parsed(
+    "listener", options.parse_listen, "write it like 127.0.0.1:9051, [::1]:9051 or unix:/path.sock"
+)
 _NETWORK = Parsed("cidr", options.parse_network, "write it like 10.0.0.0/8 or fd00::/8")
 _RESOLVE = Parsed(
     "host:port:address",
@@ -98,14 +111,45 @@ _EXCEPTIONS = Parsed(
 )
 
 
+def _uid_of(text: str) -> int:
+    """Return the number of a user, who may be given by name."""
+    if text.isascii() and text.isdecimal():
+        uid = int(text)
+        if uid <= _HIGHEST_UID:
+            return uid
+    try:
+        return pwd.getpwnam(text).pw_uid
+    except (KeyError, ValueError):
+        raise ValueError(f'"{text}" is no user of this machine') from None
+
+
+_UID = Parsed("user", _uid_of, "give the number or the name of a user; `id NAME` shows both")
+_HIGHEST_UID = 0xFFFF_FFFE  # the one above it means "none" to the kernel
+
+# Read by themselves: a password is not to be an argument, as every user can read arguments.
+AUTH_VARIABLE = "CLAUDE_PROXY_AUTH"
+_ACTIVATION = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID")
+_NOTIFY = "NOTIFY_SOCKET"
+_DROP_ONE = "drop one of them"
+_LISTEN_SPELLING = "--listen or CLAUDE_PROXY_LISTEN"
+
+
 @dataclass(frozen=True, slots=True)
 class Arguments:
     """What click hands over: one field for each option of `serve`, read already."""
 
-    host: str
-    port: int
+    listen: tuple[TcpListen | UnixListen, ...]
+    host: str | None
+    port: int | None
+    socket_uid: tuple[int, ...]
+    unlink_socket: bool
+    proxy_auth_file: Path | None
     workers: int
     allowlist: Path | None
+    policy: str | None
+    groups: Path | None
+    learn: Path | None
+    learn_deny: Path | None
     confdir: Path | None
     statedir: Path | None
     quiet: bool
@@ -132,13 +176,44 @@ class Arguments:
 
 
 @click.command(epilog=EPILOG)
-@_option("--host", "The address to listen on.", type=_HOST, default=DEFAULT_HOST, show_default=True)
+@_option(
+    "--listen",
+    "Listen here: ADDRESS:PORT or unix:PATH; repeatable.  [default: --host and --port]",
+    type=_LISTEN,
+    multiple=True,
+    metavar="WHERE",
+)
+@_option(
+    "--host",
+    f"The address to listen on; beside --listen only if it is given.  [default: {DEFAULT_HOST}]",
+    type=_HOST,
+)
 @_option(
     "--port",
-    "The port to listen on; 0 takes a free one.",
+    "The port to listen on, 0 takes a free one; beside --listen only if it is given.  "
+    f"[default: {DEFAULT_PORT}]",
     type=click.IntRange(0, 65535),
-    default=DEFAULT_PORT,
-    show_default=True,
+)
+@_option(
+    "--socket-uid",
+    "Serve clients of this user alone, by number or name, on Unix sockets; repeatable. Where it "
+    "is another one, the socket's mode is 0666 and the proxy itself asks who connects.  "
+    "[default: the user who runs the proxy]",
+    type=_UID,
+    multiple=True,
+    metavar="USER",
+)
+@_option(
+    "--unlink-socket",
+    "Remove the file of a Unix socket as soon as one client has used it, where it was mounted.",
+    is_flag=True,
+)
+@_option(
+    "--proxy-auth-file",
+    "Demand the USER:PASSWORD in this file of TCP clients; it must be yours alone (mode 0600). "
+    f"They may be in {AUTH_VARIABLE} instead.",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
 )
 @_option(
     "--workers",
@@ -152,6 +227,30 @@ class Arguments:
     "--allowlist",
     "The allowlist file.  [default: allowlist.yaml in --confdir, else the shipped one]",
     type=click.Path(path_type=Path),
+    metavar="FILE",
+)
+@_option(
+    "--policy",
+    "Take a policy of the groups files in the place of the allowlist; `claude-proxy policies` "
+    "lists them.",
+    metavar="NAME",
+)
+@_option(
+    "--groups",
+    "A groups file for --policy, on top of groups.toml in --confdir.",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+)
+@_option(
+    "--learn",
+    "Let everything through that no deny rule covers, and add the hosts to this groups file.",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+)
+@_option(
+    "--learn-deny",
+    "Add the hosts that are denied to this groups file.",
+    type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
 )
 @_option(
@@ -207,7 +306,7 @@ class Arguments:
 )
 @_option(
     "--allow-remote",
-    "Permit a --host beyond loopback: whoever reaches it and is in --client uses this proxy.",
+    "Permit listening beyond loopback: whoever reaches it and is in --client uses this proxy.",
     is_flag=True,
 )
 @_option(
@@ -303,7 +402,8 @@ class Arguments:
 @click.pass_context
 def command(context: click.Context, /, **given: Any) -> int:
     """Run the proxy (the default command)."""
-    settings = settings_of(Arguments(**given))
+    arguments = Arguments(**given)
+    settings = _with_service_manager(settings_of(arguments), arguments)
     if _password_in_argv(context, settings):
         click.echo(
             "claude-proxy: warning: every user of this machine can read the password in the "
@@ -318,7 +418,9 @@ def settings_of(arguments: Arguments) -> Settings:
     """Return the settings that the options make together; raise ConfigError where they clash."""
     if arguments.quiet and arguments.verbose:
         _clash("--quiet and --verbose ask for opposites", "--quiet, --verbose", "drop one of them")
-    _check_reach(arguments.host, allow_remote=arguments.allow_remote)
+    learn = _learn(arguments)
+    if arguments.policy is not None and arguments.allowlist is not None:
+        _clash("a policy stands in the place of an allowlist", "--policy, --allowlist", _DROP_ONE)
     confdir = arguments.confdir or paths.default_confdir()
     allowlist, own = arguments.allowlist, confdir / paths.ALLOWLIST
     if allowlist is None:
@@ -328,8 +430,12 @@ def settings_of(arguments: Arguments) -> Settings:
         awaited_allowlist=own if arguments.allowlist is None and allowlist != own else None,
         confdir=confdir,
         statedir=arguments.statedir or paths.default_statedir(),
-        host=arguments.host,
-        port=arguments.port,
+        listen=_listeners(arguments) or (TcpListen(DEFAULT_HOST, DEFAULT_PORT),),
+        credentials=_credentials(arguments),
+        uids=frozenset(arguments.socket_uid),
+        policy=arguments.policy,
+        groups=arguments.groups or paths.seeds_groups(),
+        learn=learn,
         workers=arguments.workers,
         allow_remote=arguments.allow_remote,
         clients=arguments.client or CLIENTS,
@@ -345,6 +451,18 @@ def settings_of(arguments: Arguments) -> Settings:
         audit_bytes=arguments.audit_size,
         limits=_limits(arguments),
     )
+
+
+def _learn(arguments: Arguments) -> tuple[Learn, Path] | None:
+    if arguments.learn is not None and arguments.learn_deny is not None:
+        _clash(
+            "what is allowed cannot be learned with what is denied",
+            "--learn, --learn-deny",
+            _DROP_ONE,
+        )
+    if arguments.learn is not None:
+        return (Learn.EVERYTHING, arguments.learn)
+    return None if arguments.learn_deny is None else (Learn.DENIALS, arguments.learn_deny)
 
 
 def _limits(arguments: Arguments) -> Limits:
@@ -377,12 +495,91 @@ def _upstream_proxy(arguments: Arguments) -> UpstreamProxy | None:
     return None
 
 
-def _check_reach(host: str, *, allow_remote: bool) -> None:
+def _listeners(arguments: Arguments) -> tuple[Listen, ...]:
+    """Return the listeners that were asked for; none: no word was said about them."""
+    listens: list[Listen] = []
+    if arguments.host is not None or arguments.port is not None:
+        host = arguments.host or DEFAULT_HOST
+        port = DEFAULT_PORT if arguments.port is None else arguments.port
+        _check_reach(host, "--host or CLAUDE_PROXY_HOST", allow_remote=arguments.allow_remote)
+        listens.append(TcpListen(host, port))
+    for listen in arguments.listen:
+        if isinstance(listen, TcpListen):
+            _check_reach(listen.host, _LISTEN_SPELLING, allow_remote=arguments.allow_remote)
+            listens.append(listen)
+        else:
+            listens.append(
+                UnixListen(_whole(listen.path), unlink_after_first=arguments.unlink_socket)
+            )
+    _check_unlinking(listens, asked=arguments.unlink_socket)
+    _check_once_each(listens)
+    return tuple(listens)
+
+
+def _whole(path: Path) -> Path:
+    try:
+        return path.expanduser().absolute()
+    except (RuntimeError, OSError):
+        _clash("there is no home directory to find it in", f"unix:{path}", "write the whole path")
+
+
+def _check_unlinking(listens: Sequence[Listen], *, asked: bool) -> None:
+    if asked and not any(isinstance(listen, UnixListen) for listen in listens):
+        _clash(
+            "there is no Unix socket whose file could be removed",
+            "--unlink-socket or CLAUDE_PROXY_UNLINK_SOCKET",
+            "add --listen unix:PATH, or drop the option",
+        )
+
+
+def _check_once_each(listens: Sequence[Listen]) -> None:
+    seen: set[object] = set()
+    for listen in listens:
+        if isinstance(listen, TcpListen) and listen.port == 0:
+            continue  # each gets a port of its own
+        one = listen.path.resolve() if isinstance(listen, UnixListen) else listen
+        if one in seen:
+            _clash(f"{listen} is to be listened on twice", _LISTEN_SPELLING, "drop one of them")
+        seen.add(one)
+
+
+def _credentials(arguments: Arguments) -> ClientCredentials | None:
+    given, file = os.environ.get(AUTH_VARIABLE), arguments.proxy_auth_file
+    if given and file is not None:
+        _clash(
+            "the password of the clients is given twice",
+            f"--proxy-auth-file, {AUTH_VARIABLE}",
+            "drop one of them",
+        )
+    if file is not None:
+        return read_credentials(file)
+    if not given:
+        return None
+    try:
+        return options.parse_client_credentials(given)
+    except ValueError as error:
+        _clash(f"the password of the clients: {error}", AUTH_VARIABLE, "write USER:PASSWORD")
+
+
+def _with_service_manager(settings: Settings, arguments: Arguments) -> Settings:
+    """Add what a service manager has handed over; it takes the place of the default listener."""
+    # Taken away: no process that is started from here is to think that they are meant for it.
+    given = {name: os.environ.pop(name) for name in _ACTIVATION if name in os.environ}
+    notify = os.environ.pop(_NOTIFY, None)
+    try:
+        handed: tuple[InheritedListen, ...] = options.parse_activation(given, os.getpid())
+    except ValueError as error:
+        _clash(str(error), "LISTEN_FDS", "start it by a socket unit, or without that variable")
+    listen = (*handed, *_listeners(arguments)) if handed else settings.listen
+    return replace(settings, notify=notify, listen=listen)
+
+
+def _check_reach(host: str, where: str, *, allow_remote: bool) -> None:
     if allow_remote or options.is_loopback(host):
         return
     _clash(
         f"on {host} anyone {options.meaning_of_remote(host)} could try to use this proxy",
-        "--host or CLAUDE_PROXY_HOST",
+        where,
         f"listen on {DEFAULT_HOST}, or add --allow-remote and name the clients with --client CIDR",
     )
 

@@ -13,10 +13,11 @@ from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
 
 from claude_proxy.authority import Authority
-from claude_proxy.denial import Refusal, bad_request, denial, unreachable
+from claude_proxy.denial import Refusal, bad_request, denial, unauthenticated, unreachable
 from claude_proxy.dialer import Dialer, DialError, Failure
 from claude_proxy.events import Phase
 from claude_proxy.gate import Passage
+from claude_proxy.layers.admission import head_admits
 from claude_proxy.layers.signals import Expired, HoldReading, Session, Waiting, Withdrawn
 from claude_proxy.layers.upstream import Ended, Opened, Upstream
 from claude_proxy.policy import OVERRIDE_HEADERS, Reason, Request, Scheme
@@ -93,7 +94,9 @@ class Http1Lane(layer.Layer):
         self._session = session
         self._scheme = scheme
         self._target = target
-        self._dialer = dialer  # asked how a forwarded request must look; dials nothing here
+        # Asked how a forwarded request must look; dials nothing here. Without one, requests look
+        # as an origin wants them, and another proxy is asked for a tunnel.
+        self._dialer = dialer
         self._in = bytearray()
         self._answers = bytearray()
         self._exchange: _Exchange | None = None
@@ -211,6 +214,10 @@ class Http1Lane(layer.Layer):
 
     def _begin(self, head: RequestHead) -> None:
         session = self._session
+        if not self._admits(head):
+            asked = f"{head.method} {head.target}"
+            self._refuse(head, Reason.CLIENT_NOT_AUTHENTICATED, asked, None)
+            return
         try:
             request = self._request_of(head)
         except ValueError as error:
@@ -230,6 +237,11 @@ class Http1Lane(layer.Layer):
             self._deny(head, passage, asked, request.target)
             return
         self._forward(head, request, passage, asked)
+
+    def _admits(self, head: RequestHead) -> bool:
+        # A tunnel's client has shown who it is when it asked for the tunnel.
+        wanted = self._session.credentials
+        return self._target is not None or wanted is None or head_admits(wanted, head)
 
     def _request_of(self, head: RequestHead) -> Request | None:
         """Return the facts to judge; None if the proxy itself is asked; may raise ValueError."""
@@ -285,7 +297,10 @@ class Http1Lane(layer.Layer):
             self._todo.extend(self._upstream.close())
         self._answers.clear()
         tls = self._scheme is Scheme.HTTPS
-        self._upstream = upstream = Upstream(self.context, target, tls=tls, alpn=_ALPN)
+        tunnel = tls or self._dialer is None
+        self._upstream = upstream = Upstream(
+            self.context, target, tls=tls, alpn=_ALPN, tunnel=tunnel
+        )
         self._session.wait(Waiting.UPSTREAM)
         self._todo.extend(upstream.open())
         self._read_inbox(upstream)
@@ -573,9 +588,10 @@ class Http1Lane(layer.Layer):
         target: Authority | str = head.authority or (head.host or b"").decode("latin-1")
         if request is not None:
             target = request.target
+        stranger = reason is Reason.CLIENT_NOT_AUTHENTICATED
         passage = session.gate.refuse(
             session.origin,
-            Phase.REQUEST,
+            Phase.CLIENT if stranger else Phase.REQUEST,
             reason,
             self._target or target,
             method=head.method,
@@ -584,6 +600,10 @@ class Http1Lane(layer.Layer):
         )
         if reason is Reason.INVALID_TARGET:
             self._answer(head, passage, bad_request(text), close=True)
+        elif stranger:
+            # The client may try again on this connection, unless a body is on its way.
+            has_body = head.chunked or bool(head.length)
+            self._answer(head, passage, unauthenticated(asked), close=has_body)
         else:
             self._deny(head, passage, asked, None)
 

@@ -6,12 +6,13 @@ A layer knows no clock (it is sans-io): it says what it waits for, and the conne
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from mitmproxy.connection import Connection
+from mitmproxy.connection import Connection, Server
 from mitmproxy.proxy import commands, events
 
 from claude_proxy.authority import Authority
 from claude_proxy.gate import Gate, Origin
 from claude_proxy.policy import Request
+from claude_proxy.settings import ClientCredentials
 
 
 class Waiting(Enum):
@@ -33,7 +34,11 @@ class Session:
     origin: Origin
     head_limit: int  # bytes a message head may have
     record_query: bool = False
+    credentials: ClientCredentials | None = None  # what the client must present; None: nothing
+    local: bool = False  # the peer is on this machine, so it may announce for whom it connects
     target: Authority | None = None  # of the tunnel, once one is open
+    # An open connection to `target` that nobody has used yet: the next dial takes it.
+    spare: Server | None = None
     opaque: bool = False  # the tunnel's TLS is passed through
     relayed: Request | None = None  # what a WebSocket was asked for with, once it is open
     waiting: Waiting = Waiting.HEAD

@@ -14,7 +14,6 @@ from claude_proxy.audit.checkpoint import Checkpointer, checkpoint
 from claude_proxy.audit.database import connect, database_in, open_for_writing, wal_of
 from tests.audit.examples import rows
 
-
 # A slow disk lets the writer run ahead of the checkpoint: this much of it is some 100 MB.
 _AT_MOST = 50_000
 

@@ -18,7 +18,9 @@ from claude_proxy.audit.queries import (
     Entry,
     Follower,
     HostFilter,
+    ListenerFilter,
     NoAuditLogError,
+    RunFilter,
     Selection,
 )
 from claude_proxy.audit.sinks import is_told
@@ -155,6 +157,55 @@ def test_hosts_are_found(store: AuditStore, path: Path, pattern: str, found: lis
 
 
 # When it can be asked
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("tcp 127.0.0.1:9051", [1]),
+        ("127.0.0.1:9051", [1]),
+        ("http://127.0.0.1:9051", [1]),
+        ("unix /run/a b.sock", [2]),
+        ("unix:/run/a b.sock", [2]),
+        ("/run/a b.sock", [2]),
+        ("web.socket", [3]),
+        ("127.0.0.1:905", []),
+        ("%", []),
+        ("", []),
+    ],
+)
+def test_one_listener_is_found_however_it_is_spelled(
+    store: AuditStore, path: Path, text: str, found: list[int]
+) -> None:
+    for at, name in enumerate(("tcp 127.0.0.1:9051", "unix /run/a b.sock", "web.socket"), 1):
+        store.record(a_denial(MOMENT + at, listener=name))
+    store.record(Notice(MOMENT + 9, "start", "listening on tcp 127.0.0.1:9051"))
+
+    got = ids(newest(path, listener=ListenerFilter.parse(text)))
+
+    assert [number - MOMENT for number in got] == found
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [("one", [1, 3]), ("two", [2]), ("on", []), ("one: git", []), ("%", []), ("", [])],
+)
+def test_what_one_run_did_is_found(
+    store: AuditStore, path: Path, name: str, found: list[int]
+) -> None:
+    peer = "pid 4711 uid 1000 /usr/bin/python3.12"
+    clients = (
+        f"{peer}, run one: git, run two: fetch",
+        f"{peer}, run two: claude",
+        "127.0.0.1:50000, run one: claude",
+        peer,
+    )
+    for at, client in enumerate(clients, 1):
+        store.record(a_denial(MOMENT + at, client=client))
+
+    got = ids(newest(path, run=RunFilter(name)))
+
+    assert [number - MOMENT for number in got] == found
 
 
 @pytest.mark.usefixtures("store")

@@ -24,6 +24,7 @@ from claude_proxy.events import DecisionMade, Event, OutcomeSeen
 from claude_proxy.gate import Gate, Origin
 from claude_proxy.layers.signals import Expired, HoldReading, Session, Withdrawn
 from claude_proxy.policy import Decision, Policy
+from claude_proxy.settings import ClientCredentials
 from tests.loopback import Names
 
 ORIGIN = Origin(7, "127.0.0.1:50000", "tcp")
@@ -120,6 +121,8 @@ class Stage:
         options: Options | None = None,
         head_limit: int = 64 * 1024,
         record_query: bool = False,
+        credentials: ClientCredentials | None = None,
+        local: bool = False,
     ) -> None:
         client = Client(
             peername=("127.0.0.1", 50000),
@@ -127,7 +130,14 @@ class Stage:
             state=ConnectionState.OPEN,
         )
         self.context = Context(client, options or options_of())
-        self.session = Session(gate, ORIGIN, head_limit, record_query=record_query)
+        self.session = Session(
+            gate,
+            ORIGIN,
+            head_limit,
+            record_query=record_query,
+            credentials=credentials,
+            local=local,
+        )
         self.client = Peer(client)
         self.upstreams: list[Peer] = []
         self.connects = connects
@@ -201,6 +211,8 @@ class Stage:
                 peer = self._peer(command.connection)
                 assert not peer.closed, f"a write after the close: {command.data!r}"
                 peer.got += command.data
+            case commands.OpenConnection() if self.session.spare is not None:
+                self._hand_over(self.session.spare, command)
             case commands.OpenConnection():
                 peer = Peer(command.connection, dial=command)
                 self.upstreams.append(peer)
@@ -227,6 +239,15 @@ class Stage:
         peers: Iterable[Peer] = (self.client, *self.upstreams)
         return next(peer for peer in peers if peer.connection is connection)
 
+    def _hand_over(self, spare: Server, dial: commands.OpenConnection) -> None:
+        """Let the connection that nobody has used yet answer a dial, as the driver does."""
+        self.session.spare = None
+        peer, server = self._peer(spare), dial.connection
+        assert (spare.address, _is_tunnel(spare)) == (server.address, _is_tunnel(server))
+        server.state, server.peername = spare.state, spare.peername
+        peer.connection = server
+        self._queue.append(events.OpenConnectionCompleted(dial, None))
+
     def _answer_dial(self, peer: Peer, error: DialError | None) -> None:
         dial, peer.dial = peer.dial, None
         assert dial is not None
@@ -241,6 +262,10 @@ class Stage:
         peer.connection.state = ConnectionState.CLOSED
         if peer is self.client and not was_closed:
             self._queue.append(events.ConnectionClosed(peer.connection))
+
+
+def _is_tunnel(server: Connection) -> bool:
+    return getattr(server, "tunnel", True)
 
 
 def a_dialer(**settings: object) -> Dialer:

@@ -1,10 +1,15 @@
 """The laws of a client's first bytes: CONNECT and ClientHello are judged before anything else."""
 
 import json
+from base64 import b64encode
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from claude_proxy.addons.tls import Certificates
 from claude_proxy.authority import Authority
@@ -14,7 +19,9 @@ from claude_proxy.gate import Gate
 from claude_proxy.layers.front import Front
 from claude_proxy.layers.signals import Waiting
 from claude_proxy.policy import Decision, Policy, Reason
-from tests.layers.stage import BrokenPolicy, Ledger, Stage, a_dialer, gate_of
+from claude_proxy.settings import ClientCredentials
+from claude_proxy.wire.proxyprotocol import SIGNATURE, encode
+from tests.layers.stage import BrokenPolicy, Ledger, Stage, a_dialer, gate_of, options_of
 from tests.layers.test_http1 import reason_of, statuses
 from tests.layers.tls_peers import TlsClient, client_context
 from tests.wire.hellos import ENCRYPTED, hello, real_hello, records, sni
@@ -50,12 +57,12 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
 def play(ledger: Ledger, authority: CertificateAuthority) -> PlayFront:
     hooks = {"tls_start_client": Certificates(authority).tls_start_client}
 
-    def begin(gate: Gate | None = None, *, head_limit: int = 64 * 1024) -> Stage:
+    def begin(gate: Gate | None = None, **settings: Any) -> Stage:
         return Stage(
             lambda context, session: Front(context, session, a_dialer()),
             gate or gate_of(ALLOWLIST, ledger),
             hooks=hooks,
-            head_limit=head_limit,
+            **settings,
         )
 
     return begin
@@ -436,3 +443,328 @@ def test_a_client_may_leave_without_a_word(stage: Stage, ledger: Ledger) -> None
     stage.client_goes()
 
     assert ledger.events == []
+
+
+# --- who the client is
+
+CREDENTIALS = ClientCredentials("user", "pass:word")
+GET = "GET http://plain.example/ HTTP/1.1"
+HOST = "Host: plain.example"
+
+
+def basic(pair: str | bytes, scheme: str = "Basic") -> str:
+    data = pair.encode() if isinstance(pair, str) else pair
+    return f"Proxy-Authorization: {scheme} {b64encode(data).decode()}"
+
+
+def request(*lines: str) -> bytes:
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+
+RIGHT = basic("user:pass:word")
+
+
+@pytest.fixture
+def guarded(play: PlayFront) -> Stage:
+    return play(credentials=CREDENTIALS)
+
+
+def test_a_connect_without_credentials_is_asked_for_them(guarded: Stage, ledger: Ledger) -> None:
+    answer = guarded.says(connect("example.com:443"))
+
+    assert (statuses(answer), reason_of(answer)) == ([407], "client-not-authenticated")
+    assert b'\r\nProxy-Authenticate: Basic realm="claude-proxy"\r\n' in answer
+    assert guarded.client.closed
+    [decision] = ledger.decisions
+    assert (decision.phase, decision.reason) == (Phase.CLIENT, "client-not-authenticated")
+    assert ledger.last.status == 407
+
+
+def test_a_connect_with_the_right_credentials_is_judged_like_any(
+    play: PlayFront, ledger: Ledger
+) -> None:
+    host = "Host: example.com:443"
+
+    allowed = play(credentials=CREDENTIALS).says(connect("example.com:443", host, RIGHT))
+    denied = play(credentials=CREDENTIALS).says(connect("evil.example:443", RIGHT, "Host: x"))
+
+    assert allowed == ESTABLISHED
+    assert reason_of(denied) == "host-mismatch"
+    assert "user" not in repr(ledger.events)
+
+
+ODD_CREDENTIALS = {
+    "none": (),
+    "empty": ("Proxy-Authorization:",),
+    "a scheme alone": ("Proxy-Authorization: Basic",),
+    "another scheme": ("Proxy-Authorization: Bearer dXNlcjpwYXNzOndvcmQ=",),
+    "two schemes": ("Proxy-Authorization: Basic Basic dXNlcjpwYXNzOndvcmQ=",),
+    "another password": (basic("user:password"),),
+    "the password's beginning": (basic("user:pass"),),
+    "another user": (basic("User:pass:word"),),
+    "no colon": (basic("user"),),
+    "no user": (basic(":pass:word"),),
+    "a NUL at the end": (basic("user:pass:word\0"),),
+    "not UTF-8": (basic(b"user:\xff"),),
+    "not base64": ("Proxy-Authorization: Basic dXNlcjpwYXNzOndvcmQ",),
+    "base64 in two": ("Proxy-Authorization: Basic dXNlcjpw YXNzOndvcmQ=",),
+    "base64 with a remainder": ("Proxy-Authorization: Basic dXNlcjpwYXNzOndvcmQ=x",),
+    "a list": ("Proxy-Authorization: Basic dXNlcjpwYXNzOndvcmQ=, Basic eDp5",),
+    "wrong and right": (basic("a:b"), RIGHT),
+    "right twice": (RIGHT, RIGHT),
+    "an alias": (RIGHT.replace("-", "_", 1),),
+    "an origin's field": (RIGHT.removeprefix("Proxy-"),),
+}
+
+
+@pytest.mark.parametrize("fields", ODD_CREDENTIALS.values(), ids=ODD_CREDENTIALS.keys())
+def test_credentials_of_any_other_shape_are_refused(
+    play: PlayFront, ledger: Ledger, fields: tuple[str, ...]
+) -> None:
+    tunnel = play(credentials=CREDENTIALS).says(connect("example.com:443", "Host: x", *fields))
+    plain = play(credentials=CREDENTIALS).says(request(GET, HOST, *fields))
+
+    assert statuses(tunnel) == statuses(plain) == [407]
+    assert ledger.reasons == ["client-not-authenticated"] * 2
+
+
+@pytest.mark.parametrize("scheme", ["Basic", "basic", "BASIC", "Basic  "])
+def test_the_scheme_is_read_in_any_case(guarded: Stage, scheme: str) -> None:
+    field = basic("user:pass:word", scheme)
+
+    assert guarded.says(connect("example.com:443", "Host: example.com", field)) == ESTABLISHED
+
+
+def test_each_plain_request_shows_credentials_and_none_goes_up(
+    guarded: Stage, ledger: Ledger
+) -> None:
+    first = guarded.says(request(GET, HOST))
+    second = guarded.says(request(GET, HOST, RIGHT))
+    guarded.answers(b"HTTP/1.1 204 No Content\r\n\r\n")
+    third = guarded.says(request(GET, HOST))
+
+    assert (statuses(first), second, statuses(third)) == ([407], b"", [407])
+    assert b"\r\nConnection: keep-alive\r\n" in first
+    assert guarded.upstream.take() == b"GET / HTTP/1.1\r\nHost: plain.example\r\n\r\n"
+    assert not guarded.client.closed
+    refused, *_ = ledger.decisions
+    assert (refused.phase, refused.target) == (Phase.CLIENT, "plain.example")
+
+
+def test_a_body_that_is_on_its_way_to_a_407_is_not_taken_for_a_request(
+    guarded: Stage, ledger: Ledger
+) -> None:
+    smuggled = request(GET, HOST, RIGHT)
+    length = f"Content-Length: {len(smuggled)}"
+
+    answer = guarded.says(request(GET, HOST, length) + smuggled)
+
+    assert statuses(answer) == [407]
+    assert guarded.client.closed
+    assert guarded.upstreams == []
+    assert len(ledger.decisions) == 1
+
+
+def test_what_follows_a_connect_that_was_refused_is_not_heard(guarded: Stage) -> None:
+    right = connect("example.com:443", "Host: example.com", RIGHT)
+
+    assert statuses(guarded.says(connect("example.com:443") + right)) == [407]
+    assert guarded.says(right) == b""
+
+
+@pytest.mark.parametrize("target", ["/", "http://127.1/", "http://evil.example/"])
+def test_a_stranger_learns_nothing_of_the_policy(guarded: Stage, target: str) -> None:
+    answer = guarded.says(request(f"GET {target} HTTP/1.1", "Host: evil.example"))
+
+    assert statuses(answer) == [407]
+
+
+def test_requests_inside_a_tunnel_show_no_credentials(guarded: Stage) -> None:
+    guarded.says(connect("plain.example:80", "Host: plain.example:80", RIGHT))
+
+    guarded.says(request("GET / HTTP/1.1", HOST))
+
+    assert guarded.upstream.take() == b"GET / HTTP/1.1\r\nHost: plain.example\r\n\r\n"
+
+
+def test_credentials_that_nobody_asked_for_are_not_looked_at(stage: Stage) -> None:
+    assert stage.says(connect("example.com:443", "Host: example.com", basic("a:b"))) == ESTABLISHED
+
+
+# --- whom a relay speaks for
+
+OPTIONS = options_of()
+HEADER = encode("blue", "claude -p hi")
+ANNOUNCED = "127.0.0.1:50000, run blue: claude -p hi"
+
+
+@pytest.fixture
+def local(play: PlayFront) -> Stage:
+    return play(local=True)
+
+
+@pytest.mark.parametrize("size", [1, 5, 12, 10_000])
+def test_an_announcement_is_shown_with_the_client_however_it_is_cut(
+    local: Stage, ledger: Ledger, size: int
+) -> None:
+    sent = HEADER + connect("evil.example:443")
+
+    answer = b"".join(local.says(sent[at : at + size]) for at in range(0, len(sent), size))
+
+    assert reason_of(answer) == "no-rule"
+    assert [decision.client for decision in ledger.decisions] == [ANNOUNCED]
+    assert ledger.decisions[0].connection == local.session.origin.connection
+
+
+def test_an_announcement_changes_no_decision(local: Stage) -> None:
+    assert local.says(HEADER + connect("example.com:443")) == ESTABLISHED
+
+
+def test_an_empty_announcement_adds_nothing(local: Stage, ledger: Ledger) -> None:
+    local.says(encode("", "") + connect("evil.example:443"))
+
+    assert ledger.decisions[0].client == "127.0.0.1:50000"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        HEADER + HEADER,
+        SIGNATURE + b"\x21\x00\xff\xff",
+        SIGNATURE + b"\x11\x00\x00\x00",
+        SIGNATURE + b"\x21\x00\x00\x02\xe0\x00",
+        SIGNATURE + b"\x21\x00\x00\x04\xe0\x00\x01\xff",
+        HEADER[:5] + b"\x01" + HEADER[6:],
+        b"\r\n" + HEADER,
+        b"PROXY TCP4 1.2.3.4 1.2.3.4 1 1\r\n",
+    ],
+)
+@pytest.mark.parametrize("size", [1, 10_000])
+def test_a_broken_or_second_announcement_is_a_bad_request(
+    local: Stage, ledger: Ledger, sent: bytes, size: int
+) -> None:
+    sent += connect("example.com:443")
+
+    answer = b"".join(local.says(sent[at : at + size]) for at in range(0, len(sent), size))
+
+    assert (statuses(answer), local.client.closed) == ([400], True)
+    assert ledger.reasons == ["bad-request"]
+
+
+def test_an_announcement_after_the_first_bytes_is_none(local: Stage, ledger: Ledger) -> None:
+    local.says(request("GET http://evil.example/ HTTP/1.1", "Host: evil.example") + HEADER)
+
+    assert [decision.client for decision in ledger.decisions] == ["127.0.0.1:50000"] * 2
+    assert ledger.reasons == ["no-rule", "bad-request"]
+
+
+def test_an_announcement_from_another_machine_is_a_bad_request(
+    stage: Stage, ledger: Ledger
+) -> None:
+    answer = stage.says(HEADER + connect("example.com:443"))
+
+    assert (statuses(answer), ledger.reasons) == ([400], ["bad-request"])
+    assert ledger.decisions[0].client == "127.0.0.1:50000"
+
+
+def test_an_empty_line_before_a_request_is_no_announcement(local: Stage) -> None:
+    sent = b"\r\n\r\n" + request(GET, HOST)
+
+    for byte in sent:
+        local.says(bytes([byte]))
+
+    assert local.upstream.take() == b"GET / HTTP/1.1\r\nHost: plain.example\r\n\r\n"
+
+
+@pytest.mark.parametrize("said", [HEADER[:1], HEADER[:14], HEADER[:-1], HEADER + b"CONN"])
+def test_an_announcement_that_does_not_come_in_time_is_a_408(local: Stage, said: bytes) -> None:
+    local.says(said)
+
+    assert statuses(local.expires()) == [408]
+    assert local.client.closed
+
+
+# --- all of them, cut anywhere
+
+PIECES = [
+    HEADER,
+    b"\x05\x01\x00",
+    b"\x05\x02\x00\x02",
+    b"\x01\x04user\x09pass:word",
+    b"\x05\x01\x00\x03\x0dplain.example\x00\x50",
+    b"\x05\x01\x00\x03\x0bexample.com\x01\xbb",
+    b"\x05\x01\x00\x01\xc0\x00\x02\x01\x01\xbb",
+    b"\x05\x01\x00\x03\x09evil.test\x01\xbb",
+    connect("plain.example:80"),
+    connect("plain.example:80", "Host: plain.example:80", RIGHT),
+    connect("evil.example:443", "Host: evil.example", RIGHT),
+    request(GET, HOST),
+    request(GET, HOST, RIGHT),
+    request("GET / HTTP/1.1", HOST),
+    request("GET / HTTP/1.1", "Host: evil.example"),
+    request("POST / HTTP/1.1", HOST, "Content-Length: 3"),
+    b"\r\n",
+    b"abc",
+    real_hello("evil.example"),
+]
+
+
+@given(
+    sent=st.lists(st.sampled_from(PIECES), max_size=6).map(b"".join),
+    cuts=st.lists(st.integers(0, 800), max_size=6),
+    local=st.booleans(),
+    guarded=st.booleans(),
+)
+def test_any_cut_of_any_conversation_comes_to_the_same(
+    sent: bytes, cuts: list[int], *, local: bool, guarded: bool
+) -> None:
+    def played(pieces: list[bytes]) -> tuple[object, ...]:
+        ledger = Ledger()
+        stage = Stage(
+            lambda context, session: Front(context, session, a_dialer()),
+            gate_of(ALLOWLIST, ledger),
+            options=OPTIONS,
+            local=local,
+            credentials=CREDENTIALS if guarded else None,
+        )
+        got = b"".join(stage.says(piece) for piece in pieces)
+        decided = [
+            (one.client, one.method, one.target, one.reason, one.phase) for one in ledger.decisions
+        ]
+        # Law 3: whoever was dialled, and nobody else, was allowed before.
+        allowed = {one.target for one in ledger.decisions if one.allowed}
+        dialled = [
+            ":".join(map(str, cast("tuple[str, int]", peer.address))) for peer in stage.upstreams
+        ]
+        assert set(dialled) <= allowed
+        up = [bytes(peer.got) for peer in stage.upstreams]
+        return got, decided, dialled, up, stage.client.closed
+
+    at = sorted(cut % (len(sent) + 1) for cut in cuts)
+    pieces = [sent[start:end] for start, end in pairwise([0, *at, len(sent)])]
+
+    assert played([piece for piece in pieces if piece]) == played([sent] if sent else [])
+
+
+# --- what is neither
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        b"\x04\x01\x01\xbb\x00\x00\x00\x01me\x00example.com\x00",  # SOCKS4a
+        real_hello("example.com"),  # TLS to the proxy itself
+        b"\x00",
+        b"\x06\x01\x00",
+        b"SSH-2.0-x\r\n",
+    ],
+)
+@pytest.mark.parametrize("local", [False, True])
+def test_what_is_none_of_the_protocols_is_a_bad_request(
+    play: PlayFront, ledger: Ledger, first: bytes, *, local: bool
+) -> None:
+    stage = play(local=local)
+
+    assert statuses(stage.says(first)) == [400]
+    assert stage.client.closed
+    assert ledger.reasons == ["bad-request"]

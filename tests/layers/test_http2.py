@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mitmproxy.http import Headers, Request
@@ -46,7 +47,7 @@ def upstream_authority(tmp_path_factory: pytest.TempPathFactory) -> CertificateA
 def play(ledger: Ledger, upstream_authority: CertificateAuthority) -> Play:
     """Return a function that plays an HTTP/2 connection inside a tunnel."""
 
-    def begin(host: str = "example.com", *, gate: Gate | None = None, **settings: bool) -> Stage:
+    def begin(host: str = "example.com", *, gate: Gate | None = None, **settings: Any) -> Stage:
         gate = gate or gate_of(ALLOWLIST, ledger)
         streams, certificates = Streams(gate), Certificates(upstream_authority)
 

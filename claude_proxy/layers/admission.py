@@ -1,0 +1,38 @@
+"""Tells whether a client presents what the owner set for clients of this listener.
+
+Law 9: what is compared is in no message, and the comparing takes the same time however much of it
+is right.
+"""
+
+import binascii
+import hmac
+import re
+from base64 import b64decode
+
+from claude_proxy.settings import ClientCredentials
+from claude_proxy.wire.http1 import RequestHead
+from claude_proxy.wire.socks5 import Login
+
+# RFC 7235 2.1, RFC 7617 2: a scheme in any case, spaces, and one run of base64.
+_BASIC = re.compile(rb"[Bb][Aa][Ss][Ii][Cc] +([A-Za-z0-9+/]+={0,2})").fullmatch
+
+
+def head_admits(wanted: ClientCredentials, head: RequestHead) -> bool:
+    """Tell whether a request's Proxy-Authorization is right; two fields are not one that is."""
+    values = head.get_all(b"proxy-authorization")
+    basic = _BASIC(values[0]) if len(values) == 1 else None
+    if basic is None:
+        return False
+    try:
+        presented = b64decode(basic[1], validate=True)
+    except binascii.Error:
+        return False
+    return hmac.compare_digest(presented, f"{wanted.user}:{wanted.password}".encode())
+
+
+def login_admits(wanted: ClientCredentials, login: Login) -> bool:
+    """Tell whether a SOCKS5 login is right."""
+    # Both are compared always: which of the two was wrong is nobody's business either.
+    user = hmac.compare_digest(login.user, wanted.user.encode())
+    password = hmac.compare_digest(login.password, wanted.password.encode())
+    return user and password

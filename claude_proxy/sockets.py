@@ -1,0 +1,505 @@
+"""Makes the sockets that clients come in by, before there is an event loop: TCP, Unix, inherited.
+
+Law 10: no other user can put a socket of theirs in the place of ours, nor connect to one that was
+not meant for them. Law 11: what cannot be listened on as it was asked for stops the start.
+
+A socket file appears whole or not at all. It is bound under another name, given its mode, made to
+listen, and only then gets its own name; what it may take the place of was looked at under a lock.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+import signal
+import socket
+import stat
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from pathlib import Path
+
+from claude_proxy import peers, policyfile
+from claude_proxy.authority import Authority
+from claude_proxy.errors import ConfigError
+from claude_proxy.settings import InheritedListen, Listen, Settings, TcpListen, UnixListen
+
+BACKLOG = 4096
+
+# What `sun_path` of <sys/un.h> holds beside the NUL at its end.
+PATH_BYTES = 107 if sys.platform == "linux" else 103
+
+_OWNER_ALONE, _EVERYBODY = 0o600, 0o666
+_DIRECTORY, _DIRECTORY_TO_PASS = 0o700, 0o711
+_LOCK_S = 5.0
+_LOCK_PAUSE_S = 0.01
+_ATTEMPTS = 20
+_PASSABLE = stat.S_IXGRP | stat.S_IXOTH
+_PUT_OFF = (signal.SIGINT, signal.SIGTERM)
+
+
+@dataclass(frozen=True, slots=True)
+class SocketFile:
+    """The name that a Unix socket of ours has in the file system."""
+
+    path: Path
+    identity: tuple[int, int]  # device and inode
+
+    def remove(self) -> None:
+        """Take the name away, unless it is another socket's by now."""
+        with contextlib.suppress(OSError, ConfigError), _alone_in(self.path.parent):
+            if _identity_of(self.path) == self.identity:
+                self.path.unlink()
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """One listener, ready for clients."""
+
+    name: str  # as the audit log has it
+    url: str  # as a client is told it
+    sockets: tuple[socket.socket, ...]  # one for each process; where they share, the same one
+    address: Authority | None = None  # of a TCP listener
+    file: SocketFile | None = None
+    once: bool = False  # the file goes when the first client is in
+    uids: frozenset[int] = field(default_factory=frozenset)  # who may connect to a Unix socket
+
+    @property
+    def beyond_loopback(self) -> bool:
+        """Whether other machines may reach it."""
+        return self.address is not None and not _is_loopback(self.address.host)
+
+    def socket_of(self, number: int) -> socket.socket:
+        """Return the socket of one of the processes, and close those of the others."""
+        own = self.sockets[number]
+        for sock in self.sockets:
+            if sock is not own:
+                sock.close()
+        return own
+
+    def close(self) -> None:
+        """Close what this process has of it; the file stays."""
+        for sock in self.sockets:
+            sock.close()
+
+    def remove(self) -> None:
+        """Take the name of a Unix socket away."""
+        if self.file is not None:
+            self.file.remove()
+
+
+@contextlib.contextmanager
+def opened(settings: Settings) -> Iterator[tuple[Opened, ...]]:
+    """Open every listener for the time of a `with`; ConfigError if one of them cannot be had."""
+    if not settings.listen:
+        raise ConfigError(
+            "there is nothing to listen on",
+            where="--listen",
+            mend="name an address or a Unix socket with --listen",
+        )
+    stack = contextlib.ExitStack()
+    try:
+        ready = []
+        for listen in settings.listen:
+            with _undisturbed():
+                ready.append(open_one(listen, settings))
+                stack.callback(ready[-1].close)
+                stack.callback(ready[-1].remove)
+        yield tuple(ready)
+    finally:
+        with _undisturbed():
+            stack.close()
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Put off signals, of which one in between would leave a file behind.
+
+    Not by a mask: the kernel would give them to a thread that has none, and Python to this one.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are not handled here
+        return
+    put_off: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, _: put_off.append(number))
+        for number in _PUT_OFF
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for came in put_off:
+            signal.raise_signal(came)
+
+
+def open_one(listen: Listen, settings: Settings) -> Opened:
+    """Open one listener; ConfigError if it cannot be had."""
+    match listen:
+        case TcpListen():
+            return _tcp(listen, settings.workers)
+        case UnixListen():
+            return _unix(listen, settings)
+        case InheritedListen():
+            return _inherited(listen, settings)
+
+
+# --- TCP
+
+
+def _tcp(listen: TcpListen, count: int) -> Opened:
+    sockets = bind_all(listen, count)
+    return _opened_tcp(f"tcp {_shown(sockets[0])}", sockets)
+
+
+def _opened_tcp(name: str, sockets: list[socket.socket]) -> Opened:
+    host, port = sockets[0].getsockname()[:2]
+    shown = _shown(sockets[0])
+    return Opened(name, f"http://{shown}", tuple(sockets), address=Authority.of(host, port))
+
+
+def _shown(sock: socket.socket) -> str:
+    return str(TcpListen(*sock.getsockname()[:2]))
+
+
+def bind_all(listen: TcpListen, count: int) -> list[socket.socket]:
+    """Return `count` sockets listening on one address; ConfigError if it cannot be had."""
+    first = bind(listen)
+    if count == 1:
+        return [first]
+    # Sharing lets anybody of the same user in, another proxy too: so the port must be free
+    # without it first.
+    port = first.getsockname()[1]
+    first.close()
+    return [bind(TcpListen(listen.host, port), shared=True) for _ in range(count)]
+
+
+def bind(listen: TcpListen, *, shared: bool = False) -> socket.socket:
+    """Return a listening socket; ConfigError if the address cannot be had."""
+    family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
+    # Naming the protocol matters: asyncio switches Nagle off only for IPPROTO_TCP sockets.
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind((listen.host, listen.port))
+        sock.listen(BACKLOG)
+        sock.setblocking(False)
+    except OSError as error:
+        sock.close()
+        raise ConfigError(
+            f"cannot listen on {listen.host} port {listen.port}: {_words_of(error)}",
+            where="--listen, or --host and --port",
+            mend="stop what listens there, or choose another port with --port",
+        ) from error
+    return sock
+
+
+def _is_loopback(host: str) -> bool:
+    address = ip_address(host)
+    mapped = getattr(address, "ipv4_mapped", None)
+    return bool((mapped or address).is_loopback)
+
+
+# --- Unix sockets
+
+
+def _unix(listen: UnixListen, settings: Settings) -> Opened:
+    path, uids = listen.path, admitted(settings)
+    _refuse_too_long(path)
+    shared = not uids <= {os.geteuid()}
+    try:
+        policyfile.refuse_replaceable(path, "who listens at the socket")
+        _make_directory(path.parent, _DIRECTORY_TO_PASS if shared else _DIRECTORY)
+        if shared:
+            _refuse_impassable(path)
+        with _alone_in(path.parent):
+            sock, identity = _placed(path, _EVERYBODY if shared else _OWNER_ALONE)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen there: {_words_of(error)}",
+            where=f"--listen {listen}",
+            mend="choose a path in a directory that is yours, on a disk with room",
+        ) from error
+    return Opened(
+        f"unix {path}",
+        f"unix:{path}",
+        (sock,) * settings.workers,
+        file=SocketFile(path, identity),
+        once=listen.unlink_after_first,
+        uids=uids,
+    )
+
+
+def admitted(settings: Settings) -> frozenset[int]:
+    """Return the users whose connections to a Unix socket are served."""
+    uids = settings.uids or frozenset({os.geteuid()})
+    stranger = peers.nobody_in_particular()
+    if stranger in uids:
+        raise ConfigError(
+            f"uid {stranger} stands for every user that this user namespace does not know",
+            where="--socket-uid",
+            mend="name a user of this namespace, or map the user into it (/proc/self/uid_map)",
+        )
+    return uids
+
+
+def _refuse_too_long(path: Path) -> None:
+    longest = max(os.fsencode(path), os.fsencode(_partial(path)), key=len)
+    if len(longest) > PATH_BYTES:
+        raise ConfigError(
+            f"the path of the socket is too long: {len(longest)} bytes, "
+            f"and the system takes {PATH_BYTES}",
+            where=f"--listen unix:{path}",
+            mend="choose a shorter one, in $XDG_RUNTIME_DIR or /run for example",
+        )
+
+
+def _make_directory(directory: Path, mode: int) -> None:
+    """Make what is missing of the way to `directory`, for the owner alone."""
+    missing = []
+    while not directory.exists():
+        missing.append(directory)
+        directory = directory.parent
+    for made in reversed(missing):
+        with contextlib.suppress(FileExistsError):
+            made.mkdir(mode=_DIRECTORY)
+            made.chmod(mode)  # whatever the umask has left of it
+
+
+def _refuse_impassable(path: Path) -> None:
+    for directory in path.resolve().parents:
+        mode = stat.S_IMODE(directory.stat().st_mode)
+        if not mode & _PASSABLE:
+            raise ConfigError(
+                "other users are to connect, but cannot get through the directory of the socket",
+                where=f"{directory} (mode {mode:04o})",
+                mend=f"chmod o+x {directory}, or choose a path that others can reach",
+            )
+
+
+@contextlib.contextmanager
+def _alone_in(directory: Path) -> Iterator[None]:
+    """Hold a lock on `directory` that every start takes; a file for it would be left behind."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        deadline = time.monotonic() + _LOCK_S
+        while not _locked(descriptor):
+            if time.monotonic() > deadline:
+                raise ConfigError(
+                    "another program keeps the directory of the socket locked",
+                    where=str(directory),
+                    mend="end that program (lsof tells which it is), or choose another directory",
+                )
+            time.sleep(_LOCK_PAUSE_S)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _placed(path: Path, mode: int) -> tuple[socket.socket, tuple[int, int]]:
+    """Return a socket that listens at `path`, and which file it is there."""
+    sock, partial = _bound_beside(path, mode)
+    try:
+        try:
+            sock.listen(BACKLOG)
+            sock.setblocking(False)
+            identity = _identity_of(partial)
+            _give_name(partial, path)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                partial.unlink()
+    except BaseException:
+        sock.close()
+        raise
+    return sock, identity
+
+
+def _give_name(partial: Path, path: Path) -> None:
+    for _ in range(_ATTEMPTS):
+        if _is_stale(path):
+            partial.rename(path)
+            return
+        try:
+            # Not a rename, which would take the place of whatever somebody has put there now.
+            os.link(partial, path, follow_symlinks=False)
+        except FileExistsError:
+            continue
+        return
+    raise OSError(errno.EEXIST, "something else comes there again and again")
+
+
+def _bound_beside(path: Path, mode: int) -> tuple[socket.socket, Path]:
+    """Return a socket of that mode, bound to a name beside `path` that nobody knows."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    # There must be no moment with another mode. Nobody else runs in this process yet.
+    before = os.umask(0o777 & ~mode)
+    try:
+        return sock, _bound(sock, path)
+    except BaseException:
+        sock.close()
+        raise
+    finally:
+        os.umask(before)
+
+
+def _bound(sock: socket.socket, path: Path) -> Path:
+    for _ in range(_ATTEMPTS):
+        partial = _partial(path)
+        try:
+            sock.bind(os.fsencode(partial))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+        else:
+            return partial
+    raise OSError(errno.EADDRINUSE, "no name was free beside it")
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{secrets.token_hex(3)}")
+
+
+def _is_stale(path: Path) -> bool:
+    """Tell whether a socket is left at `path` that nobody listens on.
+
+    Makes room where an empty directory is, as container engines make it at the path of a mount
+    that is not there. ConfigError if something is there that may not be replaced.
+    """
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return False
+    if stat.S_ISSOCK(mode):
+        return _is_abandoned(path)
+    kind = "symbolic link" if stat.S_ISLNK(mode) else "file"
+    if stat.S_ISDIR(mode):
+        try:
+            path.rmdir()
+        except OSError as error:
+            kind = f"directory that cannot be removed ({_words_of(error)})"
+        else:
+            return False
+    raise ConfigError(
+        f"there is a {kind} where the socket is to be",
+        where=str(path),
+        mend="move it away, or choose another path with --listen",
+    )
+
+
+def _is_abandoned(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(os.fsencode(path))
+        except ConnectionRefusedError:
+            return True
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            pass  # its queue of clients is full: all the more it is alive
+        except OSError as error:
+            raise ConfigError(
+                f"there is a socket that cannot be looked at: {_words_of(error)}",
+                where=str(path),
+                mend="remove it if it is no longer used, or choose another path with --listen",
+            ) from error
+    raise ConfigError(
+        "another process listens on this socket already",
+        where=str(path),
+        mend="stop that one (lsof tells which it is), or choose another path with --listen",
+    )
+
+
+def _identity_of(path: Path) -> tuple[int, int]:
+    found = path.lstat()
+    return found.st_dev, found.st_ino
+
+
+# --- sockets that somebody else has made
+
+
+def _inherited(listen: InheritedListen, settings: Settings) -> Opened:
+    sock = _taken_over(listen)
+    try:
+        if sock.family == socket.AF_UNIX:
+            return _inherited_unix(listen, sock, settings)
+        return _inherited_tcp(listen, sock, settings)
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _inherited_unix(listen: InheritedListen, sock: socket.socket, settings: Settings) -> Opened:
+    shown = _unix_name(sock)
+    name = listen.name or f"unix {shown}"
+    return Opened(name, f"unix:{shown}", (sock,) * settings.workers, uids=admitted(settings))
+
+
+def _inherited_tcp(listen: InheritedListen, sock: socket.socket, settings: Settings) -> Opened:
+    shown = _shown(sock)
+    one = _opened_tcp(listen.name or f"tcp {shown}", [sock] * settings.workers)
+    if one.beyond_loopback and not settings.allow_remote:
+        raise ConfigError(
+            f"the socket that was handed over, {shown}, is reached from other machines",
+            where=f"descriptor {listen.descriptor} (systemd's ListenStream=)",
+            mend="have it listen on 127.0.0.1, or add --allow-remote and name the clients "
+            "with --client CIDR",
+        )
+    return one
+
+
+def _taken_over(listen: InheritedListen) -> socket.socket:
+    try:
+        sock = socket.socket(fileno=listen.descriptor)
+    except OSError as error:
+        raise _unusable(listen, f"is no socket ({_words_of(error)})") from error
+    if sock.type != socket.SOCK_STREAM:
+        fault: str | None = "carries no streams (ListenDatagram= or the like)"
+    elif sock.family not in {socket.AF_INET, socket.AF_INET6, socket.AF_UNIX}:
+        fault = "is neither TCP nor a Unix socket"
+    elif not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        fault = "is not listening (Accept=yes is not for this program)"
+    else:
+        fault = None
+    if fault is not None:
+        sock.close()
+        raise _unusable(listen, fault)
+    sock.set_inheritable(False)
+    sock.setblocking(False)
+    return sock
+
+
+def _unusable(listen: InheritedListen, fault: str) -> ConfigError:
+    return ConfigError(
+        f"what was handed over as a socket {fault}",
+        where=f"descriptor {listen.descriptor}",
+        mend="give it with ListenStream= and Accept=no in the socket unit",
+    )
+
+
+def _unix_name(sock: socket.socket) -> str:
+    name = sock.getsockname()
+    if isinstance(name, bytes):  # of the abstract namespace, which has no modes
+        return "@" + name[1:].decode("utf-8", "replace")
+    return name or "(unnamed)"
+
+
+def _words_of(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()

@@ -1,0 +1,128 @@
+"""Whoever started the proxy hears how it is doing, and never holds it up."""
+
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from claude_proxy.notify import Announcer, Lifeline, WorkerNews, WorkersHeard
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[socket.socket]:
+    """A service manager that listens."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(10)
+        sock.bind(str(tmp_path / "notify"))
+        yield sock
+
+
+def heard(manager: socket.socket) -> str:
+    return manager.recv(4096).decode()
+
+
+def test_a_service_manager_hears_each_change(manager: socket.socket) -> None:
+    announcer = Announcer(manager.getsockname(), None)
+
+    announcer.ready()
+    announcer.reloading()
+    announcer.reloaded()
+    announcer.stopping()
+
+    assert heard(manager) == "READY=1"
+    reloading, _, moment = heard(manager).partition("\nMONOTONIC_USEC=")
+    assert reloading == "RELOADING=1"
+    assert moment.isdecimal()
+    assert heard(manager) == "READY=1"
+    assert heard(manager) == "STOPPING=1"
+
+
+def test_a_name_of_the_abstract_namespace_is_understood() -> None:
+    name = f"claude-proxy-notify-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.settimeout(10)
+        manager.bind("\0" + name)
+
+        Announcer("@" + name, None).ready()
+
+        assert heard(manager) == "READY=1"
+
+
+@pytest.mark.parametrize("address", [None, "", "vsock:2:9999", "/no/such/socket", "/" + "n" * 300])
+def test_a_manager_that_cannot_be_told_is_no_fault(address: str | None) -> None:
+    Announcer(address, None).ready()
+
+
+def test_a_manager_that_does_not_read_holds_nobody_up(manager: socket.socket) -> None:
+    announcer = Announcer(manager.getsockname(), None)
+
+    for _ in range(10_000):
+        announcer.stopping()
+
+
+def test_the_process_that_started_it_is_told_when_it_is_ready() -> None:
+    told: list[str] = []
+    announcer = Announcer(None, Lifeline(lambda: told.append("ready"), until=0))
+
+    announcer.reloading()
+    announcer.reloaded()
+    announcer.stopping()
+    assert told == []
+
+    announcer.ready()
+    assert told == ["ready"]
+
+
+class Noted:
+    """Notes what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def ready(self) -> None:
+        self.told.append("ready")
+
+    def reloading(self) -> None:
+        self.told.append("reloading")
+
+    def reloaded(self) -> None:
+        self.told.append("reloaded")
+
+    def stopping(self) -> None:
+        self.told.append("stopping")
+
+
+def test_workers_are_ready_when_the_last_one_is_and_one_speaks_for_all() -> None:
+    reading, writing = os.pipe()
+    workers = [WorkerNews(writing, speaks=number == 0) for number in range(3)]
+    noted = Noted()
+    all_heard = WorkersHeard(3, noted)
+
+    for worker in workers[:2]:
+        worker.ready()
+    all_heard.hear(os.read(reading, 100))
+    assert noted.told == []
+
+    workers[2].ready()
+    for worker in workers:
+        worker.reloading()
+        worker.reloaded()
+        worker.stopping()
+    all_heard.hear(os.read(reading, 100) + b"?")
+
+    assert noted.told == ["ready", "reloading", "reloaded"]
+    for descriptor in (reading, writing):
+        os.close(descriptor)
+
+
+def test_a_parent_that_is_gone_is_no_fault_of_a_worker() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    assert threading.current_thread() is threading.main_thread()
+
+    WorkerNews(writing, speaks=True).ready()
+
+    os.close(writing)

@@ -6,21 +6,18 @@ the agent can write it, so it can neither allow anything, nor take back while it
 denied, nor keep the owner's changes from applying.
 """
 
-import grp
 import os
-import pwd
 import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from claude_proxy import allowlist, groups
+from claude_proxy import allowlist, groups, ownership
 from claude_proxy.errors import ConfigError
 from claude_proxy.policy import Policy, Rule, Source
 from claude_proxy.settings import Learn, Settings
 
 USERS_GROUPS = "groups.toml"  # in the directory of the configuration
 
-_PACKAGE = Path(__file__).resolve().parent
 _NARROWING_BYTES = 256 * 1024
 _NARROWING_RULES = 20_000
 
@@ -144,9 +141,9 @@ def _read(path: Path, what: str, option: str, most: int) -> tuple[str, Fingerpri
     try:
         with path.open("rb") as file:
             found = os.fstat(file.fileno())
-            refuse_writable(path, found)
+            ownership.refuse_writable(path, found)
             raw = file.read(most + 1)
-        refuse_replaceable(path)
+        ownership.refuse_replaceable(path)
     except OSError as error:
         raise ConfigError(
             f"the {what} cannot be read: {(error.strerror or type(error).__name__).lower()}",
@@ -190,60 +187,12 @@ def _too_large(path: Path, most: int) -> ConfigError:
     )
 
 
-def refuse_replaceable(path: Path, holds: str = "the policy") -> None:
-    """Raise ConfigError if others could put something else in the place of `path`.
-
-    Whoever may write in a directory can rename what is below it, however far down. Where a link
-    lies counts like where it leads.
-    """
-    for start in dict.fromkeys((path.absolute(), path.resolve())):
-        # Who can swap the shipped list can swap the code that reads it: no use in looking.
-        reach = 1 if start.is_relative_to(_PACKAGE) else None
-        for directory in start.parents[:reach]:
-            if directory.exists():
-                refuse_writable(directory, directory.stat(), holds)
-
-
 def fingerprint(path: Path) -> Fingerprint:
     """Return the state of the file; one that cannot be looked at has a state of its own."""
     try:
         return _fingerprint_of(path.stat())
     except OSError:
         return (0, 0, 0, 0)
-
-
-def refuse_writable(path: Path, found: os.stat_result, holds: str = "the policy") -> None:
-    """Raise ConfigError if anybody but the owner (or root) could change `path`."""
-    what = "directory" if stat.S_ISDIR(found.st_mode) else "file"
-    # In a user namespace root's own files seem to be somebody else's, as "/" does.
-    if found.st_uid not in (0, os.geteuid(), Path("/").stat().st_uid):
-        raise ConfigError(
-            f"the {what} belongs to another user, who could change {holds}",
-            where=str(path),
-            mend=f"chown it: sudo chown {os.geteuid()} {path}",
-        )
-    sticky_directory = stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX
-    by_others = found.st_mode & stat.S_IWOTH and not sticky_directory
-    by_group = found.st_mode & stat.S_IWGRP and not sticky_directory
-    if by_others or (by_group and not _is_private_group(found)):
-        raise ConfigError(
-            f"the {what} can be changed by other users, and with it {holds}",
-            where=f"{path} (mode {stat.S_IMODE(found.st_mode):04o})",
-            mend=f"chmod go-w {path}",
-        )
-
-
-def _is_private_group(found: os.stat_result) -> bool:
-    """Tell whether the group is the owner's alone, as distributions with umask 002 make it."""
-    try:
-        owner, group = pwd.getpwuid(found.st_uid), grp.getgrgid(found.st_gid)
-    except KeyError:
-        return False
-    return (
-        group.gr_gid == owner.pw_gid
-        and group.gr_name == owner.pw_name
-        and set(group.gr_mem) <= {owner.pw_name}
-    )
 
 
 def _fingerprint_of(found: os.stat_result) -> Fingerprint:

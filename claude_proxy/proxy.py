@@ -20,7 +20,7 @@ from mitmproxy.options import Options
 from mitmproxy.proxy.context import Context
 from mitmproxy.tools.dump import DumpMaster
 
-from claude_proxy import logs, policyfile, preflight, sockets, workers
+from claude_proxy import logs, ownership, policyfile, preflight, sockets, workers
 from claude_proxy.addons.streams import Streams
 from claude_proxy.addons.tls import Certificates
 from claude_proxy.audit import AuditStore, database_in
@@ -136,8 +136,8 @@ def _serve(settings: Settings, lifeline: Lifeline | None) -> None:
     """Make everything ready, and have one process or several work with it."""
     preflight.keep_names_whole()
     loaded = _policy_of(settings)
-    policyfile.refuse_replaceable(settings.confdir, "the CA")
-    policyfile.refuse_replaceable(settings.statedir, "the audit log")
+    ownership.refuse_replaceable(settings.confdir, "the CA")
+    ownership.refuse_replaceable(settings.statedir, "the audit log")
     authority = CertificateAuthority.load_or_create(settings.confdir)
     roots = preflight.upstream_roots(settings)
     if settings.workers > 1 and not workers.CAN_SPREAD:

@@ -226,24 +226,14 @@ def _inherited(text: str) -> socket.socket:
 
 
 def _unix(text: str, stack: ExitStack) -> socket.socket:
-    # The rules for socket files are the proxy's own. They cost more to import than all of this,
-    # and inside a sandbox a relay needs none.
+    # The rules for socket files are the proxy's own. A relay in a sandbox needs none of it.
     from pathlib import Path  # noqa: PLC0415
 
-    try:
-        from claude_proxy.settings import Settings, UnixListen  # noqa: PLC0415
-        from claude_proxy.sockets import open_one  # noqa: PLC0415
-    except ImportError as error:
-        raise ConfigError(
-            f"listening on a Unix socket needs the package {error.name}",
-            where=f"--listen {text}",
-            mend="start it as `claude-proxy relay`",
-        ) from error
+    from claude_proxy.socketfile import listen_at  # noqa: PLC0415
 
-    path = Path(parse_path(text, "--listen"))
-    opened = open_one(UnixListen(path), Settings(path, path, path))
-    stack.callback(opened.remove)
-    return stack.enter_context(opened.sockets[0])
+    listener, file = listen_at(Path(parse_path(text, "--listen")))
+    stack.callback(file.remove)
+    return stack.enter_context(listener)
 
 
 def _tcp(text: str, orders: Orders) -> socket.socket:

@@ -16,10 +16,11 @@ from typing import Any
 
 import pytest
 
-from claude_proxy import peers, sockets
+from claude_proxy import peers, socketfile, sockets
 from claude_proxy.errors import ConfigError
 from claude_proxy.settings import InheritedListen, Listen, Settings, TcpListen, UnixListen
-from claude_proxy.sockets import PATH_BYTES, Opened, SocketFile, bind, bind_all, opened
+from claude_proxy.socketfile import PATH_BYTES, SocketFile
+from claude_proxy.sockets import Opened, bind, bind_all, opened
 
 ANY = TcpListen("127.0.0.1", 0)
 OTHER_UID = 65533
@@ -212,7 +213,7 @@ def test_a_stale_socket_is_replaced_without_a_moment_of_absence(place: Path) -> 
     with ThreadPoolExecutor() as pool:
         looking = pool.submit(look)
         try:
-            sock, _ = sockets._placed(path, 0o600)
+            sock, _ = socketfile._placed(path, 0o600)
         finally:
             done.set()
         looking.result()
@@ -371,9 +372,9 @@ def test_something_else_that_comes_in_between_is_not_overwritten(
 def test_a_lock_that_somebody_keeps_is_told_of(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sockets, "_LOCK_S", 0.0)
+    monkeypatch.setattr(socketfile, "_LOCK_S", 0.0)
 
-    with sockets._alone_in(place):
+    with socketfile._alone_in(place):
         error = refusal(unix(place / "p.sock"))
 
     assert "keeps the directory of the socket locked" in error.what
@@ -483,13 +484,13 @@ def test_a_signal_between_making_and_noting_leaves_nothing_behind(
     def told(*_: object) -> None:
         raise ToldError
 
-    give_name = sockets._give_name
+    give_name = socketfile._give_name
 
     def interrupted(partial: Path, path: Path) -> None:
         give_name(partial, path)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(sockets, "_give_name", interrupted)
+    monkeypatch.setattr(socketfile, "_give_name", interrupted)
     before, done = signal.signal(signal.SIGTERM, told), threading.Event()
     with ThreadPoolExecutor(others or 1) as pool:
         for _ in range(others):

@@ -8,6 +8,7 @@ import os
 import resource
 import sys
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import certifi
@@ -76,11 +77,13 @@ def upstream_roots(settings: Settings) -> str | None:
             mend="give a file in PEM form, with BEGIN CERTIFICATE",
         ) from error
     # The CA's directory is the owner's alone (it was checked when the CA was loaded).
-    merged = settings.confdir / "upstream-roots.pem"
+    # Named by what is in it: another proxy beside this one may trust other roots.
+    content = usual + b"\n" + added
+    merged = settings.confdir / f"upstream-roots-{sha256(content).hexdigest()[:16]}.pem"
     partial = merged.with_name(f".{merged.name}.{os.getpid()}")
     try:
         with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:  # noqa: PTH123 - the mode is the point
-            file.write(usual + b"\n" + added)
+            file.write(content)
         partial.replace(merged)
     except OSError as error:
         raise ConfigError(

@@ -75,6 +75,18 @@ def test_a_root_of_ones_own_is_added_to_the_usual_ones(settings: Settings) -> No
     assert not list(settings.confdir.glob(".upstream-roots*"))
 
 
+def test_two_proxies_with_roots_of_their_own_do_not_meet(settings: Settings) -> None:
+    own = CertificateAuthority.load_or_create(settings.confdir).certificate_path
+    twice = settings.confdir / "twice.pem"
+    twice.write_bytes(own.read_bytes() * 2)
+
+    merged = {
+        preflight.upstream_roots(changed(settings, upstream_ca=ca)) for ca in (own, twice, own)
+    }
+
+    assert len(merged) == 2
+
+
 def test_a_root_that_is_not_there_is_a_clear_error(settings: Settings) -> None:
     missing = settings.confdir / "none.pem"
 

@@ -27,7 +27,7 @@ from claude_proxy.layers.signals import Waiting
 from claude_proxy.peers import peer_of
 from claude_proxy.policy import Reason
 from claude_proxy.settings import Address, ClientCredentials, Network
-from claude_proxy.sockets import BACKLOG
+from claude_proxy.socketfile import BACKLOG
 
 logger = logging.getLogger(__name__)
 

@@ -7,13 +7,19 @@ import click
 import pytest
 
 from claude_proxy import allowlist, cli
-from claude_proxy.cli import serve
+from claude_proxy.cli import run, serve
+from claude_proxy.launch import profiles
 from claude_proxy.policy import Reason
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
 
 OPTIONS = serve.command.params
+OPTIONS_OF_RUN = [
+    option
+    for option in run.command.params
+    if isinstance(option, click.Option) and not option.hidden and option not in OPTIONS
+]
 TARGETS = re.findall(r"^([a-z0-9-]+):.*## ", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
 
 
@@ -43,10 +49,40 @@ def test_every_option_of_serve_is_documented_with_its_variable(option: click.Par
     assert f"| `{option.opts[0]}` | `{option.envvar}` |" in sections()["Options of serve"]
 
 
-def test_no_option_is_documented_that_is_not_there() -> None:
-    documented = re.findall(r"^\| `(--[a-z-]+)` \|", README, re.MULTILINE)
+def test_no_option_of_serve_is_documented_that_is_not_there() -> None:
+    documented = re.findall(r"^\| `(--[a-z-]+)` \|", sections()["Options of serve"], re.MULTILINE)
 
     assert set(documented) == {option.opts[0] for option in OPTIONS}
+
+
+@pytest.mark.parametrize("option", OPTIONS_OF_RUN, ids=lambda option: str(option.name))
+def test_every_option_of_run_is_documented(option: click.Option) -> None:
+    text = sections()["Options of run"]
+    [table] = re.findall(r"^\| option .*?\n\n", text, re.MULTILINE | re.DOTALL)
+
+    assert f"`{option.opts[-1]}`" in table
+
+
+def test_no_option_of_run_is_documented_that_is_not_there() -> None:
+    cells = re.findall(r"^\| (`-.*?) \|", sections()["Options of run"], re.MULTILINE)
+    documented = {name for cell in cells for name in re.findall(r"`(--[a-z-]+)`", cell)}
+
+    assert documented <= {name for option in run.command.params for name in option.opts}
+
+
+@pytest.mark.parametrize("profile", profiles.SHIPPED)
+def test_every_profile_is_documented(profile: str) -> None:
+    assert f"| `{profile}` |" in sections()["Profiles"]
+
+
+def test_the_example_profile_loads(tmp_path: Path) -> None:
+    [example] = re.findall(r"```yaml\n(.*?)```", sections()["Profiles"], re.DOTALL)
+    (tmp_path / "claude.yaml").write_text(example, "utf-8")
+
+    profile = profiles.load("claude", tmp_path)
+
+    assert {"OUR_TOKEN", "ANTHROPIC_API_KEY"} <= set(profile.pass_env)
+    assert set(re.findall(r"^([a-z_]+):", example, re.MULTILINE)) == set(profiles._PROFILE_KEYS)
 
 
 @pytest.mark.parametrize("reason", Reason)
@@ -72,7 +108,7 @@ def test_no_key_is_documented_that_is_not_there() -> None:
 
 
 def test_the_example_allowlist_loads() -> None:
-    [example] = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    [example] = re.findall(r"```yaml\n(.*?)```", sections()["The allowlist"], re.DOTALL)
 
     policy = allowlist.load(example, name="README.md")
 

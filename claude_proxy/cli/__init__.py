@@ -33,12 +33,16 @@ EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE, likewise
 # compares them with what the commands say of themselves.
 COMMANDS = {
     "serve": "Run the proxy (the default command).",
+    "run": "Run a command in a sandbox whose only network is the proxy.",
     "check": "Tell what the allowlist decides about a URL.",
     "allow": "Add hosts to the allowlist.",
     "log": "Show what was decided, from the audit log.",
     "env": "Print the variables that lead a client through the proxy.",
+    "relay": "Relay connections between TCP and Unix sockets.",
+    "doctor": "Check the installation, its clients or its sandbox.",
     "ca": "Show, export, rotate or trust the proxy's CA.",
     "presets": "List the presets, or print one.",
+    "policies": "List the policies and groups, or print one.",
     "schema": "Print the JSON Schema of the allowlist file.",
     "completion": "Print the shell's completion script.",
 }

@@ -7,12 +7,12 @@ from typing import Any
 import click
 
 from claude_proxy import policyfile
-from claude_proxy.cli import paths
+from claude_proxy.cli import completions, paths
 from claude_proxy.errors import ConfigError
-from claude_proxy.groups import Groups, Network, PolicyEntry, chosen
+from claude_proxy.groups import Groups, PolicyEntry, chosen
+from claude_proxy.groups.listing import lines_of_groups, lines_of_policies, lines_of_policy
 from claude_proxy.rule_writer import facts_of
 from claude_proxy.settings import Settings
-from claude_proxy.strict_yaml import harmless
 
 EXAMPLES = """\b
 Examples:
@@ -23,7 +23,7 @@ Examples:
 
 
 @click.command(epilog=EXAMPLES)
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=completions.policies)
 @click.option("--list-groups", "show_groups", is_flag=True, help="List the groups.")
 @click.option(
     "--groups",
@@ -58,7 +58,7 @@ def command(
     groups = groups_of(confdir, groups_file)
     facts: object
     if name is not None:
-        lines, facts = _lines_of_policy(groups, name), _facts_of_policy(groups, name)
+        lines, facts = lines_of_policy(groups, name), _facts_of_policy(groups, name)
     elif show_groups:
         lines, facts = lines_of_groups(groups), _facts_of_groups(groups)
     else:
@@ -77,49 +77,6 @@ def groups_of(confdir: Path | None, groups_file: Path | None) -> Groups:
     return policyfile.load_groups(
         Settings(where / paths.ALLOWLIST, where, where, groups=groups_file or paths.seeds_groups())
     )
-
-
-def lines_of_policies(groups: Groups) -> list[str]:
-    """Return a line for each policy, in alphabetical order."""
-    entries = sorted(groups.policies.values(), key=lambda entry: entry.name)
-    return _columns([(entry.name, _mode_of(entry), entry.description) for entry in entries])
-
-
-def lines_of_groups(groups: Groups) -> list[str]:
-    """Return a line for each group, in alphabetical order."""
-    rows = []
-    for group in sorted(groups.groups.values(), key=lambda group: group.name):
-        counts = (len(group.hosts) + len(group.hosts_deny), "host"), (len(group.groups), "group")
-        held = ", ".join(_counted(count, what) for count, what in counts if count)
-        rows.append((group.name, held, group.description))
-    return _columns(rows)
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
-
-
-def _mode_of(entry: PolicyEntry) -> str:
-    return entry.network + (f", {entry.default}" if entry.network is Network.PROXY else "")
-
-
-def _columns(rows: list[tuple[str, str, str]]) -> list[str]:
-    first, second = (max((len(row[at]) for row in rows), default=0) for at in (0, 1))
-    return [
-        f"{name:{first}}  {middle:{second}}  {harmless(text)}".rstrip()
-        for name, middle, text in rows
-    ]
-
-
-def _lines_of_policy(groups: Groups, name: str) -> list[str]:
-    entry, policy = groups.entry(name), chosen(groups, name).policy
-    lines = [f"{name}: {harmless(entry.description)}", f"  from:    {entry.source}"]
-    lines.append(f"  network: {_mode_of(entry)}")
-    lines.append(f"  profile: {entry.filesystem or 'by the command'}")
-    if policy is not None:
-        lines += [f"  allow {rule} ({rule.source})" for rule in policy.allow]
-        lines += [f"  deny {rule} ({rule.source})" for rule in policy.deny]
-    return lines
 
 
 def _facts_of_policy(groups: Groups, name: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any, NoReturn, override
 import click
 
 from claude_proxy import options
-from claude_proxy.cli import paths
+from claude_proxy.cli import completions, paths
 from claude_proxy.errors import ConfigError
 from claude_proxy.passwordfile import read_credentials
 from claude_proxy.settings import (
@@ -234,6 +234,7 @@ class Arguments:
     "Take a policy of the groups files in the place of the allowlist; `claude-proxy policies` "
     "lists them.",
     metavar="NAME",
+    shell_complete=completions.policies,
 )
 @_option(
     "--groups",

@@ -1,0 +1,63 @@
+"""Completes in a shell what is no option: names of policies and profiles, and the words of COMMAND.
+
+A completion that cannot be had is none: nothing here may print, fail or start anything.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import click
+from click.shell_completion import CompletionItem
+
+from claude_proxy.cli import paths
+from claude_proxy.errors import ClaudeProxyError
+
+
+def policies(context: click.Context, _param: click.Parameter, begun: str) -> list[CompletionItem]:
+    """Return the policies of the groups files that the line names."""
+    from claude_proxy.cli.policies import groups_of  # noqa: PLC0415 - only who completes needs it
+
+    named = context.params.get("groups") or context.params.get("groups_file")
+    with suppress(ClaudeProxyError, OSError):
+        known = groups_of(_confdir(context), named).policies
+        return [
+            CompletionItem(name, help=entry.description)
+            for name, entry in sorted(known.items())
+            if name.startswith(begun)
+        ]
+    return []
+
+
+def profile_names(
+    context: click.Context, _param: click.Parameter, begun: str
+) -> list[CompletionItem]:
+    """Return the profiles, the user's own among them."""
+    from claude_proxy.launch import profiles  # noqa: PLC0415 - only who completes needs it
+
+    found = profiles.names(_confdir(context) / profiles.DIRECTORY)
+    return [CompletionItem(name) for name in found if name.startswith(begun)]
+
+
+def command_words(
+    context: click.Context, param: click.Parameter, begun: str
+) -> list[CompletionItem]:
+    """Return programs for the first word of a COMMAND, and have the shell find files for others."""
+    files = [CompletionItem(begun, type="file")]
+    if context.params.get(str(param.name)) or "/" in begun:
+        return files
+    return [CompletionItem(name) for name in sorted(set(_programs(begun)))] or files
+
+
+def _confdir(context: click.Context) -> Path:
+    given: Path | None = context.params.get("confdir")
+    return given or paths.default_confdir()
+
+
+def _programs(begun: str) -> Iterator[str]:
+    for directory in os.environ.get("PATH", os.defpath).split(os.pathsep):
+        with suppress(OSError), os.scandir(directory or ".") as entries:
+            for entry in entries:
+                if entry.name.startswith(begun) and os.access(entry.path, os.X_OK):
+                    yield entry.name

@@ -1,0 +1,354 @@
+"""Runs a command in a sandbox whose only network is the proxy.
+
+The options for policy and upstream are `serve`'s own, taken from there, so that a rule or a proxy
+is spelled alike in both. Law 11: what cannot be had as it was asked for is an error, and COMMAND
+is not run.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path, PurePath
+from typing import Any
+
+import click
+
+from claude_proxy import groups, policyfile
+from claude_proxy.cli import completions, policies, serve
+from claude_proxy.errors import ClaudeProxyError, ConfigError
+from claude_proxy.groups.listing import lines_of_groups, lines_of_policies
+from claude_proxy.launch import profiles, runner
+from claude_proxy.launch.order import Order
+from claude_proxy.launch.plan import Wish
+from claude_proxy.settings import Settings
+
+EPILOG = """\b
+Examples:
+  claude-proxy run -- claude                      Claude Code, in the current directory
+  claude-proxy run -- claude -p "mend the tests"
+  claude-proxy run --allowlist my.yaml --dir ~/src/project -- codex
+  claude-proxy run --shell                        a shell, to look around inside
+  claude-proxy run --proxy 127.0.0.1:9051 -- npm test
+  claude-proxy run --dry-run -- claude            how bwrap would be started
+
+Inside there is loopback alone; 127.0.0.1:3128 and :1080 lead to the proxy. The project directory is
+writable, the rest of the system read-only, the home empty but for what the profile names.
+"""
+
+# Where a proxy listens, whom it serves and what it prints: a run's own listens on a socket that
+# nobody else can reach, and prints nothing.
+_OF_SERVE_ALONE = frozenset(
+    {
+        "allow_remote",
+        "client",
+        "host",
+        "listen",
+        "log_format",
+        "port",
+        "proxy_auth_file",
+        "quiet",
+        "socket_uid",
+        "unlink_socket",
+        "verbose",
+        "workers",
+    }
+)
+_SHARED = tuple(param for param in serve.command.params if param.name not in _OF_SERVE_ALONE)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What click hands over beside the options of `serve`."""
+
+    command: tuple[str, ...]
+    proxy: str | None
+    name: str | None
+    profile: str | None
+    dir: Path | None
+    allow_ro: tuple[Path, ...]
+    allow_rw: tuple[Path, ...]
+    pass_env: tuple[str, ...]
+    shell: bool
+    dry_run: bool
+    keep_home: bool
+    no_network: bool
+    without_seccomp: bool
+    verify: bool
+    skip_permissions: bool
+    verbose: bool
+
+
+def _with_options_of_serve(function: Callable[..., Any]) -> Callable[..., Any]:
+    command: Any = function
+    command.__click_params__ = [*reversed(_SHARED), *getattr(function, "__click_params__", ())]
+    return function
+
+
+def _listed(given: dict[str, Any], *, groups_too: bool) -> str:
+    """Return what `claude-proxy policies` prints of the same files."""
+    found = policies.groups_of(given["confdir"], given["groups"])
+    lines = lines_of_groups if groups_too else lines_of_policies
+    return "\n".join(lines(found))
+
+
+@click.command(
+    epilog=EPILOG,
+    # What follows COMMAND is COMMAND's.
+    context_settings={"allow_interspersed_args": False},
+    options_metavar="[OPTIONS] --",
+)
+@click.argument(
+    "command",
+    nargs=-1,
+    type=click.UNPROCESSED,
+    metavar="COMMAND [ARGS]...",
+    shell_complete=completions.command_words,
+)
+@click.option(
+    "--proxy",
+    metavar="WHERE",
+    help="Join a running proxy, at 127.0.0.1:9051 or unix:/path.  [default: a proxy of its own]",
+)
+@click.option("--name", help="What the run is called in the audit log.  [default: after COMMAND]")
+@click.option(
+    "--profile",
+    shell_complete=completions.profile_names,
+    help="What COMMAND needs of the home: claude, gemini, codex, shell, or one of your own.  "
+    "[default: the one for COMMAND, else shell]",
+)
+@click.option(
+    "--dir",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="The project directory, which is writable.  [default: the current one]",
+)
+@click.option(
+    "--allow-ro",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="PATH",
+    help="Show this too, read-only; repeatable.",
+)
+@click.option(
+    "--allow-rw",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="PATH",
+    help="Show this too, writable; repeatable.",
+)
+@click.option(
+    "--pass-env", multiple=True, metavar="NAME", help="Hand this variable on; repeatable."
+)
+@click.option("--shell", is_flag=True, help="Run a shell in the place of COMMAND.")
+@click.option(
+    "--keep-home",
+    "--full-home-access",
+    is_flag=True,
+    help="Show the home whole, read-only, but for what is never shown.",
+)
+@click.option("--no-network", is_flag=True, help="No proxy either: nothing but loopback.")
+@click.option(
+    "--without-seccomp",
+    is_flag=True,
+    help="Go without the system call filter, where the kernel or libseccomp is missing.",
+)
+@click.option(
+    "--skip-permissions/--no-skip-permissions",
+    help="Have COMMAND not ask before it acts, if its profile knows how.",
+)
+@click.option(
+    "--verify", is_flag=True, help="First show by four checks that the sandbox has one way out."
+)
+@click.option("--dry-run", is_flag=True, help="Print how bwrap would be started; start nothing.")
+@click.option("-v", "--verbose", is_flag=True, help="Print how bwrap is started.")
+@click.option("--filter-network", is_flag=True, hidden=True, expose_value=False)
+@click.option("--unshare-net", is_flag=True, hidden=True, expose_value=False)
+@click.option(
+    "--list-policies", is_flag=True, help="List the policies that --policy takes, and end."
+)
+@click.option(
+    "--list-groups", is_flag=True, help="List the groups that policies are made of, and end."
+)
+@_with_options_of_serve
+@click.pass_context
+def command(context: click.Context, /, **given: Any) -> int:
+    """Run a command in a sandbox whose only network is the proxy."""
+    shows_policies, shows_groups = given.pop("list_policies"), given.pop("list_groups")
+    if shows_policies or shows_groups:
+        click.echo(_listed(given, groups_too=shows_groups))
+        return 0
+    asked = Asked(**{field.name: given.pop(field.name) for field in fields(Asked)})
+    _refuse_clashes(asked)
+    listed = given["allowlist"] is not None
+    order = order_of(asked, settings_of(context, given), listed=listed)
+    if order.wish.unfiltered:
+        _say(
+            "warning: nothing is filtered and nothing recorded: the policy gives COMMAND this "
+            "machine's own network"
+        )
+    if asked.dry_run:
+        click.echo("\n".join(runner.planned_for(order, dry=True).lines()))
+        return 0
+    return runner.run(order, say=_say)
+
+
+def _refuse_clashes(asked: Asked) -> None:
+    if not asked.command and not asked.shell:
+        raise click.UsageError("what is to be run? Add COMMAND, or --shell")
+    if asked.command and asked.shell:
+        raise click.UsageError("--shell runs a shell and COMMAND something else: drop one of them")
+    if asked.no_network and asked.proxy is not None:
+        raise click.UsageError("--no-network and --proxy ask for opposites: drop one of them")
+    if asked.no_network and asked.verify:
+        raise click.UsageError("--verify looks at the way out, which --no-network takes away")
+
+
+def settings_of(context: click.Context, given: dict[str, Any]) -> Settings:
+    """Return the settings of the proxy, from the options that are `serve`'s."""
+    # Not as click would: their variables (CLAUDE_PROXY_PORT) are for `serve` and not heard here.
+    alone = [param for param in serve.command.params if param.name in _OF_SERVE_ALONE]
+    given |= {param.name: _default_of(param, context) for param in alone}
+    settings = replace(serve.settings_of(serve.Arguments(**given)), credentials=None)
+    if settings.jsonl == Path("-"):
+        raise ConfigError(
+            "standard output is COMMAND's", where="--jsonl -", mend="name a file with --jsonl"
+        )
+    # The proxy of a run works in no directory of the user's.
+    absolute = {
+        field.name: getattr(settings, field.name).absolute()
+        for field in fields(settings)
+        if isinstance(getattr(settings, field.name), Path)
+    }
+    if settings.learn is not None:
+        absolute["learn"] = (settings.learn[0], settings.learn[1].absolute())
+    return replace(settings, **absolute)
+
+
+def _default_of(param: click.Parameter, context: click.Context) -> Any:
+    default = param.get_default(context)
+    if isinstance(default, bool | int | str | tuple):
+        return param.process_value(context, default)
+    return () if param.multiple else None
+
+
+def order_of(asked: Asked, settings: Settings, *, listed: bool = False) -> Order:
+    """Return what is to be run, and how; `listed` if an allowlist was asked for by name."""
+    project = _project(asked.dir)
+    own_profiles = settings.confdir / profiles.DIRECTORY
+    chosen = _chosen(asked, settings, listed=listed)
+    filtered = chosen is None or chosen.network is groups.Network.PROXY
+    settings = replace(settings, policy=chosen.name if chosen is not None and filtered else None)
+    _refuse_for_no_proxy(asked, settings, filtered=filtered)
+    name = asked.profile or (chosen.profile if chosen is not None else None)
+    if name is None:
+        name = profiles.of_command(asked.command[0], own_profiles) if asked.command else "shell"
+    profile = profiles.load(name, own_profiles)
+    words = asked.command
+    if asked.skip_permissions and words:
+        if not profile.unattended:
+            raise ConfigError(
+                f"the profile {name!r} does not know how COMMAND is told not to ask",
+                where="--skip-permissions",
+                mend="leave it out, or add `unattended` to a profile of your own",
+            )
+        words = (words[0], *profile.unattended, *words[1:])
+    path = profiles.find_narrowing(project)
+    narrowing = profiles.narrowing(path) if path is not None else profiles.Narrowing()
+    if narrowing.denies and (asked.proxy is not None or not filtered):
+        raise ConfigError(
+            "only a proxy of the run's own can deny what the project's file denies",
+            where=f"{path}, deny",
+            mend="drop --proxy or --policy, or take `deny` out of the file",
+        )
+    has_network = narrowing.network and not asked.no_network
+    wish = Wish(
+        command=words,
+        project=project,
+        profile=profile,
+        allow_ro=_absolute(asked.allow_ro),
+        allow_rw=_absolute(asked.allow_rw),
+        pass_env=asked.pass_env,
+        shell=asked.shell,
+        keep_home=asked.keep_home,
+        network=has_network and filtered,
+        unfiltered=has_network and chosen is not None and chosen.network is groups.Network.OPEN,
+        seccomp=not asked.without_seccomp,
+        hide=narrowing.hide,
+        read_only=narrowing.read_only,
+    )
+    return Order(
+        wish,
+        replace(settings, narrowing=path),
+        name=asked.name,
+        join=asked.proxy,
+        verify=asked.verify,
+        show_plan=asked.verbose,
+    )
+
+
+def _chosen(asked: Asked, settings: Settings, *, listed: bool) -> groups.Chosen | None:
+    """Return the policy of the groups files that is in force; None: an allowlist is."""
+    if asked.proxy is not None:
+        if settings.policy is not None:
+            raise ConfigError(
+                "the proxy that is joined has a policy of its own",
+                where="--policy, --proxy",
+                mend="drop one of them",
+            )
+        return None
+    if settings.policy is None and (listed or not asked.command):
+        return None
+    command = PurePath(asked.command[0]).name if asked.command else ""
+    return groups.choose(policyfile.load_groups(settings), policy=settings.policy, command=command)
+
+
+def _refuse_for_no_proxy(asked: Asked, settings: Settings, *, filtered: bool) -> None:
+    """Refuse what only a proxy can do where the policy has none."""
+    if filtered:
+        return
+    option = "--verify" if asked.verify else "--learn" if settings.learn is not None else None
+    if option is not None:
+        raise ConfigError(
+            "the policy has COMMAND run without a proxy",
+            where=f"--policy, {option}",
+            mend=f"drop {option}, or choose another policy",
+        )
+
+
+def _project(given: Path | None) -> Path:
+    try:
+        path = Path.cwd() if given is None else Path(os.path.abspath(given))  # noqa: PTH100 - no links
+        if not path.is_dir():
+            raise ClaudeProxyError(
+                "the project is not a directory" if path.exists() else "there is no such directory",
+                where=f"--dir {given}",
+                mend="name the directory of the project",
+            )
+        os.listdir(path)  # noqa: PTH208 - only whether it can be
+    except OSError as error:
+        raise ClaudeProxyError(
+            f"the project directory cannot be used: {(error.strerror or '').lower()}",
+            where="--dir" if given is None else f"--dir {given}",
+            mend="name a directory that you may enter",
+        ) from error
+    return path
+
+
+def _absolute(paths: Iterable[Path]) -> tuple[Path, ...]:
+    # Without following links: what they lead to is for the plan to judge.
+    expanded = (path.expanduser() for path in paths)
+    return tuple(Path(os.path.abspath(path)) for path in expanded)  # noqa: PTH100
+
+
+def _say(line: str) -> None:
+    """Print a line that is no output of COMMAND's."""
+    text = "".join(char if char.isprintable() else repr(char)[1:-1] for char in line)
+    try:
+        sys.stderr.write(f"claude-proxy: {text}\n")
+        sys.stderr.flush()
+    except OSError:
+        pass  # nobody reads it: no reason to stop
+
+
+__all__: Sequence[str] = ("Asked", "command", "order_of", "settings_of")

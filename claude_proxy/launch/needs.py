@@ -1,0 +1,165 @@
+"""Says what a machine lacks for a sandbox, and the command or the line that mends it; pure.
+
+Law kept: no quiet downgrade (11). Only what was seen not to work is a problem: many switches can
+stop bwrap, and any of them may be moot on this machine.
+"""
+
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from claude_proxy.errors import ClaudeProxyError
+
+# --perms, --clearenv and --chmod came with 0.5, in 2021.
+OLDEST_BWRAP = (0, 5, 0)
+
+USERNS_CLONE = "kernel.unprivileged_userns_clone"
+MAX_USERNS = "user.max_user_namespaces"
+MAX_NETNS = "user.max_net_namespaces"
+APPARMOR_USERNS = "kernel.apparmor_restrict_unprivileged_userns"
+SETTINGS = (USERNS_CLONE, MAX_USERNS, MAX_NETNS, APPARMOR_USERNS)
+
+APPARMOR_FILE = "/etc/apparmor.d/bwrap"
+APPARMOR_PROFILE = """\
+abi <abi/4.0>,
+include <tunables/global>
+
+profile bwrap {path} flags=(unconfined) {{
+  userns,
+
+  include if exists <local/bwrap>
+}}
+"""
+
+# By the ID or ID_LIKE of os-release.
+_INSTALL = {
+    "debian": "sudo apt install {deb}",
+    "ubuntu": "sudo apt install {deb}",
+    "fedora": "sudo dnf install {rpm}",
+    "rhel": "sudo dnf install {rpm}",
+    "centos": "sudo dnf install {rpm}",
+    "suse": "sudo zypper install {deb}",
+    "opensuse": "sudo zypper install {deb}",
+    "arch": "sudo pacman -S {rpm}",
+    "alpine": "sudo apk add {rpm}",
+    "void": "sudo xbps-install {rpm}",
+    "gentoo": "sudo emerge {rpm}",
+    "nixos": "nix profile install nixpkgs#bubblewrap",
+}
+_OTHERWISE = "install {rpm} with the package manager of this system"
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What was tried and read to find out."""
+
+    bwrap: Path | None
+    version: tuple[int, ...] = ()
+    refusal: str | None = None  # what bwrap said when it was tried; None: it worked
+    os_release: str = ""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    user_namespaces: bool = True  # the kernel knows them
+    container: bool = False
+    root: bool = False
+
+
+def problems_of(machine: Machine) -> list[ClaudeProxyError]:
+    """Return what keeps a sandbox from starting, each with its mend."""
+    if machine.bwrap is None:
+        return [bwrap_missing(machine.os_release)]
+    if machine.version < OLDEST_BWRAP:
+        return [_bwrap_too_old(machine)]
+    if machine.refusal is None:
+        return []
+    return [_explained(machine)]
+
+
+def bwrap_missing(os_release: str) -> ClaudeProxyError:
+    """Return the error for a machine without bubblewrap."""
+    return ClaudeProxyError(
+        "bwrap not found", where="PATH", mend=install_line(os_release, "bubblewrap")
+    )
+
+
+def install_line(os_release: str, package: str) -> str:
+    """Return the command that installs a package on this kind of system."""
+    deb = {"libseccomp": "libseccomp2"}.get(package, package)
+    for name in _ids_of(os_release):
+        if name in _INSTALL:
+            return _INSTALL[name].format(deb=deb, rpm=package)
+    return _OTHERWISE.format(deb=deb, rpm=package)
+
+
+def _ids_of(os_release: str) -> list[str]:
+    found: dict[str, str] = {}
+    for line in os_release.splitlines():
+        name, _, value = line.partition("=")
+        try:
+            found[name.strip()] = " ".join(shlex.split(value))
+        except ValueError:
+            continue
+    ids = f"{found.get('ID', '')} {found.get('ID_LIKE', '')}".lower().split()
+    # openSUSE has an ID for each of its kinds.
+    return [re.sub(r"^opensuse.*", "opensuse", name) for name in ids]
+
+
+def _bwrap_too_old(machine: Machine) -> ClaudeProxyError:
+    found = ".".join(map(str, machine.version)) or "of an unknown version"
+    wanted = ".".join(map(str, OLDEST_BWRAP))
+    return ClaudeProxyError(
+        f"bwrap is {found}, and a run needs {wanted} or newer",
+        where=str(machine.bwrap),
+        mend="upgrade bubblewrap, or put a newer bwrap before it in PATH",
+    )
+
+
+def _explained(machine: Machine) -> ClaudeProxyError:
+    """Return the likeliest reason for a refusal, the plainest first."""
+    if not machine.user_namespaces:
+        return _refused(
+            machine,
+            "this kernel has no user namespaces",
+            "boot a kernel with CONFIG_USER_NS; most distributions' own kernels have it",
+        )
+    for name in (MAX_USERNS, MAX_NETNS):
+        if machine.settings.get(name) == "0":
+            return _switched(machine, name, "15000")
+    if machine.settings.get(USERNS_CLONE) == "0" and not machine.root:
+        return _switched(machine, USERNS_CLONE, "1")
+    if machine.settings.get(APPARMOR_USERNS) == "1" and not machine.root:
+        profile = APPARMOR_PROFILE.format(path=machine.bwrap)
+        return _refused(
+            machine,
+            "AppArmor lets no program make user namespaces unless a profile says so"
+            f" ({APPARMOR_USERNS} is 1)",
+            f"write this to {APPARMOR_FILE}, then: sudo apparmor_parser -r {APPARMOR_FILE}\n\n"
+            f"{profile}",
+        )
+    if machine.container:
+        return _refused(
+            machine,
+            "this is a container, and it may not make user namespaces",
+            "run claude-proxy outside of it; or start it with --security-opt seccomp=unconfined"
+            " --security-opt apparmor=unconfined --security-opt systempaths=unconfined",
+        )
+    return _refused(
+        machine,
+        "bwrap cannot make a sandbox on this machine",
+        "mend what it says; `claude-proxy doctor` looks at everything that a run needs",
+    )
+
+
+def _switched(machine: Machine, name: str, value: str) -> ClaudeProxyError:
+    return _refused(
+        machine,
+        f"user namespaces are switched off ({name} is 0)",
+        f"sudo sysctl -w {name}={value}; to keep it:"
+        f" echo {name}={value} | sudo tee /etc/sysctl.d/60-claude-proxy.conf",
+    )
+
+
+def _refused(machine: Machine, what: str, mend: str) -> ClaudeProxyError:
+    said = " ".join((machine.refusal or "").split())
+    return ClaudeProxyError(what, where=f"{machine.bwrap}: {said}", mend=mend)

@@ -1,0 +1,210 @@
+"""Enters the network namespace of a sandbox for a moment: to listen there, and to try ways out.
+
+A socket belongs to the namespace in which it was made, whoever holds it later. So the relay can
+stay outside, where nothing in the sandbox can see, trace or kill it, and still be what answers on
+the sandbox's own loopback. Entering is done by a child that does nothing else and is gone at once:
+a process with threads may not enter a user namespace, and the launcher must not stay in one.
+"""
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from claude_proxy.errors import ClaudeProxyError
+
+HOST = "127.0.0.1"
+# Addresses of documentation (RFC 5737, RFC 3849): nobody has them.
+NOWHERE = (("192.0.2.1", 443), ("2001:db8::1", 443))
+
+_NS_GET_USERNS = 0xB701  # ioctl_ns(2): the user namespace that owns another namespace
+_PATIENCE_S = 10.0
+_PAUSE_S = 0.002
+_ANSWER_S = 10.0
+_HEAD_LIMIT = 4096
+_BACKLOG = 1024
+_NO_ROUTE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL})
+_NO_FAMILY = errno.EAFNOSUPPORT  # a kernel without IPv6
+
+
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """What came of trying the ways out from inside."""
+
+    direct: str | None  # what a connection past the proxy met; None: it had a route
+    allowed: int | None  # the status of a CONNECT to a host that is allowed; None: no answer
+    denied: int | None  # the same of one that is denied
+
+
+def listeners(pid: int, ports: Sequence[int]) -> list[socket.socket]:
+    """Return sockets listening on loopback in the network namespace of process `pid`."""
+    with _inside(pid, lambda channel: _hand_over(channel, ports)) as channel:
+        message, descriptors, _, _ = socket.recv_fds(channel, _HEAD_LIMIT, len(ports))
+        sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
+        if len(sockets) != len(ports):
+            for sock in sockets:
+                sock.close()
+            raise _failed(message)
+        return sockets
+
+
+def try_ways(pid: int, port: int, allowed: str, denied: str) -> Ways:
+    """Try the ways out from the network namespace of `pid`; targets are "host:port"."""
+    with _inside(pid, lambda channel: _report(channel, port, allowed, denied)) as channel:
+        message = channel.recv(_HEAD_LIMIT)
+        try:
+            found = json.loads(message)
+            return Ways(found["direct"], found["allowed"], found["denied"])
+        except (ValueError, KeyError, TypeError):
+            raise _failed(message) from None
+
+
+# --- the child's side
+
+
+def _hand_over(channel: socket.socket, ports: Sequence[int]) -> None:
+    sockets = [_listening(port) for port in ports]
+    socket.send_fds(channel, [b"sockets"], [sock.fileno() for sock in sockets])
+
+
+def _listening(port: int) -> socket.socket:
+    # The protocol is named for asyncio, which else would leave Nagle on.
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    deadline = time.monotonic() + _PATIENCE_S / 2
+    while True:
+        try:
+            sock.bind((HOST, port))
+        except OSError as error:
+            # bwrap may be about to bring loopback up.
+            if error.errno != errno.EADDRNOTAVAIL or time.monotonic() > deadline:
+                raise
+            time.sleep(_PAUSE_S)
+        else:
+            sock.listen(_BACKLOG)
+            return sock
+
+
+def _report(channel: socket.socket, port: int, allowed: str, denied: str) -> None:
+    found = {
+        "direct": _past_the_proxy(),
+        "allowed": _ask(port, allowed),
+        "denied": _ask(port, denied),
+    }
+    channel.send(json.dumps(found).encode())
+
+
+def _past_the_proxy() -> str | None:
+    """Return what stopped connections that went past the proxy; None if one had a route."""
+    met = ""
+    for address in NOWHERE:
+        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        try:
+            with socket.socket(family, socket.SOCK_STREAM) as sock:
+                sock.settimeout(1)
+                sock.connect(address)
+        except OSError as error:
+            if error.errno in _NO_ROUTE:
+                met = met or (error.strerror or "").lower()
+            elif error.errno != _NO_FAMILY:
+                return None  # it was on its way
+        else:
+            return None
+    return met or None
+
+
+def _ask(port: int, target: str) -> int | None:
+    """Return the status of a CONNECT by the proxy; None where none came."""
+    try:
+        with socket.create_connection((HOST, port), timeout=_ANSWER_S) as sock:
+            sock.settimeout(_ANSWER_S)
+            sock.sendall(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode())
+            head = b""
+            while b"\r\n" not in head and len(head) < _HEAD_LIMIT:
+                piece = sock.recv(_HEAD_LIMIT)
+                if not piece:
+                    return None
+                head += piece
+        return int(head.split()[1])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+# --- how a child gets there
+
+
+@contextlib.contextmanager
+def _inside(pid: int, work: Callable[[socket.socket], None]) -> Iterator[socket.socket]:
+    """Run `work` in a child in the namespaces of `pid`; yield what it is heard by."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if child == 0:
+        _become_child(pid, theirs, work)
+    theirs.close()
+    try:
+        ours.settimeout(_PATIENCE_S + 2 * _ANSWER_S)
+        yield ours
+    except TimeoutError as error:
+        raise _failed(b"it took too long") from error
+    finally:
+        ours.close()
+        _reap(child)
+
+
+def _become_child(pid: int, channel: socket.socket, work: Callable[[socket.socket], None]) -> None:
+    """Enter, work, and leave without running anything of the parent's stack."""
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP):
+            signal.signal(number, signal.SIG_DFL)
+        signal.set_wakeup_fd(-1)
+        _enter(pid)
+        work(channel)
+    except BaseException as error:  # noqa: BLE001 - it ends here, whatever it is
+        text = getattr(error, "strerror", None) or type(error).__name__
+        with contextlib.suppress(OSError):
+            channel.send(str(text).encode())
+    finally:
+        os._exit(0)
+
+
+def _enter(pid: int) -> None:
+    network = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY)
+    # Not /proc/PID/ns/user: bwrap may have made a second user namespace below the one that owns
+    # the network, and only in the owner have we the right to enter.
+    owner = fcntl.ioctl(network, _NS_GET_USERNS)
+    if os.fstat(owner).st_ino != os.stat("/proc/self/ns/user").st_ino:  # noqa: PTH116 - one call
+        os.setns(owner, os.CLONE_NEWUSER)
+    if os.fstat(network).st_ino == os.stat("/proc/self/ns/net").st_ino:  # noqa: PTH116 - likewise
+        # To listen there would be to listen on the machine's own loopback.
+        raise OSError(errno.EINVAL, "the sandbox has no network namespace of its own")
+    os.setns(network, os.CLONE_NEWNET)
+
+
+def _reap(child: int) -> None:
+    """Wait for a child that has done its work; end one that has not."""
+    descriptor = os.pidfd_open(child)
+    try:
+        if not select.select([descriptor], [], [], 1.0)[0]:
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        os.waitpid(child, 0)
+    finally:
+        os.close(descriptor)
+
+
+def _failed(message: bytes) -> ClaudeProxyError:
+    reason = message.decode(errors="replace").lower() or "no answer"
+    return ClaudeProxyError(
+        f"the sandbox's network cannot be entered: {reason}",
+        where="bwrap --unshare-net",
+        mend="try `claude-proxy doctor`, which looks at the namespaces of this machine",
+    )

@@ -1,0 +1,162 @@
+"""Holds what one run is asked for, and what follows from its settings for what the sandbox sees.
+
+Law 10: the policy, and whatever the proxy writes or is told by, must lie where the sandbox cannot
+write; else the run is refused.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from claude_proxy import policyfile
+from claude_proxy.authority import Authority
+from claude_proxy.errors import ClaudeProxyError, ConfigError
+from claude_proxy.groups.listing import lines_of_policy
+from claude_proxy.launch import profiles
+from claude_proxy.launch.plan import Wish
+from claude_proxy.launch.surroundings import ALLOWLIST, BUNDLE, CERTIFICATE
+from claude_proxy.launch.verifying import USUAL_ALLOWED, USUAL_DENIED
+from claude_proxy.policy import Policy
+from claude_proxy.settings import Settings
+
+SHOWN = (CERTIFICATE.name, BUNDLE.name, ALLOWLIST.name)  # in /run/claude-proxy
+
+_HTTPS = 443
+
+
+class MissingError(ClaudeProxyError):
+    """Everything that a run needs and this machine lacks, gathered so that it is mended at once."""
+
+    def __init__(self, problems: Sequence[ClaudeProxyError]) -> None:
+        first = problems[0]
+        super().__init__(first.what, where=first.where, mend=first.mend)
+        self.problems = tuple(problems)
+
+    def lines(self) -> list[str]:
+        """Return every problem's lines, one problem after the other."""
+        return [line for problem in self.problems for line in problem.lines()]
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What one run is asked for, by its command line or by a test of the machine."""
+
+    wish: Wish
+    settings: Settings
+    name: str | None = None
+    join: str | None = None  # a running proxy, "unix:/path" or "127.0.0.1:9051"
+    verify: bool = False
+    show_plan: bool = False  # say how bwrap is started
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The command as it is named and recorded."""
+        return ("shell",) if self.wish.shell else self.wish.command
+
+    @property
+    def announces(self) -> bool:
+        """Whether the relay may say for whom it speaks: only to a proxy on this machine."""
+        if self.join is None or self.join.startswith("unix:"):
+            return True
+        address = Authority.parse(self.join).address
+        return address is not None and address.is_loopback
+
+
+def shown_files(order: Order) -> dict[str, bytes]:
+    """Return the contents of the files in /run/claude-proxy."""
+    settings = order.settings
+    if not order.wish.network:
+        return {}
+    # Both bring cryptography, which takes longer than all the rest; the proxy starts meanwhile.
+    from claude_proxy.ca import CERTIFICATE_FILE, CertificateAuthority  # noqa: PLC0415
+    from claude_proxy.ca.roots import bundle_of, system_roots  # noqa: PLC0415
+
+    path = settings.confdir / CERTIFICATE_FILE
+    if order.join is None:
+        CertificateAuthority.load_or_create(settings.confdir)
+    try:
+        certificate = path.read_bytes()
+    except OSError as error:
+        raise ClaudeProxyError(
+            f"the CA certificate of the proxy cannot be read: {(error.strerror or '').lower()}",
+            where=str(path),
+            mend="name the directory of the running proxy with --confdir",
+        ) from error
+    return {
+        CERTIFICATE.name: certificate,
+        BUNDLE.name: bundle_of(certificate, system_roots()),
+        ALLOWLIST.name: _policy_text(settings) + _narrowing_text(settings),
+    }
+
+
+def _policy_text(settings: Settings) -> bytes:
+    if settings.policy is not None:
+        lines = lines_of_policy(policyfile.load_groups(settings), settings.policy)
+        return "".join(f"# {line}\n" for line in lines).encode()
+    try:
+        return settings.allowlist.read_bytes()
+    except OSError as error:
+        raise ConfigError(
+            f"the allowlist cannot be read: {(error.strerror or '').lower()}",
+            where=str(settings.allowlist),
+            mend="name a readable allowlist file with --allowlist",
+        ) from error
+
+
+def _narrowing_text(settings: Settings) -> bytes:
+    """Return what the project takes away, as remarks: it may lie above what the sandbox sees."""
+    if settings.narrowing is None:
+        return b""
+    lines = [f"{settings.narrowing} takes away from it:"]
+    lines += profiles.read_narrowing(settings.narrowing).splitlines()
+    return "".join(f"# {line}".rstrip() + "\n" for line in ("", *lines)).encode()
+
+
+def refuse_reachable(order: Order) -> None:
+    """Raise ConfigError if the sandbox could write what judges it, or where the proxy writes."""
+    wish = order.wish
+    places = [wish.project, *wish.allow_rw]
+    for what, option, path in _guarded(order.settings):
+        for place in places:
+            real = Path(os.path.realpath(place))
+            if any(
+                at.is_relative_to(real) for at in (path.absolute(), Path(os.path.realpath(path)))
+            ):
+                raise ConfigError(
+                    f"the sandbox could write {what}",
+                    where=f"{option} {path}, which lies in {place}",
+                    mend="keep it outside of the project and of every --allow-rw",
+                )
+
+
+def _guarded(settings: Settings) -> Iterator[tuple[str, str, Path]]:
+    if settings.policy is None:
+        yield "its own allowlist", "--allowlist", settings.allowlist
+    else:
+        for path in policyfile.groups_files(settings):
+            yield "its own policy", "--groups", path
+    if settings.upstream_ca is not None:
+        yield "the CAs that upstreams are trusted by", "--upstream-ca", settings.upstream_ca
+    if settings.jsonl is not None:
+        yield "its own audit log", "--jsonl", settings.jsonl
+    if settings.learn is not None:
+        yield "what is learned of it", "--learn", settings.learn[1]
+
+
+def verified_targets(order: Order) -> tuple[str, str]:
+    """Return an authority that the policy allows and one that it denies, as far as there are."""
+    if order.join is not None:
+        return USUAL_ALLOWED, USUAL_DENIED[0]  # its policy is its own
+    policy = policyfile.load_for(order.settings).policy
+    plain = (f"{host}:{_HTTPS}" for host in policy.hosts() if not set(host) & set("*/"))
+    allowed = next((found for found in (USUAL_ALLOWED, *plain) if _allows(policy, found)), None)
+    denied = next((found for found in USUAL_DENIED if not _allows(policy, found)), None)
+    return allowed or USUAL_ALLOWED, denied or USUAL_DENIED[-1]
+
+
+def _allows(policy: Policy, target: str) -> bool:
+    try:
+        return policy.decide_connect(Authority.parse(target)).allowed
+    except ValueError:
+        return False

@@ -1,0 +1,393 @@
+"""Keeps the directory of one run: its socket, what the sandbox is shown, and a record of it.
+
+The law kept here is the tenth. The directory's owner alone may enter it and its name cannot be
+guessed; the one above it is checked through the descriptor by which it is then used, so that
+nobody can put another in its place. Who lives is told by a lock and never by a number: the
+launcher holds its record locked, and the kernel lets go of the lock however the launcher ends.
+What a dead one left is removed by the next start, and of its processes those are ended that are
+provably the recorded ones: same number, same moment of birth, same boot, same owner.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import secrets
+import shutil
+import signal
+import socket
+import stat
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from claude_proxy.errors import ClaudeProxyError, ConfigError
+
+NAME_LIMIT = 32
+SOCKET = "proxy.sock"
+
+_RECORD = "record"
+_LOCK = ".lock"
+_LOCK_PATIENCE_S = 10.0
+_LOCK_PAUSE_S = 0.01
+_RECORD_LIMIT = 64 * 1024
+_SOCKET_PATH_LIMIT = 107  # sun_path holds 108 bytes, the last of them a NUL
+_COMMAND_LIMIT = 200
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+# Without the letters and digits that are taken for one another.
+_ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
+_SUFFIX_SIZE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What a record says of a run."""
+
+    name: str
+    pid: int
+    command: str
+
+
+class RunDirectory:
+    """The directory of this process's run, locked for as long as it lives."""
+
+    def __init__(self, name: str, path: Path, base: int, record: int) -> None:
+        self.name = name
+        self.path = path
+        self._base = base
+        self._record = record
+        self._open = True
+
+    @classmethod
+    def make(
+        cls, command: Sequence[str], *, name: str | None = None, above: Path | None = None
+    ) -> Self:
+        """Make the directory of a new run, and remove those of runs that are dead.
+
+        Raises ConfigError where there is no place for it, or where a living run has the name.
+        """
+        if name is not None:
+            check_name(name)
+        above = above or base_of(os.environ)
+        with _explained(above, "the run's directory cannot be made"):
+            base = _open_base(above)
+            try:
+                with _locked(base):
+                    living = _sweep(base)
+                    chosen = _free_name(name, command, {run.name for run in living})
+                    return cls._made(chosen, command, above, base)
+            except BaseException:
+                os.close(base)
+                raise
+
+    @classmethod
+    def _made(cls, name: str, command: Sequence[str], above: Path, base: int) -> Self:
+        folder = f"{name}.{secrets.token_hex(8)}"
+        path = above / folder
+        if len(os.fsencode(path / SOCKET)) > _SOCKET_PATH_LIMIT:
+            raise ConfigError(
+                "the path of the run's directory is too long for a Unix socket",
+                where=str(path),
+                mend="set XDG_RUNTIME_DIR to a shorter path, or unset it",
+            )
+        os.mkdir(folder, 0o700, dir_fd=base)
+        try:
+            record = os.open(
+                f"{folder}/{_RECORD}", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=base
+            )
+            try:
+                fcntl.flock(record, fcntl.LOCK_EX)  # whoever only looks holds it for a moment
+                made = cls(name, path, base, record)
+                made._append({"name": name, "command": command_line(command), **_here()})
+                made.note(os.getpid())
+            except BaseException:
+                os.close(record)
+                raise
+        except BaseException:
+            _remove(base, folder)
+            raise
+        return made
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.remove()
+
+    @property
+    def socket_path(self) -> Path:
+        """Where the run's proxy is reached."""
+        return self.path / SOCKET
+
+    def note(self, pid: int) -> None:
+        """Record a process of this run, so that it can be ended when the launcher is dead."""
+        birth = birth_of(pid)
+        if birth is not None:
+            self._append({"pid": pid, "birth": birth})
+
+    def _append(self, line: Mapping[str, object]) -> None:
+        # Lines, so that a record that was cut short by a kill still says what it said before.
+        with _explained(self.path, "the run's record cannot be written"):
+            data = json.dumps(line).encode() + b"\n"
+            if os.write(self._record, data) != len(data):
+                raise OSError(28, "no space left on device")
+
+    def write(self, name: str, data: bytes) -> Path:
+        """Put a file into the directory and return its path."""
+        path = self.path / name
+        with _explained(path, "a file of the run cannot be written"):
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+            with open(descriptor, "wb") as file:  # noqa: PTH123 - the mode is the point
+                file.write(data)
+        return path
+
+    def listen(self) -> socket.socket:
+        """Return a socket listening in the directory, for the owner alone."""
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            with _explained(self.socket_path, "cannot listen on the run's socket"):
+                sock.bind(str(self.socket_path))
+                self.socket_path.chmod(0o600)
+                sock.listen(1024)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    def remove(self) -> None:
+        """Remove the directory and all in it; let go of the lock last."""
+        if not self._open:
+            return
+        self._open = False
+        _remove(self._base, self.path.name)
+        os.close(self._record)
+        os.close(self._base)
+
+
+def command_line(command: Sequence[str]) -> str:
+    """Return a command as it is shown: its words, cut to a length that lists can hold."""
+    return " ".join(command)[:_COMMAND_LIMIT]
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that could not be a file's, or be read in a list."""
+    if len(name) > NAME_LIMIT or not _NAME.fullmatch(name):
+        raise ConfigError(
+            f"a run cannot be called {name!r}",
+            where="--name",
+            mend=f"use up to {NAME_LIMIT} letters, digits, dots, dashes and underscores",
+        )
+
+
+def base_of(environ: Mapping[str, str]) -> Path:
+    """Return the directory in which this user's runs have theirs."""
+    given = environ.get("XDG_RUNTIME_DIR", "")
+    if given.startswith("/"):
+        # `sudo` may leave us another user's, and an old login one that is gone.
+        with contextlib.suppress(OSError):
+            found = os.stat(given)  # noqa: PTH116 - one call, and its owner is what matters
+            if stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid():
+                return Path(given) / "claude-proxy"
+    return Path(f"/tmp/claude-proxy-{os.geteuid()}")  # noqa: S108 - checked before it is used
+
+
+def living(above: Path | None = None) -> list[Run]:
+    """Return the runs that are alive."""
+    with contextlib.suppress(OSError):
+        base = _open_base(above or base_of(os.environ), make=False)
+        try:
+            return [run for folder in os.listdir(base) if (run := _look(base, folder).alive)]  # noqa: PTH208 - by descriptor
+        finally:
+            os.close(base)
+    return []
+
+
+def birth_of(pid: int) -> int | None:
+    """Return the moment at which a process was born, in ticks since the boot; None: it is gone."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        # The name in parentheses may hold anything, so what counts begins after the last one.
+        text = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2]
+        return int(text.split()[19])
+    return None
+
+
+# --- the directory above, and what is in it
+
+
+def _open_base(path: Path, *, make: bool = True) -> int:
+    if make:
+        with contextlib.suppress(FileExistsError):
+            path.mkdir(mode=0o700)
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    found = os.fstat(descriptor)
+    if found.st_uid != os.geteuid() or found.st_mode & 0o077:
+        os.close(descriptor)
+        raise ConfigError(
+            "the directory of the runs is not this user's alone",
+            where=str(path),
+            mend=f"remove it, or: chmod 700 {path}; or set XDG_RUNTIME_DIR to a directory of yours",
+        )
+    return descriptor
+
+
+@contextlib.contextmanager
+def _locked(base: int) -> Iterator[None]:
+    """Keep other starts from looking while a directory is not locked by its owner yet."""
+    descriptor = os.open(_LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600, dir_fd=base)
+    try:
+        deadline = time.monotonic() + _LOCK_PATIENCE_S
+        while not _try_lock(descriptor):
+            if time.monotonic() > deadline:
+                raise ConfigError(
+                    "another `claude-proxy run` does not get past its start",
+                    mend="resume it if it is suspended (fg), or end it",
+                )
+            time.sleep(_LOCK_PAUSE_S)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What there is in one directory: a living run, or what a dead one left."""
+
+    alive: Run | None = None
+    left: tuple[tuple[int, int], ...] = ()  # number and birth of its processes
+
+
+def _sweep(base: int) -> list[Run]:
+    """Remove what dead runs left, and return the living ones."""
+    alive = []
+    for folder in os.listdir(base):
+        if folder == _LOCK:
+            continue
+        found = _look(base, folder)
+        if found.alive is not None:
+            alive.append(found.alive)
+            continue
+        for pid, birth in found.left:
+            _end(pid, birth)
+        _remove(base, folder)
+    return alive
+
+
+def _look(base: int, folder: str) -> _Found:
+    try:
+        record = os.open(
+            f"{folder}/{_RECORD}", os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=base
+        )
+    except OSError:
+        return _Found()  # killed before it had one, or going away just now
+    try:
+        dead = _try_lock(record)
+        lines = _lines(os.pread(record, _RECORD_LIMIT, 0))
+    except OSError:
+        return _Found()  # no plain file, so none of ours
+    finally:
+        os.close(record)
+    head, processes = lines[:1], [_process_of(line) for line in lines[1:]]
+    known = [process for process in processes if process is not None]
+    if not dead:
+        first = head[0] if head else {}
+        pid = known[0][0] if known else 0
+        return _Found(Run(str(first.get("name", "")), pid, str(first.get("command", ""))))
+    # Numbers mean nothing after a boot, or in another namespace.
+    ours = bool(head) and all(head[0].get(key) == value for key, value in _here().items())
+    return _Found(left=tuple(known[1:]) if ours else ())
+
+
+def _lines(data: bytes) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = []
+    for line in data.splitlines():
+        try:
+            value = json.loads(line)
+        except ValueError:
+            break  # cut short
+        if isinstance(value, dict):
+            found.append(value)
+    return found
+
+
+def _process_of(line: Mapping[str, object]) -> tuple[int, int] | None:
+    pid, birth = line.get("pid"), line.get("birth")
+    return (pid, birth) if isinstance(pid, int) and isinstance(birth, int) else None
+
+
+def _here() -> dict[str, str]:
+    """Return what tells this boot and this space of process numbers from any other."""
+    found = {"boot": "", "pids": ""}
+    with contextlib.suppress(OSError):
+        found["boot"] = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        found["pids"] = os.readlink("/proc/self/ns/pid")  # noqa: PTH115 - a text and no path
+    return found
+
+
+def _end(pid: int, birth: int) -> None:
+    """End a process of a dead run, if that number is still it."""
+    with contextlib.suppress(OSError):
+        # The descriptor first: what it names cannot become another process afterwards.
+        descriptor = os.pidfd_open(pid)
+        try:
+            owner = os.stat(f"/proc/{pid}").st_uid  # noqa: PTH116 - one call
+            if birth_of(pid) == birth and owner == os.geteuid():
+                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        finally:
+            os.close(descriptor)
+
+
+def _remove(base: int, folder: str) -> None:
+    # By descriptor and following no link: nothing outside can be reached from in here.
+    shutil.rmtree(folder, ignore_errors=True, dir_fd=base)
+    with contextlib.suppress(OSError):
+        os.unlink(folder, dir_fd=base)  # if it was no directory
+
+
+def _free_name(name: str | None, command: Sequence[str], taken: set[str]) -> str:
+    if name is not None:
+        if name in taken:
+            raise ConfigError(
+                f"there is a run called {name!r} already",
+                where="--name",
+                mend="choose another name, or none",
+            )
+        return name
+    word = re.sub(r"[^A-Za-z0-9_-]+", "", Path(command[0]).name if command else "")[:16] or "run"
+    word = word.lstrip("-_") or "run"
+    while True:
+        suffix = "".join(secrets.choice(_ALPHABET) for _ in range(_SUFFIX_SIZE))
+        if (found := f"{word}-{suffix}") not in taken:
+            return found
+
+
+@contextlib.contextmanager
+def _explained(where: Path, what: str) -> Iterator[None]:
+    try:
+        yield
+    except ClaudeProxyError:
+        raise
+    except OSError as error:
+        raise ConfigError(
+            f"{what}: {(error.strerror or type(error).__name__).lower()}",
+            where=str(where),
+            mend="make room there, or set XDG_RUNTIME_DIR to a directory of yours",
+        ) from error

@@ -1,0 +1,293 @@
+"""Runs one COMMAND in a sandbox whose only way out is the proxy, and takes all of it down after.
+
+Law 11: until the sandbox stands, the relay listens in it and the proxy is ready, COMMAND has not
+been started; whatever goes wrong before that ends the run with nothing done. Afterwards the sandbox
+has that one way out or none: when the proxy or the relay is gone, so is its network.
+
+The proxy takes longest to start, so it is started first and waited for last.
+"""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from claude_proxy.bridge import Upstream
+from claude_proxy.errors import AuditError, ClaudeProxyError
+from claude_proxy.events import Notice
+from claude_proxy.launch import facts, netns, seat, seccomp, verifying
+from claude_proxy.launch.attendants import (
+    Attendant,
+    Companion,
+    Log,
+    join,
+    open_log,
+    start_companion,
+    start_relay,
+)
+from claude_proxy.launch.bubble import Bubble, Streams, failed
+from claude_proxy.launch.interruptions import Interrupted, Interruptions
+from claude_proxy.launch.order import (
+    SHOWN,
+    MissingError,
+    Order,
+    refuse_reachable,
+    shown_files,
+    verified_targets,
+)
+from claude_proxy.launch.plan import Kind, Plan, plan
+from claude_proxy.launch.rundir import RunDirectory, base_of, command_line
+from claude_proxy.launch.surroundings import HTTP_PORT, SOCKS_PORT
+from claude_proxy.launch.waiting import Terminal, Wait
+from claude_proxy.settings import AuditFailure, InheritedListen, Learn, Settings, Verbosity
+
+type Say = Callable[[str], None]
+
+LISTENER = "run"  # the listener's name in the audit log
+
+_GRACE_S = 1.0  # for exchanges whose client has ended with the sandbox
+_CHECKS_FAILED = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Sandbox:
+    """A sandbox that stands, with everything beside it; its COMMAND has not been started."""
+
+    name: str
+    rundir: Path
+    plan: Plan
+    bubble: Bubble
+    companion: Companion | None  # None: the run has joined a proxy, or has no network
+    relay: Attendant | None  # None: it has no network
+    log: Path
+
+    def finish(
+        self, given: bytes | None = None, timeout_s: float | None = None
+    ) -> "subprocess.CompletedProcess[bytes]":
+        """Start COMMAND and wait until it has ended; for orders whose streams are pipes."""
+        self.bubble.release()
+        process = self.bubble.process
+        out, err = process.communicate(given, timeout_s)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def lost(self) -> Iterator[Attendant]:
+        """Yield what should stand beside the sandbox and does not."""
+        for attendant in (self.companion, self.relay):
+            if attendant is not None and not attendant.alive:
+                yield attendant
+
+
+def run(order: Order, *, say: Say) -> int:
+    """Run COMMAND to its end and return its exit code, or 128+n where signal n ended the run.
+
+    `say` prints a line where the user sees it and COMMAND's output does not go.
+    """
+    if sys.platform == "darwin":
+        return seat.run(order, os.environ)
+    with Interruptions() as interruptions:
+        try:
+            with live_sandbox(order, say=say) as sandbox:
+                try:
+                    return _run(sandbox, order, say)
+                finally:
+                    interruptions.ignore()  # so that all is taken down
+        except Interrupted as interrupted:
+            return 128 + interrupted.number
+
+
+def _run(sandbox: Sandbox, order: Order, say: Say) -> int:
+    if order.verify and not _verify(sandbox, order, say):
+        return _CHECKS_FAILED
+    before = _look_at(sandbox.plan.watched)
+    with Terminal.ours() as terminal:
+        apart = "--new-session" in sandbox.plan.options
+        wait = Wait(sandbox.bubble, terminal, apart=apart)
+        code = wait.run()
+    for attendant in sandbox.lost():
+        what, pid = attendant.what, attendant.pid
+        say(
+            f"the {what} of this run (process {pid}) ended before COMMAND did; from then on the "
+            f"sandbox had no network (see {sandbox.log})"
+        )
+    for path, state in _look_at(sandbox.plan.watched).items():
+        if state != before[path]:
+            say(f"warning: {path} was made or changed by this run; look at it before you trust it")
+    with contextlib.suppress(ClaudeProxyError):  # what COMMAND has done is done
+        _record(order.settings, Notice(0, "run-end", f"run {sandbox.name}: exit code {code}"))
+    return code
+
+
+@contextlib.contextmanager
+def live_sandbox(
+    order: Order,
+    *,
+    streams: Streams = (None, None, None),
+    say: Say = lambda _: None,
+) -> Iterator[Sandbox]:
+    """Make a sandbox and all that belongs to it; take it down on the way out.
+
+    COMMAND starts when the sandbox is told to `finish`, or its bubble to `release`.
+    """
+    _refuse(order)
+    with ExitStack() as stack:
+        joined = join(order.join) if order.join is not None and order.wish.network else None
+        rundir = stack.enter_context(RunDirectory.make(order.words, name=order.name))
+        log = open_log(order.settings.statedir, rundir.name)
+        stack.callback(log.file.close)
+        companion = None
+        if order.wish.network and joined is None:
+            companion = stack.enter_context(_own_proxy(order.settings, rundir, log))
+        planned = _told(order, say)
+        bubble = stack.enter_context(_bubble(order, planned, rundir, streams))
+        relay = None
+        if order.wish.network:
+            relay = stack.enter_context(_relay(order, joined, bubble, rundir, log))
+        _record_start(order.settings, f"run {rundir.name}: {command_line(order.words)}")
+        if companion is not None:
+            companion.wait_until_ready()
+        sandbox = Sandbox(rundir.name, rundir.path, planned, bubble, companion, relay, log.path)
+        _refuse_half_of(sandbox)
+        yield sandbox
+
+
+def _refuse(order: Order) -> None:
+    """Raise if something that the run needs is missing, or would be in reach of the sandbox."""
+    if missing := facts.problems(os.environ, seccomp_wanted=order.wish.seccomp):
+        raise MissingError(missing)
+    refuse_reachable(order)
+
+
+def _told(order: Order, say: Say) -> Plan:
+    """Return the plan, and say of it and of the order what the user should know."""
+    learn = order.settings.learn
+    if learn is not None and learn[0] is Learn.EVERYTHING:
+        say(f"warning: learning: what no deny rule covers is let through, and added to {learn[1]}")
+    planned = planned_for(order)
+    for note in planned.notes:
+        say(f"note: {note}")
+    if order.show_plan:
+        for line in planned.lines():
+            say(line)
+    return planned
+
+
+def _bubble(order: Order, planned: Plan, rundir: RunDirectory, streams: Streams) -> Bubble:
+    _make(planned)
+    filter_ = seccomp.program() if order.wish.seccomp else None
+    bubble = Bubble.start(planned, filter_, streams)
+    for pid in (bubble.process.pid, bubble.init, bubble.guard.process.pid):
+        rundir.note(pid)
+    return bubble
+
+
+def _relay(
+    order: Order, joined: Upstream | None, bubble: Bubble, rundir: RunDirectory, log: Log
+) -> Attendant:
+    path = str(rundir.socket_path)
+    upstream = joined or Upstream(f"unix:{path}", socket.AF_UNIX, path)
+    with ExitStack() as closing:
+        sockets = netns.listeners(bubble.init, (HTTP_PORT, SOCKS_PORT))
+        for sock in sockets:
+            closing.enter_context(sock)
+        announced = order.words if order.announces else None
+        return start_relay(sockets, upstream, rundir, log, announced)
+
+
+def planned_for(order: Order, *, dry: bool = False) -> Plan:
+    """Return how bwrap is started for an order; start nothing, and if it is dry, make nothing."""
+    settings = order.settings
+    seen = facts.gather(
+        order.wish,
+        environ=os.environ,
+        confdir=settings.confdir,
+        statedir=settings.statedir,
+        rundir=base_of(os.environ),
+        shown=dict.fromkeys(SHOWN, b"") if dry else shown_files(order),
+    )
+    return plan(order.wish, seen)
+
+
+def _own_proxy(settings: Settings, rundir: RunDirectory, log: Log) -> Companion:
+    """Start a proxy that listens on the run's socket and on nothing else."""
+    with rundir.listen() as listener:
+        own = replace(
+            settings,
+            listen=(InheritedListen(listener.fileno(), LISTENER),),
+            workers=1,
+            verbosity=Verbosity.QUIET,
+            limits=replace(settings.limits, grace_s=min(settings.limits.grace_s, _GRACE_S)),
+        )
+        return start_companion(own, listener, rundir, log)
+
+
+def _make(planned: Plan) -> None:
+    """Make what is mounted and does not exist yet, for the owner alone."""
+    for made in planned.made:
+        with contextlib.suppress(FileExistsError):
+            made.path.parent.mkdir(parents=True, exist_ok=True)
+            if made.kind is Kind.DIRECTORY:
+                made.path.mkdir(mode=0o700)
+            else:
+                descriptor = os.open(made.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+                with open(descriptor, "wb") as file:  # noqa: PTH123 - the mode is the point
+                    file.write(made.content)
+
+
+def _refuse_half_of(sandbox: Sandbox) -> None:
+    """Raise if something has ended again already."""
+    if not sandbox.bubble.alive:
+        raise failed(sandbox.bubble.process)
+    for attendant in sandbox.lost():
+        raise attendant.failed(sandbox.log)
+
+
+def _record_start(settings: Settings, text: str) -> None:
+    try:
+        _record(settings, Notice(0, "run-start", text))
+    except AuditError:
+        # Recorded or denied (law 7): a run of which nothing is known does not start.
+        if settings.audit_failure is AuditFailure.DENY:
+            raise
+
+
+def _record(settings: Settings, notice: Notice) -> None:
+    from claude_proxy.audit import AuditStore, database_in  # noqa: PLC0415 - SQLite, after bwrap
+
+    with contextlib.closing(
+        AuditStore(
+            database_in(settings.statedir),
+            retention_days=settings.audit_days,
+            max_bytes=settings.audit_bytes,
+        )
+    ) as store:
+        store.record(notice)
+
+
+def _verify(sandbox: Sandbox, order: Order, say: Say) -> bool:
+    """Say what four checks found, and whether all went well."""
+    allowed, denied = verified_targets(order)
+    ways = netns.try_ways(sandbox.bubble.init, HTTP_PORT, allowed, denied)
+    found = list(verifying.checks(ways, HTTP_PORT, allowed, denied))
+    for check in found:
+        say(str(check))
+    return verifying.all_right(found)
+
+
+def _look_at(paths: tuple[Path, ...]) -> dict[Path, object]:
+    return {path: _state_of(path) for path in paths}
+
+
+def _state_of(path: Path) -> object:
+    try:
+        seen = path.lstat()
+        if path.is_symlink():
+            return str(path.readlink())
+        inside = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
+    except OSError:
+        return None
+    return seen.st_mode, seen.st_ino, seen.st_size, seen.st_mtime_ns, inside

@@ -1,0 +1,571 @@
+"""`claude-proxy run`: a command has the proxy and nothing else, and leaves nothing behind."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import TOOLS, FindProgram
+
+from .conftest import StartProxy
+from .rig.git_host import git_host
+from .rig.internet import Internet
+from .rig.launch import Launches
+from .rig.messages_api import SPOKEN
+from .rig.package_index import NODE_PACKAGE, PYTHON_PACKAGE, node_index, python_index
+from .rig.terminal import Terminal
+from .rig.waiting import until
+
+API = "api.anthropic.com"
+KEY = "sk-ant-api03-imitation"  # the imitated service takes any
+
+ALLOWLIST = """\
+allow:
+  - api.anthropic.com
+  - origin.test
+  - git.test
+  - pypi.test
+  - npm.test
+"""
+# Past the proxy, by whatever a program inside can think of.
+WAYS_OUT = {
+    "a direct connection": "curl -sS -m 5 --noproxy '*' https://allowed.test/",
+    "an address": "curl -sS -m 5 --noproxy '*' http://93.190.1.1/",
+    "a raw socket": "exec 3<>/dev/tcp/93.190.1.1/443",
+    "a datagram": "echo hello >/dev/udp/9.9.9.9/53",
+    "a name": "getent ahosts allowed.test",
+    "ping": "ping -c 1 -W 2 93.190.1.1",
+    "the metadata address": "curl -sS -m 5 --noproxy '*' http://169.254.169.254/",
+    "the loopback of the host": "exec 3<>/dev/tcp/127.0.0.1/22",
+    "IPv6": "curl -sS -m 5 --noproxy '*' 'http://[2600:1f18::99]/'",
+    "another namespace": "unshare --user --net true",
+    "a host that is not allowed": "curl -sS -m 5 -f https://denied.test/",
+}
+
+# A shell may lose a Ctrl-C that comes while it makes a process.
+WAITS = """
+import signal
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+print("begun", flush=True)
+signal.pause()
+"""
+
+type Launch = Callable[..., Launches]
+
+
+@pytest.fixture
+def launch(internet: Internet, program: FindProgram) -> Iterator[Launch]:
+    """Return a function that lends a user; whatever the user ran must be gone in the end."""
+    program("bwrap")
+    lent: list[Launches] = []
+
+    def lend(allowlist: str = ALLOWLIST, *, ordinary: bool = False) -> Launches:
+        lent.append(Launches(internet, allowlist, ordinary=ordinary))
+        return lent[-1]
+
+    yield lend
+    for launches in lent:
+        launches.close()
+
+
+@pytest.fixture
+def runs(launch: Launch) -> Launches:
+    """The tests' own user."""
+    return launch()
+
+
+@pytest.fixture(params=["the tests' own user", "an ordinary user"])
+def anybody(request: pytest.FixtureRequest, launch: Launch) -> Launches:
+    """Each kind of user in turn."""
+    return launch(ordinary=request.param == "an ordinary user")
+
+
+@pytest.fixture
+def terminal(runs: Launches, program: FindProgram) -> Iterator[Terminal]:
+    """A terminal of the tests' own user."""
+    program("tmux")
+    terminal = Terminal(runs.directory / "tmux", runs.environment(ANTHROPIC_API_KEY=KEY))
+    yield terminal
+    terminal.close()
+
+
+def trusted(launches: Launches) -> Launches:
+    """Take Claude Code past its first questions, for this user's project."""
+    settings = {
+        "hasCompletedOnboarding": True,
+        "customApiKeyResponses": {"approved": [KEY[-20:]], "rejected": []},
+        "theme": "dark",
+        "projects": {str(launches.project): {"hasTrustDialogAccepted": True}},
+    }
+    file = launches.place.home / ".claude.json"
+    file.write_text(json.dumps(settings), encoding="utf-8")
+    launches.give(launches.place.home)
+    return launches
+
+
+# --- Claude Code
+
+
+def test_claude_code_answers_with_nothing_but_loopback_around_it(
+    anybody: Launches, internet: Internet, program: FindProgram
+) -> None:
+    trusted(anybody)
+    devices = anybody.project / "devices"
+    script = f"cat /proc/net/dev >{devices}; exec {program('claude')} -p hi"
+
+    with internet.watch() as seen:
+        ran = anybody.run(
+            "sh",
+            "-c",
+            script,
+            options=[
+                *("--profile", "claude", "--name", "asking", "--pass-env", "ANTHROPIC_API_KEY"),
+                *("--allow-ro", TOOLS.parent),
+            ],
+            variables={"ANTHROPIC_API_KEY": KEY},
+        )
+
+    assert (ran.stdout.strip(), ran.returncode) == (SPOKEN, 0), ran.stderr
+    assert re.findall(r"^\s*(\S+):", devices.read_text(), re.MULTILINE) == ["lo"]
+    asked = [exchange for exchange in seen.exchanges if exchange.target.startswith("/v1/messages")]
+    assert asked[0].header("x-api-key") == KEY
+    rows = [row for row in anybody.audit("--host", API) if row.path == "/v1/messages"]
+    assert [row.status for row in rows] == [200]
+    assert "run asking: sh -c" in rows[0].client
+
+
+def test_the_profile_of_claude_is_taken_for_claude(runs: Launches, program: FindProgram) -> None:
+    trusted(runs)
+
+    ran = runs.run(
+        program("claude"),
+        "-p",
+        "hi",
+        options=["--pass-env", "ANTHROPIC_API_KEY"],
+        variables={"ANTHROPIC_API_KEY": KEY},
+    )
+
+    assert (ran.stdout.strip(), ran.returncode) == (SPOKEN, 0), ran.stderr
+    # What it remembers is kept: its own directory is writable.
+    assert any((runs.place.home / ".claude").iterdir())
+
+
+def test_claude_code_holds_a_conversation_in_a_terminal_and_follows_its_size(
+    runs: Launches, terminal: Terminal, program: FindProgram
+) -> None:
+    trusted(runs)
+    words = runs.words([program("claude")], "--pass-env", "ANTHROPIC_API_KEY")
+
+    terminal.start(runs.argv(words))
+    terminal.shows("for shortcuts")
+    terminal.resize(90, 30)
+    until(
+        lambda: any(len(line) == 90 for line in terminal.screen().splitlines()),
+        "a line as wide as the new window",
+    )
+    terminal.type("what is the answer")
+    terminal.shows(SPOKEN)
+    terminal.type("/exit")
+    until(terminal.ended, f"the end of Claude Code:\n{terminal.screen()}")
+
+    assert [row.status for row in runs.audit("--host", API) if row.path == "/v1/messages"]
+
+
+def test_claude_code_is_suspended_and_goes_on(
+    runs: Launches, terminal: Terminal, program: FindProgram
+) -> None:
+    trusted(runs)
+    script = runs.script(program("claude"), options=["--pass-env", "ANTHROPIC_API_KEY"])
+    terminal.start(runs.argv(["bash", "--norc", "-i"]))
+
+    terminal.type(script)
+    terminal.shows("for shortcuts")
+    terminal.press("C-z")
+    terminal.shows("Stopped")
+    terminal.type("echo between $((6 * 7))")
+    terminal.shows("between 42")
+    terminal.type("fg")
+    terminal.type("what is the answer")
+
+    terminal.shows(SPOKEN)
+
+
+# --- no way out
+
+
+@pytest.mark.parametrize("way", WAYS_OUT.values(), ids=WAYS_OUT)
+def test_there_is_no_way_past_the_proxy(runs: Launches, internet: Internet, way: str) -> None:
+    with internet.watch() as seen:
+        ran = runs.run("bash", "-c", way)
+
+    assert ran.returncode not in {0, 127}, ran.stdout
+    assert seen.nothing(), seen
+
+
+def test_an_ordinary_user_has_no_way_past_the_proxy_either(
+    launch: Launch, internet: Internet
+) -> None:
+    runs = launch(ordinary=True)
+    script = "\n".join(f"({way}) && echo 'got out: {name}'" for name, way in WAYS_OUT.items())
+
+    with internet.watch() as seen:
+        ran = runs.run("bash", "-c", f"{script}\ntrue")
+
+    assert (ran.returncode, ran.stdout) == (0, ""), ran.stderr
+    assert seen.nothing(), seen
+
+
+def test_what_is_allowed_gets_through_by_http_and_by_socks(anybody: Launches) -> None:
+    script = (
+        "curl -sS -f --data by-http https://origin.test/echo; "
+        "curl -sS -f --proxy socks5h://127.0.0.1:1080 --data by-socks https://origin.test/echo"
+    )
+
+    ran = anybody.run("sh", "-c", script)
+
+    assert ran.returncode == 0, ran.stderr
+    assert "by-http" in ran.stdout
+    assert "by-socks" in ran.stdout
+
+
+def test_a_run_without_network_has_nothing_but_loopback(runs: Launches) -> None:
+    script = "curl -sS -m 5 --proxy http://127.0.0.1:3128 https://origin.test/ || exit 7"
+
+    ran = runs.run("sh", "-c", script, options=["--no-network"])
+
+    assert ran.returncode == 7
+    assert runs.audit("--host", "origin.test") == []
+
+
+# --- what people do inside
+
+
+def test_git_clones(runs: Launches, internet: Internet, tmp_path: Path) -> None:
+    bare = tmp_path / "project.git"
+    seed = tmp_path / "seed"
+    for words in (
+        ["git", "init", "-q", "-b", "main", str(seed)],
+        ["git", "-C", str(seed), "commit", "-q", "--allow-empty", "-m", "the first"],
+        ["git", "clone", "-q", "--bare", str(seed), str(bare)],
+    ):
+        subprocess.run(words, check=True, env={**os.environ, **GIT_AUTHOR})
+    internet.site("git.test", git_host(tmp_path))
+
+    ran = runs.run("git", "clone", "https://git.test/project.git", "cloned")
+
+    assert ran.returncode == 0, ran.stderr
+    assert (runs.project / "cloned" / ".git" / "HEAD").exists()
+
+
+GIT_AUTHOR = {
+    f"GIT_{role}_{what}": value
+    for role in ("AUTHOR", "COMMITTER")
+    for what, value in (("NAME", "somebody"), ("EMAIL", "somebody@example.com"))
+}
+
+
+def test_pip_installs(runs: Launches, internet: Internet) -> None:
+    internet.site("pypi.test", python_index())
+    index = ["--index-url", "https://pypi.test/simple"]
+    words = ["-m", "pip", "install", "--no-cache-dir", *index, "--target", "lib", PYTHON_PACKAGE]
+
+    ran = runs.run(sys.executable, *words)
+
+    assert ran.returncode == 0, ran.stderr
+    assert (runs.project / "lib" / "greeting.py").exists()
+
+
+def test_npm_installs(runs: Launches, internet: Internet, program: FindProgram) -> None:
+    internet.site("npm.test", node_index("npm.test"))
+    (runs.project / "package.json").write_text('{"name": "tried", "private": true}')
+
+    ran = runs.run(
+        program("npm"), "install", "--registry", "https://npm.test", "--no-audit", NODE_PACKAGE
+    )
+
+    assert ran.returncode == 0, ran.stderr
+    assert (runs.project / "node_modules" / NODE_PACKAGE / "index.js").exists()
+
+
+# --- as a command of the shell
+
+
+@pytest.mark.parametrize(
+    ("script", "code"),
+    [("exit 0", 0), ("exit 7", 7), ("exit 255", 255), ("kill -TERM $$", 143), ("kill -9 $$", 137)],
+)
+def test_the_exit_code_is_the_commands(runs: Launches, script: str, code: int) -> None:
+    assert runs.run("sh", "-c", script).returncode == code
+
+
+def test_the_streams_are_the_commands_and_nothing_else_is_in_them(runs: Launches) -> None:
+    ran = runs.run("sh", "-c", "cat; echo to-err >&2", given=b"by a pipe\n")
+
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "by a pipe\n", "to-err\n")
+
+
+def test_much_output_arrives_whole(runs: Launches) -> None:
+    ran = runs.run("sh", "-c", "head -c 50000000 /dev/zero | tr '\\0' x")
+
+    assert len(ran.stdout) == 50_000_000
+
+
+def test_no_descriptor_but_the_three_reaches_the_command(runs: Launches) -> None:
+    ran = runs.run("sh", "-c", "ls /proc/$$/fd")
+
+    assert ran.stdout.split() == ["0", "1", "2"]
+
+
+def test_a_command_that_closes_its_streams_still_ends(runs: Launches) -> None:
+    assert runs.run("sh", "-c", "exec <&- >&- 2>&-; exit 3").returncode == 3
+
+
+def test_what_a_command_leaves_running_ends_with_it(runs: Launches) -> None:
+    ran = runs.run("sh", "-c", "setsid sleep 600 >/dev/null 2>&1 & echo started")
+
+    assert (ran.returncode, ran.stdout) == (0, "started\n")
+    # And `close` of the fixture finds nothing left.
+
+
+def test_a_command_that_does_not_exist_is_an_error_and_no_traceback(runs: Launches) -> None:
+    ran = runs.run("no-such-command")
+
+    assert ran.returncode == 1
+    assert "there is no command 'no-such-command'" in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert runs.left() == []
+
+
+def test_python_survives_ctrl_c_in_a_terminal(runs: Launches, terminal: Terminal) -> None:
+    terminal.start(runs.argv(runs.words([sys.executable, "-q", "-X", "utf8"])))
+    terminal.shows(">>>")
+    terminal.type("import time; time.sleep(600)")
+    terminal.press("C-c")
+    terminal.shows("KeyboardInterrupt")
+    terminal.type("print('still', 6 * 7)")
+    terminal.shows("still 42")
+    terminal.type("raise SystemExit(0)")
+
+    until(terminal.ended, f"the end of Python:\n{terminal.screen()}")
+
+
+def test_ctrl_c_ends_what_does_not_catch_it_with_130(runs: Launches, terminal: Terminal) -> None:
+    script = runs.script(sys.executable, "-S", "-c", WAITS)
+
+    terminal.start(runs.argv(["bash", "--norc", "-i"]))
+    terminal.type(script)
+    terminal.shows("begun")
+    terminal.press("C-c")
+
+    terminal.type("echo code=$?")
+    terminal.shows("code=130")
+
+
+def test_a_run_is_suspended_and_goes_on_as_any_job(runs: Launches, terminal: Terminal) -> None:
+    script = runs.script("sh", "-c", "echo begun; exec cat")
+    terminal.start(runs.argv(["bash", "--norc", "-i"]))
+
+    terminal.type(script)
+    terminal.shows("begun")
+    terminal.press("C-z")
+    terminal.shows("Stopped")
+    terminal.type("echo between $((6 * 7))")
+    terminal.shows("between 42")
+    terminal.type("fg")
+    terminal.type("and on")
+    terminal.shows("and on", times=2)
+    terminal.press("C-d")
+    terminal.type("echo code=$?")
+
+    terminal.shows("code=0")
+    terminal.type("exit")
+    until(terminal.ended, "the end of the shell")
+
+
+def test_a_shell_inside_has_jobs_and_the_size_of_the_window(
+    runs: Launches, terminal: Terminal
+) -> None:
+    words = runs.words([], "--shell")[:-1]
+
+    terminal.start(runs.argv(words), columns=120, lines=40)
+    terminal.type("stty size")
+    terminal.shows("40 120")
+    terminal.resize(100, 30)
+    terminal.type("stty size")
+    terminal.shows("30 100")
+    terminal.type("sleep 600")
+    terminal.press("C-z")
+    terminal.shows("Stopped")
+    terminal.type("kill %1; echo gone=$((6 * 7))")
+    terminal.shows("gone=42")
+    terminal.type("exit")
+
+    until(terminal.ended, f"the end of the shell:\n{terminal.screen()}")
+
+
+# --- several, and what is left of them
+
+
+def test_two_runs_at_once_do_not_meet(runs: Launches) -> None:
+    script = "curl -sS https://{}.denied.test/ >/dev/null 2>&1; echo done; read line"
+    first = runs.start("sh", "-c", script.format("first"), options=["--name", "one"])
+    second = runs.start("sh", "-c", script.format("second"), options=["--name", "two"])
+    for process in (first, second):
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"done\n"
+
+    assert [name.partition(".")[0] for name in runs.left()] == ["one", "two"]
+    assert [process.communicate(b"\n") for process in (first, second)] == [(b"", b"")] * 2
+
+    assert (first.returncode, second.returncode) == (0, 0)
+    clients = {row.host: row.client for row in runs.audit("--denied")}
+    assert "run one: sh -c" in clients["first.denied.test"]
+    assert "run two: sh -c" in clients["second.denied.test"]
+    assert runs.left() == []
+
+
+@pytest.mark.parametrize("victim", ["proxy", "relay"])
+def test_without_its_proxy_or_relay_a_run_has_no_network_and_goes_on(
+    runs: Launches, internet: Internet, victim: str
+) -> None:
+    ask = "curl -sS -m 10 https://origin.test/echo >/dev/null 2>&1; echo $?"
+    process = runs.start("sh", "-c", f"{ask}; read line; {ask}; exit 5")
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"0\n"
+
+    os.kill(runs.attendants()[victim], signal.SIGKILL)
+    with internet.watch() as seen:
+        out, err = process.communicate(b"\n")
+
+    assert out.strip() not in {b"", b"0"}
+    assert process.returncode == 5
+    assert f"the {victim} of this run".encode() in err
+    assert seen.nothing()
+    until(lambda: not runs.all_processes(), "the end of all processes")
+    assert runs.left() == []
+
+
+def test_a_killed_launcher_takes_everything_with_it(runs: Launches) -> None:
+    process = runs.start("sh", "-c", "echo begun; sleep 600")
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"begun\n"
+    assert set(runs.attendants()) == {"launcher", "proxy", "relay"}
+
+    os.kill(runs.attendants()["launcher"], signal.SIGKILL)
+    process.communicate()
+
+    until(lambda: not runs.all_processes(), f"processes are left: {runs.all_processes()}")
+    assert len(runs.left()) == 1
+    assert runs.run("true").returncode == 0
+    assert runs.left() == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_the_launcher_ends_the_sandbox_and_cleans_up(
+    runs: Launches, number: signal.Signals
+) -> None:
+    process = runs.start(
+        "sh", "-c", "trap 'echo told; exit 0' TERM HUP; echo begun; sleep 600 & wait"
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"begun\n"
+
+    os.kill(runs.attendants()["launcher"], number)
+    out, _ = process.communicate()
+
+    assert out == b"told\n"
+    assert process.returncode == 128 + number
+    assert runs.all_processes() == []
+    assert runs.left() == []
+
+
+def test_a_command_that_ignores_the_signal_is_ended_all_the_same(runs: Launches) -> None:
+    process = runs.start("sh", "-c", "trap '' TERM; echo begun; while :; do sleep 1; done")
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"begun\n"
+
+    os.kill(runs.attendants()["launcher"], signal.SIGTERM)
+    os.kill(runs.attendants()["launcher"], signal.SIGTERM)
+    process.communicate()
+
+    assert process.returncode == 143
+    assert runs.left() == []
+
+
+# --- by a proxy that runs already
+
+
+def test_a_run_joins_a_running_proxy(runs: Launches, start_proxy: StartProxy) -> None:
+    proxy = start_proxy(ALLOWLIST)
+    where: list[str | Path] = ["--proxy", f"127.0.0.1:{proxy.port}", "--name", "joined"]
+    where += ["--confdir", proxy.confdir]
+
+    ran = runs.run("curl", "-sS", "-f", "-d", "joined", "https://origin.test/echo", options=where)
+
+    assert ran.returncode == 0, ran.stderr
+    (row,) = [row for row in proxy.decisions("origin.test:443") if row.path == "/echo"]
+    assert "run joined: curl" in row.client
+
+
+def test_without_the_proxy_that_it_is_to_join_nothing_is_run(runs: Launches) -> None:
+    ran = runs.run("echo", "ran", options=["--proxy", "127.0.0.1:9"])
+
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert "claude-proxy is not running on 127.0.0.1:9" in ran.stderr
+
+
+def test_without_the_certificate_of_the_proxy_nothing_is_run(
+    runs: Launches, start_proxy: StartProxy
+) -> None:
+    proxy = start_proxy(ALLOWLIST)
+
+    ran = runs.run("echo", "ran", options=["--proxy", f"127.0.0.1:{proxy.port}"])
+
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert str(runs.place.home / ".config/claude-proxy/mitmproxy-ca-cert.pem") in ran.stderr
+
+
+# --- looking before leaping
+
+
+def test_verifying_prints_four_checks_and_then_runs_the_command(anybody: Launches) -> None:
+    ran = anybody.run("echo", "ran", options=["--verify"])
+
+    assert (ran.returncode, ran.stdout) == (0, "ran\n")
+    assert [line.split()[1] for line in ran.stderr.splitlines()] == ["ok"] * 4
+
+
+def test_a_check_that_goes_wrong_stops_the_run(launch: Launch) -> None:
+    runs = launch("allow: []\n")
+
+    ran = runs.run("echo", "ran", options=["--verify"])
+
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert "WRONG  api.anthropic.com:443 should be allowed" in ran.stderr
+
+
+def test_a_dry_run_starts_nothing_and_makes_nothing(runs: Launches) -> None:
+    ran = runs.run("touch", "made", options=["--dry-run"])
+
+    assert ran.returncode == 0, ran.stderr
+    assert "--unshare-net" in ran.stdout
+    assert "HTTPS_PROXY" in ran.stdout
+    assert [path.name for path in runs.project.iterdir()] == []
+    assert not (runs.place.home / ".config").exists()
+    assert runs.left() == []
+
+
+def test_a_policy_that_the_sandbox_could_write_is_refused(runs: Launches) -> None:
+    own = runs.project / "allowlist.yaml"
+    own.write_text(ALLOWLIST)
+
+    ran = runs.run("echo", "ran", options=["--allowlist", own])
+
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert "the sandbox could write its own allowlist" in ran.stderr

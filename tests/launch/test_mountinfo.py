@@ -1,0 +1,121 @@
+"""Tests that a sandbox that did not become what was planned is refused before its command runs."""
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from claude_proxy.errors import ClaudeProxyError
+from claude_proxy.launch import facts
+from claude_proxy.launch.mountinfo import astray
+from claude_proxy.launch.plan import plan
+from tests.launch.boxes import CLAUDE, HOME, PROJECT, Box, a_wish, held, paths, some_facts
+
+type Change = Callable[[Box], None]
+
+VSCODE = PROJECT / ".vscode"
+PLANNED = plan(a_wish(), some_facts(paths(VSCODE)))
+
+
+def mounted(*, without: Path | None = None, more: str = "", root: str | None = None) -> str:
+    """Return what /proc/PID/mountinfo says of a sandbox that became what was planned."""
+    lines = ["1 0 0:1 / / ro - tmpfs", "9 1 0:9 / /dev/null rw - x"]
+    for mount in PLANNED.mounts:
+        if mount.how in {"--file", "--symlink"} or mount.at == without:
+            continue
+        where = root if root is not None and mount.at == VSCODE else str(mount.source or "/")
+        lines.append(f"2 1 8:1 {where} {mount.at} rw - ext4")
+    return "\n".join([*lines, more])
+
+
+def test_a_sandbox_as_planned_is_well() -> None:
+    assert astray(PLANNED, mounted(), "") == ()
+
+
+def test_a_guard_that_is_missing_is_seen() -> None:
+    assert astray(PLANNED, mounted(without=VSCODE), "") == (VSCODE,)
+
+
+def test_a_mount_in_another_place_is_seen() -> None:
+    more = f"3 1 8:1 /home/ann/.ssh {HOME}/.ssh ro - ext4"
+
+    assert astray(PLANNED, mounted(more=more), "") == (HOME / ".ssh",)
+
+
+def test_another_directory_in_the_place_of_a_guarded_one_is_seen() -> None:
+    assert astray(PLANNED, mounted(root="/home/ann/.ssh"), "") == (VSCODE,)
+
+
+def test_a_file_system_of_the_machine_below_what_is_shown_is_well() -> None:
+    more = "3 1 8:2 / /usr/local\\040files ro - ext4"
+
+    assert astray(PLANNED, mounted(more=more), more) == ()
+    assert astray(PLANNED, mounted(more=more), "") == (Path("/usr/local files"),)
+
+
+def test_nothing_at_all_is_not_as_planned() -> None:
+    assert astray(PLANNED, "", "")
+
+
+def swapped(target: str) -> Change:
+    """Return what an agent of another run does between the look and the mount."""
+
+    def swap(box: Box) -> None:
+        shutil.rmtree(box.project / ".vscode")
+        (box.project / ".vscode").symlink_to(target)
+
+    return swap
+
+
+CHANGES: dict[str, Change] = {
+    "by a relative link to a secret": swapped("../.ssh"),
+    "by an absolute link": swapped("/usr"),
+    "by a link within the project": swapped("src"),
+    "by a link to the project": swapped("."),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_directory_that_is_swapped_after_it_was_looked_at_is_noticed(
+    box: Box, change: Change, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(facts, "_MOUNT_PATIENCE_S", 0.5)
+    (box.project / ".vscode").mkdir()
+    (box.project / "src").mkdir()
+    planned = box.plan(box.wish("/bin/true"))
+    change(box)
+
+    with held(planned) as pid:
+        try:
+            facts.refuse_astray(planned, pid)
+        except ClaudeProxyError as error:
+            noticed = str(box.project) in (error.where or "")
+        else:
+            # bwrap itself has noticed, and has ended.
+            noticed = not facts._mounts_of(str(pid))
+
+    assert noticed
+
+
+@pytest.mark.parametrize("keep_home", [False, True])
+def test_real_sandboxes_are_as_planned(box: Box, keep_home: bool) -> None:  # noqa: FBT001 - a case
+    subprocess.run(["git", "init", "-q", box.project], check=True)
+    (box.project / ".vs code\\").mkdir()
+    (box.project / ".env").touch()
+    (box.home / ".claude").mkdir()
+    (box.home / ".claude.json").touch()
+    planned = box.plan(
+        box.wish(
+            "/bin/true",
+            profile=CLAUDE,
+            keep_home=keep_home,
+            hide=(".env",),
+            read_only=(".vs code\\",),
+            allow_ro=(box.home / "other",),
+        )
+    )
+
+    with held(planned) as pid:
+        facts.refuse_astray(planned, pid)

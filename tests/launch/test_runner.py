@@ -1,0 +1,209 @@
+"""A run starts nothing before all stands, returns COMMAND's exit code and leaves nothing."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from claude_proxy.audit import AuditStore, database_in
+from claude_proxy.errors import ClaudeProxyError, ConfigError
+from claude_proxy.launch import facts, netns, profiles, runner
+from claude_proxy.launch.order import Order
+from claude_proxy.launch.plan import Wish
+from claude_proxy.launch.runner import live_sandbox, run
+from claude_proxy.settings import Settings
+from tests.conftest import FindProgram
+
+PIPES = (subprocess.DEVNULL, subprocess.PIPE, subprocess.PIPE)
+
+
+def network_of(process: str) -> int:
+    return Path(f"/proc/{process}/ns/net").stat().st_ino
+
+
+class Place:
+    """A user's directories, and orders from there."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.project = directory / "project"
+        self.project.mkdir()
+        self.runtime = directory / "runtime"
+        self.runtime.mkdir(mode=0o700)
+        allowlist = directory / "allowlist.yaml"
+        allowlist.write_text("allow: [allowed.test]\n", encoding="utf-8")
+        self.settings = Settings(allowlist, directory / "conf", directory / "state")
+        self.said: list[str] = []
+
+    def order(
+        self, *command: str, network: bool = False, verify: bool = False, join: str | None = None
+    ) -> Order:
+        """Return an order; without a network, as starting a proxy takes a second."""
+        profile = profiles.load("shell", self.directory / "profiles")
+        wish = Wish(command, self.project, profile, network=network)
+        return Order(wish, self.settings, verify=verify, join=join)
+
+    def run(self, *command: str) -> int:
+        """Run a command; what is said of it is kept."""
+        return run(self.order(*command), say=self.said.append)
+
+    def left(self) -> list[str]:
+        """Return what is left of runs."""
+        return [path.name for path in (self.runtime / "claude-proxy").glob("[!.]*")]
+
+    def notices(self) -> list[tuple[str, str]]:
+        """Return what the audit log has of runs."""
+        with closing(sqlite3.connect(database_in(self.settings.statedir))) as database:
+            return database.execute("SELECT kind, text FROM notice ORDER BY id").fetchall()
+
+
+@pytest.fixture
+def place(program: FindProgram, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+    """A user's directories."""
+    program("bwrap")
+    with tempfile.TemporaryDirectory(prefix="place-") as name:
+        place = Place(Path(name))
+        (place.directory / "home").mkdir()
+        monkeypatch.setenv("HOME", str(place.directory / "home"))
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(place.runtime))
+        yield place
+
+
+@pytest.mark.parametrize(
+    ("script", "code"), [("true", 0), ("exit 9", 9), ("kill -TERM $$", 143), ("kill -INT $$", 130)]
+)
+def test_the_exit_code_is_that_of_the_command(place: Place, script: str, code: int) -> None:
+    assert place.run("sh", "-c", script) == code
+    assert place.left() == []
+    assert place.said == []
+
+
+def test_the_audit_log_has_the_start_and_the_end_of_a_run(place: Place) -> None:
+    place.run("sh", "-c", "exit 3")
+
+    (start, end) = place.notices()
+    assert start[0] == "run-start"
+    assert start[1].endswith(": sh -c exit 3")
+    assert end[0] == "run-end"
+    assert end[1].endswith(": exit code 3")
+
+
+def test_a_run_that_cannot_be_recorded_is_not_started(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise ConfigError("the disk is full")
+
+    monkeypatch.setattr(AuditStore, "record", full)
+
+    with pytest.raises(ConfigError, match="full"):
+        place.run("touch", "ran")
+
+    assert list(place.project.iterdir()) == []
+    assert place.left() == []
+
+
+def test_a_sandbox_is_there_before_its_command(place: Place) -> None:
+    with live_sandbox(place.order("touch", "ran"), streams=PIPES) as sandbox:
+        assert sandbox.bubble.alive
+        assert network_of(str(sandbox.bubble.init)) != network_of("self")
+        assert list(place.project.iterdir()) == []
+
+        ran = sandbox.finish()
+
+    assert ran.returncode == 0
+    assert [path.name for path in place.project.iterdir()] == ["ran"]
+
+
+def test_a_sandbox_that_is_not_told_to_start_never_runs_its_command(place: Place) -> None:
+    with live_sandbox(place.order("touch", "ran"), streams=PIPES):
+        pass
+
+    assert list(place.project.iterdir()) == []
+    assert place.left() == []
+
+
+def test_what_a_command_prints_can_be_had(place: Place) -> None:
+    order = place.order("sh", "-c", "cat; echo two >&2")
+    streams = (subprocess.PIPE, subprocess.PIPE, subprocess.PIPE)
+
+    with live_sandbox(order, streams=streams) as sandbox:
+        ran = sandbox.finish(b"one\n", timeout_s=60)
+
+    assert (ran.stdout, ran.stderr) == (b"one\n", b"two\n")
+
+
+def test_a_sandbox_with_a_network_has_its_proxy_and_relay_beside_it(place: Place) -> None:
+    order = place.order("cat", network=True)
+
+    with live_sandbox(order, streams=PIPES) as sandbox:
+        assert sandbox.companion is not None
+        assert sandbox.relay is not None
+        assert list(sandbox.lost()) == []
+        ways = netns.try_ways(sandbox.bubble.init, 3128, "allowed.test:443", "denied.test:443")
+        pids = [sandbox.companion.pid, sandbox.relay.pid, sandbox.bubble.init]
+
+    assert (ways.allowed, ways.denied) == (200, 403)
+    assert ways.direct is not None
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    assert place.left() == []
+
+
+def test_what_is_missing_on_the_machine_is_said_all_at_once(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def problems(*_: object, **__: object) -> Sequence[ClaudeProxyError]:
+        return [ClaudeProxyError("one", mend="mend one"), ClaudeProxyError("two")]
+
+    monkeypatch.setattr(facts, "problems", problems)
+
+    with pytest.raises(ClaudeProxyError) as caught:
+        place.run("true")
+
+    assert caught.value.lines() == ["error: one", "  mend:  mend one", "error: two"]
+    assert caught.value.exit_code == 1
+
+
+def test_a_proxy_that_does_not_start_ends_the_run_before_its_command(place: Place) -> None:
+    place.settings.allowlist.write_text("nonsense: true\n")
+
+    with pytest.raises(ConfigError):
+        run(place.order("touch", "ran", network=True), say=place.said.append)
+
+    assert list(place.project.iterdir()) == []
+    assert place.left() == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_during_the_start_ends_the_run_with_everything_taken_down(
+    place: Place, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    def interrupted(*_: object) -> None:
+        os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(runner, "_record_start", interrupted)
+
+    assert place.run("touch", "ran") == 128 + number
+    assert list(place.project.iterdir()) == []
+    assert place.left() == []
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_what_could_not_be_protected_is_compared_afterwards(place: Place) -> None:
+    order = place.order("true")
+    watched = runner.planned_for(order, dry=True).watched
+    assert watched, "nothing is watched in a bare project"
+    target = watched[0]
+    target.parent.mkdir(parents=True, exist_ok=True)
+
+    code = place.run("sh", "-c", f"mkdir -p {target}; true")
+
+    assert code == 0
+    if target.exists():
+        assert any(str(target) in line for line in place.said)

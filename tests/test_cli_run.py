@@ -1,0 +1,316 @@
+"""What `run` is told becomes an order, and what cannot be had is an error before anything runs."""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from claude_proxy import cli
+from claude_proxy.cli import run as command_module
+from claude_proxy.cli import serve
+from claude_proxy.launch import runner
+from claude_proxy.launch.order import Order
+from claude_proxy.settings import Learn
+
+pytestmark = pytest.mark.usefixtures("project", "orders")
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty project, as the current directory; the home is beside it."""
+    path = tmp_path / "project"
+    path.mkdir()
+    monkeypatch.chdir(path)
+    return path
+
+
+@pytest.fixture
+def orders(monkeypatch: pytest.MonkeyPatch) -> list[Order]:
+    """The orders that a command line makes; nothing is run."""
+    made: list[Order] = []
+
+    def note(order: Order, *, say: Any) -> int:
+        del say
+        made.append(order)
+        return 5
+
+    monkeypatch.setattr(runner, "run", note)
+    return made
+
+
+def order_of(orders: list[Order], *words: str) -> Order:
+    assert cli.main(["run", *words]) == 5
+    return orders[-1]
+
+
+# --- COMMAND
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--", "claude", "-p", "hi"],
+        ["claude", "-p", "hi"],
+        ["--name", "x", "claude", "-p", "hi"],
+        ["--name", "x", "--", "claude", "-p", "hi"],
+    ],
+)
+def test_what_follows_command_is_commands_with_or_without_dashes(
+    orders: list[Order], words: list[str]
+) -> None:
+    assert order_of(orders, *words).wish.command == ("claude", "-p", "hi")
+
+
+def test_its_own_options_and_dashes_stay_commands(orders: list[Order]) -> None:
+    words = ("sh", "-c", "--", "--verify", "--", "-v")
+
+    order = order_of(orders, "--", *words)
+
+    assert order.wish.command == words
+    assert not order.verify
+
+
+def test_the_exit_code_of_the_run_is_returned() -> None:
+    assert cli.main(["run", "true"]) == 5
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["--name", "x"],
+        ["--shell", "--", "true"],
+        ["--no-network", "--proxy", "127.0.0.1:1", "true"],
+        ["--no-network", "--verify", "true"],
+    ],
+)
+def test_what_makes_no_sense_is_a_usage_error(
+    orders: list[Order], words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["run", *words]) == 2
+    assert "claude-proxy run --help" in capsys.readouterr().err
+    assert orders == []
+
+
+# --- the project
+
+
+def test_the_project_is_the_current_directory(project: Path, orders: list[Order]) -> None:
+    assert order_of(orders, "true").wish.project == project
+
+
+def test_another_can_be_named(orders: list[Order], tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+
+    assert order_of(orders, "--dir", "../other", "true").wish.project == tmp_path / "other"
+
+
+@pytest.mark.parametrize("name", ["missing", "file"])
+def test_a_project_that_is_no_directory_is_an_error_of_its_own(
+    project: Path, orders: list[Order], name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project / "file").touch()
+
+    code = cli.main(["run", "--dir", name, "true"])
+
+    assert code == 1
+    assert "error:" in capsys.readouterr().err
+    assert orders == []
+
+
+def test_a_bad_directory_ends_with_1(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", "--dir", "missing", "true"]) == 1
+    assert "there is no such directory" in capsys.readouterr().err
+
+
+def test_the_current_directory_may_be_gone(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = project / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+
+    assert cli.main(["run", "true"]) == 1
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_the_projects_own_file_narrows(project: Path, orders: list[Order]) -> None:
+    (project / ".claude-proxy.yaml").write_text(
+        "deny: [one.test]\nhide: [secrets]\nread_only: [Makefile]\nnetwork: none\n"
+    )
+
+    order = order_of(orders, "true")
+
+    assert (order.wish.hide, order.wish.read_only) == (("secrets",), ("Makefile",))
+    assert not order.wish.network
+    assert order.settings.narrowing == project / ".claude-proxy.yaml"
+
+
+# --- what is wished
+
+
+def test_wishes_arrive(project: Path, orders: list[Order]) -> None:
+    order = order_of(
+        orders,
+        *("--allow-ro", "ro", "--allow-ro", "/abs", "--allow-rw", "~/rw", "--pass-env", "ONE"),
+        *("--keep-home", "--without-seccomp", "--verify", "-v", "--name", "called"),
+        *("--proxy", "unix:/run/proxy.sock", "true"),
+    )
+
+    assert order.wish.allow_ro == (project / "ro", Path("/abs"))
+    assert order.wish.allow_rw == (Path(os.environ["HOME"]) / "rw",)
+    assert order.wish.pass_env == ("ONE",)
+    assert (order.wish.keep_home, order.wish.seccomp) == (True, False)
+    assert (order.verify, order.show_plan) == (True, True)
+    assert (order.name, order.join) == ("called", "unix:/run/proxy.sock")
+
+
+def test_without_wishes_nothing_is_given(orders: list[Order]) -> None:
+    wish = order_of(orders, "true").wish
+
+    assert (wish.allow_ro, wish.allow_rw, wish.pass_env, wish.shell) == ((), (), (), False)
+    assert (wish.keep_home, wish.network, wish.seccomp) == (False, True, True)
+
+
+@pytest.mark.parametrize("words", [["--filter-network"], ["--unshare-net"]])
+def test_words_of_its_forerunners_are_understood(orders: list[Order], words: list[str]) -> None:
+    assert order_of(orders, *words, "true").wish.network
+
+
+def test_full_home_access_is_another_word_for_keeping_the_home(orders: list[Order]) -> None:
+    assert order_of(orders, "--full-home-access", "true").wish.keep_home
+
+
+@pytest.mark.parametrize(
+    ("words", "profile"),
+    [
+        (["claude"], "claude"),
+        (["/usr/local/bin/claude", "-p"], "claude"),
+        (["codex"], "codex"),
+        (["make"], "shell"),
+        (["--shell"], "shell"),
+        (["--profile", "gemini", "claude"], "gemini"),
+    ],
+)
+def test_the_profile_is_the_commands(orders: list[Order], words: list[str], profile: str) -> None:
+    assert order_of(orders, *words).wish.profile.name == profile
+
+
+def test_claude_does_not_ask_only_if_that_is_wished(orders: list[Order]) -> None:
+    asked = order_of(orders, "--skip-permissions", "claude", "-p", "hi").wish.command
+
+    assert asked[0] == "claude"
+    assert "--dangerously-skip-permissions" in asked[1:-2]
+    assert asked[-2:] == ("-p", "hi")
+    for words in ([], ["--no-skip-permissions"]):
+        assert order_of(orders, *words, "claude").wish.command == ("claude",)
+
+
+def test_a_command_that_cannot_be_told_not_to_ask_is_not_run_as_if_it_could(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.main(["run", "--skip-permissions", "make"]) == 2
+    assert "does not know how" in capsys.readouterr().err
+
+
+# --- what is `serve`'s
+
+
+def test_every_option_for_policy_and_upstream_is_serves_own() -> None:
+    mine = {param.name: param for param in command_module.command.params}
+    shared = [param for param in serve.command.params if mine.get(param.name) is param]
+
+    assert {"allowlist", "confdir", "statedir", "resolve", "upstream_ca", "upstream_proxy"} < {
+        param.name for param in shared
+    }
+    # And what is not shared is known by name: a new option of `serve` is one of `run` too.
+    alone = {param.name for param in serve.command.params} - {param.name for param in shared}
+    assert alone == command_module._OF_SERVE_ALONE
+
+
+def test_no_two_options_have_one_name() -> None:
+    names = [name for param in command_module.command.params for name in param.opts]
+
+    assert len(names) == len(set(names))
+
+
+def test_settings_are_made_as_serve_makes_them(project: Path, orders: list[Order]) -> None:
+    (project / "list.yaml").write_text("allow: []\n")
+    (project / "ca.pem").touch()
+
+    settings = order_of(
+        orders,
+        *("--allowlist", "list.yaml", "--confdir", "conf", "--statedir", "state"),
+        *("--resolve", "git.test:443:10.0.0.1", "--upstream-ca", "ca.pem", "--jsonl", "out.jsonl"),
+        *("--upstream-proxy", "http://user:secret@proxy.test:3128", "--record-query"),
+        *("--learn-deny", "learned.toml", "true"),
+    ).settings
+
+    # Absolute: the proxy of a run works in no directory of the user's.
+    assert settings.allowlist == project / "list.yaml"
+    assert (settings.confdir, settings.statedir) == (project / "conf", project / "state")
+    assert (settings.upstream_ca, settings.jsonl) == (project / "ca.pem", project / "out.jsonl")
+    assert settings.learn == (Learn.DENIALS, project / "learned.toml")
+    assert settings.record_query
+    assert settings.upstream_proxy is not None
+    assert len(settings.resolve) == 1
+
+
+def test_variables_of_serve_for_listening_are_not_heard(
+    orders: list[Order], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLAUDE_PROXY_PORT", "nonsense")
+    monkeypatch.setenv("CLAUDE_PROXY_LISTEN", "0.0.0.0:1")
+    monkeypatch.setenv("CLAUDE_PROXY_WORKERS", "7")
+    monkeypatch.setenv("CLAUDE_PROXY_CONFDIR", "/elsewhere")
+    monkeypatch.setenv("CLAUDE_PROXY_AUTH", "user:password")
+
+    settings = order_of(orders, "true").settings
+
+    assert settings.workers == 1
+    assert settings.credentials is None
+    assert settings.confdir == Path("/elsewhere")
+
+
+def test_standard_output_is_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", "--jsonl", "-", "true"]) == 2
+    assert "standard output is COMMAND's" in capsys.readouterr().err
+
+
+# --- printing
+
+
+def test_what_is_said_is_one_line_without_control_characters(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    command_module._say("one\ntwo \x1b[31m")
+
+    assert capsys.readouterr().err == "claude-proxy: one\\ntwo \\x1b[31m\n"
+
+
+def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", "--help"]) == 0
+
+    shown = capsys.readouterr().out
+    for param in command_module.command.params:
+        if isinstance(param, click.Option) and not param.hidden:
+            assert re.search(rf"{param.opts[0]}\b", shown)
+    assert "--unshare-net" not in shown
+
+
+def test_a_dry_run_prints_the_command_line_and_starts_nothing(
+    orders: list[Order], capsys: pytest.CaptureFixture[str]
+) -> None:
+    if not Path("/usr/bin/bwrap").exists():
+        pytest.skip("bwrap is not installed")
+
+    assert cli.main(["run", "--dry-run", "--", "true"]) == 0
+
+    shown = capsys.readouterr().out
+    assert "--unshare-net" in shown
+    assert "HTTPS_PROXY" in shown
+    assert orders == []

@@ -1,7 +1,6 @@
 """The real Claude Code works through the proxy, and only through it."""
 
 import json
-import subprocess
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from .conftest import StartProxy
 from .rig.internet import Internet
 from .rig.messages_api import SPOKEN
 from .rig.proxy import Proxy
+from .rig.terminal import Terminal
 from .rig.waiting import until
 
 API = "api.anthropic.com"
@@ -64,45 +64,6 @@ def project(shipped: Proxy) -> Path:
     }
     (shipped.place.home / ".claude.json").write_text(json.dumps(settings))
     return project
-
-
-class Terminal:
-    """A terminal that is typed into and looked at, by tmux."""
-
-    def __init__(self, socket: Path, environment: dict[str, str]) -> None:
-        self._tmux = ["tmux", "-S", str(socket)]
-        self._environment = {**environment, "TERM": "xterm-256color", "LANG": "C.UTF-8"}
-
-    def start(self, command: list[str]) -> None:
-        """Run a command in the terminal."""
-        assert self._run("new-session", "-d", "-x", "120", "-y", "40", *command).returncode == 0
-
-    def type(self, text: str) -> None:
-        """Type a line and press enter."""
-        self._run("send-keys", "-l", text)
-        until(lambda: text in self.screen(), f"{text!r} on the screen:\n{self.screen()}")
-        self._run("send-keys", "Enter")
-
-    def screen(self) -> str:
-        """Return what the terminal shows."""
-        return self._run("capture-pane", "-p").stdout
-
-    def ended(self) -> bool:
-        """Tell whether the command has ended."""
-        return self._run("list-sessions").returncode != 0
-
-    def close(self) -> None:
-        """End the terminal and what runs in it."""
-        self._run("kill-server")
-
-    def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*self._tmux, *arguments],
-            env=self._environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
 
 
 @pytest.fixture

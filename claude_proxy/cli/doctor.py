@@ -1,0 +1,253 @@
+"""Looks at the installation, its clients or its sandbox, and prints what it found.
+
+It keeps the eighth law for itself: what could not be looked at is an error in its own right,
+never "ok".
+"""
+
+import copy
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, fields, replace
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from claude_proxy.audit.escape import escape_text
+from claude_proxy.cli import run, serve, wants_colour
+from claude_proxy.doctor import attacks
+from claude_proxy.doctor.attacks import Group, Result, Row
+from claude_proxy.doctor.examination import examine
+from claude_proxy.doctor.finding import Finding, Level, exit_code
+from claude_proxy.doctor.subject import Subject
+from claude_proxy.errors import ClaudeProxyError, ConfigError
+from claude_proxy.settings import DEFAULT_HOST, DEFAULT_PORT, Settings, TcpListen
+
+if TYPE_CHECKING:
+    from claude_proxy.doctor.trust import Look
+
+EPILOG = """\b
+Examples:
+  claude-proxy doctor               configuration, CA, listeners, what a sandbox needs
+  claude-proxy doctor --trust       which clients use the proxy and trust its CA
+  claude-proxy doctor --attack      tries to get out of a sandbox of your own settings
+\b
+Exit codes: 0 all is well, 1 warnings, 2 errors.
+  --trust:  1 if a client ignores the proxy or the CA, 2 if one could not be looked at
+  --attack: 1 if anything got out, 2 if something could not be tried
+
+The options of `run` that shape its sandbox and those of `serve` are taken too, and their variables.
+"""
+
+# By the word that is shown: a level and a result can have the same.
+_COLOURS = {
+    "ok": "green",
+    "works": "green",
+    "stopped": "green",
+    "warning": "yellow",
+    "error": "red",
+    "THROUGH": "red",
+}
+_HELP = {
+    "dir": "With --attack: the project directory.  [default: an empty one of its own]",
+    "profile": "With --attack: claude, gemini, codex, shell, or one of your own.  [default: shell]",
+    "listen": "Where the proxy listens: ADDRESS:PORT or unix:PATH; repeatable.",
+    "port": "The port that the proxy listens on.",
+}
+_SHOWN = {"confdir", "statedir", "allowlist", "listen", "port", "profile", "dir"}
+# Those that say what is run and how it is shown: here that is settled.
+_OF_RUN_ALONE = {
+    "command",
+    "proxy",
+    "name",
+    "shell",
+    "dry_run",
+    "verify",
+    "skip_permissions",
+    "verbose",
+}
+_OF_RUN = {field.name for field in fields(run.Asked)} - _OF_RUN_ALONE
+_DEFAULT = TcpListen(DEFAULT_HOST, DEFAULT_PORT)
+_WORD = "claude-proxy-doctor"  # COMMAND, as far as a profile is chosen for it
+
+
+def _with_options_of_others(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of `serve` and `run`; the help shows those that matter here."""
+    params = [*serve.command.params, *(p for p in run.command.params if p.name in _OF_RUN)]
+    taken = []
+    for param in params:
+        ours = copy.copy(param)
+        if isinstance(ours, click.Option):
+            ours.hidden = ours.name not in _SHOWN
+            ours.help = _HELP.get(str(ours.name), ours.help)
+        taken.append(ours)
+    command: Any = function
+    command.__click_params__ = [*reversed(taken), *getattr(function, "__click_params__", ())]
+    return function
+
+
+@click.command(epilog=EPILOG)
+@click.option("--trust", "part", flag_value="trust", help="Run the clients that are installed.")
+@click.option("--attack", "part", flag_value="attack", help="Try to get out of a live sandbox.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@_with_options_of_others
+def command(*, part: str | None, as_json: bool, **given: Any) -> int:
+    """Check the installation, its clients or its sandbox."""
+    of_run = {name: given.pop(name) for name in _OF_RUN}
+    settings = serve.settings_of(serve.Arguments(**given))
+    if part is None:
+        return _examine(settings, as_json=as_json)
+    try:
+        if part == "trust":
+            return _trust(settings, as_json=as_json)
+        return _attack(settings, of_run, as_json=as_json)
+    except ConfigError:
+        raise
+    except ClaudeProxyError as error:
+        # Its exit code, 1, would say that something was found; it is 2 where nothing could be.
+        raise ConfigError(error.what, where=error.where, mend=error.mend) from error
+
+
+def _print(facts: Mapping[str, object], lines: Iterable[str], code: int, *, as_json: bool) -> int:
+    said = json.dumps({**facts, "exit": code}, indent=2) if as_json else "\n".join(lines)
+    click.echo(said)
+    return code
+
+
+def _painted(text: str, level: Level | Result | None) -> str:
+    if level is None or not wants_colour(sys.stdout):
+        return text
+    return click.style(text, fg=_COLOURS[level.value], bold=level is Result.THROUGH or None)
+
+
+# --- the installation
+
+
+def _examine(settings: Settings, *, as_json: bool) -> int:
+    subject = Subject(
+        settings=replace(settings, statedir=settings.statedir.absolute()),
+        environ=dict(os.environ),
+        platform=sys.platform,
+    )
+    found = examine(subject)
+    facts = {"findings": [asdict(finding) for finding in found]}
+    return _print(facts, finding_lines(found), exit_code(found), as_json=as_json)
+
+
+def finding_lines(findings: Iterable[Finding]) -> Iterator[str]:
+    """Yield the table, and below each finding how to mend it."""
+    rows = list(findings)
+    width = max((len(finding.name) for finding in rows), default=0)
+    margin = max(map(len, Level)) + 2
+    for row in rows:
+        level = _painted(row.level.value.ljust(margin), row.level)
+        yield f"{level}{row.name.ljust(width)}  {escape_text(row.what)}"
+        for number, line in enumerate((row.mend or "").splitlines()):
+            mark = "mend: " if number == 0 else "      "
+            yield f"{' ' * (margin + width + 2)}{mark}{escape_text(line)}"
+
+
+# --- clients
+
+
+def _trust(settings: Settings, *, as_json: bool) -> int:
+    # It brings the sandbox's launcher along.
+    from claude_proxy.doctor.trust import exit_code_of, look_at_clients  # noqa: PLC0415
+
+    place = next((at for at in settings.listen if isinstance(at, TcpListen)), _DEFAULT)
+    looks = look_at_clients(settings.confdir, os.environ, address=str(place))
+    facts = {"clients": [asdict(look) for look in looks]}
+    return _print(facts, trust_lines(looks), exit_code_of(looks), as_json=as_json)
+
+
+_ANSWERS = {True: "yes", False: "NO", None: "?"}
+
+
+def trust_lines(looks: "Sequence[Look]") -> Iterator[str]:
+    """Yield the table of clients, and below each that needs it how to mend it."""
+    width = max((len(look.client) for look in looks), default=0)
+    column = len("uses the proxy")
+    yield f"{''.ljust(width)}  uses the proxy  trusts the CA"
+    for look in looks:
+        if not look.present:
+            yield f"{look.client.ljust(width)}  not installed"
+            continue
+        level = Level.OK if look.good else Level.ERROR
+        cells = (_ANSWERS[look.uses_proxy].ljust(column), _ANSWERS[look.trusts])
+        yield _painted(f"{look.client.ljust(width)}  {'  '.join(cells)}", level)
+        for mark, text in (("said:", look.said), ("mend:", look.mend)):
+            if text:
+                yield f"{' ' * width}  {mark} {escape_text(text)}"
+
+
+# --- the sandbox
+
+
+def _attack(settings: Settings, of_run: dict[str, Any], *, as_json: bool) -> int:
+    # It brings the sandbox's launcher along.
+    from claude_proxy.doctor.attack import Aim, attack  # noqa: PLC0415
+    from claude_proxy.launch.facts import user_of  # noqa: PLC0415
+
+    words: dict[str, Any] = dict.fromkeys(_OF_RUN_ALONE) | {"command": (_WORD,), "shell": False}
+    own_project = of_run["dir"] is None
+    order = run.order_of(run.Asked(**of_run, **words), replace(settings, credentials=None))
+    with _secret() as token:
+        aim = Aim(order, user_of(os.environ).home, os.environ, token, own_project)
+        rows = attack(aim)
+    facts = {"attacks": [asdict(row) for row in rows]}
+    return _print(facts, attack_lines(rows), attacks.exit_code(rows), as_json=as_json)
+
+
+@contextmanager
+def _secret() -> Iterator[str]:
+    """Put a secret among our variables: none of them is to be seen inside."""
+    from claude_proxy.doctor.canaries import SECRET_VARIABLE, fresh_token  # noqa: PLC0415
+
+    token = os.environ[SECRET_VARIABLE] = fresh_token()
+    try:
+        yield token
+    finally:
+        del os.environ[SECRET_VARIABLE]
+
+
+def attack_lines(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield the table, a part for each place that is aimed at, and what it comes to."""
+    width = max((len(row.title) for row in rows), default=0)
+    for group, part in groupby(rows, key=lambda row: row.group):
+        yield f"{group.value}:"
+        for row in part:
+            yield from _row_lines(row, width)
+    yield from _sum_lines(rows)
+
+
+def _row_lines(row: Row, width: int) -> Iterator[str]:
+    result = _painted(row.result.value.ljust(max(map(len, Result))), row.result)
+    tries = f"{row.tries} tries" if row.tries > 1 else ""
+    by = ", ".join(row.by)
+    saw = f"({', '.join(row.saw)})" if row.saw and row.by else ", ".join(row.saw)
+    said = " ".join(word for word in (f"by {by}" if by else "", saw) if word)
+    cells = f"  {result}  {row.title.ljust(width)}  {tries.rjust(8)}  {escape_text(said)}"
+    yield cells.rstrip()
+    for way in row.through:
+        yield f"    {_painted('got through:', Result.THROUGH)} {escape_text(way)}"
+
+
+def _sum_lines(rows: Sequence[Row]) -> Iterator[str]:
+    tried = [row for row in rows if row.group not in {Group.ALLOWED, Group.CANARIES}]
+    count = {result: [row for row in rows if row.result is result] for result in Result}
+    stopped = [row for row in tried if row.result is Result.STOPPED]
+    tries = sum(row.tries for row in tried)
+    yield ""
+    yield f"{len(stopped)} of {len(tried)} attacks stopped, {tries} tries in all."
+    if unknown := count[Result.ERROR]:
+        told = f"NOT KNOWN: {len(unknown)} could not be judged; nothing is proved of them."
+        yield _painted(told, Result.ERROR)
+    if through := count[Result.THROUGH]:
+        told = f"NOT SAFE: {len(through)} got through. Do not rely on this sandbox."
+        yield _painted(told, Result.THROUGH)
+
+
+__all__: Sequence[str] = ("attack_lines", "command", "finding_lines", "trust_lines")

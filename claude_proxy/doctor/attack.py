@@ -1,0 +1,326 @@
+"""Tries to get out of a sandbox of the owner's own settings, and tells what stopped it.
+
+The sandbox, the relay and the proxy are those of `claude-proxy run`. The policy is the owner's,
+with one rule added for a site of our own on the loopback interface: only where something is
+allowed does it mean anything that the rest is denied. Nothing is aimed at the hosts that the
+owner's rules allow.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any, Final
+
+from cryptography.hazmat.primitives.serialization import Encoding
+
+import claude_proxy
+from claude_proxy import policyfile
+from claude_proxy.audit import database_in
+from claude_proxy.authority import Authority
+from claude_proxy.ca import AUTHORITY_FILE, CertificateAuthority
+from claude_proxy.doctor import attacks
+from claude_proxy.doctor.attacks import Observation, Row
+from claude_proxy.doctor.bounded import last_words_of
+from claude_proxy.doctor.canaries import Canaries
+from claude_proxy.doctor.origin import Arrival, Identity, Origin
+from claude_proxy.errors import ClaudeProxyError
+from claude_proxy.launch.never import never
+from claude_proxy.launch.order import Order
+from claude_proxy.launch.rundir import SOCKET, base_of, birth_of
+from claude_proxy.launch.runner import Sandbox, live_sandbox
+from claude_proxy.launch.surroundings import ALLOWLIST, BUNDLE, CERTIFICATE, HTTP_PORT, SOCKS_PORT
+from claude_proxy.policy import Policy
+from claude_proxy.rule_writer import entry_of, facts_of
+from claude_proxy.settings import TcpListen
+
+_ALLOWED: Final = "allowed.claude-proxy-doctor.test"  # RFC 6761
+_DENIED: Final = "denied.claude-proxy-doctor.test"
+_HONEST_PATH: Final = "/honest/"
+_LIMIT_S: Final = 600.0
+# It writes no compiled files where the user's project is what holds this very program.
+_PYTHON_OPTIONS: Final = ("-I", "-S", "-B", "-c")
+START: Final = (
+    "import sys; sys.path.insert(0, sys.argv[1]); "
+    "from claude_proxy.doctor.inside.__main__ import main; main()"
+)
+_DENY_KEYS: Final = ("host", "scheme", "ports", "methods", "paths")
+
+
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """Whose sandbox is tried: an order as `claude-proxy run` would take it, and its owner."""
+
+    order: Order
+    home: Path
+    environ: Mapping[str, str]
+    token: str | None = None  # a secret among this process's variables
+    own_project: bool = True  # an empty directory of our own, not that of the order
+
+
+def attack(aim: Aim) -> list[Row]:
+    """Carry out every attack in a live sandbox, and return what came of each.
+
+    Raises ClaudeProxyError if there can be no such sandbox at all.
+    """
+    policy = policyfile.load_for(aim.order.settings).policy
+    _refuse_allowed(policy)
+    with ExitStack() as stack:
+        folder = stack.enter_context(_folder())
+        project = folder / "project" if aim.own_project else None
+        if project is not None:
+            project.mkdir()
+        canaries = stack.enter_context(Canaries(folder, project, aim.token))
+        origin = stack.enter_context(_origin(folder))
+        order = _order(aim.order, folder, project, policy, origin.port)
+        pipes = (subprocess.PIPE,) * 3
+        with live_sandbox(order, streams=pipes) as sandbox:
+            outside = _Outside(aim, order, canaries, origin, sandbox)
+            guarded = _identities(outside.guarded())
+            reports = _reports_of(sandbox, outside.spec(guarded))
+            changed = _changed(guarded)
+        observations = (
+            Observation("loopback", "listeners on loopback", canaries.seen("loopback")),
+            Observation("unix", "Unix sockets", canaries.seen("unix")),
+            Observation("origin", "the allowed site", _beyond(origin.arrivals())),
+            Observation("policy", "policy, CA, audit log", changed),
+        )
+    return attacks.judge(reports, observations, network=order.wish.network)
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    # What cannot be removed is in the way of nothing; an error would hide what was found.
+    made = tempfile.TemporaryDirectory(prefix="claude-proxy-doctor-", ignore_cleanup_errors=True)
+    with made as name:
+        yield Path(name)
+
+
+def _refuse_allowed(policy: Policy) -> None:
+    if policy.decide_connect(Authority.of(_DENIED, 443)).allowed:
+        raise ClaudeProxyError(
+            f"the allowlist allows {_DENIED}, so nothing could be told from a denial of it",
+            mend="take the rule for it out of the allowlist",
+        )
+
+
+@contextmanager
+def _origin(folder: Path) -> Iterator[Origin]:
+    """Serve the one site that is allowed, with a certificate of a root of our own."""
+    root = CertificateAuthority.load_or_create(folder / "origin")
+    pem = root.certificate.public_bytes(Encoding.PEM)
+    (folder / "origin.pem").write_bytes(pem)
+
+    def identify(name: str) -> Identity:
+        leaf = root.leaf(name)
+        return leaf.certificate, leaf.key
+
+    with Origin(identify) as origin:
+        yield origin
+
+
+def _order(given: Order, folder: Path, project: Path | None, policy: Policy, port: int) -> Order:
+    """Return the owner's order with our command, and a policy that has one rule more.
+
+    Its directories are temporary, so that the owner's audit log tells of the owner's runs alone.
+    """
+    allowlist = folder / "allowlist.yaml"
+    allowlist.write_text(extended(policy, port), encoding="utf-8")
+    allowlist.chmod(0o600)
+    settings = replace(
+        given.settings,
+        allowlist=allowlist,
+        awaited_allowlist=None,
+        policy=None,
+        narrowing=None,
+        learn=None,
+        confdir=folder / "confdir",
+        statedir=folder / "statedir",
+        resolve=((Authority.of(_ALLOWED, port), IPv4Address("127.0.0.1")),),
+        upstream_ca=folder / "origin.pem",
+        upstream_proxy=None,
+        jsonl=None,
+    )
+    interpreter = Path(sys.executable).resolve()
+    above, files = _script()
+    wish = replace(
+        given.wish,
+        command=(str(interpreter), *_PYTHON_OPTIONS, START, str(above)),
+        project=project or given.wish.project,
+        shell=False,
+        extra_ro=(Path(sys.base_prefix).resolve(), interpreter, *files),
+    )
+    return replace(given, wish=wish, settings=settings, join=None, verify=False)
+
+
+def _script() -> tuple[Path, tuple[Path, ...]]:
+    """Return where packages lie, and the files there that the attacks are made of."""
+    package = Path(claude_proxy.__file__).resolve().parent
+    doctor = package / "doctor"
+    files = (package / "__init__.py", doctor / "__init__.py", doctor / "inside")
+    return package.parent, files
+
+
+def extended(policy: Policy, port: int) -> str:
+    """Return an allowlist with a policy's rules, and one for our site.
+
+    A denial that yields to narrower rules cannot be spelled in an allowlist, and is left out: what
+    is tried may allow more than the owner's policy, and never less.
+    """
+    ours = {
+        "host": _ALLOWED,
+        "ports": [port],
+        "methods": ["GET", "POST"],
+        "paths": [f"{_HONEST_PATH}**"],
+        "addresses": ["127.0.0.1/32"],
+    }
+    facts = [facts_of(rule) for rule in policy.deny if not rule.yields]
+    deny = [json.dumps({key: each[key] for key in _DENY_KEYS if each[key]}) for each in facts]
+    allow = [*map(entry_of, policy.allow), json.dumps(ours)]
+    return "\n".join(["allow:", *map(_item, allow), "deny:" if deny else "", *map(_item, deny), ""])
+
+
+def _item(entry: str) -> str:
+    return f"  - {entry}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Outside:
+    """What stands around the sandbox."""
+
+    aim: Aim
+    order: Order  # as it was carried out
+    canaries: Canaries
+    origin: Origin
+    sandbox: Sandbox
+
+    def spec(self, guarded: Mapping[str, list[int]]) -> dict[str, Any]:
+        """Return what the attacks are told."""
+        owner, ours = self.aim.order.settings, self.order.settings
+        hidden = [
+            *self.canaries.files,
+            self.sandbox.rundir,
+            ours.confdir,
+            ours.statedir,
+            *never(self.aim.home, self.aim.environ, owner.confdir, owner.statedir),
+        ]
+        return {
+            "attacks": attacks.names(network=self.order.wish.network),
+            "proxy": ["127.0.0.1", HTTP_PORT],
+            "socks": ["127.0.0.1", SOCKS_PORT],
+            "ca": str(CERTIFICATE),
+            "allowed": [_ALLOWED, self.origin.port],
+            "denied_host": _DENIED,
+            "canaries": self.canaries.facts(),
+            "sockets": [*_sockets(self.aim), str(self.sandbox.rundir / SOCKET)],
+            "processes": list(self._processes()),
+            "secret": self.canaries.token,
+            "hidden": _identities(hidden),
+            "guarded": guarded,
+            "shown": [str(path) for path in (CERTIFICATE, BUNDLE, ALLOWLIST)],
+            "own_ports": sorted(
+                {at.port for at in owner.listen if isinstance(at, TcpListen) and at.port}
+            ),
+        }
+
+    def guarded(self) -> list[Path]:
+        """Return what nobody inside may write."""
+        found = [self.sandbox.rundir, *_script()[1]]
+        for settings in (self.aim.order.settings, self.order.settings):
+            found += [settings.allowlist, settings.confdir, settings.confdir / AUTHORITY_FILE]
+            found += [settings.statedir, database_in(settings.statedir)]
+        return found
+
+    def _processes(self) -> Iterator[tuple[str, int, str]]:
+        pids = {"the launcher": os.getpid()}
+        for attendant in (self.sandbox.companion, self.sandbox.relay):
+            if attendant is not None:
+                pids[f"the {attendant.what}"] = attendant.pid
+        if self.canaries.process is not None:
+            pids["the canary"] = self.canaries.process.pid
+        return ((what, pid, str(birth_of(pid))) for what, pid in pids.items())
+
+
+def _identities(paths: Iterable[Path]) -> dict[str, list[int]]:
+    """Return by which device and number each file that is there is known."""
+    found = {}
+    for path in paths:
+        with suppress(OSError):
+            seen = path.stat()
+            found[str(path)] = [seen.st_dev, seen.st_ino]
+    return found
+
+
+def _changed(guarded: Mapping[str, list[int]]) -> tuple[str, ...]:
+    """Name what is not any more what it was, or holds what was put there from inside."""
+    now = _identities(Path(name) for name in guarded)
+    changed = [f"{name} was replaced" for name in guarded if now.get(name) != guarded[name]]
+    for name in guarded:
+        with suppress(OSError):
+            changed += [str(path) for path in Path(name).glob(".claude-proxy-doctor-*")]
+    return tuple(changed)
+
+
+def _sockets(aim: Aim) -> list[str]:
+    """Return where sockets that lead out often lie."""
+    runtime = aim.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
+    bus = aim.environ.get("DBUS_SESSION_BUS_ADDRESS", "").partition("unix:path=")[2]
+    named = [
+        aim.environ.get("SSH_AUTH_SOCK", ""),
+        bus.partition(",")[0],
+        "/run/docker.sock",
+        "/var/run/docker.sock",
+        "/run/podman/podman.sock",
+        "/run/containerd/containerd.sock",
+        "/run/dbus/system_bus_socket",
+        "/run/systemd/private",
+        "/run/snapd.socket",
+        "/nix/var/nix/daemon-socket/socket",
+        "/tmp/.X11-unix/X0",  # noqa: S108 - looked for, not made
+        *(f"{runtime}/{name}" for name in ("bus", "docker.sock", "podman/podman.sock")),
+        *(f"{runtime}/{name}" for name in ("wayland-0", "gnupg/S.gpg-agent", "keyring/ssh")),
+        f"{aim.home}/.gnupg/S.gpg-agent",
+        str(base_of(dict(aim.environ))),
+    ]
+    return list(dict.fromkeys(name for name in named if name))
+
+
+def _reports_of(sandbox: Sandbox, spec: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Run the attacks to their end and return what they report."""
+    try:
+        done = sandbox.finish(json.dumps(spec).encode(), _LIMIT_S)
+    except subprocess.TimeoutExpired:
+        raise ClaudeProxyError(
+            f"the attacks did not end in {_LIMIT_S:.0f} s", mend="try again; if it stays, report it"
+        ) from None
+    reports = []
+    for line in done.stdout.decode("utf-8", "replace").splitlines():
+        with suppress(ValueError):
+            reports.append(json.loads(line))
+    if not reports:
+        said = last_words_of(done.stderr.decode("utf-8", "replace"))
+        raise ClaudeProxyError(
+            f"nothing was tried: the sandbox's Python ended with {done.returncode} ({said})",
+            where=str(Path(sys.executable).resolve()),
+            mend="see whether it can be run: claude-proxy run -- python3 --version",
+        )
+    return [report for report in reports if isinstance(report, dict) and "attack" in report]
+
+
+def _beyond(arrivals: Iterable[Arrival]) -> tuple[str, ...]:
+    """Return what reached the allowed site and is not what is allowed.
+
+    The proxy may connect ahead of a request; what it says of itself is TLS to the right name.
+    """
+    return tuple(
+        f"{arrival.method or 'no request'} {arrival.path or arrival.alert} for {arrival.name!r}"
+        for arrival in arrivals
+        if (arrival.method, arrival.path) != ("GET", _HONEST_PATH)
+        and (arrival.method or not arrival.secured or arrival.name != _ALLOWED)
+    )

@@ -1,0 +1,189 @@
+"""Names the attacks, and judges what came of them: from inside, and by the canaries outside; pure.
+
+An attack is stopped only if every try of it was seen to be stopped. One whose tries are missing,
+or that broke off, is an error; and if what is allowed does not work, no denial proves anything.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+HONEST: Final = "honest"
+_STOPPED: Final = "stopped"  # as `inside` reports it
+HONEST_AGAIN: Final = "honest-again"
+_MOST_REASONS: Final = 3
+
+
+class Result(StrEnum):
+    """What came of one attack."""
+
+    STOPPED = "stopped"
+    THROUGH = "THROUGH"  # in capitals, as nobody may overlook it
+    ERROR = "error"  # not known
+    WORKS = "works"  # of what is allowed
+
+
+class Group(StrEnum):
+    """Where an attack aims."""
+
+    ALLOWED = "what is allowed"
+    NETWORK = "the network"
+    KERNEL = "the kernel and other processes"
+    FILES = "files and devices"
+    PROXY = "the proxy"
+    CANARIES = "seen outside"
+
+
+@dataclass(frozen=True, slots=True)
+class Attack:
+    """One attack of `inside.py`, in words."""
+
+    name: str
+    title: str
+    group: Group
+
+
+ATTACKS: tuple[Attack, ...] = (
+    Attack("direct-tcp", "TCP to other machines", Group.NETWORK),
+    Attack("direct-udp", "UDP to other machines", Group.NETWORK),
+    Attack("raw-ip", "raw IP, ICMP, ping", Group.NETWORK),
+    Attack("packet-sockets", "whole frames (AF_PACKET)", Group.NETWORK),
+    Attack("vsock", "the machine around (AF_VSOCK)", Group.NETWORK),
+    Attack("other-families", "sockets of other families", Group.NETWORK),
+    Attack("netlink", "routes, addresses, devices", Group.NETWORK),
+    Attack("name-lookups", "DNS, getaddrinfo", Group.NETWORK),
+    Attack("host-loopback", "listeners on this machine", Group.NETWORK),
+    Attack("unix-abstract", "abstract Unix sockets", Group.NETWORK),
+    Attack("unix-paths", "Unix sockets: agents, docker, D-Bus", Group.NETWORK),
+    Attack("nested-namespaces", "namespaces of its own", Group.KERNEL),
+    Attack("foreign-calls", "32-bit and x32 system calls", Group.KERNEL),
+    Attack("io-uring", "sockets by io_uring", Group.KERNEL),
+    Attack("mounts", "mount, unmount, change of root", Group.KERNEL),
+    Attack("kernel-interfaces", "bpf, perf, kexec and the like", Group.KERNEL),
+    Attack("keyring", "the kernel's keyrings", Group.KERNEL),
+    Attack("terminal", "typing into the terminal", Group.KERNEL),
+    Attack("ptrace", "other processes: trace, memory", Group.KERNEL),
+    Attack("kill", "signals to proxy, relay, launcher", Group.KERNEL),
+    Attack("host-processes", "command lines of other processes", Group.KERNEL),
+    Attack("environment", "the launcher's environment", Group.KERNEL),
+    Attack("descriptors", "open files left behind", Group.FILES),
+    Attack("host-files", "keys, secrets, other files", Group.FILES),
+    Attack("write-policy", "writing policy, CA, audit log", Group.FILES),
+    Attack("system-settings", "settings of the system", Group.FILES),
+    Attack("devices", "memory, disks, tunnels", Group.FILES),
+    Attack("denied-hosts", "denied hosts and look-alikes", Group.PROXY),
+    Attack("documentation", "bare addresses", Group.PROXY),
+    Attack("metadata", "169.254.169.254 in all spellings", Group.PROXY),
+    Attack("host-listeners", "listeners on this machine", Group.PROXY),
+    Attack("proxy-itself", "the proxy's own port", Group.PROXY),
+    Attack("odd-ports", "odd ports", Group.PROXY),
+    Attack("fronting-by-sni", "another name in TLS (SNI)", Group.PROXY),
+    Attack("fronting-by-host", "another name in Host or URL", Group.PROXY),
+    Attack("other-requests", "other paths and methods", Group.PROXY),
+    Attack("smuggling", "requests hidden in requests", Group.PROXY),
+    Attack("plain-bytes", "no TLS in a tunnel", Group.PROXY),
+    Attack("socks", "SOCKS: NUL, CRLF, UDP, BIND", Group.PROXY),
+    Attack("broken-names", "NUL and CRLF in CONNECT", Group.PROXY),
+    Attack("forged-origin", "forged PROXY headers and fields", Group.PROXY),
+    Attack("names-as-letters", "messages in names to look up", Group.PROXY),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table."""
+
+    name: str
+    title: str
+    group: Group
+    result: Result
+    tries: int
+    by: tuple[str, ...] = ()  # what stopped it
+    saw: tuple[str, ...] = ()  # the errors and reasons that were seen
+    through: tuple[str, ...] = ()  # each try that nothing stopped, in words
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What a canary outside is, and what it saw that it must not see."""
+
+    name: str
+    title: str
+    seen: tuple[str, ...]
+
+
+type Report = Mapping[str, Any]
+
+
+def names(*, network: bool) -> list[str]:
+    """Return the attacks to carry out, in order; what is allowed comes first and last."""
+    found = [each.name for each in ATTACKS if network or each.group is not Group.PROXY]
+    return [HONEST, *found, HONEST] if network else found
+
+
+def judge(
+    reports: Sequence[Report], observations: Iterable[Observation], *, network: bool
+) -> list[Row]:
+    """Return the table."""
+    rows = list(_honest_rows(reports)) if network else []
+    told = {report["attack"]: report for report in reports if report["attack"] != HONEST}
+    for attack in ATTACKS:
+        if network or attack.group is not Group.PROXY:
+            rows.append(_row_of(attack, told.get(attack.name)))
+    rows += [_row_of_canary(observation) for observation in observations]
+    return rows
+
+
+def exit_code(rows: Iterable[Row]) -> int:
+    """Return 1 if anything got through, else 2 if anything is not known, else 0."""
+    results = {row.result for row in rows}
+    if Result.THROUGH in results:
+        return 1
+    return 2 if Result.ERROR in results else 0
+
+
+def _honest_rows(reports: Sequence[Report]) -> Iterator[Row]:
+    """Yield whether what is allowed works, before the attacks and after them."""
+    found = [report for report in reports if report["attack"] == HONEST]
+    wanted = ((HONEST, "an allowed site, before"), (HONEST_AGAIN, "an allowed site, after"))
+    for number, (name, title) in enumerate(wanted):
+        report = found[number] if number < len(found) else None
+        tries = (report or {}).get("tries", [])
+        if tries and all(outcome != _STOPPED for _, outcome, _, _ in tries):
+            yield Row(name, title, Group.ALLOWED, Result.WORKS, len(tries))
+        else:
+            saw = [said for _, _, _, said in tries] or [_why(report)]
+            yield Row(name, title, Group.ALLOWED, Result.ERROR, len(tries), (), tuple(saw))
+
+
+def _row_of(attack: Attack, report: Report | None) -> Row:
+    tries = (report or {}).get("tries", [])
+    facts = (attack.name, attack.title, attack.group)
+    if ways := tuple(
+        f"{what}: {saw}" if saw else what for what, out, _, saw in tries if out != _STOPPED
+    ):
+        return Row(*facts, Result.THROUGH, len(tries), through=ways)
+    if not tries or report is None or report.get("crashed"):
+        return Row(*facts, Result.ERROR, len(tries), saw=(_why(report),))
+    by = tuple(dict.fromkeys(by for _, _, by, _ in tries))
+    saw = tuple(dict.fromkeys(saw for _, _, _, saw in tries))
+    return Row(*facts, Result.STOPPED, len(tries), by, _shortened(saw))
+
+
+def _row_of_canary(observation: Observation) -> Row:
+    facts = (observation.name, observation.title, Group.CANARIES)
+    if observation.seen:
+        return Row(*facts, Result.THROUGH, 0, through=observation.seen)
+    return Row(*facts, Result.STOPPED, 0, saw=("saw nothing",))
+
+
+def _why(report: Report | None) -> str:
+    if report is None:
+        return "it was not carried out"
+    return str(report.get("crashed") or "it tried nothing")
+
+
+def _shortened(saw: tuple[str, ...]) -> tuple[str, ...]:
+    more = len(saw) - _MOST_REASONS
+    return saw if more <= 0 else (*saw[:_MOST_REASONS], f"{more} more")

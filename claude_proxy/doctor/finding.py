@@ -1,0 +1,46 @@
+"""Defines what a check comes to: a level, what was found, and how to mend it; pure."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Level(StrEnum):
+    """How bad a finding is."""
+
+    OK = "ok"
+    WARNING = "warning"  # it works, or will once it is asked to, but not as it should
+    ERROR = "error"  # something that is asked for cannot work
+
+
+EXIT_CODES = {Level.OK: 0, Level.WARNING: 1, Level.ERROR: 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found."""
+
+    name: str
+    level: Level
+    what: str
+    mend: str | None = None
+
+
+def ok(name: str, what: str) -> Finding:
+    """Return a finding that needs no mending."""
+    return Finding(name, Level.OK, what)
+
+
+def warning(name: str, what: str, mend: str | None = None) -> Finding:
+    """Return a finding that its reader may live with."""
+    return Finding(name, Level.WARNING, what, mend)
+
+
+def error(name: str, what: str, mend: str | None = None) -> Finding:
+    """Return a finding that stops something."""
+    return Finding(name, Level.ERROR, what, mend)
+
+
+def exit_code(findings: Iterable[Finding]) -> int:
+    """Return the exit code that the worst of the findings asks for."""
+    return max((EXIT_CODES[finding.level] for finding in findings), default=0)

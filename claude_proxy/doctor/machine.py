@@ -1,0 +1,109 @@
+"""Checks what the machine has to offer: Python, bubblewrap, seccomp, namespaces, other programs.
+
+Whether a sandbox can be had is tried, not concluded from versions: the kernel, its settings and
+the security modules of a distribution all have a say in it.
+"""
+
+import platform
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import Final
+
+import claude_proxy
+from claude_proxy.doctor.bounded import run_program, words_of
+from claude_proxy.doctor.finding import Finding, error, ok, warning
+from claude_proxy.doctor.subject import Subject
+from claude_proxy.errors import ClaudeProxyError
+from claude_proxy.launch import facts, needs, seatbelt, seccomp
+
+_LIMIT_S: Final = 15.0
+_STATUS: Final = Path("/proc/self/status")
+_TIOCSTI: Final = Path("/proc/sys/dev/tty/legacy_tiocsti")
+_VERSION = re.compile(r"\d+(?:\.\d+)+")
+
+
+def check_python(_: Subject) -> list[Finding]:
+    """Tell which Python runs which claude-proxy."""
+    where = Path(claude_proxy.__file__).parent
+    return [
+        ok("claude-proxy", f"{claude_proxy.__version__} in {where}"),
+        ok("Python", f"{platform.python_version()}, {sys.executable or 'unknown'}"),
+    ]
+
+
+def check_sandbox(subject: Subject) -> list[Finding]:
+    """Try whether bubblewrap can make a sandbox here, as `run` would find out."""
+    if subject.platform == "darwin":
+        return [_check_sandbox_exec()]
+    machine = facts.machine(subject.environ)
+    problems = needs.problems_of(machine)
+    if problems and machine.refusal is None:
+        return [_error("bwrap", problem) for problem in problems]
+    version = ".".join(map(str, machine.version))
+    found = ok("bwrap", f"{version}, {machine.bwrap}")
+    made = ok("namespaces", "a sandbox with user, network and pid namespaces can be made")
+    refused = [_error("namespaces", problem) for problem in problems]
+    return [found, *(refused or [made]), *_settings(machine)]
+
+
+def _settings(machine: needs.Machine) -> list[Finding]:
+    told = [f"{name}={value}" for name, value in machine.settings.items() if value]
+    return [ok("sysctl", ", ".join(told))] if told else []
+
+
+def _check_sandbox_exec() -> Finding:
+    if seatbelt.SANDBOX_EXEC.exists():
+        return ok("sandbox-exec", str(seatbelt.SANDBOX_EXEC))
+    return error("sandbox-exec", "it is not there; `run` needs it", "use macOS 10.5 or newer")
+
+
+def check_seccomp(subject: Subject) -> list[Finding]:
+    """Look whether the kernel filters system calls, and the library that makes filters is there."""
+    if subject.platform == "darwin":
+        return []
+    if b"Seccomp:" not in _STATUS.read_bytes():
+        mend = "use a kernel with CONFIG_SECCOMP_FILTER, or run --without-seccomp"
+        return [error("seccomp", "the kernel has no system call filter", mend)]
+    problem = seccomp.problem()
+    if problem is not None:
+        return [_error("seccomp", problem)]
+    return [ok("seccomp", "the kernel filters system calls, and libseccomp is there")]
+
+
+def _error(name: str, problem: ClaudeProxyError) -> Finding:
+    where = f" ({problem.where})" if problem.where else ""
+    return error(name, f"{problem.what}{where}", problem.mend)
+
+
+def check_terminal(subject: Subject) -> list[Finding]:
+    """Tell whether programs of a terminal could type into it, if the filter did not deny it."""
+    if subject.platform == "darwin":
+        return []
+    name = "terminal"
+    if _TIOCSTI.exists() and _TIOCSTI.read_text("ascii").strip() == "0":
+        return [ok(name, "the kernel lets no program type into a terminal (TIOCSTI)")]
+    return [ok(name, "the kernel lets programs type into a terminal (TIOCSTI); `run` denies it")]
+
+
+def check_podman(subject: Subject) -> list[Finding]:
+    """Tell whether containers can be had; nothing but containers needs them."""
+    return [_version_of("podman", "podman", subject, "only containers need it")]
+
+
+def check_claude(subject: Subject) -> list[Finding]:
+    """Tell which Claude Code is there."""
+    return [_version_of("Claude Code", "claude", subject, "other agents need none")]
+
+
+def _version_of(name: str, program: str, subject: Subject, without: str) -> Finding:
+    found = shutil.which(program, path=subject.environ.get("PATH"))
+    if found is None:
+        return ok(name, f"not installed ({without})")
+    said = run_program([found, "--version"], environ=subject.environ, limit_s=_LIMIT_S)
+    version = _VERSION.search(said.stdout)
+    if said.code != 0 or version is None:
+        told = words_of(said.stderr) or "it does not tell its version"
+        return warning(name, f"{found}: {told}", f"see why `{program} --version` fails")
+    return ok(name, f"{version[0]}, {found}")

@@ -1,0 +1,192 @@
+"""Serves HTTPS on the loopback interface, and remembers what came in: the site that tests ask for.
+
+Its certificates are handed to it, one for each name. What a client asked for is known by the name
+in its TLS and by its path, so that what arrives can be told apart without any clock.
+"""
+
+import os
+import socket
+import ssl
+import tempfile
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+_LIMIT_S: Final = 10.0
+_PATIENCE_S: Final = 3.0
+_HEAD_LIMIT: Final = 64 * 1024
+_BODY: Final = b"claude-proxy doctor\n"
+
+type Identity = tuple[x509.Certificate, ec.EllipticCurvePrivateKey]
+type Identify = Callable[[str], Identity]
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """One connection: the name in its TLS, and its request unless TLS came to nothing."""
+
+    name: str
+    method: str = ""  # "" where no request came
+    path: str = ""
+    host: str = ""
+    alert: str = ""  # why no request came
+    secured: bool = True  # whether TLS was set up, as far as a server can tell
+
+    @property
+    def trusting(self) -> bool:
+        """Whether the client went on to ask, as it does only if it trusts the certificate."""
+        return bool(self.method)
+
+
+def _well(_: str) -> int:
+    return 200
+
+
+class Origin:
+    """An HTTPS server on 127.0.0.1 that answers every path alike."""
+
+    def __init__(self, identify: Identify, *, status: Callable[[str], int] = _well) -> None:
+        self._identify = identify
+        self._status = status
+        self._lock = threading.Condition()
+        self._arrivals: list[Arrival] = []
+        self._contexts: dict[str, ssl.SSLContext] = {}
+        self._closed = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+
+    @property
+    def port(self) -> int:
+        """The port it listens on."""
+        return int(self._listener.getsockname()[1])
+
+    def arrivals(self) -> list[Arrival]:
+        """Return what has come in so far."""
+        with self._lock:
+            return list(self._arrivals)
+
+    def wait_for(self, name: str, first: int = 0) -> list[Arrival]:
+        """Return what came in for a name, from the arrival of that number on.
+
+        A client may have ended before its connection has: the first of them is waited for.
+        """
+        with self._lock:
+
+            def found() -> list[Arrival]:
+                return [each for each in self._arrivals[first:] if each.name == name]
+
+            return self._lock.wait_for(found, _PATIENCE_S)
+
+    def __enter__(self) -> Self:
+        # The listener's own timeout lets the thread see that it is to end.
+        self._listener.settimeout(0.2)
+        self._start(self._accept)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._closed.set()
+        for thread in list(self._threads):
+            thread.join(_LIMIT_S)
+        self._listener.close()
+
+    def _start(self, work: Callable[[], None]) -> None:
+        thread = threading.Thread(target=work, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        while not self._closed.is_set():
+            try:
+                connection, _ = self._listener.accept()
+            except TimeoutError:
+                continue
+            self._start(partial(self._serve, connection))
+
+    def _serve(self, connection: socket.socket) -> None:
+        names: list[str] = []
+        with ExitStack() as stack:
+            stack.callback(connection.close)
+            connection.settimeout(_LIMIT_S)
+            secured = False
+            try:
+                tls = self._greeter(names).wrap_socket(connection, server_side=True)
+                stack.callback(tls.close)
+                secured = True
+                self._answer(tls, names)
+            except (OSError, ValueError) as problem:
+                reason = getattr(problem, "reason", None) or type(problem).__name__
+                name = names[0] if names else ""
+                self._note(Arrival(name, alert=str(reason), secured=secured))
+
+    def _greeter(self, names: list[str]) -> ssl.SSLContext:
+        """Return a server's context that notes the client's name and takes its certificate."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+
+        def choose(tls: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> int | None:
+            names.append(name or "")
+            if not name:
+                return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
+            tls.context = self._context_of(name)
+            return None
+
+        context.sni_callback = choose
+        return context
+
+    def _answer(self, tls: ssl.SSLSocket, names: list[str]) -> None:
+        head = b""
+        while b"\r\n\r\n" not in head and len(head) < _HEAD_LIMIT:
+            piece = tls.recv(4096)
+            if not piece:
+                # TLS 1.3: a client that does not trust us ends only now.
+                raise ConnectionResetError("no request came")
+            head += piece
+        lines = head.partition(b"\r\n\r\n")[0].decode("latin-1").split("\r\n")
+        method, path, *_ = [*lines[0].split(" "), ""]
+        fields = dict(line.lower().split(": ", 1) for line in lines[1:] if ": " in line)
+        self._note(Arrival(names[0], method, path, fields.get("host", "")))
+        status = self._status(path)
+        answer = f"HTTP/1.1 {status} X\r\nContent-Length: {len(_BODY)}\r\nConnection: close\r\n\r\n"
+        tls.sendall(answer.encode() + (b"" if method == "HEAD" else _BODY))
+        with suppress(OSError):
+            tls.unwrap()
+
+    def _note(self, arrival: Arrival) -> None:
+        with self._lock:
+            self._arrivals.append(arrival)
+            self._lock.notify_all()
+
+    def _context_of(self, name: str) -> ssl.SSLContext:
+        with self._lock:
+            found = self._contexts.get(name)
+            if found is None:
+                found = self._contexts[name] = server_context(self._identify(name))
+            return found
+
+
+def server_context(identity: Identity) -> ssl.SSLContext:
+    """Return the server side of TLS for a certificate; `ssl` reads files alone."""
+    certificate, key = identity
+    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    descriptor, name = tempfile.mkstemp(prefix="claude-proxy-doctor-")  # mode 0600
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(secret + certificate.public_bytes(Encoding.PEM))
+        context.load_cert_chain(name)
+    finally:
+        Path(name).unlink()
+    return context

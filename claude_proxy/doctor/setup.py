@@ -1,0 +1,230 @@
+"""Checks what an owner has set up: allowlist, CA and who trusts it, audit log, room on the disk.
+
+It changes nothing: no CA is made, no file of one is renewed, no audit log is begun.
+"""
+
+import os
+import re
+import shutil
+import stat
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from claude_proxy import ca, clients, ownership, policyfile
+from claude_proxy.audit import database_in
+from claude_proxy.audit.queries import AuditReader, Selection
+from claude_proxy.authority import Authority
+from claude_proxy.ca.certificates import read_authority
+from claude_proxy.ca.files import SECRET, Folder
+from claude_proxy.ca.roots import system_roots
+from claude_proxy.doctor.finding import Finding, Level, error, ok, warning
+from claude_proxy.doctor.listening import leads_here
+from claude_proxy.doctor.subject import Subject
+from claude_proxy.errors import ClaudeProxyError
+
+_MIB = 1024**2
+_ENOUGH_DISK = 1024 * _MIB
+_LITTLE_DISK = 64 * _MIB
+_SOON = timedelta(days=30)
+_MOST_NAMED = 3
+_BLOCK = re.compile(rb"-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----")
+_LARGEST_BUNDLE = 8 * _MIB
+_LEAD = 'eval "$(claude-proxy env)"'
+
+# Whose value is a file of certificates: those of `claude-proxy env`, and no other.
+_TRUST_VARIABLES = tuple(
+    variable.name
+    for variable in clients.variables(Authority.of("localhost", 1), Path("/c"), Path("/b"))
+    if variable.value in {"/c", "/b"}
+)
+
+
+def check_directories(subject: Subject) -> list[Finding]:
+    """Look at who could change the configuration and the state."""
+    settings = subject.settings
+    named = (("confdir", settings.confdir), ("statedir", settings.statedir))
+    return [_directory(name, path) for name, path in named]
+
+
+def _directory(name: str, path: Path) -> Finding:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return _missing_directory(name, path)
+    ownership.refuse_writable(path, found, "what is in it")
+    ownership.refuse_replaceable(path, "what is in it")
+    if not os.access(path, os.W_OK | os.X_OK):
+        return error(name, f"{path} cannot be written to", f"chmod u+rwx {path}")
+    return ok(name, f"{path} (mode {stat.S_IMODE(found.st_mode):04o})")
+
+
+def _missing_directory(name: str, path: Path) -> Finding:
+    above = nearest(path)
+    if os.access(above, os.W_OK | os.X_OK):
+        return ok(name, f"{path} is not there yet; the first start makes it")
+    mend = f"give another one with --{name}"
+    return error(name, f"{path} cannot be made: {above} is not yours to write", mend)
+
+
+def check_allowlist(subject: Subject) -> list[Finding]:
+    """Read the allowlist as the proxy would."""
+    policy = policyfile.load_for(subject.settings).policy
+    if not policy.allow:
+        mend = "claude-proxy allow HOST"
+        return [warning("allowlist", f"{subject.settings.allowlist} allows nothing", mend)]
+    rules = f"{len(policy.allow)} to allow, {len(policy.deny)} to deny"
+    return [ok("allowlist", f"{subject.settings.allowlist}: {rules}")]
+
+
+def read_pair(confdir: Path) -> ca.CertificateAuthority:
+    """Read the CA and write nothing; ClaudeProxyError if there is none that can be used."""
+    where = confdir / ca.AUTHORITY_FILE
+    data = None
+    if folder := Folder.find(confdir):
+        with folder:
+            data = folder.read(ca.AUTHORITY_FILE, SECRET)
+    if data is None:
+        raise NoAuthorityError(
+            "there is no CA yet", where=str(where), mend="make it: claude-proxy ca bundle"
+        )
+    return ca.CertificateAuthority(confdir, read_authority(data, str(where), datetime.now(UTC)))
+
+
+class NoAuthorityError(ClaudeProxyError):
+    """There is no CA, as before the first start."""
+
+
+def check_authority(subject: Subject) -> list[Finding]:
+    """Look at the CA: its files, its dates, what it is good for, and who trusts it."""
+    try:
+        authority = read_pair(subject.settings.confdir)
+    except NoAuthorityError as missing:
+        return [ok("CA", f"{missing.where} is not there yet; the first start makes it")]
+    return [
+        _dates(authority),
+        _constraints(authority, subject),
+        _bundle(authority),
+        _system_trust(authority),
+        *_shell_trust(authority, subject),
+    ]
+
+
+def _dates(authority: ca.CertificateAuthority) -> Finding:
+    facts = authority.describe()
+    left = facts.not_after - datetime.now(UTC)
+    told = f"{authority.name}, {facts.key_type}, good until {facts.not_after:%Y-%m-%d}"
+    if left < _SOON:
+        return warning("CA", f"{told}: {left.days} days", "claude-proxy ca rotate")
+    return ok("CA", told)
+
+
+def _constraints(authority: ca.CertificateAuthority, subject: Subject) -> Finding:
+    name = "CA good for"
+    permitted = authority.describe().permitted
+    if not permitted:
+        return ok(name, "every host (claude-proxy ca rotate --constrain binds it to the allowlist)")
+    outside = authority.outside(policyfile.load_for(subject.settings).policy.hosts())
+    if not outside:
+        return ok(name, f"the allowlist's hosts alone ({_some(permitted)})")
+    what = f"not for {_some(outside)}, which the allowlist allows"
+    return warning(name, what, "claude-proxy ca rotate --constrain")
+
+
+def _bundle(authority: ca.CertificateAuthority) -> Finding:
+    path = authority.bundle_path
+    name = "CA bundle"
+    mend = "claude-proxy ca bundle"
+    try:
+        held = path.read_bytes()
+    except FileNotFoundError:
+        return ok(name, f"{path} is not there yet; `{mend}` and `claude-proxy env` make it")
+    if not _holds(held, authority):
+        return warning(name, f"{path} lacks the CA", mend)
+    if held != authority.bundle_pem():
+        return warning(name, f"{path} is older than the system's roots", mend)
+    return ok(name, f"{path} holds the system's roots and the CA")
+
+
+def _system_trust(authority: ca.CertificateAuthority) -> Finding:
+    name = "CA in system"
+    store = system_roots()
+    if _file_holds(store, authority):
+        return ok(name, f"{store} trusts it, for every program of this machine")
+    return ok(name, f"{store} does not trust it; `claude-proxy env` leads programs to it")
+
+
+def _shell_trust(authority: ca.CertificateAuthority, subject: Subject) -> Iterator[Finding]:
+    name = "CA in shell"
+    led = leads_here(subject)
+    lacking = []
+    for variable in _TRUST_VARIABLES:
+        value = subject.environ.get(variable)
+        if value and not _file_holds(Path(value), authority):
+            lacking.append(variable)
+    trusting = [each for each in _TRUST_VARIABLES if subject.environ.get(each)]
+    if not led:
+        told = "this shell does not lead its programs through the proxy"
+        yield ok(name, f"{told} ({_LEAD} would)")
+    elif not trusting:
+        yield warning(name, "this shell leads to the proxy, and names no CA", _LEAD)
+    elif lacking:
+        yield warning(name, f"files without the CA in {_some(lacking)}", _LEAD)
+    else:
+        yield ok(name, f"{len(trusting)} variables of this shell name the CA")
+
+
+def _file_holds(path: Path, authority: ca.CertificateAuthority) -> bool:
+    try:
+        with path.open("rb") as file:
+            return _holds(file.read(_LARGEST_BUNDLE), authority)
+    except OSError:
+        return False
+
+
+def _holds(bundle: bytes, authority: ca.CertificateAuthority) -> bool:
+    wanted = b"".join(authority.certificate.public_bytes(Encoding.PEM).split())
+    return any(b"".join(block.split()) == wanted for block in _BLOCK.findall(bundle))
+
+
+def check_audit(subject: Subject) -> list[Finding]:
+    """Look whether the audit log can be read, and how large it has become."""
+    path = database_in(subject.settings.statedir)
+    if not path.exists():
+        return [ok("audit log", f"{path} is not there yet; the first start makes it")]
+    ownership.refuse_writable(path, path.stat(), "the record")
+    with AuditReader(path) as reader:
+        newest = reader.newest(Selection(), 1)
+    beside = (path, path.with_name(f"{path.name}-wal"))
+    size = sum(each.stat().st_size for each in beside if each.exists())
+    told = f"{path}, {size / _MIB:.1f} MiB"
+    if not newest:
+        return [ok("audit log", f"{told}, empty")]
+    moment = datetime.fromtimestamp(newest[0].id // 1_000_000_000, UTC).astimezone()
+    return [ok("audit log", f"{told}, last entry {moment:%Y-%m-%d %H:%M}")]
+
+
+def check_disk(subject: Subject) -> list[Finding]:
+    """Look whether there is room for the audit log: a decision without a record is a denial."""
+    above = nearest(subject.settings.statedir)
+    free = shutil.disk_usage(above).free
+    told = f"{free / _MIB:,.0f} MiB free at {above}"
+    mend = "make room, or give another --statedir"
+    if free < _LITTLE_DISK:
+        return [Finding("disk space", Level.ERROR, told, mend)]
+    if free < _ENOUGH_DISK:
+        return [Finding("disk space", Level.WARNING, told, mend)]
+    return [ok("disk space", told)]
+
+
+def nearest(path: Path) -> Path:
+    """Return the first directory, from `path` upwards, that is there."""
+    return next(each for each in (path, *path.absolute().parents) if each.is_dir())
+
+
+def _some(names: tuple[str, ...] | list[str]) -> str:
+    shown = ", ".join(names[:_MOST_NAMED])
+    more = len(names) - _MOST_NAMED
+    return shown if more <= 0 else f"{shown} and {more} more"

@@ -42,9 +42,7 @@ type Inside = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
-def podman(
-    program: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory
-) -> Podman:
+def podman(program: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Podman:
     program("runc")
     return Podman(
         tmp_path_factory.mktemp("podman"), podman=program("podman"), busybox=program("busybox")

@@ -24,6 +24,7 @@ from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.launch import handover
 from claude_proxy.launch.rundir import RunDirectory, command_line
 from claude_proxy.settings import Settings
+from claude_proxy.wire import proxyprotocol
 
 JOIN_PATIENCE_S = 4.0
 
@@ -31,6 +32,7 @@ _START_PATIENCE_S = 120.0
 _JOIN_PAUSE_S = 0.1
 _END_PATIENCE_S = 5.0
 _LOGS_KEPT = 20
+_GREETING = b"\x05\x01\x00"  # of SOCKS5: one method, which is none
 
 
 class Attendant:
@@ -143,7 +145,9 @@ def open_log(statedir: Path, name: str) -> Log:
     folder = statedir / "runs"
     path = folder / f"{name}.log"
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for directory in (*reversed(folder.parents), folder):
+            # Each by itself: `parents` would leave the mode of those above to the umask.
+            directory.mkdir(mode=0o700, exist_ok=True)
         _forget_old(folder)
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
         file = open(os.open(path, flags, 0o600), "ab")  # noqa: PTH123, SIM115 - the mode, and it lives on
@@ -245,6 +249,22 @@ def join(text: str) -> Upstream:
                 mend="start it: claude-proxy serve; or leave --proxy out, and the run has its own",
             )
         time.sleep(_JOIN_PAUSE_S)
+
+
+def is_foreign(upstream: Upstream) -> bool:
+    """Tell whether something other than claude-proxy listens there.
+
+    Only a claude-proxy goes on after being told who connects; others take that for nonsense. The
+    greeting of SOCKS5 is answered before anything is asked for, so nothing is decided or recorded.
+    """
+    with socket.socket(upstream.family, socket.SOCK_STREAM) as sock:
+        sock.settimeout(JOIN_PATIENCE_S)
+        try:
+            sock.connect(upstream.address)
+            sock.sendall(proxyprotocol.encode("joining", "") + _GREETING)
+            return sock.recv(1) != _GREETING[:1]
+        except OSError:
+            return True
 
 
 def _unreachable(upstream: Upstream, patience_s: float) -> str | None:

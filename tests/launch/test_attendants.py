@@ -71,6 +71,18 @@ def test_a_log_that_cannot_be_written_is_an_error(directory: Path) -> None:
         open_log(directory, "tried")
 
 
+def test_the_directories_of_a_log_are_the_owners_alone(directory: Path) -> None:
+    statedir = directory / "state" / "claude-proxy"
+    before = os.umask(0o002)
+    try:
+        open_log(statedir, "tried").file.close()
+    finally:
+        os.umask(before)
+
+    made = (statedir.parent, statedir, statedir / "runs")
+    assert {path.stat().st_mode & 0o777 for path in made} == {0o700}
+
+
 def test_a_log_that_is_a_link_is_not_followed(directory: Path) -> None:
     (directory / "runs").mkdir()
     (directory / "runs" / "tried.log").symlink_to(directory / "elsewhere")

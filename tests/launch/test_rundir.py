@@ -155,7 +155,7 @@ def test_the_runtime_directory_is_taken_where_it_is_the_users(tmp_path: Path) ->
     assert base_of({"XDG_RUNTIME_DIR": str(tmp_path)}) == tmp_path / "claude-proxy"
 
 
-@pytest.mark.parametrize("given", ["", "relative/path", "/nowhere/at/all", "/proc/1/root/none"])
+@pytest.mark.parametrize("given", ["", "relative/path", "/nowhere/at/all", "/proc/1/fd/none"])
 def test_without_a_usable_runtime_directory_there_is_one_below_tmp(given: str) -> None:
     expected = Path(f"/tmp/claude-proxy-{os.geteuid()}")
 

@@ -14,6 +14,7 @@ import click
 from claude_proxy import allowlist
 from claude_proxy.allowlist_edit import EditError, Entry, with_entry
 from claude_proxy.cli import paths
+from claude_proxy.cli.places import allowlist_option, confdir_option
 from claude_proxy.errors import ConfigError
 from claude_proxy.patterns import PatternError
 
@@ -26,31 +27,16 @@ Examples:
 
 @click.command(epilog=EPILOG)
 @click.argument("hosts", nargs=-1, required=True, metavar="HOST...")
-@click.option(
-    "--allowlist",
-    "named",
-    envvar="CLAUDE_PROXY_ALLOWLIST",
-    show_envvar=True,
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="The file to write.  [default: allowlist.yaml in --confdir]",
-)
-@click.option(
-    "--confdir",
-    envvar="CLAUDE_PROXY_CONFDIR",
-    show_envvar=True,
-    type=click.Path(file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="Where the allowlist is kept.  [default: ~/.config/claude-proxy]",
-)
-def command(hosts: tuple[str, ...], named: Path | None, confdir: Path | None) -> None:
+@allowlist_option("The file to write.  [default: allowlist.yaml in --confdir]")
+@confdir_option("the allowlist")
+def command(hosts: tuple[str, ...], allowlist_file: Path | None, confdir: Path | None) -> None:
     """Add hosts to the allowlist.
 
     HOST is spelled as in the file, with a port or a scheme where they are not 443 and https.
     Without a list of your own a copy of the shipped one is begun.
     """
-    own = (named or (confdir or paths.default_confdir()) / paths.ALLOWLIST).absolute()
-    begun = named is None and not os.path.lexists(own)
+    own = (allowlist_file or (confdir or paths.default_confdir()) / paths.ALLOWLIST).absolute()
+    begun = allowlist_file is None and not os.path.lexists(own)
     before = paths.read_allowlist(paths.shipped_allowlist() if begun else own)
     after = before
     for host in hosts:

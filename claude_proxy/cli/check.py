@@ -16,6 +16,7 @@ import click
 from claude_proxy import allowlist
 from claude_proxy.authority import Authority, normalise_host
 from claude_proxy.cli import paths
+from claude_proxy.cli.places import allowlist_option, confdir_option, groups_option
 from claude_proxy.errors import ConfigError
 from claude_proxy.policy import Decision, Policy, Request, Rule, Scheme, Tls
 from claude_proxy.settings import Settings
@@ -74,23 +75,10 @@ class Answer:
 @click.command(epilog=EXAMPLES)
 @click.argument("url")
 @click.option("--method", default="GET", show_default=True, help="The method of the request.")
-@click.option(
-    "--allowlist",
-    "allowlist_file",
-    envvar="CLAUDE_PROXY_ALLOWLIST",
-    show_envvar=True,
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="The allowlist file.  [default: allowlist.yaml in --confdir, else the shipped one]",
+@allowlist_option(
+    "The allowlist file.  [default: allowlist.yaml in --confdir, else the shipped one]"
 )
-@click.option(
-    "--confdir",
-    envvar="CLAUDE_PROXY_CONFDIR",
-    show_envvar=True,
-    type=click.Path(file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="Where the allowlist is kept.  [default: ~/.config/claude-proxy]",
-)
+@confdir_option("the allowlist")
 @click.option(
     "--policy",
     "policy_name",
@@ -99,15 +87,7 @@ class Answer:
     metavar="NAME",
     help="Ask a policy of the groups files in the place of the allowlist.",
 )
-@click.option(
-    "--groups",
-    "groups_file",
-    envvar="CLAUDE_PROXY_GROUPS",
-    show_envvar=True,
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="A groups file for --policy, on top of groups.toml in --confdir.",
-)
+@groups_option("A groups file for --policy, on top of groups.toml in --confdir.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
     url: str,

@@ -8,6 +8,7 @@ import click
 
 from claude_proxy import policyfile
 from claude_proxy.cli import completions, paths
+from claude_proxy.cli.places import confdir_option, groups_option
 from claude_proxy.errors import ConfigError
 from claude_proxy.groups import Groups, PolicyEntry, chosen
 from claude_proxy.groups.listing import lines_of_groups, lines_of_policies, lines_of_policy
@@ -25,23 +26,8 @@ Examples:
 @click.command(epilog=EXAMPLES)
 @click.argument("name", required=False, shell_complete=completions.policies)
 @click.option("--list-groups", "show_groups", is_flag=True, help="List the groups.")
-@click.option(
-    "--groups",
-    "groups_file",
-    envvar="CLAUDE_PROXY_GROUPS",
-    show_envvar=True,
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="A groups file, on top of groups.toml in --confdir.",
-)
-@click.option(
-    "--confdir",
-    envvar="CLAUDE_PROXY_CONFDIR",
-    show_envvar=True,
-    type=click.Path(file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="Where groups.toml is kept.  [default: ~/.config/claude-proxy]",
-)
+@groups_option("A groups file, on top of groups.toml in --confdir.")
+@confdir_option("groups.toml")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
     name: str | None,

@@ -13,15 +13,18 @@ from click.shell_completion import CompletionItem
 
 from claude_proxy.cli import paths
 from claude_proxy.errors import ClaudeProxyError
+from claude_proxy.settings import Settings
 
 
 def policies(context: click.Context, _param: click.Parameter, begun: str) -> list[CompletionItem]:
     """Return the policies of the groups files that the line names."""
-    from claude_proxy.cli.policies import groups_of  # noqa: PLC0415 - only who completes needs it
+    from claude_proxy import policyfile  # noqa: PLC0415 - only who completes needs it
 
+    where = _confdir(context)
     named = context.params.get("groups") or context.params.get("groups_file")
+    files = Settings(where / paths.ALLOWLIST, where, where, groups=named or paths.seeds_groups())
     with suppress(ClaudeProxyError, OSError):
-        known = groups_of(_confdir(context), named).policies
+        known = policyfile.load_groups(files).policies
         return [
             CompletionItem(name, help=entry.description)
             for name, entry in sorted(known.items())

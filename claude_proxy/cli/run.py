@@ -13,6 +13,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from claude_proxy import groups, policyfile
 from claude_proxy.cli import completions, policies, serve
@@ -53,6 +54,10 @@ _OF_SERVE_ALONE = frozenset(
         "verbose",
         "workers",
     }
+)
+# What the launcher itself goes by, whoever's proxy it is.
+_FOR_ANY_RUN = frozenset(
+    {"audit_days", "audit_failure", "audit_size", "confdir", "groups", "policy", "statedir"}
 )
 _SHARED = tuple(param for param in serve.command.params if param.name not in _OF_SERVE_ALONE)
 
@@ -180,6 +185,8 @@ def command(context: click.Context, /, **given: Any) -> int:
         return 0
     asked = Asked(**{field.name: given.pop(field.name) for field in fields(Asked)})
     _refuse_clashes(asked)
+    if asked.proxy is not None:
+        _refuse_for_a_running_proxy(context)
     listed = given["allowlist"] is not None
     order = order_of(asked, settings_of(context, given), listed=listed)
     if order.wish.unfiltered:
@@ -202,6 +209,19 @@ def _refuse_clashes(asked: Asked) -> None:
         raise click.UsageError("--no-network and --proxy ask for opposites: drop one of them")
     if asked.no_network and asked.verify:
         raise click.UsageError("--verify looks at the way out, which --no-network takes away")
+
+
+def _refuse_for_a_running_proxy(context: click.Context) -> None:
+    """Refuse options that only a proxy of the run's own could keep (law 11)."""
+    for param in _SHARED:
+        name = str(param.name)
+        given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if given and name not in _FOR_ANY_RUN:
+            raise ConfigError(
+                "the proxy that is joined runs already, and has its own",
+                where=f"{param.opts[0]}, --proxy",
+                mend=f"drop {param.opts[0]}, or leave --proxy out: the run then has its own proxy",
+            )
 
 
 def settings_of(context: click.Context, given: dict[str, Any]) -> Settings:

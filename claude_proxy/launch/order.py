@@ -48,6 +48,7 @@ class Order:
     join: str | None = None  # a running proxy, "unix:/path" or "127.0.0.1:9051"
     verify: bool = False
     show_plan: bool = False  # say how bwrap is started
+    foreign: bool = False  # the proxy that is joined is not this program
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -57,6 +58,8 @@ class Order:
     @property
     def announces(self) -> bool:
         """Whether the relay may say for whom it speaks: only to a proxy on this machine."""
+        if self.foreign:
+            return False
         if self.join is None or self.join.startswith("unix:"):
             return True
         address = Authority.parse(self.join).address
@@ -73,7 +76,7 @@ def shown_files(order: Order) -> dict[str, bytes]:
     from claude_proxy.ca.roots import bundle_of, system_roots  # noqa: PLC0415
 
     path = settings.confdir / CERTIFICATE_FILE
-    if order.join is None:
+    if order.join is None or order.foreign:
         CertificateAuthority.load_or_create(settings.confdir)
     try:
         certificate = path.read_bytes()
@@ -86,8 +89,17 @@ def shown_files(order: Order) -> dict[str, bytes]:
     return {
         CERTIFICATE.name: certificate,
         BUNDLE.name: bundle_of(certificate, system_roots()),
-        ALLOWLIST.name: _policy_text(settings) + _narrowing_text(settings),
+        ALLOWLIST.name: _whose(order) + _policy_text(settings) + _narrowing_text(settings),
     }
+
+
+def _whose(order: Order) -> bytes:
+    if order.join is None:
+        return b""
+    return (
+        f"# The proxy at {order.join} was there before this run, and its own list decides.\n"
+        "# This is the list that a proxy started here would take.\n"
+    ).encode("utf-8", "backslashreplace")
 
 
 def _policy_text(settings: Settings) -> bytes:
@@ -117,6 +129,13 @@ def refuse_reachable(order: Order) -> None:
     """Raise ConfigError if the sandbox could write what judges it, or where the proxy writes."""
     wish = order.wish
     places = [wish.project, *wish.allow_rw]
+    for place in places:
+        if Path(os.path.realpath(place)) == Path("/"):  # else it were blamed for all that it holds
+            raise ConfigError(
+                "the whole machine would be writable",
+                where=str(place),
+                mend="name the directory of one project with --dir",
+            )
     for what, option, path in _guarded(order.settings):
         for place in places:
             real = Path(os.path.realpath(place))

@@ -25,6 +25,7 @@ from claude_proxy.launch.attendants import (
     Attendant,
     Companion,
     Log,
+    is_foreign,
     join,
     open_log,
     start_companion,
@@ -136,6 +137,12 @@ def live_sandbox(
     _refuse(order)
     with ExitStack() as stack:
         joined = join(order.join) if order.join is not None and order.wish.network else None
+        if joined is not None and order.announces and is_foreign(joined):
+            say(
+                f"note: what listens on {order.join} is not claude-proxy; its own rules decide, "
+                "and nothing of it is recorded here"
+            )
+            order = replace(order, foreign=True)
         rundir = stack.enter_context(RunDirectory.make(order.words, name=order.name))
         log = open_log(order.settings.statedir, rundir.name)
         stack.callback(log.file.close)
@@ -146,7 +153,8 @@ def live_sandbox(
         bubble = stack.enter_context(_bubble(order, planned, rundir, streams))
         relay = None
         if order.wish.network:
-            relay = stack.enter_context(_relay(order, joined, bubble, rundir, log))
+            with _blaming(bubble):
+                relay = stack.enter_context(_relay(order, joined, bubble, rundir, log))
         _record_start(order.settings, f"run {rundir.name}: {command_line(order.words)}")
         if companion is not None:
             companion.wait_until_ready()
@@ -196,6 +204,18 @@ def _relay(
             closing.enter_context(sock)
         announced = order.words if order.announces else None
         return start_relay(sockets, upstream, rundir, log, announced)
+
+
+@contextlib.contextmanager
+def _blaming(bubble: Bubble) -> Iterator[None]:
+    """Have an error told as bwrap's if that has ended: it mounts after its namespaces are there."""
+    try:
+        yield
+    except ClaudeProxyError as error:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            bubble.process.wait(_GRACE_S)
+            raise failed(bubble.process) from error
+        raise
 
 
 def planned_for(order: Order, *, dry: bool = False) -> Plan:

@@ -23,6 +23,8 @@ _SETTLE_S = 0.02
 _GRACE_S = 5.0  # for COMMAND to end once it was asked to
 
 _FORWARDED = (signal.SIGTERM, signal.SIGHUP)
+_KEYS = (signal.SIGINT, signal.SIGQUIT)
+_SI_KERNEL = 0x80  # of <asm-generic/siginfo.h>: a key was pressed, which COMMAND has felt itself
 
 
 class Terminal:
@@ -100,6 +102,8 @@ class Wait:
         self._asked: signal.Signals | None = None
         self._deadline: float | None = None
         self._arrived: list[int] = []
+        # With a terminal these are asked for, not handled: only so is told who sent them.
+        self._keys: set[signal.Signals] = set()
 
     def run(self) -> int:
         """Start COMMAND, and return its exit code once it has ended, as a shell reports it."""
@@ -114,6 +118,9 @@ class Wait:
                             os.read(wakeup, 512)
                     while self._arrived:
                         self._on_signal(signal.Signals(self._arrived.pop(0)))
+                    while (sent := signal.sigtimedwait(self._keys, 0)) is not None:
+                        if sent.si_code != _SI_KERNEL:
+                            self._send(signal.Signals(sent.si_signo))
                     if self._deadline is not None and time.monotonic() > self._deadline:
                         self._bubble.end()
             finally:
@@ -132,10 +139,13 @@ class Wait:
         """Have signals end the sandbox, or reach it, for a while; yield what they wake."""
         reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         before_wakeup = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-        handled = [*_FORWARDED, signal.SIGCHLD, signal.SIGINT, signal.SIGQUIT]
+        handled = [*_FORWARDED, *_KEYS, signal.SIGCHLD]
         if self._terminal is not None:
             # COMMAND decides whether it stops, and the launcher follows it.
             handled.append(signal.SIGTSTP)
+        if self._terminal is not None and not self._apart:
+            self._keys = {one for one in _KEYS if signal.getsignal(one) is not signal.SIG_IGN}
+        before_mask = signal.pthread_sigmask(signal.SIG_BLOCK, self._keys)
         before = {}
         for number in handled:
             # What whoever started us ignores (nohup, a shell's `&`) stays ignored.
@@ -144,6 +154,9 @@ class Wait:
         try:
             yield reading
         finally:
+            while signal.sigtimedwait(self._keys, 0) is not None:
+                pass  # a key that ended COMMAND is no reason to end what takes it down
+            signal.pthread_sigmask(signal.SIG_SETMASK, before_mask)
             for number, handler in before.items():
                 signal.signal(number, handler)
             signal.set_wakeup_fd(before_wakeup)
@@ -162,8 +175,10 @@ class Wait:
             self._deadline = time.monotonic() + _GRACE_S
             self._send(number)
             self._send(signal.SIGCONT)
-        elif number in {signal.SIGINT, signal.SIGQUIT} and self._apart:
+        elif number in _KEYS and self._apart:
             self._send_to_group(number)
+        elif number in _KEYS:
+            self._send(number)  # without a terminal somebody sent it, to the launcher
 
     def _send(self, number: signal.Signals) -> None:
         """Send a signal to COMMAND."""

@@ -569,3 +569,39 @@ def test_a_policy_that_the_sandbox_could_write_is_refused(runs: Launches) -> Non
 
     assert (ran.returncode, ran.stdout) == (2, "")
     assert "the sandbox could write its own allowlist" in ran.stderr
+
+
+def test_a_run_joins_a_foreign_proxy_and_says_that_it_is_one(
+    runs: Launches, internet: Internet, program: FindProgram, tmp_path: Path
+) -> None:
+    settings = tmp_path / "tinyproxy.conf"
+    settings.write_text(f'Port 18888\nListen 127.0.0.1\nLogFile "{tmp_path}/log"\n')
+    foreign = subprocess.Popen(
+        internet.host.argv([program("tinyproxy"), "-d", "-c", str(settings)]),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        ran = runs.run(
+            "curl", "-sS", "-f", "http://plain.test/echo", options=["--proxy", "127.0.0.1:18888"]
+        )
+    finally:
+        foreign.terminate()
+        foreign.wait()
+
+    assert ran.returncode == 0, ran.stderr
+    assert "is not claude-proxy" in ran.stderr
+
+
+def test_what_only_a_proxy_of_its_own_could_keep_is_refused_beside_a_running_one(
+    runs: Launches,
+) -> None:
+    words = runs.words(["echo", "ran"], "--proxy", "127.0.0.1:9")
+    words[words.index("--proxy") : words.index("--proxy")] = ["--allowlist", runs.allowlist]
+
+    ran = subprocess.run(
+        runs.argv(words), env=runs.environment(), capture_output=True, text=True, check=False
+    )
+
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert "where: --allowlist, --proxy" in ran.stderr

@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 from claude_proxy.bridge import Upstream
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.launch import attendants
-from claude_proxy.launch.attendants import Attendant, join, open_log, start_relay
+from claude_proxy.launch.attendants import Attendant, is_foreign, join, open_log, start_relay
 from claude_proxy.launch.rundir import RunDirectory
 from claude_proxy.wire.proxyprotocol import SIGNATURE
 
@@ -138,3 +139,44 @@ def test_one_that_has_ended_too_early_is_told_with_its_code(tmp_path: Path) -> N
     os.close(reading)
     assert "relay of this run has ended (exit code 3)" in error.what
     assert error.where == str(tmp_path / "log")
+
+
+@pytest.mark.parametrize(
+    ("answer", "foreign"),
+    [
+        (b"\x05\x00", False),
+        (b"\x05\xff", False),
+        (b"HTTP/1.0 400 Bad Request\r\n", True),
+        (b"", True),
+    ],
+)
+def test_a_foreign_proxy_is_known_by_its_answer_to_an_announcement(
+    answer: bytes, *, foreign: bool
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        where = join(f"127.0.0.1:{proxy.getsockname()[1]}")
+        proxy.accept()[0].close()  # the look whether it is there
+
+        heard: list[bytes] = []
+
+        def reply() -> None:
+            client, _ = proxy.accept()
+            with client:
+                heard.append(client.recv(1024))
+                client.sendall(answer)
+
+        thread = threading.Thread(target=reply)
+        thread.start()
+        assert is_foreign(where) is foreign
+        thread.join()
+
+    assert heard[0].startswith(SIGNATURE)
+    assert heard[0].endswith(b"\x05\x01\x00")
+
+
+def test_one_that_says_nothing_is_foreign(impatient: None) -> None:
+    del impatient
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        where = Upstream("quiet", socket.AF_INET, proxy.getsockname())
+
+        assert is_foreign(where)

@@ -141,3 +141,16 @@ def test_everything_that_is_missing_is_said() -> None:
     error = MissingError([ClaudeProxyError("one"), ClaudeProxyError("two", mend="so")])
 
     assert error.lines() == ["error: one", "error: two", "  mend:  so"]
+
+
+def test_the_root_of_the_machine_is_refused_for_what_it_is(order: Order) -> None:
+    for wish in (
+        replace(order.wish, project=Path("/")),
+        replace(order.wish, allow_rw=(Path("/"),)),
+    ):
+        with pytest.raises(ConfigError, match="the whole machine would be writable"):
+            refuse_reachable(replace(order, wish=wish))
+
+
+def test_a_foreign_proxy_is_told_nothing(order: Order) -> None:
+    assert not replace(order, join="127.0.0.1:8888", foreign=True).announces

@@ -198,7 +198,11 @@ def test_the_projects_file_takes_away(tmp_path: Path) -> None:
     found = narrowed(tmp_path, text)
 
     assert found == Narrowing(
-        tmp_path / ".claude-proxy.yaml", hide=("keys/", ".env"), read_only=("docs",), network=False
+        tmp_path / ".claude-proxy.yaml",
+        hide=("keys/", ".env"),
+        read_only=("docs",),
+        network=False,
+        denies=True,
     )
 
 

@@ -121,3 +121,27 @@ def test_the_python_of_these_tests_runs_in_the_sandbox(box: Box) -> None:
     done = box.run(sys.executable, "-c", "import cryptography, ssl; print(1 + 1)")
 
     assert done.out == "2\n", done.err
+
+
+def test_why_a_path_is_no_command_is_said(project: Path) -> None:
+    (project / "notes").write_text("text")
+    (project / "folder").mkdir()
+
+    for name, why in (
+        ("./notes", "may not be executed"),
+        ("./folder", "is a directory"),
+        ("./missing", "there is no command"),
+    ):
+        with pytest.raises(ClaudeProxyError, match=why) as caught:
+            find_program((name,), {"PATH": "/usr/bin"}, project)
+        assert caught.value.where == str(project / name)
+
+
+def test_a_shim_brings_what_it_asks(tmp_path: Path, project: Path) -> None:
+    (tmp_path / "versions/libexec").mkdir(parents=True)
+    shim = executable(tmp_path / "versions/shims/python", "#!/usr/bin/env bash\n")
+
+    found = find_program((str(shim),), {"PATH": "/usr/bin"}, project)
+
+    assert found is not None
+    assert tmp_path / "versions" in found.trees

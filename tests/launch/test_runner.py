@@ -4,9 +4,11 @@ import os
 import signal
 import sqlite3
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,11 +17,12 @@ from claude_proxy.audit import AuditStore, database_in
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.launch import facts, netns, profiles, runner
 from claude_proxy.launch.order import Order
-from claude_proxy.launch.plan import Wish
+from claude_proxy.launch.plan import Plan, Wish
 from claude_proxy.launch.runner import live_sandbox, run
 from claude_proxy.settings import Settings
 from tests.conftest import FindProgram
 
+ROOT = Path(__file__).resolve().parents[2]
 PIPES = (subprocess.DEVNULL, subprocess.PIPE, subprocess.PIPE)
 
 
@@ -207,3 +210,49 @@ def test_what_could_not_be_protected_is_compared_afterwards(place: Place) -> Non
     assert code == 0
     if target.exists():
         assert any(str(target) in line for line in place.said)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
+def test_a_signal_that_is_sent_to_the_launcher_alone_reaches_command(
+    place: Place, number: signal.Signals
+) -> None:
+    words = [sys.executable, "-m", "claude_proxy", "run", "--no-network", "--", "sh", "-c"]
+    environment = {
+        "HOME": str(place.directory),
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(ROOT),
+        "XDG_RUNTIME_DIR": str(place.runtime),
+    }
+    process = subprocess.Popen(
+        [*words, "echo begun; exec sleep 600"],
+        cwd=place.project,
+        env=environment,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"begun\n"
+
+    process.send_signal(number)
+
+    process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert place.left() == []
+
+
+def test_what_bwrap_cannot_mount_is_told_as_bwraps_fault(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = runner.planned_for
+
+    def broken(order: Order, *, dry: bool = False) -> Plan:
+        planned = whole(order, dry=dry)
+        options = (*planned.options, "--ro-bind", "/no/such/source", "/tmp/there")
+        return replace(planned, options=options)
+
+    monkeypatch.setattr(runner, "planned_for", broken)
+
+    with pytest.raises(ClaudeProxyError, match="bwrap cannot make the sandbox"):
+        run(place.order("touch", "ran", network=True), say=place.said.append)
+    assert list(place.project.iterdir()) == []
+    assert place.left() == []

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import FindProgram
+from tests.e2e.rig.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 LONG_S = 60.0
@@ -92,6 +93,11 @@ class Job:
         """Type some text."""
         os.write(self.terminal, text.encode())
 
+    def launcher(self) -> int:
+        """Return the process of `claude-proxy run`."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text("ascii")
+        return int(children.split()[0])
+
     def close(self) -> None:
         """End all of it."""
         os.close(self.terminal)
@@ -167,6 +173,41 @@ def test_a_command_that_has_none_ends_with_130(job: Job) -> None:
     job.says("begun")
 
     job.interrupt_until("job ended 130")
+
+
+def pending(process: int) -> int:
+    status = Path(f"/proc/{process}/status").read_text("ascii")
+    return int(re.findall(r"^ShdPnd:\s*([0-9a-f]+)$", status, re.MULTILINE)[0], 16)
+
+
+# Counts how often it was interrupted.
+COUNTING = """\
+import signal, sys
+caught = []
+def catch(*_):
+    caught.append(1)
+    print("caught", len(caught), flush=True)
+signal.signal(signal.SIGINT, catch)
+print("begun", flush=True)
+for line in iter(sys.stdin.readline, ""):
+    print("in all", len(caught), flush=True)
+"""
+
+
+@running(f"exec /usr/bin/python3 -c '{COUNTING}'")
+def test_a_key_reaches_command_once_and_a_signal_to_the_launcher_too(job: Job) -> None:
+    job.says("begun")
+    job.type("\x03")
+    job.says("caught 1")
+    # Two of a kind are one, until the launcher has looked.
+    until(lambda: pending(job.launcher()) == 0, "the launcher to look at the first")
+    os.kill(job.launcher(), signal.SIGINT)
+    job.says("caught 2")
+    job.type("\n")
+
+    job.says("in all 2")
+    job.type("\x04")
+    job.says("job ended 0")
 
 
 @running("echo begun; sleep 600", "--without-seccomp")

@@ -69,6 +69,8 @@ class Launches:
     def words(self, command: Sequence[str | Path], *options: str | Path) -> list[str | Path]:
         """Return the words of a `claude-proxy run`."""
         given: list[str | Path] = ["--allowlist", self.allowlist, "--upstream-ca", self.root_file]
+        if "--proxy" in options:
+            given = []  # that one has its own
         program = [sys.executable, "-m", "claude_proxy"]
         return [*program, "run", *given, *options, "--", *command]
 

@@ -1,0 +1,72 @@
+"""What a shell completes beside options: policies, profiles, and the words of COMMAND."""
+
+from pathlib import Path
+
+import pytest
+
+from claude_proxy import cli
+
+# Line as typed, and what is offered for its last word.
+OFFERED = [
+    ("claude-proxy run --policy ", {"lockdown", "claude"}),
+    ("claude-proxy --policy lo", {"lockdown"}),
+    ("claude-proxy policies cl", {"claude"}),
+    ("claude-proxy run --profile c", {"claude", "codex", "crafted"}),
+    ("claude-proxy run -- one-of-our", {"one-of-our-tools"}),
+    ("claude-proxy run one-of-our", {"one-of-our-tools"}),
+]
+
+
+def completed(line: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> str:
+    monkeypatch.setenv("_CLAUDE_PROXY_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", line)
+    monkeypatch.setenv("COMP_CWORD", str(len(line.split(" ")) - 1))
+    assert cli.main([]) == 0
+    return capfd.readouterr().out
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home with a profile, and one program on the path."""
+    own = tmp_path / ".config" / "claude-proxy" / "profiles"
+    own.mkdir(parents=True)
+    (own / "crafted.yaml").write_text("extends: shell\n", encoding="utf-8")
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "one-of-our-tools").touch(mode=0o755)
+    (programs / "one-of-our-notes").touch(mode=0o644)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    monkeypatch.setenv("PATH", str(programs))
+    return tmp_path
+
+
+@pytest.mark.parametrize(("line", "offered"), OFFERED, ids=[line for line, _ in OFFERED])
+def test_names_are_completed(
+    line: str,
+    offered: set[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    said = completed(line, monkeypatch, capfd).split()
+
+    assert {f"plain,{name}" for name in offered} <= set(said)
+    assert "plain,one-of-our-notes" not in said
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["claude-proxy run -- git --no", "claude-proxy run -- ./no", "claude-proxy run -- git no"],
+)
+def test_what_only_command_knows_is_left_to_the_shell(
+    line: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert completed(line, monkeypatch, capfd).strip() == f"file,{line.rpartition(' ')[2]}"
+
+
+def test_a_broken_groups_file_completes_nothing_and_says_nothing(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (home / ".config" / "claude-proxy" / "groups.toml").write_text("what?", encoding="utf-8")
+
+    assert completed("claude-proxy run --policy ", monkeypatch, capfd).strip() == ""

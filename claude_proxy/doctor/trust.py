@@ -14,6 +14,7 @@ import shutil
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -44,6 +45,8 @@ _DIRECT: Final = "localhost"  # which every client is told to reach without the 
 _HANDED_ON: Final = ("PATH", "LANG", "LC_ALL", "TERM", "SYSTEMROOT", *SHIMS)
 # RFC 9110: what a client of packages takes for "there is no such package".
 _NOT_FOUND: Final = 404
+_RECORDED_S: Final = 2.0  # the proxy writes its record many times a second
+_PAUSE_S: Final = 0.02
 _LONGEST: Final = 100
 _SEE: Final = "see why `{}` fails"
 _TELLING: Final = re.compile(
@@ -93,8 +96,15 @@ class Stage:
     alone: threading.Lock = field(default_factory=threading.Lock, kw_only=True)
 
     def connected(self, host: str) -> bool:
-        """Tell whether the proxy was asked for `host`."""
-        target = f"{host}:{self.origin.port}"
+        """Tell whether the proxy was asked for `host`; its record may be a moment behind."""
+        deadline = time.monotonic() + _RECORDED_S
+        while not self._recorded(f"{host}:{self.origin.port}"):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_PAUSE_S)
+        return True
+
+    def _recorded(self, target: str) -> bool:
         lines = self.record.read_text("utf-8").splitlines() if self.record.exists() else []
         return any(_target_of(line) == target for line in lines)
 

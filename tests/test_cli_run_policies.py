@@ -167,3 +167,20 @@ def test_what_there_is_to_choose_from_is_listed(
 
     assert any(shown.startswith(line) for shown in capsys.readouterr().out.splitlines())
     assert orders == []
+
+
+def test_what_the_project_denies_is_kept_where_there_is_no_network(
+    project: Path, orders: list[Order]
+) -> None:
+    (project / ".claude-proxy.yaml").write_text("deny: [claude.ai]\n")
+
+    assert not order_of(orders, "--policy=lockdown", "make").wish.network
+
+
+def test_an_open_policy_cannot_go_without_the_filter(
+    capsys: pytest.CaptureFixture[str], orders: list[Order]
+) -> None:
+    said = error_of(capsys, "--policy=open", "--without-seccomp", "make")
+
+    assert "abstract Unix sockets would be in reach" in said
+    assert orders == []

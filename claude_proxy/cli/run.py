@@ -275,13 +275,21 @@ def order_of(asked: Asked, settings: Settings, *, listed: bool = False) -> Order
         words = (words[0], *profile.unattended, *words[1:])
     path = profiles.find_narrowing(project)
     narrowing = profiles.narrowing(path) if path is not None else profiles.Narrowing()
-    if narrowing.denies and (asked.proxy is not None or not filtered):
+    has_network = narrowing.network and not asked.no_network
+    unfiltered = has_network and chosen is not None and chosen.network is groups.Network.OPEN
+    if narrowing.denies and (unfiltered or (has_network and asked.proxy is not None)):
         raise ConfigError(
             "only a proxy of the run's own can deny what the project's file denies",
             where=f"{path}, deny",
             mend="drop --proxy or --policy, or take `deny` out of the file",
         )
-    has_network = narrowing.network and not asked.no_network
+    if unfiltered and asked.without_seccomp:
+        raise ConfigError(
+            "on this machine's own network its abstract Unix sockets would be in reach, those of "
+            "agents and of the session bus too",
+            where="--policy, --without-seccomp",
+            mend="drop --without-seccomp, or choose another policy",
+        )
     wish = Wish(
         command=words,
         project=project,
@@ -292,7 +300,7 @@ def order_of(asked: Asked, settings: Settings, *, listed: bool = False) -> Order
         shell=asked.shell,
         keep_home=asked.keep_home,
         network=has_network and filtered,
-        unfiltered=has_network and chosen is not None and chosen.network is groups.Network.OPEN,
+        unfiltered=unfiltered,
         seccomp=not asked.without_seccomp,
         hide=narrowing.hide,
         read_only=narrowing.read_only,

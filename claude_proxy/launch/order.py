@@ -152,9 +152,9 @@ def refuse_reachable(order: Order) -> None:
 def _guarded(settings: Settings) -> Iterator[tuple[str, str, Path]]:
     if settings.policy is None:
         yield "its own allowlist", "--allowlist", settings.allowlist
-    else:
-        for path in policyfile.groups_files(settings):
-            yield "its own policy", "--groups", path
+    # Whatever decides now: a groups file may name the policy of the next run's command.
+    for path in policyfile.groups_files(settings):
+        yield "its own policy", "--groups", path
     if settings.upstream_ca is not None:
         yield "the CAs that upstreams are trusted by", "--upstream-ca", settings.upstream_ca
     if settings.jsonl is not None:

@@ -116,6 +116,13 @@ def test_without_a_network_nothing_of_the_proxy_is_shown(order: Order) -> None:
     assert shown_files(replace(order, wish=replace(order.wish, network=False))) == {}
 
 
+def test_nor_may_the_groups_that_the_next_run_is_judged_by(order: Order) -> None:
+    inside = order.wish.project / "groups.toml"
+
+    with pytest.raises(ConfigError, match="the sandbox could write its own policy"):
+        refuse_reachable(with_settings(order, groups=inside))
+
+
 def test_with_a_policy_of_groups_its_name_is_shown(order: Order) -> None:
     shown = shown_files(with_settings(order, policy="lockdown"))
 

@@ -24,6 +24,7 @@ def main(file: BinaryIO) -> int:
         raise TypeError("no task for a companion")
     for descriptor in (task.report, task.lifeline):
         os.set_inheritable(descriptor, False)
+    os.environ.update(task.environ)
     report = _Report(task.report)
     try:
         # mitmproxy comes with it.

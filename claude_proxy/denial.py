@@ -19,6 +19,7 @@ _PHRASES = {
     403: "Denied by claude-proxy",
     407: "Proxy Authentication Required",
     408: "Request Timeout",
+    413: "Content Too Large",
     502: "Bad Gateway",
     503: "Service Unavailable",
     504: "Gateway Timeout",
@@ -39,6 +40,21 @@ _EXPLANATIONS = {
     Reason.PROXY_LOOP: "This is the proxy itself; it serves nothing.",
     Reason.METHOD_REFUSED: "This method is never forwarded.",
     Reason.UPGRADE_REFUSED: "Only an upgrade to WebSocket is forwarded.",
+    Reason.FOREIGN_CREDENTIAL: "On this host one login is allowed, and this is another one.",
+    Reason.PLACEHOLDER_MISPLACED: (
+        "A placeholder stands where no credential may take its place: only on its own host, over "
+        "HTTPS, in a field that authenticates."
+    ),
+    Reason.CREDENTIAL_UNAVAILABLE: "The credential for this host cannot be had at the moment.",
+    Reason.ENDPOINT_NOT_ALLOWED: "This endpoint of the API is not allowed.",
+    Reason.MODEL_NOT_ALLOWED: "This model is not allowed.",
+    Reason.BETA_NOT_ALLOWED: "One of the values of anthropic-beta is not allowed.",
+    Reason.SERVER_TOOL_NOT_ALLOWED: "A tool that the API itself would run is not allowed.",
+    Reason.MCP_SERVER_NOT_ALLOWED: "The API may not be sent to this MCP server.",
+    Reason.SOURCE_NOT_ALLOWED: "The API may not be sent to fetch this.",
+    Reason.BODY_UNREADABLE: "The body cannot be read in exactly one way, so it is not forwarded.",
+    Reason.BODY_TOO_LARGE: "The body is larger than may be judged.",
+    Reason.CEILING_REACHED: "As much as the owner allows has been used.",
     Reason.AUDIT_FAILED: "The decision could not be recorded, and what is not recorded is denied.",
     Reason.INTERNAL_ERROR: "The proxy met a fault of its own, and a fault denies.",
     Reason.CLIENT_NOT_ALLOWED: "This client's address is not admitted.",
@@ -157,6 +173,18 @@ def bad_request(text: str, status: int = 400) -> Refusal:
     """Return the answer to a message that cannot be read in exactly one way."""
     sentence = text[:1].upper() + text[1:] + "."
     return Refusal(400 if status not in _PHRASES else status, "bad-request", sentence)
+
+
+def too_large(asked: str) -> Refusal:
+    """Return the 413 to a request whose body is longer than may be held to judge it."""
+    reason = Reason.BODY_TOO_LARGE
+    return Refusal(413, reason.value, _EXPLANATIONS[reason], asked)
+
+
+def no_room(asked: str) -> Refusal:
+    """Return the 503 to a request whose body there is no room for beside the others'."""
+    text = "Too many bodies wait to be judged at the moment."
+    return Refusal(503, "no-room", text, asked, retry=True)
 
 
 def unreachable(reason: str, explanation: str, asked: str, *, timed_out: bool) -> Refusal:

@@ -18,6 +18,7 @@ class Phase(StrEnum):
     CONNECT = "connect"  # a tunnel's target
     HELLO = "hello"  # the first bytes inside a tunnel: TLS, SNI
     REQUEST = "request"  # one HTTP request
+    CONTENT = "content"  # what the body of a request asks for
     DIAL = "dial"  # the resolved address, just before the socket opens
     RELOAD = "reload"  # an open tunnel whose rule is gone
 
@@ -39,6 +40,18 @@ class DecisionMade:
     reason: str
     rule: str | None  # the pattern that decided, if one did
     rule_source: str | None  # "allowlist.yaml:12"
+    credential: str | None = None  # the name of the one that was put in, or that was pinned
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What an answer of the Messages API says that it has cost."""
+
+    model: str = ""
+    tokens_in: int = 0  # those that were not in a cache
+    tokens_out: int = 0
+    cache_written: int = 0  # tokens
+    cache_read: int = 0  # tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +68,7 @@ class OutcomeSeen:
     first_byte_ms: float | None  # from the decision to the answer's head
     upstream: str | None  # "203.0.113.5:443", the address that was dialled
     error: str | None  # a short stable word ("connect-refused", "client-closed"), else None
+    usage: Usage | None = None
 
 
 @dataclass(frozen=True, slots=True)

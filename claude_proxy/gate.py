@@ -9,16 +9,52 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
+from types import MappingProxyType
+from typing import Protocol
 
 from claude_proxy.authority import Authority
+from claude_proxy.credentials import FREE, Custody, Holdings
+from claude_proxy.echo import EchoGuard
 from claude_proxy.errors import AuditError
 from claude_proxy.events import OPAQUE, DecisionMade, Event, OutcomeSeen, Phase
+from claude_proxy.messages.usage import Meter
 from claude_proxy.policy import Decision, Policy, Reason, Request, Tls
 from claude_proxy.settings import AuditFailure
+from claude_proxy.watch import Joined, Watch
 
 logger = logging.getLogger(__name__)
 
 type Record = Callable[[Event], None]
+
+# Bytes of bodies that may wait to be judged, all connections together.
+_HELD_LIMIT = 512 * 1024 * 1024
+_MESSAGES = "/v1/messages"
+
+
+class Custodian(Protocol):
+    """Whoever holds the values of the credentials."""
+
+    @property
+    def holdings(self) -> Holdings:
+        """What is known now of each binding."""
+
+    def learn(self, name: str, login: tuple[bytes, bytes], /) -> None:
+        """Pin the first login of a binding, for good; raises if it cannot be kept."""
+
+    def answered(self, name: str, status: int) -> None:
+        """Take note of how an upstream answered to a credential."""
+
+
+class _EmptyHanded:
+    """The custodian of a proxy without credentials."""
+
+    holdings: Holdings = MappingProxyType({})
+
+    def learn(self, name: str, _: tuple[bytes, bytes], /) -> None:
+        raise LookupError(name)
+
+    def answered(self, name: str, status: int) -> None:
+        pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +80,9 @@ class Passage:
     upstream: str | None = None
     error: str | None = None
     ended: bool = False
+    custody: Custody = FREE
+    meter: Meter | None = None  # reads what the answer says that it has cost
+    held: int = 0  # bytes of the body that wait to be judged
 
 
 class Gate:
@@ -54,11 +93,14 @@ class Gate:
         policy: Policy,
         record: Record,
         *,
+        custodian: Custodian | None = None,
         audit_failure: AuditFailure = AuditFailure.DENY,
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self.policy = policy
         self._record = record
+        self._custodian = custodian or _EmptyHanded()
+        self._held = 0
         self._allow_unrecorded = audit_failure is AuditFailure.ALLOW
         self._clock_ns = clock_ns
         self._last_id = 0
@@ -87,16 +129,83 @@ class Gate:
         return self._settle(origin, lambda: decision, Phase.HELLO, target, scheme="https")
 
     def request(self, origin: Origin, request: Request, shown_path: str) -> Passage:
-        """Decide whether one request may be forwarded."""
-        return self._settle(
+        """Decide whether one request may be forwarded, and with which credential."""
+        custody = FREE
+
+        def decide() -> Decision:
+            nonlocal custody
+            policy = self.policy
+            decision = policy.decide_narrowed(request)
+            if decision.allowed and policy.credentials:
+                custody = policy.custody_of(request, self._custodian.holdings)
+                if custody.reason is not None:
+                    return Decision(False, custody.reason)
+                if custody.learned is not None and custody.credential is not None:
+                    self._custodian.learn(custody.credential, custody.learned)
+            return decision
+
+        passage = self._settle(
             origin,
-            lambda: self.policy.decide_request(request),
+            decide,
             Phase.REQUEST,
             request.target,
             scheme=request.scheme.value,
             method=request.method,
             path=shown_path,
+            credential=lambda: custody.credential,
         )
+        passage.custody = custody
+        return passage
+
+    def holds_body(self, request: Request) -> int | None:
+        """Return how long a body may be that is judged before any of it leaves; None: it is not."""
+        narrowing = self.policy.narrowing_of(request.target)
+        if narrowing is None or not narrowing.reads(request):
+            return None
+        return narrowing.max_bytes
+
+    def hold(self, passage: Passage, size: int) -> bool:
+        """Tell whether there is room for `size` more bytes of a body that waits to be judged."""
+        if self._held + size > _HELD_LIMIT:
+            return False
+        self._held += size
+        passage.held += size
+        return True
+
+    def content(self, origin: Origin, passage: Passage, request: Request, body: bytes) -> Decision:
+        """Decide whether a request whose head was allowed may ask for what its body says.
+
+        What is allowed was recorded with the head; only a denial is a new fact.
+        """
+        decision = _decided(lambda: self.policy.decide_content(request, body))
+        if decision.allowed:
+            return decision
+        denied = self._settle(
+            origin,
+            lambda: decision,
+            Phase.CONTENT,
+            request.target,
+            scheme=request.scheme.value,
+            method=request.method,
+            path=request.path,
+        )
+        passage.error = denied.decision.reason.value
+        self.end(denied)
+        return denied.decision
+
+    def watch(self, passage: Passage, request: Request) -> Watch | None:
+        """Return what has to see the answer, if anything has."""
+        watches: list[Watch] = []
+        if passage.custody.guarded:
+            watches.append(EchoGuard(passage.custody.guarded))
+        if request.method == "POST" and request.path.endswith(_MESSAGES):
+            policy = self.policy
+            if passage.custody.credential or policy.narrowing_of(request.target) is not None:
+                passage.meter = Meter()
+                watches.append(passage.meter)
+        if not watches:
+            return None
+        return watches[0] if len(watches) == 1 else Joined(watches)
 
     def dial(self, origin: Origin, target: Authority) -> Decision:
         """Decide once more, right before a dial: the policy may have changed since the request."""
@@ -144,17 +253,19 @@ class Gate:
             origin, lambda: decision, phase, target, scheme=scheme, method=method, path=path
         )
 
-    @staticmethod
-    def answered(passage: Passage, status: int | None) -> None:
+    def answered(self, passage: Passage, status: int | None) -> None:
         """Note that the answer's head is here."""
         passage.status = status
         passage.first_byte = time.monotonic()
+        if passage.custody.credential is not None and status is not None:
+            self._custodian.answered(passage.custody.credential, status)
 
     def end(self, passage: Passage, error: str | None = None) -> None:
         """Record how an attempt ended; once, whoever is first."""
         if passage.ended:
             return
         passage.ended = True
+        self._held -= passage.held
         started, first = passage.started, passage.first_byte
         outcome = OutcomeSeen(
             decision=passage.id,
@@ -165,6 +276,7 @@ class Gate:
             first_byte_ms=None if first is None else round((first - started) * 1000, 3),
             upstream=passage.upstream,
             error=error if error is not None else passage.error,
+            usage=None if passage.meter is None else passage.meter.usage,
         )
         try:
             self._record(outcome)
@@ -181,6 +293,7 @@ class Gate:
         scheme: str = "",
         method: str = "",
         path: str = "",
+        credential: Callable[[], str | None] = lambda: None,
     ) -> Passage:
         """Return the recorded decision; deny if deciding or recording fails."""
         decision = _decided(decide)
@@ -204,6 +317,7 @@ class Gate:
                     reason=decision.reason.value,
                     rule=None if rule is None else rule.name,
                     rule_source=None if rule is None else str(rule.source),
+                    credential=credential(),
                 )
             )
             self._audit_works = True

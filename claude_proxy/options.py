@@ -10,10 +10,12 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from claude_proxy.authority import Authority, normalise_host
+from claude_proxy.authority import Authority, normalise_host, quoted
+from claude_proxy.request import Scheme
 from claude_proxy.settings import (
     DEFAULT_HOST,
     Address,
+    Base,
     ClientCredentials,
     InheritedListen,
     Network,
@@ -37,6 +39,17 @@ _LONGEST_CREDENTIAL = 255  # RFC 1929 has one byte for the length
 _COUNT = re.compile(r"[0-9]{1,3}", re.ASCII)
 _FIRST_HANDED = 3  # SD_LISTEN_FDS_START
 _UNNAMED = "unknown"  # how systemd calls a socket that has no name
+
+_DEFAULT_PORTS: Mapping[str, int] = {"https": 443, "http": 80}
+_BASE_PATH = re.compile(r"(?:/[A-Za-z0-9._~@:+=,-]+)*", re.ASCII)
+_CALL = "/v1/messages"
+_MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+\[\]-]{0,199}", re.ASCII)
+_EACH = "*"
+_LONGEST_KEY = 8192
+# What people write where a key is to come, and forget.
+_STAND_INS = frozenset({"dummy", "placeholder", "changeme"})
+_OWN_PLACEHOLDERS = ("sk-ant-claude-proxy-placeholder-", "claude-proxy-placeholder-")
+_SHORTEST_TOKEN = 16
 
 _EVERY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - recognised here, not listened on
 
@@ -107,6 +120,12 @@ def parse_activation(variables: Mapping[str, str], pid: int) -> tuple[InheritedL
     names = [name if name != _UNNAMED and given.count(name) == 1 else "" for name in given]
     names += [""] * int(count)
     return tuple(InheritedListen(_FIRST_HANDED + at, names[at]) for at in range(int(count)))
+
+
+def handed_for(variables: Mapping[str, str], name: str) -> frozenset[int]:
+    """Return the descriptors of the handed sockets whose unit has that FileDescriptorName=."""
+    given = variables.get("LISTEN_FDNAMES", "").split(":")
+    return frozenset(_FIRST_HANDED + at for at, one in enumerate(given) if one == name)
 
 
 def is_loopback(host: str) -> bool:
@@ -213,6 +232,88 @@ def _credentials_of(netloc: str) -> str | None:
         # RFC 7617 section 2: the first colon ends the user, and control characters are invalid.
         raise ValueError("the user or password has a character that HTTP cannot carry")
     return credentials
+
+
+def parse_base(text: str) -> Base:
+    """Return the URL that the calls of an API begin with; a slash at its end is left out.
+
+    Without TLS a key would be read by whoever is on the way, so http:// is for this machine alone.
+    """
+    base = text.rstrip("/")
+    try:
+        url = urlsplit(base)
+        port = url.port
+    except ValueError:
+        raise ValueError("the upstream is not a URL") from None
+    if url.scheme not in _DEFAULT_PORTS:
+        raise ValueError("the upstream does not begin with https:// (or http://, for this machine)")
+    # `urlsplit` drops some control characters without a word.
+    if not base.isascii() or not base.isprintable() or " " in base or not url.hostname:
+        raise ValueError("the upstream is not a URL of ASCII characters that names a host")
+    if "@" in url.netloc:
+        raise ValueError("the upstream has a user or a password in it")
+    if url.query or url.fragment or "?" in base or "#" in base:
+        raise ValueError("the upstream goes on after its path")
+    try:
+        authority = Authority.of(
+            url.hostname, _DEFAULT_PORTS[url.scheme] if port is None else port
+        )
+    except ValueError:
+        raise ValueError("the host or port of the upstream is not one") from None
+    if url.scheme == "http" and not _is_this_machine(authority.host):
+        raise ValueError("an upstream other than this machine is reached by https:// alone")
+    return Base(Scheme(url.scheme), authority, _base_path_of(url.path))
+
+
+def _base_path_of(path: str) -> str:
+    if _BASE_PATH.fullmatch(path) is None or {".", ".."} & set(path.split("/")):
+        raise ValueError("the path of the upstream is not a plain one")
+    if path.endswith(_CALL):
+        raise ValueError(f"the upstream ends in {_CALL}, which is added to it")
+    return path
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def parse_model(text: str) -> tuple[str, str]:
+    """Return which model is asked for ("*": whichever) and which is given, of ASKED=GIVEN."""
+    asked, equals, given = text.rpartition("=")
+    asked = asked.strip() if equals else _EACH
+    given = given.strip()
+    if asked != _EACH and _MODEL.fullmatch(asked) is None:
+        raise ValueError(f"{quoted(asked)} is not the name of a model")
+    if _MODEL.fullmatch(given) is None:
+        raise ValueError(f"{quoted(given)} is not the name of a model")
+    return asked, given
+
+
+def fault_of_key(text: str) -> str | None:
+    """Return why a text cannot be the key of an API, without quoting it; None: it can."""
+    if not text:
+        return "is empty"
+    if not text.isascii() or not text.isprintable() or " " in text:
+        return "has a blank, or a character that no key has"
+    if len(text) > _LONGEST_KEY:
+        return f"is longer than {_LONGEST_KEY} characters"
+    if text.lower() in _STAND_INS or text.startswith(_OWN_PLACEHOLDERS):
+        return "is a placeholder"
+    return None
+
+
+def parse_token(text: str) -> str:
+    """Return a token that callers must present; no message quotes it."""
+    if not text.isascii() or not text.isprintable() or " " in text:
+        raise ValueError("it has a blank, or a character that HTTP cannot carry")
+    if len(text) < _SHORTEST_TOKEN:
+        raise ValueError(f"it is shorter than {_SHORTEST_TOKEN} characters, and could be guessed")
+    if len(text) > _LONGEST_KEY:
+        raise ValueError(f"it is longer than {_LONGEST_KEY} characters")
+    return text
 
 
 def parse_exceptions(text: str) -> tuple[str, ...]:

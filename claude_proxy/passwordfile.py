@@ -6,10 +6,11 @@ everybody knows would only seem to keep them out.
 
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from claude_proxy.errors import ConfigError
-from claude_proxy.options import parse_client_credentials
+from claude_proxy.options import parse_client_credentials, parse_token
 from claude_proxy.settings import ClientCredentials
 
 _MOST_BYTES = 1024
@@ -18,48 +19,57 @@ _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 def read_credentials(path: Path) -> ClientCredentials:
     """Return USER:PASSWORD from the first line of `path`; ConfigError says what is wrong."""
+    mend = "write USER:PASSWORD into it, on one line"
+    return _read(path, parse_client_credentials, "password file", "--proxy-auth-file", mend)
+
+
+def read_token(path: Path) -> str:
+    """Return the token from the first line of `path`; ConfigError says what is wrong."""
+    mend = "write a token of at least 16 letters and digits into it, on one line"
+    return _read(path, parse_token, "token file", "--token-file", mend)
+
+
+def _read[T](path: Path, parse: Callable[[str], T], what: str, option: str, mend: str) -> T:
     try:
         # A pipe that nobody writes to would hold up the start for ever.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         with open(descriptor, "rb") as file:  # noqa: PTH123 - it is open already
-            _refuse_shared(path, os.fstat(descriptor))
+            _refuse_shared(path, os.fstat(descriptor), what, option)
             raw = file.read(_MOST_BYTES + 1)
     except OSError as error:
         raise ConfigError(
-            f"the password file cannot be read: {(error.strerror or '').lower()}",
+            f"the {what} cannot be read: {(error.strerror or '').lower()}",
             where=str(path),
-            mend="name a readable file with --proxy-auth-file",
+            mend=f"name a readable file with {option}",
         ) from error
     try:
         lines = raw.decode("utf-8").splitlines()
         if len(raw) > _MOST_BYTES or len(lines) != 1:
             raise ValueError("it is not a single line")  # noqa: TRY301 - told as the others are
-        return parse_client_credentials(lines[0])
+        return parse(lines[0])
     except ValueError as error:
         fault = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
         raise ConfigError(
-            f"the password file cannot be used: {fault}",
-            where=str(path),
-            mend="write USER:PASSWORD into it, on one line",
+            f"the {what} cannot be used: {fault}", where=str(path), mend=mend
         ) from None
 
 
-def _refuse_shared(path: Path, found: os.stat_result) -> None:
+def _refuse_shared(path: Path, found: os.stat_result, what: str, option: str) -> None:
     if not stat.S_ISREG(found.st_mode):
         raise ConfigError(
-            "the password file is not a regular file",
+            f"the {what} is not a regular file",
             where=str(path),
-            mend="name a file with --proxy-auth-file",
+            mend=f"name a file with {option}",
         )
     if found.st_uid not in {0, os.geteuid()}:
         raise ConfigError(
-            "the password file belongs to another user, who can read it",
+            f"the {what} belongs to another user, who can read it",
             where=str(path),
             mend=f"chown it: sudo chown {os.geteuid()} {path}",
         )
     if found.st_mode & _OTHERS:
         raise ConfigError(
-            "the password file is not its owner's alone",
+            f"the {what} is not its owner's alone",
             where=f"{path} (mode {stat.S_IMODE(found.st_mode):04o})",
-            mend=f"chmod 600 {path}, and choose another password if others may have read it",
+            mend=f"chmod 600 {path}, and choose another secret if others may have read it",
         )

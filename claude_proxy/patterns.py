@@ -14,6 +14,7 @@ from urllib.parse import quote, unquote
 
 from claude_proxy.address import effective
 from claude_proxy.authority import (
+    Authority,
     Suffix,
     literal_of,
     normalise_host,
@@ -73,6 +74,38 @@ class HostPattern:
     def every(cls) -> "HostPattern":
         """Return the pattern of all names and addresses, which no text is read as."""
         return cls(PatternKind.EVERY, "")
+
+    def covers(self, target: Authority) -> bool:
+        """Tell whether `target` is one of the pattern's hosts, whatever its port."""
+        if self.network is not None:
+            return target.address is not None and target.address in self.network
+        if target.address is not None:
+            return self.kind is PatternKind.EVERY
+        match self.kind:
+            case PatternKind.EXACT:
+                return target.host == self.host
+            case PatternKind.SUBDOMAINS:
+                return target.host.endswith(f".{self.host}")
+            case PatternKind.DOMAIN:
+                return f".{target.host}".endswith(f".{self.host}")
+            case _:
+                return self.kind is PatternKind.EVERY
+
+    def includes(self, other: "HostPattern") -> bool:
+        """Tell whether every host that `other` covers is one of this pattern's, too."""
+        if self.kind is PatternKind.EVERY:
+            return True
+        if self.network is not None and other.network is not None:
+            first, last = other.network[0], other.network[-1]
+            return first in self.network and last in self.network
+        if self.network is not None or other.network is not None or other.kind is PatternKind.EVERY:
+            return False
+        if self.kind is PatternKind.EXACT:
+            return other == self
+        if other.host.endswith(f".{self.host}"):
+            return True
+        same = other.host == self.host
+        return same and (self.kind is PatternKind.DOMAIN or other.kind is PatternKind.SUBDOMAINS)
 
     @property
     def specificity(self) -> tuple[int, int]:

@@ -9,13 +9,30 @@ rule is a function call. No method of `Policy` raises, whatever it is asked.
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from claude_proxy.address import AddressKind, effective, kind_of
 from claude_proxy.authority import MAX_PORT, Authority
+from claude_proxy.credentials import FREE, Binding, Custody, Holdings, custody_of
+from claude_proxy.messages.narrowing import Narrowing
 from claude_proxy.patterns import HostPattern, PathGlob, PatternKind, Shape, folded, is_ambiguous
+from claude_proxy.reason import Reason
+from claude_proxy.request import Request, Scheme
+from claude_proxy.source import Source
+
+__all__ = [
+    "OVERRIDE_HEADERS",
+    "Decision",
+    "Policy",
+    "Reason",
+    "Request",
+    "Rule",
+    "Scheme",
+    "Source",
+    "Tls",
+]
 
 type Address = IPv4Address | IPv6Address
 type Network = IPv4Network | IPv6Network
@@ -48,62 +65,11 @@ OVERRIDE_HEADERS: frozenset[bytes] = frozenset(
 )
 
 
-class Reason(StrEnum):
-    """Why a decision went as it did; stable, for queries, dashboards and tests."""
-
-    RULE_MATCHED = "rule-matched"
-    NO_RULE = "no-rule"
-    DENY_RULE = "deny-rule"
-    PORT_NOT_ALLOWED = "port-not-allowed"
-    SCHEME_NOT_ALLOWED = "scheme-not-allowed"
-    METHOD_NOT_ALLOWED = "method-not-allowed"
-    PATH_NOT_ALLOWED = "path-not-allowed"
-    AMBIGUOUS_PATH = "ambiguous-path"
-    METHOD_REFUSED = "method-refused"  # TRACE, and CONNECT inside a tunnel
-    UPGRADE_REFUSED = "upgrade-refused"  # h2c, and anything but WebSocket
-    HOST_MISMATCH = "host-mismatch"
-    SNI_MISMATCH = "sni-mismatch"
-    SNI_MISSING = "sni-missing"
-    ENCRYPTED_HELLO = "encrypted-hello"
-    HELLO_UNREADABLE = "hello-unreadable"
-    NOT_TLS = "not-tls"
-    INVALID_TARGET = "invalid-target"
-    BAD_REQUEST = "bad-request"  # what cannot be read in exactly one way: 400, not 403
-    ADDRESS_NOT_ALLOWED = "address-not-allowed"
-    PROXY_LOOP = "proxy-loop"
-    CLIENT_NOT_ALLOWED = "client-not-allowed"
-    CLIENT_NOT_AUTHENTICATED = "client-not-authenticated"  # 407; SOCKS5 has words of its own
-    RULE_WITHDRAWN = "rule-withdrawn"  # the policy was reloaded, and an open tunnel's rule is gone
-    AUDIT_FAILED = "audit-failed"
-    INTERNAL_ERROR = "internal-error"
-
-
 class Tls(StrEnum):
     """What becomes of TLS inside a tunnel: opened and judged, or left alone."""
 
     INTERCEPT = "intercept"
     PASSTHROUGH = "passthrough"
-
-
-class Scheme(StrEnum):
-    """Whether requests travel inside TLS."""
-
-    HTTPS = "https"
-    HTTP = "http"
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where a rule was written."""
-
-    file: str
-    line: int
-    column: int
-    preset: str | None = None
-
-    def __str__(self) -> str:
-        place = self.file if self.preset is None else f"preset {self.preset}"
-        return f"{place}:{self.line}"
 
 
 # TRACE sends credentials back, TRACK is its twin, CONNECT opens a tunnel in the tunnel.
@@ -173,17 +139,6 @@ class Rule:
 
 def _listed(values: Iterable[str | int]) -> str:
     return ",".join(map(str, sorted(values, key=lambda value: (isinstance(value, str), value))))
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """The facts of one HTTP request that a rule can speak about."""
-
-    scheme: Scheme
-    target: Authority  # where the bytes would go
-    host: Authority  # what the Host header or :authority claims
-    method: str
-    path: str  # origin-form as sent, without the query; "*" for OPTIONS *
 
 
 @dataclass(frozen=True, slots=True)
@@ -467,6 +422,8 @@ class Policy:
 
     allow: tuple[Rule, ...] = ()
     deny: tuple[Rule, ...] = ()
+    credentials: tuple[Binding, ...] = ()
+    narrowings: tuple[Narrowing, ...] = ()  # the first that covers a target is the one in force
     _names: _Names = field(init=False, repr=False, compare=False, default_factory=_Names)
     _networks: _Networks = field(init=False, repr=False, compare=False, default_factory=_Networks)
 
@@ -496,7 +453,7 @@ class Policy:
 
     def narrowed(self, deny: Iterable[Rule]) -> "Policy":
         """Return this policy with deny rules on top of it."""
-        return Policy(self.allow, (*self.deny, *deny))
+        return replace(self, deny=(*self.deny, *deny))
 
     def opened(self, source: Source, note: str = "") -> "Policy":
         """Return this policy with all allowed that no deny rule covers.
@@ -515,7 +472,7 @@ class Policy:
             note=note,
             source=source,
         )
-        return Policy((*self.allow, everything), self.deny)
+        return replace(self, allow=(*self.allow, everything))
 
     def diff(self, other: "Policy") -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Return what `other` has and this one lacks, and the reverse; "deny" marks deny rules."""
@@ -540,6 +497,40 @@ class Policy:
         return (
             _DENIED[Reason.NO_RULE] if group is None else group.site(target.port).request(request)
         )
+
+    def decide_narrowed(self, request: Request) -> Decision:
+        """Decide about an allowed request by what its head asks the Messages API for."""
+        decision = self.decide_request(request)
+        narrowing = self.narrowing_of(request.target)
+        if not decision.allowed or narrowing is None:
+            return decision
+        reason = narrowing.judge_head(request)
+        return decision if reason is None else _DENIED[reason]
+
+    def decide_content(self, request: Request, body: bytes) -> Decision:
+        """Decide about an allowed request by what its body asks the Messages API for."""
+        decision = self.decide_narrowed(request)
+        narrowing = self.narrowing_of(request.target)
+        if not decision.allowed or narrowing is None:
+            return decision
+        reason = narrowing.judge_body(request, body, self.reaches)
+        return decision if reason is None else _DENIED[reason]
+
+    def narrowing_of(self, target: Authority) -> Narrowing | None:
+        """Return what narrows the Messages API at `target`, if anything does."""
+        for narrowing in self.narrowings:
+            if target.port in narrowing.ports and covered(narrowing.patterns, target):
+                return narrowing
+        return None
+
+    def custody_of(self, request: Request, holdings: Holdings) -> Custody:
+        """Decide which credential an allowed request may carry, and which is put in."""
+        return custody_of(self.credentials, request, holdings) if self.credentials else FREE
+
+    def reaches(self, url: str) -> bool:
+        """Tell whether a client itself may fetch `url`: what the API may fetch for it."""
+        request = _request_for(url)
+        return request is not None and self.decide_request(request).allowed
 
     def decide_hello(self, target: Authority, sni: str | None, *, encrypted: bool) -> Decision:
         """Decide whether TLS that begins so may go on in a tunnel to `target`."""
@@ -629,6 +620,28 @@ _ALL_ADDRESSES: tuple[Network, ...] = (IPv4Network("0.0.0.0/0"), IPv6Network("::
 def _reaches(denied: Decision, target: Authority) -> bool:
     # Where a rule yields, a literal target is allowed by a narrower rule, which knew the scheme.
     return target.address is None or denied.rule is None or not denied.rule.yields
+
+
+_URL = re.compile(r"(https?)://([^/?#@\\\s]+)(/[\x21-\x7e]*)?", re.ASCII)
+
+
+def covered(patterns: Iterable[HostPattern], target: Authority) -> bool:
+    """Tell whether one of the patterns covers `target`."""
+    return any(pattern.covers(target) for pattern in patterns)
+
+
+def _request_for(url: str) -> Request | None:
+    """Return what a client would ask for to fetch `url`; None if that is not plain to see."""
+    match = _URL.fullmatch(url)
+    if match is None:
+        return None
+    scheme = Scheme(match[1])
+    try:
+        target = Authority.parse(match[2], default_port=443 if scheme is Scheme.HTTPS else 80)
+    except ValueError:
+        return None
+    path, _, query = (match[3] or "/").partition("?")
+    return Request(scheme, target, target, "GET", path, query)
 
 
 def _shown(policy: Policy) -> list[str]:

@@ -4,18 +4,15 @@ Law kept: default-deny (1). A field that is not known, empty or of the wrong typ
 with its place and how to mend it; a value is never ignored, corrected or guessed. Pure.
 """
 
-import difflib
-import re
-from collections.abc import Callable, Iterable
-from collections.abc import Mapping as Lookup
+from collections.abc import Iterable
+from functools import partial
 from ipaddress import IPv4Network, IPv6Network
 
-import yaml
-
-from claude_proxy.host_reader import network_of, pattern_of
-from claude_proxy.patterns import HostPattern, PathGlob, PatternError
-from claude_proxy.policy import Rule, Scheme, Source, Tls
-from claude_proxy.strict_yaml import Broken, Mapping, Node, Problems, Scalar, Sequence, quoted
+from claude_proxy.field_reader import FieldReader, nearest
+from claude_proxy.host_reader import network_of
+from claude_proxy.patterns import HostPattern, PatternError
+from claude_proxy.policy import Rule, Scheme, Tls
+from claude_proxy.strict_yaml import Mapping, Node, Scalar, quoted
 
 type Network = IPv4Network | IPv6Network
 
@@ -55,29 +52,15 @@ _OTHER_NAMES = {
 
 # For each field that is a list: an example, and what its absence means.
 _LISTS = {
-    "ports": ("[443, 8443]", "delete the line"),
     "methods": ("[GET, HEAD]", "delete the line to mean every method"),
-    "paths": ('["/v1/**"]', "delete the line to mean every path"),
     "addresses": ('["10.1.2.0/24"]', "delete the line"),
 }
 
 _DEFAULT_PORT = {Scheme.HTTPS: 443, Scheme.HTTP: 80}
-_MAX_PORT = 65535
-
-_is_range = re.compile(r"[0-9]+ *[-:] *[0-9]+").fullmatch
-_is_port = re.compile(r"[1-9][0-9]{0,4}").fullmatch
-# What YAML 1.1 makes of plain words (`NO`, `1.10`, `~`). Its readers disagree, as YAML 1.2 dropped
-# most of it; so where a text is wanted, such a word must stand in quotes.
-_RESOLVERS: Lookup[str, list[tuple[str, re.Pattern[str]]]] = yaml.SafeLoader.yaml_implicit_resolvers
-_TYPES = {"bool": "a boolean", "float": "a number", "int": "a number", "timestamp": "a date"}
 
 
-class RuleReader:
+class RuleReader(FieldReader):
     """Turns entries into rules; every mistake goes to `problems`."""
-
-    def __init__(self, problems: Problems, *, preset: str | None) -> None:
-        self._problems = problems
-        self._preset = preset
 
     def rule_of_text(self, node: Scalar, key: str, *, deny: bool) -> Rule | None:
         """Return the rule for an entry that is a host pattern and nothing else."""
@@ -99,7 +82,8 @@ class RuleReader:
     def rule_of_mapping(self, node: Mapping, key: str, *, deny: bool) -> Rule | None:
         """Return the rule for an entry with fields."""
         before = len(self._problems)
-        fields = self._fields(node, key, DENY_FIELDS if deny else ALLOW_FIELDS, deny=deny)
+        known = DENY_FIELDS if deny else ALLOW_FIELDS
+        fields = self._fields(node, key, known, partial(_mend_of_field, known=known, deny=deny))
         if "host" not in fields and len(self._problems) == before and node.whole:
             self._problems.add(
                 "the entry names no host", node, key=key, mend="add a line: host: example.com"
@@ -132,69 +116,7 @@ class RuleReader:
             source=self._source(node),
         )
 
-    def _source(self, node: Node) -> Source:
-        return Source(self._problems.name, node.line, node.column, self._preset)
-
-    def _fields(
-        self, node: Mapping, key: str, known: tuple[str, ...], *, deny: bool
-    ) -> dict[str, Node]:
-        fields = {}
-        for name, value in node.entries:
-            if name.text in known:
-                fields[name.text] = value
-                continue
-            mend = _mend_of_field(name.text, known, deny=deny)
-            self._problems.add(f"unknown key {quoted(name.text)}", name, key=key, mend=mend)
-        return fields
-
-    def _read[T](
-        self, fields: dict[str, Node], name: str, key: str, read: Callable[[Node, str], T | None]
-    ) -> T | None:
-        node = fields.get(name)
-        if node is None or isinstance(node, Broken):
-            return None
-        return read(node, f"{key}.{name}")
-
     # One method a field: each returns None once it has noted a problem.
-
-    def _host(self, node: Node, key: str) -> HostPattern | None:
-        if isinstance(node, Scalar) and node.plain and _is_number(node):
-            mend = "name a host, such as example.com"
-            self._problems.add(f"{node.text} is a number, not a host", node, key=key, mend=mend)
-            return None
-        text = self._text(node, key)
-        if text is None:
-            return None
-        try:
-            return pattern_of(text)
-        except PatternError as error:
-            self._problems.add(error.what, node, key=key, mend=error.mend)
-            return None
-
-    def _ports(self, node: Node, key: str) -> frozenset[int] | None:
-        ports = self._list(node, key, self._port, _LISTS["ports"])
-        return None if ports is None else frozenset(ports)
-
-    def _port(self, node: Node, key: str) -> int | None:
-        range_ = f"a whole number from 1 to {_MAX_PORT} without quotes, such as 443"
-        if not isinstance(node, Scalar):
-            self._problems.add("not a port number", node, key=key, mend=f"write {range_}")
-        elif not node.plain:
-            mend = f"write {node.text}" if _is_port(node.text) else f"write {range_}"
-            self._problems.add(
-                f"the port {quoted(node.text)} is in quotes", node, key=key, mend=mend
-            )
-        elif not _is_port(node.text):
-            what = f"{node.text or 'nothing'} is not a port number"
-            mend = "name each port" if _is_range(node.text) else f"write {range_}"
-            self._problems.add(what, node, key=key, mend=mend)
-        elif int(node.text) > _MAX_PORT:
-            self._problems.add(
-                f"the port {node.text} is above {_MAX_PORT}", node, key=key, mend=f"write {range_}"
-            )
-        else:
-            return int(node.text)
-        return None
 
     def _scheme(self, node: Node, key: str) -> Scheme | None:
         text = self._choice(node, key, [scheme.value for scheme in Scheme])
@@ -224,25 +146,6 @@ class RuleReader:
         self._problems.add(what, node, key=key, mend=mend)
         return None
 
-    def _paths(self, node: Node, key: str) -> tuple[PathGlob, ...] | None:
-        paths = self._list(node, key, self._path, _LISTS["paths"])
-        return None if paths is None else tuple(paths)
-
-    def _path(self, node: Node, key: str) -> PathGlob | None:
-        text = self._text(node, key)
-        if text is None:
-            return None
-        try:
-            return PathGlob.parse(text)
-        except PatternError as error:
-            mend = error.mend
-            if "?" in text:
-                mend = "the query is not judged: write the path without it"
-            elif text and text[0] not in "/*":
-                mend = f'write "/{text}"' if "://" not in text else "write the path alone"
-            self._problems.add(error.what, node, key=key, mend=mend)
-            return None
-
     def _addresses(self, node: Node, key: str) -> tuple[Network, ...] | None:
         networks: list[Network] | None
         networks = self._list(node, key, self._network, _LISTS["addresses"])
@@ -257,61 +160,6 @@ class RuleReader:
         except PatternError as error:
             self._problems.add(error.what, node, key=key, mend=error.mend)
             return None
-
-    def _text(self, node: Node, key: str) -> str | None:
-        if not isinstance(node, Scalar):
-            what = "a list" if isinstance(node, Sequence) else "a mapping"
-            self._problems.add(f"{what} where a text belongs", node, key=key, mend="write a text")
-            return None
-        kind = _type_of(node) if node.plain else None
-        if kind is None:
-            return node.text
-        if kind == "null":
-            self._problems.add("the value is missing", node, key=key, mend="write it, or delete it")
-            return None
-        mend = f'if the text is meant, put it in quotes: "{node.text}"'
-        self._problems.add(
-            f"{quoted(node.text)} without quotes is {kind} in YAML", node, key=key, mend=mend
-        )
-        return None
-
-    def _choice(self, node: Node, key: str, choices: list[str]) -> str | None:
-        if isinstance(node, Scalar) and node.text in choices:
-            return node.text
-        name = key.rpartition(".")[2]
-        shown = quoted(node.text) if isinstance(node, Scalar) else "this"
-        mend = f"write {' or '.join(choices)}"
-        self._problems.add(f"{shown} is no value of {name}", node, key=key, mend=mend)
-        return None
-
-    def _list[T](
-        self,
-        node: Node,
-        key: str,
-        read: Callable[[Node, str], T | None],
-        example_and_absence: tuple[str, str],
-    ) -> list[T] | None:
-        """Return the items of a list that is neither empty nor repeats itself."""
-        name = key.rpartition(".")[2]
-        example, absence = example_and_absence
-        if isinstance(node, Sequence) and not node.items:
-            mend = f"name some, as in {name}: {example}, or {absence}"
-            self._problems.add(f"{name} is an empty list", node, key=key, mend=mend)
-            return None
-        if not isinstance(node, Sequence):
-            given = node.text if isinstance(node, Scalar) and _type_of(node) != "null" else ""
-            mend = f"write {name}: {f'[{given}]' if given else example}"
-            self._problems.add(f"{name} is not a list", node, key=key, mend=mend)
-            return None
-        values: list[T] = []
-        for index, item in enumerate(node.items):
-            place = f"{key}[{index}]"
-            value = None if isinstance(item, Broken) else read(item, place)
-            if value is not None and value in values:
-                self._problems.add(f"{value} stands twice", item, key=place, mend="delete one")
-            elif value is not None:
-                values.append(value)
-        return values if len(values) == len(node.items) else None
 
     # What fields say together.
 
@@ -361,22 +209,6 @@ class RuleReader:
 _HTTPS_PORTS = frozenset({_DEFAULT_PORT[Scheme.HTTPS]})
 
 
-def _is_number(node: Scalar) -> bool:
-    return node.text[:1].isdecimal() and _type_of(node) == "a number"
-
-
-def _type_of(node: Scalar) -> str | None:
-    """Return what YAML 1.1 would read a plain word as, None if as text."""
-    text = node.text
-    if not text:
-        return "null"
-    for tag, pattern in _RESOLVERS.get(text[0], ()):
-        if pattern.match(text):
-            name = tag.rpartition(":")[2]
-            return "null" if name == "null" else _TYPES.get(name)
-    return None
-
-
 def _mend_of_field(name: str, known: tuple[str, ...], *, deny: bool) -> str:
     if name == "preset" or _OTHER_NAMES.get(name.lower()) == "preset":
         if deny:
@@ -390,23 +222,6 @@ def _mend_of_field(name: str, known: tuple[str, ...], *, deny: bool) -> str:
     if "." in name:
         return f'to name a host, write "- {name}" without a colon, or "- host: {name}"'
     return nearest(name.lower(), known) or f"use one of {_listed(known)}"
-
-
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Return the mend that names the known word most like `name`, if one is like it."""
-    near = difflib.get_close_matches(name, list(known), n=3)
-    if not near:
-        return None
-    # Among the likeliest, people get beginnings right: "clod" is claude, not vscode.
-    best = max(near, key=lambda word: _common_start(word, name))
-    return f"did you mean {best}?"
-
-
-def _common_start(one: str, other: str) -> int:
-    return next(
-        (at for at, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]),
-        min(len(one), len(other)),
-    )
 
 
 def _listed(words: Iterable[str]) -> str:

@@ -3,12 +3,14 @@
 The command line, the environment and the tests build a `Settings`; `proxy.py` obeys it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
 from claude_proxy.authority import Authority
+from claude_proxy.credentials import Injection
+from claude_proxy.request import Scheme
 
 type Address = IPv4Address | IPv6Address
 type Network = IPv4Network | IPv6Network
@@ -108,6 +110,49 @@ class UpstreamProxy:
         return f"UpstreamProxy({self.authority}, credentials={held}, {self.exceptions!r})"
 
 
+class GatewayMode(StrEnum):
+    """What the gateway takes and gives back."""
+
+    CLAUDE = "claude"  # what Claude Code sends, passed on and back as it is
+    STRICT = "strict"  # one call alone, and no word of the provider's
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The URL that the calls of an API begin with."""
+
+    scheme: Scheme
+    authority: Authority
+    path: str = ""  # before "/v1/messages", without a slash at its end
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.authority}{self.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class Ceilings:
+    """How much may go through the gateway; None: as much as is asked for."""
+
+    requests_per_minute: int | None = None
+    tokens_per_day: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """An endpoint that holds the credential and forwards to one configured upstream."""
+
+    listen: tuple[Listen, ...]
+    upstream: Base
+    credential: Injection
+    mode: GatewayMode = GatewayMode.CLAUDE
+    models: tuple[tuple[str, str], ...] = ()  # from the asked one ("*": each) to the given one
+    timeout_s: float = 600.0  # of silence from the upstream
+    token: str | None = field(default=None, repr=False)  # what TCP callers must present
+    ceilings: Ceilings = Ceilings()
+    request_bytes: int = 32 * _MIB
+    answer_bytes: int = 20 * _MIB  # in strict mode, where the answer is read whole
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Bounds that keep one client from starving the rest. Times in seconds, sizes in bytes."""
@@ -157,3 +202,4 @@ class Settings:
     audit_days: int = 30
     audit_bytes: int = 256 * _MIB
     limits: Limits = Limits()
+    gateway: Gateway | None = None

@@ -51,7 +51,7 @@ class Stand:
         with self.rundir.listen() as listener:
             settings = replace(self.settings, listen=(InheritedListen(listener.fileno(), "run"),))
             self.companion: Companion = attendants.start_companion(
-                settings, listener, self.rundir, self.log
+                settings, (listener,), self.rundir, self.log
             )
 
     def close(self) -> None:

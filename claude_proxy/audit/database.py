@@ -59,6 +59,22 @@ MIGRATIONS: Final = (
     CREATE TABLE checkpoint(at INTEGER NOT NULL) STRICT;
     INSERT INTO checkpoint VALUES(0);
     """,
+    # The index holds only what went with a credential, so that nothing else pays for it. Usage has
+    # a table of its own, as few attempts have any: sums of it look at nothing but that.
+    """
+    ALTER TABLE decision ADD COLUMN credential TEXT;
+    CREATE INDEX decision_by_credential ON decision(credential, id) WHERE credential IS NOT NULL;
+    CREATE TABLE usage(
+        decision INTEGER PRIMARY KEY,
+        client TEXT,
+        credential TEXT,
+        model TEXT NOT NULL,
+        tokens_in INTEGER NOT NULL,
+        tokens_out INTEGER NOT NULL,
+        cache_written INTEGER NOT NULL,
+        cache_read INTEGER NOT NULL
+    ) STRICT;
+    """,
 )
 
 # A commit writes whole pages, checksummed, into the write-ahead log, and a decision is some

@@ -12,9 +12,10 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from claude_proxy.audit.database import APPLICATION_ID, MIGRATIONS, connect
+from claude_proxy.audit.usage import Per, Sum, sums_by
 from claude_proxy.authority import normalise_host
 from claude_proxy.errors import ClaudeProxyError
-from claude_proxy.events import OPAQUE, DecisionMade, Notice, OutcomeSeen, Phase
+from claude_proxy.events import OPAQUE, DecisionMade, Notice, OutcomeSeen, Phase, Usage
 
 _BUSY_S: Final = 5.0
 _PAGE_ROWS: Final = 1000
@@ -99,11 +100,11 @@ class RunFilter:
 
     name: str
 
-    def condition(self) -> tuple[str, list[str]]:
-        """Return the filter in SQL."""
+    def condition(self, client: str = "d.client") -> tuple[str, list[str]]:
+        """Return the filter in SQL, over the column `client`."""
         # At the first place alone: nothing before it holds a comma, a command may hold anything.
         told = f"{_RUN}{self.name}: "
-        return "substr(d.client, instr(d.client, ?), length(?)) = ?", [_RUN, told, told]
+        return f"substr({client}, instr({client}, ?), length(?)) = ?", [_RUN, told, told]
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +176,16 @@ class AuditReader:
         """Return the first `limit` entries with an id above `number`, oldest first."""
         return self._entries(selection, max(selection.since_ns, number + 1), limit, newest=False)
 
+    def usage(self, per: Per, *, since_ns: int = 0, run: RunFilter | None = None) -> list[Sum]:
+        """Return what answers have cost by day, run or model, those used last at the end."""
+        conditions, values = ["u.decision >= ?"], list[object]([since_ns])
+        if run is not None:
+            condition, more = run.condition("u.client")
+            conditions.append(condition)
+            values += more
+        statement = sums_by(per, " AND ".join(conditions))
+        return [Sum(*row) for row in self._rows(statement, *values)]
+
     def _entries(
         self, selection: Selection, start: int, limit: int, *, newest: bool
     ) -> list[Entry]:
@@ -201,7 +212,9 @@ class AuditReader:
             values += more
         # Only words of ours are put together; what the user gave is bound.
         statement = (
-            "SELECT d.*, o.* FROM decision d LEFT JOIN outcome o ON o.decision = d.id"  # noqa: S608
+            "SELECT d.*, o.*, u.model, u.tokens_in, u.tokens_out, u.cache_written, u.cache_read"  # noqa: S608
+            " FROM decision d LEFT JOIN outcome o ON o.decision = d.id"
+            " LEFT JOIN usage u ON u.decision = d.id"
             f" WHERE {' AND '.join(conditions)} ORDER BY d.id {order} LIMIT ?"
         )
         return map(_attempt_of, self._rows(statement, *values, limit))
@@ -242,8 +255,9 @@ class AuditReader:
 
 
 def _attempt_of(row: tuple[Any, ...]) -> Attempt:
-    number, connection, client, listener, phase, *rest = row[:13]
-    scheme, target, method, path, allowed, reason, rule, rule_source = rest
+    made, ended, used = row[:14], row[14:22], row[22:]
+    number, connection, client, listener, phase, *rest = made
+    scheme, target, method, path, allowed, reason, rule, rule_source, credential = rest
     decision = DecisionMade(
         number,
         connection,
@@ -258,8 +272,10 @@ def _attempt_of(row: tuple[Any, ...]) -> Attempt:
         reason,
         rule,
         rule_source,
+        credential,
     )
-    outcome = None if row[13] is None else OutcomeSeen(*row[13:])
+    usage = None if used[0] is None else Usage(*used)
+    outcome = None if ended[0] is None else OutcomeSeen(*ended, usage)
     return Attempt(decision, outcome)
 
 

@@ -21,7 +21,7 @@ from typing import Protocol, override
 from claude_proxy.audit.escape import escape_field, escape_text, storable
 from claude_proxy.authority import Authority
 from claude_proxy.errors import ConfigError
-from claude_proxy.events import OPAQUE, DecisionMade, Event, Notice, OutcomeSeen, Phase
+from claude_proxy.events import OPAQUE, DecisionMade, Event, Notice, OutcomeSeen, Phase, Usage
 from claude_proxy.settings import LogFormat, Verbosity
 
 type Sink = Callable[[Event], None]
@@ -171,11 +171,12 @@ class ConsoleSink(LineSink):
             return f"Notice: {escape_text(storable(event.text, _BOUND))}"
         if isinstance(event, OutcomeSeen):
             return outcome_line(event, self._names.pop(event.decision, str(event.decision)))
-        if self._verbosity is Verbosity.VERBOSE:
-            self._names[event.id] = subject_of(event)
-            if len(self._names) > _NAMED_EXCHANGES:
-                self._names.popitem(last=False)
-        return decision_line(event)
+        if self._verbosity is not Verbosity.VERBOSE:
+            return decision_line(event)
+        self._names[event.id] = subject_of(event)
+        if len(self._names) > _NAMED_EXCHANGES:
+            self._names.popitem(last=False)
+        return decision_line(event) + _told_credential(event)
 
 
 class JsonlSink(LineSink):
@@ -221,6 +222,10 @@ def decision_line(event: DecisionMade) -> str:
     return f"Allowed: {subject_of(event)}{' (passthrough)' if is_passed_through(event) else ''}"
 
 
+def _told_credential(event: DecisionMade) -> str:
+    return "" if event.credential is None else f" [credential {escape_text(event.credential)}]"
+
+
 def subject_of(event: DecisionMade) -> str:
     """Return what was asked for: "GET https://example.com/", "CONNECT example.com:443"."""
     return " ".join(method_and_place(event))
@@ -251,7 +256,19 @@ def outcome_line(event: OutcomeSeen, name: str) -> str:
         parts.append(f"by {escape_field(event.upstream)}")
     if event.error is not None:
         parts.append(escape_field(event.error))
+    if event.usage is not None:
+        parts.append(usage_text(event.usage))
     return f"Ended: {name}: {', '.join(parts)}"
+
+
+def usage_text(usage: Usage) -> str:
+    """Return what an answer has cost: "claude-haiku-4-5: 12 tokens in, 340 out"."""
+    text = f"{usage.tokens_in} tokens in, {usage.tokens_out} out"
+    if usage.cache_written:
+        text += f", {usage.cache_written} into the cache"
+    if usage.cache_read:
+        text += f", {usage.cache_read} from the cache"
+    return f"{escape_field(usage.model)}: {text}" if usage.model else text
 
 
 def json_line(event: Event) -> str:
@@ -297,6 +314,7 @@ def _fields_of_decision(event: DecisionMade) -> dict[str, object]:
         "port": port,
         "rule": event.rule,
         "rule_source": event.rule_source,
+        "credential": event.credential,
         "method": event.method,
         "path": event.path,
         "client": event.client,
@@ -317,6 +335,17 @@ def fields_of_outcome(event: OutcomeSeen) -> dict[str, object]:
         "first_byte_ms": event.first_byte_ms,
         "upstream": event.upstream,
         "error": event.error,
+        "usage": None if event.usage is None else _fields_of_usage(event.usage),
+    }
+
+
+def _fields_of_usage(usage: Usage) -> dict[str, object]:
+    return {
+        "model": usage.model,
+        "tokens_in": usage.tokens_in,
+        "tokens_out": usage.tokens_out,
+        "cache_written": usage.cache_written,
+        "cache_read": usage.cache_read,
     }
 
 

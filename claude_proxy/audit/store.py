@@ -19,8 +19,15 @@ from claude_proxy.audit.checkpoint import ENOUGH_BYTES, Checkpointer
 from claude_proxy.audit.database import BUSY_S, be_patient, open_for_writing, shrink, wal_of
 from claude_proxy.audit.escape import storable
 from claude_proxy.audit.sinks import Printer, Sink
+from claude_proxy.audit.usage import (
+    COUNTED_NS,
+    INSERT_USAGE,
+    REQUESTS_SINCE,
+    TOKENS_SINCE,
+    bounded,
+)
 from claude_proxy.errors import AuditError, ConfigError
-from claude_proxy.events import DecisionMade, Event, Notice, OutcomeSeen
+from claude_proxy.events import DecisionMade, Event, Notice, OutcomeSeen, Usage
 from claude_proxy.settings import AuditFailure
 
 _METHOD_BOUND: Final = 64
@@ -45,7 +52,7 @@ _TRIM_EVERY: Final = 128  # decisions
 _TRIM_ROWS: Final = 192  # more than come in meanwhile, and well below a millisecond
 _DAY_NS: Final = 86_400 * 1_000_000_000
 
-_INSERT_DECISION: Final = "INSERT INTO decision VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?)"
+_INSERT_DECISION: Final = "INSERT INTO decision VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 # The gate ends an attempt once; should it ever do so twice, the last word counts.
 _INSERT_OUTCOME: Final = "INSERT OR REPLACE INTO outcome VALUES(?,?,?,?,?,?,?,?)"
 _INSERT_NOTICE: Final = "INSERT INTO notice VALUES(?,?,?)"
@@ -54,6 +61,10 @@ _TRIM: Final = (
     "DELETE FROM outcome WHERE decision IN"  # noqa: ISC004 - two lines, one statement
     " (SELECT decision FROM outcome WHERE decision < ? ORDER BY decision LIMIT ?)",
     "DELETE FROM notice WHERE id IN (SELECT id FROM notice WHERE id < ? ORDER BY id LIMIT ?)",
+)
+_TRIM_USAGE: Final = (
+    "DELETE FROM usage WHERE decision IN"
+    " (SELECT decision FROM usage WHERE decision < ? ORDER BY decision LIMIT ?)"
 )
 
 # A later try on the same connection may succeed; after anything else the file is opened anew.
@@ -135,6 +146,27 @@ class AuditStore:
         if self._printer is not None:
             self._printer.close()
 
+    # What a gateway's ceilings ask for; raises AuditError where it cannot be known.
+
+    def used_since(self, moment_ns: int, credential: str) -> int:
+        """Return the tokens of what began at `moment_ns` or later and went with `credential`.
+
+        Of other processes on this log, what they wrote: an answer is, a moment after its end.
+        """
+        return self._counted(TOKENS_SINCE, moment_ns, credential)
+
+    def requests_since(self, moment_ns: int, credential: str) -> int:
+        """Return how many requests were allowed to go with `credential` since `moment_ns`."""
+        return self._counted(REQUESTS_SINCE, moment_ns, credential)
+
+    def _counted(self, statement: str, moment_ns: int, credential: str) -> int:
+        try:
+            self._look_now_and_then()
+            self._write_outcomes()
+            return self._number(statement, moment_ns, credential)
+        except (sqlite3.Error, OSError, AuditError) as error:
+            raise self._fail(error) from error
+
     # Decisions and notices: now or never.
 
     def _record_decision(self, event: DecisionMade) -> None:
@@ -206,6 +238,8 @@ class AuditStore:
     def _gather(self, event: OutcomeSeen) -> None:
         if self._moved:
             event = replace(event, decision=self._moved.pop(event.decision, event.decision))
+        if event.usage is not None:
+            event = replace(event, usage=bounded(event.usage))
         self._print(event)
         self._outcomes.append(event)
         if len(self._outcomes) > _OUTCOMES_KEPT:
@@ -217,10 +251,18 @@ class AuditStore:
     def _write_outcomes(self) -> None:
         while self._outcomes:
             count = min(len(self._outcomes), _OUTCOMES_AT_ONCE)
-            rows = [_outcome_row(self._outcomes[index]) for index in range(count)]
+            batch = [self._outcomes[index] for index in range(count)]
+            rows = [_outcome_row(event) for event in batch]
+            used = [
+                _usage_row(event.decision, event.usage)
+                for event in batch
+                if event.usage is not None
+            ]
             self._execute("BEGIN IMMEDIATE")
             try:
                 self._cursor.executemany(_INSERT_OUTCOME, rows)
+                if used:
+                    self._cursor.executemany(INSERT_USAGE, used)
                 self._execute("COMMIT")
             except (sqlite3.IntegrityError, OverflowError):
                 # Cannot be written today or tomorrow; what comes after them shall be.
@@ -241,6 +283,8 @@ class AuditStore:
         self._execute("BEGIN IMMEDIATE")
         for statement in _TRIM:
             self._execute(statement, (horizon, _TRIM_ROWS))
+        # What ceilings count outlives any flood of decisions.
+        self._execute(_TRIM_USAGE, (min(horizon, time.time_ns() - COUNTED_NS), _TRIM_ROWS))
         self._execute("COMMIT")
 
     def _end_of_slice(self) -> int:
@@ -277,7 +321,7 @@ class AuditStore:
                     raise
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
-    def _number(self, statement: str, *values: int) -> int:
+    def _number(self, statement: str, *values: int | str) -> int:
         number: int = self._execute(statement, values).fetchone()[0]
         return number
 
@@ -373,6 +417,7 @@ def _values_of(event: DecisionMade) -> tuple[object, ...]:
         event.reason,
         event.rule,
         event.rule_source,
+        event.credential,
     )
 
 
@@ -386,6 +431,17 @@ def _outcome_row(event: OutcomeSeen) -> tuple[object, ...]:
         event.first_byte_ms,
         event.upstream,
         event.error,
+    )
+
+
+def _usage_row(decision: int, usage: Usage) -> tuple[object, ...]:
+    return (
+        decision,
+        usage.model,
+        usage.tokens_in,
+        usage.tokens_out,
+        usage.cache_written,
+        usage.cache_read,
     )
 
 
@@ -415,11 +471,14 @@ def _storable(event: DecisionMade) -> DecisionMade:
         method=storable(event.method, _METHOD_BOUND),
         path=storable(event.path, _TEXT_BOUND),
         reason=storable(event.reason, _TEXT_BOUND),
-        rule=None if event.rule is None else storable(event.rule, _TEXT_BOUND),
-        rule_source=(
-            None if event.rule_source is None else storable(event.rule_source, _TEXT_BOUND)
-        ),
+        rule=_storable_or_none(event.rule),
+        rule_source=_storable_or_none(event.rule_source),
+        credential=_storable_or_none(event.credential),
     )
+
+
+def _storable_or_none(text: str | None) -> str | None:
+    return None if text is None else storable(text, _TEXT_BOUND)
 
 
 def _explained(error: Exception, path: Path) -> AuditError:

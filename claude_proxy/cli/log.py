@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final, override
 
 import click
+from click.core import ParameterSource
 
 from claude_proxy.audit.database import database_in
 from claude_proxy.audit.escape import escape_field, escape_text
@@ -32,8 +33,10 @@ from claude_proxy.audit.sinks import (
     fields_of_outcome,
     is_passed_through,
     method_and_place,
+    usage_text,
 )
-from claude_proxy.cli import paths
+from claude_proxy.audit.usage import Per
+from claude_proxy.cli import paths, usage_table
 from claude_proxy.errors import ConfigError
 from claude_proxy.events import Notice, OutcomeSeen
 
@@ -43,8 +46,13 @@ Examples:
   claude-proxy log --host .github.com --limit 200
   claude-proxy log --listener unix:/run/user/1000/proxy.sock --steps
   claude-proxy log --follow --json | jq .reason
+  claude-proxy log --usage --since 7d
+  claude-proxy log --usage --by run --json | jq .tokens
 
 An allowed tunnel is shown by the requests in it; --steps shows it too.
+
+--usage adds up what the answers of the Messages API say that they have cost: by day (of the local
+time, as a request began), by run or by model; IN is without what came from the cache.
 """
 
 _POLL_S: Final = 0.5
@@ -62,6 +70,8 @@ _COLUMNS: Final = {
     "RULE": 0,
 }
 _NOTHING: Final = "-"
+# What tells single attempts apart, which a sum of them does not.
+_NOT_WITH_USAGE: Final = ("denied", "allowed", "host", "listener", "follow", "limit", "steps")
 _ENOUGH_DIGITS: Final = 1000
 _FEW: Final = 10
 _MINUTE_MS: Final = 60_000
@@ -166,6 +176,18 @@ def parse_since(text: str, now_ns: int) -> int:
     help="Show also the tunnels that allowed requests came through.",
 )
 @click.option(
+    "--usage",
+    envvar="CLAUDE_PROXY_LOG_USAGE",
+    is_flag=True,
+    help="Add up what requests to the Messages API have cost; with --since, --run, --json.",
+)
+@click.option(
+    "--by",
+    envvar="CLAUDE_PROXY_LOG_BY",
+    type=click.Choice(tuple(per.value for per in Per)),
+    help="What --usage adds up by.  [default: day]",
+)
+@click.option(
     "--statedir",
     envvar="CLAUDE_PROXY_STATEDIR",
     type=click.Path(file_okay=False, path_type=Path),
@@ -184,15 +206,29 @@ def command(
     as_json: bool,
     limit: int,
     steps: bool,
+    usage: bool,
+    by: str | None,
     statedir: Path | None,
 ) -> None:
-    """Show what was decided, from the audit log."""
+    """Show what was decided, from the audit log, or what it has cost."""
     path = database_in(paths.default_statedir() if statedir is None else statedir)
+    run_filter = None if run is None else RunFilter(run)
+    if usage:
+        _check_goes_with_usage(click.get_current_context())
+        per = Per(by or Per.DAY)
+        _show_usage(path, per, since_ns=since or 0, run=run_filter, as_json=as_json)
+        return
+    if by is not None:
+        raise ConfigError(
+            f"--by {by} says what is added up, but nothing is asked to be",
+            where="--by or CLAUDE_PROXY_LOG_BY",
+            mend=f"write: claude-proxy log --usage --by {by}",
+        )
     selection = Selection(
         allowed=None if denied == allowed else allowed,
         host=None if host is None else HostFilter.parse(host),
         listener=None if listener is None else ListenerFilter.parse(listener),
-        run=None if run is None else RunFilter(run),
+        run=run_filter,
         since_ns=since or 0,
         steps=steps,
     )
@@ -210,6 +246,28 @@ def command(
     except KeyboardInterrupt:
         # The way to end --follow, so no failure of it.
         return
+
+
+def _check_goes_with_usage(context: click.Context) -> None:
+    for name in _NOT_WITH_USAGE:
+        if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
+            raise ConfigError(
+                f"--{name} chooses single attempts, and --usage shows none",
+                where=f"--{name} or CLAUDE_PROXY_LOG_{name.upper()}",
+                mend="drop one of them; --since and --run go with --usage",
+            )
+
+
+def _show_usage(
+    path: Path, per: Per, *, since_ns: int, run: RunFilter | None, as_json: bool
+) -> None:
+    with AuditReader(path) as reader:
+        sums = reader.usage(per, since_ns=since_ns, run=run)
+    lines_of = usage_table.json_lines_of if as_json else usage_table.lines_of
+    if sums:
+        click.echo("\n".join(lines_of(per, sums)))
+    else:
+        click.echo("claude-proxy: no usage of that kind is recorded", err=True)
 
 
 def _follow(follower: Follower, line_of: Callable[[Entry], str]) -> None:
@@ -270,8 +328,19 @@ def _cells_of(attempt: Attempt) -> tuple[str, ...]:
         place,
         *_outcome_cells(attempt.outcome),
         "passthrough" if is_passed_through(decision) else escape_field(decision.reason),
-        escape_text(decision.rule_source or _NOTHING),
+        _last_cell(attempt),
     )
+
+
+def _last_cell(attempt: Attempt) -> str:
+    """Return the rule, and what only some attempts have: nothing stands to the right of it."""
+    decision, outcome = attempt.decision, attempt.outcome
+    parts = [escape_text(decision.rule_source or _NOTHING)]
+    if decision.credential is not None:
+        parts.append(f"credential {escape_text(decision.credential)}")
+    if outcome is not None and outcome.usage is not None:
+        parts.append(usage_text(outcome.usage))
+    return "; ".join(parts)
 
 
 def _outcome_cells(outcome: OutcomeSeen | None) -> tuple[str, str, str, str]:

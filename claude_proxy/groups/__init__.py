@@ -14,6 +14,7 @@ from importlib import resources
 
 from claude_proxy import allowlist
 from claude_proxy.errors import ConfigError, ConfigErrors
+from claude_proxy.field_reader import nearest
 from claude_proxy.groups.reader import (
     MAX_BYTES,
     PRESET,
@@ -27,7 +28,6 @@ from claude_proxy.groups.reader import (
     read,
 )
 from claude_proxy.policy import Policy, Rule, Scheme, Tls
-from claude_proxy.rule_reader import nearest
 from claude_proxy.strict_yaml import Problems, quoted
 
 __all__ = [

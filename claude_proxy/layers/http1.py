@@ -6,21 +6,30 @@ answered at the head, without waiting for the body.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from mitmproxy.connection import ConnectionState
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
 
 from claude_proxy.authority import Authority
-from claude_proxy.denial import Refusal, bad_request, denial, unauthenticated, unreachable
+from claude_proxy.denial import (
+    Refusal,
+    bad_request,
+    denial,
+    no_room,
+    too_large,
+    unauthenticated,
+    unreachable,
+)
 from claude_proxy.dialer import Dialer, DialError, Failure
 from claude_proxy.events import Phase
 from claude_proxy.gate import Passage
 from claude_proxy.layers.admission import head_admits
+from claude_proxy.layers.exchange import Exchange
 from claude_proxy.layers.signals import Expired, HoldReading, Session, Waiting, Withdrawn
 from claude_proxy.layers.upstream import Ended, Opened, Upstream
 from claude_proxy.policy import OVERRIDE_HEADERS, Reason, Request, Scheme
+from claude_proxy.watch import CutOff
 from claude_proxy.wire.http1 import (
     LAST_CHUNK,
     BadMessage,
@@ -32,7 +41,6 @@ from claude_proxy.wire.http1 import (
     body_of_request,
     body_of_response,
     chunk,
-    emit_request_head,
     emit_response_head,
     emit_trailers,
     framing_of,
@@ -48,30 +56,10 @@ _INTERIM_LIMIT = 32
 # RFC 7838: a client that follows it would try to get past the proxy by another host or by QUIC.
 _DROPPED_FROM_ANSWERS = frozenset({b"alt-svc"})
 _NOTHING: frozenset[bytes] = frozenset()
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _DEFAULT_PORTS = {Scheme.HTTP: 80, Scheme.HTTPS: 443}
 # RFC 9110 9.2.2: these may be sent again when a kept connection turns out to be dead.
 _REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
-
-
-@dataclass(slots=True, eq=False)
-class _Exchange:
-    """One allowed request and its answer, while they are under way."""
-
-    head: RequestHead
-    passage: Passage
-    asked: str
-    request: Request
-    emitted: bytes  # the head for upstream
-    body: Body | None  # what is still to come from the client
-    websocket: bool
-    drop: frozenset[bytes]  # fields that do not go upstream, in head or trailers
-    interim: int = 0  # heads of 1xx that came before the answer
-    sent: bool = False  # the head has left
-    body_sent: bool = False  # so that it cannot be sent again
-    answer: ResponseHead | None = None
-    answer_body: Body | None = None
-    framing: Framing = Framing.NONE
-    keep_alive: bool = False
 
 
 class Http1Lane(layer.Layer):
@@ -99,7 +87,7 @@ class Http1Lane(layer.Layer):
         self._dialer = dialer
         self._in = bytearray()
         self._answers = bytearray()
-        self._exchange: _Exchange | None = None
+        self._exchange: Exchange | None = None
         self._upstream: Upstream | None = None
         self._relaying = False  # after 101: bytes, not messages
         self._held = False
@@ -124,7 +112,8 @@ class Http1Lane(layer.Layer):
         yield from self.handle_event(event)
 
     def _send_down(self, data: bytes) -> None:
-        self._down.append(data)
+        if data:
+            self._down.append(data)
 
     def _send_up(self, data: bytes) -> None:
         self._up.append(data)
@@ -166,7 +155,7 @@ class Http1Lane(layer.Layer):
                 self._send_up(data)
             return
         exchange = self._exchange
-        if exchange is not None and exchange.body is not None and exchange.sent and not self._in:
+        if exchange is not None and exchange.body is not None and not self._in and exchange.takes:
             self._pass_up(exchange, exchange.body, data)
         else:
             self._in += data
@@ -179,7 +168,7 @@ class Http1Lane(layer.Layer):
             if exchange is None:
                 if not (self._next_request()):
                     break
-            elif exchange.body is not None and exchange.sent and self._in:
+            elif exchange.body is not None and self._in and exchange.takes:
                 data = bytes(self._in)
                 self._in.clear()
                 self._pass_up(exchange, exchange.body, data)
@@ -260,7 +249,8 @@ class Http1Lane(layer.Layer):
             host = target
         else:
             host = Authority.parse(head.host, default_port=_DEFAULT_PORTS[scheme])
-        return Request(scheme, target, host, head.method, head.path)
+        path, _, query = head.origin_target.partition("?")
+        return Request(scheme, target, host, head.method, path, query, head.fields)
 
     def _forward(self, head: RequestHead, request: Request, passage: Passage, asked: str) -> None:
         websocket = "websocket" in head.upgrade
@@ -272,19 +262,64 @@ class Http1Lane(layer.Layer):
             origin_target = f"http://{_without_default(request)}{path}"
             if (authorization := dialer.proxy_authorization()) is not None:
                 extra.append((b"Proxy-Authorization", authorization))
+        custody = passage.custody
         drop = OVERRIDE_HEADERS if passage.decision.restricted else _NOTHING
-        emitted = emit_request_head(
-            head,
-            origin_target,
+        exchange = Exchange(
+            head=head,
+            passage=passage,
+            asked=asked,
+            request=request,
+            origin_target=origin_target,
             host=None if head.host else _without_default(request).encode(),
-            drop=drop,
-            extra=extra,
+            body=body_of_request(head),
             websocket=websocket,
-        )
-        exchange = _Exchange(
-            head, passage, asked, request, emitted, body_of_request(head), websocket, drop
+            drop=drop | custody.drop if custody.drop else drop,
+            extra=(*extra, *custody.extra),
+            watch=self._session.gate.watch(passage, request),
         )
         self._exchange = exchange
+        limit = self._hold_limit(exchange)
+        if limit is None:
+            self._go(exchange)
+        else:
+            self._hold(exchange, limit)
+
+    def _hold_limit(self, exchange: Exchange) -> int | None:
+        """Return how long a body may be that is judged before any of it leaves; None: it is not."""
+        return self._session.gate.holds_body(exchange.request)
+
+    def _hold(self, exchange: Exchange, limit: int) -> None:
+        """Keep the body back until it is whole and was judged."""
+        exchange.held, exchange.hold_limit = bytearray(), limit
+        self._session.wait(Waiting.EXCHANGE)
+        if (exchange.head.length or 0) > limit:
+            self._abandon(exchange, too_large(exchange.asked))
+        elif exchange.body is None:
+            self._judge_content(exchange)
+        elif exchange.head.expects_continue:
+            self._send_down(_CONTINUE)  # the upstream, which would say so, is not asked yet
+
+    def _judge_content(self, exchange: Exchange) -> None:
+        body = bytes(exchange.held or b"")
+        exchange.held = None
+        found = self._content(exchange, body)
+        if isinstance(found, Refusal):
+            self._abandon(exchange, found)
+            return
+        exchange.content = found
+        self._go(exchange)
+
+    def _content(self, exchange: Exchange, body: bytes) -> bytes | Refusal:
+        """Return what goes upstream as the body, or why nothing does."""
+        session, request = self._session, exchange.request
+        decision = session.gate.content(session.origin, exchange.passage, request, body)
+        if decision.allowed:
+            return body
+        return denial(decision.reason.value, exchange.asked, request.target, request.scheme)
+
+    def _go(self, exchange: Exchange) -> None:
+        """Send the request on: on the open connection to its target, or on a new one."""
+        request = exchange.request
         upstream = self._upstream
         if upstream is not None and upstream.is_open and upstream.target == request.target:
             self._session.wait(Waiting.EXCHANGE)
@@ -305,13 +340,18 @@ class Http1Lane(layer.Layer):
         self._todo.extend(upstream.open())
         self._read_inbox(upstream)
 
-    def _send_head(self, exchange: _Exchange, upstream: Upstream) -> None:
+    def _send_head(self, exchange: Exchange, upstream: Upstream) -> None:
         exchange.sent = True
-        exchange.passage.upstream = upstream.address
+        passage, content = exchange.passage, exchange.content
+        passage.upstream = upstream.address
         upstream.exchanges += 1
-        self._send_up(exchange.emitted)
+        self._send_up(exchange.emitted())
+        if content:
+            exchange.body_sent = True
+            passage.bytes_up += len(content)
+            self._send_up(content)
 
-    def _pass_up(self, exchange: _Exchange, body: Body, data: bytes) -> None:
+    def _pass_up(self, exchange: Exchange, body: Body, data: bytes) -> None:
         upstream = self._upstream
         try:
             content, done, rest = body.feed(data)
@@ -319,11 +359,14 @@ class Http1Lane(layer.Layer):
             exchange.passage.error = "bad-request-body"
             self._abandon(exchange, bad_request(error.text))
             return
-        exchange.passage.bytes_up += len(content)
         if done:
             exchange.body = None
         if rest:
             self._in[:0] = rest
+        if exchange.held is not None:
+            self._keep(exchange, exchange.held, content)
+            return
+        exchange.passage.bytes_up += len(content)
         if upstream is None or not upstream.is_open:
             return  # it answered early and left; the rest of the body goes nowhere
         out = chunk(content) if exchange.head.chunked else content
@@ -334,18 +377,40 @@ class Http1Lane(layer.Layer):
             exchange.body_sent = True
             self._send_up(out)
 
+    def _keep(self, exchange: Exchange, held: bytearray, content: bytes) -> None:
+        if len(held) + len(content) > exchange.hold_limit:
+            self._abandon(exchange, too_large(exchange.asked))
+        elif not self._session.gate.hold(exchange.passage, len(content)):
+            self._abandon(exchange, no_room(exchange.asked))
+        else:
+            held += content
+            if exchange.body is None:
+                self._judge_content(exchange)
+
     # --- answers
 
     def _read_inbox(self, upstream: Upstream) -> None:
         inbox = upstream.inbox
         while inbox and upstream is self._upstream:
             arrival = inbox.popleft()
-            if isinstance(arrival, bytes):
-                self._answer_data(upstream, arrival)
-            elif isinstance(arrival, Opened):
-                self._opened(upstream, arrival.error)
-            elif isinstance(arrival, Ended):
-                self._upstream_ended(upstream)
+            try:
+                if isinstance(arrival, bytes):
+                    self._answer_data(upstream, arrival)
+                elif isinstance(arrival, Opened):
+                    self._opened(upstream, arrival.error)
+                elif isinstance(arrival, Ended):
+                    self._upstream_ended(upstream)
+            except CutOff as cut:
+                self._cut(cut.word)
+
+    def _cut(self, word: str) -> None:
+        """End an answer that the client must not have; what it has already is not taken back."""
+        exchange = self._exchange
+        if exchange is not None and exchange.answer is None:
+            text = "the answer holds what may not leave the proxy, or cannot be read"
+            self._fail(exchange, word, text)
+        else:
+            self._drop(word)
 
     def _opened(self, upstream: Upstream, error: DialError | str | None) -> None:
         exchange = self._exchange
@@ -365,7 +430,7 @@ class Http1Lane(layer.Layer):
         exchange = self._exchange
         if self._relaying and exchange is not None:
             exchange.passage.bytes_down += len(data)
-            self._send_down(data)
+            self._send_down(exchange.watched(data))
             return
         if exchange is None or not exchange.sent:
             # RFC 9112 9.2: bytes that answer nothing. They could be made to answer the next
@@ -380,7 +445,7 @@ class Http1Lane(layer.Layer):
             self._answers.clear()
         self._pass_down(exchange, upstream, data)
 
-    def _read_answers(self, exchange: _Exchange) -> bool:
+    def _read_answers(self, exchange: Exchange) -> bool:
         """Read heads until the final one; tell whether it came and its body is to be read."""
         while True:
             try:
@@ -398,6 +463,7 @@ class Http1Lane(layer.Layer):
             if head.status >= 200:  # noqa: PLR2004 - a final answer
                 self._answer_head(exchange, head)
                 return True
+            exchange.show(head)
             exchange.interim += 1
             if exchange.interim > _INTERIM_LIMIT:
                 self._bad_answer(exchange, "the upstream sent interim answers without end")
@@ -408,9 +474,10 @@ class Http1Lane(layer.Layer):
                 )
                 self._send_down(out)
 
-    def _answer_head(self, exchange: _Exchange, head: ResponseHead) -> None:
+    def _answer_head(self, exchange: Exchange, head: ResponseHead) -> None:
         request, passage = exchange.head, exchange.passage
         self._session.gate.answered(passage, head.status)
+        exchange.show(head)
         exchange.answer = head
         exchange.answer_body = body_of_response(head, request.method)
         exchange.framing = framing_of(head, method=request.method, minor=request.minor)
@@ -430,7 +497,7 @@ class Http1Lane(layer.Layer):
         )
         self._send_down(out)
 
-    def _pass_down(self, exchange: _Exchange, upstream: Upstream, data: bytes) -> None:
+    def _pass_down(self, exchange: Exchange, upstream: Upstream, data: bytes) -> None:
         body = exchange.answer_body
         if body is None:
             self._answered(exchange, upstream, data)
@@ -441,16 +508,18 @@ class Http1Lane(layer.Layer):
             self._bad_answer(exchange, error.text)
             return
         exchange.passage.bytes_down += len(content)
+        content = exchange.watched(content, done=done)
         chunked = exchange.framing is Framing.CHUNKED
         out = chunk(content) if chunked else content
         if done and chunked:
+            exchange.show_fields(body.trailers)
             out += emit_trailers(body.trailers) if body.trailers else LAST_CHUNK
         if out:
             self._send_down(out)
         if done:
             self._answered(exchange, upstream, rest)
 
-    def _answered(self, exchange: _Exchange, upstream: Upstream, rest: bytes) -> None:
+    def _answered(self, exchange: Exchange, upstream: Upstream, rest: bytes) -> None:
         """End the exchange, its answer being complete; go on, or close."""
         answer = exchange.answer
         self._exchange = None
@@ -464,11 +533,12 @@ class Http1Lane(layer.Layer):
         if self._in or not self.context.client.state & ConnectionState.CAN_READ:
             self._advance()
 
-    def _switch(self, exchange: _Exchange, head: ResponseHead) -> None:
+    def _switch(self, exchange: Exchange, head: ResponseHead) -> None:
         """Begin to relay bytes, if a WebSocket is what was asked for and granted."""
         if not exchange.websocket or head.upgrade != ("websocket",):
             self._bad_answer(exchange, "upstream switched to what was not asked for")
             return
+        exchange.show(head)
         self._relaying = True
         self._session.relayed = exchange.request
         exchange.answer = head
@@ -480,7 +550,8 @@ class Http1Lane(layer.Layer):
         rest = bytes(self._answers)
         self._answers.clear()
         exchange.passage.bytes_down += len(rest)
-        self._send_down(out + rest)
+        self._send_down(out)
+        self._send_down(exchange.watched(rest))
         if self._in:
             early = bytes(self._in)
             self._in.clear()
@@ -507,14 +578,17 @@ class Http1Lane(layer.Layer):
                 text = "the upstream closed the connection without an answer"
                 self._fail(exchange, "upstream-closed", text)
         elif body is not None and body.eof() and upstream.ended_well:
+            rest = exchange.watched(b"", done=True)
             if exchange.framing is Framing.CHUNKED:
-                self._send_down(LAST_CHUNK)
+                rest = chunk(rest) + LAST_CHUNK
+            if rest:
+                self._send_down(rest)
             self._answered(exchange, upstream, b"")
         else:
             # Cut short: the client must not take it for whole, so no last chunk is sent.
             self._drop("upstream-cut-short")
 
-    def _may_repeat(self, exchange: _Exchange, upstream: Upstream) -> bool:
+    def _may_repeat(self, exchange: Exchange, upstream: Upstream) -> bool:
         return (
             upstream.exchanges > 1
             and not self._answers
@@ -522,7 +596,7 @@ class Http1Lane(layer.Layer):
             and exchange.head.method in _REPEATABLE
         )
 
-    def _not_reached(self, exchange: _Exchange, error: DialError | str) -> None:
+    def _not_reached(self, exchange: Exchange, error: DialError | str) -> None:
         if isinstance(error, DialError):
             if error.decision is not None:
                 self._exchange = None
@@ -544,20 +618,20 @@ class Http1Lane(layer.Layer):
         text = f"no TLS connection to {exchange.request.target}: {error}"
         self._fail(exchange, reason_word, text)
 
-    def _fail(self, exchange: _Exchange, word: str, text: str, *, timed_out: bool = False) -> None:
+    def _fail(self, exchange: Exchange, word: str, text: str, *, timed_out: bool = False) -> None:
         """Answer 502 or 504 for an exchange that has no answer yet."""
         exchange.passage.error = word
         explanation = text[:1].upper() + text[1:] + "."
         refusal = unreachable(word, explanation, exchange.asked, timed_out=timed_out)
         self._abandon(exchange, refusal)
 
-    def _bad_answer(self, exchange: _Exchange, text: str) -> None:
+    def _bad_answer(self, exchange: Exchange, text: str) -> None:
         if exchange.answer is None:
             self._fail(exchange, "upstream-bad-answer", text)
         else:
             self._drop("upstream-bad-answer")
 
-    def _abandon(self, exchange: _Exchange, refusal: Refusal) -> None:
+    def _abandon(self, exchange: Exchange, refusal: Refusal) -> None:
         """Give an exchange up: with an answer of ours if there was none, else by closing."""
         if exchange.answer is not None:
             self._drop(exchange.passage.error)
@@ -633,7 +707,11 @@ class Http1Lane(layer.Layer):
 
     def _expired(self) -> None:
         exchange = self._exchange
-        if exchange is not None and exchange.answer is None:
+        if exchange is not None and exchange.held is not None:
+            exchange.passage.error = "bad-request-body"
+            refusal = Refusal(408, "bad-request", "The request body did not come in time.")
+            self._abandon(exchange, refusal)
+        elif exchange is not None and exchange.answer is None:
             text = "the upstream did not answer in time"
             self._session.closing = True  # the answer says so too
             self._fail(exchange, "upstream-timeout", text, timed_out=True)

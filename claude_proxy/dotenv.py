@@ -1,0 +1,166 @@
+"""Reads the text of a .env file: KEY=VALUE lines, quotes, comments and `export`; pure.
+
+There is no standard for such files, and their readers disagree. So what two of them would read
+differently (an escape, an expansion, text after a closing quote) is an error where its value is
+asked for, and passed over in variables that nobody asks for. Secrets stay outside (9): no message
+and no repr quotes a value.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import NoReturn
+
+from claude_proxy.errors import ConfigError
+from claude_proxy.strict_yaml import decode
+
+MAX_BYTES = 256 * 1024
+
+_UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ufeff]")
+_NOTHING = re.compile(r"[ \t]*(?:#[^\n]*)?(?:\n|\Z)")
+_BEGIN = re.compile(r"[ \t]*(?:export[ \t]+)?(?P<name>[A-Za-z_][A-Za-z0-9_.-]*)[ \t]*=[ \t]*")
+_DOUBLE = re.compile(r'"(?P<inner>(?:[^"\\]|\\.)*)"', re.DOTALL)
+_SINGLE = re.compile(r"'(?P<inner>[^']*)'")
+_BARE = re.compile(r"[^\n]*")
+_COMMENT = re.compile(r"(?:^|[ \t])#.*")
+_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One assignment: its value, or why nobody can be sure of it."""
+
+    line: int
+    value: str
+    fault: str | None = None
+
+    def __repr__(self) -> str:
+        return f"_Entry(line={self.line})"
+
+
+class Dotenv:
+    """The variables of one file; a value is judged when it is asked for."""
+
+    def __init__(self, name: str, entries: dict[str, list[_Entry]]) -> None:
+        self._name = name
+        self._entries = entries
+
+    def __repr__(self) -> str:
+        return f"Dotenv({self._name!r})"
+
+    def value(self, variable: str) -> str | None:
+        """Return what a variable is set to, None if it is not; ConfigError if that is unclear."""
+        entries = self._entries.get(variable, [])
+        if not entries:
+            return None
+        if len(entries) > 1:
+            where = f"{self._name}:{entries[1].line}"
+            first = entries[0].line
+            raise ConfigError(
+                f"{variable} stands twice, first in line {first}", where=where, mend="keep one"
+            )
+        [entry] = entries
+        if entry.fault is not None:
+            raise ConfigError(
+                f"the value of {variable} {entry.fault}",
+                where=f"{self._name}:{entry.line}",
+                mend="put the whole value into single quotes, on one line",
+            )
+        return entry.value
+
+
+def parse(raw: bytes, name: str) -> Dotenv:
+    """Return the variables in a file's bytes; ConfigError if that is no such file."""
+    if len(raw) > MAX_BYTES:
+        raise ConfigError(
+            f"the file is larger than {MAX_BYTES // 1024} KiB",
+            where=name,
+            mend="is it the right file? it is to hold KEY=VALUE lines",
+        )
+    text = decode(raw, name).replace("\r\n", "\n")
+    if unseen := _UNSEEN.search(text):
+        line = text.count("\n", 0, unseen.start()) + 1
+        what = f"the character U+{ord(unseen[0]):04X} in the file"
+        raise ConfigError(what, where=f"{name}:{line}", mend="delete it")
+    return Dotenv(name, _Reader(text, name).read())
+
+
+class _Reader:
+    """Walks over a text from one assignment to the next."""
+
+    def __init__(self, text: str, name: str) -> None:
+        self._text = text
+        self._name = name
+        self._at = 0
+        self._line = 1
+
+    def read(self) -> dict[str, list[_Entry]]:
+        entries: dict[str, list[_Entry]] = {}
+        while self._at < len(self._text):
+            if self._taken(_NOTHING) is not None:
+                continue
+            begin = self._taken(_BEGIN)
+            if begin is None:
+                self._refuse("the line is not KEY=VALUE", "write KEY=VALUE, or # before a remark")
+            entries.setdefault(begin["name"], []).append(self._entry())
+        return entries
+
+    def _taken(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
+        """Return what stands here if it is that, and go on behind it."""
+        found = pattern.match(self._text, self._at)
+        if found is None:
+            return None
+        self._at = found.end()
+        self._line += found[0].count("\n")
+        return found
+
+    def _refuse(self, what: str, mend: str) -> NoReturn:
+        raise ConfigError(what, where=f"{self._name}:{self._line}", mend=mend)
+
+    def _entry(self) -> _Entry:
+        mark = self._text[self._at : self._at + 1]
+        if mark not in {'"', "'"}:
+            found = _BARE.match(self._text, self._at)
+            self._at = self._at if found is None else found.end()
+            return _of_bare(self._line, "" if found is None else found[0])
+        line = self._line
+        quoted = self._taken(_DOUBLE if mark == '"' else _SINGLE)
+        if quoted is None:
+            self._refuse("a quote opens here and is never closed", "close it")
+        if self._taken(_NOTHING) is None:
+            if self._line > line:  # likely the quote of another value has closed this one
+                self._line = line
+                self._refuse("a quote opens here and closes in the middle of another line", "close it")
+            self._taken(_BARE)
+            return _Entry(line, "", "goes on after its closing quote")
+        return _of_double(line, quoted["inner"]) if mark == '"' else _of_single(line, quoted["inner"])
+
+
+def _of_bare(line: int, written: str) -> _Entry:
+    value = _COMMENT.sub("", written).strip(" \t")
+    if any(mark in value for mark in "\"'\\"):
+        return _Entry(line, "", "has a quote or a backslash in it")
+    return _expanding(line, value)
+
+
+def _of_double(line: int, written: str) -> _Entry:
+    if any(escaped not in '"\\' for escaped in _ESCAPE.findall(written)):
+        return _Entry(line, "", "has an escape in it that is read in several ways")
+    return _expanding(line, _ESCAPE.sub(r"\1", written))
+
+
+def _of_single(line: int, written: str) -> _Entry:
+    if "\\" in written:
+        return _Entry(line, "", "has a backslash in it, which is read in several ways")
+    return _on_one_line(line, written)
+
+
+def _expanding(line: int, value: str) -> _Entry:
+    if "$" in value or "`" in value:
+        return _Entry(line, "", "has a $ or ` in it, which would be expanded elsewhere")
+    return _on_one_line(line, value)
+
+
+def _on_one_line(line: int, value: str) -> _Entry:
+    if "\n" in value:
+        return _Entry(line, "", "goes over several lines")
+    return _Entry(line, value)

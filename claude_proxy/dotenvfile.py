@@ -1,0 +1,64 @@
+"""Reads the .env file of the directory that the proxy is started in, if there is one.
+
+Law 10: a file that others may write is refused, as it says where the key goes. One that others may
+only read is read, and said to be so, for whoever starts the proxy to be warned.
+"""
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from claude_proxy import dotenv, ownership
+from claude_proxy.errors import ConfigError
+
+NAME = ".env"
+_READABLE = stat.S_IRGRP | stat.S_IROTH
+
+
+@dataclass(frozen=True, slots=True)
+class DotenvFile:
+    """What one file says, and who may read it."""
+
+    path: Path
+    variables: dotenv.Dotenv
+    shared: bool  # others may read it
+
+    def value(self, variable: str) -> str | None:
+        """Return what a variable is set to, None if it is not; ConfigError if that is unclear."""
+        return self.variables.value(variable)
+
+
+def read(path: Path) -> DotenvFile | None:
+    """Return what the file says, None if there is none; ConfigError if it cannot be trusted."""
+    try:
+        # A pipe that nobody writes to would hold up the start for ever.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    except FileNotFoundError as error:
+        if path.is_symlink():  # it was to say something, and leads nowhere
+            raise _unreadable(path, error) from error
+        return None
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    with open(descriptor, "rb") as file:  # noqa: PTH123 - it is open already
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise ConfigError(
+                "it is not a regular file", where=str(path), mend="put a plain file in its place"
+            )
+        ownership.refuse_writable(path, found, "where the key goes")
+        try:
+            raw = file.read(dotenv.MAX_BYTES + 1)
+        except OSError as error:
+            raise _unreadable(path, error) from error
+    ownership.refuse_replaceable(path, "where the key goes")
+    return DotenvFile(path, dotenv.parse(raw, str(path)), bool(found.st_mode & _READABLE))
+
+
+def _unreadable(path: Path, error: OSError) -> ConfigError:
+    reason = (error.strerror or type(error).__name__).lower()
+    return ConfigError(
+        f"the file cannot be read: {reason}",
+        where=str(path),
+        mend="make it readable for the user who runs claude-proxy, or start it elsewhere",
+    )

@@ -1,0 +1,151 @@
+"""Puts what the upstream answered into the words of strict mode, and what we answer into the API's.
+
+Law kept: secrets stay outside (9), here the provider's: of an error its status alone is used, so no
+wording, id or limit of it can come through. What is passed on is the content of a success that is
+JSON, as it came. Pure.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from http import HTTPStatus
+
+type Field = tuple[bytes, bytes]
+
+_JSON: Field = (b"Content-Type", b"application/json")
+_PROXY_ERROR = "proxy_error"
+_UPSTREAM_ERROR = "upstream_error"
+FAILED = "Upstream request failed"
+NOT_JSON = "Non-JSON response from provider"
+UNEXPECTED = "Unexpected provider response"
+
+_NORMALISED = {
+    400: (
+        "invalid_request",
+        "The request was malformed or missing required parameters",
+    ),
+    401: ("authentication_error", "Authentication failed"),
+    403: ("permission_denied", "Access to the requested resource is forbidden"),
+    404: ("not_found", "The requested resource was not found"),
+    429: ("rate_limited", "Rate limit exceeded"),
+    500: (_UPSTREAM_ERROR, "The provider encountered an internal error"),
+    502: (_UPSTREAM_ERROR, "The provider is temporarily unavailable"),
+    503: (_UPSTREAM_ERROR, "The provider is temporarily unavailable"),
+    529: (_UPSTREAM_ERROR, "The provider is temporarily overloaded"),
+}
+_OTHER_CLIENT_ERROR = ("client_error", "The request could not be processed")
+_OTHER_SERVER_ERROR = (_UPSTREAM_ERROR, "The provider encountered an error")
+
+# What the Messages API calls each of its errors; clients look at the status and at this word.
+_API_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    405: "invalid_request_error",
+    408: "invalid_request_error",
+    413: "request_too_large",
+    422: "invalid_request_error",
+    429: "rate_limit_error",
+    504: "timeout_error",
+}
+_OTHER_API_TYPE = "api_error"
+_PHRASES = {529: b"Overloaded"}
+# RFC 9110 10.2.3, of which the seconds alone say nothing more than how long.
+_SECONDS = re.compile(rb"[0-9]{1,9}").fullmatch
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A whole answer of the gateway's, before it is framed."""
+
+    status: int
+    content: bytes = field(repr=False)
+    fields: tuple[Field, ...] = (_JSON,)
+
+    @property
+    def phrase(self) -> bytes:
+        """The words beside the status, which are never the upstream's."""
+        if (known := _PHRASES.get(self.status)) is not None:
+            return known
+        try:
+            return HTTPStatus(self.status).phrase.encode("ascii")
+        except ValueError:
+            return b"Status"
+
+    def http1(self, *, head_only: bool, close: bool) -> bytes:
+        """Return the answer in bytes."""
+        lines = [
+            b"HTTP/1.1 %d %b" % (self.status, self.phrase),
+            *(b": ".join(one) for one in self.fields),
+            b"Content-Length: %d" % len(self.content),
+            b"Cache-Control: no-store",
+            b"Connection: close" if close else b"Connection: keep-alive",
+        ]
+        head = b"\r\n".join(lines) + b"\r\n\r\n"
+        return head if head_only else head + self.content
+
+
+def json_reply(status: int, value: object, *more: Field) -> Reply:
+    """Return an answer whose content is `value` as JSON."""
+    return Reply(status, json.dumps(value).encode("ascii"), (_JSON, *more))
+
+
+def error(status: int, kind: str, message: str, *more: Field) -> Reply:
+    """Return an error in the one shape that the API has for it."""
+    value = {"type": "error", "error": {"type": kind, "message": message}}
+    return json_reply(status, value, *more)
+
+
+def api_error(status: int, message: str, *more: Field) -> Reply:
+    """Return an error of the gateway's own, as the Messages API would word it."""
+    return error(status, _API_TYPES.get(status, _OTHER_API_TYPE), message, *more)
+
+
+def detail(status: int, what: object, *more: Field) -> Reply:
+    """Return what strict mode says about a request that is none of its own."""
+    return json_reply(status, {"detail": what}, *more)
+
+
+def failed() -> Reply:
+    """Return what strict mode says when there is no answer of the upstream's."""
+    return error(502, _PROXY_ERROR, FAILED)
+
+
+def fault() -> Reply:
+    """Return what strict mode says about a fault of the program's own."""
+    return detail(500, "Internal server error")
+
+
+def normalised(
+    status: int, fields: Sequence[Field], content: bytes, *, keeps_retry_after: bool = False
+) -> Reply:
+    """Return what strict mode makes of the upstream's answer."""
+    if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
+        if _is_json(fields, content):
+            return Reply(status, content)
+        return error(502, _PROXY_ERROR, NOT_JSON)
+    if not HTTPStatus.BAD_REQUEST <= status <= 599:  # noqa: PLR2004 - RFC 9110 15: there are no more
+        return error(502, _UPSTREAM_ERROR, UNEXPECTED)
+    other = _OTHER_CLIENT_ERROR if status < HTTPStatus.INTERNAL_SERVER_ERROR else _OTHER_SERVER_ERROR
+    kind, message = _NORMALISED.get(status, other)
+    return error(status, kind, message, *(_retry_after(fields) if keeps_retry_after else ()))
+
+
+def _is_json(fields: Sequence[Field], content: bytes) -> bool:
+    # What is compressed is not looked into: none was asked for.
+    codings = [value for name, value in fields if name.lower() == b"content-encoding"]
+    if any(coding.strip().lower() != b"identity" for coding in codings):
+        return False
+    try:
+        json.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _retry_after(fields: Sequence[Field]) -> tuple[Field, ...]:
+    values = [value for name, value in fields if name.lower() == b"retry-after"]
+    plain = len(values) == 1 and _SECONDS(values[0])
+    return ((b"Retry-After", values[0]),) if plain else ()

@@ -1,0 +1,118 @@
+"""Reads JSON in exactly one way, or not at all.
+
+Law kept: agreement (4). Two parsers differ about duplicate keys, broken UTF-8, lone surrogates,
+numbers that a double cannot hold, and how deep is too deep; and who looks for a key as text differs
+from a parser about one that is written with escapes. A text with any of these is refused. Pure,
+linear, and bounded before anything is built of it: escapes and quotes are what `bytes` can find
+by itself, so most of the work is done at the speed of memory.
+"""
+
+import json
+import math
+import re
+from itertools import accumulate
+from typing import Any
+
+type Object = dict[str, Any]
+
+MAX_DEPTH = 100
+# A million tokens of text are a few hundred thousand strings at the very most.
+MAX_STRINGS = 500_000
+MAX_PARTS = 500_000  # containers, and what is in them
+_MAX_NUMBER = 64  # characters; a double needs 24
+_INTEGERS = range(-(1 << 63), 1 << 64)  # what some readers hold exactly and the others refuse
+
+
+class UnreadableError(ValueError):
+    """The text is no JSON, or some JSON that two parsers could read in two ways."""
+
+
+def read_object(text: bytes) -> Object:
+    """Return the object that `text` is; UnreadableError if it is none, or not plainly."""
+    _bound(_without_escapes(text))
+    try:
+        value = _DECODER.decode(text.decode("utf-8"))
+    # Not the original: it carries the text, and prompts have no place in a log.
+    except UnicodeDecodeError:
+        raise UnreadableError("not UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise UnreadableError(f"no JSON: {error.msg}") from None
+    except RecursionError:
+        raise UnreadableError("nested too deeply") from None
+    if not isinstance(value, dict):
+        raise UnreadableError("no object")
+    return value
+
+
+# Stands for each byte of an escape. No JSON text holds it: it is a control character.
+_MARK = b"\x01"
+# The last escape of a string that a colon follows, so that no byte is looked at twice.
+_escaped_key = re.compile(rb'\x01[^"\x01]*+"[ \t\n\r]*+:').search
+_surrogate_pair = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")
+_surrogate = re.compile(rb"\\u[dD][89a-fA-F]").search
+
+
+def _without_escapes(text: bytes) -> bytes:
+    """Return `text` with marks for escapes: each quote in it begins or ends a string."""
+    if _MARK in text:
+        raise UnreadableError("a control character")
+    if b"\\" not in text:
+        return text
+    # From the left, so that of each row of backslashes the pairs go and the odd one stays.
+    text = text.replace(b"\\\\", _MARK * 2)
+    if b"\\ud" in text or b"\\uD" in text:
+        text = _surrogate_pair.sub(_MARK, text)
+        if _surrogate(text):
+            raise UnreadableError("half a surrogate pair")
+    text = text.replace(b'\\"', _MARK * 2).replace(b"\\", _MARK)
+    if _escaped_key(text):
+        raise UnreadableError("an escape in a key")
+    return text
+
+
+_BRACKETS = b"{[]}"
+_STEPS = dict(zip(_BRACKETS, (1, 1, -1, -1), strict=True))
+_NO_BRACKETS = bytes(set(range(256)) - set(_BRACKETS))
+
+
+def _bound(text: bytes) -> None:
+    if text.count(b'"') > 2 * MAX_STRINGS:
+        raise UnreadableError("too many strings")
+    # What is outside the strings; without those, no bracket and no comma is but itself.
+    structure = b"".join(text.split(b'"')[::2])
+    brackets = structure.translate(None, _NO_BRACKETS)
+    if len(brackets) // 2 + structure.count(b",") > MAX_PARTS:
+        raise UnreadableError("too many parts")
+    if max(accumulate(map(_STEPS.__getitem__, brackets)), default=0) > MAX_DEPTH:
+        raise UnreadableError("nested too deeply")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> Object:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise UnreadableError("a key twice")
+    return made
+
+
+def _integer(text: str) -> int:
+    if len(text) > _MAX_NUMBER or (number := int(text)) not in _INTEGERS:
+        raise UnreadableError("a number too large")
+    return number
+
+
+def _float(text: str) -> float:
+    if len(text) > _MAX_NUMBER or math.isinf(number := float(text)):
+        raise UnreadableError("a number too large")
+    return number
+
+
+def _constant(text: str) -> Any:
+    raise UnreadableError(f"the word {text}, which is no JSON")
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_object,
+    parse_int=_integer,
+    parse_float=_float,
+    parse_constant=_constant,
+)

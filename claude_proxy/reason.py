@@ -1,0 +1,45 @@
+"""Holds the words for why a decision went as it did."""
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why a decision went as it did; stable, for queries, dashboards and tests."""
+
+    RULE_MATCHED = "rule-matched"
+    NO_RULE = "no-rule"
+    DENY_RULE = "deny-rule"
+    PORT_NOT_ALLOWED = "port-not-allowed"
+    SCHEME_NOT_ALLOWED = "scheme-not-allowed"
+    METHOD_NOT_ALLOWED = "method-not-allowed"
+    PATH_NOT_ALLOWED = "path-not-allowed"
+    AMBIGUOUS_PATH = "ambiguous-path"
+    METHOD_REFUSED = "method-refused"  # TRACE, and CONNECT inside a tunnel
+    UPGRADE_REFUSED = "upgrade-refused"  # h2c, and anything but WebSocket
+    HOST_MISMATCH = "host-mismatch"
+    SNI_MISMATCH = "sni-mismatch"
+    SNI_MISSING = "sni-missing"
+    ENCRYPTED_HELLO = "encrypted-hello"
+    HELLO_UNREADABLE = "hello-unreadable"
+    NOT_TLS = "not-tls"
+    INVALID_TARGET = "invalid-target"
+    BAD_REQUEST = "bad-request"  # what cannot be read in exactly one way: 400, not 403
+    ADDRESS_NOT_ALLOWED = "address-not-allowed"
+    PROXY_LOOP = "proxy-loop"
+    CLIENT_NOT_ALLOWED = "client-not-allowed"
+    CLIENT_NOT_AUTHENTICATED = "client-not-authenticated"  # 407; SOCKS5 has words of its own
+    FOREIGN_CREDENTIAL = "foreign-credential"  # not the one that is bound to the host
+    PLACEHOLDER_MISPLACED = "placeholder-misplaced"  # where no value may take its place
+    CREDENTIAL_UNAVAILABLE = "credential-unavailable"  # its source gives none now
+    ENDPOINT_NOT_ALLOWED = "endpoint-not-allowed"  # of an API that is narrowed, or of the gateway
+    MODEL_NOT_ALLOWED = "model-not-allowed"
+    BETA_NOT_ALLOWED = "beta-not-allowed"
+    SERVER_TOOL_NOT_ALLOWED = "server-tool-not-allowed"
+    MCP_SERVER_NOT_ALLOWED = "mcp-server-not-allowed"
+    SOURCE_NOT_ALLOWED = "source-not-allowed"  # a URL that the API itself would fetch
+    BODY_UNREADABLE = "body-unreadable"  # in exactly one way
+    BODY_TOO_LARGE = "body-too-large"
+    CEILING_REACHED = "ceiling-reached"  # 429, of the gateway
+    RULE_WITHDRAWN = "rule-withdrawn"  # the policy was reloaded, and an open tunnel's rule is gone
+    AUDIT_FAILED = "audit-failed"
+    INTERNAL_ERROR = "internal-error"

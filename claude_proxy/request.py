@@ -1,0 +1,30 @@
+"""Holds the facts of one HTTP request that a decision can be about.
+
+Law kept: secrets stay outside (9). Fields and query carry credentials, so no repr shows them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from claude_proxy.authority import Authority
+
+
+class Scheme(StrEnum):
+    """Whether requests travel inside TLS."""
+
+    HTTPS = "https"
+    HTTP = "http"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The facts of one HTTP request that a rule can speak about."""
+
+    scheme: Scheme
+    target: Authority  # where the bytes would go
+    host: Authority  # what the Host header or :authority claims
+    method: str
+    path: str  # origin-form as sent, without the query; "*" for OPTIONS *
+    query: str = field(default="", repr=False)  # as sent, without the "?"
+    fields: Sequence[tuple[bytes, bytes]] = field(default=(), repr=False, compare=False)

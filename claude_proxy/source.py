@@ -1,0 +1,17 @@
+"""Says where in which file something was written."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a rule was written."""
+
+    file: str
+    line: int
+    column: int
+    preset: str | None = None
+
+    def __str__(self) -> str:
+        place = self.file if self.preset is None else f"preset {self.preset}"
+        return f"{place}:{self.line}"

@@ -6,7 +6,7 @@ The judging is in the stream's layer and not in a hook: an answer set in mitmpro
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from mitmproxy import http
 from mitmproxy.connection import Connection, ConnectionState, Server
@@ -23,6 +23,7 @@ from mitmproxy.proxy.layers.http import (
     HTTPMode,
     HttpStream,
     RegisterHttpConnection,
+    RequestData,
     RequestEndOfMessage,
     RequestHeaders,
     RequestProtocolError,
@@ -30,13 +31,22 @@ from mitmproxy.proxy.layers.http import (
     ResponseEndOfMessage,
     ResponseHeaders,
     ResponseProtocolError,
+    ResponseTrailers,
     SendHttp,
 )
 from mitmproxy.proxy.layers.http._base import HttpEvent
 from mitmproxy.proxy.layers.http._http2 import Http2Client, Http2Connection
 
 from claude_proxy.authority import Authority
-from claude_proxy.denial import Refusal, bad_request, denial, unreachable, wants_json
+from claude_proxy.denial import (
+    Refusal,
+    bad_request,
+    denial,
+    no_room,
+    too_large,
+    unreachable,
+    wants_json,
+)
 from claude_proxy.dialer import DialError, Failure
 from claude_proxy.events import Phase
 from claude_proxy.gate import Passage
@@ -44,6 +54,7 @@ from claude_proxy.layers.http1_origin import Http1Origin
 from claude_proxy.layers.signals import Expired, HoldReading, Session, Waiting, Withdrawn
 from claude_proxy.layers.upstream import UpstreamTls
 from claude_proxy.policy import OVERRIDE_HEADERS, Reason, Request, Scheme
+from claude_proxy.watch import CutOff, Field, Watch
 
 PASSAGE = "claude_proxy.passage"  # the key under which a flow carries its passage
 
@@ -215,6 +226,8 @@ class GatedStream(HttpStream):
         super().__init__(context, stream_id)
         self._session = session
         self._target = target
+        self._watch: Watch | None = None
+        self._hold_limit: int | None = None  # bytes of a body that is judged as a whole
 
     def state_wait_for_request_headers(self, event: RequestHeaders) -> layer.CommandGenerator[None]:
         """Judge the stream's head before mitmproxy does anything with it."""
@@ -244,11 +257,109 @@ class GatedStream(HttpStream):
             refusal = denial(decision.reason.value, asked, self._target)
             yield from self._refuse(event, passage, refusal)
             return
+        custody = passage.custody
         dropped = _PROXY_FIELDS | OVERRIDE_HEADERS if decision.restricted else _PROXY_FIELDS
-        message.headers = without(message.headers, dropped)
+        message.headers = without(message.headers, dropped | custody.drop, custody.extra)
         self._passage = passage
         self._asked = asked
+        self._request = request
+        self._watch = session.gate.watch(passage, request)
+        self._hold_limit = limit = session.gate.holds_body(request)
+        if limit is not None and int(message.headers.get("content-length", "0")) > limit:
+            yield from self._refuse(event, passage, too_large(asked))
+            return
         yield from super().state_wait_for_request_headers(event)
+
+    def start_request_stream(self) -> layer.CommandGenerator[None]:
+        """Let the body leave as it comes, unless it is to be judged first."""
+        if self._hold_limit is None:
+            yield from super().start_request_stream()
+        else:
+            self.client_state = self.state_consume_request_body
+
+    def state_consume_request_body(self, event: events.Event) -> layer.CommandGenerator[None]:
+        """Keep the body until it is whole, and judge it before any of it leaves."""
+        refusal: Refusal | None = None
+        if isinstance(event, RequestData):
+            refusal = self._kept(len(event.data))
+        elif isinstance(event, RequestEndOfMessage):
+            refusal = self._judged(bytes(self.request_body_buf))
+            if refusal is not None:
+                self.client_state = self.state_done
+        if refusal is not None:
+            self.request_body_buf.clear()
+            yield from self._answer(self._passage, refusal)
+            return
+        yield from super().state_consume_request_body(event)
+
+    def _kept(self, size: int) -> Refusal | None:
+        """Return why `size` more bytes of a body cannot be kept, if they cannot."""
+        if len(self.request_body_buf) + size > (self._hold_limit or 0):
+            return too_large(self._asked)
+        return None if self._session.gate.hold(self._passage, size) else no_room(self._asked)
+
+    def _judged(self, body: bytes) -> Refusal | None:
+        if self._hold_limit is None:
+            return None
+        session, passage = self._session, self._passage
+        decision = session.gate.content(session.origin, passage, self._request, body)
+        if not decision.allowed:
+            return denial(decision.reason.value, self._asked, self._target)
+        passage.bytes_up += len(body)
+        return None
+
+    def state_wait_for_response_headers(
+        self, event: ResponseHeaders
+    ) -> layer.CommandGenerator[None]:
+        """Have the answer's head looked at before any of it goes down."""
+        try:
+            self._show(event.response.headers, event.response.status_code)
+        except CutOff as cut:
+            yield from self._cut(cut.word)
+            return
+        yield from super().state_wait_for_response_headers(event)
+
+    def state_stream_response_body(self, event: events.Event) -> layer.CommandGenerator[None]:
+        """Have the answer's content looked at as it goes down."""
+        watch = self._watch
+        if watch is None:
+            yield from super().state_stream_response_body(event)
+            return
+        try:
+            if isinstance(event, ResponseData):
+                event = ResponseData(self.stream_id, watch.feed(event.data))
+            elif isinstance(event, ResponseTrailers):
+                self._show(event.trailers, 200)
+            elif isinstance(event, ResponseEndOfMessage) and (rest := watch.finish()):
+                yield from super().state_stream_response_body(ResponseData(self.stream_id, rest))
+        except CutOff as cut:
+            yield from self._cut(cut.word)
+            return
+        if not isinstance(event, ResponseData) or event.data:
+            yield from super().state_stream_response_body(event)
+
+    def _show(self, fields: http.Headers, status: int) -> None:
+        if self._watch is not None:
+            self._watch.head(status, fields.fields)
+
+    def _cut(self, word: str) -> layer.CommandGenerator[None]:
+        """End an answer that the client must not have; what it has already is not taken back."""
+        number = self.stream_id
+        unanswered = self.server_state == self.state_wait_for_response_headers
+        given_up = RequestProtocolError(number, word, ErrorCode.CANCEL)
+        yield SendHttp(given_up, self.context.server)
+        if unanswered:
+            self._passage.error = word
+            text = "The answer holds what may not leave the proxy, or cannot be read."
+            refusal = unreachable(word, text, self._asked, timed_out=False)
+            yield from self._answer(self._passage, refusal)
+            return
+        self._session.gate.end(self._passage, word)
+        asked = self.client_state == self.state_done
+        self.client_state = self.server_state = self.state_errored
+        yield SendHttp(ResponseProtocolError(number, word, ErrorCode.CANCEL), self.context.client)
+        if asked:
+            yield DropStream(number)
 
     def make_server_connection(self) -> layer.CommandGenerator[bool]:
         """Connect, or say in an answer of ours why not."""
@@ -305,8 +416,9 @@ class GatedStream(HttpStream):
             return None
         if len(hosts) != 1:
             return None
-        path = _shown(data.path).partition("?")[0]
-        return Request(Scheme.HTTPS, self._target, hosts.pop(), _shown(data.method), path)
+        path, _, query = _shown(data.path).partition("?")
+        method, fields = _shown(data.method), data.headers.fields
+        return Request(Scheme.HTTPS, self._target, hosts.pop(), method, path, query, fields)
 
     def _refusal_for(self, error: DialError | str) -> Refusal:
         if isinstance(error, DialError):
@@ -386,11 +498,15 @@ def _shown(sent: bytes) -> str:
     return sent.decode("latin-1")
 
 
-def without(fields: http.Headers, dropped: frozenset[bytes]) -> http.Headers:
-    """Return the fields without those named in `dropped`, in lower case, or spelt like one."""
+def without(
+    fields: http.Headers, dropped: frozenset[bytes], extra: Iterable[Field] = ()
+) -> http.Headers:
+    """Return the fields without those named in `dropped`, or spelt like one, and with `extra`."""
     kept = []
     for name, value in fields.fields:
         plain = name.lower()
         if plain not in _FRAMING_ALIASES and plain.replace(b"_", b"-") not in dropped:
             kept.append((name, value))
+    # RFC 9113 8.2: names are in lower case.
+    kept += [(name.lower(), value) for name, value in extra]
     return http.Headers(kept)

@@ -117,7 +117,10 @@ def test_the_lock_file_was_made_from_this_pyproject() -> None:
     """Compute what Poetry does (`poetry check --lock`), for those who have no Poetry."""
     project = PYPROJECT["project"]
     relevant = {
-        "project": {key: project[key] for key in ("requires-python", "dependencies")},
+        "project": {
+            key: project[key]
+            for key in ("requires-python", "dependencies", "optional-dependencies")
+        },
         "dependency-groups": PYPROJECT["dependency-groups"],
         "tool": {"poetry": {}},
     }

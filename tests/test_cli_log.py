@@ -19,7 +19,7 @@ from claude_proxy.audit.queries import Attempt
 from claude_proxy.audit.store import AuditStore
 from claude_proxy.cli.log import Since, duration_of, parse_since, row_of, size_of
 from claude_proxy.events import OPAQUE, Notice, Phase
-from tests.audit.examples import MOMENT, a_decision, a_denial, an_outcome
+from tests.audit.examples import MOMENT, a_decision, a_denial, a_usage, an_outcome
 
 ROOT = Path(__file__).resolve().parents[1]
 NOW = MOMENT
@@ -383,3 +383,139 @@ def test_a_size_is_short(count: int, text: str) -> None:
 )
 def test_a_duration_is_short(milliseconds: float, text: str) -> None:
     assert duration_of(milliseconds) == text
+
+
+# What was used
+
+
+def spend(store: AuditStore, number: int, *, client: str = "127.0.0.1:1", **usage: object) -> None:
+    store.record(a_decision(number, client=client, credential="anthropic"))
+    store.record(an_outcome(number, usage=a_usage(**usage)))
+    store.flush()
+
+
+def test_a_row_tells_the_credential_and_what_was_used(store: AuditStore, log: Log) -> None:
+    spend(store, MOMENT, cache_written=0)
+
+    (_, row) = log().splitlines()
+    (line,) = log("--json").splitlines()
+
+    assert row.endswith(
+        "allowlist.yaml:12; credential anthropic;"
+        " claude-opus-4-1: 12 tokens in, 340 out, 6000 from the cache"
+    )
+    fields = json.loads(line)
+    assert (fields["credential"], fields["usage"]["tokens_out"]) == ("anthropic", 340)
+
+
+@pytest.mark.usefixtures("_utc")
+def test_usage_is_a_table_with_a_total(store: AuditStore, log: Log) -> None:
+    spend(store, MOMENT, tokens_in=1_234_567)
+    spend(store, MOMENT + 1)
+    spend(store, MOMENT + 24 * HOUR)
+
+    assert log("--usage").splitlines() == [
+        "DAY         REQUESTS         IN    OUT  CACHE WRITTEN  CACHE READ     TOKENS",
+        "2026-01-02         2  1,234,579    680             10      12,000  1,247,269",
+        "2026-01-03         1         12    340              5       6,000      6,357",
+        "total              3  1,234,591  1,020             15      18,000  1,253,626",
+    ]
+
+
+def test_usage_can_be_by_run_or_model_and_narrowed(store: AuditStore, log: Log) -> None:
+    spend(store, MOMENT, client="127.0.0.1:1, run build: make", model="claude-haiku-4-5")
+    spend(store, time.time_ns())
+
+    def names(*arguments: str) -> list[str]:
+        return [line.split()[0] for line in log("--usage", *arguments).splitlines()]
+
+    assert names("--by", "run") == ["RUN", "build", "-", "total"]
+    assert names("--by", "model") == ["MODEL", "claude-haiku-4-5", "claude-opus-4-1", "total"]
+    assert names("--by", "model", "--run", "build") == ["MODEL", "claude-haiku-4-5", "total"]
+    assert names("--by", "model", "--since", "1h") == ["MODEL", "claude-opus-4-1", "total"]
+
+
+def test_usage_in_json_is_an_object_for_each_sum(store: AuditStore, log: Log) -> None:
+    spend(store, MOMENT)
+
+    (line,) = log("--usage", "--by", "run", "--json").splitlines()
+
+    assert json.loads(line) == {
+        "run": None,
+        "requests": 1,
+        "tokens_in": 12,
+        "tokens_out": 340,
+        "cache_written": 5,
+        "cache_read": 6000,
+        "tokens": 6357,
+        "first": "2026-01-02T03:04:05.000006Z",
+        "last": "2026-01-02T03:04:05.000006Z",
+    }
+
+
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_the_name_of_a_model_cannot_move_the_cursor(
+    store: AuditStore, log: Log, more: tuple[str, ...]
+) -> None:
+    spend(store, MOMENT, model="\x1b[2J\r\ntotal 0\u202e\x7f" + "m" * 300)
+
+    shown = [*log("--usage", "--by", "model", *more).splitlines(), *log(*more).splitlines()]
+
+    assert all(" " <= character <= "~" for line in shown for character in line)
+    assert len(shown) == (2 if more else 5)
+
+
+def test_a_long_name_moves_no_other_numbers(store: AuditStore, log: Log) -> None:
+    spend(store, MOMENT, model="m" * 100)
+    spend(store, MOMENT + 1, model="short")
+
+    heading, long, short, _ = log("--usage", "--by", "model").splitlines()
+
+    assert len(heading) == len(short) < len(long)
+
+
+def test_that_nothing_was_used_is_said_apart(
+    store: AuditStore, statedir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store.record(a_decision())
+
+    assert cli.main(["log", "--usage", "--statedir", str(statedir)]) == 0
+
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err == "claude-proxy: no usage of that kind is recorded\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (["--usage", "--denied"], "--denied chooses single attempts"),
+        (["--usage", "--limit", "5"], "--limit chooses single attempts"),
+        (["--usage", "--follow"], "--follow chooses single attempts"),
+        (["--usage", "--host", "a.b"], "--host chooses single attempts"),
+        (["--by", "run"], "nothing is asked to be"),
+    ],
+)
+@pytest.mark.usefixtures("store")
+def test_options_that_do_not_go_together_are_refused(
+    statedir: Path, arguments: list[str], what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["log", "--statedir", str(statedir), *arguments]) == 2
+
+    said = capsys.readouterr().err
+    assert what in said
+    assert "mend:" in said
+
+
+def test_a_habit_in_a_variable_waits_and_a_filter_does_not(
+    store: AuditStore, log: Log, statedir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spend(store, MOMENT)
+    monkeypatch.setenv("CLAUDE_PROXY_LOG_LIMIT", "5")
+    monkeypatch.setenv("CLAUDE_PROXY_LOG_BY", "model")
+
+    assert log().startswith("TIME")
+    assert log("--usage").startswith("MODEL")
+
+    monkeypatch.setenv("CLAUDE_PROXY_LOG_HOST", "example.com")
+    assert cli.main(["log", "--usage", "--statedir", str(statedir)]) == 2

@@ -59,11 +59,13 @@ MIGRATIONS: Final = (
     CREATE TABLE checkpoint(at INTEGER NOT NULL) STRICT;
     INSERT INTO checkpoint VALUES(0);
     """,
-    # The index holds only what went with a credential, so that nothing else pays for it. Usage has
-    # a table of its own, as few attempts have any: sums of it look at nothing but that.
+    # The index holds only requests that went with a credential: nothing else pays for it, and no
+    # flood of denials slows down what a ceiling asks. Usage has a table of its own, as few attempts
+    # have any: sums of it look at nothing but that.
     """
     ALTER TABLE decision ADD COLUMN credential TEXT;
-    CREATE INDEX decision_by_credential ON decision(credential, id) WHERE credential IS NOT NULL;
+    CREATE INDEX request_by_credential ON decision(credential, id)
+        WHERE credential IS NOT NULL AND allowed AND phase = 'request';
     CREATE TABLE usage(
         decision INTEGER PRIMARY KEY,
         client TEXT,

@@ -6,7 +6,7 @@ out, because a reader that holds a snapshot (a pager, say) keeps the write-ahead
 
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -275,7 +275,7 @@ def _attempt_of(row: tuple[Any, ...]) -> Attempt:
         credential,
     )
     usage = None if used[0] is None else Usage(*used)
-    outcome = None if ended[0] is None else OutcomeSeen(*ended, usage)
+    outcome = None if ended[0] is None else replace(OutcomeSeen(*ended), usage=usage)
     return Attempt(decision, outcome)
 
 

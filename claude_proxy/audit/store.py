@@ -436,12 +436,12 @@ def _outcome_row(event: OutcomeSeen) -> tuple[object, ...]:
 
 def _usage_row(decision: int, usage: Usage) -> tuple[object, ...]:
     return (
-        decision,
         usage.model,
         usage.tokens_in,
         usage.tokens_out,
         usage.cache_written,
         usage.cache_read,
+        decision,
     )
 
 

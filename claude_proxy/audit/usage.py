@@ -23,8 +23,8 @@ COUNTED_NS: Final = 2 * 86_400 * 1_000_000_000
 # Each answer keeps who asked for it: whoever floods the log until the oldest decisions make way
 # must not empty his account by that.
 INSERT_USAGE: Final = (
-    "INSERT OR REPLACE INTO usage SELECT ?1, d.client, d.credential, ?2, ?3, ?4, ?5, ?6"
-    " FROM (SELECT 1) LEFT JOIN decision d ON d.id = ?1"
+    "INSERT OR REPLACE INTO usage SELECT one.id, d.client, d.credential, ?, ?, ?, ?, ?"
+    " FROM (SELECT ? AS id) one LEFT JOIN decision d ON d.id = one.id"
 )
 TOKENS_SINCE: Final = (
     "SELECT coalesce(sum(tokens_in + tokens_out + cache_written + cache_read), 0) FROM usage"

@@ -72,6 +72,8 @@ _COLUMNS: Final = {
 _NOTHING: Final = "-"
 # What tells single attempts apart, which a sum of them does not.
 _NOT_WITH_USAGE: Final = ("denied", "allowed", "host", "listener", "follow", "limit", "steps")
+# What a person may always want so, as a variable; where there is nothing of that kind it waits.
+_HABITS: Final = frozenset({"limit", "by"})
 _ENOUGH_DIGITS: Final = 1000
 _FEW: Final = 10
 _MINUTE_MS: Final = 60_000
@@ -210,15 +212,16 @@ def command(
     by: str | None,
     statedir: Path | None,
 ) -> None:
-    """Show what was decided, from the audit log, or what it has cost."""
+    """Show what was decided, from the audit log."""
     path = database_in(paths.default_statedir() if statedir is None else statedir)
     run_filter = None if run is None else RunFilter(run)
+    context = click.get_current_context()
     if usage:
-        _check_goes_with_usage(click.get_current_context())
+        _check_goes_with_usage(context)
         per = Per(by or Per.DAY)
         _show_usage(path, per, since_ns=since or 0, run=run_filter, as_json=as_json)
         return
-    if by is not None:
+    if _is_asked(context, "by"):
         raise ConfigError(
             f"--by {by} says what is added up, but nothing is asked to be",
             where="--by or CLAUDE_PROXY_LOG_BY",
@@ -250,12 +253,19 @@ def command(
 
 def _check_goes_with_usage(context: click.Context) -> None:
     for name in _NOT_WITH_USAGE:
-        if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
+        if _is_asked(context, name):
             raise ConfigError(
                 f"--{name} chooses single attempts, and --usage shows none",
                 where=f"--{name} or CLAUDE_PROXY_LOG_{name.upper()}",
                 mend="drop one of them; --since and --run go with --usage",
             )
+
+
+def _is_asked(context: click.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    if source is ParameterSource.ENVIRONMENT:
+        return name not in _HABITS
+    return source is ParameterSource.COMMANDLINE
 
 
 def _show_usage(

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from claude_proxy.audit.database import connect
-from claude_proxy.events import DecisionMade, OutcomeSeen, Phase
+from claude_proxy.events import DecisionMade, OutcomeSeen, Phase, Usage
 
 # 2026-01-02T03:04:05.000006Z
 MOMENT = 1_767_323_045_000_006_000
@@ -46,6 +46,17 @@ def an_outcome(decision: int = MOMENT, **changes: Any) -> OutcomeSeen:
         "error": None,
     }
     return OutcomeSeen(**facts | changes)
+
+
+def a_usage(**changes: Any) -> Usage:
+    facts: dict[str, Any] = {
+        "model": "claude-opus-4-1",
+        "tokens_in": 12,
+        "tokens_out": 340,
+        "cache_written": 5,
+        "cache_read": 6000,
+    }
+    return Usage(**facts | changes)
 
 
 def rows(path: Path, question: str) -> list[Any]:

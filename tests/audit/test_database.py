@@ -1,5 +1,6 @@
 """The audit file is its owner's alone, of the right schema, or the start is refused."""
 
+import hashlib
 import os
 import sqlite3
 import stat
@@ -21,7 +22,9 @@ from claude_proxy.audit.database import (
     shrink,
     wal_of,
 )
+from claude_proxy.audit.queries import Attempt, AuditReader, Selection
 from claude_proxy.errors import ConfigError
+from claude_proxy.events import DecisionMade, Notice, OutcomeSeen, Phase
 from tests.audit.examples import rows
 
 
@@ -176,6 +179,83 @@ def test_an_older_file_is_migrated_and_keeps_its_rows(path: Path) -> None:
     assert rows(path, "PRAGMA user_version") == [2]
     assert rows(path, "SELECT b FROM new") == [2]
     assert rows(path, "PRAGMA application_id") == [APPLICATION_ID]
+
+
+def test_a_file_of_the_first_schema_keeps_its_rows_and_learns_the_rest(path: Path) -> None:
+    with closing(open_for_writing(path, migrations=MIGRATIONS[:1])) as old:
+        old.execute(
+            "INSERT INTO decision VALUES(7, 1, 'client', 'listener', 'request', 'https',"
+            " 'example.com:443', 'GET', '/', 1, 'rule-matched', 'example.com', 'list.yaml:1')"
+        )
+        old.execute("INSERT INTO outcome VALUES(7, 200, 1, 2, 3.0, 4.0, '203.0.113.5:443', NULL)")
+        old.execute("INSERT INTO notice VALUES(8, 'start', 'listening')")
+
+    open_for_writing(path).close()
+
+    assert rows(path, "PRAGMA user_version") == [len(MIGRATIONS)]
+    with AuditReader(path) as reader:
+        attempt, notice = reader.newest(Selection(), 9)
+    assert attempt == Attempt(
+        DecisionMade(
+            7,
+            1,
+            "client",
+            "listener",
+            Phase.REQUEST,
+            "https",
+            "example.com:443",
+            "GET",
+            "/",
+            True,
+            "rule-matched",
+            "example.com",
+            "list.yaml:1",
+            None,
+        ),
+        OutcomeSeen(7, 200, 1, 2, 3.0, 4.0, "203.0.113.5:443", None, None),
+    )
+    assert notice == Notice(8, "start", "listening")
+
+
+def test_a_migration_that_was_shipped_is_never_edited() -> None:
+    digests = [hashlib.sha256(script.encode()).hexdigest()[:16] for script in MIGRATIONS]
+
+    assert digests == ["b727ca1e21b8e9d4", "f4ba843a23db7778"]
+
+
+def test_an_older_program_says_that_the_file_is_newer(path: Path) -> None:
+    open_for_writing(path).close()
+
+    with pytest.raises(ConfigError, match="newer claude-proxy"):
+        open_for_writing(path, migrations=MIGRATIONS[:1])
+
+
+def test_no_column_has_room_for_a_header_a_body_or_the_value_of_a_credential(path: Path) -> None:
+    open_for_writing(path).close()
+
+    columns = "SELECT m.name, c.name FROM sqlite_schema m, pragma_table_info(m.name) c"
+    found: dict[str, list[str]] = {}
+    for table, column in rows(path, f"{columns} WHERE m.type = 'table'"):
+        found.setdefault(table, []).append(column)
+    # Whoever adds one here says what keeps a secret out of it.
+    attempt = ["id", "connection", "client", "listener", "phase", "scheme", "target", "method"]
+    tokens = ["tokens_in", "tokens_out", "cache_written", "cache_read"]
+    assert found == {
+        "decision": [*attempt, "path", "allowed", "reason", "rule", "rule_source", "credential"],
+        "outcome": [
+            "decision",
+            "status",
+            "bytes_up",
+            "bytes_down",
+            "duration_ms",
+            "first_byte_ms",
+            "upstream",
+            "error",
+        ],
+        "notice": ["id", "kind", "text"],
+        "checkpoint": ["at"],
+        "usage": ["decision", "client", "credential", "model", *tokens],
+    }
 
 
 def test_a_migration_that_fails_leaves_the_file_as_it_was(path: Path) -> None:

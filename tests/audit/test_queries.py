@@ -27,7 +27,7 @@ from claude_proxy.audit.sinks import is_told
 from claude_proxy.audit.store import AuditStore
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.events import OPAQUE, Notice, Phase
-from tests.audit.examples import MOMENT, a_decision, a_denial, an_outcome
+from tests.audit.examples import MOMENT, a_decision, a_denial, a_usage, an_outcome
 
 ROOT = Path(__file__).resolve().parents[2]
 SECOND = 1_000_000_000
@@ -65,6 +65,18 @@ def test_an_attempt_comes_back_as_it_was_recorded(store: AuditStore, path: Path)
     store.flush()
 
     assert newest(path) == [Attempt(decisions[0], an_outcome(1)), Attempt(decisions[1], None)]
+
+
+def test_a_credential_and_usage_come_back_as_they_were_recorded(
+    store: AuditStore, path: Path
+) -> None:
+    decision = a_decision(1, credential="anthropic")
+    outcome = an_outcome(1, usage=a_usage())
+    store.record(decision)
+    store.record(outcome)
+    store.flush()
+
+    assert newest(path) == [Attempt(decision, outcome)]
 
 
 def test_the_newest_come_last_and_no_more_than_asked(store: AuditStore, path: Path) -> None:
@@ -111,8 +123,9 @@ def test_steps_are_left_out_as_the_console_leaves_them_out(store: AuditStore, pa
     for event in events:
         store.record(event)
 
-    assert ids(newest(path)) == [event.id for event in events if is_told(event)]
-    assert ids(newest(path, steps=True)) == [event.id for event in events]
+    most = len(events)
+    assert ids(newest(path, most)) == [event.id for event in events if is_told(event)]
+    assert ids(newest(path, most, steps=True)) == [event.id for event in events]
 
 
 TARGETS = [

@@ -28,7 +28,7 @@ from claude_proxy.audit.sinks import (
 from claude_proxy.errors import ConfigError
 from claude_proxy.events import OPAQUE, DecisionMade, Event, Notice, Phase
 from claude_proxy.settings import LogFormat, Verbosity
-from tests.audit.examples import MOMENT, a_decision, a_denial, an_outcome
+from tests.audit.examples import MOMENT, a_decision, a_denial, a_usage, an_outcome
 
 ANY_TEXT = st.text(st.characters(exclude_categories=[]))
 
@@ -145,6 +145,30 @@ def test_verbose_prints_steps_and_outcomes() -> None:
     ]
 
 
+def test_verbose_tells_the_credential_and_what_an_answer_cost() -> None:
+    costly = an_outcome(usage=a_usage())
+    cheap = an_outcome(2, usage=a_usage(model="", cache_written=0, cache_read=0))
+
+    lines = printed(a_decision(credential="our key"), costly, cheap, verbosity=Verbosity.VERBOSE)
+
+    assert lines[0] == "Allowed: GET https://example.com/path [credential our key]"
+    assert lines[1].endswith(
+        "443, claude-opus-4-1: 12 tokens in, 340 out, 5 into the cache, 6000 from the cache"
+    )
+    assert lines[2].endswith("443, 12 tokens in, 340 out")
+
+
+def test_a_line_for_each_request_stays_short() -> None:
+    assert printed(a_decision(credential="anthropic")) == ["Allowed: GET https://example.com/path"]
+
+
+@given(ANY_TEXT)
+def test_the_name_of_a_model_stays_in_its_field(text: str) -> None:
+    (line,) = printed(an_outcome(usage=a_usage(model=text)), verbosity=Verbosity.VERBOSE)
+
+    assert all(" " <= character <= "~" for character in line)
+
+
 def test_an_outcome_without_its_decision_is_told_by_number() -> None:
     (line,) = printed(an_outcome(5), verbosity=Verbosity.VERBOSE)
 
@@ -204,6 +228,7 @@ def test_a_decision_in_json_has_its_stable_names() -> None:
         "port": 443,
         "rule": "example.com",
         "rule_source": "allowlist.yaml:12",
+        "credential": None,
         "method": "GET",
         "path": "/path",
         "client": "127.0.0.1:55555",
@@ -226,6 +251,21 @@ def test_an_outcome_in_json_is_of_its_end() -> None:
         "first_byte_ms": 3.25,
         "upstream": "203.0.113.5:443",
         "error": None,
+        "usage": None,
+    }
+
+
+def test_json_names_the_credential_and_what_an_answer_cost() -> None:
+    decision = json.loads(json_line(a_decision(credential="anthropic")))
+    outcome = json.loads(json_line(an_outcome(usage=a_usage())))
+
+    assert decision["credential"] == "anthropic"
+    assert outcome["usage"] == {
+        "model": "claude-opus-4-1",
+        "tokens_in": 12,
+        "tokens_out": 340,
+        "cache_written": 5,
+        "cache_read": 6000,
     }
 
 

@@ -105,6 +105,7 @@ def test_a_recorded_decision_is_in_the_file(store: AuditStore, path: Path) -> No
             "rule-matched",
             "example.com",
             "allowlist.yaml:12",
+            None,
         ),
         (
             MOMENT + 1,
@@ -118,6 +119,7 @@ def test_a_recorded_decision_is_in_the_file(store: AuditStore, path: Path) -> No
             "",
             0,
             "no-rule",
+            None,
             None,
             None,
         ),
@@ -715,7 +717,7 @@ def test_a_failed_log_can_be_closed(store: AuditStore, path: Path) -> None:
 
 def test_a_growing_log_is_checkpointed(store: AuditStore, monkeypatch: pytest.MonkeyPatch) -> None:
     woken: list[bool] = []
-    monkeypatch.setattr(store_module, "ENOUGH_BYTES", 10_000)
+    monkeypatch.setattr(store_module, "ENOUGH_BYTES", 20_000)
     monkeypatch.setattr(store._checkpointer, "wake", lambda: woken.append(True))
     store.record(a_decision())
     store.flush()

@@ -1,0 +1,345 @@
+"""What answers have cost is counted once, by all who share a log, and cannot be shaken off."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from claude_proxy.audit.database import database_in
+from claude_proxy.audit.queries import AuditReader, RunFilter
+from claude_proxy.audit.store import AuditStore
+from claude_proxy.audit.usage import MODEL_BOUND, MOST_TOKENS, REQUESTS_SINCE, Per, Sum
+from claude_proxy.errors import AuditError
+from claude_proxy.events import Event, OutcomeSeen, Phase
+from tests.audit.examples import MOMENT, a_decision, a_denial, a_usage, an_outcome, rows
+
+ROOT = Path(__file__).resolve().parents[2]
+HOUR = 3600 * 1_000_000_000
+DAY = 24 * HOUR
+FOREVER = 1_000_000  # days
+ALL = 12 + 340 + 5 + 6000  # tokens of `a_usage`
+GATEWAY = "gateway"
+
+type MakeStore = Callable[..., AuditStore]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return database_in(tmp_path / "state")
+
+
+@pytest.fixture
+def make_store(path: Path) -> Iterator[MakeStore]:
+    made: list[AuditStore] = []
+
+    def make(**settings: Any) -> AuditStore:
+        made.append(AuditStore(path, **{"retention_days": FOREVER} | settings))
+        return made[-1]
+
+    yield make
+    for store in made:
+        store.close()
+
+
+@pytest.fixture
+def store(make_store: MakeStore) -> AuditStore:
+    return make_store()
+
+
+def spend(store: AuditStore, number: int, *, usage: Any = None, **decision: Any) -> None:
+    """Record a request that the gateway let through, and its answer."""
+    store.record(a_decision(number, **{"credential": GATEWAY} | decision))
+    store.record(an_outcome(number, usage=usage or a_usage()))
+
+
+def sums(path: Path, per: Per, **choice: Any) -> list[Sum]:
+    with AuditReader(path) as reader:
+        return reader.usage(per, **choice)
+
+
+# What is kept
+
+
+def test_usage_is_kept_with_who_asked(store: AuditStore, path: Path) -> None:
+    spend(store, MOMENT)
+    store.record(an_outcome(MOMENT + 1))
+    store.flush()
+
+    assert rows(path, "SELECT * FROM usage") == [
+        (MOMENT, "127.0.0.1:55555", GATEWAY, "claude-opus-4-1", 12, 340, 5, 6000)
+    ]
+
+
+def test_usage_follows_a_decision_that_made_way(
+    store: AuditStore, make_store: MakeStore, path: Path
+) -> None:
+    make_store().record(a_decision())
+
+    spend(store, MOMENT)
+    store.flush()
+
+    assert rows(path, "SELECT decision, credential FROM usage") == [(MOMENT + 1, GATEWAY)]
+
+
+def test_the_last_of_two_usages_counts(store: AuditStore) -> None:
+    spend(store, MOMENT)
+    store.record(an_outcome(usage=a_usage(tokens_out=341)))
+
+    assert store.used_since(0, GATEWAY) == ALL + 1
+
+
+def test_what_an_upstream_says_is_bounded(make_store: MakeStore, path: Path) -> None:
+    told: list[Event] = []
+    store = make_store(sinks=[told.append])
+    hostile = a_usage(model="m\0" * 5000, tokens_in=1 << 100, tokens_out=-7)
+
+    spend(store, MOMENT, usage=hostile)
+    store.close()
+
+    (model, tokens_in, tokens_out) = rows(path, "SELECT model, tokens_in, tokens_out FROM usage")[0]
+    assert len(model) < 4 * MODEL_BOUND
+    assert model.startswith(r"m\x00m\x00")
+    assert (tokens_in, tokens_out) == (MOST_TOKENS, 0)
+    outcome = told[-1]
+    assert isinstance(outcome, OutcomeSeen)
+    assert outcome.usage is not None
+    assert outcome.usage.model == model
+
+
+@given(
+    st.text(st.characters(exclude_categories=[])),
+    st.lists(st.integers(), min_size=4, max_size=4),
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+def test_no_usage_costs_another_attempt_its_outcome(
+    store: AuditStore, path: Path, model: str, numbers: list[int]
+) -> None:
+    names = ("tokens_in", "tokens_out", "cache_written", "cache_read")
+    before = len(rows(path, "SELECT decision FROM outcome"))
+    number = MOMENT + 10 * before
+    spend(store, number, usage=a_usage(model=model, **dict(zip(names, numbers, strict=True))))
+    spend(store, number + 1)
+    store.flush()
+
+    assert len(rows(path, "SELECT decision FROM outcome")) == before + 2
+    assert store.used_since(0, GATEWAY) >= ALL
+    assert sums(path, Per.MODEL)
+
+
+# What ceilings ask
+
+
+def test_an_answer_counts_at_once(store: AuditStore) -> None:
+    assert store.used_since(0, GATEWAY) == 0
+
+    spend(store, MOMENT)
+
+    assert store.used_since(0, GATEWAY) == ALL
+
+
+def test_what_began_earlier_or_went_otherwise_does_not_count(store: AuditStore) -> None:
+    spend(store, MOMENT)
+    spend(store, MOMENT + 1, credential=None)
+    spend(store, MOMENT + 2, credential="anthropic")
+    spend(store, MOMENT + 3)
+
+    assert store.used_since(MOMENT, GATEWAY) == 2 * ALL
+    assert store.used_since(MOMENT + 1, GATEWAY) == ALL
+    assert store.used_since(MOMENT + 4, GATEWAY) == 0
+    assert store.requests_since(MOMENT, GATEWAY) == 2
+    assert store.requests_since(MOMENT + 1, GATEWAY) == 1
+
+
+def test_sums_survive_a_restart(store: AuditStore, make_store: MakeStore) -> None:
+    spend(store, MOMENT)
+    store.close()
+
+    again = make_store()
+
+    assert again.used_since(0, GATEWAY) == ALL
+    assert again.requests_since(0, GATEWAY) == 1
+
+
+def test_sums_survive_a_process_that_is_killed(make_store: MakeStore, path: Path) -> None:
+    text = (
+        "import os, sys\n"
+        "from tests.audit.test_usage import *\n"
+        "store = AuditStore(Path(sys.argv[1]), retention_days=FOREVER)\n"
+        "spend(store, MOMENT)\n"
+        "store.flush()\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    killed = subprocess.run([sys.executable, "-c", text, path], cwd=ROOT, check=False)
+
+    assert killed.returncode == -signal.SIGKILL
+    assert make_store().used_since(0, GATEWAY) == ALL
+
+
+def test_all_who_write_to_one_log_count_together(store: AuditStore, make_store: MakeStore) -> None:
+    other = make_store()
+    spend(store, MOMENT)
+    spend(other, MOMENT + 1)
+    other.flush()
+
+    assert store.used_since(0, GATEWAY) == 2 * ALL
+    assert store.requests_since(0, GATEWAY) == other.requests_since(0, GATEWAY) == 2
+
+
+def test_denials_steps_and_contents_are_no_requests(store: AuditStore) -> None:
+    store.record(a_denial(MOMENT, credential=GATEWAY))
+    store.record(a_decision(MOMENT + 1, phase=Phase.CONNECT, credential=GATEWAY))
+    store.record(a_denial(MOMENT + 2, phase=Phase.CONTENT, credential=GATEWAY))
+
+    assert store.requests_since(0, GATEWAY) == 0
+
+
+def test_requests_are_counted_without_a_look_at_the_others(store: AuditStore) -> None:
+    plan = store._execute(f"EXPLAIN QUERY PLAN {REQUESTS_SINCE}", (0, GATEWAY)).fetchall()
+
+    assert "INDEX request_by_credential (credential=? AND id>?)" in plan[0][3]
+
+
+def test_an_answer_whose_asker_is_forgotten_counts_for_everyone(store: AuditStore) -> None:
+    store.record(an_outcome(usage=a_usage()))
+
+    assert store.used_since(0, GATEWAY) == store.used_since(0, "anthropic") == ALL
+
+
+def test_a_flood_of_decisions_does_not_wash_away_what_was_used(
+    make_store: MakeStore, path: Path
+) -> None:
+    store = make_store(max_bytes=200_000)
+    now = time.time_ns()
+    spend(store, now)
+
+    for number in range(1, 3000):
+        store.record(a_denial(now + number))
+
+    assert rows(path, "SELECT min(id) FROM decision")[0] > now
+    assert store.used_since(now, GATEWAY) == ALL
+
+
+def test_old_usage_goes_when_no_ceiling_counts_it_any_more(
+    make_store: MakeStore, path: Path
+) -> None:
+    store = make_store(retention_days=1)
+    now = time.time_ns()
+    store._trim = lambda: None  # type: ignore[method-assign] # until all are written
+    for age in (3 * DAY, 25 * HOUR, HOUR):
+        spend(store, now - age)
+    store.flush()
+    del store._trim
+
+    store.flush()
+
+    assert rows(path, "SELECT id FROM decision") == [now - HOUR]
+    assert rows(path, "SELECT decision FROM usage") == [now - 25 * HOUR, now - HOUR]
+
+
+def test_a_sum_that_cannot_be_known_is_an_error(store: AuditStore) -> None:
+    spend(store, MOMENT)
+    store._execute("DROP TABLE usage")
+
+    with pytest.raises(AuditError, match="no such table"):
+        store.used_since(0, GATEWAY)
+
+
+def test_a_closed_log_counts_nothing(store: AuditStore) -> None:
+    store.close()
+
+    with pytest.raises(AuditError, match="closed"):
+        store.requests_since(0, GATEWAY)
+
+
+# What a person asks
+
+
+@pytest.fixture
+def _tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "JST-9")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("_tokyo")
+def test_a_day_is_one_of_the_readers_own(store: AuditStore, path: Path) -> None:
+    # 12:04, 23:04 and 00:04 there; the first two are of one day here and there, the last is not.
+    for hours in (0, 11, 12):
+        spend(store, MOMENT + hours * HOUR)
+    store.flush()
+
+    assert [(one.name, one.requests) for one in sums(path, Per.DAY)] == [
+        ("2026-01-02", 2),
+        ("2026-01-03", 1),
+    ]
+
+
+def test_runs_and_models_are_added_up(store: AuditStore, path: Path) -> None:
+    peer = "pid 4711 uid 1000 /usr/bin/python3.12"
+    clients = (
+        f"{peer}, run one: git, run two: fetch",
+        f"{peer}, run two: claude",
+        "127.0.0.1:50000, run one: claude",
+        peer,
+    )
+    for at, client in enumerate(clients):
+        spend(store, MOMENT + at, client=client, usage=a_usage(model="b" if at else ""))
+    store.flush()
+
+    assert sums(path, Per.RUN) == [
+        Sum("two", MOMENT + 1, MOMENT + 1, 1, 12, 340, 5, 6000),
+        Sum("one", MOMENT, MOMENT + 2, 2, 24, 680, 10, 12000),
+        Sum(None, MOMENT + 3, MOMENT + 3, 1, 12, 340, 5, 6000),
+    ]
+    assert [(one.name, one.requests, one.tokens) for one in sums(path, Per.MODEL)] == [
+        (None, 1, ALL),
+        ("b", 3, 3 * ALL),
+    ]
+
+
+def test_a_run_and_a_time_narrow_the_sums(store: AuditStore, path: Path) -> None:
+    for at, name in enumerate(("one", "two", "one")):
+        spend(store, MOMENT + at, client=f"127.0.0.1:50000, run {name}: claude")
+    store.flush()
+
+    assert [one.requests for one in sums(path, Per.MODEL, run=RunFilter("one"))] == [2]
+    assert [one.first for one in sums(path, Per.MODEL, since_ns=MOMENT + 1)] == [MOMENT + 1]
+    assert sums(path, Per.RUN, run=RunFilter("on")) == []
+
+
+def test_a_run_is_still_named_when_its_decision_is_gone(store: AuditStore, path: Path) -> None:
+    spend(store, MOMENT, client="127.0.0.1:50000, run one: claude")
+    store.flush()
+    store._execute("DELETE FROM decision")
+
+    assert [one.name for one in sums(path, Per.RUN)] == ["one"]
+
+
+def test_nothing_used_is_no_sum(store: AuditStore, path: Path) -> None:
+    store.record(a_decision())
+    store.record(an_outcome())
+    store.flush()
+
+    assert [sums(path, per) for per in Per] == [[], [], []]
+
+
+def test_a_log_can_be_added_up_beside_its_writer(store: AuditStore, path: Path) -> None:
+    spend(store, MOMENT)
+    store.flush()
+
+    with AuditReader(path) as reader, closing(reader._connection.cursor()):
+        reader.usage(Per.DAY)
+        spend(store, MOMENT + 1)
+        store.flush()
+
+        assert reader.usage(Per.DAY)[0].requests == 2

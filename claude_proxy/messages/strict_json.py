@@ -8,7 +8,6 @@ by itself, so most of the work is done at the speed of memory.
 """
 
 import json
-import math
 import re
 from itertools import accumulate
 from typing import Any
@@ -16,10 +15,11 @@ from typing import Any
 type Object = dict[str, Any]
 
 MAX_DEPTH = 100
-# A million tokens of text are a few hundred thousand strings at the very most.
-MAX_STRINGS = 500_000
-MAX_PARTS = 500_000  # containers, and what is in them
+# Far more than a conversation of a million tokens has, and little enough to read at once.
+MAX_STRINGS = 300_000
+MAX_PARTS = 250_000  # containers, and what is in them
 _MAX_NUMBER = 64  # characters; a double needs 24
+_INFINITE = (float("inf"), float("-inf"))
 _INTEGERS = range(-(1 << 63), 1 << 64)  # what some readers hold exactly and the others refuse
 
 
@@ -29,16 +29,19 @@ class UnreadableError(ValueError):
 
 def read_object(text: bytes) -> Object:
     """Return the object that `text` is; UnreadableError if it is none, or not plainly."""
-    _bound(_without_escapes(text))
+    # Now each quote begins or ends a string, and strings and what is between them take turns.
+    pieces = _split(_without_escapes(text))
+    structure = b"".join(pieces[::2])
+    _bound(structure)
+    _refuse_escaped_keys(pieces)
+    decoder = _CAREFUL_DECODER if _has_odd_number(structure) else _DECODER
     try:
-        value = _DECODER.decode(text.decode("utf-8"))
+        value = decoder.decode(text.decode("utf-8"))
     # Not the original: it carries the text, and prompts have no place in a log.
     except UnicodeDecodeError:
         raise UnreadableError("not UTF-8") from None
     except json.JSONDecodeError as error:
         raise UnreadableError(f"no JSON: {error.msg}") from None
-    except RecursionError:
-        raise UnreadableError("nested too deeply") from None
     if not isinstance(value, dict):
         raise UnreadableError("no object")
     return value
@@ -46,14 +49,11 @@ def read_object(text: bytes) -> Object:
 
 # Stands for each byte of an escape. No JSON text holds it: it is a control character.
 _MARK = b"\x01"
-# The last escape of a string that a colon follows, so that no byte is looked at twice.
-_escaped_key = re.compile(rb'\x01[^"\x01]*+"[ \t\n\r]*+:').search
 _surrogate_pair = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")
 _surrogate = re.compile(rb"\\u[dD][89a-fA-F]").search
 
 
 def _without_escapes(text: bytes) -> bytes:
-    """Return `text` with marks for escapes: each quote in it begins or ends a string."""
     if _MARK in text:
         raise UnreadableError("a control character")
     if b"\\" not in text:
@@ -64,10 +64,13 @@ def _without_escapes(text: bytes) -> bytes:
         text = _surrogate_pair.sub(_MARK, text)
         if _surrogate(text):
             raise UnreadableError("half a surrogate pair")
-    text = text.replace(b'\\"', _MARK * 2).replace(b"\\", _MARK)
-    if _escaped_key(text):
-        raise UnreadableError("an escape in a key")
-    return text
+    return text.replace(b'\\"', _MARK * 2).replace(b"\\", _MARK)
+
+
+def _split(text: bytes) -> list[bytes]:
+    if text.count(b'"') > 2 * MAX_STRINGS:
+        raise UnreadableError("too many strings")
+    return text.split(b'"')
 
 
 _BRACKETS = b"{[]}"
@@ -75,16 +78,22 @@ _STEPS = dict(zip(_BRACKETS, (1, 1, -1, -1), strict=True))
 _NO_BRACKETS = bytes(set(range(256)) - set(_BRACKETS))
 
 
-def _bound(text: bytes) -> None:
-    if text.count(b'"') > 2 * MAX_STRINGS:
-        raise UnreadableError("too many strings")
-    # What is outside the strings; without those, no bracket and no comma is but itself.
-    structure = b"".join(text.split(b'"')[::2])
+def _bound(structure: bytes) -> None:
     brackets = structure.translate(None, _NO_BRACKETS)
     if len(brackets) // 2 + structure.count(b",") > MAX_PARTS:
         raise UnreadableError("too many parts")
     if max(accumulate(map(_STEPS.__getitem__, brackets)), default=0) > MAX_DEPTH:
         raise UnreadableError("nested too deeply")
+
+
+def _refuse_escaped_keys(pieces: list[bytes]) -> None:
+    for string, after in zip(pieces[1::2], pieces[2::2], strict=False):
+        if _MARK in string and after.lstrip().startswith(b":"):
+            raise UnreadableError("an escape in a key")
+
+
+# What may be no double or no integer of 64 bits; anything shorter is one.
+_has_odd_number = re.compile(rb"[0-9](?:[0-9]{18}|[eE])").search
 
 
 def _object(pairs: list[tuple[str, Any]]) -> Object:
@@ -101,7 +110,7 @@ def _integer(text: str) -> int:
 
 
 def _float(text: str) -> float:
-    if len(text) > _MAX_NUMBER or math.isinf(number := float(text)):
+    if len(text) > _MAX_NUMBER or (number := float(text)) in _INFINITE:
         raise UnreadableError("a number too large")
     return number
 
@@ -110,7 +119,8 @@ def _constant(text: str) -> Any:
     raise UnreadableError(f"the word {text}, which is no JSON")
 
 
-_DECODER = json.JSONDecoder(
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)
+_CAREFUL_DECODER = json.JSONDecoder(
     object_pairs_hook=_object,
     parse_int=_integer,
     parse_float=_float,

@@ -1,0 +1,280 @@
+"""Finds all that a body asks the Messages API to fetch, run or be.
+
+Law kept: default-deny (1). The API grows, and what it learns to take inside of something else is
+found as well: a wish is known by its own shape, wherever it stands. Only what the API hands on as
+it is, the input of a tool and the schema of it, is not looked into. Pure.
+"""
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import Enum, auto
+from functools import lru_cache
+from typing import Any
+
+from claude_proxy.messages.strict_json import Object
+
+
+class Kind(Enum):
+    """What a wish is about."""
+
+    MODEL = auto()
+    BETA = auto()
+    SERVER_TOOL = auto()  # what is not run by the client
+    MCP_SERVER = auto()  # a URL that the API would send requests to
+    MCP_TOOLS = auto()  # of a server that is named elsewhere
+    SOURCE = auto()  # a URL that the API would fetch
+    FILE = auto()  # by the number that the Files API gave it
+    MISSPELT = auto()  # a key that some reader could take for one that counts
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """One thing that is asked for."""
+
+    kind: Kind
+    value: str | None = None  # as sent; None: it could not be understood
+    domains: tuple[str, ...] = ()  # those that a server tool is bound to
+
+
+def wishes_of(body: Object) -> Iterator[Wish]:
+    """Yield each wish in `body`, in no order that means anything."""
+    waiting: list[Any] = [body]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, list):
+            waiting += value
+        elif isinstance(value, dict):
+            yield from _wishes_in(value)
+            waiting += (item for key, item in value.items() if not _is_opaque(key, value))
+
+
+def tool_name(kind: str) -> str:
+    """Return a tool's type without its date: "web_search" for "web_search_20250305"."""
+    return _dated.sub("", kind)
+
+
+_dated = re.compile(r"_20[0-9]{6}\Z", re.ASCII)
+
+# Types of tools that the client runs, and what only points at a tool that is defined elsewhere.
+_CLIENT_TOOLS = frozenset(
+    {
+        "bash",
+        "text_editor",
+        "computer",
+        "computer_toolset",
+        "browser_toolset",
+        "memory",
+        "tool_reference",
+        "mcp_tool_reference",
+        "mcp_toolset_reference",
+    }
+)
+# Those that are known for what they are wherever they stand.
+_SERVER_TOOLS = frozenset({"web_search", "web_fetch", "code_execution"})
+_CONTAINER = Wish(Kind.SERVER_TOOL, "code_execution")
+# What the API itself wrote into an earlier answer, and gets back: it is read, not fetched.
+_TOLD = frozenset(
+    {
+        "web_search_result",
+        "web_fetch_result",
+        "web_search_result_location",
+        "code_execution_output",
+        "bash_code_execution_output",
+    }
+)
+_INLINE_SOURCES = frozenset({"base64", "text", "content", "url", "file"})
+_TOOL_USES = frozenset({"tool_use", "server_tool_use", "mcp_tool_use"})
+_TOOLSETS = ("mcp_toolset", "computer_toolset", "browser_toolset")
+
+
+def _type_of(value: Object) -> str | None:
+    """Return the type of a block or tool, "" where it is none, None where it has none."""
+    kind = value.get("type")
+    return kind if kind is None or isinstance(kind, str) else ""
+
+
+def _is_opaque(key: str, parent: Object) -> bool:
+    match key:
+        case "input":
+            return _type_of(parent) in _TOOL_USES
+        case "input_schema" | "input_examples":
+            return True
+        case "schema":
+            return _type_of(parent) == "json_schema"
+        case "configs":  # by the names of tools, which may be any
+            return (_type_of(parent) or "").startswith(_TOOLSETS)
+        case "tabs" | "state_changes":  # of the client's own browser
+            return _type_of(parent) == "browser_state"
+        case _:
+            return key == "mcp_servers"  # looked into where they were met
+
+
+def _wishes_in(value: Object) -> Iterator[Wish]:
+    kind = _type_of(value)
+    if kind == "container_upload":
+        yield _CONTAINER
+    # With a number of its own it says who called another tool.
+    if kind and tool_name(kind) in _SERVER_TOOLS and "tool_id" not in value:
+        yield _server_tool(value)
+    for key, item in value.items():
+        if key in _ORDINARY:
+            continue
+        if is_misspelt(key):
+            yield Wish(Kind.MISSPELT, key)
+        elif item is not None and (find := _FINDERS.get(key)) is not None:
+            yield from find(item, value)
+
+
+def _models(item: Any, _: Object) -> Iterator[Wish]:
+    yield Wish(Kind.MODEL, _text(item))
+
+
+def _fallbacks(item: Any, _: Object) -> Iterator[Wish]:
+    if not isinstance(item, list):
+        yield Wish(Kind.MODEL)  # "default": whichever the API likes
+
+
+def _betas(item: Any, _: Object) -> Iterator[Wish]:
+    for beta in item if isinstance(item, list) else [item]:
+        if isinstance(beta, str):
+            yield from (Wish(Kind.BETA, name.strip()) for name in beta.split(","))
+        else:
+            yield Wish(Kind.BETA)
+
+
+def _containers(_: Any, __: Object) -> Iterator[Wish]:
+    yield _CONTAINER
+
+
+def _mcp_servers(item: Any, _: Object) -> Iterator[Wish]:
+    for server in item if isinstance(item, list) else [None]:
+        if not isinstance(server, dict):
+            yield Wish(Kind.MCP_SERVER)
+            continue
+        yield Wish(Kind.MCP_SERVER, _text(server.get("url")))
+        yield from (Wish(Kind.MISSPELT, key) for key in server if is_misspelt(key))
+
+
+def _urls(item: Any, parent: Object) -> Iterator[Wish]:
+    if _type_of(parent) not in _TOLD:
+        yield Wish(Kind.SOURCE, _text(item))
+
+
+def _files(item: Any, parent: Object) -> Iterator[Wish]:
+    if _type_of(parent) not in _TOLD:
+        yield Wish(Kind.FILE, _text(item))
+
+
+def _sources(item: Any, parent: Object) -> Iterator[Wish]:
+    if isinstance(item, str):
+        # A search result names its source; it is not fetched.
+        if _type_of(parent) != "search_result":
+            yield Wish(Kind.SOURCE, item)
+    # What `url` and `file_id` say is found where they stand.
+    elif not isinstance(item, dict) or _type_of(item) not in _INLINE_SOURCES:
+        yield Wish(Kind.SOURCE)
+
+
+def _tool_list(item: Any, _: Object) -> Iterator[Wish]:
+    for tool in item if isinstance(item, list) else [None]:
+        yield from _tools(tool, {})
+
+
+def _tools(item: Any, _: Object) -> Iterator[Wish]:
+    if not isinstance(item, dict):
+        yield Wish(Kind.SERVER_TOOL)
+        return
+    kind = _type_of(item)
+    if kind == "mcp_toolset":
+        yield Wish(Kind.MCP_TOOLS)
+    elif kind in {None, "custom"}:
+        if not isinstance(item.get("input_schema"), dict):
+            yield Wish(Kind.SERVER_TOOL)  # what the API takes a tool without one for is unknown
+    elif kind == "tool_definition" and "definition" in item:
+        pass  # looked into where it stands
+    elif tool_name(kind or "") not in _CLIENT_TOOLS:
+        yield _server_tool(item)
+
+
+def _server_tool(tool: Object) -> Wish:
+    domains = tool.get("allowed_domains")
+    if not isinstance(domains, list) or not all(isinstance(domain, str) for domain in domains):
+        domains = []
+    return Wish(Kind.SERVER_TOOL, _type_of(tool), tuple(domains))
+
+
+def _text(item: Any) -> str | None:
+    return item if isinstance(item, str) else None
+
+
+_FINDERS: dict[str, Callable[[Any, Object], Iterator[Wish]]] = {
+    "model": _models,
+    "fallbacks": _fallbacks,
+    "betas": _betas,
+    "anthropic_beta": _betas,
+    "tools": _tool_list,
+    "tool": _tools,
+    "definition": _tools,
+    "container": _containers,
+    "skills": _containers,
+    "mcp_servers": _mcp_servers,
+    "url": _urls,
+    "file_id": _files,
+    "source": _sources,
+}
+# The keys that count here. One that differs only by what some readers do not look at (Go's folds
+# case, and with it the long s; others take "mcpServers" for "mcp_servers") is no key of the API's.
+_KEYS = frozenset(
+    {
+        *_FINDERS,
+        "allowed_domains",
+        "input",
+        "input_examples",
+        "input_schema",
+        "messages",
+        "params",
+        "requests",
+        "schema",
+        "tool_id",
+        "type",
+    }
+)
+# Most keys of most bodies: neither count here nor are they near one that does.
+_ORDINARY = frozenset(
+    {
+        "cache_control",
+        "citations",
+        "content",
+        "data",
+        "description",
+        "id",
+        "is_error",
+        "media_type",
+        "name",
+        "role",
+        "signature",
+        "text",
+        "thinking",
+        "tool_use_id",
+        "ttl",
+        "type",
+    }
+)
+_LONGEST_KEY = 64  # folding cannot make anything longer into one of ours
+
+
+def is_misspelt(key: str) -> bool:
+    """Tell whether some reader could take `key` for one that counts, which it is not."""
+    return key not in _KEYS and len(key) <= _LONGEST_KEY and _folded(key) in _FOLDED_KEYS
+
+
+# Bounded: the client chooses the keys.
+@lru_cache(maxsize=4096)
+def _folded(key: str) -> str:
+    plain = unicodedata.normalize("NFKC", key).casefold()
+    return "".join(filter(str.isalnum, unicodedata.normalize("NFKC", plain)))
+
+
+_FOLDED_KEYS = frozenset(map(_folded, _KEYS))

@@ -1,0 +1,105 @@
+"""Which places the API may be asked to go to."""
+
+import pytest
+
+from claude_proxy.messages.reach import EVERYWHERE, Reach
+from claude_proxy.patterns import HostPattern
+
+HOSTS = Reach(
+    allowlisted=False, hosts=(HostPattern.parse("one.test"), HostPattern.parse(".all.test"))
+)
+
+
+def nothing(url: str, method: str = "GET") -> bool:
+    """Stand in for an allowlist that allows nothing."""
+    assert url
+    assert method
+    return False
+
+
+def allowing(*patterns: str) -> "Reaches":
+    return Reaches(patterns)
+
+
+class Reaches:
+    """Stands in for an allowlist of hosts, and writes down what it was asked."""
+
+    def __init__(self, patterns: tuple[str, ...]) -> None:
+        self._patterns = tuple(map(HostPattern.parse, patterns))
+        self.asked: list[tuple[str, str]] = []
+
+    def __call__(self, url: str, method: str = "GET") -> bool:
+        self.asked.append((url, method))
+        within = Reach(allowlisted=False, hosts=self._patterns)
+        return within.holds(url, method, nothing)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("https://one.test", "https://one.test/", "https://one.test:443/a?b#c"),
+        *("https://ONE.test/", "https://one.test./", "https://a.b.all.test/x", "https://all.test"),
+    ],
+)
+def test_a_listed_host_is_reached_over_https(url: str) -> None:
+    assert HOSTS.holds(url, "GET", nothing)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("", "https://", "one.test", "//one.test/", "http://one.test/", "ftp://one.test/"),
+        *("HTTPS://one.test/", " https://one.test/", "https://one.test/\n", "https://one.test/ a"),
+        *("https://a.one.test/", "https://xall.test/", "https://one.test:8443/"),
+        *("https://one.test:0443/", "https://one.test@evil.test/", "https://evil.test#one.test"),
+        *("https://evil.test\\@one.test/", "https://evil.test/@one.test/", "https:/one.test/"),
+        *("https://one%2etest/", "https://\uff4fne.test/", "https://[::1]/", "file:///one.test"),
+        "https://one.test.evil.test/",
+    ],
+)
+def test_what_is_not_plainly_a_listed_host_is_not_reached(url: str) -> None:
+    assert not HOSTS.holds(url, "GET", nothing)
+
+
+def test_the_allowlist_is_asked_about_the_very_url_and_method() -> None:
+    reaches = allowing("a.test")
+
+    assert Reach().holds("https://a.test/b?c", "POST", reaches)
+    assert reaches.asked == [("https://a.test/b?c", "POST")]
+
+
+def test_what_is_no_url_is_only_reached_by_who_reaches_everything() -> None:
+    assert EVERYWHERE.holds(None, "GET", nothing)
+    assert not Reach().holds(None, "GET", allowing(".test"))
+
+
+def test_nowhere_is_where_nothing_is_named() -> None:
+    assert Reach(allowlisted=False).nowhere
+    assert not any(reach.nowhere for reach in (EVERYWHERE, Reach(), HOSTS))
+
+
+def test_a_domain_is_reached_if_each_name_below_it_is() -> None:
+    assert Reach().holds_domain("a.test", allowing(".a.test"))
+    assert Reach().holds_domain("a.test/path", allowing("a.test", "*.a.test"))
+    assert not Reach().holds_domain("a.test", allowing("a.test"))
+    assert not Reach().holds_domain("a.test", allowing("*.a.test"))
+    assert HOSTS.holds_domain("all.test", nothing)
+    assert not HOSTS.holds_domain("one.test", nothing)
+
+
+@pytest.mark.parametrize(
+    "domain",
+    [
+        "",
+        "test",
+        "*.a.test",
+        "a.test:443",
+        "https://a.test",
+        "A.test",
+        "a.test?b",
+        "[::1]",
+        "a..test",
+    ],
+)
+def test_what_is_not_plainly_a_domain_is_not_reached(domain: str) -> None:
+    assert not Reach().holds_domain(domain, allowing(".a.test", "a.test"))

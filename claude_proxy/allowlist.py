@@ -1,8 +1,9 @@
 """Reads an allowlist: YAML text in, a `Policy` out, or every mistake with its place and mend.
 
 Law kept: default-deny (1). An empty list allows nothing; whatever cannot be kept as written (a
-path on a host whose TLS is passed through, a preset that nobody knows) stops the load. Pure, but
-for the presets, which are files of the package.
+path on a host whose TLS is passed through, a preset that nobody knows) stops the load. Secrets are
+the owner's to name: a preset cannot, nor can a file of a project. Pure, but for the presets, which
+are files of the package.
 """
 
 import json
@@ -11,10 +12,14 @@ from importlib import resources
 from typing import Any, NamedTuple
 
 from claude_proxy import presets as packaged
-from claude_proxy.clashes import note_clashes
+from claude_proxy.clashes import note_clashes, note_unseen
+from claude_proxy.credential_reader import CredentialReader
+from claude_proxy.credentials import Binding
 from claude_proxy.errors import ConfigError, ConfigErrors
+from claude_proxy.field_reader import nearest
+from claude_proxy.narrowing_reader import Entry, NarrowingReader, resolved
 from claude_proxy.policy import Policy, Rule
-from claude_proxy.rule_reader import METHODS, RuleReader, nearest
+from claude_proxy.rule_reader import METHODS, RuleReader
 from claude_proxy.strict_yaml import (
     MAX_BYTES,
     Broken,
@@ -44,23 +49,28 @@ __all__ = [
 
 type Library = Callable[[str], str]
 
-_LISTS = ("allow", "deny")
-_PRESET_KEYS = ("description", "allow")
+_KEYS = ("allow", "deny", "credentials", "anthropic")
+_PRESET_KEYS = ("description", "allow", "anthropic")
 _NARROWING_KEYS = ("deny",)
 # What else the file of a project may hold: `claude-proxy run` reads it (launch/profiles.py).
 _RUNS_KEYS = frozenset({"hide", "read_only", "network"})
-# What other programs call the two lists.
+# What other programs call the lists.
 _OTHER_NAMES = {
     "allowed": "allow",
     "allowlist": "allow",
     "block": "deny",
     "blocked": "deny",
     "blocklist": "deny",
+    "credential": "credentials",
     "denied": "deny",
     "denylist": "deny",
     "domains": "allow",
     "hosts": "allow",
+    "inject": "credentials",
+    "keys": "credentials",
     "rules": "allow",
+    "secrets": "credentials",
+    "tokens": "credentials",
     "whitelist": "allow",
 }
 
@@ -79,9 +89,11 @@ def load(text: str, *, name: str, library: Library = packaged.text) -> Policy:
     file = _File(problems, _Presets(library))
     file.read(parse(text, problems))
     problems.raise_if_any()
+    policy = file.policy()
     note_clashes(file.allow, file.deny, problems)
+    note_unseen(policy, problems)
     problems.raise_if_any()
-    return Policy(allow=tuple(file.allow), deny=tuple(file.deny))
+    return policy
 
 
 def load_narrowing(text: str, *, name: str) -> tuple[Rule, ...]:
@@ -122,7 +134,7 @@ def _mend_of_preset(name: str) -> str:
 
 def preset_policy(name: str) -> Policy:
     """Return what a preset allows by itself, with all that it includes."""
-    return Policy(allow=tuple(_Presets(packaged.text).read(name, ()).allow), deny=())
+    return _Presets(packaged.text).read(name, ()).policy()
 
 
 def schema() -> dict[str, Any]:
@@ -133,7 +145,7 @@ def schema() -> dict[str, Any]:
 
 
 class _File:
-    """Reads one file, the owner's or a preset's, into rules."""
+    """Reads one file, the owner's or a preset's, into what a policy is made of."""
 
     def __init__(
         self,
@@ -141,16 +153,29 @@ class _File:
         presets_: "_Presets",
         trail: tuple[str, ...] = (),
         *,
-        keys: tuple[str, ...] = _LISTS,
+        keys: tuple[str, ...] = _KEYS,
     ) -> None:
         self.allow: list[Rule] = []
         self.deny: list[Rule] = []
+        self.credentials: tuple[Binding, ...] = ()
+        self.narrowings: list[Entry] = []
         self.description = ""
         self._problems = problems
         self._presets = presets_
         self._trail = trail  # the presets that are being read, from the owner's file to this one
         self._keys = _PRESET_KEYS if trail else keys
-        self._reader = RuleReader(problems, preset=trail[-1] if trail else None)
+        preset = trail[-1] if trail else None
+        self._reader = RuleReader(problems, preset=preset)
+        self._narrowing_reader = NarrowingReader(problems, preset=preset)
+
+    def policy(self) -> Policy:
+        """Return what the file says, as far as it could be read."""
+        return Policy(
+            allow=tuple(self.allow),
+            deny=tuple(self.deny),
+            credentials=self.credentials,
+            narrowings=resolved(self.narrowings),
+        )
 
     def read(self, root: Node | None) -> None:
         """Read a whole file; an empty one holds no rules."""
@@ -179,11 +204,13 @@ class _File:
         folded = name.lower()
         if self._keys is _NARROWING_KEYS and _OTHER_NAMES.get(folded, folded) == "allow":
             return "this file may only narrow: list what is to be denied, under deny"
+        if _OTHER_NAMES.get(folded, folded) in set(_KEYS) - set(self._keys):
+            return f"only the owner's list may have {_OTHER_NAMES.get(folded, folded)}"
         if folded in {"preset", "presets"}:
             return 'write it as an entry of allow: "- preset: NAME"'
         if (other := _OTHER_NAMES.get(folded)) is not None:
             return f"write {other}"
-        return nearest(folded, self._keys) or f"a file has {' and '.join(self._keys)} only"
+        return nearest(folded, self._keys) or f"a file has {_listed(self._keys)} only"
 
     def _read_list(self, name: str, node: Node) -> None:
         if isinstance(node, Broken) or _is_missing(node):
@@ -192,8 +219,13 @@ class _File:
             mend = 'write each entry on a line of its own, after "- "'
             self._problems.add(f"{name} is not a list", node, key=name, mend=mend)
             return
-        for index, entry in enumerate(node.items):
-            self._read_entry(entry, f"{name}[{index}]", deny=name == "deny")
+        if name == "credentials":
+            self.credentials = CredentialReader(self._problems).bindings_of(node.items)
+        elif name == "anthropic":
+            self.narrowings += self._narrowing_reader.entries_of(node.items)
+        else:
+            for index, entry in enumerate(node.items):
+                self._read_entry(entry, f"{name}[{index}]", deny=name == "deny")
 
     def _read_entry(self, node: Node, key: str, *, deny: bool) -> None:
         rule: Rule | None = None
@@ -257,7 +289,10 @@ class _File:
 
     def _include(self, value: Scalar, place: str) -> None:
         try:
-            self.allow += self._presets.read_once(value.text, self._trail)
+            file = self._presets.read_once(value.text, self._trail)
+            if file is not None:
+                self.allow += file.allow
+                self.narrowings += file.narrowings
         except ConfigErrors as errors:
             for problem in errors.problems:
                 what = f"the preset {value.text} is wrong: {problem.what} ({problem.where})"
@@ -282,13 +317,13 @@ class _Presets:
                 self._known[name] = True
         return self._known[name]
 
-    def read_once(self, name: str, trail: tuple[str, ...]) -> list[Rule]:
-        """Return a preset's rules, or none if the file has them already."""
+    def read_once(self, name: str, trail: tuple[str, ...]) -> _File | None:
+        """Return a preset's file, or none if what it says is there already."""
         if name in self._done:
-            return []
-        rules = self.read(name, trail).allow
+            return None
+        file = self.read(name, trail)
         self._done.add(name)
-        return rules
+        return file
 
     def read(self, name: str, trail: tuple[str, ...]) -> _File:
         """Read a preset's file; raise ConfigErrors if it is wrong."""
@@ -297,6 +332,11 @@ class _Presets:
         file.read(parse(self._library(name), problems))
         problems.raise_if_any()
         return file
+
+
+def _listed(words: tuple[str, ...]) -> str:
+    *most, last = words
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def _is_missing(node: Node) -> bool:

@@ -1,17 +1,19 @@
-"""Finds limits on requests that no one could keep, as another rule passes the TLS through.
+"""Finds what is written and could not be kept, as another rule passes the TLS through.
 
-Law kept: no quiet downgrade (11). A passthrough anywhere wins for its host, so a limit below it
-would be written down and not kept: the load is refused, with both lines. Pure.
+Law kept: no quiet downgrade (11). A passthrough anywhere wins for its host, so a limit below it,
+a credential or what narrows an API would be written down and not kept: the load is refused, with
+both lines. Pure.
 """
 
-from collections.abc import Iterable
-from ipaddress import IPv4Network, IPv6Network
+from collections.abc import Iterable, Iterator
 
+from claude_proxy.credentials import Binding
+from claude_proxy.messages.narrowing import Narrowing
 from claude_proxy.patterns import HostPattern, PatternKind
-from claude_proxy.policy import Rule, Scheme, Tls
+from claude_proxy.policy import Policy, Rule, Scheme, Tls
 from claude_proxy.strict_yaml import Problems
 
-type Network = IPv4Network | IPv6Network
+type Ports = frozenset[int] | None  # None: every port
 
 
 def note_clashes(allow: list[Rule], deny: list[Rule], problems: Problems) -> None:
@@ -21,17 +23,87 @@ def note_clashes(allow: list[Rule], deny: list[Rule], problems: Problems) -> Non
         return
     limits = [rule for rule in allow if rule.limited and rule.scheme is Scheme.HTTPS]
     denials = [rule for rule in deny if rule.limited and rule.scheme is not Scheme.HTTP]
-    passed, denied = _Coverage(through), _Coverage(denials)
+    passed, denied = Coverage(map(_place, through)), Coverage(map(_place, denials))
     # A dict, as a denial and a passthrough of the same pattern find each other.
     found: dict[tuple[Rule, Rule], None] = {}
     for limit in (*limits, *denials):
-        if (passing := passed.of(limit)) is not None:
+        if (passing := passed.of(limit.pattern, limit.ports)) is not None:
             found[limit, passing] = None
     for passing in through:
-        if (denial := denied.of(passing)) is not None:
+        if (denial := denied.of(passing.pattern, passing.ports)) is not None:
             found[denial, passing] = None
     for limit, passing in found:
         _note_clash(limit, passing, problems)
+
+
+def note_unseen(policy: Policy, problems: Problems) -> None:
+    """Report credentials, and what narrows an API, on hosts whose TLS is passed through."""
+    through = [rule for rule in policy.allow if rule.tls is Tls.PASSTHROUGH]
+    if not through:
+        return
+    limits: list[Binding | Narrowing] = [*policy.credentials]
+    limits += [each for each in policy.narrowings if _narrows(each)]
+    places = [(pattern, each.ports, each) for each in limits for pattern in each.patterns]
+    passed, limited = Coverage(map(_place, through)), Coverage(places)
+    # A limit whose host is passed through, or that holds a host that is; each pair once.
+    found: dict[tuple[int, int], tuple[Binding | Narrowing, Rule]] = {}
+    for pattern, ports, limit in places:
+        if (passing := passed.of(pattern, ports)) is not None:
+            found[id(limit), id(passing)] = limit, passing
+    for passing in through:
+        for _, limit in limited.around(passing.pattern, passing.ports):
+            found[id(limit), id(passing)] = limit, passing
+    for limit, passing in found.values():
+        _note_unseen(limit, passing, problems)
+
+
+def unreached(policy: Policy) -> list[Binding]:
+    """Return the credentials of which no rule allows a host, so that nobody can use them."""
+    if policy.allows_by_default:
+        return []
+    rules = [rule for rule in policy.allow if rule.scheme is not Scheme.HTTP]
+    allowed = Coverage(map(_place, rules))
+    reached = set()
+    places = [
+        (pattern, each.ports, each) for each in policy.credentials for pattern in each.patterns
+    ]
+    bound = Coverage(places)
+    for pattern, ports, binding in places:
+        if allowed.of(pattern, ports) is not None:
+            reached.add(binding.name)
+    for rule in rules:
+        reached |= {binding.name for _, binding in bound.around(rule.pattern, rule.ports)}
+    return [binding for binding in policy.credentials if binding.name not in reached]
+
+
+def _narrows(narrowing: Narrowing) -> bool:
+    """Tell whether anything is narrowed; an owner may have lifted all that a preset says."""
+    limits = (narrowing.paths, narrowing.models, narrowing.beta, narrowing.server_tools)
+    reaches = (narrowing.mcp_servers, narrowing.sources)
+    return any(limit is not None for limit in limits) or not all(each.every for each in reaches)
+
+
+def _note_unseen(limit: Binding | Narrowing, through: Rule, problems: Problems) -> None:
+    place = limit.source if limit.source.preset is None else through.source
+    mend = "this entry"
+    if isinstance(limit, Binding):
+        what = f"the credential {limit.name} cannot be used"
+    elif place is limit.source:
+        what = "requests to the API cannot be judged"
+    else:
+        what = f"requests to the API cannot be judged as {limit.source} says"
+        mend = "say under anthropic what is not to be narrowed: each key may be all"
+    problems.add_at(
+        f"{what}, as {through.name} ({through.source}) passes TLS through",
+        place.line,
+        place.column,
+        key=str(limit.patterns[0]),
+        mend=f"delete tls: passthrough, or {mend}",
+    )
+
+
+def _place(rule: Rule) -> tuple[HostPattern, Ports, Rule]:
+    return rule.pattern, rule.ports, rule
 
 
 def _note_clash(limit: Rule, through: Rule, problems: Problems) -> None:
@@ -52,33 +124,34 @@ def _note_clash(limit: Rule, through: Rule, problems: Problems) -> None:
     )
 
 
-class _Coverage:
-    """Finds the rule whose pattern holds all hosts of another's, without trying each."""
+class Coverage[T]:
+    """Finds what is for all hosts of a pattern, without trying each."""
 
-    def __init__(self, rules: Iterable[Rule]) -> None:
-        self._named: dict[tuple[PatternKind, str], list[Rule]] = {}
-        self._networks: list[Rule] = []
-        for rule in rules:
-            if rule.pattern.network is not None:
-                self._networks.append(rule)
+    def __init__(self, places: Iterable[tuple[HostPattern, Ports, T]]) -> None:
+        self._named: dict[tuple[PatternKind, str], list[tuple[HostPattern, Ports, T]]] = {}
+        self._networks: list[tuple[HostPattern, Ports, T]] = []
+        for pattern, ports, what in places:
+            if pattern.network is not None:
+                self._networks.append((pattern, ports, what))
             else:
-                place = (rule.pattern.kind, rule.pattern.host)
-                self._named.setdefault(place, []).append(rule)
+                place = (pattern.kind, pattern.host)
+                self._named.setdefault(place, []).append((pattern, ports, what))
 
-    def of(self, rule: Rule) -> Rule | None:
-        """Return a rule that covers the pattern of `rule` on a port that both are for."""
-        if rule.pattern.network is not None:
-            found: Iterable[Rule] = self._around(rule.pattern.network)
+    def around(self, pattern: HostPattern, ports: Ports) -> Iterator[tuple[HostPattern, T]]:
+        """Yield what covers all hosts of `pattern` on a port that both are for, with its own."""
+        if pattern.network is not None:
+            found: Iterable[tuple[HostPattern, Ports, T]] = (
+                each for each in self._networks if each[0].includes(pattern)
+            )
         else:
-            found = (each for place in _wider(rule.pattern) for each in self._named.get(place, ()))
-        return next((each for each in found if _share_a_port(each, rule)), None)
+            found = (each for place in _wider(pattern) for each in self._named.get(place, ()))
+        for wide, its_ports, what in found:
+            if _share_a_port(its_ports, ports):
+                yield wide, what
 
-    def _around(self, network: Network) -> Iterable[Rule]:
-        first, last = network[0], network[-1]
-        for rule in self._networks:
-            other = rule.pattern.network
-            if other is not None and first in other and last in other:
-                yield rule
+    def of(self, pattern: HostPattern, ports: Ports) -> T | None:
+        """Return the first of `around`, if there is one."""
+        return next((what for _, what in self.around(pattern, ports)), None)
 
 
 def _wider(pattern: HostPattern) -> Iterable[tuple[PatternKind, str]]:
@@ -93,5 +166,5 @@ def _wider(pattern: HostPattern) -> Iterable[tuple[PatternKind, str]]:
         _, dot, parent = parent.partition(".")
 
 
-def _share_a_port(one: Rule, other: Rule) -> bool:
-    return one.ports is None or other.ports is None or not one.ports.isdisjoint(other.ports)
+def _share_a_port(one: Ports, other: Ports) -> bool:
+    return one is None or other is None or not one.isdisjoint(other)

@@ -48,8 +48,8 @@ class FieldReader:
             if name.text in known:
                 fields[name.text] = value
                 continue
-            mend = mend_of(name.text)
-            self._problems.add(f"unknown key {quoted(name.text)}", name, key=key, mend=mend)
+            what, mend = f"unknown key {self._named(name)}", mend_of(name.text)
+            self._problems.add(what, name, key=key, mend=mend)
         return fields
 
     def _read[T](
@@ -189,6 +189,9 @@ class FieldReader:
             elif value is not None:
                 values.append(value)
         return values if len(values) == len(node.items) else None
+
+    def _named(self, name: Scalar) -> str:
+        return quoted(name.text)
 
     def _shown(self, node: Scalar) -> str:
         """Return what a mend may repeat of a value that stands in the wrong place."""

@@ -1,15 +1,20 @@
-"""Spells a `Rule` again: as JSON for programs, or as the line of an allowlist that it came from.
+"""Spells what was read again: as JSON for programs, or as the line of an allowlist it came from.
 
-What it writes, `rule_reader` reads back to the same rule; a test holds both to that. Pure.
+What it writes, the readers read back to the same; tests hold both to that. Pure.
 """
 
 import json
 import re
+from collections.abc import Iterable
 from typing import Any
 
+from claude_proxy.messages.narrowing import MIB, Narrowing, Reach
+from claude_proxy.narrowing_reader import ALL, ALLOWLISTED, NONE
 from claude_proxy.policy import Rule, Scheme, Tls
 
 _DEFAULT_PORTS = {Scheme.HTTPS: frozenset({443}), Scheme.HTTP: frozenset({80})}
+
+_LONG = 5  # items, from which on each has a line of its own
 
 # What no reader of YAML takes for anything but a text: methods, one long word, a name with dots.
 _is_plain = re.compile(
@@ -48,6 +53,56 @@ def entry_of(rule: Rule) -> str:
     if len(said) == 1:
         return _flow(rule.name)
     return "{" + ", ".join(f"{name}: {_flow(value)}" for name, value in said.items()) + "}"
+
+
+def facts_of_narrowing(narrowing: Narrowing) -> dict[str, Any]:
+    """Return every key of an entry of `anthropic`, as the allowlist spells it."""
+    paths = None if narrowing.paths is None else [glob.text for glob in narrowing.paths]
+    return {
+        "hosts": [str(pattern) for pattern in narrowing.patterns],
+        "ports": sorted(narrowing.ports),
+        "paths": _limit(paths),
+        "models": _limit(narrowing.models),
+        "beta": _limit(narrowing.beta),
+        "server_tools": _limit(narrowing.server_tools),
+        "mcp_servers": _reach(narrowing.mcp_servers),
+        "sources": _reach(narrowing.sources),
+        "max_body": _size(narrowing.max_bytes),
+        "source": str(narrowing.source),
+    }
+
+
+def narrowing_entry_of(narrowing: Narrowing) -> list[str]:
+    """Return an entry of `anthropic` as lines of an allowlist, with what is `all`, too."""
+    facts = facts_of_narrowing(narrowing)
+    del facts["source"]
+    if narrowing.ports == _DEFAULT_PORTS[Scheme.HTTPS]:
+        del facts["ports"]
+    lines = []
+    for name, value in facts.items():
+        if isinstance(value, str):
+            lines.append(f"{name}: {value}")
+        elif len(value) < _LONG:
+            lines.append(f"{name}: {_flow(value)}")
+        else:
+            lines += [f"{name}:", *(f"- {_flow(item)}" for item in value)]
+    return [f"{'  ' if at else '- '}{line}" for at, line in enumerate(lines)]
+
+
+def _limit(values: Iterable[str] | None) -> list[str] | str:
+    return ALL if values is None else list(values) or NONE
+
+
+def _reach(reach: Reach) -> list[str] | str:
+    if reach.every:
+        return ALL
+    if not reach.hosts:
+        return ALLOWLISTED if reach.allowlisted else NONE
+    return [*([ALLOWLISTED] if reach.allowlisted else []), *map(str, reach.hosts)]
+
+
+def _size(size: int) -> str:
+    return f"{size // MIB}M" if size % MIB == 0 else str(size)
 
 
 def _flow(value: Any) -> str:

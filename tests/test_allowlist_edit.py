@@ -13,6 +13,14 @@ from claude_proxy.authority import Authority
 
 NEW = Entry("new.test")
 
+BEFORE = """\
+credentials:
+  - {host: a.test, pin: learn}
+anthropic:
+  - host: a.test
+    mcp_servers:
+      - allowlisted
+"""
 TEXTS = {
     "an empty file": ("", "allow:\n  - new.test\n"),
     "a file of comments": ("# mine", "# mine\nallow:\n  - new.test\n"),
@@ -38,6 +46,18 @@ TEXTS = {
         "allow:\n  - host: a.test\n    methods:\n      - GET\n# end\n",
         "allow:\n  - host: a.test\n    methods:\n      - GET\n  - new.test\n# end\n",
     ),
+    "credentials after it": (
+        "allow:\n  - a.test\n\ncredentials:\n  - host: a.test\n    pin: learn\n",
+        "allow:\n  - a.test\n  - new.test\n\ncredentials:\n  - host: a.test\n    pin: learn\n",
+    ),
+    "credentials and limits before it": (
+        f"{BEFORE}allow:\n  - a.test\n",
+        f"{BEFORE}allow:\n  - a.test\n  - new.test\n",
+    ),
+    "credentials and no allow list": (
+        "credentials:\n- host: a.test\n  pin: learn\n# end\n",
+        "credentials:\n- host: a.test\n  pin: learn\n# end\nallow:\n  - new.test\n",
+    ),
     "lines of Windows": ("allow:\r\n  - a.test\r\n", "allow:\r\n  - a.test\r\n  - new.test\r\n"),
 }
 
@@ -53,6 +73,9 @@ def test_what_was_added_is_allowed_and_so_is_what_was(before: str) -> None:
 
     policy = allowlist.load(with_entry(before, NEW), name="list")
 
+    was = allowlist.load(before, name="list")
+    assert [each.name for each in policy.credentials] == [each.name for each in was.credentials]
+    assert len(policy.narrowings) == len(was.narrowings)
     assert set(policy.hosts()) == before_hosts | {"new.test"}
     assert policy.decide_connect(Authority.of("new.test", 443)).allowed
 

@@ -1,8 +1,10 @@
 """`check`, `presets` and `schema`: what they say, what they return, and where they look."""
 
+import io
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import platformdirs  # noqa: F401 - before a test says that this is Windows
@@ -153,6 +155,9 @@ def test_json_holds_both_decisions(listed: Path, capsys: pytest.CaptureFixture[s
             "rule": {"name": "api.example.com", "source": f"{listed}:4", "note": ""},
         },
         "request": {"allowed": False, "reason": "path-not-allowed", "tls": None, "rule": None},
+        "content": None,
+        "narrowing": None,
+        "credential": None,
         "allowlist": str(listed),
     }
 
@@ -373,6 +378,162 @@ def test_the_state_is_kept_apart_from_the_configuration() -> None:
     assert paths.default_statedir() != paths.default_confdir()
 
 
+# What narrows the Messages API, and credentials
+
+KEPT = """
+allow:
+  - api.example.com
+  - host: api.example.com
+    scheme: http
+  - host: api.example.com
+    ports: [8443]
+  - docs.example.com
+credentials:
+  - host: api.example.com
+    name: ours
+    inject: bearer
+    from: {env: NOT_SET_ANYWHERE}
+  - host: nobody.example.com
+    pin: learn
+anthropic:
+  - host: api.example.com
+    paths: [/v1/messages]
+    models: ["claude-*"]
+    mcp_servers: allowlisted
+"""
+MESSAGES = "https://api.example.com/v1/messages"
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Path:
+    file = tmp_path / "kept.yaml"
+    file.write_text(KEPT, "utf-8")
+    return file
+
+
+def test_the_credential_and_the_limits_of_a_request_are_told(
+    kept: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert check(kept, "--method", "POST", MESSAGES) == 0
+
+    limits = "paths /v1/messages; models claude-*; mcp_servers allowlisted; max_body 32M"
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[2:] == [
+        f"  POST /v1/messages: allowed (rule-matched) by api.example.com ({kept}:3)",
+        f"  narrowed: anthropic api.example.com; {limits} ({kept}:17)",
+        f"  credential ours: inject bearer from env NOT_SET_ANYWHERE ({kept}:10)",
+        f"  allowlist {kept}",
+    ]
+
+
+def test_a_credential_that_no_rule_lets_anybody_use_is_warned_of(
+    kept: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert check(kept, "https://docs.example.com/") == 0
+
+    assert capsys.readouterr().err == (
+        f"warning: no rule allows a host of the credential nobody.example.com ({kept}:14)\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("http://api.example.com/", "none goes over plain HTTP"),
+        ("https://api.example.com:8443/", "none goes to port 8443"),
+    ],
+)
+def test_where_no_credential_goes_is_told(
+    kept: Path, capsys: pytest.CaptureFixture[str], url: str, told: str
+) -> None:
+    check(kept, url)
+
+    assert f"  credential ours: {told} ({kept}:10)" in capsys.readouterr().out
+
+
+def test_another_endpoint_of_a_narrowed_api_is_denied(
+    kept: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert check(kept, "--method", "POST", "https://api.example.com/v1/files") == 1
+
+    assert "  POST /v1/files: denied (endpoint-not-allowed)" in capsys.readouterr().out
+
+
+BODIES = {
+    "a model of the list": ('{"model": "claude-x", "messages": []}', 0, "allowed (rule-matched)"),
+    "another model": ('{"model": "gpt-x", "messages": []}', 1, "denied (model-not-allowed)"),
+    "an MCP server elsewhere": (
+        '{"model": "claude-x", "mcp_servers": [{"type": "url", "url": "https://evil.test/"}]}',
+        1,
+        "denied (mcp-server-not-allowed)",
+    ),
+    "an MCP server of the list": (
+        '{"model": "claude-x", "mcp_servers": [{"type": "url", "url": "https://docs.example.com/"}]}',
+        0,
+        "allowed (rule-matched)",
+    ),
+    "no JSON": ("model=claude-x", 1, "denied (body-unreadable)"),
+}
+
+
+@pytest.mark.parametrize(("body", "code", "told"), BODIES.values(), ids=BODIES)
+def test_a_body_is_judged_as_the_proxy_judges_it(
+    kept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], body: str, code: int, told: str
+) -> None:
+    file = tmp_path / "body.json"
+    file.write_text(body, "utf-8")
+
+    assert check(kept, "--body", str(file), f"{MESSAGES}?beta=true") == code
+
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("denied" if code else "allowed")
+    assert f"  body: {told}" in lines
+
+
+def test_a_body_for_a_host_that_nothing_narrows_is_not_judged(
+    kept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "body.json"
+    file.write_bytes(b"\xff")
+
+    assert check(kept, "--body", str(file), "https://docs.example.com/") == 0
+
+    assert "  body: not judged" in capsys.readouterr().out
+
+
+def test_a_body_comes_from_standard_input_too(
+    kept: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'{"model": "gpt"}')))
+
+    assert check(kept, "--json", "--body", "-", MESSAGES) == 1
+
+    found = json.loads(capsys.readouterr().out)
+    assert found["content"]["reason"] == "model-not-allowed"
+    assert found["credential"] == {
+        "name": "ours",
+        "usable": True,
+        "use": "inject bearer from env NOT_SET_ANYWHERE",
+        "source": f"{kept}:10",
+    }
+    assert found["narrowing"]["source"] == f"{kept}:17"
+
+
+def test_a_body_that_is_not_there_is_a_usage_error(
+    kept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert check(kept, "--body", str(tmp_path / "none"), MESSAGES) == 2
+
+    assert "the body cannot be read" in capsys.readouterr().err
+
+
+def test_a_tunnel_has_no_body(kept: Path, tmp_path: Path) -> None:
+    file = tmp_path / "body.json"
+    file.write_text("{}", "utf-8")
+
+    assert check(kept, "--body", str(file), "api.example.com:443") == 2
+
+
 # presets
 
 
@@ -405,7 +566,9 @@ def test_a_preset_is_printed_as_entries_that_load(capsys: pytest.CaptureFixture[
 def test_a_preset_is_printed_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["presets", "nodejs", "--json"]) == 0
 
-    (rule,) = json.loads(capsys.readouterr().out)
+    printed = json.loads(capsys.readouterr().out)
+    (rule,) = printed["allow"]
+    assert printed["anthropic"] == []
     assert rule["host"] == "nodejs.org"
     assert rule["methods"] == ["GET", "HEAD"]
     assert rule["source"].startswith("preset nodejs:")
@@ -428,6 +591,27 @@ def test_an_unknown_preset_is_answered_with_the_nearest(
 @pytest.mark.parametrize("arguments", [["--file"], ["claude", "--file", "--json"]])
 def test_file_goes_with_one_preset_alone(arguments: list[str]) -> None:
     assert main(["presets", *arguments]) == 2
+
+
+def test_what_a_preset_narrows_is_printed_as_entries_that_load(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["presets", "claude"]) == 0
+
+    printed = allowlist.load("allow:\n" + capsys.readouterr().out, name="printed.yaml")
+    [narrowing] = allowlist.preset_policy("claude").narrowings
+    [again] = printed.narrowings
+    assert replace(again, source=narrowing.source) == narrowing
+
+
+def test_what_a_preset_narrows_is_printed_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["presets", "claude-min", "--json"]) == 0
+
+    [narrowing] = json.loads(capsys.readouterr().out)["anthropic"]
+    assert narrowing["hosts"] == ["api.anthropic.com"]
+    assert "/v1/messages" in narrowing["paths"]
+    assert narrowing["mcp_servers"] == "allowlisted"
+    assert narrowing["source"].startswith("preset claude-min:")
 
 
 # schema

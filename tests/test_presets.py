@@ -241,12 +241,17 @@ def test_the_shipped_list_is_not_more_than_claude_code(url: str) -> None:
 
 def test_the_shipped_list_shows_no_example_that_does_not_load() -> None:
     """Uncomment every example in the file's comments, as an owner would."""
-    shown = re.sub(r"^(\s*)# (\s*)(?=- |deny:|[a-z]+:)", r"\1\2", SHIPPED, flags=re.MULTILINE)
+    shown = re.sub(r"^(\s*)# (\s*)(?=- |deny:|[a-z_]+:)", r"\1\2", SHIPPED, flags=re.MULTILINE)
     policy = allowlist.load(shown, name="allowlist.yaml")
 
     assert policy.rules_count > 20
     assert len(policy.deny) == 2
     assert {"pinned.example.com", "*.example.com", "git.corp.example"} <= set(policy.hosts())
+    assert [each.name for each in policy.credentials] == [
+        *("api.anthropic.com", "github.com", "gitlab.com"),
+    ]
+    (narrowing,) = policy.narrowings
+    assert (narrowing.models, narrowing.server_tools) == (("claude-*",), ("web_search",))
 
 
 def test_the_anthropic_preset_is_the_domain_and_nothing_else() -> None:

@@ -1,12 +1,14 @@
-"""Tells what the allowlist decides about one URL, without a packet sent.
+"""Tells what the allowlist decides about one URL, without a packet sent and without a secret read.
 
 It asks the questions that the proxy would ask, in the same order and of the same policy (second
 law), and judges the path as it was written: what a client would change before it sends, such as
-letters that are not ASCII, is refused and not guessed.
+letters that are not ASCII, is refused and not guessed. Of credentials it tells which one a request
+would go by; whether it could be had is for the proxy to find out.
 """
 
 import json
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,16 @@ import click
 
 from claude_proxy import allowlist
 from claude_proxy.authority import Authority, normalise_host
+from claude_proxy.clashes import unreached
 from claude_proxy.cli import paths
 from claude_proxy.cli.places import allowlist_option, confdir_option, groups_option
+from claude_proxy.credentials import Binding
 from claude_proxy.errors import ConfigError
-from claude_proxy.policy import Decision, Policy, Request, Rule, Scheme, Tls
+from claude_proxy.messages.narrowing import Narrowing
+from claude_proxy.narrowing_reader import LARGEST_BODY
+from claude_proxy.policy import Decision, Policy, Request, Rule, Scheme, Tls, covered
 from claude_proxy.settings import Settings
+from claude_proxy.shown import narrowing_shown, use_shown
 from claude_proxy.strict_yaml import harmless, quoted
 
 EXAMPLES = """\b
@@ -28,6 +35,7 @@ Examples:
   claude-proxy check --method POST https://api.example.com/v1/items
   claude-proxy check git.corp.example:8443       the tunnel alone
   claude-proxy check --policy shell https://github.com/
+  claude-proxy check --body request.json https://api.anthropic.com/v1/messages
 \b
 Exit codes: 0 allowed, 1 denied, 2 the URL or the allowlist is not valid.
 """
@@ -40,9 +48,11 @@ _SCHEMES = {
     "ws": (Scheme.HTTP, 80, True),
 }
 _parts = re.compile(
-    r"(?:(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://)?(?P<authority>[^/?#]*)(?P<path>[^?#]*).*",
+    r"(?:(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://)?(?P<authority>[^/?#]*)(?P<path>[^?#]*)"
+    r"(?:\?(?P<query>[^#]*))?.*",
     re.DOTALL,
 ).fullmatch
+_JSON = ((b"content-type", b"application/json"),)
 _is_method = re.compile(r"[A-Z][A-Z0-9-]*").fullmatch
 _is_sent_as_written = re.compile(r"[!-~]*").fullmatch
 
@@ -56,6 +66,7 @@ class Question:
     scheme: Scheme | None
     tunnel: bool  # whether the client opens a tunnel by CONNECT first
     path: str
+    query: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +75,30 @@ class Answer:
 
     connect: Decision | None
     request: Decision | None
+    content: Decision | None = None
+    narrowing: Narrowing | None = None  # what requests to the host may ask for
+    binding: Binding | None = None  # the credential that is for the host
+    unjudged: bool = False  # whether there is a body that nothing narrows
 
     @property
     def allowed(self) -> bool:
         """Whether everything that was asked is allowed."""
-        decisions = [each for each in (self.connect, self.request) if each is not None]
+        decisions = [
+            each for each in (self.connect, self.request, self.content) if each is not None
+        ]
         return bool(decisions) and all(each.allowed for each in decisions)
 
 
 @click.command(epilog=EXAMPLES)
 @click.argument("url")
-@click.option("--method", default="GET", show_default=True, help="The method of the request.")
+@click.option("--method", help="The method of the request.  [default: GET, with --body POST]")
+@click.option(
+    "--body",
+    "body_file",
+    type=click.Path(path_type=Path, allow_dash=True),
+    metavar="FILE",
+    help="Judge this body of a request to the Messages API, too; - is standard input.",
+)
 @allowlist_option(
     "The allowlist file.  [default: allowlist.yaml in --confdir, else the shipped one]"
 )
@@ -92,7 +116,8 @@ class Answer:
 def command(
     url: str,
     *,
-    method: str,
+    method: str | None,
+    body_file: Path | None,
     allowlist_file: Path | None,
     confdir: Path | None,
     policy_name: str | None,
@@ -100,10 +125,13 @@ def command(
     as_json: bool,
 ) -> int:
     """Tell what the allowlist decides about a URL."""
+    if method is None:
+        method = "GET" if body_file is None else "POST"
     if _is_method(method) is None:
         mend = "write it in capitals, such as GET"
         raise ConfigError(f'"{method}" is not a method', where="--method", mend=mend)
     question = question_of(url)
+    body = None if body_file is None else _body_of(body_file, question)
     if policy_name is None:
         file = allowlist_file or paths.allowlist_path(confdir or paths.default_confdir())
         asked = ("allowlist", str(file))
@@ -111,7 +139,10 @@ def command(
     else:
         asked = ("policy", policy_name)
         policy = _policy_named(policy_name, confdir, groups_file, allowlist_file)
-    answer = answer_of(question, method, policy)
+    answer = answer_of(question, method, policy, body)
+    for binding in unreached(policy):
+        what = f"no rule allows a host of the credential {binding.name}"
+        click.echo(f"warning: {what} ({harmless(str(binding.source))})", err=True)
     if as_json:
         click.echo(json.dumps(_facts(question, method, answer, asked), indent=2))
     else:
@@ -135,6 +166,22 @@ def _policy_named(
     return groups.served(policyfile.load_groups(settings), name)
 
 
+def _body_of(file: Path, question: Question) -> bytes:
+    if question.scheme is None:
+        mend = "write the URL with its scheme, or drop --body"
+        raise ConfigError("a tunnel has no body", where="--body", mend=mend)
+    try:
+        # What is larger is denied for its size, whatever stands in it.
+        if str(file) == "-":
+            return sys.stdin.buffer.read(LARGEST_BODY + 1)
+        with file.open("rb") as opened:
+            return opened.read(LARGEST_BODY + 1)
+    except OSError as error:
+        reason = (error.strerror or type(error).__name__).lower()
+        what = f"the body cannot be read: {reason}"
+        raise ConfigError(what, where=str(file), mend="name a file that is there") from error
+
+
 def question_of(url: str) -> Question:
     """Read what the user wrote; raise ConfigError if no client could ask for it."""
     found = _parts(url)
@@ -153,18 +200,36 @@ def question_of(url: str) -> Question:
     if _is_sent_as_written(path) is None:
         mend = "percent-encode the path as a client sends it"
         raise _unusable(url, "the path has characters that are never sent", mend=mend)
-    return Question(url, _target_of(url, found["authority"], port), scheme, tunnel, path)
+    target = _target_of(url, found["authority"], port)
+    return Question(url, target, scheme, tunnel, path, found["query"] or "")
 
 
-def answer_of(question: Question, method: str, policy: Policy) -> Answer:
+def answer_of(question: Question, method: str, policy: Policy, body: bytes | None = None) -> Answer:
     """Ask the policy what the proxy would ask it."""
     connect = policy.decide_connect(question.target) if question.tunnel else None
     if question.scheme is None or (connect is not None and not connect.allowed):
         return Answer(connect, None)
     if _is_unseen(question, connect):
         return Answer(connect, None)
-    request = Request(question.scheme, question.target, question.target, method, question.path)
-    return Answer(connect, policy.decide_request(request))
+    request = Request(
+        question.scheme,
+        question.target,
+        question.target,
+        method,
+        question.path,
+        question.query,
+        () if body is None else _JSON,
+    )
+    decision = policy.decide_narrowed(request)
+    narrowing = policy.narrowing_of(question.target)
+    judged = decision.allowed and narrowing is not None and narrowing.reads(request)
+    content = policy.decide_content(request, body) if judged and body is not None else None
+    bound = (each for each in policy.credentials if covered(each.patterns, question.target))
+    # Where a host has several, each is for other ports.
+    bindings = sorted(bound, key=lambda each: question.target.port not in each.ports)
+    binding = bindings[0] if bindings else None
+    unjudged = decision.allowed and body is not None and content is None
+    return Answer(connect, decision, content, narrowing, binding, unjudged)
 
 
 def _is_unseen(question: Question, connect: Decision | None) -> bool:
@@ -198,11 +263,37 @@ def _lines(question: Question, method: str, answer: Answer, asked: tuple[str, st
     if answer.connect is not None:
         lines.append(f"  CONNECT {question.target}: {_told(answer.connect)}")
     if answer.request is not None:
-        lines.append(f"  {method} {question.path}: {_told(answer.request)}")
+        lines += _lines_of_request(question, method, answer, answer.request)
     elif _is_unseen(question, answer.connect):
         lines.append(f"  {method} {question.path}: not judged, as TLS is passed through")
     lines.append(f"  {' '.join(asked)}")
     return lines
+
+
+def _lines_of_request(
+    question: Question, method: str, answer: Answer, decision: Decision
+) -> list[str]:
+    lines = [f"  {method} {question.path}: {_told(decision)}"]
+    if answer.content is not None:
+        word = "allowed" if answer.content.allowed else "denied"
+        lines.append(f"  body: {word} ({answer.content.reason})")
+    elif answer.unjudged:
+        lines.append("  body: not judged, as nothing says what it may ask for")
+    if (narrowing := answer.narrowing) is not None:
+        lines.append(f"  narrowed: {narrowing_shown(narrowing)} ({narrowing.source})")
+    if (binding := answer.binding) is not None:
+        told = _unusable_by(binding, question) or use_shown(binding.use)
+        lines.append(f"  credential {binding.name}: {harmless(told)} ({binding.source})")
+    return lines
+
+
+def _unusable_by(binding: Binding, question: Question) -> str | None:
+    """Return why the request goes by no credential at all, if so it is."""
+    if question.scheme is Scheme.HTTP:
+        return "none goes over plain HTTP"
+    if question.target.port not in binding.ports:
+        return f"none goes to port {question.target.port}"
+    return None
 
 
 def _told(decision: Decision) -> str:
@@ -223,6 +314,9 @@ def _facts(
         "path": question.path or None,
         "connect": _decision_facts(answer.connect),
         "request": _decision_facts(answer.request),
+        "content": _decision_facts(answer.content),
+        "narrowing": _narrowing_facts(answer.narrowing),
+        "credential": _credential_facts(question, answer.binding),
         asked[0]: asked[1],
     }
 
@@ -235,6 +329,23 @@ def _decision_facts(decision: Decision | None) -> dict[str, Any] | None:
         "reason": decision.reason.value,
         "tls": None if decision.tls is None else decision.tls.value,
         "rule": _rule_facts(decision.rule),
+    }
+
+
+def _narrowing_facts(narrowing: Narrowing | None) -> dict[str, Any] | None:
+    if narrowing is None:
+        return None
+    return {"limits": narrowing_shown(narrowing), "source": str(narrowing.source)}
+
+
+def _credential_facts(question: Question, binding: Binding | None) -> dict[str, Any] | None:
+    if binding is None:
+        return None
+    return {
+        "name": binding.name,
+        "usable": _unusable_by(binding, question) is None,
+        "use": use_shown(binding.use),
+        "source": str(binding.source),
     }
 
 

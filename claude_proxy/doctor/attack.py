@@ -13,9 +13,10 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, Final
 
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -42,6 +43,10 @@ from claude_proxy.settings import TcpListen
 
 _ALLOWED: Final = "allowed.claude-proxy-doctor.test"  # RFC 6761
 _DENIED: Final = "denied.claude-proxy-doctor.test"
+_BOUND: Final = "bound.claude-proxy-doctor.test"  # a key of ours is put in there
+_MESSAGES: Final = "/v1/messages"
+_ECHOES: Final = ("/v1/models", "/v1/models/head")
+_NARROWED: Final = (_MESSAGES, f"{_MESSAGES}/count_tokens", "/v1/models", "/v1/models/**")
 _HONEST_PATH: Final = "/honest/"
 _LIMIT_S: Final = 600.0
 # It writes no compiled files where the user's project is what holds this very program.
@@ -78,17 +83,19 @@ def attack(aim: Aim) -> list[Row]:
             project.mkdir()
         canaries = stack.enter_context(Canaries(folder, project, aim.token))
         origin = stack.enter_context(_origin(folder))
-        order = _order(aim.order, folder, project, policy, origin.port)
+        key = _Key(folder)
+        allowlist = extended(policy, origin.port) + key.sections(origin.port)
+        order = _order(aim.order, folder, project, allowlist, origin.port)
         pipes = (subprocess.PIPE,) * 3
         with live_sandbox(order, streams=pipes) as sandbox:
-            outside = _Outside(aim, order, canaries, origin, sandbox)
+            outside = _Outside(aim, order, canaries, origin, sandbox, key)
             guarded = _identities(outside.guarded())
             reports = _reports_of(sandbox, outside.spec(guarded))
             changed = _changed(guarded)
         observations = (
             Observation("loopback", "listeners on loopback", canaries.seen("loopback")),
             Observation("unix", "Unix sockets", canaries.seen("unix")),
-            Observation("origin", "the allowed site", _beyond(origin.arrivals())),
+            Observation("origin", "the allowed sites", _beyond(origin.arrivals(), key)),
             Observation("policy", "policy, CA, audit log", changed),
         )
     return attacks.judge(reports, observations, network=order.wish.network)
@@ -121,17 +128,76 @@ def _origin(folder: Path) -> Iterator[Origin]:
         leaf = root.leaf(name)
         return leaf.certificate, leaf.key
 
-    with Origin(identify) as origin:
+    with Origin(identify, answer=_echo) as origin:
         yield origin
 
 
-def _order(given: Order, folder: Path, project: Path | None, policy: Policy, port: int) -> Order:
-    """Return the owner's order with our command, and a policy that has one rule more.
+@dataclass(frozen=True, slots=True)
+class _Key:
+    """A key for a site of ours, which nobody inside may come to know."""
+
+    folder: Path
+    value: str = field(default_factory=lambda: f"doctor-key-{token_hex(16)}")
+    placeholder: str = field(default_factory=lambda: f"doctor-placeholder-{token_hex(8)}")
+
+    @property
+    def file(self) -> Path:
+        """Where the proxy reads it from."""
+        return self.folder / "key"
+
+    def sections(self, port: int) -> str:
+        """Return what an allowlist says of it, having put it where it is read from."""
+        self.file.touch(mode=0o600)
+        self.file.write_text(self.value, encoding="ascii")
+        credential = {
+            "host": _BOUND,
+            "ports": [port],
+            "name": "doctor",
+            "inject": "x-api-key",
+            "from": {"file": str(self.file)},
+            "placeholder": self.placeholder,
+        }
+        narrowed = {
+            "host": _BOUND,
+            "ports": [port],
+            "paths": list(_NARROWED),
+            "models": "all",
+            "beta": "all",
+            "server_tools": "none",
+            "mcp_servers": "allowlisted",
+            "sources": "allowlisted",
+        }
+        entries = (("credentials", credential), ("anthropic", narrowed))
+        return "".join(f"{name}:\n{_item(json.dumps(entry))}\n" for name, entry in entries)
+
+    def is_alone_in(self, arrival: Arrival) -> bool:
+        """Tell whether a request has this login and no other."""
+        logins = [(name, value) for name, value in arrival.fields if name in _LOGINS]
+        return logins == [("x-api-key", self.value)]
+
+    def shows_in(self, arrival: Arrival) -> bool:
+        """Tell whether the key or what stands for it is in a request."""
+        texts = [arrival.path, *(value for _, value in arrival.fields)]
+        return any(mark in text for mark in (self.value, self.placeholder) for text in texts)
+
+
+_LOGINS: Final = frozenset({"x-api-key", "x_api_key", "api-key", "authorization", "cookie"})
+
+
+def _echo(arrival: Arrival) -> tuple[str, bytes]:
+    """Say which key came, where that is asked."""
+    key = dict(arrival.fields).get("x-api-key", "")
+    in_head = f"X-Echo: {key}" if arrival.path == _ECHOES[1] else ""
+    return in_head, f"claude-proxy doctor {key if arrival.path == _ECHOES[0] else ''}\n".encode()
+
+
+def _order(given: Order, folder: Path, project: Path | None, listed: str, port: int) -> Order:
+    """Return the owner's order with our command, and a policy that has rules for our sites.
 
     Its directories are temporary, so that the owner's audit log tells of the owner's runs alone.
     """
     allowlist = folder / "allowlist.yaml"
-    allowlist.write_text(extended(policy, port), encoding="utf-8")
+    allowlist.write_text(listed, encoding="utf-8")
     allowlist.chmod(0o600)
     settings = replace(
         given.settings,
@@ -142,7 +208,10 @@ def _order(given: Order, folder: Path, project: Path | None, policy: Policy, por
         learn=None,
         confdir=folder / "confdir",
         statedir=folder / "statedir",
-        resolve=((Authority.of(_ALLOWED, port), IPv4Address("127.0.0.1")),),
+        resolve=tuple(
+            (Authority.of(name, port), IPv4Address("127.0.0.1")) for name in (_ALLOWED, _BOUND)
+        ),
+        gateway=None,
         upstream_ca=folder / "origin.pem",
         upstream_proxy=None,
         jsonl=None,
@@ -168,7 +237,7 @@ def _script() -> tuple[Path, tuple[Path, ...]]:
 
 
 def extended(policy: Policy, port: int) -> str:
-    """Return an allowlist with a policy's rules, and one for our site.
+    """Return an allowlist with a policy's rules, and one for each of our sites.
 
     A denial that yields to narrower rules cannot be spelled in an allowlist, and is left out: what
     is tried may allow more than the owner's policy, and never less.
@@ -180,9 +249,10 @@ def extended(policy: Policy, port: int) -> str:
         "paths": [f"{_HONEST_PATH}**"],
         "addresses": ["127.0.0.1/32"],
     }
+    bound = {**ours, "host": _BOUND, "paths": ["/**"]}
     facts = [facts_of(rule) for rule in policy.deny if not rule.yields]
     deny = [json.dumps({key: each[key] for key in _DENY_KEYS if each[key]}) for each in facts]
-    allow = [*map(entry_of, policy.allow), json.dumps(ours)]
+    allow = [*map(entry_of, policy.allow), json.dumps(ours), json.dumps(bound)]
     return "\n".join(["allow:", *map(_item, allow), "deny:" if deny else "", *map(_item, deny), ""])
 
 
@@ -199,12 +269,14 @@ class _Outside:
     canaries: Canaries
     origin: Origin
     sandbox: Sandbox
+    key: _Key
 
     def spec(self, guarded: Mapping[str, list[int]]) -> dict[str, Any]:
         """Return what the attacks are told."""
         owner, ours = self.aim.order.settings, self.order.settings
         hidden = [
             *self.canaries.files,
+            self.key.file,
             self.sandbox.rundir,
             ours.confdir,
             ours.statedir,
@@ -217,6 +289,9 @@ class _Outside:
             "ca": str(CERTIFICATE),
             "allowed": [_ALLOWED, self.origin.port],
             "denied_host": _DENIED,
+            "bound": [_BOUND, self.origin.port],
+            "placeholder": self.key.placeholder,
+            "key": self.key.value,
             "canaries": self.canaries.facts(),
             "sockets": [*_sockets(self.aim), str(self.sandbox.rundir / SOCKET)],
             "processes": list(self._processes()),
@@ -239,7 +314,7 @@ class _Outside:
 
     def _processes(self) -> Iterator[tuple[str, int, str]]:
         pids = {"the launcher": os.getpid()}
-        for attendant in (self.sandbox.companion, self.sandbox.relay):
+        for attendant in (self.sandbox.companion, *self.sandbox.relays):
             if attendant is not None:
                 pids[f"the {attendant.what}"] = attendant.pid
         if self.canaries.process is not None:
@@ -313,14 +388,23 @@ def _reports_of(sandbox: Sandbox, spec: Mapping[str, Any]) -> list[dict[str, Any
     return [report for report in reports if isinstance(report, dict) and "attack" in report]
 
 
-def _beyond(arrivals: Iterable[Arrival]) -> tuple[str, ...]:
-    """Return what reached the allowed site and is not what is allowed.
+def _beyond(arrivals: Iterable[Arrival], key: _Key) -> tuple[str, ...]:
+    """Return what reached the allowed sites and is not what is allowed.
 
     The proxy may connect ahead of a request; what it says of itself is TLS to the right name.
     """
     return tuple(
         f"{arrival.method or 'no request'} {arrival.path or arrival.alert} for {arrival.name!r}"
         for arrival in arrivals
-        if (arrival.method, arrival.path) != ("GET", _HONEST_PATH)
-        and (arrival.method or not arrival.secured or arrival.name != _ALLOWED)
+        if not _is_allowed(arrival, key)
     )
+
+
+def _is_allowed(arrival: Arrival, key: _Key) -> bool:
+    if not arrival.method:
+        return arrival.secured and arrival.name in {_ALLOWED, _BOUND}
+    asked = (arrival.method, arrival.path)
+    if arrival.name == _BOUND:
+        wanted = {("POST", _MESSAGES), *(("GET", path) for path in _ECHOES)}
+        return asked in wanted and key.is_alone_in(arrival)
+    return asked == ("GET", _HONEST_PATH) and not key.shows_in(arrival)

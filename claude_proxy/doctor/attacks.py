@@ -32,6 +32,7 @@ class Group(StrEnum):
     KERNEL = "the kernel and other processes"
     FILES = "files and devices"
     PROXY = "the proxy"
+    KEYS = "keys, and what is asked with them"
     CANARIES = "seen outside"
 
 
@@ -87,6 +88,11 @@ ATTACKS: tuple[Attack, ...] = (
     Attack("broken-names", "NUL and CRLF in CONNECT", Group.PROXY),
     Attack("forged-origin", "forged PROXY headers and fields", Group.PROXY),
     Attack("names-as-letters", "messages in names to look up", Group.PROXY),
+    Attack("foreign-keys", "another's key on a bound host", Group.KEYS),
+    Attack("misplaced-placeholders", "the placeholder anywhere else", Group.KEYS),
+    Attack("echoed-keys", "answers that hold the key", Group.KEYS),
+    Attack("other-endpoints", "files, batches, skills of the API", Group.KEYS),
+    Attack("message-bodies", "having the API reach other hosts", Group.KEYS),
 )
 
 
@@ -115,10 +121,12 @@ class Observation:
 
 type Report = Mapping[str, Any]
 
+_BY_NETWORK = frozenset({Group.PROXY, Group.KEYS})
+
 
 def names(*, network: bool) -> list[str]:
     """Return the attacks to carry out, in order; what is allowed comes first and last."""
-    found = [each.name for each in ATTACKS if network or each.group is not Group.PROXY]
+    found = [each.name for each in ATTACKS if network or each.group not in _BY_NETWORK]
     return [HONEST, *found, HONEST] if network else found
 
 
@@ -129,7 +137,7 @@ def judge(
     rows = list(_honest_rows(reports)) if network else []
     told = {report["attack"]: report for report in reports if report["attack"] != HONEST}
     for attack in ATTACKS:
-        if network or attack.group is not Group.PROXY:
+        if network or attack.group not in _BY_NETWORK:
             rows.append(_row_of(attack, told.get(attack.name)))
     rows += [_row_of_canary(observation) for observation in observations]
     return rows

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 
-from claude_proxy.doctor import listening, machine, setup
+from claude_proxy.doctor import keys, listening, machine, setup
 from claude_proxy.doctor.bounded import guarded
 from claude_proxy.doctor.finding import Finding
 from claude_proxy.doctor.subject import Subject
@@ -15,6 +15,7 @@ CHECKS: tuple[tuple[str, Examine], ...] = (
     ("Python", machine.check_python),
     ("directories", setup.check_directories),
     ("allowlist", setup.check_allowlist),
+    ("credentials", keys.check_credentials),
     ("CA", setup.check_authority),
     ("audit log", setup.check_audit),
     ("disk space", setup.check_disk),

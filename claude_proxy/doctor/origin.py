@@ -40,6 +40,7 @@ class Arrival:
     host: str = ""
     alert: str = ""  # why no request came
     secured: bool = True  # whether TLS was set up, as far as a server can tell
+    fields: tuple[tuple[str, str], ...] = ()  # of the request, the names in lower case
 
     @property
     def trusting(self) -> bool:
@@ -51,10 +52,22 @@ def _well(_: str) -> int:
     return 200
 
 
-class Origin:
-    """An HTTPS server on 127.0.0.1 that answers every path alike."""
+def _alike(_: Arrival) -> tuple[str, bytes]:
+    return "", _BODY
 
-    def __init__(self, identify: Identify, *, status: Callable[[str], int] = _well) -> None:
+
+class Origin:
+    """An HTTPS server on 127.0.0.1 that answers every path alike, unless it is told how."""
+
+    def __init__(
+        self,
+        identify: Identify,
+        *,
+        status: Callable[[str], int] = _well,
+        answer: Callable[[Arrival], tuple[str, bytes]] = _alike,
+    ) -> None:
+        """Serve; `answer` gives a field, or none, and the body."""
+        self._answer_to = answer
         self._identify = identify
         self._status = status
         self._lock = threading.Condition()
@@ -156,13 +169,26 @@ class Origin:
             head += piece
         lines = head.partition(b"\r\n\r\n")[0].decode("latin-1").split("\r\n")
         method, path, *_ = [*lines[0].split(" "), ""]
-        fields = dict(line.lower().split(": ", 1) for line in lines[1:] if ": " in line)
-        self._note(Arrival(names[0], method, path, fields.get("host", "")))
+        fields = [_field_of(line) for line in lines[1:] if ":" in line]
+        host = dict(fields).get("host", "").lower()
+        arrival = Arrival(names[0], method, path, host, fields=tuple(fields))
+        self._note(arrival)
+        self._take_body(tls, len(head.partition(b"\r\n\r\n")[2]), dict(fields))
         status = self._status(path)
-        answer = f"HTTP/1.1 {status} X\r\nContent-Length: {len(_BODY)}\r\nConnection: close\r\n\r\n"
-        tls.sendall(answer.encode() + (b"" if method == "HEAD" else _BODY))
+        field, body = self._answer_to(arrival)
+        words = [f"HTTP/1.1 {status} X", f"Content-Length: {len(body)}", "Connection: close"]
+        answer = "\r\n".join([*words, *([field] if field else []), "", ""])
+        tls.sendall(answer.encode() + (b"" if method == "HEAD" else body))
         with suppress(OSError):
             tls.unwrap()
+
+    @staticmethod
+    def _take_body(tls: ssl.SSLSocket, read: int, fields: dict[str, str]) -> None:
+        """Read what follows the head: a close with bytes unread would end the answer as well."""
+        length = fields.get("content-length", "")
+        left = (int(length) if length.isdecimal() else 0) - read
+        while left > 0 and (piece := tls.recv(min(left, _HEAD_LIMIT))):
+            left -= len(piece)
 
     def _note(self, arrival: Arrival) -> None:
         with self._lock:
@@ -175,6 +201,11 @@ class Origin:
             if found is None:
                 found = self._contexts[name] = server_context(self._identify(name))
             return found
+
+
+def _field_of(line: str) -> tuple[str, str]:
+    name, _, value = line.partition(":")
+    return name.lower(), value.strip()
 
 
 def server_context(identity: Identity) -> ssl.SSLContext:

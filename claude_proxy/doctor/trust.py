@@ -195,7 +195,7 @@ def _proxy(folder: Path, record: Path, origin: int, domain: str, names: list[str
         )
         with RunDirectory.make(("doctor", "--trust")) as rundir:
             log = open_log(settings.statedir, rundir.name)
-            with log.file, start_companion(settings, listener, rundir, log) as companion:
+            with log.file, start_companion(settings, (listener,), rundir, log) as companion:
                 companion.wait_until_ready()
                 yield int(listener.getsockname()[1])
 

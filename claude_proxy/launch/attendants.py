@@ -3,16 +3,21 @@
 Both are in sessions of their own, so that no key pressed in the terminal reaches them, and both
 hold the reading end of a pipe whose writing end only the launcher has: when the launcher ends,
 however that comes, they end as well. What they have to say goes into a log and to no terminal.
+
+Law kept: secrets stay outside (9). What the kernel shows of a process to all processes of its user
+is the environment that it was started with; so each is started with little, and the proxy gets the
+rest, in which credentials may stand, by its pipe.
 """
 
 import contextlib
 import os
+import re
 import select
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -33,6 +38,12 @@ _JOIN_PAUSE_S = 0.1
 _END_PATIENCE_S = 5.0
 _LOGS_KEPT = 20
 _GREETING = b"\x05\x01\x00"  # of SOCKS5: one method, which is none
+
+# What a process must have from its first instruction on, or may have: nobody keeps a key in them.
+_HARMLESS = re.compile(
+    r"PATH|HOME|USER|LOGNAME|SHELL|LANG|LANGUAGE|LC_[A-Z]+|TZ|TMPDIR|XDG_[A-Z_]+"
+    r"|D?Y?LD_[A-Z_]+|GLIBC_TUNABLES|MALLOC_[A-Z_]+|COVERAGE_[A-Z_]+"
+)
 
 
 class Attendant:
@@ -168,19 +179,20 @@ def _forget_old(folder: Path) -> None:
 
 
 def start_companion(
-    settings: Settings, listener: socket.socket, rundir: RunDirectory, log: Log
+    settings: Settings, listeners: Sequence[socket.socket], rundir: RunDirectory, log: Log
 ) -> Companion:
-    """Start the proxy of a run on the socket that it inherits; do not wait for it.
+    """Start the proxy of a run on the sockets that it inherits; do not wait for it.
 
-    `settings.listen` names the descriptor of `listener`.
+    The settings name the descriptors of `listeners`.
     """
     reading, writing = os.pipe()
     until, lifeline = os.pipe()
     heard, report = os.pipe()
-    task = handover.Task(settings, report=report, lifeline=until)
+    environ = dict(os.environ)
+    task = handover.Task(settings, report=report, lifeline=until, environ=environ)
     process = _start(
         [sys.executable, "-I", "-c", handover.BOOT, str(reading), f"claude-proxy-{rundir.name}"],
-        (reading, until, report, listener.fileno()),
+        (reading, until, report, *(listener.fileno() for listener in listeners)),
         log,
     )
     for descriptor in (reading, until, report):
@@ -222,8 +234,14 @@ def _start(words: Sequence[str], descriptors: Sequence[int], log: Log) -> subpro
         stdout=log.file,
         stderr=log.file,
         cwd="/",  # so that neither keeps a directory of the user busy
+        env=harmless(os.environ),
         start_new_session=True,
     )
+
+
+def harmless(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that everybody may know."""
+    return {name: value for name, value in environ.items() if _HARMLESS.fullmatch(name)}
 
 
 def join(text: str) -> Upstream:

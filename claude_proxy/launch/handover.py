@@ -8,8 +8,8 @@ line, as plain JSON: the launcher trusts nobody that talks to clients.
 
 import json
 import pickle
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from claude_proxy.errors import ClaudeProxyError, ConfigError, ConfigErrors
 from claude_proxy.settings import Settings
@@ -32,6 +32,9 @@ class Task:
     settings: Settings
     report: int  # to be written to: READY, or what went wrong
     lifeline: int  # at its end, when the launcher is gone
+    # Variables that credentials may stand in: by the pipe, as everybody of the same user can read
+    # what a process was started with.
+    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 def encode(task: Task, path: Sequence[str]) -> bytes:

@@ -18,6 +18,7 @@ from claude_proxy.launch.wish import (
     SECCOMP,
     Facts,
     How,
+    Keeping,
     Kind,
     Made,
     Mount,
@@ -36,6 +37,7 @@ __all__ = [
     "SECCOMP",
     "Facts",
     "How",
+    "Keeping",
     "Kind",
     "Made",
     "Mount",
@@ -84,6 +86,7 @@ def questions(wish: Wish, user: User, environ: Mapping[str, str], *ours: Path) -
     asked |= {home / name for name in profile.home_protect}
     asked |= {project / name for name in (*_protected(wish), *wish.hide)}
     asked |= {project / ".git", *(Path(shell) for shell in _SHELLS)}
+    asked |= {*wish.keeping.hidden, *wish.keeping.unseen, *wish.keeping.unwritten}
     return frozenset({*asked, *never.never(home, environ, *ours), *never.secret(home, environ)})
 
 
@@ -131,6 +134,7 @@ class _Planner:
         self._add_program()
         self._add_masks()
         self._add_protected()
+        self._refuse_sources()
         return self._assembled()
 
     # What is refused
@@ -145,6 +149,31 @@ class _Planner:
             self._walls.refuse_wide(path, "the project directory", where, mend)
             self._walls.refuse_hidden(path, where, mend)
             self._walls.refuse_holding(path, where, mend)
+
+    def _refuse_sources(self) -> None:
+        """Refuse to show what a credential is read from, or to have it changed."""
+        for path in self._wish.keeping.unseen:
+            if any(self._places_of(self._seen(path).real)):
+                raise ConfigError(
+                    "the file of a credential would be seen inside",
+                    where=str(path),
+                    mend="keep it where no run looks, for example in ~/.config/claude-proxy, and "
+                    "name it there",
+                )
+        for path in self._wish.keeping.unwritten:
+            if self._layout.writable_places(self._seen(path).real):
+                raise ConfigError(
+                    "what gives the proxy a credential could be changed from inside",
+                    where=str(path),
+                    mend="keep it outside of the project and of what the run may write",
+                )
+
+    def _places_of(self, real: Path) -> Iterator[Path]:
+        """Yield where something of the machine is seen."""
+        for mount in self._layout.showing(real):
+            at = mount.at / real.relative_to(str(mount.source))
+            if self._layout.nearest(at) is mount:
+                yield at
 
     # What is shown
 
@@ -311,18 +340,18 @@ class _Planner:
 
     def _add_masks(self) -> None:
         for wall in self._walls.hidden(self._named):
-            for mount in self._layout.showing(wall):
-                self._mask_through(mount, wall)
+            for at in self._places_of(wall):
+                self._mask(at, self._seen(wall))
+        for path in self._wish.keeping.hidden:
+            seen = self._seen(path)
+            if seen.kind is not Kind.MISSING:
+                for at in list(self._places_of(seen.real)):
+                    self._mask(at, seen)
         for name in self._wish.hide:
             path = self._project / name
             seen = self._seen(self._wish.project / name)
             if seen.kind is not Kind.MISSING and seen.real.is_relative_to(self._project):
                 self._mask(path if path == seen.real else seen.real)
-
-    def _mask_through(self, mount: Mount, wall: Path) -> None:
-        at = mount.at / wall.relative_to(str(mount.source))
-        if self._layout.nearest(at) is mount:
-            self._mask(at, self._seen(wall))
 
     def _mask(self, at: Path, seen: Seen | None = None) -> None:
         kind = (seen or self._seen(at)).kind
@@ -407,8 +436,13 @@ class _Planner:
             masked=tuple(self._masked),
             watched=tuple(dict.fromkeys(self._watched)),
             secrets=secrets,
-            notes=facts.notes,
+            withheld=wish.keeping.withheld,
+            notes=(*facts.notes, *self._notes()),
         )
+
+    def _notes(self) -> Iterator[str]:
+        if names := surroundings.held_back(self._wish, self._facts):
+            yield f"not handed on, as the proxy puts the credential in: {', '.join(names)}"
 
     def _namespaces(self) -> tuple[str, ...]:
         options = [

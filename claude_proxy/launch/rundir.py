@@ -29,6 +29,7 @@ from claude_proxy.errors import ClaudeProxyError, ConfigError
 
 NAME_LIMIT = 32
 SOCKET = "proxy.sock"
+GATEWAY_SOCKET = "gate.sock"  # no longer than the other, whose length is looked at
 
 _RECORD = "record"
 _LOCK = ".lock"
@@ -152,13 +153,19 @@ class RunDirectory:
                 file.write(data)
         return path
 
-    def listen(self) -> socket.socket:
+    @property
+    def gateway_path(self) -> Path:
+        """Where the gateway of the run's proxy is reached."""
+        return self.path / GATEWAY_SOCKET
+
+    def listen(self, path: Path | None = None) -> socket.socket:
         """Return a socket listening in the directory, for the owner alone."""
+        path = path or self.socket_path
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            with _explained(self.socket_path, "cannot listen on the run's socket"):
-                sock.bind(str(self.socket_path))
-                self.socket_path.chmod(0o600)
+            with _explained(path, "cannot listen on the run's socket"):
+                sock.bind(str(path))
+                path.chmod(0o600)
                 sock.listen(1024)
         except BaseException:
             sock.close()

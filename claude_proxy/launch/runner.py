@@ -20,7 +20,7 @@ from pathlib import Path
 from claude_proxy.bridge import Upstream
 from claude_proxy.errors import AuditError, ClaudeProxyError
 from claude_proxy.events import Notice
-from claude_proxy.launch import facts, netns, seat, seccomp, verifying
+from claude_proxy.launch import facts, keys, netns, seat, seccomp, verifying
 from claude_proxy.launch.attendants import (
     Attendant,
     Companion,
@@ -33,6 +33,7 @@ from claude_proxy.launch.attendants import (
 )
 from claude_proxy.launch.bubble import Bubble, Streams, failed
 from claude_proxy.launch.interruptions import Interrupted, Interruptions
+from claude_proxy.launch.keys import Bindings
 from claude_proxy.launch.order import (
     SHOWN,
     MissingError,
@@ -43,13 +44,14 @@ from claude_proxy.launch.order import (
 )
 from claude_proxy.launch.plan import Kind, Plan, plan
 from claude_proxy.launch.rundir import RunDirectory, base_of, command_line
-from claude_proxy.launch.surroundings import HTTP_PORT, SOCKS_PORT
+from claude_proxy.launch.surroundings import GATEWAY_PORT, HTTP_PORT, SOCKS_PORT
 from claude_proxy.launch.waiting import Terminal, Wait
 from claude_proxy.settings import AuditFailure, InheritedListen, Learn, Settings, Verbosity
 
 type Say = Callable[[str], None]
 
 LISTENER = "run"  # the listener's name in the audit log
+GATEWAY_LISTENER = "gateway"
 
 _GRACE_S = 1.0  # for exchanges whose client has ended with the sandbox
 _CHECKS_FAILED = 1
@@ -64,7 +66,7 @@ class Sandbox:
     plan: Plan
     bubble: Bubble
     companion: Companion | None  # None: the run has joined a proxy, or has no network
-    relay: Attendant | None  # None: it has no network
+    relays: tuple[Attendant, ...]  # none: it has no network
     log: Path
 
     def finish(
@@ -78,7 +80,7 @@ class Sandbox:
 
     def lost(self) -> Iterator[Attendant]:
         """Yield what should stand beside the sandbox and does not."""
-        for attendant in (self.companion, self.relay):
+        for attendant in (self.companion, *self.relays):
             if attendant is not None and not attendant.alive:
                 yield attendant
 
@@ -143,22 +145,25 @@ def live_sandbox(
                 "and nothing of it is recorded here"
             )
             order = replace(order, foreign=True)
+        bindings = keys.bindings_of(order)
+        keys.refuse_reachable(order, bindings, os.environ)
         rundir = stack.enter_context(RunDirectory.make(order.words, name=order.name))
         log = open_log(order.settings.statedir, rundir.name)
         stack.callback(log.file.close)
         companion = None
         if order.wish.network and joined is None:
             companion = stack.enter_context(_own_proxy(order.settings, rundir, log))
-        planned = _told(order, say)
+        planned = _told(order, bindings, say)
+        _forget(planned.withheld)
         bubble = stack.enter_context(_bubble(order, planned, rundir, streams))
-        relay = None
+        relays: tuple[Attendant, ...] = ()
         if order.wish.network:
             with _blaming(bubble):
-                relay = stack.enter_context(_relay(order, joined, bubble, rundir, log))
+                relays = tuple(_relays(order, joined, bubble, rundir, log, stack))
         _record_start(order.settings, f"run {rundir.name}: {command_line(order.words)}")
         if companion is not None:
             companion.wait_until_ready()
-        sandbox = Sandbox(rundir.name, rundir.path, planned, bubble, companion, relay, log.path)
+        sandbox = Sandbox(rundir.name, rundir.path, planned, bubble, companion, relays, log.path)
         _refuse_half_of(sandbox)
         yield sandbox
 
@@ -170,18 +175,26 @@ def _refuse(order: Order) -> None:
     refuse_reachable(order)
 
 
-def _told(order: Order, say: Say) -> Plan:
+def _told(order: Order, bindings: Bindings, say: Say) -> Plan:
     """Return the plan, and say of it and of the order what the user should know."""
     learn = order.settings.learn
     if learn is not None and learn[0] is Learn.EVERYTHING:
         say(f"warning: learning: what no deny rule covers is let through, and added to {learn[1]}")
-    planned = planned_for(order)
+    planned = planned_for(order, bindings)
     for note in planned.notes:
         say(f"note: {note}")
     if order.show_plan:
         for line in planned.lines():
             say(line)
     return planned
+
+
+def _forget(names: frozenset[str]) -> None:
+    """Let go of variables that hold credentials: the proxy has them by now."""
+    if any(name in os.environ for name in names):
+        from claude_proxy import memory  # noqa: PLC0415 - few runs have any
+
+        memory.scrub_environment(names)
 
 
 def _bubble(order: Order, planned: Plan, rundir: RunDirectory, streams: Streams) -> Bubble:
@@ -193,17 +206,30 @@ def _bubble(order: Order, planned: Plan, rundir: RunDirectory, streams: Streams)
     return bubble
 
 
-def _relay(
-    order: Order, joined: Upstream | None, bubble: Bubble, rundir: RunDirectory, log: Log
-) -> Attendant:
-    path = str(rundir.socket_path)
-    upstream = joined or Upstream(f"unix:{path}", socket.AF_UNIX, path)
+def _relays(  # noqa: PLR0913 - all that a relay stands between
+    order: Order,
+    joined: Upstream | None,
+    bubble: Bubble,
+    rundir: RunDirectory,
+    log: Log,
+    stack: ExitStack,
+) -> Iterator[Attendant]:
+    """Yield the relay to the proxy, and the one to its gateway if there is one."""
+    ports = (HTTP_PORT, SOCKS_PORT, *((GATEWAY_PORT,) if order.settings.gateway else ()))
+    announced = order.words if order.announces else None
     with ExitStack() as closing:
-        sockets = netns.listeners(bubble.init, (HTTP_PORT, SOCKS_PORT))
+        sockets = netns.listeners(bubble.init, ports)
         for sock in sockets:
             closing.enter_context(sock)
-        announced = order.words if order.announces else None
-        return start_relay(sockets, upstream, rundir, log, announced)
+        upstream = joined or _at(rundir.socket_path)
+        yield stack.enter_context(start_relay(sockets[:2], upstream, rundir, log, announced))
+        if order.settings.gateway is not None:
+            gate = _at(rundir.gateway_path)
+            yield stack.enter_context(start_relay(sockets[2:], gate, rundir, log, announced))
+
+
+def _at(path: Path) -> Upstream:
+    return Upstream(f"unix:{path}", socket.AF_UNIX, str(path))
 
 
 @contextlib.contextmanager
@@ -218,31 +244,39 @@ def _blaming(bubble: Bubble) -> Iterator[None]:
         raise
 
 
-def planned_for(order: Order, *, dry: bool = False) -> Plan:
+def planned_for(order: Order, bindings: Bindings | None = None, *, dry: bool = False) -> Plan:
     """Return how bwrap is started for an order; start nothing, and if it is dry, make nothing."""
     settings = order.settings
+    if bindings is None:
+        bindings = keys.bindings_of(order)
+    wish = keys.kept(order, bindings, os.environ, dry=dry)
     seen = facts.gather(
-        order.wish,
+        wish,
         environ=os.environ,
         confdir=settings.confdir,
         statedir=settings.statedir,
         rundir=base_of(os.environ),
         shown=dict.fromkeys(SHOWN, b"") if dry else shown_files(order),
     )
-    return plan(order.wish, seen)
+    return plan(wish, seen)
 
 
 def _own_proxy(settings: Settings, rundir: RunDirectory, log: Log) -> Companion:
-    """Start a proxy that listens on the run's socket and on nothing else."""
-    with rundir.listen() as listener:
+    """Start a proxy that listens on the run's sockets and on nothing else."""
+    with ExitStack() as closing:
+        listeners = [closing.enter_context(rundir.listen())]
         own = replace(
             settings,
-            listen=(InheritedListen(listener.fileno(), LISTENER),),
+            listen=(InheritedListen(listeners[0].fileno(), LISTENER),),
             workers=1,
             verbosity=Verbosity.QUIET,
             limits=replace(settings.limits, grace_s=min(settings.limits.grace_s, _GRACE_S)),
         )
-        return start_companion(own, listener, rundir, log)
+        if settings.gateway is not None:
+            listeners.append(closing.enter_context(rundir.listen(rundir.gateway_path)))
+            door = InheritedListen(listeners[1].fileno(), GATEWAY_LISTENER)
+            own = replace(own, gateway=replace(settings.gateway, listen=(door,)))
+        return start_companion(own, listeners, rundir, log)
 
 
 def _make(planned: Plan) -> None:

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from claude_proxy.errors import ClaudeProxyError, ConfigError
-from claude_proxy.launch import facts
+from claude_proxy.launch import facts, keys
 from claude_proxy.launch.attendants import Log, open_log, start_companion
 from claude_proxy.launch.order import Order, refuse_reachable, shown_files
 from claude_proxy.launch.rundir import RunDirectory, base_of
@@ -30,13 +30,10 @@ def run(order: Order, environ: Mapping[str, str]) -> int:
             where=str(SANDBOX_EXEC),
             mend="it is a part of macOS; on Linux, `claude-proxy run` takes bwrap by itself",
         )
-    if order.join is not None or order.verify:
-        raise ConfigError(
-            "this is not to be had on macOS",
-            where="--verify" if order.verify else "--proxy",
-            mend="leave it out; the run has a proxy of its own",
-        )
+    _refuse_unknown(order)
     refuse_reachable(order)
+    bindings = keys.bindings_of(order)
+    keys.refuse_reachable(order, bindings, environ)
     with ExitStack() as stack:
         rundir = stack.enter_context(RunDirectory.make(order.words, name=order.name))
         log = open_log(order.settings.statedir, rundir.name)
@@ -47,16 +44,33 @@ def run(order: Order, environ: Mapping[str, str]) -> int:
             directory.mkdir(mode=0o700)
         for name, content in shown_files(order).items():
             rundir.write(f"shown/{name}", content)
+        wish = keys.kept(order, bindings, environ)
         seen = facts.gather(
-            order.wish,
+            wish,
             environ=environ,
             confdir=order.settings.confdir,
             statedir=order.settings.statedir,
             rundir=base_of(environ),
             shown={},
         )
-        planned = seatbelt(order.wish, seen, port=port, temporary=temporary, shown=shown)
+        planned = seatbelt(wish, seen, port=port, temporary=temporary, shown=shown)
         return _wait(list(planned.argv), dict(planned.environment), order)
+
+
+def _refuse_unknown(order: Order) -> None:
+    """Refuse what is known on Linux alone."""
+    asked = {
+        "--verify": order.verify,
+        "--proxy": order.join is not None,
+        "--gateway": order.settings.gateway is not None,
+    }
+    for option, given in asked.items():
+        if given:
+            raise ConfigError(
+                "this is not to be had on macOS",
+                where=option,
+                mend="leave it out; the run has a proxy of its own",
+            )
 
 
 def _start_proxy(order: Order, rundir: RunDirectory, log: Log, stack: ExitStack) -> int:
@@ -68,7 +82,7 @@ def _start_proxy(order: Order, rundir: RunDirectory, log: Log, stack: ExitStack)
             workers=1,
             verbosity=Verbosity.QUIET,
         )
-        companion = stack.enter_context(start_companion(own, listener, rundir, log))
+        companion = stack.enter_context(start_companion(own, (listener,), rundir, log))
         port: int = listener.getsockname()[1]
     companion.wait_until_ready()
     return port

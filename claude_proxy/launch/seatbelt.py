@@ -157,6 +157,7 @@ def _walls(wish: Wish, facts: Facts) -> list[Path]:
     named |= {home / name for name in wish.profile.home_read}
     secret = [path for path in never.secret(home, facts.environ) if path not in named]
     hidden = [wish.project / name for name in wish.hide]
+    hidden += [*wish.keeping.hidden, *wish.keeping.unseen]
     ours = (facts.confdir, facts.statedir)
     return _with_real(facts, [*never.never(home, facts.environ, *ours), *secret, *hidden])
 

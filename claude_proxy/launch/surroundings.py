@@ -10,10 +10,11 @@ from pathlib import Path
 from claude_proxy.authority import Authority
 from claude_proxy.clients import environment as client_environment
 from claude_proxy.errors import ConfigError
-from claude_proxy.launch.wish import Facts, Wish
+from claude_proxy.launch.wish import Facts, Keeping, Wish
 
 HTTP_PORT = 3128
 SOCKS_PORT = 1080
+GATEWAY_PORT = 9053
 INSIDE = Path("/run/claude-proxy")
 CERTIFICATE = INSIDE / "ca.pem"
 BUNDLE = INSIDE / "bundle.pem"
@@ -66,11 +67,21 @@ def environment(
         "SHELL": str(shell),
         "USER": facts.user.name,
     }
-    ours = proxy_environment() if wish.network else {}
+    kept = wish.keeping
+    ours = {**(proxy_environment() if wish.network else {}), **dict(kept.placeholders)}
     passed = {name: given[name] for name in wish.profile.pass_env if name in given}
-    named = {name: _named(name, given, ours) for name in wish.pass_env}
-    set_by_profile = dict(wish.profile.set_env)
-    return {**set_by_profile, **found, **passed, **ours, **named}, frozenset({*passed, *named})
+    named = {name: _named(name, given, ours, kept) for name in wish.pass_env}
+    handed_on = {**dict(wish.profile.set_env), **found, **passed}
+    for name in kept.withheld & handed_on.keys():
+        del handed_on[name]
+    return {**handed_on, **ours, **named}, frozenset({*passed, *named} - kept.withheld)
+
+
+def held_back(wish: Wish, facts: Facts) -> tuple[str, ...]:
+    """Return the variables that would be handed on, were there no placeholders for them."""
+    wanted = {*wish.profile.pass_env, *dict(wish.profile.set_env)}
+    given = {*facts.environ, *dict(wish.profile.set_env)}
+    return tuple(sorted(wanted & given & wish.keeping.withheld))
 
 
 def visible_path(given: str | None, is_visible: Callable[[Path], bool]) -> str:
@@ -80,7 +91,7 @@ def visible_path(given: str | None, is_visible: Callable[[Path], bool]) -> str:
     return ":".join(dict.fromkeys(kept)) or _DEFAULT_PATH
 
 
-def _named(name: str, given: Mapping[str, str], ours: Mapping[str, str]) -> str:
+def _named(name: str, given: Mapping[str, str], ours: Mapping[str, str], kept: Keeping) -> str:
     where = f"--pass-env {name}"
     if "=" in name:
         name = name.partition("=")[0]
@@ -92,6 +103,12 @@ def _named(name: str, given: Mapping[str, str], ours: Mapping[str, str]) -> str:
     if not _NAME.fullmatch(name):
         raise ConfigError(
             "this is not the name of a variable", where=where, mend="name one, such as GH_TOKEN"
+        )
+    if name in kept.withheld:
+        raise ConfigError(
+            f"{name} holds a credential that stays outside: the proxy puts it in",
+            where=where,
+            mend="leave it out; or take the entry out of `credentials` in the allowlist",
         )
     if name in ours or name in _OURS:
         raise ConfigError(

@@ -39,6 +39,17 @@ class Profile:
 
 
 @dataclass(frozen=True, slots=True)
+class Keeping:
+    """What of the user's credentials stays outside, and what stands inside in its place."""
+
+    placeholders: tuple[tuple[str, str], ...] = ()  # variables, and what they hold inside
+    withheld: frozenset[str] = frozenset()  # variables that are not handed on
+    hidden: tuple[Path, ...] = ()  # logins of the user's own that the placeholders stand for
+    unseen: tuple[Path, ...] = ()  # where credentials are read from: not to be shown
+    unwritten: tuple[Path, ...] = ()  # what says which credential is the right one, likewise
+
+
+@dataclass(frozen=True, slots=True)
 class Wish:
     """What one run asks for."""
 
@@ -54,6 +65,7 @@ class Wish:
     unfiltered: bool = False  # the machine's own network, in the place of the proxy
     seccomp: bool = True
     extra_ro: tuple[Path, ...] = ()  # of our own (doctor's interpreter)
+    keeping: Keeping = Keeping()
     hide: tuple[str, ...] = ()  # of the project's own file: paths within it
     read_only: tuple[str, ...] = ()
 
@@ -182,6 +194,7 @@ class Plan:
     masked: tuple[Path, ...]
     watched: tuple[Path, ...]  # could not be protected: to be compared before and after
     secrets: frozenset[str]  # names of variables whose values are not printed
+    withheld: frozenset[str]  # names of those that hold what stays outside
     notes: tuple[str, ...]
 
     @property

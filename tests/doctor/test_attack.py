@@ -31,6 +31,8 @@ deny:
   - {host: one.example, paths: ["/b"]}
 """
 ALLOWED = "allowed.claude-proxy-doctor.test"
+BOUND = "bound.claude-proxy-doctor.test"
+KEY = "the key"
 
 
 @pytest.fixture
@@ -159,10 +161,10 @@ def test_the_policy_that_is_tried_is_the_owners_and_one_rule(aim: Aim, tmp_path:
 
     found = policyfile.load(path).policy
 
-    *kept, ours = found.allow
+    *kept, ours, bound = found.allow
     assert list(map(words, kept)) == list(map(words, owners.allow))
     assert list(map(words, found.deny)) == list(map(words, owners.deny))
-    assert ours.name == ALLOWED
+    assert (ours.name, bound.name) == (ALLOWED, BOUND)
 
 
 def words(rule: Rule) -> dict[str, object]:
@@ -176,12 +178,26 @@ def words(rule: Rule) -> dict[str, object]:
         (Arrival(ALLOWED, alert="ConnectionResetError"), False),  # the proxy's own, ahead
         (Arrival(ALLOWED, "GET", "/smuggled", ALLOWED), True),
         (Arrival(ALLOWED, "POST", "/honest/", ALLOWED), True),
+        (Arrival(ALLOWED, "GET", "/honest/", ALLOWED, fields=(("a", f"b {KEY}"),)), True),
+        (Arrival(ALLOWED, "GET", "/honest/", ALLOWED, fields=(("a", "our-placeholder"),)), True),
+        (Arrival(BOUND, "POST", "/v1/messages", BOUND, fields=(("x-api-key", KEY),)), False),
+        (Arrival(BOUND, "GET", "/v1/models", BOUND, fields=(("x-api-key", KEY),)), False),
+        (Arrival(BOUND, alert="ConnectionResetError"), False),
+        (Arrival(BOUND, "POST", "/v1/files", BOUND, fields=(("x-api-key", KEY),)), True),
+        (Arrival(BOUND, "POST", "/v1/messages", BOUND, fields=(("x-api-key", "other"),)), True),
+        (Arrival(BOUND, "POST", "/v1/messages", BOUND), True),
+        (
+            Arrival(BOUND, "POST", "/v1/messages", fields=(("x-api-key", KEY), ("cookie", "a"))),
+            True,
+        ),
         (Arrival("other.test", alert="ConnectionResetError"), True),
         (Arrival("", alert="HTTP_REQUEST", secured=False), True),
     ],
 )
 def test_the_site_tells_what_went_beyond_what_is_allowed(arrival: Arrival, *, beyond: bool) -> None:
-    assert bool(module._beyond([arrival])) is beyond
+    key = module._Key(Path("/nonexistent"), KEY, "our-placeholder")
+
+    assert bool(module._beyond([arrival], key)) is beyond
 
 
 def test_what_was_replaced_or_put_there_is_seen(tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ def test_what_got_out_weighs_more_than_what_is_not_known() -> None:
 def test_without_a_network_there_is_no_proxy_to_attack() -> None:
     rows = judge(all_stopped(), QUIET, network=False)
 
-    assert {row.group for row in rows} == set(Group) - {Group.PROXY, Group.ALLOWED}
+    assert {row.group for row in rows} == set(Group) - {Group.PROXY, Group.KEYS, Group.ALLOWED}
     assert HONEST not in names(network=False)
 
 

@@ -16,6 +16,7 @@ import pytest
 from claude_proxy.audit import AuditStore, database_in
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.launch import facts, netns, profiles, runner
+from claude_proxy.launch.keys import Bindings
 from claude_proxy.launch.order import Order
 from claude_proxy.launch.plan import Plan, Wish
 from claude_proxy.launch.runner import live_sandbox, run
@@ -147,10 +148,10 @@ def test_a_sandbox_with_a_network_has_its_proxy_and_relay_beside_it(place: Place
 
     with live_sandbox(order, streams=PIPES) as sandbox:
         assert sandbox.companion is not None
-        assert sandbox.relay is not None
+        [relay] = sandbox.relays
         assert list(sandbox.lost()) == []
         ways = netns.try_ways(sandbox.bubble.init, 3128, "allowed.test:443", "denied.test:443")
-        pids = [sandbox.companion.pid, sandbox.relay.pid, sandbox.bubble.init]
+        pids = [sandbox.companion.pid, relay.pid, sandbox.bubble.init]
 
     assert (ways.allowed, ways.denied) == (200, 403)
     assert ways.direct is not None
@@ -245,8 +246,8 @@ def test_what_bwrap_cannot_mount_is_told_as_bwraps_fault(
 ) -> None:
     whole = runner.planned_for
 
-    def broken(order: Order, *, dry: bool = False) -> Plan:
-        planned = whole(order, dry=dry)
+    def broken(order: Order, bindings: Bindings) -> Plan:
+        planned = whole(order, bindings)
         options = (*planned.options, "--ro-bind", "/no/such/source", "/tmp/there")
         return replace(planned, options=options)
 

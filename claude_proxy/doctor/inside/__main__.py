@@ -19,6 +19,13 @@ from claude_proxy.doctor.inside.kernel import (
     mounts,
     nested_namespaces,
 )
+from claude_proxy.doctor.inside.keys import (
+    echoed_keys,
+    foreign_keys,
+    message_bodies,
+    misplaced_placeholders,
+    other_endpoints,
+)
 from claude_proxy.doctor.inside.names import name_lookups
 from claude_proxy.doctor.inside.netlink import netlink
 from claude_proxy.doctor.inside.network import (
@@ -107,6 +114,11 @@ ATTACKS: dict[str, Callable[[Spec], Iterable[Try]]] = {
     "broken-names": broken_names,
     "forged-origin": forged_origin,
     "names-as-letters": names_as_letters,
+    "foreign-keys": foreign_keys,
+    "misplaced-placeholders": misplaced_placeholders,
+    "echoed-keys": echoed_keys,
+    "other-endpoints": other_endpoints,
+    "message-bodies": message_bodies,
 }
 
 

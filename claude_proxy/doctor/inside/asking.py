@@ -3,8 +3,9 @@
 import socket
 import ssl
 import struct
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from claude_proxy.doctor.inside.tries import POLICY, PROXY_S, Spec, Try, stopped, through
 
@@ -86,9 +87,9 @@ def get(spec: Spec, url: str) -> Try:
     return ask(spec, f"GET {url}", request.encode())
 
 
-def tunnel(spec: Spec) -> socket.socket:
-    """Open a tunnel to the target that is allowed."""
-    host, port = spec["allowed"]
+def tunnel(spec: Spec, at: Sequence[Any] | None = None) -> socket.socket:
+    """Open a tunnel to a host and port, or else to the target that is allowed."""
+    host, port = at or spec["allowed"]
     sock = proxy(spec)
     sock.sendall(f"CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode())
     answer = answer_of(sock)
@@ -111,12 +112,17 @@ def trusting_context() -> ssl.SSLContext:
     return found
 
 
-def inside_tunnel(spec: Spec, what: str, request: str | bytes) -> Try:
-    """Send a request over the allowed host's TLS and judge the answer."""
-    host, _ = spec["allowed"]
+def inside_tunnel(
+    spec: Spec, what: str, request: str | bytes, at: Sequence[Any] | None = None
+) -> Try:
+    """Send a request over the TLS of a host, else of the allowed one, and judge the answer."""
+    host, _ = at or spec["allowed"]
     raw = request if isinstance(request, bytes) else request.encode()
     try:
-        with tunnel(spec) as plain, context(spec).wrap_socket(plain, server_hostname=host) as tls:
+        with (
+            tunnel(spec, at) as plain,
+            context(spec).wrap_socket(plain, server_hostname=host) as tls,
+        ):
             tls.sendall(raw)
             return judged(what, answer_of(tls))
     except TimeoutError:

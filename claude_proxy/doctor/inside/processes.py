@@ -109,28 +109,36 @@ def _birth_of(pid: int) -> str:
 
 def host_processes(spec: Spec) -> Iterator[Try]:
     """Read command lines and environments of processes outside."""
-    token, pids = spec["secret"].encode(), _visible()
+    secrets, pids = _secrets_of(spec), _visible()
     outside = _outside()
     if outside:
         yield through("processes outside", f"{len(outside)} can be seen")
     for part in ("cmdline", "environ"):
-        holders = [pid for pid in pids if token in read(f"/proc/{pid}/{part}")]
         what = f"{part} of {len(pids)} visible processes"
-        if holders:
-            yield through(what, f"the canary's, process {holders[0]}")
+        for pid in pids:
+            if _holds(read(f"/proc/{pid}/{part}"), secrets):
+                yield through(what, f"the canary's or the key, process {pid}")
+                break
         else:
-            yield stopped(what, NAMESPACE, "the canary is not among them")
+            yield stopped(what, NAMESPACE, "neither canary nor key is among them")
 
 
 def environment(spec: Spec) -> Iterator[Try]:
     """Look for what the launcher's environment holds and was not told to hand on."""
-    token = spec["secret"].encode()
     for path in ("/proc/self/environ", "/proc/1/environ"):
         what = f"the canary in {path}"
-        if token in read(path):
+        if _holds(read(path), _secrets_of(spec)):
             yield through(what, "it is there")
         else:
             yield stopped(what, NAMESPACE, "it is not there")
+
+
+def _secrets_of(spec: Spec) -> list[bytes]:
+    return [spec["secret"].encode(), spec["key"].encode()]
+
+
+def _holds(data: bytes, secrets: list[bytes]) -> bool:
+    return any(secret in data for secret in secrets)
 
 
 def descriptors(spec: Spec) -> Iterator[Try]:

@@ -9,12 +9,14 @@ from claude_proxy.doctor.inside.asking import (
     connect,
     context,
     get,
+    inside_tunnel,
     socks_connect,
     socks_ipv4,
     socks_ipv6,
     socks_name,
     tunnel,
 )
+from claude_proxy.doctor.inside.keys import message, own
 from claude_proxy.doctor.inside.tries import (
     DOCUMENTATION,
     DOCUMENTATION_6,
@@ -38,6 +40,9 @@ def honest(spec: Spec) -> Iterator[Try]:
         yield through(what, "answered 200")
     else:
         yield stopped(what, POLICY, f"{answer.status} {answer.reason}")
+    if spec["bound"]:
+        what = "a message with the placeholder"
+        yield inside_tunnel(spec, what, message(spec, (own(spec),)), spec["bound"])
 
 
 def denied_hosts(spec: Spec) -> Iterator[Try]:

@@ -1,0 +1,70 @@
+"""Checks the credentials of an allowlist: whether each source gives its value, and to whom else.
+
+Law kept: secrets stay outside (9). What is told is where a value is kept, and nothing of it. A
+command is not run: it may ask its user for something, and what it does is its own.
+"""
+
+import shutil
+from collections.abc import Iterator
+
+from claude_proxy import policyfile, secret_sources
+from claude_proxy.credentials import Binding, CommandSource, Pin, SecretSource
+from claude_proxy.doctor.finding import Finding, error, ok, warning
+from claude_proxy.doctor.subject import Subject
+from claude_proxy.errors import ClaudeProxyError
+from claude_proxy.launch.keeping import CLAUDE_VARIABLES, is_anthropics
+
+_NAME = "credential"
+
+
+def check_credentials(subject: Subject) -> list[Finding]:
+    """Look whether what the allowlist binds to hosts is to be had."""
+    bindings = policyfile.load_for(subject.settings).policy.credentials
+    return [found for binding in bindings for found in _look(binding, subject)]
+
+
+def _look(binding: Binding, subject: Subject) -> Iterator[Finding]:
+    source, name = binding.use.source, f"{_NAME} {binding.name}"
+    hosts = ", ".join(map(str, binding.patterns))
+    if source is None:
+        known = (
+            "given by hash" if isinstance(binding.use, Pin) and binding.use.digests else "learned"
+        )
+        yield ok(name, f"for {hosts}, {known}")
+        return
+    place = secret_sources.name_of(source)
+    try:
+        _try(source, subject)
+    except ClaudeProxyError as problem:
+        yield error(name, f"{problem.what} ({problem.where or place})", problem.mend or "mend it")
+        return
+    if isinstance(source, CommandSource):
+        yield ok(name, f"for {hosts}, from the {place}, which was not run")
+    else:
+        yield ok(name, f"for {hosts}, from the {place}")
+    if not isinstance(binding.use, Pin) and is_anthropics(binding):
+        yield from _others(name, subject, place)
+
+
+def _try(source: SecretSource, subject: Subject) -> None:
+    if not isinstance(source, CommandSource):
+        secret_sources.read(source, subject.environ)
+    elif shutil.which(source.argv[0], path=subject.environ.get("PATH")) is None:
+        raise ClaudeProxyError(
+            "there is no such program",
+            where=secret_sources.name_of(source),
+            mend="install it, or write its full path",
+        )
+
+
+def _others(name: str, subject: Subject, place: str) -> Iterator[Finding]:
+    """Tell of logins in this shell that clients take, and that the proxy would deny."""
+    known = [each for each in sorted(CLAUDE_VARIABLES) if subject.environ.get(each)]
+    stray = [each for each in known if not place.endswith(f" {each}")]
+    if stray:
+        yield warning(
+            name,
+            f"this shell has {', '.join(stray)} too, which a client here would send and the proxy "
+            "deny",
+            f"unset {' '.join(stray)}",
+        )

@@ -1,0 +1,117 @@
+"""Looks at the credentials of a run's policy, as far as must be known to keep them outside of it.
+
+Laws kept: secrets stay outside (9), the sandbox cannot move its own wall (10), no quiet downgrade
+(11). The proxy of the run reads them for itself; here it is only found out which kind each one is,
+and in which variables it stands. A source that gives nothing ends the run before it begins.
+"""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from claude_proxy import policyfile
+from claude_proxy.credentials import (
+    Binding,
+    CommandSource,
+    Injection,
+    KeyringSource,
+    SecretSource,
+)
+from claude_proxy.errors import ClaudeProxyError, ConfigError
+from claude_proxy.launch import facts, keeping
+from claude_proxy.launch.order import Order
+from claude_proxy.launch.surroundings import GATEWAY_PORT
+from claude_proxy.launch.wish import Wish
+from claude_proxy.secret import Secret
+
+type Bindings = tuple[Binding, ...]
+
+
+def bindings_of(order: Order) -> Bindings:
+    """Return the credentials of the proxy that the run has.
+
+    Of one that is joined it is taken for granted that it has the list which one started here would
+    have; if it has not, a placeholder is a login that nobody knows.
+    """
+    if not order.wish.network or order.foreign:
+        return ()
+    return policyfile.load_for(order.settings).policy.credentials
+
+
+def refuse_reachable(order: Order, bindings: Bindings, environ: Mapping[str, str]) -> None:
+    """Raise if COMMAND, or an earlier one, could have made what a credential is asked of.
+
+    To be called before anything of it is read, or run: it would be run outside.
+    """
+    wish, home = order.wish, facts.user_of(environ).home
+    written = [wish.project, *wish.allow_rw, *(home / name for name in wish.profile.home_write)]
+    places = {Path(os.path.realpath(place)) for place in written}
+    for source in _sources_of(order, bindings):
+        for path in _obeyed(source, home, environ):
+            for at in (path, Path(os.path.realpath(path))):
+                if any(at.is_relative_to(place) for place in places) and not _is_login(at, home):
+                    raise ConfigError(
+                        "what gives the proxy a credential could have been made by a run",
+                        where=str(path),
+                        mend="keep it outside of the project and of what a run may write",
+                    )
+
+
+def kept(
+    order: Order, bindings: Bindings, environ: Mapping[str, str], *, dry: bool = False
+) -> Wish:
+    """Return an order's wish, with what stays outside of the sandbox; if it is dry, ask nobody."""
+    home = facts.user_of(environ).home
+    sources = {each.name: each.use.source for each in bindings if isinstance(each.use, Injection)}
+    if dry:
+        asked = (CommandSource, KeyringSource)
+        sources = {name: one for name, one in sources.items() if not isinstance(one, asked)}
+    values = _values_of(sources, environ, must=order.join is None) if sources else {}
+    found = keeping.keeping_of(bindings, values, environ, home)
+    gateway = order.settings.gateway
+    if gateway is not None and order.wish.network:
+        source = gateway.credential.source
+        found = keeping.joined(found, keeping.keeping_for_gateway(GATEWAY_PORT, source, home))
+    return replace(order.wish, keeping=found)
+
+
+def _values_of(
+    sources: Mapping[str, SecretSource], environ: Mapping[str, str], *, must: bool
+) -> dict[str, Secret]:
+    from claude_proxy import secret_sources  # noqa: PLC0415 - few runs have any
+
+    found = {}
+    # A command finds nothing of the project around it that it might obey.
+    with contextlib.chdir("/"):
+        for name, source in sources.items():
+            try:
+                found[name] = secret_sources.read(source, environ)
+            except ClaudeProxyError:
+                if must:
+                    raise
+    return found
+
+
+def _sources_of(order: Order, bindings: Bindings) -> Iterable[SecretSource]:
+    found = [each.use.source for each in bindings]
+    if order.settings.gateway is not None:
+        found.append(order.settings.gateway.credential.source)
+    return [source for source in found if source is not None]
+
+
+def _obeyed(source: SecretSource, home: Path, environ: Mapping[str, str]) -> Iterator[Path]:
+    yield from keeping.obeyed(source, home)
+    if isinstance(source, CommandSource):
+        entries = [each for each in environ.get("PATH", "").split(":") if each.startswith("/")]
+        found = shutil.which(source.argv[0], path=":".join(entries) or os.defpath)
+        if found is not None:
+            yield Path(found).absolute()
+
+
+def _is_login(path: Path, home: Path) -> bool:
+    """Tell whether it is the client's own login, which a run that has a placeholder cannot see."""
+    logins = keeping.logins_of(home)
+    return path in {*logins, *(Path(os.path.realpath(login)) for login in logins)}

@@ -1,0 +1,212 @@
+"""Shows the credentials and their pins, makes the hash of a login, and forgets what was learned.
+
+It keeps the ninth law at the edge: no value is printed, not even in part, and a login is read from
+standard input and never from the command line, which every user of the machine can read.
+"""
+
+import json
+import os
+import secrets
+import sys
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import Any, override
+
+import click
+
+from claude_proxy import allowlist, secret_sources
+from claude_proxy.cli import completions, paths
+from claude_proxy.cli.places import allowlist_option, confdir_option
+from claude_proxy.credentials import Binding, EnvironmentSource, Injection, Pin, SecretSource
+from claude_proxy.errors import ClaudeProxyError, ConfigError
+from claude_proxy.logins import hash_of, login_of
+from claude_proxy.pins import PinStore
+from claude_proxy.strict_yaml import harmless
+
+EXAMPLES = """\b
+Examples:
+  claude-proxy credentials                   each credential, and whether it can be had now
+  claude-proxy credentials hash              a login's hash, to be written after `pin:`
+  pass show github | claude-proxy credentials hash
+  claude-proxy credentials forget github     the next login that is used is pinned anew
+
+What stands in variables is looked for in this shell's environment, which need not be the one that
+the proxy was started with.
+"""
+
+_SALT_BYTES = 16
+_LONGEST = 8192
+
+statedir_option: Callable[[Any], Any] = click.option(
+    "--statedir",
+    envvar="CLAUDE_PROXY_STATEDIR",
+    show_envvar=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Where the proxy keeps the pinned logins.  [default: ~/.local/state/claude-proxy]",
+)
+
+
+class _Group(click.Group):
+    """A group that lists when no command of its own is named."""
+
+    @override
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        helped = set(ctx.help_option_names)
+        completing = not args and ctx.resilient_parsing
+        if not completing and (not args or (args[0].startswith("-") and args[0] not in helped)):
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=_Group, epilog=EXAMPLES)
+def command() -> None:
+    """Show the credentials, hash a login, or forget a pinned one."""
+
+
+@command.command("list")
+@allowlist_option("The allowlist.  [default: allowlist.yaml in --confdir, else the shipped one]")
+@confdir_option("the allowlist")
+@statedir_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_(
+    *,
+    allowlist_file: Path | None,
+    confdir: Path | None,
+    statedir: Path | None,
+    as_json: bool,
+) -> int:
+    """List the credentials."""
+    file = allowlist_file or paths.allowlist_path(confdir or paths.default_confdir())
+    policy = allowlist.load(paths.read_allowlist(file), name=str(file))
+    store = PinStore(statedir or paths.default_statedir())
+    # A command is not shown the values of others.
+    withheld = {
+        each.use.source.name
+        for each in policy.credentials
+        if isinstance(each.use.source, EnvironmentSource)
+    }
+    found = [_facts_of(each, store, withheld) for each in policy.credentials]
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+    elif found:
+        click.echo("\n".join(line for facts in found for line in _lines_of(facts)))
+    else:
+        click.echo(f"no credentials in {file}")
+    return 0
+
+
+@command.command("hash")
+def hash_() -> int:
+    """Print the hash of a login.
+
+    It is read from standard input, and is what to write after `pin:` in the allowlist.
+    """
+    text = _asked() if sys.stdin.isatty() else sys.stdin.buffer.readline(_LONGEST + 1)
+    login = login_of(text)
+    mend = "give the key, token or password itself, on one line"
+    if not login or len(text) > _LONGEST:
+        what = "that is too long for a login" if login else "there is no login"
+        raise ConfigError(what, where="standard input", mend=mend)
+    click.echo(f'pin: "{hash_of(login, secrets.token_bytes(_SALT_BYTES))}"')
+    return 0
+
+
+@command.command()
+@click.argument("name", shell_complete=completions.pinned)
+@statedir_option
+def forget(name: str, *, statedir: Path | None) -> int:
+    """Forget a pinned login.
+
+    The next one that is used takes its place; a running proxy takes that up within a second.
+    """
+    store = PinStore(statedir or paths.default_statedir())
+    try:
+        known = store.read().by_name
+        gone = name in known and store.forget(name)
+    except OSError as error:
+        raise ClaudeProxyError(
+            f"the pins cannot be changed: {(error.strerror or type(error).__name__).lower()}",
+            where=str(store.path),
+            mend="run it as the user that the proxy runs as",
+        ) from error
+    if not gone:
+        names = ", ".join(sorted(known)) or "none"
+        raise ClaudeProxyError(
+            f'no login is pinned for "{harmless(name)}"',
+            where=str(store.path),
+            mend=f"name one of those that are: {names}",
+        )
+    click.echo(f"forgotten: the next login that is used for {name} is pinned")
+    return 0
+
+
+def _asked() -> bytes:
+    text: str = click.prompt("Login", hide_input=True, err=True, prompt_suffix=" (not shown): ")
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _facts_of(binding: Binding, store: PinStore, withheld: Collection[str]) -> dict[str, Any]:
+    use = binding.use
+    facts: dict[str, Any] = {
+        "name": binding.name,
+        "hosts": [str(pattern) for pattern in binding.patterns],
+        "ports": sorted(binding.ports),
+        "kind": "inject" if isinstance(use, Injection) else "pin",
+        "form": use.form.value if isinstance(use, Injection) else None,
+        "source": None,
+        "available": None,
+        "fault": None,
+        "pinned": None,
+        "pinned_since": None,
+        "declared": str(binding.source),
+    }
+    if use.source is not None:
+        facts["source"] = secret_sources.name_of(use.source)
+        facts["fault"] = _fault_of(use.source, withheld)
+        facts["available"] = facts["fault"] is None
+    if isinstance(use, Pin):
+        facts |= _facts_of_pin(binding.name, use, store)
+    return facts
+
+
+def _facts_of_pin(name: str, use: Pin, store: PinStore) -> dict[str, Any]:
+    if not use.learn:
+        return {"pinned": len(use.digests) + (use.source is not None)}
+    try:
+        pin = store.read().by_name.get(name)
+    except ConfigError as error:
+        return {"source": "first use", "available": False, "fault": error.what}
+    return {
+        "source": "first use",
+        "pinned": int(pin is not None),
+        "pinned_since": None if pin is None else pin.since,
+    }
+
+
+def _fault_of(source: SecretSource, withheld: Collection[str]) -> str | None:
+    try:
+        secret_sources.read(source, os.environ, withheld)
+    except ConfigError as error:
+        return error.what
+    return None
+
+
+def _lines_of(facts: dict[str, Any]) -> Iterator[str]:
+    ports = "" if facts["ports"] == [443] else f" (ports {', '.join(map(str, facts['ports']))})"
+    yield f"{facts['name']}: {', '.join(facts['hosts'])}{ports}"
+    form = f" as {facts['form']}" if facts["form"] else ""
+    yield f"  kind:    {facts['kind']}{form} ({facts['declared']})"
+    if facts["source"] is not None:
+        yield f"  source:  {facts['source']}"
+    if facts["fault"] is not None:
+        yield f"  now:     no value: {facts['fault']}"
+    elif facts["available"]:
+        yield "  now:     gives a value"
+    if facts["pinned_since"] is not None:
+        yield f"  pinned:  since {facts['pinned_since']}"
+    elif facts["pinned"] == 0:
+        yield "  pinned:  nothing yet; the first login that is used will be"
+    elif facts["kind"] == "pin" and facts["available"] is None:
+        count = facts["pinned"]
+        yield f"  pinned:  {count} given {'hash' if count == 1 else 'hashes'}"

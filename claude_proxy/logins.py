@@ -1,0 +1,239 @@
+"""Finds in a request's head everything by which a server may tell whose request it is.
+
+Laws kept: agreement (4), secrets stay outside (9). A login counts in whichever clothes it comes: a
+field of another spelling, Basic, a cookie, the query. What only might be one is taken for one, as a
+server may know more than this module. Pure.
+"""
+
+import hmac
+import re
+from base64 import b64decode, b64encode
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from urllib.parse import unquote_to_bytes
+
+type Field = tuple[bytes, bytes]
+
+QUERY = b"?"
+PATH = b"/"
+COOKIE = b"cookie"
+_SUBPROTOCOL = b"sec-websocket-protocol"
+# For this hop alone: never sent on (wire.http1_emit; RFC 9113, 8.2.2).
+_OF_THIS_HOP = frozenset({b"proxy-authorization", b"proxy-authenticate"})
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Login:
+    """One place where a request says whose it is; no repr shows what."""
+
+    place: bytes  # the field in its usual spelling, or QUERY or PATH
+    raw: bytes  # all that stands there
+    # What it may be compared by: any of them is enough, and the first is what a pin learns.
+    keys: tuple[bytes, ...]
+    parts: tuple[bytes, ...] = ()  # what a placeholder may stand for
+
+    def __repr__(self) -> str:
+        return f"Login({self.place!r})"
+
+
+# How the names of fields and parameters end, without their separators: "X_API-Key", "apiKey" and
+# "x-api-key" are one.
+_authenticates = re.compile(
+    rb"""(?:
+      (?:api|app|application|auth|access|account|admin|functions|service|shared|session
+        |subscription) key
+    | secret (?:key)? | password | passwd | passphrase | token | jwt | bearer | auth | authorization
+    | credentials? | signature | assertion | cookie | dpop
+    ) \Z""",
+    re.VERBOSE,
+).search
+_FIELDS = frozenset(
+    {
+        b"clientcert",
+        b"xclientcert",
+        b"xsslclientcert",
+        b"xforwardedclientcert",
+        b"xamznoidcdata",
+        b"xamznoidcidentity",
+        b"xauthemail",
+        b"xhoneycombteam",
+        b"xjfrogartapi",
+        b"xwsse",
+        b"remoteuser",
+        b"xremoteuser",
+        b"xforwardeduser",
+    }
+)
+_PARAMETERS = frozenset({b"key", b"pass", b"pwd", b"sig", b"hmac", b"sid", b"ticket"})
+# What is called a token, and says nothing about who asks.
+_is_innocent = re.compile(
+    rb"(?:csrf|xsrf|csrfmiddleware|antiforgery|page|paging|next|continuation|sync|cursor|max)token\Z"
+).search
+# Set by networks that stand before others' sites, about a client and not about an account.
+_INNOCENT_COOKIES = frozenset(
+    {b"__cf_bm", b"__cflb", b"__cfruid", b"_cfuvid", b"cf_clearance", b"awsalb", b"awsalbcors"}
+)
+# Keys that are known by their shape, wherever they stand.
+_find_known_shape = re.compile(
+    rb"sk-ant-(?:api|oat|ort|sid|admin)|gh[opusr]_[A-Za-z0-9]{20}|github_pat_|glpat-"
+).search
+_is_like_authorization = re.compile(rb"(?i)(?:bearer|basic)[ \t]+\S").match
+# A protocol's name, like "graphql-ws" or "v1.example.com"; a key is longer, or is announced.
+_is_tame_protocol = re.compile(
+    rb"(?!.*(?i:auth|bearer|token|key|jwt))[A-Za-z0-9._/+-]{1,24}"
+).fullmatch
+_scheme_of = re.compile(rb"(?i)(bearer|token|basic)[ \t]+(\S.*)", re.DOTALL).fullmatch
+# Of Basic: a user that is a mere name. Some servers take a key there, and then ignore the password.
+_is_mere_name = re.compile(
+    rb"[A-Za-z0-9._+-]{0,16}|[A-Za-z0-9._+-]{1,64}@[A-Za-z0-9.-]{1,64}"
+).fullmatch
+_NO_PASSWORDS = frozenset({b"", b"x-oauth-basic", b"x"})
+
+
+@lru_cache(maxsize=2048)  # clients send the same names again and again
+def field_place(name: bytes) -> bytes:
+    """Return a field's name as many servers fold it: "X_API_KEY" reaches them as "x-api-key"."""
+    return name.lower().replace(b"_", b"-")
+
+
+def find_logins(
+    path: bytes, query: bytes, fields: Sequence[Field], also: frozenset[bytes] = frozenset()
+) -> list[Login]:
+    """Return every login in a head; fields in `also` (usual spelling) are taken for one, too."""
+    found = list(_of_query(query)) if query else []
+    if _has_known_shape(path):
+        found.append(Login(PATH, path, (path,)))
+    # Most requests have nothing of the kind anywhere, and one look is faster than one at each.
+    shaped = _has_known_shape(b"\n".join([value for _, value in fields]))
+    for name, value in fields:
+        place = _place_of(name)
+        if place is None and also and field_place(name) in also:
+            place = field_place(name)
+        if place is not None:
+            found.extend(_of_field(place, value))
+        elif value[:1] in b"bB" or shaped:
+            place = field_place(name)
+            if place not in _OF_THIS_HOP and _is_login_itself(value):
+                found.append(Login(place, value, (value,)))
+    return found
+
+
+@lru_cache(maxsize=2048)
+def _place_of(name: bytes) -> bytes | None:
+    """Return the usual spelling of a field that authenticates, None of any other."""
+    place = field_place(name)
+    if place == _SUBPROTOCOL or (place not in _OF_THIS_HOP and _speaks(place, _FIELDS)):
+        return place
+    return None
+
+
+@lru_cache(maxsize=512)
+def _is_parameter(name: bytes) -> bool:
+    return _speaks(name.lower(), _PARAMETERS)
+
+
+def _is_login_itself(value: bytes) -> bool:
+    return _is_like_authorization(value) is not None or _has_known_shape(value)
+
+
+def _has_known_shape(value: bytes) -> bool:
+    # Most values have none of these, and that is seen faster without an expression.
+    if b"sk-ant-" in value or b"gh" in value or b"glpat-" in value:
+        return _find_known_shape(value) is not None
+    return False
+
+
+def _speaks(name: bytes, known: frozenset[bytes]) -> bool:
+    # "x-hub-signature-256" and "cookie2" end as they do without the number.
+    bare = re.sub(rb"[^a-z0-9]+", b"", name).rstrip(b"0123456789")
+    return bare in known or (_authenticates(bare) is not None and _is_innocent(bare) is None)
+
+
+def _of_field(place: bytes, value: bytes) -> Iterator[Login]:
+    if place == COOKIE:
+        yield from _of_cookies(value)
+    elif place == _SUBPROTOCOL:
+        for item in value.split(b","):
+            protocol = item.strip(b" \t")
+            if protocol and _is_tame_protocol(protocol) is None:
+                yield Login(place, value, (protocol,))
+    elif text := value.strip(b" \t"):
+        yield _of_value(place, text)
+
+
+def _of_value(place: bytes, value: bytes) -> Login:
+    scheme = _scheme_of(value)
+    if scheme is None:
+        return Login(place, value, (value,), (value,))
+    rest = scheme[2]
+    if scheme[1].lower() != b"basic":
+        return Login(place, value, (rest,), (rest,))
+    pair = _decoded(rest)
+    if pair is None:
+        return Login(place, value, (value,))
+    user, _, password = pair.partition(b":")
+    if password in _NO_PASSWORDS:
+        keys: tuple[bytes, ...] = (user or pair,)
+    elif _is_mere_name(user) and not _has_known_shape(user):
+        keys = (password, pair)
+    else:
+        keys = (pair,)
+    return Login(place, value, keys, (user, password))
+
+
+def _decoded(text: bytes) -> bytes | None:
+    """Return what stands in Base64, if every reader reads it alike."""
+    try:
+        pair = b64decode(text, validate=True)
+    except ValueError:
+        return None
+    return pair if b64encode(pair) == text and b":" in pair else None
+
+
+def _of_cookies(value: bytes) -> Iterator[Login]:
+    for item in value.split(b";"):
+        name, _, text = item.strip(b" \t").partition(b"=")
+        if (name or text) and name.lower() not in _INNOCENT_COOKIES:
+            yield Login(COOKIE, value, (text or name,))
+
+
+def _of_query(query: bytes) -> Iterator[Login]:
+    # Both separators: some servers split at the semicolon, too.
+    for pair in re.split(rb"[&;]", query):
+        name, _, text = pair.partition(b"=")
+        value = unquote_to_bytes(text)
+        if _has_known_shape(value) or (value and _is_parameter(unquote_to_bytes(name))):
+            yield Login(QUERY, pair, (value,))
+
+
+# --- hashes of logins
+
+_SALT_BYTES = 16
+_read_hash = re.compile(r"sha256:((?:[0-9a-f]{2}){8,64}):([0-9a-f]{64})").fullmatch
+
+
+def digest_of(salt: bytes, login: bytes) -> bytes:
+    """Return the salted hash of a login (HMAC-SHA-256 with the salt as its key)."""
+    return hmac.digest(salt, login, "sha256")
+
+
+def hash_of(login: bytes, salt: bytes) -> str:
+    """Return a login's hash as the allowlist spells it: "sha256:SALT:DIGEST"."""
+    if len(salt) < _SALT_BYTES:
+        raise ValueError("the salt is too short")
+    return f"sha256:{salt.hex()}:{digest_of(salt, login).hex()}"
+
+
+def read_hash(text: str) -> tuple[bytes, bytes]:
+    """Read salt and digest; ValueError if it is spelled in any other way."""
+    match = _read_hash(text)
+    if match is None:
+        raise ValueError("it is not spelled sha256:SALT:DIGEST, as `claude-proxy credentials hash`")
+    return bytes.fromhex(match[1]), bytes.fromhex(match[2])
+
+
+def login_of(text: bytes) -> bytes:
+    """Return what a pin compares, of a login as its owner may write it ("Bearer x", "user:key")."""
+    found = _of_value(b"authorization", text.strip())
+    return found.keys[0]

@@ -1,0 +1,251 @@
+"""Keeps the logins that were pinned at their first use, as salted hashes in one file.
+
+Laws kept: no quiet downgrade (11), the sandbox cannot move its own wall (10). A pin is on the disk
+before the request that made it is sent; several processes agree on it; and a file that others could
+write, or that cannot be read, is an error and never a reason to learn anew.
+"""
+
+import fcntl
+import json
+import os
+import re
+import secrets
+import stat
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from hmac import compare_digest
+from pathlib import Path
+from typing import Any, Final
+
+from claude_proxy import ownership
+from claude_proxy.errors import ConfigError
+
+FILE_NAME: Final = "pins.json"
+_LOCK_NAME: Final = "pins.lock"
+_VERSION: Final = 1
+_SALT_BYTES: Final = 16
+_MOST_BYTES: Final = 1024 * 1024
+_LOCK_S: Final = 5.0  # others hold it for one small fsync
+_OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
+_is_hex = re.compile(r"(?:[0-9a-f]{2}){8,64}").fullmatch
+_is_digest = re.compile(r"[0-9a-f]{64}").fullmatch
+
+type Stamp = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """A login that was learned."""
+
+    salt: bytes = field(repr=False)
+    digest: bytes = field(repr=False)
+    since: str  # "2026-01-31T12:00:00Z"
+
+    @property
+    def login(self) -> tuple[bytes, bytes]:
+        """Salt and digest, as a pin is compared."""
+        return self.salt, self.digest
+
+
+@dataclass(frozen=True, slots=True)
+class Pins:
+    """What the file holds; `salt` is for the logins that are still to be learned."""
+
+    salt: bytes = field(default=b"", repr=False)
+    by_name: Mapping[str, Pin] = field(default_factory=dict)
+
+
+class PinStore:
+    """The file in one state directory."""
+
+    def __init__(self, statedir: Path) -> None:
+        self.path = statedir / FILE_NAME
+        self._lock = statedir / _LOCK_NAME
+
+    def stamp(self) -> Stamp | None:
+        """Return the state of the file, None if there is none."""
+        try:
+            found = self.path.lstat()
+        except OSError:
+            return None
+        return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+    def read(self) -> Pins:
+        """Return what the file holds, nothing if there is none; ConfigError if it is not sound."""
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+        try:
+            descriptor = os.open(self.path, flags)
+        except FileNotFoundError:
+            return Pins()
+        except OSError as error:
+            raise self._unusable((error.strerror or "").lower()) from None
+        try:
+            self._refuse_others(os.fstat(descriptor))
+            with open(descriptor, "rb", closefd=False) as file:
+                raw = file.read(_MOST_BYTES + 1)
+        finally:
+            os.close(descriptor)
+        ownership.refuse_replaceable(self.path, "the pinned logins")
+        if len(raw) > _MOST_BYTES:
+            raise self._unusable("it is too large")
+        try:
+            return _read(raw)
+        except (ValueError, RecursionError) as error:
+            # Ours are in our own words; others' would quote the file.
+            why = "it is not JSON" if isinstance(error, json.JSONDecodeError) else str(error)
+            raise self._unusable(why) from None
+
+    def prepare(self) -> Pins:
+        """Return what the file holds, with a salt to learn by; ConfigError, OSError."""
+        pins = self.read()
+        if pins.salt:
+            return pins
+        _make_directories(self.path.parent)
+        return self._change(_with_salt)
+
+    def learn(self, name: str, login: tuple[bytes, bytes]) -> Pins:
+        """Pin a login, on the disk; OSError or ConfigError if it is not, or another is."""
+
+        def add(pins: Pins) -> Pins:
+            known = pins.by_name.get(name)
+            if known is None:
+                since = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+                pin = Pin(*login, since)
+                return replace(pins, by_name={**pins.by_name, name: pin})
+            if known.salt != login[0] or not compare_digest(known.digest, login[1]):
+                raise PermissionError("another login has been pinned meanwhile")
+            return pins
+
+        return self._change(add)
+
+    def forget(self, name: str, login: tuple[bytes, bytes] | None = None) -> bool:
+        """Unlearn a pin (only that one, if a login is given); tell whether there was one."""
+        gone = False
+
+        def remove(pins: Pins) -> Pins:
+            nonlocal gone
+            known = pins.by_name.get(name)
+            gone = known is not None and login in {None, known.login}
+            if not gone:
+                return pins
+            kept = {each: pin for each, pin in pins.by_name.items() if each != name}
+            return replace(pins, by_name=kept)
+
+        self._change(remove)
+        return gone
+
+    def _change(self, change: Callable[[Pins], Pins]) -> Pins:
+        with self._locked():
+            before = self.read()
+            after = change(_with_salt(before))
+            if after != before:
+                self._write(after)
+            return after
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        # A file of its own, as the other is replaced at each change.
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(self._lock, flags, 0o600)
+        try:
+            give_up = time.monotonic() + _LOCK_S
+            while True:
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > give_up:
+                        raise
+                    time.sleep(0.005)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _write(self, pins: Pins) -> None:
+        """Replace the file at once, so that nobody ever reads half of it."""
+        fresh = self.path.with_name(f".{FILE_NAME}.{secrets.token_hex(8)}")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            with open(os.open(fresh, flags, 0o600), "wb") as file:  # noqa: PTH123 - of a descriptor
+                file.write(_written(pins))
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.replace(self.path)
+        except BaseException:
+            with suppress(OSError):
+                fresh.unlink()
+            raise
+        directory = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+    def _refuse_others(self, found: os.stat_result) -> None:
+        if not stat.S_ISREG(found.st_mode):
+            raise self._unusable("it is not a regular file")
+        if found.st_uid not in {0, os.geteuid()}:
+            raise self._unusable("it belongs to another user")
+        if found.st_mode & _OTHERS_WRITE:
+            raise self._unusable(f"others can write it (mode {stat.S_IMODE(found.st_mode):04o})")
+
+    def _unusable(self, why: str) -> ConfigError:
+        return ConfigError(
+            f"the pinned logins cannot be used: {why}",
+            where=str(self.path),
+            mend="look who changed the file; with it deleted, the next login of each is learned",
+        )
+
+
+def _make_directories(directory: Path) -> None:
+    # Not `parents=True`, which gives those above the mode that the umask leaves.
+    if not directory.exists():
+        _make_directories(directory.parent)
+        directory.mkdir(mode=0o700, exist_ok=True)
+
+
+def _with_salt(pins: Pins) -> Pins:
+    # One for all that is to be learned: two processes that learn the same login agree on it.
+    return pins if pins.salt else replace(pins, salt=secrets.token_bytes(_SALT_BYTES))
+
+
+def _read(raw: bytes) -> Pins:
+    found: Any = json.loads(raw)
+    if not isinstance(found, dict) or found.keys() != {"version", "salt", "pins"}:
+        raise ValueError("it is not a file of pins")
+    if found["version"] != _VERSION:
+        raise ValueError("another version of claude-proxy has written it")
+    entries = found["pins"]
+    if not _is_text(found["salt"], _is_hex) or not isinstance(entries, dict):
+        raise ValueError("it is not a file of pins")
+    return Pins(
+        bytes.fromhex(found["salt"]), {name: _pin_of(entry) for name, entry in entries.items()}
+    )
+
+
+def _pin_of(entry: Any) -> Pin:
+    if not isinstance(entry, dict) or entry.keys() != {"salt", "digest", "since"}:
+        raise ValueError("a pin in it is damaged")
+    salt, digest, since = entry["salt"], entry["digest"], entry["since"]
+    if not (_is_text(salt, _is_hex) and _is_text(digest, _is_digest) and isinstance(since, str)):
+        raise ValueError("a pin in it is damaged")
+    return Pin(bytes.fromhex(salt), bytes.fromhex(digest), since)
+
+
+def _is_text(value: Any, of_kind: Callable[[str], object]) -> bool:
+    return isinstance(value, str) and of_kind(value) is not None
+
+
+def _written(pins: Pins) -> bytes:
+    found = {
+        "version": _VERSION,
+        "salt": pins.salt.hex(),
+        "pins": {
+            name: {"salt": pin.salt.hex(), "digest": pin.digest.hex(), "since": pin.since}
+            for name, pin in sorted(pins.by_name.items())
+        },
+    }
+    return (json.dumps(found, indent=2) + "\n").encode()

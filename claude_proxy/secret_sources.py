@@ -1,0 +1,331 @@
+"""Reads a credential's value from where its owner keeps it.
+
+Laws kept: secrets stay outside (9), the sandbox cannot move its own wall (10). A file that others
+could read or replace is refused; a value that cannot stand in a field of a request is none; no
+error tells anything about a value but where it was looked for.
+"""
+
+import json
+import os
+import selectors
+import signal
+import stat
+import subprocess
+import time
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+from claude_proxy import dotenvfile, ownership
+from claude_proxy.credentials import (
+    CommandSource,
+    DotenvSource,
+    EnvironmentSource,
+    FileSource,
+    KeyringSource,
+    SecretSource,
+    SystemdSource,
+)
+from claude_proxy.errors import ConfigError
+from claude_proxy.options import fault_of_key
+from claude_proxy.secret import Secret
+
+type Stamp = tuple[int, ...]
+
+_MOST_BYTES = 64 * 1024  # of what a value is read from
+_MOST_JSON_BYTES = 1024 * 1024
+# A shorter one is guessed, and stands in answers by accident.
+_SHORTEST = 8
+_COMMAND_S = 30.0
+_KEYRING_S = 30.0
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+_CREDENTIALS_DIRECTORY = "CREDENTIALS_DIRECTORY"
+
+
+def read(
+    source: SecretSource, environ: Mapping[str, str], withheld: Collection[str] = ()
+) -> Secret:
+    """Return the value that `source` gives now; ConfigError says why it gives none.
+
+    A command does not find the variables named in `withheld` in its environment.
+    """
+    place = name_of(source)
+    match source:
+        case EnvironmentSource(name):
+            return _of_environment(environ.get(name), place)
+        case DotenvSource(path, name):
+            return _of_dotenv(path, name, place)
+        case FileSource(path, keys):
+            raw = _of_file(path.expanduser(), place, _MOST_JSON_BYTES if keys else _MOST_BYTES)
+            return _checked(_inside(raw, keys, place) if keys else raw, place, _MEND_FILE)
+        case SystemdSource():
+            raw = _of_file(_handed_over(source, environ), place, _MOST_BYTES, by_manager=True)
+            return _checked(raw, place, "mend what LoadCredential= names, and restart the service")
+        case CommandSource(argv):
+            return _checked(_of_command(argv, place, environ, withheld), place, _MEND_COMMAND)
+        case KeyringSource(service, user):
+            return _of_keyring(service, user, place)
+
+
+def name_of(source: SecretSource) -> str:
+    """Return what a source is called in messages; nothing in it is secret."""
+    match source:
+        case EnvironmentSource(name):
+            return f"environment variable {name}"
+        case DotenvSource(path, name):
+            return f"{name} in {path}"
+        case FileSource(path, keys):
+            return f"file {path}" + (f", key {'.'.join(keys)}" if keys else "")
+        case CommandSource(argv):
+            # Not its arguments: they may hold what should not be in them.
+            return f"command {argv[0]}"
+        case KeyringSource(service, user):
+            return f"keyring entry {service} of {user}"
+        case SystemdSource(name):
+            return f"systemd credential {name}"
+
+
+def stamp_of(source: SecretSource, environ: Mapping[str, str]) -> Stamp | None:
+    """Return the state of the file that a source reads; None: it reads none, or there is none."""
+    path: Path
+    match source:
+        case FileSource(path) | DotenvSource(path):
+            pass
+        case SystemdSource():
+            try:
+                path = _handed_over(source, environ)
+            except ConfigError:
+                return None
+        case _:
+            return None
+    with suppress(OSError, RuntimeError):
+        found = path.expanduser().lstat()
+        return (
+            found.st_dev,
+            found.st_ino,
+            found.st_size,
+            found.st_mtime_ns,
+            found.st_ctime_ns,  # of a change of owner or mode, too
+        )
+    return None
+
+
+_MEND_FILE = "write the value alone into the file, on one line"
+_MEND_COMMAND = "run the command by hand: it is to print the value, and nothing else"
+
+
+def _checked(raw: bytes, place: str, mend: str) -> Secret:
+    """Return the value, if a field of a request can hold it."""
+    text = raw.removesuffix(b"\n").removesuffix(b"\r")
+    # Latin-1 reads any bytes; what is not ASCII is refused by the check itself.
+    fault = fault_of_key(text.decode("latin-1"))
+    if fault is None and len(text) < _SHORTEST:
+        fault = f"is shorter than {_SHORTEST} characters"
+    if fault is not None:
+        raise ConfigError(f"the value {fault}", where=place, mend=mend)
+    return Secret(text)
+
+
+# --- environment and .env
+
+
+def _of_environment(value: str | None, place: str) -> Secret:
+    mend = "set the variable before claude-proxy is started, or keep the value in a file"
+    if not value:
+        raise ConfigError("the variable is not set, or is empty", where=place, mend=mend)
+    return _checked(os.fsencode(value), place, mend)
+
+
+def _of_dotenv(path: Path, name: str, place: str) -> Secret:
+    found = dotenvfile.read(path)
+    value = None if found is None else found.value(name)
+    mend = f"write {name}=... into the file"
+    if not value:
+        raise ConfigError("the variable is not set there, or is empty", where=place, mend=mend)
+    return _checked(value.encode(), place, mend)
+
+
+# --- files
+
+
+def _of_file(path: Path, place: str, most: int, *, by_manager: bool = False) -> bytes:
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+    try:
+        # A link could be turned elsewhere by whoever owns it; a pipe would hold up the start.
+        descriptor = os.open(path, flags)
+        try:
+            _refuse_shared(os.fstat(descriptor), path, place, by_manager=by_manager)
+            with open(descriptor, "rb", closefd=False) as file:
+                raw = file.read(most + 1)
+        finally:
+            os.close(descriptor)
+        ownership.refuse_replaceable(path, "the credential")
+    except OSError as error:
+        why = "it is a link" if path.is_symlink() else _words_of(error)
+        raise ConfigError(
+            f"the file cannot be read: {why}",
+            where=place,
+            mend="name a plain file that the user who runs claude-proxy can read",
+        ) from None
+    if len(raw) > most:
+        mend = "is it the right file?"
+        raise ConfigError(f"the file is larger than {most // 1024} KiB", where=place, mend=mend)
+    return raw
+
+
+def _refuse_shared(found: os.stat_result, path: Path, place: str, *, by_manager: bool) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        mend = "name a plain file"
+        raise ConfigError("it is not a regular file", where=place, mend=mend)
+    if found.st_uid not in {0, os.geteuid()}:
+        raise ConfigError(
+            "the file belongs to another user, who can read and change it",
+            where=place,
+            mend=f"chown it: sudo chown {os.geteuid()} {path}",
+        )
+    # What stands as the group's is the mask of the ACL by which the service manager lets the
+    # user of the service, and nobody else, read a file of root's.
+    shared = stat.S_IWGRP | stat.S_IRWXO if by_manager else _OTHERS
+    if found.st_mode & shared:
+        raise ConfigError(
+            f"the file is not its owner's alone (mode {stat.S_IMODE(found.st_mode):04o})",
+            where=place,
+            mend=f"chmod 600 {path}, and replace the credential if others may have read it",
+        )
+
+
+def _handed_over(source: SystemdSource, environ: Mapping[str, str]) -> Path:
+    directory = environ.get(_CREDENTIALS_DIRECTORY, "")
+    if not directory.startswith("/"):
+        raise ConfigError(
+            "the service manager has handed over no credentials",
+            where=name_of(source),
+            mend=f"add LoadCredential={source.name}:/path to the unit",
+        )
+    if "/" in source.name or source.name in {"", ".", ".."}:
+        mend = "write its name as LoadCredential= has it"
+        raise ConfigError("it is not the name of a credential", where=name_of(source), mend=mend)
+    return Path(directory) / source.name
+
+
+def _inside(raw: bytes, keys: tuple[str, ...], place: str) -> bytes:
+    """Return the text that stands under `keys` in a file of JSON."""
+    mend = "look at the file, and correct `key`"
+    try:
+        found: Any = json.loads(raw)
+    except (ValueError, RecursionError):
+        # Not the error itself, which quotes what it met.
+        raise ConfigError("the file is not JSON", where=place, mend=mend) from None
+    for key in keys:
+        found = found.get(key) if isinstance(found, dict) else None
+    if not isinstance(found, str):
+        raise ConfigError("the file has no text under the key", where=place, mend=mend)
+    return found.encode("utf-8", "surrogatepass")
+
+
+# --- commands
+
+
+def _of_command(
+    argv: tuple[str, ...], place: str, environ: Mapping[str, str], withheld: Collection[str]
+) -> bytes:
+    program = str(Path(argv[0]).expanduser()) if argv[0].startswith("~/") else argv[0]
+    surroundings = {name: text for name, text in environ.items() if name not in withheld}
+    try:
+        child = subprocess.Popen(  # noqa: S603 - what its owner configured, without a shell
+            [program, *argv[1:]],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            # It may quote the value, and would end up in a log.
+            stderr=subprocess.DEVNULL,
+            env=surroundings,
+            start_new_session=True,
+        )
+    except (OSError, ValueError) as error:
+        why = _words_of(error) if isinstance(error, OSError) else "it has a NUL in it"
+        mend = "write the program's full path"
+        raise ConfigError(f"it cannot be started: {why}", where=place, mend=mend) from None
+    with child:
+        try:
+            raw = _output_of(child, place)
+            code = child.wait(_COMMAND_S)
+        except BaseException as fault:
+            # With all that it has started, which may hold its output open.
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(child.pid, signal.SIGKILL)
+            if isinstance(fault, subprocess.TimeoutExpired):
+                raise _too_slow(place) from None
+            raise
+    if code:
+        raise ConfigError(f"it failed (exit code {code})", where=place, mend=_MEND_COMMAND)
+    return raw
+
+
+def _output_of(child: "subprocess.Popen[bytes]", place: str) -> bytes:
+    if child.stdout is None:  # pragma: no cover - it was asked for
+        return b""
+    raw = b""
+    until = time.monotonic() + _COMMAND_S
+    with selectors.DefaultSelector() as selector:
+        selector.register(child.stdout, selectors.EVENT_READ)
+        while len(raw) <= _MOST_BYTES:
+            left = until - time.monotonic()
+            if left <= 0 or not selector.select(left):
+                raise _too_slow(place)
+            piece = os.read(child.stdout.fileno(), _MOST_BYTES + 1)
+            if not piece:
+                return raw
+            raw += piece
+    mend = _MEND_COMMAND
+    raise ConfigError(f"it prints more than {_MOST_BYTES // 1024} KiB", where=place, mend=mend)
+
+
+def _too_slow(place: str) -> ConfigError:
+    what = f"it has not ended after {_COMMAND_S:g} s"
+    mend = "does it wait for somebody to answer? it must work without a terminal"
+    return ConfigError(what, where=place, mend=mend)
+
+
+# --- keyrings
+
+
+def _of_keyring(service: str, user: str, place: str) -> Secret:
+    try:
+        keyring: Any = import_module("keyring")
+    except ImportError:
+        mend = "install it beside claude-proxy: pip install keyring"
+        raise ConfigError(
+            "the Python package keyring is not installed", where=place, mend=mend
+        ) from None
+    mend = f"store it: keyring set {service} {user}"
+    found, fault = _in_time(lambda: keyring.get_password(service, user))
+    if fault is not None:
+        # The name of its type alone: what a backend says may quote anything.
+        raise ConfigError(f"the keyring does not answer ({fault})", where=place, mend=mend)
+    if not isinstance(found, str) or not found:
+        raise ConfigError("the keyring has no such entry", where=place, mend=mend)
+    return _checked(found.encode("utf-8", "surrogatepass"), place, mend)
+
+
+def _in_time(ask: Callable[[], Any]) -> tuple[Any, str | None]:
+    """Return the answer, or what went wrong; a keyring may wait for a password for ever."""
+    answer: list[Any] = []
+    fault = ["no answer in time"]
+
+    def work() -> None:
+        try:
+            answer.append(ask())
+        except Exception as error:  # noqa: BLE001 - backends raise what they like
+            fault[0] = type(error).__name__
+
+    thread = Thread(target=work, name="keyring", daemon=True)
+    thread.start()
+    thread.join(_KEYRING_S)
+    return (answer[0], None) if answer else (None, fault[0])
+
+
+def _words_of(error: OSError) -> str:
+    return (error.strerror or type(error).__name__).lower()

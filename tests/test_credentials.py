@@ -1,0 +1,804 @@
+"""Laws of credentials: on a bound host nobody else logs in, and a placeholder leaves nowhere."""
+
+import logging
+import pickle
+from base64 import b64decode, b64encode
+from collections.abc import Iterable
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from claude_proxy.authority import Authority
+from claude_proxy.credentials import (
+    FREE,
+    Binding,
+    Custody,
+    EnvironmentSource,
+    FileSource,
+    Form,
+    Holdings,
+    Injection,
+    Pin,
+    Pinned,
+    ValueKind,
+    custody_of,
+    default_placeholder,
+    kind_of_value,
+    placeholder_variables,
+)
+from claude_proxy.logins import digest_of, find_logins, hash_of, login_of, read_hash
+from claude_proxy.patterns import HostPattern
+from claude_proxy.reason import Reason
+from claude_proxy.request import Request, Scheme
+from claude_proxy.secret import Secret
+from claude_proxy.source import Source
+
+type Field = tuple[bytes, bytes]
+
+KEY = b"sk-ant-api03-CANARY-of-the-owner/AAAA+BBBB"
+OAUTH = b"sk-ant-oat01-CANARY-of-the-owner"
+EVIL = b"sk-ant-api03-of-somebody-else"
+HOLDER = "sk-ant-claude-proxy-placeholder-anthropic"
+GIT_HOLDER = "claude-proxy-placeholder-git"
+GITHUB_HOLDER = "claude-proxy-placeholder-github"
+SOURCE = Source("allowlist.yaml", 3, 5)
+SALT = b"0123456789abcdef"
+
+
+def binding(
+    use: Injection | Pin, host: str = "api.anthropic.com", name: str = "anthropic", port: int = 443
+) -> Binding:
+    return Binding(name, (HostPattern.parse(host),), use, SOURCE, frozenset({port}))
+
+
+def injection(
+    form: Form = Form.AUTO, *, name: str = "", user: str = "", placeholder: str = HOLDER
+) -> Injection:
+    return Injection(EnvironmentSource("KEY"), form, name, user, placeholder)
+
+
+INJECTED = (binding(injection()),)
+PINNED = (binding(Pin(learn=True)),)
+HOLDINGS: Holdings = {"anthropic": Secret(KEY)}
+
+
+def request(
+    *fields: Field,
+    host: str = "api.anthropic.com",
+    scheme: Scheme = Scheme.HTTPS,
+    port: int | None = None,
+    path: str = "/v1/messages",
+    query: str = "",
+) -> Request:
+    target = Authority.of(host, port or (443 if scheme is Scheme.HTTPS else 80))
+    return Request(scheme, target, target, "POST", path, query, fields)
+
+
+def pinned(*logins: bytes) -> Holdings:
+    return {"anthropic": Pinned(frozenset((SALT, digest_of(SALT, login)) for login in logins))}
+
+
+def learning() -> Holdings:
+    return {"anthropic": Pinned(frozenset(), learning=True, salt=SALT)}
+
+
+def basic(user: bytes, password: bytes) -> bytes:
+    return b"Basic " + b64encode(user + b":" + password)
+
+
+def emitted(asked: Request, custody: Custody) -> list[Field]:
+    """Return what goes upstream, as both lanes write it."""
+    kept = [
+        (name, value)
+        for name, value in asked.fields
+        if name.lower() not in custody.drop and name.lower().replace(b"_", b"-") not in custody.drop
+    ]
+    return [*kept, *custody.extra]
+
+
+# --- who may log in as whom, on a host that a value is put in for
+
+ALLOWED = {
+    "nothing": (),
+    "a placeholder as a key": ((b"x-api-key", HOLDER.encode()),),
+    "a placeholder as a bearer token": ((b"Authorization", b"Bearer " + HOLDER.encode()),),
+    "in both, as a key helper sends it": (
+        (b"x-api-key", HOLDER.encode()),
+        (b"authorization", b"bearer   " + HOLDER.encode()),
+    ),
+    "under an odd spelling": ((b"X_Api_KEY", HOLDER.encode()),),
+    "as the password of Basic": ((b"Authorization", basic(b"x", HOLDER.encode())),),
+    "as the user of Basic": ((b"Authorization", basic(HOLDER.encode(), b"")),),
+    "cookies of the network before the host": ((b"Cookie", b"__cf_bm=abc; _cfuvid=def"),),
+    "a field that is empty": ((b"Authorization", b""),),
+    "fields that only sound so": (
+        (b"Sec-WebSocket-Key", b"dGhlIHNhbXBsZSBub25jZQ=="),
+        (b"Sec-WebSocket-Protocol", b"graphql-transport-ws, v1.example.com"),
+        (b"Idempotency-Key", b"11111111-2222-3333-4444-555555555555"),
+        (b"X-Claude-Code-Session-Id", b"11111111-2222-3333-4444-555555555555"),
+        (b"X-CSRF-Token", b"abc"),
+        (b"anthropic-version", b"2023-06-01"),
+        (b"X-Stainless-Package-Version", b"0.60.0"),
+    ),
+    "the proxy's own password": ((b"Proxy-Authorization", basic(b"user", b"password")),),
+}
+FOREIGN = {
+    "another key": ((b"x-api-key", EVIL),),
+    "another bearer": ((b"Authorization", b"Bearer " + EVIL),),
+    "another bearer in lower case": ((b"authorization", b"bearer  x"),),
+    "another key without a scheme": ((b"Authorization", EVIL),),
+    "another user by Basic": ((b"Authorization", basic(b"attacker", b"password")),),
+    "Basic that is no Base64": ((b"Authorization", b"Basic !!!"),),
+    "a signature": ((b"Authorization", b"AWS4-HMAC-SHA256 Credential=AKIA/x, Signature=1"),),
+    "an underscore": ((b"X_API_KEY", EVIL),),
+    "any case": ((b"X-aPi-kEy", EVIL),),
+    "a cookie": ((b"Cookie", b"sessionKey=sk-ant-sid01-x"),),
+    "a cookie among harmless ones": ((b"Cookie", b"__cf_bm=abc; a=b"),),
+    "an old cookie": ((b"Cookie2", b"$Version=1"),),
+    "the field of another cloud": ((b"X-Goog-Api-Key", b"AIza"),),
+    "the field of another forge": ((b"PRIVATE-TOKEN", b"glpat"),),
+    "the field of another gateway": ((b"Ocp-Apim-Subscription-Key", b"0123"),),
+    "a token in a WebSocket's protocol": ((b"Sec-WebSocket-Protocol", b"bearer, abcdef"),),
+    "a key in a WebSocket's protocol": (
+        (b"Sec-WebSocket-Protocol", b"realtime, openai-insecure-api-key.sk-1"),
+    ),
+    "a long word in a WebSocket's protocol": (
+        (b"Sec-WebSocket-Protocol", b"abcdefghijklmnopqrstuvwxyz0123456789"),
+    ),
+    "a key in a field that nobody knows": ((b"X-Whatever", EVIL),),
+    "a bearer in a field that nobody knows": ((b"X-Whatever", b"Bearer abc"),),
+    "a forwarded login": ((b"X-Forwarded-Authorization", b"Bearer abc"),),
+    "two fields of one name": ((b"x-api-key", HOLDER.encode()), (b"x-api-key", EVIL)),
+    "two spellings of one name": (
+        (b"x-api-key", HOLDER.encode()),
+        (b"x_api_key", HOLDER.encode()),
+    ),
+    "an empty one before": ((b"x-api-key", b""), (b"x-api-key", HOLDER.encode())),
+    "the real key, which no client knows": ((b"x-api-key", KEY),),
+}
+MISPLACED = {
+    "in a field that does not authenticate": ((b"User-Agent", HOLDER.encode()),),
+    "in a cookie": ((b"Cookie", b"key=" + HOLDER.encode()),),
+    "beside something": ((b"x-api-key", HOLDER.encode() + b"x"),),
+    "in another Base64": (
+        (b"Authorization", b"Basic " + b64encode(b"x:y" + HOLDER.encode()).rstrip(b"=") + b"="),
+    ),
+    "in a name": ((HOLDER.encode(), b"1"),),
+}
+
+
+@pytest.mark.parametrize("fields", ALLOWED.values(), ids=ALLOWED)
+def test_a_placeholder_or_nothing_has_the_value_put_in(fields: tuple[Field, ...]) -> None:
+    asked = request(*fields)
+
+    custody = custody_of(INJECTED, asked, HOLDINGS)
+
+    assert custody.reason is None
+    assert custody.credential == "anthropic"
+    sent = emitted(asked, custody)
+    assert [value for name, value in sent if name.lower() == b"x-api-key"] == [KEY]
+    assert not [name for name, _ in sent if name.lower() == b"authorization"]
+    assert not any(HOLDER.encode() in value for _, value in sent)
+
+
+@pytest.mark.parametrize("fields", FOREIGN.values(), ids=FOREIGN)
+def test_another_login_is_denied_where_a_value_is_put_in(fields: tuple[Field, ...]) -> None:
+    assert custody_of(INJECTED, request(*fields), HOLDINGS) == Custody(Reason.FOREIGN_CREDENTIAL)
+
+
+@pytest.mark.parametrize("fields", FOREIGN.values(), ids=FOREIGN)
+def test_another_login_is_denied_where_one_is_pinned(fields: tuple[Field, ...]) -> None:
+    asked = request(*((name, value.replace(HOLDER.encode(), EVIL)) for name, value in fields))
+
+    assert custody_of(PINNED, asked, pinned(OAUTH)) == Custody(Reason.FOREIGN_CREDENTIAL)
+
+
+@pytest.mark.parametrize("fields", FOREIGN.values(), ids=FOREIGN)
+def test_no_login_goes_to_a_bound_host_by_plain_http(fields: tuple[Field, ...]) -> None:
+    asked = request(
+        *((name, value.replace(HOLDER.encode(), EVIL)) for name, value in fields),
+        scheme=Scheme.HTTP,
+    )
+
+    for bindings, holdings in ((INJECTED, HOLDINGS), (PINNED, pinned(EVIL, KEY))):
+        assert custody_of(bindings, asked, holdings) == Custody(Reason.FOREIGN_CREDENTIAL)
+
+
+@pytest.mark.parametrize("fields", MISPLACED.values(), ids=MISPLACED)
+def test_a_placeholder_in_the_wrong_place_is_denied(fields: tuple[Field, ...]) -> None:
+    misplaced = Custody(Reason.PLACEHOLDER_MISPLACED)
+
+    assert custody_of(INJECTED, request(*fields), HOLDINGS) == misplaced
+    assert custody_of(INJECTED, request(*fields, host="evil.example"), HOLDINGS) == misplaced
+
+
+@pytest.mark.parametrize(
+    "fields", [fields for fields in ALLOWED.values() if HOLDER.encode() in repr(fields).encode()]
+)
+def test_a_placeholder_goes_to_no_other_host_and_not_without_tls(fields: tuple[Field, ...]) -> None:
+    misplaced = Custody(Reason.PLACEHOLDER_MISPLACED)
+
+    assert custody_of(INJECTED, request(*fields, host="evil.example"), HOLDINGS) == misplaced
+    assert custody_of(INJECTED, request(*fields, scheme=Scheme.HTTP), HOLDINGS) == misplaced
+    assert custody_of(INJECTED, request(*fields, port=8443), HOLDINGS) == misplaced
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"path": f"/v1/{HOLDER}"},
+        {"query": f"key={HOLDER}"},
+        {"query": f"q={quote(HOLDER, safe='').replace('-', '%2D')}"},
+        {"path": f"/v1/{HOLDER.replace('a', '%61')}"},
+    ],
+)
+@pytest.mark.parametrize("host", ["api.anthropic.com", "evil.example"])
+def test_a_placeholder_in_path_or_query_is_denied(line: dict[str, str], host: str) -> None:
+    custody = custody_of(INJECTED, request(host=host, **line), HOLDINGS)  # type: ignore[arg-type]
+
+    assert custody.reason is Reason.PLACEHOLDER_MISPLACED
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "api_key=x",
+        "apiKey=x",
+        "a=1&access_token=x",
+        "a=1;token=x",
+        "key=x",
+        "%61pi%5Fkey=x",
+        "X-Amz-Signature=x",
+        "sig=x",
+        f"whatever={EVIL.decode()}",
+        f"whatever={quote(EVIL, safe='').replace('-', '%2D')}",
+        "auth[token]=x",
+    ],
+)
+def test_a_login_in_the_query_is_denied(query: str) -> None:
+    foreign = Custody(Reason.FOREIGN_CREDENTIAL)
+
+    assert custody_of(INJECTED, request(query=query), HOLDINGS) == foreign
+    assert custody_of(PINNED, request(query=query), pinned(KEY)) == foreign
+
+
+@pytest.mark.parametrize(
+    "query", ["beta=true", "page_token=x", "limit=1000", "service=git-upload-pack", "key="]
+)
+def test_a_query_without_a_login_passes(query: str) -> None:
+    assert custody_of(INJECTED, request(query=query), HOLDINGS).reason is None
+
+
+def test_a_key_in_the_path_is_denied() -> None:
+    asked = request(path=f"/v1/{EVIL.decode()}/x")
+
+    assert custody_of(INJECTED, asked, HOLDINGS) == Custody(Reason.FOREIGN_CREDENTIAL)
+
+
+# --- the value that is put in
+
+
+def put_in(
+    use: Injection, value: bytes, *fields: Field, host: str = "api.anthropic.com"
+) -> dict[bytes, bytes]:
+    asked = request(*fields, host=host)
+    custody = custody_of((binding(use, host),), asked, {"anthropic": Secret(value)})
+    assert custody.reason is None
+    return dict(custody.extra)
+
+
+@pytest.mark.parametrize(
+    ("use", "value", "host", "field"),
+    [
+        (injection(), KEY, "api.anthropic.com", (b"x-api-key", KEY)),
+        (injection(), OAUTH, "api.anthropic.com", (b"Authorization", b"Bearer " + OAUTH)),
+        (injection(), b"of-another-kind", "api.anthropic.com", (b"x-api-key", b"of-another-kind")),
+        (
+            injection(),
+            b"of-another-kind",
+            "llm.example",
+            (b"Authorization", b"Bearer of-another-kind"),
+        ),
+        (injection(Form.X_API_KEY), OAUTH, "llm.example", (b"x-api-key", OAUTH)),
+        (injection(Form.BEARER), KEY, "llm.example", (b"Authorization", b"Bearer " + KEY)),
+        (
+            injection(Form.BASIC, user="git"),
+            KEY,
+            "git.example",
+            (b"Authorization", basic(b"git", KEY)),
+        ),
+        (injection(Form.FIELD, name="private-token"), KEY, "git.example", (b"private-token", KEY)),
+    ],
+)
+def test_each_form_puts_the_value_where_it_belongs(
+    use: Injection, value: bytes, host: str, field: Field
+) -> None:
+    extra = put_in(use, value, host=host)
+
+    assert extra.pop(field[0]) == field[1]
+    assert extra.pop(b"Accept-Encoding") == b"identity"
+    assert extra.keys() <= {b"anthropic-beta"}
+
+
+@pytest.mark.parametrize(
+    ("sent", "beta"),
+    [
+        ((), b"oauth-2025-04-20"),
+        ((b"a-1",), b"a-1,oauth-2025-04-20"),
+        ((b"a-1, b-2", b"c-3"), b"a-1,b-2,c-3,oauth-2025-04-20"),
+        ((b"oauth-2025-04-20,a-1",), b"oauth-2025-04-20,a-1"),
+    ],
+)
+def test_an_oauth_token_brings_its_beta(sent: tuple[bytes, ...], beta: bytes) -> None:
+    asked = request(*((b"Anthropic-Beta", value) for value in sent))
+
+    custody = custody_of(INJECTED, asked, {"anthropic": Secret(OAUTH)})
+
+    betas = [value for name, value in emitted(asked, custody) if name.lower() == b"anthropic-beta"]
+    assert betas == [beta]
+
+
+def test_a_console_key_leaves_the_betas_alone() -> None:
+    asked = request((b"anthropic-beta", b"a-1"), (b"anthropic-beta", b"b-2"))
+
+    custody = custody_of(INJECTED, asked, HOLDINGS)
+
+    assert emitted(asked, custody)[:2] == list(asked.fields)
+
+
+def test_an_answer_is_asked_for_in_a_form_that_can_be_watched() -> None:
+    asked = request(
+        (b"Accept-Encoding", b"br"),
+        (b"Range", b"bytes=0-3"),
+        (b"If-Range", b'"x"'),
+        (b"Sec-WebSocket-Extensions", b"permessage-deflate"),
+        (b"Accept", b"*/*"),
+    )
+
+    custody = custody_of(INJECTED, asked, HOLDINGS)
+
+    sent = emitted(asked, custody)
+    assert sent == [(b"Accept", b"*/*"), (b"x-api-key", KEY), (b"Accept-Encoding", b"identity")]
+
+
+def test_every_form_of_the_value_is_guarded() -> None:
+    use = injection(Form.BASIC, user="git")
+
+    custody = custody_of((binding(use),), request(), HOLDINGS)
+
+    for form in (
+        KEY,
+        quote(KEY, safe="").encode(),
+        b64encode(b"git:" + KEY),
+        KEY.replace(b"/", b"\\/"),
+    ):
+        assert form in custody.guarded
+    for before in range(5):
+        assert any(form in b64encode(b"x" * before + KEY + b"tail") for form in custody.guarded)
+
+
+@pytest.mark.parametrize("held", [None, Pinned(frozenset())])
+def test_a_value_that_is_not_to_be_had_denies(held: Pinned | None) -> None:
+    unavailable = Custody(Reason.CREDENTIAL_UNAVAILABLE)
+
+    assert custody_of(INJECTED, request(), {"anthropic": held}) == unavailable
+    assert custody_of(INJECTED, request(), {}) == unavailable
+
+
+def test_two_bindings_for_one_host_deny() -> None:
+    twice = (*INJECTED, binding(injection(), name="other"))
+
+    custody = custody_of(twice, request(), {"anthropic": Secret(KEY), "other": Secret(EVIL)})
+
+    assert custody == Custody(Reason.CREDENTIAL_UNAVAILABLE)
+
+
+def test_of_two_ports_each_has_its_own() -> None:
+    both = (*INJECTED, binding(injection(), name="other", port=8443))
+
+    custody = custody_of(both, request(port=8443), {"other": Secret(EVIL)})
+
+    assert (custody.credential, dict(custody.extra)[b"x-api-key"]) == ("other", EVIL)
+
+
+def test_a_port_that_is_not_bound_gets_no_login_at_all() -> None:
+    assert custody_of(INJECTED, request(port=8443), HOLDINGS) == FREE
+    denied = custody_of(INJECTED, request((b"x-api-key", EVIL), port=8443), HOLDINGS)
+    assert denied == Custody(Reason.FOREIGN_CREDENTIAL)
+
+
+def test_a_host_below_or_beside_is_not_bound() -> None:
+    for host in ("x.api.anthropic.com", "anthropic.com", "api.anthropic.com.evil.example"):
+        assert custody_of(INJECTED, request((b"x-api-key", EVIL), host=host), HOLDINGS) is FREE
+
+
+def test_a_wildcard_binds_what_it_covers() -> None:
+    wide = (binding(injection(), "*.anthropic.com"),)
+
+    assert custody_of(wide, request(), HOLDINGS).credential == "anthropic"
+    assert custody_of(wide, request(host="anthropic.com"), HOLDINGS) is FREE
+
+
+def test_a_placeholder_may_begin_as_another_does() -> None:
+    bindings = (
+        binding(injection(placeholder=GIT_HOLDER), "git.example", "git"),
+        binding(injection(placeholder=GITHUB_HOLDER), "github.example", "github"),
+    )
+    asked = request((b"Authorization", b"token " + GITHUB_HOLDER.encode()), host="github.example")
+
+    custody = custody_of(bindings, asked, {"github": Secret(KEY), "git": Secret(EVIL)})
+
+    assert custody.credential == "github"
+
+
+def test_another_ones_placeholder_is_misplaced() -> None:
+    bindings = (
+        binding(injection(placeholder=GIT_HOLDER), "git.example", "git"),
+        binding(injection(placeholder="my own words for it"), "hub.example", "hub"),
+    )
+    asked = request((b"x-api-key", b"my own words for it"), host="git.example")
+
+    custody = custody_of(bindings, asked, {"git": Secret(KEY), "hub": Secret(EVIL)})
+
+    assert custody == Custody(Reason.PLACEHOLDER_MISPLACED)
+
+
+# --- the gateway's own binding
+
+GATEWAY = (
+    Binding(
+        "gateway",
+        (HostPattern.parse("api.anthropic.com"),),
+        Injection(EnvironmentSource("KEY"), strips=True),
+        SOURCE,
+    ),
+)
+
+
+@pytest.mark.parametrize("fields", [*ALLOWED.values(), *FOREIGN.values()])
+def test_a_gateway_takes_out_what_its_clients_authenticate_with(fields: tuple[Field, ...]) -> None:
+    asked = request(*fields)
+
+    custody = custody_of(GATEWAY, asked, {"gateway": Secret(KEY)})
+
+    assert custody.reason is None
+    sent = emitted(asked, custody)
+    assert [login.keys for login in find_logins(b"", b"", sent)] == [(KEY,)]
+
+
+def test_a_gateway_cannot_take_a_login_out_of_the_query() -> None:
+    custody = custody_of(GATEWAY, request(query="api_key=x"), {"gateway": Secret(KEY)})
+
+    assert custody == Custody(Reason.FOREIGN_CREDENTIAL)
+
+
+def test_a_gateway_to_this_machine_does_without_tls_and_no_other() -> None:
+    patterns = (HostPattern.parse("localhost"),)
+    for plain, reason in ((True, None), (False, Reason.FOREIGN_CREDENTIAL)):
+        use = Injection(EnvironmentSource("KEY"), strips=True, plain=plain)
+        bindings = (Binding("gateway", patterns, use, SOURCE, frozenset({8000})),)
+        asked = request((b"x-api-key", EVIL), host="localhost", scheme=Scheme.HTTP, port=8000)
+
+        assert custody_of(bindings, asked, {"gateway": Secret(KEY)}).reason is reason
+
+
+def test_a_gateways_binding_stands_before_the_allowlists() -> None:
+    custody = custody_of((*INJECTED, *GATEWAY), request(), {"gateway": Secret(EVIL), **HOLDINGS})
+
+    assert custody.credential == "gateway"
+
+
+# --- pins
+
+CLOTHES = {
+    "a key": (b"x-api-key", KEY),
+    "a bearer": (b"authorization", b"Bearer " + KEY),
+    "a bearer, spaced oddly": (b"AUTHORIZATION", b"bEARER \t " + KEY),
+    "GitHub's word": (b"Authorization", b"token " + KEY),
+    "bare": (b"Authorization", KEY),
+    "a password": (b"Authorization", basic(b"x-access-token", KEY)),
+    "a password of somebody": (b"Authorization", basic(b"alice@example.com", KEY)),
+    "a user": (b"Authorization", basic(KEY, b"")),
+    "a user, as GitHub had it": (b"Authorization", basic(KEY, b"x-oauth-basic")),
+    "a cookie": (b"Cookie", b"__cf_bm=x; session=" + KEY),
+    "an underscore": (b"x_api_key", KEY),
+}
+
+
+@pytest.mark.parametrize("field", CLOTHES.values(), ids=CLOTHES)
+def test_a_pinned_login_passes_in_whichever_clothes(field: Field) -> None:
+    custody = custody_of(PINNED, request(field), pinned(KEY))
+
+    assert custody == Custody(credential="anthropic")
+
+
+@pytest.mark.parametrize("field", CLOTHES.values(), ids=CLOTHES)
+def test_what_is_learned_from_one_field_passes_in_every_other(field: Field) -> None:
+    custody = custody_of(PINNED, request(field), learning())
+
+    assert custody.learned == (SALT, digest_of(SALT, KEY))
+    assert custody.credential == "anthropic"
+
+
+def test_a_pinned_login_passes_in_the_query() -> None:
+    asked = request(query=f"api_key={quote(KEY, safe='')}")
+
+    assert custody_of(PINNED, asked, pinned(KEY)).credential == "anthropic"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        ((b"x-api-key", KEY), (b"authorization", b"Bearer " + EVIL)),
+        ((b"x-api-key", KEY), (b"cookie", b"session=other")),
+        ((b"x-api-key", KEY), (b"x-api-key", KEY)),
+        ((b"authorization", basic(EVIL, KEY)),),
+        ((b"authorization", basic(b"0123456789abcdef0123456789abcdef01234567", KEY)),),
+        ((b"authorization", b"Bearer " + KEY + b", Bearer " + EVIL),),
+        ((b"authorization", b"Basic " + b64encode(b"x:" + KEY).rstrip(b"=") + b"A"),),
+        ((b"cookie", b"a=" + KEY + b"; b=other"),),
+    ],
+)
+def test_a_pinned_login_brings_no_other_with_it(fields: tuple[Field, ...]) -> None:
+    assert custody_of(PINNED, request(*fields), pinned(KEY)) == Custody(Reason.FOREIGN_CREDENTIAL)
+    assert custody_of(PINNED, request(*fields), learning()).reason in {
+        Reason.FOREIGN_CREDENTIAL,
+        None,
+    }
+
+
+def test_two_logins_at_once_are_not_learned() -> None:
+    asked = request((b"x-api-key", KEY), (b"authorization", b"Bearer " + EVIL))
+
+    assert custody_of(PINNED, asked, learning()) == Custody(Reason.FOREIGN_CREDENTIAL)
+
+
+def test_one_login_in_two_fields_is_learned_as_one() -> None:
+    asked = request((b"x-api-key", KEY), (b"authorization", basic(b"alice", KEY)))
+
+    assert custody_of(PINNED, asked, learning()).learned == (SALT, digest_of(SALT, KEY))
+
+
+def test_a_request_without_a_login_passes_and_pins_nothing() -> None:
+    for holdings in (learning(), pinned(KEY), {"anthropic": None}):
+        assert custody_of(PINNED, request((b"Accept", b"*/*")), holdings) is FREE
+
+
+def test_a_pin_that_cannot_be_read_denies_every_login() -> None:
+    for holdings in ({"anthropic": None}, {}, HOLDINGS):
+        custody = custody_of(PINNED, request((b"x-api-key", KEY)), holdings)
+
+        assert custody == Custody(Reason.CREDENTIAL_UNAVAILABLE)
+
+
+def test_a_placeholder_is_not_learned() -> None:
+    bindings = (*PINNED, binding(injection(), "llm.example", "llm"))
+
+    custody = custody_of(bindings, request((b"x-api-key", HOLDER.encode())), learning())
+
+    assert custody == Custody(Reason.PLACEHOLDER_MISPLACED)
+
+
+def test_a_pin_puts_nothing_in_and_takes_nothing_out() -> None:
+    custody = custody_of(PINNED, request((b"x-api-key", KEY)), pinned(KEY))
+
+    assert (custody.drop, custody.extra, custody.guarded) == (frozenset(), (), ())
+
+
+# --- hashes
+
+
+@given(st.binary(min_size=1), st.binary(min_size=16, max_size=64))
+def test_a_hash_is_read_as_it_was_written(login: bytes, salt: bytes) -> None:
+    assert read_hash(hash_of(login, salt)) == (salt, digest_of(salt, login))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "sha256:00:00", "sha256:" + "0" * 32, "SHA256:" + "0" * 32 + ":" + "0" * 64, "\n"]
+)
+def test_what_is_spelled_otherwise_is_no_hash(text: str) -> None:
+    with pytest.raises(ValueError, match="sha256:SALT:DIGEST"):
+        read_hash(text)
+
+
+def test_a_salt_may_not_be_short() -> None:
+    with pytest.raises(ValueError, match="salt"):
+        hash_of(KEY, b"short")
+
+
+@pytest.mark.parametrize("text", [KEY, b" Bearer " + KEY + b"\n", basic(b"alice", KEY)])
+def test_a_login_may_be_written_as_a_client_sends_it(text: bytes) -> None:
+    assert login_of(text) == KEY
+
+
+# --- placeholders and variables
+
+
+@pytest.mark.parametrize(
+    ("host", "form", "holder"),
+    [
+        ("api.anthropic.com", Form.AUTO, "sk-ant-claude-proxy-placeholder-n"),
+        ("*.anthropic.com", Form.BEARER, "sk-ant-claude-proxy-placeholder-n"),
+        ("api.anthropic.com", Form.FIELD, "claude-proxy-placeholder-n"),
+        ("github.com", Form.AUTO, "claude-proxy-placeholder-n"),
+        ("api.anthropic.com.example", Form.AUTO, "claude-proxy-placeholder-n"),
+    ],
+)
+def test_a_placeholder_looks_like_what_it_stands_for(host: str, form: Form, holder: str) -> None:
+    assert default_placeholder("n", (HostPattern.parse(host),), form) == holder
+
+
+def test_claude_code_is_told_by_the_variable_which_kind_it_has() -> None:
+    bound = binding(injection())
+
+    assert placeholder_variables(bound, kind_of_value(Secret(KEY))) == ("ANTHROPIC_AUTH_TOKEN",)
+    assert placeholder_variables(bound, kind_of_value(Secret(OAUTH))) == (
+        "CLAUDE_CODE_OAUTH_TOKEN",
+    )
+    assert placeholder_variables(bound, ValueKind.OTHER) == ("ANTHROPIC_AUTH_TOKEN",)
+
+
+def test_the_owners_variables_are_taken_as_they_are() -> None:
+    use = Injection(EnvironmentSource("K"), placeholder=GIT_HOLDER, variables=("GH_TOKEN",))
+
+    assert placeholder_variables(binding(use, "github.com"), ValueKind.OTHER) == ("GH_TOKEN",)
+    assert placeholder_variables(binding(injection(), "github.com"), ValueKind.OTHER) == ()
+    assert placeholder_variables(binding(Pin(learn=True)), ValueKind.OTHER) == ()
+
+
+# --- nothing shows a value
+
+
+def test_no_repr_log_or_pickle_shows_a_value(caplog: pytest.LogCaptureFixture) -> None:
+    asked = request((b"x-api-key", HOLDER.encode()))
+    custody = custody_of(INJECTED, asked, HOLDINGS)
+    login = find_logins(b"", b"", [(b"x-api-key", KEY)])[0]
+
+    with caplog.at_level(logging.DEBUG):
+        for thing in (custody, HOLDINGS, login, Secret(KEY)):
+            logging.getLogger("test").debug("%s %r %s", thing, thing, f"{thing}")
+    for thing in (custody, Secret(KEY)):
+        with pytest.raises(TypeError):
+            pickle.dumps(thing)
+
+    assert "CANARY" not in caplog.text
+    assert b"CANARY" not in b64decode(b64encode(caplog.text.encode()))
+
+
+def test_secrets_compare_without_showing_and_hash_alike() -> None:
+    assert Secret(KEY) == Secret(KEY)
+    assert Secret(KEY) != Secret(OAUTH)
+    assert Secret(KEY) != KEY
+    assert hash(Secret(KEY)) == hash(Secret(OAUTH))
+    assert str(Secret(KEY)) == f"{Secret(KEY)}" == "Secret(set)"
+
+
+# --- whatever is sent
+
+NAMES = st.sampled_from(
+    [
+        *{name for fields in (*FOREIGN.values(), *ALLOWED.values()) for name, _ in fields},
+        b"User-Agent",
+        b"Accept",
+        b"Referer",
+    ]
+)
+TOKENS = st.sampled_from([KEY, EVIL, OAUTH, HOLDER.encode(), GIT_HOLDER.encode(), b"x", b""])
+
+
+def _dressed(tokens: Iterable[bytes]) -> st.SearchStrategy[bytes]:
+    one, other = tokens
+    return st.sampled_from(
+        [
+            one,
+            b"Bearer " + one,
+            b"bearer  " + one,
+            b"token\t" + one,
+            basic(one, other),
+            b"a=" + one + b"; b=" + other,
+            one + b", " + other,
+            b"Basic " + one,
+        ]
+    )
+
+
+VALUES = st.tuples(TOKENS, TOKENS).flatmap(_dressed)
+HEADS = st.lists(st.tuples(NAMES, VALUES), max_size=5)
+QUERIES = st.lists(
+    st.tuples(st.sampled_from(["api_key", "q", "token", "beta"]), TOKENS.map(bytes.decode)),
+    max_size=2,
+).map(lambda pairs: "&".join(f"{name}={value}" for name, value in pairs))
+BOTH = (
+    binding(injection()),
+    binding(injection(placeholder=GIT_HOLDER), "git.example", "git"),
+    binding(Pin(learn=True), "pinned.example", "pinned"),
+)
+
+
+def _everything(fields: Iterable[Field], query: str) -> bytes:
+    """Return a head as bytes, and what is in the Base64 of it."""
+    head = b"\n".join(name + b": " + value for name, value in fields) + b"\n" + query.encode()
+    decoded = []
+    for _, value in fields:
+        for word in value.split():
+            try:
+                decoded.append(b64decode(word, validate=True))
+            except ValueError:
+                continue
+    return b"\n".join([head, *decoded])
+
+
+@given(HEADS, QUERIES)
+@example([(b"Authorization", basic(HOLDER.encode(), EVIL))], "")
+def test_on_a_bound_host_no_login_but_the_bound_one_is_ever_sent(
+    fields: list[Field], query: str
+) -> None:
+    value = b"sk-ant-api03-the-one-that-is-put-in"
+    asked = request(*fields, query=query)
+
+    custody = custody_of(BOTH, asked, {"anthropic": Secret(value), "git": Secret(OAUTH)})
+
+    if custody.reason is None:
+        sent = emitted(asked, custody)
+        assert [login.keys for login in find_logins(b"", query.encode(), sent)] == [(value,)]
+        assert EVIL not in _everything(sent, query)
+        assert KEY not in _everything(sent, query)
+
+
+@given(HEADS, QUERIES)
+def test_only_the_pinned_login_is_ever_sent(fields: list[Field], query: str) -> None:
+    asked = request(*fields, query=query, host="pinned.example")
+    held = Pinned(frozenset({(SALT, digest_of(SALT, KEY))}))
+
+    custody = custody_of(BOTH, asked, {"pinned": held})
+
+    if custody.reason is None:
+        sent = _everything(emitted(asked, custody), query)
+        assert EVIL not in sent
+        assert OAUTH not in sent
+
+
+@given(
+    HEADS,
+    QUERIES,
+    st.sampled_from(["api.anthropic.com", "git.example", "pinned.example", "evil.example"]),
+    st.sampled_from(list(Scheme)),
+)
+def test_a_placeholder_never_leaves(
+    fields: list[Field], query: str, host: str, scheme: Scheme
+) -> None:
+    asked = request(*fields, query=query, host=host, scheme=scheme)
+    holdings: Holdings = {
+        "anthropic": Secret(KEY),
+        "git": Secret(OAUTH),
+        "pinned": Pinned(frozenset(), learning=True, salt=SALT),
+    }
+
+    custody = custody_of(BOTH, asked, holdings)
+
+    if custody.reason is None:
+        sent = _everything(emitted(asked, custody), query)
+        assert HOLDER.encode() not in sent
+        assert GIT_HOLDER.encode() not in sent
+
+
+@given(st.lists(st.tuples(st.binary(min_size=1), st.binary()), max_size=4), st.text(), st.text())
+def test_whatever_is_sent_is_decided(fields: list[Field], path: str, query: str) -> None:
+    for host in ("api.anthropic.com", "pinned.example", "evil.example"):
+        asked = request(*fields, host=host, path=path, query=query)
+
+        assert isinstance(custody_of(BOTH, asked, {}), Custody)
+
+
+def test_the_same_host_may_be_asked_for_after_a_reload() -> None:
+    for number in range(20):
+        bindings = (binding(injection(placeholder=f"{HOLDER}-{number}")),)
+        fields = ((b"x-api-key", f"{HOLDER}-{number}".encode()),)
+
+        assert custody_of(bindings, request(*fields), HOLDINGS).reason is None
+        for other in bindings:
+            assert isinstance(other.use, Injection)
+    assert FileSource(Path("/x")) != EnvironmentSource("/x")

@@ -1,0 +1,217 @@
+"""Laws of the echo guard: the value never comes out, and nothing else is lost or late."""
+
+import gzip
+import itertools
+import zlib
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from claude_proxy.echo import ECHOED, UNREADABLE, EchoGuard
+from claude_proxy.watch import CutOff
+
+VALUE = b"sk-ant-CANARY-ab-ab-abc"
+GZIP = (b"Content-Encoding", b"gzip")
+DEFLATE = (b"content-encoding", b"deflate")
+
+
+def guard(*fields: tuple[bytes, bytes], status: int = 200) -> EchoGuard:
+    found = EchoGuard([VALUE])
+    found.head(status, fields)
+    return found
+
+
+def passed(watch: EchoGuard, pieces: Iterable[bytes]) -> tuple[bytes, str | None]:
+    """Return what came out, and the word it was cut off with."""
+    out = b""
+    try:
+        for piece in pieces:
+            out += watch.feed(piece)
+        return out + watch.finish(), None
+    except CutOff as cut:
+        return out, cut.word
+
+
+def split(data: bytes, cuts: Iterable[int]) -> list[bytes]:
+    places = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
+    return [data[start:end] for start, end in itertools.pairwise(places)]
+
+
+def bare_deflate(data: bytes) -> bytes:
+    packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return packer.compress(data) + packer.flush()
+
+
+# Out of the value's own letters, so that beginnings of it are everywhere.
+NEARLY = st.lists(
+    st.sampled_from([VALUE[:5], VALUE[:-1], VALUE[1:], b"s", b"ab-", b"\n", b"\x00"]), max_size=12
+).map(b"".join)
+CUTS = st.lists(st.integers(min_value=0), max_size=8)
+CODINGS = {
+    "plain": ((), bytes),
+    "gzip": ((GZIP,), gzip.compress),
+    "deflate": ((DEFLATE,), zlib.compress),
+    "bare deflate": ((DEFLATE,), bare_deflate),
+}
+
+
+@given(NEARLY, CUTS)
+def test_without_the_value_all_comes_out_unchanged(data: bytes, cuts: list[int]) -> None:
+    if VALUE in data:
+        return
+    for fields, code in CODINGS.values():
+        coded = code(data)
+
+        assert passed(guard(*fields), split(coded, cuts)) == (coded, None)
+
+
+@given(NEARLY, NEARLY, CUTS)
+def test_the_value_is_found_across_any_split(before: bytes, after: bytes, cuts: list[int]) -> None:
+    data = before + VALUE + after
+    at = data.index(VALUE)
+
+    out, word = passed(guard(), split(data, cuts))
+
+    assert word == ECHOED
+    assert data.startswith(out)
+    # Not one byte of it: what may be its beginning waits.
+    assert len(out) <= at
+
+
+@given(NEARLY, NEARLY, CUTS)
+def test_the_value_is_found_in_what_is_compressed(
+    before: bytes, after: bytes, cuts: list[int]
+) -> None:
+    data = before + VALUE + after
+    for fields, code in list(CODINGS.values())[1:]:
+        out, word = passed(guard(*fields), split(code(data), cuts))
+
+        assert word == ECHOED
+        window = {GZIP: 31, DEFLATE: 15}[fields[0]] if code is not bare_deflate else -15
+        assert len(zlib.decompressobj(window).decompress(out)) <= data.index(VALUE)
+
+
+@given(NEARLY)
+def test_nothing_waits_that_cannot_become_the_value(data: bytes) -> None:
+    watch = guard()
+
+    out = watch.feed(data + b"\n\n") if VALUE not in data else data + b"\n\n"
+
+    assert out == data + b"\n\n"
+
+
+def test_a_beginning_at_the_end_is_let_go() -> None:
+    assert passed(guard(), [b"x", VALUE[:-1]]) == (b"x" + VALUE[:-1], None)
+
+
+def test_of_several_values_each_is_found() -> None:
+    for value in (b"first-value", b"the-second"):
+        watch = EchoGuard([b"first-value", b"the-second"])
+        watch.head(200, ())
+
+        assert passed(watch, [b"a " + value[:4], value[4:]])[1] == ECHOED
+
+
+def test_a_guard_without_values_passes_everything_on() -> None:
+    watch = EchoGuard([])
+    watch.head(200, [(b"a", b"b")])
+
+    assert passed(watch, [b"abc"]) == (b"abc", None)
+
+
+@pytest.mark.parametrize("status", [101, 103, 200, 401, 500])
+def test_a_head_with_the_value_is_cut_off(status: int) -> None:
+    for field in ((b"X-Echo", b"Bearer " + VALUE), (b"X-" + VALUE, b"1")):
+        with pytest.raises(CutOff) as cut:
+            guard(field, status=status)
+
+        assert cut.value.word == ECHOED
+        assert "CANARY" not in str(cut.value)
+
+
+@pytest.mark.parametrize("coding", [b"br", b"zstd", b"gzip, gzip", b"gzip, br", b"compress", b"x"])
+def test_what_cannot_be_read_is_cut_off(coding: bytes) -> None:
+    with pytest.raises(CutOff) as cut:
+        guard((b"content-encoding", coding))
+
+    assert cut.value.word == UNREADABLE
+
+
+def test_two_fields_of_codings_are_read_as_one() -> None:
+    with pytest.raises(CutOff):
+        guard(GZIP, GZIP)
+
+
+@pytest.mark.parametrize("status", [103, 204, 304])
+def test_an_answer_without_content_may_name_any_coding(status: int) -> None:
+    assert guard((b"content-encoding", b"br"), status=status).finish() == b""
+
+
+@pytest.mark.parametrize("coding", [b"identity", b"", b"X-GZIP"])
+def test_codings_are_known_by_all_their_names(coding: bytes) -> None:
+    data = gzip.compress(b"hello") if coding == b"X-GZIP" else b"hello"
+
+    assert passed(guard((b"content-encoding", coding)), [data]) == (data, None)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"this is no gzip",
+        gzip.compress(b"a") + b"garbage behind it",
+        gzip.compress(b"a")[:-4] + b"\0\0\0\0",
+    ],
+)
+def test_damaged_gzip_is_cut_off(data: bytes) -> None:
+    assert passed(guard(GZIP), [data])[1] == UNREADABLE
+
+
+def test_bytes_behind_deflate_are_cut_off() -> None:
+    assert passed(guard(DEFLATE), [zlib.compress(b"a"), b"more"])[1] == UNREADABLE
+
+
+def test_gzip_of_several_members_is_read_on() -> None:
+    data = gzip.compress(b"one") + gzip.compress(VALUE)
+
+    assert passed(guard(GZIP), [data])[1] == ECHOED
+
+
+def test_gzip_that_is_cut_short_is_passed_on_as_it_came() -> None:
+    data = gzip.compress(b"hello" * 100)[:-10]
+
+    assert passed(guard(GZIP), [data]) == (data, None)
+
+
+def test_a_few_bytes_that_stand_for_gigabytes_are_cut_off() -> None:
+    bomb = gzip.compress(bytes(80 * 1024 * 1024), compresslevel=1)
+
+    assert passed(guard(GZIP), [bomb])[1] == UNREADABLE
+
+
+def test_what_waits_compressed_is_bounded() -> None:
+    packer = zlib.compressobj(wbits=31)
+    begun = packer.compress(VALUE[:-1]) + packer.flush(zlib.Z_SYNC_FLUSH)
+    # Blocks that stand for nothing, without end.
+    empty = b"\x00\x00\x00\xff\xff" * 20_000
+
+    assert passed(guard(GZIP), [begun, empty])[1] == UNREADABLE
+
+
+def test_a_stream_of_events_is_not_held_up_by_its_compression() -> None:
+    packer, watch = zlib.compressobj(wbits=31), guard(GZIP)
+    for _ in range(3):
+        event = packer.compress(b"data: {}\n\n") + packer.flush(zlib.Z_SYNC_FLUSH)
+
+        assert watch.feed(event) == event
+
+
+def test_more_may_stand_in_a_piece_than_is_read_at_once() -> None:
+    data = gzip.compress(bytes(200_000) + VALUE)
+
+    assert passed(guard(GZIP), [data])[1] == ECHOED
+
+
+def test_no_repr_shows_the_value() -> None:
+    assert repr(guard()) == "EchoGuard(set)"

@@ -1,0 +1,492 @@
+"""Laws of the vault: as new as its sources, nothing where they fail, and silent about values."""
+
+import logging
+import os
+import pickle
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from claude_proxy import pins, secret_sources, vault
+from claude_proxy.credentials import (
+    Binding,
+    CommandSource,
+    EnvironmentSource,
+    FileSource,
+    Injection,
+    KeyringSource,
+    Pin,
+    Pinned,
+    SecretSource,
+)
+from claude_proxy.errors import ConfigErrors
+from claude_proxy.logins import digest_of, hash_of
+from claude_proxy.patterns import HostPattern
+from claude_proxy.secret import Secret
+from claude_proxy.source import Source
+from claude_proxy.vault import Vault
+
+KEY = b"sk-ant-api03-CANARY-one"
+NEW = b"sk-ant-api03-CANARY-two"
+SALT = bytes(16)
+
+
+def bound(use: Injection | Pin, name: str = "a", line: int = 7) -> Binding:
+    host = HostPattern.parse(f"{name}.example")
+    return Binding(name, (host,), use, Source("allowlist.yaml", line, 5))
+
+
+def injected(source: SecretSource, name: str = "a") -> Binding:
+    return bound(Injection(source), name)
+
+
+LEARNED = bound(Pin(learn=True))
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every question look at the files."""
+    monkeypatch.setattr(vault, "_LOOK_S", 0.0)
+    monkeypatch.setattr(vault, "_RETRY_S", 0.01)
+    monkeypatch.setattr(vault, "_AFTER_REFUSAL_S", 0.0)
+
+
+@pytest.fixture
+def statedir(tmp_path: Path) -> Path:
+    return tmp_path / "state"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "key"
+    written(path, KEY)
+    return path
+
+
+def written(path: Path, value: bytes) -> None:
+    """Replace a file at once, as whoever rotates a key does."""
+    fresh = path.with_name("fresh")
+    fresh.write_bytes(value)
+    fresh.chmod(0o600)
+    fresh.replace(path)
+
+
+def value_of(held: object) -> bytes | None:
+    return held.reveal() if isinstance(held, Secret) else None
+
+
+def until(true: Callable[[], bool]) -> None:
+    give_up = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < give_up
+        time.sleep(0.005)
+
+
+def counting(tmp_path: Path) -> tuple[CommandSource, Path]:
+    """Return a command that prints another value each time, and fails while a file is there."""
+    fails = tmp_path / "fails"
+    text = (
+        f"import os, sys; n = '{tmp_path}/count'\n"
+        f"sys.exit(1) if os.path.exists('{fails}') else None\n"
+        "with open(n, 'a') as f: f.write('x')\n"
+        "print('CANARY-value-%d' % os.path.getsize(n))"
+    )
+    return CommandSource((sys.executable, "-c", text), refresh_s=3600), fails
+
+
+# --- the start
+
+
+def test_every_source_is_read_at_the_start(file: Path, statedir: Path) -> None:
+    bindings = [injected(FileSource(file)), injected(EnvironmentSource("KEY"), "b")]
+
+    with closing(Vault(bindings, statedir, {"KEY": NEW.decode()})) as held:
+        assert value_of(held.holdings["a"]) == KEY
+        assert value_of(held.holdings["b"]) == NEW
+    assert not statedir.exists()  # nothing is to be learned
+
+
+def test_all_that_fails_at_the_start_is_told_at_once(statedir: Path, tmp_path: Path) -> None:
+    bindings = [injected(EnvironmentSource("NONE")), injected(FileSource(tmp_path / "no"), "b")]
+
+    with pytest.raises(ConfigErrors) as caught:
+        Vault(bindings, statedir, {})
+
+    told = "\n".join(caught.value.lines())
+    assert '"a"' in told
+    assert '"b"' in told
+    assert "allowlist.yaml:7, environment variable NONE" in told
+    assert str(tmp_path / "no") in told
+
+
+def test_a_damaged_file_of_pins_stops_the_start(statedir: Path) -> None:
+    statedir.mkdir()
+    (statedir / "pins.json").write_text("what?")
+
+    with pytest.raises(ConfigErrors, match="pinned logins"):
+        Vault([LEARNED], statedir, {})
+
+
+def test_a_state_directory_that_cannot_be_made_stops_the_start(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    with pytest.raises(ConfigErrors, match="pinned logins"):
+        Vault([LEARNED], tmp_path / "file" / "state", {})
+
+
+def test_a_value_is_gone_from_the_environment(
+    statedir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CANARY_KEY", KEY.decode())
+    monkeypatch.setenv("CANARY_OTHER", KEY.decode())
+    bindings = [injected(EnvironmentSource("CANARY_KEY"))]
+
+    with closing(Vault(bindings, statedir, withheld=["CANARY_OTHER"])) as held:
+        assert "CANARY_KEY" not in os.environ
+        assert "CANARY_OTHER" not in os.environ
+        held.replace([])
+        held.replace(bindings)  # what was read once is still known
+        assert value_of(held.holdings["a"]) == KEY
+
+
+# --- what changes later
+
+
+def test_a_rotated_file_is_taken_up(file: Path, statedir: Path) -> None:
+    with closing(Vault([injected(FileSource(file))], statedir, {})) as held:
+        written(file, NEW)
+
+        assert value_of(held.holdings["a"]) == NEW
+
+
+def test_a_file_that_fails_later_gives_nothing_until_it_works_again(
+    file: Path, statedir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with closing(Vault([injected(FileSource(file))], statedir, {})) as held:
+        file.chmod(0o644)
+        for _ in range(3):
+            assert held.holdings == {"a": None}
+        file.chmod(0o600)
+        assert value_of(held.holdings["a"]) == KEY
+
+    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
+    assert "gives nothing now" in caplog.messages[0]
+    assert "works again" in caplog.messages[1]
+
+
+def test_a_file_is_not_read_again_without_a_change(
+    file: Path, statedir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object) -> Secret:
+        raise AssertionError
+
+    with closing(Vault([injected(FileSource(file))], statedir, {})) as held:
+        monkeypatch.setattr(secret_sources, "read", never)
+
+        assert value_of(held.holdings["a"]) == KEY
+
+
+def test_files_are_looked_at_once_a_second_at_most(
+    file: Path, statedir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vault, "_LOOK_S", 3600.0)
+    with closing(Vault([injected(FileSource(file))], statedir, {})) as held:
+        assert held.holdings
+        written(file, NEW)
+
+        assert value_of(held.holdings["a"]) == KEY
+
+
+def test_a_command_is_asked_again_in_time(tmp_path: Path, statedir: Path) -> None:
+    source, _ = counting(tmp_path)
+    often = CommandSource(source.argv, refresh_s=0.01)
+    with closing(Vault([injected(often)], statedir, dict(os.environ))) as held:
+        until(lambda: value_of(held.holdings["a"]) not in {None, b"CANARY-value-1"})
+
+
+def test_a_command_is_asked_again_after_a_refusal_and_not_before(
+    tmp_path: Path, statedir: Path
+) -> None:
+    source, _ = counting(tmp_path)
+    with closing(Vault([injected(source)], statedir, dict(os.environ))) as held:
+        for status in (200, 403, 404, 429, 500):
+            held.answered("a", status)
+        assert value_of(held.holdings["a"]) == b"CANARY-value-1"
+
+        held.answered("a", 401)
+
+        until(lambda: value_of(held.holdings["a"]) == b"CANARY-value-2")
+
+
+def test_a_command_that_was_just_asked_is_not_asked_for_every_refusal(
+    tmp_path: Path, statedir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vault, "_AFTER_REFUSAL_S", 3600.0)
+    source, _ = counting(tmp_path)
+    with closing(Vault([injected(source)], statedir, dict(os.environ))) as held:
+        for _ in range(10):
+            held.answered("a", 401)
+            assert value_of(held.holdings["a"]) == b"CANARY-value-1"
+    assert (tmp_path / "count").read_text() == "x"
+
+
+def test_a_command_that_fails_later_gives_nothing_until_it_works_again(
+    tmp_path: Path, statedir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source, fails = counting(tmp_path)
+    with closing(Vault([injected(source)], statedir, dict(os.environ))) as held:
+        assert held.holdings
+        fails.touch()
+        held.answered("a", 401)
+        until(lambda: held.holdings == {"a": None})
+        fails.unlink()
+        until(lambda: value_of(held.holdings["a"]) is not None)
+
+    assert len(caplog.records) == 2
+
+
+def test_a_command_that_holds_is_not_asked_for_a_reload(tmp_path: Path, statedir: Path) -> None:
+    source, _ = counting(tmp_path)
+    with closing(Vault([injected(source)], statedir, dict(os.environ))) as held:
+        held.replace([injected(source, "renamed"), injected(source, "twice")])
+
+        assert value_of(held.holdings["renamed"]) == b"CANARY-value-1"
+        assert held.holdings["renamed"] == held.holdings["twice"]
+        assert "a" not in held.holdings
+
+
+def test_a_bug_in_a_source_gives_nothing_and_is_survived(
+    file: Path,
+    statedir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def broken(*_: object) -> Secret:
+        raise RuntimeError(KEY)
+
+    with closing(Vault([injected(FileSource(file))], statedir, {})) as held:
+        written(file, NEW)
+        with monkeypatch.context() as patch:
+            patch.setattr(secret_sources, "read", broken)
+            assert held.holdings == {"a": None}
+        assert value_of(held.holdings["a"]) == NEW
+
+    assert "CANARY" not in caplog.text
+
+
+def test_a_keyring_is_asked_again_too(statedir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Keyring:
+        value = KEY.decode()
+
+        def get_password(self, _service: str, _user: str) -> str:
+            return self.value
+
+    keyring = Keyring()
+    monkeypatch.setitem(sys.modules, "keyring", keyring)  # type: ignore[arg-type]
+    with closing(Vault([injected(KeyringSource("s", "u"))], statedir, {})) as held:
+        assert value_of(held.holdings["a"]) == KEY
+        keyring.value = NEW.decode()
+        held.answered("a", 401)
+
+        until(lambda: value_of(held.holdings["a"]) == NEW)
+
+
+# --- reloads
+
+
+def test_a_replacement_that_fails_changes_nothing(file: Path, statedir: Path) -> None:
+    with closing(Vault([injected(FileSource(file))], statedir, {})) as held:
+        with pytest.raises(ConfigErrors):
+            held.replace([injected(EnvironmentSource("NONE"), "b")])
+
+        assert value_of(held.holdings["a"]) == KEY
+        assert held.holdings.keys() == {"a"}
+
+
+def test_without_bindings_nothing_is_held(statedir: Path) -> None:
+    with closing(Vault([], statedir, {})) as held:
+        assert held.holdings == {}
+    assert threading.active_count() >= 1
+
+
+# --- pins
+
+
+def login_by(held: Vault, value: bytes) -> tuple[bytes, bytes]:
+    pinned = held.holdings["a"]
+    assert isinstance(pinned, Pinned)
+    assert pinned.learning
+    return pinned.salt, digest_of(pinned.salt, value)
+
+
+def is_learning(held: Vault) -> bool:
+    found = held.holdings["a"]
+    return isinstance(found, Pinned) and found.learning
+
+
+def test_a_first_login_is_learned_and_kept(statedir: Path) -> None:
+    with closing(Vault([LEARNED], statedir, {})) as held:
+        login = login_by(held, KEY)
+
+        held.learn("a", login)
+
+        assert held.holdings == {"a": Pinned(frozenset({login}))}
+    with closing(Vault([LEARNED], statedir, {})) as again:
+        assert again.holdings == {"a": Pinned(frozenset({login}))}
+
+
+def test_what_cannot_be_kept_is_not_learned(
+    statedir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with closing(Vault([LEARNED], statedir, {})) as held:
+        login = login_by(held, KEY)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", full)
+            with pytest.raises(OSError, match="No space"):
+                held.learn("a", login)
+
+        assert is_learning(held)
+
+
+def test_two_proxies_agree_on_what_was_first(statedir: Path) -> None:
+    with (
+        closing(Vault([LEARNED], statedir, {})) as one,
+        closing(Vault([LEARNED], statedir, {})) as other,
+    ):
+        mine, theirs = login_by(one, KEY), login_by(other, NEW)
+        assert mine == login_by(other, KEY)  # one salt for all
+        one.learn("a", mine)
+
+        with pytest.raises(PermissionError):
+            other.learn("a", theirs)
+        assert other.holdings == {"a": Pinned(frozenset({mine}))}
+
+
+@pytest.mark.parametrize(
+    ("statuses", "unlearned"),
+    [
+        ([401], True),
+        ([200, 401], False),
+        ([403, 401], False),
+        ([100, 401], True),
+        ([500, 429, 401], True),
+        ([], False),
+    ],
+)
+def test_a_first_use_that_is_refused_is_unlearned(
+    statedir: Path, statuses: list[int], *, unlearned: bool
+) -> None:
+    with closing(Vault([LEARNED], statedir, {})) as held:
+        held.learn("a", login_by(held, KEY))
+        for status in statuses:
+            held.answered("a", status)
+
+        assert is_learning(held) is unlearned
+
+
+def test_a_pin_of_before_is_not_unlearned(statedir: Path) -> None:
+    with closing(Vault([LEARNED], statedir, {})) as held:
+        held.learn("a", login_by(held, KEY))
+    with closing(Vault([LEARNED], statedir, {})) as again:
+        again.answered("a", 401)
+
+        assert not is_learning(again)
+
+
+def test_what_is_forgotten_elsewhere_is_taken_up(statedir: Path) -> None:
+    with closing(Vault([LEARNED], statedir, {})) as held:
+        held.learn("a", login_by(held, KEY))
+        assert not is_learning(held)
+
+        assert pins.PinStore(statedir).forget("a")
+
+        assert is_learning(held)
+
+
+def test_a_file_of_pins_that_is_damaged_later_lets_nothing_pass(
+    statedir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with closing(Vault([LEARNED], statedir, {})) as held:
+        held.learn("a", login_by(held, KEY))
+        sound = (statedir / "pins.json").read_bytes()
+        (statedir / "pins.json").write_text("what?")
+        for _ in range(3):
+            assert held.holdings == {"a": None}
+        (statedir / "pins.json").write_bytes(sound)
+
+        assert not is_learning(held)
+        assert held.holdings["a"] is not None
+    assert len(caplog.records) == 2
+
+
+def test_a_pin_that_cannot_be_unlearned_is_told(
+    statedir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with closing(Vault([LEARNED], statedir, {})) as held:
+        held.learn("a", login_by(held, KEY))
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", full)
+            held.answered("a", 401)
+
+    assert "claude-proxy credentials forget a" in caplog.text
+
+
+def test_given_hashes_and_values_are_pinned_and_nothing_is_learned(
+    file: Path, statedir: Path
+) -> None:
+    given = bound(Pin(digests=(hash_of(KEY, SALT), hash_of(NEW, SALT))))
+    by_value = bound(Pin(source=FileSource(file)), "b")
+
+    with closing(Vault([given, by_value], statedir, {})) as held:
+        pinned = held.holdings["a"]
+        assert isinstance(pinned, Pinned)
+        assert pinned.logins == {(SALT, digest_of(SALT, KEY)), (SALT, digest_of(SALT, NEW))}
+        other = held.holdings["b"]
+        assert isinstance(other, Pinned)
+        [(salt, digest)] = other.logins
+        assert digest == digest_of(salt, KEY)
+        assert not pinned.learning
+        assert not other.learning
+        file.unlink()
+        assert held.holdings["b"] is None
+
+
+# --- silence
+
+
+@pytest.fixture
+def _loud(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    with caplog.at_level(logging.DEBUG):
+        yield
+
+
+@pytest.mark.usefixtures("_loud")
+def test_nothing_tells_a_value(
+    file: Path, statedir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bindings = [injected(FileSource(file)), bound(Pin(learn=True), "b")]
+    with closing(Vault(bindings, statedir, {})) as held:
+        told = [repr(held), repr(held.holdings), str(held.holdings), repr(vars(held))]
+        written(file, KEY + b" with a blank")
+        assert held.holdings["a"] is None
+        with pytest.raises(ConfigErrors) as caught:
+            held.replace([injected(FileSource(file))])
+        told += [*caught.value.lines(), repr(caught.value), repr(caught.value.problems)]
+        with pytest.raises(TypeError):
+            pickle.dumps(held)
+    told += [caplog.text, *(str(vars(record)) for record in caplog.records)]
+    told += [path.read_text("utf-8") for path in statedir.iterdir()]
+
+    assert caplog.records
+    assert "CANARY" not in "\n".join(told)

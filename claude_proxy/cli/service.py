@@ -1,0 +1,414 @@
+"""Installs, shows and removes a service that keeps the proxy running.
+
+Law 9 at the edge: what is printed and written names the file that holds a key, never the key. What
+is installed is what `print` prints, made by the same function.
+"""
+
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from enum import StrEnum
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import click
+
+from claude_proxy import __version__
+from claude_proxy.cli import paths, service_plan
+from claude_proxy.cli.declaring import Parsed
+from claude_proxy.cli.service_plan import Asked, Described
+from claude_proxy.errors import ConfigError
+from claude_proxy.installing import (
+    Found,
+    Installer,
+    Machine,
+    Manager,
+    Order,
+    Standing,
+    found_files,
+    refuse_other_user,
+    standing_of,
+)
+from claude_proxy.service import Kind, Plan, Scope, Unit, files_of, marked, names_of, plist_of
+
+type Decorate = Callable[[Any], Any]
+
+EXIT_STALE = 1
+EXIT_STOPPED, EXIT_MISSING = 3, 4  # as `systemctl status` has them
+
+EXAMPLES = """\b
+Examples:
+  claude-proxy service install                        your own, started when you log in
+  sudo claude-proxy service install --nftables        the machine's, and held by its packet filter
+  sudo claude-proxy service install --socket-activated -- --listen unix:/run/claude-proxy/p.sock \\
+      --socket-uid agent
+  sudo claude-proxy service install --kind gateway --key-file /etc/llm.key -- --provider anthropic
+  claude-proxy service print --init launchd > ~/Library/LaunchAgents/claude-proxy.plist
+  claude-proxy service status
+
+What stands behind -- are options of `serve`, or of `gateway` with --kind gateway.
+"""
+
+
+class Init(StrEnum):
+    """The service manager that files are made for."""
+
+    SYSTEMD = "systemd"
+    LAUNCHD = "launchd"
+
+
+_ADDRESS = Parsed("address", ip_address, "write it like 192.0.2.53 or 2001:db8::53")
+
+
+def _which(function: Any) -> Any:
+    """Declare the options that say which service is meant."""
+    function = click.option(
+        "--kind",
+        type=click.Choice([kind.value for kind in Kind]),
+        default=Kind.SERVE.value,
+        show_default=True,
+        help="The command that the service runs.",
+    )(function)
+    return click.option(
+        "--system/--user",
+        "system",
+        default=None,
+        help="The whole system's service, or your own.  [default: --system for root]",
+    )(function)
+
+
+def _described(function: Any) -> Any:
+    """Declare the options that say what the service is like."""
+    decorators: tuple[Decorate, ...] = (
+        click.option(
+            "--socket-activated",
+            is_flag=True,
+            help="Have systemd listen, and start the service when the first client comes.",
+        ),
+        click.option(
+            "--key-file",
+            type=click.Path(dir_okay=False, path_type=Path),
+            metavar="PATH",
+            help="Have systemd hand over the key in this file (LoadCredential=); the service "
+            "itself need not be able to read it.",
+        ),
+        click.option(
+            "--nftables",
+            is_flag=True,
+            help="Rules by which the service's user reaches this machine, name servers and HTTPS "
+            "alone; `print` prints them and nothing else.",
+        ),
+        click.option(
+            "--upstream-port",
+            type=click.IntRange(1, 65535),
+            multiple=True,
+            metavar="PORT",
+            help="Have --nftables allow this port beside 443; repeatable.",
+        ),
+        click.option(
+            "--dns-server",
+            type=_ADDRESS,
+            multiple=True,
+            metavar="ADDRESS",
+            help="Have --nftables allow this name server; repeatable.  [default: any]",
+        ),
+        click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[-- OPTIONS]"),
+    )
+    for decorate in reversed(decorators):
+        function = decorate(function)
+    return function
+
+
+_dry_run = click.option("--dry-run", is_flag=True, help="Print what would be done, and do nothing.")
+_init = click.option(
+    "--init",
+    type=click.Choice([init.value for init in Init]),
+    default=Init.LAUNCHD.value if sys.platform == "darwin" else Init.SYSTEMD.value,
+    show_default=True,
+    help="The service manager; launchd's file is printed only.",
+)
+
+
+@click.group(name="service", epilog=EXAMPLES)
+def command() -> None:
+    """Install the proxy as a service of systemd or launchd."""
+
+
+@command.command(name="print", epilog=EXAMPLES)
+@_which
+@_described
+@_init
+def print_(*, init: str, **given: Any) -> None:
+    """Print the files of a service; install nothing."""
+    asked = _asked(given)
+    if Init(init) is Init.LAUNCHD:
+        click.echo(_launchd(asked), nl=False)
+        return
+    described = _checked(service_plan.describe(asked))
+    _warn(described)
+    files = _files(described)
+    if asked.nftables:
+        click.echo(next(unit.text for unit in files if unit.path.endswith(".nft")), nl=False)
+        return
+    click.echo("\n".join(f"# {unit.path}\n{unit.text}" for unit in files), nl=False)
+
+
+@command.command(epilog=EXAMPLES)
+@_which
+@_described
+@_init
+@click.option(
+    "--force", is_flag=True, help="Overwrite files that claude-proxy did not write, or no longer."
+)
+@_dry_run
+def install(*, init: str, force: bool, dry_run: bool, **given: Any) -> None:
+    """Install a service, have it start with the machine, and start it."""
+    if Init(init) is Init.LAUNCHD:
+        raise ConfigError(
+            "launchd's file is printed, not installed",
+            where="--init launchd",
+            mend="claude-proxy service print --init launchd > "
+            "~/Library/LaunchAgents/claude-proxy.plist, and `launchctl load` it",
+        )
+    asked = _asked(given)
+    described = _checked(service_plan.describe(asked))
+    order = Order(
+        described.plan,
+        _words_of(described),
+        __version__,
+        laid=_laid(described),
+        directories=_directories(asked.scope),
+    )
+    if dry_run:
+        _warn(described)
+        _show(order, described)
+        return
+    refuse_other_user(_machine(), asked.scope, "install")
+    for problem in described.problems:
+        raise problem
+    if asked.key_file is not None:
+        service_plan.check_key_file(asked.key_file, asked.scope)
+    Installer(_machine(), asked.scope, click.echo).install(order, force=force)
+    _after(described)
+
+
+@command.command()
+@_which
+@click.option("--force", is_flag=True, help="Remove files that were changed since, too.")
+@_dry_run
+def uninstall(*, system: bool | None, kind: str, force: bool, dry_run: bool) -> int:
+    """Stop a service and remove what was installed; its state stays."""
+    scope, names = _scope(system), names_of(kind)
+    if dry_run:
+        for found in found_files(_machine(), names, scope):
+            click.echo(f"would remove {found.path}")
+        return 0
+    if not Installer(_machine(), scope, click.echo).uninstall(names, force=force):
+        click.echo(f"{names.service} is not installed")
+        return EXIT_MISSING
+    for line in _what_stays(scope, kind):
+        click.echo(line)
+    return 0
+
+
+@command.command()
+@_which
+def status(*, system: bool | None, kind: str) -> int:
+    """Tell whether a service is installed, up to date and running."""
+    scope, names = _scope(system), names_of(kind)
+    found = found_files(_machine(), names, scope)
+    if not found:
+        click.echo(f"installed:  no ({names.service})")
+        return EXIT_MISSING
+    wanted = _wanted(found, scope)
+    standings = {one.path: standing_of(one, wanted) for one in found}
+    for path, standing in standings.items():
+        click.echo(f"installed:  {path} ({standing})")
+    for path in sorted(wanted.keys() - standings.keys()):
+        standings[path] = Standing.MISSING
+        click.echo(f"installed:  {path} ({Standing.MISSING})")
+    current = all(standing is Standing.CURRENT for standing in standings.values())
+    if not current:
+        click.echo(f"up to date: no; by claude-proxy {__version__}: {_again(found)}")
+    else:
+        click.echo(f"up to date: yes (claude-proxy {__version__})")
+    running = _running(scope, found)
+    return running or (0 if current else EXIT_STALE)
+
+
+# --- what was asked
+
+
+def _scope(system: bool | None) -> Scope:  # noqa: FBT001 - as click hands it over
+    if system is None:
+        return service_plan.default_scope()
+    return Scope.SYSTEM if system else Scope.USER
+
+
+def _asked(given: Mapping[str, Any]) -> Asked:
+    key_file: Path | None = given["key_file"]
+    return Asked(
+        scope=_scope(given["system"]),
+        kind=Kind(given["kind"]),
+        socket_activated=given["socket_activated"],
+        key_file=None if key_file is None else key_file.expanduser().absolute(),
+        nftables=given["nftables"],
+        upstream_port=given["upstream_port"],
+        dns_server=given["dns_server"],
+        words=given["words"],
+    )
+
+
+def _machine() -> Machine:
+    # Beside the directory of the configuration, which heeds XDG_CONFIG_HOME as systemd does.
+    units = paths.default_confdir().parent / "systemd" / "user"
+    return Machine(Path("/"), units, os.geteuid())
+
+
+def _launchd(asked: Asked) -> str:
+    if asked.socket_activated or asked.nftables:
+        raise ConfigError(
+            "launchd's file has neither sockets nor a packet filter",
+            where="--socket-activated, --nftables",
+            mend="leave them out",
+        )
+    described = service_plan.describe(replace(asked, scope=Scope.USER, key_file=None))
+    key = () if asked.key_file is None else (service_plan.key_file_word(asked),)
+    try:
+        return plist_of(described.plan, key, home=str(Path.home()))
+    except ValueError as error:
+        raise _unspeakable(error) from error
+
+
+def _unspeakable(error: ValueError) -> ConfigError:
+    return ConfigError(
+        f"the file cannot be written: {error}",
+        where="the options of the service",
+        mend="use names and paths of letters, digits and signs that can be printed",
+    )
+
+
+def _checked(described: Described) -> Described:
+    """Return what was described; ConfigError if a file could not hold a word of it."""
+    try:
+        _files(described)
+    except ValueError as error:
+        raise _unspeakable(error) from error
+    return described
+
+
+def _files(described: Described) -> tuple[Unit, ...]:
+    words = _words_of(described)
+    return tuple(
+        Unit(unit.path, marked(unit.text, __version__, words)) for unit in files_of(described.plan)
+    )
+
+
+def _words_of(described: Described) -> tuple[str, ...]:
+    return ("service", "install", *described.spelled)
+
+
+def _laid(described: Described) -> dict[str, str]:
+    if not described.own_allowlist:
+        return {}
+    return {described.plan.names.allowlist: paths.read_allowlist(paths.shipped_allowlist())}
+
+
+def _directories(scope: Scope) -> tuple[Path, ...]:
+    if scope is Scope.SYSTEM:
+        return ()  # systemd makes them
+    return paths.default_confdir(), paths.default_statedir()
+
+
+# --- what is said
+
+
+def _warn(described: Described) -> None:
+    for problem in described.problems:
+        click.echo(f"claude-proxy: warning: {problem.what}", err=True)
+        click.echo(f"  where: {problem.where}\n  mend:  {problem.mend}", err=True)
+
+
+def _show(order: Order, described: Described) -> None:
+    machine, scope = _machine(), described.plan.scope
+    for path in order.laid:
+        if not machine.place(scope, path).exists():
+            click.echo(f"would write {machine.place(scope, path)} (the shipped allowlist)")
+    for unit in order.files:
+        click.echo(f"would write {machine.place(scope, unit.path)}:")
+        click.echo("".join(f"    {line}\n" for line in unit.text.splitlines()))
+    manager = Manager(scope)
+    for words in (("daemon-reload",), ("enable", described.plan.unit)):
+        click.echo(f"would run {manager.shown(*words)}")
+    click.echo(f"would run {manager.shown('restart', described.plan.unit)}")
+
+
+def _after(described: Described) -> None:
+    plan = described.plan
+    if described.exposes_key:
+        click.echo(
+            "Every user of this machine can use the key by way of the port; a Unix socket with "
+            "--socket-uid, or --token-file, says who may."
+        )
+    if plan.key_file is not None and plan.kind is Kind.SERVE:
+        name = plan.names.credential
+        click.echo(f"The allowlist names the key in `credentials`:  from: {{systemd: {name}}}")
+    if plan.scope is Scope.SYSTEM:
+        state = plan.names.state
+        click.echo(f"Clients trust {state}/mitmproxy-ca-cert.pem once the service has started.")
+    elif not _lingers():
+        click.echo("It runs while you are logged in; `loginctl enable-linger` lets it run on.")
+
+
+def _lingers() -> bool:
+    import pwd  # noqa: PLC0415 - not there on every system, and asked here alone
+
+    try:
+        return (Path("/var/lib/systemd/linger") / pwd.getpwuid(os.geteuid()).pw_name).exists()
+    except KeyError:
+        return False
+
+
+def _what_stays(scope: Scope, kind: str) -> Iterator[str]:
+    names = names_of(kind)
+    if scope is Scope.USER:
+        yield f"Kept: {paths.default_confdir()} and {paths.default_statedir()}"
+        return
+    yield f"Kept: {names.state} (CA, audit log) and {names.configuration} (the allowlist)"
+    yield f"Kept: the user {names.user}, whom the files in {names.state} belong to"
+
+
+def _again(found: tuple[Found, ...]) -> str:
+    """Return the command line by which these files are written anew."""
+    words = next((one.mark.words for one in found if one.mark is not None), ("service", "install"))
+    return shlex.join((paths.PROGRAM, *words))
+
+
+def _wanted(found: tuple[Found, ...], scope: Scope) -> dict[Path, str]:
+    """Return what the command line in the files' head would write now."""
+    words = next((one.mark.words for one in found if one.mark is not None), None)
+    if words is None:
+        return {}
+    try:
+        context = install.make_context("install", list(words[2:]))
+        plan: Plan = service_plan.describe(_asked(context.params)).plan
+        files = files_of(plan)
+    except (ConfigError, ValueError, click.ClickException):
+        return {}  # options of another version
+    machine = _machine()
+    return {machine.place(scope, unit.path): unit.text for unit in files}
+
+
+def _running(scope: Scope, found: tuple[Found, ...]) -> int:
+    manager = Manager(scope)
+    if not manager.is_there():
+        click.echo("running:    not known; systemd does not run here")
+        return EXIT_STOPPED
+    units = [one.path.name for one in found if one.path.suffix in {".service", ".socket"}]
+    active = {unit: manager.is_active(unit) for unit in units}
+    for unit, is_active in active.items():
+        click.echo(f"running:    {'yes' if is_active else 'no'} ({unit})")
+    return 0 if any(active.values()) else EXIT_STOPPED

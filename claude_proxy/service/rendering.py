@@ -1,0 +1,215 @@
+"""Renders a `Plan` into the files of systemd and of the packet filter."""
+
+from claude_proxy.service import spelling
+from claude_proxy.service.plan import Firewall, Kind, Plan, Scope, Unit
+from claude_proxy.service.templates import filled
+from claude_proxy.settings import DEFAULT_HOST, DEFAULT_PORT, TcpListen, UnixListen
+
+# What a process opens beside its connections, of which each has a client and an upstream.
+_FILES_BESIDE = 512
+_FILES_PER_CONNECTION = 2
+_MIB_PER_WORKER = 1024
+_THREADS_PER_WORKER = 64  # name lookups have a pool; commands that print a credential come on top
+_PATIENCE_S = 20  # beyond what running exchanges are given
+_GATEWAY_PORT = 9000
+
+# To open TLS for a client needs a callback, whose few instructions cffi (below pyOpenSSL) makes at
+# run time. The gateway opens none.
+_MADE_CODE = {
+    Kind.SERVE: "# Not MemoryDenyWriteExecute=: cffi makes the code of a callback of OpenSSL's.",
+    Kind.GATEWAY: "MemoryDenyWriteExecute=yes",
+}
+
+_SHARED_MODE, _OWN_MODE = "0666", "0600"
+
+
+def files_of(plan: Plan) -> tuple[Unit, ...]:
+    """Return every file of a service; ValueError if one cannot be spelled."""
+    units = [Unit(_in_units(plan, plan.names.service), _service(plan))]
+    if plan.activated:
+        units.append(Unit(_in_units(plan, plan.names.socket), _socket(plan)))
+    if plan.scope is Scope.SYSTEM:
+        units.append(Unit(plan.names.sysusers, filled("sysusers.conf", _facts(plan))))
+    if plan.firewall is not None:
+        units.append(Unit(plan.names.firewall, firewall_of(plan, plan.firewall)))
+    return tuple(units)
+
+
+def default_listener(kind: Kind) -> TcpListen:
+    """Return where a command listens if nothing is said about it."""
+    return TcpListen(DEFAULT_HOST, DEFAULT_PORT if kind is Kind.SERVE else _GATEWAY_PORT)
+
+
+def _in_units(plan: Plan, name: str) -> str:
+    return f"{plan.names.units}/{name}" if plan.scope is Scope.SYSTEM else name
+
+
+def _facts(plan: Plan) -> dict[str, str]:
+    names = plan.names
+    return {
+        "name": names.name,
+        "user": names.user,
+        "description": names.description,
+        "configuration": names.configuration,
+        "state": names.state,
+    }
+
+
+# --- systemd
+
+
+def _service(plan: Plan) -> str:
+    return filled(f"{plan.scope}.service", _facts(plan) | _run(plan) | _limits(plan))
+
+
+def _run(plan: Plan) -> dict[str, str]:
+    rules = spelling.path_of(plan.names.firewall)
+    load = "" if plan.firewall is None else f"+nft -f {rules}"
+    return {
+        "unit_extras": "\n".join(_bonds(plan)),
+        "firewall_start": f"# Before anything is sent; else nothing is.\nExecStartPre={load}"
+        if load
+        else "",
+        "firewall_reload": f"ExecReload={load}" if load else "",
+        "exec_start": spelling.command_of(command_of(plan)),
+        # systemd would take the sockets away with the directory when the service stops.
+        "runtime_extras": "RuntimeDirectoryPreserve=yes" if plan.activated else "",
+        "credential": _credential(plan),
+        "writable": _writable(plan),
+        "install": _install(plan),
+        "made_code": _MADE_CODE[plan.kind],
+    }
+
+
+def _bonds(plan: Plan) -> list[str]:
+    bonds = []
+    if plan.activated:
+        bonds += [f"Requires={plan.names.socket}", f"After={plan.names.socket}"]
+    if plan.firewall is not None:
+        # Who takes all rules away, or loads others, takes the service's with them.
+        bonds += [
+            "After=nftables.service",
+            "PartOf=nftables.service",
+            "ReloadPropagatedFrom=nftables.service",
+        ]
+    return bonds
+
+
+def _install(plan: Plan) -> str:
+    if plan.activated:
+        return f"Also={plan.names.socket}"
+    target = "multi-user" if plan.scope is Scope.SYSTEM else "default"
+    return f"WantedBy={target}.target"
+
+
+def command_of(plan: Plan) -> tuple[str, ...]:
+    """Return the command line of the service."""
+    listen = () if plan.activated else listening_words(plan.kind, plan.listen)
+    key = () if plan.key_option is None else (plan.key_option, plan.names.credential)
+    return (*plan.program, plan.kind.value, *listen, *key, *plan.words)
+
+
+def listening_words(kind: Kind, places: tuple[TcpListen | UnixListen, ...]) -> tuple[str, ...]:
+    """Return the options by which a command is told where to listen."""
+    if kind is Kind.SERVE:
+        return tuple(f"--listen={listen}" for listen in places)
+    words: list[str] = []
+    for listen in places:
+        if isinstance(listen, UnixListen):
+            words.append(f"--uds={listen.path}")
+        else:
+            words += [f"--host={listen.host}", f"--port={listen.port}"]
+    return tuple(words)
+
+
+def _credential(plan: Plan) -> str:
+    if plan.key_file is None:
+        return ""
+    return f"LoadCredential={plan.names.credential}:{spelling.path_of(plan.key_file)}"
+
+
+def _writable(plan: Plan) -> str:
+    paths = " ".join(spelling.word_of(path) for path in plan.writable)
+    return f"ReadWritePaths={paths}" if paths else ""
+
+
+def files_needed(plan: Plan) -> int:
+    """Return how many files and sockets one process may have to open."""
+    return plan.connections * _FILES_PER_CONNECTION + _FILES_BESIDE
+
+
+def _limits(plan: Plan) -> dict[str, str]:
+    return {
+        "stop_seconds": str(int(plan.grace_s) + _PATIENCE_S),
+        "files": str(files_needed(plan)),
+        "tasks": str(plan.workers * _THREADS_PER_WORKER + _THREADS_PER_WORKER),
+        "memory": f"{plan.workers * _MIB_PER_WORKER}M",
+        # A worker fills one core; what is more would be a fault.
+        "cpu": f"{plan.workers * 100}%",
+    }
+
+
+def _socket(plan: Plan) -> str:
+    streams = plan.listen or (default_listener(plan.kind),)
+    owner = f"SocketUser={plan.names.user}" if plan.scope is Scope.SYSTEM else ""
+    # By it the command tells the gateway's sockets from the proxy's.
+    name = "FileDescriptorName=gateway\n" if plan.kind is Kind.GATEWAY else ""
+    facts = {
+        "streams": name + "\n".join(f"ListenStream={_stream(listen)}" for listen in streams),
+        "socket_owner": owner,
+        "socket_mode": _SHARED_MODE if plan.shared else _OWN_MODE,
+    }
+    return filled("activation.socket", _facts(plan) | facts)
+
+
+def _stream(listen: TcpListen | UnixListen) -> str:
+    return spelling.path_of(str(listen.path)) if isinstance(listen, UnixListen) else str(listen)
+
+
+# --- the packet filter
+
+
+def firewall_of(plan: Plan, firewall: Firewall) -> str:
+    """Return the packet filter's rules for the service's user."""
+    names = plan.names
+    facts = {
+        "table": names.table,
+        "log_prefix": names.log_prefix,
+        "user": names.user,
+        "ports": ", ".join(str(port) for port in sorted(firewall.ports)),
+        "name_server_sets": "\n".join(_sets(firewall)),
+        "name_servers": "\n".join(_name_servers(firewall)),
+        "answers": "        # Clients on other machines are answered.\n"
+        "        ct state established ct direction reply accept"
+        if plan.remote
+        else "",
+    }
+    return filled("egress.nft", facts)
+
+
+_FAMILIES = ((4, "ip", "ipv4_addr"), (6, "ip6", "ipv6_addr"))
+
+
+def _sets(firewall: Firewall) -> list[str]:
+    lines = []
+    for version, _, kind in _FAMILIES:
+        found = [str(one) for one in firewall.name_servers if one.version == version]
+        if found:
+            elements = ", ".join(found)
+            lines.append(f"    set name_servers_{version} {{")
+            lines.append(f"        type {kind}; elements = {{ {elements} }}")
+            lines.append("    }")
+            lines.append("")
+    return lines
+
+
+def _name_servers(firewall: Firewall) -> list[str]:
+    if not firewall.name_servers:
+        return ["        meta l4proto { tcp, udp } th dport 53 accept"]
+    versions = {one.version for one in firewall.name_servers}
+    return [
+        f"        {family} daddr @name_servers_{version} meta l4proto {{ tcp, udp }}"
+        " th dport 53 accept"
+        for version, family, _ in _FAMILIES
+        if version in versions
+    ]

@@ -1,0 +1,34 @@
+"""Spells words as systemd reads them (systemd.syntax(7), systemd.service(5))."""
+
+import re
+
+_PLAIN = re.compile(r"[A-Za-z0-9_./:=,@+^~-]+", re.ASCII)
+
+
+def refuse_control(text: str) -> str:
+    """Return `text`; ValueError if a line of a file cannot hold it.
+
+    A backslash at the end would draw the next line in.
+    """
+    if not text.isprintable() or text.endswith("\\"):
+        raise ValueError(f"{text!r} has a character that no unit can hold")
+    return text
+
+
+def path_of(text: str) -> str:
+    """Return a path as the value of a setting that takes one path and no quotes."""
+    return refuse_control(text).replace("%", "%%")
+
+
+def word_of(text: str) -> str:
+    """Return one word of a list or a command line; "%" begins a specifier, so it is doubled."""
+    escaped = path_of(text)
+    if _PLAIN.fullmatch(escaped.replace("%", "")):
+        return escaped
+    quoted = escaped.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{quoted}"'
+
+
+def command_of(words: tuple[str, ...]) -> str:
+    """Return a command line; the colon before it has systemd leave every "$" as it is."""
+    return ":" + " ".join(word_of(word) for word in words)

@@ -1,0 +1,20 @@
+"""Holds the templates of the service's files, which say why each line is there."""
+
+from importlib import resources
+from string import Template
+
+_SUFFIX = ".in"
+
+
+def filled(name: str, facts: dict[str, str]) -> str:
+    """Return a template with its names filled in; a line of one empty name falls away.
+
+    So a template shows where everything may stand. KeyError if a name has no value.
+    """
+    text = (resources.files(__name__) / f"{name}{_SUFFIX}").read_text("utf-8")
+    lines = [
+        Template(line).substitute(facts)
+        for line in text.splitlines()
+        if facts.get(line.strip().removeprefix("$"), line) or not line.strip()
+    ]
+    return "\n".join(lines) + "\n"

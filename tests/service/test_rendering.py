@@ -1,0 +1,292 @@
+"""Every file of a service says the same names, is as tight as it can be, and holds no key."""
+
+import re
+from dataclasses import replace
+from pathlib import PurePosixPath
+
+import pytest
+
+from claude_proxy.service import Firewall, Kind, Plan, Scope, files_of, firewall_of, names_of
+from claude_proxy.service.rendering import default_listener, listening_words
+from claude_proxy.service.templates import filled
+from claude_proxy.settings import DEFAULT_PORT, TcpListen
+
+from tests.service import plans
+
+type Values = dict[str, list[str]]
+
+# A36, and what goes beyond it.
+HARDENING = {
+    "NoNewPrivileges": "yes",
+    "PrivateTmp": "yes",
+    "PrivateDevices": "yes",
+    "ProtectSystem": "strict",
+    "ProtectHome": "yes",
+    "ProtectClock": "yes",
+    "ProtectHostname": "yes",
+    "ProtectKernelTunables": "yes",
+    "ProtectKernelModules": "yes",
+    "ProtectKernelLogs": "yes",
+    "ProtectControlGroups": "yes",
+    "RestrictNamespaces": "yes",
+    "RestrictRealtime": "yes",
+    "RestrictSUIDSGID": "yes",
+    "LockPersonality": "yes",
+    "RestrictAddressFamilies": "AF_INET AF_INET6 AF_UNIX",
+    "SystemCallArchitectures": "native",
+    "SystemCallErrorNumber": "EPERM",
+    "Restart": "on-failure",
+    "CapabilityBoundingSet": "",
+    "LimitCORE": "0",
+    "UMask": "0077",
+    "ProtectProc": "invisible",
+}
+# What a user's own manager has no privilege for: a unit with one of these would not start there.
+FOR_SYSTEMS = {
+    "CapabilityBoundingSet",
+    "PrivateDevices",
+    "ProtectClock",
+    "ProtectKernelLogs",
+    "ProtectKernelModules",
+    "ProtectProc",
+}
+
+
+def rendered(plan: Plan) -> dict[str, str]:
+    return {unit.name: unit.text for unit in files_of(plan)}
+
+
+def values_of(text: str) -> Values:
+    found: Values = {}
+    for line in text.splitlines():
+        name, equals, value = line.partition("=")
+        if equals and not line.startswith("#"):
+            found.setdefault(name, []).append(value)
+    return found
+
+
+def service_of(plan: Plan) -> Values:
+    return values_of(rendered(plan)[plan.names.service])
+
+
+@pytest.mark.parametrize("plan", plans.ALL.values(), ids=plans.ALL)
+def test_no_name_is_left_to_be_filled_in(plan: Plan) -> None:
+    for text in rendered(plan).values():
+        assert not re.search(r"\$(?!MAINPID\b)", text), text
+        assert text.endswith("\n")
+        assert "=\n\n" not in text
+        assert all(len(line) <= 200 for line in text.splitlines())
+
+
+@pytest.mark.parametrize("plan", plans.ALL.values(), ids=plans.ALL)
+def test_a_unit_is_as_tight_as_its_manager_can_make_it(plan: Plan) -> None:
+    found = service_of(plan)
+
+    for name, value in HARDENING.items():
+        if plan.scope is Scope.USER and name in FOR_SYSTEMS:
+            assert name not in found
+        elif plan.scope is Scope.USER and name == "ProtectHome":
+            assert found[name] == ["read-only"]
+        else:
+            assert found[name] == [value], name
+    assert found["SystemCallFilter"] == ["@system-service @network-io", "~@privileged @resources"]
+
+
+def test_memory_that_is_written_is_not_run_where_no_tls_is_opened_for_clients() -> None:
+    assert service_of(plans.GATEWAY)["MemoryDenyWriteExecute"] == ["yes"]
+    assert "MemoryDenyWriteExecute" not in service_of(plans.SERVE)
+
+
+@pytest.mark.parametrize("plan", plans.ALL.values(), ids=plans.ALL)
+def test_a_key_is_handed_over_and_never_in_the_environment(plan: Plan) -> None:
+    found = service_of(plan)
+
+    assert not {"Environment", "EnvironmentFile", "PassEnvironment"} & set(found)
+    if plan.key_file is not None:
+        assert found["LoadCredential"] == [f"anthropic:{plan.key_file}"]
+        assert "--key-systemd anthropic" in found["ExecStart"][0]
+
+
+@pytest.mark.parametrize("plan", plans.ALL.values(), ids=plans.ALL)
+def test_systemd_is_told_when_it_is_ready_and_how_to_reload(plan: Plan) -> None:
+    found = service_of(plan)
+
+    assert found["Type"] == ["notify"]
+    assert found["ExecReload"][-1] == "kill -HUP $MAINPID"
+    assert float(found["TimeoutStopSec"][0]) > plan.grace_s
+
+
+@pytest.mark.parametrize("plan", plans.ALL.values(), ids=plans.ALL)
+def test_the_limits_fit_what_is_asked_of_it(plan: Plan) -> None:
+    found = service_of(plan)
+
+    assert int(found["LimitNOFILE"][0]) > 2 * plan.connections
+    assert found["CPUQuota"] == [f"{100 * plan.workers}%"]
+    assert found["MemoryMax"] == [f"{1024 * plan.workers}M"]
+
+
+# --- sockets
+
+
+def test_a_socket_unit_listens_for_the_service() -> None:
+    plan = plans.activated(plans.SERVE)
+
+    socket = values_of(rendered(plan)["claude-proxy.socket"])
+    service = service_of(plan)
+    assert socket["ListenStream"] == ["127.0.0.1:9051", "[::1]:9051", "/run/claude-proxy/p.sock"]
+    assert socket["SocketUser"] == ["claude-proxy"]
+    assert socket["SocketMode"] == ["0666"]  # the proxy itself asks who connects
+    assert "--listen" not in service["ExecStart"][0]
+    assert service["Requires"] == ["claude-proxy.socket"]
+    assert service["Also"] == ["claude-proxy.socket"]
+    assert service["RuntimeDirectoryPreserve"] == ["yes"]  # the socket's file lies in it
+    assert "AF_UNIX" in service["RestrictAddressFamilies"][0]
+
+
+def test_a_socket_for_nobody_else_is_its_owners_alone() -> None:
+    plan = replace(plans.activated(plans.SERVE), shared=False, listen=())
+
+    socket = values_of(rendered(plan)["claude-proxy.socket"])
+
+    assert socket["SocketMode"] == ["0600"]
+    assert socket["ListenStream"] == [f"127.0.0.1:{DEFAULT_PORT}"]
+
+
+def test_the_gateways_sockets_are_named_so_that_it_knows_them() -> None:
+    text = rendered(plans.activated(plans.GATEWAY))["claude-proxy-gateway.socket"]
+
+    assert values_of(text)["FileDescriptorName"] == ["gateway"]
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_a_command_is_told_in_its_own_words_where_to_listen(kind: Kind) -> None:
+    places = plans.activated(plans.SERVE).listen[::2]
+
+    words = listening_words(kind, places)
+
+    if kind is Kind.SERVE:
+        assert words == ("--listen=127.0.0.1:9051", "--listen=unix:/run/claude-proxy/p.sock")
+    else:
+        assert words == ("--host=127.0.0.1", "--port=9051", "--uds=/run/claude-proxy/p.sock")
+    assert default_listener(kind).host == "127.0.0.1"
+
+
+# --- the packet filter
+
+
+def test_the_packet_filter_looks_at_the_service_alone_and_drops_the_rest() -> None:
+    text = firewall_of(plans.SERVE, plans.WALL)
+
+    lines = [line.strip() for line in text.splitlines()]
+    assert 'meta skuid "claude-proxy" goto service' in lines
+    chain = lines[lines.index("chain service {") + 1 :]
+    assert chain[0] == 'oif "lo" accept'
+    assert "tcp dport { 80, 443 } accept" in chain
+    assert 'log prefix "claude-proxy-denied: " flags all counter drop' in chain
+    assert "type ipv4_addr; elements = { 192.0.2.53 }" in lines
+    assert "type ipv6_addr; elements = { 2001:db8::53 }" in lines
+    assert not any("established" in line for line in lines)
+
+
+def test_any_name_server_is_allowed_where_none_is_named() -> None:
+    text = firewall_of(plans.SERVE, Firewall())
+
+    assert "        meta l4proto { tcp, udp } th dport 53 accept\n" in text
+    assert "set " not in text
+
+
+def test_clients_on_other_machines_are_answered() -> None:
+    text = firewall_of(replace(plans.SERVE, remote=True), Firewall())
+
+    assert "ct state established ct direction reply accept" in text
+
+
+def test_the_rules_are_there_before_the_service_sends_anything() -> None:
+    found = service_of(plans.ALL["behind a packet filter"])
+
+    assert found["ExecStartPre"] == ["+nft -f /etc/claude-proxy/egress.nft"]
+    assert found["ExecReload"][0] == "+nft -f /etc/claude-proxy/egress.nft"
+    assert found["PartOf"] == ["nftables.service"]
+
+
+# --- odd words
+
+
+def test_an_odd_path_is_spelled_for_systemd() -> None:
+    plan = replace(plans.SERVE, program=("/home/a b/%h/bin/claude-proxy",), key_file="/k %n")
+
+    found = service_of(plan)
+
+    assert found["ExecStart"] == [':"/home/a b/%%h/bin/claude-proxy" serve']
+    assert found["LoadCredential"] == ["anthropic:/k %%n"]
+
+
+def test_a_word_that_would_end_its_line_stops_it() -> None:
+    with pytest.raises(ValueError, match="no unit can hold"):
+        files_of(replace(plans.SERVE, words=("--allowlist=/a\nUser=root",)))
+
+
+def test_a_template_with_an_unknown_name_is_a_mistake_of_ours() -> None:
+    with pytest.raises(KeyError):
+        filled("sysusers.conf", {})
+
+
+# --- A38: the same names everywhere
+
+
+@pytest.mark.parametrize("plan", plans.ALL.values(), ids=plans.ALL)
+def test_every_file_says_the_same_names(plan: Plan) -> None:
+    names, files = names_of(plan.kind), rendered(plan)
+
+    own = {names.service, names.socket, f"{names.name}.conf", "egress.nft"}
+    assert set(files) <= own
+    text = "\n".join(files.values())
+    assert _places_in(text) <= _places_of(plan), "a path that the table of names does not have"
+    assert set(re.findall(r"[\w@-]+\.(?:service|socket)\b", text)) <= _units_of(plan)
+    if plan.scope is Scope.SYSTEM:
+        found = service_of(plan)
+        assert found["User"] == found["Group"] == [names.user]
+        assert files[f"{names.name}.conf"].startswith(f"u {names.user} - ")
+        for directory in ("ConfigurationDirectory", "StateDirectory", "RuntimeDirectory"):
+            assert found[directory] == [names.name]
+        assert names.state == f"/var/lib/{names.name}"
+        assert names.configuration == f"/etc/{names.name}"
+        assert names.runtime == f"/run/{names.name}"
+    if plan.firewall is not None:
+        assert f'skuid "{names.user}"' in files["egress.nft"]
+        assert f"table inet {names.table} {{" in files["egress.nft"]
+        assert f'"{names.log_prefix}"' in files["egress.nft"]
+
+
+def _places_in(text: str) -> set[str]:
+    found = re.findall(r"/(?:etc|run|var/lib)/[\w./-]*claude-proxy[\w./-]*", text)
+    return {str(PurePosixPath(path.rstrip("."))) for path in found}
+
+
+def _places_of(plan: Plan) -> set[str]:
+    names = names_of(plan.kind)
+    sockets = {f"{names.runtime}/p.sock"} if plan.listen else set()
+    return sockets | {
+        names.configuration,
+        names.allowlist,
+        names.state,
+        names.runtime,
+        names.firewall,
+    }
+
+
+def _units_of(plan: Plan) -> set[str]:
+    names = names_of(plan.kind)
+    return {names.service, names.socket, "nftables.service"}
+
+
+def test_both_kinds_can_be_on_one_machine() -> None:
+    one, other = (
+        {unit.path for unit in files_of(plans.activated(plan, firewall=Firewall()))}
+        for plan in (plans.SERVE, plans.GATEWAY)
+    )
+
+    assert one & other == set()
+    assert names_of("serve").table != names_of("gateway").table
+    assert default_listener(Kind.SERVE) != default_listener(Kind.GATEWAY)
+    assert default_listener(Kind.GATEWAY) == TcpListen("127.0.0.1", 9000)

@@ -1,0 +1,445 @@
+"""`claude-proxy service` describes, installs, compares and removes; what cannot work is refused."""
+
+import os
+import plistlib
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from claude_proxy import cli
+from claude_proxy.cli import service, service_plan
+from claude_proxy.errors import ConfigError
+from claude_proxy.service import Kind, Scope, names_of
+
+ROOT = Path(__file__).resolve().parent.parent
+
+type Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    """Run one command in a home of its own, where no service manager is to be found."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    monkeypatch.setenv("PATH", str(programs))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+    def run_one(*words: str) -> tuple[int, str, str]:
+        code = cli.main(["service", *words])
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run_one
+
+
+def exec_start(text: str) -> str:
+    [line] = re.findall(r"^ExecStart=(.*)$", text, re.MULTILINE)
+    return str(line)
+
+
+# --- print
+
+
+def test_a_system_service_is_printed_whole(run: Run) -> None:
+    code, out, _ = run("print", "--system")
+
+    assert code == 0
+    assert "# /etc/systemd/system/claude-proxy.service\n" in out
+    assert "# /etc/sysusers.d/claude-proxy.conf\n" in out
+    assert "--confdir=/var/lib/claude-proxy" in exec_start(out)
+    assert "--allowlist=/etc/claude-proxy/allowlist.yaml" in exec_start(out)
+
+
+def test_a_users_service_keeps_to_the_users_own_directories(run: Run, tmp_path: Path) -> None:
+    _, out, _ = run("print", "--user")
+
+    assert f"--confdir={tmp_path}/config/claude-proxy" in exec_start(out)
+    assert f"--statedir={tmp_path}/state/claude-proxy" in exec_start(out)
+    assert f"ReadWritePaths={tmp_path}/config/claude-proxy {tmp_path}/state/claude-proxy" in out
+    assert "sysusers" not in out
+    assert "\nUser=" not in out
+
+
+def test_the_options_behind_the_dashes_are_the_commands(run: Run) -> None:
+    _, out, _ = run("print", "--system", "--", "--port", "9052", "--quiet", "--client", "::1")
+
+    assert "--listen=127.0.0.1:9052" in exec_start(out)
+    assert exec_start(out).endswith("--quiet --client=::1")
+
+
+def test_a_path_among_them_leads_there_from_everywhere(run: Run, tmp_path: Path) -> None:
+    _, out, _ = run("print", "--user", "--", "--groups", "mine.toml", "--jsonl", "-")
+
+    assert f"--groups={Path.cwd()}/mine.toml --jsonl=-" in exec_start(out)
+    _, out, _ = run("print", "--user", "--", "--jsonl", str(tmp_path / "log" / "x.jsonl"))
+    assert f" {tmp_path}/log\n" in out
+
+
+def test_a_policy_takes_the_place_of_the_allowlist(run: Run) -> None:
+    _, out, _ = run("print", "--system", "--", "--policy", "claude")
+
+    assert "--allowlist" not in exec_start(out)
+
+
+def test_the_key_of_a_gateway_is_handed_over(run: Run) -> None:
+    words = ("--kind", "gateway", "--key-file", "/etc/llm.key", "--", "--provider", "anthropic")
+    _, out, _ = run("print", "--system", *words)
+
+    assert "\nLoadCredential=anthropic:/etc/llm.key\n" in out
+    assert "--key-systemd anthropic" in exec_start(out)
+    assert "/etc/llm.key" not in exec_start(out)
+
+
+def test_a_gateway_on_a_unix_socket_is_for_the_users_that_are_named(run: Run) -> None:
+    words = ("--", "--provider=anthropic", "--uds=/run/claude-proxy-gateway/g.sock")
+    _, out, _ = run("print", "--system", "--kind", "gateway", *words, f"--socket-uid={os.getuid()}")
+
+    assert "--uds=/run/claude-proxy-gateway/g.sock" in exec_start(out)
+
+
+def test_sockets_are_systemds_if_that_is_asked_for(run: Run) -> None:
+    listen = ("--port", "9052", "--listen", "unix:/run/claude-proxy/p.sock", "--socket-uid", "0")
+    _, out, _ = run("print", "--system", "--socket-activated", "--", *listen)
+
+    assert "# /etc/systemd/system/claude-proxy.socket\n" in out
+    assert "ListenStream=127.0.0.1:9052\nListenStream=/run/claude-proxy/p.sock\n" in out
+    assert "--listen" not in exec_start(out)
+
+
+def test_the_packet_filters_rules_are_printed_alone(run: Run) -> None:
+    upstream = ("--upstream-proxy", "http://proxy.corp.example:3128")
+    more = ("--upstream-port", "8443", "--dns-server", "192.0.2.53")
+    _, out, _ = run("print", "--system", "--nftables", *more, "--", *upstream)
+
+    assert "[Service]" not in out
+    assert "tcp dport { 443, 3128, 8443 } accept" in out
+    assert "elements = { 192.0.2.53 }" in out
+
+
+def test_the_ports_of_a_gateways_upstream_are_open(run: Run) -> None:
+    words = ("--kind", "gateway", "--nftables", "--", "--upstream", "https://llm.example:8443")
+    _, out, _ = run("print", "--system", *words)
+
+    assert "tcp dport { 443, 8443 } accept" in out
+
+
+def test_launchds_file_is_printed(run: Run) -> None:
+    _, out, _ = run("print", "--init", "launchd", "--", "--port", "9052")
+
+    agent = plistlib.loads(out.encode())
+    assert agent["ProgramArguments"][-1] != "serve"
+    assert "--listen=127.0.0.1:9052" in agent["ProgramArguments"]
+
+
+def test_launchds_gateway_reads_the_key_itself(run: Run) -> None:
+    words = ("--kind", "gateway", "--key-file", "/k", "--", "--provider=anthropic")
+    _, out, _ = run("print", "--init", "launchd", *words)
+
+    agent = plistlib.loads(out.encode())
+    assert agent["ProgramArguments"][-1] == "--key-file=/k"
+
+
+def test_the_program_is_this_installations_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = tmp_path / "bin dir" / "python"
+    python.parent.mkdir()
+    monkeypatch.setattr(sys, "executable", str(python))
+
+    assert service_plan.program() == (str(python), "-I", "-m", "claude_proxy")
+    script = python.with_name("claude-proxy")
+    script.touch(mode=0o755)
+    assert service_plan.program() == (str(script),)
+
+
+def test_a_program_that_a_service_could_not_see_is_warned_of(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "prefix", "/home/me/.local/share/pipx/venvs/claude-proxy")
+    monkeypatch.setattr(sys, "executable", "/usr/bin/python3")
+
+    code, _, err = run("print", "--system")
+
+    assert code == 0
+    assert "could not see the program" in err
+    assert "/home/me/" in err
+
+
+# --- refusals
+
+REFUSED = {
+    "an unknown option": (["print", "--", "--no-such"], "no such option"),
+    "an argument": (["print", "--", "word"], "is no option"),
+    "help": (["print", "--", "--help"], "cannot be given this"),
+    "a value that is none": (["print", "--", "--listen", "nowhere"], "does not end in a port"),
+    "directories": (["print", "--", "--confdir", "/x"], "cannot be given this"),
+    "a password": (
+        ["print", "--", "--upstream-proxy", "http://u:hunter2@h:1"],
+        "could read the password",
+    ),
+    "a new token": (["print", "--kind=gateway", "--", "--new-token"], "printed into the journal"),
+    "other machines": (["print", "--", "--host", "0.0.0.0"], "reached from other machines"),
+    "any port": (["print", "--", "--port", "0"], "could not know the port"),
+    "a socket for nobody": (
+        ["print", "--system", "--", "--listen", "unix:/run/x.sock"],
+        "nobody but claude-proxy",
+    ),
+    "other users": (
+        ["print", "--user", "--", "--listen", "unix:/x.sock", "--socket-uid", "12345"],
+        "cannot tell other users apart",
+    ),
+    "a user's packet filter": (["print", "--user", "--nftables"], "would hold for all they run"),
+    "ports without a filter": (["print", "--upstream-port", "80"], "for the packet filter"),
+    "an address that is none": (["print", "--nftables", "--dns-server", "x"], "IPv4 or IPv6"),
+    "a line's end": (["print", "--", "--jsonl", "/a\nUser=root"], "cannot be written"),
+    "a line's end for launchd": (
+        ["print", "--init=launchd", "--", "--jsonl", "/a\nx"],
+        "cannot be written",
+    ),
+    "launchd's sockets": (["print", "--init=launchd", "--socket-activated"], "neither sockets"),
+    "launchd's credentials": (["print", "--init=launchd", "--key-file=/k"], "in its allowlist"),
+    "to install launchd's": (["install", "--init=launchd"], "printed, not installed"),
+}
+
+
+@pytest.mark.parametrize(("words", "what"), REFUSED.values(), ids=REFUSED)
+def test_what_a_service_could_not_keep_is_refused(words: list[str], what: str, run: Run) -> None:
+    code, out, err = run(*words)
+
+    assert code == 2
+    assert out == ""
+    assert what in err
+    assert "Traceback" not in err
+    assert "hunter2" not in err
+
+
+# --- install, status, uninstall
+
+
+@pytest.fixture
+def visible(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the interpreter lie where a service sees it, wherever these tests are run."""
+    monkeypatch.setattr(sys, "executable", "/usr/bin/python3")
+    monkeypatch.setattr(sys, "prefix", "/usr")
+    monkeypatch.setattr(sys, "base_prefix", "/usr")
+
+
+@pytest.mark.usefixtures("visible")
+def test_a_service_is_installed_told_of_and_removed(run: Run, tmp_path: Path) -> None:
+    assert run("status", "--user")[0] == service.EXIT_MISSING
+
+    code, out, err = run("install", "--user", "--", "--port", "9052")
+
+    assert (code, err) == (0, "")
+    unit = tmp_path / "config" / "systemd" / "user" / "claude-proxy.service"
+    assert f"wrote {unit}" in out
+    assert "systemctl --user enable --now claude-proxy.service" in out
+    assert (tmp_path / "state" / "claude-proxy").is_dir()
+    code, out, _ = run("status", "--user")
+    assert code == service.EXIT_STOPPED
+    assert f"{unit} (up to date)" in out
+    assert "up to date: yes" in out
+    code, out, _ = run("uninstall", "--user", "--dry-run")
+    assert (code, out) == (0, f"would remove {unit}\n")
+    code, out, _ = run("uninstall", "--user")
+    assert code == 0
+    assert f"Kept: {tmp_path}/config/claude-proxy" in out
+    assert not unit.exists()
+    assert run("uninstall", "--user")[0] == service.EXIT_MISSING
+
+
+@pytest.mark.usefixtures("visible")
+def test_a_unit_of_another_version_is_out_of_date(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("install", "--user", "--socket-activated", "--", "--port", "9052")
+    (tmp_path / "config" / "systemd" / "user" / "claude-proxy.socket").unlink()
+    monkeypatch.setattr(sys, "executable", "/usr/bin/another-python3")
+
+    _, out, _ = run("status", "--user")
+
+    assert "claude-proxy.service (out of date)" in out
+    assert "claude-proxy.socket (missing)" in out
+    again = "claude-proxy service install --user --kind serve --socket-activated"
+    assert f"{again} -- --listen=127.0.0.1:9052" in out
+
+
+@pytest.mark.parametrize(
+    "head", ["", "# Written by claude-proxy 9: claude-proxy service install --new"]
+)
+def test_a_unit_that_this_version_does_not_understand_is_told_of(
+    head: str, run: Run, tmp_path: Path
+) -> None:
+    unit = tmp_path / "config" / "systemd" / "user" / "claude-proxy.service"
+    unit.parent.mkdir(parents=True)
+    digest = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"  # of nothing
+    unit.write_text(f"{head}\n# sha256 of the lines below: {digest}\n")
+
+    code, out, _ = run("status", "--user")
+
+    assert code == service.EXIT_STOPPED
+    assert ("out of date" if head else "not written by claude-proxy") in out
+
+
+def fake_systemctl(tmp_path: Path, active: str) -> None:
+    program = tmp_path / "bin" / "systemctl"
+    program.write_text(
+        '#!/bin/sh\ncase "$*" in *is-system-running) echo running;; '
+        f"*is-active*) echo {active};; esac\n"
+    )
+    program.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("active", "code", "shown"),
+    [("active", 0, "yes (claude-proxy.service)"), ("inactive", 3, "no (claude-proxy.service)")],
+)
+@pytest.mark.usefixtures("visible")
+def test_whether_it_runs_is_told_where_systemd_does(
+    active: str, code: int, shown: str, run: Run, tmp_path: Path
+) -> None:
+    fake_systemctl(tmp_path, active)
+    run("install", "--user")
+
+    found, out, _ = run("status", "--user")
+
+    assert found == code
+    assert f"running:    {shown}" in out
+
+
+@pytest.mark.usefixtures("visible")
+def test_a_running_service_that_is_out_of_date_has_an_exit_code_of_its_own(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_systemctl(tmp_path, "active")
+    run("install", "--user")
+    monkeypatch.setattr(sys, "executable", "/usr/bin/another-python3")
+
+    assert run("status", "--user")[0] == service.EXIT_STALE
+
+
+def test_a_dry_run_shows_everything_and_does_nothing(run: Run, tmp_path: Path) -> None:
+    code, out, _ = run("install", "--system", "--nftables", "--dry-run")
+
+    assert code == 0
+    assert "would write /etc/systemd/system/claude-proxy.service:" in out
+    assert "    ExecStartPre=+nft -f /etc/claude-proxy/egress.nft" in out
+    assert "would run systemctl enable claude-proxy.service" in out
+    assert not (tmp_path / "config").exists()
+
+
+def test_what_stands_in_its_way_stops_an_installation(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "prefix", "/var/tmp/venv")
+
+    code, out, err = run("install", "--user", "--", "--groups", "/var/tmp/groups.toml")
+
+    assert (code, out) == (2, "")
+    assert "could not see the program" in err
+
+
+@pytest.mark.usefixtures("visible")
+def test_a_file_that_a_service_could_not_see_is_warned_of(run: Run) -> None:
+    _, _, err = run("print", "--system", "--", "--groups", "/home/me/groups.toml")
+
+    assert "could not see the file" in err
+    assert "put it into /etc/claude-proxy" in err
+
+
+# --- the key file (A39)
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> Path:
+    file = tmp_path / "llm.key"
+    file.write_text("sk-ant-api03-canary\n")
+    file.chmod(0o600)
+    return file
+
+
+def test_a_key_file_of_ones_own_is_taken(key: Path) -> None:
+    service_plan.check_key_file(key, Scope.USER)
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o644])
+def test_a_key_file_that_others_may_read_is_refused(mode: int, key: Path) -> None:
+    key.chmod(mode)
+
+    with pytest.raises(ConfigError, match="can be read by others") as caught:
+        service_plan.check_key_file(key, Scope.USER)
+
+    assert caught.value.mend == f"chmod 600 {key}"
+    assert "canary" not in " ".join(caught.value.lines())
+
+
+def test_a_key_file_that_is_none_is_refused(key: Path) -> None:
+    link = key.with_name("link")
+    link.symlink_to(key)
+    empty = key.with_name("empty")
+    empty.touch(0o600)
+
+    for path, what in (
+        (link, "not a regular file"),
+        (empty, "is empty"),
+        (key.with_name("missing"), "cannot be looked at"),
+        (key.parent, "not a regular file"),
+    ):
+        with pytest.raises(ConfigError, match=what):
+            service_plan.check_key_file(path, Scope.USER)
+
+
+@pytest.mark.usefixtures("visible")
+def test_the_installation_looks_at_the_key_file_and_shows_nothing_of_it(
+    run: Run, key: Path
+) -> None:
+    words = ("install", "--user", "--kind", "gateway", "--key-file", str(key))
+    more = ("--", "--provider", "anthropic")
+    key.chmod(0o644)
+    code, _, err = run(*words, *more)
+    assert code == 2
+    assert "can be read by others" in err
+
+    key.chmod(0o600)
+    code, out, err = run(*words, *more)
+
+    assert code == 0
+    assert "canary" not in out + err
+    assert "Every user of this machine can use the key" in out
+
+
+@pytest.mark.usefixtures("visible")
+def test_who_installs_a_proxy_with_a_key_is_told_its_name(run: Run, key: Path) -> None:
+    _, out, _ = run("install", "--user", "--key-file", str(key))
+
+    assert "from: {systemd: anthropic}" in out
+
+
+# --- A38, in what people read
+
+
+def test_the_documents_say_the_same_names() -> None:
+    text = "\n".join((ROOT / name).read_text("utf-8") for name in ("README.md", "ARCHITECTURE.md"))
+    names = [names_of(kind) for kind in Kind]
+
+    known = {
+        place
+        for one in names
+        for place in (one.configuration, one.state, one.runtime, one.sysusers)
+    }
+    mentioned = re.findall(r"/(?:etc|run|var/lib|etc/sysusers\.d)/claude-proxy[\w.-]*", text)
+    assert {place.rstrip(".") for place in mentioned} <= known
+    units = re.findall(r"[\w-]*claude-proxy[\w-]*\.(?:service|socket)\b", text)
+    assert set(units) <= {unit for one in names for unit in (one.service, one.socket)}
+    for one in names:
+        assert one.service in text
+    assert names[0].table in text
+    assert names[0].log_prefix.strip() in text
+
+
+def test_the_names_of_the_commands_are_told_in_the_examples() -> None:
+    assert service.EXAMPLES.count("claude-proxy service") >= 5

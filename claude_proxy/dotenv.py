@@ -129,10 +129,12 @@ class _Reader:
         if self._taken(_NOTHING) is None:
             if self._line > line:  # likely the quote of another value has closed this one
                 self._line = line
-                self._refuse("a quote opens here and closes in the middle of another line", "close it")
+                what = "a quote opens here and closes in the middle of another line"
+                self._refuse(what, "close it where it is to end")
             self._taken(_BARE)
             return _Entry(line, "", "goes on after its closing quote")
-        return _of_double(line, quoted["inner"]) if mark == '"' else _of_single(line, quoted["inner"])
+        read = _of_double if mark == '"' else _of_single
+        return read(line, quoted["inner"])
 
 
 def _of_bare(line: int, written: str) -> _Entry:

@@ -40,19 +40,27 @@ def read(path: Path) -> DotenvFile | None:
         return None
     except OSError as error:
         raise _unreadable(path, error) from error
-    with open(descriptor, "rb") as file:  # noqa: PTH123 - it is open already
+    try:
         found = os.fstat(descriptor)
+        if stat.S_ISDIR(found.st_mode):  # some call the directory of a virtual environment so
+            return None
         if not stat.S_ISREG(found.st_mode):
             raise ConfigError(
                 "it is not a regular file", where=str(path), mend="put a plain file in its place"
             )
         ownership.refuse_writable(path, found, "where the key goes")
-        try:
-            raw = file.read(dotenv.MAX_BYTES + 1)
-        except OSError as error:
-            raise _unreadable(path, error) from error
+        raw = _bytes_of(descriptor)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    finally:
+        os.close(descriptor)
     ownership.refuse_replaceable(path, "where the key goes")
     return DotenvFile(path, dotenv.parse(raw, str(path)), bool(found.st_mode & _READABLE))
+
+
+def _bytes_of(descriptor: int) -> bytes:
+    with open(descriptor, "rb", closefd=False) as file:
+        return file.read(dotenv.MAX_BYTES + 1)
 
 
 def _unreadable(path: Path, error: OSError) -> ConfigError:

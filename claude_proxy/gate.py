@@ -193,6 +193,10 @@ class Gate:
         self.end(denied)
         return denied.decision
 
+    def takes_trailers(self, request: Request) -> bool:
+        """Tell whether fields may follow the body: none may where a login in them would count."""
+        return not self.policy.binds(request.target)
+
     def watch(self, passage: Passage, request: Request) -> Watch | None:
         """Return what has to see the answer, if anything has."""
         watches: list[Watch] = []

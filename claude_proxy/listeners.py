@@ -35,6 +35,7 @@ _SHED_SHARE = 20  # one in this many connections is let go at a time, the longes
 _SHED_PAUSE_S = 0.2
 _NO_ADDRESS = ("unix", 0)  # what mitmproxy's layers print for a peer without one
 _FULL = Refusal(503, "too-many-connections", "The proxy has no room for another connection.")
+_STRANGER = denial(Reason.CLIENT_NOT_ALLOWED.value, "", None).http1(close=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,8 @@ class Listener:
     uids: frozenset[int] = frozenset()  # who may use a Unix socket
     credentials: ClientCredentials | None = None  # what TCP clients must present
     entered: Callable[[], None] | None = None  # called once a client has said something
+    services: Services | None = None  # of its own connections; None: as all others have them
+    stranger: bytes = _STRANGER  # what is said to whoever may not use it
 
     @property
     def is_unix(self) -> bool:
@@ -89,6 +92,10 @@ class Listeners(Proxyserver):
         self._awaited -= 1
         if self._awaited == 0 or fault is not None:
             self._settled.set()
+
+    def services_of(self, listener: Listener) -> Services:
+        """Return what the connections of a listener share."""
+        return listener.services or self.services
 
     def make_room(self) -> bool:
         """Tell whether another connection may be begun; let idle ones go if it gets tight."""
@@ -229,7 +236,7 @@ class _Arrival(asyncio.Protocol):
         )
         listener = self._listener
         connection = ClientConnection(
-            self._manager.services,
+            self._manager.services_of(listener),
             client,
             listener.name,
             shown,
@@ -246,10 +253,10 @@ class _Arrival(asyncio.Protocol):
 
     def _turn_away(self, transport: asyncio.Transport, shown: str) -> None:
         origin = Origin(0, shown, self._listener.name)
-        gate = self._manager.services.gate
+        gate = self._manager.services_of(self._listener).gate
         passage = gate.refuse(origin, Phase.CLIENT, Reason.CLIENT_NOT_ALLOWED, "")
         gate.end(passage)
-        transport.write(denial(Reason.CLIENT_NOT_ALLOWED.value, "", None).http1(close=True))
+        transport.write(self._listener.stranger)
         transport.close()
 
 

@@ -255,9 +255,7 @@ def parse_base(text: str) -> Base:
     if url.query or url.fragment or "?" in base or "#" in base:
         raise ValueError("the upstream goes on after its path")
     try:
-        authority = Authority.of(
-            url.hostname, _DEFAULT_PORTS[url.scheme] if port is None else port
-        )
+        authority = Authority.of(url.hostname, _DEFAULT_PORTS[url.scheme] if port is None else port)
     except ValueError:
         raise ValueError("the host or port of the upstream is not one") from None
     if url.scheme == "http" and not _is_this_machine(authority.host):

@@ -20,6 +20,7 @@ from claude_proxy.messages.narrowing import Narrowing
 from claude_proxy.patterns import HostPattern, PathGlob, PatternKind, Shape, folded, is_ambiguous
 from claude_proxy.reason import Reason
 from claude_proxy.request import Request, Scheme
+from claude_proxy.shown import changed_unshown, credential_shown, narrowing_lines
 from claude_proxy.source import Source
 
 __all__ = [
@@ -478,6 +479,7 @@ class Policy:
         """Return what `other` has and this one lacks, and the reverse; "deny" marks deny rules."""
         here, there = dict.fromkeys(_shown(self)), dict.fromkeys(_shown(other))
         added = tuple(shown for shown in there if shown not in here)
+        added += tuple(changed_unshown(self.credentials, other.credentials))
         removed = tuple(shown for shown in here if shown not in there)
         return added, removed
 
@@ -505,7 +507,8 @@ class Policy:
         if not decision.allowed or narrowing is None:
             return decision
         reason = narrowing.judge_head(request)
-        return decision if reason is None else _DENIED[reason]
+        # What is narrowed is restricted: no header may stand in for the path that was judged.
+        return replace(decision, restricted=True) if reason is None else _DENIED[reason]
 
     def decide_content(self, request: Request, body: bytes) -> Decision:
         """Decide about an allowed request by what its body asks the Messages API for."""
@@ -527,10 +530,14 @@ class Policy:
         """Decide which credential an allowed request may carry, and which is put in."""
         return custody_of(self.credentials, request, holdings) if self.credentials else FREE
 
-    def reaches(self, url: str) -> bool:
-        """Tell whether a client itself may fetch `url`: what the API may fetch for it."""
-        request = _request_for(url)
-        return request is not None and self.decide_request(request).allowed
+    def reaches(self, url: str, method: str = "GET") -> bool:
+        """Tell whether a client itself may ask for `url`: then the API may do so for it."""
+        request = _request_for(url, method)
+        return request is not None and self.decide_narrowed(request).allowed
+
+    def binds(self, target: Authority) -> bool:
+        """Tell whether a credential is bound to the host of `target`."""
+        return any(covered(binding.patterns, target) for binding in self.credentials)
 
     def decide_hello(self, target: Authority, sni: str | None, *, encrypted: bool) -> Decision:
         """Decide whether TLS that begins so may go on in a tunnel to `target`."""
@@ -630,8 +637,8 @@ def covered(patterns: Iterable[HostPattern], target: Authority) -> bool:
     return any(pattern.covers(target) for pattern in patterns)
 
 
-def _request_for(url: str) -> Request | None:
-    """Return what a client would ask for to fetch `url`; None if that is not plain to see."""
+def _request_for(url: str, method: str) -> Request | None:
+    """Return what a client would send to ask for `url`; None if that is not plain to see."""
     match = _URL.fullmatch(url)
     if match is None:
         return None
@@ -641,11 +648,16 @@ def _request_for(url: str) -> Request | None:
     except ValueError:
         return None
     path, _, query = (match[3] or "/").partition("?")
-    return Request(scheme, target, target, "GET", path, query)
+    return Request(scheme, target, target, method, path, query)
 
 
 def _shown(policy: Policy) -> list[str]:
-    return [*map(str, policy.allow), *(f"deny {rule}" for rule in policy.deny)]
+    return [
+        *map(str, policy.allow),
+        *(f"deny {rule}" for rule in policy.deny),
+        *map(credential_shown, policy.credentials),
+        *(line for narrowing in policy.narrowings for line in narrowing_lines(narrowing)),
+    ]
 
 
 def _may_be_a_request(method: str) -> bool:

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import uvloop
@@ -20,7 +20,16 @@ from mitmproxy.options import Options
 from mitmproxy.proxy.context import Context
 from mitmproxy.tools.dump import DumpMaster
 
-from claude_proxy import logs, ownership, policyfile, preflight, sockets, workers
+from claude_proxy import (
+    gateway_words,
+    logs,
+    memory,
+    ownership,
+    policyfile,
+    preflight,
+    sockets,
+    workers,
+)
 from claude_proxy.addons.streams import Streams
 from claude_proxy.addons.tls import Certificates
 from claude_proxy.audit import AuditStore, database_in
@@ -29,14 +38,24 @@ from claude_proxy.connection import Hook, Services
 from claude_proxy.dialer import Dialer, SystemResolver
 from claude_proxy.errors import AuditError, ConfigError
 from claude_proxy.events import Notice
-from claude_proxy.gate import Gate
 from claude_proxy.heap import Crowd
+from claude_proxy.judges import Judges, limits_of, vault_of
 from claude_proxy.layers.front import Front
+from claude_proxy.layers.gateway import STRANGER, GatewayFront, desk_of
 from claude_proxy.layers.signals import Session
 from claude_proxy.listeners import Listener, Listeners
 from claude_proxy.notify import Announcer, Lifeline, News, WorkerNews
 from claude_proxy.reload import Reloader
-from claude_proxy.settings import AuditFailure, Learn, LogFormat, Settings, Verbosity
+from claude_proxy.request import Scheme
+from claude_proxy.settings import (
+    AuditFailure,
+    Learn,
+    LogFormat,
+    Settings,
+    UpstreamProxy,
+    Verbosity,
+)
+from claude_proxy.vault import Vault
 
 __all__ = ["Lifeline", "ProxyMaster", "serve"]
 
@@ -66,7 +85,8 @@ class _Parts:
 
     settings: Settings
     loaded: policyfile.Loaded
-    authority: CertificateAuthority
+    authority: CertificateAuthority | None  # a gateway alone needs none
+    vault: Vault
     roots: str | None
     remark: str | None
     doors: tuple[sockets.Opened, ...]
@@ -75,21 +95,37 @@ class _Parts:
     news: News
     until: int | None  # ends when the proxy is to stop
 
-    def listeners(self) -> list[Listener]:
+    def listeners(self, services: Services, judges: Judges) -> list[Listener]:
         """Return the listeners with the sockets that this process has of them."""
+        return [self._listener(door, services, judges) for door in self.doors]
+
+    def _listener(self, door: sockets.Opened, services: Services, judges: Judges) -> Listener:
         settings = self.settings
-        return [
-            Listener(
-                door.name,
-                door.socket_of(self.place.number),
-                clients=settings.clients,
-                uids=door.uids,
-                # The kernel tells who uses a Unix socket; on TCP it takes a password.
-                credentials=None if door.address is None else settings.credentials,
-                entered=door.remove if door.once else None,
-            )
-            for door in self.doors
-        ]
+        listener = Listener(
+            door.name,
+            door.socket_of(self.place.number),
+            clients=settings.clients,
+            uids=door.uids,
+            # The kernel tells who uses a Unix socket; on TCP it takes a password.
+            credentials=None if door.address is None else settings.credentials,
+            entered=door.remove if door.once else None,
+        )
+        gateway, gate = settings.gateway, judges.gateway
+        if not door.gateway or gateway is None or gate is None:
+            return listener
+        token = None if door.address is None else gateway.token
+        desk, dialer = desk_of(gateway, self.store), services.dialer
+
+        def top_layer(context: Context, session: Session) -> GatewayFront:
+            return GatewayFront(context, session, dialer, desk, token)
+
+        own = replace(
+            services,
+            gate=gate,
+            limits=limits_of(gateway, services.limits),
+            top_layer=top_layer,
+        )
+        return replace(listener, credentials=None, services=own, stranger=STRANGER)
 
     def say(self, text: str) -> None:
         """Print what is true of the whole proxy, once."""
@@ -134,11 +170,14 @@ def _stop_early(_: int, __: object) -> None:
 
 def _serve(settings: Settings, lifeline: Lifeline | None) -> None:
     """Make everything ready, and have one process or several work with it."""
+    memory.no_core_dumps()
     preflight.keep_names_whole()
     loaded = _policy_of(settings)
     ownership.refuse_replaceable(settings.confdir, "the CA")
     ownership.refuse_replaceable(settings.statedir, "the audit log")
-    authority = CertificateAuthority.load_or_create(settings.confdir)
+    vault = vault_of(settings, loaded.policy)
+    # A gateway alone opens nobody's TLS.
+    authority = CertificateAuthority.load_or_create(settings.confdir) if settings.listen else None
     roots = preflight.upstream_roots(settings)
     if settings.workers > 1 and not workers.CAN_SPREAD:
         raise ConfigError(
@@ -157,11 +196,12 @@ def _serve(settings: Settings, lifeline: Lifeline | None) -> None:
             asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
         ):
             parts = _Parts(
-                settings, loaded, authority, roots, remark, doors, store, place, news, until
+                settings, loaded, authority, vault, roots, remark, doors, store, place, news, until
             )
             runner.run(_run(parts))
 
-    with sockets.opened(settings) as doors:
+    with contextlib.closing(vault), sockets.opened(settings) as doors:
+        _refuse_loop(settings, doors)
         if settings.workers == 1:
             work(workers.Place())
             return
@@ -180,26 +220,44 @@ def _policy_of(settings: Settings) -> policyfile.Loaded:
     return policyfile.load_for(settings)
 
 
+def _refuse_loop(settings: Settings, doors: tuple[sockets.Opened, ...]) -> None:
+    gateway = settings.gateway
+    if gateway is not None and gateway.upstream.authority in [door.address for door in doors]:
+        raise ConfigError(
+            f"the gateway's upstream is this proxy itself: {gateway.upstream}",
+            where="--upstream",
+            mend="name the API that it is to forward to",
+        )
+
+
+def _corporate_proxy(settings: Settings) -> UpstreamProxy | None:
+    """Return the proxy that others are reached by; an upstream on this machine is none of them."""
+    proxy, gateway = settings.upstream_proxy, settings.gateway
+    if proxy is None or gateway is None or gateway.upstream.scheme is not Scheme.HTTP:
+        return proxy
+    return replace(proxy, exceptions=(*proxy.exceptions, gateway.upstream.authority.host))
+
+
 async def _run(parts: _Parts) -> None:
     """Build the proxy and let it work until a signal ends it."""
     stop = _stop_on_signals(parts)
     settings = parts.settings
-    gate = Gate(parts.loaded.policy, parts.store.record, audit_failure=settings.audit_failure)
+    judges = Judges(settings, parts.loaded.policy, parts.store.record, parts.vault)
     dialer = Dialer(
         SystemResolver(),
         pinned=dict(settings.resolve),
-        upstream_proxy=settings.upstream_proxy,
+        upstream_proxy=_corporate_proxy(settings),
         own=tuple(door.address for door in parts.doors if door.address is not None),
         timeout_s=settings.limits.connect_timeout_s,
     )
-    certificates, streams = Certificates(parts.authority), Streams(gate)
+    certificates, streams = Certificates(parts.authority), Streams(judges.proxy)
 
     def top_layer(context: Context, session: Session) -> Front:
         return Front(context, session, dialer)
 
     options = Options(ssl_verify_upstream_trusted_ca=parts.roots)
     services = Services(
-        gate=gate,
+        gate=judges.proxy,
         dialer=dialer,
         limits=settings.limits,
         options=options,
@@ -207,13 +265,19 @@ async def _run(parts: _Parts) -> None:
         top_layer=top_layer,
         record_query=settings.record_query,
     )
-    listeners = Listeners(parts.listeners(), services, parts.tell)
+    listeners = Listeners(parts.listeners(services, judges), services, parts.tell)
     options.update(mode=listeners.modes)
     master = ProxyMaster(options, listeners, certificates, streams)
     # Not an argument of Options: the options of an addon exist only once it is loaded.
     options.update(connection_strategy="lazy")
     reloader = Reloader(
-        settings, parts.loaded, services, tell=parts.tell, say=parts.say, loud=parts.place.speaks
+        settings,
+        parts.loaded,
+        judges,
+        services.connections,
+        tell=parts.tell,
+        say=parts.say,
+        loud=parts.place.speaks,
     )
     _reload_on_signal(reloader, parts.news, stop)
     running = asyncio.create_task(master.run())
@@ -361,7 +425,8 @@ def _banner(parts: _Parts) -> None:
         logger.warning("listening beyond loopback; clients of %s are served", networks)
     if parts.remark is not None:
         logger.warning("%s", parts.remark)
-    if outside := parts.authority.outside(policy.hosts()):
+    authority = parts.authority
+    if authority is not None and (outside := authority.outside(policy.hosts())):
         logger.warning(
             "the CA's name constraints leave out %d allowed hosts, among them %s; "
             "mend: claude-proxy ca rotate --constrain",
@@ -382,13 +447,17 @@ def _banner(parts: _Parts) -> None:
         else f"policy:         {settings.policy} ({rules})"
     )
     others = "All other hosts are allowed" if policy.allows_by_default else _OTHERS_DENIED
-    parts.say(
-        f"claude-proxy listens on {_AND.join(door.url for door in parts.doors)}\n"
-        f"  CA certificate: {parts.authority.certificate_path}\n"
-        f"  {source}\n"
-        f"  audit log:      {database_in(settings.statedir)}\n"
-        f"{others}. Press Ctrl+C to stop.",
-    )
+    urls = [door.url for door in parts.doors if not door.gateway]
+    lines = []
+    if settings.gateway is not None:
+        own = [door.url for door in parts.doors if door.gateway]
+        lines += gateway_words.lines_of(settings.gateway, own)
+    if urls and authority is not None:
+        lines.append(f"claude-proxy listens on {_AND.join(urls)}")
+        lines.append(f"  CA certificate: {authority.certificate_path}")
+    lines += [f"  {source}", f"  audit log:      {database_in(settings.statedir)}"]
+    lines.append(f"{others}. Press Ctrl+C to stop." if urls else "Press Ctrl+C to stop.")
+    parts.say("\n".join(lines))
 
 
 def _warn_of_learning(learn: Learn, file: Path) -> None:

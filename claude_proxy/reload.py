@@ -6,13 +6,14 @@ is gone are closed, because a tunnel was allowed by its rule and by nothing else
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 
 from claude_proxy import logs, policyfile
-from claude_proxy.connection import Services
+from claude_proxy.connection import ClientConnection
 from claude_proxy.errors import ConfigError
 from claude_proxy.events import Notice
+from claude_proxy.judges import Judges
 from claude_proxy.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -30,7 +31,8 @@ class Reloader:
         self,
         settings: Settings,
         loaded: policyfile.Loaded,
-        services: Services,
+        judges: Judges,
+        connections: Collection[ClientConnection],
         *,
         tell: Tell,
         say: Callable[[str], None],
@@ -40,7 +42,8 @@ class Reloader:
         self._what = "allowlist" if settings.policy is None else "policy"
         self._loaded = loaded
         self._rejected: policyfile.Fingerprint | None = None
-        self._services = services
+        self._judges = judges
+        self._connections = connections
         self._tell = tell
         self._say = say
         self._loud = loud
@@ -73,6 +76,7 @@ class Reloader:
             try:
                 # On a thread: a list of 100,000 hosts takes seconds to read.
                 loaded = await loop.run_in_executor(None, policyfile.load_for, settings, last)
+                take = await loop.run_in_executor(None, self._judges.prepare, loaded.policy)
             except ConfigError as error:
                 self._reject(seen, error)
                 return
@@ -81,6 +85,7 @@ class Reloader:
                 what = f"internal error ({type(fault).__name__})"
                 self._reject(seen, ConfigError(what, where=str(settings.allowlist)))
                 return
+            take()
             self._apply(loaded)
             if loaded.complaint is not None:
                 self._complain("file that narrows it", loaded.complaint)
@@ -98,9 +103,7 @@ class Reloader:
     def _apply(self, loaded: policyfile.Loaded) -> None:
         added, removed = self._loaded.policy.diff(loaded.policy)
         self._loaded, self._rejected = loaded, None
-        services = self._services
-        services.gate.policy = loaded.policy
-        closed = sum(connection.withdraw() for connection in list(services.connections))
+        closed = sum(connection.withdraw() for connection in list(self._connections))
         text = _change(added, removed)
         if closed:
             text += f"; {closed} open {'tunnel' if closed == 1 else 'tunnels'} closed"

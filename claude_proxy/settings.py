@@ -126,7 +126,8 @@ class Base:
     path: str = ""  # before "/v1/messages", without a slash at its end
 
     def __str__(self) -> str:
-        return f"{self.scheme}://{self.authority}{self.path}"
+        usual = ":443" if self.scheme is Scheme.HTTPS else ":80"
+        return f"{self.scheme}://{str(self.authority).removesuffix(usual)}{self.path}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +152,7 @@ class Gateway:
     ceilings: Ceilings = Ceilings()
     request_bytes: int = 32 * _MIB
     answer_bytes: int = 20 * _MIB  # in strict mode, where the answer is read whole
+    keeps_retry_after: bool = False  # of the provider's errors, in strict mode
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 
 from claude_proxy import peers, socketfile
@@ -19,6 +19,7 @@ from claude_proxy.errors import ConfigError
 from claude_proxy.settings import InheritedListen, Listen, Settings, TcpListen, UnixListen
 from claude_proxy.socketfile import BACKLOG, SocketFile
 
+_GATEWAY = "gateway"  # how the names of its listeners begin
 _PUT_OFF = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -32,6 +33,7 @@ class Opened:
     address: Authority | None = None  # of a TCP listener
     file: SocketFile | None = None
     once: bool = False  # the file goes when the first client is in
+    gateway: bool = False  # its clients speak to the gateway, not to the proxy
     uids: frozenset[int] = field(default_factory=frozenset)  # who may connect to a Unix socket
 
     @property
@@ -61,7 +63,10 @@ class Opened:
 @contextlib.contextmanager
 def opened(settings: Settings) -> Iterator[tuple[Opened, ...]]:
     """Open every listener for the time of a `with`; ConfigError if one of them cannot be had."""
-    if not settings.listen:
+    wanted = [(listen, False) for listen in settings.listen]
+    if settings.gateway is not None:
+        wanted += [(listen, True) for listen in settings.gateway.listen]
+    if not wanted:
         raise ConfigError(
             "there is nothing to listen on",
             where="--listen",
@@ -70,15 +75,29 @@ def opened(settings: Settings) -> Iterator[tuple[Opened, ...]]:
     stack = contextlib.ExitStack()
     try:
         ready = []
-        for listen in settings.listen:
+        for listen, gateway in wanted:
             with _undisturbed():
-                ready.append(open_one(listen, settings))
-                stack.callback(ready[-1].close)
-                stack.callback(ready[-1].remove)
+                door = open_one(listen, settings)
+                stack.callback(door.close)
+                stack.callback(door.remove)
+            ready.append(_of_gateway(door, settings) if gateway else door)
         yield tuple(ready)
     finally:
         with _undisturbed():
             stack.close()
+
+
+def _of_gateway(door: Opened, settings: Settings) -> Opened:
+    """Return a door that leads to the gateway; ConfigError if strangers could use its key."""
+    token = None if settings.gateway is None else settings.gateway.token
+    if door.beyond_loopback and token is None:
+        raise ConfigError(
+            f"{door.url} is reached from other machines, and no token is asked for",
+            where=door.name,
+            mend="have it listen on 127.0.0.1, or add --token-file",
+        )
+    name = door.name if door.name.startswith(_GATEWAY) else f"{_GATEWAY} {door.name}"
+    return replace(door, name=name, gateway=True)
 
 
 @contextlib.contextmanager
@@ -163,7 +182,7 @@ def bind(listen: TcpListen, *, shared: bool = False) -> socket.socket:
         sock.close()
         raise ConfigError(
             f"cannot listen on {listen.host} port {listen.port}: {_words_of(error)}",
-            where="--listen, or --host and --port",
+            where="--listen, --gateway, or --host and --port",
             mend="stop what listens there, or choose another port with --port",
         ) from error
     return sock

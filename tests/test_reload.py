@@ -11,7 +11,7 @@ from claude_proxy import reload as reload_module
 from claude_proxy.connection import ClientConnection, Services
 from claude_proxy.dialer import Dialer
 from claude_proxy.events import Notice
-from claude_proxy.gate import Gate
+from claude_proxy.judges import Judges, vault_of
 from claude_proxy.layers.front import Front
 from claude_proxy.reload import Reloader
 from claude_proxy.settings import Limits, Settings
@@ -50,8 +50,10 @@ class Owner:
         settings = Settings(self.file, directory, directory, **changes)  # type: ignore[arg-type]
         loaded = policyfile.load_for(settings)
         dialer = Dialer(Names())
+        self.vault = vault_of(settings, loaded.policy)
+        judges = Judges(settings, loaded.policy, self.ledger.events.append, self.vault)
         self.services = Services(
-            gate=Gate(loaded.policy, self.ledger.events.append),
+            gate=judges.proxy,
             dialer=dialer,
             limits=Limits(),
             options=options_of(),
@@ -59,7 +61,12 @@ class Owner:
             top_layer=lambda context, session: Front(context, session, dialer),
         )
         self.reloader = Reloader(
-            settings, loaded, self.services, tell=self.told.append, say=self.said.append
+            settings,
+            loaded,
+            judges,
+            self.services.connections,
+            tell=self.told.append,
+            say=self.said.append,
         )
 
     def writes(self, text: str, file: Path | None = None) -> None:
@@ -122,7 +129,7 @@ def test_a_long_change_is_counted_and_not_spelled_out(owner: Owner) -> None:
 def test_tunnels_whose_rule_is_gone_are_closed_and_counted(
     owner: Owner, withdrawn: tuple[bool, ...], says: str
 ) -> None:
-    owner.services.connections = Tunnels(*withdrawn).connections()
+    owner.services.connections |= Tunnels(*withdrawn).connections()
 
     play(owner)
 

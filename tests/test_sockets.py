@@ -17,8 +17,19 @@ from typing import Any
 import pytest
 
 from claude_proxy import peers, socketfile, sockets
+from claude_proxy.authority import Authority
+from claude_proxy.credentials import EnvironmentSource, Injection
 from claude_proxy.errors import ConfigError
-from claude_proxy.settings import InheritedListen, Listen, Settings, TcpListen, UnixListen
+from claude_proxy.request import Scheme
+from claude_proxy.settings import (
+    Base,
+    Gateway,
+    InheritedListen,
+    Listen,
+    Settings,
+    TcpListen,
+    UnixListen,
+)
 from claude_proxy.socketfile import PATH_BYTES, SocketFile
 from claude_proxy.sockets import Opened, bind, bind_all, opened
 
@@ -652,3 +663,80 @@ def test_what_is_no_listening_socket_is_refused(make: Callable[[], int], said: s
 
 def test_a_listener_without_a_file_has_nothing_to_remove() -> None:
     Opened("tcp 127.0.0.1:1", "http://127.0.0.1:1", ()).remove()
+
+
+# --- the gateway's
+
+
+def gateway(*listen: Listen, token: str | None = None) -> Gateway:
+    upstream = Base(Scheme.HTTPS, Authority.of("llm.test", 443))
+    return Gateway(listen, upstream, Injection(EnvironmentSource("KEY"), strips=True), token=token)
+
+
+def test_the_gateways_doors_are_told_apart(place: Path) -> None:
+    both = gateway(ANY, UnixListen(place / "g.sock"))
+
+    with opened(settings(ANY, gateway=both)) as doors:
+        assert [door.gateway for door in doors] == [False, True, True]
+        assert [door.name.startswith("gateway ") for door in doors] == [False, True, True]
+        assert answers(place / "g.sock")
+
+    assert not (place / "g.sock").exists()
+
+
+def test_a_gateway_alone_opens_nothing_else(place: Path) -> None:
+    with opened(settings(gateway=gateway(UnixListen(place / "g.sock")))) as (door,):
+        assert door.address is None
+        assert door.url == f"unix:{place}/g.sock"
+        assert door.uids == {os.geteuid()}
+
+
+def test_a_second_gateway_at_one_place_is_a_clear_error(place: Path) -> None:
+    with opened(settings(gateway=gateway(ANY, UnixListen(place / "g.sock")))) as (tcp, _):
+        assert tcp.address is not None
+        port = TcpListen("127.0.0.1", tcp.address.port)
+
+        assert "address already in use" in refusal(settings(gateway=gateway(port))).what
+        again = gateway(UnixListen(place / "g.sock"))
+        assert "listens" in refusal(settings(gateway=again)).what
+
+        assert answers(place / "g.sock")
+
+
+def test_the_socket_that_a_killed_gateway_left_behind_is_replaced(place: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(place / "g.sock"))
+
+    with opened(settings(gateway=gateway(UnixListen(place / "g.sock")))):
+        assert answers(place / "g.sock")
+
+
+def test_what_cannot_be_opened_for_the_gateway_closes_the_proxys_own(place: Path) -> None:
+    with bind(ANY) as taken:
+        port = TcpListen("127.0.0.1", taken.getsockname()[1])
+        refusal(settings(UnixListen(place / "p.sock"), gateway=gateway(port)))
+
+    assert not (place / "p.sock").exists()
+
+
+def test_a_handed_over_socket_of_the_gateways_is_called_so() -> None:
+    def named(name: str) -> str:
+        listen = InheritedListen(bind(ANY).detach(), name)
+        with opened(settings(gateway=gateway(listen))) as (door,):
+            assert door.gateway
+            return door.name
+
+    assert named("gateway") == "gateway"
+    assert named("llm.socket") == "gateway llm.socket"
+    assert named("").startswith("gateway tcp 127.0.0.1:")
+
+
+def test_other_machines_come_in_by_a_handed_over_socket_with_a_token_alone() -> None:
+    def handed_over(token: str | None = None, *, allow: bool = True) -> Settings:
+        listen = InheritedListen(bind(TcpListen("0.0.0.0", 0)).detach(), "")
+        return settings(gateway=gateway(listen, token=token), allow_remote=allow)
+
+    assert "no token is asked for" in refusal(handed_over()).what
+    assert "other machines" in refusal(handed_over("token", allow=False)).what
+    with opened(handed_over("token")) as (door,):
+        assert door.beyond_loopback

@@ -33,6 +33,36 @@ def policies(context: click.Context, _param: click.Parameter, begun: str) -> lis
     return []
 
 
+def providers(context: click.Context, _param: click.Parameter, begun: str) -> list[CompletionItem]:
+    """Return the providers that a gateway can have."""
+    from claude_proxy import provider_reader  # noqa: PLC0415 - only who completes needs it
+    from claude_proxy.cli import gateways  # noqa: PLC0415 - likewise
+
+    with suppress(ClaudeProxyError, OSError):
+        known = {**provider_reader.BUILT_IN, **gateways.read_file(_confdir(context)).providers}
+        return [
+            CompletionItem(name, help=str(entry.endpoint))
+            for name, entry in sorted(known.items())
+            if name.startswith(begun)
+        ]
+    return []
+
+
+def pinned(context: click.Context, _param: click.Parameter, begun: str) -> list[CompletionItem]:
+    """Return the credentials for which a login was learned."""
+    from claude_proxy.pins import PinStore  # noqa: PLC0415 - only who completes needs it
+
+    statedir: Path | None = context.params.get("statedir")
+    with suppress(ClaudeProxyError, OSError):
+        known = PinStore(statedir or paths.default_statedir()).read().by_name
+        return [
+            CompletionItem(name, help=f"since {pin.since}")
+            for name, pin in sorted(known.items())
+            if name.startswith(begun)
+        ]
+    return []
+
+
 def profile_names(
     context: click.Context, _param: click.Parameter, begun: str
 ) -> list[CompletionItem]:

@@ -62,6 +62,7 @@ _SHOWN = {"confdir", "statedir", "allowlist", "listen", "port", "profile", "dir"
 _OF_RUN_ALONE = {
     "command",
     "proxy",
+    "gateway",
     "name",
     "shell",
     "dry_run",

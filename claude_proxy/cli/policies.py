@@ -12,7 +12,7 @@ from claude_proxy.cli.places import confdir_option, groups_option
 from claude_proxy.errors import ConfigError
 from claude_proxy.groups import Groups, PolicyEntry, chosen
 from claude_proxy.groups.listing import lines_of_groups, lines_of_policies, lines_of_policy
-from claude_proxy.rule_writer import facts_of
+from claude_proxy.rule_writer import facts_of, facts_of_narrowing
 from claude_proxy.settings import Settings
 
 EXAMPLES = """\b
@@ -71,6 +71,7 @@ def _facts_of_policy(groups: Groups, name: str) -> dict[str, Any]:
     if policy is not None:
         facts["allow"] = [facts_of(rule) for rule in policy.allow]
         facts["deny"] = [facts_of(rule) for rule in policy.deny]
+        facts["anthropic"] = [facts_of_narrowing(each) for each in policy.narrowings]
     return facts
 
 

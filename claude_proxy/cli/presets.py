@@ -6,7 +6,12 @@ import click
 
 from claude_proxy import allowlist
 from claude_proxy.errors import ConfigError
-from claude_proxy.rule_writer import entry_of, facts_of
+from claude_proxy.rule_writer import (
+    entry_of,
+    facts_of,
+    facts_of_narrowing,
+    narrowing_entry_of,
+)
 
 EXAMPLES = """\b
 Examples:
@@ -47,11 +52,19 @@ def _print_one(name: str, *, as_file: bool, as_json: bool) -> None:
         text = allowlist.preset_text(name)
     except KeyError as error:
         raise allowlist.unknown_preset(name, where="claude-proxy presets") from error
-    rules = allowlist.preset_policy(name).allow
+    policy = allowlist.preset_policy(name)
     if as_file:
         click.echo(text, nl=False)
     elif as_json:
-        click.echo(json.dumps([facts_of(rule) for rule in rules], indent=2))
+        facts = {
+            "allow": [facts_of(rule) for rule in policy.allow],
+            "anthropic": [facts_of_narrowing(narrowing) for narrowing in policy.narrowings],
+        }
+        click.echo(json.dumps(facts, indent=2))
     else:
-        for rule in rules:
+        for rule in policy.allow:
             click.echo(f"- {entry_of(rule)}")
+        if policy.narrowings:
+            click.echo("\nanthropic:")
+        for narrowing in policy.narrowings:
+            click.echo("\n".join(narrowing_entry_of(narrowing)))

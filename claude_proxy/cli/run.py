@@ -7,7 +7,7 @@ is not run.
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path, PurePath
 from typing import Any
@@ -16,13 +16,13 @@ import click
 from click.core import ParameterSource
 
 from claude_proxy import groups, policyfile
-from claude_proxy.cli import completions, policies, serve
+from claude_proxy.cli import completions, declaring, policies, serve
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.groups.listing import lines_of_groups, lines_of_policies
 from claude_proxy.launch import profiles, runner
 from claude_proxy.launch.order import Order
 from claude_proxy.launch.plan import Wish
-from claude_proxy.settings import Settings
+from claude_proxy.settings import Settings, UnixListen
 
 EPILOG = """\b
 Examples:
@@ -31,6 +31,7 @@ Examples:
   claude-proxy run --allowlist my.yaml --dir ~/src/project -- codex
   claude-proxy run --shell                        a shell, to look around inside
   claude-proxy run --proxy 127.0.0.1:9051 -- npm test
+  claude-proxy run --gateway --gateway-provider anthropic -- claude
   claude-proxy run --dry-run -- claude            how bwrap would be started
 
 Inside there is loopback alone; 127.0.0.1:3128 and :1080 lead to the proxy. The project directory is
@@ -43,6 +44,8 @@ _OF_SERVE_ALONE = frozenset(
     {
         "allow_remote",
         "client",
+        "gateway",  # `run` has an option of this name, which names no place
+        "gateway_token_file",
         "host",
         "listen",
         "log_format",
@@ -68,6 +71,7 @@ class Asked:
 
     command: tuple[str, ...]
     proxy: str | None
+    gateway: bool
     name: str | None
     profile: str | None
     dir: Path | None
@@ -114,6 +118,11 @@ def _listed(given: dict[str, Any], *, groups_too: bool) -> str:
     "--proxy",
     metavar="WHERE",
     help="Join a running proxy, at 127.0.0.1:9051 or unix:/path.  [default: a proxy of its own]",
+)
+@click.option(
+    "--gateway",
+    is_flag=True,
+    help="Lead COMMAND to a gateway of its proxy's, which holds the key; see --gateway-provider.",
 )
 @click.option("--name", help="What the run is called in the audit log.  [default: after COMMAND]")
 @click.option(
@@ -188,7 +197,8 @@ def command(context: click.Context, /, **given: Any) -> int:
     if asked.proxy is not None:
         _refuse_for_a_running_proxy(context)
     listed = given["allowlist"] is not None
-    order = order_of(asked, settings_of(context, given), listed=listed)
+    settings = settings_of(context, given, gateway=_gateway(context, given, asked))
+    order = order_of(asked, settings, listed=listed)
     if order.wish.unfiltered:
         _say(
             "warning: nothing is filtered and nothing recorded: the policy gives COMMAND this "
@@ -207,6 +217,12 @@ def _refuse_clashes(asked: Asked) -> None:
         raise click.UsageError("--shell runs a shell and COMMAND something else: drop one of them")
     if asked.no_network and asked.proxy is not None:
         raise click.UsageError("--no-network and --proxy ask for opposites: drop one of them")
+    if asked.gateway and (asked.no_network or asked.proxy is not None):
+        option = "--no-network" if asked.no_network else "--proxy"
+        raise click.UsageError(
+            f"--gateway is one of the run's own proxy, which there is none of with {option}: drop "
+            "one of them"
+        )
     if asked.no_network and asked.verify:
         raise click.UsageError("--verify looks at the way out, which --no-network takes away")
 
@@ -224,12 +240,44 @@ def _refuse_for_a_running_proxy(context: click.Context) -> None:
             )
 
 
-def settings_of(context: click.Context, given: dict[str, Any]) -> Settings:
+# Stands for the socket that the runner makes, as options make no gateway that listens nowhere.
+_PLACE = UnixListen(Path("/run/claude-proxy/gateway"))
+
+
+def _gateway(context: click.Context, given: Mapping[str, Any], asked: Asked) -> dict[str, Any]:
+    """Return the options of `serve` for the run's gateway; refuse those that are for none."""
+    if asked.gateway:
+        chosen = {"gateway": (_PLACE,)}
+        for pair in (_WAYS, _KEYS):
+            chosen |= declaring.nearest(context, given, pair)
+        return chosen
+    for param in _SHARED:
+        name = str(param.name)
+        typed = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if name.startswith("gateway_") and typed:
+            raise ConfigError(
+                "there is no gateway that this could be about",
+                where=param.opts[0],
+                mend="add --gateway",
+            )
+    return {"gateway": ()}
+
+
+_WAYS = ("gateway_upstream", "gateway_provider")
+_KEYS = ("gateway_key_file", "gateway_key_env")
+
+
+def settings_of(
+    context: click.Context, given: dict[str, Any], *, gateway: Mapping[str, Any]
+) -> Settings:
     """Return the settings of the proxy, from the options that are `serve`'s."""
     # Not as click would: their variables (CLAUDE_PROXY_PORT) are for `serve` and not heard here.
     alone = [param for param in serve.command.params if param.name in _OF_SERVE_ALONE]
     given |= {param.name: _default_of(param, context) for param in alone}
-    settings = replace(serve.settings_of(serve.Arguments(**given)), credentials=None)
+    settings = serve.settings_of(serve.Arguments(**(given | gateway)))
+    settings = replace(settings, credentials=None)
+    if settings.gateway is not None:
+        settings = replace(settings, gateway=replace(settings.gateway, listen=()))
     if settings.jsonl == Path("-"):
         raise ConfigError(
             "standard output is COMMAND's", where="--jsonl -", mend="name a file with --jsonl"
@@ -335,7 +383,12 @@ def _refuse_for_no_proxy(asked: Asked, settings: Settings, *, filtered: bool) ->
     """Refuse what only a proxy can do where the policy has none."""
     if filtered:
         return
-    option = "--verify" if asked.verify else "--learn" if settings.learn is not None else None
+    given = {
+        "--verify": asked.verify,
+        "--learn": settings.learn is not None,
+        "--gateway": asked.gateway,
+    }
+    option = next((option for option, is_given in given.items() if is_given), None)
     if option is not None:
         raise ConfigError(
             "the policy has COMMAND run without a proxy",

@@ -5,16 +5,17 @@ listening beyond loopback must be asked for by name.
 """
 
 import os
-import pwd
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn, override
+from typing import Any, NoReturn
 
 import click
+from click.core import ParameterSource
 
 from claude_proxy import options
-from claude_proxy.cli import completions, paths
+from claude_proxy.cli import completions, declaring, gateways, paths
+from claude_proxy.credentials import EnvironmentSource, FileSource, SecretSource
 from claude_proxy.errors import ConfigError
 from claude_proxy.passwordfile import read_credentials
 from claude_proxy.settings import (
@@ -22,7 +23,11 @@ from claude_proxy.settings import (
     DEFAULT_PORT,
     Address,
     AuditFailure,
+    Base,
+    Ceilings,
     ClientCredentials,
+    Gateway,
+    GatewayMode,
     InheritedListen,
     Learn,
     Limits,
@@ -44,112 +49,49 @@ Examples:
   claude-proxy serve --port 9052 --allowlist my.yaml
   claude-proxy serve --host 10.0.0.1 --allow-remote --client 10.0.0.0/24
   claude-proxy serve --listen 127.0.0.1:9051 --listen unix:~/.cache/claude-proxy/proxy.sock
+  claude-proxy serve --gateway 127.0.0.1:9053 --gateway-provider anthropic
   claude-proxy serve --resolve git.corp.example:443:10.1.2.3 --upstream-ca corp.pem
 
 Sizes: 65536, 64K, 256M, 1G. Durations: 30, 30s, 500ms, 15m, 1h.
 """
 
 
-class Parsed[T](click.ParamType[T]):
-    """An option whose text one of the functions in `options.py` turns into a value."""
-
-    def __init__(self, name: str, parse: Callable[[str], T], mend: str) -> None:
-        self.name = name
-        self._parse = parse
-        self._mend = mend
-
-    @override
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> T | Any:
-        if not isinstance(value, str):
-            return value  # a default that is a value already
-        try:
-            return self._parse(value)
-        except ValueError as error:
-            raise ConfigError(str(error), where=_spelling(param), mend=self._mend) from error
-
-
-def _spelling(param: click.Parameter | None) -> str | None:
-    """Return both names of an option, as the user may have set either."""
-    if param is None:
-        return None
-    return f"{param.opts[-1]} or {param.envvar}"
-
-
-def _option(name: str, text: str, **settings: Any) -> Callable[[Any], Any]:
-    """Declare one option with the environment variable of its name."""
-    variable = "CLAUDE_PROXY_" + name.removeprefix("--").replace("-", "_").upper()
-    return click.option(
-        name, envvar=variable, show_envvar=True, help=text, **{"metavar": None} | settings
-    )
-
-
-def _count(minimum: int) -> click.IntRange:
-    return click.IntRange(min=minimum)
-
-
-def _duration(*, zero: bool = False) -> Parsed[float]:
-    parse = options.parse_duration if zero else options.parse_timeout
-    return Parsed("duration", parse, "write it like 30s, 500ms, 15m or 1h")
-
-
-_HOST = Parsed("address", options.parse_listen_host, "give the address of an interface")
-_LISTEN = Parsed(
-    "listener", options.parse_listen, "write it like 127.0.0.1:9051, [::1]:9051 or unix:/path.sock"
-)
-_NETWORK = Parsed("cidr", options.parse_network, "write it like 10.0.0.0/8 or fd00::/8")
-_RESOLVE = Parsed(
-    "host:port:address",
-    options.parse_resolve,
-    "write it like git.corp.example:443:10.1.2.3 or [2001:db8::1]:443:[fd00::1]",
-)
-_SIZE = Parsed("size", options.parse_size, "write it like 65536, 64K, 256M or 1G")
-_PROXY = Parsed("url", options.parse_upstream_proxy, "write it like http://USER:PASSWORD@HOST:PORT")
-_EXCEPTIONS = Parsed(
-    "hosts", options.parse_exceptions, "write it like .corp.example,10.0.0.0/8,localhost"
-)
-
-
-def _uid_of(text: str) -> int:
-    """Return the number of a user, who may be given by name."""
-    if text.isascii() and text.isdecimal():
-        uid = int(text)
-        if uid <= _HIGHEST_UID:
-            return uid
-    try:
-        return pwd.getpwnam(text).pw_uid
-    except (KeyError, ValueError):
-        raise ValueError(f'"{text}" is no user of this machine') from None
-
-
-_UID = Parsed("user", _uid_of, "give the number or the name of a user; `id NAME` shows both")
-_HIGHEST_UID = 0xFFFF_FFFE  # the one above it means "none" to the kernel
-
 # Read by themselves: a password is not to be an argument, as every user can read arguments.
 AUTH_VARIABLE = "CLAUDE_PROXY_AUTH"
 _ACTIVATION = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID")
 _NOTIFY = "NOTIFY_SOCKET"
+GATEWAY_UNIT = "gateway"  # FileDescriptorName= of the sockets that are the gateway's
 _DROP_ONE = "drop one of them"
 _LISTEN_SPELLING = "--listen or CLAUDE_PROXY_LISTEN"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Arguments:
-    """What click hands over: one field for each option of `serve`, read already."""
+    """What click hands over: one field for each option of `serve`, read already.
 
-    listen: tuple[TcpListen | UnixListen, ...]
-    host: str | None
-    port: int | None
-    socket_uid: tuple[int, ...]
-    unlink_socket: bool
-    proxy_auth_file: Path | None
-    workers: int
+    Those with a default are about where it listens, which other commands see to by themselves.
+    """
+
+    listen: tuple[TcpListen | UnixListen, ...] = ()
+    host: str | None = None
+    port: int | None = None
+    gateway: tuple[TcpListen | UnixListen, ...] = ()
+    gateway_upstream: Base | None = None
+    gateway_provider: str | None = None
+    gateway_mode: str | None = None
+    gateway_model: tuple[tuple[str, str], ...] = ()
+    gateway_key_file: Path | None = None
+    gateway_key_env: str | None = None
+    gateway_token_file: Path | None = None
+    socket_uid: tuple[int, ...] = ()
+    unlink_socket: bool = False
+    proxy_auth_file: Path | None = None
+    workers: int = 1
     allowlist: Path | None
     policy: str | None
     groups: Path | None
-    learn: Path | None
-    learn_deny: Path | None
+    learn: Path | None = None
+    learn_deny: Path | None = None
     confdir: Path | None
     statedir: Path | None
     quiet: bool
@@ -176,46 +118,96 @@ class Arguments:
 
 
 @click.command(epilog=EPILOG)
-@_option(
+@declaring.option(
     "--listen",
     "Listen here: ADDRESS:PORT or unix:PATH; repeatable.  [default: --host and --port]",
-    type=_LISTEN,
+    type=declaring.LISTEN,
     multiple=True,
     metavar="WHERE",
 )
-@_option(
+@declaring.option(
     "--host",
     f"The address to listen on; beside --listen only if it is given.  [default: {DEFAULT_HOST}]",
-    type=_HOST,
+    type=declaring.HOST,
 )
-@_option(
+@declaring.option(
     "--port",
     "The port to listen on, 0 takes a free one; beside --listen only if it is given.  "
     f"[default: {DEFAULT_PORT}]",
     type=click.IntRange(0, 65535),
 )
-@_option(
+@declaring.option(
+    "--gateway",
+    "Listen here as the API itself, for ANTHROPIC_BASE_URL, and put the key into what comes: "
+    "ADDRESS:PORT or unix:PATH; repeatable. See `claude-proxy gateway --help`.",
+    type=declaring.LISTEN,
+    multiple=True,
+    metavar="WHERE",
+)
+@declaring.option(
+    "--gateway-upstream",
+    "The URL before /v1/messages that the gateway forwards to.",
+    type=declaring.BASE,
+    metavar="URL",
+)
+@declaring.option(
+    "--gateway-provider",
+    "The provider that the gateway forwards to, of gateway.yaml in --confdir, or anthropic.",
+    metavar="NAME",
+    shell_complete=completions.providers,
+)
+@declaring.option(
+    "--gateway-mode",
+    "What the gateway takes and gives back: all that Claude Code needs, or one plain call.  "
+    "[default: claude]",
+    type=declaring.GATEWAY_MODE,
+)
+@declaring.option(
+    "--gateway-model",
+    "Ask the upstream for this model, whichever was asked for; or ASKED=GIVEN, repeatable.",
+    type=declaring.MODEL,
+    multiple=True,
+    metavar="NAME",
+)
+@declaring.option(
+    "--gateway-key-file",
+    "The file that holds the gateway's key; it must be yours alone (mode 0600).",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+)
+@declaring.option(
+    "--gateway-key-env",
+    "The variable that holds the gateway's key.",
+    metavar="NAME",
+)
+@declaring.option(
+    "--gateway-token-file",
+    "Demand the token in this file of the gateway's TCP callers; it must be yours alone.",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+)
+@declaring.option(
     "--socket-uid",
     "Serve clients of this user alone, by number or name, on Unix sockets; repeatable. Where it "
     "is another one, the socket's mode is 0666 and the proxy itself asks who connects.  "
     "[default: the user who runs the proxy]",
-    type=_UID,
+    type=declaring.UID,
     multiple=True,
     metavar="USER",
 )
-@_option(
+@declaring.option(
     "--unlink-socket",
     "Remove the file of a Unix socket as soon as one client has used it, where it was mounted.",
     is_flag=True,
 )
-@_option(
+@declaring.option(
     "--proxy-auth-file",
     "Demand the USER:PASSWORD in this file of TCP clients; it must be yours alone (mode 0600). "
     f"They may be in {AUTH_VARIABLE} instead.",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
 )
-@_option(
+@declaring.option(
     "--workers",
     "How many processes share the port; one serves one core (more than 1: Linux alone).",
     type=click.IntRange(1, 64),
@@ -223,179 +215,179 @@ class Arguments:
     show_default=True,
     metavar="COUNT",
 )
-@_option(
+@declaring.option(
     "--allowlist",
     "The allowlist file.  [default: allowlist.yaml in --confdir, else the shipped one]",
     type=click.Path(path_type=Path),
     metavar="FILE",
 )
-@_option(
+@declaring.option(
     "--policy",
     "Take a policy of the groups files in the place of the allowlist; `claude-proxy policies` "
     "lists them.",
     metavar="NAME",
     shell_complete=completions.policies,
 )
-@_option(
+@declaring.option(
     "--groups",
     "A groups file for --policy, on top of groups.toml in --confdir.",
     type=click.Path(path_type=Path),
     metavar="FILE",
 )
-@_option(
+@declaring.option(
     "--learn",
     "Let everything through that no deny rule covers, and add the hosts to this groups file.",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
 )
-@_option(
+@declaring.option(
     "--learn-deny",
     "Add the hosts that are denied to this groups file.",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
 )
-@_option(
+@declaring.option(
     "--confdir",
     "Where the CA and the allowlist are kept.  [default: ~/.config/claude-proxy]",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
 )
-@_option(
+@declaring.option(
     "--statedir",
     "Where the audit log is kept.  [default: ~/.local/state/claude-proxy]",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
 )
-@_option("--quiet", "Print errors alone.", is_flag=True)
-@_option("--verbose", "Print connections and reasons too.", is_flag=True)
-@_option(
+@declaring.option("--quiet", "Print errors alone.", is_flag=True)
+@declaring.option("--verbose", "Print connections and reasons too.", is_flag=True)
+@declaring.option(
     "--log-format",
     "The shape of what is printed.",
     type=click.Choice([form.value for form in LogFormat]),
     default=LogFormat.TEXT.value,
     show_default=True,
 )
-@_option(
+@declaring.option(
     "--jsonl",
     "Write each audit event to this file as well, a JSON object a line; - is standard output.",
     type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
     metavar="PATH",
 )
-@_option("--record-query", "Keep the query of each URL in the audit log.", is_flag=True)
-@_option(
+@declaring.option("--record-query", "Keep the query of each URL in the audit log.", is_flag=True)
+@declaring.option(
     "--audit-failure",
     "What becomes of a decision that cannot be recorded.",
     type=click.Choice([choice.value for choice in AuditFailure]),
     default=AuditFailure.DENY.value,
     show_default=True,
 )
-@_option(
+@declaring.option(
     "--audit-days",
     "How many days the audit log is kept.",
-    type=_count(1),
+    type=declaring.count(1),
     default=30,
     show_default=True,
     metavar="DAYS",
 )
-@_option(
+@declaring.option(
     "--audit-size",
     "How large the audit log may grow before its oldest events go.",
-    type=_SIZE,
+    type=declaring.SIZE,
     default="256M",
     show_default=True,
     metavar="SIZE",
 )
-@_option(
+@declaring.option(
     "--allow-remote",
     "Permit listening beyond loopback: whoever reaches it and is in --client uses this proxy.",
     is_flag=True,
 )
-@_option(
+@declaring.option(
     "--client",
     "Serve clients of this network alone; repeatable.  [default: loopback]",
-    type=_NETWORK,
+    type=declaring.NETWORK,
     multiple=True,
     metavar="CIDR",
 )
-@_option(
+@declaring.option(
     "--resolve",
     "Take ADDRESS for HOST:PORT and ask no resolver, as curl does; repeatable.",
-    type=_RESOLVE,
+    type=declaring.RESOLVE,
     multiple=True,
     metavar="HOST:PORT:ADDRESS",
 )
-@_option(
+@declaring.option(
     "--upstream-ca",
     "Trust the CAs in this PEM file too when upstream certificates are verified.",
     type=click.Path(exists=True, dir_okay=False, readable=True, path_type=Path),
     metavar="FILE",
 )
-@_option(
+@declaring.option(
     "--upstream-proxy",
     "Connect through this proxy. Set one with a password by the variable, as every user of the "
     "machine can read the arguments of a process.",
-    type=_PROXY,
+    type=declaring.PROXY,
     metavar="URL",
 )
-@_option(
+@declaring.option(
     "--no-upstream-proxy",
     "Connect to these directly, spelled as in NO_PROXY.",
-    type=_EXCEPTIONS,
+    type=declaring.EXCEPTIONS,
     default=(),
     metavar="HOSTS",
 )
-@_option(
+@declaring.option(
     "--max-connections",
     "How many client connections may be open at once.",
-    type=_count(1),
+    type=declaring.count(1),
     default=LIMITS.connections,
     show_default=True,
     metavar="COUNT",
 )
-@_option(
+@declaring.option(
     "--max-head",
     "How large the head of a request or an answer may be.",
-    type=_SIZE,
+    type=declaring.SIZE,
     default="64K",
     show_default=True,
     metavar="SIZE",
 )
-@_option(
+@declaring.option(
     "--head-timeout",
     "How long the head of a request may take.",
-    type=_duration(),
+    type=declaring.duration(),
     default="30s",
     show_default=True,
     metavar="DURATION",
 )
-@_option(
+@declaring.option(
     "--handshake-timeout",
     "How long a TLS handshake may take.",
-    type=_duration(),
+    type=declaring.duration(),
     default="30s",
     show_default=True,
     metavar="DURATION",
 )
-@_option(
+@declaring.option(
     "--idle-timeout",
     "How long a connection may be silent; Claude Code waits 600 seconds.",
-    type=_duration(),
+    type=declaring.duration(),
     default="15m",
     show_default=True,
     metavar="DURATION",
 )
-@_option(
+@declaring.option(
     "--connect-timeout",
     "How long connecting upstream may take.",
-    type=_duration(),
+    type=declaring.duration(),
     default="20s",
     show_default=True,
     metavar="DURATION",
 )
-@_option(
+@declaring.option(
     "--grace",
     "How long running exchanges may go on after SIGTERM or Ctrl-C.",
-    type=_duration(zero=True),
+    type=declaring.duration(zero=True),
     default="10s",
     show_default=True,
     metavar="DURATION",
@@ -403,6 +395,8 @@ class Arguments:
 @click.pass_context
 def command(context: click.Context, /, **given: Any) -> int:
     """Run the proxy (the default command)."""
+    _refuse_gateway_without_place(context, given)
+    given |= _nearest(context, given)
     arguments = Arguments(**given)
     settings = _with_service_manager(settings_of(arguments), arguments)
     if _password_in_argv(context, settings):
@@ -451,7 +445,69 @@ def settings_of(arguments: Arguments) -> Settings:
         audit_days=arguments.audit_days,
         audit_bytes=arguments.audit_size,
         limits=_limits(arguments),
+        gateway=_gateway(arguments, _places_of_gateway(arguments)),
     )
+
+
+def _refuse_gateway_without_place(context: click.Context, given: Mapping[str, Any]) -> None:
+    """Refuse options for a gateway that is not there; a variable may be meant for another start."""
+    if given["gateway"] or options.handed_for(os.environ, GATEWAY_UNIT):
+        return
+    for param in context.command.params:
+        name = str(param.name)
+        typed = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if name.startswith("gateway_") and typed:
+            _clash(
+                "there is no gateway that this could be about", param.opts[0], "add --gateway WHERE"
+            )
+
+
+def _nearest(context: click.Context, given: Mapping[str, Any]) -> dict[str, Any]:
+    ways, keys = ("gateway_upstream", "gateway_provider"), ("gateway_key_file", "gateway_key_env")
+    return declaring.nearest(context, given, ways) | declaring.nearest(context, given, keys)
+
+
+def _places_of_gateway(arguments: Arguments) -> tuple[Listen, ...]:
+    listens = [
+        listen if isinstance(listen, TcpListen) else UnixListen(whole(listen.path))
+        for listen in arguments.gateway
+    ]
+    own = _listeners(arguments) or (TcpListen(DEFAULT_HOST, DEFAULT_PORT),)
+    _check_once_each([*own, *listens])
+    return tuple(listens)
+
+
+def _gateway(arguments: Arguments, listen: tuple[Listen, ...]) -> Gateway | None:
+    if not listen:
+        return None
+    if arguments.gateway_key_file is not None and arguments.gateway_key_env is not None:
+        _clash("the key is given twice", "--gateway-key-file, --gateway-key-env", _DROP_ONE)
+    source: SecretSource | None = None
+    if arguments.gateway_key_file is not None:
+        source = FileSource(whole(arguments.gateway_key_file))
+    elif arguments.gateway_key_env is not None:
+        source = EnvironmentSource(arguments.gateway_key_env)
+    asked = gateways.Asked(
+        prefix="--gateway-",
+        upstream=arguments.gateway_upstream,
+        provider=arguments.gateway_provider,
+        mode=None if arguments.gateway_mode is None else GatewayMode(arguments.gateway_mode),
+        models=arguments.gateway_model,
+        source=source,
+        token_file=arguments.gateway_token_file,
+        allow_remote=arguments.allow_remote,
+    )
+    confdir = arguments.confdir or paths.default_confdir()
+    # Not .env: this proxy may well be started in a directory that an agent works in.
+    around = gateways.Surroundings(os.environ)
+    made = gateways.gateway_of(asked, listen, around, gateways.read_file(confdir))
+    if arguments.workers > 1 and made.gateway.ceilings != Ceilings():
+        _clash(
+            "ceilings are counted by one process, and there are several",
+            f"--workers; {confdir / 'gateway.yaml'}",
+            "leave --workers at 1, or take the ceilings out",
+        )
+    return made.gateway
 
 
 def _learn(arguments: Arguments) -> tuple[Learn, Path] | None:
@@ -510,18 +566,19 @@ def _listeners(arguments: Arguments) -> tuple[Listen, ...]:
             listens.append(listen)
         else:
             listens.append(
-                UnixListen(_whole(listen.path), unlink_after_first=arguments.unlink_socket)
+                UnixListen(whole(listen.path), unlink_after_first=arguments.unlink_socket)
             )
     _check_unlinking(listens, asked=arguments.unlink_socket)
     _check_once_each(listens)
     return tuple(listens)
 
 
-def _whole(path: Path) -> Path:
+def whole(path: Path) -> Path:
+    """Return a path as it is from anywhere, with the home directory in the place of ~."""
     try:
         return path.expanduser().absolute()
     except (RuntimeError, OSError):
-        _clash("there is no home directory to find it in", f"unix:{path}", "write the whole path")
+        _clash("there is no home directory to find it in", str(path), "write the whole path")
 
 
 def _check_unlinking(listens: Sequence[Listen], *, asked: bool) -> None:
@@ -540,7 +597,9 @@ def _check_once_each(listens: Sequence[Listen]) -> None:
             continue  # each gets a port of its own
         one = listen.path.resolve() if isinstance(listen, UnixListen) else listen
         if one in seen:
-            _clash(f"{listen} is to be listened on twice", _LISTEN_SPELLING, "drop one of them")
+            _clash(
+                f"{listen} is to be listened on twice", f"{_LISTEN_SPELLING}, --gateway", _DROP_ONE
+            )
         seen.add(one)
 
 
@@ -562,17 +621,36 @@ def _credentials(arguments: Arguments) -> ClientCredentials | None:
         _clash(f"the password of the clients: {error}", AUTH_VARIABLE, "write USER:PASSWORD")
 
 
-def _with_service_manager(settings: Settings, arguments: Arguments) -> Settings:
-    """Add what a service manager has handed over; it takes the place of the default listener."""
-    # Taken away: no process that is started from here is to think that they are meant for it.
+@dataclass(frozen=True, slots=True)
+class Handed:
+    """What a service manager has handed over."""
+
+    sockets: tuple[InheritedListen, ...]
+    for_gateway: frozenset[int]  # the descriptors that its units call so
+    notify: str | None
+
+
+def take_from_service_manager() -> Handed:
+    """Return what was handed over; taken away, as no process started from here is to take it."""
     given = {name: os.environ.pop(name) for name in _ACTIVATION if name in os.environ}
     notify = os.environ.pop(_NOTIFY, None)
     try:
-        handed: tuple[InheritedListen, ...] = options.parse_activation(given, os.getpid())
+        handed = options.parse_activation(given, os.getpid())
     except ValueError as error:
         _clash(str(error), "LISTEN_FDS", "start it by a socket unit, or without that variable")
-    listen = (*handed, *_listeners(arguments)) if handed else settings.listen
-    return replace(settings, notify=notify, listen=listen)
+    return Handed(handed, options.handed_for(given, GATEWAY_UNIT), notify)
+
+
+def _with_service_manager(settings: Settings, arguments: Arguments) -> Settings:
+    """Add what a service manager has handed over; it takes the place of the default listener."""
+    handed = take_from_service_manager()
+    own = [one for one in handed.sockets if one.descriptor not in handed.for_gateway]
+    listen = (*own, *_listeners(arguments)) if own else settings.listen
+    gateway = settings.gateway
+    if len(own) < len(handed.sockets):
+        theirs = [one for one in handed.sockets if one.descriptor in handed.for_gateway]
+        gateway = _gateway(arguments, (*theirs, *_places_of_gateway(arguments)))
+    return replace(settings, notify=handed.notify, listen=listen, gateway=gateway)
 
 
 def _check_reach(host: str, where: str, *, allow_remote: bool) -> None:

@@ -103,6 +103,11 @@ def api_error(status: int, message: str, *more: Field) -> Reply:
     return error(status, _API_TYPES.get(status, _OTHER_API_TYPE), message, *more)
 
 
+def strict_error(status: int, message: str, *more: Field) -> Reply:
+    """Return an error of the gateway's own in the words of strict mode."""
+    return error(status, _words_for(status)[0], message, *more)
+
+
 def detail(status: int, what: object, *more: Field) -> Reply:
     """Return what strict mode says about a request that is none of its own."""
     return json_reply(status, {"detail": what}, *more)
@@ -128,9 +133,13 @@ def normalised(
         return error(502, _PROXY_ERROR, NOT_JSON)
     if not HTTPStatus.BAD_REQUEST <= status <= 599:  # noqa: PLR2004 - RFC 9110 15: there are no more
         return error(502, _UPSTREAM_ERROR, UNEXPECTED)
-    other = _OTHER_CLIENT_ERROR if status < HTTPStatus.INTERNAL_SERVER_ERROR else _OTHER_SERVER_ERROR
-    kind, message = _NORMALISED.get(status, other)
+    kind, message = _words_for(status)
     return error(status, kind, message, *(_retry_after(fields) if keeps_retry_after else ()))
+
+
+def _words_for(status: int) -> tuple[str, str]:
+    server = status >= HTTPStatus.INTERNAL_SERVER_ERROR
+    return _NORMALISED.get(status, _OTHER_SERVER_ERROR if server else _OTHER_CLIENT_ERROR)
 
 
 def _is_json(fields: Sequence[Field], content: bytes) -> bool:

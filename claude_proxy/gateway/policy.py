@@ -1,8 +1,8 @@
 """Makes the policy that a gateway is judged by from the one that was loaded.
 
-Laws kept: default-deny (1), one judge (2). The gateway's upstream is allowed by being configured, for
-what its mode serves and for nothing else; deny rules and narrowings are those of the loaded policy,
-and the one credential is the gateway's own. Pure.
+Laws kept: default-deny (1), one judge (2). The gateway's upstream is allowed by being configured,
+for what its mode serves and for nothing else; deny rules and narrowings are those of the loaded
+policy, and the one credential is the gateway's own. Pure.
 """
 
 from dataclasses import dataclass, field
@@ -44,9 +44,9 @@ class GatewayPolicy(Policy):
 
     loaded: Policy = field(default_factory=Policy)
 
-    def reaches(self, url: str) -> bool:
-        """Tell whether a client itself may fetch `url`, by the loaded policy."""
-        return self.loaded.reaches(url)
+    def reaches(self, url: str, method: str = "GET") -> bool:
+        """Tell whether a client itself may ask for `url`, by the loaded policy."""
+        return self.loaded.reaches(url, method)
 
 
 def policy_of(gateway: Gateway, loaded: Policy) -> Policy:

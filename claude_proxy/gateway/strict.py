@@ -1,8 +1,8 @@
 """Reads a request of strict mode: what it may hold, and nothing beside it.
 
 Law kept: default-deny (1). A field that is not known is refused and not dropped, since its sender
-would believe that it holds. What goes upstream is written anew from what was read. A complaint names
-the field and what it should be, and never what was in it. Pure.
+would believe that it holds. What goes upstream is written anew from what was read. A complaint
+names the field and what it should be, and never what was in it. Pure.
 """
 
 import json
@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from claude_proxy.messages import strict_json
+from claude_proxy.messages.strict_json import UnreadableError, read_object
 
 type Place = tuple[str | int, ...]
 type Check = Callable[[object, Place], Iterator["Complaint"]]
@@ -19,7 +19,7 @@ NO_STREAMING = "Streaming is not supported"
 _NO_TOOLS = "Tools are not supported"
 _NO_THINKING = "Thinking is not supported"
 _UNKNOWN = "This field is not supported"
-_UNREADABLE = "The body is not JSON that can be read in exactly one way"
+_UNREADABLE = "The body is not a JSON object that can be read in exactly one way"
 _MOST_COMPLAINTS = 20
 # What is shown of a name that nobody here knows; a longer one may be anything, a prompt too.
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}").fullmatch
@@ -72,11 +72,9 @@ class Asked:
 def read(body: bytes) -> Asked:
     """Read a body; Invalid says what is wrong with it."""
     try:
-        value = strict_json.parse(body)
-    except ValueError:
+        value = read_object(body)
+    except UnreadableError:
         raise Invalid([Complaint((), _UNREADABLE)]) from None
-    if not isinstance(value, dict):
-        raise Invalid([Complaint((), "An object is expected")])
     complaints: list[Complaint] = []
     for complaint in _object(value, (), _REQUEST, required=("model", "max_tokens", "messages")):
         complaints.append(complaint)

@@ -42,6 +42,7 @@ class Exchange:
     sent: bool = False  # the head has left
     body_sent: bool = False  # so that it cannot be sent again
     answer: ResponseHead | None = None
+    begun: bool = False  # the client has a part of the answer
     answer_body: Body | None = None
     framing: Framing = Framing.NONE
     keep_alive: bool = False
@@ -70,7 +71,8 @@ class Exchange:
 
     def show(self, head: ResponseHead) -> None:
         """Show the watch a head of the answer; CutOff: the answer must end here."""
-        self.show_fields(head.fields, head.status)
+        # The phrase comes down with the fields, so it is shown like one.
+        self.show_fields([*head.fields, (b"", head.phrase)], head.status)
 
     def show_fields(self, fields: Sequence[Field], status: int = 200) -> None:
         """Show the watch fields, of a head or of the trailers."""

@@ -70,8 +70,11 @@ class Front(layer.Layer):
                 return
             if not known:
                 return
-        if not self._in:
-            return
+        if self._in:
+            yield from self._choose()
+
+    def _choose(self) -> Commands:
+        """Give way to whom the first bytes are for, once they tell."""
         if self._in.startswith(_SOCKS5):
             socks = Socks(self.context, self._session, self._dialer, self._become)
             yield from self._become(socks, self._taken())

@@ -29,7 +29,7 @@ from claude_proxy.layers.exchange import Exchange
 from claude_proxy.layers.signals import Expired, HoldReading, Session, Waiting, Withdrawn
 from claude_proxy.layers.upstream import Ended, Opened, Upstream
 from claude_proxy.policy import OVERRIDE_HEADERS, Reason, Request, Scheme
-from claude_proxy.watch import CutOff
+from claude_proxy.watch import CutOff, Field
 from claude_proxy.wire.http1 import (
     LAST_CHUNK,
     BadMessage,
@@ -372,6 +372,8 @@ class Http1Lane(layer.Layer):
         out = chunk(content) if exchange.head.chunked else content
         if done and exchange.head.chunked:
             trailers = body.trailers
+            if trailers and not self._session.gate.takes_trailers(exchange.request):
+                trailers = []
             out += emit_trailers(trailers, drop=exchange.drop) if trailers else LAST_CHUNK
         if out:
             exchange.body_sent = True
@@ -406,7 +408,7 @@ class Http1Lane(layer.Layer):
     def _cut(self, word: str) -> None:
         """End an answer that the client must not have; what it has already is not taken back."""
         exchange = self._exchange
-        if exchange is not None and exchange.answer is None:
+        if exchange is not None and not exchange.begun:
             text = "the answer holds what may not leave the proxy, or cannot be read"
             self._fail(exchange, word, text)
         else:
@@ -469,10 +471,13 @@ class Http1Lane(layer.Layer):
                 self._bad_answer(exchange, "the upstream sent interim answers without end")
                 return False
             if exchange.head.minor:  # RFC 9110 15.2: never to an HTTP/1.0 client
-                out = emit_response_head(
-                    head, framing=Framing.NONE, keep_alive=True, drop=_DROPPED_FROM_ANSWERS
-                )
-                self._send_down(out)
+                self._send_interim(head)
+
+    def _send_interim(self, head: ResponseHead) -> None:
+        out = emit_response_head(
+            head, framing=Framing.NONE, keep_alive=True, drop=_DROPPED_FROM_ANSWERS
+        )
+        self._send_down(out)
 
     def _answer_head(self, exchange: Exchange, head: ResponseHead) -> None:
         request, passage = exchange.head, exchange.passage
@@ -488,11 +493,15 @@ class Http1Lane(layer.Layer):
             and exchange.body is None
             and not self._session.closing
         )
+        self._send_answer_head(exchange, head)
+
+    def _send_answer_head(self, exchange: Exchange, head: ResponseHead) -> None:
+        exchange.begun = True
         out = emit_response_head(
             head,
             framing=exchange.framing,
             keep_alive=exchange.keep_alive,
-            minor=request.minor,
+            minor=exchange.head.minor,
             drop=_DROPPED_FROM_ANSWERS,
         )
         self._send_down(out)
@@ -509,15 +518,20 @@ class Http1Lane(layer.Layer):
             return
         exchange.passage.bytes_down += len(content)
         content = exchange.watched(content, done=done)
+        if done and body.trailers:
+            exchange.show_fields(body.trailers)
+        self._send_content(exchange, content, body.trailers, done=done)
+        if done and self._exchange is exchange:
+            self._answered(exchange, upstream, rest)
+
+    def _send_content(
+        self, exchange: Exchange, content: bytes, trailers: list[Field], *, done: bool
+    ) -> None:
         chunked = exchange.framing is Framing.CHUNKED
         out = chunk(content) if chunked else content
         if done and chunked:
-            exchange.show_fields(body.trailers)
-            out += emit_trailers(body.trailers) if body.trailers else LAST_CHUNK
-        if out:
-            self._send_down(out)
-        if done:
-            self._answered(exchange, upstream, rest)
+            out += emit_trailers(trailers) if trailers else LAST_CHUNK
+        self._send_down(out)
 
     def _answered(self, exchange: Exchange, upstream: Upstream, rest: bytes) -> None:
         """End the exchange, its answer being complete; go on, or close."""
@@ -541,7 +555,7 @@ class Http1Lane(layer.Layer):
         exchange.show(head)
         self._relaying = True
         self._session.relayed = exchange.request
-        exchange.answer = head
+        exchange.answer, exchange.begun = head, True
         self._session.gate.answered(exchange.passage, head.status)
         self._session.wait(Waiting.TUNNEL)
         out = emit_response_head(
@@ -578,15 +592,14 @@ class Http1Lane(layer.Layer):
                 text = "the upstream closed the connection without an answer"
                 self._fail(exchange, "upstream-closed", text)
         elif body is not None and body.eof() and upstream.ended_well:
-            rest = exchange.watched(b"", done=True)
-            if exchange.framing is Framing.CHUNKED:
-                rest = chunk(rest) + LAST_CHUNK
-            if rest:
-                self._send_down(rest)
-            self._answered(exchange, upstream, b"")
-        else:
+            self._send_content(exchange, exchange.watched(b"", done=True), [], done=True)
+            if self._exchange is exchange:
+                self._answered(exchange, upstream, b"")
+        elif exchange.begun:
             # Cut short: the client must not take it for whole, so no last chunk is sent.
             self._drop("upstream-cut-short")
+        else:
+            self._fail(exchange, "upstream-cut-short", "the upstream broke off its answer")
 
     def _may_repeat(self, exchange: Exchange, upstream: Upstream) -> bool:
         return (
@@ -626,14 +639,14 @@ class Http1Lane(layer.Layer):
         self._abandon(exchange, refusal)
 
     def _bad_answer(self, exchange: Exchange, text: str) -> None:
-        if exchange.answer is None:
+        if not exchange.begun:
             self._fail(exchange, "upstream-bad-answer", text)
         else:
             self._drop("upstream-bad-answer")
 
     def _abandon(self, exchange: Exchange, refusal: Refusal) -> None:
         """Give an exchange up: with an answer of ours if there was none, else by closing."""
-        if exchange.answer is not None:
+        if exchange.begun:
             self._drop(exchange.passage.error)
             return
         self._exchange = None
@@ -692,12 +705,8 @@ class Http1Lane(layer.Layer):
         self, head: RequestHead | None, passage: Passage, refusal: Refusal, *, close: bool
     ) -> None:
         """Send an answer of our own and end its passage."""
-        accept = None if head is None else head.get(b"accept")
         close = close or head is None or not head.keep_alive or self._session.closing
-        out = refusal.http1(
-            accept=accept, head_only=head is not None and head.method == "HEAD", close=close
-        )
-        passage.status = refusal.status
+        passage.status, out = self._worded(head, refusal, close=close)
         self._session.gate.end(passage)
         self._send_down(out)
         if close:
@@ -705,20 +714,28 @@ class Http1Lane(layer.Layer):
         else:
             self._session.wait(Waiting.IDLE)
 
+    def _worded(
+        self, head: RequestHead | None, refusal: Refusal, *, close: bool
+    ) -> tuple[int, bytes]:
+        """Return the status and the bytes of an answer of our own."""
+        accept = None if head is None else head.get(b"accept")
+        head_only = head is not None and head.method == "HEAD"
+        return refusal.status, refusal.http1(accept=accept, head_only=head_only, close=close)
+
     def _expired(self) -> None:
         exchange = self._exchange
         if exchange is not None and exchange.held is not None:
             exchange.passage.error = "bad-request-body"
             refusal = Refusal(408, "bad-request", "The request body did not come in time.")
             self._abandon(exchange, refusal)
-        elif exchange is not None and exchange.answer is None:
+        elif exchange is not None and not exchange.begun:
             text = "the upstream did not answer in time"
             self._session.closing = True  # the answer says so too
             self._fail(exchange, "upstream-timeout", text, timed_out=True)
         elif exchange is None and self._session.waiting is Waiting.HEAD and self._in:
             text = "the request head did not come in time"
             refusal = Refusal(408, "bad-request", f"{text.capitalize()}.")
-            self._send_down(refusal.http1(close=True))
+            self._send_down(self._worded(None, refusal, close=True)[1])
         self._drop("idle-timeout")
 
     def _client_closed(self) -> None:

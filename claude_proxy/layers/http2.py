@@ -27,6 +27,7 @@ from mitmproxy.proxy.layers.http import (
     RequestEndOfMessage,
     RequestHeaders,
     RequestProtocolError,
+    RequestTrailers,
     ResponseData,
     ResponseEndOfMessage,
     ResponseHeaders,
@@ -277,8 +278,19 @@ class GatedStream(HttpStream):
         else:
             self.client_state = self.state_consume_request_body
 
+    def state_stream_request_body(self, event: events.Event) -> layer.CommandGenerator[None]:
+        """Let the body go on as it comes, without trailers in which a login would count."""
+        if not self._drops(event):
+            yield from super().state_stream_request_body(event)
+
+    def _drops(self, event: events.Event) -> bool:
+        trailers = isinstance(event, RequestTrailers)
+        return trailers and not self._session.gate.takes_trailers(self._request)
+
     def state_consume_request_body(self, event: events.Event) -> layer.CommandGenerator[None]:
         """Keep the body until it is whole, and judge it before any of it leaves."""
+        if self._drops(event):
+            return
         refusal: Refusal | None = None
         if isinstance(event, RequestData):
             refusal = self._kept(len(event.data))

@@ -249,6 +249,30 @@ def test_a_login_that_cannot_be_pinned_does_not_pass(
     assert (reason_of(shown), stage.upstreams) == ("internal-error", [])
 
 
+@pytest.mark.parametrize("binding", [INJECTED, PINNED])
+def test_no_field_follows_a_body_to_a_host_where_a_login_in_it_would_count(
+    play: Play, serve: Serve, gate: MakeGate, binding: Binding
+) -> None:
+    stage = play(gate(binding))
+    stage.says(ask(b"Transfer-Encoding: chunked", body=b"2\r\nhi\r\n0\r\nX-Key: other\r\n\r\n"))
+
+    assert serve(stage).gets().endswith(b"2\r\nhi\r\n0\r\n\r\n")
+
+
+def test_no_trailer_goes_up_over_http_2_either(play: Play, serve: Serve, gate: MakeGate) -> None:
+    stage = play(gate(INJECTED), "h2")
+    client = Http2Client(stage)
+    asked = client.ask(*pseudo("POST", "/upload", API.host), end=False)
+    origin = Http2Origin(serve(stage, "h2"), client)
+    client.sends(asked, b"hi")
+    client.h2.send_headers(asked, [("x-key", "other")], end_stream=True)
+    client.pump()
+    origin.pump()
+
+    assert (origin.messages[1].body, origin.messages[1].trailers) == (b"hi", {})
+    assert origin.messages[1].over
+
+
 # --- what is held back
 
 
@@ -423,6 +447,19 @@ def test_a_head_that_holds_the_value_never_comes_down(
     stage.says(ask(body=b"hello"))
 
     shown = serve(stage).answers(answer(b"hi", b"X-Echo: " + VALUE))
+
+    assert (statuses(shown), reason_of(shown)) == ([502], "credential-echoed")
+    assert VALUE not in shown
+    assert ledger.last.error == "credential-echoed"
+
+
+def test_a_phrase_that_holds_the_value_never_comes_down(
+    play: Play, serve: Serve, gate: MakeGate, ledger: Ledger
+) -> None:
+    stage = play(gate(INJECTED))
+    stage.says(ask(body=b"hello"))
+
+    shown = serve(stage).answers(b"HTTP/1.1 401 Unknown key " + VALUE + b"\r\n\r\n")
 
     assert (statuses(shown), reason_of(shown)) == ([502], "credential-echoed")
     assert VALUE not in shown

@@ -1,0 +1,374 @@
+"""Makes a service's plan of the options of `claude-proxy service`, and of the command it is to run.
+
+Law 11: what the service could not keep (an option that is none, a file that it cannot see, a socket
+that nobody may use) is an error now, not a unit that fails when the machine starts again. Secrets
+stay outside (9): every user can read a unit, so what may hold a password is refused.
+"""
+
+import os
+import stat
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+import claude_proxy
+from claude_proxy import options, ownership
+from claude_proxy.cli import paths
+from claude_proxy.errors import ConfigError
+from claude_proxy.service import Firewall, Kind, Plan, Scope, names_of
+from claude_proxy.service.plan import HTTPS_PORT
+from claude_proxy.service.rendering import default_listener, listening_words
+from claude_proxy.settings import DEFAULT_HOST, Limits, TcpListen, UnixListen, UpstreamProxy
+
+# Where a unit with its own home and temporary directories sees nothing.
+_UNSEEN = {
+    Scope.SYSTEM: ("/home", "/root", "/run/user", "/tmp", "/var/tmp"),  # noqa: S108 - named, not used
+    Scope.USER: ("/tmp", "/var/tmp"),  # noqa: S108 - likewise
+}
+_WRITES = ("jsonl", "learn", "learn_deny")
+_LISTENING = ("listen", "host", "port", "uds")
+_OTHERS_ANY = stat.S_IRWXG | stat.S_IRWXO
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What click hands over: the options that describe a service."""
+
+    scope: Scope
+    kind: Kind
+    socket_activated: bool = False
+    key_file: Path | None = None
+    nftables: bool = False
+    upstream_port: tuple[int, ...] = ()
+    dns_server: tuple[IPv4Address | IPv6Address, ...] = ()
+    words: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Understood:
+    """The options of the command that the service runs, read but not yet obeyed."""
+
+    values: Mapping[str, Any]
+    words: tuple[str, ...]  # spelled again: whole, and without those that say where to listen
+
+    def get(self, name: str, default: Any) -> Any:
+        """Return the value of an option that was given, else the default."""
+        return self.values.get(name, default)
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A service, and what stands in its way on this machine."""
+
+    plan: Plan
+    problems: tuple[ConfigError, ...]
+    own_allowlist: bool  # it lies in the service's own directory
+    spelled: tuple[str, ...]  # the arguments that describe it, whole
+
+    @property
+    def exposes_key(self) -> bool:
+        """Whether every user of this machine can use the gateway's key."""
+        plan = self.plan
+        by_port = any(isinstance(one, TcpListen) for one in plan.listen) or not plan.listen
+        asks = any(word.startswith("--token-file=") for word in plan.words)
+        return plan.kind is Kind.GATEWAY and by_port and not asks
+
+
+def default_scope() -> Scope:
+    """Return the scope that whoever runs this may install in."""
+    return Scope.SYSTEM if os.geteuid() == 0 else Scope.USER
+
+
+def describe(asked: Asked) -> Described:
+    """Return the plan of a service; ConfigError if it can be none."""
+    understood = understand(asked.kind, asked.words)
+    _refuse_secrets(understood)
+    listen = tuple(_listeners(asked.kind, understood))
+    _check_listeners(asked, understood, listen)
+    own, places = _places(asked, understood)
+    plan = Plan(
+        kind=asked.kind,
+        scope=asked.scope,
+        program=program(),
+        words=(*places, *understood.words),
+        listen=listen,
+        activated=asked.socket_activated,
+        shared=bool(understood.get("socket_uid", ())),
+        remote=any(_is_remote(one) for one in listen),
+        key_file=None if asked.key_file is None else str(asked.key_file),
+        key_option=_key_option(asked),
+        writable=tuple(dict.fromkeys(_writable(asked, understood))),
+        workers=understood.get("workers", 1),
+        connections=understood.get("max_connections", Limits().connections),
+        grace_s=understood.get("grace", Limits().grace_s),
+        firewall=_firewall(asked, understood),
+    )
+    return Described(plan, tuple(_problems(asked, understood)), own, _spelled(asked, understood))
+
+
+def program() -> tuple[str, ...]:
+    """Return the command line of this very installation, whole."""
+    script = Path(sys.executable).absolute().with_name(paths.PROGRAM)
+    if os.access(script, os.X_OK):
+        return (str(script),)
+    return (str(Path(sys.executable).absolute()), "-I", "-m", "claude_proxy")
+
+
+# --- the command's own options
+
+
+def understand(kind: Kind, words: Sequence[str]) -> Understood:
+    """Read the options of a command without obeying them, and without its variables."""
+    command: click.Command = import_module(f"claude_proxy.cli.{kind}").command
+    context = click.Context(command, info_name=f"{paths.PROGRAM} {kind}")
+    given, rest, order = command.make_parser(context).parse_args(list(words))
+    if rest:
+        _refuse(f'"{rest[0]}" is no option of `{paths.PROGRAM} {kind}`', rest[0], "drop it")
+    values: dict[str, Any] = {}
+    spelled: list[str] = []
+    for param in dict.fromkeys(order):
+        name = str(param.name)
+        if param.is_eager or name in {"confdir", "statedir"}:
+            _refuse("a service cannot be given this", param.opts[-1], "leave it out")
+        values[name] = param.type_cast_value(context, given[name])
+        if name not in _LISTENING:
+            spelled += _respelled(param, given[name])
+    return Understood(values, tuple(spelled))
+
+
+def _respelled(param: click.Parameter, given: Any) -> Iterator[str]:
+    option = param.opts[-1]
+    if isinstance(param, click.Option) and param.is_flag:
+        yield option
+        return
+    for text in given if param.multiple or isinstance(given, list) else [given]:
+        yield f"{option}={_whole(param, text)}"
+
+
+def _whole(param: click.Parameter, text: str) -> str:
+    """Return a path that leads there from everywhere, and anything else as it is."""
+    if not isinstance(param.type, click.Path) or text == "-":
+        return text
+    return str(Path(text).expanduser().absolute())
+
+
+def _listeners(kind: Kind, understood: Understood) -> Iterator[TcpListen | UnixListen]:
+    host, port = understood.get("host", None), understood.get("port", None)
+    if host is not None or port is not None:
+        usual = default_listener(kind).port
+        yield TcpListen(host or DEFAULT_HOST, usual if port is None else port)
+    uds = understood.get("uds", None)
+    for listen in (*understood.get("listen", ()), *([] if uds is None else [UnixListen(uds)])):
+        if isinstance(listen, UnixListen):
+            yield UnixListen(listen.path.expanduser().absolute())
+        else:
+            yield listen
+
+
+def _is_remote(listen: TcpListen | UnixListen) -> bool:
+    return isinstance(listen, TcpListen) and not options.is_loopback(listen.host)
+
+
+def _check_listeners(
+    asked: Asked, understood: Understood, listen: Sequence[TcpListen | UnixListen]
+) -> None:
+    for one in listen:
+        if _is_remote(one) and not understood.get("allow_remote", default=False):
+            _refuse(
+                f"{one} is reached from other machines",
+                str(one),
+                "listen on 127.0.0.1, or add --allow-remote and name its clients with --client",
+            )
+        if isinstance(one, TcpListen) and one.port == 0:
+            _refuse("clients could not know the port", str(one), "name one")
+    by_socket = any(isinstance(one, UnixListen) for one in listen)
+    uids = understood.get("socket_uid", ())
+    if asked.scope is Scope.SYSTEM and by_socket and not uids:
+        _refuse(
+            f"nobody but {names_of(asked.kind).user} could use the Unix socket",
+            "--socket-uid",
+            "name the users who may: --socket-uid USER",
+        )
+    if asked.scope is Scope.USER and set(uids) - {os.geteuid()}:
+        _refuse(
+            "a user's own service cannot tell other users apart, so it serves none",
+            "--socket-uid",
+            "install it for the whole system (--system), or drop the option",
+        )
+
+
+# --- files
+
+
+def _places(asked: Asked, understood: Understood) -> tuple[bool, tuple[str, ...]]:
+    """Return whether the allowlist is the service's own, and the options that name its places."""
+    if asked.scope is Scope.USER:
+        own = (f"--confdir={paths.default_confdir()}", f"--statedir={paths.default_statedir()}")
+        return False, own
+    names = names_of(asked.kind)
+    places = [f"--confdir={names.state}", f"--statedir={names.state}"]
+    named = {"allowlist", "policy"} & set(understood.values)
+    if not named:
+        places.append(f"--allowlist={names.allowlist}")
+    return not named, tuple(places)
+
+
+def _writable(asked: Asked, understood: Understood) -> Iterator[str]:
+    if asked.scope is Scope.USER:
+        yield str(paths.default_confdir())
+        yield str(paths.default_statedir())
+    for name in _WRITES:
+        path = understood.get(name, None)
+        if path is not None and str(path) != "-":
+            yield str(Path(path).expanduser().absolute().parent)
+
+
+def _problems(asked: Asked, understood: Understood) -> Iterator[ConfigError]:
+    package = str(Path(claude_proxy.__file__).resolve().parent)
+    seen = (program()[0], os.path.realpath(program()[0]), sys.prefix, sys.base_prefix, package)
+    for path in dict.fromkeys(seen):
+        if _unseen(asked.scope, path):
+            yield ConfigError(
+                "the service could not see the program: what lies there is hidden from it",
+                where=path,
+                mend="install claude-proxy for all users: sudo PIPX_HOME=/opt/pipx "
+                "PIPX_BIN_DIR=/usr/local/bin pipx install claude-proxy"
+                if asked.scope is Scope.SYSTEM
+                else "install claude-proxy in your home directory (pipx install claude-proxy)",
+            )
+            return
+    if asked.scope is Scope.SYSTEM:
+        try:
+            ownership.refuse_replaceable(Path(program()[0]), "what the service runs")
+        except ConfigError as error:
+            yield error
+    for path in _given_files(understood):
+        if _unseen(asked.scope, path):
+            yield ConfigError(
+                "the service could not see the file: what lies there is hidden from it",
+                where=path,
+                mend=f"put it into {names_of(asked.kind).configuration}",
+            )
+
+
+def _given_files(understood: Understood) -> Iterator[str]:
+    for value in understood.values.values():
+        if isinstance(value, Path) and str(value) != "-":
+            yield str(value.expanduser().absolute())
+
+
+def _unseen(scope: Scope, path: str) -> bool:
+    return any(Path(path).is_relative_to(place) for place in _UNSEEN[scope])
+
+
+def check_key_file(path: Path, scope: Scope) -> None:
+    """Raise ConfigError if others could read, or replace, the file that holds the key."""
+    try:
+        found = path.lstat()
+    except OSError as error:
+        raise ConfigError(
+            f"the key file cannot be looked at: {(error.strerror or '').lower()}",
+            where=str(path),
+            mend="name the file that holds the key with --key-file",
+        ) from error
+    if not stat.S_ISREG(found.st_mode):
+        _refuse("the key file is not a regular file", str(path), "name the file itself")
+    if found.st_mode & _OTHERS_ANY:
+        _refuse(
+            "the key file can be read by others than its owner",
+            f"{path} (mode {stat.S_IMODE(found.st_mode):04o})",
+            f"chmod 600 {path}",
+        )
+    if found.st_size == 0:
+        _refuse("the key file is empty", str(path), "put the key into it")
+    if scope is Scope.SYSTEM or os.geteuid() != 0:
+        ownership.refuse_writable(path, found, "the key")
+    ownership.refuse_replaceable(path, "the key")
+
+
+# --- the key and the packet filter
+
+
+def key_file_word(asked: Asked) -> str:
+    """Return the option by which a command reads the key itself, as launchd hands none over."""
+    if asked.kind is Kind.SERVE:
+        _refuse(
+            "the key of `serve` is named in its allowlist",
+            "--key-file",
+            "drop it, and write it below `credentials`: from: {file: PATH}",
+        )
+    return f"--key-file={asked.key_file}"
+
+
+def _key_option(asked: Asked) -> str | None:
+    if asked.key_file is None or asked.kind is Kind.SERVE:
+        return None  # an allowlist names it: {from: {systemd: NAME}}
+    return "--key-systemd"
+
+
+def _firewall(asked: Asked, understood: Understood) -> Firewall | None:
+    if not asked.nftables:
+        if asked.upstream_port or asked.dns_server:
+            _refuse(
+                "ports and name servers are for the packet filter",
+                "--upstream-port, --dns-server",
+                "add --nftables",
+            )
+        return None
+    if asked.scope is Scope.USER:
+        _refuse(
+            "a user's own service runs as that user, so the rules would hold for all they run",
+            "--nftables",
+            "install the service for the whole system: --system",
+        )
+    proxy: UpstreamProxy | None = understood.get("upstream_proxy", None)
+    base = understood.get("upstream", None) or understood.get("gateway_upstream", None)
+    ports = {HTTPS_PORT, *asked.upstream_port}
+    ports |= {one.authority.port for one in (proxy, base) if one is not None}
+    return Firewall(frozenset(ports), asked.dns_server)
+
+
+# --- spelled again
+
+
+def _spelled(asked: Asked, understood: Understood) -> tuple[str, ...]:
+    words = [f"--{asked.scope}", "--kind", str(asked.kind)]
+    if asked.socket_activated:
+        words.append("--socket-activated")
+    if asked.key_file is not None:
+        words += ["--key-file", str(asked.key_file)]
+    if asked.nftables:
+        words.append("--nftables")
+    for port in asked.upstream_port:
+        words += ["--upstream-port", str(port)]
+    for server in asked.dns_server:
+        words += ["--dns-server", str(server)]
+    listen = tuple(_listeners(asked.kind, understood))
+    inner = [*listening_words(asked.kind, listen), *understood.words]
+    return (*words, "--", *inner) if inner else tuple(words)
+
+
+def _refuse_secrets(understood: Understood) -> None:
+    proxy: UpstreamProxy | None = understood.get("upstream_proxy", None)
+    if proxy is not None and proxy.credentials is not None:
+        _refuse(
+            "every user could read the password in the unit",
+            "--upstream-proxy",
+            "give the proxy's address without it",
+        )
+    if understood.get("new_token", default=False):
+        _refuse(
+            "the new token would be printed into the journal",
+            "--new-token",
+            "write one into a file, and name it with --token-file",
+        )
+
+
+def _refuse(what: str, where: str, mend: str) -> NoReturn:
+    raise ConfigError(what, where=where, mend=mend)

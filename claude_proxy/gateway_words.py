@@ -1,0 +1,90 @@
+"""Says what a gateway is told to do, and which variables its key was in; pure.
+
+Law kept: secrets stay outside (9). Neither the key nor the token is among the words.
+"""
+
+from collections.abc import Sequence
+
+from claude_proxy.credentials import (
+    CommandSource,
+    DotenvSource,
+    EnvironmentSource,
+    FileSource,
+    KeyringSource,
+    SecretSource,
+    SystemdSource,
+)
+from claude_proxy.settings import Ceilings, Gateway, GatewayMode
+
+KEY_VARIABLE = "PROXY_API_KEY"
+
+_AND = "\n                        "  # as the banner's further addresses
+
+
+def lines_of(gateway: Gateway, urls: Sequence[str]) -> list[str]:
+    """Return what a start says of its gateway, which listens at `urls`."""
+    lines = [
+        f"the gateway listens on  {_AND.join(urls)}",
+        f"  upstream:       {gateway.upstream}",
+        f"  key:            from {words_of_source(gateway.credential.source)}",
+        f"  model:          {_words_of_models(gateway.models)}",
+        f"  mode:           {gateway.mode} (timeout {gateway.timeout_s:g} s)",
+        f"  callers:        {_words_of_callers(gateway, urls)}",
+    ]
+    ceilings = _words_of_ceilings(gateway.ceilings)
+    return [*lines, f"  ceilings:       {ceilings}"] if ceilings else lines
+
+
+def words_of_source(source: SecretSource) -> str:
+    """Return where a key comes from, in words that hold nothing of it."""
+    match source:
+        case EnvironmentSource():
+            return f"the variable {source.name}"
+        case DotenvSource():
+            return f"{source.name} in {source.path}"
+        case FileSource():
+            return f"the file {source.path}"
+        case CommandSource():
+            return f"the command {source.argv[0]}"  # not its arguments: who knows what they hold
+        case KeyringSource():
+            return f"the keyring, {source.service}"
+        case SystemdSource():
+            return f"the credential {source.name} of the service manager"
+
+
+def _words_of_models(models: Sequence[tuple[str, str]]) -> str:
+    if not models:
+        return "passthrough"
+    return ", ".join(given if asked == "*" else f"{asked} -> {given}" for asked, given in models)
+
+
+def _words_of_callers(gateway: Gateway, urls: Sequence[str]) -> str:
+    if all(url.startswith("unix:") for url in urls):
+        return "known by their user"
+    return "must present the token" if gateway.token else "whoever reaches it"
+
+
+def _words_of_ceilings(ceilings: Ceilings) -> str:
+    parts = []
+    if ceilings.requests_per_minute is not None:
+        parts.append(f"{ceilings.requests_per_minute} requests a minute")
+    if ceilings.tokens_per_day is not None:
+        parts.append(f"{ceilings.tokens_per_day} tokens a day")
+    return ", ".join(parts)
+
+
+def secret_variables(gateway: Gateway) -> frozenset[str]:
+    """Return the variables that held a key, and are to hold it no longer once it was read."""
+    source = gateway.credential.source
+    own = {source.name} if isinstance(source, EnvironmentSource) else set()
+    return frozenset({KEY_VARIABLE, *own})
+
+
+def seconds_allowed(mode: GatewayMode) -> tuple[int, int]:
+    """Return the bounds of the timeout in a mode, in seconds."""
+    return (1, 300) if mode is GatewayMode.STRICT else (1, 600)
+
+
+def default_seconds(mode: GatewayMode) -> float:
+    """Return the timeout in a mode where none is asked for."""
+    return 30.0 if mode is GatewayMode.STRICT else 600.0

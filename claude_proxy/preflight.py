@@ -23,6 +23,7 @@ from claude_proxy.audit import (
     Sink,
     database_in,
 )
+from claude_proxy.ca.files import Folder
 from claude_proxy.errors import ConfigError
 from claude_proxy.settings import Settings
 
@@ -76,7 +77,9 @@ def upstream_roots(settings: Settings) -> str | None:
             where=str(extra),
             mend="give a file in PEM form, with BEGIN CERTIFICATE",
         ) from error
-    # The CA's directory is the owner's alone (it was checked when the CA was loaded).
+    # Checked here too, as a gateway alone has no CA.
+    with Folder.make(settings.confdir):
+        pass
     # Named by what is in it: another proxy beside this one may trust other roots.
     content = usual + b"\n" + added
     merged = settings.confdir / f"upstream-roots-{sha256(content).hexdigest()[:16]}.pem"

@@ -64,7 +64,7 @@ def listen_at(path: Path, *, others: bool = False) -> tuple[socket.socket, Socke
     except OSError as error:
         raise ConfigError(
             f"cannot listen there: {_words_of(error)}",
-            where=f"--listen unix:{path}",
+            where=f"unix:{path}",
             mend="choose a path in a directory that is yours, on a disk with room",
         ) from error
 
@@ -75,7 +75,7 @@ def _refuse_too_long(path: Path) -> None:
         raise ConfigError(
             f"the path of the socket is too long: {len(longest)} bytes, "
             f"and the system takes {PATH_BYTES}",
-            where=f"--listen unix:{path}",
+            where=f"unix:{path}",
             mend="choose a shorter one, in $XDG_RUNTIME_DIR or /run for example",
         )
 
@@ -215,7 +215,7 @@ def _is_stale(path: Path) -> bool:
     raise ConfigError(
         f"there is a {kind} where the socket is to be",
         where=str(path),
-        mend="move it away, or choose another path with --listen",
+        mend="move it away, or choose another path",
     )
 
 
@@ -234,12 +234,12 @@ def _is_abandoned(path: Path) -> bool:
             raise ConfigError(
                 f"there is a socket that cannot be looked at: {_words_of(error)}",
                 where=str(path),
-                mend="remove it if it is no longer used, or choose another path with --listen",
+                mend="remove it if it is no longer used, or choose another path",
             ) from error
     raise ConfigError(
         "another process listens on this socket already",
         where=str(path),
-        mend="stop that one (lsof tells which it is), or choose another path with --listen",
+        mend="stop that one (lsof tells which it is), or choose another path",
     )
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import click
 import pytest
 
-from claude_proxy import allowlist, cli
-from claude_proxy.cli import run, serve
+from claude_proxy import allowlist, cli, provider_reader
+from claude_proxy.cli import gateway, gateways, run, serve
 from claude_proxy.launch import profiles
 from claude_proxy.policy import Reason
 
@@ -19,6 +19,11 @@ OPTIONS_OF_RUN = [
     option
     for option in run.command.params
     if isinstance(option, click.Option) and not option.hidden and option not in OPTIONS
+]
+OPTIONS_OF_GATEWAY = [
+    option
+    for option in gateway.command.params
+    if isinstance(option, click.Option) and option not in OPTIONS
 ]
 TARGETS = re.findall(r"^([a-z0-9-]+):.*## ", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
 
@@ -68,6 +73,34 @@ def test_no_option_of_run_is_documented_that_is_not_there() -> None:
     documented = {name for cell in cells for name in re.findall(r"`(--[a-z-]+)`", cell)}
 
     assert documented <= {name for option in run.command.params for name in option.opts}
+
+
+@pytest.mark.parametrize("option", OPTIONS_OF_GATEWAY, ids=lambda option: str(option.name))
+def test_every_option_of_gateway_is_documented_with_its_variable(option: click.Option) -> None:
+    assert f"| `{option.opts[0]}` | `{option.envvar}` |" in sections()["Options of gateway"]
+
+
+def test_no_option_of_gateway_is_documented_that_is_not_there() -> None:
+    section = sections()["Options of gateway"]
+    documented = re.findall(r"^\| `(--[a-z-]+)` \|", section, re.MULTILINE)
+
+    assert set(documented) == {option.opts[0] for option in OPTIONS_OF_GATEWAY}
+
+
+@pytest.mark.parametrize("variable", gateways.VARIABLES)
+def test_every_variable_of_the_seed_is_documented(variable: str) -> None:
+    assert f"| `{variable}` |" in sections()["Options of gateway"]
+
+
+@pytest.mark.parametrize("key", provider_reader.KEYS)
+def test_every_key_of_gateway_yaml_is_documented(key: str) -> None:
+    assert f"| `{key}` |" in sections()["Providers"]
+
+
+def test_the_example_of_gateway_yaml_loads() -> None:
+    [example] = re.findall(r"```yaml\n(.*?)```", sections()["Providers"], re.DOTALL)
+
+    assert provider_reader.load(example).providers
 
 
 @pytest.mark.parametrize("profile", profiles.SHIPPED)

@@ -18,22 +18,31 @@ FLOORS = {
     "address": 0,
     "patterns": 0,
     "policy": 0,
+    "shown": 0,
     "events": 0,
     "clients": 0,
     "settings": 0,
     "wire": 0,
     "options": 0,
     "denial": 0,
+    "gateway_words": 0,
+    "gateway": 0,
+    "messages": 0,
     # 1: text into values
     "strict_yaml": 1,
     "host_reader": 1,
     "clashes": 1,
+    "field_reader": 1,
+    "credential_reader": 1,
+    "narrowing_reader": 1,
     "rule_reader": 1,
     "rule_writer": 1,
     "allowlist_edit": 1,
     "presets": 1,
     "allowlist": 1,
     "groups": 1,
+    "dotenv": 1,
+    "provider_reader": 1,
     # 2: one resource each
     "audit": 2,
     "ca": 2,
@@ -46,6 +55,7 @@ FLOORS = {
     "relay": 2,
     "notify": 2,
     "passwordfile": 2,
+    "dotenvfile": 2,
     "peers": 2,
     "socketfile": 2,
     "sockets": 2,
@@ -60,6 +70,7 @@ FLOORS = {
     # 4: assembly
     "companion": 4,
     "doctor": 4,
+    "judges": 4,
     "preflight": 4,
     "reload": 4,
     "proxy": 4,
@@ -86,6 +97,7 @@ PURE_IMPORTS = {
     "ipaddress",
     "itertools",
     "json",
+    "math",
     "operator",
     "re",
     "shlex",
@@ -95,12 +107,14 @@ PURE_IMPORTS = {
     "typing",
     "unicodedata",
     "urllib.parse",
+    "zlib",
 }
 ARGUED_IMPORTS = {
     # Paths as values; nothing is opened.
     ("settings", "pathlib"),
     ("clients", "pathlib"),
     ("options", "pathlib"),
+    ("credential_reader", "pathlib"),
     # Files that are part of the program, as its code is.
     ("allowlist", "importlib"),
     ("authority", "importlib"),
@@ -108,7 +122,7 @@ ARGUED_IMPORTS = {
     ("presets", "importlib"),
     # Reads text that is handed to it.
     ("strict_yaml", "yaml"),
-    ("rule_reader", "yaml"),
+    ("field_reader", "yaml"),
     ("allowlist_edit", "yaml"),
     ("groups.places", "tomllib"),
     ("groups.reader", "tomllib"),
@@ -120,6 +134,7 @@ ARGUED_READS = {
     ("launch.guard", "sys.argv"),
     ("relay", "sys.argv"),
     # The user's environment is what a run is made of.
+    ("launch.attendants", "os.environ"),
     ("launch.rundir", "os.environ"),
     ("launch.runner", "os.environ"),
 }

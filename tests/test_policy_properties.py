@@ -536,6 +536,27 @@ def test_a_host_pattern_parses_to_itself_or_raises_with_a_mend(text: str) -> Non
     assert HostPattern.parse(str(pattern)) == pattern
 
 
+NESTED = (
+    *("a.test", "b.a.test", "c.b.a.test", "*.a.test", ".a.test", "*.b.a.test", ".b.a.test"),
+    *("z.test", "10.1.2.3", "10.1.0.0/16", "10.0.0.0/8", "2001:db8::1", "2001:db8::/32"),
+)
+INSIDE = (
+    *("a.test", "b.a.test", "c.b.a.test", "d.c.b.a.test", "e.a.test", "z.test", "y.z.test"),
+    *("10.1.2.3", "10.1.2.4", "10.2.0.1", "192.0.2.1", "[2001:db8::1]", "[2001:db8::2]"),
+)
+
+
+@pytest.mark.parametrize("one", NESTED)
+@pytest.mark.parametrize("other", NESTED)
+def test_a_pattern_includes_another_if_it_covers_all_its_hosts(one: str, other: str) -> None:
+    wide, narrow = HostPattern.parse(one), HostPattern.parse(other)
+    hosts = [Authority.parse(f"{host}:443") for host in INSIDE]
+
+    assert wide.includes(narrow) == all(map(wide.covers, filter(narrow.covers, hosts)))
+    assert HostPattern.every().includes(narrow)
+    assert not narrow.includes(HostPattern.every())
+
+
 @given(st.ip_addresses())
 def test_an_address_is_a_pattern_unless_it_hides_another(
     address: IPv4Address | IPv6Address,

@@ -384,6 +384,41 @@ def test_sockets_that_are_handed_over_are_served_and_left(place: Path, workers: 
     assert path.is_socket()  # it belongs to who made it
 
 
+def test_the_gateways_handed_socket_is_told_by_its_name(place: Path) -> None:
+    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+    proxy, gateway = [sock.getsockname() for sock in listeners]
+    given = [os.dup(sock.fileno()) for sock in listeners]
+    for descriptor in given:
+        os.set_inheritable(descriptor, True)
+    key = place / "key"
+    key.write_text("a-key-of-the-test")
+    key.chmod(0o600)
+    high = ",".join(map(str, given))
+    options = ["--gateway-provider", "anthropic", "--gateway-key-file", str(key)]
+    process = [sys.executable, "-c", PASS_ON, high, *command(place), *options]
+    environment = os.environ | {"LISTEN_FDS": "2", "LISTEN_FDNAMES": "proxy:gateway"}
+    out = place / "handed-out"
+    with out.open("wb") as file:
+        running = subprocess.Popen(
+            process, stdout=file, stderr=file, env=environment, pass_fds=given
+        )
+    for end in listeners:
+        end.close()
+    for descriptor in given:
+        os.close(descriptor)
+    try:
+        wait(lambda: READY in out.read_text() or running.poll() is not None)
+
+        assert reason_of(ask(proxy)) == "no-rule", out.read_text()
+        with socket.create_connection(gateway) as client:
+            client.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            assert b'"ok"' in answer_of(client)
+    finally:
+        running.terminate()
+
+    assert running.wait(DEADLINE_S) == 0
+
+
 def test_systemd_starts_it_when_the_first_client_comes(place: Path, program: FindProgram) -> None:
     path = place / "activated.sock"
     out = place / "activated-out"

@@ -22,7 +22,7 @@ class Certificates(TlsConfig):
 
     name = "tlsconfig"  # where mitmproxy looks for it
 
-    def __init__(self, authority: CertificateAuthority) -> None:
+    def __init__(self, authority: CertificateAuthority | None) -> None:
         super().__init__()
         self._authority = authority
         self._context_for = lru_cache(_CONTEXTS)(_server_context)
@@ -39,7 +39,7 @@ class Certificates(TlsConfig):
     def tls_start_client(self, tls_start: tls.TlsData) -> None:
         """Give the client a leaf for the tunnel's target."""
         address = tls_start.context.server.address
-        if address is None:
+        if address is None or self._authority is None:
             return  # without a connection to use, mitmproxy closes: fail closed
         leaf = self._authority.leaf(address[0])
         tls_start.ssl_conn = SSL.Connection(self._context_for(leaf))

@@ -27,6 +27,8 @@ from claude_proxy.groups.reader import (
     PolicyEntry,
     read,
 )
+from claude_proxy.messages.narrowing import Narrowing
+from claude_proxy.narrowing_reader import merged
 from claude_proxy.policy import Policy, Rule, Scheme, Tls
 from claude_proxy.strict_yaml import Problems, quoted
 
@@ -71,6 +73,7 @@ class Groups:
         policy = Policy(
             (*(_allowing(host) for host in allow.hosts), *allow.of_presets),
             tuple(map(_denying, (*deny.hosts, *map(_host_of, deny.of_presets)))),
+            narrowings=merged(allow.narrowings),
         )
         return policy.opened(entry.source) if entry.default is Default.ALLOW else policy
 
@@ -244,6 +247,7 @@ class _Rules:
         self._groups = groups
         self._hosts: dict[object, Host] = {}
         self._of_presets: dict[Rule, None] = {}
+        self._narrowings: dict[Narrowing, None] = {}
 
     @property
     def hosts(self) -> Iterable[Host]:
@@ -252,6 +256,10 @@ class _Rules:
     @property
     def of_presets(self) -> Iterable[Rule]:
         return self._of_presets
+
+    @property
+    def narrowings(self) -> Iterable[Narrowing]:
+        return self._narrowings
 
     def take(self, hosts: Iterable[Host]) -> None:
         for host in hosts:
@@ -269,6 +277,7 @@ class _Rules:
             if text.startswith(PRESET):
                 preset = allowlist.preset_policy(text.removeprefix(PRESET))
                 self._of_presets |= dict.fromkeys(preset.allow)
+                self._narrowings |= dict.fromkeys(preset.narrowings)
                 continue
             group = self._groups[text]
             yield group

@@ -2,6 +2,7 @@
 
 from claude_proxy.groups import Groups, chosen
 from claude_proxy.groups.reader import Network, PolicyEntry
+from claude_proxy.shown import narrowing_shown
 from claude_proxy.strict_yaml import harmless
 
 
@@ -46,4 +47,5 @@ def lines_of_policy(groups: Groups, name: str) -> list[str]:
     if policy is not None:
         lines += [f"  allow {rule} ({rule.source})" for rule in policy.allow]
         lines += [f"  deny {rule} ({rule.source})" for rule in policy.deny]
+        lines += [f"  {narrowing_shown(each)} ({each.source})" for each in policy.narrowings]
     return lines

@@ -1,13 +1,16 @@
 """Lends the end-to-end tests their internet, a proxy that they share, and proxies of their own."""
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import pytest
 
+from tests.conftest import FindProgram
+
 from .rig.internet import Internet
+from .rig.launch import Launches
 from .rig.messages_api import messages_api
 from .rig.proxy import BANNER, Proxy, Workplace
 
@@ -47,6 +50,15 @@ deny:
     paths: ["/forbidden/**"]
 """
 
+RUN_ALLOWLIST = """\
+allow:
+  - api.anthropic.com
+  - origin.test
+  - git.test
+  - pypi.test
+  - npm.test
+"""
+
 _SITES = (
     "allowed.test",
     "origin.test",
@@ -80,6 +92,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if here in item.path.parents:
             item.add_marker(pytest.mark.e2e)
+
+
+type Launch = Callable[..., Launches]
 
 
 class StartProxy(Protocol):
@@ -158,6 +173,33 @@ def start_proxy(internet: Internet, ports: Iterator[int], tmp_path: Path) -> Ite
 def place(internet: Internet, tmp_path: Path) -> Workplace:
     """A home directory on the host, without a proxy."""
     return Workplace(internet, tmp_path / "place")
+
+
+@pytest.fixture
+def launch(internet: Internet, program: FindProgram) -> Iterator[Launch]:
+    """Return a function that lends a user; whatever the user ran must be gone in the end."""
+    program("bwrap")
+    lent: list[Launches] = []
+
+    def lend(allowlist: str = RUN_ALLOWLIST, *, ordinary: bool = False) -> Launches:
+        lent.append(Launches(internet, allowlist, ordinary=ordinary))
+        return lent[-1]
+
+    yield lend
+    for launches in lent:
+        launches.close()
+
+
+@pytest.fixture
+def runs(launch: Launch) -> Launches:
+    """The tests' own user."""
+    return launch()
+
+
+@pytest.fixture(params=["the tests' own user", "an ordinary user"])
+def anybody(request: pytest.FixtureRequest, launch: Launch) -> Launches:
+    """Each kind of user in turn."""
+    return launch(ordinary=request.param == "an ordinary user")
 
 
 def _started(

@@ -1,22 +1,21 @@
 """`claude-proxy run`: a command has the proxy and nothing else, and leaves nothing behind."""
 
-import json
 import os
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import TOOLS, FindProgram
 
-from .conftest import StartProxy
+from .conftest import RUN_ALLOWLIST, Launch, StartProxy
 from .rig.git_host import git_host
 from .rig.internet import Internet
-from .rig.launch import Launches
+from .rig.launch import Launches, trusted
 from .rig.messages_api import SPOKEN
 from .rig.package_index import NODE_PACKAGE, PYTHON_PACKAGE, node_index, python_index
 from .rig.terminal import Terminal
@@ -25,14 +24,6 @@ from .rig.waiting import until
 API = "api.anthropic.com"
 KEY = "sk-ant-api03-imitation"  # the imitated service takes any
 
-ALLOWLIST = """\
-allow:
-  - api.anthropic.com
-  - origin.test
-  - git.test
-  - pypi.test
-  - npm.test
-"""
 # Past the proxy, by whatever a program inside can think of.
 WAYS_OUT = {
     "a direct connection": "curl -sS -m 5 --noproxy '*' https://allowed.test/",
@@ -56,35 +47,6 @@ print("begun", flush=True)
 signal.pause()
 """
 
-type Launch = Callable[..., Launches]
-
-
-@pytest.fixture
-def launch(internet: Internet, program: FindProgram) -> Iterator[Launch]:
-    """Return a function that lends a user; whatever the user ran must be gone in the end."""
-    program("bwrap")
-    lent: list[Launches] = []
-
-    def lend(allowlist: str = ALLOWLIST, *, ordinary: bool = False) -> Launches:
-        lent.append(Launches(internet, allowlist, ordinary=ordinary))
-        return lent[-1]
-
-    yield lend
-    for launches in lent:
-        launches.close()
-
-
-@pytest.fixture
-def runs(launch: Launch) -> Launches:
-    """The tests' own user."""
-    return launch()
-
-
-@pytest.fixture(params=["the tests' own user", "an ordinary user"])
-def anybody(request: pytest.FixtureRequest, launch: Launch) -> Launches:
-    """Each kind of user in turn."""
-    return launch(ordinary=request.param == "an ordinary user")
-
 
 @pytest.fixture
 def terminal(runs: Launches, program: FindProgram) -> Iterator[Terminal]:
@@ -95,27 +57,13 @@ def terminal(runs: Launches, program: FindProgram) -> Iterator[Terminal]:
     terminal.close()
 
 
-def trusted(launches: Launches) -> Launches:
-    """Take Claude Code past its first questions, for this user's project."""
-    settings = {
-        "hasCompletedOnboarding": True,
-        "customApiKeyResponses": {"approved": [KEY[-20:]], "rejected": []},
-        "theme": "dark",
-        "projects": {str(launches.project): {"hasTrustDialogAccepted": True}},
-    }
-    file = launches.place.home / ".claude.json"
-    file.write_text(json.dumps(settings), encoding="utf-8")
-    launches.give(launches.place.home)
-    return launches
-
-
 # --- Claude Code
 
 
 def test_claude_code_answers_with_nothing_but_loopback_around_it(
     anybody: Launches, internet: Internet, program: FindProgram
 ) -> None:
-    trusted(anybody)
+    trusted(anybody, KEY)
     devices = anybody.project / "devices"
     script = f"cat /proc/net/dev >{devices}; exec {program('claude')} -p hi"
 
@@ -141,7 +89,7 @@ def test_claude_code_answers_with_nothing_but_loopback_around_it(
 
 
 def test_the_profile_of_claude_is_taken_for_claude(runs: Launches, program: FindProgram) -> None:
-    trusted(runs)
+    trusted(runs, KEY)
 
     ran = runs.run(
         program("claude"),
@@ -159,7 +107,7 @@ def test_the_profile_of_claude_is_taken_for_claude(runs: Launches, program: Find
 def test_claude_code_holds_a_conversation_in_a_terminal_and_follows_its_size(
     runs: Launches, terminal: Terminal, program: FindProgram
 ) -> None:
-    trusted(runs)
+    trusted(runs, KEY)
     words = runs.words([program("claude")], "--pass-env", "ANTHROPIC_API_KEY")
 
     terminal.start(runs.argv(words))
@@ -180,7 +128,7 @@ def test_claude_code_holds_a_conversation_in_a_terminal_and_follows_its_size(
 def test_claude_code_is_suspended_and_goes_on(
     runs: Launches, terminal: Terminal, program: FindProgram
 ) -> None:
-    trusted(runs)
+    trusted(runs, KEY)
     script = runs.script(program("claude"), options=["--pass-env", "ANTHROPIC_API_KEY"])
     terminal.start(runs.argv(["bash", "--norc", "-i"]))
 
@@ -502,7 +450,7 @@ def test_a_command_that_ignores_the_signal_is_ended_all_the_same(runs: Launches)
 
 
 def test_a_run_joins_a_running_proxy(runs: Launches, start_proxy: StartProxy) -> None:
-    proxy = start_proxy(ALLOWLIST)
+    proxy = start_proxy(RUN_ALLOWLIST)
     where: list[str | Path] = ["--proxy", f"127.0.0.1:{proxy.port}", "--name", "joined"]
     where += ["--confdir", proxy.confdir]
 
@@ -523,7 +471,7 @@ def test_without_the_proxy_that_it_is_to_join_nothing_is_run(runs: Launches) -> 
 def test_without_the_certificate_of_the_proxy_nothing_is_run(
     runs: Launches, start_proxy: StartProxy
 ) -> None:
-    proxy = start_proxy(ALLOWLIST)
+    proxy = start_proxy(RUN_ALLOWLIST)
 
     ran = runs.run("echo", "ran", options=["--proxy", f"127.0.0.1:{proxy.port}"])
 
@@ -563,7 +511,7 @@ def test_a_dry_run_starts_nothing_and_makes_nothing(runs: Launches) -> None:
 
 def test_a_policy_that_the_sandbox_could_write_is_refused(runs: Launches) -> None:
     own = runs.project / "allowlist.yaml"
-    own.write_text(ALLOWLIST)
+    own.write_text(RUN_ALLOWLIST)
 
     ran = runs.run("echo", "ran", options=["--allowlist", own])
 

@@ -2,19 +2,27 @@
 
 import os
 import subprocess
+from base64 import b64encode
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from .origin import Exchange, Site, Talk
 
 
-def git_host(root: Path) -> Site:
-    """Return a site that serves the bare repositories under `root`, to push to as well."""
+def git_host(root: Path, *, login: str | None = None) -> Site:
+    """Return a site that serves the bare repositories under `root`, to push to as well.
+
+    With a `login` ("user:password") to nobody else.
+    """
+    wanted = None if login is None else f"Basic {b64encode(login.encode()).decode()}"
 
     def serve(exchange: Exchange, talk: Talk) -> None:
         if (exchange.header("Expect") or "").lower() == "100-continue":
             talk.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         talk.drain(exchange)
+        if wanted is not None and exchange.header("Authorization") != wanted:
+            talk.answer("401 Unauthorized", b"", 'WWW-Authenticate: Basic realm="forge"')
+            return
         url = urlsplit(exchange.target)
         environment = {
             "PATH": os.environ["PATH"],

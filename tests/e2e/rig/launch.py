@@ -75,8 +75,22 @@ class Launches:
         given: list[str | Path] = ["--allowlist", self.allowlist, "--upstream-ca", self.root_file]
         if "--proxy" in options:
             given = []  # that one has its own
-        program = [sys.executable, "-m", "claude_proxy"]
-        return [*program, "run", *given, *options, "--", *command]
+        return [*self.program(), "run", *given, *options, "--", *command]
+
+    @staticmethod
+    def program() -> list[str | Path]:
+        """Return the words that any command of ours begins with."""
+        return [sys.executable, "-m", "claude_proxy"]
+
+    def popen(self, words: Sequence[str | Path], **variables: str) -> "subprocess.Popen[bytes]":
+        """Start something as the user, on the host; its streams are pipes."""
+        return subprocess.Popen(
+            self.argv(words),
+            env=self.environment(**variables),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
 
     def run(
         self,
@@ -104,13 +118,7 @@ class Launches:
         self, *command: str | Path, options: Sequence[str | Path] = ()
     ) -> "subprocess.Popen[bytes]":
         """Start a command in a sandbox; its streams are pipes."""
-        return subprocess.Popen(
-            self.argv(self.words(command, *options)),
-            env=self.environment(),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
+        return self.popen(self.words(command, *options))
 
     def script(self, *command: str | Path, options: Sequence[str | Path] = ()) -> str:
         """Return a short line for a shell that starts a command in a sandbox."""
@@ -168,6 +176,20 @@ class Launches:
             until(lambda: not self.all_processes(), f"processes are left: {self.all_processes()}")
         finally:
             shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def trusted(launches: Launches, key: str = "") -> Launches:
+    """Take Claude Code past its first questions, for this user's project."""
+    settings = {
+        "hasCompletedOnboarding": True,
+        "customApiKeyResponses": {"approved": [key[-20:]] if key else [], "rejected": []},
+        "theme": "dark",
+        "projects": {str(launches.project): {"hasTrustDialogAccepted": True}},
+    }
+    file = launches.place.home / ".claude.json"
+    file.write_text(json.dumps(settings), encoding="utf-8")
+    launches.give(launches.place.home)
+    return launches
 
 
 def _as_ordinary_user() -> list[str]:

@@ -50,7 +50,7 @@ class Workplace:
         self.internet = internet
         self.directory = directory
         self.home = directory / "home"
-        self.home.mkdir(parents=True)
+        self.home.mkdir(parents=True, exist_ok=True)
 
     def environment(self, **variables: str) -> dict[str, str]:
         """Return a small environment: nothing of the developer's own settings is in it."""

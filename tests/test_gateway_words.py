@@ -1,0 +1,75 @@
+"""What is said of a gateway: where its key comes from and never the key."""
+
+from pathlib import Path
+
+import pytest
+
+from claude_proxy import gateway_words
+from claude_proxy.authority import Authority
+from claude_proxy.credentials import (
+    CommandSource,
+    DotenvSource,
+    EnvironmentSource,
+    FileSource,
+    Injection,
+    KeyringSource,
+    SecretSource,
+    SystemdSource,
+)
+from claude_proxy.request import Scheme
+from claude_proxy.settings import Base, Ceilings, Gateway
+
+SOURCES: list[tuple[SecretSource, str, set[str]]] = [
+    (EnvironmentSource("OUR_KEY"), "the variable OUR_KEY", {"OUR_KEY"}),
+    (DotenvSource(Path("/w/.env"), "PROXY_API_KEY"), "PROXY_API_KEY in /w/.env", set()),
+    (FileSource(Path("/run/key"), ("a",)), "the file /run/key", set()),
+    (CommandSource(("pass", "show", "canary")), "the command pass", set()),
+    (KeyringSource("llm", "me"), "the keyring, llm", set()),
+    (SystemdSource("llm"), "the credential llm of the service manager", set()),
+]
+
+
+def gateway(source: SecretSource, ceilings: Ceilings = Ceilings()) -> Gateway:  # noqa: B008
+    base = Base(Scheme.HTTPS, Authority.of("llm.test", 443), "/api")
+    return Gateway((), base, Injection(source), token="canary", ceilings=ceilings)
+
+
+@pytest.mark.parametrize(("source", "said", "variables"), SOURCES)
+def test_a_source_is_named_and_its_variables_are_known(
+    source: SecretSource, said: str, variables: set[str]
+) -> None:
+    lines = "\n".join(gateway_words.lines_of(gateway(source), ["http://127.0.0.1:9000"]))
+
+    assert f"from {said}\n" in lines
+    assert "canary" not in lines
+    assert gateway_words.secret_variables(gateway(source)) == {"PROXY_API_KEY", *variables}
+
+
+def test_the_upstream_is_shown_as_its_user_spells_it() -> None:
+    [line] = [
+        line
+        for line in gateway_words.lines_of(gateway(SystemdSource("a")), ["unix:/g"])
+        if "upstream" in line
+    ]
+
+    assert line.endswith(" https://llm.test/api")
+
+
+@pytest.mark.parametrize(
+    ("ceilings", "said"),
+    [
+        (Ceilings(60), "60 requests a minute"),
+        (Ceilings(None, 5), "5 tokens a day"),
+        (Ceilings(60, 5), "60 requests a minute, 5 tokens a day"),
+    ],
+)
+def test_ceilings_are_told(ceilings: Ceilings, said: str) -> None:
+    lines = gateway_words.lines_of(gateway(SystemdSource("a"), ceilings), ["unix:/g"])
+
+    assert lines[-1].endswith(f" {said}")
+
+
+def test_callers_on_unix_sockets_need_no_token() -> None:
+    lines = gateway_words.lines_of(gateway(SystemdSource("a")), ["unix:/a", "unix:/b"])
+
+    assert "known by their user" in "\n".join(lines)

@@ -1,0 +1,101 @@
+"""What is told of credentials and narrowings: where and what for, never a value."""
+
+import pytest
+
+from claude_proxy import allowlist
+from claude_proxy.policy import Policy
+from claude_proxy.shown import credential_shown, narrowing_lines, narrowing_shown
+
+DIGEST = "sha256:" + "0a" * 16 + ":" + "1b" * 32
+CREDENTIALS = {
+    "{host: a.test, inject: auto, from: {env: KEY}}": "inject auto from env KEY",
+    "{host: a.test, inject: basic, user: u, from: {file: ~/k}}": "inject basic as u from file ~/k",
+    "{host: a.test, inject: field, field: X-Key, from: {file: /k, key: a.b}}": (
+        "inject field x-key from file /k key a.b"
+    ),
+    "{host: a.test, inject: bearer, from: {command: [pass, hidden]}}": (
+        "inject bearer from command pass"
+    ),
+    "{host: a.test, inject: bearer, from: {keyring: s, user: u}}": (
+        "inject bearer from keyring s user u"
+    ),
+    "{host: a.test, inject: x-api-key, from: {systemd: key}}": "inject x-api-key from systemd key",
+    "{host: a.test, pin: learn}": "pin learn",
+    "{host: a.test, pin: {from: {env: KEY}}}": "pin from env KEY",
+    f"{{host: a.test, pin: '{DIGEST}'}}": "pin 1 by hash",
+}
+
+
+def load(text: str) -> Policy:
+    return allowlist.load(text, name="a.yaml")
+
+
+@pytest.mark.parametrize(("entry", "shown"), CREDENTIALS.items())
+def test_a_credential_is_told_by_its_hosts_and_where_it_is_kept(entry: str, shown: str) -> None:
+    (binding,) = load(f"credentials: [{entry}]").credentials
+
+    assert credential_shown(binding) == f"credential a.test for a.test: {shown}"
+
+
+def test_other_ports_than_the_usual_are_told() -> None:
+    text = "credentials: [{hosts: [a.test, '*.b.test'], name: x, ports: [8443, 443], pin: learn}]"
+    (binding,) = load(text).credentials
+
+    assert credential_shown(binding) == "credential x for a.test,*.b.test ports 443,8443: pin learn"
+
+
+NARROWED = """
+anthropic:
+  - host: a.test
+    paths: [/1, /2, /3, /4, /5, /6]
+    beta: none
+    mcp_servers: none
+    sources: [allowlisted, b.test]
+    max_body: 1500
+"""
+
+
+def test_of_a_long_list_the_beginning_is_told() -> None:
+    (narrowing,) = load(NARROWED).narrowings
+
+    assert narrowing_shown(narrowing) == (
+        "anthropic a.test; paths /1, /2, /3, /4, and 2 more; beta none; mcp_servers none;"
+        " sources allowlisted, b.test; max_body 1500"
+    )
+
+
+def test_each_value_has_a_line_for_who_compares_policies() -> None:
+    old, new = (
+        load(NARROWED),
+        load(NARROWED.replace("/6", "/7").replace("[allow", "[c.test, allow")),
+    )
+
+    assert "anthropic a.test beta none" in narrowing_lines(old.narrowings[0])
+    assert old.diff(new) == (
+        ("anthropic a.test paths /7", "anthropic a.test sources c.test"),
+        ("anthropic a.test paths /6",),
+    )
+
+
+def test_a_changed_credential_is_told_without_its_secret() -> None:
+    text = "credentials: [{host: a.test, name: x, inject: auto, from: {env: KEY}}]"
+
+    added, removed = load(text).diff(load(text.replace("env: KEY", "command: [pass, sesame]")))
+
+    assert added == ("credential x for a.test: inject auto from command pass",)
+    assert removed == ("credential x for a.test: inject auto from env KEY",)
+
+
+def test_that_a_placeholder_or_a_hash_changed_is_told_but_not_to_what() -> None:
+    text = f"""
+credentials:
+  - {{host: a.test, name: x, inject: auto, from: {{env: KEY}}, placeholder: our-own-text-of-a}}
+  - {{host: b.test, name: y, pin: "{DIGEST}"}}
+  - {{host: c.test, name: z, pin: learn}}
+"""
+    changed = text.replace("text-of-a", "text-of-b").replace("0a", "0b")
+
+    assert load(text).diff(load(f"\n{changed}")) == (
+        ("credential x in what is not shown", "credential y in what is not shown"),
+        (),
+    )

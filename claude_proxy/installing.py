@@ -164,6 +164,7 @@ class Installer:
         plan = order.plan
         refuse_other_user(self._machine, self._scope, "install")
         old = [self._place(path) for path in candidates(plan.names, self._scope)]
+        refuse_links(old)
         if not force:
             refuse_foreign(old)
         before = {path: _bytes_of(path) for path in old}
@@ -273,6 +274,7 @@ class Installer:
         refuse_other_user(self._machine, self._scope, "uninstall")
         places = [self._place(path) for path in candidates(names, self._scope)]
         found = [place for place in places if os.path.lexists(place)]
+        refuse_links(found)
         if not force:
             refuse_foreign(found)
         there = self._manager.is_there()
@@ -290,7 +292,7 @@ class Installer:
 
     def _drop_table(self, names: Names) -> None:
         program = shutil.which("nft")
-        if program is None or self._machine.root != Path("/"):
+        if program is None:
             return
         # "add" first: to delete what is not there is an error.
         for verb in ("add", "delete"):
@@ -360,6 +362,17 @@ def refuse_foreign(places: Sequence[Path]) -> None:
             )
 
 
+def refuse_links(places: Sequence[Path]) -> None:
+    """Raise ConfigError if something that is no file is in the way: it could not be put back."""
+    for place in places:
+        if os.path.lexists(place) and not stat.S_ISREG(place.lstat().st_mode):
+            raise ConfigError(
+                "something is in the way that is not a regular file",
+                where=str(place),
+                mend=f"`systemctl unmask {place.name}` if it was masked, or move it away",
+            )
+
+
 # --- files
 
 
@@ -397,7 +410,7 @@ def _bytes_of(path: Path) -> bytes | None:
     """Return what is in a file; None if there is none."""
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
-            return b""  # a link (to /dev/null, as `systemctl mask` makes it) is somebody else's
+            return b""  # a masked unit, or something odder; somebody else's
         with path.open("rb") as file:
             return file.read(_LARGEST_FILE)
     except (FileNotFoundError, NotADirectoryError):

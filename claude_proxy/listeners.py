@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 _SHED_SHARE = 20  # one in this many connections is let go at a time, the longest idle first
 _SHED_PAUSE_S = 0.2
+_FAREWELL_S = 5.0
+_FAREWELLS = 64
 _NO_ADDRESS = ("unix", 0)  # what mitmproxy's layers print for a peer without one
 _FULL = Refusal(503, "too-many-connections", "The proxy has no room for another connection.")
 _STRANGER = denial(Reason.CLIENT_NOT_ALLOWED.value, "", None).http1(close=True)
@@ -72,6 +74,7 @@ class Listeners(Proxyserver):
         self._settled = asyncio.Event()
         self.services = services
         self._tell = tell
+        self.leaving: set[_Farewell] = set()  # strangers who are hearing why
         self._shed_at = 0.0
         self._said_full = False
 
@@ -256,8 +259,34 @@ class _Arrival(asyncio.Protocol):
         gate = self._manager.services_of(self._listener).gate
         passage = gate.refuse(origin, Phase.CLIENT, Reason.CLIENT_NOT_ALLOWED, "")
         gate.end(passage)
-        transport.write(self._listener.stranger)
-        transport.close()
+        farewell = _Farewell(transport, self._manager.leaving)
+        transport.set_protocol(farewell)
+        farewell.say(self._listener.stranger)
+
+
+class _Farewell(asyncio.Protocol):
+    """A stranger's connection for as long as it takes to hear why.
+
+    One that is closed at once looks to many clients as if there were nobody (by a Unix socket curl
+    then cannot even connect), and one with unread bytes is reset.
+    """
+
+    def __init__(self, transport: asyncio.Transport, leaving: set["_Farewell"]) -> None:
+        self._transport = transport
+        self._leaving = leaving
+        self._timer = asyncio.get_running_loop().call_later(_FAREWELL_S, transport.abort)
+
+    def say(self, words: bytes) -> None:
+        self._transport.write(words)
+        if len(self._leaving) < _FAREWELLS:
+            self._leaving.add(self)
+            self._transport.write_eof()
+        else:
+            self._transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - gone is gone
+        self._timer.cancel()
+        self._leaving.discard(self)
 
 
 class _Entering(asyncio.Protocol):

@@ -29,7 +29,6 @@ ALLOWLISTED = "allowlisted"
 LARGEST_BODY = 256 * 1024 * 1024
 _SMALLEST_BODY = 1024
 
-_DEFAULT_PORTS = frozenset({443})
 # For each key that is a list: an example, and what stands in the place of an empty one.
 _PATHS = ("[/v1/messages]", "write all to mean every path")
 _MODELS = ('["claude-*"]', "write all to mean every model")
@@ -67,7 +66,7 @@ class Entry:
 
     patterns: tuple[HostPattern, ...]
     source: Source
-    ports: frozenset[int] = _DEFAULT_PORTS
+    ports: frozenset[int] | None = None  # None: every port
     values: Mapping[str, Any] = field(default_factory=dict)  # by the names of `Narrowing`
 
 
@@ -84,7 +83,7 @@ class NarrowingReader(FieldReader):
     def entries_of(self, nodes: Iterable[Node]) -> list[Entry]:
         """Return what each entry says; what is wrong with any of them is noted."""
         found: list[Entry] = []
-        first: dict[tuple[HostPattern, int], Entry] = {}
+        first: dict[tuple[HostPattern, int | None], Entry] = {}
         for index, node in enumerate(nodes):
             key = f"anthropic[{index}]"
             if isinstance(node, Entries):
@@ -98,10 +97,11 @@ class NarrowingReader(FieldReader):
         return found
 
     def _check_twice(
-        self, entry: Entry, first: dict[tuple[HostPattern, int], Entry], node: Node, key: str
+        self, entry: Entry, first: dict[tuple[HostPattern, int | None], Entry], node: Node, key: str
     ) -> None:
+        ports: Iterable[int | None] = entry.ports or (None,)
         for pattern in entry.patterns:
-            others = (first.setdefault((pattern, port), entry) for port in sorted(entry.ports))
+            others = [first.setdefault((pattern, port), entry) for port in ports]
             other = next((other for other in others if other is not entry), None)
             if other is not None:
                 what = f"{pattern} is narrowed twice, first in line {other.source.line}"
@@ -135,7 +135,7 @@ class NarrowingReader(FieldReader):
                 values["max_bytes" if name == "max_body" else name] = given.value
         if patterns is None or len(self._problems) > before:
             return None
-        return Entry(patterns, self._source(node), ports or _DEFAULT_PORTS, values)
+        return Entry(patterns, self._source(node), ports, values)
 
     # One method a key: each returns None once it has noted a problem.
 
@@ -261,32 +261,44 @@ def resolved(entries: Iterable[Entry]) -> tuple[Narrowing, ...]:
 
 def merged(narrowings: Iterable[Narrowing]) -> tuple[Narrowing, ...]:
     """Return what several presets have in force, the most specific first."""
-    return tuple(sorted(narrowings, key=lambda narrowing: _rank(narrowing.patterns[0])))
+    return tuple(sorted(narrowings, key=lambda each: (_rank(each.patterns[0]), each.ports is None)))
 
 
 def _in_force(pattern: HostPattern, around: list[tuple[HostPattern, Entry]]) -> list[Narrowing]:
-    """Return the narrowing of one pattern, or one for each group of ports that are alike."""
-    named = sorted({port for wide, entry in around if wide == pattern for port in entry.ports})
+    """Return what is in force for one pattern: on ports that are named, then on the others."""
+    named = [entry.ports for wide, entry in around if wide == pattern]
+    special = {port for _, entry in around for port in entry.ports or ()}
+    if None not in named:
+        special &= {port for ports in named for port in ports or ()}
+    rest = _values_at(None, around) if None in named else None
     alike: list[tuple[Source, dict[str, Any], set[int]]] = []
-    for port in named:
-        here = [entry for _, entry in around if port in entry.ports]
-        values: dict[str, Any] = {}
-        for entry in here:
-            values = {**entry.values, **values}
-        for _, others, ports in alike:
-            if others == values:
-                ports.add(port)
-                break
-        else:
-            alike.append((here[0].source, values, {port}))
-    return [
+    for port in sorted(special):
+        source, values = _values_at(port, around)
+        group = next((ports for _, others, ports in alike if others == values), None)
+        if group is not None:
+            group.add(port)
+        elif rest is None or rest[1] != values:
+            alike.append((source, values, {port}))
+    found = [
         Narrowing((pattern,), source, frozenset(ports), **values) for source, values, ports in alike
     ]
+    return found if rest is None else [*found, Narrowing((pattern,), rest[0], **rest[1])]
 
 
-def _precedence(place: tuple[HostPattern, Entry]) -> tuple[bool, tuple[int, int, int, str]]:
+def _values_at(
+    port: int | None, around: list[tuple[HostPattern, Entry]]
+) -> tuple[Source, dict[str, Any]]:
+    """Return what is said about a port, and by whom; None is each port that nobody names."""
+    here = [entry for _, entry in around if entry.ports is None or port in entry.ports]
+    values: dict[str, Any] = {}
+    for entry in here:
+        values = {**entry.values, **values}
+    return here[0].source, values
+
+
+def _precedence(place: tuple[HostPattern, Entry]) -> tuple[bool, tuple[int, int, int, str], bool]:
     pattern, entry = place
-    return entry.source.preset is not None, _rank(pattern)
+    return entry.source.preset is not None, _rank(pattern), entry.ports is None
 
 
 def _rank(pattern: HostPattern) -> tuple[int, int, int, str]:

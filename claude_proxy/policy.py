@@ -522,7 +522,8 @@ class Policy:
     def narrowing_of(self, target: Authority) -> Narrowing | None:
         """Return what narrows the Messages API at `target`, if anything does."""
         for narrowing in self.narrowings:
-            if target.port in narrowing.ports and covered(narrowing.patterns, target):
+            here = narrowing.ports is None or target.port in narrowing.ports
+            if here and covered(narrowing.patterns, target):
                 return narrowing
         return None
 

@@ -23,7 +23,6 @@ from claude_proxy.audit import (
     Sink,
     database_in,
 )
-from claude_proxy.ca.files import Folder
 from claude_proxy.errors import ConfigError
 from claude_proxy.settings import Settings
 
@@ -77,9 +76,7 @@ def upstream_roots(settings: Settings) -> str | None:
             where=str(extra),
             mend="give a file in PEM form, with BEGIN CERTIFICATE",
         ) from error
-    # Checked here too, as a gateway alone has no CA.
-    with Folder.make(settings.confdir):
-        pass
+    # The directory is the owner's alone (it was checked when the CA was loaded).
     # Named by what is in it: another proxy beside this one may trust other roots.
     content = usual + b"\n" + added
     merged = settings.confdir / f"upstream-roots-{sha256(content).hexdigest()[:16]}.pem"

@@ -34,6 +34,7 @@ from claude_proxy.addons.streams import Streams
 from claude_proxy.addons.tls import Certificates
 from claude_proxy.audit import AuditStore, database_in
 from claude_proxy.ca import CertificateAuthority
+from claude_proxy.ca.files import Folder
 from claude_proxy.connection import Hook, Services
 from claude_proxy.dialer import Dialer, SystemResolver
 from claude_proxy.errors import AuditError, ConfigError
@@ -170,14 +171,13 @@ def _stop_early(_: int, __: object) -> None:
 
 def _serve(settings: Settings, lifeline: Lifeline | None) -> None:
     """Make everything ready, and have one process or several work with it."""
-    memory.no_core_dumps()
     preflight.keep_names_whole()
     loaded = _policy_of(settings)
     ownership.refuse_replaceable(settings.confdir, "the CA")
     ownership.refuse_replaceable(settings.statedir, "the audit log")
+    memory.no_core_dumps()  # from here on there are secrets in it
     vault = vault_of(settings, loaded.policy)
-    # A gateway alone opens nobody's TLS.
-    authority = CertificateAuthority.load_or_create(settings.confdir) if settings.listen else None
+    authority = _authority_of(settings)
     roots = preflight.upstream_roots(settings)
     if settings.workers > 1 and not workers.CAN_SPREAD:
         raise ConfigError(
@@ -218,6 +218,16 @@ def _serve(settings: Settings, lifeline: Lifeline | None) -> None:
 
 def _policy_of(settings: Settings) -> policyfile.Loaded:
     return policyfile.load_for(settings)
+
+
+def _authority_of(settings: Settings) -> CertificateAuthority | None:
+    """Return the CA that clients' TLS is opened by; a gateway alone opens nobody's."""
+    if settings.listen:
+        return CertificateAuthority.load_or_create(settings.confdir)
+    if settings.upstream_ca is not None:
+        with Folder.make(settings.confdir):
+            pass  # it is made, or checked: the roots are kept there
+    return None
 
 
 def _refuse_loop(settings: Settings, doors: tuple[sockets.Opened, ...]) -> None:

@@ -60,7 +60,7 @@ def facts_of_narrowing(narrowing: Narrowing) -> dict[str, Any]:
     paths = None if narrowing.paths is None else [glob.text for glob in narrowing.paths]
     return {
         "hosts": [str(pattern) for pattern in narrowing.patterns],
-        "ports": sorted(narrowing.ports),
+        "ports": None if narrowing.ports is None else sorted(narrowing.ports),
         "paths": _limit(paths),
         "models": _limit(narrowing.models),
         "beta": _limit(narrowing.beta),
@@ -76,7 +76,7 @@ def narrowing_entry_of(narrowing: Narrowing) -> list[str]:
     """Return an entry of `anthropic` as lines of an allowlist, with what is `all`, too."""
     facts = facts_of_narrowing(narrowing)
     del facts["source"]
-    if narrowing.ports == _DEFAULT_PORTS[Scheme.HTTPS]:
+    if narrowing.ports is None:
         del facts["ports"]
     lines = []
     for name, value in facts.items():

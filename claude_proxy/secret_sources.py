@@ -242,6 +242,9 @@ def _of_command(
             # It may quote the value, and would end up in a log.
             stderr=subprocess.DEVNULL,
             env=surroundings,
+            # Not where the proxy was started: git, npm and the like obey the files of a project,
+            # and an agent may have written those.
+            cwd="/",
             start_new_session=True,
         )
     except (OSError, ValueError) as error:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from claude_proxy.credentials import (
+    HTTPS_PORT,
     Binding,
     CommandSource,
     EnvironmentSource,
@@ -106,8 +107,9 @@ def _limits(narrowing: Narrowing) -> dict[str, list[str]]:
 
 def _hosts(entry: Binding | Narrowing) -> str:
     hosts = ",".join(map(str, entry.patterns))
-    usual = entry.ports == frozenset({443})
-    return hosts if usual else f"{hosts} ports {','.join(map(str, sorted(entry.ports)))}"
+    if entry.ports is None or (isinstance(entry, Binding) and entry.ports == {HTTPS_PORT}):
+        return hosts
+    return f"{hosts} ports {','.join(map(str, sorted(entry.ports)))}"
 
 
 def _reach(reach: Reach) -> list[object] | None:

@@ -59,7 +59,7 @@ class _Held:
 
 
 @dataclass(slots=True)
-class _State:
+class Prepared:
     """All that belongs to one set of bindings."""
 
     bindings: tuple[Binding, ...] = ()
@@ -96,7 +96,7 @@ class Vault:
         self._wake = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closed = False
-        self._state = _State()
+        self._state = Prepared()
         self._holdings: Holdings = MappingProxyType({})
         self._looked = 0.0
         # Variables are read once: afterwards they are gone.
@@ -127,12 +127,12 @@ class Vault:
         """
         self.take(self.prepare(bindings))
 
-    def prepare(self, bindings: Sequence[Binding]) -> "_State":
+    def prepare(self, bindings: Sequence[Binding]) -> Prepared:
         """Read what other bindings need, for `take`; ConfigErrors if one of them cannot be had.
 
         Apart from it, as whoever judges by the old bindings must not be given a new one's value.
         """
-        state = _State(tuple(bindings))
+        state = Prepared(tuple(bindings))
         problems: list[ConfigError] = []
         names = self._withheld | _variables_of(state.bindings)
         for binding in state.bindings:
@@ -152,7 +152,7 @@ class Vault:
             self._withheld = names
         return state
 
-    def take(self, state: "_State") -> None:
+    def take(self, state: Prepared) -> None:
         """Hold what was prepared, and nothing else."""
         with self._wake:
             self._state = state
@@ -188,7 +188,7 @@ class Vault:
 
     # --- sources
 
-    def _take(self, state: _State, source: SecretSource | None, names: frozenset[str]) -> None:
+    def _take(self, state: Prepared, source: SecretSource | None, names: frozenset[str]) -> None:
         """Have a source's value among those of `state`; ConfigError if it gives none."""
         if source is None or source in state.held:
             return
@@ -264,7 +264,7 @@ class Vault:
             with self._wake:
                 self._publish()
 
-    def _refresh_pins(self, state: _State) -> None:
+    def _refresh_pins(self, state: Prepared) -> None:
         sound = state.pins is not None
         try:
             self._read_pins(state)
@@ -276,7 +276,7 @@ class Vault:
             if not sound:
                 logger.warning("the pinned logins can be used again")
 
-    def _read_pins(self, state: _State) -> None:
+    def _read_pins(self, state: Prepared) -> None:
         if not state.learns:
             return
         stamp = self._store.stamp()
@@ -335,7 +335,7 @@ class Vault:
             {binding.name: self._holding(state, binding) for binding in state.bindings}
         )
 
-    def _holding(self, state: _State, binding: Binding) -> Secret | Pinned | None:
+    def _holding(self, state: Prepared, binding: Binding) -> Secret | Pinned | None:
         use = binding.use
         value = None if use.source is None else state.held[use.source].value
         if isinstance(use, Injection):

@@ -165,6 +165,14 @@ def test_a2_without_a_key_nothing_starts_and_the_variable_is_named(
     assert "where: PROXY_API_KEY" in refused()
 
 
+def test_whoever_starts_it_first_is_told_of_both_at_once(refused: Refused) -> None:
+    shown = refused()
+
+    assert shown.count("error:") == 2
+    assert "PROXY_UPSTREAM_BASE" in shown
+    assert "PROXY_API_KEY" in shown
+
+
 @pytest.mark.parametrize("key", ["dummy", "placeholder", "changeme", "DUMMY", "ChangeMe"])
 def test_a3_a_placeholder_is_no_key(
     key: str, environment: Callable[..., None], refused: Refused, dotenv: Write

@@ -314,3 +314,60 @@ def test_a_dry_run_prints_the_command_line_and_starts_nothing(
     assert "--unshare-net" in shown
     assert "HTTPS_PROXY" in shown
     assert orders == []
+
+
+# --- the gateway
+
+
+def test_a_gateway_is_made_of_the_options_of_serve(
+    orders: list[Order], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-api03-for-the-gateway")
+
+    order = order_of(orders, "--gateway", "--gateway-provider", "anthropic", "claude")
+
+    gateway = order.settings.gateway
+    assert gateway is not None
+    assert gateway.listen == ()  # the run makes its own place
+    assert str(gateway.upstream) == "https://api.anthropic.com:443"
+    assert gateway.token is None
+
+
+def test_without_the_word_there_is_none(orders: list[Order]) -> None:
+    assert order_of(orders, "claude").settings.gateway is None
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--gateway-provider", "anthropic", "true"],
+        ["--gateway-upstream", "https://api.example.com", "true"],
+        ["--gateway", "true"],
+        ["--gateway", "--no-network", "true"],
+        ["--gateway", "--proxy", "127.0.0.1:1", "true"],
+        ["--gateway", "--gateway-provider", "anthropic", "--policy", "lockdown", "true"],
+        ["--gateway", "--gateway-provider", "anthropic", "--policy", "open", "true"],
+    ],
+)
+def test_a_gateway_that_cannot_be_had_is_an_error(
+    orders: list[Order],
+    words: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-api03-for-the-gateway")
+
+    assert cli.main(["run", *words]) == 2
+
+    assert "gateway" in capsys.readouterr().err
+    assert orders == []
+
+
+def test_the_key_of_a_gateway_is_not_in_an_order_that_is_shown(
+    orders: list[Order], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-api03-for-the-gateway")
+
+    order = order_of(orders, "--gateway", "--gateway-provider", "anthropic", "claude")
+
+    assert "for-the-gateway" not in repr(order)

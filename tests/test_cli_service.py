@@ -101,6 +101,18 @@ def test_a_gateway_on_a_unix_socket_is_for_the_users_that_are_named(run: Run) ->
     assert "--uds=/run/claude-proxy-gateway/g.sock" in exec_start(out)
 
 
+def test_a_socket_outside_the_services_own_directory_can_be_made(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "runtime"))
+    inside, outside = tmp_path / "runtime" / "claude-proxy" / "p.sock", tmp_path / "s" / "p.sock"
+
+    _, out, _ = run("print", "--user", "--", "--listen", f"unix:{inside}")
+    assert f"{tmp_path}/runtime" not in re.findall(r"ReadWritePaths=(.*)", out)[0]
+    _, out, _ = run("print", "--user", "--", "--listen", f"unix:{outside}")
+    assert f" {tmp_path}/s\n" in out
+
+
 def test_sockets_are_systemds_if_that_is_asked_for(run: Run) -> None:
     listen = ("--port", "9052", "--listen", "unix:/run/claude-proxy/p.sock", "--socket-uid", "0")
     _, out, _ = run("print", "--system", "--socket-activated", "--", *listen)
@@ -167,6 +179,32 @@ def test_a_program_that_a_service_could_not_see_is_warned_of(
     assert code == 0
     assert "could not see the program" in err
     assert "/home/me/" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "some", "never"),
+    [
+        (["service", ""], "install", "serve"),
+        (["service", "print", "--kind", "gateway", "--", "--pro"], "--provider", "--listen"),
+        (["service", "print", "--", "--"], "--listen", "--confdir"),
+    ],
+)
+def test_what_can_be_said_is_completed(
+    words: list[str],
+    some: str,
+    never: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("COMP_WORDS", " ".join(["claude-proxy", *words]))
+    monkeypatch.setenv("COMP_CWORD", str(len(words)))
+    monkeypatch.setenv(cli.COMPLETE_VARIABLE, "bash_complete")
+
+    cli.main([])
+
+    shown = {line.partition(",")[2] for line in capsys.readouterr().out.splitlines()}
+    assert some in shown
+    assert never not in shown
 
 
 # --- refusals

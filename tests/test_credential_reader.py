@@ -11,6 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from claude_proxy import allowlist
+from claude_proxy.clashes import unreached
 from claude_proxy.credential_reader import FIELDS, MOST, SHORTEST_PLACEHOLDER, SOURCES
 from claude_proxy.credentials import (
     Binding,
@@ -817,6 +818,28 @@ allow: [{host: a.test, tls: passthrough, ports: [8443]}, a.test]
 credentials: [{host: a.test, pin: learn}]
 """
     assert len(allowlist.load(text, name="a.yaml").credentials) == 1
+
+
+REACHED = {
+    "its host": ("a.x.test", "host: a.x.test", True),
+    "a wildcard around it": ('"*.x.test"', "host: a.x.test", True),
+    "a host of its wildcard": ("a.x.test", 'host: "*.x.test"', True),
+    "one of its hosts": ("a.x.test", "hosts: [b.test, a.x.test]", True),
+    "another host": ("b.x.test", "host: a.x.test", False),
+    "another port": ("{host: a.x.test, ports: [8443]}", "host: a.x.test", False),
+    "plain HTTP alone": ("{host: a.x.test, scheme: http}", "host: a.x.test", False),
+    "nothing": ("{host: b.test}", "host: a.x.test", False),
+}
+
+
+@pytest.mark.parametrize(("rule", "bound", "reached"), REACHED.values(), ids=REACHED)
+def test_a_credential_that_nobody_can_use_is_found(rule: str, bound: str, reached: bool) -> None:  # noqa: FBT001
+    text = f"allow: [{rule}]\ncredentials: [{{{bound}, pin: learn}}]\n"
+
+    policy = allowlist.load(text, name="a.yaml")
+
+    assert (unreached(policy) == []) is reached
+    assert unreached(policy.opened(Source("a.yaml", 1, 1))) == []
 
 
 # The schema

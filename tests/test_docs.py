@@ -135,17 +135,19 @@ def test_every_key_of_the_allowlist_is_documented(key: str) -> None:
 
 
 def test_no_key_is_documented_that_is_not_there() -> None:
-    documented = re.findall(r"^\| `([a-z]+)` \|", sections()["The allowlist"], re.MULTILINE)
+    documented = re.findall(r"^\| `([a-z_]+)` \|", sections()["The allowlist"], re.MULTILINE)
 
     assert set(documented) == keys_of(allowlist.schema())
 
 
-def test_the_example_allowlist_loads() -> None:
-    [example] = re.findall(r"```yaml\n(.*?)```", sections()["The allowlist"], re.DOTALL)
+def test_the_examples_of_the_allowlist_load() -> None:
+    examples = re.findall(r"```yaml\n(.*?)```", sections()["The allowlist"], re.DOTALL)
 
-    policy = allowlist.load(example, name="README.md")
+    policies = [allowlist.load(example, name="README.md") for example in examples]
 
-    assert "docs.python.org" in set(policy.hosts())
+    assert "docs.python.org" in set(policies[0].hosts())
+    assert any(policy.credentials for policy in policies)
+    assert any(policy.narrowings and not policy.allow for policy in policies)
 
 
 @pytest.mark.parametrize("preset", allowlist.presets(), ids=lambda preset: preset.name)
@@ -159,9 +161,8 @@ def test_every_make_target_of_readme_is_there(target: str) -> None:
 
 
 def test_every_link_inside_readme_leads_somewhere() -> None:
-    anchors = {
-        re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in sections()
-    }
+    headings = re.findall(r"^##+ (.+)$", README, re.MULTILINE)
+    anchors = {re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
     assert set(re.findall(r"\]\(#([^)]+)\)", README)) - anchors == set()
 

@@ -3,7 +3,7 @@
 import gzip
 import itertools
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import pytest
 from hypothesis import given
@@ -49,7 +49,9 @@ NEARLY = st.lists(
     st.sampled_from([VALUE[:5], VALUE[:-1], VALUE[1:], b"s", b"ab-", b"\n", b"\x00"]), max_size=12
 ).map(b"".join)
 CUTS = st.lists(st.integers(min_value=0), max_size=8)
-CODINGS = {
+type Code = Callable[[bytes], bytes]
+
+CODINGS: dict[str, tuple[tuple[tuple[bytes, bytes], ...], Code]] = {
     "plain": ((), bytes),
     "gzip": ((GZIP,), gzip.compress),
     "deflate": ((DEFLATE,), zlib.compress),

@@ -18,9 +18,18 @@ FLOORS = {
     "address": 0,
     "patterns": 0,
     "policy": 0,
+    "watch": 0,
+    "source": 0,
+    "request": 0,
+    "reason": 0,
     "shown": 0,
     "events": 0,
     "clients": 0,
+    "echo": 0,
+    "secret": 0,
+    "placeholders": 0,
+    "logins": 0,
+    "credentials": 0,
     "settings": 0,
     "wire": 0,
     "options": 0,
@@ -43,6 +52,7 @@ FLOORS = {
     "groups": 1,
     "dotenv": 1,
     "provider_reader": 1,
+    "service": 1,
     # 2: one resource each
     "audit": 2,
     "ca": 2,
@@ -60,6 +70,10 @@ FLOORS = {
     "socketfile": 2,
     "sockets": 2,
     "workers": 2,
+    "vault": 2,
+    "secret_sources": 2,
+    "pins": 2,
+    "memory": 2,
     # 3: adapters
     "gate": 3,
     "connection": 3,
@@ -70,6 +84,7 @@ FLOORS = {
     # 4: assembly
     "companion": 4,
     "doctor": 4,
+    "installing": 4,
     "judges": 4,
     "preflight": 4,
     "reload": 4,
@@ -110,16 +125,27 @@ PURE_IMPORTS = {
     "zlib",
 }
 ARGUED_IMPORTS = {
+    # Hashes and comparisons: the same for the same.
+    ("logins", "hmac"),
+    ("credentials", "hmac"),
+    ("secret", "hmac"),
+    ("echo", "zlib"),
+    ("credentials", "pathlib"),
     # Paths as values; nothing is opened.
     ("settings", "pathlib"),
     ("clients", "pathlib"),
     ("options", "pathlib"),
     ("credential_reader", "pathlib"),
+    ("service.plan", "pathlib"),
     # Files that are part of the program, as its code is.
+    ("service.templates", "importlib"),
     ("allowlist", "importlib"),
     ("authority", "importlib"),
     ("groups", "importlib"),
     ("presets", "importlib"),
+    # Computes on text that is handed to it.
+    ("service.launchd", "plistlib"),
+    ("service.marks", "hashlib"),
     # Reads text that is handed to it.
     ("strict_yaml", "yaml"),
     ("field_reader", "yaml"),
@@ -129,6 +155,9 @@ ARGUED_IMPORTS = {
 }
 
 ARGUED_READS = {
+    # Where variables that hold a credential are read, and taken away.
+    ("memory", "os.environ"),
+    ("vault", "os.environ"),
     # Programs of their own, which must not import `cli`.
     ("companion", "os.environ"),
     ("launch.guard", "sys.argv"),

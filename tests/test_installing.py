@@ -35,7 +35,7 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
     monkeypatch.setenv("PATH", str(directory))
     monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
 
-    def fake(name: str, body: str = "") -> None:
+    def fake(name: str, body: str) -> None:
         noted = f'[ "$1" = is-system-running ] || echo "{name} $*" >> "$CALLS"'
         file = directory / name
         file.write_text(f"#!/bin/sh\n{noted}\n{body}\n")
@@ -238,14 +238,16 @@ def test_a_file_that_was_changed_is_neither_overwritten_nor_removed_unasked(
     assert tree(machine) == set()
 
 
-def test_a_masked_unit_is_somebody_elses(machine: Machine, said: list[str]) -> None:
+def test_a_masked_unit_stays_masked(machine: Machine, said: list[str]) -> None:
     unit = machine.root / "etc/systemd/system/claude-proxy.service"
     unit.parent.mkdir(parents=True)
     unit.symlink_to("/dev/null")
 
-    with pytest.raises(ConfigError, match="not written by claude-proxy"):
-        installer(machine, said).install(order_of(plans.SERVE), force=False)
+    # To overwrite it could not be taken back.
+    with pytest.raises(ConfigError, match="not a regular file") as caught:
+        installer(machine, said).install(order_of(plans.SERVE), force=True)
 
+    assert "systemctl unmask claude-proxy.service" in str(caught.value.mend)
     assert unit.is_symlink()
 
 
@@ -277,6 +279,31 @@ def test_what_an_earlier_installation_had_and_this_has_not_goes(
 
     assert tree(machine) == {unit.path for unit in files_of(plans.SERVE)}
     assert "systemctl disable --now claude-proxy.socket" in calls()
+    assert "nft delete table inet claude_proxy" in calls()
+
+
+def test_a_manager_that_cannot_be_run_is_none(
+    machine: Machine, said: list[str], programs: Fake, tmp_path: Path
+) -> None:
+    programs("systemctl", "")
+    (tmp_path / "bin" / "systemctl").write_bytes(b"\x7fELF, but not quite")
+
+    installer(machine, said).install(order_of(plans.SERVE), force=False)
+
+    assert "systemd does not run here" in said[-1]
+
+
+def test_a_program_that_cannot_be_run_is_a_clear_error(
+    machine: Machine, said: list[str], programs: Fake, tmp_path: Path
+) -> None:
+    programs("systemctl", RUNNING)
+    programs("systemd-sysusers", "")
+    (tmp_path / "bin" / "systemd-sysusers").write_bytes(b"\x7fELF, but not quite")
+
+    with pytest.raises(ClaudeProxyError, match="could not be run"):
+        installer(machine, said).install(order_of(plans.SERVE), force=False)
+
+    assert tree(machine) == set()
 
 
 def test_uninstalling_stops_it_and_removes_what_was_installed(
@@ -284,6 +311,7 @@ def test_uninstalling_stops_it_and_removes_what_was_installed(
 ) -> None:
     programs("systemctl", RUNNING)
     programs("systemd-sysusers", "")
+    programs("nft", "")
     installer(machine, said).install(order_of(plans.activated(FIREWALLED)), force=False)
     done = len(calls())
 
@@ -292,6 +320,8 @@ def test_uninstalling_stops_it_and_removes_what_was_installed(
     assert calls()[done:] == [
         "systemctl disable --now claude-proxy.service",
         "systemctl disable --now claude-proxy.socket",
+        "nft add table inet claude_proxy",
+        "nft delete table inet claude_proxy",
         "systemctl daemon-reload",
     ]
     assert tree(machine) == set()
@@ -303,13 +333,13 @@ def test_an_ordinary_user_cannot_change_the_systems_service(
     verb: str, machine: Machine, said: list[str]
 ) -> None:
     tool = installer(replace(machine, uid=1000), said)
-    act = {
+    acts: dict[str, Callable[[], object]] = {
         "install": lambda: tool.install(order_of(plans.SERVE), force=False),
         "uninstall": lambda: tool.uninstall(plans.SERVE.names, force=False),
-    }[verb]
+    }
 
     with pytest.raises(ConfigError, match=f"only root can {verb}") as caught:
-        act()
+        acts[verb]()
 
     assert "--user" in str(caught.value.mend)
 

@@ -91,6 +91,7 @@ async def door_of(
     credentials: ClientCredentials | None = None,
     connections: int = 10,
     entered: Callable[[], None] | None = None,
+    **of_listener: Any,
 ) -> AsyncIterator[Door]:
     ledger, told = Ledger(), list[Notice]()
     dialer = Dialer(Names())
@@ -103,7 +104,7 @@ async def door_of(
         top_layer=lambda context, session: Front(context, session, dialer),
     )
     with bound(address) as sock:
-        listener = Listener("the door", sock, clients, uids, credentials, entered)
+        listener = Listener("the door", sock, clients, uids, credentials, entered, **of_listener)
         manager = Listeners([listener], services, told.append)
         instance: ServerInstance[ClaudeMode] = ServerInstance.make("claude:0", manager)
         await instance.start()
@@ -196,6 +197,7 @@ class Transport:
         self.aborted = False
         self.written = b""
         self.closed = False
+        self.ended = False
 
     def get_extra_info(self, name: str) -> object:
         return self.peer if name == "peername" else ("127.0.0.1", 9051)
@@ -211,6 +213,12 @@ class Transport:
 
     def write(self, data: bytes) -> None:
         self.written += data
+
+    def set_protocol(self, protocol: Any) -> None:
+        pass
+
+    def write_eof(self) -> None:
+        self.ended = True
 
     def close(self) -> None:
         self.closed = True
@@ -281,6 +289,64 @@ def test_a_user_for_whom_the_socket_is_not_is_turned_away(run: Run, tmp_path: Pa
             assert decision.phase is Phase.CLIENT
             assert decision.client.startswith(f"pid {os.getpid()} uid {os.geteuid()} ")
             assert not door.services.connections
+
+    run(play)
+
+
+def test_a_stranger_hears_the_words_of_the_listener_though_it_speaks_late(
+    run: Run, tmp_path: Path
+) -> None:
+    async def play() -> None:
+        path = tmp_path / "p.sock"
+        async with door_of(path, uids=frozenset({65533}), stranger=b"go away") as door:
+            stranger = await door.stranger()
+            await until(lambda: door.manager.leaving)
+            await stranger.says(b"x" * 100_000)
+
+            assert await stranger.gets_rest() == b"go away"
+            stranger.half_closes()
+            await until(lambda: not door.manager.leaving)
+
+    run(play)
+
+
+def test_strangers_in_crowds_are_not_listened_to(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("claude_proxy.listeners._FAREWELLS", 1)
+
+    async def play() -> None:
+        async with door_of(tmp_path / "p.sock", uids=frozenset({65533})) as door:
+            first, second = await door.stranger(), await door.stranger()
+
+            assert reason_of(await second.gets_rest()) == "client-not-allowed"
+            assert reason_of(await first.gets_rest()) == "client-not-allowed"
+            assert len(door.manager.leaving) == 1
+
+    run(play)
+
+
+def test_a_listener_may_have_services_of_its_own(run: Run) -> None:
+    async def play() -> None:
+        ledger, dialer = Ledger(), Dialer(Names())
+        own = Services(
+            gate=Gate(Policy(), ledger.events.append),
+            dialer=dialer,
+            limits=Limits(),
+            options=options_of(),
+            hooks={},
+            top_layer=lambda context, session: Front(context, session, dialer),
+        )
+        async with door_of(services=own) as door:
+            client = await door.stranger()
+            await client.says(DENIED)
+            await client.gets_until(b"\r\n\r\n")
+
+            assert ledger.reasons == ["no-rule"]
+            assert door.ledger.reasons == []
+            assert len(own.connections) == 1
+            for connection in list(own.connections):
+                connection.abort()
 
     run(play)
 
@@ -389,7 +455,7 @@ def test_an_address_is_judged_as_what_it_is(run: Run, address: str, *, admitted:
 
             expected = "too-many-connections" if admitted else "client-not-allowed"
             assert reason_of(transport.written) == expected
-            assert transport.closed
+            assert transport.closed or transport.ended
 
     run(play)
 

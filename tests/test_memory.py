@@ -115,6 +115,39 @@ def test_no_core_is_dumped_and_the_process_still_works() -> None:
     assert "map ['" in said
 
 
+_ORDINARY = """
+import os, sys
+from claude_proxy import memory
+
+if os.geteuid() == 0:
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+memory.no_core_dumps()
+print("left", memory.scrub_environment(["KEY"]))
+sys.stdout.flush()
+sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_an_ordinary_users_process_shows_nothing_to_root_either() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", _ORDINARY],
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "KEY": CANARY, "LAST": "last"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as child:
+        if child.stdout is None or child.stdin is None:
+            raise AssertionError
+        assert child.stdout.readline() == b"left ()\n"
+        if os.geteuid() == 0:
+            shown = Path(f"/proc/{child.pid}/environ").read_bytes()
+            assert b"LAST=last" in shown
+            assert b"CANARY" not in shown
+        child.stdin.close()
+
+
 def test_this_process_may_still_dump() -> None:
     # The two above were children: a limit on the tests themselves would hide their crashes.
     assert resource.getrlimit(resource.RLIMIT_CORE)[1] != 0

@@ -2,6 +2,7 @@
 
 import json
 from contextlib import suppress
+from itertools import product
 from typing import Any
 
 import jsonschema
@@ -198,10 +199,16 @@ def test_the_most_specific_entry_comes_first() -> None:
     assert in_force(narrowings, "y.test") is None
 
 
+def test_an_entry_is_for_every_port_of_its_host() -> None:
+    narrowings = load("- {host: a.test, models: [m]}")
+
+    assert all(in_force(narrowings, "a.test", port) for port in (80, 443, 8443, 1, 65535))
+
+
 def test_entries_of_one_host_may_be_for_different_ports() -> None:
     narrowings = load(
         """
-- {host: a.test, models: [m]}
+- {host: a.test, ports: [443], models: [m]}
 - {host: a.test, ports: [8443, 9443], models: [n], beta: none}
 """
     )
@@ -211,16 +218,40 @@ def test_entries_of_one_host_may_be_for_different_ports() -> None:
     assert [each and each.beta for each in found] == [None, (), (), None]
 
 
-def test_a_wider_entry_counts_on_its_own_ports_alone() -> None:
+def test_an_entry_with_ports_counts_there_before_one_without() -> None:
     narrowings = load(
         """
-- {host: ".x.test", models: [wide]}
-- {host: a.x.test, ports: [443, 8443], beta: none}
+- {host: a.test, models: [m], beta: [b]}
+- {host: a.test, ports: [8443], models: [n]}
 """
     )
 
-    found = [in_force(narrowings, "a.x.test", port) for port in (443, 8443)]
-    assert [each and (each.models, each.beta) for each in found] == [(("wide",), ()), (None, ())]
+    found = [in_force(narrowings, "a.test", port) for port in (443, 8443)]
+    assert [each and (each.models, each.beta) for each in found] == [
+        (("m",), ("b",)),
+        (("n",), ("b",)),
+    ]
+
+
+def test_a_wider_entry_counts_on_its_own_ports_alone() -> None:
+    narrowings = load(
+        """
+- {host: ".x.test", ports: [443, 80], models: [wide]}
+- {host: a.x.test, ports: [443, 8443], beta: none}
+- {host: b.x.test, sources: none}
+"""
+    )
+
+    def at(host: str, port: int) -> Any:
+        found = in_force(narrowings, host, port)
+        return found and (found.models, found.beta, found.sources.every)
+
+    assert at("a.x.test", 443) == (("wide",), (), True)
+    assert at("a.x.test", 8443) == (None, (), True)
+    assert at("a.x.test", 80) == (("wide",), None, True)
+    assert at("a.x.test", 81) is None
+    assert at("b.x.test", 443) == (("wide",), None, False)
+    assert at("b.x.test", 81) == (None, None, False)
 
 
 def test_an_address_can_be_narrowed() -> None:
@@ -460,8 +491,10 @@ def test_whatever_is_written_is_a_policy_or_mistakes(value: Any) -> None:
 
 HOSTS = ("x.test", "a.x.test", "b.a.x.test", "y.test")
 PATTERNS = (*HOSTS, "*.x.test", ".x.test", "*.a.x.test", ".a.x.test")
+PORTS = (443, 8443, 80)
+type Written = dict[tuple[str, int | None], dict[str, Any]]
 ENTRIES = st.dictionaries(
-    st.sampled_from(PATTERNS),
+    st.tuples(st.sampled_from(PATTERNS), st.sampled_from([None, None, 443, 8443])),
     st.fixed_dictionaries(
         {}, optional={key: st.sampled_from(["all", ["v1"], ["v2"]]) for key in ("models", "beta")}
     ).filter(bool),
@@ -471,29 +504,34 @@ ENTRIES = st.dictionaries(
 
 @given(ENTRIES, ENTRIES)
 def test_the_first_that_covers_a_host_has_all_that_is_said_about_it(
-    owner: dict[str, dict[str, Any]], preset: dict[str, dict[str, Any]]
+    owner: Written, preset: Written
 ) -> None:
-    def listed(entries: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-        return [{"host": host, **values} for host, values in entries.items()]
+    def listed(entries: Written) -> list[dict[str, Any]]:
+        return [
+            {"host": host, **({} if port is None else {"ports": [port]}), **values}
+            for (host, port), values in entries.items()
+        ]
 
     inner = json.dumps({"description": "x", "anthropic": listed(preset)})
     outer = json.dumps({"allow": [{"preset": "p"}], "anthropic": listed(owner)})
     narrowings = allowlist.load(outer, name="a.yaml", library=lambda _: inner).narrowings
 
-    for host in HOSTS:
-        found = in_force(narrowings, host)
+    for host, port in product(HOSTS, PORTS):
+        found = in_force(narrowings, host, port)
         for key in ("models", "beta"):
-            wanted = _said(owner, host, key) or _said(preset, host, key) or "all"
+            wanted = _said(owner, host, port, key) or _said(preset, host, port, key) or "all"
             given_ = None if found is None else getattr(found, key)
             assert given_ == (None if wanted == "all" else tuple(wanted))
 
 
-def _said(entries: dict[str, dict[str, Any]], host: str, key: str) -> Any:
-    """Return what the narrowest entry that covers a host and has the key says; None: nothing."""
-    target = Authority.of(host, 443)
+def _said(entries: Written, host: str, port: int, key: str) -> Any:
+    """Return what the narrowest entry that is for a place and has the key says; None: nothing."""
+    target = Authority.of(host, port)
     covering = [
-        (pattern.specificity, not text.startswith("."), values[key])
-        for text, values in entries.items()
-        if (pattern := HostPattern.parse(text)).covers(target) and key in values
+        (pattern.specificity, not text.startswith("."), named is not None, values[key])
+        for (text, named), values in entries.items()
+        if (pattern := HostPattern.parse(text)).covers(target)
+        and named in {None, port}
+        and key in values
     ]
-    return max(covering, key=lambda each: each[:2])[2] if covering else None
+    return max(covering, key=lambda each: each[:3])[3] if covering else None

@@ -331,14 +331,14 @@ class Keyring:
 
 
 def test_a_keyring_gives_its_entry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "keyring", Keyring(CANARY))  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "keyring", Keyring(CANARY))
 
     assert read(KeyringSource("anthropic", "me"), {}).reveal() == CANARY.encode()
     assert "no such entry" in refused(KeyringSource("anthropic", "you"))
 
 
 def test_what_a_keyring_fails_with_is_not_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "keyring", Keyring(RuntimeError(CANARY)))  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "keyring", Keyring(RuntimeError(CANARY)))
 
     assert "RuntimeError" in refused(KeyringSource("anthropic", "me"))
 

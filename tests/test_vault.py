@@ -287,7 +287,7 @@ def test_a_keyring_is_asked_again_too(statedir: Path, monkeypatch: pytest.Monkey
             return self.value
 
     keyring = Keyring()
-    monkeypatch.setitem(sys.modules, "keyring", keyring)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "keyring", keyring)
     with closing(Vault([injected(KeyringSource("s", "u"))], statedir, {})) as held:
         assert value_of(held.holdings["a"]) == KEY
         keyring.value = NEW.decode()

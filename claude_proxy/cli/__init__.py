@@ -57,6 +57,7 @@ Examples:
   claude-proxy check https://github.com/       allowed or denied, and by which rule
   claude-proxy log --denied --since 1h
   eval "$(claude-proxy env)"; claude           Claude Code through the proxy
+  claude-proxy gateway --provider anthropic    the API with the key put in, on 127.0.0.1:9000
 
 Without a command the options of `serve` are taken: see `claude-proxy serve --help`.
 """

@@ -7,7 +7,7 @@ outside (9): a key is looked at here to be refused early, and is neither kept no
 
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NoReturn
@@ -21,7 +21,7 @@ from claude_proxy.credentials import (
     SecretSource,
 )
 from claude_proxy.dotenvfile import DotenvFile
-from claude_proxy.errors import ConfigError
+from claude_proxy.errors import ConfigError, ConfigErrors
 from claude_proxy.gateway_words import (
     KEY_VARIABLE,
     default_seconds,
@@ -165,8 +165,7 @@ def gateway_of(
     asked: Asked, listen: tuple[Listen, ...], around: Surroundings, file: GatewayFile
 ) -> Made:
     """Return the settings of a gateway; ConfigError says what is missing or cannot be."""
-    way = _way(asked, around, file)
-    source = _source(asked, around, way)
+    way, source = _way_and_key(asked, around, file)
     mode = asked.mode or file.mode or GatewayMode.CLAUDE
     form = asked.form or (way.provider.form if way.provider is not None else Form.AUTO)
     gateway = Gateway(
@@ -189,6 +188,19 @@ def gateway_of(
 
 
 # --- where requests go
+
+
+def _way_and_key(
+    asked: Asked, around: Surroundings, file: GatewayFile
+) -> tuple[_Way, SecretSource]:
+    try:
+        way = _way(asked, around, file)
+    except ConfigError as error:
+        # Both are missing at the very first start, and are told at once.
+        keyless = asked.source is None and around.find(KEY_VARIABLE) is None
+        more = [_without_key(asked, (KEY_VARIABLE,))] if keyless else []
+        raise ConfigErrors([error, *more]) from None
+    return way, _source(asked, around, way)
 
 
 def _way(asked: Asked, around: Surroundings, file: GatewayFile) -> _Way:
@@ -243,7 +255,11 @@ def _source(asked: Asked, around: Surroundings, way: _Way) -> SecretSource:
     for name in names:
         if (found := around.find(name)) is not None:
             return _source_of(name, found, around)
-    raise ConfigError(
+    raise _without_key(asked, names)
+
+
+def _without_key(asked: Asked, names: Sequence[str]) -> ConfigError:
+    return ConfigError(
         "the gateway has no key for its upstream",
         where=" or ".join(names),
         mend=f"set {names[0]}, or name a file that holds the key with {asked.prefix}key-file",

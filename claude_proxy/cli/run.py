@@ -274,7 +274,7 @@ def settings_of(
     # Not as click would: their variables (CLAUDE_PROXY_PORT) are for `serve` and not heard here.
     alone = [param for param in serve.command.params if param.name in _OF_SERVE_ALONE]
     given |= {param.name: _default_of(param, context) for param in alone}
-    settings = serve.settings_of(serve.Arguments(**(given | gateway)))
+    settings = serve.settings_of(serve.Arguments(**{**given, **gateway}))
     settings = replace(settings, credentials=None)
     if settings.gateway is not None:
         settings = replace(settings, gateway=replace(settings.gateway, listen=()))

@@ -10,11 +10,13 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from enum import StrEnum
+from importlib import import_module
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from claude_proxy import __version__
 from claude_proxy.cli import paths, service_plan
@@ -61,6 +63,21 @@ class Init(StrEnum):
 
 
 _ADDRESS = Parsed("address", ip_address, "write it like 192.0.2.53 or 2001:db8::53")
+
+
+def _options_of_command(
+    context: click.Context, _param: click.Parameter, begun: str
+) -> list[CompletionItem]:
+    """Complete what stands behind --."""
+    kind = context.params.get("kind") or Kind.SERVE.value
+    command: click.Command = import_module(f"claude_proxy.cli.{kind}").command
+    return [
+        CompletionItem(name, help=param.help)
+        for param in command.params
+        if isinstance(param, click.Option) and not param.hidden
+        for name in param.opts
+        if name.startswith(begun) and str(param.name) not in service_plan.NOT_GIVEN
+    ]
 
 
 def _which(function: Any) -> Any:
@@ -115,7 +132,13 @@ def _described(function: Any) -> Any:
             metavar="ADDRESS",
             help="Have --nftables allow this name server; repeatable.  [default: any]",
         ),
-        click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[-- OPTIONS]"),
+        click.argument(
+            "words",
+            nargs=-1,
+            type=click.UNPROCESSED,
+            metavar="[-- OPTIONS]",
+            shell_complete=_options_of_command,
+        ),
     )
     for decorate in reversed(decorators):
         function = decorate(function)

@@ -31,6 +31,7 @@ _UNSEEN = {
     Scope.SYSTEM: ("/home", "/root", "/run/user", "/tmp", "/var/tmp"),  # noqa: S108 - named, not used
     Scope.USER: ("/tmp", "/var/tmp"),  # noqa: S108 - likewise
 }
+NOT_GIVEN = frozenset({"confdir", "statedir", "new_token"})  # to the command of a service
 _WRITES = ("jsonl", "learn", "learn_deny")
 _LISTENING = ("listen", "host", "port", "uds")
 _OTHERS_ANY = stat.S_IRWXG | stat.S_IRWXO
@@ -103,7 +104,7 @@ def describe(asked: Asked) -> Described:
         remote=any(_is_remote(one) for one in listen),
         key_file=None if asked.key_file is None else str(asked.key_file),
         key_option=_key_option(asked),
-        writable=tuple(dict.fromkeys(_writable(asked, understood))),
+        writable=tuple(dict.fromkeys(_writable(asked, understood, listen))),
         workers=understood.get("workers", 1),
         connections=understood.get("max_connections", Limits().connections),
         grace_s=understood.get("grace", Limits().grace_s),
@@ -134,7 +135,13 @@ def understand(kind: Kind, words: Sequence[str]) -> Understood:
     spelled: list[str] = []
     for param in dict.fromkeys(order):
         name = str(param.name)
-        if param.is_eager or name in {"confdir", "statedir"}:
+        if name == "new_token":
+            _refuse(
+                "the new token would be printed into the journal",
+                param.opts[-1],
+                "write one into a file, and name it with --token-file",
+            )
+        if param.is_eager or name in NOT_GIVEN:
             _refuse("a service cannot be given this", param.opts[-1], "leave it out")
         values[name] = param.type_cast_value(context, given[name])
         if name not in _LISTENING:
@@ -219,7 +226,9 @@ def _places(asked: Asked, understood: Understood) -> tuple[bool, tuple[str, ...]
     return not named, tuple(places)
 
 
-def _writable(asked: Asked, understood: Understood) -> Iterator[str]:
+def _writable(
+    asked: Asked, understood: Understood, listen: Sequence[TcpListen | UnixListen]
+) -> Iterator[str]:
     if asked.scope is Scope.USER:
         yield str(paths.default_confdir())
         yield str(paths.default_statedir())
@@ -227,6 +236,17 @@ def _writable(asked: Asked, understood: Understood) -> Iterator[str]:
         path = understood.get(name, None)
         if path is not None and str(path) != "-":
             yield str(Path(path).expanduser().absolute().parent)
+    for one in () if asked.socket_activated else listen:
+        if isinstance(one, UnixListen) and not one.path.is_relative_to(_runtime(asked)):
+            yield str(one.path.parent)
+
+
+def _runtime(asked: Asked) -> Path:
+    """Return the directory for sockets that systemd makes for the service."""
+    names = names_of(asked.kind)
+    if asked.scope is Scope.SYSTEM:
+        return Path(names.runtime)
+    return Path(os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}") / names.name
 
 
 def _problems(asked: Asked, understood: Understood) -> Iterator[ConfigError]:
@@ -361,12 +381,6 @@ def _refuse_secrets(understood: Understood) -> None:
             "every user could read the password in the unit",
             "--upstream-proxy",
             "give the proxy's address without it",
-        )
-    if understood.get("new_token", default=False):
-        _refuse(
-            "the new token would be printed into the journal",
-            "--new-token",
-            "write one into a file, and name it with --token-file",
         )
 
 

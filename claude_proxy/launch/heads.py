@@ -7,13 +7,13 @@ from pathlib import Path
 _HEAD_BYTES = 4096
 
 
-def head_of(path: Path) -> bytes:
+def head_of(path: Path, size: int = _HEAD_BYTES) -> bytes:
     """Return how a plain file begins; nothing of anything else, as a pipe would wait for ever."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
         with open(descriptor, "rb") as file:  # noqa: PTH123 - of a descriptor with flags of its own
             if stat.S_ISREG(os.fstat(descriptor).st_mode):
-                return file.read(_HEAD_BYTES)
+                return file.read(size)
     except OSError:
         pass
     return b""

@@ -101,6 +101,7 @@ def joined(one: Keeping, other: Keeping) -> Keeping:
         tuple(dict.fromkeys((*one.hidden, *other.hidden))),
         tuple(dict.fromkeys((*one.unseen, *other.unseen))),
         tuple(dict.fromkeys((*one.unwritten, *other.unwritten))),
+        tuple(dict.fromkeys((*one.bare, *other.bare))),
     )
 
 

@@ -22,6 +22,7 @@ from claude_proxy.credentials import (
 )
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.launch import facts, keeping
+from claude_proxy.launch.heads import head_of
 from claude_proxy.launch.order import Order
 from claude_proxy.launch.surroundings import GATEWAY_PORT
 from claude_proxy.launch.wish import Wish
@@ -34,9 +35,10 @@ def bindings_of(order: Order) -> Bindings:
     """Return the credentials of the proxy that the run has.
 
     Of one that is joined it is taken for granted that it has the list which one started here would
-    have; if it has not, a placeholder is a login that nobody knows.
+    have; if it has not, a placeholder is a login that nobody knows. Without a network they stay
+    outside as well: what a run writes down, the next one may send.
     """
-    if not order.wish.network or order.foreign:
+    if order.wish.unfiltered or order.foreign:
         return ()
     return policyfile.load_for(order.settings).policy.credentials
 
@@ -69,13 +71,33 @@ def kept(
     if dry:
         asked = (CommandSource, KeyringSource)
         sources = {name: one for name, one in sources.items() if not isinstance(one, asked)}
-    values = _values_of(sources, environ, must=order.join is None) if sources else {}
+    must = order.wish.network and order.join is None
+    values = _values_of(sources, environ, must=must) if sources else {}
     found = keeping.keeping_of(bindings, values, environ, home)
     gateway = order.settings.gateway
     if gateway is not None and order.wish.network:
         source = gateway.credential.source
         found = keeping.joined(found, keeping.keeping_for_gateway(GATEWAY_PORT, source, home))
-    return replace(order.wish, keeping=found)
+    bare = tuple(_bare(order.wish, home, values.values())) if values else ()
+    return replace(order.wish, keeping=replace(found, bare=bare))
+
+
+# Where people write keys down beside their work, and Claude Code writes down its own.
+_NOTES = (
+    *(".env", ".env.local", ".env.development", ".envrc", ".npmrc", ".mcp.json"),
+    *(".claude.json", ".claude/settings.json", ".claude/settings.local.json"),
+)
+_NOTE_BYTES = 256 * 1024
+
+
+def _bare(wish: Wish, home: Path, values: Iterable[Secret]) -> Iterator[Path]:
+    """Yield the files of a project and a home in which one of the values stands."""
+    wanted = [value.reveal() for value in values]
+    for place in dict.fromkeys((wish.project, home)):
+        for path in (place / name for name in _NOTES):
+            text = head_of(path, _NOTE_BYTES)
+            if any(value in text for value in wanted):
+                yield path
 
 
 def _values_of(

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from claude_proxy import policyfile
+from claude_proxy import policyfile, strict_yaml
 from claude_proxy.authority import Authority
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.groups.listing import lines_of_policy
@@ -23,6 +23,7 @@ from claude_proxy.settings import Settings
 SHOWN = (CERTIFICATE.name, BUNDLE.name, ALLOWLIST.name)  # in /run/claude-proxy
 
 _HTTPS = 443
+_CREDENTIALS = "credentials"  # a key of the file
 
 
 class MissingError(ClaudeProxyError):
@@ -107,13 +108,31 @@ def _policy_text(settings: Settings) -> bytes:
         lines = lines_of_policy(policyfile.load_groups(settings), settings.policy)
         return "".join(f"# {line}\n" for line in lines).encode()
     try:
-        return settings.allowlist.read_bytes()
+        return without_credentials(settings.allowlist.read_bytes())
     except OSError as error:
         raise ConfigError(
             f"the allowlist cannot be read: {(error.strerror or '').lower()}",
             where=str(settings.allowlist),
             mend="name a readable allowlist file with --allowlist",
         ) from error
+
+
+def without_credentials(raw: bytes) -> bytes:
+    """Return an allowlist's text without the section that says where its owner keeps what."""
+    text = raw.decode("utf-8", "replace")
+    problems = strict_yaml.Problems("allowlist")
+    root = strict_yaml.parse(text, problems)
+    if problems or not isinstance(root, strict_yaml.Mapping):
+        return b""  # no proxy starts with it
+    keys = [(name.line, name.text) for name, _ in root.entries]
+    lines = text.split("\n")
+    starts = [*(line for line, _ in keys), len(lines) + 1]
+    for (start, name), end in reversed(list(zip(keys, starts[1:], strict=True))):
+        if name == _CREDENTIALS and [line for line, _ in keys].count(start) > 1:
+            return b"# Its credentials are on a line with the rest of it, so none of it is shown.\n"
+        if name == _CREDENTIALS:
+            lines[start - 1 : end - 1] = ["# Here are credentials, which are not shown.", ""]
+    return "\n".join(lines).encode()
 
 
 def _narrowing_text(settings: Settings) -> bytes:

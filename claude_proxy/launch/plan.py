@@ -86,7 +86,8 @@ def questions(wish: Wish, user: User, environ: Mapping[str, str], *ours: Path) -
     asked |= {home / name for name in profile.home_protect}
     asked |= {project / name for name in (*_protected(wish), *wish.hide)}
     asked |= {project / ".git", *(Path(shell) for shell in _SHELLS)}
-    asked |= {*wish.keeping.hidden, *wish.keeping.unseen, *wish.keeping.unwritten}
+    kept = wish.keeping
+    asked |= {*kept.hidden, *kept.unseen, *kept.unwritten, *kept.bare}
     return frozenset({*asked, *never.never(home, environ, *ours), *never.secret(home, environ)})
 
 
@@ -443,6 +444,9 @@ class _Planner:
     def _notes(self) -> Iterator[str]:
         if names := surroundings.held_back(self._wish, self._facts):
             yield f"not handed on, as the proxy puts the credential in: {', '.join(names)}"
+        for path in self._wish.keeping.bare:
+            if any(self._places_of(self._seen(path).real)):
+                yield f"COMMAND can read a credential that the proxy puts in: it stands in {path}"
 
     def _namespaces(self) -> tuple[str, ...]:
         options = [

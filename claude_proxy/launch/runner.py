@@ -183,6 +183,11 @@ def _told(order: Order, bindings: Bindings, say: Say) -> Plan:
     planned = planned_for(order, bindings)
     for note in planned.notes:
         say(f"note: {note}")
+    if order.join is not None and bindings:
+        say(
+            f"note: the placeholders are those of {order.settings.allowlist}, which the proxy on "
+            f"{order.join} has to know"
+        )
     if order.show_plan:
         for line in planned.lines():
             say(line)
@@ -249,6 +254,7 @@ def planned_for(order: Order, bindings: Bindings | None = None, *, dry: bool = F
     settings = order.settings
     if bindings is None:
         bindings = keys.bindings_of(order)
+        keys.refuse_reachable(order, bindings, os.environ)
     wish = keys.kept(order, bindings, os.environ, dry=dry)
     seen = facts.gather(
         wish,

@@ -47,6 +47,7 @@ class Keeping:
     hidden: tuple[Path, ...] = ()  # logins of the user's own that the placeholders stand for
     unseen: tuple[Path, ...] = ()  # where credentials are read from: not to be shown
     unwritten: tuple[Path, ...] = ()  # what says which credential is the right one, likewise
+    bare: tuple[Path, ...] = ()  # files in which one stands, wherever it is read from
 
 
 @dataclass(frozen=True, slots=True)

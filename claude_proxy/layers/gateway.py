@@ -55,6 +55,7 @@ _A_PAGE = "A page in a browser may not use this gateway without its token."
 _NOT_SERVED = "This gateway serves no such path."
 _NOT_SO = "This path is not served by this method."
 _ENOUGH = "As much as the owner of this gateway allows has been used."
+_BAD_REQUEST = 400
 _UNAUTHENTICATED = 401
 _FORBIDDEN = 403
 _TOO_LARGE = 413
@@ -319,6 +320,10 @@ class GatewayLane(Http1Lane):
         return self._error(status, refusal.explanation, _reason(refusal.reason))
 
     def _error(self, status: int, text: str, *more: Field) -> Reply:
+        if _BAD_REQUEST <= status < _FAULT and status != _TOO_MANY:
+            # Anthropic's clients retry a 401 for minutes, but heed this field; nothing of what is
+            # refused here comes to be allowed by waiting.
+            more = (*more, (b"x-should-retry", b"false"))
         return answers.api_error(status, f"claude-proxy: {text}", *more)
 
 

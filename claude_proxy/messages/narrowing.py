@@ -29,7 +29,7 @@ class Narrowing:
 
     patterns: tuple[HostPattern, ...]
     source: Source
-    ports: frozenset[int] = frozenset({443})
+    ports: frozenset[int] | None = None
     paths: tuple[PathGlob, ...] | None = None
     models: tuple[str, ...] | None = None  # "claude-sonnet-4-*"; "*" stands for any characters
     beta: tuple[str, ...] | None = None  # the same, of what anthropic-beta lists
@@ -44,7 +44,7 @@ class Narrowing:
             return Reason.AMBIGUOUS_PATH
         if not _may_use(self.paths, request.path):
             return Reason.ENDPOINT_NOT_ALLOWED
-        if self.reads(request) and request.method not in _ASKING and not _is_usual(request.query):
+        if self.reads(request) and not _is_usual(request):
             return Reason.ENDPOINT_NOT_ALLOWED
         if self.beta is not None and not all(
             _is_listed(self.beta, beta) for beta in _betas_of(request)
@@ -143,7 +143,7 @@ _ASKING = frozenset({"GET", "HEAD", "OPTIONS"})
 # the older /v1/complete, the compatible /v1/chat/completions and /v1/responses, and what clouds
 # that serve the same models call it.
 _speaks_to_a_model = re.compile(r"messages|complet|responses|invoke|predict|converse").search
-_is_usual = re.compile(r"(?:beta=true)?").fullmatch  # what the SDKs send
+_QUERIES = frozenset({"", "beta=true"})  # what the SDKs send
 _is_json = re.compile(
     rb'application/json(?:[ \t]*;[ \t]*charset="?utf-8"?)?', re.IGNORECASE
 ).fullmatch
@@ -154,6 +154,13 @@ def _values(request: Request, name: bytes) -> Iterator[bytes]:
     for field, value in request.fields:
         if field.lower().replace(b"_", b"-") == name:
             yield value.strip(b" \t")
+
+
+def _is_usual(request: Request) -> bool:
+    """Tell whether nothing but the body says what a call asks for."""
+    if any(_values(request, b"upgrade")):
+        return False  # what is said after that is not a body
+    return request.method in _ASKING or request.query in _QUERIES
 
 
 def _betas_of(request: Request) -> Iterator[str]:
@@ -188,10 +195,10 @@ def _names_models(asked: Object) -> bool:
     """Tell whether each request in the body says which model it is for."""
     batch = asked.get("requests")
     if batch is None:
-        return "model" in asked
+        return isinstance(asked.get("model"), str)
     return isinstance(batch, list) and all(
         isinstance(item, dict)
         and isinstance(params := item.get("params"), dict)
-        and "model" in params
+        and isinstance(params.get("model"), str)
         for item in batch
     )

@@ -21,6 +21,7 @@ _ANSWER_BYTES = 4 * 1024 * 1024
 _PIECE_BYTES = 64 * 1024
 _UNPACKED_BYTES = 64 * 1024 * 1024
 _MODEL_CHARACTERS = 128
+_USAGE = b'"usage"'
 _COUNTS = range(1 << 53)
 _GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
 _INTERIM = range(100, 200)
@@ -99,11 +100,14 @@ class _Events:
         self._is_skipping = False
 
     def feed(self, data: bytes) -> None:
-        *ended, rest = data.split(b"\n")
-        for line in ended:
-            self._take(line)
+        first, is_ended, others = data.partition(b"\n")
+        self._take(first)
+        if is_ended:
             self._end_line()
-        self._take(rest)
+            whole, _, last = others.rpartition(b"\n")
+            for line in _telling_lines(whole):
+                self._read_line(line)
+            self._take(last)
 
     def _take(self, data: bytes) -> None:
         if len(self._line) + len(data) > _LINE_BYTES:
@@ -116,8 +120,21 @@ class _Events:
         line = bytes(self._line)
         self._line.clear()
         self._is_skipping = False
-        if line.startswith(b"data:") and b'"usage"' in line:
+        if _USAGE in line:
+            self._read_line(line)
+
+    def _read_line(self, line: bytes) -> None:
+        if line.startswith(b"data:"):
             self.usage = _told(self.usage, _read(line.removeprefix(b"data:")))
+
+
+def _telling_lines(text: bytes) -> Iterator[bytes]:
+    """Yield the lines that may tell the usage; the others cost next to nothing."""
+    at = text.find(_USAGE)
+    while at >= 0:
+        start, end = text.rfind(b"\n", 0, at) + 1, text.find(b"\n", at)
+        yield text[start:] if end < 0 else text[start:end]
+        at = -1 if end < 0 else text.find(_USAGE, end)
 
 
 def _told(usage: Usage | None, event: Any) -> Usage | None:

@@ -43,11 +43,16 @@ def wishes_of(body: Object) -> Iterator[Wish]:
     waiting: list[Any] = [body]
     while waiting:
         value = waiting.pop()
-        if isinstance(value, list):
-            waiting += value
-        elif isinstance(value, dict):
-            yield from _wishes_in(value)
-            waiting += (item for key, item in value.items() if not _is_opaque(key, value))
+        if isinstance(value, dict):
+            if not _is_ordinary(value):
+                yield from _wishes_in(value)
+            waiting += [
+                item
+                for key, item in value.items()
+                if type(item) in _CONTAINERS and not _is_opaque(key, value)
+            ]
+        else:
+            waiting += [item for item in value if type(item) in _CONTAINERS]
 
 
 def tool_name(kind: str) -> str:
@@ -55,6 +60,7 @@ def tool_name(kind: str) -> str:
     return _dated.sub("", kind)
 
 
+_CONTAINERS = (dict, list)
 _dated = re.compile(r"_20[0-9]{6}\Z", re.ASCII)
 
 # Types of tools that the client runs, and what only points at a tool that is defined elsewhere.
@@ -84,9 +90,29 @@ _TOLD = frozenset(
         "bash_code_execution_output",
     }
 )
-_INLINE_SOURCES = frozenset({"base64", "text", "content", "url", "file"})
+# The kinds of sources, with the key that says where one lies; None: it is in the body.
+_SOURCES: dict[str | None, str | None] = {
+    "base64": None,
+    "text": None,
+    "content": None,
+    "url": "url",
+    "file": "file_id",
+}
+# What is handed on as it is: with any parent (None), or one of these types.
+_NEVER: frozenset[str] = frozenset()
 _TOOL_USES = frozenset({"tool_use", "server_tool_use", "mcp_tool_use"})
-_TOOLSETS = ("mcp_toolset", "computer_toolset", "browser_toolset")
+_TOOLSETS = frozenset({"mcp_toolset", "computer_toolset", "browser_toolset"})
+_BROWSER = frozenset({"browser_state"})
+_OPAQUE: dict[str, frozenset[str] | None] = {
+    "input": _TOOL_USES,
+    "input_schema": None,
+    "input_examples": None,
+    "schema": frozenset({"json_schema"}),
+    "configs": _TOOLSETS,  # by the names of tools, which may be any
+    "tabs": _BROWSER,  # of the client's own
+    "state_changes": _BROWSER,
+    "mcp_servers": None,  # looked into where they were met
+}
 
 
 def _type_of(value: Object) -> str | None:
@@ -95,20 +121,15 @@ def _type_of(value: Object) -> str | None:
     return kind if kind is None or isinstance(kind, str) else ""
 
 
+def _is_ordinary(value: Object) -> bool:
+    """Tell whether there is nothing to look at, as in most blocks of a conversation."""
+    kind = value.get("type")
+    return value.keys() <= _ORDINARY and (kind is None or (type(kind) is str and kind in _TALK))
+
+
 def _is_opaque(key: str, parent: Object) -> bool:
-    match key:
-        case "input":
-            return _type_of(parent) in _TOOL_USES
-        case "input_schema" | "input_examples":
-            return True
-        case "schema":
-            return _type_of(parent) == "json_schema"
-        case "configs":  # by the names of tools, which may be any
-            return (_type_of(parent) or "").startswith(_TOOLSETS)
-        case "tabs" | "state_changes":  # of the client's own browser
-            return _type_of(parent) == "browser_state"
-        case _:
-            return key == "mcp_servers"  # looked into where they were met
+    types = _OPAQUE.get(key, _NEVER)
+    return types is None or (bool(types) and tool_name(_type_of(parent) or "") in types)
 
 
 def _wishes_in(value: Object) -> Iterator[Wish]:
@@ -172,8 +193,10 @@ def _sources(item: Any, parent: Object) -> Iterator[Wish]:
         # A search result names its source; it is not fetched.
         if _type_of(parent) != "search_result":
             yield Wish(Kind.SOURCE, item)
-    # What `url` and `file_id` say is found where they stand.
-    elif not isinstance(item, dict) or _type_of(item) not in _INLINE_SOURCES:
+    elif not isinstance(item, dict) or (kind := _type_of(item)) not in _SOURCES:
+        yield Wish(Kind.SOURCE)
+    # What its key says is found where that stands; without, it is of no known kind.
+    elif (key := _SOURCES[kind]) is not None and item.get(key) is None:
         yield Wish(Kind.SOURCE)
 
 
@@ -262,6 +285,8 @@ _ORDINARY = frozenset(
         "type",
     }
 )
+# The types of blocks that have such keys alone.
+_TALK = frozenset({"text", "thinking", "redacted_thinking", "tool_result", "ephemeral", "base64"})
 _LONGEST_KEY = 64  # folding cannot make anything longer into one of ours
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -52,6 +53,8 @@ def provider(exchange: Exchange, talk: Talk) -> None:
     elif model == "echoes":
         said = json.dumps({"you": exchange.header("x-api-key")}).encode()
         talk.answer("200 OK", said, "Content-Type: application/json")
+    elif model == "silent":
+        talk.wait("gateway-never")
     elif model in {"pauses", "drops"}:
         _trickles(talk, drops=model == "drops")
     else:
@@ -276,14 +279,15 @@ def test_without_the_token_nothing_leaves(start: Start, internet: Internet, tmp_
     assert reasons == ["client-not-authenticated", "client-not-authenticated", "rule-matched"]
 
 
-def test_another_user_is_not_let_in_by_the_socket(
-    start: Start, internet: Internet, tmp_path: Path
-) -> None:
-    tmp_path.chmod(0o711)
-    gateway = start("--socket-uid", str(os.geteuid() + 1), uds=tmp_path / "g.sock")
+def test_another_user_is_not_let_in_by_the_socket(start: Start, internet: Internet) -> None:
+    with TemporaryDirectory(dir="/tmp") as place:
+        Path(place).chmod(0o711)
+        uds = Path(place) / "g.sock"
+        gateway = start("--socket-uid", str(os.geteuid() + 1), uds=uds)
 
-    with internet.watch() as seen:
-        status, error = gateway.error(body())
+        with internet.watch() as seen:
+            status, error = gateway.error(body())
+        gateway.proxy.stop()
 
     assert (status, error["type"]) == (401, "authentication_error")
     assert seen.nothing()
@@ -371,6 +375,16 @@ def test_an_upstream_that_cannot_be_had_is_told_in_the_apis_words(
         until(lambda: gateway.rows()[0].duration_ms is not None, "the outcome")  # noqa: B023 - at once
         [row] = gateway.rows()
         assert (row.status, row.error) == (502, word)
+
+
+def test_an_upstream_that_is_silent_is_not_waited_for_longer_than_was_said(start: Start) -> None:
+    claude = start("--timeout", "1s")
+    strict = start("--timeout", "1s", "--mode", "strict")
+
+    told, worded = claude.error(body("silent")), strict.error(body("silent"))
+
+    assert (told[0], told[1]["type"]) == (504, "timeout_error")
+    assert worded == (502, {"type": "proxy_error", "message": "Upstream request failed"})
 
 
 def test_an_answer_that_holds_the_key_does_not_reach_the_caller(start: Start) -> None:

@@ -71,7 +71,7 @@ def kept(*bindings: Binding, value: str = CONSOLE, **environ: str) -> Keeping:
     return keeping_of(bindings, values, environ, HOME)
 
 
-def planned(keeping: Keeping, *, profile: Profile = CLAUDE, **environ: str) -> Plan:
+def planned(keeping: Keeping, profile: Profile = CLAUDE, /, **environ: str) -> Plan:
     found = paths(HOME / ".claude", HOME / "keys", files=(LOGIN, HOME / "keys/key"))
     facts = some_facts(found, environ={"PATH": "/usr/bin", **environ})
     return plan(a_wish(profile=profile, keeping=keeping), facts)
@@ -184,7 +184,7 @@ def test_nothing_is_said_where_nothing_is_held_back() -> None:
 def test_what_a_profile_sets_is_held_back_too() -> None:
     profile = Profile("own", set_env=(("ANTHROPIC_API_KEY", CONSOLE),))
 
-    made = planned(kept(a_binding()), profile=profile)
+    made = planned(kept(a_binding()), profile)
 
     assert "ANTHROPIC_API_KEY" not in made.environment
     assert CONSOLE not in " ".join(made.argv)
@@ -227,6 +227,17 @@ def test_it_may_be_what_the_credential_is_read_from() -> None:
     binding = a_binding(source=FileSource(LOGIN, ("claudeAiOauth", "accessToken")))
 
     assert LOGIN in planned(kept(binding)).masked
+
+
+def test_a_credential_that_stands_in_a_file_is_told_if_the_file_is_seen() -> None:
+    seen, hidden = PROJECT / ".env", PROJECT / ".envrc"
+    keeping = Keeping(bare=(seen, hidden, HOME / ".npmrc"))
+    found = paths(files=(seen, hidden, HOME / ".npmrc"))
+
+    made = plan(a_wish(hide=(".envrc",), keeping=keeping), some_facts(found))
+
+    [note] = made.notes
+    assert str(seen) in note
 
 
 # --- where credentials come from

@@ -144,6 +144,48 @@ def test_a_list_that_cannot_be_read_is_an_error(order: Order) -> None:
         shown_files(order)
 
 
+CREDENTIALS = """\
+credentials:
+  # of our own
+  - {host: one.test, inject: auto, from: {file: /secret/place}}
+  - host: two.test
+    pin: "sha256:aabb"
+
+"""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"# ours\n{ALLOW}{CREDENTIALS}",
+        f"# ours\n{CREDENTIALS}{ALLOW}",
+        f"# ours\n{CREDENTIALS.replace('credentials', '"credentials"')}{ALLOW}deny: [a.test]\n",
+    ],
+)
+def test_where_credentials_are_kept_is_not_shown(order: Order, text: str) -> None:
+    order.settings.allowlist.write_text(text)
+
+    shown = shown_files(order)["allowlist.yaml"].decode()
+
+    assert shown.startswith("# ours\n")
+    assert ALLOW in shown
+    assert "Here are credentials" in shown
+    assert not any(word in shown for word in ("secret", "sha256", "two.test", "of our own"))
+    assert ("deny: [a.test]\n" in shown) == ("deny" in text)
+
+
+def test_a_list_on_one_line_with_its_credentials_is_not_shown_at_all(order: Order) -> None:
+    order.settings.allowlist.write_text("{allow: [one.test], credentials: [{host: a.test}]}\n")
+
+    assert shown_files(order)["allowlist.yaml"].startswith(b"# Its credentials are on a line")
+
+
+def test_a_list_that_no_proxy_takes_is_not_shown(order: Order) -> None:
+    order.settings.allowlist.write_text("- {from: {file: /secret}}\n")
+
+    assert shown_files(order)["allowlist.yaml"] == b""
+
+
 def test_everything_that_is_missing_is_said() -> None:
     error = MissingError([ClaudeProxyError("one"), ClaudeProxyError("two", mend="so")])
 

@@ -182,11 +182,12 @@ def pending(process: int) -> int:
 
 # Counts how often it was interrupted.
 COUNTING = """\
-import signal, sys
+import os, signal, sys
 caught = []
 def catch(*_):
     caught.append(1)
-    print("caught", len(caught), flush=True)
+    # Not by print, which a second signal may interrupt.
+    os.write(1, b"caught %d\\n" % len(caught))
 signal.signal(signal.SIGINT, catch)
 print("begun", flush=True)
 for line in iter(sys.stdin.readline, ""):

@@ -566,6 +566,17 @@ def test_without_the_token_nothing_goes_upstream(mode: GatewayMode, shown: str) 
     assert there.ledger.last.status == 401
 
 
+def test_clients_are_told_not_to_repeat_what_will_be_refused_again() -> None:
+    there, full = play(token=TOKEN), play(a_gateway(ceilings=Ceilings(requests_per_minute=1)))
+    full.stage.says(ask())
+    full.stage.answers(an_answer())
+
+    refused, put_off = there.stage.says(ask()), full.stage.says(ask())
+
+    assert (status_of(refused), fields_of(refused)["x-should-retry"]) == (401, "false")
+    assert (status_of(put_off), "x-should-retry" in fields_of(put_off)) == (429, False)
+
+
 def test_a_stranger_does_not_learn_what_is_served() -> None:
     there = play(token=TOKEN)
 

@@ -101,6 +101,10 @@ WISHES: dict[str, tuple[bytes, Reason]] = {
     ),
     "an image of a kind of its own": (body(image({"type": "uri"})), Reason.SOURCE_NOT_ALLOWED),
     "a kind in capitals": (body(image({"type": "URL"})), Reason.SOURCE_NOT_ALLOWED),
+    "a kind without its key": (
+        body(image({"type": "url", "uri": EVIL})),
+        Reason.SOURCE_NOT_ALLOWED,
+    ),
     "a kind that is a list": (body(image({"type": ["url"]})), Reason.SOURCE_NOT_ALLOWED),
     "a source that is a URL": (body(image(EVIL)), Reason.SOURCE_NOT_ALLOWED),
     "a source that is a list": (body(image([URL])), Reason.SOURCE_NOT_ALLOWED),
@@ -239,6 +243,7 @@ WISHES: dict[str, tuple[bytes, Reason]] = {
     # Who would answer.
     "another model": (body(model="gpt-5"), Reason.MODEL_NOT_ALLOWED),
     "no model": (b'{"messages":[]}', Reason.MODEL_NOT_ALLOWED),
+    "a model that is nothing": (body(model=None), Reason.MODEL_NOT_ALLOWED),
     "a model that is none": (body(model=5), Reason.MODEL_NOT_ALLOWED),
     "a model to fall back to": (body(fallbacks=[{"model": "gpt-5"}]), Reason.MODEL_NOT_ALLOWED),
     "whichever model": (body(fallbacks="default"), Reason.MODEL_NOT_ALLOWED),

@@ -1,4 +1,4 @@
-"""The narrowing that comes with Claude Code's presets lets it work, and nothing be stored or run."""
+"""The narrowing of Claude Code's presets lets it work, and lets nothing be stored or run."""
 
 import json
 from functools import cache

@@ -96,11 +96,7 @@ def test_a_second_parser_finds_the_same_request_with_the_other_model(
     keys = data.draw(st.permutations(("model", *others)))
     request = {key: {**others, "model": asked}[key] for key in keys}
     indent = data.draw(st.none() | st.integers(0, 2))
-    try:
-        given_model.encode()
-        body = json.dumps(request, indent=indent, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return
+    body = json.dumps(request, indent=indent, ensure_ascii=False).encode()
 
     spliced = with_model(body, ((asked, given_model),))
 

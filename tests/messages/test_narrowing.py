@@ -170,6 +170,10 @@ HEADS: dict[str, tuple[Request, Reason | None]] = {
     "parameters": (request("/v1/messages;v=2"), Reason.AMBIGUOUS_PATH),
     "a query that nobody sends": (request(query="model=a"), Reason.ENDPOINT_NOT_ALLOWED),
     "two queries": (request(query="beta=true&beta=x"), Reason.ENDPOINT_NOT_ALLOWED),
+    "a WebSocket": (
+        request(method="GET", fields=((b"Upgrade", b"websocket"),)),
+        Reason.ENDPOINT_NOT_ALLOWED,
+    ),
     "a beta": (request(fields=beta(b"oauth-2025-04-20")), None),
     "betas": (request(fields=beta(b"oauth-1 ,\teffort-2025-11-24,", b"oauth-2")), None),
     "no beta": (request(fields=beta(b"")), None),

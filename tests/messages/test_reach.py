@@ -5,33 +5,22 @@ import pytest
 from claude_proxy.messages.reach import EVERYWHERE, Reach
 from claude_proxy.patterns import HostPattern
 
-HOSTS = Reach(
-    allowlisted=False, hosts=(HostPattern.parse("one.test"), HostPattern.parse(".all.test"))
-)
+HOSTS = Reach(hosts=(HostPattern.parse("one.test"), HostPattern.parse(".all.test")))
 
 
-def nothing(url: str, method: str = "GET") -> bool:
-    """Stand in for an allowlist that allows nothing."""
-    assert url
-    assert method
-    return False
-
-
-def allowing(*patterns: str) -> "Reaches":
-    return Reaches(patterns)
-
-
-class Reaches:
+class Allowing:
     """Stands in for an allowlist of hosts, and writes down what it was asked."""
 
-    def __init__(self, patterns: tuple[str, ...]) -> None:
-        self._patterns = tuple(map(HostPattern.parse, patterns))
+    def __init__(self, *patterns: str) -> None:
+        self._hosts = Reach(allowlisted=False, hosts=tuple(map(HostPattern.parse, patterns)))
         self.asked: list[tuple[str, str]] = []
 
     def __call__(self, url: str, method: str = "GET") -> bool:
         self.asked.append((url, method))
-        within = Reach(allowlisted=False, hosts=self._patterns)
-        return within.holds(url, method, nothing)
+        return self._hosts.holds(url, method, self)
+
+
+nothing = Allowing()
 
 
 @pytest.mark.parametrize(
@@ -62,7 +51,7 @@ def test_what_is_not_plainly_a_listed_host_is_not_reached(url: str) -> None:
 
 
 def test_the_allowlist_is_asked_about_the_very_url_and_method() -> None:
-    reaches = allowing("a.test")
+    reaches = Allowing("a.test")
 
     assert Reach().holds("https://a.test/b?c", "POST", reaches)
     assert reaches.asked == [("https://a.test/b?c", "POST")]
@@ -70,7 +59,7 @@ def test_the_allowlist_is_asked_about_the_very_url_and_method() -> None:
 
 def test_what_is_no_url_is_only_reached_by_who_reaches_everything() -> None:
     assert EVERYWHERE.holds(None, "GET", nothing)
-    assert not Reach().holds(None, "GET", allowing(".test"))
+    assert not Reach().holds(None, "GET", Allowing(".test"))
 
 
 def test_nowhere_is_where_nothing_is_named() -> None:
@@ -79,10 +68,10 @@ def test_nowhere_is_where_nothing_is_named() -> None:
 
 
 def test_a_domain_is_reached_if_each_name_below_it_is() -> None:
-    assert Reach().holds_domain("a.test", allowing(".a.test"))
-    assert Reach().holds_domain("a.test/path", allowing("a.test", "*.a.test"))
-    assert not Reach().holds_domain("a.test", allowing("a.test"))
-    assert not Reach().holds_domain("a.test", allowing("*.a.test"))
+    assert Reach().holds_domain("a.test", Allowing(".a.test"))
+    assert Reach().holds_domain("a.test/path", Allowing("a.test", "*.a.test"))
+    assert not Reach().holds_domain("a.test", Allowing("a.test"))
+    assert not Reach().holds_domain("a.test", Allowing("*.a.test"))
     assert HOSTS.holds_domain("all.test", nothing)
     assert not HOSTS.holds_domain("one.test", nothing)
 
@@ -102,4 +91,4 @@ def test_a_domain_is_reached_if_each_name_below_it_is() -> None:
     ],
 )
 def test_what_is_not_plainly_a_domain_is_not_reached(domain: str) -> None:
-    assert not Reach().holds_domain(domain, allowing(".a.test", "a.test"))
+    assert not Reach().holds_domain(domain, Allowing(".a.test", "a.test"))

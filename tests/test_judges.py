@@ -1,0 +1,132 @@
+"""The laws of what is judged by: proxy and gateway change together, with their credentials."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from claude_proxy import allowlist
+from claude_proxy.authority import Authority
+from claude_proxy.credentials import Custody, EnvironmentSource, Injection
+from claude_proxy.errors import ConfigError
+from claude_proxy.gate import Gate, Origin
+from claude_proxy.judges import Judges, limits_of, vault_of
+from claude_proxy.policy import Policy, Request, Scheme
+from claude_proxy.settings import Base, Gateway, Limits, Settings
+from claude_proxy.vault import Vault
+from tests.layers.stage import Ledger
+
+API = Authority.of("api.anthropic.com", 443)
+OTHER = Authority.of("other.example", 443)
+KEY, FIRST, SECOND = "CLAUDE_TEST_GATEWAYS", "CLAUDE_TEST_FIRST", "CLAUDE_TEST_SECOND"
+GATEWAY = Gateway(
+    listen=(),
+    upstream=Base(Scheme.HTTPS, API),
+    credential=Injection(EnvironmentSource(KEY), strips=True),
+)
+
+type Make = Callable[..., tuple[Judges, Vault]]
+
+
+def policy_of(variable: str = FIRST, host: str = "api.anthropic.com", deny: str = "") -> Policy:
+    text = f"""\
+allow: [api.anthropic.com, other.example]
+deny: [{deny}]
+credentials:
+  - {{host: {host}, name: one, inject: auto, from: {{env: {variable}}}}}
+"""
+    return allowlist.load(text, name="allowlist.yaml")
+
+
+@pytest.fixture
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
+    for name in (KEY, FIRST, SECOND):
+        monkeypatch.setenv(name, f"sk-ant-api03-{name.lower()}")
+
+    def made(gateway: Gateway | None = GATEWAY) -> tuple[Judges, Vault]:
+        settings = Settings(tmp_path / "a.yaml", tmp_path, tmp_path, gateway=gateway)
+        vault = vault_of(settings, policy_of())
+        return Judges(settings, policy_of(), Ledger().events.append, vault), vault
+
+    return made
+
+
+def custody_at(gate: Gate | None, target: Authority = API) -> Custody:
+    assert gate is not None
+    request = Request(Scheme.HTTPS, target, target, "POST", "/v1/messages")
+    return gate.request(Origin(1, "here", "there"), request, "/v1/messages").custody
+
+
+def put_in(gate: Gate | None, target: Authority = API) -> bytes:
+    """Return which key a request is given."""
+    values = [value for name, value in custody_at(gate, target).extra if name == b"x-api-key"]
+    return values[0] if values else b""
+
+
+def test_proxy_and_gateway_each_put_in_their_own_key(make: Make) -> None:
+    judges, vault = make()
+
+    assert put_in(judges.proxy) == b"sk-ant-api03-claude_test_first"
+    assert put_in(judges.gateway) == b"sk-ant-api03-claude_test_gateways"
+    vault.close()
+
+
+def test_without_a_gateway_there_is_one_gate(make: Make) -> None:
+    judges, vault = make(None)
+
+    assert judges.gateway is None
+    assert put_in(judges.proxy) == b"sk-ant-api03-claude_test_first"
+    vault.close()
+
+
+def test_nothing_changes_before_all_of_it_does(make: Make) -> None:
+    """A value that is bound to another host now must not be given to the one it was bound to."""
+    judges, vault = make()
+
+    take = judges.prepare(policy_of(SECOND, host="other.example"))
+    before = put_in(judges.proxy), custody_at(judges.proxy, OTHER).credential
+    take()
+    after = custody_at(judges.proxy).credential, custody_at(judges.proxy, OTHER).credential
+
+    assert before == (b"sk-ant-api03-claude_test_first", None)
+    assert after == (None, "one")
+    vault.close()
+
+
+def test_a_policy_whose_credential_cannot_be_had_changes_nothing(make: Make) -> None:
+    judges, vault = make()
+
+    with pytest.raises(ConfigError):
+        judges.prepare(policy_of("CLAUDE_TEST_MISSING"))
+
+    assert put_in(judges.proxy) == b"sk-ant-api03-claude_test_first"
+    assert put_in(judges.gateway) == b"sk-ant-api03-claude_test_gateways"
+    vault.close()
+
+
+def test_a_new_denial_holds_for_both(make: Make) -> None:
+    judges, vault = make()
+
+    judges.prepare(policy_of(deny="api.anthropic.com"))()
+
+    assert judges.gateway is not None
+    assert not judges.proxy.policy.decide_connect(API).allowed
+    assert not judges.gateway.policy.decide_connect(API).allowed
+    vault.close()
+
+
+def test_a_gateway_whose_key_is_missing_does_not_start(make: Make) -> None:
+    missing = Injection(EnvironmentSource("CLAUDE_TEST_MISSING"), strips=True)
+
+    with pytest.raises(ConfigError, match="gateway"):
+        make(replace(GATEWAY, credential=missing))
+
+
+@pytest.mark.parametrize("timeout_s", [1.0, 30.0, 600.0])
+def test_no_wait_for_the_upstream_is_longer_than_the_gateways_timeout(timeout_s: float) -> None:
+    limits = limits_of(replace(GATEWAY, timeout_s=timeout_s), Limits())
+
+    assert limits.idle_timeout_s == timeout_s
+    assert limits.connect_timeout_s + limits.handshake_timeout_s <= timeout_s
+    assert limits.connections == Limits().connections

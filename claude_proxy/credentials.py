@@ -183,7 +183,7 @@ def custody_of(bindings: Sequence[Binding], request: Request, holdings: Holdings
     binding = _in_force(bound, request)
     if binding is None:
         # By plain HTTP or at another port there is nobody whom a login could be meant for.
-        return _without_logins(request, placeholders)
+        return _without_logins(bound, request, placeholders)
     if binding is _AMBIGUOUS:
         return _UNAVAILABLE
     held = holdings.get(binding.name)
@@ -221,10 +221,14 @@ def _logins_in(request: Request, *also: str) -> list[Login]:
     return find_logins(raw_of(request.path), raw_of(request.query), request.fields, names)
 
 
-def _without_logins(request: Request, placeholders: Placeholders) -> Custody:
+def _without_logins(
+    bound: Iterable[Binding], request: Request, placeholders: Placeholders
+) -> Custody:
     if placeholders.in_head(request, request.fields):
         return _MISPLACED
-    return _FOREIGN if _logins_in(request) else FREE
+    # The fields that such a host's bindings name authenticate there too.
+    names = [each.use.name for each in bound if isinstance(each.use, Injection)]
+    return _FOREIGN if _logins_in(request, *names) else FREE
 
 
 def _repeats(logins: list[Login], fields: Sequence[Field]) -> bool:

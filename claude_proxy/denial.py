@@ -52,7 +52,10 @@ _EXPLANATIONS = {
     Reason.SERVER_TOOL_NOT_ALLOWED: "A tool that the API itself would run is not allowed.",
     Reason.MCP_SERVER_NOT_ALLOWED: "The API may not be sent to this MCP server.",
     Reason.SOURCE_NOT_ALLOWED: "The API may not be sent to fetch this.",
-    Reason.BODY_UNREADABLE: "The body cannot be read in exactly one way, so it is not forwarded.",
+    Reason.BODY_UNREADABLE: (
+        "The body cannot be read in exactly one way, so it is not forwarded. It must be JSON, not "
+        "compressed, and said to be so: Content-Type: application/json."
+    ),
     Reason.BODY_TOO_LARGE: "The body is larger than may be judged.",
     Reason.CEILING_REACHED: "As much as the owner allows has been used.",
     Reason.AUDIT_FAILED: "The decision could not be recorded, and what is not recorded is denied.",

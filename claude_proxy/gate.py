@@ -39,7 +39,10 @@ class Custodian(Protocol):
         """What is known now of each binding."""
 
     def learn(self, name: str, login: tuple[bytes, bytes], /) -> None:
-        """Pin the first login of a binding, for good; raises if it cannot be kept."""
+        """Pin the first login of a binding, for good.
+
+        OSError: it cannot be kept; without an `errno`: another one was first.
+        """
 
     def answered(self, name: str, status: int) -> None:
         """Take note of how an upstream answered to a credential."""
@@ -138,10 +141,9 @@ class Gate:
             decision = policy.decide_narrowed(request)
             if decision.allowed and policy.credentials:
                 custody = policy.custody_of(request, self._custodian.holdings)
-                if custody.reason is not None:
-                    return Decision(False, custody.reason)
-                if custody.learned is not None and custody.credential is not None:
-                    self._custodian.learn(custody.credential, custody.learned)
+                reason = custody.reason or self._not_pinned(custody)
+                if reason is not None:
+                    return Decision(False, reason)
             return decision
 
         passage = self._settle(
@@ -156,6 +158,19 @@ class Gate:
         )
         passage.custody = custody
         return passage
+
+    def _not_pinned(self, custody: Custody) -> Reason | None:
+        """Pin the login that a request shows, if it is the first; return why it may not pass."""
+        if custody.learned is None or custody.credential is None:
+            return None
+        try:
+            self._custodian.learn(custody.credential, custody.learned)
+        except OSError as error:
+            if error.errno is None:
+                return Reason.FOREIGN_CREDENTIAL  # another was first, by a hair
+            logger.error("a login cannot be pinned (%s); it is denied", error.strerror)  # noqa: TRY400
+            return Reason.CREDENTIAL_UNAVAILABLE
+        return None
 
     def holds_body(self, request: Request) -> int | None:
         """Return how long a body may be that is judged before any of it leaves; None: it is not."""

@@ -299,7 +299,7 @@ def _of_keyring(service: str, user: str, place: str) -> Secret:
     try:
         keyring: Any = import_module("keyring")
     except ImportError:
-        mend = "install it beside claude-proxy: pip install keyring"
+        mend = "install it beside claude-proxy: pipx inject claude-proxy keyring"
         raise ConfigError(
             "the Python package keyring is not installed", where=place, mend=mend
         ) from None

@@ -329,7 +329,7 @@ def test_a_gateway_is_made_of_the_options_of_serve(
     gateway = order.settings.gateway
     assert gateway is not None
     assert gateway.listen == ()  # the run makes its own place
-    assert str(gateway.upstream) == "https://api.anthropic.com:443"
+    assert str(gateway.upstream) == "https://api.anthropic.com"
     assert gateway.token is None
 
 

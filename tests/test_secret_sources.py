@@ -6,10 +6,12 @@ import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import keyring
 import pytest
+from keyring.backend import KeyringBackend
 
 from claude_proxy import secret_sources
 from claude_proxy.credentials import (
@@ -318,35 +320,53 @@ def test_a_command_that_prints_without_end_is_ended() -> None:
 # --- keyrings
 
 
-class Keyring:
-    """A keyring of one entry, as the package of that name offers it."""
+class OneEntry(KeyringBackend):
+    """A keyring of one entry, in the place of the system's."""
 
-    def __init__(self, value: object) -> None:
+    priority = 1.0
+
+    def __init__(self, value: str | Exception) -> None:
+        super().__init__()
         self._value = value
 
-    def get_password(self, service: str, user: str) -> object:
+    def get_password(self, service: str, username: str) -> str | None:
         if isinstance(self._value, Exception):
             raise self._value
-        return self._value if (service, user) == ("anthropic", "me") else None
+        return self._value if (service, username) == ("anthropic", "me") else None
 
 
-def test_a_keyring_gives_its_entry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "keyring", Keyring(CANARY))
+@pytest.fixture
+def use_keyring() -> Iterator[Callable[[str | Exception], None]]:
+    """Return a function that makes a keyring of one value the one that is in use."""
+    before = keyring.get_keyring()
+    yield lambda value: keyring.set_keyring(OneEntry(value))
+    keyring.set_keyring(before)
+
+
+def test_a_keyring_gives_its_entry(use_keyring: Callable[[str | Exception], None]) -> None:
+    use_keyring(CANARY)
 
     assert read(KeyringSource("anthropic", "me"), {}).reveal() == CANARY.encode()
     assert "no such entry" in refused(KeyringSource("anthropic", "you"))
 
 
-def test_what_a_keyring_fails_with_is_not_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "keyring", Keyring(RuntimeError(CANARY)))
+def test_what_a_keyring_fails_with_is_not_quoted(
+    use_keyring: Callable[[str | Exception], None],
+) -> None:
+    use_keyring(RuntimeError(CANARY))
 
     assert "RuntimeError" in refused(KeyringSource("anthropic", "me"))
+
+
+def test_a_machine_without_a_keyring_is_told_so() -> None:
+    # What the package itself falls back to where there is no D-Bus.
+    assert "keyring" in refused(KeyringSource("anthropic", "me"))
 
 
 def test_without_the_package_it_is_said_how_to_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "keyring", None)
 
-    assert "pip install keyring" in refused(KeyringSource("anthropic", "me"))
+    assert "pipx inject claude-proxy keyring" in refused(KeyringSource("anthropic", "me"))
 
 
 # --- all of them

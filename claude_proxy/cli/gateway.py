@@ -164,7 +164,7 @@ def _with_options_of_serve(function: Callable[..., Any]) -> Callable[..., Any]:
 )
 @_option(
     "--form",
-    "How the key is sent; auto: as x-api-key, but an OAuth token of Anthropic's as bearer.  "
+    "How the key is sent; auto: Anthropic's API keys as x-api-key, all others as bearer.  "
     "[default: the provider's, else auto]",
     type=_FORM,
 )

@@ -6,6 +6,7 @@ stay outside (9): every user can read a unit, so what may hold a password is ref
 """
 
 import os
+import pwd
 import stat
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,10 +27,11 @@ from claude_proxy.service.plan import HTTPS_PORT
 from claude_proxy.service.rendering import default_listener, listening_words
 from claude_proxy.settings import DEFAULT_HOST, Limits, TcpListen, UnixListen, UpstreamProxy
 
-# Where a unit with its own home and temporary directories sees nothing.
+# Where a unit with homes and temporary directories of its own sees nothing.
+_TEMPORARY = ("/tmp", "/var/tmp")  # noqa: S108 - named, not used
 _UNSEEN = {
-    Scope.SYSTEM: ("/home", "/root", "/run/user", "/tmp", "/var/tmp"),  # noqa: S108 - named, not used
-    Scope.USER: ("/tmp", "/var/tmp"),  # noqa: S108 - likewise
+    Scope.SYSTEM: ("/home", pwd.getpwuid(0).pw_dir, "/run/user", *_TEMPORARY),
+    Scope.USER: _TEMPORARY,
 }
 NOT_GIVEN = frozenset({"confdir", "statedir", "new_token"})  # to the command of a service
 _WRITES = ("jsonl", "learn", "learn_deny")

@@ -42,8 +42,8 @@ CLAUDE_VARIABLES = frozenset(
         "CLAUDE_CODE_SESSION_ACCESS_TOKEN",
     }
 )
-# Below the home: the login of Claude Code's own, which would be taken before any placeholder.
-_LOGINS = (".claude/.credentials.json",)
+# The login of Claude Code's own, below the directory of its settings.
+_LOGIN = ".credentials.json"
 
 GATEWAY_PLACEHOLDER = "sk-ant-claude-proxy-placeholder-gateway"
 
@@ -75,18 +75,20 @@ def keeping_of(
         tuple(placeholders.items()),
         # What has a placeholder is set, and so need not be taken away.
         frozenset(withheld - placeholders.keys()),
-        logins_of(home) if of_anthropic else (),
+        logins_of(home, environ) if of_anthropic else (),
         tuple(path for _, use in injected for path in _files_read(use.source, home)),
         tuple(path for each in found for path in obeyed(each.use.source, home)),
     )
 
 
-def keeping_for_gateway(port: int, source: SecretSource, home: Path) -> Keeping:
+def keeping_for_gateway(
+    port: int, source: SecretSource, environ: Mapping[str, str], home: Path
+) -> Keeping:
     """Return what is kept outside where a gateway listens on a port inside and holds the key."""
     return Keeping(
         ((BASE_URL, f"http://127.0.0.1:{port}"), (TOKEN, GATEWAY_PLACEHOLDER)),
         frozenset({*CLAUDE_VARIABLES, *_variables_read(source)} - {TOKEN}),
-        logins_of(home),
+        logins_of(home, environ),
         tuple(_files_read(source, home)),
         tuple(obeyed(source, home)),
     )
@@ -105,9 +107,11 @@ def joined(one: Keeping, other: Keeping) -> Keeping:
     )
 
 
-def logins_of(home: Path) -> tuple[Path, ...]:
+def logins_of(home: Path, environ: Mapping[str, str]) -> tuple[Path, ...]:
     """Return the files in which clients of that API keep the user's own login."""
-    return tuple(home / name for name in _LOGINS)
+    given = environ.get("CLAUDE_CONFIG_DIR", "")
+    named = (Path(given, _LOGIN),) if given.startswith("/") else ()
+    return (home / ".claude" / _LOGIN, *named)
 
 
 def is_anthropics(binding: Binding) -> bool:

@@ -54,7 +54,8 @@ def refuse_reachable(order: Order, bindings: Bindings, environ: Mapping[str, str
     for source in _sources_of(order, bindings):
         for path in _obeyed(source, home, environ):
             for at in (path, Path(os.path.realpath(path))):
-                if any(at.is_relative_to(place) for place in places) and not _is_login(at, home):
+                inside = any(at.is_relative_to(place) for place in places)
+                if inside and not _is_login(at, home, environ):
                     raise ConfigError(
                         "what gives the proxy a credential could have been made by a run",
                         where=str(path),
@@ -77,7 +78,9 @@ def kept(
     gateway = order.settings.gateway
     if gateway is not None and order.wish.network:
         source = gateway.credential.source
-        found = keeping.joined(found, keeping.keeping_for_gateway(GATEWAY_PORT, source, home))
+        found = keeping.joined(
+            found, keeping.keeping_for_gateway(GATEWAY_PORT, source, environ, home)
+        )
     bare = tuple(_bare(order.wish, home, values.values())) if values else ()
     return replace(order.wish, keeping=replace(found, bare=bare))
 
@@ -133,7 +136,7 @@ def _obeyed(source: SecretSource, home: Path, environ: Mapping[str, str]) -> Ite
             yield Path(found).absolute()
 
 
-def _is_login(path: Path, home: Path) -> bool:
+def _is_login(path: Path, home: Path, environ: Mapping[str, str]) -> bool:
     """Tell whether it is the client's own login, which a run that has a placeholder cannot see."""
-    logins = keeping.logins_of(home)
+    logins = keeping.logins_of(home, environ)
     return path in {*logins, *(Path(os.path.realpath(login)) for login in logins)}

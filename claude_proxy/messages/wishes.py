@@ -193,11 +193,15 @@ def _sources(item: Any, parent: Object) -> Iterator[Wish]:
         # A search result names its source; it is not fetched.
         if _type_of(parent) != "search_result":
             yield Wish(Kind.SOURCE, item)
-    elif not isinstance(item, dict) or (kind := _type_of(item)) not in _SOURCES:
+    elif not isinstance(item, dict) or not _says_where(item):
         yield Wish(Kind.SOURCE)
-    # What its key says is found where that stands; without, it is of no known kind.
-    elif (key := _SOURCES[kind]) is not None and item.get(key) is None:
-        yield Wish(Kind.SOURCE)
+
+
+def _says_where(source: Object) -> bool:
+    """Tell whether a source is of a known kind; what its key says is found where that stands."""
+    kind = _type_of(source)
+    key = _SOURCES.get(kind)
+    return kind in _SOURCES and (key is None or source.get(key) is not None)
 
 
 def _tool_list(item: Any, _: Object) -> Iterator[Wish]:

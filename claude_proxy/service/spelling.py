@@ -3,6 +3,7 @@
 import re
 
 _PLAIN = re.compile(r"[A-Za-z0-9_./:=,@+^~-]+", re.ASCII)
+_NOT_IN_PROGRAMS = frozenset("\"'\\")
 
 
 def refuse_control(text: str) -> str:
@@ -30,5 +31,10 @@ def word_of(text: str) -> str:
 
 
 def command_of(words: tuple[str, ...]) -> str:
-    """Return a command line; the colon before it has systemd leave every "$" as it is."""
+    """Return a command line; the colon before it has systemd leave every "$" as it is.
+
+    ValueError if systemd would not start a program of that path, however it is spelled.
+    """
+    if _NOT_IN_PROGRAMS & set(words[0]):
+        raise ValueError(f"the path of the program has a quote or a backslash: {words[0]}")
     return ":" + " ".join(word_of(word) for word in words)

@@ -95,6 +95,30 @@ def test_a_policy_that_allows_the_machine_itself_is_seen(aim: Aim, free_port: in
     assert "proxy-itself" in through(rows)
 
 
+def test_a_proxy_that_knows_of_no_key_and_narrows_nothing_is_seen(
+    aim: Aim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module._Key, "sections", lambda *_: "")
+
+    rows = attack(aim)
+
+    of_keys = {"foreign-keys", "misplaced-placeholders", "other-endpoints", "message-bodies"}
+    assert through(rows) == {*of_keys, "origin"}
+
+
+def test_a_key_that_is_put_in_and_not_watched_is_seen(
+    aim: Aim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What the client sends is the key, and nobody looks whether it comes back.
+    monkeypatch.setattr(module._Key, "sections", lambda *_: "")
+    made = module._Key
+    monkeypatch.setattr(module, "_Key", lambda folder: made(folder, *["one-and-the-same"] * 2))
+
+    rows = attack(aim)
+
+    assert "echoed-keys" in through(rows)
+
+
 @pytest.fixture
 def free_port() -> int:
     import socket  # noqa: PLC0415

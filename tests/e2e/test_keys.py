@@ -15,9 +15,18 @@ from .rig.claude_code import ClaudeCode, written_below
 from .rig.git_host import git_host
 from .rig.internet import Internet, Seen
 from .rig.leaky_host import WAYS, leaky_host
-from .rig.messages_api import SPOKEN, MessagesApi, messages_api, using_tool
+from .rig.messages_api import (
+    BROKEN,
+    BUSY,
+    OVERLOADED,
+    SPOKEN,
+    MessagesApi,
+    break_off,
+    messages_api,
+    using_tool,
+)
 from .rig.origin import Exchange
-from .rig.proxy import Proxy
+from .rig.proxy import LOOPBACK, Proxy
 from .rig.waiting import until
 
 API = "api.anthropic.com"
@@ -180,6 +189,105 @@ def test_a_rotated_value_is_picked_up(
     until(lambda: sent() == {("x-api-key", newer)}, "the newer value upstream")
 
 
+def test_a_source_that_fails_denies_until_it_works_again(
+    start_proxy: StartProxy, internet: Internet, tmp_path: Path
+) -> None:
+    secret = tmp_path / "key"
+    secret.write_text(CONSOLE_KEY)
+    secret.chmod(0o600)
+    proxy = start_proxy(INJECTING.replace("{from}", f"{{file: {secret}}}"))
+    curl = Curl(proxy)
+
+    def status() -> int:
+        return curl.gets(f"https://{API}/v1/models", "-H", f"x-api-key: {PLACEHOLDER}")[0]
+
+    assert status() == 404  # of the imitation
+    secret.chmod(0o644)
+    until(lambda: status() == 403, "a denial")
+    with internet.watch() as seen:
+        assert status() == 403
+    assert not seen.exchanges
+    assert denied(proxy)[-1] == ("/v1/models", "credential-unavailable")
+    secret.chmod(0o600)
+    until(lambda: status() == 404, "an answer")
+
+
+def test_credentials_come_and_go_with_the_allowlist(
+    start_proxy: StartProxy, internet: Internet, tmp_path: Path
+) -> None:
+    secret = tmp_path / "key"
+    secret.write_text(CONSOLE_KEY)
+    secret.chmod(0o600)
+    proxy = start_proxy("allow: [preset: claude]\n")
+    curl = Curl(proxy)
+
+    def sent() -> set[tuple[str, str]]:
+        with internet.watch() as seen:
+            curl.gets(f"https://{API}/v1/models")
+        return logins(to_api(seen))
+
+    assert sent() == set()
+    proxy.allowlist.write_text(INJECTING.replace("{from}", f"{{file: {secret}}}"))
+    until(lambda: sent() == {("x-api-key", CONSOLE_KEY)}, "the value upstream")
+    # One that cannot be had changes nothing, and is told.
+    proxy.allowlist.write_text(INJECTING.replace("{from}", f"{{file: {secret}.not-there}}"))
+    until(lambda: "not-there" in proxy.stdout() + proxy.stderr(), "the complaint")
+    assert sent() == {("x-api-key", CONSOLE_KEY)}
+    proxy.allowlist.write_text("allow: [preset: claude]\n")
+    until(lambda: sent() == set(), "nothing put in")
+
+
+def test_no_process_of_several_shows_the_value(start_proxy: StartProxy, internet: Internet) -> None:
+    rules = INJECTING.replace("{from}", "{env: REAL_KEY}")
+    proxy = start_proxy(rules, "--workers", "2", REAL_KEY=CONSOLE_KEY)
+    curl = Curl(proxy)
+
+    with internet.watch() as seen:
+        for _ in range(8):
+            curl.gets(f"https://{API}/v1/models")
+
+    assert logins(to_api(seen)) == {("x-api-key", CONSOLE_KEY)}
+    assert len(to_api(seen)) == 8
+    first = proxy.process.pid
+    children = Path(f"/proc/{first}/task/{first}/children").read_text().split()
+    assert len(children) == 2
+    for pid in (first, *children):
+        assert CONSOLE_KEY.encode() not in Path(f"/proc/{pid}/environ").read_bytes()
+    check_nowhere(proxy, CONSOLE_KEY)
+
+
+def test_a_request_of_twenty_megabytes_is_judged_and_goes_out_with_the_value(
+    start_proxy: StartProxy, internet: Internet, claude: Asking
+) -> None:
+    rules = INJECTING.replace("{from}", "{env: REAL_KEY}")
+    proxy = start_proxy(rules, REAL_KEY=CONSOLE_KEY)
+
+    with internet.watch() as seen:
+        ran = claude(proxy, ANTHROPIC_AUTH_TOKEN=PLACEHOLDER).prints_with_document(15_000_000)
+
+    assert (ran.returncode, SPOKEN in ran.stdout) == (0, True), ran.stdout + ran.stderr
+    (asked,) = [each for each in to_api(seen) if each.target.startswith("/v1/messages")]
+    assert asked.body_bytes > 20_000_000
+    assert asked.complete
+    assert logins([asked]) == {("x-api-key", CONSOLE_KEY)}
+
+
+def test_claude_code_gets_over_an_api_that_is_not_well(
+    start_proxy: StartProxy, internet: Internet, claude: Asking, api: Callable[..., None]
+) -> None:
+    rules = INJECTING.replace("{from}", "{env: REAL_KEY}")
+    proxy = start_proxy(rules, REAL_KEY=CONSOLE_KEY)
+    api(BUSY, BROKEN, OVERLOADED, break_off)
+
+    with internet.watch() as seen:
+        ran = claude(proxy, ANTHROPIC_AUTH_TOKEN=PLACEHOLDER).prints("hi")
+
+    assert (ran.stdout.strip(), ran.returncode) == (SPOKEN, 0), ran.stderr
+    tries = [each for each in to_api(seen) if each.target.startswith("/v1/messages")]
+    assert len(tries) == 5
+    assert logins(to_api(seen)) == {("x-api-key", CONSOLE_KEY)}
+
+
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
@@ -314,6 +422,24 @@ def test_a_run_with_another_key_is_denied_for_good_and_until_it_is_forgotten(
     check_nowhere(proxy, MINE, said=ran.stdout)
 
 
+def test_what_one_worker_has_learned_the_others_know(
+    start_proxy: StartProxy, internet: Internet
+) -> None:
+    proxy = start_proxy(PINNING, "--workers", "2")
+    curl = Curl(proxy)
+    status, said = curl.posts(f"https://{API}/v1/messages", MESSAGE, f"x-api-key: {MINE}")
+    assert status == 200, said
+
+    with internet.watch() as seen:
+        answers = [
+            curl.posts(f"https://{API}/v1/messages", MESSAGE, f"x-api-key: {THEIRS}")[0]
+            for _ in range(8)
+        ]
+
+    assert set(answers) == {403}
+    assert not seen.exchanges
+
+
 def until_it_answers(claude_code: ClaudeCode) -> Any:
     """Return its answer, as soon as the proxy has seen what has changed on the disk."""
     found = []
@@ -326,18 +452,18 @@ def until_it_answers(claude_code: ClaudeCode) -> Any:
     return found[-1]
 
 
-@pytest.mark.parametrize("http", ["--http1.1", "--http2"])
+@pytest.mark.parametrize("way", ["--http1.1", "--http2", "--proxy socks5h://{authority}"])
 def test_on_no_path_does_another_key_reach_the_api(
-    start_proxy: StartProxy, internet: Internet, http: str
+    start_proxy: StartProxy, internet: Internet, way: str
 ) -> None:
     proxy = start_proxy(PINNING)
-    curl = Curl(proxy)
+    curl, words = Curl(proxy), way.format(authority=f"{LOOPBACK}:{proxy.port}").split()
     status, said = curl.posts(f"https://{API}/v1/messages", MESSAGE, f"x-api-key: {MINE}")
     assert status == 200, said
 
     with internet.watch() as seen:
         answers = [
-            curl.gets(http, f"https://{API}{path}", "-H", field, "--data", "secrets")
+            curl.gets(*words, f"https://{API}{path}", "-H", field, "--data", "secrets")
             for field in (f"x-api-key: {THEIRS}", f"Authorization: Bearer {THEIRS}")
             for path in EXFILTRATION
         ]

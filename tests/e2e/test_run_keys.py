@@ -16,6 +16,7 @@ from .rig.internet import Internet, Seen
 from .rig.launch import Launches, trusted
 from .rig.messages_api import SPOKEN
 from .rig.origin import Exchange
+from .rig.proxy import REPOSITORY
 from .rig.terminal import Terminal
 from .rig.waiting import until
 
@@ -171,7 +172,9 @@ def test_another_key_of_the_sandboxs_own_is_denied(launch: Launch, internet: Int
 # --- where it must not be
 
 
-SOURCES = ("env", "file", "json", "command", "login")
+SOURCES = ("env", "file", "json", "command", "login", "systemd", "keyring")
+# Stands for the package of that name, and for a keyring behind it.
+KEYRING = "def get_password(service, user): return open({!r}).read()"
 
 
 def source_of(kind: str, launches: Launches) -> tuple[str, dict[str, str]]:
@@ -193,6 +196,15 @@ def source_of(kind: str, launches: Launches) -> tuple[str, dict[str, str]]:
         case "command":
             file.write_text(KEY)
             source = f"{{command: [cat, {file}]}}"
+        case "systemd":
+            file.write_text(KEY)
+            source = "{systemd: key}"
+            variables["CREDENTIALS_DIRECTORY"] = str(folder)
+        case "keyring":
+            file.write_text(KEY)
+            (folder / "keyring.py").write_text(KEYRING.format(str(file)))
+            source = "{keyring: anthropic, user: ann}"
+            variables["PYTHONPATH"] = f"{folder}:{REPOSITORY}"
         case _:
             logged_in(launches)
             path = launches.place.home / ".claude/.credentials.json"

@@ -58,11 +58,11 @@ def test_the_banner_tells_where_everything_is(alone: Proxy) -> None:
 
 
 def test_each_request_is_a_line(alone: Proxy) -> None:
-    alone.place.run("sh", "-c", CURL + "api.anthropic.com/a-line")
+    alone.place.run("sh", "-c", CURL + "api.anthropic.com/v1/models/a-line")
     alone.place.run("sh", "-c", CURL + "a-denied-line.test")
 
     for line in (
-        "Allowed: HEAD https://api.anthropic.com/a-line",
+        "Allowed: HEAD https://api.anthropic.com/v1/models/a-line",
         "Denied: CONNECT a-denied-line.test:443 (no-rule)",
     ):
         until(lambda line=line: line in alone.stdout().splitlines(), line)  # type: ignore[misc]

@@ -86,7 +86,7 @@ def test_systemd_finds_nothing_wrong_with_a_unit(
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("odd", ["a b", "%h", "100%", "$HOME", "a'b", 'a"b', "a\\b", "ü;#"])
+@pytest.mark.parametrize("odd", ["a b", "%h", "100%", "$HOME", "ü;#{}*"])
 def test_systemd_finds_the_program_whatever_its_path(
     odd: str, analyze: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -103,9 +103,11 @@ def test_systemd_finds_the_program_whatever_its_path(
 
 
 def test_systemd_would_make_the_user(tmp_path: Path, program: FindProgram) -> None:
-    file = put(plans.SERVE, tmp_path)["claude-proxy.conf"]
+    directory = tmp_path / "etc" / "sysusers.d"
+    directory.mkdir(parents=True)
+    file = put(plans.SERVE, directory)["claude-proxy.conf"]
 
-    told = [program("systemd-sysusers"), "--dry-run", f"--root={tmp_path}", f"/{file.name}"]
+    told = [program("systemd-sysusers"), "--dry-run", f"--root={tmp_path}", file.name]
     done = subprocess.run(told, capture_output=True, text=True, check=False)
 
     assert done.returncode == 0, done.stderr

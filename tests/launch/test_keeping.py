@@ -217,6 +217,12 @@ def test_the_users_own_login_is_hidden_by_an_empty_file() -> None:
     assert LOGIN in made.masked
 
 
+def test_so_is_the_one_in_a_directory_of_settings_that_the_user_has_named() -> None:
+    found = kept(a_binding(), CLAUDE_CONFIG_DIR="/elsewhere")
+
+    assert found.hidden == (LOGIN, Path("/elsewhere/.credentials.json"))
+
+
 def test_it_is_seen_where_it_is_the_one_that_is_pinned() -> None:
     made = planned(kept(a_pin()))
 
@@ -297,7 +303,7 @@ def test_a_command_that_the_sandbox_could_write_is_an_error() -> None:
 
 
 def test_a_gateway_stands_for_the_api_and_takes_any_token() -> None:
-    keeping = keeping_for_gateway(9053, EnvironmentSource("PROXY_API_KEY"), HOME)
+    keeping = keeping_for_gateway(9053, EnvironmentSource("PROXY_API_KEY"), {}, HOME)
 
     made = planned(keeping, ANTHROPIC_BASE_URL="https://elsewhere.test", ANTHROPIC_API_KEY=CONSOLE)
 
@@ -309,7 +315,7 @@ def test_a_gateway_stands_for_the_api_and_takes_any_token() -> None:
 
 
 def test_gateway_and_credentials_go_together_and_the_gateways_token_is_taken() -> None:
-    gateway = keeping_for_gateway(9053, FileSource(HOME / "keys/key"), HOME)
+    gateway = keeping_for_gateway(9053, FileSource(HOME / "keys/key"), {}, HOME)
 
     found = joined(kept(a_binding()), gateway)
 

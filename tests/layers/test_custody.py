@@ -1,5 +1,6 @@
 """The laws of what a lane puts in, holds back and cuts off, on HTTP/1.1 and HTTP/2 alike."""
 
+import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -69,8 +70,11 @@ class Purse:
         self.holdings: Holdings = held
         self.learned: list[str] = []
         self.statuses: list[tuple[str, int]] = []
+        self.fault: OSError | None = None
 
     def learn(self, name: str, _: tuple[bytes, bytes], /) -> None:
+        if self.fault is not None:
+            raise self.fault
         self.learned.append(name)
 
     def answered(self, name: str, status: int) -> None:
@@ -235,18 +239,22 @@ def test_a_login_is_pinned_before_the_request_that_shows_it_leaves(
     assert len(stage.upstreams) == 1
 
 
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "credential-unavailable"),
+        (PermissionError("another was first"), "foreign-credential"),
+    ],
+)
 def test_a_login_that_cannot_be_pinned_does_not_pass(
-    play: Play, gate: MakeGate, purse: Purse, monkeypatch: pytest.MonkeyPatch
+    play: Play, gate: MakeGate, purse: Purse, error: OSError, reason: str
 ) -> None:
-    def full_disk(name: str, _: object, /) -> None:
-        raise OSError(f"no space for {name}")
-
-    monkeypatch.setattr(purse, "learn", full_disk)
+    purse.fault = error
     stage = play(gate(PINNED))
 
     shown = stage.says(ask(b"x-api-key: sk-ant-api03-own"))
 
-    assert (reason_of(shown), stage.upstreams) == ("internal-error", [])
+    assert (reason_of(shown), stage.upstreams) == (reason, [])
 
 
 @pytest.mark.parametrize("binding", [INJECTED, PINNED])

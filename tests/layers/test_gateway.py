@@ -20,7 +20,7 @@ from claude_proxy.request import Scheme
 from claude_proxy.secret import Secret
 from claude_proxy.settings import Base, Ceilings, Gateway, GatewayMode
 
-from .stage import Ledger, Stage, a_dialer
+from .stage import BrokenPolicy, Ledger, Stage, a_dialer
 from .stage import policy_of as listed
 
 KEY = "sk-ant-api03-the-real-key-of-the-owner"
@@ -767,6 +767,32 @@ def test_a_fault_of_ours_is_an_answer_without_a_trace(
     assert PROMPT.encode() not in answer
     assert there.stage.client.closed
     assert there.stage.upstreams == []
+
+
+def test_a_fault_while_the_upstream_answers_lets_nothing_of_it_through() -> None:
+    class Broken(Custodian):
+        def answered(self, name: str, status: int) -> None:
+            raise RuntimeError(name, status)
+
+    there = play(custodian=Broken())
+    there.stage.says(ask())
+
+    answer = there.stage.answers(an_answer("200 OK", CANARY.encode()))
+
+    assert api_error(answer) == (500, "api_error")
+    assert CANARY.encode() not in answer
+    assert there.stage.upstream.closed
+    assert (there.ledger.last.status, there.ledger.last.error) == (500, "internal-error")
+
+
+def test_a_fault_of_the_policys_is_an_answer_too() -> None:
+    there = play(STRICT)
+    there.stage.session.gate.policy = BrokenPolicy()
+
+    answer = there.stage.says(ask())
+
+    assert (status_of(answer), content_of(answer)) == (500, {"detail": "Internal server error"})
+    assert there.ledger.reasons == ["internal-error"]
 
 
 def test_a_fault_after_the_answers_beginning_ends_the_connection() -> None:

@@ -261,7 +261,10 @@ WISHES: dict[str, tuple[bytes, Reason]] = {
     "the Kelvin sign": (body(**KELVIN), Reason.BODY_UNREADABLE),
     "full width": (body(**FULL_WIDTH), Reason.BODY_UNREADABLE),
     "camels": (body(mcpServers=[]), Reason.BODY_UNREADABLE),
-    "a capital in a source": (body(image({"type": "url", "URL": EVIL})), Reason.BODY_UNREADABLE),
+    "a capital in a source": (
+        body(image({"type": "url", "url": "https://a.images.test/", "URL": EVIL})),
+        Reason.BODY_UNREADABLE,
+    ),
     "a capital in a tool": (
         body(tools=[{"Type": "web_fetch_20250910", "input_schema": {}}]),
         Reason.BODY_UNREADABLE,

@@ -24,7 +24,7 @@ SEEN = (
         "GET /api/claude_cli/bootstrap?model=a",
         "GET /api/claude_code/organizations/metrics_enabled",
     ),
-    *("HEAD /api/hello", "GET /v1/models?limit=1000", "GET /v1/models/claude-opus-5"),
+    *("HEAD /", "HEAD /api/hello", "GET /v1/models?limit=1000", "GET /v1/models/claude-opus-5"),
     *("GET /v1/mcp_servers?limit=1000", "POST /v1/oauth/token", "GET /api/oauth/profile"),
     *("POST /api/oauth/claude_cli/create_api_key", "GET /api/oauth/claude_cli/roles"),
 )

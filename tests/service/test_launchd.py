@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 
 from claude_proxy.service import plist_of
-
 from tests.service import plans
 
 

@@ -10,7 +10,6 @@ from claude_proxy.service import Firewall, Kind, Plan, Scope, files_of, firewall
 from claude_proxy.service.rendering import default_listener, listening_words
 from claude_proxy.service.templates import filled
 from claude_proxy.settings import DEFAULT_PORT, TcpListen
-
 from tests.service import plans
 
 type Values = dict[str, list[str]]

@@ -44,10 +44,10 @@ def _next_word(line: str, at: int) -> tuple[str, int]:
 
 @given(st.lists(PRINTABLE, min_size=1))
 def test_a_word_is_read_back_as_it_was(words: list[str]) -> None:
-    line = spelling.command_of(tuple(words))
+    line = spelling.command_of(("/x", *words))
 
     assert line.startswith(":")  # else systemd would look for variables in it
-    assert read_as_systemd_does(line[1:] + " ") == words
+    assert read_as_systemd_does(line[1:] + " ") == ["/x", *words]
 
 
 @pytest.mark.parametrize(
@@ -72,3 +72,9 @@ def test_what_would_break_a_line_is_refused(text: str) -> None:
     for spell in (spelling.word_of, spelling.path_of):
         with pytest.raises(ValueError, match="no unit can hold"):
             spell(text)
+
+
+@pytest.mark.parametrize("program", ["/a'b", '/a"b', "/a\\b"])
+def test_a_program_that_systemd_would_not_start_is_refused(program: str) -> None:
+    with pytest.raises(ValueError, match="quote or a backslash"):
+        spelling.command_of((program, "serve"))

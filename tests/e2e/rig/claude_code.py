@@ -1,6 +1,8 @@
 """The real Claude Code, past its first questions, in a home and a project of its own."""
 
+import base64
 import json
+import random
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -53,6 +55,16 @@ class ClaudeCode:
             cwd=self.project,
             given=given,
         )
+
+    def prints_with_document(self, size: int) -> "subprocess.CompletedProcess[str]":
+        """Have it answer a prompt with a document of so many bytes; it prints events."""
+        # A document's tokens are counted by nobody beforehand.
+        data = base64.b64encode(random.Random(1).randbytes(size)).decode()
+        source = {"type": "base64", "media_type": "application/pdf", "data": data}
+        content = [{"type": "text", "text": "read this"}, {"type": "document", "source": source}]
+        line = json.dumps({"type": "user", "message": {"role": "user", "content": content}})
+        words = ("--input-format", "stream-json", "--output-format", "stream-json", "--verbose")
+        return self.prints(*words, given=f"{line}\n".encode())
 
 
 def written_below(directory: Path) -> Iterator[Path]:

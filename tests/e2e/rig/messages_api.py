@@ -85,6 +85,14 @@ def refusing(status: str, kind: str, message: str, *fields: str) -> Turn:
     return turn
 
 
+BUSY = refusing(
+    "429 Too Many Requests", "rate_limit_error", "as the owner worded it", "retry-after: 1"
+)
+BROKEN = refusing("500 Internal Server Error", "api_error", "as the engineer worded it")
+OVERLOADED = refusing("529 Overloaded", "overloaded_error", "as the crowd worded it")
+INVALID = refusing("400 Bad Request", "invalid_request_error", "messages.0: as the API worded it")
+
+
 def break_off(asked: Asked, talk: Talk) -> None:
     """End the connection in the middle of the answer."""
     talk.send(_EVENT_STREAM)

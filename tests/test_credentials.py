@@ -410,6 +410,14 @@ def test_a_port_that_is_not_bound_gets_no_login_at_all() -> None:
     assert denied == Custody(Reason.FOREIGN_CREDENTIAL)
 
 
+@pytest.mark.parametrize("name", [b"X-Corp-Key", b"x_corp_key"])
+def test_a_field_of_a_bindings_own_is_a_login_by_plain_http_and_at_other_ports(name: bytes) -> None:
+    bound = (binding(injection(Form.FIELD, name="x-corp-key")),)
+
+    for asked in (request((name, EVIL), scheme=Scheme.HTTP), request((name, EVIL), port=8443)):
+        assert custody_of(bound, asked, HOLDINGS) == Custody(Reason.FOREIGN_CREDENTIAL)
+
+
 def test_a_host_below_or_beside_is_not_bound() -> None:
     for host in ("x.api.anthropic.com", "anthropic.com", "api.anthropic.com.evil.example"):
         assert custody_of(INJECTED, request((b"x-api-key", EVIL), host=host), HOLDINGS) is FREE

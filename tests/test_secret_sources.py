@@ -326,13 +326,16 @@ class OneEntry(KeyringBackend):
     priority = 1.0
 
     def __init__(self, value: str | Exception) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._value = value
 
     def get_password(self, service: str, username: str) -> str | None:
         if isinstance(self._value, Exception):
             raise self._value
         return self._value if (service, username) == ("anthropic", "me") else None
+
+    def set_password(self, service: str, username: str, password: str) -> None:
+        raise NotImplementedError
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from typing import IO, Self
 from claude_proxy import relay
 from claude_proxy.bridge import Upstream
 from claude_proxy.errors import ClaudeProxyError, ConfigError
-from claude_proxy.launch import handover
+from claude_proxy.launch import handover, veil
 from claude_proxy.launch.rundir import RunDirectory, command_line
 from claude_proxy.settings import Settings
 from claude_proxy.wire import proxyprotocol
@@ -226,12 +226,33 @@ def start_relay(
     return Attendant("relay", process, lifeline)
 
 
+def start_veil(
+    pairs: Sequence[tuple[Path, Path]], init: int, rundir: RunDirectory, log: Log
+) -> Attendant:
+    """Start what hides logins again that are renewed outside; return once it watches."""
+    until, lifeline = os.pipe()
+    heard, said = os.pipe()
+    words = [sys.executable, "-I", "-S", veil.__file__, str(until), str(init)]
+    for outside, inside in pairs:
+        words += [str(outside), str(inside)]
+    process = _start(words, (until,), log, said)
+    for descriptor in (until, said):
+        os.close(descriptor)
+    rundir.note(process.pid)
+    attendant = Attendant("process that hides logins", process, lifeline)
+    with open(heard, "rb") as file:  # noqa: PTH123 - a descriptor
+        if not file.read(1):
+            attendant.end()
+            raise attendant.failed(log.path)
+    return attendant
+
+
 def _start(words: Sequence[str], descriptors: Sequence[int], log: Log) -> subprocess.Popen[bytes]:
     return subprocess.Popen(  # noqa: S603 - our own programs
         words,
         pass_fds=descriptors,
         stdin=subprocess.DEVNULL,
-        stdout=log.file,
+        stdout=log.file if out is None else out,
         stderr=log.file,
         cwd="/",  # so that neither keeps a directory of the user busy
         env=harmless(os.environ),

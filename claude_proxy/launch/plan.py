@@ -438,8 +438,16 @@ class _Planner:
             watched=tuple(dict.fromkeys(self._watched)),
             secrets=secrets,
             withheld=wish.keeping.withheld,
+            veiled=tuple(self._veiled()),
             notes=(*facts.notes, *self._notes()),
         )
+
+    def _veiled(self) -> Iterator[tuple[Path, Path]]:
+        """Yield the logins that could come to light: where their directories are seen."""
+        for path in self._wish.keeping.hidden:
+            real = self._seen(path).real
+            for at in self._places_of(real.parent):
+                yield real, at / real.name
 
     def _notes(self) -> Iterator[str]:
         if names := surroundings.held_back(self._wish, self._facts):

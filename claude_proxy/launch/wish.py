@@ -196,6 +196,7 @@ class Plan:
     watched: tuple[Path, ...]  # could not be protected: to be compared before and after
     secrets: frozenset[str]  # names of variables whose values are not printed
     withheld: frozenset[str]  # names of those that hold what stays outside
+    veiled: tuple[tuple[Path, Path], ...]  # logins, by where they are outside and inside
     notes: tuple[str, ...]
 
     @property

@@ -480,6 +480,43 @@ def test_the_seeds_variables_are_enough(start: Start, internet: Internet) -> Non
     assert "of-the-seed" in said
 
 
+NARROWED = f"""\
+allow: [allowed.test]
+anthropic:
+  - host: {API}
+    models: ["claude-*"]
+    mcp_servers: allowlisted
+    server_tools: none
+"""
+
+
+def test_what_the_api_may_be_asked_for_is_narrowed_here_too(
+    start: Start, internet: Internet
+) -> None:
+    """The path of the base stands before that of the call; what the list allows may be reached."""
+    gateway = start(upstream=f"https://{API}/api/of-the-provider", allowlist=NARROWED)
+    tool = [{"type": "web_fetch_20250910", "name": "web_fetch"}]
+    server = {"type": "url", "name": "one"}
+    denied = {
+        "server-tool-not-allowed": body(tools=tool),
+        "mcp-server-not-allowed": body(mcp_servers=[server | {"url": "https://denied.test/"}]),
+        "model-not-allowed": body("another-model"),
+        "body-unreadable": body()[:-1] + ', "model": "claude-twice"}',
+    }
+
+    with internet.watch() as seen:
+        for reason, asked in denied.items():
+            kind = ("--include", "--header", "Content-Type: application/json")
+            status, content = gateway.says(*kind, "--data", asked, gateway.url())
+            assert status == 403
+            assert f"X-Claude-Proxy-Reason: {reason}" in content
+            assert '"permission_error"' in content
+    allowed = gateway.post(body(mcp_servers=[server | {"url": "https://allowed.test/"}]))
+
+    assert seen.nothing()
+    assert allowed[0] == 200
+
+
 # --- beside the proxy
 
 

@@ -40,7 +40,7 @@ STORED_OR_RUN = (
     *("POST /v1/organizations/api_keys/a", "POST /api/oauth/file_upload", "POST /v1/vaults"),
     *("POST /api/claude_code/memory", "POST /api/claude_code_shared_session_transcripts"),
     *("POST /api/frame/deploy/init", "POST /v1/filestore/fs/writeFile", "POST /v1/complete"),
-    *("POST /api/claude_code/metrics", "POST /v1/chat/completions", "GET /", "OPTIONS *"),
+    *("POST /api/claude_code/metrics", "POST /v1/chat/completions", "OPTIONS *"),
     *("POST /v1/messages/", "POST /v1/Messages", "POST /v1/messages?model=a", "POST /v2/messages"),
 )
 EVIL = "https://evil.test/x"

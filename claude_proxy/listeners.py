@@ -23,7 +23,7 @@ from claude_proxy.connection import ClientConnection, Services
 from claude_proxy.denial import Refusal, denial
 from claude_proxy.events import Notice, Phase
 from claude_proxy.gate import Origin
-from claude_proxy.layers.signals import Waiting
+from claude_proxy.layers.signals import NO_ADDRESS, Waiting
 from claude_proxy.peers import peer_of
 from claude_proxy.policy import Reason
 from claude_proxy.settings import Address, ClientCredentials, Network
@@ -35,7 +35,6 @@ _SHED_SHARE = 20  # one in this many connections is let go at a time, the longes
 _SHED_PAUSE_S = 0.2
 _FAREWELL_S = 5.0
 _FAREWELLS = 64
-_NO_ADDRESS = ("unix", 0)  # what mitmproxy's layers print for a peer without one
 _FULL = Refusal(503, "too-many-connections", "The proxy has no room for another connection.")
 _STRANGER = denial(Reason.CLIENT_NOT_ALLOWED.value, "", None).http1(close=True)
 
@@ -216,7 +215,7 @@ class _Arrival(asyncio.Protocol):
         if peer.uid not in self._listener.uids:
             self._turn_away(transport, str(peer))
             return
-        self._let_in(transport, str(peer), _NO_ADDRESS, _NO_ADDRESS, local=True)
+        self._let_in(transport, str(peer), NO_ADDRESS, NO_ADDRESS, local=True)
 
     def _let_in(
         self,

@@ -161,6 +161,7 @@ ARGUED_READS = {
     # Programs of their own, which must not import `cli`.
     ("companion", "os.environ"),
     ("launch.guard", "sys.argv"),
+    ("launch.veil", "sys.argv"),
     ("relay", "sys.argv"),
     # The user's environment is what a run is made of.
     ("launch.attendants", "os.environ"),

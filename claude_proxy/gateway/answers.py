@@ -89,7 +89,7 @@ class Reply:
 
 def json_reply(status: int, value: object, *more: Field) -> Reply:
     """Return an answer whose content is `value` as JSON."""
-    return Reply(status, json.dumps(value).encode("ascii"), (_JSON, *more))
+    return Reply(status, json.dumps(value, separators=(",", ":")).encode("ascii"), (_JSON, *more))
 
 
 def error(status: int, kind: str, message: str, *more: Field) -> Reply:

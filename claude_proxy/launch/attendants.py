@@ -247,7 +247,9 @@ def start_veil(
     return attendant
 
 
-def _start(words: Sequence[str], descriptors: Sequence[int], log: Log) -> subprocess.Popen[bytes]:
+def _start(
+    words: Sequence[str], descriptors: Sequence[int], log: Log, out: int | None = None
+) -> subprocess.Popen[bytes]:
     return subprocess.Popen(  # noqa: S603 - our own programs
         words,
         pass_fds=descriptors,

@@ -30,6 +30,7 @@ from claude_proxy.launch.attendants import (
     open_log,
     start_companion,
     start_relay,
+    start_veil,
 )
 from claude_proxy.launch.bubble import Bubble, Streams, failed
 from claude_proxy.launch.interruptions import Interrupted, Interruptions
@@ -163,6 +164,9 @@ def live_sandbox(
         _record_start(order.settings, f"run {rundir.name}: {command_line(order.words)}")
         if companion is not None:
             companion.wait_until_ready()
+        if planned.veiled:
+            veil = start_veil(planned.veiled, bubble.init, rundir, log)
+            relays = (*relays, stack.enter_context(veil))
         sandbox = Sandbox(rundir.name, rundir.path, planned, bubble, companion, relays, log.path)
         _refuse_half_of(sandbox)
         yield sandbox

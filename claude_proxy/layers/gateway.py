@@ -17,6 +17,7 @@ from typing import Protocol, override
 from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.context import Context
 
+from claude_proxy.authority import Authority
 from claude_proxy.denial import REASON_FIELD, Refusal, bad_request, denial
 from claude_proxy.dialer import Dialer
 from claude_proxy.events import Phase
@@ -28,7 +29,7 @@ from claude_proxy.gateway.routes import Missed, Route, route_of
 from claude_proxy.layers.exchange import Exchange
 from claude_proxy.layers.front import Front
 from claude_proxy.layers.http1 import Http1Lane
-from claude_proxy.layers.signals import Session, Waiting
+from claude_proxy.layers.signals import NO_ADDRESS, Session, Waiting
 from claude_proxy.layers.upstream import Upstream
 from claude_proxy.messages.model import with_model
 from claude_proxy.policy import Reason, Request
@@ -49,8 +50,11 @@ _BEARER = re.compile(rb"[Bb][Ee][Aa][Rr][Ee][Rr] +([^ ]+) *").fullmatch
 _NO_PROXY = "this is a gateway and no proxy: it is asked for a path"
 _UNKNOWN_CALLER = "This gateway wants a token of its callers, and this is not it."
 _UNKNOWN_USER = "This gateway is not for this user or this machine."
-# Whatever page a browser shows may post to this machine (and, by a name that it has resolved anew,
-# read the answer); each post of a page says where it is from (RFC 6454 7).
+# Whatever page a browser shows may send requests to this machine and, by a name of its own that it
+# has resolved anew, read the answers. Such a request has an Origin (RFC 6454 7), says that a site
+# made it (Fetch Metadata), or asks for that name.
+_NO_SITE = b"none"
+_LOCAL_NAMES = frozenset({"localhost", "ip6-localhost"})
 _A_PAGE = "A page in a browser may not use this gateway without its token."
 _NOT_SERVED = "This gateway serves no such path."
 _NOT_SO = "This path is not served by this method."
@@ -187,7 +191,7 @@ class GatewayLane(Http1Lane):
         elif not self._knows(head):
             refusal = _refusal(_UNAUTHENTICATED, Reason.CLIENT_NOT_AUTHENTICATED, _UNKNOWN_CALLER)
             self._turn_down(head, Reason.CLIENT_NOT_AUTHENTICATED, refusal, Phase.CLIENT)
-        elif self._token is None and head.get(b"origin") is not None:
+        elif self._token is None and self._is_of_a_page(head):
             refusal = _refusal(_FORBIDDEN, Reason.CLIENT_NOT_ALLOWED, _A_PAGE)
             self._turn_down(head, Reason.CLIENT_NOT_ALLOWED, refusal, Phase.CLIENT)
         elif isinstance(route, Missed):
@@ -209,6 +213,13 @@ class GatewayLane(Http1Lane):
         shown = [bearer[1] for bearer in bearers if bearer is not None]
         shown += head.get_all(b"x-api-key")
         return any([hmac.compare_digest(one, self._token) for one in shown])  # noqa: C419 - all
+
+    def _is_of_a_page(self, head: RequestHead) -> bool:
+        if head.get(b"origin") is not None or head.get(b"sec-fetch-site") not in {None, _NO_SITE}:
+            return True
+        # A Unix socket is out of a browser's reach; what stands before it may name any host.
+        peer = self.context.client.peername
+        return peer[:1] != NO_ADDRESS[:1] and not _is_local(head.host)
 
     def _address(self, head: RequestHead) -> None:
         """Make of what is asked of us what is asked of the upstream."""
@@ -402,6 +413,17 @@ class StrictLane(GatewayLane):
 
     def _error(self, status: int, text: str, *more: Field) -> Reply:
         return answers.strict_error(status, text, *more)
+
+
+def _is_local(host: bytes | None) -> bool:
+    """Tell whether a Host is an address or a name of this machine: none that a page could have."""
+    if host is None:
+        return True  # HTTP/1.0, which no browser speaks
+    try:
+        asked = Authority.parse(host, default_port=80)
+    except ValueError:
+        return False
+    return asked.address is not None or asked.host in _LOCAL_NAMES
 
 
 def _refusal(status: int, reason: Reason, text: str, reply: Reply | None = None) -> Refusal:

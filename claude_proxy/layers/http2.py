@@ -236,7 +236,9 @@ class GatedStream(HttpStream):
         problem = _problem_of(message, end_stream=event.end_stream)
         request = None if problem else self._request_of(message)
         method, sent = _shown(message.data.method), _shown(message.data.path)
-        asked = f"{method} https://{self._target}{sent}"
+        # Without the query, which may hold what is not to be repeated.
+        host = str(self._target).removesuffix(":443")
+        asked = f"{method} https://{host}{sent.partition('?')[0]}"
         path = sent if session.record_query else sent.partition("?")[0]
         if request is None:
             reason = Reason.BAD_REQUEST

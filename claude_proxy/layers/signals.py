@@ -14,6 +14,9 @@ from claude_proxy.gate import Gate, Origin
 from claude_proxy.policy import Request
 from claude_proxy.settings import ClientCredentials
 
+# What stands for the address of a client that has none, because it came by a Unix socket.
+NO_ADDRESS = ("unix", 0)
+
 
 class Waiting(Enum):
     """What a client connection waits for; each has a time limit of its own."""

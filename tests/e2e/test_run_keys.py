@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -329,6 +330,54 @@ def test_a_source_in_the_project_is_refused_and_not_run(launch: Launch, source: 
     assert str(key) in ran.stderr
     assert [path.name for path in runs.project.iterdir()] == ["key"]
     assert not (runs.directory / "was-run").exists()
+
+
+@pytest.mark.parametrize("ordinary", [False, True])
+@pytest.mark.parametrize("before", [True, False])
+def test_a_login_that_is_renewed_outside_while_the_run_goes_on_is_hidden_again(
+    launch: Launch, *, ordinary: bool, before: bool
+) -> None:
+    runs = launch(injecting("{env: MY_KEY}"), ordinary=ordinary)
+    folder = runs.place.home / ".claude"
+    folder.mkdir()
+    runs.give(folder)
+    if before:
+        logged_in(runs)
+    script = "echo begun; while read line; do cat ~/.claude/.credentials.json; echo looked; done"
+    words = runs.words(["sh", "-c", script], "--profile", "claude")
+
+    process = runs.popen(words, MY_KEY=KEY)
+    assert process.stdout is not None
+    assert process.stdin is not None
+    assert process.stdout.readline() == b"begun\n"
+    seen = b""
+    for _ in range(3):
+        new = folder / "new"
+        new.write_text(json.dumps(LOGIN), encoding="utf-8")
+        new.chmod(0o600)
+        runs.give(new)
+        new.rename(folder / ".credentials.json")
+        # As long as it takes until the kernel has told of it.
+        until(lambda: _looks(process) == b"looked\n", "the login to be hidden again")
+        seen = _looks(process)
+    out, err = process.communicate(timeout=120)
+
+    assert process.returncode == 0, err
+    assert seen == b"looked\n"
+    assert out == b""
+    assert "canary-of-a-login" in (folder / ".credentials.json").read_text()
+
+
+def _looks(process: "subprocess.Popen[bytes]") -> bytes:
+    """Have the script look once, and return what it saw."""
+    assert process.stdout is not None
+    assert process.stdin is not None
+    process.stdin.write(b"\n")
+    process.stdin.flush()
+    seen = b""
+    while not seen.endswith(b"looked\n"):
+        seen += process.stdout.readline()
+    return seen
 
 
 # --- pinned

@@ -153,7 +153,7 @@ def test_an_answer_to_head_has_the_length_and_not_the_content() -> None:
     out = answers.json_reply(200, {"a": 1}).http1(head_only=True, close=True)
 
     assert out.endswith(_SPLIT)
-    assert b"Content-Length: 8\r\n" in out
+    assert b"Content-Length: 7\r\n" in out
 
 
 def test_what_an_answer_holds_is_not_shown_by_accident() -> None:

@@ -14,7 +14,7 @@ from claude_proxy.dialer import DialError, Failure
 from claude_proxy.gate import Gate
 from claude_proxy.gateway.policy import policy_of
 from claude_proxy.layers.gateway import GatewayFront, desk_of
-from claude_proxy.layers.signals import Session
+from claude_proxy.layers.signals import NO_ADDRESS, Session
 from claude_proxy.policy import Policy
 from claude_proxy.request import Scheme
 from claude_proxy.secret import Secret
@@ -295,10 +295,13 @@ def test_the_path_of_the_base_comes_first() -> None:
 @pytest.mark.parametrize(
     "host", ["localhost", "gateway.internal:1", "evil.test", "api.anthropic.com"]
 )
-def test_any_host_is_accepted_and_none_is_believed(host: str) -> None:
-    there = play()
+@pytest.mark.parametrize("way_in", ["unix", "token"])
+def test_any_host_is_accepted_and_none_is_believed(host: str, way_in: str) -> None:
+    there = play(token=TOKEN if way_in == "token" else None)
+    if way_in == "unix":
+        there.stage.context.client.peername = NO_ADDRESS
 
-    there.stage.says(ask(host=host))
+    there.stage.says(ask("POST", "/v1/messages", f"x-api-key: {TOKEN}", host=host))
 
     sent = there.stage.upstream.take()
     assert fields_of(sent)["host"] == "127.0.0.1:8080"
@@ -593,6 +596,32 @@ def test_a_page_in_a_browser_may_not_spend_the_owners_money(mode: GatewayMode, o
     assert status_of(answer) == 403
     assert there.stage.upstreams == []
     assert there.ledger.reasons == ["client-not-allowed"]
+
+
+@pytest.mark.parametrize(
+    ("host", "fields"),
+    [
+        ("evil.test:9000", ()),  # a name of the page's own, resolved anew to this machine
+        ("localhost.evil.test", ()),
+        ("localhost", ("Sec-Fetch-Site: cross-site",)),  # an image
+        ("127.0.0.1:9000", ("Sec-Fetch-Site: same-site",)),
+    ],
+)
+def test_a_page_may_not_read_either(host: str, fields: tuple[str, ...]) -> None:
+    there = play()
+
+    answer = there.stage.says(ask("GET", "/v1/models", *fields, body=b"", host=host))
+
+    assert (status_of(answer), there.stage.upstreams) == (403, [])
+
+
+@pytest.mark.parametrize("host", ["localhost:9000", "127.0.0.1", "[::1]:9000", "192.0.2.7:80"])
+def test_a_program_of_this_machine_needs_no_token(host: str) -> None:
+    there = play()
+
+    there.stage.says(ask("GET", "/v1/models", "Sec-Fetch-Site: none", body=b"", host=host))
+
+    assert len(there.stage.upstreams) == 1
 
 
 def test_a_page_that_knows_the_token_may_use_the_gateway() -> None:

@@ -164,6 +164,7 @@ def live_sandbox(
         _record_start(order.settings, f"run {rundir.name}: {command_line(order.words)}")
         if companion is not None:
             companion.wait_until_ready()
+        facts.refuse_astray(planned, bubble.init)
         if planned.veiled:
             veil = start_veil(planned.veiled, bubble.init, rundir, log)
             relays = (*relays, stack.enter_context(veil))

@@ -2,7 +2,7 @@
 
 Usage: veil.py LIFELINE PID OUTSIDE INSIDE [OUTSIDE INSIDE ...]
 
-What a mount hides comes to light when somebody outside renames another file to that name: the kernel
+What a mount hides comes to light when another file is renamed to that name outside: the kernel
 takes the mount away with the file that it was on. Claude Code does so whenever it renews its login.
 This process hears of it from the kernel, enters the sandbox's mount namespace, where nothing that
 runs inside can reach it, and covers the new file. Where that does not go, it ends the sandbox.
@@ -20,6 +20,7 @@ _NS_GET_USERNS = 0xB701  # ioctl_ns(2)
 _MS_BIND = 0x1000
 _IN_MOVED_TO, _IN_CREATE = 0x80, 0x100
 _NOTHING = b"/dev/null"
+_TRIES = 100
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -62,13 +63,16 @@ def _enter(pid: int) -> None:
 
 def _hide(path: str) -> None:
     """Cover a file that has something in it."""
-    try:
-        found = os.stat(path)  # noqa: PTH116 - quick
-    except FileNotFoundError:
-        return
-    covered = stat.S_ISCHR(found.st_mode) or not found.st_size
-    if not covered and _libc.mount(_NOTHING, os.fsencode(path), None, _MS_BIND, None):
-        raise OSError(ctypes.get_errno(), "it cannot be hidden", path)
+    for _ in range(_TRIES):
+        try:
+            found = os.stat(path)  # noqa: PTH116 - quick
+        except FileNotFoundError:
+            return
+        if stat.S_ISCHR(found.st_mode) or not found.st_size:
+            return
+        # It may be renewed once more meanwhile: then it is looked at again.
+        _libc.mount(_NOTHING, os.fsencode(path), None, _MS_BIND, None)
+    raise OSError(ctypes.get_errno(), "it cannot be hidden", path)
 
 
 if __name__ == "__main__":

@@ -55,14 +55,14 @@ class Start:
     def __call__(self, *options: str | Path) -> Gateway:
         """Start a gateway alone, that wants the token of its callers."""
         port = next(self._ports)
-        told = ["--port", str(port), "--token-file", self._token, "--upstream", f"https://{API}"]
-        proxy = self.proxy(["gateway", *told, *options], port)
+        told = ("--port", str(port), "--token-file", self._token, "--upstream", f"https://{API}")
+        proxy = self.proxy(("gateway", *told, *options), port)
         return Gateway(proxy, self.claude(proxy, proxy.url))
 
     def by_socket(self, path: Path) -> Gateway:
         """Start a gateway at a Unix socket, which knows its callers without a token."""
-        told = ["--uds", path, "--upstream", f"https://{API}"]
-        proxy = self.proxy(["gateway", *told], next(self._ports))
+        told = ("gateway", "--uds", path, "--upstream", f"https://{API}")
+        proxy = self.proxy(told, next(self._ports))
         # No manual of the client names this variable, but it is there; the URL says: without TLS.
         way = {"ANTHROPIC_UNIX_SOCKET": str(path)}
         return Gateway(proxy, self.claude(proxy, "http://localhost", **way))
@@ -73,18 +73,18 @@ class Start:
         file = self._place / "allowlist.yaml"
         file.write_text(allowlist)
         place = f"{LOOPBACK}:{other}"
-        told = ["--gateway", place, "--gateway-token-file", self._token]
-        told += ["--gateway-upstream", f"https://{API}", "--allowlist", file]
-        proxy = self.proxy(["serve", "--port", str(port), *told], port)
+        told: list[str | Path] = ["serve", "--port", str(port), "--allowlist", file]
+        told += ["--gateway", place, "--gateway-token-file", self._token]
+        told += ["--gateway-upstream", f"https://{API}"]
+        proxy = self.proxy(told, port)
         return Gateway(proxy, self.claude(proxy, f"http://{place}", **proxy.env()))
 
     def proxy(self, arguments: Sequence[str | Path], port: int) -> Proxy:
         """Start `claude-proxy`, which has the key."""
         directory = self._place / f"gateway-{len(self.started)}"
         directory.mkdir()
-        trusted = ["--upstream-ca", self._internet.pki.root_file, "--verbose"]
         variables = {"PROXY_API_KEY": KEY}
-        words = [*arguments, *trusted]
+        words = [*arguments, "--upstream-ca", self._internet.pki.root_file, "--verbose"]
         proxy = Proxy(self._internet, directory, words, port=port, variables=variables)
         self.started.append(proxy)
         proxy.wait_until_listening()

@@ -375,9 +375,11 @@ def _looks(process: "subprocess.Popen[bytes]") -> bytes:
     process.stdin.write(b"\n")
     process.stdin.flush()
     seen = b""
-    while not seen.endswith(b"looked\n"):
-        seen += process.stdout.readline()
-    return seen
+    while line := process.stdout.readline():
+        seen += line
+        if line.endswith(b"looked\n"):
+            return seen
+    raise AssertionError(process.communicate())
 
 
 # --- pinned

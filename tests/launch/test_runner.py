@@ -257,3 +257,27 @@ def test_what_bwrap_cannot_mount_is_told_as_bwraps_fault(
         run(place.order("touch", "ran", network=True), say=place.said.append)
     assert list(place.project.iterdir()) == []
     assert place.left() == []
+
+
+def test_a_link_that_is_made_between_the_plan_and_the_mount_ends_the_run(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guarded, decoy = place.project / ".vscode", place.project / "decoy"
+    guarded.mkdir()
+    decoy.mkdir()
+    whole = runner.planned_for
+
+    def overtaken(order: Order, bindings: Bindings) -> Plan:
+        planned = whole(order, bindings)
+        guarded.rename(place.project / "aside")  # as an agent of another run there could
+        guarded.symlink_to("decoy")
+        return planned
+
+    monkeypatch.setattr(runner, "planned_for", overtaken)
+    monkeypatch.setattr(facts, "_MOUNT_PATIENCE_S", 0.5)
+
+    with pytest.raises(ClaudeProxyError, match="not as it was planned") as raised:
+        run(place.order("touch", "ran"), say=place.said.append)
+    assert ".vscode" in str(raised.value.where)
+    assert not (place.project / "ran").exists()
+    assert place.left() == []

@@ -7,7 +7,7 @@ be written down beforehand, turn by turn.
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from urllib.parse import urlsplit
 
 from .origin import Exchange, Talk
@@ -151,7 +151,7 @@ def _spoken() -> Iterator[_Event]:
     return _block({"type": "text", "text": ""}, deltas)
 
 
-def _block(start: _Event, deltas: list[_Event]) -> Iterator[_Event]:
+def _block(start: object, deltas: Sequence[object]) -> Iterator[_Event]:
     yield {"type": "content_block_start", "index": 0, "content_block": start}
     yield {"type": "ping"}
     for delta in deltas:

@@ -481,3 +481,28 @@ def test_the_documents_say_the_same_names() -> None:
 
 def test_the_names_of_the_commands_are_told_in_the_examples() -> None:
     assert service.EXAMPLES.count("claude-proxy service") >= 5
+
+
+@pytest.mark.parametrize(
+    ("words", "missing"),
+    [
+        ((), ("no upstream", "no key")),
+        (("--", "--provider=anthropic"), ("no key",)),
+        (("--", "--upstream=https://llm.example", "--key-command=pass show llm"), ()),
+    ],
+)
+def test_a_gateway_that_could_not_start_is_told_so(
+    run: Run, words: tuple[str, ...], missing: tuple[str, ...]
+) -> None:
+    _, _, said = run("install", "--dry-run", "--user", "--kind", "gateway", *words)
+
+    assert tuple(text for text in ("no upstream", "no key") if text in said) == missing
+
+
+def test_a_gateway_whose_file_says_the_rest_is_left_to_it(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "config" / "claude-proxy").mkdir(parents=True)
+    (tmp_path / "config" / "claude-proxy" / "gateway.yaml").write_text("mode: claude\n")
+
+    _, _, said = run("install", "--dry-run", "--user", "--kind", "gateway")
+
+    assert "the gateway would have no" not in said

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 import click
 
 import claude_proxy
-from claude_proxy import options, ownership
+from claude_proxy import options, ownership, provider_reader
 from claude_proxy.cli import paths
 from claude_proxy.errors import ConfigError
 from claude_proxy.service import Firewall, Kind, Plan, Scope, names_of
@@ -277,6 +277,29 @@ def _problems(asked: Asked, understood: Understood) -> Iterator[ConfigError]:
                 where=path,
                 mend=f"put it into {names_of(asked.kind).configuration}",
             )
+    if asked.kind is Kind.GATEWAY:
+        yield from _unfinished(asked, understood)
+
+
+def _unfinished(asked: Asked, understood: Understood) -> Iterator[ConfigError]:
+    """Yield what a gateway would not start without, unless a file of its own may say it."""
+    names = names_of(asked.kind)
+    confdir = Path(names.state) if asked.scope is Scope.SYSTEM else paths.default_confdir()
+    if (confdir / provider_reader.NAME).exists():
+        return
+    if not {"provider", "upstream"} & set(understood.values):
+        yield ConfigError(
+            "the gateway would have no upstream",
+            where=f"{asked.kind}, {confdir / provider_reader.NAME}",
+            mend=f"give it behind --, as in `-- --provider anthropic`, or write {provider_reader.NAME}",
+        )
+    has_key = any(name.startswith("key_") for name in understood.values)
+    if asked.key_file is None and not has_key:
+        yield ConfigError(
+            "the gateway would have no key for its upstream: a service has no variables",
+            where=f"{asked.kind}, {confdir / provider_reader.NAME}",
+            mend="name the file that holds the key with --key-file",
+        )
 
 
 def _given_files(understood: Understood) -> Iterator[str]:

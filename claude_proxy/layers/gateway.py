@@ -266,7 +266,6 @@ class GatewayLane(Http1Lane):
             path=request.path,
         )
         exchange.passage.error = denied.decision.reason.value
-        session.gate.end(denied)
 
     # --- answers of our own
 

@@ -264,7 +264,7 @@ def _problems(asked: Asked, understood: Understood) -> Iterator[ConfigError]:
                 if asked.scope is Scope.SYSTEM
                 else "install claude-proxy in your home directory (pipx install claude-proxy)",
             )
-            return
+            break
     if asked.scope is Scope.SYSTEM:
         try:
             ownership.refuse_replaceable(Path(program()[0]), "what the service runs")
@@ -291,7 +291,7 @@ def _unfinished(asked: Asked, understood: Understood) -> Iterator[ConfigError]:
         yield ConfigError(
             "the gateway would have no upstream",
             where=f"{asked.kind}, {confdir / provider_reader.NAME}",
-            mend=f"give it behind --, as in `-- --provider anthropic`, or write {provider_reader.NAME}",
+            mend="give it behind --, as in `-- --provider anthropic`, or write that file",
         )
     has_key = any(name.startswith("key_") for name in understood.values)
     if asked.key_file is None and not has_key:

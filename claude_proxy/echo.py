@@ -19,6 +19,8 @@ _STEP = 64 * 1024  # of decoded content at a time
 _MOST_FROM_ONE_PIECE = 64 * 1024 * 1024
 # Compressed bytes that wait because what they stand for may be the beginning of the value.
 _MOST_WAITING = 64 * 1024
+# How many bytes of a text's beginning are worth keeping back, where it is not a short one.
+_TELLING = 8
 _PLAIN = frozenset({b"", b"identity"})
 _GZIP = frozenset({b"gzip", b"x-gzip"})
 _NO_CONTENT = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
@@ -73,11 +75,18 @@ class EchoGuard:
 
 
 class _Search:
-    """Looks for some texts in a stream, and keeps back what may be the beginning of one."""
+    """Looks for some texts in a stream, and keeps back what may be the beginning of one.
+
+    Not from its first byte on: whoever waits for a message that happens to end in the letter by
+    which a key begins would wait for the next one. A few bytes alone tell nobody anything.
+    """
 
     def __init__(self, guarded: Sequence[bytes]) -> None:
         self._guarded = tuple(text for text in guarded if text)
         self._longest = max(map(len, self._guarded), default=0)
+        shortest = min(map(len, self._guarded), default=0)
+        self._telling = max(1, min(_TELLING, shortest // 4))  # so many bytes are kept back
+        self._passed = b""  # the last bytes that have gone on, with which a text may have begun
         first = b"".join(sorted({text[:1] for text in self._guarded}))
         self._find_first = re.compile(b"[%b]" % re.escape(first)).search if first else None
         self.held = b""
@@ -90,11 +99,15 @@ class _Search:
 
     def feed(self, data: bytes) -> bytes:
         """Take the next piece; return what cannot become one of the texts."""
-        text = self.held + data if self.held else data
-        self.whole(text)
-        kept = self._beginning_in(text)
-        self.held = text[len(text) - kept :] if kept else b""
-        return text[: len(text) - kept] if kept else text
+        text = self.held + data
+        seen = self._passed + text
+        self.whole(seen)
+        begun = self._beginning_in(seen)
+        kept = min(begun, len(text)) if begun >= self._telling else 0
+        out, self.held = text[: len(text) - kept], text[len(text) - kept :]
+        before = len(seen) - kept
+        self._passed = seen[max(0, before - self._telling + 1) : before]
+        return out
 
     def finish(self) -> bytes:
         """Return what was kept back."""

@@ -14,6 +14,8 @@ from claude_proxy.credentials import (
     SecretSource,
     SystemdSource,
 )
+from claude_proxy.messages.narrowing import Narrowing
+from claude_proxy.policy import Policy
 from claude_proxy.settings import Ceilings, Gateway, GatewayMode
 
 KEY_VARIABLE = "PROXY_API_KEY"
@@ -21,8 +23,9 @@ KEY_VARIABLE = "PROXY_API_KEY"
 _AND = "\n                        "  # as the banner's further addresses
 
 
-def lines_of(gateway: Gateway, urls: Sequence[str]) -> list[str]:
-    """Return what a start says of its gateway, which listens at `urls`."""
+def lines_of(gateway: Gateway, urls: Sequence[str], policy: Policy) -> list[str]:
+    """Return what a start says of its gateway, which listens at `urls` and keeps to `policy`."""
+    narrowing = policy.narrowing_of(gateway.upstream.authority)
     lines = [
         f"the gateway listens on  {_AND.join(urls)}",
         f"  upstream:       {gateway.upstream}",
@@ -30,9 +33,18 @@ def lines_of(gateway: Gateway, urls: Sequence[str]) -> list[str]:
         f"  model:          {_words_of_models(gateway.models)}",
         f"  mode:           {gateway.mode} (timeout {gateway.timeout_s:g} s)",
         f"  callers:        {_words_of_callers(gateway, urls)}",
+        f"  narrowed:       {_words_of_narrowing(narrowing, gateway.mode)}",
     ]
     ceilings = _words_of_ceilings(gateway.ceilings)
     return [*lines, f"  ceilings:       {ceilings}"] if ceilings else lines
+
+
+def _words_of_narrowing(narrowing: Narrowing | None, mode: GatewayMode) -> str:
+    if narrowing is not None:
+        return f"by {narrowing.source}"
+    if mode is GatewayMode.STRICT:
+        return "to one plain call"
+    return "no: requests may have the API fetch from anywhere (see `anthropic` of the allowlist)"
 
 
 def words_of_source(source: SecretSource) -> str:

@@ -461,7 +461,7 @@ def _banner(parts: _Parts) -> None:
     lines = []
     if settings.gateway is not None:
         own = [door.url for door in parts.doors if door.gateway]
-        lines += gateway_words.lines_of(settings.gateway, own)
+        lines += gateway_words.lines_of(settings.gateway, own, policy)
     if urls and authority is not None:
         lines.append(f"claude-proxy listens on {_AND.join(urls)}")
         lines.append(f"  CA certificate: {authority.certificate_path}")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from claude_proxy import gateway_words
+from claude_proxy import allowlist, gateway_words
 from claude_proxy.authority import Authority
 from claude_proxy.credentials import (
     CommandSource,
@@ -16,6 +16,7 @@ from claude_proxy.credentials import (
     SecretSource,
     SystemdSource,
 )
+from claude_proxy.policy import Policy
 from claude_proxy.request import Scheme
 from claude_proxy.settings import Base, Ceilings, Gateway
 
@@ -38,7 +39,7 @@ def gateway(source: SecretSource, ceilings: Ceilings = Ceilings()) -> Gateway:  
 def test_a_source_is_named_and_its_variables_are_known(
     source: SecretSource, said: str, variables: set[str]
 ) -> None:
-    lines = "\n".join(gateway_words.lines_of(gateway(source), ["http://127.0.0.1:9000"]))
+    lines = "\n".join(gateway_words.lines_of(gateway(source), ["http://127.0.0.1:9000"], Policy()))
 
     assert f"from {said}\n" in lines
     assert "canary" not in lines
@@ -48,7 +49,7 @@ def test_a_source_is_named_and_its_variables_are_known(
 def test_the_upstream_is_shown_as_its_user_spells_it() -> None:
     [line] = [
         line
-        for line in gateway_words.lines_of(gateway(SystemdSource("a")), ["unix:/g"])
+        for line in gateway_words.lines_of(gateway(SystemdSource("a")), ["unix:/g"], Policy())
         if "upstream" in line
     ]
 
@@ -64,12 +65,20 @@ def test_the_upstream_is_shown_as_its_user_spells_it() -> None:
     ],
 )
 def test_ceilings_are_told(ceilings: Ceilings, said: str) -> None:
-    lines = gateway_words.lines_of(gateway(SystemdSource("a"), ceilings), ["unix:/g"])
+    lines = gateway_words.lines_of(gateway(SystemdSource("a"), ceilings), ["unix:/g"], Policy())
 
     assert lines[-1].endswith(f" {said}")
 
 
 def test_callers_on_unix_sockets_need_no_token() -> None:
-    lines = gateway_words.lines_of(gateway(SystemdSource("a")), ["unix:/a", "unix:/b"])
+    lines = gateway_words.lines_of(gateway(SystemdSource("a")), ["unix:/a", "unix:/b"], Policy())
 
     assert "known by their user" in "\n".join(lines)
+
+
+def test_it_is_said_what_narrows_the_upstream_and_that_nothing_does() -> None:
+    narrowed = allowlist.load("anthropic: [{host: llm.test, models: [m]}]", name="list.yaml")
+    there = gateway(EnvironmentSource("K"))
+
+    assert "  narrowed:       by list.yaml:1" in gateway_words.lines_of(there, [], narrowed)
+    assert any("from anywhere" in line for line in gateway_words.lines_of(there, [], Policy()))

@@ -22,6 +22,7 @@ from claude_proxy.credentials import (
     SecretSource,
     SystemdSource,
 )
+from claude_proxy.policy import Policy
 from claude_proxy.request import Scheme
 from claude_proxy.settings import (
     Base,
@@ -368,7 +369,7 @@ def test_a10_an_empty_model_is_none(environment: Callable[..., None], started: S
 def test_a11_a_start_says_all_but_the_key(started: Started) -> None:
     token = "CANARY-TOKEN-0123456789"
     plain = made(started("--mode", "strict"))
-    said = "\n".join(gateway_words.lines_of(plain, ["http://127.0.0.1:9000"]))
+    said = "\n".join(gateway_words.lines_of(plain, ["http://127.0.0.1:9000"], Policy()))
     for part in ("http://127.0.0.1:9000", UPSTREAM, "passthrough", "30 s", "PROXY_API_KEY"):
         assert part in said
     assert "CANARY" not in said
@@ -377,7 +378,8 @@ def test_a11_a_start_says_all_but_the_key(started: Started) -> None:
         started("--model", "a=b", "--model", "c", "--max-tokens-per-day", "5", "--timeout", "90s")
     )
     object.__setattr__(given, "token", token)
-    said = "\n".join(gateway_words.lines_of(given, ["http://127.0.0.1:9000", "unix:/run/g"]))
+    urls = ["http://127.0.0.1:9000", "unix:/run/g"]
+    said = "\n".join(gateway_words.lines_of(given, urls, Policy()))
     for part in ("unix:/run/g", "a -> b, c", "90 s", "5 tokens a day", "present the token"):
         assert part in said
     assert "CANARY" not in said

@@ -25,7 +25,7 @@ from claude_proxy.logins import (
     field_place,
     find_logins,
 )
-from claude_proxy.patterns import HostPattern
+from claude_proxy.patterns import HostPattern, folded
 from claude_proxy.placeholders import STEM, Placeholders, guarded_forms, raw_of
 from claude_proxy.reason import Reason
 from claude_proxy.request import Request, Scheme
@@ -172,6 +172,10 @@ FREE = Custody()  # of a request that no binding has a word about
 _MISPLACED = Custody(Reason.PLACEHOLDER_MISPLACED)
 _FOREIGN = Custody(Reason.FOREIGN_CREDENTIAL)
 _UNAVAILABLE = Custody(Reason.CREDENTIAL_UNAVAILABLE)
+_MINTING = Custody(Reason.ENDPOINT_NOT_ALLOWED)
+# Where Anthropic makes a login out of another one. With one that is put in, the client would be
+# given a login of the owner's that it can read.
+_MINTS = ("create_api_key", "api_keys", "oauth/token")
 
 
 def custody_of(bindings: Sequence[Binding], request: Request, holdings: Holdings) -> Custody:
@@ -295,6 +299,8 @@ def _injected(
             return _FOREIGN
     if not isinstance(held, Secret):
         return _UNAVAILABLE
+    if _is_anthropic(binding.patterns) and any(mint in folded(request.path) for mint in _MINTS):
+        return _MINTING
     value = held.reveal()
     name, sent = _field_of(binding, use, value)
     extra = [(name, sent), (b"Accept-Encoding", b"identity")]

@@ -251,20 +251,36 @@ def _of_command(
         why = _words_of(error) if isinstance(error, OSError) else "it has a NUL in it"
         mend = "write the program's full path"
         raise ConfigError(f"it cannot be started: {why}", where=place, mend=mend) from None
+    _running.add(child.pid)
     with child:
         try:
             raw = _output_of(child, place)
             code = child.wait(_COMMAND_S)
         except BaseException as fault:
-            # With all that it has started, which may hold its output open.
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(child.pid, signal.SIGKILL)
+            _end(child.pid)
             if isinstance(fault, subprocess.TimeoutExpired):
                 raise _too_slow(place) from None
             raise
+        finally:
+            _running.discard(child.pid)
     if code:
         raise ConfigError(f"it failed (exit code {code})", where=place, mend=_MEND_COMMAND)
     return raw
+
+
+_running: set[int] = set()  # commands that are being asked, on whatever thread
+
+
+def end_commands() -> None:
+    """End the commands that are being asked: nobody waits for their answer any more."""
+    for pid in tuple(_running):
+        _end(pid)
+
+
+def _end(pid: int) -> None:
+    # With all that it has started, which may hold its output open.
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
 
 
 def _output_of(child: "subprocess.Popen[bytes]", place: str) -> bytes:

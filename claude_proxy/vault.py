@@ -181,10 +181,11 @@ class Vault:
         self._ask_soon(name)
 
     def close(self) -> None:
-        """End the refreshing."""
+        """End the refreshing, and what it is waiting for."""
         with self._wake:
             self._closed = True
             self._wake.notify_all()
+        secret_sources.end_commands()
 
     # --- sources
 

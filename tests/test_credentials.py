@@ -817,3 +817,27 @@ def test_a_field_of_the_owners_own_takes_a_placeholder_and_no_other_login() -> N
 
     assert emitted(request((b"X-Tenant", HOLDER.encode())), custody)[0] == (b"x_tenant", KEY)
     assert denied == Custody(Reason.FOREIGN_CREDENTIAL)
+
+
+# --- what the value that is put in must not be used for
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/oauth/claude_cli/create_api_key",
+        "/API/oauth/claude_cli/create%5Fapi_key",
+        "/v1/oauth/token",
+        "/v1/organizations/api_keys",
+    ],
+)
+def test_a_value_that_is_put_in_makes_no_login_that_the_client_could_read(path: str) -> None:
+    custody = custody_of(INJECTED, request(path=path), HOLDINGS)
+
+    assert (custody.reason, custody.extra) == (Reason.ENDPOINT_NOT_ALLOWED, ())
+
+
+def test_a_client_with_a_login_of_its_own_may_make_another() -> None:
+    own, path = (b"Authorization", b"Bearer own"), "/api/oauth/claude_cli/create_api_key"
+
+    assert custody_of(PINNED, request(own, path=path), pinned(b"own")).reason is None

@@ -6,6 +6,8 @@ import shutil
 import stat
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -311,6 +313,22 @@ def test_a_command_that_closes_its_output_and_stays_is_ended(
     told = refused(CommandSource(("sh", "-c", "exec >&-; sleep 1000")), dict(os.environ))
 
     assert "has not ended" in told
+
+
+def test_a_command_that_nobody_waits_for_any_more_is_ended_with_all_it_has_started() -> None:
+    faults: list[str] = []
+    source = CommandSource(("sh", "-c", "sleep 1000 & sleep 1000"))
+    asking = threading.Thread(target=lambda: faults.append(refused(source)))
+    asking.start()
+    while not secret_sources._running:
+        time.sleep(0.01)
+
+    while asking.is_alive():  # the program itself may not be there yet
+        secret_sources.end_commands()
+        asking.join(0.05)
+
+    assert ["failed" in fault for fault in faults] == [True]
+    assert secret_sources._running == set()
 
 
 def test_a_command_that_prints_without_end_is_ended() -> None:

@@ -8,7 +8,7 @@ what the sources hold at the moment is handed in.
 import hmac
 import re
 from base64 import b64encode
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -285,18 +285,9 @@ def _injected(
 ) -> Custody:
     logins = _logins_in(request, use.name)
     gone = {login.place for login in logins} - {QUERY, PATH}
-    staying = [field for field in request.fields if field_place(field[0]) not in gone]
-    if placeholders.in_head(request, staying):
-        return _MISPLACED
-    if any(login.place in {QUERY, PATH} for login in logins):
-        return _FOREIGN
-    if not use.strips:
-        # Where it has its own name for a placeholder, that is said first: it is a mistake to mend.
-        for login in logins:
-            if not use.placeholder or raw_of(use.placeholder) not in login.parts:
-                return _MISPLACED if placeholders.within(login.raw) else _FOREIGN
-        if _repeats(logins, request.fields):
-            return _FOREIGN
+    denied = _another(use, request, placeholders, logins, gone)
+    if denied is not None:
+        return denied
     if not isinstance(held, Secret):
         return _UNAVAILABLE
     if _is_anthropic(binding.patterns) and any(mint in folded(request.path) for mint in _MINTS):
@@ -316,6 +307,28 @@ def _injected(
         guarded=guarded_forms(value, sent),
         credential=binding.name,
     )
+
+
+def _another(
+    use: Injection,
+    request: Request,
+    placeholders: Placeholders,
+    logins: list[Login],
+    gone: Collection[bytes],
+) -> Custody | None:
+    """Return why a request is denied for what it authenticates with; None: it is not."""
+    staying = [field for field in request.fields if field_place(field[0]) not in gone]
+    if placeholders.in_head(request, staying):
+        return _MISPLACED
+    if any(login.place in {QUERY, PATH} for login in logins):
+        return _FOREIGN
+    if use.strips:
+        return None
+    # Where it has its own name for a placeholder, that is said first: it is a mistake to mend.
+    for login in logins:
+        if not use.placeholder or raw_of(use.placeholder) not in login.parts:
+            return _MISPLACED if placeholders.within(login.raw) else _FOREIGN
+    return _FOREIGN if _repeats(logins, request.fields) else None
 
 
 _BETA = b"anthropic-beta"

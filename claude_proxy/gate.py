@@ -190,8 +190,7 @@ class Gate:
     def content(self, origin: Origin, passage: Passage, request: Request, body: bytes) -> Decision:
         """Decide whether a request whose head was allowed may ask for what its body says.
 
-        What is allowed was recorded with the head; only a denial is a new fact. How it ended is
-        told by the outcome of the request.
+        What is allowed was recorded with the head; only a denial is a new fact.
         """
         decision = _decided(lambda: self.policy.decide_content(request, body))
         if decision.allowed:
@@ -205,7 +204,8 @@ class Gate:
             method=request.method,
             path=request.path,
         )
-        passage.error = denied.decision.reason.value
+        passage.error, denied.status = denied.decision.reason.value, 403
+        self.end(denied)
         return denied.decision
 
     def takes_trailers(self, request: Request) -> bool:

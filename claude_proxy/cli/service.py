@@ -5,6 +5,7 @@ is installed is what `print` prints, made by the same function.
 """
 
 import os
+import pwd
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -174,6 +175,7 @@ def print_(*, init: str, **given: Any) -> None:
     _warn(described)
     files = _files(described)
     if asked.nftables:
+        _warn_of_user(described.plan.names.user)
         click.echo(next(unit.text for unit in files if unit.path.endswith(".nft")), nl=False)
         return
     click.echo("\n".join(f"# {unit.path}\n{unit.text}" for unit in files), nl=False)
@@ -353,6 +355,17 @@ def _warn(described: Described) -> None:
     for problem in described.problems:
         click.echo(f"claude-proxy: warning: {problem.what}", err=True)
         click.echo(f"  where: {problem.where}\n  mend:  {problem.mend}", err=True)
+
+
+def _warn_of_user(name: str) -> None:
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        click.echo(
+            f"claude-proxy: warning: there is no user {name} yet, so nft would not take the rules\n"
+            "  mend:  `claude-proxy service install` makes it",
+            err=True,
+        )
 
 
 def _show(order: Order, described: Described) -> None:

@@ -63,6 +63,7 @@ _BAD_REQUEST = 400
 _UNAUTHENTICATED = 401
 _FORBIDDEN = 403
 _TOO_LARGE = 413
+_INVALID = 422
 _TOO_MANY = 429
 _FAULT = 500
 _NOT_REACHED = frozenset({502, 504})
@@ -249,11 +250,11 @@ class GatewayLane(Http1Lane):
             try:
                 body = with_model(body, self._gateway.models)
             except ValueError:
-                self._deny_content(exchange, Reason.BODY_UNREADABLE)
+                self._deny_content(exchange, Reason.BODY_UNREADABLE, _FORBIDDEN)
                 return denial(Reason.BODY_UNREADABLE.value, exchange.asked, None)
         return super()._content(exchange, body)
 
-    def _deny_content(self, exchange: Exchange, reason: Reason) -> None:
+    def _deny_content(self, exchange: Exchange, reason: Reason, status: int) -> None:
         """Record that a request ends by what its body says."""
         session, request = self._session, exchange.request
         denied = session.gate.refuse(
@@ -265,7 +266,8 @@ class GatewayLane(Http1Lane):
             scheme=request.scheme.value,
             path=request.path,
         )
-        exchange.passage.error = denied.decision.reason.value
+        exchange.passage.error, denied.status = denied.decision.reason.value, status
+        session.gate.end(denied)
 
     # --- answers of our own
 
@@ -354,9 +356,9 @@ class StrictLane(GatewayLane):
         try:
             body = strict.read(body).written()
         except strict.Invalid as invalid:
-            self._deny_content(exchange, Reason.BAD_REQUEST)
-            reply = answers.detail(422, invalid.shown())
-            return _refusal(422, Reason.BAD_REQUEST, "The request is not valid.", reply)
+            self._deny_content(exchange, Reason.BAD_REQUEST, _INVALID)
+            reply = answers.detail(_INVALID, invalid.shown())
+            return _refusal(_INVALID, Reason.BAD_REQUEST, "The request is not valid.", reply)
         return super()._content(exchange, body)
 
     # --- the upstream's answer: nothing of it is sent before all of it is here

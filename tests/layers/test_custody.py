@@ -297,7 +297,10 @@ def test_nothing_is_dialled_before_a_body_is_whole_and_judged(
         (Phase.REQUEST, True),
         (Phase.CONTENT, False),
     ]
-    assert [seen.error for seen in ledger.outcomes] == ["mcp-server-not-allowed"]
+    assert [(seen.status, seen.error) for seen in ledger.outcomes] == [
+        (403, None),
+        (403, "mcp-server-not-allowed"),
+    ]
 
 
 def _send(stage: Stage, protocol: str, body: bytes, *, dialled_at: list[int]) -> str:

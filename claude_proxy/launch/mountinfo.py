@@ -29,10 +29,15 @@ def astray(planned: Plan, inside: str, outside: str) -> tuple[Path, ...]:
     `inside` and `outside` are the texts of /proc/PID/mountinfo of the sandbox and of the launcher.
     """
     found, machine = _read(inside), _read(outside)
-    missing = [m.at for m in planned.mounts if _is_a_mount(m) and m.at not in found]
+    missing = [
+        m.at
+        for m in planned.mounts
+        if _is_a_mount(m) and m.at not in found and not _is_behind_a_link(m, planned, found)
+    ]
     allowed = {m.at for m in planned.mounts} | set(_brought_along(planned, machine))
     more = [at for at in found if at not in allowed and not _is_of_bwrap(at)]
-    other = [m.at for m in planned.mounts if m.at in found and _is_another(m, planned, found)]
+    there = [m for m in planned.mounts if m.at in found]
+    other = [m.at for m in there if _is_another(m, planned, found, machine)]
     return tuple(dict.fromkeys((*missing, *more, *other)))
 
 
@@ -68,17 +73,41 @@ def _is_of_bwrap(at: Path) -> bool:
     return at in _OWN or any(parent in _OWN[1:] for parent in at.parents)
 
 
-def _is_another(mount: Mount, planned: Plan, found: Mapping[Path, _Found]) -> bool:
+def _is_behind_a_link(mount: Mount, planned: Plan, found: Mapping[Path, _Found]) -> bool:
+    """Tell whether a link that no agent can change leads from here to what was to be mounted.
+
+    Where the link itself is shown, bwrap mounts at its end, over what lies there anyway.
+    """
+    source = Path(str(mount.source))
+    if not mount.shows or source == mount.at or source not in found:
+        return False
+    holders = [m for m in planned.mounts if m is not mount and mount.at.is_relative_to(m.at)]
+    nearest = max(holders, key=lambda m: len(m.at.parts), default=None)
+    return nearest is not None and nearest.how is How.READ
+
+
+def _is_another(
+    mount: Mount, planned: Plan, found: Mapping[Path, _Found], machine: Mapping[Path, _Found]
+) -> bool:
     """Tell whether what is mounted here is not what lies here in the directory around it."""
     around = _around(mount, planned)
     if around is None or around.at not in found:
         return False
     this, outer = found[mount.at], found[around.at]
-    below = Path(str(mount.source)).relative_to(Path(str(around.source)))
-    if this.device != outer.device:
-        # A file system of its own is mounted here; nobody can make that but the machine's root.
-        return this.root != Path("/")
-    return this.root != outer.root / below
+    source = Path(str(mount.source))
+    within = _Found(outer.device, outer.root / source.relative_to(Path(str(around.source))))
+    # Or of what the machine's root has mounted inside that directory, which no agent can do.
+    return this not in {within, _lying_at(source, machine)}
+
+
+def _lying_at(path: Path, machine: Mapping[Path, _Found]) -> _Found | None:
+    """Return what lies at a path, by its name and without following links."""
+    holders = [place for place in machine if path.is_relative_to(place)]
+    nearest = max(holders, key=lambda place: len(place.parts), default=None)
+    if nearest is None:
+        return None
+    mount = machine[nearest]
+    return _Found(mount.device, mount.root / path.relative_to(nearest))
 
 
 def _around(mount: Mount, planned: Plan) -> Mount | None:

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.launch import facts
 from claude_proxy.launch.mountinfo import astray
 from claude_proxy.launch.plan import plan
+from claude_proxy.launch.wish import How, Mount
 from tests.launch.boxes import CLAUDE, HOME, PROJECT, Box, a_wish, held, paths, some_facts
 
 type Change = Callable[[Box], None]
@@ -119,3 +121,28 @@ def test_real_sandboxes_are_as_planned(box: Box, keep_home: bool) -> None:  # no
 
     with held(planned) as pid:
         facts.refuse_astray(planned, pid)
+
+
+def test_a_link_in_what_is_shown_may_lead_to_what_is_shown_besides() -> None:
+    # As npm has it: a link to a program, in a directory that the command itself lies in.
+    link, program = Path("/opt/app/bin/claude"), Path("/opt/app/lib/claude")
+    shown = Mount(How.READ, Path("/opt/app"), Path("/opt/app"))
+    asked = (Mount(How.READ, program, program), Mount(How.READ, link, program))
+    planned = replace(PLANNED, mounts=(*PLANNED.mounts, shown, *asked))
+    there = f"3 1 8:1 /opt/app /opt/app ro - ext4\n3 1 8:1 {program} {program} ro - ext4"
+    written = replace(planned, mounts=(*PLANNED.mounts, replace(shown, how=How.WRITE), *asked))
+
+    assert astray(planned, mounted(more=there), "") == ()
+    assert link in astray(written, mounted(more=there), "")
+    assert link in astray(planned, mounted(more=there.splitlines()[0]), "")
+
+
+def test_a_directory_of_a_file_system_inside_the_project_is_well() -> None:
+    inside = PROJECT / "mnt" / "data"
+    planned = replace(PLANNED, mounts=(*PLANNED.mounts, Mount(How.WRITE, inside, inside)))
+    machine = f"1 0 8:1 / / rw - ext4\n3 1 0:50 /volume {PROJECT}/mnt rw - tmpfs"
+    there = f"{machine.splitlines()[1]}\n4 1 0:50 /volume/data {inside} rw - tmpfs"
+    other = there.replace("/volume/data", "/elsewhere")
+
+    assert astray(planned, mounted(more=there), machine) == ()
+    assert astray(planned, mounted(more=other), machine) == (inside,)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import claude_proxy
 from claude_proxy import cli
 from claude_proxy.cli import service, service_plan
 from claude_proxy.errors import ConfigError
@@ -260,7 +261,8 @@ def test_what_a_service_could_not_keep_is_refused(words: list[str], what: str, r
 
 @pytest.fixture
 def visible(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the interpreter lie where a service sees it, wherever these tests are run."""
+    """Have the program lie where a service sees it, wherever these tests are run."""
+    monkeypatch.setattr(claude_proxy, "__file__", "/usr/lib/python3/claude_proxy/__init__.py")
     monkeypatch.setattr(sys, "executable", "/usr/bin/python3")
     monkeypatch.setattr(sys, "prefix", "/usr")
     monkeypatch.setattr(sys, "base_prefix", "/usr")

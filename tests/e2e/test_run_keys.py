@@ -514,3 +514,17 @@ def test_a_run_that_joins_a_proxy_has_the_placeholders_of_the_users_own_list(
 
     assert ran.stdout.split() == ["404", "0"], ran.stderr
     assert os.WEXITSTATUS(ran.returncode) == 0 or ran.returncode == 1  # of grep, which finds none
+
+
+def test_claude_code_needs_no_sign_in_where_its_key_is_put_in(
+    launch: Launch, internet: Internet, program: FindProgram
+) -> None:
+    """As README advises: a stranger's account could be used where one signs in."""
+    sign_in = "\ndeny: [claude.ai, claude.com, platform.claude.com]\n"
+    runs = trusted(launch(injecting("{env: MY_KEY}") + sign_in))
+
+    with internet.watch() as seen:
+        ran = runs.run(program("claude"), "-p", "hi", variables={"MY_KEY": KEY})
+
+    assert (ran.stdout.strip(), ran.returncode) == (SPOKEN, 0), ran.stderr
+    assert sent_credentials(seen) == {("x-api-key", KEY)}

@@ -52,6 +52,7 @@ SHORTEST_PLACEHOLDER = 16
 _LONGEST_PLACEHOLDER = 256
 _FEWEST_CHARACTERS = 8  # that are different, in a placeholder
 _LEARN = "learn"
+_MEND_TAKEN = "give it another, with `name:`"
 _GATEWAY = "gateway"  # the name that the gateway's own credential has
 _HTTP_PORT = 80
 _SHORTEST_REFRESH_S = 1.0
@@ -270,6 +271,9 @@ class CredentialReader(FieldReader):
         if patterns is None or use is None or len(self._problems) > before:
             return None
         name = name or str(patterns[0]).lstrip("*.")
+        if name == _GATEWAY:
+            self._problems.add(f"the name {name} is taken", node, key=key, mend=_MEND_TAKEN)
+            return None
         if isinstance(use, Injection) and not use.placeholder:
             use = replace(use, placeholder=default_placeholder(name, patterns, use.form))
         return Binding(name, patterns, use, self._source(node), ports or frozenset({HTTPS_PORT}))
@@ -297,9 +301,6 @@ class CredentialReader(FieldReader):
             mend = "write a word of small letters, digits, dots and hyphens, such as anthropic"
             self._problems.add("not a name for a credential", node, key=key, mend=mend)
             return None
-        if text == _GATEWAY:
-            mend = "choose another"
-            self._problems.add(f"the name {text} is taken", node, key=key, mend=mend)
         return text
 
     def _use(self, fields: dict[str, Node], node: Mapping, key: str) -> Injection | Pin | None:

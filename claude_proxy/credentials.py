@@ -89,6 +89,24 @@ type SecretSource = (
 )
 
 
+def name_of(source: SecretSource) -> str:
+    """Return what a source is called in messages; nothing in it is secret."""
+    match source:
+        case EnvironmentSource(name):
+            return f"environment variable {name}"
+        case DotenvSource(path, name):
+            return f"{name} in {path}"
+        case FileSource(path, keys):
+            return f"file {path}" + (f", key {'.'.join(keys)}" if keys else "")
+        case CommandSource(argv):
+            # Not its arguments: they may hold what should not be in them.
+            return f"command {argv[0]}"
+        case KeyringSource(service, user):
+            return f"keyring entry {service} of {user}"
+        case SystemdSource(name):
+            return f"systemd credential {name}"
+
+
 # --- what becomes of them
 
 

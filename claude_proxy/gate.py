@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from claude_proxy.authority import Authority
-from claude_proxy.credentials import FREE, Custody, Holdings
+from claude_proxy.credentials import FREE, Binding, Custody, Holdings
 from claude_proxy.echo import EchoGuard
 from claude_proxy.errors import AuditError
 from claude_proxy.events import OPAQUE, DecisionMade, Event, OutcomeSeen, Phase
@@ -86,6 +86,7 @@ class Passage:
     custody: Custody = FREE
     meter: Meter | None = None  # reads what the answer says that it has cost
     held: int = 0  # bytes of the body that wait to be judged
+    bindings: tuple[Binding, ...] = ()  # of the policy that the custody is by
 
 
 class Gate:
@@ -156,7 +157,7 @@ class Gate:
             path=shown_path,
             credential=lambda: custody.credential,
         )
-        passage.custody = custody
+        passage.custody, passage.bindings = custody, self.policy.credentials
         return passage
 
     def _not_pinned(self, custody: Custody) -> Reason | None:
@@ -192,7 +193,7 @@ class Gate:
 
         What is allowed was recorded with the head; only a denial is a new fact.
         """
-        decision = _decided(lambda: self.policy.decide_content(request, body))
+        decision = _decided(lambda: self._of_content(passage, request, body))
         if decision.allowed:
             return decision
         denied = self._settle(
@@ -209,8 +210,15 @@ class Gate:
         return denied.decision
 
     def takes_trailers(self, request: Request) -> bool:
-        """Tell whether fields may follow the body: none may where a login in them would count."""
-        return not self.policy.binds(request.target)
+        """Tell whether fields may follow the body: none may where they would have been judged."""
+        policy, target = self.policy, request.target
+        return not policy.binds(target) and policy.narrowing_of(target) is None
+
+    def _of_content(self, passage: Passage, request: Request, body: bytes) -> Decision:
+        # A reload while the body was waiting: what was to be put in may be for nobody any more.
+        if passage.bindings != self.policy.credentials:
+            return Decision(False, Reason.CREDENTIAL_UNAVAILABLE)
+        return self.policy.decide_content(request, body)
 
     def watch(self, passage: Passage, request: Request) -> Watch | None:
         """Return what has to see the answer, if anything has."""

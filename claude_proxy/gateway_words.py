@@ -6,13 +6,8 @@ Law kept: secrets stay outside (9). Neither the key nor the token is among the w
 from collections.abc import Sequence
 
 from claude_proxy.credentials import (
-    CommandSource,
-    DotenvSource,
     EnvironmentSource,
-    FileSource,
-    KeyringSource,
-    SecretSource,
-    SystemdSource,
+    name_of,
 )
 from claude_proxy.messages.narrowing import Narrowing
 from claude_proxy.policy import Policy
@@ -29,7 +24,7 @@ def lines_of(gateway: Gateway, urls: Sequence[str], policy: Policy) -> list[str]
     lines = [
         f"the gateway listens on  {_AND.join(urls)}",
         f"  upstream:       {gateway.upstream}",
-        f"  key:            from {words_of_source(gateway.credential.source)}",
+        f"  key:            {name_of(gateway.credential.source)}",
         f"  model:          {_words_of_models(gateway.models)}",
         f"  mode:           {gateway.mode} (timeout {gateway.timeout_s:g} s)",
         f"  callers:        {_words_of_callers(gateway, urls)}",
@@ -45,23 +40,6 @@ def _words_of_narrowing(narrowing: Narrowing | None, mode: GatewayMode) -> str:
     if mode is GatewayMode.STRICT:
         return "to one plain call"
     return "no: requests may have the API fetch from anywhere (see `anthropic` of the allowlist)"
-
-
-def words_of_source(source: SecretSource) -> str:
-    """Return where a key comes from, in words that hold nothing of it."""
-    match source:
-        case EnvironmentSource():
-            return f"the variable {source.name}"
-        case DotenvSource():
-            return f"{source.name} in {source.path}"
-        case FileSource():
-            return f"the file {source.path}"
-        case CommandSource():
-            return f"the command {source.argv[0]}"  # not its arguments: who knows what they hold
-        case KeyringSource():
-            return f"the keyring, {source.service}"
-        case SystemdSource():
-            return f"the credential {source.name} of the service manager"
 
 
 def _words_of_models(models: Sequence[tuple[str, str]]) -> str:

@@ -52,7 +52,7 @@ class Machine:
         return self.root / path.lstrip("/") if scope is Scope.SYSTEM else self.user_units / path
 
 
-class Manager:
+class Systemd:
     """The systemd of this machine, or of the user."""
 
     def __init__(self, scope: Scope) -> None:
@@ -157,10 +157,10 @@ class Installer:
         self._machine = machine
         self._scope = scope
         self._say = say
-        self._manager = Manager(scope)
+        self._manager = Systemd(scope)
 
     def install(self, order: Order, *, force: bool) -> None:
-        """Install a service, enable and start it; nothing of it stays if that fails."""
+        """Install a service, enable and start it; if that fails, all but its user is taken back."""
         plan = order.plan
         refuse_other_user(self._machine, self._scope, "install")
         old = [self._place(path) for path in candidates(plan.names, self._scope)]
@@ -245,9 +245,10 @@ class Installer:
         *,
         there: bool,
     ) -> None:
-        service = before[self._unit_file(plan, plan.names.service)]
+        names = plan.names
+        had = {unit: before[self._unit_file(plan, unit)] for unit in (names.socket, names.service)}
         with contextlib.suppress(ClaudeProxyError):
-            if there and service is None:
+            if there and had[plan.unit] is None:
                 self._manager.run("disable", "--now", plan.unit)
         for path, content in before.items():
             with contextlib.suppress(OSError):
@@ -255,10 +256,16 @@ class Installer:
         for path in made:
             path.unlink(missing_ok=True)
         with contextlib.suppress(ClaudeProxyError):
+            if there and plan.firewall is not None and before[self._place(names.firewall)] is None:
+                self._drop_table(names)
+        with contextlib.suppress(ClaudeProxyError):
             if there:
                 self._manager.run("daemon-reload")
-            if there and service is not None:
-                self._manager.run("try-restart", plan.names.service)
+            # The socket first: where there was one, it is what had the service started.
+            previous = next((unit for unit, content in had.items() if content is not None), None)
+            if there and previous is not None:
+                self._manager.run("enable", previous)
+                self._manager.run("restart", previous)
 
     def _by_hand(self, plan: Plan) -> str:
         steps = [self._manager.shown("daemon-reload")]

@@ -71,4 +71,6 @@ def limits_of(gateway: Gateway, limits: Limits) -> Limits:
 
 def _bindings_of(settings: Settings, policy: Policy) -> tuple[Binding, ...]:
     gateway = settings.gateway
-    return policy.credentials if gateway is None else (*policy.credentials, binding_of(gateway))
+    # A gateway alone uses its own key: others' are not to be in its memory, nor to be missed.
+    listed = policy.credentials if settings.listen else ()
+    return listed if gateway is None else (*listed, binding_of(gateway))

@@ -28,6 +28,7 @@ from claude_proxy.credentials import (
     KeyringSource,
     SecretSource,
     SystemdSource,
+    name_of,
 )
 from claude_proxy.errors import ConfigError
 from claude_proxy.options import fault_of_key
@@ -68,24 +69,6 @@ def read(
             return _checked(_of_command(argv, place, environ, withheld), place, _MEND_COMMAND)
         case KeyringSource(service, user):
             return _of_keyring(service, user, place)
-
-
-def name_of(source: SecretSource) -> str:
-    """Return what a source is called in messages; nothing in it is secret."""
-    match source:
-        case EnvironmentSource(name):
-            return f"environment variable {name}"
-        case DotenvSource(path, name):
-            return f"{name} in {path}"
-        case FileSource(path, keys):
-            return f"file {path}" + (f", key {'.'.join(keys)}" if keys else "")
-        case CommandSource(argv):
-            # Not its arguments: they may hold what should not be in them.
-            return f"command {argv[0]}"
-        case KeyringSource(service, user):
-            return f"keyring entry {service} of {user}"
-        case SystemdSource(name):
-            return f"systemd credential {name}"
 
 
 def stamp_of(source: SecretSource, environ: Mapping[str, str]) -> Stamp | None:

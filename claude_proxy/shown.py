@@ -10,15 +10,10 @@ from dataclasses import replace
 from claude_proxy.credentials import (
     HTTPS_PORT,
     Binding,
-    CommandSource,
-    EnvironmentSource,
-    FileSource,
     Form,
     Injection,
-    KeyringSource,
     Pin,
-    SecretSource,
-    SystemdSource,
+    name_of,
 )
 from claude_proxy.messages.narrowing import MIB, Narrowing, Reach
 
@@ -45,27 +40,10 @@ def use_shown(use: Injection | Pin) -> str:
     """Return how a credential gets into a request, or which of the client's passes."""
     if isinstance(use, Injection):
         form = {Form.FIELD: f"field {use.name}", Form.BASIC: f"basic as {use.user}"}
-        return f"inject {form.get(use.form, use.form.value)} from {source_shown(use.source)}"
+        return f"inject {form.get(use.form, use.form.value)} from {name_of(use.source)}"
     if use.source is not None:
-        return f"pin from {source_shown(use.source)}"
+        return f"pin from {name_of(use.source)}"
     return "pin learn" if use.learn else f"pin {len(use.digests)} by hash"
-
-
-def source_shown(source: SecretSource) -> str:
-    """Return where a secret is kept."""
-    match source:
-        case EnvironmentSource(name):
-            return f"env {name}"
-        case FileSource(path, keys):
-            return f"file {path}" + (f" key {'.'.join(keys)}" if keys else "")
-        case CommandSource(argv):
-            return f"command {argv[0]}"
-        case KeyringSource(service, user):
-            return f"keyring {service} user {user}"
-        case SystemdSource(name):
-            return f"systemd {name}"
-        case _:
-            return "a file"
 
 
 def narrowing_shown(narrowing: Narrowing) -> str:

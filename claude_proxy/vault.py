@@ -27,6 +27,7 @@ from claude_proxy.credentials import (
     Pin,
     Pinned,
     SecretSource,
+    name_of,
 )
 from claude_proxy.errors import ConfigError, ConfigErrors
 from claude_proxy.logins import digest_of, read_hash
@@ -219,7 +220,7 @@ class Vault:
     def _refresh(self, held: _Held) -> None:
         """Read a source once more; of what goes wrong, the first time is told."""
         failed = held.value is None
-        source = secret_sources.name_of(held.source)
+        source = name_of(held.source)
         try:
             self._ask(held, self._withheld)
         except ConfigError as error:

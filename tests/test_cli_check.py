@@ -421,7 +421,7 @@ def test_the_credential_and_the_limits_of_a_request_are_told(
     assert printed.out.splitlines()[2:] == [
         f"  POST /v1/messages: allowed (rule-matched) by api.example.com ({kept}:3)",
         f"  narrowed: anthropic api.example.com; {limits} ({kept}:17)",
-        f"  credential ours: inject bearer from env NOT_SET_ANYWHERE ({kept}:10)",
+        f"  credential ours: inject bearer from environment variable NOT_SET_ANYWHERE ({kept}:10)",
         f"  allowlist {kept}",
     ]
 
@@ -513,7 +513,7 @@ def test_a_body_comes_from_standard_input_too(
     assert found["credential"] == {
         "name": "ours",
         "usable": True,
-        "use": "inject bearer from env NOT_SET_ANYWHERE",
+        "use": "inject bearer from environment variable NOT_SET_ANYWHERE",
         "source": f"{kept}:10",
     }
     assert found["narrowing"]["source"] == f"{kept}:17"

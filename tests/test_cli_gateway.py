@@ -883,15 +883,6 @@ def test_what_serve_cannot_have_is_refused(
     assert f"  where: {where}" in refused(*arguments, command="serve")
 
 
-def test_ceilings_are_counted_in_one_process(
-    environment: Callable[..., None], providers: Write, refused: Refused
-) -> None:
-    providers(f"provider: corp\nmax_tokens_per_day: 5\n{CORP}")
-    environment(CORP_KEY=KEY)
-
-    assert "--workers" in refused("--gateway", "9053", "--workers", "2", command="serve")
-
-
 # The options
 
 

@@ -459,6 +459,11 @@ MISTAKES = {
         "gateway is taken",
         "another",
     ),
+    "a host of the gateway's name": (
+        f"{{host: gateway, {INJECT}}}",
+        "gateway is taken",
+        "with `name:`",
+    ),
     "a short placeholder": (
         f"{{host: a.test, placeholder: fifteen-letters, {INJECT}}}",
         "shorter than 16",

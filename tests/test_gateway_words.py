@@ -21,12 +21,12 @@ from claude_proxy.request import Scheme
 from claude_proxy.settings import Base, Ceilings, Gateway
 
 SOURCES: list[tuple[SecretSource, str, set[str]]] = [
-    (EnvironmentSource("OUR_KEY"), "the variable OUR_KEY", {"OUR_KEY"}),
+    (EnvironmentSource("OUR_KEY"), "environment variable OUR_KEY", {"OUR_KEY"}),
     (DotenvSource(Path("/w/.env"), "PROXY_API_KEY"), "PROXY_API_KEY in /w/.env", set()),
-    (FileSource(Path("/run/key"), ("a",)), "the file /run/key", set()),
-    (CommandSource(("pass", "show", "canary")), "the command pass", set()),
-    (KeyringSource("llm", "me"), "the keyring, llm", set()),
-    (SystemdSource("llm"), "the credential llm of the service manager", set()),
+    (FileSource(Path("/run/key"), ("a",)), "file /run/key, key a", set()),
+    (CommandSource(("pass", "show", "canary")), "command pass", set()),
+    (KeyringSource("llm", "me"), "keyring entry llm of me", set()),
+    (SystemdSource("llm"), "systemd credential llm", set()),
 ]
 
 
@@ -41,7 +41,7 @@ def test_a_source_is_named_and_its_variables_are_known(
 ) -> None:
     lines = "\n".join(gateway_words.lines_of(gateway(source), ["http://127.0.0.1:9000"], Policy()))
 
-    assert f"from {said}\n" in lines
+    assert f"  key:            {said}\n" in lines
     assert "canary" not in lines
     assert gateway_words.secret_variables(gateway(source)) == {"PROXY_API_KEY", *variables}
 

@@ -23,6 +23,7 @@ from tests.service import plans
 
 WORDS = ("service", "install", "--system")
 FIREWALLED = replace(plans.SERVE, firewall=Firewall())
+ACTIVATED = plans.activated(plans.SERVE)
 
 type Fake = Callable[[str, str], None]
 
@@ -200,7 +201,10 @@ def test_a_failed_upgrade_leaves_the_old_service_as_it_was(
         installer(machine, said).install(order_of(FIREWALLED, "2.0"), force=False)
 
     assert {path: (machine.root / path[1:]).read_text() for path in tree(machine)} == before
-    assert calls()[-1] == "systemctl try-restart claude-proxy.service"
+    assert calls()[-2:] == [
+        "systemctl enable claude-proxy.service",
+        "systemctl restart claude-proxy.service",
+    ]
 
 
 FOREIGN = "[Service]\nExecStart=/usr/bin/mine\n"
@@ -365,3 +369,19 @@ def test_the_standing_of_each_file_is_told(machine: Machine, said: list[str]) ->
     [unit, users] = found_files(machine, plans.SERVE.names, Scope.SYSTEM)
     assert standing_of(unit, wanted) is Standing.FOREIGN
     assert standing_of(users, wanted) is Standing.CHANGED
+
+
+@pytest.mark.parametrize(("old", "new"), [(plans.SERVE, ACTIVATED), (ACTIVATED, plans.SERVE)])
+def test_a_failed_change_of_who_listens_brings_back_who_did(
+    machine: Machine, programs: Fake, calls: Callable[[], list[str]], old: Plan, new: Plan
+) -> None:
+    programs("systemctl", "echo offline")
+    installer(machine, []).install(order_of(old), force=False)
+    programs("systemctl", f'{RUNNING}\n[ "$1 $2" != "restart {new.unit}" ] || exit 1')
+    programs("systemd-sysusers", "")
+
+    with pytest.raises(ClaudeProxyError, match="exit code 1"):
+        installer(machine, []).install(order_of(new, "2.0"), force=False)
+
+    assert f"systemctl enable {old.unit}" in calls()
+    assert calls()[-1] == f"systemctl restart {old.unit}"

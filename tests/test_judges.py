@@ -9,7 +9,7 @@ import pytest
 from claude_proxy import allowlist
 from claude_proxy.authority import Authority
 from claude_proxy.credentials import Custody, EnvironmentSource, Injection
-from claude_proxy.errors import ConfigError
+from claude_proxy.errors import ConfigError, ConfigErrors
 from claude_proxy.gate import Gate, Origin
 from claude_proxy.judges import Judges, limits_of, vault_of
 from claude_proxy.policy import Policy, Request, Scheme
@@ -44,8 +44,9 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
     for name in (KEY, FIRST, SECOND):
         monkeypatch.setenv(name, f"sk-ant-api03-{name.lower()}")
 
-    def made(gateway: Gateway | None = GATEWAY) -> tuple[Judges, Vault]:
+    def made(gateway: Gateway | None = GATEWAY, *, alone: bool = False) -> tuple[Judges, Vault]:
         settings = Settings(tmp_path / "a.yaml", tmp_path, tmp_path, gateway=gateway)
+        settings = replace(settings, listen=()) if alone else settings
         vault = vault_of(settings, policy_of())
         return Judges(settings, policy_of(), Ledger().events.append, vault), vault
 
@@ -130,3 +131,16 @@ def test_no_wait_for_the_upstream_is_longer_than_the_gateways_timeout(timeout_s:
     assert limits.idle_timeout_s == timeout_s
     assert limits.connect_timeout_s + limits.handshake_timeout_s <= timeout_s
     assert limits.connections == Limits().connections
+
+
+def test_a_gateway_alone_asks_for_no_other_key_than_its_own(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(FIRST)
+
+    judges, vault = make(alone=True)
+    judges.prepare(policy_of(SECOND))()
+
+    assert set(vault.holdings) == {"gateway"}
+    with pytest.raises(ConfigErrors):
+        make()

@@ -8,20 +8,20 @@ from claude_proxy.shown import credential_shown, narrowing_lines, narrowing_show
 
 DIGEST = "sha256:" + "0a" * 16 + ":" + "1b" * 32
 CREDENTIALS = {
-    "{host: a.test, inject: auto, from: {env: KEY}}": "inject auto from env KEY",
+    "{host: a.test, inject: auto, from: {env: KEY}}": "inject auto from environment variable KEY",
     "{host: a.test, inject: basic, user: u, from: {file: ~/k}}": "inject basic as u from file ~/k",
     "{host: a.test, inject: field, field: X-Key, from: {file: /k, key: a.b}}": (
-        "inject field x-key from file /k key a.b"
+        "inject field x-key from file /k, key a.b"
     ),
     "{host: a.test, inject: bearer, from: {command: [pass, hidden]}}": (
         "inject bearer from command pass"
     ),
     "{host: a.test, inject: bearer, from: {keyring: s, user: u}}": (
-        "inject bearer from keyring s user u"
+        "inject bearer from keyring entry s of u"
     ),
-    "{host: a.test, inject: x-api-key, from: {systemd: key}}": "inject x-api-key from systemd key",
+    "{host: a.test, inject: x-api-key, from: {systemd: key}}": "inject x-api-key from systemd credential key",
     "{host: a.test, pin: learn}": "pin learn",
-    "{host: a.test, pin: {from: {env: KEY}}}": "pin from env KEY",
+    "{host: a.test, pin: {from: {env: KEY}}}": "pin from environment variable KEY",
     f"{{host: a.test, pin: '{DIGEST}'}}": "pin 1 by hash",
 }
 
@@ -83,7 +83,7 @@ def test_a_changed_credential_is_told_without_its_secret() -> None:
     added, removed = load(text).diff(load(text.replace("env: KEY", "command: [pass, sesame]")))
 
     assert added == ("credential x for a.test: inject auto from command pass",)
-    assert removed == ("credential x for a.test: inject auto from env KEY",)
+    assert removed == ("credential x for a.test: inject auto from environment variable KEY",)
 
 
 def test_that_a_placeholder_or_a_hash_changed_is_told_but_not_to_what() -> None:

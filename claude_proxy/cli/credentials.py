@@ -17,7 +17,14 @@ import click
 from claude_proxy import allowlist, secret_sources
 from claude_proxy.cli import completions, paths
 from claude_proxy.cli.places import allowlist_option, confdir_option
-from claude_proxy.credentials import Binding, EnvironmentSource, Injection, Pin, SecretSource
+from claude_proxy.credentials import (
+    Binding,
+    EnvironmentSource,
+    Injection,
+    Pin,
+    SecretSource,
+    name_of,
+)
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.logins import hash_of, login_of
 from claude_proxy.pins import PinStore
@@ -162,7 +169,7 @@ def _facts_of(binding: Binding, store: PinStore, withheld: Collection[str]) -> d
         "declared": str(binding.source),
     }
     if use.source is not None:
-        facts["source"] = secret_sources.name_of(use.source)
+        facts["source"] = name_of(use.source)
         facts["fault"] = _fault_of(use.source, withheld)
         facts["available"] = facts["fault"] is None
     if isinstance(use, Pin):

@@ -19,6 +19,7 @@ from claude_proxy.credentials import (
     Form,
     Injection,
     SecretSource,
+    name_of,
 )
 from claude_proxy.dotenvfile import DotenvFile
 from claude_proxy.errors import ConfigError, ConfigErrors
@@ -26,7 +27,6 @@ from claude_proxy.gateway_words import (
     KEY_VARIABLE,
     default_seconds,
     seconds_allowed,
-    words_of_source,
 )
 from claude_proxy.passwordfile import read_token
 from claude_proxy.provider_reader import ANTHROPIC, GatewayFile, Provider
@@ -368,7 +368,7 @@ def _warnings(around: Surroundings, way: _Way, source: SecretSource) -> list[str
     if way.in_file and not holds_key:
         found.append(
             f"{file.path} says which upstream gets the key, and the key is from "
-            f"{words_of_source(source)}: whoever can write there, an agent too, can have it sent "
+            f"{name_of(source)}: whoever can write there, an agent too, can have it sent "
             "elsewhere"
         )
     return found

@@ -24,7 +24,6 @@ from claude_proxy.settings import (
     Address,
     AuditFailure,
     Base,
-    Ceilings,
     ClientCredentials,
     Gateway,
     GatewayMode,
@@ -501,12 +500,6 @@ def _gateway(arguments: Arguments, listen: tuple[Listen, ...]) -> Gateway | None
     # Not .env: this proxy may well be started in a directory that an agent works in.
     around = gateways.Surroundings(os.environ)
     made = gateways.gateway_of(asked, listen, around, gateways.read_file(confdir))
-    if arguments.workers > 1 and made.gateway.ceilings != Ceilings():
-        _clash(
-            "ceilings are counted by one process, and there are several",
-            f"--workers; {confdir / 'gateway.yaml'}",
-            "leave --workers at 1, or take the ceilings out",
-        )
     return made.gateway
 
 

@@ -23,14 +23,14 @@ from claude_proxy import __version__
 from claude_proxy.cli import paths, service_plan
 from claude_proxy.cli.declaring import Parsed
 from claude_proxy.cli.service_plan import Asked, Described
-from claude_proxy.errors import ConfigError
+from claude_proxy.errors import ConfigError, ConfigErrors
 from claude_proxy.installing import (
     Found,
     Installer,
     Machine,
-    Manager,
     Order,
     Standing,
+    Systemd,
     found_files,
     refuse_other_user,
     standing_of,
@@ -212,8 +212,8 @@ def install(*, init: str, force: bool, dry_run: bool, **given: Any) -> None:
         _show(order, described)
         return
     refuse_other_user(_machine(), asked.scope, "install")
-    for problem in described.problems:
-        raise problem
+    if described.problems:
+        raise ConfigErrors(described.problems)
     if asked.key_file is not None:
         service_plan.check_key_file(asked.key_file, asked.scope)
     Installer(_machine(), asked.scope, click.echo).install(order, force=force)
@@ -376,7 +376,7 @@ def _show(order: Order, described: Described) -> None:
     for unit in order.files:
         click.echo(f"would write {machine.place(scope, unit.path)}:")
         click.echo("".join(f"    {line}\n" for line in unit.text.splitlines()))
-    manager = Manager(scope)
+    manager = Systemd(scope)
     for words in (("daemon-reload",), ("enable", described.plan.unit)):
         click.echo(f"would run {manager.shown(*words)}")
     click.echo(f"would run {manager.shown('restart', described.plan.unit)}")
@@ -400,8 +400,6 @@ def _after(described: Described) -> None:
 
 
 def _lingers() -> bool:
-    import pwd  # noqa: PLC0415 - not there on every system, and asked here alone
-
     try:
         return (Path("/var/lib/systemd/linger") / pwd.getpwuid(os.geteuid()).pw_name).exists()
     except KeyError:
@@ -439,7 +437,7 @@ def _wanted(found: tuple[Found, ...], scope: Scope) -> dict[Path, str]:
 
 
 def _running(scope: Scope, found: tuple[Found, ...]) -> int:
-    manager = Manager(scope)
+    manager = Systemd(scope)
     if not manager.is_there():
         click.echo("running:    not known; systemd does not run here")
         return EXIT_STOPPED

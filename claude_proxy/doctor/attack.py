@@ -314,7 +314,7 @@ class _Outside:
 
     def _processes(self) -> Iterator[tuple[str, int, str]]:
         pids = {"the launcher": os.getpid()}
-        for attendant in (self.sandbox.companion, *self.sandbox.relays):
+        for attendant in (self.sandbox.companion, *self.sandbox.attendants):
             if attendant is not None:
                 pids[f"the {attendant.what}"] = attendant.pid
         if self.canaries.process is not None:

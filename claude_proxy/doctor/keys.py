@@ -8,7 +8,14 @@ import shutil
 from collections.abc import Iterator
 
 from claude_proxy import policyfile, secret_sources
-from claude_proxy.credentials import Binding, CommandSource, Pin, SecretSource
+from claude_proxy.credentials import (
+    Binding,
+    CommandSource,
+    EnvironmentSource,
+    Pin,
+    SecretSource,
+    name_of,
+)
 from claude_proxy.doctor.finding import Finding, error, ok, warning
 from claude_proxy.doctor.subject import Subject
 from claude_proxy.errors import ClaudeProxyError
@@ -32,7 +39,7 @@ def _look(binding: Binding, subject: Subject) -> Iterator[Finding]:
         )
         yield ok(name, f"for {hosts}, {known}")
         return
-    place = secret_sources.name_of(source)
+    place = name_of(source)
     try:
         _try(source, subject)
     except ClaudeProxyError as problem:
@@ -43,7 +50,7 @@ def _look(binding: Binding, subject: Subject) -> Iterator[Finding]:
     else:
         yield ok(name, f"for {hosts}, from the {place}")
     if not isinstance(binding.use, Pin) and is_anthropics(binding):
-        yield from _others(name, subject, place)
+        yield from _others(name, subject, source)
 
 
 def _try(source: SecretSource, subject: Subject) -> None:
@@ -52,15 +59,16 @@ def _try(source: SecretSource, subject: Subject) -> None:
     elif shutil.which(source.argv[0], path=subject.environ.get("PATH")) is None:
         raise ClaudeProxyError(
             "there is no such program",
-            where=secret_sources.name_of(source),
+            where=name_of(source),
             mend="install it, or write its full path",
         )
 
 
-def _others(name: str, subject: Subject, place: str) -> Iterator[Finding]:
+def _others(name: str, subject: Subject, source: SecretSource) -> Iterator[Finding]:
     """Tell of logins in this shell that clients take, and that the proxy would deny."""
     known = [each for each in sorted(CLAUDE_VARIABLES) if subject.environ.get(each)]
-    stray = [each for each in known if not place.endswith(f" {each}")]
+    own = source.name if isinstance(source, EnvironmentSource) else None
+    stray = [each for each in known if each != own]
     if stray:
         yield warning(
             name,

@@ -67,7 +67,7 @@ class Sandbox:
     plan: Plan
     bubble: Bubble
     companion: Companion | None  # None: the run has joined a proxy, or has no network
-    relays: tuple[Attendant, ...]  # none: it has no network
+    attendants: tuple[Attendant, ...]  # what else stands beside it: relays, and what hides a login
     log: Path
 
     def finish(
@@ -81,7 +81,7 @@ class Sandbox:
 
     def lost(self) -> Iterator[Attendant]:
         """Yield what should stand beside the sandbox and does not."""
-        for attendant in (self.companion, *self.relays):
+        for attendant in (self.companion, *self.attendants):
             if attendant is not None and not attendant.alive:
                 yield attendant
 
@@ -157,18 +157,20 @@ def live_sandbox(
         planned = _told(order, bindings, say)
         _forget(planned.withheld)
         bubble = stack.enter_context(_bubble(order, planned, rundir, streams))
-        relays: tuple[Attendant, ...] = ()
+        attendants: tuple[Attendant, ...] = ()
         if order.wish.network:
             with _blaming(bubble):
-                relays = tuple(_relays(order, joined, bubble, rundir, log, stack))
+                attendants = tuple(_relays(order, joined, bubble, rundir, log, stack))
         _record_start(order.settings, f"run {rundir.name}: {command_line(order.words)}")
         if companion is not None:
             companion.wait_until_ready()
         facts.refuse_astray(planned, bubble.init)
         if planned.veiled:
             veil = start_veil(planned.veiled, bubble.init, rundir, log)
-            relays = (*relays, stack.enter_context(veil))
-        sandbox = Sandbox(rundir.name, rundir.path, planned, bubble, companion, relays, log.path)
+            attendants = (*attendants, stack.enter_context(veil))
+        sandbox = Sandbox(
+            rundir.name, rundir.path, planned, bubble, companion, attendants, log.path
+        )
         _refuse_half_of(sandbox)
         yield sandbox
 

@@ -62,13 +62,14 @@ def _enter(pid: int) -> None:
 
 
 def _hide(path: str) -> None:
-    """Cover a file that has something in it."""
+    """Cover a file, also one that nothing has been written into yet."""
     for _ in range(_TRIES):
         try:
             found = os.stat(path)  # noqa: PTH116 - quick
         except FileNotFoundError:
             return
-        if stat.S_ISCHR(found.st_mode) or not found.st_size:
+        # Ours is a device, or the blank that bwrap has made, which has no name of its own any more.
+        if stat.S_ISCHR(found.st_mode) or not found.st_nlink:
             return
         # It may be renewed once more meanwhile: then it is looked at again.
         _libc.mount(_NOTHING, os.fsencode(path), None, _MS_BIND, None)

@@ -162,6 +162,8 @@ class GatewayLane(Http1Lane):
         except Exception as error:
             exchange, self._exchange = self._exchange, None
             if self._over or any(one is not None and one.begun for one in (before, exchange)):
+                if exchange is not None:
+                    self._session.gate.end(exchange.passage, Reason.INTERNAL_ERROR.value)
                 raise  # the connection is ended by whoever drives it (law 8)
             logger.error("a call was ended by a fault (%s)", type(error).__name__)  # noqa: TRY400 - a traceback may hold what a caller sent
             logger.debug("the fault", exc_info=error)
@@ -360,6 +362,10 @@ class StrictLane(GatewayLane):
             reply = answers.detail(_INVALID, invalid.shown())
             return _refusal(_INVALID, Reason.BAD_REQUEST, "The request is not valid.", reply)
         return super()._content(exchange, body)
+
+    def _abandon(self, exchange: Exchange, refusal: Refusal) -> None:
+        self._gathered.clear()
+        super()._abandon(exchange, refusal)
 
     # --- the upstream's answer: nothing of it is sent before all of it is here
 

@@ -532,8 +532,8 @@ class Http1Lane(Http1Replies):
         exchange = self._exchange
         repeats = exchange is not None and self._may_repeat(exchange, upstream)
         self._forget(upstream)
-        if exchange is None:
-            return
+        if exchange is None or exchange.held is not None:
+            return  # nothing of it was sent: it is dialled anew once it may be
         body = exchange.answer_body
         if self._relaying:
             self._drop(None)

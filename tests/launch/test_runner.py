@@ -148,7 +148,7 @@ def test_a_sandbox_with_a_network_has_its_proxy_and_relay_beside_it(place: Place
 
     with live_sandbox(order, streams=PIPES) as sandbox:
         assert sandbox.companion is not None
-        [relay] = sandbox.relays
+        [relay] = sandbox.attendants
         assert list(sandbox.lost()) == []
         ways = netns.try_ways(sandbox.bubble.init, 3128, "allowed.test:443", "denied.test:443")
         pids = [sandbox.companion.pid, relay.pid, sandbox.bubble.init]

@@ -3,6 +3,7 @@
 import errno
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -523,3 +524,52 @@ def test_what_an_answer_says_it_has_cost_is_recorded(
     origin.answers(answer(COST, JSON))
 
     assert ledger.last.usage == Usage("m-1", tokens_in=12, tokens_out=34)
+
+
+# --- what happens while a body is held
+
+
+def test_a_credential_that_is_gone_meanwhile_is_not_put_in(
+    play: Play, gate: MakeGate, ledger: Ledger
+) -> None:
+    the_gate = gate(INJECTED, narrowing=NARROWED)
+    stage = play(the_gate)
+    message = ask(JSON, body=HARMLESS)
+    stage.says(message[:-5])
+
+    the_gate.policy = replace(the_gate.policy, credentials=())
+    shown = stage.says(message[-5:])
+
+    assert (reason_of(shown), stage.upstreams) == ("credential-unavailable", [])
+    assert ledger.last.error == "credential-unavailable"
+
+
+def test_an_upstream_that_leaves_meanwhile_is_dialled_anew(
+    play: Play, serve: Serve, gate: MakeGate, ledger: Ledger
+) -> None:
+    stage = play(gate(narrowing=NARROWED))
+    stage.says(ask(JSON, body=HARMLESS))
+    first = serve(stage)
+    first.gets()
+    first.answers(answer(b"hi"))
+    message = ask(JSON, body=HARMLESS)
+    stage.says(message[:-5])
+
+    shown = stage.upstream_ends(first.peer)
+    stage.says(message[-5:])
+    second = serve(stage)
+
+    assert (shown, len(stage.upstreams)) == (b"", 2)
+    assert second.gets().endswith(HARMLESS)
+    assert second.answers(answer(b"ho")) == answer(b"ho")
+    assert [seen.error for seen in ledger.outcomes] == [None, None]
+
+
+def test_no_field_follows_a_body_where_it_would_have_been_judged_in_the_head(
+    play: Play, serve: Serve, gate: MakeGate
+) -> None:
+    stage = play(gate(narrowing=replace(NARROWED, beta=("good",))))
+    trailer = b"2\r\nhi\r\n0\r\nAnthropic-Beta: bad\r\n\r\n"
+    stage.says(ask(b"Transfer-Encoding: chunked", body=trailer, path="/v1/files"))
+
+    assert serve(stage).gets().endswith(b"2\r\nhi\r\n0\r\n\r\n")

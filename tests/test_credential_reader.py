@@ -887,7 +887,7 @@ BEYOND_SCHEMA = {
     *("a placeholder of digits", "a placeholder that is usual", "a placeholder that is its host"),
     *("a placeholder that is usual, in capitals", "too short a time", "a field that frames"),
     *("a field that overrides", "the host field", "a path with a null byte", "learn among hashes"),
-    *("a relative program",),
+    *("a relative program", "a host of the gateway's name"),
 }
 
 

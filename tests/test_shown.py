@@ -19,7 +19,9 @@ CREDENTIALS = {
     "{host: a.test, inject: bearer, from: {keyring: s, user: u}}": (
         "inject bearer from keyring entry s of u"
     ),
-    "{host: a.test, inject: x-api-key, from: {systemd: key}}": "inject x-api-key from systemd credential key",
+    "{host: a.test, inject: x-api-key, from: {systemd: key}}": (
+        "inject x-api-key from systemd credential key"
+    ),
     "{host: a.test, pin: learn}": "pin learn",
     "{host: a.test, pin: {from: {env: KEY}}}": "pin from environment variable KEY",
     f"{{host: a.test, pin: '{DIGEST}'}}": "pin 1 by hash",

@@ -1,4 +1,4 @@
-"""Runs things on real sockets of the loopback interface, on both event loops, without a pause."""
+"""Runs things on real sockets of the loopback interface, on both event loops."""
 
 import asyncio
 import contextlib
@@ -12,6 +12,10 @@ from claude_proxy.settings import Address
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
+_HANGS_S = 60  # no answer is this late on a loaded machine: only one that never comes
+_EAGER_TURNS = 100
+_REST_S = 0.001
+
 type Play = Callable[[], Awaitable[None]]
 type Run = Callable[[Play], None]
 
@@ -22,7 +26,7 @@ def run_on(loop: str, play: Play) -> None:
 
     async def limited() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _, fault: faults.append(fault))
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(_HANGS_S):
             await play()
 
     with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
@@ -31,9 +35,15 @@ def run_on(loop: str, play: Play) -> None:
 
 
 async def until(holds: Callable[[], object]) -> None:
-    """Let the loop turn until something holds."""
-    while not holds():  # noqa: ASYNC110 - what it waits for sets no event
-        await asyncio.sleep(0)
+    """Let the loop turn until something holds.
+
+    After some turns it rests between them: a loop that turns without a rest takes the interpreter
+    lock back after every call of a thread that it waits for, and on a busy machine starves it.
+    """
+    turns = 0
+    while not holds():
+        await asyncio.sleep(0 if turns < _EAGER_TURNS else _REST_S)
+        turns += 1
 
 
 class Names:

@@ -54,6 +54,8 @@ class Bubble:
             heard, info = os.pipe()
             stack.callback(os.close, heard)
             waiting, gate = os.pipe()
+            # Let go of last: a guard that is alone ends whoever has the pipe, and so would we.
+            guarding = stack.enter_context(ExitStack())
             undo = stack.enter_context(ExitStack())
             undo.callback(os.close, gate)
             both = os.open(f"/proc/self/fd/{waiting}", os.O_RDWR)
@@ -63,7 +65,7 @@ class Bubble:
                 for descriptor in theirs.values():
                     closing.callback(os.close, descriptor)
                 watch = Guard(both)
-                undo.callback(watch.close)
+                guarding.callback(watch.close)
                 contents = dict(plan.files)
                 if filter_ is not None:
                     contents[SECCOMP] = filter_
@@ -75,8 +77,12 @@ class Bubble:
                 _fill(options, data)
                 process = _spawn(plan, words, (*theirs.values(), options), streams)
             undo.callback(_abandon, process)
-            bubble = cls(process, _init_of(process, heard), gate, watch)
+            try:
+                bubble = cls(process, _init_of(process, heard), gate, watch)
+            except ProcessLookupError:  # it has told of a process that is gone already
+                raise failed(process) from None
             undo.pop_all()
+            guarding.pop_all()
             return bubble
 
     def release(self) -> None:

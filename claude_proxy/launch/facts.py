@@ -255,6 +255,8 @@ def machine(environ: Mapping[str, str]) -> needs.Machine:
         settings={name: _setting(name) for name in needs.SETTINGS},
         user_namespaces=Path("/proc/self/ns/user").exists(),
         container=any(Path(mark).exists() for mark in _CONTAINER_MARKS),
+        # It is the first process of the namespace that it makes.
+        sandbox=head_of(Path("/proc/1/comm")).strip() == b"bwrap",
         root=os.geteuid() == 0,
     )
 

@@ -62,6 +62,7 @@ class Machine:
     settings: Mapping[str, str] = field(default_factory=dict)
     user_namespaces: bool = True  # the kernel knows them
     container: bool = False
+    sandbox: bool = False  # of bwrap's, such as a run of ours
     root: bool = False
 
 
@@ -73,7 +74,7 @@ def problems_of(machine: Machine) -> list[ClaudeProxyError]:
         return [_bwrap_too_old(machine)]
     if machine.refusal is None:
         return []
-    return [_explained(machine)]
+    return [_inside_another(machine) if machine.sandbox else _explained(machine)]
 
 
 def bwrap_missing(os_release: str) -> ClaudeProxyError:
@@ -112,6 +113,14 @@ def _bwrap_too_old(machine: Machine) -> ClaudeProxyError:
         f"bwrap is {found}, and a run needs {wanted} or newer",
         where=str(machine.bwrap),
         mend="upgrade bubblewrap, or put a newer bwrap before it in PATH",
+    )
+
+
+def _inside_another(machine: Machine) -> ClaudeProxyError:
+    return _refused(
+        machine,
+        "this is inside a sandbox already, and none can be made in it",
+        "start COMMAND as it is, as what is run here is sandboxed; or run it from outside",
     )
 
 

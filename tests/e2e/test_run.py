@@ -139,6 +139,7 @@ def test_claude_code_is_suspended_and_goes_on(
     terminal.type("echo between $((6 * 7))")
     terminal.shows("between 42")
     terminal.type("fg")
+    terminal.shows("for shortcuts")  # the last one was written over when it stopped
     terminal.type("what is the answer")
 
     terminal.shows(SPOKEN)
@@ -293,7 +294,9 @@ def test_a_command_that_does_not_exist_is_an_error_and_no_traceback(runs: Launch
 def test_python_survives_ctrl_c_in_a_terminal(runs: Launches, terminal: Terminal) -> None:
     terminal.start(runs.argv(runs.words([sys.executable, "-q", "-X", "utf8"])))
     terminal.shows(">>>")
-    terminal.type("import time; time.sleep(600)")
+    # Until the line is being executed, the key is one of the line's.
+    terminal.type("import time; print('asleep', 6 * 7); time.sleep(600)")
+    terminal.shows("asleep 42")
     terminal.press("C-c")
     terminal.shows("KeyboardInterrupt")
     terminal.type("print('still', 6 * 7)")
@@ -326,6 +329,7 @@ def test_a_run_is_suspended_and_goes_on_as_any_job(runs: Launches, terminal: Ter
     terminal.type("echo between $((6 * 7))")
     terminal.shows("between 42")
     terminal.type("fg")
+    terminal.shows(script, times=3)  # typed, stopped, and now in the foreground
     terminal.type("and on")
     terminal.shows("and on", times=2)
     terminal.press("C-d")
@@ -347,7 +351,9 @@ def test_a_shell_inside_has_jobs_and_the_size_of_the_window(
     terminal.resize(100, 30)
     terminal.type("stty size")
     terminal.shows("30 100")
-    terminal.type("sleep 600")
+    # Until the job has the terminal, the key is one of the line's.
+    terminal.type("sh -c 'echo asleep $((6 * 7)); exec sleep 600'")
+    terminal.shows("asleep 42")
     terminal.press("C-z")
     terminal.shows("Stopped")
     terminal.type("kill %1; echo gone=$((6 * 7))")
@@ -382,7 +388,7 @@ def test_two_runs_at_once_do_not_meet(runs: Launches) -> None:
 def test_without_its_proxy_or_relay_a_run_has_no_network_and_goes_on(
     runs: Launches, internet: Internet, victim: str
 ) -> None:
-    ask = "curl -sS -m 10 https://origin.test/echo >/dev/null 2>&1; echo $?"
+    ask = "curl -sS -m 60 https://origin.test/echo >/dev/null 2>&1; echo $?"
     process = runs.start("sh", "-c", f"{ask}; read line; {ask}; exit 5")
     assert process.stdout is not None
     assert process.stdout.readline() == b"0\n"

@@ -94,7 +94,10 @@ def test_a_log_that_is_a_link_is_not_followed(directory: Path) -> None:
     assert not (directory / "elsewhere").exists()
 
 
-def test_the_relay_announces_and_ends_with_its_lifeline(directory: Path) -> None:
+def test_the_relay_announces_and_ends_with_its_lifeline(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attendants, "_END_PATIENCE_S", 60.0)
     log = open_log(directory, "tried")
     with (
         RunDirectory.make(["tried"], name="tried", above=directory / "runtime") as rundir,
@@ -151,8 +154,9 @@ def test_one_that_has_ended_too_early_is_told_with_its_code(tmp_path: Path) -> N
     ],
 )
 def test_a_foreign_proxy_is_known_by_its_answer_to_an_announcement(
-    answer: bytes, *, foreign: bool
+    monkeypatch: pytest.MonkeyPatch, answer: bytes, *, foreign: bool
 ) -> None:
+    monkeypatch.setattr(attendants, "JOIN_PATIENCE_S", 60.0)
     with socket.create_server(("127.0.0.1", 0)) as proxy:
         where = join(f"127.0.0.1:{proxy.getsockname()[1]}")
         proxy.accept()[0].close()  # the look whether it is there

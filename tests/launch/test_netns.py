@@ -5,7 +5,7 @@ import os
 import signal
 import socket
 import subprocess
-import threading
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -147,29 +147,36 @@ def test_the_ways_out_of_a_sandbox_without_a_proxy_lead_nowhere(box: Box) -> Non
     assert (found.allowed, found.denied) == (None, None)
 
 
-def test_what_the_proxy_answers_is_told(box: Box) -> None:
+# A program, and no thread: the ways are tried in a fork, and one of many threads may hang.
+PROXY = """
+import socket, sys
+listener = socket.socket(fileno=int(sys.argv[1]))
+for status in ("200 OK", "403 Denied"):
+    with listener.accept()[0] as client:
+        print(client.recv(1000).decode().splitlines()[0])
+        client.sendall(f"HTTP/1.1 {status}\\r\\n\\r\\n".encode())
+"""
+
+
+def test_what_the_proxy_answers_is_told(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(netns, "_ANSWER_S", 60.0)
     (listener,) = netns.listeners(box.init, [PORT])
-    asked = []
+    with (
+        listener,
+        subprocess.Popen(
+            [sys.executable, "-c", PROXY, str(listener.fileno())],
+            pass_fds=[listener.fileno()],
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as proxy,
+    ):
+        ways = netns.try_ways(box.init, PORT, "allowed.test:443", "denied.test:443")
+        asked, _ = proxy.communicate()
 
-    def answer() -> None:
-        for status in (b"200 OK", b"403 Denied"):
-            with listener.accept()[0] as client:
-                asked.append(client.recv(1000).split(b"\r\n")[0])
-                client.sendall(b"HTTP/1.1 " + status + b"\r\n\r\n")
-
-    proxy = threading.Thread(target=answer)
-    with listener:
-        # Forked first, as a child of many threads is one that may hang.
-        ways: list[netns.Ways] = []
-        proxy.start()
-        with pytest.warns(DeprecationWarning, match="fork"):
-            ways.append(netns.try_ways(box.init, PORT, "allowed.test:443", "denied.test:443"))
-        proxy.join()
-
-    assert (ways[0].allowed, ways[0].denied) == (200, 403)
-    assert asked == [
-        b"CONNECT allowed.test:443 HTTP/1.1",
-        b"CONNECT denied.test:443 HTTP/1.1",
+    assert (ways.allowed, ways.denied) == (200, 403)
+    assert asked.splitlines() == [
+        "CONNECT allowed.test:443 HTTP/1.1",
+        "CONNECT denied.test:443 HTTP/1.1",
     ]
 
 

@@ -6,22 +6,23 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from claude_proxy.audit import AuditStore, database_in
+from claude_proxy.audit import database_in
 from claude_proxy.errors import ClaudeProxyError, ConfigError
-from claude_proxy.launch import facts, netns, profiles, runner
-from claude_proxy.launch.keys import Bindings
-from claude_proxy.launch.order import Order
-from claude_proxy.launch.plan import Plan, Wish
+from claude_proxy.launch import facts, netns, profiles, runner, seccomp
+from claude_proxy.launch.bubble import Bubble
+from claude_proxy.launch.order import MissingError, Order
+from claude_proxy.launch.plan import Wish
 from claude_proxy.launch.runner import live_sandbox, run
 from claude_proxy.settings import Settings
 from tests.conftest import FindProgram
+from tests.e2e.rig.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 PIPES = (subprocess.DEVNULL, subprocess.PIPE, subprocess.PIPE)
@@ -56,6 +57,16 @@ class Place:
     def run(self, *command: str) -> int:
         """Run a command; what is said of it is kept."""
         return run(self.order(*command), say=self.said.append)
+
+    def run_and_meanwhile(self, order: Order, act: Callable[[], object]) -> int:
+        """Run an order; act once it is planned and nothing of it is mounted yet."""
+        acts = iter([act])
+
+        def say(_: str) -> None:
+            for one in acts:
+                one()
+
+        return run(replace(order, show_plan=True), say=say)
 
     def left(self) -> list[str]:
         """Return what is left of runs."""
@@ -98,15 +109,10 @@ def test_the_audit_log_has_the_start_and_the_end_of_a_run(place: Place) -> None:
     assert end[1].endswith(": exit code 3")
 
 
-def test_a_run_that_cannot_be_recorded_is_not_started(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_: object) -> None:
-        raise ConfigError("the disk is full")
+def test_a_run_that_cannot_be_recorded_is_not_started(place: Place) -> None:
+    database_in(place.settings.statedir).mkdir(parents=True)
 
-    monkeypatch.setattr(AuditStore, "record", full)
-
-    with pytest.raises(ConfigError, match="full"):
+    with pytest.raises(ClaudeProxyError, match="audit log"):
         place.run("touch", "ran")
 
     assert list(place.project.iterdir()) == []
@@ -155,23 +161,30 @@ def test_a_sandbox_with_a_network_has_its_proxy_and_relay_beside_it(place: Place
 
     assert (ways.allowed, ways.denied) == (200, 403)
     assert ways.direct is not None
-    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    # Whatever has adopted the sandbox's first process takes note of its end when it comes to it.
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), "the end of them all")
     assert place.left() == []
 
 
-def test_what_is_missing_on_the_machine_is_said_all_at_once(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def problems(*_: object, **__: object) -> Sequence[ClaudeProxyError]:
-        return [ClaudeProxyError("one", mend="mend one"), ClaudeProxyError("two")]
+def test_what_is_missing_on_the_machine_is_said_all_at_once() -> None:
+    missing = MissingError([ClaudeProxyError("one", mend="mend one"), ClaudeProxyError("two")])
 
-    monkeypatch.setattr(facts, "problems", problems)
+    assert missing.lines() == ["error: one", "  mend:  mend one", "error: two"]
+    assert missing.exit_code == 1
 
-    with pytest.raises(ClaudeProxyError) as caught:
-        place.run("true")
 
-    assert caught.value.lines() == ["error: one", "  mend:  mend one", "error: two"]
-    assert caught.value.exit_code == 1
+def test_a_run_inside_a_run_is_told_that_it_is_in_one(place: Place) -> None:
+    words = (sys.executable, "-m", "claude_proxy", "run", "--no-network", "--", "touch", "ran")
+    order = place.order("env", f"PYTHONPATH={ROOT}", *words)
+    shown = (Path(sys.prefix), Path(sys.base_prefix), ROOT)
+    order = replace(order, wish=replace(order.wish, allow_ro=shown))
+
+    with live_sandbox(order, streams=PIPES) as sandbox:
+        ran = sandbox.finish(timeout_s=120)
+
+    assert ran.returncode == 1
+    assert b"error: this is inside a sandbox already" in ran.stderr
+    assert list(place.project.iterdir()) == []
 
 
 def test_a_proxy_that_does_not_start_ends_the_run_before_its_command(place: Place) -> None:
@@ -186,14 +199,14 @@ def test_a_proxy_that_does_not_start_ends_the_run_before_its_command(place: Plac
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_during_the_start_ends_the_run_with_everything_taken_down(
-    place: Place, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+    place: Place, number: signal.Signals
 ) -> None:
-    def interrupted(*_: object) -> None:
-        os.kill(os.getpid(), number)
+    # Its proxy is starting by then.
+    order = place.order("touch", "ran", network=True)
 
-    monkeypatch.setattr(runner, "_record_start", interrupted)
+    code = place.run_and_meanwhile(order, lambda: os.kill(os.getpid(), number))
 
-    assert place.run("touch", "ran") == 128 + number
+    assert code == 128 + number
     assert list(place.project.iterdir()) == []
     assert place.left() == []
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -241,22 +254,37 @@ def test_a_signal_that_is_sent_to_the_launcher_alone_reaches_command(
     assert place.left() == []
 
 
-def test_what_bwrap_cannot_mount_is_told_as_bwraps_fault(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = runner.planned_for
-
-    def broken(order: Order, bindings: Bindings) -> Plan:
-        planned = whole(order, bindings)
-        options = (*planned.options, "--ro-bind", "/no/such/source", "/tmp/there")
-        return replace(planned, options=options)
-
-    monkeypatch.setattr(runner, "planned_for", broken)
+def test_what_bwrap_cannot_mount_is_told_as_bwraps_fault(place: Place) -> None:
+    shown = place.directory / "shown"
+    shown.mkdir()
+    order = place.order("touch", "ran", network=True)
+    order = replace(order, wish=replace(order.wish, allow_ro=(shown,)))
 
     with pytest.raises(ClaudeProxyError, match="bwrap cannot make the sandbox"):
-        run(place.order("touch", "ran", network=True), say=place.said.append)
+        place.run_and_meanwhile(order, shown.rmdir)
     assert list(place.project.iterdir()) == []
     assert place.left() == []
+
+
+# What bwrap tells of the sandbox's first process, and where its options say that it is to.
+TELLS = """
+at=$(tr '\\0' '\\n' <"/dev/fd/$2" | sed -n '/^--info-fd$/{n;p}')
+echo '{"child-pid": 4194304}' >"/dev/fd/$at"
+"""
+
+
+@pytest.mark.parametrize("says", ["", TELLS])
+def test_a_bwrap_that_ends_at_once_ends_the_run_and_not_its_launcher(
+    place: Place, says: str
+) -> None:
+    # In the place of bwrap, as it is only now and then that it fails so early.
+    stand_in = place.directory / "bwrap"
+    stand_in.write_text(f"#!/bin/sh\n{says}\nexit 1\n")
+    stand_in.chmod(0o755)
+    planned = replace(runner.planned_for(place.order("true")), bwrap=stand_in)
+
+    with pytest.raises(ClaudeProxyError, match="bwrap cannot make the sandbox"):
+        Bubble.start(planned, seccomp.program())
 
 
 def test_a_link_that_is_made_between_the_plan_and_the_mount_ends_the_run(
@@ -265,19 +293,16 @@ def test_a_link_that_is_made_between_the_plan_and_the_mount_ends_the_run(
     guarded, decoy = place.project / ".vscode", place.project / "decoy"
     guarded.mkdir()
     decoy.mkdir()
-    whole = runner.planned_for
 
-    def overtaken(order: Order, bindings: Bindings) -> Plan:
-        planned = whole(order, bindings)
+    def overtaken() -> None:
         guarded.rename(place.project / "aside")  # as an agent of another run there could
         guarded.symlink_to("decoy")
-        return planned
 
-    monkeypatch.setattr(runner, "planned_for", overtaken)
-    monkeypatch.setattr(facts, "_MOUNT_PATIENCE_S", 0.5)
+    # Time enough for all that is as it was planned, also on a busy machine.
+    monkeypatch.setattr(facts, "_MOUNT_PATIENCE_S", 5.0)
 
     with pytest.raises(ClaudeProxyError, match="not as it was planned") as raised:
-        run(place.order("touch", "ran"), say=place.said.append)
+        place.run_and_meanwhile(place.order("touch", "ran"), overtaken)
     assert ".vscode" in str(raised.value.where)
     assert not (place.project / "ran").exists()
     assert place.left() == []

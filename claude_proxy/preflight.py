@@ -79,7 +79,7 @@ def upstream_roots(settings: Settings) -> str | None:
     # The directory is the owner's alone (it was checked when the CA was loaded).
     # Named by what is in it: another proxy beside this one may trust other roots.
     content = usual + b"\n" + added
-    merged = settings.confdir / f"upstream-roots-{sha256(content).hexdigest()[:16]}.pem"
+    merged = settings.place_of_ca / f"upstream-roots-{sha256(content).hexdigest()[:16]}.pem"
     partial = merged.with_name(f".{merged.name}.{os.getpid()}")
     try:
         with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:  # noqa: PTH123 - the mode is the point

@@ -186,6 +186,8 @@ class Settings:
     groups: Path | None = None  # the groups file that was named; None: those that are found
     # A file whose deny rules hold on top, as an agent's own project may only narrow.
     narrowing: Path | None = None
+    # Where the CA is, if not in confdir, which a system's service may only read.
+    cadir: Path | None = None
     learn: tuple[Learn, Path] | None = None
     # The user's own list, where there is none yet: it takes over once it exists.
     awaited_allowlist: Path | None = None
@@ -205,3 +207,8 @@ class Settings:
     audit_bytes: int = 256 * _MIB
     limits: Limits = Limits()
     gateway: Gateway | None = None
+
+    @property
+    def place_of_ca(self) -> Path:
+        """The directory of the CA, and of the roots that it writes beside it."""
+        return self.confdir if self.cadir is None else self.cadir

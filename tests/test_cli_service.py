@@ -51,8 +51,20 @@ def test_a_system_service_is_printed_whole(run: Run) -> None:
     assert code == 0
     assert "# /etc/systemd/system/claude-proxy.service\n" in out
     assert "# /etc/sysusers.d/claude-proxy.conf\n" in out
-    assert "--confdir=/var/lib/claude-proxy" in exec_start(out)
     assert "--allowlist=/etc/claude-proxy/allowlist.yaml" in exec_start(out)
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_what_a_system_service_goes_by_is_not_where_it_can_write(run: Run, kind: Kind) -> None:
+    _, out, _ = run("print", "--system", "--kind", kind.value)
+
+    names, words = names_of(kind), exec_start(out).split()
+    # gateway.yaml and groups.toml are in --confdir.
+    assert f"--confdir={names.configuration}" in words
+    assert f"--cadir={names.state}" in words
+    assert f"--statedir={names.state}" in words
+    assert "ReadWritePaths" not in out
+    assert "ProtectSystem=strict" in out
 
 
 def test_a_users_service_keeps_to_the_users_own_directories(run: Run, tmp_path: Path) -> None:
@@ -138,6 +150,13 @@ def test_the_ports_of_a_gateways_upstream_are_open(run: Run) -> None:
     _, out, _ = run("print", "--system", *words)
 
     assert "tcp dport { 443, 8443 } accept" in out
+
+
+def test_an_upstream_on_this_machine_opens_no_port_to_others(run: Run) -> None:
+    words = ("--kind", "gateway", "--nftables", "--", "--upstream", "http://127.0.0.1:8080")
+    _, out, _ = run("print", "--system", *words)
+
+    assert "tcp dport { 443 } accept" in out
 
 
 def test_launchds_file_is_printed(run: Run) -> None:
@@ -234,11 +253,28 @@ REFUSED = {
     "a user's packet filter": (["print", "--user", "--nftables"], "would hold for all they run"),
     "ports without a filter": (["print", "--upstream-port", "80"], "for the packet filter"),
     "an address that is none": (["print", "--nftables", "--dns-server", "x"], "IPv4 or IPv6"),
+    "an address with a zone": (
+        ["print", "--system", "--nftables", "--dns-server", "fe80::1%eth0"],
+        "names an interface",
+    ),
+    "a gateway for other machines": (
+        ["print", "--", "--gateway", "0.0.0.0:9053"],
+        "reached from other machines",
+    ),
+    "a gateway's socket for nobody": (
+        ["print", "--system", "--", "--gateway", "unix:/run/claude-proxy/g.sock"],
+        "nobody but claude-proxy",
+    ),
+    "two keys": (
+        ["print", "--kind=gateway", "--key-file=/k", "--", "--key-env=KEY"],
+        "given twice",
+    ),
     "a line's end": (["print", "--", "--jsonl", "/a\nUser=root"], "cannot be written"),
     "a line's end for launchd": (
         ["print", "--init=launchd", "--", "--jsonl", "/a\nx"],
         "cannot be written",
     ),
+    "launchd's system": (["print", "--init=launchd", "--system"], "a user's own"),
     "launchd's sockets": (["print", "--init=launchd", "--socket-activated"], "neither sockets"),
     "launchd's credentials": (["print", "--init=launchd", "--key-file=/k"], "in its allowlist"),
     "to install launchd's": (["install", "--init=launchd"], "printed, not installed"),
@@ -499,6 +535,93 @@ def test_a_gateway_that_could_not_start_is_told_so(
     _, _, said = run("install", "--dry-run", "--user", "--kind", "gateway", *words)
 
     assert tuple(text for text in ("no upstream", "no key") if text in said) == missing
+
+
+@pytest.mark.parametrize(
+    ("words", "missing"),
+    [
+        (("--gateway=127.0.0.1:9053",), ("no upstream", "no key")),
+        (("--gateway-provider=anthropic", "--gateway=127.0.0.1:9053"), ("no key",)),
+        ((), ()),
+    ],
+)
+def test_a_proxys_own_gateway_that_could_not_start_is_told_so(
+    run: Run, words: tuple[str, ...], missing: tuple[str, ...]
+) -> None:
+    _, _, said = run("print", "--system", "--", *words)
+
+    assert tuple(text for text in ("no upstream", "no key") if text in said) == missing
+
+
+def test_a_provider_that_nobody_knows_is_told(run: Run) -> None:
+    words = ("--kind=gateway", "--key-file=/k", "--", "--provider=antropic")
+    _, _, said = run("print", "--user", *words)
+
+    assert "antropic" in said
+    assert "--provider" in said
+
+
+def test_a_variable_holds_no_key_of_a_services(run: Run) -> None:
+    words = ("--kind=gateway", "--", "--provider=anthropic", "--key-env=MY_KEY")
+    _, _, said = run("print", "--system", *words)
+
+    assert "no key for its upstream: a service has no variables" in said
+
+
+def test_variables_that_the_service_does_not_hear_are_named(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLAUDE_PROXY_PORT", "9999")
+    monkeypatch.setenv("PROXY_API_KEY", "sk-ant-api03-CANARY")
+
+    _, out, said = run("print", "--system")
+    assert "does not hear what is set here: CLAUDE_PROXY_PORT\n" in said
+    assert "9999" not in out
+    _, out, said = run("print", "--system", "--kind=gateway")
+    assert "set here: PROXY_API_KEY\n" in said
+    assert "CANARY" not in out + said
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--listen=unix:/tmp/p.sock",), ("--gateway=unix:/tmp/g.sock", "--gateway-mode=claude")],
+)
+def test_a_socket_that_no_client_could_see_is_warned_of(run: Run, words: tuple[str, ...]) -> None:
+    _, _, said = run("print", "--system", "--", *words, "--socket-uid=0")
+
+    assert "no client could see the socket" in said
+    assert "put it into /run/claude-proxy" in said
+
+
+def test_a_directory_that_is_not_there_is_warned_of(run: Run, tmp_path: Path) -> None:
+    _, _, said = run("print", "--system", "--", f"--jsonl={tmp_path}/none/x.jsonl")
+
+    assert "there is no such directory" in said
+    assert f"{tmp_path}/none" in said
+
+
+def test_a_packet_filter_that_is_not_there_is_warned_of(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service_plan, "_PROGRAMS", str(tmp_path))
+
+    assert "nft is not installed" in run("print", "--system", "--nftables")[2]
+    assert "nft is not installed" not in run("print", "--system")[2]
+
+
+def test_a_relative_socket_of_the_gateway_leads_there_from_everywhere(run: Run) -> None:
+    _, out, _ = run("print", "--system", "--", "--gateway=unix:g.sock", "--socket-uid=0")
+
+    assert f"--gateway=unix:{Path.cwd()}/g.sock" in exec_start(out)
+
+
+def test_nothing_to_uninstall_is_told_by_a_dry_run_too(run: Run) -> None:
+    code, out, _ = run("uninstall", "--user", "--dry-run")
+
+    assert (code, out) == (
+        service.EXIT_MISSING,
+        "claude-proxy.service is not installed (looked for --user)\n",
+    )
 
 
 def test_a_gateway_whose_file_says_the_rest_is_left_to_it(run: Run, tmp_path: Path) -> None:

@@ -159,7 +159,7 @@ def _trust(settings: Settings, *, as_json: bool) -> int:
     from claude_proxy.doctor.trust import exit_code_of, look_at_clients  # noqa: PLC0415
 
     place = next((at for at in settings.listen if isinstance(at, TcpListen)), _DEFAULT)
-    looks = look_at_clients(settings.confdir, os.environ, address=str(place))
+    looks = look_at_clients(settings.place_of_ca, os.environ, address=str(place))
     facts = {"clients": [asdict(look) for look in looks]}
     return _print(facts, trust_lines(looks), exit_code_of(looks), as_json=as_json)
 

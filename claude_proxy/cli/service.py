@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from enum import StrEnum
 from importlib import import_module
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from claude_proxy import __version__
-from claude_proxy.cli import paths, service_plan
+from claude_proxy.cli import gateways, paths, service_plan
 from claude_proxy.cli.declaring import Parsed
 from claude_proxy.cli.service_plan import Asked, Described
 from claude_proxy.errors import ConfigError, ConfigErrors
@@ -63,7 +63,15 @@ class Init(StrEnum):
     LAUNCHD = "launchd"
 
 
-_ADDRESS = Parsed("address", ip_address, "write it like 192.0.2.53 or 2001:db8::53")
+def _address(text: str) -> IPv4Address | IPv6Address:
+    """Read an address that a rule of the packet filter can hold."""
+    found = ip_address(text)
+    if isinstance(found, IPv6Address) and found.scope_id is not None:
+        raise ValueError(f'"{text}" names an interface, which the rules cannot')
+    return found
+
+
+_ADDRESS = Parsed("address", _address, "write it like 192.0.2.53 or 2001:db8::53")
 
 
 def _options_of_command(
@@ -168,7 +176,14 @@ def command() -> None:
 def print_(*, init: str, **given: Any) -> None:
     """Print the files of a service; install nothing."""
     asked = _asked(given)
+    _warn_of_variables(asked.kind)
     if Init(init) is Init.LAUNCHD:
+        if given["system"]:
+            raise ConfigError(
+                "launchd's file is a user's own, for ~/Library/LaunchAgents",
+                where="--system",
+                mend="leave it out",
+            )
         click.echo(_launchd(asked), nl=False)
         return
     described = _checked(service_plan.describe(asked))
@@ -199,6 +214,7 @@ def install(*, init: str, force: bool, dry_run: bool, **given: Any) -> None:
             "~/Library/LaunchAgents/claude-proxy.plist, and `launchctl load` it",
         )
     asked = _asked(given)
+    _warn_of_variables(asked.kind)
     described = _checked(service_plan.describe(asked))
     order = Order(
         described.plan,
@@ -228,11 +244,15 @@ def uninstall(*, system: bool | None, kind: str, force: bool, dry_run: bool) -> 
     """Stop a service and remove what was installed; its state stays."""
     scope, names = _scope(system), names_of(kind)
     if dry_run:
-        for found in found_files(_machine(), names, scope):
+        files = found_files(_machine(), names, scope)
+        for found in files:
             click.echo(f"would remove {found.path}")
-        return 0
+        if files:
+            return 0
+        click.echo(f"{names.service} is not installed (looked for --{scope})")
+        return EXIT_MISSING
     if not Installer(_machine(), scope, click.echo).uninstall(names, force=force):
-        click.echo(f"{names.service} is not installed")
+        click.echo(f"{names.service} is not installed (looked for --{scope})")
         return EXIT_MISSING
     for line in _what_stays(scope, kind):
         click.echo(line)
@@ -246,7 +266,7 @@ def status(*, system: bool | None, kind: str) -> int:
     scope, names = _scope(system), names_of(kind)
     found = found_files(_machine(), names, scope)
     if not found:
-        click.echo(f"installed:  no ({names.service})")
+        click.echo(f"installed:  no ({names.service}; looked for --{scope})")
         return EXIT_MISSING
     wanted = _wanted(found, scope)
     standings = {one.path: standing_of(one, wanted) for one in found}
@@ -257,7 +277,7 @@ def status(*, system: bool | None, kind: str) -> int:
         click.echo(f"installed:  {path} ({Standing.MISSING})")
     current = all(standing is Standing.CURRENT for standing in standings.values())
     if not current:
-        click.echo(f"up to date: no; by claude-proxy {__version__}: {_again(found)}")
+        click.echo(f"up to date: no (claude-proxy {__version__}); mend: {_again(found)}")
     else:
         click.echo(f"up to date: yes (claude-proxy {__version__})")
     running = _running(scope, found)
@@ -357,6 +377,19 @@ def _warn(described: Described) -> None:
         click.echo(f"  where: {problem.where}\n  mend:  {problem.mend}", err=True)
 
 
+def _warn_of_variables(kind: Kind) -> None:
+    """Say which variables of this shell are not heard by the service."""
+    command: click.Command = import_module(f"claude_proxy.cli.{kind}").command
+    known = {str(param.envvar) for param in command.params if param.envvar}
+    known |= set(gateways.VARIABLES if kind is Kind.GATEWAY else ())
+    if found := sorted(name for name in known if os.environ.get(name)):
+        click.echo(
+            f"claude-proxy: warning: the service does not hear what is set here: {', '.join(found)}"
+            "\n  mend:  say it with options behind --, and a key with --key-file",
+            err=True,
+        )
+
+
 def _warn_of_user(name: str) -> None:
     try:
         pwd.getpwnam(name)
@@ -392,10 +425,10 @@ def _after(described: Described) -> None:
     if plan.key_file is not None and plan.kind is Kind.SERVE:
         name = plan.names.credential
         click.echo(f"The allowlist names the key in `credentials`:  from: {{systemd: {name}}}")
-    if plan.scope is Scope.SYSTEM:
+    if plan.scope is Scope.SYSTEM and plan.kind is Kind.SERVE:
         state = plan.names.state
-        click.echo(f"Clients trust {state}/mitmproxy-ca-cert.pem once the service has started.")
-    elif not _lingers():
+        click.echo(f"Clients have to trust {state}/mitmproxy-ca-cert.pem, made at the first start.")
+    if plan.scope is Scope.USER and not _lingers():
         click.echo("It runs while you are logged in; `loginctl enable-linger` lets it run on.")
 
 
@@ -411,7 +444,8 @@ def _what_stays(scope: Scope, kind: str) -> Iterator[str]:
     if scope is Scope.USER:
         yield f"Kept: {paths.default_confdir()} and {paths.default_statedir()}"
         return
-    yield f"Kept: {names.state} (CA, audit log) and {names.configuration} (the allowlist)"
+    held = "CA, audit log" if kind == Kind.SERVE else "the audit log"
+    yield f"Kept: {names.state} ({held}) and {names.configuration} (the allowlist)"
     yield f"Kept: the user {names.user}, whom the files in {names.state} belong to"
 
 

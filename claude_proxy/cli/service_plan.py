@@ -7,6 +7,7 @@ stay outside (9): every user can read a unit, so what may hold a password is ref
 
 import os
 import pwd
+import shutil
 import stat
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ import click
 
 import claude_proxy
 from claude_proxy import options, ownership, provider_reader
-from claude_proxy.cli import paths
+from claude_proxy.cli import gateways, paths
 from claude_proxy.errors import ConfigError
 from claude_proxy.service import Firewall, Kind, Plan, Scope, names_of
 from claude_proxy.service.plan import HTTPS_PORT
@@ -33,9 +34,11 @@ _UNSEEN = {
     Scope.SYSTEM: ("/home", pwd.getpwuid(0).pw_dir, "/run/user", *_TEMPORARY),
     Scope.USER: _TEMPORARY,
 }
-NOT_GIVEN = frozenset({"confdir", "statedir", "new_token"})  # to the command of a service
+NOT_GIVEN = frozenset({"cadir", "confdir", "statedir", "new_token"})  # to the command of a service
 _WRITES = ("jsonl", "learn", "learn_deny")
 _LISTENING = ("listen", "host", "port", "uds")
+_UNIX = "unix:"
+_PROGRAMS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # as systemd looks
 _OTHERS_ANY = stat.S_IRWXG | stat.S_IRWXO
 
 
@@ -72,15 +75,8 @@ class Described:
     plan: Plan
     problems: tuple[ConfigError, ...]
     own_allowlist: bool  # it lies in the service's own directory
+    exposes_key: bool  # every user of this machine can use the gateway's
     spelled: tuple[str, ...]  # the arguments that describe it, whole
-
-    @property
-    def exposes_key(self) -> bool:
-        """Whether every user of this machine can use the gateway's key."""
-        plan = self.plan
-        by_port = any(isinstance(one, TcpListen) for one in plan.listen) or not plan.listen
-        asks = any(word.startswith("--token-file=") for word in plan.words)
-        return plan.kind is Kind.GATEWAY and by_port and not asks
 
 
 def default_scope() -> Scope:
@@ -92,8 +88,12 @@ def describe(asked: Asked) -> Described:
     """Return the plan of a service; ConfigError if it can be none."""
     understood = understand(asked.kind, asked.words)
     _refuse_secrets(understood)
+    _refuse_second_key(asked, understood)
     listen = tuple(_listeners(asked.kind, understood))
-    _check_listeners(asked, understood, listen)
+    doors = (*listen, *_gateway_places(understood))
+    _check_listeners(asked, understood, doors)
+    made = doors[len(listen) :] if asked.socket_activated else doors  # the rest is systemd's
+    writable = tuple(dict.fromkeys(_writable(asked, understood, made)))
     own, places = _places(asked, understood)
     plan = Plan(
         kind=asked.kind,
@@ -103,16 +103,18 @@ def describe(asked: Asked) -> Described:
         listen=listen,
         activated=asked.socket_activated,
         shared=bool(understood.get("socket_uid", ())),
-        remote=any(_is_remote(one) for one in listen),
+        remote=any(_is_remote(one) for one in doors),
         key_file=None if asked.key_file is None else str(asked.key_file),
         key_option=_key_option(asked),
-        writable=tuple(dict.fromkeys(_writable(asked, understood, listen))),
+        writable=writable,
         workers=understood.get("workers", 1),
         connections=understood.get("max_connections", Limits().connections),
         grace_s=understood.get("grace", Limits().grace_s),
         firewall=_firewall(asked, understood),
     )
-    return Described(plan, tuple(_problems(asked, understood)), own, _spelled(asked, understood))
+    problems = (*_problems(asked, understood), *_lost_places(asked, made, writable))
+    exposes = _exposes_key(asked.kind, understood, listen)
+    return Described(plan, problems, own, exposes, _spelled(asked, understood))
 
 
 def program() -> tuple[str, ...]:
@@ -162,6 +164,8 @@ def _respelled(param: click.Parameter, given: Any) -> Iterator[str]:
 
 def _whole(param: click.Parameter, text: str) -> str:
     """Return a path that leads there from everywhere, and anything else as it is."""
+    if param.name == "gateway" and text.startswith(_UNIX):
+        return f"{_UNIX}{Path(text.removeprefix(_UNIX)).expanduser().absolute()}"
     if not isinstance(param.type, click.Path) or text == "-":
         return text
     return str(Path(text).expanduser().absolute())
@@ -178,6 +182,22 @@ def _listeners(kind: Kind, understood: Understood) -> Iterator[TcpListen | UnixL
             yield UnixListen(listen.path.expanduser().absolute())
         else:
             yield listen
+
+
+def _gateway_places(understood: Understood) -> Iterator[TcpListen | UnixListen]:
+    """Yield where `serve` listens as a gateway too; by itself, whoever listens for its clients."""
+    for one in understood.get("gateway", ()):
+        is_path = isinstance(one, UnixListen)
+        yield UnixListen(one.path.expanduser().absolute()) if is_path else one
+
+
+def _exposes_key(
+    kind: Kind, understood: Understood, listen: Sequence[TcpListen | UnixListen]
+) -> bool:
+    gateway = kind is Kind.GATEWAY
+    doors = (listen or [default_listener(kind)]) if gateway else tuple(_gateway_places(understood))
+    token = "token_file" if gateway else "gateway_token_file"
+    return token not in understood.values and any(isinstance(one, TcpListen) for one in doors)
 
 
 def _is_remote(listen: TcpListen | UnixListen) -> bool:
@@ -221,7 +241,9 @@ def _places(asked: Asked, understood: Understood) -> tuple[bool, tuple[str, ...]
         own = (f"--confdir={paths.default_confdir()}", f"--statedir={paths.default_statedir()}")
         return False, own
     names = names_of(asked.kind)
-    places = [f"--confdir={names.state}", f"--statedir={names.state}"]
+    # What it writes is apart from what it goes by.
+    places = [f"--confdir={names.configuration}", f"--cadir={names.state}"]
+    places.append(f"--statedir={names.state}")
     named = {"allowlist", "policy"} & set(understood.values)
     if not named:
         places.append(f"--allowlist={names.allowlist}")
@@ -238,7 +260,7 @@ def _writable(
         path = understood.get(name, None)
         if path is not None and str(path) != "-":
             yield str(Path(path).expanduser().absolute().parent)
-    for one in () if asked.socket_activated else listen:
+    for one in listen:
         if isinstance(one, UnixListen) and not one.path.is_relative_to(_runtime(asked)):
             yield str(one.path.parent)
 
@@ -275,36 +297,84 @@ def _problems(asked: Asked, understood: Understood) -> Iterator[ConfigError]:
             yield ConfigError(
                 "the service could not see the file: what lies there is hidden from it",
                 where=path,
-                mend=f"put it into {names_of(asked.kind).configuration}",
+                mend=f"put it into {_configuration(asked)}",
             )
-    if asked.kind is Kind.GATEWAY:
+    if asked.nftables and shutil.which("nft", path=_PROGRAMS) is None:
+        yield ConfigError(
+            "nft is not installed, and without its rules the service would not start",
+            where="--nftables",
+            mend="install nftables with the package manager of this system",
+        )
+    if asked.kind is Kind.GATEWAY or understood.get("gateway", ()):
         yield from _unfinished(asked, understood)
+
+
+def _lost_places(
+    asked: Asked, made: Sequence[TcpListen | UnixListen], writable: Sequence[str]
+) -> Iterator[ConfigError]:
+    """Yield what the service could not make where it was asked for."""
+    for one in made:
+        if isinstance(one, UnixListen) and _unseen(asked.scope, str(one.path)):
+            yield ConfigError(
+                "no client could see the socket: what the service makes there is its own",
+                where=str(one.path),
+                mend=f"put it into {_runtime(asked)}",
+            )
+    user = asked.scope is Scope.USER
+    state = str(paths.default_statedir()) if user else names_of(asked.kind).state
+    own = (str(paths.default_confdir()), state)  # made if they lack
+    for path in writable:
+        if path not in own and not Path(path).is_dir():
+            yield ConfigError(
+                "there is no such directory, without which the service would not start",
+                where=path,
+                mend=f"make it, or choose a place in {state}",
+            )
 
 
 def _unfinished(asked: Asked, understood: Understood) -> Iterator[ConfigError]:
     """Yield what a gateway would not start without, unless a file of its own may say it."""
-    names = names_of(asked.kind)
-    confdir = Path(names.state) if asked.scope is Scope.SYSTEM else paths.default_confdir()
+    confdir = _configuration(asked)
+    prefix = "" if asked.kind is Kind.GATEWAY else "gateway_"
+    if (name := understood.get(f"{prefix}provider", None)) is not None:
+        try:
+            known = gateways.read_file(confdir)
+            provider_reader.chosen(known, name, f"{_option(prefix)}provider")
+        except ConfigError as error:
+            yield error
     if (confdir / provider_reader.NAME).exists():
         return
-    if not {"provider", "upstream"} & set(understood.values):
+    if not {f"{prefix}provider", f"{prefix}upstream"} & set(understood.values):
         yield ConfigError(
             "the gateway would have no upstream",
             where=f"{asked.kind}, {confdir / provider_reader.NAME}",
-            mend="give it behind --, as in `-- --provider anthropic`, or write that file",
+            mend=f"give it behind --, as in `-- {_option(prefix)}provider anthropic`, or write "
+            "that file",
         )
-    has_key = any(name.startswith("key_") for name in understood.values)
-    if asked.key_file is None and not has_key:
+    keys = (name for name in understood.values if name.startswith(f"{prefix}key_"))
+    handed = asked.key_file is not None and not prefix
+    if not handed and not any(not name.endswith("key_env") for name in keys):
         yield ConfigError(
             "the gateway would have no key for its upstream: a service has no variables",
             where=f"{asked.kind}, {confdir / provider_reader.NAME}",
-            mend="name the file that holds the key with --key-file",
+            mend="name the file that holds the key with "
+            + (f"{_option(prefix)}key-file behind --" if prefix else "--key-file"),
         )
 
 
+def _configuration(asked: Asked) -> Path:
+    if asked.scope is Scope.USER:
+        return paths.default_confdir()
+    return Path(names_of(asked.kind).configuration)
+
+
+def _option(prefix: str) -> str:
+    return f"--{prefix.replace('_', '-')}"
+
+
 def _given_files(understood: Understood) -> Iterator[str]:
-    for value in understood.values.values():
-        if isinstance(value, Path) and str(value) != "-":
+    for name, value in understood.values.items():
+        if isinstance(value, Path) and str(value) != "-" and name != "uds":
             yield str(value.expanduser().absolute())
 
 
@@ -357,6 +427,15 @@ def _key_option(asked: Asked) -> str | None:
     return "--key-systemd"
 
 
+def _refuse_second_key(asked: Asked, understood: Understood) -> None:
+    if asked.key_file is None or asked.kind is Kind.SERVE:
+        return
+    second = next((name for name in understood.values if name.startswith("key_")), None)
+    if second is not None:
+        option = f"--{second.replace('_', '-')}"
+        _refuse("the key is given twice", f"--key-file, {option} behind --", "drop one of them")
+
+
 def _firewall(asked: Asked, understood: Understood) -> Firewall | None:
     if not asked.nftables:
         if asked.upstream_port or asked.dns_server:
@@ -375,7 +454,9 @@ def _firewall(asked: Asked, understood: Understood) -> Firewall | None:
     proxy: UpstreamProxy | None = understood.get("upstream_proxy", None)
     base = understood.get("upstream", None) or understood.get("gateway_upstream", None)
     ports = {HTTPS_PORT, *asked.upstream_port}
-    ports |= {one.authority.port for one in (proxy, base) if one is not None}
+    named = [one.authority for one in (proxy, base) if one is not None]
+    # What is on this machine is in reach without a rule of its own.
+    ports |= {one.port for one in named if one.address is None or not one.address.is_loopback}
     return Firewall(frozenset(ports), asked.dns_server)
 
 

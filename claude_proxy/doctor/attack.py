@@ -207,6 +207,7 @@ def _order(given: Order, folder: Path, project: Path | None, listed: str, port: 
         narrowing=None,
         learn=None,
         confdir=folder / "confdir",
+        cadir=None,
         statedir=folder / "statedir",
         resolve=tuple(
             (Authority.of(name, port), IPv4Address("127.0.0.1")) for name in (_ALLOWED, _BOUND)
@@ -308,7 +309,7 @@ class _Outside:
         """Return what nobody inside may write."""
         found = [self.sandbox.rundir, *_script()[1]]
         for settings in (self.aim.order.settings, self.order.settings):
-            found += [settings.allowlist, settings.confdir, settings.confdir / AUTHORITY_FILE]
+            found += [settings.allowlist, settings.confdir, settings.place_of_ca / AUTHORITY_FILE]
             found += [settings.statedir, database_in(settings.statedir)]
         return found
 

@@ -45,18 +45,23 @@ _TRUST_VARIABLES = tuple(
 def check_directories(subject: Subject) -> list[Finding]:
     """Look at who could change the configuration and the state."""
     settings = subject.settings
-    named = (("confdir", settings.confdir), ("statedir", settings.statedir))
-    return [_directory(name, path) for name, path in named]
+    apart = settings.cadir is not None  # then nothing is written into confdir
+    found = [_directory("confdir", settings.confdir, written=not apart)]
+    if settings.cadir is not None:
+        found.append(_directory("cadir", settings.cadir))
+    return [*found, _directory("statedir", settings.statedir)]
 
 
-def _directory(name: str, path: Path) -> Finding:
+def _directory(name: str, path: Path, *, written: bool = True) -> Finding:
     try:
         found = path.stat()
     except FileNotFoundError:
+        if not written:
+            return ok(name, f"{path} is not there")
         return _missing_directory(name, path)
     ownership.refuse_writable(path, found, "what is in it")
     ownership.refuse_replaceable(path, "what is in it")
-    if not os.access(path, os.W_OK | os.X_OK):
+    if written and not os.access(path, os.W_OK | os.X_OK):
         return error(name, f"{path} cannot be written to", f"chmod u+rwx {path}")
     return ok(name, f"{path} (mode {stat.S_IMODE(found.st_mode):04o})")
 
@@ -100,7 +105,7 @@ class NoAuthorityError(ClaudeProxyError):
 def check_authority(subject: Subject) -> list[Finding]:
     """Look at the CA: its files, its dates, what it is good for, and who trusts it."""
     try:
-        authority = read_pair(subject.settings.confdir)
+        authority = read_pair(subject.settings.place_of_ca)
     except NoAuthorityError as missing:
         return [ok("CA", f"{missing.where} is not there yet; the first start makes it")]
     return [

@@ -178,6 +178,33 @@ def test_the_proxy_runs_below_the_units_own_filter(
     proxy.check_calm()
 
 
+# --- what it goes by is apart from what it writes
+
+
+def test_a_service_writes_nothing_where_its_policy_is(
+    internet: Internet, ports: Iterator[int], tmp_path: Path
+) -> None:
+    configuration, state = tmp_path / "etc", tmp_path / "place" / "home" / ".config/claude-proxy"
+    configuration.mkdir()
+    (tmp_path / "place").mkdir()
+    (configuration / "allowlist.yaml").write_text(SHARED_ALLOWLIST)
+    configuration.chmod(0o555)
+    port = next(ports)
+    words = ["serve", f"--port={port}", f"--confdir={configuration}", f"--cadir={state}"]
+    words += [f"--statedir={state}", f"--upstream-ca={internet.pki.root_file}"]
+    proxy = Proxy(internet, tmp_path / "place", words, port=port)
+    try:
+        proxy.wait_until_listening()
+        trusted = ["--cacert", str(proxy.ca_file), "-sS"]
+        got = proxy.place.run("curl", *trusted, "-x", proxy.url, "https://h2.test/x")
+        assert got.returncode == 0, got.stderr
+    finally:
+        proxy.stop()
+    assert [path.name for path in configuration.iterdir()] == ["allowlist.yaml"]
+    assert {"mitmproxy-ca.pem", "audit.sqlite3"} <= {path.name for path in state.iterdir()}
+    assert any(path.name.startswith("upstream-roots-") for path in state.iterdir())
+
+
 # --- the key
 
 
@@ -293,6 +320,10 @@ class Activation:
                 stderr=file,
             )
 
+    def wait_until_listening(self, sockets: int) -> None:
+        """Wait until it says so of all: a socket is there before it is listened on."""
+        until(lambda: self.out.read_text().count("Listening on ") == sockets, "systemd to listen")
+
 
 @pytest.fixture
 def activation(place: Workplace, tmp_path: Path, program: FindProgram) -> Activation:
@@ -308,7 +339,7 @@ def test_the_socket_unit_starts_the_service_when_a_client_comes(
     assert service.streams == [f"127.0.0.1:{port}", str(uds)]
     running = activation.start(service)
     try:
-        until(uds.is_socket, "systemd to listen")
+        activation.wait_until_listening(len(service.streams))
         for family, address in ((socket.AF_UNIX, str(uds)), (socket.AF_INET, ("127.0.0.1", port))):
             with place.internet.host.new_socket(family, socket.SOCK_STREAM) as client:
                 client.settimeout(PATIENCE_S)
@@ -331,7 +362,7 @@ def test_the_gateways_socket_unit_starts_the_gateway(
     assert service.streams == [str(uds)]
     running = activation.start(service, PROXY_API_KEY=KEY)
     try:
-        until(uds.is_socket, "systemd to listen")
+        activation.wait_until_listening(len(service.streams))
         got = place.run("curl", "-sS", "--unix-socket", uds, "http://localhost/health")
     finally:
         running.terminate()

@@ -98,6 +98,13 @@ def test_a_key_is_handed_over_and_never_in_the_environment(plan: Plan) -> None:
 
 
 @pytest.mark.parametrize("plan", plans.ALL.values(), ids=plans.ALL)
+def test_no_line_of_a_file_can_be_taken_for_the_name_of_the_next(plan: Plan) -> None:
+    # `print` has each below a line of "# " and its path.
+    for text in rendered(plan).values():
+        assert "\n# /" not in text
+
+
+@pytest.mark.parametrize("plan", plans.ALL.values(), ids=plans.ALL)
 def test_systemd_is_told_when_it_is_ready_and_how_to_reload(plan: Plan) -> None:
     found = service_of(plan)
 

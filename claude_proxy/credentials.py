@@ -356,7 +356,15 @@ _ANTHROPIC_KEY = b"sk-ant-"
 _STANDING_FIELDS = frozenset({b"authorization", b"x-api-key"})
 # What would let an answer come in a form, or in pieces, in which the value cannot be seen.
 _WATCHED_IN_FULL = frozenset(
-    {b"accept-encoding", b"range", b"if-range", b"sec-websocket-extensions"}
+    {
+        b"a-im",  # RFC 3229
+        b"accept-charset",  # UTF-16 is not looked into
+        b"accept-encoding",
+        b"if-range",
+        b"range",
+        b"request-range",  # what Apache's httpd takes in the place of Range
+        b"sec-websocket-extensions",
+    }
 )
 
 

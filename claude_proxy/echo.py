@@ -4,11 +4,11 @@ Law kept: secrets stay outside (9). A server that tells its caller what it was a
 the value to a client that must not know it. What cannot be looked into is ended as well. Pure.
 """
 
-import re
 import zlib
 from collections.abc import Iterator, Sequence
 from http import HTTPStatus
 
+from claude_proxy.placeholders import Spelling
 from claude_proxy.watch import CutOff, Field
 
 ECHOED = "credential-echoed"
@@ -82,19 +82,17 @@ class _Search:
     """
 
     def __init__(self, guarded: Sequence[bytes]) -> None:
-        self._guarded = tuple(text for text in guarded if text)
-        self._longest = max(map(len, self._guarded), default=0)
-        shortest = min(map(len, self._guarded), default=0)
+        texts = [text for text in guarded if text]
+        self._guarded = tuple(map(Spelling, texts))
+        shortest = min(map(len, texts), default=0)
         self._telling = max(1, min(_TELLING, shortest // 4))  # so many bytes are kept back
         self._passed = b""  # the last bytes that have gone on, with which a text may have begun
-        first = b"".join(sorted({text[:1] for text in self._guarded}))
-        self._find_first = re.compile(b"[%b]" % re.escape(first)).search if first else None
         self.held = b""
 
     def whole(self, text: bytes) -> None:
         """Look through a text that stands alone."""
         for guarded in self._guarded:
-            if guarded in text:
+            if guarded.is_in(text):
                 raise CutOff(ECHOED)
 
     def feed(self, data: bytes) -> bytes:
@@ -102,7 +100,7 @@ class _Search:
         text = self.held + data
         seen = self._passed + text
         self.whole(seen)
-        begun = self._beginning_in(seen)
+        begun = max((each.begun_in(seen) for each in self._guarded), default=0)
         kept = min(begun, len(text)) if begun >= self._telling else 0
         out, self.held = text[: len(text) - kept], text[len(text) - kept :]
         before = len(seen) - kept
@@ -113,20 +111,6 @@ class _Search:
         """Return what was kept back."""
         out, self.held = self.held, b""
         return out
-
-    def _beginning_in(self, text: bytes) -> int:
-        """Return how many bytes at the end may be the beginning of a text that goes on."""
-        if self._find_first is None:
-            return 0
-        tail = text[-(self._longest - 1) :] if self._longest > 1 else b""
-        found = self._find_first(tail)
-        while found is not None:
-            end = tail[found.start() :]
-            if any(guarded.startswith(end) for guarded in self._guarded):
-                return len(end)
-            tail = end[1:]
-            found = self._find_first(tail)
-        return 0
 
 
 class _Inflate:

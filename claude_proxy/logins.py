@@ -1,8 +1,8 @@
 """Finds in a request's head everything by which a server may tell whose request it is.
 
 Laws kept: agreement (4), secrets stay outside (9). A login counts in whichever clothes it comes: a
-field of another spelling, Basic, a cookie, the query. What only might be one is taken for one, as a
-server may know more than this module. Pure.
+field of another spelling, Basic, a cookie, the query, a parameter of the path. What only might be
+one is taken for one, as a server may know more than this module. Pure.
 """
 
 import hmac
@@ -41,9 +41,10 @@ class Login:
 # "x-api-key" are one.
 _authenticates = re.compile(
     rb"""(?:
-      (?:api|app|application|auth|access|account|admin|functions|service|shared|session
-        |subscription) key
-    | secret (?:key)? | password | passwd | passphrase | token | jwt | bearer | auth | authorization
+      (?:api|app|application|auth|access|account|admin|client|consumer|developer|functions|insert
+        |integration|license|management|master|private|sas|service|shared|session|subscription) key
+    | secret (?:key)? | password | passwd | passphrase | token | jwt | bearer | auth
+    | authentication | authorization
     | credentials? | signature | assertion | cookie | dpop
     ) \Z""",
     re.VERBOSE,
@@ -63,9 +64,16 @@ _FIELDS = frozenset(
         b"remoteuser",
         b"xremoteuser",
         b"xforwardeduser",
+        b"xforwardedemail",
+        b"xauthrequestuser",
+        b"xauthrequestemail",
+        b"xwebauthuser",
+        b"xmsclientprincipal",
     }
 )
-_PARAMETERS = frozenset({b"key", b"pass", b"pwd", b"sig", b"hmac", b"sid", b"ticket"})
+_PARAMETERS = frozenset(
+    {b"key", b"pass", b"pwd", b"sig", b"hmac", b"sid", b"ticket", b"jsessionid", b"phpsessid"}
+)
 # What is called a token, and says nothing about who asks.
 _is_innocent = re.compile(
     rb"(?:csrf|xsrf|csrfmiddleware|antiforgery|page|paging|next|continuation|sync|cursor|max)token\Z"
@@ -102,6 +110,8 @@ def find_logins(
 ) -> list[Login]:
     """Return every login in a head; fields in `also` (usual spelling) are taken for one, too."""
     found = list(_of_query(query)) if query else []
+    if b";" in path or b"%3" in path:
+        found.extend(_of_matrix(path))
     if _has_known_shape(path):
         found.append(Login(PATH, path, (path,)))
     # Most requests have nothing of the kind anywhere, and one look is faster than one at each.
@@ -205,6 +215,13 @@ def _of_query(query: bytes) -> Iterator[Login]:
         value = unquote_to_bytes(text)
         if _has_known_shape(value) or (value and _is_parameter(unquote_to_bytes(name))):
             yield Login(QUERY, pair, (value,))
+
+
+def _of_matrix(path: bytes) -> Iterator[Login]:
+    # RFC 3986, 3.3: a segment may have parameters, and Java's servers take their logins there.
+    for parameters in re.findall(rb";([^/]*)", re.sub(rb"(?i:%3b)", b";", path)):
+        for login in _of_query(parameters):
+            yield Login(PATH, login.raw, login.keys)
 
 
 # --- hashes of logins

@@ -173,7 +173,7 @@ def _serve(settings: Settings, lifeline: Lifeline | None) -> None:
     """Make everything ready, and have one process or several work with it."""
     preflight.keep_names_whole()
     loaded = _policy_of(settings)
-    ownership.refuse_replaceable(settings.confdir, "the CA")
+    ownership.refuse_replaceable(settings.place_of_ca, "the CA")
     ownership.refuse_replaceable(settings.statedir, "the audit log")
     memory.no_core_dumps()  # from here on there are secrets in it
     vault = vault_of(settings, loaded.policy)
@@ -198,7 +198,11 @@ def _serve(settings: Settings, lifeline: Lifeline | None) -> None:
             parts = _Parts(
                 settings, loaded, authority, vault, roots, remark, doors, store, place, news, until
             )
-            runner.run(_run(parts))
+            # Here, as a worker comes back to nobody, and a reload may be waiting for a command.
+            with contextlib.closing(vault):
+                runner.run(_run(parts))
+        # Only now: the last lines of the audit are written as it closes.
+        parts.say("Stopped.")
 
     with contextlib.closing(vault), sockets.opened(settings) as doors:
         _refuse_loop(settings, doors)
@@ -223,9 +227,9 @@ def _policy_of(settings: Settings) -> policyfile.Loaded:
 def _authority_of(settings: Settings) -> CertificateAuthority | None:
     """Return the CA that clients' TLS is opened by; a gateway alone opens nobody's."""
     if settings.listen:
-        return CertificateAuthority.load_or_create(settings.confdir)
+        return CertificateAuthority.load_or_create(settings.place_of_ca)
     if settings.upstream_ca is not None:
-        with Folder.make(settings.confdir):
+        with Folder.make(settings.place_of_ca):
             pass  # it is made, or checked: the roots are kept there
     return None
 
@@ -312,7 +316,6 @@ async def _run(parts: _Parts) -> None:
         master.shutdown()  # type: ignore[no-untyped-call]
         await running
         parts.tell(Notice(0, "stop", f"no longer listening on {names}"))
-    parts.say("Stopped.")
 
 
 def _close(doors: tuple[sockets.Opened, ...]) -> None:

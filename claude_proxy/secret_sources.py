@@ -60,7 +60,7 @@ def read(
         case DotenvSource(path, name):
             return _of_dotenv(path, name, place)
         case FileSource(path, keys):
-            raw = _of_file(path.expanduser(), place, _MOST_JSON_BYTES if keys else _MOST_BYTES)
+            raw = _of_file(_at_home(path, place), place, _MOST_JSON_BYTES if keys else _MOST_BYTES)
             return _checked(_inside(raw, keys, place) if keys else raw, place, _MEND_FILE)
         case SystemdSource():
             raw = _of_file(_handed_over(source, environ), place, _MOST_BYTES, by_manager=True)
@@ -132,6 +132,14 @@ def _of_dotenv(path: Path, name: str, place: str) -> Secret:
 
 
 # --- files
+
+
+def _at_home(path: Path, place: str) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError:  # as in a container, whose users may have no entry in passwd
+        mend = "set HOME, or write the path from / on"
+        raise ConfigError("the user has no home directory", where=place, mend=mend) from None
 
 
 def _of_file(path: Path, place: str, most: int, *, by_manager: bool = False) -> bytes:
@@ -215,7 +223,7 @@ def _inside(raw: bytes, keys: tuple[str, ...], place: str) -> bytes:
 def _of_command(
     argv: tuple[str, ...], place: str, environ: Mapping[str, str], withheld: Collection[str]
 ) -> bytes:
-    program = str(Path(argv[0]).expanduser()) if argv[0].startswith("~/") else argv[0]
+    program = str(_at_home(Path(argv[0]), place)) if argv[0].startswith("~/") else argv[0]
     surroundings = {name: text for name, text in environ.items() if name not in withheld}
     try:
         child = subprocess.Popen(  # noqa: S603 - what its owner configured, without a shell

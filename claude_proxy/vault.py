@@ -40,6 +40,7 @@ _LOOK_S = 1.0  # between two looks at files
 _KEYRING_S = 300.0
 _RETRY_S = 30.0  # after a failure
 _AFTER_REFUSAL_S = 10.0  # an upstream's 401 has a command asked again, but not one for each
+_CLOSE_S = 2.0  # for the refreshing to end; a keyring that answers nothing is left behind
 _SALT_BYTES = 16
 
 
@@ -182,11 +183,16 @@ class Vault:
         self._ask_soon(name)
 
     def close(self) -> None:
-        """End the refreshing, and what it is waiting for."""
+        """End the refreshing, and what it is waiting for: no command outlives the proxy."""
         with self._wake:
             self._closed = True
             self._wake.notify_all()
         secret_sources.end_commands()
+        thread, give_up = self._thread, time.monotonic() + _CLOSE_S
+        # More than once, as one may just have been started.
+        while thread is not None and thread.is_alive() and time.monotonic() < give_up:
+            thread.join(0.05)
+            secret_sources.end_commands()
 
     # --- sources
 
@@ -205,6 +211,8 @@ class Vault:
 
     def _ask(self, held: _Held, names: frozenset[str]) -> None:
         """Read a source; ConfigError if it gives nothing, and then nothing is held of it."""
+        if self._closed:
+            raise ConfigError("the proxy is stopping", where=name_of(held.source))
         # Before it is read: a change in between is then seen as one.
         held.stamp = secret_sources.stamp_of(held.source, self._environ)
         try:
@@ -224,7 +232,7 @@ class Vault:
         try:
             self._ask(held, self._withheld)
         except ConfigError as error:
-            if not failed:
+            if not failed and not self._closed:
                 logger.warning(
                     "a credential's source gives nothing now (%s: %s); what needs it is denied",
                     source,

@@ -152,7 +152,7 @@ def test_the_values_of_others_are_not_shown_to_commands(
 # --- hash
 
 
-@pytest.mark.parametrize("text", [f"{CANARY}\n", CANARY, f"Bearer {CANARY}\nmore"])
+@pytest.mark.parametrize("text", [f"{CANARY}\n", CANARY, f"Bearer {CANARY}\r\n", f" {CANARY}\n\n"])
 def test_a_login_is_hashed_from_standard_input(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
@@ -167,7 +167,15 @@ def test_a_login_is_hashed_from_standard_input(
 
 
 @pytest.mark.parametrize(
-    ("text", "why"), [("", "no login"), ("\n", "no login"), ("x" * 9000, "long")]
+    ("text", "why"),
+    [
+        ("", "no login"),
+        ("\n", "no login"),
+        ("x" * 9000, "long"),
+        (f"{CANARY}\nuser: me\n", "more than one line"),
+        (f"Bearer {CANARY}\r{CANARY}", "more than one line"),
+        (f"\n{CANARY}\n{CANARY}", "more than one line"),
+    ],
 )
 def test_what_is_no_login_is_not_hashed(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, text: str, why: str

@@ -141,6 +141,10 @@ FOREIGN = {
     "the field of another cloud": ((b"X-Goog-Api-Key", b"AIza"),),
     "the field of another forge": ((b"PRIVATE-TOKEN", b"glpat"),),
     "the field of another gateway": ((b"Ocp-Apim-Subscription-Key", b"0123"),),
+    "the field of one app's master": ((b"X-Parse-Master-Key", b"0123"),),
+    "the field of a license": ((b"X-License-Key", b"0123"),),
+    "a field with a word too few": ((b"Authentication", b"0123"),),
+    "a user whom a proxy has let in": ((b"X-WebAuth-User", b"admin"),),
     "a token in a WebSocket's protocol": ((b"Sec-WebSocket-Protocol", b"bearer, abcdef"),),
     "a key in a WebSocket's protocol": (
         (b"Sec-WebSocket-Protocol", b"realtime, openai-insecure-api-key.sk-1"),
@@ -256,6 +260,7 @@ def test_a_placeholder_in_path_or_query_is_denied(line: dict[str, str], host: st
         f"whatever={EVIL.decode()}",
         f"whatever={quote(EVIL, safe='').replace('-', '%2D')}",
         "auth[token]=x",
+        "PHPSESSID=x",
     ],
 )
 def test_a_login_in_the_query_is_denied(query: str) -> None:
@@ -270,6 +275,29 @@ def test_a_login_in_the_query_is_denied(query: str) -> None:
 )
 def test_a_query_without_a_login_passes(query: str) -> None:
     assert custody_of(INJECTED, request(query=query), HOLDINGS).reason is None
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/models;api_key=x",
+        "/v1/messages;jsessionid=x",
+        "/v1;JSESSIONID=x/models",
+        "/v1;a=1;token=x",
+        "/v1%3Bapi_key=x",
+        "/v1/models;api%5Fkey=x",
+    ],
+)
+def test_a_login_among_the_parameters_of_a_path_is_denied(path: str) -> None:
+    foreign = Custody(Reason.FOREIGN_CREDENTIAL)
+
+    assert custody_of(INJECTED, request(path=path), HOLDINGS) == foreign
+    assert custody_of(PINNED, request(path=path), pinned(KEY)) == foreign
+
+
+@pytest.mark.parametrize("path", ["/v1/models;v=2", "/v1/models;", "/v1/a%3Bb", "/v1;page_token=x"])
+def test_a_parameter_of_a_path_that_is_no_login_passes(path: str) -> None:
+    assert custody_of(INJECTED, request(path=path), HOLDINGS).reason is None
 
 
 def test_a_key_in_the_path_is_denied() -> None:
@@ -354,6 +382,9 @@ def test_an_answer_is_asked_for_in_a_form_that_can_be_watched() -> None:
         (b"Accept-Encoding", b"br"),
         (b"Range", b"bytes=0-3"),
         (b"If-Range", b'"x"'),
+        (b"Request_Range", b"bytes=0-3"),
+        (b"Accept-Charset", b"utf-16"),
+        (b"A-IM", b"gzip"),
         (b"Sec-WebSocket-Extensions", b"permessage-deflate"),
         (b"Accept", b"*/*"),
     )
@@ -369,12 +400,7 @@ def test_every_form_of_the_value_is_guarded() -> None:
 
     custody = custody_of((binding(use),), request(), HOLDINGS)
 
-    for form in (
-        KEY,
-        quote(KEY, safe="").encode(),
-        b64encode(b"git:" + KEY),
-        KEY.replace(b"/", b"\\/"),
-    ):
+    for form in (KEY, b64encode(b"git:" + KEY), KEY.hex().encode(), KEY.hex().upper().encode()):
         assert form in custody.guarded
     for before in range(5):
         assert any(form in b64encode(b"x" * before + KEY + b"tail") for form in custody.guarded)

@@ -1,9 +1,12 @@
 """Laws of the echo guard: the value never comes out, and nothing else is lost or late."""
 
 import gzip
+import html
 import itertools
+import json
 import zlib
 from collections.abc import Callable, Iterable
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
@@ -122,6 +125,95 @@ def test_a_short_value_is_kept_back_from_early_on() -> None:
 
 def test_a_beginning_at_the_end_is_let_go() -> None:
     assert passed(guard(), [b"x", VALUE[:-1]]) == (b"x" + VALUE[:-1], None)
+
+
+# --- escapes
+
+SIGNS = b"k3y+of/the=owner&<his>-o'w\"n_10%25\\x\\\\y"  # whatever is escaped by somebody
+
+
+def escaping(signs: str, form: str) -> Code:
+    """Return what writes some characters of ASCII as `form` does."""
+
+    def escape(value: bytes) -> bytes:
+        text = value.decode()
+        return "".join(form % ord(sign) if sign in signs else sign for sign in text).encode()
+
+    return escape
+
+
+def plain_of(value: bytes) -> str:
+    return value.decode()
+
+
+ALL = "+/=&<>-'\"_%\\"
+ESCAPES: dict[str, Code] = {
+    "JSON": lambda value: json.dumps(plain_of(value)).encode()[1:-1],
+    "PHP": lambda value: json.dumps(plain_of(value)).replace("/", "\\/").encode()[1:-1],
+    ".NET": escaping("\"&'+<>`\\", "\\u%04X"),
+    "Go": lambda value: escaping("&<>", "\\u%04x")(json.dumps(plain_of(value)).encode()[1:-1]),
+    "Gson": lambda value: escaping("&<>='", "\\u%04x")(json.dumps(plain_of(value)).encode()[1:-1]),
+    "JSON in JSON": lambda value: json.dumps(json.dumps(plain_of(value))).encode()[3:-3],
+    "PHP in JSON": lambda value: json.dumps(
+        json.dumps(plain_of(value)).replace("/", "\\/")
+    ).encode()[3:-3],
+    "script": escaping(ALL, "\\x%02X"),
+    "Django's escapejs": escaping("\\'\"><&=-;`", "\\u%04X"),
+    "HTML": lambda value: html.escape(plain_of(value)).encode(),
+    "HTML in HTML": lambda value: html.escape(html.escape(plain_of(value))).encode(),
+    "HTML by numbers": escaping(ALL, "&#%d;"),
+    "HTML by hexadecimal numbers": escaping(ALL, "&#x%02X;"),
+    "mustache": escaping("&<>\"'/`=", "&#x%x;"),
+    "HTML by all its names": lambda value: (
+        value.replace(b"&", b"&amp;")
+        .replace(b"+", b"&plus;")
+        .replace(b"/", b"&sol;")
+        .replace(b"=", b"&equals;")
+        .replace(b"_", b"&UnderBar;")
+        .replace(b"%", b"&percnt;")
+    ),
+    "URL": lambda value: quote(value, safe="").encode(),
+    "URL in lower case": escaping(ALL, "%%%02x"),
+    "URL in URL": lambda value: quote(quote(value, safe=""), safe="").encode(),
+    "URL, as a path": lambda value: quote(value).encode(),
+}
+
+
+@pytest.mark.parametrize("way", ESCAPES)
+@given(cuts=CUTS, value=st.sampled_from([SIGNS, b"/%s/" % SIGNS, b"&first-value", VALUE]))
+def test_the_value_is_found_however_it_is_escaped(way: str, value: bytes, cuts: list[int]) -> None:
+    watch = EchoGuard([value])
+    escaped = ESCAPES[way](value)
+    data = b'{"you": "' + escaped + b'"}'
+
+    out, word = passed(watch, split(data, cuts))
+
+    assert word == ECHOED
+    assert data.startswith(out)
+    assert len(out) <= data.index(escaped) + len(value) // 4 + 40  # of a sign at its beginning
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            ["\\", "%", "&", "%2", "\\u", "&#", "k3y", "\\u002", "+", "amp;", "2b", "25"]
+        )
+    ).map(lambda pieces: "".join(pieces).encode()),
+    CUTS,
+)
+def test_what_only_looks_like_escapes_comes_out_unchanged(data: bytes, cuts: list[int]) -> None:
+    assert passed(EchoGuard([b"k3y+of/the-owner"]), split(data, cuts)) == (data, None)
+
+
+def test_a_value_of_signs_is_found_as_it_is() -> None:
+    for value in (b"*" * 10, b"!!!!!!!ab"):
+        assert passed(EchoGuard([value]), [b"x " + value[:5], value[5:]])[1] == ECHOED
+        assert passed(EchoGuard([value]), [b"x ab ", value[1:]]) == (b"x ab " + value[1:], None)
+
+
+def test_an_end_that_cannot_become_the_value_does_not_wait() -> None:
+    for text in (b"data: 100%, ", b"a & b", b'say \\"', b"k3y\\n", b"k3y&nbsp;", b"k3y%20", b"k3"):
+        assert EchoGuard([b"k3y+of/the-owner"]).feed(text) == text
 
 
 def test_of_several_values_each_is_found() -> None:

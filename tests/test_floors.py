@@ -130,6 +130,8 @@ ARGUED_IMPORTS = {
     ("credentials", "hmac"),
     ("secret", "hmac"),
     ("echo", "zlib"),
+    # A table of names.
+    ("placeholders", "html.entities"),
     ("credentials", "pathlib"),
     # Paths as values; nothing is opened.
     ("settings", "pathlib"),

@@ -179,6 +179,15 @@ def test_a_home_may_be_written_as_a_tilde(place: Path, monkeypatch: pytest.Monke
     assert stamp_of(FileSource(Path("~/key")), {}) == stamp_of(FileSource(place / "key"), {})
 
 
+def test_a_user_without_a_home_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(os, "getuid", lambda: 1_234_567_890)  # whom no passwd knows
+
+    for source in (FileSource(Path("~/key")), CommandSource(("~/give",))):
+        assert "no home directory" in refused(source)
+        assert stamp_of(source, {}) is None
+
+
 def test_a_value_inside_json_is_found_by_its_keys(place: Path) -> None:
     path = file_with(place, f'{{"a": {{"b.c": "{CANARY}"}}, "n": 1}}')
 

@@ -6,13 +6,15 @@ import pickle
 import sys
 import threading
 import time
+from collections import UserDict
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import override
 
 import pytest
 
-from claude_proxy import pins, secret_sources, vault
+from claude_proxy import pins, vault
 from claude_proxy.credentials import (
     Binding,
     CommandSource,
@@ -171,24 +173,26 @@ def test_a_file_that_fails_later_gives_nothing_until_it_works_again(
         file.chmod(0o644)
         for _ in range(3):
             assert held.holdings == {"a": None}
-        file.chmod(0o600)
-        assert value_of(held.holdings["a"]) == KEY
+
+        def is_mended() -> bool:
+            file.chmod(0o600)  # at another moment than before, by the clock of the file system
+            return value_of(held.holdings["a"]) == KEY
+
+        until(is_mended)
 
     assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
     assert "gives nothing now" in caplog.messages[0]
     assert "works again" in caplog.messages[1]
 
 
-def test_a_file_is_not_read_again_without_a_change(
-    file: Path, statedir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def never(*_: object) -> Secret:
-        raise AssertionError
-
+def test_a_file_is_not_read_again_without_a_change(file: Path, statedir: Path) -> None:
     with closing(Vault([injected(FileSource(file))], statedir, {})) as held:
-        monkeypatch.setattr(secret_sources, "read", never)
+        before = held.holdings["a"]
 
-        assert value_of(held.holdings["a"]) == KEY
+        assert held.holdings["a"] is before
+
+        written(file, KEY)
+        assert held.holdings["a"] is not before  # each reading makes one of its own
 
 
 def test_files_are_looked_at_once_a_second_at_most(
@@ -260,23 +264,75 @@ def test_a_command_that_holds_is_not_asked_for_a_reload(tmp_path: Path, statedir
         assert "a" not in held.holdings
 
 
+class Environment(UserDict[str, str]):
+    """An environment that can be broken in a way that nobody has thought of."""
+
+    broken = False
+
+    @override
+    def __iter__(self) -> Iterator[str]:
+        if self.broken:
+            raise RuntimeError(KEY)
+        return super().__iter__()
+
+
 def test_a_bug_in_a_source_gives_nothing_and_is_survived(
-    file: Path,
-    statedir: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path, statedir: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def broken(*_: object) -> Secret:
-        raise RuntimeError(KEY)
+    source, _ = counting(tmp_path)
+    environment = Environment(os.environ)
+    with closing(Vault([injected(source)], statedir, environment)) as held:
+        assert held.holdings
+        environment.broken = True
+        held.answered("a", 401)
+        until(lambda: held.holdings == {"a": None})
+        environment.broken = False
+        until(lambda: value_of(held.holdings["a"]) is not None)
 
-    with closing(Vault([injected(FileSource(file))], statedir, {})) as held:
-        written(file, NEW)
-        with monkeypatch.context() as patch:
-            patch.setattr(secret_sources, "read", broken)
-            assert held.holdings == {"a": None}
-        assert value_of(held.holdings["a"]) == NEW
-
+    assert "RuntimeError" in caplog.text
     assert "CANARY" not in caplog.text
+
+
+def test_no_command_outlives_the_vault(
+    tmp_path: Path, statedir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    # From the second time on it does not end, and neither does what it has started.
+    text = (
+        f"import os, subprocess, time; n = '{tmp_path}/count'\n"
+        "with open(n, 'a') as f: f.write('x')\n"
+        "again = os.path.getsize(n) > 1\n"
+        "child = subprocess.Popen(['sleep', '1000']) if again else None\n"
+        f"told = open('{tmp_path}/pids', 'w') if again else None\n"
+        "told.write(f'{os.getpid()} {child.pid}.') and told.close() if again else None\n"
+        "time.sleep(1000) if again else print('CANARY-value')"
+    )
+    source, pids = CommandSource((sys.executable, "-c", text), refresh_s=0.01), tmp_path / "pids"
+    with closing(Vault([injected(source)], statedir, dict(os.environ))) as held:
+        assert held.holdings
+        until(lambda: pids.exists() and pids.read_text().endswith("."))
+
+    for pid in pids.read_text().strip(".").split():
+        until(lambda pid=pid: not is_alive(int(pid)))  # type: ignore[misc]
+    assert "vault" not in {thread.name for thread in threading.enumerate()}
+    assert not caplog.records  # that it was ended is no news
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_a_vault_that_is_closed_asks_nothing_more(tmp_path: Path, statedir: Path) -> None:
+    source, _ = counting(tmp_path)
+    held = Vault([], statedir, dict(os.environ))
+    held.close()
+
+    with pytest.raises(ConfigErrors, match="is stopping"):
+        held.prepare([injected(source)])
+
+    assert not (tmp_path / "count").exists()
 
 
 def test_a_keyring_is_asked_again_too(statedir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,7 +34,7 @@ EXAMPLES = """\b
 Examples:
   claude-proxy credentials                   each credential, and whether it can be had now
   claude-proxy credentials hash              a login's hash, to be written after `pin:`
-  pass show github | claude-proxy credentials hash
+  pass show github | head -n 1 | claude-proxy credentials hash
   claude-proxy credentials forget github     the next login that is used is pinned anew
 
 What stands in variables is looked for in this shell's environment, which need not be the one that
@@ -109,12 +109,17 @@ def hash_() -> int:
 
     It is read from standard input, and is what to write after `pin:` in the allowlist.
     """
-    text = _asked() if sys.stdin.isatty() else sys.stdin.buffer.readline(_LONGEST + 1)
-    login = login_of(text)
-    mend = "give the key, token or password itself, on one line"
-    if not login or len(text) > _LONGEST:
-        what = "that is too long for a login" if login else "there is no login"
-        raise ConfigError(what, where="standard input", mend=mend)
+    text = _asked() if sys.stdin.isatty() else sys.stdin.buffer.read(_LONGEST + 1)
+    lines = [line for line in text.splitlines() if line.strip()]
+    login = login_of(lines[0]) if lines else b""
+    fault = None if login else "there is no login"
+    if len(lines) > 1:
+        fault = "there is more than one line"  # which of them is meant, who knows
+    if len(text) > _LONGEST:
+        fault = "that is too long for a login"
+    if fault is not None:
+        mend = "give the key, token or password itself, on one line"
+        raise ConfigError(fault, where="standard input", mend=mend)
     click.echo(f'pin: "{hash_of(login, secrets.token_bytes(_SALT_BYTES))}"')
     return 0
 

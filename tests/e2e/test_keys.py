@@ -257,6 +257,39 @@ def test_no_process_of_several_shows_the_value(start_proxy: StartProxy, internet
     check_nowhere(proxy, CONSOLE_KEY)
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_command_that_hangs_ends_with_the_proxy(
+    start_proxy: StartProxy, tmp_path: Path, workers: str
+) -> None:
+    script, hangs, pids = tmp_path / "give", tmp_path / "hangs", tmp_path / "pids"
+    text = f"[ ! -e {hangs} ] || {{ echo $$ >>{pids}; sleep 1000; }}"
+    script.write_text(f"#!/bin/sh\n{text}\necho {CONSOLE_KEY}\n")
+    script.chmod(0o700)
+    rules = INJECTING.replace("{from}", f"{{command: [{script}], refresh: 1s}}")
+    proxy = start_proxy(rules, "--workers", workers)
+    curl = Curl(proxy)
+    hangs.touch()
+
+    def is_asked_again() -> bool:
+        curl.gets(f"https://{API}/v1/models")
+        return pids.exists() and bool(pids.read_text())
+
+    until(is_asked_again, "the command to be asked again")
+    proxy.stop()
+
+    for pid in pids.read_text().split():
+        until(lambda pid=pid: not is_alive(pid), "the command's end")  # type: ignore[misc]
+
+
+def is_alive(pid: str) -> bool:
+    """Tell whether a process runs."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
 def test_a_request_of_twenty_megabytes_is_judged_and_goes_out_with_the_value(
     start_proxy: StartProxy, internet: Internet, claude: Asking
 ) -> None:
@@ -325,7 +358,11 @@ def test_neither_another_key_nor_a_misplaced_placeholder_goes_out(
 # --- an answer that tells the value
 
 VALUE = "the/real+value=of-a-login-0123456789abcdef"
-FORMS = (VALUE, "the%2Freal%2Bvalue", "the\\/real+value", b64encode(VALUE.encode()).decode()[:32])
+IN_BASE64, IN_HEXADECIMAL = b64encode(VALUE.encode()).decode(), VALUE.encode().hex()
+FORMS = (
+    *(VALUE, "the%2Freal%2Bvalue", "the\\/real+value", "real\\u002Bvalue", "real&#43;value"),
+    *(IN_BASE64[:32], IN_HEXADECIMAL[:32]),
+)
 ECHOING = """\
 allow: [leaky.test, h2.test, origin.test]
 credentials:

@@ -59,6 +59,13 @@ WAYS: dict[str, Callable[[bytes, Talk], None]] = {
     "base64": lambda value, talk: _whole(talk, _around(base64.b64encode(value))),
     "percent": lambda value, talk: _whole(talk, _around(quote(value, safe="").encode())),
     "json": lambda value, talk: _whole(talk, _around(value.replace(b"/", b"\\/"))),
+    "json-by-numbers": lambda value, talk: _whole(
+        talk, _around(value.replace(b"+", b"\\u002B").replace(b"=", b"\\u003D"))
+    ),
+    "html": lambda value, talk: _whole(
+        talk, _around(value.replace(b"+", b"&#43;").replace(b"=", b"&#x3D;"))
+    ),
+    "hexadecimal": lambda value, talk: _whole(talk, _around(value.hex().encode())),
     "gzip": lambda value, talk: _whole(
         talk, gzip.compress(_FILLING + _around(value)), "Content-Encoding: gzip"
     ),

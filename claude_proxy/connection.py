@@ -487,6 +487,9 @@ class ClientConnection:
                 limit = limits.handshake_timeout_s
             case Waiting.UPSTREAM:
                 limit = limits.connect_timeout_s + limits.handshake_timeout_s
+            case Waiting.BODY if session.gate.is_crowded:
+                # Whoever sends a byte now and then would keep the room of all.
+                limit = limits.head_timeout_s
             case _:
                 limit, since = limits.idle_timeout_s, max(self.active_at, self._turn_since)
         if now - since > limit:

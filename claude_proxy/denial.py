@@ -174,8 +174,13 @@ def unauthenticated(asked: str) -> Refusal:
 
 def bad_request(text: str, status: int = 400) -> Refusal:
     """Return the answer to a message that cannot be read in exactly one way."""
-    sentence = text[:1].upper() + text[1:] + "."
-    return Refusal(400 if status not in _PHRASES else status, "bad-request", sentence)
+    return Refusal(400 if status not in _PHRASES else status, "bad-request", sentence(text))
+
+
+def sentence(text: str) -> str:
+    """Return a sentence to show; a name that it begins with keeps its spelling."""
+    is_name = any(sign in text.partition(" ")[0] for sign in '.:"')
+    return (text if is_name else text[:1].upper() + text[1:]).removesuffix(".") + "."
 
 
 def too_large(asked: str) -> Refusal:

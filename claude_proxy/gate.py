@@ -7,7 +7,7 @@ here and nowhere else, so no layer can forget them.
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
 from types import MappingProxyType
 from typing import Protocol
@@ -17,7 +17,7 @@ from claude_proxy.credentials import FREE, Binding, Custody, Holdings
 from claude_proxy.echo import EchoGuard
 from claude_proxy.errors import AuditError
 from claude_proxy.events import OPAQUE, DecisionMade, Event, OutcomeSeen, Phase
-from claude_proxy.messages.usage import Meter
+from claude_proxy.messages.usage import Meter, legible
 from claude_proxy.policy import Decision, Policy, Reason, Request, Tls
 from claude_proxy.settings import AuditFailure
 from claude_proxy.watch import Joined, Watch
@@ -142,36 +142,47 @@ class Gate:
             decision = policy.decide_narrowed(request)
             if decision.allowed and policy.credentials:
                 custody = policy.custody_of(request, self._custodian.holdings)
-                reason = custody.reason or self._not_pinned(custody)
-                if reason is not None:
-                    return Decision(False, reason)
+                if custody.reason is not None:
+                    return Decision(False, custody.reason)
             return decision
 
-        passage = self._settle(
-            origin,
-            decide,
-            Phase.REQUEST,
-            request.target,
-            scheme=request.scheme.value,
-            method=request.method,
-            path=shown_path,
-            credential=lambda: custody.credential,
-        )
+        def settled(decide: Callable[[], Decision]) -> Passage:
+            return self._settle(
+                origin,
+                decide,
+                Phase.REQUEST,
+                request.target,
+                scheme=request.scheme.value,
+                method=request.method,
+                path=shown_path,
+                credential=lambda: custody.credential,
+            )
+
+        passage = settled(decide)
+        if passage.decision.allowed and custody.learned is not None:
+            # Only now: a request that cannot be recorded is denied, and pins nothing.
+            decision = _decided(lambda: self._pinned(custody, passage.decision))
+            if not decision.allowed:
+                passage.error, passage.status = decision.reason.value, 403
+                self.end(passage)
+                passage = settled(lambda: decision)
+        if passage.decision.allowed and self._is_metered(custody, request):
+            custody = _legible(custody, request)
         passage.custody, passage.bindings = custody, self.policy.credentials
         return passage
 
-    def _not_pinned(self, custody: Custody) -> Reason | None:
-        """Pin the login that a request shows, if it is the first; return why it may not pass."""
+    def _pinned(self, custody: Custody, decision: Decision) -> Decision:
+        """Pin the login that a request shows first; return `decision`, or why it may not pass."""
         if custody.learned is None or custody.credential is None:
-            return None
+            return decision
         try:
             self._custodian.learn(custody.credential, custody.learned)
         except OSError as error:
-            if error.errno is None:
-                return Reason.FOREIGN_CREDENTIAL  # another was first, by a hair
+            if error.errno is None:  # another was first, by a hair
+                return Decision(False, Reason.FOREIGN_CREDENTIAL)
             logger.error("a login cannot be pinned (%s); it is denied", error.strerror)  # noqa: TRY400
-            return Reason.CREDENTIAL_UNAVAILABLE
-        return None
+            return Decision(False, Reason.CREDENTIAL_UNAVAILABLE)
+        return decision
 
     def holds_body(self, request: Request) -> int | None:
         """Return how long a body may be that is judged before any of it leaves; None: it is not."""
@@ -179,6 +190,11 @@ class Gate:
         if narrowing is None or not narrowing.reads(request):
             return None
         return narrowing.max_bytes
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether more than half of the room for bodies that wait to be judged is taken."""
+        return self._held > _HELD_LIMIT // 2
 
     def hold(self, passage: Passage, size: int) -> bool:
         """Tell whether there is room for `size` more bytes of a body that waits to be judged."""
@@ -196,10 +212,29 @@ class Gate:
         decision = _decided(lambda: self._of_content(passage, request, body))
         if decision.allowed:
             return decision
+        return self._denied(origin, passage, request, Phase.CONTENT, decision)
+
+    def leave(self, origin: Origin, passage: Passage, request: Request) -> Decision:
+        """Decide whether a request may still go, now that there is a connection for it."""
+        # A reload during the dial: what is put in may be for nobody any more.
+        if not passage.custody.guarded or passage.bindings == self.policy.credentials:
+            return passage.decision
+        decision = Decision(False, Reason.CREDENTIAL_UNAVAILABLE)
+        return self._denied(origin, passage, request, Phase.DIAL, decision)
+
+    def _denied(
+        self,
+        origin: Origin,
+        passage: Passage,
+        request: Request,
+        phase: Phase,
+        decision: Decision,
+    ) -> Decision:
+        """Record that a request ends that was allowed before."""
         denied = self._settle(
             origin,
             lambda: decision,
-            Phase.CONTENT,
+            phase,
             request.target,
             scheme=request.scheme.value,
             method=request.method,
@@ -225,14 +260,18 @@ class Gate:
         watches: list[Watch] = []
         if passage.custody.guarded:
             watches.append(EchoGuard(passage.custody.guarded))
-        if request.method == "POST" and request.path.endswith(_MESSAGES):
-            policy = self.policy
-            if passage.custody.credential or policy.narrowing_of(request.target) is not None:
-                passage.meter = Meter()
-                watches.append(passage.meter)
+        if self._is_metered(passage.custody, request):
+            passage.meter = Meter()
+            watches.append(passage.meter)
         if not watches:
             return None
         return watches[0] if len(watches) == 1 else Joined(watches)
+
+    def _is_metered(self, custody: Custody, request: Request) -> bool:
+        """Tell whether the answer says what it has cost, and somebody wants to know."""
+        if request.method != "POST" or not request.path.endswith(_MESSAGES):
+            return False
+        return bool(custody.credential) or self.policy.narrowing_of(request.target) is not None
 
     def dial(self, origin: Origin, target: Authority) -> Decision:
         """Decide once more, right before a dial: the policy may have changed since the request."""
@@ -367,6 +406,16 @@ class Gate:
             self._audit_works = False
             then = "allowed, as asked for" if self._allow_unrecorded else "denied"
             logger.error("%s; until this is mended everything is %s", problem.what, then)
+
+
+def _legible(custody: Custody, request: Request) -> Custody:
+    """Have an answer asked for in a coding that the meter can read."""
+    coding = None if custody.guarded else legible(request.fields)
+    if coding is None:
+        return custody
+    field = (b"Accept-Encoding", coding)
+    drop = custody.drop | {field[0].lower()}
+    return replace(custody, drop=drop, extra=(*custody.extra, field))
 
 
 def _decided(decide: Callable[[], Decision]) -> Decision:

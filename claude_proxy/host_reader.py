@@ -40,6 +40,16 @@ def pattern_of(text: str) -> HostPattern:
     return pattern
 
 
+def host_in(text: str) -> str | None:
+    """Return the host of a URL or the like; None if the text is a pattern itself, or has none."""
+    try:
+        HostPattern.parse(text)
+    except PatternError:
+        found = _parts_of_url(text)
+        return None if found is None else found["host"].strip("[]")
+    return None
+
+
 def network_of(text: str) -> Network:
     """Read an IP address or a network; PatternError says what is wrong and how to mend it."""
     mend = 'write an address or a network, such as "10.1.2.0/24"'
@@ -65,8 +75,8 @@ def _refuse_two_words(text: str) -> None:
 
 def _mend_of_url(text: str) -> str | None:
     """Return the entry that a URL or the like was meant to be, if it can be told."""
-    found = _url(text)
-    if found is None or not any(found[part] for part in ("scheme", "port", "path")):
+    found = _parts_of_url(text)
+    if found is None:
         return None
     host, port = found["host"].strip("[]"), found["port"]
     plain = (found["scheme"] or "").lower() == "http://"
@@ -79,11 +89,22 @@ def _mend_of_url(text: str) -> str | None:
     if path:
         fields.append(f'paths: ["{path}/**"]')
     try:
-        HostPattern.parse(host)
         PathGlob.parse(f"{path}/**")
     except PatternError:
         return None
     return f"write {{{', '.join(fields)}}}" if len(fields) > 1 else f'write "{host}"'
+
+
+def _parts_of_url(text: str) -> re.Match[str] | None:
+    """Take a text apart that says more than the name of a host."""
+    found = _url(text)
+    if found is None or not any(found[part] for part in ("scheme", "port", "path")):
+        return None
+    try:
+        HostPattern.parse(found["host"].strip("[]"))
+    except PatternError:
+        return None
+    return found
 
 
 def _mend_of_network(text: str, error: PatternError) -> str | None:

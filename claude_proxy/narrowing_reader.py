@@ -12,11 +12,12 @@ from typing import Any
 
 from claude_proxy.clashes import Coverage
 from claude_proxy.field_reader import FieldReader, nearest
+from claude_proxy.host_reader import host_in
 from claude_proxy.messages.narrowing import Narrowing, Reach
 from claude_proxy.options import parse_size
 from claude_proxy.patterns import HostPattern, PatternKind
 from claude_proxy.source import Source
-from claude_proxy.strict_yaml import Broken, Node, Scalar
+from claude_proxy.strict_yaml import Broken, Node, Scalar, quoted
 from claude_proxy.strict_yaml import Mapping as Entries
 
 KEYS = ("paths", "models", "beta", "server_tools", "mcp_servers", "sources", "max_body")
@@ -225,6 +226,12 @@ class NarrowingReader(FieldReader):
         if text in {ALL, NONE}:
             mend = f"write {key.rpartition('.')[2].partition('[')[0]}: {text}"
             self._problems.add(f"{text} in a list", node, key=key, mend=mend)
+            return None
+        if (host := host_in(text)) is not None:
+            mend = (
+                f'write "{host}" for HTTPS at port 443; for others allow it, and write allowlisted'
+            )
+            self._problems.add(f"{quoted(text)} is more than a host", node, key=key, mend=mend)
             return None
         return self._host(node, key)
 

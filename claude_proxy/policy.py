@@ -534,7 +534,12 @@ class Policy:
     def reaches(self, url: str, method: str = "GET") -> bool:
         """Tell whether a client itself may ask for `url`: then the API may do so for it."""
         request = _request_for(url, method)
-        return request is not None and self.decide_narrowed(request).allowed
+        # On a bound host the login counts, and whose the API shows there is not seen here.
+        return (
+            request is not None
+            and not self.binds(request.target)
+            and self.decide_narrowed(request).allowed
+        )
 
     def binds(self, target: Authority) -> bool:
         """Tell whether a credential is bound to the host of `target`."""

@@ -15,14 +15,15 @@ from mitmproxy.proxy.layer import Layer
 from mitmproxy.proxy.layers.tls import TlsStartClientHook
 
 from claude_proxy import connection as connection_module
+from claude_proxy import gate as gate_module
 from claude_proxy.authority import Authority
 from claude_proxy.connection import ClientConnection, Services
 from claude_proxy.dialer import Dialer, DialError, Failure
-from claude_proxy.gate import Gate
+from claude_proxy.gate import Gate, Passage
 from claude_proxy.layers.front import Front
 from claude_proxy.layers.signals import Expired, HoldReading, Session, Waiting, Withdrawn
 from claude_proxy.layers.upstream import UpstreamServer
-from claude_proxy.policy import Policy, Request, Scheme
+from claude_proxy.policy import Decision, Policy, Reason, Request, Scheme
 from claude_proxy.settings import Address, Limits
 from tests.layers.stage import Hook, Ledger, options_of, policy_of
 from tests.layers.test_http1 import LAST_CHUNK, OK, reason_of
@@ -794,6 +795,7 @@ def test_a_client_that_broke_off_while_it_was_held_is_noticed(run: Run) -> None:
         (Waiting.HANDSHAKE, 2),
         (Waiting.UPSTREAM, 6),
         (Waiting.IDLE, 8),
+        (Waiting.BODY, 8),
         (Waiting.EXCHANGE, 8),
         (Waiting.TUNNEL, 8),
     ],
@@ -836,6 +838,31 @@ def test_bytes_put_an_idle_end_off_but_not_a_slow_heads(run: Run) -> None:
 
             assert alive
             assert proxy.connection._gone
+
+    run(play)
+
+
+def test_a_body_that_trickles_in_gives_its_room_to_others_where_that_is_scarce(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate_module, "_HELD_LIMIT", 1000)
+    limits = Limits(head_timeout_s=5, idle_timeout_s=50)
+
+    async def play() -> None:
+        async with proxy_of(scripted(silent), limits=limits) as proxy:
+            await proxy.client()
+            connection, gate = proxy.connection, proxy.services.gate
+            now = asyncio.get_running_loop().time()
+            connection.session.wait(Waiting.BODY)
+            connection.sweep(now)
+            connection.active_at = now + 40
+            connection.sweep(now + 41)
+            alive = not connection._gone
+            gate.hold(Passage(Decision(True, Reason.RULE_MATCHED), 1, 0.0), 501)
+            connection.sweep(now + 41)
+
+            assert alive
+            assert connection._gone
 
     run(play)
 
@@ -928,6 +955,7 @@ def test_a_websocket_is_closed_once_its_request_is_not_allowed(run: Run, after: 
         (Waiting.HEAD, True),
         (Waiting.HANDSHAKE, True),
         (Waiting.UPSTREAM, False),
+        (Waiting.BODY, False),
         (Waiting.EXCHANGE, False),
         (Waiting.TUNNEL, False),
     ],

@@ -8,7 +8,14 @@ import pytest
 
 from claude_proxy.allowlist_edit import Entry
 from claude_proxy.authority import Authority
-from claude_proxy.denial import Refusal, bad_request, denial, unreachable, wants_json
+from claude_proxy.denial import (
+    Refusal,
+    bad_request,
+    denial,
+    sentence,
+    unreachable,
+    wants_json,
+)
 from claude_proxy.policy import Reason, Scheme
 
 EVIL = Authority.of("evil.example", 443)
@@ -176,3 +183,16 @@ def test_every_status_has_a_phrase(status: int) -> None:
     head, _ = read(Refusal(status, "reason", "Why.").http1(close=True))
 
     assert head.reason.decode().endswith(" (reason)")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("the upstream did not answer", "The upstream did not answer."),
+        ("github.com:443 refuses connections", "github.com:443 refuses connections."),
+        ("[2001:db8::1]:443 cannot be reached", "[2001:db8::1]:443 cannot be reached."),
+        ('"a" lacks a port', '"a" lacks a port.'),
+    ],
+)
+def test_a_sentence_begins_large_unless_it_begins_with_a_name(text: str, shown: str) -> None:
+    assert sentence(text) == shown

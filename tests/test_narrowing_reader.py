@@ -333,8 +333,18 @@ MISTAKES = {
     "a word in a list": ("{host: a.test, sources: [all]}", "all in a list", "write sources: all"),
     "a URL as server": (
         '{host: a.test, mcp_servers: ["https://m.test/sse"]}',
-        "holds a scheme",
-        "m.test",
+        '"https://m.test/sse" is more than a host',
+        'write "m.test" for HTTPS',
+    ),
+    "a server over plain HTTP": (
+        '{host: a.test, mcp_servers: ["http://m.test"]}',
+        "is more than a host",
+        "for others allow it, and write allowlisted",
+    ),
+    "a source at a port": (
+        '{host: a.test, sources: ["m.test:8443"]}',
+        "is more than a host",
+        'write "m.test" for HTTPS',
     ),
     "no servers": ("{host: a.test, mcp_servers: []}", "mcp_servers is an empty list", "write none"),
     "allowlisted, misplaced": (

@@ -33,6 +33,7 @@ _CLOSE_S = 2.0
 _SLICE = 64
 # What only the audit knows of; all else the proxy itself says to the person at the terminal.
 _OWN_NOTICES = frozenset({"audit-recovered", "lines-lost"})
+_ASKING = frozenset({Phase.CONNECT, Phase.REQUEST})
 _NAMED_EXCHANGES = 4096
 _BOUND = 4096
 
@@ -235,6 +236,8 @@ def method_and_place(event: DecisionMade) -> tuple[str, str]:
     """Return how and where to: a method and a URL, or CONNECT and a target; both escaped."""
     if event.phase is Phase.CLIENT:
         return "client", escape_text(event.client)
+    if not event.method and event.phase in _ASKING:  # it could not be read what was asked for
+        return "request", escape_field(event.target or event.client)
     if event.method in {"", "CONNECT"} or event.scheme in {"", OPAQUE}:
         return escape_field(event.method) or "CONNECT", escape_field(event.target + event.path)
     default_port = ":443" if event.scheme == "https" else ":80"

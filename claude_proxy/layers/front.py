@@ -150,8 +150,8 @@ class Front(layer.Layer):
         phase: Phase = Phase.CONNECT,
     ) -> Commands:
         session = self._session
-        target = "" if head is None else head.target
-        passage = session.gate.refuse(session.origin, phase, reason, target, method="CONNECT")
+        target, method = ("", "") if head is None else (head.target, "CONNECT")
+        passage = session.gate.refuse(session.origin, phase, reason, target, method=method)
         if refusal is None:
             refusal = denial(passage.decision.reason.value, f"CONNECT {target}", None)
         yield from self._answer(head, passage, refusal)

@@ -244,7 +244,7 @@ class Http1Lane(Http1Replies):
     def _hold(self, exchange: Exchange, limit: int) -> None:
         """Keep the body back until it is whole and was judged."""
         exchange.held, exchange.hold_limit = bytearray(), limit
-        self._session.wait(Waiting.EXCHANGE)
+        self._session.wait(Waiting.BODY)
         if (exchange.head.length or 0) > limit:
             self._abandon(exchange, too_large(exchange.asked))
         elif exchange.body is None:
@@ -373,12 +373,20 @@ class Http1Lane(Http1Replies):
             self._upstream = None
             if exchange is not None:
                 self._not_reached(exchange, error)
+                self._advance()
             return
         upstream.is_open = True
         if exchange is None:
             return
-        self._session.wait(Waiting.EXCHANGE)
-        self._send_head(exchange, upstream)
+        session, request = self._session, exchange.request
+        decision = session.gate.leave(session.origin, exchange.passage, request)
+        if not decision.allowed:
+            reason = decision.reason.value
+            refusal = denial(reason, exchange.asked, request.target, request.scheme)
+            self._abandon(exchange, refusal)
+        else:
+            session.wait(Waiting.EXCHANGE)
+            self._send_head(exchange, upstream)
         self._advance()
 
     def _answer_data(self, upstream: Upstream, data: bytes) -> None:

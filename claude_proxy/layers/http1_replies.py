@@ -11,7 +11,14 @@ from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
 
 from claude_proxy.authority import Authority
-from claude_proxy.denial import Refusal, bad_request, denial, unauthenticated, unreachable
+from claude_proxy.denial import (
+    Refusal,
+    bad_request,
+    denial,
+    sentence,
+    unauthenticated,
+    unreachable,
+)
 from claude_proxy.dialer import DialError, Failure
 from claude_proxy.events import Phase
 from claude_proxy.gate import Passage
@@ -111,8 +118,7 @@ class Http1Replies(layer.Layer):
     def _fail(self, exchange: Exchange, word: str, text: str, *, timed_out: bool = False) -> None:
         """Answer 502 or 504 for an exchange that has no answer yet."""
         exchange.passage.error = word
-        explanation = text[:1].upper() + text[1:] + "."
-        refusal = unreachable(word, explanation, exchange.asked, timed_out=timed_out)
+        refusal = unreachable(word, sentence(text), exchange.asked, timed_out=timed_out)
         self._abandon(exchange, refusal)
 
     def _bad_answer(self, exchange: Exchange, text: str) -> None:

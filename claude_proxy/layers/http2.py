@@ -44,6 +44,7 @@ from claude_proxy.denial import (
     bad_request,
     denial,
     no_room,
+    sentence,
     too_large,
     unreachable,
     wants_json,
@@ -101,13 +102,20 @@ class Http2Lane(HttpLayer):
                 if isinstance(stream, GatedStream):
                     stream.break_off()
         self._forget_closed()
-        wanted = Waiting.EXCHANGE if self.streams else Waiting.IDLE
+        wanted = self._wanted()
         if self._session.waiting is not wanted:
             self._session.wait(wanted)
         if self._session.closing and not self.streams:
             yield commands.CloseConnection(self.context.client)
             return
         yield from self._balance()
+
+    def _wanted(self) -> Waiting:
+        if not self.streams:
+            return Waiting.IDLE
+        streams = self.streams.values()
+        keeps = any(isinstance(stream, GatedStream) and stream.keeps for stream in streams)
+        return Waiting.BODY if keeps else Waiting.EXCHANGE
 
     def _forget_closed(self) -> None:
         """Let go of upstream connections that are over: each HTTP/1.1 one serves one stream."""
@@ -273,6 +281,12 @@ class GatedStream(HttpStream):
             return
         yield from super().state_wait_for_request_headers(event)
 
+    @property
+    def keeps(self) -> bool:
+        """Whether a body is being kept that is not whole."""
+        # Equal, not the same: each look at a method makes a new one.
+        return bool(self.client_state == self.state_consume_request_body)
+
     def start_request_stream(self) -> layer.CommandGenerator[None]:
         """Let the body leave as it comes, unless it is to be judged first."""
         if self._hold_limit is None:
@@ -382,6 +396,12 @@ class GatedStream(HttpStream):
             (self._target.host, self._target.port), True, None, "tcp"
         )
         if error is None:
+            session, passage = self._session, self._passage
+            decision = session.gate.leave(session.origin, passage, self._request)
+            if not decision.allowed:
+                refusal = denial(decision.reason.value, self._asked, self._target)
+                yield from self._answer(passage, refusal)
+                return False
             self.context.server = self.flow.server_conn = connection
             if connection.peername is not None:
                 peer = connection.peername
@@ -404,8 +424,7 @@ class GatedStream(HttpStream):
         bad = event.code is ErrorCode.RESPONSE_VALIDATION_FAILED
         word = "upstream-bad-answer" if bad else "upstream-closed"
         self._passage.error = word
-        explanation = event.message[:1].upper() + event.message[1:] + "."
-        refusal = unreachable(word, explanation, self._asked, timed_out=False)
+        refusal = unreachable(word, sentence(event.message), self._asked, timed_out=False)
         yield from self._answer(self._passage, refusal)
 
     def break_off(self) -> None:
@@ -442,7 +461,8 @@ class GatedStream(HttpStream):
                 return denial(reason, self._asked, self._target)
             self._passage.error = error.failure.value
             timed_out = error.failure is Failure.TIMEOUT
-            return unreachable(error.failure.value, error.text, self._asked, timed_out=timed_out)
+            text = sentence(error.text)
+            return unreachable(error.failure.value, text, self._asked, timed_out=timed_out)
         word = "upstream-certificate-invalid" if "verify failed" in error else "upstream-tls-failed"
         self._passage.error = word
         text = f"No TLS connection to {self._target}: {error}."

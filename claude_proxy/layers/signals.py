@@ -25,6 +25,7 @@ class Waiting(Enum):
     HANDSHAKE = auto()  # the ClientHello and what follows, counted from the CONNECT's answer
     IDLE = auto()  # the next request of a kept connection
     UPSTREAM = auto()  # the dial and the TLS handshake with the upstream
+    BODY = auto()  # the rest of a body that is judged as a whole, counted from its head
     EXCHANGE = auto()  # bytes of a running exchange, either way
     TUNNEL = auto()  # bytes of a passthrough or WebSocket tunnel, either way
 

@@ -25,6 +25,8 @@ _USAGE = b'"usage"'
 _COUNTS = range(1 << 53)
 _GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
 _INTERIM = range(100, 200)
+_ACCEPT = b"accept-encoding"
+_CODINGS = frozenset({b"identity", b"gzip", b"x-gzip", b"deflate"})  # as `_unpacking` has them
 
 
 class Meter:
@@ -66,6 +68,18 @@ class Meter:
             self.usage = usage_of(bytes(self._reader.content))
             self._reader = None
         return b""
+
+
+def legible(fields: Sequence[Field]) -> bytes | None:
+    """Return what Accept-Encoding is to say, so that the answer can be read; None: as it does."""
+    offered = [
+        coding.strip(b" \t")
+        for name, value in fields
+        if name.lower() == _ACCEPT
+        for coding in value.split(b",")
+    ]
+    kept = [coding for coding in offered if coding.partition(b";")[0].strip().lower() in _CODINGS]
+    return None if kept == offered else b", ".join(kept) or b"identity"
 
 
 def usage_of(answer: bytes) -> Usage | None:

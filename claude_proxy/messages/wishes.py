@@ -144,7 +144,8 @@ def _wishes_in(value: Object) -> Iterator[Wish]:
             continue
         if is_misspelt(key):
             yield Wish(Kind.MISSPELT, key)
-        elif item is not None and (find := _FINDERS.get(key)) is not None:
+        elif item is not None:
+            find = _FINDERS.get(key) or (_urls if _is_for_urls(key) else _nothing)
             yield from find(item, value)
 
 
@@ -175,12 +176,23 @@ def _mcp_servers(item: Any, _: Object) -> Iterator[Wish]:
             yield Wish(Kind.MCP_SERVER)
             continue
         yield Wish(Kind.MCP_SERVER, _text(server.get("url")))
-        yield from (Wish(Kind.MISSPELT, key) for key in server if is_misspelt(key))
+        yield from wishes_of({key: item for key, item in server.items() if key != "url"})
+
+
+def _nothing(_: Any, __: Object) -> Iterator[Wish]:
+    return iter(())
+
+
+def _url(item: Any, parent: Object) -> Iterator[Wish]:
+    if _type_of(parent) not in _TOLD:
+        yield Wish(Kind.SOURCE, _text(item))
 
 
 def _urls(item: Any, parent: Object) -> Iterator[Wish]:
+    """Find what is meant for a URL by its key alone; what it holds besides is found there."""
     if _type_of(parent) not in _TOLD:
-        yield Wish(Kind.SOURCE, _text(item))
+        texts = item if isinstance(item, list) else [item]
+        yield from (Wish(Kind.SOURCE, text) for text in texts if isinstance(text, str))
 
 
 def _files(item: Any, parent: Object) -> Iterator[Wish]:
@@ -247,10 +259,21 @@ _FINDERS: dict[str, Callable[[Any, Object], Iterator[Wish]]] = {
     "container": _containers,
     "skills": _containers,
     "mcp_servers": _mcp_servers,
-    "url": _urls,
+    "url": _url,
     "file_id": _files,
+    "file_ids": _files,
     "source": _sources,
 }
+_as_urls_end = re.compile(
+    r".*(?:(?<![^_-])|(?<=[a-z])(?=U))[Uu][Rr][IiLl][Ss]?", re.DOTALL
+).fullmatch
+
+
+def _is_for_urls(key: str) -> bool:
+    """Tell a key of the kind that an API fetches from: "image_url", "callbackUrls", "uri"."""
+    return _as_urls_end(key[-6:]) is not None  # long enough to tell "curl" from it
+
+
 # The keys that count here. One that differs only by what some readers do not look at (Go's folds
 # case, and with it the long s; others take "mcpServers" for "mcp_servers") is no key of the API's.
 _KEYS = frozenset(

@@ -104,6 +104,14 @@ def printed(
             "Denied: client 10.0.0.9:1 (no-rule)",
         ),
         (
+            a_denial(phase=Phase.REQUEST, method="", path="", reason="bad-request"),
+            "Denied: request example.com:443 (bad-request)",
+        ),
+        (
+            a_denial(phase=Phase.CONNECT, target="", method="", path="", client="10.0.0.9:1"),
+            "Denied: request 10.0.0.9:1 (no-rule)",
+        ),
+        (
             a_denial(method="GET", scheme="", target="not a target\x1b[2J", path=""),
             r"Denied: GET not\x20a\x20target\x1b[2J (no-rule)",
         ),

@@ -54,6 +54,16 @@ def test_the_query_is_kept_where_the_owner_asked_for_it(start_proxy: StartProxy)
     assert proxy.outcome("origin.test:443", "/echo?kept=yes").status == 200
 
 
+def test_the_last_line_is_that_it_has_stopped(audited: Proxy) -> None:
+    with audited.tunnel("origin.test:443") as tunnel:
+        tunnel.get("/")
+    audited.stop()
+
+    lines = audited.stdout().splitlines()
+    assert lines[-1] == "Stopped."
+    assert any(line.startswith("Allowed: GET https://origin.test/") for line in lines)
+
+
 HARMFUL = [
     b"\x1b[2J\x1b]0;owned\x07.test",
     b"evil.test\x0d\x0aAllowed: GET https://origin.test/forged",

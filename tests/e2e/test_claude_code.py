@@ -1,7 +1,7 @@
 """The real Claude Code works through the proxy, and only through it."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -10,7 +10,8 @@ from tests.conftest import FindProgram
 
 from .conftest import StartProxy
 from .rig.internet import Internet
-from .rig.messages_api import SPOKEN
+from .rig.messages_api import SPOKEN, MessagesApi, messages_api, using_tool
+from .rig.origin import Exchange, Talk
 from .rig.proxy import Proxy
 from .rig.terminal import Terminal
 from .rig.waiting import until
@@ -126,3 +127,71 @@ def test_claude_code_holds_a_conversation_in_a_terminal(
     assert {exchange.target for exchange in questions} == {"/v1/messages?beta=true"}
     assert not strangers(arrival.server_name or "" for arrival in seen.arrivals)
     assert shipped.outcome(f"{API}:443", "/v1/messages").status == 200
+
+
+# --- its tools, under the narrowing that the shipped list has
+
+PAGE = "https://code.claude.com/docs/en/overview"
+# What each is to do, and what the API is told then.
+TOOLS: dict[str, tuple[Mapping[str, object], bytes]] = {
+    "Bash": ({"command": "echo it r''an"}, b"it ran"),
+    "Read": ({"file_path": "/proc/version"}, b"Linux version"),
+    "WebSearch": ({"query": "what is the answer"}, b'"type":"web_search_'),
+    "WebFetch": ({"url": PAGE, "prompt": "what is the answer"}, b"Web page content"),
+    "Agent": (
+        {"description": "ask", "prompt": "of an agent", "subagent_type": "general-purpose"},
+        b'"text":"of an agent"',
+    ),
+}
+
+
+@pytest.fixture
+def answers(internet: Internet) -> Iterator[Callable[[MessagesApi], None]]:
+    """Return a function that puts another imitated API in the place of the usual one."""
+
+    def put(api: MessagesApi) -> None:
+        def site(exchange: Exchange, talk: Talk) -> None:
+            if exchange.target.startswith("/api/web/domain_info?"):
+                kind = "Content-Type: application/json"
+                talk.answer("200 OK", b'{"domain": "code.claude.com", "can_fetch": true}', kind)
+            else:
+                api(exchange, talk)
+
+        internet.site(API, site)
+
+    yield put
+    internet.site(API, messages_api)
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_claude_code_uses_each_of_its_tools(
+    shipped: Proxy,
+    project: Path,
+    internet: Internet,
+    program: FindProgram,
+    answers: Callable[[MessagesApi], None],
+    tool: str,
+) -> None:
+    given, told = TOOLS[tool]
+    answers(MessagesApi(using_tool(tool, given)))
+    internet.site("code.claude.com")
+
+    with internet.watch() as seen:
+        words = (program("claude"), "-p", "hi", "--allowedTools", tool)
+        ran = shipped.place.run(*words, environment=environment(shipped), cwd=project)
+
+    assert (ran.stdout.strip(), ran.returncode) == (SPOKEN, 0), ran.stderr
+    assert any(told in exchange.body for exchange in seen.exchanges)
+    results = list(tool_results(seen.exchanges))
+    assert results
+    assert not [result for result in results if result.get("is_error")]
+    assert [row.reason for row in shipped.decisions(f"{API}:443") if not row.allowed] == []
+
+
+def tool_results(exchanges: Iterable[Exchange]) -> Iterator[dict[str, object]]:
+    """Yield what the client told the API about the uses of tools."""
+    for exchange in exchanges:
+        if exchange.target.startswith("/v1/messages?"):
+            for message in json.loads(exchange.body)["messages"]:
+                blocks = message["content"] if isinstance(message["content"], list) else []
+                yield from (block for block in blocks if block["type"] == "tool_result")

@@ -24,11 +24,12 @@ from claude_proxy.credentials import (
     Pin,
     Pinned,
 )
-from claude_proxy.events import Phase, Usage
+from claude_proxy.errors import AuditError
+from claude_proxy.events import Event, Phase, Usage
 from claude_proxy.gate import Gate
 from claude_proxy.layers.http1 import Http1Lane
 from claude_proxy.layers.http2 import Http2Lane
-from claude_proxy.layers.signals import Session
+from claude_proxy.layers.signals import Session, Waiting
 from claude_proxy.messages.narrowing import Narrowing, Reach
 from claude_proxy.patterns import HostPattern
 from claude_proxy.policy import Policy, Scheme
@@ -80,11 +81,6 @@ class Purse:
 
     def answered(self, name: str, status: int) -> None:
         self.statuses.append((name, status))
-
-
-@pytest.fixture
-def ledger() -> Ledger:
-    return Ledger()
 
 
 @pytest.fixture
@@ -248,7 +244,7 @@ def test_a_login_is_pinned_before_the_request_that_shows_it_leaves(
     ],
 )
 def test_a_login_that_cannot_be_pinned_does_not_pass(
-    play: Play, gate: MakeGate, purse: Purse, error: OSError, reason: str
+    play: Play, gate: MakeGate, purse: Purse, ledger: Ledger, error: OSError, reason: str
 ) -> None:
     purse.fault = error
     stage = play(gate(PINNED))
@@ -256,6 +252,22 @@ def test_a_login_that_cannot_be_pinned_does_not_pass(
     shown = stage.says(ask(b"x-api-key: sk-ant-api03-own"))
 
     assert (reason_of(shown), stage.upstreams) == (reason, [])
+    # That it was to pass is recorded by then; that it does not is a fact of its own.
+    assert [(row.allowed, row.reason) for row in ledger.decisions][1:] == [(False, reason)]
+    assert [row.decision for row in ledger.outcomes] == [row.id for row in ledger.decisions]
+
+
+def test_a_login_whose_request_cannot_be_recorded_is_not_pinned(
+    play: Play, gate: MakeGate, purse: Purse
+) -> None:
+    def full_disk(_: Event) -> None:
+        raise AuditError("disk full")
+
+    stage = play(Gate(gate(PINNED).policy, full_disk, custodian=purse))
+
+    shown = stage.says(ask(b"x-api-key: sk-ant-api03-own"))
+
+    assert (reason_of(shown), purse.learned, stage.upstreams) == ("audit-failed", [], [])
 
 
 @pytest.mark.parametrize("binding", [INJECTED, PINNED])
@@ -415,6 +427,40 @@ def test_a_body_that_does_not_come_is_given_up(play: Play, gate: MakeGate) -> No
     assert (statuses(shown), stage.client.closed) == ([408], True)
 
 
+@pytest.mark.parametrize("protocol", ["http/1.1", "h2"])
+def test_a_body_is_waited_for_until_it_is_whole(play: Play, gate: MakeGate, protocol: str) -> None:
+    stage = play(gate(narrowing=NARROWED), protocol)
+    if protocol == "h2":
+        client = Http2Client(stage)
+        kind = ("content-type", "application/json")
+        asked = client.ask(*pseudo("POST", "/v1/messages", API.host), kind, end=False)
+        client.sends(asked, HARMLESS[:1])
+        before = stage.session.waiting
+        client.sends(asked, HARMLESS[1:], end=True)
+    else:
+        message = ask(JSON, body=HARMLESS)
+        stage.says(message[:-1])
+        before = stage.session.waiting
+        stage.says(message[-1:])
+
+    assert (before, stage.session.waiting is Waiting.BODY) == (Waiting.BODY, False)
+
+
+def test_the_room_is_crowded_once_more_than_half_of_it_is_taken(
+    play: Play, gate: MakeGate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate_module, "_HELD_LIMIT", 1000)
+    the_gate = gate(narrowing=NARROWED)
+    stage = play(the_gate)
+    stage.says(ask(JSON, b"Content-Length: 900") + bytes(500))
+    half = the_gate.is_crowded
+    stage.says(bytes(1))
+    more = the_gate.is_crowded
+    stage.client_goes()
+
+    assert (half, more, the_gate.is_crowded) == (False, True, False)
+
+
 def test_bodies_that_wait_have_a_bound_together_and_give_their_room_back(
     play: Play, gate: MakeGate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -526,6 +572,23 @@ def test_what_an_answer_says_it_has_cost_is_recorded(
     assert ledger.last.usage == Usage("m-1", tokens_in=12, tokens_out=34)
 
 
+@pytest.mark.parametrize("protocol", ["http/1.1", "h2"])
+def test_an_answer_whose_cost_is_to_be_read_is_asked_for_readably(
+    play: Play, serve: Serve, gate: MakeGate, protocol: str
+) -> None:
+    stage = play(gate(narrowing=NARROWED), protocol)
+    if protocol == "h2":
+        fields = (("content-type", "application/json"), ("accept-encoding", "gzip, br"))
+        Http2Client(stage).ask(*pseudo("POST", "/v1/messages", API.host), *fields, body=HARMLESS)
+    else:
+        stage.says(ask(JSON, b"Accept-Encoding: gzip, br", body=HARMLESS))
+    head = serve(stage).gets().partition(b"\r\n\r\n")[0].lower()
+
+    assert [line for line in head.split(b"\r\n") if line.startswith(b"accept-enc")] == [
+        b"accept-encoding: gzip"
+    ]
+
+
 # --- what happens while a body is held
 
 
@@ -542,6 +605,29 @@ def test_a_credential_that_is_gone_meanwhile_is_not_put_in(
 
     assert (reason_of(shown), stage.upstreams) == ("credential-unavailable", [])
     assert ledger.last.error == "credential-unavailable"
+
+
+@pytest.mark.parametrize("protocol", ["http/1.1", "h2"])
+def test_a_credential_that_goes_while_its_host_is_dialled_is_not_put_in(
+    play: Play, serve: Serve, gate: MakeGate, ledger: Ledger, protocol: str
+) -> None:
+    the_gate = gate(INJECTED)
+    stage = play(the_gate, protocol)
+    if protocol == "h2":
+        client = Http2Client(stage)
+        client.get(("x-api-key", PLACEHOLDER), host=API.host)
+    else:
+        stage.says(ask(b"x-api-key: " + PLACEHOLDER.encode(), body=b"hello"))
+
+    the_gate.policy = replace(the_gate.policy, credentials=())
+    origin = serve(stage)
+
+    assert VALUE not in origin.gets()
+    assert [(made.phase, made.reason) for made in ledger.decisions] == [
+        (Phase.REQUEST, "rule-matched"),
+        (Phase.DIAL, "credential-unavailable"),
+    ]
+    assert ledger.last.status == 403
 
 
 def test_an_upstream_that_leaves_meanwhile_is_dialled_anew(

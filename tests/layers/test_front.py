@@ -4,7 +4,6 @@ import json
 from base64 import b64encode
 from collections.abc import Callable
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -40,17 +39,6 @@ DENIED_ALERT = b"\x15\x03\x03\x00\x02\x02\x31"
 UNREADABLE_ALERT = b"\x15\x03\x03\x00\x02\x02\x32"
 
 type PlayFront = Callable[..., Stage]
-
-
-@pytest.fixture
-def ledger() -> Ledger:
-    return Ledger()
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
-    directory: Path = tmp_path_factory.mktemp("confdir")
-    return CertificateAuthority.load_or_create(directory)
 
 
 @pytest.fixture

@@ -39,11 +39,6 @@ type PlayForward = Callable[..., Stage]
 
 
 @pytest.fixture
-def ledger() -> Ledger:
-    return Ledger()
-
-
-@pytest.fixture
 def forward(ledger: Ledger) -> PlayForward:
     """Return a function that plays a client of a forward proxy, or of a plain tunnel."""
 
@@ -968,6 +963,18 @@ def test_denied_and_unreachable_are_told_apart(
     assert (statuses(answer), reason_of(answer)) == ([status], reason)
     assert (ledger.last.status, ledger.last.error) == (status, reason)
     assert not stage.client.closed
+
+
+def test_what_came_behind_a_request_that_cannot_be_made_is_answered_too(
+    forward: PlayForward,
+) -> None:
+    stage = forward(connects=False)
+    stage.says(GET + GET)
+
+    first = stage.reached(DialError(Failure.REFUSED, "it refuses"))
+    second = stage.reached(DialError(Failure.REFUSED, "it refuses"))
+
+    assert (statuses(first), statuses(second)) == ([502], [502])
 
 
 @pytest.mark.parametrize(

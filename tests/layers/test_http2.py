@@ -32,11 +32,6 @@ type Play = Callable[..., Stage]
 type Serve = Callable[..., TlsOrigin]
 
 
-@pytest.fixture
-def ledger() -> Ledger:
-    return Ledger()
-
-
 @pytest.fixture(scope="module")
 def upstream_authority(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
     directory: Path = tmp_path_factory.mktemp("internet")

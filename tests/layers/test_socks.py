@@ -1,7 +1,6 @@
 """The laws of SOCKS5: judged before a name is looked up, dialled once, and then as any tunnel."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -47,17 +46,6 @@ LOGIN = b"\x01\x04user\x08password"
 CORPORATE = UpstreamProxy(Authority.of("proxy.example", 3128))
 
 type PlaySocks = Callable[..., Stage]
-
-
-@pytest.fixture
-def ledger() -> Ledger:
-    return Ledger()
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
-    directory: Path = tmp_path_factory.mktemp("confdir")
-    return CertificateAuthority.load_or_create(directory)
 
 
 @pytest.fixture

@@ -24,11 +24,6 @@ HELLO = records(hello(sni(b"opaque.example")))
 FINISHED = b"\x17\x03\x03\x00\x04done"
 
 
-@pytest.fixture
-def ledger() -> Ledger:
-    return Ledger()
-
-
 def play(ledger: Ledger, *, connects: bool = True, early: bytes = HELLO) -> Stage:
     gate = gate_of("allow: [{host: opaque.example, tls: passthrough}]", ledger)
     passage = gate.connect(ORIGIN, TARGET)

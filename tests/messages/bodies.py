@@ -113,6 +113,21 @@ WISHES: dict[str, tuple[bytes, Reason]] = {
         body({"type": "image_url", "image_url": {"url": EVIL}}),
         Reason.SOURCE_NOT_ALLOWED,
     ),
+    "an image of another API, more shortly": (
+        body({"type": "image_url", "image_url": EVIL}),
+        Reason.SOURCE_NOT_ALLOWED,
+    ),
+    "a place to call back": (body(callbackUrl=EVIL), Reason.SOURCE_NOT_ALLOWED),
+    "places to look at": (body(new={"page-urls": [EVIL]}), Reason.SOURCE_NOT_ALLOWED),
+    "a place by its other name": (
+        body({"type": "document", "source": {"type": "text", "uri": EVIL}}),
+        Reason.SOURCE_NOT_ALLOWED,
+    ),
+    "files, several at once": (body(new={"file_ids": ["file_1"]}), Reason.SOURCE_NOT_ALLOWED),
+    "a second place of an MCP server": (
+        body(mcp_servers=[{"type": "url", "url": "https://mcp.test/", "proxy": {"at_url": EVIL}}]),
+        Reason.SOURCE_NOT_ALLOWED,
+    ),
     "an image over plain HTTP": (
         body(image({"type": "url", "url": "http://a.images.test/"})),
         Reason.SOURCE_NOT_ALLOWED,

@@ -116,3 +116,32 @@ def test_the_api_may_open_what_the_client_may() -> None:
     image = {"type": "image", "source": {"type": "url", "url": OWN}}
 
     assert asks(tools=[fetch], mcp_servers=[server], system=[image]).allowed
+
+
+@pytest.mark.parametrize("pin", ["learn", "{from: {env: KEY}}"])
+def test_the_api_may_not_open_what_a_login_is_bound_to(pin: str) -> None:
+    # It would show a login there that is in the body, or none: nothing here sees which.
+    text = f"""
+        allow: [preset: claude, mcp.example.com]
+        credentials: [{{host: mcp.example.com, pin: {pin}}}]
+    """
+    policy = allowlist.load(text, name="allowlist.yaml")
+    server = {"type": "url", "url": "https://mcp.example.com/", "authorization_token": "other"}
+    bodies = (
+        {"mcp_servers": [server]},
+        {"system": [{"source": {"type": "url", "url": "https://mcp.example.com/a.png"}}]},
+        {"tools": [{"type": "web_fetch_20250910", "allowed_domains": ["mcp.example.com"]}]},
+    )
+
+    decisions = [
+        policy.decide_content(
+            request("POST /v1/messages"), json.dumps({"model": MODEL, **body}).encode()
+        )
+        for body in bodies
+    ]
+
+    assert [decision.reason for decision in decisions] == [
+        Reason.MCP_SERVER_NOT_ALLOWED,
+        Reason.SOURCE_NOT_ALLOWED,
+        Reason.SERVER_TOOL_NOT_ALLOWED,
+    ]

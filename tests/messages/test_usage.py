@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from claude_proxy.events import Usage
-from claude_proxy.messages.usage import Meter, usage_of
+from claude_proxy.messages.usage import Meter, legible, usage_of
 
 STREAM = (b"Content-Type", b"text/event-stream; charset=utf-8")
 JSON = (b"content-type", b"application/json")
@@ -218,3 +218,24 @@ def test_whatever_comes_passes_as_it_is(
     passed = b"".join(map(meter.feed, content)) + meter.finish()
 
     assert passed == b"".join(content)
+
+
+@pytest.mark.parametrize(
+    ("offered", "asked"),
+    [
+        ((b"gzip, deflate, br, zstd",), b"gzip, deflate"),
+        ((b"br;q=1.0, GZIP;q=0.5, *;q=0.1",), b"GZIP;q=0.5"),
+        ((b"zstd", b"gzip"), b"gzip"),
+        ((b"br",), b"identity"),
+        ((b"*",), b"identity"),
+        ((b"gzip, identity;q=0",), None),
+        ((b"deflate",), None),
+        ((), None),
+    ],
+)
+def test_an_answer_is_asked_for_in_what_can_be_read(
+    offered: tuple[bytes, ...], asked: bytes | None
+) -> None:
+    fields = [(b"Accept", b"br"), *((b"Accept-Encoding", value) for value in offered)]
+
+    assert legible(fields) == asked

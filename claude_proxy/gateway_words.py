@@ -45,7 +45,11 @@ def _words_of_narrowing(narrowing: Narrowing | None, mode: GatewayMode) -> str:
 def _words_of_models(models: Sequence[tuple[str, str]]) -> str:
     if not models:
         return "passthrough"
-    return ", ".join(given if asked == "*" else f"{asked} -> {given}" for asked, given in models)
+    if len(models) == 1 and models[0][0] == "*":
+        return models[0][1]
+    return ", ".join(
+        f"{'each other' if asked == '*' else asked} -> {given}" for asked, given in models
+    )
 
 
 def _words_of_callers(gateway: Gateway, urls: Sequence[str]) -> str:

@@ -5,6 +5,7 @@ not meant for them. Law 11: what cannot be listened on as it was asked for stops
 """
 
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -21,6 +22,11 @@ from claude_proxy.socketfile import BACKLOG, SocketFile
 
 _GATEWAY = "gateway"  # how the names of its listeners begin
 _PUT_OFF = (signal.SIGINT, signal.SIGTERM)
+_MENDS = {
+    errno.EADDRINUSE: "stop what listens there, or choose another port with --port",
+    errno.EADDRNOTAVAIL: "name an address of this machine; `ip address` shows them",
+    errno.EACCES: "choose a port above 1023, or have a service manager hand the socket over",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,8 +188,8 @@ def bind(listen: TcpListen, *, shared: bool = False) -> socket.socket:
         sock.close()
         raise ConfigError(
             f"cannot listen on {listen.host} port {listen.port}: {_words_of(error)}",
-            where="--listen, --gateway, or --host and --port",
-            mend="stop what listens there, or choose another port with --port",
+            where=str(listen),
+            mend=_MENDS.get(error.errno or 0, "choose another address or port"),
         ) from error
     return sock
 

@@ -225,6 +225,41 @@ def test_a_reader_that_goes_away_is_no_failure_to_talk_about() -> None:
     assert (piped.returncode, piped.stderr) == (141, b"")
 
 
+@pytest.mark.parametrize(
+    "words", [["gateway", "--help"], ["completion", "bash"], ["presets"], ["schema"]]
+)
+def test_output_that_cannot_be_written_is_a_plain_error(words: list[str]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "claude_proxy", *words],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+
+    assert done.returncode == cli.EXIT_OUTPUT
+    assert done.stderr.startswith("claude-proxy: error: the output cannot be written: no space")
+    assert len(done.stderr.splitlines()) == 3
+
+
+def test_an_error_that_nobody_can_read_is_still_an_exit_code() -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "claude_proxy", "nonsense"], stderr=full, check=False
+        )
+
+    assert done.returncode == 2
+
+
+def test_what_a_command_cannot_write_elsewhere_is_not_taken_for_its_output(
+    failing: Failing, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert failing(OSError(28, "No space left on device")) == cli.EXIT_INTERNAL
+
+    assert "the output" not in capsys.readouterr().err
+
+
 def _closed_pipe() -> int:
     reading, writing = os.pipe()
     os.close(reading)

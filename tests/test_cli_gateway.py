@@ -380,7 +380,13 @@ def test_a11_a_start_says_all_but_the_key(started: Started) -> None:
     object.__setattr__(given, "token", token)
     urls = ["http://127.0.0.1:9000", "unix:/run/g"]
     said = "\n".join(gateway_words.lines_of(given, urls, Policy()))
-    for part in ("unix:/run/g", "a -> b, c", "90 s", "5 tokens a day", "present the token"):
+    for part in (
+        "unix:/run/g",
+        "a -> b, each other -> c",
+        "90 s",
+        "5 tokens a day",
+        "present the token",
+    ):
         assert part in said
     assert "CANARY" not in said
 
@@ -843,6 +849,16 @@ def test_serve_has_a_gateway_beside_it(
     assert gateway.token == "CANARY-token-0123456789"
 
 
+def test_the_key_of_serves_gateway_may_be_the_service_managers(started: Started) -> None:
+    settings = started(
+        *("--gateway", "9053", "--gateway-provider", "anthropic"),
+        *("--gateway-key-systemd", "anthropic"),
+        command="serve",
+    )
+
+    assert made(settings).credential.source == SystemdSource("anthropic")
+
+
 @pytest.mark.usefixtures("enough")
 def test_serve_without_a_gateway_has_none_whatever_the_environment_says(
     environment: Callable[..., None], started: Started
@@ -869,6 +885,10 @@ def test_serve_reads_no_dotenv(dotenv: Write, refused: Refused) -> None:
         (
             ["--gateway", "1", "--gateway-key-env", "A", "--gateway-key-file", "b"],
             "--gateway-key-file, --gateway-key-env",
+        ),
+        (
+            ["--gateway", "1", "--gateway-key-systemd", "A", "--gateway-key-env", "A"],
+            "--gateway-key-env, --gateway-key-systemd",
         ),
         (
             ["--gateway", "1", "--gateway-provider", "a", "--gateway-upstream", UPSTREAM],

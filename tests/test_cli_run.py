@@ -46,6 +46,39 @@ def order_of(orders: list[Order], *words: str) -> Order:
     return orders[-1]
 
 
+# --- a proxy that runs already
+
+
+def test_the_directory_of_a_services_ca_need_not_be_ones_own_to_list(
+    orders: list[Order], tmp_path: Path
+) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    state.chmod(0o311)
+
+    order = order_of(orders, "--proxy=127.0.0.1:9051", f"--confdir={state}", "--", "true")
+
+    assert order.settings.confdir == state
+
+
+def test_variables_that_a_joined_proxy_does_not_go_by_are_named(
+    orders: list[Order], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CLAUDE_PROXY_UPSTREAM_PROXY", "http://proxy.corp.example:3128")
+    monkeypatch.setenv("CLAUDE_PROXY_GRACE", "1s")
+    monkeypatch.setenv("CLAUDE_PROXY_PORT", "9999")  # for `serve` alone, and never heard here
+
+    order_of(orders, "--", "true")
+    assert capsys.readouterr().err == ""
+    order_of(orders, "--proxy", "127.0.0.1:9051", "--", "true")
+
+    named = "CLAUDE_PROXY_GRACE, CLAUDE_PROXY_UPSTREAM_PROXY"
+    assert capsys.readouterr().err == (
+        "claude-proxy: note: the proxy at 127.0.0.1:9051 goes by settings of its own, "
+        f"and not by {named}\n"
+    )
+
+
 # --- COMMAND
 
 

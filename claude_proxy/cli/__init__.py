@@ -5,6 +5,7 @@ mend it, or, if it is a mistake of ours, names its type and nothing that may hol
 Commands are imported when they are invoked, as importing mitmproxy alone takes most of a second.
 """
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -26,6 +27,7 @@ COMPLETE_VARIABLE = "_CLAUDE_PROXY_COMPLETE"
 DEFAULT_COMMAND = "serve"
 
 EXIT_INTERNAL = 70  # EX_SOFTWARE of sysexits.h
+EXIT_OUTPUT = 74  # EX_IOERR; not 1, which is an answer of `check`
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE, likewise
 
@@ -133,11 +135,10 @@ def main(arguments: Sequence[str] | None = None, *, start: Start = start_proxy) 
     """Run one command line and return its exit code; print every failure, raise none."""
     _fill_closed_descriptors()
     try:
-        return _run(arguments, start)
+        return _printing(arguments, start)
     except BrokenPipeError:
-        # The reader (`head`, a closed pager) has seen enough. What is still buffered would fail
-        # once more, with a message, when the interpreter flushes on its way out.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader (`head`, a closed pager) has seen enough.
+        _drop_output()
         return EXIT_BROKEN_PIPE
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
@@ -158,6 +159,47 @@ def main(arguments: Sequence[str] | None = None, *, start: Start = start_proxy) 
             ]
         )
         return EXIT_INTERNAL
+
+
+class OutputError(ClaudeProxyError):
+    """What was to be printed could not be."""
+
+    exit_code = EXIT_OUTPUT
+
+
+def _printing(arguments: Sequence[str] | None, start: Start) -> int:
+    """Run one command line; OutputError if it was printing that failed."""
+    try:
+        return _run(arguments, start)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        if not _is_of_output(error):
+            raise
+        _drop_output()
+        raise OutputError(
+            f"the output cannot be written: {(error.strerror or '').lower()}",
+            where="standard output",
+            mend="see to what it leads to, such as a disk that is full",
+        ) from error
+
+
+def _is_of_output(error: OSError) -> bool:
+    """Tell whether it was printing that failed, and nothing that the command itself did."""
+    innermost = error.__traceback__
+    while innermost is not None and innermost.tb_next is not None:
+        innermost = innermost.tb_next
+    codes = {click.echo.__code__, _run.__code__}
+    return innermost is not None and innermost.tb_frame.f_code in codes
+
+
+def _drop_output() -> None:
+    """Have what is still buffered go nowhere.
+
+    It would fail once more, with a message, when the interpreter flushes on its way out.
+    """
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fill_closed_descriptors() -> None:
@@ -210,7 +252,8 @@ def _print_error(lines: Sequence[str]) -> None:
     """Print each error with the program's name before it, and what belongs to it indented."""
     for line in lines:
         text = f"{PROGRAM}: {line}" if line.startswith("error:") else line
-        click.echo(_coloured(text, sys.stderr), err=True)
+        with contextlib.suppress(OSError):  # where nobody can read it, the exit code is left
+            click.echo(_coloured(text, sys.stderr), err=True)
 
 
 def _coloured(line: str, stream: TextIO) -> str:

@@ -44,7 +44,8 @@ def spelling(param: click.Parameter | None) -> str | None:
     """Return both names of an option, as the user may have set either."""
     if param is None:
         return None
-    return f"{param.opts[-1]} or {param.envvar}"
+    option = param.opts[-1]
+    return f"{option} or {param.envvar}" if param.envvar else option
 
 
 def option(name: str, text: str, *, prefix: str = "", **settings: Any) -> Decorate:
@@ -113,3 +114,24 @@ def nearest(
         name for name in asked if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
     }
     return {name: asked.get(name) if name in typed or not typed else None for name in names}
+
+
+# Of the options about a gateway beside a proxy, those that exclude each other.
+GATEWAY_WAYS = ("gateway_upstream", "gateway_provider")
+GATEWAY_KEYS = ("gateway_key_file", "gateway_key_env", "gateway_key_systemd")
+
+
+def nearest_of_gateway(context: click.Context, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the upstream and the key that a gateway beside a proxy was given the nearest."""
+    return nearest(context, given, GATEWAY_WAYS) | nearest(context, given, GATEWAY_KEYS)
+
+
+def refuse_options_of_gateway(context: click.Context, *, mend: str) -> None:
+    """Refuse options for a gateway that is not there; a variable may be meant for another start."""
+    for param in context.command.params:
+        name = str(param.name)
+        typed = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if name.startswith("gateway_") and typed:
+            raise ConfigError(
+                "there is no gateway that this could be about", where=param.opts[0], mend=mend
+            )

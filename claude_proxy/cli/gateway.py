@@ -48,7 +48,7 @@ Examples:
 The variables PROXY_UPSTREAM_BASE, PROXY_API_KEY, PROXY_PROVIDER, PROXY_DEFAULT_MODEL, PROXY_TIMEOUT
 (whole seconds), PROXY_HOST and PROXY_PORT are read too, from the environment and from .env in the
 working directory. An option outdoes them, and the environment outdoes .env. Providers of your own
-are in gateway.yaml in --confdir.
+are in gateway.yaml in --confdir. All of these are read at the start alone.
 
 \b
 A client is led here by:

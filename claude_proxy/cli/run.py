@@ -43,6 +43,7 @@ writable, the rest of the system read-only, the home empty but for what the prof
 _OF_SERVE_ALONE = frozenset(
     {
         "allow_remote",
+        "cadir",
         "client",
         "gateway",  # `run` has an option of this name, which names no place
         "gateway_token_file",
@@ -196,6 +197,7 @@ def command(context: click.Context, /, **given: Any) -> int:
     _refuse_clashes(asked)
     if asked.proxy is not None:
         _refuse_for_a_running_proxy(context)
+        _tell_of_variables(context, asked.proxy)
     listed = given["allowlist"] is not None
     settings = settings_of(context, given, gateway=_gateway(context, given, asked))
     order = order_of(asked, settings, listed=listed)
@@ -240,6 +242,19 @@ def _refuse_for_a_running_proxy(context: click.Context) -> None:
             )
 
 
+def _tell_of_variables(context: click.Context, proxy: str) -> None:
+    """Say which variables do not hold: they may be meant for `serve`, so they are no error."""
+    found = sorted(
+        str(param.envvar)
+        for param in _SHARED
+        if context.get_parameter_source(str(param.name)) is ParameterSource.ENVIRONMENT
+        and param.name not in _FOR_ANY_RUN
+    )
+    if found:
+        names = ", ".join(found)
+        _say(f"note: the proxy at {proxy} goes by settings of its own, and not by {names}")
+
+
 # Stands for the socket that the runner makes, as options make no gateway that listens nowhere.
 _PLACE = UnixListen(Path("/run/claude-proxy/gateway"))
 
@@ -247,24 +262,9 @@ _PLACE = UnixListen(Path("/run/claude-proxy/gateway"))
 def _gateway(context: click.Context, given: Mapping[str, Any], asked: Asked) -> dict[str, Any]:
     """Return the options of `serve` for the run's gateway; refuse those that are for none."""
     if asked.gateway:
-        chosen = {"gateway": (_PLACE,)}
-        for pair in (_WAYS, _KEYS):
-            chosen |= declaring.nearest(context, given, pair)
-        return chosen
-    for param in _SHARED:
-        name = str(param.name)
-        typed = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
-        if name.startswith("gateway_") and typed:
-            raise ConfigError(
-                "there is no gateway that this could be about",
-                where=param.opts[0],
-                mend="add --gateway",
-            )
+        return {"gateway": (_PLACE,), **declaring.nearest_of_gateway(context, given)}
+    declaring.refuse_options_of_gateway(context, mend="add --gateway")
     return {"gateway": ()}
-
-
-_WAYS = ("gateway_upstream", "gateway_provider")
-_KEYS = ("gateway_key_file", "gateway_key_env")
 
 
 def settings_of(

@@ -11,11 +11,15 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import click
-from click.core import ParameterSource
 
 from claude_proxy import options
 from claude_proxy.cli import completions, declaring, gateways, paths
-from claude_proxy.credentials import EnvironmentSource, FileSource, SecretSource
+from claude_proxy.credentials import (
+    EnvironmentSource,
+    FileSource,
+    SecretSource,
+    SystemdSource,
+)
 from claude_proxy.errors import ConfigError
 from claude_proxy.passwordfile import read_credentials
 from claude_proxy.settings import (
@@ -81,6 +85,7 @@ class Arguments:
     gateway_model: tuple[tuple[str, str], ...] = ()
     gateway_key_file: Path | None = None
     gateway_key_env: str | None = None
+    gateway_key_systemd: str | None = None
     gateway_token_file: Path | None = None
     socket_uid: tuple[int, ...] = ()
     unlink_socket: bool = False
@@ -92,6 +97,7 @@ class Arguments:
     learn: Path | None = None
     learn_deny: Path | None = None
     confdir: Path | None
+    cadir: Path | None = None
     statedir: Path | None
     quiet: bool
     verbose: bool
@@ -180,6 +186,11 @@ class Arguments:
     metavar="NAME",
 )
 @declaring.option(
+    "--gateway-key-systemd",
+    "The credential of the service manager that holds the gateway's key (LoadCredential=).",
+    metavar="NAME",
+)
+@declaring.option(
     "--gateway-token-file",
     "Demand the token in this file of the gateway's TCP callers; it must be yours alone.",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -248,6 +259,13 @@ class Arguments:
 @declaring.option(
     "--confdir",
     "Where the CA and the allowlist are kept.  [default: ~/.config/claude-proxy]",
+    # A system's service has its CA where others may not look around, but read what they know of.
+    type=click.Path(file_okay=False, readable=False, path_type=Path),
+    metavar="DIR",
+)
+@declaring.option(
+    "--cadir",
+    "Where the CA is kept, if not in --confdir.",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
 )
@@ -395,7 +413,7 @@ class Arguments:
 def command(context: click.Context, /, **given: Any) -> int:
     """Run the proxy (the default command)."""
     _refuse_gateway_without_place(context, given)
-    given |= _nearest(context, given)
+    given |= declaring.nearest_of_gateway(context, given)
     arguments = Arguments(**given)
     settings = _with_service_manager(settings_of(arguments), arguments)
     if _password_in_argv(context, settings):
@@ -423,6 +441,7 @@ def settings_of(arguments: Arguments) -> Settings:
         allowlist=allowlist,
         awaited_allowlist=own if arguments.allowlist is None and allowlist != own else None,
         confdir=confdir,
+        cadir=arguments.cadir,
         statedir=arguments.statedir or paths.default_statedir(),
         listen=_listeners(arguments) or (TcpListen(DEFAULT_HOST, DEFAULT_PORT),),
         credentials=_credentials(arguments),
@@ -449,21 +468,8 @@ def settings_of(arguments: Arguments) -> Settings:
 
 
 def _refuse_gateway_without_place(context: click.Context, given: Mapping[str, Any]) -> None:
-    """Refuse options for a gateway that is not there; a variable may be meant for another start."""
-    if given["gateway"] or options.handed_for(os.environ, GATEWAY_UNIT):
-        return
-    for param in context.command.params:
-        name = str(param.name)
-        typed = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
-        if name.startswith("gateway_") and typed:
-            _clash(
-                "there is no gateway that this could be about", param.opts[0], "add --gateway WHERE"
-            )
-
-
-def _nearest(context: click.Context, given: Mapping[str, Any]) -> dict[str, Any]:
-    ways, keys = ("gateway_upstream", "gateway_provider"), ("gateway_key_file", "gateway_key_env")
-    return declaring.nearest(context, given, ways) | declaring.nearest(context, given, keys)
+    if not (given["gateway"] or options.handed_for(os.environ, GATEWAY_UNIT)):
+        declaring.refuse_options_of_gateway(context, mend="add --gateway WHERE")
 
 
 def _places_of_gateway(arguments: Arguments) -> tuple[Listen, ...]:
@@ -479,20 +485,13 @@ def _places_of_gateway(arguments: Arguments) -> tuple[Listen, ...]:
 def _gateway(arguments: Arguments, listen: tuple[Listen, ...]) -> Gateway | None:
     if not listen:
         return None
-    if arguments.gateway_key_file is not None and arguments.gateway_key_env is not None:
-        _clash("the key is given twice", "--gateway-key-file, --gateway-key-env", _DROP_ONE)
-    source: SecretSource | None = None
-    if arguments.gateway_key_file is not None:
-        source = FileSource(whole(arguments.gateway_key_file))
-    elif arguments.gateway_key_env is not None:
-        source = EnvironmentSource(arguments.gateway_key_env)
     asked = gateways.Asked(
         prefix="--gateway-",
         upstream=arguments.gateway_upstream,
         provider=arguments.gateway_provider,
         mode=None if arguments.gateway_mode is None else GatewayMode(arguments.gateway_mode),
         models=arguments.gateway_model,
-        source=source,
+        source=_key_of_gateway(arguments),
         token_file=arguments.gateway_token_file,
         allow_remote=arguments.allow_remote,
     )
@@ -501,6 +500,20 @@ def _gateway(arguments: Arguments, listen: tuple[Listen, ...]) -> Gateway | None
     around = gateways.Surroundings(os.environ)
     made = gateways.gateway_of(asked, listen, around, gateways.read_file(confdir))
     return made.gateway
+
+
+def _key_of_gateway(arguments: Arguments) -> SecretSource | None:
+    """Return where the gateway's key is said to be; a second place is a clash."""
+    sources: dict[str, SecretSource] = {}
+    if arguments.gateway_key_file is not None:
+        sources["--gateway-key-file"] = FileSource(whole(arguments.gateway_key_file))
+    if arguments.gateway_key_env is not None:
+        sources["--gateway-key-env"] = EnvironmentSource(arguments.gateway_key_env)
+    if arguments.gateway_key_systemd is not None:
+        sources["--gateway-key-systemd"] = SystemdSource(arguments.gateway_key_systemd)
+    if len(sources) > 1:
+        _clash("the key is given twice", ", ".join(sources), _DROP_ONE)
+    return next(iter(sources.values()), None)
 
 
 def _learn(arguments: Arguments) -> tuple[Learn, Path] | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = ROOT / "build" / "e2e" / "node_modules" / ".bin"
@@ -87,8 +87,9 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Put the rule in force where CI says that it is CI, and have its fuzzing repeat itself."""
     # No test fails for being slow: the machine may be busy.
-    settings.register_profile("anywhere", deadline=None)
-    settings.register_profile("ci", deadline=None, derandomize=True)
+    patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.register_profile("anywhere", patient)
+    settings.register_profile("ci", patient, derandomize=True)
     settings.load_profile("ci" if os.environ.get("CI") else "anywhere")
     if os.environ.get("CI"):
         config.pluginmanager.register(NothingSkips())

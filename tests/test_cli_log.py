@@ -329,7 +329,7 @@ def test_following_ends_when_its_reader_does(
 
     following.stdout.close()
 
-    assert following.wait(30) == 0
+    assert following.wait(60) == 0
     assert following.stderr.read() == ""
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -69,8 +70,9 @@ def directory() -> Iterator[Path]:
 
 
 @pytest.fixture
-def stand(directory: Path) -> Iterator[Stand]:
-    """A companion that starts."""
+def stand(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stand]:
+    """A companion that starts, and is given all the time that it needs to end."""
+    monkeypatch.setattr(attendants, "_END_PATIENCE_S", 60.0)
     stand = Stand(directory)
     yield stand
     stand.close()
@@ -97,9 +99,10 @@ def listening(pid: int) -> Held:
     """Return what a process listens on, as the kernel tells."""
     inodes = set()
     for entry in Path(f"/proc/{pid}/fd").iterdir():
-        target = str(entry.readlink())
-        if target.startswith("socket:["):
-            inodes.add(target[8:-1])
+        with suppress(FileNotFoundError):  # closed in between
+            target = str(entry.readlink())
+            if target.startswith("socket:["):
+                inodes.add(target[8:-1])
     unix = [
         line.split()[7]
         for line in Path("/proc/net/unix").read_text().splitlines()[1:]

@@ -15,7 +15,7 @@ from claude_proxy.notify import Announcer, Lifeline, WorkerNews, WorkersHeard
 def manager(tmp_path: Path) -> Iterator[socket.socket]:
     """A service manager that listens."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-        sock.settimeout(10)
+        sock.settimeout(60)
         sock.bind(str(tmp_path / "notify"))
         yield sock
 
@@ -43,7 +43,7 @@ def test_a_service_manager_hears_each_change(manager: socket.socket) -> None:
 def test_a_name_of_the_abstract_namespace_is_understood() -> None:
     name = f"claude-proxy-notify-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.settimeout(10)
+        manager.settimeout(60)
         manager.bind("\0" + name)
 
         Announcer("@" + name, None).ready()

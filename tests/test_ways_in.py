@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -307,13 +308,9 @@ def shared() -> Iterator[Path]:
     """A directory that every user can pass."""
     if os.geteuid() != 0:
         pytest.skip("only root can ask as somebody else")
-    directory = Path(f"/tmp/claude-proxy-ways-in-{os.getpid()}")
-    directory.mkdir(mode=0o711)
-    directory.chmod(0o711)
-    yield directory
-    for entry in directory.iterdir():
-        entry.unlink()
-    directory.rmdir()
+    with tempfile.TemporaryDirectory(prefix="ways-in-", dir="/tmp") as name:
+        Path(name).chmod(0o711)
+        yield Path(name)
 
 
 def test_another_user_does_not_reach_the_socket(shared: Path, serve: Callable[..., Served]) -> None:
@@ -426,7 +423,7 @@ def test_systemd_starts_it_when_the_first_client_comes(place: Path, program: Fin
     with out.open("wb") as file:
         running = subprocess.Popen([*activate, *command(place)], stdout=file, stderr=file)
     try:
-        wait(path.is_socket)
+        wait(lambda: "Listening on" in out.read_text())
         answers = [ask(str(path)) for _ in range(2)]
     finally:
         running.terminate()

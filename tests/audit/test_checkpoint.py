@@ -126,7 +126,7 @@ def test_a_reader_of_older_rows_is_not_waited_for_even_then(writer: Connection, 
 
 def eventually(holds: Callable[[], bool]) -> None:
     pause = threading.Event()
-    assert any(holds() or pause.wait(0.01) for _ in range(1000))
+    assert any(holds() or pause.wait(0.01) for _ in range(6000))
 
 
 @pytest.fixture

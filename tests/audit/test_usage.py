@@ -118,7 +118,10 @@ def test_what_an_upstream_says_is_bounded(make_store: MakeStore, path: Path) -> 
     st.text(st.characters(exclude_categories=[])),
     st.lists(st.integers(), min_size=4, max_size=4),
 )
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    max_examples=50,
+)
 def test_no_usage_costs_another_attempt_its_outcome(
     store: AuditStore, path: Path, model: str, numbers: list[int]
 ) -> None:

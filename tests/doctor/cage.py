@@ -50,7 +50,8 @@ _ROUTES = (
 
 _SHORT = (
     "from claude_proxy.doctor.inside import __main__, asking, kernel, names, network, unix; "
-    "network.DIRECT_S = names.DIRECT_S = unix.DIRECT_S = 0.3"
+    "network.DIRECT_S = names.DIRECT_S = unix.DIRECT_S = 0.3; "
+    "asking.PROXY_S = 60"
 )
 
 type Tries = list[tuple[str, str, str, str]]

@@ -10,6 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from claude_proxy.ca import CertificateAuthority
+from claude_proxy.doctor import origin as origin_module
 from claude_proxy.doctor.origin import Identity, Origin
 
 NAME = "site.example"
@@ -40,6 +41,13 @@ def ask(origin: Origin, context: ssl.SSLContext, request: bytes, name: str | Non
         while piece := tls.recv(4096):
             answer += piece
     return answer
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give whatever is to come all the time that it needs."""
+    monkeypatch.setattr(origin_module, "_PATIENCE_S", 60.0)
+    monkeypatch.setattr(origin_module, "_LIMIT_S", 60.0)
 
 
 def trusting(authority: CertificateAuthority) -> ssl.SSLContext:

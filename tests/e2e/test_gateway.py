@@ -19,7 +19,7 @@ from .rig.internet import Internet
 from .rig.messages_api import SPOKEN, speak
 from .rig.origin import Exchange, Talk
 from .rig.proxy import LOOPBACK, Proxy, Row
-from .rig.waiting import PATIENCE_S, until
+from .rig.waiting import PATIENCE_S, away_from_midnight, until
 
 API = "provider.test"
 KEY = "sk-ant-api03-canary-of-the-owners-key"
@@ -410,6 +410,7 @@ def test_the_owners_model_is_asked_for(start: Start, internet: Internet) -> None
 
 def test_a_ceiling_puts_off_what_is_above_it(start: Start, internet: Internet) -> None:
     gateway = start("--max-tokens-per-day", "17")
+    away_from_midnight()
 
     first = gateway.post(body())
     until(lambda: gateway.rows()[-1].duration_ms is not None, "the outcome")

@@ -4,6 +4,7 @@ import re
 import signal
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -80,8 +81,9 @@ def ports_of(proxy: Proxy) -> set[int]:
     """Return the TCP ports that a process listens on."""
     mine = set()
     for link in Path(f"/proc/{proxy.process.pid}/fd").iterdir():
-        if found := re.fullmatch(r"socket:\[(\d+)\]", str(link.readlink())):
-            mine.add(found[1])
+        with suppress(FileNotFoundError):  # closed in between
+            if found := re.fullmatch(r"socket:\[(\d+)\]", str(link.readlink())):
+                mine.add(found[1])
     ports = set()
     for table in ("tcp", "tcp6"):
         for line in Path(f"/proc/{proxy.process.pid}/net/{table}").read_text().splitlines()[1:]:

@@ -18,7 +18,7 @@ RULES = "allow: [origin.test, {host: plain.test, scheme: http, ports: [80]}]\n"
 
 
 def test_slow_heads_are_ended(start_proxy: StartProxy, internet: Internet) -> None:
-    proxy = start_proxy(RULES, "--head-timeout", "300ms")
+    proxy = start_proxy(RULES, "--head-timeout", "2s")
     fragments = [b"", b"G", b"GET http://plain.test/ HTTP/1.1\r\nHost: plain", b"CONNECT origin"]
 
     with internet.watch() as seen:
@@ -33,7 +33,7 @@ def test_slow_heads_are_ended(start_proxy: StartProxy, internet: Internet) -> No
 
 
 def test_a_slow_head_inside_a_tunnel_is_ended(start_proxy: StartProxy, internet: Internet) -> None:
-    proxy = start_proxy(RULES, "--head-timeout", "300ms")
+    proxy = start_proxy(RULES, "--head-timeout", "2s")
 
     with internet.watch() as seen, proxy.tunnel("origin.test:443") as tunnel:
         tunnel.send(b"GET /slow HTTP/1.1\r\nHost: ori")
@@ -43,7 +43,7 @@ def test_a_slow_head_inside_a_tunnel_is_ended(start_proxy: StartProxy, internet:
 
 
 def test_an_idle_tunnel_is_ended(start_proxy: StartProxy) -> None:
-    proxy = start_proxy(RULES, "--idle-timeout", "500ms")
+    proxy = start_proxy(RULES, "--idle-timeout", "3s")  # the origin's answer is waited for too
 
     with proxy.tunnel("origin.test:443") as tunnel:
         assert tunnel.get("/echo").status == 200

@@ -244,7 +244,7 @@ def test_a_name_server_that_is_silent_holds_up_nobody_else(
     start_proxy: StartProxy, internet: Internet
 ) -> None:
     internet.names.mute("unanswered.test")
-    proxy = start_proxy("allow: [unanswered.test, allowed.test]\n", "--connect-timeout", "1s")
+    proxy = start_proxy("allow: [unanswered.test, allowed.test]\n", "--connect-timeout", "5s")
     waiting = [proxy.tunnel("unanswered.test:443") for _ in range(8)]
     for tunnel in waiting:
         tunnel.send(b"GET / HTTP/1.1\r\nHost: unanswered.test\r\n\r\n")

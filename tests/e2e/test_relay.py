@@ -106,6 +106,11 @@ def accepts(port: int) -> bool:
     return True
 
 
+def accepts_at(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(str(path)) == 0
+
+
 @pytest.fixture
 def tinyproxy(program: FindProgram, start: Start, directory: Path) -> str:
     port = free_port()
@@ -232,7 +237,7 @@ def test_socat_may_be_the_outer_relay_and_be_restarted(
     inner = relay("127.0.0.1:0", f"unix:{path}")
     for _ in range(2):
         outer = start(program("socat"), f"UNIX-LISTEN:{path},fork,unlink-early", f"TCP:{tinyproxy}")
-        until(path.exists, "socat to listen")
+        until(lambda: accepts_at(path), "socat to listen")
 
         assert curl("-x", f"http://{inner.where}", f"http://{origin}/").stdout == BODY
 

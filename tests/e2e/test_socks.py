@@ -359,7 +359,7 @@ def test_the_reply_tells_how_a_dial_failed(start_proxy: StartProxy, internet: In
     internet.host.run(["ip", "route", "replace", "unreachable", "93.203.0.0/24"])
     names = "silent.test, far.test, inward.test, mixed-inward.test, no-such-name.test"
     rules = f"allow: [{names}, {{host: refusing.test, ports: [9999]}}]\n"
-    proxy = start_proxy(rules, "--connect-timeout", "700ms")
+    proxy = start_proxy(rules, "--connect-timeout", "3s")
 
     targets = ("silent", "far", "inward", "mixed-inward", "no-such-name")
     codes = {name: raw(proxy, request(f"{name}.test:443")) for name in targets}

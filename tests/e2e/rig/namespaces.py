@@ -50,7 +50,7 @@ class Namespace:
     def close(self) -> None:
         """Let the namespace go; sockets that were born in it live on until they are closed."""
         self._channel.close()
-        self._agent.wait(timeout=20)
+        self._agent.wait(timeout=60)
 
     def argv(self, command: Sequence[str], *, cwd: Path | None = None) -> list[str]:
         """Return the command line that runs `command` inside."""
@@ -139,7 +139,7 @@ class Cabled:
         """Give the host a resolver, a hosts file and a lookup order that know no other network."""
         files = {
             "resolv.conf": (
-                f"nameserver {NAME_SERVER}\nsearch {SEARCH_DOMAIN}\noptions timeout:2 attempts:2\n"
+                f"nameserver {NAME_SERVER}\nsearch {SEARCH_DOMAIN}\noptions timeout:2 attempts:5\n"
             ),
             "hosts": "127.0.0.1 localhost\n::1 localhost\n",
             "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",

@@ -85,7 +85,7 @@ class Workplace:
     ) -> subprocess.CompletedProcess[str]:
         """Run one `claude-proxy` command to its end."""
         command = (sys.executable, "-m", "claude_proxy", *arguments)
-        return self.run(*command, environment=self.environment(**variables), timeout_s=30)
+        return self.run(*command, environment=self.environment(**variables))
 
 
 class Proxy:

@@ -29,7 +29,7 @@ type Sink = Callable[[Event], None]
 QUEUE_BOUND = 20_000
 # Long enough to turn a flood of lines into few writes, too short for a person to notice.
 _GATHER_S = 0.02
-_CLOSE_S = 2.0
+_CLOSE_S = 5.0  # for a reader that is slow; one that does not read gets no more
 _SLICE = 64
 # What only the audit knows of; all else the proxy itself says to the person at the terminal.
 _OWN_NOTICES = frozenset({"audit-recovered", "lines-lost"})

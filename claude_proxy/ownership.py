@@ -8,11 +8,13 @@ import grp
 import os
 import pwd
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from claude_proxy.errors import ConfigError
 
 _PACKAGE = Path(__file__).resolve().parent
+_MOST_LINKS = 40  # the kernel's own limit, path_resolution(7)
 
 
 def refuse_replaceable(path: Path, holds: str = "the policy") -> None:
@@ -27,6 +29,32 @@ def refuse_replaceable(path: Path, holds: str = "the policy") -> None:
         for directory in start.parents[:reach]:
             if directory.exists():
                 refuse_writable(directory, directory.stat(), holds)
+
+
+def ways_to(path: Path) -> Iterator[Path]:
+    """Yield what `path` leads through, all links followed; the last one is where it leads.
+
+    Whoever may write where one of these lies decides what is found there: it is a link, a
+    directory above one that is left again by "..", or the file itself.
+    """
+    rest, at, links = list(reversed(path.absolute().parts[1:])), Path("/"), 0
+    while rest:
+        name = rest.pop()
+        if name == "..":
+            at = at.parent
+            yield at
+            continue
+        at = at / name
+        try:
+            target = at.readlink() if links < _MOST_LINKS else None
+        except OSError:  # no link, or nothing at all
+            target = None
+        if target is not None:
+            links += 1
+            yield at
+            at = Path("/") if target.is_absolute() else at.parent
+            rest += reversed([part for part in target.parts if part != "/"])
+    yield at
 
 
 def refuse_writable(path: Path, found: os.stat_result, holds: str = "the policy") -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from claude_proxy import policyfile, strict_yaml
+from claude_proxy import ownership, policyfile, strict_yaml
 from claude_proxy.authority import Authority
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.groups.listing import lines_of_policy
@@ -158,9 +158,7 @@ def refuse_reachable(order: Order) -> None:
     for what, option, path in _guarded(order.settings):
         for place in places:
             real = Path(os.path.realpath(place))
-            if any(
-                at.is_relative_to(real) for at in (path.absolute(), Path(os.path.realpath(path)))
-            ):
+            if any(at.is_relative_to(real) for at in ownership.ways_to(path)):
                 raise ConfigError(
                     f"the sandbox could write {what}",
                     where=f"{option} {path}, which lies in {place}",

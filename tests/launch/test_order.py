@@ -70,6 +70,25 @@ def test_nor_behind_a_link(order: Order, tmp_path: Path) -> None:
             refuse_reachable(with_settings(order, allowlist=path))
 
 
+def test_nor_behind_a_link_that_another_link_leads_to(order: Order, tmp_path: Path) -> None:
+    (order.wish.project / "out").symlink_to(tmp_path / "allowlist.yaml")
+    (tmp_path / "first.yaml").symlink_to("project/out")
+
+    with pytest.raises(ConfigError, match="the sandbox could write"):
+        refuse_reachable(with_settings(order, allowlist=tmp_path / "first.yaml"))
+
+
+def test_a_way_that_only_leaves_the_project_is_none_into_it(
+    order: Order, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(order.wish.project)
+    (order.wish.project / "deep").mkdir()
+
+    refuse_reachable(with_settings(order, allowlist=Path("../allowlist.yaml")))
+    with pytest.raises(ConfigError, match="the sandbox could write"):
+        refuse_reachable(with_settings(order, allowlist=Path("deep/../../allowlist.yaml")))
+
+
 def test_nor_in_what_is_made_writable_besides(order: Order, tmp_path: Path) -> None:
     wish = replace(order.wish, allow_rw=(tmp_path,))
 

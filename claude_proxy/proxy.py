@@ -28,6 +28,7 @@ from claude_proxy import (
     policyfile,
     preflight,
     sockets,
+    strangers,
     workers,
 )
 from claude_proxy.addons.streams import Streams
@@ -300,7 +301,9 @@ async def _run(parts: _Parts) -> None:
     try:
         await listeners.accepting()
         parts.news.ready()
-        _banner(parts)
+        if parts.place.speaks:
+            _warn(parts)
+            _banner(parts)
         parts.tell(Notice(0, "start", f"listening on {names}"))
         await stop.wait()
         parts.news.stopping()
@@ -427,10 +430,9 @@ def _sweep(services: Services) -> None:
         connection.sweep(now)
 
 
-def _banner(parts: _Parts) -> None:
+def _warn(parts: _Parts) -> None:
+    """Say what the owner may not have meant, though it was asked for."""
     settings, policy = parts.settings, parts.loaded.policy
-    if not parts.place.speaks:
-        return
     if settings.audit_failure is AuditFailure.ALLOW:
         logger.warning("decisions that cannot be recorded are allowed (--audit-failure allow)")
     if any(door.beyond_loopback for door in parts.doors):
@@ -446,6 +448,8 @@ def _banner(parts: _Parts) -> None:
             len(outside),
             outside[0],
         )
+    if settings.listen and (words := strangers.words_about(policy)) is not None:
+        logger.warning("%s; mend: %s", *words)
     if settings.learn is not None:
         _warn_of_learning(*settings.learn)
     if policy.allows_by_default and settings.upstream_proxy is not None:
@@ -453,6 +457,10 @@ def _banner(parts: _Parts) -> None:
             "every host is allowed, and the upstream proxy resolves the names: "
             "names that lead to private addresses are not kept out"
         )
+
+
+def _banner(parts: _Parts) -> None:
+    settings, policy, authority = parts.settings, parts.loaded.policy, parts.authority
     rules = "1 rule" if policy.rules_count == 1 else f"{policy.rules_count} rules"
     source = (
         f"allowlist:      {settings.allowlist} ({rules})"

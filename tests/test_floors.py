@@ -18,6 +18,7 @@ FLOORS = {
     "address": 0,
     "patterns": 0,
     "policy": 0,
+    "strangers": 0,
     "watch": 0,
     "source": 0,
     "request": 0,

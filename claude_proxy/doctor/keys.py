@@ -7,7 +7,7 @@ command is not run: it may ask its user for something, and what it does is its o
 import shutil
 from collections.abc import Iterator
 
-from claude_proxy import policyfile, secret_sources
+from claude_proxy import policyfile, secret_sources, strangers
 from claude_proxy.credentials import (
     Binding,
     CommandSource,
@@ -26,8 +26,10 @@ _NAME = "credential"
 
 def check_credentials(subject: Subject) -> list[Finding]:
     """Look whether what the allowlist binds to hosts is to be had."""
-    bindings = policyfile.load_for(subject.settings).policy.credentials
-    return [found for binding in bindings for found in _look(binding, subject)]
+    policy = policyfile.load_for(subject.settings).policy
+    looks = [found for binding in policy.credentials for found in _look(binding, subject)]
+    words = strangers.words_about(policy)
+    return looks if words is None else [*looks, warning(_NAME, *words)]
 
 
 def _look(binding: Binding, subject: Subject) -> Iterator[Finding]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from claude_proxy import policyfile
+from claude_proxy import ownership, policyfile, strangers
 from claude_proxy.credentials import (
     Binding,
     CommandSource,
@@ -43,6 +43,13 @@ def bindings_of(order: Order) -> Bindings:
     return policyfile.load_for(order.settings).policy.credentials
 
 
+def warnings_of(order: Order) -> Iterator[str]:
+    """Yield what an owner should know of the credentials of the run's own proxy."""
+    words = strangers.words_about(policyfile.load_for(order.settings).policy)
+    if words is not None:
+        yield f"{words[0]}; mend: {words[1]}"
+
+
 def refuse_reachable(order: Order, bindings: Bindings, environ: Mapping[str, str]) -> None:
     """Raise if COMMAND, or an earlier one, could have made what a credential is asked of.
 
@@ -53,7 +60,7 @@ def refuse_reachable(order: Order, bindings: Bindings, environ: Mapping[str, str
     places = {Path(os.path.realpath(place)) for place in written}
     for source in _sources_of(order, bindings):
         for path in _obeyed(source, home, environ):
-            for at in (path, Path(os.path.realpath(path))):
+            for at in ownership.ways_to(path):
                 inside = any(at.is_relative_to(place) for place in places)
                 if inside and not _is_login(at, home, environ):
                     raise ConfigError(

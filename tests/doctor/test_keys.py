@@ -106,3 +106,19 @@ def test_pins_are_said_to_be_learned_or_given(subject: Subject) -> None:
 
     assert "learned" in learned.what
     assert "by hash" in given.what
+
+
+def test_hosts_that_take_any_account_beside_a_bound_one_are_told(subject: Subject) -> None:
+    text = (
+        "allow: [{preset: claude}]\n"
+        "credentials:\n  - {host: api.anthropic.com, inject: auto, from: {env: KEY}}\n"
+    )
+    subject.settings.allowlist.write_text(text, encoding="utf-8")
+    subject.settings.allowlist.chmod(0o600)
+
+    [_, told] = check_credentials(replace(subject, environ={**subject.environ, "KEY": VALUE}))
+
+    assert told.level is Level.WARNING
+    assert "claude.ai" in told.what
+    assert told.mend is not None
+    assert "deny: [claude.ai, " in told.mend

@@ -19,7 +19,7 @@ class Phase(StrEnum):
     HELLO = "hello"  # the first bytes inside a tunnel: TLS, SNI
     REQUEST = "request"  # one HTTP request
     CONTENT = "content"  # what the body of a request asks for
-    DIAL = "dial"  # the resolved address, just before the socket opens
+    DIAL = "dial"  # an address, just before the socket opens; a credential, just before it leaves
     RELOAD = "reload"  # an open tunnel whose rule is gone
 
 

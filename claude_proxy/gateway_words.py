@@ -48,7 +48,7 @@ def _words_of_models(models: Sequence[tuple[str, str]]) -> str:
     if len(models) == 1 and models[0][0] == "*":
         return models[0][1]
     return ", ".join(
-        f"{'each other' if asked == '*' else asked} -> {given}" for asked, given in models
+        f"{'any other' if asked == '*' else asked} -> {given}" for asked, given in models
     )
 
 

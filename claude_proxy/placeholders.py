@@ -101,7 +101,7 @@ class Spelling:
 
     def __init__(self, text: bytes) -> None:
         runs = _runs_in(text)
-        # What it begins with before them tells nobody anything.
+        # Signs before the first run of letters and digits tell nobody anything.
         core = text[text.index(runs[0]) :] if runs else b""
         self._text = core if len(core) >= _SHORTEST_CORE else text
         if not self._text[:1].isalnum():
@@ -159,7 +159,7 @@ class Spelling:
 _SHORTEST_CORE = 8
 _runs_in = re.compile(rb"[A-Za-z0-9]+").findall
 _parts_of = re.compile(rb"[A-Za-z0-9]+|[^A-Za-z0-9]", re.DOTALL).findall
-_LONGEST_ESCAPE = 40  # "&amp;amp;DiacriticalGrave;" is one of the longest there are
+_LONGEST_ESCAPE = 40  # "&amp;DiacriticalGrave;" is the longest name, and has 22
 _is_begun_escape = re.compile(
     rb"""(?: \\{1,4} (?: u[0-9A-Fa-f]{0,3} | x[0-9A-Fa-f]? )?
     | % (?:25)? [0-9A-Fa-f]?
@@ -190,7 +190,7 @@ def _ends_of(part: bytes, text: bytes, at: int) -> Iterator[int]:
 
 
 @cache
-def _spellings_of(character: bytes) -> "tuple[re.Pattern[bytes], ...]":
+def _spellings_of(character: bytes) -> tuple[re.Pattern[bytes], ...]:
     """Return what matches a character: as it is, escaped, and escaped twice."""
     from html.entities import html5  # noqa: PLC0415 - two thousand names, and seldom one is needed
 

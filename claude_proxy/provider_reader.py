@@ -176,7 +176,7 @@ class _Reader(FieldReader):
             try:
                 found.append(parse_model(f"{asked.text}={text}"))
             except ValueError as error:
-                mend = 'write the asked model and the given one; "*" is each other one'
+                mend = 'write the asked model and the given one; "*" is any other one'
                 self._problems.add(str(error), given, key=key, mend=mend)
         return tuple(found)
 

@@ -382,7 +382,7 @@ def test_a11_a_start_says_all_but_the_key(started: Started) -> None:
     said = "\n".join(gateway_words.lines_of(given, urls, Policy()))
     for part in (
         "unix:/run/g",
-        "a -> b, each other -> c",
+        "a -> b, any other -> c",
         "90 s",
         "5 tokens a day",
         "present the token",

@@ -489,6 +489,22 @@ def test_the_installation_looks_at_the_key_file_and_shows_nothing_of_it(
 
 
 @pytest.mark.usefixtures("visible")
+def test_who_installs_a_gateway_beside_a_proxy_is_told_what_keeps_its_key(
+    run: Run, key: Path
+) -> None:
+    gateway = ("--", "--gateway=127.0.0.1:9053", "--gateway-provider=anthropic")
+    code, _, err = run("install", "--user", *gateway)
+    assert code == 2
+    assert "--key-file, and add --gateway-key-systemd anthropic behind --" in err
+
+    handed = ("--key-file", str(key), *gateway, "--gateway-key-systemd=anthropic")
+    code, out, _ = run("install", "--user", *handed)
+
+    assert code == 0
+    assert "--gateway-token-file, says who may" in out
+
+
+@pytest.mark.usefixtures("visible")
 def test_who_installs_a_proxy_with_a_key_is_told_its_name(run: Run, key: Path) -> None:
     _, out, _ = run("install", "--user", "--key-file", str(key))
 

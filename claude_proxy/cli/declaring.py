@@ -117,13 +117,13 @@ def nearest(
 
 
 # Of the options about a gateway beside a proxy, those that exclude each other.
-GATEWAY_WAYS = ("gateway_upstream", "gateway_provider")
-GATEWAY_KEYS = ("gateway_key_file", "gateway_key_env", "gateway_key_systemd")
+_GATEWAY_WAYS = ("gateway_upstream", "gateway_provider")
+_GATEWAY_KEYS = ("gateway_key_file", "gateway_key_env", "gateway_key_systemd")
 
 
 def nearest_of_gateway(context: click.Context, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the upstream and the key that a gateway beside a proxy was given the nearest."""
-    return nearest(context, given, GATEWAY_WAYS) | nearest(context, given, GATEWAY_KEYS)
+    return nearest(context, given, _GATEWAY_WAYS) | nearest(context, given, _GATEWAY_KEYS)
 
 
 def refuse_options_of_gateway(context: click.Context, *, mend: str) -> None:

@@ -418,9 +418,10 @@ def _show(order: Order, described: Described) -> None:
 def _after(described: Described) -> None:
     plan = described.plan
     if described.exposes_key:
+        token = "--token-file" if plan.kind is Kind.GATEWAY else "--gateway-token-file"
         click.echo(
             "Every user of this machine can use the key by way of the port; a Unix socket with "
-            "--socket-uid, or --token-file, says who may."
+            f"--socket-uid, or {token}, says who may."
         )
     if plan.key_file is not None and plan.kind is Kind.SERVE:
         name = plan.names.credential

@@ -353,12 +353,13 @@ def _unfinished(asked: Asked, understood: Understood) -> Iterator[ConfigError]:
         )
     keys = (name for name in understood.values if name.startswith(f"{prefix}key_"))
     handed = asked.key_file is not None and not prefix
+    credential = names_of(asked.kind).credential
     if not handed and not any(not name.endswith("key_env") for name in keys):
         yield ConfigError(
             "the gateway would have no key for its upstream: a service has no variables",
             where=f"{asked.kind}, {confdir / provider_reader.NAME}",
-            mend="name the file that holds the key with "
-            + (f"{_option(prefix)}key-file behind --" if prefix else "--key-file"),
+            mend="name the file that holds the key with --key-file"
+            + (f", and add {_option(prefix)}key-systemd {credential} behind --" if prefix else ""),
         )
 
 

@@ -45,7 +45,7 @@ _DIRECT: Final = "localhost"  # which every client is told to reach without the 
 _HANDED_ON: Final = ("PATH", "LANG", "LC_ALL", "TERM", "SYSTEMROOT", *SHIMS)
 # RFC 9110: what a client of packages takes for "there is no such package".
 _NOT_FOUND: Final = 404
-_RECORDED_S: Final = 10.0  # the proxy writes its record many times a second
+_RECORDED_S: Final = 10.0  # written many times a second, but a machine may be busy
 _PAUSE_S: Final = 0.02
 _LONGEST: Final = 100
 _SEE: Final = "see why `{}` fails"

@@ -54,7 +54,7 @@ class Bubble:
             heard, info = os.pipe()
             stack.callback(os.close, heard)
             waiting, gate = os.pipe()
-            # Let go of last: a guard that is alone ends whoever has the pipe, and so would we.
+            # Undone last: a guard that is let go of ends whoever has the pipe, as we do until then.
             guarding = stack.enter_context(ExitStack())
             undo = stack.enter_context(ExitStack())
             undo.callback(os.close, gate)

@@ -277,8 +277,8 @@ def test_a_command_that_hangs_ends_with_the_proxy(
     until(is_asked_again, "the command to be asked again")
     proxy.stop()
 
-    for pid in pids.read_text().split():
-        until(lambda pid=pid: not is_alive(pid), "the command's end")  # type: ignore[misc]
+    begun = pids.read_text().split()
+    until(lambda: not any(map(is_alive, begun)), "the command's end")
 
 
 def is_alive(pid: str) -> bool:

@@ -251,8 +251,3 @@ def read_all(connection: socket.socket) -> bytes:
     except ConnectionResetError:
         pass
     return b"".join(pieces)
-
-
-def yaml_list(entries: Sequence[str]) -> str:
-    """Return an allowlist that allows these entries, each a line of YAML."""
-    return "allow:\n" + "".join(f"  - {entry}\n" for entry in entries)

@@ -18,7 +18,7 @@ from claude_proxy.echo import EchoGuard
 from claude_proxy.errors import AuditError
 from claude_proxy.events import OPAQUE, DecisionMade, Event, OutcomeSeen, Phase
 from claude_proxy.messages.usage import Meter, legible
-from claude_proxy.policy import Decision, Policy, Reason, Request, Tls
+from claude_proxy.policy import Decision, Policy, Reason, Request, Tls, bound_to
 from claude_proxy.settings import AuditFailure
 from claude_proxy.watch import Joined, Watch
 
@@ -217,7 +217,7 @@ class Gate:
     def leave(self, origin: Origin, passage: Passage, request: Request) -> Decision:
         """Decide whether a request may still go, now that there is a connection for it."""
         # A reload during the dial: what is put in may be for nobody any more.
-        if not passage.custody.guarded or passage.bindings == self.policy.credentials:
+        if self._is_bound_as_before(passage, request):
             return passage.decision
         decision = Decision(False, Reason.CREDENTIAL_UNAVAILABLE)
         return self._denied(origin, passage, request, Phase.DIAL, decision)
@@ -251,9 +251,17 @@ class Gate:
 
     def _of_content(self, passage: Passage, request: Request, body: bytes) -> Decision:
         # A reload while the body was waiting: what was to be put in may be for nobody any more.
-        if passage.bindings != self.policy.credentials:
+        if not self._is_bound_as_before(passage, request):
             return Decision(False, Reason.CREDENTIAL_UNAVAILABLE)
         return self.policy.decide_content(request, body)
+
+    def _is_bound_as_before(self, passage: Passage, request: Request) -> bool:
+        """Tell whether a request's host has the credentials that it was judged by."""
+        now = self.policy.credentials
+        if passage.bindings is now:  # as long as no reload has come
+            return True
+        host = request.target
+        return bound_to(host, passage.bindings) == bound_to(host, now)
 
     def watch(self, passage: Passage, request: Request) -> Watch | None:
         """Return what has to see the answer, if anything has."""

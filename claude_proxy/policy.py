@@ -543,7 +543,7 @@ class Policy:
 
     def binds(self, target: Authority) -> bool:
         """Tell whether a credential is bound to the host of `target`."""
-        return any(covered(binding.patterns, target) for binding in self.credentials)
+        return bool(bound_to(target, self.credentials))
 
     def decide_hello(self, target: Authority, sni: str | None, *, encrypted: bool) -> Decision:
         """Decide whether TLS that begins so may go on in a tunnel to `target`."""
@@ -641,6 +641,11 @@ _URL = re.compile(r"(https?)://([^/?#@\\\s]+)(/[\x21-\x7e]*)?", re.ASCII)
 def covered(patterns: Iterable[HostPattern], target: Authority) -> bool:
     """Tell whether one of the patterns covers `target`."""
     return any(pattern.covers(target) for pattern in patterns)
+
+
+def bound_to(target: Authority, bindings: Iterable[Binding]) -> tuple[Binding, ...]:
+    """Return those of some credentials that are bound to the host of `target`."""
+    return tuple(binding for binding in bindings if covered(binding.patterns, target))
 
 
 def _request_for(url: str, method: str) -> Request | None:

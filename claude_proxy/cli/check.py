@@ -24,7 +24,7 @@ from claude_proxy.credentials import Binding
 from claude_proxy.errors import ConfigError
 from claude_proxy.messages.narrowing import Narrowing
 from claude_proxy.narrowing_reader import LARGEST_BODY
-from claude_proxy.policy import Decision, Policy, Request, Rule, Scheme, Tls, covered
+from claude_proxy.policy import Decision, Policy, Request, Rule, Scheme, Tls, bound_to
 from claude_proxy.settings import Settings
 from claude_proxy.shown import narrowing_shown, use_shown
 from claude_proxy.strict_yaml import harmless, quoted
@@ -224,7 +224,7 @@ def answer_of(question: Question, method: str, policy: Policy, body: bytes | Non
     narrowing = policy.narrowing_of(question.target)
     judged = decision.allowed and narrowing is not None and narrowing.reads(request)
     content = policy.decide_content(request, body) if judged and body is not None else None
-    bound = (each for each in policy.credentials if covered(each.patterns, question.target))
+    bound = bound_to(question.target, policy.credentials)
     # Where a host has several, each is for other ports.
     bindings = sorted(bound, key=lambda each: question.target.port not in each.ports)
     binding = bindings[0] if bindings else None

@@ -608,6 +608,55 @@ def test_a_credential_that_is_gone_meanwhile_is_not_put_in(
 
 
 @pytest.mark.parametrize("protocol", ["http/1.1", "h2"])
+def test_a_pin_that_goes_while_its_host_is_dialled_lets_nothing_pass(
+    play: Play, serve: Serve, gate: MakeGate, ledger: Ledger, protocol: str
+) -> None:
+    the_gate = gate(PINNED)
+    stage = play(the_gate, protocol)
+    if protocol == "h2":
+        Http2Client(stage).get(("x-api-key", "sk-ant-api03-own"), host=API.host)
+    else:
+        stage.says(ask(b"x-api-key: sk-ant-api03-own"))
+
+    the_gate.policy = replace(the_gate.policy, credentials=(INJECTED,))
+    origin = serve(stage)
+
+    assert b"sk-ant-api03-own" not in origin.gets()
+    assert ledger.decisions[-1].reason == "credential-unavailable"
+
+
+def moved_down(gate: Gate) -> tuple[Binding, ...]:
+    """Return its credentials as a line written above them leaves them."""
+    down = Source(HERE.file, HERE.line + 1, HERE.column)
+    return tuple(replace(each, source=down) for each in gate.policy.credentials)
+
+
+def test_a_reload_that_concerns_another_credential_stops_no_request(
+    play: Play, serve: Serve, gate: MakeGate
+) -> None:
+    the_gate = gate(INJECTED)
+    stage = play(the_gate)
+    stage.says(ask(b"x-api-key: " + PLACEHOLDER.encode()))
+
+    other = replace(PINNED, patterns=(HostPattern.parse("other.example"),))
+    the_gate.policy = replace(the_gate.policy, credentials=(*moved_down(the_gate), other))
+
+    assert VALUE in serve(stage).gets()
+
+
+def test_nor_one_whose_body_is_waiting(play: Play, serve: Serve, gate: MakeGate) -> None:
+    the_gate = gate(INJECTED, narrowing=NARROWED)
+    stage = play(the_gate)
+    message = ask(JSON, body=HARMLESS)
+    stage.says(message[:-5])
+
+    the_gate.policy = replace(the_gate.policy, credentials=moved_down(the_gate))
+    stage.says(message[-5:])
+
+    assert VALUE in serve(stage).gets()
+
+
+@pytest.mark.parametrize("protocol", ["http/1.1", "h2"])
 def test_a_credential_that_goes_while_its_host_is_dialled_is_not_put_in(
     play: Play, serve: Serve, gate: MakeGate, ledger: Ledger, protocol: str
 ) -> None:

@@ -51,7 +51,9 @@ def test_every_command_is_documented(name: str) -> None:
 
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: str(option.name))
 def test_every_option_of_serve_is_documented_with_its_variable(option: click.Parameter) -> None:
-    assert f"| `{option.opts[0]}` | `{option.envvar}` |" in sections()["Options of serve"]
+    variable = f"`{option.envvar}` " if option.envvar else ""
+
+    assert f"| `{option.opts[0]}` | {variable}|" in sections()["Options of serve"]
 
 
 def test_no_option_of_serve_is_documented_that_is_not_there() -> None:

@@ -236,7 +236,8 @@ def method_and_place(event: DecisionMade) -> tuple[str, str]:
     """Return how and where to: a method and a URL, or CONNECT and a target; both escaped."""
     if event.phase is Phase.CLIENT:
         return "client", escape_text(event.client)
-    if not event.method and event.phase in _ASKING:  # it could not be read what was asked for
+    asked = event.method and event.target + event.path
+    if event.phase in _ASKING and not asked:  # it could not be read what was asked for
         return "request", escape_field(event.target or event.client)
     if event.method in {"", "CONNECT"} or event.scheme in {"", OPAQUE}:
         return escape_field(event.method) or "CONNECT", escape_field(event.target + event.path)

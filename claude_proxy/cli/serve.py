@@ -263,9 +263,10 @@ class Arguments:
     type=click.Path(file_okay=False, readable=False, path_type=Path),
     metavar="DIR",
 )
-@declaring.option(
+# Without a variable: `env`, `ca` and `run` would not hear of it.
+@click.option(
     "--cadir",
-    "Where the CA is kept, if not in --confdir.",
+    help="Where the CA is kept, if not in --confdir.",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
 )

@@ -112,6 +112,10 @@ def printed(
             "Denied: request 10.0.0.9:1 (no-rule)",
         ),
         (
+            a_denial(phase=Phase.CONNECT, target="", method="SOCKS", path="", client="10.0.0.9:1"),
+            "Denied: request 10.0.0.9:1 (no-rule)",
+        ),
+        (
             a_denial(method="GET", scheme="", target="not a target\x1b[2J", path=""),
             r"Denied: GET not\x20a\x20target\x1b[2J (no-rule)",
         ),

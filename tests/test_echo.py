@@ -4,6 +4,7 @@ import gzip
 import html
 import itertools
 import json
+import re
 import zlib
 from collections.abc import Callable, Iterable
 from urllib.parse import quote
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from claude_proxy.echo import ECHOED, UNREADABLE, EchoGuard
+from claude_proxy.placeholders import Spelling, guarded_forms
 from claude_proxy.watch import CutOff
 
 VALUE = b"sk-ant-CANARY-ab-ab-abc"
@@ -172,6 +174,13 @@ ESCAPES: dict[str, Code] = {
         .replace(b"_", b"&UnderBar;")
         .replace(b"%", b"&percnt;")
     ),
+    "JSON in HTML": lambda value: html.escape(json.dumps(plain_of(value))).encode()[6:-6],
+    "PHP in HTML": lambda value: html.escape(
+        json.dumps(plain_of(value)).replace("/", "\\/")
+    ).encode()[6:-6],
+    "HTML in JSON": lambda value: json.dumps(html.escape(plain_of(value))).encode()[1:-1],
+    "HTML in PHP": lambda value: ESCAPES["PHP"](ESCAPES["HTML"](value)),
+    "HTML in Go": lambda value: ESCAPES["Go"](ESCAPES["HTML"](value)),
     "URL": lambda value: quote(value, safe="").encode(),
     "URL in lower case": escaping(ALL, "%%%02x"),
     "URL in URL": lambda value: quote(quote(value, safe=""), safe="").encode(),
@@ -209,6 +218,78 @@ def test_a_value_of_signs_is_found_as_it_is() -> None:
     for value in (b"*" * 10, b"!!!!!!!ab"):
         assert passed(EchoGuard([value]), [b"x " + value[:5], value[5:]])[1] == ECHOED
         assert passed(EchoGuard([value]), [b"x ab ", value[1:]]) == (b"x ab " + value[1:], None)
+
+
+def in_lower_case(value: bytes) -> bytes:
+    quoted = quote(value, safe="").encode()
+    return re.sub(rb"%..", lambda escape: escape[0].lower(), quoted)
+
+
+WRITTEN: dict[str, Code] = {
+    "plain": bytes,
+    "URL": ESCAPES["URL"],
+    "URL in lower case": in_lower_case,
+    "PHP": lambda value: value.replace(b"/", b"\\/"),
+    "hexadecimal": lambda value: value.hex().encode(),
+}
+RIGID = [
+    "!Passw0/",
+    "/ab/cdef",
+    "+++///+++///",
+    "!!abc!!/",
+    "Пароль123!",
+    "паролище",
+    "-/" * 200,
+    "a-/" * 100,
+    "k" + "\\" * 300 + "/",
+    "a&" * 500 + "/",
+]
+
+
+@pytest.mark.parametrize("way", WRITTEN)
+@pytest.mark.parametrize("text", RIGID, ids=lambda text: text[:12])
+@given(cuts=CUTS)
+def test_a_value_that_is_mostly_signs_is_found_as_it_is_usually_written(
+    text: str, way: str, cuts: list[int]
+) -> None:
+    value = text.encode()
+    data = b'{"you": "' + WRITTEN[way](value) + b'"}'
+
+    out, word = passed(EchoGuard(guarded_forms(value, value)), split(data, cuts))
+
+    assert word == ECHOED
+    assert len(out) <= len(b'{"you": "') + len(value) // 4 + 3  # of a sign at its beginning
+
+
+TRICKY = st.lists(
+    st.sampled_from([*"\\%&/+-_\"'<;#25", "u0026", "amp;", "x5c", "a"]), min_size=8, max_size=14
+).map(lambda pieces: f"k{''.join(pieces)}z".encode())
+
+
+@given(TRICKY, CUTS)
+def test_a_value_that_looks_like_escapes_is_found_however_it_is_escaped(
+    value: bytes, cuts: list[int]
+) -> None:
+    for code in (bytes, *(ESCAPES[way] for way in ESCAPES if "all its names" not in way)):
+        data = b'{"you": "' + code(value) + b'"}'
+
+        assert passed(EchoGuard(guarded_forms(value, value)), split(data, cuts))[1] == ECHOED
+
+
+LONG_KEY = b"sk-ant-api03-" + b"AbCdEf_ghIJ-klmn" * 6
+LONG_TOKEN = b"eyJhbGciOiJSUzI1NiJ9." + b"AbCd1EfGh2-IjKl3MnOp4_QrSt5UvWx6" * 40
+
+
+@pytest.mark.parametrize("value", [LONG_KEY, LONG_TOKEN, SIGNS])
+def test_escapes_of_what_is_used_as_a_key_are_looked_for(value: bytes) -> None:
+    assert not Spelling(value).is_rigid()
+
+
+@pytest.mark.parametrize(
+    "value", [b"a-" * 100, b"a-" * 33, b"a" + b"\\" * 200, b"a&" * 500, b"a" + b"-" * 129]
+)
+def test_escapes_are_not_looked_for_where_that_could_take_long(value: bytes) -> None:
+    assert Spelling(value).is_rigid()
 
 
 def test_an_end_that_cannot_become_the_value_does_not_wait() -> None:

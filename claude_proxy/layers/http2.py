@@ -88,6 +88,7 @@ class Http2Lane(HttpLayer):
         context.server.tls = True
         context.server.sni = target.host
         self._held: set[Connection] = set()
+        self._awaited: GatedStream | None = None  # whose body it is that is waited for
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
         if isinstance(event, (Expired, Withdrawn)):
@@ -102,20 +103,28 @@ class Http2Lane(HttpLayer):
                 if isinstance(stream, GatedStream):
                     stream.break_off()
         self._forget_closed()
-        wanted = self._wanted()
-        if self._session.waiting is not wanted:
-            self._session.wait(wanted)
+        self._wait()
         if self._session.closing and not self.streams:
             yield commands.CloseConnection(self.context.client)
             return
         yield from self._balance()
 
-    def _wanted(self) -> Waiting:
-        if not self.streams:
-            return Waiting.IDLE
-        streams = self.streams.values()
-        keeps = any(isinstance(stream, GatedStream) and stream.keeps for stream in streams)
-        return Waiting.BODY if keeps else Waiting.EXCHANGE
+    def _wait(self) -> None:
+        """Say what is waited for, and anew for each body: none answers for the time of others."""
+        before = self._awaited
+        self._awaited = before if self._keeps(before) else self._oldest_that_keeps()
+        wanted = Waiting.EXCHANGE if self.streams else Waiting.IDLE
+        if self._awaited is not None:
+            wanted = Waiting.BODY
+        if self._session.waiting is not wanted or self._awaited is not before:
+            self._session.wait(wanted)
+
+    def _oldest_that_keeps(self) -> "GatedStream | None":
+        streams = (stream for stream in self.streams.values() if isinstance(stream, GatedStream))
+        return next((stream for stream in streams if stream.keeps), None)
+
+    def _keeps(self, stream: "GatedStream | None") -> bool:
+        return stream is not None and stream.stream_id in self.streams and stream.keeps
 
     def _forget_closed(self) -> None:
         """Let go of upstream connections that are over: each HTTP/1.1 one serves one stream."""

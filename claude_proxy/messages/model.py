@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 
 from claude_proxy.messages.strict_json import UnreadableError, read_object
-from claude_proxy.messages.wishes import is_misspelt
+from claude_proxy.messages.wishes import MOST_FOREIGN, foreign_keys, is_misspelt
 
 EACH = "*"
 
@@ -22,7 +22,7 @@ def with_model(body: bytes, models: Iterable[tuple[str, str]]) -> bytes:
     """
     asked = read_object(body)
     # "Model" beside "model", or in its place: who reads it would read it in both.
-    if any(map(is_misspelt, asked)):
+    if foreign_keys(asked) > MOST_FOREIGN or any(map(is_misspelt, asked)):
         raise UnreadableError("a key that is nearly another")
     given = _given_for(asked.get("model"), dict(models))
     if given is None or given == asked.get("model"):

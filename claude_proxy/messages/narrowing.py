@@ -18,9 +18,15 @@ from claude_proxy.reason import Reason
 from claude_proxy.request import Request
 from claude_proxy.source import Source
 
-__all__ = ["MIB", "Narrowing", "Reach", "Reaches"]
+__all__ = ["MIB", "MOST_WISHES", "Narrowing", "Reach", "Reaches"]
 
 MIB = 1024 * 1024
+# How many different things one body may ask for of those that are judged, and how long all of them
+# together may be: else one body could keep the proxy busy for seconds. The API takes 600 images
+# at once.
+MOST_WISHES = 1000
+_MOST_TEXT = MIB
+_MOST_BETAS = 100  # in one text
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +74,38 @@ class Narrowing:
             return Reason.BODY_UNREADABLE
         if self.models is not None and not _names_models(asked):
             return Reason.MODEL_NOT_ALLOWED
+        return self._judge_wishes(asked, reaches)
+
+    def _judge_wishes(self, asked: Object, reaches: Reaches) -> Reason | None:
+        opened = tuple(filter(self._leaves_open, Kind))
+        judged: set[Wish] = set()
+        count = size = 0
         for wish in wishes_of(asked):
+            if wish.kind in opened or wish in judged:
+                continue
+            judged.add(wish)
+            count += 1 + len(wish.domains)
+            size += len(wish.value or "") + sum(map(len, wish.domains))
             reason, grants = _JUDGES[wish.kind]
-            if not grants(self, wish, reaches):
+            if count > MOST_WISHES or size > _MOST_TEXT or not grants(self, wish, reaches):
                 return reason
         return None
+
+    def _leaves_open(self, kind: Kind) -> bool:
+        """Tell whether wishes of a kind are not narrowed: however many there are."""
+        match kind:
+            case Kind.SOURCE:
+                return self.sources.every
+            case Kind.MCP_SERVER | Kind.MCP_TOOLS:
+                return self.mcp_servers.every
+            case Kind.MODEL:
+                return self.models is None
+            case Kind.BETA:
+                return self.beta is None
+            case Kind.SERVER_TOOL:
+                return self.server_tools is None
+            case _:
+                return False
 
     @property
     def _judges_bodies(self) -> bool:
@@ -88,6 +121,12 @@ def _may_use(paths: tuple[PathGlob, ...] | None, path: str) -> bool:
 
 def _is_listed(globs: tuple[str, ...] | None, word: str | None) -> bool:
     return globs is None or (word is not None and matches_any(globs, word))
+
+
+def _grants_betas(narrowing: Narrowing, wish: Wish, _: Reaches) -> bool:
+    if wish.value is None or wish.value.count(",") >= _MOST_BETAS:
+        return False
+    return all(_is_listed(narrowing.beta, name.strip()) for name in wish.value.split(","))
 
 
 def _grants_server_tool(narrowing: Narrowing, wish: Wish, reaches: Reaches) -> bool:
@@ -114,10 +153,7 @@ _JUDGES: dict[Kind, tuple[Reason, Callable[[Narrowing, Wish, Reaches], bool]]] =
         Reason.MODEL_NOT_ALLOWED,
         lambda narrowing, wish, _: _is_listed(narrowing.models, wish.value),
     ),
-    Kind.BETA: (
-        Reason.BETA_NOT_ALLOWED,
-        lambda narrowing, wish, _: _is_listed(narrowing.beta, wish.value),
-    ),
+    Kind.BETA: (Reason.BETA_NOT_ALLOWED, _grants_betas),
     Kind.SERVER_TOOL: (Reason.SERVER_TOOL_NOT_ALLOWED, _grants_server_tool),
     Kind.MCP_SERVER: (
         Reason.MCP_SERVER_NOT_ALLOWED,

@@ -2,16 +2,16 @@
 
 Law kept: default-deny (1). The API grows, and what it learns to take inside of something else is
 found as well: a wish is known by its own shape, wherever it stands. Only what the API hands on as
-it is, the input of a tool and the schema of it, is not looked into. Pure.
+it is, the input of a tool and the schema of it, is not looked into. Pure, and linear: each part of
+a body is looked at once.
 """
 
 import re
 import unicodedata
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from enum import Enum, auto
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from claude_proxy.messages.strict_json import Object
 
@@ -20,7 +20,7 @@ class Kind(Enum):
     """What a wish is about."""
 
     MODEL = auto()
-    BETA = auto()
+    BETA = auto()  # one, or several with commas between them
     SERVER_TOOL = auto()  # what is not run by the client
     MCP_SERVER = auto()  # a URL that the API would send requests to
     MCP_TOOLS = auto()  # of a server that is named elsewhere
@@ -29,38 +29,79 @@ class Kind(Enum):
     MISSPELT = auto()  # a key that some reader could take for one that counts
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
+class Wish(NamedTuple):  # a body may hold some 100,000: a dataclass takes thrice the time
     """One thing that is asked for."""
 
     kind: Kind
-    value: str | None = None  # as sent; None: it could not be understood
+    value: str | None = None  # as sent; None: it could not be understood, or does not matter
     domains: tuple[str, ...] = ()  # those that a server tool is bound to
 
 
 def wishes_of(body: Object) -> Iterator[Wish]:
     """Yield each wish in `body`, in no order that means anything."""
-    waiting: list[Any] = [body]
+    # What is to be looked into, and whether a key that is for URLs stands above it.
+    waiting: list[tuple[Any, bool]] = [(body, False)]
+    foreign = 0
     while waiting:
-        value = waiting.pop()
-        if isinstance(value, dict):
-            if not _is_ordinary(value):
-                yield from _wishes_in(value)
-            waiting += [
-                item
-                for key, item in value.items()
-                if type(item) in _CONTAINERS and not _is_opaque(key, value)
-            ]
+        value, aimed = waiting.pop()
+        if isinstance(value, list):
+            waiting += [(item, aimed) for item in value if type(item) in _CONTAINERS]
+            if aimed:
+                places = {item for item in value if isinstance(item, str)}
+                yield from (Wish(Kind.SOURCE, place) for place in places)
+        elif aimed or not _is_ordinary(value):
+            foreign += foreign_keys(value)
+            if foreign > MOST_FOREIGN:
+                yield Wish(Kind.MISSPELT)
+                return
+            yield from _wishes_in(value)
+            if aimed:
+                yield from _aimed_at(value)
+            waiting += _inside(value, aimed=aimed)
         else:
-            waiting += [item for item in value if type(item) in _CONTAINERS]
+            waiting += [(item, False) for item in value.values() if type(item) in _CONTAINERS]
+
+
+def _inside(value: Object, *, aimed: bool) -> Iterator[tuple[Any, bool]]:
+    """Yield what an object holds that is to be looked into."""
+    for key, item in value.items():
+        if type(item) not in _CONTAINERS or _is_opaque(key, value):
+            continue
+        if key == "mcp_servers":
+            # Without the URL, which is no source.
+            for server in filter(_is_object, item):
+                yield {name: item for name, item in server.items() if name != "url"}, aimed
+        else:
+            yield item, aimed or _aims(key, value)
+
+
+def _aims(key: str, parent: Object) -> bool:
+    """Tell whether all that stands below `key` is meant for URLs, whatever its shape."""
+    if key in _ORDINARY or key in _FINDERS or not _is_for_urls(key):
+        return False
+    return _type_of(parent) not in _TOLD
+
+
+def _aimed_at(value: Object) -> Iterator[Wish]:
+    for item in value.values():
+        # "auto" and "image/png" say how to look at what is there.
+        if isinstance(item, str) and not _is_word(item):
+            yield Wish(Kind.SOURCE, item)
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict)
 
 
 def tool_name(kind: str) -> str:
     """Return a tool's type without its date: "web_search" for "web_search_20250305"."""
-    return _dated.sub("", kind)
+    return _dated.sub("", kind) if "_20" in kind else kind
 
 
 _CONTAINERS = (dict, list)
+_is_word = re.compile(
+    r"[a-z][a-z0-9_-]{0,63}(?:/[a-z0-9.+-]{1,64})?", re.ASCII | re.IGNORECASE
+).fullmatch
 _dated = re.compile(r"_20[0-9]{6}\Z", re.ASCII)
 
 # Types of tools that the client runs, and what only points at a tool that is defined elsewhere.
@@ -111,7 +152,6 @@ _OPAQUE: dict[str, frozenset[str] | None] = {
     "configs": _TOOLSETS,  # by the names of tools, which may be any
     "tabs": _BROWSER,  # of the client's own
     "state_changes": _BROWSER,
-    "mcp_servers": None,  # looked into where they were met
 }
 
 
@@ -160,10 +200,7 @@ def _fallbacks(item: Any, _: Object) -> Iterator[Wish]:
 
 def _betas(item: Any, _: Object) -> Iterator[Wish]:
     for beta in item if isinstance(item, list) else [item]:
-        if isinstance(beta, str):
-            yield from (Wish(Kind.BETA, name.strip()) for name in beta.split(","))
-        else:
-            yield Wish(Kind.BETA)
+        yield Wish(Kind.BETA, _text(beta))
 
 
 def _containers(_: Any, __: Object) -> Iterator[Wish]:
@@ -174,9 +211,8 @@ def _mcp_servers(item: Any, _: Object) -> Iterator[Wish]:
     for server in item if isinstance(item, list) else [None]:
         if not isinstance(server, dict):
             yield Wish(Kind.MCP_SERVER)
-            continue
-        yield Wish(Kind.MCP_SERVER, _text(server.get("url")))
-        yield from wishes_of({key: item for key, item in server.items() if key != "url"})
+        else:
+            yield Wish(Kind.MCP_SERVER, _text(server.get("url")))
 
 
 def _nothing(_: Any, __: Object) -> Iterator[Wish]:
@@ -189,15 +225,14 @@ def _url(item: Any, parent: Object) -> Iterator[Wish]:
 
 
 def _urls(item: Any, parent: Object) -> Iterator[Wish]:
-    """Find what is meant for a URL by its key alone; what it holds besides is found there."""
-    if _type_of(parent) not in _TOLD:
-        texts = item if isinstance(item, list) else [item]
-        yield from (Wish(Kind.SOURCE, text) for text in texts if isinstance(text, str))
+    """Find what is meant for a URL by its key alone; what it holds is found where that stands."""
+    if isinstance(item, str) and _type_of(parent) not in _TOLD:
+        yield Wish(Kind.SOURCE, item)
 
 
-def _files(item: Any, parent: Object) -> Iterator[Wish]:
+def _files(_: Any, parent: Object) -> Iterator[Wish]:
     if _type_of(parent) not in _TOLD:
-        yield Wish(Kind.FILE, _text(item))
+        yield Wish(Kind.FILE)  # whichever
 
 
 def _sources(item: Any, parent: Object) -> Iterator[Wish]:
@@ -271,7 +306,8 @@ _as_urls_end = re.compile(
 
 def _is_for_urls(key: str) -> bool:
     """Tell a key of the kind that an API fetches from: "image_url", "callbackUrls", "uri"."""
-    return _as_urls_end(key[-6:]) is not None  # long enough to tell "curl" from it
+    # The last letter first: most keys are told by it. The last six are enough to know "curl".
+    return key[-1:] in "lLiIsS" and _as_urls_end(key[-6:]) is not None
 
 
 # The keys that count here. One that differs only by what some readers do not look at (Go's folds
@@ -317,14 +353,32 @@ _TALK = frozenset({"text", "thinking", "redacted_thinking", "tool_result", "ephe
 _LONGEST_KEY = 64  # folding cannot make anything longer into one of ours
 
 
+# Keys that are not ASCII: the API has none, and each can take 0.2 ms to fold.
+MOST_FOREIGN = 250
+
+
+def foreign_keys(value: Object) -> int:
+    """Return how many keys of an object are not ASCII."""
+    return 0 if "".join(value).isascii() else sum(not key.isascii() for key in value)
+
+
 def is_misspelt(key: str) -> bool:
     """Tell whether some reader could take `key` for one that counts, which it is not."""
     return key not in _KEYS and len(key) <= _LONGEST_KEY and _folded(key) in _FOLDED_KEYS
 
 
+_SIGNS = bytes(code for code in range(128) if not chr(code).isalnum())
+
+
+def _folded(key: str) -> str:
+    if key.isascii():
+        return key.encode().lower().translate(None, _SIGNS).decode()
+    return _folded_widely(key)
+
+
 # Bounded: the client chooses the keys.
 @lru_cache(maxsize=4096)
-def _folded(key: str) -> str:
+def _folded_widely(key: str) -> str:
     plain = unicodedata.normalize("NFKC", key).casefold()
     return "".join(filter(str.isalnum, unicodedata.normalize("NFKC", plain)))
 

@@ -699,6 +699,67 @@ def test_bytes_that_nobody_takes_end_the_connection(
     assert ledger.last.error == "stream-broken-off"
 
 
+# --- bodies that are kept to be judged
+
+KEPT = """
+allow: [api.anthropic.com]
+anthropic:
+  - {host: api.anthropic.com, models: ["claude-*"]}
+"""
+
+
+@pytest.fixture
+def keeping(play: Play, ledger: Ledger) -> Stage:
+    return play("api.anthropic.com", gate=gate_of(KEPT, ledger))
+
+
+def begin(client: Http2Client) -> int:
+    """Begin a request whose body is kept until it is whole; return the number of its stream."""
+    kind = ("content-type", "application/json")
+    asked = client.ask(*pseudo("POST", "/v1/messages", "api.anthropic.com"), kind, end=False)
+    client.sends(asked, b"{")
+    return asked
+
+
+def test_each_body_is_waited_for_anew_though_another_began_before_it_was_whole(
+    keeping: Stage,
+) -> None:
+    session, posts = keeping.session, Http2Client(keeping)
+    turns, before = [], begin(posts)
+    for _ in range(20):
+        turns.append((session.turn, session.waiting))
+        after = begin(posts)
+        posts.sends(before, b"}", end=True)
+        before = after
+
+    assert len(set(turns)) == len(turns)
+    assert {waiting for _, waiting in turns} == {Waiting.BODY}
+
+
+def test_a_body_gains_no_time_by_others(keeping: Stage) -> None:
+    session, posts = keeping.session, Http2Client(keeping)
+    slow = begin(posts)
+    turn = session.turn
+    for _ in range(3):
+        posts.sends(begin(posts), b"}", end=True)
+        posts.sends(slow, b" ")
+
+    assert (session.turn, session.waiting) == (turn, Waiting.BODY)
+
+
+def test_a_body_that_was_given_up_is_waited_for_no_more(keeping: Stage) -> None:
+    session, posts = keeping.session, Http2Client(keeping)
+    first, second = begin(posts), begin(posts)
+    turns = [(session.turn, session.waiting)]
+    for stream in (first, second):
+        posts.h2.reset_stream(stream)
+        posts.pump()
+        turns.append((session.turn, session.waiting))
+
+    assert [waiting for _, waiting in turns] == [Waiting.BODY, Waiting.BODY, Waiting.IDLE]
+    assert len({turn for turn, _ in turns}) == 3
+
+
 # --- faults
 
 

@@ -119,6 +119,25 @@ WISHES: dict[str, tuple[bytes, Reason]] = {
     ),
     "a place to call back": (body(callbackUrl=EVIL), Reason.SOURCE_NOT_ALLOWED),
     "places to look at": (body(new={"page-urls": [EVIL]}), Reason.SOURCE_NOT_ALLOWED),
+    "places in lists": (body(image_urls=[[[EVIL]]]), Reason.SOURCE_NOT_ALLOWED),
+    "a place in an object": (body(image_url={"u": EVIL}), Reason.SOURCE_NOT_ALLOWED),
+    "a place without its scheme": (body(image_url={"u": "evil.test/x"}), Reason.SOURCE_NOT_ALLOWED),
+    "a place deep in objects and lists": (
+        body(image_url={"a": [{"b": 1}, {"type": "x", "b": {"text": EVIL}}]}),
+        Reason.SOURCE_NOT_ALLOWED,
+    ),
+    "a place in what seems to be told": (
+        body(image_url={"type": "web_search_result", "url": EVIL}),
+        Reason.SOURCE_NOT_ALLOWED,
+    ),
+    "a place among an MCP server's": (
+        body(mcp_servers=[{"url": "https://mcp.test/", "icon_urls": [{"of": EVIL}]}]),
+        Reason.SOURCE_NOT_ALLOWED,
+    ),
+    "an MCP server in another": (
+        body(mcp_servers=[{"url": "https://mcp.test/", "mcp_servers": [{"url": EVIL}]}]),
+        Reason.MCP_SERVER_NOT_ALLOWED,
+    ),
     "a place by its other name": (
         body({"type": "document", "source": {"type": "text", "uri": EVIL}}),
         Reason.SOURCE_NOT_ALLOWED,
@@ -303,6 +322,19 @@ PLAIN = {
     "an inline document": body({"type": "document", "source": {"type": "text", "data": ""}}),
     "an image from a listed host": body(image({"type": "url", "url": "https://a.images.test/b"})),
     "an image with its port": body(image({"type": "url", "url": "https://a.images.test:443"})),
+    "an image of another API from the allowlist": body(
+        {
+            "type": "image_url",
+            "image_url": {
+                "url": "https://good.test/x",
+                "detail": "auto",
+                "media_type": "image/png",
+            },
+        }
+    ),
+    "what is handed on below a place": body(image_url={"input_schema": SCHEMA | {"a": EVIL}}),
+    "no place at all": body(image_url={"width": 1, "url": None}, image_urls=[None, 1, []]),
+    "what is told of images": body({"type": "web_search_result", "image_urls": [[EVIL]]}),
     "an image from the allowlist": body(image({"type": "url", "url": "https://good.test/x"})),
     "tools of the client": body(
         tools=[

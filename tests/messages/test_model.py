@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from claude_proxy.messages.model import with_model
 from claude_proxy.messages.strict_json import UnreadableError
+from claude_proxy.messages.wishes import MOST_FOREIGN
 
 MAP = (("claude-opus-5", "big"), ("claude-haiku-5", "small"))
 
@@ -102,3 +103,12 @@ def test_a_second_parser_finds_the_same_request_with_the_other_model(
 
     assert orjson.loads(spliced) == {**request, "model": given_model}
     assert list(orjson.loads(spliced)) == list(request)
+
+
+def test_keys_that_no_api_has_are_not_looked_at_without_end() -> None:
+    keys = [f"\ufdfa{number}" for number in range(MOST_FOREIGN + 1)]
+    few, many = (json.dumps(dict.fromkeys(some), ensure_ascii=False) for some in (keys[1:], keys))
+
+    assert with_model(few.encode(), [("*", "m")]).startswith(b'{"model":"m"')
+    with pytest.raises(UnreadableError):
+        with_model(many.encode(), [("*", "m")])

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from claude_proxy.messages.narrowing import MIB, Narrowing, Reach
+from claude_proxy.messages.narrowing import MIB, MOST_WISHES, Narrowing, Reach
+from claude_proxy.messages.wishes import MOST_FOREIGN
 from claude_proxy.patterns import PathGlob
 from claude_proxy.reason import Reason
 from claude_proxy.request import Request
@@ -18,6 +19,7 @@ from tests.messages.bodies import (
     PLAIN,
     WISHES,
     body,
+    image,
     judged,
     reaches,
     request,
@@ -148,6 +150,112 @@ def test_a_body_that_is_not_plain_json_by_its_head_is_denied(
 )
 def test_plain_json_may_say_so_as_it_likes(fields: tuple[tuple[bytes, bytes], ...]) -> None:
     assert NARROW.judge_body(request(fields=fields), body(), reaches) is None
+
+
+# What there may be many of, each time with the number of one of them.
+MANY: dict[str, tuple[Any, Reason]] = {
+    "images": (
+        lambda numbers: body(image_urls=[f"https://a.images.test/{number}" for number in numbers]),
+        Reason.SOURCE_NOT_ALLOWED,
+    ),
+    "images of the allowlist": (
+        lambda numbers: body(
+            *(image({"type": "url", "url": f"https://n{number}.any.test/"}) for number in numbers)
+        ),
+        Reason.SOURCE_NOT_ALLOWED,
+    ),
+    "servers": (
+        lambda numbers: body(
+            mcp_servers=[{"url": f"https://mcp.test/{number}"} for number in numbers]
+        ),
+        Reason.MCP_SERVER_NOT_ALLOWED,
+    ),
+    "domains": (
+        lambda numbers: body(
+            tools=[
+                tool(
+                    "web_fetch_20250910",
+                    allowed_domains=[f"n{number}.any.test" for number in numbers[1:]],
+                )
+            ]
+        ),
+        Reason.SERVER_TOOL_NOT_ALLOWED,
+    ),
+    "tools with a domain": (
+        lambda numbers: body(
+            tools=[
+                tool("web_fetch_20250910", allowed_domains=[f"n{number}.any.test"])
+                for number in numbers[1::2]
+            ]
+        ),
+        Reason.SERVER_TOOL_NOT_ALLOWED,
+    ),
+    "models": (
+        lambda numbers: body(fallbacks=[{"model": f"claude-{number}"} for number in numbers[1:]]),
+        Reason.MODEL_NOT_ALLOWED,
+    ),
+    "betas": (
+        lambda numbers: body(betas=[f"oauth-{number}" for number in numbers]),
+        Reason.BETA_NOT_ALLOWED,
+    ),
+}
+
+
+@pytest.mark.parametrize(("make", "reason"), MANY.values(), ids=MANY)
+def test_a_body_asks_for_no_more_than_can_be_judged_at_once(make: Any, reason: Reason) -> None:
+    def judge(content: bytes) -> Any:
+        lists = replace(NARROW, sources=Reach(hosts=NARROW.sources.hosts))
+        # The model of the body is one thing more.
+        return replace(lists, models=("*",)).judge_body(request(), content, lambda *_: True)
+
+    assert judge(make(range(MOST_WISHES - 1))) is None
+    assert judge(make(range(MOST_WISHES + 2))) is reason
+
+
+@pytest.mark.parametrize(("make", "reason"), MANY.values(), ids=MANY)
+def test_what_is_not_narrowed_may_be_asked_for_however_often(make: Any, reason: Reason) -> None:
+    content = make(range(2 * MOST_WISHES))
+    lifted = replace(NARROW, **KEYS[reason])
+
+    assert lifted.judge_body(request(), content, lambda *_: True) is None
+
+
+def test_each_thing_that_a_body_asks_for_is_judged_once() -> None:
+    asked: list[tuple[str, str]] = []
+
+    def ask(url: str, method: str = "GET") -> bool:
+        asked.append((url, method))
+        return True
+
+    url = "https://good.test/x"
+    content = body(image_urls=[url] * 2000, mcp_servers=[{"url": url}] * 2000)
+
+    assert NARROW.judge_body(request(), content, ask) is None
+    assert sorted(asked) == [(url, "GET"), (url, "POST")]
+
+
+@pytest.mark.parametrize("name", ["model", "image_url", "betas"])
+def test_what_a_body_asks_for_is_no_longer_than_can_be_judged_at_once(name: str) -> None:
+    every = replace(NARROW, models=("*",), beta=("*",))
+    content = body(**{name: "https://good.test/" + "x" * MIB})
+
+    assert every.judge_body(request(), content, lambda *_: True) is not None
+
+
+def test_keys_that_no_api_has_are_not_looked_at_without_end() -> None:
+    def asking(new: Any) -> bytes:
+        return json.dumps({"model": "claude-1", "new": new}, ensure_ascii=False).encode()
+
+    keys = [f"\ufdfa{number}" for number in range(MOST_FOREIGN + 1)]
+
+    assert judged(asking(dict.fromkeys(keys[1:]))) is None
+    assert judged(asking(dict.fromkeys(keys))) is Reason.BODY_UNREADABLE
+    assert judged(asking([{key: None} for key in keys])) is Reason.BODY_UNREADABLE
+
+
+def test_a_text_names_no_more_betas_than_can_be_judged_at_once() -> None:
+    assert judged(body(betas=",".join(["oauth-1"] * 100))) is None
+    assert judged(body(betas=",".join(["oauth-1"] * 101))) is Reason.BETA_NOT_ALLOWED
 
 
 def beta(*values: bytes, name: bytes = b"anthropic-beta") -> tuple[tuple[bytes, bytes], ...]:

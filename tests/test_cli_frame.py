@@ -400,11 +400,20 @@ def test_every_option_reaches_the_settings(served: Served, tmp_path: Path) -> No
     )
 
 
+WITHOUT_VARIABLE = {"cadir", "help"}
+
+
 @pytest.mark.parametrize(
-    "option", [param for param in serve.command.params if param.name != "help"]
+    "option", [param for param in serve.command.params if param.name not in WITHOUT_VARIABLE]
 )
 def test_every_option_is_an_environment_variable_too(option: click.Parameter) -> None:
     assert option.envvar == "CLAUDE_PROXY_" + str(option.name).upper()
+
+
+def test_a_variable_that_env_and_run_would_not_hear_there_is_none() -> None:
+    [option] = [param for param in serve.command.params if param.name == "cadir"]
+
+    assert option.envvar is None
 
 
 def test_a_variable_is_read_and_an_option_wins_over_it(

@@ -43,8 +43,10 @@ def bindings_of(order: Order) -> Bindings:
     return policyfile.load_for(order.settings).policy.credentials
 
 
-def warnings_of(order: Order) -> Iterator[str]:
+def warnings_of(order: Order, bindings: Bindings) -> Iterator[str]:
     """Yield what an owner should know of the credentials of the run's own proxy."""
+    if not bindings or order.join is not None or not order.wish.network:
+        return
     words = strangers.words_about(policyfile.load_for(order.settings).policy)
     if words is not None:
         yield f"{words[0]}; mend: {words[1]}"

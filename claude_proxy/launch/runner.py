@@ -190,9 +190,8 @@ def _told(order: Order, bindings: Bindings, say: Say) -> Plan:
     planned = planned_for(order, bindings)
     for note in planned.notes:
         say(f"note: {note}")
-    if order.join is None and bindings:
-        for warning in keys.warnings_of(order):
-            say(f"warning: {warning}")
+    for warning in keys.warnings_of(order, bindings):
+        say(f"warning: {warning}")
     if order.join is not None and bindings:
         say(
             f"note: the placeholders are those of {order.settings.allowlist}, which the proxy on "

@@ -66,6 +66,21 @@ def test_where_no_proxy_of_its_own_is_started_it_is_none(make: Make) -> None:
         assert "ANTHROPIC_API_KEY" in wish.keeping.withheld
 
 
+def test_hosts_that_take_any_account_are_told_of_where_the_run_could_reach_them(
+    make: Make,
+) -> None:
+    def told(order: Order) -> list[str]:
+        listed = order.settings.allowlist.read_text().replace("[api", "[claude.ai, api")
+        order.settings.allowlist.write_text(listed)
+        return list(keys.warnings_of(order, keys.bindings_of(order)))
+
+    [warning] = told(make("{env: KEY}"))
+
+    assert "deny: [claude.ai]" in warning
+    assert told(make("{env: KEY}", network=False)) == []
+    assert told(replace(make("{env: KEY}"), join="127.0.0.1:9051")) == []
+
+
 def test_a_foreign_proxy_has_no_credentials_and_an_open_network_has_no_proxy(make: Make) -> None:
     order = make("{env: KEY}")
 

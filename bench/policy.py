@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 
 from claude_proxy import allowlist
 from claude_proxy.authority import Authority
-from claude_proxy.policy import Policy, Request, Scheme
+from claude_proxy.policy import Policy
+from claude_proxy.request import Request, Scheme
 
 SIZES = (10, 1_000, 100_000)
 _SEED = 1

@@ -19,33 +19,17 @@ from claude_proxy.errors import ConfigError, ConfigErrors
 from claude_proxy.field_reader import nearest
 from claude_proxy.narrowing_reader import Entry, NarrowingReader, resolved
 from claude_proxy.policy import Policy, Rule
-from claude_proxy.rule_reader import METHODS, RuleReader
+from claude_proxy.rule_reader import RuleReader
 from claude_proxy.strict_yaml import (
-    MAX_BYTES,
     Broken,
     Mapping,
     Node,
     Problems,
     Scalar,
     Sequence,
-    decode,
     parse,
     quoted,
 )
-
-__all__ = [
-    "MAX_BYTES",
-    "METHODS",
-    "Preset",
-    "decode",
-    "load",
-    "load_narrowing",
-    "preset_policy",
-    "preset_text",
-    "presets",
-    "schema",
-    "unknown_preset",
-]
 
 type Library = Callable[[str], str]
 

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator
 from claude_proxy.credentials import Binding
 from claude_proxy.messages.narrowing import Narrowing
 from claude_proxy.patterns import HostPattern, PatternKind
-from claude_proxy.policy import Policy, Rule, Scheme, Tls
+from claude_proxy.policy import Policy, Rule, Tls
+from claude_proxy.request import Scheme
 from claude_proxy.strict_yaml import Problems
 
 type Ports = frozenset[int] | None  # None: every port

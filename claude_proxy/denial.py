@@ -10,7 +10,8 @@ import shlex
 from dataclasses import dataclass
 
 from claude_proxy.authority import Authority
-from claude_proxy.policy import Reason, Scheme
+from claude_proxy.reason import Reason
+from claude_proxy.request import Scheme
 
 REASON_FIELD = "X-Claude-Proxy-Reason"
 

@@ -20,7 +20,8 @@ from typing import Any
 from claude_proxy.address import effective
 from claude_proxy.authority import Authority
 from claude_proxy.patterns import PatternKind
-from claude_proxy.policy import Decision, Reason
+from claude_proxy.policy import Decision
+from claude_proxy.reason import Reason
 from claude_proxy.settings import Address, UpstreamProxy
 
 type _AddrInfo = tuple[Any, ...]  # as `socket.getaddrinfo` has it

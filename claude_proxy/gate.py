@@ -18,7 +18,9 @@ from claude_proxy.echo import EchoGuard
 from claude_proxy.errors import AuditError
 from claude_proxy.events import OPAQUE, DecisionMade, Event, OutcomeSeen, Phase
 from claude_proxy.messages.usage import Meter, legible
-from claude_proxy.policy import Decision, Policy, Reason, Request, Tls, bound_to
+from claude_proxy.policy import Decision, Policy, Tls, bound_to
+from claude_proxy.reason import Reason
+from claude_proxy.request import Request
 from claude_proxy.settings import AuditFailure
 from claude_proxy.watch import Joined, Watch
 

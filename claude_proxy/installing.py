@@ -17,7 +17,10 @@ from enum import StrEnum
 from pathlib import Path
 
 from claude_proxy.errors import ClaudeProxyError, ConfigError
-from claude_proxy.service import Mark, Names, Plan, Scope, Unit, files_of, marked, read_mark
+from claude_proxy.service.marks import Mark, marked, read_mark
+from claude_proxy.service.names import Names
+from claude_proxy.service.plan import Plan, Scope, Unit
+from claude_proxy.service.rendering import files_of
 
 type Say = Callable[[str], None]
 

@@ -13,7 +13,8 @@ from typing import Any
 from claude_proxy.clashes import Coverage
 from claude_proxy.field_reader import FieldReader, nearest
 from claude_proxy.host_reader import host_in
-from claude_proxy.messages.narrowing import Narrowing, Reach
+from claude_proxy.messages.narrowing import Narrowing
+from claude_proxy.messages.reach import Reach
 from claude_proxy.options import parse_size
 from claude_proxy.patterns import HostPattern, PatternKind
 from claude_proxy.source import Source

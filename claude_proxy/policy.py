@@ -23,18 +23,6 @@ from claude_proxy.request import Request, Scheme
 from claude_proxy.shown import changed_unshown, credential_shown, narrowing_lines
 from claude_proxy.source import Source
 
-__all__ = [
-    "OVERRIDE_HEADERS",
-    "Decision",
-    "Policy",
-    "Reason",
-    "Request",
-    "Rule",
-    "Scheme",
-    "Source",
-    "Tls",
-]
-
 type Address = IPv4Address | IPv6Address
 type Network = IPv4Network | IPv6Network
 

@@ -11,10 +11,12 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from claude_proxy import allowlist, groups, ownership
+from claude_proxy import allowlist, groups, ownership, strict_yaml
 from claude_proxy.errors import ConfigError
-from claude_proxy.policy import Policy, Rule, Source
+from claude_proxy.groups import reader as groups_reader
+from claude_proxy.policy import Policy, Rule
 from claude_proxy.settings import Learn, Settings
+from claude_proxy.source import Source
 
 USERS_GROUPS = "groups.toml"  # in the directory of the configuration
 
@@ -37,7 +39,7 @@ class Loaded:
 
 def load(path: Path) -> Loaded:
     """Read the allowlist in `path`; ConfigError says what is wrong with it."""
-    text, state = _read(path, "allowlist", "--allowlist", allowlist.MAX_BYTES)
+    text, state = _read(path, "allowlist", "--allowlist", strict_yaml.MAX_BYTES)
     return Loaded(allowlist.load(text, name=str(path)), state)
 
 
@@ -94,7 +96,7 @@ def _groups(settings: Settings) -> tuple[groups.Groups, Fingerprint]:
         if path != settings.groups and _is_missing(path):
             states += fingerprint(path)
             continue
-        text, state = _read(path, "groups file", "--groups", groups.MAX_BYTES)
+        text, state = _read(path, "groups file", "--groups", groups_reader.MAX_BYTES)
         texts.append((str(path), text))
         states += state
     return groups.load(texts), tuple(states)
@@ -152,7 +154,7 @@ def _read(path: Path, what: str, option: str, most: int) -> tuple[str, Fingerpri
         ) from error
     if len(raw) > most:
         raise _too_large(path, most)
-    return allowlist.decode(raw, str(path)), _fingerprint_of(found)
+    return strict_yaml.decode(raw, str(path)), _fingerprint_of(found)
 
 
 def _read_plain(path: Path) -> str:
@@ -168,7 +170,7 @@ def _read_plain(path: Path) -> str:
         raise _not_plain(path, "it is not a plain file")
     if len(raw) > _NARROWING_BYTES:
         raise _too_large(path, _NARROWING_BYTES)
-    return allowlist.decode(raw, str(path))
+    return strict_yaml.decode(raw, str(path))
 
 
 def _not_plain(path: Path, why: str) -> ConfigError:

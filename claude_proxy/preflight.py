@@ -14,15 +14,10 @@ from pathlib import Path
 import certifi
 from cryptography import x509
 
-from claude_proxy.audit import (
-    AuditStore,
-    ConsoleSink,
-    Descriptor,
-    JsonlSink,
-    Learner,
-    Sink,
-    database_in,
-)
+from claude_proxy.audit.database import database_in
+from claude_proxy.audit.learn import Learner
+from claude_proxy.audit.sinks import ConsoleSink, Descriptor, JsonlSink, Sink
+from claude_proxy.audit.store import AuditStore
 from claude_proxy.errors import ConfigError
 from claude_proxy.settings import Settings
 

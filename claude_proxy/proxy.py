@@ -33,9 +33,10 @@ from claude_proxy import (
 )
 from claude_proxy.addons.streams import Streams
 from claude_proxy.addons.tls import Certificates
-from claude_proxy.audit import AuditStore, database_in
-from claude_proxy.ca import CertificateAuthority
+from claude_proxy.audit.database import database_in
+from claude_proxy.audit.store import AuditStore
 from claude_proxy.ca.files import Folder
+from claude_proxy.ca.store import CertificateAuthority
 from claude_proxy.connection import Hook, Services
 from claude_proxy.dialer import Dialer, SystemResolver
 from claude_proxy.errors import AuditError, ConfigError
@@ -58,8 +59,6 @@ from claude_proxy.settings import (
     Verbosity,
 )
 from claude_proxy.vault import Vault
-
-__all__ = ["Lifeline", "ProxyMaster", "serve"]
 
 logger = logging.getLogger(__name__)
 

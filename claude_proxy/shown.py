@@ -15,7 +15,8 @@ from claude_proxy.credentials import (
     Pin,
     name_of,
 )
-from claude_proxy.messages.narrowing import MIB, Narrowing, Reach
+from claude_proxy.messages.narrowing import MIB, Narrowing
+from claude_proxy.messages.reach import Reach
 
 _NAMED = 4  # values of a list that are spelled out; the rest is counted
 

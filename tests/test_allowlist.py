@@ -12,7 +12,10 @@ from claude_proxy import allowlist, strict_yaml
 from claude_proxy.authority import Authority
 from claude_proxy.errors import ConfigError, ConfigErrors
 from claude_proxy.patterns import HostPattern, PathGlob
-from claude_proxy.policy import Policy, Reason, Request, Scheme, Tls
+from claude_proxy.policy import Policy, Tls
+from claude_proxy.reason import Reason
+from claude_proxy.request import Request, Scheme
+from claude_proxy.rule_reader import METHODS
 from claude_proxy.rule_writer import entry_of, facts_of
 
 
@@ -691,7 +694,7 @@ RULES = st.fixed_dictionaries(
     optional={
         "scheme": st.sampled_from(["https", "http"]),
         "ports": st.lists(st.integers(1024, 65535), min_size=1, max_size=3, unique=True),
-        "methods": st.lists(st.sampled_from(allowlist.METHODS), min_size=1, unique=True),
+        "methods": st.lists(st.sampled_from(METHODS), min_size=1, unique=True),
         "paths": st.lists(
             st.sampled_from(["/", "/a", "/a/*", "/*/b", "/**"]), min_size=1, unique=True
         ),

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from claude_proxy import logs
-from claude_proxy.audit import AuditStore, database_in
+from claude_proxy.audit.database import database_in
 from claude_proxy.audit.sinks import ConsoleSink, Descriptor, JsonlSink
+from claude_proxy.audit.store import AuditStore
 from claude_proxy.authority import Authority
 from claude_proxy.credentials import Binding, FileSource, Injection, Pin
 from claude_proxy.gate import Gate, Origin, Passage

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_proxy.ca import CertificateAuthority
+from claude_proxy.ca.store import CertificateAuthority
 from claude_proxy.cli import main
 from claude_proxy.cli.env import (
     DIALECTS,

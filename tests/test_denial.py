@@ -16,7 +16,8 @@ from claude_proxy.denial import (
     unreachable,
     wants_json,
 )
-from claude_proxy.policy import Reason, Scheme
+from claude_proxy.reason import Reason
+from claude_proxy.request import Scheme
 
 EVIL = Authority.of("evil.example", 443)
 

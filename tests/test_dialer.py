@@ -19,8 +19,10 @@ from claude_proxy.dialer import (
     SystemResolver,
     _alternated,
 )
-from claude_proxy.policy import Decision, Policy, Reason, Source
+from claude_proxy.policy import Decision, Policy
+from claude_proxy.reason import Reason
 from claude_proxy.settings import Address, UpstreamProxy
+from claude_proxy.source import Source
 from tests.layers.stage import policy_of
 from tests.loopback import LOOPS, Names, Play, Run, run_on
 

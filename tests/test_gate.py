@@ -11,7 +11,9 @@ from claude_proxy.authority import Authority
 from claude_proxy.errors import AuditError
 from claude_proxy.events import DecisionMade, Event, OutcomeSeen, Phase
 from claude_proxy.gate import Gate, Origin
-from claude_proxy.policy import Decision, Policy, Reason, Request, Scheme
+from claude_proxy.policy import Decision, Policy
+from claude_proxy.reason import Reason
+from claude_proxy.request import Request, Scheme
 from claude_proxy.settings import AuditFailure
 from tests.layers.stage import BrokenPolicy, Ledger, policy_of
 

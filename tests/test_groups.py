@@ -11,9 +11,12 @@ from claude_proxy import allowlist, groups
 from claude_proxy.address import Address, AddressKind, kind_of
 from claude_proxy.authority import Authority
 from claude_proxy.errors import ConfigError, ConfigErrors
-from claude_proxy.groups import Chosen, Groups, Network, reader
+from claude_proxy.groups import Chosen, Groups, reader
 from claude_proxy.groups.places import places_of
-from claude_proxy.policy import Policy, Reason, Request, Scheme, Tls
+from claude_proxy.groups.reader import Network
+from claude_proxy.policy import Policy, Tls
+from claude_proxy.reason import Reason
+from claude_proxy.request import Request, Scheme
 
 BUILT_IN = ("allow", "claude", "deny", "gemini", "lockdown", "open", "shell")
 

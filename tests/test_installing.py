@@ -18,7 +18,8 @@ from claude_proxy.installing import (
     standing_of,
     write,
 )
-from claude_proxy.service import Firewall, Plan, Scope, files_of
+from claude_proxy.service.plan import Firewall, Plan, Scope
+from claude_proxy.service.rendering import files_of
 from tests.service import plans
 
 WORDS = ("service", "install", "--system")

@@ -15,12 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from claude_proxy import groups
-from claude_proxy.audit import Learner, learn
-from claude_proxy.audit.learn import Hosts, text_of
+from claude_proxy.audit import learn
+from claude_proxy.audit.learn import Hosts, Learner, text_of
 from claude_proxy.audit.sinks import Printer
 from claude_proxy.errors import ConfigError
 from claude_proxy.events import OPAQUE, DecisionMade, OutcomeSeen, Phase
-from claude_proxy.policy import Reason
+from claude_proxy.groups import reader as groups_reader
+from claude_proxy.reason import Reason
 from claude_proxy.settings import Learn
 
 EPOCH = 1_790_000_000
@@ -348,7 +349,7 @@ def test_a_file_that_is_not_utf_8_stops_the_start(learning: Learning, file: Path
 
 
 def test_a_file_that_is_full_stops_the_start(learning: Learning, file: Path) -> None:
-    file.write_text("#" * (groups.MAX_BYTES + 1))
+    file.write_text("#" * (groups_reader.MAX_BYTES + 1))
 
     with pytest.raises(ConfigError, match="full"):
         learning()

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from claude_proxy import allowlist, groups
 from claude_proxy.authority import Authority
 from claude_proxy.errors import ConfigError, ConfigErrors
-from claude_proxy.messages.narrowing import Narrowing, Reach
+from claude_proxy.messages.narrowing import Narrowing
+from claude_proxy.messages.reach import Reach
 from claude_proxy.narrowing_reader import FIELDS, KEYS
 from claude_proxy.patterns import HostPattern, PathGlob
 from claude_proxy.policy import Policy

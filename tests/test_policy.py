@@ -10,17 +10,10 @@ import pytest
 
 from claude_proxy.authority import Authority
 from claude_proxy.patterns import HostPattern, PathGlob, PatternError, PatternKind
-from claude_proxy.policy import (
-    OVERRIDE_HEADERS,
-    Decision,
-    Policy,
-    Reason,
-    Request,
-    Rule,
-    Scheme,
-    Source,
-    Tls,
-)
+from claude_proxy.policy import OVERRIDE_HEADERS, Decision, Policy, Rule, Tls
+from claude_proxy.reason import Reason
+from claude_proxy.request import Request, Scheme
+from claude_proxy.source import Source
 
 NOWHERE = Source("allowlist.yaml", 1, 1)
 

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from claude_proxy import allowlist, groups, ownership, policyfile
+from claude_proxy import ownership, policyfile, strict_yaml
 from claude_proxy.authority import Authority
 from claude_proxy.errors import ConfigError, ConfigErrors
-from claude_proxy.policy import Reason
+from claude_proxy.groups import reader as groups_reader
+from claude_proxy.reason import Reason
 from claude_proxy.settings import Learn, Settings
 
 
@@ -69,7 +70,7 @@ def test_what_is_no_text_is_a_clear_error(file: Path) -> None:
 
 
 def test_a_file_without_end_is_not_read_to_its_end(file: Path) -> None:
-    file.write_bytes(b"#" * (allowlist.MAX_BYTES + 1))
+    file.write_bytes(b"#" * (strict_yaml.MAX_BYTES + 1))
 
     assert refusal_of(file).exit_code == 2
 
@@ -332,7 +333,7 @@ def test_a_groups_file_that_others_may_write_is_refused(place: Place, which: str
 
 
 def test_a_groups_file_is_bounded(place: Place) -> None:
-    place.write(place.groups, "#" * (groups.MAX_BYTES + 1))
+    place.write(place.groups, "#" * (groups_reader.MAX_BYTES + 1))
 
     with pytest.raises(ConfigError, match="larger than 4096 KiB"):
         policyfile.load_for(place.settings(policy="p", groups=place.groups))

@@ -3,27 +3,3 @@
 The laws kept here are the ninth and the tenth: the CA's key is read and written by its owner
 alone and appears nowhere else, and a CA that others could have changed is refused.
 """
-
-from claude_proxy.ca.store import (
-    AUTHORITY_FILE,
-    BUNDLE_FILE,
-    BUNDLE_P12_FILE,
-    CERTIFICATE_FILE,
-    CertificateAuthority,
-    Description,
-    Leaf,
-    Rotation,
-    rotate,
-)
-
-__all__ = [
-    "AUTHORITY_FILE",
-    "BUNDLE_FILE",
-    "BUNDLE_P12_FILE",
-    "CERTIFICATE_FILE",
-    "CertificateAuthority",
-    "Description",
-    "Leaf",
-    "Rotation",
-    "rotate",
-]

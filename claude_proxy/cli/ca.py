@@ -17,7 +17,7 @@ from typing import Any
 
 import click
 
-from claude_proxy import ca
+from claude_proxy.ca import store
 from claude_proxy.cli import paths
 from claude_proxy.errors import ConfigError
 
@@ -54,7 +54,7 @@ def command() -> None:
 @confdir_option
 def path(confdir: Path) -> None:
     """Print the path of the CA certificate."""
-    click.echo(ca.CertificateAuthority.load(confdir).certificate_path)
+    click.echo(store.CertificateAuthority.load(confdir).certificate_path)
 
 
 @command.command()
@@ -62,7 +62,7 @@ def path(confdir: Path) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def show(*, confdir: Path, as_json: bool) -> None:
     """Print the CA's name, fingerprint, dates, constraints and files."""
-    facts = ca.CertificateAuthority.load(confdir).describe()
+    facts = store.CertificateAuthority.load(confdir).describe()
     click.echo(_json_of(facts) if as_json else "\n".join(_lines_of(facts)))
 
 
@@ -71,7 +71,7 @@ def show(*, confdir: Path, as_json: bool) -> None:
 @click.option("--stdout", is_flag=True, help="Print the bundle itself, and write no file.")
 def bundle(*, confdir: Path, stdout: bool) -> None:
     """Write the system's roots and the CA into one PEM file, and print its path."""
-    authority = ca.CertificateAuthority.load_or_create(confdir)
+    authority = store.CertificateAuthority.load_or_create(confdir)
     if stdout:
         click.echo(authority.bundle_pem(), nl=False)
     else:
@@ -103,9 +103,9 @@ def rotate(
 ) -> None:
     """Replace the CA by a new one, and keep the old one aside."""
     patterns = _allowed_hosts(allowlist or paths.allowlist_path(confdir)) if constrain else None
-    if not yes and os.path.lexists(confdir / ca.AUTHORITY_FILE):
+    if not yes and os.path.lexists(confdir / store.AUTHORITY_FILE):
         _ask(confdir)
-    done = ca.rotate(confdir, patterns)
+    done = store.rotate(confdir, patterns)
     click.echo("\n".join(_after(done)))
 
 
@@ -114,7 +114,7 @@ def rotate(
 @click.option("--all", "everywhere", is_flag=True, help="Print the commands for every system.")
 def trust(*, confdir: Path, everywhere: bool) -> None:
     """Print the commands that make this system trust the CA; run none."""
-    authority = ca.CertificateAuthority.load(confdir)
+    authority = store.CertificateAuthority.load(confdir)
     stores = STORES if everywhere else stores_of(sys.platform, _distribution())
     click.echo("\n".join(_trust_lines(authority, stores)))
 
@@ -131,7 +131,7 @@ def _ask(confdir: Path) -> None:
     if not sys.stdin.isatty():
         raise ConfigError(
             "nobody is there to be asked whether the CA shall be replaced",
-            where=str(confdir / ca.AUTHORITY_FILE),
+            where=str(confdir / store.AUTHORITY_FILE),
             mend="add --yes",
         )
     click.confirm(
@@ -140,7 +140,7 @@ def _ask(confdir: Path) -> None:
     )
 
 
-def _after(done: ca.Rotation) -> Iterator[str]:
+def _after(done: store.Rotation) -> Iterator[str]:
     facts = done.authority.describe()
     yield from _lines_of(facts)
     if done.kept:
@@ -156,7 +156,7 @@ def _after(done: ca.Rotation) -> Iterator[str]:
         yield "     (Java does not look at the constraints of a CA that it trusts.)"
 
 
-def _lines_of(facts: ca.Description) -> Iterator[str]:
+def _lines_of(facts: store.Description) -> Iterator[str]:
     left = (facts.not_after - datetime.now(UTC)).days
     yield f"subject:      {facts.subject}"
     yield f"fingerprint:  SHA-256 {facts.fingerprint}"
@@ -169,7 +169,7 @@ def _lines_of(facts: ca.Description) -> Iterator[str]:
     yield from (f"  {mode:04o}  {file}" for file, mode in facts.files.items())
 
 
-def _json_of(facts: ca.Description) -> str:
+def _json_of(facts: store.Description) -> str:
     found = asdict(facts)
     found["not_before"] = facts.not_before.isoformat()
     found["not_after"] = facts.not_after.isoformat()
@@ -250,7 +250,7 @@ def _distribution() -> frozenset[str]:
 
 
 def _trust_lines(
-    authority: ca.CertificateAuthority, stores: tuple[TrustStore, ...]
+    authority: store.CertificateAuthority, stores: tuple[TrustStore, ...]
 ) -> Iterator[str]:
     facts = {
         "certificate": quote(str(authority.certificate_path)),
@@ -261,11 +261,11 @@ def _trust_lines(
     }
     yield "# None of this was run. Who trusts this CA believes the holder of its key about every"
     yield '# host, so prefer what ends with a process:  eval "$(claude-proxy env)"'
-    for store in stores:
+    for place in stores:
         yield ""
-        yield f"# {store.title}"
-        yield from (line.format_map(facts) for line in store.add)
+        yield f"# {place.title}"
+        yield from (line.format_map(facts) for line in place.add)
         yield "# and to undo it:"
-        yield from (f"#   {line.format_map(facts)}" for line in store.undo)
+        yield from (f"#   {line.format_map(facts)}" for line in place.undo)
     yield ""
     yield "# After `ca rotate`, undo with the old certificate, which is kept beside the new one."

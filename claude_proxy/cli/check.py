@@ -24,7 +24,8 @@ from claude_proxy.credentials import Binding
 from claude_proxy.errors import ConfigError
 from claude_proxy.messages.narrowing import Narrowing
 from claude_proxy.narrowing_reader import LARGEST_BODY
-from claude_proxy.policy import Decision, Policy, Request, Rule, Scheme, Tls, bound_to
+from claude_proxy.policy import Decision, Policy, Rule, Tls, bound_to
+from claude_proxy.request import Request, Scheme
 from claude_proxy.settings import Settings
 from claude_proxy.shown import narrowing_shown, use_shown
 from claude_proxy.strict_yaml import harmless, quoted

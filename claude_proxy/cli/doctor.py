@@ -249,6 +249,3 @@ def _sum_lines(rows: Sequence[Row]) -> Iterator[str]:
     if through := count[Result.THROUGH]:
         told = f"NOT SAFE: {len(through)} got through. Do not rely on this sandbox."
         yield _painted(told, Result.THROUGH)
-
-
-__all__: Sequence[str] = ("attack_lines", "command", "finding_lines", "trust_lines")

@@ -17,7 +17,12 @@ from shlex import quote
 import click
 
 from claude_proxy.authority import Authority
-from claude_proxy.ca import BUNDLE_FILE, BUNDLE_P12_FILE, CERTIFICATE_FILE, CertificateAuthority
+from claude_proxy.ca.store import (
+    BUNDLE_FILE,
+    BUNDLE_P12_FILE,
+    CERTIFICATE_FILE,
+    CertificateAuthority,
+)
 from claude_proxy.cli.ca import confdir_option
 from claude_proxy.clients import Variable, variables
 from claude_proxy.errors import ConfigError

@@ -10,8 +10,9 @@ from claude_proxy import policyfile
 from claude_proxy.cli import completions, paths
 from claude_proxy.cli.places import confdir_option, groups_option
 from claude_proxy.errors import ConfigError
-from claude_proxy.groups import Groups, PolicyEntry, chosen
+from claude_proxy.groups import Groups, chosen
 from claude_proxy.groups.listing import lines_of_groups, lines_of_policies, lines_of_policy
+from claude_proxy.groups.reader import PolicyEntry
 from claude_proxy.rule_writer import facts_of, facts_of_narrowing
 from claude_proxy.settings import Settings
 

@@ -7,7 +7,7 @@ is not run.
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path, PurePath
 from typing import Any
@@ -19,9 +19,10 @@ from claude_proxy import groups, policyfile
 from claude_proxy.cli import completions, declaring, policies, serve
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.groups.listing import lines_of_groups, lines_of_policies
+from claude_proxy.groups.reader import Network
 from claude_proxy.launch import profiles, runner
 from claude_proxy.launch.order import Order
-from claude_proxy.launch.plan import Wish
+from claude_proxy.launch.wish import Wish
 from claude_proxy.settings import Settings, UnixListen
 
 EPILOG = """\b
@@ -305,7 +306,7 @@ def order_of(asked: Asked, settings: Settings, *, listed: bool = False) -> Order
     project = _project(asked.dir)
     own_profiles = settings.confdir / profiles.DIRECTORY
     chosen = _chosen(asked, settings, listed=listed)
-    filtered = chosen is None or chosen.network is groups.Network.PROXY
+    filtered = chosen is None or chosen.network is Network.PROXY
     settings = replace(settings, policy=chosen.name if chosen is not None and filtered else None)
     _refuse_for_no_proxy(asked, settings, filtered=filtered)
     name = asked.profile or (chosen.profile if chosen is not None else None)
@@ -324,7 +325,7 @@ def order_of(asked: Asked, settings: Settings, *, listed: bool = False) -> Order
     path = profiles.find_narrowing(project)
     narrowing = profiles.narrowing(path) if path is not None else profiles.Narrowing()
     has_network = narrowing.network and not asked.no_network
-    unfiltered = has_network and chosen is not None and chosen.network is groups.Network.OPEN
+    unfiltered = has_network and chosen is not None and chosen.network is Network.OPEN
     if narrowing.denies and (unfiltered or (has_network and asked.proxy is not None)):
         raise ConfigError(
             "only a proxy of the run's own can deny what the project's file denies",
@@ -430,6 +431,3 @@ def _say(line: str) -> None:
         sys.stderr.flush()
     except OSError:
         pass  # nobody reads it: no reason to stop
-
-
-__all__: Sequence[str] = ("Asked", "command", "order_of", "settings_of")

@@ -35,7 +35,11 @@ from claude_proxy.installing import (
     refuse_other_user,
     standing_of,
 )
-from claude_proxy.service import Kind, Plan, Scope, Unit, files_of, marked, names_of, plist_of
+from claude_proxy.service.launchd import plist_of
+from claude_proxy.service.marks import marked
+from claude_proxy.service.names import names_of
+from claude_proxy.service.plan import Kind, Plan, Scope, Unit
+from claude_proxy.service.rendering import files_of
 
 type Decorate = Callable[[Any], Any]
 

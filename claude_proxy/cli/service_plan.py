@@ -23,8 +23,8 @@ import claude_proxy
 from claude_proxy import options, ownership, provider_reader
 from claude_proxy.cli import gateways, paths
 from claude_proxy.errors import ConfigError
-from claude_proxy.service import Firewall, Kind, Plan, Scope, names_of
-from claude_proxy.service.plan import HTTPS_PORT
+from claude_proxy.service.names import names_of
+from claude_proxy.service.plan import HTTPS_PORT, Firewall, Kind, Plan, Scope
 from claude_proxy.service.rendering import default_listener, listening_words
 from claude_proxy.settings import DEFAULT_HOST, Limits, TcpListen, UnixListen, UpstreamProxy
 

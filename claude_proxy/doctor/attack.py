@@ -23,9 +23,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 import claude_proxy
 from claude_proxy import policyfile
-from claude_proxy.audit import database_in
+from claude_proxy.audit.database import database_in
 from claude_proxy.authority import Authority
-from claude_proxy.ca import AUTHORITY_FILE, CertificateAuthority
+from claude_proxy.ca.store import AUTHORITY_FILE, CertificateAuthority
 from claude_proxy.doctor import attacks
 from claude_proxy.doctor.attacks import Observation, Row
 from claude_proxy.doctor.bounded import last_words_of

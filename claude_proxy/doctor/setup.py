@@ -13,10 +13,11 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from claude_proxy import ca, clients, ownership, policyfile
-from claude_proxy.audit import database_in
+from claude_proxy import clients, ownership, policyfile
+from claude_proxy.audit.database import database_in
 from claude_proxy.audit.queries import AuditReader, Selection
 from claude_proxy.authority import Authority
+from claude_proxy.ca import store
 from claude_proxy.ca.certificates import read_authority
 from claude_proxy.ca.files import SECRET, Folder
 from claude_proxy.ca.roots import system_roots
@@ -84,18 +85,18 @@ def check_allowlist(subject: Subject) -> list[Finding]:
     return [ok("allowlist", f"{subject.settings.allowlist}: {rules}")]
 
 
-def read_pair(confdir: Path) -> ca.CertificateAuthority:
+def read_pair(confdir: Path) -> store.CertificateAuthority:
     """Read the CA and write nothing; ClaudeProxyError if there is none that can be used."""
-    where = confdir / ca.AUTHORITY_FILE
+    where = confdir / store.AUTHORITY_FILE
     data = None
     if folder := Folder.find(confdir):
         with folder:
-            data = folder.read(ca.AUTHORITY_FILE, SECRET)
+            data = folder.read(store.AUTHORITY_FILE, SECRET)
     if data is None:
         raise NoAuthorityError(
             "there is no CA yet", where=str(where), mend="make it: claude-proxy ca bundle"
         )
-    return ca.CertificateAuthority(confdir, read_authority(data, str(where), datetime.now(UTC)))
+    return store.CertificateAuthority(confdir, read_authority(data, str(where), datetime.now(UTC)))
 
 
 class NoAuthorityError(ClaudeProxyError):
@@ -117,7 +118,7 @@ def check_authority(subject: Subject) -> list[Finding]:
     ]
 
 
-def _dates(authority: ca.CertificateAuthority) -> Finding:
+def _dates(authority: store.CertificateAuthority) -> Finding:
     facts = authority.describe()
     left = facts.not_after - datetime.now(UTC)
     told = f"{authority.name}, {facts.key_type}, good until {facts.not_after:%Y-%m-%d}"
@@ -126,7 +127,7 @@ def _dates(authority: ca.CertificateAuthority) -> Finding:
     return ok("CA", told)
 
 
-def _constraints(authority: ca.CertificateAuthority, subject: Subject) -> Finding:
+def _constraints(authority: store.CertificateAuthority, subject: Subject) -> Finding:
     name = "CA good for"
     permitted = authority.describe().permitted
     if not permitted:
@@ -138,7 +139,7 @@ def _constraints(authority: ca.CertificateAuthority, subject: Subject) -> Findin
     return warning(name, what, "claude-proxy ca rotate --constrain")
 
 
-def _bundle(authority: ca.CertificateAuthority) -> Finding:
+def _bundle(authority: store.CertificateAuthority) -> Finding:
     path = authority.bundle_path
     name = "CA bundle"
     mend = "claude-proxy ca bundle"
@@ -153,7 +154,7 @@ def _bundle(authority: ca.CertificateAuthority) -> Finding:
     return ok(name, f"{path} holds the system's roots and the CA")
 
 
-def _system_trust(authority: ca.CertificateAuthority) -> Finding:
+def _system_trust(authority: store.CertificateAuthority) -> Finding:
     name = "CA in system"
     store = system_roots()
     if _file_holds(store, authority):
@@ -161,7 +162,7 @@ def _system_trust(authority: ca.CertificateAuthority) -> Finding:
     return ok(name, f"{store} does not trust it; `claude-proxy env` leads programs to it")
 
 
-def _shell_trust(authority: ca.CertificateAuthority, subject: Subject) -> Iterator[Finding]:
+def _shell_trust(authority: store.CertificateAuthority, subject: Subject) -> Iterator[Finding]:
     name = "CA in shell"
     led = leads_here(subject)
     lacking = []
@@ -181,7 +182,7 @@ def _shell_trust(authority: ca.CertificateAuthority, subject: Subject) -> Iterat
         yield ok(name, f"{len(trusting)} variables of this shell name the CA")
 
 
-def _file_holds(path: Path, authority: ca.CertificateAuthority) -> bool:
+def _file_holds(path: Path, authority: store.CertificateAuthority) -> bool:
     try:
         with path.open("rb") as file:
             return _holds(file.read(_LARGEST_BUNDLE), authority)
@@ -189,7 +190,7 @@ def _file_holds(path: Path, authority: ca.CertificateAuthority) -> bool:
         return False
 
 
-def _holds(bundle: bytes, authority: ca.CertificateAuthority) -> bool:
+def _holds(bundle: bytes, authority: store.CertificateAuthority) -> bool:
     wanted = b"".join(authority.certificate.public_bytes(Encoding.PEM).split())
     return any(b"".join(block.split()) == wanted for block in _BLOCK.findall(bundle))
 

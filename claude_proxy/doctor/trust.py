@@ -26,8 +26,8 @@ from typing import Final
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from claude_proxy.authority import Authority
-from claude_proxy.ca import CertificateAuthority
 from claude_proxy.ca.roots import java_truststore_of
+from claude_proxy.ca.store import CertificateAuthority
 from claude_proxy.clients import environment
 from claude_proxy.doctor.bounded import Ran, run_program, words_of
 from claude_proxy.doctor.clientlist import ABSENT_CODE, CLIENTS, SHIMS, Client

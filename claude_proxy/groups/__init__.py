@@ -29,25 +29,9 @@ from claude_proxy.groups.reader import (
 )
 from claude_proxy.messages.narrowing import Narrowing
 from claude_proxy.narrowing_reader import merged
-from claude_proxy.policy import Policy, Rule, Scheme, Tls
+from claude_proxy.policy import Policy, Rule, Tls
+from claude_proxy.request import Scheme
 from claude_proxy.strict_yaml import Problems, quoted
-
-__all__ = [
-    "BUILT_IN",
-    "MAX_BYTES",
-    "Chosen",
-    "Default",
-    "Group",
-    "Groups",
-    "Host",
-    "Name",
-    "Network",
-    "PolicyEntry",
-    "choose",
-    "chosen",
-    "load",
-    "served",
-]
 
 BUILT_IN = "built-in groups"
 _HTTPS_PORTS = frozenset({443})

@@ -22,7 +22,7 @@ from typing import IO, Self
 
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.launch import guard
-from claude_proxy.launch.plan import BLOCK, INFO, SECCOMP, Plan
+from claude_proxy.launch.wish import BLOCK, INFO, SECCOMP, Plan
 
 type Stream = int | IO[bytes] | None  # as subprocess takes it; None: the launcher's own
 type Streams = tuple[Stream, Stream, Stream]

@@ -14,9 +14,9 @@ from claude_proxy.authority import Authority
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.groups.listing import lines_of_policy
 from claude_proxy.launch import profiles
-from claude_proxy.launch.plan import Wish
 from claude_proxy.launch.surroundings import ALLOWLIST, BUNDLE, CERTIFICATE
 from claude_proxy.launch.verifying import USUAL_ALLOWED, USUAL_DENIED
+from claude_proxy.launch.wish import Wish
 from claude_proxy.policy import Policy
 from claude_proxy.settings import Settings
 
@@ -73,8 +73,8 @@ def shown_files(order: Order) -> dict[str, bytes]:
     if not order.wish.network:
         return {}
     # Both bring cryptography, which takes longer than all the rest; the proxy starts meanwhile.
-    from claude_proxy.ca import CERTIFICATE_FILE, CertificateAuthority  # noqa: PLC0415
     from claude_proxy.ca.roots import bundle_of, system_roots  # noqa: PLC0415
+    from claude_proxy.ca.store import CERTIFICATE_FILE, CertificateAuthority  # noqa: PLC0415
 
     path = settings.confdir / CERTIFICATE_FILE
     if order.join is None or order.foreign:

@@ -18,39 +18,14 @@ from claude_proxy.launch.wish import (
     SECCOMP,
     Facts,
     How,
-    Keeping,
     Kind,
     Made,
     Mount,
     Plan,
-    Profile,
-    Program,
     Seen,
     User,
     Wish,
-    Worktree,
 )
-
-__all__ = [
-    "BLOCK",
-    "INFO",
-    "SECCOMP",
-    "Facts",
-    "How",
-    "Keeping",
-    "Kind",
-    "Made",
-    "Mount",
-    "Plan",
-    "Profile",
-    "Program",
-    "Seen",
-    "User",
-    "Wish",
-    "Worktree",
-    "plan",
-    "questions",
-]
 
 # What the user's own shell, editor, git and agent obey outside, when the run is over.
 PROTECTED = (

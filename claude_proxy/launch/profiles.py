@@ -29,8 +29,6 @@ from claude_proxy.strict_yaml import (
     quoted,
 )
 
-__all__ = ["Narrowing", "Profile", "find_narrowing", "load", "names", "narrowing", "of_command"]
-
 NARROWING_NAME = ".claude-proxy.yaml"
 DIRECTORY = "profiles"  # of the user's own, in the directory of the configuration
 DEFAULT = "shell"

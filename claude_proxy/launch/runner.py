@@ -43,10 +43,11 @@ from claude_proxy.launch.order import (
     shown_files,
     verified_targets,
 )
-from claude_proxy.launch.plan import Kind, Plan, plan
+from claude_proxy.launch.plan import plan
 from claude_proxy.launch.rundir import RunDirectory, base_of, command_line
 from claude_proxy.launch.surroundings import GATEWAY_PORT, HTTP_PORT, SOCKS_PORT
 from claude_proxy.launch.waiting import Terminal, Wait
+from claude_proxy.launch.wish import Kind, Plan
 from claude_proxy.settings import AuditFailure, InheritedListen, Learn, Settings, Verbosity
 
 type Say = Callable[[str], None]
@@ -325,7 +326,8 @@ def _record_start(settings: Settings, text: str) -> None:
 
 
 def _record(settings: Settings, notice: Notice) -> None:
-    from claude_proxy.audit import AuditStore, database_in  # noqa: PLC0415 - SQLite, after bwrap
+    from claude_proxy.audit.database import database_in  # noqa: PLC0415 - SQLite, after bwrap
+    from claude_proxy.audit.store import AuditStore  # noqa: PLC0415 - SQLite, after bwrap
 
     with contextlib.closing(
         AuditStore(

@@ -21,9 +21,11 @@ from claude_proxy.layers.http1 import Http1Lane
 from claude_proxy.layers.inside import Inside
 from claude_proxy.layers.signals import Expired, Session, Withdrawn
 from claude_proxy.layers.socks import Socks
-from claude_proxy.policy import Reason, Scheme
+from claude_proxy.reason import Reason
+from claude_proxy.request import Scheme
 from claude_proxy.wire import proxyprotocol, socks5
-from claude_proxy.wire.http1 import BadMessage, RequestHead, read_request_head
+from claude_proxy.wire.http1_head import BadMessage, RequestHead
+from claude_proxy.wire.http1_request import read_request_head
 
 type Commands = Iterator[commands.Command]
 

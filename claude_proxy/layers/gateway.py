@@ -32,10 +32,11 @@ from claude_proxy.layers.http1 import Http1Lane
 from claude_proxy.layers.signals import NO_ADDRESS, Session, Waiting
 from claude_proxy.layers.upstream import Upstream
 from claude_proxy.messages.model import with_model
-from claude_proxy.policy import Reason, Request
+from claude_proxy.reason import Reason
+from claude_proxy.request import Request
 from claude_proxy.settings import Gateway, GatewayMode
 from claude_proxy.watch import Field
-from claude_proxy.wire.http1 import RequestHead, ResponseHead, TargetForm
+from claude_proxy.wire.http1_head import RequestHead, ResponseHead, TargetForm
 
 logger = logging.getLogger(__name__)
 

@@ -24,25 +24,22 @@ from claude_proxy.layers.exchange import Exchange
 from claude_proxy.layers.http1_replies import Http1Replies
 from claude_proxy.layers.signals import Expired, HoldReading, Session, Waiting, Withdrawn
 from claude_proxy.layers.upstream import Ended, Opened, Upstream
-from claude_proxy.policy import OVERRIDE_HEADERS, Reason, Request, Scheme
+from claude_proxy.policy import OVERRIDE_HEADERS
+from claude_proxy.reason import Reason
+from claude_proxy.request import Request, Scheme
 from claude_proxy.watch import CutOff, Field
-from claude_proxy.wire.http1 import (
+from claude_proxy.wire.http1_body import (
     LAST_CHUNK,
-    BadMessage,
     Body,
-    Framing,
-    RequestHead,
-    ResponseHead,
-    TargetForm,
     body_of_request,
     body_of_response,
     chunk,
-    emit_response_head,
     emit_trailers,
-    framing_of,
-    read_request_head,
-    read_response_head,
 )
+from claude_proxy.wire.http1_emit import Framing, emit_response_head, framing_of
+from claude_proxy.wire.http1_head import BadMessage, RequestHead, ResponseHead, TargetForm
+from claude_proxy.wire.http1_request import read_request_head
+from claude_proxy.wire.http1_response import read_response_head
 
 # What may wait here (pipelined requests, a body whose upstream is not open yet) before the client
 # is no longer read.

@@ -25,8 +25,9 @@ from claude_proxy.gate import Passage
 from claude_proxy.layers.exchange import Exchange
 from claude_proxy.layers.signals import Session, Waiting
 from claude_proxy.layers.upstream import Upstream
-from claude_proxy.policy import Reason, Request, Scheme
-from claude_proxy.wire.http1 import BadMessage, RequestHead
+from claude_proxy.reason import Reason
+from claude_proxy.request import Request, Scheme
+from claude_proxy.wire.http1_head import BadMessage, RequestHead
 
 
 class Http1Replies(layer.Layer):

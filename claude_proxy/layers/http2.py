@@ -55,7 +55,9 @@ from claude_proxy.gate import Passage
 from claude_proxy.layers.http1_origin import Http1Origin
 from claude_proxy.layers.signals import Expired, HoldReading, Session, Waiting, Withdrawn
 from claude_proxy.layers.upstream import UpstreamTls
-from claude_proxy.policy import OVERRIDE_HEADERS, Reason, Request, Scheme
+from claude_proxy.policy import OVERRIDE_HEADERS
+from claude_proxy.reason import Reason
+from claude_proxy.request import Request, Scheme
 from claude_proxy.watch import CutOff, Field, Watch
 
 PASSAGE = "claude_proxy.passage"  # the key under which a flow carries its passage

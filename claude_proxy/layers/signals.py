@@ -11,7 +11,7 @@ from mitmproxy.proxy import commands, events
 
 from claude_proxy.authority import Authority
 from claude_proxy.gate import Gate, Origin
-from claude_proxy.policy import Request
+from claude_proxy.request import Request
 from claude_proxy.settings import ClientCredentials
 
 # What stands for the address of a client that has none, because it came by a Unix socket.

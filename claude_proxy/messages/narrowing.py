@@ -18,8 +18,6 @@ from claude_proxy.reason import Reason
 from claude_proxy.request import Request
 from claude_proxy.source import Source
 
-__all__ = ["MIB", "MOST_WISHES", "Narrowing", "Reach", "Reaches"]
-
 MIB = 1024 * 1024
 # How many different things one body may ask for of those that are judged, and how long all of them
 # together may be: else one body could keep the proxy busy for seconds. The API takes 600 images

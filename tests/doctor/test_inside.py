@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from claude_proxy.ca import CertificateAuthority
+from claude_proxy.ca.store import CertificateAuthority
 from claude_proxy.doctor.canaries import Canaries
 from claude_proxy.doctor.inside.__main__ import ATTACKS
 from claude_proxy.doctor.origin import Identity, Origin

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from claude_proxy.ca import CertificateAuthority
+from claude_proxy.ca.store import CertificateAuthority
 from claude_proxy.doctor.origin import Arrival, Identity, Origin
 
 from .cage import ALLOWED, FakeProxy, carry_out, got_through, outcomes, reports

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from claude_proxy.ca import CertificateAuthority
+from claude_proxy.ca.store import CertificateAuthority
 from claude_proxy.doctor import origin as origin_module
 from claude_proxy.doctor.origin import Identity, Origin
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from claude_proxy.audit import AuditStore, database_in
-from claude_proxy.ca import CertificateAuthority, rotate
+from claude_proxy.audit.database import database_in
+from claude_proxy.audit.store import AuditStore
+from claude_proxy.ca.store import CertificateAuthority, rotate
 from claude_proxy.doctor import setup
 from claude_proxy.doctor.bounded import guarded
 from claude_proxy.doctor.finding import Finding, Level

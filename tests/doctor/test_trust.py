@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from claude_proxy.ca import CertificateAuthority, rotate
+from claude_proxy.ca.store import CertificateAuthority, rotate
 from claude_proxy.doctor import trust
 from claude_proxy.doctor.clientlist import CLIENTS, Client
 from claude_proxy.doctor.trust import Look, exit_code_of, look_at_clients

@@ -16,7 +16,8 @@ from typing import Any, override
 
 import pytest
 
-from claude_proxy.service import Firewall, Plan, Scope, files_of, firewall_of
+from claude_proxy.service.plan import Firewall, Plan, Scope
+from claude_proxy.service.rendering import files_of, firewall_of
 from tests.conftest import FindProgram
 from tests.service import plans
 

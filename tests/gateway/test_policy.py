@@ -9,8 +9,9 @@ from claude_proxy import allowlist
 from claude_proxy.authority import Authority
 from claude_proxy.credentials import EnvironmentSource, Injection
 from claude_proxy.gateway.policy import CREDENTIAL, policy_of
-from claude_proxy.policy import Policy, Reason, Request
-from claude_proxy.request import Scheme
+from claude_proxy.policy import Policy
+from claude_proxy.reason import Reason
+from claude_proxy.request import Request, Scheme
 from claude_proxy.settings import Base, Gateway, GatewayMode
 
 API = Authority.of("api.anthropic.com", 443)

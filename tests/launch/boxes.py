@@ -9,8 +9,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from claude_proxy.launch import facts, seccomp
-from claude_proxy.launch.plan import BLOCK, INFO, SECCOMP, plan, questions
-from claude_proxy.launch.wish import Facts, Kind, Plan, Profile, Seen, User, Wish
+from claude_proxy.launch.plan import plan, questions
+from claude_proxy.launch.wish import (
+    BLOCK,
+    INFO,
+    SECCOMP,
+    Facts,
+    Kind,
+    Plan,
+    Profile,
+    Seen,
+    User,
+    Wish,
+)
 
 HOME = Path("/home/ann")
 PROJECT = HOME / "project"

@@ -13,7 +13,7 @@ from claude_proxy.launch.order import (
     shown_files,
     verified_targets,
 )
-from claude_proxy.launch.plan import Profile, Wish
+from claude_proxy.launch.wish import Profile, Wish
 from claude_proxy.settings import Learn, Settings
 
 ALLOW = "allow: [one.test, api.anthropic.com]\n"

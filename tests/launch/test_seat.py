@@ -8,7 +8,7 @@ import pytest
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.launch import seat
 from claude_proxy.launch.order import Order
-from claude_proxy.launch.plan import Profile, Wish
+from claude_proxy.launch.wish import Profile, Wish
 from claude_proxy.settings import Settings
 
 

@@ -14,7 +14,7 @@ from claude_proxy import gate as gate_module
 from claude_proxy.addons.streams import Streams
 from claude_proxy.addons.tls import Certificates
 from claude_proxy.authority import Authority
-from claude_proxy.ca import CertificateAuthority
+from claude_proxy.ca.store import CertificateAuthority
 from claude_proxy.credentials import (
     Binding,
     EnvironmentSource,
@@ -30,9 +30,11 @@ from claude_proxy.gate import Gate
 from claude_proxy.layers.http1 import Http1Lane
 from claude_proxy.layers.http2 import Http2Lane
 from claude_proxy.layers.signals import Session, Waiting
-from claude_proxy.messages.narrowing import Narrowing, Reach
+from claude_proxy.messages.narrowing import Narrowing
+from claude_proxy.messages.reach import Reach
 from claude_proxy.patterns import HostPattern
-from claude_proxy.policy import Policy, Scheme
+from claude_proxy.policy import Policy
+from claude_proxy.request import Scheme
 from claude_proxy.secret import Secret
 from claude_proxy.source import Source
 from tests.layers.http2_peers import Http2Client, Http2Origin, pseudo

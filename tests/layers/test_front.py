@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 
 from claude_proxy.addons.tls import Certificates
 from claude_proxy.authority import Authority
-from claude_proxy.ca import CertificateAuthority
+from claude_proxy.ca.store import CertificateAuthority
 from claude_proxy.events import Phase
 from claude_proxy.gate import Gate
 from claude_proxy.layers.front import Front
 from claude_proxy.layers.signals import Waiting
-from claude_proxy.policy import Decision, Policy, Reason
+from claude_proxy.policy import Decision, Policy
+from claude_proxy.reason import Reason
 from claude_proxy.settings import ClientCredentials
 from claude_proxy.wire.proxyprotocol import SIGNATURE, encode
 from tests.layers.stage import BrokenPolicy, Ledger, Stage, a_dialer, gate_of, options_of

@@ -17,7 +17,9 @@ from claude_proxy.events import DecisionMade, Event, Phase
 from claude_proxy.gate import Gate
 from claude_proxy.layers.http1 import Http1Lane
 from claude_proxy.layers.signals import Waiting
-from claude_proxy.policy import Decision, Reason, Scheme
+from claude_proxy.policy import Decision
+from claude_proxy.reason import Reason
+from claude_proxy.request import Scheme
 from claude_proxy.settings import UpstreamProxy
 from tests.layers.stage import BrokenPolicy, Ledger, Peer, Stage, a_dialer, gate_of, policy_of
 

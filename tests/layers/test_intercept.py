@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from claude_proxy.addons.tls import Certificates
-from claude_proxy.ca import CertificateAuthority
+from claude_proxy.ca.store import CertificateAuthority
 from claude_proxy.layers.front import Front
 from claude_proxy.layers.intercept import Intercept
 from claude_proxy.layers.signals import Waiting

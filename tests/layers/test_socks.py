@@ -7,7 +7,7 @@ import pytest
 
 from claude_proxy.addons.tls import Certificates
 from claude_proxy.authority import Authority
-from claude_proxy.ca import CertificateAuthority
+from claude_proxy.ca.store import CertificateAuthority
 from claude_proxy.dialer import DialError, Failure
 from claude_proxy.errors import AuditError
 from claude_proxy.events import Phase
@@ -15,7 +15,8 @@ from claude_proxy.gate import Gate
 from claude_proxy.layers.front import Front
 from claude_proxy.layers.signals import Waiting
 from claude_proxy.layers.upstream import UpstreamServer
-from claude_proxy.policy import Decision, Reason
+from claude_proxy.policy import Decision
+from claude_proxy.reason import Reason
 from claude_proxy.settings import ClientCredentials, UpstreamProxy
 from claude_proxy.wire.proxyprotocol import encode
 from claude_proxy.wire.socks5 import Reply, reply

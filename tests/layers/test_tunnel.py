@@ -7,7 +7,8 @@ from claude_proxy.dialer import DialError, Failure
 from claude_proxy.events import Phase
 from claude_proxy.layers.signals import Waiting
 from claude_proxy.layers.tunnel import Passthrough
-from claude_proxy.policy import Decision, Reason
+from claude_proxy.policy import Decision
+from claude_proxy.reason import Reason
 from tests.layers.stage import ORIGIN, Ledger, Stage, gate_of
 from tests.wire.hellos import (
     CHANGE_CIPHER_SPEC,

@@ -5,7 +5,8 @@ from dataclasses import replace
 from typing import Any
 
 from claude_proxy.authority import Authority
-from claude_proxy.messages.narrowing import Narrowing, Reach
+from claude_proxy.messages.narrowing import Narrowing
+from claude_proxy.messages.reach import Reach
 from claude_proxy.patterns import HostPattern, PathGlob
 from claude_proxy.reason import Reason
 from claude_proxy.request import Request, Scheme

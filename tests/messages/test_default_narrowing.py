@@ -8,7 +8,9 @@ import pytest
 
 from claude_proxy import allowlist
 from claude_proxy.authority import Authority
-from claude_proxy.policy import Decision, Policy, Reason, Request, Scheme
+from claude_proxy.policy import Decision, Policy
+from claude_proxy.reason import Reason
+from claude_proxy.request import Request, Scheme
 
 API = Authority.of("api.anthropic.com", 443)
 MODEL = "claude-opus-5"

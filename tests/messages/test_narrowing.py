@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from claude_proxy.messages.narrowing import MIB, MOST_WISHES, Narrowing, Reach
+from claude_proxy.messages.narrowing import MIB, MOST_WISHES, Narrowing
+from claude_proxy.messages.reach import Reach
 from claude_proxy.messages.wishes import MOST_FOREIGN
 from claude_proxy.patterns import PathGlob
 from claude_proxy.reason import Reason

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_proxy.messages.narrowing import Reach
+from claude_proxy.messages.reach import Reach
 from claude_proxy.messages.wishes import wishes_of
 from claude_proxy.patterns import HostPattern
 from claude_proxy.reason import Reason

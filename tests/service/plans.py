@@ -5,7 +5,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-from claude_proxy.service import Firewall, Kind, Plan, Scope
+from claude_proxy.service.plan import Firewall, Kind, Plan, Scope
 from claude_proxy.settings import TcpListen, UnixListen
 
 PROGRAM = ("/opt/pipx/bin/claude-proxy",)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from claude_proxy.service import plist_of
+from claude_proxy.service.launchd import plist_of
 from tests.service import plans
 
 

@@ -6,8 +6,9 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from claude_proxy.service import Firewall, Kind, Plan, Scope, files_of, firewall_of, names_of
-from claude_proxy.service.rendering import default_listener, listening_words
+from claude_proxy.service.names import names_of
+from claude_proxy.service.plan import Firewall, Kind, Plan, Scope
+from claude_proxy.service.rendering import default_listener, files_of, firewall_of, listening_words
 from claude_proxy.service.templates import filled
 from claude_proxy.settings import DEFAULT_PORT, TcpListen
 from tests.service import plans

@@ -6,9 +6,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from claude_proxy.wire.http1 import (
+from claude_proxy.wire.http1_body import (
     LAST_CHUNK,
-    BadMessage,
     Body,
     ChunkedBody,
     CloseBody,
@@ -17,9 +16,10 @@ from claude_proxy.wire.http1 import (
     body_of_response,
     chunk,
     emit_trailers,
-    read_request_head,
-    read_response_head,
 )
+from claude_proxy.wire.http1_head import BadMessage
+from claude_proxy.wire.http1_request import read_request_head
+from claude_proxy.wire.http1_response import read_response_head
 
 BUDGET = settings(max_examples=300, derandomize=True, deadline=None)
 

@@ -6,13 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from claude_proxy.wire.http1 import (
-    BadMessage,
-    RequestHead,
-    TargetForm,
-    emit_request_head,
-    read_request_head,
-)
+from claude_proxy.wire.http1_emit import emit_request_head
+from claude_proxy.wire.http1_head import BadMessage, RequestHead, TargetForm
+from claude_proxy.wire.http1_request import read_request_head
 
 LIMIT = 4096
 

@@ -10,8 +10,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from claude_proxy.authority import Authority
 from claude_proxy.errors import ConfigError
+from claude_proxy.wire.authority import Authority
 
 # Nothing but this machine: what is named here goes past the proxy.
 NO_PROXY = "localhost,127.0.0.1,::1"

@@ -23,7 +23,6 @@ from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layer import Layer
 
-from claude_proxy.authority import Authority
 from claude_proxy.dialer import Dialer, DialError, Failure
 from claude_proxy.events import Phase
 from claude_proxy.gate import Gate, Origin
@@ -31,6 +30,7 @@ from claude_proxy.layers.signals import Expired, HoldReading, Session, Waiting, 
 from claude_proxy.layers.upstream import UpstreamServer
 from claude_proxy.reason import Reason
 from claude_proxy.settings import ClientCredentials, Limits
+from claude_proxy.wire.authority import Authority
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import NoReturn
 
-from claude_proxy.authority import Authority
 from claude_proxy.logins import (
     COOKIE,
     PATH,
@@ -31,6 +30,7 @@ from claude_proxy.reason import Reason
 from claude_proxy.request import Request, Scheme
 from claude_proxy.secret import Secret
 from claude_proxy.source import Source
+from claude_proxy.wire.authority import Authority
 
 HTTPS_PORT = 443
 

@@ -12,7 +12,6 @@ from ipaddress import IPv4Address, IPv6Address
 from types import MappingProxyType
 from typing import Protocol
 
-from claude_proxy.authority import Authority
 from claude_proxy.credentials import FREE, Binding, Custody, Holdings
 from claude_proxy.echo import EchoGuard
 from claude_proxy.errors import AuditError
@@ -23,6 +22,7 @@ from claude_proxy.reason import Reason
 from claude_proxy.request import Request
 from claude_proxy.settings import AuditFailure
 from claude_proxy.watch import Joined, Watch
+from claude_proxy.wire.authority import Authority
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,6 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from claude_proxy.authority import Authority, normalise_host, quoted
 from claude_proxy.request import Scheme
 from claude_proxy.settings import (
     DEFAULT_HOST,
@@ -23,6 +22,7 @@ from claude_proxy.settings import (
     UnixListen,
     UpstreamProxy,
 )
+from claude_proxy.wire.authority import Authority, normalise_host, quoted
 
 _SIZE = re.compile(r"([0-9]{1,12})([KMG]?)(?:I?B)?", re.ASCII)
 _SIZE_UNITS: Mapping[str, int] = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}

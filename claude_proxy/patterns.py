@@ -12,8 +12,8 @@ from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from urllib.parse import quote, unquote
 
-from claude_proxy.address import effective
-from claude_proxy.authority import (
+from claude_proxy.wire.address import effective
+from claude_proxy.wire.authority import (
     Authority,
     Suffix,
     literal_of,

@@ -13,8 +13,6 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
-from claude_proxy.address import AddressKind, effective, kind_of
-from claude_proxy.authority import MAX_PORT, Authority
 from claude_proxy.credentials import FREE, Binding, Custody, Holdings, custody_of
 from claude_proxy.messages.narrowing import Narrowing
 from claude_proxy.patterns import HostPattern, PathGlob, PatternKind, Shape, folded, is_ambiguous
@@ -22,6 +20,8 @@ from claude_proxy.reason import Reason
 from claude_proxy.request import Request, Scheme
 from claude_proxy.shown import changed_unshown, credential_shown, narrowing_lines
 from claude_proxy.source import Source
+from claude_proxy.wire.address import AddressKind, effective, kind_of
+from claude_proxy.wire.authority import MAX_PORT, Authority
 
 type Address = IPv4Address | IPv6Address
 type Network = IPv4Network | IPv6Network

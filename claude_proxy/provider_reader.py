@@ -8,7 +8,6 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from claude_proxy.authority import Authority
 from claude_proxy.credential_reader import CredentialReader
 from claude_proxy.credentials import Form, SecretSource
 from claude_proxy.errors import ConfigError
@@ -18,6 +17,7 @@ from claude_proxy.request import Scheme
 from claude_proxy.settings import Base, Ceilings, GatewayMode
 from claude_proxy.strict_yaml import Broken, Node, Problems, Scalar, parse, quoted
 from claude_proxy.strict_yaml import Mapping as Block
+from claude_proxy.wire.authority import Authority
 
 NAME = "gateway.yaml"
 FORMS = (Form.AUTO, Form.X_API_KEY, Form.BEARER)

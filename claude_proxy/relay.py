@@ -20,7 +20,7 @@ if not __package__:  # run by its path: the package lies around it, and behind t
 
 from claude_proxy.bridge import DEFAULT_LIMIT, Bridge, Upstream
 from claude_proxy.errors import ClaudeProxyError, ConfigError
-from claude_proxy.wire.proxyprotocol import encode
+from claude_proxy.wire.proxy_protocol import encode
 
 type TcpAddress = tuple[str, int]
 

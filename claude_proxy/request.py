@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from claude_proxy.authority import Authority
+from claude_proxy.wire.authority import Authority
 
 
 class Scheme(StrEnum):

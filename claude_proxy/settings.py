@@ -8,9 +8,9 @@ from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
-from claude_proxy.authority import Authority
 from claude_proxy.credentials import Injection
 from claude_proxy.request import Scheme
+from claude_proxy.wire.authority import Authority
 
 type Address = IPv4Address | IPv6Address
 type Network = IPv4Network | IPv6Network

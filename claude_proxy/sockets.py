@@ -15,10 +15,10 @@ from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 
 from claude_proxy import peers, socketfile
-from claude_proxy.authority import Authority
 from claude_proxy.errors import ConfigError
 from claude_proxy.settings import InheritedListen, Listen, Settings, TcpListen, UnixListen
 from claude_proxy.socketfile import BACKLOG, SocketFile
+from claude_proxy.wire.authority import Authority
 
 _GATEWAY = "gateway"  # how the names of its listeners begin
 _PUT_OFF = (signal.SIGINT, signal.SIGTERM)

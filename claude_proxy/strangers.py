@@ -4,8 +4,8 @@ Law kept: secrets stay outside (9). Who binds a credential to the API wants no o
 of use to an agent; the provider's other hosts take any, and are allowed for signing in. Pure.
 """
 
-from claude_proxy.authority import Authority
 from claude_proxy.policy import Policy
+from claude_proxy.wire.authority import Authority
 
 _API = Authority("api.anthropic.com", 443)
 _OF_THE_SAME_ACCOUNTS = (

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from claude_proxy import allowlist, strict_yaml
-from claude_proxy.authority import Authority
 from claude_proxy.errors import ConfigError, ConfigErrors
 from claude_proxy.patterns import HostPattern, PathGlob
 from claude_proxy.policy import Policy, Tls
@@ -17,6 +16,7 @@ from claude_proxy.reason import Reason
 from claude_proxy.request import Request, Scheme
 from claude_proxy.rule_reader import METHODS
 from claude_proxy.rule_writer import entry_of, facts_of
+from claude_proxy.wire.authority import Authority
 
 
 def load(text: str, **more: str) -> Policy:

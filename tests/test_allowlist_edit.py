@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from claude_proxy import allowlist, cli
 from claude_proxy.allowlist_edit import EditError, Entry, with_entry
-from claude_proxy.authority import Authority
+from claude_proxy.wire.authority import Authority
 
 NEW = Entry("new.test")
 

@@ -13,7 +13,6 @@ from claude_proxy import logs
 from claude_proxy.audit.database import database_in
 from claude_proxy.audit.sinks import ConsoleSink, Descriptor, JsonlSink
 from claude_proxy.audit.store import AuditStore
-from claude_proxy.authority import Authority
 from claude_proxy.credentials import Binding, FileSource, Injection, Pin
 from claude_proxy.gate import Gate, Origin, Passage
 from claude_proxy.patterns import HostPattern
@@ -23,6 +22,7 @@ from claude_proxy.settings import LogFormat, Verbosity
 from claude_proxy.source import Source
 from claude_proxy.vault import Vault
 from claude_proxy.watch import CutOff
+from claude_proxy.wire.authority import Authority
 from tests.layers.stage import policy_of
 
 VALUE = b"sk-ant-api03-CANARY-that-nobody-may-see"

@@ -15,7 +15,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from claude_proxy import __version__, cli, options
-from claude_proxy.authority import Authority
 from claude_proxy.cli import serve
 from claude_proxy.errors import ClaudeProxyError, ConfigError, ConfigErrors
 from claude_proxy.settings import (
@@ -30,6 +29,7 @@ from claude_proxy.settings import (
     UnixListen,
     Verbosity,
 )
+from claude_proxy.wire.authority import Authority
 
 type Served = Callable[..., Settings]
 type Failing = Callable[[BaseException], int]

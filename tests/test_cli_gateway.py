@@ -10,7 +10,6 @@ import click
 import pytest
 
 from claude_proxy import cli, gateway_words, options
-from claude_proxy.authority import Authority
 from claude_proxy.cli import gateway, serve
 from claude_proxy.credentials import (
     CommandSource,
@@ -34,6 +33,7 @@ from claude_proxy.settings import (
     TcpListen,
     UnixListen,
 )
+from claude_proxy.wire.authority import Authority
 
 KEY = "sk-ant-api03-CANARY"
 UPSTREAM = "https://api.anthropic.com"

@@ -16,7 +16,6 @@ from mitmproxy.proxy.layers.tls import TlsStartClientHook
 
 from claude_proxy import connection as connection_module
 from claude_proxy import gate as gate_module
-from claude_proxy.authority import Authority
 from claude_proxy.connection import ClientConnection, Services
 from claude_proxy.dialer import Dialer, DialError, Failure
 from claude_proxy.gate import Gate, Passage
@@ -27,6 +26,7 @@ from claude_proxy.policy import Decision, Policy
 from claude_proxy.reason import Reason
 from claude_proxy.request import Request, Scheme
 from claude_proxy.settings import Address, Limits
+from claude_proxy.wire.authority import Authority
 from tests.layers.stage import Hook, Ledger, options_of, policy_of
 from tests.layers.test_http1 import LAST_CHUNK, OK, reason_of
 from tests.loopback import LOOPS, Names, Origin, Play, Run, Stream, connect, run_on, until

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from claude_proxy.authority import Authority
 from claude_proxy.credentials import (
     FREE,
     Binding,
@@ -33,6 +32,7 @@ from claude_proxy.reason import Reason
 from claude_proxy.request import Request, Scheme
 from claude_proxy.secret import Secret
 from claude_proxy.source import Source
+from claude_proxy.wire.authority import Authority
 
 type Field = tuple[bytes, bytes]
 

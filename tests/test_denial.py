@@ -7,7 +7,6 @@ import h11
 import pytest
 
 from claude_proxy.allowlist_edit import Entry
-from claude_proxy.authority import Authority
 from claude_proxy.denial import (
     Refusal,
     bad_request,
@@ -18,6 +17,7 @@ from claude_proxy.denial import (
 )
 from claude_proxy.reason import Reason
 from claude_proxy.request import Scheme
+from claude_proxy.wire.authority import Authority
 
 EVIL = Authority.of("evil.example", 443)
 

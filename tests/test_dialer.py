@@ -10,7 +10,6 @@ from typing import cast
 import pytest
 
 from claude_proxy import dialer as dialer_module
-from claude_proxy.authority import Authority
 from claude_proxy.dialer import (
     Dialer,
     DialError,
@@ -23,6 +22,7 @@ from claude_proxy.policy import Decision, Policy
 from claude_proxy.reason import Reason
 from claude_proxy.settings import Address, UpstreamProxy
 from claude_proxy.source import Source
+from claude_proxy.wire.authority import Authority
 from tests.layers.stage import policy_of
 from tests.loopback import LOOPS, Names, Play, Run, run_on
 

@@ -7,7 +7,6 @@ from itertools import count
 
 import pytest
 
-from claude_proxy.authority import Authority
 from claude_proxy.errors import AuditError
 from claude_proxy.events import DecisionMade, Event, OutcomeSeen, Phase
 from claude_proxy.gate import Gate, Origin
@@ -15,6 +14,7 @@ from claude_proxy.policy import Decision, Policy
 from claude_proxy.reason import Reason
 from claude_proxy.request import Request, Scheme
 from claude_proxy.settings import AuditFailure
+from claude_proxy.wire.authority import Authority
 from tests.layers.stage import BrokenPolicy, Ledger, policy_of
 
 ORIGIN = Origin(7, "127.0.0.1:50000", "tcp")

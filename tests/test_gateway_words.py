@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from claude_proxy import allowlist, gateway_words
-from claude_proxy.authority import Authority
 from claude_proxy.credentials import (
     CommandSource,
     DotenvSource,
@@ -19,6 +18,7 @@ from claude_proxy.credentials import (
 from claude_proxy.policy import Policy
 from claude_proxy.request import Scheme
 from claude_proxy.settings import Base, Ceilings, Gateway
+from claude_proxy.wire.authority import Authority
 
 SOURCES: list[tuple[SecretSource, str, set[str]]] = [
     (EnvironmentSource("OUR_KEY"), "environment variable OUR_KEY", {"OUR_KEY"}),

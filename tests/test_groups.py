@@ -8,8 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from claude_proxy import allowlist, groups
-from claude_proxy.address import Address, AddressKind, kind_of
-from claude_proxy.authority import Authority
 from claude_proxy.errors import ConfigError, ConfigErrors
 from claude_proxy.groups import Chosen, Groups, reader
 from claude_proxy.groups.places import places_of
@@ -17,6 +15,8 @@ from claude_proxy.groups.reader import Network
 from claude_proxy.policy import Policy, Tls
 from claude_proxy.reason import Reason
 from claude_proxy.request import Request, Scheme
+from claude_proxy.wire.address import Address, AddressKind, kind_of
+from claude_proxy.wire.authority import Authority
 
 BUILT_IN = ("allow", "claude", "deny", "gemini", "lockdown", "open", "shell")
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from claude_proxy import allowlist
-from claude_proxy.authority import Authority
 from claude_proxy.credentials import Custody, EnvironmentSource, Injection
 from claude_proxy.errors import ConfigError, ConfigErrors
 from claude_proxy.gate import Gate, Origin
@@ -16,6 +15,7 @@ from claude_proxy.policy import Policy
 from claude_proxy.request import Request, Scheme
 from claude_proxy.settings import Base, Gateway, Limits, Settings
 from claude_proxy.vault import Vault
+from claude_proxy.wire.authority import Authority
 from tests.layers.stage import Ledger
 
 API = Authority.of("api.anthropic.com", 443)

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from claude_proxy import ownership, policyfile, strict_yaml
-from claude_proxy.authority import Authority
 from claude_proxy.errors import ConfigError, ConfigErrors
 from claude_proxy.groups import reader as groups_reader
 from claude_proxy.reason import Reason
 from claude_proxy.settings import Learn, Settings
+from claude_proxy.wire.authority import Authority
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from claude_proxy import provider_reader
-from claude_proxy.authority import Authority
 from claude_proxy.credentials import (
     CommandSource,
     EnvironmentSource,
@@ -21,6 +20,7 @@ from claude_proxy.errors import ConfigError, ConfigErrors
 from claude_proxy.provider_reader import ANTHROPIC, GatewayFile, Provider
 from claude_proxy.request import Scheme
 from claude_proxy.settings import Base, Ceilings, GatewayMode
+from claude_proxy.wire.authority import Authority
 
 WHOLE = """\
 provider: corp

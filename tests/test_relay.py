@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from claude_proxy import relay
 from claude_proxy.errors import ConfigError
-from claude_proxy.wire.proxyprotocol import Announcement, read
+from claude_proxy.wire.proxy_protocol import Announcement, read
 
 SCRIPT = Path(relay.__file__)
 WAIT_S = 30

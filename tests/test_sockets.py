@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 
 from claude_proxy import peers, socketfile, sockets
-from claude_proxy.authority import Authority
 from claude_proxy.credentials import EnvironmentSource, Injection
 from claude_proxy.errors import ConfigError
 from claude_proxy.request import Scheme
@@ -32,6 +31,7 @@ from claude_proxy.settings import (
 )
 from claude_proxy.socketfile import PATH_BYTES, SocketFile
 from claude_proxy.sockets import Opened, bind, bind_all, opened
+from claude_proxy.wire.authority import Authority
 
 ANY = TcpListen("127.0.0.1", 0)
 OTHER_UID = 65533

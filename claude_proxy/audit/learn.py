@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from claude_proxy.authority import Authority
 from claude_proxy.errors import ConfigError
 from claude_proxy.events import OPAQUE, DecisionMade, Event, OutcomeSeen, Phase
 from claude_proxy.groups.reader import MAX_BYTES, File, read
@@ -23,6 +22,7 @@ from claude_proxy.patterns import HostPattern, PatternError
 from claude_proxy.reason import Reason
 from claude_proxy.settings import Learn
 from claude_proxy.strict_yaml import Problems
+from claude_proxy.wire.authority import Authority
 
 logger = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ from typing import Any, Final, Self
 
 from claude_proxy.audit.database import APPLICATION_ID, MIGRATIONS, connect
 from claude_proxy.audit.usage import Per, Sum, sums_by
-from claude_proxy.authority import normalise_host
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.events import OPAQUE, DecisionMade, Notice, OutcomeSeen, Phase, Usage
+from claude_proxy.wire.authority import normalise_host
 
 _BUSY_S: Final = 5.0
 _PAGE_ROWS: Final = 1000

@@ -16,7 +16,6 @@ from typing import Any
 import click
 
 from claude_proxy import allowlist
-from claude_proxy.authority import Authority, normalise_host
 from claude_proxy.clashes import unreached
 from claude_proxy.cli import paths
 from claude_proxy.cli.places import allowlist_option, confdir_option, groups_option
@@ -29,6 +28,7 @@ from claude_proxy.request import Request, Scheme
 from claude_proxy.settings import Settings
 from claude_proxy.shown import narrowing_shown, use_shown
 from claude_proxy.strict_yaml import harmless, quoted
+from claude_proxy.wire.authority import Authority, normalise_host
 
 EXAMPLES = """\b
 Examples:

@@ -16,7 +16,6 @@ from shlex import quote
 
 import click
 
-from claude_proxy.authority import Authority
 from claude_proxy.ca.store import (
     BUNDLE_FILE,
     BUNDLE_P12_FILE,
@@ -27,6 +26,7 @@ from claude_proxy.cli.ca import confdir_option
 from claude_proxy.clients import Variable, variables
 from claude_proxy.errors import ConfigError
 from claude_proxy.settings import DEFAULT_HOST, DEFAULT_PORT
+from claude_proxy.wire.authority import Authority
 
 EXAMPLES = """\b
 Examples:

@@ -16,7 +16,6 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from claude_proxy import clients, ownership, policyfile
 from claude_proxy.audit.database import database_in
 from claude_proxy.audit.queries import AuditReader, Selection
-from claude_proxy.authority import Authority
 from claude_proxy.ca import store
 from claude_proxy.ca.certificates import read_authority
 from claude_proxy.ca.files import SECRET, Folder
@@ -25,6 +24,7 @@ from claude_proxy.doctor.finding import Finding, Level, error, ok, warning
 from claude_proxy.doctor.listening import leads_here
 from claude_proxy.doctor.subject import Subject
 from claude_proxy.errors import ClaudeProxyError
+from claude_proxy.wire.authority import Authority
 
 _MIB = 1024**2
 _ENOUGH_DISK = 1024 * _MIB

@@ -25,7 +25,6 @@ from typing import Final
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from claude_proxy.authority import Authority
 from claude_proxy.ca.roots import java_truststore_of
 from claude_proxy.ca.store import CertificateAuthority
 from claude_proxy.clients import environment
@@ -37,6 +36,7 @@ from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.launch.attendants import open_log, start_companion
 from claude_proxy.launch.rundir import RunDirectory
 from claude_proxy.settings import InheritedListen, Settings, Verbosity
+from claude_proxy.wire.authority import Authority
 
 _DOMAIN: Final = "claude-proxy-doctor.test"  # RFC 6761: no name below it is ever registered
 _LIMIT_S: Final = 60.0

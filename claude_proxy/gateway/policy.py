@@ -8,7 +8,6 @@ policy, and the one credential is the gateway's own. Pure.
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
-from claude_proxy.authority import Authority
 from claude_proxy.credentials import Binding
 from claude_proxy.gateway.routes import MESSAGES_PATH
 from claude_proxy.patterns import HostPattern, PathGlob, PatternKind
@@ -16,6 +15,7 @@ from claude_proxy.policy import Policy, Rule, Tls
 from claude_proxy.request import Scheme
 from claude_proxy.settings import Base, Gateway, GatewayMode
 from claude_proxy.source import Source
+from claude_proxy.wire.authority import Authority
 
 CREDENTIAL = "gateway"
 SOURCE = Source("gateway", 1, 1)

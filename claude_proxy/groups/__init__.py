@@ -16,7 +16,6 @@ from claude_proxy import allowlist
 from claude_proxy.errors import ConfigError, ConfigErrors
 from claude_proxy.field_reader import nearest
 from claude_proxy.groups.reader import (
-    MAX_BYTES,
     PRESET,
     Default,
     File,

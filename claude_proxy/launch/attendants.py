@@ -29,7 +29,7 @@ from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.launch import handover, veil
 from claude_proxy.launch.rundir import RunDirectory, command_line
 from claude_proxy.settings import Settings
-from claude_proxy.wire import proxyprotocol
+from claude_proxy.wire import proxy_protocol
 
 JOIN_PATIENCE_S = 4.0
 
@@ -302,7 +302,7 @@ def is_foreign(upstream: Upstream) -> bool:
         sock.settimeout(JOIN_PATIENCE_S)
         try:
             sock.connect(upstream.address)
-            sock.sendall(proxyprotocol.encode("joining", "") + _GREETING)
+            sock.sendall(proxy_protocol.encode("joining", "") + _GREETING)
             return sock.recv(1) != _GREETING[:1]
         except OSError:
             return True

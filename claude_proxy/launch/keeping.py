@@ -8,7 +8,6 @@ used in the placeholder's place, is handed on.
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from claude_proxy.authority import Authority
 from claude_proxy.credentials import (
     Binding,
     CommandSource,
@@ -24,6 +23,7 @@ from claude_proxy.credentials import (
 from claude_proxy.launch.wish import Keeping
 from claude_proxy.policy import covered
 from claude_proxy.secret import Secret
+from claude_proxy.wire.authority import Authority
 
 ANTHROPIC = Authority.of("api.anthropic.com", 443)
 

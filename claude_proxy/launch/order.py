@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from claude_proxy import ownership, policyfile, strict_yaml
-from claude_proxy.authority import Authority
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.groups.listing import lines_of_policy
 from claude_proxy.launch import profiles
@@ -19,6 +18,7 @@ from claude_proxy.launch.verifying import USUAL_ALLOWED, USUAL_DENIED
 from claude_proxy.launch.wish import Wish
 from claude_proxy.policy import Policy
 from claude_proxy.settings import Settings
+from claude_proxy.wire.authority import Authority
 
 SHOWN = (CERTIFICATE.name, BUNDLE.name, ALLOWLIST.name)  # in /run/claude-proxy
 

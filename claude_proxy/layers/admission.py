@@ -10,7 +10,7 @@ import re
 from base64 import b64decode
 
 from claude_proxy.settings import ClientCredentials
-from claude_proxy.wire.http1_head import RequestHead
+from claude_proxy.wire.http1.head import RequestHead
 from claude_proxy.wire.socks5 import Login
 
 # RFC 7235 2.1, RFC 7617 2: a scheme in any case, spaces, and one run of base64.

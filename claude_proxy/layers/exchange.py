@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from claude_proxy.gate import Passage
 from claude_proxy.request import Request
 from claude_proxy.watch import Field, Watch
-from claude_proxy.wire.http1_body import Body
-from claude_proxy.wire.http1_emit import Framing, emit_request_head
-from claude_proxy.wire.http1_head import RequestHead, ResponseHead
+from claude_proxy.wire.http1.body import Body
+from claude_proxy.wire.http1.emit import Framing, emit_request_head
+from claude_proxy.wire.http1.head import RequestHead, ResponseHead
 
 _NO_EXPECTATION = frozenset({b"expect"})
 

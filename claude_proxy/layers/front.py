@@ -11,7 +11,6 @@ from mitmproxy.connection import ConnectionState
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
 
-from claude_proxy.authority import Authority
 from claude_proxy.denial import Refusal, bad_request, denial, unauthenticated
 from claude_proxy.dialer import Dialer
 from claude_proxy.events import Phase
@@ -23,9 +22,10 @@ from claude_proxy.layers.signals import Expired, Session, Withdrawn
 from claude_proxy.layers.socks import Socks
 from claude_proxy.reason import Reason
 from claude_proxy.request import Scheme
-from claude_proxy.wire import proxyprotocol, socks5
-from claude_proxy.wire.http1_head import BadMessage, RequestHead
-from claude_proxy.wire.http1_request import read_request_head
+from claude_proxy.wire import proxy_protocol, socks5
+from claude_proxy.wire.authority import Authority
+from claude_proxy.wire.http1.head import BadMessage, RequestHead
+from claude_proxy.wire.http1.request import read_request_head
 
 type Commands = Iterator[commands.Command]
 
@@ -90,12 +90,12 @@ class Front(layer.Layer):
 
     def _announcement_is_over(self) -> bool:
         """Take in whom a relay speaks for, if it says so; tell whether that is settled."""
-        signature = proxyprotocol.SIGNATURE
+        signature = proxy_protocol.SIGNATURE
         if not self._in.startswith(signature):
             # HTTP may begin with an empty line, as the signature does.
             self._may_announce = signature.startswith(self._in)
             return not self._may_announce
-        announcement = proxyprotocol.read(self._in)
+        announcement = proxy_protocol.read(self._in)
         if announcement is None:
             return False
         self._may_announce = False

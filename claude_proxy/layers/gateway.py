@@ -17,7 +17,6 @@ from typing import Protocol, override
 from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.context import Context
 
-from claude_proxy.authority import Authority
 from claude_proxy.denial import REASON_FIELD, Refusal, bad_request, denial
 from claude_proxy.dialer import Dialer
 from claude_proxy.events import Phase
@@ -36,7 +35,8 @@ from claude_proxy.reason import Reason
 from claude_proxy.request import Request
 from claude_proxy.settings import Gateway, GatewayMode
 from claude_proxy.watch import Field
-from claude_proxy.wire.http1_head import RequestHead, ResponseHead, TargetForm
+from claude_proxy.wire.authority import Authority
+from claude_proxy.wire.http1.head import RequestHead, ResponseHead, TargetForm
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,6 @@ from mitmproxy.connection import ConnectionState
 from mitmproxy.proxy import events
 from mitmproxy.proxy.context import Context
 
-from claude_proxy.authority import Authority
 from claude_proxy.denial import (
     Refusal,
     bad_request,
@@ -28,7 +27,8 @@ from claude_proxy.policy import OVERRIDE_HEADERS
 from claude_proxy.reason import Reason
 from claude_proxy.request import Request, Scheme
 from claude_proxy.watch import CutOff, Field
-from claude_proxy.wire.http1_body import (
+from claude_proxy.wire.authority import Authority
+from claude_proxy.wire.http1.body import (
     LAST_CHUNK,
     Body,
     body_of_request,
@@ -36,10 +36,10 @@ from claude_proxy.wire.http1_body import (
     chunk,
     emit_trailers,
 )
-from claude_proxy.wire.http1_emit import Framing, emit_response_head, framing_of
-from claude_proxy.wire.http1_head import BadMessage, RequestHead, ResponseHead, TargetForm
-from claude_proxy.wire.http1_request import read_request_head
-from claude_proxy.wire.http1_response import read_response_head
+from claude_proxy.wire.http1.emit import Framing, emit_response_head, framing_of
+from claude_proxy.wire.http1.head import BadMessage, RequestHead, ResponseHead, TargetForm
+from claude_proxy.wire.http1.request import read_request_head
+from claude_proxy.wire.http1.response import read_response_head
 
 # What may wait here (pipelined requests, a body whose upstream is not open yet) before the client
 # is no longer read.

@@ -24,10 +24,10 @@ from mitmproxy.proxy.layers.http import (
 )
 from mitmproxy.proxy.layers.http._base import HttpConnection, ReceiveHttp
 
-from claude_proxy.wire.http1_body import LAST_CHUNK, Body, body_of_response, chunk
-from claude_proxy.wire.http1_emit import emit_request_head
-from claude_proxy.wire.http1_head import BadMessage, RequestHead, ResponseHead, TargetForm
-from claude_proxy.wire.http1_response import read_response_head
+from claude_proxy.wire.http1.body import LAST_CHUNK, Body, body_of_response, chunk
+from claude_proxy.wire.http1.emit import emit_request_head
+from claude_proxy.wire.http1.head import BadMessage, RequestHead, ResponseHead, TargetForm
+from claude_proxy.wire.http1.response import read_response_head
 
 INTERIM_LIMIT = 32
 # RFC 9110 8.6: these say that they have no content, for some servers wait for it otherwise.

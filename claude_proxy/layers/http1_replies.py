@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
 
-from claude_proxy.authority import Authority
 from claude_proxy.denial import (
     Refusal,
     bad_request,
@@ -27,7 +26,8 @@ from claude_proxy.layers.signals import Session, Waiting
 from claude_proxy.layers.upstream import Upstream
 from claude_proxy.reason import Reason
 from claude_proxy.request import Request, Scheme
-from claude_proxy.wire.http1_head import BadMessage, RequestHead
+from claude_proxy.wire.authority import Authority
+from claude_proxy.wire.http1.head import BadMessage, RequestHead
 
 
 class Http1Replies(layer.Layer):

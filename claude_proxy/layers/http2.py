@@ -38,7 +38,6 @@ from mitmproxy.proxy.layers.http import (
 from mitmproxy.proxy.layers.http._base import HttpEvent
 from mitmproxy.proxy.layers.http._http2 import Http2Client, Http2Connection
 
-from claude_proxy.authority import Authority
 from claude_proxy.denial import (
     Refusal,
     bad_request,
@@ -59,6 +58,7 @@ from claude_proxy.policy import OVERRIDE_HEADERS
 from claude_proxy.reason import Reason
 from claude_proxy.request import Request, Scheme
 from claude_proxy.watch import CutOff, Field, Watch
+from claude_proxy.wire.authority import Authority
 
 PASSAGE = "claude_proxy.passage"  # the key under which a flow carries its passage
 

@@ -10,7 +10,6 @@ from mitmproxy.connection import ConnectionState
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
 
-from claude_proxy.authority import Authority
 from claude_proxy.dialer import Dialer
 from claude_proxy.events import Phase
 from claude_proxy.gate import Passage
@@ -22,7 +21,8 @@ from claude_proxy.layers.tunnel import Passthrough
 from claude_proxy.policy import Tls
 from claude_proxy.reason import Reason
 from claude_proxy.request import Scheme
-from claude_proxy.wire.clienthello import (
+from claude_proxy.wire.authority import Authority
+from claude_proxy.wire.client_hello import (
     ClientHello,
     HelloReader,
     HelloUnreadableError,

@@ -11,7 +11,7 @@ from mitmproxy.proxy.layers.tls import ClientTLSLayer, TLSLayer
 from OpenSSL import SSL
 
 from claude_proxy.layers.steady import SteadyTls
-from claude_proxy.wire.clienthello import ClientHello
+from claude_proxy.wire.client_hello import ClientHello
 
 type MakeLayer = Callable[[context.Context], layer.Layer]
 

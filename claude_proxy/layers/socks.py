@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
 
-from claude_proxy.authority import Authority
 from claude_proxy.dialer import Dialer, DialError, Failure
 from claude_proxy.events import Phase
 from claude_proxy.gate import Passage
@@ -19,6 +18,7 @@ from claude_proxy.layers.inside import GiveWay, Inside
 from claude_proxy.layers.signals import Expired, HoldReading, Session, Waiting, Withdrawn
 from claude_proxy.layers.upstream import UpstreamServer
 from claude_proxy.reason import Reason
+from claude_proxy.wire.authority import Authority
 from claude_proxy.wire.socks5 import (
     Command,
     Method,

@@ -10,14 +10,14 @@ from mitmproxy.connection import ConnectionState
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
 
-from claude_proxy.authority import Authority
 from claude_proxy.dialer import DialError
 from claude_proxy.events import Phase
 from claude_proxy.gate import Passage
 from claude_proxy.layers.signals import Expired, HoldReading, Session, Waiting, Withdrawn
 from claude_proxy.layers.upstream import Ended, Opened, Upstream
 from claude_proxy.reason import Reason
-from claude_proxy.wire.clienthello import (
+from claude_proxy.wire.authority import Authority
+from claude_proxy.wire.client_hello import (
     HelloReader,
     HelloUnreadableError,
     is_retry_request,

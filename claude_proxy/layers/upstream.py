@@ -13,9 +13,9 @@ from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers.tls import ServerTLSLayer
 
-from claude_proxy.authority import Authority
 from claude_proxy.dialer import DialError
 from claude_proxy.layers.steady import SteadyTls
+from claude_proxy.wire.authority import Authority
 
 
 class Opened:

@@ -8,8 +8,8 @@ import re
 from dataclasses import dataclass
 from typing import Protocol
 
-from claude_proxy.authority import Authority
 from claude_proxy.patterns import HostPattern
+from claude_proxy.wire.authority import Authority
 
 _HTTPS = 443
 

@@ -12,7 +12,7 @@ from enum import IntEnum
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
-from claude_proxy.authority import text_of
+from claude_proxy.wire.authority import text_of
 
 VERSION: Final = 0x05
 _LOGIN_VERSION: Final = 0x01  # RFC 1929 section 2

@@ -7,9 +7,9 @@ from mitmproxy.connection import Client, Server
 from mitmproxy.http import Headers, HTTPFlow, Request, Response
 
 from claude_proxy.addons.streams import Streams
-from claude_proxy.authority import Authority
 from claude_proxy.gate import Gate, Passage
 from claude_proxy.layers.http2 import PASSAGE
+from claude_proxy.wire.authority import Authority
 from tests.layers.stage import ORIGIN, Ledger, policy_of
 
 

@@ -6,13 +6,13 @@ from ipaddress import ip_address
 import pytest
 
 from claude_proxy import allowlist
-from claude_proxy.authority import Authority
 from claude_proxy.credentials import EnvironmentSource, Injection
 from claude_proxy.gateway.policy import CREDENTIAL, policy_of
 from claude_proxy.policy import Policy
 from claude_proxy.reason import Reason
 from claude_proxy.request import Request, Scheme
 from claude_proxy.settings import Base, Gateway, GatewayMode
+from claude_proxy.wire.authority import Authority
 
 API = Authority.of("api.anthropic.com", 443)
 

@@ -16,7 +16,7 @@ from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.launch import attendants
 from claude_proxy.launch.attendants import Attendant, is_foreign, join, open_log, start_relay
 from claude_proxy.launch.rundir import RunDirectory
-from claude_proxy.wire.proxyprotocol import SIGNATURE
+from claude_proxy.wire.proxy_protocol import SIGNATURE
 
 
 @pytest.fixture

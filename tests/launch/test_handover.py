@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_proxy.authority import Authority
 from claude_proxy.errors import ClaudeProxyError, ConfigError, ConfigErrors
 from claude_proxy.launch import handover
 from claude_proxy.launch.handover import Task, decode_error, encode, encode_error
 from claude_proxy.settings import InheritedListen, Settings, UpstreamProxy
+from claude_proxy.wire.authority import Authority
 
 
 def test_a_task_arrives_whole_behind_the_path_of_modules() -> None:

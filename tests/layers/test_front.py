@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from claude_proxy.addons.tls import Certificates
-from claude_proxy.authority import Authority
 from claude_proxy.ca.store import CertificateAuthority
 from claude_proxy.events import Phase
 from claude_proxy.gate import Gate
@@ -20,7 +19,8 @@ from claude_proxy.layers.signals import Waiting
 from claude_proxy.policy import Decision, Policy
 from claude_proxy.reason import Reason
 from claude_proxy.settings import ClientCredentials
-from claude_proxy.wire.proxyprotocol import SIGNATURE, encode
+from claude_proxy.wire.authority import Authority
+from claude_proxy.wire.proxy_protocol import SIGNATURE, encode
 from tests.layers.stage import BrokenPolicy, Ledger, Stage, a_dialer, gate_of, options_of
 from tests.layers.test_http1 import reason_of, statuses
 from tests.layers.tls_peers import TlsClient, client_context

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_proxy.authority import Authority
 from claude_proxy.credentials import EnvironmentSource, Form, Holdings, Injection
 from claude_proxy.dialer import DialError, Failure
 from claude_proxy.gate import Gate
@@ -19,6 +18,7 @@ from claude_proxy.policy import Policy
 from claude_proxy.request import Scheme
 from claude_proxy.secret import Secret
 from claude_proxy.settings import Base, Ceilings, Gateway, GatewayMode
+from claude_proxy.wire.authority import Authority
 
 from .stage import BrokenPolicy, Ledger, Stage, a_dialer
 from .stage import policy_of as listed

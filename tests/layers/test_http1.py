@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_proxy.authority import Authority
 from claude_proxy.dialer import DialError, Failure
 from claude_proxy.errors import AuditError
 from claude_proxy.events import DecisionMade, Event, Phase
@@ -21,6 +20,7 @@ from claude_proxy.policy import Decision
 from claude_proxy.reason import Reason
 from claude_proxy.request import Scheme
 from claude_proxy.settings import UpstreamProxy
+from claude_proxy.wire.authority import Authority
 from tests.layers.stage import BrokenPolicy, Ledger, Peer, Stage, a_dialer, gate_of, policy_of
 
 ALLOWLIST = """

@@ -11,7 +11,7 @@ from claude_proxy.ca.store import CertificateAuthority
 from claude_proxy.layers.front import Front
 from claude_proxy.layers.intercept import Intercept
 from claude_proxy.layers.signals import Waiting
-from claude_proxy.wire.clienthello import ClientHello
+from claude_proxy.wire.client_hello import ClientHello
 from tests.layers.stage import Hook, Ledger, Stage, a_dialer, gate_of, options_of
 from tests.layers.test_http1 import reason_of
 from tests.layers.tls_peers import TlsClient, TlsOrigin, client_context, origin_context

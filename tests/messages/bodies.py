@@ -4,13 +4,13 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from claude_proxy.authority import Authority
 from claude_proxy.messages.narrowing import Narrowing
 from claude_proxy.messages.reach import Reach
 from claude_proxy.patterns import HostPattern, PathGlob
 from claude_proxy.reason import Reason
 from claude_proxy.request import Request, Scheme
 from claude_proxy.source import Source
+from claude_proxy.wire.authority import Authority
 
 API = Authority.of("api.anthropic.com", 443)
 JSON = (b"Content-Type", b"application/json")

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from claude_proxy import allowlist
-from claude_proxy.authority import Authority
 from claude_proxy.policy import Decision, Policy
 from claude_proxy.reason import Reason
 from claude_proxy.request import Request, Scheme
+from claude_proxy.wire.authority import Authority
 
 API = Authority.of("api.anthropic.com", 443)
 MODEL = "claude-opus-5"

@@ -24,17 +24,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from claude_proxy.wire.http1_body import (
+from claude_proxy.wire.http1.body import (
     Body,
     body_of_request,
     body_of_response,
     chunk,
     emit_trailers,
 )
-from claude_proxy.wire.http1_emit import Framing, emit_request_head, emit_response_head, framing_of
-from claude_proxy.wire.http1_head import BadMessage, RequestHead, ResponseHead
-from claude_proxy.wire.http1_request import read_request_head
-from claude_proxy.wire.http1_response import read_response_head
+from claude_proxy.wire.http1.emit import Framing, emit_request_head, emit_response_head, framing_of
+from claude_proxy.wire.http1.head import BadMessage, RequestHead, ResponseHead
+from claude_proxy.wire.http1.request import read_request_head
+from claude_proxy.wire.http1.response import read_response_head
 
 type Fields = list[tuple[bytes, bytes]]
 

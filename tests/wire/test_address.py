@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from claude_proxy.address import AddressKind, effective, kind_of
+from claude_proxy.wire.address import AddressKind, effective, kind_of
 
 # Every block of IANA's registries of special-purpose addresses (RFC 6890), as of 2025-10.
 REGISTRY = """

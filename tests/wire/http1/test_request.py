@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from claude_proxy.wire.http1_emit import emit_request_head
-from claude_proxy.wire.http1_head import BadMessage, RequestHead, TargetForm
-from claude_proxy.wire.http1_request import read_request_head
+from claude_proxy.wire.http1.emit import emit_request_head
+from claude_proxy.wire.http1.head import BadMessage, RequestHead, TargetForm
+from claude_proxy.wire.http1.request import read_request_head
 
 LIMIT = 4096
 

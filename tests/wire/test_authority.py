@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from claude_proxy.authority import (
+from claude_proxy.wire.authority import (
     Authority,
     Suffix,
     literal_of,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from claude_proxy.wire.http1_body import (
+from claude_proxy.wire.http1.body import (
     LAST_CHUNK,
     Body,
     ChunkedBody,
@@ -17,9 +17,9 @@ from claude_proxy.wire.http1_body import (
     chunk,
     emit_trailers,
 )
-from claude_proxy.wire.http1_head import BadMessage
-from claude_proxy.wire.http1_request import read_request_head
-from claude_proxy.wire.http1_response import read_response_head
+from claude_proxy.wire.http1.head import BadMessage
+from claude_proxy.wire.http1.request import read_request_head
+from claude_proxy.wire.http1.response import read_response_head
 
 BUDGET = settings(max_examples=300, derandomize=True, deadline=None)
 

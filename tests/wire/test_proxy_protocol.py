@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_proxy.wire.proxyprotocol import SIGNATURE, Announcement, encode, read
+from claude_proxy.wire.proxy_protocol import SIGNATURE, Announcement, encode, read
 
 ENCODABLE = st.text(st.characters(exclude_categories=["Cs"])).filter(
     lambda text: len(text.encode()) <= 255

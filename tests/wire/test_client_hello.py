@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_proxy.wire.clienthello import (
+from claude_proxy.wire.client_hello import (
     ClientHello,
     HelloReader,
     HelloUnreadableError,

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Final
 
-from claude_proxy.wire.http1_head import (
+from claude_proxy.wire.http1.head import (
     BadMessage,
     Fields,
     RequestHead,
@@ -18,7 +18,7 @@ from claude_proxy.wire.http1_head import (
     read_fields,
     refuse_garbage,
 )
-from claude_proxy.wire.http1_response import is_bodiless
+from claude_proxy.wire.http1.response import is_bodiless
 
 # A size and its extensions; Node and Go were made to read gigabytes of them (CVE-2024-22019,
 # CVE-2023-39326).

@@ -7,7 +7,7 @@ the RFCs let a server choose between repairing and refusing, this one refuses.
 import re
 from typing import Final
 
-from claude_proxy.wire.http1_head import (
+from claude_proxy.wire.http1.head import (
     AUTHORITY,
     HOST,
     OPTION,

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from claude_proxy.wire.http1_emit import Framing, emit_response_head, framing_of
-from claude_proxy.wire.http1_head import BadMessage, ResponseHead
-from claude_proxy.wire.http1_response import read_response_head
+from claude_proxy.wire.http1.emit import Framing, emit_response_head, framing_of
+from claude_proxy.wire.http1.head import BadMessage, ResponseHead
+from claude_proxy.wire.http1.response import read_response_head
 
 LIMIT = 4096
 

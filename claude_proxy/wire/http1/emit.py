@@ -10,13 +10,8 @@ from enum import Enum
 from http import HTTPStatus
 from typing import Final
 
-from claude_proxy.wire.http1_head import (
-    HOST,
-    OPTION,
-    RequestHead,
-    ResponseHead,
-)
-from claude_proxy.wire.http1_response import is_bodiless
+from claude_proxy.wire.http1.head import HOST, OPTION, RequestHead, ResponseHead
+from claude_proxy.wire.http1.response import is_bodiless
 
 # RFC 9110 7.6.1, and the fields of this hop that old clients do not list in Connection.
 _HOP_BY_HOP: Final = frozenset(

@@ -8,7 +8,7 @@ import re
 from http import HTTPStatus
 from typing import Final
 
-from claude_proxy.wire.http1_head import (
+from claude_proxy.wire.http1.head import (
     OPTION,
     BadMessage,
     ResponseHead,

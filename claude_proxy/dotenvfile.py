@@ -9,8 +9,9 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from claude_proxy import dotenv, ownership
+from claude_proxy import dotenv
 from claude_proxy.errors import ConfigError
+from claude_proxy.system import file_permissions
 
 NAME = ".env"
 _READABLE = stat.S_IRGRP | stat.S_IROTH
@@ -48,13 +49,13 @@ def read(path: Path) -> DotenvFile | None:
             raise ConfigError(
                 "it is not a regular file", where=str(path), mend="put a plain file in its place"
             )
-        ownership.refuse_writable(path, found, "where the key goes")
+        file_permissions.refuse_writable(path, found, "where the key goes")
         raw = _bytes_of(descriptor)
     except OSError as error:
         raise _unreadable(path, error) from error
     finally:
         os.close(descriptor)
-    ownership.refuse_replaceable(path, "where the key goes")
+    file_permissions.refuse_replaceable(path, "where the key goes")
     return DotenvFile(path, dotenv.parse(raw, str(path)), bool(found.st_mode & _READABLE))
 
 

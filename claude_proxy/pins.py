@@ -20,8 +20,8 @@ from hmac import compare_digest
 from pathlib import Path
 from typing import Any, Final
 
-from claude_proxy import ownership
 from claude_proxy.errors import ConfigError
+from claude_proxy.system import file_permissions
 
 FILE_NAME: Final = "pins.json"
 _LOCK_NAME: Final = "pins.lock"
@@ -88,7 +88,7 @@ class PinStore:
                 raw = file.read(_MOST_BYTES + 1)
         finally:
             os.close(descriptor)
-        ownership.refuse_replaceable(self.path, "the pinned logins")
+        file_permissions.refuse_replaceable(self.path, "the pinned logins")
         if len(raw) > _MOST_BYTES:
             raise self._unusable("it is too large")
         try:

@@ -11,12 +11,13 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from claude_proxy import allowlist, groups, ownership, strict_yaml
+from claude_proxy import allowlist, groups, strict_yaml
 from claude_proxy.errors import ConfigError
 from claude_proxy.groups import reader as groups_reader
 from claude_proxy.policy import Policy, Rule
 from claude_proxy.settings import Learn, Settings
 from claude_proxy.source import Source
+from claude_proxy.system import file_permissions
 
 USERS_GROUPS = "groups.toml"  # in the directory of the configuration
 
@@ -143,9 +144,9 @@ def _read(path: Path, what: str, option: str, most: int) -> tuple[str, Fingerpri
     try:
         with path.open("rb") as file:
             found = os.fstat(file.fileno())
-            ownership.refuse_writable(path, found)
+            file_permissions.refuse_writable(path, found)
             raw = file.read(most + 1)
-        ownership.refuse_replaceable(path)
+        file_permissions.refuse_replaceable(path)
     except OSError as error:
         raise ConfigError(
             f"the {what} cannot be read: {(error.strerror or type(error).__name__).lower()}",

@@ -20,17 +20,7 @@ from mitmproxy.options import Options
 from mitmproxy.proxy.context import Context
 from mitmproxy.tools.dump import DumpMaster
 
-from claude_proxy import (
-    gateway_words,
-    logs,
-    memory,
-    ownership,
-    policyfile,
-    preflight,
-    sockets,
-    strangers,
-    workers,
-)
+from claude_proxy import gateway_words, logs, policyfile, preflight, sockets, strangers, workers
 from claude_proxy.addons.streams import Streams
 from claude_proxy.addons.tls import Certificates
 from claude_proxy.audit.database import database_in
@@ -41,13 +31,11 @@ from claude_proxy.connection import Hook, Services
 from claude_proxy.dialer import Dialer, SystemResolver
 from claude_proxy.errors import AuditError, ConfigError
 from claude_proxy.events import Notice
-from claude_proxy.heap import Crowd
 from claude_proxy.judges import Judges, limits_of, vault_of
 from claude_proxy.layers.front import Front
 from claude_proxy.layers.gateway import STRANGER, GatewayFront, desk_of
 from claude_proxy.layers.signals import Session
 from claude_proxy.listeners import Listener, Listeners
-from claude_proxy.notify import Announcer, Lifeline, News, WorkerNews
 from claude_proxy.reload import Reloader
 from claude_proxy.request import Scheme
 from claude_proxy.settings import (
@@ -58,6 +46,9 @@ from claude_proxy.settings import (
     UpstreamProxy,
     Verbosity,
 )
+from claude_proxy.system import file_permissions, process_memory
+from claude_proxy.system.malloc_trim import Crowd
+from claude_proxy.system.sd_notify import Announcer, Lifeline, News, WorkerNews
 from claude_proxy.vault import Vault
 
 logger = logging.getLogger(__name__)
@@ -173,9 +164,9 @@ def _serve(settings: Settings, lifeline: Lifeline | None) -> None:
     """Make everything ready, and have one process or several work with it."""
     preflight.keep_names_whole()
     loaded = _policy_of(settings)
-    ownership.refuse_replaceable(settings.place_of_ca, "the CA")
-    ownership.refuse_replaceable(settings.statedir, "the audit log")
-    memory.no_core_dumps()  # from here on there are secrets in it
+    file_permissions.refuse_replaceable(settings.place_of_ca, "the CA")
+    file_permissions.refuse_replaceable(settings.statedir, "the audit log")
+    process_memory.no_core_dumps()  # from here on there are secrets in it
     vault = vault_of(settings, loaded.policy)
     authority = _authority_of(settings)
     roots = preflight.upstream_roots(settings)

@@ -229,7 +229,7 @@ def _unix(text: str, stack: ExitStack) -> socket.socket:
     # The rules for socket files are the proxy's own. A relay in a sandbox needs none of it.
     from pathlib import Path  # noqa: PLC0415
 
-    from claude_proxy.socketfile import listen_at  # noqa: PLC0415
+    from claude_proxy.system.unix_socket import listen_at  # noqa: PLC0415
 
     listener, file = listen_at(Path(parse_path(text, "--listen")))
     stack.callback(file.remove)

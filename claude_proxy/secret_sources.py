@@ -19,7 +19,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from claude_proxy import dotenvfile, ownership
+from claude_proxy import dotenvfile
 from claude_proxy.credentials import (
     CommandSource,
     DotenvSource,
@@ -33,6 +33,7 @@ from claude_proxy.credentials import (
 from claude_proxy.errors import ConfigError
 from claude_proxy.options import fault_of_key
 from claude_proxy.secret import Secret
+from claude_proxy.system import file_permissions
 
 type Stamp = tuple[int, ...]
 
@@ -153,7 +154,7 @@ def _of_file(path: Path, place: str, most: int, *, by_manager: bool = False) -> 
                 raw = file.read(most + 1)
         finally:
             os.close(descriptor)
-        ownership.refuse_replaceable(path, "the credential")
+        file_permissions.refuse_replaceable(path, "the credential")
     except OSError as error:
         why = "it is a link" if path.is_symlink() else _words_of(error)
         raise ConfigError(

@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 
-from claude_proxy import peers, socketfile
 from claude_proxy.errors import ConfigError
 from claude_proxy.settings import InheritedListen, Listen, Settings, TcpListen, UnixListen
-from claude_proxy.socketfile import BACKLOG, SocketFile
+from claude_proxy.system import peer_credentials, unix_socket
+from claude_proxy.system.unix_socket import BACKLOG, SocketFile
 from claude_proxy.wire.authority import Authority
 
 _GATEWAY = "gateway"  # how the names of its listeners begin
@@ -205,7 +205,7 @@ def _is_loopback(host: str) -> bool:
 
 def _unix(listen: UnixListen, settings: Settings) -> Opened:
     path, uids = listen.path, admitted(settings)
-    sock, file = socketfile.listen_at(path, others=not uids <= {os.geteuid()})
+    sock, file = unix_socket.listen_at(path, others=not uids <= {os.geteuid()})
     return Opened(
         f"unix {path}",
         f"unix:{path}",
@@ -219,7 +219,7 @@ def _unix(listen: UnixListen, settings: Settings) -> Opened:
 def admitted(settings: Settings) -> frozenset[int]:
     """Return the users whose connections to a Unix socket are served."""
     uids = settings.uids or frozenset({os.geteuid()})
-    stranger = peers.nobody_in_particular()
+    stranger = peer_credentials.nobody_in_particular()
     if stranger in uids:
         raise ConfigError(
             f"uid {stranger} stands for every user that this user namespace does not know",

@@ -16,7 +16,7 @@ from http import HTTPStatus
 from pathlib import Path
 from types import MappingProxyType
 
-from claude_proxy import memory, secret_sources
+from claude_proxy import secret_sources
 from claude_proxy.credentials import (
     Binding,
     CommandSource,
@@ -33,6 +33,7 @@ from claude_proxy.errors import ConfigError, ConfigErrors
 from claude_proxy.logins import digest_of, read_hash
 from claude_proxy.pins import Pins, PinStore, Stamp
 from claude_proxy.secret import Secret
+from claude_proxy.system import process_memory
 
 logger = logging.getLogger(__name__)
 
@@ -148,7 +149,7 @@ class Vault:
             problems.append(error)
         if problems:
             raise ConfigErrors(problems)
-        if seen := memory.scrub_environment(names):
+        if seen := process_memory.scrub_environment(names):
             logger.warning("still to be seen in the environment: %s", ", ".join(seen))
         with self._wake:
             self._withheld = names

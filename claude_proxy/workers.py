@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from threading import Thread
 
 from claude_proxy.errors import ClaudeProxyError
-from claude_proxy.notify import News, WorkersHeard
+from claude_proxy.system.sd_notify import News, WorkersHeard
 
 # Linux spreads new connections over all sockets bound with it; elsewhere the last one gets all.
 CAN_SPREAD = sys.platform == "linux"

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from claude_proxy import ownership, policyfile, strict_yaml
+from claude_proxy import policyfile, strict_yaml
 from claude_proxy.errors import ConfigError, ConfigErrors
 from claude_proxy.groups import reader as groups_reader
 from claude_proxy.reason import Reason
 from claude_proxy.settings import Learn, Settings
+from claude_proxy.system import file_permissions
 from claude_proxy.wire.authority import Authority
 
 
@@ -128,17 +129,17 @@ def test_a_directory_further_up_that_others_may_write_is_refused(
 
 def test_what_is_not_there_yet_is_judged_by_what_is_above_it(tmp_path: Path) -> None:
     missing = tmp_path / "a" / "b" / "c"
-    ownership.refuse_replaceable(missing, "the CA")
+    file_permissions.refuse_replaceable(missing, "the CA")
     tmp_path.chmod(0o777)
 
     with pytest.raises(ConfigError, match="other users, and with it the CA"):
-        ownership.refuse_replaceable(missing, "the CA")
+        file_permissions.refuse_replaceable(missing, "the CA")
 
 
 def test_the_shipped_list_is_as_safe_as_the_code_that_reads_it(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ownership, "_PACKAGE", file.parent)
+    monkeypatch.setattr(file_permissions, "_PACKAGE", file.parent)
     tmp_path.chmod(0o777)
 
     assert policyfile.load(file).policy.rules_count == 1
@@ -152,7 +153,7 @@ def test_a_file_of_another_user_is_refused() -> None:
     other = os.geteuid() + 1
 
     with pytest.raises(ConfigError) as caught:
-        ownership.refuse_writable(Path("list.yaml"), state(stat.S_IFREG | 0o600, other))
+        file_permissions.refuse_writable(Path("list.yaml"), state(stat.S_IFREG | 0o600, other))
 
     assert caught.value.what == "the file belongs to another user, who could change the policy"
     assert caught.value.mend == f"chown it: sudo chown {os.geteuid()} list.yaml"
@@ -160,7 +161,7 @@ def test_a_file_of_another_user_is_refused() -> None:
 
 @pytest.mark.parametrize("uid", [0, os.geteuid()])
 def test_a_file_of_root_or_our_own_is_fine(uid: int) -> None:
-    ownership.refuse_writable(Path("list.yaml"), state(stat.S_IFREG | 0o644, uid))
+    file_permissions.refuse_writable(Path("list.yaml"), state(stat.S_IFREG | 0o644, uid))
 
 
 # --- a group that is its owner's alone, as umask 002 wants it
@@ -193,7 +194,7 @@ def accounts(monkeypatch: pytest.MonkeyPatch) -> Accounts:
 def may_write(mode: int = 0o660) -> bool:
     found = state(stat.S_IFREG | mode, os.geteuid(), 500)
     try:
-        ownership.refuse_writable(Path("list.yaml"), found)
+        file_permissions.refuse_writable(Path("list.yaml"), found)
     except ConfigError:
         return True
     return False

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from claude_proxy import peers, socketfile, sockets
+from claude_proxy import sockets
 from claude_proxy.credentials import EnvironmentSource, Injection
 from claude_proxy.errors import ConfigError
 from claude_proxy.request import Scheme
@@ -29,8 +29,9 @@ from claude_proxy.settings import (
     TcpListen,
     UnixListen,
 )
-from claude_proxy.socketfile import PATH_BYTES, SocketFile
 from claude_proxy.sockets import Opened, bind, bind_all, opened
+from claude_proxy.system import peer_credentials, unix_socket
+from claude_proxy.system.unix_socket import PATH_BYTES, SocketFile
 from claude_proxy.wire.authority import Authority
 
 ANY = TcpListen("127.0.0.1", 0)
@@ -227,7 +228,7 @@ def test_a_stale_socket_is_replaced_without_a_moment_of_absence(place: Path) -> 
     with ThreadPoolExecutor() as pool:
         looking = pool.submit(look)
         try:
-            sock, _ = socketfile._placed(path, 0o600)
+            sock, _ = unix_socket._placed(path, 0o600)
         finally:
             done.set()
         looking.result()
@@ -386,9 +387,9 @@ def test_something_else_that_comes_in_between_is_not_overwritten(
 def test_a_lock_that_somebody_keeps_is_told_of(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(socketfile, "_LOCK_S", 0.0)
+    monkeypatch.setattr(unix_socket, "_LOCK_S", 0.0)
 
-    with socketfile._alone_in(place):
+    with unix_socket._alone_in(place):
         error = refusal(unix(place / "p.sock"))
 
     assert "keeps the directory of the socket locked" in error.what
@@ -498,13 +499,13 @@ def test_a_signal_between_making_and_noting_leaves_nothing_behind(
     def told(*_: object) -> None:
         raise ToldError
 
-    give_name = socketfile._give_name
+    give_name = unix_socket._give_name
 
     def interrupted(partial: Path, path: Path) -> None:
         give_name(partial, path)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(socketfile, "_give_name", interrupted)
+    monkeypatch.setattr(unix_socket, "_give_name", interrupted)
     before, done = signal.signal(signal.SIGTERM, told), threading.Event()
     with ThreadPoolExecutor(others or 1) as pool:
         for _ in range(others):
@@ -560,7 +561,7 @@ def test_a_socket_for_its_owner_by_name_is_private_too(place: Path) -> None:
 def test_nobody_in_particular_cannot_be_admitted(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(peers, "nobody_in_particular", lambda: 65534)
+    monkeypatch.setattr(peer_credentials, "nobody_in_particular", lambda: 65534)
 
     error = refusal(unix(place / "p.sock", uids=frozenset({65534, os.geteuid()})))
 

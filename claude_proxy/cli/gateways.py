@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NoReturn
 
-from claude_proxy import dotenvfile, options, ownership, provider_reader
+from claude_proxy import dotenvfile, options, provider_reader
 from claude_proxy.credentials import (
     DotenvSource,
     EnvironmentSource,
@@ -41,6 +41,7 @@ from claude_proxy.settings import (
     TcpListen,
 )
 from claude_proxy.strict_yaml import MAX_BYTES, decode
+from claude_proxy.system import file_permissions
 
 DEFAULT_GATEWAY_PORT = 9000  # the seed's
 
@@ -141,9 +142,9 @@ def read_file(confdir: Path) -> GatewayFile:
     path = confdir / provider_reader.NAME
     try:
         with path.open("rb") as file:
-            ownership.refuse_writable(path, os.fstat(file.fileno()), "where the key goes")
+            file_permissions.refuse_writable(path, os.fstat(file.fileno()), "where the key goes")
             raw = file.read(MAX_BYTES + 1)
-        ownership.refuse_replaceable(path, "where the key goes")
+        file_permissions.refuse_replaceable(path, "where the key goes")
     except FileNotFoundError as error:
         if path.is_symlink():
             raise _unreadable(path, error) from error

@@ -20,13 +20,14 @@ from typing import Any, NoReturn
 import click
 
 import claude_proxy
-from claude_proxy import options, ownership, provider_reader
+from claude_proxy import options, provider_reader
 from claude_proxy.cli import gateways, paths
 from claude_proxy.errors import ConfigError
 from claude_proxy.service.names import names_of
 from claude_proxy.service.plan import HTTPS_PORT, Firewall, Kind, Plan, Scope
 from claude_proxy.service.rendering import default_listener, listening_words
 from claude_proxy.settings import DEFAULT_HOST, Limits, TcpListen, UnixListen, UpstreamProxy
+from claude_proxy.system import file_permissions
 
 # Where a unit with homes and temporary directories of its own sees nothing.
 _TEMPORARY = ("/tmp", "/var/tmp")  # noqa: S108 - named, not used
@@ -289,7 +290,7 @@ def _problems(asked: Asked, understood: Understood) -> Iterator[ConfigError]:
             break
     if asked.scope is Scope.SYSTEM:
         try:
-            ownership.refuse_replaceable(Path(program()[0]), "what the service runs")
+            file_permissions.refuse_replaceable(Path(program()[0]), "what the service runs")
         except ConfigError as error:
             yield error
     for path in _given_files(understood):
@@ -404,8 +405,8 @@ def check_key_file(path: Path, scope: Scope) -> None:
     if found.st_size == 0:
         _refuse("the key file is empty", str(path), "put the key into it")
     if scope is Scope.SYSTEM or os.geteuid() != 0:
-        ownership.refuse_writable(path, found, "the key")
-    ownership.refuse_replaceable(path, "the key")
+        file_permissions.refuse_writable(path, found, "the key")
+    file_permissions.refuse_replaceable(path, "the key")
 
 
 # --- the key and the packet filter

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from claude_proxy import clients, ownership, policyfile
+from claude_proxy import clients, policyfile
 from claude_proxy.audit.database import database_in
 from claude_proxy.audit.queries import AuditReader, Selection
 from claude_proxy.ca import store
@@ -24,6 +24,7 @@ from claude_proxy.doctor.finding import Finding, Level, error, ok, warning
 from claude_proxy.doctor.listening import leads_here
 from claude_proxy.doctor.subject import Subject
 from claude_proxy.errors import ClaudeProxyError
+from claude_proxy.system import file_permissions
 from claude_proxy.wire.authority import Authority
 
 _MIB = 1024**2
@@ -60,8 +61,8 @@ def _directory(name: str, path: Path, *, written: bool = True) -> Finding:
         if not written:
             return ok(name, f"{path} is not there")
         return _missing_directory(name, path)
-    ownership.refuse_writable(path, found, "what is in it")
-    ownership.refuse_replaceable(path, "what is in it")
+    file_permissions.refuse_writable(path, found, "what is in it")
+    file_permissions.refuse_replaceable(path, "what is in it")
     if written and not os.access(path, os.W_OK | os.X_OK):
         return error(name, f"{path} cannot be written to", f"chmod u+rwx {path}")
     return ok(name, f"{path} (mode {stat.S_IMODE(found.st_mode):04o})")
@@ -200,7 +201,7 @@ def check_audit(subject: Subject) -> list[Finding]:
     path = database_in(subject.settings.statedir)
     if not path.exists():
         return [ok("audit log", f"{path} is not there yet; the first start makes it")]
-    ownership.refuse_writable(path, path.stat(), "the record")
+    file_permissions.refuse_writable(path, path.stat(), "the record")
     with AuditReader(path) as reader:
         newest = reader.newest(Selection(), 1)
     beside = (path, path.with_name(f"{path.name}-wal"))

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from claude_proxy import ownership, policyfile, strangers
+from claude_proxy import policyfile, strangers
 from claude_proxy.credentials import (
     Binding,
     CommandSource,
@@ -27,6 +27,7 @@ from claude_proxy.launch.order import Order
 from claude_proxy.launch.surroundings import GATEWAY_PORT
 from claude_proxy.launch.wish import Wish
 from claude_proxy.secret import Secret
+from claude_proxy.system import file_permissions
 
 type Bindings = tuple[Binding, ...]
 
@@ -62,7 +63,7 @@ def refuse_reachable(order: Order, bindings: Bindings, environ: Mapping[str, str
     places = {Path(os.path.realpath(place)) for place in written}
     for source in _sources_of(order, bindings):
         for path in _obeyed(source, home, environ):
-            for at in ownership.ways_to(path):
+            for at in file_permissions.ways_to(path):
                 inside = any(at.is_relative_to(place) for place in places)
                 if inside and not _is_login(at, home, environ):
                     raise ConfigError(

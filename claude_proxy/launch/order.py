@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from claude_proxy import ownership, policyfile, strict_yaml
+from claude_proxy import policyfile, strict_yaml
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.groups.listing import lines_of_policy
 from claude_proxy.launch import profiles
@@ -18,6 +18,7 @@ from claude_proxy.launch.verifying import USUAL_ALLOWED, USUAL_DENIED
 from claude_proxy.launch.wish import Wish
 from claude_proxy.policy import Policy
 from claude_proxy.settings import Settings
+from claude_proxy.system import file_permissions
 from claude_proxy.wire.authority import Authority
 
 SHOWN = (CERTIFICATE.name, BUNDLE.name, ALLOWLIST.name)  # in /run/claude-proxy
@@ -158,7 +159,7 @@ def refuse_reachable(order: Order) -> None:
     for what, option, path in _guarded(order.settings):
         for place in places:
             real = Path(os.path.realpath(place))
-            if any(at.is_relative_to(real) for at in ownership.ways_to(path)):
+            if any(at.is_relative_to(real) for at in file_permissions.ways_to(path)):
                 raise ConfigError(
                     f"the sandbox could write {what}",
                     where=f"{option} {path}, which lies in {place}",

@@ -14,7 +14,6 @@ from importlib import resources
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from claude_proxy import ownership
 from claude_proxy.errors import ConfigError
 from claude_proxy.launch.wish import Profile
 from claude_proxy.strict_yaml import (
@@ -28,6 +27,7 @@ from claude_proxy.strict_yaml import (
     parse,
     quoted,
 )
+from claude_proxy.system import file_permissions
 
 NARROWING_NAME = ".claude-proxy.yaml"
 DIRECTORY = "profiles"  # of the user's own, in the directory of the configuration
@@ -144,9 +144,9 @@ def _read_own(path: Path) -> str:
     """Return the text of a profile of the user's; refuse one that others may change."""
     try:
         with path.open("rb") as file:
-            ownership.refuse_writable(path, os.fstat(file.fileno()), "what a run may see")
+            file_permissions.refuse_writable(path, os.fstat(file.fileno()), "what a run may see")
             raw = file.read(_MAX_BYTES + 1)
-        ownership.refuse_replaceable(path, "what a run may see")
+        file_permissions.refuse_replaceable(path, "what a run may see")
     except OSError as error:
         raise ConfigError(
             f"the profile cannot be read: {(error.strerror or type(error).__name__).lower()}",

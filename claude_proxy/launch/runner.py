@@ -207,9 +207,9 @@ def _told(order: Order, bindings: Bindings, say: Say) -> Plan:
 def _forget(names: frozenset[str]) -> None:
     """Let go of variables that hold credentials: the proxy has them by now."""
     if any(name in os.environ for name in names):
-        from claude_proxy import memory  # noqa: PLC0415 - few runs have any
+        from claude_proxy.system import process_memory  # noqa: PLC0415 - few runs have any
 
-        memory.scrub_environment(names)
+        process_memory.scrub_environment(names)
 
 
 def _bubble(order: Order, planned: Plan, rundir: RunDirectory, streams: Streams) -> Bubble:

@@ -16,8 +16,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from claude_proxy import ownership
 from claude_proxy.errors import ConfigError
+from claude_proxy.system import file_permissions
 
 BACKLOG = 4096
 
@@ -55,7 +55,7 @@ def listen_at(path: Path, *, others: bool = False) -> tuple[socket.socket, Socke
     """
     _refuse_too_long(path)
     try:
-        ownership.refuse_replaceable(path, "who listens at the socket")
+        file_permissions.refuse_replaceable(path, "who listens at the socket")
         _make_directory(path.parent, _DIRECTORY_TO_PASS if others else _DIRECTORY)
         if others:
             _refuse_impassable(path)

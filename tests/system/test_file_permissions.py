@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from claude_proxy.ownership import ways_to
+from claude_proxy.system.file_permissions import ways_to
 
 
 def told(path: Path, above: Path) -> list[str]:

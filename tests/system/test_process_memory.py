@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from claude_proxy import memory
+from claude_proxy.system import process_memory
 
 CANARY = "sk-ant-CANARY-0123456789"
 ROOT = Path(__file__).resolve().parent.parent
@@ -68,8 +68,8 @@ def test_a_variable_that_merely_begins_alike_is_left_alone() -> None:
 def test_nothing_is_done_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KEPT", "1")
 
-    assert memory.scrub_environment([]) == ()
-    assert memory.scrub_environment(["NO_SUCH_VARIABLE"]) == ()
+    assert process_memory.scrub_environment([]) == ()
+    assert process_memory.scrub_environment(["NO_SUCH_VARIABLE"]) == ()
 
     assert os.environ["KEPT"] == "1"
 
@@ -77,11 +77,11 @@ def test_nothing_is_done_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_where_there_is_no_proc_the_variables_are_gone_all_the_same(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(memory, "_OWN_STAT", tmp_path / "stat")
-    monkeypatch.setattr(memory, "_OWN_ENVIRONMENT", tmp_path / "environ")
+    monkeypatch.setattr(process_memory, "_OWN_STAT", tmp_path / "stat")
+    monkeypatch.setattr(process_memory, "_OWN_ENVIRONMENT", tmp_path / "environ")
     monkeypatch.setenv("CANARY_VARIABLE", CANARY)
 
-    assert memory.scrub_environment(["CANARY_VARIABLE"]) == ()
+    assert process_memory.scrub_environment(["CANARY_VARIABLE"]) == ()
 
     assert "CANARY_VARIABLE" not in os.environ
     assert b"CANARY_VARIABLE" not in subprocess.run(["env"], stdout=-1, check=True).stdout
@@ -89,9 +89,9 @@ def test_where_there_is_no_proc_the_variables_are_gone_all_the_same(
 
 def test_what_is_still_seen_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "environ").write_bytes(b"CANARY_VARIABLE=1\0OTHER=\0")
-    monkeypatch.setattr(memory, "_OWN_ENVIRONMENT", tmp_path / "environ")
+    monkeypatch.setattr(process_memory, "_OWN_ENVIRONMENT", tmp_path / "environ")
 
-    assert memory.scrub_environment(["CANARY_VARIABLE", "OTHER"]) == ("CANARY_VARIABLE",)
+    assert process_memory.scrub_environment(["CANARY_VARIABLE", "OTHER"]) == ("CANARY_VARIABLE",)
 
 
 _DUMPING = """

@@ -2,7 +2,7 @@
 
 import pytest
 
-from claude_proxy.heap import Crowd, trim
+from claude_proxy.system.malloc_trim import Crowd, trim
 
 
 @pytest.mark.parametrize(

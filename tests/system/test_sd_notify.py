@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from claude_proxy.notify import Announcer, Lifeline, WorkerNews, WorkersHeard
+from claude_proxy.system.sd_notify import Announcer, Lifeline, WorkerNews, WorkersHeard
 
 
 @pytest.fixture

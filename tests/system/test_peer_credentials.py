@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from claude_proxy import peers
-from claude_proxy.peers import Peer, nobody_in_particular, peer_of
+from claude_proxy.system import peer_credentials
+from claude_proxy.system.peer_credentials import Peer, nobody_in_particular, peer_of
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="asks /proc")
 
@@ -34,14 +34,14 @@ def test_a_peer_is_known_by_process_user_and_program(
 
 
 def test_a_process_that_cannot_be_seen_is_shown_as_unknown() -> None:
-    assert str(Peer(0, 1000, peers._executable_of(0))) == "pid ? uid 1000 ?"
+    assert str(Peer(0, 1000, peer_credentials._executable_of(0))) == "pid ? uid 1000 ?"
 
 
 def test_a_process_that_is_gone_has_no_program() -> None:
     gone = subprocess.Popen(["true"])
     gone.wait()
 
-    assert peers._executable_of(gone.pid) == "?"
+    assert peer_credentials._executable_of(gone.pid) == "?"
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_the_path_of_a_program_cannot_pose_as_anything_else(
 
     with subprocess.Popen([program, "60"]) as process:
         try:
-            found = peers._executable_of(process.pid)
+            found = peer_credentials._executable_of(process.pid)
         finally:
             process.kill()
 
@@ -78,7 +78,7 @@ def test_a_long_path_is_shown_by_its_end(tmp_path: Path) -> None:
 
     with subprocess.Popen([program, "60"]) as process:
         try:
-            found = peers._executable_of(process.pid)
+            found = peer_credentials._executable_of(process.pid)
         finally:
             process.kill()
 
@@ -114,7 +114,7 @@ def test_who_has_no_number_here_is_told_from_a_user_of_that_number(
         ("uid_map", "_MAP_FILE", uid_map),
         ("overflowuid", "_OVERFLOW_FILE", overflow),
     ):
-        monkeypatch.setattr(peers, attribute, tmp_path / name)
+        monkeypatch.setattr(peer_credentials, attribute, tmp_path / name)
         if text is not None:
             (tmp_path / name).write_text(text)
 

@@ -25,8 +25,6 @@ from claude_proxy.addons.streams import Streams
 from claude_proxy.addons.tls import Certificates
 from claude_proxy.audit.database import database_in
 from claude_proxy.audit.store import AuditStore
-from claude_proxy.ca.files import Folder
-from claude_proxy.ca.store import CertificateAuthority
 from claude_proxy.connection import Hook, Services
 from claude_proxy.dialer import Dialer, SystemResolver
 from claude_proxy.errors import AuditError, ConfigError
@@ -49,6 +47,8 @@ from claude_proxy.settings import (
 from claude_proxy.system import file_permissions, process_memory
 from claude_proxy.system.malloc_trim import Crowd
 from claude_proxy.system.sd_notify import Announcer, Lifeline, News, WorkerNews
+from claude_proxy.trust.certificate_authority import CertificateAuthority
+from claude_proxy.trust.private_files import Folder
 from claude_proxy.vault import Vault
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_proxy.ca.store import CertificateAuthority
 from claude_proxy.cli import main
 from claude_proxy.cli.env import (
     DIALECTS,
@@ -23,8 +22,9 @@ from claude_proxy.cli.env import (
     quote_nu,
     shell_of,
 )
-from claude_proxy.clients import Variable
 from claude_proxy.errors import ConfigError
+from claude_proxy.trust.certificate_authority import CertificateAuthority
+from claude_proxy.trust.client_environment import Variable
 from tests.conftest import TOOLS
 
 # A shell is run if it is there; `sh` always is.

@@ -11,7 +11,7 @@ from mitmproxy import tls
 from mitmproxy.addons.tlsconfig import TlsConfig
 from OpenSSL import SSL
 
-from claude_proxy.ca.store import CertificateAuthority, Leaf
+from claude_proxy.trust.certificate_authority import CertificateAuthority, Leaf
 
 _CONTEXTS = 1024
 _PROTOCOLS = (b"h2", b"http/1.1")

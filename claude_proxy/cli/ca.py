@@ -17,9 +17,9 @@ from typing import Any
 
 import click
 
-from claude_proxy.ca import store
 from claude_proxy.cli import paths
 from claude_proxy.errors import ConfigError
+from claude_proxy.trust import certificate_authority
 
 EXAMPLES = """\b
 Examples:
@@ -54,7 +54,7 @@ def command() -> None:
 @confdir_option
 def path(confdir: Path) -> None:
     """Print the path of the CA certificate."""
-    click.echo(store.CertificateAuthority.load(confdir).certificate_path)
+    click.echo(certificate_authority.CertificateAuthority.load(confdir).certificate_path)
 
 
 @command.command()
@@ -62,7 +62,7 @@ def path(confdir: Path) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def show(*, confdir: Path, as_json: bool) -> None:
     """Print the CA's name, fingerprint, dates, constraints and files."""
-    facts = store.CertificateAuthority.load(confdir).describe()
+    facts = certificate_authority.CertificateAuthority.load(confdir).describe()
     click.echo(_json_of(facts) if as_json else "\n".join(_lines_of(facts)))
 
 
@@ -71,7 +71,7 @@ def show(*, confdir: Path, as_json: bool) -> None:
 @click.option("--stdout", is_flag=True, help="Print the bundle itself, and write no file.")
 def bundle(*, confdir: Path, stdout: bool) -> None:
     """Write the system's roots and the CA into one PEM file, and print its path."""
-    authority = store.CertificateAuthority.load_or_create(confdir)
+    authority = certificate_authority.CertificateAuthority.load_or_create(confdir)
     if stdout:
         click.echo(authority.bundle_pem(), nl=False)
     else:
@@ -103,9 +103,9 @@ def rotate(
 ) -> None:
     """Replace the CA by a new one, and keep the old one aside."""
     patterns = _allowed_hosts(allowlist or paths.allowlist_path(confdir)) if constrain else None
-    if not yes and os.path.lexists(confdir / store.AUTHORITY_FILE):
+    if not yes and os.path.lexists(confdir / certificate_authority.AUTHORITY_FILE):
         _ask(confdir)
-    done = store.rotate(confdir, patterns)
+    done = certificate_authority.rotate(confdir, patterns)
     click.echo("\n".join(_after(done)))
 
 
@@ -114,7 +114,7 @@ def rotate(
 @click.option("--all", "everywhere", is_flag=True, help="Print the commands for every system.")
 def trust(*, confdir: Path, everywhere: bool) -> None:
     """Print the commands that make this system trust the CA; run none."""
-    authority = store.CertificateAuthority.load(confdir)
+    authority = certificate_authority.CertificateAuthority.load(confdir)
     stores = STORES if everywhere else stores_of(sys.platform, _distribution())
     click.echo("\n".join(_trust_lines(authority, stores)))
 
@@ -131,7 +131,7 @@ def _ask(confdir: Path) -> None:
     if not sys.stdin.isatty():
         raise ConfigError(
             "nobody is there to be asked whether the CA shall be replaced",
-            where=str(confdir / store.AUTHORITY_FILE),
+            where=str(confdir / certificate_authority.AUTHORITY_FILE),
             mend="add --yes",
         )
     click.confirm(
@@ -140,7 +140,7 @@ def _ask(confdir: Path) -> None:
     )
 
 
-def _after(done: store.Rotation) -> Iterator[str]:
+def _after(done: certificate_authority.Rotation) -> Iterator[str]:
     facts = done.authority.describe()
     yield from _lines_of(facts)
     if done.kept:
@@ -156,7 +156,7 @@ def _after(done: store.Rotation) -> Iterator[str]:
         yield "     (Java does not look at the constraints of a CA that it trusts.)"
 
 
-def _lines_of(facts: store.Description) -> Iterator[str]:
+def _lines_of(facts: certificate_authority.Description) -> Iterator[str]:
     left = (facts.not_after - datetime.now(UTC)).days
     yield f"subject:      {facts.subject}"
     yield f"fingerprint:  SHA-256 {facts.fingerprint}"
@@ -169,7 +169,7 @@ def _lines_of(facts: store.Description) -> Iterator[str]:
     yield from (f"  {mode:04o}  {file}" for file, mode in facts.files.items())
 
 
-def _json_of(facts: store.Description) -> str:
+def _json_of(facts: certificate_authority.Description) -> str:
     found = asdict(facts)
     found["not_before"] = facts.not_before.isoformat()
     found["not_after"] = facts.not_after.isoformat()
@@ -250,7 +250,7 @@ def _distribution() -> frozenset[str]:
 
 
 def _trust_lines(
-    authority: store.CertificateAuthority, stores: tuple[TrustStore, ...]
+    authority: certificate_authority.CertificateAuthority, stores: tuple[TrustStore, ...]
 ) -> Iterator[str]:
     facts = {
         "certificate": quote(str(authority.certificate_path)),

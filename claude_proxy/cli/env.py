@@ -16,16 +16,16 @@ from shlex import quote
 
 import click
 
-from claude_proxy.ca.store import (
+from claude_proxy.cli.ca import confdir_option
+from claude_proxy.errors import ConfigError
+from claude_proxy.settings import DEFAULT_HOST, DEFAULT_PORT
+from claude_proxy.trust.certificate_authority import (
     BUNDLE_FILE,
     BUNDLE_P12_FILE,
     CERTIFICATE_FILE,
     CertificateAuthority,
 )
-from claude_proxy.cli.ca import confdir_option
-from claude_proxy.clients import Variable, variables
-from claude_proxy.errors import ConfigError
-from claude_proxy.settings import DEFAULT_HOST, DEFAULT_PORT
+from claude_proxy.trust.client_environment import Variable, variables
 from claude_proxy.wire.authority import Authority
 
 EXAMPLES = """\b

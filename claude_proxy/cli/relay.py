@@ -13,8 +13,8 @@ import click
 
 from claude_proxy import relay
 from claude_proxy.bridge import DEFAULT_LIMIT
-from claude_proxy.clients import NO_PROXY
 from claude_proxy.errors import ConfigError
+from claude_proxy.trust.client_environment import NO_PROXY
 
 EPILOG = """\b
 Examples:

@@ -24,7 +24,6 @@ from cryptography.hazmat.primitives.serialization import Encoding
 import claude_proxy
 from claude_proxy import policyfile
 from claude_proxy.audit.database import database_in
-from claude_proxy.ca.store import AUTHORITY_FILE, CertificateAuthority
 from claude_proxy.doctor import attacks
 from claude_proxy.doctor.attacks import Observation, Row
 from claude_proxy.doctor.bounded import last_words_of
@@ -39,6 +38,7 @@ from claude_proxy.launch.surroundings import ALLOWLIST, BUNDLE, CERTIFICATE, HTT
 from claude_proxy.policy import Policy
 from claude_proxy.rule_writer import entry_of, facts_of
 from claude_proxy.settings import TcpListen
+from claude_proxy.trust.certificate_authority import AUTHORITY_FILE, CertificateAuthority
 from claude_proxy.wire.authority import Authority
 
 _ALLOWED: Final = "allowed.claude-proxy-doctor.test"  # RFC 6761

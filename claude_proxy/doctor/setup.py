@@ -13,18 +13,18 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from claude_proxy import clients, policyfile
+from claude_proxy import policyfile
 from claude_proxy.audit.database import database_in
 from claude_proxy.audit.queries import AuditReader, Selection
-from claude_proxy.ca import store
-from claude_proxy.ca.certificates import read_authority
-from claude_proxy.ca.files import SECRET, Folder
-from claude_proxy.ca.roots import system_roots
 from claude_proxy.doctor.finding import Finding, Level, error, ok, warning
 from claude_proxy.doctor.listening import leads_here
 from claude_proxy.doctor.subject import Subject
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.system import file_permissions
+from claude_proxy.trust import certificate_authority, client_environment
+from claude_proxy.trust.certificates import read_authority
+from claude_proxy.trust.private_files import SECRET, Folder
+from claude_proxy.trust.roots import system_roots
 from claude_proxy.wire.authority import Authority
 
 _MIB = 1024**2
@@ -39,7 +39,9 @@ _LEAD = 'eval "$(claude-proxy env)"'
 # Whose value is a file of certificates: those of `claude-proxy env`, and no other.
 _TRUST_VARIABLES = tuple(
     variable.name
-    for variable in clients.variables(Authority.of("localhost", 1), Path("/c"), Path("/b"))
+    for variable in client_environment.variables(
+        Authority.of("localhost", 1), Path("/c"), Path("/b")
+    )
     if variable.value in {"/c", "/b"}
 )
 
@@ -86,18 +88,20 @@ def check_allowlist(subject: Subject) -> list[Finding]:
     return [ok("allowlist", f"{subject.settings.allowlist}: {rules}")]
 
 
-def read_pair(confdir: Path) -> store.CertificateAuthority:
+def read_pair(confdir: Path) -> certificate_authority.CertificateAuthority:
     """Read the CA and write nothing; ClaudeProxyError if there is none that can be used."""
-    where = confdir / store.AUTHORITY_FILE
+    where = confdir / certificate_authority.AUTHORITY_FILE
     data = None
     if folder := Folder.find(confdir):
         with folder:
-            data = folder.read(store.AUTHORITY_FILE, SECRET)
+            data = folder.read(certificate_authority.AUTHORITY_FILE, SECRET)
     if data is None:
         raise NoAuthorityError(
             "there is no CA yet", where=str(where), mend="make it: claude-proxy ca bundle"
         )
-    return store.CertificateAuthority(confdir, read_authority(data, str(where), datetime.now(UTC)))
+    return certificate_authority.CertificateAuthority(
+        confdir, read_authority(data, str(where), datetime.now(UTC))
+    )
 
 
 class NoAuthorityError(ClaudeProxyError):
@@ -119,7 +123,7 @@ def check_authority(subject: Subject) -> list[Finding]:
     ]
 
 
-def _dates(authority: store.CertificateAuthority) -> Finding:
+def _dates(authority: certificate_authority.CertificateAuthority) -> Finding:
     facts = authority.describe()
     left = facts.not_after - datetime.now(UTC)
     told = f"{authority.name}, {facts.key_type}, good until {facts.not_after:%Y-%m-%d}"
@@ -128,7 +132,9 @@ def _dates(authority: store.CertificateAuthority) -> Finding:
     return ok("CA", told)
 
 
-def _constraints(authority: store.CertificateAuthority, subject: Subject) -> Finding:
+def _constraints(
+    authority: certificate_authority.CertificateAuthority, subject: Subject
+) -> Finding:
     name = "CA good for"
     permitted = authority.describe().permitted
     if not permitted:
@@ -140,7 +146,7 @@ def _constraints(authority: store.CertificateAuthority, subject: Subject) -> Fin
     return warning(name, what, "claude-proxy ca rotate --constrain")
 
 
-def _bundle(authority: store.CertificateAuthority) -> Finding:
+def _bundle(authority: certificate_authority.CertificateAuthority) -> Finding:
     path = authority.bundle_path
     name = "CA bundle"
     mend = "claude-proxy ca bundle"
@@ -155,7 +161,7 @@ def _bundle(authority: store.CertificateAuthority) -> Finding:
     return ok(name, f"{path} holds the system's roots and the CA")
 
 
-def _system_trust(authority: store.CertificateAuthority) -> Finding:
+def _system_trust(authority: certificate_authority.CertificateAuthority) -> Finding:
     name = "CA in system"
     store = system_roots()
     if _file_holds(store, authority):
@@ -163,7 +169,9 @@ def _system_trust(authority: store.CertificateAuthority) -> Finding:
     return ok(name, f"{store} does not trust it; `claude-proxy env` leads programs to it")
 
 
-def _shell_trust(authority: store.CertificateAuthority, subject: Subject) -> Iterator[Finding]:
+def _shell_trust(
+    authority: certificate_authority.CertificateAuthority, subject: Subject
+) -> Iterator[Finding]:
     name = "CA in shell"
     led = leads_here(subject)
     lacking = []
@@ -183,7 +191,7 @@ def _shell_trust(authority: store.CertificateAuthority, subject: Subject) -> Ite
         yield ok(name, f"{len(trusting)} variables of this shell name the CA")
 
 
-def _file_holds(path: Path, authority: store.CertificateAuthority) -> bool:
+def _file_holds(path: Path, authority: certificate_authority.CertificateAuthority) -> bool:
     try:
         with path.open("rb") as file:
             return _holds(file.read(_LARGEST_BUNDLE), authority)
@@ -191,7 +199,7 @@ def _file_holds(path: Path, authority: store.CertificateAuthority) -> bool:
         return False
 
 
-def _holds(bundle: bytes, authority: store.CertificateAuthority) -> bool:
+def _holds(bundle: bytes, authority: certificate_authority.CertificateAuthority) -> bool:
     wanted = b"".join(authority.certificate.public_bytes(Encoding.PEM).split())
     return any(b"".join(block.split()) == wanted for block in _BLOCK.findall(bundle))
 

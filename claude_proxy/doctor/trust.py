@@ -25,9 +25,6 @@ from typing import Final
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from claude_proxy.ca.roots import java_truststore_of
-from claude_proxy.ca.store import CertificateAuthority
-from claude_proxy.clients import environment
 from claude_proxy.doctor.bounded import Ran, run_program, words_of
 from claude_proxy.doctor.clientlist import ABSENT_CODE, CLIENTS, SHIMS, Client
 from claude_proxy.doctor.origin import Arrival, Identity, Origin
@@ -36,6 +33,9 @@ from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.launch.attendants import open_log, start_companion
 from claude_proxy.launch.rundir import RunDirectory
 from claude_proxy.settings import InheritedListen, Settings, Verbosity
+from claude_proxy.trust.certificate_authority import CertificateAuthority
+from claude_proxy.trust.client_environment import environment
+from claude_proxy.trust.roots import java_truststore_of
 from claude_proxy.wire.authority import Authority
 
 _DOMAIN: Final = "claude-proxy-doctor.test"  # RFC 6761: no name below it is ever registered

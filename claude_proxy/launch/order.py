@@ -74,8 +74,11 @@ def shown_files(order: Order) -> dict[str, bytes]:
     if not order.wish.network:
         return {}
     # Both bring cryptography, which takes longer than all the rest; the proxy starts meanwhile.
-    from claude_proxy.ca.roots import bundle_of, system_roots  # noqa: PLC0415
-    from claude_proxy.ca.store import CERTIFICATE_FILE, CertificateAuthority  # noqa: PLC0415
+    from claude_proxy.trust.certificate_authority import (  # noqa: PLC0415
+        CERTIFICATE_FILE,
+        CertificateAuthority,
+    )
+    from claude_proxy.trust.roots import bundle_of, system_roots  # noqa: PLC0415
 
     path = settings.confdir / CERTIFICATE_FILE
     if order.join is None or order.foreign:

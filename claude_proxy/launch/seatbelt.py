@@ -11,12 +11,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from claude_proxy.clients import environment as client_environment
 from claude_proxy.errors import ConfigError
 from claude_proxy.launch import never, surroundings
 from claude_proxy.launch.plan import PROTECTED
 from claude_proxy.launch.system import TOOLCHAINS
 from claude_proxy.launch.wish import Facts, Kind, Wish
+from claude_proxy.trust.client_environment import environment as client_environment
 from claude_proxy.wire.authority import Authority
 
 SANDBOX_EXEC = Path("/usr/bin/sandbox-exec")

@@ -7,9 +7,9 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from claude_proxy.clients import environment as client_environment
 from claude_proxy.errors import ConfigError
 from claude_proxy.launch.wish import Facts, Keeping, Wish
+from claude_proxy.trust.client_environment import environment as client_environment
 from claude_proxy.wire.authority import Authority
 
 HTTP_PORT = 3128

@@ -12,7 +12,7 @@ from mitmproxy.tls import ClientHelloData, TlsData
 from OpenSSL import SSL
 
 from claude_proxy.addons.tls import Certificates, _select_protocol
-from claude_proxy.ca.store import CertificateAuthority
+from claude_proxy.trust.certificate_authority import CertificateAuthority
 from tests.layers.stage import options_of
 from tests.layers.tls_peers import client_context
 

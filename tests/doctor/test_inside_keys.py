@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from claude_proxy.ca.store import CertificateAuthority
 from claude_proxy.doctor.origin import Arrival, Identity, Origin
+from claude_proxy.trust.certificate_authority import CertificateAuthority
 
 from .cage import ALLOWED, FakeProxy, carry_out, got_through, outcomes, reports
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from claude_proxy.ca.store import CertificateAuthority
 from claude_proxy.doctor import origin as origin_module
 from claude_proxy.doctor.origin import Identity, Origin
+from claude_proxy.trust.certificate_authority import CertificateAuthority
 
 NAME = "site.example"
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from claude_proxy.ca.store import CertificateAuthority, rotate
 from claude_proxy.doctor import trust
 from claude_proxy.doctor.clientlist import CLIENTS, Client
 from claude_proxy.doctor.trust import Look, exit_code_of, look_at_clients
 from claude_proxy.errors import ClaudeProxyError
+from claude_proxy.trust.certificate_authority import CertificateAuthority, rotate
 
 ADDRESS = "127.0.0.1:9999"
 ASK = "import ssl, sys, urllib.request as u\n"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from claude_proxy.ca.store import CertificateAuthority
+from claude_proxy.trust.certificate_authority import CertificateAuthority
 from tests.layers.stage import Ledger
 
 

@@ -13,7 +13,6 @@ from mitmproxy.proxy.layer import Layer
 from claude_proxy import gate as gate_module
 from claude_proxy.addons.streams import Streams
 from claude_proxy.addons.tls import Certificates
-from claude_proxy.ca.store import CertificateAuthority
 from claude_proxy.credentials import (
     Binding,
     EnvironmentSource,
@@ -36,6 +35,7 @@ from claude_proxy.policy import Policy
 from claude_proxy.request import Scheme
 from claude_proxy.secret import Secret
 from claude_proxy.source import Source
+from claude_proxy.trust.certificate_authority import CertificateAuthority
 from claude_proxy.wire.authority import Authority
 from tests.layers.http2_peers import Http2Client, Http2Origin, pseudo
 from tests.layers.stage import Ledger, Stage, options_of, policy_of

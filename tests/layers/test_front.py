@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from claude_proxy.addons.tls import Certificates
-from claude_proxy.ca.store import CertificateAuthority
 from claude_proxy.events import Phase
 from claude_proxy.gate import Gate
 from claude_proxy.layers.front import Front
@@ -19,6 +18,7 @@ from claude_proxy.layers.signals import Waiting
 from claude_proxy.policy import Decision, Policy
 from claude_proxy.reason import Reason
 from claude_proxy.settings import ClientCredentials
+from claude_proxy.trust.certificate_authority import CertificateAuthority
 from claude_proxy.wire.authority import Authority
 from claude_proxy.wire.proxy_protocol import SIGNATURE, encode
 from tests.layers.stage import BrokenPolicy, Ledger, Stage, a_dialer, gate_of, options_of

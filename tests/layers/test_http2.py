@@ -9,7 +9,6 @@ from mitmproxy.http import Headers, Request
 
 from claude_proxy.addons.streams import Streams
 from claude_proxy.addons.tls import Certificates
-from claude_proxy.ca.store import CertificateAuthority
 from claude_proxy.dialer import DialError, Failure
 from claude_proxy.gate import Gate
 from claude_proxy.layers import http2 as http2_module
@@ -17,6 +16,7 @@ from claude_proxy.layers.http2 import GatedStream, Http2Lane
 from claude_proxy.layers.signals import Waiting
 from claude_proxy.policy import Decision
 from claude_proxy.reason import Reason
+from claude_proxy.trust.certificate_authority import CertificateAuthority
 from claude_proxy.wire.authority import Authority
 from tests.layers.http2_peers import Http2Client, Http2Origin, pseudo
 from tests.layers.stage import BrokenPolicy, Ledger, Stage, gate_of, options_of

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from claude_proxy.addons.tls import Certificates
-from claude_proxy.ca.store import CertificateAuthority
 from claude_proxy.layers.front import Front
 from claude_proxy.layers.intercept import Intercept
 from claude_proxy.layers.signals import Waiting
+from claude_proxy.trust.certificate_authority import CertificateAuthority
 from claude_proxy.wire.client_hello import ClientHello
 from tests.layers.stage import Hook, Ledger, Stage, a_dialer, gate_of, options_of
 from tests.layers.test_http1 import reason_of

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from claude_proxy.ca.store import CertificateAuthority
+from claude_proxy.trust.certificate_authority import CertificateAuthority
 from tests.layers.stage import Peer, Stage
 
 

@@ -17,8 +17,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from claude_proxy.ca import constraints
-from claude_proxy.ca.certificates import (
+from claude_proxy.errors import ClaudeProxyError, ConfigError
+from claude_proxy.trust import constraints
+from claude_proxy.trust.certificates import (
     LeafMaker,
     Pair,
     fingerprint_of,
@@ -27,9 +28,8 @@ from claude_proxy.ca.certificates import (
     out_of_date,
     read_authority,
 )
-from claude_proxy.ca.files import PUBLIC, SECRET, Folder
-from claude_proxy.ca.roots import bundle_of, java_truststore_of, system_roots
-from claude_proxy.errors import ClaudeProxyError, ConfigError
+from claude_proxy.trust.private_files import PUBLIC, SECRET, Folder
+from claude_proxy.trust.roots import bundle_of, java_truststore_of, system_roots
 
 # The names that mitmproxy gives them: scripts and documents written for it keep working.
 AUTHORITY_FILE = "mitmproxy-ca.pem"

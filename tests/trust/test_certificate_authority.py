@@ -31,11 +31,11 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_proxy.ca import constraints, roots, store
-from claude_proxy.ca.certificates import LEAF_LIFE, Pair, make_authority
-from claude_proxy.ca.files import PUBLIC, Folder
-from claude_proxy.ca.store import CertificateAuthority
 from claude_proxy.errors import ClaudeProxyError, ConfigError
+from claude_proxy.trust import certificate_authority, constraints, roots
+from claude_proxy.trust.certificate_authority import CertificateAuthority
+from claude_proxy.trust.certificates import LEAF_LIFE, Pair, make_authority
+from claude_proxy.trust.private_files import PUBLIC, Folder
 
 PUBLIC_FILES = ("mitmproxy-ca-cert.pem", "mitmproxy-ca-cert.cer", "mitmproxy-ca-cert.p12")
 SECRET_FILES = ("mitmproxy-ca.pem", "mitmproxy-ca.p12")
@@ -174,7 +174,7 @@ def test_a_public_file_that_cannot_be_trusted_is_replaced(
 START_TOGETHER = """
 import sys
 from pathlib import Path
-from claude_proxy.ca import store
+from claude_proxy.trust import store
 print("ready", flush=True)
 sys.stdin.readline()
 if sys.argv[2] == "rotate":
@@ -510,7 +510,7 @@ def test_no_key_is_put_where_others_may_write(confdir: Path) -> None:
     confdir.chmod(0o777)
 
     with pytest.raises(ConfigError, match="can be written by others"):
-        store.rotate(confdir)
+        certificate_authority.rotate(confdir)
 
     assert files_in(confdir) == {}
 
@@ -749,7 +749,7 @@ ALLOWED = ("api.example.com", "*.good.example", "10.0.0.0/8")
 
 @pytest.mark.parametrize("host", ["api.example.com", "x.y.good.example", "10.1.2.3"])
 def test_a_client_accepts_what_the_constraints_cover(confdir: Path, host: str) -> None:
-    authority = store.rotate(confdir, ALLOWED).authority
+    authority = certificate_authority.rotate(confdir, ALLOWED).authority
 
     assert handshake(authority, host) == "TLSv1.3"
 
@@ -758,7 +758,7 @@ def test_a_client_accepts_what_the_constraints_cover(confdir: Path, host: str) -
     "host", ["example.com", "evil.example", "apixexample.com", LONG, "192.0.2.7", "2001:db8::7"]
 )
 def test_a_client_refuses_what_the_constraints_do_not_cover(confdir: Path, host: str) -> None:
-    authority = store.rotate(confdir, ALLOWED).authority
+    authority = certificate_authority.rotate(confdir, ALLOWED).authority
 
     with pytest.raises(ssl.SSLCertVerificationError, match="subtree violation"):
         handshake(authority, host)
@@ -777,7 +777,7 @@ def test_a_client_refuses_what_the_constraints_do_not_cover(confdir: Path, host:
 def test_a_form_of_name_that_is_not_allowed_is_not_open(
     confdir: Path, allowed: list[str], host: str
 ) -> None:
-    authority = store.rotate(confdir, allowed).authority
+    authority = certificate_authority.rotate(confdir, allowed).authority
 
     with pytest.raises(ssl.SSLCertVerificationError, match="subtree violation"):
         handshake(authority, host)
@@ -843,7 +843,7 @@ def test_curl_node_and_openssl_keep_to_the_constraints(
     host: str,
     codes: tuple[int, int, int],
 ) -> None:
-    authority = store.rotate(confdir, ALLOWED).authority
+    authority = certificate_authority.rotate(confdir, ALLOWED).authority
     certificate = authority.certificate_path
 
     with tls_server(authority, host, tmp_path) as port:
@@ -895,7 +895,7 @@ def test_an_allowlist_without_hosts_constrains_nothing_and_is_an_error(confdir: 
     files = files_in(confdir)
 
     with pytest.raises(ConfigError, match="names no host"):
-        store.rotate(confdir, [])
+        certificate_authority.rotate(confdir, [])
 
     assert files_in(confdir) == files
     assert CertificateAuthority.load(confdir).fingerprint == before.fingerprint
@@ -923,7 +923,7 @@ def test_what_a_ca_was_not_constrained_to_is_outside(patterns: list[str], other:
 
 @pytest.mark.parametrize("pattern", ["10.0.0.0/7", "0.0.0.0/0", "com", "*.com"])
 def test_a_pattern_wider_than_the_constraints_is_outside(confdir: Path, pattern: str) -> None:
-    authority = store.rotate(confdir, ["10.0.0.0/8", "x.com"]).authority
+    authority = certificate_authority.rotate(confdir, ["10.0.0.0/8", "x.com"]).authority
 
     assert authority.outside(["x.com", pattern]) == (pattern,)
 
@@ -950,7 +950,7 @@ def test_rotation_keeps_the_old_ca_aside_as_it_was(confdir: Path) -> None:
     CertificateAuthority.load_or_create(confdir)
     before = files_in(confdir)
 
-    done = store.rotate(confdir, clock=Clock())
+    done = certificate_authority.rotate(confdir, clock=Clock())
 
     assert {
         path.name.replace("-20300517T120000Z", ""): path.read_bytes() for path in done.kept
@@ -968,7 +968,7 @@ def test_the_new_ca_is_in_force_everywhere(confdir: Path) -> None:
     old = CertificateAuthority.load_or_create(confdir)
     old.write_bundle()
 
-    new = store.rotate(confdir).authority
+    new = certificate_authority.rotate(confdir).authority
 
     assert new.fingerprint != old.fingerprint
     assert CertificateAuthority.load(confdir).fingerprint == new.fingerprint
@@ -980,14 +980,17 @@ def test_the_new_ca_is_in_force_everywhere(confdir: Path) -> None:
 def test_two_rotations_in_one_second_keep_both(confdir: Path) -> None:
     CertificateAuthority.load_or_create(confdir)
 
-    kept = [*store.rotate(confdir, clock=Clock()).kept, *store.rotate(confdir, clock=Clock()).kept]
+    kept = [
+        *certificate_authority.rotate(confdir, clock=Clock()).kept,
+        *certificate_authority.rotate(confdir, clock=Clock()).kept,
+    ]
 
     assert len(set(kept)) == 10
     assert len({path.read_bytes() for path in kept if path.match("mitmproxy-ca-2*.pem")}) == 2
 
 
 def test_the_first_ca_may_come_of_a_rotation(confdir: Path) -> None:
-    done = store.rotate(confdir, ["x.com"])
+    done = certificate_authority.rotate(confdir, ["x.com"])
 
     assert done.kept == ()
     assert CertificateAuthority.load(confdir).describe().permitted == ("x.com",)
@@ -1013,7 +1016,7 @@ def test_rotation_mends_a_ca_that_is_refused(confdir: Path, spoil: Callable[[Pat
     with pytest.raises(ConfigError):
         CertificateAuthority.load(confdir)
 
-    new = store.rotate(confdir).authority
+    new = certificate_authority.rotate(confdir).authority
 
     assert CertificateAuthority.load(confdir).fingerprint == new.fingerprint
 
@@ -1026,7 +1029,7 @@ def test_a_rotation_that_stopped_half_way_is_finished_by_the_next_start(
     order = ["mitmproxy-ca.p12", PUBLIC_FILES[2], PUBLIC_FILES[1], PUBLIC_FILES[0]]
     CertificateAuthority.load_or_create(confdir)
     old = files_in(confdir)
-    new = store.rotate(confdir).authority
+    new = certificate_authority.rotate(confdir).authority
     for each in order[order.index(name) :]:
         (confdir / each).write_bytes(old[each])
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from claude_proxy.clients import NO_PROXY, environment, variables
 from claude_proxy.errors import ConfigError
+from claude_proxy.trust.client_environment import NO_PROXY, environment, variables
 from claude_proxy.wire.authority import Authority
 
 PROXY = Authority.parse("127.0.0.1:9051")

@@ -88,7 +88,7 @@ def check_allowlist(subject: Subject) -> list[Finding]:
     return [ok("allowlist", f"{subject.settings.allowlist}: {rules}")]
 
 
-def read_pair(confdir: Path) -> certificate_authority.CertificateAuthority:
+def read_pair(confdir: Path) -> CertificateAuthority:
     """Read the CA and write nothing; ClaudeProxyError if there is none that can be used."""
     where = confdir / certificate_authority.AUTHORITY_FILE
     data = None
@@ -99,9 +99,7 @@ def read_pair(confdir: Path) -> certificate_authority.CertificateAuthority:
         raise NoAuthorityError(
             "there is no CA yet", where=str(where), mend="make it: claude-proxy ca bundle"
         )
-    return certificate_authority.CertificateAuthority(
-        confdir, read_authority(data, str(where), datetime.now(UTC))
-    )
+    return CertificateAuthority(confdir, read_authority(data, str(where), datetime.now(UTC)))
 
 
 class NoAuthorityError(ClaudeProxyError):
@@ -123,7 +121,7 @@ def check_authority(subject: Subject) -> list[Finding]:
     ]
 
 
-def _dates(authority: certificate_authority.CertificateAuthority) -> Finding:
+def _dates(authority: CertificateAuthority) -> Finding:
     facts = authority.describe()
     left = facts.not_after - datetime.now(UTC)
     told = f"{authority.name}, {facts.key_type}, good until {facts.not_after:%Y-%m-%d}"
@@ -132,9 +130,7 @@ def _dates(authority: certificate_authority.CertificateAuthority) -> Finding:
     return ok("CA", told)
 
 
-def _constraints(
-    authority: certificate_authority.CertificateAuthority, subject: Subject
-) -> Finding:
+def _constraints(authority: CertificateAuthority, subject: Subject) -> Finding:
     name = "CA good for"
     permitted = authority.describe().permitted
     if not permitted:
@@ -146,7 +142,7 @@ def _constraints(
     return warning(name, what, "claude-proxy ca rotate --constrain")
 
 
-def _bundle(authority: certificate_authority.CertificateAuthority) -> Finding:
+def _bundle(authority: CertificateAuthority) -> Finding:
     path = authority.bundle_path
     name = "CA bundle"
     mend = "claude-proxy ca bundle"
@@ -161,7 +157,7 @@ def _bundle(authority: certificate_authority.CertificateAuthority) -> Finding:
     return ok(name, f"{path} holds the system's roots and the CA")
 
 
-def _system_trust(authority: certificate_authority.CertificateAuthority) -> Finding:
+def _system_trust(authority: CertificateAuthority) -> Finding:
     name = "CA in system"
     store = system_roots()
     if _file_holds(store, authority):
@@ -169,9 +165,7 @@ def _system_trust(authority: certificate_authority.CertificateAuthority) -> Find
     return ok(name, f"{store} does not trust it; `claude-proxy env` leads programs to it")
 
 
-def _shell_trust(
-    authority: certificate_authority.CertificateAuthority, subject: Subject
-) -> Iterator[Finding]:
+def _shell_trust(authority: CertificateAuthority, subject: Subject) -> Iterator[Finding]:
     name = "CA in shell"
     led = leads_here(subject)
     lacking = []
@@ -191,7 +185,7 @@ def _shell_trust(
         yield ok(name, f"{len(trusting)} variables of this shell name the CA")
 
 
-def _file_holds(path: Path, authority: certificate_authority.CertificateAuthority) -> bool:
+def _file_holds(path: Path, authority: CertificateAuthority) -> bool:
     try:
         with path.open("rb") as file:
             return _holds(file.read(_LARGEST_BUNDLE), authority)
@@ -199,7 +193,7 @@ def _file_holds(path: Path, authority: certificate_authority.CertificateAuthorit
         return False
 
 
-def _holds(bundle: bytes, authority: certificate_authority.CertificateAuthority) -> bool:
+def _holds(bundle: bytes, authority: CertificateAuthority) -> bool:
     wanted = b"".join(authority.certificate.public_bytes(Encoding.PEM).split())
     return any(b"".join(block.split()) == wanted for block in _BLOCK.findall(bundle))
 

@@ -1,1 +1,1 @@
-"""One resource of the operating system each: permissions, Unix sockets, peers, memory, sd_notify."""
+"""One resource of the operating system each: permissions, sockets, peers, memory, sd_notify."""

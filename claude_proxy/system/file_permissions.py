@@ -13,7 +13,7 @@ from pathlib import Path
 
 from claude_proxy.errors import ConfigError
 
-_PACKAGE = Path(__file__).resolve().parent
+_PACKAGE = Path(__file__).resolve().parent.parent
 _MOST_LINKS = 40  # the kernel's own limit, path_resolution(7)
 
 

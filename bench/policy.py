@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable, Sequence
 
 from claude_proxy import allowlist
-from claude_proxy.policy import Policy
-from claude_proxy.request import Request, Scheme
+from claude_proxy.policy.policy import Policy
+from claude_proxy.policy.request import Request, Scheme
 from claude_proxy.wire.authority import Authority
 
 SIZES = (10, 1_000, 100_000)

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 from claude_proxy import presets as packaged
 from claude_proxy.clashes import note_clashes, note_unseen
 from claude_proxy.credential_reader import CredentialReader
-from claude_proxy.credentials import Binding
 from claude_proxy.errors import ConfigError, ConfigErrors
 from claude_proxy.field_reader import nearest
 from claude_proxy.narrowing_reader import Entry, NarrowingReader, resolved
-from claude_proxy.policy import Policy, Rule
+from claude_proxy.policy.credentials.decision import Binding
+from claude_proxy.policy.policy import Policy, Rule
 from claude_proxy.rule_reader import RuleReader
 from claude_proxy.strict_yaml import (
     Broken,

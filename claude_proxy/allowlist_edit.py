@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import yaml
 
-from claude_proxy.patterns import HostPattern
-from claude_proxy.request import Scheme
+from claude_proxy.policy.patterns import HostPattern
+from claude_proxy.policy.request import Scheme
 
 _ENTRY = re.compile(r"(?:(https?)://)?(\[[^\[\]]+\]|[^:/\[\]]+)(?::([0-9]{1,5}))?/?")
 _PLAIN = re.compile(r"\.?[A-Za-z][A-Za-z0-9-]*(?:\.[A-Za-z0-9-]+)+")

@@ -7,11 +7,11 @@ both lines. Pure.
 
 from collections.abc import Iterable, Iterator
 
-from claude_proxy.credentials import Binding
-from claude_proxy.messages.narrowing import Narrowing
-from claude_proxy.patterns import HostPattern, PatternKind
-from claude_proxy.policy import Policy, Rule, Tls
-from claude_proxy.request import Scheme
+from claude_proxy.policy.credentials.decision import Binding
+from claude_proxy.policy.messages.restrictions import Narrowing
+from claude_proxy.policy.patterns import HostPattern, PatternKind
+from claude_proxy.policy.policy import Policy, Rule, Tls
+from claude_proxy.policy.request import Scheme
 from claude_proxy.strict_yaml import Problems
 
 type Ports = frozenset[int] | None  # None: every port

@@ -28,7 +28,7 @@ from claude_proxy.events import Phase
 from claude_proxy.gate import Gate, Origin
 from claude_proxy.layers.signals import Expired, HoldReading, Session, Waiting, Withdrawn
 from claude_proxy.layers.upstream import UpstreamServer
-from claude_proxy.reason import Reason
+from claude_proxy.policy.reason import Reason
 from claude_proxy.settings import ClientCredentials, Limits
 from claude_proxy.wire.authority import Authority
 

@@ -12,7 +12,9 @@ from itertools import combinations
 from pathlib import Path
 
 from claude_proxy.clashes import Coverage
-from claude_proxy.credentials import (
+from claude_proxy.field_reader import FieldReader, nearest, type_of
+from claude_proxy.options import parse_timeout
+from claude_proxy.policy.credentials.decision import (
     HTTPS_PORT,
     Binding,
     CommandSource,
@@ -26,10 +28,8 @@ from claude_proxy.credentials import (
     SystemdSource,
     default_placeholder,
 )
-from claude_proxy.field_reader import FieldReader, nearest, type_of
-from claude_proxy.options import parse_timeout
-from claude_proxy.patterns import HostPattern
-from claude_proxy.policy import OVERRIDE_HEADERS
+from claude_proxy.policy.patterns import HostPattern
+from claude_proxy.policy.policy import OVERRIDE_HEADERS
 from claude_proxy.strict_yaml import Broken, Mapping, Node, Problems, Scalar, Sequence, quoted
 
 FIELDS = (

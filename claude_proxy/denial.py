@@ -9,8 +9,8 @@ import json
 import shlex
 from dataclasses import dataclass
 
-from claude_proxy.reason import Reason
-from claude_proxy.request import Scheme
+from claude_proxy.policy.reason import Reason
+from claude_proxy.policy.request import Scheme
 from claude_proxy.wire.authority import Authority
 
 REASON_FIELD = "X-Claude-Proxy-Reason"

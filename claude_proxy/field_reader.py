@@ -12,8 +12,8 @@ from collections.abc import Mapping as Lookup
 import yaml
 
 from claude_proxy.host_reader import pattern_of
-from claude_proxy.patterns import HostPattern, PathGlob, PatternError
-from claude_proxy.source import Source
+from claude_proxy.policy.location import Source
+from claude_proxy.policy.patterns import HostPattern, PathGlob, PatternError
 from claude_proxy.strict_yaml import Broken, Mapping, Node, Problems, Scalar, Sequence, quoted
 
 _MAX_PORT = 65535

@@ -12,14 +12,14 @@ from ipaddress import IPv4Address, IPv6Address
 from types import MappingProxyType
 from typing import Protocol
 
-from claude_proxy.credentials import FREE, Binding, Custody, Holdings
 from claude_proxy.echo import EchoGuard
 from claude_proxy.errors import AuditError
 from claude_proxy.events import OPAQUE, DecisionMade, Event, OutcomeSeen, Phase
 from claude_proxy.messages.usage import Meter, legible
-from claude_proxy.policy import Decision, Policy, Tls, bound_to
-from claude_proxy.reason import Reason
-from claude_proxy.request import Request
+from claude_proxy.policy.credentials.decision import FREE, Binding, Custody, Holdings
+from claude_proxy.policy.policy import Decision, Policy, Tls, bound_to
+from claude_proxy.policy.reason import Reason
+from claude_proxy.policy.request import Request
 from claude_proxy.settings import AuditFailure
 from claude_proxy.watch import Joined, Watch
 from claude_proxy.wire.authority import Authority

@@ -9,7 +9,7 @@ import re
 import unicodedata
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
-from claude_proxy.patterns import HostPattern, PathGlob, PatternError
+from claude_proxy.policy.patterns import HostPattern, PathGlob, PatternError
 from claude_proxy.strict_yaml import quoted
 
 type Network = IPv4Network | IPv6Network

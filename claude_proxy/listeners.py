@@ -24,7 +24,7 @@ from claude_proxy.denial import Refusal, denial
 from claude_proxy.events import Notice, Phase
 from claude_proxy.gate import Origin
 from claude_proxy.layers.signals import NO_ADDRESS, Waiting
-from claude_proxy.reason import Reason
+from claude_proxy.policy.reason import Reason
 from claude_proxy.settings import Address, ClientCredentials, Network
 from claude_proxy.system.peer_credentials import peer_of
 from claude_proxy.system.unix_socket import BACKLOG

@@ -13,11 +13,11 @@ from typing import Any
 from claude_proxy.clashes import Coverage
 from claude_proxy.field_reader import FieldReader, nearest
 from claude_proxy.host_reader import host_in
-from claude_proxy.messages.narrowing import Narrowing
-from claude_proxy.messages.reach import Reach
 from claude_proxy.options import parse_size
-from claude_proxy.patterns import HostPattern, PatternKind
-from claude_proxy.source import Source
+from claude_proxy.policy.location import Source
+from claude_proxy.policy.messages.destinations import Reach
+from claude_proxy.policy.messages.restrictions import Narrowing
+from claude_proxy.policy.patterns import HostPattern, PatternKind
 from claude_proxy.strict_yaml import Broken, Node, Scalar, quoted
 from claude_proxy.strict_yaml import Mapping as Entries
 

@@ -10,7 +10,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from claude_proxy.request import Scheme
+from claude_proxy.policy.request import Scheme
 from claude_proxy.settings import (
     DEFAULT_HOST,
     Address,

@@ -14,9 +14,9 @@ from pathlib import Path
 from claude_proxy import allowlist, groups, strict_yaml
 from claude_proxy.errors import ConfigError
 from claude_proxy.groups import reader as groups_reader
-from claude_proxy.policy import Policy, Rule
+from claude_proxy.policy.location import Source
+from claude_proxy.policy.policy import Policy, Rule
 from claude_proxy.settings import Learn, Settings
-from claude_proxy.source import Source
 from claude_proxy.system import file_permissions
 
 USERS_GROUPS = "groups.toml"  # in the directory of the configuration

@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from claude_proxy.credential_reader import CredentialReader
-from claude_proxy.credentials import Form, SecretSource
 from claude_proxy.errors import ConfigError
 from claude_proxy.field_reader import FieldReader, nearest
 from claude_proxy.options import parse_base, parse_model, parse_size, parse_timeout
-from claude_proxy.request import Scheme
+from claude_proxy.policy.credentials.decision import Form, SecretSource
+from claude_proxy.policy.request import Scheme
 from claude_proxy.settings import Base, Ceilings, GatewayMode
 from claude_proxy.strict_yaml import Broken, Node, Problems, Scalar, parse, quoted
 from claude_proxy.strict_yaml import Mapping as Block

@@ -20,7 +20,7 @@ from mitmproxy.options import Options
 from mitmproxy.proxy.context import Context
 from mitmproxy.tools.dump import DumpMaster
 
-from claude_proxy import gateway_words, logs, policyfile, preflight, sockets, strangers, workers
+from claude_proxy import gateway_words, logs, policyfile, preflight, sockets, workers
 from claude_proxy.addons.streams import Streams
 from claude_proxy.addons.tls import Certificates
 from claude_proxy.audit.database import database_in
@@ -34,8 +34,9 @@ from claude_proxy.layers.front import Front
 from claude_proxy.layers.gateway import STRANGER, GatewayFront, desk_of
 from claude_proxy.layers.signals import Session
 from claude_proxy.listeners import Listener, Listeners
+from claude_proxy.policy import unbound_hosts
+from claude_proxy.policy.request import Scheme
 from claude_proxy.reload import Reloader
-from claude_proxy.request import Scheme
 from claude_proxy.settings import (
     AuditFailure,
     Learn,
@@ -438,7 +439,7 @@ def _warn(parts: _Parts) -> None:
             len(outside),
             outside[0],
         )
-    if settings.listen and (words := strangers.words_about(policy)) is not None:
+    if settings.listen and (words := unbound_hosts.words_about(policy)) is not None:
         logger.warning("%s; mend: %s", *words)
     if settings.learn is not None:
         _warn_of_learning(*settings.learn)

@@ -10,9 +10,9 @@ from ipaddress import IPv4Network, IPv6Network
 
 from claude_proxy.field_reader import FieldReader, nearest
 from claude_proxy.host_reader import network_of
-from claude_proxy.patterns import HostPattern, PatternError
-from claude_proxy.policy import Rule, Tls
-from claude_proxy.request import Scheme
+from claude_proxy.policy.patterns import HostPattern, PatternError
+from claude_proxy.policy.policy import Rule, Tls
+from claude_proxy.policy.request import Scheme
 from claude_proxy.strict_yaml import Mapping, Node, Scalar, quoted
 
 type Network = IPv4Network | IPv6Network

@@ -8,11 +8,11 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from claude_proxy.messages.narrowing import MIB, Narrowing
-from claude_proxy.messages.reach import Reach
 from claude_proxy.narrowing_reader import ALL, ALLOWLISTED, NONE
-from claude_proxy.policy import Rule, Tls
-from claude_proxy.request import Scheme
+from claude_proxy.policy.messages.destinations import Reach
+from claude_proxy.policy.messages.restrictions import MIB, Narrowing
+from claude_proxy.policy.policy import Rule, Tls
+from claude_proxy.policy.request import Scheme
 
 _DEFAULT_PORTS = {Scheme.HTTPS: frozenset({443}), Scheme.HTTP: frozenset({80})}
 

@@ -20,7 +20,9 @@ from threading import Thread
 from typing import Any
 
 from claude_proxy import dotenvfile
-from claude_proxy.credentials import (
+from claude_proxy.errors import ConfigError
+from claude_proxy.options import fault_of_key
+from claude_proxy.policy.credentials.decision import (
     CommandSource,
     DotenvSource,
     EnvironmentSource,
@@ -30,9 +32,7 @@ from claude_proxy.credentials import (
     SystemdSource,
     name_of,
 )
-from claude_proxy.errors import ConfigError
-from claude_proxy.options import fault_of_key
-from claude_proxy.secret import Secret
+from claude_proxy.policy.credentials.secret import Secret
 from claude_proxy.system import file_permissions
 
 type Stamp = tuple[int, ...]

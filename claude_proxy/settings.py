@@ -8,8 +8,8 @@ from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
-from claude_proxy.credentials import Injection
-from claude_proxy.request import Scheme
+from claude_proxy.policy.credentials.decision import Injection
+from claude_proxy.policy.request import Scheme
 from claude_proxy.wire.authority import Authority
 
 type Address = IPv4Address | IPv6Address

@@ -17,7 +17,9 @@ from pathlib import Path
 from types import MappingProxyType
 
 from claude_proxy import secret_sources
-from claude_proxy.credentials import (
+from claude_proxy.errors import ConfigError, ConfigErrors
+from claude_proxy.pins import Pins, PinStore, Stamp
+from claude_proxy.policy.credentials.decision import (
     Binding,
     CommandSource,
     EnvironmentSource,
@@ -29,10 +31,8 @@ from claude_proxy.credentials import (
     SecretSource,
     name_of,
 )
-from claude_proxy.errors import ConfigError, ConfigErrors
-from claude_proxy.logins import digest_of, read_hash
-from claude_proxy.pins import Pins, PinStore, Stamp
-from claude_proxy.secret import Secret
+from claude_proxy.policy.credentials.detection import digest_of, read_hash
+from claude_proxy.policy.credentials.secret import Secret
 from claude_proxy.system import process_memory
 
 logger = logging.getLogger(__name__)

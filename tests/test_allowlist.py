@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from claude_proxy import allowlist, strict_yaml
 from claude_proxy.errors import ConfigError, ConfigErrors
-from claude_proxy.patterns import HostPattern, PathGlob
-from claude_proxy.policy import Policy, Tls
-from claude_proxy.reason import Reason
-from claude_proxy.request import Request, Scheme
+from claude_proxy.policy.patterns import HostPattern, PathGlob
+from claude_proxy.policy.policy import Policy, Tls
+from claude_proxy.policy.reason import Reason
+from claude_proxy.policy.request import Request, Scheme
 from claude_proxy.rule_reader import METHODS
 from claude_proxy.rule_writer import entry_of, facts_of
 from claude_proxy.wire.authority import Authority

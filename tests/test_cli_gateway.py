@@ -11,7 +11,7 @@ import pytest
 
 from claude_proxy import cli, gateway_words, options
 from claude_proxy.cli import gateway, serve
-from claude_proxy.credentials import (
+from claude_proxy.policy.credentials.decision import (
     CommandSource,
     DotenvSource,
     EnvironmentSource,
@@ -21,8 +21,8 @@ from claude_proxy.credentials import (
     SecretSource,
     SystemdSource,
 )
-from claude_proxy.policy import Policy
-from claude_proxy.request import Scheme
+from claude_proxy.policy.policy import Policy
+from claude_proxy.policy.request import Scheme
 from claude_proxy.settings import (
     Base,
     Ceilings,

@@ -22,9 +22,9 @@ from claude_proxy.gate import Gate, Passage
 from claude_proxy.layers.front import Front
 from claude_proxy.layers.signals import Expired, HoldReading, Session, Waiting, Withdrawn
 from claude_proxy.layers.upstream import UpstreamServer
-from claude_proxy.policy import Decision, Policy
-from claude_proxy.reason import Reason
-from claude_proxy.request import Request, Scheme
+from claude_proxy.policy.policy import Decision, Policy
+from claude_proxy.policy.reason import Reason
+from claude_proxy.policy.request import Request, Scheme
 from claude_proxy.settings import Address, Limits
 from claude_proxy.wire.authority import Authority
 from tests.layers.stage import Hook, Ledger, options_of, policy_of

@@ -7,7 +7,7 @@ import pytest
 
 from claude_proxy.dialer import DialError, Failure
 from claude_proxy.layers.upstream import UpstreamServer
-from claude_proxy.policy import Policy
+from claude_proxy.policy.policy import Policy
 from claude_proxy.settings import Address
 from claude_proxy.wire.authority import Authority
 from claude_proxy.wire.socks5 import Reply, reply

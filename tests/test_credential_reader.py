@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from claude_proxy import allowlist
 from claude_proxy.clashes import unreached
 from claude_proxy.credential_reader import FIELDS, MOST, SHORTEST_PLACEHOLDER, SOURCES
-from claude_proxy.credentials import (
+from claude_proxy.errors import ConfigError, ConfigErrors
+from claude_proxy.policy.credentials.decision import (
     Binding,
     CommandSource,
     EnvironmentSource,
@@ -26,9 +27,8 @@ from claude_proxy.credentials import (
     SystemdSource,
     default_placeholder,
 )
-from claude_proxy.errors import ConfigError, ConfigErrors
-from claude_proxy.patterns import HostPattern
-from claude_proxy.source import Source
+from claude_proxy.policy.location import Source
+from claude_proxy.policy.patterns import HostPattern
 
 SCHEMA = jsonschema.Draft202012Validator(allowlist.schema())
 DIGEST = "sha256:" + "0a" * 16 + ":" + "1b" * 32

@@ -15,8 +15,8 @@ from claude_proxy.denial import (
     unreachable,
     wants_json,
 )
-from claude_proxy.reason import Reason
-from claude_proxy.request import Scheme
+from claude_proxy.policy.reason import Reason
+from claude_proxy.policy.request import Scheme
 from claude_proxy.wire.authority import Authority
 
 EVIL = Authority.of("evil.example", 443)

@@ -18,10 +18,10 @@ from claude_proxy.dialer import (
     SystemResolver,
     _alternated,
 )
-from claude_proxy.policy import Decision, Policy
-from claude_proxy.reason import Reason
+from claude_proxy.policy.location import Source
+from claude_proxy.policy.policy import Decision, Policy
+from claude_proxy.policy.reason import Reason
 from claude_proxy.settings import Address, UpstreamProxy
-from claude_proxy.source import Source
 from claude_proxy.wire.authority import Authority
 from tests.layers.stage import policy_of
 from tests.loopback import LOOPS, Names, Play, Run, run_on

@@ -9,7 +9,7 @@ import pytest
 from claude_proxy import allowlist, cli, provider_reader
 from claude_proxy.cli import gateway, gateways, run, serve
 from claude_proxy.launch import profiles
-from claude_proxy.reason import Reason
+from claude_proxy.policy.reason import Reason
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text("utf-8")

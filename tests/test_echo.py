@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from claude_proxy.echo import ECHOED, UNREADABLE, EchoGuard
-from claude_proxy.placeholders import Spelling, guarded_forms
+from claude_proxy.policy.credentials.placeholders import Spelling, guarded_forms
 from claude_proxy.watch import CutOff
 
 VALUE = b"sk-ant-CANARY-ab-ab-abc"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from claude_proxy import allowlist, gateway_words
-from claude_proxy.credentials import (
+from claude_proxy.policy.credentials.decision import (
     CommandSource,
     DotenvSource,
     EnvironmentSource,
@@ -15,8 +15,8 @@ from claude_proxy.credentials import (
     SecretSource,
     SystemdSource,
 )
-from claude_proxy.policy import Policy
-from claude_proxy.request import Scheme
+from claude_proxy.policy.policy import Policy
+from claude_proxy.policy.request import Scheme
 from claude_proxy.settings import Base, Ceilings, Gateway
 from claude_proxy.wire.authority import Authority
 

@@ -12,9 +12,9 @@ from claude_proxy.errors import ConfigError, ConfigErrors
 from claude_proxy.groups import Chosen, Groups, reader
 from claude_proxy.groups.places import places_of
 from claude_proxy.groups.reader import Network
-from claude_proxy.policy import Policy, Tls
-from claude_proxy.reason import Reason
-from claude_proxy.request import Request, Scheme
+from claude_proxy.policy.policy import Policy, Tls
+from claude_proxy.policy.reason import Reason
+from claude_proxy.policy.request import Request, Scheme
 from claude_proxy.wire.address import Address, AddressKind, kind_of
 from claude_proxy.wire.authority import Authority
 

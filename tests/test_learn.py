@@ -21,7 +21,7 @@ from claude_proxy.audit.sinks import Printer
 from claude_proxy.errors import ConfigError
 from claude_proxy.events import OPAQUE, DecisionMade, OutcomeSeen, Phase
 from claude_proxy.groups import reader as groups_reader
-from claude_proxy.reason import Reason
+from claude_proxy.policy.reason import Reason
 from claude_proxy.settings import Learn
 
 EPOCH = 1_790_000_000

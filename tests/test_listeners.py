@@ -20,7 +20,7 @@ from claude_proxy.gate import Gate
 from claude_proxy.layers.front import Front
 from claude_proxy.layers.signals import Waiting
 from claude_proxy.listeners import ClaudeMode, Listener, Listeners, _Arrival
-from claude_proxy.policy import Policy
+from claude_proxy.policy.policy import Policy
 from claude_proxy.settings import ClientCredentials, Limits, Network, TcpListen
 from claude_proxy.sockets import bind
 from tests.layers.stage import Ledger, options_of

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from claude_proxy import allowlist, groups
 from claude_proxy.errors import ConfigError, ConfigErrors
-from claude_proxy.messages.narrowing import Narrowing
-from claude_proxy.messages.reach import Reach
 from claude_proxy.narrowing_reader import FIELDS, KEYS
-from claude_proxy.patterns import HostPattern, PathGlob
-from claude_proxy.policy import Policy
+from claude_proxy.policy.location import Source
+from claude_proxy.policy.messages.destinations import Reach
+from claude_proxy.policy.messages.restrictions import Narrowing
+from claude_proxy.policy.patterns import HostPattern, PathGlob
+from claude_proxy.policy.policy import Policy
 from claude_proxy.rule_writer import facts_of_narrowing, narrowing_entry_of
-from claude_proxy.source import Source
 from claude_proxy.wire.authority import Authority
 
 SCHEMA = jsonschema.Draft202012Validator(allowlist.schema())

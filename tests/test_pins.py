@@ -12,8 +12,8 @@ import pytest
 
 from claude_proxy import pins
 from claude_proxy.errors import ConfigError
-from claude_proxy.logins import digest_of
 from claude_proxy.pins import PinStore
+from claude_proxy.policy.credentials.detection import digest_of
 
 SALT = bytes(16)
 LOGIN = (SALT, digest_of(SALT, b"sk-ant-CANARY"))

@@ -12,7 +12,7 @@ import pytest
 from claude_proxy import policyfile, strict_yaml
 from claude_proxy.errors import ConfigError, ConfigErrors
 from claude_proxy.groups import reader as groups_reader
-from claude_proxy.reason import Reason
+from claude_proxy.policy.reason import Reason
 from claude_proxy.settings import Learn, Settings
 from claude_proxy.system import file_permissions
 from claude_proxy.wire.authority import Authority

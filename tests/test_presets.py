@@ -12,9 +12,9 @@ import yaml
 from claude_proxy import allowlist
 from claude_proxy import presets as packaged
 from claude_proxy.errors import ConfigErrors
-from claude_proxy.policy import Policy, Rule, Tls
-from claude_proxy.reason import Reason
-from claude_proxy.request import Request, Scheme
+from claude_proxy.policy.policy import Policy, Rule, Tls
+from claude_proxy.policy.reason import Reason
+from claude_proxy.policy.request import Request, Scheme
 from claude_proxy.rule_reader import ALLOW_FIELDS, DENY_FIELDS, METHODS
 from claude_proxy.rule_writer import entry_of, facts_of
 from claude_proxy.wire.authority import Authority

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from claude_proxy import provider_reader
-from claude_proxy.credentials import (
+from claude_proxy.errors import ConfigError, ConfigErrors
+from claude_proxy.policy.credentials.decision import (
     CommandSource,
     EnvironmentSource,
     FileSource,
@@ -16,9 +17,8 @@ from claude_proxy.credentials import (
     KeyringSource,
     SystemdSource,
 )
-from claude_proxy.errors import ConfigError, ConfigErrors
+from claude_proxy.policy.request import Scheme
 from claude_proxy.provider_reader import ANTHROPIC, GatewayFile, Provider
-from claude_proxy.request import Scheme
 from claude_proxy.settings import Base, Ceilings, GatewayMode
 from claude_proxy.wire.authority import Authority
 

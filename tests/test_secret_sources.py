@@ -16,7 +16,8 @@ import pytest
 from keyring.backend import KeyringBackend
 
 from claude_proxy import secret_sources
-from claude_proxy.credentials import (
+from claude_proxy.errors import ConfigError
+from claude_proxy.policy.credentials.decision import (
     CommandSource,
     DotenvSource,
     EnvironmentSource,
@@ -26,7 +27,6 @@ from claude_proxy.credentials import (
     SystemdSource,
     name_of,
 )
-from claude_proxy.errors import ConfigError
 from claude_proxy.secret_sources import read, stamp_of
 
 CANARY = "sk-ant-api03-CANARY-0123456789"

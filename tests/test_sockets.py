@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 from claude_proxy import sockets
-from claude_proxy.credentials import EnvironmentSource, Injection
 from claude_proxy.errors import ConfigError
-from claude_proxy.request import Scheme
+from claude_proxy.policy.credentials.decision import EnvironmentSource, Injection
+from claude_proxy.policy.request import Scheme
 from claude_proxy.settings import (
     Base,
     Gateway,

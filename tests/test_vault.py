@@ -15,7 +15,8 @@ from typing import override
 import pytest
 
 from claude_proxy import pins, vault
-from claude_proxy.credentials import (
+from claude_proxy.errors import ConfigErrors
+from claude_proxy.policy.credentials.decision import (
     Binding,
     CommandSource,
     EnvironmentSource,
@@ -26,11 +27,10 @@ from claude_proxy.credentials import (
     Pinned,
     SecretSource,
 )
-from claude_proxy.errors import ConfigErrors
-from claude_proxy.logins import digest_of, hash_of
-from claude_proxy.patterns import HostPattern
-from claude_proxy.secret import Secret
-from claude_proxy.source import Source
+from claude_proxy.policy.credentials.detection import digest_of, hash_of
+from claude_proxy.policy.credentials.secret import Secret
+from claude_proxy.policy.location import Source
+from claude_proxy.policy.patterns import HostPattern
 from claude_proxy.vault import Vault
 
 KEY = b"sk-ant-api03-CANARY-one"

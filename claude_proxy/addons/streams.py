@@ -10,7 +10,7 @@ from mitmproxy import http
 
 from claude_proxy.gate import Gate, Passage
 from claude_proxy.layers.http2 import PASSAGE, without
-from claude_proxy.policy import OVERRIDE_HEADERS
+from claude_proxy.policy.policy import OVERRIDE_HEADERS
 from claude_proxy.wire.http1.body import NOT_IN_TRAILERS
 
 _NOT_IN_TRAILERS = NOT_IN_TRAILERS | OVERRIDE_HEADERS

@@ -18,8 +18,8 @@ from pathlib import Path
 from claude_proxy.errors import ConfigError
 from claude_proxy.events import OPAQUE, DecisionMade, Event, OutcomeSeen, Phase
 from claude_proxy.groups.reader import MAX_BYTES, File, read
-from claude_proxy.patterns import HostPattern, PatternError
-from claude_proxy.reason import Reason
+from claude_proxy.policy.patterns import HostPattern, PatternError
+from claude_proxy.policy.reason import Reason
 from claude_proxy.settings import Learn
 from claude_proxy.strict_yaml import Problems
 from claude_proxy.wire.authority import Authority

@@ -16,7 +16,7 @@ from claude_proxy.allowlist_edit import EditError, Entry, with_entry
 from claude_proxy.cli import paths
 from claude_proxy.cli.places import allowlist_option, confdir_option
 from claude_proxy.errors import ConfigError
-from claude_proxy.patterns import PatternError
+from claude_proxy.policy.patterns import PatternError
 
 EPILOG = """\b
 Examples:

@@ -19,14 +19,14 @@ from claude_proxy import allowlist
 from claude_proxy.clashes import unreached
 from claude_proxy.cli import paths
 from claude_proxy.cli.places import allowlist_option, confdir_option, groups_option
-from claude_proxy.credentials import Binding
 from claude_proxy.errors import ConfigError
-from claude_proxy.messages.narrowing import Narrowing
 from claude_proxy.narrowing_reader import LARGEST_BODY
-from claude_proxy.policy import Decision, Policy, Rule, Tls, bound_to
-from claude_proxy.request import Request, Scheme
+from claude_proxy.policy.credentials.decision import Binding
+from claude_proxy.policy.messages.restrictions import Narrowing
+from claude_proxy.policy.policy import Decision, Policy, Rule, Tls, bound_to
+from claude_proxy.policy.request import Request, Scheme
+from claude_proxy.policy.summary import narrowing_shown, use_shown
 from claude_proxy.settings import Settings
-from claude_proxy.shown import narrowing_shown, use_shown
 from claude_proxy.strict_yaml import harmless, quoted
 from claude_proxy.wire.authority import Authority, normalise_host
 

@@ -17,7 +17,9 @@ import click
 from claude_proxy import allowlist, secret_sources
 from claude_proxy.cli import completions, paths
 from claude_proxy.cli.places import allowlist_option, confdir_option
-from claude_proxy.credentials import (
+from claude_proxy.errors import ClaudeProxyError, ConfigError
+from claude_proxy.pins import PinStore
+from claude_proxy.policy.credentials.decision import (
     Binding,
     EnvironmentSource,
     Injection,
@@ -25,9 +27,7 @@ from claude_proxy.credentials import (
     SecretSource,
     name_of,
 )
-from claude_proxy.errors import ClaudeProxyError, ConfigError
-from claude_proxy.logins import hash_of, login_of
-from claude_proxy.pins import PinStore
+from claude_proxy.policy.credentials.detection import hash_of, login_of
 from claude_proxy.strict_yaml import harmless
 
 EXAMPLES = """\b

@@ -15,7 +15,8 @@ import click
 
 from claude_proxy.cli import completions, declaring, gateways, paths, serve
 from claude_proxy.cli.declaring import Decorate
-from claude_proxy.credentials import (
+from claude_proxy.errors import ConfigError
+from claude_proxy.policy.credentials.decision import (
     CommandSource,
     EnvironmentSource,
     FileSource,
@@ -24,7 +25,6 @@ from claude_proxy.credentials import (
     SecretSource,
     SystemdSource,
 )
-from claude_proxy.errors import ConfigError
 from claude_proxy.provider_reader import FORMS, body_size
 from claude_proxy.settings import (
     Gateway,

@@ -13,14 +13,6 @@ from pathlib import Path
 from typing import NoReturn
 
 from claude_proxy import dotenvfile, options, provider_reader
-from claude_proxy.credentials import (
-    DotenvSource,
-    EnvironmentSource,
-    Form,
-    Injection,
-    SecretSource,
-    name_of,
-)
 from claude_proxy.dotenvfile import DotenvFile
 from claude_proxy.errors import ConfigError, ConfigErrors
 from claude_proxy.gateway_words import (
@@ -29,8 +21,16 @@ from claude_proxy.gateway_words import (
     seconds_allowed,
 )
 from claude_proxy.passwordfile import read_token
+from claude_proxy.policy.credentials.decision import (
+    DotenvSource,
+    EnvironmentSource,
+    Form,
+    Injection,
+    SecretSource,
+    name_of,
+)
+from claude_proxy.policy.request import Scheme
 from claude_proxy.provider_reader import ANTHROPIC, GatewayFile, Provider
-from claude_proxy.request import Scheme
 from claude_proxy.settings import (
     DEFAULT_HOST,
     Base,

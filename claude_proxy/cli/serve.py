@@ -14,14 +14,14 @@ import click
 
 from claude_proxy import options
 from claude_proxy.cli import completions, declaring, gateways, paths
-from claude_proxy.credentials import (
+from claude_proxy.errors import ConfigError
+from claude_proxy.passwordfile import read_credentials
+from claude_proxy.policy.credentials.decision import (
     EnvironmentSource,
     FileSource,
     SecretSource,
     SystemdSource,
 )
-from claude_proxy.errors import ConfigError
-from claude_proxy.passwordfile import read_credentials
 from claude_proxy.settings import (
     DEFAULT_HOST,
     DEFAULT_PORT,

@@ -35,7 +35,7 @@ from claude_proxy.launch.order import Order
 from claude_proxy.launch.rundir import SOCKET, base_of, birth_of
 from claude_proxy.launch.runner import Sandbox, live_sandbox
 from claude_proxy.launch.surroundings import ALLOWLIST, BUNDLE, CERTIFICATE, HTTP_PORT, SOCKS_PORT
-from claude_proxy.policy import Policy
+from claude_proxy.policy.policy import Policy
 from claude_proxy.rule_writer import entry_of, facts_of
 from claude_proxy.settings import TcpListen
 from claude_proxy.trust.certificate_authority import AUTHORITY_FILE, CertificateAuthority

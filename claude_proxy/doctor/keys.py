@@ -7,8 +7,13 @@ command is not run: it may ask its user for something, and what it does is its o
 import shutil
 from collections.abc import Iterator
 
-from claude_proxy import policyfile, secret_sources, strangers
-from claude_proxy.credentials import (
+from claude_proxy import policyfile, secret_sources
+from claude_proxy.doctor.finding import Finding, error, ok, warning
+from claude_proxy.doctor.subject import Subject
+from claude_proxy.errors import ClaudeProxyError
+from claude_proxy.launch.keeping import CLAUDE_VARIABLES, is_anthropics
+from claude_proxy.policy import unbound_hosts
+from claude_proxy.policy.credentials.decision import (
     Binding,
     CommandSource,
     EnvironmentSource,
@@ -16,10 +21,6 @@ from claude_proxy.credentials import (
     SecretSource,
     name_of,
 )
-from claude_proxy.doctor.finding import Finding, error, ok, warning
-from claude_proxy.doctor.subject import Subject
-from claude_proxy.errors import ClaudeProxyError
-from claude_proxy.launch.keeping import CLAUDE_VARIABLES, is_anthropics
 
 _NAME = "credential"
 
@@ -28,7 +29,7 @@ def check_credentials(subject: Subject) -> list[Finding]:
     """Look whether what the allowlist binds to hosts is to be had."""
     policy = policyfile.load_for(subject.settings).policy
     looks = [found for binding in policy.credentials for found in _look(binding, subject)]
-    words = strangers.words_about(policy)
+    words = unbound_hosts.words_about(policy)
     return looks if words is None else [*looks, warning(_NAME, *words)]
 
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from claude_proxy.messages.strict_json import UnreadableError, read_object
+from claude_proxy.policy.messages.strict_json import UnreadableError, read_object
 
 type Place = tuple[str | int, ...]
 type Check = Callable[[object, Place], Iterator["Complaint"]]

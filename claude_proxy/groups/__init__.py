@@ -26,10 +26,10 @@ from claude_proxy.groups.reader import (
     PolicyEntry,
     read,
 )
-from claude_proxy.messages.narrowing import Narrowing
 from claude_proxy.narrowing_reader import merged
-from claude_proxy.policy import Policy, Rule, Tls
-from claude_proxy.request import Scheme
+from claude_proxy.policy.messages.restrictions import Narrowing
+from claude_proxy.policy.policy import Policy, Rule, Tls
+from claude_proxy.policy.request import Scheme
 from claude_proxy.strict_yaml import Problems, quoted
 
 BUILT_IN = "built-in groups"

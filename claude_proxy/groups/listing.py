@@ -2,7 +2,7 @@
 
 from claude_proxy.groups import Groups, chosen
 from claude_proxy.groups.reader import Network, PolicyEntry
-from claude_proxy.shown import narrowing_shown
+from claude_proxy.policy.summary import narrowing_shown
 from claude_proxy.strict_yaml import harmless
 
 

@@ -14,8 +14,8 @@ from typing import Any
 from claude_proxy.field_reader import nearest
 from claude_proxy.groups.places import Path, places_of
 from claude_proxy.host_reader import pattern_of
-from claude_proxy.patterns import HostPattern, PatternError
-from claude_proxy.source import Source
+from claude_proxy.policy.location import Source
+from claude_proxy.policy.patterns import HostPattern, PatternError
 from claude_proxy.strict_yaml import Problems, note_hiding_characters, quoted
 
 MAX_BYTES = 4 * 1024 * 1024  # some fifty thousand hosts; a longer list is better an allowlist

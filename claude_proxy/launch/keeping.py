@@ -8,7 +8,8 @@ used in the placeholder's place, is handed on.
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from claude_proxy.credentials import (
+from claude_proxy.launch.wish import Keeping
+from claude_proxy.policy.credentials.decision import (
     Binding,
     CommandSource,
     DotenvSource,
@@ -20,9 +21,8 @@ from claude_proxy.credentials import (
     kind_of_value,
     placeholder_variables,
 )
-from claude_proxy.launch.wish import Keeping
-from claude_proxy.policy import covered
-from claude_proxy.secret import Secret
+from claude_proxy.policy.credentials.secret import Secret
+from claude_proxy.policy.policy import covered
 from claude_proxy.wire.authority import Authority
 
 ANTHROPIC = Authority.of("api.anthropic.com", 443)

@@ -12,21 +12,22 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from claude_proxy import policyfile, strangers
-from claude_proxy.credentials import (
-    Binding,
-    CommandSource,
-    Injection,
-    KeyringSource,
-    SecretSource,
-)
+from claude_proxy import policyfile
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.launch import facts, keeping
 from claude_proxy.launch.heads import head_of
 from claude_proxy.launch.order import Order
 from claude_proxy.launch.surroundings import GATEWAY_PORT
 from claude_proxy.launch.wish import Wish
-from claude_proxy.secret import Secret
+from claude_proxy.policy import unbound_hosts
+from claude_proxy.policy.credentials.decision import (
+    Binding,
+    CommandSource,
+    Injection,
+    KeyringSource,
+    SecretSource,
+)
+from claude_proxy.policy.credentials.secret import Secret
 from claude_proxy.system import file_permissions
 
 type Bindings = tuple[Binding, ...]
@@ -48,7 +49,7 @@ def warnings_of(order: Order, bindings: Bindings) -> Iterator[str]:
     """Yield what an owner should know of the credentials of the run's own proxy."""
     if not bindings or order.join is not None or not order.wish.network:
         return
-    words = strangers.words_about(policyfile.load_for(order.settings).policy)
+    words = unbound_hosts.words_about(policyfile.load_for(order.settings).policy)
     if words is not None:
         yield f"{words[0]}; mend: {words[1]}"
 

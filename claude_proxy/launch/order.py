@@ -16,7 +16,7 @@ from claude_proxy.launch import profiles
 from claude_proxy.launch.surroundings import ALLOWLIST, BUNDLE, CERTIFICATE
 from claude_proxy.launch.verifying import USUAL_ALLOWED, USUAL_DENIED
 from claude_proxy.launch.wish import Wish
-from claude_proxy.policy import Policy
+from claude_proxy.policy.policy import Policy
 from claude_proxy.settings import Settings
 from claude_proxy.system import file_permissions
 from claude_proxy.wire.authority import Authority

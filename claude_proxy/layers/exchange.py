@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from claude_proxy.gate import Passage
-from claude_proxy.request import Request
+from claude_proxy.policy.request import Request
 from claude_proxy.watch import Field, Watch
 from claude_proxy.wire.http1.body import Body
 from claude_proxy.wire.http1.emit import Framing, emit_request_head

@@ -20,8 +20,8 @@ from claude_proxy.layers.http1 import Http1Lane
 from claude_proxy.layers.inside import Inside
 from claude_proxy.layers.signals import Expired, Session, Withdrawn
 from claude_proxy.layers.socks import Socks
-from claude_proxy.reason import Reason
-from claude_proxy.request import Scheme
+from claude_proxy.policy.reason import Reason
+from claude_proxy.policy.request import Scheme
 from claude_proxy.wire import proxy_protocol, socks5
 from claude_proxy.wire.authority import Authority
 from claude_proxy.wire.http1.head import BadMessage, RequestHead

@@ -30,9 +30,9 @@ from claude_proxy.layers.front import Front
 from claude_proxy.layers.http1 import Http1Lane
 from claude_proxy.layers.signals import NO_ADDRESS, Session, Waiting
 from claude_proxy.layers.upstream import Upstream
-from claude_proxy.messages.model import with_model
-from claude_proxy.reason import Reason
-from claude_proxy.request import Request
+from claude_proxy.policy.messages.model_override import with_model
+from claude_proxy.policy.reason import Reason
+from claude_proxy.policy.request import Request
 from claude_proxy.settings import Gateway, GatewayMode
 from claude_proxy.watch import Field
 from claude_proxy.wire.authority import Authority

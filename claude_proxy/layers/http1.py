@@ -23,9 +23,9 @@ from claude_proxy.layers.exchange import Exchange
 from claude_proxy.layers.http1_replies import Http1Replies
 from claude_proxy.layers.signals import Expired, HoldReading, Session, Waiting, Withdrawn
 from claude_proxy.layers.upstream import Ended, Opened, Upstream
-from claude_proxy.policy import OVERRIDE_HEADERS
-from claude_proxy.reason import Reason
-from claude_proxy.request import Request, Scheme
+from claude_proxy.policy.policy import OVERRIDE_HEADERS
+from claude_proxy.policy.reason import Reason
+from claude_proxy.policy.request import Request, Scheme
 from claude_proxy.watch import CutOff, Field
 from claude_proxy.wire.authority import Authority
 from claude_proxy.wire.http1.body import (

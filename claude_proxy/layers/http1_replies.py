@@ -24,8 +24,8 @@ from claude_proxy.gate import Passage
 from claude_proxy.layers.exchange import Exchange
 from claude_proxy.layers.signals import Session, Waiting
 from claude_proxy.layers.upstream import Upstream
-from claude_proxy.reason import Reason
-from claude_proxy.request import Request, Scheme
+from claude_proxy.policy.reason import Reason
+from claude_proxy.policy.request import Request, Scheme
 from claude_proxy.wire.authority import Authority
 from claude_proxy.wire.http1.head import BadMessage, RequestHead
 

@@ -54,9 +54,9 @@ from claude_proxy.gate import Passage
 from claude_proxy.layers.http1_origin import Http1Origin
 from claude_proxy.layers.signals import Expired, HoldReading, Session, Waiting, Withdrawn
 from claude_proxy.layers.upstream import UpstreamTls
-from claude_proxy.policy import OVERRIDE_HEADERS
-from claude_proxy.reason import Reason
-from claude_proxy.request import Request, Scheme
+from claude_proxy.policy.policy import OVERRIDE_HEADERS
+from claude_proxy.policy.reason import Reason
+from claude_proxy.policy.request import Request, Scheme
 from claude_proxy.watch import CutOff, Field, Watch
 from claude_proxy.wire.authority import Authority
 

@@ -18,9 +18,9 @@ from claude_proxy.layers.http2 import Http2Lane
 from claude_proxy.layers.intercept import Intercept
 from claude_proxy.layers.signals import Expired, Session, Waiting, Withdrawn
 from claude_proxy.layers.tunnel import Passthrough
-from claude_proxy.policy import Tls
-from claude_proxy.reason import Reason
-from claude_proxy.request import Scheme
+from claude_proxy.policy.policy import Tls
+from claude_proxy.policy.reason import Reason
+from claude_proxy.policy.request import Scheme
 from claude_proxy.wire.authority import Authority
 from claude_proxy.wire.client_hello import (
     ClientHello,

@@ -10,7 +10,7 @@ from mitmproxy.connection import Connection, Server
 from mitmproxy.proxy import commands, events
 
 from claude_proxy.gate import Gate, Origin
-from claude_proxy.request import Request
+from claude_proxy.policy.request import Request
 from claude_proxy.settings import ClientCredentials
 from claude_proxy.wire.authority import Authority
 

@@ -17,7 +17,7 @@ from claude_proxy.layers.admission import login_admits
 from claude_proxy.layers.inside import GiveWay, Inside
 from claude_proxy.layers.signals import Expired, HoldReading, Session, Waiting, Withdrawn
 from claude_proxy.layers.upstream import UpstreamServer
-from claude_proxy.reason import Reason
+from claude_proxy.policy.reason import Reason
 from claude_proxy.wire.authority import Authority
 from claude_proxy.wire.socks5 import (
     Command,

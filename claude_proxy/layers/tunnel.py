@@ -15,7 +15,7 @@ from claude_proxy.events import Phase
 from claude_proxy.gate import Passage
 from claude_proxy.layers.signals import Expired, HoldReading, Session, Waiting, Withdrawn
 from claude_proxy.layers.upstream import Ended, Opened, Upstream
-from claude_proxy.reason import Reason
+from claude_proxy.policy.reason import Reason
 from claude_proxy.wire.authority import Authority
 from claude_proxy.wire.client_hello import (
     HelloReader,

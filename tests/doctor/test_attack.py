@@ -15,7 +15,7 @@ from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.launch import profiles
 from claude_proxy.launch.order import Order
 from claude_proxy.launch.wish import Wish
-from claude_proxy.policy import Rule
+from claude_proxy.policy.policy import Rule
 from claude_proxy.rule_writer import facts_of
 from claude_proxy.settings import Settings, TcpListen
 from tests.conftest import FindProgram

@@ -6,11 +6,11 @@ from ipaddress import ip_address
 import pytest
 
 from claude_proxy import allowlist
-from claude_proxy.credentials import EnvironmentSource, Injection
 from claude_proxy.gateway.policy import CREDENTIAL, policy_of
-from claude_proxy.policy import Policy
-from claude_proxy.reason import Reason
-from claude_proxy.request import Request, Scheme
+from claude_proxy.policy.credentials.decision import EnvironmentSource, Injection
+from claude_proxy.policy.policy import Policy
+from claude_proxy.policy.reason import Reason
+from claude_proxy.policy.request import Request, Scheme
 from claude_proxy.settings import Base, Gateway, GatewayMode
 from claude_proxy.wire.authority import Authority
 

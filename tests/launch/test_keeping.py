@@ -4,18 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from claude_proxy.credentials import (
-    Binding,
-    CommandSource,
-    EnvironmentSource,
-    FileSource,
-    Form,
-    Injection,
-    KeyringSource,
-    Pin,
-    SecretSource,
-    SystemdSource,
-)
 from claude_proxy.errors import ConfigError
 from claude_proxy.launch.keeping import (
     CLAUDE_VARIABLES,
@@ -28,9 +16,21 @@ from claude_proxy.launch.keeping import (
 )
 from claude_proxy.launch.plan import plan
 from claude_proxy.launch.wish import How, Keeping, Plan, Profile
-from claude_proxy.patterns import HostPattern
-from claude_proxy.secret import Secret
-from claude_proxy.source import Source
+from claude_proxy.policy.credentials.decision import (
+    Binding,
+    CommandSource,
+    EnvironmentSource,
+    FileSource,
+    Form,
+    Injection,
+    KeyringSource,
+    Pin,
+    SecretSource,
+    SystemdSource,
+)
+from claude_proxy.policy.credentials.secret import Secret
+from claude_proxy.policy.location import Source
+from claude_proxy.policy.patterns import HostPattern
 
 from .boxes import HOME, PROJECT, Box, a_wish, paths, some_facts
 

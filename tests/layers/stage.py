@@ -23,7 +23,7 @@ from claude_proxy.dialer import Dialer, DialError
 from claude_proxy.events import DecisionMade, Event, OutcomeSeen
 from claude_proxy.gate import Gate, Origin
 from claude_proxy.layers.signals import Expired, HoldReading, Session, Withdrawn
-from claude_proxy.policy import Decision, Policy
+from claude_proxy.policy.policy import Decision, Policy
 from claude_proxy.settings import ClientCredentials
 from tests.loopback import Names
 

@@ -13,7 +13,13 @@ from mitmproxy.proxy.layer import Layer
 from claude_proxy import gate as gate_module
 from claude_proxy.addons.streams import Streams
 from claude_proxy.addons.tls import Certificates
-from claude_proxy.credentials import (
+from claude_proxy.errors import AuditError
+from claude_proxy.events import Event, Phase, Usage
+from claude_proxy.gate import Gate
+from claude_proxy.layers.http1 import Http1Lane
+from claude_proxy.layers.http2 import Http2Lane
+from claude_proxy.layers.signals import Session, Waiting
+from claude_proxy.policy.credentials.decision import (
     Binding,
     EnvironmentSource,
     Form,
@@ -22,19 +28,13 @@ from claude_proxy.credentials import (
     Pin,
     Pinned,
 )
-from claude_proxy.errors import AuditError
-from claude_proxy.events import Event, Phase, Usage
-from claude_proxy.gate import Gate
-from claude_proxy.layers.http1 import Http1Lane
-from claude_proxy.layers.http2 import Http2Lane
-from claude_proxy.layers.signals import Session, Waiting
-from claude_proxy.messages.narrowing import Narrowing
-from claude_proxy.messages.reach import Reach
-from claude_proxy.patterns import HostPattern
-from claude_proxy.policy import Policy
-from claude_proxy.request import Scheme
-from claude_proxy.secret import Secret
-from claude_proxy.source import Source
+from claude_proxy.policy.credentials.secret import Secret
+from claude_proxy.policy.location import Source
+from claude_proxy.policy.messages.destinations import Reach
+from claude_proxy.policy.messages.restrictions import Narrowing
+from claude_proxy.policy.patterns import HostPattern
+from claude_proxy.policy.policy import Policy
+from claude_proxy.policy.request import Scheme
 from claude_proxy.trust.certificate_authority import CertificateAuthority
 from claude_proxy.wire.authority import Authority
 from tests.layers.http2_peers import Http2Client, Http2Origin, pseudo

@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_proxy.credentials import EnvironmentSource, Form, Holdings, Injection
 from claude_proxy.dialer import DialError, Failure
 from claude_proxy.gate import Gate
 from claude_proxy.gateway.policy import policy_of
 from claude_proxy.layers.gateway import GatewayFront, desk_of
 from claude_proxy.layers.signals import NO_ADDRESS, Session
-from claude_proxy.policy import Policy
-from claude_proxy.request import Scheme
-from claude_proxy.secret import Secret
+from claude_proxy.policy.credentials.decision import EnvironmentSource, Form, Holdings, Injection
+from claude_proxy.policy.credentials.secret import Secret
+from claude_proxy.policy.policy import Policy
+from claude_proxy.policy.request import Scheme
 from claude_proxy.settings import Base, Ceilings, Gateway, GatewayMode
 from claude_proxy.wire.authority import Authority
 

@@ -16,9 +16,9 @@ from claude_proxy.events import DecisionMade, Event, Phase
 from claude_proxy.gate import Gate
 from claude_proxy.layers.http1 import Http1Lane
 from claude_proxy.layers.signals import Waiting
-from claude_proxy.policy import Decision
-from claude_proxy.reason import Reason
-from claude_proxy.request import Scheme
+from claude_proxy.policy.policy import Decision
+from claude_proxy.policy.reason import Reason
+from claude_proxy.policy.request import Scheme
 from claude_proxy.settings import UpstreamProxy
 from claude_proxy.wire.authority import Authority
 from tests.layers.stage import BrokenPolicy, Ledger, Peer, Stage, a_dialer, gate_of, policy_of

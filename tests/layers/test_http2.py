@@ -14,8 +14,8 @@ from claude_proxy.gate import Gate
 from claude_proxy.layers import http2 as http2_module
 from claude_proxy.layers.http2 import GatedStream, Http2Lane
 from claude_proxy.layers.signals import Waiting
-from claude_proxy.policy import Decision
-from claude_proxy.reason import Reason
+from claude_proxy.policy.policy import Decision
+from claude_proxy.policy.reason import Reason
 from claude_proxy.trust.certificate_authority import CertificateAuthority
 from claude_proxy.wire.authority import Authority
 from tests.layers.http2_peers import Http2Client, Http2Origin, pseudo

@@ -6,8 +6,8 @@ from claude_proxy.dialer import DialError, Failure
 from claude_proxy.events import Phase
 from claude_proxy.layers.signals import Waiting
 from claude_proxy.layers.tunnel import Passthrough
-from claude_proxy.policy import Decision
-from claude_proxy.reason import Reason
+from claude_proxy.policy.policy import Decision
+from claude_proxy.policy.reason import Reason
 from claude_proxy.wire.authority import Authority
 from tests.layers.stage import ORIGIN, Ledger, Stage, gate_of
 from tests.wire.hellos import (

@@ -13,7 +13,7 @@ from enum import Enum, auto
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from claude_proxy.messages.strict_json import Object
+from claude_proxy.policy.messages.strict_json import Object
 
 
 class Kind(Enum):

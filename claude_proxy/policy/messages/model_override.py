@@ -8,8 +8,8 @@ import json
 import re
 from collections.abc import Iterable
 
-from claude_proxy.messages.strict_json import UnreadableError, read_object
-from claude_proxy.messages.wishes import MOST_FOREIGN, foreign_keys, is_misspelt
+from claude_proxy.policy.messages.capabilities import MOST_FOREIGN, foreign_keys, is_misspelt
+from claude_proxy.policy.messages.strict_json import UnreadableError, read_object
 
 EACH = "*"
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_proxy.messages.glob import matches, matches_any
+from claude_proxy.policy.messages.glob import matches, matches_any
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_proxy.messages.model import with_model
-from claude_proxy.messages.strict_json import UnreadableError
-from claude_proxy.messages.wishes import MOST_FOREIGN
+from claude_proxy.policy.messages.capabilities import MOST_FOREIGN
+from claude_proxy.policy.messages.model_override import with_model
+from claude_proxy.policy.messages.strict_json import UnreadableError
 
 MAP = (("claude-opus-5", "big"), ("claude-haiku-5", "small"))
 

@@ -8,11 +8,11 @@ from threading import get_ident
 
 import pytest
 
-from claude_proxy.patterns import HostPattern, PathGlob, PatternError, PatternKind
-from claude_proxy.policy import OVERRIDE_HEADERS, Decision, Policy, Rule, Tls
-from claude_proxy.reason import Reason
-from claude_proxy.request import Request, Scheme
-from claude_proxy.source import Source
+from claude_proxy.policy.location import Source
+from claude_proxy.policy.patterns import HostPattern, PathGlob, PatternError, PatternKind
+from claude_proxy.policy.policy import OVERRIDE_HEADERS, Decision, Policy, Rule, Tls
+from claude_proxy.policy.reason import Reason
+from claude_proxy.policy.request import Request, Scheme
 from claude_proxy.wire.authority import Authority
 
 NOWHERE = Source("allowlist.yaml", 1, 1)

@@ -4,7 +4,7 @@ Law kept: secrets stay outside (9). Who binds a credential to the API wants no o
 of use to an agent; the provider's other hosts take any, and are allowed for signing in. Pure.
 """
 
-from claude_proxy.policy import Policy
+from claude_proxy.policy.policy import Policy
 from claude_proxy.wire.authority import Authority
 
 _API = Authority("api.anthropic.com", 443)

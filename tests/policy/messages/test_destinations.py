@@ -2,8 +2,8 @@
 
 import pytest
 
-from claude_proxy.messages.reach import EVERYWHERE, Reach
-from claude_proxy.patterns import HostPattern
+from claude_proxy.policy.messages.destinations import EVERYWHERE, Reach
+from claude_proxy.policy.patterns import HostPattern
 
 HOSTS = Reach(hosts=(HostPattern.parse("one.test"), HostPattern.parse(".all.test")))
 

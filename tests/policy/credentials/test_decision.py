@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from claude_proxy.credentials import (
+from claude_proxy.policy.credentials.decision import (
     FREE,
     Binding,
     Custody,
@@ -26,12 +26,18 @@ from claude_proxy.credentials import (
     kind_of_value,
     placeholder_variables,
 )
-from claude_proxy.logins import digest_of, find_logins, hash_of, login_of, read_hash
-from claude_proxy.patterns import HostPattern
-from claude_proxy.reason import Reason
-from claude_proxy.request import Request, Scheme
-from claude_proxy.secret import Secret
-from claude_proxy.source import Source
+from claude_proxy.policy.credentials.detection import (
+    digest_of,
+    find_logins,
+    hash_of,
+    login_of,
+    read_hash,
+)
+from claude_proxy.policy.credentials.secret import Secret
+from claude_proxy.policy.location import Source
+from claude_proxy.policy.patterns import HostPattern
+from claude_proxy.policy.reason import Reason
+from claude_proxy.policy.request import Request, Scheme
 from claude_proxy.wire.authority import Authority
 
 type Field = tuple[bytes, bytes]

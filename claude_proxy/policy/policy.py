@@ -13,13 +13,20 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
-from claude_proxy.credentials import FREE, Binding, Custody, Holdings, custody_of
-from claude_proxy.messages.narrowing import Narrowing
-from claude_proxy.patterns import HostPattern, PathGlob, PatternKind, Shape, folded, is_ambiguous
-from claude_proxy.reason import Reason
-from claude_proxy.request import Request, Scheme
-from claude_proxy.shown import changed_unshown, credential_shown, narrowing_lines
-from claude_proxy.source import Source
+from claude_proxy.policy.credentials.decision import FREE, Binding, Custody, Holdings, custody_of
+from claude_proxy.policy.location import Source
+from claude_proxy.policy.messages.restrictions import Narrowing
+from claude_proxy.policy.patterns import (
+    HostPattern,
+    PathGlob,
+    PatternKind,
+    Shape,
+    folded,
+    is_ambiguous,
+)
+from claude_proxy.policy.reason import Reason
+from claude_proxy.policy.request import Request, Scheme
+from claude_proxy.policy.summary import changed_unshown, credential_shown, narrowing_lines
 from claude_proxy.wire.address import AddressKind, effective, kind_of
 from claude_proxy.wire.authority import MAX_PORT, Authority
 

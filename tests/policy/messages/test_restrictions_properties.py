@@ -8,11 +8,11 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_proxy.messages.reach import Reach
-from claude_proxy.messages.wishes import wishes_of
-from claude_proxy.patterns import HostPattern
-from claude_proxy.reason import Reason
-from tests.messages.bodies import EVIL, MODEL, NARROW, OPEN, PLAIN, judged, request
+from claude_proxy.policy.messages.capabilities import wishes_of
+from claude_proxy.policy.messages.destinations import Reach
+from claude_proxy.policy.patterns import HostPattern
+from claude_proxy.policy.reason import Reason
+from tests.policy.messages.bodies import EVIL, MODEL, NARROW, OPEN, PLAIN, judged, request
 
 # One wish of each kind as it stands in a body: beside others in an object, or in a list.
 ASKS: tuple[tuple[Reason, dict[str, Any]], ...] = (

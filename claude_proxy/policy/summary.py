@@ -7,7 +7,7 @@ hash of it, nor the arguments of a command, nor a placeholder. Pure.
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from claude_proxy.credentials import (
+from claude_proxy.policy.credentials.decision import (
     HTTPS_PORT,
     Binding,
     Form,
@@ -15,8 +15,8 @@ from claude_proxy.credentials import (
     Pin,
     name_of,
 )
-from claude_proxy.messages.narrowing import MIB, Narrowing
-from claude_proxy.messages.reach import Reach
+from claude_proxy.policy.messages.destinations import Reach
+from claude_proxy.policy.messages.restrictions import MIB, Narrowing
 
 _NAMED = 4  # values of a list that are spelled out; the rest is counted
 

@@ -11,7 +11,7 @@ from functools import cache
 from itertools import product
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from claude_proxy.request import Request
+from claude_proxy.policy.request import Request
 
 STEM = "claude-proxy-placeholder-"  # what every placeholder has that its owner has not chosen
 

@@ -9,14 +9,14 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from claude_proxy.messages.glob import matches_any
-from claude_proxy.messages.reach import ALLOWLISTED, EVERYWHERE, Reach, Reaches
-from claude_proxy.messages.strict_json import Object, UnreadableError, read_object
-from claude_proxy.messages.wishes import Kind, Wish, tool_name, wishes_of
-from claude_proxy.patterns import HostPattern, PathGlob, folded, is_ambiguous
-from claude_proxy.reason import Reason
-from claude_proxy.request import Request
-from claude_proxy.source import Source
+from claude_proxy.policy.location import Source
+from claude_proxy.policy.messages.capabilities import Kind, Wish, tool_name, wishes_of
+from claude_proxy.policy.messages.destinations import ALLOWLISTED, EVERYWHERE, Reach, Reaches
+from claude_proxy.policy.messages.glob import matches_any
+from claude_proxy.policy.messages.strict_json import Object, UnreadableError, read_object
+from claude_proxy.policy.patterns import HostPattern, PathGlob, folded, is_ambiguous
+from claude_proxy.policy.reason import Reason
+from claude_proxy.policy.request import Request
 
 MIB = 1024 * 1024
 # How many different things one body may ask for of those that are judged, and how long all of them

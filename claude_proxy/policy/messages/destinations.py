@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import Protocol
 
-from claude_proxy.patterns import HostPattern
+from claude_proxy.policy.patterns import HostPattern
 from claude_proxy.wire.authority import Authority
 
 _HTTPS = 443

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from claude_proxy.messages import strict_json
-from claude_proxy.messages.strict_json import MAX_DEPTH, UnreadableError, read_object
+from claude_proxy.policy.messages import strict_json
+from claude_proxy.policy.messages.strict_json import MAX_DEPTH, UnreadableError, read_object
 
 # What a parser meets in the wild, and what it meets when somebody means it harm.
 LONE = b"\\ud83d"

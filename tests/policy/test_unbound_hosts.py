@@ -3,7 +3,7 @@
 import pytest
 
 from claude_proxy import allowlist
-from claude_proxy.strangers import open_to_strangers, words_about
+from claude_proxy.policy.unbound_hosts import open_to_strangers, words_about
 
 WITH_A_KEY = """
 credentials:

@@ -3,8 +3,8 @@
 import pytest
 
 from claude_proxy import allowlist
-from claude_proxy.policy import Policy
-from claude_proxy.shown import credential_shown, narrowing_lines, narrowing_shown
+from claude_proxy.policy.policy import Policy
+from claude_proxy.policy.summary import credential_shown, narrowing_lines, narrowing_shown
 
 DIGEST = "sha256:" + "0a" * 16 + ":" + "1b" * 32
 CREDENTIALS = {

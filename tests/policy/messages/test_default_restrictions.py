@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from claude_proxy import allowlist
-from claude_proxy.policy import Decision, Policy
-from claude_proxy.reason import Reason
-from claude_proxy.request import Request, Scheme
+from claude_proxy.policy.policy import Decision, Policy
+from claude_proxy.policy.reason import Reason
+from claude_proxy.policy.request import Request, Scheme
 from claude_proxy.wire.authority import Authority
 
 API = Authority.of("api.anthropic.com", 443)

@@ -14,7 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import NoReturn
 
-from claude_proxy.logins import (
+from claude_proxy.policy.credentials.detection import (
     COOKIE,
     PATH,
     QUERY,
@@ -24,12 +24,12 @@ from claude_proxy.logins import (
     field_place,
     find_logins,
 )
-from claude_proxy.patterns import HostPattern, folded
-from claude_proxy.placeholders import STEM, Placeholders, guarded_forms, raw_of
-from claude_proxy.reason import Reason
-from claude_proxy.request import Request, Scheme
-from claude_proxy.secret import Secret
-from claude_proxy.source import Source
+from claude_proxy.policy.credentials.placeholders import STEM, Placeholders, guarded_forms, raw_of
+from claude_proxy.policy.credentials.secret import Secret
+from claude_proxy.policy.location import Source
+from claude_proxy.policy.patterns import HostPattern, folded
+from claude_proxy.policy.reason import Reason
+from claude_proxy.policy.request import Request, Scheme
 from claude_proxy.wire.authority import Authority
 
 HTTPS_PORT = 443

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from claude_proxy.messages.narrowing import MIB, MOST_WISHES, Narrowing
-from claude_proxy.messages.reach import Reach
-from claude_proxy.messages.wishes import MOST_FOREIGN
-from claude_proxy.patterns import PathGlob
-from claude_proxy.reason import Reason
-from claude_proxy.request import Request
-from tests.messages.bodies import (
+from claude_proxy.policy.messages.capabilities import MOST_FOREIGN
+from claude_proxy.policy.messages.destinations import Reach
+from claude_proxy.policy.messages.restrictions import MIB, MOST_WISHES, Narrowing
+from claude_proxy.policy.patterns import PathGlob
+from claude_proxy.policy.reason import Reason
+from claude_proxy.policy.request import Request
+from tests.policy.messages.bodies import (
     INFERENCE,
     JSON,
     NARROW,

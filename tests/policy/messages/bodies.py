@@ -4,12 +4,12 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from claude_proxy.messages.narrowing import Narrowing
-from claude_proxy.messages.reach import Reach
-from claude_proxy.patterns import HostPattern, PathGlob
-from claude_proxy.reason import Reason
-from claude_proxy.request import Request, Scheme
-from claude_proxy.source import Source
+from claude_proxy.policy.location import Source
+from claude_proxy.policy.messages.destinations import Reach
+from claude_proxy.policy.messages.restrictions import Narrowing
+from claude_proxy.policy.patterns import HostPattern, PathGlob
+from claude_proxy.policy.reason import Reason
+from claude_proxy.policy.request import Request, Scheme
 from claude_proxy.wire.authority import Authority
 
 API = Authority.of("api.anthropic.com", 443)

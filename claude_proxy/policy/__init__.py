@@ -1,0 +1,1 @@
+"""Pure decisions: rules, the index of rules, requests and the reasons for each decision."""

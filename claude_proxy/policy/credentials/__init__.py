@@ -1,0 +1,1 @@
+"""Which credential a request may carry, and what is injected; pure."""

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from claude_proxy import allowlist
+from claude_proxy.config.allowlist import loader
 from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.request import Request, Scheme
 from claude_proxy.wire.authority import Authority
@@ -43,7 +43,7 @@ def _row(size: int) -> str:
     entries = [domain if number % 2 else f".{domain}" for number, domain in enumerate(domains)]
     text = "allow:\n" + "".join(f'  - "{entry}"\n' for entry in entries)
     start = time.perf_counter()
-    policy = allowlist.load(text, name="allowlist.yaml")
+    policy = loader.load(text, name="allowlist.yaml")
     load_s = time.perf_counter() - start
     patterns = [_pattern(entry) for entry in entries]
     hosts = _asked(draw, domains)

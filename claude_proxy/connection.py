@@ -23,13 +23,13 @@ from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layer import Layer
 
+from claude_proxy.config.settings import ClientCredentials, Limits
 from claude_proxy.dialer import Dialer, DialError, Failure
 from claude_proxy.events import Phase
 from claude_proxy.gate import Gate, Origin
 from claude_proxy.layers.signals import Expired, HoldReading, Session, Waiting, Withdrawn
 from claude_proxy.layers.upstream import UpstreamServer
 from claude_proxy.policy.reason import Reason
-from claude_proxy.settings import ClientCredentials, Limits
 from claude_proxy.wire.authority import Authority
 
 logger = logging.getLogger(__name__)

@@ -17,10 +17,10 @@ from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
 
+from claude_proxy.config.settings import Address, UpstreamProxy
 from claude_proxy.policy.patterns import PatternKind
 from claude_proxy.policy.policy import Decision
 from claude_proxy.policy.reason import Reason
-from claude_proxy.settings import Address, UpstreamProxy
 from claude_proxy.wire.address import effective
 from claude_proxy.wire.authority import Authority
 

@@ -10,8 +10,8 @@ import re
 from dataclasses import dataclass
 from typing import NoReturn
 
+from claude_proxy.config.strict_yaml.nodes import decode
 from claude_proxy.errors import ConfigError
-from claude_proxy.strict_yaml import decode
 
 MAX_BYTES = 256 * 1024
 

@@ -12,6 +12,7 @@ from ipaddress import IPv4Address, IPv6Address
 from types import MappingProxyType
 from typing import Protocol
 
+from claude_proxy.config.settings import AuditFailure
 from claude_proxy.echo import EchoGuard
 from claude_proxy.errors import AuditError
 from claude_proxy.events import OPAQUE, DecisionMade, Event, OutcomeSeen, Phase
@@ -20,7 +21,6 @@ from claude_proxy.policy.credentials.decision import FREE, Binding, Custody, Hol
 from claude_proxy.policy.policy import Decision, Policy, Tls, bound_to
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Request
-from claude_proxy.settings import AuditFailure
 from claude_proxy.watch import Joined, Watch
 from claude_proxy.wire.authority import Authority
 

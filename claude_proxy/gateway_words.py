@@ -5,10 +5,10 @@ Law kept: secrets stay outside (9). Neither the key nor the token is among the w
 
 from collections.abc import Sequence
 
+from claude_proxy.config.settings import Ceilings, Gateway, GatewayMode
 from claude_proxy.policy.credentials.decision import EnvironmentSource, name_of
 from claude_proxy.policy.messages.restrictions import Narrowing
 from claude_proxy.policy.policy import Policy
-from claude_proxy.settings import Ceilings, Gateway, GatewayMode
 
 KEY_VARIABLE = "PROXY_API_KEY"
 

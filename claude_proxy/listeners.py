@@ -19,13 +19,13 @@ from mitmproxy.proxy import layer, mode_specs
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.mode_servers import AsyncioServerInstance
 
+from claude_proxy.config.settings import Address, ClientCredentials, Network
 from claude_proxy.connection import ClientConnection, Services
 from claude_proxy.denial import Refusal, denial
 from claude_proxy.events import Notice, Phase
 from claude_proxy.gate import Origin
 from claude_proxy.layers.signals import NO_ADDRESS, Waiting
 from claude_proxy.policy.reason import Reason
-from claude_proxy.settings import Address, ClientCredentials, Network
 from claude_proxy.system.peer_credentials import peer_of
 from claude_proxy.system.unix_socket import BACKLOG
 

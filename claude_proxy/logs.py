@@ -9,7 +9,7 @@ import sys
 import time
 import traceback
 
-from claude_proxy.settings import LogFormat, Verbosity
+from claude_proxy.config.settings import LogFormat, Verbosity
 
 _LEVELS = {
     Verbosity.QUIET: logging.ERROR,

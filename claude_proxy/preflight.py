@@ -18,8 +18,8 @@ from claude_proxy.audit.database import database_in
 from claude_proxy.audit.learn import Learner
 from claude_proxy.audit.sinks import ConsoleSink, Descriptor, JsonlSink, Sink
 from claude_proxy.audit.store import AuditStore
+from claude_proxy.config.settings import Settings
 from claude_proxy.errors import ConfigError
-from claude_proxy.settings import Settings
 
 # What a connection needs: the client's socket and, while it is busy, one upstream's.
 _DESCRIPTORS_PER_CONNECTION = 2

@@ -20,11 +20,20 @@ from mitmproxy.options import Options
 from mitmproxy.proxy.context import Context
 from mitmproxy.tools.dump import DumpMaster
 
-from claude_proxy import gateway_words, logs, policyfile, preflight, sockets, workers
+from claude_proxy import gateway_words, logs, preflight, sockets, workers
 from claude_proxy.addons.streams import Streams
 from claude_proxy.addons.tls import Certificates
 from claude_proxy.audit.database import database_in
 from claude_proxy.audit.store import AuditStore
+from claude_proxy.config import policy_files
+from claude_proxy.config.settings import (
+    AuditFailure,
+    Learn,
+    LogFormat,
+    Settings,
+    UpstreamProxy,
+    Verbosity,
+)
 from claude_proxy.connection import Hook, Services
 from claude_proxy.dialer import Dialer, SystemResolver
 from claude_proxy.errors import AuditError, ConfigError
@@ -37,14 +46,6 @@ from claude_proxy.listeners import Listener, Listeners
 from claude_proxy.policy import unbound_hosts
 from claude_proxy.policy.request import Scheme
 from claude_proxy.reload import Reloader
-from claude_proxy.settings import (
-    AuditFailure,
-    Learn,
-    LogFormat,
-    Settings,
-    UpstreamProxy,
-    Verbosity,
-)
 from claude_proxy.system import file_permissions, process_memory
 from claude_proxy.system.malloc_trim import Crowd
 from claude_proxy.system.sd_notify import Announcer, Lifeline, News, WorkerNews
@@ -77,7 +78,7 @@ class _Parts:
     """What a start has made ready, before there is an event loop."""
 
     settings: Settings
-    loaded: policyfile.Loaded
+    loaded: policy_files.Loaded
     authority: CertificateAuthority | None  # a gateway alone needs none
     vault: Vault
     roots: str | None
@@ -212,8 +213,8 @@ def _serve(settings: Settings, lifeline: Lifeline | None) -> None:
         )
 
 
-def _policy_of(settings: Settings) -> policyfile.Loaded:
-    return policyfile.load_for(settings)
+def _policy_of(settings: Settings) -> policy_files.Loaded:
+    return policy_files.load_for(settings)
 
 
 def _authority_of(settings: Settings) -> CertificateAuthority | None:

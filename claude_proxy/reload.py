@@ -9,12 +9,13 @@ import logging
 from collections.abc import Callable, Collection
 from dataclasses import replace
 
-from claude_proxy import logs, policyfile
+from claude_proxy import logs
+from claude_proxy.config import policy_files
+from claude_proxy.config.settings import Settings
 from claude_proxy.connection import ClientConnection
 from claude_proxy.errors import ConfigError
 from claude_proxy.events import Notice
 from claude_proxy.judges import Judges
-from claude_proxy.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ class Reloader:
     def __init__(  # noqa: PLR0913 - what a reload reads, changes and tells
         self,
         settings: Settings,
-        loaded: policyfile.Loaded,
+        loaded: policy_files.Loaded,
         judges: Judges,
         connections: Collection[ClientConnection],
         *,
@@ -41,7 +42,7 @@ class Reloader:
         self._settings = settings
         self._what = "allowlist" if settings.policy is None else "policy"
         self._loaded = loaded
-        self._rejected: policyfile.Fingerprint | None = None
+        self._rejected: policy_files.Fingerprint | None = None
         self._judges = judges
         self._connections = connections
         self._tell = tell
@@ -55,7 +56,7 @@ class Reloader:
             await asyncio.sleep(_LOOK_S)
             self._look_for_own()
             known = self._rejected or self._loaded.fingerprint
-            if policyfile.fingerprint_for(self._settings) != known:
+            if policy_files.fingerprint_for(self._settings) != known:
                 await self.reload()
 
     def _look_for_own(self) -> None:
@@ -72,10 +73,10 @@ class Reloader:
             self._look_for_own()
             loop = asyncio.get_running_loop()
             settings, last = self._settings, self._loaded
-            seen = policyfile.fingerprint_for(settings)
+            seen = policy_files.fingerprint_for(settings)
             try:
                 # On a thread: a list of 100,000 hosts takes seconds to read.
-                loaded = await loop.run_in_executor(None, policyfile.load_for, settings, last)
+                loaded = await loop.run_in_executor(None, policy_files.load_for, settings, last)
                 take = await loop.run_in_executor(None, self._judges.prepare, loaded.policy)
             except ConfigError as error:
                 self._reject(seen, error)
@@ -90,7 +91,7 @@ class Reloader:
             if loaded.complaint is not None:
                 self._complain("file that narrows it", loaded.complaint)
 
-    def _reject(self, seen: policyfile.Fingerprint, error: ConfigError) -> None:
+    def _reject(self, seen: policy_files.Fingerprint, error: ConfigError) -> None:
         self._rejected = seen
         self._complain(self._what, error)
 
@@ -100,7 +101,7 @@ class Reloader:
             logs.report([first, *error.lines()])
         self._tell(Notice(0, "policy-rejected", error.what))
 
-    def _apply(self, loaded: policyfile.Loaded) -> None:
+    def _apply(self, loaded: policy_files.Loaded) -> None:
         added, removed = self._loaded.policy.diff(loaded.policy)
         self._loaded, self._rejected = loaded, None
         closed = sum(connection.withdraw() for connection in list(self._connections))

@@ -20,8 +20,8 @@ from threading import Thread
 from typing import Any
 
 from claude_proxy import dotenvfile
+from claude_proxy.config.option_values import fault_of_key
 from claude_proxy.errors import ConfigError
-from claude_proxy.options import fault_of_key
 from claude_proxy.policy.credentials.decision import (
     CommandSource,
     DotenvSource,

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 
+from claude_proxy.config.settings import InheritedListen, Listen, Settings, TcpListen, UnixListen
 from claude_proxy.errors import ConfigError
-from claude_proxy.settings import InheritedListen, Listen, Settings, TcpListen, UnixListen
 from claude_proxy.system import peer_credentials, unix_socket
 from claude_proxy.system.unix_socket import BACKLOG, SocketFile
 from claude_proxy.wire.authority import Authority

@@ -11,8 +11,8 @@ import platformdirs  # noqa: F401 - before a test says that this is Windows
 import pytest
 
 import claude_proxy
-from claude_proxy import allowlist
 from claude_proxy.cli import main, paths
+from claude_proxy.config.allowlist import loader
 from claude_proxy.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -541,8 +541,8 @@ def test_presets_are_listed_with_size_and_purpose(capsys: pytest.CaptureFixture[
     assert main(["presets"]) == 0
 
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == len(allowlist.presets())
-    assert [line.split()[0] for line in lines] == [each.name for each in allowlist.presets()]
+    assert len(lines) == len(loader.presets())
+    assert [line.split()[0] for line in lines] == [each.name for each in loader.presets()]
     assert "anthropic           1 rules  anthropic.com and its subdomains" in lines
 
 
@@ -559,8 +559,8 @@ def test_presets_are_listed_as_json(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_preset_is_printed_as_entries_that_load(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["presets", "github"]) == 0
 
-    policy = allowlist.load("allow:\n" + capsys.readouterr().out, name="printed.yaml")
-    assert list(policy.hosts()) == list(allowlist.preset_policy("github").hosts())
+    policy = loader.load("allow:\n" + capsys.readouterr().out, name="printed.yaml")
+    assert list(policy.hosts()) == list(loader.preset_policy("github").hosts())
 
 
 def test_a_preset_is_printed_as_json(capsys: pytest.CaptureFixture[str]) -> None:
@@ -577,7 +577,7 @@ def test_a_preset_is_printed_as_json(capsys: pytest.CaptureFixture[str]) -> None
 def test_a_presets_file_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["presets", "claude", "--file"]) == 0
 
-    assert capsys.readouterr().out == allowlist.preset_text("claude")
+    assert capsys.readouterr().out == loader.preset_text("claude")
 
 
 def test_an_unknown_preset_is_answered_with_the_nearest(
@@ -598,8 +598,8 @@ def test_what_a_preset_narrows_is_printed_as_entries_that_load(
 ) -> None:
     assert main(["presets", "claude"]) == 0
 
-    printed = allowlist.load("allow:\n" + capsys.readouterr().out, name="printed.yaml")
-    [narrowing] = allowlist.preset_policy("claude").narrowings
+    printed = loader.load("allow:\n" + capsys.readouterr().out, name="printed.yaml")
+    [narrowing] = loader.preset_policy("claude").narrowings
     [again] = printed.narrowings
     assert replace(again, source=narrowing.source) == narrowing
 
@@ -620,4 +620,4 @@ def test_what_a_preset_narrows_is_printed_as_json(capsys: pytest.CaptureFixture[
 def test_the_schema_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["schema"]) == 0
 
-    assert json.loads(capsys.readouterr().out) == allowlist.schema()
+    assert json.loads(capsys.readouterr().out) == loader.schema()

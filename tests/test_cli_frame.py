@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_proxy import __version__, cli, options
+from claude_proxy import __version__, cli
 from claude_proxy.cli import serve
-from claude_proxy.errors import ClaudeProxyError, ConfigError, ConfigErrors
-from claude_proxy.settings import (
+from claude_proxy.config import option_values
+from claude_proxy.config.settings import (
     AuditFailure,
     ClientCredentials,
     InheritedListen,
@@ -29,6 +29,7 @@ from claude_proxy.settings import (
     UnixListen,
     Verbosity,
 )
+from claude_proxy.errors import ClaudeProxyError, ConfigError, ConfigErrors
 from claude_proxy.wire.authority import Authority
 
 type Served = Callable[..., Settings]
@@ -478,7 +479,7 @@ def test_loopback_needs_no_permission(host: str, address: str, served: Served) -
     ],
 )
 def test_a_listener_is_an_address_or_a_path(text: str, listen: object) -> None:
-    assert options.parse_listen(text) == listen
+    assert option_values.parse_listen(text) == listen
 
 
 @pytest.mark.parametrize(
@@ -492,13 +493,13 @@ def test_a_listener_is_an_address_or_a_path(text: str, listen: object) -> None:
 )
 def test_what_is_neither_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"\w"):
-        options.parse_listen(text)
+        option_values.parse_listen(text)
 
 
 @given(st.text())
 def test_a_listener_is_understood_or_refused(text: str) -> None:
     with suppress(ValueError):
-        options.parse_listen(text)
+        option_values.parse_listen(text)
 
 
 def test_a_named_listener_takes_the_place_of_the_default(
@@ -746,14 +747,14 @@ def test_a_password_among_the_arguments_is_warned_of(
     [("1", 1), ("64k", 65536), ("1MiB", 1048576), ("2 GB".replace(" ", ""), 2**31)],
 )
 def test_sizes_are_powers_of_two(text: str, size: int) -> None:
-    assert options.parse_size(text) == size
+    assert option_values.parse_size(text) == size
 
 
 @pytest.mark.parametrize(
     ("text", "seconds"), [("30", 30), ("1.5", 1.5), ("500ms", 0.5), ("15m", 900), ("1h", 3600)]
 )
 def test_durations_are_seconds_unless_they_say_otherwise(text: str, seconds: float) -> None:
-    assert options.parse_duration(text) == seconds
+    assert option_values.parse_duration(text) == seconds
 
 
 @pytest.mark.parametrize(
@@ -766,18 +767,18 @@ def test_durations_are_seconds_unless_they_say_otherwise(text: str, seconds: flo
     ],
 )
 def test_exceptions_are_spelled_as_in_no_proxy(text: str, entries: tuple[str, ...]) -> None:
-    assert options.parse_exceptions(text) == entries
+    assert option_values.parse_exceptions(text) == entries
 
 
 READERS = [
-    options.parse_listen_host,
-    options.parse_network,
-    options.parse_resolve,
-    options.parse_size,
-    options.parse_duration,
-    options.parse_timeout,
-    options.parse_upstream_proxy,
-    options.parse_exceptions,
+    option_values.parse_listen_host,
+    option_values.parse_network,
+    option_values.parse_resolve,
+    option_values.parse_size,
+    option_values.parse_duration,
+    option_values.parse_timeout,
+    option_values.parse_upstream_proxy,
+    option_values.parse_exceptions,
 ]
 
 

@@ -9,8 +9,19 @@ from typing import Any
 import click
 import pytest
 
-from claude_proxy import cli, gateway_words, options
+from claude_proxy import cli, gateway_words
 from claude_proxy.cli import gateway, serve
+from claude_proxy.config import option_values
+from claude_proxy.config.settings import (
+    Base,
+    Ceilings,
+    Gateway,
+    GatewayMode,
+    InheritedListen,
+    Settings,
+    TcpListen,
+    UnixListen,
+)
 from claude_proxy.policy.credentials.decision import (
     CommandSource,
     DotenvSource,
@@ -23,16 +34,6 @@ from claude_proxy.policy.credentials.decision import (
 )
 from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.request import Scheme
-from claude_proxy.settings import (
-    Base,
-    Ceilings,
-    Gateway,
-    GatewayMode,
-    InheritedListen,
-    Settings,
-    TcpListen,
-    UnixListen,
-)
 from claude_proxy.wire.authority import Authority
 
 KEY = "sk-ant-api03-CANARY"
@@ -959,14 +960,14 @@ def test_a_shell_completes_options_and_providers(
 
 @pytest.mark.parametrize("key", [KEY, "sk-ant-oat01-x", "!" * 8192, "dummy-2", "a"])
 def test_what_may_be_a_key_is_taken(key: str) -> None:
-    assert options.fault_of_key(key) is None
+    assert option_values.fault_of_key(key) is None
 
 
 @pytest.mark.parametrize(
     "key", ["", " ", "a b", "a\n", "é", "Dummy", "claude-proxy-placeholder-github", "!" * 8193]
 )
 def test_what_cannot_be_a_key_is_refused_without_a_word_of_it(key: str) -> None:
-    fault = options.fault_of_key(key)
+    fault = option_values.fault_of_key(key)
 
     assert fault is not None
     assert len(key) < 5 or key not in fault

@@ -11,9 +11,9 @@ import pytest
 from claude_proxy import cli
 from claude_proxy.cli import run as command_module
 from claude_proxy.cli import serve
+from claude_proxy.config.settings import Learn
 from claude_proxy.launch import runner
 from claude_proxy.launch.order import Order
-from claude_proxy.settings import Learn
 
 pytestmark = pytest.mark.usefixtures("project", "orders")
 

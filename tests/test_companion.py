@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from claude_proxy.config.settings import InheritedListen, Settings, Verbosity
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.launch import attendants
 from claude_proxy.launch.attendants import Companion, Log, open_log
 from claude_proxy.launch.rundir import RunDirectory
-from claude_proxy.settings import InheritedListen, Settings, Verbosity
 
 ROOT = Path(__file__).resolve().parent.parent
 REQUEST = b"CONNECT denied.test:443 HTTP/1.1\r\nHost: denied.test:443\r\n\r\n"

@@ -16,6 +16,7 @@ from mitmproxy.proxy.layers.tls import TlsStartClientHook
 
 from claude_proxy import connection as connection_module
 from claude_proxy import gate as gate_module
+from claude_proxy.config.settings import Address, Limits
 from claude_proxy.connection import ClientConnection, Services
 from claude_proxy.dialer import Dialer, DialError, Failure
 from claude_proxy.gate import Gate, Passage
@@ -25,7 +26,6 @@ from claude_proxy.layers.upstream import UpstreamServer
 from claude_proxy.policy.policy import Decision, Policy
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Request, Scheme
-from claude_proxy.settings import Address, Limits
 from claude_proxy.wire.authority import Authority
 from tests.layers.stage import Hook, Ledger, options_of, policy_of
 from tests.layers.test_http1 import LAST_CHUNK, OK, reason_of

@@ -5,10 +5,10 @@ import socket
 
 import pytest
 
+from claude_proxy.config.settings import Address
 from claude_proxy.dialer import DialError, Failure
 from claude_proxy.layers.upstream import UpstreamServer
 from claude_proxy.policy.policy import Policy
-from claude_proxy.settings import Address
 from claude_proxy.wire.authority import Authority
 from claude_proxy.wire.socks5 import Reply, reply
 from tests.layers.test_http1 import OK

@@ -6,7 +6,7 @@ import shlex
 import h11
 import pytest
 
-from claude_proxy.allowlist_edit import Entry
+from claude_proxy.config.allowlist.edit import Entry
 from claude_proxy.denial import (
     Refusal,
     bad_request,

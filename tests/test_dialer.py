@@ -10,6 +10,7 @@ from typing import cast
 import pytest
 
 from claude_proxy import dialer as dialer_module
+from claude_proxy.config.settings import Address, UpstreamProxy
 from claude_proxy.dialer import (
     Dialer,
     DialError,
@@ -21,7 +22,6 @@ from claude_proxy.dialer import (
 from claude_proxy.policy.location import Source
 from claude_proxy.policy.policy import Decision, Policy
 from claude_proxy.policy.reason import Reason
-from claude_proxy.settings import Address, UpstreamProxy
 from claude_proxy.wire.authority import Authority
 from tests.layers.stage import policy_of
 from tests.loopback import LOOPS, Names, Play, Run, run_on

@@ -6,8 +6,10 @@ from pathlib import Path
 import click
 import pytest
 
-from claude_proxy import allowlist, cli, provider_reader
+from claude_proxy import cli
 from claude_proxy.cli import gateway, gateways, run, serve
+from claude_proxy.config import gateway as provider_reader
+from claude_proxy.config.allowlist import loader
 from claude_proxy.launch import profiles
 from claude_proxy.policy.reason import Reason
 
@@ -131,7 +133,7 @@ def test_no_reason_is_documented_that_is_not_there() -> None:
     assert set(documented) == set(Reason)
 
 
-@pytest.mark.parametrize("key", sorted(keys_of(allowlist.schema())))
+@pytest.mark.parametrize("key", sorted(keys_of(loader.schema())))
 def test_every_key_of_the_allowlist_is_documented(key: str) -> None:
     assert f"| `{key}` |" in sections()["The allowlist"]
 
@@ -139,21 +141,21 @@ def test_every_key_of_the_allowlist_is_documented(key: str) -> None:
 def test_no_key_is_documented_that_is_not_there() -> None:
     documented = re.findall(r"^\| `([a-z_]+)` \|", sections()["The allowlist"], re.MULTILINE)
 
-    assert set(documented) == keys_of(allowlist.schema())
+    assert set(documented) == keys_of(loader.schema())
 
 
 def test_the_examples_of_the_allowlist_load() -> None:
     examples = re.findall(r"```yaml\n(.*?)```", sections()["The allowlist"], re.DOTALL)
 
-    policies = [allowlist.load(example, name="README.md") for example in examples]
+    policies = [loader.load(example, name="README.md") for example in examples]
 
     assert "docs.python.org" in set(policies[0].hosts())
     assert any(policy.credentials for policy in policies)
     assert any(policy.narrowings and not policy.allow for policy in policies)
 
 
-@pytest.mark.parametrize("preset", allowlist.presets(), ids=lambda preset: preset.name)
-def test_every_preset_is_documented(preset: allowlist.Preset) -> None:
+@pytest.mark.parametrize("preset", loader.presets(), ids=lambda preset: preset.name)
+def test_every_preset_is_documented(preset: loader.Preset) -> None:
     assert f"`{preset.name}`" in sections()["Presets"]
 
 

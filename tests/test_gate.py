@@ -7,13 +7,13 @@ from itertools import count
 
 import pytest
 
+from claude_proxy.config.settings import AuditFailure
 from claude_proxy.errors import AuditError
 from claude_proxy.events import DecisionMade, Event, OutcomeSeen, Phase
 from claude_proxy.gate import Gate, Origin
 from claude_proxy.policy.policy import Decision, Policy
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Request, Scheme
-from claude_proxy.settings import AuditFailure
 from claude_proxy.wire.authority import Authority
 from tests.layers.stage import BrokenPolicy, Ledger, policy_of
 

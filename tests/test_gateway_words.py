@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from claude_proxy import allowlist, gateway_words
+from claude_proxy import gateway_words
+from claude_proxy.config.allowlist import loader
+from claude_proxy.config.settings import Base, Ceilings, Gateway
 from claude_proxy.policy.credentials.decision import (
     CommandSource,
     DotenvSource,
@@ -17,7 +19,6 @@ from claude_proxy.policy.credentials.decision import (
 )
 from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.request import Scheme
-from claude_proxy.settings import Base, Ceilings, Gateway
 from claude_proxy.wire.authority import Authority
 
 SOURCES: list[tuple[SecretSource, str, set[str]]] = [
@@ -77,7 +78,7 @@ def test_callers_on_unix_sockets_need_no_token() -> None:
 
 
 def test_it_is_said_what_narrows_the_upstream_and_that_nothing_does() -> None:
-    narrowed = allowlist.load("anthropic: [{host: llm.test, models: [m]}]", name="list.yaml")
+    narrowed = loader.load("anthropic: [{host: llm.test, models: [m]}]", name="list.yaml")
     there = gateway(EnvironmentSource("K"))
 
     assert "  narrowed:       by list.yaml:1" in gateway_words.lines_of(there, [], narrowed)

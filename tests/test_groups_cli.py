@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from claude_proxy import cli
-from claude_proxy.settings import Learn, Settings
+from claude_proxy.config.settings import Learn, Settings
 
 MINE = """
 [network.groups.mine]

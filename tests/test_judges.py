@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from claude_proxy import allowlist
+from claude_proxy.config.allowlist import loader
+from claude_proxy.config.settings import Base, Gateway, Limits, Settings
 from claude_proxy.errors import ConfigError, ConfigErrors
 from claude_proxy.gate import Gate, Origin
 from claude_proxy.judges import Judges, limits_of, vault_of
 from claude_proxy.policy.credentials.decision import Custody, EnvironmentSource, Injection
 from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.request import Request, Scheme
-from claude_proxy.settings import Base, Gateway, Limits, Settings
 from claude_proxy.vault import Vault
 from claude_proxy.wire.authority import Authority
 from tests.layers.stage import Ledger
@@ -37,7 +37,7 @@ deny: [{deny}]
 credentials:
   - {{host: {host}, name: one, inject: auto, from: {{env: {variable}}}}}
 """
-    return allowlist.load(text, name="allowlist.yaml")
+    return loader.load(text, name="allowlist.yaml")
 
 
 @pytest.fixture

@@ -14,15 +14,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_proxy import groups
 from claude_proxy.audit import learn
 from claude_proxy.audit.learn import Hosts, Learner, text_of
 from claude_proxy.audit.sinks import Printer
+from claude_proxy.config.groups import loader
+from claude_proxy.config.groups import reader as groups_reader
+from claude_proxy.config.settings import Learn
 from claude_proxy.errors import ConfigError
 from claude_proxy.events import OPAQUE, DecisionMade, OutcomeSeen, Phase
-from claude_proxy.groups import reader as groups_reader
 from claude_proxy.policy.reason import Reason
-from claude_proxy.settings import Learn
 
 EPOCH = 1_790_000_000
 OTHERS = '# mine\n[network.groups.mine]\nhosts = ["mine.test"]\n'
@@ -69,7 +69,7 @@ def visit(sink: Callable[..., object], target: str, number: int = 1, scheme: str
 
 
 def hosts_of(file: Path, name: str = f"learned_session_{EPOCH}") -> list[str]:
-    found = groups.load([(str(file), file.read_text())]).groups[name]
+    found = loader.load([(str(file), file.read_text())]).groups[name]
     return [str(host.pattern) for host in found.hosts]
 
 
@@ -216,7 +216,7 @@ def test_the_group_is_sound_whatever_was_asked_for(targets: list[str]) -> None:
 
     text = text_of("a", hosts, "now")
 
-    found = groups.load([("a.toml", text)]).groups["a"]
+    found = loader.load([("a.toml", text)]).groups["a"]
     assert len(found.hosts) == len([way for way in hosts.ways if way[1:] == ("https", 443)])
 
 

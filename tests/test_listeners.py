@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from mitmproxy.proxy.mode_servers import ServerInstance
 
+from claude_proxy.config.settings import ClientCredentials, Limits, Network, TcpListen
 from claude_proxy.connection import ClientConnection, Services
 from claude_proxy.dialer import Dialer
 from claude_proxy.events import Notice, Phase
@@ -21,7 +22,6 @@ from claude_proxy.layers.front import Front
 from claude_proxy.layers.signals import Waiting
 from claude_proxy.listeners import ClaudeMode, Listener, Listeners, _Arrival
 from claude_proxy.policy.policy import Policy
-from claude_proxy.settings import ClientCredentials, Limits, Network, TcpListen
 from claude_proxy.sockets import bind
 from tests.layers.stage import Ledger, options_of
 from tests.layers.test_http1 import DENIED, reason_of

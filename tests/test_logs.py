@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from claude_proxy import logs
-from claude_proxy.settings import LogFormat, Verbosity
+from claude_proxy.config.settings import LogFormat, Verbosity
 
 
 @pytest.fixture(autouse=True)

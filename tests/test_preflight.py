@@ -9,8 +9,8 @@ import pytest
 
 from claude_proxy import preflight
 from claude_proxy.audit.database import database_in
+from claude_proxy.config.settings import Limits, LogFormat, Settings, Verbosity
 from claude_proxy.errors import ConfigError
-from claude_proxy.settings import Limits, LogFormat, Settings, Verbosity
 from claude_proxy.trust.certificate_authority import CertificateAuthority
 from tests.audit.examples import a_denial
 

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from claude_proxy import policyfile
 from claude_proxy import reload as reload_module
+from claude_proxy.config import policy_files
+from claude_proxy.config.settings import Limits, Settings
 from claude_proxy.connection import ClientConnection, Services
 from claude_proxy.dialer import Dialer
 from claude_proxy.events import Notice
 from claude_proxy.judges import Judges, vault_of
 from claude_proxy.layers.front import Front
 from claude_proxy.reload import Reloader
-from claude_proxy.settings import Limits, Settings
 from tests.layers.stage import Ledger, options_of
 from tests.loopback import Names, Play, run_on, until
 
@@ -48,7 +48,7 @@ class Owner:
         self.told: list[Notice] = []
         self.said: list[str] = []
         settings = Settings(self.file, directory, directory, **changes)  # type: ignore[arg-type]
-        loaded = policyfile.load_for(settings)
+        loaded = policy_files.load_for(settings)
         dialer = Dialer(Names())
         self.vault = vault_of(settings, loaded.policy)
         judges = Judges(settings, loaded.policy, self.ledger.events.append, self.vault)
@@ -165,10 +165,10 @@ def test_a_bad_list_changes_nothing_and_is_told_loudly(
 def test_a_fault_in_reading_changes_nothing_either(
     owner: Owner, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def load_for(settings: Settings, last: policyfile.Loaded) -> policyfile.Loaded:
+    def load_for(settings: Settings, last: policy_files.Loaded) -> policy_files.Loaded:
         raise RecursionError(f"a bug with {settings} after {last}")
 
-    monkeypatch.setattr(policyfile, "load_for", load_for)
+    monkeypatch.setattr(policy_files, "load_for", load_for)
 
     play(owner)
 

@@ -17,10 +17,7 @@ from typing import Any
 import pytest
 
 from claude_proxy import sockets
-from claude_proxy.errors import ConfigError
-from claude_proxy.policy.credentials.decision import EnvironmentSource, Injection
-from claude_proxy.policy.request import Scheme
-from claude_proxy.settings import (
+from claude_proxy.config.settings import (
     Base,
     Gateway,
     InheritedListen,
@@ -29,6 +26,9 @@ from claude_proxy.settings import (
     TcpListen,
     UnixListen,
 )
+from claude_proxy.errors import ConfigError
+from claude_proxy.policy.credentials.decision import EnvironmentSource, Injection
+from claude_proxy.policy.request import Scheme
 from claude_proxy.sockets import Opened, bind, bind_all, opened
 from claude_proxy.system import peer_credentials, unix_socket
 from claude_proxy.system.unix_socket import PATH_BYTES, SocketFile
@@ -429,7 +429,7 @@ RACER = """
 import sys
 from pathlib import Path
 from claude_proxy.errors import ConfigError
-from claude_proxy.settings import Settings, UnixListen
+from claude_proxy.config.settings import Settings, UnixListen
 from claude_proxy.sockets import opened
 path = Path(sys.argv[1])
 given = Settings(path, path, path, listen=(UnixListen(path),))

@@ -474,7 +474,7 @@ LIFELINE = """
 import os, sys
 from pathlib import Path
 from claude_proxy.proxy import Lifeline, serve
-from claude_proxy.settings import Settings, UnixListen
+from claude_proxy.config.settings import Settings, UnixListen
 place, ready, until, workers = Path(sys.argv[1]), *map(int, sys.argv[2:])
 settings = Settings(place / "allowlist.yaml", place / "conf", place / "state",
     listen=(UnixListen(place / "p.sock"),), workers=workers)

@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from claude_proxy.config.groups.reader import MAX_BYTES, File, read
+from claude_proxy.config.settings import Learn
+from claude_proxy.config.strict_yaml.nodes import Problems
 from claude_proxy.errors import ConfigError
 from claude_proxy.events import OPAQUE, DecisionMade, Event, OutcomeSeen, Phase
-from claude_proxy.groups.reader import MAX_BYTES, File, read
 from claude_proxy.policy.patterns import HostPattern, PatternError
 from claude_proxy.policy.reason import Reason
-from claude_proxy.settings import Learn
-from claude_proxy.strict_yaml import Problems
 from claude_proxy.wire.authority import Authority
 
 logger = logging.getLogger(__name__)

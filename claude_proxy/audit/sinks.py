@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Protocol, override
 
 from claude_proxy.audit.escape import escape_field, escape_text, storable
+from claude_proxy.config.settings import LogFormat, Verbosity
 from claude_proxy.errors import ConfigError
 from claude_proxy.events import OPAQUE, DecisionMade, Event, Notice, OutcomeSeen, Phase, Usage
-from claude_proxy.settings import LogFormat, Verbosity
 from claude_proxy.wire.authority import Authority
 
 type Sink = Callable[[Event], None]

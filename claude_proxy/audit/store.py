@@ -26,9 +26,9 @@ from claude_proxy.audit.usage import (
     TOKENS_SINCE,
     bounded,
 )
+from claude_proxy.config.settings import AuditFailure
 from claude_proxy.errors import AuditError, ConfigError
 from claude_proxy.events import DecisionMade, Event, Notice, OutcomeSeen, Usage
-from claude_proxy.settings import AuditFailure
 
 _METHOD_BOUND: Final = 64
 _TARGET_BOUND: Final = 512

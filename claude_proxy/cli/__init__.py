@@ -16,8 +16,8 @@ import click
 from click.shell_completion import CompletionItem, shell_complete
 
 from claude_proxy import __version__
+from claude_proxy.config.settings import Settings
 from claude_proxy.errors import ClaudeProxyError
-from claude_proxy.settings import Settings
 
 type Start = Callable[[Settings], int]
 

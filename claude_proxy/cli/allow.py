@@ -11,10 +11,10 @@ from pathlib import Path
 
 import click
 
-from claude_proxy import allowlist
-from claude_proxy.allowlist_edit import EditError, Entry, with_entry
 from claude_proxy.cli import paths
 from claude_proxy.cli.places import allowlist_option, confdir_option
+from claude_proxy.config.allowlist import loader
+from claude_proxy.config.allowlist.edit import EditError, Entry, with_entry
 from claude_proxy.errors import ConfigError
 from claude_proxy.policy.patterns import PatternError
 
@@ -54,14 +54,14 @@ def command(hosts: tuple[str, ...], allowlist_file: Path | None, confdir: Path |
 
 def _with_host(text: str, host: str, path: Path) -> str:
     name = str(path)
-    policy = allowlist.load(text, name=name)
+    policy = loader.load(text, name=name)
     try:
         wanted = with_entry(text, Entry.parse(host))
     except PatternError as error:
         raise ConfigError(error.what, where=host, mend=error.mend) from error
     except EditError as error:
         raise ConfigError(str(error), where=f"{path}:{error.line}", mend=error.mend) from error
-    added, _ = policy.diff(allowlist.load(wanted, name=name))
+    added, _ = policy.diff(loader.load(wanted, name=name))
     return wanted if added else text
 
 

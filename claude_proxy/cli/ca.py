@@ -121,7 +121,7 @@ def trust(*, confdir: Path, everywhere: bool) -> None:
 
 def _allowed_hosts(allowlist: Path) -> tuple[str, ...]:
     # A quarter of the start-up time of `env`, and needed here alone.
-    from claude_proxy.allowlist import load  # noqa: PLC0415
+    from claude_proxy.config.allowlist.loader import load  # noqa: PLC0415
 
     policy = load(paths.read_allowlist(allowlist), name=str(allowlist))
     return tuple(policy.hosts())

@@ -15,19 +15,19 @@ from typing import Any
 
 import click
 
-from claude_proxy import allowlist
-from claude_proxy.clashes import unreached
 from claude_proxy.cli import paths
 from claude_proxy.cli.places import allowlist_option, confdir_option, groups_option
+from claude_proxy.config.allowlist import loader as allowlist
+from claude_proxy.config.allowlist.conflicts import unreached
+from claude_proxy.config.allowlist.messages import LARGEST_BODY
+from claude_proxy.config.settings import Settings
+from claude_proxy.config.strict_yaml.nodes import harmless, quoted
 from claude_proxy.errors import ConfigError
-from claude_proxy.narrowing_reader import LARGEST_BODY
 from claude_proxy.policy.credentials.decision import Binding
 from claude_proxy.policy.messages.restrictions import Narrowing
 from claude_proxy.policy.policy import Decision, Policy, Rule, Tls, bound_to
 from claude_proxy.policy.request import Request, Scheme
 from claude_proxy.policy.summary import narrowing_shown, use_shown
-from claude_proxy.settings import Settings
-from claude_proxy.strict_yaml import harmless, quoted
 from claude_proxy.wire.authority import Authority, normalise_host
 
 EXAMPLES = """\b
@@ -159,12 +159,13 @@ def _policy_named(
         what, mend = "a policy stands in the place of an allowlist", "drop one of them"
         raise ConfigError(what, where="--policy, --allowlist", mend=mend)
     # A tenth of the start-up time, that only this needs.
-    from claude_proxy import groups, policyfile  # noqa: PLC0415
+    from claude_proxy.config import policy_files  # noqa: PLC0415
+    from claude_proxy.config.groups import loader as groups  # noqa: PLC0415
 
     where = confdir or paths.default_confdir()
     file = groups_file or paths.seeds_groups()
     settings = Settings(where / paths.ALLOWLIST, where, where, policy=name, groups=file)
-    return groups.served(policyfile.load_groups(settings), name)
+    return groups.served(policy_files.load_groups(settings), name)
 
 
 def _body_of(file: Path, question: Question) -> bytes:

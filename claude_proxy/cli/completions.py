@@ -12,19 +12,19 @@ import click
 from click.shell_completion import CompletionItem
 
 from claude_proxy.cli import paths
+from claude_proxy.config.settings import Settings
 from claude_proxy.errors import ClaudeProxyError
-from claude_proxy.settings import Settings
 
 
 def policies(context: click.Context, _param: click.Parameter, begun: str) -> list[CompletionItem]:
     """Return the policies of the groups files that the line names."""
-    from claude_proxy import policyfile  # noqa: PLC0415 - only who completes needs it
+    from claude_proxy.config import policy_files  # noqa: PLC0415 - only who completes needs it
 
     where = _confdir(context)
     named = context.params.get("groups") or context.params.get("groups_file")
     files = Settings(where / paths.ALLOWLIST, where, where, groups=named or paths.seeds_groups())
     with suppress(ClaudeProxyError, OSError):
-        known = policyfile.load_groups(files).policies
+        known = policy_files.load_groups(files).policies
         return [
             CompletionItem(name, help=entry.description)
             for name, entry in sorted(known.items())
@@ -35,11 +35,11 @@ def policies(context: click.Context, _param: click.Parameter, begun: str) -> lis
 
 def providers(context: click.Context, _param: click.Parameter, begun: str) -> list[CompletionItem]:
     """Return the providers that a gateway can have."""
-    from claude_proxy import provider_reader  # noqa: PLC0415 - only who completes needs it
     from claude_proxy.cli import gateways  # noqa: PLC0415 - likewise
+    from claude_proxy.config import gateway  # noqa: PLC0415 - only who completes needs it
 
     with suppress(ClaudeProxyError, OSError):
-        known = {**provider_reader.BUILT_IN, **gateways.read_file(_confdir(context)).providers}
+        known = {**gateway.BUILT_IN, **gateways.read_file(_confdir(context)).providers}
         return [
             CompletionItem(name, help=str(entry.endpoint))
             for name, entry in sorted(known.items())

@@ -14,9 +14,11 @@ from typing import Any, override
 
 import click
 
-from claude_proxy import allowlist, secret_sources
+from claude_proxy import secret_sources
 from claude_proxy.cli import completions, paths
 from claude_proxy.cli.places import allowlist_option, confdir_option
+from claude_proxy.config.allowlist import loader
+from claude_proxy.config.strict_yaml.nodes import harmless
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.pins import PinStore
 from claude_proxy.policy.credentials.decision import (
@@ -28,7 +30,6 @@ from claude_proxy.policy.credentials.decision import (
     name_of,
 )
 from claude_proxy.policy.credentials.detection import hash_of, login_of
-from claude_proxy.strict_yaml import harmless
 
 EXAMPLES = """\b
 Examples:
@@ -85,7 +86,7 @@ def list_(
 ) -> int:
     """List the credentials."""
     file = allowlist_file or paths.allowlist_path(confdir or paths.default_confdir())
-    policy = allowlist.load(paths.read_allowlist(file), name=str(file))
+    policy = loader.load(paths.read_allowlist(file), name=str(file))
     store = PinStore(statedir or paths.default_statedir())
     # A command is not shown the values of others.
     withheld = {

@@ -11,9 +11,9 @@ from typing import Any, override
 import click
 from click.core import ParameterSource
 
-from claude_proxy import options
+from claude_proxy.config import option_values
+from claude_proxy.config.settings import GatewayMode
 from claude_proxy.errors import ConfigError
-from claude_proxy.settings import GatewayMode
 
 type Decorate = Callable[[Any], Any]
 
@@ -63,27 +63,31 @@ def count(minimum: int) -> click.IntRange:
 
 def duration(*, zero: bool = False) -> Parsed[float]:
     """Return the kind of a duration, which may be nothing where `zero` says so."""
-    parse = options.parse_duration if zero else options.parse_timeout
+    parse = option_values.parse_duration if zero else option_values.parse_timeout
     return Parsed("duration", parse, "write it like 30s, 500ms, 15m or 1h")
 
 
-HOST = Parsed("address", options.parse_listen_host, "give the address of an interface")
+HOST = Parsed("address", option_values.parse_listen_host, "give the address of an interface")
 LISTEN = Parsed(
-    "listener", options.parse_listen, "write it like 127.0.0.1:9051, [::1]:9051 or unix:/path.sock"
+    "listener",
+    option_values.parse_listen,
+    "write it like 127.0.0.1:9051, [::1]:9051 or unix:/path.sock",
 )
-NETWORK = Parsed("cidr", options.parse_network, "write it like 10.0.0.0/8 or fd00::/8")
+NETWORK = Parsed("cidr", option_values.parse_network, "write it like 10.0.0.0/8 or fd00::/8")
 RESOLVE = Parsed(
     "host:port:address",
-    options.parse_resolve,
+    option_values.parse_resolve,
     "write it like git.corp.example:443:10.1.2.3 or [2001:db8::1]:443:[fd00::1]",
 )
-BASE = Parsed("url", options.parse_base, "write it like https://api.example.com/anthropic")
-MODEL = Parsed("model", options.parse_model, "write the name of a model, or ASKED=GIVEN")
+BASE = Parsed("url", option_values.parse_base, "write it like https://api.example.com/anthropic")
+MODEL = Parsed("model", option_values.parse_model, "write the name of a model, or ASKED=GIVEN")
 GATEWAY_MODE = click.Choice([mode.value for mode in GatewayMode])
-SIZE = Parsed("size", options.parse_size, "write it like 65536, 64K, 256M or 1G")
-PROXY = Parsed("url", options.parse_upstream_proxy, "write it like http://USER:PASSWORD@HOST:PORT")
+SIZE = Parsed("size", option_values.parse_size, "write it like 65536, 64K, 256M or 1G")
+PROXY = Parsed(
+    "url", option_values.parse_upstream_proxy, "write it like http://USER:PASSWORD@HOST:PORT"
+)
 EXCEPTIONS = Parsed(
-    "hosts", options.parse_exceptions, "write it like .corp.example,10.0.0.0/8,localhost"
+    "hosts", option_values.parse_exceptions, "write it like .corp.example,10.0.0.0/8,localhost"
 )
 
 

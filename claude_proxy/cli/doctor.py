@@ -18,13 +18,13 @@ import click
 
 from claude_proxy.audit.escape import escape_text
 from claude_proxy.cli import run, serve, wants_colour
+from claude_proxy.config.settings import DEFAULT_HOST, DEFAULT_PORT, Settings, TcpListen
 from claude_proxy.doctor import attacks
 from claude_proxy.doctor.attacks import Group, Result, Row
 from claude_proxy.doctor.examination import examine
 from claude_proxy.doctor.finding import Finding, Level, exit_code
 from claude_proxy.doctor.subject import Subject
 from claude_proxy.errors import ClaudeProxyError, ConfigError
-from claude_proxy.settings import DEFAULT_HOST, DEFAULT_PORT, Settings, TcpListen
 
 if TYPE_CHECKING:
     from claude_proxy.doctor.trust import Look

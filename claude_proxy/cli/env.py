@@ -17,8 +17,8 @@ from shlex import quote
 import click
 
 from claude_proxy.cli.ca import confdir_option
+from claude_proxy.config.settings import DEFAULT_HOST, DEFAULT_PORT
 from claude_proxy.errors import ConfigError
-from claude_proxy.settings import DEFAULT_HOST, DEFAULT_PORT
 from claude_proxy.trust.certificate_authority import (
     BUNDLE_FILE,
     BUNDLE_P12_FILE,

@@ -15,6 +15,16 @@ import click
 
 from claude_proxy.cli import completions, declaring, gateways, paths, serve
 from claude_proxy.cli.declaring import Decorate
+from claude_proxy.config.gateway import FORMS, body_size
+from claude_proxy.config.settings import (
+    Gateway,
+    GatewayMode,
+    InheritedListen,
+    Listen,
+    Settings,
+    TcpListen,
+    UnixListen,
+)
 from claude_proxy.errors import ConfigError
 from claude_proxy.policy.credentials.decision import (
     CommandSource,
@@ -24,16 +34,6 @@ from claude_proxy.policy.credentials.decision import (
     KeyringSource,
     SecretSource,
     SystemdSource,
-)
-from claude_proxy.provider_reader import FORMS, body_size
-from claude_proxy.settings import (
-    Gateway,
-    GatewayMode,
-    InheritedListen,
-    Listen,
-    Settings,
-    TcpListen,
-    UnixListen,
 )
 
 EPILOG = """\b

@@ -12,7 +12,21 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NoReturn
 
-from claude_proxy import dotenvfile, options, provider_reader
+from claude_proxy import dotenvfile
+from claude_proxy.config import gateway as provider_reader
+from claude_proxy.config import option_values
+from claude_proxy.config.gateway import ANTHROPIC, GatewayFile, Provider
+from claude_proxy.config.proxy_auth import read_token
+from claude_proxy.config.settings import (
+    DEFAULT_HOST,
+    Base,
+    Ceilings,
+    Gateway,
+    GatewayMode,
+    Listen,
+    TcpListen,
+)
+from claude_proxy.config.strict_yaml.nodes import MAX_BYTES, decode
 from claude_proxy.dotenvfile import DotenvFile
 from claude_proxy.errors import ConfigError, ConfigErrors
 from claude_proxy.gateway_words import (
@@ -20,7 +34,6 @@ from claude_proxy.gateway_words import (
     default_seconds,
     seconds_allowed,
 )
-from claude_proxy.passwordfile import read_token
 from claude_proxy.policy.credentials.decision import (
     DotenvSource,
     EnvironmentSource,
@@ -30,17 +43,6 @@ from claude_proxy.policy.credentials.decision import (
     name_of,
 )
 from claude_proxy.policy.request import Scheme
-from claude_proxy.provider_reader import ANTHROPIC, GatewayFile, Provider
-from claude_proxy.settings import (
-    DEFAULT_HOST,
-    Base,
-    Ceilings,
-    Gateway,
-    GatewayMode,
-    Listen,
-    TcpListen,
-)
-from claude_proxy.strict_yaml import MAX_BYTES, decode
 from claude_proxy.system import file_permissions
 
 DEFAULT_GATEWAY_PORT = 9000  # the seed's
@@ -218,7 +220,7 @@ def _way(asked: Asked, around: Surroundings, file: GatewayFile) -> _Way:
         if base is not None and name is not None:
             _refuse_both(f"{base.where}, {name.where}")
         if base is not None:
-            return _Way(None, _read(options.parse_base, base, _MEND_OF_BASE), base.in_file)
+            return _Way(None, _read(option_values.parse_base, base, _MEND_OF_BASE), base.in_file)
         if name is not None:
             return _of_provider(file, name.text, name.where, in_file=name.in_file)
     if file.provider is not None:
@@ -277,7 +279,7 @@ def _looked_at(source: SecretSource, around: Surroundings) -> SecretSource:
 
 
 def _source_of(name: str, found: Found, around: Surroundings) -> SecretSource:
-    if fault := options.fault_of_key(found.text):
+    if fault := option_values.fault_of_key(found.text):
         _refuse(f"the key {fault}", found.where, "put the key that the provider gave you there")
     if found.in_file and around.dotenv is not None:
         return DotenvSource(around.dotenv.path, name)
@@ -296,7 +298,7 @@ def _models(
         _refuse("a model is given two others", where, "name each asked model once")
     if not models and (found := around.find(MODEL_VARIABLE)) is not None:
         mend = "write the name of one model, or leave it empty"
-        models = (_read(lambda text: options.parse_model(f"*={text}"), found, mend),)
+        models = (_read(lambda text: option_values.parse_model(f"*={text}"), found, mend),)
     return models or (provider.models if provider is not None else ())
 
 
@@ -338,9 +340,9 @@ def _token(asked: Asked) -> str | None:
 def _refuse_strangers(gateway: Gateway, asked: Asked) -> None:
     """Refuse to let other machines use the key, unless that is wanted and a token is asked for."""
     for listen in gateway.listen:
-        if not isinstance(listen, TcpListen) or options.is_loopback(listen.host):
+        if not isinstance(listen, TcpListen) or option_values.is_loopback(listen.host):
             continue
-        reach = options.meaning_of_remote(listen.host)
+        reach = option_values.meaning_of_remote(listen.host)
         if not asked.allow_remote:
             _refuse(
                 f"on {listen.host} anyone {reach} could try to use the key",
@@ -383,7 +385,9 @@ def address_of(around: Surroundings, host: str | None, port: int | None) -> TcpL
     if host is None:
         found = around.find(HOST_VARIABLE)
         mend = "give the address of an interface, such as 127.0.0.1"
-        host = DEFAULT_HOST if found is None else _read(options.parse_listen_host, found, mend)
+        host = (
+            DEFAULT_HOST if found is None else _read(option_values.parse_listen_host, found, mend)
+        )
     if port is None:
         found = around.find(PORT_VARIABLE)
         port = DEFAULT_GATEWAY_PORT if found is None else _port_of(found)

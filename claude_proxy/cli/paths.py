@@ -71,7 +71,7 @@ def seeds_groups() -> Path | None:
 def read_allowlist(path: Path) -> str:
     """Return the text of an allowlist file; raise ConfigError if there is none to be had."""
     # A quarter of the start-up time of `env` and `ca`, which read no allowlist.
-    from claude_proxy.strict_yaml import MAX_BYTES, decode  # noqa: PLC0415
+    from claude_proxy.config.strict_yaml.nodes import MAX_BYTES, decode  # noqa: PLC0415
 
     try:
         with path.open("rb") as file:

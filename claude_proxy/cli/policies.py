@@ -6,15 +6,15 @@ from typing import Any
 
 import click
 
-from claude_proxy import policyfile
 from claude_proxy.cli import completions, paths
 from claude_proxy.cli.places import confdir_option, groups_option
+from claude_proxy.config import policy_files
+from claude_proxy.config.allowlist.writer import facts_of, facts_of_narrowing
+from claude_proxy.config.groups.listing import lines_of_groups, lines_of_policies, lines_of_policy
+from claude_proxy.config.groups.loader import Groups, chosen
+from claude_proxy.config.groups.reader import PolicyEntry
+from claude_proxy.config.settings import Settings
 from claude_proxy.errors import ConfigError
-from claude_proxy.groups import Groups, chosen
-from claude_proxy.groups.listing import lines_of_groups, lines_of_policies, lines_of_policy
-from claude_proxy.groups.reader import PolicyEntry
-from claude_proxy.rule_writer import facts_of, facts_of_narrowing
-from claude_proxy.settings import Settings
 
 EXAMPLES = """\b
 Examples:
@@ -61,7 +61,7 @@ def command(
 def groups_of(confdir: Path | None, groups_file: Path | None) -> Groups:
     """Return what all groups files define together."""
     where = confdir or paths.default_confdir()
-    return policyfile.load_groups(
+    return policy_files.load_groups(
         Settings(where / paths.ALLOWLIST, where, where, groups=groups_file or paths.seeds_groups())
     )
 

@@ -4,14 +4,14 @@ import json
 
 import click
 
-from claude_proxy import allowlist
-from claude_proxy.errors import ConfigError
-from claude_proxy.rule_writer import (
+from claude_proxy.config.allowlist import loader
+from claude_proxy.config.allowlist.writer import (
     entry_of,
     facts_of,
     facts_of_narrowing,
     narrowing_entry_of,
 )
+from claude_proxy.errors import ConfigError
 
 EXAMPLES = """\b
 Examples:
@@ -38,7 +38,7 @@ def command(name: str | None, *, as_file: bool, as_json: bool) -> int:
 
 
 def _print_all(*, as_json: bool) -> None:
-    presets = allowlist.presets()
+    presets = loader.presets()
     if as_json:
         click.echo(json.dumps([preset._asdict() for preset in presets], indent=2))
         return
@@ -49,10 +49,10 @@ def _print_all(*, as_json: bool) -> None:
 
 def _print_one(name: str, *, as_file: bool, as_json: bool) -> None:
     try:
-        text = allowlist.preset_text(name)
+        text = loader.preset_text(name)
     except KeyError as error:
-        raise allowlist.unknown_preset(name, where="claude-proxy presets") from error
-    policy = allowlist.preset_policy(name)
+        raise loader.unknown_preset(name, where="claude-proxy presets") from error
+    policy = loader.preset_policy(name)
     if as_file:
         click.echo(text, nl=False)
     elif as_json:

@@ -15,15 +15,16 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from claude_proxy import groups, policyfile
 from claude_proxy.cli import completions, declaring, policies, serve
+from claude_proxy.config import policy_files
+from claude_proxy.config.groups import loader
+from claude_proxy.config.groups.listing import lines_of_groups, lines_of_policies
+from claude_proxy.config.groups.reader import Network
+from claude_proxy.config.settings import Settings, UnixListen
 from claude_proxy.errors import ClaudeProxyError, ConfigError
-from claude_proxy.groups.listing import lines_of_groups, lines_of_policies
-from claude_proxy.groups.reader import Network
 from claude_proxy.launch import profiles, runner
 from claude_proxy.launch.order import Order
 from claude_proxy.launch.wish import Wish
-from claude_proxy.settings import Settings, UnixListen
 
 EPILOG = """\b
 Examples:
@@ -364,7 +365,7 @@ def order_of(asked: Asked, settings: Settings, *, listed: bool = False) -> Order
     )
 
 
-def _chosen(asked: Asked, settings: Settings, *, listed: bool) -> groups.Chosen | None:
+def _chosen(asked: Asked, settings: Settings, *, listed: bool) -> loader.Chosen | None:
     """Return the policy of the groups files that is in force; None: an allowlist is."""
     if asked.proxy is not None:
         if settings.policy is not None:
@@ -377,7 +378,9 @@ def _chosen(asked: Asked, settings: Settings, *, listed: bool) -> groups.Chosen 
     if settings.policy is None and (listed or not asked.command):
         return None
     command = PurePath(asked.command[0]).name if asked.command else ""
-    return groups.choose(policyfile.load_groups(settings), policy=settings.policy, command=command)
+    return loader.choose(
+        policy_files.load_groups(settings), policy=settings.policy, command=command
+    )
 
 
 def _refuse_for_no_proxy(asked: Asked, settings: Settings, *, filtered: bool) -> None:

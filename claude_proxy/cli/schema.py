@@ -4,7 +4,7 @@ import json
 
 import click
 
-from claude_proxy import allowlist
+from claude_proxy.config.allowlist import loader
 
 EXAMPLES = """\b
 Save it once, and begin your allowlist with the line that YAML editors look for:
@@ -16,5 +16,5 @@ Save it once, and begin your allowlist with the line that YAML editors look for:
 @click.command(epilog=EXAMPLES)
 def command() -> int:
     """Print the JSON Schema of the allowlist file."""
-    click.echo(json.dumps(allowlist.schema(), indent=2))
+    click.echo(json.dumps(loader.schema(), indent=2))
     return 0

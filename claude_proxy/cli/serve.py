@@ -12,17 +12,10 @@ from typing import Any, NoReturn
 
 import click
 
-from claude_proxy import options
 from claude_proxy.cli import completions, declaring, gateways, paths
-from claude_proxy.errors import ConfigError
-from claude_proxy.passwordfile import read_credentials
-from claude_proxy.policy.credentials.decision import (
-    EnvironmentSource,
-    FileSource,
-    SecretSource,
-    SystemdSource,
-)
-from claude_proxy.settings import (
+from claude_proxy.config import option_values
+from claude_proxy.config.proxy_auth import read_credentials
+from claude_proxy.config.settings import (
     DEFAULT_HOST,
     DEFAULT_PORT,
     Address,
@@ -42,6 +35,13 @@ from claude_proxy.settings import (
     UnixListen,
     UpstreamProxy,
     Verbosity,
+)
+from claude_proxy.errors import ConfigError
+from claude_proxy.policy.credentials.decision import (
+    EnvironmentSource,
+    FileSource,
+    SecretSource,
+    SystemdSource,
 )
 
 LIMITS = Limits()
@@ -469,7 +469,7 @@ def settings_of(arguments: Arguments) -> Settings:
 
 
 def _refuse_gateway_without_place(context: click.Context, given: Mapping[str, Any]) -> None:
-    if not (given["gateway"] or options.handed_for(os.environ, GATEWAY_UNIT)):
+    if not (given["gateway"] or option_values.handed_for(os.environ, GATEWAY_UNIT)):
         declaring.refuse_options_of_gateway(context, mend="add --gateway WHERE")
 
 
@@ -623,7 +623,7 @@ def _credentials(arguments: Arguments) -> ClientCredentials | None:
     if not given:
         return None
     try:
-        return options.parse_client_credentials(given)
+        return option_values.parse_client_credentials(given)
     except ValueError as error:
         _clash(f"the password of the clients: {error}", AUTH_VARIABLE, "write USER:PASSWORD")
 
@@ -642,10 +642,10 @@ def take_from_service_manager() -> Handed:
     given = {name: os.environ.pop(name) for name in _ACTIVATION if name in os.environ}
     notify = os.environ.pop(_NOTIFY, None)
     try:
-        handed = options.parse_activation(given, os.getpid())
+        handed = option_values.parse_activation(given, os.getpid())
     except ValueError as error:
         _clash(str(error), "LISTEN_FDS", "start it by a socket unit, or without that variable")
-    return Handed(handed, options.handed_for(given, GATEWAY_UNIT), notify)
+    return Handed(handed, option_values.handed_for(given, GATEWAY_UNIT), notify)
 
 
 def _with_service_manager(settings: Settings, arguments: Arguments) -> Settings:
@@ -661,10 +661,10 @@ def _with_service_manager(settings: Settings, arguments: Arguments) -> Settings:
 
 
 def _check_reach(host: str, where: str, *, allow_remote: bool) -> None:
-    if allow_remote or options.is_loopback(host):
+    if allow_remote or option_values.is_loopback(host):
         return
     _clash(
-        f"on {host} anyone {options.meaning_of_remote(host)} could try to use this proxy",
+        f"on {host} anyone {option_values.meaning_of_remote(host)} could try to use this proxy",
         where,
         f"listen on {DEFAULT_HOST}, or add --allow-remote and name the clients with --client CIDR",
     )

@@ -20,13 +20,13 @@ from typing import Any, NoReturn
 import click
 
 import claude_proxy
-from claude_proxy import options, provider_reader
 from claude_proxy.cli import gateways, paths
+from claude_proxy.config import gateway, option_values
+from claude_proxy.config.settings import DEFAULT_HOST, Limits, TcpListen, UnixListen, UpstreamProxy
 from claude_proxy.errors import ConfigError
 from claude_proxy.service.names import names_of
 from claude_proxy.service.plan import HTTPS_PORT, Firewall, Kind, Plan, Scope
 from claude_proxy.service.rendering import default_listener, listening_words
-from claude_proxy.settings import DEFAULT_HOST, Limits, TcpListen, UnixListen, UpstreamProxy
 from claude_proxy.system import file_permissions
 
 # Where a unit with homes and temporary directories of its own sees nothing.
@@ -202,7 +202,7 @@ def _exposes_key(
 
 
 def _is_remote(listen: TcpListen | UnixListen) -> bool:
-    return isinstance(listen, TcpListen) and not options.is_loopback(listen.host)
+    return isinstance(listen, TcpListen) and not option_values.is_loopback(listen.host)
 
 
 def _check_listeners(
@@ -340,15 +340,15 @@ def _unfinished(asked: Asked, understood: Understood) -> Iterator[ConfigError]:
     if (name := understood.get(f"{prefix}provider", None)) is not None:
         try:
             known = gateways.read_file(confdir)
-            provider_reader.chosen(known, name, f"{_option(prefix)}provider")
+            gateway.chosen(known, name, f"{_option(prefix)}provider")
         except ConfigError as error:
             yield error
-    if (confdir / provider_reader.NAME).exists():
+    if (confdir / gateway.NAME).exists():
         return
     if not {f"{prefix}provider", f"{prefix}upstream"} & set(understood.values):
         yield ConfigError(
             "the gateway would have no upstream",
-            where=f"{asked.kind}, {confdir / provider_reader.NAME}",
+            where=f"{asked.kind}, {confdir / gateway.NAME}",
             mend=f"give it behind --, as in `-- {_option(prefix)}provider anthropic`, or write "
             "that file",
         )
@@ -358,7 +358,7 @@ def _unfinished(asked: Asked, understood: Understood) -> Iterator[ConfigError]:
     if not handed and not any(not name.endswith("key_env") for name in keys):
         yield ConfigError(
             "the gateway would have no key for its upstream: a service has no variables",
-            where=f"{asked.kind}, {confdir / provider_reader.NAME}",
+            where=f"{asked.kind}, {confdir / gateway.NAME}",
             mend="name the file that holds the key with --key-file"
             + (f", and add {_option(prefix)}key-systemd {credential} behind --" if prefix else ""),
         )

@@ -22,8 +22,10 @@ from typing import Any, Final
 from cryptography.hazmat.primitives.serialization import Encoding
 
 import claude_proxy
-from claude_proxy import policyfile
 from claude_proxy.audit.database import database_in
+from claude_proxy.config import policy_files
+from claude_proxy.config.allowlist.writer import entry_of, facts_of
+from claude_proxy.config.settings import TcpListen
 from claude_proxy.doctor import attacks
 from claude_proxy.doctor.attacks import Observation, Row
 from claude_proxy.doctor.bounded import last_words_of
@@ -36,8 +38,6 @@ from claude_proxy.launch.rundir import SOCKET, base_of, birth_of
 from claude_proxy.launch.runner import Sandbox, live_sandbox
 from claude_proxy.launch.surroundings import ALLOWLIST, BUNDLE, CERTIFICATE, HTTP_PORT, SOCKS_PORT
 from claude_proxy.policy.policy import Policy
-from claude_proxy.rule_writer import entry_of, facts_of
-from claude_proxy.settings import TcpListen
 from claude_proxy.trust.certificate_authority import AUTHORITY_FILE, CertificateAuthority
 from claude_proxy.wire.authority import Authority
 
@@ -74,7 +74,7 @@ def attack(aim: Aim) -> list[Row]:
 
     Raises ClaudeProxyError if there can be no such sandbox at all.
     """
-    policy = policyfile.load_for(aim.order.settings).policy
+    policy = policy_files.load_for(aim.order.settings).policy
     _refuse_allowed(policy)
     with ExitStack() as stack:
         folder = stack.enter_context(_folder())

@@ -7,7 +7,8 @@ command is not run: it may ask its user for something, and what it does is its o
 import shutil
 from collections.abc import Iterator
 
-from claude_proxy import policyfile, secret_sources
+from claude_proxy import secret_sources
+from claude_proxy.config import policy_files
 from claude_proxy.doctor.finding import Finding, error, ok, warning
 from claude_proxy.doctor.subject import Subject
 from claude_proxy.errors import ClaudeProxyError
@@ -27,7 +28,7 @@ _NAME = "credential"
 
 def check_credentials(subject: Subject) -> list[Finding]:
     """Look whether what the allowlist binds to hosts is to be had."""
-    policy = policyfile.load_for(subject.settings).policy
+    policy = policy_files.load_for(subject.settings).policy
     looks = [found for binding in policy.credentials for found in _look(binding, subject)]
     words = unbound_hosts.words_about(policy)
     return looks if words is None else [*looks, warning(_NAME, *words)]

@@ -13,15 +13,16 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from claude_proxy import policyfile
 from claude_proxy.audit.database import database_in
 from claude_proxy.audit.queries import AuditReader, Selection
+from claude_proxy.config import policy_files
 from claude_proxy.doctor.finding import Finding, Level, error, ok, warning
 from claude_proxy.doctor.listening import leads_here
 from claude_proxy.doctor.subject import Subject
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.system import file_permissions
 from claude_proxy.trust import certificate_authority, client_environment
+from claude_proxy.trust.certificate_authority import CertificateAuthority
 from claude_proxy.trust.certificates import read_authority
 from claude_proxy.trust.private_files import SECRET, Folder
 from claude_proxy.trust.roots import system_roots
@@ -80,7 +81,7 @@ def _missing_directory(name: str, path: Path) -> Finding:
 
 def check_allowlist(subject: Subject) -> list[Finding]:
     """Read the allowlist as the proxy would."""
-    policy = policyfile.load_for(subject.settings).policy
+    policy = policy_files.load_for(subject.settings).policy
     if not policy.allow:
         mend = "claude-proxy allow HOST"
         return [warning("allowlist", f"{subject.settings.allowlist} allows nothing", mend)]
@@ -135,7 +136,7 @@ def _constraints(authority: CertificateAuthority, subject: Subject) -> Finding:
     permitted = authority.describe().permitted
     if not permitted:
         return ok(name, "every host (claude-proxy ca rotate --constrain binds it to the allowlist)")
-    outside = authority.outside(policyfile.load_for(subject.settings).policy.hosts())
+    outside = authority.outside(policy_files.load_for(subject.settings).policy.hosts())
     if not outside:
         return ok(name, f"the allowlist's hosts alone ({_some(permitted)})")
     what = f"not for {_some(outside)}, which the allowlist allows"

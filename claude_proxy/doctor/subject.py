@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from claude_proxy.settings import Settings
+from claude_proxy.config.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from typing import Final
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from claude_proxy.config.settings import InheritedListen, Settings, Verbosity
 from claude_proxy.doctor.bounded import Ran, run_program, words_of
 from claude_proxy.doctor.clientlist import ABSENT_CODE, CLIENTS, SHIMS, Client
 from claude_proxy.doctor.origin import Arrival, Identity, Origin
@@ -32,7 +33,6 @@ from claude_proxy.doctor.setup import read_pair
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.launch.attendants import open_log, start_companion
 from claude_proxy.launch.rundir import RunDirectory
-from claude_proxy.settings import InheritedListen, Settings, Verbosity
 from claude_proxy.trust.certificate_authority import CertificateAuthority
 from claude_proxy.trust.client_environment import environment
 from claude_proxy.trust.roots import java_truststore_of

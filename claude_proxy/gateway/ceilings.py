@@ -7,7 +7,7 @@ log counts over all processes. A day is one of UTC, as the providers count them.
 import math
 from collections import deque
 
-from claude_proxy.settings import Ceilings
+from claude_proxy.config.settings import Ceilings
 
 MINUTE_S = 60.0
 DAY_S = 86_400.0

@@ -8,13 +8,13 @@ policy, and the one credential is the gateway's own. Pure.
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
+from claude_proxy.config.settings import Base, Gateway, GatewayMode
 from claude_proxy.gateway.routes import MESSAGES_PATH
 from claude_proxy.policy.credentials.decision import Binding
 from claude_proxy.policy.location import Source
 from claude_proxy.policy.patterns import HostPattern, PathGlob, PatternKind
 from claude_proxy.policy.policy import Policy, Rule, Tls
 from claude_proxy.policy.request import Scheme
-from claude_proxy.settings import Base, Gateway, GatewayMode
 from claude_proxy.wire.authority import Authority
 
 CREDENTIAL = "gateway"

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
-from claude_proxy.settings import GatewayMode
+from claude_proxy.config.settings import GatewayMode
 
 
 class Route(StrEnum):

@@ -25,10 +25,10 @@ from typing import IO, Self
 
 from claude_proxy import relay
 from claude_proxy.bridge import Upstream
+from claude_proxy.config.settings import Settings
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.launch import handover, veil
 from claude_proxy.launch.rundir import RunDirectory, command_line
-from claude_proxy.settings import Settings
 from claude_proxy.wire import proxy_protocol
 
 JOIN_PATIENCE_S = 4.0

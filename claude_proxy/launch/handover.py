@@ -11,8 +11,8 @@ import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from claude_proxy.config.settings import Settings
 from claude_proxy.errors import ClaudeProxyError, ConfigError, ConfigErrors
-from claude_proxy.settings import Settings
 
 READY = b"ready\n"
 REPORT_LIMIT = 64 * 1024

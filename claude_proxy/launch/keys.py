@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from claude_proxy import policyfile
+from claude_proxy.config import policy_files
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.launch import facts, keeping
 from claude_proxy.launch.heads import head_of
@@ -42,14 +42,14 @@ def bindings_of(order: Order) -> Bindings:
     """
     if order.wish.unfiltered or order.foreign:
         return ()
-    return policyfile.load_for(order.settings).policy.credentials
+    return policy_files.load_for(order.settings).policy.credentials
 
 
 def warnings_of(order: Order, bindings: Bindings) -> Iterator[str]:
     """Yield what an owner should know of the credentials of the run's own proxy."""
     if not bindings or order.join is not None or not order.wish.network:
         return
-    words = unbound_hosts.words_about(policyfile.load_for(order.settings).policy)
+    words = unbound_hosts.words_about(policy_files.load_for(order.settings).policy)
     if words is not None:
         yield f"{words[0]}; mend: {words[1]}"
 

@@ -9,15 +9,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from claude_proxy import policyfile, strict_yaml
+from claude_proxy.config import policy_files
+from claude_proxy.config.groups.listing import lines_of_policy
+from claude_proxy.config.settings import Settings
+from claude_proxy.config.strict_yaml import nodes
 from claude_proxy.errors import ClaudeProxyError, ConfigError
-from claude_proxy.groups.listing import lines_of_policy
 from claude_proxy.launch import profiles
 from claude_proxy.launch.surroundings import ALLOWLIST, BUNDLE, CERTIFICATE
 from claude_proxy.launch.verifying import USUAL_ALLOWED, USUAL_DENIED
 from claude_proxy.launch.wish import Wish
 from claude_proxy.policy.policy import Policy
-from claude_proxy.settings import Settings
 from claude_proxy.system import file_permissions
 from claude_proxy.wire.authority import Authority
 
@@ -109,7 +110,7 @@ def _whose(order: Order) -> bytes:
 
 def _policy_text(settings: Settings) -> bytes:
     if settings.policy is not None:
-        lines = lines_of_policy(policyfile.load_groups(settings), settings.policy)
+        lines = lines_of_policy(policy_files.load_groups(settings), settings.policy)
         return "".join(f"# {line}\n" for line in lines).encode()
     try:
         return without_credentials(settings.allowlist.read_bytes())
@@ -124,9 +125,9 @@ def _policy_text(settings: Settings) -> bytes:
 def without_credentials(raw: bytes) -> bytes:
     """Return an allowlist's text without the section that says where its owner keeps what."""
     text = raw.decode("utf-8", "replace")
-    problems = strict_yaml.Problems("allowlist")
-    root = strict_yaml.parse(text, problems)
-    if problems or not isinstance(root, strict_yaml.Mapping):
+    problems = nodes.Problems("allowlist")
+    root = nodes.parse(text, problems)
+    if problems or not isinstance(root, nodes.Mapping):
         return b""  # no proxy starts with it
     keys = [(name.line, name.text) for name, _ in root.entries]
     lines = text.split("\n")
@@ -174,7 +175,7 @@ def _guarded(settings: Settings) -> Iterator[tuple[str, str, Path]]:
     if settings.policy is None:
         yield "its own allowlist", "--allowlist", settings.allowlist
     # Whatever decides now: a groups file may name the policy of the next run's command.
-    for path in policyfile.groups_files(settings):
+    for path in policy_files.groups_files(settings):
         yield "its own policy", "--groups", path
     if settings.upstream_ca is not None:
         yield "the CAs that upstreams are trusted by", "--upstream-ca", settings.upstream_ca
@@ -188,7 +189,7 @@ def verified_targets(order: Order) -> tuple[str, str]:
     """Return an authority that the policy allows and one that it denies, as far as there are."""
     if order.join is not None:
         return USUAL_ALLOWED, USUAL_DENIED[0]  # its policy is its own
-    policy = policyfile.load_for(order.settings).policy
+    policy = policy_files.load_for(order.settings).policy
     plain = (f"{host}:{_HTTPS}" for host in policy.hosts() if not set(host) & set("*/"))
     allowed = next((found for found in (USUAL_ALLOWED, *plain) if _allows(policy, found)), None)
     denied = next((found for found in USUAL_DENIED if not _allows(policy, found)), None)

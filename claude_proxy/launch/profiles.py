@@ -14,9 +14,7 @@ from importlib import resources
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from claude_proxy.errors import ConfigError
-from claude_proxy.launch.wish import Profile
-from claude_proxy.strict_yaml import (
+from claude_proxy.config.strict_yaml.nodes import (
     Broken,
     Mapping,
     Node,
@@ -27,6 +25,8 @@ from claude_proxy.strict_yaml import (
     parse,
     quoted,
 )
+from claude_proxy.errors import ConfigError
+from claude_proxy.launch.wish import Profile
 from claude_proxy.system import file_permissions
 
 NARROWING_NAME = ".claude-proxy.yaml"

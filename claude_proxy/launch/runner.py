@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from claude_proxy.bridge import Upstream
+from claude_proxy.config.settings import AuditFailure, InheritedListen, Learn, Settings, Verbosity
 from claude_proxy.errors import AuditError, ClaudeProxyError
 from claude_proxy.events import Notice
 from claude_proxy.launch import facts, keys, netns, seat, seccomp, verifying
@@ -48,7 +49,6 @@ from claude_proxy.launch.rundir import RunDirectory, base_of, command_line
 from claude_proxy.launch.surroundings import GATEWAY_PORT, HTTP_PORT, SOCKS_PORT
 from claude_proxy.launch.waiting import Terminal, Wait
 from claude_proxy.launch.wish import Kind, Plan
-from claude_proxy.settings import AuditFailure, InheritedListen, Learn, Settings, Verbosity
 
 type Say = Callable[[str], None]
 

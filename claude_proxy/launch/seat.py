@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 
+from claude_proxy.config.settings import InheritedListen, Verbosity
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.launch import facts, keys
 from claude_proxy.launch.attendants import Log, open_log, start_companion
 from claude_proxy.launch.order import Order, refuse_reachable, shown_files
 from claude_proxy.launch.rundir import RunDirectory, base_of
 from claude_proxy.launch.seatbelt import SANDBOX_EXEC, seatbelt
-from claude_proxy.settings import InheritedListen, Verbosity
 
 _LOOPBACK = "127.0.0.1"
 

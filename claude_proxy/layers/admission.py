@@ -9,7 +9,7 @@ import hmac
 import re
 from base64 import b64decode
 
-from claude_proxy.settings import ClientCredentials
+from claude_proxy.config.settings import ClientCredentials
 from claude_proxy.wire.http1.head import RequestHead
 from claude_proxy.wire.socks5 import Login
 

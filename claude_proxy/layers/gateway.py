@@ -17,6 +17,7 @@ from typing import Protocol, override
 from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.context import Context
 
+from claude_proxy.config.settings import Gateway, GatewayMode
 from claude_proxy.denial import REASON_FIELD, Refusal, bad_request, denial
 from claude_proxy.dialer import Dialer
 from claude_proxy.events import Phase
@@ -33,7 +34,6 @@ from claude_proxy.layers.upstream import Upstream
 from claude_proxy.policy.messages.model_override import with_model
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Request
-from claude_proxy.settings import Gateway, GatewayMode
 from claude_proxy.watch import Field
 from claude_proxy.wire.authority import Authority
 from claude_proxy.wire.http1.head import RequestHead, ResponseHead, TargetForm

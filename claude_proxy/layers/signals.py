@@ -9,9 +9,9 @@ from enum import Enum, auto
 from mitmproxy.connection import Connection, Server
 from mitmproxy.proxy import commands, events
 
+from claude_proxy.config.settings import ClientCredentials
 from claude_proxy.gate import Gate, Origin
 from claude_proxy.policy.request import Request
-from claude_proxy.settings import ClientCredentials
 from claude_proxy.wire.authority import Authority
 
 # What stands for the address of a client that has none, because it came by a Unix socket.

@@ -5,8 +5,8 @@ from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import PurePosixPath
 
+from claude_proxy.config.settings import Limits, TcpListen, UnixListen
 from claude_proxy.service.names import Names, names_of
-from claude_proxy.settings import Limits, TcpListen, UnixListen
 
 HTTPS_PORT = 443
 

@@ -1,9 +1,9 @@
 """Renders a `Plan` into the files of systemd and of the packet filter."""
 
+from claude_proxy.config.settings import DEFAULT_HOST, DEFAULT_PORT, TcpListen, UnixListen
 from claude_proxy.service import spelling
 from claude_proxy.service.plan import Firewall, Kind, Plan, Scope, Unit
 from claude_proxy.service.templates import filled
-from claude_proxy.settings import DEFAULT_HOST, DEFAULT_PORT, TcpListen, UnixListen
 
 # What a process opens beside its connections, of which each has a client and an upstream.
 _FILES_BESIDE = 512

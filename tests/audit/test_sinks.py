@@ -25,9 +25,9 @@ from claude_proxy.audit.sinks import (
     json_line,
     rfc3339,
 )
+from claude_proxy.config.settings import LogFormat, Verbosity
 from claude_proxy.errors import ConfigError
 from claude_proxy.events import OPAQUE, DecisionMade, Event, Notice, Phase
-from claude_proxy.settings import LogFormat, Verbosity
 from tests.audit.examples import MOMENT, a_decision, a_denial, a_usage, an_outcome
 
 ANY_TEXT = st.text(st.characters(exclude_categories=[]))

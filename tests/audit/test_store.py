@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 from claude_proxy.audit import store as store_module
 from claude_proxy.audit.database import connect, database_in, wal_of
 from claude_proxy.audit.store import AuditStore
+from claude_proxy.config.settings import AuditFailure
 from claude_proxy.errors import AuditError
 from claude_proxy.events import DecisionMade, Event, Notice, OutcomeSeen, Phase
 from claude_proxy.policy.reason import Reason
-from claude_proxy.settings import AuditFailure
 from tests.audit.examples import MOMENT, a_decision, a_denial, an_outcome, rows
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from claude_proxy import policyfile
+from claude_proxy.config import policy_files
+from claude_proxy.config.allowlist.writer import facts_of
+from claude_proxy.config.settings import Settings, TcpListen
 from claude_proxy.doctor import attack as module
 from claude_proxy.doctor.attack import Aim, attack, extended
 from claude_proxy.doctor.attacks import Group, Result, Row, exit_code
@@ -16,8 +18,6 @@ from claude_proxy.launch import profiles
 from claude_proxy.launch.order import Order
 from claude_proxy.launch.wish import Wish
 from claude_proxy.policy.policy import Rule
-from claude_proxy.rule_writer import facts_of
-from claude_proxy.settings import Settings, TcpListen
 from tests.conftest import FindProgram
 
 POLICY = """\
@@ -179,11 +179,11 @@ def test_attacks_that_do_not_end_are_an_error(aim: Aim, monkeypatch: pytest.Monk
 
 
 def test_the_policy_that_is_tried_is_the_owners_and_one_rule(aim: Aim, tmp_path: Path) -> None:
-    owners = policyfile.load(aim.order.settings.allowlist).policy
+    owners = policy_files.load(aim.order.settings.allowlist).policy
     path = tmp_path / "extended.yaml"
     path.write_text(extended(owners, 4711))
 
-    found = policyfile.load(path).policy
+    found = policy_files.load(path).policy
 
     *kept, ours, bound = found.allow
     assert list(map(words, kept)) == list(map(words, owners.allow))

@@ -4,10 +4,10 @@ import os
 import sys
 from pathlib import Path
 
+from claude_proxy.config.settings import Settings, TcpListen
 from claude_proxy.doctor.examination import CHECKS, examine
 from claude_proxy.doctor.finding import Finding, Level, exit_code, ok, warning
 from claude_proxy.doctor.subject import Subject
-from claude_proxy.settings import Settings, TcpListen
 
 
 def a_subject(directory: Path) -> Subject:

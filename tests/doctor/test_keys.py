@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from claude_proxy.config.settings import Settings
 from claude_proxy.doctor.finding import Finding, Level
 from claude_proxy.doctor.keys import check_credentials
 from claude_proxy.doctor.subject import Subject
-from claude_proxy.settings import Settings
 
 VALUE = "sk-ant-api03-canary-of-the-doctor"
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from claude_proxy.config.settings import InheritedListen, Listen, Settings, TcpListen, UnixListen
 from claude_proxy.doctor import listening
 from claude_proxy.doctor.finding import Finding, Level
 from claude_proxy.doctor.listening import check_listeners
 from claude_proxy.doctor.subject import Subject
-from claude_proxy.settings import InheritedListen, Listen, Settings, TcpListen, UnixListen
 
 OURS = b"HTTP/1.1 403 Forbidden\r\nX-Claude-Proxy-Reason: no-rule\r\n\r\n"
 SOMEBODY = b"HTTP/1.1 200 OK\r\nServer: other\r\n\r\n"

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from claude_proxy.config.settings import Settings
 from claude_proxy.doctor import machine
 from claude_proxy.doctor.finding import Level
 from claude_proxy.doctor.subject import Subject
 from claude_proxy.errors import ConfigError
 from claude_proxy.launch import facts, needs, seatbelt, seccomp
-from claude_proxy.settings import Settings
 
 NOBODY = Settings(Path("/a"), Path("/c"), Path("/s"))
 LINUX = Subject(NOBODY, {"PATH": "/usr/bin:/bin"}, "linux")

@@ -12,12 +12,12 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from claude_proxy.audit.database import database_in
 from claude_proxy.audit.store import AuditStore
+from claude_proxy.config.settings import Settings
 from claude_proxy.doctor import setup
 from claude_proxy.doctor.bounded import guarded
 from claude_proxy.doctor.finding import Finding, Level
 from claude_proxy.doctor.subject import Subject
 from claude_proxy.events import Notice
-from claude_proxy.settings import Settings
 from claude_proxy.trust.certificate_authority import CertificateAuthority, rotate
 
 LEADING = {"HTTPS_PROXY": "http://127.0.0.1:9051"}

@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from claude_proxy.config.settings import Ceilings
 from claude_proxy.gateway.ceilings import DAY_S, Meter, day_began
-from claude_proxy.settings import Ceilings
 
 MIDNIGHT = 20_000 * DAY_S
 NOON = MIDNIGHT + DAY_S / 2

@@ -5,13 +5,13 @@ from ipaddress import ip_address
 
 import pytest
 
-from claude_proxy import allowlist
+from claude_proxy.config.allowlist import loader
+from claude_proxy.config.settings import Base, Gateway, GatewayMode
 from claude_proxy.gateway.policy import CREDENTIAL, policy_of
 from claude_proxy.policy.credentials.decision import EnvironmentSource, Injection
 from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Request, Scheme
-from claude_proxy.settings import Base, Gateway, GatewayMode
 from claude_proxy.wire.authority import Authority
 
 API = Authority.of("api.anthropic.com", 443)
@@ -26,7 +26,7 @@ def a_gateway(base: str = "https://api.anthropic.com:443", **changes: object) ->
 
 
 def loaded(text: str = "allow: []\n") -> Policy:
-    return allowlist.load(text, name="allowlist.yaml")
+    return loader.load(text, name="allowlist.yaml")
 
 
 def ask(policy: Policy, method: str, path: str, target: Authority = API) -> Reason:

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from claude_proxy.config.settings import GatewayMode
 from claude_proxy.gateway.routes import Missed, Route, route_of
-from claude_proxy.settings import GatewayMode
 
 CLAUDE, STRICT = GatewayMode.CLAUDE, GatewayMode.STRICT
 

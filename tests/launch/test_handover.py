@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from claude_proxy.config.settings import InheritedListen, Settings, UpstreamProxy
 from claude_proxy.errors import ClaudeProxyError, ConfigError, ConfigErrors
 from claude_proxy.launch import handover
 from claude_proxy.launch.handover import Task, decode_error, encode, encode_error
-from claude_proxy.settings import InheritedListen, Settings, UpstreamProxy
 from claude_proxy.wire.authority import Authority
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from claude_proxy.config.settings import Settings
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.launch import keys
 from claude_proxy.launch.order import Order
 from claude_proxy.launch.wish import Profile, Wish
-from claude_proxy.settings import Settings
 
 VALUE = "sk-ant-api03-canary-of-the-launcher"
 

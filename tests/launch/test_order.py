@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from claude_proxy.config.settings import Learn, Settings
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.launch.order import (
     MissingError,
@@ -14,7 +15,6 @@ from claude_proxy.launch.order import (
     verified_targets,
 )
 from claude_proxy.launch.wish import Profile, Wish
-from claude_proxy.settings import Learn, Settings
 
 ALLOW = "allow: [one.test, api.anthropic.com]\n"
 

@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 
 from claude_proxy.audit.database import database_in
+from claude_proxy.config.settings import Settings
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.launch import facts, netns, profiles, runner, seccomp
 from claude_proxy.launch.bubble import Bubble
 from claude_proxy.launch.order import MissingError, Order
 from claude_proxy.launch.runner import live_sandbox, run
 from claude_proxy.launch.wish import Wish
-from claude_proxy.settings import Settings
 from tests.conftest import FindProgram
 from tests.e2e.rig.waiting import until
 

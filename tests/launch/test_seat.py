@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from claude_proxy.config.settings import Settings
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.launch import seat
 from claude_proxy.launch.order import Order
 from claude_proxy.launch.wish import Profile, Wish
-from claude_proxy.settings import Settings
 
 
 @pytest.fixture

@@ -18,13 +18,13 @@ from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layer import Layer
 
-from claude_proxy import allowlist
+from claude_proxy.config.allowlist import loader
+from claude_proxy.config.settings import ClientCredentials
 from claude_proxy.dialer import Dialer, DialError
 from claude_proxy.events import DecisionMade, Event, OutcomeSeen
 from claude_proxy.gate import Gate, Origin
 from claude_proxy.layers.signals import Expired, HoldReading, Session, Withdrawn
 from claude_proxy.policy.policy import Decision, Policy
-from claude_proxy.settings import ClientCredentials
 from tests.loopback import Names
 
 ORIGIN = Origin(7, "127.0.0.1:50000", "tcp")
@@ -35,7 +35,7 @@ type MakeLayer = Callable[[Context, Session], Layer]
 
 
 def policy_of(text: str) -> Policy:
-    return allowlist.load(text, name="allowlist.yaml")
+    return loader.load(text, name="allowlist.yaml")
 
 
 def options_of(**values: object) -> Options:

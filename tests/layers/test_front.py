@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from claude_proxy.addons.tls import Certificates
+from claude_proxy.config.settings import ClientCredentials
 from claude_proxy.events import Phase
 from claude_proxy.gate import Gate
 from claude_proxy.layers.front import Front
 from claude_proxy.layers.signals import Waiting
 from claude_proxy.policy.policy import Decision, Policy
 from claude_proxy.policy.reason import Reason
-from claude_proxy.settings import ClientCredentials
 from claude_proxy.trust.certificate_authority import CertificateAuthority
 from claude_proxy.wire.authority import Authority
 from claude_proxy.wire.proxy_protocol import SIGNATURE, encode

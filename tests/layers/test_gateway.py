@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from claude_proxy.config.settings import Base, Ceilings, Gateway, GatewayMode
 from claude_proxy.dialer import DialError, Failure
 from claude_proxy.gate import Gate
 from claude_proxy.gateway.policy import policy_of
@@ -17,7 +18,6 @@ from claude_proxy.policy.credentials.decision import EnvironmentSource, Form, Ho
 from claude_proxy.policy.credentials.secret import Secret
 from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.request import Scheme
-from claude_proxy.settings import Base, Ceilings, Gateway, GatewayMode
 from claude_proxy.wire.authority import Authority
 
 from .stage import BrokenPolicy, Ledger, Stage, a_dialer

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from claude_proxy.config.settings import UpstreamProxy
 from claude_proxy.dialer import DialError, Failure
 from claude_proxy.errors import AuditError
 from claude_proxy.events import DecisionMade, Event, Phase
@@ -19,7 +20,6 @@ from claude_proxy.layers.signals import Waiting
 from claude_proxy.policy.policy import Decision
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Scheme
-from claude_proxy.settings import UpstreamProxy
 from claude_proxy.wire.authority import Authority
 from tests.layers.stage import BrokenPolicy, Ledger, Peer, Stage, a_dialer, gate_of, policy_of
 

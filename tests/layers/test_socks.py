@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from claude_proxy.addons.tls import Certificates
+from claude_proxy.config.settings import ClientCredentials, UpstreamProxy
 from claude_proxy.dialer import DialError, Failure
 from claude_proxy.errors import AuditError
 from claude_proxy.events import Phase
@@ -15,7 +16,6 @@ from claude_proxy.layers.signals import Waiting
 from claude_proxy.layers.upstream import UpstreamServer
 from claude_proxy.policy.policy import Decision
 from claude_proxy.policy.reason import Reason
-from claude_proxy.settings import ClientCredentials, UpstreamProxy
 from claude_proxy.trust.certificate_authority import CertificateAuthority
 from claude_proxy.wire.authority import Authority
 from claude_proxy.wire.proxy_protocol import encode

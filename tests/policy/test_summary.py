@@ -2,7 +2,7 @@
 
 import pytest
 
-from claude_proxy import allowlist
+from claude_proxy.config.allowlist import loader
 from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.summary import credential_shown, narrowing_lines, narrowing_shown
 
@@ -29,7 +29,7 @@ CREDENTIALS = {
 
 
 def load(text: str) -> Policy:
-    return allowlist.load(text, name="a.yaml")
+    return loader.load(text, name="a.yaml")
 
 
 @pytest.mark.parametrize(("entry", "shown"), CREDENTIALS.items())

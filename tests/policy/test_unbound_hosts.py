@@ -2,7 +2,7 @@
 
 import pytest
 
-from claude_proxy import allowlist
+from claude_proxy.config.allowlist import loader
 from claude_proxy.policy.unbound_hosts import open_to_strangers, words_about
 
 WITH_A_KEY = """
@@ -16,7 +16,7 @@ PRESET = ["claude.ai", "claude.com", "platform.claude.com", "mcp-proxy.anthropic
 
 
 def open_under(text: str) -> list[str]:
-    return list(open_to_strangers(allowlist.load(text, name="test")))
+    return list(open_to_strangers(loader.load(text, name="test")))
 
 
 def test_without_a_credential_nobody_wanted_to_keep_accounts_out() -> None:
@@ -59,7 +59,7 @@ def test_what_is_denied_bound_or_only_read_takes_no_account() -> None:
 
 def test_the_mend_mends_it() -> None:
     text = f"allow: [{{preset: claude}}]{WITH_A_KEY}"
-    words = words_about(allowlist.load(text, name="test"))
+    words = words_about(loader.load(text, name="test"))
 
     assert words is not None
     line = words[1].partition("allowlist: ")[2]

@@ -5,8 +5,8 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+from claude_proxy.config.settings import TcpListen, UnixListen
 from claude_proxy.service.plan import Firewall, Kind, Plan, Scope
-from claude_proxy.settings import TcpListen, UnixListen
 
 PROGRAM = ("/opt/pipx/bin/claude-proxy",)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from claude_proxy import allowlist
+from claude_proxy.config.allowlist import loader
 from claude_proxy.policy.policy import Decision, Policy
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Request, Scheme
@@ -51,7 +51,7 @@ OWN = "https://code.claude.com/docs/a.png"
 
 @cache
 def policy_of(preset: str) -> Policy:
-    return allowlist.preset_policy(preset)
+    return loader.preset_policy(preset)
 
 
 def request(line: str) -> Request:
@@ -127,7 +127,7 @@ def test_the_api_may_not_open_what_a_login_is_bound_to(pin: str) -> None:
         allow: [preset: claude, mcp.example.com]
         credentials: [{{host: mcp.example.com, pin: {pin}}}]
     """
-    policy = allowlist.load(text, name="allowlist.yaml")
+    policy = loader.load(text, name="allowlist.yaml")
     server = {"type": "url", "url": "https://mcp.example.com/", "authorization_token": "other"}
     bodies = (
         {"mcp_servers": [server]},

@@ -1,0 +1,1 @@
+"""The allowlist file: loaded, checked, edited and written."""

@@ -1,0 +1,171 @@
+"""Finds what is written and could not be kept, as another rule passes the TLS through.
+
+Law kept: no quiet downgrade (11). A passthrough anywhere wins for its host, so a limit below it,
+a credential or what narrows an API would be written down and not kept: the load is refused, with
+both lines. Pure.
+"""
+
+from collections.abc import Iterable, Iterator
+
+from claude_proxy.config.strict_yaml.nodes import Problems
+from claude_proxy.policy.credentials.decision import Binding
+from claude_proxy.policy.messages.restrictions import Narrowing
+from claude_proxy.policy.patterns import HostPattern, PatternKind
+from claude_proxy.policy.policy import Policy, Rule, Tls
+from claude_proxy.policy.request import Scheme
+
+type Ports = frozenset[int] | None  # None: every port
+
+
+def note_clashes(allow: list[Rule], deny: list[Rule], problems: Problems) -> None:
+    """Report limits on requests that could not be kept, as another rule passes the TLS through."""
+    through = [rule for rule in allow if rule.tls is Tls.PASSTHROUGH]
+    if not through:
+        return
+    limits = [rule for rule in allow if rule.limited and rule.scheme is Scheme.HTTPS]
+    denials = [rule for rule in deny if rule.limited and rule.scheme is not Scheme.HTTP]
+    passed, denied = Coverage(map(_place, through)), Coverage(map(_place, denials))
+    # A dict, as a denial and a passthrough of the same pattern find each other.
+    found: dict[tuple[Rule, Rule], None] = {}
+    for limit in (*limits, *denials):
+        if (passing := passed.of(limit.pattern, limit.ports)) is not None:
+            found[limit, passing] = None
+    for passing in through:
+        if (denial := denied.of(passing.pattern, passing.ports)) is not None:
+            found[denial, passing] = None
+    for limit, passing in found:
+        _note_clash(limit, passing, problems)
+
+
+def note_unseen(policy: Policy, problems: Problems) -> None:
+    """Report credentials, and what narrows an API, on hosts whose TLS is passed through."""
+    through = [rule for rule in policy.allow if rule.tls is Tls.PASSTHROUGH]
+    if not through:
+        return
+    limits: list[Binding | Narrowing] = [*policy.credentials]
+    limits += [each for each in policy.narrowings if _narrows(each)]
+    places = [(pattern, each.ports, each) for each in limits for pattern in each.patterns]
+    passed, limited = Coverage(map(_place, through)), Coverage(places)
+    # A limit whose host is passed through, or that holds a host that is; each pair once.
+    found: dict[tuple[int, int], tuple[Binding | Narrowing, Rule]] = {}
+    for pattern, ports, limit in places:
+        if (passing := passed.of(pattern, ports)) is not None:
+            found[id(limit), id(passing)] = limit, passing
+    for passing in through:
+        for _, limit in limited.around(passing.pattern, passing.ports):
+            found[id(limit), id(passing)] = limit, passing
+    for limit, passing in found.values():
+        _note_unseen(limit, passing, problems)
+
+
+def unreached(policy: Policy) -> list[Binding]:
+    """Return the credentials of which no rule allows a host, so that nobody can use them."""
+    if policy.allows_by_default:
+        return []
+    rules = [rule for rule in policy.allow if rule.scheme is not Scheme.HTTP]
+    allowed = Coverage(map(_place, rules))
+    reached = set()
+    places = [
+        (pattern, each.ports, each) for each in policy.credentials for pattern in each.patterns
+    ]
+    bound = Coverage(places)
+    for pattern, ports, binding in places:
+        if allowed.of(pattern, ports) is not None:
+            reached.add(binding.name)
+    for rule in rules:
+        reached |= {binding.name for _, binding in bound.around(rule.pattern, rule.ports)}
+    return [binding for binding in policy.credentials if binding.name not in reached]
+
+
+def _narrows(narrowing: Narrowing) -> bool:
+    """Tell whether anything is narrowed; an owner may have lifted all that a preset says."""
+    limits = (narrowing.paths, narrowing.models, narrowing.beta, narrowing.server_tools)
+    reaches = (narrowing.mcp_servers, narrowing.sources)
+    return any(limit is not None for limit in limits) or not all(each.every for each in reaches)
+
+
+def _note_unseen(limit: Binding | Narrowing, through: Rule, problems: Problems) -> None:
+    place = limit.source if limit.source.preset is None else through.source
+    mend = "this entry"
+    if isinstance(limit, Binding):
+        what = f"the credential {limit.name} cannot be used"
+    elif place is limit.source:
+        what = "requests to the API cannot be judged"
+    else:
+        what = f"requests to the API cannot be judged as {limit.source} says"
+        mend = "say under anthropic what is not to be narrowed: each key may be all"
+    problems.add_at(
+        f"{what}, as {through.name} ({through.source}) passes TLS through",
+        place.line,
+        place.column,
+        key=str(limit.patterns[0]),
+        mend=f"delete tls: passthrough, or {mend}",
+    )
+
+
+def _place(rule: Rule) -> tuple[HostPattern, Ports, Rule]:
+    return rule.pattern, rule.ports, rule
+
+
+def _note_clash(limit: Rule, through: Rule, problems: Problems) -> None:
+    fields = "methods" if limit.paths is None else "paths"
+    place = limit if limit.source.preset is None else through
+    other = through if place is limit else limit
+    if place is limit:
+        reason = f"{through.name} ({through.source}) passes TLS through"
+        what = f"{fields} cannot be checked here, as {reason}"
+    else:
+        what = f"passing TLS through here would undo the {fields} of {limit.name} ({limit.source})"
+    problems.add_at(
+        what,
+        place.source.line,
+        place.source.column,
+        key=place.name,
+        mend=f"delete this entry or the other ({other.source}), or tls: passthrough",
+    )
+
+
+class Coverage[T]:
+    """Finds what is for all hosts of a pattern, without trying each."""
+
+    def __init__(self, places: Iterable[tuple[HostPattern, Ports, T]]) -> None:
+        self._named: dict[tuple[PatternKind, str], list[tuple[HostPattern, Ports, T]]] = {}
+        self._networks: list[tuple[HostPattern, Ports, T]] = []
+        for pattern, ports, what in places:
+            if pattern.network is not None:
+                self._networks.append((pattern, ports, what))
+            else:
+                place = (pattern.kind, pattern.host)
+                self._named.setdefault(place, []).append((pattern, ports, what))
+
+    def around(self, pattern: HostPattern, ports: Ports) -> Iterator[tuple[HostPattern, T]]:
+        """Yield what covers all hosts of `pattern` on a port that both are for, with its own."""
+        if pattern.network is not None:
+            found: Iterable[tuple[HostPattern, Ports, T]] = (
+                each for each in self._networks if each[0].includes(pattern)
+            )
+        else:
+            found = (each for place in _wider(pattern) for each in self._named.get(place, ()))
+        for wide, its_ports, what in found:
+            if _share_a_port(its_ports, ports):
+                yield wide, what
+
+    def of(self, pattern: HostPattern, ports: Ports) -> T | None:
+        """Return the first of `around`, if there is one."""
+        return next((what for _, what in self.around(pattern, ports)), None)
+
+
+def _wider(pattern: HostPattern) -> Iterable[tuple[PatternKind, str]]:
+    """Yield every pattern that covers all that `pattern` covers, itself first."""
+    yield (pattern.kind, pattern.host)
+    if pattern.kind is not PatternKind.DOMAIN:
+        yield (PatternKind.DOMAIN, pattern.host)
+    _, dot, parent = pattern.host.partition(".")
+    while dot:
+        yield (PatternKind.DOMAIN, parent)
+        yield (PatternKind.SUBDOMAINS, parent)
+        _, dot, parent = parent.partition(".")
+
+
+def _share_a_port(one: Ports, other: Ports) -> bool:
+    return one is None or other is None or not one.isdisjoint(other)

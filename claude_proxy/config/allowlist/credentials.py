@@ -1,0 +1,716 @@
+"""Reads `credentials` of the allowlist: which secret is for which hosts, and where it is kept.
+
+Laws kept: default-deny (1), secrets stay outside (9). A secret itself has no place in the file:
+what looks like one is refused, and no message quotes it, nor any value that could be one. Pure:
+nothing that is named here is opened.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import combinations
+from pathlib import Path
+
+from claude_proxy.config.allowlist.conflicts import Coverage
+from claude_proxy.config.option_values import parse_timeout
+from claude_proxy.config.strict_yaml.fields import FieldReader, nearest, type_of
+from claude_proxy.config.strict_yaml.nodes import (
+    Broken,
+    Mapping,
+    Node,
+    Problems,
+    Scalar,
+    Sequence,
+    quoted,
+)
+from claude_proxy.policy.credentials.decision import (
+    HTTPS_PORT,
+    Binding,
+    CommandSource,
+    EnvironmentSource,
+    FileSource,
+    Form,
+    Injection,
+    KeyringSource,
+    Pin,
+    SecretSource,
+    SystemdSource,
+    default_placeholder,
+)
+from claude_proxy.policy.patterns import HostPattern
+from claude_proxy.policy.policy import OVERRIDE_HEADERS
+
+FIELDS = (
+    *("host", "hosts", "ports", "name", "inject", "field", "user"),
+    *("pin", "from", "placeholder", "variables"),
+)
+# The kinds of sources, each with the keys that may stand beside it.
+SOURCES = {
+    "env": (),
+    "file": ("key",),
+    "command": ("refresh",),
+    "keyring": ("user",),
+    "systemd": (),
+}
+_SOURCE_FIELDS = (*SOURCES, "key", "refresh", "user")
+# Every request is searched for every placeholder.
+MOST = 256
+
+SHORTEST_PLACEHOLDER = 16
+_LONGEST_PLACEHOLDER = 256
+_FEWEST_CHARACTERS = 8  # that are different, in a placeholder
+_LEARN = "learn"
+_MEND_TAKEN = "give it another, with `name:`"
+_GATEWAY = "gateway"  # the name that the gateway's own credential has
+_HTTP_PORT = 80
+_SHORTEST_REFRESH_S = 1.0
+_DEFAULT_REFRESH = CommandSource(()).refresh_s
+
+_KEEP_IT_ELSEWHERE = (
+    "take it out of the file, and say where it is kept: from: {env: NAME}, {file: PATH}, "
+    "{command: [PROGRAM]}, {keyring: SERVICE, user: NAME} or {systemd: NAME}"
+)
+_EXAMPLE = "from: {env: NAME}"
+_HASH = '"sha256:SALT:DIGEST" as `claude-proxy credentials hash` prints it'
+_PIN_MEND = f"write learn, {{{_EXAMPLE}}} or {_HASH}"
+
+# What other programs call the same things.
+_OTHER_NAMES = {
+    "description": "name",
+    "domain": "host",
+    "domains": "hosts",
+    "env_var": "variables",
+    "environment": "variables",
+    "header": "field",
+    "id": "name",
+    "mode": "inject",
+    "port": "ports",
+    "source": "from",
+    "type": "inject",
+    "url": "host",
+    "username": "user",
+    "variable": "variables",
+}
+_OTHER_SOURCES = {
+    "arguments": "command",
+    "cmd": "command",
+    "environment": "env",
+    "exec": "command",
+    "interval": "refresh",
+    "keychain": "keyring",
+    "path": "file",
+    "run": "command",
+    "service": "keyring",
+    "ttl": "refresh",
+    "username": "user",
+    "var": "env",
+    "variable": "env",
+}
+_OTHER_FORMS = {
+    "api-key": Form.X_API_KEY,
+    "apikey": Form.X_API_KEY,
+    "authorization": Form.BEARER,
+    "header": Form.FIELD,
+    "oauth": Form.BEARER,
+    "token": Form.BEARER,
+    "x_api_key": Form.X_API_KEY,
+}
+# Keys below which people write the secret itself.
+_names_a_value = re.compile(
+    r"value|secret|token|pass(word|wd)?|(api|auth|access|private|secret)[-_]?(key|token)"
+    r"|bearer|credential|literal",
+    re.IGNORECASE,
+).fullmatch
+
+# How keys and tokens begin that are in use; a text that calls itself a placeholder is none.
+_begins_a_secret = re.compile(
+    r"""(?<![A-Za-z0-9])(?:
+        sk-ant-[a-z]{2,10}[0-9]{2}- | sk-[A-Za-z0-9_-]{16}
+      | gh[oprsu]_[A-Za-z0-9]{4} | github_pat_[A-Za-z0-9]{4} | gl[a-z]{2,6}-[A-Za-z0-9_-]{16}
+      | xox[a-z]-[A-Za-z0-9-]{8} | A[KS]IA[A-Z0-9]{12} | AIza[A-Za-z0-9_-]{16}
+      | ya29\.[A-Za-z0-9_-]{8} | npm_[A-Za-z0-9]{16} | pypi-[A-Za-z0-9_-]{16}
+      | hf_[A-Za-z0-9]{16} | [rs]k_live_[A-Za-z0-9]{8}
+      | eyJ[A-Za-z0-9_-]{8,}\. | -----BEGIN[ ] | (?:bearer|basic)[ ]+[A-Za-z0-9._~+/-]{8}
+    )""",
+    re.VERBOSE | re.IGNORECASE,
+).search
+_is_path = re.compile(r"(?:/|~/)[^\n]*").fullmatch
+
+_is_word = re.compile(r"[A-Za-z_-]{1,20}").fullmatch
+_is_name = re.compile(r"[a-z0-9][a-z0-9._-]{0,252}").fullmatch
+_is_variable = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}").fullmatch
+_is_digest = re.compile(r"sha256:(?:[0-9a-f]{2}){8,64}:[0-9a-f]{64}").fullmatch
+_is_field = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}").fullmatch
+_is_visible = re.compile(r"[!-~]+").fullmatch
+_is_unit = re.compile(r"[A-Za-z0-9_.@:-]{1,255}").fullmatch
+
+# What frames a message, says where it goes, or belongs to the way and not to the request.
+_is_refused_field = re.compile(
+    r"host|connection|keep-alive|te|trailer|transfer-encoding|upgrade|expect|date|via|forwarded"
+    r"|accept-encoding|content-.*|proxy-.*|sec-.*|x-forwarded-.*|anthropic-(beta|version)"
+).fullmatch
+
+# Variables that programs are steered by: a placeholder there would break them, or do worse.
+_is_steering = re.compile(
+    r"PATH|HOME|PWD|OLDPWD|SHELL|USER|LOGNAME|TERM|LANG|LC_.*|TZ|TMPDIR|IFS|ENV|BASH_ENV|PS[0-4]"
+    r"|PROMPT_COMMAND|EDITOR|VISUAL|PAGER|BROWSER|MANPATH|CDPATH|SHELLOPTS|BASHOPTS|XDG_.*|DBUS_.*"
+    r"|LD_.*|DYLD_.*|GLIBC_.*|MALLOC_.*|NODE_OPTIONS|NODE_PATH|NODE_EXTRA_.*|NODE_TLS_.*|NPM_CONFIG_.*"
+    r"|PYTHON.*|PERL.*|RUBY(OPT|LIB)|JAVA_TOOL_OPTIONS|_JAVA_OPTIONS|JDK_JAVA_OPTIONS|CLASSPATH"
+    r"|GIT_(?!TOKEN|PASSWORD).*|SSH_.*|(.*_)?PROXY|SSL_CERT_.*|CURL_.*|REQUESTS_CA_BUNDLE|OPENSSL_.*"
+    r"|ANTHROPIC_(BASE_URL|UNIX_SOCKET|CUSTOM_HEADERS|MODEL)|CLAUDE_PROXY_.*|CLAUDECODE|SANDBOX_.*",
+    re.IGNORECASE,
+).fullmatch
+
+# Texts of ordinary requests: a placeholder that is a part of one would be found in most of them.
+_ORDINARY = (
+    "accept: application/json, text/event-stream, text/html, application/xml;q=0.9, */*;q=0.8",
+    "content-type: application/x-www-form-urlencoded; multipart/form-data; boundary=",
+    "application/octet-stream; application/grpc; application/x-git-upload-pack-request",
+    "x-git-receive-pack-result; git-upload-pack; accept-encoding: gzip, deflate, br, zstd",
+    "accept-language: en-us,en;q=0.5",
+    "cache-control: no-cache, no-store, must-revalidate, max-age=0",
+    "anthropic-dangerous-direct-browser-access: true; strict-transport-security",
+    "mozilla/5.0 (windows nt 10.0; win64; x64) applewebkit/537.36 (khtml, like gecko) chrome/",
+    "mozilla/5.0 (x11; linux x86_64) (macintosh; intel mac os x 10_15_7) gecko/20100101 firefox",
+    "/v1/messages/count_tokens?beta=true /v1/messages/batches /api/oauth/claude_cli/",
+    "abcdefghijklmnopqrstuvwxyz abcdefghijklmnopqrstuvwxyz0123456789+/ 0123456789abcdef0123456789",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """One entry with the nodes that a later complaint is about."""
+
+    binding: Binding
+    node: Node
+    key: str
+
+
+class CredentialReader(FieldReader):
+    """Turns the entries of `credentials` into bindings; every mistake goes to `problems`."""
+
+    def __init__(self, problems: Problems) -> None:
+        super().__init__(problems, preset=None)
+
+    def bindings_of(self, entries: list[Node]) -> tuple[Binding, ...]:
+        """Return one binding for each entry; what is wrong with any of them is noted."""
+        if len(entries) > MOST:
+            what = f"{len(entries)} credentials, and there may be {MOST}"
+            mend = "give entries with the same secret one list of hosts"
+            self._problems.add(what, entries[MOST], key="credentials", mend=mend)
+            return ()
+        found = []
+        for index, entry in enumerate(entries):
+            key = f"credentials[{index}]"
+            node = self._without_secrets(entry, key)
+            if isinstance(node, Mapping):
+                binding = self._binding(node, key)
+                found += [] if binding is None else [_Read(binding, node, key)]
+            elif not isinstance(node, Broken):
+                mend = f"write - {{host: api.example.com, inject: bearer, {_EXAMPLE}}}"
+                self._problems.add("a credential is a mapping", node, key=key, mend=mend)
+        self._check_names(found)
+        self._check_hosts(found)
+        self._check_variables(found)
+        self._check_placeholders(found)
+        return tuple(read.binding for read in found)
+
+    def source_at(self, node: Node, key: str) -> SecretSource | None:
+        """Return the source that `from` names elsewhere; what is wrong with it is noted."""
+        kept = self._without_secrets(node, key)
+        return None if isinstance(kept, Broken) else self._secret_source(kept, key)
+
+    # No secret goes on from here, so that no message can quote it.
+
+    def _without_secrets(self, node: Node, key: str) -> Node:
+        """Return `node` with what looks like a secret reported and taken out."""
+        if isinstance(node, Scalar):
+            return self._refused(node, key) if _looks_secret(node.text) else node
+        if isinstance(node, Sequence):
+            node.items = [
+                self._without_secrets(item, f"{key}[{at}]") for at, item in enumerate(node.items)
+            ]
+        elif isinstance(node, Mapping):
+            kept = []
+            for name, value in node.entries:
+                if _looks_secret(name.text):
+                    self._refused(name, key)
+                    node.whole = False
+                else:
+                    place = f"{key}.{name.text}" if _is_word(name.text) else key
+                    kept.append((name, self._without_secrets(value, place)))
+            node.entries = kept
+        return node
+
+    def _refused(self, node: Scalar, key: str) -> Broken:
+        self._problems.add(
+            "what stands here looks like a secret", node, key=key, mend=_KEEP_IT_ELSEWHERE
+        )
+        return Broken(node.line, node.column)
+
+    def _text(self, node: Node, key: str) -> str | None:
+        """Return a text as `FieldReader` does, but never quote it: who knows what it is."""
+        kind = type_of(node) if isinstance(node, Scalar) and node.plain else None
+        if kind in {None, "null"}:
+            return super()._text(node, key)
+        what = f"{kind} without quotes, where a text belongs"
+        self._problems.add(what, node, key=key, mend="put it in quotes")
+        return None
+
+    def _named(self, name: Scalar) -> str:
+        # "value:hunter2" is a key, as there is no space after its colon.
+        return quoted(name.text) if _is_word(name.text) else "(not a word)"
+
+    def _shown(self, node: Scalar) -> str:
+        return node.text if _is_variable(node.text) and node.text.isupper() else ""
+
+    # One entry.
+
+    def _binding(self, node: Mapping, key: str) -> Binding | None:
+        before = len(self._problems)
+        fields = self._fields(node, key, FIELDS, _mend_of_field)
+        if not {"host", "hosts"} & set(fields) and len(self._problems) == before and node.whole:
+            mend = "add a line: host: api.example.com"
+            self._problems.add("the entry names no host", node, key=key, mend=mend)
+        patterns = self._hosts(fields, key)
+        ports = self._read(fields, "ports", key, self._tls_ports)
+        name = self._read(fields, "name", key, self._name)
+        use = self._use(fields, node, key)
+        if patterns is None or use is None or len(self._problems) > before:
+            return None
+        name = name or str(patterns[0]).lstrip("*.")
+        if name == _GATEWAY:
+            self._problems.add(f"the name {name} is taken", node, key=key, mend=_MEND_TAKEN)
+            return None
+        if isinstance(use, Injection) and not use.placeholder:
+            use = replace(use, placeholder=default_placeholder(name, patterns, use.form))
+        return Binding(name, patterns, use, self._source(node), ports or frozenset({HTTPS_PORT}))
+
+    def _host(self, node: Node, key: str) -> HostPattern | None:
+        pattern = super()._host(node, key)
+        if pattern is None or pattern.network is None:
+            return pattern
+        what = f"a credential is for a host with a name, and {pattern} is an address"
+        self._problems.add(what, node, key=key, mend="name the host, as its certificate does")
+        return None
+
+    def _tls_ports(self, node: Node, key: str) -> frozenset[int] | None:
+        ports = self._ports(node, key)
+        if ports is not None and _HTTP_PORT in ports:
+            what = f"port {_HTTP_PORT} is for plain HTTP, over which no credential goes"
+            self._problems.add(what, node, key=key, mend="delete the port")
+        return ports
+
+    def _name(self, node: Node, key: str) -> str | None:
+        text = self._text(node, key)
+        if text is None:
+            return None
+        if _is_name(text) is None:
+            mend = "write a word of small letters, digits, dots and hyphens, such as anthropic"
+            self._problems.add("not a name for a credential", node, key=key, mend=mend)
+            return None
+        return text
+
+    def _use(self, fields: dict[str, Node], node: Mapping, key: str) -> Injection | Pin | None:
+        if "inject" in fields and "pin" in fields:
+            what = "both inject and pin"
+            mend = "keep inject to have the secret put in, or pin to let the client's own pass"
+            self._problems.add(what, fields["pin"], key=key, mend=mend)
+            return None
+        if "pin" in fields:
+            return self._pin_entry(fields, key)
+        if "inject" in fields:
+            return self._injection(fields, node, key)
+        if node.whole:
+            mend = "add inject: auto (or x-api-key, bearer, basic, field), or pin: learn"
+            self._problems.add("neither inject nor pin", node, key=key, mend=mend)
+        return None
+
+    # What is put in.
+
+    def _injection(self, fields: dict[str, Node], node: Mapping, key: str) -> Injection | None:
+        form = self._read(fields, "inject", key, self._form)
+        if "from" not in fields:
+            mend = f"say where the secret is kept: {_EXAMPLE}"
+            self._problems.add("inject without from", node, key=key, mend=mend)
+        source = self._from(fields, key)
+        name = self._read(fields, "field", key, self._field_name)
+        user = self._read(fields, "user", key, self._user)
+        self._check_companion(fields, node, key, form, "field", Form.FIELD)
+        self._check_companion(fields, node, key, form, "user", Form.BASIC)
+        placeholder = self._read(fields, "placeholder", key, self._placeholder)
+        variables = self._read(fields, "variables", key, self._variables)
+        if form is None or source is None:
+            return None
+        return Injection(source, form, name or "", user or "", placeholder or "", variables or ())
+
+    def _check_companion(  # noqa: PLR0913 - what may be wrong, and where
+        self,
+        fields: dict[str, Node],
+        node: Node,
+        key: str,
+        form: Form | None,
+        name: str,
+        wanted_by: Form,
+    ) -> None:
+        if form is wanted_by and name not in fields:
+            example = "field: X-Token" if name == "field" else "user: x-access-token"
+            self._problems.add(
+                f"inject: {form} without {name}", node, key=key, mend=f"add {example}"
+            )
+        elif form is not None and form is not wanted_by and name in fields:
+            mend = f"delete {name}, or write inject: {wanted_by}"
+            self._problems.add(
+                f"{name} goes with inject: {wanted_by}", fields[name], key=key, mend=mend
+            )
+
+    def _form(self, node: Node, key: str) -> Form | None:
+        text = node.text if isinstance(node, Scalar) else ""
+        if text in set(Form):
+            return Form(text)
+        other = _OTHER_FORMS.get(text.lower())
+        usual = f"write {', '.join(Form)}"
+        mend = f"write {other}" if other is not None else nearest(text.lower(), Form) or usual
+        self._problems.add("not a way to inject", node, key=key, mend=mend)
+        return None
+
+    def _field_name(self, node: Node, key: str) -> str | None:
+        text = self._text(node, key)
+        if text is None:
+            return None
+        name = text.lower()
+        if _is_field(text) is None:
+            mend = "write the name of the header field alone, such as X-Token"
+            self._problems.add("not the name of a header field", node, key=key, mend=mend)
+            return None
+        if _is_refused_field(name) is not None or name.encode() in OVERRIDE_HEADERS:
+            what = f"the field {name} is not for credentials"
+            self._problems.add(what, node, key=key, mend="name the field that the host expects")
+            return None
+        return name
+
+    def _user(self, node: Node, key: str) -> str | None:
+        text = self._text(node, key)
+        if text is not None and (_is_visible(text) is None or ":" in text):
+            mend = "write it in visible ASCII characters, without a colon"
+            self._problems.add("not a user name", node, key=key, mend=mend)
+            return None
+        return text
+
+    def _placeholder(self, node: Node, key: str) -> str | None:
+        text = self._text(node, key)
+        if text is None:
+            return None
+        what = _fault_of_placeholder(text)
+        if what is not None:
+            mend = "write a text of your own, such as our-placeholder-of-github, or delete the line"
+            self._problems.add(what, node, key=key, mend=mend)
+            return None
+        return text
+
+    def _variables(self, node: Node, key: str) -> tuple[str, ...] | None:
+        absence = "delete the line"
+        names = self._list(node, key, self._variable, ("[GH_TOKEN]", absence))
+        return None if names is None else tuple(names)
+
+    def _variable(self, node: Node, key: str) -> str | None:
+        name = self._variable_name(node, key)
+        if name is not None and _is_steering(name) is not None:
+            mend = "name the variable that holds the token, such as GH_TOKEN"
+            self._problems.add(
+                f"{name} steers programs, and holds no token", node, key=key, mend=mend
+            )
+            return None
+        return name
+
+    def _variable_name(self, node: Node, key: str) -> str | None:
+        text = self._text(node, key)
+        if text is None or _is_variable(text) is not None:
+            return text
+        mend = "write its name alone, such as ANTHROPIC_API_KEY, without $"
+        self._problems.add("not the name of a variable", node, key=key, mend=mend)
+        return None
+
+    # What is let through.
+
+    def _pin_entry(self, fields: dict[str, Node], key: str) -> Pin | None:
+        for name in ("field", "user", "placeholder", "variables"):
+            if name in fields:
+                mend = f"delete {name}, or write inject in the place of pin"
+                self._problems.add(f"{name} goes with inject", fields[name], key=key, mend=mend)
+        if "from" in fields:
+            mend = f"write pin: {{{_EXAMPLE}}}"
+            self._problems.add("from beside pin", fields["from"], key=key, mend=mend)
+        return self._read(fields, "pin", key, self._pin)
+
+    def _pin(self, node: Node, key: str) -> Pin | None:
+        if isinstance(node, Mapping):
+            fields = self._fields(node, key, ("from",), _mend_of_pin)
+            if not node.entries and node.whole:
+                self._problems.add("an empty pin", node, key=key, mend=_PIN_MEND)
+            source = self._from(fields, key)
+            return None if source is None else Pin(source=source)
+        if isinstance(node, Scalar) and node.text == _LEARN:
+            return Pin(learn=True)
+        items = node.items if isinstance(node, Sequence) else [node]
+        digests = []
+        for at, item in enumerate(items):
+            place = f"{key}[{at}]" if isinstance(node, Sequence) else key
+            digest = None if isinstance(item, Broken) else self._digest(item, place)
+            if digest in digests:
+                self._problems.add("the same hash stands twice", item, key=place, mend="delete one")
+            digests += [] if digest is None else [digest]
+        if not items:
+            self._problems.add("pin is an empty list", node, key=key, mend=_PIN_MEND)
+        return Pin(digests=tuple(digests)) if digests else None
+
+    def _digest(self, node: Node, key: str) -> str | None:
+        if isinstance(node, Scalar) and _is_digest(node.text):
+            return node.text
+        if isinstance(node, Scalar) and node.text == _LEARN:
+            what, mend = "learn among hashes", "write pin: learn alone, or the hashes"
+        else:
+            what, mend = "neither learn nor the hash of a login", _PIN_MEND
+        self._problems.add(what, node, key=key, mend=mend)
+        return None
+
+    # Where the secret is kept.
+
+    def _from(self, fields: dict[str, Node], key: str) -> SecretSource | None:
+        node = fields.get("from")
+        if node is None or isinstance(node, Broken):
+            return None
+        return self._secret_source(node, f"{key}.from")
+
+    def _secret_source(self, node: Node, key: str) -> SecretSource | None:
+        if not isinstance(node, Mapping):
+            self._problems.add("from names no source", node, key=key, mend=_KEEP_IT_ELSEWHERE)
+            return None
+        fields = self._fields(node, key, _SOURCE_FIELDS, _mend_of_source)
+        kinds = [name for name in fields if name in SOURCES]
+        if len(kinds) != 1:
+            if kinds:
+                what = f"from names {len(kinds)} sources: {' and '.join(kinds)}"
+                self._problems.add(what, node, key=key, mend="keep one; a secret has one source")
+            elif node.whole and len(fields) == len(node.entries):
+                self._problems.add("from names no source", node, key=key, mend=_KEEP_IT_ELSEWHERE)
+            return None
+        kind = kinds[0]
+        for name in fields:
+            if name != kind and name not in SOURCES[kind]:
+                owner = next(each for each, beside in SOURCES.items() if name in beside)
+                mend = f"delete {name}, or write {owner}"
+                self._problems.add(f"{name} goes with {owner}", fields[name], key=key, mend=mend)
+        return self._source_of(kind, fields, node, key)
+
+    def _source_of(
+        self, kind: str, fields: dict[str, Node], node: Node, key: str
+    ) -> SecretSource | None:
+        match kind:
+            case "env":
+                name = self._read(fields, kind, key, self._variable_name)
+                return None if name is None else EnvironmentSource(name)
+            case "file":
+                path = self._read(fields, kind, key, self._file)
+                keys = self._read(fields, "key", key, self._keys)
+                return None if path is None else FileSource(path, keys or ())
+            case "command":
+                argv = self._read(fields, kind, key, self._argv)
+                refresh_s = self._read(fields, "refresh", key, self._refresh)
+                return None if argv is None else CommandSource(argv, refresh_s or _DEFAULT_REFRESH)
+            case "keyring":
+                return self._keyring(fields, node, key)
+            case _:
+                name = self._read(fields, kind, key, self._unit)
+                return None if name is None else SystemdSource(name)
+
+    def _file(self, node: Node, key: str) -> Path | None:
+        text = self._printable(node, key)
+        if text is None:
+            return None
+        if _is_path(text) is None or text.endswith("/"):
+            mend = "write it from / or from ~/, down to the file"
+            self._problems.add("not the whole path of a file", node, key=key, mend=mend)
+            return None
+        return Path(text)
+
+    def _keys(self, node: Node, key: str) -> tuple[str, ...] | None:
+        text = self._printable(node, key)
+        if text is None:
+            return None
+        keys = tuple(text.split("."))
+        if not all(keys):
+            mend = "write the keys from the outermost on with a dot between, such as oauth.token"
+            self._problems.add("not keys of a JSON file", node, key=key, mend=mend)
+            return None
+        return keys
+
+    def _argv(self, node: Node, key: str) -> tuple[str, ...] | None:
+        if not isinstance(node, Sequence) or not node.items:
+            mend = "write it as a list: command: [PROGRAM, ARGUMENT]; no shell reads it"
+            self._problems.add("the command is not a list", node, key=key, mend=mend)
+            return None
+        # An argument may be empty, or stand twice.
+        items = [
+            None
+            if isinstance(item, Broken)
+            else self._printable(item, f"{key}[{at}]", empty=at > 0)
+            for at, item in enumerate(node.items)
+        ]
+        argv = tuple(item for item in items if item is not None)
+        if len(argv) < len(items):
+            return None
+        if "/" in argv[0] and _is_path(argv[0]) is None:
+            mend = "write it from / or from ~/, or its name alone"
+            self._problems.add("not the whole path of a program", node, key=f"{key}[0]", mend=mend)
+            return None
+        return argv
+
+    def _refresh(self, node: Node, key: str) -> float | None:
+        mend = "write a time such as 5m, 1s or more"
+        try:
+            seconds = parse_timeout(node.text if isinstance(node, Scalar) else "")
+        except ValueError:
+            seconds = 0.0
+        if seconds < _SHORTEST_REFRESH_S:
+            self._problems.add("not a time after which to ask again", node, key=key, mend=mend)
+            return None
+        return seconds
+
+    def _keyring(self, fields: dict[str, Node], node: Node, key: str) -> KeyringSource | None:
+        service = self._read(fields, "keyring", key, self._printable)
+        user = self._read(fields, "user", key, self._printable)
+        if "user" not in fields:
+            mend = "add the user that the entry is for: {keyring: SERVICE, user: NAME}"
+            self._problems.add("keyring without user", node, key=key, mend=mend)
+        return None if service is None or user is None else KeyringSource(service, user)
+
+    def _unit(self, node: Node, key: str) -> str | None:
+        text = self._text(node, key)
+        if text is not None and (_is_unit(text) is None or text in {".", ".."}):
+            mend = "write the name that LoadCredential= has for it"
+            self._problems.add("not the name of a systemd credential", node, key=key, mend=mend)
+            return None
+        return text
+
+    def _printable(self, node: Node, key: str, *, empty: bool = False) -> str | None:
+        text = self._text(node, key)
+        if text is None:
+            return None
+        if not text and not empty:
+            mend = "write it, or delete it"
+            self._problems.add("the value is empty", node, key=key, mend=mend)
+        elif text and not text.isprintable():
+            mend = "write it without"
+            self._problems.add("a character that cannot be shown", node, key=key, mend=mend)
+        else:
+            return text
+        return None
+
+    # What entries say together.
+
+    def _check_names(self, found: list[_Read]) -> None:
+        first: dict[str, int] = {}
+        for read in found:
+            name = read.binding.name
+            if name in first:
+                what = f"two credentials are named {name}, the first in line {first[name]}"
+                mend = "give this one a name of its own, by name"
+                self._problems.add(what, read.node, key=read.key, mend=mend)
+            first.setdefault(name, read.node.line)
+
+    def _check_hosts(self, found: list[_Read]) -> None:
+        coverage = Coverage(_places(found))
+        told: set[frozenset[str]] = set()
+        for pattern, ports, read in _places(found):
+            for _, other in coverage.around(pattern, ports):
+                pair = frozenset({read.key, other.key})
+                if other is read or pair in told:
+                    continue
+                told.add(pair)
+                later, earlier = sorted((read, other), key=lambda one: -one.node.line)
+                self._problems.add(
+                    f"{pattern} has two credentials, the other in line {earlier.node.line}",
+                    later.node,
+                    key=later.key,
+                    mend="delete one, or give them hosts or ports that do not overlap",
+                )
+
+    def _check_variables(self, found: list[_Read]) -> None:
+        first: dict[str, _Read] = {}
+        for read in found:
+            use = read.binding.use
+            for name in use.variables if isinstance(use, Injection) else ():
+                other = first.setdefault(name, read)
+                if other is not read:
+                    what = f"{name} is the variable of two credentials, see line {other.node.line}"
+                    mend = "name it in one of them"
+                    self._problems.add(what, read.node, key=f"{read.key}.variables", mend=mend)
+
+    def _check_placeholders(self, found: list[_Read]) -> None:
+        spelled = [(read, text) for read in found if (text := _placeholder_of(read.binding))]
+        hosts = [pattern.host for read in found for pattern in read.binding.patterns]
+        for read, text in spelled:
+            if any(text.lower() in host for host in hosts):
+                mend = "write another"
+                what = "the placeholder is a part of a host's name"
+                self._problems.add(what, read.node, key=f"{read.key}.placeholder", mend=mend)
+        for (one, text), (other, longer) in combinations(spelled, 2):
+            if text in longer or longer in text:
+                what = f"the placeholders of {one.binding.name} and {other.binding.name} overlap"
+                mend = "write placeholder: TEXT for one of them, where neither holds the other"
+                self._problems.add(what, other.node, key=f"{other.key}.placeholder", mend=mend)
+
+
+def _places(found: Iterable[_Read]) -> Iterator[tuple[HostPattern, frozenset[int], _Read]]:
+    for read in found:
+        for pattern in read.binding.patterns:
+            yield pattern, read.binding.ports, read
+
+
+def _placeholder_of(binding: Binding) -> str:
+    return binding.use.placeholder if isinstance(binding.use, Injection) else ""
+
+
+def _looks_secret(text: str) -> bool:
+    if "placeholder" in text.lower() or _is_path(text) is not None:
+        return False
+    return _begins_a_secret(text) is not None
+
+
+def _fault_of_placeholder(text: str) -> str | None:
+    """Return why `text` is no placeholder, without a word of it."""
+    if _is_visible(text) is None:
+        return "the placeholder has a space or a character that is not ASCII"
+    if len(text) < SHORTEST_PLACEHOLDER:
+        return f"the placeholder is shorter than {SHORTEST_PLACEHOLDER} characters"
+    if len(text) > _LONGEST_PLACEHOLDER:
+        return f"the placeholder is longer than {_LONGEST_PLACEHOLDER} characters"
+    varied = len(set(text)) >= _FEWEST_CHARACTERS and any(map(str.isalpha, text))
+    if not varied or any(text.lower() in ordinary for ordinary in _ORDINARY):
+        return "the placeholder may stand in an ordinary request by chance"
+    return None
+
+
+def _mend_of_field(name: str) -> str:
+    if _names_a_value(name):
+        return _KEEP_IT_ELSEWHERE
+    if name in _SOURCE_FIELDS:
+        return f"write it below from, as in {_EXAMPLE}"
+    other = _OTHER_NAMES.get(name.lower())
+    return f"write {other}" if other else nearest(name.lower(), FIELDS) or _one_of(FIELDS)
+
+
+def _mend_of_source(name: str) -> str:
+    if _names_a_value(name):
+        return _KEEP_IT_ELSEWHERE
+    other = _OTHER_SOURCES.get(name.lower())
+    return f"write {other}" if other else nearest(name.lower(), _SOURCE_FIELDS) or _one_of(SOURCES)
+
+
+def _mend_of_pin(name: str) -> str:
+    return _KEEP_IT_ELSEWHERE if _names_a_value(name) else _PIN_MEND
+
+
+def _one_of(words: Iterable[str]) -> str:
+    return f"use one of {', '.join(words)}"

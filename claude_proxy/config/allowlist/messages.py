@@ -1,0 +1,324 @@
+"""Reads `anthropic` of the allowlist file: what a request to the Messages API may ask for.
+
+Law kept: default-deny (1). A key that an entry does not have is taken from the next wider entry
+that covers its host, and the owner's entries come before those of presets; what none of them says
+is not narrowed. Pure.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from claude_proxy.config.allowlist.conflicts import Coverage
+from claude_proxy.config.option_values import parse_size
+from claude_proxy.config.strict_yaml.fields import FieldReader, nearest
+from claude_proxy.config.strict_yaml.hosts import host_in
+from claude_proxy.config.strict_yaml.nodes import Broken, Node, Scalar, quoted
+from claude_proxy.config.strict_yaml.nodes import Mapping as Entries
+from claude_proxy.policy.location import Source
+from claude_proxy.policy.messages.destinations import Reach
+from claude_proxy.policy.messages.restrictions import Narrowing
+from claude_proxy.policy.patterns import HostPattern, PatternKind
+
+KEYS = ("paths", "models", "beta", "server_tools", "mcp_servers", "sources", "max_body")
+FIELDS = ("host", "hosts", "ports", *KEYS)
+
+ALL = "all"
+NONE = "none"
+ALLOWLISTED = "allowlisted"
+# The whole body is held in memory until it is judged.
+LARGEST_BODY = 256 * 1024 * 1024
+_SMALLEST_BODY = 1024
+
+# For each key that is a list: an example, and what stands in the place of an empty one.
+_PATHS = ("[/v1/messages]", "write all to mean every path")
+_MODELS = ('["claude-*"]', "write all to mean every model")
+_BETA = ('["oauth-*"]', "write none")
+_SERVER_TOOLS = ("[web_search]", "write none")
+_REACH = ("[allowlisted, mcp.example.com]", "write none")
+
+# What other programs call the same things.
+_OTHER_NAMES = {
+    "betas": "beta",
+    "anthropic-beta": "beta",
+    "body": "max_body",
+    "domain": "host",
+    "endpoints": "paths",
+    "images": "sources",
+    "max_bytes": "max_body",
+    "max_size": "max_body",
+    "mcp": "mcp_servers",
+    "model": "models",
+    "name": "host",
+    "path": "paths",
+    "port": "ports",
+    "tools": "server_tools",
+    "url": "host",
+    "urls": "sources",
+}
+_is_word = re.compile(r"[!-+\--~]{1,256}").fullmatch  # visible ASCII but the comma
+_is_tool = re.compile(r"[a-z][a-z0-9_]{0,63}").fullmatch
+_dated = re.compile(r"([a-z][a-z0-9_]*?)[_-][0-9]{8}").fullmatch
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry as it is written, with those keys alone that it has."""
+
+    patterns: tuple[HostPattern, ...]
+    source: Source
+    ports: frozenset[int] | None = None  # None: every port
+    values: Mapping[str, Any] = field(default_factory=dict)  # by the names of `Narrowing`
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """A value that was read; None inside it stands for every value there is."""
+
+    value: Any
+
+
+class NarrowingReader(FieldReader):
+    """Turns the entries of `anthropic` into values; every mistake goes to `problems`."""
+
+    def entries_of(self, nodes: Iterable[Node]) -> list[Entry]:
+        """Return what each entry says; what is wrong with any of them is noted."""
+        found: list[Entry] = []
+        first: dict[tuple[HostPattern, int | None], Entry] = {}
+        for index, node in enumerate(nodes):
+            key = f"anthropic[{index}]"
+            if isinstance(node, Entries):
+                entry = self._entry(node, key)
+                if entry is not None:
+                    self._check_twice(entry, first, node, key)
+                    found.append(entry)
+            elif not isinstance(node, Broken):
+                mend = 'write - {host: api.example.com, models: ["claude-*"]}'
+                self._problems.add("an entry of anthropic is a mapping", node, key=key, mend=mend)
+        return found
+
+    def _check_twice(
+        self, entry: Entry, first: dict[tuple[HostPattern, int | None], Entry], node: Node, key: str
+    ) -> None:
+        ports: Iterable[int | None] = entry.ports or (None,)
+        for pattern in entry.patterns:
+            others = [first.setdefault((pattern, port), entry) for port in ports]
+            other = next((other for other in others if other is not entry), None)
+            if other is not None:
+                what = f"{pattern} is narrowed twice, first in line {other.source.line}"
+                self._problems.add(what, node, key=key, mend="make one entry of the two")
+
+    def _entry(self, node: Entries, key: str) -> Entry | None:
+        before = len(self._problems)
+        fields = self._fields(node, key, FIELDS, _mend_of_field)
+        whole = len(self._problems) == before and node.whole
+        if whole and not {"host", "hosts"} & set(fields):
+            mend = "add a line: host: api.anthropic.com"
+            self._problems.add("the entry names no host", node, key=key, mend=mend)
+        if whole and not set(KEYS) & set(fields):
+            mend = f"add what is to be narrowed: {', '.join(KEYS)}"
+            self._problems.add("the entry narrows nothing", node, key=key, mend=mend)
+        patterns = self._hosts(fields, key)
+        ports = self._read(fields, "ports", key, self._ports)
+        readers: dict[str, Callable[[Node, str], _Given | None]] = {
+            "paths": self._api_paths,
+            "models": self._models,
+            "beta": self._beta,
+            "server_tools": self._server_tools,
+            "mcp_servers": self._reach,
+            "sources": self._reach,
+            "max_body": self._size,
+        }
+        values = {}
+        for name, read in readers.items():
+            given = self._read(fields, name, key, read)
+            if given is not None:
+                values["max_bytes" if name == "max_body" else name] = given.value
+        if patterns is None or len(self._problems) > before:
+            return None
+        return Entry(patterns, self._source(node), ports, values)
+
+    # One method a key: each returns None once it has noted a problem.
+
+    def _api_paths(self, node: Node, key: str) -> _Given | None:
+        return self._limit(node, key, self._path, _PATHS)
+
+    def _models(self, node: Node, key: str) -> _Given | None:
+        return self._limit(node, key, self._word, _MODELS)
+
+    def _beta(self, node: Node, key: str) -> _Given | None:
+        return self._limit(node, key, self._word, _BETA, none=True)
+
+    def _server_tools(self, node: Node, key: str) -> _Given | None:
+        return self._limit(node, key, self._tool, _SERVER_TOOLS, none=True)
+
+    def _limit[T](
+        self,
+        node: Node,
+        key: str,
+        read: Callable[[Node, str], T | None],
+        example_and_absence: tuple[str, str],
+        *,
+        none: bool = False,
+    ) -> _Given | None:
+        """Return what `all`, `none` or a list says."""
+        if isinstance(node, Scalar) and node.text == ALL:
+            return _Given(None)
+        if isinstance(node, Scalar) and node.text == NONE:
+            if none:
+                return _Given(())
+            name = key.rpartition(".")[2]
+            mend = "name some, or deny the host: list it under deny"
+            self._problems.add(
+                f"with {name}: none nothing could be asked", node, key=key, mend=mend
+            )
+            return None
+        values = self._list(node, key, read, example_and_absence)
+        return None if values is None else _Given(tuple(values))
+
+    def _word(self, node: Node, key: str) -> str | None:
+        text = self._text(node, key)
+        if text is None:
+            return None
+        if not text.strip("*"):
+            mend = f"write {key.rpartition('.')[2].partition('[')[0]}: all"
+            self._problems.add("a name for every one", node, key=key, mend=mend)
+        elif _is_word(text) is None or "**" in text:
+            mend = 'write one word, in which one "*" stands for any characters: "claude-*"'
+            self._problems.add("not a name", node, key=key, mend=mend)
+        else:
+            return text
+        return None
+
+    def _tool(self, node: Node, key: str) -> str | None:
+        text = self._text(node, key)
+        if text is None:
+            return None
+        if (dated := _dated(text)) is not None:
+            mend = f"write {dated[1]}, which stands for each version of it"
+            self._problems.add("a tool with its date", node, key=key, mend=mend)
+        elif _is_tool(text) is None:
+            mend = "write the tool's type without its date, such as web_search"
+            self._problems.add("not the type of a tool", node, key=key, mend=mend)
+        else:
+            return text
+        return None
+
+    def _reach(self, node: Node, key: str) -> _Given | None:
+        words = {
+            ALL: Reach(every=True),
+            NONE: Reach(allowlisted=False),
+            ALLOWLISTED: Reach(),
+        }
+        if isinstance(node, Scalar) and node.text in words:
+            return _Given(words[node.text])
+        items = self._list(node, key, self._place, _REACH)
+        if items is None:
+            return None
+        hosts = tuple(item for item in items if isinstance(item, HostPattern))
+        return _Given(Reach(allowlisted=len(hosts) < len(items), hosts=hosts))
+
+    def _place(self, node: Node, key: str) -> HostPattern | str | None:
+        """Return a host of the list, or the word `allowlisted`."""
+        text = node.text if isinstance(node, Scalar) else ""
+        if text == ALLOWLISTED:
+            return ALLOWLISTED
+        if text in {ALL, NONE}:
+            mend = f"write {key.rpartition('.')[2].partition('[')[0]}: {text}"
+            self._problems.add(f"{text} in a list", node, key=key, mend=mend)
+            return None
+        if (host := host_in(text)) is not None:
+            mend = (
+                f'write "{host}" for HTTPS at port 443; for others allow it, and write allowlisted'
+            )
+            self._problems.add(f"{quoted(text)} is more than a host", node, key=key, mend=mend)
+            return None
+        return self._host(node, key)
+
+    def _size(self, node: Node, key: str) -> _Given | None:
+        try:
+            size = parse_size(node.text if isinstance(node, Scalar) else "")
+        except ValueError:
+            size = 0
+        if not _SMALLEST_BODY <= size <= LARGEST_BODY:
+            most = f"{LARGEST_BODY // 1024**2}M"
+            mend = f"write a size from 1K to {most}, such as 32M"
+            self._problems.add("not the size of a body", node, key=key, mend=mend)
+            return None
+        return _Given(size)
+
+    def _shown(self, node: Scalar) -> str:
+        return super()._shown(node) if node.text not in {ALL, NONE, ALLOWLISTED} else ""
+
+
+def resolved(entries: Iterable[Entry]) -> tuple[Narrowing, ...]:
+    """Return what is in force for each pattern of the entries, the most specific first.
+
+    So the first that covers a host and port has everything that is said about them.
+    """
+    listed = list(entries)
+    places = [(pattern, entry.ports, entry) for entry in listed for pattern in entry.patterns]
+    coverage = Coverage(places)
+    found: list[Narrowing] = []
+    for pattern in sorted({pattern for pattern, _, _ in places}, key=_rank):
+        around = sorted(coverage.around(pattern, None), key=_precedence)
+        found += _in_force(pattern, around)
+    return tuple(found)
+
+
+def merged(narrowings: Iterable[Narrowing]) -> tuple[Narrowing, ...]:
+    """Return what several presets have in force, the most specific first."""
+    return tuple(sorted(narrowings, key=lambda each: (_rank(each.patterns[0]), each.ports is None)))
+
+
+def _in_force(pattern: HostPattern, around: list[tuple[HostPattern, Entry]]) -> list[Narrowing]:
+    """Return what is in force for one pattern: on ports that are named, then on the others."""
+    named = [entry.ports for wide, entry in around if wide == pattern]
+    special = {port for _, entry in around for port in entry.ports or ()}
+    if None not in named:
+        special &= {port for ports in named for port in ports or ()}
+    rest = _values_at(None, around) if None in named else None
+    alike: list[tuple[Source, dict[str, Any], set[int]]] = []
+    for port in sorted(special):
+        source, values = _values_at(port, around)
+        group = next((ports for _, others, ports in alike if others == values), None)
+        if group is not None:
+            group.add(port)
+        elif rest is None or rest[1] != values:
+            alike.append((source, values, {port}))
+    found = [
+        Narrowing((pattern,), source, frozenset(ports), **values) for source, values, ports in alike
+    ]
+    return found if rest is None else [*found, Narrowing((pattern,), rest[0], **rest[1])]
+
+
+def _values_at(
+    port: int | None, around: list[tuple[HostPattern, Entry]]
+) -> tuple[Source, dict[str, Any]]:
+    """Return what is said about a port, and by whom; None is each port that nobody names."""
+    here = [entry for _, entry in around if entry.ports is None or port in entry.ports]
+    values: dict[str, Any] = {}
+    for entry in here:
+        values = {**entry.values, **values}
+    return here[0].source, values
+
+
+def _precedence(place: tuple[HostPattern, Entry]) -> tuple[bool, tuple[int, int, int, str], bool]:
+    pattern, entry = place
+    return entry.source.preset is not None, _rank(pattern), entry.ports is None
+
+
+def _rank(pattern: HostPattern) -> tuple[int, int, int, str]:
+    """Return what sorts narrower patterns first; of the two wildcards of a name "*.x" is."""
+    kind, depth = pattern.specificity
+    return -kind, -depth, pattern.kind is PatternKind.DOMAIN, str(pattern)
+
+
+def _mend_of_field(name: str) -> str:
+    folded = name.lower()
+    if folded in {"methods", "scheme", "tls", "addresses", "preset", "note"}:
+        return f"{folded} belongs to an entry of allow"
+    if (other := _OTHER_NAMES.get(folded)) is not None:
+        return f"write {other}"
+    return nearest(folded, FIELDS) or f"use one of {', '.join(FIELDS)}"

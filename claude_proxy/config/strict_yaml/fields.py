@@ -1,0 +1,239 @@
+"""Reads the values in an entry of the allowlist file, and says what is wrong with each.
+
+Law kept: default-deny (1). A value that is empty, repeated or of the wrong type is a problem, with
+its place and how to mend it; it is never ignored, corrected or guessed. Pure.
+"""
+
+import difflib
+import re
+from collections.abc import Callable, Iterable
+from collections.abc import Mapping as Lookup
+
+import yaml
+
+from claude_proxy.config.strict_yaml.hosts import pattern_of
+from claude_proxy.config.strict_yaml.nodes import (
+    Broken,
+    Mapping,
+    Node,
+    Problems,
+    Scalar,
+    Sequence,
+    quoted,
+)
+from claude_proxy.policy.location import Source
+from claude_proxy.policy.patterns import HostPattern, PathGlob, PatternError
+
+_MAX_PORT = 65535
+# For each field that is a list: an example, and what its absence means.
+_HOSTS = ('["a.example.com", "*.example.com"]', "name one, by host")
+_PORTS = ("[443, 8443]", "delete the line")
+_PATHS = ('["/v1/**"]', "delete the line to mean every path")
+
+_is_range = re.compile(r"[0-9]+ *[-:] *[0-9]+").fullmatch
+_is_port = re.compile(r"[1-9][0-9]{0,4}").fullmatch
+# What YAML 1.1 makes of plain words (`NO`, `1.10`, `~`). Its readers disagree, as YAML 1.2 dropped
+# most of it; so where a text is wanted, such a word must stand in quotes.
+_RESOLVERS: Lookup[str, list[tuple[str, re.Pattern[str]]]] = yaml.SafeLoader.yaml_implicit_resolvers
+_TYPES = {"bool": "a boolean", "float": "a number", "int": "a number", "timestamp": "a date"}
+
+
+class FieldReader:
+    """Reads values; every mistake goes to `problems`, and None comes in the value's place."""
+
+    def __init__(self, problems: Problems, *, preset: str | None) -> None:
+        self._problems = problems
+        self._preset = preset
+
+    def _source(self, node: Node) -> Source:
+        return Source(self._problems.name, node.line, node.column, self._preset)
+
+    def _fields(
+        self, node: Mapping, key: str, known: tuple[str, ...], mend_of: Callable[[str], str]
+    ) -> dict[str, Node]:
+        fields = {}
+        for name, value in node.entries:
+            if name.text in known:
+                fields[name.text] = value
+                continue
+            what, mend = f"unknown key {self._named(name)}", mend_of(name.text)
+            self._problems.add(what, name, key=key, mend=mend)
+        return fields
+
+    def _read[T](
+        self, fields: dict[str, Node], name: str, key: str, read: Callable[[Node, str], T | None]
+    ) -> T | None:
+        node = fields.get(name)
+        if node is None or isinstance(node, Broken):
+            return None
+        return read(node, f"{key}.{name}")
+
+    # One method a kind of value.
+
+    def _host(self, node: Node, key: str) -> HostPattern | None:
+        if isinstance(node, Scalar) and node.plain and _is_number(node):
+            mend = "name a host, such as example.com"
+            self._problems.add(f"{node.text} is a number, not a host", node, key=key, mend=mend)
+            return None
+        text = self._text(node, key)
+        if text is None:
+            return None
+        try:
+            return pattern_of(text)
+        except PatternError as error:
+            self._problems.add(error.what, node, key=key, mend=error.mend)
+            return None
+
+    def _hosts(self, fields: dict[str, Node], key: str) -> tuple[HostPattern, ...] | None:
+        """Return what `host` names, or `hosts`; one of them must stand in the entry."""
+        if "host" in fields and "hosts" in fields:
+            mend = "write all of them under hosts"
+            self._problems.add("both host and hosts", fields["host"], key=key, mend=mend)
+            return None
+        if "host" in fields:
+            pattern = self._read(fields, "host", key, self._host)
+            return None if pattern is None else (pattern,)
+        patterns = self._read(fields, "hosts", key, self._host_list)
+        return None if patterns is None else tuple(patterns)
+
+    def _host_list(self, node: Node, key: str) -> list[HostPattern] | None:
+        return self._list(node, key, self._host, _HOSTS)
+
+    def _ports(self, node: Node, key: str) -> frozenset[int] | None:
+        ports = self._list(node, key, self._port, _PORTS)
+        return None if ports is None else frozenset(ports)
+
+    def _port(self, node: Node, key: str) -> int | None:
+        range_ = f"a whole number from 1 to {_MAX_PORT} without quotes, such as 443"
+        if not isinstance(node, Scalar):
+            self._problems.add("not a port number", node, key=key, mend=f"write {range_}")
+        elif not node.plain:
+            mend = f"write {node.text}" if _is_port(node.text) else f"write {range_}"
+            self._problems.add(
+                f"the port {quoted(node.text)} is in quotes", node, key=key, mend=mend
+            )
+        elif not _is_port(node.text):
+            what = f"{node.text or 'nothing'} is not a port number"
+            mend = "name each port" if _is_range(node.text) else f"write {range_}"
+            self._problems.add(what, node, key=key, mend=mend)
+        elif int(node.text) > _MAX_PORT:
+            self._problems.add(
+                f"the port {node.text} is above {_MAX_PORT}", node, key=key, mend=f"write {range_}"
+            )
+        else:
+            return int(node.text)
+        return None
+
+    def _paths(self, node: Node, key: str) -> tuple[PathGlob, ...] | None:
+        paths = self._list(node, key, self._path, _PATHS)
+        return None if paths is None else tuple(paths)
+
+    def _path(self, node: Node, key: str) -> PathGlob | None:
+        text = self._text(node, key)
+        if text is None:
+            return None
+        try:
+            return PathGlob.parse(text)
+        except PatternError as error:
+            mend = error.mend
+            if "?" in text:
+                mend = "the query is not judged: write the path without it"
+            elif text and text[0] not in "/*":
+                mend = f'write "/{text}"' if "://" not in text else "write the path alone"
+            self._problems.add(error.what, node, key=key, mend=mend)
+            return None
+
+    def _text(self, node: Node, key: str) -> str | None:
+        if not isinstance(node, Scalar):
+            what = "a list" if isinstance(node, Sequence) else "a mapping"
+            self._problems.add(f"{what} where a text belongs", node, key=key, mend="write a text")
+            return None
+        kind = type_of(node) if node.plain else None
+        if kind is None:
+            return node.text
+        if kind == "null":
+            self._problems.add("the value is missing", node, key=key, mend="write it, or delete it")
+            return None
+        mend = f'if the text is meant, put it in quotes: "{node.text}"'
+        self._problems.add(
+            f"{quoted(node.text)} without quotes is {kind} in YAML", node, key=key, mend=mend
+        )
+        return None
+
+    def _choice(self, node: Node, key: str, choices: list[str]) -> str | None:
+        if isinstance(node, Scalar) and node.text in choices:
+            return node.text
+        name = key.rpartition(".")[2]
+        shown = quoted(node.text) if isinstance(node, Scalar) else "this"
+        mend = f"write {' or '.join(choices)}"
+        self._problems.add(f"{shown} is no value of {name}", node, key=key, mend=mend)
+        return None
+
+    def _list[T](
+        self,
+        node: Node,
+        key: str,
+        read: Callable[[Node, str], T | None],
+        example_and_absence: tuple[str, str],
+    ) -> list[T] | None:
+        """Return the items of a list that is neither empty nor repeats itself."""
+        name = key.rpartition(".")[2]
+        example, absence = example_and_absence
+        if isinstance(node, Sequence) and not node.items:
+            mend = f"name some, as in {name}: {example}, or {absence}"
+            self._problems.add(f"{name} is an empty list", node, key=key, mend=mend)
+            return None
+        if not isinstance(node, Sequence):
+            given = self._shown(node) if isinstance(node, Scalar) else ""
+            mend = f"write {name}: {f'[{given}]' if given else example}"
+            self._problems.add(f"{name} is not a list", node, key=key, mend=mend)
+            return None
+        values: list[T] = []
+        for index, item in enumerate(node.items):
+            place = f"{key}[{index}]"
+            value = None if isinstance(item, Broken) else read(item, place)
+            if value is not None and value in values:
+                self._problems.add(f"{value} stands twice", item, key=place, mend="delete one")
+            elif value is not None:
+                values.append(value)
+        return values if len(values) == len(node.items) else None
+
+    def _named(self, name: Scalar) -> str:
+        return quoted(name.text)
+
+    def _shown(self, node: Scalar) -> str:
+        """Return what a mend may repeat of a value that stands in the wrong place."""
+        return node.text if type_of(node) != "null" else ""
+
+
+def _is_number(node: Scalar) -> bool:
+    return node.text[:1].isdecimal() and type_of(node) == "a number"
+
+
+def type_of(node: Scalar) -> str | None:
+    """Return what YAML 1.1 would read a plain word as, None if as text."""
+    text = node.text
+    if not text:
+        return "null"
+    for tag, pattern in _RESOLVERS.get(text[0], ()):
+        if pattern.match(text):
+            name = tag.rpartition(":")[2]
+            return "null" if name == "null" else _TYPES.get(name)
+    return None
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the mend that names the known word most like `name`, if one is like it."""
+    near = difflib.get_close_matches(name, list(known), n=3)
+    if not near:
+        return None
+    # Among the likeliest, people get beginnings right: "clod" is claude, not vscode.
+    best = max(near, key=lambda word: _common_start(word, name))
+    return f"did you mean {best}?"
+
+
+def _common_start(one: str, other: str) -> int:
+    return next(
+        (at for at, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]),
+        min(len(one), len(other)),
+    )

@@ -1,0 +1,128 @@
+"""Reads a host or a network as an owner wrote it; finds the entry that a mistake was meant to be.
+
+The judgement is `HostPattern.parse`; this adds what can only be said of a file. A name whose
+letters imitate others is refused here, and a URL is answered with the entry that it stands for.
+Pure.
+"""
+
+import re
+import unicodedata
+from ipaddress import IPv4Network, IPv6Network, ip_network
+
+from claude_proxy.config.strict_yaml.nodes import quoted
+from claude_proxy.policy.patterns import HostPattern, PathGlob, PatternError
+
+type Network = IPv4Network | IPv6Network
+
+# Words that stand before a colon in an entry.
+FIELDS = ("host", "ports", "scheme", "methods", "paths", "tls", "addresses", "note", "preset")
+
+_url = re.compile(
+    r"""(?P<scheme>[a-z][a-z0-9+.-]*://)? (?:[^/@]*@)?
+        (?P<host>\[[^]]*\]|[^/:?\#]*) (?::(?P<port>[0-9]*))? (?P<path>/[^?\#]*)?
+        (?:[?\#].*)? """,
+    re.VERBOSE | re.IGNORECASE,
+).fullmatch
+_field = re.compile(rf"({'|'.join(FIELDS)}):(?![0-9]+\Z)(.*)").fullmatch
+
+
+def pattern_of(text: str) -> HostPattern:
+    """Read a host pattern; PatternError says what is wrong and how to mend it."""
+    _refuse_two_words(text)
+    try:
+        pattern = HostPattern.parse(text)
+    except PatternError as error:
+        mend = _mend_of_network(text, error) or _mend_of_url(text) or error.mend
+        raise PatternError(error.what, mend) from error
+    if not text.isascii() and _imitates(text):
+        mend = f'write "{pattern}" if that is the host you mean'
+        raise PatternError(f"{quoted(text)} has letters that imitate others", mend)
+    return pattern
+
+
+def host_in(text: str) -> str | None:
+    """Return the host of a URL or the like; None if the text is a pattern itself, or has none."""
+    try:
+        HostPattern.parse(text)
+    except PatternError:
+        found = _parts_of_url(text)
+        return None if found is None else found["host"].strip("[]")
+    return None
+
+
+def network_of(text: str) -> Network:
+    """Read an IP address or a network; PatternError says what is wrong and how to mend it."""
+    mend = 'write an address or a network, such as "10.1.2.0/24"'
+    refusal = PatternError(f"{quoted(text)} is neither an IP address nor a network", mend)
+    try:
+        network = HostPattern.parse(text).network
+    except PatternError as error:
+        better = _mend_of_network(text, error)
+        raise (refusal if better is None else PatternError(error.what, better)) from error
+    if network is None:
+        raise refusal
+    return network
+
+
+def _refuse_two_words(text: str) -> None:
+    if len(re.split(r"[\s,]+", text.strip())) > 1:
+        mend = 'begin each host with a "- " of its own, all of them indented alike'
+        raise PatternError(f"the host {quoted(text)} is more than one word", mend)
+    if (found := _field(text)) is not None:
+        mend = f"put a space after the colon: {found[1]}: {found[2] or '...'}"
+        raise PatternError(f"{quoted(text)} lacks a space after the colon", mend)
+
+
+def _mend_of_url(text: str) -> str | None:
+    """Return the entry that a URL or the like was meant to be, if it can be told."""
+    found = _parts_of_url(text)
+    if found is None:
+        return None
+    host, port = found["host"].strip("[]"), found["port"]
+    plain = (found["scheme"] or "").lower() == "http://"
+    path = (found["path"] or "").rstrip("/")
+    fields = [f'host: "{host}"']
+    if plain:
+        fields.append("scheme: http")
+    if port and port != ("80" if plain else "443"):
+        fields.append(f"ports: [{port}]")
+    if path:
+        fields.append(f'paths: ["{path}/**"]')
+    try:
+        PathGlob.parse(f"{path}/**")
+    except PatternError:
+        return None
+    return f"write {{{', '.join(fields)}}}" if len(fields) > 1 else f'write "{host}"'
+
+
+def _parts_of_url(text: str) -> re.Match[str] | None:
+    """Take a text apart that says more than the name of a host."""
+    found = _url(text)
+    if found is None or not any(found[part] for part in ("scheme", "port", "path")):
+        return None
+    try:
+        HostPattern.parse(found["host"].strip("[]"))
+    except PatternError:
+        return None
+    return found
+
+
+def _mend_of_network(text: str, error: PatternError) -> str | None:
+    """Return the mend for what is a network, though not spelled as one; None if it is none."""
+    try:
+        network = ip_network(text, strict=False)
+    except ValueError:
+        return None
+    address, _, prefix = text.partition("/")
+    if prefix == str(network.prefixlen) != "0" and address != str(network.network_address):
+        return f'write "{network}" for the network, or "{address}" for the one address'
+    return error.mend
+
+
+def _imitates(text: str) -> bool:
+    """Tell whether a label has Latin letters beside Cyrillic or Greek ones, their look-alikes."""
+    for label in text.split("."):
+        scripts = {unicodedata.name(letter, "").partition(" ")[0] for letter in label}
+        if len(scripts & {"LATIN", "CYRILLIC", "GREEK"}) > 1:
+            return True
+    return False

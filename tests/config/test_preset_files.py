@@ -1,0 +1,461 @@
+"""The presets and the shipped list: they load, they are enough, and they open no side door."""
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from claude_proxy.config import preset_files as packaged
+from claude_proxy.config.allowlist import loader
+from claude_proxy.config.allowlist.rules import ALLOW_FIELDS, DENY_FIELDS, METHODS
+from claude_proxy.config.allowlist.writer import entry_of, facts_of
+from claude_proxy.errors import ConfigErrors
+from claude_proxy.policy.policy import Policy, Rule, Tls
+from claude_proxy.policy.reason import Reason
+from claude_proxy.policy.request import Request, Scheme
+from claude_proxy.wire.authority import Authority
+
+ROOT = Path(__file__).resolve().parent.parent
+SHIPPED = (ROOT / "allowlist.yaml").read_text("utf-8")
+NAMES = packaged.names()
+SCHEMA = jsonschema.Draft202012Validator(loader.schema())
+
+# Only these may send more than a question: they are services that Claude Code talks to.
+TALKING = {"anthropic", "claude", "claude-min", "claude-optional", "claude-telemetry"}
+
+DOH = (
+    *("dns.google", "dns.google.com", "8.8.8.8", "8.8.4.4", "1.1.1.1", "1.0.0.1", "9.9.9.9"),
+    *("cloudflare-dns.com", "mozilla.cloudflare-dns.com", "chrome.cloudflare-dns.com"),
+    *("one.one.one.one", "dns.quad9.net", "doh.opendns.com", "dns.nextdns.io", "dns.adguard.com"),
+    *("dns.adguard-dns.com", "doh.cleanbrowsing.org", "freedns.controld.com", "dns.mullvad.net"),
+    *("doh.dns.sb", "dns.alidns.com", "doh.pub", "doh.li", "ordns.he.net", "doh.xfinity.com"),
+)
+ANYBODYS = (
+    *("https://storage.googleapis.com/somebody/x", "https://somebody.storage.googleapis.com/x"),
+    *("https://s3.amazonaws.com/somebody/x", "https://somebody.s3.amazonaws.com/x"),
+    *("https://github-cloud.s3.amazonaws.com/x", "https://somebody.blob.core.windows.net/x"),
+    *("https://somebody.r2.cloudflarestorage.com/x", "https://pub-1.r2.dev/x"),
+    *("https://gist.github.com/somebody", "https://gist.githubusercontent.com/somebody/x"),
+    *("https://somebody.github.io/", "https://user-images.githubusercontent.com/1/x"),
+    *("https://somebody.pages.dev/", "https://somebody.workers.dev/", "https://x.gitlab.io/"),
+    *("https://pastebin.com/x", "https://pastebin.ubuntu.com/p/x", "https://paste.debian.net/x"),
+    *("https://somebody.vercel.app/", "https://somebody.netlify.app/", "https://x.web.app/"),
+    *("https://somebody.ingest.us.sentry.io/api/1/envelope/", "https://huggingface.co/somebody"),
+    "https://dl.google.com/somebody/x",
+)
+
+
+@cache
+def policy_of(name: str) -> Policy:
+    return loader.preset_policy(name)
+
+
+def asks(url: str, method: str = "GET") -> Request:
+    scheme, _, rest = url.partition("://")
+    host, _, path = rest.partition("/")
+    target = Authority.parse(host, default_port=443 if scheme == "https" else 80)
+    return Request(Scheme(scheme), target, target, method, f"/{path}")
+
+
+def allowed(name: str, url: str, method: str = "GET") -> bool:
+    return policy_of(name).decide_request(asks(url, method)).allowed
+
+
+def example_of(rule: Rule) -> Request:
+    """Return a request that `rule` is there to allow."""
+    host = rule.name.replace("*.", "sub.").removeprefix(".")
+    port = min(rule.ports or {443})
+    path = "/"
+    if rule.paths:
+        path = rule.paths[0].text.replace("/**", "/deep/er").replace("*", "segment")
+    target = Authority.of(host, port)
+    return Request(rule.scheme or Scheme.HTTPS, target, target, min(rule.methods or {"GET"}), path)
+
+
+# Every preset
+
+
+def test_every_preset_that_was_promised_is_there() -> None:
+    promised = """
+        anthropic bitbucket cargo cdn claude claude-min claude-optional claude-telemetry debian
+        devcontainer docker github gitlab go jvm nodejs npm pypi ruby ubuntu vscode
+    """
+
+    assert list(NAMES) == promised.split()
+
+
+def test_the_list_of_presets_tells_name_purpose_and_size() -> None:
+    listed = loader.presets()
+
+    assert [preset.name for preset in listed] == list(NAMES)
+    assert all(preset.rules == policy_of(preset.name).rules_count > 0 for preset in listed)
+    assert all(10 < len(preset.description) < 100 for preset in listed)
+    assert not [preset for preset in listed if preset.description.endswith(".")]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_preset_says_what_it_is_for_and_where_that_is_known_from(name: str) -> None:
+    header, _, _ = loader.preset_text(name).partition("\ndescription:")
+
+    assert all(line.startswith("#") for line in header.splitlines())
+    assert "# Source: " in header
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_preset_allows_what_each_of_its_entries_is_for(name: str) -> None:
+    policy = policy_of(name)
+
+    for rule in policy.allow:
+        request = example_of(rule)
+        assert policy.decide_request(request).allowed, (rule, request)
+        assert policy.decide_connect(request.target).allowed
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_preset_opens_no_tunnel_that_is_not_judged(name: str) -> None:
+    assert all(rule.tls is Tls.INTERCEPT and not rule.addresses for rule in policy_of(name).allow)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_preset_reaches_no_resolver(name: str) -> None:
+    policy = policy_of(name)
+    targets = [Authority.of(host, port) for host in DOH for port in (443, 80, 53, 853)]
+
+    assert [target for target in targets if policy.decide_connect(target).allowed] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_preset_reaches_no_storage_of_just_anybody(name: str) -> None:
+    policy = policy_of(name)
+
+    assert [url for url in ANYBODYS if policy.decide_request(asks(url)).allowed] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_wildcard_of_a_preset_stays_within_one_owner(name: str) -> None:
+    # The owners were looked up by hand; a new wildcard must be argued here.
+    owned = {
+        *(".anthropic.com", "*.frame.claudeusercontent.com", ".npmjs.org", ".debian.org"),
+        *(".pypi.org", ".pythonhosted.org", ".archive.ubuntu.com"),
+        *("*.gallery.vsassets.io", "*.gallerycdn.vsassets.io", "*.vscode-unpkg.net"),
+        "*.data.mcr.microsoft.com",
+    }
+
+    wide = {rule.name for rule in policy_of(name).allow if rule.name[0] in "*."}
+
+    assert wide <= owned
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - TALKING - {"devcontainer"}))
+def test_a_preset_of_a_tool_only_reads(name: str) -> None:
+    policy = policy_of(name)
+
+    for rule in policy.allow:
+        # POST is for questions that do not fit into a URL, at paths that are named.
+        assert rule.methods is not None
+        assert rule.methods <= {"GET", "HEAD"} or (
+            rule.methods <= {"GET", "POST"} and rule.paths is not None
+        )
+        for method in ("POST", "PUT", "PATCH", "DELETE"):
+            request = example_of(rule)
+            asked = Request(request.scheme, request.target, request.host, method, "/up/load")
+            assert not policy.decide_request(asked).allowed
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_plain_http_is_for_reading_signed_archives_alone(name: str) -> None:
+    plain = [rule for rule in policy_of(name).allow if rule.scheme is Scheme.HTTP]
+
+    assert not plain or name in {"debian", "ubuntu"}
+    assert all(rule.methods == frozenset({"GET", "HEAD"}) for rule in plain)
+    assert all(rule.ports == frozenset({80}) for rule in plain)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_preset_printed_as_entries_loads_to_the_same_rules(name: str) -> None:
+    rules = policy_of(name).allow
+    text = "allow:\n" + "".join(f"  - {entry_of(rule)}\n" for rule in rules)
+
+    again = loader.load(text, name="again.yaml").allow
+
+    assert [facts_of(rule) | {"source": ""} for rule in again] == [
+        facts_of(rule) | {"source": ""} for rule in rules
+    ]
+
+
+def test_an_unknown_preset_is_a_key_error() -> None:
+    for name in ("", "nothing", "../allowlist", "claude.yaml", "__init__"):
+        with pytest.raises(KeyError):
+            loader.preset_text(name)
+
+
+# Single presets
+
+CLAUDE = (
+    *("https://api.anthropic.com/v1/messages", "https://platform.claude.com/v1/oauth/token"),
+    *(
+        "https://claude.ai/oauth/authorize",
+        "https://claude.com/",
+        "https://mcp-proxy.anthropic.com/",
+    ),
+)
+CLAUDE_READS = (
+    "https://downloads.claude.ai/claude-code-releases/latest",
+    "https://code.claude.com/docs/en/overview",
+    "https://raw.githubusercontent.com/anthropics/claude-code/refs/heads/main/CHANGELOG.md",
+    "https://registry" + ".npmjs.org/@anthropic-ai%2fclaude-code",
+)
+
+
+def test_the_shipped_list_is_enough_for_claude_code() -> None:
+    policy = loader.load(SHIPPED, name="allowlist.yaml")
+
+    for url in CLAUDE:
+        for method in ("GET", "HEAD", "POST"):
+            assert policy.decide_request(asks(url, method)).allowed
+    for url in CLAUDE_READS:
+        assert policy.decide_request(asks(url)).allowed
+        assert policy.decide_request(asks(url, "HEAD")).allowed
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("https://http-intake.logs.us5.datadoghq.com/api/v2/logs", "https://statsig.com/v1"),
+        *("https://statsig.anthropic.com/v1/rgstr", "https://o1158394.ingest.us.sentry.io/api/1/"),
+        "https://raw.githubusercontent.com/somebody/claude-code/main/x",
+        "https://raw.githubusercontent.com/anthropics/claude-code-action/main/x",
+        "https://raw.githubusercontent.com/anthropics/claude-code/../../somebody/x",
+        *("https://mozilla.org/", "https://github.com/", "https://evilanthropic.com/"),
+        "https://api.anthropic.com.evil.com/",
+    ],
+)
+def test_the_shipped_list_is_not_more_than_claude_code(url: str) -> None:
+    policy = loader.load(SHIPPED, name="allowlist.yaml")
+
+    assert not policy.decide_request(asks(url)).allowed
+    assert not policy.decide_request(asks(url, "POST")).allowed
+
+
+def test_the_shipped_list_shows_no_example_that_does_not_load() -> None:
+    """Uncomment every example in the file's comments, as an owner would."""
+    shown = re.sub(r"^(\s*)# (\s*)(?=- |deny:|[a-z_]+:)", r"\1\2", SHIPPED, flags=re.MULTILINE)
+    policy = loader.load(shown, name="allowlist.yaml")
+
+    assert policy.rules_count > 20
+    assert len(policy.deny) == 2
+    assert {"pinned.example.com", "*.example.com", "git.corp.example"} <= set(policy.hosts())
+    assert [each.name for each in policy.credentials] == [
+        *("api.anthropic.com", "github.com", "gitlab.com"),
+    ]
+    (narrowing,) = policy.narrowings
+    assert (narrowing.models, narrowing.server_tools) == (("claude-*",), ("web_search",))
+
+
+def test_the_anthropic_preset_is_the_domain_and_nothing_else() -> None:
+    assert allowed("anthropic", "https://anthropic.com/", "POST")
+    assert allowed("anthropic", "https://a.b.anthropic.com/", "POST")
+    for host in ("evilanthropic.com", "anthropic.com.evil.com", "claude.ai"):
+        assert not allowed("anthropic", f"https://{host}/")
+
+
+GITHUB = {
+    "clone asks": ("GET", "https://github.com/o/r/info/refs", True),
+    "clone asks, with .git": ("GET", "https://github.com/o/r.git/info/refs", True),
+    "clone fetches": ("POST", "https://github.com/o/r/git-upload-pack", True),
+    "clone fetches, with .git": ("POST", "https://github.com/O/R.git/git-upload-pack", True),
+    "a wiki": ("POST", "https://github.com/o/r.wiki.git/git-upload-pack", True),
+    "LFS asks": ("POST", "https://github.com/o/r.git/info/lfs/objects/batch", True),
+    "LFS fetches": ("GET", "https://github-cloud.githubusercontent.com/alambic/media/1", True),
+    "LFS uploads": ("PUT", "https://github-cloud.s3.amazonaws.com/alambic/media/1", False),
+    "push": ("POST", "https://github.com/o/r/git-receive-pack", False),
+    "push, with .git": ("POST", "https://github.com/o/r.git/git-receive-pack", False),
+    "push, in capitals": ("POST", "https://github.com/o/r/GIT-RECEIVE-PACK", False),
+    "push by a detour": ("POST", "https://github.com/o/r/x/../git-receive-pack", False),
+    "push in disguise": (
+        "POST",
+        "https://github.com/o/r/git-upload-pack/../git-receive-pack",
+        False,
+    ),
+    "push with a semicolon": ("POST", "https://github.com/o/r/git-upload-pack;/x", False),
+    "push, encoded": ("POST", "https://github.com/o/r%2fgit-receive-pack/git-upload-pack", False),
+    "a deeper upload-pack": ("POST", "https://github.com/o/r/x/git-upload-pack", False),
+    "a release": ("GET", "https://github.com/o/r/releases/download/v1/a%2Bb.tar.gz", True),
+    "its file": ("GET", "https://release-assets.githubusercontent.com/1/2", True),
+    "an archive": ("GET", "https://codeload.github.com/o/r/tar.gz/refs%2Fheads%2Fmain", True),
+    "a branch with a slash": ("GET", "https://github.com/o/r/tree/feature%2Fx", True),
+    "REST": ("GET", "https://api.github.com/repos/o/r", True),
+    "a REST write": ("POST", "https://api.github.com/repos/o/r/issues", False),
+    "a REST change": ("PATCH", "https://api.github.com/repos/o/r", False),
+    "GraphQL": ("POST", "https://api.github.com/graphql", False),
+    "a gist": ("GET", "https://gist.github.com/o/1", False),
+    "a new gist": ("POST", "https://api.github.com/gists", False),
+    "signing in": ("POST", "https://github.com/login", False),
+    "an upload": ("POST", "https://uploads.github.com/repos/o/r/releases/1/assets", False),
+}
+
+
+@pytest.mark.parametrize(("method", "url", "expected"), GITHUB.values(), ids=GITHUB)
+def test_github_reads_and_does_not_write(method: str, url: str, expected: bool) -> None:  # noqa: FBT001
+    assert allowed("github", url, method) is expected
+
+
+@pytest.mark.parametrize("depth", range(1, 6))
+def test_gitlab_clones_from_groups_in_groups_and_pushes_nowhere(depth: int) -> None:
+    project = f"https://gitlab.com/{'g/' * depth}p.git"
+
+    assert allowed("gitlab", f"{project}/info/refs")
+    assert allowed("gitlab", f"{project}/git-upload-pack", "POST")
+    assert not allowed("gitlab", f"{project}/git-receive-pack", "POST")
+    assert not allowed("gitlab", "https://gitlab.com/api/v4/projects", "POST")
+
+
+def test_bitbucket_clones_and_does_not_push() -> None:
+    assert allowed("bitbucket", "https://bitbucket.org/o/r.git/git-upload-pack", "POST")
+    assert not allowed("bitbucket", "https://bitbucket.org/o/r.git/git-receive-pack", "POST")
+
+
+def test_npm_installs_scoped_packages_and_audits_but_does_not_publish() -> None:
+    registry = "https://registry" + ".npmjs.org"
+
+    assert allowed("npm", f"{registry}/@scope%2fname")
+    assert allowed("npm", f"{registry}/@scope/name/-/name-1.0.0.tgz")
+    assert allowed("npm", f"{registry}/-/npm/v1/security/advisories/bulk", "POST")
+    assert not allowed("npm", f"{registry}/@scope%2fname", "PUT")
+    assert not allowed("npm", f"{registry}/-/user/org.couchdb.user:x", "PUT")
+    assert not allowed("npm", f"{registry}/-/npm/v1/security/../../../x", "POST")
+
+
+@pytest.mark.parametrize(
+    ("name", "url", "method"),
+    [
+        ("pypi", "https://upload.pypi" + ".org/legacy/", "POST"),
+        ("cargo", "https://crates.io/api/v1/crates/new", "PUT"),
+        ("ruby", "https://rubygems.org/api/v1/gems", "POST"),
+        ("jvm", "https://plugins.gradle.org/api/v1/publish", "POST"),
+        ("docker", "https://registry-1.docker.io/v2/o/r/blobs/uploads/", "POST"),
+        ("docker", "https://registry-1.docker.io/v2/o/r/manifests/latest", "PUT"),
+        ("docker", "https://hub.docker.com/v2/users/login", "POST"),
+        ("vscode", "https://marketplace.visualstudio.com/_apis/gallery/publishers", "POST"),
+        ("devcontainer", "https://github.com/o/r/git-receive-pack", "POST"),
+    ],
+)
+def test_nothing_is_published(name: str, url: str, method: str) -> None:
+    assert not allowed(name, url, method)
+
+
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [
+        ("debian", "http://ftp.de.debian.org/debian/pool/main/g/g++-12_12.2.0-14%2bdeb12u1.deb"),
+        ("debian", "http://security.debian.org/debian-security/pool/x_1%7ebpo12%2b1_amd64.deb"),
+        ("ubuntu", "http://us.archive.ubuntu.com/ubuntu/pool/main/x_1%7e22.04_amd64.deb"),
+        ("ubuntu", "http://azure.archive.ubuntu.com/ubuntu/dists/noble/InRelease"),
+        ("ubuntu", "https://ports.ubuntu.com/ubuntu-ports/dists/noble/InRelease"),
+        ("go", "https://proxy.golang.org/github.com/!azure/x/@v/v1.0.0%2Bincompatible.zip"),
+        ("go", "https://storage.googleapis.com/proxy-golang-org-prod/1-github.com:a:b-@v-v1.zip"),
+        ("jvm", "https://dl.google.com/dl/android/maven2/androidx/x/1/x-1.pom"),
+        ("docker", "https://auth.docker.io/token"),
+    ],
+)
+def test_what_the_tools_really_ask_for_is_allowed(name: str, url: str) -> None:
+    assert allowed(name, url)
+
+
+def test_a_denied_method_is_told_as_such() -> None:
+    decision = policy_of("cargo").decide_request(asks("https://crates.io/api/v1/x", "PUT"))
+
+    assert decision.reason is Reason.METHOD_NOT_ALLOWED
+
+
+# The JSON Schema
+
+
+def of_yaml(text: str) -> Any:
+    return yaml.safe_load(text)
+
+
+def test_the_schema_is_one() -> None:
+    jsonschema.Draft202012Validator.check_schema(loader.schema())
+
+
+def test_the_schema_accepts_the_shipped_list_and_every_preset() -> None:
+    SCHEMA.validate(of_yaml(SHIPPED))
+    for name in NAMES:
+        preset = of_yaml(loader.preset_text(name))
+        assert isinstance(preset.pop("description"), str)
+        SCHEMA.validate(preset)
+
+
+def test_the_schema_knows_what_the_loader_knows() -> None:
+    definitions = loader.schema()["$defs"]
+
+    assert tuple(definitions["presetName"]["enum"]) == NAMES
+    assert tuple(definitions["methods"]["items"]["enum"]) == METHODS
+    assert tuple(definitions["allowRule"]["properties"]) == ALLOW_FIELDS
+    assert tuple(definitions["denyRule"]["properties"]) == DENY_FIELDS
+    assert definitions["scheme"]["enum"] == [scheme.value for scheme in Scheme]
+    assert definitions["allowRule"]["properties"]["tls"]["enum"] == [tls.value for tls in Tls]
+
+
+GOOD = (
+    *("{}", "allow:", "allow: []\ndeny: []", "allow: [a.example.com]", 'allow: ["*.example.com"]'),
+    *('allow: [".example.com", 192.0.2.1, 192.0.2.0/24, "2001:db8::1", "2001:db8::/32"]',),
+    *("allow: [xn--bcher-kva.example, bücher.example, a_b.example.com, a.example.com.]",),
+    *("allow: [{host: a.test, ports: [443, 8443], methods: [GET], paths: [/, /a/*, /b/**]}]",),
+    *("allow: [{host: a.example.com, scheme: http, ports: [80, 8080], note: x}]",),
+    *("allow: [{host: a.example.com, tls: passthrough, addresses: [10.0.0.0/8, '::1']}]",),
+    *("allow: [{preset: claude}]", "deny: [{host: a.example.com, ports: [80, 443]}]"),
+    *("deny: ['*.example.com', {host: a.example.com, methods: [DELETE], paths: [/a]}]",),
+)
+BAD = (
+    *("[a.example.com]", "allow: a.example.com", "allows: []", "allow: [[a]]", "allow: [~]"),
+    *("allow: ['*']", "allow: ['*.com']", "allow: [https://a.example.com]", "allow: [NO]"),
+    *("allow: [a.example.com/x]", "allow: ['a.example.com:443']", "allow: [u@a.example.com]"),
+    *("allow: ['^a$']", "allow: ['a.*.example.com']", "allow: ['[::1]']", "allow: [443.5]"),
+    *("allow: ['']", "allow: ['a b']", "allow: [{preset: nothing}]", "deny: [{preset: claude}]"),
+    *("allow: [{preset: claude, note: x}]", "allow: [{ports: [443]}]", "allow: [{}]"),
+    *("allow: [{host: a.example.com, ports: 443}]", "allow: [{host: a.example.com, ports: []}]"),
+    *("allow: [{host: a.example.com, ports: ['443']}]",),
+    *("allow: [{host: a.example.com, ports: [0]}]", "allow: [{host: a.example.com, ports: [80]}]"),
+    *("allow: [{host: a.example.com, ports: [65536]}]",),
+    *("allow: [{host: a.example.com, ports: [443.5]}]",),
+    *("allow: [{host: a.example.com, ports: [443, 443]}]",),
+    *("allow: [{host: a.example.com, scheme: ftp}]", "allow: [{host: a.example.com, tls: off}]"),
+    *("allow: [{host: a.example.com, scheme: http, ports: [443]}]",),
+    *("allow: [{host: a.example.com, scheme: http, tls: intercept}]",),
+    *("allow: [{host: a.example.com, methods: [get]}]",),
+    *("allow: [{host: a.example.com, methods: [TRACE]}]",),
+    *("allow: [{host: a.example.com, methods: GET}]",),
+    *("allow: [{host: a.example.com, methods: []}]", "allow: [{host: a.example.com, paths: []}]"),
+    *(
+        "allow: [{host: a.example.com, paths: [a]}]",
+        "allow: [{host: a.example.com, paths: ['/?a']}]",
+    ),
+    *("allow: [{host: a.example.com, tls: passthrough, methods: [GET]}]",),
+    *("allow: [{host: a.example.com, tls: passthrough, paths: [/]}]",),
+    *("allow: [{host: a.example.com, addresses: []}]",),
+    *("allow: [{host: a.example.com, addresses: [b.example.com]}]",),
+    *("allow: [{host: a.example.com, colour: red}]", "allow: [{host: a.example.com, note: 1}]"),
+    *("deny: [{host: a.example.com, tls: intercept}]",),
+    *("deny: [{host: a.example.com, addresses: [10.0.0.0/8]}]",),
+)
+
+
+@pytest.mark.parametrize("text", GOOD)
+def test_the_schema_accepts_what_the_loader_accepts(text: str) -> None:
+    loader.load(text, name="a.yaml")
+
+    SCHEMA.validate(of_yaml(text))
+
+
+@pytest.mark.parametrize("text", BAD)
+def test_the_schema_refuses_what_the_loader_refuses(text: str) -> None:
+    with pytest.raises(ConfigErrors):
+        loader.load(text, name="a.yaml")
+
+    assert not SCHEMA.is_valid(of_yaml(text))

@@ -13,7 +13,7 @@ from claude_proxy.gateway.policy import binding_of, policy_of
 from claude_proxy.gateway_words import secret_variables
 from claude_proxy.policy.credentials.decision import Binding
 from claude_proxy.policy.policy import Policy
-from claude_proxy.vault import Vault
+from claude_proxy.vault.vault import Vault
 
 
 def vault_of(settings: Settings, policy: Policy) -> Vault:

@@ -51,7 +51,7 @@ from claude_proxy.system.malloc_trim import Crowd
 from claude_proxy.system.sd_notify import Announcer, Lifeline, News, WorkerNews
 from claude_proxy.trust.certificate_authority import CertificateAuthority
 from claude_proxy.trust.private_files import Folder
-from claude_proxy.vault import Vault
+from claude_proxy.vault.vault import Vault
 
 logger = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from claude_proxy.policy.location import Source
 from claude_proxy.policy.patterns import HostPattern
 from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.request import Request, Scheme
-from claude_proxy.vault import Vault
+from claude_proxy.vault.vault import Vault
 from claude_proxy.watch import CutOff
 from claude_proxy.wire.authority import Authority
 from tests.layers.stage import policy_of

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from claude_proxy import cli
-from claude_proxy.pins import PinStore
 from claude_proxy.policy.credentials.detection import digest_of, read_hash
+from claude_proxy.vault.pins import PinStore
 
 CANARY = "sk-ant-api03-CANARY-0123456789"
 ALLOWLIST = """\

@@ -14,7 +14,7 @@ from claude_proxy.judges import Judges, limits_of, vault_of
 from claude_proxy.policy.credentials.decision import Custody, EnvironmentSource, Injection
 from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.request import Request, Scheme
-from claude_proxy.vault import Vault
+from claude_proxy.vault.vault import Vault
 from claude_proxy.wire.authority import Authority
 from tests.layers.stage import Ledger
 

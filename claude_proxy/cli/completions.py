@@ -50,7 +50,7 @@ def providers(context: click.Context, _param: click.Parameter, begun: str) -> li
 
 def pinned(context: click.Context, _param: click.Parameter, begun: str) -> list[CompletionItem]:
     """Return the credentials for which a login was learned."""
-    from claude_proxy.pins import PinStore  # noqa: PLC0415 - only who completes needs it
+    from claude_proxy.vault.pins import PinStore  # noqa: PLC0415 - only who completes needs it
 
     statedir: Path | None = context.params.get("statedir")
     with suppress(ClaudeProxyError, OSError):

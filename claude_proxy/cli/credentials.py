@@ -14,13 +14,11 @@ from typing import Any, override
 
 import click
 
-from claude_proxy import secret_sources
 from claude_proxy.cli import completions, paths
 from claude_proxy.cli.places import allowlist_option, confdir_option
 from claude_proxy.config.allowlist import loader
 from claude_proxy.config.strict_yaml.nodes import harmless
 from claude_proxy.errors import ClaudeProxyError, ConfigError
-from claude_proxy.pins import PinStore
 from claude_proxy.policy.credentials.decision import (
     Binding,
     EnvironmentSource,
@@ -30,6 +28,8 @@ from claude_proxy.policy.credentials.decision import (
     name_of,
 )
 from claude_proxy.policy.credentials.detection import hash_of, login_of
+from claude_proxy.vault import sources
+from claude_proxy.vault.pins import PinStore
 
 EXAMPLES = """\b
 Examples:
@@ -199,7 +199,7 @@ def _facts_of_pin(name: str, use: Pin, store: PinStore) -> dict[str, Any]:
 
 def _fault_of(source: SecretSource, withheld: Collection[str]) -> str | None:
     try:
-        secret_sources.read(source, os.environ, withheld)
+        sources.read(source, os.environ, withheld)
     except ConfigError as error:
         return error.what
     return None

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NoReturn
 
-from claude_proxy import dotenvfile
 from claude_proxy.config import gateway as provider_reader
 from claude_proxy.config import option_values
 from claude_proxy.config.gateway import ANTHROPIC, GatewayFile, Provider
@@ -27,7 +26,6 @@ from claude_proxy.config.settings import (
     TcpListen,
 )
 from claude_proxy.config.strict_yaml.nodes import MAX_BYTES, decode
-from claude_proxy.dotenvfile import DotenvFile
 from claude_proxy.errors import ConfigError, ConfigErrors
 from claude_proxy.gateway_words import (
     KEY_VARIABLE,
@@ -44,6 +42,8 @@ from claude_proxy.policy.credentials.decision import (
 )
 from claude_proxy.policy.request import Scheme
 from claude_proxy.system import file_permissions
+from claude_proxy.vault import dotenv_file
+from claude_proxy.vault.dotenv_file import DotenvFile
 
 DEFAULT_GATEWAY_PORT = 9000  # the seed's
 
@@ -136,7 +136,7 @@ class _Way:
 
 def read_dotenv(directory: Path) -> DotenvFile | None:
     """Return what .env in a directory says; None if there is none."""
-    return dotenvfile.read(directory / dotenvfile.NAME)
+    return dotenv_file.read(directory / dotenv_file.NAME)
 
 
 def read_file(confdir: Path) -> GatewayFile:

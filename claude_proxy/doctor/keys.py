@@ -7,7 +7,6 @@ command is not run: it may ask its user for something, and what it does is its o
 import shutil
 from collections.abc import Iterator
 
-from claude_proxy import secret_sources
 from claude_proxy.config import policy_files
 from claude_proxy.doctor.finding import Finding, error, ok, warning
 from claude_proxy.doctor.subject import Subject
@@ -22,6 +21,7 @@ from claude_proxy.policy.credentials.decision import (
     SecretSource,
     name_of,
 )
+from claude_proxy.vault import sources
 
 _NAME = "credential"
 
@@ -59,7 +59,7 @@ def _look(binding: Binding, subject: Subject) -> Iterator[Finding]:
 
 def _try(source: SecretSource, subject: Subject) -> None:
     if not isinstance(source, CommandSource):
-        secret_sources.read(source, subject.environ)
+        sources.read(source, subject.environ)
     elif shutil.which(source.argv[0], path=subject.environ.get("PATH")) is None:
         raise ClaudeProxyError(
             "there is no such program",

@@ -117,7 +117,7 @@ def _bare(wish: Wish, home: Path, values: Iterable[Secret]) -> Iterator[Path]:
 def _values_of(
     sources: Mapping[str, SecretSource], environ: Mapping[str, str], *, must: bool
 ) -> dict[str, Secret]:
-    from claude_proxy import secret_sources  # noqa: PLC0415 - few runs have any
+    from claude_proxy.vault import sources as secret_sources  # noqa: PLC0415 - few runs have any
 
     found = {}
     # A command finds nothing of the project around it that it might obey.

@@ -14,7 +14,6 @@ from typing import override
 
 import pytest
 
-from claude_proxy import pins, vault
 from claude_proxy.errors import ConfigErrors
 from claude_proxy.policy.credentials.decision import (
     Binding,
@@ -31,7 +30,8 @@ from claude_proxy.policy.credentials.detection import digest_of, hash_of
 from claude_proxy.policy.credentials.secret import Secret
 from claude_proxy.policy.location import Source
 from claude_proxy.policy.patterns import HostPattern
-from claude_proxy.vault import Vault
+from claude_proxy.vault import pins, vault
+from claude_proxy.vault.vault import Vault
 
 KEY = b"sk-ant-api03-CANARY-one"
 NEW = b"sk-ant-api03-CANARY-two"

@@ -16,9 +16,7 @@ from http import HTTPStatus
 from pathlib import Path
 from types import MappingProxyType
 
-from claude_proxy import secret_sources
 from claude_proxy.errors import ConfigError, ConfigErrors
-from claude_proxy.pins import Pins, PinStore, Stamp
 from claude_proxy.policy.credentials.decision import (
     Binding,
     CommandSource,
@@ -34,6 +32,8 @@ from claude_proxy.policy.credentials.decision import (
 from claude_proxy.policy.credentials.detection import digest_of, read_hash
 from claude_proxy.policy.credentials.secret import Secret
 from claude_proxy.system import process_memory
+from claude_proxy.vault import sources
+from claude_proxy.vault.pins import Pins, PinStore, Stamp
 
 logger = logging.getLogger(__name__)
 
@@ -188,12 +188,12 @@ class Vault:
         with self._wake:
             self._closed = True
             self._wake.notify_all()
-        secret_sources.end_commands()
+        sources.end_commands()
         thread, give_up = self._thread, time.monotonic() + _CLOSE_S
         # More than once, as one may just have been started.
         while thread is not None and thread.is_alive() and time.monotonic() < give_up:
             thread.join(0.05)
-            secret_sources.end_commands()
+            sources.end_commands()
 
     # --- sources
 
@@ -215,10 +215,10 @@ class Vault:
         if self._closed:
             raise ConfigError("the proxy is stopping", where=name_of(held.source))
         # Before it is read: a change in between is then seen as one.
-        held.stamp = secret_sources.stamp_of(held.source, self._environ)
+        held.stamp = sources.stamp_of(held.source, self._environ)
         try:
             # What was held stays meanwhile: a command may take its time.
-            held.value = secret_sources.read(held.source, self._environ, names)
+            held.value = sources.read(held.source, self._environ, names)
         except BaseException:
             held.value = None
             raise
@@ -263,8 +263,7 @@ class Vault:
         state, changed = self._state, False
         for held in state.held.values():
             if held.is_file and (
-                held.value is None
-                or secret_sources.stamp_of(held.source, self._environ) != held.stamp
+                held.value is None or sources.stamp_of(held.source, self._environ) != held.stamp
             ):
                 self._refresh(held)
                 changed = True

@@ -19,7 +19,6 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from claude_proxy import dotenvfile
 from claude_proxy.config.option_values import fault_of_key
 from claude_proxy.errors import ConfigError
 from claude_proxy.policy.credentials.decision import (
@@ -34,6 +33,7 @@ from claude_proxy.policy.credentials.decision import (
 )
 from claude_proxy.policy.credentials.secret import Secret
 from claude_proxy.system import file_permissions
+from claude_proxy.vault import dotenv_file
 
 type Stamp = tuple[int, ...]
 
@@ -124,7 +124,7 @@ def _of_environment(value: str | None, place: str) -> Secret:
 
 
 def _of_dotenv(path: Path, name: str, place: str) -> Secret:
-    found = dotenvfile.read(path)
+    found = dotenv_file.read(path)
     value = None if found is None else found.value(name)
     mend = f"write {name}=... into the file"
     if not value:

@@ -15,7 +15,6 @@ import keyring
 import pytest
 from keyring.backend import KeyringBackend
 
-from claude_proxy import secret_sources
 from claude_proxy.errors import ConfigError
 from claude_proxy.policy.credentials.decision import (
     CommandSource,
@@ -27,7 +26,8 @@ from claude_proxy.policy.credentials.decision import (
     SystemdSource,
     name_of,
 )
-from claude_proxy.secret_sources import read, stamp_of
+from claude_proxy.vault import sources
+from claude_proxy.vault.sources import read, stamp_of
 
 CANARY = "sk-ant-api03-CANARY-0123456789"
 NOBODY = 65534
@@ -307,7 +307,7 @@ def test_a_command_below_the_home_is_found(place: Path, monkeypatch: pytest.Monk
 
 
 def test_a_command_that_does_not_end_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(secret_sources, "_COMMAND_S", 0.3)
+    monkeypatch.setattr(sources, "_COMMAND_S", 0.3)
 
     # Its output stays open in a grandchild, too.
     told = refused(CommandSource(("sh", "-c", "sleep 1000 & echo CANARY; wait")), dict(os.environ))
@@ -318,7 +318,7 @@ def test_a_command_that_does_not_end_is_ended(monkeypatch: pytest.MonkeyPatch) -
 def test_a_command_that_closes_its_output_and_stays_is_ended(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(secret_sources, "_COMMAND_S", 0.5)
+    monkeypatch.setattr(sources, "_COMMAND_S", 0.5)
 
     told = refused(CommandSource(("sh", "-c", "exec >&-; sleep 1000")), dict(os.environ))
 
@@ -330,15 +330,15 @@ def test_a_command_that_nobody_waits_for_any_more_is_ended_with_all_it_has_start
     source = CommandSource(("sh", "-c", "sleep 1000 & sleep 1000"))
     asking = threading.Thread(target=lambda: faults.append(refused(source)))
     asking.start()
-    while not secret_sources._running:
+    while not sources._running:
         time.sleep(0.01)
 
     while asking.is_alive():  # the program itself may not be there yet
-        secret_sources.end_commands()
+        sources.end_commands()
         asking.join(0.05)
 
     assert ["failed" in fault for fault in faults] == [True]
-    assert secret_sources._running == set()
+    assert sources._running == set()
 
 
 def test_a_command_that_prints_without_end_is_ended() -> None:

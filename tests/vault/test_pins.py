@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from claude_proxy import pins
 from claude_proxy.errors import ConfigError
-from claude_proxy.pins import PinStore
 from claude_proxy.policy.credentials.detection import digest_of
+from claude_proxy.vault import pins
+from claude_proxy.vault.pins import PinStore
 
 SALT = bytes(16)
 LOGIN = (SALT, digest_of(SALT, b"sk-ant-CANARY"))

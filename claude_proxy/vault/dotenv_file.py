@@ -9,9 +9,9 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from claude_proxy import dotenv
 from claude_proxy.errors import ConfigError
 from claude_proxy.system import file_permissions
+from claude_proxy.vault import dotenv
 
 NAME = ".env"
 _READABLE = stat.S_IRGRP | stat.S_IROTH

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_proxy import dotenv, dotenvfile
 from claude_proxy.errors import ConfigError
+from claude_proxy.vault import dotenv, dotenv_file
 
 NAMES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,20}", fullmatch=True)
 PLAIN = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Zl", "Zp"])).map(
@@ -143,7 +143,7 @@ def test_neither_repr_shows_a_value(tmp_path: Path) -> None:
     path.write_text("KEY=canary")
     path.chmod(0o600)
 
-    found = dotenvfile.read(path)
+    found = dotenv_file.read(path)
 
     assert found is not None
     assert found.value("KEY") == "canary"
@@ -164,14 +164,14 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_no_file_is_no_error(tmp_path: Path) -> None:
-    assert dotenvfile.read(tmp_path / ".env") is None
+    assert dotenv_file.read(tmp_path / ".env") is None
 
 
 @pytest.mark.parametrize(("mode", "shared"), [(0o600, False), (0o640, True), (0o644, True)])
 def test_a_file_that_others_can_read_is_told_apart(path: Path, mode: int, *, shared: bool) -> None:
     path.chmod(mode)
 
-    found = dotenvfile.read(path)
+    found = dotenv_file.read(path)
 
     assert found is not None
     assert found.shared is shared
@@ -182,14 +182,14 @@ def test_a_file_that_others_can_write_is_refused(path: Path, mode: int) -> None:
     path.chmod(mode)
 
     with pytest.raises(ConfigError, match="can be changed by other users"):
-        dotenvfile.read(path)
+        dotenv_file.read(path)
 
 
 def test_a_file_that_others_can_replace_is_refused(path: Path) -> None:
     path.parent.chmod(0o777)
 
     with pytest.raises(ConfigError, match="can be changed by other users"):
-        dotenvfile.read(path)
+        dotenv_file.read(path)
 
 
 def test_what_is_no_file_is_refused_and_does_not_hold_up_the_start(path: Path) -> None:
@@ -197,7 +197,7 @@ def test_what_is_no_file_is_refused_and_does_not_hold_up_the_start(path: Path) -
     os.mkfifo(path, 0o600)
 
     with pytest.raises(ConfigError, match="not a regular file"):
-        dotenvfile.read(path)
+        dotenv_file.read(path)
 
 
 def test_a_link_that_leads_nowhere_is_refused(path: Path) -> None:
@@ -205,16 +205,16 @@ def test_a_link_that_leads_nowhere_is_refused(path: Path) -> None:
     path.symlink_to("gone")
 
     with pytest.raises(ConfigError, match="cannot be read"):
-        dotenvfile.read(path)
+        dotenv_file.read(path)
 
 
 def test_a_directory_of_that_name_says_nothing(path: Path) -> None:
     path.unlink()
     path.mkdir()
 
-    assert dotenvfile.read(path) is None
+    assert dotenv_file.read(path) is None
 
 
 def test_a_name_below_a_file_is_refused(path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
-        dotenvfile.read(path / ".env")
+        dotenv_file.read(path / ".env")

@@ -1,0 +1,1 @@
+"""Secret values: their sources, their freshness, their pins."""

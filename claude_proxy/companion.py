@@ -28,7 +28,7 @@ def main(file: BinaryIO) -> int:
     report = _Report(task.report)
     try:
         # mitmproxy comes with it.
-        from claude_proxy.proxy import serve  # noqa: PLC0415
+        from claude_proxy.server.app import serve  # noqa: PLC0415
         from claude_proxy.system.sd_notify import Lifeline  # noqa: PLC0415
 
         lifeline = Lifeline(ready=lambda: report.give(READY), until=task.lifeline)

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from claude_proxy.config.settings import Gateway, Limits, Settings
-from claude_proxy.gate import Gate, Record
-from claude_proxy.gateway.policy import binding_of, policy_of
-from claude_proxy.gateway_words import secret_variables
 from claude_proxy.policy.credentials.decision import Binding
 from claude_proxy.policy.policy import Policy
+from claude_proxy.proxy.gate import Gate, Record
+from claude_proxy.proxy.gateway.banner import secret_variables
+from claude_proxy.proxy.gateway.policy import binding_of, policy_of
 from claude_proxy.vault.vault import Vault
 
 

@@ -14,16 +14,16 @@ from claude_proxy.audit.database import database_in
 from claude_proxy.audit.sinks import ConsoleSink, Descriptor, JsonlSink
 from claude_proxy.audit.store import AuditStore
 from claude_proxy.config.settings import LogFormat, Verbosity
-from claude_proxy.gate import Gate, Origin, Passage
 from claude_proxy.policy.credentials.decision import Binding, FileSource, Injection, Pin
 from claude_proxy.policy.location import Source
 from claude_proxy.policy.patterns import HostPattern
 from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.request import Request, Scheme
+from claude_proxy.proxy.gate import Gate, Origin, Passage
+from claude_proxy.proxy.inspection.base import CutOff
 from claude_proxy.vault.vault import Vault
-from claude_proxy.watch import CutOff
 from claude_proxy.wire.authority import Authority
-from tests.layers.stage import policy_of
+from tests.proxy.layers.stage import policy_of
 
 VALUE = b"sk-ant-api03-CANARY-that-nobody-may-see"
 HOLDER = "sk-ant-claude-proxy-placeholder-a"

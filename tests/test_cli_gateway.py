@@ -9,7 +9,7 @@ from typing import Any
 import click
 import pytest
 
-from claude_proxy import cli, gateway_words
+from claude_proxy import cli
 from claude_proxy.cli import gateway, serve
 from claude_proxy.config import option_values
 from claude_proxy.config.settings import (
@@ -34,6 +34,7 @@ from claude_proxy.policy.credentials.decision import (
 )
 from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.request import Scheme
+from claude_proxy.proxy.gateway import banner
 from claude_proxy.wire.authority import Authority
 
 KEY = "sk-ant-api03-CANARY"
@@ -370,7 +371,7 @@ def test_a10_an_empty_model_is_none(environment: Callable[..., None], started: S
 def test_a11_a_start_says_all_but_the_key(started: Started) -> None:
     token = "CANARY-TOKEN-0123456789"
     plain = made(started("--mode", "strict"))
-    said = "\n".join(gateway_words.lines_of(plain, ["http://127.0.0.1:9000"], Policy()))
+    said = "\n".join(banner.lines_of(plain, ["http://127.0.0.1:9000"], Policy()))
     for part in ("http://127.0.0.1:9000", UPSTREAM, "passthrough", "30 s", "PROXY_API_KEY"):
         assert part in said
     assert "CANARY" not in said
@@ -380,7 +381,7 @@ def test_a11_a_start_says_all_but_the_key(started: Started) -> None:
     )
     object.__setattr__(given, "token", token)
     urls = ["http://127.0.0.1:9000", "unix:/run/g"]
-    said = "\n".join(gateway_words.lines_of(given, urls, Policy()))
+    said = "\n".join(banner.lines_of(given, urls, Policy()))
     for part in (
         "unix:/run/g",
         "a -> b, any other -> c",

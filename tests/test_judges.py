@@ -9,14 +9,14 @@ import pytest
 from claude_proxy.config.allowlist import loader
 from claude_proxy.config.settings import Base, Gateway, Limits, Settings
 from claude_proxy.errors import ConfigError, ConfigErrors
-from claude_proxy.gate import Gate, Origin
 from claude_proxy.judges import Judges, limits_of, vault_of
 from claude_proxy.policy.credentials.decision import Custody, EnvironmentSource, Injection
 from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.request import Request, Scheme
+from claude_proxy.proxy.gate import Gate, Origin
 from claude_proxy.vault.vault import Vault
 from claude_proxy.wire.authority import Authority
-from tests.layers.stage import Ledger
+from tests.proxy.layers.stage import Ledger
 
 API = Authority.of("api.anthropic.com", 443)
 OTHER = Authority.of("other.example", 443)

@@ -126,7 +126,7 @@ def cli() -> None:
 def start_proxy(settings: Settings) -> int:
     """Run the proxy until it is told to stop; return the exit code."""
     # The one import that brings mitmproxy with it, and takes most of a second.
-    from claude_proxy.proxy import serve  # noqa: PLC0415
+    from claude_proxy.server.app import serve  # noqa: PLC0415
 
     return serve(settings)
 

@@ -27,11 +27,6 @@ from claude_proxy.config.settings import (
 )
 from claude_proxy.config.strict_yaml.nodes import MAX_BYTES, decode
 from claude_proxy.errors import ConfigError, ConfigErrors
-from claude_proxy.gateway_words import (
-    KEY_VARIABLE,
-    default_seconds,
-    seconds_allowed,
-)
 from claude_proxy.policy.credentials.decision import (
     DotenvSource,
     EnvironmentSource,
@@ -41,6 +36,7 @@ from claude_proxy.policy.credentials.decision import (
     name_of,
 )
 from claude_proxy.policy.request import Scheme
+from claude_proxy.proxy.gateway.banner import KEY_VARIABLE, default_seconds, seconds_allowed
 from claude_proxy.system import file_permissions
 from claude_proxy.vault import dotenv_file
 from claude_proxy.vault.dotenv_file import DotenvFile

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Final
 
 from claude_proxy.config.settings import Listen, TcpListen, UnixListen
-from claude_proxy.denial import REASON_FIELD
 from claude_proxy.doctor.finding import Finding, error, ok, warning
 from claude_proxy.doctor.subject import Subject
+from claude_proxy.proxy.responses import REASON_FIELD
 
 _ASKED: Final = "claude-proxy-doctor.invalid:443"
 _QUESTION: Final = f"CONNECT {_ASKED} HTTP/1.1\r\nHost: {_ASKED}\r\n\r\n".encode()

@@ -1,0 +1,1 @@
+"""The data path of one connection: gate, dialer, connection, listeners, layers."""

@@ -1,0 +1,1 @@
+"""Inspectors of responses: the leak guard and the usage meter."""

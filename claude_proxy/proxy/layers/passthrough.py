@@ -1,0 +1,172 @@
+"""Passes TLS through unopened, where a rule says so and the ClientHello agreed.
+
+Law 4 goes on here for one more message: a HelloRetryRequest makes the client send a second
+ClientHello (RFC 8446 4.1.2), whose name no one would see if only the first were read.
+"""
+
+from collections.abc import Iterator
+
+from mitmproxy.connection import ConnectionState
+from mitmproxy.proxy import commands, events, layer
+from mitmproxy.proxy.context import Context
+
+from claude_proxy.events import Phase
+from claude_proxy.policy.reason import Reason
+from claude_proxy.proxy.dialer import DialError
+from claude_proxy.proxy.gate import Passage
+from claude_proxy.proxy.layers.session import Expired, HoldReading, Session, Waiting, Withdrawn
+from claude_proxy.proxy.layers.upstream import Ended, Opened, Upstream
+from claude_proxy.wire.authority import Authority
+from claude_proxy.wire.client_hello import (
+    HelloReader,
+    HelloUnreadableError,
+    is_retry_request,
+    skip_change_cipher_spec,
+)
+
+type Commands = Iterator[commands.Command]
+
+
+class Passthrough(layer.Layer):
+    """A tunnel whose bytes are only copied; `early` is the ClientHello that was judged."""
+
+    def __init__(
+        self, context: Context, session: Session, target: Authority, passage: Passage, early: bytes
+    ) -> None:
+        super().__init__(context)
+        self._session = session
+        self._target = target
+        self._passage = passage
+        self._waiting = bytearray(early)  # from the client, until the upstream is open
+        self._upstream = Upstream(context, target, tls=False, tunnel=True)
+        self._answer = bytearray()  # the upstream's first bytes, until it is known what they are
+        self._watching_answer = True
+        self._second_hello: HelloReader | None = None
+
+    def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
+        if isinstance(event, events.Start):
+            self._session.opaque = True
+            self._session.wait(Waiting.UPSTREAM)
+            yield HoldReading(self.context.client, hold=True)
+            yield from self._upstream.open()
+        elif isinstance(event, events.ConnectionEvent):
+            if event.connection is not self.context.client:
+                yield from self._upstream.handle(event)
+            elif isinstance(event, events.DataReceived):
+                yield from self._up(event.data)
+            else:
+                yield from self._client_closed()
+        elif isinstance(event, events.CommandCompleted):
+            yield from self._upstream.handle(event)
+        elif isinstance(event, (Expired, Withdrawn)):
+            word = "idle-timeout" if isinstance(event, Expired) else Reason.RULE_WITHDRAWN.value
+            yield from self._close(word)
+        yield from self._read_inbox()
+
+    def _read_inbox(self) -> Commands:
+        inbox = self._upstream.inbox
+        while inbox:
+            arrival = inbox.popleft()
+            if isinstance(arrival, bytes):
+                yield from self._down(arrival)
+            elif isinstance(arrival, Opened):
+                yield from self._opened(arrival.error)
+            elif isinstance(arrival, Ended):
+                yield from self._upstream_ended()
+
+    def _opened(self, error: DialError | str | None) -> Commands:
+        if error is not None:
+            # Inside the tunnel there is no way to say why: the 200 has been sent.
+            denied = isinstance(error, DialError) and error.decision is not None
+            word = "denied" if denied else getattr(error, "failure", "connect-failed")
+            yield from self._close(str(word))
+            return
+        self._upstream.is_open = True
+        self._passage.upstream = self._upstream.address
+        self._session.wait(Waiting.TUNNEL)
+        data = bytes(self._waiting)
+        self._waiting.clear()
+        self._passage.bytes_up += len(data)
+        yield from self._upstream.send(data)
+        yield HoldReading(self.context.client, hold=False)
+
+    def _up(self, data: bytes) -> Commands:
+        if not self._upstream.is_open:
+            self._waiting += data
+            return
+        if self._second_hello is not None:
+            self._waiting += data
+            refused = self._second_hello_refused(self._second_hello)
+            if refused is not None:
+                yield from self._close(refused.value)
+            if self._holds_back():
+                return
+            data = bytes(self._waiting)
+            self._waiting.clear()
+        self._passage.bytes_up += len(data)
+        yield from self._upstream.send(data)
+
+    def _holds_back(self) -> bool:
+        return self._second_hello is not None
+
+    def _second_hello_refused(self, reader: HelloReader) -> Reason | None:
+        """Read on in the second hello; forget its reader once it is whole and agrees."""
+        skip = skip_change_cipher_spec(self._waiting)
+        if skip is None:
+            return None
+        session = self._session
+        try:
+            fresh = bytes(self._waiting[skip:])[len(reader.raw) :]
+            hello = reader.feed(fresh)
+        except HelloUnreadableError:
+            reason = Reason.HELLO_UNREADABLE
+            refused = session.gate.refuse(
+                session.origin, Phase.HELLO, reason, self._target, scheme="https"
+            )
+            session.gate.end(refused)
+            return reason
+        if hello is None:
+            return None
+        denied = session.gate.hello(
+            session.origin, self._target, hello.sni, encrypted=hello.encrypted
+        )
+        if denied is not None:
+            session.gate.end(denied)
+            return denied.decision.reason
+        self._second_hello = None
+        return None
+
+    def _down(self, data: bytes) -> Commands:
+        self._passage.bytes_down += len(data)
+        if self._passage.first_byte is None:
+            self._session.gate.answered(self._passage, self._passage.status)
+        if self._watching_answer:
+            self._answer += data
+            retry = is_retry_request(self._answer)
+            if retry is None:
+                return
+            data = bytes(self._answer)
+            self._answer.clear()
+            self._watching_answer = False
+            if retry:
+                self._second_hello = HelloReader()
+        yield commands.SendData(self.context.client, data)
+
+    def _client_closed(self) -> Commands:
+        if self.context.client.state is ConnectionState.CLOSED:
+            yield from self._close("client-closed" if not self._upstream.is_open else None)
+        elif self._upstream.is_open:
+            yield from self._upstream.end_sending()
+        else:
+            yield from self._close("client-closed")
+
+    def _upstream_ended(self) -> Commands:
+        if self._answer:
+            yield commands.SendData(self.context.client, bytes(self._answer))
+            self._answer.clear()
+        yield from self._close(None)
+
+    def _close(self, word: str | None) -> Commands:
+        self._session.gate.end(self._passage, word)
+        yield from self._upstream.close()
+        yield commands.CloseConnection(self.context.client)

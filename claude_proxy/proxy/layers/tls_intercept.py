@@ -1,0 +1,64 @@
+"""Opens a client's TLS with a certificate of ours, after its ClientHello was read and judged.
+
+mitmproxy's layer does the TLS; its own reading of the hello, and the hook that asks what to do
+with it, are skipped because both were settled before.
+"""
+
+from collections.abc import Callable
+
+from mitmproxy.proxy import commands, context, events, layer
+from mitmproxy.proxy.layers.tls import ClientTLSLayer, TLSLayer
+from OpenSSL import SSL
+
+from claude_proxy.proxy.layers.tls_fast_path import SteadyTls
+from claude_proxy.wire.client_hello import ClientHello
+
+type MakeLayer = Callable[[context.Context], layer.Layer]
+
+
+class _AfterHandshake(layer.Layer):
+    """Becomes the layer for the protocol that the handshake settled on (ALPN)."""
+
+    def __init__(self, context: context.Context, make: MakeLayer) -> None:
+        super().__init__(context)
+        self.context.layers.remove(self)
+        self._make = make
+
+    def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
+        if isinstance(event, events.Start):
+            successor = self._make(self.context)
+            self.handle_event = successor.handle_event  # type: ignore[method-assign]
+            yield from successor.handle_event(event)
+
+
+class Intercept(SteadyTls, ClientTLSLayer):
+    """The TLS server that the client sees."""
+
+    def __init__(self, context: context.Context, hello: ClientHello, inner: MakeLayer) -> None:
+        super().__init__(context)
+        self.child_layer = _AfterHandshake(context, inner)
+        self._hello = hello
+
+    def receive_handshake_data(
+        self, data: bytes
+    ) -> layer.CommandGenerator[tuple[bool, str | None]]:
+        """Shake hands; the first bytes are the hello that is already known."""
+        if not self.client_hello_parsed:
+            self.client_hello_parsed = True
+            self.conn.sni = self._hello.sni
+            self.conn.alpn_offers = self._hello.alpn
+            yield from self.start_tls()
+            if not self.conn.connected:
+                return False, "connection closed early"
+        return (yield from TLSLayer.receive_handshake_data(self, data))
+
+    def send_close(self, command: commands.CloseConnection) -> layer.CommandGenerator[None]:
+        """Say close_notify first, so that the client can tell the end from a cut (RFC 8446 6.1)."""
+        if self.tls is not None:
+            try:
+                self.tls.shutdown()
+            except SSL.Error:
+                pass  # the peer broke TLS off before; there is nothing left to say
+            else:
+                yield from self.tls_interact()
+        yield from super().send_close(command)

@@ -1,0 +1,298 @@
+"""The laws of the gate: decided and recorded in one step, or denied."""
+
+import logging
+from collections.abc import Callable, Iterator
+from ipaddress import ip_address
+from itertools import count
+
+import pytest
+
+from claude_proxy.config.settings import AuditFailure
+from claude_proxy.errors import AuditError
+from claude_proxy.events import DecisionMade, Event, OutcomeSeen, Phase
+from claude_proxy.policy.policy import Decision, Policy
+from claude_proxy.policy.reason import Reason
+from claude_proxy.policy.request import Request, Scheme
+from claude_proxy.proxy.gate import Gate, Origin
+from claude_proxy.wire.authority import Authority
+from tests.proxy.layers.stage import BrokenPolicy, Ledger, policy_of
+
+ORIGIN = Origin(7, "127.0.0.1:50000", "tcp")
+EXAMPLE = Authority.of("example.com", 443)
+EVIL = Authority.of("evil.example", 443)
+OPAQUE = Authority.of("opaque.example", 443)
+PRIVATE = ip_address("10.0.0.1")
+POLICY = policy_of(
+    """
+    allow:
+      - example.com
+      - {host: opaque.example, tls: passthrough}
+    """
+)
+GET = Request(Scheme.HTTPS, EXAMPLE, EXAMPLE, "GET", "/path")
+
+
+@pytest.fixture
+def ledger() -> Ledger:
+    return Ledger()
+
+
+@pytest.fixture
+def gate(ledger: Ledger) -> Gate:
+    return Gate(POLICY, ledger.events.append)
+
+
+class Disk:
+    """Records until it is full."""
+
+    def __init__(self, *, full: bool = False) -> None:
+        self.full = full
+        self.events: list[Event] = []
+
+    def record(self, event: Event) -> None:
+        if self.full:
+            raise AuditError("the disk is full")
+        self.events.append(event)
+
+
+def test_a_decision_is_recorded_before_it_is_obeyed(gate: Gate, ledger: Ledger) -> None:
+    passage = gate.request(ORIGIN, GET, "/path?shown")
+
+    assert passage.decision.allowed
+    assert ledger.events == [
+        DecisionMade(
+            id=passage.id,
+            connection=7,
+            client="127.0.0.1:50000",
+            listener="tcp",
+            phase=Phase.REQUEST,
+            scheme="https",
+            target="example.com:443",
+            method="GET",
+            path="/path?shown",
+            allowed=True,
+            reason="rule-matched",
+            rule="example.com",
+            rule_source="allowlist.yaml:3",
+        )
+    ]
+
+
+def test_a_tunnel_that_is_not_opened_is_recorded_as_opaque(gate: Gate, ledger: Ledger) -> None:
+    gate.connect(ORIGIN, EXAMPLE)
+    gate.connect(ORIGIN, OPAQUE)
+
+    assert [decision.scheme for decision in ledger.decisions] == ["", "tls"]
+    assert [decision.method for decision in ledger.decisions] == ["CONNECT", "CONNECT"]
+
+
+def test_a_denial_names_no_rule(gate: Gate, ledger: Ledger) -> None:
+    passage = gate.connect(ORIGIN, EVIL)
+
+    assert not passage.decision.allowed
+    assert (ledger.decisions[0].rule, ledger.decisions[0].rule_source) == (None, None)
+
+
+def test_decisions_ascend_though_the_clock_stands_or_goes_back(ledger: Ledger) -> None:
+    times: Iterator[int] = iter((5, 5, 3, 9))
+    gate = Gate(POLICY, ledger.events.append, clock_ns=lambda: next(times))
+
+    ids = [gate.connect(ORIGIN, EXAMPLE).id for _ in range(4)]
+
+    assert ids == [5, 6, 7, 9]
+
+
+# --- ClientHello and addresses: only a denial is a new fact
+
+
+def test_a_hello_that_agrees_is_no_new_fact(gate: Gate, ledger: Ledger) -> None:
+    assert gate.hello(ORIGIN, EXAMPLE, "example.com", encrypted=False) is None
+    assert ledger.events == []
+
+
+@pytest.mark.parametrize(
+    ("sni", "encrypted", "reason"),
+    [
+        ("evil.example", False, "sni-mismatch"),
+        (None, False, "sni-missing"),
+        ("example.com", True, "encrypted-hello"),
+    ],
+)
+def test_a_hello_that_disagrees_is_denied_and_recorded(
+    gate: Gate, ledger: Ledger, sni: str | None, *, encrypted: bool, reason: str
+) -> None:
+    denied = gate.hello(ORIGIN, EXAMPLE, sni, encrypted=encrypted)
+
+    assert denied is not None
+    assert denied.decision.reason == reason
+    assert (ledger.reasons, ledger.decisions[0].phase) == ([reason], Phase.HELLO)
+
+
+def test_an_address_that_is_allowed_is_no_new_fact(gate: Gate, ledger: Ledger) -> None:
+    assert gate.address(ORIGIN, EXAMPLE, ip_address("93.184.216.34")).allowed
+    assert ledger.events == []
+
+
+def test_an_address_that_is_denied_is_recorded(gate: Gate, ledger: Ledger) -> None:
+    decision = gate.address(ORIGIN, EXAMPLE, PRIVATE)
+
+    assert decision.reason is Reason.ADDRESS_NOT_ALLOWED
+    assert (ledger.reasons, ledger.decisions[0].phase) == (["address-not-allowed"], Phase.DIAL)
+
+
+def test_a_dial_is_judged_by_the_policy_of_the_moment(gate: Gate, ledger: Ledger) -> None:
+    before = gate.dial(ORIGIN, EXAMPLE)
+    gate.policy = Policy()
+    after = gate.dial(ORIGIN, EXAMPLE)
+
+    assert (before.allowed, after.allowed) == (True, False)
+    assert ledger.reasons == ["no-rule"]
+
+
+def test_a_refusal_that_needs_no_rule_is_recorded_too(gate: Gate, ledger: Ledger) -> None:
+    passage = gate.refuse(
+        ORIGIN, Phase.CONNECT, Reason.INVALID_TARGET, "a..b:443", method="CONNECT"
+    )
+
+    assert passage.decision.reason is Reason.INVALID_TARGET
+    assert (ledger.decisions[0].target, ledger.reasons) == ("a..b:443", ["invalid-target"])
+
+
+# --- recorded or denied (law 7), a fault denies (law 8)
+
+type Ask = Callable[[Gate], Decision]
+
+
+def hello(gate: Gate) -> Decision:
+    denied = gate.hello(ORIGIN, EXAMPLE, "example.com", encrypted=False)
+    assert denied is not None
+    return denied.decision
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda gate: gate.connect(ORIGIN, EXAMPLE).decision,
+        lambda gate: gate.request(ORIGIN, GET, "/").decision,
+        hello,
+        lambda gate: gate.dial(ORIGIN, EXAMPLE),
+        lambda gate: gate.address(ORIGIN, EXAMPLE, PRIVATE),
+    ],
+    ids=["connect", "request", "hello", "dial", "address"],
+)
+def test_a_fault_in_the_policy_denies(ledger: Ledger, ask: Ask) -> None:
+    gate = Gate(BrokenPolicy(), ledger.events.append)
+
+    decision = ask(gate)
+
+    assert (decision.allowed, decision.reason) == (False, Reason.INTERNAL_ERROR)
+    assert ledger.reasons == ["internal-error"]
+
+
+def test_a_decision_that_cannot_be_recorded_is_a_denial() -> None:
+    gate = Gate(POLICY, Disk(full=True).record)
+
+    decision = gate.connect(ORIGIN, EXAMPLE).decision
+
+    assert (decision.allowed, decision.reason) == (False, Reason.AUDIT_FAILED)
+
+
+def test_a_record_that_breaks_in_another_way_denies_whatever_was_asked_for() -> None:
+    def record(event: Event) -> None:
+        raise TypeError(f"a bug with {event}")
+
+    gate = Gate(POLICY, record, audit_failure=AuditFailure.ALLOW)
+
+    decision = gate.connect(ORIGIN, EXAMPLE).decision
+
+    assert (decision.allowed, decision.reason) == (False, Reason.INTERNAL_ERROR)
+
+
+def test_an_owner_may_ask_that_the_unrecorded_be_allowed() -> None:
+    gate = Gate(POLICY, Disk(full=True).record, audit_failure=AuditFailure.ALLOW)
+
+    assert gate.connect(ORIGIN, EXAMPLE).decision.allowed
+    assert not gate.connect(ORIGIN, EVIL).decision.allowed
+
+
+@pytest.mark.parametrize(
+    ("wanted", "then"),
+    [
+        (AuditFailure.DENY, "denied"),
+        (AuditFailure.ALLOW, "allowed, as asked for"),
+    ],
+)
+def test_an_outage_is_said_once(
+    caplog: pytest.LogCaptureFixture, wanted: AuditFailure, then: str
+) -> None:
+    disk = Disk(full=True)
+    gate = Gate(POLICY, disk.record, audit_failure=wanted)
+
+    for full in (True, True, False, True):
+        disk.full = full
+        gate.connect(ORIGIN, EXAMPLE)
+
+    text = f"the disk is full; until this is mended everything is {then}"
+    assert [(entry.levelno, entry.message) for entry in caplog.records] == [
+        (logging.ERROR, text)
+    ] * 2
+
+
+# --- outcomes
+
+
+def test_an_outcome_is_recorded_once_whoever_ends_it(gate: Gate, ledger: Ledger) -> None:
+    passage = gate.request(ORIGIN, GET, "/")
+    passage.bytes_up, passage.bytes_down, passage.upstream = 3, 5, "203.0.113.5:443"
+    gate.answered(passage, 200)
+
+    gate.end(passage)
+    gate.end(passage, "client-closed")
+
+    (outcome,) = ledger.outcomes
+    assert (outcome.decision, outcome.status, outcome.error) == (passage.id, 200, None)
+    assert (outcome.bytes_up, outcome.bytes_down) == (3, 5)
+    assert outcome.upstream == "203.0.113.5:443"
+    assert outcome.first_byte_ms is not None
+    assert 0 <= outcome.first_byte_ms <= outcome.duration_ms
+
+
+def test_an_attempt_without_an_answer_has_no_first_byte(gate: Gate, ledger: Ledger) -> None:
+    gate.end(gate.connect(ORIGIN, EVIL))
+
+    assert ledger.outcomes[0].first_byte_ms is None
+    assert ledger.outcomes[0].status is None
+
+
+@pytest.mark.parametrize(("word", "recorded"), [(None, "noted"), ("said", "said")])
+def test_the_last_word_on_an_error_is_the_ends(
+    gate: Gate, ledger: Ledger, word: str | None, recorded: str
+) -> None:
+    passage = gate.connect(ORIGIN, EXAMPLE)
+    passage.error = "noted"
+
+    gate.end(passage, word)
+
+    assert ledger.outcomes[0].error == recorded
+
+
+def test_an_outcome_that_cannot_be_recorded_stops_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    disk = Disk()
+    gate = Gate(POLICY, disk.record)
+    passage = gate.connect(ORIGIN, EXAMPLE)
+    disk.full = True
+
+    gate.end(passage)
+
+    assert "the disk is full" in caplog.text
+    assert not [event for event in disk.events if isinstance(event, OutcomeSeen)]
+
+
+def test_the_clock_is_only_asked_for_a_number() -> None:
+    numbers = count(10)
+    disk = Disk()
+    gate = Gate(POLICY, disk.record, clock_ns=lambda: next(numbers))
+
+    gate.end(gate.connect(ORIGIN, EXAMPLE))
+
+    assert next(numbers) == 11

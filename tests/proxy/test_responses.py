@@ -1,0 +1,199 @@
+"""The laws of the proxy's own answers: they say what an agent can act on, and no rule."""
+
+import json
+import shlex
+
+import h11
+import pytest
+
+from claude_proxy.config.allowlist.edit import Entry
+from claude_proxy.policy.reason import Reason
+from claude_proxy.policy.request import Scheme
+from claude_proxy.proxy.responses import (
+    Refusal,
+    bad_request,
+    denial,
+    sentence,
+    unreachable,
+    wants_json,
+)
+from claude_proxy.wire.authority import Authority
+
+EVIL = Authority.of("evil.example", 443)
+
+
+def read(answer: bytes, method: str = "GET") -> tuple[h11.Response, bytes]:
+    """Read an answer as a client would."""
+    client = h11.Connection(h11.CLIENT)
+    client.send(h11.Request(method=method, target="/", headers=[("Host", "evil.example")]))
+    client.send(h11.EndOfMessage())
+    client.receive_data(answer)
+    head = client.next_event()
+    assert isinstance(head, h11.Response)
+    body = b""
+    while isinstance(event := client.next_event(), h11.Data):
+        body += event.data
+    return head, body
+
+
+def fields(head: h11.Response) -> dict[str, str]:
+    return {name.decode(): value.decode() for name, value in head.headers}
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_every_reason_is_in_the_phrase_the_field_and_the_body(reason: Reason) -> None:
+    answer = denial(reason.value, "GET https://evil.example/", EVIL).http1(close=False)
+
+    head, body = read(answer)
+    assert head.status_code == 403
+    assert head.reason.decode() == f"Denied by claude-proxy ({reason.value})"
+    assert fields(head)["x-claude-proxy-reason"] == reason.value
+    assert f"reason: {reason.value}\n" in body.decode()
+
+
+def test_a_denial_says_what_was_denied_and_what_to_do() -> None:
+    _, body = read(denial("no-rule", "GET https://evil.example/", EVIL).http1(close=True))
+
+    assert body.decode() == (
+        "Denied by claude-proxy: GET https://evil.example/\n"
+        "reason: no-rule\n"
+        "No rule of the allowlist covers this host.\n"
+        "Retrying is useless: this is policy, not a fault of the network.\n"
+        "If it is needed, ask the owner of this machine to run, outside the sandbox:\n"
+        "  claude-proxy allow evil.example\n"
+    )
+
+
+def test_whoever_prefers_json_gets_the_same_as_json() -> None:
+    refusal = denial("no-rule", "GET https://evil.example/", EVIL)
+
+    head, body = read(refusal.http1(accept=b"application/json", close=True))
+
+    assert fields(head)["content-type"] == "application/json"
+    assert json.loads(body) == {
+        "type": "error",
+        "error": {
+            "type": "denied_by_claude_proxy",
+            "reason": "no-rule",
+            "message": "No rule of the allowlist covers this host.",
+            "request": "GET https://evil.example/",
+            "retry": False,
+            "allow_command": "claude-proxy allow evil.example",
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("accept", "json_wanted"),
+    [
+        (None, False),
+        (b"", False),
+        (b"*/*", False),
+        (b"application/json", True),
+        (b"Application/JSON, */*", True),
+        (b"application/vnd.github+json", True),
+        (b"text/html, application/json", False),
+        (b"text/plain, application/json;q=0.5", False),
+    ],
+)
+def test_json_is_for_whoever_asks_for_it(accept: bytes | None, *, json_wanted: bool) -> None:
+    assert wants_json(accept) is json_wanted
+
+
+@pytest.mark.parametrize(
+    ("target", "scheme", "entry"),
+    [
+        ("evil.example:443", Scheme.HTTPS, "evil.example"),
+        ("evil.example:8443", Scheme.HTTPS, "evil.example:8443"),
+        ("evil.example:80", Scheme.HTTP, "http://evil.example"),
+        ("evil.example:443", Scheme.HTTP, "http://evil.example:443"),
+        ("[2001:db8::1]:443", Scheme.HTTPS, "'[2001:db8::1]'"),
+        ("[2001:db8::1]:80", Scheme.HTTP, "'http://[2001:db8::1]'"),
+    ],
+)
+def test_the_command_allows_just_what_was_asked_for(
+    target: str, scheme: Scheme, entry: str
+) -> None:
+    refusal = denial("no-rule", "asked", Authority.parse(target), scheme)
+
+    assert refusal.command == f"claude-proxy allow {entry}"
+    (spelled,) = shlex.split(entry)
+    allowed = Entry.parse(spelled)
+    assert Authority.of(allowed.host, allowed.port) == Authority.parse(target)
+    assert allowed.scheme is scheme
+
+
+@pytest.mark.parametrize("reason", ["deny-rule", "address-not-allowed", "audit-failed"])
+def test_no_command_is_named_that_would_not_help(reason: str) -> None:
+    assert denial(reason, "asked", EVIL).command is None
+
+
+def test_no_command_is_named_without_a_host() -> None:
+    assert denial("no-rule", "asked", None).command is None
+
+
+def test_the_answer_to_head_tells_the_length_and_has_no_body() -> None:
+    refusal = denial("no-rule", "asked", EVIL)
+    answer = refusal.http1(head_only=True, close=False)
+
+    head, body = read(answer, "HEAD")
+
+    assert body == b""
+    assert fields(head)["content-length"] == str(len(refusal.body(as_json=False)))
+
+
+@pytest.mark.parametrize(("close", "said"), [(True, "close"), (False, "keep-alive")])
+def test_an_answer_says_whether_the_connection_goes_on(*, close: bool, said: str) -> None:
+    head, _ = read(denial("no-rule", "asked", EVIL).http1(close=close))
+
+    assert fields(head)["connection"] == said
+
+
+def test_nothing_that_was_asked_can_break_the_answer() -> None:
+    refusal = denial("no-rule", "GET https://evil.example/\u202e\U0001f600", EVIL)
+
+    _, body = read(refusal.http1(close=True))
+
+    assert body.isascii()
+    assert b"\\u202e\\U0001f600" in body
+
+
+@pytest.mark.parametrize(("status", "answered"), [(400, 400), (408, 408), (431, 400), (505, 400)])
+def test_what_cannot_be_read_is_a_bad_request(status: int, answered: int) -> None:
+    head, body = read(bad_request("there are several Host fields", status).http1(close=True))
+
+    assert head.status_code == answered
+    assert body.decode() == (
+        "Failed by claude-proxy.\nreason: bad-request\nThere are several Host fields.\n"
+    )
+
+
+@pytest.mark.parametrize(("timed_out", "status"), [(True, 504), (False, 502)])
+def test_what_cannot_be_reached_is_worth_another_try(*, timed_out: bool, status: int) -> None:
+    refusal = unreachable("connect-refused", "It refuses.", "asked", timed_out=timed_out)
+
+    head, body = read(refusal.http1(accept=b"application/json", close=True))
+
+    error = json.loads(body)["error"]
+    assert head.status_code == status
+    assert (error["type"], error["retry"]) == ("claude_proxy_error", True)
+
+
+@pytest.mark.parametrize("status", [400, 403, 408, 502, 503, 504])
+def test_every_status_has_a_phrase(status: int) -> None:
+    head, _ = read(Refusal(status, "reason", "Why.").http1(close=True))
+
+    assert head.reason.decode().endswith(" (reason)")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("the upstream did not answer", "The upstream did not answer."),
+        ("github.com:443 refuses connections", "github.com:443 refuses connections."),
+        ("[2001:db8::1]:443 cannot be reached", "[2001:db8::1]:443 cannot be reached."),
+        ('"a" lacks a port', '"a" lacks a port.'),
+    ],
+)
+def test_a_sentence_begins_large_unless_it_begins_with_a_name(text: str, shown: str) -> None:
+    assert sentence(text) == shown

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from claude_proxy import logs
 from claude_proxy.audit.database import database_in
 from claude_proxy.audit.sinks import ConsoleSink, Descriptor, JsonlSink
 from claude_proxy.audit.store import AuditStore
@@ -21,6 +20,7 @@ from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.request import Request, Scheme
 from claude_proxy.proxy.gate import Gate, Origin, Passage
 from claude_proxy.proxy.inspection.base import CutOff
+from claude_proxy.server import logs
 from claude_proxy.vault.vault import Vault
 from claude_proxy.wire.authority import Authority
 from tests.proxy.layers.stage import policy_of

@@ -13,8 +13,8 @@ import claude_proxy
 from claude_proxy import cli
 from claude_proxy.cli import service, service_plan
 from claude_proxy.errors import ConfigError
-from claude_proxy.service.names import names_of
-from claude_proxy.service.plan import Kind, Scope
+from claude_proxy.server.service.names import names_of
+from claude_proxy.server.service.plan import Kind, Scope
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -24,7 +24,8 @@ from claude_proxy.cli import gateways, paths, service_plan
 from claude_proxy.cli.declaring import Parsed
 from claude_proxy.cli.service_plan import Asked, Described
 from claude_proxy.errors import ConfigError, ConfigErrors
-from claude_proxy.installing import (
+from claude_proxy.server.service.file_marks import marked
+from claude_proxy.server.service.installer import (
     Found,
     Installer,
     Machine,
@@ -35,11 +36,10 @@ from claude_proxy.installing import (
     refuse_other_user,
     standing_of,
 )
-from claude_proxy.service.launchd import plist_of
-from claude_proxy.service.marks import marked
-from claude_proxy.service.names import names_of
-from claude_proxy.service.plan import Kind, Plan, Scope, Unit
-from claude_proxy.service.rendering import files_of
+from claude_proxy.server.service.launchd import plist_of
+from claude_proxy.server.service.names import names_of
+from claude_proxy.server.service.plan import Kind, Plan, Scope, Unit
+from claude_proxy.server.service.systemd import files_of
 
 type Decorate = Callable[[Any], Any]
 

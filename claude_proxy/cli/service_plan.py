@@ -24,9 +24,9 @@ from claude_proxy.cli import gateways, paths
 from claude_proxy.config import gateway, option_values
 from claude_proxy.config.settings import DEFAULT_HOST, Limits, TcpListen, UnixListen, UpstreamProxy
 from claude_proxy.errors import ConfigError
-from claude_proxy.service.names import names_of
-from claude_proxy.service.plan import HTTPS_PORT, Firewall, Kind, Plan, Scope
-from claude_proxy.service.rendering import default_listener, listening_words
+from claude_proxy.server.service.names import names_of
+from claude_proxy.server.service.plan import HTTPS_PORT, Firewall, Kind, Plan, Scope
+from claude_proxy.server.service.systemd import default_listener, listening_words
 from claude_proxy.system import file_permissions
 
 # Where a unit with homes and temporary directories of its own sees nothing.

@@ -20,7 +20,6 @@ from mitmproxy.options import Options
 from mitmproxy.proxy.context import Context
 from mitmproxy.tools.dump import DumpMaster
 
-from claude_proxy import logs, preflight, sockets, workers
 from claude_proxy.audit.database import database_in
 from claude_proxy.audit.store import AuditStore
 from claude_proxy.config import policy_files
@@ -34,7 +33,6 @@ from claude_proxy.config.settings import (
 )
 from claude_proxy.errors import AuditError, ConfigError
 from claude_proxy.events import Notice
-from claude_proxy.judges import Judges, limits_of, vault_of
 from claude_proxy.policy import unbound_hosts
 from claude_proxy.policy.request import Scheme
 from claude_proxy.proxy.connection import Hook, Services
@@ -46,7 +44,9 @@ from claude_proxy.proxy.hooks.tls import Certificates
 from claude_proxy.proxy.layers.protocol_detection import Front
 from claude_proxy.proxy.layers.session import Session
 from claude_proxy.proxy.listeners import Listener, Listeners
-from claude_proxy.reload import Reloader
+from claude_proxy.server import listening_sockets, logs, startup, workers
+from claude_proxy.server.gates import Judges, limits_of, vault_of
+from claude_proxy.server.reload import Reloader
 from claude_proxy.system import file_permissions, process_memory
 from claude_proxy.system.malloc_trim import Crowd
 from claude_proxy.system.sd_notify import Announcer, Lifeline, News, WorkerNews
@@ -84,7 +84,7 @@ class _Parts:
     vault: Vault
     roots: str | None
     remark: str | None
-    doors: tuple[sockets.Opened, ...]
+    doors: tuple[listening_sockets.Opened, ...]
     store: AuditStore
     place: workers.Place
     news: News
@@ -94,7 +94,9 @@ class _Parts:
         """Return the listeners with the sockets that this process has of them."""
         return [self._listener(door, services, judges) for door in self.doors]
 
-    def _listener(self, door: sockets.Opened, services: Services, judges: Judges) -> Listener:
+    def _listener(
+        self, door: listening_sockets.Opened, services: Services, judges: Judges
+    ) -> Listener:
         settings = self.settings
         listener = Listener(
             door.name,
@@ -165,28 +167,28 @@ def _stop_early(_: int, __: object) -> None:
 
 def _serve(settings: Settings, lifeline: Lifeline | None) -> None:
     """Make everything ready, and have one process or several work with it."""
-    preflight.keep_names_whole()
+    startup.keep_names_whole()
     loaded = _policy_of(settings)
     file_permissions.refuse_replaceable(settings.place_of_ca, "the CA")
     file_permissions.refuse_replaceable(settings.statedir, "the audit log")
     process_memory.no_core_dumps()  # from here on there are secrets in it
     vault = vault_of(settings, loaded.policy)
     authority = _authority_of(settings)
-    roots = preflight.upstream_roots(settings)
+    roots = startup.upstream_roots(settings)
     if settings.workers > 1 and not workers.CAN_SPREAD:
         raise ConfigError(
             "several workers share a port on Linux alone",
             where="--workers",
             mend="leave --workers at 1",
         )
-    settings, remark = preflight.fit_descriptors(preflight.share_of_worker(settings))
+    settings, remark = startup.fit_descriptors(startup.share_of_worker(settings))
     announcer = Announcer(settings.notify, lifeline)
     until = None if lifeline is None else lifeline.until
 
     def work(place: workers.Place) -> None:
         news = announcer if place.report is None else WorkerNews(place.report, speaks=place.speaks)
         with (
-            contextlib.closing(preflight.open_store(settings)) as store,
+            contextlib.closing(startup.open_store(settings)) as store,
             asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
         ):
             parts = _Parts(
@@ -198,13 +200,13 @@ def _serve(settings: Settings, lifeline: Lifeline | None) -> None:
         # Only now: the last lines of the audit are written as it closes.
         parts.say("Stopped.")
 
-    with contextlib.closing(vault), sockets.opened(settings) as doors:
+    with contextlib.closing(vault), listening_sockets.opened(settings) as doors:
         _refuse_loop(settings, doors)
         if settings.workers == 1:
             work(workers.Place())
             return
         # Opened and closed once before the fork: what is wrong with it is said once.
-        preflight.open_store(settings).close()
+        startup.open_store(settings).close()
         workers.run(
             settings.workers,
             work,
@@ -228,7 +230,7 @@ def _authority_of(settings: Settings) -> CertificateAuthority | None:
     return None
 
 
-def _refuse_loop(settings: Settings, doors: tuple[sockets.Opened, ...]) -> None:
+def _refuse_loop(settings: Settings, doors: tuple[listening_sockets.Opened, ...]) -> None:
     gateway = settings.gateway
     if gateway is not None and gateway.upstream.authority in [door.address for door in doors]:
         raise ConfigError(
@@ -314,12 +316,12 @@ async def _run(parts: _Parts) -> None:
         parts.tell(Notice(0, "stop", f"no longer listening on {names}"))
 
 
-def _close(doors: tuple[sockets.Opened, ...]) -> None:
+def _close(doors: tuple[listening_sockets.Opened, ...]) -> None:
     for door in doors:
         door.close()
 
 
-def _remove_files(doors: tuple[sockets.Opened, ...]) -> None:
+def _remove_files(doors: tuple[listening_sockets.Opened, ...]) -> None:
     """Take the sockets' names away: at once, so that the next proxy can have them."""
     for door in doors:
         door.remove()

@@ -16,10 +16,10 @@ from typing import Any, override
 
 import pytest
 
-from claude_proxy.service.plan import Firewall, Plan, Scope
-from claude_proxy.service.rendering import files_of, firewall_of
+from claude_proxy.server.service.plan import Firewall, Plan, Scope
+from claude_proxy.server.service.systemd import files_of, firewall_of
 from tests.conftest import FindProgram
-from tests.service import plans
+from tests.server.service import plans
 
 from .conftest import SHARED_ALLOWLIST
 from .rig.client import CannotConnectError, Tunnel

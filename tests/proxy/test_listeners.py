@@ -22,7 +22,7 @@ from claude_proxy.proxy.gate import Gate
 from claude_proxy.proxy.layers.protocol_detection import Front
 from claude_proxy.proxy.layers.session import Waiting
 from claude_proxy.proxy.listeners import ClaudeMode, Listener, Listeners, _Arrival
-from claude_proxy.sockets import bind
+from claude_proxy.server.listening_sockets import bind
 from tests.proxy.layers.stage import Ledger, options_of
 from tests.proxy.layers.test_http1 import DENIED, reason_of
 from tests.support.loopback import LOOPS, Names, Play, Run, Stream, run_on, until

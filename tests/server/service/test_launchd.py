@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from claude_proxy.service.launchd import plist_of
-from tests.service import plans
+from claude_proxy.server.service.launchd import plist_of
+from tests.server.service import plans
 
 
 def test_the_command_of_the_list_is_the_plans() -> None:

@@ -17,10 +17,10 @@ from enum import StrEnum
 from pathlib import Path
 
 from claude_proxy.errors import ClaudeProxyError, ConfigError
-from claude_proxy.service.marks import Mark, marked, read_mark
-from claude_proxy.service.names import Names
-from claude_proxy.service.plan import Plan, Scope, Unit
-from claude_proxy.service.rendering import files_of
+from claude_proxy.server.service.file_marks import Mark, marked, read_mark
+from claude_proxy.server.service.names import Names
+from claude_proxy.server.service.plan import Plan, Scope, Unit
+from claude_proxy.server.service.systemd import files_of
 
 type Say = Callable[[str], None]
 

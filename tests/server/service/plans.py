@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from claude_proxy.config.settings import TcpListen, UnixListen
-from claude_proxy.service.plan import Firewall, Kind, Plan, Scope
+from claude_proxy.server.service.plan import Firewall, Kind, Plan, Scope
 
 PROGRAM = ("/opt/pipx/bin/claude-proxy",)
 

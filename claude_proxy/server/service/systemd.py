@@ -1,9 +1,9 @@
 """Renders a `Plan` into the files of systemd and of the packet filter."""
 
 from claude_proxy.config.settings import DEFAULT_HOST, DEFAULT_PORT, TcpListen, UnixListen
-from claude_proxy.service import spelling
-from claude_proxy.service.plan import Firewall, Kind, Plan, Scope, Unit
-from claude_proxy.service.templates import filled
+from claude_proxy.server.service import quoting
+from claude_proxy.server.service.plan import Firewall, Kind, Plan, Scope, Unit
+from claude_proxy.server.service.template_files import filled
 
 # What a process opens beside its connections, of which each has a client and an upstream.
 _FILES_BESIDE = 512
@@ -63,7 +63,7 @@ def _service(plan: Plan) -> str:
 
 
 def _run(plan: Plan) -> dict[str, str]:
-    rules = spelling.path_of(plan.names.firewall)
+    rules = quoting.path_of(plan.names.firewall)
     load = "" if plan.firewall is None else f"+nft -f {rules}"
     return {
         "unit_extras": "\n".join(_bonds(plan)),
@@ -71,7 +71,7 @@ def _run(plan: Plan) -> dict[str, str]:
         if load
         else "",
         "firewall_reload": f"ExecReload={load}" if load else "",
-        "exec_start": spelling.command_of(command_of(plan)),
+        "exec_start": quoting.command_of(command_of(plan)),
         # systemd would take the sockets away with the directory when the service stops.
         "runtime_extras": "RuntimeDirectoryPreserve=yes" if plan.activated else "",
         "credential": _credential(plan),
@@ -125,11 +125,11 @@ def listening_words(kind: Kind, places: tuple[TcpListen | UnixListen, ...]) -> t
 def _credential(plan: Plan) -> str:
     if plan.key_file is None:
         return ""
-    return f"LoadCredential={plan.names.credential}:{spelling.path_of(plan.key_file)}"
+    return f"LoadCredential={plan.names.credential}:{quoting.path_of(plan.key_file)}"
 
 
 def _writable(plan: Plan) -> str:
-    paths = " ".join(spelling.word_of(path) for path in plan.writable)
+    paths = " ".join(quoting.word_of(path) for path in plan.writable)
     return f"ReadWritePaths={paths}" if paths else ""
 
 
@@ -163,7 +163,7 @@ def _socket(plan: Plan) -> str:
 
 
 def _stream(listen: TcpListen | UnixListen) -> str:
-    return spelling.path_of(str(listen.path)) if isinstance(listen, UnixListen) else str(listen)
+    return quoting.path_of(str(listen.path)) if isinstance(listen, UnixListen) else str(listen)
 
 
 # --- the packet filter

@@ -7,10 +7,10 @@ from pathlib import Path
 import certifi
 import pytest
 
-from claude_proxy import preflight
 from claude_proxy.audit.database import database_in
 from claude_proxy.config.settings import Limits, LogFormat, Settings, Verbosity
 from claude_proxy.errors import ConfigError
+from claude_proxy.server import startup
 from claude_proxy.trust.certificate_authority import CertificateAuthority
 from tests.audit.examples import a_denial
 
@@ -33,7 +33,7 @@ def changed(settings: Settings, **values: object) -> Settings:
 def test_the_store_prints_what_it_records(
     settings: Settings, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    store = preflight.open_store(settings)
+    store = startup.open_store(settings)
     store.record(a_denial())
     store.close()
 
@@ -47,7 +47,7 @@ def test_the_store_writes_a_file_of_lines_if_asked(
     lines = tmp_path / "audit.jsonl"
     quiet = changed(settings, jsonl=lines, verbosity=Verbosity.QUIET, log_format=LogFormat.JSON)
 
-    store = preflight.open_store(quiet)
+    store = startup.open_store(quiet)
     store.record(a_denial())
     store.close()
 
@@ -59,13 +59,13 @@ def test_the_store_writes_a_file_of_lines_if_asked(
 
 
 def test_without_a_root_of_ones_own_the_usual_ones_serve(settings: Settings) -> None:
-    assert preflight.upstream_roots(settings) is None
+    assert startup.upstream_roots(settings) is None
 
 
 def test_a_root_of_ones_own_is_added_to_the_usual_ones(settings: Settings) -> None:
     own = CertificateAuthority.load_or_create(settings.confdir).certificate_path
 
-    merged = preflight.upstream_roots(changed(settings, upstream_ca=own))
+    merged = startup.upstream_roots(changed(settings, upstream_ca=own))
 
     assert merged is not None
     held = Path(merged).read_bytes()
@@ -80,9 +80,7 @@ def test_two_proxies_with_roots_of_their_own_do_not_meet(settings: Settings) -> 
     twice = settings.confdir / "twice.pem"
     twice.write_bytes(own.read_bytes() * 2)
 
-    merged = {
-        preflight.upstream_roots(changed(settings, upstream_ca=ca)) for ca in (own, twice, own)
-    }
+    merged = {startup.upstream_roots(changed(settings, upstream_ca=ca)) for ca in (own, twice, own)}
 
     assert len(merged) == 2
 
@@ -91,7 +89,7 @@ def test_a_root_that_is_not_there_is_a_clear_error(settings: Settings) -> None:
     missing = settings.confdir / "none.pem"
 
     with pytest.raises(ConfigError) as caught:
-        preflight.upstream_roots(changed(settings, upstream_ca=missing))
+        startup.upstream_roots(changed(settings, upstream_ca=missing))
 
     assert caught.value.what == "the upstream CA cannot be read: no such file or directory"
     assert caught.value.where == str(missing)
@@ -112,7 +110,7 @@ def test_a_root_that_cannot_be_read_stops_the_start(settings: Settings, text: st
     broken.write_text(text)
 
     with pytest.raises(ConfigError, match="holds no certificate that can be read"):
-        preflight.upstream_roots(changed(settings, upstream_ca=broken))
+        startup.upstream_roots(changed(settings, upstream_ca=broken))
 
 
 def test_roots_that_cannot_be_written_stop_the_start(settings: Settings) -> None:
@@ -120,7 +118,7 @@ def test_roots_that_cannot_be_written_stop_the_start(settings: Settings) -> None
     elsewhere = settings.confdir / "nowhere"
 
     with pytest.raises(ConfigError) as caught:
-        preflight.upstream_roots(changed(settings, upstream_ca=own, confdir=elsewhere))
+        startup.upstream_roots(changed(settings, upstream_ca=own, confdir=elsewhere))
 
     assert caught.value.what == "the upstream roots cannot be written: no such file or directory"
 
@@ -150,7 +148,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 def fit(settings: Settings, connections: int) -> tuple[int, str | None]:
     wanted = changed(settings, limits=Limits(connections=connections))
-    fitting, remark = preflight.fit_descriptors(wanted)
+    fitting, remark = startup.fit_descriptors(wanted)
     return fitting.limits.connections, remark
 
 
@@ -203,4 +201,4 @@ def test_a_machine_without_a_limit_serves_all(
 def test_workers_share_the_connections_out(settings: Settings, workers: int, share: int) -> None:
     all_of_them = changed(settings, workers=workers, limits=Limits(connections=100))
 
-    assert preflight.share_of_worker(all_of_them).limits.connections == share
+    assert startup.share_of_worker(all_of_them).limits.connections == share

@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import PurePosixPath
 
 from claude_proxy.config.settings import Limits, TcpListen, UnixListen
-from claude_proxy.service.names import Names, names_of
+from claude_proxy.server.service.names import Names, names_of
 
 HTTPS_PORT = 443
 

@@ -8,7 +8,7 @@ import re
 import shlex
 from dataclasses import dataclass
 
-from claude_proxy.service.spelling import refuse_control
+from claude_proxy.server.service.quoting import refuse_control
 
 _MARK = re.compile(
     r"# Written by claude-proxy (?P<version>\S+): (?P<command>[^\n]*)\n"

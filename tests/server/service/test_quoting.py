@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_proxy.service import spelling
+from claude_proxy.server.service import quoting
 
 PRINTABLE = st.text().filter(lambda text: text.isprintable() and not text.endswith("\\"))
 
@@ -44,7 +44,7 @@ def _next_word(line: str, at: int) -> tuple[str, int]:
 
 @given(st.lists(PRINTABLE, min_size=1))
 def test_a_word_is_read_back_as_it_was(words: list[str]) -> None:
-    line = spelling.command_of(("/x", *words))
+    line = quoting.command_of(("/x", *words))
 
     assert line.startswith(":")  # else systemd would look for variables in it
     assert read_as_systemd_does(line[1:] + " ") == ["/x", *words]
@@ -64,12 +64,12 @@ def test_a_word_is_read_back_as_it_was(words: list[str]) -> None:
     ],
 )
 def test_a_word_is_quoted_where_it_must_be(word: str, spelled: str) -> None:
-    assert spelling.word_of(word) == spelled
+    assert quoting.word_of(word) == spelled
 
 
 @pytest.mark.parametrize("text", ["a\nUser=root", "a\rb", "a\0b", "a\tb", "a\\", "\u2028"])
 def test_what_would_break_a_line_is_refused(text: str) -> None:
-    for spell in (spelling.word_of, spelling.path_of):
+    for spell in (quoting.word_of, quoting.path_of):
         with pytest.raises(ValueError, match="no unit can hold"):
             spell(text)
 
@@ -77,4 +77,4 @@ def test_what_would_break_a_line_is_refused(text: str) -> None:
 @pytest.mark.parametrize("program", ["/a'b", '/a"b', "/a\\b"])
 def test_a_program_that_systemd_would_not_start_is_refused(program: str) -> None:
     with pytest.raises(ValueError, match="quote or a backslash"):
-        spelling.command_of((program, "serve"))
+        quoting.command_of((program, "serve"))

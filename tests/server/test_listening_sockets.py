@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 
-from claude_proxy import sockets
 from claude_proxy.config.settings import (
     Base,
     Gateway,
@@ -29,7 +28,8 @@ from claude_proxy.config.settings import (
 from claude_proxy.errors import ConfigError
 from claude_proxy.policy.credentials.decision import EnvironmentSource, Injection
 from claude_proxy.policy.request import Scheme
-from claude_proxy.sockets import Opened, bind, bind_all, opened
+from claude_proxy.server import listening_sockets
+from claude_proxy.server.listening_sockets import Opened, bind, bind_all, opened
 from claude_proxy.system import peer_credentials, unix_socket
 from claude_proxy.system.unix_socket import PATH_BYTES, SocketFile
 from claude_proxy.wire.authority import Authority
@@ -430,7 +430,7 @@ import sys
 from pathlib import Path
 from claude_proxy.errors import ConfigError
 from claude_proxy.config.settings import Settings, UnixListen
-from claude_proxy.sockets import opened
+from claude_proxy.server.listening_sockets import opened
 path = Path(sys.argv[1])
 given = Settings(path, path, path, listen=(UnixListen(path),))
 sys.stdout.write("here\\n"); sys.stdout.flush(); sys.stdin.readline()
@@ -618,7 +618,7 @@ def test_a_socket_without_a_file_is_shown_by_its_name() -> None:
 
 def test_a_socket_that_never_got_a_name_is_shown_as_that() -> None:
     with socket.socket(socket.AF_UNIX) as sock:
-        assert sockets._unix_name(sock) == "(unnamed)"
+        assert listening_sockets._unix_name(sock) == "(unnamed)"
 
 
 def test_a_handed_over_socket_beyond_loopback_must_be_allowed() -> None:

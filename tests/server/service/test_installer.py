@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from claude_proxy.errors import ClaudeProxyError, ConfigError
-from claude_proxy.installing import (
+from claude_proxy.server.service.installer import (
     Installer,
     Machine,
     Order,
@@ -18,9 +18,9 @@ from claude_proxy.installing import (
     standing_of,
     write,
 )
-from claude_proxy.service.plan import Firewall, Plan, Scope
-from claude_proxy.service.rendering import files_of
-from tests.service import plans
+from claude_proxy.server.service.plan import Firewall, Plan, Scope
+from claude_proxy.server.service.systemd import files_of
+from tests.server.service import plans
 
 WORDS = ("service", "install", "--system")
 FIREWALLED = replace(plans.SERVE, firewall=Firewall())

@@ -6,9 +6,9 @@ stays in its file.
 
 import plistlib
 
-from claude_proxy.service.plan import Plan
-from claude_proxy.service.rendering import command_of, files_needed
-from claude_proxy.service.spelling import refuse_control
+from claude_proxy.server.service.plan import Plan
+from claude_proxy.server.service.quoting import refuse_control
+from claude_proxy.server.service.systemd import command_of, files_needed
 
 _RESTART_S = 10  # what launchd waits by itself, said so that nobody looks for it
 _UMASK = 0o077

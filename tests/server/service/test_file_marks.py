@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_proxy.service.marks import marked, read_mark
+from claude_proxy.server.service.file_marks import marked, read_mark
 
 WORDS = ("service", "install", "--system", "--", "--jsonl=/var/log/a b.jsonl")
 TEXT = "[Service]\nExecStart=:/x\n"

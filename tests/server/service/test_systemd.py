@@ -7,11 +7,16 @@ from pathlib import PurePosixPath
 import pytest
 
 from claude_proxy.config.settings import DEFAULT_PORT, TcpListen
-from claude_proxy.service.names import names_of
-from claude_proxy.service.plan import Firewall, Kind, Plan, Scope
-from claude_proxy.service.rendering import default_listener, files_of, firewall_of, listening_words
-from claude_proxy.service.templates import filled
-from tests.service import plans
+from claude_proxy.server.service.names import names_of
+from claude_proxy.server.service.plan import Firewall, Kind, Plan, Scope
+from claude_proxy.server.service.systemd import (
+    default_listener,
+    files_of,
+    firewall_of,
+    listening_words,
+)
+from claude_proxy.server.service.template_files import filled
+from tests.server.service import plans
 
 type Values = dict[str, list[str]]
 

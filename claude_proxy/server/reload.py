@@ -9,13 +9,13 @@ import logging
 from collections.abc import Callable, Collection
 from dataclasses import replace
 
-from claude_proxy import logs
 from claude_proxy.config import policy_files
 from claude_proxy.config.settings import Settings
 from claude_proxy.errors import ConfigError
 from claude_proxy.events import Notice
-from claude_proxy.judges import Judges
 from claude_proxy.proxy.connection import ClientConnection
+from claude_proxy.server import logs
+from claude_proxy.server.gates import Judges
 
 logger = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from claude_proxy import logs
 from claude_proxy.config.settings import LogFormat, Verbosity
+from claude_proxy.server import logs
 
 
 @pytest.fixture(autouse=True)

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from claude_proxy import reload as reload_module
 from claude_proxy.config import policy_files
 from claude_proxy.config.settings import Limits, Settings
 from claude_proxy.events import Notice
-from claude_proxy.judges import Judges, vault_of
 from claude_proxy.proxy.connection import ClientConnection, Services
 from claude_proxy.proxy.dialer import Dialer
 from claude_proxy.proxy.layers.protocol_detection import Front
-from claude_proxy.reload import Reloader
+from claude_proxy.server import reload as reload_module
+from claude_proxy.server.gates import Judges, vault_of
+from claude_proxy.server.reload import Reloader
 from tests.proxy.layers.stage import Ledger, options_of
 from tests.support.loopback import Names, Play, run_on, until
 

@@ -9,11 +9,11 @@ import pytest
 from claude_proxy.config.allowlist import loader
 from claude_proxy.config.settings import Base, Gateway, Limits, Settings
 from claude_proxy.errors import ConfigError, ConfigErrors
-from claude_proxy.judges import Judges, limits_of, vault_of
 from claude_proxy.policy.credentials.decision import Custody, EnvironmentSource, Injection
 from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.request import Request, Scheme
 from claude_proxy.proxy.gate import Gate, Origin
+from claude_proxy.server.gates import Judges, limits_of, vault_of
 from claude_proxy.vault.vault import Vault
 from claude_proxy.wire.authority import Authority
 from tests.proxy.layers.stage import Ledger

@@ -1,0 +1,1 @@
+"""The proxy process: startup, app, reload, workers."""

@@ -11,7 +11,9 @@ def filled(name: str, facts: dict[str, str]) -> str:
 
     So a template shows where everything may stand. KeyError if a name has no value.
     """
-    text = (resources.files("claude_proxy.server.service") / "templates" / f"{name}{_SUFFIX}").read_text("utf-8")
+    text = (
+        resources.files("claude_proxy.server.service") / "templates" / f"{name}{_SUFFIX}"
+    ).read_text("utf-8")
     lines = [
         Template(line).substitute(facts)
         for line in text.splitlines()

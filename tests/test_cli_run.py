@@ -12,8 +12,8 @@ from claude_proxy import cli
 from claude_proxy.cli import run as command_module
 from claude_proxy.cli import serve
 from claude_proxy.config.settings import Learn
-from claude_proxy.launch import runner
-from claude_proxy.launch.order import Order
+from claude_proxy.sandbox import runner
+from claude_proxy.sandbox.run_spec import Order
 
 pytestmark = pytest.mark.usefixtures("project", "orders")
 

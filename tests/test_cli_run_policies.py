@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from claude_proxy import cli
-from claude_proxy.launch import runner
-from claude_proxy.launch.order import Order
+from claude_proxy.sandbox import runner
+from claude_proxy.sandbox.run_spec import Order
 
 GROUPS = """\
 [policy.policies.offline]

@@ -10,8 +10,8 @@ from claude_proxy import cli
 from claude_proxy.cli import gateway, gateways, run, serve
 from claude_proxy.config import gateway as provider_reader
 from claude_proxy.config.allowlist import loader
-from claude_proxy.launch import profiles
 from claude_proxy.policy.reason import Reason
+from claude_proxy.sandbox import profiles
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text("utf-8")

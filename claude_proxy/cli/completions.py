@@ -67,7 +67,7 @@ def profile_names(
     context: click.Context, _param: click.Parameter, begun: str
 ) -> list[CompletionItem]:
     """Return the profiles, the user's own among them."""
-    from claude_proxy.launch import profiles  # noqa: PLC0415 - only who completes needs it
+    from claude_proxy.sandbox import profiles  # noqa: PLC0415 - only who completes needs it
 
     found = profiles.names(_confdir(context) / profiles.DIRECTORY)
     return [CompletionItem(name) for name in found if name.startswith(begun)]

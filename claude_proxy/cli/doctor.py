@@ -190,7 +190,7 @@ def trust_lines(looks: "Sequence[Look]") -> Iterator[str]:
 def _attack(settings: Settings, of_run: dict[str, Any], *, as_json: bool) -> int:
     # It brings the sandbox's launcher along.
     from claude_proxy.doctor.attack import Aim, attack  # noqa: PLC0415
-    from claude_proxy.launch.facts import user_of  # noqa: PLC0415
+    from claude_proxy.sandbox.host_facts import user_of  # noqa: PLC0415
 
     words: dict[str, Any] = dict.fromkeys(_OF_RUN_ALONE) | {"command": (_WORD,), "shell": False}
     own_project = of_run["dir"] is None

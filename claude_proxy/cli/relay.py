@@ -1,7 +1,7 @@
 """Implements `claude-proxy relay`: one end of the only way out of a place without network.
 
-The relay itself is `claude_proxy.relay`, which knows nothing of this; here its options have names
-and help, and a command can be started that is led through it.
+The relay itself is `claude_proxy.sandbox.relay.relay`, which knows nothing of this; here its
+options have names and help, and a command can be started that is led through it.
 """
 
 import os
@@ -11,9 +11,9 @@ from typing import override
 
 import click
 
-from claude_proxy import relay
-from claude_proxy.bridge import DEFAULT_LIMIT
 from claude_proxy.errors import ConfigError
+from claude_proxy.sandbox.relay import relay
+from claude_proxy.sandbox.relay.bridge import DEFAULT_LIMIT
 from claude_proxy.trust.client_environment import NO_PROXY
 
 EPILOG = """\b

@@ -22,9 +22,9 @@ from claude_proxy.config.groups.listing import lines_of_groups, lines_of_policie
 from claude_proxy.config.groups.reader import Network
 from claude_proxy.config.settings import Settings, UnixListen
 from claude_proxy.errors import ClaudeProxyError, ConfigError
-from claude_proxy.launch import profiles, runner
-from claude_proxy.launch.order import Order
-from claude_proxy.launch.wish import Wish
+from claude_proxy.sandbox import profiles, runner
+from claude_proxy.sandbox.plan.model import Wish
+from claude_proxy.sandbox.run_spec import Order
 
 EPILOG = """\b
 Examples:

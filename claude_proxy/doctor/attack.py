@@ -32,12 +32,18 @@ from claude_proxy.doctor.bounded import last_words_of
 from claude_proxy.doctor.canaries import Canaries
 from claude_proxy.doctor.origin import Arrival, Identity, Origin
 from claude_proxy.errors import ClaudeProxyError
-from claude_proxy.launch.never import never
-from claude_proxy.launch.order import Order
-from claude_proxy.launch.rundir import SOCKET, base_of, birth_of
-from claude_proxy.launch.runner import Sandbox, live_sandbox
-from claude_proxy.launch.surroundings import ALLOWLIST, BUNDLE, CERTIFICATE, HTTP_PORT, SOCKS_PORT
 from claude_proxy.policy.policy import Policy
+from claude_proxy.sandbox.plan.environment import (
+    ALLOWLIST,
+    BUNDLE,
+    CERTIFICATE,
+    HTTP_PORT,
+    SOCKS_PORT,
+)
+from claude_proxy.sandbox.plan.protected_paths import never
+from claude_proxy.sandbox.run_directory import SOCKET, base_of, birth_of
+from claude_proxy.sandbox.run_spec import Order
+from claude_proxy.sandbox.runner import Sandbox, live_sandbox
 from claude_proxy.trust.certificate_authority import AUTHORITY_FILE, CertificateAuthority
 from claude_proxy.wire.authority import Authority
 

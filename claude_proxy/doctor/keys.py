@@ -11,7 +11,6 @@ from claude_proxy.config import policy_files
 from claude_proxy.doctor.finding import Finding, error, ok, warning
 from claude_proxy.doctor.subject import Subject
 from claude_proxy.errors import ClaudeProxyError
-from claude_proxy.launch.keeping import CLAUDE_VARIABLES, is_anthropics
 from claude_proxy.policy import unbound_hosts
 from claude_proxy.policy.credentials.decision import (
     Binding,
@@ -21,6 +20,7 @@ from claude_proxy.policy.credentials.decision import (
     SecretSource,
     name_of,
 )
+from claude_proxy.sandbox.plan.credential_isolation import CLAUDE_VARIABLES, is_anthropics
 from claude_proxy.vault import sources
 
 _NAME = "credential"

@@ -16,7 +16,10 @@ from claude_proxy.doctor.bounded import run_program, words_of
 from claude_proxy.doctor.finding import Finding, error, ok, warning
 from claude_proxy.doctor.subject import Subject
 from claude_proxy.errors import ClaudeProxyError
-from claude_proxy.launch import facts, needs, seatbelt, seccomp
+from claude_proxy.sandbox import host_facts
+from claude_proxy.sandbox.bubblewrap import seccomp
+from claude_proxy.sandbox.macos import seatbelt
+from claude_proxy.sandbox.plan import requirements
 
 _LIMIT_S: Final = 15.0
 _STATUS: Final = Path("/proc/self/status")
@@ -37,8 +40,8 @@ def check_sandbox(subject: Subject) -> list[Finding]:
     """Try whether bubblewrap can make a sandbox here, as `run` would find out."""
     if subject.platform == "darwin":
         return [_check_sandbox_exec()]
-    machine = facts.machine(subject.environ)
-    problems = needs.problems_of(machine)
+    machine = host_facts.machine(subject.environ)
+    problems = requirements.problems_of(machine)
     if problems and machine.refusal is None:
         return [_error("bwrap", problem) for problem in problems]
     version = ".".join(map(str, machine.version))
@@ -48,7 +51,7 @@ def check_sandbox(subject: Subject) -> list[Finding]:
     return [found, *(refused or [made]), *_settings(machine)]
 
 
-def _settings(machine: needs.Machine) -> list[Finding]:
+def _settings(machine: requirements.Machine) -> list[Finding]:
     told = [f"{name}={value}" for name, value in machine.settings.items() if value]
     return [ok("sysctl", ", ".join(told))] if told else []
 

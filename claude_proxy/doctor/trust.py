@@ -31,8 +31,8 @@ from claude_proxy.doctor.clientlist import ABSENT_CODE, CLIENTS, SHIMS, Client
 from claude_proxy.doctor.origin import Arrival, Identity, Origin
 from claude_proxy.doctor.setup import read_pair
 from claude_proxy.errors import ClaudeProxyError
-from claude_proxy.launch.attendants import open_log, start_companion
-from claude_proxy.launch.rundir import RunDirectory
+from claude_proxy.sandbox.helper_processes import open_log, start_companion
+from claude_proxy.sandbox.run_directory import RunDirectory
 from claude_proxy.trust.certificate_authority import CertificateAuthority
 from claude_proxy.trust.client_environment import environment
 from claude_proxy.trust.roots import java_truststore_of

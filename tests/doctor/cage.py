@@ -18,7 +18,7 @@ from typing import Any, Self
 import pytest
 
 from claude_proxy.doctor.origin import Origin
-from claude_proxy.launch import seccomp
+from claude_proxy.sandbox.bubblewrap import seccomp
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DENIED = "denied.example.test"

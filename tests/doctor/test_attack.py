@@ -14,10 +14,10 @@ from claude_proxy.doctor.attack import Aim, attack, extended
 from claude_proxy.doctor.attacks import Group, Result, Row, exit_code
 from claude_proxy.doctor.origin import Arrival
 from claude_proxy.errors import ClaudeProxyError
-from claude_proxy.launch import profiles
-from claude_proxy.launch.order import Order
-from claude_proxy.launch.wish import Wish
 from claude_proxy.policy.policy import Rule
+from claude_proxy.sandbox import profiles
+from claude_proxy.sandbox.plan.model import Wish
+from claude_proxy.sandbox.run_spec import Order
 from tests.conftest import FindProgram
 
 POLICY = """\

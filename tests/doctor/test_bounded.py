@@ -11,7 +11,7 @@ from pathlib import Path
 from claude_proxy.doctor.bounded import Ran, guarded, last_words_of, run_program, words_of
 from claude_proxy.doctor.finding import Finding, Level, ok
 from claude_proxy.errors import ClaudeProxyError
-from claude_proxy.launch.rundir import birth_of
+from claude_proxy.sandbox.run_directory import birth_of
 
 
 def test_what_a_check_finds_is_handed_on() -> None:

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from claude_proxy.doctor.canaries import Canaries
 from claude_proxy.doctor.inside.__main__ import ATTACKS
 from claude_proxy.doctor.origin import Identity, Origin
-from claude_proxy.launch.rundir import birth_of
+from claude_proxy.sandbox.run_directory import birth_of
 from claude_proxy.trust.certificate_authority import CertificateAuthority
 from tests.doctor.cage import (
     ALLOWED,

@@ -10,7 +10,10 @@ from claude_proxy.doctor import machine
 from claude_proxy.doctor.finding import Level
 from claude_proxy.doctor.subject import Subject
 from claude_proxy.errors import ConfigError
-from claude_proxy.launch import facts, needs, seatbelt, seccomp
+from claude_proxy.sandbox import host_facts
+from claude_proxy.sandbox.bubblewrap import seccomp
+from claude_proxy.sandbox.macos import seatbelt
+from claude_proxy.sandbox.plan import requirements
 
 NOBODY = Settings(Path("/a"), Path("/c"), Path("/s"))
 LINUX = Subject(NOBODY, {"PATH": "/usr/bin:/bin"}, "linux")
@@ -19,8 +22,8 @@ BWRAP = Path("/usr/bin/bwrap")
 
 
 def seen(monkeypatch: pytest.MonkeyPatch, **told: object) -> None:
-    found = needs.Machine(**{"bwrap": BWRAP, "version": (0, 8, 0), **told})  # type: ignore[arg-type]
-    monkeypatch.setattr(facts, "machine", lambda _: found)
+    found = requirements.Machine(**{"bwrap": BWRAP, "version": (0, 8, 0), **told})  # type: ignore[arg-type]
+    monkeypatch.setattr(host_facts, "machine", lambda _: found)
 
 
 def a_program(directory: Path, name: str, script: str) -> Subject:

@@ -77,7 +77,15 @@ class Relay:
 
     def __init__(self, start: Start, listen: str, to: str) -> None:
         self._start = start
-        self._command = [sys.executable, "-m", "claude_proxy.relay", "--listen", listen, "--to", to]
+        self._command = [
+            sys.executable,
+            "-m",
+            "claude_proxy.sandbox.relay.relay",
+            "--listen",
+            listen,
+            "--to",
+            to,
+        ]
         self.where = ""
         self.run()
 

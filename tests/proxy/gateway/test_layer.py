@@ -19,9 +19,8 @@ from claude_proxy.proxy.gateway.layer import GatewayFront, desk_of
 from claude_proxy.proxy.gateway.policy import policy_of
 from claude_proxy.proxy.layers.session import NO_ADDRESS, Session
 from claude_proxy.wire.authority import Authority
-
-from .stage import BrokenPolicy, Ledger, Stage, a_dialer
-from .stage import policy_of as listed
+from tests.proxy.layers.stage import BrokenPolicy, Ledger, Stage, a_dialer
+from tests.proxy.layers.stage import policy_of as listed
 
 KEY = "sk-ant-api03-the-real-key-of-the-owner"
 TOKEN = "the-token-of-this-gateway"

@@ -1,7 +1,7 @@
 """Plays one client connection without sockets: what the peers do goes in, what they get is kept.
 
-It stands where `claude_proxy.proxy.connection` stands and obeys a layer's commands in the same order, but
-there are no sockets. What would fail over one, a write after the close, fails here.
+It stands where `claude_proxy.proxy.connection` stands and obeys a layer's commands in the same
+order, but there are no sockets. What would fail over one, a write after the close, fails here.
 """
 
 from collections import deque

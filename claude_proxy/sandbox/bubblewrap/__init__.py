@@ -1,0 +1,1 @@
+"""The Linux sandbox: bwrap, its system call filter and the processes that watch it."""

@@ -1,0 +1,129 @@
+"""Finds the program that a COMMAND is, and what must be seen inside so that it works.
+
+Law kept: the sandbox cannot move its own wall (10). What lies in the project names nothing else
+that is shown, as an agent could have written it.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from claude_proxy.errors import ClaudeProxyError
+from claude_proxy.sandbox.plan.model import Program
+from claude_proxy.sandbox.safe_read import text_of
+
+_MAX_SHEBANGS = 4
+_MAX_LINKS = 40
+
+
+def find_program(
+    command: tuple[str, ...], environ: Mapping[str, str], project: Path
+) -> Program | None:
+    """Return the program that COMMAND is, and what it needs; raise if there is none."""
+    name = command[0]
+    given = str(project / name) if "/" in name else name
+    found = shutil.which(given, path=environ.get("PATH") or os.defpath)
+    if found is None:
+        raise _not_found(name, Path(given))
+    path = Path(os.path.normpath(os.path.join(Path.cwd(), found)))  # noqa: PTH118
+    trail = _Trail(environ, (project, Path(os.path.realpath(project))))
+    trail.follow(path, _MAX_SHEBANGS)
+    trees = tuple(dict.fromkeys(trail.trees))
+    return Program(path, Path(os.path.realpath(path)), tuple(trail.links.items()), trees)
+
+
+def _not_found(name: str, path: Path) -> ClaudeProxyError:
+    if "/" not in name:
+        mend = "install it, or name it with its path"
+        return ClaudeProxyError(f"there is no command {name!r}", where="PATH", mend=mend)
+    if path.is_dir():
+        what, mend = f"the command {name!r} is a directory", "name a program in it"
+    elif path.exists():
+        what, mend = f"the command {name!r} may not be executed", f"chmod +x {path}"
+    else:
+        what, mend = f"there is no command {name!r}", "install it, or mend the path"
+    return ClaudeProxyError(what, where=str(path), mend=mend)
+
+
+class _Trail:
+    """Notes what a program is made of: links, its tree, and those of its interpreter.
+
+    What lies in the project is passed over: an agent could have written it, and it must not name
+    what else is shown.
+    """
+
+    def __init__(self, environ: Mapping[str, str], project: tuple[Path, ...]) -> None:
+        self.links: dict[Path, str] = {}
+        self.trees: list[Path] = []
+        self._environ = environ
+        self._project = project
+
+    def follow(self, path: Path, shebangs: int) -> None:
+        """Note everything on the way from `path`, and from its interpreter."""
+        links = dict(_links_on(path))
+        if any(self._is_the_agents(step) for step in (path, *links, *links.values())):
+            return
+        real = Path(os.path.realpath(path))
+        self.links |= {link: str(target) for link, target in links.items()}
+        self.trees.extend(_tree_above(real) or [real])
+        for link in links:
+            self.trees.extend(_tree_above(link))
+        interpreter = _interpreter_of(real, self._environ)
+        if interpreter is not None and shebangs:
+            self.follow(interpreter, shebangs - 1)
+
+    def _is_the_agents(self, path: Path) -> bool:
+        return any(path.is_relative_to(place) for place in self._project)
+
+
+def _links_on(path: Path) -> Iterator[tuple[Path, Path]]:
+    """Yield each symbolic link on the way to what `path` leads to, and where it leads."""
+    for _ in range(_MAX_LINKS):
+        for place in (*reversed(path.parents), path):
+            if place.is_symlink():
+                target = Path(os.path.normpath(place.parent / place.readlink()))
+                yield place, target
+                path = target / path.relative_to(place)
+                break
+        else:
+            return
+
+
+def _tree_above(path: Path) -> list[Path]:
+    """Return the directories without which a program does not work."""
+    for place in reversed(path.parents):
+        if place.name == "node_modules":
+            return [place]
+    if path.parent.name == "shims" and (path.parents[1] / "libexec").is_dir():
+        return [path.parents[1]]  # pyenv and its kin: a shim asks what lies beside its directory
+    for place in path.parents:
+        if (place / "pyvenv.cfg").is_file():
+            return [place, *_base_of(place / "pyvenv.cfg")]
+    return []
+
+
+def _base_of(configuration: Path) -> list[Path]:
+    """Return the Python installation that a virtual environment is made from."""
+    for line in text_of(configuration).splitlines():
+        name, _, value = line.partition("=")
+        if name.strip() == "home" and value.strip().startswith("/"):
+            prefix = Path(os.path.realpath(value.strip())).parent
+            if any((prefix / "lib").glob("python3*/os.py")):
+                return [prefix]
+    return []
+
+
+def _interpreter_of(real: Path, environ: Mapping[str, str]) -> Path | None:
+    first = text_of(real).partition("\n")[0]
+    if not first.startswith("#!"):
+        return None
+    words = first[2:].split()
+    if not words:
+        return None
+    name = words[0]
+    if Path(name).name == "env":
+        rest = [word for word in words[1:] if not word.startswith("-") and "=" not in word]
+        name = rest[0] if rest else "env"
+    found = shutil.which(name, path=environ.get("PATH") or os.defpath)
+    return Path(os.path.abspath(found)) if found else None  # noqa: PTH100 - without following links

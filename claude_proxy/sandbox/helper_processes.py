@@ -1,0 +1,326 @@
+"""Starts and ends what stands beside a sandbox: the proxy of its run, and the relay to it.
+
+Both are in sessions of their own, so that no key pressed in the terminal reaches them, and both
+hold the reading end of a pipe whose writing end only the launcher has: when the launcher ends,
+however that comes, they end as well. What they have to say goes into a log and to no terminal.
+
+Law kept: secrets stay outside (9). What the kernel shows of a process to all processes of its user
+is the environment that it was started with; so each is started with little, and the proxy gets the
+rest, in which credentials may stand, by its pipe.
+"""
+
+import contextlib
+import os
+import re
+import select
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+from claude_proxy.config.settings import Settings
+from claude_proxy.errors import ClaudeProxyError, ConfigError
+from claude_proxy.sandbox import proxy_process_ipc
+from claude_proxy.sandbox.bubblewrap import credential_mask
+from claude_proxy.sandbox.relay import relay
+from claude_proxy.sandbox.relay.bridge import Upstream
+from claude_proxy.sandbox.run_directory import RunDirectory, command_line
+from claude_proxy.wire import proxy_protocol
+
+JOIN_PATIENCE_S = 4.0
+
+_START_PATIENCE_S = 120.0
+_JOIN_PAUSE_S = 0.1
+_END_PATIENCE_S = 5.0
+_LOGS_KEPT = 20
+_GREETING = b"\x05\x01\x00"  # of SOCKS5: one method, which is none
+
+# What a process must have from its first instruction on, or may have: nobody keeps a key in them.
+_HARMLESS = re.compile(
+    r"PATH|HOME|USER|LOGNAME|SHELL|LANG|LANGUAGE|LC_[A-Z]+|TZ|TMPDIR|XDG_[A-Z_]+"
+    r"|D?Y?LD_[A-Z_]+|GLIBC_TUNABLES|MALLOC_[A-Z_]+|COVERAGE_[A-Z_]+"
+)
+
+
+class Attendant:
+    """A process beside the sandbox, and what it is told to end by."""
+
+    def __init__(self, what: str, process: subprocess.Popen[bytes], lifeline: int) -> None:
+        self.what = what
+        self.process = process
+        self._lifeline: int | None = lifeline
+
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        return self.process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether it is still there."""
+        return self.process.poll() is None
+
+    def failed(self, log: Path) -> ClaudeProxyError:
+        """Return the error that says that it has ended too early."""
+        return ClaudeProxyError(
+            f"the {self.what} of this run has ended (exit code {self.process.poll()}); nothing was "
+            "run",
+            where=str(log),
+            mend="see what it says there",
+        )
+
+    def end(self) -> None:
+        """Let it end, and wait until it has."""
+        if self._lifeline is not None:
+            os.close(self._lifeline)
+            self._lifeline = None
+        try:
+            self.process.wait(_END_PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.end()
+
+
+class Companion(Attendant):
+    """The proxy of one run."""
+
+    def __init__(
+        self, process: subprocess.Popen[bytes], lifeline: int, report: int, log: Path
+    ) -> None:
+        super().__init__("proxy", process, lifeline)
+        self._report: int | None = report
+        self._log = log
+
+    def wait_until_ready(self) -> None:
+        """Return once it accepts connections; raise what keeps it from that."""
+        if self._report is None:
+            return
+        said = b""
+        deadline = time.monotonic() + _START_PATIENCE_S
+        while not said.endswith(b"\n") and len(said) < proxy_process_ipc.REPORT_LIMIT:
+            left = max(0.0, deadline - time.monotonic())
+            if not select.select([self._report], [], [], left)[0]:
+                break
+            piece = os.read(self._report, proxy_process_ipc.REPORT_LIMIT)
+            if not piece:
+                break
+            said += piece
+        os.close(self._report)
+        self._report = None
+        if said == proxy_process_ipc.READY:
+            return
+        raise proxy_process_ipc.decode_error(said) or ClaudeProxyError(
+            "the proxy of this run has ended before it was ready",
+            where=str(self._log),
+            mend="see what it says there; try `claude-proxy serve` with the same options",
+        )
+
+    def end(self) -> None:
+        """Let it end, and wait until it has; remove a log that says nothing."""
+        if self._report is not None:
+            os.close(self._report)
+            self._report = None
+            # It is still starting, and hears of nothing until it has.
+            self.process.kill()
+        super().end()
+        with contextlib.suppress(OSError):
+            if not self._log.stat().st_size:
+                self._log.unlink()
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """Where the attendants of one run say what is wrong with them."""
+
+    path: Path
+    file: IO[bytes] = field(repr=False)
+
+
+def open_log(statedir: Path, name: str) -> Log:
+    """Open the log of a run, for its owner alone; let old ones go."""
+    folder = statedir / "runs"
+    path = folder / f"{name}.log"
+    try:
+        for directory in (*reversed(folder.parents), folder):
+            # Each by itself: `parents` would leave the mode of those above to the umask.
+            directory.mkdir(mode=0o700, exist_ok=True)
+        _forget_old(folder)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+        file = open(os.open(path, flags, 0o600), "ab")  # noqa: PTH123, SIM115 - the mode, and it lives on
+    except OSError as error:
+        raise ConfigError(
+            f"the log of the run cannot be written: {(error.strerror or '').lower()}",
+            where=str(path),
+            mend="make room, or name another directory with --statedir",
+        ) from error
+    return Log(path, file)
+
+
+def _forget_old(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        logs = sorted(folder.glob("*.log"), key=lambda path: path.stat().st_mtime)
+        for path in logs[:-_LOGS_KEPT]:
+            path.unlink()
+
+
+def start_companion(
+    settings: Settings, listeners: Sequence[socket.socket], rundir: RunDirectory, log: Log
+) -> Companion:
+    """Start the proxy of a run on the sockets that it inherits; do not wait for it.
+
+    The settings name the descriptors of `listeners`.
+    """
+    reading, writing = os.pipe()
+    until, lifeline = os.pipe()
+    heard, report = os.pipe()
+    environ = dict(os.environ)
+    task = proxy_process_ipc.Task(settings, report=report, lifeline=until, environ=environ)
+    process = _start(
+        [
+            sys.executable,
+            "-I",
+            "-c",
+            proxy_process_ipc.BOOT,
+            str(reading),
+            f"claude-proxy-{rundir.name}",
+        ],
+        (reading, until, report, *(listener.fileno() for listener in listeners)),
+        log,
+    )
+    for descriptor in (reading, until, report):
+        os.close(descriptor)
+    companion = Companion(process, lifeline, heard, log.path)
+    # If it has ended already, the report says so better.
+    with contextlib.suppress(BrokenPipeError), open(writing, "wb") as file:  # noqa: PTH123 - a descriptor
+        file.write(proxy_process_ipc.encode(task, sys.path))
+    rundir.note(process.pid)
+    return companion
+
+
+def start_relay(
+    listeners: Sequence[socket.socket],
+    upstream: Upstream,
+    rundir: RunDirectory,
+    log: Log,
+    announced: Sequence[str] | None,
+) -> Attendant:
+    """Start the relay from the sandbox's sockets to the proxy; it announces name and command."""
+    until, lifeline = os.pipe()
+    words = [sys.executable, "-I", "-S", str(Path(relay.__file__).resolve()), "--quiet"]
+    for sock in listeners:
+        words += ["--listen", f"fd:{sock.fileno()}"]
+    words += ["--to", upstream.name, "--until", f"fd:{until}"]
+    if announced is not None:
+        words += ["--announce", rundir.name, command_line(announced)]
+    process = _start(words, (until, *(sock.fileno() for sock in listeners)), log)
+    os.close(until)
+    rundir.note(process.pid)
+    return Attendant("relay", process, lifeline)
+
+
+def start_veil(
+    pairs: Sequence[tuple[Path, Path]], init: int, rundir: RunDirectory, log: Log
+) -> Attendant:
+    """Start what hides logins again that are renewed outside; return once it watches."""
+    until, lifeline = os.pipe()
+    heard, said = os.pipe()
+    words = [sys.executable, "-I", "-S", credential_mask.__file__, str(until), str(init)]
+    for outside, inside in pairs:
+        words += [str(outside), str(inside)]
+    process = _start(words, (until,), log, said)
+    for descriptor in (until, said):
+        os.close(descriptor)
+    rundir.note(process.pid)
+    attendant = Attendant("process that hides logins", process, lifeline)
+    with open(heard, "rb") as file:  # noqa: PTH123 - a descriptor
+        if not file.read(1):
+            attendant.end()
+            raise attendant.failed(log.path)
+    return attendant
+
+
+def _start(
+    words: Sequence[str], descriptors: Sequence[int], log: Log, out: int | None = None
+) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(  # noqa: S603 - our own programs
+        words,
+        pass_fds=descriptors,
+        stdin=subprocess.DEVNULL,
+        stdout=log.file if out is None else out,
+        stderr=log.file,
+        cwd="/",  # so that neither keeps a directory of the user busy
+        env=harmless(os.environ),
+        start_new_session=True,
+    )
+
+
+def harmless(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that everybody may know."""
+    return {name: value for name, value in environ.items() if _HARMLESS.fullmatch(name)}
+
+
+def join(text: str) -> Upstream:
+    """Return where a running proxy is reached, once it is; raise if it is not within four seconds.
+
+    `text` is "unix:/path" or "127.0.0.1:9051".
+    """
+    try:
+        upstream = relay.parse_upstream(text)
+    except ConfigError as error:
+        raise ConfigError(
+            error.what, where=f"--proxy {text}", mend="spell it 127.0.0.1:9051 or unix:/path"
+        ) from error
+    deadline = time.monotonic() + JOIN_PATIENCE_S
+    while True:
+        reason = _unreachable(upstream, deadline - time.monotonic())
+        if reason is None:
+            return upstream
+        if time.monotonic() + _JOIN_PAUSE_S > deadline:
+            raise ClaudeProxyError(
+                f"claude-proxy is not running on {text}: {reason}",
+                where="--proxy",
+                mend="start it: claude-proxy serve; or leave --proxy out, and the run has its own",
+            )
+        time.sleep(_JOIN_PAUSE_S)
+
+
+def is_foreign(upstream: Upstream) -> bool:
+    """Tell whether something other than claude-proxy listens there.
+
+    Only a claude-proxy goes on after being told who connects; others take that for nonsense. The
+    greeting of SOCKS5 is answered before anything is asked for, so nothing is decided or recorded.
+    """
+    with socket.socket(upstream.family, socket.SOCK_STREAM) as sock:
+        sock.settimeout(JOIN_PATIENCE_S)
+        try:
+            sock.connect(upstream.address)
+            sock.sendall(proxy_protocol.encode("joining", "") + _GREETING)
+            return sock.recv(1) != _GREETING[:1]
+        except OSError:
+            return True
+
+
+def _unreachable(upstream: Upstream, patience_s: float) -> str | None:
+    with socket.socket(upstream.family, socket.SOCK_STREAM) as sock:
+        sock.settimeout(max(0.1, patience_s))
+        try:
+            sock.connect(upstream.address)
+        except OSError as error:
+            return (error.strerror or "no answer").lower()
+    return None

@@ -1,0 +1,279 @@
+"""Looks at the machine for `plan`: users, paths, the command, Git's directories, bwrap.
+
+Law kept: no quiet downgrade (11). What a run needs and this machine lacks is an error, and a
+sandbox that is not mounted as it was planned runs nothing.
+"""
+
+import os
+import platform
+import pwd
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from claude_proxy.errors import ClaudeProxyError
+from claude_proxy.sandbox.bubblewrap import mountinfo, seccomp
+from claude_proxy.sandbox.executables import find_program
+from claude_proxy.sandbox.git_directories import git_of, hooks_of, worktree_paths
+from claude_proxy.sandbox.macos import seatbelt
+from claude_proxy.sandbox.plan import planner, requirements, system_mounts
+from claude_proxy.sandbox.plan.model import Facts, Kind, Plan, Seen, User, Wish
+from claude_proxy.sandbox.safe_read import head_of
+
+_ENV = Path("/usr/bin/env")
+_PROBE_TIMEOUT_S = 20.0
+_MOUNT_PATIENCE_S = 10.0
+_MOUNT_POLL_S = 0.005
+_PLACES_TOLD = 5
+_BWRAP_PLACES = (
+    "/usr/bin",
+    "/usr/local/bin",
+    "/bin",
+    "/run/wrappers/bin",
+    "/run/current-system/sw/bin",
+)
+_CONTAINER_MARKS = ("/.dockerenv", "/run/.containerenv", "/run/systemd/container")
+_TRIAL = (
+    *("--unshare-user", "--unshare-net", "--unshare-pid", "--unshare-ipc", "--unshare-uts"),
+    *("--die-with-parent", "--cap-drop", "ALL", "--ro-bind", "/", "/"),
+    *("--proc", "/proc", "--dev", "/dev"),
+)
+
+
+def gather(  # noqa: PLR0913 - each is a place of its own
+    wish: Wish,
+    *,
+    environ: Mapping[str, str],
+    confdir: Path,
+    statedir: Path,
+    rundir: Path,
+    shown: Mapping[str, bytes],
+) -> Facts:
+    """Return everything that `plan` decides on."""
+    bwrap, version = _bwrap(environ, wish.project)
+    user = user_of(environ)
+    worktree, git_directories, notes = git_of(wish.project)
+    hooks = tuple(hooks_of(wish.project, git_directories))
+    program = find_program(wish.command, environ, wish.project) if not wish.shell else None
+    asked = set(planner.questions(wish, user, environ, confdir, statedir, rundir))
+    asked |= {path for git in git_directories for path in planner.questions_of_git(git)}
+    asked |= {*hooks, *(worktree_paths(worktree))}
+    asked |= {Path(f"/etc/{name}") for name in _names_in(Path("/etc"))}
+    asked |= {*program.trees, program.real} if program else set()
+    return Facts(
+        user=user,
+        environ=dict(environ),
+        bwrap=bwrap,
+        bwrap_version=version,
+        confdir=confdir,
+        statedir=statedir,
+        rundir=rundir,
+        paths=_look(asked),
+        etc=frozenset(_names_in(Path("/etc"))),
+        program=program,
+        worktree=worktree,
+        git_directories=git_directories,
+        hooks=hooks,
+        default_signal=_ENV if _knows_default_signal(_ENV) else None,
+        shown=dict(shown),
+        resolver=_resolver() if wish.unfiltered else {},
+        notes=notes,
+    )
+
+
+def _resolver() -> dict[str, bytes]:
+    found = {}
+    for name in system_mounts.RESOLVER:
+        with suppress(OSError):
+            found[name] = Path(name).read_bytes()
+    return found
+
+
+def user_of(environ: Mapping[str, str]) -> User:
+    """Return who runs this, as the environment and the list of users have it."""
+    uid, gid = os.geteuid(), os.getegid()
+    try:
+        entry = pwd.getpwuid(uid)
+        name, directory = entry.pw_name, entry.pw_dir
+    except KeyError:
+        name, directory = environ.get("USER") or str(uid), "/"
+    home = environ.get("HOME", "")
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.@-]*\$?", name):
+        name = str(uid)
+    return User(name, uid, gid, Path(os.path.normpath(home if home.startswith("/") else directory)))
+
+
+# Paths
+
+
+def _look(asked: Iterable[Path]) -> dict[Path, Seen]:
+    found = {path: see(path) for path in asked}
+    real = {seen.real for seen in found.values()} - found.keys()
+    return found | {path: see(path) for path in real}
+
+
+def see(path: Path) -> Seen:
+    """Return what lies at a path; what may not be looked at is there all the same."""
+    try:
+        link = os.readlink(path)  # noqa: PTH115 - the text, as Path.readlink makes a path of it
+    except OSError:
+        link = None
+    real = Path(os.path.realpath(path))
+    try:
+        if path.is_dir():
+            return Seen(Kind.DIRECTORY, real, link)
+        if path.is_file():
+            return Seen(Kind.FILE, real, link)
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return Seen(Kind.MISSING, real, link)
+    except OSError:
+        return Seen(Kind.OTHER, real, link)
+    return Seen(Kind.OTHER, real, link)
+
+
+def _names_in(directory: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(directory))  # noqa: PTH208 - names, not paths
+    except OSError:
+        return []
+
+
+# What came of the plan
+
+
+def refuse_astray(planned: Plan, pid: int) -> None:
+    """Wait until the sandbox of a process is mounted; raise if it is not as it was planned.
+
+    To be called while COMMAND is held back.
+    """
+    deadline = time.monotonic() + _MOUNT_PATIENCE_S
+    # A process that has ended has no mounts; that it has is told by whoever waits for it.
+    while inside := _mounts_of(str(pid)):
+        places = mountinfo.astray(planned, inside, _mounts_of("self"))
+        if not places:
+            return
+        if time.monotonic() > deadline:
+            raise ClaudeProxyError(
+                "the sandbox is not as it was planned, so nothing was run",
+                where=", ".join(map(str, places[:_PLACES_TOLD])),
+                mend="look for links that another run makes in the project; then start again",
+            )
+        time.sleep(_MOUNT_POLL_S)
+
+
+def _mounts_of(process: str) -> str:
+    try:
+        raw = Path(f"/proc/{process}/mountinfo").read_bytes()
+    except OSError:
+        return ""
+    return raw.decode("utf-8", "surrogateescape")
+
+
+# Programs of the system
+
+
+def find_bwrap(environ: Mapping[str, str], project: Path) -> Path | None:
+    """Return bwrap, from where the system has it before anything of the user's."""
+    given = [entry for entry in environ.get("PATH", "").split(":") if entry.startswith("/")]
+    outside = [
+        entry for entry in given if not Path(os.path.realpath(entry)).is_relative_to(project)
+    ]
+    found = shutil.which("bwrap", path=":".join((*_BWRAP_PLACES, *outside)))
+    return Path(found) if found else None
+
+
+def _bwrap(environ: Mapping[str, str], project: Path) -> tuple[Path, tuple[int, ...]]:
+    if platform.system() == "Darwin":
+        return seatbelt.SANDBOX_EXEC, ()
+    found = find_bwrap(environ, project)
+    if found is None:
+        raise requirements.bwrap_missing(_os_release())
+    version = version_of(found)
+    for problem in requirements.problems_of(requirements.Machine(found, version)):
+        raise problem
+    return found, version
+
+
+def version_of(bwrap: Path) -> tuple[int, ...]:
+    """Return the numbers of bwrap's version; none if it does not tell."""
+    return numbers_in(_output_of([str(bwrap), "--version"]))
+
+
+def numbers_in(text: str) -> tuple[int, ...]:
+    """Return the first dotted number in a text."""
+    found = re.search(r"[0-9]{1,6}(?:\.[0-9]{1,6})*", text)
+    return tuple(int(part) for part in found[0].split(".")) if found else ()
+
+
+def _knows_default_signal(env: Path) -> bool:
+    return _succeeds([str(env), "--default-signal=INT,QUIT", "true"])
+
+
+def _succeeds(command: list[str]) -> bool:
+    return _run(command)[0] == 0
+
+
+def _output_of(command: list[str]) -> str:
+    return _run(command)[1]
+
+
+def _run(command: list[str]) -> tuple[int, str]:
+    """Return the exit code and the output, both streams together, of a short probe."""
+    try:
+        done = subprocess.run(  # noqa: S603 - programs of the system, with words of our own
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=_PROBE_TIMEOUT_S,
+            check=False,
+            env={"PATH": "/usr/bin:/bin", "LC_ALL": "C"},
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return 127, str(error)
+    return done.returncode, done.stdout.decode("utf-8", "replace")
+
+
+def problems(environ: Mapping[str, str], *, seccomp_wanted: bool = True) -> list[ClaudeProxyError]:
+    """Return everything that a run needs and this machine lacks, each with its mend."""
+    found = requirements.problems_of(machine(environ))
+    missing = seccomp.problem() if seccomp_wanted else None
+    return [*found, *([missing] if missing else [])]
+
+
+def machine(environ: Mapping[str, str]) -> requirements.Machine:
+    """Try bwrap, and read what explains it if it does not work."""
+    bwrap = find_bwrap(environ, Path("/nonexistent"))
+    return requirements.Machine(
+        bwrap=bwrap,
+        version=version_of(bwrap) if bwrap else (),
+        refusal=_refusal_of(bwrap) if bwrap else None,
+        os_release=_os_release(),
+        settings={name: _setting(name) for name in requirements.SETTINGS},
+        user_namespaces=Path("/proc/self/ns/user").exists(),
+        container=any(Path(mark).exists() for mark in _CONTAINER_MARKS),
+        # It is the first process of the namespace that it makes.
+        sandbox=head_of(Path("/proc/1/comm")).strip() == b"bwrap",
+        root=os.geteuid() == 0,
+    )
+
+
+def _refusal_of(bwrap: Path) -> str | None:
+    code, output = _run([str(bwrap), *_TRIAL, "--", "/bin/true"])
+    return None if code == 0 else output or f"exit code {code}"
+
+
+def _os_release() -> str:
+    for name in ("/etc/os-release", "/usr/lib/os-release"):
+        if text := head_of(Path(name)):
+            return text.decode("utf-8", "replace")
+    return ""
+
+
+def _setting(name: str) -> str:
+    return head_of(Path("/proc/sys", *name.split("."))).decode("utf-8", "replace").strip()

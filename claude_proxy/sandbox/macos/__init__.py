@@ -1,0 +1,1 @@
+"""The macOS sandbox: sandbox-exec and its profile."""

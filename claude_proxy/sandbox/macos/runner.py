@@ -1,0 +1,105 @@
+"""Runs COMMAND under macOS's sandbox-exec, with only the port of its own proxy open.
+
+Seatbelt knows no namespaces: the proxy listens on a port of the machine's loopback, and there is
+no relay. It was never run, as no Mac was at hand; the profile is `seatbelt`'s, and pure.
+"""
+
+import signal
+import socket
+import subprocess
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+
+from claude_proxy.config.settings import InheritedListen, Verbosity
+from claude_proxy.errors import ClaudeProxyError, ConfigError
+from claude_proxy.sandbox import credentials, host_facts
+from claude_proxy.sandbox.helper_processes import Log, open_log, start_companion
+from claude_proxy.sandbox.macos.seatbelt import SANDBOX_EXEC, seatbelt
+from claude_proxy.sandbox.run_directory import RunDirectory, base_of
+from claude_proxy.sandbox.run_spec import Order, refuse_reachable, shown_files
+
+_LOOPBACK = "127.0.0.1"
+
+
+def run(order: Order, environ: Mapping[str, str]) -> int:
+    """Run COMMAND to its end and return its exit code, as a shell reports it."""
+    if not SANDBOX_EXEC.exists():
+        raise ClaudeProxyError(
+            "sandbox-exec not found",
+            where=str(SANDBOX_EXEC),
+            mend="it is a part of macOS; on Linux, `claude-proxy run` takes bwrap by itself",
+        )
+    _refuse_unknown(order)
+    refuse_reachable(order)
+    bindings = credentials.bindings_of(order)
+    credentials.refuse_reachable(order, bindings, environ)
+    with ExitStack() as stack:
+        rundir = stack.enter_context(RunDirectory.make(order.words, name=order.name))
+        log = open_log(order.settings.statedir, rundir.name)
+        stack.callback(log.file.close)
+        port = _start_proxy(order, rundir, log, stack) if order.wish.network else 0
+        temporary, shown = rundir.path / "tmp", rundir.path / "shown"
+        for directory in (temporary, shown):
+            directory.mkdir(mode=0o700)
+        for name, content in shown_files(order).items():
+            rundir.write(f"shown/{name}", content)
+        wish = credentials.kept(order, bindings, environ)
+        seen = host_facts.gather(
+            wish,
+            environ=environ,
+            confdir=order.settings.confdir,
+            statedir=order.settings.statedir,
+            rundir=base_of(environ),
+            shown={},
+        )
+        planned = seatbelt(wish, seen, port=port, temporary=temporary, shown=shown)
+        return _wait(list(planned.argv), dict(planned.environment), order)
+
+
+def _refuse_unknown(order: Order) -> None:
+    """Refuse what is known on Linux alone."""
+    asked = {
+        "--verify": order.verify,
+        "--proxy": order.join is not None,
+        "--gateway": order.settings.gateway is not None,
+    }
+    for option, given in asked.items():
+        if given:
+            raise ConfigError(
+                "this is not to be had on macOS",
+                where=option,
+                mend="leave it out; the run has a proxy of its own",
+            )
+
+
+def _start_proxy(order: Order, rundir: RunDirectory, log: Log, stack: ExitStack) -> int:
+    """Start the run's proxy on a free port, and return that once it is ready."""
+    with socket.create_server((_LOOPBACK, 0)) as listener:
+        own = replace(
+            order.settings,
+            listen=(InheritedListen(listener.fileno(), "run"),),
+            workers=1,
+            verbosity=Verbosity.QUIET,
+        )
+        companion = stack.enter_context(start_companion(own, (listener,), rundir, log))
+        port: int = listener.getsockname()[1]
+    companion.wait_until_ready()
+    return port
+
+
+def _wait(words: list[str], environment: dict[str, str], order: Order) -> int:
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT,)}
+    try:
+        # Ctrl-C is COMMAND's; it reaches it by the terminal, and the default is given back to it.
+        process = subprocess.Popen(  # noqa: S603 - sandbox-exec, with the words of a plan
+            words,
+            env=environment,
+            cwd=order.wish.project,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no threads
+        )
+        code = process.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return code if code >= 0 else 128 - code

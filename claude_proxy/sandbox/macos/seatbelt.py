@@ -1,0 +1,193 @@
+"""Writes the sandbox profile of macOS, and the command line that runs a command under it; pure.
+
+Law kept: default-deny (1). All is denied that is not listed: the network but for the proxy's own
+port, writing but for the project and what the profile names, reading of homes but for the same,
+and the services of the system by which a program could have another one run outside.
+
+It was never run: no Mac was at hand. What is tested is the text.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from claude_proxy.errors import ConfigError
+from claude_proxy.sandbox.plan import environment as surroundings
+from claude_proxy.sandbox.plan import protected_paths
+from claude_proxy.sandbox.plan.model import Facts, Kind, Wish
+from claude_proxy.sandbox.plan.planner import PROTECTED
+from claude_proxy.sandbox.plan.system_mounts import TOOLCHAINS
+from claude_proxy.trust.client_environment import environment as client_environment
+from claude_proxy.wire.authority import Authority
+
+SANDBOX_EXEC = Path("/usr/bin/sandbox-exec")
+
+_HOMES = ("/Users", "/Volumes", "/private/var/root", "/private/tmp", "/private/var/tmp")
+_TERMINALS = r'(regex #"^/dev/ttys[0-9]+$")'
+_DEVICES = ("/dev/null", "/dev/zero", "/dev/tty", "/dev/ptmx", "/dev/dtracehelper")
+
+# What a command line program asks of the system. Not among them: the key chain, the pasteboard,
+# Apple events and Launch Services, by which a program outside could be told what to do.
+_SERVICES = (
+    "com.apple.bsd.dirhelper",
+    "com.apple.logd",
+    "com.apple.system.logger",
+    "com.apple.system.notification_center",
+    "com.apple.system.opendirectoryd.libinfo",
+    "com.apple.system.opendirectoryd.membership",
+    "com.apple.trustd",
+    "com.apple.trustd.agent",
+)
+
+_BASE = f"""\
+(version 1)
+(deny default)
+(allow process-fork)
+(allow process-exec)
+(allow process-info* (target same-sandbox))
+(allow signal (target same-sandbox))
+(allow sysctl-read)
+(allow ipc-posix-sem)
+(allow ipc-posix-shm)
+(allow pseudo-tty)
+(allow file-ioctl (literal "/dev/tty") (literal "/dev/ptmx") {_TERMINALS})
+(allow mach-lookup {" ".join(f'(global-name "{name}")' for name in _SERVICES)})
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Seatbelt:
+    """How a run is started on macOS."""
+
+    profile: str
+    argv: tuple[str, ...]
+    environment: Mapping[str, str]
+
+
+def seatbelt(wish: Wish, facts: Facts, *, port: int, temporary: Path, shown: Path) -> Seatbelt:
+    """Return the profile and the command line of a run whose proxy listens on `port`.
+
+    `temporary` and `shown` are directories of this run alone; the launcher has put copies of
+    ca.pem, bundle.pem and allowlist.yaml into `shown`, as the originals' directory is never shown.
+    """
+    command = _command(wish, facts)
+    profile = "".join(f"{line}\n" for line in _lines(wish, facts, port, (temporary, shown)))
+    given = facts.environ.get("PATH") or "/usr/bin:/bin"
+    variables, _ = surroundings.environment(
+        wish, facts, path=given, shell=_shell(facts), project=wish.project
+    )
+    if wish.network:
+        proxy = Authority.of("127.0.0.1", port)
+        variables |= client_environment(proxy, shown / "ca.pem", shown / "bundle.pem")
+        variables["ALL_PROXY"] = f"socks5h://127.0.0.1:{port}"
+    variables["TMPDIR"] = str(temporary)
+    return Seatbelt(profile, (str(SANDBOX_EXEC), "-p", profile, *command), variables)
+
+
+def quoted(path: Path | str) -> str:
+    """Return a path as a string of the profile's language; ConfigError if it has none."""
+    text = str(path)
+    if not text.isprintable():
+        # A line break or the like has no spelling that is known to be safe.
+        raise ConfigError(
+            "the path holds a character that a sandbox profile cannot name",
+            where=repr(text),
+            mend="rename it, or choose another directory",
+        )
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _lines(wish: Wish, facts: Facts, port: int, ours: tuple[Path, Path]) -> Iterator[str]:
+    temporary, shown = ours
+    # The last rule that fits decides: what is never shown comes after all that is.
+    yield _BASE.rstrip("\n")
+    yield from _network(wish, port)
+    written = [*_written(wish, facts), temporary]
+    read = [*_read(wish, facts), *written, shown]
+    yield "(allow file-read*)"
+    yield _rule("deny file-read*", [Path(home) for home in (*_HOMES, str(facts.user.home))])
+    yield _rule("allow file-read*", read)
+    above = dict.fromkeys(parent for path in read for parent in path.parents)
+    yield _rule("allow file-read-metadata", above, kind="literal")
+    yield _rule("allow file-write*", written)
+    yield _rule("allow file-write-data", [Path(device) for device in _DEVICES], kind="literal")
+    yield f"(allow file-write-data {_TERMINALS})"
+    yield _rule("deny file-write*", _guarded(wish, facts))
+    yield _rule("deny file-read* file-write*", _walls(wish, facts))
+
+
+def _network(wish: Wish, port: int) -> Iterator[str]:
+    yield "(deny network*)"
+    if not wish.network:
+        return
+    yield f'(allow network-outbound (remote ip "localhost:{int(port)}"))'
+    for callback in wish.profile.callback_ports:
+        # A browser brings a login back to this port.
+        yield f'(allow network-bind (local ip "localhost:{int(callback)}"))'
+        yield f'(allow network-inbound (local ip "localhost:{int(callback)}"))'
+
+
+def _written(wish: Wish, facts: Facts) -> list[Path]:
+    home = facts.user.home
+    names = (name.rstrip("/") for name in wish.profile.home_write)
+    return _with_real(facts, [wish.project, *wish.allow_rw, *(home / name for name in names)])
+
+
+def _read(wish: Wish, facts: Facts) -> list[Path]:
+    home = facts.user.home
+    if wish.keep_home:
+        return _with_real(facts, [home, *wish.allow_ro])
+    below = (home / name for name in (*TOOLCHAINS, *wish.profile.home_read))
+    trees = facts.program.trees if facts.program else ()
+    return _with_real(facts, [*below, *wish.allow_ro, *wish.extra_ro, *trees])
+
+
+def _guarded(wish: Wish, facts: Facts) -> list[Path]:
+    names = (*PROTECTED, *wish.profile.protect, *wish.read_only)
+    below = [wish.project / name for name in names]
+    below += [facts.user.home / name for name in wish.profile.home_protect]
+    below += [wish.project / ".git" / name for name in ("config", "hooks", "commondir")]
+    lifted = set(wish.allow_rw)
+    return _with_real(facts, [path for path in below if path not in lifted])
+
+
+def _walls(wish: Wish, facts: Facts) -> list[Path]:
+    home = facts.user.home
+    named = {*_written(wish, facts), *wish.allow_ro}
+    named |= {home / name for name in wish.profile.home_read}
+    secret = [path for path in protected_paths.secret(home, facts.environ) if path not in named]
+    hidden = [wish.project / name for name in wish.hide]
+    hidden += [*wish.keeping.hidden, *wish.keeping.unseen]
+    ours = (facts.confdir, facts.statedir)
+    return _with_real(facts, [*protected_paths.never(home, facts.environ, *ours), *secret, *hidden])
+
+
+def _with_real(facts: Facts, paths: Iterable[Path]) -> list[Path]:
+    """Return each path, and what it leads to: the sandbox looks at what a path resolves to."""
+    found: dict[Path, None] = {}
+    for path in paths:
+        found[path] = None
+        seen = facts.paths.get(path)
+        if seen is not None and seen.kind is not Kind.MISSING:
+            found[seen.real] = None
+    return list(found)
+
+
+def _rule(operation: str, paths: Iterable[Path], *, kind: str = "subpath") -> str:
+    filters = " ".join(f"({kind} {quoted(path)})" for path in paths)
+    return f"({operation} {filters})"
+
+
+def _command(wish: Wish, facts: Facts) -> tuple[str, ...]:
+    if wish.shell:
+        return (str(_shell(facts)),)
+    if facts.program is None:
+        return wish.command
+    # An absolute path, as it stands where options would.
+    return (str(facts.program.path), *wish.command[1:])
+
+
+def _shell(facts: Facts) -> Path:
+    given = facts.environ.get("SHELL", "")
+    return Path(given) if given.startswith("/") else Path("/bin/zsh")

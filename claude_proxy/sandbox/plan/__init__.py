@@ -1,0 +1,1 @@
+"""What a run sees, decided from facts; pure."""

@@ -1,0 +1,152 @@
+"""Says what of the user's credentials stays outside of a run, and what stands inside in its place.
+
+Pure. Law kept: secrets stay outside (9). Where a credential is put in by the proxy, the sandbox has
+a placeholder for it; no variable that holds the credential, that it is read from, or that would be
+used in the placeholder's place, is handed on.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from claude_proxy.policy.credentials.decision import (
+    Binding,
+    CommandSource,
+    DotenvSource,
+    EnvironmentSource,
+    FileSource,
+    Injection,
+    SecretSource,
+    ValueKind,
+    kind_of_value,
+    placeholder_variables,
+)
+from claude_proxy.policy.credentials.secret import Secret
+from claude_proxy.policy.policy import covered
+from claude_proxy.sandbox.plan.model import Keeping
+from claude_proxy.wire.authority import Authority
+
+ANTHROPIC = Authority.of("api.anthropic.com", 443)
+
+TOKEN = "ANTHROPIC_AUTH_TOKEN"  # noqa: S105 - the name of a variable
+OAUTH_TOKEN = "CLAUDE_CODE_OAUTH_TOKEN"  # noqa: S105 - likewise
+BASE_URL = "ANTHROPIC_BASE_URL"
+# Whatever Claude Code, or another client of that API, would authenticate with.
+CLAUDE_VARIABLES = frozenset(
+    {
+        "ANTHROPIC_API_KEY",
+        TOKEN,
+        "ANTHROPIC_CUSTOM_HEADERS",
+        "ANTHROPIC_IDENTITY_TOKEN",
+        OAUTH_TOKEN,
+        "CLAUDE_CODE_OAUTH_REFRESH_TOKEN",
+        "CLAUDE_CODE_SESSION_ACCESS_TOKEN",
+    }
+)
+# The login of Claude Code's own, below the directory of its settings.
+_LOGIN = ".credentials.json"
+
+GATEWAY_PLACEHOLDER = "sk-ant-claude-proxy-placeholder-gateway"
+
+_TOO_SHORT = 8  # to be looked for in other values: it would be found by accident
+
+
+def keeping_of(
+    bindings: Iterable[Binding],
+    values: Mapping[str, Secret],
+    environ: Mapping[str, str],
+    home: Path,
+) -> Keeping:
+    """Return what is kept outside; `values` are those that could be read, by binding."""
+    found = list(bindings)
+    injected = [(each, each.use) for each in found if isinstance(each.use, Injection)]
+    of_anthropic = any(is_anthropics(binding) for binding, _ in injected)
+    placeholders: dict[str, str] = {}
+    for binding, use in injected:
+        value = values.get(binding.name)
+        kind = ValueKind.OTHER if value is None else kind_of_value(value)
+        for variable in placeholder_variables(binding, kind):
+            placeholders.setdefault(variable, use.placeholder)
+    withheld = {name for _, use in injected for name in _variables_read(use.source)}
+    withheld |= _holding(
+        environ, (values[each.name] for each, _ in injected if each.name in values)
+    )
+    withheld |= CLAUDE_VARIABLES if of_anthropic else set()
+    return Keeping(
+        tuple(placeholders.items()),
+        # What has a placeholder is set, and so need not be taken away.
+        frozenset(withheld - placeholders.keys()),
+        logins_of(home, environ) if of_anthropic else (),
+        tuple(path for _, use in injected for path in _files_read(use.source, home)),
+        tuple(path for each in found for path in obeyed(each.use.source, home)),
+    )
+
+
+def keeping_for_gateway(
+    port: int, source: SecretSource, environ: Mapping[str, str], home: Path
+) -> Keeping:
+    """Return what is kept outside where a gateway listens on a port inside and holds the key."""
+    return Keeping(
+        ((BASE_URL, f"http://127.0.0.1:{port}"), (TOKEN, GATEWAY_PLACEHOLDER)),
+        frozenset({*CLAUDE_VARIABLES, *_variables_read(source)} - {TOKEN}),
+        logins_of(home, environ),
+        tuple(_files_read(source, home)),
+        tuple(obeyed(source, home)),
+    )
+
+
+def joined(one: Keeping, other: Keeping) -> Keeping:
+    """Return what both keep outside; where they disagree, the second is heard."""
+    placeholders = {**dict(one.placeholders), **dict(other.placeholders)}
+    return Keeping(
+        tuple(placeholders.items()),
+        (one.withheld | other.withheld) - placeholders.keys(),
+        tuple(dict.fromkeys((*one.hidden, *other.hidden))),
+        tuple(dict.fromkeys((*one.unseen, *other.unseen))),
+        tuple(dict.fromkeys((*one.unwritten, *other.unwritten))),
+        tuple(dict.fromkeys((*one.bare, *other.bare))),
+    )
+
+
+def logins_of(home: Path, environ: Mapping[str, str]) -> tuple[Path, ...]:
+    """Return the files in which clients of that API keep the user's own login."""
+    given = environ.get("CLAUDE_CONFIG_DIR", "")
+    named = (Path(given, _LOGIN),) if given.startswith("/") else ()
+    return (home / ".claude" / _LOGIN, *named)
+
+
+def is_anthropics(binding: Binding) -> bool:
+    """Tell whether a credential is for Anthropic's API."""
+    return ANTHROPIC.port in binding.ports and covered(binding.patterns, ANTHROPIC)
+
+
+def _variables_read(source: SecretSource) -> Iterator[str]:
+    if isinstance(source, EnvironmentSource | DotenvSource):
+        yield source.name
+
+
+def _files_read(source: SecretSource, home: Path) -> Iterator[Path]:
+    if isinstance(source, FileSource | DotenvSource):
+        yield _at(source.path, home)
+
+
+def obeyed(source: SecretSource | None, home: Path) -> Iterator[Path]:
+    """Yield what decides which value a source gives: the file, the program and its scripts."""
+    if isinstance(source, FileSource | DotenvSource):
+        yield _at(source.path, home)
+    if isinstance(source, CommandSource):
+        yield from (_at(Path(word), home) for word in source.argv if word.startswith(("/", "~/")))
+
+
+def _at(path: Path, home: Path) -> Path:
+    first, *rest = path.parts or ("",)
+    return Path(home, *rest) if first == "~" else path
+
+
+def _holding(environ: Mapping[str, str], values: Iterable[Secret]) -> set[str]:
+    """Return the variables in which one of the values stands."""
+    texts = [value.reveal().decode("utf-8", "surrogateescape") for value in values]
+    return {
+        name
+        for name, held in environ.items()
+        if any(len(text) >= _TOO_SHORT and text in held for text in texts)
+    }

@@ -1,0 +1,129 @@
+"""Says which variables a run has: few of the user's, those of the proxy, those that were named.
+
+Pure. Law kept: secrets stay outside (9), as what nobody named is not handed on.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from claude_proxy.errors import ConfigError
+from claude_proxy.sandbox.plan.model import Facts, Keeping, Wish
+from claude_proxy.trust.client_environment import environment as client_environment
+from claude_proxy.wire.authority import Authority
+
+HTTP_PORT = 3128
+SOCKS_PORT = 1080
+GATEWAY_PORT = 9053
+INSIDE = Path("/run/claude-proxy")
+CERTIFICATE = INSIDE / "ca.pem"
+BUNDLE = INSIDE / "bundle.pem"
+ALLOWLIST = INSIDE / "allowlist.yaml"
+
+_TAKEN = re.compile(
+    r"TERM|COLORTERM|COLORFGBG|NO_COLOR|FORCE_COLOR|CLICOLOR|TERM_PROGRAM|TERM_PROGRAM_VERSION"
+    r"|LANG|LANGUAGE|LC_[A-Z]+|TZ"
+)
+_DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
+_OURS = frozenset({"HOME", "PWD", "USER", "LOGNAME", "SHELL", "PATH"})
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+
+# They name a socket that no run may see, so handing one on could only mislead.
+_SOCKETS = frozenset(
+    {
+        "CONTAINER_HOST",
+        "DBUS_SESSION_BUS_ADDRESS",
+        "DBUS_SYSTEM_BUS_ADDRESS",
+        "DOCKER_HOST",
+        "GPG_AGENT_INFO",
+        "SSH_AGENT_PID",
+        "SSH_AUTH_SOCK",
+        "WAYLAND_DISPLAY",
+        "XDG_RUNTIME_DIR",
+    }
+)
+
+
+def proxy_environment() -> dict[str, str]:
+    """Return what leads every client to the relay inside."""
+    found = client_environment(Authority.of("127.0.0.1", HTTP_PORT), CERTIFICATE, BUNDLE)
+    # Upper case alone: Python's clients take the lower-case one, and httpx fails at a socks URL
+    # without an extra package; curl and Rust's reqwest take either.
+    found["ALL_PROXY"] = f"socks5h://127.0.0.1:{SOCKS_PORT}"
+    return found
+
+
+def environment(
+    wish: Wish, facts: Facts, *, path: str, shell: Path, project: Path
+) -> tuple[dict[str, str], frozenset[str]]:
+    """Return the variables of the run, and the names of those whose values are kept quiet."""
+    given = facts.environ
+    found = {name: value for name, value in given.items() if _TAKEN.fullmatch(name)}
+    found |= {
+        "HOME": str(facts.user.home),
+        "LOGNAME": facts.user.name,
+        "PATH": path,
+        "PWD": str(project),
+        "SHELL": str(shell),
+        "USER": facts.user.name,
+    }
+    kept = wish.keeping
+    ours = {**(proxy_environment() if wish.network else {}), **dict(kept.placeholders)}
+    passed = {name: given[name] for name in wish.profile.pass_env if name in given}
+    named = {name: _named(name, given, ours, kept) for name in wish.pass_env}
+    handed_on = {**dict(wish.profile.set_env), **found, **passed}
+    for name in kept.withheld & handed_on.keys():
+        del handed_on[name]
+    return {**handed_on, **ours, **named}, frozenset({*passed, *named} - kept.withheld)
+
+
+def held_back(wish: Wish, facts: Facts) -> tuple[str, ...]:
+    """Return the variables that would be handed on, were there no placeholders for them."""
+    wanted = {*wish.profile.pass_env, *dict(wish.profile.set_env)}
+    given = {*facts.environ, *dict(wish.profile.set_env)}
+    return tuple(sorted(wanted & given & wish.keeping.withheld))
+
+
+def visible_path(given: str | None, is_visible: Callable[[Path], bool]) -> str:
+    """Return PATH without the directories that are not there inside."""
+    entries = (given or _DEFAULT_PATH).split(":")
+    kept = [entry for entry in entries if entry.startswith("/") and is_visible(Path(entry))]
+    return ":".join(dict.fromkeys(kept)) or _DEFAULT_PATH
+
+
+def _named(name: str, given: Mapping[str, str], ours: Mapping[str, str], kept: Keeping) -> str:
+    where = f"--pass-env {name}"
+    if "=" in name:
+        name = name.partition("=")[0]
+        raise ConfigError(
+            "--pass-env takes the name of a variable, not its value",
+            where=f"--pass-env {name}=...",
+            mend=f"export the variable, then say --pass-env {name}",
+        )
+    if not _NAME.fullmatch(name):
+        raise ConfigError(
+            "this is not the name of a variable", where=where, mend="name one, such as GH_TOKEN"
+        )
+    if name in kept.withheld:
+        raise ConfigError(
+            f"{name} holds a credential that stays outside: the proxy puts it in",
+            where=where,
+            mend="leave it out; or take the entry out of `credentials` in the allowlist",
+        )
+    if name in ours or name in _OURS:
+        raise ConfigError(
+            f"{name} is set for the run itself and cannot be passed",
+            where=where,
+            mend="leave it out; set it inside, in the command, if it must be another",
+        )
+    if name in _SOCKETS:
+        raise ConfigError(
+            f"{name} leads to a socket that no run may see",
+            where=where,
+            mend="leave it out; do what needs it outside of the run",
+        )
+    if name not in given:
+        raise ConfigError(
+            f"the variable {name} is not set", where=where, mend=f"export {name}, or leave it out"
+        )
+    return given[name]

@@ -1,0 +1,112 @@
+"""Holds what is mounted where in one sandbox, and answers what is seen there; pure.
+
+Nothing is mounted here. Each place has one mount, and they are told in order of depth, so that
+what hides something comes after what would show it.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from claude_proxy.sandbox.plan.model import How, Mount
+
+
+class Layout:
+    """The mounts of one sandbox, while they are gathered."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self._mounts: dict[Path, Mount] = {}
+        self._by_source: dict[Path, list[Mount]] = {}
+
+    def mounts(self) -> list[Mount]:
+        """Return all mounts in the order in which they are to be made."""
+        return sorted(self._mounts.values(), key=lambda mount: len(mount.at.parts))
+
+    def words(self) -> Iterator[str]:
+        """Yield the options of bwrap that make them."""
+        mounts = self.mounts()
+        for mount in mounts:
+            if mount.mode is not None:
+                yield from ("--perms", mount.mode)
+            yield mount.how.value
+            if mount.source is not None:
+                yield str(mount.source)
+            yield str(mount.at)
+        for mount in mounts:
+            if mount.sealed:
+                yield from ("--remount-ro", str(mount.at))
+        yield from ("--remount-ro", "/")
+
+    def put(self, mount: Mount) -> None:
+        """Add a mount, in the place of another one that was there."""
+        self._mounts[mount.at] = mount
+        if mount.shows:
+            self._by_source.setdefault(Path(str(mount.source)), []).append(mount)
+
+    def showing(self, path: Path) -> list[Mount]:
+        """Return the mounts that show a path of the machine, those of little first."""
+        return [
+            mount
+            for place in (path, *path.parents)
+            for mount in self._by_source.get(place, ())
+            if self._mounts[mount.at] is mount
+        ]
+
+    def add_file(self, at: Path, content: bytes) -> None:
+        """Add a file of ours, in a directory that is made for the run."""
+        placeholder = f"{{file:{at}}}"
+        self.files[placeholder] = content
+        self.put(Mount(How.FILE, at, placeholder, mode="0444"))
+
+    def writable_places(self, real: Path) -> list[Path]:
+        """Return where something is seen and can be written."""
+        places = []
+        for mount in self.showing(real):
+            at = mount.at / real.relative_to(str(mount.source))
+            if mount.how is How.WRITE and self.nearest(at) is mount:
+                places.append(at)
+        return places
+
+    def pin_above(self, at: Path) -> None:
+        """Keep the directories above from being renamed, by mounting each on itself.
+
+        What is mounted moves with its parents, and a new parent in the old place would be free.
+        """
+        below = self.nearest(at)
+        if below is None or below.how is not How.WRITE or below.at == at:
+            return
+        source = Path(str(below.source))
+        missing = at.relative_to(below.at).parts[:-1]
+        for depth in range(1, len(missing) + 1):
+            part = Path(*missing[:depth])
+            self.put(Mount(How.WRITE, below.at / part, source / part))
+
+    def place_of(self, path: Path, real: Path) -> Path:
+        """Return where to show something: where it is named, unless a link may lie there."""
+        return real if self.is_shown(path) else path
+
+    def nearest(self, path: Path) -> Mount | None:
+        """Return the mount that `path` lies in."""
+        for place in (path, *path.parents):
+            if place in self._mounts:
+                return self._mounts[place]
+        return None
+
+    def is_shown(self, path: Path) -> bool:
+        """Tell whether something of the machine is seen at a path."""
+        nearest = self.nearest(path)
+        if nearest is None:
+            return False
+        if nearest.how is How.LINK and nearest.at != path:
+            return self.is_shown(Path(str(nearest.source)) / path.relative_to(nearest.at))
+        return nearest.shows or nearest.how is How.LINK
+
+    def is_written(self, path: Path) -> bool:
+        """Tell whether something of the machine can be written at a path."""
+        nearest = self.nearest(path)
+        return nearest is not None and nearest.how is How.WRITE
+
+    def holds(self, directory: Path) -> bool:
+        """Tell whether something of the machine is seen at a directory or below it."""
+        below = (m for m in self._mounts.values() if m.shows or m.how is How.LINK)
+        return self.is_shown(directory) or any(m.at.is_relative_to(directory) for m in below)

@@ -1,0 +1,482 @@
+"""Decides what a run sees and how bwrap is told: a wish and facts in, a `Plan` out.
+
+Pure: no file is opened here and nothing is started. Laws kept: what must stay outside is never
+shown, whatever was asked (9, 10), and a wish that cannot be kept is an error (11). Mounts are put
+in order of depth, so that what hides something comes after what would show it.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from claude_proxy.errors import ConfigError
+from claude_proxy.sandbox.plan import environment, protected_paths, system_mounts
+from claude_proxy.sandbox.plan.model import (
+    BLOCK,
+    INFO,
+    SECCOMP,
+    Facts,
+    How,
+    Kind,
+    Made,
+    Mount,
+    Plan,
+    Seen,
+    User,
+    Wish,
+)
+from claude_proxy.sandbox.plan.mount_layout import Layout
+from claude_proxy.sandbox.plan.path_guards import MADE_ANEW, NO_FILES, Walls
+
+# What the user's own shell, editor, git and agent obey outside, when the run is over.
+PROTECTED = (
+    ".claude-proxy.yaml",
+    ".devcontainer",
+    ".envrc",
+    ".githooks",
+    ".husky",
+    ".idea",
+    ".mcp.json",
+    ".vscode",
+)
+# `commondir` would have git take its config and its hooks from where it says.
+_PROTECTED_IN_GIT = ("config", "config.worktree", "hooks", "commondir")
+
+_SHELLS = ("/bin/bash", "/bin/sh")
+_DISABLE_USERNS_SINCE = (0, 8)  # of bwrap
+
+
+def plan(wish: Wish, facts: Facts) -> Plan:
+    """Return how the run is started; ConfigError says what may not be shown, or is missing."""
+    return _Planner(wish, facts).plan()
+
+
+def questions(wish: Wish, user: User, environ: Mapping[str, str], *ours: Path) -> frozenset[Path]:
+    """Return every path that `plan` wants to know of; `ours` are confdir, statedir and rundir."""
+    home, project = user.home, wish.project
+    profile = wish.profile
+    asked = {project, *wish.allow_ro, *wish.allow_rw, *wish.extra_ro, home, home / ".cache"}
+    asked |= {
+        Path(name)
+        for name in (
+            *system_mounts.DIRECTORIES,
+            *system_mounts.PROC_HIDDEN,
+            *system_mounts.ETC_BELOW,
+        )
+    }
+    asked |= {Path(name) for name in system_mounts.PROC_READ_ONLY}
+    asked |= {
+        home / name for name in (*system_mounts.TOOLCHAINS, *profile.home_read, *profile.home_write)
+    }
+    asked |= {home / name for name in profile.home_protect}
+    asked |= {project / name for name in (*_protected(wish), *wish.hide)}
+    asked |= {project / ".git", *(Path(shell) for shell in _SHELLS)}
+    kept = wish.keeping
+    asked |= {*kept.hidden, *kept.unseen, *kept.unwritten, *kept.bare}
+    return frozenset(
+        {
+            *asked,
+            *protected_paths.never(home, environ, *ours),
+            *protected_paths.secret(home, environ),
+        }
+    )
+
+
+def questions_of_git(git: Path) -> frozenset[Path]:
+    """Return what `plan` wants to know of one Git directory."""
+    return frozenset({git, *(git / name for name in _PROTECTED_IN_GIT)})
+
+
+def _made(path: Path, name: str) -> Made:
+    if name.endswith("/"):
+        return Made(path, Kind.DIRECTORY)
+    # Claude Code takes an empty file of settings for a broken one.
+    return Made(path, Kind.FILE, b"{}\n" if name.endswith(".json") else b"")
+
+
+def _protected(wish: Wish) -> tuple[str, ...]:
+    return (*PROTECTED, *wish.profile.protect, *wish.read_only)
+
+
+class _Planner:
+    """Gathers the mounts of one run."""
+
+    def __init__(self, wish: Wish, facts: Facts) -> None:
+        self._wish = wish
+        self._facts = facts
+        self._home = facts.user.home
+        self._walls = Walls(facts)
+        self._layout = Layout()
+        self._made: list[Made] = []
+        self._masked: list[Path] = []
+        self._watched: list[Path] = []
+        self._named: list[Path] = []  # what was asked for by its own name
+        self._project = self._seen(wish.project).real
+
+    def plan(self) -> Plan:
+        """Return the plan."""
+        self._refuse_project()
+        self._walls.refuse_home()
+        self._add_system()
+        self._add_etc()
+        self._add_home()
+        self._add_own_files()
+        self._add_asked()
+        self._add_project()
+        self._add_program()
+        self._add_masks()
+        self._add_protected()
+        self._refuse_sources()
+        return self._assembled()
+
+    # What is refused
+
+    def _refuse_project(self) -> None:
+        lexical, real = self._wish.project, self._project
+        where = str(lexical)
+        mend = "name the directory of one project with --dir"
+        if self._seen(lexical).kind is not Kind.DIRECTORY:
+            raise ConfigError("the project directory does not exist", where=where, mend=mend)
+        for path in (lexical, real):
+            self._walls.refuse_wide(path, "the project directory", where, mend)
+            self._walls.refuse_hidden(path, where, mend)
+            self._walls.refuse_holding(path, where, mend)
+
+    def _refuse_sources(self) -> None:
+        """Refuse to show what a credential is read from, or to have it changed."""
+        for path in self._wish.keeping.unseen:
+            if any(self._places_of(self._seen(path).real)):
+                raise ConfigError(
+                    "the file of a credential would be seen inside",
+                    where=str(path),
+                    mend="keep it where no run looks, for example in ~/.config/claude-proxy, and "
+                    "name it there",
+                )
+        for path in self._wish.keeping.unwritten:
+            if self._layout.writable_places(self._seen(path).real):
+                raise ConfigError(
+                    "what gives the proxy a credential could be changed from inside",
+                    where=str(path),
+                    mend="keep it outside of the project and of what the run may write",
+                )
+
+    def _places_of(self, real: Path) -> Iterator[Path]:
+        """Yield where something of the machine is seen."""
+        for mount in self._layout.showing(real):
+            at = mount.at / real.relative_to(str(mount.source))
+            if self._layout.nearest(at) is mount:
+                yield at
+
+    # What is shown
+
+    def _add_system(self) -> None:
+        self._layout.put(Mount(How.PROC, Path("/proc")))
+        self._layout.put(Mount(How.DEV, Path("/dev")))
+        for place in ("/tmp", "/var/tmp"):  # noqa: S108 - made anew for the run
+            self._layout.put(Mount(How.EMPTY, Path(place), mode="1777"))
+        self._layout.put(Mount(How.EMPTY, Path("/run"), mode="0755"))
+        for name in system_mounts.DIRECTORIES:
+            self._add_as_is(Path(name))
+        self._add_proc()
+
+    def _add_proc(self) -> None:
+        for name in system_mounts.PROC_READ_ONLY:
+            if self._exists(Path(name)):
+                self._layout.put(Mount(How.READ, Path(name), Path(name)))
+        for name in system_mounts.PROC_HIDDEN:
+            path = Path(name)
+            match self._seen(path).kind:
+                case Kind.DIRECTORY:
+                    self._layout.put(Mount(How.EMPTY, path, sealed=True))
+                case Kind.FILE | Kind.OTHER:
+                    # On a mount without devices it cannot be opened at all.
+                    self._layout.put(Mount(How.READ, path, Path("/dev/null")))
+                case Kind.MISSING:
+                    pass
+
+    def _add_as_is(self, path: Path) -> None:
+        """Show a part of the system: a link as a link, anything else read-only."""
+        seen = self._seen(path)
+        if seen.kind is Kind.MISSING:
+            return
+        if seen.link is not None and self._layout.is_shown(seen.real):
+            self._layout.put(Mount(How.LINK, path, str(seen.real)))
+        else:
+            self._layout.put(Mount(How.READ, path, seen.real))
+
+    def _add_etc(self) -> None:
+        self._layout.put(Mount(How.EMPTY, Path("/etc"), mode="0755", sealed=True))
+        shown = {f"/etc/{name}" for name in self._facts.etc if system_mounts.is_shown_in_etc(name)}
+        for name in sorted({*shown, *system_mounts.ETC_BELOW}):
+            self._add_as_is(Path(name))
+        written = system_mounts.files(self._facts.user)
+        if self._wish.unfiltered:
+            written |= self._facts.resolver
+        for name, content in written.items():
+            self._layout.add_file(Path(name), content)
+
+    def _add_home(self) -> None:
+        if self._wish.keep_home:
+            self._layout.put(Mount(How.READ, self._home, self._seen(self._home).real))
+            if self._seen(self._home / ".cache").kind is Kind.DIRECTORY:
+                self._layout.put(Mount(How.EMPTY, self._home / ".cache", mode="0700"))
+        else:
+            self._layout.put(Mount(How.EMPTY, self._home, mode="0700"))
+        for name in (*system_mounts.TOOLCHAINS, *self._wish.profile.home_read):
+            path = self._home / name
+            seen = self._seen(path)
+            if seen.kind in {Kind.DIRECTORY, Kind.FILE} and self._walls.around(seen.real) is None:
+                self._layout.put(Mount(How.READ, self._layout.place_of(path, seen.real), seen.real))
+        self._named += [self._home / name for name in self._wish.profile.home_read]
+        for name in self._wish.profile.home_write:
+            self._add_home_write(name)
+
+    def _add_home_write(self, name: str) -> None:
+        path = self._home / name
+        where = f"profile {self._wish.profile.name}, home_write: {name}"
+        mend = "take it out of the profile; a run may write what is its command's own alone"
+        seen = self._seen(path)
+        for place in (path, seen.real):
+            self._walls.refuse_wide(place, "what the profile names", where, mend)
+            self._walls.refuse_hidden(place, where, mend)
+            self._walls.refuse_holding(place, where, mend)
+        if seen.kind is Kind.MISSING and seen.link is not None:
+            what = f"{path} is a symbolic link that leads nowhere"
+            raise ConfigError(what, where=where, mend="make what it leads to, or take it away")
+        if seen.kind is Kind.MISSING:
+            self._made.append(_made(path, name))
+        self._named.append(path)
+        self._layout.put(Mount(How.WRITE, self._layout.place_of(path, seen.real), seen.real))
+
+    def _add_program(self) -> None:
+        program = self._facts.program
+        for tree in (*(program.trees if program else ()), *self._wish.extra_ro):
+            real = self._seen(tree).real
+            where = str(tree)
+            mend = "install the command elsewhere, for example below /usr/local"
+            self._walls.refuse_hidden(tree, where, mend)
+            self._walls.refuse_hidden(real, where, mend)
+            if not self._layout.is_shown(tree):
+                # `python -m venv ~` makes the home itself such a tree.
+                self._walls.refuse_wide(real, "what the command is part of", where, mend)
+                self._named.append(tree)
+                self._layout.put(Mount(How.READ, tree, real))
+        for path, target in program.links if program else ():
+            if not self._layout.is_shown(path):
+                self._layout.put(Mount(How.LINK, path, target))
+        if program is not None and not self._layout.is_shown(program.real):
+            raise ConfigError(
+                "the command leads to a program outside of what a run sees",
+                where=f"{program.path} -> {program.real}",
+                mend=f"add --allow-ro {program.real.parent}, if you trust whoever made the link",
+            )
+
+    def _add_own_files(self) -> None:
+        if not self._facts.shown:
+            return
+        self._layout.put(Mount(How.EMPTY, environment.INSIDE, mode="0755", sealed=True))
+        for name, content in self._facts.shown.items():
+            self._layout.add_file(environment.INSIDE / name, content)
+
+    def _add_asked(self) -> None:
+        for path in self._wish.allow_rw:
+            self._add_allowed(path, How.WRITE)
+        for path in self._wish.allow_ro:
+            self._add_allowed(path, How.READ)
+
+    def _add_allowed(self, path: Path, how: How) -> None:
+        option = "--allow-rw" if how is How.WRITE else "--allow-ro"
+        where = f"{option} {path}"
+        seen = self._seen(path)
+        if seen.kind is Kind.MISSING:
+            raise ConfigError(
+                "there is nothing at this path", where=where, mend="make it first, or leave it out"
+            )
+        for place in (path, seen.real):
+            self._walls.refuse_hidden(
+                place, where, "leave it out; do what needs it outside of the run"
+            )
+            if place in MADE_ANEW or any(place.is_relative_to(root) for root in NO_FILES):
+                raise ConfigError(
+                    "this part of the machine is made anew for each run",
+                    where=where,
+                    mend="name the directory or file that is needed",
+                )
+            if how is How.WRITE:
+                mend = "name a directory below it"
+                self._walls.refuse_wide(place, "what may be written", where, mend)
+                self._walls.refuse_holding(place, where, mend)
+        self._named += [path, seen.real]
+        self._layout.put(Mount(how, seen.real, seen.real))
+        if path != seen.real and ".." not in path.parts and not self._layout.is_shown(path):
+            self._layout.put(Mount(how, path, seen.real))
+
+    def _add_project(self) -> None:
+        project = self._project
+        self._named.append(project)
+        if project not in {self._seen(path).real for path in self._wish.allow_ro}:
+            # Else it was asked for read-only, which is less.
+            self._layout.put(Mount(How.WRITE, project, project))
+        worktree = self._facts.worktree
+        if worktree is None:
+            return
+        for path in dict.fromkeys((worktree.common, worktree.git)):
+            where, mend = f"{project}/.git", "make the worktree of a repository elsewhere"
+            self._walls.refuse_wide(path, "its repository", where, mend)
+            self._walls.refuse_hidden(path, where, mend)
+            self._walls.refuse_holding(path, where, mend)
+            if not self._layout.is_written(path):
+                self._layout.put(Mount(How.WRITE, path, path))
+
+    # What is hidden and what is guarded
+
+    def _add_masks(self) -> None:
+        for wall in self._walls.hidden(self._named):
+            for at in self._places_of(wall):
+                self._mask(at, self._seen(wall))
+        for path in self._wish.keeping.hidden:
+            seen = self._seen(path)
+            if seen.kind is not Kind.MISSING:
+                for at in list(self._places_of(seen.real)):
+                    self._mask(at, seen)
+        for name in self._wish.hide:
+            path = self._project / name
+            seen = self._seen(self._wish.project / name)
+            if seen.kind is not Kind.MISSING and seen.real.is_relative_to(self._project):
+                self._mask(path if path == seen.real else seen.real)
+
+    def _mask(self, at: Path, seen: Seen | None = None) -> None:
+        kind = (seen or self._seen(at)).kind
+        self._layout.pin_above(at)
+        if kind is Kind.DIRECTORY:
+            self._layout.put(Mount(How.EMPTY, at, mode="0555", sealed=True))
+        else:
+            placeholder = f"{{blank:{at}}}"
+            self._layout.files[placeholder] = b""
+            self._layout.put(Mount(How.BLANK, at, placeholder, mode="0444"))
+        self._masked.append(at)
+
+    def _add_protected(self) -> None:
+        asked = {self._seen(path).real for path in self._wish.allow_rw}
+        # A wish for the project itself, or for more, says nothing about what is guarded in it.
+        lifted = {path for path in asked if not self._project.is_relative_to(path)}
+        for path in self._guarded():
+            self._protect(path, lifted)
+
+    def _guarded(self) -> Iterator[Path]:
+        project = self._wish.project
+        yield from (project / name for name in _protected(self._wish))
+        yield from (self._home / name for name in self._wish.profile.home_protect)
+        yield from self._facts.hooks
+        if self._seen(project / ".git").kind is not Kind.DIRECTORY:
+            yield project / ".git"
+        for git in self._facts.git_directories:
+            self._make_hooks(git / "hooks")
+            yield from (git / name for name in _PROTECTED_IN_GIT)
+
+    def _make_hooks(self, path: Path) -> None:
+        """Have a missing directory of hooks made, as only what is there can be guarded."""
+        seen = self._seen(path)
+        if seen.kind is Kind.MISSING and seen.link is None and self._layout.is_written(seen.real):
+            self._made.append(Made(path, Kind.DIRECTORY))
+            self._layout.pin_above(path)
+            self._layout.put(Mount(How.READ, path, path))
+
+    def _protect(self, path: Path, lifted: set[Path]) -> None:
+        seen = self._seen(path)
+        if seen.kind is Kind.MISSING or seen.real != self._without_links(path):
+            # A link cannot be mounted on, so it can be replaced; what is not there can be made.
+            self._watched.append(path)
+        if seen.kind not in {Kind.DIRECTORY, Kind.FILE}:
+            return
+        if any(seen.real.is_relative_to(free) for free in lifted):
+            return
+        for at in self._layout.writable_places(seen.real):
+            self._layout.pin_above(at)
+            self._layout.put(Mount(How.READ, at, seen.real))
+
+    def _without_links(self, path: Path) -> Path:
+        """Return where a path of the project is if no link lies in the project itself."""
+        project = self._wish.project
+        below = path.is_relative_to(project)
+        return self._project / path.relative_to(project) if below else path
+
+    # How it is told
+
+    def _assembled(self) -> Plan:
+        wish, facts = self._wish, self._facts
+        shell = self._shell()
+        path = environment.visible_path(facts.environ.get("PATH"), self._layout.holds)
+        variables, secrets = environment.environment(
+            wish, facts, path=path, shell=shell, project=self._project
+        )
+        options = (
+            *self._namespaces(),
+            *self._layout.words(),
+            *("--chdir", str(self._project)),
+            *(("--seccomp", SECCOMP) if wish.seccomp else ()),
+            *("--info-fd", INFO, "--block-fd", BLOCK),
+        )
+        return Plan(
+            bwrap=facts.bwrap,
+            options=options,
+            mounts=tuple(self._layout.mounts()),
+            command=self._command(shell),
+            environment=variables,
+            files=self._layout.files,
+            made=tuple(self._made),
+            masked=tuple(self._masked),
+            watched=tuple(dict.fromkeys(self._watched)),
+            secrets=secrets,
+            withheld=wish.keeping.withheld,
+            veiled=tuple(self._veiled()),
+            notes=(*facts.notes, *self._notes()),
+        )
+
+    def _veiled(self) -> Iterator[tuple[Path, Path]]:
+        """Yield the logins that could come to light: where their directories are seen."""
+        for path in self._wish.keeping.hidden:
+            real = self._seen(path).real
+            for at in self._places_of(real.parent):
+                yield real, at / real.name
+
+    def _notes(self) -> Iterator[str]:
+        if names := environment.held_back(self._wish, self._facts):
+            yield f"not handed on, as the proxy puts the credential in: {', '.join(names)}"
+        for path in self._wish.keeping.bare:
+            if any(self._places_of(self._seen(path).real)):
+                yield f"COMMAND can read a credential that the proxy puts in: it stands in {path}"
+
+    def _namespaces(self) -> tuple[str, ...]:
+        options = [
+            *(() if self._wish.unfiltered else ("--unshare-net",)),
+            *("--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts"),
+            *("--unshare-cgroup-try", "--die-with-parent", "--cap-drop", "ALL"),
+            *("--hostname", system_mounts.HOSTNAME, "--clearenv"),
+        ]
+        if not self._wish.seccomp:
+            # What the filter would have denied: input for the terminal, and more namespaces.
+            options.append("--new-session")
+            if self._facts.bwrap_version >= _DISABLE_USERNS_SINCE:
+                options.append("--disable-userns")
+        return tuple(options)
+
+    def _command(self, shell: Path) -> tuple[str, ...]:
+        command = (str(shell),) if self._wish.shell else self._wish.command
+        if self._facts.default_signal is None:
+            return command
+        # The launcher ignores both while COMMAND runs, and what is ignored is inherited.
+        return (str(self._facts.default_signal), "--default-signal=INT,QUIT", *command)
+
+    def _shell(self) -> Path:
+        for name in (self._facts.environ.get("SHELL", ""), *_SHELLS):
+            if name.startswith("/") and self._layout.is_shown(Path(name)):
+                return Path(name)
+        return Path(_SHELLS[-1])
+
+    # Small questions
+
+    def _seen(self, path: Path) -> Seen:
+        return self._facts.paths[path]
+
+    def _exists(self, path: Path) -> bool:
+        return self._seen(path).kind is not Kind.MISSING

@@ -1,0 +1,179 @@
+"""Says which parts of the system a run sees: its programs whole, of /etc what names no secret.
+
+Pure: which of it exists is a fact. /etc is built anew, name by name, because a directory that
+holds both `ld.so.cache` and `shadow` cannot be shown; whatever is not listed is not there.
+"""
+
+import re
+
+from claude_proxy.sandbox.plan.model import User
+
+HOSTNAME = "claude-proxy"
+_NOBODY = 65534  # whom the kernel names as the owner of what belongs to nobody inside
+
+# Each as it is on the machine: a directory, or the symbolic link of a merged /usr.
+DIRECTORIES = (
+    "/usr",
+    "/bin",
+    "/sbin",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/libx32",
+    "/opt",
+    "/nix/store",
+    "/nix/var/nix/profiles",
+    "/run/current-system",
+    "/gnu/store",
+    "/snap",
+    "/home/linuxbrew/.linuxbrew",
+    "/var/lib/flatpak/runtime",
+    # How many processors there are, and of what kind: pools of workers ask.
+    "/sys/devices/system/cpu",
+)
+
+# Programs that users install into their homes; shown read-only, each if it is there.
+TOOLCHAINS = (
+    "bin",
+    "go/bin",
+    "miniconda3",
+    "miniforge3",
+    "anaconda3",
+    "mambaforge",
+    ".asdf",
+    ".bun/bin",
+    ".bun/install/global",
+    ".cabal/bin",
+    ".cargo/bin",
+    ".config/yarn/global",
+    ".deno/bin",
+    ".dotnet",
+    ".elan",
+    ".ghcup",
+    ".jbang/bin",
+    ".juliaup",
+    ".local/bin",
+    ".local/lib",
+    ".local/pipx",
+    ".local/share/claude",
+    ".local/share/fnm",
+    ".local/share/mise",
+    ".local/share/pipx",
+    ".local/share/pnpm",
+    ".local/share/pypoetry",
+    ".local/share/uv",
+    ".local/share/virtualenvs",
+    ".local/state/nix/profiles",
+    ".n",
+    ".nix-profile",
+    ".nodenv",
+    ".npm-global",
+    ".nvm",
+    ".opencode/bin",
+    ".proto",
+    ".pub-cache/bin",
+    ".pyenv",
+    ".rbenv",
+    ".rustup",
+    ".rvm",
+    ".sdkman",
+    ".volta",
+    ".yarn/bin",
+)
+
+# Files of /proc that tell of the machine and not of the sandbox, or command it: root inside is the
+# owner of them wherever root has started the run.
+PROC_HIDDEN = (
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/config.gz",
+    "/proc/dynamic_debug",
+    "/proc/fs",
+    "/proc/kallsyms",
+    "/proc/kcore",
+    "/proc/key-users",
+    "/proc/keys",
+    "/proc/kmsg",
+    "/proc/kpagecgroup",
+    "/proc/kpagecount",
+    "/proc/kpageflags",
+    "/proc/latency_stats",
+    "/proc/mtrr",
+    "/proc/pressure",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/slabinfo",
+    "/proc/sysvipc",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/vmallocinfo",
+)
+
+# Settings of the whole machine. bwrap covers them only where it sees that it may write there, which
+# it does not see of a directory whose files root may write: as root, `core_pattern` was writable.
+PROC_READ_ONLY = ("/proc/sys", "/proc/bus", "/proc/irq", "/proc/sysrq-trigger")
+
+# Names in /etc, or patterns of them. Certificates by their own directories: keys lie beside them.
+_ETC = (
+    r"ld\.so\.(cache|conf|conf\.d)",
+    r"ld-musl-.*\.path",
+    r"alternatives",
+    r"localtime|timezone|adjtimex?|locale\.(conf|alias)|default/locale",
+    r"os-release|lsb-release|debian_version|alpine-release|arch-release|(fedora|redhat|system)-release",
+    r"profile|profile\.d|bash\.bashrc|bashrc|bash|inputrc|shells|terminfo",
+    r"zsh|zshrc|zshenv|zprofile|fish|DIR_COLORS.*",
+    r"gitconfig|gitattributes",
+    r"ca-certificates|ca-certificates\.conf|crypto-policies",
+    r"protocols|services|mime\.types|magic|magic\.mime|ethertypes|rpc|gai\.conf|host\.conf",
+    r"java|java-.*|maven|gradle|python3.*|perl|ruby|php|lua|R|node|ghc|texmf|groff|manpath\.config",
+    r"fonts|ImageMagick-.*|papersize|paperspecs|vim|vimrc|nanorc|emacs|skel|mke2fs\.conf|xattr\.conf",
+    r"static|nix|nixos",
+    r"lesskey|less|lynx|pkgconfig|dpkg",
+)
+ETC_BELOW = (
+    "/etc/ssl/certs",
+    "/etc/ssl/cert.pem",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/openssl.cnf",
+    "/etc/pki/ca-trust",
+    "/etc/pki/java",
+    "/etc/pki/tls/certs",
+    "/etc/pki/tls/cert.pem",
+    "/etc/pki/tls/openssl.cnf",
+    "/etc/pki/tls/fips_local.cnf",
+)
+# How names are found: written anew for a run, unless it has the machine's own network.
+RESOLVER = ("/etc/hosts", "/etc/nsswitch.conf", "/etc/resolv.conf")
+
+_ETC_SHOWN = re.compile("|".join(_ETC))
+
+
+def is_shown_in_etc(name: str) -> bool:
+    """Tell whether /etc/`name` is harmless."""
+    return _ETC_SHOWN.fullmatch(name) is not None
+
+
+def files(user: User) -> dict[str, bytes]:
+    """Return the files of /etc that are written for the run."""
+    root = f"root:x:0:0:root:{user.home if user.uid == 0 else '/'}:/bin/sh\n"
+    passwd, group = root, "root:x:0:\ntty:x:5:\n"
+    if user.uid != 0:
+        passwd += f"{user.name}:x:{user.uid}:{user.gid}::{user.home}:/bin/sh\n"
+    if user.gid not in {0, 5}:
+        group += f"{user.name}:x:{user.gid}:\n"
+    if user.uid != _NOBODY:
+        passwd += "nobody:x:65534:65534:nobody:/nonexistent:/bin/false\n"
+    if user.gid != _NOBODY:
+        group += "nogroup:x:65534:\n"
+    texts = {
+        "passwd": passwd,
+        "group": group,
+        # Only the one address: what leads through the relay listens on IPv4, and a login that
+        # waits on ::1 is never called back.
+        "hosts": f"127.0.0.1 localhost\n127.0.0.1 {HOSTNAME}\n::1 ip6-localhost ip6-loopback\n",
+        "hostname": f"{HOSTNAME}\n",
+        "nsswitch.conf": "passwd: files\ngroup: files\nshadow: files\nhosts: files\n"
+        "networks: files\nprotocols: files\nservices: files\nethers: files\nrpc: files\n",
+        "resolv.conf": "# Names resolve in the proxy alone.\n",
+    }
+    return {f"/etc/{name}": text.encode("utf-8", "surrogateescape") for name, text in texts.items()}

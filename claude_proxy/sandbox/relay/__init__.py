@@ -1,0 +1,1 @@
+"""The relay between TCP and Unix sockets; imports nothing heavy."""

@@ -1,0 +1,458 @@
+"""Runs a relay: the program that stands at either end of a sandbox's one way out.
+
+It starts in milliseconds, so it imports nothing of mitmproxy, click or asyncio, and runs as
+`python -I -S claude_proxy/relay.py` too, with no package installed. It listens on loopback and on
+Unix sockets of its own, unless it is told otherwise by name.
+"""
+
+import os
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from selectors import EVENT_READ
+from types import FrameType
+
+if not __package__:  # run by its path: the package lies around it, and behind the library
+    sys.path.append(os.path.abspath(os.path.join(os.path.dirname(__file__), *[os.pardir] * 3)))  # noqa: PTH100, PTH118, PTH120
+
+from claude_proxy.errors import ClaudeProxyError, ConfigError
+from claude_proxy.sandbox.relay.bridge import DEFAULT_LIMIT, Bridge, Upstream
+from claude_proxy.wire.proxy_protocol import encode
+
+type TcpAddress = tuple[str, int]
+
+USAGE = """\
+usage: relay.py --listen ADDRESS [--listen ADDRESS ...] --to ADDRESS [options]
+
+Copies bytes between the clients of the listening sockets and ADDRESS.
+
+  --listen ADDRESS          127.0.0.1:3128, [::1]:3128, unix:PATH, or fd:N for an inherited socket
+  --to ADDRESS              unix:PATH, or an IP address and port
+  --announce NAME COMMAND   begin each connection with a PROXY protocol v2 header that says so
+  --until fd:N              end when descriptor N reaches its end
+  --max-connections N       clients at once (default 1024)
+  --allow-remote            allow a --listen that other machines reach
+  --quiet                   print errors alone
+"""
+
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports
+
+_BACKLOG = 1024
+_DESCRIPTORS_WANTED = 65536
+_DESCRIPTORS_SPARED = 32  # for all that is no connection
+_PATH_LIMIT = 103 if sys.platform == "darwin" else 107  # sun_path, without its final zero
+_PORT_LIMIT = 65535
+_LOOPBACK_6 = bytes(15) + b"\x01"
+
+
+class Child:
+    """What is asked of a command's process."""
+
+    # Not typing.Protocol: with what that module imports, it would be a sixth of the start.
+    def poll(self) -> int | None:
+        """Return the exit code once there is one, as `subprocess` has it."""
+        raise NotImplementedError
+
+    def send_signal(self, number: int) -> None:
+        """Pass a signal on."""
+        raise NotImplementedError
+
+
+type _Handler = Callable[[int, FrameType | None], object] | int | None
+type Start = Callable[[Sequence[str]], Child]  # given where the relay listens
+
+
+class Orders:
+    """What one relay is told to do."""
+
+    # No dataclass: that module takes as long to import as all of this.
+    def __init__(self) -> None:
+        self.listen: list[str] = []
+        self.to = ""
+        self.header = b""
+        self.until: int | None = None
+        self.limit = DEFAULT_LIMIT
+        self.allow_remote = False
+        self.quiet = False
+
+
+# Reading what it is told
+
+
+def parse(arguments: Sequence[str]) -> Orders:
+    """Read the command line of `relay.py`."""
+    orders = Orders()
+    rest = list(arguments)
+
+    def value(option: str) -> str:
+        if not rest:
+            raise ConfigError(f"{option} needs a value", mend="see --help")
+        return rest.pop(0)
+
+    while rest:
+        option = rest.pop(0)
+        match option:
+            case "--listen":
+                orders.listen.append(value(option))
+            case "--to":
+                orders.to = value(option)
+            case "--announce":
+                orders.header = encode(value(option), value(option))
+            case "--until":
+                orders.until = parse_descriptor(value(option))
+            case "--max-connections":
+                orders.limit = parse_limit(value(option))
+            case "--allow-remote" | "--quiet":
+                setattr(orders, option[2:].replace("-", "_"), True)
+            case _:
+                raise ConfigError(f'there is no option "{option}"', mend="see --help")
+    return orders
+
+
+def parse_limit(text: str) -> int:
+    """Read a number of connections."""
+    if not text.isascii() or not text.isdecimal() or not int(text[:9]):
+        raise ConfigError(
+            f'"{text}" is no number of connections',
+            where="--max-connections",
+            mend="give 1 or more",
+        )
+    return int(text[:9])
+
+
+def parse_descriptor(text: str) -> int:
+    """Read `fd:N`."""
+    number = text.removeprefix("fd:")
+    if number == text or not number.isascii() or not number.isdecimal() or len(number) > 9:  # noqa: PLR2004
+        raise ConfigError(f'"{text}" names no descriptor', mend="spell it fd:N")
+    return int(number)
+
+
+def parse_tcp(text: str, option: str) -> TcpAddress:
+    """Read `ADDRESS:PORT`; a name other than `localhost` would have to be resolved, so is none."""
+    host, _, port = text.rpartition(":")
+    host = {"localhost": "127.0.0.1"}.get(host, host)
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if (":" in host) != (bare is not host) or _packed(bare) is None:
+        raise ConfigError(
+            f'"{text}" is no address that a relay knows',
+            where=option,
+            mend="give an IP address and port, as 127.0.0.1:3128 or [::1]:3128, or unix:PATH",
+        )
+    if not port.isascii() or not port.isdecimal() or int(port[:6]) > _PORT_LIMIT:
+        raise ConfigError(f'"{port}" is no port', where=f"{option} {text}", mend="give 0 to 65535")
+    return bare, int(port[:6])
+
+
+def _packed(host: str) -> bytes | None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.inet_pton(family, host)
+    except (OSError, ValueError):
+        return None
+
+
+def parse_path(text: str, option: str) -> str:
+    """Read `unix:PATH` as an absolute path that fits a socket's address."""
+    path = text.removeprefix("unix:")
+    if not path or "\0" in path:
+        raise ConfigError(f'"{text}" names no path', where=option, mend="spell it unix:PATH")
+    path = os.path.abspath(path)  # noqa: PTH100 - pathlib costs 3 ms
+    if len(os.fsencode(path)) > _PATH_LIMIT:
+        raise ConfigError(
+            f"the path of a socket has at most {_PATH_LIMIT} bytes",
+            where=f"{option} {text}",
+            mend="choose a shorter path",
+        )
+    return path
+
+
+def parse_upstream(text: str) -> Upstream:
+    """Read where the bytes go."""
+    if text.startswith("unix:"):
+        path = parse_path(text, "--to")
+        return Upstream(f"unix:{path}", socket.AF_UNIX, path)
+    host, port = parse_tcp(text, "--to")
+    if not port:
+        raise ConfigError("port 0 is nowhere", where=f"--to {text}", mend="name the proxy's port")
+    return Upstream(_tcp_name(host, port), _family(host), (host, port))
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+# Listening
+
+
+class _Listener:
+    """A socket that listens, and where, as `--listen` takes it."""
+
+    def __init__(self, listening: socket.socket, name: str = "") -> None:
+        self.socket = listening
+        self.name = name or _spelled(listening)
+
+
+def _listener_of(text: str, orders: Orders, stack: ExitStack) -> _Listener:
+    if text.startswith("fd:"):
+        listener = stack.enter_context(_inherited(text))
+        if listener.family != socket.AF_UNIX:
+            _refuse_remote(listener.getsockname()[0], text, orders)
+        return _Listener(listener)
+    if text.startswith("unix:"):
+        # Not the name that the socket itself knows: it was bound beside its path.
+        return _Listener(_unix(text, stack), f"unix:{parse_path(text, '--listen')}")
+    return _Listener(stack.enter_context(_tcp(text, orders)))
+
+
+def _inherited(text: str) -> socket.socket:
+    try:
+        listener = socket.socket(fileno=parse_descriptor(text))
+    except OSError as error:
+        raise ConfigError(
+            f"{text} is no socket ({_words_of(error)})",
+            where="--listen",
+            mend="hand over a listening socket",
+        ) from error
+    if not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        listener.close()
+        raise ConfigError(
+            f"{text} does not listen", where="--listen", mend="hand over a listening socket"
+        )
+    return listener
+
+
+def _unix(text: str, stack: ExitStack) -> socket.socket:
+    # The rules for socket files are the proxy's own. A relay in a sandbox needs none of it.
+    from pathlib import Path  # noqa: PLC0415
+
+    from claude_proxy.system.unix_socket import listen_at  # noqa: PLC0415
+
+    listener, file = listen_at(Path(parse_path(text, "--listen")))
+    stack.callback(file.remove)
+    return stack.enter_context(listener)
+
+
+def _tcp(text: str, orders: Orders) -> socket.socket:
+    host, port = parse_tcp(text, "--listen")
+    _refuse_remote(host, text, orders)
+    listener = socket.socket(_family(host), socket.SOCK_STREAM)
+    try:
+        if listener.family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise ConfigError(
+            f"cannot listen on {text} ({_words_of(error)})",
+            where="--listen",
+            mend="stop what listens there, or choose another port",
+        ) from error
+    return listener
+
+
+def _refuse_remote(host: str, text: str, orders: Orders) -> None:
+    packed = _packed(host) or b""
+    if packed[:1] != b"\x7f" and packed != _LOOPBACK_6 and not orders.allow_remote:
+        raise ConfigError(
+            f"other machines may reach {host}",
+            where=f"--listen {text}",
+            mend="listen on 127.0.0.1, or say --allow-remote",
+        )
+
+
+def _refuse_itself(upstream: Upstream, listeners: Sequence[_Listener]) -> None:
+    """Refuse a relay to itself, which would take every descriptor there is."""
+    for listener in listeners:
+        if listener.name == upstream.name:
+            raise ConfigError(
+                "the relay would connect to itself",
+                where=f"--listen and --to {upstream.name}",
+                mend="name the proxy with --to",
+            )
+
+
+def _spelled(listener: socket.socket) -> str:
+    name = listener.getsockname()
+    return _tcp_name(name[0], name[1]) if isinstance(name, tuple) else f"unix:{os.fsdecode(name)}"
+
+
+def _tcp_name(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+# Running
+
+
+class _Stop:
+    """Why and how the relay ends: its exit code, and what a signal does meanwhile."""
+
+    def __init__(self, bridge: Bridge, child: Child | None) -> None:
+        self.code = 0
+        self._bridge = bridge
+        self._child = child
+
+    def on_signal(self, number: int) -> None:
+        """Do what a signal asks for; while a command runs that is the command's business."""
+        if self._child is not None:
+            # A terminal sends its signals to the command as well; the others reach only us.
+            if number in (signal.SIGTERM, signal.SIGHUP):
+                self._child.send_signal(number)
+            self.look_after_child()
+        elif number != signal.SIGCHLD:
+            self.code = EXIT_INTERRUPTED if number == signal.SIGINT else 0
+            self._bridge.loop.stop()
+
+    def look_after_child(self) -> None:
+        """Stop once the command has ended, with its exit code as a shell reports it."""
+        ended = self._child.poll() if self._child is not None else None
+        if ended is not None:
+            self.code = ended if ended >= 0 else 128 - ended
+            self._bridge.loop.stop()
+
+
+def serve(orders: Orders, *, start: Start | None = None) -> int:
+    """Relay until a signal, the end of `--until` or that of the command that `start` starts."""
+    if not orders.listen or not orders.to:
+        missing = "--to" if orders.listen else "--listen"
+        raise ConfigError(f"a relay needs {missing}", mend="see --help")
+    upstream = parse_upstream(orders.to)
+    limit = _limit_of(orders.limit)
+    with _Signals() as signals, ExitStack() as stack:
+        listeners = [_listener_of(text, orders, stack) for text in orders.listen]
+        _refuse_itself(upstream, listeners)
+        names = [listener.name for listener in listeners]
+        report: Callable[[str], None] = _silent if orders.quiet or start else _print_line
+        report(f"relay listens on {', '.join(names)}, for {upstream.name}")
+        sockets = [listener.socket for listener in listeners]
+        bridge = Bridge(sockets, upstream, header=orders.header, limit=limit, report=report)
+        stack.callback(bridge.loop.close)
+        child = None
+        if start is not None:
+            child = start(names)
+        stop = _Stop(bridge, child)
+        signals.watch(bridge, stop.on_signal)
+        if orders.until is not None:
+            _watch_lifeline(bridge, orders.until)
+        bridge.run()
+    return stop.code
+
+
+def _watch_lifeline(bridge: Bridge, descriptor: int) -> None:
+    def look(_events: int) -> None:
+        try:
+            if os.read(descriptor, 512):
+                return
+        except OSError:
+            pass  # as good as its end
+        bridge.loop.stop()
+
+    try:
+        bridge.loop.watch(descriptor, 0, EVENT_READ, look)
+    except OSError as error:
+        raise ConfigError(
+            f"descriptor {descriptor} cannot be waited for ({_words_of(error)})",
+            where=f"--until fd:{descriptor}",
+            mend="hand over the reading end of a pipe",
+        ) from error
+
+
+class _Signals:
+    """Brings signals into the loop as events, and puts back what was there before."""
+
+    HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+
+    def __enter__(self) -> "_Signals":  # noqa: PYI034 - nor typing.Self
+        self._before: dict[signal.Signals, _Handler] = {}
+        self._reading, self._writing = socket.socketpair()
+        self._reading.setblocking(False)
+        self._writing.setblocking(False)
+        self._wakeup = signal.set_wakeup_fd(self._writing.fileno(), warn_on_full_buffer=False)
+        for number in self.HANDLED:
+            # What whoever started us ignores (nohup, a shell's `&`) stays ignored, but for this:
+            # without it nobody would tell that a command has ended.
+            ignored = signal.getsignal(number) is signal.SIG_IGN
+            if number == signal.SIGCHLD or not ignored:
+                self._before[number] = signal.signal(number, lambda _number, _frame: None)
+        return self
+
+    def watch(self, bridge: Bridge, act: Callable[[int], None]) -> None:
+        """Call `act` for each signal from now on, those that came before included."""
+
+        def arrived(_events: int) -> None:
+            for number in self._reading.recv(64):
+                act(number)
+
+        bridge.loop.watch(self._reading.fileno(), 0, EVENT_READ, arrived)
+
+    def __exit__(self, *_: object) -> None:
+        signal.set_wakeup_fd(self._wakeup)
+        for number, before in self._before.items():
+            signal.signal(number, before or signal.SIG_DFL)
+        self._reading.close()
+        self._writing.close()
+
+
+def _limit_of(wanted: int) -> int:
+    """Return how many clients there is room for, having made room for them."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _DESCRIPTORS_WANTED if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS_WANTED)
+    needed = min(2 * wanted + _DESCRIPTORS_SPARED, most)
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        # macOS has a limit of its own beside this one.
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+            soft = needed
+    room = wanted if soft == resource.RLIM_INFINITY else (soft - _DESCRIPTORS_SPARED) // 2
+    return max(1, min(wanted, room))
+
+
+def _words_of(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()
+
+
+def _silent(_line: str) -> None:
+    pass
+
+
+def _print_line(line: str) -> None:
+    _write(2, f"claude-proxy: {line}\n")
+
+
+def _write(descriptor: int, text: str) -> None:
+    # Not by sys.stderr, which is None where the caller closed it.
+    with suppress(OSError):  # nobody reads it: no reason to stop
+        os.write(descriptor, text.encode("utf-8", "backslashreplace"))
+
+
+def _fill_closed_descriptors() -> None:
+    """Keep sockets from the numbers of standard streams that the caller closed."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit code; print every failure, raise none."""
+    _fill_closed_descriptors()
+    if {"-h", "--help"} & set(arguments):
+        _write(1, USAGE)
+        return 0
+    try:
+        return serve(parse(arguments))
+    except ClaudeProxyError as error:
+        _print_line("\n".join(error.lines()))
+        return error.exit_code
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,203 @@
+"""Holds what one run is asked for, and what follows from its settings for what the sandbox sees.
+
+Law 10: the policy, and whatever the proxy writes or is told by, must lie where the sandbox cannot
+write; else the run is refused.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from claude_proxy.config import policy_files
+from claude_proxy.config.groups.listing import lines_of_policy
+from claude_proxy.config.settings import Settings
+from claude_proxy.config.strict_yaml import nodes
+from claude_proxy.errors import ClaudeProxyError, ConfigError
+from claude_proxy.policy.policy import Policy
+from claude_proxy.sandbox import profiles
+from claude_proxy.sandbox.plan.environment import ALLOWLIST, BUNDLE, CERTIFICATE
+from claude_proxy.sandbox.plan.model import Wish
+from claude_proxy.sandbox.self_check import USUAL_ALLOWED, USUAL_DENIED
+from claude_proxy.system import file_permissions
+from claude_proxy.wire.authority import Authority
+
+SHOWN = (CERTIFICATE.name, BUNDLE.name, ALLOWLIST.name)  # in /run/claude-proxy
+
+_HTTPS = 443
+_CREDENTIALS = "credentials"  # a key of the file
+
+
+class MissingError(ClaudeProxyError):
+    """Everything that a run needs and this machine lacks, gathered so that it is mended at once."""
+
+    def __init__(self, problems: Sequence[ClaudeProxyError]) -> None:
+        first = problems[0]
+        super().__init__(first.what, where=first.where, mend=first.mend)
+        self.problems = tuple(problems)
+
+    def lines(self) -> list[str]:
+        """Return every problem's lines, one problem after the other."""
+        return [line for problem in self.problems for line in problem.lines()]
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What one run is asked for, by its command line or by a test of the machine."""
+
+    wish: Wish
+    settings: Settings
+    name: str | None = None
+    join: str | None = None  # a running proxy, "unix:/path" or "127.0.0.1:9051"
+    verify: bool = False
+    show_plan: bool = False  # say how bwrap is started
+    foreign: bool = False  # the proxy that is joined is not this program
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The command as it is named and recorded."""
+        return ("shell",) if self.wish.shell else self.wish.command
+
+    @property
+    def announces(self) -> bool:
+        """Whether the relay may say for whom it speaks: only to a proxy on this machine."""
+        if self.foreign:
+            return False
+        if self.join is None or self.join.startswith("unix:"):
+            return True
+        address = Authority.parse(self.join).address
+        return address is not None and address.is_loopback
+
+
+def shown_files(order: Order) -> dict[str, bytes]:
+    """Return the contents of the files in /run/claude-proxy."""
+    settings = order.settings
+    if not order.wish.network:
+        return {}
+    # Both bring cryptography, which takes longer than all the rest; the proxy starts meanwhile.
+    from claude_proxy.trust.certificate_authority import (  # noqa: PLC0415
+        CERTIFICATE_FILE,
+        CertificateAuthority,
+    )
+    from claude_proxy.trust.roots import bundle_of, system_roots  # noqa: PLC0415
+
+    path = settings.confdir / CERTIFICATE_FILE
+    if order.join is None or order.foreign:
+        CertificateAuthority.load_or_create(settings.confdir)
+    try:
+        certificate = path.read_bytes()
+    except OSError as error:
+        raise ClaudeProxyError(
+            f"the CA certificate of the proxy cannot be read: {(error.strerror or '').lower()}",
+            where=str(path),
+            mend="name the directory of the running proxy with --confdir",
+        ) from error
+    return {
+        CERTIFICATE.name: certificate,
+        BUNDLE.name: bundle_of(certificate, system_roots()),
+        ALLOWLIST.name: _whose(order) + _policy_text(settings) + _narrowing_text(settings),
+    }
+
+
+def _whose(order: Order) -> bytes:
+    if order.join is None:
+        return b""
+    return (
+        f"# The proxy at {order.join} was there before this run, and its own list decides.\n"
+        "# This is the list that a proxy started here would take.\n"
+    ).encode("utf-8", "backslashreplace")
+
+
+def _policy_text(settings: Settings) -> bytes:
+    if settings.policy is not None:
+        lines = lines_of_policy(policy_files.load_groups(settings), settings.policy)
+        return "".join(f"# {line}\n" for line in lines).encode()
+    try:
+        return without_credentials(settings.allowlist.read_bytes())
+    except OSError as error:
+        raise ConfigError(
+            f"the allowlist cannot be read: {(error.strerror or '').lower()}",
+            where=str(settings.allowlist),
+            mend="name a readable allowlist file with --allowlist",
+        ) from error
+
+
+def without_credentials(raw: bytes) -> bytes:
+    """Return an allowlist's text without the section that says where its owner keeps what."""
+    text = raw.decode("utf-8", "replace")
+    problems = nodes.Problems("allowlist")
+    root = nodes.parse(text, problems)
+    if problems or not isinstance(root, nodes.Mapping):
+        return b""  # no proxy starts with it
+    keys = [(name.line, name.text) for name, _ in root.entries]
+    lines = text.split("\n")
+    starts = [*(line for line, _ in keys), len(lines) + 1]
+    for (start, name), end in reversed(list(zip(keys, starts[1:], strict=True))):
+        if name == _CREDENTIALS and [line for line, _ in keys].count(start) > 1:
+            return b"# Its credentials are on a line with the rest of it, so none of it is shown.\n"
+        if name == _CREDENTIALS:
+            lines[start - 1 : end - 1] = ["# Here are credentials, which are not shown.", ""]
+    return "\n".join(lines).encode()
+
+
+def _narrowing_text(settings: Settings) -> bytes:
+    """Return what the project takes away, as remarks: it may lie above what the sandbox sees."""
+    if settings.narrowing is None:
+        return b""
+    lines = [f"{settings.narrowing} takes away from it:"]
+    lines += profiles.read_narrowing(settings.narrowing).splitlines()
+    return "".join(f"# {line}".rstrip() + "\n" for line in ("", *lines)).encode()
+
+
+def refuse_reachable(order: Order) -> None:
+    """Raise ConfigError if the sandbox could write what judges it, or where the proxy writes."""
+    wish = order.wish
+    places = [wish.project, *wish.allow_rw]
+    for place in places:
+        if Path(os.path.realpath(place)) == Path("/"):  # else it were blamed for all that it holds
+            raise ConfigError(
+                "the whole machine would be writable",
+                where=str(place),
+                mend="name the directory of one project with --dir",
+            )
+    for what, option, path in _guarded(order.settings):
+        for place in places:
+            real = Path(os.path.realpath(place))
+            if any(at.is_relative_to(real) for at in file_permissions.ways_to(path)):
+                raise ConfigError(
+                    f"the sandbox could write {what}",
+                    where=f"{option} {path}, which lies in {place}",
+                    mend="keep it outside of the project and of every --allow-rw",
+                )
+
+
+def _guarded(settings: Settings) -> Iterator[tuple[str, str, Path]]:
+    if settings.policy is None:
+        yield "its own allowlist", "--allowlist", settings.allowlist
+    # Whatever decides now: a groups file may name the policy of the next run's command.
+    for path in policy_files.groups_files(settings):
+        yield "its own policy", "--groups", path
+    if settings.upstream_ca is not None:
+        yield "the CAs that upstreams are trusted by", "--upstream-ca", settings.upstream_ca
+    if settings.jsonl is not None:
+        yield "its own audit log", "--jsonl", settings.jsonl
+    if settings.learn is not None:
+        yield "what is learned of it", "--learn", settings.learn[1]
+
+
+def verified_targets(order: Order) -> tuple[str, str]:
+    """Return an authority that the policy allows and one that it denies, as far as there are."""
+    if order.join is not None:
+        return USUAL_ALLOWED, USUAL_DENIED[0]  # its policy is its own
+    policy = policy_files.load_for(order.settings).policy
+    plain = (f"{host}:{_HTTPS}" for host in policy.hosts() if not set(host) & set("*/"))
+    allowed = next((found for found in (USUAL_ALLOWED, *plain) if _allows(policy, found)), None)
+    denied = next((found for found in USUAL_DENIED if not _allows(policy, found)), None)
+    return allowed or USUAL_ALLOWED, denied or USUAL_DENIED[-1]
+
+
+def _allows(policy: Policy, target: str) -> bool:
+    try:
+        return policy.decide_connect(Authority.parse(target)).allowed
+    except ValueError:
+        return False

@@ -1,0 +1,171 @@
+"""What a run finds out about the credentials of its policy before anything is started."""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from claude_proxy.config.settings import Settings
+from claude_proxy.errors import ClaudeProxyError, ConfigError
+from claude_proxy.sandbox import credentials
+from claude_proxy.sandbox.plan.model import Profile, Wish
+from claude_proxy.sandbox.run_spec import Order
+
+VALUE = "sk-ant-api03-canary-of-the-launcher"
+
+type Make = Callable[..., Order]
+
+
+@pytest.fixture
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
+    """Return a function that makes an order for a list with one source."""
+    home = tmp_path / "home"
+    project = home / "project"
+    project.mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(home))
+
+    def made(source: str, **changes: object) -> Order:
+        allowlist = tmp_path / "allowlist.yaml"
+        allowlist.write_text(
+            "allow: [api.anthropic.com]\ncredentials:\n"
+            f"  - {{host: api.anthropic.com, inject: auto, from: {source}}}\n"
+        )
+        wish = Wish(("true",), project, Profile("claude", home_write=(".claude/", ".claude.json")))
+        settings = Settings(allowlist, tmp_path / "conf", tmp_path / "state")
+        return Order(replace(wish, **changes), settings)  # type: ignore[arg-type]
+
+    return made
+
+
+def test_the_kind_of_the_value_says_which_variable_has_the_placeholder(make: Make) -> None:
+    order = make("{env: KEY}")
+    bindings = credentials.bindings_of(order)
+
+    console = credentials.kept(order, bindings, {**os.environ, "KEY": VALUE})
+    oauth = credentials.kept(order, bindings, {**os.environ, "KEY": "sk-ant-oat01-canary"})
+
+    assert list(dict(console.keeping.placeholders)) == ["ANTHROPIC_AUTH_TOKEN"]
+    assert list(dict(oauth.keeping.placeholders)) == ["CLAUDE_CODE_OAUTH_TOKEN"]
+
+
+def test_a_source_that_gives_nothing_is_an_error_for_a_run_with_a_network(make: Make) -> None:
+    order = make("{env: KEY}")
+
+    with pytest.raises(ConfigError, match="not set"):
+        credentials.kept(order, credentials.bindings_of(order), {"HOME": "/home/ann"})
+
+
+def test_where_no_proxy_of_its_own_is_started_it_is_none(make: Make) -> None:
+    joined = replace(make("{env: KEY}"), join="127.0.0.1:9051")
+    alone = make("{env: KEY}", network=False)
+
+    for order in (joined, alone):
+        wish = credentials.kept(order, credentials.bindings_of(order), {"HOME": "/home/ann"})
+        assert "ANTHROPIC_API_KEY" in wish.keeping.withheld
+
+
+def test_hosts_that_take_any_account_are_told_of_where_the_run_could_reach_them(
+    make: Make,
+) -> None:
+    def told(order: Order) -> list[str]:
+        listed = order.settings.allowlist.read_text().replace("[api", "[claude.ai, api")
+        order.settings.allowlist.write_text(listed)
+        return list(credentials.warnings_of(order, credentials.bindings_of(order)))
+
+    [warning] = told(make("{env: KEY}"))
+
+    assert "deny: [claude.ai]" in warning
+    assert told(make("{env: KEY}", network=False)) == []
+    assert told(replace(make("{env: KEY}"), join="127.0.0.1:9051")) == []
+
+
+def test_a_foreign_proxy_has_no_credentials_and_an_open_network_has_no_proxy(make: Make) -> None:
+    order = make("{env: KEY}")
+
+    assert credentials.bindings_of(replace(order, foreign=True)) == ()
+    assert credentials.bindings_of(make("{env: KEY}", unfiltered=True)) == ()
+
+
+def test_a_dry_run_asks_no_command(make: Make, tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    order = make(f"{{command: [touch, {trace}]}}")
+
+    credentials.kept(order, credentials.bindings_of(order), os.environ, dry=True)
+
+    assert not trace.exists()
+
+
+def test_a_command_does_not_stand_in_the_project(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = make('{command: [sh, -c, "pwd >$TRACE; echo $VALUE"]}')
+    monkeypatch.chdir(order.wish.project)
+    environ = {**os.environ, "TRACE": str(tmp_path / "trace"), "VALUE": VALUE}
+
+    credentials.kept(order, credentials.bindings_of(order), environ)
+
+    assert (tmp_path / "trace").read_text() == "/\n"
+    assert Path.cwd() == order.wish.project
+
+
+def refused(order: Order, **environ: str) -> ClaudeProxyError:
+    with pytest.raises(ConfigError, match="could have been made by a run") as caught:
+        credentials.refuse_reachable(
+            order, credentials.bindings_of(order), {**os.environ, **environ}
+        )
+    return caught.value
+
+
+@pytest.mark.parametrize("where", ["project/key", ".claude/key", ".claude.json"])
+def test_what_a_run_may_write_gives_no_credential(make: Make, where: str) -> None:
+    assert str(refused(make(f"{{file: ~/{where}}}")).where).endswith(where)
+    assert str(refused(make(f"{{command: [sh, ~/{where}]}}")).where).endswith(where)
+
+
+def test_nor_does_what_a_link_leads_to(make: Make, tmp_path: Path) -> None:
+    order = make(f"{{file: {tmp_path}/link}}")
+    (tmp_path / "link").symlink_to(order.wish.project / "key")
+
+    refused(order)
+
+
+def test_nor_a_program_that_is_found_in_the_project(make: Make) -> None:
+    order = make("{command: [print-key]}")
+    program = order.wish.project / "bin/print-key"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+
+    error = refused(order, PATH=f"{program.parent}:{os.environ['PATH']}")
+
+    assert error.where == str(program)
+
+
+@pytest.mark.parametrize(
+    "source", ["{file: ~/keys/key}", "{command: [cat, /etc/hosts]}", "{env: KEY}"]
+)
+def test_what_no_run_may_write_is_not_refused(make: Make, source: str) -> None:
+    order = make(source)
+
+    credentials.refuse_reachable(order, credentials.bindings_of(order), os.environ)
+
+
+def test_the_clients_own_login_is_not_refused_as_a_run_with_a_placeholder_hides_it(
+    make: Make,
+) -> None:
+    order = make("{file: ~/.claude/.credentials.json, key: claudeAiOauth.accessToken}")
+
+    credentials.refuse_reachable(order, credentials.bindings_of(order), os.environ)
+
+
+def test_files_in_which_the_value_stands_are_found(make: Make) -> None:
+    order = make("{env: KEY}")
+    for name in (".env", "README"):
+        (order.wish.project / name).write_text(f"KEY={VALUE}\n")
+    os.mkfifo(order.wish.project / ".envrc")
+
+    wish = credentials.kept(order, credentials.bindings_of(order), {**os.environ, "KEY": VALUE})
+
+    assert wish.keeping.bare == (order.wish.project / ".env",)

@@ -1,0 +1,186 @@
+"""A running proxy is joined if it is there, and the relay ends with its launcher."""
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from claude_proxy.errors import ClaudeProxyError, ConfigError
+from claude_proxy.sandbox import helper_processes
+from claude_proxy.sandbox.helper_processes import Attendant, is_foreign, join, open_log, start_relay
+from claude_proxy.sandbox.relay.bridge import Upstream
+from claude_proxy.sandbox.run_directory import RunDirectory
+from claude_proxy.wire.proxy_protocol import SIGNATURE
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """A directory whose path leaves room for a socket's name."""
+    with tempfile.TemporaryDirectory(prefix="beside-") as name:
+        yield Path(name)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait for no proxy."""
+    monkeypatch.setattr(helper_processes, "JOIN_PATIENCE_S", 0.0)
+
+
+def test_a_proxy_that_listens_is_joined() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        where = f"127.0.0.1:{proxy.getsockname()[1]}"
+
+        assert join(where).address == proxy.getsockname()
+
+
+def test_one_on_a_unix_socket_too(directory: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as proxy:
+        proxy.bind(str(directory / "proxy.sock"))
+        proxy.listen()
+
+        assert join(f"unix:{directory}/proxy.sock").family == socket.AF_UNIX
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("where", ["127.0.0.1:1", "unix:/nonexistent/proxy.sock", "[::1]:1"])
+def test_one_that_does_not_run_is_an_error_that_says_where(where: str) -> None:
+    with pytest.raises(ClaudeProxyError, match="is not running on") as caught:
+        join(where)
+
+    assert caught.value.exit_code == 1
+    assert where in caught.value.what
+
+
+@pytest.mark.parametrize("where", ["", "nonsense", "proxy.test:1", "127.0.0.1", "unix:"])
+def test_what_is_no_address_is_an_error(where: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        join(where)
+
+    assert caught.value.where == f"--proxy {where}"
+
+
+def test_a_log_that_cannot_be_written_is_an_error(directory: Path) -> None:
+    (directory / "runs").touch()
+
+    with pytest.raises(ConfigError, match="log of the run"):
+        open_log(directory, "tried")
+
+
+def test_the_directories_of_a_log_are_the_owners_alone(directory: Path) -> None:
+    statedir = directory / "state" / "claude-proxy"
+    before = os.umask(0o002)
+    try:
+        open_log(statedir, "tried").file.close()
+    finally:
+        os.umask(before)
+
+    made = (statedir.parent, statedir, statedir / "runs")
+    assert {path.stat().st_mode & 0o777 for path in made} == {0o700}
+
+
+def test_a_log_that_is_a_link_is_not_followed(directory: Path) -> None:
+    (directory / "runs").mkdir()
+    (directory / "runs" / "tried.log").symlink_to(directory / "elsewhere")
+
+    with pytest.raises(ConfigError):
+        open_log(directory, "tried")
+
+    assert not (directory / "elsewhere").exists()
+
+
+def test_the_relay_announces_and_ends_with_its_lifeline(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(helper_processes, "_END_PATIENCE_S", 60.0)
+    log = open_log(directory, "tried")
+    with (
+        RunDirectory.make(["tried"], name="tried", above=directory / "runtime") as rundir,
+        rundir.listen() as proxy,
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        log.file,
+    ):
+        path = str(rundir.socket_path)
+        upstream = Upstream(f"unix:{path}", socket.AF_UNIX, path)
+        with start_relay([listener], upstream, rundir, log, ["make", "all"]) as relay:
+            assert os.getsid(relay.pid) == relay.pid
+            with socket.create_connection(listener.getsockname()) as client:
+                client.sendall(b"hello")
+                with proxy.accept()[0] as arrived:
+                    said = arrived.recv(4096)
+                    while not said.endswith(b"hello"):
+                        said += arrived.recv(4096)
+
+    assert said.startswith(SIGNATURE)
+    assert b"make all" in said
+    assert relay.process.returncode == 0
+
+
+def test_one_that_does_not_end_by_itself_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(helper_processes, "_END_PATIENCE_S", 0.0)
+    reading, writing = os.pipe()
+    stubborn = Attendant("proxy", subprocess.Popen(["sleep", "600"]), writing)
+
+    stubborn.end()
+
+    os.close(reading)
+    assert not stubborn.alive
+
+
+def test_one_that_has_ended_too_early_is_told_with_its_code(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    process = subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"])
+    process.wait()
+    with Attendant("relay", process, writing) as gone:
+        error = gone.failed(tmp_path / "log")
+
+    os.close(reading)
+    assert "relay of this run has ended (exit code 3)" in error.what
+    assert error.where == str(tmp_path / "log")
+
+
+@pytest.mark.parametrize(
+    ("answer", "foreign"),
+    [
+        (b"\x05\x00", False),
+        (b"\x05\xff", False),
+        (b"HTTP/1.0 400 Bad Request\r\n", True),
+        (b"", True),
+    ],
+)
+def test_a_foreign_proxy_is_known_by_its_answer_to_an_announcement(
+    monkeypatch: pytest.MonkeyPatch, answer: bytes, *, foreign: bool
+) -> None:
+    monkeypatch.setattr(helper_processes, "JOIN_PATIENCE_S", 60.0)
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        where = join(f"127.0.0.1:{proxy.getsockname()[1]}")
+        proxy.accept()[0].close()  # the look whether it is there
+
+        heard: list[bytes] = []
+
+        def reply() -> None:
+            client, _ = proxy.accept()
+            with client:
+                heard.append(client.recv(1024))
+                client.sendall(answer)
+
+        thread = threading.Thread(target=reply)
+        thread.start()
+        assert is_foreign(where) is foreign
+        thread.join()
+
+    assert heard[0].startswith(SIGNATURE)
+    assert heard[0].endswith(b"\x05\x01\x00")
+
+
+def test_one_that_says_nothing_is_foreign(impatient: None) -> None:
+    del impatient
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        where = Upstream("quiet", socket.AF_INET, proxy.getsockname())
+
+        assert is_foreign(where)

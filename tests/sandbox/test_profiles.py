@@ -1,0 +1,298 @@
+"""Tests the reading of profiles, and of the project's file that may only narrow."""
+
+import contextlib
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from claude_proxy.errors import ConfigError
+from claude_proxy.sandbox import profiles
+from claude_proxy.sandbox.plan.model import Profile
+from claude_proxy.sandbox.profiles import Narrowing, load, narrowing, of_command
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """A directory for profiles of the user's."""
+    directory = tmp_path / "profiles"
+    directory.mkdir()
+    return directory
+
+
+def refused(name: str, own: Path) -> ConfigError:
+    with pytest.raises(ConfigError) as caught:
+        load(name, own)
+    assert caught.value.where
+    assert caught.value.mend
+    return caught.value
+
+
+@pytest.mark.parametrize("name", profiles.SHIPPED)
+def test_every_shipped_profile_can_be_read(name: str, own: Path) -> None:
+    profile = load(name, own)
+
+    assert profile.name == name
+    assert profile.description
+    assert ".gitconfig" in profile.home_read
+
+
+def test_claude_may_write_its_own_files_and_not_what_is_obeyed_outside(own: Path) -> None:
+    profile = load("claude", own)
+
+    assert profile.home_write == (".claude/", ".claude.json")
+    assert ".claude/settings.json" in profile.home_protect
+    assert profile.callback_ports == (54545,)
+    assert profile.unattended == ("--dangerously-skip-permissions",)
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        ("claude", "claude"),
+        ("/usr/local/bin/claude", "claude"),
+        ("gemini", "gemini"),
+        ("codex", "codex"),
+        ("bash", "shell"),
+        ("claude2", "shell"),
+    ],
+)
+def test_a_command_has_the_profile_of_its_name(command: str, name: str, own: Path) -> None:
+    assert of_command(command, own) == name
+
+
+def test_a_profile_of_the_users_is_chosen_for_its_commands(own: Path) -> None:
+    (own / "aider.yaml").write_text("description: x\ncommands: [aider, claude]\n")
+
+    assert of_command("aider", own) == "aider"
+    assert of_command("claude", own) == "aider"
+
+
+def test_a_profile_adds_to_the_one_it_extends(own: Path) -> None:
+    (own / "more.yaml").write_text(
+        "extends: claude\nhome_read: [~/.config/tool]\nset_env: {IS_SANDBOX: '2', B: 'no'}\n"
+    )
+
+    found = load("more", own)
+
+    assert found.name == "more"
+    assert found.home_write == load("claude", own).home_write
+    assert found.home_read == (".gitconfig", ".config/git", ".config/tool")
+    assert dict(found.set_env)["IS_SANDBOX"] == "2"
+    assert dict(found.set_env)["B"] == "no"
+    assert found.commands == frozenset()
+
+
+def test_a_profile_may_extend_the_shipped_one_of_its_own_name(own: Path) -> None:
+    (own / "claude.yaml").write_text("extends: claude\ncommands: [claude]\npass_env: [GH_TOKEN]\n")
+
+    found = load("claude", own)
+
+    assert "GH_TOKEN" in found.pass_env
+    assert found.home_write == (".claude/", ".claude.json")
+    assert of_command("claude", own) == "claude"
+
+
+def test_profiles_that_extend_each_other_in_a_circle_are_refused(own: Path) -> None:
+    (own / "a.yaml").write_text("extends: b\n")
+    (own / "b.yaml").write_text("extends: a\n")
+
+    assert "a -> b -> a" in refused("a", own).what
+
+
+def test_profiles_that_extend_too_deeply_are_refused(own: Path) -> None:
+    for number in range(12):
+        (own / f"p{number}.yaml").write_text(f"extends: p{number + 1}\n")
+
+    assert "too deeply" in refused("p0", own).what
+
+
+@pytest.mark.parametrize("name", ["none", "../claude", "", "A", "a/b", "x" * 80])
+def test_an_unknown_profile_is_an_error(name: str, own: Path) -> None:
+    refused(name, own)
+
+
+def test_extending_an_unknown_profile_tells_where(own: Path) -> None:
+    (own / "a.yaml").write_text("extends: none\n")
+
+    assert "a.yaml" in (refused("a", own).where or "")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("home_wirte: []", "unknown key"),
+        ("home_write: x", "is not a list"),
+        ("home_write: [/etc]", "not a path below it"),
+        ("home_write: [../x]", "not a path below it"),
+        ("home_write: [a/../../x]", "not a path below it"),
+        ("home_write: ['']", "not a path below it"),
+        ("home_write: [~/]", "not a path below it"),
+        ("home_write: [.]", "not a path below it"),
+        ("home_read: ['.config/*']", "a pattern"),
+        ("home_read: [[a]]", "not a single value"),
+        ("pass_env: [A=b]", "not the name of a variable"),
+        ("pass_env: ['LC_*']", "not the name of a variable"),
+        ("set_env: [A]", "is not a mapping"),
+        ("set_env: {'A B': x}", "not the name of a variable"),
+        ("set_env: {A: [x]}", "not a single value"),
+        ("callback_ports: [0]", "not a port"),
+        ("callback_ports: ['70000']", "not a port"),
+        ("callback_ports: [http]", "not a port"),
+        ("description: [a]", "not a single value"),
+        ("- a", "not a mapping"),
+        ("", "an empty file"),
+        ("description: &x b", "an anchor"),
+    ],
+)
+def test_a_mistake_in_a_profile_is_told_with_its_place(text: str, told: str, own: Path) -> None:
+    (own / "own.yaml").write_text(text)
+
+    error = refused("own", own)
+
+    assert told in error.what
+    assert f"{own}/own.yaml:1:" in (error.where or "")
+
+
+def test_a_profile_that_others_may_write_is_refused(own: Path) -> None:
+    path = own / "own.yaml"
+    path.write_text("description: x\n")
+    path.chmod(0o666)
+
+    assert "changed by other users" in refused("own", own).what
+
+
+def test_a_profile_in_a_directory_that_others_may_write_is_refused(own: Path) -> None:
+    (own / "own.yaml").write_text("description: x\n")
+    own.chmod(0o777)
+
+    assert "what a run may see" in refused("own", own).what
+
+
+def test_a_profile_that_cannot_be_read_is_an_error(own: Path) -> None:
+    (own / "own.yaml").mkdir()
+
+    assert "cannot be read" in refused("own", own).what
+
+
+def test_a_profile_that_is_huge_is_an_error(own: Path) -> None:
+    (own / "own.yaml").write_text("#" * 300_000)
+
+    assert "larger" in refused("own", own).what
+
+
+# The project's file
+
+
+def narrowed(directory: Path, text: str) -> Narrowing:
+    path = directory / ".claude-proxy.yaml"
+    path.write_text(text)
+    return narrowing(path)
+
+
+def test_the_projects_file_takes_away(tmp_path: Path) -> None:
+    text = "deny: [evil.example]\nhide: [keys/, ./.env]\nread_only: [docs]\nnetwork: none\n"
+
+    found = narrowed(tmp_path, text)
+
+    assert found == Narrowing(
+        tmp_path / ".claude-proxy.yaml",
+        hide=("keys/", ".env"),
+        read_only=("docs",),
+        network=False,
+        denies=True,
+    )
+
+
+def test_an_empty_file_takes_nothing_away(tmp_path: Path) -> None:
+    assert narrowed(tmp_path, "# nothing\n").network
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "allow: [evil.example]",
+        "home_write: [.ssh]",
+        "pass_env: [TOKEN]",
+        "extends: claude",
+        "network: all",
+        "network: true",
+        "network: [none]",
+        "hide: [../x]",
+        "hide: [/etc]",
+        "hide: [~/x/../..]",
+        "read_only: [.]",
+        "hide: keys",
+        "[]",
+    ],
+)
+def test_the_projects_file_cannot_give(text: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        narrowed(tmp_path, text)
+
+    assert ".claude-proxy.yaml:1:" in (caught.value.where or "")
+
+
+def test_the_nearest_file_above_counts(tmp_path: Path) -> None:
+    below = tmp_path / "a/b/c"
+    below.mkdir(parents=True)
+    (tmp_path / ".claude-proxy.yaml").touch()
+    (tmp_path / "a/.claude-proxy.yaml").touch()
+
+    assert profiles.find_narrowing(below) == tmp_path / "a/.claude-proxy.yaml"
+
+
+def test_a_link_in_the_place_of_the_projects_file_is_found_and_refused(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("password: hunter2\n")
+    (tmp_path / ".claude-proxy.yaml").symlink_to(secret)
+
+    found = profiles.find_narrowing(tmp_path)
+    assert found is not None
+    with pytest.raises(ConfigError) as caught:
+        narrowing(found)
+
+    assert "not a plain file" in caught.value.what
+    assert "hunter2" not in "\n".join(caught.value.lines())
+
+
+def test_a_dangling_link_in_the_place_of_the_projects_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / ".claude-proxy.yaml").symlink_to(tmp_path / "none")
+
+    found = profiles.find_narrowing(tmp_path)
+
+    assert found is not None
+    with pytest.raises(ConfigError):
+        narrowing(found)
+
+
+def test_a_pipe_in_the_place_of_the_projects_file_is_refused_at_once(tmp_path: Path) -> None:
+    path = tmp_path / ".claude-proxy.yaml"
+    os.mkfifo(path)
+
+    with pytest.raises(ConfigError, match="not a plain file"):
+        narrowing(path)
+
+
+def test_a_directory_in_the_place_of_the_projects_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / ".claude-proxy.yaml"
+    path.mkdir()
+
+    with pytest.raises(ConfigError, match="not a plain file"):
+        narrowing(path)
+
+
+@given(text=st.text(alphabet=st.sampled_from("ahdenyi:[]{},-~/.'\" \n#&*network_ol"), max_size=80))
+def test_whatever_stands_in_a_file_it_is_read_or_refused(
+    text: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    directory = tmp_path_factory.mktemp("fuzzed")
+    with contextlib.suppress(ConfigError):
+        found = narrowed(directory, text)
+        assert not any(".." in path.split("/") or path.startswith("/") for path in found.hide)
+
+
+def test_a_profile_is_a_value() -> None:
+    assert Profile("a") == Profile("a")

@@ -1,0 +1,203 @@
+"""The proxy of a run serves on the socket that it is given, and ends with its launcher."""
+
+import os
+import select
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from claude_proxy.config.settings import InheritedListen, Settings, Verbosity
+from claude_proxy.errors import ClaudeProxyError, ConfigError
+from claude_proxy.sandbox import helper_processes
+from claude_proxy.sandbox.helper_processes import Companion, Log, open_log
+from claude_proxy.sandbox.run_directory import RunDirectory
+
+ROOT = Path(__file__).resolve().parent.parent
+REQUEST = b"CONNECT denied.test:443 HTTP/1.1\r\nHost: denied.test:443\r\n\r\n"
+
+# Starts a companion and waits to be killed.
+LAUNCHER = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from tests.sandbox.test_proxy_process import Stand
+stand = Stand(Path(sys.argv[1]))
+stand.companion.wait_until_ready()
+print(stand.companion.pid, stand.rundir.socket_path, flush=True)
+sys.stdin.read()
+"""
+
+
+class Stand:
+    """A companion and what it needs, in a directory of their own."""
+
+    def __init__(self, directory: Path, allowlist: str = "allow: [allowed.test]\n") -> None:
+        self.directory = directory
+        file = directory / "allowlist.yaml"
+        file.write_text(allowlist, encoding="utf-8")
+        self.settings = Settings(
+            file, directory / "conf", directory / "state", verbosity=Verbosity.QUIET
+        )
+        self.rundir = RunDirectory.make(["tried"], name="tried", above=directory / "runs")
+        self.log: Log = open_log(self.settings.statedir, "tried")
+        with self.rundir.listen() as listener:
+            settings = replace(self.settings, listen=(InheritedListen(listener.fileno(), "run"),))
+            self.companion: Companion = helper_processes.start_companion(
+                settings, (listener,), self.rundir, self.log
+            )
+
+    def close(self) -> None:
+        """Take it all down."""
+        self.companion.end()
+        self.log.file.close()
+        self.rundir.remove()
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """A directory whose path leaves room for a socket's name."""
+    with tempfile.TemporaryDirectory(prefix="stand-") as name:
+        yield Path(name)
+
+
+@pytest.fixture
+def stand(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stand]:
+    """A companion that starts, and is given all the time that it needs to end."""
+    monkeypatch.setattr(helper_processes, "_END_PATIENCE_S", 60.0)
+    stand = Stand(directory)
+    yield stand
+    stand.close()
+
+
+def ask(path: Path) -> bytes:
+    """Return the first line of the answer to a CONNECT that is denied."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(60)
+        client.connect(str(path))
+        client.sendall(REQUEST)
+        return client.makefile("rb").readline()
+
+
+@dataclass
+class Held:
+    """The sockets that a process listens on."""
+
+    unix: list[str]
+    tcp: int
+
+
+def listening(pid: int) -> Held:
+    """Return what a process listens on, as the kernel tells."""
+    inodes = set()
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed in between
+            target = str(entry.readlink())
+            if target.startswith("socket:["):
+                inodes.add(target[8:-1])
+    unix = [
+        line.split()[7]
+        for line in Path("/proc/net/unix").read_text().splitlines()[1:]
+        if line.split()[6] in inodes and len(line.split()) > 7 and line.split()[5] == "01"
+    ]
+    tables = [Path(f"/proc/{pid}/net/{name}").read_text() for name in ("tcp", "tcp6", "udp")]
+    rows = [line.split() for table in tables for line in table.splitlines()[1:]]
+    return Held(unix, sum(row[9] in inodes for row in rows))
+
+
+def test_it_serves_on_the_socket_that_it_inherits_and_on_nothing_else(stand: Stand) -> None:
+    stand.companion.wait_until_ready()
+
+    assert ask(stand.rundir.socket_path).startswith(b"HTTP/1.1 403")
+    assert listening(stand.companion.pid) == Held([str(stand.rundir.socket_path)], 0)
+
+
+def test_it_ends_with_the_lifeline(stand: Stand) -> None:
+    stand.companion.wait_until_ready()
+
+    stand.companion.end()
+
+    assert stand.companion.process.returncode == 0
+
+
+def test_it_ends_when_its_launcher_is_killed(directory: Path) -> None:
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", LAUNCHER, str(directory), str(ROOT)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
+    )
+    assert launcher.stdout is not None
+    pid, path = launcher.stdout.readline().split()
+    descriptor = os.pidfd_open(int(pid))
+    assert ask(Path(os.fsdecode(path))).startswith(b"HTTP/1.1 403")
+
+    launcher.kill()
+    launcher.communicate()
+
+    with open(descriptor, "rb", buffering=0) as ended:  # noqa: PTH123 - a descriptor
+        assert select.select([ended], [], [], 60)[0]
+
+
+def test_it_is_in_a_session_of_its_own_where_no_key_reaches_it(stand: Stand) -> None:
+    assert os.getsid(stand.companion.pid) == stand.companion.pid
+
+
+def test_it_has_no_streams_of_the_terminal(stand: Stand) -> None:
+    stand.companion.wait_until_ready()
+
+    streams = [
+        str(Path(f"/proc/{stand.companion.pid}/fd/{number}").readlink()) for number in range(3)
+    ]
+
+    assert streams == ["/dev/null", str(stand.log.path), str(stand.log.path)]
+    assert stat.S_IMODE(stand.log.path.stat().st_mode) == 0o600
+
+
+def test_a_log_that_says_nothing_is_removed(stand: Stand) -> None:
+    stand.companion.wait_until_ready()
+    stand.companion.end()
+
+    assert not stand.log.path.exists()
+
+
+def test_what_keeps_it_from_starting_is_told_with_place_and_mend(directory: Path) -> None:
+    stand = Stand(directory, 'allow:\n  - "*"\n')
+
+    with pytest.raises(ConfigError) as caught:
+        stand.companion.wait_until_ready()
+
+    stand.close()
+    assert caught.value.where is not None
+    assert caught.value.where.startswith(f"{directory}/allowlist.yaml:2")
+    assert caught.value.mend is not None
+
+
+def test_that_it_was_killed_is_told(stand: Stand) -> None:
+    os.kill(stand.companion.pid, signal.SIGKILL)
+
+    with pytest.raises(ClaudeProxyError, match="ended before it was ready") as caught:
+        stand.companion.wait_until_ready()
+
+    assert caught.value.where == str(stand.log.path)
+
+
+def test_one_that_has_not_started_yet_is_ended_without_waiting_for_it(stand: Stand) -> None:
+    stand.companion.end()
+
+    assert stand.companion.process.returncode == -signal.SIGKILL
+
+
+def test_old_logs_are_let_go(directory: Path) -> None:
+    for number in range(30):
+        open_log(directory, f"run-{number}").file.close()
+
+    assert len(list((directory / "runs").iterdir())) <= 21

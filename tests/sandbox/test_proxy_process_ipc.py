@@ -1,0 +1,73 @@
+"""A task and an error arrive as they were sent, and nothing else is taken for one."""
+
+import io
+import pickle
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from claude_proxy.config.settings import InheritedListen, Settings, UpstreamProxy
+from claude_proxy.errors import ClaudeProxyError, ConfigError, ConfigErrors
+from claude_proxy.sandbox import proxy_process_ipc
+from claude_proxy.sandbox.proxy_process_ipc import Task, decode_error, encode, encode_error
+from claude_proxy.wire.authority import Authority
+
+
+def test_a_task_arrives_whole_behind_the_path_of_modules() -> None:
+    settings = Settings(
+        Path("/allowlist"),
+        Path("/conf"),
+        Path("/state"),
+        listen=(InheritedListen(7, "run"),),
+        upstream_proxy=UpstreamProxy(Authority.of("proxy.test", 3128), "user:secret"),
+    )
+    file = io.BytesIO(encode(Task(settings, report=8, lifeline=9), ["/one", "", "/two"]))
+
+    # An empty entry would be the working directory.
+    assert pickle.load(file) == ["/one", "/two"]
+    assert pickle.load(file) == Task(settings, 8, 9)
+
+
+@pytest.mark.parametrize("kind", [ClaudeProxyError, ConfigError])
+def test_an_error_arrives_with_its_place_mend_and_exit_code(kind: type[ClaudeProxyError]) -> None:
+    found = decode_error(encode_error(kind("what", where="here", mend="so")))
+
+    assert found is not None
+    assert (found.lines(), found.exit_code) == (
+        ["error: what", "  where: here", "  mend:  so"],
+        kind.exit_code,
+    )
+
+
+def test_several_errors_arrive_together() -> None:
+    sent = ConfigErrors([ConfigError("one"), ConfigError("two", where="there")])
+
+    found = decode_error(encode_error(sent))
+
+    assert isinstance(found, ConfigErrors)
+    assert found.lines() == sent.lines()
+
+
+def test_more_errors_than_a_report_holds_are_cut_and_still_arrive() -> None:
+    sent = ConfigErrors([ConfigError("x" * 1000, where=str(number)) for number in range(500)])
+
+    data = encode_error(sent)
+
+    assert len(data) <= proxy_process_ipc.REPORT_LIMIT
+    found = decode_error(data)
+    assert isinstance(found, ConfigErrors)
+    assert found.problems[0].where == "0"
+
+
+@given(st.binary())
+def test_what_is_no_report_is_none(data: bytes) -> None:
+    assert decode_error(data) is None
+
+
+@pytest.mark.parametrize(
+    "data", [b"null", b"[]", b'{"code": 1}', b'{"code": 2, "problems": [1]}', b"ready\n"]
+)
+def test_a_report_of_another_shape_is_none(data: bytes) -> None:
+    assert decode_error(data) is None

@@ -1,0 +1,309 @@
+"""A run starts nothing before all stands, returns COMMAND's exit code and leaves nothing."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from claude_proxy.audit.database import database_in
+from claude_proxy.config.settings import Settings
+from claude_proxy.errors import ClaudeProxyError, ConfigError
+from claude_proxy.sandbox import host_facts, netns, profiles, runner
+from claude_proxy.sandbox.bubblewrap import seccomp
+from claude_proxy.sandbox.bubblewrap.bwrap import Bubble
+from claude_proxy.sandbox.plan.model import Wish
+from claude_proxy.sandbox.run_spec import MissingError, Order
+from claude_proxy.sandbox.runner import live_sandbox, run
+from tests.conftest import FindProgram
+from tests.e2e.rig.waiting import until
+
+ROOT = Path(__file__).resolve().parents[2]
+PIPES = (subprocess.DEVNULL, subprocess.PIPE, subprocess.PIPE)
+
+
+def network_of(process: str) -> int:
+    return Path(f"/proc/{process}/ns/net").stat().st_ino
+
+
+class Place:
+    """A user's directories, and orders from there."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.project = directory / "project"
+        self.project.mkdir()
+        self.runtime = directory / "runtime"
+        self.runtime.mkdir(mode=0o700)
+        allowlist = directory / "allowlist.yaml"
+        allowlist.write_text("allow: [allowed.test]\n", encoding="utf-8")
+        self.settings = Settings(allowlist, directory / "conf", directory / "state")
+        self.said: list[str] = []
+
+    def order(
+        self, *command: str, network: bool = False, verify: bool = False, join: str | None = None
+    ) -> Order:
+        """Return an order; without a network, as starting a proxy takes a second."""
+        profile = profiles.load("shell", self.directory / "profiles")
+        wish = Wish(command, self.project, profile, network=network)
+        return Order(wish, self.settings, verify=verify, join=join)
+
+    def run(self, *command: str) -> int:
+        """Run a command; what is said of it is kept."""
+        return run(self.order(*command), say=self.said.append)
+
+    def run_and_meanwhile(self, order: Order, act: Callable[[], object]) -> int:
+        """Run an order; act once it is planned and nothing of it is mounted yet."""
+        acts = iter([act])
+
+        def say(_: str) -> None:
+            for one in acts:
+                one()
+
+        return run(replace(order, show_plan=True), say=say)
+
+    def left(self) -> list[str]:
+        """Return what is left of runs."""
+        return [path.name for path in (self.runtime / "claude-proxy").glob("[!.]*")]
+
+    def notices(self) -> list[tuple[str, str]]:
+        """Return what the audit log has of runs."""
+        with closing(sqlite3.connect(database_in(self.settings.statedir))) as database:
+            return database.execute("SELECT kind, text FROM notice ORDER BY id").fetchall()
+
+
+@pytest.fixture
+def place(program: FindProgram, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+    """A user's directories."""
+    program("bwrap")
+    with tempfile.TemporaryDirectory(prefix="place-") as name:
+        place = Place(Path(name))
+        (place.directory / "home").mkdir()
+        monkeypatch.setenv("HOME", str(place.directory / "home"))
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(place.runtime))
+        yield place
+
+
+@pytest.mark.parametrize(
+    ("script", "code"), [("true", 0), ("exit 9", 9), ("kill -TERM $$", 143), ("kill -INT $$", 130)]
+)
+def test_the_exit_code_is_that_of_the_command(place: Place, script: str, code: int) -> None:
+    assert place.run("sh", "-c", script) == code
+    assert place.left() == []
+    assert place.said == []
+
+
+def test_the_audit_log_has_the_start_and_the_end_of_a_run(place: Place) -> None:
+    place.run("sh", "-c", "exit 3")
+
+    (start, end) = place.notices()
+    assert start[0] == "run-start"
+    assert start[1].endswith(": sh -c exit 3")
+    assert end[0] == "run-end"
+    assert end[1].endswith(": exit code 3")
+
+
+def test_a_run_that_cannot_be_recorded_is_not_started(place: Place) -> None:
+    database_in(place.settings.statedir).mkdir(parents=True)
+
+    with pytest.raises(ClaudeProxyError, match="audit log"):
+        place.run("touch", "ran")
+
+    assert list(place.project.iterdir()) == []
+    assert place.left() == []
+
+
+def test_a_sandbox_is_there_before_its_command(place: Place) -> None:
+    with live_sandbox(place.order("touch", "ran"), streams=PIPES) as sandbox:
+        assert sandbox.bubble.alive
+        assert network_of(str(sandbox.bubble.init)) != network_of("self")
+        assert list(place.project.iterdir()) == []
+
+        ran = sandbox.finish()
+
+    assert ran.returncode == 0
+    assert [path.name for path in place.project.iterdir()] == ["ran"]
+
+
+def test_a_sandbox_that_is_not_told_to_start_never_runs_its_command(place: Place) -> None:
+    with live_sandbox(place.order("touch", "ran"), streams=PIPES):
+        pass
+
+    assert list(place.project.iterdir()) == []
+    assert place.left() == []
+
+
+def test_what_a_command_prints_can_be_had(place: Place) -> None:
+    order = place.order("sh", "-c", "cat; echo two >&2")
+    streams = (subprocess.PIPE, subprocess.PIPE, subprocess.PIPE)
+
+    with live_sandbox(order, streams=streams) as sandbox:
+        ran = sandbox.finish(b"one\n", timeout_s=60)
+
+    assert (ran.stdout, ran.stderr) == (b"one\n", b"two\n")
+
+
+def test_a_sandbox_with_a_network_has_its_proxy_and_relay_beside_it(place: Place) -> None:
+    order = place.order("cat", network=True)
+
+    with live_sandbox(order, streams=PIPES) as sandbox:
+        assert sandbox.companion is not None
+        [relay] = sandbox.attendants
+        assert list(sandbox.lost()) == []
+        ways = netns.try_ways(sandbox.bubble.init, 3128, "allowed.test:443", "denied.test:443")
+        pids = [sandbox.companion.pid, relay.pid, sandbox.bubble.init]
+
+    assert (ways.allowed, ways.denied) == (200, 403)
+    assert ways.direct is not None
+    # Whatever has adopted the sandbox's first process takes note of its end when it comes to it.
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), "the end of them all")
+    assert place.left() == []
+
+
+def test_what_is_missing_on_the_machine_is_said_all_at_once() -> None:
+    missing = MissingError([ClaudeProxyError("one", mend="mend one"), ClaudeProxyError("two")])
+
+    assert missing.lines() == ["error: one", "  mend:  mend one", "error: two"]
+    assert missing.exit_code == 1
+
+
+def test_a_run_inside_a_run_is_told_that_it_is_in_one(place: Place) -> None:
+    words = (sys.executable, "-m", "claude_proxy", "run", "--no-network", "--", "touch", "ran")
+    order = place.order("env", f"PYTHONPATH={ROOT}", *words)
+    shown = (Path(sys.prefix), Path(sys.base_prefix), ROOT)
+    order = replace(order, wish=replace(order.wish, allow_ro=shown))
+
+    with live_sandbox(order, streams=PIPES) as sandbox:
+        ran = sandbox.finish(timeout_s=120)
+
+    assert ran.returncode == 1
+    assert b"error: this is inside a sandbox already" in ran.stderr
+    assert list(place.project.iterdir()) == []
+
+
+def test_a_proxy_that_does_not_start_ends_the_run_before_its_command(place: Place) -> None:
+    place.settings.allowlist.write_text("nonsense: true\n")
+
+    with pytest.raises(ConfigError):
+        run(place.order("touch", "ran", network=True), say=place.said.append)
+
+    assert list(place.project.iterdir()) == []
+    assert place.left() == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_during_the_start_ends_the_run_with_everything_taken_down(
+    place: Place, number: signal.Signals
+) -> None:
+    # Its proxy is starting by then.
+    order = place.order("touch", "ran", network=True)
+
+    code = place.run_and_meanwhile(order, lambda: os.kill(os.getpid(), number))
+
+    assert code == 128 + number
+    assert list(place.project.iterdir()) == []
+    assert place.left() == []
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_what_could_not_be_protected_is_compared_afterwards(place: Place) -> None:
+    order = place.order("true")
+    watched = runner.planned_for(order, dry=True).watched
+    assert watched, "nothing is watched in a bare project"
+    target = watched[0]
+    target.parent.mkdir(parents=True, exist_ok=True)
+
+    code = place.run("sh", "-c", f"mkdir -p {target}; true")
+
+    assert code == 0
+    if target.exists():
+        assert any(str(target) in line for line in place.said)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
+def test_a_signal_that_is_sent_to_the_launcher_alone_reaches_command(
+    place: Place, number: signal.Signals
+) -> None:
+    words = [sys.executable, "-m", "claude_proxy", "run", "--no-network", "--", "sh", "-c"]
+    environment = {
+        "HOME": str(place.directory),
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(ROOT),
+        "XDG_RUNTIME_DIR": str(place.runtime),
+    }
+    process = subprocess.Popen(
+        [*words, "echo begun; exec sleep 600"],
+        cwd=place.project,
+        env=environment,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"begun\n"
+
+    process.send_signal(number)
+
+    process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert place.left() == []
+
+
+def test_what_bwrap_cannot_mount_is_told_as_bwraps_fault(place: Place) -> None:
+    shown = place.directory / "shown"
+    shown.mkdir()
+    order = place.order("touch", "ran", network=True)
+    order = replace(order, wish=replace(order.wish, allow_ro=(shown,)))
+
+    with pytest.raises(ClaudeProxyError, match="bwrap cannot make the sandbox"):
+        place.run_and_meanwhile(order, shown.rmdir)
+    assert list(place.project.iterdir()) == []
+    assert place.left() == []
+
+
+# What bwrap tells of the sandbox's first process, and where its options say that it is to.
+TELLS = """
+at=$(tr '\\0' '\\n' <"/dev/fd/$2" | sed -n '/^--info-fd$/{n;p}')
+echo '{"child-pid": 4194304}' >"/dev/fd/$at"
+"""
+
+
+@pytest.mark.parametrize("says", ["", TELLS])
+def test_a_bwrap_that_ends_at_once_ends_the_run_and_not_its_launcher(
+    place: Place, says: str
+) -> None:
+    # In the place of bwrap, as it is only now and then that it fails so early.
+    stand_in = place.directory / "bwrap"
+    stand_in.write_text(f"#!/bin/sh\n{says}\nexit 1\n")
+    stand_in.chmod(0o755)
+    planned = replace(runner.planned_for(place.order("true")), bwrap=stand_in)
+
+    with pytest.raises(ClaudeProxyError, match="bwrap cannot make the sandbox"):
+        Bubble.start(planned, seccomp.program())
+
+
+def test_a_link_that_is_made_between_the_plan_and_the_mount_ends_the_run(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guarded, decoy = place.project / ".vscode", place.project / "decoy"
+    guarded.mkdir()
+    decoy.mkdir()
+
+    def overtaken() -> None:
+        guarded.rename(place.project / "aside")  # as an agent of another run there could
+        guarded.symlink_to("decoy")
+
+    # Time enough for all that is as it was planned, also on a busy machine.
+    monkeypatch.setattr(host_facts, "_MOUNT_PATIENCE_S", 5.0)
+
+    with pytest.raises(ClaudeProxyError, match="not as it was planned") as raised:
+        place.run_and_meanwhile(place.order("touch", "ran"), overtaken)
+    assert ".vscode" in str(raised.value.where)
+    assert not (place.project / "ran").exists()
+    assert place.left() == []

@@ -9,14 +9,14 @@ import pytest
 
 from claude_proxy import cli
 from claude_proxy.cli import doctor, main
-from claude_proxy.doctor import attack as attack_module
-from claude_proxy.doctor import examination, trust
-from claude_proxy.doctor.attack import Aim
-from claude_proxy.doctor.attacks import Group, Result, Row
-from claude_proxy.doctor.canaries import SECRET_VARIABLE
+from claude_proxy.doctor import checks, client_trust
+from claude_proxy.doctor.attack import run as attack_module
+from claude_proxy.doctor.attack.canaries import SECRET_VARIABLE
+from claude_proxy.doctor.attack.catalogue import Group, Result, Row
+from claude_proxy.doctor.attack.run import Aim
+from claude_proxy.doctor.client_trust import Look
+from claude_proxy.doctor.context import Subject
 from claude_proxy.doctor.finding import Finding, Level
-from claude_proxy.doctor.subject import Subject
-from claude_proxy.doctor.trust import Look
 
 FOUND = [
     Finding("allowlist", Level.OK, "9 to allow"),
@@ -111,7 +111,7 @@ def test_all_checks_are_made_by_the_command(capsys: pytest.CaptureFixture[str]) 
 
     told = json.loads(out)
     assert code == told["exit"]
-    assert len(told["findings"]) >= len(examination.CHECKS)
+    assert len(told["findings"]) >= len(checks.CHECKS)
 
 
 LOOKS = [
@@ -131,7 +131,7 @@ def looked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         asked.append(address)
         return LOOKS
 
-    monkeypatch.setattr(trust, "look_at_clients", look)
+    monkeypatch.setattr(client_trust, "look_at_clients", look)
     return asked
 
 

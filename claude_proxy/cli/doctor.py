@@ -19,15 +19,15 @@ import click
 from claude_proxy.audit.escape import escape_text
 from claude_proxy.cli import run, serve, wants_colour
 from claude_proxy.config.settings import DEFAULT_HOST, DEFAULT_PORT, Settings, TcpListen
-from claude_proxy.doctor import attacks
-from claude_proxy.doctor.attacks import Group, Result, Row
-from claude_proxy.doctor.examination import examine
+from claude_proxy.doctor.attack import catalogue
+from claude_proxy.doctor.attack.catalogue import Group, Result, Row
+from claude_proxy.doctor.checks import examine
+from claude_proxy.doctor.context import Subject
 from claude_proxy.doctor.finding import Finding, Level, exit_code
-from claude_proxy.doctor.subject import Subject
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 
 if TYPE_CHECKING:
-    from claude_proxy.doctor.trust import Look
+    from claude_proxy.doctor.client_trust import Look
 
 EPILOG = """\b
 Examples:
@@ -156,7 +156,7 @@ def finding_lines(findings: Iterable[Finding]) -> Iterator[str]:
 
 def _trust(settings: Settings, *, as_json: bool) -> int:
     # It brings the sandbox's launcher along.
-    from claude_proxy.doctor.trust import exit_code_of, look_at_clients  # noqa: PLC0415
+    from claude_proxy.doctor.client_trust import exit_code_of, look_at_clients  # noqa: PLC0415
 
     place = next((at for at in settings.listen if isinstance(at, TcpListen)), _DEFAULT)
     looks = look_at_clients(settings.place_of_ca, os.environ, address=str(place))
@@ -189,7 +189,7 @@ def trust_lines(looks: "Sequence[Look]") -> Iterator[str]:
 
 def _attack(settings: Settings, of_run: dict[str, Any], *, as_json: bool) -> int:
     # It brings the sandbox's launcher along.
-    from claude_proxy.doctor.attack import Aim, attack  # noqa: PLC0415
+    from claude_proxy.doctor.attack.run import Aim, attack  # noqa: PLC0415
     from claude_proxy.sandbox.host_facts import user_of  # noqa: PLC0415
 
     words: dict[str, Any] = dict.fromkeys(_OF_RUN_ALONE) | {"command": (_WORD,), "shell": False}
@@ -199,13 +199,13 @@ def _attack(settings: Settings, of_run: dict[str, Any], *, as_json: bool) -> int
         aim = Aim(order, user_of(os.environ).home, os.environ, token, own_project)
         rows = attack(aim)
     facts = {"attacks": [asdict(row) for row in rows]}
-    return _print(facts, attack_lines(rows), attacks.exit_code(rows), as_json=as_json)
+    return _print(facts, attack_lines(rows), catalogue.exit_code(rows), as_json=as_json)
 
 
 @contextmanager
 def _secret() -> Iterator[str]:
     """Put a secret among our variables: none of them is to be seen inside."""
-    from claude_proxy.doctor.canaries import SECRET_VARIABLE, fresh_token  # noqa: PLC0415
+    from claude_proxy.doctor.attack.canaries import SECRET_VARIABLE, fresh_token  # noqa: PLC0415
 
     token = os.environ[SECRET_VARIABLE] = fresh_token()
     try:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Final
 
 import claude_proxy
-from claude_proxy.doctor.bounded import run_program, words_of
+from claude_proxy.doctor.bounded_run import run_program, words_of
+from claude_proxy.doctor.context import Subject
 from claude_proxy.doctor.finding import Finding, error, ok, warning
-from claude_proxy.doctor.subject import Subject
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.sandbox import host_facts
 from claude_proxy.sandbox.bubblewrap import seccomp

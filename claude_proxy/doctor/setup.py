@@ -16,9 +16,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from claude_proxy.audit.database import database_in
 from claude_proxy.audit.queries import AuditReader, Selection
 from claude_proxy.config import policy_files
+from claude_proxy.doctor.context import Subject
 from claude_proxy.doctor.finding import Finding, Level, error, ok, warning
-from claude_proxy.doctor.listening import leads_here
-from claude_proxy.doctor.subject import Subject
+from claude_proxy.doctor.listeners import leads_here
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.system import file_permissions
 from claude_proxy.trust import certificate_authority, client_environment

@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import pytest
 
-from claude_proxy.doctor.origin import Origin
+from claude_proxy.doctor.probe_server import Origin
 from claude_proxy.sandbox.bubblewrap import seccomp
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -49,7 +49,7 @@ _ROUTES = (
 )
 
 _SHORT = (
-    "from claude_proxy.doctor.inside import __main__, asking, kernel, names, network, unix; "
+    "from claude_proxy.doctor.attack.probes import __main__, asking, kernel, names, network, unix; "
     "network.DIRECT_S = names.DIRECT_S = unix.DIRECT_S = 0.3; "
     "asking.PROXY_S = 60"
 )

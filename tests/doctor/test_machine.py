@@ -7,8 +7,8 @@ import pytest
 
 from claude_proxy.config.settings import Settings
 from claude_proxy.doctor import machine
+from claude_proxy.doctor.context import Subject
 from claude_proxy.doctor.finding import Level
-from claude_proxy.doctor.subject import Subject
 from claude_proxy.errors import ConfigError
 from claude_proxy.sandbox import host_facts
 from claude_proxy.sandbox.bubblewrap import seccomp

@@ -14,9 +14,9 @@ from claude_proxy.audit.database import database_in
 from claude_proxy.audit.store import AuditStore
 from claude_proxy.config.settings import Settings
 from claude_proxy.doctor import setup
-from claude_proxy.doctor.bounded import guarded
+from claude_proxy.doctor.bounded_run import guarded
+from claude_proxy.doctor.context import Subject
 from claude_proxy.doctor.finding import Finding, Level
-from claude_proxy.doctor.subject import Subject
 from claude_proxy.events import Notice
 from claude_proxy.trust.certificate_authority import CertificateAuthority, rotate
 

@@ -1,0 +1,1 @@
+"""Attacks on a sandbox from inside, and their results."""

@@ -1,0 +1,417 @@
+"""Tries to get out of a sandbox of the owner's own settings, and tells what stopped it.
+
+The sandbox, the relay and the proxy are those of `claude-proxy run`. The policy is the owner's,
+with one rule added for a site of our own on the loopback interface: only where something is
+allowed does it mean anything that the rest is denied. Nothing is aimed at the hosts that the
+owner's rules allow.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Address
+from pathlib import Path
+from secrets import token_hex
+from typing import Any, Final
+
+from cryptography.hazmat.primitives.serialization import Encoding
+
+import claude_proxy
+from claude_proxy.audit.database import database_in
+from claude_proxy.config import policy_files
+from claude_proxy.config.allowlist.writer import entry_of, facts_of
+from claude_proxy.config.settings import TcpListen
+from claude_proxy.doctor.attack import catalogue
+from claude_proxy.doctor.attack.canaries import Canaries
+from claude_proxy.doctor.attack.catalogue import Observation, Row
+from claude_proxy.doctor.bounded_run import last_words_of
+from claude_proxy.doctor.probe_server import Arrival, Identity, Origin
+from claude_proxy.errors import ClaudeProxyError
+from claude_proxy.policy.policy import Policy
+from claude_proxy.sandbox.plan.environment import (
+    ALLOWLIST,
+    BUNDLE,
+    CERTIFICATE,
+    HTTP_PORT,
+    SOCKS_PORT,
+)
+from claude_proxy.sandbox.plan.protected_paths import never
+from claude_proxy.sandbox.run_directory import SOCKET, base_of, birth_of
+from claude_proxy.sandbox.run_spec import Order
+from claude_proxy.sandbox.runner import Sandbox, live_sandbox
+from claude_proxy.trust.certificate_authority import AUTHORITY_FILE, CertificateAuthority
+from claude_proxy.wire.authority import Authority
+
+_ALLOWED: Final = "allowed.claude-proxy-doctor.test"  # RFC 6761
+_DENIED: Final = "denied.claude-proxy-doctor.test"
+_BOUND: Final = "bound.claude-proxy-doctor.test"  # a key of ours is put in there
+_MESSAGES: Final = "/v1/messages"
+_ECHOES: Final = ("/v1/models", "/v1/models/head")
+_NARROWED: Final = (_MESSAGES, f"{_MESSAGES}/count_tokens", "/v1/models", "/v1/models/**")
+_HONEST_PATH: Final = "/honest/"
+_LIMIT_S: Final = 600.0
+# It writes no compiled files where the user's project is what holds this very program.
+_PYTHON_OPTIONS: Final = ("-I", "-S", "-B", "-c")
+START: Final = (
+    "import sys; sys.path.insert(0, sys.argv[1]); "
+    "from claude_proxy.doctor.attack.probes.__main__ import main; main()"
+)
+_DENY_KEYS: Final = ("host", "scheme", "ports", "methods", "paths")
+
+
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """Whose sandbox is tried: an order as `claude-proxy run` would take it, and its owner."""
+
+    order: Order
+    home: Path
+    environ: Mapping[str, str]
+    token: str | None = None  # a secret among this process's variables
+    own_project: bool = True  # an empty directory of our own, not that of the order
+
+
+def attack(aim: Aim) -> list[Row]:
+    """Carry out every attack in a live sandbox, and return what came of each.
+
+    Raises ClaudeProxyError if there can be no such sandbox at all.
+    """
+    policy = policy_files.load_for(aim.order.settings).policy
+    _refuse_allowed(policy)
+    with ExitStack() as stack:
+        folder = stack.enter_context(_folder())
+        project = folder / "project" if aim.own_project else None
+        if project is not None:
+            project.mkdir()
+        canaries = stack.enter_context(Canaries(folder, project, aim.token))
+        origin = stack.enter_context(_origin(folder))
+        key = _Key(folder)
+        allowlist = extended(policy, origin.port) + key.sections(origin.port)
+        order = _order(aim.order, folder, project, allowlist, origin.port)
+        pipes = (subprocess.PIPE,) * 3
+        with live_sandbox(order, streams=pipes) as sandbox:
+            outside = _Outside(aim, order, canaries, origin, sandbox, key)
+            guarded = _identities(outside.guarded())
+            reports = _reports_of(sandbox, outside.spec(guarded))
+            changed = _changed(guarded)
+        observations = (
+            Observation("loopback", "listeners on loopback", canaries.seen("loopback")),
+            Observation("unix", "Unix sockets", canaries.seen("unix")),
+            Observation("origin", "the allowed sites", _beyond(origin.arrivals(), key)),
+            Observation("policy", "policy, CA, audit log", changed),
+        )
+    return catalogue.judge(reports, observations, network=order.wish.network)
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    # What cannot be removed is in the way of nothing; an error would hide what was found.
+    made = tempfile.TemporaryDirectory(prefix="claude-proxy-doctor-", ignore_cleanup_errors=True)
+    with made as name:
+        yield Path(name)
+
+
+def _refuse_allowed(policy: Policy) -> None:
+    if policy.decide_connect(Authority.of(_DENIED, 443)).allowed:
+        raise ClaudeProxyError(
+            f"the allowlist allows {_DENIED}, so nothing could be told from a denial of it",
+            mend="take the rule for it out of the allowlist",
+        )
+
+
+@contextmanager
+def _origin(folder: Path) -> Iterator[Origin]:
+    """Serve the one site that is allowed, with a certificate of a root of our own."""
+    root = CertificateAuthority.load_or_create(folder / "origin")
+    pem = root.certificate.public_bytes(Encoding.PEM)
+    (folder / "origin.pem").write_bytes(pem)
+
+    def identify(name: str) -> Identity:
+        leaf = root.leaf(name)
+        return leaf.certificate, leaf.key
+
+    with Origin(identify, answer=_echo) as origin:
+        yield origin
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    """A key for a site of ours, which nobody inside may come to know."""
+
+    folder: Path
+    value: str = field(default_factory=lambda: f"doctor-key-{token_hex(16)}")
+    placeholder: str = field(default_factory=lambda: f"doctor-placeholder-{token_hex(8)}")
+
+    @property
+    def file(self) -> Path:
+        """Where the proxy reads it from."""
+        return self.folder / "key"
+
+    def sections(self, port: int) -> str:
+        """Return what an allowlist says of it, having put it where it is read from."""
+        self.file.touch(mode=0o600)
+        self.file.write_text(self.value, encoding="ascii")
+        credential = {
+            "host": _BOUND,
+            "ports": [port],
+            "name": "doctor",
+            "inject": "x-api-key",
+            "from": {"file": str(self.file)},
+            "placeholder": self.placeholder,
+        }
+        narrowed = {
+            "host": _BOUND,
+            "ports": [port],
+            "paths": list(_NARROWED),
+            "models": "all",
+            "beta": "all",
+            "server_tools": "none",
+            "mcp_servers": "allowlisted",
+            "sources": "allowlisted",
+        }
+        entries = (("credentials", credential), ("anthropic", narrowed))
+        return "".join(f"{name}:\n{_item(json.dumps(entry))}\n" for name, entry in entries)
+
+    def is_alone_in(self, arrival: Arrival) -> bool:
+        """Tell whether a request has this login and no other."""
+        logins = [(name, value) for name, value in arrival.fields if name in _LOGINS]
+        return logins == [("x-api-key", self.value)]
+
+    def shows_in(self, arrival: Arrival) -> bool:
+        """Tell whether the key or what stands for it is in a request."""
+        texts = [arrival.path, *(value for _, value in arrival.fields)]
+        return any(mark in text for mark in (self.value, self.placeholder) for text in texts)
+
+
+_LOGINS: Final = frozenset({"x-api-key", "x_api_key", "api-key", "authorization", "cookie"})
+
+
+def _echo(arrival: Arrival) -> tuple[str, bytes]:
+    """Say which key came, where that is asked."""
+    key = dict(arrival.fields).get("x-api-key", "")
+    in_head = f"X-Echo: {key}" if arrival.path == _ECHOES[1] else ""
+    return in_head, f"claude-proxy doctor {key if arrival.path == _ECHOES[0] else ''}\n".encode()
+
+
+def _order(given: Order, folder: Path, project: Path | None, listed: str, port: int) -> Order:
+    """Return the owner's order with our command, and a policy that has rules for our sites.
+
+    Its directories are temporary, so that the owner's audit log tells of the owner's runs alone.
+    """
+    allowlist = folder / "allowlist.yaml"
+    allowlist.write_text(listed, encoding="utf-8")
+    allowlist.chmod(0o600)
+    settings = replace(
+        given.settings,
+        allowlist=allowlist,
+        awaited_allowlist=None,
+        policy=None,
+        narrowing=None,
+        learn=None,
+        confdir=folder / "confdir",
+        cadir=None,
+        statedir=folder / "statedir",
+        resolve=tuple(
+            (Authority.of(name, port), IPv4Address("127.0.0.1")) for name in (_ALLOWED, _BOUND)
+        ),
+        gateway=None,
+        upstream_ca=folder / "origin.pem",
+        upstream_proxy=None,
+        jsonl=None,
+    )
+    interpreter = Path(sys.executable).resolve()
+    above, files = _script()
+    wish = replace(
+        given.wish,
+        command=(str(interpreter), *_PYTHON_OPTIONS, START, str(above)),
+        project=project or given.wish.project,
+        shell=False,
+        extra_ro=(Path(sys.base_prefix).resolve(), interpreter, *files),
+    )
+    return replace(given, wish=wish, settings=settings, join=None, verify=False)
+
+
+def _script() -> tuple[Path, tuple[Path, ...]]:
+    """Return where packages lie, and the files there that the attacks are made of."""
+    package = Path(claude_proxy.__file__).resolve().parent
+    doctor = package / "doctor"
+    files = (package / "__init__.py", doctor / "__init__.py", doctor / "inside")
+    return package.parent, files
+
+
+def extended(policy: Policy, port: int) -> str:
+    """Return an allowlist with a policy's rules, and one for each of our sites.
+
+    A denial that yields to narrower rules cannot be spelled in an allowlist, and is left out: what
+    is tried may allow more than the owner's policy, and never less.
+    """
+    ours = {
+        "host": _ALLOWED,
+        "ports": [port],
+        "methods": ["GET", "POST"],
+        "paths": [f"{_HONEST_PATH}**"],
+        "addresses": ["127.0.0.1/32"],
+    }
+    bound = {**ours, "host": _BOUND, "paths": ["/**"]}
+    facts = [facts_of(rule) for rule in policy.deny if not rule.yields]
+    deny = [json.dumps({key: each[key] for key in _DENY_KEYS if each[key]}) for each in facts]
+    allow = [*map(entry_of, policy.allow), json.dumps(ours), json.dumps(bound)]
+    return "\n".join(["allow:", *map(_item, allow), "deny:" if deny else "", *map(_item, deny), ""])
+
+
+def _item(entry: str) -> str:
+    return f"  - {entry}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Outside:
+    """What stands around the sandbox."""
+
+    aim: Aim
+    order: Order  # as it was carried out
+    canaries: Canaries
+    origin: Origin
+    sandbox: Sandbox
+    key: _Key
+
+    def spec(self, guarded: Mapping[str, list[int]]) -> dict[str, Any]:
+        """Return what the attacks are told."""
+        owner, ours = self.aim.order.settings, self.order.settings
+        hidden = [
+            *self.canaries.files,
+            self.key.file,
+            self.sandbox.rundir,
+            ours.confdir,
+            ours.statedir,
+            *never(self.aim.home, self.aim.environ, owner.confdir, owner.statedir),
+        ]
+        return {
+            "attacks": catalogue.names(network=self.order.wish.network),
+            "proxy": ["127.0.0.1", HTTP_PORT],
+            "socks": ["127.0.0.1", SOCKS_PORT],
+            "ca": str(CERTIFICATE),
+            "allowed": [_ALLOWED, self.origin.port],
+            "denied_host": _DENIED,
+            "bound": [_BOUND, self.origin.port],
+            "placeholder": self.key.placeholder,
+            "key": self.key.value,
+            "canaries": self.canaries.facts(),
+            "sockets": [*_sockets(self.aim), str(self.sandbox.rundir / SOCKET)],
+            "processes": list(self._processes()),
+            "secret": self.canaries.token,
+            "hidden": _identities(hidden),
+            "guarded": guarded,
+            "shown": [str(path) for path in (CERTIFICATE, BUNDLE, ALLOWLIST)],
+            "own_ports": sorted(
+                {at.port for at in owner.listen if isinstance(at, TcpListen) and at.port}
+            ),
+        }
+
+    def guarded(self) -> list[Path]:
+        """Return what nobody inside may write."""
+        found = [self.sandbox.rundir, *_script()[1]]
+        for settings in (self.aim.order.settings, self.order.settings):
+            found += [settings.allowlist, settings.confdir, settings.place_of_ca / AUTHORITY_FILE]
+            found += [settings.statedir, database_in(settings.statedir)]
+        return found
+
+    def _processes(self) -> Iterator[tuple[str, int, str]]:
+        pids = {"the launcher": os.getpid()}
+        for attendant in (self.sandbox.companion, *self.sandbox.attendants):
+            if attendant is not None:
+                pids[f"the {attendant.what}"] = attendant.pid
+        if self.canaries.process is not None:
+            pids["the canary"] = self.canaries.process.pid
+        return ((what, pid, str(birth_of(pid))) for what, pid in pids.items())
+
+
+def _identities(paths: Iterable[Path]) -> dict[str, list[int]]:
+    """Return by which device and number each file that is there is known."""
+    found = {}
+    for path in paths:
+        with suppress(OSError):
+            seen = path.stat()
+            found[str(path)] = [seen.st_dev, seen.st_ino]
+    return found
+
+
+def _changed(guarded: Mapping[str, list[int]]) -> tuple[str, ...]:
+    """Name what is not any more what it was, or holds what was put there from inside."""
+    now = _identities(Path(name) for name in guarded)
+    changed = [f"{name} was replaced" for name in guarded if now.get(name) != guarded[name]]
+    for name in guarded:
+        with suppress(OSError):
+            changed += [str(path) for path in Path(name).glob(".claude-proxy-doctor-*")]
+    return tuple(changed)
+
+
+def _sockets(aim: Aim) -> list[str]:
+    """Return where sockets that lead out often lie."""
+    runtime = aim.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
+    bus = aim.environ.get("DBUS_SESSION_BUS_ADDRESS", "").partition("unix:path=")[2]
+    named = [
+        aim.environ.get("SSH_AUTH_SOCK", ""),
+        bus.partition(",")[0],
+        "/run/docker.sock",
+        "/var/run/docker.sock",
+        "/run/podman/podman.sock",
+        "/run/containerd/containerd.sock",
+        "/run/dbus/system_bus_socket",
+        "/run/systemd/private",
+        "/run/snapd.socket",
+        "/nix/var/nix/daemon-socket/socket",
+        "/tmp/.X11-unix/X0",  # noqa: S108 - looked for, not made
+        *(f"{runtime}/{name}" for name in ("bus", "docker.sock", "podman/podman.sock")),
+        *(f"{runtime}/{name}" for name in ("wayland-0", "gnupg/S.gpg-agent", "keyring/ssh")),
+        f"{aim.home}/.gnupg/S.gpg-agent",
+        str(base_of(dict(aim.environ))),
+    ]
+    return list(dict.fromkeys(name for name in named if name))
+
+
+def _reports_of(sandbox: Sandbox, spec: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Run the attacks to their end and return what they report."""
+    try:
+        done = sandbox.finish(json.dumps(spec).encode(), _LIMIT_S)
+    except subprocess.TimeoutExpired:
+        raise ClaudeProxyError(
+            f"the attacks did not end in {_LIMIT_S:.0f} s", mend="try again; if it stays, report it"
+        ) from None
+    reports = []
+    for line in done.stdout.decode("utf-8", "replace").splitlines():
+        with suppress(ValueError):
+            reports.append(json.loads(line))
+    if not reports:
+        said = last_words_of(done.stderr.decode("utf-8", "replace"))
+        raise ClaudeProxyError(
+            f"nothing was tried: the sandbox's Python ended with {done.returncode} ({said})",
+            where=str(Path(sys.executable).resolve()),
+            mend="see whether it can be run: claude-proxy run -- python3 --version",
+        )
+    return [report for report in reports if isinstance(report, dict) and "attack" in report]
+
+
+def _beyond(arrivals: Iterable[Arrival], key: _Key) -> tuple[str, ...]:
+    """Return what reached the allowed sites and is not what is allowed.
+
+    The proxy may connect ahead of a request; what it says of itself is TLS to the right name.
+    """
+    return tuple(
+        f"{arrival.method or 'no request'} {arrival.path or arrival.alert} for {arrival.name!r}"
+        for arrival in arrivals
+        if not _is_allowed(arrival, key)
+    )
+
+
+def _is_allowed(arrival: Arrival, key: _Key) -> bool:
+    if not arrival.method:
+        return arrival.secured and arrival.name in {_ALLOWED, _BOUND}
+    asked = (arrival.method, arrival.path)
+    if arrival.name == _BOUND:
+        wanted = {("POST", _MESSAGES), *(("GET", path) for path in _ECHOES)}
+        return asked in wanted and key.is_alone_in(arrival)
+    return asked == ("GET", _HONEST_PATH) and not key.shows_in(arrival)

@@ -1,0 +1,82 @@
+"""Checks the credentials of an allowlist: whether each source gives its value, and to whom else.
+
+Law kept: secrets stay outside (9). What is told is where a value is kept, and nothing of it. A
+command is not run: it may ask its user for something, and what it does is its own.
+"""
+
+import shutil
+from collections.abc import Iterator
+
+from claude_proxy.config import policy_files
+from claude_proxy.doctor.context import Subject
+from claude_proxy.doctor.finding import Finding, error, ok, warning
+from claude_proxy.errors import ClaudeProxyError
+from claude_proxy.policy import unbound_hosts
+from claude_proxy.policy.credentials.decision import (
+    Binding,
+    CommandSource,
+    EnvironmentSource,
+    Pin,
+    SecretSource,
+    name_of,
+)
+from claude_proxy.sandbox.plan.credential_isolation import CLAUDE_VARIABLES, is_anthropics
+from claude_proxy.vault import sources
+
+_NAME = "credential"
+
+
+def check_credentials(subject: Subject) -> list[Finding]:
+    """Look whether what the allowlist binds to hosts is to be had."""
+    policy = policy_files.load_for(subject.settings).policy
+    looks = [found for binding in policy.credentials for found in _look(binding, subject)]
+    words = unbound_hosts.words_about(policy)
+    return looks if words is None else [*looks, warning(_NAME, *words)]
+
+
+def _look(binding: Binding, subject: Subject) -> Iterator[Finding]:
+    source, name = binding.use.source, f"{_NAME} {binding.name}"
+    hosts = ", ".join(map(str, binding.patterns))
+    if source is None:
+        known = (
+            "given by hash" if isinstance(binding.use, Pin) and binding.use.digests else "learned"
+        )
+        yield ok(name, f"for {hosts}, {known}")
+        return
+    place = name_of(source)
+    try:
+        _try(source, subject)
+    except ClaudeProxyError as problem:
+        yield error(name, f"{problem.what} ({problem.where or place})", problem.mend or "mend it")
+        return
+    if isinstance(source, CommandSource):
+        yield ok(name, f"for {hosts}, from the {place}, which was not run")
+    else:
+        yield ok(name, f"for {hosts}, from the {place}")
+    if not isinstance(binding.use, Pin) and is_anthropics(binding):
+        yield from _others(name, subject, source)
+
+
+def _try(source: SecretSource, subject: Subject) -> None:
+    if not isinstance(source, CommandSource):
+        sources.read(source, subject.environ)
+    elif shutil.which(source.argv[0], path=subject.environ.get("PATH")) is None:
+        raise ClaudeProxyError(
+            "there is no such program",
+            where=name_of(source),
+            mend="install it, or write its full path",
+        )
+
+
+def _others(name: str, subject: Subject, source: SecretSource) -> Iterator[Finding]:
+    """Tell of logins in this shell that clients take, and that the proxy would deny."""
+    known = [each for each in sorted(CLAUDE_VARIABLES) if subject.environ.get(each)]
+    own = source.name if isinstance(source, EnvironmentSource) else None
+    stray = [each for each in known if each != own]
+    if stray:
+        yield warning(
+            name,
+            f"this shell has {', '.join(stray)} too, which a client here would send and the proxy "
+            "deny",
+            f"unset {' '.join(stray)}",
+        )

@@ -1,0 +1,133 @@
+"""Attacks on keys are seen where nothing stops them, and proven stopped only by a proxy's word."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from claude_proxy.doctor.probe_server import Arrival, Identity, Origin
+from claude_proxy.trust.certificate_authority import CertificateAuthority
+
+from .cage import ALLOWED, FakeProxy, carry_out, got_through, outcomes, reports
+
+BOUND = "bound.example.test"
+KEY = "the-key-that-is-put-in"
+PLACEHOLDER = "a-placeholder-of-ours"
+ATTACKS = ["foreign-keys", "misplaced-placeholders", "other-endpoints", "message-bodies"]
+DENIES = b"HTTP/1.1 403 No\r\nX-Claude-Proxy-Reason: foreign-credential\r\n\r\n"
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
+    return CertificateAuthority.load_or_create(tmp_path_factory.mktemp("ca"))
+
+
+@pytest.fixture
+def certificate(authority: CertificateAuthority, tmp_path: Path) -> str:
+    path = tmp_path / "ca.pem"
+    path.write_bytes(authority.certificate.public_bytes(Encoding.PEM))
+    return str(path)
+
+
+def an_origin(authority: CertificateAuthority, said: str = "", field: str = "") -> Origin:
+    def identify(name: str) -> Identity:
+        leaf = authority.leaf(name)
+        return leaf.certificate, leaf.key
+
+    def answer(_: Arrival) -> tuple[str, bytes]:
+        return field, f"hello {said}".encode()
+
+    return Origin(identify, answer=answer)
+
+
+@pytest.fixture
+def origin(authority: CertificateAuthority) -> Iterator[Origin]:
+    with an_origin(authority) as found:
+        yield found
+
+
+def facts(proxy: FakeProxy, origin: Origin, certificate: str) -> dict[str, Any]:
+    return {
+        "proxy": proxy.place,
+        "ca": certificate,
+        "allowed": [ALLOWED, origin.port],
+        "bound": [BOUND, origin.port],
+        "placeholder": PLACEHOLDER,
+        "key": KEY,
+    }
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_a_proxy_that_looks_at_nothing_lets_every_one_through(
+    name: str, origin: Origin, certificate: str
+) -> None:
+    with FakeProxy(b"HTTP/1.1 200 OK\r\n\r\n", 0, origin) as proxy:
+        tries = carry_out(name, **facts(proxy, origin, certificate))
+
+    assert outcomes(tries) == {"through"}, tries
+    # Each of them has reached the site, but for those that need no tunnel.
+    assert len(origin.arrivals()) >= len(tries) - 3
+
+
+def test_what_is_sent_holds_what_it_is_said_to_hold(origin: Origin, certificate: str) -> None:
+    with FakeProxy(b"HTTP/1.1 200 OK\r\n\r\n", 0, origin) as proxy:
+        carry_out("misplaced-placeholders", **facts(proxy, origin, certificate))
+
+    texts = [
+        f"{arrival.path} {' '.join(value for _, value in arrival.fields)}"
+        for arrival in origin.arrivals()
+    ]
+    plain = [text for text in texts if PLACEHOLDER in text]
+    assert len(plain) >= len(texts) - 3  # the rest are escaped or in Base64
+
+
+@pytest.mark.parametrize("field", ["", f"X-Echo: {KEY}"])
+def test_a_key_that_is_told_to_the_sandbox_is_seen(
+    authority: CertificateAuthority, certificate: str, field: str
+) -> None:
+    said = "" if field else KEY
+
+    with (
+        an_origin(authority, said, field) as site,
+        FakeProxy(b"HTTP/1.1 200 OK\r\n\r\n", 0, site) as proxy,
+    ):
+        tries = carry_out("echoed-keys", **facts(proxy, site, certificate))
+
+    assert outcomes(tries) == {"through"}
+
+
+def test_an_answer_without_the_key_is_none_that_tells_it(origin: Origin, certificate: str) -> None:
+    with FakeProxy(b"HTTP/1.1 200 OK\r\n\r\n", 0, origin) as proxy:
+        tries = carry_out("echoed-keys", **facts(proxy, origin, certificate))
+
+    assert outcomes(tries) == {"stopped"}
+
+
+def test_what_is_allowed_there_is_asked_for_with_the_placeholder(
+    origin: Origin, certificate: str
+) -> None:
+    with FakeProxy(b"HTTP/1.1 200 OK\r\n\r\n", 0, origin) as proxy:
+        tries = carry_out("honest", **facts(proxy, origin, certificate))
+
+    assert len(got_through(tries)) == 2
+    [asked] = [arrival for arrival in origin.arrivals() if arrival.name == BOUND]
+    assert (asked.method, asked.path) == ("POST", "/v1/messages")
+    assert ("x-api-key", PLACEHOLDER) in asked.fields
+
+
+@pytest.mark.parametrize("name", [*ATTACKS, "echoed-keys"])
+def test_where_no_tunnel_to_the_site_is_had_nothing_is_proven(
+    name: str, origin: Origin, certificate: str
+) -> None:
+    with FakeProxy(DENIES, 2) as proxy:
+        [report] = reports([name], **facts(proxy, origin, certificate))
+
+    assert "the allowed tunnel is denied: 403 foreign-credential" in report["crashed"]
+
+
+def test_a_key_in_the_environment_is_seen() -> None:
+    [report] = reports(["environment"], environ={"X": KEY}, key=KEY)
+
+    assert ["the canary in /proc/self/environ", "through", "", "it is there"] in report["tries"]

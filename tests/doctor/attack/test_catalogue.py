@@ -1,0 +1,126 @@
+"""No attack counts as stopped unless each of its tries was seen to be, and none is left out."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+from claude_proxy.doctor.attack.catalogue import (
+    ATTACKS,
+    HONEST,
+    Group,
+    Observation,
+    Result,
+    Row,
+    exit_code,
+    judge,
+    names,
+)
+from claude_proxy.doctor.attack.probes.__main__ import ATTACKS as CARRIED_OUT
+
+STOPPED = ["a try", "stopped", "seccomp", "EPERM"]
+THROUGH = ["another try", "through", "", "connected"]
+QUIET = (Observation("loopback", "listeners", ()),)
+
+
+def a_report(name: str, *tries: list[str], crashed: str | None = None) -> dict[str, Any]:
+    return {"attack": name, "tries": list(tries), "crashed": crashed}
+
+
+def all_stopped(
+    *but: dict[str, Any], honest: Iterable[list[str]] = (THROUGH,)
+) -> list[dict[str, Any]]:
+    told = {report["attack"]: report for report in but}
+    found = [told.get(each.name) or a_report(each.name, STOPPED) for each in ATTACKS]
+    works = a_report(HONEST, *honest)
+    return [works, *found, works]
+
+
+def row_of(name: str, *reports: dict[str, Any]) -> Row:
+    [row] = [row for row in judge(all_stopped(*reports), QUIET, network=True) if row.name == name]
+    return row
+
+
+def test_all_that_is_stopped_makes_it_0() -> None:
+    rows = judge(all_stopped(), QUIET, network=True)
+
+    assert {row.result for row in rows} == {Result.WORKS, Result.STOPPED}
+    assert exit_code(rows) == 0
+
+
+def test_one_try_that_gets_through_makes_the_attack_get_through() -> None:
+    row = row_of("socks", a_report("socks", STOPPED, THROUGH, STOPPED))
+
+    assert row.result is Result.THROUGH
+    assert row.through == ("another try: connected",)
+    assert exit_code([row]) == 1
+
+
+def test_a_try_that_got_through_counts_though_the_attack_broke_off_after_it() -> None:
+    row = row_of("socks", a_report("socks", THROUGH, crashed="it did not come to its end"))
+
+    assert row.result is Result.THROUGH
+
+
+@pytest.mark.parametrize(
+    ("report", "why"),
+    [
+        (a_report("socks", STOPPED, crashed="KeyError: x"), "KeyError: x"),
+        (a_report("socks"), "it tried nothing"),
+        (None, "it was not carried out"),
+    ],
+)
+def test_what_broke_off_or_is_missing_is_an_error(report: dict[str, Any] | None, why: str) -> None:
+    reports = [each for each in all_stopped() if each["attack"] != "socks"]
+    rows = judge([*reports, *([report] if report else [])], QUIET, network=True)
+
+    [row] = [row for row in rows if row.name == "socks"]
+    assert (row.result, row.saw) == (Result.ERROR, (why,))
+    assert exit_code(rows) == 2
+
+
+def test_an_outcome_that_nobody_knows_is_none_of_stopped() -> None:
+    row = row_of("socks", a_report("socks", ["a try", "perhaps", "", ""]))
+
+    assert row.result is Result.THROUGH
+
+
+def test_no_denial_counts_where_what_is_allowed_does_not_work() -> None:
+    before = judge(all_stopped(honest=[STOPPED]), QUIET, network=True)
+    never = judge(all_stopped()[1:-1], QUIET, network=True)
+
+    assert exit_code(before) == exit_code(never) == 2
+    assert [row.saw for row in never[:2]] == [("it was not carried out",)] * 2
+
+
+def test_what_a_canary_saw_counts_whatever_the_attack_says() -> None:
+    rows = judge(all_stopped(), [Observation("unix", "sockets", ("a connection",))], network=True)
+
+    assert rows[-1].through == ("a connection",)
+    assert exit_code(rows) == 1
+
+
+def test_what_got_out_weighs_more_than_what_is_not_known() -> None:
+    reports = all_stopped(a_report("socks", THROUGH), a_report("kill", crashed="x"))
+
+    assert exit_code(judge(reports, QUIET, network=True)) == 1
+
+
+def test_without_a_network_there_is_no_proxy_to_attack() -> None:
+    rows = judge(all_stopped(), QUIET, network=False)
+
+    assert {row.group for row in rows} == set(Group) - {Group.PROXY, Group.KEYS, Group.ALLOWED}
+    assert HONEST not in names(network=False)
+
+
+def test_many_reasons_are_counted_after_the_first() -> None:
+    tries = [["a try", "stopped", "policy", f"reason {n}"] for n in range(5)]
+
+    row = row_of("socks", a_report("socks", *tries))
+
+    assert row.saw == ("reason 0", "reason 1", "reason 2", "2 more")
+    assert (row.tries, row.by) == (5, ("policy",))
+
+
+def test_every_attack_is_carried_out_and_every_one_carried_out_is_judged() -> None:
+    assert set(names(network=True)) == set(CARRIED_OUT)

@@ -1,0 +1,160 @@
+"""A client that ignores the proxy is told from one that does not trust the CA; others are left."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from claude_proxy.doctor import client_trust
+from claude_proxy.doctor.client_trust import Look, exit_code_of, look_at_clients
+from claude_proxy.doctor.clients import CLIENTS, Client
+from claude_proxy.errors import ClaudeProxyError
+from claude_proxy.trust.certificate_authority import CertificateAuthority, rotate
+
+ADDRESS = "127.0.0.1:9999"
+ASK = "import ssl, sys, urllib.request as u\n"
+PAST = "u.install_opener(u.build_opener(u.ProxyHandler({}), u.HTTPSHandler(context=c)))\n"
+OPEN = "u.urlopen(sys.argv[1], timeout=20)"
+TRUSTING = "c = ssl.create_default_context()\n"
+FAITHLESS = "c = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)\n"
+
+
+def python(name: str, script: str) -> Client:
+    argv = ("python3", "-c", script, "{url}")
+    return Client(name, argv, proxy_mend="proxy {proxy}", trust_mend="trust it")
+
+
+FAKES = (
+    python("well", ASK + OPEN),
+    python("past", ASK + TRUSTING + PAST + OPEN),
+    python("faithless", ASK + FAITHLESS + "u.urlopen(sys.argv[1], timeout=20, context=c)"),
+    python("neither", ASK + FAITHLESS + PAST + OPEN),
+    python("broken", "import sys; sys.exit('boom: no certificate store')"),
+    python("without-library", "import sys; sys.exit(77)"),
+    Client("absent", ("no-such-program-anywhere", "{url}")),
+    Client("unfit", ("unfit-program", "{url}")),
+)
+
+
+@pytest.fixture(scope="module")
+def confdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("trust") / "confdir"
+    CertificateAuthority.load_or_create(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def looks(confdir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Look]:
+    programs = tmp_path_factory.mktemp("programs")
+    unfit = programs / "unfit-program"
+    unfit.write_bytes(b"\x7fnothing")
+    unfit.chmod(0o755)
+    environ = {**os.environ, "PATH": f"{os.environ['PATH']}:{programs}"}
+    found = look_at_clients(confdir, environ, address=ADDRESS, clients=FAKES)
+    return {look.client: look for look in found}
+
+
+@pytest.mark.parametrize(
+    ("client", "told"),
+    [
+        ("well", (True, True, None)),
+        ("past", (False, True, f"proxy http://{ADDRESS}")),
+        ("faithless", (True, False, "trust it")),
+        ("neither", (False, False, f"proxy http://{ADDRESS}")),
+        ("broken", (None, None, "see why `python3` fails")),
+        ("unfit", (None, None, "see why `unfit-program` fails")),
+    ],
+)
+def test_each_client_is_told_by_what_it_did(
+    looks: dict[str, Look], client: str, told: tuple[object, ...]
+) -> None:
+    look = looks[client]
+
+    assert (look.uses_proxy, look.trusts, look.mend) == told
+    assert look.good is (client == "well")
+
+
+def test_what_a_client_says_of_its_failure_is_handed_on(looks: dict[str, Look]) -> None:
+    assert "CERTIFICATE_VERIFY_FAILED" in looks["faithless"].said
+    assert looks["broken"].said == "boom: no certificate store"
+    assert looks["unfit"].said == "exec format error"
+    assert looks["well"].said == ""
+
+
+def test_a_client_that_does_not_end_is_ended(
+    confdir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_trust, "_LIMIT_S", 0.2)
+    slow = python("slow", "import time; time.sleep(600)")
+
+    [look] = look_at_clients(confdir, os.environ, address=ADDRESS, clients=[slow])
+
+    assert (look.uses_proxy, look.trusts) == (None, None)
+    assert look.said == "it did not end in 0 s"
+
+
+def test_a_client_that_is_not_there_is_nothing_to_mend(looks: dict[str, Look]) -> None:
+    for name in ("absent", "without-library"):
+        assert (looks[name].present, looks[name].good) == (False, True)
+
+
+def test_the_worst_client_makes_the_exit_code(looks: dict[str, Look]) -> None:
+    assert exit_code_of([looks["well"], looks["absent"]]) == 0
+    assert exit_code_of([looks["well"], looks["broken"]]) == 2
+    assert exit_code_of([looks["broken"], looks["past"]]) == 1
+    assert exit_code_of([looks["faithless"]]) == 1
+
+
+def test_without_a_ca_nothing_is_run(tmp_path: Path) -> None:
+    with pytest.raises(ClaudeProxyError, match="there is no CA yet"):
+        look_at_clients(tmp_path, os.environ, address=ADDRESS, clients=FAKES)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_ca_that_is_bound_to_hosts_is_tried_with_a_name_below_one(tmp_path: Path) -> None:
+    rotate(tmp_path, constrain=["10.0.0.0/8", "*.good.example"])
+
+    well, past = look_at_clients(tmp_path, os.environ, address=ADDRESS, clients=FAKES[:2])
+
+    assert (well.uses_proxy, well.trusts) == (True, True)
+    assert (past.uses_proxy, past.trusts) == (False, None)
+
+
+def test_a_ca_that_is_bound_to_addresses_cannot_be_tried(tmp_path: Path) -> None:
+    rotate(tmp_path, constrain=["10.0.0.0/8"])
+
+    with pytest.raises(ClaudeProxyError, match="addresses alone"):
+        look_at_clients(tmp_path, os.environ, address=ADDRESS, clients=FAKES)
+
+
+def test_nothing_is_left_and_the_configuration_is_as_it_was(
+    confdir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {path.name: path.stat().st_mtime_ns for path in confdir.iterdir()}
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+
+    look_at_clients(confdir, os.environ, address=ADDRESS, clients=FAKES[:1])
+
+    assert {path.name: path.stat().st_mtime_ns for path in confdir.iterdir()} == before
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_shim_finds_what_it_stands_for_though_the_home_is_empty(tmp_path: Path) -> None:
+    (tmp_path / ".pyenv").mkdir()
+
+    assert client_trust._shims_of({"HOME": str(tmp_path)}) == {
+        "PYENV_ROOT": str(tmp_path / ".pyenv")
+    }
+
+
+def test_the_clients_are_those_that_are_promised() -> None:
+    promised = "curl git node python-requests pip uv npm cargo go java deno gh"
+
+    assert {client.name.replace(" ", "-") for client in CLIENTS} == set(promised.split())
+    assert all(client.proxy_mend and client.trust_mend for client in CLIENTS)
+
+
+def test_a_line_of_the_record_that_is_half_written_names_nobody() -> None:
+    assert client_trust._target_of('{"host": "a.exa') == ""

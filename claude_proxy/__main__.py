@@ -2,7 +2,7 @@
 
 import sys
 
-from claude_proxy.cli import main
+from claude_proxy.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

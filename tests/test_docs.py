@@ -6,14 +6,13 @@ from pathlib import Path
 import click
 import pytest
 
-from claude_proxy import cli
-from claude_proxy.cli import gateway, gateways, run, serve
+from claude_proxy.cli import gateway, gateway_settings, main, run, serve
 from claude_proxy.config import gateway as provider_reader
 from claude_proxy.config.allowlist import loader
 from claude_proxy.policy.reason import Reason
 from claude_proxy.sandbox import profiles
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[0]
 README = (ROOT / "README.md").read_text("utf-8")
 
 OPTIONS = serve.command.params
@@ -46,7 +45,7 @@ def keys_of(schema: object) -> set[str]:
     return set(own).union(*map(keys_of, schema.values()))
 
 
-@pytest.mark.parametrize("name", cli.COMMANDS)
+@pytest.mark.parametrize("name", main.COMMANDS)
 def test_every_command_is_documented(name: str) -> None:
     assert f"`claude-proxy {name}" in sections()["Commands"]
 
@@ -91,7 +90,7 @@ def test_no_option_of_gateway_is_documented_that_is_not_there() -> None:
     assert set(documented) == {option.opts[0] for option in OPTIONS_OF_GATEWAY}
 
 
-@pytest.mark.parametrize("variable", gateways.VARIABLES)
+@pytest.mark.parametrize("variable", gateway_settings.VARIABLES)
 def test_every_variable_of_the_seed_is_documented(variable: str) -> None:
     assert f"| `{variable}` |" in sections()["Options of gateway"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parent.parent / "claude_proxy"
+PACKAGE = Path(__file__).resolve().parents[0] / "claude_proxy"
 
 # A module that stands on no floor fails the first test below: place it, and be able to say why.
 FLOORS = {
@@ -206,7 +206,7 @@ def imports_of(module: str) -> Iterator[str]:
             assert node.level == 0, f"{module}: imports are absolute"
             assert node.module is not None
             for alias in node.names:
-                # `from claude_proxy.cli import paths` imports a module, not a name of one.
+                # `from claude_proxy.cli.main import paths` imports a module, not a name of one.
                 deeper = f"{node.module}.{alias.name}"
                 yield deeper if deeper.removeprefix("claude_proxy.") in MODULES else node.module
 

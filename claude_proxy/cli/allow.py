@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from claude_proxy.cli import paths
-from claude_proxy.cli.places import allowlist_option, confdir_option
+from claude_proxy.cli.shared_options import allowlist_option, confdir_option
 from claude_proxy.config.allowlist import loader
 from claude_proxy.config.allowlist.edit import EditError, Entry, with_entry
 from claude_proxy.errors import ConfigError

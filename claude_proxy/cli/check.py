@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from claude_proxy.cli import paths
-from claude_proxy.cli.places import allowlist_option, confdir_option, groups_option
+from claude_proxy.cli.shared_options import allowlist_option, confdir_option, groups_option
 from claude_proxy.config.allowlist import loader as allowlist
 from claude_proxy.config.allowlist.conflicts import unreached
 from claude_proxy.config.allowlist.messages import LARGEST_BODY

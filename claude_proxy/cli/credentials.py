@@ -14,8 +14,8 @@ from typing import Any, override
 
 import click
 
-from claude_proxy.cli import completions, paths
-from claude_proxy.cli.places import allowlist_option, confdir_option
+from claude_proxy.cli import completers, paths
+from claude_proxy.cli.shared_options import allowlist_option, confdir_option
 from claude_proxy.config.allowlist import loader
 from claude_proxy.config.strict_yaml.nodes import harmless
 from claude_proxy.errors import ClaudeProxyError, ConfigError
@@ -126,7 +126,7 @@ def hash_() -> int:
 
 
 @command.command()
-@click.argument("name", shell_complete=completions.pinned)
+@click.argument("name", shell_complete=completers.pinned)
 @statedir_option
 def forget(name: str, *, statedir: Path | None) -> int:
     """Forget a pinned login.

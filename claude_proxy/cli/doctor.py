@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from claude_proxy.audit.escape import escape_text
-from claude_proxy.cli import run, serve, wants_colour
+from claude_proxy.cli import run, serve
+from claude_proxy.cli.main import wants_colour
 from claude_proxy.config.settings import DEFAULT_HOST, DEFAULT_PORT, Settings, TcpListen
 from claude_proxy.doctor.attack import catalogue
 from claude_proxy.doctor.attack.catalogue import Group, Result, Row

@@ -13,8 +13,8 @@ from typing import Any, NoReturn
 
 import click
 
-from claude_proxy.cli import completions, declaring, gateways, paths, serve
-from claude_proxy.cli.declaring import Decorate
+from claude_proxy.cli import completers, gateway_settings, param_types, paths, serve
+from claude_proxy.cli.param_types import Decorate
 from claude_proxy.config.gateway import FORMS, body_size
 from claude_proxy.config.settings import (
     Gateway,
@@ -69,11 +69,11 @@ _KEYS = ("key_file", "key_env", "key_command", "key_keyring", "key_systemd")
 _PREFIX = "GATEWAY_"
 
 _FORM = click.Choice([form.value for form in FORMS])
-_BODY = declaring.Parsed("size", body_size, "write it like 65536, 64K or 32M; 1K at least")
+_BODY = param_types.Parsed("size", body_size, "write it like 65536, 64K or 32M; 1K at least")
 
 
 def _option(name: str, text: str, **settings: Any) -> Decorate:
-    return declaring.option(name, text, prefix=_PREFIX, **settings)
+    return param_types.option(name, text, prefix=_PREFIX, **settings)
 
 
 def _with_options_of_serve(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -86,12 +86,12 @@ def _with_options_of_serve(function: Callable[..., Any]) -> Callable[..., Any]:
 @_option(
     "--host",
     "The address to listen on; PROXY_HOST too.  [default: 127.0.0.1]",
-    type=declaring.HOST,
+    type=param_types.HOST,
 )
 @_option(
     "--port",
     "The port to listen on, 0 takes a free one; PROXY_PORT too.  "
-    f"[default: {gateways.DEFAULT_GATEWAY_PORT}]",
+    f"[default: {gateway_settings.DEFAULT_GATEWAY_PORT}]",
     type=click.IntRange(0, 65535),
 )
 @_option(
@@ -104,7 +104,7 @@ def _with_options_of_serve(function: Callable[..., Any]) -> Callable[..., Any]:
     "--upstream",
     "The URL before /v1/messages to forward to: https, or http on this machine; "
     "PROXY_UPSTREAM_BASE too.",
-    type=declaring.BASE,
+    type=param_types.BASE,
     metavar="URL",
 )
 @_option(
@@ -112,19 +112,19 @@ def _with_options_of_serve(function: Callable[..., Any]) -> Callable[..., Any]:
     "The provider to forward to: anthropic, or one of gateway.yaml in --confdir; "
     "PROXY_PROVIDER too.",
     metavar="NAME",
-    shell_complete=completions.providers,
+    shell_complete=completers.providers,
 )
 @_option(
     "--mode",
     "What to take and give back: all that Claude Code needs, unchanged (claude), or one plain call "
     "and no word of the provider's (strict).  [default: claude]",
-    type=declaring.GATEWAY_MODE,
+    type=param_types.GATEWAY_MODE,
 )
 @_option(
     "--model",
     "Ask the upstream for this model, whichever was asked for; or ASKED=GIVEN, repeatable. "
     "PROXY_DEFAULT_MODEL too.",
-    type=declaring.MODEL,
+    type=param_types.MODEL,
     multiple=True,
     metavar="NAME",
 )
@@ -132,7 +132,7 @@ def _with_options_of_serve(function: Callable[..., Any]) -> Callable[..., Any]:
     "--timeout",
     "How long the upstream may be silent: 1s to 600s, in strict mode to 300s; PROXY_TIMEOUT too.  "
     "[default: 600s, in strict mode 30s]",
-    type=declaring.duration(),
+    type=param_types.duration(),
     metavar="DURATION",
 )
 @_option(
@@ -182,13 +182,13 @@ def _with_options_of_serve(function: Callable[..., Any]) -> Callable[..., Any]:
 @_option(
     "--max-requests-per-minute",
     "How many requests may go through in a minute; more are answered 429.",
-    type=declaring.count(1),
+    type=param_types.count(1),
     metavar="COUNT",
 )
 @_option(
     "--max-tokens-per-day",
     "How many tokens, in and out, may be used up in a day (UTC); then 429.",
-    type=declaring.count(1),
+    type=param_types.count(1),
     metavar="COUNT",
 )
 @_option(
@@ -206,10 +206,10 @@ def _with_options_of_serve(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.pass_context
 def command(context: click.Context, /, **given: Any) -> int:
     """Run an endpoint of the Anthropic API that holds the key."""
-    given |= declaring.nearest(context, given, ("upstream", "provider"))
-    given |= declaring.nearest(context, given, _KEYS)
+    given |= param_types.nearest(context, given, ("upstream", "provider"))
+    given |= param_types.nearest(context, given, _KEYS)
     given |= _nearest_place(context, given)
-    around = gateways.Surroundings(os.environ, gateways.read_dotenv(Path.cwd()))
+    around = gateway_settings.Surroundings(os.environ, gateway_settings.read_dotenv(Path.cwd()))
     settings, warnings = settings_of(given, around)
     for warning in warnings:
         click.echo(f"claude-proxy: warning: {warning}", err=True)
@@ -221,14 +221,14 @@ def command(context: click.Context, /, **given: Any) -> int:
 
 def _nearest_place(context: click.Context, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return a port or a socket, whichever was typed; both from the same place are a clash."""
-    near = declaring.nearest(context, given, ("uds", "host", "port"))
+    near = param_types.nearest(context, given, ("uds", "host", "port"))
     if near["uds"] is None:  # a typed --port does not undo a host of the environment
         return {"uds": None}
     return near
 
 
 def settings_of(
-    given: Mapping[str, Any], around: gateways.Surroundings
+    given: Mapping[str, Any], around: gateway_settings.Surroundings
 ) -> tuple[Settings, tuple[str, ...]]:
     """Return the settings that the options make together, and what to warn of."""
     shared = {name: given[name] for name in _SHARED_NAMES}
@@ -237,16 +237,16 @@ def settings_of(
     asked = _asked(given)
     listen = _listeners(given, around, handed.sockets)
     _refuse_useless_token(given, listen)
-    file = gateways.read_file(given["confdir"] or paths.default_confdir())
-    made = gateways.gateway_of(asked, listen, around, file)
+    file = gateway_settings.read_file(given["confdir"] or paths.default_confdir())
+    made = gateway_settings.gateway_of(asked, listen, around, file)
     settings = replace(
         settings, listen=(), credentials=None, notify=handed.notify, gateway=made.gateway
     )
     return settings, made.warnings
 
 
-def _asked(given: Mapping[str, Any]) -> gateways.Asked:
-    return gateways.Asked(
+def _asked(given: Mapping[str, Any]) -> gateway_settings.Asked:
+    return gateway_settings.Asked(
         upstream=given["upstream"],
         provider=given["provider"],
         mode=None if given["mode"] is None else GatewayMode(given["mode"]),
@@ -265,7 +265,9 @@ def _asked(given: Mapping[str, Any]) -> gateways.Asked:
 
 
 def _listeners(
-    given: Mapping[str, Any], around: gateways.Surroundings, handed: tuple[InheritedListen, ...]
+    given: Mapping[str, Any],
+    around: gateway_settings.Surroundings,
+    handed: tuple[InheritedListen, ...],
 ) -> tuple[Listen, ...]:
     """Return where to listen; what was handed over takes the place of all but options."""
     uds, host, port = given["uds"], given["host"], given["port"]
@@ -275,7 +277,7 @@ def _listeners(
         return (*handed, UnixListen(serve.whole(uds)))
     if handed and host is None and port is None:
         return handed
-    return (*handed, gateways.address_of(around, host, port))
+    return (*handed, gateway_settings.address_of(around, host, port))
 
 
 def _refuse_useless_token(given: Mapping[str, Any], listen: tuple[Listen, ...]) -> None:

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from claude_proxy.cli import completions, paths
-from claude_proxy.cli.places import confdir_option, groups_option
+from claude_proxy.cli import completers, paths
+from claude_proxy.cli.shared_options import confdir_option, groups_option
 from claude_proxy.config import policy_files
 from claude_proxy.config.allowlist.writer import facts_of, facts_of_narrowing
 from claude_proxy.config.groups.listing import lines_of_groups, lines_of_policies, lines_of_policy
@@ -25,7 +25,7 @@ Examples:
 
 
 @click.command(epilog=EXAMPLES)
-@click.argument("name", required=False, shell_complete=completions.policies)
+@click.argument("name", required=False, shell_complete=completers.policies)
 @click.option("--list-groups", "show_groups", is_flag=True, help="List the groups.")
 @groups_option("A groups file, on top of groups.toml in --confdir.")
 @confdir_option("groups.toml")

@@ -15,7 +15,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from claude_proxy.cli import completions, declaring, policies, serve
+from claude_proxy.cli import completers, param_types, policies, serve
 from claude_proxy.config import policy_files
 from claude_proxy.config.groups import loader
 from claude_proxy.config.groups.listing import lines_of_groups, lines_of_policies
@@ -115,7 +115,7 @@ def _listed(given: dict[str, Any], *, groups_too: bool) -> str:
     nargs=-1,
     type=click.UNPROCESSED,
     metavar="COMMAND [ARGS]...",
-    shell_complete=completions.command_words,
+    shell_complete=completers.command_words,
 )
 @click.option(
     "--proxy",
@@ -130,7 +130,7 @@ def _listed(given: dict[str, Any], *, groups_too: bool) -> str:
 @click.option("--name", help="What the run is called in the audit log.  [default: after COMMAND]")
 @click.option(
     "--profile",
-    shell_complete=completions.profile_names,
+    shell_complete=completers.profile_names,
     help="What COMMAND needs of the home: claude, gemini, codex, shell, or one of your own.  "
     "[default: the one for COMMAND, else shell]",
 )
@@ -264,8 +264,8 @@ _PLACE = UnixListen(Path("/run/claude-proxy/gateway"))
 def _gateway(context: click.Context, given: Mapping[str, Any], asked: Asked) -> dict[str, Any]:
     """Return the options of `serve` for the run's gateway; refuse those that are for none."""
     if asked.gateway:
-        return {"gateway": (_PLACE,), **declaring.nearest_of_gateway(context, given)}
-    declaring.refuse_options_of_gateway(context, mend="add --gateway")
+        return {"gateway": (_PLACE,), **param_types.nearest_of_gateway(context, given)}
+    param_types.refuse_options_of_gateway(context, mend="add --gateway")
     return {"gateway": ()}
 
 

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import click
 
-from claude_proxy.cli import completions, declaring, gateways, paths
+from claude_proxy.cli import completers, gateway_settings, param_types, paths
 from claude_proxy.config import option_values
 from claude_proxy.config.proxy_auth import read_credentials
 from claude_proxy.config.settings import (
@@ -123,101 +123,101 @@ class Arguments:
 
 
 @click.command(epilog=EPILOG)
-@declaring.option(
+@param_types.option(
     "--listen",
     "Listen here: ADDRESS:PORT or unix:PATH; repeatable.  [default: --host and --port]",
-    type=declaring.LISTEN,
+    type=param_types.LISTEN,
     multiple=True,
     metavar="WHERE",
 )
-@declaring.option(
+@param_types.option(
     "--host",
     f"The address to listen on; beside --listen only if it is given.  [default: {DEFAULT_HOST}]",
-    type=declaring.HOST,
+    type=param_types.HOST,
 )
-@declaring.option(
+@param_types.option(
     "--port",
     "The port to listen on, 0 takes a free one; beside --listen only if it is given.  "
     f"[default: {DEFAULT_PORT}]",
     type=click.IntRange(0, 65535),
 )
-@declaring.option(
+@param_types.option(
     "--gateway",
     "Listen here as the API itself, for ANTHROPIC_BASE_URL, and put the key into what comes: "
     "ADDRESS:PORT or unix:PATH; repeatable. See `claude-proxy gateway --help`.",
-    type=declaring.LISTEN,
+    type=param_types.LISTEN,
     multiple=True,
     metavar="WHERE",
 )
-@declaring.option(
+@param_types.option(
     "--gateway-upstream",
     "The URL before /v1/messages that the gateway forwards to.",
-    type=declaring.BASE,
+    type=param_types.BASE,
     metavar="URL",
 )
-@declaring.option(
+@param_types.option(
     "--gateway-provider",
     "The provider that the gateway forwards to, of gateway.yaml in --confdir, or anthropic.",
     metavar="NAME",
-    shell_complete=completions.providers,
+    shell_complete=completers.providers,
 )
-@declaring.option(
+@param_types.option(
     "--gateway-mode",
     "What the gateway takes and gives back: all that Claude Code needs, or one plain call.  "
     "[default: claude]",
-    type=declaring.GATEWAY_MODE,
+    type=param_types.GATEWAY_MODE,
 )
-@declaring.option(
+@param_types.option(
     "--gateway-model",
     "Ask the upstream for this model, whichever was asked for; or ASKED=GIVEN, repeatable.",
-    type=declaring.MODEL,
+    type=param_types.MODEL,
     multiple=True,
     metavar="NAME",
 )
-@declaring.option(
+@param_types.option(
     "--gateway-key-file",
     "The file that holds the gateway's key; it must be yours alone (mode 0600).",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
 )
-@declaring.option(
+@param_types.option(
     "--gateway-key-env",
     "The variable that holds the gateway's key.",
     metavar="NAME",
 )
-@declaring.option(
+@param_types.option(
     "--gateway-key-systemd",
     "The credential of the service manager that holds the gateway's key (LoadCredential=).",
     metavar="NAME",
 )
-@declaring.option(
+@param_types.option(
     "--gateway-token-file",
     "Demand the token in this file of the gateway's TCP callers; it must be yours alone.",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
 )
-@declaring.option(
+@param_types.option(
     "--socket-uid",
     "Serve clients of this user alone, by number or name, on Unix sockets; repeatable. Where it "
     "is another one, the socket's mode is 0666 and the proxy itself asks who connects.  "
     "[default: the user who runs the proxy]",
-    type=declaring.UID,
+    type=param_types.UID,
     multiple=True,
     metavar="USER",
 )
-@declaring.option(
+@param_types.option(
     "--unlink-socket",
     "Remove the file of a Unix socket as soon as one client has used it, where it was mounted.",
     is_flag=True,
 )
-@declaring.option(
+@param_types.option(
     "--proxy-auth-file",
     "Demand the USER:PASSWORD in this file of TCP clients; it must be yours alone (mode 0600). "
     f"They may be in {AUTH_VARIABLE} instead.",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
 )
-@declaring.option(
+@param_types.option(
     "--workers",
     "How many processes share the port; one serves one core (more than 1: Linux alone).",
     type=click.IntRange(1, 64),
@@ -225,38 +225,38 @@ class Arguments:
     show_default=True,
     metavar="COUNT",
 )
-@declaring.option(
+@param_types.option(
     "--allowlist",
     "The allowlist file.  [default: allowlist.yaml in --confdir, else the shipped one]",
     type=click.Path(path_type=Path),
     metavar="FILE",
 )
-@declaring.option(
+@param_types.option(
     "--policy",
     "Take a policy of the groups files in the place of the allowlist; `claude-proxy policies` "
     "lists them.",
     metavar="NAME",
-    shell_complete=completions.policies,
+    shell_complete=completers.policies,
 )
-@declaring.option(
+@param_types.option(
     "--groups",
     "A groups file for --policy, on top of groups.toml in --confdir.",
     type=click.Path(path_type=Path),
     metavar="FILE",
 )
-@declaring.option(
+@param_types.option(
     "--learn",
     "Let everything through that no deny rule covers, and add the hosts to this groups file.",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
 )
-@declaring.option(
+@param_types.option(
     "--learn-deny",
     "Add the hosts that are denied to this groups file.",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
 )
-@declaring.option(
+@param_types.option(
     "--confdir",
     "Where the CA and the allowlist are kept.  [default: ~/.config/claude-proxy]",
     # A system's service has its CA where others may not look around, but read what they know of.
@@ -270,142 +270,142 @@ class Arguments:
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
 )
-@declaring.option(
+@param_types.option(
     "--statedir",
     "Where the audit log is kept.  [default: ~/.local/state/claude-proxy]",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
 )
-@declaring.option("--quiet", "Print errors alone.", is_flag=True)
-@declaring.option("--verbose", "Print connections and reasons too.", is_flag=True)
-@declaring.option(
+@param_types.option("--quiet", "Print errors alone.", is_flag=True)
+@param_types.option("--verbose", "Print connections and reasons too.", is_flag=True)
+@param_types.option(
     "--log-format",
     "The shape of what is printed.",
     type=click.Choice([form.value for form in LogFormat]),
     default=LogFormat.TEXT.value,
     show_default=True,
 )
-@declaring.option(
+@param_types.option(
     "--jsonl",
     "Write each audit event to this file as well, a JSON object a line; - is standard output.",
     type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
     metavar="PATH",
 )
-@declaring.option("--record-query", "Keep the query of each URL in the audit log.", is_flag=True)
-@declaring.option(
+@param_types.option("--record-query", "Keep the query of each URL in the audit log.", is_flag=True)
+@param_types.option(
     "--audit-failure",
     "What becomes of a decision that cannot be recorded.",
     type=click.Choice([choice.value for choice in AuditFailure]),
     default=AuditFailure.DENY.value,
     show_default=True,
 )
-@declaring.option(
+@param_types.option(
     "--audit-days",
     "How many days the audit log is kept.",
-    type=declaring.count(1),
+    type=param_types.count(1),
     default=30,
     show_default=True,
     metavar="DAYS",
 )
-@declaring.option(
+@param_types.option(
     "--audit-size",
     "How large the audit log may grow before its oldest events go.",
-    type=declaring.SIZE,
+    type=param_types.SIZE,
     default="256M",
     show_default=True,
     metavar="SIZE",
 )
-@declaring.option(
+@param_types.option(
     "--allow-remote",
     "Permit listening beyond loopback: whoever reaches it and is in --client uses this proxy.",
     is_flag=True,
 )
-@declaring.option(
+@param_types.option(
     "--client",
     "Serve clients of this network alone; repeatable.  [default: loopback]",
-    type=declaring.NETWORK,
+    type=param_types.NETWORK,
     multiple=True,
     metavar="CIDR",
 )
-@declaring.option(
+@param_types.option(
     "--resolve",
     "Take ADDRESS for HOST:PORT and ask no resolver, as curl does; repeatable.",
-    type=declaring.RESOLVE,
+    type=param_types.RESOLVE,
     multiple=True,
     metavar="HOST:PORT:ADDRESS",
 )
-@declaring.option(
+@param_types.option(
     "--upstream-ca",
     "Trust the CAs in this PEM file too when upstream certificates are verified.",
     type=click.Path(exists=True, dir_okay=False, readable=True, path_type=Path),
     metavar="FILE",
 )
-@declaring.option(
+@param_types.option(
     "--upstream-proxy",
     "Connect through this proxy. Set one with a password by the variable, as every user of the "
     "machine can read the arguments of a process.",
-    type=declaring.PROXY,
+    type=param_types.PROXY,
     metavar="URL",
 )
-@declaring.option(
+@param_types.option(
     "--no-upstream-proxy",
     "Connect to these directly, spelled as in NO_PROXY.",
-    type=declaring.EXCEPTIONS,
+    type=param_types.EXCEPTIONS,
     default=(),
     metavar="HOSTS",
 )
-@declaring.option(
+@param_types.option(
     "--max-connections",
     "How many client connections may be open at once.",
-    type=declaring.count(1),
+    type=param_types.count(1),
     default=LIMITS.connections,
     show_default=True,
     metavar="COUNT",
 )
-@declaring.option(
+@param_types.option(
     "--max-head",
     "How large the head of a request or an answer may be.",
-    type=declaring.SIZE,
+    type=param_types.SIZE,
     default="64K",
     show_default=True,
     metavar="SIZE",
 )
-@declaring.option(
+@param_types.option(
     "--head-timeout",
     "How long the head of a request may take.",
-    type=declaring.duration(),
+    type=param_types.duration(),
     default="30s",
     show_default=True,
     metavar="DURATION",
 )
-@declaring.option(
+@param_types.option(
     "--handshake-timeout",
     "How long a TLS handshake may take.",
-    type=declaring.duration(),
+    type=param_types.duration(),
     default="30s",
     show_default=True,
     metavar="DURATION",
 )
-@declaring.option(
+@param_types.option(
     "--idle-timeout",
     "How long a connection may be silent; Claude Code waits 600 seconds.",
-    type=declaring.duration(),
+    type=param_types.duration(),
     default="15m",
     show_default=True,
     metavar="DURATION",
 )
-@declaring.option(
+@param_types.option(
     "--connect-timeout",
     "How long connecting upstream may take.",
-    type=declaring.duration(),
+    type=param_types.duration(),
     default="20s",
     show_default=True,
     metavar="DURATION",
 )
-@declaring.option(
+@param_types.option(
     "--grace",
     "How long running exchanges may go on after SIGTERM or Ctrl-C.",
-    type=declaring.duration(zero=True),
+    type=param_types.duration(zero=True),
     default="10s",
     show_default=True,
     metavar="DURATION",
@@ -414,7 +414,7 @@ class Arguments:
 def command(context: click.Context, /, **given: Any) -> int:
     """Run the proxy (the default command)."""
     _refuse_gateway_without_place(context, given)
-    given |= declaring.nearest_of_gateway(context, given)
+    given |= param_types.nearest_of_gateway(context, given)
     arguments = Arguments(**given)
     settings = _with_service_manager(settings_of(arguments), arguments)
     if _password_in_argv(context, settings):
@@ -470,7 +470,7 @@ def settings_of(arguments: Arguments) -> Settings:
 
 def _refuse_gateway_without_place(context: click.Context, given: Mapping[str, Any]) -> None:
     if not (given["gateway"] or option_values.handed_for(os.environ, GATEWAY_UNIT)):
-        declaring.refuse_options_of_gateway(context, mend="add --gateway WHERE")
+        param_types.refuse_options_of_gateway(context, mend="add --gateway WHERE")
 
 
 def _places_of_gateway(arguments: Arguments) -> tuple[Listen, ...]:
@@ -486,7 +486,7 @@ def _places_of_gateway(arguments: Arguments) -> tuple[Listen, ...]:
 def _gateway(arguments: Arguments, listen: tuple[Listen, ...]) -> Gateway | None:
     if not listen:
         return None
-    asked = gateways.Asked(
+    asked = gateway_settings.Asked(
         prefix="--gateway-",
         upstream=arguments.gateway_upstream,
         provider=arguments.gateway_provider,
@@ -498,8 +498,8 @@ def _gateway(arguments: Arguments, listen: tuple[Listen, ...]) -> Gateway | None
     )
     confdir = arguments.confdir or paths.default_confdir()
     # Not .env: this proxy may well be started in a directory that an agent works in.
-    around = gateways.Surroundings(os.environ)
-    made = gateways.gateway_of(asked, listen, around, gateways.read_file(confdir))
+    around = gateway_settings.Surroundings(os.environ)
+    made = gateway_settings.gateway_of(asked, listen, around, gateway_settings.read_file(confdir))
     return made.gateway
 
 

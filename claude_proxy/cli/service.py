@@ -20,8 +20,8 @@ import click
 from click.shell_completion import CompletionItem
 
 from claude_proxy import __version__
-from claude_proxy.cli import gateways, paths, service_plan
-from claude_proxy.cli.declaring import Parsed
+from claude_proxy.cli import gateway_settings, paths, service_plan
+from claude_proxy.cli.param_types import Parsed
 from claude_proxy.cli.service_plan import Asked, Described
 from claude_proxy.errors import ConfigError, ConfigErrors
 from claude_proxy.server.service.file_marks import marked
@@ -83,7 +83,7 @@ def _options_of_command(
 ) -> list[CompletionItem]:
     """Complete what stands behind --."""
     kind = context.params.get("kind") or Kind.SERVE.value
-    command: click.Command = import_module(f"claude_proxy.cli.{kind}").command
+    command: click.Command = import_module(f"claude_proxy.cli.main.{kind}").command
     return [
         CompletionItem(name, help=param.help)
         for param in command.params
@@ -383,9 +383,9 @@ def _warn(described: Described) -> None:
 
 def _warn_of_variables(kind: Kind) -> None:
     """Say which variables of this shell are not heard by the service."""
-    command: click.Command = import_module(f"claude_proxy.cli.{kind}").command
+    command: click.Command = import_module(f"claude_proxy.cli.main.{kind}").command
     known = {str(param.envvar) for param in command.params if param.envvar}
-    known |= set(gateways.VARIABLES if kind is Kind.GATEWAY else ())
+    known |= set(gateway_settings.VARIABLES if kind is Kind.GATEWAY else ())
     if found := sorted(name for name in known if os.environ.get(name)):
         click.echo(
             f"claude-proxy: warning: the service does not hear what is set here: {', '.join(found)}"

@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 import click
 
 import claude_proxy
-from claude_proxy.cli import gateways, paths
+from claude_proxy.cli import gateway_settings, paths
 from claude_proxy.config import gateway, option_values
 from claude_proxy.config.settings import DEFAULT_HOST, Limits, TcpListen, UnixListen, UpstreamProxy
 from claude_proxy.errors import ConfigError
@@ -131,7 +131,7 @@ def program() -> tuple[str, ...]:
 
 def understand(kind: Kind, words: Sequence[str]) -> Understood:
     """Read the options of a command without obeying them, and without its variables."""
-    command: click.Command = import_module(f"claude_proxy.cli.{kind}").command
+    command: click.Command = import_module(f"claude_proxy.cli.main.{kind}").command
     context = click.Context(command, info_name=f"{paths.PROGRAM} {kind}")
     given, rest, order = command.make_parser(context).parse_args(list(words))
     if rest:
@@ -339,7 +339,7 @@ def _unfinished(asked: Asked, understood: Understood) -> Iterator[ConfigError]:
     prefix = "" if asked.kind is Kind.GATEWAY else "gateway_"
     if (name := understood.get(f"{prefix}provider", None)) is not None:
         try:
-            known = gateways.read_file(confdir)
+            known = gateway_settings.read_file(confdir)
             gateway.chosen(known, name, f"{_option(prefix)}provider")
         except ConfigError as error:
             yield error

@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import FindProgram
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parents[1]
 CLIENTS = ("curl", "git", "node", "npm", "pip")
 
 # For a user who may not enter the directory `$1`: what lies there and is named after it stays.
@@ -148,7 +148,7 @@ def test_without_bwrap_nothing_is_tried_and_it_says_what_to_install(
 ) -> None:
     script = (
         "import sys; from claude_proxy.sandbox import facts; facts.find_bwrap = lambda *_: None; "
-        "from claude_proxy.cli import main; sys.exit(main(sys.argv[1:]))"
+        "from claude_proxy.cli.main import main; sys.exit(main(sys.argv[1:]))"
     )
     monkeypatch.setenv("HOME", str(tmp_path))
 

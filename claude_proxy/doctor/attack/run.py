@@ -239,7 +239,11 @@ def _script() -> tuple[Path, tuple[Path, ...]]:
     """Return where packages lie, and the files there that the attacks are made of."""
     package = Path(claude_proxy.__file__).resolve().parent
     doctor = package / "doctor"
-    files = (package / "__init__.py", doctor / "__init__.py", doctor / "inside")
+    attack = doctor / "attack"
+    files = (
+        *(place / "__init__.py" for place in (package, doctor, attack)),
+        attack / "probes",
+    )
     return package.parent, files
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_proxy import cli
+from claude_proxy.cli import main
 from claude_proxy.config.allowlist import loader
 from claude_proxy.config.allowlist.edit import EditError, Entry, with_entry
 from claude_proxy.wire.authority import Authority
@@ -133,7 +133,7 @@ def allow(tmp_path: Path) -> Callable[..., int]:
     """Return a function that runs `claude-proxy allow` on a configuration of its own."""
 
     def run(*hosts: str) -> int:
-        return cli.main(["allow", "--confdir", str(tmp_path / "conf"), *hosts])
+        return main.main(["allow", "--confdir", str(tmp_path / "conf"), *hosts])
 
     return run
 
@@ -215,6 +215,6 @@ def test_a_directory_that_cannot_be_written_is_an_error(
 ) -> None:
     (tmp_path / "conf").write_text("no directory")
 
-    assert cli.main(["allow", "--confdir", str(tmp_path / "conf" / "deeper"), "a.test"]) == 2
+    assert main.main(["allow", "--confdir", str(tmp_path / "conf" / "deeper"), "a.test"]) == 2
 
     assert "cannot be written" in capsys.readouterr().err

@@ -9,8 +9,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from claude_proxy.doctor.probe_server import Arrival, Identity, Origin
 from claude_proxy.trust.certificate_authority import CertificateAuthority
-
-from .cage import ALLOWED, FakeProxy, carry_out, got_through, outcomes, reports
+from tests.doctor.cage import ALLOWED, FakeProxy, carry_out, got_through, outcomes, reports
 
 BOUND = "bound.example.test"
 KEY = "the-key-that-is-put-in"

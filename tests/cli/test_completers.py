@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from claude_proxy import cli
+from claude_proxy.cli import main
 
 # Line as typed, and what is offered for its last word.
 OFFERED = [
@@ -21,7 +21,7 @@ def completed(line: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureF
     monkeypatch.setenv("_CLAUDE_PROXY_COMPLETE", "bash_complete")
     monkeypatch.setenv("COMP_WORDS", line)
     monkeypatch.setenv("COMP_CWORD", str(len(line.split(" ")) - 1))
-    assert cli.main([]) == 0
+    assert main.main([]) == 0
     return capfd.readouterr().out
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from claude_proxy.cli import main
+from claude_proxy.cli.main import main
 from claude_proxy.cli.relay import environment
 
 WAIT_S = 30

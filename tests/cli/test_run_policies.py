@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from claude_proxy import cli
+from claude_proxy.cli import main
 from claude_proxy.sandbox import runner
 from claude_proxy.sandbox.run_spec import Order
 
@@ -52,12 +52,12 @@ def orders(monkeypatch: pytest.MonkeyPatch) -> list[Order]:
 
 
 def order_of(orders: list[Order], *words: str) -> Order:
-    assert cli.main(["run", *words]) == 5
+    assert main.main(["run", *words]) == 5
     return orders[-1]
 
 
 def error_of(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    assert cli.main(["run", *words]) == 2
+    assert main.main(["run", *words]) == 2
     return capsys.readouterr().err
 
 
@@ -163,7 +163,7 @@ def test_what_the_project_denies_is_denied_or_nothing_runs(
 def test_what_there_is_to_choose_from_is_listed(
     capsys: pytest.CaptureFixture[str], orders: list[Order], groups: str, option: str, line: str
 ) -> None:
-    assert cli.main(["run", groups, option]) == 0
+    assert main.main(["run", groups, option]) == 0
 
     assert any(shown.startswith(line) for shown in capsys.readouterr().out.splitlines())
     assert orders == []

@@ -11,11 +11,12 @@ import platformdirs  # noqa: F401 - before a test says that this is Windows
 import pytest
 
 import claude_proxy
-from claude_proxy.cli import main, paths
+from claude_proxy.cli import paths
+from claude_proxy.cli.main import main
 from claude_proxy.config.allowlist import loader
 from claude_proxy.errors import ConfigError
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[1]
 
 LIST = """
 allow:
@@ -225,7 +226,7 @@ def test_a_wrong_list_is_told_with_its_lines(
 def test_neither_mitmproxy_nor_the_network_is_needed(listed: Path) -> None:
     program = (
         "import sys\n"
-        "from claude_proxy.cli import main\n"
+        "from claude_proxy.cli.main import main\n"
         "sockets = []\n"
         "sys.addaudithook(lambda event, _: event.startswith('socket.') and sockets.append(event))\n"
         "code = main(sys.argv[1:])\n"

@@ -10,13 +10,12 @@ from pathlib import Path
 import pytest
 
 import claude_proxy
-from claude_proxy import cli
-from claude_proxy.cli import service, service_plan
+from claude_proxy.cli import main, service, service_plan
 from claude_proxy.errors import ConfigError
 from claude_proxy.server.service.names import names_of
 from claude_proxy.server.service.plan import Kind, Scope
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[1]
 
 type Run = Callable[..., tuple[int, str, str]]
 
@@ -31,7 +30,7 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
 
     def run_one(*words: str) -> tuple[int, str, str]:
-        code = cli.main(["service", *words])
+        code = main.main(["service", *words])
         said = capsys.readouterr()
         return code, said.out, said.err
 
@@ -219,9 +218,9 @@ def test_what_can_be_said_is_completed(
 ) -> None:
     monkeypatch.setenv("COMP_WORDS", " ".join(["claude-proxy", *words]))
     monkeypatch.setenv("COMP_CWORD", str(len(words)))
-    monkeypatch.setenv(cli.COMPLETE_VARIABLE, "bash_complete")
+    monkeypatch.setenv(main.COMPLETE_VARIABLE, "bash_complete")
 
-    cli.main([])
+    main.main([])
 
     shown = {line.partition(",")[2] for line in capsys.readouterr().out.splitlines()}
     assert some in shown

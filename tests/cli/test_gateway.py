@@ -9,8 +9,7 @@ from typing import Any
 import click
 import pytest
 
-from claude_proxy import cli
-from claude_proxy.cli import gateway, serve
+from claude_proxy.cli import gateway, main, serve
 from claude_proxy.config import option_values
 from claude_proxy.config.settings import (
     Base,
@@ -71,7 +70,7 @@ def started() -> Started:
             taken.append(settings)
             return 0
 
-        assert cli.main([command, *arguments], start=start) == 0
+        assert main.main([command, *arguments], start=start) == 0
         return taken[0]
 
     return run
@@ -86,7 +85,7 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Refused:
 
     def run(*arguments: str, command: str = "gateway") -> str:
         capsys.readouterr()
-        assert cli.main([command, *arguments], start=start) == 2
+        assert main.main([command, *arguments], start=start) == 2
         shown = capsys.readouterr()
         assert shown.out == ""
         assert "CANARY" not in shown.err
@@ -948,11 +947,11 @@ def test_a_shell_completes_options_and_providers(
     environment(_CLAUDE_PROXY_COMPLETE="bash_complete", COMP_CWORD="3")
 
     environment(COMP_WORDS="claude-proxy gateway --provider c")
-    assert cli.main([]) == 0
+    assert main.main([]) == 0
     assert "corp" in capsys.readouterr().out
 
     environment(COMP_WORDS="claude-proxy gateway --ud", COMP_CWORD="2")
-    assert cli.main([]) == 0
+    assert main.main([]) == 0
     assert "--uds" in capsys.readouterr().out
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from claude_proxy import cli
+from claude_proxy.cli import main
 from claude_proxy.policy.credentials.detection import digest_of, read_hash
 from claude_proxy.vault.pins import PinStore
 
@@ -51,7 +51,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    code = cli.main(["credentials", *arguments])
+    code = main.main(["credentials", *arguments])
     out, err = capsys.readouterr()
     assert "sk-ant-api03" not in out + err
     return code, out, err
@@ -272,7 +272,7 @@ def test_names_of_pins_are_completed(
     monkeypatch.setenv("COMP_WORDS", f"claude-proxy credentials forget {begun}")
     monkeypatch.setenv("COMP_CWORD", "3")
 
-    assert cli.main([]) == 0
+    assert main.main([]) == 0
 
     assert set(capfd.readouterr().out.split()) == {f"plain,{name}" for name in offered}
 
@@ -286,7 +286,7 @@ def test_a_damaged_file_of_pins_completes_nothing(
     monkeypatch.setenv("COMP_WORDS", "claude-proxy credentials forget ")
     monkeypatch.setenv("COMP_CWORD", "3")
 
-    assert cli.main([]) == 0
+    assert main.main([]) == 0
 
     assert capfd.readouterr().out.strip() == ""
 
@@ -308,6 +308,6 @@ def test_options_complete_without_a_command(
     monkeypatch.setenv("COMP_WORDS", "claude-proxy credentials ")
     monkeypatch.setenv("COMP_CWORD", "2")
 
-    assert cli.main([]) == 0
+    assert main.main([]) == 0
 
     assert {"plain,list", "plain,hash", "plain,forget"} == set(capfd.readouterr().out.split())

@@ -8,9 +8,8 @@ from typing import Any
 import click
 import pytest
 
-from claude_proxy import cli
+from claude_proxy.cli import main, serve
 from claude_proxy.cli import run as command_module
-from claude_proxy.cli import serve
 from claude_proxy.config.settings import Learn
 from claude_proxy.sandbox import runner
 from claude_proxy.sandbox.run_spec import Order
@@ -42,7 +41,7 @@ def orders(monkeypatch: pytest.MonkeyPatch) -> list[Order]:
 
 
 def order_of(orders: list[Order], *words: str) -> Order:
-    assert cli.main(["run", *words]) == 5
+    assert main.main(["run", *words]) == 5
     return orders[-1]
 
 
@@ -107,7 +106,7 @@ def test_its_own_options_and_dashes_stay_commands(orders: list[Order]) -> None:
 
 
 def test_the_exit_code_of_the_run_is_returned() -> None:
-    assert cli.main(["run", "true"]) == 5
+    assert main.main(["run", "true"]) == 5
 
 
 @pytest.mark.parametrize(
@@ -123,7 +122,7 @@ def test_the_exit_code_of_the_run_is_returned() -> None:
 def test_what_makes_no_sense_is_a_usage_error(
     orders: list[Order], words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["run", *words]) == 2
+    assert main.main(["run", *words]) == 2
     assert "claude-proxy run --help" in capsys.readouterr().err
     assert orders == []
 
@@ -147,7 +146,7 @@ def test_a_project_that_is_no_directory_is_an_error_of_its_own(
 ) -> None:
     (project / "file").touch()
 
-    code = cli.main(["run", "--dir", name, "true"])
+    code = main.main(["run", "--dir", name, "true"])
 
     assert code == 1
     assert "error:" in capsys.readouterr().err
@@ -155,7 +154,7 @@ def test_a_project_that_is_no_directory_is_an_error_of_its_own(
 
 
 def test_a_bad_directory_ends_with_1(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["run", "--dir", "missing", "true"]) == 1
+    assert main.main(["run", "--dir", "missing", "true"]) == 1
     assert "there is no such directory" in capsys.readouterr().err
 
 
@@ -167,7 +166,7 @@ def test_the_current_directory_may_be_gone(
     monkeypatch.chdir(gone)
     gone.rmdir()
 
-    assert cli.main(["run", "true"]) == 1
+    assert main.main(["run", "true"]) == 1
     assert "Traceback" not in capsys.readouterr().err
 
 
@@ -246,7 +245,7 @@ def test_claude_does_not_ask_only_if_that_is_wished(orders: list[Order]) -> None
 def test_a_command_that_cannot_be_told_not_to_ask_is_not_run_as_if_it_could(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert cli.main(["run", "--skip-permissions", "make"]) == 2
+    assert main.main(["run", "--skip-permissions", "make"]) == 2
     assert "does not know how" in capsys.readouterr().err
 
 
@@ -310,7 +309,7 @@ def test_variables_of_serve_for_listening_are_not_heard(
 
 
 def test_standard_output_is_commands(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["run", "--jsonl", "-", "true"]) == 2
+    assert main.main(["run", "--jsonl", "-", "true"]) == 2
     assert "standard output is COMMAND's" in capsys.readouterr().err
 
 
@@ -326,7 +325,7 @@ def test_what_is_said_is_one_line_without_control_characters(
 
 
 def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["run", "--help"]) == 0
+    assert main.main(["run", "--help"]) == 0
 
     shown = capsys.readouterr().out
     for param in command_module.command.params:
@@ -341,7 +340,7 @@ def test_a_dry_run_prints_the_command_line_and_starts_nothing(
     if not Path("/usr/bin/bwrap").exists():
         pytest.skip("bwrap is not installed")
 
-    assert cli.main(["run", "--dry-run", "--", "true"]) == 0
+    assert main.main(["run", "--dry-run", "--", "true"]) == 0
 
     shown = capsys.readouterr().out
     assert "--unshare-net" in shown
@@ -390,7 +389,7 @@ def test_a_gateway_that_cannot_be_had_is_an_error(
 ) -> None:
     monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-api03-for-the-gateway")
 
-    assert cli.main(["run", *words]) == 2
+    assert main.main(["run", *words]) == 2
 
     assert "gateway" in capsys.readouterr().err
     assert orders == []

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from claude_proxy import cli
+from claude_proxy.cli import main
 from claude_proxy.config.settings import Learn, Settings
 
 MINE = """
@@ -41,12 +41,12 @@ def written(file: Path, text: str) -> Path:
 
 
 def printed(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
-    assert cli.main([str(argument) for argument in arguments]) == 0
+    assert main.main([str(argument) for argument in arguments]) == 0
     return capsys.readouterr().out
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
-    assert cli.main([str(argument) for argument in arguments]) == 2
+    assert main.main([str(argument) for argument in arguments]) == 2
     return capsys.readouterr().err
 
 
@@ -145,13 +145,13 @@ def test_a_name_and_the_list_of_groups_are_two_questions(
     [("https://a.test/", 0), ("https://b.a.test/", 1), ("https://api.anthropic.com/", 1)],
 )
 def test_check_asks_a_policy(capsys: pytest.CaptureFixture[str], url: str, code: int) -> None:
-    assert cli.main(["check", "--policy", "mine", url]) == code
+    assert main.main(["check", "--policy", "mine", url]) == code
 
     assert "  policy mine\n" in capsys.readouterr().out
 
 
 def test_check_tells_the_policy_as_json(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["check", "--policy", "deny", "--json", "https://a.test/"]) == 1
+    assert main.main(["check", "--policy", "deny", "--json", "https://a.test/"]) == 1
 
     facts = json.loads(capsys.readouterr().out)
     assert (facts["policy"], "allowlist" in facts) == ("deny", False)
@@ -181,7 +181,7 @@ def served(*arguments: str) -> Settings:
         found.append(settings)
         return 0
 
-    assert cli.main(["serve", *arguments], start=start) == 0
+    assert main.main(["serve", *arguments], start=start) == 0
     return found[0]
 
 

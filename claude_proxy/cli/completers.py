@@ -35,11 +35,11 @@ def policies(context: click.Context, _param: click.Parameter, begun: str) -> lis
 
 def providers(context: click.Context, _param: click.Parameter, begun: str) -> list[CompletionItem]:
     """Return the providers that a gateway can have."""
-    from claude_proxy.cli import gateways  # noqa: PLC0415 - likewise
+    from claude_proxy.cli import gateway_settings  # noqa: PLC0415 - likewise
     from claude_proxy.config import gateway  # noqa: PLC0415 - only who completes needs it
 
     with suppress(ClaudeProxyError, OSError):
-        known = {**gateway.BUILT_IN, **gateways.read_file(_confdir(context)).providers}
+        known = {**gateway.BUILT_IN, **gateway_settings.read_file(_confdir(context)).providers}
         return [
             CompletionItem(name, help=str(entry.endpoint))
             for name, entry in sorted(known.items())

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from claude_proxy import cli
 from claude_proxy.audit.database import database_in
 from claude_proxy.audit.queries import Attempt
 from claude_proxy.audit.store import AuditStore
+from claude_proxy.cli import main
 from claude_proxy.cli.log import Since, duration_of, parse_since, row_of, size_of
 from claude_proxy.events import OPAQUE, Notice, Phase
 from tests.audit.examples import MOMENT, a_decision, a_denial, a_usage, an_outcome
@@ -45,7 +45,7 @@ def log(statedir: Path, capsys: pytest.CaptureFixture[str]) -> Log:
     """Return a function that runs `log` and returns what it printed."""
 
     def run(*arguments: str) -> str:
-        assert cli.main(["log", "--statedir", str(statedir), *arguments]) == 0
+        assert main.main(["log", "--statedir", str(statedir), *arguments]) == 0
         return capsys.readouterr().out
 
     return run
@@ -192,7 +192,7 @@ def test_json_holds_the_decision_and_its_outcome(store: AuditStore, log: Log) ->
 def test_that_nothing_is_found_is_said_apart(
     statedir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["log", "--statedir", str(statedir)]) == 0
+    assert main.main(["log", "--statedir", str(statedir)]) == 0
 
     said = capsys.readouterr()
     assert said.out == ""
@@ -211,7 +211,7 @@ def test_every_option_can_be_a_variable(
         patch.setenv("CLAUDE_PROXY_LOG_DENIED", "1")
         patch.setenv("CLAUDE_PROXY_LOG_HOST", ".b")
 
-        assert cli.main(["log"]) == 0
+        assert main.main(["log"]) == 0
 
     (line,) = capsys.readouterr().out.splitlines()
     assert json.loads(line)["host"] == "a.b"
@@ -223,7 +223,7 @@ def test_every_option_can_be_a_variable(
 def test_before_the_first_start_the_error_says_what_to_do(
     statedir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["log", "--statedir", str(statedir)]) == 1
+    assert main.main(["log", "--statedir", str(statedir)]) == 1
 
     assert capsys.readouterr().err == (
         "claude-proxy: error: there is no audit log yet\n"
@@ -234,7 +234,7 @@ def test_before_the_first_start_the_error_says_what_to_do(
 
 
 def test_without_a_statedir_the_users_own_is_read(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["log"]) == 1
+    assert main.main(["log"]) == 1
 
     assert str(Path.home()) in capsys.readouterr().err
 
@@ -243,7 +243,7 @@ def test_without_a_statedir_the_users_own_is_read(capsys: pytest.CaptureFixture[
     "text", ["", "h", "1", "5x", "-1h", "1.5h", "yesterday", "٣h", "9999999999999w\x1b"]
 )
 def test_a_time_that_is_none_is_refused(text: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["log", "--since", text]) == 2
+    assert main.main(["log", "--since", text]) == 2
 
     said = capsys.readouterr().err
     assert "is neither an age nor a time" in said
@@ -479,7 +479,7 @@ def test_that_nothing_was_used_is_said_apart(
 ) -> None:
     store.record(a_decision())
 
-    assert cli.main(["log", "--usage", "--statedir", str(statedir)]) == 0
+    assert main.main(["log", "--usage", "--statedir", str(statedir)]) == 0
 
     said = capsys.readouterr()
     assert said.out == ""
@@ -500,7 +500,7 @@ def test_that_nothing_was_used_is_said_apart(
 def test_options_that_do_not_go_together_are_refused(
     statedir: Path, arguments: list[str], what: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["log", "--statedir", str(statedir), *arguments]) == 2
+    assert main.main(["log", "--statedir", str(statedir), *arguments]) == 2
 
     said = capsys.readouterr().err
     assert what in said
@@ -518,4 +518,4 @@ def test_a_habit_in_a_variable_waits_and_a_filter_does_not(
     assert log("--usage").startswith("MODEL")
 
     monkeypatch.setenv("CLAUDE_PROXY_LOG_HOST", "example.com")
-    assert cli.main(["log", "--usage", "--statedir", str(statedir)]) == 2
+    assert main.main(["log", "--usage", "--statedir", str(statedir)]) == 2

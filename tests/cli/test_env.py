@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_proxy.cli import main
 from claude_proxy.cli.env import (
     DIALECTS,
     Shell,
@@ -22,6 +21,7 @@ from claude_proxy.cli.env import (
     quote_nu,
     shell_of,
 )
+from claude_proxy.cli.main import main
 from claude_proxy.errors import ConfigError
 from claude_proxy.trust.certificate_authority import CertificateAuthority
 from claude_proxy.trust.client_environment import Variable
@@ -339,9 +339,7 @@ def test_an_unusable_ca_prints_nothing_to_run(
 @pytest.mark.parametrize("module", ["env", "ca"])
 def test_it_starts_without_mitmproxy_and_the_allowlist(module: str) -> None:
     heavy = ("mitmproxy", "yaml", "publicsuffix2", "asyncio")
-    program = (
-        f"import sys, claude_proxy.cli.{module}; print(sorted(set(sys.modules) & {set(heavy)}))"
-    )
+    program = f"import sys, claude_proxy.cli.main.{module}; print(sorted(set(sys.modules) & {set(heavy)}))"
 
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
 

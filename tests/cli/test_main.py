@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_proxy import __version__, cli
-from claude_proxy.cli import serve
+from claude_proxy import __version__
+from claude_proxy.cli import main, serve
 from claude_proxy.config import option_values
 from claude_proxy.config.settings import (
     AuditFailure,
@@ -47,7 +47,7 @@ def served() -> Served:
             taken.append(settings)
             return 0
 
-        assert cli.main(arguments, start=start) == 0
+        assert main.main(arguments, start=start) == 0
         return taken[0]
 
     return run
@@ -61,7 +61,7 @@ def failing() -> Failing:
         def start(_: Settings) -> int:
             raise error
 
-        return cli.main([], start=start)
+        return main.main([], start=start)
 
     return run
 
@@ -89,29 +89,29 @@ def test_options_without_a_command_are_serves(served: Served) -> None:
 
 
 def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["--version"]) == 0
+    assert main.main(["--version"]) == 0
 
     assert capsys.readouterr().out == f"claude-proxy, version {__version__}\n"
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["-h"]])
 def test_help_names_every_command(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(arguments) == 0
+    assert main.main(arguments) == 0
 
     shown = capsys.readouterr().out
-    assert [name for name in cli.COMMANDS if f"\n  {name} " not in shown] == []
+    assert [name for name in main.COMMANDS if f"\n  {name} " not in shown] == []
 
 
-@pytest.mark.parametrize("name", cli.COMMANDS)
+@pytest.mark.parametrize("name", main.COMMANDS)
 def test_a_command_is_described_as_it_describes_itself(name: str) -> None:
-    command = import_module(f"claude_proxy.cli.{name}").command
+    command = import_module(f"claude_proxy.cli.main.{name}").command
 
-    assert command.get_short_help_str(200) == cli.COMMANDS[name]
+    assert command.get_short_help_str(200) == main.COMMANDS[name]
 
 
-@pytest.mark.parametrize("name", cli.COMMANDS)
+@pytest.mark.parametrize("name", main.COMMANDS)
 def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main([name, "--help"]) == 0
+    assert main.main([name, "--help"]) == 0
 
     assert capsys.readouterr().out.startswith(f"Usage: claude-proxy {name}")
 
@@ -123,7 +123,7 @@ def test_help_and_the_commands_import_no_mitmproxy() -> None:
         "from claude_proxy import cli\n"
         "cli.main(['--help'])\n"
         "assert 'cryptography' not in sys.modules\n"
-        "[import_module('claude_proxy.cli.' + name) for name in cli.COMMANDS]\n"
+        "[import_module('claude_proxy.cli.main.' + name) for name in cli.COMMANDS]\n"
         "assert 'mitmproxy' not in sys.modules\n"
     )
 
@@ -134,7 +134,7 @@ def test_help_and_the_commands_import_no_mitmproxy() -> None:
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_prints_a_script(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["completion", shell]) == 0
+    assert main.main(["completion", shell]) == 0
 
     assert "_CLAUDE_PROXY_COMPLETE" in capsys.readouterr().out
 
@@ -153,7 +153,7 @@ def test_a_shell_completes_commands_and_the_options_of_serve(
     monkeypatch.setenv("COMP_WORDS", words)
     monkeypatch.setenv("COMP_CWORD", "1")
 
-    assert cli.main([]) == 0
+    assert main.main([]) == 0
 
     assert offered in capsys.readouterr().out
 
@@ -239,7 +239,7 @@ def test_output_that_cannot_be_written_is_a_plain_error(words: list[str]) -> Non
             check=False,
         )
 
-    assert done.returncode == cli.EXIT_OUTPUT
+    assert done.returncode == main.EXIT_OUTPUT
     assert done.stderr.startswith("claude-proxy: error: the output cannot be written: no space")
     assert len(done.stderr.splitlines()) == 3
 
@@ -256,7 +256,7 @@ def test_an_error_that_nobody_can_read_is_still_an_exit_code() -> None:
 def test_what_a_command_cannot_write_elsewhere_is_not_taken_for_its_output(
     failing: Failing, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert failing(OSError(28, "No space left on device")) == cli.EXIT_INTERNAL
+    assert failing(OSError(28, "No space left on device")) == main.EXIT_INTERNAL
 
     assert "the output" not in capsys.readouterr().err
 
@@ -286,7 +286,7 @@ def _closed_pipe() -> int:
 def test_a_usage_error_points_at_help_and_exits_2(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(arguments) == 2
+    assert main.main(arguments) == 2
 
     shown = capsys.readouterr()
     assert shown.out == ""
@@ -299,14 +299,14 @@ def test_colour_is_for_terminals_that_want_it(monkeypatch: pytest.MonkeyPatch) -
     with os.fdopen(controller), os.fdopen(terminal, "w") as stream:
         monkeypatch.setenv("TERM", "xterm")
         monkeypatch.delenv("NO_COLOR", raising=False)
-        assert cli.wants_colour(stream)
+        assert main.wants_colour(stream)
 
         monkeypatch.setenv("NO_COLOR", "1")
-        assert not cli.wants_colour(stream)
+        assert not main.wants_colour(stream)
 
         monkeypatch.delenv("NO_COLOR")
         monkeypatch.setenv("TERM", "dumb")
-        assert not cli.wants_colour(stream)
+        assert not main.wants_colour(stream)
 
 
 def test_an_error_is_coloured_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -448,7 +448,7 @@ def test_quiet_prints_errors_alone(served: Served) -> None:
 def test_listening_beyond_loopback_must_be_asked_for_by_name(
     host: str, served: Served, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["--host", host]) == 2
+    assert main.main(["--host", host]) == 2
 
     assert "--allow-remote" in capsys.readouterr().err
     assert served("--host", host, "--allow-remote").allow_remote
@@ -534,7 +534,7 @@ def test_a_port_beside_listen_is_listened_on_too(
 def test_each_listener_beyond_loopback_must_be_asked_for_by_name(
     where: str, served: Served, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["--listen", "9051", "--listen", where]) == 2
+    assert main.main(["--listen", "9051", "--listen", where]) == 2
 
     shown = capsys.readouterr().err
     assert "--allow-remote" in shown
@@ -553,7 +553,7 @@ def test_each_listener_beyond_loopback_must_be_asked_for_by_name(
 def test_what_is_listened_on_twice_is_refused(
     arguments: list[str], served: Served, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(arguments) == 2
+    assert main.main(arguments) == 2
 
     assert "is to be listened on twice" in capsys.readouterr().err
     assert len(served("--listen", "127.0.0.1:0", "--listen", "127.0.0.1:0").listen) == 2
@@ -592,7 +592,7 @@ def test_a_wrong_number_of_sockets_stops_the_start(
     monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
     monkeypatch.setenv("LISTEN_FDS", count)
 
-    assert cli.main([]) == 2
+    assert main.main([]) == 2
 
     assert "LISTEN_FDS" in capsys.readouterr().err
 
@@ -627,7 +627,7 @@ def test_a_wrong_password_of_clients_is_not_quoted(
 ) -> None:
     monkeypatch.setenv("CLAUDE_PROXY_AUTH", text)
 
-    assert cli.main([]) == 2
+    assert main.main([]) == 2
 
     shown = capsys.readouterr().err
     assert "where: CLAUDE_PROXY_AUTH" in shown
@@ -639,7 +639,7 @@ def test_the_password_of_clients_is_given_once(
 ) -> None:
     monkeypatch.setenv("CLAUDE_PROXY_AUTH", "me:hunter2")
 
-    assert cli.main(["--proxy-auth-file", str(tmp_path / "password")]) == 2
+    assert main.main(["--proxy-auth-file", str(tmp_path / "password")]) == 2
 
     assert "given twice" in capsys.readouterr().err
 
@@ -676,7 +676,7 @@ CLASHES = [
 def test_what_cannot_be_understood_stops_the_start(
     arguments: list[str], what: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(arguments) == 2
+    assert main.main(arguments) == 2
 
     shown = capsys.readouterr().err
     assert what in shown
@@ -708,7 +708,7 @@ def test_a_wrong_upstream_proxy_is_refused_without_a_word_of_its_password(
 ) -> None:
     monkeypatch.setenv("CLAUDE_PROXY_UPSTREAM_PROXY", url)
 
-    assert cli.main([]) == 2
+    assert main.main([]) == 2
 
     shown = capsys.readouterr().err
     assert "CLAUDE_PROXY_UPSTREAM_PROXY" in shown

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from claude_proxy import cli
-from claude_proxy.cli import doctor, main
+from claude_proxy.cli import doctor
+from claude_proxy.cli import main as cli
+from claude_proxy.cli.main import main
 from claude_proxy.doctor import checks, client_trust
 from claude_proxy.doctor.attack import run as attack_module
 from claude_proxy.doctor.attack.canaries import SECRET_VARIABLE

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from claude_proxy.cli import main
 from claude_proxy.cli.ca import STORES, stores_of
+from claude_proxy.cli.main import main
 from claude_proxy.trust.certificate_authority import CertificateAuthority, rotate
 
 ALLOWLIST = """\

@@ -1,0 +1,268 @@
+"""Runs the command that was asked for and turns every failure into lines and an exit code.
+
+It keeps the promise that a user never meets a traceback: an error says what, where and how to
+mend it, or, if it is a mistake of ours, names its type and nothing that may hold a secret.
+Commands are imported when they are invoked, as importing mitmproxy alone takes most of a second.
+"""
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import TextIO, override
+
+import click
+from click.shell_completion import CompletionItem, shell_complete
+
+from claude_proxy import __version__
+from claude_proxy.config.settings import Settings
+from claude_proxy.errors import ClaudeProxyError
+
+type Start = Callable[[Settings], int]
+
+PROGRAM = "claude-proxy"
+DEBUG_VARIABLE = "CLAUDE_PROXY_DEBUG"
+COMPLETE_VARIABLE = "_CLAUDE_PROXY_COMPLETE"
+DEFAULT_COMMAND = "serve"
+
+EXIT_INTERNAL = 70  # EX_SOFTWARE of sysexits.h
+EXIT_OUTPUT = 74  # EX_IOERR; not 1, which is an answer of `check`
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports
+EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE, likewise
+
+# The one-line descriptions stand here so that `--help` need not import the commands; a test
+# compares them with what the commands say of themselves.
+COMMANDS = {
+    "serve": "Run the proxy (the default command).",
+    "run": "Run a command in a sandbox whose only network is the proxy.",
+    "gateway": "Run an endpoint of the Anthropic API that holds the key.",
+    "check": "Tell what the allowlist decides about a URL.",
+    "allow": "Add hosts to the allowlist.",
+    "credentials": "Show the credentials, hash a login, or forget a pinned one.",
+    "log": "Show what was decided, from the audit log.",
+    "env": "Print the variables that lead a client through the proxy.",
+    "relay": "Relay connections between TCP and Unix sockets.",
+    "service": "Install the proxy as a service of systemd or launchd.",
+    "doctor": "Check the installation, its clients or its sandbox.",
+    "ca": "Show, export, rotate or trust the proxy's CA.",
+    "presets": "List the presets, or print one.",
+    "policies": "List the policies and groups, or print one.",
+    "schema": "Print the JSON Schema of the allowlist file.",
+    "completion": "Print the shell's completion script.",
+}
+
+EPILOG = """\b
+Examples:
+  claude-proxy                                 listen on 127.0.0.1:9051
+  claude-proxy --port 9052 --allowlist my.yaml
+  claude-proxy check https://github.com/       allowed or denied, and by which rule
+  claude-proxy log --denied --since 1h
+  eval "$(claude-proxy env)"; claude           Claude Code through the proxy
+  claude-proxy gateway --provider anthropic    the API with the key put in, on 127.0.0.1:9000
+
+Without a command the options of `serve` are taken: see `claude-proxy serve --help`.
+"""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands live in modules of their names and load when they are invoked."""
+
+    @override
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    @override
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f"claude_proxy.cli.{cmd_name}").command
+        return command
+
+    @override
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        own = {name for param in self.get_params(ctx) for name in param.opts}
+        if not args and ctx.resilient_parsing:
+            return super().parse_args(ctx, args)  # completing the first word
+        if not args or (args[0].startswith("-") and args[0] not in own):
+            args = [DEFAULT_COMMAND, *args]
+        return super().parse_args(ctx, args)
+
+    @override
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        # Not the group's own way, which imports every command to ask for its description.
+        items = [
+            CompletionItem(name, help=text)
+            for name, text in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+        items += click.Command.shell_complete(self, ctx, incomplete)
+        default = self.get_command(ctx, DEFAULT_COMMAND)
+        if default is not None and incomplete.startswith("-"):
+            items += default.shell_complete(click.Context(default), incomplete)
+        return items
+
+    @override
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.command(
+    cls=LazyGroup,
+    name=PROGRAM,
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, "-V", "--version", prog_name=PROGRAM)
+def cli() -> None:
+    """Keep Claude Code and other coding agents to the hosts that an allowlist names.
+
+    The proxy decrypts what its clients send, judges every connection and request by one
+    allowlist, denies everything else and records each decision.
+    """
+
+
+def start_proxy(settings: Settings) -> int:
+    """Run the proxy until it is told to stop; return the exit code."""
+    # The one import that brings mitmproxy with it, and takes most of a second.
+    from claude_proxy.server.app import serve  # noqa: PLC0415
+
+    return serve(settings)
+
+
+def main(arguments: Sequence[str] | None = None, *, start: Start = start_proxy) -> int:
+    """Run one command line and return its exit code; print every failure, raise none."""
+    _fill_closed_descriptors()
+    try:
+        return _printing(arguments, start)
+    except BrokenPipeError:
+        # The reader (`head`, a closed pager) has seen enough.
+        _drop_output()
+        return EXIT_BROKEN_PIPE
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except ClaudeProxyError as error:
+        _print_error(error.lines())
+        return error.exit_code
+    except click.ClickException as error:
+        _print_usage_error(error)
+        return error.exit_code
+    except Exception as error:
+        if os.environ.get(DEBUG_VARIABLE):
+            raise
+        # Not the message: it may quote what no terminal or log may show (ninth law).
+        _print_error(
+            [
+                f"error: internal error ({type(error).__name__}); this is a bug of {PROGRAM}",
+                f"  mend:  set {DEBUG_VARIABLE}=1 to see the traceback, and report it",
+            ]
+        )
+        return EXIT_INTERNAL
+
+
+class OutputError(ClaudeProxyError):
+    """What was to be printed could not be."""
+
+    exit_code = EXIT_OUTPUT
+
+
+def _printing(arguments: Sequence[str] | None, start: Start) -> int:
+    """Run one command line; OutputError if it was printing that failed."""
+    try:
+        return _run(arguments, start)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        if not _is_of_output(error):
+            raise
+        _drop_output()
+        raise OutputError(
+            f"the output cannot be written: {(error.strerror or '').lower()}",
+            where="standard output",
+            mend="see to what it leads to, such as a disk that is full",
+        ) from error
+
+
+def _is_of_output(error: OSError) -> bool:
+    """Tell whether it was printing that failed, and nothing that the command itself did."""
+    innermost = error.__traceback__
+    while innermost is not None and innermost.tb_next is not None:
+        innermost = innermost.tb_next
+    codes = {click.echo.__code__, _run.__code__}
+    return innermost is not None and innermost.tb_frame.f_code in codes
+
+
+def _drop_output() -> None:
+    """Have what is still buffered go nowhere.
+
+    It would fail once more, with a message, when the interpreter flushes on its way out.
+    """
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _fill_closed_descriptors() -> None:
+    """Give the standard streams somewhere to go where the caller closed them (`>&-`).
+
+    Else the next file or socket would take their numbers, and get what is meant for people.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    # Python leaves the stream out, where the descriptor was closed as it started.
+    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+
+
+def _run(arguments: Sequence[str] | None, start: Start) -> int:
+    # Not click's own `main`, which exits by itself where this one must return.
+    asked = os.environ.get(COMPLETE_VARIABLE)
+    if asked:
+        return shell_complete(cli, {}, PROGRAM, COMPLETE_VARIABLE, asked)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        with cli.make_context(PROGRAM, given, obj=start) as context:
+            result = cli.invoke(context)
+    except click.exceptions.Exit as stop:
+        result = stop.exit_code
+    except (click.Abort, EOFError) as abort:
+        raise KeyboardInterrupt from abort
+    sys.stdout.flush()
+    return result if isinstance(result, int) else 0
+
+
+def _print_usage_error(error: click.ClickException) -> None:
+    # click spreads the choices of an argument over lines.
+    message = " ".join(error.format_message().split())
+    lines = [f"error: {_lower_first(message)}"]
+    context = getattr(error, "ctx", None)
+    if isinstance(context, click.Context):
+        lines.append(f"  mend:  see `{context.command_path} --help`")
+    _print_error(lines)
+
+
+def _lower_first(message: str) -> str:
+    return message[:1].lower() + message[1:].removesuffix(".")
+
+
+def _print_error(lines: Sequence[str]) -> None:
+    """Print each error with the program's name before it, and what belongs to it indented."""
+    for line in lines:
+        text = f"{PROGRAM}: {line}" if line.startswith("error:") else line
+        with contextlib.suppress(OSError):  # where nobody can read it, the exit code is left
+            click.echo(_coloured(text, sys.stderr), err=True)
+
+
+def _coloured(line: str, stream: TextIO) -> str:
+    """Return `line` with its "error:" in red if `stream` is a terminal that wants colour."""
+    if not wants_colour(stream):
+        return line
+    return line.replace("error:", click.style("error:", fg="red", bold=True), 1)
+
+
+def wants_colour(stream: TextIO) -> bool:
+    """Tell whether to colour what is printed to `stream` (https://no-color.org)."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-ROOT = Path(__file__).resolve().parents[0]
+ROOT = Path(__file__).resolve().parents[1]
 TOOLS = ROOT / "build" / "e2e" / "node_modules" / ".bin"
 
 type FindProgram = Callable[[str], str]

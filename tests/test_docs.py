@@ -12,7 +12,7 @@ from claude_proxy.config.allowlist import loader
 from claude_proxy.policy.reason import Reason
 from claude_proxy.sandbox import profiles
 
-ROOT = Path(__file__).resolve().parents[0]
+ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 
 OPTIONS = serve.command.params

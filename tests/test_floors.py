@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parents[0] / "claude_proxy"
+PACKAGE = Path(__file__).resolve().parents[1] / "claude_proxy"
 
 # A module that stands on no floor fails the first test below: place it, and be able to say why.
 FLOORS = {

@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import FindProgram
 
-ROOT = Path(__file__).resolve().parents[0]
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def run(*line: str, cwd: Path = ROOT, **variables: str) -> str:

@@ -18,7 +18,7 @@ from poetry.core.masonry.builders.wheel import WheelBuilder
 from claude_proxy import __version__
 from tools import pinned
 
-ROOT = Path(__file__).resolve().parents[0]
+ROOT = Path(__file__).resolve().parents[1]
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 LOCK: dict[str, Any] = tomllib.loads((ROOT / "poetry.lock").read_text("utf-8"))
 

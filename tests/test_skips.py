@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[0]
+ROOT = Path(__file__).resolve().parents[1]
 
 SKIPPING = {
     "itself": "import pytest\ndef test_it(): pytest.skip('no')\n",

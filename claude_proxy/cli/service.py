@@ -83,7 +83,7 @@ def _options_of_command(
 ) -> list[CompletionItem]:
     """Complete what stands behind --."""
     kind = context.params.get("kind") or Kind.SERVE.value
-    command: click.Command = import_module(f"claude_proxy.cli.main.{kind}").command
+    command: click.Command = import_module(f"claude_proxy.cli.{kind}").command
     return [
         CompletionItem(name, help=param.help)
         for param in command.params
@@ -383,7 +383,7 @@ def _warn(described: Described) -> None:
 
 def _warn_of_variables(kind: Kind) -> None:
     """Say which variables of this shell are not heard by the service."""
-    command: click.Command = import_module(f"claude_proxy.cli.main.{kind}").command
+    command: click.Command = import_module(f"claude_proxy.cli.{kind}").command
     known = {str(param.envvar) for param in command.params if param.envvar}
     known |= set(gateway_settings.VARIABLES if kind is Kind.GATEWAY else ())
     if found := sorted(name for name in known if os.environ.get(name)):

@@ -131,7 +131,7 @@ def program() -> tuple[str, ...]:
 
 def understand(kind: Kind, words: Sequence[str]) -> Understood:
     """Read the options of a command without obeying them, and without its variables."""
-    command: click.Command = import_module(f"claude_proxy.cli.main.{kind}").command
+    command: click.Command = import_module(f"claude_proxy.cli.{kind}").command
     context = click.Context(command, info_name=f"{paths.PROGRAM} {kind}")
     given, rest, order = command.make_parser(context).parse_args(list(words))
     if rest:

@@ -29,7 +29,7 @@ from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.events import OPAQUE, Notice, Phase
 from tests.audit.examples import MOMENT, a_decision, a_denial, a_usage, an_outcome
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SECOND = 1_000_000_000
 FOREVER = 1_000_000  # days
 

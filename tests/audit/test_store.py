@@ -26,7 +26,7 @@ from claude_proxy.events import DecisionMade, Event, Notice, OutcomeSeen, Phase
 from claude_proxy.policy.reason import Reason
 from tests.audit.examples import MOMENT, a_decision, a_denial, an_outcome, rows
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 FOREVER = 1_000_000  # days
 ANY_TEXT = st.text(st.characters(exclude_categories=[]))
 

@@ -21,7 +21,7 @@ from claude_proxy.errors import AuditError
 from claude_proxy.events import Event, OutcomeSeen, Phase
 from tests.audit.examples import MOMENT, a_decision, a_denial, a_usage, an_outcome, rows
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 HOUR = 3600 * 1_000_000_000
 DAY = 24 * HOUR
 FOREVER = 1_000_000  # days

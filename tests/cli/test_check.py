@@ -16,7 +16,7 @@ from claude_proxy.cli.main import main
 from claude_proxy.config.allowlist import loader
 from claude_proxy.errors import ConfigError
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 LIST = """
 allow:

@@ -339,7 +339,9 @@ def test_an_unusable_ca_prints_nothing_to_run(
 @pytest.mark.parametrize("module", ["env", "ca"])
 def test_it_starts_without_mitmproxy_and_the_allowlist(module: str) -> None:
     heavy = ("mitmproxy", "yaml", "publicsuffix2", "asyncio")
-    program = f"import sys, claude_proxy.cli.main.{module}; print(sorted(set(sys.modules) & {set(heavy)}))"
+    program = (
+        f"import sys, claude_proxy.cli.{module}; print(sorted(set(sys.modules) & {set(heavy)}))"
+    )
 
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
 

@@ -21,7 +21,7 @@ from claude_proxy.cli.log import Since, duration_of, parse_since, row_of, size_o
 from claude_proxy.events import OPAQUE, Notice, Phase
 from tests.audit.examples import MOMENT, a_decision, a_denial, a_usage, an_outcome
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 NOW = MOMENT
 HOUR = 3600 * 1_000_000_000
 FOREVER = 1_000_000  # days

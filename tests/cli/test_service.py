@@ -15,7 +15,7 @@ from claude_proxy.errors import ConfigError
 from claude_proxy.server.service.names import names_of
 from claude_proxy.server.service.plan import Kind, Scope
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 type Run = Callable[..., tuple[int, str, str]]
 

@@ -19,7 +19,7 @@ from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Request, Scheme
 from claude_proxy.wire.authority import Authority
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = (ROOT / "allowlist.yaml").read_text("utf-8")
 NAMES = packaged.names()
 SCHEMA = jsonschema.Draft202012Validator(loader.schema())

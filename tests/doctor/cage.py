@@ -20,7 +20,7 @@ import pytest
 from claude_proxy.doctor.probe_server import Origin
 from claude_proxy.sandbox.bubblewrap import seccomp
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 DENIED = "denied.example.test"
 ALLOWED = "allowed.example.test"
 EMPTY: dict[str, Any] = {

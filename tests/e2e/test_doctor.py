@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import FindProgram
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 CLIENTS = ("curl", "git", "node", "npm", "pip")
 
 # For a user who may not enter the directory `$1`: what lies there and is named after it stays.

@@ -16,7 +16,7 @@ import pytest
 from tests.conftest import FindProgram
 from tests.e2e.rig.waiting import until
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 LONG_S = 60.0
 
 # What a shell with job control does for one job, told on its terminal.

@@ -21,7 +21,7 @@ from claude_proxy.sandbox import helper_processes
 from claude_proxy.sandbox.helper_processes import Companion, Log, open_log
 from claude_proxy.sandbox.run_directory import RunDirectory
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 REQUEST = b"CONNECT denied.test:443 HTTP/1.1\r\nHost: denied.test:443\r\n\r\n"
 
 # Starts a companion and waits to be killed.

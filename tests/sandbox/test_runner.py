@@ -25,7 +25,7 @@ from claude_proxy.sandbox.runner import live_sandbox, run
 from tests.conftest import FindProgram
 from tests.e2e.rig.waiting import until
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PIPES = (subprocess.DEVNULL, subprocess.PIPE, subprocess.PIPE)
 
 

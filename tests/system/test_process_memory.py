@@ -11,7 +11,7 @@ import pytest
 from claude_proxy.system import process_memory
 
 CANARY = "sk-ant-CANARY-0123456789"
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 _CHILD = """
 import os, subprocess, sys

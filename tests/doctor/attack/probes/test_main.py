@@ -399,7 +399,7 @@ def test_it_starts_where_there_is_only_the_standard_library() -> None:
         "'__file__', ''))], [n for n in sys.modules if n.startswith('claude_proxy.') and not "
         "n.startswith('claude_proxy.doctor')])"
     )
-    root = str(Path(__file__).resolve().parents[3])
+    root = str(Path(__file__).resolve().parents[4])
 
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-c", script, root],

@@ -1,0 +1,276 @@
+"""Keeps the rooms of ARCHITECTURE.md: imports point down, and what is pure has no effects."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "claude_proxy"
+AT_THE_TOP = {"__init__.py", "__main__.py", "errors.py", "events.py"}
+
+# What a pure room or module may import besides the package itself. A list of what is allowed, as a
+# list of what is not would have to know every way to a socket, a clock or a file.
+PURE_IMPORTS = {
+    "abc",
+    "base64",
+    "bisect",
+    "collections",
+    "collections.abc",
+    "contextlib",
+    "dataclasses",
+    "difflib",
+    "enum",
+    "functools",
+    "http",
+    "idna",
+    "ipaddress",
+    "itertools",
+    "json",
+    "math",
+    "operator",
+    "re",
+    "shlex",
+    "string",
+    "struct",
+    "types",
+    "typing",
+    "unicodedata",
+    "urllib.parse",
+    "zlib",
+}
+ARGUED_IMPORTS = {
+    # Hashes and comparisons: the same for the same.
+    ("policy.credentials.decision", "hmac"),
+    ("policy.credentials.detection", "hmac"),
+    ("policy.credentials.secret", "hmac"),
+    ("server.service.file_marks", "hashlib"),
+    # A table of names.
+    ("policy.credentials.placeholders", "html.entities"),
+    # Files that are part of the program, as its code is.
+    ("config.allowlist.loader", "importlib"),
+    ("config.groups.loader", "importlib"),
+    ("config.preset_files", "importlib"),
+    ("server.service.template_files", "importlib"),
+    ("wire.authority", "importlib"),
+    # Reads or writes text that is handed to it.
+    ("config.allowlist.edit", "yaml"),
+    ("config.groups.reader", "tomllib"),
+    ("config.groups.toml_locations", "tomllib"),
+    ("config.strict_yaml.fields", "yaml"),
+    ("config.strict_yaml.nodes", "yaml"),
+    ("server.service.launchd", "plistlib"),
+}
+# Rooms and modules that do no I/O, tell no time, log nothing and know no mitmproxy. A path is a
+# value as long as nothing is opened, so these may import pathlib, and the effects below are refused.
+PURE = (
+    "errors",
+    "events",
+    "wire",
+    "policy",
+    "config.allowlist",
+    "config.gateway",
+    "config.groups",
+    "config.option_values",
+    "config.preset_files",
+    "config.settings",
+    "config.strict_yaml",
+    "trust.client_environment",
+    "vault.dotenv",
+    "proxy.gateway.banner",
+    "proxy.gateway.policy",
+    "proxy.gateway.quotas",
+    "proxy.gateway.responses",
+    "proxy.gateway.routes",
+    "proxy.gateway.strict",
+    "proxy.inspection",
+    "proxy.responses",
+    "server.service.file_marks",
+    "server.service.launchd",
+    "server.service.names",
+    "server.service.plan",
+    "server.service.quoting",
+    "server.service.systemd",
+    "server.service.template_files",
+    "sandbox.bubblewrap.mountinfo",
+    "sandbox.macos.seatbelt",
+    "sandbox.plan",
+    "sandbox.relay.unavailable",
+)
+
+ARGUED_READS = {
+    # Where variables that hold a credential are read, and taken away.
+    ("system.process_memory", "os.environ"),
+    ("vault.vault", "os.environ"),
+    # Programs of their own, which must not import `cli`.
+    ("sandbox.proxy_process", "os.environ"),
+    ("sandbox.bubblewrap.watchdog", "sys.argv"),
+    ("sandbox.bubblewrap.credential_mask", "sys.argv"),
+    ("sandbox.relay.relay", "sys.argv"),
+    # The user's environment is what a run is made of.
+    ("sandbox.helper_processes", "os.environ"),
+    ("sandbox.run_directory", "os.environ"),
+    ("sandbox.runner", "os.environ"),
+}
+
+# Builtins and methods of paths by which a pure module could do something.
+EFFECTS = {"open", "print", "input", "exec", "eval", "breakpoint", "__import__"}
+PATH_EFFECTS = {
+    "chmod",
+    "exists",
+    "glob",
+    "is_dir",
+    "is_file",
+    "is_symlink",
+    "iterdir",
+    "lstat",
+    "mkdir",
+    "open",
+    "read_bytes",
+    "readlink",
+    "resolve",
+    "rglob",
+    "samefile",
+    "stat",
+    "symlink_to",
+    "touch",
+    "unlink",
+    "write_bytes",
+    "write_text",
+}
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        yield ".".join(part for part in parts if part != "__init__"), path
+
+
+MODULES = dict(modules())
+PURE_MODULES = [
+    name for name in MODULES if any(name == at or name.startswith(f"{at}.") for at in PURE)
+]
+
+
+def tree_of(module: str) -> ast.Module:
+    return ast.parse(MODULES[module].read_text("utf-8"))
+
+
+def imports_of(module: str) -> Iterator[str]:
+    """Yield every module that `module` imports, at its top or inside a function."""
+    for node in ast.walk(tree_of(module)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: imports are absolute"
+            assert node.module is not None
+            yield node.module
+
+
+def test_the_rooms_and_their_order_are_kept() -> None:
+    linter = Path(sys.executable).with_name("lint-imports")
+
+    done = subprocess.run(
+        [linter, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_no_module_lies_at_the_top_but_those_that_every_room_needs() -> None:
+    assert {path.name for path in PACKAGE.glob("*.py")} == AT_THE_TOP
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("__init__.py")), ids=str)
+def test_a_package_file_holds_a_docstring_only(path: Path) -> None:
+    tree = ast.parse(path.read_text("utf-8"))
+
+    assert ast.get_docstring(tree)
+    # The version is the one name that a program asks of the package itself.
+    allowed = 2 if path.parent == PACKAGE else 1
+    assert len(tree.body) <= allowed
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_name_is_imported_from_where_it_is_defined(module: str) -> None:
+    """A name with two homes is looked for in the wrong one."""
+    elsewhere = [
+        f"{node.module}.{alias.name}"
+        for node in ast.walk(tree_of(module))
+        if isinstance(node, ast.ImportFrom) and node.module
+        for alias in node.names
+        if (home := node.module.removeprefix("claude_proxy").removeprefix(".")) in MODULES
+        and f"{home}.{alias.name}".removeprefix(".") not in MODULES
+        and alias.name not in defined_in(home)
+    ]
+
+    assert elsewhere == []
+
+
+def defined_in(module: str) -> set[str]:
+    """Return the names that `module` itself defines, at its top or below an `if` or a `try`."""
+    names: set[str] = set()
+    for node in ast.walk(tree_of(module)):
+        match node:
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                names.add(node.name)
+            case ast.Name(id=name, ctx=ast.Store()):
+                names.add(name)
+    return names
+
+
+@pytest.mark.parametrize("module", PURE_MODULES)
+def test_a_pure_module_imports_nothing_that_acts(module: str) -> None:
+    foreign = {name for name in imports_of(module) if name.split(".")[0] != "claude_proxy"}
+
+    argued = {name for where, name in ARGUED_IMPORTS if where == module} | {"pathlib"}
+    assert foreign - PURE_IMPORTS - argued == set()
+
+
+@pytest.mark.parametrize("module", PURE_MODULES)
+def test_a_pure_module_calls_nothing_that_acts(module: str) -> None:
+    tree = tree_of(module)
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    called = {
+        node.func.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+    }
+    paths = called & PATH_EFFECTS if "pathlib" in set(imports_of(module)) else set()
+
+    assert (names & EFFECTS, paths) == (set(), set())
+
+
+def test_every_argued_import_is_still_there() -> None:
+    assert [
+        (where, name) for where, name in sorted(ARGUED_IMPORTS) if name not in imports_of(where)
+    ] == []
+
+
+def test_every_pure_room_is_still_there() -> None:
+    assert [name for name in PURE if name not in MODULES] == []
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_decision_hangs_on_an_assert(module: str) -> None:
+    """`python -O` is a fifth faster, and drops every assert."""
+    assert not [node for node in ast.walk(tree_of(module)) if isinstance(node, ast.Assert)]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_only_the_command_line_reads_arguments_and_environment(module: str) -> None:
+    attributes = {
+        ast.unparse(node) for node in ast.walk(tree_of(module)) if isinstance(node, ast.Attribute)
+    }
+
+    read = attributes & {"sys.argv", "os.environ", "os.environb", "os.getenv"}
+    read -= {name for where, name in ARGUED_READS if where == module}
+    assert module.split(".")[0] in {"cli", "__main__"} or read == set()
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_only_the_audit_knows_sqlite(module: str) -> None:
+    assert module.startswith("audit.") or "sqlite3" not in set(imports_of(module))

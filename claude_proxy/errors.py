@@ -1,4 +1,4 @@
-"""Holds the errors a user may meet: each says what is wrong, where, and how to mend it.
+"""Holds the errors a user may meet: each says what is wrong, where, and how to fix it.
 
 Lower floors raise them from the floor that knows *where*; only `cli` prints them and
 turns them into an exit code. Programming mistakes stay builtin exceptions.
@@ -8,23 +8,23 @@ from collections.abc import Sequence
 
 
 class ClaudeProxyError(Exception):
-    """A failure that its reader can mend; ends the program with `exit_code`."""
+    """A failure that its reader can fix; ends the program with `exit_code`."""
 
     exit_code = 1
 
-    def __init__(self, what: str, *, where: str | None = None, mend: str | None = None) -> None:
+    def __init__(self, what: str, *, where: str | None = None, fix: str | None = None) -> None:
         super().__init__(what)
         self.what = what
         self.where = where
-        self.mend = mend
+        self.fix = fix
 
     def lines(self) -> list[str]:
         """Return the message as it stands at the terminal, without the program's name."""
         lines = [f"error: {self.what}"]
         if self.where is not None:
             lines.append(f"  where: {self.where}")
-        if self.mend is not None:
-            lines.append(f"  mend:  {self.mend}")
+        if self.fix is not None:
+            lines.append(f"  fix:   {self.fix}")
         return lines
 
 
@@ -35,13 +35,13 @@ class ConfigError(ClaudeProxyError):
 
 
 class ConfigErrors(ConfigError):  # noqa: N818 - the plural of an Error
-    """Everything that is wrong with one configuration, gathered so that it is mended at once."""
+    """Everything that is wrong with one configuration, gathered so that it is fixed at once."""
 
     def __init__(self, problems: Sequence[ConfigError]) -> None:
         if not problems:
             raise ValueError("ConfigErrors needs at least one problem")
         first = problems[0]
-        super().__init__(first.what, where=first.where, mend=first.mend)
+        super().__init__(first.what, where=first.where, fix=first.fix)
         self.problems = tuple(problems)
 
     def lines(self) -> list[str]:

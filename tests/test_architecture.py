@@ -65,7 +65,7 @@ ARGUED_IMPORTS = {
     ("server.service.launchd", "plistlib"),
 }
 # Rooms and modules that do no I/O, tell no time, log nothing and know no mitmproxy. A path is a
-# value as long as nothing is opened, so these may import pathlib, and the effects below are refused.
+# value as long as nothing is opened: these may import pathlib, and the effects below are refused.
 PURE = (
     "errors",
     "events",
@@ -268,7 +268,7 @@ def test_only_the_command_line_reads_arguments_and_environment(module: str) -> N
 
     read = attributes & {"sys.argv", "os.environ", "os.environb", "os.getenv"}
     read -= {name for where, name in ARGUED_READS if where == module}
-    assert module.split(".")[0] in {"cli", "__main__"} or read == set()
+    assert module.split(".", maxsplit=1)[0] in {"cli", "__main__"} or read == set()
 
 
 @pytest.mark.parametrize("module", MODULES)

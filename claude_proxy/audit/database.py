@@ -114,7 +114,7 @@ def open_for_writing(
         raise ConfigError(
             f"the audit log cannot be made: {error.strerror}",
             where=str(error.filename or path),
-            mend=f"mend what stands in its way, or {_ELSEWHERE}",
+            fix=f"fix what stands in its way, or {_ELSEWHERE}",
         ) from error
     try:
         connection = connect(path, timeout_s=patience_s)
@@ -188,13 +188,13 @@ def _prepare_directory(directory: Path) -> None:
         raise ConfigError(
             "the state directory can be written by others than its owner",
             where=str(directory),
-            mend=f"run `chmod go-w {directory}`, or {_ELSEWHERE}",
+            fix=f"run `chmod go-w {directory}`, or {_ELSEWHERE}",
         )
     if not os.access(directory, os.W_OK | os.X_OK):
         raise ConfigError(
             "the state directory cannot be written",
             where=str(directory),
-            mend=f"run `chmod u+rwx {directory}`, or {_ELSEWHERE}",
+            fix=f"run `chmod u+rwx {directory}`, or {_ELSEWHERE}",
         )
 
 
@@ -210,7 +210,7 @@ def _check_owner(status: os.stat_result, path: Path, name: str) -> None:
         raise ConfigError(
             f"{name} belongs to another user (uid {status.st_uid})",
             where=str(path),
-            mend=f"run the proxy as that user, or {_ELSEWHERE}",
+            fix=f"run the proxy as that user, or {_ELSEWHERE}",
         )
 
 
@@ -223,14 +223,14 @@ def _check_file(path: Path) -> None:
         raise ConfigError(
             "the audit log is not a regular file",
             where=str(path),
-            mend=f"remove it, or {_ELSEWHERE}",
+            fix=f"remove it, or {_ELSEWHERE}",
         )
     _check_owner(status, path, "the audit log")
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise ConfigError(
             "the audit log can be written by others than its owner",
             where=str(path),
-            mend=f"see who wrote it, then run `chmod 600 {path}`",
+            fix=f"see who wrote it, then run `chmod 600 {path}`",
         )
 
 
@@ -274,14 +274,14 @@ def _check_identity(connection: sqlite3.Connection, path: Path, newest: int) -> 
         raise ConfigError(
             f"the audit log was written by a newer claude-proxy (schema {version}, not {newest})",
             where=str(path),
-            mend=f"upgrade claude-proxy, move the file away, or {_ELSEWHERE}",
+            fix=f"upgrade claude-proxy, move the file away, or {_ELSEWHERE}",
         )
     empty = _pragma(connection, "schema_version") == 0
     if not empty and _pragma(connection, "application_id") != APPLICATION_ID:
         raise ConfigError(
             "the file is a database of something else, not an audit log",
             where=str(path),
-            mend=f"move the file away, or {_ELSEWHERE}",
+            fix=f"move the file away, or {_ELSEWHERE}",
         )
     return version
 
@@ -302,7 +302,7 @@ def _set_wal(connection: sqlite3.Connection, path: Path, patience_s: float) -> N
         raise ConfigError(
             f"the file system of the audit log allows no write-ahead log, only {mode}",
             where=str(path),
-            mend=f"put it on a local disk: {_ELSEWHERE}",
+            fix=f"put it on a local disk: {_ELSEWHERE}",
         )
 
 
@@ -315,5 +315,5 @@ def _unusable(path: Path, error: sqlite3.Error) -> ConfigError:
     return ConfigError(
         f"the audit log cannot be used: {error}",
         where=str(path),
-        mend=f"free space or mend the disk; if the file is damaged, move it away; or {_ELSEWHERE}",
+        fix=f"free space or fix the disk; if the file is damaged, move it away; or {_ELSEWHERE}",
     )

@@ -192,7 +192,7 @@ class Learner:
         return ConfigError(
             f"the file to learn into cannot be written: {why}",
             where=str(self._path),
-            mend="name a file in a directory that you may write in",
+            fix="name a file in a directory that you may write in",
         )
 
     def _put(self) -> None:
@@ -227,8 +227,8 @@ class Learner:
 def _parsed(text: str, path: Path) -> File:
     """Return the groups in a text; raise ConfigError if it is no sound groups file."""
     if len(text) > MAX_BYTES:
-        mend = "begin another file, or delete old groups from it"
-        raise ConfigError("the file to learn into is full", where=str(path), mend=mend)
+        fix = "begin another file, or delete old groups from it"
+        raise ConfigError("the file to learn into is full", where=str(path), fix=fix)
     problems = Problems(str(path))
     file = read(text, problems)
     problems.raise_if_any()

@@ -136,7 +136,7 @@ class NoAuditLogError(ClaudeProxyError):
         super().__init__(
             "there is no audit log yet",
             where=str(path),
-            mend="start claude-proxy first, or name its state directory with --statedir",
+            fix="start claude-proxy first, or name its state directory with --statedir",
         )
 
 
@@ -236,21 +236,21 @@ class AuditReader:
             raise ClaudeProxyError(
                 "this is not an audit log of claude-proxy",
                 where=str(self._path),
-                mend="name the state directory of the proxy with --statedir",
+                fix="name the state directory of the proxy with --statedir",
             )
         (version,) = self._rows("PRAGMA user_version")[0]
         if version != len(MIGRATIONS):
             raise ClaudeProxyError(
                 f"the audit log has schema {version}, this claude-proxy reads {len(MIGRATIONS)}",
                 where=str(self._path),
-                mend="use the claude-proxy that writes it; a newer one migrates it when it starts",
+                fix="use the claude-proxy that writes it; a newer one migrates it when it starts",
             )
 
     def _unreadable(self, error: sqlite3.Error) -> ClaudeProxyError:
         return ClaudeProxyError(
             f"the audit log cannot be read: {error}",
             where=str(self._path),
-            mend="run this as the user whose proxy writes it",
+            fix="run this as the user whose proxy writes it",
         )
 
 

@@ -194,7 +194,7 @@ class JsonlSink(LineSink):
             raise ConfigError(
                 f"the JSONL file cannot be written: {error.strerror or error}",
                 where=str(path),
-                mend='name a regular file (no link) in a directory of yours, or "-"',
+                fix='name a regular file (no link) in a directory of yours, or "-"',
             ) from error
 
     @override

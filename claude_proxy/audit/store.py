@@ -359,7 +359,7 @@ class AuditStore:
         try:
             self._adopt(open_for_writing(self._path, patience_s=_REOPEN_PATIENCE_S))
         except ConfigError as error:
-            raise AuditError(error.what, where=error.where, mend=error.mend) from error
+            raise AuditError(error.what, where=error.where, fix=error.fix) from error
         self._broken = False
 
     def _seen(self) -> tuple[tuple[int, ...], int]:
@@ -483,13 +483,13 @@ def _storable_or_none(text: str | None) -> str | None:
 
 def _explained(error: Exception, path: Path) -> AuditError:
     if isinstance(error, AuditError):
-        what, mend = error.what, error.mend
+        what, fix = error.what, error.fix
     else:
-        what, mend = f"the audit log cannot be written: {error}", None
+        what, fix = f"the audit log cannot be written: {error}", None
     if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
-        mend = "free some disk space; recording goes on by itself"
+        fix = "free some disk space; recording goes on by itself"
     return AuditError(
         what,
         where=str(path),
-        mend=mend or "see that the file can be written; recording goes on by itself",
+        fix=fix or "see that the file can be written; recording goes on by itself",
     )

@@ -58,9 +58,9 @@ def _with_host(text: str, host: str, path: Path) -> str:
     try:
         wanted = with_entry(text, Entry.parse(host))
     except PatternError as error:
-        raise ConfigError(error.what, where=host, mend=error.mend) from error
+        raise ConfigError(error.what, where=host, fix=error.fix) from error
     except EditError as error:
-        raise ConfigError(str(error), where=f"{path}:{error.line}", mend=error.mend) from error
+        raise ConfigError(str(error), where=f"{path}:{error.line}", fix=error.fix) from error
     added, _ = policy.diff(loader.load(wanted, name=name))
     return wanted if added else text
 
@@ -88,5 +88,5 @@ def _replace(path: Path, text: str) -> None:
         raise ConfigError(
             f"the allowlist cannot be written: {reason}",
             where=str(path),
-            mend="see to its owner, mode and free space",
+            fix="see to its owner, mode and free space",
         ) from error

@@ -132,7 +132,7 @@ def _ask(confdir: Path) -> None:
         raise ConfigError(
             "nobody is there to be asked whether the CA shall be replaced",
             where=str(confdir / certificate_authority.AUTHORITY_FILE),
-            mend="add --yes",
+            fix="add --yes",
         )
     click.confirm(
         "Every client that trusts the CA of today must be given the new one. Replace it?",

@@ -24,7 +24,7 @@ from claude_proxy.config.settings import Settings
 from claude_proxy.config.strict_yaml.nodes import harmless, quoted
 from claude_proxy.errors import ConfigError
 from claude_proxy.policy.credentials.decision import Binding
-from claude_proxy.policy.messages.restrictions import Narrowing
+from claude_proxy.policy.messages.restrictions import ApiRestrictions
 from claude_proxy.policy.policy import Decision, Policy, Rule, Tls, bound_to
 from claude_proxy.policy.request import Request, Scheme
 from claude_proxy.policy.summary import narrowing_shown, use_shown
@@ -77,7 +77,7 @@ class Answer:
     connect: Decision | None
     request: Decision | None
     content: Decision | None = None
-    narrowing: Narrowing | None = None  # what requests to the host may ask for
+    narrowing: ApiRestrictions | None = None  # what requests to the host may ask for
     binding: Binding | None = None  # the credential that is for the host
     unjudged: bool = False  # whether there is a body that nothing narrows
 
@@ -129,8 +129,8 @@ def command(
     if method is None:
         method = "GET" if body_file is None else "POST"
     if _is_method(method) is None:
-        mend = "write it in capitals, such as GET"
-        raise ConfigError(f'"{method}" is not a method', where="--method", mend=mend)
+        fix = "write it in capitals, such as GET"
+        raise ConfigError(f'"{method}" is not a method', where="--method", fix=fix)
     question = question_of(url)
     body = None if body_file is None else _body_of(body_file, question)
     if policy_name is None:
@@ -156,8 +156,8 @@ def _policy_named(
     name: str, confdir: Path | None, groups_file: Path | None, allowlist_file: Path | None
 ) -> Policy:
     if allowlist_file is not None:
-        what, mend = "a policy stands in the place of an allowlist", "drop one of them"
-        raise ConfigError(what, where="--policy, --allowlist", mend=mend)
+        what, fix = "a policy stands in the place of an allowlist", "drop one of them"
+        raise ConfigError(what, where="--policy, --allowlist", fix=fix)
     # A tenth of the start-up time, that only this needs.
     from claude_proxy.config import policy_files  # noqa: PLC0415
     from claude_proxy.config.groups import loader as groups  # noqa: PLC0415
@@ -170,8 +170,8 @@ def _policy_named(
 
 def _body_of(file: Path, question: Question) -> bytes:
     if question.scheme is None:
-        mend = "write the URL with its scheme, or drop --body"
-        raise ConfigError("a tunnel has no body", where="--body", mend=mend)
+        fix = "write the URL with its scheme, or drop --body"
+        raise ConfigError("a tunnel has no body", where="--body", fix=fix)
     try:
         # What is larger is denied for its size, whatever stands in it.
         if str(file) == "-":
@@ -181,7 +181,7 @@ def _body_of(file: Path, question: Question) -> bytes:
     except OSError as error:
         reason = (error.strerror or type(error).__name__).lower()
         what = f"the body cannot be read: {reason}"
-        raise ConfigError(what, where=str(file), mend="name a file that is there") from error
+        raise ConfigError(what, where=str(file), fix="name a file that is there") from error
 
 
 def question_of(url: str) -> Question:
@@ -192,16 +192,16 @@ def question_of(url: str) -> Question:
     name = found["scheme"]
     if name is None:
         if found["path"] or "?" in url or "#" in url:
-            raise _unusable(url, "it has a path but no scheme", mend=f"write https://{url}")
+            raise _unusable(url, "it has a path but no scheme", fix=f"write https://{url}")
         return Question(url, _target_of(url, url, 443), None, tunnel=True, path="")
     if name.lower() not in _SCHEMES:
         known = ", ".join(f"{each}://" for each in _SCHEMES)
-        raise _unusable(url, f"the scheme {name} is not known", mend=f"begin it with {known}")
+        raise _unusable(url, f"the scheme {name} is not known", fix=f"begin it with {known}")
     scheme, port, tunnel = _SCHEMES[name.lower()]
     path = found["path"] or "/"
     if _is_sent_as_written(path) is None:
-        mend = "percent-encode the path as a client sends it"
-        raise _unusable(url, "the path has characters that are never sent", mend=mend)
+        fix = "percent-encode the path as a client sends it"
+        raise _unusable(url, "the path has characters that are never sent", fix=fix)
     target = _target_of(url, found["authority"], port)
     return Question(url, target, scheme, tunnel, path, found["query"] or "")
 
@@ -242,7 +242,7 @@ def _is_unseen(question: Question, connect: Decision | None) -> bool:
 
 def _target_of(url: str, text: str, port: int) -> Authority:
     if "@" in text:
-        raise _unusable(url, "it has user info", mend="leave out what stands before the @")
+        raise _unusable(url, "it has user info", fix="leave out what stands before the @")
     try:
         # A client turns letters that are not ASCII into A-labels before it asks.
         host, _, rest = text.partition(":")
@@ -253,10 +253,10 @@ def _target_of(url: str, text: str, port: int) -> Authority:
         raise _unusable(url, str(error)) from error
 
 
-def _unusable(url: str, why: str, *, mend: str = "") -> ConfigError:
+def _unusable(url: str, why: str, *, fix: str = "") -> ConfigError:
     shown = quoted(url)
     usual = "write a URL such as https://example.com/path, or HOST:PORT"
-    return ConfigError(f"{shown} cannot be asked for: {why}", where="URL", mend=mend or usual)
+    return ConfigError(f"{shown} cannot be asked for: {why}", where="URL", fix=fix or usual)
 
 
 def _lines(question: Question, method: str, answer: Answer, asked: tuple[str, str]) -> list[str]:
@@ -334,7 +334,7 @@ def _decision_facts(decision: Decision | None) -> dict[str, Any] | None:
     }
 
 
-def _narrowing_facts(narrowing: Narrowing | None) -> dict[str, Any] | None:
+def _narrowing_facts(narrowing: ApiRestrictions | None) -> dict[str, Any] | None:
     if narrowing is None:
         return None
     return {"limits": narrowing_shown(narrowing), "source": str(narrowing.source)}

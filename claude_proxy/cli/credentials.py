@@ -119,8 +119,8 @@ def hash_() -> int:
     if len(text) > _LONGEST:
         fault = "that is too long for a login"
     if fault is not None:
-        mend = "give the key, token or password itself, on one line"
-        raise ConfigError(fault, where="standard input", mend=mend)
+        fix = "give the key, token or password itself, on one line"
+        raise ConfigError(fault, where="standard input", fix=fix)
     click.echo(f'pin: "{hash_of(login, secrets.token_bytes(_SALT_BYTES))}"')
     return 0
 
@@ -141,14 +141,14 @@ def forget(name: str, *, statedir: Path | None) -> int:
         raise ClaudeProxyError(
             f"the pins cannot be changed: {(error.strerror or type(error).__name__).lower()}",
             where=str(store.path),
-            mend="run it as the user that the proxy runs as",
+            fix="run it as the user that the proxy runs as",
         ) from error
     if not gone:
         names = ", ".join(sorted(known)) or "none"
         raise ClaudeProxyError(
             f'no login is pinned for "{harmless(name)}"',
             where=str(store.path),
-            mend=f"name one of those that are: {names}",
+            fix=f"name one of those that are: {names}",
         )
     click.echo(f"forgotten: the next login that is used for {name} is pinned")
     return 0

@@ -110,7 +110,7 @@ def command(*, part: str | None, as_json: bool, **given: Any) -> int:
         raise
     except ClaudeProxyError as error:
         # Its exit code, 1, would say that something was found; it is 2 where nothing could be.
-        raise ConfigError(error.what, where=error.where, mend=error.mend) from error
+        raise ConfigError(error.what, where=error.where, fix=error.fix) from error
 
 
 def _print(facts: Mapping[str, object], lines: Iterable[str], code: int, *, as_json: bool) -> int:
@@ -140,15 +140,15 @@ def _examine(settings: Settings, *, as_json: bool) -> int:
 
 
 def finding_lines(findings: Iterable[Finding]) -> Iterator[str]:
-    """Yield the table, and below each finding how to mend it."""
+    """Yield the table, and below each finding how to fix it."""
     rows = list(findings)
     width = max((len(finding.name) for finding in rows), default=0)
     margin = max(map(len, Level)) + 2
     for row in rows:
         level = _painted(row.level.value.ljust(margin), row.level)
         yield f"{level}{row.name.ljust(width)}  {escape_text(row.what)}"
-        for number, line in enumerate((row.mend or "").splitlines()):
-            mark = "mend: " if number == 0 else "      "
+        for number, line in enumerate((row.fix or "").splitlines()):
+            mark = "fix: " if number == 0 else "      "
             yield f"{' ' * (margin + width + 2)}{mark}{escape_text(line)}"
 
 
@@ -169,7 +169,7 @@ _ANSWERS = {True: "yes", False: "NO", None: "?"}
 
 
 def trust_lines(looks: "Sequence[Look]") -> Iterator[str]:
-    """Yield the table of clients, and below each that needs it how to mend it."""
+    """Yield the table of clients, and below each that needs it how to fix it."""
     width = max((len(look.client) for look in looks), default=0)
     column = len("uses the proxy")
     yield f"{''.ljust(width)}  uses the proxy  trusts the CA"
@@ -180,7 +180,7 @@ def trust_lines(looks: "Sequence[Look]") -> Iterator[str]:
         level = Level.OK if look.good else Level.ERROR
         cells = (_ANSWERS[look.uses_proxy].ljust(column), _ANSWERS[look.trusts])
         yield _painted(f"{look.client.ljust(width)}  {'  '.join(cells)}", level)
-        for mark, text in (("said:", look.said), ("mend:", look.mend)):
+        for mark, text in (("said:", look.said), ("fix:", look.fix)):
             if text:
                 yield f"{' ' * width}  {mark} {escape_text(text)}"
 

@@ -68,7 +68,7 @@ def quote_dotenv(text: str) -> str:
         raise ConfigError(
             "a .env file cannot hold a path with a quote or a backslash",
             where=text,
-            mend="use a --confdir without them, or another --shell",
+            fix="use a --confdir without them, or another --shell",
         )
     return f"'{text}'"
 
@@ -213,7 +213,7 @@ def _reached_at(host: str, port: int) -> Authority:
         raise ConfigError(
             str(error),
             where="--host or CLAUDE_PROXY_HOST",
-            mend="give the address at which clients reach the proxy",
+            fix="give the address at which clients reach the proxy",
         ) from error
     if proxy.address is None or not proxy.address.is_unspecified:
         return proxy

@@ -287,10 +287,8 @@ def _refuse_useless_token(given: Mapping[str, Any], listen: tuple[Listen, ...]) 
     if not ports:
         _refuse("callers are known by their user here, and need no token", "--new-token")
     if 0 in ports:
-        mend = "name a port with --port"
-        _refuse(
-            "the variables cannot be printed, as the port is not known yet", "--new-token", mend
-        )
+        fix = "name a port with --port"
+        _refuse("the variables cannot be printed, as the port is not known yet", "--new-token", fix)
 
 
 def _source(given: Mapping[str, Any]) -> SecretSource | None:
@@ -337,5 +335,5 @@ def _print_variables(gateway: Gateway) -> None:
     click.echo(f"export ANTHROPIC_AUTH_TOKEN={gateway.token}")
 
 
-def _refuse(what: str, where: str, mend: str = "drop one of them") -> NoReturn:
-    raise ConfigError(what, where=where, mend=mend)
+def _refuse(what: str, where: str, fix: str = "drop one of them") -> NoReturn:
+    raise ConfigError(what, where=where, fix=fix)

@@ -156,7 +156,7 @@ def _unreadable(path: Path, error: OSError) -> ConfigError:
     return ConfigError(
         f"the file cannot be read: {(error.strerror or type(error).__name__).lower()}",
         where=str(path),
-        mend="make it readable for the user who runs claude-proxy, or take it away",
+        fix="make it readable for the user who runs claude-proxy, or take it away",
     )
 
 
@@ -224,7 +224,7 @@ def _way(asked: Asked, around: Surroundings, file: GatewayFile) -> _Way:
     raise ConfigError(
         "the gateway has no upstream",
         where=f"{UPSTREAM_VARIABLE}, or {upstream} or {provider}",
-        mend=f"set {UPSTREAM_VARIABLE}=https://api.anthropic.com, or give {provider} anthropic",
+        fix=f"set {UPSTREAM_VARIABLE}=https://api.anthropic.com, or give {provider} anthropic",
     )
 
 
@@ -261,7 +261,7 @@ def _without_key(asked: Asked, names: Sequence[str]) -> ConfigError:
     return ConfigError(
         "the gateway has no key for its upstream",
         where=" or ".join(names),
-        mend=f"set {names[0]}, or name a file that holds the key with {asked.prefix}key-file",
+        fix=f"set {names[0]}, or name a file that holds the key with {asked.prefix}key-file",
     )
 
 
@@ -293,8 +293,8 @@ def _models(
         where = f"{asked.prefix}model"
         _refuse("a model is given two others", where, "name each asked model once")
     if not models and (found := around.find(MODEL_VARIABLE)) is not None:
-        mend = "write the name of one model, or leave it empty"
-        models = (_read(lambda text: option_values.parse_model(f"*={text}"), found, mend),)
+        fix = "write the name of one model, or leave it empty"
+        models = (_read(lambda text: option_values.parse_model(f"*={text}"), found, fix),)
     return models or (provider.models if provider is not None else ())
 
 
@@ -361,7 +361,7 @@ def _warnings(around: Surroundings, way: _Way, source: SecretSource) -> list[str
     holds_key = isinstance(source, DotenvSource)
     if file.shared and holds_key:
         found.append(
-            f"OTHER USERS CAN READ THE KEY in {file.path}; mend: chmod 600 {file.path}, and have "
+            f"OTHER USERS CAN READ THE KEY in {file.path}; fix: chmod 600 {file.path}, and have "
             "the provider replace the key"
         )
     if way.in_file and not holds_key:
@@ -380,10 +380,8 @@ def address_of(around: Surroundings, host: str | None, port: int | None) -> TcpL
     """Return the TCP address to listen on, of options and else of the seed's variables."""
     if host is None:
         found = around.find(HOST_VARIABLE)
-        mend = "give the address of an interface, such as 127.0.0.1"
-        host = (
-            DEFAULT_HOST if found is None else _read(option_values.parse_listen_host, found, mend)
-        )
+        fix = "give the address of an interface, such as 127.0.0.1"
+        host = DEFAULT_HOST if found is None else _read(option_values.parse_listen_host, found, fix)
     if port is None:
         found = around.find(PORT_VARIABLE)
         port = DEFAULT_GATEWAY_PORT if found is None else _port_of(found)
@@ -404,15 +402,15 @@ def _whole_number(found: Found) -> int:
     return int(text)
 
 
-def _read[T](read: Callable[[str], T], found: Found, mend: str) -> T:
+def _read[T](read: Callable[[str], T], found: Found, fix: str) -> T:
     try:
         return read(found.text)
     except ValueError as error:
-        raise ConfigError(str(error), where=found.where, mend=mend) from None
+        raise ConfigError(str(error), where=found.where, fix=fix) from None
 
 
 _MEND_OF_BASE = "write the URL before /v1/messages, such as https://api.anthropic.com"
 
 
-def _refuse(what: str, where: str, mend: str) -> NoReturn:
-    raise ConfigError(what, where=where, mend=mend)
+def _refuse(what: str, where: str, fix: str) -> NoReturn:
+    raise ConfigError(what, where=where, fix=fix)

@@ -96,7 +96,7 @@ class Since(click.ParamType[int]):
             raise ConfigError(
                 f'"{escape_text(value)}" is neither an age nor a time',
                 where="--since or CLAUDE_PROXY_LOG_SINCE",
-                mend="write it like 90s, 30m, 1h, 2d, 2026-01-31 or 2026-01-31T09:30",
+                fix="write it like 90s, 30m, 1h, 2d, 2026-01-31 or 2026-01-31T09:30",
             ) from None
 
 
@@ -225,7 +225,7 @@ def command(
         raise ConfigError(
             f"--by {by} says what is added up, but nothing is asked to be",
             where="--by or CLAUDE_PROXY_LOG_BY",
-            mend=f"write: claude-proxy log --usage --by {by}",
+            fix=f"write: claude-proxy log --usage --by {by}",
         )
     selection = Selection(
         allowed=None if denied == allowed else allowed,
@@ -257,7 +257,7 @@ def _check_goes_with_usage(context: click.Context) -> None:
             raise ConfigError(
                 f"--{name} chooses single attempts, and --usage shows none",
                 where=f"--{name} or CLAUDE_PROXY_LOG_{name.upper()}",
-                mend="drop one of them; --since and --run go with --usage",
+                fix="drop one of them; --since and --run go with --usage",
             )
 
 

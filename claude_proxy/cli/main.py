@@ -1,7 +1,7 @@
 """Runs the command that was asked for and turns every failure into lines and an exit code.
 
 It keeps the promise that a user never meets a traceback: an error says what, where and how to
-mend it, or, if it is a mistake of ours, names its type and nothing that may hold a secret.
+fix it, or, if it is a mistake of ours, names its type and nothing that may hold a secret.
 Commands are imported when they are invoked, as importing mitmproxy alone takes most of a second.
 """
 
@@ -155,7 +155,7 @@ def main(arguments: Sequence[str] | None = None, *, start: Start = start_proxy) 
         _print_error(
             [
                 f"error: internal error ({type(error).__name__}); this is a bug of {PROGRAM}",
-                f"  mend:  set {DEBUG_VARIABLE}=1 to see the traceback, and report it",
+                f"  fix:   set {DEBUG_VARIABLE}=1 to see the traceback, and report it",
             ]
         )
         return EXIT_INTERNAL
@@ -180,7 +180,7 @@ def _printing(arguments: Sequence[str] | None, start: Start) -> int:
         raise OutputError(
             f"the output cannot be written: {(error.strerror or '').lower()}",
             where="standard output",
-            mend="see to what it leads to, such as a disk that is full",
+            fix="see to what it leads to, such as a disk that is full",
         ) from error
 
 
@@ -240,7 +240,7 @@ def _print_usage_error(error: click.ClickException) -> None:
     lines = [f"error: {_lower_first(message)}"]
     context = getattr(error, "ctx", None)
     if isinstance(context, click.Context):
-        lines.append(f"  mend:  see `{context.command_path} --help`")
+        lines.append(f"  fix:   see `{context.command_path} --help`")
     _print_error(lines)
 
 

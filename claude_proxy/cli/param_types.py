@@ -23,10 +23,10 @@ _HIGHEST_UID = 0xFFFF_FFFE  # the one above it means "none" to the kernel
 class Parsed[T](click.ParamType[T]):
     """An option whose text one of the functions in `options.py` turns into a value."""
 
-    def __init__(self, name: str, parse: Callable[[str], T], mend: str) -> None:
+    def __init__(self, name: str, parse: Callable[[str], T], fix: str) -> None:
         self.name = name
         self._parse = parse
-        self._mend = mend
+        self._fix = fix
 
     @override
     def convert(
@@ -37,7 +37,7 @@ class Parsed[T](click.ParamType[T]):
         try:
             return self._parse(value)
         except ValueError as error:
-            raise ConfigError(str(error), where=spelling(param), mend=self._mend) from error
+            raise ConfigError(str(error), where=spelling(param), fix=self._fix) from error
 
 
 def spelling(param: click.Parameter | None) -> str | None:
@@ -130,12 +130,12 @@ def nearest_of_gateway(context: click.Context, given: Mapping[str, Any]) -> dict
     return nearest(context, given, _GATEWAY_WAYS) | nearest(context, given, _GATEWAY_KEYS)
 
 
-def refuse_options_of_gateway(context: click.Context, *, mend: str) -> None:
+def refuse_options_of_gateway(context: click.Context, *, fix: str) -> None:
     """Refuse options for a gateway that is not there; a variable may be meant for another start."""
     for param in context.command.params:
         name = str(param.name)
         typed = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
         if name.startswith("gateway_") and typed:
             raise ConfigError(
-                "there is no gateway that this could be about", where=param.opts[0], mend=mend
+                "there is no gateway that this could be about", where=param.opts[0], fix=fix
             )

@@ -44,7 +44,7 @@ def shipped_allowlist() -> Path:
     raise ConfigError(
         "the default allowlist is missing from the installation",
         where=str(package / ALLOWLIST),
-        mend="install claude-proxy again, or name a list with --allowlist",
+        fix="install claude-proxy again, or name a list with --allowlist",
     )
 
 
@@ -86,13 +86,13 @@ def _home() -> Path:
         return Path.home()
     except RuntimeError as error:
         raise ConfigError(
-            "there is no home directory", where="HOME", mend="set HOME, or give --confdir"
+            "there is no home directory", where="HOME", fix="set HOME, or give --confdir"
         ) from error
 
 
 def _unreadable(path: Path, error: OSError) -> ConfigError:
     reason = (error.strerror or type(error).__name__).lower()
-    mend = "name an allowlist file with --allowlist"
+    fix = "name an allowlist file with --allowlist"
     if isinstance(error, PermissionError):
-        mend = "make it readable for the user who runs claude-proxy"
-    return ConfigError(f"the allowlist cannot be read: {reason}", where=str(path), mend=mend)
+        fix = "make it readable for the user who runs claude-proxy"
+    return ConfigError(f"the allowlist cannot be read: {reason}", where=str(path), fix=fix)

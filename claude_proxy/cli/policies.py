@@ -40,8 +40,8 @@ def command(
 ) -> int:
     """List the policies and groups, or print one."""
     if show_groups and name is not None:
-        mend = "drop the name, or --list-groups"
-        raise ConfigError("a policy is named beside --list-groups", where=name, mend=mend)
+        fix = "drop the name, or --list-groups"
+        raise ConfigError("a policy is named beside --list-groups", where=name, fix=fix)
     groups = groups_of(confdir, groups_file)
     facts: object
     if name is not None:

@@ -28,8 +28,8 @@ Examples:
 def command(name: str | None, *, as_file: bool, as_json: bool) -> int:
     """List the presets, or print one."""
     if as_file and (name is None or as_json):
-        mend = "name a preset, and leave --json out"
-        raise ConfigError("--file prints the file of one preset", where="--file", mend=mend)
+        fix = "name a preset, and leave --json out"
+        raise ConfigError("--file prints the file of one preset", where="--file", fix=fix)
     if name is None:
         _print_all(as_json=as_json)
     else:

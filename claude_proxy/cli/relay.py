@@ -48,8 +48,8 @@ class Command(relay.Child):
 class NotStartedError(ConfigError):
     """The command cannot be started; the exit code is a shell's for that."""
 
-    def __init__(self, what: str, *, exit_code: int, where: str, mend: str) -> None:
-        super().__init__(what, where=where, mend=mend)
+    def __init__(self, what: str, *, exit_code: int, where: str, fix: str) -> None:
+        super().__init__(what, where=where, fix=fix)
         self.exit_code = exit_code
 
 
@@ -102,7 +102,7 @@ def command(
         raise ConfigError(
             "there is one proxy behind a relay",
             where="--to and --socket",
-            mend="leave one of them out",
+            fix="leave one of them out",
         )
     orders.to = to or ("" if socket is None else f"unix:{socket}")
     orders.limit = max_connections
@@ -120,7 +120,7 @@ def _started(command_line: Sequence[str], listening: Sequence[str]) -> relay.Chi
         raise ConfigError(
             "a command is led through a TCP listener, and there is none",
             where="--listen",
-            mend="add --http-port 3128",
+            fix="add --http-port 3128",
         )
     try:
         return Command(command_line, os.environ | environment(tcp))
@@ -130,7 +130,7 @@ def _started(command_line: Sequence[str], listening: Sequence[str]) -> relay.Chi
             f'cannot start "{command_line[0]}" ({(error.strerror or "").lower()})',
             exit_code=127 if missing else 126,
             where="the command after --",
-            mend="give a program that is installed here" if missing else "make it executable",
+            fix="give a program that is installed here" if missing else "make it executable",
         ) from error
 
 

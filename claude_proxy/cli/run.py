@@ -29,7 +29,7 @@ from claude_proxy.sandbox.run_spec import Order
 EPILOG = """\b
 Examples:
   claude-proxy run -- claude                      Claude Code, in the current directory
-  claude-proxy run -- claude -p "mend the tests"
+  claude-proxy run -- claude -p "fix the tests"
   claude-proxy run --allowlist my.yaml --dir ~/src/project -- codex
   claude-proxy run --shell                        a shell, to look around inside
   claude-proxy run --proxy 127.0.0.1:9051 -- npm test
@@ -240,7 +240,7 @@ def _refuse_for_a_running_proxy(context: click.Context) -> None:
             raise ConfigError(
                 "the proxy that is joined runs already, and has its own",
                 where=f"{param.opts[0]}, --proxy",
-                mend=f"drop {param.opts[0]}, or leave --proxy out: the run then has its own proxy",
+                fix=f"drop {param.opts[0]}, or leave --proxy out: the run then has its own proxy",
             )
 
 
@@ -265,7 +265,7 @@ def _gateway(context: click.Context, given: Mapping[str, Any], asked: Asked) -> 
     """Return the options of `serve` for the run's gateway; refuse those that are for none."""
     if asked.gateway:
         return {"gateway": (_PLACE,), **param_types.nearest_of_gateway(context, given)}
-    param_types.refuse_options_of_gateway(context, mend="add --gateway")
+    param_types.refuse_options_of_gateway(context, fix="add --gateway")
     return {"gateway": ()}
 
 
@@ -282,7 +282,7 @@ def settings_of(
         settings = replace(settings, gateway=replace(settings.gateway, listen=()))
     if settings.jsonl == Path("-"):
         raise ConfigError(
-            "standard output is COMMAND's", where="--jsonl -", mend="name a file with --jsonl"
+            "standard output is COMMAND's", where="--jsonl -", fix="name a file with --jsonl"
         )
     # The proxy of a run works in no directory of the user's.
     absolute = {
@@ -320,7 +320,7 @@ def order_of(asked: Asked, settings: Settings, *, listed: bool = False) -> Order
             raise ConfigError(
                 f"the profile {name!r} does not know how COMMAND is told not to ask",
                 where="--skip-permissions",
-                mend="leave it out, or add `unattended` to a profile of your own",
+                fix="leave it out, or add `unattended` to a profile of your own",
             )
         words = (words[0], *profile.unattended, *words[1:])
     path = profiles.find_narrowing(project)
@@ -331,14 +331,14 @@ def order_of(asked: Asked, settings: Settings, *, listed: bool = False) -> Order
         raise ConfigError(
             "only a proxy of the run's own can deny what the project's file denies",
             where=f"{path}, deny",
-            mend="drop --proxy or --policy, or take `deny` out of the file",
+            fix="drop --proxy or --policy, or take `deny` out of the file",
         )
     if unfiltered and asked.without_seccomp:
         raise ConfigError(
             "on this machine's own network its abstract Unix sockets would be in reach, those of "
             "agents and of the session bus too",
             where="--policy, --without-seccomp",
-            mend="drop --without-seccomp, or choose another policy",
+            fix="drop --without-seccomp, or choose another policy",
         )
     wish = Wish(
         command=words,
@@ -372,7 +372,7 @@ def _chosen(asked: Asked, settings: Settings, *, listed: bool) -> loader.Chosen 
             raise ConfigError(
                 "the proxy that is joined has a policy of its own",
                 where="--policy, --proxy",
-                mend="drop one of them",
+                fix="drop one of them",
             )
         return None
     if settings.policy is None and (listed or not asked.command):
@@ -397,7 +397,7 @@ def _refuse_for_no_proxy(asked: Asked, settings: Settings, *, filtered: bool) ->
         raise ConfigError(
             "the policy has COMMAND run without a proxy",
             where=f"--policy, {option}",
-            mend=f"drop {option}, or choose another policy",
+            fix=f"drop {option}, or choose another policy",
         )
 
 
@@ -408,14 +408,14 @@ def _project(given: Path | None) -> Path:
             raise ClaudeProxyError(
                 "the project is not a directory" if path.exists() else "there is no such directory",
                 where=f"--dir {given}",
-                mend="name the directory of the project",
+                fix="name the directory of the project",
             )
         os.listdir(path)  # noqa: PTH208 - only whether it can be
     except OSError as error:
         raise ClaudeProxyError(
             f"the project directory cannot be used: {(error.strerror or '').lower()}",
             where="--dir" if given is None else f"--dir {given}",
-            mend="name a directory that you may enter",
+            fix="name a directory that you may enter",
         ) from error
     return path
 

@@ -470,7 +470,7 @@ def settings_of(arguments: Arguments) -> Settings:
 
 def _refuse_gateway_without_place(context: click.Context, given: Mapping[str, Any]) -> None:
     if not (given["gateway"] or option_values.handed_for(os.environ, GATEWAY_UNIT)):
-        param_types.refuse_options_of_gateway(context, mend="add --gateway WHERE")
+        param_types.refuse_options_of_gateway(context, fix="add --gateway WHERE")
 
 
 def _places_of_gateway(arguments: Arguments) -> tuple[Listen, ...]:
@@ -670,8 +670,8 @@ def _check_reach(host: str, where: str, *, allow_remote: bool) -> None:
     )
 
 
-def _clash(what: str, where: str, mend: str) -> NoReturn:
-    raise ConfigError(what, where=where, mend=mend)
+def _clash(what: str, where: str, fix: str) -> NoReturn:
+    raise ConfigError(what, where=where, fix=fix)
 
 
 def _password_in_argv(context: click.Context, settings: Settings) -> bool:

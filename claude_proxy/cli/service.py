@@ -186,7 +186,7 @@ def print_(*, init: str, **given: Any) -> None:
             raise ConfigError(
                 "launchd's file is a user's own, for ~/Library/LaunchAgents",
                 where="--system",
-                mend="leave it out",
+                fix="leave it out",
             )
         click.echo(_launchd(asked), nl=False)
         return
@@ -214,7 +214,7 @@ def install(*, init: str, force: bool, dry_run: bool, **given: Any) -> None:
         raise ConfigError(
             "launchd's file is printed, not installed",
             where="--init launchd",
-            mend="claude-proxy service print --init launchd > "
+            fix="claude-proxy service print --init launchd > "
             "~/Library/LaunchAgents/claude-proxy.plist, and `launchctl load` it",
         )
     asked = _asked(given)
@@ -281,7 +281,7 @@ def status(*, system: bool | None, kind: str) -> int:
         click.echo(f"installed:  {path} ({Standing.MISSING})")
     current = all(standing is Standing.CURRENT for standing in standings.values())
     if not current:
-        click.echo(f"up to date: no (claude-proxy {__version__}); mend: {_again(found)}")
+        click.echo(f"up to date: no (claude-proxy {__version__}); fix: {_again(found)}")
     else:
         click.echo(f"up to date: yes (claude-proxy {__version__})")
     running = _running(scope, found)
@@ -322,7 +322,7 @@ def _launchd(asked: Asked) -> str:
         raise ConfigError(
             "launchd's file has neither sockets nor a packet filter",
             where="--socket-activated, --nftables",
-            mend="leave them out",
+            fix="leave them out",
         )
     described = service_plan.describe(replace(asked, scope=Scope.USER, key_file=None))
     key = () if asked.key_file is None else (service_plan.key_file_word(asked),)
@@ -336,7 +336,7 @@ def _unspeakable(error: ValueError) -> ConfigError:
     return ConfigError(
         f"the file cannot be written: {error}",
         where="the options of the service",
-        mend="use names and paths of letters, digits and signs that can be printed",
+        fix="use names and paths of letters, digits and signs that can be printed",
     )
 
 
@@ -378,7 +378,7 @@ def _directories(scope: Scope) -> tuple[Path, ...]:
 def _warn(described: Described) -> None:
     for problem in described.problems:
         click.echo(f"claude-proxy: warning: {problem.what}", err=True)
-        click.echo(f"  where: {problem.where}\n  mend:  {problem.mend}", err=True)
+        click.echo(f"  where: {problem.where}\n  fix:   {problem.fix}", err=True)
 
 
 def _warn_of_variables(kind: Kind) -> None:
@@ -389,7 +389,7 @@ def _warn_of_variables(kind: Kind) -> None:
     if found := sorted(name for name in known if os.environ.get(name)):
         click.echo(
             f"claude-proxy: warning: the service does not hear what is set here: {', '.join(found)}"
-            "\n  mend:  say it with options behind --, and a key with --key-file",
+            "\n  fix:   say it with options behind --, and a key with --key-file",
             err=True,
         )
 
@@ -400,7 +400,7 @@ def _warn_of_user(name: str) -> None:
     except KeyError:
         click.echo(
             f"claude-proxy: warning: there is no user {name} yet, so nft would not take the rules\n"
-            "  mend:  `claude-proxy service install` makes it",
+            "  fix:   `claude-proxy service install` makes it",
             err=True,
         )
 

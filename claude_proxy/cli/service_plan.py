@@ -282,7 +282,7 @@ def _problems(asked: Asked, understood: Understood) -> Iterator[ConfigError]:
             yield ConfigError(
                 "the service could not see the program: what lies there is hidden from it",
                 where=path,
-                mend="install claude-proxy for all users: sudo PIPX_HOME=/opt/pipx "
+                fix="install claude-proxy for all users: sudo PIPX_HOME=/opt/pipx "
                 "PIPX_BIN_DIR=/usr/local/bin pipx install claude-proxy"
                 if asked.scope is Scope.SYSTEM
                 else "install claude-proxy in your home directory (pipx install claude-proxy)",
@@ -298,13 +298,13 @@ def _problems(asked: Asked, understood: Understood) -> Iterator[ConfigError]:
             yield ConfigError(
                 "the service could not see the file: what lies there is hidden from it",
                 where=path,
-                mend=f"put it into {_configuration(asked)}",
+                fix=f"put it into {_configuration(asked)}",
             )
     if asked.nftables and shutil.which("nft", path=_PROGRAMS) is None:
         yield ConfigError(
             "nft is not installed, and without its rules the service would not start",
             where="--nftables",
-            mend="install nftables with the package manager of this system",
+            fix="install nftables with the package manager of this system",
         )
     if asked.kind is Kind.GATEWAY or understood.get("gateway", ()):
         yield from _unfinished(asked, understood)
@@ -319,7 +319,7 @@ def _lost_places(
             yield ConfigError(
                 "no client could see the socket: what the service makes there is its own",
                 where=str(one.path),
-                mend=f"put it into {_runtime(asked)}",
+                fix=f"put it into {_runtime(asked)}",
             )
     user = asked.scope is Scope.USER
     state = str(paths.default_statedir()) if user else names_of(asked.kind).state
@@ -329,7 +329,7 @@ def _lost_places(
             yield ConfigError(
                 "there is no such directory, without which the service would not start",
                 where=path,
-                mend=f"make it, or choose a place in {state}",
+                fix=f"make it, or choose a place in {state}",
             )
 
 
@@ -349,7 +349,7 @@ def _unfinished(asked: Asked, understood: Understood) -> Iterator[ConfigError]:
         yield ConfigError(
             "the gateway would have no upstream",
             where=f"{asked.kind}, {confdir / gateway.NAME}",
-            mend=f"give it behind --, as in `-- {_option(prefix)}provider anthropic`, or write "
+            fix=f"give it behind --, as in `-- {_option(prefix)}provider anthropic`, or write "
             "that file",
         )
     keys = (name for name in understood.values if name.startswith(f"{prefix}key_"))
@@ -359,7 +359,7 @@ def _unfinished(asked: Asked, understood: Understood) -> Iterator[ConfigError]:
         yield ConfigError(
             "the gateway would have no key for its upstream: a service has no variables",
             where=f"{asked.kind}, {confdir / gateway.NAME}",
-            mend="name the file that holds the key with --key-file"
+            fix="name the file that holds the key with --key-file"
             + (f", and add {_option(prefix)}key-systemd {credential} behind --" if prefix else ""),
         )
 
@@ -392,7 +392,7 @@ def check_key_file(path: Path, scope: Scope) -> None:
         raise ConfigError(
             f"the key file cannot be looked at: {(error.strerror or '').lower()}",
             where=str(path),
-            mend="name the file that holds the key with --key-file",
+            fix="name the file that holds the key with --key-file",
         ) from error
     if not stat.S_ISREG(found.st_mode):
         _refuse("the key file is not a regular file", str(path), "name the file itself")
@@ -492,5 +492,5 @@ def _refuse_secrets(understood: Understood) -> None:
         )
 
 
-def _refuse(what: str, where: str, mend: str) -> NoReturn:
-    raise ConfigError(what, where=where, mend=mend)
+def _refuse(what: str, where: str, fix: str) -> NoReturn:
+    raise ConfigError(what, where=where, fix=fix)

@@ -1,7 +1,7 @@
 """Reads gateway.yaml: which providers there are, and what holds for the gateway; pure.
 
 Law kept: default-deny (1). A key that is not known, empty or of the wrong type is a problem, with
-its place and how to mend it; nothing is ignored or guessed. No key of an API stands in the file.
+its place and how to fix it; nothing is ignored or guessed. No key of an API stands in the file.
 """
 
 import re
@@ -12,8 +12,15 @@ from claude_proxy.config.allowlist.credentials import CredentialReader
 from claude_proxy.config.option_values import parse_base, parse_model, parse_size, parse_timeout
 from claude_proxy.config.settings import Base, Ceilings, GatewayMode
 from claude_proxy.config.strict_yaml.fields import FieldReader, nearest
-from claude_proxy.config.strict_yaml.nodes import Broken, Node, Problems, Scalar, parse, quoted
-from claude_proxy.config.strict_yaml.nodes import Mapping as Block
+from claude_proxy.config.strict_yaml.nodes import (
+    Broken,
+    Node,
+    Problems,
+    YamlMapping,
+    YamlScalar,
+    parse,
+    quoted,
+)
 from claude_proxy.errors import ConfigError
 from claude_proxy.policy.credentials.decision import Form, SecretSource
 from claude_proxy.policy.request import Scheme
@@ -66,10 +73,10 @@ def load(text: str, *, name: str = NAME) -> GatewayFile:
     problems = Problems(name)
     root = parse(text, problems)
     found = GatewayFile(name)
-    if isinstance(root, Block):
+    if isinstance(root, YamlMapping):
         found = _Reader(problems).file_of(root)
     elif root is not None:
-        problems.add("the file is not a mapping", root, mend="write provider: and providers:")
+        problems.add("the file is not a mapping", root, fix="write provider: and providers:")
     problems.raise_if_any()
     return found
 
@@ -81,7 +88,7 @@ def chosen(file: GatewayFile, name: str, where: str) -> Provider:
         raise ConfigError(
             f"there is no provider {quoted(name)}",
             where=where,
-            mend=f"name one of {', '.join(sorted(known))}, or define it in {file.name}",
+            fix=f"name one of {', '.join(sorted(known))}, or define it in {file.name}",
         )
     return known[name]
 
@@ -92,8 +99,8 @@ class _Reader(FieldReader):
     def __init__(self, problems: Problems) -> None:
         super().__init__(problems, preset=None)
 
-    def file_of(self, root: Block) -> GatewayFile:
-        fields = self._fields(root, "", _FIELDS, _mend_among(_FIELDS))
+    def file_of(self, root: YamlMapping) -> GatewayFile:
+        fields = self._fields(root, "", _FIELDS, _fix_among(_FIELDS))
         read = self._top
         providers = read(fields, "providers", self._providers) or {}
         return GatewayFile(
@@ -116,29 +123,29 @@ class _Reader(FieldReader):
         return None if node is None else read(node, name)
 
     def _providers(self, node: Node, key: str) -> dict[str, Provider] | None:
-        if not isinstance(node, Block):
-            self._problems.add("not a mapping", node, key=key, mend="write NAME: with its fields")
+        if not isinstance(node, YamlMapping):
+            self._problems.add("not a mapping", node, key=key, fix="write NAME: with its fields")
             return None
         found = {}
         for name, entry in node.entries:
             place = f"{key}.{name.text}"
             if _PROVIDER_NAME.fullmatch(name.text) is None:
-                mend = "a name has lower-case letters, digits, dots, dashes and underscores"
-                self._problems.add("not the name of a provider", name, key=key, mend=mend)
+                fix = "a name has lower-case letters, digits, dots, dashes and underscores"
+                self._problems.add("not the name of a provider", name, key=key, fix=fix)
             elif provider := self._provider(entry, name.text, place):
                 found[name.text] = provider
         return found
 
     def _provider(self, node: Node, name: str, key: str) -> Provider | None:
-        if not isinstance(node, Block):
-            mend = "write endpoint: and from: below it"
-            self._problems.add("not a mapping", node, key=key, mend=mend)
+        if not isinstance(node, YamlMapping):
+            fix = "write endpoint: and from: below it"
+            self._problems.add("not a mapping", node, key=key, fix=fix)
             return None
-        fields = self._fields(node, key, _PROVIDER_FIELDS, _mend_among(_PROVIDER_FIELDS))
+        fields = self._fields(node, key, _PROVIDER_FIELDS, _fix_among(_PROVIDER_FIELDS))
         for needed in ("endpoint", "from"):
             if needed not in fields:
-                mend = _MENDS_OF_MISSING[needed]
-                self._problems.add(f"{needed} is missing", node, key=key, mend=mend)
+                fix = _MENDS_OF_MISSING[needed]
+                self._problems.add(f"{needed} is missing", node, key=key, fix=fix)
         endpoint = self._read(fields, "endpoint", key, self._endpoint)
         source = self._source_at(fields.get("from"), f"{key}.from")
         form = self._read(fields, "form", key, self._form)
@@ -165,7 +172,7 @@ class _Reader(FieldReader):
 
     def _models(self, node: Node, key: str) -> tuple[tuple[str, str], ...] | None:
         """Return one model for all, or a map from the asked to the given ones."""
-        if not isinstance(node, Block):
+        if not isinstance(node, YamlMapping):
             model = self._parsed(_one_model, "claude-opus-4-1")(node, key)
             return None if model is None else (model,)
         found = []
@@ -176,30 +183,30 @@ class _Reader(FieldReader):
             try:
                 found.append(parse_model(f"{asked.text}={text}"))
             except ValueError as error:
-                mend = 'write the asked model and the given one; "*" is any other one'
-                self._problems.add(str(error), given, key=key, mend=mend)
+                fix = 'write the asked model and the given one; "*" is any other one'
+                self._problems.add(str(error), given, key=key, fix=fix)
         return tuple(found)
 
     def _body(self, node: Node, key: str) -> int | None:
         return self._parsed(body_size, "32M")(node, key)
 
     def _count(self, node: Node, key: str) -> int | None:
-        if isinstance(node, Scalar) and node.plain and _COUNT.fullmatch(node.text):
+        if isinstance(node, YamlScalar) and node.plain and _COUNT.fullmatch(node.text):
             return int(node.text)
-        mend = "write one, such as 60"
-        self._problems.add("not a whole number above 0", node, key=key, mend=mend)
+        fix = "write one, such as 60"
+        self._problems.add("not a whole number above 0", node, key=key, fix=fix)
         return None
 
     def _parsed[T](self, read: Callable[[str], T], example: str) -> Callable[[Node, str], T | None]:
         def parsed(node: Node, key: str) -> T | None:
-            if not isinstance(node, Scalar):
-                mend = f"write it like {example}"
-                self._problems.add("not a single value", node, key=key, mend=mend)
+            if not isinstance(node, YamlScalar):
+                fix = f"write it like {example}"
+                self._problems.add("not a single value", node, key=key, fix=fix)
                 return None
             try:
                 return read(node.text)
             except ValueError as error:
-                self._problems.add(str(error), node, key=key, mend=f"write it like {example}")
+                self._problems.add(str(error), node, key=key, fix=f"write it like {example}")
                 return None
 
         return parsed
@@ -211,11 +218,11 @@ _MENDS_OF_MISSING = {
 }
 
 
-def _mend_among(known: tuple[str, ...]) -> Callable[[str], str]:
-    def mend(name: str) -> str:
+def _fix_among(known: tuple[str, ...]) -> Callable[[str], str]:
+    def fix(name: str) -> str:
         return nearest(name, known) or f"the keys are {', '.join(known)}"
 
-    return mend
+    return fix
 
 
 def _one_model(text: str) -> tuple[str, str]:

@@ -136,7 +136,7 @@ def _added(before: tuple[Rule, ...], rules: tuple[Rule, ...], path: Path) -> tup
         raise ConfigError(
             f"more than {_NARROWING_RULES} denials were added while it runs",
             where=str(path),
-            mend="start anew",
+            fix="start anew",
         )
     return tuple(found.values())
 
@@ -153,7 +153,7 @@ def _read(path: Path, what: str, option: str, most: int) -> tuple[str, Fingerpri
         raise ConfigError(
             f"the {what} cannot be read: {(error.strerror or type(error).__name__).lower()}",
             where=str(path),
-            mend=f"name a readable {what.removesuffix(' file')} file with {option}",
+            fix=f"name a readable {what.removesuffix(' file')} file with {option}",
         ) from error
     if len(raw) > most:
         raise _too_large(path, most)
@@ -180,7 +180,7 @@ def _not_plain(path: Path, why: str) -> ConfigError:
     return ConfigError(
         f"the file that narrows cannot be read: {why}",
         where=str(path),
-        mend="put a plain file in its place, or take it away",
+        fix="put a plain file in its place, or take it away",
     )
 
 
@@ -188,7 +188,7 @@ def _too_large(path: Path, most: int) -> ConfigError:
     return ConfigError(
         f"the file is larger than {most // 1024} KiB",
         where=str(path),
-        mend="is it the right file?",
+        fix="is it the right file?",
     )
 
 

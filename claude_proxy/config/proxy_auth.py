@@ -19,17 +19,17 @@ _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 def read_credentials(path: Path) -> ClientCredentials:
     """Return USER:PASSWORD from the first line of `path`; ConfigError says what is wrong."""
-    mend = "write USER:PASSWORD into it, on one line"
-    return _read(path, parse_client_credentials, "password file", "--proxy-auth-file", mend)
+    fix = "write USER:PASSWORD into it, on one line"
+    return _read(path, parse_client_credentials, "password file", "--proxy-auth-file", fix)
 
 
 def read_token(path: Path) -> str:
     """Return the token from the first line of `path`; ConfigError says what is wrong."""
-    mend = "write a token of at least 16 letters and digits into it, on one line"
-    return _read(path, parse_token, "token file", "--token-file", mend)
+    fix = "write a token of at least 16 letters and digits into it, on one line"
+    return _read(path, parse_token, "token file", "--token-file", fix)
 
 
-def _read[T](path: Path, parse: Callable[[str], T], what: str, option: str, mend: str) -> T:
+def _read[T](path: Path, parse: Callable[[str], T], what: str, option: str, fix: str) -> T:
     try:
         # A pipe that nobody writes to would hold up the start for ever.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -40,7 +40,7 @@ def _read[T](path: Path, parse: Callable[[str], T], what: str, option: str, mend
         raise ConfigError(
             f"the {what} cannot be read: {(error.strerror or '').lower()}",
             where=str(path),
-            mend=f"name a readable file with {option}",
+            fix=f"name a readable file with {option}",
         ) from error
     try:
         lines = raw.decode("utf-8").splitlines()
@@ -49,9 +49,7 @@ def _read[T](path: Path, parse: Callable[[str], T], what: str, option: str, mend
         return parse(lines[0])
     except ValueError as error:
         fault = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
-        raise ConfigError(
-            f"the {what} cannot be used: {fault}", where=str(path), mend=mend
-        ) from None
+        raise ConfigError(f"the {what} cannot be used: {fault}", where=str(path), fix=fix) from None
 
 
 def _refuse_shared(path: Path, found: os.stat_result, what: str, option: str) -> None:
@@ -59,17 +57,17 @@ def _refuse_shared(path: Path, found: os.stat_result, what: str, option: str) ->
         raise ConfigError(
             f"the {what} is not a regular file",
             where=str(path),
-            mend=f"name a file with {option}",
+            fix=f"name a file with {option}",
         )
     if found.st_uid not in {0, os.geteuid()}:
         raise ConfigError(
             f"the {what} belongs to another user, who can read it",
             where=str(path),
-            mend=f"chown it: sudo chown {os.geteuid()} {path}",
+            fix=f"chown it: sudo chown {os.geteuid()} {path}",
         )
     if found.st_mode & _OTHERS:
         raise ConfigError(
             f"the {what} is not its owner's alone",
             where=f"{path} (mode {stat.S_IMODE(found.st_mode):04o})",
-            mend=f"chmod 600 {path}, and choose another secret if others may have read it",
+            fix=f"chmod 600 {path}, and choose another secret if others may have read it",
         )

@@ -43,7 +43,7 @@ def guarded(name: str, check: Check, *, limit_s: float = CHECK_S) -> list[Findin
             found.extend(check())
         except ClaudeProxyError as problem:
             where = f" ({problem.where})" if problem.where else ""
-            found.append(error(name, f"{problem.what}{where}", problem.mend))
+            found.append(error(name, f"{problem.what}{where}", problem.fix))
         except Exception as problem:  # noqa: BLE001 - one check must not cost the others
             reason = getattr(problem, "strerror", None) or type(problem).__name__
             found.append(error(name, f"it could not be checked: {str(reason).lower()}"))

@@ -63,16 +63,16 @@ class Look:
     uses_proxy: bool | None = None
     trusts: bool | None = None
     said: str = ""  # its own words, where something is amiss
-    mend: str | None = None
+    fix: str | None = None
 
     @property
     def good(self) -> bool:
-        """Whether there is nothing to mend."""
+        """Whether there is nothing to fix."""
         return not self.present or (self.uses_proxy is True and self.trusts is True)
 
 
 def exit_code_of(looks: Iterable[Look]) -> int:
-    """Return 1 if a client is to be mended, else 2 if one could not be looked at, else 0."""
+    """Return 1 if a client is to be fixed, else 2 if one could not be looked at, else 0."""
     bad = [look for look in looks if not look.good]
     if any(look.uses_proxy is False or look.trusts is False for look in bad):
         return 1
@@ -211,7 +211,7 @@ def _domain_of(authority: CertificateAuthority) -> str:
     raise ClaudeProxyError(
         "the CA is good for addresses alone, and clients are tried with names",
         where=str(authority.certificate_path),
-        mend="claude-proxy ca rotate, with --constrain once the allowlist has a name",
+        fix="claude-proxy ca rotate, with --constrain once the allowlist has a name",
     )
 
 
@@ -241,7 +241,7 @@ def _look_at(client: Client, stage: Stage) -> Look:
         ran = _run(client, program, host, stage)
     except OSError as problem:
         said = (problem.strerror or "it cannot be started").lower()
-        return Look(client.name, present=True, said=said, mend=_SEE.format(client.program))
+        return Look(client.name, present=True, said=said, fix=_SEE.format(client.program))
     if ran.code == ABSENT_CODE:
         return Look(client.name, present=False)
     if stage.connected(host):
@@ -311,9 +311,9 @@ def _told(
     look = Look(client.name, True, uses_proxy, trusts)
     if look.good:
         return look
-    mend = {True: client.trust_mend, False: client.proxy_mend, None: _SEE.format(client.program)}
-    filled = _filled(mend[uses_proxy], {"proxy": f"http://{stage.address}"})
-    return replace(look, said=_words_of(ran), mend=filled)
+    fix = {True: client.trust_fix, False: client.proxy_fix, None: _SEE.format(client.program)}
+    filled = _filled(fix[uses_proxy], {"proxy": f"http://{stage.address}"})
+    return replace(look, said=_words_of(ran), fix=filled)
 
 
 def _words_of(ran: Ran) -> str:

@@ -1,4 +1,4 @@
-"""Lists the clients that are looked at: how each asks for a URL, and what mends it; pure.
+"""Lists the clients that are looked at: how each asks for a URL, and what fixes it; pure.
 
 Each is started with an empty home and asks once, without trying again. A client of packages asks
 for one that nobody has; that the question arrives is all that counts.
@@ -47,8 +47,8 @@ class Client:
 
     name: str
     argv: tuple[str, ...]
-    proxy_mend: str = ENV  # where it ignores the proxy although the variables are set
-    trust_mend: str = ENV  # where it does not trust the CA although they are
+    proxy_fix: str = ENV  # where it ignores the proxy although the variables are set
+    trust_fix: str = ENV  # where it does not trust the CA although they are
     environ: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     given: str = ""
@@ -60,35 +60,35 @@ class Client:
         return self.argv[0]
 
 
-def _python(name: str, module: str, act: str, trust_mend: str) -> Client:
+def _python(name: str, module: str, act: str, trust_fix: str) -> Client:
     script = _PYTHON.format(module=module, act=act)
-    return Client(name, ("python3", "-c", script, "{url}"), trust_mend=trust_mend)
+    return Client(name, ("python3", "-c", script, "{url}"), trust_fix=trust_fix)
 
 
 CLIENTS: tuple[Client, ...] = (
     Client(
         "curl",
         ("curl", "--silent", "--show-error", "--max-time", "20", "--output", "/dev/null", "{url}"),
-        trust_mend=f"export CURL_CA_BUNDLE={_BUNDLE}",
+        trust_fix=f"export CURL_CA_BUNDLE={_BUNDLE}",
     ),
     Client(
         "git",
         ("git", "ls-remote", "{url}/repository.git"),
         environ={"GIT_TERMINAL_PROMPT": "0", "GIT_CONFIG_NOSYSTEM": "1"},
-        proxy_mend="git config --global http.proxy {proxy}",
-        trust_mend=f"git config --global http.sslCAInfo {_BUNDLE}",
+        proxy_fix="git config --global http.proxy {proxy}",
+        trust_fix=f"git config --global http.sslCAInfo {_BUNDLE}",
     ),
     Client(
         "node",
         ("node", "--eval", _NODE, "{url}"),
-        proxy_mend="use Node 22.21, 24.5 or newer, which heed NODE_USE_ENV_PROXY=1",
-        trust_mend=f"export NODE_EXTRA_CA_CERTS={_CERTIFICATE}",
+        proxy_fix="use Node 22.21, 24.5 or newer, which heed NODE_USE_ENV_PROXY=1",
+        trust_fix=f"export NODE_EXTRA_CA_CERTS={_CERTIFICATE}",
     ),
     _python(
         "python requests",
         "requests",
         "requests.get(sys.argv[1], timeout=20)",
-        trust_mend=f"export REQUESTS_CA_BUNDLE={_BUNDLE}",
+        trust_fix=f"export REQUESTS_CA_BUNDLE={_BUNDLE}",
     ),
     Client(
         "pip",
@@ -98,8 +98,8 @@ CLIENTS: tuple[Client, ...] = (
             *("--index-url", "{url}/simple", "claude-proxy-doctor"),
         ),
         environ={"PIP_CONFIG_FILE": "/dev/null", "PIP_NO_INPUT": "1"},
-        proxy_mend="pip config set global.proxy {proxy}",
-        trust_mend=f"pip config set global.cert {_BUNDLE}",
+        proxy_fix="pip config set global.proxy {proxy}",
+        trust_fix=f"pip config set global.cert {_BUNDLE}",
     ),
     Client(
         "uv",
@@ -109,7 +109,7 @@ CLIENTS: tuple[Client, ...] = (
         ),
         environ={"UV_HTTP_RETRIES": "0", "UV_HTTP_TIMEOUT": "20", "UV_PYTHON_DOWNLOADS": "never"},
         given="claude-proxy-doctor\n",
-        trust_mend=f"export SSL_CERT_FILE={_BUNDLE}",
+        trust_fix=f"export SSL_CERT_FILE={_BUNDLE}",
     ),
     Client(
         "npm",
@@ -118,14 +118,14 @@ CLIENTS: tuple[Client, ...] = (
             *("--fetch-retries", "0", "--no-update-notifier", "--loglevel", "error"),
             "claude-proxy-doctor",
         ),
-        proxy_mend="npm config set https-proxy {proxy}",
-        trust_mend=f"npm config set cafile {_BUNDLE}",
+        proxy_fix="npm config set https-proxy {proxy}",
+        trust_fix=f"npm config set cafile {_BUNDLE}",
     ),
     Client(
         "cargo",
         ("cargo", "search", "--index", "sparse+{url}/index/", "claude-proxy-doctor"),
         environ={"CARGO_HOME": "{home}/cargo", "CARGO_NET_RETRY": "0"},
-        trust_mend=f"export CARGO_HTTP_CAINFO={_BUNDLE}",
+        trust_fix=f"export CARGO_HTTP_CAINFO={_BUNDLE}",
     ),
     Client(
         "go",
@@ -140,21 +140,21 @@ CLIENTS: tuple[Client, ...] = (
             "GOENV": "off",
         },
         files={"go.mod": "module doctor.example/probe\n"},
-        trust_mend=f"export SSL_CERT_FILE={_BUNDLE} (on macOS Go asks the keychain alone)",
+        trust_fix=f"export SSL_CERT_FILE={_BUNDLE} (on macOS Go asks the keychain alone)",
     ),
     Client(
         "java",
         ("java", "{home}/Probe.java", "{url}"),
         files={"Probe.java": _JAVA},
         java=True,
-        proxy_mend=JAVA_ENV,
-        trust_mend=JAVA_ENV,
+        proxy_fix=JAVA_ENV,
+        trust_fix=JAVA_ENV,
     ),
     Client(
         "deno",
         ("deno", "eval", "await fetch(Deno.args[0])", "{url}"),
         environ={"DENO_DIR": "{home}/deno", "DENO_NO_UPDATE_CHECK": "1"},
-        trust_mend=f"export DENO_CERT={_CERTIFICATE}",
+        trust_fix=f"export DENO_CERT={_CERTIFICATE}",
     ),
     Client(
         "gh",
@@ -165,6 +165,6 @@ CLIENTS: tuple[Client, ...] = (
             "GH_NO_UPDATE_NOTIFIER": "1",
             "GH_CONFIG_DIR": "{home}/gh",
         },
-        trust_mend=f"export SSL_CERT_FILE={_BUNDLE} (on macOS gh asks the keychain alone)",
+        trust_fix=f"export SSL_CERT_FILE={_BUNDLE} (on macOS gh asks the keychain alone)",
     ),
 )

@@ -47,7 +47,7 @@ def _look(binding: Binding, subject: Subject) -> Iterator[Finding]:
     try:
         _try(source, subject)
     except ClaudeProxyError as problem:
-        yield error(name, f"{problem.what} ({problem.where or place})", problem.mend or "mend it")
+        yield error(name, f"{problem.what} ({problem.where or place})", problem.fix or "fix it")
         return
     if isinstance(source, CommandSource):
         yield ok(name, f"for {hosts}, from the {place}, which was not run")
@@ -64,7 +64,7 @@ def _try(source: SecretSource, subject: Subject) -> None:
         raise ClaudeProxyError(
             "there is no such program",
             where=name_of(source),
-            mend="install it, or write its full path",
+            fix="install it, or write its full path",
         )
 
 

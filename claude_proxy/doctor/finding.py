@@ -1,4 +1,4 @@
-"""Defines what a check comes to: a level, what was found, and how to mend it; pure."""
+"""Defines what a check comes to: a level, what was found, and how to fix it; pure."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -23,22 +23,22 @@ class Finding:
     name: str
     level: Level
     what: str
-    mend: str | None = None
+    fix: str | None = None
 
 
 def ok(name: str, what: str) -> Finding:
-    """Return a finding that needs no mending."""
+    """Return a finding that needs no fix."""
     return Finding(name, Level.OK, what)
 
 
-def warning(name: str, what: str, mend: str | None = None) -> Finding:
+def warning(name: str, what: str, fix: str | None = None) -> Finding:
     """Return a finding that its reader may live with."""
-    return Finding(name, Level.WARNING, what, mend)
+    return Finding(name, Level.WARNING, what, fix)
 
 
-def error(name: str, what: str, mend: str | None = None) -> Finding:
+def error(name: str, what: str, fix: str | None = None) -> Finding:
     """Return a finding that stops something."""
-    return Finding(name, Level.ERROR, what, mend)
+    return Finding(name, Level.ERROR, what, fix)
 
 
 def exit_code(findings: Iterable[Finding]) -> int:

@@ -62,8 +62,8 @@ def _check_tcp(place: TcpListen, *, led: bool) -> Finding:
     except OSError as problem:
         return error(name, f"{place}: {_reason(problem)}", "see to the address, or give another")
     if not answers:
-        mend = f"end it, or choose another port: --port {place.port + 1}"
-        return error(name, f"{place} is taken by another program", mend)
+        fix = f"end it, or choose another port: --port {place.port + 1}"
+        return error(name, f"{place} is taken by another program", fix)
     owner = _owner_of(place)
     if owner is None or owner == os.geteuid():
         whose = "yours" if owner is not None else "whose is not known"
@@ -80,8 +80,8 @@ def _check_free(place: TcpListen, *, led: bool) -> Finding:
             trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             trial.bind((place.host, place.port))
     except OSError as problem:
-        mend = f"choose another one: --port {place.port + 1}"
-        return error("listener", f"{place} cannot be listened on: {_reason(problem)}", mend)
+        fix = f"choose another one: --port {place.port + 1}"
+        return error("listener", f"{place} cannot be listened on: {_reason(problem)}", fix)
     if led:
         what = f"claude-proxy is not running on {place}, where this shell leads its programs"
         return warning("listener", what, _START)

@@ -67,8 +67,8 @@ def check_seccomp(subject: Subject) -> list[Finding]:
     if subject.platform == "darwin":
         return []
     if b"Seccomp:" not in _STATUS.read_bytes():
-        mend = "use a kernel with CONFIG_SECCOMP_FILTER, or run --without-seccomp"
-        return [error("seccomp", "the kernel has no system call filter", mend)]
+        fix = "use a kernel with CONFIG_SECCOMP_FILTER, or run --without-seccomp"
+        return [error("seccomp", "the kernel has no system call filter", fix)]
     problem = seccomp.problem()
     if problem is not None:
         return [_error("seccomp", problem)]
@@ -77,7 +77,7 @@ def check_seccomp(subject: Subject) -> list[Finding]:
 
 def _error(name: str, problem: ClaudeProxyError) -> Finding:
     where = f" ({problem.where})" if problem.where else ""
-    return error(name, f"{problem.what}{where}", problem.mend)
+    return error(name, f"{problem.what}{where}", problem.fix)
 
 
 def check_terminal(subject: Subject) -> list[Finding]:

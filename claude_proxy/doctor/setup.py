@@ -75,16 +75,16 @@ def _missing_directory(name: str, path: Path) -> Finding:
     above = nearest(path)
     if os.access(above, os.W_OK | os.X_OK):
         return ok(name, f"{path} is not there yet; the first start makes it")
-    mend = f"give another one with --{name}"
-    return error(name, f"{path} cannot be made: {above} is not yours to write", mend)
+    fix = f"give another one with --{name}"
+    return error(name, f"{path} cannot be made: {above} is not yours to write", fix)
 
 
 def check_allowlist(subject: Subject) -> list[Finding]:
     """Read the allowlist as the proxy would."""
     policy = policy_files.load_for(subject.settings).policy
     if not policy.allow:
-        mend = "claude-proxy allow HOST"
-        return [warning("allowlist", f"{subject.settings.allowlist} allows nothing", mend)]
+        fix = "claude-proxy allow HOST"
+        return [warning("allowlist", f"{subject.settings.allowlist} allows nothing", fix)]
     rules = f"{len(policy.allow)} to allow, {len(policy.deny)} to deny"
     return [ok("allowlist", f"{subject.settings.allowlist}: {rules}")]
 
@@ -98,7 +98,7 @@ def read_pair(confdir: Path) -> CertificateAuthority:
             data = folder.read(certificate_authority.AUTHORITY_FILE, SECRET)
     if data is None:
         raise NoAuthorityError(
-            "there is no CA yet", where=str(where), mend="make it: claude-proxy ca bundle"
+            "there is no CA yet", where=str(where), fix="make it: claude-proxy ca bundle"
         )
     return CertificateAuthority(confdir, read_authority(data, str(where), datetime.now(UTC)))
 
@@ -146,15 +146,15 @@ def _constraints(authority: CertificateAuthority, subject: Subject) -> Finding:
 def _bundle(authority: CertificateAuthority) -> Finding:
     path = authority.bundle_path
     name = "CA bundle"
-    mend = "claude-proxy ca bundle"
+    fix = "claude-proxy ca bundle"
     try:
         held = path.read_bytes()
     except FileNotFoundError:
-        return ok(name, f"{path} is not there yet; `{mend}` and `claude-proxy env` make it")
+        return ok(name, f"{path} is not there yet; `{fix}` and `claude-proxy env` make it")
     if not _holds(held, authority):
-        return warning(name, f"{path} lacks the CA", mend)
+        return warning(name, f"{path} lacks the CA", fix)
     if held != authority.bundle_pem():
-        return warning(name, f"{path} is older than the system's roots", mend)
+        return warning(name, f"{path} is older than the system's roots", fix)
     return ok(name, f"{path} holds the system's roots and the CA")
 
 
@@ -221,11 +221,11 @@ def check_disk(subject: Subject) -> list[Finding]:
     above = nearest(subject.settings.statedir)
     free = shutil.disk_usage(above).free
     told = f"{free / _MIB:,.0f} MiB free at {above}"
-    mend = "make room, or give another --statedir"
+    fix = "make room, or give another --statedir"
     if free < _LITTLE_DISK:
-        return [Finding("disk space", Level.ERROR, told, mend)]
+        return [Finding("disk space", Level.ERROR, told, fix)]
     if free < _ENOUGH_DISK:
-        return [Finding("disk space", Level.WARNING, told, mend)]
+        return [Finding("disk space", Level.WARNING, told, fix)]
     return [ok("disk space", told)]
 
 

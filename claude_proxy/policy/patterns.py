@@ -2,7 +2,7 @@
 
 Law kept: agreement (4). A pattern has one spelling and one meaning; what could be taken for a
 regular expression, covers a whole public suffix, or could be read in two ways is refused, with
-the way to mend it. Pure, and linear in what is matched.
+the way to fix it. Pure, and linear in what is matched.
 """
 
 import re
@@ -27,12 +27,12 @@ type Network = IPv4Network | IPv6Network
 
 
 class PatternError(ValueError):
-    """A host pattern or path glob that cannot be used: what is wrong, and how to mend it."""
+    """A host pattern or path glob that cannot be used: what is wrong, and how to fix it."""
 
-    def __init__(self, what: str, mend: str) -> None:
-        super().__init__(f"{what}; {mend}")
+    def __init__(self, what: str, fix: str) -> None:
+        super().__init__(f"{what}; {fix}")
         self.what = what
-        self.mend = mend
+        self.fix = fix
 
 
 class PatternKind(StrEnum):
@@ -56,7 +56,7 @@ class HostPattern:
 
     @classmethod
     def parse(cls, text: str) -> "HostPattern":
-        """Read a pattern as the allowlist spells it; PatternError says how to mend it."""
+        """Read a pattern as the allowlist spells it; PatternError says how to fix it."""
         if _is_odd(text):
             _refuse_what_is_no_host(text)
         if "/" in text:
@@ -153,34 +153,34 @@ def _refuse_what_is_no_host(text: str) -> None:
     if not text.strip("*."):
         raise PatternError(f"the host pattern {quoted(text)} matches every host", _NAME_IT)
     if "://" in text:
-        mend = "write the host alone; plain HTTP is allowed by `scheme: http`"
-        raise PatternError(f"the host {quoted(text)} holds a scheme", mend)
+        fix = "write the host alone; plain HTTP is allowed by `scheme: http`"
+        raise PatternError(f"the host {quoted(text)} holds a scheme", fix)
     if "@" in text:
         raise PatternError(f"the host {quoted(text)} holds user info", "write the host alone")
     if "/" in text and not _is_network(text):
-        mend = "write the host alone and the path under `paths`"
-        raise PatternError(f"the host {quoted(text)} holds a path", mend)
+        fix = "write the host alone and the path under `paths`"
+        raise PatternError(f"the host {quoted(text)} holds a path", fix)
     if _has_port(text):
-        mend = "write the host alone and the port under `ports`"
-        raise PatternError(f"the host {quoted(text)} holds a port", mend)
+        fix = "write the host alone and the port under `ports`"
+        raise PatternError(f"the host {quoted(text)} holds a port", fix)
     if text.startswith("[") and text.endswith("]") and ":" in text:
         raise PatternError(f"the host {quoted(text)} is in brackets", f'write "{text[1:-1]}"')
     if _regex_character(text):
-        mend = f"a host is no regular expression: {_NAME_IT}"
-        raise PatternError(f"the host {quoted(text)} holds characters no name has", mend)
+        fix = f"a host is no regular expression: {_NAME_IT}"
+        raise PatternError(f"the host {quoted(text)} holds characters no name has", fix)
     if "*" in text.removeprefix("*."):
-        mend = 'a wildcard is the whole first label: "*.example.com"'
-        raise PatternError(f"the host {quoted(text)} has a wildcard inside", mend)
+        fix = 'a wildcard is the whole first label: "*.example.com"'
+        raise PatternError(f"the host {quoted(text)} has a wildcard inside", fix)
 
 
 def _name(text: str) -> str:
     try:
         return normalise_host(text, unicode=True)
     except ValueError as error:
-        raise PatternError(f"the host {error}", _mend_of_name(text)) from None
+        raise PatternError(f"the host {error}", _fix_of_name(text)) from None
 
 
-def _mend_of_name(text: str) -> str:
+def _fix_of_name(text: str) -> str:
     try:
         return f'write "{text_of(effective(ip_address(text)))}"'
     except ValueError:
@@ -192,20 +192,20 @@ def _mend_of_name(text: str) -> str:
 def _narrow_name(name: str) -> str:
     # A provider's suffix may be a host of its own ("s3.amazonaws.com"), a registry's never is.
     if public_suffix(name) is Suffix.REGISTRY:
-        mend = f'name a host below it, like "example.{name}"'
-        raise PatternError(f"{quoted(name)} is a public suffix, not a host", mend)
+        fix = f'name a host below it, like "example.{name}"'
+        raise PatternError(f"{quoted(name)} is a public suffix, not a host", fix)
     return name
 
 
 def _wide_name(text: str, rest: str) -> str:
     name = _name(rest)
     if literal_of(name) is not None:
-        mend = f'write "{name}", or a network like "192.0.2.0/24"'
-        raise PatternError(f"the wildcard {quoted(text)} stands before an address", mend)
+        fix = f'write "{name}", or a network like "192.0.2.0/24"'
+        raise PatternError(f"the wildcard {quoted(text)} stands before an address", fix)
     if public_suffix(name) is not None:
-        mend = f'name the hosts, or use a wildcard one level down, like "*.example.{name}"'
+        fix = f'name the hosts, or use a wildcard one level down, like "*.example.{name}"'
         what = f"the wildcard {quoted(text)} covers a public suffix, where anybody can have a name"
-        raise PatternError(what, mend)
+        raise PatternError(what, fix)
     return name
 
 
@@ -213,11 +213,11 @@ def _network(text: str) -> Network:
     try:
         network = ip_network(text, strict=False)
     except ValueError:
-        mend = 'write it like "192.0.2.0/24" or "2001:db8::/32"'
-        raise PatternError(f"{quoted(text)} is not a network", mend) from None
+        fix = 'write it like "192.0.2.0/24" or "2001:db8::/32"'
+        raise PatternError(f"{quoted(text)} is not a network", fix) from None
     if network.prefixlen == 0:
-        mend = "name the networks that are needed"
-        raise PatternError(f"the network {quoted(text)} holds every address", mend)
+        fix = "name the networks that are needed"
+        raise PatternError(f"the network {quoted(text)} holds every address", fix)
     canonical = f"{text_of(network.network_address)}/{network.prefixlen}"
     if text != canonical:
         what = f"the network {quoted(text)} is not in its canonical spelling"
@@ -229,8 +229,8 @@ def _not_hiding(network: Network, text: str) -> Network:
     inner = effective(network.network_address)
     if inner != network.network_address:
         single = network.prefixlen == network.max_prefixlen
-        mend = f'write "{inner}"' if single else "name the IPv4 network itself"
-        raise PatternError(f"{quoted(text)} hides an IPv4 address in an IPv6 one", mend)
+        fix = f'write "{inner}"' if single else "name the IPv4 network itself"
+        raise PatternError(f"{quoted(text)} hides an IPv4 address in an IPv6 one", fix)
     return network
 
 
@@ -272,7 +272,7 @@ class PathGlob:
 
     @classmethod
     def parse(cls, text: str) -> "PathGlob":
-        """Read a glob as the allowlist spells it; PatternError says how to mend it."""
+        """Read a glob as the allowlist spells it; PatternError says how to fix it."""
         return cls(text)
 
     def matches(self, path: str) -> bool:
@@ -291,14 +291,14 @@ def _refuse_what_is_no_glob(text: str) -> None:
         what = f'the path {quoted(text)} has "**" before its end or inside a segment'
         raise PatternError(what, 'use "*" for one segment, and "/**" only at the end')
     if (found := _no_path_character(text)) is not None:
-        mend = "a path is a glob, no regular expression; percent-encode what is meant literally"
-        raise PatternError(f"the path {quoted(text)} holds {quoted(found[0])}", mend)
+        fix = "a path is a glob, no regular expression; percent-encode what is meant literally"
+        raise PatternError(f"the path {quoted(text)} holds {quoted(found[0])}", fix)
     if (found := _find_ambiguity(text)) is not None:
-        mend = "such paths are always denied where paths are restricted; write it without"
+        fix = "such paths are always denied where paths are restricted; write it without"
         encoded = quote(text, safe=_PATH_CHARACTERS, errors="replace")
         if encoded != text and _find_ambiguity(encoded) is None:
-            mend = f'write "{encoded}"'
-        raise PatternError(f"the path {quoted(text)} holds {quoted(found[0])}", mend)
+            fix = f'write "{encoded}"'
+        raise PatternError(f"the path {quoted(text)} holds {quoted(found[0])}", fix)
 
 
 def is_ambiguous(path: str) -> bool:

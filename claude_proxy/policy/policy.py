@@ -13,9 +13,15 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
-from claude_proxy.policy.credentials.decision import FREE, Binding, Custody, Holdings, custody_of
+from claude_proxy.policy.credentials.decision import (
+    NO_CREDENTIAL,
+    AvailableSecrets,
+    Binding,
+    CredentialDecision,
+    custody_of,
+)
 from claude_proxy.policy.location import Source
-from claude_proxy.policy.messages.restrictions import Narrowing
+from claude_proxy.policy.messages.restrictions import ApiRestrictions
 from claude_proxy.policy.patterns import (
     HostPattern,
     PathGlob,
@@ -419,7 +425,9 @@ class Policy:
     allow: tuple[Rule, ...] = ()
     deny: tuple[Rule, ...] = ()
     credentials: tuple[Binding, ...] = ()
-    narrowings: tuple[Narrowing, ...] = ()  # the first that covers a target is the one in force
+    narrowings: tuple[
+        ApiRestrictions, ...
+    ] = ()  # the first that covers a target is the one in force
     _names: _Names = field(init=False, repr=False, compare=False, default_factory=_Names)
     _networks: _Networks = field(init=False, repr=False, compare=False, default_factory=_Networks)
 
@@ -514,7 +522,7 @@ class Policy:
         reason = narrowing.judge_body(request, body, self.reaches)
         return decision if reason is None else _DENIED[reason]
 
-    def narrowing_of(self, target: Authority) -> Narrowing | None:
+    def narrowing_of(self, target: Authority) -> ApiRestrictions | None:
         """Return what narrows the Messages API at `target`, if anything does."""
         for narrowing in self.narrowings:
             here = narrowing.ports is None or target.port in narrowing.ports
@@ -522,9 +530,11 @@ class Policy:
                 return narrowing
         return None
 
-    def custody_of(self, request: Request, holdings: Holdings) -> Custody:
+    def custody_of(self, request: Request, holdings: AvailableSecrets) -> CredentialDecision:
         """Decide which credential an allowed request may carry, and which is put in."""
-        return custody_of(self.credentials, request, holdings) if self.credentials else FREE
+        return (
+            custody_of(self.credentials, request, holdings) if self.credentials else NO_CREDENTIAL
+        )
 
     def reaches(self, url: str, method: str = "GET") -> bool:
         """Tell whether a client itself may ask for `url`: then the API may do so for it."""

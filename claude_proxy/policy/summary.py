@@ -15,8 +15,8 @@ from claude_proxy.policy.credentials.decision import (
     Pin,
     name_of,
 )
-from claude_proxy.policy.messages.destinations import Reach
-from claude_proxy.policy.messages.restrictions import MIB, Narrowing
+from claude_proxy.policy.messages.destinations import DestinationScope
+from claude_proxy.policy.messages.restrictions import MIB, ApiRestrictions
 
 _NAMED = 4  # values of a list that are spelled out; the rest is counted
 
@@ -47,7 +47,7 @@ def use_shown(use: Injection | Pin) -> str:
     return "pin learn" if use.learn else f"pin {len(use.digests)} by hash"
 
 
-def narrowing_shown(narrowing: Narrowing) -> str:
+def narrowing_shown(narrowing: ApiRestrictions) -> str:
     """Return what requests to an API are limited to, without what is not limited."""
     words = [_head(narrowing)]
     for name, values in _limits(narrowing).items():
@@ -57,17 +57,17 @@ def narrowing_shown(narrowing: Narrowing) -> str:
     return "; ".join(words)
 
 
-def narrowing_lines(narrowing: Narrowing) -> list[str]:
+def narrowing_lines(narrowing: ApiRestrictions) -> list[str]:
     """Return a line for each value, so that what changes can be told without the rest."""
     limits = _limits(narrowing).items()
     return [f"{_head(narrowing)} {name} {value}" for name, values in limits for value in values]
 
 
-def _head(narrowing: Narrowing) -> str:
+def _head(narrowing: ApiRestrictions) -> str:
     return f"anthropic {_hosts(narrowing)}"
 
 
-def _limits(narrowing: Narrowing) -> dict[str, list[str]]:
+def _limits(narrowing: ApiRestrictions) -> dict[str, list[str]]:
     lists: dict[str, Iterable[object] | None] = {
         "paths": narrowing.paths,
         "models": narrowing.models,
@@ -84,14 +84,14 @@ def _limits(narrowing: Narrowing) -> dict[str, list[str]]:
     }
 
 
-def _hosts(entry: Binding | Narrowing) -> str:
+def _hosts(entry: Binding | ApiRestrictions) -> str:
     hosts = ",".join(map(str, entry.patterns))
     if entry.ports is None or (isinstance(entry, Binding) and entry.ports == {HTTPS_PORT}):
         return hosts
     return f"{hosts} ports {','.join(map(str, sorted(entry.ports)))}"
 
 
-def _reach(reach: Reach) -> list[object] | None:
+def _reach(reach: DestinationScope) -> list[object] | None:
     if reach.every:
         return None
     return [*(["allowlisted"] if reach.allowlisted else []), *reach.hosts]

@@ -27,7 +27,7 @@ def open_to_strangers(policy: Policy) -> tuple[str, ...]:
 
 
 def words_about(policy: Policy) -> tuple[str, str] | None:
-    """Return what to tell the owner of such hosts, and the mend; None if there are none."""
+    """Return what to tell the owner of such hosts, and the fix; None if there are none."""
     hosts = ", ".join(open_to_strangers(policy))
     if not hosts:
         return None

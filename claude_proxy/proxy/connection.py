@@ -27,8 +27,8 @@ from claude_proxy.config.settings import ClientCredentials, Limits
 from claude_proxy.events import Phase
 from claude_proxy.policy.reason import Reason
 from claude_proxy.proxy.dialer import Dialer, DialError, Failure
-from claude_proxy.proxy.gate import Gate, Origin
-from claude_proxy.proxy.layers.session import Expired, HoldReading, Session, Waiting, Withdrawn
+from claude_proxy.proxy.gate import ClientInfo, Gate
+from claude_proxy.proxy.layers.session import HoldReading, RuleRevoked, Session, TimedOut, Waiting
 from claude_proxy.proxy.layers.upstream import UpstreamServer
 from claude_proxy.wire.authority import Authority
 
@@ -135,7 +135,7 @@ class ClientConnection:
         number = next(_numbers)
         self.session = Session(
             gate=services.gate,
-            origin=Origin(number, shown, listener),
+            origin=ClientInfo(number, shown, listener),
             head_limit=services.limits.head_bytes,
             record_query=services.record_query,
             local=local,
@@ -493,7 +493,7 @@ class ClientConnection:
             case _:
                 limit, since = limits.idle_timeout_s, max(self.active_at, self._turn_since)
         if now - since > limit:
-            self.process(Expired())
+            self.process(TimedOut())
             self._insist()
 
     def withdraw(self) -> bool:
@@ -503,7 +503,7 @@ class ClientConnection:
         if target is None or self._gone or self._holds(target):
             return False
         session.gate.refuse(session.origin, Phase.RELOAD, Reason.RULE_WITHDRAWN, target)
-        self.process(Withdrawn())
+        self.process(RuleRevoked())
         self._insist()
         return True
 

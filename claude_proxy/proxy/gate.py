@@ -15,7 +15,12 @@ from typing import Protocol
 from claude_proxy.config.settings import AuditFailure
 from claude_proxy.errors import AuditError
 from claude_proxy.events import OPAQUE, DecisionMade, Event, OutcomeSeen, Phase
-from claude_proxy.policy.credentials.decision import FREE, Binding, Custody, Holdings
+from claude_proxy.policy.credentials.decision import (
+    NO_CREDENTIAL,
+    AvailableSecrets,
+    Binding,
+    CredentialDecision,
+)
 from claude_proxy.policy.policy import Decision, Policy, Tls, bound_to
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Request
@@ -33,11 +38,11 @@ _HELD_LIMIT = 512 * 1024 * 1024
 _MESSAGES = "/v1/messages"
 
 
-class Custodian(Protocol):
+class SecretProvider(Protocol):
     """Whoever holds the values of the credentials."""
 
     @property
-    def holdings(self) -> Holdings:
+    def holdings(self) -> AvailableSecrets:
         """What is known now of each binding."""
 
     def learn(self, name: str, login: tuple[bytes, bytes], /) -> None:
@@ -50,10 +55,10 @@ class Custodian(Protocol):
         """Take note of how an upstream answered to a credential."""
 
 
-class _EmptyHanded:
+class _NoSecrets:
     """The custodian of a proxy without credentials."""
 
-    holdings: Holdings = MappingProxyType({})
+    holdings: AvailableSecrets = MappingProxyType({})
 
     def learn(self, name: str, _: tuple[bytes, bytes], /) -> None:
         raise LookupError(name)
@@ -63,7 +68,7 @@ class _EmptyHanded:
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class ClientInfo:
     """Where an attempt came from: one client connection on one listener."""
 
     connection: int
@@ -72,7 +77,7 @@ class Origin:
 
 
 @dataclass(slots=True)
-class Passage:
+class Attempt:
     """A recorded decision, and what is known so far of how the attempt ended."""
 
     decision: Decision
@@ -85,7 +90,7 @@ class Passage:
     upstream: str | None = None
     error: str | None = None
     ended: bool = False
-    custody: Custody = FREE
+    custody: CredentialDecision = NO_CREDENTIAL
     meter: Meter | None = None  # reads what the answer says that it has cost
     held: int = 0  # bytes of the body that wait to be judged
     bindings: tuple[Binding, ...] = ()  # of the policy that the custody is by
@@ -99,20 +104,20 @@ class Gate:
         policy: Policy,
         record: Record,
         *,
-        custodian: Custodian | None = None,
+        custodian: SecretProvider | None = None,
         audit_failure: AuditFailure = AuditFailure.DENY,
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self.policy = policy
         self._record = record
-        self._custodian = custodian or _EmptyHanded()
+        self._custodian = custodian or _NoSecrets()
         self._held = 0
         self._allow_unrecorded = audit_failure is AuditFailure.ALLOW
         self._clock_ns = clock_ns
         self._last_id = 0
         self._audit_works = True
 
-    def connect(self, origin: Origin, target: Authority, *, method: str = "CONNECT") -> Passage:
+    def connect(self, origin: ClientInfo, target: Authority, *, method: str = "CONNECT") -> Attempt:
         """Decide whether a tunnel to `target` may be opened; `method` is how it was asked for."""
         return self._settle(
             origin,
@@ -123,8 +128,8 @@ class Gate:
         )
 
     def hello(
-        self, origin: Origin, target: Authority, sni: str | None, *, encrypted: bool
-    ) -> Passage | None:
+        self, origin: ClientInfo, target: Authority, sni: str | None, *, encrypted: bool
+    ) -> Attempt | None:
         """Decide whether a ClientHello agrees with its tunnel; None: it does.
 
         Agreement is part of the tunnel's own decision; only a disagreement is a new fact.
@@ -134,9 +139,9 @@ class Gate:
             return None
         return self._settle(origin, lambda: decision, Phase.HELLO, target, scheme="https")
 
-    def request(self, origin: Origin, request: Request, shown_path: str) -> Passage:
+    def request(self, origin: ClientInfo, request: Request, shown_path: str) -> Attempt:
         """Decide whether one request may be forwarded, and with which credential."""
-        custody = FREE
+        custody = NO_CREDENTIAL
 
         def decide() -> Decision:
             nonlocal custody
@@ -148,7 +153,7 @@ class Gate:
                     return Decision(False, custody.reason)
             return decision
 
-        def settled(decide: Callable[[], Decision]) -> Passage:
+        def settled(decide: Callable[[], Decision]) -> Attempt:
             return self._settle(
                 origin,
                 decide,
@@ -173,7 +178,7 @@ class Gate:
         passage.custody, passage.bindings = custody, self.policy.credentials
         return passage
 
-    def _pinned(self, custody: Custody, decision: Decision) -> Decision:
+    def _pinned(self, custody: CredentialDecision, decision: Decision) -> Decision:
         """Pin the login that a request shows first; return `decision`, or why it may not pass."""
         if custody.learned is None or custody.credential is None:
             return decision
@@ -198,7 +203,7 @@ class Gate:
         """Whether more than half of the room for bodies that wait to be judged is taken."""
         return self._held > _HELD_LIMIT // 2
 
-    def hold(self, passage: Passage, size: int) -> bool:
+    def hold(self, passage: Attempt, size: int) -> bool:
         """Tell whether there is room for `size` more bytes of a body that waits to be judged."""
         if self._held + size > _HELD_LIMIT:
             return False
@@ -206,7 +211,9 @@ class Gate:
         passage.held += size
         return True
 
-    def content(self, origin: Origin, passage: Passage, request: Request, body: bytes) -> Decision:
+    def content(
+        self, origin: ClientInfo, passage: Attempt, request: Request, body: bytes
+    ) -> Decision:
         """Decide whether a request whose head was allowed may ask for what its body says.
 
         What is allowed was recorded with the head; only a denial is a new fact.
@@ -216,7 +223,7 @@ class Gate:
             return decision
         return self._denied(origin, passage, request, Phase.CONTENT, decision)
 
-    def leave(self, origin: Origin, passage: Passage, request: Request) -> Decision:
+    def leave(self, origin: ClientInfo, passage: Attempt, request: Request) -> Decision:
         """Decide whether a request may still go, now that there is a connection for it."""
         # A reload during the dial: what is put in may be for nobody any more.
         if self._is_bound_as_before(passage, request):
@@ -226,8 +233,8 @@ class Gate:
 
     def _denied(
         self,
-        origin: Origin,
-        passage: Passage,
+        origin: ClientInfo,
+        passage: Attempt,
         request: Request,
         phase: Phase,
         decision: Decision,
@@ -251,13 +258,13 @@ class Gate:
         policy, target = self.policy, request.target
         return not policy.binds(target) and policy.narrowing_of(target) is None
 
-    def _of_content(self, passage: Passage, request: Request, body: bytes) -> Decision:
+    def _of_content(self, passage: Attempt, request: Request, body: bytes) -> Decision:
         # A reload while the body was waiting: what was to be put in may be for nobody any more.
         if not self._is_bound_as_before(passage, request):
             return Decision(False, Reason.CREDENTIAL_UNAVAILABLE)
         return self.policy.decide_content(request, body)
 
-    def _is_bound_as_before(self, passage: Passage, request: Request) -> bool:
+    def _is_bound_as_before(self, passage: Attempt, request: Request) -> bool:
         """Tell whether a request's host has the credentials that it was judged by."""
         now = self.policy.credentials
         if passage.bindings is now:  # as long as no reload has come
@@ -265,7 +272,7 @@ class Gate:
         host = request.target
         return bound_to(host, passage.bindings) == bound_to(host, now)
 
-    def watch(self, passage: Passage, request: Request) -> Watch | None:
+    def watch(self, passage: Attempt, request: Request) -> Watch | None:
         """Return what has to see the answer, if anything has."""
         watches: list[Watch] = []
         if passage.custody.guarded:
@@ -277,13 +284,13 @@ class Gate:
             return None
         return watches[0] if len(watches) == 1 else Joined(watches)
 
-    def _is_metered(self, custody: Custody, request: Request) -> bool:
+    def _is_metered(self, custody: CredentialDecision, request: Request) -> bool:
         """Tell whether the answer says what it has cost, and somebody wants to know."""
         if request.method != "POST" or not request.path.endswith(_MESSAGES):
             return False
         return bool(custody.credential) or self.policy.narrowing_of(request.target) is not None
 
-    def dial(self, origin: Origin, target: Authority) -> Decision:
+    def dial(self, origin: ClientInfo, target: Authority) -> Decision:
         """Decide once more, right before a dial: the policy may have changed since the request."""
         decision = _decided(lambda: self.policy.decide_connect(target))
         if not decision.allowed:
@@ -301,7 +308,7 @@ class Gate:
         return _decided(lambda: self.policy.decide_request(request)).allowed
 
     def address(
-        self, origin: Origin, target: Authority, address: IPv4Address | IPv6Address
+        self, origin: ClientInfo, target: Authority, address: IPv4Address | IPv6Address
     ) -> Decision:
         """Decide whether `target` may lead to `address`; only a denial is recorded.
 
@@ -314,7 +321,7 @@ class Gate:
 
     def refuse(  # noqa: PLR0913 - each fact is a column of its own
         self,
-        origin: Origin,
+        origin: ClientInfo,
         phase: Phase,
         reason: Reason,
         target: str | Authority,
@@ -322,21 +329,21 @@ class Gate:
         method: str = "",
         scheme: str = "",
         path: str = "",
-    ) -> Passage:
+    ) -> Attempt:
         """Record a denial that needs no rule: an unreadable target, a stranger, no TLS."""
         decision = Decision(False, reason)
         return self._settle(
             origin, lambda: decision, phase, target, scheme=scheme, method=method, path=path
         )
 
-    def answered(self, passage: Passage, status: int | None) -> None:
+    def answered(self, passage: Attempt, status: int | None) -> None:
         """Note that the answer's head is here."""
         passage.status = status
         passage.first_byte = time.monotonic()
         if passage.custody.credential is not None and status is not None:
             self._custodian.answered(passage.custody.credential, status)
 
-    def end(self, passage: Passage, error: str | None = None) -> None:
+    def end(self, passage: Attempt, error: str | None = None) -> None:
         """Record how an attempt ended; once, whoever is first."""
         if passage.ended:
             return
@@ -361,7 +368,7 @@ class Gate:
 
     def _settle(  # noqa: PLR0913
         self,
-        origin: Origin,
+        origin: ClientInfo,
         decide: Callable[[], Decision],
         phase: Phase,
         target: str | Authority,
@@ -370,7 +377,7 @@ class Gate:
         method: str = "",
         path: str = "",
         credential: Callable[[], str | None] = lambda: None,
-    ) -> Passage:
+    ) -> Attempt:
         """Return the recorded decision; deny if deciding or recording fails."""
         decision = _decided(decide)
         number = self._next_id()
@@ -404,7 +411,7 @@ class Gate:
         except Exception:  # Laws 7 and 8 together
             logger.exception("recording failed")
             decision = Decision(False, Reason.INTERNAL_ERROR)
-        return Passage(decision, number, time.monotonic())
+        return Attempt(decision, number, time.monotonic())
 
     def _next_id(self) -> int:
         self._last_id = max(self._clock_ns(), self._last_id + 1)
@@ -415,10 +422,10 @@ class Gate:
         if self._audit_works:
             self._audit_works = False
             then = "allowed, as asked for" if self._allow_unrecorded else "denied"
-            logger.error("%s; until this is mended everything is %s", problem.what, then)
+            logger.error("%s; until this is fixed everything is %s", problem.what, then)
 
 
-def _legible(custody: Custody, request: Request) -> Custody:
+def _legible(custody: CredentialDecision, request: Request) -> CredentialDecision:
     """Have an answer asked for in a coding that the meter can read."""
     coding = None if custody.guarded else legible(request.fields)
     if coding is None:

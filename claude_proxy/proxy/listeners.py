@@ -23,7 +23,7 @@ from claude_proxy.config.settings import Address, ClientCredentials, Network
 from claude_proxy.events import Notice, Phase
 from claude_proxy.policy.reason import Reason
 from claude_proxy.proxy.connection import ClientConnection, Services
-from claude_proxy.proxy.gate import Origin
+from claude_proxy.proxy.gate import ClientInfo
 from claude_proxy.proxy.layers.session import NO_ADDRESS, Waiting
 from claude_proxy.proxy.responses import Refusal, denial
 from claude_proxy.system.peer_credentials import peer_of
@@ -254,7 +254,7 @@ class _Arrival(asyncio.Protocol):
         connection.start()
 
     def _turn_away(self, transport: asyncio.Transport, shown: str) -> None:
-        origin = Origin(0, shown, self._listener.name)
+        origin = ClientInfo(0, shown, self._listener.name)
         gate = self._manager.services_of(self._listener).gate
         passage = gate.refuse(origin, Phase.CLIENT, Reason.CLIENT_NOT_ALLOWED, "")
         gate.end(passage)

@@ -69,7 +69,7 @@ _UNAUTHENTICATED = 407
 _CHALLENGE = (b"Proxy-Authenticate", b'Basic realm="claude-proxy"')  # RFC 9110 11.7.1, RFC 7617
 _OTHERWISE = "The proxy's policy does not allow this."
 
-# Reasons that adding a host to the allowlist can mend; for the rest a command would mislead.
+# Reasons that adding a host to the allowlist can fix; for the rest a command would mislead.
 _MENDED_BY_ALLOWING = frozenset(
     {
         Reason.NO_RULE,

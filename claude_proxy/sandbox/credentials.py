@@ -52,7 +52,7 @@ def warnings_of(order: Order, bindings: Bindings) -> Iterator[str]:
         return
     words = unbound_hosts.words_about(policy_files.load_for(order.settings).policy)
     if words is not None:
-        yield f"{words[0]}; mend: {words[1]}"
+        yield f"{words[0]}; fix: {words[1]}"
 
 
 def refuse_reachable(order: Order, bindings: Bindings, environ: Mapping[str, str]) -> None:
@@ -71,7 +71,7 @@ def refuse_reachable(order: Order, bindings: Bindings, environ: Mapping[str, str
                     raise ConfigError(
                         "what gives the proxy a credential could have been made by a run",
                         where=str(path),
-                        mend="keep it outside of the project and of what a run may write",
+                        fix="keep it outside of the project and of what a run may write",
                     )
 
 

@@ -35,15 +35,15 @@ def find_program(
 
 def _not_found(name: str, path: Path) -> ClaudeProxyError:
     if "/" not in name:
-        mend = "install it, or name it with its path"
-        return ClaudeProxyError(f"there is no command {name!r}", where="PATH", mend=mend)
+        fix = "install it, or name it with its path"
+        return ClaudeProxyError(f"there is no command {name!r}", where="PATH", fix=fix)
     if path.is_dir():
-        what, mend = f"the command {name!r} is a directory", "name a program in it"
+        what, fix = f"the command {name!r} is a directory", "name a program in it"
     elif path.exists():
-        what, mend = f"the command {name!r} may not be executed", f"chmod +x {path}"
+        what, fix = f"the command {name!r} may not be executed", f"chmod +x {path}"
     else:
-        what, mend = f"there is no command {name!r}", "install it, or mend the path"
-    return ClaudeProxyError(what, where=str(path), mend=mend)
+        what, fix = f"there is no command {name!r}", "install it, or fix the path"
+    return ClaudeProxyError(what, where=str(path), fix=fix)
 
 
 class _Trail:

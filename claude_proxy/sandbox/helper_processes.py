@@ -71,7 +71,7 @@ class Attendant:
             f"the {self.what} of this run has ended (exit code {self.process.poll()}); nothing was "
             "run",
             where=str(log),
-            mend="see what it says there",
+            fix="see what it says there",
         )
 
     def end(self) -> None:
@@ -128,7 +128,7 @@ class Companion(Attendant):
         raise proxy_process_ipc.decode_error(said) or ClaudeProxyError(
             "the proxy of this run has ended before it was ready",
             where=str(self._log),
-            mend="see what it says there; try `claude-proxy serve` with the same options",
+            fix="see what it says there; try `claude-proxy serve` with the same options",
         )
 
     def end(self) -> None:
@@ -167,7 +167,7 @@ def open_log(statedir: Path, name: str) -> Log:
         raise ConfigError(
             f"the log of the run cannot be written: {(error.strerror or '').lower()}",
             where=str(path),
-            mend="make room, or name another directory with --statedir",
+            fix="make room, or name another directory with --statedir",
         ) from error
     return Log(path, file)
 
@@ -284,7 +284,7 @@ def join(text: str) -> Upstream:
         upstream = relay.parse_upstream(text)
     except ConfigError as error:
         raise ConfigError(
-            error.what, where=f"--proxy {text}", mend="spell it 127.0.0.1:9051 or unix:/path"
+            error.what, where=f"--proxy {text}", fix="spell it 127.0.0.1:9051 or unix:/path"
         ) from error
     deadline = time.monotonic() + JOIN_PATIENCE_S
     while True:
@@ -295,7 +295,7 @@ def join(text: str) -> Upstream:
             raise ClaudeProxyError(
                 f"claude-proxy is not running on {text}: {reason}",
                 where="--proxy",
-                mend="start it: claude-proxy serve; or leave --proxy out, and the run has its own",
+                fix="start it: claude-proxy serve; or leave --proxy out, and the run has its own",
             )
         time.sleep(_JOIN_PAUSE_S)
 

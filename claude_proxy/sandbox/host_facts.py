@@ -161,7 +161,7 @@ def refuse_astray(planned: Plan, pid: int) -> None:
             raise ClaudeProxyError(
                 "the sandbox is not as it was planned, so nothing was run",
                 where=", ".join(map(str, places[:_PLACES_TOLD])),
-                mend="look for links that another run makes in the project; then start again",
+                fix="look for links that another run makes in the project; then start again",
             )
         time.sleep(_MOUNT_POLL_S)
 
@@ -240,7 +240,7 @@ def _run(command: list[str]) -> tuple[int, str]:
 
 
 def problems(environ: Mapping[str, str], *, seccomp_wanted: bool = True) -> list[ClaudeProxyError]:
-    """Return everything that a run needs and this machine lacks, each with its mend."""
+    """Return everything that a run needs and this machine lacks, each with its fix."""
     found = requirements.problems_of(machine(environ))
     missing = seccomp.problem() if seccomp_wanted else None
     return [*found, *([missing] if missing else [])]

@@ -206,5 +206,5 @@ def _failed(message: bytes) -> ClaudeProxyError:
     return ClaudeProxyError(
         f"the sandbox's network cannot be entered: {reason}",
         where="bwrap --unshare-net",
-        mend="try `claude-proxy doctor`, which looks at the namespaces of this machine",
+        fix="try `claude-proxy doctor`, which looks at the namespaces of this machine",
     )

@@ -16,11 +16,11 @@ from typing import Any
 
 from claude_proxy.config.strict_yaml.nodes import (
     Broken,
-    Mapping,
     Node,
     Problems,
-    Scalar,
-    Sequence,
+    YamlList,
+    YamlMapping,
+    YamlScalar,
     decode,
     parse,
     quoted,
@@ -79,7 +79,7 @@ def _load(name: str, user_directory: Path, trail: tuple[str, ...]) -> Profile:
         raise ConfigError(
             f"{quoted(name)} cannot be the name of a profile",
             where=f"--profile {quoted(name)}",
-            mend="a name has lower-case letters, digits, dots, dashes and underscores",
+            fix="a name has lower-case letters, digits, dots, dashes and underscores",
         )
     own = user_directory / f"{name}.yaml"
     # A profile of the user's that extends the shipped one of its own name is the usual way to add
@@ -99,7 +99,7 @@ def _load(name: str, user_directory: Path, trail: tuple[str, ...]) -> Profile:
     if base is None:
         return Profile(name=name, **found)
     if len(trail) >= _MAX_DEPTH:
-        raise ConfigError("profiles extend each other too deeply", where=where, mend="extend fewer")
+        raise ConfigError("profiles extend each other too deeply", where=where, fix="extend fewer")
     below = _load(base, user_directory, (*trail, name))
     return _extended(below, name, found)
 
@@ -110,12 +110,12 @@ def _unknown(name: str, user_directory: Path, trail: tuple[str, ...]) -> ConfigE
         return ConfigError(
             f"profiles extend each other in a circle: {circle}",
             where=str(user_directory / f"{trail[-1]}.yaml"),
-            mend="take one `extends` out",
+            fix="take one `extends` out",
         )
     return ConfigError(
         f"unknown profile {quoted(name)}",
         where=f"{user_directory / trail[-1]}.yaml, extends" if trail else f"--profile {name}",
-        mend=f"there are {', '.join(names(user_directory))}; a profile of your own is "
+        fix=f"there are {', '.join(names(user_directory))}; a profile of your own is "
         f"{user_directory / name}.yaml",
     )
 
@@ -153,7 +153,7 @@ def _read_own(path: Path) -> str:
         raise ConfigError(
             f"the profile cannot be read: {(error.strerror or type(error).__name__).lower()}",
             where=str(path),
-            mend="mend the file, or choose another profile with --profile",
+            fix="fix the file, or choose another profile with --profile",
         ) from error
     return decode(_bounded(raw, path), str(path))
 
@@ -163,7 +163,7 @@ def _bounded(raw: bytes, path: Path) -> bytes:
         raise ConfigError(
             f"the file is larger than {_MAX_BYTES // 1024} KiB",
             where=str(path),
-            mend="is it the right file?",
+            fix="is it the right file?",
         )
     return raw
 
@@ -211,7 +211,7 @@ def read_narrowing(path: Path) -> str:
         raise ConfigError(
             f"the project's file cannot be read: {(error.strerror or '').lower()}",
             where=str(path),
-            mend="make it readable, or take it away",
+            fix="make it readable, or take it away",
         ) from error
 
 
@@ -219,7 +219,7 @@ def _not_plain(path: Path) -> ConfigError:
     return ConfigError(
         "the project's file is not a plain file",
         where=str(path),
-        mend="look at who made it; put a plain file in its place, or take it away",
+        fix="look at who made it; put a plain file in its place, or take it away",
     )
 
 
@@ -237,23 +237,23 @@ class _Reader:
     ) -> dict[str, Any]:
         if root is None or isinstance(root, Broken):
             if root is None and required is not None:
-                self._problems.add_at(f"{required} is not an empty file", 1, 1, mend="describe it")
+                self._problems.add_at(f"{required} is not an empty file", 1, 1, fix="describe it")
             return {}
-        if not isinstance(root, Mapping):
-            self._problems.add("the file is not a mapping", root, mend=f"it has {_listed(keys)}")
+        if not isinstance(root, YamlMapping):
+            self._problems.add("the file is not a mapping", root, fix=f"it has {_listed(keys)}")
             return {}
         found = {}
         for key, node in root.entries:
             read = keys.get(key.text)
             if read is None:
-                mend = f"there are {_listed(keys)}"
-                self._problems.add(f"unknown key {quoted(key.text)}", key, mend=mend)
+                fix = f"there are {_listed(keys)}"
+                self._problems.add(f"unknown key {quoted(key.text)}", key, fix=fix)
             else:
                 found[key.text] = read(self, node, key.text)
         return found
 
     def text(self, node: Node, key: str) -> str:
-        if isinstance(node, Scalar):
+        if isinstance(node, YamlScalar):
             return node.text
         self._note("is not a single value", node, key, "write it on one line")
         return ""
@@ -284,7 +284,7 @@ class _Reader:
         return self.texts(node, key)
 
     def values(self, node: Node, key: str) -> tuple[tuple[str, str], ...]:
-        if not isinstance(node, Mapping):
+        if not isinstance(node, YamlMapping):
             self._note("is not a mapping", node, key, "write each as NAME: value")
             return ()
         found = []
@@ -309,7 +309,7 @@ class _Reader:
         return tuple(found)
 
     def no_network(self, node: Node, key: str) -> bool:
-        if not isinstance(node, Scalar) or node.text != "none":
+        if not isinstance(node, YamlScalar) or node.text != "none":
             what = "can only be none, as this file takes away"
             self._note(what, node, key, "write `network: none`, or take the line out")
         return False
@@ -317,18 +317,18 @@ class _Reader:
     def untouched(self, _node: Node, _key: str) -> None:
         """Leave a key to whoever else reads the file."""
 
-    def _scalars(self, node: Node, key: str) -> list[Scalar]:
-        if not isinstance(node, Sequence):
+    def _scalars(self, node: Node, key: str) -> list[YamlScalar]:
+        if not isinstance(node, YamlList):
             self._note("is not a list", node, key, 'write each on a line of its own, after "- "')
             return []
         for item in node.items:
-            if not isinstance(item, Scalar | Broken):
+            if not isinstance(item, YamlScalar | Broken):
                 self._note("has something that is not a single value", item, key, "write one word")
-        return [item for item in node.items if isinstance(item, Scalar)]
+        return [item for item in node.items if isinstance(item, YamlScalar)]
 
-    def _note(self, what: str, node: Node, key: str, mend: str) -> None:
+    def _note(self, what: str, node: Node, key: str, fix: str) -> None:
         if not isinstance(node, Broken):
-            self._problems.add(f"{key} {what}", node, key=key, mend=mend)
+            self._problems.add(f"{key} {what}", node, key=key, fix=fix)
 
 
 def _listed(keys: dict[str, _Read]) -> str:

@@ -39,7 +39,7 @@ def main(file: BinaryIO) -> int:
     except Exception as error:
         # Not its message: it may quote what no terminal or log may show (ninth law).
         what = f"internal error ({type(error).__name__}) in the proxy of the run"
-        report.give(encode_error(ClaudeProxyError(what, mend="report it as a bug")))
+        report.give(encode_error(ClaudeProxyError(what, fix="report it as a bug")))
         if os.environ.get("CLAUDE_PROXY_DEBUG"):
             raise
         return _EXIT_INTERNAL

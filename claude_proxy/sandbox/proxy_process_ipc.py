@@ -45,7 +45,7 @@ def encode(task: Task, path: Sequence[str]) -> bytes:
 def encode_error(error: ClaudeProxyError) -> bytes:
     """Return an error, or several in one, as a line."""
     problems = error.problems if isinstance(error, ConfigErrors) else (error,)
-    found = [{"what": one.what, "where": one.where, "mend": one.mend} for one in problems]
+    found = [{"what": one.what, "where": one.where, "fix": one.fix} for one in problems]
     while True:
         data = json.dumps({"code": error.exit_code, "problems": found}).encode() + b"\n"
         if len(data) <= REPORT_LIMIT or len(found) == 1:
@@ -59,8 +59,7 @@ def decode_error(data: bytes) -> ClaudeProxyError | None:
         found = json.loads(data)
         kind = ConfigError if found["code"] == ConfigError.exit_code else ClaudeProxyError
         problems = [
-            kind(str(one["what"]), where=one["where"], mend=one["mend"])
-            for one in found["problems"]
+            kind(str(one["what"]), where=one["where"], fix=one["fix"]) for one in found["problems"]
         ]
     except (ValueError, KeyError, TypeError):
         return None

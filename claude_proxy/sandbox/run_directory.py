@@ -94,7 +94,7 @@ class RunDirectory:
             raise ConfigError(
                 "the path of the run's directory is too long for a Unix socket",
                 where=str(path),
-                mend="set XDG_RUNTIME_DIR to a shorter path, or unset it",
+                fix="set XDG_RUNTIME_DIR to a shorter path, or unset it",
             )
         os.mkdir(folder, 0o700, dir_fd=base)
         try:
@@ -193,7 +193,7 @@ def check_name(name: str) -> None:
         raise ConfigError(
             f"a run cannot be called {name!r}",
             where="--name",
-            mend=f"use up to {NAME_LIMIT} letters, digits, dots, dashes and underscores",
+            fix=f"use up to {NAME_LIMIT} letters, digits, dots, dashes and underscores",
         )
 
 
@@ -243,7 +243,7 @@ def _open_base(path: Path, *, make: bool = True) -> int:
         raise ConfigError(
             "the directory of the runs is not this user's alone",
             where=str(path),
-            mend=f"remove it, or: chmod 700 {path}; or set XDG_RUNTIME_DIR to a directory of yours",
+            fix=f"remove it, or: chmod 700 {path}; or set XDG_RUNTIME_DIR to a directory of yours",
         )
     return descriptor
 
@@ -258,7 +258,7 @@ def _locked(base: int) -> Iterator[None]:
             if time.monotonic() > deadline:
                 raise ConfigError(
                     "another `claude-proxy run` does not get past its start",
-                    mend="resume it if it is suspended (fg), or end it",
+                    fix="resume it if it is suspended (fg), or end it",
                 )
             time.sleep(_LOCK_PAUSE_S)
         yield
@@ -375,7 +375,7 @@ def _free_name(name: str | None, command: Sequence[str], taken: set[str]) -> str
             raise ConfigError(
                 f"there is a run called {name!r} already",
                 where="--name",
-                mend="choose another name, or none",
+                fix="choose another name, or none",
             )
         return name
     word = re.sub(r"[^A-Za-z0-9_-]+", "", Path(command[0]).name if command else "")[:16] or "run"
@@ -396,5 +396,5 @@ def _explained(where: Path, what: str) -> Iterator[None]:
         raise ConfigError(
             f"{what}: {(error.strerror or type(error).__name__).lower()}",
             where=str(where),
-            mend="make room there, or set XDG_RUNTIME_DIR to a directory of yours",
+            fix="make room there, or set XDG_RUNTIME_DIR to a directory of yours",
         ) from error

@@ -29,11 +29,11 @@ _CREDENTIALS = "credentials"  # a key of the file
 
 
 class MissingError(ClaudeProxyError):
-    """Everything that a run needs and this machine lacks, gathered so that it is mended at once."""
+    """Everything that a run needs and this machine lacks, gathered so that it is fixed at once."""
 
     def __init__(self, problems: Sequence[ClaudeProxyError]) -> None:
         first = problems[0]
-        super().__init__(first.what, where=first.where, mend=first.mend)
+        super().__init__(first.what, where=first.where, fix=first.fix)
         self.problems = tuple(problems)
 
     def lines(self) -> list[str]:
@@ -90,7 +90,7 @@ def shown_files(order: Order) -> dict[str, bytes]:
         raise ClaudeProxyError(
             f"the CA certificate of the proxy cannot be read: {(error.strerror or '').lower()}",
             where=str(path),
-            mend="name the directory of the running proxy with --confdir",
+            fix="name the directory of the running proxy with --confdir",
         ) from error
     return {
         CERTIFICATE.name: certificate,
@@ -118,7 +118,7 @@ def _policy_text(settings: Settings) -> bytes:
         raise ConfigError(
             f"the allowlist cannot be read: {(error.strerror or '').lower()}",
             where=str(settings.allowlist),
-            mend="name a readable allowlist file with --allowlist",
+            fix="name a readable allowlist file with --allowlist",
         ) from error
 
 
@@ -127,7 +127,7 @@ def without_credentials(raw: bytes) -> bytes:
     text = raw.decode("utf-8", "replace")
     problems = nodes.Problems("allowlist")
     root = nodes.parse(text, problems)
-    if problems or not isinstance(root, nodes.Mapping):
+    if problems or not isinstance(root, nodes.YamlMapping):
         return b""  # no proxy starts with it
     keys = [(name.line, name.text) for name, _ in root.entries]
     lines = text.split("\n")
@@ -158,7 +158,7 @@ def refuse_reachable(order: Order) -> None:
             raise ConfigError(
                 "the whole machine would be writable",
                 where=str(place),
-                mend="name the directory of one project with --dir",
+                fix="name the directory of one project with --dir",
             )
     for what, option, path in _guarded(order.settings):
         for place in places:
@@ -167,7 +167,7 @@ def refuse_reachable(order: Order) -> None:
                 raise ConfigError(
                     f"the sandbox could write {what}",
                     where=f"{option} {path}, which lies in {place}",
-                    mend="keep it outside of the project and of every --allow-rw",
+                    fix="keep it outside of the project and of every --allow-rw",
                 )
 
 

@@ -38,7 +38,7 @@ from claude_proxy.policy.request import Scheme
 from claude_proxy.proxy.connection import Hook, Services
 from claude_proxy.proxy.dialer import Dialer, SystemResolver
 from claude_proxy.proxy.gateway import banner
-from claude_proxy.proxy.gateway.layer import STRANGER, GatewayFront, desk_of
+from claude_proxy.proxy.gateway.layer import UNKNOWN_CALLER, GatewayFront, desk_of
 from claude_proxy.proxy.hooks.http2_streams import Streams
 from claude_proxy.proxy.hooks.tls import Certificates
 from claude_proxy.proxy.layers.protocol_detection import Front
@@ -122,7 +122,7 @@ class _Parts:
             limits=limits_of(gateway, services.limits),
             top_layer=top_layer,
         )
-        return replace(listener, credentials=None, services=own, stranger=STRANGER)
+        return replace(listener, credentials=None, services=own, stranger=UNKNOWN_CALLER)
 
     def say(self, text: str) -> None:
         """Print what is true of the whole proxy, once."""
@@ -179,7 +179,7 @@ def _serve(settings: Settings, lifeline: Lifeline | None) -> None:
         raise ConfigError(
             "several workers share a port on Linux alone",
             where="--workers",
-            mend="leave --workers at 1",
+            fix="leave --workers at 1",
         )
     settings, remark = startup.fit_descriptors(startup.share_of_worker(settings))
     announcer = Announcer(settings.notify, lifeline)
@@ -236,7 +236,7 @@ def _refuse_loop(settings: Settings, doors: tuple[listening_sockets.Opened, ...]
         raise ConfigError(
             f"the gateway's upstream is this proxy itself: {gateway.upstream}",
             where="--upstream",
-            mend="name the API that it is to forward to",
+            fix="name the API that it is to forward to",
         )
 
 
@@ -439,12 +439,12 @@ def _warn(parts: _Parts) -> None:
     if authority is not None and (outside := authority.outside(policy.hosts())):
         logger.warning(
             "the CA's name constraints leave out %d allowed hosts, among them %s; "
-            "mend: claude-proxy ca rotate --constrain",
+            "fix: claude-proxy ca rotate --constrain",
             len(outside),
             outside[0],
         )
     if settings.listen and (words := unbound_hosts.words_about(policy)) is not None:
-        logger.warning("%s; mend: %s", *words)
+        logger.warning("%s; fix: %s", *words)
     if settings.learn is not None:
         _warn_of_learning(*settings.learn)
     if policy.allows_by_default and settings.upstream_proxy is not None:

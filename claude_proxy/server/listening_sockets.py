@@ -76,7 +76,7 @@ def opened(settings: Settings) -> Iterator[tuple[Opened, ...]]:
         raise ConfigError(
             "there is nothing to listen on",
             where="--listen",
-            mend="name an address or a Unix socket with --listen",
+            fix="name an address or a Unix socket with --listen",
         )
     stack = contextlib.ExitStack()
     try:
@@ -100,7 +100,7 @@ def _of_gateway(door: Opened, settings: Settings) -> Opened:
         raise ConfigError(
             f"{door.url} is reached from other machines, and no token is asked for",
             where=door.name,
-            mend="have it listen on 127.0.0.1, or add --token-file",
+            fix="have it listen on 127.0.0.1, or add --token-file",
         )
     name = door.name if door.name.startswith(_GATEWAY) else f"{_GATEWAY} {door.name}"
     return replace(door, name=name, gateway=True)
@@ -189,7 +189,7 @@ def bind(listen: TcpListen, *, shared: bool = False) -> socket.socket:
         raise ConfigError(
             f"cannot listen on {listen.host} port {listen.port}: {_words_of(error)}",
             where=str(listen),
-            mend=_MENDS.get(error.errno or 0, "choose another address or port"),
+            fix=_MENDS.get(error.errno or 0, "choose another address or port"),
         ) from error
     return sock
 
@@ -224,7 +224,7 @@ def admitted(settings: Settings) -> frozenset[int]:
         raise ConfigError(
             f"uid {stranger} stands for every user that this user namespace does not know",
             where="--socket-uid",
-            mend="name a user of this namespace, or map the user into it (/proc/self/uid_map)",
+            fix="name a user of this namespace, or map the user into it (/proc/self/uid_map)",
         )
     return uids
 
@@ -256,7 +256,7 @@ def _inherited_tcp(listen: InheritedListen, sock: socket.socket, settings: Setti
         raise ConfigError(
             f"the socket that was handed over, {shown}, is reached from other machines",
             where=f"descriptor {listen.descriptor} (systemd's ListenStream=)",
-            mend="have it listen on 127.0.0.1, or add --allow-remote and name the clients "
+            fix="have it listen on 127.0.0.1, or add --allow-remote and name the clients "
             "with --client CIDR",
         )
     return one
@@ -287,7 +287,7 @@ def _unusable(listen: InheritedListen, fault: str) -> ConfigError:
     return ConfigError(
         f"what was handed over as a socket {fault}",
         where=f"descriptor {listen.descriptor}",
-        mend="give it with ListenStream= and Accept=no in the socket unit",
+        fix="give it with ListenStream= and Accept=no in the socket unit",
     )
 
 

@@ -60,7 +60,7 @@ def upstream_roots(settings: Settings) -> str | None:
         raise ConfigError(
             f"the upstream CA cannot be read: {(error.strerror or '').lower()}",
             where=str(extra),
-            mend="name a readable PEM file with --upstream-ca",
+            fix="name a readable PEM file with --upstream-ca",
         ) from error
     try:
         # Else each connection would fail by itself, at run time and without a word why.
@@ -69,7 +69,7 @@ def upstream_roots(settings: Settings) -> str | None:
         raise ConfigError(
             "the upstream CA holds no certificate that can be read",
             where=str(extra),
-            mend="give a file in PEM form, with BEGIN CERTIFICATE",
+            fix="give a file in PEM form, with BEGIN CERTIFICATE",
         ) from error
     # The directory is the owner's alone (it was checked when the CA was loaded).
     # Named by what is in it: another proxy beside this one may trust other roots.
@@ -84,7 +84,7 @@ def upstream_roots(settings: Settings) -> str | None:
         raise ConfigError(
             f"the upstream roots cannot be written: {(error.strerror or '').lower()}",
             where=str(merged),
-            mend="make room, or make the directory writable for its owner",
+            fix="make room, or make the directory writable for its owner",
         ) from error
     return str(merged)
 

@@ -137,7 +137,7 @@ def _supervise(children: set[int], news: News) -> None:
     if failed:
         raise ClaudeProxyError(
             f"a worker process ended unexpectedly (code {failed}), so the proxy stopped",
-            mend="see the lines above; start claude-proxy again, perhaps with --workers 1",
+            fix="see the lines above; start claude-proxy again, perhaps with --workers 1",
         )
 
 

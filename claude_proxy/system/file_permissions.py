@@ -65,7 +65,7 @@ def refuse_writable(path: Path, found: os.stat_result, holds: str = "the policy"
         raise ConfigError(
             f"the {what} belongs to another user, who could change {holds}",
             where=str(path),
-            mend=f"chown it: sudo chown {os.geteuid()} {path}",
+            fix=f"chown it: sudo chown {os.geteuid()} {path}",
         )
     sticky_directory = stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX
     by_others = found.st_mode & stat.S_IWOTH and not sticky_directory
@@ -74,7 +74,7 @@ def refuse_writable(path: Path, found: os.stat_result, holds: str = "the policy"
         raise ConfigError(
             f"the {what} can be changed by other users, and with it {holds}",
             where=f"{path} (mode {stat.S_IMODE(found.st_mode):04o})",
-            mend=f"chmod go-w {path}",
+            fix=f"chmod go-w {path}",
         )
 
 

@@ -65,7 +65,7 @@ def listen_at(path: Path, *, others: bool = False) -> tuple[socket.socket, Socke
         raise ConfigError(
             f"cannot listen there: {_words_of(error)}",
             where=f"unix:{path}",
-            mend="choose a path in a directory that is yours, on a disk with room",
+            fix="choose a path in a directory that is yours, on a disk with room",
         ) from error
 
 
@@ -76,7 +76,7 @@ def _refuse_too_long(path: Path) -> None:
             f"the path of the socket is too long: {len(longest)} bytes, "
             f"and the system takes {PATH_BYTES}",
             where=f"unix:{path}",
-            mend="choose a shorter one, in $XDG_RUNTIME_DIR or /run for example",
+            fix="choose a shorter one, in $XDG_RUNTIME_DIR or /run for example",
         )
 
 
@@ -99,7 +99,7 @@ def _refuse_impassable(path: Path) -> None:
             raise ConfigError(
                 "other users are to connect, but cannot get through the directory of the socket",
                 where=f"{directory} (mode {mode:04o})",
-                mend=f"chmod o+x {directory}, or choose a path that others can reach",
+                fix=f"chmod o+x {directory}, or choose a path that others can reach",
             )
 
 
@@ -114,7 +114,7 @@ def _alone_in(directory: Path) -> Iterator[None]:
                 raise ConfigError(
                     "another program keeps the directory of the socket locked",
                     where=str(directory),
-                    mend="end that program (lsof tells which it is), or choose another directory",
+                    fix="end that program (lsof tells which it is), or choose another directory",
                 )
             time.sleep(_LOCK_PAUSE_S)
         yield
@@ -215,7 +215,7 @@ def _is_stale(path: Path) -> bool:
     raise ConfigError(
         f"there is a {kind} where the socket is to be",
         where=str(path),
-        mend="move it away, or choose another path",
+        fix="move it away, or choose another path",
     )
 
 
@@ -234,12 +234,12 @@ def _is_abandoned(path: Path) -> bool:
             raise ConfigError(
                 f"there is a socket that cannot be looked at: {_words_of(error)}",
                 where=str(path),
-                mend="remove it if it is no longer used, or choose another path",
+                fix="remove it if it is no longer used, or choose another path",
             ) from error
     raise ConfigError(
         "another process listens on this socket already",
         where=str(path),
-        mend="stop that one (lsof tells which it is), or choose another path",
+        fix="stop that one (lsof tells which it is), or choose another path",
     )
 
 

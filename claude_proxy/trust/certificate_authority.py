@@ -115,7 +115,7 @@ class CertificateAuthority:
         raise ClaudeProxyError(
             "there is no CA yet",
             where=str(confdir / AUTHORITY_FILE),
-            mend="make it: claude-proxy ca bundle (as the first start of claude-proxy does)",
+            fix="make it: claude-proxy ca bundle (as the first start of claude-proxy does)",
         )
 
     @property
@@ -165,7 +165,7 @@ class CertificateAuthority:
             raise ConfigError(
                 problem,
                 where=str(self.confdir / AUTHORITY_FILE),
-                mend="set the clock, or: claude-proxy ca rotate; then restart",
+                fix="set the clock, or: claude-proxy ca rotate; then restart",
             )
         certificate = self._maker.make(host, now)
         # Half of what is left: near the CA's own end even a new leaf lives shortly.
@@ -227,7 +227,7 @@ def rotate(
 ) -> Rotation:
     """Replace the CA, bound to the patterns of `Policy.hosts()` if they are given.
 
-    The old CA is not read: rotation is the mend for one that is broken, expired or exposed.
+    The old CA is not read: rotation is the fix for one that is broken, expired or exposed.
     """
     wanted = None if constrain is None else constraints.constraints_for(constrain)
     with Folder.make(confdir) as folder, folder.locked():

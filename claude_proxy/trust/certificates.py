@@ -103,8 +103,8 @@ def make_authority(now: datetime, hostname: str, constraints: x509.NameConstrain
 def read_authority(data: bytes, where: str, now: datetime) -> Pair:
     """Read a CA, made here or by mitmproxy or its owner; refuse what no client would trust."""
 
-    def refuse(what: str, mend: str = _ROTATE) -> ConfigError:
-        return ConfigError(what, where=where, mend=mend)
+    def refuse(what: str, fix: str = _ROTATE) -> ConfigError:
+        return ConfigError(what, where=where, fix=fix)
 
     try:
         key = load_pem_private_key(data, password=None)

@@ -155,7 +155,7 @@ def _java_word(option: str) -> str:
     raise ConfigError(
         f"{_JAVA} cannot hold a path with quotes of both kinds",
         where=option,
-        mend="use a --confdir without quotes",
+        fix="use a --confdir without quotes",
     )
 
 
@@ -166,6 +166,6 @@ def _path(path: Path) -> str:
         raise ConfigError(
             "the path holds a control character or is not UTF-8",
             where=repr(str(path)),
-            mend="use a --confdir whose name can be printed",
+            fix="use a --confdir whose name can be printed",
         )
     return str(path)

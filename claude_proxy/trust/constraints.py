@@ -27,7 +27,7 @@ def constraints_for(patterns: Iterable[str]) -> x509.NameConstraints:
     if not permitted:
         raise ConfigError(
             "the allowlist names no host, so the CA could sign for none",
-            mend="allow the hosts first, or rotate without --constrain",
+            fix="allow the hosts first, or rotate without --constrain",
         )
     excluded: list[x509.GeneralName] = []
     if not names:

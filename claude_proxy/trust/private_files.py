@@ -91,7 +91,7 @@ class Folder:
                 found = os.fstat(descriptor)
                 if not stat.S_ISREG(found.st_mode):
                     raise ConfigError(
-                        "not a regular file", where=str(path), mend=f"move {quote(str(path))} away"
+                        "not a regular file", where=str(path), fix=f"move {quote(str(path))} away"
                     )
                 _check(found, path, _OTHERS_ANY if mode == SECRET else _OTHERS_WRITE)
                 with os.fdopen(descriptor, "rb", closefd=False) as file:
@@ -202,7 +202,7 @@ def _check(found: os.stat_result, path: Path, refused: int) -> None:
         raise ConfigError(
             f"{str(path)!r} belongs to another user (uid {found.st_uid}, not {os.geteuid()})",
             where=str(path),
-            mend=f"run as that user, choose another --confdir, or: chown {os.geteuid()} "
+            fix=f"run as that user, choose another --confdir, or: chown {os.geteuid()} "
             + quote(str(path)),
         )
     if loose := found.st_mode & refused:
@@ -211,20 +211,20 @@ def _check(found: os.stat_result, path: Path, refused: int) -> None:
         raise ConfigError(
             f"{str(path)!r} can be {verb} by others (mode {stat.S_IMODE(found.st_mode):04o})",
             where=str(path),
-            mend=f"chmod {take} {quote(str(path))}; if others may have used that, run "
+            fix=f"chmod {take} {quote(str(path))}; if others may have used that, run "
             "`claude-proxy ca rotate`",
         )
 
 
 @contextmanager
 def _explained(path: Path, what: str) -> Iterator[None]:
-    """Turn an OSError into an error that its reader can mend."""
+    """Turn an OSError into an error that its reader can fix."""
     try:
         yield
     except OSError as error:
         if error.errno == errno.ELOOP:
-            reason, mend = "it is a symbolic link", f"put the file itself there: {path}"
+            reason, fix = "it is a symbolic link", f"put the file itself there: {path}"
         else:
             reason = (error.strerror or str(error)).lower()
-            mend = f"see to owner, mode and free space of {path.parent}, or use another --confdir"
-        raise ConfigError(f"{what}: {reason}", where=str(path), mend=mend) from error
+            fix = f"see to owner, mode and free space of {path.parent}, or use another --confdir"
+        raise ConfigError(f"{what}: {reason}", where=str(path), fix=fix) from error

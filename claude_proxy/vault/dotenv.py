@@ -56,14 +56,14 @@ class Dotenv:
             where = f"{self._name}:{entries[1].line}"
             first = entries[0].line
             raise ConfigError(
-                f"{variable} stands twice, first in line {first}", where=where, mend="keep one"
+                f"{variable} stands twice, first in line {first}", where=where, fix="keep one"
             )
         [entry] = entries
         if entry.fault is not None:
             raise ConfigError(
                 f"the value of {variable} {entry.fault}",
                 where=f"{self._name}:{entry.line}",
-                mend="put the whole value into single quotes, on one line",
+                fix="put the whole value into single quotes, on one line",
             )
         return entry.value
 
@@ -74,13 +74,13 @@ def parse(raw: bytes, name: str) -> Dotenv:
         raise ConfigError(
             f"the file is larger than {MAX_BYTES // 1024} KiB",
             where=name,
-            mend="is it the right file? it is to hold KEY=VALUE lines",
+            fix="is it the right file? it is to hold KEY=VALUE lines",
         )
     text = decode(raw, name).replace("\r\n", "\n")
     if unseen := _UNSEEN.search(text):
         line = text.count("\n", 0, unseen.start()) + 1
         what = f"the character U+{ord(unseen[0]):04X} in the file"
-        raise ConfigError(what, where=f"{name}:{line}", mend="delete it")
+        raise ConfigError(what, where=f"{name}:{line}", fix="delete it")
     return Dotenv(name, _Reader(text, name).read())
 
 
@@ -113,8 +113,8 @@ class _Reader:
         self._line += found[0].count("\n")
         return found
 
-    def _refuse(self, what: str, mend: str) -> NoReturn:
-        raise ConfigError(what, where=f"{self._name}:{self._line}", mend=mend)
+    def _refuse(self, what: str, fix: str) -> NoReturn:
+        raise ConfigError(what, where=f"{self._name}:{self._line}", fix=fix)
 
     def _entry(self) -> _Entry:
         mark = self._text[self._at : self._at + 1]

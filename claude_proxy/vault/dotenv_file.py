@@ -47,7 +47,7 @@ def read(path: Path) -> DotenvFile | None:
             return None
         if not stat.S_ISREG(found.st_mode):
             raise ConfigError(
-                "it is not a regular file", where=str(path), mend="put a plain file in its place"
+                "it is not a regular file", where=str(path), fix="put a plain file in its place"
             )
         file_permissions.refuse_writable(path, found, "where the key goes")
         raw = _bytes_of(descriptor)
@@ -69,5 +69,5 @@ def _unreadable(path: Path, error: OSError) -> ConfigError:
     return ConfigError(
         f"the file cannot be read: {reason}",
         where=str(path),
-        mend="make it readable for the user who runs claude-proxy, or start it elsewhere",
+        fix="make it readable for the user who runs claude-proxy, or start it elsewhere",
     )

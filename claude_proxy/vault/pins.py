@@ -196,7 +196,7 @@ class PinStore:
         return ConfigError(
             f"the pinned logins cannot be used: {why}",
             where=str(self.path),
-            mend="look who changed the file; with it deleted, the next login of each is learned",
+            fix="look who changed the file; with it deleted, the next login of each is learned",
         )
 
 

@@ -65,7 +65,7 @@ def read(
             return _checked(_inside(raw, keys, place) if keys else raw, place, _MEND_FILE)
         case SystemdSource():
             raw = _of_file(_handed_over(source, environ), place, _MOST_BYTES, by_manager=True)
-            return _checked(raw, place, "mend what LoadCredential= names, and restart the service")
+            return _checked(raw, place, "fix what LoadCredential= names, and restart the service")
         case CommandSource(argv):
             return _checked(_of_command(argv, place, environ, withheld), place, _MEND_COMMAND)
         case KeyringSource(service, user):
@@ -101,7 +101,7 @@ _MEND_FILE = "write the value alone into the file, on one line"
 _MEND_COMMAND = "run the command by hand: it is to print the value, and nothing else"
 
 
-def _checked(raw: bytes, place: str, mend: str) -> Secret:
+def _checked(raw: bytes, place: str, fix: str) -> Secret:
     """Return the value, if a field of a request can hold it."""
     text = raw.removesuffix(b"\n").removesuffix(b"\r")
     # Latin-1 reads any bytes; what is not ASCII is refused by the check itself.
@@ -109,7 +109,7 @@ def _checked(raw: bytes, place: str, mend: str) -> Secret:
     if fault is None and len(text) < _SHORTEST:
         fault = f"is shorter than {_SHORTEST} characters"
     if fault is not None:
-        raise ConfigError(f"the value {fault}", where=place, mend=mend)
+        raise ConfigError(f"the value {fault}", where=place, fix=fix)
     return Secret(text)
 
 
@@ -117,19 +117,19 @@ def _checked(raw: bytes, place: str, mend: str) -> Secret:
 
 
 def _of_environment(value: str | None, place: str) -> Secret:
-    mend = "set the variable before claude-proxy is started, or keep the value in a file"
+    fix = "set the variable before claude-proxy is started, or keep the value in a file"
     if not value:
-        raise ConfigError("the variable is not set, or is empty", where=place, mend=mend)
-    return _checked(os.fsencode(value), place, mend)
+        raise ConfigError("the variable is not set, or is empty", where=place, fix=fix)
+    return _checked(os.fsencode(value), place, fix)
 
 
 def _of_dotenv(path: Path, name: str, place: str) -> Secret:
     found = dotenv_file.read(path)
     value = None if found is None else found.value(name)
-    mend = f"write {name}=... into the file"
+    fix = f"write {name}=... into the file"
     if not value:
-        raise ConfigError("the variable is not set there, or is empty", where=place, mend=mend)
-    return _checked(value.encode(), place, mend)
+        raise ConfigError("the variable is not set there, or is empty", where=place, fix=fix)
+    return _checked(value.encode(), place, fix)
 
 
 # --- files
@@ -139,8 +139,8 @@ def _at_home(path: Path, place: str) -> Path:
     try:
         return path.expanduser()
     except RuntimeError:  # as in a container, whose users may have no entry in passwd
-        mend = "set HOME, or write the path from / on"
-        raise ConfigError("the user has no home directory", where=place, mend=mend) from None
+        fix = "set HOME, or write the path from / on"
+        raise ConfigError("the user has no home directory", where=place, fix=fix) from None
 
 
 def _of_file(path: Path, place: str, most: int, *, by_manager: bool = False) -> bytes:
@@ -160,23 +160,23 @@ def _of_file(path: Path, place: str, most: int, *, by_manager: bool = False) -> 
         raise ConfigError(
             f"the file cannot be read: {why}",
             where=place,
-            mend="name a plain file that the user who runs claude-proxy can read",
+            fix="name a plain file that the user who runs claude-proxy can read",
         ) from None
     if len(raw) > most:
-        mend = "is it the right file?"
-        raise ConfigError(f"the file is larger than {most // 1024} KiB", where=place, mend=mend)
+        fix = "is it the right file?"
+        raise ConfigError(f"the file is larger than {most // 1024} KiB", where=place, fix=fix)
     return raw
 
 
 def _refuse_shared(found: os.stat_result, path: Path, place: str, *, by_manager: bool) -> None:
     if not stat.S_ISREG(found.st_mode):
-        mend = "name a plain file"
-        raise ConfigError("it is not a regular file", where=place, mend=mend)
+        fix = "name a plain file"
+        raise ConfigError("it is not a regular file", where=place, fix=fix)
     if found.st_uid not in {0, os.geteuid()}:
         raise ConfigError(
             "the file belongs to another user, who can read and change it",
             where=place,
-            mend=f"chown it: sudo chown {os.geteuid()} {path}",
+            fix=f"chown it: sudo chown {os.geteuid()} {path}",
         )
     # What stands as the group's is the mask of the ACL by which the service manager lets the
     # user of the service, and nobody else, read a file of root's.
@@ -185,7 +185,7 @@ def _refuse_shared(found: os.stat_result, path: Path, place: str, *, by_manager:
         raise ConfigError(
             f"the file is not its owner's alone (mode {stat.S_IMODE(found.st_mode):04o})",
             where=place,
-            mend=f"chmod 600 {path}, and replace the credential if others may have read it",
+            fix=f"chmod 600 {path}, and replace the credential if others may have read it",
         )
 
 
@@ -195,26 +195,26 @@ def _handed_over(source: SystemdSource, environ: Mapping[str, str]) -> Path:
         raise ConfigError(
             "the service manager has handed over no credentials",
             where=name_of(source),
-            mend=f"add LoadCredential={source.name}:/path to the unit",
+            fix=f"add LoadCredential={source.name}:/path to the unit",
         )
     if "/" in source.name or source.name in {"", ".", ".."}:
-        mend = "write its name as LoadCredential= has it"
-        raise ConfigError("it is not the name of a credential", where=name_of(source), mend=mend)
+        fix = "write its name as LoadCredential= has it"
+        raise ConfigError("it is not the name of a credential", where=name_of(source), fix=fix)
     return Path(directory) / source.name
 
 
 def _inside(raw: bytes, keys: tuple[str, ...], place: str) -> bytes:
     """Return the text that stands under `keys` in a file of JSON."""
-    mend = "look at the file, and correct `key`"
+    fix = "look at the file, and correct `key`"
     try:
         found: Any = json.loads(raw)
     except (ValueError, RecursionError):
         # Not the error itself, which quotes what it met.
-        raise ConfigError("the file is not JSON", where=place, mend=mend) from None
+        raise ConfigError("the file is not JSON", where=place, fix=fix) from None
     for key in keys:
         found = found.get(key) if isinstance(found, dict) else None
     if not isinstance(found, str):
-        raise ConfigError("the file has no text under the key", where=place, mend=mend)
+        raise ConfigError("the file has no text under the key", where=place, fix=fix)
     return found.encode("utf-8", "surrogatepass")
 
 
@@ -241,8 +241,8 @@ def _of_command(
         )
     except (OSError, ValueError) as error:
         why = _words_of(error) if isinstance(error, OSError) else "it has a NUL in it"
-        mend = "write the program's full path"
-        raise ConfigError(f"it cannot be started: {why}", where=place, mend=mend) from None
+        fix = "write the program's full path"
+        raise ConfigError(f"it cannot be started: {why}", where=place, fix=fix) from None
     _running.add(child.pid)
     with child:
         try:
@@ -256,7 +256,7 @@ def _of_command(
         finally:
             _running.discard(child.pid)
     if code:
-        raise ConfigError(f"it failed (exit code {code})", where=place, mend=_MEND_COMMAND)
+        raise ConfigError(f"it failed (exit code {code})", where=place, fix=_MEND_COMMAND)
     return raw
 
 
@@ -290,14 +290,14 @@ def _output_of(child: "subprocess.Popen[bytes]", place: str) -> bytes:
             if not piece:
                 return raw
             raw += piece
-    mend = _MEND_COMMAND
-    raise ConfigError(f"it prints more than {_MOST_BYTES // 1024} KiB", where=place, mend=mend)
+    fix = _MEND_COMMAND
+    raise ConfigError(f"it prints more than {_MOST_BYTES // 1024} KiB", where=place, fix=fix)
 
 
 def _too_slow(place: str) -> ConfigError:
     what = f"it has not ended after {_COMMAND_S:g} s"
-    mend = "does it wait for somebody to answer? it must work without a terminal"
-    return ConfigError(what, where=place, mend=mend)
+    fix = "does it wait for somebody to answer? it must work without a terminal"
+    return ConfigError(what, where=place, fix=fix)
 
 
 # --- keyrings
@@ -307,18 +307,18 @@ def _of_keyring(service: str, user: str, place: str) -> Secret:
     try:
         keyring: Any = import_module("keyring")
     except ImportError:
-        mend = "install it beside claude-proxy: pipx inject claude-proxy keyring"
+        fix = "install it beside claude-proxy: pipx inject claude-proxy keyring"
         raise ConfigError(
-            "the Python package keyring is not installed", where=place, mend=mend
+            "the Python package keyring is not installed", where=place, fix=fix
         ) from None
-    mend = f"store it: keyring set {service} {user}"
+    fix = f"store it: keyring set {service} {user}"
     found, fault = _in_time(lambda: keyring.get_password(service, user))
     if fault is not None:
         # The name of its type alone: what a backend says may quote anything.
-        raise ConfigError(f"the keyring does not answer ({fault})", where=place, mend=mend)
+        raise ConfigError(f"the keyring does not answer ({fault})", where=place, fix=fix)
     if not isinstance(found, str) or not found:
-        raise ConfigError("the keyring has no such entry", where=place, mend=mend)
-    return _checked(found.encode("utf-8", "surrogatepass"), place, mend)
+        raise ConfigError("the keyring has no such entry", where=place, fix=fix)
+    return _checked(found.encode("utf-8", "surrogatepass"), place, fix)
 
 
 def _in_time(ask: Callable[[], Any]) -> tuple[Any, str | None]:

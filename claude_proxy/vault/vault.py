@@ -18,10 +18,10 @@ from types import MappingProxyType
 
 from claude_proxy.errors import ConfigError, ConfigErrors
 from claude_proxy.policy.credentials.decision import (
+    AvailableSecrets,
     Binding,
     CommandSource,
     EnvironmentSource,
-    Holdings,
     Injection,
     KeyringSource,
     Pin,
@@ -100,7 +100,7 @@ class Vault:
         self._thread: threading.Thread | None = None
         self._closed = False
         self._state = Prepared()
-        self._holdings: Holdings = MappingProxyType({})
+        self._holdings: AvailableSecrets = MappingProxyType({})
         self._looked = 0.0
         # Variables are read once: afterwards they are gone.
         self._of_environment: dict[SecretSource, _Held] = {}
@@ -112,7 +112,7 @@ class Vault:
         return f"Vault({len(self._state.bindings)} credentials)"
 
     @property
-    def holdings(self) -> Holdings:
+    def holdings(self) -> AvailableSecrets:
         """What is known now of each binding; files are looked at once a second at most."""
         if self._state.bindings:
             now = time.monotonic()
@@ -281,7 +281,7 @@ class Vault:
         except ConfigError as error:
             state.pins = None
             if sound:
-                logger.warning("%s; until this is mended no such login passes", error.what)
+                logger.warning("%s; until this is fixed no such login passes", error.what)
         else:
             if not sound:
                 logger.warning("the pinned logins can be used again")
@@ -297,7 +297,7 @@ class Vault:
             raise ConfigError(
                 f"the pinned logins cannot be kept: {why}",
                 where=str(self._store.path),
-                mend="make the state directory writable, or name another with --statedir",
+                fix="make the state directory writable, or name another with --statedir",
             ) from None
         state.pins_stamp = stamp
 
@@ -307,7 +307,7 @@ class Vault:
         except (OSError, ConfigError):
             logger.warning(
                 "the login that was pinned for %s was refused, and could not be unlearned; "
-                "mend: claude-proxy credentials forget %s",
+                "fix: claude-proxy credentials forget %s",
                 name,
                 name,
             )
@@ -385,4 +385,4 @@ def _variables_of(bindings: Iterable[Binding]) -> frozenset[str]:
 def _of_binding(error: ConfigError, binding: Binding) -> ConfigError:
     where = f"{binding.source}, {error.where}" if error.where else str(binding.source)
     what = f'the credential "{binding.name}" has no value: {error.what}'
-    return ConfigError(what, where=where, mend=error.mend)
+    return ConfigError(what, where=where, fix=error.fix)

@@ -41,7 +41,7 @@ def refusal(path: Path) -> ConfigError:
     with pytest.raises(ConfigError) as caught:
         open_for_writing(path, patience_s=0.02)
     assert caught.value.where
-    assert caught.value.mend
+    assert caught.value.fix
     return caught.value
 
 

@@ -365,7 +365,7 @@ def test_a_place_that_cannot_be_written_stops_the_start(
     with pytest.raises(ConfigError, match=f"cannot be written: .*{why}") as caught:
         learning(path=tmp_path / path)
 
-    assert caught.value.mend == "name a file in a directory that you may write in"
+    assert caught.value.fix == "name a file in a directory that you may write in"
 
 
 def test_a_directory_of_others_stops_the_start(

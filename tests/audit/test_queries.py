@@ -268,7 +268,7 @@ def refusal(path: Path) -> ClaudeProxyError:
     with pytest.raises(ClaudeProxyError) as caught:
         AuditReader(path)
     assert caught.value.where == str(path)
-    assert caught.value.mend
+    assert caught.value.fix
     return caught.value
 
 
@@ -279,7 +279,7 @@ def test_before_the_first_start_there_is_no_log(path: Path) -> None:
     assert error.lines() == [
         "error: there is no audit log yet",
         f"  where: {path}",
-        "  mend:  start claude-proxy first, or name its state directory with --statedir",
+        "  fix:   start claude-proxy first, or name its state directory with --statedir",
     ]
 
 

@@ -378,7 +378,7 @@ def test_a_link_or_a_pipe_or_nothing_to_write_to_is_refused(tmp_path: Path) -> N
         with pytest.raises(ConfigError, match="JSONL") as caught:
             JsonlSink.at(tmp_path / name)
         assert caught.value.where == str(tmp_path / name)
-        assert caught.value.mend is not None
+        assert caught.value.fix is not None
     os.close(reader)
     assert not (tmp_path / "elsewhere").exists()
 

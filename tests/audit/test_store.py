@@ -375,13 +375,13 @@ def fill(store: AuditStore) -> AuditError:
     return caught.value
 
 
-def test_a_full_file_is_said_with_the_mend(store: AuditStore, path: Path) -> None:
+def test_a_full_file_is_said_with_the_fix(store: AuditStore, path: Path) -> None:
     error = fill(store)
 
     assert error.lines() == [
         "error: the audit log cannot be written: database or disk is full",
         f"  where: {path}",
-        "  mend:  free some disk space; recording goes on by itself",
+        "  fix:   free some disk space; recording goes on by itself",
     ]
     assert store.failure is error
 
@@ -549,7 +549,7 @@ def test_a_log_in_whose_place_lies_something_else_stays_an_error(
 
     with pytest.raises(AuditError, match="not a regular file") as caught:
         store.record(a_decision())
-    assert caught.value.mend is not None
+    assert caught.value.fix is not None
 
     path.rmdir()
     store.flush()

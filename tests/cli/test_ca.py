@@ -230,7 +230,7 @@ def test_rotate_constrain_changes_nothing_if_the_list_will_not_do(
     code, _, err = run(capsys, confdir, "rotate", "--yes", "--constrain", "--allowlist", allowlist)
 
     assert code == 2
-    assert "mend" in err
+    assert "fix" in err
     assert CertificateAuthority.load(confdir).fingerprint == authority.fingerprint
 
 

@@ -185,16 +185,16 @@ UNUSABLE = {
 }
 
 
-@pytest.mark.parametrize(("url", "what", "mend"), UNUSABLE.values(), ids=UNUSABLE)
+@pytest.mark.parametrize(("url", "what", "fix"), UNUSABLE.values(), ids=UNUSABLE)
 def test_what_no_client_can_ask_is_a_usage_error(
-    listed: Path, capsys: pytest.CaptureFixture[str], url: str, what: str, mend: str
+    listed: Path, capsys: pytest.CaptureFixture[str], url: str, what: str, fix: str
 ) -> None:
     assert check(listed, url) == 2
 
     out, err = capsys.readouterr()
     assert out == ""
     assert what in err
-    assert mend in err
+    assert fix in err
     assert "\x1b" not in err
 
 
@@ -304,7 +304,7 @@ def test_a_confdir_that_cannot_be_looked_into_is_an_error(
 
     with pytest.raises(ConfigError) as caught:
         paths.allowlist_path(tmp_path)
-    assert caught.value.mend == "make it readable for the user who runs claude-proxy"
+    assert caught.value.fix == "make it readable for the user who runs claude-proxy"
 
 
 def test_a_directory_is_no_allowlist(tmp_path: Path) -> None:
@@ -362,7 +362,7 @@ def test_windows_has_a_place_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None
     assert paths.default_confdir().name == "claude-proxy"
 
 
-def test_no_home_is_an_error_with_a_mend(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_home_is_an_error_with_a_fix(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_home() -> Path:
         raise RuntimeError("Could not determine home directory.")
 
@@ -371,7 +371,7 @@ def test_no_home_is_an_error_with_a_mend(monkeypatch: pytest.MonkeyPatch) -> Non
 
     with pytest.raises(ConfigError) as caught:
         paths.default_confdir()
-    assert caught.value.mend == "set HOME, or give --confdir"
+    assert caught.value.fix == "set HOME, or give --confdir"
 
 
 def test_the_state_is_kept_apart_from_the_configuration() -> None:
@@ -586,7 +586,7 @@ def test_an_unknown_preset_is_answered_with_the_nearest(
 ) -> None:
     assert main(["presets", "gihub"]) == 2
 
-    assert "mend:  did you mean github?" in capsys.readouterr().err
+    assert "fix:  did you mean github?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [["--file"], ["claude", "--file", "--json"]])

@@ -52,7 +52,7 @@ def examined(monkeypatch: pytest.MonkeyPatch) -> list[Subject]:
     return asked
 
 
-def test_each_finding_is_a_line_and_its_mend_stands_below(
+def test_each_finding_is_a_line_and_its_fix_stands_below(
     capsys: pytest.CaptureFixture[str], examined: list[Subject]
 ) -> None:
     code, out, _ = run(capsys)
@@ -62,7 +62,7 @@ def test_each_finding_is_a_line_and_its_mend_stands_below(
     assert out.splitlines() == [
         "ok       allowlist  9 to allow",
         "warning  CA         it ends\\x0asoon",
-        "                    mend: claude-proxy ca rotate",
+        "                    fix: claude-proxy ca rotate",
         "                          and so on",
     ]
 
@@ -79,7 +79,7 @@ def test_as_json_it_is_one_object(
         "name": "CA",
         "level": "warning",
         "what": "it ends\nsoon",
-        "mend": "claude-proxy ca rotate\nand so on",
+        "fix": "claude-proxy ca rotate\nand so on",
     }
 
 
@@ -136,7 +136,7 @@ def looked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return asked
 
 
-def test_each_client_is_a_line_and_what_mends_it_stands_below(
+def test_each_client_is_a_line_and_what_fixes_it_stands_below(
     capsys: pytest.CaptureFixture[str], looked: list[str]
 ) -> None:
     code, out, _ = run(capsys, "--trust")
@@ -147,10 +147,10 @@ def test_each_client_is_a_line_and_what_mends_it_stands_below(
         "curl  yes             yes",
         "node  NO              yes",
         "      said: ENOTFOUND",
-        "      mend: use Node 24",
+        "      fix: use Node 24",
         "deno  not installed",
         "java  ?               ?",
-        "      mend: see why `java` fails",
+        "      fix: see why `java` fails",
     ]
 
 
@@ -168,7 +168,7 @@ def test_without_a_ca_there_are_no_clients_to_look_at(
     code, out, err = run(capsys, "--trust", "--confdir", tmp_path)
 
     assert (code, out) == (2, "")
-    assert "mend:  make it: claude-proxy ca bundle" in err
+    assert "fix:  make it: claude-proxy ca bundle" in err
 
 
 @pytest.fixture
@@ -276,4 +276,4 @@ def test_a_list_that_is_broken_is_an_error_and_nothing_is_tried(
     code, out, err = run(capsys, "--attack", "--allowlist", tmp_path / "broken.yaml")
 
     assert (code, out) == (2, "")
-    assert "mend:" in err
+    assert "fix:" in err

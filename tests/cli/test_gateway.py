@@ -534,7 +534,7 @@ def test_what_cannot_be_had_is_refused(arguments: list[str], where: str, refused
     shown = refused(*arguments)
 
     assert f"  where: {where}" in shown
-    assert "  mend:  " in shown
+    assert "  fix:   " in shown
 
 
 @pytest.mark.usefixtures("enough")

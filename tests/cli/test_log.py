@@ -228,7 +228,7 @@ def test_before_the_first_start_the_error_says_what_to_do(
     assert capsys.readouterr().err == (
         "claude-proxy: error: there is no audit log yet\n"
         f"  where: {database_in(statedir)}\n"
-        "  mend:  start claude-proxy first, or name its state directory with --statedir\n"
+        "  fix:   start claude-proxy first, or name its state directory with --statedir\n"
     )
     assert not statedir.exists()
 
@@ -504,7 +504,7 @@ def test_options_that_do_not_go_together_are_refused(
 
     said = capsys.readouterr().err
     assert what in said
-    assert "mend:" in said
+    assert "fix:" in said
 
 
 def test_a_habit_in_a_variable_waits_and_a_filter_does_not(

@@ -161,15 +161,15 @@ def test_a_shell_completes_commands_and_the_options_of_serve(
 # What a failure looks like
 
 
-def test_an_error_says_what_where_and_how_to_mend_it(
+def test_an_error_says_what_where_and_how_to_fix_it(
     failing: Failing, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    error = ClaudeProxyError("the port is busy", where="127.0.0.1:9051", mend="stop the other")
+    error = ClaudeProxyError("the port is busy", where="127.0.0.1:9051", fix="stop the other")
 
     assert failing(error) == 1
 
     assert capsys.readouterr().err == (
-        "claude-proxy: error: the port is busy\n  where: 127.0.0.1:9051\n  mend:  stop the other\n"
+        "claude-proxy: error: the port is busy\n  where: 127.0.0.1:9051\n  fix:   stop the other\n"
     )
 
 
@@ -681,7 +681,7 @@ def test_what_cannot_be_understood_stops_the_start(
     shown = capsys.readouterr().err
     assert what in shown
     assert f"  where: {arguments[0]}" in shown
-    assert "  mend:  " in shown
+    assert "  fix:   " in shown
 
 
 # The upstream proxy and its password

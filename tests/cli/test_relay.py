@@ -183,7 +183,7 @@ def test_a_command_that_is_not_there_is_127_and_no_traceback() -> None:
 
     assert (code, out) == (127, "")
     assert 'cannot start "no-such-program"' in err
-    assert "  mend:  " in err
+    assert "  fix:   " in err
 
 
 def test_a_command_that_may_not_be_run_is_126(tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_what_cannot_be_understood_stops_the_start(
 
     shown = capsys.readouterr().err
     assert what in shown
-    assert "  mend:  " in shown
+    assert "  fix:   " in shown
 
 
 def test_a_command_needs_a_port_to_be_led_to(

@@ -449,7 +449,7 @@ def test_a_key_file_that_others_may_read_is_refused(mode: int, key: Path) -> Non
     with pytest.raises(ConfigError, match="can be read by others") as caught:
         service_plan.check_key_file(key, Scope.USER)
 
-    assert caught.value.mend == f"chmod 600 {key}"
+    assert caught.value.fix == f"chmod 600 {key}"
     assert "canary" not in " ".join(caught.value.lines())
 
 

@@ -131,7 +131,7 @@ def test_a_key_comes_from_where_the_credentials_of_the_allowlist_may(
         (provider("endpoint: https://llm.example\nfrom: KEY"), "names no source", 4),
     ],
 )
-def test_a_mistake_is_told_with_its_place_and_how_to_mend_it(
+def test_a_mistake_is_told_with_its_place_and_how_to_fix_it(
     text: str, what: str, line: int
 ) -> None:
     with pytest.raises(ConfigErrors) as caught:
@@ -140,7 +140,7 @@ def test_a_mistake_is_told_with_its_place_and_how_to_mend_it(
     [problem, *_] = caught.value.problems
     assert what in problem.what
     assert str(problem.where).startswith(f"gateway.yaml:{line}:")
-    assert problem.mend
+    assert problem.fix
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_a_provider_that_is_not_there_is_refused_with_those_that_are() -> None:
         gateway.chosen(gateway.load(WHOLE), "nobody", "PROXY_PROVIDER")
 
     assert caught.value.where == "PROXY_PROVIDER"
-    assert "anthropic, corp, local" in str(caught.value.mend)
+    assert "anthropic, corp, local" in str(caught.value.fix)
 
 
 @given(

@@ -48,7 +48,7 @@ def test_a_file_that_is_not_there_is_a_clear_error(file: Path) -> None:
 
     assert error.what == "the allowlist cannot be read: no such file or directory"
     assert error.where == str(file.with_name("other.yaml"))
-    assert error.mend == "name a readable allowlist file with --allowlist"
+    assert error.fix == "name a readable allowlist file with --allowlist"
 
 
 def test_a_directory_is_no_allowlist(file: Path) -> None:
@@ -85,7 +85,7 @@ def test_a_file_that_others_may_write_is_refused(file: Path, mode: int) -> None:
 
     assert error.what == "the file can be changed by other users, and with it the policy"
     assert error.where == f"{file} (mode {mode:04o})"
-    assert error.mend == f"chmod go-w {file}"
+    assert error.fix == f"chmod go-w {file}"
 
 
 @pytest.mark.parametrize("mode", [0o702, 0o777])
@@ -157,7 +157,7 @@ def test_a_file_of_another_user_is_refused() -> None:
         file_permissions.refuse_writable(Path("list.yaml"), state(stat.S_IFREG | 0o600, other))
 
     assert caught.value.what == "the file belongs to another user, who could change the policy"
-    assert caught.value.mend == f"chown it: sudo chown {os.geteuid()} list.yaml"
+    assert caught.value.fix == f"chown it: sudo chown {os.geteuid()} list.yaml"
 
 
 @pytest.mark.parametrize("uid", [0, os.geteuid()])
@@ -321,7 +321,7 @@ def test_the_users_groups_need_not_be_there_and_those_that_are_named_must(place:
     with pytest.raises(ConfigError, match="the groups file cannot be read: no such file") as caught:
         policy_files.load_for(place.settings(policy="claude", groups=place.groups))
 
-    assert caught.value.mend == "name a readable groups file with --groups"
+    assert caught.value.fix == "name a readable groups file with --groups"
 
 
 @pytest.mark.parametrize("which", ["own", "groups"])

@@ -54,7 +54,7 @@ def test_what_is_no_password_is_refused_without_a_word_of_it(tmp_path: Path, tex
 
     assert "hunter2" not in "".join(caught.value.lines())
     assert caught.value.__cause__ is None
-    assert caught.value.mend == "write USER:PASSWORD into it, on one line"
+    assert caught.value.fix == "write USER:PASSWORD into it, on one line"
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o610, 0o644])

@@ -18,11 +18,11 @@ def test_what_a_check_finds_is_handed_on() -> None:
     assert guarded("a", lambda: [ok("b", "c")]) == [ok("b", "c")]
 
 
-def test_an_error_of_ours_keeps_its_mend() -> None:
+def test_an_error_of_ours_keeps_its_fix() -> None:
     def check() -> list[Finding]:
-        raise ClaudeProxyError("it is broken", where="/a", mend="mend it")
+        raise ClaudeProxyError("it is broken", where="/a", fix="fix it")
 
-    assert guarded("a", check) == [Finding("a", Level.ERROR, "it is broken (/a)", "mend it")]
+    assert guarded("a", check) == [Finding("a", Level.ERROR, "it is broken (/a)", "fix it")]
 
 
 def test_any_other_error_is_a_line_without_secrets() -> None:

@@ -21,7 +21,7 @@ FAITHLESS = "c = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)\n"
 
 def python(name: str, script: str) -> Client:
     argv = ("python3", "-c", script, "{url}")
-    return Client(name, argv, proxy_mend="proxy {proxy}", trust_mend="trust it")
+    return Client(name, argv, proxy_fix="proxy {proxy}", trust_fix="trust it")
 
 
 FAKES = (
@@ -70,7 +70,7 @@ def test_each_client_is_told_by_what_it_did(
 ) -> None:
     look = looks[client]
 
-    assert (look.uses_proxy, look.trusts, look.mend) == told
+    assert (look.uses_proxy, look.trusts, look.fix) == told
     assert look.good is (client == "well")
 
 
@@ -93,7 +93,7 @@ def test_a_client_that_does_not_end_is_ended(
     assert look.said == "it did not end in 0 s"
 
 
-def test_a_client_that_is_not_there_is_nothing_to_mend(looks: dict[str, Look]) -> None:
+def test_a_client_that_is_not_there_is_nothing_to_fix(looks: dict[str, Look]) -> None:
     for name in ("absent", "without-library"):
         assert (looks[name].present, looks[name].good) == (False, True)
 
@@ -153,7 +153,7 @@ def test_the_clients_are_those_that_are_promised() -> None:
     promised = "curl git node python-requests pip uv npm cargo go java deno gh"
 
     assert {client.name.replace(" ", "-") for client in CLIENTS} == set(promised.split())
-    assert all(client.proxy_mend and client.trust_mend for client in CLIENTS)
+    assert all(client.proxy_fix and client.trust_fix for client in CLIENTS)
 
 
 def test_a_line_of_the_record_that_is_half_written_names_nobody() -> None:

@@ -52,7 +52,7 @@ def test_a_value_that_is_there_is_well_and_not_shown(subject: Subject) -> None:
         ("{command: [no-such-program-anywhere]}", "no such program"),
     ],
 )
-def test_a_source_that_gives_nothing_is_an_error_with_a_mend(
+def test_a_source_that_gives_nothing_is_an_error_with_a_fix(
     subject: Subject, monkeypatch: pytest.MonkeyPatch, source: str, words: str
 ) -> None:
     monkeypatch.setenv("HOME", subject.environ["HOME"])
@@ -61,7 +61,7 @@ def test_a_source_that_gives_nothing_is_an_error_with_a_mend(
 
     assert one.level is Level.ERROR
     assert words in one.what
-    assert one.mend
+    assert one.fix
 
 
 def test_a_key_that_others_can_read_is_an_error(subject: Subject, tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_a_key_that_others_can_read_is_an_error(subject: Subject, tmp_path: Path
 
     assert one.level is Level.ERROR
     assert "0644" in one.what
-    assert "chmod 600" in (one.mend or "")
+    assert "chmod 600" in (one.fix or "")
     assert VALUE not in str(one)
 
 
@@ -120,5 +120,5 @@ def test_hosts_that_take_any_account_beside_a_bound_one_are_told(subject: Subjec
 
     assert told.level is Level.WARNING
     assert "claude.ai" in told.what
-    assert told.mend is not None
-    assert "deny: [claude.ai, " in told.mend
+    assert told.fix is not None
+    assert "deny: [claude.ai, " in told.fix

@@ -68,7 +68,7 @@ def test_a_proxy_of_ours_that_answers_is_well() -> None:
     with tcp(OURS) as place:
         found = look(place)
 
-    assert (found.level, found.mend) == (Level.OK, None)
+    assert (found.level, found.fix) == (Level.OK, None)
     assert "(yours)" in found.what
 
 
@@ -78,7 +78,7 @@ def test_another_program_that_answers_is_an_error(answer: bytes) -> None:
         found = look(place)
 
     assert found.level is Level.ERROR
-    assert found.mend == f"end it, or choose another port: --port {place.port + 1}"
+    assert found.fix == f"end it, or choose another port: --port {place.port + 1}"
 
 
 def test_another_users_proxy_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +97,7 @@ def test_a_free_port_is_well(free: TcpListen) -> None:
 def test_a_free_port_that_this_shell_leads_to_is_a_warning(free: TcpListen) -> None:
     found = look(free, HTTPS_PROXY=f"http://{free}")
 
-    assert (found.level, found.mend) == (Level.WARNING, "claude-proxy serve")
+    assert (found.level, found.fix) == (Level.WARNING, "claude-proxy serve")
     assert "claude-proxy is not running" in found.what
 
 

@@ -55,7 +55,7 @@ def test_no_bwrap_is_an_error_and_how_to_install_it(monkeypatch: pytest.MonkeyPa
     [found] = machine.check_sandbox(LINUX)
 
     assert (found.name, found.level) == ("bwrap", Level.ERROR)
-    assert found.mend == "sudo apt install bubblewrap"
+    assert found.fix == "sudo apt install bubblewrap"
 
 
 def test_namespaces_that_are_switched_off_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,7 +65,7 @@ def test_namespaces_that_are_switched_off_are_an_error(monkeypatch: pytest.Monke
     bwrap, namespaces, sysctl = machine.check_sandbox(LINUX)
 
     assert (bwrap.level, namespaces.level) == (Level.OK, Level.ERROR)
-    assert "sysctl -w kernel.unprivileged_userns_clone=1" in (namespaces.mend or "")
+    assert "sysctl -w kernel.unprivileged_userns_clone=1" in (namespaces.fix or "")
     assert sysctl.what == "kernel.unprivileged_userns_clone=0"
 
 
@@ -86,14 +86,14 @@ def test_a_mac_needs_sandbox_exec_alone(
 
 
 def test_libseccomp_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    missing = ConfigError("libseccomp is missing", where="seccomp", mend="install it")
+    missing = ConfigError("libseccomp is missing", where="seccomp", fix="install it")
     monkeypatch.setattr(seccomp, "problem", lambda: None)
     [there] = machine.check_seccomp(LINUX)
     monkeypatch.setattr(seccomp, "problem", lambda: missing)
     [absent] = machine.check_seccomp(LINUX)
 
     assert there.level is Level.OK
-    assert (absent.level, absent.mend) == (Level.ERROR, "install it")
+    assert (absent.level, absent.fix) == (Level.ERROR, "install it")
 
 
 def test_a_kernel_without_a_filter_is_an_error(
@@ -140,4 +140,4 @@ def test_a_program_that_fails_is_a_warning(tmp_path: Path, script: str) -> None:
     [found] = machine.check_podman(a_program(tmp_path, "podman", script))
 
     assert found.level is Level.WARNING
-    assert found.mend == "see why `podman --version` fails"
+    assert found.fix == "see why `podman --version` fails"

@@ -74,7 +74,7 @@ def test_a_directory_that_others_may_write_is_an_error(subject: Subject) -> None
     [found] = guarded("directories", lambda: setup.check_directories(subject))
 
     assert found.level is Level.ERROR
-    assert found.mend
+    assert found.fix
 
 
 def test_a_directory_that_may_not_be_written_or_made_is_an_error(
@@ -85,11 +85,11 @@ def test_a_directory_that_may_not_be_written_or_made_is_an_error(
 
     confdir, statedir = setup.check_directories(subject)
 
-    assert (confdir.level, confdir.mend) == (
+    assert (confdir.level, confdir.fix) == (
         Level.ERROR,
         f"chmod u+rwx {subject.settings.confdir}",
     )
-    assert (statedir.level, statedir.mend) == (Level.ERROR, "give another one with --statedir")
+    assert (statedir.level, statedir.fix) == (Level.ERROR, "give another one with --statedir")
 
 
 def test_the_allowlist_is_counted(subject: Subject) -> None:
@@ -103,16 +103,16 @@ def test_an_allowlist_that_allows_nothing_is_a_warning(subject: Subject) -> None
 
     [found] = setup.check_allowlist(subject)
 
-    assert (found.level, found.mend) == (Level.WARNING, "claude-proxy allow HOST")
+    assert (found.level, found.fix) == (Level.WARNING, "claude-proxy allow HOST")
 
 
-def test_an_allowlist_that_cannot_be_read_is_an_error_with_its_mend(subject: Subject) -> None:
+def test_an_allowlist_that_cannot_be_read_is_an_error_with_its_fix(subject: Subject) -> None:
     subject.settings.allowlist.write_text('allow: ["*"]\n')
 
     [found] = guarded("allowlist", lambda: setup.check_allowlist(subject))
 
     assert found.level is Level.ERROR
-    assert found.mend
+    assert found.fix
 
 
 def test_no_ca_before_the_first_start_is_well(subject: Subject) -> None:
@@ -141,7 +141,7 @@ def test_a_ca_that_can_be_read_by_others_is_an_error(
 
     assert authority.name
     assert found.level is Level.ERROR
-    assert found.mend
+    assert found.fix
 
 
 def test_a_ca_that_is_well_is_told_with_its_dates(
@@ -165,7 +165,7 @@ def test_a_ca_that_ends_soon_is_a_warning(
 
     found = by_name(setup.check_authority(subject))["CA"]
 
-    assert (found.level, found.mend) == (Level.WARNING, "claude-proxy ca rotate")
+    assert (found.level, found.fix) == (Level.WARNING, "claude-proxy ca rotate")
 
 
 def test_a_ca_that_is_bound_to_hosts_is_compared_with_the_allowlist(subject: Subject) -> None:
@@ -174,7 +174,7 @@ def test_a_ca_that_is_bound_to_hosts_is_compared_with_the_allowlist(subject: Sub
     rotate(subject.settings.confdir, constrain=["one.example", "two.example", "x.example", "y.z"])
     enough = by_name(setup.check_authority(subject))["CA good for"]
 
-    assert (lacking.level, lacking.mend) == (
+    assert (lacking.level, lacking.fix) == (
         Level.WARNING,
         "claude-proxy ca rotate --constrain",
     )
@@ -275,7 +275,7 @@ def test_little_room_is_told_before_it_denies(
     [found] = setup.check_disk(subject)
 
     assert found.level is level
-    assert (found.mend is None) == (level is Level.OK)
+    assert (found.fix is None) == (level is Level.OK)
 
 
 def test_the_nearest_directory_of_a_path_is_found(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from claude_proxy.policy.location import Source
 from claude_proxy.policy.patterns import HostPattern
 from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.request import Request, Scheme
-from claude_proxy.proxy.gate import Gate, Origin, Passage
+from claude_proxy.proxy.gate import Attempt, ClientInfo, Gate
 from claude_proxy.proxy.inspection.base import CutOff
 from claude_proxy.server import logs
 from claude_proxy.vault.vault import Vault
@@ -27,7 +27,7 @@ from tests.proxy.layers.stage import policy_of
 
 VALUE = b"sk-ant-api03-CANARY-that-nobody-may-see"
 HOLDER = "sk-ant-claude-proxy-placeholder-a"
-ORIGIN = Origin(7, "127.0.0.1:50000", "tcp")
+ORIGIN = ClientInfo(7, "127.0.0.1:50000", "tcp")
 SOURCE = Source("allowlist.yaml", 1, 1)
 IN_SOME_FORM = (b"CANARY", b"that-nobody-may-see", VALUE.hex().encode(), b64encode(VALUE)[3:-3])
 
@@ -64,7 +64,7 @@ def loud(request: pytest.FixtureRequest, capfd: pytest.CaptureFixture[str]) -> I
     assert capfd is not None
 
 
-def answered(gate: Gate, passage: Passage, asked: Request, status: int, content: bytes) -> None:
+def answered(gate: Gate, passage: Attempt, asked: Request, status: int, content: bytes) -> None:
     """Let an answer of an upstream come in, as a lane does."""
     watch = gate.watch(passage, asked)
     try:

@@ -76,7 +76,7 @@ def test_an_allowlist_that_is_broken_makes_it_2(tmp_path: Path) -> None:
     assert done.returncode == told["exit"] == 2
     [found] = [each for each in told["findings"] if each["name"] == "allowlist"]
     assert found["level"] == "error"
-    assert found["mend"]
+    assert found["fix"]
 
 
 def test_a_shell_that_leads_to_no_proxy_makes_it_1(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_the_clients_of_this_machine_are_told_of_truly(
 
 
 def code_of(look: Mapping[str, bool | None]) -> int:
-    """Return 1 for a client that is to be mended; a fault of its own weighs less."""
+    """Return 1 for a client that is to be fixed; a fault of its own weighs less."""
     amiss = look["present"] and False in {look["uses_proxy"], look["trusts"]}
     return 1 if amiss else 0
 
@@ -162,7 +162,7 @@ def test_without_bwrap_nothing_is_tried_and_it_says_what_to_install(
         )
         assert done.returncode == 2
         assert "bwrap" in done.stdout + done.stderr
-        assert "mend:" in done.stdout + done.stderr
+        assert "fix:" in done.stdout + done.stderr
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ def test_a_busy_port_is_a_clear_error(place: Workplace, proxy: Proxy) -> None:
 
     assert code == 2
     assert str(proxy.port) in said
-    assert "mend:" in said
+    assert "fix:" in said
 
 
 MISTAKES = {
@@ -67,7 +67,7 @@ def test_a_bad_list_stops_the_start_with_file_and_line(
 
     assert code == 2
     assert f"{listed}:{line}" in said
-    assert "mend:" in said
+    assert "fix:" in said
 
 
 def test_a_list_that_is_not_there_stops_the_start(place: Workplace) -> None:
@@ -144,7 +144,7 @@ def test_a_directory_that_others_may_write_is_refused(
 
     assert code == 2
     assert str(directory) in said
-    assert "mend:" in said
+    assert "fix:" in said
 
 
 @pytest.mark.parametrize("option", ["--confdir", "--statedir"])

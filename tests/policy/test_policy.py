@@ -113,7 +113,7 @@ def test_a_host_pattern_is_read_into_its_canonical_spelling(
 
 
 @pytest.mark.parametrize(
-    ("text", "what", "mend"),
+    ("text", "what", "fix"),
     [
         ("", "empty", "name the host"),
         (" ", "empty", "name the host"),
@@ -165,15 +165,13 @@ def test_a_host_pattern_is_read_into_its_canonical_spelling(
         ("::/0", "every address", "networks"),
     ],
 )
-def test_a_host_that_is_no_pattern_is_refused_with_its_mend(
-    text: str, what: str, mend: str
-) -> None:
+def test_a_host_that_is_no_pattern_is_refused_with_its_fix(text: str, what: str, fix: str) -> None:
     with pytest.raises(PatternError) as caught:
         HostPattern.parse(text)
 
     assert what in caught.value.what
-    assert mend in caught.value.mend
-    assert str(caught.value) == f"{caught.value.what}; {caught.value.mend}"
+    assert fix in caught.value.fix
+    assert str(caught.value) == f"{caught.value.what}; {caught.value.fix}"
 
 
 # Path globs
@@ -249,7 +247,7 @@ def test_a_glob_does_not_cover_these_paths(glob: str, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "what", "mend"),
+    ("text", "what", "fix"),
     [
         ("", "slash", "/v1/*"),
         ("v1", "slash", "/v1/*"),
@@ -275,12 +273,12 @@ def test_a_glob_does_not_cover_these_paths(glob: str, path: str) -> None:
         ("/a\0", '"\\x00"', "always denied"),
     ],
 )
-def test_a_path_that_is_no_glob_is_refused_with_its_mend(text: str, what: str, mend: str) -> None:
+def test_a_path_that_is_no_glob_is_refused_with_its_fix(text: str, what: str, fix: str) -> None:
     with pytest.raises(PatternError) as caught:
         PathGlob.parse(text)
 
     assert what in caught.value.what
-    assert mend in caught.value.mend
+    assert fix in caught.value.fix
 
 
 def test_a_glob_prints_as_it_was_written() -> None:

@@ -530,7 +530,7 @@ def test_a_suffix_is_cut_at_dots_alone(owned: str, asked: str) -> None:
 @given(anything | st.text(alphabet="*.a:/[]@%1-comx", max_size=20))
 @example("*." * 40_000)
 @example("[" * 40_000 + ":")
-def test_a_host_pattern_parses_to_itself_or_raises_with_a_mend(text: str) -> None:
+def test_a_host_pattern_parses_to_itself_or_raises_with_a_fix(text: str) -> None:
     try:
         pattern = HostPattern.parse(text)
     except PatternError:

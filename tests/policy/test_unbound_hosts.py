@@ -57,7 +57,7 @@ def test_what_is_denied_bound_or_only_read_takes_no_account() -> None:
     assert open_under(text + bound) == []
 
 
-def test_the_mend_mends_it() -> None:
+def test_the_fix_works() -> None:
     text = f"allow: [{{preset: claude}}]{WITH_A_KEY}"
     words = words_about(loader.load(text, name="test"))
 

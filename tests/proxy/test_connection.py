@@ -22,9 +22,9 @@ from claude_proxy.proxy import connection as connection_module
 from claude_proxy.proxy import gate as gate_module
 from claude_proxy.proxy.connection import ClientConnection, Services
 from claude_proxy.proxy.dialer import Dialer, DialError, Failure
-from claude_proxy.proxy.gate import Gate, Passage
+from claude_proxy.proxy.gate import Attempt, Gate
 from claude_proxy.proxy.layers.protocol_detection import Front
-from claude_proxy.proxy.layers.session import Expired, HoldReading, Session, Waiting, Withdrawn
+from claude_proxy.proxy.layers.session import HoldReading, RuleRevoked, Session, TimedOut, Waiting
 from claude_proxy.proxy.layers.upstream import UpstreamServer
 from claude_proxy.wire.authority import Authority
 from tests.proxy.layers.stage import Hook, Ledger, options_of, policy_of
@@ -816,7 +816,7 @@ def test_each_wait_has_a_limit_of_its_own(run: Run, waiting: Waiting, limit_s: i
             proxy.connection.sweep(now + limit_s + 0.5)
 
             assert [type(event) for event in in_time] == [events.Start]
-            assert [type(event) for event in proxy.heard[1:]] == [Expired, events.ConnectionClosed]
+            assert [type(event) for event in proxy.heard[1:]] == [TimedOut, events.ConnectionClosed]
 
     run(play)
 
@@ -860,7 +860,7 @@ def test_a_body_that_trickles_in_gives_its_room_to_others_where_that_is_scarce(
             connection.active_at = now + 40
             connection.sweep(now + 41)
             alive = not connection._gone
-            gate.hold(Passage(Decision(True, Reason.RULE_MATCHED), 1, 0.0), 501)
+            gate.hold(Attempt(Decision(True, Reason.RULE_MATCHED), 1, 0.0), 501)
             connection.sweep(now + 41)
 
             assert alive
@@ -907,7 +907,7 @@ def test_a_tunnel_is_closed_once_its_rule_is_gone(run: Run) -> None:
 
             assert (without_target, kept, closed, again) == (False, False, True, False)
             kinds = [type(event) for event in proxy.heard]
-            assert kinds == [events.Start, Withdrawn, events.ConnectionClosed]
+            assert kinds == [events.Start, RuleRevoked, events.ConnectionClosed]
             assert proxy.ledger.reasons == ["rule-withdrawn"]
 
     run(play)

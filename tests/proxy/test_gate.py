@@ -13,11 +13,11 @@ from claude_proxy.events import DecisionMade, Event, OutcomeSeen, Phase
 from claude_proxy.policy.policy import Decision, Policy
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Request, Scheme
-from claude_proxy.proxy.gate import Gate, Origin
+from claude_proxy.proxy.gate import ClientInfo, Gate
 from claude_proxy.wire.authority import Authority
 from tests.proxy.layers.stage import BrokenPolicy, Ledger, policy_of
 
-ORIGIN = Origin(7, "127.0.0.1:50000", "tcp")
+ORIGIN = ClientInfo(7, "127.0.0.1:50000", "tcp")
 EXAMPLE = Authority.of("example.com", 443)
 EVIL = Authority.of("evil.example", 443)
 OPAQUE = Authority.of("opaque.example", 443)
@@ -232,7 +232,7 @@ def test_an_outage_is_said_once(
         disk.full = full
         gate.connect(ORIGIN, EXAMPLE)
 
-    text = f"the disk is full; until this is mended everything is {then}"
+    text = f"the disk is full; until this is fixed everything is {then}"
     assert [(entry.levelno, entry.message) for entry in caplog.records] == [
         (logging.ERROR, text)
     ] * 2

@@ -186,7 +186,7 @@ def test_a_start_that_fails_leaves_no_socket_behind(
     proxy = serve("--listen", f"unix:{path}", ready=False)
 
     assert proxy.process.wait(DEADLINE_S) != 0
-    assert "mend:" in proxy.said()
+    assert "fix:" in proxy.said()
     assert not path.exists()
 
 

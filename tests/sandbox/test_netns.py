@@ -130,7 +130,7 @@ def test_a_sandbox_that_has_gone_is_an_error(box: Box) -> None:
     with pytest.raises(ClaudeProxyError, match="cannot be entered") as caught:
         netns.listeners(box.init, [PORT])
 
-    assert caught.value.mend is not None
+    assert caught.value.fix is not None
 
 
 def test_a_port_that_is_taken_is_an_error(box: Box) -> None:

@@ -26,7 +26,7 @@ def refused(name: str, own: Path) -> ConfigError:
     with pytest.raises(ConfigError) as caught:
         load(name, own)
     assert caught.value.where
-    assert caught.value.mend
+    assert caught.value.fix
     return caught.value
 
 

@@ -169,7 +169,7 @@ def test_a_log_that_says_nothing_is_removed(stand: Stand) -> None:
     assert not stand.log.path.exists()
 
 
-def test_what_keeps_it_from_starting_is_told_with_place_and_mend(directory: Path) -> None:
+def test_what_keeps_it_from_starting_is_told_with_place_and_fix(directory: Path) -> None:
     stand = Stand(directory, 'allow:\n  - "*"\n')
 
     with pytest.raises(ConfigError) as caught:
@@ -178,7 +178,7 @@ def test_what_keeps_it_from_starting_is_told_with_place_and_mend(directory: Path
     stand.close()
     assert caught.value.where is not None
     assert caught.value.where.startswith(f"{directory}/allowlist.yaml:2")
-    assert caught.value.mend is not None
+    assert caught.value.fix is not None
 
 
 def test_that_it_was_killed_is_told(stand: Stand) -> None:

@@ -31,12 +31,12 @@ def test_a_task_arrives_whole_behind_the_path_of_modules() -> None:
 
 
 @pytest.mark.parametrize("kind", [ClaudeProxyError, ConfigError])
-def test_an_error_arrives_with_its_place_mend_and_exit_code(kind: type[ClaudeProxyError]) -> None:
-    found = decode_error(encode_error(kind("what", where="here", mend="so")))
+def test_an_error_arrives_with_its_place_fix_and_exit_code(kind: type[ClaudeProxyError]) -> None:
+    found = decode_error(encode_error(kind("what", where="here", fix="so")))
 
     assert found is not None
     assert (found.lines(), found.exit_code) == (
-        ["error: what", "  where: here", "  mend:  so"],
+        ["error: what", "  where: here", "  fix:   so"],
         kind.exit_code,
     )
 

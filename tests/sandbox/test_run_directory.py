@@ -356,7 +356,7 @@ def test_a_full_disk_is_an_error_that_says_where(
     with pytest.raises(ConfigError, match="no space left") as caught:
         RunDirectory.make(COMMAND, above=above)
 
-    assert caught.value.mend is not None
+    assert caught.value.fix is not None
     assert [entry.name for entry in above.iterdir()] == [".lock"]
 
 

@@ -206,9 +206,9 @@ def test_a_list_that_no_proxy_takes_is_not_shown(order: Order) -> None:
 
 
 def test_everything_that_is_missing_is_said() -> None:
-    error = MissingError([ClaudeProxyError("one"), ClaudeProxyError("two", mend="so")])
+    error = MissingError([ClaudeProxyError("one"), ClaudeProxyError("two", fix="so")])
 
-    assert error.lines() == ["error: one", "error: two", "  mend:  so"]
+    assert error.lines() == ["error: one", "error: two", "  fix:   so"]
 
 
 def test_the_root_of_the_machine_is_refused_for_what_it_is(order: Order) -> None:

@@ -168,9 +168,9 @@ def test_a_sandbox_with_a_network_has_its_proxy_and_relay_beside_it(place: Place
 
 
 def test_what_is_missing_on_the_machine_is_said_all_at_once() -> None:
-    missing = MissingError([ClaudeProxyError("one", mend="mend one"), ClaudeProxyError("two")])
+    missing = MissingError([ClaudeProxyError("one", fix="fix one"), ClaudeProxyError("two")])
 
-    assert missing.lines() == ["error: one", "  mend:  mend one", "error: two"]
+    assert missing.lines() == ["error: one", "  fix:   fix one", "error: two"]
     assert missing.exit_code == 1
 
 

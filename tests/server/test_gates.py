@@ -9,10 +9,14 @@ import pytest
 from claude_proxy.config.allowlist import loader
 from claude_proxy.config.settings import Base, Gateway, Limits, Settings
 from claude_proxy.errors import ConfigError, ConfigErrors
-from claude_proxy.policy.credentials.decision import Custody, EnvironmentSource, Injection
+from claude_proxy.policy.credentials.decision import (
+    CredentialDecision,
+    EnvironmentSource,
+    Injection,
+)
 from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.request import Request, Scheme
-from claude_proxy.proxy.gate import Gate, Origin
+from claude_proxy.proxy.gate import ClientInfo, Gate
 from claude_proxy.server.gates import Judges, limits_of, vault_of
 from claude_proxy.vault.vault import Vault
 from claude_proxy.wire.authority import Authority
@@ -54,10 +58,10 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
     return made
 
 
-def custody_at(gate: Gate | None, target: Authority = API) -> Custody:
+def custody_at(gate: Gate | None, target: Authority = API) -> CredentialDecision:
     assert gate is not None
     request = Request(Scheme.HTTPS, target, target, "POST", "/v1/messages")
-    return gate.request(Origin(1, "here", "there"), request, "/v1/messages").custody
+    return gate.request(ClientInfo(1, "here", "there"), request, "/v1/messages").custody
 
 
 def put_in(gate: Gate | None, target: Authority = API) -> bytes:

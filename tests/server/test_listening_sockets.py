@@ -57,7 +57,7 @@ def refusal(given: Settings) -> ConfigError:
     with pytest.raises(ConfigError) as caught, opened(given):
         pass
     assert caught.value.where
-    assert caught.value.mend
+    assert caught.value.fix
     return caught.value
 
 
@@ -94,14 +94,14 @@ def test_a_busy_port_is_a_clear_error() -> None:
     assert error.exit_code == 2
     assert error.what == f"cannot listen on 127.0.0.1 port {port}: address already in use"
     assert error.where == f"127.0.0.1:{port}"
-    assert error.mend == "stop what listens there, or choose another port with --port"
+    assert error.fix == "stop what listens there, or choose another port with --port"
 
 
 def test_an_address_of_another_machine_is_a_clear_error() -> None:
     with pytest.raises(ConfigError, match=r"cannot listen on 192\.0\.2\.1 port 9051") as caught:
         bind(TcpListen("192.0.2.1", 9051))
 
-    assert caught.value.mend == "name an address of this machine; `ip address` shows them"
+    assert caught.value.fix == "name an address of this machine; `ip address` shows them"
 
 
 def test_an_ipv6_socket_is_for_ipv6_alone() -> None:

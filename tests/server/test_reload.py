@@ -159,7 +159,7 @@ def test_a_bad_list_changes_nothing_and_is_told_loudly(
     assert [notice.kind for notice in owner.told] == ["policy-rejected"]
     assert "the allowlist was rejected; the last good one stays in force" in shown
     assert "error: " in shown
-    assert "  mend:  " in shown
+    assert "  fix:   " in shown
 
 
 def test_a_fault_in_reading_changes_nothing_either(
@@ -224,7 +224,7 @@ def test_a_file_that_changes_is_read_once(owner: Owner, monkeypatch: pytest.Monk
     watching(owner, story, monkeypatch)
 
 
-def test_a_bad_file_is_told_of_once_and_mended_by_the_old_one(
+def test_a_bad_file_is_told_of_once_and_fixed_by_the_old_one(
     owner: Owner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def story() -> None:

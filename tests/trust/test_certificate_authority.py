@@ -220,7 +220,7 @@ def test_rotations_and_starts_at_once_leave_one_whole_ca(confdir: Path) -> None:
 
     found = files_in(confdir)
     authority = CertificateAuthority.load(confdir)
-    assert files_in(confdir) == found  # nothing was left to be mended
+    assert files_in(confdir) == found  # nothing was left to be fixed
     assert found["mitmproxy-ca-cert.pem"] == authority.certificate.public_bytes(Encoding.PEM)
     secret = pkcs12.load_pkcs12(found["mitmproxy-ca.p12"], None)
     assert secret.cert is not None
@@ -307,7 +307,7 @@ def test_without_a_ca_loading_says_how_to_make_one_and_makes_none(confdir: Path)
         CertificateAuthority.load(confdir)
 
     assert caught.value.exit_code == 1
-    assert "claude-proxy ca bundle" in str(caught.value.mend)
+    assert "claude-proxy ca bundle" in str(caught.value.fix)
     assert not confdir.parent.exists()
 
 
@@ -442,7 +442,7 @@ def test_a_ca_that_no_client_would_trust_is_refused(confdir: Path, name: str) ->
         CertificateAuthority.load_or_create(confdir, clock=Clock())
 
     assert caught.value.where == str(path)
-    assert "claude-proxy ca rotate" in str(caught.value.mend)
+    assert "claude-proxy ca rotate" in str(caught.value.fix)
     assert path.read_bytes() == data
 
 
@@ -490,7 +490,7 @@ def test_a_key_that_others_may_use_is_refused(confdir: Path, name: str, mode: in
         CertificateAuthority.load_or_create(confdir)
 
     assert caught.value.where == str(confdir / name)
-    assert str(caught.value.mend).startswith(f"chmod go-rwx {confdir / name}")
+    assert str(caught.value.fix).startswith(f"chmod go-rwx {confdir / name}")
 
 
 @pytest.mark.parametrize("mode", [0o720, 0o702, 0o777, 0o1777])
@@ -502,7 +502,7 @@ def test_a_directory_that_others_may_write_is_refused(confdir: Path, mode: int) 
         CertificateAuthority.load_or_create(confdir)
 
     assert caught.value.where == str(confdir)
-    assert str(caught.value.mend).startswith(f"chmod go-w {confdir}")
+    assert str(caught.value.fix).startswith(f"chmod go-w {confdir}")
 
 
 def test_no_key_is_put_where_others_may_write(confdir: Path) -> None:
@@ -562,7 +562,7 @@ def test_a_file_where_the_directory_should_be_is_an_error(tmp_path: Path, below:
     with pytest.raises(ConfigError, match="not a directory") as caught:
         CertificateAuthority.load_or_create(file / below)
 
-    assert "--confdir" in str(caught.value.mend)
+    assert "--confdir" in str(caught.value.fix)
 
 
 def test_a_directory_that_cannot_be_made_is_an_error() -> None:
@@ -1010,7 +1010,7 @@ def _linked(path: Path) -> None:
 
 
 @pytest.mark.parametrize("spoil", [_broken, _exposed, _linked])
-def test_rotation_mends_a_ca_that_is_refused(confdir: Path, spoil: Callable[[Path], None]) -> None:
+def test_rotation_fixes_a_ca_that_is_refused(confdir: Path, spoil: Callable[[Path], None]) -> None:
     CertificateAuthority.load_or_create(confdir)
     spoil(confdir / "mitmproxy-ca.pem")
     with pytest.raises(ConfigError):

@@ -25,7 +25,7 @@ def refusal(text: str, name: str = "KEY") -> ConfigError:
     with pytest.raises(ConfigError) as caught:
         value_of(text, name)
     assert caught.value.where
-    assert caught.value.mend
+    assert caught.value.fix
     return caught.value
 
 

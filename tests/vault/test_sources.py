@@ -64,7 +64,7 @@ def refused(source: SecretSource, environ: dict[str, str] | None = None) -> str:
         read(source, environ or {})
     told = "\n".join(caught.value.lines())
     assert caught.value.where is not None
-    assert caught.value.mend is not None
+    assert caught.value.fix is not None
     assert "CANARY" not in told
     assert "CANARY" not in repr(caught.value)
     assert caught.value.__cause__ is None

@@ -174,11 +174,11 @@ def test_a_file_that_fails_later_gives_nothing_until_it_works_again(
         for _ in range(3):
             assert held.holdings == {"a": None}
 
-        def is_mended() -> bool:
+        def is_fixed() -> bool:
             file.chmod(0o600)  # at another moment than before, by the clock of the file system
             return value_of(held.holdings["a"]) == KEY
 
-        until(is_mended)
+        until(is_fixed)
 
     assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
     assert "gives nothing now" in caplog.messages[0]

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 
 from claude_proxy.config.strict_yaml.nodes import Problems
 from claude_proxy.policy.credentials.decision import Binding
-from claude_proxy.policy.messages.restrictions import Narrowing
+from claude_proxy.policy.messages.restrictions import ApiRestrictions
 from claude_proxy.policy.patterns import HostPattern, PatternKind
 from claude_proxy.policy.policy import Policy, Rule, Tls
 from claude_proxy.policy.request import Scheme
@@ -42,12 +42,12 @@ def note_unseen(policy: Policy, problems: Problems) -> None:
     through = [rule for rule in policy.allow if rule.tls is Tls.PASSTHROUGH]
     if not through:
         return
-    limits: list[Binding | Narrowing] = [*policy.credentials]
+    limits: list[Binding | ApiRestrictions] = [*policy.credentials]
     limits += [each for each in policy.narrowings if _narrows(each)]
     places = [(pattern, each.ports, each) for each in limits for pattern in each.patterns]
     passed, limited = Coverage(map(_place, through)), Coverage(places)
     # A limit whose host is passed through, or that holds a host that is; each pair once.
-    found: dict[tuple[int, int], tuple[Binding | Narrowing, Rule]] = {}
+    found: dict[tuple[int, int], tuple[Binding | ApiRestrictions, Rule]] = {}
     for pattern, ports, limit in places:
         if (passing := passed.of(pattern, ports)) is not None:
             found[id(limit), id(passing)] = limit, passing
@@ -77,29 +77,29 @@ def unreached(policy: Policy) -> list[Binding]:
     return [binding for binding in policy.credentials if binding.name not in reached]
 
 
-def _narrows(narrowing: Narrowing) -> bool:
+def _narrows(narrowing: ApiRestrictions) -> bool:
     """Tell whether anything is narrowed; an owner may have lifted all that a preset says."""
     limits = (narrowing.paths, narrowing.models, narrowing.beta, narrowing.server_tools)
     reaches = (narrowing.mcp_servers, narrowing.sources)
     return any(limit is not None for limit in limits) or not all(each.every for each in reaches)
 
 
-def _note_unseen(limit: Binding | Narrowing, through: Rule, problems: Problems) -> None:
+def _note_unseen(limit: Binding | ApiRestrictions, through: Rule, problems: Problems) -> None:
     place = limit.source if limit.source.preset is None else through.source
-    mend = "this entry"
+    fix = "this entry"
     if isinstance(limit, Binding):
         what = f"the credential {limit.name} cannot be used"
     elif place is limit.source:
         what = "requests to the API cannot be judged"
     else:
         what = f"requests to the API cannot be judged as {limit.source} says"
-        mend = "say under anthropic what is not to be narrowed: each key may be all"
+        fix = "say under anthropic what is not to be narrowed: each key may be all"
     problems.add_at(
         f"{what}, as {through.name} ({through.source}) passes TLS through",
         place.line,
         place.column,
         key=str(limit.patterns[0]),
-        mend=f"delete tls: passthrough, or {mend}",
+        fix=f"delete tls: passthrough, or {fix}",
     )
 
 
@@ -121,7 +121,7 @@ def _note_clash(limit: Rule, through: Rule, problems: Problems) -> None:
         place.source.line,
         place.source.column,
         key=place.name,
-        mend=f"delete this entry or the other ({other.source}), or tls: passthrough",
+        fix=f"delete this entry or the other ({other.source}), or tls: passthrough",
     )
 
 

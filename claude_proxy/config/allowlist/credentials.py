@@ -16,11 +16,11 @@ from claude_proxy.config.option_values import parse_timeout
 from claude_proxy.config.strict_yaml.fields import FieldReader, nearest, type_of
 from claude_proxy.config.strict_yaml.nodes import (
     Broken,
-    Mapping,
     Node,
     Problems,
-    Scalar,
-    Sequence,
+    YamlList,
+    YamlMapping,
+    YamlScalar,
     quoted,
 )
 from claude_proxy.policy.credentials.decision import (
@@ -196,19 +196,19 @@ class CredentialReader(FieldReader):
         """Return one binding for each entry; what is wrong with any of them is noted."""
         if len(entries) > MOST:
             what = f"{len(entries)} credentials, and there may be {MOST}"
-            mend = "give entries with the same secret one list of hosts"
-            self._problems.add(what, entries[MOST], key="credentials", mend=mend)
+            fix = "give entries with the same secret one list of hosts"
+            self._problems.add(what, entries[MOST], key="credentials", fix=fix)
             return ()
         found = []
         for index, entry in enumerate(entries):
             key = f"credentials[{index}]"
             node = self._without_secrets(entry, key)
-            if isinstance(node, Mapping):
+            if isinstance(node, YamlMapping):
                 binding = self._binding(node, key)
                 found += [] if binding is None else [_Read(binding, node, key)]
             elif not isinstance(node, Broken):
-                mend = f"write - {{host: api.example.com, inject: bearer, {_EXAMPLE}}}"
-                self._problems.add("a credential is a mapping", node, key=key, mend=mend)
+                fix = f"write - {{host: api.example.com, inject: bearer, {_EXAMPLE}}}"
+                self._problems.add("a credential is a mapping", node, key=key, fix=fix)
         self._check_names(found)
         self._check_hosts(found)
         self._check_variables(found)
@@ -224,13 +224,13 @@ class CredentialReader(FieldReader):
 
     def _without_secrets(self, node: Node, key: str) -> Node:
         """Return `node` with what looks like a secret reported and taken out."""
-        if isinstance(node, Scalar):
+        if isinstance(node, YamlScalar):
             return self._refused(node, key) if _looks_secret(node.text) else node
-        if isinstance(node, Sequence):
+        if isinstance(node, YamlList):
             node.items = [
                 self._without_secrets(item, f"{key}[{at}]") for at, item in enumerate(node.items)
             ]
-        elif isinstance(node, Mapping):
+        elif isinstance(node, YamlMapping):
             kept = []
             for name, value in node.entries:
                 if _looks_secret(name.text):
@@ -242,36 +242,36 @@ class CredentialReader(FieldReader):
             node.entries = kept
         return node
 
-    def _refused(self, node: Scalar, key: str) -> Broken:
+    def _refused(self, node: YamlScalar, key: str) -> Broken:
         self._problems.add(
-            "what stands here looks like a secret", node, key=key, mend=_KEEP_IT_ELSEWHERE
+            "what stands here looks like a secret", node, key=key, fix=_KEEP_IT_ELSEWHERE
         )
         return Broken(node.line, node.column)
 
     def _text(self, node: Node, key: str) -> str | None:
         """Return a text as `FieldReader` does, but never quote it: who knows what it is."""
-        kind = type_of(node) if isinstance(node, Scalar) and node.plain else None
+        kind = type_of(node) if isinstance(node, YamlScalar) and node.plain else None
         if kind in {None, "null"}:
             return super()._text(node, key)
         what = f"{kind} without quotes, where a text belongs"
-        self._problems.add(what, node, key=key, mend="put it in quotes")
+        self._problems.add(what, node, key=key, fix="put it in quotes")
         return None
 
-    def _named(self, name: Scalar) -> str:
+    def _named(self, name: YamlScalar) -> str:
         # "value:hunter2" is a key, as there is no space after its colon.
         return quoted(name.text) if _is_word(name.text) else "(not a word)"
 
-    def _shown(self, node: Scalar) -> str:
+    def _shown(self, node: YamlScalar) -> str:
         return node.text if _is_variable(node.text) and node.text.isupper() else ""
 
     # One entry.
 
-    def _binding(self, node: Mapping, key: str) -> Binding | None:
+    def _binding(self, node: YamlMapping, key: str) -> Binding | None:
         before = len(self._problems)
-        fields = self._fields(node, key, FIELDS, _mend_of_field)
+        fields = self._fields(node, key, FIELDS, _fix_of_field)
         if not {"host", "hosts"} & set(fields) and len(self._problems) == before and node.whole:
-            mend = "add a line: host: api.example.com"
-            self._problems.add("the entry names no host", node, key=key, mend=mend)
+            fix = "add a line: host: api.example.com"
+            self._problems.add("the entry names no host", node, key=key, fix=fix)
         patterns = self._hosts(fields, key)
         ports = self._read(fields, "ports", key, self._tls_ports)
         name = self._read(fields, "name", key, self._name)
@@ -280,7 +280,7 @@ class CredentialReader(FieldReader):
             return None
         name = name or str(patterns[0]).lstrip("*.")
         if name == _GATEWAY:
-            self._problems.add(f"the name {name} is taken", node, key=key, mend=_MEND_TAKEN)
+            self._problems.add(f"the name {name} is taken", node, key=key, fix=_MEND_TAKEN)
             return None
         if isinstance(use, Injection) and not use.placeholder:
             use = replace(use, placeholder=default_placeholder(name, patterns, use.form))
@@ -291,14 +291,14 @@ class CredentialReader(FieldReader):
         if pattern is None or pattern.network is None:
             return pattern
         what = f"a credential is for a host with a name, and {pattern} is an address"
-        self._problems.add(what, node, key=key, mend="name the host, as its certificate does")
+        self._problems.add(what, node, key=key, fix="name the host, as its certificate does")
         return None
 
     def _tls_ports(self, node: Node, key: str) -> frozenset[int] | None:
         ports = self._ports(node, key)
         if ports is not None and _HTTP_PORT in ports:
             what = f"port {_HTTP_PORT} is for plain HTTP, over which no credential goes"
-            self._problems.add(what, node, key=key, mend="delete the port")
+            self._problems.add(what, node, key=key, fix="delete the port")
         return ports
 
     def _name(self, node: Node, key: str) -> str | None:
@@ -306,33 +306,33 @@ class CredentialReader(FieldReader):
         if text is None:
             return None
         if _is_name(text) is None:
-            mend = "write a word of small letters, digits, dots and hyphens, such as anthropic"
-            self._problems.add("not a name for a credential", node, key=key, mend=mend)
+            fix = "write a word of small letters, digits, dots and hyphens, such as anthropic"
+            self._problems.add("not a name for a credential", node, key=key, fix=fix)
             return None
         return text
 
-    def _use(self, fields: dict[str, Node], node: Mapping, key: str) -> Injection | Pin | None:
+    def _use(self, fields: dict[str, Node], node: YamlMapping, key: str) -> Injection | Pin | None:
         if "inject" in fields and "pin" in fields:
             what = "both inject and pin"
-            mend = "keep inject to have the secret put in, or pin to let the client's own pass"
-            self._problems.add(what, fields["pin"], key=key, mend=mend)
+            fix = "keep inject to have the secret put in, or pin to let the client's own pass"
+            self._problems.add(what, fields["pin"], key=key, fix=fix)
             return None
         if "pin" in fields:
             return self._pin_entry(fields, key)
         if "inject" in fields:
             return self._injection(fields, node, key)
         if node.whole:
-            mend = "add inject: auto (or x-api-key, bearer, basic, field), or pin: learn"
-            self._problems.add("neither inject nor pin", node, key=key, mend=mend)
+            fix = "add inject: auto (or x-api-key, bearer, basic, field), or pin: learn"
+            self._problems.add("neither inject nor pin", node, key=key, fix=fix)
         return None
 
     # What is put in.
 
-    def _injection(self, fields: dict[str, Node], node: Mapping, key: str) -> Injection | None:
+    def _injection(self, fields: dict[str, Node], node: YamlMapping, key: str) -> Injection | None:
         form = self._read(fields, "inject", key, self._form)
         if "from" not in fields:
-            mend = f"say where the secret is kept: {_EXAMPLE}"
-            self._problems.add("inject without from", node, key=key, mend=mend)
+            fix = f"say where the secret is kept: {_EXAMPLE}"
+            self._problems.add("inject without from", node, key=key, fix=fix)
         source = self._from(fields, key)
         name = self._read(fields, "field", key, self._field_name)
         user = self._read(fields, "user", key, self._user)
@@ -356,22 +356,22 @@ class CredentialReader(FieldReader):
         if form is wanted_by and name not in fields:
             example = "field: X-Token" if name == "field" else "user: x-access-token"
             self._problems.add(
-                f"inject: {form} without {name}", node, key=key, mend=f"add {example}"
+                f"inject: {form} without {name}", node, key=key, fix=f"add {example}"
             )
         elif form is not None and form is not wanted_by and name in fields:
-            mend = f"delete {name}, or write inject: {wanted_by}"
+            fix = f"delete {name}, or write inject: {wanted_by}"
             self._problems.add(
-                f"{name} goes with inject: {wanted_by}", fields[name], key=key, mend=mend
+                f"{name} goes with inject: {wanted_by}", fields[name], key=key, fix=fix
             )
 
     def _form(self, node: Node, key: str) -> Form | None:
-        text = node.text if isinstance(node, Scalar) else ""
+        text = node.text if isinstance(node, YamlScalar) else ""
         if text in set(Form):
             return Form(text)
         other = _OTHER_FORMS.get(text.lower())
         usual = f"write {', '.join(Form)}"
-        mend = f"write {other}" if other is not None else nearest(text.lower(), Form) or usual
-        self._problems.add("not a way to inject", node, key=key, mend=mend)
+        fix = f"write {other}" if other is not None else nearest(text.lower(), Form) or usual
+        self._problems.add("not a way to inject", node, key=key, fix=fix)
         return None
 
     def _field_name(self, node: Node, key: str) -> str | None:
@@ -380,20 +380,20 @@ class CredentialReader(FieldReader):
             return None
         name = text.lower()
         if _is_field(text) is None:
-            mend = "write the name of the header field alone, such as X-Token"
-            self._problems.add("not the name of a header field", node, key=key, mend=mend)
+            fix = "write the name of the header field alone, such as X-Token"
+            self._problems.add("not the name of a header field", node, key=key, fix=fix)
             return None
         if _is_refused_field(name) is not None or name.encode() in OVERRIDE_HEADERS:
             what = f"the field {name} is not for credentials"
-            self._problems.add(what, node, key=key, mend="name the field that the host expects")
+            self._problems.add(what, node, key=key, fix="name the field that the host expects")
             return None
         return name
 
     def _user(self, node: Node, key: str) -> str | None:
         text = self._text(node, key)
         if text is not None and (_is_visible(text) is None or ":" in text):
-            mend = "write it in visible ASCII characters, without a colon"
-            self._problems.add("not a user name", node, key=key, mend=mend)
+            fix = "write it in visible ASCII characters, without a colon"
+            self._problems.add("not a user name", node, key=key, fix=fix)
             return None
         return text
 
@@ -403,8 +403,8 @@ class CredentialReader(FieldReader):
             return None
         what = _fault_of_placeholder(text)
         if what is not None:
-            mend = "write a text of your own, such as our-placeholder-of-github, or delete the line"
-            self._problems.add(what, node, key=key, mend=mend)
+            fix = "write a text of your own, such as our-placeholder-of-github, or delete the line"
+            self._problems.add(what, node, key=key, fix=fix)
             return None
         return text
 
@@ -416,9 +416,9 @@ class CredentialReader(FieldReader):
     def _variable(self, node: Node, key: str) -> str | None:
         name = self._variable_name(node, key)
         if name is not None and _is_steering(name) is not None:
-            mend = "name the variable that holds the token, such as GH_TOKEN"
+            fix = "name the variable that holds the token, such as GH_TOKEN"
             self._problems.add(
-                f"{name} steers programs, and holds no token", node, key=key, mend=mend
+                f"{name} steers programs, and holds no token", node, key=key, fix=fix
             )
             return None
         return name
@@ -427,8 +427,8 @@ class CredentialReader(FieldReader):
         text = self._text(node, key)
         if text is None or _is_variable(text) is not None:
             return text
-        mend = "write its name alone, such as ANTHROPIC_API_KEY, without $"
-        self._problems.add("not the name of a variable", node, key=key, mend=mend)
+        fix = "write its name alone, such as ANTHROPIC_API_KEY, without $"
+        self._problems.add("not the name of a variable", node, key=key, fix=fix)
         return None
 
     # What is let through.
@@ -436,42 +436,42 @@ class CredentialReader(FieldReader):
     def _pin_entry(self, fields: dict[str, Node], key: str) -> Pin | None:
         for name in ("field", "user", "placeholder", "variables"):
             if name in fields:
-                mend = f"delete {name}, or write inject in the place of pin"
-                self._problems.add(f"{name} goes with inject", fields[name], key=key, mend=mend)
+                fix = f"delete {name}, or write inject in the place of pin"
+                self._problems.add(f"{name} goes with inject", fields[name], key=key, fix=fix)
         if "from" in fields:
-            mend = f"write pin: {{{_EXAMPLE}}}"
-            self._problems.add("from beside pin", fields["from"], key=key, mend=mend)
+            fix = f"write pin: {{{_EXAMPLE}}}"
+            self._problems.add("from beside pin", fields["from"], key=key, fix=fix)
         return self._read(fields, "pin", key, self._pin)
 
     def _pin(self, node: Node, key: str) -> Pin | None:
-        if isinstance(node, Mapping):
-            fields = self._fields(node, key, ("from",), _mend_of_pin)
+        if isinstance(node, YamlMapping):
+            fields = self._fields(node, key, ("from",), _fix_of_pin)
             if not node.entries and node.whole:
-                self._problems.add("an empty pin", node, key=key, mend=_PIN_MEND)
+                self._problems.add("an empty pin", node, key=key, fix=_PIN_MEND)
             source = self._from(fields, key)
             return None if source is None else Pin(source=source)
-        if isinstance(node, Scalar) and node.text == _LEARN:
+        if isinstance(node, YamlScalar) and node.text == _LEARN:
             return Pin(learn=True)
-        items = node.items if isinstance(node, Sequence) else [node]
+        items = node.items if isinstance(node, YamlList) else [node]
         digests = []
         for at, item in enumerate(items):
-            place = f"{key}[{at}]" if isinstance(node, Sequence) else key
+            place = f"{key}[{at}]" if isinstance(node, YamlList) else key
             digest = None if isinstance(item, Broken) else self._digest(item, place)
             if digest in digests:
-                self._problems.add("the same hash stands twice", item, key=place, mend="delete one")
+                self._problems.add("the same hash stands twice", item, key=place, fix="delete one")
             digests += [] if digest is None else [digest]
         if not items:
-            self._problems.add("pin is an empty list", node, key=key, mend=_PIN_MEND)
+            self._problems.add("pin is an empty list", node, key=key, fix=_PIN_MEND)
         return Pin(digests=tuple(digests)) if digests else None
 
     def _digest(self, node: Node, key: str) -> str | None:
-        if isinstance(node, Scalar) and _is_digest(node.text):
+        if isinstance(node, YamlScalar) and _is_digest(node.text):
             return node.text
-        if isinstance(node, Scalar) and node.text == _LEARN:
-            what, mend = "learn among hashes", "write pin: learn alone, or the hashes"
+        if isinstance(node, YamlScalar) and node.text == _LEARN:
+            what, fix = "learn among hashes", "write pin: learn alone, or the hashes"
         else:
-            what, mend = "neither learn nor the hash of a login", _PIN_MEND
-        self._problems.add(what, node, key=key, mend=mend)
+            what, fix = "neither learn nor the hash of a login", _PIN_MEND
+        self._problems.add(what, node, key=key, fix=fix)
         return None
 
     # Where the secret is kept.
@@ -483,24 +483,24 @@ class CredentialReader(FieldReader):
         return self._secret_source(node, f"{key}.from")
 
     def _secret_source(self, node: Node, key: str) -> SecretSource | None:
-        if not isinstance(node, Mapping):
-            self._problems.add("from names no source", node, key=key, mend=_KEEP_IT_ELSEWHERE)
+        if not isinstance(node, YamlMapping):
+            self._problems.add("from names no source", node, key=key, fix=_KEEP_IT_ELSEWHERE)
             return None
-        fields = self._fields(node, key, _SOURCE_FIELDS, _mend_of_source)
+        fields = self._fields(node, key, _SOURCE_FIELDS, _fix_of_source)
         kinds = [name for name in fields if name in SOURCES]
         if len(kinds) != 1:
             if kinds:
                 what = f"from names {len(kinds)} sources: {' and '.join(kinds)}"
-                self._problems.add(what, node, key=key, mend="keep one; a secret has one source")
+                self._problems.add(what, node, key=key, fix="keep one; a secret has one source")
             elif node.whole and len(fields) == len(node.entries):
-                self._problems.add("from names no source", node, key=key, mend=_KEEP_IT_ELSEWHERE)
+                self._problems.add("from names no source", node, key=key, fix=_KEEP_IT_ELSEWHERE)
             return None
         kind = kinds[0]
         for name in fields:
             if name != kind and name not in SOURCES[kind]:
                 owner = next(each for each, beside in SOURCES.items() if name in beside)
-                mend = f"delete {name}, or write {owner}"
-                self._problems.add(f"{name} goes with {owner}", fields[name], key=key, mend=mend)
+                fix = f"delete {name}, or write {owner}"
+                self._problems.add(f"{name} goes with {owner}", fields[name], key=key, fix=fix)
         return self._source_of(kind, fields, node, key)
 
     def _source_of(
@@ -529,8 +529,8 @@ class CredentialReader(FieldReader):
         if text is None:
             return None
         if _is_path(text) is None or text.endswith("/"):
-            mend = "write it from / or from ~/, down to the file"
-            self._problems.add("not the whole path of a file", node, key=key, mend=mend)
+            fix = "write it from / or from ~/, down to the file"
+            self._problems.add("not the whole path of a file", node, key=key, fix=fix)
             return None
         return Path(text)
 
@@ -540,15 +540,15 @@ class CredentialReader(FieldReader):
             return None
         keys = tuple(text.split("."))
         if not all(keys):
-            mend = "write the keys from the outermost on with a dot between, such as oauth.token"
-            self._problems.add("not keys of a JSON file", node, key=key, mend=mend)
+            fix = "write the keys from the outermost on with a dot between, such as oauth.token"
+            self._problems.add("not keys of a JSON file", node, key=key, fix=fix)
             return None
         return keys
 
     def _argv(self, node: Node, key: str) -> tuple[str, ...] | None:
-        if not isinstance(node, Sequence) or not node.items:
-            mend = "write it as a list: command: [PROGRAM, ARGUMENT]; no shell reads it"
-            self._problems.add("the command is not a list", node, key=key, mend=mend)
+        if not isinstance(node, YamlList) or not node.items:
+            fix = "write it as a list: command: [PROGRAM, ARGUMENT]; no shell reads it"
+            self._problems.add("the command is not a list", node, key=key, fix=fix)
             return None
         # An argument may be empty, or stand twice.
         items = [
@@ -561,19 +561,19 @@ class CredentialReader(FieldReader):
         if len(argv) < len(items):
             return None
         if "/" in argv[0] and _is_path(argv[0]) is None:
-            mend = "write it from / or from ~/, or its name alone"
-            self._problems.add("not the whole path of a program", node, key=f"{key}[0]", mend=mend)
+            fix = "write it from / or from ~/, or its name alone"
+            self._problems.add("not the whole path of a program", node, key=f"{key}[0]", fix=fix)
             return None
         return argv
 
     def _refresh(self, node: Node, key: str) -> float | None:
-        mend = "write a time such as 5m, 1s or more"
+        fix = "write a time such as 5m, 1s or more"
         try:
-            seconds = parse_timeout(node.text if isinstance(node, Scalar) else "")
+            seconds = parse_timeout(node.text if isinstance(node, YamlScalar) else "")
         except ValueError:
             seconds = 0.0
         if seconds < _SHORTEST_REFRESH_S:
-            self._problems.add("not a time after which to ask again", node, key=key, mend=mend)
+            self._problems.add("not a time after which to ask again", node, key=key, fix=fix)
             return None
         return seconds
 
@@ -581,15 +581,15 @@ class CredentialReader(FieldReader):
         service = self._read(fields, "keyring", key, self._printable)
         user = self._read(fields, "user", key, self._printable)
         if "user" not in fields:
-            mend = "add the user that the entry is for: {keyring: SERVICE, user: NAME}"
-            self._problems.add("keyring without user", node, key=key, mend=mend)
+            fix = "add the user that the entry is for: {keyring: SERVICE, user: NAME}"
+            self._problems.add("keyring without user", node, key=key, fix=fix)
         return None if service is None or user is None else KeyringSource(service, user)
 
     def _unit(self, node: Node, key: str) -> str | None:
         text = self._text(node, key)
         if text is not None and (_is_unit(text) is None or text in {".", ".."}):
-            mend = "write the name that LoadCredential= has for it"
-            self._problems.add("not the name of a systemd credential", node, key=key, mend=mend)
+            fix = "write the name that LoadCredential= has for it"
+            self._problems.add("not the name of a systemd credential", node, key=key, fix=fix)
             return None
         return text
 
@@ -598,11 +598,11 @@ class CredentialReader(FieldReader):
         if text is None:
             return None
         if not text and not empty:
-            mend = "write it, or delete it"
-            self._problems.add("the value is empty", node, key=key, mend=mend)
+            fix = "write it, or delete it"
+            self._problems.add("the value is empty", node, key=key, fix=fix)
         elif text and not text.isprintable():
-            mend = "write it without"
-            self._problems.add("a character that cannot be shown", node, key=key, mend=mend)
+            fix = "write it without"
+            self._problems.add("a character that cannot be shown", node, key=key, fix=fix)
         else:
             return text
         return None
@@ -615,8 +615,8 @@ class CredentialReader(FieldReader):
             name = read.binding.name
             if name in first:
                 what = f"two credentials are named {name}, the first in line {first[name]}"
-                mend = "give this one a name of its own, by name"
-                self._problems.add(what, read.node, key=read.key, mend=mend)
+                fix = "give this one a name of its own, by name"
+                self._problems.add(what, read.node, key=read.key, fix=fix)
             first.setdefault(name, read.node.line)
 
     def _check_hosts(self, found: list[_Read]) -> None:
@@ -633,7 +633,7 @@ class CredentialReader(FieldReader):
                     f"{pattern} has two credentials, the other in line {earlier.node.line}",
                     later.node,
                     key=later.key,
-                    mend="delete one, or give them hosts or ports that do not overlap",
+                    fix="delete one, or give them hosts or ports that do not overlap",
                 )
 
     def _check_variables(self, found: list[_Read]) -> None:
@@ -644,22 +644,22 @@ class CredentialReader(FieldReader):
                 other = first.setdefault(name, read)
                 if other is not read:
                     what = f"{name} is the variable of two credentials, see line {other.node.line}"
-                    mend = "name it in one of them"
-                    self._problems.add(what, read.node, key=f"{read.key}.variables", mend=mend)
+                    fix = "name it in one of them"
+                    self._problems.add(what, read.node, key=f"{read.key}.variables", fix=fix)
 
     def _check_placeholders(self, found: list[_Read]) -> None:
         spelled = [(read, text) for read in found if (text := _placeholder_of(read.binding))]
         hosts = [pattern.host for read in found for pattern in read.binding.patterns]
         for read, text in spelled:
             if any(text.lower() in host for host in hosts):
-                mend = "write another"
+                fix = "write another"
                 what = "the placeholder is a part of a host's name"
-                self._problems.add(what, read.node, key=f"{read.key}.placeholder", mend=mend)
+                self._problems.add(what, read.node, key=f"{read.key}.placeholder", fix=fix)
         for (one, text), (other, longer) in combinations(spelled, 2):
             if text in longer or longer in text:
                 what = f"the placeholders of {one.binding.name} and {other.binding.name} overlap"
-                mend = "write placeholder: TEXT for one of them, where neither holds the other"
-                self._problems.add(what, other.node, key=f"{other.key}.placeholder", mend=mend)
+                fix = "write placeholder: TEXT for one of them, where neither holds the other"
+                self._problems.add(what, other.node, key=f"{other.key}.placeholder", fix=fix)
 
 
 def _places(found: Iterable[_Read]) -> Iterator[tuple[HostPattern, frozenset[int], _Read]]:
@@ -692,7 +692,7 @@ def _fault_of_placeholder(text: str) -> str | None:
     return None
 
 
-def _mend_of_field(name: str) -> str:
+def _fix_of_field(name: str) -> str:
     if _names_a_value(name):
         return _KEEP_IT_ELSEWHERE
     if name in _SOURCE_FIELDS:
@@ -701,14 +701,14 @@ def _mend_of_field(name: str) -> str:
     return f"write {other}" if other else nearest(name.lower(), FIELDS) or _one_of(FIELDS)
 
 
-def _mend_of_source(name: str) -> str:
+def _fix_of_source(name: str) -> str:
     if _names_a_value(name):
         return _KEEP_IT_ELSEWHERE
     other = _OTHER_SOURCES.get(name.lower())
     return f"write {other}" if other else nearest(name.lower(), _SOURCE_FIELDS) or _one_of(SOURCES)
 
 
-def _mend_of_pin(name: str) -> str:
+def _fix_of_pin(name: str) -> str:
     return _KEEP_IT_ELSEWHERE if _names_a_value(name) else _PIN_MEND
 
 

@@ -19,12 +19,12 @@ _DEFAULT_PORTS = {Scheme.HTTPS: 443, Scheme.HTTP: 80}
 
 
 class EditError(ValueError):
-    """A text that no entry can be added to: where, and how to mend it."""
+    """A text that no entry can be added to: where, and how to fix it."""
 
-    def __init__(self, what: str, line: int, mend: str) -> None:
+    def __init__(self, what: str, line: int, fix: str) -> None:
         super().__init__(what)
         self.line = line
-        self.mend = mend
+        self.fix = fix
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Reads an allowlist: YAML text in, a `Policy` out, or every mistake with its place and mend.
+"""Reads an allowlist: YAML text in, a `Policy` out, or every mistake with its place and fix.
 
 Law kept: default-deny (1). An empty list allows nothing; whatever cannot be kept as written (a
 path on a host whose TLS is passed through, a preset that nobody knows) stops the load. Secrets are
@@ -19,11 +19,11 @@ from claude_proxy.config.allowlist.rules import RuleReader
 from claude_proxy.config.strict_yaml.fields import nearest
 from claude_proxy.config.strict_yaml.nodes import (
     Broken,
-    Mapping,
     Node,
     Problems,
-    Scalar,
-    Sequence,
+    YamlList,
+    YamlMapping,
+    YamlScalar,
     parse,
     quoted,
 )
@@ -109,10 +109,10 @@ def preset_text(name: str) -> str:
 
 def unknown_preset(name: str, *, where: str) -> ConfigError:
     """Return the error for a name that no preset has."""
-    return ConfigError(f"unknown preset {quoted(name)}", where=where, mend=_mend_of_preset(name))
+    return ConfigError(f"unknown preset {quoted(name)}", where=where, fix=_fix_of_preset(name))
 
 
-def _mend_of_preset(name: str) -> str:
+def _fix_of_preset(name: str) -> str:
     return nearest(name.lower(), packaged.names()) or "`claude-proxy presets` lists them"
 
 
@@ -165,26 +165,26 @@ class _File:
         """Read a whole file; an empty one holds no rules."""
         if root is None or isinstance(root, Broken) or _is_missing(root):
             return
-        if not isinstance(root, Mapping):
-            what = "a list" if isinstance(root, Sequence) else "a single value"
+        if not isinstance(root, YamlMapping):
+            what = "a list" if isinstance(root, YamlList) else "a single value"
             self._problems.add(
                 f"the file is {what}, not a mapping",
                 root,
-                mend='begin it with the line "allow:" and list the hosts below, each after "- "',
+                fix='begin it with the line "allow:" and list the hosts below, each after "- "',
             )
             return
         for key, value in root.entries:
             if self._keys is _NARROWING_KEYS and key.text in _RUNS_KEYS:
                 continue
             if key.text not in self._keys:
-                mend = self._mend_of_key(key.text)
-                self._problems.add(f"unknown key {quoted(key.text)}", key, mend=mend)
+                fix = self._fix_of_key(key.text)
+                self._problems.add(f"unknown key {quoted(key.text)}", key, fix=fix)
             elif key.text == "description":
-                self.description = value.text if isinstance(value, Scalar) else ""
+                self.description = value.text if isinstance(value, YamlScalar) else ""
             else:
                 self._read_list(key.text, value)
 
-    def _mend_of_key(self, name: str) -> str:
+    def _fix_of_key(self, name: str) -> str:
         folded = name.lower()
         if self._keys is _NARROWING_KEYS and _OTHER_NAMES.get(folded, folded) == "allow":
             return "this file may only narrow: list what is to be denied, under deny"
@@ -199,9 +199,9 @@ class _File:
     def _read_list(self, name: str, node: Node) -> None:
         if isinstance(node, Broken) or _is_missing(node):
             return
-        if not isinstance(node, Sequence):
-            mend = 'write each entry on a line of its own, after "- "'
-            self._problems.add(f"{name} is not a list", node, key=name, mend=mend)
+        if not isinstance(node, YamlList):
+            fix = 'write each entry on a line of its own, after "- "'
+            self._problems.add(f"{name} is not a list", node, key=name, fix=fix)
             return
         if name == "credentials":
             self.credentials = CredentialReader(self._problems).bindings_of(node.items)
@@ -213,23 +213,23 @@ class _File:
 
     def _read_entry(self, node: Node, key: str, *, deny: bool) -> None:
         rule: Rule | None = None
-        if isinstance(node, Mapping):
+        if isinstance(node, YamlMapping):
             preset = next((value for name, value in node.entries if name.text == "preset"), None)
             if preset is not None and not deny:
                 self._read_preset_entry(node, preset, key)
                 return
             rule = self._reader.rule_of_mapping(node, key, deny=deny)
         elif _is_missing(node):
-            self._problems.add("an empty entry", node, key=key, mend="delete the line")
-        elif isinstance(node, Scalar) and not self._is_preset_name(node, key, deny=deny):
+            self._problems.add("an empty entry", node, key=key, fix="delete the line")
+        elif isinstance(node, YamlScalar) and not self._is_preset_name(node, key, deny=deny):
             rule = self._reader.rule_of_text(node, key, deny=deny)
-        elif isinstance(node, Sequence):
-            mend = 'write each entry on a line of its own, after one "- "'
-            self._problems.add("a list inside the list", node, key=key, mend=mend)
+        elif isinstance(node, YamlList):
+            fix = 'write each entry on a line of its own, after one "- "'
+            self._problems.add("a list inside the list", node, key=key, fix=fix)
         if rule is not None:
             (self.deny if deny else self.allow).append(rule)
 
-    def _is_preset_name(self, node: Scalar, key: str, *, deny: bool) -> bool:
+    def _is_preset_name(self, node: YamlScalar, key: str, *, deny: bool) -> bool:
         # A name without a dot may be a host of an intranet, so only the presets' names are asked
         # about; taken for hosts they would allow nothing, and nobody would be told.
         if deny or "." in node.text or not self._presets.knows(node.text):
@@ -238,40 +238,40 @@ class _File:
             f"{quoted(node.text)} is the name of a preset, written as a host",
             node,
             key=key,
-            mend=f'write "- preset: {node.text}" (a host of that name: "- host: {node.text}")',
+            fix=f'write "- preset: {node.text}" (a host of that name: "- host: {node.text}")',
         )
         return True
 
-    def _read_preset_entry(self, node: Mapping, value: Node, key: str) -> None:
+    def _read_preset_entry(self, node: YamlMapping, value: Node, key: str) -> None:
         for name, _ in node.entries:
             if name.text != "preset":
                 self._problems.add(
                     f"{quoted(name.text)} beside a preset",
                     name,
                     key=key,
-                    mend="a preset stands alone: give the rest an entry of its own with a host",
+                    fix="a preset stands alone: give the rest an entry of its own with a host",
                 )
         place = f"{key}.preset"
         if isinstance(value, Broken):
             return
-        if not isinstance(value, Scalar) or _is_missing(value):
-            mend = "write the name of one preset; give each an entry of its own"
-            self._problems.add("not the name of a preset", value, key=place, mend=mend)
+        if not isinstance(value, YamlScalar) or _is_missing(value):
+            fix = "write the name of one preset; give each an entry of its own"
+            self._problems.add("not the name of a preset", value, key=place, fix=fix)
         elif value.text in self._trail:
             loop = self._trail[self._trail.index(value.text) :]
             self._problems.add(
                 f"presets include each other: {' -> '.join((*loop, value.text))}",
                 value,
                 key=place,
-                mend="take one of them out",
+                fix="take one of them out",
             )
         elif not self._presets.knows(value.text):
-            what, mend = f"unknown preset {quoted(value.text)}", _mend_of_preset(value.text)
-            self._problems.add(what, value, key=place, mend=mend)
+            what, fix = f"unknown preset {quoted(value.text)}", _fix_of_preset(value.text)
+            self._problems.add(what, value, key=place, fix=fix)
         else:
             self._include(value, place)
 
-    def _include(self, value: Scalar, place: str) -> None:
+    def _include(self, value: YamlScalar, place: str) -> None:
         try:
             file = self._presets.read_once(value.text, self._trail)
             if file is not None:
@@ -280,7 +280,7 @@ class _File:
         except ConfigErrors as errors:
             for problem in errors.problems:
                 what = f"the preset {value.text} is wrong: {problem.what} ({problem.where})"
-                self._problems.add(what, value, key=place, mend=problem.mend)
+                self._problems.add(what, value, key=place, fix=problem.fix)
 
 
 class _Presets:
@@ -324,4 +324,4 @@ def _listed(words: tuple[str, ...]) -> str:
 
 
 def _is_missing(node: Node) -> bool:
-    return isinstance(node, Scalar) and node.plain and not node.text
+    return isinstance(node, YamlScalar) and node.plain and not node.text

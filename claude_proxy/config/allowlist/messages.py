@@ -14,11 +14,10 @@ from claude_proxy.config.allowlist.conflicts import Coverage
 from claude_proxy.config.option_values import parse_size
 from claude_proxy.config.strict_yaml.fields import FieldReader, nearest
 from claude_proxy.config.strict_yaml.hosts import host_in
-from claude_proxy.config.strict_yaml.nodes import Broken, Node, Scalar, quoted
-from claude_proxy.config.strict_yaml.nodes import Mapping as Entries
+from claude_proxy.config.strict_yaml.nodes import Broken, Node, YamlMapping, YamlScalar, quoted
 from claude_proxy.policy.location import Source
-from claude_proxy.policy.messages.destinations import Reach
-from claude_proxy.policy.messages.restrictions import Narrowing
+from claude_proxy.policy.messages.destinations import DestinationScope
+from claude_proxy.policy.messages.restrictions import ApiRestrictions
 from claude_proxy.policy.patterns import HostPattern, PatternKind
 
 KEYS = ("paths", "models", "beta", "server_tools", "mcp_servers", "sources", "max_body")
@@ -88,14 +87,14 @@ class NarrowingReader(FieldReader):
         first: dict[tuple[HostPattern, int | None], Entry] = {}
         for index, node in enumerate(nodes):
             key = f"anthropic[{index}]"
-            if isinstance(node, Entries):
+            if isinstance(node, YamlMapping):
                 entry = self._entry(node, key)
                 if entry is not None:
                     self._check_twice(entry, first, node, key)
                     found.append(entry)
             elif not isinstance(node, Broken):
-                mend = 'write - {host: api.example.com, models: ["claude-*"]}'
-                self._problems.add("an entry of anthropic is a mapping", node, key=key, mend=mend)
+                fix = 'write - {host: api.example.com, models: ["claude-*"]}'
+                self._problems.add("an entry of anthropic is a mapping", node, key=key, fix=fix)
         return found
 
     def _check_twice(
@@ -107,18 +106,18 @@ class NarrowingReader(FieldReader):
             other = next((other for other in others if other is not entry), None)
             if other is not None:
                 what = f"{pattern} is narrowed twice, first in line {other.source.line}"
-                self._problems.add(what, node, key=key, mend="make one entry of the two")
+                self._problems.add(what, node, key=key, fix="make one entry of the two")
 
-    def _entry(self, node: Entries, key: str) -> Entry | None:
+    def _entry(self, node: YamlMapping, key: str) -> Entry | None:
         before = len(self._problems)
-        fields = self._fields(node, key, FIELDS, _mend_of_field)
+        fields = self._fields(node, key, FIELDS, _fix_of_field)
         whole = len(self._problems) == before and node.whole
         if whole and not {"host", "hosts"} & set(fields):
-            mend = "add a line: host: api.anthropic.com"
-            self._problems.add("the entry names no host", node, key=key, mend=mend)
+            fix = "add a line: host: api.anthropic.com"
+            self._problems.add("the entry names no host", node, key=key, fix=fix)
         if whole and not set(KEYS) & set(fields):
-            mend = f"add what is to be narrowed: {', '.join(KEYS)}"
-            self._problems.add("the entry narrows nothing", node, key=key, mend=mend)
+            fix = f"add what is to be narrowed: {', '.join(KEYS)}"
+            self._problems.add("the entry narrows nothing", node, key=key, fix=fix)
         patterns = self._hosts(fields, key)
         ports = self._read(fields, "ports", key, self._ports)
         readers: dict[str, Callable[[Node, str], _Given | None]] = {
@@ -163,16 +162,14 @@ class NarrowingReader(FieldReader):
         none: bool = False,
     ) -> _Given | None:
         """Return what `all`, `none` or a list says."""
-        if isinstance(node, Scalar) and node.text == ALL:
+        if isinstance(node, YamlScalar) and node.text == ALL:
             return _Given(None)
-        if isinstance(node, Scalar) and node.text == NONE:
+        if isinstance(node, YamlScalar) and node.text == NONE:
             if none:
                 return _Given(())
             name = key.rpartition(".")[2]
-            mend = "name some, or deny the host: list it under deny"
-            self._problems.add(
-                f"with {name}: none nothing could be asked", node, key=key, mend=mend
-            )
+            fix = "name some, or deny the host: list it under deny"
+            self._problems.add(f"with {name}: none nothing could be asked", node, key=key, fix=fix)
             return None
         values = self._list(node, key, read, example_and_absence)
         return None if values is None else _Given(tuple(values))
@@ -182,11 +179,11 @@ class NarrowingReader(FieldReader):
         if text is None:
             return None
         if not text.strip("*"):
-            mend = f"write {key.rpartition('.')[2].partition('[')[0]}: all"
-            self._problems.add("a name for every one", node, key=key, mend=mend)
+            fix = f"write {key.rpartition('.')[2].partition('[')[0]}: all"
+            self._problems.add("a name for every one", node, key=key, fix=fix)
         elif _is_word(text) is None or "**" in text:
-            mend = 'write one word, in which one "*" stands for any characters: "claude-*"'
-            self._problems.add("not a name", node, key=key, mend=mend)
+            fix = 'write one word, in which one "*" stands for any characters: "claude-*"'
+            self._problems.add("not a name", node, key=key, fix=fix)
         else:
             return text
         return None
@@ -196,63 +193,63 @@ class NarrowingReader(FieldReader):
         if text is None:
             return None
         if (dated := _dated(text)) is not None:
-            mend = f"write {dated[1]}, which stands for each version of it"
-            self._problems.add("a tool with its date", node, key=key, mend=mend)
+            fix = f"write {dated[1]}, which stands for each version of it"
+            self._problems.add("a tool with its date", node, key=key, fix=fix)
         elif _is_tool(text) is None:
-            mend = "write the tool's type without its date, such as web_search"
-            self._problems.add("not the type of a tool", node, key=key, mend=mend)
+            fix = "write the tool's type without its date, such as web_search"
+            self._problems.add("not the type of a tool", node, key=key, fix=fix)
         else:
             return text
         return None
 
     def _reach(self, node: Node, key: str) -> _Given | None:
         words = {
-            ALL: Reach(every=True),
-            NONE: Reach(allowlisted=False),
-            ALLOWLISTED: Reach(),
+            ALL: DestinationScope(every=True),
+            NONE: DestinationScope(allowlisted=False),
+            ALLOWLISTED: DestinationScope(),
         }
-        if isinstance(node, Scalar) and node.text in words:
+        if isinstance(node, YamlScalar) and node.text in words:
             return _Given(words[node.text])
         items = self._list(node, key, self._place, _REACH)
         if items is None:
             return None
         hosts = tuple(item for item in items if isinstance(item, HostPattern))
-        return _Given(Reach(allowlisted=len(hosts) < len(items), hosts=hosts))
+        return _Given(DestinationScope(allowlisted=len(hosts) < len(items), hosts=hosts))
 
     def _place(self, node: Node, key: str) -> HostPattern | str | None:
         """Return a host of the list, or the word `allowlisted`."""
-        text = node.text if isinstance(node, Scalar) else ""
+        text = node.text if isinstance(node, YamlScalar) else ""
         if text == ALLOWLISTED:
             return ALLOWLISTED
         if text in {ALL, NONE}:
-            mend = f"write {key.rpartition('.')[2].partition('[')[0]}: {text}"
-            self._problems.add(f"{text} in a list", node, key=key, mend=mend)
+            fix = f"write {key.rpartition('.')[2].partition('[')[0]}: {text}"
+            self._problems.add(f"{text} in a list", node, key=key, fix=fix)
             return None
         if (host := host_in(text)) is not None:
-            mend = (
+            fix = (
                 f'write "{host}" for HTTPS at port 443; for others allow it, and write allowlisted'
             )
-            self._problems.add(f"{quoted(text)} is more than a host", node, key=key, mend=mend)
+            self._problems.add(f"{quoted(text)} is more than a host", node, key=key, fix=fix)
             return None
         return self._host(node, key)
 
     def _size(self, node: Node, key: str) -> _Given | None:
         try:
-            size = parse_size(node.text if isinstance(node, Scalar) else "")
+            size = parse_size(node.text if isinstance(node, YamlScalar) else "")
         except ValueError:
             size = 0
         if not _SMALLEST_BODY <= size <= LARGEST_BODY:
             most = f"{LARGEST_BODY // 1024**2}M"
-            mend = f"write a size from 1K to {most}, such as 32M"
-            self._problems.add("not the size of a body", node, key=key, mend=mend)
+            fix = f"write a size from 1K to {most}, such as 32M"
+            self._problems.add("not the size of a body", node, key=key, fix=fix)
             return None
         return _Given(size)
 
-    def _shown(self, node: Scalar) -> str:
+    def _shown(self, node: YamlScalar) -> str:
         return super()._shown(node) if node.text not in {ALL, NONE, ALLOWLISTED} else ""
 
 
-def resolved(entries: Iterable[Entry]) -> tuple[Narrowing, ...]:
+def resolved(entries: Iterable[Entry]) -> tuple[ApiRestrictions, ...]:
     """Return what is in force for each pattern of the entries, the most specific first.
 
     So the first that covers a host and port has everything that is said about them.
@@ -260,19 +257,21 @@ def resolved(entries: Iterable[Entry]) -> tuple[Narrowing, ...]:
     listed = list(entries)
     places = [(pattern, entry.ports, entry) for entry in listed for pattern in entry.patterns]
     coverage = Coverage(places)
-    found: list[Narrowing] = []
+    found: list[ApiRestrictions] = []
     for pattern in sorted({pattern for pattern, _, _ in places}, key=_rank):
         around = sorted(coverage.around(pattern, None), key=_precedence)
         found += _in_force(pattern, around)
     return tuple(found)
 
 
-def merged(narrowings: Iterable[Narrowing]) -> tuple[Narrowing, ...]:
+def merged(narrowings: Iterable[ApiRestrictions]) -> tuple[ApiRestrictions, ...]:
     """Return what several presets have in force, the most specific first."""
     return tuple(sorted(narrowings, key=lambda each: (_rank(each.patterns[0]), each.ports is None)))
 
 
-def _in_force(pattern: HostPattern, around: list[tuple[HostPattern, Entry]]) -> list[Narrowing]:
+def _in_force(
+    pattern: HostPattern, around: list[tuple[HostPattern, Entry]]
+) -> list[ApiRestrictions]:
     """Return what is in force for one pattern: on ports that are named, then on the others."""
     named = [entry.ports for wide, entry in around if wide == pattern]
     special = {port for _, entry in around for port in entry.ports or ()}
@@ -288,9 +287,10 @@ def _in_force(pattern: HostPattern, around: list[tuple[HostPattern, Entry]]) -> 
         elif rest is None or rest[1] != values:
             alike.append((source, values, {port}))
     found = [
-        Narrowing((pattern,), source, frozenset(ports), **values) for source, values, ports in alike
+        ApiRestrictions((pattern,), source, frozenset(ports), **values)
+        for source, values, ports in alike
     ]
-    return found if rest is None else [*found, Narrowing((pattern,), rest[0], **rest[1])]
+    return found if rest is None else [*found, ApiRestrictions((pattern,), rest[0], **rest[1])]
 
 
 def _values_at(
@@ -315,7 +315,7 @@ def _rank(pattern: HostPattern) -> tuple[int, int, int, str]:
     return -kind, -depth, pattern.kind is PatternKind.DOMAIN, str(pattern)
 
 
-def _mend_of_field(name: str) -> str:
+def _fix_of_field(name: str) -> str:
     folded = name.lower()
     if folded in {"methods", "scheme", "tls", "addresses", "preset", "note"}:
         return f"{folded} belongs to an entry of allow"

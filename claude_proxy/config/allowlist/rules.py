@@ -1,7 +1,7 @@
 """Reads one entry of an allowlist into a `Rule`, and says what is wrong with each of its fields.
 
 Law kept: default-deny (1). A field that is not known, empty or of the wrong type is a problem,
-with its place and how to mend it; a value is never ignored, corrected or guessed. Pure.
+with its place and how to fix it; a value is never ignored, corrected or guessed. Pure.
 """
 
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from ipaddress import IPv4Network, IPv6Network
 
 from claude_proxy.config.strict_yaml.fields import FieldReader, nearest
 from claude_proxy.config.strict_yaml.hosts import network_of
-from claude_proxy.config.strict_yaml.nodes import Mapping, Node, Scalar, quoted
+from claude_proxy.config.strict_yaml.nodes import Node, YamlMapping, YamlScalar, quoted
 from claude_proxy.policy.patterns import HostPattern, PatternError
 from claude_proxy.policy.policy import Rule, Tls
 from claude_proxy.policy.request import Scheme
@@ -63,7 +63,7 @@ _DEFAULT_PORT = {Scheme.HTTPS: 443, Scheme.HTTP: 80}
 class RuleReader(FieldReader):
     """Turns entries into rules; every mistake goes to `problems`."""
 
-    def rule_of_text(self, node: Scalar, key: str, *, deny: bool) -> Rule | None:
+    def rule_of_text(self, node: YamlScalar, key: str, *, deny: bool) -> Rule | None:
         """Return the rule for an entry that is a host pattern and nothing else."""
         pattern = self._host(node, key)
         if pattern is None:
@@ -80,14 +80,14 @@ class RuleReader(FieldReader):
             source=self._source(node),
         )
 
-    def rule_of_mapping(self, node: Mapping, key: str, *, deny: bool) -> Rule | None:
+    def rule_of_mapping(self, node: YamlMapping, key: str, *, deny: bool) -> Rule | None:
         """Return the rule for an entry with fields."""
         before = len(self._problems)
         known = DENY_FIELDS if deny else ALLOW_FIELDS
-        fields = self._fields(node, key, known, partial(_mend_of_field, known=known, deny=deny))
+        fields = self._fields(node, key, known, partial(_fix_of_field, known=known, deny=deny))
         if "host" not in fields and len(self._problems) == before and node.whole:
             self._problems.add(
-                "the entry names no host", node, key=key, mend="add a line: host: example.com"
+                "the entry names no host", node, key=key, fix="add a line: host: example.com"
             )
         pattern = self._read(fields, "host", key, self._host)
         given_scheme = self._read(fields, "scheme", key, self._scheme)
@@ -136,15 +136,15 @@ class RuleReader(FieldReader):
         if text is None or text in METHODS:
             return text
         if text in _REFUSED_METHODS:
-            what, mend = f"{text} is always denied", "delete it"
+            what, fix = f"{text} is always denied", "delete it"
         elif text.upper() in METHODS:
-            what, mend = f"the method {quoted(text)} is not in capitals", f"write {text.upper()}"
+            what, fix = f"the method {quoted(text)} is not in capitals", f"write {text.upper()}"
         elif text == "*":
-            what, mend = '"*" is not a method', "leave methods out to mean every method"
+            what, fix = '"*" is not a method', "leave methods out to mean every method"
         else:
             what = f"unknown method {quoted(text)}"
-            mend = nearest(text.upper(), METHODS) or f"use one of {_listed(METHODS)}"
-        self._problems.add(what, node, key=key, mend=mend)
+            fix = nearest(text.upper(), METHODS) or f"use one of {_listed(METHODS)}"
+        self._problems.add(what, node, key=key, fix=fix)
         return None
 
     def _addresses(self, node: Node, key: str) -> tuple[Network, ...] | None:
@@ -159,7 +159,7 @@ class RuleReader(FieldReader):
         try:
             return network_of(text)
         except PatternError as error:
-            self._problems.add(error.what, node, key=key, mend=error.mend)
+            self._problems.add(error.what, node, key=key, fix=error.fix)
             return None
 
     # What fields say together.
@@ -174,7 +174,7 @@ class RuleReader(FieldReader):
             f"port {_DEFAULT_PORT[other]} is for scheme {other}, and this entry is for {scheme}",
             node,
             key=f"{key}.ports",
-            mend=f"delete the port, or give {other} an entry of its own with scheme: {other}",
+            fix=f"delete the port, or give {other} an entry of its own with scheme: {other}",
         )
 
     def _check_tls(
@@ -184,7 +184,7 @@ class RuleReader(FieldReader):
             return
         if scheme is Scheme.HTTP:
             self._problems.add(
-                "plain HTTP has no TLS", fields["tls"], key=f"{key}.tls", mend="delete tls"
+                "plain HTTP has no TLS", fields["tls"], key=f"{key}.tls", fix="delete tls"
             )
         for name in ("methods", "paths"):
             if tls is Tls.PASSTHROUGH and name in fields:
@@ -192,7 +192,7 @@ class RuleReader(FieldReader):
                     f"{name} cannot be checked on a host whose TLS is passed through",
                     fields[name],
                     key=f"{key}.{name}",
-                    mend=f"delete {name}, or tls: passthrough",
+                    fix=f"delete {name}, or tls: passthrough",
                 )
 
     def _check_addresses(
@@ -203,14 +203,14 @@ class RuleReader(FieldReader):
                 "addresses are for host names, and this host is an address itself",
                 fields["addresses"],
                 key=f"{key}.addresses",
-                mend="delete addresses",
+                fix="delete addresses",
             )
 
 
 _HTTPS_PORTS = frozenset({_DEFAULT_PORT[Scheme.HTTPS]})
 
 
-def _mend_of_field(name: str, known: tuple[str, ...], *, deny: bool) -> str:
+def _fix_of_field(name: str, known: tuple[str, ...], *, deny: bool) -> str:
     if name == "preset" or _OTHER_NAMES.get(name.lower()) == "preset":
         if deny:
             return "presets are for allow; name the hosts to deny"

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from claude_proxy.config.allowlist.messages import ALL, ALLOWLISTED, NONE
-from claude_proxy.policy.messages.destinations import Reach
-from claude_proxy.policy.messages.restrictions import MIB, Narrowing
+from claude_proxy.policy.messages.destinations import DestinationScope
+from claude_proxy.policy.messages.restrictions import MIB, ApiRestrictions
 from claude_proxy.policy.policy import Rule, Tls
 from claude_proxy.policy.request import Scheme
 
@@ -57,7 +57,7 @@ def entry_of(rule: Rule) -> str:
     return "{" + ", ".join(f"{name}: {_flow(value)}" for name, value in said.items()) + "}"
 
 
-def facts_of_narrowing(narrowing: Narrowing) -> dict[str, Any]:
+def facts_of_narrowing(narrowing: ApiRestrictions) -> dict[str, Any]:
     """Return every key of an entry of `anthropic`, as the allowlist spells it."""
     paths = None if narrowing.paths is None else [glob.text for glob in narrowing.paths]
     return {
@@ -74,7 +74,7 @@ def facts_of_narrowing(narrowing: Narrowing) -> dict[str, Any]:
     }
 
 
-def narrowing_entry_of(narrowing: Narrowing) -> list[str]:
+def narrowing_entry_of(narrowing: ApiRestrictions) -> list[str]:
     """Return an entry of `anthropic` as lines of an allowlist, with what is `all`, too."""
     facts = facts_of_narrowing(narrowing)
     del facts["source"]
@@ -95,7 +95,7 @@ def _limit(values: Iterable[str] | None) -> list[str] | str:
     return ALL if values is None else list(values) or NONE
 
 
-def _reach(reach: Reach) -> list[str] | str:
+def _reach(reach: DestinationScope) -> list[str] | str:
     if reach.every:
         return ALL
     if not reach.hosts:

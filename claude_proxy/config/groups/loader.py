@@ -28,7 +28,7 @@ from claude_proxy.config.groups.reader import (
 from claude_proxy.config.strict_yaml.fields import nearest
 from claude_proxy.config.strict_yaml.nodes import Problems, quoted
 from claude_proxy.errors import ConfigError, ConfigErrors
-from claude_proxy.policy.messages.restrictions import Narrowing
+from claude_proxy.policy.messages.restrictions import ApiRestrictions
 from claude_proxy.policy.policy import Policy, Rule, Tls
 from claude_proxy.policy.request import Scheme
 
@@ -66,7 +66,7 @@ class Groups:
             return self.policies[name]
         except KeyError:
             what = f"there is no policy {quoted(name)}"
-            raise ConfigError(what, where=where, mend=_mend(name, self.policies)) from None
+            raise ConfigError(what, where=where, fix=_fix(name, self.policies)) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ def served(groups: Groups, name: str) -> Policy:
     raise ConfigError(
         f'the policy {quoted(name)} has network = "{entry.network}": {why}',
         where=str(entry.source),
-        mend=f"use it with `claude-proxy run --policy {name}`, or choose another policy",
+        fix=f"use it with `claude-proxy run --policy {name}`, or choose another policy",
     )
 
 
@@ -156,21 +156,21 @@ def _gathered(problems: Problems) -> tuple[ConfigError, ...]:
 def _wrong_names(groups: Groups) -> list[ConfigError]:
     problems: dict[str, Problems] = {}
 
-    def note(what: str, name: Name, mend: str) -> None:
+    def note(what: str, name: Name, fix: str) -> None:
         gathered = problems.setdefault(name.source.file, Problems(name.source.file))
-        gathered.add_at(what, name.source.line, name.source.column, key=name.key, mend=mend)
+        gathered.add_at(what, name.source.line, name.source.column, key=name.key, fix=fix)
 
     for name in _group_names(groups):
         if name.text.startswith(PRESET):
             if not _is_preset(name.text):
                 error = loader.unknown_preset(name.text.removeprefix(PRESET), where="")
-                note(error.what, name, error.mend or "")
+                note(error.what, name, error.fix or "")
         elif name.text not in groups.groups:
-            note(f"there is no group {quoted(name.text)}", name, _mend(name.text, groups.groups))
+            note(f"there is no group {quoted(name.text)}", name, _fix(name.text, groups.groups))
     for name in groups.tools.values():
         if name.text not in groups.policies:
-            mend = _mend(name.text, groups.policies)
-            note(f"there is no policy {quoted(name.text)}", name, mend)
+            fix = _fix(name.text, groups.policies)
+            note(f"there is no policy {quoted(name.text)}", name, fix)
     for trail, name in _circles(groups.groups):
         note(f"groups hold each other: {' -> '.join(trail)}", name, "take one of them out")
     return [error for each in problems.values() for error in _gathered(each)]
@@ -216,7 +216,7 @@ def _circles(groups: Mapping[str, Group]) -> Iterator[tuple[tuple[str, ...], Nam
                 trail.append((name.text, iter(groups[name.text].groups)))
 
 
-def _mend(name: str, known: Mapping[str, object]) -> str:
+def _fix(name: str, known: Mapping[str, object]) -> str:
     return nearest(name, known) or "`claude-proxy policies` lists what there is"
 
 
@@ -230,7 +230,7 @@ class _Rules:
         self._groups = groups
         self._hosts: dict[object, Host] = {}
         self._of_presets: dict[Rule, None] = {}
-        self._narrowings: dict[Narrowing, None] = {}
+        self._narrowings: dict[ApiRestrictions, None] = {}
 
     @property
     def hosts(self) -> Iterable[Host]:
@@ -241,7 +241,7 @@ class _Rules:
         return self._of_presets
 
     @property
-    def narrowings(self) -> Iterable[Narrowing]:
+    def narrowings(self) -> Iterable[ApiRestrictions]:
         return self._narrowings
 
     def take(self, hosts: Iterable[Host]) -> None:

@@ -1,7 +1,7 @@
 """Reads one groups file: TOML text into groups, policies and tools, every mistake with its place.
 
 Law kept: default-deny (1). A key that is not known, a value of another type, a host that is no
-host: each is a problem with its place and its mend, and nothing of the file is used. Pure.
+host: each is a problem with its place and its fix, and nothing of the file is used. Pure.
 """
 
 import re
@@ -134,8 +134,8 @@ class _Reader:
     ) -> Mapping[str, Any]:
         for key in table:
             if key not in known:
-                mend = nearest(key.lower(), known) or f"here belong {', '.join(known)}"
-                self._note(f"unknown key {quoted(key)}", (*path, key), mend)
+                fix = nearest(key.lower(), known) or f"here belong {', '.join(known)}"
+                self._note(f"unknown key {quoted(key)}", (*path, key), fix)
         return table
 
     def _table(self, table: Mapping[str, Any], path: Path, key: str) -> Mapping[str, Any]:
@@ -157,8 +157,8 @@ class _Reader:
         for name in entries:
             here = (*path, name)
             if _is_name(name) is None:
-                mend = "a name is letters, digits, dots, hyphens and underscores"
-                self._note(f"{quoted(name)} is no name", here, mend)
+                fix = "a name is letters, digits, dots, hyphens and underscores"
+                self._note(f"{quoted(name)} is no name", here, fix)
                 continue
             value = read(name, self._table(entries, path, name), here)
             if value is not None:
@@ -186,8 +186,8 @@ class _Reader:
         inner = (*path, "network")
         filesystem = self._text(table, path, "filesystem")
         if filesystem is not None and _is_profile(filesystem) is None:
-            mend = "write the name of a profile of `claude-proxy run`, such as claude or shell"
-            self._note(f"{quoted(filesystem)} is no profile", (*path, "filesystem"), mend)
+            fix = "write the name of a profile of `claude-proxy run`, such as claude or shell"
+            self._note(f"{quoted(filesystem)} is no profile", (*path, "filesystem"), fix)
         return PolicyEntry(
             name=name,
             description=self._text(table, path, "description") or "",
@@ -225,8 +225,8 @@ class _Reader:
         try:
             return kind(text)
         except ValueError:
-            mend = f"write {' or '.join(quoted(each.value) for each in kind)}"
-            self._note(f"{quoted(text)} is no value of {key}", (*path, key), mend)
+            fix = f"write {' or '.join(quoted(each.value) for each in kind)}"
+            self._note(f"{quoted(text)} is no value of {key}", (*path, key), fix)
             return default
 
     def _names(self, table: Mapping[str, Any], path: Path, key: str) -> tuple[Name, ...]:
@@ -241,7 +241,7 @@ class _Reader:
             try:
                 found.append(Host(pattern_of(text), self._source(place)))
             except PatternError as error:
-                self._note(error.what, place, _mend_of_host(text, error))
+                self._note(error.what, place, _fix_of_host(text, error))
         return tuple(found)
 
     def _texts(self, table: Mapping[str, Any], path: Path, key: str) -> Iterable[tuple[str, Path]]:
@@ -265,15 +265,15 @@ class _Reader:
 
     def _wrong_type(self, value: object, path: Path, wanted: str) -> None:
         given = _TYPES.get(type(value), "a date or a time")
-        mend = {
+        fix = {
             "a list": 'write a list of texts, as in ["example.com"]',
             "a table": "write it as a table, with its keys below",
             "a text": "put it in quotes",
         }[wanted]
-        self._note(f"{given} where {wanted} belongs", path, mend)
+        self._note(f"{given} where {wanted} belongs", path, fix)
 
-    def _note(self, what: str, path: Path, mend: str) -> None:
-        self._problems.add_at(what, *self._place(path), key=_shown(path), mend=mend)
+    def _note(self, what: str, path: Path, fix: str) -> None:
+        self._problems.add_at(what, *self._place(path), key=_shown(path), fix=fix)
 
     def _source(self, path: Path) -> Source:
         return Source(self._problems.name, *self._place(path))
@@ -293,27 +293,27 @@ def _parsed(text: str, problems: Problems) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except RecursionError:
-        problems.add_at("nested too deeply", 1, 1, mend="the file needs five levels at most")
+        problems.add_at("nested too deeply", 1, 1, fix="the file needs five levels at most")
     except ValueError as error:
         found = _place_of_error(str(error))
         what = str(error) if found is None else found[1]
         place = (1, 1)
         if found is not None:
             place = (int(found[2]), int(found[3])) if found[2] else (text.count("\n") + 1, 1)
-        mend = 'compare the line with: hosts = ["example.com", "*.example.com"]'
-        problems.add_at(f"this is not TOML: {_lower_first(what)}", *place, mend=mend)
+        fix = 'compare the line with: hosts = ["example.com", "*.example.com"]'
+        problems.add_at(f"this is not TOML: {_lower_first(what)}", *place, fix=fix)
     return {}
 
 
-def _mend_of_host(text: str, error: PatternError) -> str:
-    """Return the mend in TOML's words; those of the allowlist's reader are for YAML."""
+def _fix_of_host(text: str, error: PatternError) -> str:
+    """Return the fix in TOML's words; those of the allowlist's reader are for YAML."""
     if text.startswith(PRESET):
         return f"write it under groups: groups = [{quoted(text)}]"
     if len(text.split()) > 1 or "," in text:
         return 'write each host in quotes of its own: ["a.example.com", "b.example.com"]'
-    if error.mend.startswith("write {"):
+    if error.fix.startswith("write {"):
         return "write the host alone; limits and plain HTTP are for an allowlist to tell"
-    return error.mend
+    return error.fix
 
 
 def _shown(path: Path) -> str:

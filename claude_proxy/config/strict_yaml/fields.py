@@ -1,7 +1,7 @@
 """Reads the values in an entry of the allowlist file, and says what is wrong with each.
 
 Law kept: default-deny (1). A value that is empty, repeated or of the wrong type is a problem, with
-its place and how to mend it; it is never ignored, corrected or guessed. Pure.
+its place and how to fix it; it is never ignored, corrected or guessed. Pure.
 """
 
 import difflib
@@ -14,11 +14,11 @@ import yaml
 from claude_proxy.config.strict_yaml.hosts import pattern_of
 from claude_proxy.config.strict_yaml.nodes import (
     Broken,
-    Mapping,
     Node,
     Problems,
-    Scalar,
-    Sequence,
+    YamlList,
+    YamlMapping,
+    YamlScalar,
     quoted,
 )
 from claude_proxy.policy.location import Source
@@ -49,15 +49,15 @@ class FieldReader:
         return Source(self._problems.name, node.line, node.column, self._preset)
 
     def _fields(
-        self, node: Mapping, key: str, known: tuple[str, ...], mend_of: Callable[[str], str]
+        self, node: YamlMapping, key: str, known: tuple[str, ...], fix_of: Callable[[str], str]
     ) -> dict[str, Node]:
         fields = {}
         for name, value in node.entries:
             if name.text in known:
                 fields[name.text] = value
                 continue
-            what, mend = f"unknown key {self._named(name)}", mend_of(name.text)
-            self._problems.add(what, name, key=key, mend=mend)
+            what, fix = f"unknown key {self._named(name)}", fix_of(name.text)
+            self._problems.add(what, name, key=key, fix=fix)
         return fields
 
     def _read[T](
@@ -71,9 +71,9 @@ class FieldReader:
     # One method a kind of value.
 
     def _host(self, node: Node, key: str) -> HostPattern | None:
-        if isinstance(node, Scalar) and node.plain and _is_number(node):
-            mend = "name a host, such as example.com"
-            self._problems.add(f"{node.text} is a number, not a host", node, key=key, mend=mend)
+        if isinstance(node, YamlScalar) and node.plain and _is_number(node):
+            fix = "name a host, such as example.com"
+            self._problems.add(f"{node.text} is a number, not a host", node, key=key, fix=fix)
             return None
         text = self._text(node, key)
         if text is None:
@@ -81,14 +81,14 @@ class FieldReader:
         try:
             return pattern_of(text)
         except PatternError as error:
-            self._problems.add(error.what, node, key=key, mend=error.mend)
+            self._problems.add(error.what, node, key=key, fix=error.fix)
             return None
 
     def _hosts(self, fields: dict[str, Node], key: str) -> tuple[HostPattern, ...] | None:
         """Return what `host` names, or `hosts`; one of them must stand in the entry."""
         if "host" in fields and "hosts" in fields:
-            mend = "write all of them under hosts"
-            self._problems.add("both host and hosts", fields["host"], key=key, mend=mend)
+            fix = "write all of them under hosts"
+            self._problems.add("both host and hosts", fields["host"], key=key, fix=fix)
             return None
         if "host" in fields:
             pattern = self._read(fields, "host", key, self._host)
@@ -105,20 +105,18 @@ class FieldReader:
 
     def _port(self, node: Node, key: str) -> int | None:
         range_ = f"a whole number from 1 to {_MAX_PORT} without quotes, such as 443"
-        if not isinstance(node, Scalar):
-            self._problems.add("not a port number", node, key=key, mend=f"write {range_}")
+        if not isinstance(node, YamlScalar):
+            self._problems.add("not a port number", node, key=key, fix=f"write {range_}")
         elif not node.plain:
-            mend = f"write {node.text}" if _is_port(node.text) else f"write {range_}"
-            self._problems.add(
-                f"the port {quoted(node.text)} is in quotes", node, key=key, mend=mend
-            )
+            fix = f"write {node.text}" if _is_port(node.text) else f"write {range_}"
+            self._problems.add(f"the port {quoted(node.text)} is in quotes", node, key=key, fix=fix)
         elif not _is_port(node.text):
             what = f"{node.text or 'nothing'} is not a port number"
-            mend = "name each port" if _is_range(node.text) else f"write {range_}"
-            self._problems.add(what, node, key=key, mend=mend)
+            fix = "name each port" if _is_range(node.text) else f"write {range_}"
+            self._problems.add(what, node, key=key, fix=fix)
         elif int(node.text) > _MAX_PORT:
             self._problems.add(
-                f"the port {node.text} is above {_MAX_PORT}", node, key=key, mend=f"write {range_}"
+                f"the port {node.text} is above {_MAX_PORT}", node, key=key, fix=f"write {range_}"
             )
         else:
             return int(node.text)
@@ -135,38 +133,38 @@ class FieldReader:
         try:
             return PathGlob.parse(text)
         except PatternError as error:
-            mend = error.mend
+            fix = error.fix
             if "?" in text:
-                mend = "the query is not judged: write the path without it"
+                fix = "the query is not judged: write the path without it"
             elif text and text[0] not in "/*":
-                mend = f'write "/{text}"' if "://" not in text else "write the path alone"
-            self._problems.add(error.what, node, key=key, mend=mend)
+                fix = f'write "/{text}"' if "://" not in text else "write the path alone"
+            self._problems.add(error.what, node, key=key, fix=fix)
             return None
 
     def _text(self, node: Node, key: str) -> str | None:
-        if not isinstance(node, Scalar):
-            what = "a list" if isinstance(node, Sequence) else "a mapping"
-            self._problems.add(f"{what} where a text belongs", node, key=key, mend="write a text")
+        if not isinstance(node, YamlScalar):
+            what = "a list" if isinstance(node, YamlList) else "a mapping"
+            self._problems.add(f"{what} where a text belongs", node, key=key, fix="write a text")
             return None
         kind = type_of(node) if node.plain else None
         if kind is None:
             return node.text
         if kind == "null":
-            self._problems.add("the value is missing", node, key=key, mend="write it, or delete it")
+            self._problems.add("the value is missing", node, key=key, fix="write it, or delete it")
             return None
-        mend = f'if the text is meant, put it in quotes: "{node.text}"'
+        fix = f'if the text is meant, put it in quotes: "{node.text}"'
         self._problems.add(
-            f"{quoted(node.text)} without quotes is {kind} in YAML", node, key=key, mend=mend
+            f"{quoted(node.text)} without quotes is {kind} in YAML", node, key=key, fix=fix
         )
         return None
 
     def _choice(self, node: Node, key: str, choices: list[str]) -> str | None:
-        if isinstance(node, Scalar) and node.text in choices:
+        if isinstance(node, YamlScalar) and node.text in choices:
             return node.text
         name = key.rpartition(".")[2]
-        shown = quoted(node.text) if isinstance(node, Scalar) else "this"
-        mend = f"write {' or '.join(choices)}"
-        self._problems.add(f"{shown} is no value of {name}", node, key=key, mend=mend)
+        shown = quoted(node.text) if isinstance(node, YamlScalar) else "this"
+        fix = f"write {' or '.join(choices)}"
+        self._problems.add(f"{shown} is no value of {name}", node, key=key, fix=fix)
         return None
 
     def _list[T](
@@ -179,38 +177,38 @@ class FieldReader:
         """Return the items of a list that is neither empty nor repeats itself."""
         name = key.rpartition(".")[2]
         example, absence = example_and_absence
-        if isinstance(node, Sequence) and not node.items:
-            mend = f"name some, as in {name}: {example}, or {absence}"
-            self._problems.add(f"{name} is an empty list", node, key=key, mend=mend)
+        if isinstance(node, YamlList) and not node.items:
+            fix = f"name some, as in {name}: {example}, or {absence}"
+            self._problems.add(f"{name} is an empty list", node, key=key, fix=fix)
             return None
-        if not isinstance(node, Sequence):
-            given = self._shown(node) if isinstance(node, Scalar) else ""
-            mend = f"write {name}: {f'[{given}]' if given else example}"
-            self._problems.add(f"{name} is not a list", node, key=key, mend=mend)
+        if not isinstance(node, YamlList):
+            given = self._shown(node) if isinstance(node, YamlScalar) else ""
+            fix = f"write {name}: {f'[{given}]' if given else example}"
+            self._problems.add(f"{name} is not a list", node, key=key, fix=fix)
             return None
         values: list[T] = []
         for index, item in enumerate(node.items):
             place = f"{key}[{index}]"
             value = None if isinstance(item, Broken) else read(item, place)
             if value is not None and value in values:
-                self._problems.add(f"{value} stands twice", item, key=place, mend="delete one")
+                self._problems.add(f"{value} stands twice", item, key=place, fix="delete one")
             elif value is not None:
                 values.append(value)
         return values if len(values) == len(node.items) else None
 
-    def _named(self, name: Scalar) -> str:
+    def _named(self, name: YamlScalar) -> str:
         return quoted(name.text)
 
-    def _shown(self, node: Scalar) -> str:
-        """Return what a mend may repeat of a value that stands in the wrong place."""
+    def _shown(self, node: YamlScalar) -> str:
+        """Return what a fix may repeat of a value that stands in the wrong place."""
         return node.text if type_of(node) != "null" else ""
 
 
-def _is_number(node: Scalar) -> bool:
+def _is_number(node: YamlScalar) -> bool:
     return node.text[:1].isdecimal() and type_of(node) == "a number"
 
 
-def type_of(node: Scalar) -> str | None:
+def type_of(node: YamlScalar) -> str | None:
     """Return what YAML 1.1 would read a plain word as, None if as text."""
     text = node.text
     if not text:
@@ -223,7 +221,7 @@ def type_of(node: Scalar) -> str | None:
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Return the mend that names the known word most like `name`, if one is like it."""
+    """Return the fix that names the known word most like `name`, if one is like it."""
     near = difflib.get_close_matches(name, list(known), n=3)
     if not near:
         return None

@@ -27,16 +27,16 @@ _field = re.compile(rf"({'|'.join(FIELDS)}):(?![0-9]+\Z)(.*)").fullmatch
 
 
 def pattern_of(text: str) -> HostPattern:
-    """Read a host pattern; PatternError says what is wrong and how to mend it."""
+    """Read a host pattern; PatternError says what is wrong and how to fix it."""
     _refuse_two_words(text)
     try:
         pattern = HostPattern.parse(text)
     except PatternError as error:
-        mend = _mend_of_network(text, error) or _mend_of_url(text) or error.mend
-        raise PatternError(error.what, mend) from error
+        fix = _fix_of_network(text, error) or _fix_of_url(text) or error.fix
+        raise PatternError(error.what, fix) from error
     if not text.isascii() and _imitates(text):
-        mend = f'write "{pattern}" if that is the host you mean'
-        raise PatternError(f"{quoted(text)} has letters that imitate others", mend)
+        fix = f'write "{pattern}" if that is the host you mean'
+        raise PatternError(f"{quoted(text)} has letters that imitate others", fix)
     return pattern
 
 
@@ -51,13 +51,13 @@ def host_in(text: str) -> str | None:
 
 
 def network_of(text: str) -> Network:
-    """Read an IP address or a network; PatternError says what is wrong and how to mend it."""
-    mend = 'write an address or a network, such as "10.1.2.0/24"'
-    refusal = PatternError(f"{quoted(text)} is neither an IP address nor a network", mend)
+    """Read an IP address or a network; PatternError says what is wrong and how to fix it."""
+    fix = 'write an address or a network, such as "10.1.2.0/24"'
+    refusal = PatternError(f"{quoted(text)} is neither an IP address nor a network", fix)
     try:
         network = HostPattern.parse(text).network
     except PatternError as error:
-        better = _mend_of_network(text, error)
+        better = _fix_of_network(text, error)
         raise (refusal if better is None else PatternError(error.what, better)) from error
     if network is None:
         raise refusal
@@ -66,14 +66,14 @@ def network_of(text: str) -> Network:
 
 def _refuse_two_words(text: str) -> None:
     if len(re.split(r"[\s,]+", text.strip())) > 1:
-        mend = 'begin each host with a "- " of its own, all of them indented alike'
-        raise PatternError(f"the host {quoted(text)} is more than one word", mend)
+        fix = 'begin each host with a "- " of its own, all of them indented alike'
+        raise PatternError(f"the host {quoted(text)} is more than one word", fix)
     if (found := _field(text)) is not None:
-        mend = f"put a space after the colon: {found[1]}: {found[2] or '...'}"
-        raise PatternError(f"{quoted(text)} lacks a space after the colon", mend)
+        fix = f"put a space after the colon: {found[1]}: {found[2] or '...'}"
+        raise PatternError(f"{quoted(text)} lacks a space after the colon", fix)
 
 
-def _mend_of_url(text: str) -> str | None:
+def _fix_of_url(text: str) -> str | None:
     """Return the entry that a URL or the like was meant to be, if it can be told."""
     found = _parts_of_url(text)
     if found is None:
@@ -107,8 +107,8 @@ def _parts_of_url(text: str) -> re.Match[str] | None:
     return found
 
 
-def _mend_of_network(text: str, error: PatternError) -> str | None:
-    """Return the mend for what is a network, though not spelled as one; None if it is none."""
+def _fix_of_network(text: str, error: PatternError) -> str | None:
+    """Return the fix for what is a network, though not spelled as one; None if it is none."""
     try:
         network = ip_network(text, strict=False)
     except ValueError:
@@ -116,7 +116,7 @@ def _mend_of_network(text: str, error: PatternError) -> str | None:
     address, _, prefix = text.partition("/")
     if prefix == str(network.prefixlen) != "0" and address != str(network.network_address):
         return f'write "{network}" for the network, or "{address}" for the one address'
-    return error.mend
+    return error.fix
 
 
 def _imitates(text: str) -> bool:

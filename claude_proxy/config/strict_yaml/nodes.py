@@ -2,7 +2,7 @@
 
 It keeps the first law: whatever could hide what a file says (anchors, aliases, merge keys,
 tags, duplicate keys, a second document, characters that an editor does not show) is a problem
-with a place and a mend, never something to guess about. Problems are gathered, not raised.
+with a place and a fix, never something to guess about. Problems are gathered, not raised.
 
 PyYAML's own loaders read `NO` as false, keep the last of two equal keys and follow aliases.
 So this reads PyYAML's events and builds the nodes itself: without recursion, so that a depth
@@ -42,7 +42,7 @@ _indenting_tab = re.compile(r"^ *\t", re.MULTILINE).finditer
 
 
 @dataclass(slots=True)
-class Scalar:
+class YamlScalar:
     """One value as written; `plain` if it stands without quotes."""
 
     text: str
@@ -52,7 +52,7 @@ class Scalar:
 
 
 @dataclass(slots=True)
-class Sequence:
+class YamlList:
     """A list, in block or flow style."""
 
     line: int
@@ -61,12 +61,12 @@ class Sequence:
 
 
 @dataclass(slots=True)
-class Mapping:
+class YamlMapping:
     """A mapping in the file's order; `whole` unless keys that cannot stay are left out."""
 
     line: int
     column: int
-    entries: "list[tuple[Scalar, Node]]" = field(default_factory=list)
+    entries: "list[tuple[YamlScalar, Node]]" = field(default_factory=list)
     whole: bool = True
 
 
@@ -78,7 +78,7 @@ class Broken:
     column: int
 
 
-type Node = Scalar | Sequence | Mapping | Broken
+type Node = YamlScalar | YamlList | YamlMapping | Broken
 
 
 class Problems:
@@ -88,20 +88,18 @@ class Problems:
         self.name = name
         self._found: list[tuple[int, int, ConfigError]] = []
 
-    def add(
-        self, what: str, node: Node, *, key: str | None = None, mend: str | None = None
-    ) -> None:
+    def add(self, what: str, node: Node, *, key: str | None = None, fix: str | None = None) -> None:
         """Note a problem at `node`."""
-        self.add_at(what, node.line, node.column, key=key, mend=mend)
+        self.add_at(what, node.line, node.column, key=key, fix=fix)
 
     def add_at(
-        self, what: str, line: int, column: int, *, key: str | None = None, mend: str | None = None
+        self, what: str, line: int, column: int, *, key: str | None = None, fix: str | None = None
     ) -> None:
         """Note a problem at a line and column, both counted from 1."""
         where = f"{self.name}:{line}:{column}"
         if key is not None:
             where += f", {key}"
-        self._found.append((line, column, ConfigError(what, where=where, mend=mend)))
+        self._found.append((line, column, ConfigError(what, where=where, fix=fix)))
 
     def raise_if_any(self) -> None:
         """Raise `ConfigErrors` with everything found, in the file's order."""
@@ -115,7 +113,7 @@ class Problems:
                 ConfigError(
                     f"{more} more problems in this file are not shown",
                     where=self.name,
-                    mend="mend the ones above first",
+                    fix="fix the ones above first",
                 )
             )
         raise ConfigErrors(shown)
@@ -141,7 +139,7 @@ def decode(raw: bytes, name: str) -> str:
     if len(raw) > MAX_BYTES:
         raise _too_large(name)
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise ConfigError("the file is UTF-16", where=name, mend="save it as UTF-8")
+        raise ConfigError("the file is UTF-16", where=name, fix="save it as UTF-8")
     try:
         # Windows editors put a byte order mark before UTF-8; it says nothing and hides nothing.
         return raw.decode("utf-8-sig")
@@ -150,7 +148,7 @@ def decode(raw: bytes, name: str) -> str:
         raise ConfigError(
             f"the byte 0x{raw[error.start]:02x} is not UTF-8",
             where=f"{name}:{line}",
-            mend="save the file as UTF-8",
+            fix="save the file as UTF-8",
         ) from error
 
 
@@ -179,7 +177,7 @@ def _too_large(name: str) -> ConfigError:
     return ConfigError(
         f"the file is larger than {MAX_BYTES // 1024 // 1024} MiB",
         where=name,
-        mend="is it the right file? a domain pattern such as .example.com may stand for many hosts",
+        fix="is it the right file? a domain pattern such as .example.com may stand for many hosts",
     )
 
 
@@ -188,17 +186,17 @@ def note_hiding_characters(text: str, problems: Problems) -> None:
     for found in islice(_hiding(text), MAX_PROBLEMS):
         name = next(name for name, those in _HIDING.items() if re.match(f"[{those}]", found[0]))
         what = f"{name} (U+{ord(found[0]):04X}) in the file"
-        problems.add_at(what, *_place_of(text, found.start()), mend="delete it")
+        problems.add_at(what, *_place_of(text, found.start()), fix="delete it")
     for found in islice(_lone_return(text), MAX_PROBLEMS):
         what = "a carriage return without a line feed"
-        mend = "save the file with ordinary line ends"
-        problems.add_at(what, *_place_of(text, found.start()), mend=mend)
+        fix = "save the file with ordinary line ends"
+        problems.add_at(what, *_place_of(text, found.start()), fix=fix)
 
 
 def _note_tabs(text: str, problems: Problems) -> None:
     for found in islice(_indenting_tab(text), MAX_PROBLEMS):
         place = _place_of(text, found.end() - 1)
-        problems.add_at("a tab in the indentation", *place, mend="indent by spaces")
+        problems.add_at("a tab in the indentation", *place, fix="indent by spaces")
 
 
 def _place_of(text: str, position: int) -> tuple[int, int]:
@@ -210,21 +208,21 @@ def _note_syntax_error(error: yaml.MarkedYAMLError, problems: Problems) -> None:
     what = " ".join(str(error.problem or error.context).split())
     context = str(error.context or "")
     mark = error.problem_mark or error.context_mark
-    mend = "compare its indentation with the lines above; quote a value that holds ': ' or ' #'"
+    fix = "compare its indentation with the lines above; quote a value that holds ': ' or ' #'"
     if "alias" in context:
         what = "a value without quotes cannot begin with *"
         mark = error.context_mark or mark
-        mend = 'put the pattern in quotes: "*.example.com"'
+        fix = 'put the pattern in quotes: "*.example.com"'
     elif "cannot start any token" in what:
-        mend = "put the value in quotes"
+        fix = "put the value in quotes"
     elif "quoted scalar" in context or "flow" in context:
         # Where it began: the end, where the parser gave up, may be a hundred lines below.
         mark = error.context_mark or mark
-        mend = "close what opens here"
+        fix = "close what opens here"
     elif "simple key" in context:
         mark = error.context_mark or mark
     line, column = (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
-    problems.add_at(f"this is not YAML: {what}", line, column, mend=mend)
+    problems.add_at(f"this is not YAML: {what}", line, column, fix=fix)
 
 
 class _Builder:
@@ -235,9 +233,9 @@ class _Builder:
         self.stopped = False
         self._problems = problems
         self._documents = 0
-        self._open: list[Sequence | Mapping] = []
+        self._open: list[YamlList | YamlMapping] = []
         # For each open mapping: the key that waits for its value, and where each key was first.
-        self._keys: list[tuple[list[Scalar | Broken], dict[str, int]]] = []
+        self._keys: list[tuple[list[YamlScalar | Broken], dict[str, int]]] = []
         self._takers: dict[type[Any], Callable[[Any], None]] = {
             yaml.ScalarEvent: self._take_scalar,
             yaml.SequenceStartEvent: self._begin,
@@ -258,17 +256,17 @@ class _Builder:
         mark = event.start_mark
         if event.anchor is not None or event.tag is not None:
             self._note_decoration(event)
-        self._place(Scalar(event.value, event.implicit[0], mark.line + 1, mark.column + 1))
+        self._place(YamlScalar(event.value, event.implicit[0], mark.line + 1, mark.column + 1))
 
     def _begin(self, event: Any) -> None:
         mark = event.start_mark
         if event.anchor is not None or event.tag is not None:
             self._note_decoration(event)
-        kind = Sequence if isinstance(event, yaml.SequenceStartEvent) else Mapping
+        kind = YamlList if isinstance(event, yaml.SequenceStartEvent) else YamlMapping
         node = kind(mark.line + 1, mark.column + 1)
         self._place(node)
         if len(self._open) >= MAX_DEPTH:
-            self._problems.add("nested too deeply", node, mend="the file needs five levels at most")
+            self._problems.add("nested too deeply", node, fix="the file needs five levels at most")
             self.stopped = True
             return
         self._open.append(node)
@@ -284,7 +282,7 @@ class _Builder:
         self._problems.add(
             f"an alias (*{event.anchor})",
             node,
-            mend=f'write out what it stands for; quote a pattern: "*{event.anchor}"',
+            fix=f'write out what it stands for; quote a pattern: "*{event.anchor}"',
         )
         self._place(node)
 
@@ -293,7 +291,7 @@ class _Builder:
         if self._documents > 1:
             mark = event.start_mark
             self._problems.add_at(
-                "a second document", mark.line + 1, mark.column + 1, mend="delete this --- line"
+                "a second document", mark.line + 1, mark.column + 1, fix="delete this --- line"
             )
             self.stopped = True
 
@@ -302,42 +300,42 @@ class _Builder:
         mark = event.start_mark
         tag = str(event.tag).replace("tag:yaml.org,2002:", "!!")
         name = f"a tag ({tag})" if event.anchor is None else f"an anchor (&{event.anchor})"
-        self._problems.add_at(name, mark.line + 1, mark.column + 1, mend="delete it")
+        self._problems.add_at(name, mark.line + 1, mark.column + 1, fix="delete it")
 
     def _place(self, node: Node) -> None:
         if not self._open:
             self.root = node
             return
         parent = self._open[-1]
-        if isinstance(parent, Sequence):
+        if isinstance(parent, YamlList):
             parent.items.append(node)
             return
         waiting, seen = self._keys[-1]
         if waiting:
             key = waiting.pop()
-            if isinstance(key, Scalar):
+            if isinstance(key, YamlScalar):
                 parent.entries.append((key, node))
             else:
                 parent.whole = False
         else:
             waiting.append(self._key_of(node, seen))
 
-    def _key_of(self, node: Node, seen: dict[str, int]) -> Scalar | Broken:
+    def _key_of(self, node: Node, seen: dict[str, int]) -> YamlScalar | Broken:
         """Return `node` as a key, or something broken if it cannot be one."""
         broken = Broken(node.line, node.column)
         if isinstance(node, Broken):
             return node
-        if not isinstance(node, Scalar):
-            self._problems.add("a key that is not a word", node, mend="write a plain key")
+        if not isinstance(node, YamlScalar):
+            self._problems.add("a key that is not a word", node, fix="write a plain key")
             return broken
         if node.plain and node.text == "<<":
-            self._problems.add("a merge key (<<)", node, mend="write out what it stands for")
+            self._problems.add("a merge key (<<)", node, fix="write out what it stands for")
             return broken
         if node.text in seen:
             self._problems.add(
                 f"the key {quoted(node.text)} stands twice, first in line {seen[node.text]}",
                 node,
-                mend="keep one of the two",
+                fix="keep one of the two",
             )
             return broken
         seen[node.text] = node.line

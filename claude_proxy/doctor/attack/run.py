@@ -119,7 +119,7 @@ def _refuse_allowed(policy: Policy) -> None:
     if policy.decide_connect(Authority.of(_DENIED, 443)).allowed:
         raise ClaudeProxyError(
             f"the allowlist allows {_DENIED}, so nothing could be told from a denial of it",
-            mend="take the rule for it out of the allowlist",
+            fix="take the rule for it out of the allowlist",
         )
 
 
@@ -383,7 +383,7 @@ def _reports_of(sandbox: Sandbox, spec: Mapping[str, Any]) -> list[dict[str, Any
         done = sandbox.finish(json.dumps(spec).encode(), _LIMIT_S)
     except subprocess.TimeoutExpired:
         raise ClaudeProxyError(
-            f"the attacks did not end in {_LIMIT_S:.0f} s", mend="try again; if it stays, report it"
+            f"the attacks did not end in {_LIMIT_S:.0f} s", fix="try again; if it stays, report it"
         ) from None
     reports = []
     for line in done.stdout.decode("utf-8", "replace").splitlines():
@@ -394,7 +394,7 @@ def _reports_of(sandbox: Sandbox, spec: Mapping[str, Any]) -> list[dict[str, Any
         raise ClaudeProxyError(
             f"nothing was tried: the sandbox's Python ended with {done.returncode} ({said})",
             where=str(Path(sys.executable).resolve()),
-            mend="see whether it can be run: claude-proxy run -- python3 --version",
+            fix="see whether it can be run: claude-proxy run -- python3 --version",
         )
     return [report for report in reports if isinstance(report, dict) and "attack" in report]
 

@@ -166,11 +166,11 @@ class Pinned:
 
 
 # What is known now of each binding, by name; None: its source gives nothing, so nothing passes.
-type Holdings = Mapping[str, Secret | Pinned | None]
+type AvailableSecrets = Mapping[str, Secret | Pinned | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Custody:
+class CredentialDecision:
     """What the credentials say about one request."""
 
     reason: Reason | None = None  # why it is denied; None: it may go
@@ -186,22 +186,24 @@ class Custody:
         raise TypeError("what holds a secret is not pickled")
 
 
-FREE = Custody()  # of a request that no binding has a word about
-_MISPLACED = Custody(Reason.PLACEHOLDER_MISPLACED)
-_FOREIGN = Custody(Reason.FOREIGN_CREDENTIAL)
-_UNAVAILABLE = Custody(Reason.CREDENTIAL_UNAVAILABLE)
-_MINTING = Custody(Reason.ENDPOINT_NOT_ALLOWED)
+NO_CREDENTIAL = CredentialDecision()  # of a request that no binding has a word about
+_MISPLACED = CredentialDecision(Reason.PLACEHOLDER_MISPLACED)
+_FOREIGN = CredentialDecision(Reason.FOREIGN_CREDENTIAL)
+_UNAVAILABLE = CredentialDecision(Reason.CREDENTIAL_UNAVAILABLE)
+_MINTING = CredentialDecision(Reason.ENDPOINT_NOT_ALLOWED)
 # Where Anthropic makes a login out of another one. With one that is put in, the client would be
 # given a login of the owner's that it can read.
 _MINTS = ("create_api_key", "api_keys", "oauth/token")
 
 
-def custody_of(bindings: Sequence[Binding], request: Request, holdings: Holdings) -> Custody:
+def custody_of(
+    bindings: Sequence[Binding], request: Request, holdings: AvailableSecrets
+) -> CredentialDecision:
     """Decide about the credentials in `request`, and which are put in."""
     placeholders = _placeholders_of(bindings)
     bound = [binding for binding in bindings if _covers(binding, request.target)]
     if not bound:
-        return _MISPLACED if placeholders.in_head(request, request.fields) else FREE
+        return _MISPLACED if placeholders.in_head(request, request.fields) else NO_CREDENTIAL
     binding = _in_force(bound, request)
     if binding is None:
         # By plain HTTP or at another port there is nobody whom a login could be meant for.
@@ -245,12 +247,12 @@ def _logins_in(request: Request, *also: str) -> list[Login]:
 
 def _without_logins(
     bound: Iterable[Binding], request: Request, placeholders: Placeholders
-) -> Custody:
+) -> CredentialDecision:
     if placeholders.in_head(request, request.fields):
         return _MISPLACED
     # The fields that such a host's bindings name authenticate there too.
     names = [each.use.name for each in bound if isinstance(each.use, Injection)]
-    return _FOREIGN if _logins_in(request, *names) else FREE
+    return _FOREIGN if _logins_in(request, *names) else NO_CREDENTIAL
 
 
 def _repeats(logins: list[Login], fields: Sequence[Field]) -> bool:
@@ -265,21 +267,21 @@ def _repeats(logins: list[Login], fields: Sequence[Field]) -> bool:
 
 def _pinned(
     name: str, request: Request, placeholders: Placeholders, held: Secret | Pinned | None
-) -> Custody:
+) -> CredentialDecision:
     if placeholders.in_head(request, request.fields):
         return _MISPLACED
     logins = _logins_in(request)
     if not logins:
-        return FREE
+        return NO_CREDENTIAL
     if not isinstance(held, Pinned):
         return _UNAVAILABLE
     if not _repeats(logins, request.fields):
         if all(_is_among(login, held.logins) for login in logins):
-            return Custody(credential=name)
+            return CredentialDecision(credential=name)
         common = [key for key in logins[0].keys if all(key in login.keys for login in logins)]
         if held.learning and held.salt and common:
             learned = (held.salt, digest_of(held.salt, common[0]))
-            return Custody(credential=name, learned=learned)
+            return CredentialDecision(credential=name, learned=learned)
     return _FOREIGN
 
 
@@ -300,7 +302,7 @@ def _injected(
     request: Request,
     placeholders: Placeholders,
     held: Secret | Pinned | None,
-) -> Custody:
+) -> CredentialDecision:
     logins = _logins_in(request, use.name)
     gone = {login.place for login in logins} - {QUERY, PATH}
     denied = _another(use, request, placeholders, logins, gone)
@@ -319,7 +321,7 @@ def _injected(
         drop |= {_BETA}
     # HTTP/2's fields are compared by the name as sent, so every spelling is named.
     drop |= {each.lower() for each, _ in request.fields if field_place(each) in drop}
-    return Custody(
+    return CredentialDecision(
         drop=frozenset(drop),
         extra=tuple(extra),
         guarded=guarded_forms(value, sent),
@@ -333,7 +335,7 @@ def _another(
     placeholders: Placeholders,
     logins: list[Login],
     gone: Collection[bytes],
-) -> Custody | None:
+) -> CredentialDecision | None:
     """Return why a request is denied for what it authenticates with; None: it is not."""
     staying = [field for field in request.fields if field_place(field[0]) not in gone]
     if placeholders.in_head(request, staying):
@@ -342,7 +344,7 @@ def _another(
         return _FOREIGN
     if use.strips:
         return None
-    # Where it has its own name for a placeholder, that is said first: it is a mistake to mend.
+    # Where it has its own name for a placeholder, that is said first: it is a mistake to fix.
     for login in logins:
         if not use.placeholder or raw_of(use.placeholder) not in login.parts:
             return _MISPLACED if placeholders.within(login.raw) else _FOREIGN

@@ -29,7 +29,7 @@ class Kind(Enum):
     MISSPELT = auto()  # a key that some reader could take for one that counts
 
 
-class Wish(NamedTuple):  # a body may hold some 100,000: a dataclass takes thrice the time
+class Capability(NamedTuple):  # a body may hold some 100,000: a dataclass takes thrice the time
     """One thing that is asked for."""
 
     kind: Kind
@@ -37,7 +37,7 @@ class Wish(NamedTuple):  # a body may hold some 100,000: a dataclass takes thric
     domains: tuple[str, ...] = ()  # those that a server tool is bound to
 
 
-def wishes_of(body: Object) -> Iterator[Wish]:
+def wishes_of(body: Object) -> Iterator[Capability]:
     """Yield each wish in `body`, in no order that means anything."""
     # What is to be looked into, and whether a key that is for URLs stands above it.
     waiting: list[tuple[Any, bool]] = [(body, False)]
@@ -48,11 +48,11 @@ def wishes_of(body: Object) -> Iterator[Wish]:
             waiting += [(item, aimed) for item in value if type(item) in _CONTAINERS]
             if aimed:
                 places = {item for item in value if isinstance(item, str)}
-                yield from (Wish(Kind.SOURCE, place) for place in places)
+                yield from (Capability(Kind.SOURCE, place) for place in places)
         elif aimed or not _is_ordinary(value):
             foreign += foreign_keys(value)
             if foreign > MOST_FOREIGN:
-                yield Wish(Kind.MISSPELT)
+                yield Capability(Kind.MISSPELT)
                 return
             yield from _wishes_in(value)
             if aimed:
@@ -82,11 +82,11 @@ def _aims(key: str, parent: Object) -> bool:
     return _type_of(parent) not in _TOLD
 
 
-def _aimed_at(value: Object) -> Iterator[Wish]:
+def _aimed_at(value: Object) -> Iterator[Capability]:
     for item in value.values():
         # "auto" and "image/png" say how to look at what is there.
         if isinstance(item, str) and not _is_word(item):
-            yield Wish(Kind.SOURCE, item)
+            yield Capability(Kind.SOURCE, item)
 
 
 def _is_object(value: Any) -> bool:
@@ -120,7 +120,7 @@ _CLIENT_TOOLS = frozenset(
 )
 # Those that are known for what they are wherever they stand.
 _SERVER_TOOLS = frozenset({"web_search", "web_fetch", "code_execution"})
-_CONTAINER = Wish(Kind.SERVER_TOOL, "code_execution")
+_CONTAINER = Capability(Kind.SERVER_TOOL, "code_execution")
 # What the API itself wrote into an earlier answer, and gets back: it is read, not fetched.
 _TOLD = frozenset(
     {
@@ -172,7 +172,7 @@ def _is_opaque(key: str, parent: Object) -> bool:
     return types is None or (bool(types) and tool_name(_type_of(parent) or "") in types)
 
 
-def _wishes_in(value: Object) -> Iterator[Wish]:
+def _wishes_in(value: Object) -> Iterator[Capability]:
     kind = _type_of(value)
     if kind == "container_upload":
         yield _CONTAINER
@@ -183,65 +183,65 @@ def _wishes_in(value: Object) -> Iterator[Wish]:
         if key in _ORDINARY:
             continue
         if is_misspelt(key):
-            yield Wish(Kind.MISSPELT, key)
+            yield Capability(Kind.MISSPELT, key)
         elif item is not None:
             find = _FINDERS.get(key) or (_urls if _is_for_urls(key) else _nothing)
             yield from find(item, value)
 
 
-def _models(item: Any, _: Object) -> Iterator[Wish]:
-    yield Wish(Kind.MODEL, _text(item))
+def _models(item: Any, _: Object) -> Iterator[Capability]:
+    yield Capability(Kind.MODEL, _text(item))
 
 
-def _fallbacks(item: Any, _: Object) -> Iterator[Wish]:
+def _fallbacks(item: Any, _: Object) -> Iterator[Capability]:
     if not isinstance(item, list):
-        yield Wish(Kind.MODEL)  # "default": whichever the API likes
+        yield Capability(Kind.MODEL)  # "default": whichever the API likes
 
 
-def _betas(item: Any, _: Object) -> Iterator[Wish]:
+def _betas(item: Any, _: Object) -> Iterator[Capability]:
     for beta in item if isinstance(item, list) else [item]:
-        yield Wish(Kind.BETA, _text(beta))
+        yield Capability(Kind.BETA, _text(beta))
 
 
-def _containers(_: Any, __: Object) -> Iterator[Wish]:
+def _containers(_: Any, __: Object) -> Iterator[Capability]:
     yield _CONTAINER
 
 
-def _mcp_servers(item: Any, _: Object) -> Iterator[Wish]:
+def _mcp_servers(item: Any, _: Object) -> Iterator[Capability]:
     for server in item if isinstance(item, list) else [None]:
         if not isinstance(server, dict):
-            yield Wish(Kind.MCP_SERVER)
+            yield Capability(Kind.MCP_SERVER)
         else:
-            yield Wish(Kind.MCP_SERVER, _text(server.get("url")))
+            yield Capability(Kind.MCP_SERVER, _text(server.get("url")))
 
 
-def _nothing(_: Any, __: Object) -> Iterator[Wish]:
+def _nothing(_: Any, __: Object) -> Iterator[Capability]:
     return iter(())
 
 
-def _url(item: Any, parent: Object) -> Iterator[Wish]:
+def _url(item: Any, parent: Object) -> Iterator[Capability]:
     if _type_of(parent) not in _TOLD:
-        yield Wish(Kind.SOURCE, _text(item))
+        yield Capability(Kind.SOURCE, _text(item))
 
 
-def _urls(item: Any, parent: Object) -> Iterator[Wish]:
+def _urls(item: Any, parent: Object) -> Iterator[Capability]:
     """Find what is meant for a URL by its key alone; what it holds is found where that stands."""
     if isinstance(item, str) and _type_of(parent) not in _TOLD:
-        yield Wish(Kind.SOURCE, item)
+        yield Capability(Kind.SOURCE, item)
 
 
-def _files(_: Any, parent: Object) -> Iterator[Wish]:
+def _files(_: Any, parent: Object) -> Iterator[Capability]:
     if _type_of(parent) not in _TOLD:
-        yield Wish(Kind.FILE)  # whichever
+        yield Capability(Kind.FILE)  # whichever
 
 
-def _sources(item: Any, parent: Object) -> Iterator[Wish]:
+def _sources(item: Any, parent: Object) -> Iterator[Capability]:
     if isinstance(item, str):
         # A search result names its source; it is not fetched.
         if _type_of(parent) != "search_result":
-            yield Wish(Kind.SOURCE, item)
+            yield Capability(Kind.SOURCE, item)
     elif not isinstance(item, dict) or not _says_where(item):
-        yield Wish(Kind.SOURCE)
+        yield Capability(Kind.SOURCE)
 
 
 def _says_where(source: Object) -> bool:
@@ -251,39 +251,41 @@ def _says_where(source: Object) -> bool:
     return kind in _SOURCES and (key is None or source.get(key) is not None)
 
 
-def _tool_list(item: Any, _: Object) -> Iterator[Wish]:
+def _tool_list(item: Any, _: Object) -> Iterator[Capability]:
     for tool in item if isinstance(item, list) else [None]:
         yield from _tools(tool, {})
 
 
-def _tools(item: Any, _: Object) -> Iterator[Wish]:
+def _tools(item: Any, _: Object) -> Iterator[Capability]:
     if not isinstance(item, dict):
-        yield Wish(Kind.SERVER_TOOL)
+        yield Capability(Kind.SERVER_TOOL)
         return
     kind = _type_of(item)
     if kind == "mcp_toolset":
-        yield Wish(Kind.MCP_TOOLS)
+        yield Capability(Kind.MCP_TOOLS)
     elif kind in {None, "custom"}:
         if not isinstance(item.get("input_schema"), dict):
-            yield Wish(Kind.SERVER_TOOL)  # what the API takes a tool without one for is unknown
+            yield Capability(
+                Kind.SERVER_TOOL
+            )  # what the API takes a tool without one for is unknown
     elif kind == "tool_definition" and "definition" in item:
         pass  # looked into where it stands
     elif tool_name(kind or "") not in _CLIENT_TOOLS:
         yield _server_tool(item)
 
 
-def _server_tool(tool: Object) -> Wish:
+def _server_tool(tool: Object) -> Capability:
     domains = tool.get("allowed_domains")
     if not isinstance(domains, list) or not all(isinstance(domain, str) for domain in domains):
         domains = []
-    return Wish(Kind.SERVER_TOOL, _type_of(tool), tuple(domains))
+    return Capability(Kind.SERVER_TOOL, _type_of(tool), tuple(domains))
 
 
 def _text(item: Any) -> str | None:
     return item if isinstance(item, str) else None
 
 
-_FINDERS: dict[str, Callable[[Any, Object], Iterator[Wish]]] = {
+_FINDERS: dict[str, Callable[[Any, Object], Iterator[Capability]]] = {
     "model": _models,
     "fallbacks": _fallbacks,
     "betas": _betas,

@@ -14,7 +14,7 @@ from claude_proxy.wire.authority import Authority
 _HTTPS = 443
 
 
-class Reaches(Protocol):
+class DestinationScopes(Protocol):
     """Tells whether the allowlist would let a client ask for this URL itself."""
 
     def __call__(self, url: str, method: str = ..., /) -> bool:
@@ -22,7 +22,7 @@ class Reaches(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Reach:
+class DestinationScope:
     """Which places the API may be asked to go to."""
 
     every: bool = False
@@ -34,7 +34,7 @@ class Reach:
         """Whether there is no such place."""
         return not (self.every or self.allowlisted or self.hosts)
 
-    def holds(self, url: str | None, method: str, reaches: Reaches) -> bool:
+    def holds(self, url: str | None, method: str, reaches: DestinationScopes) -> bool:
         """Tell whether the API may send a request with `method` to `url`; None is no URL at all."""
         if self.every:
             return True
@@ -45,7 +45,7 @@ class Reach:
             return True
         return self.allowlisted and reaches(url, method)
 
-    def holds_domain(self, domain: str, reaches: Reaches) -> bool:
+    def holds_domain(self, domain: str, reaches: DestinationScopes) -> bool:
         """Tell whether the API may fetch all that lies below one of a tool's `allowed_domains`."""
         # A path narrows what is fetched, and whoever says less about it asks for more.
         host = domain.partition("/")[0]
@@ -57,8 +57,8 @@ class Reach:
         return all(self.holds(url, "GET", reaches) for url in urls)
 
 
-EVERYWHERE = Reach(every=True)
-ALLOWLISTED = Reach()
+EVERYWHERE = DestinationScope(every=True)
+ALLOWLISTED = DestinationScope()
 
 _ANY = "claude-proxy-any."
 _ANY_PAGE = "claude-proxy/any"

@@ -10,8 +10,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from claude_proxy.policy.location import Source
-from claude_proxy.policy.messages.capabilities import Kind, Wish, tool_name, wishes_of
-from claude_proxy.policy.messages.destinations import ALLOWLISTED, EVERYWHERE, Reach, Reaches
+from claude_proxy.policy.messages.capabilities import Capability, Kind, tool_name, wishes_of
+from claude_proxy.policy.messages.destinations import (
+    ALLOWLISTED,
+    EVERYWHERE,
+    DestinationScope,
+    DestinationScopes,
+)
 from claude_proxy.policy.messages.glob import matches_any
 from claude_proxy.policy.messages.strict_json import Object, UnreadableError, read_object
 from claude_proxy.policy.patterns import HostPattern, PathGlob, folded, is_ambiguous
@@ -28,7 +33,7 @@ _MOST_BETAS = 100  # in one text
 
 
 @dataclass(frozen=True, slots=True)
-class Narrowing:
+class ApiRestrictions:
     """One entry of `anthropic`; None stands for every value there is."""
 
     patterns: tuple[HostPattern, ...]
@@ -38,8 +43,8 @@ class Narrowing:
     models: tuple[str, ...] | None = None  # "claude-sonnet-4-*"; "*" stands for any characters
     beta: tuple[str, ...] | None = None  # the same, of what anthropic-beta lists
     server_tools: tuple[str, ...] | None = None  # "web_search": a tool's type without its date
-    mcp_servers: Reach = EVERYWHERE
-    sources: Reach = EVERYWHERE  # of images and documents that are named by URL
+    mcp_servers: DestinationScope = EVERYWHERE
+    sources: DestinationScope = EVERYWHERE  # of images and documents that are named by URL
     max_bytes: int = 32 * MIB
 
     def judge_head(self, request: Request) -> Reason | None:
@@ -61,7 +66,9 @@ class Narrowing:
         # However a server may spell it: to read one body too many costs less than one too few.
         return self._judges_bodies and _speaks_to_a_model(folded(request.path)) is not None
 
-    def judge_body(self, request: Request, body: bytes, reaches: Reaches) -> Reason | None:
+    def judge_body(
+        self, request: Request, body: bytes, reaches: DestinationScopes
+    ) -> Reason | None:
         """Return why the request may not be made, by what its body asks for; None: it may."""
         if not body:
             return None  # asks for nothing
@@ -74,9 +81,9 @@ class Narrowing:
             return Reason.MODEL_NOT_ALLOWED
         return self._judge_wishes(asked, reaches)
 
-    def _judge_wishes(self, asked: Object, reaches: Reaches) -> Reason | None:
+    def _judge_wishes(self, asked: Object, reaches: DestinationScopes) -> Reason | None:
         opened = tuple(filter(self._leaves_open, Kind))
-        judged: set[Wish] = set()
+        judged: set[Capability] = set()
         count = size = 0
         for wish in wishes_of(asked):
             if wish.kind in opened or wish in judged:
@@ -121,13 +128,15 @@ def _is_listed(globs: tuple[str, ...] | None, word: str | None) -> bool:
     return globs is None or (word is not None and matches_any(globs, word))
 
 
-def _grants_betas(narrowing: Narrowing, wish: Wish, _: Reaches) -> bool:
+def _grants_betas(narrowing: ApiRestrictions, wish: Capability, _: DestinationScopes) -> bool:
     if wish.value is None or wish.value.count(",") >= _MOST_BETAS:
         return False
     return all(_is_listed(narrowing.beta, name.strip()) for name in wish.value.split(","))
 
 
-def _grants_server_tool(narrowing: Narrowing, wish: Wish, reaches: Reaches) -> bool:
+def _grants_server_tool(
+    narrowing: ApiRestrictions, wish: Capability, reaches: DestinationScopes
+) -> bool:
     listed = narrowing.server_tools
     if listed is None:
         return True
@@ -145,7 +154,9 @@ def _grants_server_tool(narrowing: Narrowing, wish: Wish, reaches: Reaches) -> b
     )
 
 
-_JUDGES: dict[Kind, tuple[Reason, Callable[[Narrowing, Wish, Reaches], bool]]] = {
+_JUDGES: dict[
+    Kind, tuple[Reason, Callable[[ApiRestrictions, Capability, DestinationScopes], bool]]
+] = {
     Kind.MISSPELT: (Reason.BODY_UNREADABLE, lambda *_: False),
     Kind.MODEL: (
         Reason.MODEL_NOT_ALLOWED,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from claude_proxy.config.settings import Ceilings, Gateway, GatewayMode
 from claude_proxy.policy.credentials.decision import EnvironmentSource, name_of
-from claude_proxy.policy.messages.restrictions import Narrowing
+from claude_proxy.policy.messages.restrictions import ApiRestrictions
 from claude_proxy.policy.policy import Policy
 
 KEY_VARIABLE = "PROXY_API_KEY"
@@ -31,7 +31,7 @@ def lines_of(gateway: Gateway, urls: Sequence[str], policy: Policy) -> list[str]
     return [*lines, f"  ceilings:       {ceilings}"] if ceilings else lines
 
 
-def _words_of_narrowing(narrowing: Narrowing | None, mode: GatewayMode) -> str:
+def _words_of_narrowing(narrowing: ApiRestrictions | None, mode: GatewayMode) -> str:
     if narrowing is not None:
         return f"by {narrowing.source}"
     if mode is GatewayMode.STRICT:

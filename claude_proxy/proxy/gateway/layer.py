@@ -69,7 +69,7 @@ _TOO_MANY = 429
 _FAULT = 500
 _NOT_REACHED = frozenset({502, 504})
 # What a user hears whom a Unix socket is not for, and a machine that may not connect.
-STRANGER = responses.api_error(
+UNKNOWN_CALLER = responses.api_error(
     _UNAUTHENTICATED, f"claude-proxy: {_UNKNOWN_USER}", _reason(Reason.CLIENT_NOT_ALLOWED.value)
 ).http1(head_only=False, close=True)
 # Of what a caller of strict mode sends; nothing else is asked for by the one call that it serves.
@@ -82,7 +82,7 @@ _STATUS_OF = {
 }
 
 
-class Counts(Protocol):
+class UsageCounter(Protocol):
     """Whoever knows what has gone through, of all processes: the audit log."""
 
     def requests_since(self, moment_ns: int, credential: str) -> int:
@@ -93,12 +93,12 @@ class Counts(Protocol):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Desk:
+class GatewayState:
     """What all connections to one gateway share."""
 
     gateway: Gateway
     meter: Meter
-    counts: Counts
+    counts: UsageCounter
     clock: Callable[[], float] = time.time
 
     def begin(self) -> int | None:
@@ -112,16 +112,21 @@ class Desk:
         return self.meter.begin(now, requests=requests, tokens=tokens)
 
 
-def desk_of(gateway: Gateway, counts: Counts) -> Desk:
+def desk_of(gateway: Gateway, counts: UsageCounter) -> GatewayState:
     """Return the desk of one process."""
-    return Desk(gateway, Meter(gateway.ceilings), counts)
+    return GatewayState(gateway, Meter(gateway.ceilings), counts)
 
 
 class GatewayFront(Front):
     """The first layer of a gateway's connection: a relay may say for whom it connects."""
 
     def __init__(
-        self, context: Context, session: Session, dialer: Dialer, desk: Desk, token: str | None
+        self,
+        context: Context,
+        session: Session,
+        dialer: Dialer,
+        desk: GatewayState,
+        token: str | None,
     ) -> None:
         super().__init__(context, session, dialer)
         self._desk = desk
@@ -132,7 +137,9 @@ class GatewayFront(Front):
         yield from self._become(lane, self._taken())
 
 
-def lane_of(context: Context, session: Session, desk: Desk, token: str | None) -> "GatewayLane":
+def lane_of(
+    context: Context, session: Session, desk: GatewayState, token: str | None
+) -> "GatewayLane":
     """Return the lane of the gateway's mode."""
     is_strict = desk.gateway.mode is GatewayMode.STRICT
     return (StrictLane if is_strict else GatewayLane)(context, session, desk, token)
@@ -148,7 +155,9 @@ class _Own(Refusal):
 class GatewayLane(Http1Lane):
     """The lane to a gateway's upstream, as Claude Code needs it: what passes is not changed."""
 
-    def __init__(self, context: Context, session: Session, desk: Desk, token: str | None) -> None:
+    def __init__(
+        self, context: Context, session: Session, desk: GatewayState, token: str | None
+    ) -> None:
         base = desk.gateway.upstream
         super().__init__(context, session, scheme=base.scheme, target=base.authority)
         self._desk = desk
@@ -345,7 +354,9 @@ class GatewayLane(Http1Lane):
 class StrictLane(GatewayLane):
     """The lane of strict mode: one call, read whole, and no word of the provider's in return."""
 
-    def __init__(self, context: Context, session: Session, desk: Desk, token: str | None) -> None:
+    def __init__(
+        self, context: Context, session: Session, desk: GatewayState, token: str | None
+    ) -> None:
         super().__init__(context, session, desk, token)
         self._gathered = bytearray()
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from mitmproxy import http
 
 from claude_proxy.policy.policy import OVERRIDE_HEADERS
-from claude_proxy.proxy.gate import Gate, Passage
+from claude_proxy.proxy.gate import Attempt, Gate
 from claude_proxy.proxy.layers.http2 import PASSAGE, without
 from claude_proxy.wire.http1.body import NOT_IN_TRAILERS
 
@@ -54,9 +54,9 @@ class Streams:
             self._gate.end(passage, "stream-broken-off")
 
 
-def _passage_of(flow: http.HTTPFlow) -> Passage | None:
+def _passage_of(flow: http.HTTPFlow) -> Attempt | None:
     passage = flow.metadata.get(PASSAGE)
-    return passage if isinstance(passage, Passage) else None
+    return passage if isinstance(passage, Attempt) else None
 
 
 def _counting(flow: http.HTTPFlow, counter: str) -> Callable[[bytes], bytes]:

@@ -13,12 +13,12 @@ from claude_proxy.policy.policy import OVERRIDE_HEADERS
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Request, Scheme
 from claude_proxy.proxy.dialer import Dialer, DialError
-from claude_proxy.proxy.gate import Passage
+from claude_proxy.proxy.gate import Attempt
 from claude_proxy.proxy.inspection.base import CutOff, Field
 from claude_proxy.proxy.layers.client_auth import head_admits
 from claude_proxy.proxy.layers.http1_base import Http1Replies
 from claude_proxy.proxy.layers.http1_exchange import Exchange
-from claude_proxy.proxy.layers.session import Expired, HoldReading, Session, Waiting, Withdrawn
+from claude_proxy.proxy.layers.session import HoldReading, RuleRevoked, Session, TimedOut, Waiting
 from claude_proxy.proxy.layers.upstream import Ended, Opened, Upstream
 from claude_proxy.proxy.responses import Refusal, bad_request, denial, no_room, too_large
 from claude_proxy.wire.authority import Authority
@@ -87,9 +87,9 @@ class Http1Lane(Http1Replies):
                 self._read_inbox(upstream)
         elif isinstance(event, events.Start):
             self._session.wait(Waiting.IDLE)
-        elif isinstance(event, Expired):
+        elif isinstance(event, TimedOut):
             self._expired()
-        elif isinstance(event, Withdrawn):
+        elif isinstance(event, RuleRevoked):
             self._drop(Reason.RULE_WITHDRAWN.value)
 
     def _client_data(self, data: bytes) -> None:
@@ -196,7 +196,7 @@ class Http1Lane(Http1Replies):
         path, _, query = head.origin_target.partition("?")
         return Request(scheme, target, host, head.method, path, query, head.fields)
 
-    def _forward(self, head: RequestHead, request: Request, passage: Passage, asked: str) -> None:
+    def _forward(self, head: RequestHead, request: Request, passage: Attempt, asked: str) -> None:
         websocket = "websocket" in head.upgrade
         origin_target, extra = head.origin_target, list[tuple[bytes, bytes]]()
         dialer = self._dialer

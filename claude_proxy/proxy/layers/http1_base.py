@@ -14,7 +14,7 @@ from claude_proxy.events import Phase
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Request, Scheme
 from claude_proxy.proxy.dialer import DialError, Failure
-from claude_proxy.proxy.gate import Passage
+from claude_proxy.proxy.gate import Attempt
 from claude_proxy.proxy.layers.http1_exchange import Exchange
 from claude_proxy.proxy.layers.session import Session, Waiting
 from claude_proxy.proxy.layers.upstream import Upstream
@@ -179,14 +179,14 @@ class Http1Replies(layer.Layer):
             self._deny(head, passage, asked, None)
 
     def _deny(
-        self, head: RequestHead, passage: Passage, asked: str, target: Authority | None
+        self, head: RequestHead, passage: Attempt, asked: str, target: Authority | None
     ) -> None:
         refusal = denial(passage.decision.reason.value, asked, target, self._scheme)
         has_body = head.chunked or bool(head.length)
         self._answer(head, passage, refusal, close=has_body)
 
     def _answer(
-        self, head: RequestHead | None, passage: Passage, refusal: Refusal, *, close: bool
+        self, head: RequestHead | None, passage: Attempt, refusal: Refusal, *, close: bool
     ) -> None:
         """Send an answer of our own and end its passage."""
         close = close or head is None or not head.keep_alive or self._session.closing

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from claude_proxy.policy.request import Request
-from claude_proxy.proxy.gate import Passage
+from claude_proxy.proxy.gate import Attempt
 from claude_proxy.proxy.inspection.base import Field, Watch
 from claude_proxy.wire.http1.body import Body
 from claude_proxy.wire.http1.emit import Framing, emit_request_head
@@ -22,7 +22,7 @@ class Exchange:
     """One request on an HTTP/1.1 connection."""
 
     head: RequestHead
-    passage: Passage
+    passage: Attempt
     asked: str
     request: Request
     origin_target: str

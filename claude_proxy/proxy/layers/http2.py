@@ -43,10 +43,10 @@ from claude_proxy.policy.policy import OVERRIDE_HEADERS
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Request, Scheme
 from claude_proxy.proxy.dialer import DialError, Failure
-from claude_proxy.proxy.gate import Passage
+from claude_proxy.proxy.gate import Attempt
 from claude_proxy.proxy.inspection.base import CutOff, Field, Watch
 from claude_proxy.proxy.layers.http1_upstream import Http1Origin
-from claude_proxy.proxy.layers.session import Expired, HoldReading, Session, Waiting, Withdrawn
+from claude_proxy.proxy.layers.session import HoldReading, RuleRevoked, Session, TimedOut, Waiting
 from claude_proxy.proxy.layers.upstream import UpstreamTls
 from claude_proxy.proxy.responses import (
     Refusal,
@@ -93,7 +93,7 @@ class Http2Lane(HttpLayer):
         self._awaited: GatedStream | None = None  # whose body it is that is waited for
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
-        if isinstance(event, (Expired, Withdrawn)):
+        if isinstance(event, (TimedOut, RuleRevoked)):
             yield commands.CloseConnection(self.context.client)
             return
         if isinstance(event, events.ConnectionEvent) and event.connection not in self.connections:
@@ -480,14 +480,14 @@ class GatedStream(HttpStream):
         return unreachable(word, text, self._asked, timed_out=False)
 
     def _refuse(
-        self, event: RequestHeaders, passage: Passage, refusal: Refusal
+        self, event: RequestHeaders, passage: Attempt, refusal: Refusal
     ) -> layer.CommandGenerator[None]:
         self.flow = http.HTTPFlow(self.context.client, self.context.server)
         self.flow.request = event.request
         self._passage = passage
         yield from self._answer(passage, refusal)
 
-    def _answer(self, passage: Passage, refusal: Refusal) -> Iterator[commands.Command]:
+    def _answer(self, passage: Attempt, refusal: Refusal) -> Iterator[commands.Command]:
         passage.status = refusal.status
         self._session.gate.end(passage)
         accept = self.flow.request.headers.get("accept")

@@ -13,8 +13,8 @@ from mitmproxy.proxy.context import Context
 from claude_proxy.events import Phase
 from claude_proxy.policy.reason import Reason
 from claude_proxy.proxy.dialer import DialError
-from claude_proxy.proxy.gate import Passage
-from claude_proxy.proxy.layers.session import Expired, HoldReading, Session, Waiting, Withdrawn
+from claude_proxy.proxy.gate import Attempt
+from claude_proxy.proxy.layers.session import HoldReading, RuleRevoked, Session, TimedOut, Waiting
 from claude_proxy.proxy.layers.upstream import Ended, Opened, Upstream
 from claude_proxy.wire.authority import Authority
 from claude_proxy.wire.client_hello import (
@@ -31,7 +31,7 @@ class Passthrough(layer.Layer):
     """A tunnel whose bytes are only copied; `early` is the ClientHello that was judged."""
 
     def __init__(
-        self, context: Context, session: Session, target: Authority, passage: Passage, early: bytes
+        self, context: Context, session: Session, target: Authority, passage: Attempt, early: bytes
     ) -> None:
         super().__init__(context)
         self._session = session
@@ -58,8 +58,8 @@ class Passthrough(layer.Layer):
                 yield from self._client_closed()
         elif isinstance(event, events.CommandCompleted):
             yield from self._upstream.handle(event)
-        elif isinstance(event, (Expired, Withdrawn)):
-            word = "idle-timeout" if isinstance(event, Expired) else Reason.RULE_WITHDRAWN.value
+        elif isinstance(event, (TimedOut, RuleRevoked)):
+            word = "idle-timeout" if isinstance(event, TimedOut) else Reason.RULE_WITHDRAWN.value
             yield from self._close(word)
         yield from self._read_inbox()
 

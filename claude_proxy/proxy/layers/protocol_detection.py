@@ -15,10 +15,10 @@ from claude_proxy.events import Phase
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Scheme
 from claude_proxy.proxy.dialer import Dialer
-from claude_proxy.proxy.gate import Passage
+from claude_proxy.proxy.gate import Attempt
 from claude_proxy.proxy.layers.client_auth import head_admits
 from claude_proxy.proxy.layers.http1 import Http1Lane
-from claude_proxy.proxy.layers.session import Expired, Session, Withdrawn
+from claude_proxy.proxy.layers.session import RuleRevoked, Session, TimedOut
 from claude_proxy.proxy.layers.socks5 import Socks
 from claude_proxy.proxy.layers.tunnel_start import Inside
 from claude_proxy.proxy.responses import Refusal, bad_request, denial, unauthenticated
@@ -59,7 +59,7 @@ class Front(layer.Layer):
                 self._over = True
             else:
                 yield from self._close()
-        elif isinstance(event, (Expired, Withdrawn)):
+        elif isinstance(event, (TimedOut, RuleRevoked)):
             yield from self._expired()
 
     def _advance(self) -> Commands:
@@ -158,7 +158,7 @@ class Front(layer.Layer):
             refusal = denial(passage.decision.reason.value, f"CONNECT {target}", None)
         yield from self._answer(head, passage, refusal)
 
-    def _answer(self, head: RequestHead | None, passage: Passage, refusal: Refusal) -> Commands:
+    def _answer(self, head: RequestHead | None, passage: Attempt, refusal: Refusal) -> Commands:
         passage.status = refusal.status
         self._session.gate.end(passage)
         accept = None if head is None else head.get(b"accept")

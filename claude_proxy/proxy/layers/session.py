@@ -11,7 +11,7 @@ from mitmproxy.proxy import commands, events
 
 from claude_proxy.config.settings import ClientCredentials
 from claude_proxy.policy.request import Request
-from claude_proxy.proxy.gate import Gate, Origin
+from claude_proxy.proxy.gate import ClientInfo, Gate
 from claude_proxy.wire.authority import Authority
 
 # What stands for the address of a client that has none, because it came by a Unix socket.
@@ -35,7 +35,7 @@ class Session:
     """The facts of one client connection that its layers share."""
 
     gate: Gate
-    origin: Origin
+    origin: ClientInfo
     head_limit: int  # bytes a message head may have
     record_query: bool = False
     credentials: ClientCredentials | None = None  # what the client must present; None: nothing
@@ -56,11 +56,11 @@ class Session:
         self.turn += 1
 
 
-class Expired(events.Event):
+class TimedOut(events.Event):
     """The connection has waited too long for what it waits for."""
 
 
-class Withdrawn(events.Event):
+class RuleRevoked(events.Event):
     """The rule under which this tunnel was opened is gone."""
 
 

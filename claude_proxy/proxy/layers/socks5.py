@@ -13,9 +13,9 @@ from mitmproxy.proxy.context import Context
 from claude_proxy.events import Phase
 from claude_proxy.policy.reason import Reason
 from claude_proxy.proxy.dialer import Dialer, DialError, Failure
-from claude_proxy.proxy.gate import Passage
+from claude_proxy.proxy.gate import Attempt
 from claude_proxy.proxy.layers.client_auth import login_admits
-from claude_proxy.proxy.layers.session import Expired, HoldReading, Session, Waiting, Withdrawn
+from claude_proxy.proxy.layers.session import HoldReading, RuleRevoked, Session, TimedOut, Waiting
 from claude_proxy.proxy.layers.tunnel_start import GiveWay, Inside
 from claude_proxy.proxy.layers.upstream import UpstreamServer
 from claude_proxy.wire.authority import Authority
@@ -71,7 +71,7 @@ class Socks(layer.Layer):
         self._give_way = give_way
         self._in = bytearray()
         self._step = self._greeting
-        self._passage: Passage | None = None  # once the request is judged
+        self._passage: Attempt | None = None  # once the request is judged
         self._server: UpstreamServer | None = None  # while it is dialled
         self._spoilt = False  # it spoke or left before it was asked anything
         self._over = False
@@ -88,9 +88,9 @@ class Socks(layer.Layer):
             yield from self._client_closed()
         elif isinstance(event, events.OpenConnectionCompleted):
             yield from self._dialled(event.reply)
-        elif isinstance(event, Expired):
+        elif isinstance(event, TimedOut):
             yield from self._give_up("connect-timeout", Reply.UNREACHABLE)
-        elif isinstance(event, Withdrawn):
+        elif isinstance(event, RuleRevoked):
             yield from self._give_up(Reason.RULE_WITHDRAWN.value, Reply.DENIED)
 
     def _advance(self) -> Commands:
@@ -159,7 +159,7 @@ class Socks(layer.Layer):
             return
         yield from self._dial(target, passage)
 
-    def _dial(self, target: Authority, passage: Passage) -> Commands:
+    def _dial(self, target: Authority, passage: Attempt) -> Commands:
         session = self._session
         session.target = target
         session.wait(Waiting.UPSTREAM)
@@ -218,7 +218,7 @@ class Socks(layer.Layer):
         yield commands.SendData(self.context.client, answer)
         yield from self._close()
 
-    def _answer(self, passage: Passage, code: Reply, word: str | None) -> Commands:
+    def _answer(self, passage: Attempt, code: Reply, word: str | None) -> Commands:
         """Say that there will be no tunnel."""
         passage.status = _STATUS[code]
         self._session.gate.end(passage, word)

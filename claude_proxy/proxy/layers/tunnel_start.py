@@ -15,11 +15,11 @@ from claude_proxy.policy.policy import Tls
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Scheme
 from claude_proxy.proxy.dialer import Dialer
-from claude_proxy.proxy.gate import Passage
+from claude_proxy.proxy.gate import Attempt
 from claude_proxy.proxy.layers.http1 import Http1Lane
 from claude_proxy.proxy.layers.http2 import Http2Lane
 from claude_proxy.proxy.layers.passthrough import Passthrough
-from claude_proxy.proxy.layers.session import Expired, Session, Waiting, Withdrawn
+from claude_proxy.proxy.layers.session import RuleRevoked, Session, TimedOut, Waiting
 from claude_proxy.proxy.layers.tls_intercept import Intercept
 from claude_proxy.wire.authority import Authority
 from claude_proxy.wire.client_hello import (
@@ -46,7 +46,7 @@ class Inside(layer.Layer):
         self,
         context: Context,
         session: Session,
-        passage: Passage,
+        passage: Attempt,
         give_way: GiveWay,
         *,
         target: Authority,
@@ -75,8 +75,8 @@ class Inside(layer.Layer):
                 self._over = True
             else:
                 yield from self._close()
-        elif isinstance(event, (Expired, Withdrawn)):
-            expired = isinstance(event, Expired)
+        elif isinstance(event, (TimedOut, RuleRevoked)):
+            expired = isinstance(event, TimedOut)
             self._end("handshake-timeout" if expired else Reason.RULE_WITHDRAWN.value)
             yield from self._close()
 

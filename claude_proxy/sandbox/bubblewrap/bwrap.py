@@ -172,7 +172,7 @@ class Guard:
             raise ClaudeProxyError(
                 "the process that guards the sandbox does not start; nothing was run",
                 where=watchdog.__file__,
-                mend="free some memory and processes, and try again",
+                fix="free some memory and processes, and try again",
             )
 
     def close(self) -> None:
@@ -200,7 +200,7 @@ def _spawn(
         raise ClaudeProxyError(
             f"bwrap cannot be started: {(error.strerror or '').lower()}",
             where=str(plan.bwrap),
-            mend="install it again (Debian, Ubuntu: apt install bubblewrap)",
+            fix="install it again (Debian, Ubuntu: apt install bubblewrap)",
         ) from error
     finally:
         for number, handler in before.items():
@@ -244,7 +244,7 @@ def failed(process: subprocess.Popen[bytes]) -> ClaudeProxyError:
     return ClaudeProxyError(
         f"bwrap cannot make the sandbox (exit code {code}); nothing was run",
         where="bwrap, whose own words are above",
-        mend="run `claude-proxy doctor`, which says what is missing",
+        fix="run `claude-proxy doctor`, which says what is missing",
     )
 
 

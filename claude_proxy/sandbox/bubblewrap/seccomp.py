@@ -149,7 +149,7 @@ def _unusable(what: str) -> ConfigError:
     return ConfigError(
         what,
         where="seccomp",
-        mend="install libseccomp2 (Debian, Ubuntu) or libseccomp (Fedora, Arch, Alpine); "
+        fix="install libseccomp2 (Debian, Ubuntu) or libseccomp (Fedora, Arch, Alpine); "
         "--without-seccomp runs without the filter, and less is kept out",
     )
 

@@ -28,7 +28,7 @@ def run(order: Order, environ: Mapping[str, str]) -> int:
         raise ClaudeProxyError(
             "sandbox-exec not found",
             where=str(SANDBOX_EXEC),
-            mend="it is a part of macOS; on Linux, `claude-proxy run` takes bwrap by itself",
+            fix="it is a part of macOS; on Linux, `claude-proxy run` takes bwrap by itself",
         )
     _refuse_unknown(order)
     refuse_reachable(order)
@@ -69,7 +69,7 @@ def _refuse_unknown(order: Order) -> None:
             raise ConfigError(
                 "this is not to be had on macOS",
                 where=option,
-                mend="leave it out; the run has a proxy of its own",
+                fix="leave it out; the run has a proxy of its own",
             )
 
 

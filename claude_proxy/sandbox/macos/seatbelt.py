@@ -92,7 +92,7 @@ def quoted(path: Path | str) -> str:
         raise ConfigError(
             "the path holds a character that a sandbox profile cannot name",
             where=repr(text),
-            mend="rename it, or choose another directory",
+            fix="rename it, or choose another directory",
         )
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'

@@ -98,32 +98,32 @@ def _named(name: str, given: Mapping[str, str], ours: Mapping[str, str], kept: K
         raise ConfigError(
             "--pass-env takes the name of a variable, not its value",
             where=f"--pass-env {name}=...",
-            mend=f"export the variable, then say --pass-env {name}",
+            fix=f"export the variable, then say --pass-env {name}",
         )
     if not _NAME.fullmatch(name):
         raise ConfigError(
-            "this is not the name of a variable", where=where, mend="name one, such as GH_TOKEN"
+            "this is not the name of a variable", where=where, fix="name one, such as GH_TOKEN"
         )
     if name in kept.withheld:
         raise ConfigError(
             f"{name} holds a credential that stays outside: the proxy puts it in",
             where=where,
-            mend="leave it out; or take the entry out of `credentials` in the allowlist",
+            fix="leave it out; or take the entry out of `credentials` in the allowlist",
         )
     if name in ours or name in _OURS:
         raise ConfigError(
             f"{name} is set for the run itself and cannot be passed",
             where=where,
-            mend="leave it out; set it inside, in the command, if it must be another",
+            fix="leave it out; set it inside, in the command, if it must be another",
         )
     if name in _SOCKETS:
         raise ConfigError(
             f"{name} leads to a socket that no run may see",
             where=where,
-            mend="leave it out; do what needs it outside of the run",
+            fix="leave it out; do what needs it outside of the run",
         )
     if name not in given:
         raise ConfigError(
-            f"the variable {name} is not set", where=where, mend=f"export {name}, or leave it out"
+            f"the variable {name} is not set", where=where, fix=f"export {name}, or leave it out"
         )
     return given[name]

@@ -1,7 +1,7 @@
 """Refuses what must not be shown or written, whatever asks for it; pure.
 
 Laws kept: what must stay outside is never shown (9), the sandbox cannot move its own wall (10), and
-a wish that cannot be kept is an error with a mend (11). A path is judged as it is written and as
+a wish that cannot be kept is an error with a fix (11). A path is judged as it is written and as
 what it leads to.
 """
 
@@ -56,32 +56,32 @@ class Walls:
             yield path
             yield self._facts.paths[path].real
 
-    def refuse_wide(self, path: Path, what: str, where: str, mend: str) -> None:
+    def refuse_wide(self, path: Path, what: str, where: str, fix: str) -> None:
         """Refuse the whole home, or a directory of the system."""
         if path in _SYSTEM_ROOTS or path == Path("/"):
-            raise ConfigError(f"{what} would be a directory of the system", where=where, mend=mend)
+            raise ConfigError(f"{what} would be a directory of the system", where=where, fix=fix)
         for home in self.with_real((self._home,)):
             if home.is_relative_to(path):
                 raise ConfigError(
                     f"{what} would be your whole home directory, with everything in it",
                     where=where,
-                    mend=mend,
+                    fix=fix,
                 )
         if any(path.is_relative_to(root) for root in _CONFIGURATION):
-            raise ConfigError(f"{what} lies in a directory of the system", where=where, mend=mend)
+            raise ConfigError(f"{what} lies in a directory of the system", where=where, fix=fix)
 
-    def refuse_hidden(self, path: Path, where: str, mend: str) -> None:
+    def refuse_hidden(self, path: Path, where: str, fix: str) -> None:
         """Refuse what is never shown."""
         wall = self.around(path)
         if wall is not None:
-            raise ConfigError(f"{wall} is never shown to a run", where=where, mend=mend)
+            raise ConfigError(f"{wall} is never shown to a run", where=where, fix=fix)
 
-    def refuse_holding(self, path: Path, where: str, mend: str) -> None:
+    def refuse_holding(self, path: Path, where: str, fix: str) -> None:
         """Refuse to have written what holds something that is never shown: it could be moved."""
         for wall in self._standing:
             if wall.is_relative_to(path):
                 raise ConfigError(
-                    f"it holds {wall}, which is never shown to a run", where=where, mend=mend
+                    f"it holds {wall}, which is never shown to a run", where=where, fix=fix
                 )
 
     def refuse_home(self) -> None:
@@ -96,7 +96,7 @@ class Walls:
             raise ConfigError(
                 "the home directory is a directory of the system, so it cannot be hidden",
                 where=f"HOME={home}",
-                mend="set HOME to a directory of your own",
+                fix="set HOME to a directory of your own",
             )
 
     def _exists(self, path: Path) -> bool:

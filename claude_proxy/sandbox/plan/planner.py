@@ -133,13 +133,13 @@ class _Planner:
     def _refuse_project(self) -> None:
         lexical, real = self._wish.project, self._project
         where = str(lexical)
-        mend = "name the directory of one project with --dir"
+        fix = "name the directory of one project with --dir"
         if self._seen(lexical).kind is not Kind.DIRECTORY:
-            raise ConfigError("the project directory does not exist", where=where, mend=mend)
+            raise ConfigError("the project directory does not exist", where=where, fix=fix)
         for path in (lexical, real):
-            self._walls.refuse_wide(path, "the project directory", where, mend)
-            self._walls.refuse_hidden(path, where, mend)
-            self._walls.refuse_holding(path, where, mend)
+            self._walls.refuse_wide(path, "the project directory", where, fix)
+            self._walls.refuse_hidden(path, where, fix)
+            self._walls.refuse_holding(path, where, fix)
 
     def _refuse_sources(self) -> None:
         """Refuse to show what a credential is read from, or to have it changed."""
@@ -148,7 +148,7 @@ class _Planner:
                 raise ConfigError(
                     "the file of a credential would be seen inside",
                     where=str(path),
-                    mend="keep it where no run looks, for example in ~/.config/claude-proxy, and "
+                    fix="keep it where no run looks, for example in ~/.config/claude-proxy, and "
                     "name it there",
                 )
         for path in self._wish.keeping.unwritten:
@@ -156,7 +156,7 @@ class _Planner:
                 raise ConfigError(
                     "what gives the proxy a credential could be changed from inside",
                     where=str(path),
-                    mend="keep it outside of the project and of what the run may write",
+                    fix="keep it outside of the project and of what the run may write",
                 )
 
     def _places_of(self, real: Path) -> Iterator[Path]:
@@ -233,15 +233,15 @@ class _Planner:
     def _add_home_write(self, name: str) -> None:
         path = self._home / name
         where = f"profile {self._wish.profile.name}, home_write: {name}"
-        mend = "take it out of the profile; a run may write what is its command's own alone"
+        fix = "take it out of the profile; a run may write what is its command's own alone"
         seen = self._seen(path)
         for place in (path, seen.real):
-            self._walls.refuse_wide(place, "what the profile names", where, mend)
-            self._walls.refuse_hidden(place, where, mend)
-            self._walls.refuse_holding(place, where, mend)
+            self._walls.refuse_wide(place, "what the profile names", where, fix)
+            self._walls.refuse_hidden(place, where, fix)
+            self._walls.refuse_holding(place, where, fix)
         if seen.kind is Kind.MISSING and seen.link is not None:
             what = f"{path} is a symbolic link that leads nowhere"
-            raise ConfigError(what, where=where, mend="make what it leads to, or take it away")
+            raise ConfigError(what, where=where, fix="make what it leads to, or take it away")
         if seen.kind is Kind.MISSING:
             self._made.append(_made(path, name))
         self._named.append(path)
@@ -252,12 +252,12 @@ class _Planner:
         for tree in (*(program.trees if program else ()), *self._wish.extra_ro):
             real = self._seen(tree).real
             where = str(tree)
-            mend = "install the command elsewhere, for example below /usr/local"
-            self._walls.refuse_hidden(tree, where, mend)
-            self._walls.refuse_hidden(real, where, mend)
+            fix = "install the command elsewhere, for example below /usr/local"
+            self._walls.refuse_hidden(tree, where, fix)
+            self._walls.refuse_hidden(real, where, fix)
             if not self._layout.is_shown(tree):
                 # `python -m venv ~` makes the home itself such a tree.
-                self._walls.refuse_wide(real, "what the command is part of", where, mend)
+                self._walls.refuse_wide(real, "what the command is part of", where, fix)
                 self._named.append(tree)
                 self._layout.put(Mount(How.READ, tree, real))
         for path, target in program.links if program else ():
@@ -267,7 +267,7 @@ class _Planner:
             raise ConfigError(
                 "the command leads to a program outside of what a run sees",
                 where=f"{program.path} -> {program.real}",
-                mend=f"add --allow-ro {program.real.parent}, if you trust whoever made the link",
+                fix=f"add --allow-ro {program.real.parent}, if you trust whoever made the link",
             )
 
     def _add_own_files(self) -> None:
@@ -289,7 +289,7 @@ class _Planner:
         seen = self._seen(path)
         if seen.kind is Kind.MISSING:
             raise ConfigError(
-                "there is nothing at this path", where=where, mend="make it first, or leave it out"
+                "there is nothing at this path", where=where, fix="make it first, or leave it out"
             )
         for place in (path, seen.real):
             self._walls.refuse_hidden(
@@ -299,12 +299,12 @@ class _Planner:
                 raise ConfigError(
                     "this part of the machine is made anew for each run",
                     where=where,
-                    mend="name the directory or file that is needed",
+                    fix="name the directory or file that is needed",
                 )
             if how is How.WRITE:
-                mend = "name a directory below it"
-                self._walls.refuse_wide(place, "what may be written", where, mend)
-                self._walls.refuse_holding(place, where, mend)
+                fix = "name a directory below it"
+                self._walls.refuse_wide(place, "what may be written", where, fix)
+                self._walls.refuse_holding(place, where, fix)
         self._named += [path, seen.real]
         self._layout.put(Mount(how, seen.real, seen.real))
         if path != seen.real and ".." not in path.parts and not self._layout.is_shown(path):
@@ -320,10 +320,10 @@ class _Planner:
         if worktree is None:
             return
         for path in dict.fromkeys((worktree.common, worktree.git)):
-            where, mend = f"{project}/.git", "make the worktree of a repository elsewhere"
-            self._walls.refuse_wide(path, "its repository", where, mend)
-            self._walls.refuse_hidden(path, where, mend)
-            self._walls.refuse_holding(path, where, mend)
+            where, fix = f"{project}/.git", "make the worktree of a repository elsewhere"
+            self._walls.refuse_wide(path, "its repository", where, fix)
+            self._walls.refuse_hidden(path, where, fix)
+            self._walls.refuse_holding(path, where, fix)
             if not self._layout.is_written(path):
                 self._layout.put(Mount(How.WRITE, path, path))
 

@@ -1,4 +1,4 @@
-"""Says what a machine lacks for a sandbox, and the command or the line that mends it; pure.
+"""Says what a machine lacks for a sandbox, and the command or the line that fixes it; pure.
 
 Law kept: no quiet downgrade (11). Only what was seen not to work is a problem: many switches can
 stop bwrap, and any of them may be moot on this machine.
@@ -67,7 +67,7 @@ class Machine:
 
 
 def problems_of(machine: Machine) -> list[ClaudeProxyError]:
-    """Return what keeps a sandbox from starting, each with its mend."""
+    """Return what keeps a sandbox from starting, each with its fix."""
     if machine.bwrap is None:
         return [bwrap_missing(machine.os_release)]
     if machine.version < OLDEST_BWRAP:
@@ -80,7 +80,7 @@ def problems_of(machine: Machine) -> list[ClaudeProxyError]:
 def bwrap_missing(os_release: str) -> ClaudeProxyError:
     """Return the error for a machine without bubblewrap."""
     return ClaudeProxyError(
-        "bwrap not found", where="PATH", mend=install_line(os_release, "bubblewrap")
+        "bwrap not found", where="PATH", fix=install_line(os_release, "bubblewrap")
     )
 
 
@@ -112,7 +112,7 @@ def _bwrap_too_old(machine: Machine) -> ClaudeProxyError:
     return ClaudeProxyError(
         f"bwrap is {found}, and a run needs {wanted} or newer",
         where=str(machine.bwrap),
-        mend="upgrade bubblewrap, or put a newer bwrap before it in PATH",
+        fix="upgrade bubblewrap, or put a newer bwrap before it in PATH",
     )
 
 
@@ -156,7 +156,7 @@ def _explained(machine: Machine) -> ClaudeProxyError:
     return _refused(
         machine,
         "bwrap cannot make a sandbox on this machine",
-        "mend what it says; `claude-proxy doctor` looks at everything that a run needs",
+        "fix what it says; `claude-proxy doctor` looks at everything that a run needs",
     )
 
 
@@ -169,6 +169,6 @@ def _switched(machine: Machine, name: str, value: str) -> ClaudeProxyError:
     )
 
 
-def _refused(machine: Machine, what: str, mend: str) -> ClaudeProxyError:
+def _refused(machine: Machine, what: str, fix: str) -> ClaudeProxyError:
     said = " ".join((machine.refusal or "").split())
-    return ClaudeProxyError(what, where=f"{machine.bwrap}: {said}", mend=mend)
+    return ClaudeProxyError(what, where=f"{machine.bwrap}: {said}", fix=fix)

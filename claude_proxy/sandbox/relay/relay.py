@@ -89,7 +89,7 @@ def parse(arguments: Sequence[str]) -> Orders:
 
     def value(option: str) -> str:
         if not rest:
-            raise ConfigError(f"{option} needs a value", mend="see --help")
+            raise ConfigError(f"{option} needs a value", fix="see --help")
         return rest.pop(0)
 
     while rest:
@@ -108,7 +108,7 @@ def parse(arguments: Sequence[str]) -> Orders:
             case "--allow-remote" | "--quiet":
                 setattr(orders, option[2:].replace("-", "_"), True)
             case _:
-                raise ConfigError(f'there is no option "{option}"', mend="see --help")
+                raise ConfigError(f'there is no option "{option}"', fix="see --help")
     return orders
 
 
@@ -118,7 +118,7 @@ def parse_limit(text: str) -> int:
         raise ConfigError(
             f'"{text}" is no number of connections',
             where="--max-connections",
-            mend="give 1 or more",
+            fix="give 1 or more",
         )
     return int(text[:9])
 
@@ -127,7 +127,7 @@ def parse_descriptor(text: str) -> int:
     """Read `fd:N`."""
     number = text.removeprefix("fd:")
     if number == text or not number.isascii() or not number.isdecimal() or len(number) > 9:  # noqa: PLR2004
-        raise ConfigError(f'"{text}" names no descriptor', mend="spell it fd:N")
+        raise ConfigError(f'"{text}" names no descriptor', fix="spell it fd:N")
     return int(number)
 
 
@@ -140,10 +140,10 @@ def parse_tcp(text: str, option: str) -> TcpAddress:
         raise ConfigError(
             f'"{text}" is no address that a relay knows',
             where=option,
-            mend="give an IP address and port, as 127.0.0.1:3128 or [::1]:3128, or unix:PATH",
+            fix="give an IP address and port, as 127.0.0.1:3128 or [::1]:3128, or unix:PATH",
         )
     if not port.isascii() or not port.isdecimal() or int(port[:6]) > _PORT_LIMIT:
-        raise ConfigError(f'"{port}" is no port', where=f"{option} {text}", mend="give 0 to 65535")
+        raise ConfigError(f'"{port}" is no port', where=f"{option} {text}", fix="give 0 to 65535")
     return bare, int(port[:6])
 
 
@@ -159,13 +159,13 @@ def parse_path(text: str, option: str) -> str:
     """Read `unix:PATH` as an absolute path that fits a socket's address."""
     path = text.removeprefix("unix:")
     if not path or "\0" in path:
-        raise ConfigError(f'"{text}" names no path', where=option, mend="spell it unix:PATH")
+        raise ConfigError(f'"{text}" names no path', where=option, fix="spell it unix:PATH")
     path = os.path.abspath(path)  # noqa: PTH100 - pathlib costs 3 ms
     if len(os.fsencode(path)) > _PATH_LIMIT:
         raise ConfigError(
             f"the path of a socket has at most {_PATH_LIMIT} bytes",
             where=f"{option} {text}",
-            mend="choose a shorter path",
+            fix="choose a shorter path",
         )
     return path
 
@@ -177,7 +177,7 @@ def parse_upstream(text: str) -> Upstream:
         return Upstream(f"unix:{path}", socket.AF_UNIX, path)
     host, port = parse_tcp(text, "--to")
     if not port:
-        raise ConfigError("port 0 is nowhere", where=f"--to {text}", mend="name the proxy's port")
+        raise ConfigError("port 0 is nowhere", where=f"--to {text}", fix="name the proxy's port")
     return Upstream(_tcp_name(host, port), _family(host), (host, port))
 
 
@@ -215,12 +215,12 @@ def _inherited(text: str) -> socket.socket:
         raise ConfigError(
             f"{text} is no socket ({_words_of(error)})",
             where="--listen",
-            mend="hand over a listening socket",
+            fix="hand over a listening socket",
         ) from error
     if not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         listener.close()
         raise ConfigError(
-            f"{text} does not listen", where="--listen", mend="hand over a listening socket"
+            f"{text} does not listen", where="--listen", fix="hand over a listening socket"
         )
     return listener
 
@@ -251,7 +251,7 @@ def _tcp(text: str, orders: Orders) -> socket.socket:
         raise ConfigError(
             f"cannot listen on {text} ({_words_of(error)})",
             where="--listen",
-            mend="stop what listens there, or choose another port",
+            fix="stop what listens there, or choose another port",
         ) from error
     return listener
 
@@ -262,7 +262,7 @@ def _refuse_remote(host: str, text: str, orders: Orders) -> None:
         raise ConfigError(
             f"other machines may reach {host}",
             where=f"--listen {text}",
-            mend="listen on 127.0.0.1, or say --allow-remote",
+            fix="listen on 127.0.0.1, or say --allow-remote",
         )
 
 
@@ -273,7 +273,7 @@ def _refuse_itself(upstream: Upstream, listeners: Sequence[_Listener]) -> None:
             raise ConfigError(
                 "the relay would connect to itself",
                 where=f"--listen and --to {upstream.name}",
-                mend="name the proxy with --to",
+                fix="name the proxy with --to",
             )
 
 
@@ -320,7 +320,7 @@ def serve(orders: Orders, *, start: Start | None = None) -> int:
     """Relay until a signal, the end of `--until` or that of the command that `start` starts."""
     if not orders.listen or not orders.to:
         missing = "--to" if orders.listen else "--listen"
-        raise ConfigError(f"a relay needs {missing}", mend="see --help")
+        raise ConfigError(f"a relay needs {missing}", fix="see --help")
     upstream = parse_upstream(orders.to)
     limit = _limit_of(orders.limit)
     with _Signals() as signals, ExitStack() as stack:
@@ -358,7 +358,7 @@ def _watch_lifeline(bridge: Bridge, descriptor: int) -> None:
         raise ConfigError(
             f"descriptor {descriptor} cannot be waited for ({_words_of(error)})",
             where=f"--until fd:{descriptor}",
-            mend="hand over the reading end of a pipe",
+            fix="hand over the reading end of a pipe",
         ) from error
 
 

@@ -102,14 +102,14 @@ def run(command: Sequence[str], *, shown: str) -> None:
         raise ClaudeProxyError(
             f"the command could not be run: {type(error).__name__}",
             where=shown,
-            mend="run it by hand to see why",
+            fix="run it by hand to see why",
         ) from error
     if done.returncode:
         said = done.stderr.strip().splitlines()
         raise ClaudeProxyError(
             f"the command failed: {said[-1] if said else f'exit code {done.returncode}'}",
             where=shown,
-            mend="run it by hand to see more; `journalctl -xe` may say why a unit does not start",
+            fix="run it by hand to see more; `journalctl -xe` may say why a unit does not start",
         )
 
 
@@ -149,7 +149,7 @@ def refuse_other_user(machine: Machine, scope: Scope, verb: str) -> None:
         raise ConfigError(
             f"only root can {verb} a service of the whole system",
             where="--system",
-            mend="run it by sudo, or say --user for a service of your own",
+            fix="run it by sudo, or say --user for a service of your own",
         )
 
 
@@ -237,7 +237,7 @@ class Installer:
         raise ClaudeProxyError(
             f"there is no user {names.user}, and no program that makes one",
             where="systemd-sysusers, useradd",
-            mend=f"make a system user of that name: {self._place(names.sysusers)} describes it",
+            fix=f"make a system user of that name: {self._place(names.sysusers)} describes it",
         )
 
     def _restore(
@@ -367,7 +367,7 @@ def refuse_foreign(places: Sequence[Path]) -> None:
             raise ConfigError(
                 f"a file is in the way: {what}",
                 where=str(place),
-                mend="move it away (changes of your own belong in a drop-in: `systemctl edit`), "
+                fix="move it away (changes of your own belong in a drop-in: `systemctl edit`), "
                 "or say --force",
             )
 
@@ -379,7 +379,7 @@ def refuse_links(places: Sequence[Path]) -> None:
             raise ConfigError(
                 "something is in the way that is not a regular file",
                 where=str(place),
-                mend=f"`systemctl unmask {place.name}` if it was masked, or move it away",
+                fix=f"`systemctl unmask {place.name}` if it was masked, or move it away",
             )
 
 
@@ -433,5 +433,5 @@ def _unusable(path: Path, error: OSError) -> ConfigError:
     return ConfigError(
         f"cannot be used: {(error.strerror or type(error).__name__).lower()}",
         where=str(path),
-        mend="see who owns it and its directory: ls -ld",
+        fix="see who owns it and its directory: ls -ld",
     )

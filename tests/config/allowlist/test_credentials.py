@@ -70,9 +70,9 @@ def refused(entries: str) -> list[ConfigError]:
 
 
 def told(entries: str) -> tuple[str, str, str]:
-    """Return what, where and mend of the only problem."""
+    """Return what, where and fix of the only problem."""
     (problem,) = refused(entries)
-    return problem.what, problem.where or "", problem.mend or ""
+    return problem.what, problem.where or "", problem.fix or ""
 
 
 def injection(entry: str) -> Injection:
@@ -568,12 +568,12 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize(("entry", "what", "mend"), MISTAKES.values(), ids=MISTAKES)
-def test_a_mistake_is_told_with_its_line_and_mend(entry: str, what: str, mend: str) -> None:
-    told_what, where, told_mend = told(f"- {entry}")
+@pytest.mark.parametrize(("entry", "what", "fix"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_told_with_its_line_and_fix(entry: str, what: str, fix: str) -> None:
+    told_what, where, told_fix = told(f"- {entry}")
 
     assert what in told_what
-    assert mend in told_mend
+    assert fix in told_fix
     assert where.startswith("a.yaml:2:")
     assert "credentials[0]" in where
 
@@ -589,10 +589,10 @@ def test_a_mistake_is_told_with_its_line_and_mend(entry: str, what: str, mend: s
     ],
 )
 def test_a_variable_that_steers_programs_holds_no_placeholder(name: str) -> None:
-    what, _, mend = told(f"- {{host: a.test, variables: [{name}], {INJECT}}}")
+    what, _, fix = told(f"- {{host: a.test, variables: [{name}], {INJECT}}}")
 
     assert f"{name} steers programs" in what
-    assert "GH_TOKEN" in mend
+    assert "GH_TOKEN" in fix
 
 
 @pytest.mark.parametrize(
@@ -657,11 +657,11 @@ def test_a_variable_is_one_credentials() -> None:
 def test_no_placeholder_is_a_part_of_another(one: str, other: str) -> None:
     entry = "- {{host: {}.test, placeholder: {}, inject: bearer, from: {{env: K}}}}"
 
-    what, where, mend = told("\n".join([entry.format("a", one), entry.format("b", other)]))
+    what, where, fix = told("\n".join([entry.format("a", one), entry.format("b", other)]))
 
     assert what == "the placeholders of a.test and b.test overlap"
     assert where == "a.yaml:3:5, credentials[1].placeholder"
-    assert "placeholder: TEXT" in mend
+    assert "placeholder: TEXT" in fix
 
 
 def test_default_placeholders_that_overlap_are_told_too() -> None:
@@ -750,7 +750,7 @@ def test_a_key_for_the_secret_itself_is_answered_with_the_places_for_it(
 ) -> None:
     problems = refused(f"- {{host: a.test, inject: bearer, {place % key}}}")
 
-    assert any("say where it is kept" in (problem.mend or "") for problem in problems)
+    assert any("say where it is kept" in (problem.fix or "") for problem in problems)
 
 
 @pytest.mark.parametrize(
@@ -781,7 +781,7 @@ def test_a_preset_has_no_credentials() -> None:
 
     (problem,) = caught.value.problems
     assert 'unknown key "credentials"' in problem.what
-    assert problem.mend == "only the owner's list may have credentials"
+    assert problem.fix == "only the owner's list may have credentials"
 
 
 @pytest.mark.parametrize("key", ["credentials", "anthropic"])
@@ -790,7 +790,7 @@ def test_a_file_that_may_only_narrow_has_neither_key(key: str) -> None:
         loader.load_narrowing(f"{key}: []", name="p.yaml")
 
     (problem,) = caught.value.problems
-    assert problem.mend == f"only the owner's list may have {key}"
+    assert problem.fix == f"only the owner's list may have {key}"
 
 
 # Passthrough

@@ -1,4 +1,4 @@
-"""The allowlist file: what it means, what it refuses, and that each refusal says how to mend it."""
+"""The allowlist file: what it means, what it refuses, and that each refusal says how to fix it."""
 
 import re
 from ipaddress import ip_address
@@ -36,9 +36,9 @@ def refused(text: str, **more: str) -> list[ConfigError]:
 
 
 def told(text: str, **more: str) -> tuple[str, str, str]:
-    """Return what, where and mend of the only problem in `text`."""
+    """Return what, where and fix of the only problem in `text`."""
     (problem,) = refused(text, **more)
-    return problem.what, problem.where or "", problem.mend or ""
+    return problem.what, problem.where or "", problem.fix or ""
 
 
 def asks(url: str, method: str = "GET") -> Request:
@@ -234,32 +234,32 @@ HOSTS = {
 }
 
 
-@pytest.mark.parametrize(("entry", "what", "mend"), HOSTS.values(), ids=HOSTS)
-def test_a_host_that_cannot_be_meant_is_refused(entry: str, what: str, mend: str) -> None:
+@pytest.mark.parametrize(("entry", "what", "fix"), HOSTS.values(), ids=HOSTS)
+def test_a_host_that_cannot_be_meant_is_refused(entry: str, what: str, fix: str) -> None:
     found, where, way_out = told(f"allow:\n  - {entry}\n")
 
     assert what in found
-    assert mend in way_out
+    assert fix in way_out
     assert where.startswith("a.yaml:2:")
     assert where.endswith(", allow[0]")
 
 
-@pytest.mark.parametrize(("entry", "what", "mend"), HOSTS.values(), ids=HOSTS)
-def test_a_deny_entry_and_the_host_field_are_as_strict(entry: str, what: str, mend: str) -> None:
+@pytest.mark.parametrize(("entry", "what", "fix"), HOSTS.values(), ids=HOSTS)
+def test_a_deny_entry_and_the_host_field_are_as_strict(entry: str, what: str, fix: str) -> None:
     if entry in {"", "a.example.com\n     - b.example.com"}:
         return
     for text in (f"deny: [{entry}]", f"allow:\n  - host: {entry}\n"):
         if not (text.startswith("deny") and "," in entry):
             found, _, way_out = told(text)
             assert what in found
-            assert mend in way_out
+            assert fix in way_out
 
 
-@pytest.mark.parametrize("entry", [entry for entry, _, mend in HOSTS.values() if "write " in mend])
-def test_a_mend_that_spells_an_entry_spells_one_that_loads(entry: str) -> None:
-    _, _, mend = told(f"allow:\n  - {entry}\n")
+@pytest.mark.parametrize("entry", [entry for entry, _, fix in HOSTS.values() if "write " in fix])
+def test_a_fix_that_spells_an_entry_spells_one_that_loads(entry: str) -> None:
+    _, _, fix = told(f"allow:\n  - {entry}\n")
 
-    spelled = re.search(r'write ("[^"]+"|\{.*\})', mend)
+    spelled = re.search(r'write ("[^"]+"|\{.*\})', fix)
     if spelled is not None:
         assert load_entry(spelled[1]).rules_count == 1
 
@@ -357,12 +357,12 @@ FIELDS = {
 }
 
 
-@pytest.mark.parametrize(("field", "what", "mend", "key"), FIELDS.values(), ids=FIELDS)
-def test_a_field_that_cannot_be_kept_is_refused(field: str, what: str, mend: str, key: str) -> None:
+@pytest.mark.parametrize(("field", "what", "fix", "key"), FIELDS.values(), ids=FIELDS)
+def test_a_field_that_cannot_be_kept_is_refused(field: str, what: str, fix: str, key: str) -> None:
     found, where, way_out = told(f"allow:\n  - host: a.example.com\n    {field}\n")
 
     assert what in found
-    assert mend in way_out
+    assert fix in way_out
     assert re.fullmatch(rf"a\.yaml:[34]:\d+, allow\[0\]{re.escape(key)}", where)
 
 
@@ -381,11 +381,11 @@ def test_addresses_for_an_address_are_refused(address: str) -> None:
 
 @pytest.mark.parametrize("field", ["tls: intercept", "addresses: [10.0.0.0/8]"])
 def test_a_deny_entry_takes_no_field_that_allows(field: str) -> None:
-    what, where, mend = told(f"deny:\n  - host: a.example.com\n    {field}\n")
+    what, where, fix = told(f"deny:\n  - host: a.example.com\n    {field}\n")
 
     assert what.startswith("unknown key")
     assert where == "a.yaml:3:5, deny[0]"
-    assert mend == "a deny entry takes host, ports, scheme, methods, paths, note"
+    assert fix == "a deny entry takes host, ports, scheme, methods, paths, note"
 
 
 def test_a_deny_entry_may_name_port_80_without_a_scheme() -> None:
@@ -403,10 +403,10 @@ def test_an_entry_without_a_host_is_refused() -> None:
 
 
 def test_a_colon_after_a_host_is_explained() -> None:
-    what, _, mend = told("allow:\n  - a.example.com:\n")
+    what, _, fix = told("allow:\n  - a.example.com:\n")
 
     assert what == 'unknown key "a.example.com"'
-    assert mend.startswith('to name a host, write "- a.example.com" without a colon')
+    assert fix.startswith('to name a host, write "- a.example.com" without a colon')
 
 
 # What is refused: the file
@@ -436,14 +436,14 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize(("text", "what", "mend"), SHAPES.values(), ids=SHAPES)
-def test_a_file_of_the_wrong_shape_is_refused(text: str, what: str, mend: str) -> None:
+@pytest.mark.parametrize(("text", "what", "fix"), SHAPES.values(), ids=SHAPES)
+def test_a_file_of_the_wrong_shape_is_refused(text: str, what: str, fix: str) -> None:
     with pytest.raises(ConfigErrors) as caught:
         loader.load(text, name="a.yaml")
 
     (problem,) = caught.value.problems
     assert what in problem.what
-    assert mend in (problem.mend or "")
+    assert fix in (problem.fix or "")
 
 
 def test_a_host_of_a_presets_name_can_still_be_named() -> None:
@@ -474,7 +474,7 @@ denied: []
         "a.yaml:8:5, allow[2]",
         "a.yaml:9:1",
     ]
-    assert all(problem.mend for problem in problems)
+    assert all(problem.fix for problem in problems)
     assert problems[0].exit_code == 2
 
 
@@ -542,12 +542,12 @@ def test_a_preset_that_includes_itself_is_refused() -> None:
 
 
 def test_a_broken_preset_is_told_at_the_entry_that_names_it() -> None:
-    what, where, mend = told("allow: [{preset: a}]", a='allow: ["*"]')
+    what, where, fix = told("allow: [{preset: a}]", a='allow: ["*"]')
 
     assert what.startswith('the preset a is wrong: the host pattern "*" matches every host')
     assert "a.yaml:1:9, allow[0]" in what
     assert where == "a.yaml:1:18, allow[0].preset"
-    assert mend
+    assert fix
 
 
 def test_a_preset_denies_nothing() -> None:
@@ -573,13 +573,13 @@ CLASHES = {
 @pytest.mark.parametrize(("through", "limited"), CLASHES.values(), ids=CLASHES)
 @pytest.mark.parametrize("limit", ["methods: [GET]", "paths: [/a]"])
 def test_limits_below_a_passthrough_are_refused(through: str, limited: str, limit: str) -> None:
-    what, where, mend = told(
+    what, where, fix = told(
         f'allow:\n  - {{host: "{through}", tls: passthrough}}\n  - {{host: "{limited}", {limit}}}\n'
     )
 
     assert f"{through} (a.yaml:2) passes TLS through" in what
     assert where == f"a.yaml:3:5, {limited}"
-    assert "a.yaml:2" in mend
+    assert "a.yaml:2" in fix
 
 
 @pytest.mark.parametrize(("one", "other"), CLASHES.values(), ids=CLASHES)
@@ -675,7 +675,7 @@ TREES = st.recursive(
 
 
 @given(st.fixed_dictionaries({}, optional={"allow": st.lists(TREES), "deny": st.lists(TREES)}))
-def test_any_shape_is_loaded_or_refused_with_a_mend(tree: dict[str, object]) -> None:
+def test_any_shape_is_loaded_or_refused_with_a_fix(tree: dict[str, object]) -> None:
     text = yaml.safe_dump(tree, default_flow_style=True)
 
     problems: tuple[ConfigError, ...] = ()
@@ -684,7 +684,7 @@ def test_any_shape_is_loaded_or_refused_with_a_mend(tree: dict[str, object]) -> 
     except ConfigErrors as errors:
         problems = errors.problems
 
-    assert all(problem.mend and problem.where for problem in problems)
+    assert all(problem.fix and problem.where for problem in problems)
 
 
 HOST_ENTRIES = st.sampled_from(

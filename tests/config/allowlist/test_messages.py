@@ -17,8 +17,8 @@ from claude_proxy.config.allowlist.writer import facts_of_narrowing, narrowing_e
 from claude_proxy.config.groups import loader as groups
 from claude_proxy.errors import ConfigError, ConfigErrors
 from claude_proxy.policy.location import Source
-from claude_proxy.policy.messages.destinations import Reach
-from claude_proxy.policy.messages.restrictions import Narrowing
+from claude_proxy.policy.messages.destinations import DestinationScope
+from claude_proxy.policy.messages.restrictions import ApiRestrictions
 from claude_proxy.policy.patterns import HostPattern, PathGlob
 from claude_proxy.policy.policy import Policy
 from claude_proxy.wire.authority import Authority
@@ -40,14 +40,14 @@ anthropic:
 """
 
 
-def load(entries: str, **presets: str) -> tuple[Narrowing, ...]:
+def load(entries: str, **presets: str) -> tuple[ApiRestrictions, ...]:
     lines = "".join(f"  {line}\n" for line in entries.strip("\n").splitlines())
     included = "".join(f"  - preset: {name}\n" for name in presets)
     text = f"allow:\n{included}anthropic:\n{lines}"
     return allowlist.load(text, name="a.yaml", library=lambda name: presets[name]).narrowings
 
 
-def load_entry(entry: str) -> Narrowing:
+def load_entry(entry: str) -> ApiRestrictions:
     (narrowing,) = load(f"- {entry}")
     return narrowing
 
@@ -58,7 +58,9 @@ def refused(entries: str, **presets: str) -> list[ConfigError]:
     return list(caught.value.problems)
 
 
-def in_force(narrowings: tuple[Narrowing, ...], host: str, port: int = 443) -> Narrowing | None:
+def in_force(
+    narrowings: tuple[ApiRestrictions, ...], host: str, port: int = 443
+) -> ApiRestrictions | None:
     """Return what the policy takes for a host: the first that covers it."""
     policy = Policy(narrowings=narrowings)
     return policy.narrowing_of(Authority.of(host, port))
@@ -82,7 +84,7 @@ def test_every_key_arrives() -> None:
 """
     )
 
-    assert narrowing == Narrowing(
+    assert narrowing == ApiRestrictions(
         patterns=(HostPattern.parse("api.anthropic.com"),),
         source=Source("a.yaml", 3, 5),
         ports=frozenset({443, 8443}),
@@ -90,10 +92,10 @@ def test_every_key_arrives() -> None:
         models=("claude-*",),
         beta=("oauth-2025-04-20", "context-*"),
         server_tools=("web_search", "code_execution"),
-        mcp_servers=Reach(
+        mcp_servers=DestinationScope(
             hosts=(HostPattern.parse("mcp.example.com"), HostPattern.parse("*.mcp.example.com"))
         ),
-        sources=Reach(allowlisted=False, hosts=(HostPattern.parse("img.example.com"),)),
+        sources=DestinationScope(allowlisted=False, hosts=(HostPattern.parse("img.example.com"),)),
         max_bytes=8 * MIB,
     )
 
@@ -101,7 +103,7 @@ def test_every_key_arrives() -> None:
 def test_a_key_that_nobody_writes_is_not_narrowed() -> None:
     narrowing = load_entry("{host: a.test, models: [m]}")
 
-    assert narrowing == Narrowing(
+    assert narrowing == ApiRestrictions(
         (HostPattern.parse("a.test"),), Source("a.yaml", 3, 5), models=("m",)
     )
 
@@ -120,14 +122,14 @@ def test_none_is_no_value(key: str) -> None:
 @pytest.mark.parametrize(
     ("word", "reach"),
     [
-        ("all", Reach(every=True)),
-        ("none", Reach(allowlisted=False)),
-        ("allowlisted", Reach()),
-        ("[allowlisted]", Reach()),
-        ("[a.test]", Reach(allowlisted=False, hosts=(HostPattern.parse("a.test"),))),
+        ("all", DestinationScope(every=True)),
+        ("none", DestinationScope(allowlisted=False)),
+        ("allowlisted", DestinationScope()),
+        ("[allowlisted]", DestinationScope()),
+        ("[a.test]", DestinationScope(allowlisted=False, hosts=(HostPattern.parse("a.test"),))),
     ],
 )
-def test_a_reach_is_a_word_or_a_list(key: str, word: str, reach: Reach) -> None:
+def test_a_reach_is_a_word_or_a_list(key: str, word: str, reach: DestinationScope) -> None:
     assert getattr(load_entry(f"{{host: a.test, {key}: {word}}}"), key) == reach
 
 
@@ -147,11 +149,11 @@ def test_an_owners_key_stands_in_the_place_of_a_presets_and_the_others_stay() ->
     )
 
     assert narrowing.models is None
-    assert narrowing.mcp_servers == Reach(False, False, (HostPattern.parse("m.test"),))
+    assert narrowing.mcp_servers == DestinationScope(False, False, (HostPattern.parse("m.test"),))
     assert narrowing.max_bytes == MIB
     assert narrowing.paths == (PathGlob.parse("/v1/messages"),)
     assert narrowing.server_tools == ("web_search",)
-    assert narrowing.sources == Reach()
+    assert narrowing.sources == DestinationScope()
     assert narrowing.source.preset is None
 
 
@@ -361,12 +363,12 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize(("entry", "what", "mend"), MISTAKES.values(), ids=MISTAKES)
-def test_a_mistake_is_told_with_its_line_and_mend(entry: str, what: str, mend: str) -> None:
+@pytest.mark.parametrize(("entry", "what", "fix"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_told_with_its_line_and_fix(entry: str, what: str, fix: str) -> None:
     (problem,) = refused(f"- {entry}")
 
     assert what in problem.what
-    assert mend in (problem.mend or "")
+    assert fix in (problem.fix or "")
     assert (problem.where or "").startswith("a.yaml:3:")
     assert "anthropic[0]" in (problem.where or "")
 
@@ -406,7 +408,7 @@ def test_a_passthrough_that_undoes_a_presets_narrowing_is_told_at_the_passthroug
     (problem,) = caught.value.problems
     assert "cannot be judged as preset p:5 says" in problem.what
     assert (problem.where or "").startswith("a.yaml:3:")
-    assert "each key may be all" in (problem.mend or "")
+    assert "each key may be all" in (problem.fix or "")
 
 
 def test_an_owner_who_lifts_all_of_it_may_pass_the_host_through() -> None:
@@ -417,7 +419,11 @@ def test_an_owner_who_lifts_all_of_it_may_pass_the_host_through() -> None:
     )
 
     (narrowing,) = allowlist.load(text, name="a.yaml", library=lambda _: PRESET).narrowings
-    assert (narrowing.paths, narrowing.models, narrowing.sources) == (None, None, Reach(every=True))
+    assert (narrowing.paths, narrowing.models, narrowing.sources) == (
+        None,
+        None,
+        DestinationScope(every=True),
+    )
 
 
 # What is printed

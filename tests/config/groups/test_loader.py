@@ -344,7 +344,7 @@ def test_a_narrowing_cannot_allow(text: str) -> None:
         allowlist.load_narrowing(text, name="n.yaml")
 
     assert caught.value.what.startswith("unknown key")
-    assert caught.value.mend == "this file may only narrow: list what is to be denied, under deny"
+    assert caught.value.fix == "this file may only narrow: list what is to be denied, under deny"
 
 
 def test_a_narrowing_passes_over_what_is_for_the_run() -> None:
@@ -418,7 +418,7 @@ def test_an_unknown_policy_is_an_error_that_knows_the_like() -> None:
     with pytest.raises(ConfigError) as caught:
         loaded().policy("cluade")
 
-    assert (caught.value.what, caught.value.mend) == (
+    assert (caught.value.what, caught.value.fix) == (
         'there is no policy "cluade"',
         "did you mean claude?",
     )
@@ -522,12 +522,12 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("text", "what", "where"), WRONG.values(), ids=WRONG.keys())
-def test_a_mistake_is_named_with_its_place_and_mend(text: str, what: str, where: str) -> None:
+def test_a_mistake_is_named_with_its_place_and_fix(text: str, what: str, where: str) -> None:
     problem = problem_of(text)
 
     assert what in problem.what
     assert (problem.where or "").startswith(where)
-    assert problem.mend
+    assert problem.fix
 
 
 def test_a_circle_is_shown_as_a_way() -> None:
@@ -566,9 +566,7 @@ def test_names_are_looked_for_in_all_files_together() -> None:
 def test_a_url_is_answered_in_the_words_of_toml() -> None:
     problem = problem_of(group("a", ["https://x.test:8443/v1"]))
 
-    assert (
-        problem.mend == "write the host alone; limits and plain HTTP are for an allowlist to tell"
-    )
+    assert problem.fix == "write the host alone; limits and plain HTTP are for an allowlist to tell"
 
 
 @pytest.mark.parametrize("text", ["a b", "a = [1", "a = {b", "= 1", "a = [}", "[a"])

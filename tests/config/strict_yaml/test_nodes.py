@@ -11,11 +11,11 @@ from claude_proxy.config.strict_yaml.nodes import (
     MAX_DEPTH,
     MAX_PROBLEMS,
     Broken,
-    Mapping,
     Node,
     Problems,
-    Scalar,
-    Sequence,
+    YamlList,
+    YamlMapping,
+    YamlScalar,
     decode,
     harmless,
     parse,
@@ -29,11 +29,11 @@ type Plain = str | list[Plain] | dict[str, Plain] | None
 def plain_of(node: Node | None) -> Plain:
     """Return what a node holds, without its places."""
     match node:
-        case Scalar():
+        case YamlScalar():
             return node.text
-        case Sequence():
+        case YamlList():
             return [plain_of(item) for item in node.items]
-        case Mapping():
+        case YamlMapping():
             return {key.text: plain_of(value) for key, value in node.entries}
     return None
 
@@ -46,11 +46,11 @@ def read(text: str) -> Node | None:
 
 
 def refused(text: str) -> list[tuple[str, str, str]]:
-    """Return what, where and mend of each problem in `text`, of which there must be some."""
+    """Return what, where and fix of each problem in `text`, of which there must be some."""
     with pytest.raises(ConfigErrors) as caught:
         read(text)
     return [
-        (problem.what, problem.where or "", problem.mend or "") for problem in caught.value.problems
+        (problem.what, problem.where or "", problem.fix or "") for problem in caught.value.problems
     ]
 
 
@@ -88,11 +88,11 @@ def test_scalars_stay_what_was_written(text: str, plain: Plain) -> None:
 def test_every_node_knows_its_line_and_column() -> None:
     root = read("a:\n  - bc\n  - {d: 'e'}\n")
 
-    assert isinstance(root, Mapping)
+    assert isinstance(root, YamlMapping)
     ((key, value),) = root.entries
-    assert isinstance(value, Sequence)
+    assert isinstance(value, YamlList)
     first, second = value.items
-    assert isinstance(second, Mapping)
+    assert isinstance(second, YamlMapping)
     assert (key.line, key.column) == (1, 1)
     assert (first.line, first.column) == (2, 5)
     assert (second.line, second.column) == (3, 5)
@@ -102,8 +102,8 @@ def test_every_node_knows_its_line_and_column() -> None:
 def test_quotes_are_remembered() -> None:
     root = read("[443, '443']")
 
-    assert isinstance(root, Sequence)
-    assert [item.plain for item in root.items if isinstance(item, Scalar)] == [True, False]
+    assert isinstance(root, YamlList)
+    assert [item.plain for item in root.items if isinstance(item, YamlScalar)] == [True, False]
 
 
 HIDES = {
@@ -160,7 +160,7 @@ def test_what_could_hide_something_is_refused(text: str, what: str, place: str) 
     found = refused(text)
 
     assert (what, f"f.yaml:{place}") in [(problem[0], problem[1]) for problem in found]
-    assert all(mend for _, _, mend in found)
+    assert all(fix for _, _, fix in found)
 
 
 SYNTAX = {
@@ -176,13 +176,13 @@ SYNTAX = {
 }
 
 
-@pytest.mark.parametrize(("text", "place", "mend"), SYNTAX.values(), ids=SYNTAX)
-def test_a_syntax_error_tells_where_and_how_to_mend_it(text: str, place: str, mend: str) -> None:
+@pytest.mark.parametrize(("text", "place", "fix"), SYNTAX.values(), ids=SYNTAX)
+def test_a_syntax_error_tells_where_and_how_to_fix_it(text: str, place: str, fix: str) -> None:
     ((what, where, told),) = refused(text)
 
     assert what.startswith("this is not YAML: ")
     assert where == f"f.yaml:{place}"
-    assert told.startswith(mend)
+    assert told.startswith(fix)
 
 
 @pytest.mark.usefixtures("each_parser")
@@ -213,7 +213,7 @@ def test_what_is_broken_stays_broken_for_the_reader() -> None:
 
     root = parse("a: &x [b]\nc: *x\n? [d]\n: e\n", problems)
 
-    assert isinstance(root, Mapping)
+    assert isinstance(root, YamlMapping)
     assert isinstance(root.entries[1][1], Broken)
     assert [key.text for key, _ in root.entries] == ["a", "c"]
     assert not root.whole
@@ -236,7 +236,7 @@ def test_more_problems_than_anyone_reads_are_counted() -> None:
 def test_problems_come_in_the_order_of_the_file() -> None:
     problems = Problems("f.yaml")
     problems.add_at("late", 9, 1)
-    problems.add_at("early", 2, 5, key="allow[0]", mend="x")
+    problems.add_at("early", 2, 5, key="allow[0]", fix="x")
 
     with pytest.raises(ConfigErrors) as caught:
         problems.raise_if_any()
@@ -244,7 +244,7 @@ def test_problems_come_in_the_order_of_the_file() -> None:
     assert caught.value.lines() == [
         "error: early",
         "  where: f.yaml:2:5, allow[0]",
-        "  mend:  x",
+        "  fix:   x",
         "error: late",
         "  where: f.yaml:9:1",
     ]
@@ -276,7 +276,7 @@ def test_other_encodings_are_refused(raw: bytes, what: str, where: str) -> None:
         decode(raw, "f.yaml")
 
     assert (caught.value.what, caught.value.where) == (what, where)
-    assert caught.value.mend
+    assert caught.value.fix
 
 
 def test_a_huge_file_is_refused_before_it_is_read() -> None:
@@ -331,10 +331,10 @@ def test_any_yaml_like_text_is_read_alike_by_both_parsers(text: str) -> None:
 
 @given(st.binary())
 def test_any_bytes_are_decoded_or_refused(raw: bytes) -> None:
-    mend: str | None = "none needed"
+    fix: str | None = "none needed"
     try:
         decode(raw, "f.yaml")
     except ConfigError as error:
-        mend = error.mend
+        fix = error.fix
 
-    assert mend
+    assert fix

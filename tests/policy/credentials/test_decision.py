@@ -11,12 +11,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from claude_proxy.policy.credentials.decision import (
-    FREE,
+    NO_CREDENTIAL,
+    AvailableSecrets,
     Binding,
-    Custody,
+    CredentialDecision,
     EnvironmentSource,
     Form,
-    Holdings,
     Injection,
     Pin,
     Pinned,
@@ -66,7 +66,7 @@ def injection(
 
 INJECTED = (binding(injection()),)
 PINNED = (binding(Pin(learn=True)),)
-HOLDINGS: Holdings = {"anthropic": Secret(KEY)}
+HOLDINGS: AvailableSecrets = {"anthropic": Secret(KEY)}
 
 
 def request(
@@ -81,11 +81,11 @@ def request(
     return Request(scheme, target, target, "POST", path, query, fields)
 
 
-def pinned(*logins: bytes) -> Holdings:
+def pinned(*logins: bytes) -> AvailableSecrets:
     return {"anthropic": Pinned(frozenset((SALT, digest_of(SALT, login)) for login in logins))}
 
 
-def learning() -> Holdings:
+def learning() -> AvailableSecrets:
     return {"anthropic": Pinned(frozenset(), learning=True, salt=SALT)}
 
 
@@ -93,7 +93,7 @@ def basic(user: bytes, password: bytes) -> bytes:
     return b"Basic " + b64encode(user + b":" + password)
 
 
-def emitted(asked: Request, custody: Custody) -> list[Field]:
+def emitted(asked: Request, custody: CredentialDecision) -> list[Field]:
     """Return what goes upstream, as both lanes write it."""
     kept = [
         (name, value)
@@ -196,14 +196,16 @@ def test_a_placeholder_or_nothing_has_the_value_put_in(fields: tuple[Field, ...]
 
 @pytest.mark.parametrize("fields", FOREIGN.values(), ids=FOREIGN)
 def test_another_login_is_denied_where_a_value_is_put_in(fields: tuple[Field, ...]) -> None:
-    assert custody_of(INJECTED, request(*fields), HOLDINGS) == Custody(Reason.FOREIGN_CREDENTIAL)
+    assert custody_of(INJECTED, request(*fields), HOLDINGS) == CredentialDecision(
+        Reason.FOREIGN_CREDENTIAL
+    )
 
 
 @pytest.mark.parametrize("fields", FOREIGN.values(), ids=FOREIGN)
 def test_another_login_is_denied_where_one_is_pinned(fields: tuple[Field, ...]) -> None:
     asked = request(*((name, value.replace(HOLDER.encode(), EVIL)) for name, value in fields))
 
-    assert custody_of(PINNED, asked, pinned(OAUTH)) == Custody(Reason.FOREIGN_CREDENTIAL)
+    assert custody_of(PINNED, asked, pinned(OAUTH)) == CredentialDecision(Reason.FOREIGN_CREDENTIAL)
 
 
 @pytest.mark.parametrize("fields", FOREIGN.values(), ids=FOREIGN)
@@ -214,12 +216,14 @@ def test_no_login_goes_to_a_bound_host_by_plain_http(fields: tuple[Field, ...]) 
     )
 
     for bindings, holdings in ((INJECTED, HOLDINGS), (PINNED, pinned(EVIL, KEY))):
-        assert custody_of(bindings, asked, holdings) == Custody(Reason.FOREIGN_CREDENTIAL)
+        assert custody_of(bindings, asked, holdings) == CredentialDecision(
+            Reason.FOREIGN_CREDENTIAL
+        )
 
 
 @pytest.mark.parametrize("fields", MISPLACED.values(), ids=MISPLACED)
 def test_a_placeholder_in_the_wrong_place_is_denied(fields: tuple[Field, ...]) -> None:
-    misplaced = Custody(Reason.PLACEHOLDER_MISPLACED)
+    misplaced = CredentialDecision(Reason.PLACEHOLDER_MISPLACED)
 
     assert custody_of(INJECTED, request(*fields), HOLDINGS) == misplaced
     assert custody_of(INJECTED, request(*fields, host="evil.example"), HOLDINGS) == misplaced
@@ -229,7 +233,7 @@ def test_a_placeholder_in_the_wrong_place_is_denied(fields: tuple[Field, ...]) -
     "fields", [fields for fields in ALLOWED.values() if HOLDER.encode() in repr(fields).encode()]
 )
 def test_a_placeholder_goes_to_no_other_host_and_not_without_tls(fields: tuple[Field, ...]) -> None:
-    misplaced = Custody(Reason.PLACEHOLDER_MISPLACED)
+    misplaced = CredentialDecision(Reason.PLACEHOLDER_MISPLACED)
 
     assert custody_of(INJECTED, request(*fields, host="evil.example"), HOLDINGS) == misplaced
     assert custody_of(INJECTED, request(*fields, scheme=Scheme.HTTP), HOLDINGS) == misplaced
@@ -270,7 +274,7 @@ def test_a_placeholder_in_path_or_query_is_denied(line: dict[str, str], host: st
     ],
 )
 def test_a_login_in_the_query_is_denied(query: str) -> None:
-    foreign = Custody(Reason.FOREIGN_CREDENTIAL)
+    foreign = CredentialDecision(Reason.FOREIGN_CREDENTIAL)
 
     assert custody_of(INJECTED, request(query=query), HOLDINGS) == foreign
     assert custody_of(PINNED, request(query=query), pinned(KEY)) == foreign
@@ -295,7 +299,7 @@ def test_a_query_without_a_login_passes(query: str) -> None:
     ],
 )
 def test_a_login_among_the_parameters_of_a_path_is_denied(path: str) -> None:
-    foreign = Custody(Reason.FOREIGN_CREDENTIAL)
+    foreign = CredentialDecision(Reason.FOREIGN_CREDENTIAL)
 
     assert custody_of(INJECTED, request(path=path), HOLDINGS) == foreign
     assert custody_of(PINNED, request(path=path), pinned(KEY)) == foreign
@@ -309,7 +313,7 @@ def test_a_parameter_of_a_path_that_is_no_login_passes(path: str) -> None:
 def test_a_key_in_the_path_is_denied() -> None:
     asked = request(path=f"/v1/{EVIL.decode()}/x")
 
-    assert custody_of(INJECTED, asked, HOLDINGS) == Custody(Reason.FOREIGN_CREDENTIAL)
+    assert custody_of(INJECTED, asked, HOLDINGS) == CredentialDecision(Reason.FOREIGN_CREDENTIAL)
 
 
 # --- the value that is put in
@@ -414,7 +418,7 @@ def test_every_form_of_the_value_is_guarded() -> None:
 
 @pytest.mark.parametrize("held", [None, Pinned(frozenset())])
 def test_a_value_that_is_not_to_be_had_denies(held: Pinned | None) -> None:
-    unavailable = Custody(Reason.CREDENTIAL_UNAVAILABLE)
+    unavailable = CredentialDecision(Reason.CREDENTIAL_UNAVAILABLE)
 
     assert custody_of(INJECTED, request(), {"anthropic": held}) == unavailable
     assert custody_of(INJECTED, request(), {}) == unavailable
@@ -425,7 +429,7 @@ def test_two_bindings_for_one_host_deny() -> None:
 
     custody = custody_of(twice, request(), {"anthropic": Secret(KEY), "other": Secret(EVIL)})
 
-    assert custody == Custody(Reason.CREDENTIAL_UNAVAILABLE)
+    assert custody == CredentialDecision(Reason.CREDENTIAL_UNAVAILABLE)
 
 
 def test_of_two_ports_each_has_its_own() -> None:
@@ -437,9 +441,9 @@ def test_of_two_ports_each_has_its_own() -> None:
 
 
 def test_a_port_that_is_not_bound_gets_no_login_at_all() -> None:
-    assert custody_of(INJECTED, request(port=8443), HOLDINGS) == FREE
+    assert custody_of(INJECTED, request(port=8443), HOLDINGS) == NO_CREDENTIAL
     denied = custody_of(INJECTED, request((b"x-api-key", EVIL), port=8443), HOLDINGS)
-    assert denied == Custody(Reason.FOREIGN_CREDENTIAL)
+    assert denied == CredentialDecision(Reason.FOREIGN_CREDENTIAL)
 
 
 @pytest.mark.parametrize("name", [b"X-Corp-Key", b"x_corp_key"])
@@ -447,19 +451,22 @@ def test_a_field_of_a_bindings_own_is_a_login_by_plain_http_and_at_other_ports(n
     bound = (binding(injection(Form.FIELD, name="x-corp-key")),)
 
     for asked in (request((name, EVIL), scheme=Scheme.HTTP), request((name, EVIL), port=8443)):
-        assert custody_of(bound, asked, HOLDINGS) == Custody(Reason.FOREIGN_CREDENTIAL)
+        assert custody_of(bound, asked, HOLDINGS) == CredentialDecision(Reason.FOREIGN_CREDENTIAL)
 
 
 def test_a_host_below_or_beside_is_not_bound() -> None:
     for host in ("x.api.anthropic.com", "anthropic.com", "api.anthropic.com.evil.example"):
-        assert custody_of(INJECTED, request((b"x-api-key", EVIL), host=host), HOLDINGS) is FREE
+        assert (
+            custody_of(INJECTED, request((b"x-api-key", EVIL), host=host), HOLDINGS)
+            is NO_CREDENTIAL
+        )
 
 
 def test_a_wildcard_binds_what_it_covers() -> None:
     wide = (binding(injection(), "*.anthropic.com"),)
 
     assert custody_of(wide, request(), HOLDINGS).credential == "anthropic"
-    assert custody_of(wide, request(host="anthropic.com"), HOLDINGS) is FREE
+    assert custody_of(wide, request(host="anthropic.com"), HOLDINGS) is NO_CREDENTIAL
 
 
 def test_a_placeholder_may_begin_as_another_does() -> None:
@@ -483,7 +490,7 @@ def test_another_ones_placeholder_is_misplaced() -> None:
 
     custody = custody_of(bindings, asked, {"git": Secret(KEY), "hub": Secret(EVIL)})
 
-    assert custody == Custody(Reason.PLACEHOLDER_MISPLACED)
+    assert custody == CredentialDecision(Reason.PLACEHOLDER_MISPLACED)
 
 
 # --- the gateway's own binding
@@ -512,7 +519,7 @@ def test_a_gateway_takes_out_what_its_clients_authenticate_with(fields: tuple[Fi
 def test_a_gateway_cannot_take_a_login_out_of_the_query() -> None:
     custody = custody_of(GATEWAY, request(query="api_key=x"), {"gateway": Secret(KEY)})
 
-    assert custody == Custody(Reason.FOREIGN_CREDENTIAL)
+    assert custody == CredentialDecision(Reason.FOREIGN_CREDENTIAL)
 
 
 def test_a_gateway_to_this_machine_does_without_tls_and_no_other() -> None:
@@ -552,7 +559,7 @@ CLOTHES = {
 def test_a_pinned_login_passes_in_whichever_clothes(field: Field) -> None:
     custody = custody_of(PINNED, request(field), pinned(KEY))
 
-    assert custody == Custody(credential="anthropic")
+    assert custody == CredentialDecision(credential="anthropic")
 
 
 @pytest.mark.parametrize("field", CLOTHES.values(), ids=CLOTHES)
@@ -583,7 +590,9 @@ def test_a_pinned_login_passes_in_the_query() -> None:
     ],
 )
 def test_a_pinned_login_brings_no_other_with_it(fields: tuple[Field, ...]) -> None:
-    assert custody_of(PINNED, request(*fields), pinned(KEY)) == Custody(Reason.FOREIGN_CREDENTIAL)
+    assert custody_of(PINNED, request(*fields), pinned(KEY)) == CredentialDecision(
+        Reason.FOREIGN_CREDENTIAL
+    )
     assert custody_of(PINNED, request(*fields), learning()).reason in {
         Reason.FOREIGN_CREDENTIAL,
         None,
@@ -593,7 +602,7 @@ def test_a_pinned_login_brings_no_other_with_it(fields: tuple[Field, ...]) -> No
 def test_two_logins_at_once_are_not_learned() -> None:
     asked = request((b"x-api-key", KEY), (b"authorization", b"Bearer " + EVIL))
 
-    assert custody_of(PINNED, asked, learning()) == Custody(Reason.FOREIGN_CREDENTIAL)
+    assert custody_of(PINNED, asked, learning()) == CredentialDecision(Reason.FOREIGN_CREDENTIAL)
 
 
 def test_one_login_in_two_fields_is_learned_as_one() -> None:
@@ -604,14 +613,14 @@ def test_one_login_in_two_fields_is_learned_as_one() -> None:
 
 def test_a_request_without_a_login_passes_and_pins_nothing() -> None:
     for holdings in (learning(), pinned(KEY), {"anthropic": None}):
-        assert custody_of(PINNED, request((b"Accept", b"*/*")), holdings) is FREE
+        assert custody_of(PINNED, request((b"Accept", b"*/*")), holdings) is NO_CREDENTIAL
 
 
 def test_a_pin_that_cannot_be_read_denies_every_login() -> None:
     for holdings in ({"anthropic": None}, {}, HOLDINGS):
         custody = custody_of(PINNED, request((b"x-api-key", KEY)), holdings)
 
-        assert custody == Custody(Reason.CREDENTIAL_UNAVAILABLE)
+        assert custody == CredentialDecision(Reason.CREDENTIAL_UNAVAILABLE)
 
 
 def test_a_placeholder_is_not_learned() -> None:
@@ -619,7 +628,7 @@ def test_a_placeholder_is_not_learned() -> None:
 
     custody = custody_of(bindings, request((b"x-api-key", HOLDER.encode())), learning())
 
-    assert custody == Custody(Reason.PLACEHOLDER_MISPLACED)
+    assert custody == CredentialDecision(Reason.PLACEHOLDER_MISPLACED)
 
 
 def test_a_pin_puts_nothing_in_and_takes_nothing_out() -> None:
@@ -809,7 +818,7 @@ def test_a_placeholder_never_leaves(
     fields: list[Field], query: str, host: str, scheme: Scheme
 ) -> None:
     asked = request(*fields, query=query, host=host, scheme=scheme)
-    holdings: Holdings = {
+    holdings: AvailableSecrets = {
         "anthropic": Secret(KEY),
         "git": Secret(OAUTH),
         "pinned": Pinned(frozenset(), learning=True, salt=SALT),
@@ -828,7 +837,7 @@ def test_whatever_is_sent_is_decided(fields: list[Field], path: str, query: str)
     for host in ("api.anthropic.com", "pinned.example", "evil.example"):
         asked = request(*fields, host=host, path=path, query=query)
 
-        assert isinstance(custody_of(BOTH, asked, {}), Custody)
+        assert isinstance(custody_of(BOTH, asked, {}), CredentialDecision)
 
 
 def test_after_each_reload_the_placeholders_are_those_of_the_new_policy() -> None:
@@ -848,7 +857,7 @@ def test_a_field_of_the_owners_own_takes_a_placeholder_and_no_other_login() -> N
     denied = custody_of(bindings, request((b"x_tenant", b"somebody")), HOLDINGS)
 
     assert emitted(request((b"X-Tenant", HOLDER.encode())), custody)[0] == (b"x_tenant", KEY)
-    assert denied == Custody(Reason.FOREIGN_CREDENTIAL)
+    assert denied == CredentialDecision(Reason.FOREIGN_CREDENTIAL)
 
 
 # --- what the value that is put in must not be used for

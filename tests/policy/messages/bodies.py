@@ -5,8 +5,8 @@ from dataclasses import replace
 from typing import Any
 
 from claude_proxy.policy.location import Source
-from claude_proxy.policy.messages.destinations import Reach
-from claude_proxy.policy.messages.restrictions import Narrowing
+from claude_proxy.policy.messages.destinations import DestinationScope
+from claude_proxy.policy.messages.restrictions import ApiRestrictions
 from claude_proxy.policy.patterns import HostPattern, PathGlob
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Request, Scheme
@@ -14,7 +14,7 @@ from claude_proxy.wire.authority import Authority
 
 API = Authority.of("api.anthropic.com", 443)
 JSON = (b"Content-Type", b"application/json")
-OPEN = Narrowing((HostPattern.parse("api.anthropic.com"),), Source("list", 1, 1))
+OPEN = ApiRestrictions((HostPattern.parse("api.anthropic.com"),), Source("list", 1, 1))
 INFERENCE = (PathGlob("/v1/messages"), PathGlob("/v1/messages/count_tokens"))
 NARROW = replace(
     OPEN,
@@ -22,8 +22,8 @@ NARROW = replace(
     models=("claude-*",),
     beta=("oauth-*", "effort-2025-11-24"),
     server_tools=("web_search",),
-    mcp_servers=Reach(hosts=(HostPattern.parse("mcp.test"),)),
-    sources=Reach(hosts=(HostPattern.parse("*.images.test"),)),
+    mcp_servers=DestinationScope(hosts=(HostPattern.parse("mcp.test"),)),
+    sources=DestinationScope(hosts=(HostPattern.parse("*.images.test"),)),
 )
 MODEL = "claude-sonnet-5"
 TEXT = {"type": "text", "text": "hi"}
@@ -60,7 +60,7 @@ def body(*blocks: Any, **others: Any) -> bytes:
     return json.dumps({"model": MODEL, "messages": [message], **others}).encode()
 
 
-def judged(content: bytes, narrowing: Narrowing = NARROW, path: str = "/v1/messages") -> Any:
+def judged(content: bytes, narrowing: ApiRestrictions = NARROW, path: str = "/v1/messages") -> Any:
     return narrowing.judge_body(request(path), content, reaches)
 
 

@@ -2,17 +2,19 @@
 
 import pytest
 
-from claude_proxy.policy.messages.destinations import EVERYWHERE, Reach
+from claude_proxy.policy.messages.destinations import EVERYWHERE, DestinationScope
 from claude_proxy.policy.patterns import HostPattern
 
-HOSTS = Reach(hosts=(HostPattern.parse("one.test"), HostPattern.parse(".all.test")))
+HOSTS = DestinationScope(hosts=(HostPattern.parse("one.test"), HostPattern.parse(".all.test")))
 
 
 class Allowing:
     """Stands in for an allowlist of hosts, and writes down what it was asked."""
 
     def __init__(self, *patterns: str) -> None:
-        self._hosts = Reach(allowlisted=False, hosts=tuple(map(HostPattern.parse, patterns)))
+        self._hosts = DestinationScope(
+            allowlisted=False, hosts=tuple(map(HostPattern.parse, patterns))
+        )
         self.asked: list[tuple[str, str]] = []
 
     def __call__(self, url: str, method: str = "GET") -> bool:
@@ -53,25 +55,25 @@ def test_what_is_not_plainly_a_listed_host_is_not_reached(url: str) -> None:
 def test_the_allowlist_is_asked_about_the_very_url_and_method() -> None:
     reaches = Allowing("a.test")
 
-    assert Reach().holds("https://a.test/b?c", "POST", reaches)
+    assert DestinationScope().holds("https://a.test/b?c", "POST", reaches)
     assert reaches.asked == [("https://a.test/b?c", "POST")]
 
 
 def test_what_is_no_url_is_only_reached_by_who_reaches_everything() -> None:
     assert EVERYWHERE.holds(None, "GET", nothing)
-    assert not Reach().holds(None, "GET", Allowing(".test"))
+    assert not DestinationScope().holds(None, "GET", Allowing(".test"))
 
 
 def test_nowhere_is_where_nothing_is_named() -> None:
-    assert Reach(allowlisted=False).nowhere
-    assert not any(reach.nowhere for reach in (EVERYWHERE, Reach(), HOSTS))
+    assert DestinationScope(allowlisted=False).nowhere
+    assert not any(reach.nowhere for reach in (EVERYWHERE, DestinationScope(), HOSTS))
 
 
 def test_a_domain_is_reached_if_each_name_below_it_is() -> None:
-    assert Reach().holds_domain("a.test", Allowing(".a.test"))
-    assert Reach().holds_domain("a.test/path", Allowing("a.test", "*.a.test"))
-    assert not Reach().holds_domain("a.test", Allowing("a.test"))
-    assert not Reach().holds_domain("a.test", Allowing("*.a.test"))
+    assert DestinationScope().holds_domain("a.test", Allowing(".a.test"))
+    assert DestinationScope().holds_domain("a.test/path", Allowing("a.test", "*.a.test"))
+    assert not DestinationScope().holds_domain("a.test", Allowing("a.test"))
+    assert not DestinationScope().holds_domain("a.test", Allowing("*.a.test"))
     assert HOSTS.holds_domain("all.test", nothing)
     assert not HOSTS.holds_domain("one.test", nothing)
 
@@ -91,4 +93,4 @@ def test_a_domain_is_reached_if_each_name_below_it_is() -> None:
     ],
 )
 def test_what_is_not_plainly_a_domain_is_not_reached(domain: str) -> None:
-    assert not Reach().holds_domain(domain, Allowing(".a.test", "a.test"))
+    assert not DestinationScope().holds_domain(domain, Allowing(".a.test", "a.test"))

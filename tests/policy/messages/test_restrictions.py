@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from claude_proxy.policy.messages.capabilities import MOST_FOREIGN
-from claude_proxy.policy.messages.destinations import Reach
-from claude_proxy.policy.messages.restrictions import MIB, MOST_WISHES, Narrowing
+from claude_proxy.policy.messages.destinations import DestinationScope
+from claude_proxy.policy.messages.restrictions import MIB, MOST_WISHES, ApiRestrictions
 from claude_proxy.policy.patterns import PathGlob
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Request
@@ -52,8 +52,8 @@ KEYS: dict[Reason, dict[str, Any]] = {
     Reason.MODEL_NOT_ALLOWED: {"models": None},
     Reason.BETA_NOT_ALLOWED: {"beta": None},
     Reason.SERVER_TOOL_NOT_ALLOWED: {"server_tools": None, "paths": None},
-    Reason.MCP_SERVER_NOT_ALLOWED: {"mcp_servers": Reach(every=True)},
-    Reason.SOURCE_NOT_ALLOWED: {"sources": Reach(every=True), "paths": None},
+    Reason.MCP_SERVER_NOT_ALLOWED: {"mcp_servers": DestinationScope(every=True)},
+    Reason.SOURCE_NOT_ALLOWED: {"sources": DestinationScope(every=True), "paths": None},
 }
 
 
@@ -65,20 +65,20 @@ def test_each_key_is_narrowed_by_itself(name: str) -> None:
 
 
 def test_web_fetch_goes_nowhere_where_no_source_may_be_opened() -> None:
-    nowhere = replace(NARROW, sources=Reach(allowlisted=False))
+    nowhere = replace(NARROW, sources=DestinationScope(allowlisted=False))
 
     assert judged(PLAIN["fetching from the allowlist"], nowhere) is Reason.SERVER_TOOL_NOT_ALLOWED
 
 
 def test_web_fetch_is_bound_to_the_allowlist_although_every_source_is_open() -> None:
-    every = replace(NARROW, sources=Reach(every=True))
+    every = replace(NARROW, sources=DestinationScope(every=True))
 
     assert judged(PLAIN["fetching from the allowlist"], every) is None
     assert judged(WISHES["fetching from elsewhere"][0], every) is Reason.SERVER_TOOL_NOT_ALLOWED
 
 
 def test_tools_of_a_server_need_that_some_server_may_be_asked() -> None:
-    nowhere = replace(NARROW, mcp_servers=Reach(allowlisted=False))
+    nowhere = replace(NARROW, mcp_servers=DestinationScope(allowlisted=False))
     content = body(tools=[{"type": "mcp_toolset", "mcp_server_name": "stored"}])
 
     assert judged(content, nowhere) is Reason.MCP_SERVER_NOT_ALLOWED
@@ -205,7 +205,7 @@ MANY: dict[str, tuple[Any, Reason]] = {
 @pytest.mark.parametrize(("make", "reason"), MANY.values(), ids=MANY)
 def test_a_body_asks_for_no_more_than_can_be_judged_at_once(make: Any, reason: Reason) -> None:
     def judge(content: bytes) -> Any:
-        lists = replace(NARROW, sources=Reach(hosts=NARROW.sources.hosts))
+        lists = replace(NARROW, sources=DestinationScope(hosts=NARROW.sources.hosts))
         # The model of the body is one thing more.
         return replace(lists, models=("*",)).judge_body(request(), content, lambda *_: True)
 
@@ -317,8 +317,8 @@ LIMITS = (
     replace(OPEN, models=("claude-*",)),
     replace(OPEN, beta=()),
     replace(OPEN, server_tools=()),
-    replace(OPEN, mcp_servers=Reach()),
-    replace(OPEN, sources=Reach()),
+    replace(OPEN, mcp_servers=DestinationScope()),
+    replace(OPEN, sources=DestinationScope()),
 )
 
 
@@ -340,7 +340,9 @@ LIMITS = (
         "/v1/projects/a/models/claude:streamRawPredict",
     ],
 )
-def test_the_body_of_a_call_is_read_however_it_is_spelt(narrowing: Narrowing, path: str) -> None:
+def test_the_body_of_a_call_is_read_however_it_is_spelt(
+    narrowing: ApiRestrictions, path: str
+) -> None:
     assert narrowing.reads(request(path))
 
 

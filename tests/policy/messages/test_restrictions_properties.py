@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from claude_proxy.policy.messages.capabilities import wishes_of
-from claude_proxy.policy.messages.destinations import Reach
+from claude_proxy.policy.messages.destinations import DestinationScope
 from claude_proxy.policy.patterns import HostPattern
 from claude_proxy.policy.reason import Reason
 from tests.policy.messages.bodies import EVIL, MODEL, NARROW, OPEN, PLAIN, judged, request
@@ -188,7 +188,7 @@ def test_whatever_a_head_says_has_an_answer(path: str, query: str, beta: bytes) 
 
 @given(st.text(max_size=30), st.sampled_from(("", "https://", "https://a.images.test")))
 def test_a_listed_host_is_the_one_that_every_client_would_go_to(rest: str, start: str) -> None:
-    reach = Reach(allowlisted=False, hosts=(HostPattern.parse("*.images.test"),))
+    reach = DestinationScope(allowlisted=False, hosts=(HostPattern.parse("*.images.test"),))
     url = start + rest
 
     if reach.holds(url, "GET", lambda *_: True):

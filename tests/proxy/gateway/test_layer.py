@@ -9,7 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from claude_proxy.config.settings import Base, Ceilings, Gateway, GatewayMode
-from claude_proxy.policy.credentials.decision import EnvironmentSource, Form, Holdings, Injection
+from claude_proxy.policy.credentials.decision import (
+    AvailableSecrets,
+    EnvironmentSource,
+    Form,
+    Injection,
+)
 from claude_proxy.policy.credentials.secret import Secret
 from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.request import Scheme
@@ -33,10 +38,10 @@ END = b"\r\n\r\n"
 
 
 @dataclass
-class Custodian:
+class SecretProvider:
     """Holds the gateway's key, or nothing."""
 
-    holdings: Holdings = field(default_factory=lambda: {"gateway": Secret(KEY.encode())})
+    holdings: AvailableSecrets = field(default_factory=lambda: {"gateway": Secret(KEY.encode())})
     told: list[int] = field(default_factory=list)
 
     def learn(self, name: str, login: tuple[bytes, bytes]) -> None:
@@ -83,7 +88,7 @@ class Play:
 
     stage: Stage
     ledger: Ledger
-    custodian: Custodian
+    custodian: SecretProvider
 
 
 def play(
@@ -94,10 +99,10 @@ def play(
     counts: Counts | None = None,
     connects: bool = True,
     local: bool = False,
-    custodian: Custodian | None = None,
+    custodian: SecretProvider | None = None,
 ) -> Play:
     gateway = gateway or a_gateway()
-    ledger, custodian = Ledger(), custodian or Custodian()
+    ledger, custodian = Ledger(), custodian or SecretProvider()
     judged = policy_of(gateway, policy or Policy())
     gate = Gate(judged, ledger.events.append, custodian=custodian)
     desk = desk_of(gateway, counts or Counts())
@@ -202,7 +207,7 @@ def test_an_oauth_token_goes_as_bearer() -> None:
     gateway = a_gateway(
         credential=Injection(EnvironmentSource("KEY"), Form.AUTO, strips=True, plain=True)
     )
-    there = play(gateway, custodian=Custodian({"gateway": Secret(token.encode())}))
+    there = play(gateway, custodian=SecretProvider({"gateway": Secret(token.encode())}))
 
     there.stage.says(ask("POST", "/v1/messages", "anthropic-beta: one-2025-01-01"))
 
@@ -761,7 +766,7 @@ def test_a_deny_rule_holds_for_the_gateway_too() -> None:
 
 
 def test_a_key_that_cannot_be_had_denies() -> None:
-    there = play(custodian=Custodian({"gateway": None}))
+    there = play(custodian=SecretProvider({"gateway": None}))
 
     answer = there.stage.says(ask())
 
@@ -798,7 +803,7 @@ def test_a_fault_of_ours_is_an_answer_without_a_trace(
 
 
 def test_a_fault_while_the_upstream_answers_lets_nothing_of_it_through() -> None:
-    class Broken(Custodian):
+    class Broken(SecretProvider):
         def answered(self, name: str, status: int) -> None:
             raise RuntimeError(name, status)
 

@@ -6,7 +6,7 @@ import pytest
 from mitmproxy.connection import Client, Server
 from mitmproxy.http import Headers, HTTPFlow, Request, Response
 
-from claude_proxy.proxy.gate import Gate, Passage
+from claude_proxy.proxy.gate import Attempt, Gate
 from claude_proxy.proxy.hooks.http2_streams import Streams
 from claude_proxy.proxy.layers.http2 import PASSAGE
 from claude_proxy.wire.authority import Authority
@@ -24,12 +24,12 @@ def gate(ledger: Ledger) -> Gate:
 
 
 @pytest.fixture
-def passage(gate: Gate) -> Passage:
+def passage(gate: Gate) -> Attempt:
     return gate.connect(ORIGIN, Authority.of("example.com", 443))
 
 
 @pytest.fixture
-def flow(passage: Passage) -> HTTPFlow:
+def flow(passage: Attempt) -> HTTPFlow:
     client = Client(peername=("127.0.0.1", 1), sockname=("127.0.0.1", 2))
     flow = HTTPFlow(client, Server(address=("example.com", 443), alpn=b"h2"))
     flow.request = Request.make("POST", "https://example.com/")
@@ -44,7 +44,7 @@ def pass_through(stream: object, data: bytes) -> object:
 
 
 def test_bodies_pass_as_they_are_and_are_counted(
-    gate: Gate, flow: HTTPFlow, passage: Passage
+    gate: Gate, flow: HTTPFlow, passage: Attempt
 ) -> None:
     streams = Streams(gate)
     streams.requestheaders(flow)
@@ -59,7 +59,7 @@ def test_bodies_pass_as_they_are_and_are_counted(
 
 
 def test_an_answer_names_no_other_way_to_its_origin(
-    gate: Gate, flow: HTTPFlow, passage: Passage
+    gate: Gate, flow: HTTPFlow, passage: Attempt
 ) -> None:
     Streams(gate).responseheaders(flow)
 

@@ -23,11 +23,11 @@ from claude_proxy.config.settings import ClientCredentials
 from claude_proxy.events import DecisionMade, Event, OutcomeSeen
 from claude_proxy.policy.policy import Decision, Policy
 from claude_proxy.proxy.dialer import Dialer, DialError
-from claude_proxy.proxy.gate import Gate, Origin
-from claude_proxy.proxy.layers.session import Expired, HoldReading, Session, Withdrawn
+from claude_proxy.proxy.gate import ClientInfo, Gate
+from claude_proxy.proxy.layers.session import HoldReading, RuleRevoked, Session, TimedOut
 from tests.support.loopback import Names
 
-ORIGIN = Origin(7, "127.0.0.1:50000", "tcp")
+ORIGIN = ClientInfo(7, "127.0.0.1:50000", "tcp")
 UPSTREAM_ADDRESS = ("203.0.113.5", 443)
 
 type Hook = Callable[..., object]
@@ -187,11 +187,11 @@ class Stage:
         return self.client.take()
 
     def expires(self) -> bytes:
-        self._do(Expired())
+        self._do(TimedOut())
         return self.client.take()
 
     def is_withdrawn(self) -> bytes:
-        self._do(Withdrawn())
+        self._do(RuleRevoked())
         return self.client.take()
 
     # --- what the layers want

@@ -13,18 +13,18 @@ from mitmproxy.proxy.layer import Layer
 from claude_proxy.errors import AuditError
 from claude_proxy.events import Event, Phase, Usage
 from claude_proxy.policy.credentials.decision import (
+    AvailableSecrets,
     Binding,
     EnvironmentSource,
     Form,
-    Holdings,
     Injection,
     Pin,
     Pinned,
 )
 from claude_proxy.policy.credentials.secret import Secret
 from claude_proxy.policy.location import Source
-from claude_proxy.policy.messages.destinations import Reach
-from claude_proxy.policy.messages.restrictions import Narrowing
+from claude_proxy.policy.messages.destinations import DestinationScope
+from claude_proxy.policy.messages.restrictions import ApiRestrictions
 from claude_proxy.policy.patterns import HostPattern
 from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.request import Scheme
@@ -54,7 +54,9 @@ INJECTED = Binding(
     HERE,
 )
 PINNED = Binding("login", PATTERNS, Pin(learn=True), HERE)
-NARROWED = Narrowing(PATTERNS, HERE, mcp_servers=Reach(), sources=Reach(), max_bytes=2000)
+NARROWED = ApiRestrictions(
+    PATTERNS, HERE, mcp_servers=DestinationScope(), sources=DestinationScope(), max_bytes=2000
+)
 HARMLESS = json.dumps({"model": "m", "max_tokens": 1, "messages": []}).encode()
 REACHING = json.dumps(
     {"model": "m", "messages": [], "mcp_servers": [{"type": "url", "url": "https://evil.example"}]}
@@ -71,7 +73,7 @@ class Purse:
     """Holds values and takes notes, as the vault does."""
 
     def __init__(self, **held: Secret | Pinned | None) -> None:
-        self.holdings: Holdings = held
+        self.holdings: AvailableSecrets = held
         self.learned: list[str] = []
         self.statuses: list[tuple[str, int]] = []
         self.fault: OSError | None = None
@@ -92,7 +94,7 @@ def purse() -> Purse:
 
 @pytest.fixture
 def gate(ledger: Ledger, purse: Purse) -> MakeGate:
-    def make(*bindings: Binding, narrowing: Narrowing | None = None) -> Gate:
+    def make(*bindings: Binding, narrowing: ApiRestrictions | None = None) -> Gate:
         rules = policy_of("allow: [api.example.com]").allow
         narrowings = () if narrowing is None else (narrowing,)
         policy = Policy(rules, credentials=bindings, narrowings=narrowings)

@@ -116,8 +116,8 @@ def test_a_machine_without_the_library_has_an_error_that_says_what_to_install(
     with pytest.raises(ConfigError) as caught:
         seccomp.program()
 
-    assert "libseccomp2" in (caught.value.mend or "")
-    assert "--without-seccomp" in (caught.value.mend or "")
+    assert "libseccomp2" in (caught.value.fix or "")
+    assert "--without-seccomp" in (caught.value.fix or "")
     assert seccomp.problem() is not None
 
 

@@ -21,7 +21,7 @@ def only_problem(**changes: object) -> ClaudeProxyError:
     refusal = {"bwrap": BWRAP, "version": (0, 8, 0), "refusal": "bwrap: setting up uid map: no"}
     [problem] = requirements.problems_of(Machine(**{**refusal, **changes}))  # type: ignore[arg-type]
     assert problem.exit_code == 1
-    assert problem.mend
+    assert problem.fix
     return problem
 
 
@@ -42,7 +42,7 @@ def test_a_machine_without_bwrap_is_told_what_to_install(os_release: str, line: 
     problem = only_problem(bwrap=None, os_release=os_release)
 
     assert problem.what == "bwrap not found"
-    assert line in (problem.mend or "")
+    assert line in (problem.fix or "")
 
 
 def test_the_library_has_the_name_that_the_system_has_for_it() -> None:
@@ -56,7 +56,7 @@ def test_an_old_bwrap_is_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "what", "mend"),
+    ("changes", "what", "fix"),
     [
         ({"settings": {MAX_USERNS: "0"}}, MAX_USERNS, "sysctl -w user.max_user_namespaces="),
         ({"settings": {USERNS_CLONE: "0"}}, USERNS_CLONE, "sysctl -w kernel.unprivileged_userns"),
@@ -69,12 +69,12 @@ def test_an_old_bwrap_is_told() -> None:
     ],
 )
 def test_a_refusal_is_explained_by_what_is_switched_off(
-    changes: dict[str, object], what: str, mend: str
+    changes: dict[str, object], what: str, fix: str
 ) -> None:
     problem = only_problem(**changes)
 
     assert what in problem.what
-    assert mend in (problem.mend or "")
+    assert fix in (problem.fix or "")
     assert "setting up uid map" in (problem.where or "")
 
 

@@ -96,7 +96,7 @@ def refusal(*arguments: str | Path) -> str:
     assert done.returncode == 2
     assert done.stderr.startswith("claude-proxy: error: ")
     assert "Traceback" not in done.stderr
-    assert "  mend:  " in done.stderr
+    assert "  fix:   " in done.stderr
     return done.stderr
 
 
@@ -261,7 +261,7 @@ def test_what_cannot_be_understood_stops_the_start(
 
     shown = capfd.readouterr().err
     assert "claude-proxy: error: " in shown
-    assert "  mend:  " in shown
+    assert "  fix:   " in shown
 
 
 def test_a_socket_that_does_not_listen_is_refused(capfd: pytest.CaptureFixture[str]) -> None:

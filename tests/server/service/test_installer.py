@@ -252,7 +252,7 @@ def test_a_masked_unit_stays_masked(machine: Machine, said: list[str]) -> None:
     with pytest.raises(ConfigError, match="not a regular file") as caught:
         installer(machine, said).install(order_of(plans.SERVE), force=True)
 
-    assert "systemctl unmask claude-proxy.service" in str(caught.value.mend)
+    assert "systemctl unmask claude-proxy.service" in str(caught.value.fix)
     assert unit.is_symlink()
 
 
@@ -346,7 +346,7 @@ def test_an_ordinary_user_cannot_change_the_systems_service(
     with pytest.raises(ConfigError, match=f"only root can {verb}") as caught:
         acts[verb]()
 
-    assert "--user" in str(caught.value.mend)
+    assert "--user" in str(caught.value.fix)
 
 
 def test_a_place_that_cannot_be_written_is_a_clear_error(machine: Machine, said: list[str]) -> None:

@@ -18,8 +18,8 @@ from claude_proxy.doctor.finding import Finding, error, ok, warning
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.sandbox import host_facts
 from claude_proxy.sandbox.bubblewrap import seccomp
-from claude_proxy.sandbox.macos import seatbelt
 from claude_proxy.sandbox.plan import requirements
+from claude_proxy.sandbox.plan.requirements import SANDBOX_EXEC
 
 _LIMIT_S: Final = 15.0
 _STATUS: Final = Path("/proc/self/status")
@@ -57,8 +57,8 @@ def _settings(machine: requirements.Machine) -> list[Finding]:
 
 
 def _check_sandbox_exec() -> Finding:
-    if seatbelt.SANDBOX_EXEC.exists():
-        return ok("sandbox-exec", str(seatbelt.SANDBOX_EXEC))
+    if SANDBOX_EXEC.exists():
+        return ok("sandbox-exec", str(SANDBOX_EXEC))
     return error("sandbox-exec", "it is not there; `run` needs it", "use macOS 10.5 or newer")
 
 

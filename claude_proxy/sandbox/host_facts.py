@@ -19,9 +19,9 @@ from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.sandbox.bubblewrap import mountinfo, seccomp
 from claude_proxy.sandbox.executables import find_program
 from claude_proxy.sandbox.git_directories import git_of, hooks_of, worktree_paths
-from claude_proxy.sandbox.macos import seatbelt
 from claude_proxy.sandbox.plan import planner, requirements, system_mounts
 from claude_proxy.sandbox.plan.model import Facts, Kind, Plan, Seen, User, Wish
+from claude_proxy.sandbox.plan.requirements import SANDBOX_EXEC
 from claude_proxy.sandbox.safe_read import head_of
 
 _ENV = Path("/usr/bin/env")
@@ -189,7 +189,7 @@ def find_bwrap(environ: Mapping[str, str], project: Path) -> Path | None:
 
 def _bwrap(environ: Mapping[str, str], project: Path) -> tuple[Path, tuple[int, ...]]:
     if platform.system() == "Darwin":
-        return seatbelt.SANDBOX_EXEC, ()
+        return SANDBOX_EXEC, ()
     found = find_bwrap(environ, project)
     if found is None:
         raise requirements.bwrap_missing(_os_release())

@@ -15,7 +15,8 @@ from claude_proxy.config.settings import InheritedListen, Verbosity
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.sandbox import credentials, host_facts
 from claude_proxy.sandbox.helper_processes import Log, open_log, start_companion
-from claude_proxy.sandbox.macos.seatbelt import SANDBOX_EXEC, seatbelt
+from claude_proxy.sandbox.macos.seatbelt import seatbelt
+from claude_proxy.sandbox.plan.requirements import SANDBOX_EXEC
 from claude_proxy.sandbox.run_directory import RunDirectory, base_of
 from claude_proxy.sandbox.run_spec import Order, refuse_reachable, shown_files
 

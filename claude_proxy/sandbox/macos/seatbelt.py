@@ -16,11 +16,10 @@ from claude_proxy.sandbox.plan import environment as surroundings
 from claude_proxy.sandbox.plan import protected_paths
 from claude_proxy.sandbox.plan.model import Facts, Kind, Wish
 from claude_proxy.sandbox.plan.planner import PROTECTED
+from claude_proxy.sandbox.plan.requirements import SANDBOX_EXEC
 from claude_proxy.sandbox.plan.system_mounts import TOOLCHAINS
 from claude_proxy.trust.client_environment import environment as client_environment
 from claude_proxy.wire.authority import Authority
-
-SANDBOX_EXEC = Path("/usr/bin/sandbox-exec")
 
 _HOMES = ("/Users", "/Volumes", "/private/var/root", "/private/tmp", "/private/var/tmp")
 _TERMINALS = r'(regex #"^/dev/ttys[0-9]+$")'

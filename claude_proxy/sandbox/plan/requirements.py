@@ -12,6 +12,8 @@ from pathlib import Path
 
 from claude_proxy.errors import ClaudeProxyError
 
+SANDBOX_EXEC = Path("/usr/bin/sandbox-exec")  # of macOS
+
 # --perms, --clearenv and --chmod came with 0.5, in 2021.
 OLDEST_BWRAP = (0, 5, 0)
 

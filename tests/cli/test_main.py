@@ -120,10 +120,10 @@ def test_help_and_the_commands_import_no_mitmproxy() -> None:
     script = (
         "import sys\n"
         "from importlib import import_module\n"
-        "from claude_proxy import cli\n"
-        "cli.main(['--help'])\n"
+        "from claude_proxy.cli import main\n"
+        "main.main(['--help'])\n"
         "assert 'cryptography' not in sys.modules\n"
-        "[import_module('claude_proxy.cli.' + name) for name in cli.COMMANDS]\n"
+        "[import_module('claude_proxy.cli.' + name) for name in main.COMMANDS]\n"
         "assert 'mitmproxy' not in sys.modules\n"
     )
 

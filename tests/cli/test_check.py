@@ -586,7 +586,7 @@ def test_an_unknown_preset_is_answered_with_the_nearest(
 ) -> None:
     assert main(["presets", "gihub"]) == 2
 
-    assert "fix:  did you mean github?" in capsys.readouterr().err
+    assert "fix:   did you mean github?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [["--file"], ["claude", "--file", "--json"]])

@@ -207,4 +207,4 @@ def test_what_excludes_each_other_is_not_served(
     text = refused(capsys, "serve", *arguments)
 
     assert f"where: {what}\n" in text
-    assert "fix:  drop one of them" in text
+    assert "fix:   drop one of them" in text

@@ -24,6 +24,7 @@ MAX_DEPTH = 16  # the file's own shape needs 5
 MAX_PROBLEMS = 100  # more help nobody, and a wrong file may hold a hundred thousand
 
 _QUOTED_CHARACTERS = 80
+_TOO_DEEP = ("nested too deeply", "the file needs five levels at most")
 
 # libyaml does the same work ten times as fast; both report the same events.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -209,7 +210,9 @@ def _note_syntax_error(error: yaml.MarkedYAMLError, problems: Problems) -> None:
     context = str(error.context or "")
     mark = error.problem_mark or error.context_mark
     fix = "compare its indentation with the lines above; quote a value that holds ': ' or ' #'"
-    if "alias" in context:
+    if "nesting depth" in what:  # libyaml has a limit of its own for brackets
+        what, fix = _TOO_DEEP
+    elif "alias" in context:
         what = "a value without quotes cannot begin with *"
         mark = error.context_mark or mark
         fix = 'put the pattern in quotes: "*.example.com"'
@@ -222,7 +225,9 @@ def _note_syntax_error(error: yaml.MarkedYAMLError, problems: Problems) -> None:
     elif "simple key" in context:
         mark = error.context_mark or mark
     line, column = (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
-    problems.add_at(f"this is not YAML: {what}", line, column, fix=fix)
+    if (what, fix) != _TOO_DEEP:
+        what = f"this is not YAML: {what}"
+    problems.add_at(what, line, column, fix=fix)
 
 
 class _Builder:
@@ -266,7 +271,8 @@ class _Builder:
         node = kind(mark.line + 1, mark.column + 1)
         self._place(node)
         if len(self._open) >= MAX_DEPTH:
-            self._problems.add("nested too deeply", node, fix="the file needs five levels at most")
+            what, fix = _TOO_DEEP
+            self._problems.add(what, node, fix=fix)
             self.stopped = True
             return
         self._open.append(node)

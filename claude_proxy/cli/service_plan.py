@@ -274,6 +274,20 @@ def _runtime(asked: Asked) -> Path:
     return Path(os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}") / names.name
 
 
+def _fix_of_install(scope: Scope) -> str:
+    """Return how to install the program where the service sees it.
+
+    From the wheel: on the public index the name claude-proxy belongs to another project.
+    """
+    wheel = f"dist/claude_proxy-{claude_proxy.__version__}-py3-none-any.whl"
+    if scope is Scope.SYSTEM:
+        return (
+            "install the wheel (`make wheel`) for all users: sudo PIPX_HOME=/opt/pipx "
+            f"PIPX_BIN_DIR=/usr/local/bin pipx install {wheel}"
+        )
+    return f"install the wheel (`make wheel`) in your home directory: pipx install {wheel}"
+
+
 def _problems(asked: Asked, understood: Understood) -> Iterator[ConfigError]:
     package = str(Path(claude_proxy.__file__).resolve().parent)
     seen = (program()[0], os.path.realpath(program()[0]), sys.prefix, sys.base_prefix, package)
@@ -282,10 +296,7 @@ def _problems(asked: Asked, understood: Understood) -> Iterator[ConfigError]:
             yield ConfigError(
                 "the service could not see the program: what lies there is hidden from it",
                 where=path,
-                fix="install claude-proxy for all users: sudo PIPX_HOME=/opt/pipx "
-                "PIPX_BIN_DIR=/usr/local/bin pipx install claude-proxy"
-                if asked.scope is Scope.SYSTEM
-                else "install claude-proxy in your home directory (pipx install claude-proxy)",
+                fix=_fix_of_install(asked.scope),
             )
             break
     if asked.scope is Scope.SYSTEM:

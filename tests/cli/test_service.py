@@ -199,6 +199,7 @@ def test_a_program_that_a_service_could_not_see_is_warned_of(
     assert code == 0
     assert "could not see the program" in err
     assert "/home/me/" in err
+    assert "pipx install dist/claude_proxy-" in err
 
 
 @pytest.mark.parametrize(

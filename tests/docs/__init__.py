@@ -1,0 +1,1 @@
+"""Tests of the pages: their examples run, their links lead somewhere, and they name everything."""

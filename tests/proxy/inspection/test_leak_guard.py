@@ -354,6 +354,7 @@ def test_codings_are_known_by_all_their_names(coding: bytes) -> None:
         gzip.compress(b"a") + b"garbage behind it",
         gzip.compress(b"a")[:-4] + b"\0\0\0\0",
     ],
+    ids=["not gzip", "data behind the end", "wrong length"],
 )
 def test_damaged_gzip_is_cut_off(data: bytes) -> None:
     assert passed(guard(GZIP), [data])[1] == UNREADABLE

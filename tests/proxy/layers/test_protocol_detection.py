@@ -388,7 +388,7 @@ def test_a_connect_that_does_not_come_in_time_is_a_408(stage: Stage) -> None:
     assert stage.client.closed
 
 
-@pytest.mark.parametrize("said", [b"", real_hello("example.com")[:50]])
+@pytest.mark.parametrize("said", [b"", real_hello("example.com")[:50]], ids=["nothing", "a part"])
 def test_a_hello_that_does_not_come_in_time_is_closed(
     stage: Stage, ledger: Ledger, said: bytes
 ) -> None:

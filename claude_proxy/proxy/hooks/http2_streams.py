@@ -10,7 +10,7 @@ from mitmproxy import http
 
 from claude_proxy.policy.policy import OVERRIDE_HEADERS
 from claude_proxy.proxy.gate import Attempt, Gate
-from claude_proxy.proxy.layers.http2 import PASSAGE, without
+from claude_proxy.proxy.layers.http2 import ATTEMPT, without
 from claude_proxy.wire.http1.body import NOT_IN_TRAILERS
 
 _NOT_IN_TRAILERS = NOT_IN_TRAILERS | OVERRIDE_HEADERS
@@ -55,7 +55,7 @@ class Streams:
 
 
 def _passage_of(flow: http.HTTPFlow) -> Attempt | None:
-    passage = flow.metadata.get(PASSAGE)
+    passage = flow.metadata.get(ATTEMPT)
     return passage if isinstance(passage, Attempt) else None
 
 

@@ -39,28 +39,20 @@ from mitmproxy.proxy.layers.http._base import HttpEvent
 from mitmproxy.proxy.layers.http._http2 import Http2Client, Http2Connection
 
 from claude_proxy.events import Phase
-from claude_proxy.policy.policy import OVERRIDE_HEADERS
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Request, Scheme
-from claude_proxy.proxy.dialer import DialError, Failure
+from claude_proxy.proxy.dialer import DialError
 from claude_proxy.proxy.gate import Attempt
-from claude_proxy.proxy.inspection.base import CutOff, Field, Watch
+from claude_proxy.proxy.inspection.base import CutOff, Field
+from claude_proxy.proxy.layers.admission import Admission, Denied, admit
 from claude_proxy.proxy.layers.http1_upstream import Http1Origin
 from claude_proxy.proxy.layers.session import HoldReading, RuleRevoked, Session, TimedOut, Waiting
 from claude_proxy.proxy.layers.upstream import UpstreamTls
-from claude_proxy.proxy.responses import (
-    Refusal,
-    bad_request,
-    denial,
-    no_room,
-    sentence,
-    too_large,
-    unreachable,
-    wants_json,
-)
+from claude_proxy.proxy.responses import Refusal, bad_request, wants_json
+from claude_proxy.proxy.upstream_errors import UpstreamError, bad_response, closed, cut_off
 from claude_proxy.wire.authority import Authority
 
-PASSAGE = "claude_proxy.passage"  # the key under which a flow carries its passage
+ATTEMPT = "claude_proxy.attempt"  # the key under which a flow carries its attempt
 
 _ALPN = (b"h2", b"http/1.1")
 # The same shapes as in `wire`; of the bytes as they were sent, for mitmproxy folds and decodes.
@@ -246,51 +238,47 @@ class GatedStream(HttpStream):
         super().__init__(context, stream_id)
         self._session = session
         self._target = target
-        self._watch: Watch | None = None
-        self._hold_limit: int | None = None  # bytes of a body that is judged as a whole
+        self._admission: Admission  # set once the head is allowed
+        self._attempt: Attempt  # set with the first event
 
     def state_wait_for_request_headers(self, event: RequestHeaders) -> layer.CommandGenerator[None]:
         """Judge the stream's head before mitmproxy does anything with it."""
-        session, message = self._session, event.request
+        message = event.request
         problem = _problem_of(message, end_stream=event.end_stream)
         request = None if problem else self._request_of(message)
-        method, sent = _shown(message.data.method), _shown(message.data.path)
-        # Without the query, which may hold what is not to be repeated.
-        host = str(self._target).removesuffix(":443")
-        asked = f"{method} https://{host}{sent.partition('?')[0]}"
-        path = sent if session.record_query else sent.partition("?")[0]
         if request is None:
-            reason = Reason.BAD_REQUEST
-            passage = session.gate.refuse(
-                session.origin,
-                Phase.REQUEST,
-                reason,
-                self._target,
-                method=method,
-                scheme="https",
-                path=path,
-            )
             text = problem or "the authority of the request cannot be read"
-            yield from self._refuse(event, passage, bad_request(text))
+            yield from self._refuse(event, self._record_unreadable(message), bad_request(text))
             return
-        passage = session.gate.request(session.origin, request, path)
-        decision = passage.decision
-        if not decision.allowed:
-            refusal = denial(decision.reason.value, asked, self._target)
-            yield from self._refuse(event, passage, refusal)
+        admission = admit(self._session, request, _shown(message.data.path), self._label(message))
+        if isinstance(admission, Denied):
+            yield from self._refuse(event, admission.attempt, admission.refusal)
             return
-        custody = passage.custody
-        dropped = _PROXY_FIELDS | OVERRIDE_HEADERS if decision.restricted else _PROXY_FIELDS
-        message.headers = without(message.headers, dropped | custody.drop, custody.extra)
-        self._passage = passage
-        self._asked = asked
-        self._request = request
-        self._watch = session.gate.watch(passage, request)
-        self._hold_limit = limit = session.gate.holds_body(request)
-        if limit is not None and int(message.headers.get("content-length", "0")) > limit:
-            yield from self._refuse(event, passage, too_large(asked))
+        self._admission, self._attempt = admission, admission.attempt
+        message.headers = without(message.headers, _PROXY_FIELDS | admission.drop, admission.extra)
+        length = int(message.headers.get("content-length", "0"))
+        if (refusal := admission.check_length(length)) is not None:
+            yield from self._refuse(event, admission.attempt, refusal)
             return
         yield from super().state_wait_for_request_headers(event)
+
+    def _label(self, message: http.Request) -> str:
+        """Return the request in one line, without the query, which may hold a secret."""
+        host = str(self._target).removesuffix(":443")
+        path = _shown(message.data.path).partition("?")[0]
+        return f"{_shown(message.data.method)} https://{host}{path}"
+
+    def _record_unreadable(self, message: http.Request) -> Attempt:
+        session, path = self._session, _shown(message.data.path)
+        return session.gate.refuse(
+            session.origin,
+            Phase.REQUEST,
+            Reason.BAD_REQUEST,
+            self._target,
+            method=_shown(message.data.method),
+            scheme="https",
+            path=path if session.record_query else path.partition("?")[0],
+        )
 
     @property
     def keeps(self) -> bool:
@@ -300,7 +288,7 @@ class GatedStream(HttpStream):
 
     def start_request_stream(self) -> layer.CommandGenerator[None]:
         """Let the body leave as it comes, unless it is to be judged first."""
-        if self._hold_limit is None:
+        if self._admission.body_limit is None:
             yield from super().start_request_stream()
         else:
             self.client_state = self.state_consume_request_body
@@ -311,41 +299,34 @@ class GatedStream(HttpStream):
             yield from super().state_stream_request_body(event)
 
     def _drops(self, event: events.Event) -> bool:
-        trailers = isinstance(event, RequestTrailers)
-        return trailers and not self._session.gate.takes_trailers(self._request)
+        return isinstance(event, RequestTrailers) and not self._admission.takes_trailers
 
     def state_consume_request_body(self, event: events.Event) -> layer.CommandGenerator[None]:
         """Keep the body until it is whole, and judge it before any of it leaves."""
         if self._drops(event):
             return
-        refusal: Refusal | None = None
+        admission, refusal = self._admission, None
         if isinstance(event, RequestData):
-            refusal = self._kept(len(event.data))
+            refusal = admission.hold(len(event.data), held=len(self.request_body_buf))
         elif isinstance(event, RequestEndOfMessage):
-            refusal = self._judged(bytes(self.request_body_buf))
+            refusal = self._judge_body()
             if refusal is not None:
                 self.client_state = self.state_done
         if refusal is not None:
             self.request_body_buf.clear()
-            yield from self._answer(self._passage, refusal)
+            yield from self._answer(self._attempt, refusal)
             return
         yield from super().state_consume_request_body(event)
 
-    def _kept(self, size: int) -> Refusal | None:
-        """Return why `size` more bytes of a body cannot be kept, if they cannot."""
-        if len(self.request_body_buf) + size > (self._hold_limit or 0):
-            return too_large(self._asked)
-        return None if self._session.gate.hold(self._passage, size) else no_room(self._asked)
-
-    def _judged(self, body: bytes) -> Refusal | None:
-        if self._hold_limit is None:
+    def _judge_body(self) -> Refusal | None:
+        """Return why the body that is whole now may not leave, if it may not."""
+        if self._admission.body_limit is None:
             return None
-        session, passage = self._session, self._passage
-        decision = session.gate.content(session.origin, passage, self._request, body)
-        if not decision.allowed:
-            return denial(decision.reason.value, self._asked, self._target)
-        passage.bytes_up += len(body)
-        return None
+        body = bytes(self.request_body_buf)
+        refusal = self._admission.judge_body(body)
+        if refusal is None:
+            self._attempt.bytes_up += len(body)
+        return refusal
 
     def state_wait_for_response_headers(
         self, event: ResponseHeaders
@@ -360,16 +341,16 @@ class GatedStream(HttpStream):
 
     def state_stream_response_body(self, event: events.Event) -> layer.CommandGenerator[None]:
         """Have the answer's content looked at as it goes down."""
-        watch = self._watch
-        if watch is None:
+        inspector = self._admission.inspector
+        if inspector is None:
             yield from super().state_stream_response_body(event)
             return
         try:
             if isinstance(event, ResponseData):
-                event = ResponseData(self.stream_id, watch.feed(event.data))
+                event = ResponseData(self.stream_id, inspector.feed(event.data))
             elif isinstance(event, ResponseTrailers):
                 self._show(event.trailers, 200)
-            elif isinstance(event, ResponseEndOfMessage) and (rest := watch.finish()):
+            elif isinstance(event, ResponseEndOfMessage) and (rest := inspector.finish()):
                 yield from super().state_stream_response_body(ResponseData(self.stream_id, rest))
         except CutOff as cut:
             yield from self._cut(cut.word)
@@ -378,8 +359,8 @@ class GatedStream(HttpStream):
             yield from super().state_stream_response_body(event)
 
     def _show(self, fields: http.Headers, status: int) -> None:
-        if self._watch is not None:
-            self._watch.head(status, fields.fields)
+        if (inspector := self._admission.inspector) is not None:
+            inspector.head(status, fields.fields)
 
     def _cut(self, word: str) -> layer.CommandGenerator[None]:
         """End an answer that the client must not have; what it has already is not taken back."""
@@ -388,59 +369,53 @@ class GatedStream(HttpStream):
         given_up = RequestProtocolError(number, word, ErrorCode.CANCEL)
         yield SendHttp(given_up, self.context.server)
         if unanswered:
-            self._passage.error = word
-            text = "The answer holds what may not leave the proxy, or cannot be read."
-            refusal = unreachable(word, text, self._asked, timed_out=False)
-            yield from self._answer(self._passage, refusal)
+            yield from self._fail(cut_off(word))
             return
-        self._session.gate.end(self._passage, word)
-        asked = self.client_state == self.state_done
+        self._session.gate.end(self._attempt, word)
+        is_whole = self.client_state == self.state_done
         self.client_state = self.server_state = self.state_errored
         yield SendHttp(ResponseProtocolError(number, word, ErrorCode.CANCEL), self.context.client)
-        if asked:
+        if is_whole:
             yield DropStream(number)
 
     def make_server_connection(self) -> layer.CommandGenerator[bool]:
         """Connect, or say in an answer of ours why not."""
-        self.flow.metadata[PASSAGE] = self._passage
+        self.flow.metadata[ATTEMPT] = self._attempt
         connection, error = yield GetHttpConnection(
             (self._target.host, self._target.port), True, None, "tcp"
         )
-        if error is None:
-            session, passage = self._session, self._passage
-            decision = session.gate.leave(session.origin, passage, self._request)
-            if not decision.allowed:
-                refusal = denial(decision.reason.value, self._asked, self._target)
-                yield from self._answer(passage, refusal)
-                return False
-            self.context.server = self.flow.server_conn = connection
-            if connection.peername is not None:
-                peer = connection.peername
-                self._passage.upstream = str(Authority.of(peer[0], peer[1]))
-            return True
-        yield from self._answer(self._passage, self._refusal_for(error))
-        return False
+        if error is not None:
+            yield from self._fail(error)
+            return False
+        if (refusal := self._admission.recheck()) is not None:
+            yield from self._answer(self._attempt, refusal)
+            return False
+        self.context.server = self.flow.server_conn = connection
+        if connection.peername is not None:
+            peer = connection.peername
+            self._attempt.upstream = str(Authority.of(peer[0], peer[1]))
+        return True
+
+    def _fail(self, error: DialError | UpstreamError | str) -> layer.CommandGenerator[None]:
+        yield from self._answer(self._attempt, self._admission.fail(error))
 
     def handle_protocol_error(
         self, event: RequestProtocolError | ResponseProtocolError
     ) -> layer.CommandGenerator[None]:
         """Answer for an upstream that gave no answer; mitmproxy's own page names no reason."""
         if isinstance(event, RequestProtocolError):
-            # Not left to the error hook: mitmproxy's flow may not know its passage yet.
+            # Not left to the error hook: mitmproxy's flow may not know its attempt yet.
             self.break_off()
         unanswered = self.server_state == self.state_wait_for_response_headers
         if not isinstance(event, ResponseProtocolError) or not unanswered:
             yield from super().handle_protocol_error(event)
             return
         bad = event.code is ErrorCode.RESPONSE_VALIDATION_FAILED
-        word = "upstream-bad-answer" if bad else "upstream-closed"
-        self._passage.error = word
-        refusal = unreachable(word, sentence(event.message), self._asked, timed_out=False)
-        yield from self._answer(self._passage, refusal)
+        yield from self._fail(bad_response(event.message) if bad else closed(event.message))
 
     def break_off(self) -> None:
         """Record that the client gave the stream up, unless its end is recorded already."""
-        self._session.gate.end(self._passage, "stream-broken-off")
+        self._session.gate.end(self._attempt, "stream-broken-off")
 
     def state_errored(self, event: HttpEvent) -> layer.CommandGenerator[None]:
         """Swallow what still comes of a stream that was answered; forget it at its end."""
@@ -464,32 +439,17 @@ class GatedStream(HttpStream):
         method, fields = _shown(data.method), data.headers.fields
         return Request(Scheme.HTTPS, self._target, hosts.pop(), method, path, query, fields)
 
-    def _refusal_for(self, error: DialError | str) -> Refusal:
-        if isinstance(error, DialError):
-            if error.decision is not None:
-                reason = error.decision.reason.value
-                self._passage.error = reason
-                return denial(reason, self._asked, self._target)
-            self._passage.error = error.failure.value
-            timed_out = error.failure is Failure.TIMEOUT
-            text = sentence(error.text)
-            return unreachable(error.failure.value, text, self._asked, timed_out=timed_out)
-        word = "upstream-certificate-invalid" if "verify failed" in error else "upstream-tls-failed"
-        self._passage.error = word
-        text = f"No TLS connection to {self._target}: {error}."
-        return unreachable(word, text, self._asked, timed_out=False)
-
     def _refuse(
-        self, event: RequestHeaders, passage: Attempt, refusal: Refusal
+        self, event: RequestHeaders, attempt: Attempt, refusal: Refusal
     ) -> layer.CommandGenerator[None]:
         self.flow = http.HTTPFlow(self.context.client, self.context.server)
         self.flow.request = event.request
-        self._passage = passage
-        yield from self._answer(passage, refusal)
+        self._attempt = attempt
+        yield from self._answer(attempt, refusal)
 
-    def _answer(self, passage: Attempt, refusal: Refusal) -> Iterator[commands.Command]:
-        passage.status = refusal.status
-        self._session.gate.end(passage)
+    def _answer(self, attempt: Attempt, refusal: Refusal) -> Iterator[commands.Command]:
+        attempt.status = refusal.status
+        self._session.gate.end(attempt)
         accept = self.flow.request.headers.get("accept")
         as_json = wants_json(None if accept is None else accept.encode("utf-8", "surrogateescape"))
         body = refusal.body(as_json=as_json)
@@ -504,13 +464,13 @@ class GatedStream(HttpStream):
             b"HTTP/2.0", refusal.status, b"", http.Headers(fields), None, None, now, now
         )
         client = self.context.client
-        asked = self.client_state == self.state_done
+        is_whole = self.client_state == self.state_done
         self.client_state = self.server_state = self.state_errored
         yield SendHttp(ResponseHeaders(self.stream_id, answer, not body), client)
         if body:
             yield SendHttp(ResponseData(self.stream_id, body), client)
             yield SendHttp(ResponseEndOfMessage(self.stream_id), client)
-        if asked:
+        if is_whole:
             yield DropStream(self.stream_id)  # else once the rest of the request is here
 
 

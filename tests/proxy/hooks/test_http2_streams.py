@@ -8,7 +8,7 @@ from mitmproxy.http import Headers, HTTPFlow, Request, Response
 
 from claude_proxy.proxy.gate import Attempt, Gate
 from claude_proxy.proxy.hooks.http2_streams import Streams
-from claude_proxy.proxy.layers.http2 import PASSAGE
+from claude_proxy.proxy.layers.http2 import ATTEMPT
 from claude_proxy.wire.authority import Authority
 from tests.proxy.layers.stage import ORIGIN, Ledger, policy_of
 
@@ -34,7 +34,7 @@ def flow(passage: Attempt) -> HTTPFlow:
     flow = HTTPFlow(client, Server(address=("example.com", 443), alpn=b"h2"))
     flow.request = Request.make("POST", "https://example.com/")
     flow.response = Response.make(200, b"", {"alt-svc": "h3", "x": "y"})
-    flow.metadata[PASSAGE] = passage
+    flow.metadata[ATTEMPT] = passage
     return flow
 
 

@@ -1,0 +1,100 @@
+"""Admission of a request: judge it, add its credential, inspect its response, hold its body.
+
+Every exit is gated: HTTP/1.1 and HTTP/2 both take these steps, and no others, before anything of
+a request leaves. An admission is the only way to a request's credential.
+"""
+
+from dataclasses import dataclass
+
+from claude_proxy.policy.policy import OVERRIDE_HEADERS
+from claude_proxy.policy.request import Request
+from claude_proxy.proxy.dialer import DialError
+from claude_proxy.proxy.gate import Attempt
+from claude_proxy.proxy.inspection.base import Field, Watch
+from claude_proxy.proxy.layers.session import Session
+from claude_proxy.proxy.responses import Refusal, denial, no_room, too_large
+from claude_proxy.proxy.upstream_errors import UpstreamError, refusal_for
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class Admission:
+    """A request whose head is allowed; its repr shows nothing, as `extra` holds the credential."""
+
+    session: Session
+    attempt: Attempt
+    request: Request
+    label: str  # the request in one line, safe to print
+    drop: frozenset[bytes]  # fields that do not go upstream, in lower case
+    extra: tuple[Field, ...]  # fields that are added, the credential's among them
+    inspector: Watch | None  # sees the response, and may end it
+    body_limit: int | None  # bytes of a body that is judged before it leaves; None: it streams
+
+    def check_length(self, length: int) -> Refusal | None:
+        """Return why a body of `length` bytes cannot be judged, if it cannot."""
+        if self.body_limit is not None and length > self.body_limit:
+            return too_large(self.label)
+        return None
+
+    def hold(self, size: int, *, held: int) -> Refusal | None:
+        """Make room for `size` more bytes of a body of which `held` are kept, or say why not."""
+        if held + size > (self.body_limit or 0):
+            return too_large(self.label)
+        if not self.session.gate.hold(self.attempt, size):
+            return no_room(self.label)
+        return None
+
+    def judge_body(self, body: bytes) -> Refusal | None:
+        """Judge the whole body; return why it may not leave."""
+        session = self.session
+        decision = session.gate.content(session.origin, self.attempt, self.request, body)
+        return None if decision.allowed else self._denial(decision.reason.value)
+
+    def recheck(self) -> Refusal | None:
+        """Ask again once there is a connection: the policy may have changed during the dial."""
+        session = self.session
+        decision = session.gate.leave(session.origin, self.attempt, self.request)
+        return None if decision.allowed else self._denial(decision.reason.value)
+
+    @property
+    def takes_trailers(self) -> bool:
+        """Whether fields may follow the body: not where one could be a credential."""
+        return self.session.gate.takes_trailers(self.request)
+
+    def fail(self, error: DialError | UpstreamError | str) -> Refusal:
+        """Note the upstream's error for the audit log; return the refusal that it becomes."""
+        refusal = refusal_for(error, self.request, self.label)
+        self.attempt.error = refusal.reason
+        return refusal
+
+    def _denial(self, reason: str) -> Refusal:
+        return denial(reason, self.label, self.request.target, self.request.scheme)
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class Denied:
+    """A request whose head is denied; the denial is recorded, its end is not."""
+
+    attempt: Attempt
+    refusal: Refusal
+
+
+def admit(session: Session, request: Request, origin_target: str, label: str) -> Admission | Denied:
+    """Judge a request's head and record the decision."""
+    gate = session.gate
+    path = origin_target if session.record_query else request.path
+    attempt = gate.request(session.origin, request, path)
+    decision, credential = attempt.decision, attempt.custody
+    if not decision.allowed:
+        reason = decision.reason.value
+        return Denied(attempt, denial(reason, label, request.target, request.scheme))
+    drop = credential.drop
+    return Admission(
+        session,
+        attempt,
+        request,
+        label,
+        drop | OVERRIDE_HEADERS if decision.restricted else drop,
+        credential.extra,
+        gate.watch(attempt, request),
+        gate.holds_body(request),
+    )

@@ -1,0 +1,65 @@
+"""Errors of upstreams, and the refusal that each becomes: one mapping for HTTP/1.1 and HTTP/2.
+
+Pure. The reason is stable: it is in the refusal and in the audit log.
+"""
+
+from dataclasses import dataclass
+
+from claude_proxy.policy.request import Request
+from claude_proxy.proxy.dialer import DialError, Failure
+from claude_proxy.proxy.responses import Refusal, denial, sentence, unreachable
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamError:
+    """Why an upstream that was reached gave no response that can be passed on."""
+
+    reason: str
+    text: str
+    timed_out: bool = False
+
+
+CUT_SHORT = UpstreamError("upstream-cut-short", "the upstream broke off its response")
+TIMED_OUT = UpstreamError(
+    "upstream-timeout", "the upstream did not respond in time", timed_out=True
+)
+
+
+def closed(text: str = "the upstream closed the connection without a response") -> UpstreamError:
+    """Return the error of an upstream that closed, or reset the stream, without a response."""
+    return UpstreamError("upstream-closed", text)
+
+
+def bad_response(text: str) -> UpstreamError:
+    """Return the error of a response that is not valid HTTP, or not what was asked for."""
+    return UpstreamError("upstream-bad-answer", text)
+
+
+def cut_off(reason: str) -> UpstreamError:
+    """Return the error of a response that an inspector ended."""
+    text = "the response holds what may not leave the proxy, or cannot be read"
+    return UpstreamError(reason, text)
+
+
+def refusal_for(error: DialError | UpstreamError | str, request: Request, label: str) -> Refusal:
+    """Return the refusal for an upstream's error; a plain text is that of a TLS handshake.
+
+    `label` is the request in one line, safe to print.
+    """
+    if isinstance(error, UpstreamError):
+        timed_out = error.timed_out
+        return unreachable(error.reason, sentence(error.text), label, timed_out=timed_out)
+    if isinstance(error, str):
+        return _tls_failed(error, request, label)
+    if error.decision is not None:
+        return denial(error.decision.reason.value, label, request.target, request.scheme)
+    timed_out = error.failure is Failure.TIMEOUT
+    return unreachable(error.failure.value, sentence(error.text), label, timed_out=timed_out)
+
+
+def _tls_failed(error: str, request: Request, label: str) -> Refusal:
+    # mitmproxy hands on OpenSSL's own words, which name a wrong certificate in these two ways.
+    invalid = "verify failed" in error or "mismatch" in error
+    reason = "upstream-certificate-invalid" if invalid else "upstream-tls-failed"
+    text = sentence(f"no TLS connection to {request.target}: {error}")
+    return unreachable(reason, text, label, timed_out=False)

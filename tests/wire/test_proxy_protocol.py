@@ -147,7 +147,7 @@ def test_what_is_no_header_of_the_specification_is_refused(data: bytes) -> None:
 
 def test_reading_it_needs_no_heavy_module() -> None:
     code = (
-        "import sys; from claude_proxy.wire import proxyprotocol;"
+        "import sys; from claude_proxy.wire import proxy_protocol;"
         "print(*{'dataclasses', 'typing', 'click', 'mitmproxy', 're'} & set(sys.modules))"
     )
 

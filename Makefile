@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 ARGS ?=
 export PYTHON VENV
 
-.PHONY: help run test lint format types unit e2e e2e-tools bench wheel lock venv clean
+.PHONY: help run test lint format types unit e2e e2e-tools bench wheel seccomp lock venv clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -49,6 +49,9 @@ wheel: venv ## build dist/*.whl and *.tar.gz
 	@rm -rf dist
 	$(PY) -c "from poetry.core.masonry import api; api.build_sdist('dist'); api.build_wheel('dist')"
 	@ls dist
+
+seccomp: venv ## build the sandbox's system call filters with libseccomp
+	$(PY) -m tools.seccomp_filter
 
 lock: ## choose anew what poetry.lock pins
 	@test -x build/poetry/bin/poetry || { \

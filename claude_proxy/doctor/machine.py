@@ -63,7 +63,7 @@ def _check_sandbox_exec() -> Finding:
 
 
 def check_seccomp(subject: Subject) -> list[Finding]:
-    """Look whether the kernel filters system calls, and the library that makes filters is there."""
+    """Look whether the kernel filters system calls, and there is a filter for this machine."""
     if subject.platform == "darwin":
         return []
     if b"Seccomp:" not in _STATUS.read_bytes():
@@ -72,7 +72,7 @@ def check_seccomp(subject: Subject) -> list[Finding]:
     problem = seccomp.problem()
     if problem is not None:
         return [_error("seccomp", problem)]
-    return [ok("seccomp", "the kernel filters system calls, and libseccomp is there")]
+    return [ok("seccomp", f"the kernel filters system calls; filter for {platform.machine()}")]
 
 
 def _error(name: str, problem: ClaudeProxyError) -> Finding:

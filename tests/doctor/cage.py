@@ -49,9 +49,10 @@ _ROUTES = (
 )
 
 _SHORT = (
-    "from claude_proxy.doctor.attack.probes import __main__, asking, kernel, names, network, unix; "
-    "network.DIRECT_S = names.DIRECT_S = unix.DIRECT_S = 0.3; "
-    "asking.PROXY_S = 60"
+    "from claude_proxy.doctor.attack.probes import "
+    "__main__, dns, kernel, network, proxy_client, unix_sockets; "
+    "network.DIRECT_S = dns.DIRECT_S = unix_sockets.DIRECT_S = 0.3; "
+    "proxy_client.PROXY_S = 60"
 )
 
 type Tries = list[tuple[str, str, str, str]]

@@ -37,20 +37,20 @@ profile bwrap {path} flags=(unconfined) {{
 
 # By the ID or ID_LIKE of os-release.
 _INSTALL = {
-    "debian": "sudo apt install {deb}",
-    "ubuntu": "sudo apt install {deb}",
-    "fedora": "sudo dnf install {rpm}",
-    "rhel": "sudo dnf install {rpm}",
-    "centos": "sudo dnf install {rpm}",
-    "suse": "sudo zypper install {deb}",
-    "opensuse": "sudo zypper install {deb}",
-    "arch": "sudo pacman -S {rpm}",
-    "alpine": "sudo apk add {rpm}",
-    "void": "sudo xbps-install {rpm}",
-    "gentoo": "sudo emerge {rpm}",
+    "debian": "sudo apt install bubblewrap",
+    "ubuntu": "sudo apt install bubblewrap",
+    "fedora": "sudo dnf install bubblewrap",
+    "rhel": "sudo dnf install bubblewrap",
+    "centos": "sudo dnf install bubblewrap",
+    "suse": "sudo zypper install bubblewrap",
+    "opensuse": "sudo zypper install bubblewrap",
+    "arch": "sudo pacman -S bubblewrap",
+    "alpine": "sudo apk add bubblewrap",
+    "void": "sudo xbps-install bubblewrap",
+    "gentoo": "sudo emerge bubblewrap",
     "nixos": "nix profile install nixpkgs#bubblewrap",
 }
-_OTHERWISE = "install {rpm} with the package manager of this system"
+_OTHERWISE = "install bubblewrap with the package manager of this system"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,18 +81,15 @@ def problems_of(machine: Machine) -> list[ClaudeProxyError]:
 
 def bwrap_missing(os_release: str) -> ClaudeProxyError:
     """Return the error for a machine without bubblewrap."""
-    return ClaudeProxyError(
-        "bwrap not found", where="PATH", fix=install_line(os_release, "bubblewrap")
-    )
+    return ClaudeProxyError("bwrap not found", where="PATH", fix=_install_line(os_release))
 
 
-def install_line(os_release: str, package: str) -> str:
-    """Return the command that installs a package on this kind of system."""
-    deb = {"libseccomp": "libseccomp2"}.get(package, package)
+def _install_line(os_release: str) -> str:
+    """Return the command that installs bubblewrap on this kind of system."""
     for name in _ids_of(os_release):
         if name in _INSTALL:
-            return _INSTALL[name].format(deb=deb, rpm=package)
-    return _OTHERWISE.format(deb=deb, rpm=package)
+            return _INSTALL[name]
+    return _OTHERWISE
 
 
 def _ids_of(os_release: str) -> list[str]:

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyseccomp
+from tools.libseccomp import ALLOW, Filter, call_number, equal, errno_action, masked, not_equal
 
 _PROT_WRITE, _PROT_EXEC = 2, 4
 _SHM_EXEC = 0o100000
@@ -28,6 +28,7 @@ _PR_SET_MDWE, _PR_MDWE_REFUSE_EXEC_GAIN = 65, 1
 _FAMILIES = range(1, 46)  # to below AF_MAX
 
 type Settings = dict[str, list[str]]
+type Refusal = tuple[Any, ...]  # an error number, a system call, and tests of its arguments
 
 
 def settings_of(unit: Path) -> Settings:
@@ -64,55 +65,53 @@ def expanded(words: Sequence[str]) -> Iterator[str]:
 
 def keep_to_calls(settings: Settings) -> None:
     """Let no other call through."""
-    rules = pyseccomp.SyscallFilter(pyseccomp.ERRNO(errno.EPERM))
-    for name in sorted(calls_of(settings["SystemCallFilter"])):
-        try:
-            number = pyseccomp.resolve_syscall(pyseccomp.Arch.NATIVE, name)
-        except (ValueError, RuntimeError, OSError):
-            continue  # of another architecture, or too new for this library
-        if number >= 0:
-            rules.add_rule(pyseccomp.ALLOW, number)
-    rules.load()
+    with Filter(errno_action(errno.EPERM)) as rules:
+        for name in sorted(calls_of(settings["SystemCallFilter"])):
+            try:
+                number = call_number(name)
+            except LookupError:
+                continue  # too new for this library
+            if number >= 0:  # else it is of another architecture
+                rules.add(ALLOW, number)
+        rules.load()
 
 
 def refuse_by_argument(settings: Settings) -> None:
     """Refuse what is told by its arguments: memory, namespaces, families, modes, the scheduler."""
-    rules = pyseccomp.SyscallFilter(pyseccomp.ALLOW)
-    for number, name, *tests in (*_refusals_of_code(settings), *_refusals(settings)):
-        rules.add_rule(pyseccomp.ERRNO(number), name, *tests)
-    rules.load()
+    with Filter(ALLOW) as rules:
+        for number, name, *tests in (*_refusals_of_code(settings), *_refusals(settings)):
+            rules.add(errno_action(number), name, *tests)
+        rules.load()
 
 
-def _refusals_of_code(settings: Settings) -> Iterator[tuple[Any, ...]]:
+def _refusals_of_code(settings: Settings) -> Iterator[Refusal]:
     if settings.get("MemoryDenyWriteExecute") != ["yes"]:
         return
-    masked = pyseccomp.MASKED_EQ
     both = _PROT_WRITE | _PROT_EXEC
-    yield errno.EPERM, "mmap", pyseccomp.Arg(2, masked, both, both)
+    yield errno.EPERM, "mmap", masked(2, both, both)
     for name in ("mprotect", "pkey_mprotect"):
-        yield errno.EPERM, name, pyseccomp.Arg(2, masked, _PROT_EXEC, _PROT_EXEC)
-    yield errno.EPERM, "shmat", pyseccomp.Arg(2, masked, _SHM_EXEC, _SHM_EXEC)
+        yield errno.EPERM, name, masked(2, _PROT_EXEC, _PROT_EXEC)
+    yield errno.EPERM, "shmat", masked(2, _SHM_EXEC, _SHM_EXEC)
 
 
-def _refusals(settings: Settings) -> Iterator[tuple[Any, ...]]:
-    masked = pyseccomp.MASKED_EQ
+def _refusals(settings: Settings) -> Iterator[Refusal]:
     yield errno.ENOSYS, "clone3"  # its flags lie in memory
     for flag in (*_NAMESPACE_FLAGS, _NEW_NET):
-        yield errno.EPERM, "clone", pyseccomp.Arg(0, masked, flag, flag)
-        yield errno.EPERM, "unshare", pyseccomp.Arg(0, masked, flag, flag)
+        yield errno.EPERM, "clone", masked(0, flag, flag)
+        yield errno.EPERM, "unshare", masked(0, flag, flag)
     yield errno.EPERM, "setns"
     families = {
         int(getattr(socket, name)) for name in settings["RestrictAddressFamilies"][0].split()
     }
     for family in _FAMILIES:
         if family not in families:
-            yield errno.EAFNOSUPPORT, "socket", pyseccomp.Arg(0, pyseccomp.EQ, family)
+            yield errno.EAFNOSUPPORT, "socket", equal(0, family)
     for name, at in (("chmod", 1), ("fchmod", 1), ("fchmodat", 2), ("mkdir", 1), ("mkdirat", 2)):
         for bit in (stat.S_ISUID, stat.S_ISGID):
-            yield errno.EPERM, name, pyseccomp.Arg(at, masked, bit, bit)
+            yield errno.EPERM, name, masked(at, bit, bit)
     for policy in (os.SCHED_FIFO, os.SCHED_RR):
-        yield errno.EPERM, "sched_setscheduler", pyseccomp.Arg(1, pyseccomp.EQ, policy)
-    yield errno.EPERM, "personality", pyseccomp.Arg(0, pyseccomp.NE, 0)
+        yield errno.EPERM, "sched_setscheduler", equal(1, policy)
+    yield errno.EPERM, "personality", not_equal(0, 0)
 
 
 def set_limits(settings: Settings) -> None:

@@ -1,18 +1,26 @@
-"""Tests the system call filter on the kernel itself, and that real programs live with it."""
+"""The system call filter denies what its rules say, and real programs run under it."""
 
+import ctypes
 import errno
+import itertools
 import platform
 import signal
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
 
 import pytest
 
+from claude_proxy.doctor.attack.probes.syscalls import NUMBERS
 from claude_proxy.errors import ConfigError
 from claude_proxy.sandbox.bubblewrap import seccomp
 from tests.conftest import FindProgram
 from tests.sandbox.boxes import Box
+from tests.support import bpf
+from tools import libseccomp, seccomp_filter
 
 CALLS = Path(__file__).with_name("calls.c")
 
@@ -107,40 +115,184 @@ def test_git_clones_in_the_project(box: Box) -> None:
     assert done.out == "x\n", done.err
 
 
-def test_a_machine_without_the_library_has_an_error_that_says_what_to_install(
-    monkeypatch: pytest.MonkeyPatch,
+# What the shipped filters are, call by call, without asking the machine that the tests run on
+
+HIGH_BIT = 1 << 32
+I386, ARM = 0x4000_0003, 0x4000_0028
+X32 = 0x4000_0000
+TIOCSTI, TIOCLINUX, TCGETS = 0x5412, 0x541C, 0x5401
+NEW_USER, NEW_NET, NEW_TIME = 0x1000_0000, 0x4000_0000, 0x80
+SIGCHLD = 17
+KILL = libseccomp.KILL_PROCESS
+NEW_THREAD = 0x3D0F00  # the flags by which the C library starts a thread
+
+ALLOWED_CALLS: list[tuple[str, tuple[int, ...]]] = [
+    ("socket", (socket.AF_INET, socket.SOCK_STREAM, 0)),
+    ("socket", (socket.AF_INET6, socket.SOCK_DGRAM, 0)),
+    ("socket", (socket.AF_NETLINK, socket.SOCK_RAW, 0)),
+    ("socketpair", (socket.AF_UNIX, socket.SOCK_STREAM, 0)),
+    ("socketpair", (socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC, 0)),
+    ("clone", (SIGCHLD,)),
+    ("clone", (NEW_THREAD,)),
+    ("unshare", (0,)),
+    ("ioctl", (0, TCGETS)),
+    ("ptrace", (0,)),
+    ("pidfd_open", (1,)),
+]
+DENIED_CALLS: list[tuple[str, tuple[int, ...], int]] = [
+    ("socket", (socket.AF_UNIX, socket.SOCK_STREAM, 0), errno.EAFNOSUPPORT),
+    ("socket", (socket.AF_UNIX | HIGH_BIT, socket.SOCK_STREAM, 0), errno.EAFNOSUPPORT),
+    ("socket", (40, socket.SOCK_STREAM, 0), errno.EAFNOSUPPORT),  # AF_VSOCK
+    ("socket", (17, socket.SOCK_RAW, 0), errno.EAFNOSUPPORT),  # AF_PACKET
+    ("socket", (1000, socket.SOCK_STREAM, 0), errno.EAFNOSUPPORT),
+    ("socket", (-1, socket.SOCK_STREAM, 0), errno.EAFNOSUPPORT),
+    ("socket", (socket.AF_NETLINK, socket.SOCK_RAW, 12), errno.EPROTONOSUPPORT),
+    ("socket", (socket.AF_NETLINK | HIGH_BIT, socket.SOCK_RAW, 12), errno.EPROTONOSUPPORT),
+    ("socketpair", (socket.AF_UNIX, socket.SOCK_DGRAM, 0), errno.EPROTONOSUPPORT),
+    ("socketpair", (socket.AF_UNIX, socket.SOCK_DGRAM | HIGH_BIT, 0), errno.EPROTONOSUPPORT),
+    ("socketpair", (socket.AF_INET, socket.SOCK_STREAM, 0), errno.EAFNOSUPPORT),
+    ("clone", (NEW_USER | SIGCHLD,), errno.EPERM),
+    ("clone", (NEW_USER | HIGH_BIT | SIGCHLD,), errno.EPERM),
+    ("clone3", (), errno.ENOSYS),
+    ("unshare", (NEW_USER | NEW_NET,), errno.EPERM),
+    ("unshare", (NEW_TIME,), errno.EPERM),
+    ("ioctl", (0, TIOCSTI), errno.EPERM),
+    ("ioctl", (0, TIOCSTI | HIGH_BIT), errno.EPERM),
+    ("ioctl", (0, TIOCLINUX), errno.EPERM),
+    ("ioctl", (0, TIOCLINUX | HIGH_BIT), errno.EPERM),
+    *((name, (), errno.EPERM) for name in ("setns", "mount", "umount2", "chroot", "bpf", "keyctl")),
+    *((name, (), errno.EPERM) for name in ("open_by_handle_at", "pidfd_getfd", "mount_setattr")),
+    ("io_uring_setup", (), errno.ENOSYS),
+]
+
+
+def shipped(architecture: str) -> bpf.Program:
+    return bpf.decode(seccomp.program(architecture))
+
+
+def action(architecture: str, name: str, *arguments: int) -> int:
+    number = NUMBERS[name][seccomp.ARCHITECTURES.index(architecture)]
+    token = libseccomp.ARCHITECTURES[architecture]
+    return bpf.run(shipped(architecture), token, number, *arguments)
+
+
+@pytest.mark.parametrize("architecture", seccomp.ARCHITECTURES)
+@pytest.mark.parametrize(("name", "arguments"), ALLOWED_CALLS)
+def test_what_programs_need_is_allowed(
+    architecture: str, name: str, arguments: tuple[int, ...]
 ) -> None:
-    # What the import does on such a machine: pyseccomp looks for the library, and raises.
-    monkeypatch.setitem(sys.modules, "pyseccomp", None)
-
-    with pytest.raises(ConfigError) as caught:
-        seccomp.program()
-
-    assert "libseccomp2" in (caught.value.fix or "")
-    assert "--without-seccomp" in (caught.value.fix or "")
-    assert seccomp.problem() is not None
+    assert action(architecture, name, *arguments) == libseccomp.ALLOW
 
 
-def test_a_library_that_cannot_build_the_filter_is_an_error(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("architecture", seccomp.ARCHITECTURES)
+@pytest.mark.parametrize(("name", "arguments", "number"), DENIED_CALLS)
+def test_a_way_around_the_namespaces_is_denied(
+    architecture: str, name: str, arguments: tuple[int, ...], number: int
 ) -> None:
-    class Broken:
-        Arch = Attr = ALLOW = KILL_PROCESS = 0
-
-        @staticmethod
-        def SyscallFilter(_: object) -> None:  # noqa: N802 - its name there
-            raise OSError(errno.EINVAL, "no")
-
-    monkeypatch.setitem(sys.modules, "pyseccomp", Broken)
-
-    with pytest.raises(ConfigError, match="cannot build"):
-        seccomp.program()
+    assert action(architecture, name, *arguments) == libseccomp.errno_action(number)
 
 
-def test_this_machine_can_build_the_filter() -> None:
-    assert seccomp.problem() is None
-    assert len(seccomp.program()) % 8 == 0
+@pytest.mark.parametrize("architecture", seccomp.ARCHITECTURES)
+def test_a_call_too_new_for_libseccomp_is_denied(architecture: str) -> None:
+    token = libseccomp.ARCHITECTURES[architecture]
+    open_tree_attr = 467
+
+    denied = bpf.run(shipped(architecture), token, open_tree_attr)
+
+    assert denied == libseccomp.errno_action(errno.EPERM)
+
+
+@pytest.mark.parametrize("number", [0, 20, 359, 467])
+def test_a_call_of_another_architecture_kills(number: int) -> None:
+    intel, arm = libseccomp.ARCHITECTURES["x86_64"], libseccomp.ARCHITECTURES["aarch64"]
+
+    assert {bpf.run(shipped("x86_64"), other, number) for other in (I386, arm)} == {KILL}
+    assert bpf.run(shipped("x86_64"), intel, number | X32) == KILL
+    assert {bpf.run(shipped("aarch64"), other, number) for other in (ARM, intel)} == {KILL}
+
+
+@pytest.mark.parametrize("architecture", seccomp.ARCHITECTURES)
+def test_the_shipped_filter_does_what_libseccomp_builds_from_the_rules(architecture: str) -> None:
+    libseccomp_is_installed()
+    built, here = bpf.decode(seccomp_filter.build(architecture)), shipped(architecture)
+    token = libseccomp.ARCHITECTURES[architecture]
+
+    differing = [
+        (hex(arch), call, arguments)
+        for arch, call, arguments in every_kind_of_call(token, architecture)
+        if bpf.run(built, arch, call, *arguments) != bpf.run(here, arch, call, *arguments)
+    ]
+
+    assert differing == [], "run `make seccomp`"
+
+
+def libseccomp_is_installed() -> None:
+    try:
+        ctypes.CDLL("libseccomp.so.2")
+    except OSError:
+        pytest.skip("libseccomp2 is not installed")
+
+
+def every_kind_of_call(token: int, architecture: str) -> Iterator[tuple[int, int, tuple[int, ...]]]:
+    """Yield every call with plain arguments, and those that rules look into with many."""
+    column = seccomp.ARCHITECTURES.index(architecture)
+    for arch in (token, I386, ARM, *libseccomp.ARCHITECTURES.values()):
+        for call in (*range(-1, 600), *range(X32, X32 + 600)):
+            yield arch, call, ()
+            yield arch, call, (-1,) * 6
+    bits = [1 << bit for bit in range(64)]
+    for name in ("clone", "unshare"):
+        for flags in (0, SIGCHLD, NEW_THREAD, *bits):
+            yield token, NUMBERS[name][column], (flags,)
+    for request in {*range(0x5400, 0x5480), *(TIOCSTI | bit for bit in bits), *bits}:
+        yield token, NUMBERS["ioctl"][column], (0, request)
+    families = {*range(70), *bits, *(socket.AF_UNIX | bit for bit in bits), -1}
+    kinds = {*range(16), *(socket.SOCK_STREAM | bit for bit in (HIGH_BIT, 1 << 11, 1 << 19)), -1}
+    for family, protocol in itertools.product(families, (0, 1, 12, HIGH_BIT)):
+        yield token, NUMBERS["socket"][column], (family, socket.SOCK_STREAM, protocol)
+    for family, kind in itertools.product(families, kinds):
+        yield token, NUMBERS["socketpair"][column], (family, kind, 0)
 
 
 def test_every_denied_call_has_a_reason() -> None:
-    assert all(reason and calls for _, reason, calls in seccomp._DENIED)
+    assert all(reason and calls for _, reason, calls in seccomp_filter.DENIED)
+
+
+@pytest.mark.parametrize("architecture", seccomp.ARCHITECTURES)
+def test_every_denied_call_is_known_or_written_by_hand(architecture: str) -> None:
+    libseccomp_is_installed()
+
+    for _, _, calls in seccomp_filter.DENIED:
+        for call in calls:
+            libseccomp.call_number(call, architecture)
+
+
+# Which filter a run takes
+
+
+def test_this_machine_has_a_filter() -> None:
+    assert seccomp.problem() is None
+    assert seccomp.program() == seccomp.program(platform.machine())
+
+
+@pytest.mark.parametrize("machine", ["riscv64", "i686", "armv7l", ""])
+def test_a_machine_without_a_filter_is_an_error_and_no_run(
+    machine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+
+    with pytest.raises(ConfigError, match="no system call filter for"):
+        seccomp.program()
+
+    problem = seccomp.problem()
+    assert problem is not None
+    assert "--without-seccomp" in (problem.fix or "")
+
+
+def test_a_filter_that_cannot_be_read_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(resources, "files", lambda _: tmp_path)
+
+    with pytest.raises(ConfigError, match="cannot be read"):
+        seccomp.program()

@@ -45,11 +45,6 @@ def test_a_machine_without_bwrap_is_told_what_to_install(os_release: str, line: 
     assert line in (problem.fix or "")
 
 
-def test_the_library_has_the_name_that_the_system_has_for_it() -> None:
-    assert requirements.install_line(DEBIAN, "libseccomp").endswith(" libseccomp2")
-    assert requirements.install_line("ID=fedora\n", "libseccomp").endswith(" libseccomp")
-
-
 def test_an_old_bwrap_is_told() -> None:
     assert "0.4.1" in only_problem(version=(0, 4, 1)).what
     assert "unknown" in only_problem(version=()).what

@@ -78,7 +78,7 @@ def test_a_resolver_that_answers_is_seen() -> None:
     )
 
     around = [*routed(), sys.executable, "-c", answering]
-    tries = carry_out("name-lookups", around=around, change="names.DIRECT_S = 3")
+    tries = carry_out("name-lookups", around=around, change="dns.DIRECT_S = 3")
 
     assert "a query to 127.0.0.1" in got_through(tries)
 
@@ -459,16 +459,18 @@ def test_a_proxy_that_does_not_deny_in_time_lets_through(name: str) -> None:
                     "proxy": proxy.place,
                     "ca": "/etc/ssl/certs/ca-certificates.crt",
                 }
-                tries = carry_out(name, change="asking.PROXY_S = 0.2", **told)
+                tries = carry_out(name, change="proxy_client.PROXY_S = 0.2", **told)
         else:
-            tries = carry_out(name, change="asking.PROXY_S = 0.2", proxy=place, socks=place)
+            tries = carry_out(name, change="proxy_client.PROXY_S = 0.2", proxy=place, socks=place)
 
     assert {(out, saw) for _, out, _, saw in tries} == {("through", "not denied in time")}
 
 
 def test_a_place_that_speaks_no_socks_is_an_error() -> None:
     with FakeProxy(b"HTTP/1.1 200 OK\r\n\r\n", 0) as proxy:
-        [report] = reports(["socks"], socks=proxy.place, change="asking._SOCKS_GREETING = b'x'")
+        [report] = reports(
+            ["socks"], socks=proxy.place, change="proxy_client._SOCKS_GREETING = b'x'"
+        )
 
     assert "SOCKS is not spoken there" in report["crashed"]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 # The scheme of a tunnel whose TLS is passed through: what is spoken inside is not seen.
-OPAQUE = "tls"
+PASSTHROUGH_SCHEME = "tls"
 
 
 class Phase(StrEnum):

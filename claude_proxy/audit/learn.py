@@ -19,7 +19,7 @@ from claude_proxy.config.groups.reader import MAX_BYTES, File, read
 from claude_proxy.config.settings import Learn
 from claude_proxy.config.strict_yaml.nodes import Problems
 from claude_proxy.errors import ConfigError
-from claude_proxy.events import OPAQUE, DecisionMade, Event, OutcomeSeen, Phase
+from claude_proxy.events import PASSTHROUGH_SCHEME, DecisionMade, Event, OutcomeSeen, Phase
 from claude_proxy.policy.patterns import HostPattern, PatternError
 from claude_proxy.policy.reason import Reason
 from claude_proxy.wire.authority import Authority
@@ -61,7 +61,7 @@ class Hosts:
             if self._denials and not event.allowed and event.reason in _OF_THE_HOST:
                 return self._add(event.target, event.scheme)
             # A tunnel that is looked into is no visit yet; its requests are.
-            seen = event.phase is Phase.REQUEST or event.scheme == OPAQUE
+            seen = event.phase is Phase.REQUEST or event.scheme == PASSTHROUGH_SCHEME
             if not self._denials and event.allowed and seen:
                 self._await(event)
         elif isinstance(event, OutcomeSeen) and not self._denials:

@@ -12,9 +12,9 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from claude_proxy.audit.database import APPLICATION_ID, MIGRATIONS, connect
-from claude_proxy.audit.usage import Per, Sum, sums_by
+from claude_proxy.audit.usage import UsageGrouping, UsageSum, sums_by
 from claude_proxy.errors import ClaudeProxyError
-from claude_proxy.events import OPAQUE, DecisionMade, Notice, OutcomeSeen, Phase, Usage
+from claude_proxy.events import PASSTHROUGH_SCHEME, DecisionMade, Notice, OutcomeSeen, Phase, Usage
 from claude_proxy.wire.authority import normalise_host
 
 _BUSY_S: Final = 5.0
@@ -27,12 +27,12 @@ _RUN: Final = ", run "
 # `sinks.is_told` in SQL: what is news in itself.
 _TOLD: Final = (
     "(NOT d.allowed OR d.phase = 'request'"
-    f" OR (d.phase = '{Phase.CONNECT.value}' AND d.scheme = '{OPAQUE}'))"
+    f" OR (d.phase = '{Phase.CONNECT.value}' AND d.scheme = '{PASSTHROUGH_SCHEME}'))"
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class LoggedAttempt:
     """A decision, and how the attempt ended if it has."""
 
     decision: DecisionMade
@@ -44,7 +44,7 @@ class Attempt:
         return self.decision.id
 
 
-type Entry = Attempt | Notice
+type LogEntry = LoggedAttempt | Notice
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,15 +168,17 @@ class AuditReader:
     ) -> None:
         self._connection.close()
 
-    def newest(self, selection: Selection, limit: int) -> list[Entry]:
+    def newest(self, selection: Selection, limit: int) -> list[LogEntry]:
         """Return the newest `limit` entries, newest last."""
         return self._entries(selection, selection.since_ns, limit, newest=True)
 
-    def after(self, selection: Selection, number: int, limit: int) -> list[Entry]:
+    def after(self, selection: Selection, number: int, limit: int) -> list[LogEntry]:
         """Return the first `limit` entries with an id above `number`, oldest first."""
         return self._entries(selection, max(selection.since_ns, number + 1), limit, newest=False)
 
-    def usage(self, per: Per, *, since_ns: int = 0, run: RunFilter | None = None) -> list[Sum]:
+    def usage(
+        self, per: UsageGrouping, *, since_ns: int = 0, run: RunFilter | None = None
+    ) -> list[UsageSum]:
         """Return what answers have cost by day, run or model, those used last at the end."""
         conditions, values = ["u.decision >= ?"], list[object]([since_ns])
         if run is not None:
@@ -184,13 +186,13 @@ class AuditReader:
             conditions.append(condition)
             values += more
         statement = sums_by(per, " AND ".join(conditions))
-        return [Sum(*row) for row in self._rows(statement, *values)]
+        return [UsageSum(*row) for row in self._rows(statement, *values)]
 
     def _entries(
         self, selection: Selection, start: int, limit: int, *, newest: bool
-    ) -> list[Entry]:
+    ) -> list[LogEntry]:
         order = "DESC" if newest else "ASC"
-        entries: list[Entry] = list(self._attempts(selection, start, limit, order))
+        entries: list[LogEntry] = list(self._attempts(selection, start, limit, order))
         if selection.notices:
             entries += self._notices(start, limit, order)
             entries.sort(key=lambda entry: entry.id, reverse=newest)
@@ -199,7 +201,7 @@ class AuditReader:
 
     def _attempts(
         self, selection: Selection, start: int, limit: int, order: str
-    ) -> Iterator[Attempt]:
+    ) -> Iterator[LoggedAttempt]:
         conditions, values = ["d.id >= ?"], list[object]([start])
         if not selection.steps:
             conditions.append(_TOLD)
@@ -254,7 +256,7 @@ class AuditReader:
         )
 
 
-def _attempt_of(row: tuple[Any, ...]) -> Attempt:
+def _attempt_of(row: tuple[Any, ...]) -> LoggedAttempt:
     made, ended, used = row[:14], row[14:22], row[22:]
     number, connection, client, listener, phase, *rest = made
     scheme, target, method, path, allowed, reason, rule, rule_source, credential = rest
@@ -276,7 +278,7 @@ def _attempt_of(row: tuple[Any, ...]) -> Attempt:
     )
     usage = None if used[0] is None else Usage(*used)
     outcome = None if ended[0] is None else replace(OutcomeSeen(*ended), usage=usage)
-    return Attempt(decision, outcome)
+    return LoggedAttempt(decision, outcome)
 
 
 def _spelled(host: str) -> str:
@@ -290,14 +292,14 @@ def _spelled(host: str) -> str:
 class Follower:
     """Hands out the entries that come after those already shown, each once."""
 
-    def __init__(self, path: Path, selection: Selection, shown: list[Entry]) -> None:
+    def __init__(self, path: Path, selection: Selection, shown: list[LogEntry]) -> None:
         self._path = path
         self._selection = selection
         self._floor = shown[-1].id if shown else selection.since_ns - 1
         self._seen: set[int] = set()
         self._asked_ns: int | None = None
 
-    def news(self, now_ns: int) -> list[Entry]:
+    def news(self, now_ns: int) -> list[LogEntry]:
         """Return what is new, oldest first; nothing while there is no file."""
         try:
             with AuditReader(self._path) as reader:
@@ -305,12 +307,12 @@ class Follower:
         except NoAuditLogError:
             return []
 
-    def _unseen(self, reader: AuditReader, now_ns: int) -> Iterator[Entry]:
+    def _unseen(self, reader: AuditReader, now_ns: int) -> Iterator[LogEntry]:
         asked_ns, self._asked_ns = self._asked_ns or now_ns, now_ns
         # Two proxies on one file do not write in the order of their ids: look back a little.
         start = max(self._floor, asked_ns - _LOOK_BACK_NS)
         self._seen = {number for number in self._seen if number > start}
-        page: list[Entry] = reader.after(self._selection, start, _PAGE_ROWS)
+        page: list[LogEntry] = reader.after(self._selection, start, _PAGE_ROWS)
         while page:
             for entry in page:
                 if entry.id not in self._seen and not _is_about_to_end(entry, now_ns):
@@ -319,7 +321,7 @@ class Follower:
             page = reader.after(self._selection, page[-1].id, _PAGE_ROWS)
 
 
-def _is_about_to_end(entry: Entry, now_ns: int) -> bool:
+def _is_about_to_end(entry: LogEntry, now_ns: int) -> bool:
     """Tell whether the outcome, which most have within a moment, is worth waiting for."""
     if isinstance(entry, Notice) or entry.outcome is not None or not entry.decision.allowed:
         return False

@@ -21,7 +21,15 @@ from typing import Protocol, override
 from claude_proxy.audit.escape import escape_field, escape_text, storable
 from claude_proxy.config.settings import LogFormat, Verbosity
 from claude_proxy.errors import ConfigError
-from claude_proxy.events import OPAQUE, DecisionMade, Event, Notice, OutcomeSeen, Phase, Usage
+from claude_proxy.events import (
+    PASSTHROUGH_SCHEME,
+    DecisionMade,
+    Event,
+    Notice,
+    OutcomeSeen,
+    Phase,
+    Usage,
+)
 from claude_proxy.wire.authority import Authority
 
 type Sink = Callable[[Event], None]
@@ -213,7 +221,7 @@ def is_told(event: DecisionMade) -> bool:
 
 def is_passed_through(event: DecisionMade) -> bool:
     """Tell whether `event` allows a tunnel of which nothing more will be seen."""
-    return event.allowed and event.phase is Phase.CONNECT and event.scheme == OPAQUE
+    return event.allowed and event.phase is Phase.CONNECT and event.scheme == PASSTHROUGH_SCHEME
 
 
 def decision_line(event: DecisionMade) -> str:
@@ -239,7 +247,7 @@ def method_and_place(event: DecisionMade) -> tuple[str, str]:
     asked = event.method and event.target + event.path
     if event.phase in _ASKING and not asked:  # it could not be read what was asked for
         return "request", escape_field(event.target or event.client)
-    if event.method in {"", "CONNECT"} or event.scheme in {"", OPAQUE}:
+    if event.method in {"", "CONNECT"} or event.scheme in {"", PASSTHROUGH_SCHEME}:
         return escape_field(event.method) or "CONNECT", escape_field(event.target + event.path)
     default_port = ":443" if event.scheme == "https" else ":80"
     # RFC 9110 section 4.2: what "OPTIONS *" asks about is the URL without a path.

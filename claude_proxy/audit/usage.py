@@ -36,7 +36,7 @@ REQUESTS_SINCE: Final = (
 )
 
 
-class Per(StrEnum):
+class UsageGrouping(StrEnum):
     """What usage is added up by."""
 
     DAY = "day"  # of the reader's own time, by the moment at which a request began
@@ -45,7 +45,7 @@ class Per(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Sum:
+class UsageSum:
     """What a number of answers have cost together."""
 
     name: str | None  # the day, the run, the model; None: of what has none
@@ -64,16 +64,16 @@ class Sum:
 
 
 _NAMES: Final = {
-    Per.DAY: "date(u.decision / 1000000000, 'unixepoch', 'localtime')",
+    UsageGrouping.DAY: "date(u.decision / 1000000000, 'unixepoch', 'localtime')",
     # As `RunFilter` reads it: between the first ", run " and the next ": ".
-    Per.RUN: "substr({rest}, 1, instr({rest}, ': ') - 1)".format(
+    UsageGrouping.RUN: "substr({rest}, 1, instr({rest}, ': ') - 1)".format(
         rest="substr(u.client, nullif(instr(u.client, ', run '), 0) + 6)"
     ),
-    Per.MODEL: "nullif(u.model, '')",
+    UsageGrouping.MODEL: "nullif(u.model, '')",
 }
 
 
-def sums_by(per: Per, condition: str) -> str:
+def sums_by(per: UsageGrouping, condition: str) -> str:
     """Return the statement whose rows are Sums, those used last at the end."""
     # Only words of ours are put together.
     return (

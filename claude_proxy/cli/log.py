@@ -18,12 +18,12 @@ from click.core import ParameterSource
 from claude_proxy.audit.database import database_in
 from claude_proxy.audit.escape import escape_field, escape_text
 from claude_proxy.audit.queries import (
-    Attempt,
     AuditReader,
-    Entry,
     Follower,
     HostFilter,
     ListenerFilter,
+    LogEntry,
+    LoggedAttempt,
     RunFilter,
     Selection,
 )
@@ -35,7 +35,7 @@ from claude_proxy.audit.sinks import (
     method_and_place,
     usage_text,
 )
-from claude_proxy.audit.usage import Per
+from claude_proxy.audit.usage import UsageGrouping
 from claude_proxy.cli import paths, usage_table
 from claude_proxy.errors import ConfigError
 from claude_proxy.events import Notice, OutcomeSeen
@@ -186,7 +186,7 @@ def parse_since(text: str, now_ns: int) -> int:
 @click.option(
     "--by",
     envvar="CLAUDE_PROXY_LOG_BY",
-    type=click.Choice(tuple(per.value for per in Per)),
+    type=click.Choice(tuple(per.value for per in UsageGrouping)),
     help="What --usage adds up by.  [default: day]",
 )
 @click.option(
@@ -218,7 +218,7 @@ def command(
     context = click.get_current_context()
     if usage:
         _check_goes_with_usage(context)
-        per = Per(by or Per.DAY)
+        per = UsageGrouping(by or UsageGrouping.DAY)
         _show_usage(path, per, since_ns=since or 0, run=run_filter, as_json=as_json)
         return
     if _is_asked(context, "by"):
@@ -269,7 +269,7 @@ def _is_asked(context: click.Context, name: str) -> bool:
 
 
 def _show_usage(
-    path: Path, per: Per, *, since_ns: int, run: RunFilter | None, as_json: bool
+    path: Path, per: UsageGrouping, *, since_ns: int, run: RunFilter | None, as_json: bool
 ) -> None:
     with AuditReader(path) as reader:
         sums = reader.usage(per, since_ns=since_ns, run=run)
@@ -280,7 +280,7 @@ def _show_usage(
         click.echo("claude-proxy: no usage of that kind is recorded", err=True)
 
 
-def _follow(follower: Follower, line_of: Callable[[Entry], str]) -> None:
+def _follow(follower: Follower, line_of: Callable[[LogEntry], str]) -> None:
     while not _reader_has_left(_POLL_S):
         _show(follower.news(time.time_ns()), line_of)
 
@@ -297,13 +297,13 @@ def _reader_has_left(wait_s: float) -> bool:
     )
 
 
-def _show(entries: Iterable[Entry], line_of: Callable[[Entry], str]) -> None:
+def _show(entries: Iterable[LogEntry], line_of: Callable[[LogEntry], str]) -> None:
     text = "".join(f"{line_of(entry)}\n" for entry in entries)
     if text:
         click.echo(text, nl=False)
 
 
-def json_line_of(entry: Entry) -> str:
+def json_line_of(entry: LogEntry) -> str:
     """Return an entry as one line of JSON: the decision and, in the same object, its outcome."""
     if isinstance(entry, Notice):
         return encoded(fields_of(entry))
@@ -315,7 +315,7 @@ def json_line_of(entry: Entry) -> str:
 _OUTCOME_FIELDS: Final = tuple(fields_of_outcome(OutcomeSeen(0, None, 0, 0, 0.0, None, None, None)))
 
 
-def row_of(entry: Entry) -> str:
+def row_of(entry: LogEntry) -> str:
     """Return an entry as a row of the table."""
     if isinstance(entry, Notice):
         said = f"{escape_field(entry.kind)}: {escape_text(entry.text)}"
@@ -328,7 +328,7 @@ def _row(cells: Iterable[str]) -> str:
     return "  ".join(padded).rstrip()
 
 
-def _cells_of(attempt: Attempt) -> tuple[str, ...]:
+def _cells_of(attempt: LoggedAttempt) -> tuple[str, ...]:
     decision = attempt.decision
     method, place = method_and_place(decision)
     return (
@@ -342,7 +342,7 @@ def _cells_of(attempt: Attempt) -> tuple[str, ...]:
     )
 
 
-def _last_cell(attempt: Attempt) -> str:
+def _last_cell(attempt: LoggedAttempt) -> str:
     """Return the rule, and what only some attempts have: nothing stands to the right of it."""
     decision, outcome = attempt.decision, attempt.outcome
     parts = [escape_text(decision.rule_source or _NOTHING)]

@@ -30,7 +30,7 @@ ADDRESS is an IP address and port, or unix:PATH. While the proxy is gone an HTTP
 """
 
 
-class Command(relay.Child):
+class Command(relay.ChildProcess):
     """A command of the user's own, started as it was given."""
 
     def __init__(self, command_line: Sequence[str], variables: Mapping[str, str]) -> None:
@@ -94,7 +94,7 @@ def command(
     With a COMMAND the relay listens before it starts, and ends with it; the command finds the
     relay in HTTP_PROXY, HTTPS_PROXY and ALL_PROXY, and its exit code is returned.
     """
-    orders = relay.Orders()
+    orders = relay.RelayOptions()
     orders.listen = [*listen]
     if http_port is not None:
         orders.listen.append(f"127.0.0.1:{http_port}")
@@ -113,7 +113,7 @@ def command(
     return relay.serve(orders, start=lambda listening: _started(command_line, listening))
 
 
-def _started(command_line: Sequence[str], listening: Sequence[str]) -> relay.Child:
+def _started(command_line: Sequence[str], listening: Sequence[str]) -> relay.ChildProcess:
     """Start the command, led through the first of the relay's TCP listeners."""
     tcp = next((address for address in listening if not address.startswith("unix:")), None)
     if tcp is None:

@@ -8,7 +8,7 @@ from typing import Final
 
 from claude_proxy.audit.escape import escape_field
 from claude_proxy.audit.sinks import encoded, rfc3339
-from claude_proxy.audit.usage import Per, Sum
+from claude_proxy.audit.usage import UsageGrouping, UsageSum
 
 _NUMBERS: Final = ("REQUESTS", "IN", "OUT", "CACHE WRITTEN", "CACHE READ", "TOKENS")
 _TOTAL: Final = "total"
@@ -17,7 +17,7 @@ _NOTHING: Final = "-"
 _NAME_WIDTH: Final = 48
 
 
-def lines_of(per: Per, sums: Sequence[Sum]) -> Iterator[str]:
+def lines_of(per: UsageGrouping, sums: Sequence[UsageSum]) -> Iterator[str]:
     """Yield a heading, a line for each sum, and one for all together."""
     columns = list(zip(*map(_numbers_of, sums), strict=True))
     totals = [sum(column) for column in columns]
@@ -34,7 +34,7 @@ def lines_of(per: Per, sums: Sequence[Sum]) -> Iterator[str]:
         yield "  ".join((name.ljust(names), *cells))
 
 
-def json_lines_of(per: Per, sums: Sequence[Sum]) -> Iterator[str]:
+def json_lines_of(per: UsageGrouping, sums: Sequence[UsageSum]) -> Iterator[str]:
     """Yield one JSON object for each sum."""
     for one in sums:
         yield encoded(
@@ -52,11 +52,11 @@ def json_lines_of(per: Per, sums: Sequence[Sum]) -> Iterator[str]:
         )
 
 
-def _name_of(one: Sum) -> str:
+def _name_of(one: UsageSum) -> str:
     return _NOTHING if one.name is None else escape_field(one.name)
 
 
-def _numbers_of(one: Sum) -> tuple[int, ...]:
+def _numbers_of(one: UsageSum) -> tuple[int, ...]:
     return (
         one.requests,
         one.tokens_in,

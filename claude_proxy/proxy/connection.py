@@ -28,7 +28,7 @@ from claude_proxy.events import Phase
 from claude_proxy.policy.reason import Reason
 from claude_proxy.proxy.dialer import Dialer, DialError, Failure
 from claude_proxy.proxy.gate import ClientInfo, Gate
-from claude_proxy.proxy.layers.session import HoldReading, RuleRevoked, Session, TimedOut, Waiting
+from claude_proxy.proxy.layers.session import PauseReading, RuleRevoked, Session, TimedOut, Waiting
 from claude_proxy.proxy.layers.upstream import UpstreamServer
 from claude_proxy.wire.authority import Authority
 
@@ -135,7 +135,7 @@ class ClientConnection:
         number = next(_numbers)
         self.session = Session(
             gate=services.gate,
-            origin=ClientInfo(number, shown, listener),
+            client_info=ClientInfo(number, shown, listener),
             head_limit=services.limits.head_bytes,
             record_query=services.record_query,
             local=local,
@@ -152,9 +152,9 @@ class ClientConnection:
         self._gone = False  # the client's layers have been told that it is over
         self._linger_until: float | None = None
         self._lingered = 0
-        self._turn = 0
+        self._wait_id = 0
         now = asyncio.get_running_loop().time()
-        self._turn_since = now
+        self._waiting_since = now
         self.active_at = now
 
     def start(self) -> None:
@@ -171,7 +171,7 @@ class ClientConnection:
             if self._lingered > _LINGER_BYTES:
                 self._abort(endpoint)
             return
-        if self._drops_spare(endpoint):
+        if self._drops_preconnected(endpoint):
             return
         if endpoint is self.endpoint or self.session.waiting is not Waiting.IDLE:
             # An upstream that only answers pings must not keep an idle client for ever.
@@ -184,7 +184,7 @@ class ClientConnection:
         if self._linger_until is not None and endpoint is self.endpoint:
             self._close(endpoint)
             return
-        if self._drops_spare(endpoint):
+        if self._drops_preconnected(endpoint):
             return
         if connection.state & ConnectionState.CAN_READ:
             connection.state &= ~ConnectionState.CAN_READ
@@ -192,7 +192,7 @@ class ClientConnection:
 
     def lost(self, endpoint: _Endpoint) -> None:
         """Note that the transport is gone, in whichever way."""
-        if self._drops_spare(endpoint):
+        if self._drops_preconnected(endpoint):
             return
         connection = endpoint.connection
         open_before = connection.state
@@ -263,7 +263,7 @@ class ClientConnection:
             self._carry_out_rest(command)
 
     def _carry_out_rest(self, command: commands.Command) -> None:
-        if isinstance(command, HoldReading):
+        if isinstance(command, PauseReading):
             if (held := self._endpoints.get(command.connection)) is not None:
                 held.held = command.hold
                 self.balance()
@@ -302,13 +302,13 @@ class ClientConnection:
     async def _connect(self, server: Server) -> None:
         if server.address is None:
             raise DialError(Failure.UNREACHABLE, "no address was given")
-        gate, origin = self.session.gate, self.session.origin
+        gate, origin = self.session.gate, self.session.client_info
         target = Authority.of(server.address[0], server.address[1])
         decision = gate.dial(origin, target)
         if not decision.allowed:
             raise DialError(Failure.DENIED, "the policy no longer allows this", decision)
         server.timestamp_start = time.time()
-        if self._takes_spare(server):
+        if self._takes_preconnected(server):
             return
         dialled = await self.services.dialer.dial(
             target,
@@ -332,33 +332,36 @@ class ClientConnection:
             raise
         self.balance()
 
-    def _takes_spare(self, server: Server) -> bool:
+    def _takes_preconnected(self, server: Server) -> bool:
         """Let `server` have the connection that was opened for the tunnel, if there is one."""
-        spare, self.session.spare = self.session.spare, None
-        endpoint = None if spare is None else self._endpoints.get(spare)
-        if spare is None or endpoint is None:
+        preconnected, self.session.preconnected = self.session.preconnected, None
+        endpoint = None if preconnected is None else self._endpoints.get(preconnected)
+        if preconnected is None or endpoint is None:
             return False
         transport = endpoint.transport
         usable = transport is not None and not transport.is_closing()
-        same = (spare.address, _is_tunnel(spare)) == (server.address, _is_tunnel(server))
+        same = (preconnected.address, _is_tunnel(preconnected)) == (
+            server.address,
+            _is_tunnel(server),
+        )
         if not usable or not same:
-            self._close_connection(spare)
+            self._close_connection(preconnected)
             return False
-        del self._endpoints[spare]
+        del self._endpoints[preconnected]
         endpoint.connection = server
         self._endpoints[server] = endpoint
-        server.peername, server.state = spare.peername, spare.state
-        server.timestamp_tcp_setup = spare.timestamp_tcp_setup
-        spare.state = ConnectionState.CLOSED
+        server.peername, server.state = preconnected.peername, preconnected.state
+        server.timestamp_tcp_setup = preconnected.timestamp_tcp_setup
+        preconnected.state = ConnectionState.CLOSED
         return True
 
-    def _drops_spare(self, endpoint: _Endpoint) -> bool:
+    def _drops_preconnected(self, endpoint: _Endpoint) -> bool:
         """Let an upstream go that speaks, or leaves, before it was asked; the lane dials anew."""
-        spare = self.session.spare
-        if spare is None or endpoint.connection is not spare:
+        preconnected = self.session.preconnected
+        if preconnected is None or endpoint.connection is not preconnected:
             return False
-        self.session.spare = None
-        self._close_connection(spare)
+        self.session.preconnected = None
+        self._close_connection(preconnected)
         return True
 
     def _half_close(self, connection: Connection) -> None:
@@ -476,10 +479,10 @@ class ClientConnection:
             self._abort(self.endpoint)
             return
         session = self.session
-        if session.turn != self._turn:
-            self._turn, self._turn_since = session.turn, now
+        if session.wait_id != self._wait_id:
+            self._wait_id, self._waiting_since = session.wait_id, now
         limits = self.services.limits
-        since = self._turn_since
+        since = self._waiting_since
         match session.waiting:
             case Waiting.HEAD:
                 limit = limits.head_timeout_s
@@ -491,7 +494,7 @@ class ClientConnection:
                 # Whoever sends a byte now and then would keep the room of all.
                 limit = limits.head_timeout_s
             case _:
-                limit, since = limits.idle_timeout_s, max(self.active_at, self._turn_since)
+                limit, since = limits.idle_timeout_s, max(self.active_at, self._waiting_since)
         if now - since > limit:
             self.process(TimedOut())
             self._insist()
@@ -499,17 +502,21 @@ class ClientConnection:
     def withdraw(self) -> bool:
         """Close a tunnel whose rule is gone; tell whether it was one."""
         session = self.session
-        target = session.target if session.relayed is None else session.relayed.target
+        target = (
+            session.target
+            if session.websocket_request is None
+            else session.websocket_request.target
+        )
         if target is None or self._gone or self._holds(target):
             return False
-        session.gate.refuse(session.origin, Phase.RELOAD, Reason.RULE_WITHDRAWN, target)
+        session.gate.refuse(session.client_info, Phase.RELOAD, Reason.RULE_WITHDRAWN, target)
         self.process(RuleRevoked())
         self._insist()
         return True
 
     def _holds(self, target: Authority) -> bool:
-        gate, request = self.session.gate, self.session.relayed
-        holds = gate.holds(target, opaque=self.session.opaque)
+        gate, request = self.session.gate, self.session.websocket_request
+        holds = gate.holds(target, passthrough=self.session.passthrough)
         return holds and (request is None or gate.holds_request(request))
 
     def shut(self) -> None:

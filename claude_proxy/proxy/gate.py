@@ -14,7 +14,7 @@ from typing import Protocol
 
 from claude_proxy.config.settings import AuditFailure
 from claude_proxy.errors import AuditError
-from claude_proxy.events import OPAQUE, DecisionMade, Event, OutcomeSeen, Phase
+from claude_proxy.events import PASSTHROUGH_SCHEME, DecisionMade, Event, OutcomeSeen, Phase
 from claude_proxy.policy.credentials.decision import (
     NO_CREDENTIAL,
     AvailableSecrets,
@@ -24,9 +24,9 @@ from claude_proxy.policy.credentials.decision import (
 from claude_proxy.policy.policy import Decision, Policy, Tls, bound_to
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Request
-from claude_proxy.proxy.inspection.base import Joined, Watch
-from claude_proxy.proxy.inspection.leak_guard import EchoGuard
-from claude_proxy.proxy.inspection.usage_meter import Meter, legible
+from claude_proxy.proxy.inspection.base import InspectorChain, ResponseInspector
+from claude_proxy.proxy.inspection.leak_guard import LeakGuard
+from claude_proxy.proxy.inspection.usage_meter import UsageMeter, readable_encodings
 from claude_proxy.wire.authority import Authority
 
 logger = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ class Attempt:
     error: str | None = None
     ended: bool = False
     custody: CredentialDecision = NO_CREDENTIAL
-    meter: Meter | None = None  # reads what the answer says that it has cost
+    meter: UsageMeter | None = None  # reads what the answer says that it has cost
     held: int = 0  # bytes of the body that wait to be judged
     bindings: tuple[Binding, ...] = ()  # of the policy that the custody is by
 
@@ -272,17 +272,17 @@ class Gate:
         host = request.target
         return bound_to(host, passage.bindings) == bound_to(host, now)
 
-    def watch(self, passage: Attempt, request: Request) -> Watch | None:
+    def watch(self, passage: Attempt, request: Request) -> ResponseInspector | None:
         """Return what has to see the answer, if anything has."""
-        watches: list[Watch] = []
+        watches: list[ResponseInspector] = []
         if passage.custody.guarded:
-            watches.append(EchoGuard(passage.custody.guarded))
+            watches.append(LeakGuard(passage.custody.guarded))
         if self._is_metered(passage.custody, request):
-            passage.meter = Meter()
+            passage.meter = UsageMeter()
             watches.append(passage.meter)
         if not watches:
             return None
-        return watches[0] if len(watches) == 1 else Joined(watches)
+        return watches[0] if len(watches) == 1 else InspectorChain(watches)
 
     def _is_metered(self, custody: CredentialDecision, request: Request) -> bool:
         """Tell whether the answer says what it has cost, and somebody wants to know."""
@@ -297,11 +297,11 @@ class Gate:
             decision = self._settle(origin, lambda: decision, Phase.DIAL, target).decision
         return decision
 
-    def holds(self, target: Authority, *, opaque: bool) -> bool:
+    def holds(self, target: Authority, *, passthrough: bool) -> bool:
         """Tell whether an open tunnel may stay so; only its end would be a new fact."""
         decision = _decided(lambda: self.policy.decide_connect(target))
         # What passes through unseen must not outlive the rule that let it be unseen.
-        return decision.allowed and (not opaque or decision.tls is Tls.PASSTHROUGH)
+        return decision.allowed and (not passthrough or decision.tls is Tls.PASSTHROUGH)
 
     def holds_request(self, request: Request) -> bool:
         """Tell whether what a request has opened, a WebSocket, may stay open."""
@@ -383,7 +383,7 @@ class Gate:
         number = self._next_id()
         rule = decision.rule
         if phase is Phase.CONNECT and decision.tls is Tls.PASSTHROUGH:
-            scheme = OPAQUE
+            scheme = PASSTHROUGH_SCHEME
         try:
             self._record(
                 DecisionMade(
@@ -427,7 +427,7 @@ class Gate:
 
 def _legible(custody: CredentialDecision, request: Request) -> CredentialDecision:
     """Have an answer asked for in a coding that the meter can read."""
-    coding = None if custody.guarded else legible(request.fields)
+    coding = None if custody.guarded else readable_encodings(request.fields)
     if coding is None:
         return custody
     field = (b"Accept-Encoding", coding)

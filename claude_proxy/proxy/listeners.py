@@ -36,7 +36,7 @@ _SHED_PAUSE_S = 0.2
 _FAREWELL_S = 5.0
 _FAREWELLS = 64
 _FULL = Refusal(503, "too-many-connections", "The proxy has no room for another connection.")
-_STRANGER = denial(Reason.CLIENT_NOT_ALLOWED.value, "", None).http1(close=True)
+_NOT_ALLOWED = denial(Reason.CLIENT_NOT_ALLOWED.value, "", None).http1(close=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Listener:
     credentials: ClientCredentials | None = None  # what TCP clients must present
     entered: Callable[[], None] | None = None  # called once a client has said something
     services: Services | None = None  # of its own connections; None: as all others have them
-    stranger: bytes = _STRANGER  # what is said to whoever may not use it
+    stranger: bytes = _NOT_ALLOWED  # what is said to whoever may not use it
 
     @property
     def is_unix(self) -> bool:
@@ -73,7 +73,7 @@ class Listeners(Proxyserver):
         self._settled = asyncio.Event()
         self.services = services
         self._tell = tell
-        self.leaving: set[_Farewell] = set()  # strangers who are hearing why
+        self.leaving: set[_RefusedClient] = set()  # strangers who are hearing why
         self._shed_at = 0.0
         self._said_full = False
 
@@ -130,7 +130,7 @@ def mode_of(number: int) -> str:
 
 
 @dataclass(frozen=True)
-class ClaudeMode(mode_specs.ProxyMode):
+class ListenerMode(mode_specs.ProxyMode):
     """The mode "claude:NUMBER": the listener of that number."""
 
     description = "claude-proxy"
@@ -143,7 +143,7 @@ class ClaudeMode(mode_specs.ProxyMode):
             raise ValueError("a listener has a number")
 
 
-class ClaudeInstance(AsyncioServerInstance[ClaudeMode]):
+class ListenerInstance(AsyncioServerInstance[ListenerMode]):
     """One running listener."""
 
     @property
@@ -168,8 +168,8 @@ class ClaudeInstance(AsyncioServerInstance[ClaudeMode]):
         listener = manager.listeners[self.mode.full_spec]
         loop = asyncio.get_running_loop()
 
-        def arrive() -> _Arrival:
-            return _Arrival(manager, listener, self.mode)
+        def arrive() -> _Admission:
+            return _Admission(manager, listener, self.mode)
 
         if not listener.is_unix:
             return await loop.create_server(arrive, sock=listener.socket, backlog=BACKLOG)
@@ -178,10 +178,10 @@ class ClaudeInstance(AsyncioServerInstance[ClaudeMode]):
         return await loop.create_unix_server(arrive, sock=listener.socket, backlog=BACKLOG, **keep)
 
 
-class _Arrival(asyncio.Protocol):
+class _Admission(asyncio.Protocol):
     """A connection of which only the peer is known yet."""
 
-    def __init__(self, manager: Listeners, listener: Listener, mode: ClaudeMode) -> None:
+    def __init__(self, manager: Listeners, listener: Listener, mode: ListenerMode) -> None:
         self._manager = manager
         self._listener = listener
         self._mode = mode
@@ -248,7 +248,7 @@ class _Arrival(asyncio.Protocol):
         endpoint = connection.endpoint
         entered = listener.entered
         transport.set_protocol(
-            endpoint if entered is None else _Entering(endpoint, transport, entered)
+            endpoint if entered is None else _FirstByteWatcher(endpoint, transport, entered)
         )
         endpoint.connection_made(transport)
         connection.start()
@@ -258,19 +258,19 @@ class _Arrival(asyncio.Protocol):
         gate = self._manager.services_of(self._listener).gate
         passage = gate.refuse(origin, Phase.CLIENT, Reason.CLIENT_NOT_ALLOWED, "")
         gate.end(passage)
-        farewell = _Farewell(transport, self._manager.leaving)
+        farewell = _RefusedClient(transport, self._manager.leaving)
         transport.set_protocol(farewell)
         farewell.say(self._listener.stranger)
 
 
-class _Farewell(asyncio.Protocol):
+class _RefusedClient(asyncio.Protocol):
     """A stranger's connection for as long as it takes to hear why.
 
     One that is closed at once looks to many clients as if there were nobody (by a Unix socket curl
     then cannot even connect), and one with unread bytes is reset.
     """
 
-    def __init__(self, transport: asyncio.Transport, leaving: set["_Farewell"]) -> None:
+    def __init__(self, transport: asyncio.Transport, leaving: set["_RefusedClient"]) -> None:
         self._transport = transport
         self._leaving = leaving
         self._timer = asyncio.get_running_loop().call_later(_FAREWELL_S, transport.abort)
@@ -288,7 +288,7 @@ class _Farewell(asyncio.Protocol):
         self._leaving.discard(self)
 
 
-class _Entering(asyncio.Protocol):
+class _FirstByteWatcher(asyncio.Protocol):
     """A client's connection up to its first byte, which tells it from a mere look at the socket."""
 
     def __init__(

@@ -28,7 +28,7 @@ from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.sandbox import proxy_process_ipc
 from claude_proxy.sandbox.bubblewrap import credential_mask
 from claude_proxy.sandbox.relay import relay
-from claude_proxy.sandbox.relay.bridge import Upstream
+from claude_proxy.sandbox.relay.bridge import RelayTarget
 from claude_proxy.sandbox.run_directory import RunDirectory, command_line
 from claude_proxy.wire import proxy_protocol
 
@@ -215,7 +215,7 @@ def start_companion(
 
 def start_relay(
     listeners: Sequence[socket.socket],
-    upstream: Upstream,
+    upstream: RelayTarget,
     rundir: RunDirectory,
     log: Log,
     announced: Sequence[str] | None,
@@ -275,13 +275,13 @@ def harmless(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environ.items() if _HARMLESS.fullmatch(name)}
 
 
-def join(text: str) -> Upstream:
+def join(text: str) -> RelayTarget:
     """Return where a running proxy is reached, once it is; raise if it is not within four seconds.
 
     `text` is "unix:/path" or "127.0.0.1:9051".
     """
     try:
-        upstream = relay.parse_upstream(text)
+        upstream = relay.parse_target(text)
     except ConfigError as error:
         raise ConfigError(
             error.what, where=f"--proxy {text}", fix="spell it 127.0.0.1:9051 or unix:/path"
@@ -300,7 +300,7 @@ def join(text: str) -> Upstream:
         time.sleep(_JOIN_PAUSE_S)
 
 
-def is_foreign(upstream: Upstream) -> bool:
+def is_foreign(upstream: RelayTarget) -> bool:
     """Tell whether something other than claude-proxy listens there.
 
     Only a claude-proxy goes on after being told who connects; others take that for nonsense. The
@@ -316,7 +316,7 @@ def is_foreign(upstream: Upstream) -> bool:
             return True
 
 
-def _unreachable(upstream: Upstream, patience_s: float) -> str | None:
+def _unreachable(upstream: RelayTarget, patience_s: float) -> str | None:
     with socket.socket(upstream.family, socket.SOCK_STREAM) as sock:
         sock.settimeout(max(0.1, patience_s))
         try:

@@ -40,7 +40,7 @@ from claude_proxy.sandbox.macos import runner
 from claude_proxy.sandbox.plan.environment import GATEWAY_PORT, HTTP_PORT, SOCKS_PORT
 from claude_proxy.sandbox.plan.model import Kind, Plan
 from claude_proxy.sandbox.plan.planner import plan
-from claude_proxy.sandbox.relay.bridge import Upstream
+from claude_proxy.sandbox.relay.bridge import RelayTarget
 from claude_proxy.sandbox.run_directory import RunDirectory, base_of, command_line
 from claude_proxy.sandbox.run_spec import (
     SHOWN,
@@ -225,7 +225,7 @@ def _bubble(order: Order, planned: Plan, rundir: RunDirectory, streams: Streams)
 
 def _relays(  # noqa: PLR0913 - all that a relay stands between
     order: Order,
-    joined: Upstream | None,
+    joined: RelayTarget | None,
     bubble: Bubble,
     rundir: RunDirectory,
     log: Log,
@@ -245,8 +245,8 @@ def _relays(  # noqa: PLR0913 - all that a relay stands between
             yield stack.enter_context(start_relay(sockets[2:], gate, rundir, log, announced))
 
 
-def _at(path: Path) -> Upstream:
-    return Upstream(f"unix:{path}", socket.AF_UNIX, str(path))
+def _at(path: Path) -> RelayTarget:
+    return RelayTarget(f"unix:{path}", socket.AF_UNIX, str(path))
 
 
 @contextlib.contextmanager

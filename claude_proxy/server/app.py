@@ -39,9 +39,9 @@ from claude_proxy.proxy.connection import Hook, Services
 from claude_proxy.proxy.dialer import Dialer, SystemResolver
 from claude_proxy.proxy.gateway import banner
 from claude_proxy.proxy.gateway.layer import UNKNOWN_CALLER, GatewayFront, desk_of
-from claude_proxy.proxy.hooks.http2_streams import Streams
-from claude_proxy.proxy.hooks.tls import Certificates
-from claude_proxy.proxy.layers.protocol_detection import Front
+from claude_proxy.proxy.hooks.http2_streams import Http2StreamHooks
+from claude_proxy.proxy.hooks.tls import TlsCertificates
+from claude_proxy.proxy.layers.protocol_detection import ProtocolDetection
 from claude_proxy.proxy.layers.session import Session
 from claude_proxy.proxy.listeners import Listener, Listeners
 from claude_proxy.server import listening_sockets, logs, startup, workers
@@ -260,10 +260,10 @@ async def _run(parts: _Parts) -> None:
         own=tuple(door.address for door in parts.doors if door.address is not None),
         timeout_s=settings.limits.connect_timeout_s,
     )
-    certificates, streams = Certificates(parts.authority), Streams(judges.proxy)
+    certificates, streams = TlsCertificates(parts.authority), Http2StreamHooks(judges.proxy)
 
-    def top_layer(context: Context, session: Session) -> Front:
-        return Front(context, session, dialer)
+    def top_layer(context: Context, session: Session) -> ProtocolDetection:
+        return ProtocolDetection(context, session, dialer)
 
     options = Options(ssl_verify_upstream_trusted_ca=parts.roots)
     services = Services(
@@ -337,7 +337,7 @@ def _periodic(parts: _Parts, services: Services, reloader: Reloader) -> list[asy
     ]
 
 
-def _hooks(certificates: Certificates, streams: Streams) -> dict[str, tuple[Hook, ...]]:
+def _hooks(certificates: TlsCertificates, streams: Http2StreamHooks) -> dict[str, tuple[Hook, ...]]:
     """Name every hook that is answered; what mitmproxy's addons would answer besides is not."""
     return {
         "tls_start_client": (certificates.tls_start_client,),

@@ -26,7 +26,7 @@ _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
+class _Assignment:
     """One assignment: its value, or why nobody can be sure of it."""
 
     line: int
@@ -34,13 +34,13 @@ class _Entry:
     fault: str | None = None
 
     def __repr__(self) -> str:
-        return f"_Entry(line={self.line})"
+        return f"_Assignment(line={self.line})"
 
 
 class Dotenv:
     """The variables of one file; a value is judged when it is asked for."""
 
-    def __init__(self, name: str, entries: dict[str, list[_Entry]]) -> None:
+    def __init__(self, name: str, entries: dict[str, list[_Assignment]]) -> None:
         self._name = name
         self._entries = entries
 
@@ -81,10 +81,10 @@ def parse(raw: bytes, name: str) -> Dotenv:
         line = text.count("\n", 0, unseen.start()) + 1
         what = f"the character U+{ord(unseen[0]):04X} in the file"
         raise ConfigError(what, where=f"{name}:{line}", fix="delete it")
-    return Dotenv(name, _Reader(text, name).read())
+    return Dotenv(name, _DotenvReader(text, name).read())
 
 
-class _Reader:
+class _DotenvReader:
     """Walks over a text from one assignment to the next."""
 
     def __init__(self, text: str, name: str) -> None:
@@ -93,8 +93,8 @@ class _Reader:
         self._at = 0
         self._line = 1
 
-    def read(self) -> dict[str, list[_Entry]]:
-        entries: dict[str, list[_Entry]] = {}
+    def read(self) -> dict[str, list[_Assignment]]:
+        entries: dict[str, list[_Assignment]] = {}
         while self._at < len(self._text):
             if self._taken(_NOTHING) is not None:
                 continue
@@ -116,7 +116,7 @@ class _Reader:
     def _refuse(self, what: str, fix: str) -> NoReturn:
         raise ConfigError(what, where=f"{self._name}:{self._line}", fix=fix)
 
-    def _entry(self) -> _Entry:
+    def _entry(self) -> _Assignment:
         mark = self._text[self._at : self._at + 1]
         if mark not in {'"', "'"}:
             found = _BARE.match(self._text, self._at)
@@ -132,37 +132,37 @@ class _Reader:
                 what = "a quote opens here and closes in the middle of another line"
                 self._refuse(what, "close it where it is to end")
             self._taken(_BARE)
-            return _Entry(line, "", "goes on after its closing quote")
+            return _Assignment(line, "", "goes on after its closing quote")
         read = _of_double if mark == '"' else _of_single
         return read(line, quoted["inner"])
 
 
-def _of_bare(line: int, written: str) -> _Entry:
+def _of_bare(line: int, written: str) -> _Assignment:
     value = _COMMENT.sub("", written).strip(" \t")
     if any(mark in value for mark in "\"'\\"):
-        return _Entry(line, "", "has a quote or a backslash in it")
+        return _Assignment(line, "", "has a quote or a backslash in it")
     return _expanding(line, value)
 
 
-def _of_double(line: int, written: str) -> _Entry:
+def _of_double(line: int, written: str) -> _Assignment:
     if any(escaped not in '"\\' for escaped in _ESCAPE.findall(written)):
-        return _Entry(line, "", "has an escape in it that is read in several ways")
+        return _Assignment(line, "", "has an escape in it that is read in several ways")
     return _expanding(line, _ESCAPE.sub(r"\1", written))
 
 
-def _of_single(line: int, written: str) -> _Entry:
+def _of_single(line: int, written: str) -> _Assignment:
     if "\\" in written:
-        return _Entry(line, "", "has a backslash in it, which is read in several ways")
+        return _Assignment(line, "", "has a backslash in it, which is read in several ways")
     return _on_one_line(line, written)
 
 
-def _expanding(line: int, value: str) -> _Entry:
+def _expanding(line: int, value: str) -> _Assignment:
     if "$" in value or "`" in value:
-        return _Entry(line, "", "has a $ or ` in it, which would be expanded elsewhere")
+        return _Assignment(line, "", "has a $ or ` in it, which would be expanded elsewhere")
     return _on_one_line(line, value)
 
 
-def _on_one_line(line: int, value: str) -> _Entry:
+def _on_one_line(line: int, value: str) -> _Assignment:
     if "\n" in value:
-        return _Entry(line, "", "goes over several lines")
-    return _Entry(line, value)
+        return _Assignment(line, "", "goes over several lines")
+    return _Assignment(line, value)

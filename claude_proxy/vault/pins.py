@@ -33,11 +33,11 @@ _OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 _is_hex = re.compile(r"(?:[0-9a-f]{2}){8,64}").fullmatch
 _is_digest = re.compile(r"[0-9a-f]{64}").fullmatch
 
-type Stamp = tuple[int, ...]
+type FileStamp = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Pin:
+class StoredPin:
     """A login that was learned."""
 
     salt: bytes = field(repr=False)
@@ -55,7 +55,7 @@ class Pins:
     """What the file holds; `salt` is for the logins that are still to be learned."""
 
     salt: bytes = field(default=b"", repr=False)
-    by_name: Mapping[str, Pin] = field(default_factory=dict)
+    by_name: Mapping[str, StoredPin] = field(default_factory=dict)
 
 
 class PinStore:
@@ -65,7 +65,7 @@ class PinStore:
         self.path = statedir / FILE_NAME
         self._lock = statedir / _LOCK_NAME
 
-    def stamp(self) -> Stamp | None:
+    def stamp(self) -> FileStamp | None:
         """Return the state of the file, None if there is none."""
         try:
             found = self.path.lstat()
@@ -113,7 +113,7 @@ class PinStore:
             known = pins.by_name.get(name)
             if known is None:
                 since = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-                pin = Pin(*login, since)
+                pin = StoredPin(*login, since)
                 return replace(pins, by_name={**pins.by_name, name: pin})
             if known.salt != login[0] or not compare_digest(known.digest, login[1]):
                 raise PermissionError("another login has been pinned meanwhile")
@@ -226,13 +226,13 @@ def _read(raw: bytes) -> Pins:
     )
 
 
-def _pin_of(entry: Any) -> Pin:
+def _pin_of(entry: Any) -> StoredPin:
     if not isinstance(entry, dict) or entry.keys() != {"salt", "digest", "since"}:
         raise ValueError("a pin in it is damaged")
     salt, digest, since = entry["salt"], entry["digest"], entry["since"]
     if not (_is_text(salt, _is_hex) and _is_text(digest, _is_digest) and isinstance(since, str)):
         raise ValueError("a pin in it is damaged")
-    return Pin(bytes.fromhex(salt), bytes.fromhex(digest), since)
+    return StoredPin(bytes.fromhex(salt), bytes.fromhex(digest), since)
 
 
 def _is_text(value: Any, of_kind: Callable[[str], object]) -> bool:

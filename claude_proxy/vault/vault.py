@@ -33,7 +33,7 @@ from claude_proxy.policy.credentials.detection import digest_of, read_hash
 from claude_proxy.policy.credentials.secret import Secret
 from claude_proxy.system import process_memory
 from claude_proxy.vault import sources
-from claude_proxy.vault.pins import Pins, PinStore, Stamp
+from claude_proxy.vault.pins import FileStamp, Pins, PinStore
 
 logger = logging.getLogger(__name__)
 
@@ -46,12 +46,12 @@ _SALT_BYTES = 16
 
 
 @dataclass(slots=True)
-class _Held:
+class _CachedSource:
     """One source, and what it gave last."""
 
     source: SecretSource
     value: Secret | None = None
-    stamp: Stamp | None = None  # of the file that it reads
+    stamp: FileStamp | None = None  # of the file that it reads
     asked: float = 0.0
     due: float | None = None  # when it is asked again; None: by the stamp, or never
 
@@ -62,13 +62,13 @@ class _Held:
 
 
 @dataclass(slots=True)
-class Prepared:
+class PreparedSecrets:
     """All that belongs to one set of bindings."""
 
     bindings: tuple[Binding, ...] = ()
-    held: dict[SecretSource, _Held] = field(default_factory=dict)
+    held: dict[SecretSource, _CachedSource] = field(default_factory=dict)
     pins: Pins | None = field(default_factory=Pins)  # None: the file is not sound
-    pins_stamp: Stamp | None = None
+    pins_stamp: FileStamp | None = None
 
     @property
     def learns(self) -> bool:
@@ -99,11 +99,11 @@ class Vault:
         self._wake = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closed = False
-        self._state = Prepared()
+        self._state = PreparedSecrets()
         self._holdings: AvailableSecrets = MappingProxyType({})
         self._looked = 0.0
         # Variables are read once: afterwards they are gone.
-        self._of_environment: dict[SecretSource, _Held] = {}
+        self._of_environment: dict[SecretSource, _CachedSource] = {}
         # First uses that no answer has confirmed yet.
         self._unconfirmed: dict[str, tuple[bytes, bytes]] = {}
         self.replace(bindings)
@@ -130,12 +130,12 @@ class Vault:
         """
         self.take(self.prepare(bindings))
 
-    def prepare(self, bindings: Sequence[Binding]) -> Prepared:
+    def prepare(self, bindings: Sequence[Binding]) -> PreparedSecrets:
         """Read what other bindings need, for `take`; ConfigErrors if one of them cannot be had.
 
         Apart from it, as whoever judges by the old bindings must not be given a new one's value.
         """
-        state = Prepared(tuple(bindings))
+        state = PreparedSecrets(tuple(bindings))
         problems: list[ConfigError] = []
         names = self._withheld | _variables_of(state.bindings)
         for binding in state.bindings:
@@ -155,7 +155,7 @@ class Vault:
             self._withheld = names
         return state
 
-    def take(self, state: Prepared) -> None:
+    def take(self, state: PreparedSecrets) -> None:
         """Hold what was prepared, and nothing else."""
         with self._wake:
             self._state = state
@@ -197,20 +197,22 @@ class Vault:
 
     # --- sources
 
-    def _take(self, state: Prepared, source: SecretSource | None, names: frozenset[str]) -> None:
+    def _take(
+        self, state: PreparedSecrets, source: SecretSource | None, names: frozenset[str]
+    ) -> None:
         """Have a source's value among those of `state`; ConfigError if it gives none."""
         if source is None or source in state.held:
             return
         # What is held is not asked for again: a reload must not run commands that are good still.
         known = self._state.held.get(source) or self._of_environment.get(source)
         if known is None or known.value is None:
-            known = _Held(source)
+            known = _CachedSource(source)
             self._ask(known, names)
         state.held[source] = known
         if isinstance(source, EnvironmentSource):
             self._of_environment[source] = known
 
-    def _ask(self, held: _Held, names: frozenset[str]) -> None:
+    def _ask(self, held: _CachedSource, names: frozenset[str]) -> None:
         """Read a source; ConfigError if it gives nothing, and then nothing is held of it."""
         if self._closed:
             raise ConfigError("the proxy is stopping", where=name_of(held.source))
@@ -226,7 +228,7 @@ class Vault:
             held.asked = time.monotonic()
             held.due = _due(held)
 
-    def _refresh(self, held: _Held) -> None:
+    def _refresh(self, held: _CachedSource) -> None:
         """Read a source once more; of what goes wrong, the first time is told."""
         failed = held.value is None
         source = name_of(held.source)
@@ -274,7 +276,7 @@ class Vault:
             with self._wake:
                 self._publish()
 
-    def _refresh_pins(self, state: Prepared) -> None:
+    def _refresh_pins(self, state: PreparedSecrets) -> None:
         sound = state.pins is not None
         try:
             self._read_pins(state)
@@ -286,7 +288,7 @@ class Vault:
             if not sound:
                 logger.warning("the pinned logins can be used again")
 
-    def _read_pins(self, state: Prepared) -> None:
+    def _read_pins(self, state: PreparedSecrets) -> None:
         if not state.learns:
             return
         stamp = self._store.stamp()
@@ -345,7 +347,7 @@ class Vault:
             {binding.name: self._holding(state, binding) for binding in state.bindings}
         )
 
-    def _holding(self, state: Prepared, binding: Binding) -> Secret | Pinned | None:
+    def _holding(self, state: PreparedSecrets, binding: Binding) -> Secret | Pinned | None:
         use = binding.use
         value = None if use.source is None else state.held[use.source].value
         if isinstance(use, Injection):
@@ -365,7 +367,7 @@ class Vault:
         return Pinned(frozenset({*logins, pin.login}))
 
 
-def _due(held: _Held) -> float | None:
+def _due(held: _CachedSource) -> float | None:
     match held.source:
         case CommandSource(_, refresh_s):
             every = refresh_s

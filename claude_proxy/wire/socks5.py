@@ -20,7 +20,7 @@ _IPV4, _NAME, _IPV6 = 0x01, 0x03, 0x04
 _ADDRESS_SIZES: Final = {_IPV4: 4, _NAME: 0, _IPV6: 16}  # a name says its own
 
 
-class Method(IntEnum):
+class SocksMethod(IntEnum):
     """How a client offers to prove who it is (RFC 1928 section 3)."""
 
     NONE = 0x00
@@ -28,7 +28,7 @@ class Method(IntEnum):
     NO_ACCEPTABLE = 0xFF
 
 
-class Command(IntEnum):
+class SocksCommand(IntEnum):
     """What a client may ask for (RFC 1928 section 4)."""
 
     CONNECT = 0x01
@@ -36,7 +36,7 @@ class Command(IntEnum):
     UDP_ASSOCIATE = 0x03
 
 
-class Reply(IntEnum):
+class SocksReply(IntEnum):
     """What a request comes to (RFC 1928 section 6)."""
 
     GRANTED = 0x00
@@ -58,7 +58,7 @@ class SocksError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Login:
+class SocksLogin:
     """A user and a password as sent; no repr shows them."""
 
     user: bytes = field(repr=False)
@@ -66,7 +66,7 @@ class Login:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class SocksRequest:
     """What a client asks for."""
 
     command: int
@@ -81,13 +81,13 @@ class Request:
 def read_methods(buffer: bytearray) -> bytes | None:
     """Take a greeting from the buffer's front and return the methods it offers; None: wait."""
     if buffer and buffer[0] != VERSION:
-        raise SocksError(method_choice(Method.NO_ACCEPTABLE), "the greeting is not of SOCKS5")
+        raise SocksError(method_choice(SocksMethod.NO_ACCEPTABLE), "the greeting is not of SOCKS5")
     if len(buffer) < 2 or len(buffer) < (size := 2 + buffer[1]):  # noqa: PLR2004
         return None
     return _take(buffer, size)[2:]
 
 
-def read_login(buffer: bytearray) -> Login | None:
+def read_login(buffer: bytearray) -> SocksLogin | None:
     """Take a login from the buffer's front; None: wait."""
     if buffer and buffer[0] != _LOGIN_VERSION:
         raise SocksError(login_answer(passed=False), "the login is not of RFC 1929")
@@ -97,20 +97,22 @@ def read_login(buffer: bytearray) -> Login | None:
     if len(buffer) <= at or len(buffer) < (size := at + 1 + buffer[at]):
         return None
     message = _take(buffer, size)
-    return Login(message[2:at], message[at + 1 :])
+    return SocksLogin(message[2:at], message[at + 1 :])
 
 
-def read_request(buffer: bytearray) -> Request | None:
+def read_request(buffer: bytearray) -> SocksRequest | None:
     """Take a request from the buffer's front; None: wait.
 
     What cannot become one any more is refused without waiting for its end.
     """
     if buffer and buffer[0] != VERSION:
-        raise SocksError(reply(Reply.FAILED), "the request is not of SOCKS5")
+        raise SocksError(reply(SocksReply.FAILED), "the request is not of SOCKS5")
     if len(buffer) > 2 and buffer[2]:  # noqa: PLR2004 - RFC 1928: reserved, must be zero
-        raise SocksError(reply(Reply.FAILED), "the reserved byte of the request is not zero")
+        raise SocksError(reply(SocksReply.FAILED), "the reserved byte of the request is not zero")
     if len(buffer) > 3 and buffer[3] not in _ADDRESS_SIZES:  # noqa: PLR2004
-        raise SocksError(reply(Reply.ADDRESS_NOT_SUPPORTED), "the type of address is not known")
+        raise SocksError(
+            reply(SocksReply.ADDRESS_NOT_SUPPORTED), "the type of address is not known"
+        )
     if len(buffer) < 5:  # noqa: PLR2004 - up to the length of a name; an address has more
         return None
     kind = buffer[3]
@@ -120,10 +122,10 @@ def read_request(buffer: bytearray) -> Request | None:
         return None
     message = _take(buffer, end + 2)
     (port,) = struct.unpack_from("!H", message, end)
-    return Request(message[1], _host_of(kind, message[start:end]), port)
+    return SocksRequest(message[1], _host_of(kind, message[start:end]), port)
 
 
-def method_choice(method: Method) -> bytes:
+def method_choice(method: SocksMethod) -> bytes:
     """Return the answer to a greeting."""
     return bytes((VERSION, method))
 
@@ -133,7 +135,7 @@ def login_answer(*, passed: bool) -> bytes:
     return bytes((_LOGIN_VERSION, 0 if passed else 1))
 
 
-def reply(code: Reply) -> bytes:
+def reply(code: SocksReply) -> bytes:
     """Return the answer to a request; the address that is bound is nobody's business."""
     return bytes((VERSION, code, 0, _IPV4)) + bytes(4 + 2)
 

@@ -22,7 +22,7 @@ from claude_proxy.audit.database import (
     shrink,
     wal_of,
 )
-from claude_proxy.audit.queries import Attempt, AuditReader, Selection
+from claude_proxy.audit.queries import AuditReader, LoggedAttempt, Selection
 from claude_proxy.errors import ConfigError
 from claude_proxy.events import DecisionMade, Notice, OutcomeSeen, Phase
 from tests.audit.examples import rows
@@ -195,7 +195,7 @@ def test_a_file_of_the_first_schema_keeps_its_rows_and_learns_the_rest(path: Pat
     assert rows(path, "PRAGMA user_version") == [len(MIGRATIONS)]
     with AuditReader(path) as reader:
         attempt, notice = reader.newest(Selection(), 9)
-    assert attempt == Attempt(
+    assert attempt == LoggedAttempt(
         DecisionMade(
             7,
             1,

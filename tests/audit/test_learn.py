@@ -21,7 +21,7 @@ from claude_proxy.config.groups import loader
 from claude_proxy.config.groups import reader as groups_reader
 from claude_proxy.config.settings import Learn
 from claude_proxy.errors import ConfigError
-from claude_proxy.events import OPAQUE, DecisionMade, OutcomeSeen, Phase
+from claude_proxy.events import PASSTHROUGH_SCHEME, DecisionMade, OutcomeSeen, Phase
 from claude_proxy.policy.reason import Reason
 
 EPOCH = 1_790_000_000
@@ -145,7 +145,7 @@ def test_what_was_not_reached_or_is_no_host_is_not_learned(
 
 def test_a_tunnel_that_is_passed_through_is_a_visit(learning: Learning, file: Path) -> None:
     learner = learning()
-    learner(decision(1, "a.test:443", phase=Phase.CONNECT, scheme=OPAQUE))
+    learner(decision(1, "a.test:443", phase=Phase.CONNECT, scheme=PASSTHROUGH_SCHEME))
     learner(outcome(1))
 
     learner.write()

@@ -13,12 +13,12 @@ import pytest
 from claude_proxy.audit import queries
 from claude_proxy.audit.database import connect, database_in, open_for_writing, shm_of, wal_of
 from claude_proxy.audit.queries import (
-    Attempt,
     AuditReader,
-    Entry,
     Follower,
     HostFilter,
     ListenerFilter,
+    LogEntry,
+    LoggedAttempt,
     NoAuditLogError,
     RunFilter,
     Selection,
@@ -26,7 +26,7 @@ from claude_proxy.audit.queries import (
 from claude_proxy.audit.sinks import is_told
 from claude_proxy.audit.store import AuditStore
 from claude_proxy.errors import ClaudeProxyError
-from claude_proxy.events import OPAQUE, Notice, Phase
+from claude_proxy.events import PASSTHROUGH_SCHEME, Notice, Phase
 from tests.audit.examples import MOMENT, a_decision, a_denial, a_usage, an_outcome
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,12 +45,12 @@ def store(path: Path) -> Iterator[AuditStore]:
         yield store
 
 
-def newest(path: Path, limit: int = 50, **selection: object) -> list[Entry]:
+def newest(path: Path, limit: int = 50, **selection: object) -> list[LogEntry]:
     with AuditReader(path) as reader:
         return reader.newest(Selection(**selection), limit)  # type: ignore[arg-type]
 
 
-def ids(entries: list[Entry]) -> list[int]:
+def ids(entries: list[LogEntry]) -> list[int]:
     return [entry.id for entry in entries]
 
 
@@ -64,7 +64,10 @@ def test_an_attempt_comes_back_as_it_was_recorded(store: AuditStore, path: Path)
     store.record(an_outcome(1))
     store.flush()
 
-    assert newest(path) == [Attempt(decisions[0], an_outcome(1)), Attempt(decisions[1], None)]
+    assert newest(path) == [
+        LoggedAttempt(decisions[0], an_outcome(1)),
+        LoggedAttempt(decisions[1], None),
+    ]
 
 
 def test_a_credential_and_usage_come_back_as_they_were_recorded(
@@ -76,7 +79,7 @@ def test_a_credential_and_usage_come_back_as_they_were_recorded(
     store.record(outcome)
     store.flush()
 
-    assert newest(path) == [Attempt(decision, outcome)]
+    assert newest(path) == [LoggedAttempt(decision, outcome)]
 
 
 def test_the_newest_come_last_and_no_more_than_asked(store: AuditStore, path: Path) -> None:
@@ -115,7 +118,7 @@ def test_what_is_older_is_left_out(store: AuditStore, path: Path) -> None:
 
 
 def test_steps_are_left_out_as_the_console_leaves_them_out(store: AuditStore, path: Path) -> None:
-    kinds = product(Phase, ["", "https", "http", OPAQUE], [True, False])
+    kinds = product(Phase, ["", "https", "http", PASSTHROUGH_SCHEME], [True, False])
     events = [
         a_decision(number, phase=phase, scheme=scheme, allowed=allowed)
         for number, (phase, scheme, allowed) in enumerate(kinds)
@@ -348,8 +351,8 @@ def test_the_outcome_is_waited_for_but_not_for_long(store: AuditStore, follower:
     store.flush()
 
     first, second = follower.news(MOMENT + 4), follower.news(MOMENT + 2 * SECOND)
-    assert first == [Attempt(a_decision(MOMENT + 2), an_outcome(MOMENT + 2))]
-    assert second == [Attempt(a_decision(MOMENT + 1), None)]
+    assert first == [LoggedAttempt(a_decision(MOMENT + 2), an_outcome(MOMENT + 2))]
+    assert second == [LoggedAttempt(a_decision(MOMENT + 1), None)]
 
 
 def test_what_another_proxy_writes_late_is_not_missed(

@@ -27,7 +27,7 @@ from claude_proxy.audit.sinks import (
 )
 from claude_proxy.config.settings import LogFormat, Verbosity
 from claude_proxy.errors import ConfigError
-from claude_proxy.events import OPAQUE, DecisionMade, Event, Notice, Phase
+from claude_proxy.events import PASSTHROUGH_SCHEME, DecisionMade, Event, Notice, Phase
 from tests.audit.examples import MOMENT, a_decision, a_denial, a_usage, an_outcome
 
 ANY_TEXT = st.text(st.characters(exclude_categories=[]))
@@ -53,7 +53,7 @@ class Kept:
 
 A_TUNNEL = a_decision(phase=Phase.CONNECT, scheme="", method="CONNECT", path="")
 A_REFUSED_TUNNEL = a_denial(phase=Phase.CONNECT, scheme="", method="CONNECT", path="")
-A_PASSTHROUGH = replace(A_TUNNEL, scheme=OPAQUE)
+A_PASSTHROUGH = replace(A_TUNNEL, scheme=PASSTHROUGH_SCHEME)
 
 
 def printed(

@@ -16,7 +16,13 @@ from hypothesis import strategies as st
 from claude_proxy.audit.database import database_in
 from claude_proxy.audit.queries import AuditReader, RunFilter
 from claude_proxy.audit.store import AuditStore
-from claude_proxy.audit.usage import MODEL_BOUND, MOST_TOKENS, REQUESTS_SINCE, Per, Sum
+from claude_proxy.audit.usage import (
+    MODEL_BOUND,
+    MOST_TOKENS,
+    REQUESTS_SINCE,
+    UsageGrouping,
+    UsageSum,
+)
 from claude_proxy.errors import AuditError
 from claude_proxy.events import Event, OutcomeSeen, Phase
 from tests.audit.examples import MOMENT, a_decision, a_denial, a_usage, an_outcome, rows
@@ -60,7 +66,7 @@ def spend(store: AuditStore, number: int, *, usage: Any = None, **decision: Any)
     store.record(an_outcome(number, usage=usage or a_usage()))
 
 
-def sums(path: Path, per: Per, **choice: Any) -> list[Sum]:
+def sums(path: Path, per: UsageGrouping, **choice: Any) -> list[UsageSum]:
     with AuditReader(path) as reader:
         return reader.usage(per, **choice)
 
@@ -134,7 +140,7 @@ def test_no_usage_costs_another_attempt_its_outcome(
 
     assert len(rows(path, "SELECT decision FROM outcome")) == before + 2
     assert store.used_since(0, GATEWAY) >= ALL
-    assert sums(path, Per.MODEL)
+    assert sums(path, UsageGrouping.MODEL)
 
 
 # What ceilings ask
@@ -281,7 +287,7 @@ def test_a_day_is_one_of_the_readers_own(store: AuditStore, path: Path) -> None:
         spend(store, MOMENT + hours * HOUR)
     store.flush()
 
-    assert [(one.name, one.requests) for one in sums(path, Per.DAY)] == [
+    assert [(one.name, one.requests) for one in sums(path, UsageGrouping.DAY)] == [
         ("2026-01-02", 2),
         ("2026-01-03", 1),
     ]
@@ -299,12 +305,12 @@ def test_runs_and_models_are_added_up(store: AuditStore, path: Path) -> None:
         spend(store, MOMENT + at, client=client, usage=a_usage(model="b" if at else ""))
     store.flush()
 
-    assert sums(path, Per.RUN) == [
-        Sum("two", MOMENT + 1, MOMENT + 1, 1, 12, 340, 5, 6000),
-        Sum("one", MOMENT, MOMENT + 2, 2, 24, 680, 10, 12000),
-        Sum(None, MOMENT + 3, MOMENT + 3, 1, 12, 340, 5, 6000),
+    assert sums(path, UsageGrouping.RUN) == [
+        UsageSum("two", MOMENT + 1, MOMENT + 1, 1, 12, 340, 5, 6000),
+        UsageSum("one", MOMENT, MOMENT + 2, 2, 24, 680, 10, 12000),
+        UsageSum(None, MOMENT + 3, MOMENT + 3, 1, 12, 340, 5, 6000),
     ]
-    assert [(one.name, one.requests, one.tokens) for one in sums(path, Per.MODEL)] == [
+    assert [(one.name, one.requests, one.tokens) for one in sums(path, UsageGrouping.MODEL)] == [
         (None, 1, ALL),
         ("b", 3, 3 * ALL),
     ]
@@ -315,9 +321,11 @@ def test_a_run_and_a_time_narrow_the_sums(store: AuditStore, path: Path) -> None
         spend(store, MOMENT + at, client=f"127.0.0.1:50000, run {name}: claude")
     store.flush()
 
-    assert [one.requests for one in sums(path, Per.MODEL, run=RunFilter("one"))] == [2]
-    assert [one.first for one in sums(path, Per.MODEL, since_ns=MOMENT + 1)] == [MOMENT + 1]
-    assert sums(path, Per.RUN, run=RunFilter("on")) == []
+    assert [one.requests for one in sums(path, UsageGrouping.MODEL, run=RunFilter("one"))] == [2]
+    assert [one.first for one in sums(path, UsageGrouping.MODEL, since_ns=MOMENT + 1)] == [
+        MOMENT + 1
+    ]
+    assert sums(path, UsageGrouping.RUN, run=RunFilter("on")) == []
 
 
 def test_a_run_is_still_named_when_its_decision_is_gone(store: AuditStore, path: Path) -> None:
@@ -325,7 +333,7 @@ def test_a_run_is_still_named_when_its_decision_is_gone(store: AuditStore, path:
     store.flush()
     store._execute("DELETE FROM decision")
 
-    assert [one.name for one in sums(path, Per.RUN)] == ["one"]
+    assert [one.name for one in sums(path, UsageGrouping.RUN)] == ["one"]
 
 
 def test_nothing_used_is_no_sum(store: AuditStore, path: Path) -> None:
@@ -333,7 +341,7 @@ def test_nothing_used_is_no_sum(store: AuditStore, path: Path) -> None:
     store.record(an_outcome())
     store.flush()
 
-    assert [sums(path, per) for per in Per] == [[], [], []]
+    assert [sums(path, per) for per in UsageGrouping] == [[], [], []]
 
 
 def test_a_log_can_be_added_up_beside_its_writer(store: AuditStore, path: Path) -> None:
@@ -341,8 +349,8 @@ def test_a_log_can_be_added_up_beside_its_writer(store: AuditStore, path: Path) 
     store.flush()
 
     with AuditReader(path) as reader, closing(reader._connection.cursor()):
-        reader.usage(Per.DAY)
+        reader.usage(UsageGrouping.DAY)
         spend(store, MOMENT + 1)
         store.flush()
 
-        assert reader.usage(Per.DAY)[0].requests == 2
+        assert reader.usage(UsageGrouping.DAY)[0].requests == 2

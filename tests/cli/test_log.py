@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from claude_proxy.audit.database import database_in
-from claude_proxy.audit.queries import Attempt
+from claude_proxy.audit.queries import LoggedAttempt
 from claude_proxy.audit.store import AuditStore
 from claude_proxy.cli import main
 from claude_proxy.cli.log import Since, duration_of, parse_since, row_of, size_of
-from claude_proxy.events import OPAQUE, Notice, Phase
+from claude_proxy.events import PASSTHROUGH_SCHEME, Notice, Phase
 from tests.audit.examples import MOMENT, a_decision, a_denial, a_usage, an_outcome
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -89,9 +89,9 @@ def test_an_attempt_is_a_row(store: AuditStore, log: Log) -> None:
 
 
 def test_a_passthrough_tunnel_says_so() -> None:
-    tunnel = a_decision(phase=Phase.CONNECT, scheme=OPAQUE, method="CONNECT", path="")
+    tunnel = a_decision(phase=Phase.CONNECT, scheme=PASSTHROUGH_SCHEME, method="CONNECT", path="")
 
-    _, _, *cells = row_of(Attempt(tunnel, None)).split()
+    _, _, *cells = row_of(LoggedAttempt(tunnel, None)).split()
 
     assert " ".join(cells) == (
         "Allowed CONNECT example.com:443 - - - - passthrough allowlist.yaml:12"

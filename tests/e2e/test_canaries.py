@@ -19,7 +19,7 @@ from claude_proxy.policy.patterns import HostPattern
 from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.request import Request, Scheme
 from claude_proxy.proxy.gate import Attempt, ClientInfo, Gate
-from claude_proxy.proxy.inspection.base import CutOff
+from claude_proxy.proxy.inspection.base import ResponseCutOff
 from claude_proxy.server import logs
 from claude_proxy.vault.vault import Vault
 from claude_proxy.wire.authority import Authority
@@ -73,7 +73,7 @@ def answered(gate: Gate, passage: Attempt, asked: Request, status: int, content:
             gate.answered(passage, status)
             watch.feed(content)
             watch.finish()
-    except CutOff as cut:
+    except ResponseCutOff as cut:
         gate.end(passage, cut.word)
     gate.end(passage)
 

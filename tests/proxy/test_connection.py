@@ -23,8 +23,8 @@ from claude_proxy.proxy import gate as gate_module
 from claude_proxy.proxy.connection import ClientConnection, Services
 from claude_proxy.proxy.dialer import Dialer, DialError, Failure
 from claude_proxy.proxy.gate import Attempt, Gate
-from claude_proxy.proxy.layers.protocol_detection import Front
-from claude_proxy.proxy.layers.session import HoldReading, RuleRevoked, Session, TimedOut, Waiting
+from claude_proxy.proxy.layers.protocol_detection import ProtocolDetection
+from claude_proxy.proxy.layers.session import PauseReading, RuleRevoked, Session, TimedOut, Waiting
 from claude_proxy.proxy.layers.upstream import UpstreamServer
 from claude_proxy.wire.authority import Authority
 from tests.proxy.layers.stage import Hook, Ledger, options_of, policy_of
@@ -105,7 +105,7 @@ class _Arrival(asyncio.Protocol):
 
 
 def front(context: Context, session: Session, dialer: Dialer) -> Layer:
-    return Front(context, session, dialer)
+    return ProtocolDetection(context, session, dialer)
 
 
 def scripted(script: Script) -> MakeLayer:
@@ -341,8 +341,8 @@ def upstreams_of(proxy: Proxy) -> list[connection_module._Endpoint]:
 def test_a_layer_may_hold_a_peer(run: Run) -> None:
     def script(event: events.Event) -> Iterable[commands.Command]:
         if isinstance(event, events.DataReceived):
-            yield HoldReading(event.connection, hold=True)
-            yield HoldReading(Server(address=None), hold=True)  # of one that is gone
+            yield PauseReading(event.connection, hold=True)
+            yield PauseReading(Server(address=None), hold=True)  # of one that is gone
 
     async def play() -> None:
         async with proxy_of(scripted(script)) as proxy:
@@ -351,7 +351,7 @@ def test_a_layer_may_hold_a_peer(run: Run) -> None:
             await until(lambda: proxy.connection.endpoint.paused)
             await client.says(b"two")
             before = len(proxy.heard)
-            proxy.connection._carry_out(HoldReading(proxy.connection.client, hold=False))
+            proxy.connection._carry_out(PauseReading(proxy.connection.client, hold=False))
             await until(lambda: len(proxy.heard) > before)
 
             assert isinstance(proxy.heard[-1], events.DataReceived)
@@ -714,7 +714,7 @@ def test_a_client_that_lingers_too_long_is_cut_off(run: Run) -> None:
 def test_a_held_client_that_is_closed_is_read_to_its_end(run: Run) -> None:
     def script(event: events.Event) -> Iterable[commands.Command]:
         if isinstance(event, events.DataReceived):
-            yield HoldReading(event.connection, hold=True)
+            yield PauseReading(event.connection, hold=True)
             yield commands.CloseConnection(event.connection)
 
     async def play() -> None:
@@ -773,7 +773,7 @@ def test_a_client_that_broke_off_while_it_was_held_is_noticed(run: Run) -> None:
     async def play() -> None:
         async with proxy_of(scripted(silent)) as proxy:
             client = await proxy.client()
-            proxy.connection._carry_out(HoldReading(proxy.connection.client, hold=True))
+            proxy.connection._carry_out(PauseReading(proxy.connection.client, hold=True))
             now = asyncio.get_running_loop().time()
             proxy.connection.sweep(now)
             before = len(proxy.services.connections)
@@ -921,7 +921,7 @@ def test_an_opaque_tunnel_is_closed_once_its_host_is_to_be_seen(run: Run) -> Non
         async with proxy_of(scripted(silent), policy=opaque) as proxy:
             await proxy.client()
             session = proxy.connection.session
-            session.target, session.opaque = Authority.of("example.com", 443), True
+            session.target, session.passthrough = Authority.of("example.com", 443), True
             kept = proxy.connection.withdraw()
             proxy.services.gate.policy = seen
 
@@ -941,7 +941,9 @@ def test_a_websocket_is_closed_once_its_request_is_not_allowed(run: Run, after: 
         before = policy_of("allow: [{host: example.com, scheme: http}]")
         async with proxy_of(scripted(silent), policy=before) as proxy:
             await proxy.client()
-            proxy.connection.session.relayed = Request(Scheme.HTTP, target, target, "GET", "/chat")
+            proxy.connection.session.websocket_request = Request(
+                Scheme.HTTP, target, target, "GET", "/chat"
+            )
             kept = proxy.connection.withdraw()
             proxy.services.gate.policy = policy_of(after)
 

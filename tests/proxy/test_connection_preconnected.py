@@ -10,13 +10,13 @@ from claude_proxy.policy.policy import Policy
 from claude_proxy.proxy.dialer import DialError, Failure
 from claude_proxy.proxy.layers.upstream import UpstreamServer
 from claude_proxy.wire.authority import Authority
-from claude_proxy.wire.socks5 import Reply, reply
+from claude_proxy.wire.socks5 import SocksReply, reply
 from tests.proxy.layers.test_http1 import OK
 from tests.proxy.test_connection import Proxy, policy_for, proxy_of
 from tests.support.loopback import LOOPS, Names, Origin, Play, Run, Stream, run_on, until
 
 GREETING, NO_LOGIN = b"\x05\x01\x00", b"\x05\x00"
-GRANTED = reply(Reply.GRANTED)
+GRANTED = reply(SocksReply.GRANTED)
 
 
 @pytest.fixture(params=LOOPS)
@@ -121,7 +121,7 @@ def test_a_connection_that_is_spoilt_before_its_use_is_replaced(run: Run, spoils
                     upstream.breaks_off()
                 case _:
                     await upstream.says(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-            await until(lambda: proxy.connection.session.spare is None)
+            await until(lambda: proxy.connection.session.preconnected is None)
             await client.says(get(origin.port))
             second = await origin.accepts()
             asked = await second.gets_until(b"\r\n\r\n")
@@ -141,7 +141,7 @@ def test_a_connection_of_another_kind_is_not_used(run: Run) -> None:
             proxy_of(policy=policy_for(origin.port)) as proxy,
         ):
             _, upstream = await tunnel(proxy, origin)
-            spare = proxy.connection.session.spare
+            spare = proxy.connection.session.preconnected
             assert spare is not None
             other = UpstreamServer(address=spare.address, tunnel=not spare.tunnel)  # type: ignore[attr-defined]
             await proxy.connection._connect(other)
@@ -172,8 +172,12 @@ def test_a_rule_that_went_before_the_connection_was_used_denies(run: Run) -> Non
     run(play)
 
 
-@pytest.mark.parametrize(("found", "code"), [([], Reply.UNREACHABLE), (["10.0.0.1"], Reply.DENIED)])
-def test_a_dial_that_fails_is_told_in_the_reply(run: Run, found: list[str], code: Reply) -> None:
+@pytest.mark.parametrize(
+    ("found", "code"), [([], SocksReply.UNREACHABLE), (["10.0.0.1"], SocksReply.DENIED)]
+)
+def test_a_dial_that_fails_is_told_in_the_reply(
+    run: Run, found: list[str], code: SocksReply
+) -> None:
     async def play() -> None:
         async with proxy_of(policy=policy_for(80), resolve=Names(example_com=found)) as proxy:
             client = await proxy.client()
@@ -193,7 +197,7 @@ def test_a_refused_connection_is_told_in_the_reply(run: Run) -> None:
                 client = await proxy.client()
                 await client.says(ask(port))
 
-                assert await client.gets_rest() == NO_LOGIN + reply(Reply.REFUSED)
+                assert await client.gets_rest() == NO_LOGIN + reply(SocksReply.REFUSED)
 
     run(play)
 
@@ -206,7 +210,7 @@ def test_the_proxy_itself_is_not_reached(run: Run) -> None:
             client = await proxy.client()
             await client.says(ask(proxy.port))
 
-            assert await client.gets_rest() == NO_LOGIN + reply(Reply.DENIED)
+            assert await client.gets_rest() == NO_LOGIN + reply(SocksReply.DENIED)
             assert proxy.ledger.last.error == "proxy-loop"
             assert len(proxy.made) == 1
 

@@ -19,9 +19,9 @@ from claude_proxy.policy.policy import Policy
 from claude_proxy.proxy.connection import ClientConnection, Services
 from claude_proxy.proxy.dialer import Dialer
 from claude_proxy.proxy.gate import Gate
-from claude_proxy.proxy.layers.protocol_detection import Front
+from claude_proxy.proxy.layers.protocol_detection import ProtocolDetection
 from claude_proxy.proxy.layers.session import Waiting
-from claude_proxy.proxy.listeners import ClaudeMode, Listener, Listeners, _Arrival
+from claude_proxy.proxy.listeners import Listener, ListenerMode, Listeners, _Admission
 from claude_proxy.server.listening_sockets import bind
 from tests.proxy.layers.stage import Ledger, options_of
 from tests.proxy.layers.test_http1 import DENIED, reason_of
@@ -69,7 +69,9 @@ class Door:
         return self.clients[-1]
 
     def youngest(self) -> ClientConnection:
-        return max(self.services.connections, key=lambda found: found.session.origin.connection)
+        return max(
+            self.services.connections, key=lambda found: found.session.client_info.connection
+        )
 
 
 def bound(address: str | Path) -> socket.socket:
@@ -101,12 +103,12 @@ async def door_of(
         limits=Limits(connections=connections),
         options=options_of(),
         hooks={},
-        top_layer=lambda context, session: Front(context, session, dialer),
+        top_layer=lambda context, session: ProtocolDetection(context, session, dialer),
     )
     with bound(address) as sock:
         listener = Listener("the door", sock, clients, uids, credentials, entered, **of_listener)
         manager = Listeners([listener], services, told.append)
-        instance: ServerInstance[ClaudeMode] = ServerInstance.make("claude:0", manager)
+        instance: ServerInstance[ListenerMode] = ServerInstance.make("claude:0", manager)
         await instance.start()
         await manager.accepting()
         door = Door(sock.getsockname(), manager, services, ledger, told)
@@ -121,10 +123,10 @@ async def door_of(
 
 
 def test_a_listener_has_a_number() -> None:
-    assert ClaudeMode.parse("claude:7").data == "7"
+    assert ListenerMode.parse("claude:7").data == "7"
     for spec in ("claude", "claude:tcp"):
         with pytest.raises(ValueError, match="a listener has a number"):
-            ClaudeMode.parse(spec)
+            ListenerMode.parse(spec)
 
 
 # --- who is let in
@@ -167,7 +169,7 @@ def test_an_ipv6_client_is_shown_in_brackets(run: Run) -> None:
         async with door_of("::1") as door:
             await door.client()
 
-            assert door.youngest().session.origin.client.startswith("[::1]:")
+            assert door.youngest().session.client_info.client.startswith("[::1]:")
 
     run(play)
 
@@ -176,7 +178,7 @@ def test_a_fault_lets_nobody_in(run: Run, caplog: pytest.LogCaptureFixture) -> N
     async def play() -> None:
         async with door_of() as door:
 
-            def fail(context: object, session: object) -> Front:
+            def fail(context: object, session: object) -> ProtocolDetection:
                 raise RuntimeError(f"a bug with {context} and {session}")
 
             door.services.top_layer = fail
@@ -250,8 +252,8 @@ def test_a_client_of_another_machine_is_not_local(run: Run) -> None:
                 def set_protocol(self, protocol: Any) -> None:
                     made.append(protocol.owner)
 
-            arrival = _Arrival(
-                door.manager, door.manager.listeners["claude:0"], ClaudeMode.parse("claude:0")
+            arrival = _Admission(
+                door.manager, door.manager.listeners["claude:0"], ListenerMode.parse("claude:0")
             )
             arrival.connection_made(Elsewhere(("10.1.2.3", 50000)))  # type: ignore[arg-type]
 
@@ -335,7 +337,7 @@ def test_a_listener_may_have_services_of_its_own(run: Run) -> None:
             limits=Limits(),
             options=options_of(),
             hooks={},
-            top_layer=lambda context, session: Front(context, session, dialer),
+            top_layer=lambda context, session: ProtocolDetection(context, session, dialer),
         )
         async with door_of(services=own) as door:
             client = await door.stranger()
@@ -410,7 +412,7 @@ def test_what_keeps_a_listener_from_accepting_is_told(run: Run) -> None:
             with bind(TcpListen("127.0.0.1", 0)) as sock:
                 closed = Listener("closed", sock)
             manager = Listeners([closed], door.services, door.told.append)
-            instance: ServerInstance[ClaudeMode] = ServerInstance.make("claude:0", manager)
+            instance: ServerInstance[ListenerMode] = ServerInstance.make("claude:0", manager)
 
             with pytest.raises((OSError, ValueError)):
                 await instance.start()
@@ -424,8 +426,8 @@ def test_a_client_that_is_gone_before_it_was_let_in_is_forgotten(run: Run) -> No
     async def play() -> None:
         async with door_of() as door:
             transport = Transport(None)
-            arrival = _Arrival(
-                door.manager, door.manager.listeners["claude:0"], ClaudeMode.parse("claude:0")
+            arrival = _Admission(
+                door.manager, door.manager.listeners["claude:0"], ListenerMode.parse("claude:0")
             )
             arrival.connection_made(transport)  # type: ignore[arg-type]
 
@@ -448,8 +450,8 @@ def test_an_address_is_judged_as_what_it_is(run: Run, address: str, *, admitted:
     async def play() -> None:
         async with door_of(connections=0) as door:  # so that nobody gets further
             transport = Transport((address, 50000, 0, 0))
-            arrival = _Arrival(
-                door.manager, door.manager.listeners["claude:0"], ClaudeMode.parse("claude:0")
+            arrival = _Admission(
+                door.manager, door.manager.listeners["claude:0"], ListenerMode.parse("claude:0")
             )
             arrival.connection_made(transport)  # type: ignore[arg-type]
 

@@ -14,7 +14,7 @@ import pytest
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.sandbox import helper_processes
 from claude_proxy.sandbox.helper_processes import Attendant, is_foreign, join, open_log, start_relay
-from claude_proxy.sandbox.relay.bridge import Upstream
+from claude_proxy.sandbox.relay.bridge import RelayTarget
 from claude_proxy.sandbox.run_directory import RunDirectory
 from claude_proxy.wire.proxy_protocol import SIGNATURE
 
@@ -106,7 +106,7 @@ def test_the_relay_announces_and_ends_with_its_lifeline(
         log.file,
     ):
         path = str(rundir.socket_path)
-        upstream = Upstream(f"unix:{path}", socket.AF_UNIX, path)
+        upstream = RelayTarget(f"unix:{path}", socket.AF_UNIX, path)
         with start_relay([listener], upstream, rundir, log, ["make", "all"]) as relay:
             assert os.getsid(relay.pid) == relay.pid
             with socket.create_connection(listener.getsockname()) as client:
@@ -181,6 +181,6 @@ def test_a_foreign_proxy_is_known_by_its_answer_to_an_announcement(
 def test_one_that_says_nothing_is_foreign(impatient: None) -> None:
     del impatient
     with socket.create_server(("127.0.0.1", 0)) as proxy:
-        where = Upstream("quiet", socket.AF_INET, proxy.getsockname())
+        where = RelayTarget("quiet", socket.AF_INET, proxy.getsockname())
 
         assert is_foreign(where)

@@ -11,7 +11,7 @@ from claude_proxy.config.settings import Limits, Settings
 from claude_proxy.events import Notice
 from claude_proxy.proxy.connection import ClientConnection, Services
 from claude_proxy.proxy.dialer import Dialer
-from claude_proxy.proxy.layers.protocol_detection import Front
+from claude_proxy.proxy.layers.protocol_detection import ProtocolDetection
 from claude_proxy.server import reload as reload_module
 from claude_proxy.server.gates import Judges, vault_of
 from claude_proxy.server.reload import Reloader
@@ -58,7 +58,7 @@ class Owner:
             limits=Limits(),
             options=options_of(),
             hooks={},
-            top_layer=lambda context, session: Front(context, session, dialer),
+            top_layer=lambda context, session: ProtocolDetection(context, session, dialer),
         )
         self.reloader = Reloader(
             settings,

@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from claude_proxy.wire.socks5 import (
-    Login,
-    Method,
-    Reply,
-    Request,
     SocksError,
+    SocksLogin,
+    SocksMethod,
+    SocksReply,
+    SocksRequest,
     login_answer,
     method_choice,
     read_login,
@@ -20,7 +20,7 @@ from claude_proxy.wire.socks5 import (
     reply,
 )
 
-type Read = Callable[[bytearray], bytes | Login | Request | None]
+type Read = Callable[[bytearray], bytes | SocksLogin | SocksRequest | None]
 
 READERS: list[Read] = [read_methods, read_login, read_request]
 GREETING = b"\x05\x02\x00\x02"
@@ -42,7 +42,7 @@ def answer_to(read: Read, message: bytes) -> bytes:
 
 
 def test_a_greeting_offers_its_methods() -> None:
-    assert read_methods(bytearray(GREETING)) == bytes([Method.NONE, Method.PASSWORD])
+    assert read_methods(bytearray(GREETING)) == bytes([SocksMethod.NONE, SocksMethod.PASSWORD])
 
 
 def test_a_greeting_may_offer_nothing() -> None:
@@ -50,11 +50,11 @@ def test_a_greeting_may_offer_nothing() -> None:
 
 
 def test_a_login_is_a_user_and_a_password() -> None:
-    assert read_login(bytearray(LOGIN)) == Login(b"user", b"password")
+    assert read_login(bytearray(LOGIN)) == SocksLogin(b"user", b"password")
 
 
 def test_a_login_may_be_empty() -> None:
-    assert read_login(bytearray(b"\x01\x00\x00")) == Login(b"", b"")
+    assert read_login(bytearray(b"\x01\x00\x00")) == SocksLogin(b"", b"")
 
 
 def test_no_repr_shows_a_login() -> None:
@@ -81,7 +81,7 @@ def test_no_repr_shows_a_login() -> None:
     ],
 )
 def test_a_request_names_its_target_as_sent(message: bytes, host: bytes, port: int) -> None:
-    assert read_request(bytearray(message)) == Request(1, host, port)
+    assert read_request(bytearray(message)) == SocksRequest(1, host, port)
 
 
 @pytest.mark.parametrize("command", [0, 2, 3, 4, 255])
@@ -89,13 +89,13 @@ def test_another_command_is_read_like_any(command: int) -> None:
     message = bytearray(BY_NAME)
     message[1] = command
 
-    assert read_request(message) == Request(command, b"example.com", 443)
+    assert read_request(message) == SocksRequest(command, b"example.com", 443)
 
 
 @pytest.mark.parametrize("version", [0, 4, 6, 0x16, 0x47])
 def test_another_version_is_refused(version: int) -> None:
     assert answer_to(read_methods, bytes([version]) + GREETING[1:]) == b"\x05\xff"
-    assert answer_to(read_request, bytes([version]) + BY_NAME[1:]) == reply(Reply.FAILED)
+    assert answer_to(read_request, bytes([version]) + BY_NAME[1:]) == reply(SocksReply.FAILED)
 
 
 @pytest.mark.parametrize("version", [0, 2, 5])
@@ -108,12 +108,12 @@ def test_another_version_of_the_login_is_refused(version: int) -> None:
 def test_another_type_of_address_is_refused_at_once(kind: int, rest: bytes) -> None:
     answer = answer_to(read_request, bytes([5, 1, 0, kind]) + rest)
 
-    assert answer == reply(Reply.ADDRESS_NOT_SUPPORTED)
+    assert answer == reply(SocksReply.ADDRESS_NOT_SUPPORTED)
     assert answer[1] == 8
 
 
 def test_a_reserved_byte_that_is_not_zero_is_refused() -> None:
-    assert answer_to(read_request, b"\x05\x01\x01") == reply(Reply.FAILED)
+    assert answer_to(read_request, b"\x05\x01\x01") == reply(SocksReply.FAILED)
 
 
 @pytest.mark.parametrize(
@@ -143,12 +143,12 @@ def test_a_message_that_is_not_whole_is_waited_for_and_what_follows_it_is_left(
 
 
 def test_the_answers_are_those_of_the_rfcs() -> None:
-    assert method_choice(Method.NONE) == b"\x05\x00"
-    assert method_choice(Method.PASSWORD) == b"\x05\x02"
-    assert method_choice(Method.NO_ACCEPTABLE) == b"\x05\xff"
+    assert method_choice(SocksMethod.NONE) == b"\x05\x00"
+    assert method_choice(SocksMethod.PASSWORD) == b"\x05\x02"
+    assert method_choice(SocksMethod.NO_ACCEPTABLE) == b"\x05\xff"
     assert login_answer(passed=True) == b"\x01\x00"
     assert login_answer(passed=False) == b"\x01\x01"
-    assert reply(Reply.DENIED) == b"\x05\x02\x00\x01\x00\x00\x00\x00\x00\x00"
+    assert reply(SocksReply.DENIED) == b"\x05\x02\x00\x01\x00\x00\x00\x00\x00\x00"
 
 
 LIKE_SOCKS = st.builds(

@@ -28,12 +28,12 @@ from claude_proxy.proxy.gateway.policy import CREDENTIAL
 from claude_proxy.proxy.gateway.quotas import MINUTE_S, Meter, day_began
 from claude_proxy.proxy.gateway.responses import Reply
 from claude_proxy.proxy.gateway.routes import Missed, Route, route_of
-from claude_proxy.proxy.inspection.base import Field
+from claude_proxy.proxy.inspection.base import RawField
 from claude_proxy.proxy.layers.http1 import Http1Lane
 from claude_proxy.proxy.layers.http1_exchange import Exchange
-from claude_proxy.proxy.layers.protocol_detection import Front
+from claude_proxy.proxy.layers.protocol_detection import ProtocolDetection
 from claude_proxy.proxy.layers.session import NO_ADDRESS, Session, Waiting
-from claude_proxy.proxy.layers.upstream import Upstream
+from claude_proxy.proxy.layers.upstream import UpstreamConnection
 from claude_proxy.proxy.responses import REASON_FIELD, Refusal, bad_request, denial
 from claude_proxy.wire.authority import Authority
 from claude_proxy.wire.http1.head import RequestHead, ResponseHead, TargetForm
@@ -41,7 +41,7 @@ from claude_proxy.wire.http1.head import RequestHead, ResponseHead, TargetForm
 logger = logging.getLogger(__name__)
 
 
-def _reason(reason: str) -> Field:
+def _reason(reason: str) -> RawField:
     return (REASON_FIELD.encode("ascii"), reason.encode("ascii"))
 
 
@@ -117,7 +117,7 @@ def desk_of(gateway: Gateway, counts: UsageCounter) -> GatewayState:
     return GatewayState(gateway, Meter(gateway.ceilings), counts)
 
 
-class GatewayFront(Front):
+class GatewayFront(ProtocolDetection):
     """The first layer of a gateway's connection: a relay may say for whom it connects."""
 
     def __init__(
@@ -270,7 +270,7 @@ class GatewayLane(Http1Lane):
         """Record that a request ends by what its body says."""
         session, request = self._session, exchange.request
         denied = session.gate.refuse(
-            session.origin,
+            session.client_info,
             Phase.CONTENT,
             reason,
             request.target,
@@ -320,7 +320,7 @@ class GatewayLane(Http1Lane):
         """Deny a request that no rule needs to be asked about."""
         session = self._session
         passage = session.gate.refuse(
-            session.origin,
+            session.client_info,
             phase,
             reason,
             self._gateway.upstream.authority,
@@ -343,7 +343,7 @@ class GatewayLane(Http1Lane):
         status = _STATUS_OF.get(refusal.reason, refusal.status)
         return self._error(status, refusal.explanation, _reason(refusal.reason))
 
-    def _error(self, status: int, text: str, *more: Field) -> Reply:
+    def _error(self, status: int, text: str, *more: RawField) -> Reply:
         if _BAD_REQUEST <= status < _FAULT and status != _TOO_MANY:
             # Anthropic's clients retry a 401 for minutes, but heed this field; nothing of what is
             # refused here comes to be allowed by waiting.
@@ -391,7 +391,7 @@ class StrictLane(GatewayLane):
 
     @override
     def _send_content(
-        self, exchange: Exchange, content: bytes, trailers: list[Field], *, done: bool
+        self, exchange: Exchange, content: bytes, trailers: list[RawField], *, done: bool
     ) -> None:
         self._gathered += content
         too_long = len(self._gathered) > self._gateway.answer_bytes
@@ -399,7 +399,7 @@ class StrictLane(GatewayLane):
             self._gathered.clear()
             self._fail(exchange, "upstream-answer-too-large", "the answer is too large")
 
-    def _answered(self, exchange: Exchange, upstream: Upstream, rest: bytes) -> None:
+    def _answered(self, exchange: Exchange, upstream: UpstreamConnection, rest: bytes) -> None:
         answer = exchange.answer
         if answer is not None:
             content = bytes(self._gathered)
@@ -430,7 +430,7 @@ class StrictLane(GatewayLane):
             return responses.fault()
         return super()._reply_of(refusal)
 
-    def _error(self, status: int, text: str, *more: Field) -> Reply:
+    def _error(self, status: int, text: str, *more: RawField) -> Reply:
         return responses.strict_error(status, text, *more)
 
 
@@ -449,7 +449,7 @@ def _refusal(status: int, reason: Reason, text: str, reply: Reply | None = None)
     return _Own(status, reason.value, text, reply=reply)
 
 
-def _allow(missed: Missed) -> tuple[Field, ...]:
+def _allow(missed: Missed) -> tuple[RawField, ...]:
     # RFC 9110 15.5.6
     return ((b"Allow", ", ".join(missed.methods).encode("ascii")),) if missed.methods else ()
 

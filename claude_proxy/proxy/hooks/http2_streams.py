@@ -16,7 +16,7 @@ from claude_proxy.wire.http1.body import NOT_IN_TRAILERS
 _NOT_IN_TRAILERS = NOT_IN_TRAILERS | OVERRIDE_HEADERS
 
 
-class Streams:
+class Http2StreamHooks:
     """The hooks of one HTTP/2 exchange."""
 
     def __init__(self, gate: Gate) -> None:

@@ -17,7 +17,7 @@ _CONTEXTS = 1024
 _PROTOCOLS = (b"h2", b"http/1.1")
 
 
-class Certificates(TlsConfig):
+class TlsCertificates(TlsConfig):
     """The TLS of both sides."""
 
     name = "tlsconfig"  # where mitmproxy looks for it

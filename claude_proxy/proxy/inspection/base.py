@@ -6,10 +6,10 @@ Pure, and sans-io like the layers that use it: content in, what may be passed on
 from collections.abc import Sequence
 from typing import Protocol
 
-type Field = tuple[bytes, bytes]
+type RawField = tuple[bytes, bytes]
 
 
-class CutOff(Exception):  # noqa: N818 - it is what becomes of the answer, not an error of the program
+class ResponseCutOff(Exception):  # noqa: N818 - it is what becomes of the answer, not an error of the program
     """The answer must end here; `word` is what the audit log says about it."""
 
     def __init__(self, word: str) -> None:
@@ -17,10 +17,10 @@ class CutOff(Exception):  # noqa: N818 - it is what becomes of the answer, not a
         self.word = word
 
 
-class Watch(Protocol):
+class ResponseInspector(Protocol):
     """Sees one answer: its head, then its content piece by piece, then its end."""
 
-    def head(self, status: int, fields: Sequence[Field]) -> None:
+    def head(self, status: int, fields: Sequence[RawField]) -> None:
         """Take a head, interim ones and trailers too; may raise CutOff."""
 
     def feed(self, data: bytes) -> bytes:
@@ -30,13 +30,13 @@ class Watch(Protocol):
         """Return what was kept, as the content is at its end; may raise CutOff."""
 
 
-class Joined:
+class InspectorChain:
     """Several watches, each of which sees what the one before it lets through."""
 
-    def __init__(self, watches: Sequence[Watch]) -> None:
+    def __init__(self, watches: Sequence[ResponseInspector]) -> None:
         self._watches = watches
 
-    def head(self, status: int, fields: Sequence[Field]) -> None:
+    def head(self, status: int, fields: Sequence[RawField]) -> None:
         """Show the head to each."""
         for watch in self._watches:
             watch.head(status, fields)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from http import HTTPStatus
 
 from claude_proxy.policy.credentials.placeholders import Spelling
-from claude_proxy.proxy.inspection.base import CutOff, Field
+from claude_proxy.proxy.inspection.base import RawField, ResponseCutOff
 
 ECHOED = "credential-echoed"
 UNREADABLE = "answer-unreadable"
@@ -26,7 +26,7 @@ _GZIP = frozenset({b"gzip", b"x-gzip"})
 _NO_CONTENT = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
 
 
-class EchoGuard:
+class LeakGuard:
     """Sees one answer, and lets through what neither is one of the values nor may become one."""
 
     def __init__(self, guarded: Sequence[bytes]) -> None:
@@ -35,9 +35,9 @@ class EchoGuard:
         self._waiting = b""
 
     def __repr__(self) -> str:
-        return "EchoGuard(set)"
+        return "LeakGuard(set)"
 
-    def head(self, status: int, fields: Sequence[Field]) -> None:
+    def head(self, status: int, fields: Sequence[RawField]) -> None:
         """Take a head; CutOff if a value stands in it, or in content that cannot be read."""
         self._search.whole(b"\n".join(map(b": ".join, fields)))
         if status < HTTPStatus.OK or status in _NO_CONTENT:
@@ -63,7 +63,7 @@ class EchoGuard:
             out, self._waiting = self._waiting, b""
             return out
         if len(self._waiting) > _MOST_WAITING:
-            raise CutOff(UNREADABLE)
+            raise ResponseCutOff(UNREADABLE)
         return b""
 
     def finish(self) -> bytes:
@@ -93,7 +93,7 @@ class _Search:
         """Look through a text that stands alone."""
         for guarded in self._guarded:
             if guarded.is_in(text):
-                raise CutOff(ECHOED)
+                raise ResponseCutOff(ECHOED)
 
     def feed(self, data: bytes) -> bytes:
         """Take the next piece; return what cannot become one of the texts."""
@@ -138,7 +138,7 @@ class _Inflate:
             piece, data = self._step(self._inflater, data)
             left -= len(piece)
             if left < 0:
-                raise CutOff(UNREADABLE)
+                raise ResponseCutOff(UNREADABLE)
             yield piece
             # A full step may have left something inside, although all bytes are taken.
             more = bool(data) or len(piece) == _STEP
@@ -146,7 +146,7 @@ class _Inflate:
     def _begin_again(self) -> None:
         # RFC 1952, 2.2: a gzip file may have several members. After deflate there is nothing.
         if not self._gzip:
-            raise CutOff(UNREADABLE)
+            raise ResponseCutOff(UNREADABLE)
         self._inflater = zlib.decompressobj(_GZIP_WINDOW)
 
     def _step(self, inflater: "zlib._Decompress", data: bytes) -> tuple[bytes, bytes]:
@@ -154,7 +154,7 @@ class _Inflate:
         try:
             piece = inflater.decompress(data, _STEP)
         except zlib.error:
-            raise CutOff(UNREADABLE) from None
+            raise ResponseCutOff(UNREADABLE) from None
         return piece, inflater.unused_data if inflater.eof else inflater.unconsumed_tail
 
 
@@ -166,4 +166,4 @@ def _inflate_of(codings: Sequence[bytes]) -> _Inflate:
         return _Inflate(gzip=True)
     if codings == [b"deflate"]:
         return _Inflate(gzip=False)
-    raise CutOff(UNREADABLE)
+    raise ResponseCutOff(UNREADABLE)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from claude_proxy.events import Usage
-from claude_proxy.proxy.inspection.base import Field
+from claude_proxy.proxy.inspection.base import RawField
 
 # Of one line of a stream: the events that tell the usage are a few hundred bytes long.
 _LINE_BYTES = 256 * 1024
@@ -29,7 +29,7 @@ _ACCEPT = b"accept-encoding"
 _CODINGS = frozenset({b"identity", b"gzip", b"x-gzip", b"deflate"})  # as `_unpacking` has them
 
 
-class Meter:
+class UsageMeter:
     """A Watch that changes nothing; `usage` is what it has read so far."""
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class Meter:
         self._reader: _Events | _Answer | None = None
         self._has_head = False
 
-    def head(self, status: int, fields: Sequence[Field]) -> None:
+    def head(self, status: int, fields: Sequence[RawField]) -> None:
         """Take note of how the answer is written; only the first final head counts."""
         if self._has_head or status in _INTERIM:
             return
@@ -70,7 +70,7 @@ class Meter:
         return b""
 
 
-def legible(fields: Sequence[Field]) -> bytes | None:
+def readable_encodings(fields: Sequence[RawField]) -> bytes | None:
     """Return what Accept-Encoding is to say, so that the answer can be read; None: as it does."""
     offered = [
         coding.strip(b" \t")
@@ -189,7 +189,7 @@ def _read(text: bytes) -> Any:
         return None
 
 
-def _value(fields: Sequence[Field], name: bytes) -> bytes:
+def _value(fields: Sequence[RawField], name: bytes) -> bytes:
     values = [value.strip().lower() for field, value in fields if field.lower() == name]
     return b", ".join(values)
 

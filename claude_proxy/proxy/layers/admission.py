@@ -10,7 +10,7 @@ from claude_proxy.policy.policy import OVERRIDE_HEADERS
 from claude_proxy.policy.request import Request
 from claude_proxy.proxy.dialer import DialError
 from claude_proxy.proxy.gate import Attempt
-from claude_proxy.proxy.inspection.base import Field, Watch
+from claude_proxy.proxy.inspection.base import RawField, ResponseInspector
 from claude_proxy.proxy.layers.session import Session
 from claude_proxy.proxy.responses import Refusal, denial, no_room, too_large
 from claude_proxy.proxy.upstream_errors import UpstreamError, refusal_for
@@ -25,8 +25,8 @@ class Admission:
     request: Request
     label: str  # the request in one line, safe to print
     drop: frozenset[bytes]  # fields that do not go upstream, in lower case
-    extra: tuple[Field, ...]  # fields that are added, the credential's among them
-    inspector: Watch | None  # sees the response, and may end it
+    extra: tuple[RawField, ...]  # fields that are added, the credential's among them
+    inspector: ResponseInspector | None  # sees the response, and may end it
     body_limit: int | None  # bytes of a body that is judged before it leaves; None: it streams
 
     def check_length(self, length: int) -> Refusal | None:
@@ -46,13 +46,13 @@ class Admission:
     def judge_body(self, body: bytes) -> Refusal | None:
         """Judge the whole body; return why it may not leave."""
         session = self.session
-        decision = session.gate.content(session.origin, self.attempt, self.request, body)
+        decision = session.gate.content(session.client_info, self.attempt, self.request, body)
         return None if decision.allowed else self._denial(decision.reason.value)
 
     def recheck(self) -> Refusal | None:
         """Ask again once there is a connection: the policy may have changed during the dial."""
         session = self.session
-        decision = session.gate.leave(session.origin, self.attempt, self.request)
+        decision = session.gate.leave(session.client_info, self.attempt, self.request)
         return None if decision.allowed else self._denial(decision.reason.value)
 
     @property
@@ -82,7 +82,7 @@ def admit(session: Session, request: Request, origin_target: str, label: str) ->
     """Judge a request's head and record the decision."""
     gate = session.gate
     path = origin_target if session.record_query else request.path
-    attempt = gate.request(session.origin, request, path)
+    attempt = gate.request(session.client_info, request, path)
     decision, credential = attempt.decision, attempt.custody
     if not decision.allowed:
         reason = decision.reason.value

@@ -11,7 +11,7 @@ from base64 import b64decode
 
 from claude_proxy.config.settings import ClientCredentials
 from claude_proxy.wire.http1.head import RequestHead
-from claude_proxy.wire.socks5 import Login
+from claude_proxy.wire.socks5 import SocksLogin
 
 # RFC 7235 2.1, RFC 7617 2: a scheme in any case, spaces, and one run of base64.
 _BASIC = re.compile(rb"[Bb][Aa][Ss][Ii][Cc] +([A-Za-z0-9+/]+={0,2})").fullmatch
@@ -30,7 +30,7 @@ def head_admits(wanted: ClientCredentials, head: RequestHead) -> bool:
     return hmac.compare_digest(presented, f"{wanted.user}:{wanted.password}".encode())
 
 
-def login_admits(wanted: ClientCredentials, login: Login) -> bool:
+def login_admits(wanted: ClientCredentials, login: SocksLogin) -> bool:
     """Tell whether a SOCKS5 login is right."""
     # Both are compared always: which of the two was wrong is nobody's business either.
     user = hmac.compare_digest(login.user, wanted.user.encode())

@@ -14,12 +14,12 @@ from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Request, Scheme
 from claude_proxy.proxy.dialer import Dialer, DialError
 from claude_proxy.proxy.gate import Attempt
-from claude_proxy.proxy.inspection.base import CutOff, Field
+from claude_proxy.proxy.inspection.base import RawField, ResponseCutOff
 from claude_proxy.proxy.layers.client_auth import head_admits
 from claude_proxy.proxy.layers.http1_base import Http1Replies
 from claude_proxy.proxy.layers.http1_exchange import Exchange
-from claude_proxy.proxy.layers.session import HoldReading, RuleRevoked, Session, TimedOut, Waiting
-from claude_proxy.proxy.layers.upstream import Ended, Opened, Upstream
+from claude_proxy.proxy.layers.session import PauseReading, RuleRevoked, Session, TimedOut, Waiting
+from claude_proxy.proxy.layers.upstream import UpstreamConnection, UpstreamEnded, UpstreamOpened
 from claude_proxy.proxy.responses import Refusal, bad_request, denial, no_room, too_large
 from claude_proxy.wire.authority import Authority
 from claude_proxy.wire.http1.body import (
@@ -123,7 +123,7 @@ class Http1Lane(Http1Replies):
         hold = waits and len(self._in) > _PENDING_LIMIT
         if hold is not self._held:
             self._held = hold
-            self._todo.append(HoldReading(self.context.client, hold=hold))
+            self._todo.append(PauseReading(self.context.client, hold=hold))
 
     # --- requests
 
@@ -165,7 +165,7 @@ class Http1Lane(Http1Replies):
             self._refuse(head, Reason.UPGRADE_REFUSED, asked, request)
             return
         shown = head.origin_target if session.record_query else head.path
-        passage = session.gate.request(session.origin, request, shown)
+        passage = session.gate.request(session.client_info, request, shown)
         if not passage.decision.allowed:
             self._deny(head, passage, asked, request.target)
             return
@@ -256,7 +256,7 @@ class Http1Lane(Http1Replies):
     def _content(self, exchange: Exchange, body: bytes) -> bytes | Refusal:
         """Return what goes upstream as the body, or why nothing does."""
         session, request = self._session, exchange.request
-        decision = session.gate.content(session.origin, exchange.passage, request, body)
+        decision = session.gate.content(session.client_info, exchange.passage, request, body)
         if decision.allowed:
             return body
         return denial(decision.reason.value, exchange.asked, request.target, request.scheme)
@@ -277,14 +277,14 @@ class Http1Lane(Http1Replies):
         self._answers.clear()
         tls = self._scheme is Scheme.HTTPS
         tunnel = tls or self._dialer is None
-        self._upstream = upstream = Upstream(
+        self._upstream = upstream = UpstreamConnection(
             self.context, target, tls=tls, alpn=_ALPN, tunnel=tunnel
         )
         self._session.wait(Waiting.UPSTREAM)
         self._todo.extend(upstream.open())
         self._read_inbox(upstream)
 
-    def _send_head(self, exchange: Exchange, upstream: Upstream) -> None:
+    def _send_head(self, exchange: Exchange, upstream: UpstreamConnection) -> None:
         exchange.sent = True
         passage, content = exchange.passage, exchange.content
         passage.upstream = upstream.address
@@ -335,18 +335,18 @@ class Http1Lane(Http1Replies):
 
     # --- answers
 
-    def _read_inbox(self, upstream: Upstream) -> None:
+    def _read_inbox(self, upstream: UpstreamConnection) -> None:
         inbox = upstream.inbox
         while inbox and upstream is self._upstream:
             arrival = inbox.popleft()
             try:
                 if isinstance(arrival, bytes):
                     self._answer_data(upstream, arrival)
-                elif isinstance(arrival, Opened):
+                elif isinstance(arrival, UpstreamOpened):
                     self._opened(upstream, arrival.error)
-                elif isinstance(arrival, Ended):
+                elif isinstance(arrival, UpstreamEnded):
                     self._upstream_ended(upstream)
-            except CutOff as cut:
+            except ResponseCutOff as cut:
                 self._cut(cut.word)
 
     def _cut(self, word: str) -> None:
@@ -358,7 +358,7 @@ class Http1Lane(Http1Replies):
         else:
             self._drop(word)
 
-    def _opened(self, upstream: Upstream, error: DialError | str | None) -> None:
+    def _opened(self, upstream: UpstreamConnection, error: DialError | str | None) -> None:
         exchange = self._exchange
         if error is not None:
             self._upstream = None
@@ -370,7 +370,7 @@ class Http1Lane(Http1Replies):
         if exchange is None:
             return
         session, request = self._session, exchange.request
-        decision = session.gate.leave(session.origin, exchange.passage, request)
+        decision = session.gate.leave(session.client_info, exchange.passage, request)
         if not decision.allowed:
             reason = decision.reason.value
             refusal = denial(reason, exchange.asked, request.target, request.scheme)
@@ -380,7 +380,7 @@ class Http1Lane(Http1Replies):
             self._send_head(exchange, upstream)
         self._advance()
 
-    def _answer_data(self, upstream: Upstream, data: bytes) -> None:
+    def _answer_data(self, upstream: UpstreamConnection, data: bytes) -> None:
         exchange = self._exchange
         if self._relaying and exchange is not None:
             exchange.passage.bytes_down += len(data)
@@ -458,7 +458,7 @@ class Http1Lane(Http1Replies):
         )
         self._send_down(out)
 
-    def _pass_down(self, exchange: Exchange, upstream: Upstream, data: bytes) -> None:
+    def _pass_down(self, exchange: Exchange, upstream: UpstreamConnection, data: bytes) -> None:
         body = exchange.answer_body
         if body is None:
             self._answered(exchange, upstream, data)
@@ -477,7 +477,7 @@ class Http1Lane(Http1Replies):
             self._answered(exchange, upstream, rest)
 
     def _send_content(
-        self, exchange: Exchange, content: bytes, trailers: list[Field], *, done: bool
+        self, exchange: Exchange, content: bytes, trailers: list[RawField], *, done: bool
     ) -> None:
         chunked = exchange.framing is Framing.CHUNKED
         out = chunk(content) if chunked else content
@@ -485,7 +485,7 @@ class Http1Lane(Http1Replies):
             out += emit_trailers(trailers) if trailers else LAST_CHUNK
         self._send_down(out)
 
-    def _answered(self, exchange: Exchange, upstream: Upstream, rest: bytes) -> None:
+    def _answered(self, exchange: Exchange, upstream: UpstreamConnection, rest: bytes) -> None:
         """End the exchange, its answer being complete; go on, or close."""
         answer = exchange.answer
         self._exchange = None
@@ -506,7 +506,7 @@ class Http1Lane(Http1Replies):
             return
         exchange.show(head)
         self._relaying = True
-        self._session.relayed = exchange.request
+        self._session.websocket_request = exchange.request
         exchange.answer, exchange.begun = head, True
         self._session.gate.answered(exchange.passage, head.status)
         self._session.wait(Waiting.TUNNEL)
@@ -527,7 +527,7 @@ class Http1Lane(Http1Replies):
 
     # --- ends and failures
 
-    def _upstream_ended(self, upstream: Upstream) -> None:
+    def _upstream_ended(self, upstream: UpstreamConnection) -> None:
         exchange = self._exchange
         repeats = exchange is not None and self._may_repeat(exchange, upstream)
         self._forget(upstream)
@@ -553,7 +553,7 @@ class Http1Lane(Http1Replies):
         else:
             self._fail(exchange, "upstream-cut-short", "the upstream broke off its answer")
 
-    def _may_repeat(self, exchange: Exchange, upstream: Upstream) -> bool:
+    def _may_repeat(self, exchange: Exchange, upstream: UpstreamConnection) -> bool:
         return (
             upstream.exchanges > 1
             and not self._answers

@@ -17,7 +17,7 @@ from claude_proxy.proxy.dialer import DialError, Failure
 from claude_proxy.proxy.gate import Attempt
 from claude_proxy.proxy.layers.http1_exchange import Exchange
 from claude_proxy.proxy.layers.session import Session, Waiting
-from claude_proxy.proxy.layers.upstream import Upstream
+from claude_proxy.proxy.layers.upstream import UpstreamConnection
 from claude_proxy.proxy.responses import (
     Refusal,
     bad_request,
@@ -48,7 +48,7 @@ class Http1Replies(layer.Layer):
         self._in = bytearray()
         self._answers = bytearray()
         self._exchange: Exchange | None = None
-        self._upstream: Upstream | None = None
+        self._upstream: UpstreamConnection | None = None
         self._relaying = False  # after 101: bytes, not messages
         self._over = False  # the client gets nothing more
         self._todo: list[commands.Command] = []
@@ -143,7 +143,7 @@ class Http1Replies(layer.Layer):
         """Answer what is not HTTP as it must be, and close: where it ends cannot be known."""
         session = self._session
         passage = session.gate.refuse(
-            session.origin,
+            session.client_info,
             Phase.REQUEST,
             Reason.BAD_REQUEST,
             self._target or "",
@@ -161,7 +161,7 @@ class Http1Replies(layer.Layer):
             target = request.target
         stranger = reason is Reason.CLIENT_NOT_AUTHENTICATED
         passage = session.gate.refuse(
-            session.origin,
+            session.client_info,
             Phase.CLIENT if stranger else Phase.REQUEST,
             reason,
             self._target or target,
@@ -234,7 +234,7 @@ class Http1Replies(layer.Layer):
             self._forget(self._upstream)
         self._close_client()
 
-    def _forget(self, upstream: Upstream) -> None:
+    def _forget(self, upstream: UpstreamConnection) -> None:
         if self._upstream is upstream:
             self._upstream = None
             self._up.clear()

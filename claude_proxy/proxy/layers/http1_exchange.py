@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from claude_proxy.policy.request import Request
 from claude_proxy.proxy.gate import Attempt
-from claude_proxy.proxy.inspection.base import Field, Watch
+from claude_proxy.proxy.inspection.base import RawField, ResponseInspector
 from claude_proxy.wire.http1.body import Body
 from claude_proxy.wire.http1.emit import Framing, emit_request_head
 from claude_proxy.wire.http1.head import RequestHead, ResponseHead
@@ -42,7 +42,7 @@ class Exchange:
     answer_body: Body | None = None
     framing: Framing = Framing.NONE
     keep_alive: bool = False
-    watch: Watch | None = None  # sees the answer, and may end it
+    watch: ResponseInspector | None = None  # sees the answer, and may end it
 
     @property
     def takes(self) -> bool:
@@ -70,7 +70,7 @@ class Exchange:
         # The phrase comes down with the fields, so it is shown like one.
         self.show_fields([*head.fields, (b"", head.phrase)], head.status)
 
-    def show_fields(self, fields: Sequence[Field], status: int = 200) -> None:
+    def show_fields(self, fields: Sequence[RawField], status: int = 200) -> None:
         """Show the watch fields, of a head or of the trailers."""
         if self.watch is not None and fields:
             self.watch.head(status, fields)

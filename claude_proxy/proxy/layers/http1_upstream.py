@@ -33,7 +33,7 @@ INTERIM_LIMIT = 32
 # RFC 9110 8.6: these say that they have no content, for some servers wait for it otherwise.
 _WITH_CONTENT = frozenset({"POST", "PUT", "PATCH"})
 
-type Commands = layer.CommandGenerator[None]
+type _Commands = layer.CommandGenerator[None]
 
 
 class Http1Origin(HttpConnection):
@@ -51,7 +51,7 @@ class Http1Origin(HttpConnection):
         self._body: Body | None = None  # of the answer
         self._over = False
 
-    def _handle_event(self, event: events.Event) -> Commands:
+    def _handle_event(self, event: events.Event) -> _Commands:
         if self._over:
             return
         if isinstance(event, RequestHeaders):
@@ -70,14 +70,14 @@ class Http1Origin(HttpConnection):
 
     # --- the request
 
-    def _send_head(self, event: RequestHeaders) -> Commands:
+    def _send_head(self, event: RequestHeaders) -> _Commands:
         message = event.request
         head = head_of(message, end_stream=event.end_stream)
         self._stream_id, self._method = event.stream_id, head.method
         self._left = None if head.chunked else head.length or 0
         yield commands.SendData(self.conn, emit_request_head(head, head.target))
 
-    def _send_data(self, data: bytes) -> Commands:
+    def _send_data(self, data: bytes) -> _Commands:
         if self._left is None:
             data = chunk(data)
         elif len(data) > self._left:
@@ -88,7 +88,7 @@ class Http1Origin(HttpConnection):
         if data:
             yield commands.SendData(self.conn, data)
 
-    def _end_request(self) -> Commands:
+    def _end_request(self) -> _Commands:
         if self._left is None:
             yield commands.SendData(self.conn, LAST_CHUNK)
         elif self._left:
@@ -96,7 +96,7 @@ class Http1Origin(HttpConnection):
 
     # --- the answer
 
-    def _read(self) -> Commands:
+    def _read(self) -> _Commands:
         try:
             head = self._answer or self._read_head()
         except BadMessage as error:
@@ -123,7 +123,7 @@ class Http1Origin(HttpConnection):
             if head.status == 101 or self._interim > INTERIM_LIMIT:  # noqa: PLR2004
                 raise BadMessage(502, "the upstream answered what was not asked for")
 
-    def _read_body(self, body: Body) -> Commands:
+    def _read_body(self, body: Body) -> _Commands:
         data = bytes(self._in)
         self._in.clear()
         try:
@@ -139,13 +139,13 @@ class Http1Origin(HttpConnection):
                 yield ReceiveHttp(ResponseTrailers(self._stream_id, trailers))
             yield from self._answered()
 
-    def _answered(self) -> Commands:
+    def _answered(self) -> _Commands:
         yield from self._close()
         yield ReceiveHttp(ResponseEndOfMessage(self._stream_id))
 
     # --- ends
 
-    def _ended(self) -> Commands:
+    def _ended(self) -> _Commands:
         body = self._body
         if body is not None and body.eof() and self.conn.error is None:
             yield from self._answered()
@@ -155,11 +155,11 @@ class Http1Origin(HttpConnection):
         else:
             yield from self._fail("the answer was cut short")
 
-    def _fail(self, text: str, code: ErrorCode = ErrorCode.RESPONSE_VALIDATION_FAILED) -> Commands:
+    def _fail(self, text: str, code: ErrorCode = ErrorCode.RESPONSE_VALIDATION_FAILED) -> _Commands:
         yield from self._close()
         yield ReceiveHttp(ResponseProtocolError(self._stream_id, text, code))
 
-    def _close(self) -> Commands:
+    def _close(self) -> _Commands:
         self._over = True
         yield commands.CloseConnection(self.conn)
 

@@ -43,10 +43,10 @@ from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Request, Scheme
 from claude_proxy.proxy.dialer import DialError
 from claude_proxy.proxy.gate import Attempt
-from claude_proxy.proxy.inspection.base import CutOff, Field
+from claude_proxy.proxy.inspection.base import RawField, ResponseCutOff
 from claude_proxy.proxy.layers.admission import Admission, Denied, admit
 from claude_proxy.proxy.layers.http1_upstream import Http1Origin
-from claude_proxy.proxy.layers.session import HoldReading, RuleRevoked, Session, TimedOut, Waiting
+from claude_proxy.proxy.layers.session import PauseReading, RuleRevoked, Session, TimedOut, Waiting
 from claude_proxy.proxy.layers.upstream import UpstreamTls
 from claude_proxy.proxy.responses import Refusal, bad_request, wants_json
 from claude_proxy.proxy.upstream_errors import UpstreamError, bad_response, closed, cut_off
@@ -149,7 +149,7 @@ class Http2Lane(HttpLayer):
         elif up > _BUFFER_LIMIT:
             held.add(client)
         for connection in held ^ self._held:
-            yield HoldReading(connection, hold=connection in held)
+            yield PauseReading(connection, hold=connection in held)
         self._held = held
 
     def _sources_of_waiting(self) -> set[Connection]:
@@ -271,7 +271,7 @@ class GatedStream(HttpStream):
     def _record_unreadable(self, message: http.Request) -> Attempt:
         session, path = self._session, _shown(message.data.path)
         return session.gate.refuse(
-            session.origin,
+            session.client_info,
             Phase.REQUEST,
             Reason.BAD_REQUEST,
             self._target,
@@ -334,7 +334,7 @@ class GatedStream(HttpStream):
         """Have the answer's head looked at before any of it goes down."""
         try:
             self._show(event.response.headers, event.response.status_code)
-        except CutOff as cut:
+        except ResponseCutOff as cut:
             yield from self._cut(cut.word)
             return
         yield from super().state_wait_for_response_headers(event)
@@ -352,7 +352,7 @@ class GatedStream(HttpStream):
                 self._show(event.trailers, 200)
             elif isinstance(event, ResponseEndOfMessage) and (rest := inspector.finish()):
                 yield from super().state_stream_response_body(ResponseData(self.stream_id, rest))
-        except CutOff as cut:
+        except ResponseCutOff as cut:
             yield from self._cut(cut.word)
             return
         if not isinstance(event, ResponseData) or event.data:
@@ -504,7 +504,7 @@ def _shown(sent: bytes) -> str:
 
 
 def without(
-    fields: http.Headers, dropped: frozenset[bytes], extra: Iterable[Field] = ()
+    fields: http.Headers, dropped: frozenset[bytes], extra: Iterable[RawField] = ()
 ) -> http.Headers:
     """Return the fields without those named in `dropped`, or spelt like one, and with `extra`."""
     kept = []

@@ -4,8 +4,6 @@ Law 4 goes on here for one more message: a HelloRetryRequest makes the client se
 ClientHello (RFC 8446 4.1.2), whose name no one would see if only the first were read.
 """
 
-from collections.abc import Iterator
-
 from mitmproxy.connection import ConnectionState
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
@@ -14,8 +12,15 @@ from claude_proxy.events import Phase
 from claude_proxy.policy.reason import Reason
 from claude_proxy.proxy.dialer import DialError
 from claude_proxy.proxy.gate import Attempt
-from claude_proxy.proxy.layers.session import HoldReading, RuleRevoked, Session, TimedOut, Waiting
-from claude_proxy.proxy.layers.upstream import Ended, Opened, Upstream
+from claude_proxy.proxy.layers.session import (
+    Commands,
+    PauseReading,
+    RuleRevoked,
+    Session,
+    TimedOut,
+    Waiting,
+)
+from claude_proxy.proxy.layers.upstream import UpstreamConnection, UpstreamEnded, UpstreamOpened
 from claude_proxy.wire.authority import Authority
 from claude_proxy.wire.client_hello import (
     HelloReader,
@@ -23,8 +28,6 @@ from claude_proxy.wire.client_hello import (
     is_retry_request,
     skip_change_cipher_spec,
 )
-
-type Commands = Iterator[commands.Command]
 
 
 class Passthrough(layer.Layer):
@@ -38,16 +41,16 @@ class Passthrough(layer.Layer):
         self._target = target
         self._passage = passage
         self._waiting = bytearray(early)  # from the client, until the upstream is open
-        self._upstream = Upstream(context, target, tls=False, tunnel=True)
+        self._upstream = UpstreamConnection(context, target, tls=False, tunnel=True)
         self._answer = bytearray()  # the upstream's first bytes, until it is known what they are
         self._watching_answer = True
         self._second_hello: HelloReader | None = None
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
         if isinstance(event, events.Start):
-            self._session.opaque = True
+            self._session.passthrough = True
             self._session.wait(Waiting.UPSTREAM)
-            yield HoldReading(self.context.client, hold=True)
+            yield PauseReading(self.context.client, hold=True)
             yield from self._upstream.open()
         elif isinstance(event, events.ConnectionEvent):
             if event.connection is not self.context.client:
@@ -69,9 +72,9 @@ class Passthrough(layer.Layer):
             arrival = inbox.popleft()
             if isinstance(arrival, bytes):
                 yield from self._down(arrival)
-            elif isinstance(arrival, Opened):
+            elif isinstance(arrival, UpstreamOpened):
                 yield from self._opened(arrival.error)
-            elif isinstance(arrival, Ended):
+            elif isinstance(arrival, UpstreamEnded):
                 yield from self._upstream_ended()
 
     def _opened(self, error: DialError | str | None) -> Commands:
@@ -88,7 +91,7 @@ class Passthrough(layer.Layer):
         self._waiting.clear()
         self._passage.bytes_up += len(data)
         yield from self._upstream.send(data)
-        yield HoldReading(self.context.client, hold=False)
+        yield PauseReading(self.context.client, hold=False)
 
     def _up(self, data: bytes) -> Commands:
         if not self._upstream.is_open:
@@ -121,14 +124,14 @@ class Passthrough(layer.Layer):
         except HelloUnreadableError:
             reason = Reason.HELLO_UNREADABLE
             refused = session.gate.refuse(
-                session.origin, Phase.HELLO, reason, self._target, scheme="https"
+                session.client_info, Phase.HELLO, reason, self._target, scheme="https"
             )
             session.gate.end(refused)
             return reason
         if hello is None:
             return None
         denied = session.gate.hello(
-            session.origin, self._target, hello.sni, encrypted=hello.encrypted
+            session.client_info, self._target, hello.sni, encrypted=hello.encrypted
         )
         if denied is not None:
             session.gate.end(denied)

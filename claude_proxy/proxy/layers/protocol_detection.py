@@ -4,7 +4,6 @@ Law 3: HTTP, SOCKS5 and a relay's announcement come in by one port, and each way
 gate. A denied CONNECT is answered here, before any TLS and before any of mitmproxy's HTTP.
 """
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 from mitmproxy.connection import ConnectionState
@@ -18,16 +17,14 @@ from claude_proxy.proxy.dialer import Dialer
 from claude_proxy.proxy.gate import Attempt
 from claude_proxy.proxy.layers.client_auth import head_admits
 from claude_proxy.proxy.layers.http1 import Http1Lane
-from claude_proxy.proxy.layers.session import RuleRevoked, Session, TimedOut
-from claude_proxy.proxy.layers.socks5 import Socks
-from claude_proxy.proxy.layers.tunnel_start import Inside
+from claude_proxy.proxy.layers.session import Commands, RuleRevoked, Session, TimedOut
+from claude_proxy.proxy.layers.socks5 import Socks5Layer
+from claude_proxy.proxy.layers.tunnel_start import TunnelStart
 from claude_proxy.proxy.responses import Refusal, bad_request, denial, unauthenticated
 from claude_proxy.wire import proxy_protocol, socks5
 from claude_proxy.wire.authority import Authority
 from claude_proxy.wire.http1.head import BadMessage, RequestHead
 from claude_proxy.wire.http1.request import read_request_head
-
-type Commands = Iterator[commands.Command]
 
 _CONNECT = b"CONNECT "
 _SOCKS5 = bytes((socks5.VERSION,))
@@ -35,7 +32,7 @@ _PLAIN_PORT = 80
 _ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 
 
-class Front(layer.Layer):
+class ProtocolDetection(layer.Layer):
     """The first layer of every connection; gives way to another once it knows which."""
 
     def __init__(self, context: Context, session: Session, dialer: Dialer) -> None:
@@ -78,7 +75,7 @@ class Front(layer.Layer):
     def _choose(self) -> Commands:
         """Give way to whom the first bytes are for, once they tell."""
         if self._in.startswith(_SOCKS5):
-            socks = Socks(self.context, self._session, self._dialer, self._become)
+            socks = Socks5Layer(self.context, self._session, self._dialer, self._become)
             yield from self._become(socks, self._taken())
         elif self._in.startswith(_CONNECT):
             yield from self._connect()
@@ -101,8 +98,8 @@ class Front(layer.Layer):
         self._may_announce = False
         session = self._session
         if any(announcement):
-            shown = f"{session.origin.client}, run {announcement.name}: {announcement.command}"
-            session.origin = replace(session.origin, client=shown)
+            shown = f"{session.client_info.client}, run {announcement.name}: {announcement.command}"
+            session.client_info = replace(session.client_info, client=shown)
         return True
 
     # --- CONNECT
@@ -129,7 +126,7 @@ class Front(layer.Layer):
         if not _agrees(head, target):
             yield from self._refuse(head, Reason.HOST_MISMATCH, None)
             return
-        passage = session.gate.connect(session.origin, target)
+        passage = session.gate.connect(session.client_info, target)
         if not passage.decision.allowed:
             reason_word = passage.decision.reason.value
             scheme = Scheme.HTTP if target.port == _PLAIN_PORT else Scheme.HTTPS
@@ -139,7 +136,7 @@ class Front(layer.Layer):
         session.target = target
         passage.status = 200
         yield commands.SendData(self.context.client, _ESTABLISHED)
-        inside = Inside(
+        inside = TunnelStart(
             self.context, session, passage, self._become, target=target, dialer=self._dialer
         )
         yield from self._become(inside, self._taken())
@@ -153,7 +150,7 @@ class Front(layer.Layer):
     ) -> Commands:
         session = self._session
         target, method = ("", "") if head is None else (head.target, "CONNECT")
-        passage = session.gate.refuse(session.origin, phase, reason, target, method=method)
+        passage = session.gate.refuse(session.client_info, phase, reason, target, method=method)
         if refusal is None:
             refusal = denial(passage.decision.reason.value, f"CONNECT {target}", None)
         yield from self._answer(head, passage, refusal)

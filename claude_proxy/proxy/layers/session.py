@@ -3,6 +3,7 @@
 A layer knows no clock (it is sans-io): it says what it waits for, and the connection measures.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
@@ -14,7 +15,9 @@ from claude_proxy.policy.request import Request
 from claude_proxy.proxy.gate import ClientInfo, Gate
 from claude_proxy.wire.authority import Authority
 
-# What stands for the address of a client that has none, because it came by a Unix socket.
+type Commands = Iterator[commands.Command]
+
+# The address of a client that has none because it connected over a Unix socket.
 NO_ADDRESS = ("unix", 0)
 
 
@@ -35,25 +38,25 @@ class Session:
     """The facts of one client connection that its layers share."""
 
     gate: Gate
-    origin: ClientInfo
+    client_info: ClientInfo
     head_limit: int  # bytes a message head may have
     record_query: bool = False
     credentials: ClientCredentials | None = None  # what the client must present; None: nothing
     local: bool = False  # the peer is on this machine, so it may announce for whom it connects
     target: Authority | None = None  # of the tunnel, once one is open
     # An open connection to `target` that nobody has used yet: the next dial takes it.
-    spare: Server | None = None
-    opaque: bool = False  # the tunnel's TLS is passed through
-    relayed: Request | None = None  # what a WebSocket was asked for with, once it is open
+    preconnected: Server | None = None
+    passthrough: bool = False  # the tunnel's TLS is passed through
+    websocket_request: Request | None = None  # what a WebSocket was asked for with, once it is open
     waiting: Waiting = Waiting.HEAD
-    turn: int = 0  # counts the changes of `waiting`, so that a new wait is told from an old one
+    wait_id: int = 0  # counts the changes of `waiting`, so that a new wait is told from an old one
     closing: bool = False  # the proxy is shutting down: no further request on this connection
     protocol: str = field(default="")  # what is spoken inside, for the verbose log
 
     def wait(self, what: Waiting) -> None:
         """Say what the connection waits for from now on."""
         self.waiting = what
-        self.turn += 1
+        self.wait_id += 1
 
 
 class TimedOut(events.Event):
@@ -64,7 +67,7 @@ class RuleRevoked(events.Event):
     """The rule under which this tunnel was opened is gone."""
 
 
-class HoldReading(commands.Command):
+class PauseReading(commands.Command):
     """Stop (or go on) reading from one connection: what was read cannot be used yet."""
 
     def __init__(self, connection: Connection, *, hold: bool) -> None:

@@ -5,8 +5,6 @@ reply whether the target was reached, so an allowed one is dialled before the re
 connection is then the first that the tunnel's lane uses, and none is dialled beside it.
 """
 
-from collections.abc import Iterator
-
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
 
@@ -15,16 +13,23 @@ from claude_proxy.policy.reason import Reason
 from claude_proxy.proxy.dialer import Dialer, DialError, Failure
 from claude_proxy.proxy.gate import Attempt
 from claude_proxy.proxy.layers.client_auth import login_admits
-from claude_proxy.proxy.layers.session import HoldReading, RuleRevoked, Session, TimedOut, Waiting
-from claude_proxy.proxy.layers.tunnel_start import GiveWay, Inside
+from claude_proxy.proxy.layers.session import (
+    Commands,
+    PauseReading,
+    RuleRevoked,
+    Session,
+    TimedOut,
+    Waiting,
+)
+from claude_proxy.proxy.layers.tunnel_start import ReplaceWith, TunnelStart
 from claude_proxy.proxy.layers.upstream import UpstreamServer
 from claude_proxy.wire.authority import Authority
 from claude_proxy.wire.socks5 import (
-    Command,
-    Method,
-    Reply,
-    Request,
+    SocksCommand,
     SocksError,
+    SocksMethod,
+    SocksReply,
+    SocksRequest,
     login_answer,
     method_choice,
     read_login,
@@ -33,37 +38,35 @@ from claude_proxy.wire.socks5 import (
     reply,
 )
 
-type Commands = Iterator[commands.Command]
-
 METHOD = "SOCKS"  # in the audit, where a tunnel by HTTP has CONNECT
 _OTHER_METHODS: dict[int, str] = {
-    Command.BIND: "BIND",
-    Command.UDP_ASSOCIATE: "UDP",
+    SocksCommand.BIND: "BIND",
+    SocksCommand.UDP_ASSOCIATE: "UDP",
 }
 
 # What the audit notes as the status: the one that a client of HTTP would have got.
 _STATUS = {
-    Reply.GRANTED: 200,
-    Reply.DENIED: 403,
-    Reply.UNREACHABLE: 502,
-    Reply.REFUSED: 502,
-    Reply.FAILED: 502,
+    SocksReply.GRANTED: 200,
+    SocksReply.DENIED: 403,
+    SocksReply.UNREACHABLE: 502,
+    SocksReply.REFUSED: 502,
+    SocksReply.FAILED: 502,
 }
 _REPLIES = {
-    Failure.DENIED: Reply.DENIED,
-    Failure.UNRESOLVED: Reply.UNREACHABLE,
-    Failure.REFUSED: Reply.REFUSED,
-    Failure.UNREACHABLE: Reply.UNREACHABLE,
-    Failure.TIMEOUT: Reply.UNREACHABLE,
-    Failure.PROXY: Reply.FAILED,
+    Failure.DENIED: SocksReply.DENIED,
+    Failure.UNRESOLVED: SocksReply.UNREACHABLE,
+    Failure.REFUSED: SocksReply.REFUSED,
+    Failure.UNREACHABLE: SocksReply.UNREACHABLE,
+    Failure.TIMEOUT: SocksReply.UNREACHABLE,
+    Failure.PROXY: SocksReply.FAILED,
 }
 
 
-class Socks(layer.Layer):
+class Socks5Layer(layer.Layer):
     """The conversation from the greeting to the reply."""
 
     def __init__(
-        self, context: Context, session: Session, dialer: Dialer, give_way: GiveWay
+        self, context: Context, session: Session, dialer: Dialer, give_way: ReplaceWith
     ) -> None:
         super().__init__(context)
         self._session = session
@@ -89,9 +92,9 @@ class Socks(layer.Layer):
         elif isinstance(event, events.OpenConnectionCompleted):
             yield from self._dialled(event.reply)
         elif isinstance(event, TimedOut):
-            yield from self._give_up("connect-timeout", Reply.UNREACHABLE)
+            yield from self._give_up("connect-timeout", SocksReply.UNREACHABLE)
         elif isinstance(event, RuleRevoked):
-            yield from self._give_up(Reason.RULE_WITHDRAWN.value, Reply.DENIED)
+            yield from self._give_up(Reason.RULE_WITHDRAWN.value, SocksReply.DENIED)
 
     def _advance(self) -> Commands:
         while self._in and self._passage is None and not self._over:
@@ -112,14 +115,14 @@ class Socks(layer.Layer):
         # Without credentials of ours a client that insists on showing its own is let in, whatever
         # they are: curl with a user in the URL offers nothing else.
         wanted = self._session.credentials is not None
-        if Method.NONE in methods and not wanted:
+        if SocksMethod.NONE in methods and not wanted:
             self._step = self._request
-            choice = Method.NONE
-        elif Method.PASSWORD in methods:
+            choice = SocksMethod.NONE
+        elif SocksMethod.PASSWORD in methods:
             self._step = self._login
-            choice = Method.PASSWORD
+            choice = SocksMethod.PASSWORD
         else:
-            refused = method_choice(Method.NO_ACCEPTABLE)
+            refused = method_choice(SocksMethod.NO_ACCEPTABLE)
             yield from self._refuse(Phase.CLIENT, Reason.CLIENT_NOT_AUTHENTICATED, refused)
             return
         yield commands.SendData(self.context.client, method_choice(choice))
@@ -142,20 +145,20 @@ class Socks(layer.Layer):
         request = read_request(self._in)
         if request is None:
             return
-        if request.command != Command.CONNECT:
-            refused = reply(Reply.COMMAND_NOT_SUPPORTED)
+        if request.command != SocksCommand.CONNECT:
+            refused = reply(SocksReply.COMMAND_NOT_SUPPORTED)
             yield from self._refuse(Phase.CONNECT, Reason.METHOD_REFUSED, refused, request)
             return
         try:
             target = Authority.of(request.host, request.port)
         except ValueError:
-            refused = reply(Reply.DENIED)
+            refused = reply(SocksReply.DENIED)
             yield from self._refuse(Phase.CONNECT, Reason.INVALID_TARGET, refused, request)
             return
         session = self._session
-        self._passage = passage = session.gate.connect(session.origin, target, method=METHOD)
+        self._passage = passage = session.gate.connect(session.client_info, target, method=METHOD)
         if not passage.decision.allowed:
-            yield from self._answer(passage, Reply.DENIED, None)
+            yield from self._answer(passage, SocksReply.DENIED, None)
             return
         yield from self._dial(target, passage)
 
@@ -170,7 +173,7 @@ class Socks(layer.Layer):
         opening = commands.OpenConnection(self._server)
         # The client may leave meanwhile, and be heard: nothing here pauses.
         opening.blocking = self  # type: ignore[assignment]
-        yield HoldReading(self.context.client, hold=True)
+        yield PauseReading(self.context.client, hold=True)
         yield opening
 
     def _dialled(self, error: DialError | str | None) -> Commands:
@@ -188,11 +191,11 @@ class Socks(layer.Layer):
         if self._spoilt:
             yield commands.CloseConnection(server)
         else:
-            self._session.spare = server
-        passage.status = _STATUS[Reply.GRANTED]
-        yield commands.SendData(self.context.client, reply(Reply.GRANTED))
-        yield HoldReading(self.context.client, hold=False)
-        inside = Inside(
+            self._session.preconnected = server
+        passage.status = _STATUS[SocksReply.GRANTED]
+        yield commands.SendData(self.context.client, reply(SocksReply.GRANTED))
+        yield PauseReading(self.context.client, hold=False)
+        inside = TunnelStart(
             self.context,
             self._session,
             passage,
@@ -205,7 +208,7 @@ class Socks(layer.Layer):
     # --- ends
 
     def _refuse(
-        self, phase: Phase, reason: Reason, answer: bytes, request: Request | None = None
+        self, phase: Phase, reason: Reason, answer: bytes, request: SocksRequest | None = None
     ) -> Commands:
         """Deny what no rule needs to be asked about."""
         session = self._session
@@ -213,19 +216,19 @@ class Socks(layer.Layer):
         if request is not None:
             target = request.shown()
             method = _OTHER_METHODS.get(request.command, METHOD)
-        passage = session.gate.refuse(session.origin, phase, reason, target, method=method)
+        passage = session.gate.refuse(session.client_info, phase, reason, target, method=method)
         session.gate.end(passage)
         yield commands.SendData(self.context.client, answer)
         yield from self._close()
 
-    def _answer(self, passage: Attempt, code: Reply, word: str | None) -> Commands:
+    def _answer(self, passage: Attempt, code: SocksReply, word: str | None) -> Commands:
         """Say that there will be no tunnel."""
         passage.status = _STATUS[code]
         self._session.gate.end(passage, word)
         yield commands.SendData(self.context.client, reply(code))
         yield from self._close()
 
-    def _give_up(self, word: str, code: Reply) -> Commands:
+    def _give_up(self, word: str, code: SocksReply) -> Commands:
         if self._passage is None:
             yield from self._close()  # a handshake that did not come in time
         else:

@@ -19,7 +19,7 @@ _OUTPUT = 64 * 1024
 _RECORD = 16 * 1024
 
 
-class SteadyTls(TLSLayer):
+class FastTlsLayer(TLSLayer):
     """A TLS layer that changes to the short path when its handshake is done."""
 
     def _handshake_finished(self, err: str | None) -> layer.CommandGenerator[None]:

@@ -10,7 +10,7 @@ from mitmproxy.proxy import commands, context, events, layer
 from mitmproxy.proxy.layers.tls import ClientTLSLayer, TLSLayer
 from OpenSSL import SSL
 
-from claude_proxy.proxy.layers.tls_fast_path import SteadyTls
+from claude_proxy.proxy.layers.tls_fast_path import FastTlsLayer
 from claude_proxy.wire.client_hello import ClientHello
 
 type MakeLayer = Callable[[context.Context], layer.Layer]
@@ -31,7 +31,7 @@ class _AfterHandshake(layer.Layer):
             yield from successor.handle_event(event)
 
 
-class Intercept(SteadyTls, ClientTLSLayer):
+class TlsIntercept(FastTlsLayer, ClientTLSLayer):
     """The TLS server that the client sees."""
 
     def __init__(self, context: context.Context, hello: ClientHello, inner: MakeLayer) -> None:

@@ -4,7 +4,7 @@ Law 4: the hello is read whole and must name the tunnel's target; what is neithe
 HTTP under a rule is refused. It is the same behind CONNECT and behind SOCKS5.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from mitmproxy.connection import ConnectionState
 from mitmproxy.proxy import commands, events, layer
@@ -19,8 +19,8 @@ from claude_proxy.proxy.gate import Attempt
 from claude_proxy.proxy.layers.http1 import Http1Lane
 from claude_proxy.proxy.layers.http2 import Http2Lane
 from claude_proxy.proxy.layers.passthrough import Passthrough
-from claude_proxy.proxy.layers.session import RuleRevoked, Session, TimedOut, Waiting
-from claude_proxy.proxy.layers.tls_intercept import Intercept
+from claude_proxy.proxy.layers.session import Commands, RuleRevoked, Session, TimedOut, Waiting
+from claude_proxy.proxy.layers.tls_intercept import TlsIntercept
 from claude_proxy.wire.authority import Authority
 from claude_proxy.wire.client_hello import (
     ClientHello,
@@ -29,9 +29,8 @@ from claude_proxy.wire.client_hello import (
     starts_like_tls,
 )
 
-type Commands = Iterator[commands.Command]
 # Lets another layer have the connection, and the bytes of it that were read and not used.
-type GiveWay = Callable[[layer.Layer, bytes], Commands]
+type ReplaceWith = Callable[[layer.Layer, bytes], Commands]
 
 # A fatal alert in the clear, so that the client's own error says that it was refused on purpose:
 # access_denied (49) and decode_error (50), RFC 8446 section 6.
@@ -39,7 +38,7 @@ _ALERT_DENIED = b"\x15\x03\x03\x00\x02\x02\x31"
 _ALERT_UNREADABLE = b"\x15\x03\x03\x00\x02\x02\x32"
 
 
-class Inside(layer.Layer):
+class TunnelStart(layer.Layer):
     """The first layer inside the tunnel to `target`, which `passage` opened."""
 
     def __init__(  # noqa: PLR0913 - what is known of a tunnel once it is open
@@ -47,7 +46,7 @@ class Inside(layer.Layer):
         context: Context,
         session: Session,
         passage: Attempt,
-        give_way: GiveWay,
+        give_way: ReplaceWith,
         *,
         target: Authority,
         dialer: Dialer | None,
@@ -105,7 +104,9 @@ class Inside(layer.Layer):
 
     def _judge(self, hello: ClientHello, raw: bytes) -> Commands:
         session, target, passage = self._session, self._target, self._passage
-        denied = session.gate.hello(session.origin, target, hello.sni, encrypted=hello.encrypted)
+        denied = session.gate.hello(
+            session.client_info, target, hello.sni, encrypted=hello.encrypted
+        )
         if denied is not None:
             session.gate.end(denied)
             yield from self._alert(denied.decision.reason, _ALERT_DENIED)
@@ -115,7 +116,7 @@ class Inside(layer.Layer):
         elif passage.decision.tls is Tls.INTERCEPT:
             session.gate.end(passage)
             self.context.server.address = (target.host, target.port)
-            yield from self._give_way(Intercept(self.context, hello, self._lane), raw)
+            yield from self._give_way(TlsIntercept(self.context, hello, self._lane), raw)
         else:
             yield from self._deny(Reason.INTERNAL_ERROR, _ALERT_DENIED)
 
@@ -140,7 +141,7 @@ class Inside(layer.Layer):
 
     def _deny(self, reason: Reason, alert: bytes) -> Commands:
         session = self._session
-        denied = session.gate.refuse(session.origin, Phase.HELLO, reason, self._target)
+        denied = session.gate.refuse(session.client_info, Phase.HELLO, reason, self._target)
         session.gate.end(denied)
         yield from self._alert(reason, alert)
 

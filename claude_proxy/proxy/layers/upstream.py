@@ -14,11 +14,11 @@ from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers.tls import ServerTLSLayer
 
 from claude_proxy.proxy.dialer import DialError
-from claude_proxy.proxy.layers.tls_fast_path import SteadyTls
+from claude_proxy.proxy.layers.tls_fast_path import FastTlsLayer
 from claude_proxy.wire.authority import Authority
 
 
-class Opened:
+class UpstreamOpened:
     """The connection stands, TLS included, or it does not and `error` says why."""
 
     __slots__ = ("error",)
@@ -27,7 +27,7 @@ class Opened:
         self.error = error
 
 
-class Ended:
+class UpstreamEnded:
     """The upstream will send no more."""
 
     __slots__ = ()
@@ -40,19 +40,19 @@ class UpstreamServer(Server):
     tunnel: bool = True  # by CONNECT; else requests are sent to it in absolute-form
 
 
-type Arrival = bytes | Opened | Ended
+type UpstreamEvent = bytes | UpstreamOpened | UpstreamEnded
 
-_ENDED = Ended()
+_UPSTREAM_ENDED = UpstreamEnded()
 
 
-class UpstreamTls(SteadyTls, ServerTLSLayer):
+class UpstreamTls(FastTlsLayer, ServerTLSLayer):
     """TLS towards the upstream."""
 
 
-class _Leaf(layer.Layer):
+class _InboxLayer(layer.Layer):
     """Stands at the inner end of the upstream's stack and puts what comes into the inbox."""
 
-    def __init__(self, context: Context, inbox: deque[Arrival]) -> None:
+    def __init__(self, context: Context, inbox: deque[UpstreamEvent]) -> None:
         super().__init__(context)
         self._inbox = inbox
 
@@ -61,12 +61,12 @@ class _Leaf(layer.Layer):
             self._inbox.append(event.data)
         elif isinstance(event, events.Start):
             error = yield commands.OpenConnection(self.context.server)
-            self._inbox.append(Opened(error))
+            self._inbox.append(UpstreamOpened(error))
         elif isinstance(event, events.ConnectionClosed):
-            self._inbox.append(_ENDED)
+            self._inbox.append(_UPSTREAM_ENDED)
 
 
-class Upstream:
+class UpstreamConnection:
     """A connection to `target`; sans-io like every layer, and opened by `open`."""
 
     def __init__(
@@ -84,7 +84,7 @@ class Upstream:
         self.server = UpstreamServer(
             address=(target.host, target.port), tunnel=tls if tunnel is None else tunnel
         )
-        self.inbox: deque[Arrival] = deque()
+        self.inbox: deque[UpstreamEvent] = deque()
         self.is_open = False
         self._address: str | None = None
         self.exchanges = 0  # requests sent on it; the first failure of a kept one may be retried
@@ -96,10 +96,10 @@ class Upstream:
             self.server.sni = target.host
             self.server.alpn_offers = alpn
             self._tls = UpstreamTls(inner)
-            self._tls.child_layer = _Leaf(inner, self.inbox)
+            self._tls.child_layer = _InboxLayer(inner, self.inbox)
             self._stack = self._tls
         else:
-            self._stack = _Leaf(inner, self.inbox)
+            self._stack = _InboxLayer(inner, self.inbox)
 
     @property
     def address(self) -> str | None:

@@ -20,9 +20,9 @@ from functools import partial
 
 from claude_proxy.sandbox.relay.unavailable import HEAD_LIMIT, Unavailable
 
-type Report = Callable[[str], None]
-type Act = Callable[[], None]
-type OnEvent = Callable[[int], None]
+type ReportLine = Callable[[str], None]
+type Callback = Callable[[], None]
+type OnReady = Callable[[int], None]
 
 DEFAULT_LIMIT = 1024  # clients at once
 PATIENCE_S = 1.0  # for an upstream that is restarting
@@ -48,9 +48,9 @@ class Timer:
 
     __slots__ = ("_act", "_when")
 
-    def __init__(self, when: float, act: Act) -> None:
+    def __init__(self, when: float, act: Callback) -> None:
         self._when = when
-        self._act: Act | None = act
+        self._act: Callback | None = act
 
     def __lt__(self, other: "Timer") -> bool:
         return self._when < other._when
@@ -77,7 +77,7 @@ class Loop:
         self._timers: list[Timer] = []
         self.running = False
 
-    def watch(self, descriptor: int, before: int, events: int, act: OnEvent) -> None:
+    def watch(self, descriptor: int, before: int, events: int, act: OnReady) -> None:
         """Wait for `events` on a descriptor that was waited for with `before`; 0 is for none."""
         if not before:
             self._selector.register(descriptor, events, act)
@@ -86,7 +86,7 @@ class Loop:
         else:
             self._selector.unregister(descriptor)
 
-    def later(self, seconds: float, act: Act) -> Timer:
+    def later(self, seconds: float, act: Callback) -> Timer:
         """Call `act` after some seconds."""
         timer = Timer(time.monotonic() + seconds, act)
         heapq.heappush(self._timers, timer)
@@ -356,7 +356,7 @@ class _Connection:
             self._loop.watch(descriptor, self._upstream_events, wanted, self._on_upstream)
             self._upstream_events = wanted
 
-    def _set_timer(self, seconds: float, act: Act | None) -> None:
+    def _set_timer(self, seconds: float, act: Callback | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
         self._timer = None if act is None else self._loop.later(seconds, act)
@@ -396,7 +396,7 @@ def _met_itself(upstream: socket.socket) -> int:
         return error.errno or errno.EIO
 
 
-class Upstream:
+class RelayTarget:
     """Where every connection goes: a Unix socket or an address of TCP."""
 
     def __init__(
@@ -436,11 +436,11 @@ class Bridge:
     def __init__(
         self,
         listeners: Sequence[socket.socket],
-        upstream: Upstream,
+        upstream: RelayTarget,
         *,
         header: bytes = b"",
         limit: int = DEFAULT_LIMIT,
-        report: Report = lambda _line: None,
+        report: ReportLine = lambda _line: None,
     ) -> None:
         self.loop = Loop()
         self.upstream = upstream

@@ -19,7 +19,7 @@ if not __package__:  # run by its path: the package lies around it, and behind t
     sys.path.append(os.path.abspath(os.path.join(os.path.dirname(__file__), *[os.pardir] * 3)))  # noqa: PTH100, PTH118, PTH120
 
 from claude_proxy.errors import ClaudeProxyError, ConfigError
-from claude_proxy.sandbox.relay.bridge import DEFAULT_LIMIT, Bridge, Upstream
+from claude_proxy.sandbox.relay.bridge import DEFAULT_LIMIT, Bridge, RelayTarget
 from claude_proxy.wire.proxy_protocol import encode
 
 type TcpAddress = tuple[str, int]
@@ -48,7 +48,7 @@ _PORT_LIMIT = 65535
 _LOOPBACK_6 = bytes(15) + b"\x01"
 
 
-class Child:
+class ChildProcess:
     """What is asked of a command's process."""
 
     # Not typing.Protocol: with what that module imports, it would be a sixth of the start.
@@ -62,10 +62,10 @@ class Child:
 
 
 type _Handler = Callable[[int, FrameType | None], object] | int | None
-type Start = Callable[[Sequence[str]], Child]  # given where the relay listens
+type StartCommand = Callable[[Sequence[str]], ChildProcess]  # given where the relay listens
 
 
-class Orders:
+class RelayOptions:
     """What one relay is told to do."""
 
     # No dataclass: that module takes as long to import as all of this.
@@ -82,9 +82,9 @@ class Orders:
 # Reading what it is told
 
 
-def parse(arguments: Sequence[str]) -> Orders:
+def parse(arguments: Sequence[str]) -> RelayOptions:
     """Read the command line of `relay.py`."""
-    orders = Orders()
+    orders = RelayOptions()
     rest = list(arguments)
 
     def value(option: str) -> str:
@@ -170,15 +170,15 @@ def parse_path(text: str, option: str) -> str:
     return path
 
 
-def parse_upstream(text: str) -> Upstream:
+def parse_target(text: str) -> RelayTarget:
     """Read where the bytes go."""
     if text.startswith("unix:"):
         path = parse_path(text, "--to")
-        return Upstream(f"unix:{path}", socket.AF_UNIX, path)
+        return RelayTarget(f"unix:{path}", socket.AF_UNIX, path)
     host, port = parse_tcp(text, "--to")
     if not port:
         raise ConfigError("port 0 is nowhere", where=f"--to {text}", fix="name the proxy's port")
-    return Upstream(_tcp_name(host, port), _family(host), (host, port))
+    return RelayTarget(_tcp_name(host, port), _family(host), (host, port))
 
 
 def _family(host: str) -> socket.AddressFamily:
@@ -196,7 +196,7 @@ class _Listener:
         self.name = name or _spelled(listening)
 
 
-def _listener_of(text: str, orders: Orders, stack: ExitStack) -> _Listener:
+def _listener_of(text: str, orders: RelayOptions, stack: ExitStack) -> _Listener:
     if text.startswith("fd:"):
         listener = stack.enter_context(_inherited(text))
         if listener.family != socket.AF_UNIX:
@@ -236,7 +236,7 @@ def _unix(text: str, stack: ExitStack) -> socket.socket:
     return stack.enter_context(listener)
 
 
-def _tcp(text: str, orders: Orders) -> socket.socket:
+def _tcp(text: str, orders: RelayOptions) -> socket.socket:
     host, port = parse_tcp(text, "--listen")
     _refuse_remote(host, text, orders)
     listener = socket.socket(_family(host), socket.SOCK_STREAM)
@@ -256,7 +256,7 @@ def _tcp(text: str, orders: Orders) -> socket.socket:
     return listener
 
 
-def _refuse_remote(host: str, text: str, orders: Orders) -> None:
+def _refuse_remote(host: str, text: str, orders: RelayOptions) -> None:
     packed = _packed(host) or b""
     if packed[:1] != b"\x7f" and packed != _LOOPBACK_6 and not orders.allow_remote:
         raise ConfigError(
@@ -266,7 +266,7 @@ def _refuse_remote(host: str, text: str, orders: Orders) -> None:
         )
 
 
-def _refuse_itself(upstream: Upstream, listeners: Sequence[_Listener]) -> None:
+def _refuse_itself(upstream: RelayTarget, listeners: Sequence[_Listener]) -> None:
     """Refuse a relay to itself, which would take every descriptor there is."""
     for listener in listeners:
         if listener.name == upstream.name:
@@ -292,7 +292,7 @@ def _tcp_name(host: str, port: int) -> str:
 class _Stop:
     """Why and how the relay ends: its exit code, and what a signal does meanwhile."""
 
-    def __init__(self, bridge: Bridge, child: Child | None) -> None:
+    def __init__(self, bridge: Bridge, child: ChildProcess | None) -> None:
         self.code = 0
         self._bridge = bridge
         self._child = child
@@ -316,12 +316,12 @@ class _Stop:
             self._bridge.loop.stop()
 
 
-def serve(orders: Orders, *, start: Start | None = None) -> int:
+def serve(orders: RelayOptions, *, start: StartCommand | None = None) -> int:
     """Relay until a signal, the end of `--until` or that of the command that `start` starts."""
     if not orders.listen or not orders.to:
         missing = "--to" if orders.listen else "--listen"
         raise ConfigError(f"a relay needs {missing}", fix="see --help")
-    upstream = parse_upstream(orders.to)
+    upstream = parse_target(orders.to)
     limit = _limit_of(orders.limit)
     with _Signals() as signals, ExitStack() as stack:
         listeners = [_listener_of(text, orders, stack) for text in orders.listen]

@@ -7,7 +7,7 @@ from mitmproxy.connection import Client, Server
 from mitmproxy.http import Headers, HTTPFlow, Request, Response
 
 from claude_proxy.proxy.gate import Attempt, Gate
-from claude_proxy.proxy.hooks.http2_streams import Streams
+from claude_proxy.proxy.hooks.http2_streams import Http2StreamHooks
 from claude_proxy.proxy.layers.http2 import ATTEMPT
 from claude_proxy.wire.authority import Authority
 from tests.proxy.layers.stage import ORIGIN, Ledger, policy_of
@@ -46,7 +46,7 @@ def pass_through(stream: object, data: bytes) -> object:
 def test_bodies_pass_as_they_are_and_are_counted(
     gate: Gate, flow: HTTPFlow, passage: Attempt
 ) -> None:
-    streams = Streams(gate)
+    streams = Http2StreamHooks(gate)
     streams.requestheaders(flow)
     streams.responseheaders(flow)
     assert flow.response is not None
@@ -61,7 +61,7 @@ def test_bodies_pass_as_they_are_and_are_counted(
 def test_an_answer_names_no_other_way_to_its_origin(
     gate: Gate, flow: HTTPFlow, passage: Attempt
 ) -> None:
-    Streams(gate).responseheaders(flow)
+    Http2StreamHooks(gate).responseheaders(flow)
 
     assert flow.response is not None
     assert "alt-svc" not in flow.response.headers
@@ -73,7 +73,7 @@ def test_an_answer_names_no_other_way_to_its_origin(
 def test_the_end_of_an_exchange_is_recorded_once(
     gate: Gate, flow: HTTPFlow, ledger: Ledger
 ) -> None:
-    streams = Streams(gate)
+    streams = Http2StreamHooks(gate)
 
     streams.response(flow)
     streams.error(flow)
@@ -84,7 +84,7 @@ def test_the_end_of_an_exchange_is_recorded_once(
 def test_an_exchange_that_broke_off_is_recorded_as_such(
     gate: Gate, flow: HTTPFlow, ledger: Ledger
 ) -> None:
-    Streams(gate).error(flow)
+    Http2StreamHooks(gate).error(flow)
 
     assert ledger.last.error == "stream-broken-off"
 
@@ -93,7 +93,7 @@ def test_trailers_hold_nothing_that_belongs_in_the_head(gate: Gate, flow: HTTPFl
     fields = (b"x-sum", b"authorization", b"host", b"X-HTTP-Method-Override", b"content_length")
     flow.request.trailers = Headers([(name, b"1") for name in fields])
 
-    Streams(gate).request(flow)
+    Http2StreamHooks(gate).request(flow)
 
     assert flow.request.trailers is not None
     assert flow.request.trailers.fields == ((b"x-sum", b"1"),)
@@ -103,33 +103,35 @@ def test_an_upstream_of_http_1_gets_no_trailers(gate: Gate, flow: HTTPFlow) -> N
     flow.server_conn.alpn = None
     flow.request.trailers = Headers([(b"x-sum", b"1")])
 
-    Streams(gate).request(flow)
+    Http2StreamHooks(gate).request(flow)
 
     assert flow.request.trailers is None
 
 
 def test_a_request_without_trailers_stays_so(gate: Gate, flow: HTTPFlow) -> None:
-    Streams(gate).request(flow)
+    Http2StreamHooks(gate).request(flow)
 
     assert flow.request.trailers is None
 
 
-Hook = Callable[[Streams, HTTPFlow], None]
+Hook = Callable[[Http2StreamHooks, HTTPFlow], None]
 
 
-@pytest.mark.parametrize("hook", [Streams.responseheaders, Streams.response, Streams.error])
+@pytest.mark.parametrize(
+    "hook", [Http2StreamHooks.responseheaders, Http2StreamHooks.response, Http2StreamHooks.error]
+)
 def test_what_was_never_allowed_has_no_outcome(
     gate: Gate, flow: HTTPFlow, ledger: Ledger, hook: Hook
 ) -> None:
     flow.metadata.clear()
 
-    hook(Streams(gate), flow)
+    hook(Http2StreamHooks(gate), flow)
 
     assert ledger.outcomes == []
 
 
 def test_without_a_passage_bodies_still_pass(gate: Gate, flow: HTTPFlow) -> None:
-    Streams(gate).requestheaders(flow)
+    Http2StreamHooks(gate).requestheaders(flow)
     flow.metadata.clear()
 
     assert pass_through(flow.request.stream, b"abc") == b"abc"
@@ -138,4 +140,4 @@ def test_without_a_passage_bodies_still_pass(gate: Gate, flow: HTTPFlow) -> None
 def test_without_an_answer_there_is_nothing_to_do(gate: Gate, flow: HTTPFlow) -> None:
     flow.response = None
 
-    Streams(gate).responseheaders(flow)
+    Http2StreamHooks(gate).responseheaders(flow)

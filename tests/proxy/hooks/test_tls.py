@@ -11,7 +11,7 @@ from mitmproxy.proxy.context import Context
 from mitmproxy.tls import ClientHelloData, TlsData
 from OpenSSL import SSL
 
-from claude_proxy.proxy.hooks.tls import Certificates, _select_protocol
+from claude_proxy.proxy.hooks.tls import TlsCertificates, _select_protocol
 from claude_proxy.trust.certificate_authority import CertificateAuthority
 from tests.proxy.layers.stage import options_of
 from tests.proxy.layers.tls_peers import client_context
@@ -24,8 +24,8 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
 
 
 @pytest.fixture
-def certificates(authority: CertificateAuthority) -> Certificates:
-    return Certificates(authority)
+def certificates(authority: CertificateAuthority) -> TlsCertificates:
+    return TlsCertificates(authority)
 
 
 def start_of(target: tuple[str, int] | None) -> TlsData:
@@ -35,7 +35,7 @@ def start_of(target: tuple[str, int] | None) -> TlsData:
     return TlsData(client, context)
 
 
-def server_for(certificates: Certificates, host: str) -> SSL.Connection:
+def server_for(certificates: TlsCertificates, host: str) -> SSL.Connection:
     start = start_of((host, 443))
     certificates.tls_start_client(start)
     assert start.ssl_conn is not None
@@ -64,7 +64,7 @@ def shake(
 
 @pytest.mark.parametrize("host", ["example.com", "192.0.2.1", "2001:db8::1"])
 def test_a_client_gets_a_leaf_for_the_judged_name(
-    certificates: Certificates, authority: CertificateAuthority, host: str
+    certificates: TlsCertificates, authority: CertificateAuthority, host: str
 ) -> None:
     client = shake(server_for(certificates, host), client_context(authority), host)
 
@@ -73,7 +73,9 @@ def test_a_client_gets_a_leaf_for_the_judged_name(
     assert x509.load_der_x509_certificate(shown) == authority.leaf(host).certificate
 
 
-def test_without_a_target_there_is_no_leaf_and_so_no_connection(certificates: Certificates) -> None:
+def test_without_a_target_there_is_no_leaf_and_so_no_connection(
+    certificates: TlsCertificates,
+) -> None:
     start = start_of(None)
 
     certificates.tls_start_client(start)
@@ -82,7 +84,9 @@ def test_without_a_target_there_is_no_leaf_and_so_no_connection(certificates: Ce
 
 
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
-def test_tls_1_1_is_not_spoken(certificates: Certificates, authority: CertificateAuthority) -> None:
+def test_tls_1_1_is_not_spoken(
+    certificates: TlsCertificates, authority: CertificateAuthority
+) -> None:
     context = client_context(authority)
     context.minimum_version = ssl.TLSVersion.TLSv1_1
     context.maximum_version = ssl.TLSVersion.TLSv1_1
@@ -93,7 +97,7 @@ def test_tls_1_1_is_not_spoken(certificates: Certificates, authority: Certificat
 
 
 def test_a_ticket_is_good_for_the_leaf_it_came_with_alone(
-    certificates: Certificates, authority: CertificateAuthority
+    certificates: TlsCertificates, authority: CertificateAuthority
 ) -> None:
     context = client_context(authority)
     context.check_hostname = False
@@ -123,7 +127,7 @@ def test_the_clients_first_protocol_that_we_speak_is_spoken(
     assert _select_protocol(connection, offers) is chosen or chosen in offers
 
 
-def test_no_hook_of_mitmproxys_own_makes_certificates(certificates: Certificates) -> None:
+def test_no_hook_of_mitmproxys_own_makes_certificates(certificates: TlsCertificates) -> None:
     """Its store would be a second authority, with a key that signs for every name."""
     certificates.configure({"confdir"})
     certificates.running()

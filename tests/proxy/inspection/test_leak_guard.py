@@ -14,28 +14,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from claude_proxy.policy.credentials.placeholders import Spelling, guarded_forms
-from claude_proxy.proxy.inspection.base import CutOff
-from claude_proxy.proxy.inspection.leak_guard import ECHOED, UNREADABLE, EchoGuard
+from claude_proxy.proxy.inspection.base import ResponseCutOff
+from claude_proxy.proxy.inspection.leak_guard import ECHOED, UNREADABLE, LeakGuard
 
 VALUE = b"sk-ant-CANARY-ab-ab-abc"
 GZIP = (b"Content-Encoding", b"gzip")
 DEFLATE = (b"content-encoding", b"deflate")
 
 
-def guard(*fields: tuple[bytes, bytes], status: int = 200) -> EchoGuard:
-    found = EchoGuard([VALUE])
+def guard(*fields: tuple[bytes, bytes], status: int = 200) -> LeakGuard:
+    found = LeakGuard([VALUE])
     found.head(status, fields)
     return found
 
 
-def passed(watch: EchoGuard, pieces: Iterable[bytes]) -> tuple[bytes, str | None]:
+def passed(watch: LeakGuard, pieces: Iterable[bytes]) -> tuple[bytes, str | None]:
     """Return what came out, and the word it was cut off with."""
     out = b""
     try:
         for piece in pieces:
             out += watch.feed(piece)
         return out + watch.finish(), None
-    except CutOff as cut:
+    except ResponseCutOff as cut:
         return out, cut.word
 
 
@@ -117,11 +117,11 @@ def test_a_message_that_ends_like_the_value_begins_is_not_kept_back() -> None:
 
 
 def test_a_short_value_is_kept_back_from_early_on() -> None:
-    watch = EchoGuard([b"8-bytes!"])
+    watch = LeakGuard([b"8-bytes!"])
 
     assert watch.feed(b"x8") == b"x8"
     assert watch.feed(b"-") == b""
-    with pytest.raises(CutOff):
+    with pytest.raises(ResponseCutOff):
         watch.feed(b"bytes!")
 
 
@@ -191,7 +191,7 @@ ESCAPES: dict[str, Code] = {
 @pytest.mark.parametrize("way", ESCAPES)
 @given(cuts=CUTS, value=st.sampled_from([SIGNS, b"/%s/" % SIGNS, b"&first-value", VALUE]))
 def test_the_value_is_found_however_it_is_escaped(way: str, value: bytes, cuts: list[int]) -> None:
-    watch = EchoGuard([value])
+    watch = LeakGuard([value])
     escaped = ESCAPES[way](value)
     data = b'{"you": "' + escaped + b'"}'
 
@@ -211,13 +211,13 @@ def test_the_value_is_found_however_it_is_escaped(way: str, value: bytes, cuts: 
     CUTS,
 )
 def test_what_only_looks_like_escapes_comes_out_unchanged(data: bytes, cuts: list[int]) -> None:
-    assert passed(EchoGuard([b"k3y+of/the-owner"]), split(data, cuts)) == (data, None)
+    assert passed(LeakGuard([b"k3y+of/the-owner"]), split(data, cuts)) == (data, None)
 
 
 def test_a_value_of_signs_is_found_as_it_is() -> None:
     for value in (b"*" * 10, b"!!!!!!!ab"):
-        assert passed(EchoGuard([value]), [b"x " + value[:5], value[5:]])[1] == ECHOED
-        assert passed(EchoGuard([value]), [b"x ab ", value[1:]]) == (b"x ab " + value[1:], None)
+        assert passed(LeakGuard([value]), [b"x " + value[:5], value[5:]])[1] == ECHOED
+        assert passed(LeakGuard([value]), [b"x ab ", value[1:]]) == (b"x ab " + value[1:], None)
 
 
 def in_lower_case(value: bytes) -> bytes:
@@ -255,7 +255,7 @@ def test_a_value_that_is_mostly_signs_is_found_as_it_is_usually_written(
     value = text.encode()
     data = b'{"you": "' + WRITTEN[way](value) + b'"}'
 
-    out, word = passed(EchoGuard(guarded_forms(value, value)), split(data, cuts))
+    out, word = passed(LeakGuard(guarded_forms(value, value)), split(data, cuts))
 
     assert word == ECHOED
     assert len(out) <= len(b'{"you": "') + len(value) // 4 + 3  # of a sign at its beginning
@@ -273,7 +273,7 @@ def test_a_value_that_looks_like_escapes_is_found_however_it_is_escaped(
     for code in (bytes, *(ESCAPES[way] for way in ESCAPES if "all its names" not in way)):
         data = b'{"you": "' + code(value) + b'"}'
 
-        assert passed(EchoGuard(guarded_forms(value, value)), split(data, cuts))[1] == ECHOED
+        assert passed(LeakGuard(guarded_forms(value, value)), split(data, cuts))[1] == ECHOED
 
 
 LONG_KEY = b"sk-ant-api03-" + b"AbCdEf_ghIJ-klmn" * 6
@@ -294,19 +294,19 @@ def test_escapes_are_not_looked_for_where_that_could_take_long(value: bytes) -> 
 
 def test_an_end_that_cannot_become_the_value_does_not_wait() -> None:
     for text in (b"data: 100%, ", b"a & b", b'say \\"', b"k3y\\n", b"k3y&nbsp;", b"k3y%20", b"k3"):
-        assert EchoGuard([b"k3y+of/the-owner"]).feed(text) == text
+        assert LeakGuard([b"k3y+of/the-owner"]).feed(text) == text
 
 
 def test_of_several_values_each_is_found() -> None:
     for value in (b"first-value", b"the-second"):
-        watch = EchoGuard([b"first-value", b"the-second"])
+        watch = LeakGuard([b"first-value", b"the-second"])
         watch.head(200, ())
 
         assert passed(watch, [b"a " + value[:4], value[4:]])[1] == ECHOED
 
 
 def test_a_guard_without_values_passes_everything_on() -> None:
-    watch = EchoGuard([])
+    watch = LeakGuard([])
     watch.head(200, [(b"a", b"b")])
 
     assert passed(watch, [b"abc"]) == (b"abc", None)
@@ -315,7 +315,7 @@ def test_a_guard_without_values_passes_everything_on() -> None:
 @pytest.mark.parametrize("status", [101, 103, 200, 401, 500])
 def test_a_head_with_the_value_is_cut_off(status: int) -> None:
     for field in ((b"X-Echo", b"Bearer " + VALUE), (b"X-" + VALUE, b"1")):
-        with pytest.raises(CutOff) as cut:
+        with pytest.raises(ResponseCutOff) as cut:
             guard(field, status=status)
 
         assert cut.value.word == ECHOED
@@ -324,14 +324,14 @@ def test_a_head_with_the_value_is_cut_off(status: int) -> None:
 
 @pytest.mark.parametrize("coding", [b"br", b"zstd", b"gzip, gzip", b"gzip, br", b"compress", b"x"])
 def test_what_cannot_be_read_is_cut_off(coding: bytes) -> None:
-    with pytest.raises(CutOff) as cut:
+    with pytest.raises(ResponseCutOff) as cut:
         guard((b"content-encoding", coding))
 
     assert cut.value.word == UNREADABLE
 
 
 def test_two_fields_of_codings_are_read_as_one() -> None:
-    with pytest.raises(CutOff):
+    with pytest.raises(ResponseCutOff):
         guard(GZIP, GZIP)
 
 
@@ -406,4 +406,4 @@ def test_more_may_stand_in_a_piece_than_is_read_at_once() -> None:
 
 
 def test_no_repr_shows_the_value() -> None:
-    assert repr(guard()) == "EchoGuard(set)"
+    assert repr(guard()) == "LeakGuard(set)"

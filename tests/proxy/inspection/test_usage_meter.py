@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from claude_proxy.events import Usage
-from claude_proxy.proxy.inspection.usage_meter import Meter, legible, usage_of
+from claude_proxy.proxy.inspection.usage_meter import UsageMeter, readable_encodings, usage_of
 
 STREAM = (b"Content-Type", b"text/event-stream; charset=utf-8")
 JSON = (b"content-type", b"application/json")
@@ -66,8 +66,8 @@ CODINGS: dict[str, tuple[bytes, Callable[[bytes], bytes]]] = {
 }
 
 
-def metered(content: bytes, *fields: tuple[bytes, bytes], step: int = 1 << 20) -> Meter:
-    meter = Meter()
+def metered(content: bytes, *fields: tuple[bytes, bytes], step: int = 1 << 20) -> UsageMeter:
+    meter = UsageMeter()
     meter.head(200, fields)
     for at in range(0, len(content), step):
         assert meter.feed(content[at : at + step]) == content[at : at + step]
@@ -95,7 +95,7 @@ def test_lines_may_end_as_in_a_telegram() -> None:
 
 
 def test_a_stream_that_breaks_off_has_cost_what_it_said_so_far() -> None:
-    meter = Meter()
+    meter = UsageMeter()
     meter.head(200, (STREAM,))
 
     meter.feed(START + TEXT)
@@ -106,7 +106,7 @@ def test_a_stream_that_breaks_off_has_cost_what_it_said_so_far() -> None:
 
 
 def test_an_interim_head_and_trailers_are_not_the_answer() -> None:
-    meter = Meter()
+    meter = UsageMeter()
     meter.head(103, ((b"Link", b"</a>"),))
     meter.head(200, (JSON,))
     meter.feed(ANSWER)
@@ -167,7 +167,7 @@ def test_a_line_too_long_is_skipped_and_the_next_one_read() -> None:
 
 def test_memory_stays_bounded_whatever_comes() -> None:
     piece = b"x" * (1 << 20)
-    meter = Meter()
+    meter = UsageMeter()
     meter.head(200, (STREAM,))
     for _ in range(20):
         assert meter.feed(piece) == piece
@@ -212,7 +212,7 @@ pieces = st.lists(
 def test_whatever_comes_passes_as_it_is(
     status: int, head: list[tuple[bytes, bytes]], content: list[bytes]
 ) -> None:
-    meter = Meter()
+    meter = UsageMeter()
     meter.head(status, head)
 
     passed = b"".join(map(meter.feed, content)) + meter.finish()
@@ -238,4 +238,4 @@ def test_an_answer_is_asked_for_in_what_can_be_read(
 ) -> None:
     fields = [(b"Accept", b"br"), *((b"Accept-Encoding", value) for value in offered)]
 
-    assert legible(fields) == asked
+    assert readable_encodings(fields) == asked

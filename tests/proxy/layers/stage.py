@@ -24,7 +24,7 @@ from claude_proxy.events import DecisionMade, Event, OutcomeSeen
 from claude_proxy.policy.policy import Decision, Policy
 from claude_proxy.proxy.dialer import Dialer, DialError
 from claude_proxy.proxy.gate import ClientInfo, Gate
-from claude_proxy.proxy.layers.session import HoldReading, RuleRevoked, Session, TimedOut
+from claude_proxy.proxy.layers.session import PauseReading, RuleRevoked, Session, TimedOut
 from tests.support.loopback import Names
 
 ORIGIN = ClientInfo(7, "127.0.0.1:50000", "tcp")
@@ -211,8 +211,8 @@ class Stage:
                 peer = self._peer(command.connection)
                 assert not peer.closed, f"a write after the close: {command.data!r}"
                 peer.got += command.data
-            case commands.OpenConnection() if self.session.spare is not None:
-                self._hand_over(self.session.spare, command)
+            case commands.OpenConnection() if self.session.preconnected is not None:
+                self._hand_over(self.session.preconnected, command)
             case commands.OpenConnection():
                 peer = Peer(command.connection, dial=command)
                 self.upstreams.append(peer)
@@ -223,7 +223,7 @@ class Stage:
                 command.connection.state &= ~ConnectionState.CAN_WRITE
             case commands.CloseConnection():
                 self._close(self._peer(command.connection))
-            case HoldReading():
+            case PauseReading():
                 self._peer(command.connection).held = command.hold
             case commands.StartHook():
                 self._run_hook(command)
@@ -241,7 +241,7 @@ class Stage:
 
     def _hand_over(self, spare: Server, dial: commands.OpenConnection) -> None:
         """Let the connection that nobody has used yet answer a dial, as the driver does."""
-        self.session.spare = None
+        self.session.preconnected = None
         peer, server = self._peer(spare), dial.connection
         assert (spare.address, _is_tunnel(spare)) == (server.address, _is_tunnel(server))
         server.state, server.peername = spare.state, spare.peername

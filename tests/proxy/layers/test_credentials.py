@@ -30,8 +30,8 @@ from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.request import Scheme
 from claude_proxy.proxy import gate as gate_module
 from claude_proxy.proxy.gate import Gate
-from claude_proxy.proxy.hooks.http2_streams import Streams
-from claude_proxy.proxy.hooks.tls import Certificates
+from claude_proxy.proxy.hooks.http2_streams import Http2StreamHooks
+from claude_proxy.proxy.hooks.tls import TlsCertificates
 from claude_proxy.proxy.layers.http1 import Http1Lane
 from claude_proxy.proxy.layers.http2 import Http2Lane
 from claude_proxy.proxy.layers.session import Session, Waiting
@@ -114,7 +114,7 @@ def play(authority: CertificateAuthority) -> Play:
     """Return a function that plays a connection inside a tunnel to the API."""
 
     def begin(gate: Gate, protocol: str = "http/1.1") -> Stage:
-        streams, certificates = Streams(gate), Certificates(authority)
+        streams, certificates = Http2StreamHooks(gate), TlsCertificates(authority)
 
         def lane(context: Context, session: Session) -> Layer:
             context.client.alpn = protocol.encode()

@@ -1082,10 +1082,10 @@ def test_what_the_lane_waits_for_is_told(forward: PlayForward) -> None:
 
 def test_a_trickling_head_does_not_gain_time_with_each_byte(stage: Stage) -> None:
     stage.says(GET[:10])
-    turn = stage.session.turn
+    turn = stage.session.wait_id
     stage.says(GET[10:20])
 
-    assert stage.session.turn == turn
+    assert stage.session.wait_id == turn
 
 
 def test_a_head_that_does_not_come_in_time_is_a_408(stage: Stage) -> None:

@@ -11,8 +11,8 @@ from claude_proxy.policy.policy import Decision
 from claude_proxy.policy.reason import Reason
 from claude_proxy.proxy.dialer import DialError, Failure
 from claude_proxy.proxy.gate import Gate
-from claude_proxy.proxy.hooks.http2_streams import Streams
-from claude_proxy.proxy.hooks.tls import Certificates
+from claude_proxy.proxy.hooks.http2_streams import Http2StreamHooks
+from claude_proxy.proxy.hooks.tls import TlsCertificates
 from claude_proxy.proxy.layers import http2 as http2_module
 from claude_proxy.proxy.layers.http2 import GatedStream, Http2Lane
 from claude_proxy.proxy.layers.session import Waiting
@@ -45,7 +45,7 @@ def play(ledger: Ledger, upstream_authority: CertificateAuthority) -> Play:
 
     def begin(host: str = "example.com", *, gate: Gate | None = None, **settings: Any) -> Stage:
         gate = gate or gate_of(ALLOWLIST, ledger)
-        streams, certificates = Streams(gate), Certificates(upstream_authority)
+        streams, certificates = Http2StreamHooks(gate), TlsCertificates(upstream_authority)
 
         def lane(context: object, session: object) -> Http2Lane:
             context.client.alpn = b"h2"  # type: ignore[attr-defined]
@@ -728,7 +728,7 @@ def test_each_body_is_waited_for_anew_though_another_began_before_it_was_whole(
     session, posts = keeping.session, Http2Client(keeping)
     turns, before = [], begin(posts)
     for _ in range(20):
-        turns.append((session.turn, session.waiting))
+        turns.append((session.wait_id, session.waiting))
         after = begin(posts)
         posts.sends(before, b"}", end=True)
         before = after
@@ -740,22 +740,22 @@ def test_each_body_is_waited_for_anew_though_another_began_before_it_was_whole(
 def test_a_body_gains_no_time_by_others(keeping: Stage) -> None:
     session, posts = keeping.session, Http2Client(keeping)
     slow = begin(posts)
-    turn = session.turn
+    turn = session.wait_id
     for _ in range(3):
         posts.sends(begin(posts), b"}", end=True)
         posts.sends(slow, b" ")
 
-    assert (session.turn, session.waiting) == (turn, Waiting.BODY)
+    assert (session.wait_id, session.waiting) == (turn, Waiting.BODY)
 
 
 def test_a_body_that_was_given_up_is_waited_for_no_more(keeping: Stage) -> None:
     session, posts = keeping.session, Http2Client(keeping)
     first, second = begin(posts), begin(posts)
-    turns = [(session.turn, session.waiting)]
+    turns = [(session.wait_id, session.waiting)]
     for stream in (first, second):
         posts.h2.reset_stream(stream)
         posts.pump()
-        turns.append((session.turn, session.waiting))
+        turns.append((session.wait_id, session.waiting))
 
     assert [waiting for _, waiting in turns] == [Waiting.BODY, Waiting.BODY, Waiting.IDLE]
     assert len({turn for turn, _ in turns}) == 3

@@ -15,8 +15,8 @@ from claude_proxy.events import Phase
 from claude_proxy.policy.policy import Decision, Policy
 from claude_proxy.policy.reason import Reason
 from claude_proxy.proxy.gate import Gate
-from claude_proxy.proxy.hooks.tls import Certificates
-from claude_proxy.proxy.layers.protocol_detection import Front
+from claude_proxy.proxy.hooks.tls import TlsCertificates
+from claude_proxy.proxy.layers.protocol_detection import ProtocolDetection
 from claude_proxy.proxy.layers.session import Waiting
 from claude_proxy.trust.certificate_authority import CertificateAuthority
 from claude_proxy.wire.authority import Authority
@@ -44,11 +44,11 @@ type PlayFront = Callable[..., Stage]
 
 @pytest.fixture
 def play(ledger: Ledger, authority: CertificateAuthority) -> PlayFront:
-    hooks = {"tls_start_client": Certificates(authority).tls_start_client}
+    hooks = {"tls_start_client": TlsCertificates(authority).tls_start_client}
 
     def begin(gate: Gate | None = None, **settings: Any) -> Stage:
         return Stage(
-            lambda context, session: Front(context, session, a_dialer()),
+            lambda context, session: ProtocolDetection(context, session, a_dialer()),
             gate or gate_of(ALLOWLIST, ledger),
             hooks=hooks,
             **settings,
@@ -602,7 +602,7 @@ def test_an_announcement_is_shown_with_the_client_however_it_is_cut(
 
     assert reason_of(answer) == "no-rule"
     assert [decision.client for decision in ledger.decisions] == [ANNOUNCED]
-    assert ledger.decisions[0].connection == local.session.origin.connection
+    assert ledger.decisions[0].connection == local.session.client_info.connection
 
 
 def test_an_announcement_changes_no_decision(local: Stage) -> None:
@@ -710,7 +710,7 @@ def test_any_cut_of_any_conversation_comes_to_the_same(
     def played(pieces: list[bytes]) -> tuple[object, ...]:
         ledger = Ledger()
         stage = Stage(
-            lambda context, session: Front(context, session, a_dialer()),
+            lambda context, session: ProtocolDetection(context, session, a_dialer()),
             gate_of(ALLOWLIST, ledger),
             options=OPTIONS,
             local=local,

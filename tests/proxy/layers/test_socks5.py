@@ -12,14 +12,14 @@ from claude_proxy.policy.policy import Decision
 from claude_proxy.policy.reason import Reason
 from claude_proxy.proxy.dialer import DialError, Failure
 from claude_proxy.proxy.gate import Gate
-from claude_proxy.proxy.hooks.tls import Certificates
-from claude_proxy.proxy.layers.protocol_detection import Front
+from claude_proxy.proxy.hooks.tls import TlsCertificates
+from claude_proxy.proxy.layers.protocol_detection import ProtocolDetection
 from claude_proxy.proxy.layers.session import Waiting
 from claude_proxy.proxy.layers.upstream import UpstreamServer
 from claude_proxy.trust.certificate_authority import CertificateAuthority
 from claude_proxy.wire.authority import Authority
 from claude_proxy.wire.proxy_protocol import encode
-from claude_proxy.wire.socks5 import Reply, reply
+from claude_proxy.wire.socks5 import SocksReply, reply
 from tests.proxy.layers.stage import BrokenPolicy, Ledger, Stage, a_dialer, gate_of, policy_of
 from tests.proxy.layers.test_http1 import reason_of
 from tests.proxy.layers.tls_peers import TlsClient, TlsOrigin, client_context, origin_context
@@ -39,7 +39,7 @@ deny:
     paths: ["/forbidden"]
 """
 GREETING, NO_LOGIN = b"\x05\x01\x00", b"\x05\x00"
-GRANTED, DENIED = reply(Reply.GRANTED), reply(Reply.DENIED)
+GRANTED, DENIED = reply(SocksReply.GRANTED), reply(SocksReply.DENIED)
 DENIED_ALERT = b"\x15\x03\x03\x00\x02\x02\x31"
 PLAIN_GET = b"GET / HTTP/1.1\r\nHost: plain.example\r\n\r\n"
 CREDENTIALS = ClientCredentials("user", "password")
@@ -52,15 +52,15 @@ type PlaySocks = Callable[..., Stage]
 @pytest.fixture
 def play(ledger: Ledger, authority: CertificateAuthority) -> PlaySocks:
     hooks = {
-        "tls_start_client": Certificates(authority).tls_start_client,
-        "tls_start_server": Certificates(authority).tls_start_server,
+        "tls_start_client": TlsCertificates(authority).tls_start_client,
+        "tls_start_server": TlsCertificates(authority).tls_start_server,
     }
 
     def begin(
         gate: Gate | None = None, upstream_proxy: UpstreamProxy | None = None, **settings: Any
     ) -> Stage:
         return Stage(
-            lambda context, session: Front(
+            lambda context, session: ProtocolDetection(
                 context, session, a_dialer(upstream_proxy=upstream_proxy)
             ),
             gate or gate_of(ALLOWLIST, ledger),
@@ -222,7 +222,7 @@ def test_an_address_that_no_rule_names_is_denied(
 def test_only_connect_is_done(stage: Stage, ledger: Ledger, command: int, method: str) -> None:
     answer = stage.says(GREETING + ask("example.com", command=command))
 
-    assert answer == NO_LOGIN + reply(Reply.COMMAND_NOT_SUPPORTED)
+    assert answer == NO_LOGIN + reply(SocksReply.COMMAND_NOT_SUPPORTED)
     assert stage.client.closed
     [decision] = ledger.decisions
     assert (decision.reason, decision.method) == ("method-refused", method)
@@ -231,12 +231,12 @@ def test_only_connect_is_done(stage: Stage, ledger: Ledger, command: int, method
 @pytest.mark.parametrize(
     ("said", "answer"),
     [
-        (b"\x05\x01\x00\x02", reply(Reply.ADDRESS_NOT_SUPPORTED)),
-        (b"\x05\x01\x01\x03", reply(Reply.FAILED)),
-        (b"\x04\x01\x01\xbb", reply(Reply.FAILED)),
-        (real_hello("example.com"), reply(Reply.FAILED)),
-        (b"GET / HTTP/1.1\r\n\r\n", reply(Reply.FAILED)),
-        (b"\x05\x01\x02", reply(Reply.FAILED)),  # another greeting
+        (b"\x05\x01\x00\x02", reply(SocksReply.ADDRESS_NOT_SUPPORTED)),
+        (b"\x05\x01\x01\x03", reply(SocksReply.FAILED)),
+        (b"\x04\x01\x01\xbb", reply(SocksReply.FAILED)),
+        (real_hello("example.com"), reply(SocksReply.FAILED)),
+        (b"GET / HTTP/1.1\r\n\r\n", reply(SocksReply.FAILED)),
+        (b"\x05\x01\x02", reply(SocksReply.FAILED)),  # another greeting
     ],
 )
 def test_what_is_no_request_is_a_bad_one(
@@ -284,31 +284,34 @@ def test_a_relay_may_announce_a_client_of_socks(play: PlaySocks, ledger: Ledger)
 @pytest.mark.parametrize(
     ("error", "code", "word"),
     [
-        (DialError(Failure.REFUSED, "no"), Reply.REFUSED, "connect-refused"),
-        (DialError(Failure.UNRESOLVED, "no"), Reply.UNREACHABLE, "dns-failed"),
-        (DialError(Failure.UNREACHABLE, "no"), Reply.UNREACHABLE, "connect-unreachable"),
-        (DialError(Failure.TIMEOUT, "no"), Reply.UNREACHABLE, "connect-timeout"),
-        (DialError(Failure.PROXY, "no"), Reply.FAILED, "upstream-proxy-failed"),
+        (DialError(Failure.REFUSED, "no"), SocksReply.REFUSED, "connect-refused"),
+        (DialError(Failure.UNRESOLVED, "no"), SocksReply.UNREACHABLE, "dns-failed"),
+        (DialError(Failure.UNREACHABLE, "no"), SocksReply.UNREACHABLE, "connect-unreachable"),
+        (DialError(Failure.TIMEOUT, "no"), SocksReply.UNREACHABLE, "connect-timeout"),
+        (DialError(Failure.PROXY, "no"), SocksReply.FAILED, "upstream-proxy-failed"),
         (
             DialError(Failure.DENIED, "no", Decision(False, Reason.ADDRESS_NOT_ALLOWED)),
-            Reply.DENIED,
+            SocksReply.DENIED,
             "address-not-allowed",
         ),
         (
             DialError(Failure.DENIED, "no", Decision(False, Reason.PROXY_LOOP)),
-            Reply.DENIED,
+            SocksReply.DENIED,
             "proxy-loop",
         ),
     ],
 )
 def test_the_reply_says_what_came_of_the_dial(
-    dialling: Stage, ledger: Ledger, error: DialError, code: Reply, word: str
+    dialling: Stage, ledger: Ledger, error: DialError, code: SocksReply, word: str
 ) -> None:
     answer = dialling.reached(error)
 
     assert answer == reply(code)
     assert dialling.client.closed
-    assert (ledger.last.error, ledger.last.status) == (word, 403 if code is Reply.DENIED else 502)
+    assert (ledger.last.error, ledger.last.status) == (
+        word,
+        403 if code is SocksReply.DENIED else 502,
+    )
 
 
 @pytest.mark.parametrize("leave", [Stage.client_goes, Stage.client_half_closes])
@@ -323,7 +326,7 @@ def test_a_client_that_leaves_before_the_reply_ends_the_dial(
 
 
 def test_a_dial_without_end_is_given_up(dialling: Stage, ledger: Ledger) -> None:
-    assert dialling.expires() == reply(Reply.UNREACHABLE)
+    assert dialling.expires() == reply(SocksReply.UNREACHABLE)
     assert dialling.upstream.closed
     assert dialling.client.closed
     assert ledger.last.error == "connect-timeout"
@@ -355,7 +358,7 @@ def test_an_upstream_that_speaks_or_leaves_before_the_reply_is_not_used(
 
     assert dialling.reached() == GRANTED
     assert first.closed
-    assert dialling.session.spare is None
+    assert dialling.session.preconnected is None
 
 
 # --- inside
@@ -632,12 +635,12 @@ def test_a_handshake_that_does_not_come_in_time_is_closed(
 
 
 def test_a_slow_handshake_gains_no_time_by_its_steps(stage: Stage) -> None:
-    turn = stage.session.turn
+    turn = stage.session.wait_id
 
     for byte in GREETING + ask("example.com")[:-1]:
         stage.says(bytes([byte]))
 
-    assert stage.session.turn == turn
+    assert stage.session.wait_id == turn
 
 
 @pytest.mark.parametrize("leave", [Stage.client_goes, Stage.client_half_closes])

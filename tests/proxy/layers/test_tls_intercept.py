@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from claude_proxy.proxy.hooks.tls import Certificates
-from claude_proxy.proxy.layers.protocol_detection import Front
+from claude_proxy.proxy.hooks.tls import TlsCertificates
+from claude_proxy.proxy.layers.protocol_detection import ProtocolDetection
 from claude_proxy.proxy.layers.session import Waiting
-from claude_proxy.proxy.layers.tls_intercept import Intercept
+from claude_proxy.proxy.layers.tls_intercept import TlsIntercept
 from claude_proxy.trust.certificate_authority import CertificateAuthority
 from claude_proxy.wire.client_hello import ClientHello
 from tests.proxy.layers.stage import Hook, Ledger, Stage, a_dialer, gate_of, options_of
@@ -63,13 +63,13 @@ def authorities(
 @pytest.fixture
 def world(authorities: tuple[CertificateAuthority, CertificateAuthority]) -> World:
     ours, theirs = authorities
-    ledger, certificates = Ledger(), Certificates(ours)
+    ledger, certificates = Ledger(), TlsCertificates(ours)
     hooks: dict[str, Hook] = {
         "tls_start_client": certificates.tls_start_client,
         "tls_start_server": certificates.tls_start_server,
     }
     stage = Stage(
-        lambda context, session: Front(context, session, a_dialer()),
+        lambda context, session: ProtocolDetection(context, session, a_dialer()),
         gate_of(ALLOWLIST, ledger),
         hooks=hooks,
         options=options_of(ssl_verify_upstream_trusted_ca=str(theirs.certificate_path)),
@@ -184,9 +184,9 @@ def test_without_a_certificate_to_show_the_connection_ends(world: World) -> None
     hello = ClientHello("example.com", (), encrypted=False)
     client = TlsClient(world.stage, client_context(world.ours), "example.com")
 
-    def front(context: object, session: object) -> Intercept:
-        Front(context, session, a_dialer())  # type: ignore[arg-type]
-        return Intercept(context, hello, make_nothing)  # type: ignore[arg-type]
+    def front(context: object, session: object) -> TlsIntercept:
+        ProtocolDetection(context, session, a_dialer())  # type: ignore[arg-type]
+        return TlsIntercept(context, hello, make_nothing)  # type: ignore[arg-type]
 
     stage = Stage(front, gate_of(ALLOWLIST, world.ledger))
     stage.says(client.hello())

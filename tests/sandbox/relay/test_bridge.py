@@ -16,7 +16,7 @@ from typing import Self
 import pytest
 
 from claude_proxy.sandbox.relay import bridge as bridge_module
-from claude_proxy.sandbox.relay.bridge import CHUNK, Bridge, Upstream
+from claude_proxy.sandbox.relay.bridge import CHUNK, Bridge, RelayTarget
 
 WAIT_S = 30  # for what must come, on a busy machine
 
@@ -33,8 +33,8 @@ def listening(family: socket.AddressFamily, directory: Path) -> socket.socket:
     return listener
 
 
-def upstream_of(listener: socket.socket) -> Upstream:
-    return Upstream("the proxy", listener.family, listener.getsockname())
+def upstream_of(listener: socket.socket) -> RelayTarget:
+    return RelayTarget("the proxy", listener.family, listener.getsockname())
 
 
 def joined(listener: socket.socket) -> socket.socket:
@@ -85,7 +85,7 @@ def until(true: Callable[[], bool]) -> None:
 class Running:
     """A bridge in a thread, between a listener of its own and a fake upstream."""
 
-    def __init__(self, listener: socket.socket, upstream: Upstream, **options: object) -> None:
+    def __init__(self, listener: socket.socket, upstream: RelayTarget, **options: object) -> None:
         self.listener = listener
         self.said: list[str] = []
         self.bridge = Bridge([listener], upstream, report=self.said.append, **options)  # type: ignore[arg-type]
@@ -385,7 +385,7 @@ GET = b"GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n"
 def test_a_client_waits_for_an_upstream_that_is_just_restarting(directory: Path) -> None:
     path = directory / "proxy.sock"
     near = listening(socket.AF_INET, directory)
-    restarting = Upstream("it", socket.AF_UNIX, str(path), patience_s=WAIT_S)
+    restarting = RelayTarget("it", socket.AF_UNIX, str(path), patience_s=WAIT_S)
     with Running(near, restarting) as running, running.client() as client:
         client.sendall(b"early bytes")
         until(lambda: running.bridge.held == len(b"early bytes"))
@@ -400,7 +400,7 @@ def test_a_client_waits_for_an_upstream_that_is_just_restarting(directory: Path)
 
 def test_an_upstream_that_is_gone_is_answered_for(directory: Path) -> None:
     near = listening(socket.AF_INET, directory)
-    missing = Upstream("it", socket.AF_UNIX, str(directory / "gone"), patience_s=0)
+    missing = RelayTarget("it", socket.AF_UNIX, str(directory / "gone"), patience_s=0)
     with Running(near, missing) as running:
         with running.client() as client:
             client.sendall(GET)
@@ -440,7 +440,7 @@ def test_every_connection_dials_anew(upstream: socket.socket, running: Running) 
 
 def test_a_client_that_sends_one_byte_and_stops_costs_no_more(directory: Path) -> None:
     near = listening(socket.AF_INET, directory)
-    missing = Upstream("it", socket.AF_UNIX, str(directory / "gone"), patience_s=WAIT_S)
+    missing = RelayTarget("it", socket.AF_UNIX, str(directory / "gone"), patience_s=WAIT_S)
     with Running(near, missing) as running, running.client() as client:
         client.sendall(b"G")
         until(lambda: running.bridge.held == 1)
@@ -452,7 +452,7 @@ def test_a_client_that_sends_one_byte_and_stops_costs_no_more(directory: Path) -
 
 def test_no_more_than_a_head_is_kept_for_an_upstream_that_is_gone(directory: Path) -> None:
     near = listening(socket.AF_INET, directory)
-    missing = Upstream("it", socket.AF_UNIX, str(directory / "gone"), patience_s=WAIT_S)
+    missing = RelayTarget("it", socket.AF_UNIX, str(directory / "gone"), patience_s=WAIT_S)
     with Running(near, missing) as running, running.client() as client:
         client.sendall(b"POST http://a.test/ HTTP/1.1\r\nX: " + b"x" * 100_000)
 
@@ -557,7 +557,7 @@ def test_without_descriptors_for_the_upstream_the_client_is_answered_for(
 ) -> None:
     upstream = running.bridge.upstream
 
-    class Exhausted(Upstream):
+    class Exhausted(RelayTarget):
         def open(self) -> socket.socket:
             raise OSError(errno.EMFILE, "no descriptor is left")
 

@@ -276,7 +276,7 @@ def test_a_socket_that_does_not_listen_is_refused(capfd: pytest.CaptureFixture[s
 @given(text=st.text() | st.from_regex(r"(unix:|fd:)?\[?[0-9a-f.:]*\]?:?[0-9]*"))
 def test_a_reader_returns_a_value_or_a_config_error(text: str) -> None:
     for reader in (
-        relay.parse_upstream,
+        relay.parse_target,
         relay.parse_limit,
         relay.parse_descriptor,
         lambda given: relay.parse_tcp(given, "--listen"),

@@ -2,9 +2,8 @@
 
 Laws kept: default-deny (1), one judge (2), agreement (4), judged is dialled (6). Allow rules are
 a union and deny rules win: another allow rule never takes anything away, another deny rule never
-gives anything. A deny rule that yields wins over every allow rule that is not narrower than it;
-both sentences hold for it too. Pure: the same facts always get the same decision, so a test of a
-rule is a function call. No method of `Policy` raises, whatever it is asked.
+gives anything. Pure: the same facts always get the same decision, so a test of a rule is a
+function call. No method of `Policy` raises, whatever it is asked.
 """
 
 import re
@@ -97,9 +96,6 @@ class Rule:
     addresses: tuple[Network, ...]  # where the host may resolve to although it is not public
     note: str
     source: Source
-    # Of a deny rule: an allow rule whose pattern is narrower stands against it. Groups files mean
-    # it so; in an allowlist a denial always wins.
-    yields: bool = False
 
     def __post_init__(self) -> None:
         # An empty set is a mistake that would read as "nothing" here and as "all" elsewhere.
@@ -111,8 +107,6 @@ class Rule:
             raise ValueError(f"the rule for {self.name} has a method that is not in capitals")
         if self.tls is Tls.PASSTHROUGH and (self.limited or self.scheme is not Scheme.HTTPS):
             raise ValueError(f"the rule for {self.name} limits what passthrough cannot see")
-        if self.yields and (self.limited or self.ports is not None or self.scheme is not None):
-            raise ValueError(f"the rule for {self.name} yields, and is not for the whole host")
 
     @property
     def name(self) -> str:
@@ -188,12 +182,8 @@ class _Lane:
     def __init__(self, allow: list[Rule], deny: list[Rule]) -> None:
         self.rules = allow
         # The deny rule that leaves nothing here, if there is one.
-        whole = next((rule for rule in deny if not (rule.limited or rule.yields)), None)
-        if whole is None and not allow:
-            whole = next((rule for rule in deny if rule.yields), None)
+        whole = next((rule for rule in deny if not rule.limited), None)
         self.denied = None if whole is None else _deny_decision(whole)
-        # What yields is counted in already: it has taken the wider allow rules away.
-        deny = [rule for rule in deny if not rule.yields]
         # Whether a deny rule speaks about single requests: then they must be seen.
         self.limited = any(rule.limited for rule in deny)
         restricted = self.limited or all(rule.limited for rule in allow)
@@ -257,7 +247,7 @@ class _Site:
     __slots__ = ("_absent", "connect", "lanes")
 
     def __init__(self, group: "_Group", port: int) -> None:
-        allow = [rule for rule in group.standing() if rule.ports is None or port in rule.ports]
+        allow = [rule for rule in group.allow if rule.ports is None or port in rule.ports]
         deny = [rule for rule in group.deny if rule.ports is None or port in rule.ports]
         self.lanes = {
             scheme: _Lane(
@@ -323,14 +313,6 @@ class _Group:
         self.deny = list(deny)
         self.absent = absent  # why no rule allows it, where none does
         self._sites: dict[int, _Site] = {}
-
-    def standing(self) -> list[Rule]:
-        """Return the allow rules that are narrower than each deny rule that yields."""
-        against = [rule.pattern.specificity for rule in self.deny if rule.yields]
-        if not against:
-            return self.allow
-        floor = max(against)
-        return [rule for rule in self.allow if rule.pattern.specificity > floor]
 
     def inherit(self, wider: "_Group | None") -> None:
         if wider is not None:
@@ -627,17 +609,12 @@ class Policy:
         for reading in {address, effective(address)}:
             if (group := self._networks.find(reading)) is not None:
                 for lane in group.site(target.port).lanes.values():
-                    if lane.denied is not None and _reaches(lane.denied, target):
+                    if lane.denied is not None:
                         return lane.denied
         return None
 
 
 _ALL_ADDRESSES: tuple[Network, ...] = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))
-
-
-def _reaches(denied: Decision, target: Authority) -> bool:
-    # Where a rule yields, a literal target is allowed by a narrower rule, which knew the scheme.
-    return target.address is None or denied.rule is None or not denied.rule.yields
 
 
 _URL = re.compile(r"(https?)://([^/?#@\\\s]+)(/[\x21-\x7e]*)?", re.ASCII)

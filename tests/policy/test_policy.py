@@ -302,9 +302,6 @@ def test_a_glob_prints_as_it_was_written() -> None:
         {"tls": Tls.PASSTHROUGH, "paths": (PathGlob("/"),)},
         {"tls": Tls.PASSTHROUGH, "scheme": Scheme.HTTP},
         {"tls": Tls.PASSTHROUGH, "scheme": None},
-        {"yields": True, "scheme": None},
-        {"yields": True, "ports": None},
-        {"yields": True, "scheme": None, "ports": None, "methods": frozenset({"GET"})},
     ],
 )
 def test_a_rule_that_cannot_be_kept_cannot_exist(fault: dict[str, object]) -> None:

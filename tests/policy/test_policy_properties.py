@@ -97,7 +97,7 @@ def allow_rules(draw: st.DrawFn) -> Rule:
     )
 
 
-strict_rules = st.builds(
+deny_rules = st.builds(
     Rule,
     patterns,
     st.none() | schemes,
@@ -109,12 +109,6 @@ strict_rules = st.builds(
     st.just(""),
     sources,
 )
-yielding_rules = st.builds(
-    lambda pattern, source: replace(EVERYTHING, pattern=pattern, source=source, yields=True),
-    patterns,
-    sources,
-)
-deny_rules = strict_rules | yielding_rules
 policies = st.builds(
     Policy,
     st.lists(allow_rules(), min_size=1, max_size=6).map(tuple),
@@ -161,21 +155,6 @@ def denies(pattern: HostPattern, target: Authority) -> bool:
     return pattern.network is not None and any(reading in pattern.network for reading in readings)
 
 
-def outranks(one: Rule, other: Rule) -> bool:
-    """Tell whether the pattern of `one` is narrower; both cover the same host."""
-    if other.pattern.network is not None:
-        network = one.pattern.network
-        return network is not None and network.prefixlen > other.pattern.network.prefixlen
-    exact = one.pattern.kind is PatternKind.EXACT, other.pattern.kind is PatternKind.EXACT
-    if exact[0] or exact[1] or one.pattern.kind is PatternKind.EVERY:
-        return exact == (True, False)
-    return len(one.pattern.host.split(".")) > len(other.pattern.host.split("."))
-
-
-def stands(rule: Rule, denials: list[Rule]) -> bool:
-    return all(outranks(rule, denial) for denial in denials if denial.yields)
-
-
 def allow_rules_for(policy: Policy, target: Authority) -> list[Rule]:
     if target.address is not None and effective(target.address) != target.address:
         return []
@@ -199,10 +178,8 @@ def open_schemes(policy: Policy, target: Authority) -> set[Scheme]:
     return {
         scheme
         for scheme in Scheme
-        if any(fits(rule, scheme, target.port) and stands(rule, deny) for rule in allow)
-        and not any(
-            fits(rule, scheme, target.port) and not (rule.limited or rule.yields) for rule in deny
-        )
+        if any(fits(rule, scheme, target.port) for rule in allow)
+        and not any(fits(rule, scheme, target.port) and not rule.limited for rule in deny)
     }
 
 
@@ -274,11 +251,7 @@ def model_request(policy: Policy, request: Request) -> bool:
         and request.method.upper() not in {"TRACE", "CONNECT"}
         and request.host == request.target
         and matching != []
-        and not any(
-            denies_request(denial, request)
-            and not (denial.yields and any(outranks(rule, denial) for rule in matching))
-            for denial in denials
-        )
+        and not any(denies_request(denial, request) for denial in denials)
     )
 
 
@@ -289,20 +262,6 @@ def denies_address(rule: Rule, target: Authority, address: Address) -> bool:
         and (address in network or effective(address) in network)
         and (rule.ports is None or target.port in rule.ports)
         and not rule.limited
-    )
-
-
-def address_stands(policy: Policy, denial: Rule, target: Authority, address: Address) -> bool:
-    """Tell whether the owner allowed a narrower network than the one that is denied."""
-    return target.address is not None or all(
-        any(
-            rule.pattern.network is not None
-            and (address in rule.pattern.network or effective(address) in rule.pattern.network)
-            and fits(rule, scheme, target.port)
-            and outranks(rule, denial)
-            for rule in policy.allow
-        )
-        for scheme in Scheme
     )
 
 
@@ -320,13 +279,8 @@ def model_address(policy: Policy, target: Authority, address: Address) -> bool:
         rule
         for rule in allow_rules_for(policy, target)
         if any(fits(rule, scheme, target.port) for scheme in schemes)
-        and stands(rule, deny_rules_for(policy, target))
     ]
-    denials = [rule for rule in policy.deny if denies_address(rule, target, address)]
-    if not rules or any(
-        not (denial.yields and address_stands(policy, denial, target, address))
-        for denial in denials
-    ):
+    if not rules or any(denies_address(rule, target, address) for rule in policy.deny):
         return False
     public = kind_of(address) is AddressKind.PUBLIC
     by_name = public or any(names_address(rule, address) for rule in rules)

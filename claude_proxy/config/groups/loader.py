@@ -2,8 +2,7 @@
 
 Laws kept: default-deny (1) and no quiet downgrade (11). Files are laid over each other by name,
 the built-in one first; a group or a policy that nobody defines, and groups that hold each other,
-stop the load. Where an allowed and a denied group both cover a host, the narrower pattern wins
-and a tie denies. Pure, but for the built-in file, which is part of the package.
+stop the load. A denied group always wins. Pure, but for the built-in file of the package.
 """
 
 from collections import ChainMap
@@ -298,5 +297,4 @@ def _denying(host: Host) -> Rule:
         addresses=(),
         note="",
         source=host.source,
-        yields=True,
     )

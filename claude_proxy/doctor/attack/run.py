@@ -248,11 +248,7 @@ def _script() -> tuple[Path, tuple[Path, ...]]:
 
 
 def extended(policy: Policy, port: int) -> str:
-    """Return an allowlist with a policy's rules, and one for each of our sites.
-
-    A denial that yields to narrower rules cannot be spelled in an allowlist, and is left out: what
-    is tried may allow more than the owner's policy, and never less.
-    """
+    """Return an allowlist with a policy's rules, and one for each of our sites."""
     ours = {
         "host": _ALLOWED,
         "ports": [port],
@@ -261,7 +257,7 @@ def extended(policy: Policy, port: int) -> str:
         "addresses": ["127.0.0.1/32"],
     }
     bound = {**ours, "host": _BOUND, "paths": ["/**"]}
-    facts = [facts_of(rule) for rule in policy.deny if not rule.yields]
+    facts = [facts_of(rule) for rule in policy.deny]
     deny = [json.dumps({key: each[key] for key in _DENY_KEYS if each[key]}) for each in facts]
     allow = [*map(entry_of, policy.allow), json.dumps(ours), json.dumps(bound)]
     return "\n".join(["allow:", *map(_item, allow), "deny:" if deny else "", *map(_item, deny), ""])

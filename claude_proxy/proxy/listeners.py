@@ -126,12 +126,12 @@ class Listeners(Proxyserver):
 
 def mode_of(number: int) -> str:
     """Return the mode of one listener; its name would not do, as a path may hold anything."""
-    return f"claude:{number}"
+    return f"listener:{number}"
 
 
 @dataclass(frozen=True)
 class ListenerMode(mode_specs.ProxyMode):
-    """The mode "claude:NUMBER": the listener of that number."""
+    """The mode "listener:NUMBER": the listener of that number."""
 
     description = "claude-proxy"
     default_port = None  # else two of them seem to listen on the same one

@@ -108,7 +108,7 @@ async def door_of(
     with bound(address) as sock:
         listener = Listener("the door", sock, clients, uids, credentials, entered, **of_listener)
         manager = Listeners([listener], services, told.append)
-        instance: ServerInstance[ListenerMode] = ServerInstance.make("claude:0", manager)
+        instance: ServerInstance[ListenerMode] = ServerInstance.make("listener:0", manager)
         await instance.start()
         await manager.accepting()
         door = Door(sock.getsockname(), manager, services, ledger, told)
@@ -123,8 +123,8 @@ async def door_of(
 
 
 def test_a_listener_has_a_number() -> None:
-    assert ListenerMode.parse("claude:7").data == "7"
-    for spec in ("claude", "claude:tcp"):
+    assert ListenerMode.parse("listener:7").data == "7"
+    for spec in ("listener", "listener:tcp"):
         with pytest.raises(ValueError, match="a listener has a number"):
             ListenerMode.parse(spec)
 
@@ -253,7 +253,7 @@ def test_a_client_of_another_machine_is_not_local(run: Run) -> None:
                     made.append(protocol.owner)
 
             arrival = _Admission(
-                door.manager, door.manager.listeners["claude:0"], ListenerMode.parse("claude:0")
+                door.manager, door.manager.listeners["listener:0"], ListenerMode.parse("listener:0")
             )
             arrival.connection_made(Elsewhere(("10.1.2.3", 50000)))  # type: ignore[arg-type]
 
@@ -412,7 +412,7 @@ def test_what_keeps_a_listener_from_accepting_is_told(run: Run) -> None:
             with bind(TcpListen("127.0.0.1", 0)) as sock:
                 closed = Listener("closed", sock)
             manager = Listeners([closed], door.services, door.told.append)
-            instance: ServerInstance[ListenerMode] = ServerInstance.make("claude:0", manager)
+            instance: ServerInstance[ListenerMode] = ServerInstance.make("listener:0", manager)
 
             with pytest.raises((OSError, ValueError)):
                 await instance.start()
@@ -427,7 +427,7 @@ def test_a_client_that_is_gone_before_it_was_let_in_is_forgotten(run: Run) -> No
         async with door_of() as door:
             transport = Transport(None)
             arrival = _Admission(
-                door.manager, door.manager.listeners["claude:0"], ListenerMode.parse("claude:0")
+                door.manager, door.manager.listeners["listener:0"], ListenerMode.parse("listener:0")
             )
             arrival.connection_made(transport)  # type: ignore[arg-type]
 
@@ -451,7 +451,7 @@ def test_an_address_is_judged_as_what_it_is(run: Run, address: str, *, admitted:
         async with door_of(connections=0) as door:  # so that nobody gets further
             transport = Transport((address, 50000, 0, 0))
             arrival = _Admission(
-                door.manager, door.manager.listeners["claude:0"], ListenerMode.parse("claude:0")
+                door.manager, door.manager.listeners["listener:0"], ListenerMode.parse("listener:0")
             )
             arrival.connection_made(transport)  # type: ignore[arg-type]
 

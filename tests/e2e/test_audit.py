@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import until
+
 from .conftest import StartProxy
 from .rig.client import CannotConnectError, connect_head
 from .rig.internet import Internet
 from .rig.proxy import Proxy, read_all
-from .rig.waiting import until
 
 RULES = "allow: [origin.test, {host: paths.test, paths: ['/ok/**']}]\n"
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import FindProgram
+from tests.support.waiting import until
 
 from .conftest import StartProxy
 from .rig.internet import Internet
@@ -14,7 +15,6 @@ from .rig.messages_api import SPOKEN, MessagesApi, messages_api, using_tool
 from .rig.origin import Exchange, Talk
 from .rig.proxy import Proxy
 from .rig.terminal import Terminal
-from .rig.waiting import until
 
 API = "api.anthropic.com"
 TELEMETRY = "http-intake.logs.us5.datadoghq.com"

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import until
+
 from .conftest import StartProxy
 from .rig.container import Podman
 from .rig.internet import Internet
 from .rig.proxy import Proxy
-from .rig.waiting import until
 
 ALLOWLIST = "allow: [allowed.test]\n"
 

@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 
 from tests.conftest import FindProgram
+from tests.support.audit import Row
+from tests.support.waiting import PATIENCE_S, away_from_midnight, until
 
 from .rig.internet import Internet
 from .rig.messages_api import SPOKEN, speak
 from .rig.origin import Exchange, Talk
-from .rig.proxy import LOOPBACK, Proxy, Row
-from .rig.waiting import PATIENCE_S, away_from_midnight, until
+from .rig.proxy import LOOPBACK, Proxy
 
 API = "provider.test"
 KEY = "sk-ant-api03-canary-of-the-owners-key"

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import FindProgram
+from tests.support.waiting import until
 
 from .rig.claude_code import ClaudeCode, written_below
 from .rig.internet import Internet, Seen
@@ -27,7 +28,6 @@ from .rig.messages_api import (
 from .rig.origin import Exchange
 from .rig.proxy import LOOPBACK, Proxy, Workplace
 from .rig.terminal import Terminal
-from .rig.waiting import until
 
 API = "llm.test"
 KEY = "sk-ant-api03-0123-the-real-value-of-the-console-key-4567"

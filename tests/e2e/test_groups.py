@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import until
+
 from .conftest import StartProxy
 from .rig.client import CannotConnectError
 from .rig.internet import Internet
 from .rig.proxy import Proxy, Workplace
-from .rig.waiting import until
 
 GROUPS = """\
 [network.groups.work]

@@ -11,11 +11,12 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import ConnectionTerminated, DataReceived, ResponseReceived, StreamEnded, StreamReset
 
+from tests.support.waiting import settled, until
+
 from .rig.client import open_tunnel
 from .rig.internet import Internet
 from .rig.proxy import Proxy
 from .rig.spellings import FORBIDDEN_SPELLINGS, OVERRIDES, PATHS
-from .rig.waiting import settled, until
 
 IN_FLIGHT = 48 * 1024 * 1024  # what may lie in buffers on the way
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import FindProgram
+from tests.support.waiting import until
 
 from .conftest import StartProxy
 from .rig.claude_code import ClaudeCode, written_below
@@ -28,7 +29,6 @@ from .rig.messages_api import (
 )
 from .rig.origin import Exchange
 from .rig.proxy import LOOPBACK, Proxy
-from .rig.waiting import until
 
 API = "api.anthropic.com"
 CONSOLE_KEY = "sk-ant-api03-0123-the-real-value-of-the-console-key-4567"

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import until
+
 from .conftest import StartProxy
 from .rig.internet import Internet
 from .rig.namespaces import HOST_ADDRESS
 from .rig.proxy import Proxy, Workplace, read_all
-from .rig.waiting import until
 
 RULES = "allow: [origin.test, allowed.test]\n"
 NOTHING = ""  # a proxy that is told to be quiet says this when it is ready

@@ -7,12 +7,13 @@ import ssl
 
 import pytest
 
+from tests.support.waiting import until
+
 from .conftest import StartProxy
 from .rig.client import Tunnel, connect_head
 from .rig.internet import Internet
 from .rig.origin import Exchange, Talk
 from .rig.proxy import Proxy, read_all
-from .rig.waiting import until
 
 RULES = "allow: [origin.test, {host: plain.test, scheme: http, ports: [80]}]\n"
 

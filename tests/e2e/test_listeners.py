@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import FindProgram
+from tests.support.waiting import until
 
 from .conftest import SHARED_ALLOWLIST, StartProxy
 from .rig.client import CannotConnectError, Tunnel, open_tunnel
 from .rig.internet import Internet
 from .rig.proxy import LOOPBACK, Proxy
 from .rig.socks import SocksError, open_socks_tunnel
-from .rig.waiting import until
 
 CURL_DENIED_BY_SOCKS = 97
 CURL_DENIED = 56  # a CONNECT that was answered with 403

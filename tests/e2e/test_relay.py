@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import FindProgram
+from tests.support.ports import free_port
+from tests.support.waiting import PATIENCE_S, until
 
 from .rig.proxy import REPOSITORY
-from .rig.waiting import PATIENCE_S, until
 
 type Start = Callable[..., subprocess.Popen[str]]
 
@@ -99,11 +100,6 @@ class Relay:
 @pytest.fixture
 def relay(start: Start) -> Callable[[str, str], Relay]:
     return lambda listen, to: Relay(start, listen, to)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 def accepts(port: int) -> bool:

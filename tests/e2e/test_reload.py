@@ -5,12 +5,13 @@ import socket
 
 import pytest
 
+from tests.support.waiting import until
+
 from .conftest import StartProxy
 from .rig.client import CannotConnectError, connect_head, open_tunnel
 from .rig.hello import client_hello
 from .rig.internet import Internet
 from .rig.proxy import Proxy
-from .rig.waiting import until
 
 BEFORE = "allow: [origin.test, allowed.test, {host: through.test, tls: passthrough}]\n"
 WITHOUT_ALLOWED = "allow: [origin.test, other.test]\n"

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import TOOLS, FindProgram
+from tests.support.waiting import until
 
 from .conftest import RUN_ALLOWLIST, Launch, StartProxy
 from .rig.git_host import git_host
@@ -19,7 +20,6 @@ from .rig.launch import Launches, trusted
 from .rig.messages_api import SPOKEN
 from .rig.package_index import NODE_PACKAGE, PYTHON_PACKAGE, node_index, python_index
 from .rig.terminal import Terminal
-from .rig.waiting import until
 
 API = "api.anthropic.com"
 KEY = "sk-ant-api03-imitation"  # the imitated service takes any

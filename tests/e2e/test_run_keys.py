@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import FindProgram
+from tests.support.waiting import until
 
 from .conftest import Launch
 from .rig.internet import Internet, Seen
@@ -19,7 +20,6 @@ from .rig.messages_api import SPOKEN
 from .rig.origin import Exchange
 from .rig.proxy import REPOSITORY
 from .rig.terminal import Terminal
-from .rig.waiting import until
 
 API = "api.anthropic.com"
 KEY = "sk-ant-api03-canary-of-the-owners-9b1f0c6e"

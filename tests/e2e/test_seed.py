@@ -4,9 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.waiting import until
+
 from .rig.internet import Internet
 from .rig.proxy import Proxy
-from .rig.waiting import until
 
 CURL = (
     "curl --proxy http://127.0.0.1:9051"

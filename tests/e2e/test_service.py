@@ -20,6 +20,7 @@ from claude_proxy.server.service.plan import Firewall, Plan, Scope
 from claude_proxy.server.service.systemd import files_of, firewall_of
 from tests.conftest import FindProgram
 from tests.server.service import plans
+from tests.support.waiting import PATIENCE_S, until
 
 from .conftest import SHARED_ALLOWLIST
 from .rig.client import CannotConnectError, Tunnel
@@ -27,7 +28,6 @@ from .rig.internet import Internet
 from .rig.messages_api import SPOKEN
 from .rig.namespaces import HOST_ADDRESS, Cabled, Namespace
 from .rig.proxy import Proxy, Workplace
-from .rig.waiting import PATIENCE_S, until
 
 RIG = Path(__file__).parent / "rig"
 RUNNABLE = (sys.executable, "-m", "claude_proxy")

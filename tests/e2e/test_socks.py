@@ -11,12 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.audit import Row
+from tests.support.waiting import until
+
 from .conftest import SHARED_ALLOWLIST, StartProxy
 from .rig.client import CannotConnectError, Tunnel, open_tunnel
 from .rig.corporate_proxy import PASSWORD, USER, CorporateProxy
 from .rig.hello import client_hello, with_encrypted_hello, with_two_names
 from .rig.internet import Internet
-from .rig.proxy import LOOPBACK, Proxy, Row, read_all
+from .rig.proxy import LOOPBACK, Proxy, read_all
 from .rig.socks import (
     BIND,
     DENIED,
@@ -37,7 +40,6 @@ from .rig.socks import (
     reply,
     request,
 )
-from .rig.waiting import until
 
 CANNOT_COMPLETE = 97  # curl's exit code for a proxy that says no
 AUTH = "user:pass word"

@@ -7,12 +7,13 @@ import ssl
 
 import pytest
 
+from tests.support.waiting import settled, until
+
 from .conftest import StartProxy
 from .rig.client import Tunnel
 from .rig.internet import Internet
 from .rig.proxy import Proxy, read_all
 from .rig.routes import BLOCK, BROTLI, GZIP, TEXT
-from .rig.waiting import settled, until
 
 MIB = 1024 * 1024
 LARGE = 256 * MIB

@@ -18,18 +18,12 @@ from typing import Any
 import pytest
 
 from tests.conftest import FindProgram
+from tests.support.waiting import until
 
 DEADLINE_S = 60.0
 REQUEST = b"GET http://denied.test/ HTTP/1.1\r\nHost: denied.test\r\nConnection: close\r\n\r\n"
 READY = "Press Ctrl+C"
 NOBODY = 65534
-
-
-def wait(until: Callable[[], bool]) -> None:
-    end = time.monotonic() + DEADLINE_S
-    while not until():
-        assert time.monotonic() < end, "it did not come to that"
-        time.sleep(0.02)
 
 
 class Served:
@@ -47,7 +41,7 @@ class Served:
         return self._out.read_text()
 
     def wait_until_ready(self) -> "Served":
-        wait(lambda: READY in self.said() or self.process.poll() is not None)
+        until(lambda: READY in self.said() or self.process.poll() is not None)
         assert READY in self.said(), self.said()
         return self
 
@@ -171,7 +165,7 @@ def test_a_signal_during_the_start_leaves_nothing_behind(
         assert list(path.parent.iterdir()) == []
 
     proxy = serve("--listen", f"unix:{path}", ready=False)
-    wait(path.exists)
+    until(path.exists)
     assert proxy.stop() == 0
     assert list(path.parent.iterdir()) == []
 
@@ -369,7 +363,7 @@ def test_sockets_that_are_handed_over_are_served_and_left(place: Path, workers: 
         for descriptor in given:
             os.close(descriptor)
     try:
-        wait(lambda: READY in out.read_text() or running.poll() is not None)
+        until(lambda: READY in out.read_text() or running.poll() is not None)
         assert f"http://127.0.0.1:{address[1]}\n" in out.read_text()
 
         assert reason_of(ask(address)) == "no-rule"
@@ -404,7 +398,7 @@ def test_the_gateways_handed_socket_is_told_by_its_name(place: Path) -> None:
     for descriptor in given:
         os.close(descriptor)
     try:
-        wait(lambda: READY in out.read_text() or running.poll() is not None)
+        until(lambda: READY in out.read_text() or running.poll() is not None)
 
         assert reason_of(ask(proxy)) == "no-rule", out.read_text()
         with socket.create_connection(gateway) as client:
@@ -423,7 +417,7 @@ def test_systemd_starts_it_when_the_first_client_comes(place: Path, program: Fin
     with out.open("wb") as file:
         running = subprocess.Popen([*activate, *command(place)], stdout=file, stderr=file)
     try:
-        wait(lambda: "Listening on" in out.read_text())
+        until(lambda: "Listening on" in out.read_text())
         answers = [ask(str(path)) for _ in range(2)]
     finally:
         running.terminate()

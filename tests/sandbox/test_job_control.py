@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import FindProgram
-from tests.e2e.rig.waiting import until
+from tests.support.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 LONG_S = 60.0

@@ -23,7 +23,7 @@ from claude_proxy.sandbox.plan.model import Wish
 from claude_proxy.sandbox.run_spec import MissingError, Order
 from claude_proxy.sandbox.runner import live_sandbox, run
 from tests.conftest import FindProgram
-from tests.e2e.rig.waiting import until
+from tests.support.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 PIPES = (subprocess.DEVNULL, subprocess.PIPE, subprocess.PIPE)

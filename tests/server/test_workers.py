@@ -6,12 +6,13 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+
+from tests.support.waiting import until
 
 DEADLINE_S = 60.0
 
@@ -33,11 +34,11 @@ class Running:
                 stdout=out,
                 stderr=out,
             )
-        wait(lambda: "Press Ctrl+C" in self.said())
+        until(lambda: "Press Ctrl+C" in self.said())
         found = re.search(r"http://127\.0\.0\.1:(\d+)", self.said())
         assert found is not None
         self.url = found[0]
-        wait(lambda: len(self.workers()) == 2)
+        until(lambda: len(self.workers()) == 2)
 
     def said(self) -> str:
         return self.out.read_text()
@@ -56,13 +57,6 @@ def _children(pid: int) -> list[str]:
     return path.read_text().split() if path.exists() else []
 
 
-def wait(until: Callable[[], bool]) -> None:
-    end = time.monotonic() + DEADLINE_S
-    while not until():
-        assert time.monotonic() < end, "it did not come to that"
-        time.sleep(0.02)
-
-
 def is_gone(pid: int) -> bool:
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
@@ -79,7 +73,7 @@ def running(tmp_path: Path) -> Iterator[Running]:
     if proxy.process.poll() is None:
         proxy.process.kill()
         proxy.process.wait()
-    wait(lambda: all(is_gone(pid) for pid in workers))
+    until(lambda: all(is_gone(pid) for pid in workers))
 
 
 def test_every_worker_judges_and_the_banner_is_said_once(running: Running) -> None:
@@ -95,7 +89,7 @@ def test_one_signal_ends_them_all_with_success(running: Running) -> None:
     running.process.send_signal(signal.SIGTERM)
 
     assert running.process.wait(DEADLINE_S) == 0
-    wait(lambda: all(is_gone(pid) for pid in workers))
+    until(lambda: all(is_gone(pid) for pid in workers))
     assert running.said().count("Stopped.") == 1
 
 
@@ -114,9 +108,9 @@ def test_a_change_of_the_allowlist_reaches_every_worker(running: Running) -> Non
         running.process.send_signal(signal.SIGHUP)
 
         # Allowed now, and then refused: 502 from each of the workers in turn.
-        wait(lambda: all(running.ask(url).status_code == 502 for _ in range(6)))
+        until(lambda: all(running.ask(url).status_code == 502 for _ in range(6)))
     # Whoever speaks for all may not have been among those that were asked.
-    wait(lambda: "Allowlist applied" in running.said())
+    until(lambda: "Allowlist applied" in running.said())
     assert running.said().count("Allowlist applied") == 1
 
 
@@ -126,7 +120,7 @@ def test_the_end_of_one_worker_is_the_end_of_all(running: Running) -> None:
     os.kill(first, signal.SIGKILL)
 
     assert running.process.wait(DEADLINE_S) == 1
-    wait(lambda: is_gone(second))
+    until(lambda: is_gone(second))
     assert "a worker process ended unexpectedly" in running.said()
     assert "Traceback" not in running.said()
 
@@ -137,7 +131,7 @@ def test_workers_do_not_outlive_their_parent(running: Running) -> None:
     running.process.kill()
     running.process.wait()
 
-    wait(lambda: all(is_gone(pid) for pid in workers))
+    until(lambda: all(is_gone(pid) for pid in workers))
 
 
 def test_a_port_that_another_proxy_shares_is_busy(running: Running, tmp_path: Path) -> None:

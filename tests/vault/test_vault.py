@@ -5,9 +5,8 @@ import os
 import pickle
 import sys
 import threading
-import time
 from collections import UserDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import override
@@ -32,6 +31,7 @@ from claude_proxy.policy.location import Source
 from claude_proxy.policy.patterns import HostPattern
 from claude_proxy.vault import pins, vault
 from claude_proxy.vault.vault import Vault
+from tests.support.waiting import until
 
 KEY = b"sk-ant-api03-CANARY-one"
 NEW = b"sk-ant-api03-CANARY-two"
@@ -80,13 +80,6 @@ def written(path: Path, value: bytes) -> None:
 
 def value_of(held: object) -> bytes | None:
     return held.reveal() if isinstance(held, Secret) else None
-
-
-def until(true: Callable[[], bool]) -> None:
-    give_up = time.monotonic() + 30
-    while not true():
-        assert time.monotonic() < give_up
-        time.sleep(0.005)
 
 
 def counting(tmp_path: Path) -> tuple[CommandSource, Path]:

@@ -19,6 +19,7 @@ from claude_proxy.sandbox import profiles
 from claude_proxy.sandbox.plan.model import Wish
 from claude_proxy.sandbox.run_spec import Order
 from tests.conftest import FindProgram
+from tests.support.ports import free_port
 
 POLICY = """\
 allow:
@@ -87,10 +88,11 @@ def test_without_the_filter_it_says_what_gets_through(aim: Aim) -> None:
     assert exit_code(rows) == 1
 
 
-def test_a_policy_that_allows_the_machine_itself_is_seen(aim: Aim, free_port: int) -> None:
-    aim.order.settings.allowlist.write_text(f"allow: [{{host: 127.0.0.1, ports: [{free_port}]}}]\n")
+def test_a_policy_that_allows_the_machine_itself_is_seen(aim: Aim) -> None:
+    port = free_port()
+    aim.order.settings.allowlist.write_text(f"allow: [{{host: 127.0.0.1, ports: [{port}]}}]\n")
 
-    rows = attack(with_settings(aim, listen=(TcpListen("127.0.0.1", free_port),)))
+    rows = attack(with_settings(aim, listen=(TcpListen("127.0.0.1", port),)))
 
     assert "proxy-itself" in through(rows)
 
@@ -117,14 +119,6 @@ def test_a_key_that_is_put_in_and_not_watched_is_seen(
     rows = attack(aim)
 
     assert "echoed-keys" in through(rows)
-
-
-@pytest.fixture
-def free_port() -> int:
-    import socket  # noqa: PLC0415
-
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
 
 
 def test_a_variable_that_is_handed_on_is_seen(aim: Aim, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,13 +10,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.support.waiting import until
+
 from .http2 import serve_http2
 from .name_server import NameServer
 from .namespaces import NAME_SERVER, Cabled
 from .origin import Arrival, Exchange, Origin, Site
 from .pki import Pki
 from .routes import routes
-from .waiting import until
 from .wire import Packet, Wire
 
 

@@ -11,9 +11,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.support.audit import Row, audit_rows
+from tests.support.waiting import until
+
 from .internet import Internet
-from .proxy import REPOSITORY, Row, Workplace
-from .waiting import until
+from .proxy import REPOSITORY, Workplace
 
 NOBODY = 65534
 _MADE_REACHABLE = Path(__file__).with_name("reachable.py")
@@ -129,15 +131,7 @@ class Launches:
 
     def audit(self, *arguments: str) -> list[Row]:
         """Return what the user's audit log holds, oldest first."""
-        ran = subprocess.run(
-            self.argv([sys.executable, "-m", "claude_proxy", "log", "--json", *arguments]),
-            env=self.environment(),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert ran.returncode == 0, ran.stderr
-        return [Row(json.loads(line)) for line in ran.stdout.splitlines()]
+        return audit_rows(self.place.home / ".local" / "state" / "claude-proxy", *arguments)
 
     def left(self) -> list[str]:
         """Return the directories of runs that there are."""

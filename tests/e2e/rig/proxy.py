@@ -8,13 +8,13 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from tests.support.audit import Row, audit_rows
+from tests.support.waiting import PATIENCE_S, until
 
 from .client import Tunnel, open_tunnel
 from .internet import Internet
-from .waiting import PATIENCE_S, until
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 LOOPBACK = "127.0.0.1"
@@ -22,25 +22,6 @@ BANNER = "listens on"
 
 # Handed on, so that coverage can measure the processes that the tests start.
 _HANDED_ON = ("PATH", "LANG", "TERM", "COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One line of `claude-proxy log --json`."""
-
-    fields: Mapping[str, Any]
-
-    @property
-    def allowed(self) -> bool:
-        """Whether the decision was to allow."""
-        assert self.fields["action"] in {"allow", "deny"}
-        return bool(self.fields["action"] == "allow")
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return self.fields[name]
-        except KeyError:
-            raise AttributeError(f"the audit row has no {name}: {dict(self.fields)}") from None
 
 
 class Workplace:
@@ -219,10 +200,8 @@ class Proxy:
         return self.place.environment(**variables)
 
     def audit(self, *arguments: str) -> list[Row]:
-        """Return the audit rows, oldest first, from the real `claude-proxy log`."""
-        ran = self.place.claude_proxy("log", "--json", "--limit", "100000", *arguments)
-        assert ran.returncode == 0, ran.stderr
-        return [Row(json.loads(line)) for line in ran.stdout.splitlines()]
+        """Return the audit rows, oldest first."""
+        return audit_rows(self.statedir, *arguments)
 
     def decisions(self, target: str) -> list[Row]:
         """Return the decisions about one target ("host:port"), oldest first."""

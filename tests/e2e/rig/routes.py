@@ -12,8 +12,9 @@ from websockets.frames import Frame, Opcode
 from websockets.http11 import Request as WebSocketRequest
 from websockets.server import ServerProtocol
 
+from tests.support.waiting import PATIENCE_S
+
 from .origin import Exchange, Talk
-from .waiting import PATIENCE_S
 
 BLOCK = random.Random(1).randbytes(64 * 1024)
 TEXT = b"the very bytes that the origin wrote\n" * 200

@@ -4,7 +4,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from .waiting import until
+from tests.support.waiting import until
 
 
 class Terminal:

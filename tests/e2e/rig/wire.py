@@ -10,8 +10,9 @@ import time
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 
+from tests.support.waiting import PATIENCE_S
+
 from .namespaces import CABLE_INTERNET, INTERNET_ADDRESS, Namespace
-from .waiting import PATIENCE_S
 
 _ALL_PROTOCOLS = 0x0300  # ETH_P_ALL in network order
 _PACKET_LEVEL = 263

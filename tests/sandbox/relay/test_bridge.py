@@ -17,6 +17,7 @@ import pytest
 
 from claude_proxy.sandbox.relay import bridge as bridge_module
 from claude_proxy.sandbox.relay.bridge import CHUNK, Bridge, RelayTarget
+from tests.support.waiting import until
 
 WAIT_S = 30  # for what must come, on a busy machine
 
@@ -73,13 +74,6 @@ def reset(peer: socket.socket) -> None:
 
 def descriptors() -> int:
     return len([*Path("/dev/fd").iterdir()])
-
-
-def until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 class Running:

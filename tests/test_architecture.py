@@ -55,7 +55,7 @@ ARGUED_IMPORTS = {
     ("config.groups.loader", "importlib"),
     ("config.preset_files", "importlib"),
     ("server.service.template_files", "importlib"),
-    ("wire.authority", "importlib"),
+    ("wire.public_suffix", "importlib"),
     # Reads or writes text that is handed to it.
     ("config.allowlist.edit", "yaml"),
     ("config.groups.reader", "tomllib"),

@@ -15,13 +15,12 @@ from urllib.parse import quote, unquote
 from claude_proxy.wire.address import effective
 from claude_proxy.wire.authority import (
     Authority,
-    Suffix,
     literal_of,
     normalise_host,
-    public_suffix,
     quoted,
     text_of,
 )
+from claude_proxy.wire.public_suffix import Suffix, public_suffix
 
 type Network = IPv4Network | IPv6Network
 

@@ -7,9 +7,7 @@ ValueError, so that no later comparison can be led astray. Pure.
 
 import re
 from dataclasses import dataclass, field
-from enum import StrEnum
-from functools import cache, lru_cache
-from importlib import resources
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 
 import idna
@@ -200,67 +198,3 @@ def _with_a_labels(name: str) -> str:
         )
     except UnicodeError as error:
         raise ValueError(f"{quoted(name)} is not valid IDNA: {error}") from None
-
-
-class Suffix(StrEnum):
-    """Who hands out the names below a public suffix."""
-
-    REGISTRY = "registry"  # "com", "co.uk": anybody can register there
-    PROVIDER = "provider"  # "github.io": every customer of one provider has a name there
-    UNLISTED = "unlisted"  # a single label that the list does not know; may be a newer registry
-
-
-# Names that no registry sells: RFC 6761, RFC 6762 appendix G, RFC 8375, ICANN's ".internal".
-_PRIVATE_USE = frozenset(
-    (
-        *("corp", "example", "home", "home.arpa", "internal", "intranet", "invalid"),
-        *("lan", "local", "localhost", "private", "test"),
-    )
-)
-# User content that came to the public suffix list after the copy that publicsuffix2 carries.
-_NEWER = """
-azurestaticapps.net blob.core.windows.net builtwithdark.com deno.dev edgeone.app
-file.core.windows.net fly.dev gitpod.io githubpreview.dev hf.space lovable.app ngrok-free.app
-ngrok-free.dev ngrok.app ngrok.dev ngrok.io ngrok.pizza netlify.app onrender.com pages.dev
-pantheonsite.io r2.cloudflarestorage.com r2.dev replit.app replit.dev repl.co run.app
-storage.googleapis.com streamlit.app supabase.co supabase.in trycloudflare.com val.run vercel.app
-vercel.dev web.app web.core.windows.net workers.dev
-"""
-_PRIVATE_SECTION = "===BEGIN PRIVATE DOMAINS==="
-
-
-def public_suffix(name: str) -> Suffix | None:
-    """Return whose public suffix the normalised `name` itself is, if it is one.
-
-    Not publicsuffix2's own look-up: its tree takes inner nodes (`amazonaws.com`) for suffixes
-    and does not tell a registry's suffix from a provider's. Its copy of the list is read.
-    """
-    listed = _suffixes()
-    # The list holds U-labels, a normalised name A-labels.
-    shown = ".".join(map(_u_label, name.split("."))) if "xn--" in name else name
-    if shown in _PRIVATE_USE or f"!{shown}" in listed:
-        return None
-    _, dot, parent = shown.partition(".")
-    found = listed.get(shown) or listed.get(f"*.{parent}")
-    return found if found or dot else Suffix.UNLISTED
-
-
-def _u_label(label: str) -> str:
-    # Not `idna.decode` on the whole name: it refuses the underscore in the label beside.
-    return idna.ulabel(label) if label.startswith("xn--") else label
-
-
-@cache
-def _suffixes() -> dict[str, Suffix]:
-    """Read the list once, when the first pattern asks."""
-    text = (resources.files("publicsuffix2") / "public_suffix_list.dat").read_text("utf-8")
-    registries, _, providers = text.partition(_PRIVATE_SECTION)
-    return {
-        **dict.fromkeys(_NEWER.split(), Suffix.PROVIDER),
-        **dict.fromkeys(_rules(providers), Suffix.PROVIDER),
-        **dict.fromkeys(_rules(registries), Suffix.REGISTRY),
-    }
-
-
-def _rules(text: str) -> list[str]:
-    return [line.split()[0] for line in text.splitlines() if line.strip() and line[:2] != "//"]

@@ -338,7 +338,7 @@ def test_an_unusable_ca_prints_nothing_to_run(
 
 @pytest.mark.parametrize("module", ["env", "ca"])
 def test_it_starts_without_mitmproxy_and_the_allowlist(module: str) -> None:
-    heavy = ("mitmproxy", "yaml", "publicsuffix2", "asyncio")
+    heavy = ("mitmproxy", "yaml", "publicsuffixlist", "asyncio")
     program = (
         f"import sys, claude_proxy.cli.{module}; print(sorted(set(sys.modules) & {set(heavy)}))"
     )

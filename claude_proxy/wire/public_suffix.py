@@ -1,0 +1,73 @@
+"""Public suffixes: which names are shared by unrelated owners ("com", "github.io").
+
+A wildcard over a public suffix would allow hosts that anybody can register. The list is the one
+of publicsuffix.org, with its ICANN and its private section, as publicsuffixlist ships it. Pure.
+"""
+
+from enum import StrEnum
+from functools import cache
+from importlib import resources
+
+import idna
+
+
+class Suffix(StrEnum):
+    """Who hands out the names below a public suffix."""
+
+    REGISTRY = "registry"  # "com", "co.uk": anybody can register there
+    PROVIDER = "provider"  # "github.io": every customer of one provider has a name there
+    UNLISTED = "unlisted"  # a single label that the list does not have; may be a newer registry
+
+
+# Names that no registry sells: RFC 6761, RFC 6762 appendix G, RFC 8375, ICANN's ".internal".
+_PRIVATE_USE = frozenset(
+    (
+        *("corp", "example", "home", "home.arpa", "internal", "intranet", "invalid"),
+        *("lan", "local", "localhost", "private", "test"),
+    )
+)
+# Names with customers' content directly below, or in every region below, that the list does not
+# have as such: it has only their regions (`*.run.app`), or nothing.
+_ALSO_SHARED = """
+0e.vc azurecontainer.io cloud.metacentrum.cz cloudera.site edgeone.app gitpod.io
+nodebalancer.linode.com platform.sh *.platform.sh r2.cloudflarestorage.com replit.dev run.app
+storage.googleapis.com
+"""
+_PRIVATE_SECTION = "===BEGIN PRIVATE DOMAINS==="
+
+
+def public_suffix(name: str) -> Suffix | None:
+    """Return whose public suffix the normalised `name` itself is, if it is one.
+
+    The package's own look-up answers another question: it returns the suffix of a name, and does
+    not tell a registry's suffix from a provider's.
+    """
+    listed = _suffixes()
+    # The list holds U-labels, a normalised name A-labels.
+    shown = ".".join(map(_u_label, name.split("."))) if "xn--" in name else name
+    if shown in _PRIVATE_USE or f"!{shown}" in listed:
+        return None
+    _, dot, parent = shown.partition(".")
+    found = listed.get(shown) or listed.get(f"*.{parent}")
+    return found if found or dot else Suffix.UNLISTED
+
+
+def _u_label(label: str) -> str:
+    # Not `idna.decode` on the whole name: it refuses the underscore in the label beside.
+    return idna.ulabel(label) if label.startswith("xn--") else label
+
+
+@cache
+def _suffixes() -> dict[str, Suffix]:
+    """Read the list once, when the first pattern asks."""
+    text = (resources.files("publicsuffixlist") / "public_suffix_list.dat").read_text("utf-8")
+    registries, _, providers = text.partition(_PRIVATE_SECTION)
+    return {
+        **dict.fromkeys(_ALSO_SHARED.split(), Suffix.PROVIDER),
+        **dict.fromkeys(_rules(providers), Suffix.PROVIDER),
+        **dict.fromkeys(_rules(registries), Suffix.REGISTRY),
+    }
+
+
+def _rules(text: str) -> list[str]:
+    return [line.split()[0] for line in text.splitlines() if line.strip() and line[:2] != "//"]

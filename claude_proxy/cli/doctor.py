@@ -21,14 +21,14 @@ from claude_proxy.cli import run, serve
 from claude_proxy.cli.main import wants_colour
 from claude_proxy.config.settings import DEFAULT_HOST, DEFAULT_PORT, Settings, TcpListen
 from claude_proxy.doctor.attack import catalogue
-from claude_proxy.doctor.attack.catalogue import Group, Result, Row
+from claude_proxy.doctor.attack.catalogue import AttackGroup, AttackResult, Outcome
 from claude_proxy.doctor.checks import examine
 from claude_proxy.doctor.context import Subject
 from claude_proxy.doctor.finding import Finding, Level, exit_code
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 
 if TYPE_CHECKING:
-    from claude_proxy.doctor.client_trust import Look
+    from claude_proxy.doctor.client_trust import ClientResult
 
 EPILOG = """\b
 Examples:
@@ -119,10 +119,10 @@ def _print(facts: Mapping[str, object], lines: Iterable[str], code: int, *, as_j
     return code
 
 
-def _painted(text: str, level: Level | Result | None) -> str:
+def _painted(text: str, level: Level | Outcome | None) -> str:
     if level is None or not wants_colour(sys.stdout):
         return text
-    return click.style(text, fg=_COLOURS[level.value], bold=level is Result.THROUGH or None)
+    return click.style(text, fg=_COLOURS[level.value], bold=level is Outcome.THROUGH or None)
 
 
 # --- the installation
@@ -168,7 +168,7 @@ def _trust(settings: Settings, *, as_json: bool) -> int:
 _ANSWERS = {True: "yes", False: "NO", None: "?"}
 
 
-def trust_lines(looks: "Sequence[Look]") -> Iterator[str]:
+def trust_lines(looks: "Sequence[ClientResult]") -> Iterator[str]:
     """Yield the table of clients, and below each that needs it how to fix it."""
     width = max((len(look.client) for look in looks), default=0)
     column = len("uses the proxy")
@@ -190,14 +190,14 @@ def trust_lines(looks: "Sequence[Look]") -> Iterator[str]:
 
 def _attack(settings: Settings, of_run: dict[str, Any], *, as_json: bool) -> int:
     # It brings the sandbox's launcher along.
-    from claude_proxy.doctor.attack.run import Aim, attack  # noqa: PLC0415
+    from claude_proxy.doctor.attack.run import AttackTarget, attack  # noqa: PLC0415
     from claude_proxy.sandbox.host_facts import user_of  # noqa: PLC0415
 
     words: dict[str, Any] = dict.fromkeys(_OF_RUN_ALONE) | {"command": (_WORD,), "shell": False}
     own_project = of_run["dir"] is None
     order = run.order_of(run.Asked(**of_run, **words), replace(settings, credentials=None))
     with _secret() as token:
-        aim = Aim(order, user_of(os.environ).home, os.environ, token, own_project)
+        aim = AttackTarget(order, user_of(os.environ).home, os.environ, token, own_project)
         rows = attack(aim)
     facts = {"attacks": [asdict(row) for row in rows]}
     return _print(facts, attack_lines(rows), catalogue.exit_code(rows), as_json=as_json)
@@ -215,7 +215,7 @@ def _secret() -> Iterator[str]:
         del os.environ[SECRET_VARIABLE]
 
 
-def attack_lines(rows: Sequence[Row]) -> Iterator[str]:
+def attack_lines(rows: Sequence[AttackResult]) -> Iterator[str]:
     """Yield the table, a part for each place that is aimed at, and what it comes to."""
     width = max((len(row.title) for row in rows), default=0)
     for group, part in groupby(rows, key=lambda row: row.group):
@@ -225,8 +225,8 @@ def attack_lines(rows: Sequence[Row]) -> Iterator[str]:
     yield from _sum_lines(rows)
 
 
-def _row_lines(row: Row, width: int) -> Iterator[str]:
-    result = _painted(row.result.value.ljust(max(map(len, Result))), row.result)
+def _row_lines(row: AttackResult, width: int) -> Iterator[str]:
+    result = _painted(row.result.value.ljust(max(map(len, Outcome))), row.result)
     tries = f"{row.tries} tries" if row.tries > 1 else ""
     by = ", ".join(row.by)
     saw = f"({', '.join(row.saw)})" if row.saw and row.by else ", ".join(row.saw)
@@ -234,19 +234,19 @@ def _row_lines(row: Row, width: int) -> Iterator[str]:
     cells = f"  {result}  {row.title.ljust(width)}  {tries.rjust(8)}  {escape_text(said)}"
     yield cells.rstrip()
     for way in row.through:
-        yield f"    {_painted('got through:', Result.THROUGH)} {escape_text(way)}"
+        yield f"    {_painted('got through:', Outcome.THROUGH)} {escape_text(way)}"
 
 
-def _sum_lines(rows: Sequence[Row]) -> Iterator[str]:
-    tried = [row for row in rows if row.group not in {Group.ALLOWED, Group.CANARIES}]
-    count = {result: [row for row in rows if row.result is result] for result in Result}
-    stopped = [row for row in tried if row.result is Result.STOPPED]
+def _sum_lines(rows: Sequence[AttackResult]) -> Iterator[str]:
+    tried = [row for row in rows if row.group not in {AttackGroup.ALLOWED, AttackGroup.CANARIES}]
+    count = {result: [row for row in rows if row.result is result] for result in Outcome}
+    stopped = [row for row in tried if row.result is Outcome.STOPPED]
     tries = sum(row.tries for row in tried)
     yield ""
     yield f"{len(stopped)} of {len(tried)} attacks stopped, {tries} tries in all."
-    if unknown := count[Result.ERROR]:
+    if unknown := count[Outcome.ERROR]:
         told = f"NOT KNOWN: {len(unknown)} could not be judged; nothing is proved of them."
-        yield _painted(told, Result.ERROR)
-    if through := count[Result.THROUGH]:
+        yield _painted(told, Outcome.ERROR)
+    if through := count[Outcome.THROUGH]:
         told = f"NOT SAFE: {len(through)} got through. Do not rely on this sandbox."
-        yield _painted(told, Result.THROUGH)
+        yield _painted(told, Outcome.THROUGH)

@@ -23,8 +23,8 @@ from claude_proxy.config.groups.reader import Network
 from claude_proxy.config.settings import Settings, UnixListen
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.sandbox import profiles, runner
-from claude_proxy.sandbox.plan.model import Wish
-from claude_proxy.sandbox.run_spec import Order
+from claude_proxy.sandbox.plan.model import SandboxSpec
+from claude_proxy.sandbox.run_spec import RunSpec
 
 EPILOG = """\b
 Examples:
@@ -302,7 +302,7 @@ def _default_of(param: click.Parameter, context: click.Context) -> Any:
     return () if param.multiple else None
 
 
-def order_of(asked: Asked, settings: Settings, *, listed: bool = False) -> Order:
+def order_of(asked: Asked, settings: Settings, *, listed: bool = False) -> RunSpec:
     """Return what is to be run, and how; `listed` if an allowlist was asked for by name."""
     project = _project(asked.dir)
     own_profiles = settings.confdir / profiles.DIRECTORY
@@ -324,7 +324,7 @@ def order_of(asked: Asked, settings: Settings, *, listed: bool = False) -> Order
             )
         words = (words[0], *profile.unattended, *words[1:])
     path = profiles.find_narrowing(project)
-    narrowing = profiles.narrowing(path) if path is not None else profiles.Narrowing()
+    narrowing = profiles.narrowing(path) if path is not None else profiles.ProjectRestrictions()
     has_network = narrowing.network and not asked.no_network
     unfiltered = has_network and chosen is not None and chosen.network is Network.OPEN
     if narrowing.denies and (unfiltered or (has_network and asked.proxy is not None)):
@@ -340,7 +340,7 @@ def order_of(asked: Asked, settings: Settings, *, listed: bool = False) -> Order
             where="--policy, --without-seccomp",
             fix="drop --without-seccomp, or choose another policy",
         )
-    wish = Wish(
+    wish = SandboxSpec(
         command=words,
         project=project,
         profile=profile,
@@ -355,7 +355,7 @@ def order_of(asked: Asked, settings: Settings, *, listed: bool = False) -> Order
         hide=narrowing.hide,
         read_only=narrowing.read_only,
     )
-    return Order(
+    return RunSpec(
         wish,
         replace(settings, narrowing=path),
         name=asked.name,

@@ -23,7 +23,7 @@ _MOST_OUTPUT = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Ran:
+class Completed:
     """How a program ended; `code` is None where it had to be ended."""
 
     code: int | None
@@ -31,10 +31,10 @@ class Ran:
     stderr: str
 
 
-type Check = Callable[[], list[Finding]]
+type CheckFunction = Callable[[], list[Finding]]
 
 
-def guarded(name: str, check: Check, *, limit_s: float = CHECK_S) -> list[Finding]:
+def guarded(name: str, check: CheckFunction, *, limit_s: float = CHECK_S) -> list[Finding]:
     """Return what `check` finds; an error of that name if it fails or does not end."""
     found: list[Finding] = []
 
@@ -64,7 +64,7 @@ def run_program(
     limit_s: float,
     cwd: Path | None = None,
     given: str = "",
-) -> Ran:
+) -> Completed:
     """Run a program to its end, with a process group of its own that ends with it.
 
     Raises OSError if it cannot be started at all.
@@ -84,9 +84,9 @@ def run_program(
         except subprocess.TimeoutExpired:
             end_group(process)
             out, err = _rest_of(process)
-            return Ran(None, _text(out), _text(err))
+            return Completed(None, _text(out), _text(err))
         end_group(process)  # what it may have left running
-    return Ran(process.returncode, _text(out), _text(err))
+    return Completed(process.returncode, _text(out), _text(err))
 
 
 def end_group(process: subprocess.Popen[bytes]) -> None:

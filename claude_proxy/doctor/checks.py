@@ -8,10 +8,10 @@ from claude_proxy.doctor.bounded_run import guarded
 from claude_proxy.doctor.context import Subject
 from claude_proxy.doctor.finding import Finding
 
-type Examine = Callable[[Subject], list[Finding]]
+type SubjectCheck = Callable[[Subject], list[Finding]]
 
 # The name stands in for what a check that fails would have found.
-CHECKS: tuple[tuple[str, Examine], ...] = (
+CHECKS: tuple[tuple[str, SubjectCheck], ...] = (
     ("Python", machine.check_python),
     ("directories", setup.check_directories),
     ("allowlist", setup.check_allowlist),
@@ -28,6 +28,8 @@ CHECKS: tuple[tuple[str, Examine], ...] = (
 )
 
 
-def examine(subject: Subject, checks: tuple[tuple[str, Examine], ...] = CHECKS) -> list[Finding]:
+def examine(
+    subject: Subject, checks: tuple[tuple[str, SubjectCheck], ...] = CHECKS
+) -> list[Finding]:
     """Make every check, in order, and return all that they find."""
     return [finding for name, check in checks for finding in guarded(name, partial(check, subject))]

@@ -26,12 +26,12 @@ from typing import Final
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from claude_proxy.config.settings import InheritedListen, Settings, Verbosity
-from claude_proxy.doctor.bounded_run import Ran, run_program, words_of
+from claude_proxy.doctor.bounded_run import Completed, run_program, words_of
 from claude_proxy.doctor.clients import ABSENT_CODE, CLIENTS, SHIMS, Client
-from claude_proxy.doctor.probe_server import Arrival, Identity, Origin
+from claude_proxy.doctor.probe_server import Identity, ProbeServer, ReceivedRequest
 from claude_proxy.doctor.setup import read_pair
 from claude_proxy.errors import ClaudeProxyError
-from claude_proxy.sandbox.helper_processes import open_log, start_companion
+from claude_proxy.sandbox.helper_processes import open_log, start_proxy_process
 from claude_proxy.sandbox.run_directory import RunDirectory
 from claude_proxy.trust.certificate_authority import CertificateAuthority
 from claude_proxy.trust.client_environment import environment
@@ -55,7 +55,7 @@ _TELLING: Final = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class ClientResult:
     """What one client did; None where it could not be seen."""
 
     client: str
@@ -71,7 +71,7 @@ class Look:
         return not self.present or (self.uses_proxy is True and self.trusts is True)
 
 
-def exit_code_of(looks: Iterable[Look]) -> int:
+def exit_code_of(looks: Iterable[ClientResult]) -> int:
     """Return 1 if a client is to be fixed, else 2 if one could not be looked at, else 0."""
     bad = [look for look in looks if not look.good]
     if any(look.uses_proxy is False or look.trusts is False for look in bad):
@@ -80,11 +80,11 @@ def exit_code_of(looks: Iterable[Look]) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class TestBench:
     """Everything around the clients while they are run."""
 
     proxy: Authority
-    origin: Origin
+    origin: ProbeServer
     domain: str
     certificate: Path
     bundle: Path
@@ -115,7 +115,7 @@ def look_at_clients(
     *,
     address: str,
     clients: Iterable[Client] = CLIENTS,
-) -> list[Look]:
+) -> list[ClientResult]:
     """Run each client once and tell what it did; ClaudeProxyError if there is no CA yet.
 
     `address` is where the owner's proxy is to listen ("127.0.0.1:9051").
@@ -135,7 +135,7 @@ def _stage(
     environ: Mapping[str, str],
     address: str,
     clients: tuple[Client, ...],
-) -> Iterator[Stage]:
+) -> Iterator[TestBench]:
     with ExitStack() as stack:
         made = tempfile.TemporaryDirectory(
             prefix="claude-proxy-doctor-", ignore_cleanup_errors=True
@@ -152,13 +152,13 @@ def _stage(
             leaf = authority.leaf(name)
             return leaf.certificate, leaf.key
 
-        origin = stack.enter_context(Origin(identify, status=_status_of))
+        origin = stack.enter_context(ProbeServer(identify, status=_status_of))
         record = folder / "decisions.jsonl"
         names = [_host_of(client, domain) for client in clients]
         port = stack.enter_context(_proxy(folder, record, origin.port, domain, names))
         homes = folder / "homes"
         homes.mkdir()
-        yield Stage(
+        yield TestBench(
             Authority.of("127.0.0.1", port),
             origin,
             domain,
@@ -195,7 +195,7 @@ def _proxy(folder: Path, record: Path, origin: int, domain: str, names: list[str
         )
         with RunDirectory.make(("doctor", "--trust")) as rundir:
             log = open_log(settings.statedir, rundir.name)
-            with log.file, start_companion(settings, (listener,), rundir, log) as companion:
+            with log.file, start_proxy_process(settings, (listener,), rundir, log) as companion:
                 companion.wait_until_ready()
                 yield int(listener.getsockname()[1])
 
@@ -232,18 +232,18 @@ def _target_of(line: str) -> str:
     return f"{fields.get('host', '')}:{fields.get('port', '')}"
 
 
-def _look_at(client: Client, stage: Stage) -> Look:
+def _look_at(client: Client, stage: TestBench) -> ClientResult:
     program = shutil.which(client.program, path=stage.environ.get("PATH"))
     if program is None:
-        return Look(client.name, present=False)
+        return ClientResult(client.name, present=False)
     host = _host_of(client, stage.domain)
     try:
         ran = _run(client, program, host, stage)
     except OSError as problem:
         said = (problem.strerror or "it cannot be started").lower()
-        return Look(client.name, present=True, said=said, fix=_SEE.format(client.program))
+        return ClientResult(client.name, present=True, said=said, fix=_SEE.format(client.program))
     if ran.code == ABSENT_CODE:
-        return Look(client.name, present=False)
+        return ClientResult(client.name, present=False)
     if stage.connected(host):
         trusts = _trusts(stage.origin.wait_for(host))
         return _told(client, stage, ran, uses_proxy=True, trusts=trusts)
@@ -251,13 +251,13 @@ def _look_at(client: Client, stage: Stage) -> Look:
     return _look_directly(client, program, ran, stage)
 
 
-def _trusts(arrivals: list[Arrival]) -> bool | None:
+def _trusts(arrivals: list[ReceivedRequest]) -> bool | None:
     if any(arrival.trusting for arrival in arrivals):
         return True
     return False if arrivals else None
 
 
-def _look_directly(client: Client, program: str, ran: Ran, stage: Stage) -> Look:
+def _look_directly(client: Client, program: str, ran: Completed, stage: TestBench) -> ClientResult:
     """Have a client ask for this machine's own name, for which no client needs the proxy."""
     with stage.alone:
         before = len(stage.origin.arrivals())
@@ -271,7 +271,7 @@ def _look_directly(client: Client, program: str, ran: Ran, stage: Stage) -> Look
     return _told(client, stage, ran, uses_proxy=False, trusts=trusts)
 
 
-def _run(client: Client, program: str, host: str, stage: Stage) -> Ran:
+def _run(client: Client, program: str, host: str, stage: TestBench) -> Completed:
     """Run a client once, in a home of its own that goes with the stage."""
     home = Path(tempfile.mkdtemp(dir=stage.homes))
     facts = {"url": f"https://{host}:{stage.origin.port}", "home": str(home)}
@@ -291,7 +291,7 @@ def _filled(word: str, facts: Mapping[str, str]) -> str:
     return word
 
 
-def _variables(client: Client, stage: Stage) -> dict[str, str]:
+def _variables(client: Client, stage: TestBench) -> dict[str, str]:
     shims = _shims_of(stage.environ)
     handed_on = {name: stage.environ[name] for name in _HANDED_ON if name in stage.environ}
     truststore = stage.truststore if client.java else None
@@ -306,9 +306,14 @@ def _shims_of(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def _told(
-    client: Client, stage: Stage, ran: Ran, *, uses_proxy: bool | None, trusts: bool | None
-) -> Look:
-    look = Look(client.name, True, uses_proxy, trusts)
+    client: Client,
+    stage: TestBench,
+    ran: Completed,
+    *,
+    uses_proxy: bool | None,
+    trusts: bool | None,
+) -> ClientResult:
+    look = ClientResult(client.name, True, uses_proxy, trusts)
     if look.good:
         return look
     fix = {True: client.trust_fix, False: client.proxy_fix, None: _SEE.format(client.program)}
@@ -316,7 +321,7 @@ def _told(
     return replace(look, said=_words_of(ran), fix=filled)
 
 
-def _words_of(ran: Ran) -> str:
+def _words_of(ran: Completed) -> str:
     """Return the line by which a client says most about its failure."""
     if ran.code is None:
         return f"it did not end in {_LIMIT_S:.0f} s"

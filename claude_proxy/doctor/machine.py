@@ -51,7 +51,7 @@ def check_sandbox(subject: Subject) -> list[Finding]:
     return [found, *(refused or [made]), *_settings(machine)]
 
 
-def _settings(machine: requirements.Machine) -> list[Finding]:
+def _settings(machine: requirements.BwrapSupport) -> list[Finding]:
     told = [f"{name}={value}" for name, value in machine.settings.items() if value]
     return [ok("sysctl", ", ".join(told))] if told else []
 

@@ -31,7 +31,7 @@ type Identify = Callable[[str], Identity]
 
 
 @dataclass(frozen=True, slots=True)
-class Arrival:
+class ReceivedRequest:
     """One connection: the name in its TLS, and its request unless TLS came to nothing."""
 
     name: str
@@ -52,11 +52,11 @@ def _well(_: str) -> int:
     return 200
 
 
-def _alike(_: Arrival) -> tuple[str, bytes]:
+def _alike(_: ReceivedRequest) -> tuple[str, bytes]:
     return "", _BODY
 
 
-class Origin:
+class ProbeServer:
     """An HTTPS server on 127.0.0.1 that answers every path alike, unless it is told how."""
 
     def __init__(
@@ -64,14 +64,14 @@ class Origin:
         identify: Identify,
         *,
         status: Callable[[str], int] = _well,
-        answer: Callable[[Arrival], tuple[str, bytes]] = _alike,
+        answer: Callable[[ReceivedRequest], tuple[str, bytes]] = _alike,
     ) -> None:
         """Serve; `answer` gives a field, or none, and the body."""
         self._answer_to = answer
         self._identify = identify
         self._status = status
         self._lock = threading.Condition()
-        self._arrivals: list[Arrival] = []
+        self._arrivals: list[ReceivedRequest] = []
         self._contexts: dict[str, ssl.SSLContext] = {}
         self._closed = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -82,19 +82,19 @@ class Origin:
         """The port it listens on."""
         return int(self._listener.getsockname()[1])
 
-    def arrivals(self) -> list[Arrival]:
+    def arrivals(self) -> list[ReceivedRequest]:
         """Return what has come in so far."""
         with self._lock:
             return list(self._arrivals)
 
-    def wait_for(self, name: str, first: int = 0) -> list[Arrival]:
+    def wait_for(self, name: str, first: int = 0) -> list[ReceivedRequest]:
         """Return what came in for a name, from the arrival of that number on.
 
         A client may have ended before its connection has: the first of them is waited for.
         """
         with self._lock:
 
-            def found() -> list[Arrival]:
+            def found() -> list[ReceivedRequest]:
                 return [each for each in self._arrivals[first:] if each.name == name]
 
             return self._lock.wait_for(found, _PATIENCE_S)
@@ -143,7 +143,7 @@ class Origin:
             except (OSError, ValueError) as problem:
                 reason = getattr(problem, "reason", None) or type(problem).__name__
                 name = names[0] if names else ""
-                self._note(Arrival(name, alert=str(reason), secured=secured))
+                self._note(ReceivedRequest(name, alert=str(reason), secured=secured))
 
     def _greeter(self, names: list[str]) -> ssl.SSLContext:
         """Return a server's context that notes the client's name and takes its certificate."""
@@ -171,7 +171,7 @@ class Origin:
         method, path, *_ = [*lines[0].split(" "), ""]
         fields = [_field_of(line) for line in lines[1:] if ":" in line]
         host = dict(fields).get("host", "").lower()
-        arrival = Arrival(names[0], method, path, host, fields=tuple(fields))
+        arrival = ReceivedRequest(names[0], method, path, host, fields=tuple(fields))
         self._note(arrival)
         self._take_body(tls, len(head.partition(b"\r\n\r\n")[2]), dict(fields))
         status = self._status(path)
@@ -190,7 +190,7 @@ class Origin:
         while left > 0 and (piece := tls.recv(min(left, _HEAD_LIMIT))):
             left -= len(piece)
 
-    def _note(self, arrival: Arrival) -> None:
+    def _note(self, arrival: ReceivedRequest) -> None:
         with self._lock:
             self._arrivals.append(arrival)
             self._lock.notify_all()

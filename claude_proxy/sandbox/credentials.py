@@ -26,15 +26,15 @@ from claude_proxy.policy.credentials.secret import Secret
 from claude_proxy.sandbox import host_facts
 from claude_proxy.sandbox.plan import credential_isolation
 from claude_proxy.sandbox.plan.environment import GATEWAY_PORT
-from claude_proxy.sandbox.plan.model import Wish
-from claude_proxy.sandbox.run_spec import Order
+from claude_proxy.sandbox.plan.model import SandboxSpec
+from claude_proxy.sandbox.run_spec import RunSpec
 from claude_proxy.sandbox.safe_read import head_of
 from claude_proxy.system import file_permissions
 
 type Bindings = tuple[Binding, ...]
 
 
-def bindings_of(order: Order) -> Bindings:
+def bindings_of(order: RunSpec) -> Bindings:
     """Return the credentials of the proxy that the run has.
 
     Of one that is joined it is taken for granted that it has the list which one started here would
@@ -46,7 +46,7 @@ def bindings_of(order: Order) -> Bindings:
     return policy_files.load_for(order.settings).policy.credentials
 
 
-def warnings_of(order: Order, bindings: Bindings) -> Iterator[str]:
+def warnings_of(order: RunSpec, bindings: Bindings) -> Iterator[str]:
     """Yield what an owner should know of the credentials of the run's own proxy."""
     if not bindings or order.join is not None or not order.wish.network:
         return
@@ -55,7 +55,7 @@ def warnings_of(order: Order, bindings: Bindings) -> Iterator[str]:
         yield f"{words[0]}; fix: {words[1]}"
 
 
-def refuse_reachable(order: Order, bindings: Bindings, environ: Mapping[str, str]) -> None:
+def refuse_reachable(order: RunSpec, bindings: Bindings, environ: Mapping[str, str]) -> None:
     """Raise if COMMAND, or an earlier one, could have made what a credential is asked of.
 
     To be called before anything of it is read, or run: it would be run outside.
@@ -75,9 +75,9 @@ def refuse_reachable(order: Order, bindings: Bindings, environ: Mapping[str, str
                     )
 
 
-def kept(
-    order: Order, bindings: Bindings, environ: Mapping[str, str], *, dry: bool = False
-) -> Wish:
+def with_isolation(
+    order: RunSpec, bindings: Bindings, environ: Mapping[str, str], *, dry: bool = False
+) -> SandboxSpec:
     """Return an order's wish, with what stays outside of the sandbox; if it is dry, ask nobody."""
     home = host_facts.user_of(environ).home
     sources = {each.name: each.use.source for each in bindings if isinstance(each.use, Injection)}
@@ -86,12 +86,12 @@ def kept(
         sources = {name: one for name, one in sources.items() if not isinstance(one, asked)}
     must = order.wish.network and order.join is None
     values = _values_of(sources, environ, must=must) if sources else {}
-    found = credential_isolation.keeping_of(bindings, values, environ, home)
+    found = credential_isolation.isolation_of(bindings, values, environ, home)
     gateway = order.settings.gateway
     if gateway is not None and order.wish.network:
         source = gateway.credential.source
         found = credential_isolation.joined(
-            found, credential_isolation.keeping_for_gateway(GATEWAY_PORT, source, environ, home)
+            found, credential_isolation.isolation_for_gateway(GATEWAY_PORT, source, environ, home)
         )
     bare = tuple(_bare(order.wish, home, values.values())) if values else ()
     return replace(order.wish, keeping=replace(found, bare=bare))
@@ -105,7 +105,7 @@ _NOTES = (
 _NOTE_BYTES = 256 * 1024
 
 
-def _bare(wish: Wish, home: Path, values: Iterable[Secret]) -> Iterator[Path]:
+def _bare(wish: SandboxSpec, home: Path, values: Iterable[Secret]) -> Iterator[Path]:
     """Yield the files of a project and a home in which one of the values stands."""
     wanted = [value.reveal() for value in values]
     for place in dict.fromkeys((wish.project, home)):
@@ -132,7 +132,7 @@ def _values_of(
     return found
 
 
-def _sources_of(order: Order, bindings: Bindings) -> Iterable[SecretSource]:
+def _sources_of(order: RunSpec, bindings: Bindings) -> Iterable[SecretSource]:
     found = [each.use.source for each in bindings]
     if order.settings.gateway is not None:
         found.append(order.settings.gateway.credential.source)

@@ -47,7 +47,7 @@ _HARMLESS = re.compile(
 )
 
 
-class Attendant:
+class HelperProcess:
     """A process beside the sandbox, and what it is told to end by."""
 
     def __init__(self, what: str, process: subprocess.Popen[bytes], lifeline: int) -> None:
@@ -97,7 +97,7 @@ class Attendant:
         self.end()
 
 
-class Companion(Attendant):
+class ProxyProcess(HelperProcess):
     """The proxy of one run."""
 
     def __init__(
@@ -145,14 +145,14 @@ class Companion(Attendant):
 
 
 @dataclass(frozen=True, slots=True)
-class Log:
+class RunLog:
     """Where the attendants of one run say what is wrong with them."""
 
     path: Path
     file: IO[bytes] = field(repr=False)
 
 
-def open_log(statedir: Path, name: str) -> Log:
+def open_log(statedir: Path, name: str) -> RunLog:
     """Open the log of a run, for its owner alone; let old ones go."""
     folder = statedir / "runs"
     path = folder / f"{name}.log"
@@ -169,7 +169,7 @@ def open_log(statedir: Path, name: str) -> Log:
             where=str(path),
             fix="make room, or name another directory with --statedir",
         ) from error
-    return Log(path, file)
+    return RunLog(path, file)
 
 
 def _forget_old(folder: Path) -> None:
@@ -179,9 +179,9 @@ def _forget_old(folder: Path) -> None:
             path.unlink()
 
 
-def start_companion(
-    settings: Settings, listeners: Sequence[socket.socket], rundir: RunDirectory, log: Log
-) -> Companion:
+def start_proxy_process(
+    settings: Settings, listeners: Sequence[socket.socket], rundir: RunDirectory, log: RunLog
+) -> ProxyProcess:
     """Start the proxy of a run on the sockets that it inherits; do not wait for it.
 
     The settings name the descriptors of `listeners`.
@@ -205,7 +205,7 @@ def start_companion(
     )
     for descriptor in (reading, until, report):
         os.close(descriptor)
-    companion = Companion(process, lifeline, heard, log.path)
+    companion = ProxyProcess(process, lifeline, heard, log.path)
     # If it has ended already, the report says so better.
     with contextlib.suppress(BrokenPipeError), open(writing, "wb") as file:  # noqa: PTH123 - a descriptor
         file.write(proxy_process_ipc.encode(task, sys.path))
@@ -217,9 +217,9 @@ def start_relay(
     listeners: Sequence[socket.socket],
     upstream: RelayTarget,
     rundir: RunDirectory,
-    log: Log,
+    log: RunLog,
     announced: Sequence[str] | None,
-) -> Attendant:
+) -> HelperProcess:
     """Start the relay from the sandbox's sockets to the proxy; it announces name and command."""
     until, lifeline = os.pipe()
     words = [sys.executable, "-I", "-S", str(Path(relay.__file__).resolve()), "--quiet"]
@@ -231,12 +231,12 @@ def start_relay(
     process = _start(words, (until, *(sock.fileno() for sock in listeners)), log)
     os.close(until)
     rundir.note(process.pid)
-    return Attendant("relay", process, lifeline)
+    return HelperProcess("relay", process, lifeline)
 
 
-def start_veil(
-    pairs: Sequence[tuple[Path, Path]], init: int, rundir: RunDirectory, log: Log
-) -> Attendant:
+def start_credential_mask(
+    pairs: Sequence[tuple[Path, Path]], init: int, rundir: RunDirectory, log: RunLog
+) -> HelperProcess:
     """Start what hides logins again that are renewed outside; return once it watches."""
     until, lifeline = os.pipe()
     heard, said = os.pipe()
@@ -247,7 +247,7 @@ def start_veil(
     for descriptor in (until, said):
         os.close(descriptor)
     rundir.note(process.pid)
-    attendant = Attendant("process that hides logins", process, lifeline)
+    attendant = HelperProcess("process that hides logins", process, lifeline)
     with open(heard, "rb") as file:  # noqa: PTH123 - a descriptor
         if not file.read(1):
             attendant.end()
@@ -256,7 +256,7 @@ def start_veil(
 
 
 def _start(
-    words: Sequence[str], descriptors: Sequence[int], log: Log, out: int | None = None
+    words: Sequence[str], descriptors: Sequence[int], log: RunLog, out: int | None = None
 ) -> subprocess.Popen[bytes]:
     return subprocess.Popen(  # noqa: S603 - our own programs
         words,
@@ -275,7 +275,7 @@ def harmless(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environ.items() if _HARMLESS.fullmatch(name)}
 
 
-def join(text: str) -> RelayTarget:
+def wait_for_proxy(text: str) -> RelayTarget:
     """Return where a running proxy is reached, once it is; raise if it is not within four seconds.
 
     `text` is "unix:/path" or "127.0.0.1:9051".

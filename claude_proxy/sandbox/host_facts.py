@@ -20,7 +20,14 @@ from claude_proxy.sandbox.bubblewrap import mountinfo, seccomp
 from claude_proxy.sandbox.executables import find_program
 from claude_proxy.sandbox.git_directories import git_of, hooks_of, worktree_paths
 from claude_proxy.sandbox.plan import planner, requirements, system_mounts
-from claude_proxy.sandbox.plan.model import Facts, Kind, Plan, Seen, User, Wish
+from claude_proxy.sandbox.plan.model import (
+    HostFacts,
+    PathInfo,
+    PathKind,
+    SandboxPlan,
+    SandboxSpec,
+    User,
+)
 from claude_proxy.sandbox.plan.requirements import SANDBOX_EXEC
 from claude_proxy.sandbox.safe_read import head_of
 
@@ -45,14 +52,14 @@ _TRIAL = (
 
 
 def gather(  # noqa: PLR0913 - each is a place of its own
-    wish: Wish,
+    wish: SandboxSpec,
     *,
     environ: Mapping[str, str],
     confdir: Path,
     statedir: Path,
     rundir: Path,
     shown: Mapping[str, bytes],
-) -> Facts:
+) -> HostFacts:
     """Return everything that `plan` decides on."""
     bwrap, version = _bwrap(environ, wish.project)
     user = user_of(environ)
@@ -64,7 +71,7 @@ def gather(  # noqa: PLR0913 - each is a place of its own
     asked |= {*hooks, *(worktree_paths(worktree))}
     asked |= {Path(f"/etc/{name}") for name in _names_in(Path("/etc"))}
     asked |= {*program.trees, program.real} if program else set()
-    return Facts(
+    return HostFacts(
         user=user,
         environ=dict(environ),
         bwrap=bwrap,
@@ -110,13 +117,13 @@ def user_of(environ: Mapping[str, str]) -> User:
 # Paths
 
 
-def _look(asked: Iterable[Path]) -> dict[Path, Seen]:
+def _look(asked: Iterable[Path]) -> dict[Path, PathInfo]:
     found = {path: see(path) for path in asked}
     real = {seen.real for seen in found.values()} - found.keys()
     return found | {path: see(path) for path in real}
 
 
-def see(path: Path) -> Seen:
+def see(path: Path) -> PathInfo:
     """Return what lies at a path; what may not be looked at is there all the same."""
     try:
         link = os.readlink(path)  # noqa: PTH115 - the text, as Path.readlink makes a path of it
@@ -125,15 +132,15 @@ def see(path: Path) -> Seen:
     real = Path(os.path.realpath(path))
     try:
         if path.is_dir():
-            return Seen(Kind.DIRECTORY, real, link)
+            return PathInfo(PathKind.DIRECTORY, real, link)
         if path.is_file():
-            return Seen(Kind.FILE, real, link)
+            return PathInfo(PathKind.FILE, real, link)
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
-        return Seen(Kind.MISSING, real, link)
+        return PathInfo(PathKind.MISSING, real, link)
     except OSError:
-        return Seen(Kind.OTHER, real, link)
-    return Seen(Kind.OTHER, real, link)
+        return PathInfo(PathKind.OTHER, real, link)
+    return PathInfo(PathKind.OTHER, real, link)
 
 
 def _names_in(directory: Path) -> list[str]:
@@ -146,7 +153,7 @@ def _names_in(directory: Path) -> list[str]:
 # What came of the plan
 
 
-def refuse_astray(planned: Plan, pid: int) -> None:
+def check_mounts(planned: SandboxPlan, pid: int) -> None:
     """Wait until the sandbox of a process is mounted; raise if it is not as it was planned.
 
     To be called while COMMAND is held back.
@@ -154,7 +161,7 @@ def refuse_astray(planned: Plan, pid: int) -> None:
     deadline = time.monotonic() + _MOUNT_PATIENCE_S
     # A process that has ended has no mounts; that it has is told by whoever waits for it.
     while inside := _mounts_of(str(pid)):
-        places = mountinfo.astray(planned, inside, _mounts_of("self"))
+        places = mountinfo.mismatches(planned, inside, _mounts_of("self"))
         if not places:
             return
         if time.monotonic() > deadline:
@@ -194,7 +201,7 @@ def _bwrap(environ: Mapping[str, str], project: Path) -> tuple[Path, tuple[int, 
     if found is None:
         raise requirements.bwrap_missing(_os_release())
     version = version_of(found)
-    for problem in requirements.problems_of(requirements.Machine(found, version)):
+    for problem in requirements.problems_of(requirements.BwrapSupport(found, version)):
         raise problem
     return found, version
 
@@ -246,10 +253,10 @@ def problems(environ: Mapping[str, str], *, seccomp_wanted: bool = True) -> list
     return [*found, *([missing] if missing else [])]
 
 
-def machine(environ: Mapping[str, str]) -> requirements.Machine:
+def machine(environ: Mapping[str, str]) -> requirements.BwrapSupport:
     """Try bwrap, and read what explains it if it does not work."""
     bwrap = find_bwrap(environ, Path("/nonexistent"))
-    return requirements.Machine(
+    return requirements.BwrapSupport(
         bwrap=bwrap,
         version=version_of(bwrap) if bwrap else (),
         refusal=_refusal_of(bwrap) if bwrap else None,

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
-from claude_proxy.sandbox.bubblewrap.bwrap import Bubble
+from claude_proxy.sandbox.bubblewrap.bwrap import Bubblewrap
 
 _LOOK_EVERY_S = 0.1  # whether COMMAND has stopped itself, which no signal tells us
 _SETTLE_S = 0.02
@@ -92,10 +92,10 @@ def _is_gone(group: int) -> bool:
     return False
 
 
-class Wait:
+class JobControl:
     """One wait for one COMMAND."""
 
-    def __init__(self, bubble: Bubble, terminal: Terminal | None, *, apart: bool) -> None:
+    def __init__(self, bubble: Bubblewrap, terminal: Terminal | None, *, apart: bool) -> None:
         self._bubble = bubble
         self._terminal = terminal
         self._apart = apart  # in a session of its own, where no key reaches it

@@ -36,7 +36,7 @@ _NO_FAMILY = errno.EAFNOSUPPORT  # a kernel without IPv6
 
 
 @dataclass(frozen=True, slots=True)
-class Ways:
+class NetworkProbe:
     """What came of trying the ways out from inside."""
 
     direct: str | None  # what a connection past the proxy met; None: it had a route
@@ -56,13 +56,13 @@ def listeners(pid: int, ports: Sequence[int]) -> list[socket.socket]:
         return sockets
 
 
-def try_ways(pid: int, port: int, allowed: str, denied: str) -> Ways:
+def probe_network(pid: int, port: int, allowed: str, denied: str) -> NetworkProbe:
     """Try the ways out from the network namespace of `pid`; targets are "host:port"."""
     with _inside(pid, lambda channel: _report(channel, port, allowed, denied)) as channel:
         message = channel.recv(_HEAD_LIMIT)
         try:
             found = json.loads(message)
-            return Ways(found["direct"], found["allowed"], found["denied"])
+            return NetworkProbe(found["direct"], found["allowed"], found["denied"])
         except (ValueError, KeyError, TypeError):
             raise _failed(message) from None
 

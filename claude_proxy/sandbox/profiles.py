@@ -43,7 +43,7 @@ type _Read = Callable[["_Reader", Node, str], Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Narrowing:
+class ProjectRestrictions:
     """What a project takes away from its own runs; its `deny` is read with the allowlist."""
 
     path: Path | None = None
@@ -180,13 +180,13 @@ def find_narrowing(project: Path) -> Path | None:
     return None
 
 
-def narrowing(path: Path) -> Narrowing:
+def narrowing(path: Path) -> ProjectRestrictions:
     """Read a project's file; ConfigError if it is anything but a plain file that takes away."""
     text = read_narrowing(path)
     problems = Problems(str(path))
     found = _Reader(problems).read(parse(text, problems), _NARROWING_KEYS)
     problems.raise_if_any()
-    return Narrowing(
+    return ProjectRestrictions(
         path=path,
         hide=found.get("hide", ()),
         read_only=found.get("read_only", ()),

@@ -17,7 +17,7 @@ from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.policy.policy import Policy
 from claude_proxy.sandbox import profiles
 from claude_proxy.sandbox.plan.environment import ALLOWLIST, BUNDLE, CERTIFICATE
-from claude_proxy.sandbox.plan.model import Wish
+from claude_proxy.sandbox.plan.model import SandboxSpec
 from claude_proxy.sandbox.self_check import USUAL_ALLOWED, USUAL_DENIED
 from claude_proxy.system import file_permissions
 from claude_proxy.wire.authority import Authority
@@ -42,10 +42,10 @@ class MissingError(ClaudeProxyError):
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class RunSpec:
     """What one run is asked for, by its command line or by a test of the machine."""
 
-    wish: Wish
+    wish: SandboxSpec
     settings: Settings
     name: str | None = None
     join: str | None = None  # a running proxy, "unix:/path" or "127.0.0.1:9051"
@@ -69,7 +69,7 @@ class Order:
         return address is not None and address.is_loopback
 
 
-def shown_files(order: Order) -> dict[str, bytes]:
+def shown_files(order: RunSpec) -> dict[str, bytes]:
     """Return the contents of the files in /run/claude-proxy."""
     settings = order.settings
     if not order.wish.network:
@@ -99,7 +99,7 @@ def shown_files(order: Order) -> dict[str, bytes]:
     }
 
 
-def _whose(order: Order) -> bytes:
+def _whose(order: RunSpec) -> bytes:
     if order.join is None:
         return b""
     return (
@@ -149,7 +149,7 @@ def _narrowing_text(settings: Settings) -> bytes:
     return "".join(f"# {line}".rstrip() + "\n" for line in ("", *lines)).encode()
 
 
-def refuse_reachable(order: Order) -> None:
+def refuse_reachable(order: RunSpec) -> None:
     """Raise ConfigError if the sandbox could write what judges it, or where the proxy writes."""
     wish = order.wish
     places = [wish.project, *wish.allow_rw]
@@ -185,7 +185,7 @@ def _guarded(settings: Settings) -> Iterator[tuple[str, str, Path]]:
         yield "what is learned of it", "--learn", settings.learn[1]
 
 
-def verified_targets(order: Order) -> tuple[str, str]:
+def verified_targets(order: RunSpec) -> tuple[str, str]:
     """Return an authority that the policy allows and one that it denies, as far as there are."""
     if order.join is not None:
         return USUAL_ALLOWED, USUAL_DENIED[0]  # its policy is its own

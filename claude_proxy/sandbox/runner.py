@@ -22,37 +22,37 @@ from claude_proxy.errors import AuditError, ClaudeProxyError
 from claude_proxy.events import Notice
 from claude_proxy.sandbox import credentials, host_facts, netns, self_check
 from claude_proxy.sandbox.bubblewrap import seccomp
-from claude_proxy.sandbox.bubblewrap.bwrap import Bubble, Streams, failed
+from claude_proxy.sandbox.bubblewrap.bwrap import Bubblewrap, StandardStreams, failed
 from claude_proxy.sandbox.credentials import Bindings
 from claude_proxy.sandbox.helper_processes import (
-    Attendant,
-    Companion,
-    Log,
+    HelperProcess,
+    ProxyProcess,
+    RunLog,
     is_foreign,
-    join,
     open_log,
-    start_companion,
+    start_credential_mask,
+    start_proxy_process,
     start_relay,
-    start_veil,
+    wait_for_proxy,
 )
-from claude_proxy.sandbox.job_control import Terminal, Wait
+from claude_proxy.sandbox.job_control import JobControl, Terminal
 from claude_proxy.sandbox.macos import runner
 from claude_proxy.sandbox.plan.environment import GATEWAY_PORT, HTTP_PORT, SOCKS_PORT
-from claude_proxy.sandbox.plan.model import Kind, Plan
-from claude_proxy.sandbox.plan.planner import plan
+from claude_proxy.sandbox.plan.model import PathKind, SandboxPlan
+from claude_proxy.sandbox.plan.planner import plan_sandbox
 from claude_proxy.sandbox.relay.bridge import RelayTarget
 from claude_proxy.sandbox.run_directory import RunDirectory, base_of, command_line
 from claude_proxy.sandbox.run_spec import (
     SHOWN,
     MissingError,
-    Order,
+    RunSpec,
     refuse_reachable,
     shown_files,
     verified_targets,
 )
 from claude_proxy.sandbox.signals import Interrupted, Interruptions
 
-type Say = Callable[[str], None]
+type Reporter = Callable[[str], None]
 
 LISTENER = "run"  # the listener's name in the audit log
 GATEWAY_LISTENER = "gateway"
@@ -67,10 +67,12 @@ class Sandbox:
 
     name: str
     rundir: Path
-    plan: Plan
-    bubble: Bubble
-    companion: Companion | None  # None: the run has joined a proxy, or has no network
-    attendants: tuple[Attendant, ...]  # what else stands beside it: relays, and what hides a login
+    plan: SandboxPlan
+    bubble: Bubblewrap
+    companion: ProxyProcess | None  # None: the run has joined a proxy, or has no network
+    attendants: tuple[
+        HelperProcess, ...
+    ]  # what else stands beside it: relays, and what hides a login
     log: Path
 
     def finish(
@@ -82,14 +84,14 @@ class Sandbox:
         out, err = process.communicate(given, timeout_s)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
-    def lost(self) -> Iterator[Attendant]:
+    def lost(self) -> Iterator[HelperProcess]:
         """Yield what should stand beside the sandbox and does not."""
         for attendant in (self.companion, *self.attendants):
             if attendant is not None and not attendant.alive:
                 yield attendant
 
 
-def run(order: Order, *, say: Say) -> int:
+def run(order: RunSpec, *, say: Reporter) -> int:
     """Run COMMAND to its end and return its exit code, or 128+n where signal n ended the run.
 
     `say` prints a line where the user sees it and COMMAND's output does not go.
@@ -107,13 +109,13 @@ def run(order: Order, *, say: Say) -> int:
             return 128 + interrupted.number
 
 
-def _run(sandbox: Sandbox, order: Order, say: Say) -> int:
+def _run(sandbox: Sandbox, order: RunSpec, say: Reporter) -> int:
     if order.verify and not _verify(sandbox, order, say):
         return _CHECKS_FAILED
     before = _look_at(sandbox.plan.watched)
     with Terminal.ours() as terminal:
         apart = "--new-session" in sandbox.plan.options
-        wait = Wait(sandbox.bubble, terminal, apart=apart)
+        wait = JobControl(sandbox.bubble, terminal, apart=apart)
         code = wait.run()
     for attendant in sandbox.lost():
         what, pid = attendant.what, attendant.pid
@@ -131,10 +133,10 @@ def _run(sandbox: Sandbox, order: Order, say: Say) -> int:
 
 @contextlib.contextmanager
 def live_sandbox(
-    order: Order,
+    order: RunSpec,
     *,
-    streams: Streams = (None, None, None),
-    say: Say = lambda _: None,
+    streams: StandardStreams = (None, None, None),
+    say: Reporter = lambda _: None,
 ) -> Iterator[Sandbox]:
     """Make a sandbox and all that belongs to it; take it down on the way out.
 
@@ -142,7 +144,9 @@ def live_sandbox(
     """
     _refuse(order)
     with ExitStack() as stack:
-        joined = join(order.join) if order.join is not None and order.wish.network else None
+        joined = (
+            wait_for_proxy(order.join) if order.join is not None and order.wish.network else None
+        )
         if joined is not None and order.announces and is_foreign(joined):
             say(
                 f"note: what listens on {order.join} is not claude-proxy; its own rules decide, "
@@ -157,35 +161,35 @@ def live_sandbox(
         companion = None
         if order.wish.network and joined is None:
             companion = stack.enter_context(_own_proxy(order.settings, rundir, log))
-        planned = _told(order, bindings, say)
+        planned = _plan_and_report(order, bindings, say)
         _forget(planned.withheld)
         bubble = stack.enter_context(_bubble(order, planned, rundir, streams))
-        attendants: tuple[Attendant, ...] = ()
+        attendants: tuple[HelperProcess, ...] = ()
         if order.wish.network:
-            with _blaming(bubble):
+            with _attribute_errors_to_bwrap(bubble):
                 attendants = tuple(_relays(order, joined, bubble, rundir, log, stack))
         _record_start(order.settings, f"run {rundir.name}: {command_line(order.words)}")
         if companion is not None:
             companion.wait_until_ready()
-        host_facts.refuse_astray(planned, bubble.init)
+        host_facts.check_mounts(planned, bubble.init)
         if planned.veiled:
-            veil = start_veil(planned.veiled, bubble.init, rundir, log)
+            veil = start_credential_mask(planned.veiled, bubble.init, rundir, log)
             attendants = (*attendants, stack.enter_context(veil))
         sandbox = Sandbox(
             rundir.name, rundir.path, planned, bubble, companion, attendants, log.path
         )
-        _refuse_half_of(sandbox)
+        _check_alive(sandbox)
         yield sandbox
 
 
-def _refuse(order: Order) -> None:
+def _refuse(order: RunSpec) -> None:
     """Raise if something that the run needs is missing, or would be in reach of the sandbox."""
     if missing := host_facts.problems(os.environ, seccomp_wanted=order.wish.seccomp):
         raise MissingError(missing)
     refuse_reachable(order)
 
 
-def _told(order: Order, bindings: Bindings, say: Say) -> Plan:
+def _plan_and_report(order: RunSpec, bindings: Bindings, say: Reporter) -> SandboxPlan:
     """Return the plan, and say of it and of the order what the user should know."""
     learn = order.settings.learn
     if learn is not None and learn[0] is Learn.EVERYTHING:
@@ -214,23 +218,25 @@ def _forget(names: frozenset[str]) -> None:
         process_memory.scrub_environment(names)
 
 
-def _bubble(order: Order, planned: Plan, rundir: RunDirectory, streams: Streams) -> Bubble:
+def _bubble(
+    order: RunSpec, planned: SandboxPlan, rundir: RunDirectory, streams: StandardStreams
+) -> Bubblewrap:
     _make(planned)
     filter_ = seccomp.program() if order.wish.seccomp else None
-    bubble = Bubble.start(planned, filter_, streams)
+    bubble = Bubblewrap.start(planned, filter_, streams)
     for pid in (bubble.process.pid, bubble.init, bubble.guard.process.pid):
         rundir.note(pid)
     return bubble
 
 
 def _relays(  # noqa: PLR0913 - all that a relay stands between
-    order: Order,
+    order: RunSpec,
     joined: RelayTarget | None,
-    bubble: Bubble,
+    bubble: Bubblewrap,
     rundir: RunDirectory,
-    log: Log,
+    log: RunLog,
     stack: ExitStack,
-) -> Iterator[Attendant]:
+) -> Iterator[HelperProcess]:
     """Yield the relay to the proxy, and the one to its gateway if there is one."""
     ports = (HTTP_PORT, SOCKS_PORT, *((GATEWAY_PORT,) if order.settings.gateway else ()))
     announced = order.words if order.announces else None
@@ -250,7 +256,7 @@ def _at(path: Path) -> RelayTarget:
 
 
 @contextlib.contextmanager
-def _blaming(bubble: Bubble) -> Iterator[None]:
+def _attribute_errors_to_bwrap(bubble: Bubblewrap) -> Iterator[None]:
     """Have an error told as bwrap's if that has ended: it mounts after its namespaces are there."""
     try:
         yield
@@ -261,13 +267,15 @@ def _blaming(bubble: Bubble) -> Iterator[None]:
         raise
 
 
-def planned_for(order: Order, bindings: Bindings | None = None, *, dry: bool = False) -> Plan:
+def planned_for(
+    order: RunSpec, bindings: Bindings | None = None, *, dry: bool = False
+) -> SandboxPlan:
     """Return how bwrap is started for an order; start nothing, and if it is dry, make nothing."""
     settings = order.settings
     if bindings is None:
         bindings = credentials.bindings_of(order)
         credentials.refuse_reachable(order, bindings, os.environ)
-    wish = credentials.kept(order, bindings, os.environ, dry=dry)
+    wish = credentials.with_isolation(order, bindings, os.environ, dry=dry)
     seen = host_facts.gather(
         wish,
         environ=os.environ,
@@ -276,10 +284,10 @@ def planned_for(order: Order, bindings: Bindings | None = None, *, dry: bool = F
         rundir=base_of(os.environ),
         shown=dict.fromkeys(SHOWN, b"") if dry else shown_files(order),
     )
-    return plan(wish, seen)
+    return plan_sandbox(wish, seen)
 
 
-def _own_proxy(settings: Settings, rundir: RunDirectory, log: Log) -> Companion:
+def _own_proxy(settings: Settings, rundir: RunDirectory, log: RunLog) -> ProxyProcess:
     """Start a proxy that listens on the run's sockets and on nothing else."""
     with ExitStack() as closing:
         listeners = [closing.enter_context(rundir.listen())]
@@ -294,15 +302,15 @@ def _own_proxy(settings: Settings, rundir: RunDirectory, log: Log) -> Companion:
             listeners.append(closing.enter_context(rundir.listen(rundir.gateway_path)))
             door = InheritedListen(listeners[1].fileno(), GATEWAY_LISTENER)
             own = replace(own, gateway=replace(settings.gateway, listen=(door,)))
-        return start_companion(own, listeners, rundir, log)
+        return start_proxy_process(own, listeners, rundir, log)
 
 
-def _make(planned: Plan) -> None:
+def _make(planned: SandboxPlan) -> None:
     """Make what is mounted and does not exist yet, for the owner alone."""
     for made in planned.made:
         with contextlib.suppress(FileExistsError):
             made.path.parent.mkdir(parents=True, exist_ok=True)
-            if made.kind is Kind.DIRECTORY:
+            if made.kind is PathKind.DIRECTORY:
                 made.path.mkdir(mode=0o700)
             else:
                 descriptor = os.open(made.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -310,7 +318,7 @@ def _make(planned: Plan) -> None:
                     file.write(made.content)
 
 
-def _refuse_half_of(sandbox: Sandbox) -> None:
+def _check_alive(sandbox: Sandbox) -> None:
     """Raise if something has ended again already."""
     if not sandbox.bubble.alive:
         raise failed(sandbox.bubble.process)
@@ -341,10 +349,10 @@ def _record(settings: Settings, notice: Notice) -> None:
         store.record(notice)
 
 
-def _verify(sandbox: Sandbox, order: Order, say: Say) -> bool:
+def _verify(sandbox: Sandbox, order: RunSpec, say: Reporter) -> bool:
     """Say what four checks found, and whether all went well."""
     allowed, denied = verified_targets(order)
-    ways = netns.try_ways(sandbox.bubble.init, HTTP_PORT, allowed, denied)
+    ways = netns.probe_network(sandbox.bubble.init, HTTP_PORT, allowed, denied)
     found = list(self_check.checks(ways, HTTP_PORT, allowed, denied))
     for check in found:
         say(str(check))

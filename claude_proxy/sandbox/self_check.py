@@ -6,7 +6,7 @@ Law 11: one check that goes wrong stops the run.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from claude_proxy.sandbox.netns import HOST, Ways
+from claude_proxy.sandbox.netns import HOST, NetworkProbe
 
 USUAL_ALLOWED = "api.anthropic.com:443"
 # The last is a name that cannot exist (RFC 2606), for lists that allow the ones before it.
@@ -17,7 +17,7 @@ _DENIED_STATUS = 403
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class SelfCheck:
     """One thing that was looked at."""
 
     right: bool
@@ -27,25 +27,27 @@ class Check:
         return f"{'ok' if self.right else 'WRONG':5}  {self.text}"
 
 
-def checks(ways: Ways, port: int, allowed: str, denied: str) -> Iterator[Check]:
+def checks(ways: NetworkProbe, port: int, allowed: str, denied: str) -> Iterator[SelfCheck]:
     """Yield the checks in the order in which they are printed."""
     if ways.direct is None:
-        yield Check(False, "a connection past the proxy has a route")
+        yield SelfCheck(False, "a connection past the proxy has a route")
     else:
-        yield Check(True, f"a connection past the proxy fails: {ways.direct}")
+        yield SelfCheck(True, f"a connection past the proxy fails: {ways.direct}")
     heard = ways.allowed is not None or ways.denied is not None
-    yield Check(heard, f"the proxy {'answers' if heard else 'does not answer'} on {HOST}:{port}")
+    yield SelfCheck(
+        heard, f"the proxy {'answers' if heard else 'does not answer'} on {HOST}:{port}"
+    )
     yield _answered(allowed, "allowed", ways.allowed, _ALLOWED_STATUS)
     yield _answered(denied, "denied", ways.denied, _DENIED_STATUS)
 
 
-def _answered(target: str, judged: str, status: int | None, wanted: int) -> Check:
+def _answered(target: str, judged: str, status: int | None, wanted: int) -> SelfCheck:
     if status == wanted:
-        return Check(True, f"{target} is {judged}: {status}")
+        return SelfCheck(True, f"{target} is {judged}: {status}")
     came = "no answer" if status is None else str(status)
-    return Check(False, f"{target} should be {judged}, with {wanted}; came: {came}")
+    return SelfCheck(False, f"{target} should be {judged}, with {wanted}; came: {came}")
 
 
-def all_right(found: Sequence[Check]) -> bool:
+def all_right(found: Sequence[SelfCheck]) -> bool:
     """Tell whether every check went well."""
     return all(check.right for check in found)

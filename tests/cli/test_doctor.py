@@ -13,9 +13,9 @@ from claude_proxy.cli.main import main
 from claude_proxy.doctor import checks, client_trust
 from claude_proxy.doctor.attack import run as attack_module
 from claude_proxy.doctor.attack.canaries import SECRET_VARIABLE
-from claude_proxy.doctor.attack.catalogue import Group, Result, Row
-from claude_proxy.doctor.attack.run import Aim
-from claude_proxy.doctor.client_trust import Look
+from claude_proxy.doctor.attack.catalogue import AttackGroup, AttackResult, Outcome
+from claude_proxy.doctor.attack.run import AttackTarget
+from claude_proxy.doctor.client_trust import ClientResult
 from claude_proxy.doctor.context import Subject
 from claude_proxy.doctor.finding import Finding, Level
 
@@ -24,13 +24,15 @@ FOUND = [
     Finding("CA", Level.WARNING, "it ends\nsoon", "claude-proxy ca rotate\nand so on"),
 ]
 ROWS = [
-    Row("honest", "an allowed site", Group.ALLOWED, Result.WORKS, 1),
-    Row("a", "one way", Group.NETWORK, Result.STOPPED, 3, ("seccomp",), ("EPERM",)),
-    Row("b", "another way", Group.NETWORK, Result.STOPPED, 1, ("seccomp",)),
-    Row("c", "listeners", Group.CANARIES, Result.STOPPED, 0, saw=("saw nothing",)),
+    AttackResult("honest", "an allowed site", AttackGroup.ALLOWED, Outcome.WORKS, 1),
+    AttackResult("a", "one way", AttackGroup.NETWORK, Outcome.STOPPED, 3, ("seccomp",), ("EPERM",)),
+    AttackResult("b", "another way", AttackGroup.NETWORK, Outcome.STOPPED, 1, ("seccomp",)),
+    AttackResult("c", "listeners", AttackGroup.CANARIES, Outcome.STOPPED, 0, saw=("saw nothing",)),
 ]
-OUT = Row("d", "a way out", Group.FILES, Result.THROUGH, 2, through=("/etc/passwd: \x1b[31m",))
-UNKNOWN = Row("e", "a way", Group.PROXY, Result.ERROR, 0, saw=("KeyError: x",))
+OUT = AttackResult(
+    "d", "a way out", AttackGroup.FILES, Outcome.THROUGH, 2, through=("/etc/passwd: \x1b[31m",)
+)
+UNKNOWN = AttackResult("e", "a way", AttackGroup.PROXY, Outcome.ERROR, 0, saw=("KeyError: x",))
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
@@ -116,10 +118,10 @@ def test_all_checks_are_made_by_the_command(capsys: pytest.CaptureFixture[str]) 
 
 
 LOOKS = [
-    Look("curl", True, True, True),
-    Look("node", True, False, True, "ENOTFOUND", "use Node 24"),
-    Look("deno", False),
-    Look("java", True, None, None, "", "see why `java` fails"),
+    ClientResult("curl", True, True, True),
+    ClientResult("node", True, False, True, "ENOTFOUND", "use Node 24"),
+    ClientResult("deno", False),
+    ClientResult("java", True, None, None, "", "see why `java` fails"),
 ]
 
 
@@ -127,7 +129,7 @@ LOOKS = [
 def looked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     asked: list[str] = []
 
-    def look(_: Path, environ: Mapping[str, str], *, address: str) -> list[Look]:
+    def look(_: Path, environ: Mapping[str, str], *, address: str) -> list[ClientResult]:
         assert environ is os.environ
         asked.append(address)
         return LOOKS
@@ -172,10 +174,10 @@ def test_without_a_ca_there_are_no_clients_to_look_at(
 
 
 @pytest.fixture
-def aims(monkeypatch: pytest.MonkeyPatch) -> list[Aim]:
-    asked: list[Aim] = []
+def aims(monkeypatch: pytest.MonkeyPatch) -> list[AttackTarget]:
+    asked: list[AttackTarget] = []
 
-    def attack(aim: Aim) -> list[Row]:
+    def attack(aim: AttackTarget) -> list[AttackResult]:
         assert os.environ[SECRET_VARIABLE] == aim.token
         asked.append(aim)
         return [*ROWS, OUT]
@@ -185,7 +187,7 @@ def aims(monkeypatch: pytest.MonkeyPatch) -> list[Aim]:
 
 
 def test_each_attack_is_a_line_and_what_got_out_stands_below(
-    capsys: pytest.CaptureFixture[str], aims: list[Aim]
+    capsys: pytest.CaptureFixture[str], aims: list[AttackTarget]
 ) -> None:
     code, out, _ = run(capsys, "--attack")
 
@@ -220,7 +222,7 @@ def test_what_could_not_be_tried_is_said_aloud() -> None:
 
 
 def test_the_sandbox_is_that_of_the_same_options_of_run(
-    capsys: pytest.CaptureFixture[str], aims: list[Aim], tmp_path: Path
+    capsys: pytest.CaptureFixture[str], aims: list[AttackTarget], tmp_path: Path
 ) -> None:
     _, out, _ = run(
         capsys,
@@ -239,7 +241,7 @@ def test_the_sandbox_is_that_of_the_same_options_of_run(
 
 
 def test_without_a_directory_it_uses_an_empty_one(
-    capsys: pytest.CaptureFixture[str], aims: list[Aim]
+    capsys: pytest.CaptureFixture[str], aims: list[AttackTarget]
 ) -> None:
     run(capsys, "--attack")
 

@@ -12,7 +12,7 @@ from claude_proxy.cli import main, serve
 from claude_proxy.cli import run as command_module
 from claude_proxy.config.settings import Learn
 from claude_proxy.sandbox import runner
-from claude_proxy.sandbox.run_spec import Order
+from claude_proxy.sandbox.run_spec import RunSpec
 
 pytestmark = pytest.mark.usefixtures("project", "orders")
 
@@ -27,11 +27,11 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def orders(monkeypatch: pytest.MonkeyPatch) -> list[Order]:
+def orders(monkeypatch: pytest.MonkeyPatch) -> list[RunSpec]:
     """The orders that a command line makes; nothing is run."""
-    made: list[Order] = []
+    made: list[RunSpec] = []
 
-    def note(order: Order, *, say: Any) -> int:
+    def note(order: RunSpec, *, say: Any) -> int:
         del say
         made.append(order)
         return 5
@@ -40,7 +40,7 @@ def orders(monkeypatch: pytest.MonkeyPatch) -> list[Order]:
     return made
 
 
-def order_of(orders: list[Order], *words: str) -> Order:
+def order_of(orders: list[RunSpec], *words: str) -> RunSpec:
     assert main.main(["run", *words]) == 5
     return orders[-1]
 
@@ -49,7 +49,7 @@ def order_of(orders: list[Order], *words: str) -> Order:
 
 
 def test_the_directory_of_a_services_ca_need_not_be_ones_own_to_list(
-    orders: list[Order], tmp_path: Path
+    orders: list[RunSpec], tmp_path: Path
 ) -> None:
     state = tmp_path / "state"
     state.mkdir()
@@ -61,7 +61,7 @@ def test_the_directory_of_a_services_ca_need_not_be_ones_own_to_list(
 
 
 def test_variables_that_a_joined_proxy_does_not_go_by_are_named(
-    orders: list[Order], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    orders: list[RunSpec], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("CLAUDE_PROXY_UPSTREAM_PROXY", "http://proxy.corp.example:3128")
     monkeypatch.setenv("CLAUDE_PROXY_GRACE", "1s")
@@ -91,12 +91,12 @@ def test_variables_that_a_joined_proxy_does_not_go_by_are_named(
     ],
 )
 def test_what_follows_command_is_commands_with_or_without_dashes(
-    orders: list[Order], words: list[str]
+    orders: list[RunSpec], words: list[str]
 ) -> None:
     assert order_of(orders, *words).wish.command == ("claude", "-p", "hi")
 
 
-def test_its_own_options_and_dashes_stay_commands(orders: list[Order]) -> None:
+def test_its_own_options_and_dashes_stay_commands(orders: list[RunSpec]) -> None:
     words = ("sh", "-c", "--", "--verify", "--", "-v")
 
     order = order_of(orders, "--", *words)
@@ -120,7 +120,7 @@ def test_the_exit_code_of_the_run_is_returned() -> None:
     ],
 )
 def test_what_makes_no_sense_is_a_usage_error(
-    orders: list[Order], words: list[str], capsys: pytest.CaptureFixture[str]
+    orders: list[RunSpec], words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main.main(["run", *words]) == 2
     assert "claude-proxy run --help" in capsys.readouterr().err
@@ -130,11 +130,11 @@ def test_what_makes_no_sense_is_a_usage_error(
 # --- the project
 
 
-def test_the_project_is_the_current_directory(project: Path, orders: list[Order]) -> None:
+def test_the_project_is_the_current_directory(project: Path, orders: list[RunSpec]) -> None:
     assert order_of(orders, "true").wish.project == project
 
 
-def test_another_can_be_named(orders: list[Order], tmp_path: Path) -> None:
+def test_another_can_be_named(orders: list[RunSpec], tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
 
     assert order_of(orders, "--dir", "../other", "true").wish.project == tmp_path / "other"
@@ -142,7 +142,7 @@ def test_another_can_be_named(orders: list[Order], tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["missing", "file"])
 def test_a_project_that_is_no_directory_is_an_error_of_its_own(
-    project: Path, orders: list[Order], name: str, capsys: pytest.CaptureFixture[str]
+    project: Path, orders: list[RunSpec], name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (project / "file").touch()
 
@@ -170,7 +170,7 @@ def test_the_current_directory_may_be_gone(
     assert "Traceback" not in capsys.readouterr().err
 
 
-def test_the_projects_own_file_narrows(project: Path, orders: list[Order]) -> None:
+def test_the_projects_own_file_narrows(project: Path, orders: list[RunSpec]) -> None:
     (project / ".claude-proxy.yaml").write_text(
         "deny: [one.test]\nhide: [secrets]\nread_only: [Makefile]\nnetwork: none\n"
     )
@@ -185,7 +185,7 @@ def test_the_projects_own_file_narrows(project: Path, orders: list[Order]) -> No
 # --- what is wished
 
 
-def test_wishes_arrive(project: Path, orders: list[Order]) -> None:
+def test_wishes_arrive(project: Path, orders: list[RunSpec]) -> None:
     order = order_of(
         orders,
         *("--allow-ro", "ro", "--allow-ro", "/abs", "--allow-rw", "~/rw", "--pass-env", "ONE"),
@@ -201,7 +201,7 @@ def test_wishes_arrive(project: Path, orders: list[Order]) -> None:
     assert (order.name, order.join) == ("called", "unix:/run/proxy.sock")
 
 
-def test_without_wishes_nothing_is_given(orders: list[Order]) -> None:
+def test_without_wishes_nothing_is_given(orders: list[RunSpec]) -> None:
     wish = order_of(orders, "true").wish
 
     assert (wish.allow_ro, wish.allow_rw, wish.pass_env, wish.shell) == ((), (), (), False)
@@ -209,11 +209,11 @@ def test_without_wishes_nothing_is_given(orders: list[Order]) -> None:
 
 
 @pytest.mark.parametrize("words", [["--filter-network"], ["--unshare-net"]])
-def test_words_of_its_forerunners_are_understood(orders: list[Order], words: list[str]) -> None:
+def test_words_of_its_forerunners_are_understood(orders: list[RunSpec], words: list[str]) -> None:
     assert order_of(orders, *words, "true").wish.network
 
 
-def test_full_home_access_is_another_word_for_keeping_the_home(orders: list[Order]) -> None:
+def test_full_home_access_is_another_word_for_keeping_the_home(orders: list[RunSpec]) -> None:
     assert order_of(orders, "--full-home-access", "true").wish.keep_home
 
 
@@ -228,11 +228,11 @@ def test_full_home_access_is_another_word_for_keeping_the_home(orders: list[Orde
         (["--profile", "gemini", "claude"], "gemini"),
     ],
 )
-def test_the_profile_is_the_commands(orders: list[Order], words: list[str], profile: str) -> None:
+def test_the_profile_is_the_commands(orders: list[RunSpec], words: list[str], profile: str) -> None:
     assert order_of(orders, *words).wish.profile.name == profile
 
 
-def test_claude_does_not_ask_only_if_that_is_wished(orders: list[Order]) -> None:
+def test_claude_does_not_ask_only_if_that_is_wished(orders: list[RunSpec]) -> None:
     asked = order_of(orders, "--skip-permissions", "claude", "-p", "hi").wish.command
 
     assert asked[0] == "claude"
@@ -270,7 +270,7 @@ def test_no_two_options_have_one_name() -> None:
     assert len(names) == len(set(names))
 
 
-def test_settings_are_made_as_serve_makes_them(project: Path, orders: list[Order]) -> None:
+def test_settings_are_made_as_serve_makes_them(project: Path, orders: list[RunSpec]) -> None:
     (project / "list.yaml").write_text("allow: []\n")
     (project / "ca.pem").touch()
 
@@ -293,7 +293,7 @@ def test_settings_are_made_as_serve_makes_them(project: Path, orders: list[Order
 
 
 def test_variables_of_serve_for_listening_are_not_heard(
-    orders: list[Order], monkeypatch: pytest.MonkeyPatch
+    orders: list[RunSpec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CLAUDE_PROXY_PORT", "nonsense")
     monkeypatch.setenv("CLAUDE_PROXY_LISTEN", "0.0.0.0:1")
@@ -335,7 +335,7 @@ def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_dry_run_prints_the_command_line_and_starts_nothing(
-    orders: list[Order], capsys: pytest.CaptureFixture[str]
+    orders: list[RunSpec], capsys: pytest.CaptureFixture[str]
 ) -> None:
     if not Path("/usr/bin/bwrap").exists():
         pytest.skip("bwrap is not installed")
@@ -352,7 +352,7 @@ def test_a_dry_run_prints_the_command_line_and_starts_nothing(
 
 
 def test_a_gateway_is_made_of_the_options_of_serve(
-    orders: list[Order], monkeypatch: pytest.MonkeyPatch
+    orders: list[RunSpec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-api03-for-the-gateway")
 
@@ -365,7 +365,7 @@ def test_a_gateway_is_made_of_the_options_of_serve(
     assert gateway.token is None
 
 
-def test_without_the_word_there_is_none(orders: list[Order]) -> None:
+def test_without_the_word_there_is_none(orders: list[RunSpec]) -> None:
     assert order_of(orders, "claude").settings.gateway is None
 
 
@@ -382,7 +382,7 @@ def test_without_the_word_there_is_none(orders: list[Order]) -> None:
     ],
 )
 def test_a_gateway_that_cannot_be_had_is_an_error(
-    orders: list[Order],
+    orders: list[RunSpec],
     words: list[str],
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -396,7 +396,7 @@ def test_a_gateway_that_cannot_be_had_is_an_error(
 
 
 def test_the_key_of_a_gateway_is_not_in_an_order_that_is_shown(
-    orders: list[Order], monkeypatch: pytest.MonkeyPatch
+    orders: list[RunSpec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-api03-for-the-gateway")
 

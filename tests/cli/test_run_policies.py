@@ -7,7 +7,7 @@ import pytest
 
 from claude_proxy.cli import main
 from claude_proxy.sandbox import runner
-from claude_proxy.sandbox.run_spec import Order
+from claude_proxy.sandbox.run_spec import RunSpec
 
 GROUPS = """\
 [policy.policies.offline]
@@ -38,11 +38,11 @@ def groups(tmp_path: Path) -> str:
 
 
 @pytest.fixture(autouse=True)
-def orders(monkeypatch: pytest.MonkeyPatch) -> list[Order]:
+def orders(monkeypatch: pytest.MonkeyPatch) -> list[RunSpec]:
     """The orders that a command line makes; nothing is run."""
-    made: list[Order] = []
+    made: list[RunSpec] = []
 
-    def note(order: Order, *, say: Any) -> int:
+    def note(order: RunSpec, *, say: Any) -> int:
         del say
         made.append(order)
         return 5
@@ -51,7 +51,7 @@ def orders(monkeypatch: pytest.MonkeyPatch) -> list[Order]:
     return made
 
 
-def order_of(orders: list[Order], *words: str) -> Order:
+def order_of(orders: list[RunSpec], *words: str) -> RunSpec:
     assert main.main(["run", *words]) == 5
     return orders[-1]
 
@@ -61,19 +61,19 @@ def error_of(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return capsys.readouterr().err
 
 
-def test_without_a_policy_the_allowlist_decides(orders: list[Order]) -> None:
+def test_without_a_policy_the_allowlist_decides(orders: list[RunSpec]) -> None:
     order = order_of(orders, "make")
 
     assert (order.settings.policy, order.wish.network) == (None, True)
 
 
-def test_a_policy_of_the_proxy_is_handed_to_it(orders: list[Order], groups: str) -> None:
+def test_a_policy_of_the_proxy_is_handed_to_it(orders: list[RunSpec], groups: str) -> None:
     order = order_of(orders, groups, "--policy=online", "make")
 
     assert (order.settings.policy, order.wish.network) == ("online", True)
 
 
-def test_a_policy_without_network_leaves_loopback_alone(orders: list[Order]) -> None:
+def test_a_policy_without_network_leaves_loopback_alone(orders: list[RunSpec]) -> None:
     order = order_of(orders, "--policy=lockdown", "make")
 
     assert (order.settings.policy, order.wish.network) == (None, False)
@@ -81,7 +81,7 @@ def test_a_policy_without_network_leaves_loopback_alone(orders: list[Order]) -> 
 
 
 def test_a_policy_without_a_filter_is_warned_of(
-    orders: list[Order], capsys: pytest.CaptureFixture[str]
+    orders: list[RunSpec], capsys: pytest.CaptureFixture[str]
 ) -> None:
     order = order_of(orders, "--policy=open", "make")
 
@@ -91,7 +91,7 @@ def test_a_policy_without_a_filter_is_warned_of(
 
 @pytest.mark.parametrize("words", [["--no-network"], []])
 def test_what_takes_the_network_away_wins_over_an_open_policy(
-    project: Path, orders: list[Order], words: list[str]
+    project: Path, orders: list[RunSpec], words: list[str]
 ) -> None:
     if not words:
         (project / ".claude-proxy.yaml").write_text("network: none\n")
@@ -102,7 +102,7 @@ def test_what_takes_the_network_away_wins_over_an_open_policy(
     assert not order.wish.unfiltered
 
 
-def test_a_command_can_have_a_policy_of_its_own(orders: list[Order], groups: str) -> None:
+def test_a_command_can_have_a_policy_of_its_own(orders: list[RunSpec], groups: str) -> None:
     order = order_of(orders, groups, "/usr/bin/make", "all")
 
     assert not order.wish.network
@@ -110,7 +110,7 @@ def test_a_command_can_have_a_policy_of_its_own(orders: list[Order], groups: str
 
 
 def test_an_allowlist_that_is_named_goes_before_it(
-    orders: list[Order], groups: str, tmp_path: Path
+    orders: list[RunSpec], groups: str, tmp_path: Path
 ) -> None:
     listed = tmp_path / "list.yaml"
     listed.write_text("allow: []\n")
@@ -118,7 +118,9 @@ def test_an_allowlist_that_is_named_goes_before_it(
     assert order_of(orders, groups, f"--allowlist={listed}", "make").wish.network
 
 
-def test_a_profile_that_is_named_goes_before_the_policys(orders: list[Order], groups: str) -> None:
+def test_a_profile_that_is_named_goes_before_the_policys(
+    orders: list[RunSpec], groups: str
+) -> None:
     order = order_of(orders, groups, "--profile=shell", "--policy=offline", "make")
 
     assert order.wish.profile.name == "shell"
@@ -127,7 +129,7 @@ def test_a_profile_that_is_named_goes_before_the_policys(orders: list[Order], gr
 @pytest.mark.parametrize("words", [["--verify"], ["--learn=learned.toml"]])
 @pytest.mark.parametrize("policy", ["open", "lockdown"])
 def test_what_needs_a_proxy_cannot_be_had_without(
-    capsys: pytest.CaptureFixture[str], orders: list[Order], policy: str, words: list[str]
+    capsys: pytest.CaptureFixture[str], orders: list[RunSpec], policy: str, words: list[str]
 ) -> None:
     said = error_of(capsys, f"--policy={policy}", *words, "make")
 
@@ -136,7 +138,7 @@ def test_what_needs_a_proxy_cannot_be_had_without(
 
 
 def test_a_proxy_that_is_joined_keeps_its_own_policy(
-    capsys: pytest.CaptureFixture[str], orders: list[Order]
+    capsys: pytest.CaptureFixture[str], orders: list[RunSpec]
 ) -> None:
     said = error_of(capsys, "--proxy=127.0.0.1:9051", "--policy=claude", "make")
 
@@ -146,7 +148,7 @@ def test_a_proxy_that_is_joined_keeps_its_own_policy(
 
 @pytest.mark.parametrize("words", [["--proxy=127.0.0.1:9051"], ["--policy=open"]])
 def test_what_the_project_denies_is_denied_or_nothing_runs(
-    project: Path, capsys: pytest.CaptureFixture[str], orders: list[Order], words: list[str]
+    project: Path, capsys: pytest.CaptureFixture[str], orders: list[RunSpec], words: list[str]
 ) -> None:
     (project / ".claude-proxy.yaml").write_text("deny: [claude.ai]\n")
 
@@ -161,7 +163,7 @@ def test_what_the_project_denies_is_denied_or_nothing_runs(
     [("--list-policies", "offline   disabled"), ("--list-groups", "claude")],
 )
 def test_what_there_is_to_choose_from_is_listed(
-    capsys: pytest.CaptureFixture[str], orders: list[Order], groups: str, option: str, line: str
+    capsys: pytest.CaptureFixture[str], orders: list[RunSpec], groups: str, option: str, line: str
 ) -> None:
     assert main.main(["run", groups, option]) == 0
 
@@ -170,7 +172,7 @@ def test_what_there_is_to_choose_from_is_listed(
 
 
 def test_what_the_project_denies_is_kept_where_there_is_no_network(
-    project: Path, orders: list[Order]
+    project: Path, orders: list[RunSpec]
 ) -> None:
     (project / ".claude-proxy.yaml").write_text("deny: [claude.ai]\n")
 
@@ -178,7 +180,7 @@ def test_what_the_project_denies_is_kept_where_there_is_no_network(
 
 
 def test_an_open_policy_cannot_go_without_the_filter(
-    capsys: pytest.CaptureFixture[str], orders: list[Order]
+    capsys: pytest.CaptureFixture[str], orders: list[RunSpec]
 ) -> None:
     said = error_of(capsys, "--policy=open", "--without-seccomp", "make")
 

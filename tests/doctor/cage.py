@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import pytest
 
-from claude_proxy.doctor.probe_server import Origin
+from claude_proxy.doctor.probe_server import ProbeServer
 from claude_proxy.sandbox.bubblewrap import seccomp
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -156,7 +156,7 @@ def tight(*options: str) -> Iterator[tuple[list[str], tuple[int, ...]]]:
 class FakeProxy:
     """A proxy that says one thing to everybody; an open one leads all tunnels to one origin."""
 
-    def __init__(self, answer: bytes, socks: int | None, origin: Origin | None = None) -> None:
+    def __init__(self, answer: bytes, socks: int | None, origin: ProbeServer | None = None) -> None:
         self._answer = answer
         self._socks = socks
         self._origin = origin

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from claude_proxy.doctor.bounded_run import Ran, guarded, last_words_of, run_program, words_of
+from claude_proxy.doctor.bounded_run import Completed, guarded, last_words_of, run_program, words_of
 from claude_proxy.doctor.finding import Finding, Level, ok
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.sandbox.run_directory import birth_of
@@ -86,7 +86,7 @@ def test_what_holds_the_pipes_of_a_program_that_was_ended_is_not_waited_for(
     assert ran.code is None
 
 
-def run_until_noted(argv: Sequence[str], noted: Path) -> Ran:
+def run_until_noted(argv: Sequence[str], noted: Path) -> Completed:
     """Run a program that does not end until its limit; on a busy machine it begins late."""
     tries = (
         run_program(argv, environ=dict(os.environ), limit_s=limit_s) for limit_s in (1.5, 15, 60)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from claude_proxy.doctor import client_trust
-from claude_proxy.doctor.client_trust import Look, exit_code_of, look_at_clients
+from claude_proxy.doctor.client_trust import ClientResult, exit_code_of, look_at_clients
 from claude_proxy.doctor.clients import CLIENTS, Client
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.trust.certificate_authority import CertificateAuthority, rotate
@@ -44,7 +44,7 @@ def confdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def looks(confdir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Look]:
+def looks(confdir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, ClientResult]:
     programs = tmp_path_factory.mktemp("programs")
     unfit = programs / "unfit-program"
     unfit.write_bytes(b"\x7fnothing")
@@ -66,7 +66,7 @@ def looks(confdir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     ],
 )
 def test_each_client_is_told_by_what_it_did(
-    looks: dict[str, Look], client: str, told: tuple[object, ...]
+    looks: dict[str, ClientResult], client: str, told: tuple[object, ...]
 ) -> None:
     look = looks[client]
 
@@ -74,7 +74,7 @@ def test_each_client_is_told_by_what_it_did(
     assert look.good is (client == "well")
 
 
-def test_what_a_client_says_of_its_failure_is_handed_on(looks: dict[str, Look]) -> None:
+def test_what_a_client_says_of_its_failure_is_handed_on(looks: dict[str, ClientResult]) -> None:
     assert "CERTIFICATE_VERIFY_FAILED" in looks["faithless"].said
     assert looks["broken"].said == "boom: no certificate store"
     assert looks["unfit"].said == "exec format error"
@@ -93,12 +93,12 @@ def test_a_client_that_does_not_end_is_ended(
     assert look.said == "it did not end in 0 s"
 
 
-def test_a_client_that_is_not_there_is_nothing_to_fix(looks: dict[str, Look]) -> None:
+def test_a_client_that_is_not_there_is_nothing_to_fix(looks: dict[str, ClientResult]) -> None:
     for name in ("absent", "without-library"):
         assert (looks[name].present, looks[name].good) == (False, True)
 
 
-def test_the_worst_client_makes_the_exit_code(looks: dict[str, Look]) -> None:
+def test_the_worst_client_makes_the_exit_code(looks: dict[str, ClientResult]) -> None:
     assert exit_code_of([looks["well"], looks["absent"]]) == 0
     assert exit_code_of([looks["well"], looks["broken"]]) == 2
     assert exit_code_of([looks["broken"], looks["past"]]) == 1

@@ -20,7 +20,7 @@ BWRAP = Path("/usr/bin/bwrap")
 
 
 def seen(monkeypatch: pytest.MonkeyPatch, **told: object) -> None:
-    found = requirements.Machine(**{"bwrap": BWRAP, "version": (0, 8, 0), **told})  # type: ignore[arg-type]
+    found = requirements.BwrapSupport(**{"bwrap": BWRAP, "version": (0, 8, 0), **told})  # type: ignore[arg-type]
     monkeypatch.setattr(host_facts, "machine", lambda _: found)
 
 

@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from claude_proxy.doctor import probe_server as origin_module
-from claude_proxy.doctor.probe_server import Identity, Origin
+from claude_proxy.doctor.probe_server import Identity, ProbeServer
 from claude_proxy.trust.certificate_authority import CertificateAuthority
 
 NAME = "site.example"
@@ -22,16 +22,18 @@ def authority(tmp_path: Path) -> CertificateAuthority:
 
 
 @pytest.fixture
-def origin(authority: CertificateAuthority) -> Iterator[Origin]:
+def origin(authority: CertificateAuthority) -> Iterator[ProbeServer]:
     def identify(name: str) -> Identity:
         leaf = authority.leaf(name)
         return leaf.certificate, leaf.key
 
-    with Origin(identify, status=lambda path: 200 if path == "/" else 404) as found:
+    with ProbeServer(identify, status=lambda path: 200 if path == "/" else 404) as found:
         yield found
 
 
-def ask(origin: Origin, context: ssl.SSLContext, request: bytes, name: str | None = NAME) -> bytes:
+def ask(
+    origin: ProbeServer, context: ssl.SSLContext, request: bytes, name: str | None = NAME
+) -> bytes:
     with (
         socket.create_connection(("127.0.0.1", origin.port)) as plain,
         context.wrap_socket(plain, server_hostname=name) as tls,
@@ -55,7 +57,9 @@ def trusting(authority: CertificateAuthority) -> ssl.SSLContext:
     return ssl.create_default_context(cadata=pem)
 
 
-def test_a_request_is_noted_and_answered(origin: Origin, authority: CertificateAuthority) -> None:
+def test_a_request_is_noted_and_answered(
+    origin: ProbeServer, authority: CertificateAuthority
+) -> None:
     context = trusting(authority)
 
     first = ask(origin, context, b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
@@ -67,7 +71,7 @@ def test_a_request_is_noted_and_answered(origin: Origin, authority: CertificateA
     assert (other.method, other.path, other.secured) == ("HEAD", "/other", True)
 
 
-def test_a_client_without_trust_is_noted_as_one_that_did_not_ask(origin: Origin) -> None:
+def test_a_client_without_trust_is_noted_as_one_that_did_not_ask(origin: ProbeServer) -> None:
     with pytest.raises(ssl.SSLCertVerificationError):
         ask(origin, ssl.create_default_context(), b"GET / HTTP/1.1\r\n\r\n")
 
@@ -76,7 +80,7 @@ def test_a_client_without_trust_is_noted_as_one_that_did_not_ask(origin: Origin)
     assert arrival.alert
 
 
-def test_bytes_that_are_not_tls_are_noted_as_such(origin: Origin) -> None:
+def test_bytes_that_are_not_tls_are_noted_as_such(origin: ProbeServer) -> None:
     with socket.create_connection(("127.0.0.1", origin.port)) as plain:
         plain.sendall(b"GET / HTTP/1.1\r\n\r\n")
         with suppress(ConnectionError):
@@ -86,7 +90,7 @@ def test_bytes_that_are_not_tls_are_noted_as_such(origin: Origin) -> None:
     assert (arrival.secured, arrival.trusting) == (False, False)
 
 
-def test_a_client_that_names_nobody_is_turned_away(origin: Origin) -> None:
+def test_a_client_that_names_nobody_is_turned_away(origin: ProbeServer) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
 
@@ -96,7 +100,9 @@ def test_a_client_that_names_nobody_is_turned_away(origin: Origin) -> None:
     assert not origin.wait_for("")[0].secured
 
 
-def test_who_ends_without_asking_is_noted(origin: Origin, authority: CertificateAuthority) -> None:
+def test_who_ends_without_asking_is_noted(
+    origin: ProbeServer, authority: CertificateAuthority
+) -> None:
     with (
         socket.create_connection(("127.0.0.1", origin.port)) as plain,
         trusting(authority).wrap_socket(plain, server_hostname=NAME),

@@ -14,15 +14,15 @@ from claude_proxy.sandbox.plan.model import (
     BLOCK,
     INFO,
     SECCOMP,
-    Facts,
-    Kind,
-    Plan,
+    HostFacts,
+    PathInfo,
+    PathKind,
     Profile,
-    Seen,
+    SandboxPlan,
+    SandboxSpec,
     User,
-    Wish,
 )
-from claude_proxy.sandbox.plan.planner import plan, questions
+from claude_proxy.sandbox.plan.planner import plan_sandbox, questions
 
 HOME = Path("/home/ann")
 PROJECT = HOME / "project"
@@ -36,11 +36,11 @@ DIRECTORIES = (HOME, PROJECT, CONFDIR, STATEDIR, RUNDIR, Path("/usr"), Path("/et
 FILES = (Path("/usr/bin/true"), Path("/usr/bin/bash"))
 
 
-class Paths(dict[Path, Seen]):
+class Paths(dict[Path, PathInfo]):
     """What lies where: nothing, where nothing was put."""
 
-    def __missing__(self, path: Path) -> Seen:
-        return Seen(Kind.MISSING, path)
+    def __missing__(self, path: Path) -> PathInfo:
+        return PathInfo(PathKind.MISSING, path)
 
 
 def paths(
@@ -49,20 +49,20 @@ def paths(
     """Return a machine with these and the usual; a link has the kind of what it leads to."""
     found = Paths()
     for path in (*DIRECTORIES, *directories):
-        found[path] = Seen(Kind.DIRECTORY, path)
+        found[path] = PathInfo(PathKind.DIRECTORY, path)
     for path in (*FILES, *files):
-        found[path] = Seen(Kind.FILE, path)
+        found[path] = PathInfo(PathKind.FILE, path)
     for path, target in (links or {}).items():
-        found[path] = Seen(found[target].kind, target, str(target))
+        found[path] = PathInfo(found[target].kind, target, str(target))
     return found
 
 
-def a_wish(**changes: object) -> Wish:
-    return replace(Wish(("/usr/bin/true",), PROJECT, SHELL), **changes)  # type: ignore[arg-type]
+def a_wish(**changes: object) -> SandboxSpec:
+    return replace(SandboxSpec(("/usr/bin/true",), PROJECT, SHELL), **changes)  # type: ignore[arg-type]
 
 
-def some_facts(found: Paths | None = None, **changes: object) -> Facts:
-    usual = Facts(
+def some_facts(found: Paths | None = None, **changes: object) -> HostFacts:
+    usual = HostFacts(
         user=User("ann", 1000, 1000, HOME),
         environ={"PATH": "/usr/bin:/bin", "TERM": "xterm"},
         bwrap=Path("/usr/bin/bwrap"),
@@ -101,14 +101,14 @@ class Box:
     project: Path
     environ: dict[str, str] = field(default_factory=dict)
 
-    def wish(self, *command: str, **changes: object) -> Wish:
-        made = Wish(command, self.project, SHELL)
+    def wish(self, *command: str, **changes: object) -> SandboxSpec:
+        made = SandboxSpec(command, self.project, SHELL)
         return replace(made, **changes)  # type: ignore[arg-type]
 
-    def plan(self, wish: Wish) -> Plan:
-        return plan(wish, self.facts(wish))
+    def plan(self, wish: SandboxSpec) -> SandboxPlan:
+        return plan_sandbox(wish, self.facts(wish))
 
-    def facts(self, wish: Wish) -> Facts:
+    def facts(self, wish: SandboxSpec) -> HostFacts:
         return host_facts.gather(
             wish,
             environ={"PATH": os.environ["PATH"], "HOME": str(self.home), **self.environ},
@@ -136,10 +136,10 @@ def a_box(directory: Path) -> Box:
     return Box(home, project)
 
 
-def started(planned: Plan, *, wait_s: float = 120) -> Done:
+def started(planned: SandboxPlan, *, wait_s: float = 120) -> Done:
     """Run a plan to its end, with its output taken."""
     for made in planned.made:
-        if made.kind is Kind.DIRECTORY:
+        if made.kind is PathKind.DIRECTORY:
             made.path.mkdir(exist_ok=True)
         else:
             made.path.write_bytes(made.content)
@@ -164,7 +164,7 @@ def started(planned: Plan, *, wait_s: float = 120) -> Done:
 
 
 @contextmanager
-def held(planned: Plan) -> Iterator[int]:
+def held(planned: SandboxPlan) -> Iterator[int]:
     """Start a plan without letting its command start; lend the process of the sandbox."""
     reading, writing = os.pipe()
     blocked, gate = os.pipe()
@@ -192,7 +192,7 @@ def _whole(descriptor: int) -> bytes:
 
 
 @contextmanager
-def _descriptors(planned: Plan) -> Iterator[dict[str, int]]:
+def _descriptors(planned: SandboxPlan) -> Iterator[dict[str, int]]:
     found = {name: _memory(content) for name, content in planned.files.items()}
     # Information goes nowhere, and there is nothing to wait for.
     found |= {INFO: os.open(os.devnull, os.O_WRONLY), BLOCK: _memory(b"go")}

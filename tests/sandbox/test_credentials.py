@@ -10,12 +10,12 @@ import pytest
 from claude_proxy.config.settings import Settings
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.sandbox import credentials
-from claude_proxy.sandbox.plan.model import Profile, Wish
-from claude_proxy.sandbox.run_spec import Order
+from claude_proxy.sandbox.plan.model import Profile, SandboxSpec
+from claude_proxy.sandbox.run_spec import RunSpec
 
 VALUE = "sk-ant-api03-canary-of-the-launcher"
 
-type Make = Callable[..., Order]
+type Make = Callable[..., RunSpec]
 
 
 @pytest.fixture
@@ -26,15 +26,17 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
     project.mkdir(parents=True)
     monkeypatch.setenv("HOME", str(home))
 
-    def made(source: str, **changes: object) -> Order:
+    def made(source: str, **changes: object) -> RunSpec:
         allowlist = tmp_path / "allowlist.yaml"
         allowlist.write_text(
             "allow: [api.anthropic.com]\ncredentials:\n"
             f"  - {{host: api.anthropic.com, inject: auto, from: {source}}}\n"
         )
-        wish = Wish(("true",), project, Profile("claude", home_write=(".claude/", ".claude.json")))
+        wish = SandboxSpec(
+            ("true",), project, Profile("claude", home_write=(".claude/", ".claude.json"))
+        )
         settings = Settings(allowlist, tmp_path / "conf", tmp_path / "state")
-        return Order(replace(wish, **changes), settings)  # type: ignore[arg-type]
+        return RunSpec(replace(wish, **changes), settings)  # type: ignore[arg-type]
 
     return made
 
@@ -43,8 +45,10 @@ def test_the_kind_of_the_value_says_which_variable_has_the_placeholder(make: Mak
     order = make("{env: KEY}")
     bindings = credentials.bindings_of(order)
 
-    console = credentials.kept(order, bindings, {**os.environ, "KEY": VALUE})
-    oauth = credentials.kept(order, bindings, {**os.environ, "KEY": "sk-ant-oat01-canary"})
+    console = credentials.with_isolation(order, bindings, {**os.environ, "KEY": VALUE})
+    oauth = credentials.with_isolation(
+        order, bindings, {**os.environ, "KEY": "sk-ant-oat01-canary"}
+    )
 
     assert list(dict(console.keeping.placeholders)) == ["ANTHROPIC_AUTH_TOKEN"]
     assert list(dict(oauth.keeping.placeholders)) == ["CLAUDE_CODE_OAUTH_TOKEN"]
@@ -54,7 +58,7 @@ def test_a_source_that_gives_nothing_is_an_error_for_a_run_with_a_network(make: 
     order = make("{env: KEY}")
 
     with pytest.raises(ConfigError, match="not set"):
-        credentials.kept(order, credentials.bindings_of(order), {"HOME": "/home/ann"})
+        credentials.with_isolation(order, credentials.bindings_of(order), {"HOME": "/home/ann"})
 
 
 def test_where_no_proxy_of_its_own_is_started_it_is_none(make: Make) -> None:
@@ -62,14 +66,16 @@ def test_where_no_proxy_of_its_own_is_started_it_is_none(make: Make) -> None:
     alone = make("{env: KEY}", network=False)
 
     for order in (joined, alone):
-        wish = credentials.kept(order, credentials.bindings_of(order), {"HOME": "/home/ann"})
+        wish = credentials.with_isolation(
+            order, credentials.bindings_of(order), {"HOME": "/home/ann"}
+        )
         assert "ANTHROPIC_API_KEY" in wish.keeping.withheld
 
 
 def test_hosts_that_take_any_account_are_told_of_where_the_run_could_reach_them(
     make: Make,
 ) -> None:
-    def told(order: Order) -> list[str]:
+    def told(order: RunSpec) -> list[str]:
         listed = order.settings.allowlist.read_text().replace("[api", "[claude.ai, api")
         order.settings.allowlist.write_text(listed)
         return list(credentials.warnings_of(order, credentials.bindings_of(order)))
@@ -92,7 +98,7 @@ def test_a_dry_run_asks_no_command(make: Make, tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     order = make(f"{{command: [touch, {trace}]}}")
 
-    credentials.kept(order, credentials.bindings_of(order), os.environ, dry=True)
+    credentials.with_isolation(order, credentials.bindings_of(order), os.environ, dry=True)
 
     assert not trace.exists()
 
@@ -104,13 +110,13 @@ def test_a_command_does_not_stand_in_the_project(
     monkeypatch.chdir(order.wish.project)
     environ = {**os.environ, "TRACE": str(tmp_path / "trace"), "VALUE": VALUE}
 
-    credentials.kept(order, credentials.bindings_of(order), environ)
+    credentials.with_isolation(order, credentials.bindings_of(order), environ)
 
     assert (tmp_path / "trace").read_text() == "/\n"
     assert Path.cwd() == order.wish.project
 
 
-def refused(order: Order, **environ: str) -> ClaudeProxyError:
+def refused(order: RunSpec, **environ: str) -> ClaudeProxyError:
     with pytest.raises(ConfigError, match="could have been made by a run") as caught:
         credentials.refuse_reachable(
             order, credentials.bindings_of(order), {**os.environ, **environ}
@@ -166,6 +172,8 @@ def test_files_in_which_the_value_stands_are_found(make: Make) -> None:
         (order.wish.project / name).write_text(f"KEY={VALUE}\n")
     os.mkfifo(order.wish.project / ".envrc")
 
-    wish = credentials.kept(order, credentials.bindings_of(order), {**os.environ, "KEY": VALUE})
+    wish = credentials.with_isolation(
+        order, credentials.bindings_of(order), {**os.environ, "KEY": VALUE}
+    )
 
     assert wish.keeping.bare == (order.wish.project / ".env",)

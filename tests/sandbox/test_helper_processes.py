@@ -13,7 +13,13 @@ import pytest
 
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.sandbox import helper_processes
-from claude_proxy.sandbox.helper_processes import Attendant, is_foreign, join, open_log, start_relay
+from claude_proxy.sandbox.helper_processes import (
+    HelperProcess,
+    is_foreign,
+    open_log,
+    start_relay,
+    wait_for_proxy,
+)
 from claude_proxy.sandbox.relay.bridge import RelayTarget
 from claude_proxy.sandbox.run_directory import RunDirectory
 from claude_proxy.wire.proxy_protocol import SIGNATURE
@@ -36,7 +42,7 @@ def test_a_proxy_that_listens_is_joined() -> None:
     with socket.create_server(("127.0.0.1", 0)) as proxy:
         where = f"127.0.0.1:{proxy.getsockname()[1]}"
 
-        assert join(where).address == proxy.getsockname()
+        assert wait_for_proxy(where).address == proxy.getsockname()
 
 
 def test_one_on_a_unix_socket_too(directory: Path) -> None:
@@ -44,14 +50,14 @@ def test_one_on_a_unix_socket_too(directory: Path) -> None:
         proxy.bind(str(directory / "proxy.sock"))
         proxy.listen()
 
-        assert join(f"unix:{directory}/proxy.sock").family == socket.AF_UNIX
+        assert wait_for_proxy(f"unix:{directory}/proxy.sock").family == socket.AF_UNIX
 
 
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("where", ["127.0.0.1:1", "unix:/nonexistent/proxy.sock", "[::1]:1"])
 def test_one_that_does_not_run_is_an_error_that_says_where(where: str) -> None:
     with pytest.raises(ClaudeProxyError, match="is not running on") as caught:
-        join(where)
+        wait_for_proxy(where)
 
     assert caught.value.exit_code == 1
     assert where in caught.value.what
@@ -60,7 +66,7 @@ def test_one_that_does_not_run_is_an_error_that_says_where(where: str) -> None:
 @pytest.mark.parametrize("where", ["", "nonsense", "proxy.test:1", "127.0.0.1", "unix:"])
 def test_what_is_no_address_is_an_error(where: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        join(where)
+        wait_for_proxy(where)
 
     assert caught.value.where == f"--proxy {where}"
 
@@ -124,7 +130,7 @@ def test_the_relay_announces_and_ends_with_its_lifeline(
 def test_one_that_does_not_end_by_itself_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(helper_processes, "_END_PATIENCE_S", 0.0)
     reading, writing = os.pipe()
-    stubborn = Attendant("proxy", subprocess.Popen(["sleep", "600"]), writing)
+    stubborn = HelperProcess("proxy", subprocess.Popen(["sleep", "600"]), writing)
 
     stubborn.end()
 
@@ -136,7 +142,7 @@ def test_one_that_has_ended_too_early_is_told_with_its_code(tmp_path: Path) -> N
     reading, writing = os.pipe()
     process = subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"])
     process.wait()
-    with Attendant("relay", process, writing) as gone:
+    with HelperProcess("relay", process, writing) as gone:
         error = gone.failed(tmp_path / "log")
 
     os.close(reading)
@@ -158,7 +164,7 @@ def test_a_foreign_proxy_is_known_by_its_answer_to_an_announcement(
 ) -> None:
     monkeypatch.setattr(helper_processes, "JOIN_PATIENCE_S", 60.0)
     with socket.create_server(("127.0.0.1", 0)) as proxy:
-        where = join(f"127.0.0.1:{proxy.getsockname()[1]}")
+        where = wait_for_proxy(f"127.0.0.1:{proxy.getsockname()[1]}")
         proxy.accept()[0].close()  # the look whether it is there
 
         heard: list[bytes] = []

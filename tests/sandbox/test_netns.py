@@ -141,7 +141,7 @@ def test_a_port_that_is_taken_is_an_error(box: Box) -> None:
 
 
 def test_the_ways_out_of_a_sandbox_without_a_proxy_lead_nowhere(box: Box) -> None:
-    found = netns.try_ways(box.init, PORT, "allowed.test:443", "denied.test:443")
+    found = netns.probe_network(box.init, PORT, "allowed.test:443", "denied.test:443")
 
     assert found.direct is not None
     assert (found.allowed, found.denied) == (None, None)
@@ -170,7 +170,7 @@ def test_what_the_proxy_answers_is_told(box: Box, monkeypatch: pytest.MonkeyPatc
             text=True,
         ) as proxy,
     ):
-        ways = netns.try_ways(box.init, PORT, "allowed.test:443", "denied.test:443")
+        ways = netns.probe_network(box.init, PORT, "allowed.test:443", "denied.test:443")
         asked, _ = proxy.communicate()
 
     assert (ways.allowed, ways.denied) == (200, 403)

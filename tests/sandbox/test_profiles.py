@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from claude_proxy.errors import ConfigError
 from claude_proxy.sandbox import profiles
 from claude_proxy.sandbox.plan.model import Profile
-from claude_proxy.sandbox.profiles import Narrowing, load, narrowing, of_command
+from claude_proxy.sandbox.profiles import ProjectRestrictions, load, narrowing, of_command
 
 
 @pytest.fixture
@@ -186,7 +186,7 @@ def test_a_profile_that_is_huge_is_an_error(own: Path) -> None:
 # The project's file
 
 
-def narrowed(directory: Path, text: str) -> Narrowing:
+def narrowed(directory: Path, text: str) -> ProjectRestrictions:
     path = directory / ".claude-proxy.yaml"
     path.write_text(text)
     return narrowing(path)
@@ -197,7 +197,7 @@ def test_the_projects_file_takes_away(tmp_path: Path) -> None:
 
     found = narrowed(tmp_path, text)
 
-    assert found == Narrowing(
+    assert found == ProjectRestrictions(
         tmp_path / ".claude-proxy.yaml",
         hide=("keys/", ".env"),
         read_only=("docs",),

@@ -18,7 +18,7 @@ import pytest
 from claude_proxy.config.settings import InheritedListen, Settings, Verbosity
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.sandbox import helper_processes
-from claude_proxy.sandbox.helper_processes import Companion, Log, open_log
+from claude_proxy.sandbox.helper_processes import ProxyProcess, RunLog, open_log
 from claude_proxy.sandbox.run_directory import RunDirectory
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,10 +48,10 @@ class Stand:
             file, directory / "conf", directory / "state", verbosity=Verbosity.QUIET
         )
         self.rundir = RunDirectory.make(["tried"], name="tried", above=directory / "runs")
-        self.log: Log = open_log(self.settings.statedir, "tried")
+        self.log: RunLog = open_log(self.settings.statedir, "tried")
         with self.rundir.listen() as listener:
             settings = replace(self.settings, listen=(InheritedListen(listener.fileno(), "run"),))
-            self.companion: Companion = helper_processes.start_companion(
+            self.companion: ProxyProcess = helper_processes.start_proxy_process(
                 settings, (listener,), self.rundir, self.log
             )
 

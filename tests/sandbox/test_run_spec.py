@@ -7,10 +7,10 @@ import pytest
 
 from claude_proxy.config.settings import Learn, Settings
 from claude_proxy.errors import ClaudeProxyError, ConfigError
-from claude_proxy.sandbox.plan.model import Profile, Wish
+from claude_proxy.sandbox.plan.model import Profile, SandboxSpec
 from claude_proxy.sandbox.run_spec import (
     MissingError,
-    Order,
+    RunSpec,
     refuse_reachable,
     shown_files,
     verified_targets,
@@ -20,16 +20,16 @@ ALLOW = "allow: [one.test, api.anthropic.com]\n"
 
 
 @pytest.fixture
-def order(tmp_path: Path) -> Order:
+def order(tmp_path: Path) -> RunSpec:
     """An order of a user with a list."""
     (tmp_path / "project").mkdir()
     allowlist = tmp_path / "allowlist.yaml"
     allowlist.write_text(ALLOW)
     settings = Settings(allowlist, tmp_path / "conf", tmp_path / "state")
-    return Order(Wish(("true",), tmp_path / "project", Profile("shell")), settings)
+    return RunSpec(SandboxSpec(("true",), tmp_path / "project", Profile("shell")), settings)
 
 
-def with_settings(order: Order, **changes: object) -> Order:
+def with_settings(order: RunSpec, **changes: object) -> RunSpec:
     return replace(order, settings=replace(order.settings, **changes))  # type: ignore[arg-type]
 
 
@@ -44,24 +44,24 @@ def with_settings(order: Order, **changes: object) -> Order:
     ],
 )
 def test_only_a_proxy_on_this_machine_is_told_for_whom_the_relay_speaks(
-    order: Order, join: str | None, *, announces: bool
+    order: RunSpec, join: str | None, *, announces: bool
 ) -> None:
     assert replace(order, join=join).announces is announces
 
 
-def test_what_lies_outside_of_the_project_is_not_refused(order: Order) -> None:
+def test_what_lies_outside_of_the_project_is_not_refused(order: RunSpec) -> None:
     refuse_reachable(order)
 
 
 @pytest.mark.parametrize("name", ["allowlist", "upstream_ca", "jsonl"])
-def test_what_judges_or_is_written_must_not_lie_in_the_project(order: Order, name: str) -> None:
+def test_what_judges_or_is_written_must_not_lie_in_the_project(order: RunSpec, name: str) -> None:
     inside = order.wish.project / "deep" / "file"
 
     with pytest.raises(ConfigError, match="the sandbox could write"):
         refuse_reachable(with_settings(order, **{name: inside}))
 
 
-def test_nor_behind_a_link(order: Order, tmp_path: Path) -> None:
+def test_nor_behind_a_link(order: RunSpec, tmp_path: Path) -> None:
     (tmp_path / "link.yaml").symlink_to(order.wish.project / "allowlist.yaml")
     (order.wish.project / "out").symlink_to(tmp_path)
 
@@ -70,7 +70,7 @@ def test_nor_behind_a_link(order: Order, tmp_path: Path) -> None:
             refuse_reachable(with_settings(order, allowlist=path))
 
 
-def test_nor_behind_a_link_that_another_link_leads_to(order: Order, tmp_path: Path) -> None:
+def test_nor_behind_a_link_that_another_link_leads_to(order: RunSpec, tmp_path: Path) -> None:
     (order.wish.project / "out").symlink_to(tmp_path / "allowlist.yaml")
     (tmp_path / "first.yaml").symlink_to("project/out")
 
@@ -79,7 +79,7 @@ def test_nor_behind_a_link_that_another_link_leads_to(order: Order, tmp_path: Pa
 
 
 def test_a_way_that_only_leaves_the_project_is_none_into_it(
-    order: Order, monkeypatch: pytest.MonkeyPatch
+    order: RunSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(order.wish.project)
     (order.wish.project / "deep").mkdir()
@@ -89,14 +89,14 @@ def test_a_way_that_only_leaves_the_project_is_none_into_it(
         refuse_reachable(with_settings(order, allowlist=Path("deep/../../allowlist.yaml")))
 
 
-def test_nor_in_what_is_made_writable_besides(order: Order, tmp_path: Path) -> None:
+def test_nor_in_what_is_made_writable_besides(order: RunSpec, tmp_path: Path) -> None:
     wish = replace(order.wish, allow_rw=(tmp_path,))
 
     with pytest.raises(ConfigError, match="its own allowlist"):
         refuse_reachable(replace(order, wish=wish))
 
 
-def test_nor_may_the_learned_or_the_groups(order: Order) -> None:
+def test_nor_may_the_learned_or_the_groups(order: RunSpec) -> None:
     inside = order.wish.project / "groups.toml"
 
     with pytest.raises(ConfigError, match="learned"):
@@ -105,23 +105,23 @@ def test_nor_may_the_learned_or_the_groups(order: Order) -> None:
         refuse_reachable(with_settings(order, policy="claude", groups=inside))
 
 
-def test_a_verification_asks_for_what_the_policy_allows_and_denies(order: Order) -> None:
+def test_a_verification_asks_for_what_the_policy_allows_and_denies(order: RunSpec) -> None:
     assert verified_targets(order) == ("api.anthropic.com:443", "mozilla.org:443")
 
 
 def test_a_verification_asks_for_another_host_where_the_usual_one_is_not_listed(
-    order: Order,
+    order: RunSpec,
 ) -> None:
     order.settings.allowlist.write_text('allow: ["*.wild.test", one.test, mozilla.org]\n')
 
     assert verified_targets(order) == ("one.test:443", "example.com:443")
 
 
-def test_of_a_joined_proxy_the_policy_is_not_known(order: Order) -> None:
+def test_of_a_joined_proxy_the_policy_is_not_known(order: RunSpec) -> None:
     assert verified_targets(replace(order, join="127.0.0.1:9"))[0] == "api.anthropic.com:443"
 
 
-def test_a_sandbox_is_shown_the_certificate_the_bundle_and_the_list(order: Order) -> None:
+def test_a_sandbox_is_shown_the_certificate_the_bundle_and_the_list(order: RunSpec) -> None:
     shown = shown_files(order)
 
     certificate = (order.settings.confdir / "mitmproxy-ca-cert.pem").read_bytes()
@@ -131,24 +131,24 @@ def test_a_sandbox_is_shown_the_certificate_the_bundle_and_the_list(order: Order
     assert not any(b"PRIVATE" in content for content in shown.values())
 
 
-def test_without_a_network_nothing_of_the_proxy_is_shown(order: Order) -> None:
+def test_without_a_network_nothing_of_the_proxy_is_shown(order: RunSpec) -> None:
     assert shown_files(replace(order, wish=replace(order.wish, network=False))) == {}
 
 
-def test_nor_may_the_groups_that_the_next_run_is_judged_by(order: Order) -> None:
+def test_nor_may_the_groups_that_the_next_run_is_judged_by(order: RunSpec) -> None:
     inside = order.wish.project / "groups.toml"
 
     with pytest.raises(ConfigError, match="the sandbox could write its own policy"):
         refuse_reachable(with_settings(order, groups=inside))
 
 
-def test_with_a_policy_of_groups_its_name_is_shown(order: Order) -> None:
+def test_with_a_policy_of_groups_its_name_is_shown(order: RunSpec) -> None:
     shown = shown_files(with_settings(order, policy="lockdown"))
 
     assert b"lockdown" in shown["allowlist.yaml"]
 
 
-def test_to_join_a_proxy_its_certificate_must_be_there(order: Order) -> None:
+def test_to_join_a_proxy_its_certificate_must_be_there(order: RunSpec) -> None:
     with pytest.raises(ClaudeProxyError, match="certificate") as caught:
         shown_files(replace(order, join="127.0.0.1:9"))
 
@@ -156,7 +156,7 @@ def test_to_join_a_proxy_its_certificate_must_be_there(order: Order) -> None:
     assert caught.value.where == str(order.settings.confdir / "mitmproxy-ca-cert.pem")
 
 
-def test_a_list_that_cannot_be_read_is_an_error(order: Order) -> None:
+def test_a_list_that_cannot_be_read_is_an_error(order: RunSpec) -> None:
     order.settings.allowlist.unlink()
 
     with pytest.raises(ConfigError, match="cannot be read"):
@@ -181,7 +181,7 @@ credentials:
         f"# ours\n{CREDENTIALS.replace('credentials', '"credentials"')}{ALLOW}deny: [a.test]\n",
     ],
 )
-def test_where_credentials_are_kept_is_not_shown(order: Order, text: str) -> None:
+def test_where_credentials_are_kept_is_not_shown(order: RunSpec, text: str) -> None:
     order.settings.allowlist.write_text(text)
 
     shown = shown_files(order)["allowlist.yaml"].decode()
@@ -193,13 +193,13 @@ def test_where_credentials_are_kept_is_not_shown(order: Order, text: str) -> Non
     assert ("deny: [a.test]\n" in shown) == ("deny" in text)
 
 
-def test_a_list_on_one_line_with_its_credentials_is_not_shown_at_all(order: Order) -> None:
+def test_a_list_on_one_line_with_its_credentials_is_not_shown_at_all(order: RunSpec) -> None:
     order.settings.allowlist.write_text("{allow: [one.test], credentials: [{host: a.test}]}\n")
 
     assert shown_files(order)["allowlist.yaml"].startswith(b"# Its credentials are on a line")
 
 
-def test_a_list_that_no_proxy_takes_is_not_shown(order: Order) -> None:
+def test_a_list_that_no_proxy_takes_is_not_shown(order: RunSpec) -> None:
     order.settings.allowlist.write_text("- {from: {file: /secret}}\n")
 
     assert shown_files(order)["allowlist.yaml"] == b""
@@ -211,7 +211,7 @@ def test_everything_that_is_missing_is_said() -> None:
     assert error.lines() == ["error: one", "error: two", "  fix:   so"]
 
 
-def test_the_root_of_the_machine_is_refused_for_what_it_is(order: Order) -> None:
+def test_the_root_of_the_machine_is_refused_for_what_it_is(order: RunSpec) -> None:
     for wish in (
         replace(order.wish, project=Path("/")),
         replace(order.wish, allow_rw=(Path("/"),)),
@@ -220,5 +220,5 @@ def test_the_root_of_the_machine_is_refused_for_what_it_is(order: Order) -> None
             refuse_reachable(replace(order, wish=wish))
 
 
-def test_a_foreign_proxy_is_told_nothing(order: Order) -> None:
+def test_a_foreign_proxy_is_told_nothing(order: RunSpec) -> None:
     assert not replace(order, join="127.0.0.1:8888", foreign=True).announces

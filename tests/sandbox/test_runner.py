@@ -18,9 +18,9 @@ from claude_proxy.config.settings import Settings
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.sandbox import host_facts, netns, profiles, runner
 from claude_proxy.sandbox.bubblewrap import seccomp
-from claude_proxy.sandbox.bubblewrap.bwrap import Bubble
-from claude_proxy.sandbox.plan.model import Wish
-from claude_proxy.sandbox.run_spec import MissingError, Order
+from claude_proxy.sandbox.bubblewrap.bwrap import Bubblewrap
+from claude_proxy.sandbox.plan.model import SandboxSpec
+from claude_proxy.sandbox.run_spec import MissingError, RunSpec
 from claude_proxy.sandbox.runner import live_sandbox, run
 from tests.conftest import FindProgram
 from tests.support.waiting import until
@@ -49,17 +49,17 @@ class Place:
 
     def order(
         self, *command: str, network: bool = False, verify: bool = False, join: str | None = None
-    ) -> Order:
+    ) -> RunSpec:
         """Return an order; without a network, as starting a proxy takes a second."""
         profile = profiles.load("shell", self.directory / "profiles")
-        wish = Wish(command, self.project, profile, network=network)
-        return Order(wish, self.settings, verify=verify, join=join)
+        wish = SandboxSpec(command, self.project, profile, network=network)
+        return RunSpec(wish, self.settings, verify=verify, join=join)
 
     def run(self, *command: str) -> int:
         """Run a command; what is said of it is kept."""
         return run(self.order(*command), say=self.said.append)
 
-    def run_and_meanwhile(self, order: Order, act: Callable[[], object]) -> int:
+    def run_and_meanwhile(self, order: RunSpec, act: Callable[[], object]) -> int:
         """Run an order; act once it is planned and nothing of it is mounted yet."""
         acts = iter([act])
 
@@ -157,7 +157,7 @@ def test_a_sandbox_with_a_network_has_its_proxy_and_relay_beside_it(place: Place
         assert sandbox.companion is not None
         [relay] = sandbox.attendants
         assert list(sandbox.lost()) == []
-        ways = netns.try_ways(sandbox.bubble.init, 3128, "allowed.test:443", "denied.test:443")
+        ways = netns.probe_network(sandbox.bubble.init, 3128, "allowed.test:443", "denied.test:443")
         pids = [sandbox.companion.pid, relay.pid, sandbox.bubble.init]
 
     assert (ways.allowed, ways.denied) == (200, 403)
@@ -285,7 +285,7 @@ def test_a_bwrap_that_ends_at_once_ends_the_run_and_not_its_launcher(
     planned = replace(runner.planned_for(place.order("true")), bwrap=stand_in)
 
     with pytest.raises(ClaudeProxyError, match="bwrap cannot make the sandbox"):
-        Bubble.start(planned, seccomp.program())
+        Bubblewrap.start(planned, seccomp.program())
 
 
 def test_a_link_that_is_made_between_the_plan_and_the_mount_ends_the_run(

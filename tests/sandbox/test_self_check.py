@@ -2,13 +2,13 @@
 
 import pytest
 
-from claude_proxy.sandbox.netns import Ways
+from claude_proxy.sandbox.netns import NetworkProbe
 from claude_proxy.sandbox.self_check import all_right, checks
 
-RIGHT = Ways("network is unreachable", 200, 403)
+RIGHT = NetworkProbe("network is unreachable", 200, 403)
 
 
-def lines(ways: Ways) -> list[str]:
+def lines(ways: NetworkProbe) -> list[str]:
     return [str(check) for check in checks(ways, 3128, "yes.test:443", "no.test:443")]
 
 
@@ -24,14 +24,14 @@ def test_a_sandbox_with_one_way_out_passes_all_four() -> None:
 @pytest.mark.parametrize(
     ("ways", "wrong"),
     [
-        (Ways(None, 200, 403), [0]),
-        (Ways("no route", None, None), [1, 2, 3]),
-        (Ways("no route", 403, 403), [2]),
-        (Ways("no route", 200, 200), [3]),
-        (Ways("no route", 502, None), [2, 3]),
+        (NetworkProbe(None, 200, 403), [0]),
+        (NetworkProbe("no route", None, None), [1, 2, 3]),
+        (NetworkProbe("no route", 403, 403), [2]),
+        (NetworkProbe("no route", 200, 200), [3]),
+        (NetworkProbe("no route", 502, None), [2, 3]),
     ],
 )
-def test_what_is_wrong_is_told_and_stops_the_run(ways: Ways, wrong: list[int]) -> None:
+def test_what_is_wrong_is_told_and_stops_the_run(ways: NetworkProbe, wrong: list[int]) -> None:
     found = list(checks(ways, 3128, "yes.test:443", "no.test:443"))
 
     assert [index for index, check in enumerate(found) if not check.right] == wrong

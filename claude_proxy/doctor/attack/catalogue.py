@@ -15,7 +15,7 @@ HONEST_AGAIN: Final = "honest-again"
 _MOST_REASONS: Final = 3
 
 
-class Result(StrEnum):
+class Outcome(StrEnum):
     """What came of one attack."""
 
     STOPPED = "stopped"
@@ -24,7 +24,7 @@ class Result(StrEnum):
     WORKS = "works"  # of what is allowed
 
 
-class Group(StrEnum):
+class AttackGroup(StrEnum):
     """Where an attack aims."""
 
     ALLOWED = "what is allowed"
@@ -42,68 +42,68 @@ class Attack:
 
     name: str
     title: str
-    group: Group
+    group: AttackGroup
 
 
 ATTACKS: tuple[Attack, ...] = (
-    Attack("direct-tcp", "TCP to other machines", Group.NETWORK),
-    Attack("direct-udp", "UDP to other machines", Group.NETWORK),
-    Attack("raw-ip", "raw IP, ICMP, ping", Group.NETWORK),
-    Attack("packet-sockets", "whole frames (AF_PACKET)", Group.NETWORK),
-    Attack("vsock", "the machine around (AF_VSOCK)", Group.NETWORK),
-    Attack("other-families", "sockets of other families", Group.NETWORK),
-    Attack("netlink", "routes, addresses, devices", Group.NETWORK),
-    Attack("name-lookups", "DNS, getaddrinfo", Group.NETWORK),
-    Attack("host-loopback", "listeners on this machine", Group.NETWORK),
-    Attack("unix-abstract", "abstract Unix sockets", Group.NETWORK),
-    Attack("unix-paths", "Unix sockets: agents, docker, D-Bus", Group.NETWORK),
-    Attack("nested-namespaces", "namespaces of its own", Group.KERNEL),
-    Attack("foreign-calls", "32-bit and x32 system calls", Group.KERNEL),
-    Attack("io-uring", "sockets by io_uring", Group.KERNEL),
-    Attack("mounts", "mount, unmount, change of root", Group.KERNEL),
-    Attack("kernel-interfaces", "bpf, perf, kexec and the like", Group.KERNEL),
-    Attack("keyring", "the kernel's keyrings", Group.KERNEL),
-    Attack("terminal", "typing into the terminal", Group.KERNEL),
-    Attack("ptrace", "other processes: trace, memory", Group.KERNEL),
-    Attack("kill", "signals to proxy, relay, launcher", Group.KERNEL),
-    Attack("host-processes", "command lines of other processes", Group.KERNEL),
-    Attack("environment", "the launcher's environment", Group.KERNEL),
-    Attack("descriptors", "open files left behind", Group.FILES),
-    Attack("host-files", "keys, secrets, other files", Group.FILES),
-    Attack("write-policy", "writing policy, CA, audit log", Group.FILES),
-    Attack("system-settings", "settings of the system", Group.FILES),
-    Attack("devices", "memory, disks, tunnels", Group.FILES),
-    Attack("denied-hosts", "denied hosts and look-alikes", Group.PROXY),
-    Attack("documentation", "bare addresses", Group.PROXY),
-    Attack("metadata", "169.254.169.254 in all spellings", Group.PROXY),
-    Attack("host-listeners", "listeners on this machine", Group.PROXY),
-    Attack("proxy-itself", "the proxy's own port", Group.PROXY),
-    Attack("odd-ports", "odd ports", Group.PROXY),
-    Attack("fronting-by-sni", "another name in TLS (SNI)", Group.PROXY),
-    Attack("fronting-by-host", "another name in Host or URL", Group.PROXY),
-    Attack("other-requests", "other paths and methods", Group.PROXY),
-    Attack("smuggling", "requests hidden in requests", Group.PROXY),
-    Attack("plain-bytes", "no TLS in a tunnel", Group.PROXY),
-    Attack("socks", "SOCKS: NUL, CRLF, UDP, BIND", Group.PROXY),
-    Attack("broken-names", "NUL and CRLF in CONNECT", Group.PROXY),
-    Attack("forged-origin", "forged PROXY headers and fields", Group.PROXY),
-    Attack("names-as-letters", "messages in names to look up", Group.PROXY),
-    Attack("foreign-keys", "another's key on a bound host", Group.KEYS),
-    Attack("misplaced-placeholders", "the placeholder anywhere else", Group.KEYS),
-    Attack("echoed-keys", "answers that hold the key", Group.KEYS),
-    Attack("other-endpoints", "files, batches, skills of the API", Group.KEYS),
-    Attack("message-bodies", "having the API reach other hosts", Group.KEYS),
+    Attack("direct-tcp", "TCP to other machines", AttackGroup.NETWORK),
+    Attack("direct-udp", "UDP to other machines", AttackGroup.NETWORK),
+    Attack("raw-ip", "raw IP, ICMP, ping", AttackGroup.NETWORK),
+    Attack("packet-sockets", "whole frames (AF_PACKET)", AttackGroup.NETWORK),
+    Attack("vsock", "the machine around (AF_VSOCK)", AttackGroup.NETWORK),
+    Attack("other-families", "sockets of other families", AttackGroup.NETWORK),
+    Attack("netlink", "routes, addresses, devices", AttackGroup.NETWORK),
+    Attack("name-lookups", "DNS, getaddrinfo", AttackGroup.NETWORK),
+    Attack("host-loopback", "listeners on this machine", AttackGroup.NETWORK),
+    Attack("unix-abstract", "abstract Unix sockets", AttackGroup.NETWORK),
+    Attack("unix-paths", "Unix sockets: agents, docker, D-Bus", AttackGroup.NETWORK),
+    Attack("nested-namespaces", "namespaces of its own", AttackGroup.KERNEL),
+    Attack("foreign-calls", "32-bit and x32 system calls", AttackGroup.KERNEL),
+    Attack("io-uring", "sockets by io_uring", AttackGroup.KERNEL),
+    Attack("mounts", "mount, unmount, change of root", AttackGroup.KERNEL),
+    Attack("kernel-interfaces", "bpf, perf, kexec and the like", AttackGroup.KERNEL),
+    Attack("keyring", "the kernel's keyrings", AttackGroup.KERNEL),
+    Attack("terminal", "typing into the terminal", AttackGroup.KERNEL),
+    Attack("ptrace", "other processes: trace, memory", AttackGroup.KERNEL),
+    Attack("kill", "signals to proxy, relay, launcher", AttackGroup.KERNEL),
+    Attack("host-processes", "command lines of other processes", AttackGroup.KERNEL),
+    Attack("environment", "the launcher's environment", AttackGroup.KERNEL),
+    Attack("descriptors", "open files left behind", AttackGroup.FILES),
+    Attack("host-files", "keys, secrets, other files", AttackGroup.FILES),
+    Attack("write-policy", "writing policy, CA, audit log", AttackGroup.FILES),
+    Attack("system-settings", "settings of the system", AttackGroup.FILES),
+    Attack("devices", "memory, disks, tunnels", AttackGroup.FILES),
+    Attack("denied-hosts", "denied hosts and look-alikes", AttackGroup.PROXY),
+    Attack("documentation", "bare addresses", AttackGroup.PROXY),
+    Attack("metadata", "169.254.169.254 in all spellings", AttackGroup.PROXY),
+    Attack("host-listeners", "listeners on this machine", AttackGroup.PROXY),
+    Attack("proxy-itself", "the proxy's own port", AttackGroup.PROXY),
+    Attack("odd-ports", "odd ports", AttackGroup.PROXY),
+    Attack("fronting-by-sni", "another name in TLS (SNI)", AttackGroup.PROXY),
+    Attack("fronting-by-host", "another name in Host or URL", AttackGroup.PROXY),
+    Attack("other-requests", "other paths and methods", AttackGroup.PROXY),
+    Attack("smuggling", "requests hidden in requests", AttackGroup.PROXY),
+    Attack("plain-bytes", "no TLS in a tunnel", AttackGroup.PROXY),
+    Attack("socks", "SOCKS: NUL, CRLF, UDP, BIND", AttackGroup.PROXY),
+    Attack("broken-names", "NUL and CRLF in CONNECT", AttackGroup.PROXY),
+    Attack("forged-origin", "forged PROXY headers and fields", AttackGroup.PROXY),
+    Attack("names-as-letters", "messages in names to look up", AttackGroup.PROXY),
+    Attack("foreign-keys", "another's key on a bound host", AttackGroup.KEYS),
+    Attack("misplaced-placeholders", "the placeholder anywhere else", AttackGroup.KEYS),
+    Attack("echoed-keys", "answers that hold the key", AttackGroup.KEYS),
+    Attack("other-endpoints", "files, batches, skills of the API", AttackGroup.KEYS),
+    Attack("message-bodies", "having the API reach other hosts", AttackGroup.KEYS),
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class AttackResult:
     """One line of the table."""
 
     name: str
     title: str
-    group: Group
-    result: Result
+    group: AttackGroup
+    result: Outcome
     tries: int
     by: tuple[str, ...] = ()  # what stopped it
     saw: tuple[str, ...] = ()  # the errors and reasons that were seen
@@ -119,9 +119,9 @@ class Observation:
     seen: tuple[str, ...]
 
 
-type Report = Mapping[str, Any]
+type AttackReport = Mapping[str, Any]
 
-_BY_NETWORK = frozenset({Group.PROXY, Group.KEYS})
+_BY_NETWORK = frozenset({AttackGroup.PROXY, AttackGroup.KEYS})
 
 
 def names(*, network: bool) -> list[str]:
@@ -131,8 +131,8 @@ def names(*, network: bool) -> list[str]:
 
 
 def judge(
-    reports: Sequence[Report], observations: Iterable[Observation], *, network: bool
-) -> list[Row]:
+    reports: Sequence[AttackReport], observations: Iterable[Observation], *, network: bool
+) -> list[AttackResult]:
     """Return the table."""
     rows = list(_honest_rows(reports)) if network else []
     told = {report["attack"]: report for report in reports if report["attack"] != HONEST}
@@ -143,15 +143,15 @@ def judge(
     return rows
 
 
-def exit_code(rows: Iterable[Row]) -> int:
+def exit_code(rows: Iterable[AttackResult]) -> int:
     """Return 1 if anything got through, else 2 if anything is not known, else 0."""
     results = {row.result for row in rows}
-    if Result.THROUGH in results:
+    if Outcome.THROUGH in results:
         return 1
-    return 2 if Result.ERROR in results else 0
+    return 2 if Outcome.ERROR in results else 0
 
 
-def _honest_rows(reports: Sequence[Report]) -> Iterator[Row]:
+def _honest_rows(reports: Sequence[AttackReport]) -> Iterator[AttackResult]:
     """Yield whether what is allowed works, before the attacks and after them."""
     found = [report for report in reports if report["attack"] == HONEST]
     wanted = ((HONEST, "an allowed site, before"), (HONEST_AGAIN, "an allowed site, after"))
@@ -159,34 +159,36 @@ def _honest_rows(reports: Sequence[Report]) -> Iterator[Row]:
         report = found[number] if number < len(found) else None
         tries = (report or {}).get("tries", [])
         if tries and all(outcome != _STOPPED for _, outcome, _, _ in tries):
-            yield Row(name, title, Group.ALLOWED, Result.WORKS, len(tries))
+            yield AttackResult(name, title, AttackGroup.ALLOWED, Outcome.WORKS, len(tries))
         else:
             saw = [said for _, _, _, said in tries] or [_why(report)]
-            yield Row(name, title, Group.ALLOWED, Result.ERROR, len(tries), (), tuple(saw))
+            yield AttackResult(
+                name, title, AttackGroup.ALLOWED, Outcome.ERROR, len(tries), (), tuple(saw)
+            )
 
 
-def _row_of(attack: Attack, report: Report | None) -> Row:
+def _row_of(attack: Attack, report: AttackReport | None) -> AttackResult:
     tries = (report or {}).get("tries", [])
     facts = (attack.name, attack.title, attack.group)
     if ways := tuple(
         f"{what}: {saw}" if saw else what for what, out, _, saw in tries if out != _STOPPED
     ):
-        return Row(*facts, Result.THROUGH, len(tries), through=ways)
+        return AttackResult(*facts, Outcome.THROUGH, len(tries), through=ways)
     if not tries or report is None or report.get("crashed"):
-        return Row(*facts, Result.ERROR, len(tries), saw=(_why(report),))
+        return AttackResult(*facts, Outcome.ERROR, len(tries), saw=(_why(report),))
     by = tuple(dict.fromkeys(by for _, _, by, _ in tries))
     saw = tuple(dict.fromkeys(saw for _, _, _, saw in tries))
-    return Row(*facts, Result.STOPPED, len(tries), by, _shortened(saw))
+    return AttackResult(*facts, Outcome.STOPPED, len(tries), by, _shortened(saw))
 
 
-def _row_of_canary(observation: Observation) -> Row:
-    facts = (observation.name, observation.title, Group.CANARIES)
+def _row_of_canary(observation: Observation) -> AttackResult:
+    facts = (observation.name, observation.title, AttackGroup.CANARIES)
     if observation.seen:
-        return Row(*facts, Result.THROUGH, 0, through=observation.seen)
-    return Row(*facts, Result.STOPPED, 0, saw=("saw nothing",))
+        return AttackResult(*facts, Outcome.THROUGH, 0, through=observation.seen)
+    return AttackResult(*facts, Outcome.STOPPED, 0, saw=("saw nothing",))
 
 
-def _why(report: Report | None) -> str:
+def _why(report: AttackReport | None) -> str:
     if report is None:
         return "it was not carried out"
     return str(report.get("crashed") or "it tried nothing")

@@ -28,9 +28,9 @@ from claude_proxy.config.allowlist.writer import entry_of, facts_of
 from claude_proxy.config.settings import TcpListen
 from claude_proxy.doctor.attack import catalogue
 from claude_proxy.doctor.attack.canaries import Canaries
-from claude_proxy.doctor.attack.catalogue import Observation, Row
+from claude_proxy.doctor.attack.catalogue import AttackResult, Observation
 from claude_proxy.doctor.bounded_run import last_words_of
-from claude_proxy.doctor.probe_server import Arrival, Identity, Origin
+from claude_proxy.doctor.probe_server import Identity, ProbeServer, ReceivedRequest
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.policy.policy import Policy
 from claude_proxy.sandbox.plan.environment import (
@@ -40,9 +40,9 @@ from claude_proxy.sandbox.plan.environment import (
     HTTP_PORT,
     SOCKS_PORT,
 )
-from claude_proxy.sandbox.plan.protected_paths import never
+from claude_proxy.sandbox.plan.protected_paths import protected
 from claude_proxy.sandbox.run_directory import SOCKET, base_of, birth_of
-from claude_proxy.sandbox.run_spec import Order
+from claude_proxy.sandbox.run_spec import RunSpec
 from claude_proxy.sandbox.runner import Sandbox, live_sandbox
 from claude_proxy.trust.certificate_authority import AUTHORITY_FILE, CertificateAuthority
 from claude_proxy.wire.authority import Authority
@@ -65,17 +65,17 @@ _DENY_KEYS: Final = ("host", "scheme", "ports", "methods", "paths")
 
 
 @dataclass(frozen=True, slots=True)
-class Aim:
+class AttackTarget:
     """Whose sandbox is tried: an order as `claude-proxy run` would take it, and its owner."""
 
-    order: Order
+    order: RunSpec
     home: Path
     environ: Mapping[str, str]
     token: str | None = None  # a secret among this process's variables
     own_project: bool = True  # an empty directory of our own, not that of the order
 
 
-def attack(aim: Aim) -> list[Row]:
+def attack(aim: AttackTarget) -> list[AttackResult]:
     """Carry out every attack in a live sandbox, and return what came of each.
 
     Raises ClaudeProxyError if there can be no such sandbox at all.
@@ -89,7 +89,7 @@ def attack(aim: Aim) -> list[Row]:
             project.mkdir()
         canaries = stack.enter_context(Canaries(folder, project, aim.token))
         origin = stack.enter_context(_origin(folder))
-        key = _Key(folder)
+        key = ProbeKey(folder)
         allowlist = extended(policy, origin.port) + key.sections(origin.port)
         order = _order(aim.order, folder, project, allowlist, origin.port)
         pipes = (subprocess.PIPE,) * 3
@@ -124,7 +124,7 @@ def _refuse_allowed(policy: Policy) -> None:
 
 
 @contextmanager
-def _origin(folder: Path) -> Iterator[Origin]:
+def _origin(folder: Path) -> Iterator[ProbeServer]:
     """Serve the one site that is allowed, with a certificate of a root of our own."""
     root = CertificateAuthority.load_or_create(folder / "origin")
     pem = root.certificate.public_bytes(Encoding.PEM)
@@ -134,12 +134,12 @@ def _origin(folder: Path) -> Iterator[Origin]:
         leaf = root.leaf(name)
         return leaf.certificate, leaf.key
 
-    with Origin(identify, answer=_echo) as origin:
+    with ProbeServer(identify, answer=_echo) as origin:
         yield origin
 
 
 @dataclass(frozen=True, slots=True)
-class _Key:
+class ProbeKey:
     """A key for a site of ours, which nobody inside may come to know."""
 
     folder: Path
@@ -176,12 +176,12 @@ class _Key:
         entries = (("credentials", credential), ("anthropic", narrowed))
         return "".join(f"{name}:\n{_item(json.dumps(entry))}\n" for name, entry in entries)
 
-    def is_alone_in(self, arrival: Arrival) -> bool:
+    def is_alone_in(self, arrival: ReceivedRequest) -> bool:
         """Tell whether a request has this login and no other."""
         logins = [(name, value) for name, value in arrival.fields if name in _LOGINS]
         return logins == [("x-api-key", self.value)]
 
-    def shows_in(self, arrival: Arrival) -> bool:
+    def shows_in(self, arrival: ReceivedRequest) -> bool:
         """Tell whether the key or what stands for it is in a request."""
         texts = [arrival.path, *(value for _, value in arrival.fields)]
         return any(mark in text for mark in (self.value, self.placeholder) for text in texts)
@@ -190,14 +190,14 @@ class _Key:
 _LOGINS: Final = frozenset({"x-api-key", "x_api_key", "api-key", "authorization", "cookie"})
 
 
-def _echo(arrival: Arrival) -> tuple[str, bytes]:
+def _echo(arrival: ReceivedRequest) -> tuple[str, bytes]:
     """Say which key came, where that is asked."""
     key = dict(arrival.fields).get("x-api-key", "")
     in_head = f"X-Echo: {key}" if arrival.path == _ECHOES[1] else ""
     return in_head, f"claude-proxy doctor {key if arrival.path == _ECHOES[0] else ''}\n".encode()
 
 
-def _order(given: Order, folder: Path, project: Path | None, listed: str, port: int) -> Order:
+def _order(given: RunSpec, folder: Path, project: Path | None, listed: str, port: int) -> RunSpec:
     """Return the owner's order with our command, and a policy that has rules for our sites.
 
     Its directories are temporary, so that the owner's audit log tells of the owner's runs alone.
@@ -271,12 +271,12 @@ def _item(entry: str) -> str:
 class _Outside:
     """What stands around the sandbox."""
 
-    aim: Aim
-    order: Order  # as it was carried out
+    aim: AttackTarget
+    order: RunSpec  # as it was carried out
     canaries: Canaries
-    origin: Origin
+    origin: ProbeServer
     sandbox: Sandbox
-    key: _Key
+    key: ProbeKey
 
     def spec(self, guarded: Mapping[str, list[int]]) -> dict[str, Any]:
         """Return what the attacks are told."""
@@ -287,7 +287,7 @@ class _Outside:
             self.sandbox.rundir,
             ours.confdir,
             ours.statedir,
-            *never(self.aim.home, self.aim.environ, owner.confdir, owner.statedir),
+            *protected(self.aim.home, self.aim.environ, owner.confdir, owner.statedir),
         ]
         return {
             "attacks": catalogue.names(network=self.order.wish.network),
@@ -349,7 +349,7 @@ def _changed(guarded: Mapping[str, list[int]]) -> tuple[str, ...]:
     return tuple(changed)
 
 
-def _sockets(aim: Aim) -> list[str]:
+def _sockets(aim: AttackTarget) -> list[str]:
     """Return where sockets that lead out often lie."""
     runtime = aim.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
     bus = aim.environ.get("DBUS_SESSION_BUS_ADDRESS", "").partition("unix:path=")[2]
@@ -395,7 +395,7 @@ def _reports_of(sandbox: Sandbox, spec: Mapping[str, Any]) -> list[dict[str, Any
     return [report for report in reports if isinstance(report, dict) and "attack" in report]
 
 
-def _beyond(arrivals: Iterable[Arrival], key: _Key) -> tuple[str, ...]:
+def _beyond(arrivals: Iterable[ReceivedRequest], key: ProbeKey) -> tuple[str, ...]:
     """Return what reached the allowed sites and is not what is allowed.
 
     The proxy may connect ahead of a request; what it says of itself is TLS to the right name.
@@ -407,7 +407,7 @@ def _beyond(arrivals: Iterable[Arrival], key: _Key) -> tuple[str, ...]:
     )
 
 
-def _is_allowed(arrival: Arrival, key: _Key) -> bool:
+def _is_allowed(arrival: ReceivedRequest, key: ProbeKey) -> bool:
     if not arrival.method:
         return arrival.secured and arrival.name in {_ALLOWED, _BOUND}
     asked = (arrival.method, arrival.path)

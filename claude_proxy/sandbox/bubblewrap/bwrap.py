@@ -22,21 +22,21 @@ from typing import IO, Self
 
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.sandbox.bubblewrap import watchdog
-from claude_proxy.sandbox.plan.model import BLOCK, INFO, SECCOMP, Plan
+from claude_proxy.sandbox.plan.model import BLOCK, INFO, SECCOMP, SandboxPlan
 
 type Stream = int | IO[bytes] | None  # as subprocess takes it; None: the launcher's own
-type Streams = tuple[Stream, Stream, Stream]
+type StandardStreams = tuple[Stream, Stream, Stream]
 
 _START_PATIENCE_S = 30.0
 _END_PATIENCE_S = 5.0
 _INFO_LIMIT = 4096
 
 
-class Bubble:
+class Bubblewrap:
     """A sandbox that has been started; until `release` its COMMAND has not."""
 
     def __init__(
-        self, process: subprocess.Popen[bytes], init: int, gate: int, watch: "Guard"
+        self, process: subprocess.Popen[bytes], init: int, gate: int, watch: "Watchdog"
     ) -> None:
         self.process = process
         self.init = init  # the first process of the sandbox: with it, all of them end
@@ -47,7 +47,7 @@ class Bubble:
 
     @classmethod
     def start(
-        cls, plan: Plan, filter_: bytes | None, streams: Streams = (None, None, None)
+        cls, plan: SandboxPlan, filter_: bytes | None, streams: StandardStreams = (None, None, None)
     ) -> Self:
         """Start bwrap and return when its namespaces are there."""
         with ExitStack() as stack:
@@ -64,7 +64,7 @@ class Bubble:
             with ExitStack() as closing:
                 for descriptor in theirs.values():
                     closing.callback(os.close, descriptor)
-                watch = Guard(both)
+                watch = Watchdog(both)
                 guarding.callback(watch.close)
                 contents = dict(plan.files)
                 if filter_ is not None:
@@ -142,7 +142,7 @@ class Bubble:
         self.close()
 
 
-class Guard:
+class Watchdog:
     """The process that ends the sandbox when this one cannot."""
 
     def __init__(self, gate: int) -> None:
@@ -182,7 +182,7 @@ class Guard:
 
 
 def _spawn(
-    plan: Plan, words: list[str], descriptors: tuple[int, ...], streams: Streams
+    plan: SandboxPlan, words: list[str], descriptors: tuple[int, ...], streams: StandardStreams
 ) -> subprocess.Popen[bytes]:
     stdin, stdout, stderr = streams
     # bwrap would die of Ctrl-C, and the sandbox with it, although COMMAND may have its own use for
@@ -207,7 +207,7 @@ def _spawn(
             signal.signal(number, handler)
 
 
-def resets_signals(plan: Plan) -> bool:
+def resets_signals(plan: SandboxPlan) -> bool:
     """Tell whether COMMAND is started with the signals of the terminal set to their defaults."""
     return any(word.startswith("--default-signal") for word in plan.command[1:2])
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from claude_proxy.sandbox.plan.model import How, Mount, Plan
+from claude_proxy.sandbox.plan.model import Mount, MountKind, SandboxPlan
 
 _OCTAL = re.compile(r"\\([0-7]{3})")
 _FIELDS = 5
@@ -23,7 +23,7 @@ class _Found:
     root: Path  # within its file system
 
 
-def astray(planned: Plan, inside: str, outside: str) -> tuple[Path, ...]:
+def mismatches(planned: SandboxPlan, inside: str, outside: str) -> tuple[Path, ...]:
     """Return each place where a sandbox has something else than planned; none if all is well.
 
     `inside` and `outside` are the texts of /proc/PID/mountinfo of the sandbox and of the launcher.
@@ -57,10 +57,10 @@ def _path(text: str) -> Path:
 
 
 def _is_a_mount(mount: Mount) -> bool:
-    return mount.how not in {How.FILE, How.LINK}
+    return mount.how not in {MountKind.FILE, MountKind.LINK}
 
 
-def _brought_along(planned: Plan, machine: Mapping[Path, _Found]) -> Iterator[Path]:
+def _brought_along(planned: SandboxPlan, machine: Mapping[Path, _Found]) -> Iterator[Path]:
     """Yield where file systems of the machine appear that are mounted below what is shown."""
     for mount in planned.mounts:
         source = Path(str(mount.source))
@@ -73,7 +73,7 @@ def _is_of_bwrap(at: Path) -> bool:
     return at in _OWN or any(parent in _OWN[1:] for parent in at.parents)
 
 
-def _is_behind_a_link(mount: Mount, planned: Plan, found: Mapping[Path, _Found]) -> bool:
+def _is_behind_a_link(mount: Mount, planned: SandboxPlan, found: Mapping[Path, _Found]) -> bool:
     """Tell whether a link that no agent can change leads from here to what was to be mounted.
 
     Where the link itself is shown, bwrap mounts at its end, over what lies there anyway.
@@ -83,11 +83,11 @@ def _is_behind_a_link(mount: Mount, planned: Plan, found: Mapping[Path, _Found])
         return False
     holders = [m for m in planned.mounts if m is not mount and mount.at.is_relative_to(m.at)]
     nearest = max(holders, key=lambda m: len(m.at.parts), default=None)
-    return nearest is not None and nearest.how is How.READ
+    return nearest is not None and nearest.how is MountKind.READ
 
 
 def _is_another(
-    mount: Mount, planned: Plan, found: Mapping[Path, _Found], machine: Mapping[Path, _Found]
+    mount: Mount, planned: SandboxPlan, found: Mapping[Path, _Found], machine: Mapping[Path, _Found]
 ) -> bool:
     """Tell whether what is mounted here is not what lies here in the directory around it."""
     around = _around(mount, planned)
@@ -110,7 +110,7 @@ def _lying_at(path: Path, machine: Mapping[Path, _Found]) -> _Found | None:
     return _Found(mount.device, mount.root / path.relative_to(nearest))
 
 
-def _around(mount: Mount, planned: Plan) -> Mount | None:
+def _around(mount: Mount, planned: SandboxPlan) -> Mount | None:
     """Return the writable mount that holds what this one shows; None: no agent can write it."""
     if not mount.shows:
         return None
@@ -118,7 +118,7 @@ def _around(mount: Mount, planned: Plan) -> Mount | None:
     holders = [
         other
         for other in planned.mounts
-        if other.how is How.WRITE
+        if other.how is MountKind.WRITE
         and other.at != mount.at
         and source != Path(str(other.source))
         and source.is_relative_to(Path(str(other.source)))

@@ -14,16 +14,16 @@ from dataclasses import replace
 from claude_proxy.config.settings import InheritedListen, Verbosity
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.sandbox import credentials, host_facts
-from claude_proxy.sandbox.helper_processes import Log, open_log, start_companion
+from claude_proxy.sandbox.helper_processes import RunLog, open_log, start_proxy_process
 from claude_proxy.sandbox.macos.seatbelt import seatbelt
 from claude_proxy.sandbox.plan.requirements import SANDBOX_EXEC
 from claude_proxy.sandbox.run_directory import RunDirectory, base_of
-from claude_proxy.sandbox.run_spec import Order, refuse_reachable, shown_files
+from claude_proxy.sandbox.run_spec import RunSpec, refuse_reachable, shown_files
 
 _LOOPBACK = "127.0.0.1"
 
 
-def run(order: Order, environ: Mapping[str, str]) -> int:
+def run(order: RunSpec, environ: Mapping[str, str]) -> int:
     """Run COMMAND to its end and return its exit code, as a shell reports it."""
     if not SANDBOX_EXEC.exists():
         raise ClaudeProxyError(
@@ -45,7 +45,7 @@ def run(order: Order, environ: Mapping[str, str]) -> int:
             directory.mkdir(mode=0o700)
         for name, content in shown_files(order).items():
             rundir.write(f"shown/{name}", content)
-        wish = credentials.kept(order, bindings, environ)
+        wish = credentials.with_isolation(order, bindings, environ)
         seen = host_facts.gather(
             wish,
             environ=environ,
@@ -58,7 +58,7 @@ def run(order: Order, environ: Mapping[str, str]) -> int:
         return _wait(list(planned.argv), dict(planned.environment), order)
 
 
-def _refuse_unknown(order: Order) -> None:
+def _refuse_unknown(order: RunSpec) -> None:
     """Refuse what is known on Linux alone."""
     asked = {
         "--verify": order.verify,
@@ -74,7 +74,7 @@ def _refuse_unknown(order: Order) -> None:
             )
 
 
-def _start_proxy(order: Order, rundir: RunDirectory, log: Log, stack: ExitStack) -> int:
+def _start_proxy(order: RunSpec, rundir: RunDirectory, log: RunLog, stack: ExitStack) -> int:
     """Start the run's proxy on a free port, and return that once it is ready."""
     with socket.create_server((_LOOPBACK, 0)) as listener:
         own = replace(
@@ -83,13 +83,13 @@ def _start_proxy(order: Order, rundir: RunDirectory, log: Log, stack: ExitStack)
             workers=1,
             verbosity=Verbosity.QUIET,
         )
-        companion = stack.enter_context(start_companion(own, (listener,), rundir, log))
+        companion = stack.enter_context(start_proxy_process(own, (listener,), rundir, log))
         port: int = listener.getsockname()[1]
     companion.wait_until_ready()
     return port
 
 
-def _wait(words: list[str], environment: dict[str, str], order: Order) -> int:
+def _wait(words: list[str], environment: dict[str, str], order: RunSpec) -> int:
     before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT,)}
     try:
         # Ctrl-C is COMMAND's; it reaches it by the terminal, and the default is given back to it.

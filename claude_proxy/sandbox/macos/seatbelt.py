@@ -14,8 +14,8 @@ from pathlib import Path
 from claude_proxy.errors import ConfigError
 from claude_proxy.sandbox.plan import environment as surroundings
 from claude_proxy.sandbox.plan import protected_paths
-from claude_proxy.sandbox.plan.model import Facts, Kind, Wish
-from claude_proxy.sandbox.plan.planner import PROTECTED
+from claude_proxy.sandbox.plan.model import HostFacts, PathKind, SandboxSpec
+from claude_proxy.sandbox.plan.planner import READ_ONLY_IN_PROJECT
 from claude_proxy.sandbox.plan.requirements import SANDBOX_EXEC
 from claude_proxy.sandbox.plan.system_mounts import TOOLCHAINS
 from claude_proxy.trust.client_environment import environment as client_environment
@@ -63,7 +63,9 @@ class Seatbelt:
     environment: Mapping[str, str]
 
 
-def seatbelt(wish: Wish, facts: Facts, *, port: int, temporary: Path, shown: Path) -> Seatbelt:
+def seatbelt(
+    wish: SandboxSpec, facts: HostFacts, *, port: int, temporary: Path, shown: Path
+) -> Seatbelt:
     """Return the profile and the command line of a run whose proxy listens on `port`.
 
     `temporary` and `shown` are directories of this run alone; the launcher has put copies of
@@ -97,7 +99,9 @@ def quoted(path: Path | str) -> str:
     return f'"{escaped}"'
 
 
-def _lines(wish: Wish, facts: Facts, port: int, ours: tuple[Path, Path]) -> Iterator[str]:
+def _lines(
+    wish: SandboxSpec, facts: HostFacts, port: int, ours: tuple[Path, Path]
+) -> Iterator[str]:
     temporary, shown = ours
     # The last rule that fits decides: what is never shown comes after all that is.
     yield _BASE.rstrip("\n")
@@ -116,7 +120,7 @@ def _lines(wish: Wish, facts: Facts, port: int, ours: tuple[Path, Path]) -> Iter
     yield _rule("deny file-read* file-write*", _walls(wish, facts))
 
 
-def _network(wish: Wish, port: int) -> Iterator[str]:
+def _network(wish: SandboxSpec, port: int) -> Iterator[str]:
     yield "(deny network*)"
     if not wish.network:
         return
@@ -127,13 +131,13 @@ def _network(wish: Wish, port: int) -> Iterator[str]:
         yield f'(allow network-inbound (local ip "localhost:{int(callback)}"))'
 
 
-def _written(wish: Wish, facts: Facts) -> list[Path]:
+def _written(wish: SandboxSpec, facts: HostFacts) -> list[Path]:
     home = facts.user.home
     names = (name.rstrip("/") for name in wish.profile.home_write)
     return _with_real(facts, [wish.project, *wish.allow_rw, *(home / name for name in names)])
 
 
-def _read(wish: Wish, facts: Facts) -> list[Path]:
+def _read(wish: SandboxSpec, facts: HostFacts) -> list[Path]:
     home = facts.user.home
     if wish.keep_home:
         return _with_real(facts, [home, *wish.allow_ro])
@@ -142,8 +146,8 @@ def _read(wish: Wish, facts: Facts) -> list[Path]:
     return _with_real(facts, [*below, *wish.allow_ro, *wish.extra_ro, *trees])
 
 
-def _guarded(wish: Wish, facts: Facts) -> list[Path]:
-    names = (*PROTECTED, *wish.profile.protect, *wish.read_only)
+def _guarded(wish: SandboxSpec, facts: HostFacts) -> list[Path]:
+    names = (*READ_ONLY_IN_PROJECT, *wish.profile.protect, *wish.read_only)
     below = [wish.project / name for name in names]
     below += [facts.user.home / name for name in wish.profile.home_protect]
     below += [wish.project / ".git" / name for name in ("config", "hooks", "commondir")]
@@ -151,7 +155,7 @@ def _guarded(wish: Wish, facts: Facts) -> list[Path]:
     return _with_real(facts, [path for path in below if path not in lifted])
 
 
-def _walls(wish: Wish, facts: Facts) -> list[Path]:
+def _walls(wish: SandboxSpec, facts: HostFacts) -> list[Path]:
     home = facts.user.home
     named = {*_written(wish, facts), *wish.allow_ro}
     named |= {home / name for name in wish.profile.home_read}
@@ -159,16 +163,18 @@ def _walls(wish: Wish, facts: Facts) -> list[Path]:
     hidden = [wish.project / name for name in wish.hide]
     hidden += [*wish.keeping.hidden, *wish.keeping.unseen]
     ours = (facts.confdir, facts.statedir)
-    return _with_real(facts, [*protected_paths.never(home, facts.environ, *ours), *secret, *hidden])
+    return _with_real(
+        facts, [*protected_paths.protected(home, facts.environ, *ours), *secret, *hidden]
+    )
 
 
-def _with_real(facts: Facts, paths: Iterable[Path]) -> list[Path]:
+def _with_real(facts: HostFacts, paths: Iterable[Path]) -> list[Path]:
     """Return each path, and what it leads to: the sandbox looks at what a path resolves to."""
     found: dict[Path, None] = {}
     for path in paths:
         found[path] = None
         seen = facts.paths.get(path)
-        if seen is not None and seen.kind is not Kind.MISSING:
+        if seen is not None and seen.kind is not PathKind.MISSING:
             found[seen.real] = None
     return list(found)
 
@@ -178,7 +184,7 @@ def _rule(operation: str, paths: Iterable[Path], *, kind: str = "subpath") -> st
     return f"({operation} {filters})"
 
 
-def _command(wish: Wish, facts: Facts) -> tuple[str, ...]:
+def _command(wish: SandboxSpec, facts: HostFacts) -> tuple[str, ...]:
     if wish.shell:
         return (str(_shell(facts)),)
     if facts.program is None:
@@ -187,6 +193,6 @@ def _command(wish: Wish, facts: Facts) -> tuple[str, ...]:
     return (str(facts.program.path), *wish.command[1:])
 
 
-def _shell(facts: Facts) -> Path:
+def _shell(facts: HostFacts) -> Path:
     given = facts.environ.get("SHELL", "")
     return Path(given) if given.startswith("/") else Path("/bin/zsh")

@@ -22,7 +22,7 @@ from claude_proxy.policy.credentials.decision import (
 )
 from claude_proxy.policy.credentials.secret import Secret
 from claude_proxy.policy.policy import covered
-from claude_proxy.sandbox.plan.model import Keeping
+from claude_proxy.sandbox.plan.model import CredentialIsolation
 from claude_proxy.wire.authority import Authority
 
 ANTHROPIC = Authority.of("api.anthropic.com", 443)
@@ -50,12 +50,12 @@ GATEWAY_PLACEHOLDER = "sk-ant-claude-proxy-placeholder-gateway"
 _TOO_SHORT = 8  # to be looked for in other values: it would be found by accident
 
 
-def keeping_of(
+def isolation_of(
     bindings: Iterable[Binding],
     values: Mapping[str, Secret],
     environ: Mapping[str, str],
     home: Path,
-) -> Keeping:
+) -> CredentialIsolation:
     """Return what is kept outside; `values` are those that could be read, by binding."""
     found = list(bindings)
     injected = [(each, each.use) for each in found if isinstance(each.use, Injection)]
@@ -71,7 +71,7 @@ def keeping_of(
         environ, (values[each.name] for each, _ in injected if each.name in values)
     )
     withheld |= CLAUDE_VARIABLES if of_anthropic else set()
-    return Keeping(
+    return CredentialIsolation(
         tuple(placeholders.items()),
         # What has a placeholder is set, and so need not be taken away.
         frozenset(withheld - placeholders.keys()),
@@ -81,11 +81,11 @@ def keeping_of(
     )
 
 
-def keeping_for_gateway(
+def isolation_for_gateway(
     port: int, source: SecretSource, environ: Mapping[str, str], home: Path
-) -> Keeping:
+) -> CredentialIsolation:
     """Return what is kept outside where a gateway listens on a port inside and holds the key."""
-    return Keeping(
+    return CredentialIsolation(
         ((BASE_URL, f"http://127.0.0.1:{port}"), (TOKEN, GATEWAY_PLACEHOLDER)),
         frozenset({*CLAUDE_VARIABLES, *_variables_read(source)} - {TOKEN}),
         logins_of(home, environ),
@@ -94,10 +94,10 @@ def keeping_for_gateway(
     )
 
 
-def joined(one: Keeping, other: Keeping) -> Keeping:
+def joined(one: CredentialIsolation, other: CredentialIsolation) -> CredentialIsolation:
     """Return what both keep outside; where they disagree, the second is heard."""
     placeholders = {**dict(one.placeholders), **dict(other.placeholders)}
-    return Keeping(
+    return CredentialIsolation(
         tuple(placeholders.items()),
         (one.withheld | other.withheld) - placeholders.keys(),
         tuple(dict.fromkeys((*one.hidden, *other.hidden))),

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from claude_proxy.errors import ConfigError
-from claude_proxy.sandbox.plan.model import Facts, Keeping, Wish
+from claude_proxy.sandbox.plan.model import CredentialIsolation, HostFacts, SandboxSpec
 from claude_proxy.trust.client_environment import environment as client_environment
 from claude_proxy.wire.authority import Authority
 
@@ -54,7 +54,7 @@ def proxy_environment() -> dict[str, str]:
 
 
 def environment(
-    wish: Wish, facts: Facts, *, path: str, shell: Path, project: Path
+    wish: SandboxSpec, facts: HostFacts, *, path: str, shell: Path, project: Path
 ) -> tuple[dict[str, str], frozenset[str]]:
     """Return the variables of the run, and the names of those whose values are kept quiet."""
     given = facts.environ
@@ -77,7 +77,7 @@ def environment(
     return {**handed_on, **ours, **named}, frozenset({*passed, *named} - kept.withheld)
 
 
-def held_back(wish: Wish, facts: Facts) -> tuple[str, ...]:
+def held_back(wish: SandboxSpec, facts: HostFacts) -> tuple[str, ...]:
     """Return the variables that would be handed on, were there no placeholders for them."""
     wanted = {*wish.profile.pass_env, *dict(wish.profile.set_env)}
     given = {*facts.environ, *dict(wish.profile.set_env)}
@@ -91,7 +91,9 @@ def visible_path(given: str | None, is_visible: Callable[[Path], bool]) -> str:
     return ":".join(dict.fromkeys(kept)) or _DEFAULT_PATH
 
 
-def _named(name: str, given: Mapping[str, str], ours: Mapping[str, str], kept: Keeping) -> str:
+def _named(
+    name: str, given: Mapping[str, str], ours: Mapping[str, str], kept: CredentialIsolation
+) -> str:
     where = f"--pass-env {name}"
     if "=" in name:
         name = name.partition("=")[0]

@@ -39,7 +39,7 @@ class Profile:
 
 
 @dataclass(frozen=True, slots=True)
-class Keeping:
+class CredentialIsolation:
     """What of the user's credentials stays outside, and what stands inside in its place."""
 
     placeholders: tuple[tuple[str, str], ...] = ()  # variables, and what they hold inside
@@ -51,7 +51,7 @@ class Keeping:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class SandboxSpec:
     """What one run asks for."""
 
     command: tuple[str, ...]
@@ -66,12 +66,12 @@ class Wish:
     unfiltered: bool = False  # the machine's own network, in the place of the proxy
     seccomp: bool = True
     extra_ro: tuple[Path, ...] = ()  # of our own (doctor's interpreter)
-    keeping: Keeping = Keeping()
+    keeping: CredentialIsolation = CredentialIsolation()
     hide: tuple[str, ...] = ()  # of the project's own file: paths within it
     read_only: tuple[str, ...] = ()
 
 
-class Kind(Enum):
+class PathKind(Enum):
     """What a path leads to."""
 
     MISSING = "missing"
@@ -81,10 +81,10 @@ class Kind(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class PathInfo:
     """What lies at a path."""
 
-    kind: Kind
+    kind: PathKind
     real: Path  # without any symbolic link
     link: str | None = None  # the text, if the path itself is one
 
@@ -118,7 +118,7 @@ class Worktree:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class HostFacts:
     """What was seen on this machine; `paths` answers every question of `plan.questions`."""
 
     user: User
@@ -128,7 +128,7 @@ class Facts:
     confdir: Path
     statedir: Path
     rundir: Path
-    paths: Mapping[Path, Seen]
+    paths: Mapping[Path, PathInfo]
     etc: frozenset[str] = frozenset()  # the names in /etc
     program: Program | None = None
     worktree: Worktree | None = None
@@ -140,7 +140,7 @@ class Facts:
     notes: tuple[str, ...] = ()  # what the user should be told
 
 
-class How(StrEnum):
+class MountKind(StrEnum):
     """A way to put something at a place inside."""
 
     READ = "--ro-bind"
@@ -157,7 +157,7 @@ class How(StrEnum):
 class Mount:
     """One thing at one place inside."""
 
-    how: How
+    how: MountKind
     at: Path
     source: Path | str | None = None
     mode: str | None = None
@@ -166,23 +166,23 @@ class Mount:
     @property
     def shows(self) -> bool:
         """Tell whether something of the machine is seen here."""
-        return self.how in {How.READ, How.WRITE}
+        return self.how in {MountKind.READ, MountKind.WRITE}
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class PathToCreate:
     """Something that must be there before the start; if it is missing, the launcher makes it.
 
     For its owner alone: a directory 0700, or a file 0600 with `content`.
     """
 
     path: Path
-    kind: Kind
+    kind: PathKind
     content: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class SandboxPlan:
     """How bwrap is to be started; `files` are contents that it takes from descriptors."""
 
     bwrap: Path
@@ -191,7 +191,7 @@ class Plan:
     command: tuple[str, ...]
     environment: Mapping[str, str]
     files: Mapping[str, bytes]  # by placeholder
-    made: tuple[Made, ...]
+    made: tuple[PathToCreate, ...]
     masked: tuple[Path, ...]
     watched: tuple[Path, ...]  # could not be protected: to be compared before and after
     secrets: frozenset[str]  # names of variables whose values are not printed

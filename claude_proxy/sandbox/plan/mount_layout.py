@@ -7,7 +7,7 @@ what hides something comes after what would show it.
 from collections.abc import Iterator
 from pathlib import Path
 
-from claude_proxy.sandbox.plan.model import How, Mount
+from claude_proxy.sandbox.plan.model import Mount, MountKind
 
 
 class Layout:
@@ -56,14 +56,14 @@ class Layout:
         """Add a file of ours, in a directory that is made for the run."""
         placeholder = f"{{file:{at}}}"
         self.files[placeholder] = content
-        self.put(Mount(How.FILE, at, placeholder, mode="0444"))
+        self.put(Mount(MountKind.FILE, at, placeholder, mode="0444"))
 
     def writable_places(self, real: Path) -> list[Path]:
         """Return where something is seen and can be written."""
         places = []
         for mount in self.showing(real):
             at = mount.at / real.relative_to(str(mount.source))
-            if mount.how is How.WRITE and self.nearest(at) is mount:
+            if mount.how is MountKind.WRITE and self.nearest(at) is mount:
                 places.append(at)
         return places
 
@@ -73,13 +73,13 @@ class Layout:
         What is mounted moves with its parents, and a new parent in the old place would be free.
         """
         below = self.nearest(at)
-        if below is None or below.how is not How.WRITE or below.at == at:
+        if below is None or below.how is not MountKind.WRITE or below.at == at:
             return
         source = Path(str(below.source))
         missing = at.relative_to(below.at).parts[:-1]
         for depth in range(1, len(missing) + 1):
             part = Path(*missing[:depth])
-            self.put(Mount(How.WRITE, below.at / part, source / part))
+            self.put(Mount(MountKind.WRITE, below.at / part, source / part))
 
     def place_of(self, path: Path, real: Path) -> Path:
         """Return where to show something: where it is named, unless a link may lie there."""
@@ -97,16 +97,16 @@ class Layout:
         nearest = self.nearest(path)
         if nearest is None:
             return False
-        if nearest.how is How.LINK and nearest.at != path:
+        if nearest.how is MountKind.LINK and nearest.at != path:
             return self.is_shown(Path(str(nearest.source)) / path.relative_to(nearest.at))
-        return nearest.shows or nearest.how is How.LINK
+        return nearest.shows or nearest.how is MountKind.LINK
 
     def is_written(self, path: Path) -> bool:
         """Tell whether something of the machine can be written at a path."""
         nearest = self.nearest(path)
-        return nearest is not None and nearest.how is How.WRITE
+        return nearest is not None and nearest.how is MountKind.WRITE
 
     def holds(self, directory: Path) -> bool:
         """Tell whether something of the machine is seen at a directory or below it."""
-        below = (m for m in self._mounts.values() if m.shows or m.how is How.LINK)
+        below = (m for m in self._mounts.values() if m.shows or m.how is MountKind.LINK)
         return self.is_shown(directory) or any(m.at.is_relative_to(directory) for m in below)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from claude_proxy.errors import ConfigError
 from claude_proxy.sandbox.plan import protected_paths, system_mounts
-from claude_proxy.sandbox.plan.model import Facts, Kind
+from claude_proxy.sandbox.plan.model import HostFacts, PathKind
 
 # As a project, or writable: too much of the machine, or not files at all.
 _SYSTEM_ROOTS = frozenset(
@@ -24,19 +24,19 @@ _SYSTEM_ROOTS = frozenset(
 )
 NO_FILES = (Path("/dev"), Path("/proc"), Path("/sys"))
 # Files of ours lie in these, which could not be put into what is read-only.
-MADE_ANEW = frozenset({Path("/"), Path("/etc"), Path("/run")})
+REBUILT = frozenset({Path("/"), Path("/etc"), Path("/run")})
 _CONFIGURATION = (Path("/boot"), Path("/etc"), Path("/run"), *NO_FILES)
 
 
-class Walls:
+class PathGuards:
     """What one run must not see, and the refusals that keep it so."""
 
-    def __init__(self, facts: Facts) -> None:
+    def __init__(self, facts: HostFacts) -> None:
         self._facts = facts
         self._home = facts.user.home
         ours = (facts.confdir, facts.statedir, facts.rundir)
         self._never = frozenset(
-            self.with_real(protected_paths.never(self._home, facts.environ, *ours))
+            self.with_real(protected_paths.protected(self._home, facts.environ, *ours))
         )
         self._secret = frozenset(self.with_real(protected_paths.secret(self._home, facts.environ)))
         self._standing = sorted(wall for wall in self._never if self._exists(wall))
@@ -100,4 +100,4 @@ class Walls:
             )
 
     def _exists(self, path: Path) -> bool:
-        return self._facts.paths[path].kind is not Kind.MISSING
+        return self._facts.paths[path].kind is not PathKind.MISSING

@@ -14,21 +14,21 @@ from claude_proxy.sandbox.plan.model import (
     BLOCK,
     INFO,
     SECCOMP,
-    Facts,
-    How,
-    Kind,
-    Made,
+    HostFacts,
     Mount,
-    Plan,
-    Seen,
+    MountKind,
+    PathInfo,
+    PathKind,
+    PathToCreate,
+    SandboxPlan,
+    SandboxSpec,
     User,
-    Wish,
 )
 from claude_proxy.sandbox.plan.mount_layout import Layout
-from claude_proxy.sandbox.plan.path_guards import MADE_ANEW, NO_FILES, Walls
+from claude_proxy.sandbox.plan.path_guards import NO_FILES, REBUILT, PathGuards
 
 # What the user's own shell, editor, git and agent obey outside, when the run is over.
-PROTECTED = (
+READ_ONLY_IN_PROJECT = (
     ".claude-proxy.yaml",
     ".devcontainer",
     ".envrc",
@@ -45,12 +45,14 @@ _SHELLS = ("/bin/bash", "/bin/sh")
 _DISABLE_USERNS_SINCE = (0, 8)  # of bwrap
 
 
-def plan(wish: Wish, facts: Facts) -> Plan:
+def plan_sandbox(wish: SandboxSpec, facts: HostFacts) -> SandboxPlan:
     """Return how the run is started; ConfigError says what may not be shown, or is missing."""
     return _Planner(wish, facts).plan()
 
 
-def questions(wish: Wish, user: User, environ: Mapping[str, str], *ours: Path) -> frozenset[Path]:
+def questions(
+    wish: SandboxSpec, user: User, environ: Mapping[str, str], *ours: Path
+) -> frozenset[Path]:
     """Return every path that `plan` wants to know of; `ours` are confdir, statedir and rundir."""
     home, project = user.home, wish.project
     profile = wish.profile
@@ -75,7 +77,7 @@ def questions(wish: Wish, user: User, environ: Mapping[str, str], *ours: Path) -
     return frozenset(
         {
             *asked,
-            *protected_paths.never(home, environ, *ours),
+            *protected_paths.protected(home, environ, *ours),
             *protected_paths.secret(home, environ),
         }
     )
@@ -86,33 +88,33 @@ def questions_of_git(git: Path) -> frozenset[Path]:
     return frozenset({git, *(git / name for name in _PROTECTED_IN_GIT)})
 
 
-def _made(path: Path, name: str) -> Made:
+def _made(path: Path, name: str) -> PathToCreate:
     if name.endswith("/"):
-        return Made(path, Kind.DIRECTORY)
+        return PathToCreate(path, PathKind.DIRECTORY)
     # Claude Code takes an empty file of settings for a broken one.
-    return Made(path, Kind.FILE, b"{}\n" if name.endswith(".json") else b"")
+    return PathToCreate(path, PathKind.FILE, b"{}\n" if name.endswith(".json") else b"")
 
 
-def _protected(wish: Wish) -> tuple[str, ...]:
-    return (*PROTECTED, *wish.profile.protect, *wish.read_only)
+def _protected(wish: SandboxSpec) -> tuple[str, ...]:
+    return (*READ_ONLY_IN_PROJECT, *wish.profile.protect, *wish.read_only)
 
 
 class _Planner:
     """Gathers the mounts of one run."""
 
-    def __init__(self, wish: Wish, facts: Facts) -> None:
+    def __init__(self, wish: SandboxSpec, facts: HostFacts) -> None:
         self._wish = wish
         self._facts = facts
         self._home = facts.user.home
-        self._walls = Walls(facts)
+        self._walls = PathGuards(facts)
         self._layout = Layout()
-        self._made: list[Made] = []
+        self._made: list[PathToCreate] = []
         self._masked: list[Path] = []
         self._watched: list[Path] = []
         self._named: list[Path] = []  # what was asked for by its own name
         self._project = self._seen(wish.project).real
 
-    def plan(self) -> Plan:
+    def plan(self) -> SandboxPlan:
         """Return the plan."""
         self._refuse_project()
         self._walls.refuse_home()
@@ -134,7 +136,7 @@ class _Planner:
         lexical, real = self._wish.project, self._project
         where = str(lexical)
         fix = "name the directory of one project with --dir"
-        if self._seen(lexical).kind is not Kind.DIRECTORY:
+        if self._seen(lexical).kind is not PathKind.DIRECTORY:
             raise ConfigError("the project directory does not exist", where=where, fix=fix)
         for path in (lexical, real):
             self._walls.refuse_wide(path, "the project directory", where, fix)
@@ -169,11 +171,11 @@ class _Planner:
     # What is shown
 
     def _add_system(self) -> None:
-        self._layout.put(Mount(How.PROC, Path("/proc")))
-        self._layout.put(Mount(How.DEV, Path("/dev")))
+        self._layout.put(Mount(MountKind.PROC, Path("/proc")))
+        self._layout.put(Mount(MountKind.DEV, Path("/dev")))
         for place in ("/tmp", "/var/tmp"):  # noqa: S108 - made anew for the run
-            self._layout.put(Mount(How.EMPTY, Path(place), mode="1777"))
-        self._layout.put(Mount(How.EMPTY, Path("/run"), mode="0755"))
+            self._layout.put(Mount(MountKind.EMPTY, Path(place), mode="1777"))
+        self._layout.put(Mount(MountKind.EMPTY, Path("/run"), mode="0755"))
         for name in system_mounts.DIRECTORIES:
             self._add_as_is(Path(name))
         self._add_proc()
@@ -181,30 +183,30 @@ class _Planner:
     def _add_proc(self) -> None:
         for name in system_mounts.PROC_READ_ONLY:
             if self._exists(Path(name)):
-                self._layout.put(Mount(How.READ, Path(name), Path(name)))
+                self._layout.put(Mount(MountKind.READ, Path(name), Path(name)))
         for name in system_mounts.PROC_HIDDEN:
             path = Path(name)
             match self._seen(path).kind:
-                case Kind.DIRECTORY:
-                    self._layout.put(Mount(How.EMPTY, path, sealed=True))
-                case Kind.FILE | Kind.OTHER:
+                case PathKind.DIRECTORY:
+                    self._layout.put(Mount(MountKind.EMPTY, path, sealed=True))
+                case PathKind.FILE | PathKind.OTHER:
                     # On a mount without devices it cannot be opened at all.
-                    self._layout.put(Mount(How.READ, path, Path("/dev/null")))
-                case Kind.MISSING:
+                    self._layout.put(Mount(MountKind.READ, path, Path("/dev/null")))
+                case PathKind.MISSING:
                     pass
 
     def _add_as_is(self, path: Path) -> None:
         """Show a part of the system: a link as a link, anything else read-only."""
         seen = self._seen(path)
-        if seen.kind is Kind.MISSING:
+        if seen.kind is PathKind.MISSING:
             return
         if seen.link is not None and self._layout.is_shown(seen.real):
-            self._layout.put(Mount(How.LINK, path, str(seen.real)))
+            self._layout.put(Mount(MountKind.LINK, path, str(seen.real)))
         else:
-            self._layout.put(Mount(How.READ, path, seen.real))
+            self._layout.put(Mount(MountKind.READ, path, seen.real))
 
     def _add_etc(self) -> None:
-        self._layout.put(Mount(How.EMPTY, Path("/etc"), mode="0755", sealed=True))
+        self._layout.put(Mount(MountKind.EMPTY, Path("/etc"), mode="0755", sealed=True))
         shown = {f"/etc/{name}" for name in self._facts.etc if system_mounts.is_shown_in_etc(name)}
         for name in sorted({*shown, *system_mounts.ETC_BELOW}):
             self._add_as_is(Path(name))
@@ -216,16 +218,21 @@ class _Planner:
 
     def _add_home(self) -> None:
         if self._wish.keep_home:
-            self._layout.put(Mount(How.READ, self._home, self._seen(self._home).real))
-            if self._seen(self._home / ".cache").kind is Kind.DIRECTORY:
-                self._layout.put(Mount(How.EMPTY, self._home / ".cache", mode="0700"))
+            self._layout.put(Mount(MountKind.READ, self._home, self._seen(self._home).real))
+            if self._seen(self._home / ".cache").kind is PathKind.DIRECTORY:
+                self._layout.put(Mount(MountKind.EMPTY, self._home / ".cache", mode="0700"))
         else:
-            self._layout.put(Mount(How.EMPTY, self._home, mode="0700"))
+            self._layout.put(Mount(MountKind.EMPTY, self._home, mode="0700"))
         for name in (*system_mounts.TOOLCHAINS, *self._wish.profile.home_read):
             path = self._home / name
             seen = self._seen(path)
-            if seen.kind in {Kind.DIRECTORY, Kind.FILE} and self._walls.around(seen.real) is None:
-                self._layout.put(Mount(How.READ, self._layout.place_of(path, seen.real), seen.real))
+            if (
+                seen.kind in {PathKind.DIRECTORY, PathKind.FILE}
+                and self._walls.around(seen.real) is None
+            ):
+                self._layout.put(
+                    Mount(MountKind.READ, self._layout.place_of(path, seen.real), seen.real)
+                )
         self._named += [self._home / name for name in self._wish.profile.home_read]
         for name in self._wish.profile.home_write:
             self._add_home_write(name)
@@ -239,13 +246,13 @@ class _Planner:
             self._walls.refuse_wide(place, "what the profile names", where, fix)
             self._walls.refuse_hidden(place, where, fix)
             self._walls.refuse_holding(place, where, fix)
-        if seen.kind is Kind.MISSING and seen.link is not None:
+        if seen.kind is PathKind.MISSING and seen.link is not None:
             what = f"{path} is a symbolic link that leads nowhere"
             raise ConfigError(what, where=where, fix="make what it leads to, or take it away")
-        if seen.kind is Kind.MISSING:
+        if seen.kind is PathKind.MISSING:
             self._made.append(_made(path, name))
         self._named.append(path)
-        self._layout.put(Mount(How.WRITE, self._layout.place_of(path, seen.real), seen.real))
+        self._layout.put(Mount(MountKind.WRITE, self._layout.place_of(path, seen.real), seen.real))
 
     def _add_program(self) -> None:
         program = self._facts.program
@@ -259,10 +266,10 @@ class _Planner:
                 # `python -m venv ~` makes the home itself such a tree.
                 self._walls.refuse_wide(real, "what the command is part of", where, fix)
                 self._named.append(tree)
-                self._layout.put(Mount(How.READ, tree, real))
+                self._layout.put(Mount(MountKind.READ, tree, real))
         for path, target in program.links if program else ():
             if not self._layout.is_shown(path):
-                self._layout.put(Mount(How.LINK, path, target))
+                self._layout.put(Mount(MountKind.LINK, path, target))
         if program is not None and not self._layout.is_shown(program.real):
             raise ConfigError(
                 "the command leads to a program outside of what a run sees",
@@ -273,21 +280,21 @@ class _Planner:
     def _add_own_files(self) -> None:
         if not self._facts.shown:
             return
-        self._layout.put(Mount(How.EMPTY, environment.INSIDE, mode="0755", sealed=True))
+        self._layout.put(Mount(MountKind.EMPTY, environment.INSIDE, mode="0755", sealed=True))
         for name, content in self._facts.shown.items():
             self._layout.add_file(environment.INSIDE / name, content)
 
     def _add_asked(self) -> None:
         for path in self._wish.allow_rw:
-            self._add_allowed(path, How.WRITE)
+            self._add_allowed(path, MountKind.WRITE)
         for path in self._wish.allow_ro:
-            self._add_allowed(path, How.READ)
+            self._add_allowed(path, MountKind.READ)
 
-    def _add_allowed(self, path: Path, how: How) -> None:
-        option = "--allow-rw" if how is How.WRITE else "--allow-ro"
+    def _add_allowed(self, path: Path, how: MountKind) -> None:
+        option = "--allow-rw" if how is MountKind.WRITE else "--allow-ro"
         where = f"{option} {path}"
         seen = self._seen(path)
-        if seen.kind is Kind.MISSING:
+        if seen.kind is PathKind.MISSING:
             raise ConfigError(
                 "there is nothing at this path", where=where, fix="make it first, or leave it out"
             )
@@ -295,13 +302,13 @@ class _Planner:
             self._walls.refuse_hidden(
                 place, where, "leave it out; do what needs it outside of the run"
             )
-            if place in MADE_ANEW or any(place.is_relative_to(root) for root in NO_FILES):
+            if place in REBUILT or any(place.is_relative_to(root) for root in NO_FILES):
                 raise ConfigError(
                     "this part of the machine is made anew for each run",
                     where=where,
                     fix="name the directory or file that is needed",
                 )
-            if how is How.WRITE:
+            if how is MountKind.WRITE:
                 fix = "name a directory below it"
                 self._walls.refuse_wide(place, "what may be written", where, fix)
                 self._walls.refuse_holding(place, where, fix)
@@ -315,7 +322,7 @@ class _Planner:
         self._named.append(project)
         if project not in {self._seen(path).real for path in self._wish.allow_ro}:
             # Else it was asked for read-only, which is less.
-            self._layout.put(Mount(How.WRITE, project, project))
+            self._layout.put(Mount(MountKind.WRITE, project, project))
         worktree = self._facts.worktree
         if worktree is None:
             return
@@ -325,7 +332,7 @@ class _Planner:
             self._walls.refuse_hidden(path, where, fix)
             self._walls.refuse_holding(path, where, fix)
             if not self._layout.is_written(path):
-                self._layout.put(Mount(How.WRITE, path, path))
+                self._layout.put(Mount(MountKind.WRITE, path, path))
 
     # What is hidden and what is guarded
 
@@ -335,24 +342,24 @@ class _Planner:
                 self._mask(at, self._seen(wall))
         for path in self._wish.keeping.hidden:
             seen = self._seen(path)
-            if seen.kind is not Kind.MISSING:
+            if seen.kind is not PathKind.MISSING:
                 for at in list(self._places_of(seen.real)):
                     self._mask(at, seen)
         for name in self._wish.hide:
             path = self._project / name
             seen = self._seen(self._wish.project / name)
-            if seen.kind is not Kind.MISSING and seen.real.is_relative_to(self._project):
+            if seen.kind is not PathKind.MISSING and seen.real.is_relative_to(self._project):
                 self._mask(path if path == seen.real else seen.real)
 
-    def _mask(self, at: Path, seen: Seen | None = None) -> None:
+    def _mask(self, at: Path, seen: PathInfo | None = None) -> None:
         kind = (seen or self._seen(at)).kind
         self._layout.pin_above(at)
-        if kind is Kind.DIRECTORY:
-            self._layout.put(Mount(How.EMPTY, at, mode="0555", sealed=True))
+        if kind is PathKind.DIRECTORY:
+            self._layout.put(Mount(MountKind.EMPTY, at, mode="0555", sealed=True))
         else:
             placeholder = f"{{blank:{at}}}"
             self._layout.files[placeholder] = b""
-            self._layout.put(Mount(How.BLANK, at, placeholder, mode="0444"))
+            self._layout.put(Mount(MountKind.BLANK, at, placeholder, mode="0444"))
         self._masked.append(at)
 
     def _add_protected(self) -> None:
@@ -367,7 +374,7 @@ class _Planner:
         yield from (project / name for name in _protected(self._wish))
         yield from (self._home / name for name in self._wish.profile.home_protect)
         yield from self._facts.hooks
-        if self._seen(project / ".git").kind is not Kind.DIRECTORY:
+        if self._seen(project / ".git").kind is not PathKind.DIRECTORY:
             yield project / ".git"
         for git in self._facts.git_directories:
             self._make_hooks(git / "hooks")
@@ -376,23 +383,27 @@ class _Planner:
     def _make_hooks(self, path: Path) -> None:
         """Have a missing directory of hooks made, as only what is there can be guarded."""
         seen = self._seen(path)
-        if seen.kind is Kind.MISSING and seen.link is None and self._layout.is_written(seen.real):
-            self._made.append(Made(path, Kind.DIRECTORY))
+        if (
+            seen.kind is PathKind.MISSING
+            and seen.link is None
+            and self._layout.is_written(seen.real)
+        ):
+            self._made.append(PathToCreate(path, PathKind.DIRECTORY))
             self._layout.pin_above(path)
-            self._layout.put(Mount(How.READ, path, path))
+            self._layout.put(Mount(MountKind.READ, path, path))
 
     def _protect(self, path: Path, lifted: set[Path]) -> None:
         seen = self._seen(path)
-        if seen.kind is Kind.MISSING or seen.real != self._without_links(path):
+        if seen.kind is PathKind.MISSING or seen.real != self._without_links(path):
             # A link cannot be mounted on, so it can be replaced; what is not there can be made.
             self._watched.append(path)
-        if seen.kind not in {Kind.DIRECTORY, Kind.FILE}:
+        if seen.kind not in {PathKind.DIRECTORY, PathKind.FILE}:
             return
         if any(seen.real.is_relative_to(free) for free in lifted):
             return
         for at in self._layout.writable_places(seen.real):
             self._layout.pin_above(at)
-            self._layout.put(Mount(How.READ, at, seen.real))
+            self._layout.put(Mount(MountKind.READ, at, seen.real))
 
     def _without_links(self, path: Path) -> Path:
         """Return where a path of the project is if no link lies in the project itself."""
@@ -402,7 +413,7 @@ class _Planner:
 
     # How it is told
 
-    def _assembled(self) -> Plan:
+    def _assembled(self) -> SandboxPlan:
         wish, facts = self._wish, self._facts
         shell = self._shell()
         path = environment.visible_path(facts.environ.get("PATH"), self._layout.holds)
@@ -416,7 +427,7 @@ class _Planner:
             *(("--seccomp", SECCOMP) if wish.seccomp else ()),
             *("--info-fd", INFO, "--block-fd", BLOCK),
         )
-        return Plan(
+        return SandboxPlan(
             bwrap=facts.bwrap,
             options=options,
             mounts=tuple(self._layout.mounts()),
@@ -475,8 +486,8 @@ class _Planner:
 
     # Small questions
 
-    def _seen(self, path: Path) -> Seen:
+    def _seen(self, path: Path) -> PathInfo:
         return self._facts.paths[path]
 
     def _exists(self, path: Path) -> bool:
-        return self._seen(path).kind is not Kind.MISSING
+        return self._seen(path).kind is not PathKind.MISSING

@@ -257,7 +257,7 @@ _BASES = {
 }
 
 
-def never(home: Path, environ: Mapping[str, str], *ours: Path) -> tuple[Path, ...]:
+def protected(home: Path, environ: Mapping[str, str], *ours: Path) -> tuple[Path, ...]:
     """Return what is not shown whatever is asked; `ours` is this program's own."""
     return (
         *ours,

@@ -54,7 +54,7 @@ _OTHERWISE = "install bubblewrap with the package manager of this system"
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class BwrapSupport:
     """What was tried and read to find out."""
 
     bwrap: Path | None
@@ -68,7 +68,7 @@ class Machine:
     root: bool = False
 
 
-def problems_of(machine: Machine) -> list[ClaudeProxyError]:
+def problems_of(machine: BwrapSupport) -> list[ClaudeProxyError]:
     """Return what keeps a sandbox from starting, each with its fix."""
     if machine.bwrap is None:
         return [bwrap_missing(machine.os_release)]
@@ -105,7 +105,7 @@ def _ids_of(os_release: str) -> list[str]:
     return [re.sub(r"^opensuse.*", "opensuse", name) for name in ids]
 
 
-def _bwrap_too_old(machine: Machine) -> ClaudeProxyError:
+def _bwrap_too_old(machine: BwrapSupport) -> ClaudeProxyError:
     found = ".".join(map(str, machine.version)) or "of an unknown version"
     wanted = ".".join(map(str, OLDEST_BWRAP))
     return ClaudeProxyError(
@@ -115,7 +115,7 @@ def _bwrap_too_old(machine: Machine) -> ClaudeProxyError:
     )
 
 
-def _inside_another(machine: Machine) -> ClaudeProxyError:
+def _inside_another(machine: BwrapSupport) -> ClaudeProxyError:
     return _refused(
         machine,
         "this is inside a sandbox already, and none can be made in it",
@@ -123,7 +123,7 @@ def _inside_another(machine: Machine) -> ClaudeProxyError:
     )
 
 
-def _explained(machine: Machine) -> ClaudeProxyError:
+def _explained(machine: BwrapSupport) -> ClaudeProxyError:
     """Return the likeliest reason for a refusal, the plainest first."""
     if not machine.user_namespaces:
         return _refused(
@@ -159,7 +159,7 @@ def _explained(machine: Machine) -> ClaudeProxyError:
     )
 
 
-def _switched(machine: Machine, name: str, value: str) -> ClaudeProxyError:
+def _switched(machine: BwrapSupport, name: str, value: str) -> ClaudeProxyError:
     return _refused(
         machine,
         f"user namespaces are switched off ({name} is 0)",
@@ -168,6 +168,6 @@ def _switched(machine: Machine, name: str, value: str) -> ClaudeProxyError:
     )
 
 
-def _refused(machine: Machine, what: str, fix: str) -> ClaudeProxyError:
+def _refused(machine: BwrapSupport, what: str, fix: str) -> ClaudeProxyError:
     said = " ".join((machine.refusal or "").split())
     return ClaudeProxyError(what, where=f"{machine.bwrap}: {said}", fix=fix)

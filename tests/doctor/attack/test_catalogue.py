@@ -8,10 +8,10 @@ import pytest
 from claude_proxy.doctor.attack.catalogue import (
     ATTACKS,
     HONEST,
-    Group,
+    AttackGroup,
+    AttackResult,
     Observation,
-    Result,
-    Row,
+    Outcome,
     exit_code,
     judge,
     names,
@@ -36,7 +36,7 @@ def all_stopped(
     return [works, *found, works]
 
 
-def row_of(name: str, *reports: dict[str, Any]) -> Row:
+def row_of(name: str, *reports: dict[str, Any]) -> AttackResult:
     [row] = [row for row in judge(all_stopped(*reports), QUIET, network=True) if row.name == name]
     return row
 
@@ -44,14 +44,14 @@ def row_of(name: str, *reports: dict[str, Any]) -> Row:
 def test_all_that_is_stopped_makes_it_0() -> None:
     rows = judge(all_stopped(), QUIET, network=True)
 
-    assert {row.result for row in rows} == {Result.WORKS, Result.STOPPED}
+    assert {row.result for row in rows} == {Outcome.WORKS, Outcome.STOPPED}
     assert exit_code(rows) == 0
 
 
 def test_one_try_that_gets_through_makes_the_attack_get_through() -> None:
     row = row_of("socks", a_report("socks", STOPPED, THROUGH, STOPPED))
 
-    assert row.result is Result.THROUGH
+    assert row.result is Outcome.THROUGH
     assert row.through == ("another try: connected",)
     assert exit_code([row]) == 1
 
@@ -59,7 +59,7 @@ def test_one_try_that_gets_through_makes_the_attack_get_through() -> None:
 def test_a_try_that_got_through_counts_though_the_attack_broke_off_after_it() -> None:
     row = row_of("socks", a_report("socks", THROUGH, crashed="it did not come to its end"))
 
-    assert row.result is Result.THROUGH
+    assert row.result is Outcome.THROUGH
 
 
 @pytest.mark.parametrize(
@@ -75,14 +75,14 @@ def test_what_broke_off_or_is_missing_is_an_error(report: dict[str, Any] | None,
     rows = judge([*reports, *([report] if report else [])], QUIET, network=True)
 
     [row] = [row for row in rows if row.name == "socks"]
-    assert (row.result, row.saw) == (Result.ERROR, (why,))
+    assert (row.result, row.saw) == (Outcome.ERROR, (why,))
     assert exit_code(rows) == 2
 
 
 def test_an_outcome_that_nobody_knows_is_none_of_stopped() -> None:
     row = row_of("socks", a_report("socks", ["a try", "perhaps", "", ""]))
 
-    assert row.result is Result.THROUGH
+    assert row.result is Outcome.THROUGH
 
 
 def test_no_denial_counts_where_what_is_allowed_does_not_work() -> None:
@@ -109,7 +109,11 @@ def test_what_got_out_weighs_more_than_what_is_not_known() -> None:
 def test_without_a_network_there_is_no_proxy_to_attack() -> None:
     rows = judge(all_stopped(), QUIET, network=False)
 
-    assert {row.group for row in rows} == set(Group) - {Group.PROXY, Group.KEYS, Group.ALLOWED}
+    assert {row.group for row in rows} == set(AttackGroup) - {
+        AttackGroup.PROXY,
+        AttackGroup.KEYS,
+        AttackGroup.ALLOWED,
+    }
     assert HONEST not in names(network=False)
 
 

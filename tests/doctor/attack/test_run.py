@@ -10,14 +10,14 @@ from claude_proxy.config import policy_files
 from claude_proxy.config.allowlist.writer import facts_of
 from claude_proxy.config.settings import Settings, TcpListen
 from claude_proxy.doctor.attack import run as module
-from claude_proxy.doctor.attack.catalogue import Group, Result, Row, exit_code
-from claude_proxy.doctor.attack.run import Aim, attack, extended
-from claude_proxy.doctor.probe_server import Arrival
+from claude_proxy.doctor.attack.catalogue import AttackGroup, AttackResult, Outcome, exit_code
+from claude_proxy.doctor.attack.run import AttackTarget, attack, extended
+from claude_proxy.doctor.probe_server import ReceivedRequest
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.policy.policy import Rule
 from claude_proxy.sandbox import profiles
-from claude_proxy.sandbox.plan.model import Wish
-from claude_proxy.sandbox.run_spec import Order
+from claude_proxy.sandbox.plan.model import SandboxSpec
+from claude_proxy.sandbox.run_spec import RunSpec
 from tests.conftest import FindProgram
 from tests.support.ports import free_port
 
@@ -37,7 +37,7 @@ KEY = "the key"
 
 
 @pytest.fixture
-def aim(tmp_path: Path, program: FindProgram) -> Aim:
+def aim(tmp_path: Path, program: FindProgram) -> AttackTarget:
     program("bwrap")
     home = tmp_path / "home"
     for name in (".ssh", ".config/claude-proxy"):
@@ -46,49 +46,49 @@ def aim(tmp_path: Path, program: FindProgram) -> Aim:
     allowlist = tmp_path / "allowlist.yaml"
     allowlist.write_text(POLICY)
     settings = Settings(allowlist, home / ".config" / "claude-proxy", home / "state")
-    wish = Wish(("x",), Path("/nonexistent"), profiles.load("shell", home / "none"))
+    wish = SandboxSpec(("x",), Path("/nonexistent"), profiles.load("shell", home / "none"))
     environ = {**os.environ, "HOME": str(home), "SSH_AUTH_SOCK": str(home / "agent")}
-    return Aim(Order(wish, settings), home, environ)
+    return AttackTarget(RunSpec(wish, settings), home, environ)
 
 
-def with_wish(aim: Aim, **changes: object) -> Aim:
+def with_wish(aim: AttackTarget, **changes: object) -> AttackTarget:
     wish = replace(aim.order.wish, **changes)  # type: ignore[arg-type]
     return replace(aim, order=replace(aim.order, wish=wish))
 
 
-def with_settings(aim: Aim, **changes: object) -> Aim:
+def with_settings(aim: AttackTarget, **changes: object) -> AttackTarget:
     settings = replace(aim.order.settings, **changes)  # type: ignore[arg-type]
     return replace(aim, order=replace(aim.order, settings=settings))
 
 
-def bad(rows: list[Row]) -> list[Row]:
-    return [row for row in rows if row.result in {Result.THROUGH, Result.ERROR}]
+def bad(rows: list[AttackResult]) -> list[AttackResult]:
+    return [row for row in rows if row.result in {Outcome.THROUGH, Outcome.ERROR}]
 
 
-def through(rows: list[Row]) -> set[str]:
-    return {row.name for row in rows if row.result is Result.THROUGH}
+def through(rows: list[AttackResult]) -> set[str]:
+    return {row.name for row in rows if row.result is Outcome.THROUGH}
 
 
-def test_nothing_gets_out_of_a_whole_sandbox(aim: Aim, tmp_path: Path) -> None:
+def test_nothing_gets_out_of_a_whole_sandbox(aim: AttackTarget, tmp_path: Path) -> None:
     rows = attack(with_settings(aim, listen=(TcpListen("127.0.0.1", 9051),)))
 
     assert bad(rows) == []
     assert exit_code(rows) == 0
-    assert {row.group for row in rows} == set(Group)
-    assert min(row.tries for row in rows if row.group is not Group.CANARIES) >= 1
+    assert {row.group for row in rows} == set(AttackGroup)
+    assert min(row.tries for row in rows if row.group is not AttackGroup.CANARIES) >= 1
     # It made nothing of the owner's, and recorded nothing.
     assert not (tmp_path / "home" / "state").exists()
     assert list((tmp_path / "home" / ".config" / "claude-proxy").iterdir()) == []
 
 
-def test_without_the_filter_it_says_what_gets_through(aim: Aim) -> None:
+def test_without_the_filter_it_says_what_gets_through(aim: AttackTarget) -> None:
     rows = attack(with_wish(aim, seccomp=False))
 
     assert {"unix-paths", "unix", "io-uring", "keyring"} & through(rows) >= {"unix-paths", "unix"}
     assert exit_code(rows) == 1
 
 
-def test_a_policy_that_allows_the_machine_itself_is_seen(aim: Aim) -> None:
+def test_a_policy_that_allows_the_machine_itself_is_seen(aim: AttackTarget) -> None:
     port = free_port()
     aim.order.settings.allowlist.write_text(f"allow: [{{host: 127.0.0.1, ports: [{port}]}}]\n")
 
@@ -98,9 +98,9 @@ def test_a_policy_that_allows_the_machine_itself_is_seen(aim: Aim) -> None:
 
 
 def test_a_proxy_that_knows_of_no_key_and_narrows_nothing_is_seen(
-    aim: Aim, monkeypatch: pytest.MonkeyPatch
+    aim: AttackTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module._Key, "sections", lambda *_: "")
+    monkeypatch.setattr(module.ProbeKey, "sections", lambda *_: "")
 
     rows = attack(aim)
 
@@ -109,19 +109,21 @@ def test_a_proxy_that_knows_of_no_key_and_narrows_nothing_is_seen(
 
 
 def test_a_key_that_is_put_in_and_not_watched_is_seen(
-    aim: Aim, monkeypatch: pytest.MonkeyPatch
+    aim: AttackTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # What the client sends is the key, and nobody looks whether it comes back.
-    monkeypatch.setattr(module._Key, "sections", lambda *_: "")
-    made = module._Key
-    monkeypatch.setattr(module, "_Key", lambda folder: made(folder, *["one-and-the-same"] * 2))
+    monkeypatch.setattr(module.ProbeKey, "sections", lambda *_: "")
+    made = module.ProbeKey
+    monkeypatch.setattr(module, "ProbeKey", lambda folder: made(folder, *["one-and-the-same"] * 2))
 
     rows = attack(aim)
 
     assert "echoed-keys" in through(rows)
 
 
-def test_a_variable_that_is_handed_on_is_seen(aim: Aim, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_variable_that_is_handed_on_is_seen(
+    aim: AttackTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("A_SECRET", "the secret token")
     told = replace(with_wish(aim, pass_env=("A_SECRET",)), token="the secret token")
 
@@ -130,7 +132,7 @@ def test_a_variable_that_is_handed_on_is_seen(aim: Aim, monkeypatch: pytest.Monk
     assert through(rows) >= {"environment"}
 
 
-def test_a_project_of_the_owners_is_left_as_it_was(aim: Aim, tmp_path: Path) -> None:
+def test_a_project_of_the_owners_is_left_as_it_was(aim: AttackTarget, tmp_path: Path) -> None:
     project = tmp_path / "project"
     project.mkdir()
     (project / "file").write_text("x")
@@ -141,14 +143,14 @@ def test_a_project_of_the_owners_is_left_as_it_was(aim: Aim, tmp_path: Path) -> 
     assert [path.name for path in project.iterdir()] == ["file"]
 
 
-def test_a_sandbox_without_a_network_is_attacked_without_a_proxy(aim: Aim) -> None:
+def test_a_sandbox_without_a_network_is_attacked_without_a_proxy(aim: AttackTarget) -> None:
     rows = attack(with_wish(aim, network=False))
 
     assert bad(rows) == []
-    assert Group.PROXY not in {row.group for row in rows}
+    assert AttackGroup.PROXY not in {row.group for row in rows}
 
 
-def test_a_policy_that_allows_what_is_to_be_denied_proves_nothing(aim: Aim) -> None:
+def test_a_policy_that_allows_what_is_to_be_denied_proves_nothing(aim: AttackTarget) -> None:
     aim.order.settings.allowlist.write_text('allow: ["*.claude-proxy-doctor.test"]\n')
 
     with pytest.raises(ClaudeProxyError, match="nothing could be told"):
@@ -156,7 +158,7 @@ def test_a_policy_that_allows_what_is_to_be_denied_proves_nothing(aim: Aim) -> N
 
 
 def test_a_sandbox_in_which_nothing_can_be_run_is_an_error(
-    aim: Aim, monkeypatch: pytest.MonkeyPatch
+    aim: AttackTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "START", "import sys; sys.exit('boom')")
 
@@ -164,7 +166,9 @@ def test_a_sandbox_in_which_nothing_can_be_run_is_an_error(
         attack(aim)
 
 
-def test_attacks_that_do_not_end_are_an_error(aim: Aim, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attacks_that_do_not_end_are_an_error(
+    aim: AttackTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "START", "import time; time.sleep(600)")
     monkeypatch.setattr(module, "_LIMIT_S", 0.5)
 
@@ -172,7 +176,9 @@ def test_attacks_that_do_not_end_are_an_error(aim: Aim, monkeypatch: pytest.Monk
         attack(aim)
 
 
-def test_the_policy_that_is_tried_is_the_owners_and_one_rule(aim: Aim, tmp_path: Path) -> None:
+def test_the_policy_that_is_tried_is_the_owners_and_one_rule(
+    aim: AttackTarget, tmp_path: Path
+) -> None:
     owners = policy_files.load(aim.order.settings.allowlist).policy
     path = tmp_path / "extended.yaml"
     path.write_text(extended(owners, 4711))
@@ -192,28 +198,43 @@ def words(rule: Rule) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("arrival", "beyond"),
     [
-        (Arrival(ALLOWED, "GET", "/honest/", ALLOWED), False),
-        (Arrival(ALLOWED, alert="ConnectionResetError"), False),  # the proxy's own, ahead
-        (Arrival(ALLOWED, "GET", "/smuggled", ALLOWED), True),
-        (Arrival(ALLOWED, "POST", "/honest/", ALLOWED), True),
-        (Arrival(ALLOWED, "GET", "/honest/", ALLOWED, fields=(("a", f"b {KEY}"),)), True),
-        (Arrival(ALLOWED, "GET", "/honest/", ALLOWED, fields=(("a", "our-placeholder"),)), True),
-        (Arrival(BOUND, "POST", "/v1/messages", BOUND, fields=(("x-api-key", KEY),)), False),
-        (Arrival(BOUND, "GET", "/v1/models", BOUND, fields=(("x-api-key", KEY),)), False),
-        (Arrival(BOUND, alert="ConnectionResetError"), False),
-        (Arrival(BOUND, "POST", "/v1/files", BOUND, fields=(("x-api-key", KEY),)), True),
-        (Arrival(BOUND, "POST", "/v1/messages", BOUND, fields=(("x-api-key", "other"),)), True),
-        (Arrival(BOUND, "POST", "/v1/messages", BOUND), True),
+        (ReceivedRequest(ALLOWED, "GET", "/honest/", ALLOWED), False),
+        (ReceivedRequest(ALLOWED, alert="ConnectionResetError"), False),  # the proxy's own, ahead
+        (ReceivedRequest(ALLOWED, "GET", "/smuggled", ALLOWED), True),
+        (ReceivedRequest(ALLOWED, "POST", "/honest/", ALLOWED), True),
+        (ReceivedRequest(ALLOWED, "GET", "/honest/", ALLOWED, fields=(("a", f"b {KEY}"),)), True),
         (
-            Arrival(BOUND, "POST", "/v1/messages", fields=(("x-api-key", KEY), ("cookie", "a"))),
+            ReceivedRequest(
+                ALLOWED, "GET", "/honest/", ALLOWED, fields=(("a", "our-placeholder"),)
+            ),
             True,
         ),
-        (Arrival("other.test", alert="ConnectionResetError"), True),
-        (Arrival("", alert="HTTP_REQUEST", secured=False), True),
+        (
+            ReceivedRequest(BOUND, "POST", "/v1/messages", BOUND, fields=(("x-api-key", KEY),)),
+            False,
+        ),
+        (ReceivedRequest(BOUND, "GET", "/v1/models", BOUND, fields=(("x-api-key", KEY),)), False),
+        (ReceivedRequest(BOUND, alert="ConnectionResetError"), False),
+        (ReceivedRequest(BOUND, "POST", "/v1/files", BOUND, fields=(("x-api-key", KEY),)), True),
+        (
+            ReceivedRequest(BOUND, "POST", "/v1/messages", BOUND, fields=(("x-api-key", "other"),)),
+            True,
+        ),
+        (ReceivedRequest(BOUND, "POST", "/v1/messages", BOUND), True),
+        (
+            ReceivedRequest(
+                BOUND, "POST", "/v1/messages", fields=(("x-api-key", KEY), ("cookie", "a"))
+            ),
+            True,
+        ),
+        (ReceivedRequest("other.test", alert="ConnectionResetError"), True),
+        (ReceivedRequest("", alert="HTTP_REQUEST", secured=False), True),
     ],
 )
-def test_the_site_tells_what_went_beyond_what_is_allowed(arrival: Arrival, *, beyond: bool) -> None:
-    key = module._Key(Path("/nonexistent"), KEY, "our-placeholder")
+def test_the_site_tells_what_went_beyond_what_is_allowed(
+    arrival: ReceivedRequest, *, beyond: bool
+) -> None:
+    key = module.ProbeKey(Path("/nonexistent"), KEY, "our-placeholder")
 
     assert bool(module._beyond([arrival], key)) is beyond
 

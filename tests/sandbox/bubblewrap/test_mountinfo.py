@@ -10,15 +10,15 @@ import pytest
 
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.sandbox import host_facts
-from claude_proxy.sandbox.bubblewrap.mountinfo import astray
-from claude_proxy.sandbox.plan.model import How, Mount
-from claude_proxy.sandbox.plan.planner import plan
+from claude_proxy.sandbox.bubblewrap.mountinfo import mismatches
+from claude_proxy.sandbox.plan.model import Mount, MountKind
+from claude_proxy.sandbox.plan.planner import plan_sandbox
 from tests.sandbox.boxes import CLAUDE, HOME, PROJECT, Box, a_wish, held, paths, some_facts
 
 type Change = Callable[[Box], None]
 
 VSCODE = PROJECT / ".vscode"
-PLANNED = plan(a_wish(), some_facts(paths(VSCODE)))
+PLANNED = plan_sandbox(a_wish(), some_facts(paths(VSCODE)))
 
 
 def mounted(*, without: Path | None = None, more: str = "", root: str | None = None) -> str:
@@ -33,32 +33,32 @@ def mounted(*, without: Path | None = None, more: str = "", root: str | None = N
 
 
 def test_a_sandbox_as_planned_is_well() -> None:
-    assert astray(PLANNED, mounted(), "") == ()
+    assert mismatches(PLANNED, mounted(), "") == ()
 
 
 def test_a_guard_that_is_missing_is_seen() -> None:
-    assert astray(PLANNED, mounted(without=VSCODE), "") == (VSCODE,)
+    assert mismatches(PLANNED, mounted(without=VSCODE), "") == (VSCODE,)
 
 
 def test_a_mount_in_another_place_is_seen() -> None:
     more = f"3 1 8:1 /home/ann/.ssh {HOME}/.ssh ro - ext4"
 
-    assert astray(PLANNED, mounted(more=more), "") == (HOME / ".ssh",)
+    assert mismatches(PLANNED, mounted(more=more), "") == (HOME / ".ssh",)
 
 
 def test_another_directory_in_the_place_of_a_guarded_one_is_seen() -> None:
-    assert astray(PLANNED, mounted(root="/home/ann/.ssh"), "") == (VSCODE,)
+    assert mismatches(PLANNED, mounted(root="/home/ann/.ssh"), "") == (VSCODE,)
 
 
 def test_a_file_system_of_the_machine_below_what_is_shown_is_well() -> None:
     more = "3 1 8:2 / /usr/local\\040files ro - ext4"
 
-    assert astray(PLANNED, mounted(more=more), more) == ()
-    assert astray(PLANNED, mounted(more=more), "") == (Path("/usr/local files"),)
+    assert mismatches(PLANNED, mounted(more=more), more) == ()
+    assert mismatches(PLANNED, mounted(more=more), "") == (Path("/usr/local files"),)
 
 
 def test_nothing_at_all_is_not_as_planned() -> None:
-    assert astray(PLANNED, "", "")
+    assert mismatches(PLANNED, "", "")
 
 
 def swapped(target: str) -> Change:
@@ -92,7 +92,7 @@ def test_a_directory_that_is_swapped_after_it_was_looked_at_is_noticed(
         for patience_s in (0.5, 5, 60):  # on a busy machine the mounts may take their time
             monkeypatch.setattr(host_facts, "_MOUNT_PATIENCE_S", patience_s)
             try:
-                host_facts.refuse_astray(planned, pid)
+                host_facts.check_mounts(planned, pid)
             except ClaudeProxyError as error:
                 noticed = str(box.project) in (error.where or "")
             else:
@@ -123,29 +123,31 @@ def test_real_sandboxes_are_as_planned(box: Box, keep_home: bool) -> None:  # no
     )
 
     with held(planned) as pid:
-        host_facts.refuse_astray(planned, pid)
+        host_facts.check_mounts(planned, pid)
 
 
 def test_a_link_in_what_is_shown_may_lead_to_what_is_shown_besides() -> None:
     # As npm has it: a link to a program, in a directory that the command itself lies in.
     link, program = Path("/opt/app/bin/claude"), Path("/opt/app/lib/claude")
-    shown = Mount(How.READ, Path("/opt/app"), Path("/opt/app"))
-    asked = (Mount(How.READ, program, program), Mount(How.READ, link, program))
+    shown = Mount(MountKind.READ, Path("/opt/app"), Path("/opt/app"))
+    asked = (Mount(MountKind.READ, program, program), Mount(MountKind.READ, link, program))
     planned = replace(PLANNED, mounts=(*PLANNED.mounts, shown, *asked))
     there = f"3 1 8:1 /opt/app /opt/app ro - ext4\n3 1 8:1 {program} {program} ro - ext4"
-    written = replace(planned, mounts=(*PLANNED.mounts, replace(shown, how=How.WRITE), *asked))
+    written = replace(
+        planned, mounts=(*PLANNED.mounts, replace(shown, how=MountKind.WRITE), *asked)
+    )
 
-    assert astray(planned, mounted(more=there), "") == ()
-    assert link in astray(written, mounted(more=there), "")
-    assert link in astray(planned, mounted(more=there.splitlines()[0]), "")
+    assert mismatches(planned, mounted(more=there), "") == ()
+    assert link in mismatches(written, mounted(more=there), "")
+    assert link in mismatches(planned, mounted(more=there.splitlines()[0]), "")
 
 
 def test_a_directory_of_a_file_system_inside_the_project_is_well() -> None:
     inside = PROJECT / "mnt" / "data"
-    planned = replace(PLANNED, mounts=(*PLANNED.mounts, Mount(How.WRITE, inside, inside)))
+    planned = replace(PLANNED, mounts=(*PLANNED.mounts, Mount(MountKind.WRITE, inside, inside)))
     machine = f"1 0 8:1 / / rw - ext4\n3 1 0:50 /volume {PROJECT}/mnt rw - tmpfs"
     there = f"{machine.splitlines()[1]}\n4 1 0:50 /volume/data {inside} rw - tmpfs"
     other = there.replace("/volume/data", "/elsewhere")
 
-    assert astray(planned, mounted(more=there), machine) == ()
-    assert astray(planned, mounted(more=other), machine) == (inside,)
+    assert mismatches(planned, mounted(more=there), machine) == ()
+    assert mismatches(planned, mounted(more=other), machine) == (inside,)

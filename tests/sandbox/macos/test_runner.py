@@ -8,19 +8,21 @@ import pytest
 from claude_proxy.config.settings import Settings
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.sandbox.macos import runner
-from claude_proxy.sandbox.plan.model import Profile, Wish
-from claude_proxy.sandbox.run_spec import Order
+from claude_proxy.sandbox.plan.model import Profile, SandboxSpec
+from claude_proxy.sandbox.run_spec import RunSpec
 
 
 @pytest.fixture
-def order(tmp_path: Path) -> Order:
+def order(tmp_path: Path) -> RunSpec:
     """An order of a user with a list."""
     (tmp_path / "project").mkdir()
     settings = Settings(tmp_path / "allowlist.yaml", tmp_path / "conf", tmp_path / "state")
-    return Order(Wish(("true",), tmp_path / "project", Profile("shell")), settings)
+    return RunSpec(SandboxSpec(("true",), tmp_path / "project", Profile("shell")), settings)
 
 
-def test_without_sandbox_exec_nothing_is_run(order: Order, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_sandbox_exec_nothing_is_run(
+    order: RunSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(runner, "SANDBOX_EXEC", Path("/nonexistent/sandbox-exec"))
 
     with pytest.raises(ClaudeProxyError, match="sandbox-exec not found") as caught:
@@ -31,7 +33,7 @@ def test_without_sandbox_exec_nothing_is_run(order: Order, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("name", ["join", "verify"])
 def test_what_it_cannot_do_is_refused_and_not_left_out(
-    order: Order, monkeypatch: pytest.MonkeyPatch, name: str
+    order: RunSpec, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setattr(runner, "SANDBOX_EXEC", Path("/"))
     changed = {"join": "127.0.0.1:9"} if name == "join" else {"verify": True}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from claude_proxy.errors import ConfigError
 from claude_proxy.sandbox.macos.seatbelt import Seatbelt, quoted, seatbelt
-from claude_proxy.sandbox.plan.model import Facts, Profile, Program, Wish
+from claude_proxy.sandbox.plan.model import HostFacts, Profile, Program, SandboxSpec
 from tests.sandbox.boxes import CONFDIR, HOME, PROJECT, a_wish, paths, some_facts
 
 CLAUDE = Profile(
@@ -25,7 +25,7 @@ SHOWN = Path("/private/tmp/claude-proxy-1/shown")
 type Form = str | list[Form]
 
 
-def belt(wish: Wish | None = None, facts: Facts | None = None) -> Seatbelt:
+def belt(wish: SandboxSpec | None = None, facts: HostFacts | None = None) -> Seatbelt:
     wish = wish or a_wish(profile=CLAUDE)
     return seatbelt(wish, facts or some_facts(), port=3128, temporary=TEMPORARY, shown=SHOWN)
 

@@ -25,12 +25,12 @@ from claude_proxy.sandbox.plan.credential_isolation import (
     GATEWAY_PLACEHOLDER,
     OAUTH_TOKEN,
     TOKEN,
+    isolation_for_gateway,
+    isolation_of,
     joined,
-    keeping_for_gateway,
-    keeping_of,
 )
-from claude_proxy.sandbox.plan.model import How, Keeping, Plan, Profile
-from claude_proxy.sandbox.plan.planner import plan
+from claude_proxy.sandbox.plan.model import CredentialIsolation, MountKind, Profile, SandboxPlan
+from claude_proxy.sandbox.plan.planner import plan_sandbox
 from tests.sandbox.boxes import HOME, PROJECT, Box, a_wish, paths, some_facts
 
 PLACEHOLDER = "sk-ant-claude-proxy-placeholder-anthropic"
@@ -65,15 +65,17 @@ def a_pin(source: SecretSource | None = None) -> Binding:
     return Binding("anthropic", (pattern,), Pin(source=source), Source("allowlist.yaml", 1, 1))
 
 
-def kept(*bindings: Binding, value: str = CONSOLE, **environ: str) -> Keeping:
+def kept(*bindings: Binding, value: str = CONSOLE, **environ: str) -> CredentialIsolation:
     values = {each.name: Secret(value.encode()) for each in bindings}
-    return keeping_of(bindings, values, environ, HOME)
+    return isolation_of(bindings, values, environ, HOME)
 
 
-def planned(keeping: Keeping, profile: Profile = CLAUDE, /, **environ: str) -> Plan:
+def planned(
+    keeping: CredentialIsolation, profile: Profile = CLAUDE, /, **environ: str
+) -> SandboxPlan:
     found = paths(HOME / ".claude", HOME / "keys", files=(LOGIN, HOME / "keys/key"))
     facts = some_facts(found, environ={"PATH": "/usr/bin", **environ})
-    return plan(a_wish(profile=profile, keeping=keeping), facts)
+    return plan_sandbox(a_wish(profile=profile, keeping=keeping), facts)
 
 
 # --- which variables stand inside
@@ -122,7 +124,7 @@ def test_of_two_credentials_for_one_variable_the_first_is_taken() -> None:
 
 
 def test_without_credentials_nothing_is_kept() -> None:
-    assert kept(ANTHROPIC_API_KEY=CONSOLE) == Keeping()
+    assert kept(ANTHROPIC_API_KEY=CONSOLE) == CredentialIsolation()
 
 
 # --- which variables stay outside
@@ -148,12 +150,13 @@ def test_a_variable_that_holds_the_value_stays_outside_whatever_it_is_called() -
 
 def test_a_value_of_few_letters_is_looked_for_nowhere() -> None:
     assert (
-        kept(a_binding("x.test", source=SystemdSource("x")), value="a", EDITOR="vi a") == Keeping()
+        kept(a_binding("x.test", source=SystemdSource("x")), value="a", EDITOR="vi a")
+        == CredentialIsolation()
     )
 
 
 def test_a_pinned_login_stays_with_the_client() -> None:
-    assert kept(a_pin(), ANTHROPIC_API_KEY=CONSOLE) == Keeping()
+    assert kept(a_pin(), ANTHROPIC_API_KEY=CONSOLE) == CredentialIsolation()
 
 
 # --- what the plan makes of it
@@ -195,7 +198,7 @@ def test_what_stays_outside_cannot_be_passed(name: str) -> None:
     wish = a_wish(pass_env=(name,), keeping=kept(a_binding(), **environ))
 
     with pytest.raises(ConfigError, match="stays outside") as caught:
-        plan(wish, some_facts(environ={"PATH": "/usr/bin", **environ}))
+        plan_sandbox(wish, some_facts(environ={"PATH": "/usr/bin", **environ}))
 
     assert caught.value.where == f"--pass-env {name}"
     assert CONSOLE not in "".join(caught.value.lines())
@@ -205,14 +208,14 @@ def test_nor_can_what_has_a_placeholder() -> None:
     wish = a_wish(pass_env=(TOKEN,), keeping=kept(a_binding()))
 
     with pytest.raises(ConfigError, match="set for the run itself"):
-        plan(wish, some_facts(environ={"PATH": "/usr/bin", TOKEN: "x"}))
+        plan_sandbox(wish, some_facts(environ={"PATH": "/usr/bin", TOKEN: "x"}))
 
 
 def test_the_users_own_login_is_hidden_by_an_empty_file() -> None:
     made = planned(kept(a_binding()))
 
     [mount] = [mount for mount in made.mounts if mount.at == LOGIN]
-    assert mount.how is How.BLANK
+    assert mount.how is MountKind.BLANK
     assert LOGIN in made.masked
 
 
@@ -236,10 +239,10 @@ def test_it_may_be_what_the_credential_is_read_from() -> None:
 
 def test_a_credential_that_stands_in_a_file_is_told_if_the_file_is_seen() -> None:
     seen, hidden = PROJECT / ".env", PROJECT / ".envrc"
-    keeping = Keeping(bare=(seen, hidden, HOME / ".npmrc"))
+    keeping = CredentialIsolation(bare=(seen, hidden, HOME / ".npmrc"))
     found = paths(files=(seen, hidden, HOME / ".npmrc"))
 
-    made = plan(a_wish(hide=(".envrc",), keeping=keeping), some_facts(found))
+    made = plan_sandbox(a_wish(hide=(".envrc",), keeping=keeping), some_facts(found))
 
     [note] = made.notes
     assert str(seen) in note
@@ -254,7 +257,7 @@ def test_a_credentials_file_that_would_be_seen_is_an_error(path: Path) -> None:
     wish = a_wish(profile=CLAUDE, keeping=kept(a_binding(source=FileSource(path))))
 
     with pytest.raises(ConfigError, match="would be seen inside") as caught:
-        plan(wish, some_facts(found))
+        plan_sandbox(wish, some_facts(found))
 
     assert caught.value.where == str(path)
 
@@ -265,14 +268,14 @@ def test_so_is_one_that_a_link_leads_to() -> None:
     wish = a_wish(keeping=kept(a_binding(source=FileSource(link))))
 
     with pytest.raises(ConfigError, match="would be seen inside"):
-        plan(wish, some_facts(found))
+        plan_sandbox(wish, some_facts(found))
 
 
 def test_one_that_the_project_hides_is_none() -> None:
     path = PROJECT / "key"
     wish = a_wish(hide=("key",), keeping=kept(a_binding(source=FileSource(path))))
 
-    assert path in plan(wish, some_facts(paths(files=(path,)))).masked
+    assert path in plan_sandbox(wish, some_facts(paths(files=(path,)))).masked
 
 
 def test_one_that_nobody_inside_sees_is_none() -> None:
@@ -283,9 +286,11 @@ def test_a_pinned_login_may_be_read_inside_and_not_be_written() -> None:
     seen, written = HOME / "keys/key", HOME / ".claude/key"
     found = paths(HOME / ".claude", HOME / "keys", files=(seen, written))
 
-    plan(a_wish(allow_ro=(seen,), keeping=kept(a_pin(FileSource(seen)))), some_facts(found))
+    plan_sandbox(a_wish(allow_ro=(seen,), keeping=kept(a_pin(FileSource(seen)))), some_facts(found))
     with pytest.raises(ConfigError, match="could be changed from inside"):
-        plan(a_wish(profile=CLAUDE, keeping=kept(a_pin(FileSource(written)))), some_facts(found))
+        plan_sandbox(
+            a_wish(profile=CLAUDE, keeping=kept(a_pin(FileSource(written)))), some_facts(found)
+        )
 
 
 def test_a_command_that_the_sandbox_could_write_is_an_error() -> None:
@@ -293,7 +298,7 @@ def test_a_command_that_the_sandbox_could_write_is_an_error() -> None:
     keeping = kept(a_binding(source=CommandSource(("/bin/sh", str(script)))))
 
     with pytest.raises(ConfigError, match="could be changed from inside") as caught:
-        plan(a_wish(keeping=keeping), some_facts(paths(files=(script, Path("/bin/sh")))))
+        plan_sandbox(a_wish(keeping=keeping), some_facts(paths(files=(script, Path("/bin/sh")))))
 
     assert caught.value.where == str(script)
 
@@ -302,7 +307,7 @@ def test_a_command_that_the_sandbox_could_write_is_an_error() -> None:
 
 
 def test_a_gateway_stands_for_the_api_and_takes_any_token() -> None:
-    keeping = keeping_for_gateway(9053, EnvironmentSource("PROXY_API_KEY"), {}, HOME)
+    keeping = isolation_for_gateway(9053, EnvironmentSource("PROXY_API_KEY"), {}, HOME)
 
     made = planned(keeping, ANTHROPIC_BASE_URL="https://elsewhere.test", ANTHROPIC_API_KEY=CONSOLE)
 
@@ -314,7 +319,7 @@ def test_a_gateway_stands_for_the_api_and_takes_any_token() -> None:
 
 
 def test_gateway_and_credentials_go_together_and_the_gateways_token_is_taken() -> None:
-    gateway = keeping_for_gateway(9053, FileSource(HOME / "keys/key"), {}, HOME)
+    gateway = isolation_for_gateway(9053, FileSource(HOME / "keys/key"), {}, HOME)
 
     found = joined(kept(a_binding()), gateway)
 
@@ -332,7 +337,7 @@ def test_inside_there_is_an_empty_login_and_the_placeholder(box: Box) -> None:
     login = box.home / ".claude/.credentials.json"
     login.write_text('{"claudeAiOauth": {"accessToken": "REAL"}}')
     box.environ["ANTHROPIC_API_KEY"] = CONSOLE
-    found = keeping_of([a_binding()], {}, box.environ, box.home)
+    found = isolation_of([a_binding()], {}, box.environ, box.home)
 
     ran = box.sh(
         "cat ~/.claude/.credentials.json; echo x >~/.claude/.credentials.json; "

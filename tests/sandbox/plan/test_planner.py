@@ -11,8 +11,16 @@ from hypothesis import strategies as st
 
 from claude_proxy.errors import ConfigError
 from claude_proxy.sandbox.plan import environment, protected_paths, system_mounts
-from claude_proxy.sandbox.plan.model import Kind, Plan, Profile, Program, Seen, User, Worktree
-from claude_proxy.sandbox.plan.planner import plan, questions
+from claude_proxy.sandbox.plan.model import (
+    PathInfo,
+    PathKind,
+    Profile,
+    Program,
+    SandboxPlan,
+    User,
+    Worktree,
+)
+from claude_proxy.sandbox.plan.planner import plan_sandbox, questions
 from tests.sandbox.boxes import (
     CLAUDE,
     CONFDIR,
@@ -28,23 +36,23 @@ from tests.sandbox.boxes import (
 )
 
 
-def triples(planned: Plan, how: str) -> list[tuple[str, str]]:
+def triples(planned: SandboxPlan, how: str) -> list[tuple[str, str]]:
     """Return source and place of each mount of one kind, in order."""
     words = planned.options
     return [(words[at + 1], words[at + 2]) for at, word in enumerate(words) if word == f"--{how}"]
 
 
-def written(planned: Plan) -> set[str]:
+def written(planned: SandboxPlan) -> set[str]:
     return {place for _, place in triples(planned, "bind")}
 
 
-def read(planned: Plan) -> set[str]:
+def read(planned: SandboxPlan) -> set[str]:
     return {place for _, place in triples(planned, "ro-bind")}
 
 
 def refused(wish: object, found: object = None) -> ConfigError:
     with pytest.raises(ConfigError) as caught:
-        plan(wish, found or some_facts())  # type: ignore[arg-type]
+        plan_sandbox(wish, found or some_facts())  # type: ignore[arg-type]
     assert caught.value.where
     assert caught.value.fix
     return caught.value
@@ -54,7 +62,7 @@ def refused(wish: object, found: object = None) -> ConfigError:
 
 
 def test_a_run_has_namespaces_of_its_own_and_no_capability() -> None:
-    options = plan(a_wish(), some_facts()).options
+    options = plan_sandbox(a_wish(), some_facts()).options
 
     assert {f"--unshare-{name}" for name in ("user", "net", "pid", "ipc", "uts")} <= {*options}
     assert {"--die-with-parent", "--clearenv", "--unshare-cgroup-try"} <= {*options}
@@ -63,8 +71,8 @@ def test_a_run_has_namespaces_of_its_own_and_no_capability() -> None:
 
 
 def test_the_terminal_is_shared_only_with_the_filter_that_keeps_it_from_being_typed_into() -> None:
-    with_filter = plan(a_wish(), some_facts()).options
-    without = plan(a_wish(seccomp=False), some_facts()).options
+    with_filter = plan_sandbox(a_wish(), some_facts()).options
+    without = plan_sandbox(a_wish(seccomp=False), some_facts()).options
 
     assert "--seccomp" in with_filter
     assert "--new-session" not in with_filter
@@ -73,13 +81,13 @@ def test_the_terminal_is_shared_only_with_the_filter_that_keeps_it_from_being_ty
 
 
 def test_a_network_of_its_own_is_there_whether_the_proxy_is_wanted_or_not() -> None:
-    assert "--unshare-net" in plan(a_wish(network=False), some_facts()).options
+    assert "--unshare-net" in plan_sandbox(a_wish(network=False), some_facts()).options
 
 
 def test_an_unfiltered_run_has_the_network_of_the_machine_and_finds_names_as_it_does() -> None:
     facts = some_facts(resolver={"/etc/resolv.conf": b"nameserver 192.0.2.53\n"})
 
-    planned = plan(a_wish(network=False, unfiltered=True), facts)
+    planned = plan_sandbox(a_wish(network=False, unfiltered=True), facts)
 
     assert "--unshare-net" not in planned.options
     assert b"nameserver 192.0.2.53\n" in planned.files.values()
@@ -89,31 +97,31 @@ def test_an_unfiltered_run_has_the_network_of_the_machine_and_finds_names_as_it_
 def test_a_filtered_run_learns_nothing_of_how_the_machine_finds_names() -> None:
     facts = some_facts(resolver={"/etc/resolv.conf": b"nameserver 192.0.2.53\n"})
 
-    assert b"nameserver 192.0.2.53\n" not in plan(a_wish(), facts).files.values()
+    assert b"nameserver 192.0.2.53\n" not in plan_sandbox(a_wish(), facts).files.values()
 
 
 def test_the_command_takes_signals_again_where_env_can_arrange_it() -> None:
     env = Path("/usr/bin/env")
 
-    assert plan(a_wish(), some_facts(default_signal=env)).command == (
+    assert plan_sandbox(a_wish(), some_facts(default_signal=env)).command == (
         str(env),
         "--default-signal=INT,QUIT",
         "/usr/bin/true",
     )
-    assert plan(a_wish(), some_facts()).command == ("/usr/bin/true",)
+    assert plan_sandbox(a_wish(), some_facts()).command == ("/usr/bin/true",)
 
 
 def test_a_shell_is_the_users_own_where_it_is_seen_inside() -> None:
     own = some_facts(environ={"SHELL": "/usr/bin/bash"})
     elsewhere = some_facts(environ={"SHELL": "/home/ann/sh"})
 
-    assert plan(a_wish(shell=True), own).command == ("/usr/bin/bash",)
-    assert plan(a_wish(shell=True), elsewhere).command == ("/bin/sh",)
+    assert plan_sandbox(a_wish(shell=True), own).command == ("/usr/bin/bash",)
+    assert plan_sandbox(a_wish(shell=True), elsewhere).command == ("/bin/sh",)
 
 
 def test_values_of_variables_are_not_on_the_command_line() -> None:
     facts = some_facts(environ={"TOKEN": "s3cret"})
-    planned = plan(a_wish(pass_env=("TOKEN",), seccomp=False), facts)
+    planned = plan_sandbox(a_wish(pass_env=("TOKEN",), seccomp=False), facts)
     descriptors = {"{info}": 5, "{block}": 6} | dict.fromkeys(planned.files, 7)
 
     data, argv = planned.start(descriptors, 9)
@@ -126,7 +134,7 @@ def test_values_of_variables_are_not_on_the_command_line() -> None:
 def test_a_dry_run_prints_everything_but_the_values_of_passed_variables() -> None:
     facts = some_facts(environ={"TOKEN": "s3cret", "LANG": "de_DE.UTF-8"})
 
-    text = "\n".join(plan(a_wish(pass_env=("TOKEN",)), facts).lines())
+    text = "\n".join(plan_sandbox(a_wish(pass_env=("TOKEN",)), facts).lines())
 
     assert "s3cret" not in text
     assert "--setenv TOKEN '***'" in text
@@ -138,7 +146,7 @@ def test_a_dry_run_prints_everything_but_the_values_of_passed_variables() -> Non
 
 
 def test_the_project_is_written_and_the_system_read() -> None:
-    planned = plan(a_wish(), some_facts())
+    planned = plan_sandbox(a_wish(), some_facts())
 
     assert str(PROJECT) in written(planned)
     assert "/usr" in read(planned)
@@ -148,12 +156,12 @@ def test_the_project_is_written_and_the_system_read() -> None:
 def test_a_merged_usr_keeps_its_links() -> None:
     found = paths(Path("/usr/lib"), links={Path("/lib"): Path("/usr/lib")})
 
-    assert ("/usr/lib", "/lib") in triples(plan(a_wish(), some_facts(found)), "symlink")
+    assert ("/usr/lib", "/lib") in triples(plan_sandbox(a_wish(), some_facts(found)), "symlink")
 
 
 def test_the_home_is_empty_but_for_what_the_profile_names() -> None:
     found = paths(HOME / "other", files=[HOME / ".gitconfig"])
-    planned = plan(a_wish(), some_facts(found))
+    planned = plan_sandbox(a_wish(), some_facts(found))
 
     below = {place for place in written(planned) | read(planned) if place.startswith(str(HOME))}
     assert below == {str(PROJECT), str(HOME / ".gitconfig")}
@@ -161,11 +169,11 @@ def test_the_home_is_empty_but_for_what_the_profile_names() -> None:
 
 
 def test_what_a_profile_writes_is_made_if_it_is_missing() -> None:
-    planned = plan(a_wish(profile=CLAUDE), some_facts())
+    planned = plan_sandbox(a_wish(profile=CLAUDE), some_facts())
 
     assert [(made.path.name, made.kind, made.content) for made in planned.made] == [
-        (".claude", Kind.DIRECTORY, b""),
-        (".claude.json", Kind.FILE, b"{}\n"),
+        (".claude", PathKind.DIRECTORY, b""),
+        (".claude.json", PathKind.FILE, b"{}\n"),
     ]
     assert {str(HOME / ".claude"), str(HOME / ".claude.json")} <= written(planned)
 
@@ -175,7 +183,7 @@ def test_settings_that_are_obeyed_outside_are_read_only_below_what_is_written() 
     settings = HOME / ".claude/settings.json"
     found = paths(HOME / ".claude", files=[settings, HOME / ".claude.json"])
 
-    planned = plan(a_wish(profile=profile), some_facts(found))
+    planned = plan_sandbox(a_wish(profile=profile), some_facts(found))
 
     assert str(settings) in read(planned)
     assert HOME / ".claude/hooks" in planned.watched
@@ -217,7 +225,7 @@ def test_a_directory_around_what_is_never_shown_is_shown_without_it() -> None:
     data = Path("/data")
     found = paths(data, data / "ssh", links={HOME / ".ssh": data / "ssh"})
 
-    planned = plan(a_wish(allow_ro=(data,)), some_facts(found))
+    planned = plan_sandbox(a_wish(allow_ro=(data,)), some_facts(found))
 
     assert data / "ssh" in planned.masked
     order = planned.options
@@ -233,10 +241,10 @@ def test_a_directory_around_what_is_never_shown_cannot_be_written() -> None:
 
 def test_a_mask_is_also_where_a_link_shows_the_same_directory_again() -> None:
     found = paths(Path("/data"), files=[Path("/data/npmrc")])
-    found[HOME / "link"] = Seen(Kind.DIRECTORY, Path("/data"), "/data")
-    found[HOME / ".npmrc"] = Seen(Kind.FILE, Path("/data/npmrc"), "/data/npmrc")
+    found[HOME / "link"] = PathInfo(PathKind.DIRECTORY, Path("/data"), "/data")
+    found[HOME / ".npmrc"] = PathInfo(PathKind.FILE, Path("/data/npmrc"), "/data/npmrc")
 
-    planned = plan(a_wish(allow_ro=(HOME / "link",)), some_facts(found))
+    planned = plan_sandbox(a_wish(allow_ro=(HOME / "link",)), some_facts(found))
 
     assert {Path("/data/npmrc"), HOME / "link/npmrc"} <= {*planned.masked}
 
@@ -244,7 +252,7 @@ def test_a_mask_is_also_where_a_link_shows_the_same_directory_again() -> None:
 def test_a_kept_home_is_only_read_and_shown_without_secrets() -> None:
     found = paths(HOME / ".ssh", HOME / ".cache", files=[HOME / ".npmrc", HOME / ".bash_history"])
 
-    planned = plan(a_wish(keep_home=True), some_facts(found))
+    planned = plan_sandbox(a_wish(keep_home=True), some_facts(found))
 
     assert str(HOME) in read(planned)
     masked = {HOME / ".ssh", HOME / ".npmrc", HOME / ".bash_history", CONFDIR, STATEDIR}
@@ -254,7 +262,7 @@ def test_a_kept_home_is_only_read_and_shown_without_secrets() -> None:
 def test_a_secret_that_is_named_itself_is_shown() -> None:
     found = paths(files=[HOME / ".npmrc"])
 
-    planned = plan(a_wish(allow_ro=(HOME / ".npmrc",)), some_facts(found))
+    planned = plan_sandbox(a_wish(allow_ro=(HOME / ".npmrc",)), some_facts(found))
 
     assert str(HOME / ".npmrc") in read(planned)
     assert planned.masked == ()
@@ -265,19 +273,19 @@ def test_a_secret_that_a_variable_names_is_not_shown() -> None:
     found = paths(Path("/data"), tokens, PROJECT / "deploy", files=[keys])
     environ = {"KUBECONFIG": f"{keys}:relative", "XDG_CONFIG_HOME": "/data/config"}
 
-    planned = plan(a_wish(allow_ro=(Path("/data"),)), some_facts(found, environ=environ))
+    planned = plan_sandbox(a_wish(allow_ro=(Path("/data"),)), some_facts(found, environ=environ))
 
     assert planned.masked == (tokens, keys)
 
 
 def test_a_variable_that_names_the_home_hides_nothing() -> None:
-    found = plan(a_wish(), some_facts(environ={"GNUPGHOME": str(HOME)}))
+    found = plan_sandbox(a_wish(), some_facts(environ={"GNUPGHOME": str(HOME)}))
 
     assert found.masked == ()
 
 
 def test_a_project_that_is_asked_for_read_only_is_read_only() -> None:
-    planned = plan(a_wish(allow_ro=(PROJECT,)), some_facts())
+    planned = plan_sandbox(a_wish(allow_ro=(PROJECT,)), some_facts())
 
     assert str(PROJECT) in read(planned)
     assert str(PROJECT) not in written(planned)
@@ -337,7 +345,7 @@ def test_a_profile_cannot_write_by_a_link_to_what_is_never_shown() -> None:
 def test_a_toolchain_that_leads_to_a_secret_is_not_shown() -> None:
     found = paths(HOME / ".ssh", links={HOME / ".local/bin": HOME / ".ssh"})
 
-    assert str(HOME / ".local/bin") not in read(plan(a_wish(), some_facts(found)))
+    assert str(HOME / ".local/bin") not in read(plan_sandbox(a_wish(), some_facts(found)))
 
 
 @pytest.mark.parametrize("home", ["/", "/usr/sbin", "/run/ann"])
@@ -359,7 +367,7 @@ def test_what_the_users_own_programs_obey_is_read_only() -> None:
         git, git / "hooks", PROJECT / ".vscode", files=[git / "config", PROJECT / ".envrc"]
     )
 
-    planned = plan(a_wish(), some_facts(found, git_directories=(git,)))
+    planned = plan_sandbox(a_wish(), some_facts(found, git_directories=(git,)))
 
     guarded = {str(git / "hooks"), str(git / "config"), str(PROJECT / ".envrc")}
     assert guarded | {str(PROJECT / ".vscode")} <= read(planned)
@@ -371,7 +379,9 @@ def test_a_guard_is_lifted_where_it_is_asked_for() -> None:
     git = PROJECT / ".git"
     found = paths(git, git / "hooks", files=[git / "config"])
 
-    planned = plan(a_wish(allow_rw=(git / "config",)), some_facts(found, git_directories=(git,)))
+    planned = plan_sandbox(
+        a_wish(allow_rw=(git / "config",)), some_facts(found, git_directories=(git,))
+    )
 
     assert str(git / "config") in written(planned)
     assert str(git / "hooks") in read(planned)
@@ -391,7 +401,7 @@ def test_asking_for_more_than_the_project_lifts_no_guard() -> None:
     project = around / "p"
     found = paths(around, project, files=[project / ".envrc"])
 
-    planned = plan(a_wish(project=project, allow_rw=(around, project)), some_facts(found))
+    planned = plan_sandbox(a_wish(project=project, allow_rw=(around, project)), some_facts(found))
 
     assert str(project / ".envrc") in read(planned)
 
@@ -399,7 +409,7 @@ def test_asking_for_more_than_the_project_lifts_no_guard() -> None:
 def test_a_link_in_the_place_of_a_guarded_file_is_watched_and_what_it_leads_to_guarded() -> None:
     found = paths(PROJECT / "x", links={PROJECT / ".vscode": PROJECT / "x"})
 
-    planned = plan(a_wish(), some_facts(found))
+    planned = plan_sandbox(a_wish(), some_facts(found))
 
     assert PROJECT / ".vscode" in planned.watched
     assert str(PROJECT / "x") in read(planned)
@@ -410,13 +420,13 @@ def test_a_link_out_of_the_project_shows_nothing() -> None:
     elsewhere = Path("/data/other")
     found = paths(elsewhere, links={PROJECT / ".vscode": elsewhere})
 
-    assert str(elsewhere) not in read(plan(a_wish(), some_facts(found)))
+    assert str(elsewhere) not in read(plan_sandbox(a_wish(), some_facts(found)))
 
 
 def test_a_projects_file_hides_and_write_protects() -> None:
     found = paths(PROJECT / "a/secrets", PROJECT / "docs", files=[PROJECT / ".env"])
 
-    planned = plan(
+    planned = plan_sandbox(
         a_wish(hide=("a/secrets", ".env", "none"), read_only=("docs",)), some_facts(found)
     )
 
@@ -431,7 +441,7 @@ def test_a_worktree_has_its_repository_and_guards_it() -> None:
     found = paths(common, git, common / "hooks", files=[common / "config", PROJECT / ".git"])
     facts = some_facts(found, worktree=Worktree(git, common), git_directories=(common, git))
 
-    planned = plan(a_wish(), facts)
+    planned = plan_sandbox(a_wish(), facts)
 
     assert str(common) in written(planned)
     assert {str(common / "hooks"), str(common / "config"), str(PROJECT / ".git")} <= read(planned)
@@ -452,7 +462,7 @@ def test_a_program_elsewhere_is_shown_with_its_tree_and_its_links() -> None:
         paths(tree), program=program, environ={"PATH": "/data/bin:/data/none:/usr/bin:rel"}
     )
 
-    planned = plan(a_wish(), facts)
+    planned = plan_sandbox(a_wish(), facts)
 
     assert str(tree) in read(planned)
     assert (str(tree / ".bin/tool"), "/data/bin/tool") in triples(planned, "symlink")
@@ -492,7 +502,7 @@ def test_few_variables_of_the_users_come_in() -> None:
         "LD_PRELOAD": "x.so",
     }
 
-    found = plan(a_wish(network=False), some_facts(environ=given_variables)).environment
+    found = plan_sandbox(a_wish(network=False), some_facts(environ=given_variables)).environment
 
     assert found == {
         "HOME": str(HOME),
@@ -507,7 +517,7 @@ def test_few_variables_of_the_users_come_in() -> None:
 
 
 def test_every_client_is_led_to_the_relay_and_socks_stands_in_one_variable_alone() -> None:
-    found = plan(a_wish(), some_facts()).environment
+    found = plan_sandbox(a_wish(), some_facts()).environment
 
     assert found["HTTPS_PROXY"] == found["https_proxy"] == "http://127.0.0.1:3128"
     assert {name for name, value in found.items() if "socks" in value} == {"ALL_PROXY"}
@@ -523,7 +533,7 @@ def test_a_profile_sets_and_passes_but_cannot_change_the_proxy() -> None:
     )
     facts = some_facts(environ={"KEY": "k", "HTTPS_PROXY": "http://corporate.example"})
 
-    found = plan(a_wish(profile=profile), facts).environment
+    found = plan_sandbox(a_wish(profile=profile), facts).environment
 
     assert (found["A"], found["KEY"], found["HOME"]) == ("1", "k", str(HOME))
     assert "UNSET" not in found
@@ -589,8 +599,8 @@ def test_nothing_that_is_never_shown_is_ever_mounted(
     )
     walls = {
         path
-        for path in protected_paths.never(HOME, {}, CONFDIR, STATEDIR)
-        if found[path].kind is not Kind.MISSING
+        for path in protected_paths.protected(HOME, {}, CONFDIR, STATEDIR)
+        if found[path].kind is not PathKind.MISSING
     }
     walls |= {found[path].real for path in walls}
     wish = a_wish(
@@ -598,7 +608,7 @@ def test_nothing_that_is_never_shown_is_ever_mounted(
     )
 
     try:
-        planned = plan(wish, some_facts(found))
+        planned = plan_sandbox(wish, some_facts(found))
     except ConfigError:
         return
 
@@ -614,7 +624,7 @@ def test_nothing_that_is_never_shown_is_ever_mounted(
                 )
 
 
-def _is_covered(planned: Plan, inside: Path, place: Path) -> bool:
+def _is_covered(planned: SandboxPlan, inside: Path, place: Path) -> bool:
     """Tell whether something deeper than `place` is mounted over `inside`."""
     words = planned.options
     deeper = [Path(words[at + 1]) for at, word in enumerate(words) if word == "--tmpfs"]
@@ -630,7 +640,7 @@ def test_every_question_of_a_plan_is_asked_before() -> None:
     asked = questions(wish, user, facts.environ, facts.confdir, facts.statedir, facts.rundir)
     known = dict(Paths((path, facts.paths[path]) for path in asked))
 
-    plan(wish, replace(facts, paths=known))
+    plan_sandbox(wish, replace(facts, paths=known))
 
 
 PURE = ("wish", "plan", "never", "system", "surroundings", "needs", "mountinfo", "seatbelt")

@@ -10,7 +10,7 @@ from claude_proxy.sandbox.plan.requirements import (
     APPARMOR_USERNS,
     MAX_USERNS,
     USERNS_CLONE,
-    Machine,
+    BwrapSupport,
 )
 
 BWRAP = Path("/usr/bin/bwrap")
@@ -19,7 +19,7 @@ DEBIAN = 'PRETTY_NAME="Debian GNU/Linux 12"\nID=debian\n'
 
 def only_problem(**changes: object) -> ClaudeProxyError:
     refusal = {"bwrap": BWRAP, "version": (0, 8, 0), "refusal": "bwrap: setting up uid map: no"}
-    [problem] = requirements.problems_of(Machine(**{**refusal, **changes}))  # type: ignore[arg-type]
+    [problem] = requirements.problems_of(BwrapSupport(**{**refusal, **changes}))  # type: ignore[arg-type]
     assert problem.exit_code == 1
     assert problem.fix
     return problem
@@ -74,6 +74,6 @@ def test_a_refusal_is_explained_by_what_is_switched_off(
 
 
 def test_a_machine_on_which_bwrap_works_lacks_nothing_whatever_is_switched_off() -> None:
-    machine = Machine(BWRAP, (0, 8, 0), settings={USERNS_CLONE: "0", APPARMOR_USERNS: "1"})
+    machine = BwrapSupport(BWRAP, (0, 8, 0), settings={USERNS_CLONE: "0", APPARMOR_USERNS: "1"})
 
     assert requirements.problems_of(machine) == []

@@ -14,7 +14,7 @@ _BAD_GATEWAY = 502
 _SAYS_NO = range(400, 500)
 
 
-class Answer(NamedTuple):
+class ProxyAnswer(NamedTuple):
     """What the proxy said to a request."""
 
     status: int  # 0: nothing was said
@@ -30,7 +30,7 @@ def proxy(spec: Spec) -> socket.socket:
     return sock
 
 
-def answer_of(sock: socket.socket) -> Answer:
+def answer_of(sock: socket.socket) -> ProxyAnswer:
     """Read one head; a connection that ends says nothing. TimeoutError if it is left open."""
     got = b""
     with suppress(ConnectionError, ssl.SSLError):
@@ -47,10 +47,10 @@ def answer_of(sock: socket.socket) -> Answer:
         name, _, value = line.partition(b":")
         if name.strip().lower() == b"x-claude-proxy-reason":
             reason = value.strip().decode("ascii", "replace")
-    return Answer(status, reason, rest)
+    return ProxyAnswer(status, reason, rest)
 
 
-def judged(what: str, answer: Answer) -> Try:
+def judged(what: str, answer: ProxyAnswer) -> Try:
     """Tell from an answer whether the proxy denied; a failure to connect came after an allow."""
     if answer.status == 0:
         return stopped(what, POLICY, "closed without a word")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from claude_proxy.doctor.probe_server import Arrival, Identity, Origin
+from claude_proxy.doctor.probe_server import Identity, ProbeServer, ReceivedRequest
 from claude_proxy.trust.certificate_authority import CertificateAuthority
 from tests.doctor.cage import ALLOWED, FakeProxy, carry_out, got_through, outcomes, reports
 
@@ -30,24 +30,24 @@ def certificate(authority: CertificateAuthority, tmp_path: Path) -> str:
     return str(path)
 
 
-def an_origin(authority: CertificateAuthority, said: str = "", field: str = "") -> Origin:
+def an_origin(authority: CertificateAuthority, said: str = "", field: str = "") -> ProbeServer:
     def identify(name: str) -> Identity:
         leaf = authority.leaf(name)
         return leaf.certificate, leaf.key
 
-    def answer(_: Arrival) -> tuple[str, bytes]:
+    def answer(_: ReceivedRequest) -> tuple[str, bytes]:
         return field, f"hello {said}".encode()
 
-    return Origin(identify, answer=answer)
+    return ProbeServer(identify, answer=answer)
 
 
 @pytest.fixture
-def origin(authority: CertificateAuthority) -> Iterator[Origin]:
+def origin(authority: CertificateAuthority) -> Iterator[ProbeServer]:
     with an_origin(authority) as found:
         yield found
 
 
-def facts(proxy: FakeProxy, origin: Origin, certificate: str) -> dict[str, Any]:
+def facts(proxy: FakeProxy, origin: ProbeServer, certificate: str) -> dict[str, Any]:
     return {
         "proxy": proxy.place,
         "ca": certificate,
@@ -60,7 +60,7 @@ def facts(proxy: FakeProxy, origin: Origin, certificate: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_a_proxy_that_looks_at_nothing_lets_every_one_through(
-    name: str, origin: Origin, certificate: str
+    name: str, origin: ProbeServer, certificate: str
 ) -> None:
     with FakeProxy(b"HTTP/1.1 200 OK\r\n\r\n", 0, origin) as proxy:
         tries = carry_out(name, **facts(proxy, origin, certificate))
@@ -70,7 +70,7 @@ def test_a_proxy_that_looks_at_nothing_lets_every_one_through(
     assert len(origin.arrivals()) >= len(tries) - 3
 
 
-def test_what_is_sent_holds_what_it_is_said_to_hold(origin: Origin, certificate: str) -> None:
+def test_what_is_sent_holds_what_it_is_said_to_hold(origin: ProbeServer, certificate: str) -> None:
     with FakeProxy(b"HTTP/1.1 200 OK\r\n\r\n", 0, origin) as proxy:
         carry_out("misplaced-placeholders", **facts(proxy, origin, certificate))
 
@@ -97,7 +97,9 @@ def test_a_key_that_is_told_to_the_sandbox_is_seen(
     assert outcomes(tries) == {"through"}
 
 
-def test_an_answer_without_the_key_is_none_that_tells_it(origin: Origin, certificate: str) -> None:
+def test_an_answer_without_the_key_is_none_that_tells_it(
+    origin: ProbeServer, certificate: str
+) -> None:
     with FakeProxy(b"HTTP/1.1 200 OK\r\n\r\n", 0, origin) as proxy:
         tries = carry_out("echoed-keys", **facts(proxy, origin, certificate))
 
@@ -105,7 +107,7 @@ def test_an_answer_without_the_key_is_none_that_tells_it(origin: Origin, certifi
 
 
 def test_what_is_allowed_there_is_asked_for_with_the_placeholder(
-    origin: Origin, certificate: str
+    origin: ProbeServer, certificate: str
 ) -> None:
     with FakeProxy(b"HTTP/1.1 200 OK\r\n\r\n", 0, origin) as proxy:
         tries = carry_out("honest", **facts(proxy, origin, certificate))
@@ -118,7 +120,7 @@ def test_what_is_allowed_there_is_asked_for_with_the_placeholder(
 
 @pytest.mark.parametrize("name", [*ATTACKS, "echoed-keys"])
 def test_where_no_tunnel_to_the_site_is_had_nothing_is_proven(
-    name: str, origin: Origin, certificate: str
+    name: str, origin: ProbeServer, certificate: str
 ) -> None:
     with FakeProxy(DENIES, 2) as proxy:
         [report] = reports([name], **facts(proxy, origin, certificate))

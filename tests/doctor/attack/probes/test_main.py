@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from claude_proxy.doctor.attack.canaries import Canaries
 from claude_proxy.doctor.attack.probes.__main__ import ATTACKS
-from claude_proxy.doctor.probe_server import Identity, Origin
+from claude_proxy.doctor.probe_server import Identity, ProbeServer
 from claude_proxy.sandbox.run_directory import birth_of
 from claude_proxy.trust.certificate_authority import CertificateAuthority
 from tests.doctor.cage import (
@@ -279,18 +279,18 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
 
 
 @pytest.fixture
-def origin(authority: CertificateAuthority) -> Iterator[Origin]:
+def origin(authority: CertificateAuthority) -> Iterator[ProbeServer]:
     def identify(name: str) -> Identity:
         leaf = authority.leaf(name)
         return leaf.certificate, leaf.key
 
-    with Origin(identify) as found:
+    with ProbeServer(identify) as found:
         yield found
 
 
 @pytest.mark.parametrize("name", [name for name in IN_A_TUNNEL if name != "plain-bytes"])
 def test_a_tunnel_that_lets_everything_pass_is_seen(
-    name: str, origin: Origin, authority: CertificateAuthority, tmp_path: Path
+    name: str, origin: ProbeServer, authority: CertificateAuthority, tmp_path: Path
 ) -> None:
     certificate = tmp_path / "ca.pem"
     certificate.write_bytes(authority.certificate.public_bytes(Encoding.PEM))
@@ -516,7 +516,7 @@ def test_an_allowed_site_that_answers_with_an_error_does_not_work(
     certificate = tmp_path / "ca.pem"
     certificate.write_bytes(authority.certificate.public_bytes(Encoding.PEM))
     with (
-        Origin(identify, status=lambda _: 404) as site,
+        ProbeServer(identify, status=lambda _: 404) as site,
         FakeProxy(b"HTTP/1.1 200 OK\r\n\r\n", 0, site) as proxy,
     ):
         tries = carry_out(

@@ -33,6 +33,9 @@ _ALSO_SHARED = """
 nodebalancer.linode.com platform.sh *.platform.sh r2.cloudflarestorage.com replit.dev run.app
 storage.googleapis.com
 """
+# Listed as names with customers' content directly below, and still allowed as a wildcard: it is
+# one server, and the preset claude-optional allows reading the artifacts that Claude made there.
+_ALSO_OWNED = frozenset({"frame.claudeusercontent.com"})
 _PRIVATE_SECTION = "===BEGIN PRIVATE DOMAINS==="
 
 
@@ -45,7 +48,7 @@ def public_suffix(name: str) -> Suffix | None:
     listed = _suffixes()
     # The list holds U-labels, a normalised name A-labels.
     shown = ".".join(map(_u_label, name.split("."))) if "xn--" in name else name
-    if shown in _PRIVATE_USE or f"!{shown}" in listed:
+    if shown in _PRIVATE_USE or shown in _ALSO_OWNED or f"!{shown}" in listed:
         return None
     _, dot, parent = shown.partition(".")
     found = listed.get(shown) or listed.get(f"*.{parent}")

@@ -27,6 +27,8 @@ from claude_proxy.wire.public_suffix import Suffix, public_suffix
         ("www.ck", None),  # by the exception "!www.ck"
         ("amazonaws.com", None),  # suffixes lie below it, but it is none
         ("anthropic.com", None),
+        ("frame.claudeusercontent.com", None),  # listed, and exempt
+        ("claudeusercontent.com", Suffix.PROVIDER),
         ("b.c.d.example.com", None),
         ("internal", None),
         ("home.arpa", None),

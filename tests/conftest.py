@@ -1,15 +1,17 @@
-"""Holds what every test may use, and the rule that in CI nothing is skipped."""
+"""Fixtures of every test, and the report of what was left out: in CI nothing may be."""
 
 import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parents[1]
+NOT_INSTALLED = "is not installed"
 TOOLS = ROOT / "build" / "e2e" / "node_modules" / ".bin"
 
 type FindProgram = Callable[[str], str]
@@ -45,37 +47,69 @@ def program() -> FindProgram:
     def find(name: str) -> str:
         found = shutil.which(name, path=TOOLS) or shutil.which(name)
         if found is None:
-            pytest.skip(f"{name} is not installed; try `make e2e-tools`")
+            pytest.skip(f"{name} {NOT_INSTALLED}")
         return found
 
     return find
 
 
-class NothingSkips:
-    """Fails a run that skipped anything: a law that was not tested in CI is not kept."""
+class LeftOut:
+    """Says at the end what was skipped and how to have it; in CI a skip fails the run.
 
-    def __init__(self) -> None:
-        self._skipped: list[str] = []
+    A law that was not tested in CI is not kept.
+    """
+
+    def __init__(self, *, allowed: bool) -> None:
+        self._allowed = allowed
+        self._reasons: dict[str, list[str]] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.skipped and not hasattr(report, "wasxfail"):
-            self._skipped.append(report.nodeid)
+            self._note(report)
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.skipped:
-            self._skipped.append(report.nodeid)
+            self._note(report)
+
+    def _note(self, report: pytest.TestReport | pytest.CollectReport) -> None:
+        # A skip is reported as (file, line, reason).
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        nodeids = self._reasons.setdefault(reason.removeprefix("Skipped: "), [])
+        if report.nodeid not in nodeids:
+            nodeids.append(report.nodeid)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Take over what a worker of pytest-xdist skipped while it collected."""
+        for reason, nodeids in getattr(node, "workeroutput", {}).get("left_out", {}).items():
+            known = self._reasons.setdefault(reason, [])
+            known.extend(nodeid for nodeid in nodeids if nodeid not in known)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Iterator[None]:
         yield
-        if self._skipped and session.exitstatus == pytest.ExitCode.OK:
+        if hasattr(session.config, "workeroutput"):
+            session.config.workeroutput["left_out"] = self._reasons
+        elif self._reasons and not self._allowed and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        if self._skipped:
+        if not self._reasons:
+            return
+        if not self._allowed:
             terminalreporter.section("skipped, which CI does not allow", red=True)
-            for nodeid in self._skipped:
-                terminalreporter.line(nodeid)
+        else:
+            terminalreporter.section("left out", yellow=True)
+        for reason, nodeids in sorted(self._reasons.items()):
+            count = f"{len(nodeids)} test{'s'[: len(nodeids) > 1]}"
+            terminalreporter.line(f"{count}: {reason}")
+            if not self._allowed:
+                for nodeid in nodeids:
+                    terminalreporter.line(f"    {nodeid}")
+        if any(reason.endswith(NOT_INSTALLED) for reason in self._reasons):
+            terminalreporter.line("")
+            terminalreporter.line("To run what needs a program (Debian, Ubuntu; asks for sudo):")
+            terminalreporter.line("    make e2e-tools E2E=--system")
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -91,5 +125,4 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.register_profile("anywhere", patient)
     settings.register_profile("ci", patient, derandomize=True)
     settings.load_profile("ci" if os.environ.get("CI") else "anywhere")
-    if os.environ.get("CI"):
-        config.pluginmanager.register(NothingSkips())
+    config.pluginmanager.register(LeftOut(allowed=not os.environ.get("CI")))

@@ -1,4 +1,4 @@
-"""In CI nothing is skipped: a law that was not tested is not kept."""
+"""What a run says of the tests that it left out: in CI there are none."""
 
 import os
 import subprocess
@@ -22,7 +22,7 @@ RUNNING = {
 
 
 def run(
-    directory: Path, files: Mapping[str, str], **variables: str
+    directory: Path, files: Mapping[str, str], *options: str, **variables: str
 ) -> subprocess.CompletedProcess[str]:
     """Run test files by themselves, under the rules of tests/conftest.py."""
     for name, text in files.items():
@@ -30,7 +30,7 @@ def run(
     inherited = {name: value for name, value in os.environ.items() if name != "CI"}
     alone = {"PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "tests.conftest", str(directory)],
+        [sys.executable, "-m", "pytest", "-p", "tests.conftest", *options, str(directory)],
         cwd=directory,
         env=inherited | alone | variables,
         capture_output=True,
@@ -48,8 +48,28 @@ def test_a_run_that_skips_anything_fails_in_ci_and_says_what(tmp_path: Path) -> 
     assert [name for name in RUNNING if f"test_{name}.py" in named] == []
 
 
-def test_elsewhere_tests_may_be_skipped(tmp_path: Path) -> None:
-    assert run(tmp_path, SKIPPING | RUNNING).returncode == 0
+def test_a_skip_while_a_worker_collects_fails_in_ci_too(tmp_path: Path) -> None:
+    ran = run(tmp_path, SKIPPING | RUNNING, "-p", "xdist", "-n", "2", CI="true")
+
+    assert ran.returncode == 1
+    _, _, named = ran.stdout.partition("skipped, which CI does not allow")
+    assert [name for name in SKIPPING if f"test_{name}.py" not in named] == []
+
+
+def test_elsewhere_a_run_says_at_its_end_what_was_left_out_and_how_to_have_it(
+    tmp_path: Path,
+) -> None:
+    ran = run(tmp_path, SKIPPING | RUNNING)
+
+    assert ran.returncode == 0
+    _, _, left_out = ran.stdout.partition(" left out ")
+    assert "1 test: no-such-program is not installed\n" in left_out
+    assert "2 tests: no\n" in left_out
+    assert "make e2e-tools E2E=--system" in left_out
+
+
+def test_a_run_that_leaves_nothing_out_says_nothing_of_it(tmp_path: Path) -> None:
+    assert "left out" not in run(tmp_path, RUNNING).stdout
 
 
 def test_a_run_that_skips_nothing_passes_in_ci(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ import pytest
 
 from claude_proxy.doctor.probe_server import ProbeServer
 from claude_proxy.sandbox.bubblewrap import seccomp
+from tests.conftest import NOT_INSTALLED
 
 ROOT = Path(__file__).resolve().parents[2]
 DENIED = "denied.example.test"
@@ -110,7 +111,7 @@ def got_through(tries: Tries) -> list[str]:
 def tool(name: str) -> str:
     found = shutil.which(name)
     if found is None:
-        pytest.skip(f"{name} is not installed")
+        pytest.skip(f"{name} {NOT_INSTALLED}")
     return found
 
 

@@ -12,6 +12,7 @@ from tests.conftest import FindProgram
 from .rig.internet import Internet
 from .rig.launch import Launches
 from .rig.messages_api import messages_api
+from .rig.namespaces import NAMESPACE_PROGRAMS
 from .rig.proxy import BANNER, Proxy, Workplace
 
 SHARED_ALLOWLIST = """\
@@ -110,8 +111,10 @@ class StartProxy(Protocol):
 
 
 @pytest.fixture(scope="package")
-def internet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Internet]:
+def internet(tmp_path_factory: pytest.TempPathFactory, program: FindProgram) -> Iterator[Internet]:
     """The internet, with the sites that most tests need."""
+    for name in NAMESPACE_PROGRAMS:
+        program(name)
     internet = Internet(tmp_path_factory.mktemp("internet"))
     for host in _SITES:
         internet.site(host)

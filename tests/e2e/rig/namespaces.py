@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 _AGENT = Path(__file__).with_name("namespace_agent.py")
-_TOOLS = ("unshare", "nsenter", "ip", "mount", "env")
+NAMESPACE_PROGRAMS = ("unshare", "nsenter", "ip", "mount", "env")
 
 NAME_SERVER = "9.9.9.9"
 SEARCH_DOMAIN = "search.test"  # as a network's DHCP server hands one out
@@ -101,7 +101,7 @@ class Cabled:
     """The two namespaces, cabled and addressed."""
 
     def __init__(self, directory: Path) -> None:
-        missing = [tool for tool in _TOOLS if shutil.which(tool) is None]
+        missing = [tool for tool in NAMESPACE_PROGRAMS if shutil.which(tool) is None]
         if missing:
             raise RuntimeError(f"the end-to-end tests need {', '.join(missing)} on the PATH")
         with ExitStack() as stack:

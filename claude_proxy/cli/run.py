@@ -203,7 +203,7 @@ def command(context: click.Context, /, **given: Any) -> int:
     listed = given["allowlist"] is not None
     settings = settings_of(context, given, gateway=_gateway(context, given, asked))
     order = order_of(asked, settings, listed=listed)
-    if order.wish.unfiltered:
+    if order.sandbox.unfiltered:
         _say(
             "warning: nothing is filtered and nothing recorded: the policy gives COMMAND this "
             "machine's own network"

@@ -193,10 +193,13 @@ def _proxy(folder: Path, record: Path, origin: int, domain: str, names: list[str
             verbosity=Verbosity.QUIET,
             jsonl=record,
         )
-        with RunDirectory.make(("doctor", "--trust")) as rundir:
-            log = open_log(settings.statedir, rundir.name)
-            with log.file, start_proxy_process(settings, (listener,), rundir, log) as companion:
-                companion.wait_until_ready()
+        with RunDirectory.make(("doctor", "--trust")) as run_directory:
+            log = open_log(settings.statedir, run_directory.name)
+            with (
+                log.file,
+                start_proxy_process(settings, (listener,), run_directory, log) as proxy_process,
+            ):
+                proxy_process.wait_until_ready()
                 yield int(listener.getsockname()[1])
 
 

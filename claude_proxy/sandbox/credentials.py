@@ -41,14 +41,14 @@ def bindings_of(order: RunSpec) -> Bindings:
     have; if it has not, a placeholder is a login that nobody knows. Without a network they stay
     outside as well: what a run writes down, the next one may send.
     """
-    if order.wish.unfiltered or order.foreign:
+    if order.sandbox.unfiltered or order.foreign:
         return ()
     return policy_files.load_for(order.settings).policy.credentials
 
 
 def warnings_of(order: RunSpec, bindings: Bindings) -> Iterator[str]:
     """Yield what an owner should know of the credentials of the run's own proxy."""
-    if not bindings or order.join is not None or not order.wish.network:
+    if not bindings or order.join is not None or not order.sandbox.network:
         return
     words = unbound_hosts.words_about(policy_files.load_for(order.settings).policy)
     if words is not None:
@@ -60,8 +60,8 @@ def refuse_reachable(order: RunSpec, bindings: Bindings, environ: Mapping[str, s
 
     To be called before anything of it is read, or run: it would be run outside.
     """
-    wish, home = order.wish, host_facts.user_of(environ).home
-    written = [wish.project, *wish.allow_rw, *(home / name for name in wish.profile.home_write)]
+    spec, home = order.sandbox, host_facts.user_of(environ).home
+    written = [spec.project, *spec.allow_rw, *(home / name for name in spec.profile.home_write)]
     places = {Path(os.path.realpath(place)) for place in written}
     for source in _sources_of(order, bindings):
         for path in _obeyed(source, home, environ):
@@ -84,17 +84,17 @@ def with_isolation(
     if dry:
         asked = (CommandSource, KeyringSource)
         sources = {name: one for name, one in sources.items() if not isinstance(one, asked)}
-    must = order.wish.network and order.join is None
+    must = order.sandbox.network and order.join is None
     values = _values_of(sources, environ, must=must) if sources else {}
     found = credential_isolation.isolation_of(bindings, values, environ, home)
     gateway = order.settings.gateway
-    if gateway is not None and order.wish.network:
+    if gateway is not None and order.sandbox.network:
         source = gateway.credential.source
         found = credential_isolation.joined(
             found, credential_isolation.isolation_for_gateway(GATEWAY_PORT, source, environ, home)
         )
-    bare = tuple(_bare(order.wish, home, values.values())) if values else ()
-    return replace(order.wish, keeping=replace(found, bare=bare))
+    bare = tuple(_bare(order.sandbox, home, values.values())) if values else ()
+    return replace(order.sandbox, isolation=replace(found, bare=bare))
 
 
 # Where people write keys down beside their work, and Claude Code writes down its own.
@@ -105,10 +105,10 @@ _NOTES = (
 _NOTE_BYTES = 256 * 1024
 
 
-def _bare(wish: SandboxSpec, home: Path, values: Iterable[Secret]) -> Iterator[Path]:
+def _bare(spec: SandboxSpec, home: Path, values: Iterable[Secret]) -> Iterator[Path]:
     """Yield the files of a project and a home in which one of the values stands."""
     wanted = [value.reveal() for value in values]
-    for place in dict.fromkeys((wish.project, home)):
+    for place in dict.fromkeys((spec.project, home)):
         for path in (place / name for name in _NOTES):
             text = head_of(path, _NOTE_BYTES)
             if any(value in text for value in wanted):

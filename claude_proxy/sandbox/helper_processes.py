@@ -180,7 +180,7 @@ def _forget_old(folder: Path) -> None:
 
 
 def start_proxy_process(
-    settings: Settings, listeners: Sequence[socket.socket], rundir: RunDirectory, log: RunLog
+    settings: Settings, listeners: Sequence[socket.socket], run_directory: RunDirectory, log: RunLog
 ) -> ProxyProcess:
     """Start the proxy of a run on the sockets that it inherits; do not wait for it.
 
@@ -198,25 +198,25 @@ def start_proxy_process(
             "-c",
             proxy_process_ipc.BOOT,
             str(reading),
-            f"claude-proxy-{rundir.name}",
+            f"claude-proxy-{run_directory.name}",
         ],
         (reading, until, report, *(listener.fileno() for listener in listeners)),
         log,
     )
     for descriptor in (reading, until, report):
         os.close(descriptor)
-    companion = ProxyProcess(process, lifeline, heard, log.path)
+    proxy_process = ProxyProcess(process, lifeline, heard, log.path)
     # If it has ended already, the report says so better.
     with contextlib.suppress(BrokenPipeError), open(writing, "wb") as file:  # noqa: PTH123 - a descriptor
         file.write(proxy_process_ipc.encode(task, sys.path))
-    rundir.note(process.pid)
-    return companion
+    run_directory.note(process.pid)
+    return proxy_process
 
 
 def start_relay(
     listeners: Sequence[socket.socket],
     upstream: RelayTarget,
-    rundir: RunDirectory,
+    run_directory: RunDirectory,
     log: RunLog,
     announced: Sequence[str] | None,
 ) -> HelperProcess:
@@ -227,15 +227,15 @@ def start_relay(
         words += ["--listen", f"fd:{sock.fileno()}"]
     words += ["--to", upstream.name, "--until", f"fd:{until}"]
     if announced is not None:
-        words += ["--announce", rundir.name, command_line(announced)]
+        words += ["--announce", run_directory.name, command_line(announced)]
     process = _start(words, (until, *(sock.fileno() for sock in listeners)), log)
     os.close(until)
-    rundir.note(process.pid)
+    run_directory.note(process.pid)
     return HelperProcess("relay", process, lifeline)
 
 
 def start_credential_mask(
-    pairs: Sequence[tuple[Path, Path]], init: int, rundir: RunDirectory, log: RunLog
+    pairs: Sequence[tuple[Path, Path]], init: int, run_directory: RunDirectory, log: RunLog
 ) -> HelperProcess:
     """Start what hides logins again that are renewed outside; return once it watches."""
     until, lifeline = os.pipe()
@@ -246,13 +246,13 @@ def start_credential_mask(
     process = _start(words, (until,), log, said)
     for descriptor in (until, said):
         os.close(descriptor)
-    rundir.note(process.pid)
-    attendant = HelperProcess("process that hides logins", process, lifeline)
+    run_directory.note(process.pid)
+    helper = HelperProcess("process that hides logins", process, lifeline)
     with open(heard, "rb") as file:  # noqa: PTH123 - a descriptor
         if not file.read(1):
-            attendant.end()
-            raise attendant.failed(log.path)
-    return attendant
+            helper.end()
+            raise helper.failed(log.path)
+    return helper
 
 
 def _start(

@@ -52,21 +52,21 @@ _TRIAL = (
 
 
 def gather(  # noqa: PLR0913 - each is a place of its own
-    wish: SandboxSpec,
+    spec: SandboxSpec,
     *,
     environ: Mapping[str, str],
     confdir: Path,
     statedir: Path,
-    rundir: Path,
+    run_directory: Path,
     shown: Mapping[str, bytes],
 ) -> HostFacts:
     """Return everything that `plan` decides on."""
-    bwrap, version = _bwrap(environ, wish.project)
+    bwrap, version = _bwrap(environ, spec.project)
     user = user_of(environ)
-    worktree, git_directories, notes = git_of(wish.project)
-    hooks = tuple(hooks_of(wish.project, git_directories))
-    program = find_program(wish.command, environ, wish.project) if not wish.shell else None
-    asked = set(planner.questions(wish, user, environ, confdir, statedir, rundir))
+    worktree, git_directories, notes = git_of(spec.project)
+    hooks = tuple(hooks_of(spec.project, git_directories))
+    program = find_program(spec.command, environ, spec.project) if not spec.shell else None
+    asked = set(planner.questions(spec, user, environ, confdir, statedir, run_directory))
     asked |= {path for git in git_directories for path in planner.questions_of_git(git)}
     asked |= {*hooks, *(worktree_paths(worktree))}
     asked |= {Path(f"/etc/{name}") for name in _names_in(Path("/etc"))}
@@ -78,7 +78,7 @@ def gather(  # noqa: PLR0913 - each is a place of its own
         bwrap_version=version,
         confdir=confdir,
         statedir=statedir,
-        rundir=rundir,
+        run_directory=run_directory,
         paths=_look(asked),
         etc=frozenset(_names_in(Path("/etc"))),
         program=program,
@@ -87,7 +87,7 @@ def gather(  # noqa: PLR0913 - each is a place of its own
         hooks=hooks,
         default_signal=_ENV if _knows_default_signal(_ENV) else None,
         shown=dict(shown),
-        resolver=_resolver() if wish.unfiltered else {},
+        resolver=_resolver() if spec.unfiltered else {},
         notes=notes,
     )
 

@@ -45,7 +45,7 @@ class MissingError(ClaudeProxyError):
 class RunSpec:
     """What one run is asked for, by its command line or by a test of the machine."""
 
-    wish: SandboxSpec
+    sandbox: SandboxSpec
     settings: Settings
     name: str | None = None
     join: str | None = None  # a running proxy, "unix:/path" or "127.0.0.1:9051"
@@ -56,7 +56,7 @@ class RunSpec:
     @property
     def words(self) -> tuple[str, ...]:
         """The command as it is named and recorded."""
-        return ("shell",) if self.wish.shell else self.wish.command
+        return ("shell",) if self.sandbox.shell else self.sandbox.command
 
     @property
     def announces(self) -> bool:
@@ -72,7 +72,7 @@ class RunSpec:
 def shown_files(order: RunSpec) -> dict[str, bytes]:
     """Return the contents of the files in /run/claude-proxy."""
     settings = order.settings
-    if not order.wish.network:
+    if not order.sandbox.network:
         return {}
     # Both bring cryptography, which takes longer than all the rest; the proxy starts meanwhile.
     from claude_proxy.trust.certificate_authority import (  # noqa: PLC0415
@@ -151,8 +151,8 @@ def _narrowing_text(settings: Settings) -> bytes:
 
 def refuse_reachable(order: RunSpec) -> None:
     """Raise ConfigError if the sandbox could write what judges it, or where the proxy writes."""
-    wish = order.wish
-    places = [wish.project, *wish.allow_rw]
+    spec = order.sandbox
+    places = [spec.project, *spec.allow_rw]
     for place in places:
         if Path(os.path.realpath(place)) == Path("/"):  # else it were blamed for all that it holds
             raise ConfigError(

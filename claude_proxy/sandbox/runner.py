@@ -66,13 +66,11 @@ class Sandbox:
     """A sandbox that stands, with everything beside it; its COMMAND has not been started."""
 
     name: str
-    rundir: Path
+    run_directory: Path
     plan: SandboxPlan
     bubble: Bubblewrap
-    companion: ProxyProcess | None  # None: the run has joined a proxy, or has no network
-    attendants: tuple[
-        HelperProcess, ...
-    ]  # what else stands beside it: relays, and what hides a login
+    proxy_process: ProxyProcess | None  # None: the run has joined a proxy, or has no network
+    helpers: tuple[HelperProcess, ...]  # what else stands beside it: relays, and what hides a login
     log: Path
 
     def finish(
@@ -86,9 +84,9 @@ class Sandbox:
 
     def lost(self) -> Iterator[HelperProcess]:
         """Yield what should stand beside the sandbox and does not."""
-        for attendant in (self.companion, *self.attendants):
-            if attendant is not None and not attendant.alive:
-                yield attendant
+        for helper in (self.proxy_process, *self.helpers):
+            if helper is not None and not helper.alive:
+                yield helper
 
 
 def run(order: RunSpec, *, say: Reporter) -> int:
@@ -117,8 +115,8 @@ def _run(sandbox: Sandbox, order: RunSpec, say: Reporter) -> int:
         apart = "--new-session" in sandbox.plan.options
         wait = JobControl(sandbox.bubble, terminal, apart=apart)
         code = wait.run()
-    for attendant in sandbox.lost():
-        what, pid = attendant.what, attendant.pid
+    for helper in sandbox.lost():
+        what, pid = helper.what, helper.pid
         say(
             f"the {what} of this run (process {pid}) ended before COMMAND did; from then on the "
             f"sandbox had no network (see {sandbox.log})"
@@ -145,7 +143,7 @@ def live_sandbox(
     _refuse(order)
     with ExitStack() as stack:
         joined = (
-            wait_for_proxy(order.join) if order.join is not None and order.wish.network else None
+            wait_for_proxy(order.join) if order.join is not None and order.sandbox.network else None
         )
         if joined is not None and order.announces and is_foreign(joined):
             say(
@@ -155,28 +153,34 @@ def live_sandbox(
             order = replace(order, foreign=True)
         bindings = credentials.bindings_of(order)
         credentials.refuse_reachable(order, bindings, os.environ)
-        rundir = stack.enter_context(RunDirectory.make(order.words, name=order.name))
-        log = open_log(order.settings.statedir, rundir.name)
+        run_directory = stack.enter_context(RunDirectory.make(order.words, name=order.name))
+        log = open_log(order.settings.statedir, run_directory.name)
         stack.callback(log.file.close)
-        companion = None
-        if order.wish.network and joined is None:
-            companion = stack.enter_context(_own_proxy(order.settings, rundir, log))
+        proxy_process = None
+        if order.sandbox.network and joined is None:
+            proxy_process = stack.enter_context(_own_proxy(order.settings, run_directory, log))
         planned = _plan_and_report(order, bindings, say)
         _forget(planned.withheld)
-        bubble = stack.enter_context(_bubble(order, planned, rundir, streams))
-        attendants: tuple[HelperProcess, ...] = ()
-        if order.wish.network:
+        bubble = stack.enter_context(_bubble(order, planned, run_directory, streams))
+        helpers: tuple[HelperProcess, ...] = ()
+        if order.sandbox.network:
             with _attribute_errors_to_bwrap(bubble):
-                attendants = tuple(_relays(order, joined, bubble, rundir, log, stack))
-        _record_start(order.settings, f"run {rundir.name}: {command_line(order.words)}")
-        if companion is not None:
-            companion.wait_until_ready()
+                helpers = tuple(_relays(order, joined, bubble, run_directory, log, stack))
+        _record_start(order.settings, f"run {run_directory.name}: {command_line(order.words)}")
+        if proxy_process is not None:
+            proxy_process.wait_until_ready()
         host_facts.check_mounts(planned, bubble.init)
-        if planned.veiled:
-            veil = start_credential_mask(planned.veiled, bubble.init, rundir, log)
-            attendants = (*attendants, stack.enter_context(veil))
+        if planned.masked_logins:
+            veil = start_credential_mask(planned.masked_logins, bubble.init, run_directory, log)
+            helpers = (*helpers, stack.enter_context(veil))
         sandbox = Sandbox(
-            rundir.name, rundir.path, planned, bubble, companion, attendants, log.path
+            run_directory.name,
+            run_directory.path,
+            planned,
+            bubble,
+            proxy_process,
+            helpers,
+            log.path,
         )
         _check_alive(sandbox)
         yield sandbox
@@ -184,7 +188,7 @@ def live_sandbox(
 
 def _refuse(order: RunSpec) -> None:
     """Raise if something that the run needs is missing, or would be in reach of the sandbox."""
-    if missing := host_facts.problems(os.environ, seccomp_wanted=order.wish.seccomp):
+    if missing := host_facts.problems(os.environ, seccomp_wanted=order.sandbox.seccomp):
         raise MissingError(missing)
     refuse_reachable(order)
 
@@ -219,13 +223,13 @@ def _forget(names: frozenset[str]) -> None:
 
 
 def _bubble(
-    order: RunSpec, planned: SandboxPlan, rundir: RunDirectory, streams: StandardStreams
+    order: RunSpec, planned: SandboxPlan, run_directory: RunDirectory, streams: StandardStreams
 ) -> Bubblewrap:
     _make(planned)
-    filter_ = seccomp.program() if order.wish.seccomp else None
+    filter_ = seccomp.program() if order.sandbox.seccomp else None
     bubble = Bubblewrap.start(planned, filter_, streams)
     for pid in (bubble.process.pid, bubble.init, bubble.guard.process.pid):
-        rundir.note(pid)
+        run_directory.note(pid)
     return bubble
 
 
@@ -233,7 +237,7 @@ def _relays(  # noqa: PLR0913 - all that a relay stands between
     order: RunSpec,
     joined: RelayTarget | None,
     bubble: Bubblewrap,
-    rundir: RunDirectory,
+    run_directory: RunDirectory,
     log: RunLog,
     stack: ExitStack,
 ) -> Iterator[HelperProcess]:
@@ -244,11 +248,11 @@ def _relays(  # noqa: PLR0913 - all that a relay stands between
         sockets = netns.listeners(bubble.init, ports)
         for sock in sockets:
             closing.enter_context(sock)
-        upstream = joined or _at(rundir.socket_path)
-        yield stack.enter_context(start_relay(sockets[:2], upstream, rundir, log, announced))
+        upstream = joined or _at(run_directory.socket_path)
+        yield stack.enter_context(start_relay(sockets[:2], upstream, run_directory, log, announced))
         if order.settings.gateway is not None:
-            gate = _at(rundir.gateway_path)
-            yield stack.enter_context(start_relay(sockets[2:], gate, rundir, log, announced))
+            gate = _at(run_directory.gateway_path)
+            yield stack.enter_context(start_relay(sockets[2:], gate, run_directory, log, announced))
 
 
 def _at(path: Path) -> RelayTarget:
@@ -275,22 +279,22 @@ def planned_for(
     if bindings is None:
         bindings = credentials.bindings_of(order)
         credentials.refuse_reachable(order, bindings, os.environ)
-    wish = credentials.with_isolation(order, bindings, os.environ, dry=dry)
+    spec = credentials.with_isolation(order, bindings, os.environ, dry=dry)
     seen = host_facts.gather(
-        wish,
+        spec,
         environ=os.environ,
         confdir=settings.confdir,
         statedir=settings.statedir,
-        rundir=base_of(os.environ),
+        run_directory=base_of(os.environ),
         shown=dict.fromkeys(SHOWN, b"") if dry else shown_files(order),
     )
-    return plan_sandbox(wish, seen)
+    return plan_sandbox(spec, seen)
 
 
-def _own_proxy(settings: Settings, rundir: RunDirectory, log: RunLog) -> ProxyProcess:
+def _own_proxy(settings: Settings, run_directory: RunDirectory, log: RunLog) -> ProxyProcess:
     """Start a proxy that listens on the run's sockets and on nothing else."""
     with ExitStack() as closing:
-        listeners = [closing.enter_context(rundir.listen())]
+        listeners = [closing.enter_context(run_directory.listen())]
         own = replace(
             settings,
             listen=(InheritedListen(listeners[0].fileno(), LISTENER),),
@@ -299,10 +303,12 @@ def _own_proxy(settings: Settings, rundir: RunDirectory, log: RunLog) -> ProxyPr
             limits=replace(settings.limits, grace_s=min(settings.limits.grace_s, _GRACE_S)),
         )
         if settings.gateway is not None:
-            listeners.append(closing.enter_context(rundir.listen(rundir.gateway_path)))
+            listeners.append(
+                closing.enter_context(run_directory.listen(run_directory.gateway_path))
+            )
             door = InheritedListen(listeners[1].fileno(), GATEWAY_LISTENER)
             own = replace(own, gateway=replace(settings.gateway, listen=(door,)))
-        return start_proxy_process(own, listeners, rundir, log)
+        return start_proxy_process(own, listeners, run_directory, log)
 
 
 def _make(planned: SandboxPlan) -> None:
@@ -322,8 +328,8 @@ def _check_alive(sandbox: Sandbox) -> None:
     """Raise if something has ended again already."""
     if not sandbox.bubble.alive:
         raise failed(sandbox.bubble.process)
-    for attendant in sandbox.lost():
-        raise attendant.failed(sandbox.log)
+    for helper in sandbox.lost():
+        raise helper.failed(sandbox.log)
 
 
 def _record_start(settings: Settings, text: str) -> None:

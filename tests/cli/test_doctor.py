@@ -170,7 +170,7 @@ def test_without_a_ca_there_are_no_clients_to_look_at(
     code, out, err = run(capsys, "--trust", "--confdir", tmp_path)
 
     assert (code, out) == (2, "")
-    assert "fix:  make it: claude-proxy ca bundle" in err
+    assert "fix:   make it: claude-proxy ca bundle" in err
 
 
 @pytest.fixture
@@ -232,10 +232,10 @@ def test_the_sandbox_is_that_of_the_same_options_of_run(
     )
 
     [aim] = aims
-    wish, settings = aim.order.wish, aim.order.settings
-    assert (wish.project, wish.allow_ro) == (tmp_path, (tmp_path / "a",))
-    assert (wish.pass_env, wish.profile.name, wish.keep_home) == (("A",), "claude", True)
-    assert (wish.network, wish.seccomp, aim.own_project) == (False, False, False)
+    spec, settings = aim.order.sandbox, aim.order.settings
+    assert (spec.project, spec.allow_ro) == (tmp_path, (tmp_path / "a",))
+    assert (spec.pass_env, spec.profile.name, spec.keep_home) == (("A",), "claude", True)
+    assert (spec.network, spec.seccomp, aim.own_project) == (False, False, False)
     assert [str(place) for place in settings.listen] == ["127.0.0.1:4711"]
     assert json.loads(out)["exit"] == 1
 
@@ -246,7 +246,7 @@ def test_without_a_directory_it_uses_an_empty_one(
     run(capsys, "--attack")
 
     assert aims[0].own_project
-    assert aims[0].order.wish.profile.name == "shell"
+    assert aims[0].order.sandbox.profile.name == "shell"
 
 
 def test_the_help_shows_what_matters_here_and_its_exit_codes(

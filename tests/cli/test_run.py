@@ -93,7 +93,7 @@ def test_variables_that_a_joined_proxy_does_not_go_by_are_named(
 def test_what_follows_command_is_commands_with_or_without_dashes(
     orders: list[RunSpec], words: list[str]
 ) -> None:
-    assert order_of(orders, *words).wish.command == ("claude", "-p", "hi")
+    assert order_of(orders, *words).sandbox.command == ("claude", "-p", "hi")
 
 
 def test_its_own_options_and_dashes_stay_commands(orders: list[RunSpec]) -> None:
@@ -101,7 +101,7 @@ def test_its_own_options_and_dashes_stay_commands(orders: list[RunSpec]) -> None
 
     order = order_of(orders, "--", *words)
 
-    assert order.wish.command == words
+    assert order.sandbox.command == words
     assert not order.verify
 
 
@@ -131,13 +131,13 @@ def test_what_makes_no_sense_is_a_usage_error(
 
 
 def test_the_project_is_the_current_directory(project: Path, orders: list[RunSpec]) -> None:
-    assert order_of(orders, "true").wish.project == project
+    assert order_of(orders, "true").sandbox.project == project
 
 
 def test_another_can_be_named(orders: list[RunSpec], tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
 
-    assert order_of(orders, "--dir", "../other", "true").wish.project == tmp_path / "other"
+    assert order_of(orders, "--dir", "../other", "true").sandbox.project == tmp_path / "other"
 
 
 @pytest.mark.parametrize("name", ["missing", "file"])
@@ -177,8 +177,8 @@ def test_the_projects_own_file_narrows(project: Path, orders: list[RunSpec]) -> 
 
     order = order_of(orders, "true")
 
-    assert (order.wish.hide, order.wish.read_only) == (("secrets",), ("Makefile",))
-    assert not order.wish.network
+    assert (order.sandbox.hide, order.sandbox.read_only) == (("secrets",), ("Makefile",))
+    assert not order.sandbox.network
     assert order.settings.narrowing == project / ".claude-proxy.yaml"
 
 
@@ -193,28 +193,28 @@ def test_wishes_arrive(project: Path, orders: list[RunSpec]) -> None:
         *("--proxy", "unix:/run/proxy.sock", "true"),
     )
 
-    assert order.wish.allow_ro == (project / "ro", Path("/abs"))
-    assert order.wish.allow_rw == (Path(os.environ["HOME"]) / "rw",)
-    assert order.wish.pass_env == ("ONE",)
-    assert (order.wish.keep_home, order.wish.seccomp) == (True, False)
+    assert order.sandbox.allow_ro == (project / "ro", Path("/abs"))
+    assert order.sandbox.allow_rw == (Path(os.environ["HOME"]) / "rw",)
+    assert order.sandbox.pass_env == ("ONE",)
+    assert (order.sandbox.keep_home, order.sandbox.seccomp) == (True, False)
     assert (order.verify, order.show_plan) == (True, True)
     assert (order.name, order.join) == ("called", "unix:/run/proxy.sock")
 
 
 def test_without_wishes_nothing_is_given(orders: list[RunSpec]) -> None:
-    wish = order_of(orders, "true").wish
+    spec = order_of(orders, "true").sandbox
 
-    assert (wish.allow_ro, wish.allow_rw, wish.pass_env, wish.shell) == ((), (), (), False)
-    assert (wish.keep_home, wish.network, wish.seccomp) == (False, True, True)
+    assert (spec.allow_ro, spec.allow_rw, spec.pass_env, spec.shell) == ((), (), (), False)
+    assert (spec.keep_home, spec.network, spec.seccomp) == (False, True, True)
 
 
 @pytest.mark.parametrize("words", [["--filter-network"], ["--unshare-net"]])
 def test_words_of_its_forerunners_are_understood(orders: list[RunSpec], words: list[str]) -> None:
-    assert order_of(orders, *words, "true").wish.network
+    assert order_of(orders, *words, "true").sandbox.network
 
 
 def test_full_home_access_is_another_word_for_keeping_the_home(orders: list[RunSpec]) -> None:
-    assert order_of(orders, "--full-home-access", "true").wish.keep_home
+    assert order_of(orders, "--full-home-access", "true").sandbox.keep_home
 
 
 @pytest.mark.parametrize(
@@ -229,17 +229,17 @@ def test_full_home_access_is_another_word_for_keeping_the_home(orders: list[RunS
     ],
 )
 def test_the_profile_is_the_commands(orders: list[RunSpec], words: list[str], profile: str) -> None:
-    assert order_of(orders, *words).wish.profile.name == profile
+    assert order_of(orders, *words).sandbox.profile.name == profile
 
 
 def test_claude_does_not_ask_only_if_that_is_wished(orders: list[RunSpec]) -> None:
-    asked = order_of(orders, "--skip-permissions", "claude", "-p", "hi").wish.command
+    asked = order_of(orders, "--skip-permissions", "claude", "-p", "hi").sandbox.command
 
     assert asked[0] == "claude"
     assert "--dangerously-skip-permissions" in asked[1:-2]
     assert asked[-2:] == ("-p", "hi")
     for words in ([], ["--no-skip-permissions"]):
-        assert order_of(orders, *words, "claude").wish.command == ("claude",)
+        assert order_of(orders, *words, "claude").sandbox.command == ("claude",)
 
 
 def test_a_command_that_cannot_be_told_not_to_ask_is_not_run_as_if_it_could(

@@ -64,20 +64,20 @@ def error_of(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 def test_without_a_policy_the_allowlist_decides(orders: list[RunSpec]) -> None:
     order = order_of(orders, "make")
 
-    assert (order.settings.policy, order.wish.network) == (None, True)
+    assert (order.settings.policy, order.sandbox.network) == (None, True)
 
 
 def test_a_policy_of_the_proxy_is_handed_to_it(orders: list[RunSpec], groups: str) -> None:
     order = order_of(orders, groups, "--policy=online", "make")
 
-    assert (order.settings.policy, order.wish.network) == ("online", True)
+    assert (order.settings.policy, order.sandbox.network) == ("online", True)
 
 
 def test_a_policy_without_network_leaves_loopback_alone(orders: list[RunSpec]) -> None:
     order = order_of(orders, "--policy=lockdown", "make")
 
-    assert (order.settings.policy, order.wish.network) == (None, False)
-    assert not order.wish.unfiltered
+    assert (order.settings.policy, order.sandbox.network) == (None, False)
+    assert not order.sandbox.unfiltered
 
 
 def test_a_policy_without_a_filter_is_warned_of(
@@ -85,7 +85,7 @@ def test_a_policy_without_a_filter_is_warned_of(
 ) -> None:
     order = order_of(orders, "--policy=open", "make")
 
-    assert (order.wish.network, order.wish.unfiltered) == (False, True)
+    assert (order.sandbox.network, order.sandbox.unfiltered) == (False, True)
     assert "nothing is filtered and nothing recorded" in capsys.readouterr().err
 
 
@@ -98,15 +98,15 @@ def test_what_takes_the_network_away_wins_over_an_open_policy(
 
     order = order_of(orders, "--policy=open", *words, "make")
 
-    assert not order.wish.network
-    assert not order.wish.unfiltered
+    assert not order.sandbox.network
+    assert not order.sandbox.unfiltered
 
 
 def test_a_command_can_have_a_policy_of_its_own(orders: list[RunSpec], groups: str) -> None:
     order = order_of(orders, groups, "/usr/bin/make", "all")
 
-    assert not order.wish.network
-    assert order.wish.profile.name == "claude"
+    assert not order.sandbox.network
+    assert order.sandbox.profile.name == "claude"
 
 
 def test_an_allowlist_that_is_named_goes_before_it(
@@ -115,7 +115,7 @@ def test_an_allowlist_that_is_named_goes_before_it(
     listed = tmp_path / "list.yaml"
     listed.write_text("allow: []\n")
 
-    assert order_of(orders, groups, f"--allowlist={listed}", "make").wish.network
+    assert order_of(orders, groups, f"--allowlist={listed}", "make").sandbox.network
 
 
 def test_a_profile_that_is_named_goes_before_the_policys(
@@ -123,7 +123,7 @@ def test_a_profile_that_is_named_goes_before_the_policys(
 ) -> None:
     order = order_of(orders, groups, "--profile=shell", "--policy=offline", "make")
 
-    assert order.wish.profile.name == "shell"
+    assert order.sandbox.profile.name == "shell"
 
 
 @pytest.mark.parametrize("words", [["--verify"], ["--learn=learned.toml"]])
@@ -176,7 +176,7 @@ def test_what_the_project_denies_is_kept_where_there_is_no_network(
 ) -> None:
     (project / ".claude-proxy.yaml").write_text("deny: [claude.ai]\n")
 
-    assert not order_of(orders, "--policy=lockdown", "make").wish.network
+    assert not order_of(orders, "--policy=lockdown", "make").sandbox.network
 
 
 def test_an_open_policy_cannot_go_without_the_filter(

@@ -405,7 +405,7 @@ def test_without_its_proxy_or_relay_a_run_has_no_network_and_goes_on(
     assert process.stdout is not None
     assert process.stdout.readline() == b"0\n"
 
-    os.kill(runs.attendants()[victim], signal.SIGKILL)
+    os.kill(runs.helpers()[victim], signal.SIGKILL)
     with internet.watch() as seen:
         out, err = process.communicate(b"\n")
 
@@ -421,9 +421,9 @@ def test_a_killed_launcher_takes_everything_with_it(runs: Launches) -> None:
     process = runs.start("sh", "-c", "echo begun; sleep 600")
     assert process.stdout is not None
     assert process.stdout.readline() == b"begun\n"
-    assert set(runs.attendants()) == {"launcher", "proxy", "relay"}
+    assert set(runs.helpers()) == {"launcher", "proxy", "relay"}
 
-    os.kill(runs.attendants()["launcher"], signal.SIGKILL)
+    os.kill(runs.helpers()["launcher"], signal.SIGKILL)
     process.communicate()
 
     until(lambda: not runs.all_processes(), f"processes are left: {runs.all_processes()}")
@@ -442,7 +442,7 @@ def test_a_signal_to_the_launcher_ends_the_sandbox_and_cleans_up(
     assert process.stdout is not None
     assert process.stdout.readline() == b"begun\n"
 
-    os.kill(runs.attendants()["launcher"], number)
+    os.kill(runs.helpers()["launcher"], number)
     out, _ = process.communicate()
 
     assert out == b"told\n"
@@ -456,8 +456,8 @@ def test_a_command_that_ignores_the_signal_is_ended_all_the_same(runs: Launches)
     assert process.stdout is not None
     assert process.stdout.readline() == b"begun\n"
 
-    os.kill(runs.attendants()["launcher"], signal.SIGTERM)
-    os.kill(runs.attendants()["launcher"], signal.SIGTERM)
+    os.kill(runs.helpers()["launcher"], signal.SIGTERM)
+    os.kill(runs.helpers()["launcher"], signal.SIGTERM)
     process.communicate()
 
     assert process.returncode == 143

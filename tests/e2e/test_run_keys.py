@@ -254,7 +254,7 @@ def test_no_process_of_a_run_shows_the_key(launch: Launch, kind: str) -> None:
     assert process.returncode == 0, err
     # The launcher, its proxy, relay, guard, bwrap, its first process and COMMAND.
     assert len(shown) >= 7
-    assert b"companion" in b"".join(shown.values())
+    assert b"sandbox.proxy_process" in b"".join(shown.values())
     for pid, text in shown.items():
         assert not found_in(text), (pid, text.split(b"\0"))
     assert PLACEHOLDER.encode() in out

@@ -22,7 +22,7 @@ from claude_proxy.sandbox.plan.model import (
     SandboxSpec,
     User,
 )
-from claude_proxy.sandbox.plan.planner import plan_sandbox, questions
+from claude_proxy.sandbox.plan.planner import plan_sandbox
 
 HOME = Path("/home/ann")
 PROJECT = HOME / "project"
@@ -57,7 +57,7 @@ def paths(
     return found
 
 
-def a_wish(**changes: object) -> SandboxSpec:
+def a_spec(**changes: object) -> SandboxSpec:
     return replace(SandboxSpec(("/usr/bin/true",), PROJECT, SHELL), **changes)  # type: ignore[arg-type]
 
 
@@ -69,7 +69,7 @@ def some_facts(found: Paths | None = None, **changes: object) -> HostFacts:
         bwrap_version=(0, 8, 0),
         confdir=CONFDIR,
         statedir=STATEDIR,
-        rundir=RUNDIR,
+        run_directory=RUNDIR,
         paths=paths() if found is None else found,
         shown={"ca.pem": b"a certificate"},
     )
@@ -101,25 +101,25 @@ class Box:
     project: Path
     environ: dict[str, str] = field(default_factory=dict)
 
-    def wish(self, *command: str, **changes: object) -> SandboxSpec:
+    def spec(self, *command: str, **changes: object) -> SandboxSpec:
         made = SandboxSpec(command, self.project, SHELL)
         return replace(made, **changes)  # type: ignore[arg-type]
 
-    def plan(self, wish: SandboxSpec) -> SandboxPlan:
-        return plan_sandbox(wish, self.facts(wish))
+    def plan(self, spec: SandboxSpec) -> SandboxPlan:
+        return plan_sandbox(spec, self.facts(spec))
 
-    def facts(self, wish: SandboxSpec) -> HostFacts:
+    def facts(self, spec: SandboxSpec) -> HostFacts:
         return host_facts.gather(
-            wish,
+            spec,
             environ={"PATH": os.environ["PATH"], "HOME": str(self.home), **self.environ},
             confdir=self.home / ".config/claude-proxy",
             statedir=self.home / ".local/state/claude-proxy",
-            rundir=self.home / "rundir",
+            run_directory=self.home / "rundir",
             shown={"ca.pem": b"a certificate"},
         )
 
     def run(self, *command: str, **changes: object) -> Done:
-        return started(self.plan(self.wish(*command, **changes)))
+        return started(self.plan(self.spec(*command, **changes)))
 
     def sh(self, script: str, **changes: object) -> Done:
         return self.run("/bin/sh", "-c", script, **changes)
@@ -210,17 +210,3 @@ def _memory(content: bytes) -> int:
     os.write(descriptor, content)
     os.lseek(descriptor, 0, os.SEEK_SET)
     return descriptor
-
-
-__all__ = [
-    "Box",
-    "Done",
-    "a_box",
-    "a_wish",
-    "executable",
-    "held",
-    "paths",
-    "questions",
-    "some_facts",
-    "started",
-]

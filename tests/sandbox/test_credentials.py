@@ -32,11 +32,11 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
             "allow: [api.anthropic.com]\ncredentials:\n"
             f"  - {{host: api.anthropic.com, inject: auto, from: {source}}}\n"
         )
-        wish = SandboxSpec(
+        spec = SandboxSpec(
             ("true",), project, Profile("claude", home_write=(".claude/", ".claude.json"))
         )
         settings = Settings(allowlist, tmp_path / "conf", tmp_path / "state")
-        return RunSpec(replace(wish, **changes), settings)  # type: ignore[arg-type]
+        return RunSpec(replace(spec, **changes), settings)  # type: ignore[arg-type]
 
     return made
 
@@ -50,8 +50,8 @@ def test_the_kind_of_the_value_says_which_variable_has_the_placeholder(make: Mak
         order, bindings, {**os.environ, "KEY": "sk-ant-oat01-canary"}
     )
 
-    assert list(dict(console.keeping.placeholders)) == ["ANTHROPIC_AUTH_TOKEN"]
-    assert list(dict(oauth.keeping.placeholders)) == ["CLAUDE_CODE_OAUTH_TOKEN"]
+    assert list(dict(console.isolation.placeholders)) == ["ANTHROPIC_AUTH_TOKEN"]
+    assert list(dict(oauth.isolation.placeholders)) == ["CLAUDE_CODE_OAUTH_TOKEN"]
 
 
 def test_a_source_that_gives_nothing_is_an_error_for_a_run_with_a_network(make: Make) -> None:
@@ -66,10 +66,10 @@ def test_where_no_proxy_of_its_own_is_started_it_is_none(make: Make) -> None:
     alone = make("{env: KEY}", network=False)
 
     for order in (joined, alone):
-        wish = credentials.with_isolation(
+        spec = credentials.with_isolation(
             order, credentials.bindings_of(order), {"HOME": "/home/ann"}
         )
-        assert "ANTHROPIC_API_KEY" in wish.keeping.withheld
+        assert "ANTHROPIC_API_KEY" in spec.isolation.withheld
 
 
 def test_hosts_that_take_any_account_are_told_of_where_the_run_could_reach_them(
@@ -107,13 +107,13 @@ def test_a_command_does_not_stand_in_the_project(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order = make('{command: [sh, -c, "pwd >$TRACE; echo $VALUE"]}')
-    monkeypatch.chdir(order.wish.project)
+    monkeypatch.chdir(order.sandbox.project)
     environ = {**os.environ, "TRACE": str(tmp_path / "trace"), "VALUE": VALUE}
 
     credentials.with_isolation(order, credentials.bindings_of(order), environ)
 
     assert (tmp_path / "trace").read_text() == "/\n"
-    assert Path.cwd() == order.wish.project
+    assert Path.cwd() == order.sandbox.project
 
 
 def refused(order: RunSpec, **environ: str) -> ClaudeProxyError:
@@ -132,14 +132,14 @@ def test_what_a_run_may_write_gives_no_credential(make: Make, where: str) -> Non
 
 def test_nor_does_what_a_link_leads_to(make: Make, tmp_path: Path) -> None:
     order = make(f"{{file: {tmp_path}/link}}")
-    (tmp_path / "link").symlink_to(order.wish.project / "key")
+    (tmp_path / "link").symlink_to(order.sandbox.project / "key")
 
     refused(order)
 
 
 def test_nor_a_program_that_is_found_in_the_project(make: Make) -> None:
     order = make("{command: [print-key]}")
-    program = order.wish.project / "bin/print-key"
+    program = order.sandbox.project / "bin/print-key"
     program.parent.mkdir()
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
@@ -169,11 +169,11 @@ def test_the_clients_own_login_is_not_refused_as_a_run_with_a_placeholder_hides_
 def test_files_in_which_the_value_stands_are_found(make: Make) -> None:
     order = make("{env: KEY}")
     for name in (".env", "README"):
-        (order.wish.project / name).write_text(f"KEY={VALUE}\n")
-    os.mkfifo(order.wish.project / ".envrc")
+        (order.sandbox.project / name).write_text(f"KEY={VALUE}\n")
+    os.mkfifo(order.sandbox.project / ".envrc")
 
-    wish = credentials.with_isolation(
+    spec = credentials.with_isolation(
         order, credentials.bindings_of(order), {**os.environ, "KEY": VALUE}
     )
 
-    assert wish.keeping.bare == (order.wish.project / ".env",)
+    assert spec.isolation.bare == (order.sandbox.project / ".env",)

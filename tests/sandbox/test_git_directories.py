@@ -114,7 +114,7 @@ def test_hooks_that_lie_elsewhere_are_guarded_where_they_lie(box: Box) -> None:
 def test_a_dot_git_that_cannot_be_followed_is_told(box: Box) -> None:
     (box.project / ".git").symlink_to(box.home / "other")
 
-    planned = box.plan(box.wish("/bin/true"))
+    planned = box.plan(box.spec("/bin/true"))
 
     assert "symbolic link" in planned.notes[0]
     assert started(planned).code == 0

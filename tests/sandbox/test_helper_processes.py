@@ -106,14 +106,14 @@ def test_the_relay_announces_and_ends_with_its_lifeline(
     monkeypatch.setattr(helper_processes, "_END_PATIENCE_S", 60.0)
     log = open_log(directory, "tried")
     with (
-        RunDirectory.make(["tried"], name="tried", above=directory / "runtime") as rundir,
-        rundir.listen() as proxy,
+        RunDirectory.make(["tried"], name="tried", above=directory / "runtime") as run_directory,
+        run_directory.listen() as proxy,
         socket.create_server(("127.0.0.1", 0)) as listener,
         log.file,
     ):
-        path = str(rundir.socket_path)
+        path = str(run_directory.socket_path)
         upstream = RelayTarget(f"unix:{path}", socket.AF_UNIX, path)
-        with start_relay([listener], upstream, rundir, log, ["make", "all"]) as relay:
+        with start_relay([listener], upstream, run_directory, log, ["make", "all"]) as relay:
             assert os.getsid(relay.pid) == relay.pid
             with socket.create_connection(listener.getsockname()) as client:
                 client.sendall(b"hello")

@@ -47,19 +47,19 @@ class Stand:
         self.settings = Settings(
             file, directory / "conf", directory / "state", verbosity=Verbosity.QUIET
         )
-        self.rundir = RunDirectory.make(["tried"], name="tried", above=directory / "runs")
+        self.run_directory = RunDirectory.make(["tried"], name="tried", above=directory / "runs")
         self.log: RunLog = open_log(self.settings.statedir, "tried")
-        with self.rundir.listen() as listener:
+        with self.run_directory.listen() as listener:
             settings = replace(self.settings, listen=(InheritedListen(listener.fileno(), "run"),))
-            self.companion: ProxyProcess = helper_processes.start_proxy_process(
-                settings, (listener,), self.rundir, self.log
+            self.proxy_process: ProxyProcess = helper_processes.start_proxy_process(
+                settings, (listener,), self.run_directory, self.log
             )
 
     def close(self) -> None:
         """Take it all down."""
-        self.companion.end()
+        self.proxy_process.end()
         self.log.file.close()
-        self.rundir.remove()
+        self.run_directory.remove()
 
 
 @pytest.fixture
@@ -114,18 +114,18 @@ def listening(pid: int) -> Held:
 
 
 def test_it_serves_on_the_socket_that_it_inherits_and_on_nothing_else(stand: Stand) -> None:
-    stand.companion.wait_until_ready()
+    stand.proxy_process.wait_until_ready()
 
-    assert ask(stand.rundir.socket_path).startswith(b"HTTP/1.1 403")
-    assert listening(stand.companion.pid) == Held([str(stand.rundir.socket_path)], 0)
+    assert ask(stand.run_directory.socket_path).startswith(b"HTTP/1.1 403")
+    assert listening(stand.proxy_process.pid) == Held([str(stand.run_directory.socket_path)], 0)
 
 
 def test_it_ends_with_the_lifeline(stand: Stand) -> None:
-    stand.companion.wait_until_ready()
+    stand.proxy_process.wait_until_ready()
 
-    stand.companion.end()
+    stand.proxy_process.end()
 
-    assert stand.companion.process.returncode == 0
+    assert stand.proxy_process.process.returncode == 0
 
 
 def test_it_ends_when_its_launcher_is_killed(directory: Path) -> None:
@@ -148,14 +148,14 @@ def test_it_ends_when_its_launcher_is_killed(directory: Path) -> None:
 
 
 def test_it_is_in_a_session_of_its_own_where_no_key_reaches_it(stand: Stand) -> None:
-    assert os.getsid(stand.companion.pid) == stand.companion.pid
+    assert os.getsid(stand.proxy_process.pid) == stand.proxy_process.pid
 
 
 def test_it_has_no_streams_of_the_terminal(stand: Stand) -> None:
-    stand.companion.wait_until_ready()
+    stand.proxy_process.wait_until_ready()
 
     streams = [
-        str(Path(f"/proc/{stand.companion.pid}/fd/{number}").readlink()) for number in range(3)
+        str(Path(f"/proc/{stand.proxy_process.pid}/fd/{number}").readlink()) for number in range(3)
     ]
 
     assert streams == ["/dev/null", str(stand.log.path), str(stand.log.path)]
@@ -163,8 +163,8 @@ def test_it_has_no_streams_of_the_terminal(stand: Stand) -> None:
 
 
 def test_a_log_that_says_nothing_is_removed(stand: Stand) -> None:
-    stand.companion.wait_until_ready()
-    stand.companion.end()
+    stand.proxy_process.wait_until_ready()
+    stand.proxy_process.end()
 
     assert not stand.log.path.exists()
 
@@ -173,7 +173,7 @@ def test_what_keeps_it_from_starting_is_told_with_place_and_fix(directory: Path)
     stand = Stand(directory, 'allow:\n  - "*"\n')
 
     with pytest.raises(ConfigError) as caught:
-        stand.companion.wait_until_ready()
+        stand.proxy_process.wait_until_ready()
 
     stand.close()
     assert caught.value.where is not None
@@ -182,18 +182,18 @@ def test_what_keeps_it_from_starting_is_told_with_place_and_fix(directory: Path)
 
 
 def test_that_it_was_killed_is_told(stand: Stand) -> None:
-    os.kill(stand.companion.pid, signal.SIGKILL)
+    os.kill(stand.proxy_process.pid, signal.SIGKILL)
 
     with pytest.raises(ClaudeProxyError, match="ended before it was ready") as caught:
-        stand.companion.wait_until_ready()
+        stand.proxy_process.wait_until_ready()
 
     assert caught.value.where == str(stand.log.path)
 
 
 def test_one_that_has_not_started_yet_is_ended_without_waiting_for_it(stand: Stand) -> None:
-    stand.companion.end()
+    stand.proxy_process.end()
 
-    assert stand.companion.process.returncode == -signal.SIGKILL
+    assert stand.proxy_process.process.returncode == -signal.SIGKILL
 
 
 def test_old_logs_are_let_go(directory: Path) -> None:

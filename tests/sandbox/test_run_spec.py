@@ -55,23 +55,23 @@ def test_what_lies_outside_of_the_project_is_not_refused(order: RunSpec) -> None
 
 @pytest.mark.parametrize("name", ["allowlist", "upstream_ca", "jsonl"])
 def test_what_judges_or_is_written_must_not_lie_in_the_project(order: RunSpec, name: str) -> None:
-    inside = order.wish.project / "deep" / "file"
+    inside = order.sandbox.project / "deep" / "file"
 
     with pytest.raises(ConfigError, match="the sandbox could write"):
         refuse_reachable(with_settings(order, **{name: inside}))
 
 
 def test_nor_behind_a_link(order: RunSpec, tmp_path: Path) -> None:
-    (tmp_path / "link.yaml").symlink_to(order.wish.project / "allowlist.yaml")
-    (order.wish.project / "out").symlink_to(tmp_path)
+    (tmp_path / "link.yaml").symlink_to(order.sandbox.project / "allowlist.yaml")
+    (order.sandbox.project / "out").symlink_to(tmp_path)
 
-    for path in (tmp_path / "link.yaml", order.wish.project / "out" / "allowlist.yaml"):
+    for path in (tmp_path / "link.yaml", order.sandbox.project / "out" / "allowlist.yaml"):
         with pytest.raises(ConfigError, match="the sandbox could write"):
             refuse_reachable(with_settings(order, allowlist=path))
 
 
 def test_nor_behind_a_link_that_another_link_leads_to(order: RunSpec, tmp_path: Path) -> None:
-    (order.wish.project / "out").symlink_to(tmp_path / "allowlist.yaml")
+    (order.sandbox.project / "out").symlink_to(tmp_path / "allowlist.yaml")
     (tmp_path / "first.yaml").symlink_to("project/out")
 
     with pytest.raises(ConfigError, match="the sandbox could write"):
@@ -81,8 +81,8 @@ def test_nor_behind_a_link_that_another_link_leads_to(order: RunSpec, tmp_path: 
 def test_a_way_that_only_leaves_the_project_is_none_into_it(
     order: RunSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(order.wish.project)
-    (order.wish.project / "deep").mkdir()
+    monkeypatch.chdir(order.sandbox.project)
+    (order.sandbox.project / "deep").mkdir()
 
     refuse_reachable(with_settings(order, allowlist=Path("../allowlist.yaml")))
     with pytest.raises(ConfigError, match="the sandbox could write"):
@@ -90,14 +90,14 @@ def test_a_way_that_only_leaves_the_project_is_none_into_it(
 
 
 def test_nor_in_what_is_made_writable_besides(order: RunSpec, tmp_path: Path) -> None:
-    wish = replace(order.wish, allow_rw=(tmp_path,))
+    spec = replace(order.sandbox, allow_rw=(tmp_path,))
 
     with pytest.raises(ConfigError, match="its own allowlist"):
-        refuse_reachable(replace(order, wish=wish))
+        refuse_reachable(replace(order, sandbox=spec))
 
 
 def test_nor_may_the_learned_or_the_groups(order: RunSpec) -> None:
-    inside = order.wish.project / "groups.toml"
+    inside = order.sandbox.project / "groups.toml"
 
     with pytest.raises(ConfigError, match="learned"):
         refuse_reachable(with_settings(order, learn=(Learn.DENIALS, inside)))
@@ -132,11 +132,11 @@ def test_a_sandbox_is_shown_the_certificate_the_bundle_and_the_list(order: RunSp
 
 
 def test_without_a_network_nothing_of_the_proxy_is_shown(order: RunSpec) -> None:
-    assert shown_files(replace(order, wish=replace(order.wish, network=False))) == {}
+    assert shown_files(replace(order, sandbox=replace(order.sandbox, network=False))) == {}
 
 
 def test_nor_may_the_groups_that_the_next_run_is_judged_by(order: RunSpec) -> None:
-    inside = order.wish.project / "groups.toml"
+    inside = order.sandbox.project / "groups.toml"
 
     with pytest.raises(ConfigError, match="the sandbox could write its own policy"):
         refuse_reachable(with_settings(order, groups=inside))
@@ -212,12 +212,12 @@ def test_everything_that_is_missing_is_said() -> None:
 
 
 def test_the_root_of_the_machine_is_refused_for_what_it_is(order: RunSpec) -> None:
-    for wish in (
-        replace(order.wish, project=Path("/")),
-        replace(order.wish, allow_rw=(Path("/"),)),
+    for spec in (
+        replace(order.sandbox, project=Path("/")),
+        replace(order.sandbox, allow_rw=(Path("/"),)),
     ):
         with pytest.raises(ConfigError, match="the whole machine would be writable"):
-            refuse_reachable(replace(order, wish=wish))
+            refuse_reachable(replace(order, sandbox=spec))
 
 
 def test_a_foreign_proxy_is_told_nothing(order: RunSpec) -> None:

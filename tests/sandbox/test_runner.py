@@ -52,8 +52,8 @@ class Place:
     ) -> RunSpec:
         """Return an order; without a network, as starting a proxy takes a second."""
         profile = profiles.load("shell", self.directory / "profiles")
-        wish = SandboxSpec(command, self.project, profile, network=network)
-        return RunSpec(wish, self.settings, verify=verify, join=join)
+        spec = SandboxSpec(command, self.project, profile, network=network)
+        return RunSpec(spec, self.settings, verify=verify, join=join)
 
     def run(self, *command: str) -> int:
         """Run a command; what is said of it is kept."""
@@ -154,11 +154,11 @@ def test_a_sandbox_with_a_network_has_its_proxy_and_relay_beside_it(place: Place
     order = place.order("cat", network=True)
 
     with live_sandbox(order, streams=PIPES) as sandbox:
-        assert sandbox.companion is not None
-        [relay] = sandbox.attendants
+        assert sandbox.proxy_process is not None
+        [relay] = sandbox.helpers
         assert list(sandbox.lost()) == []
         ways = netns.probe_network(sandbox.bubble.init, 3128, "allowed.test:443", "denied.test:443")
-        pids = [sandbox.companion.pid, relay.pid, sandbox.bubble.init]
+        pids = [sandbox.proxy_process.pid, relay.pid, sandbox.bubble.init]
 
     assert (ways.allowed, ways.denied) == (200, 403)
     assert ways.direct is not None
@@ -178,7 +178,7 @@ def test_a_run_inside_a_run_is_told_that_it_is_in_one(place: Place) -> None:
     words = (sys.executable, "-m", "claude_proxy", "run", "--no-network", "--", "touch", "ran")
     order = place.order("env", f"PYTHONPATH={ROOT}", *words)
     shown = (Path(sys.prefix), Path(sys.base_prefix), ROOT)
-    order = replace(order, wish=replace(order.wish, allow_ro=shown))
+    order = replace(order, sandbox=replace(order.sandbox, allow_ro=shown))
 
     with live_sandbox(order, streams=PIPES) as sandbox:
         ran = sandbox.finish(timeout_s=120)
@@ -259,7 +259,7 @@ def test_what_bwrap_cannot_mount_is_told_as_bwraps_fault(place: Place) -> None:
     shown = place.directory / "shown"
     shown.mkdir()
     order = place.order("touch", "ran", network=True)
-    order = replace(order, wish=replace(order.wish, allow_ro=(shown,)))
+    order = replace(order, sandbox=replace(order.sandbox, allow_ro=(shown,)))
 
     with pytest.raises(ClaudeProxyError, match="bwrap cannot make the sandbox"):
         place.run_and_meanwhile(order, shown.rmdir)

@@ -104,7 +104,7 @@ def attack(aim: AttackTarget) -> list[AttackResult]:
             Observation("origin", "the allowed sites", _beyond(origin.arrivals(), key)),
             Observation("policy", "policy, CA, audit log", changed),
         )
-    return catalogue.judge(reports, observations, network=order.wish.network)
+    return catalogue.judge(reports, observations, network=order.sandbox.network)
 
 
 @contextmanager
@@ -225,14 +225,14 @@ def _order(given: RunSpec, folder: Path, project: Path | None, listed: str, port
     )
     interpreter = Path(sys.executable).resolve()
     above, files = _script()
-    wish = replace(
-        given.wish,
+    spec = replace(
+        given.sandbox,
         command=(str(interpreter), *_PYTHON_OPTIONS, START, str(above)),
-        project=project or given.wish.project,
+        project=project or given.sandbox.project,
         shell=False,
         extra_ro=(Path(sys.base_prefix).resolve(), interpreter, *files),
     )
-    return replace(given, wish=wish, settings=settings, join=None, verify=False)
+    return replace(given, sandbox=spec, settings=settings, join=None, verify=False)
 
 
 def _script() -> tuple[Path, tuple[Path, ...]]:
@@ -284,13 +284,13 @@ class _Outside:
         hidden = [
             *self.canaries.files,
             self.key.file,
-            self.sandbox.rundir,
+            self.sandbox.run_directory,
             ours.confdir,
             ours.statedir,
             *protected(self.aim.home, self.aim.environ, owner.confdir, owner.statedir),
         ]
         return {
-            "attacks": catalogue.names(network=self.order.wish.network),
+            "attacks": catalogue.names(network=self.order.sandbox.network),
             "proxy": ["127.0.0.1", HTTP_PORT],
             "socks": ["127.0.0.1", SOCKS_PORT],
             "ca": str(CERTIFICATE),
@@ -300,7 +300,7 @@ class _Outside:
             "placeholder": self.key.placeholder,
             "key": self.key.value,
             "canaries": self.canaries.facts(),
-            "sockets": [*_sockets(self.aim), str(self.sandbox.rundir / SOCKET)],
+            "sockets": [*_sockets(self.aim), str(self.sandbox.run_directory / SOCKET)],
             "processes": list(self._processes()),
             "secret": self.canaries.token,
             "hidden": _identities(hidden),
@@ -313,7 +313,7 @@ class _Outside:
 
     def guarded(self) -> list[Path]:
         """Return what nobody inside may write."""
-        found = [self.sandbox.rundir, *_script()[1]]
+        found = [self.sandbox.run_directory, *_script()[1]]
         for settings in (self.aim.order.settings, self.order.settings):
             found += [settings.allowlist, settings.confdir, settings.place_of_ca / AUTHORITY_FILE]
             found += [settings.statedir, database_in(settings.statedir)]
@@ -321,9 +321,9 @@ class _Outside:
 
     def _processes(self) -> Iterator[tuple[str, int, str]]:
         pids = {"the launcher": os.getpid()}
-        for attendant in (self.sandbox.companion, *self.sandbox.attendants):
-            if attendant is not None:
-                pids[f"the {attendant.what}"] = attendant.pid
+        for helper in (self.sandbox.proxy_process, *self.sandbox.helpers):
+            if helper is not None:
+                pids[f"the {helper.what}"] = helper.pid
         if self.canaries.process is not None:
             pids["the canary"] = self.canaries.process.pid
         return ((what, pid, str(birth_of(pid))) for what, pid in pids.items())

@@ -36,25 +36,25 @@ def run(order: RunSpec, environ: Mapping[str, str]) -> int:
     bindings = credentials.bindings_of(order)
     credentials.refuse_reachable(order, bindings, environ)
     with ExitStack() as stack:
-        rundir = stack.enter_context(RunDirectory.make(order.words, name=order.name))
-        log = open_log(order.settings.statedir, rundir.name)
+        run_directory = stack.enter_context(RunDirectory.make(order.words, name=order.name))
+        log = open_log(order.settings.statedir, run_directory.name)
         stack.callback(log.file.close)
-        port = _start_proxy(order, rundir, log, stack) if order.wish.network else 0
-        temporary, shown = rundir.path / "tmp", rundir.path / "shown"
+        port = _start_proxy(order, run_directory, log, stack) if order.sandbox.network else 0
+        temporary, shown = run_directory.path / "tmp", run_directory.path / "shown"
         for directory in (temporary, shown):
             directory.mkdir(mode=0o700)
         for name, content in shown_files(order).items():
-            rundir.write(f"shown/{name}", content)
-        wish = credentials.with_isolation(order, bindings, environ)
+            run_directory.write(f"shown/{name}", content)
+        spec = credentials.with_isolation(order, bindings, environ)
         seen = host_facts.gather(
-            wish,
+            spec,
             environ=environ,
             confdir=order.settings.confdir,
             statedir=order.settings.statedir,
-            rundir=base_of(environ),
+            run_directory=base_of(environ),
             shown={},
         )
-        planned = seatbelt(wish, seen, port=port, temporary=temporary, shown=shown)
+        planned = seatbelt(spec, seen, port=port, temporary=temporary, shown=shown)
         return _wait(list(planned.argv), dict(planned.environment), order)
 
 
@@ -74,7 +74,7 @@ def _refuse_unknown(order: RunSpec) -> None:
             )
 
 
-def _start_proxy(order: RunSpec, rundir: RunDirectory, log: RunLog, stack: ExitStack) -> int:
+def _start_proxy(order: RunSpec, run_directory: RunDirectory, log: RunLog, stack: ExitStack) -> int:
     """Start the run's proxy on a free port, and return that once it is ready."""
     with socket.create_server((_LOOPBACK, 0)) as listener:
         own = replace(
@@ -83,9 +83,11 @@ def _start_proxy(order: RunSpec, rundir: RunDirectory, log: RunLog, stack: ExitS
             workers=1,
             verbosity=Verbosity.QUIET,
         )
-        companion = stack.enter_context(start_proxy_process(own, (listener,), rundir, log))
+        proxy_process = stack.enter_context(
+            start_proxy_process(own, (listener,), run_directory, log)
+        )
         port: int = listener.getsockname()[1]
-    companion.wait_until_ready()
+    proxy_process.wait_until_ready()
     return port
 
 
@@ -96,7 +98,7 @@ def _wait(words: list[str], environment: dict[str, str], order: RunSpec) -> int:
         process = subprocess.Popen(  # noqa: S603 - sandbox-exec, with the words of a plan
             words,
             env=environment,
-            cwd=order.wish.project,
+            cwd=order.sandbox.project,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no threads
         )
         code = process.wait()

@@ -64,20 +64,20 @@ class Seatbelt:
 
 
 def seatbelt(
-    wish: SandboxSpec, facts: HostFacts, *, port: int, temporary: Path, shown: Path
+    spec: SandboxSpec, facts: HostFacts, *, port: int, temporary: Path, shown: Path
 ) -> Seatbelt:
     """Return the profile and the command line of a run whose proxy listens on `port`.
 
     `temporary` and `shown` are directories of this run alone; the launcher has put copies of
     ca.pem, bundle.pem and allowlist.yaml into `shown`, as the originals' directory is never shown.
     """
-    command = _command(wish, facts)
-    profile = "".join(f"{line}\n" for line in _lines(wish, facts, port, (temporary, shown)))
+    command = _command(spec, facts)
+    profile = "".join(f"{line}\n" for line in _lines(spec, facts, port, (temporary, shown)))
     given = facts.environ.get("PATH") or "/usr/bin:/bin"
     variables, _ = surroundings.environment(
-        wish, facts, path=given, shell=_shell(facts), project=wish.project
+        spec, facts, path=given, shell=_shell(facts), project=spec.project
     )
-    if wish.network:
+    if spec.network:
         proxy = Authority.of("127.0.0.1", port)
         variables |= client_environment(proxy, shown / "ca.pem", shown / "bundle.pem")
         variables["ALL_PROXY"] = f"socks5h://127.0.0.1:{port}"
@@ -100,14 +100,14 @@ def quoted(path: Path | str) -> str:
 
 
 def _lines(
-    wish: SandboxSpec, facts: HostFacts, port: int, ours: tuple[Path, Path]
+    spec: SandboxSpec, facts: HostFacts, port: int, ours: tuple[Path, Path]
 ) -> Iterator[str]:
     temporary, shown = ours
     # The last rule that fits decides: what is never shown comes after all that is.
     yield _BASE.rstrip("\n")
-    yield from _network(wish, port)
-    written = [*_written(wish, facts), temporary]
-    read = [*_read(wish, facts), *written, shown]
+    yield from _network(spec, port)
+    written = [*_written(spec, facts), temporary]
+    read = [*_read(spec, facts), *written, shown]
     yield "(allow file-read*)"
     yield _rule("deny file-read*", [Path(home) for home in (*_HOMES, str(facts.user.home))])
     yield _rule("allow file-read*", read)
@@ -116,52 +116,52 @@ def _lines(
     yield _rule("allow file-write*", written)
     yield _rule("allow file-write-data", [Path(device) for device in _DEVICES], kind="literal")
     yield f"(allow file-write-data {_TERMINALS})"
-    yield _rule("deny file-write*", _guarded(wish, facts))
-    yield _rule("deny file-read* file-write*", _walls(wish, facts))
+    yield _rule("deny file-write*", _guarded(spec, facts))
+    yield _rule("deny file-read* file-write*", _walls(spec, facts))
 
 
-def _network(wish: SandboxSpec, port: int) -> Iterator[str]:
+def _network(spec: SandboxSpec, port: int) -> Iterator[str]:
     yield "(deny network*)"
-    if not wish.network:
+    if not spec.network:
         return
     yield f'(allow network-outbound (remote ip "localhost:{int(port)}"))'
-    for callback in wish.profile.callback_ports:
+    for callback in spec.profile.callback_ports:
         # A browser brings a login back to this port.
         yield f'(allow network-bind (local ip "localhost:{int(callback)}"))'
         yield f'(allow network-inbound (local ip "localhost:{int(callback)}"))'
 
 
-def _written(wish: SandboxSpec, facts: HostFacts) -> list[Path]:
+def _written(spec: SandboxSpec, facts: HostFacts) -> list[Path]:
     home = facts.user.home
-    names = (name.rstrip("/") for name in wish.profile.home_write)
-    return _with_real(facts, [wish.project, *wish.allow_rw, *(home / name for name in names)])
+    names = (name.rstrip("/") for name in spec.profile.home_write)
+    return _with_real(facts, [spec.project, *spec.allow_rw, *(home / name for name in names)])
 
 
-def _read(wish: SandboxSpec, facts: HostFacts) -> list[Path]:
+def _read(spec: SandboxSpec, facts: HostFacts) -> list[Path]:
     home = facts.user.home
-    if wish.keep_home:
-        return _with_real(facts, [home, *wish.allow_ro])
-    below = (home / name for name in (*TOOLCHAINS, *wish.profile.home_read))
+    if spec.keep_home:
+        return _with_real(facts, [home, *spec.allow_ro])
+    below = (home / name for name in (*TOOLCHAINS, *spec.profile.home_read))
     trees = facts.program.trees if facts.program else ()
-    return _with_real(facts, [*below, *wish.allow_ro, *wish.extra_ro, *trees])
+    return _with_real(facts, [*below, *spec.allow_ro, *spec.extra_ro, *trees])
 
 
-def _guarded(wish: SandboxSpec, facts: HostFacts) -> list[Path]:
-    names = (*READ_ONLY_IN_PROJECT, *wish.profile.protect, *wish.read_only)
-    below = [wish.project / name for name in names]
-    below += [facts.user.home / name for name in wish.profile.home_protect]
-    below += [wish.project / ".git" / name for name in ("config", "hooks", "commondir")]
-    lifted = set(wish.allow_rw)
+def _guarded(spec: SandboxSpec, facts: HostFacts) -> list[Path]:
+    names = (*READ_ONLY_IN_PROJECT, *spec.profile.protect, *spec.read_only)
+    below = [spec.project / name for name in names]
+    below += [facts.user.home / name for name in spec.profile.home_protect]
+    below += [spec.project / ".git" / name for name in ("config", "hooks", "commondir")]
+    lifted = set(spec.allow_rw)
     return _with_real(facts, [path for path in below if path not in lifted])
 
 
-def _walls(wish: SandboxSpec, facts: HostFacts) -> list[Path]:
+def _walls(spec: SandboxSpec, facts: HostFacts) -> list[Path]:
     home = facts.user.home
-    named = {*_written(wish, facts), *wish.allow_ro}
-    named |= {home / name for name in wish.profile.home_read}
+    named = {*_written(spec, facts), *spec.allow_ro}
+    named |= {home / name for name in spec.profile.home_read}
     secret = [path for path in protected_paths.secret(home, facts.environ) if path not in named]
-    hidden = [wish.project / name for name in wish.hide]
-    hidden += [*wish.keeping.hidden, *wish.keeping.unseen]
+    hidden = [spec.project / name for name in spec.hide]
+    hidden += [*spec.isolation.hidden, *spec.isolation.unseen]
     ours = (facts.confdir, facts.statedir)
     return _with_real(
         facts, [*protected_paths.protected(home, facts.environ, *ours), *secret, *hidden]
@@ -184,13 +184,13 @@ def _rule(operation: str, paths: Iterable[Path], *, kind: str = "subpath") -> st
     return f"({operation} {filters})"
 
 
-def _command(wish: SandboxSpec, facts: HostFacts) -> tuple[str, ...]:
-    if wish.shell:
+def _command(spec: SandboxSpec, facts: HostFacts) -> tuple[str, ...]:
+    if spec.shell:
         return (str(_shell(facts)),)
     if facts.program is None:
-        return wish.command
+        return spec.command
     # An absolute path, as it stands where options would.
-    return (str(facts.program.path), *wish.command[1:])
+    return (str(facts.program.path), *spec.command[1:])
 
 
 def _shell(facts: HostFacts) -> Path:

@@ -54,7 +54,7 @@ def proxy_environment() -> dict[str, str]:
 
 
 def environment(
-    wish: SandboxSpec, facts: HostFacts, *, path: str, shell: Path, project: Path
+    spec: SandboxSpec, facts: HostFacts, *, path: str, shell: Path, project: Path
 ) -> tuple[dict[str, str], frozenset[str]]:
     """Return the variables of the run, and the names of those whose values are kept quiet."""
     given = facts.environ
@@ -67,32 +67,32 @@ def environment(
         "SHELL": str(shell),
         "USER": facts.user.name,
     }
-    kept = wish.keeping
-    ours = {**(proxy_environment() if wish.network else {}), **dict(kept.placeholders)}
-    passed = {name: given[name] for name in wish.profile.pass_env if name in given}
-    named = {name: _named(name, given, ours, kept) for name in wish.pass_env}
-    handed_on = {**dict(wish.profile.set_env), **found, **passed}
-    for name in kept.withheld & handed_on.keys():
+    isolation = spec.isolation
+    ours = {**(proxy_environment() if spec.network else {}), **dict(isolation.placeholders)}
+    passed = {name: given[name] for name in spec.profile.pass_env if name in given}
+    named = {name: _named(name, given, ours, isolation) for name in spec.pass_env}
+    handed_on = {**dict(spec.profile.set_env), **found, **passed}
+    for name in isolation.withheld & handed_on.keys():
         del handed_on[name]
-    return {**handed_on, **ours, **named}, frozenset({*passed, *named} - kept.withheld)
+    return {**handed_on, **ours, **named}, frozenset({*passed, *named} - isolation.withheld)
 
 
-def held_back(wish: SandboxSpec, facts: HostFacts) -> tuple[str, ...]:
+def held_back(spec: SandboxSpec, facts: HostFacts) -> tuple[str, ...]:
     """Return the variables that would be handed on, were there no placeholders for them."""
-    wanted = {*wish.profile.pass_env, *dict(wish.profile.set_env)}
-    given = {*facts.environ, *dict(wish.profile.set_env)}
-    return tuple(sorted(wanted & given & wish.keeping.withheld))
+    wanted = {*spec.profile.pass_env, *dict(spec.profile.set_env)}
+    given = {*facts.environ, *dict(spec.profile.set_env)}
+    return tuple(sorted(wanted & given & spec.isolation.withheld))
 
 
 def visible_path(given: str | None, is_visible: Callable[[Path], bool]) -> str:
     """Return PATH without the directories that are not there inside."""
     entries = (given or _DEFAULT_PATH).split(":")
-    kept = [entry for entry in entries if entry.startswith("/") and is_visible(Path(entry))]
-    return ":".join(dict.fromkeys(kept)) or _DEFAULT_PATH
+    visible = [entry for entry in entries if entry.startswith("/") and is_visible(Path(entry))]
+    return ":".join(dict.fromkeys(visible)) or _DEFAULT_PATH
 
 
 def _named(
-    name: str, given: Mapping[str, str], ours: Mapping[str, str], kept: CredentialIsolation
+    name: str, given: Mapping[str, str], ours: Mapping[str, str], isolation: CredentialIsolation
 ) -> str:
     where = f"--pass-env {name}"
     if "=" in name:
@@ -106,7 +106,7 @@ def _named(
         raise ConfigError(
             "this is not the name of a variable", where=where, fix="name one, such as GH_TOKEN"
         )
-    if name in kept.withheld:
+    if name in isolation.withheld:
         raise ConfigError(
             f"{name} holds a credential that stays outside: the proxy puts it in",
             where=where,

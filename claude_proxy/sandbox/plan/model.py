@@ -66,7 +66,7 @@ class SandboxSpec:
     unfiltered: bool = False  # the machine's own network, in the place of the proxy
     seccomp: bool = True
     extra_ro: tuple[Path, ...] = ()  # of our own (doctor's interpreter)
-    keeping: CredentialIsolation = CredentialIsolation()
+    isolation: CredentialIsolation = CredentialIsolation()
     hide: tuple[str, ...] = ()  # of the project's own file: paths within it
     read_only: tuple[str, ...] = ()
 
@@ -127,7 +127,7 @@ class HostFacts:
     bwrap_version: tuple[int, ...]
     confdir: Path
     statedir: Path
-    rundir: Path
+    run_directory: Path
     paths: Mapping[Path, PathInfo]
     etc: frozenset[str] = frozenset()  # the names in /etc
     program: Program | None = None
@@ -196,7 +196,7 @@ class SandboxPlan:
     watched: tuple[Path, ...]  # could not be protected: to be compared before and after
     secrets: frozenset[str]  # names of variables whose values are not printed
     withheld: frozenset[str]  # names of those that hold what stays outside
-    veiled: tuple[tuple[Path, Path], ...]  # logins, by where they are outside and inside
+    masked_logins: tuple[tuple[Path, Path], ...]  # logins, by where they are outside and inside
     notes: tuple[str, ...]
 
     @property

@@ -34,7 +34,7 @@ class PathGuards:
     def __init__(self, facts: HostFacts) -> None:
         self._facts = facts
         self._home = facts.user.home
-        ours = (facts.confdir, facts.statedir, facts.rundir)
+        ours = (facts.confdir, facts.statedir, facts.run_directory)
         self._never = frozenset(
             self.with_real(protected_paths.protected(self._home, facts.environ, *ours))
         )

@@ -45,18 +45,18 @@ _SHELLS = ("/bin/bash", "/bin/sh")
 _DISABLE_USERNS_SINCE = (0, 8)  # of bwrap
 
 
-def plan_sandbox(wish: SandboxSpec, facts: HostFacts) -> SandboxPlan:
+def plan_sandbox(spec: SandboxSpec, facts: HostFacts) -> SandboxPlan:
     """Return how the run is started; ConfigError says what may not be shown, or is missing."""
-    return _Planner(wish, facts).plan()
+    return _Planner(spec, facts).plan()
 
 
 def questions(
-    wish: SandboxSpec, user: User, environ: Mapping[str, str], *ours: Path
+    spec: SandboxSpec, user: User, environ: Mapping[str, str], *ours: Path
 ) -> frozenset[Path]:
     """Return every path that `plan` wants to know of; `ours` are confdir, statedir and rundir."""
-    home, project = user.home, wish.project
-    profile = wish.profile
-    asked = {project, *wish.allow_ro, *wish.allow_rw, *wish.extra_ro, home, home / ".cache"}
+    home, project = user.home, spec.project
+    profile = spec.profile
+    asked = {project, *spec.allow_ro, *spec.allow_rw, *spec.extra_ro, home, home / ".cache"}
     asked |= {
         Path(name)
         for name in (
@@ -70,10 +70,10 @@ def questions(
         home / name for name in (*system_mounts.TOOLCHAINS, *profile.home_read, *profile.home_write)
     }
     asked |= {home / name for name in profile.home_protect}
-    asked |= {project / name for name in (*_protected(wish), *wish.hide)}
+    asked |= {project / name for name in (*_protected(spec), *spec.hide)}
     asked |= {project / ".git", *(Path(shell) for shell in _SHELLS)}
-    kept = wish.keeping
-    asked |= {*kept.hidden, *kept.unseen, *kept.unwritten, *kept.bare}
+    isolation = spec.isolation
+    asked |= {*isolation.hidden, *isolation.unseen, *isolation.unwritten, *isolation.bare}
     return frozenset(
         {
             *asked,
@@ -95,15 +95,15 @@ def _made(path: Path, name: str) -> PathToCreate:
     return PathToCreate(path, PathKind.FILE, b"{}\n" if name.endswith(".json") else b"")
 
 
-def _protected(wish: SandboxSpec) -> tuple[str, ...]:
-    return (*READ_ONLY_IN_PROJECT, *wish.profile.protect, *wish.read_only)
+def _protected(spec: SandboxSpec) -> tuple[str, ...]:
+    return (*READ_ONLY_IN_PROJECT, *spec.profile.protect, *spec.read_only)
 
 
 class _Planner:
     """Gathers the mounts of one run."""
 
-    def __init__(self, wish: SandboxSpec, facts: HostFacts) -> None:
-        self._wish = wish
+    def __init__(self, spec: SandboxSpec, facts: HostFacts) -> None:
+        self._spec = spec
         self._facts = facts
         self._home = facts.user.home
         self._walls = PathGuards(facts)
@@ -112,7 +112,7 @@ class _Planner:
         self._masked: list[Path] = []
         self._watched: list[Path] = []
         self._named: list[Path] = []  # what was asked for by its own name
-        self._project = self._seen(wish.project).real
+        self._project = self._seen(spec.project).real
 
     def plan(self) -> SandboxPlan:
         """Return the plan."""
@@ -133,7 +133,7 @@ class _Planner:
     # What is refused
 
     def _refuse_project(self) -> None:
-        lexical, real = self._wish.project, self._project
+        lexical, real = self._spec.project, self._project
         where = str(lexical)
         fix = "name the directory of one project with --dir"
         if self._seen(lexical).kind is not PathKind.DIRECTORY:
@@ -145,7 +145,7 @@ class _Planner:
 
     def _refuse_sources(self) -> None:
         """Refuse to show what a credential is read from, or to have it changed."""
-        for path in self._wish.keeping.unseen:
+        for path in self._spec.isolation.unseen:
             if any(self._places_of(self._seen(path).real)):
                 raise ConfigError(
                     "the file of a credential would be seen inside",
@@ -153,7 +153,7 @@ class _Planner:
                     fix="keep it where no run looks, for example in ~/.config/claude-proxy, and "
                     "name it there",
                 )
-        for path in self._wish.keeping.unwritten:
+        for path in self._spec.isolation.unwritten:
             if self._layout.writable_places(self._seen(path).real):
                 raise ConfigError(
                     "what gives the proxy a credential could be changed from inside",
@@ -211,19 +211,19 @@ class _Planner:
         for name in sorted({*shown, *system_mounts.ETC_BELOW}):
             self._add_as_is(Path(name))
         written = system_mounts.files(self._facts.user)
-        if self._wish.unfiltered:
+        if self._spec.unfiltered:
             written |= self._facts.resolver
         for name, content in written.items():
             self._layout.add_file(Path(name), content)
 
     def _add_home(self) -> None:
-        if self._wish.keep_home:
+        if self._spec.keep_home:
             self._layout.put(Mount(MountKind.READ, self._home, self._seen(self._home).real))
             if self._seen(self._home / ".cache").kind is PathKind.DIRECTORY:
                 self._layout.put(Mount(MountKind.EMPTY, self._home / ".cache", mode="0700"))
         else:
             self._layout.put(Mount(MountKind.EMPTY, self._home, mode="0700"))
-        for name in (*system_mounts.TOOLCHAINS, *self._wish.profile.home_read):
+        for name in (*system_mounts.TOOLCHAINS, *self._spec.profile.home_read):
             path = self._home / name
             seen = self._seen(path)
             if (
@@ -233,13 +233,13 @@ class _Planner:
                 self._layout.put(
                     Mount(MountKind.READ, self._layout.place_of(path, seen.real), seen.real)
                 )
-        self._named += [self._home / name for name in self._wish.profile.home_read]
-        for name in self._wish.profile.home_write:
+        self._named += [self._home / name for name in self._spec.profile.home_read]
+        for name in self._spec.profile.home_write:
             self._add_home_write(name)
 
     def _add_home_write(self, name: str) -> None:
         path = self._home / name
-        where = f"profile {self._wish.profile.name}, home_write: {name}"
+        where = f"profile {self._spec.profile.name}, home_write: {name}"
         fix = "take it out of the profile; a run may write what is its command's own alone"
         seen = self._seen(path)
         for place in (path, seen.real):
@@ -256,7 +256,7 @@ class _Planner:
 
     def _add_program(self) -> None:
         program = self._facts.program
-        for tree in (*(program.trees if program else ()), *self._wish.extra_ro):
+        for tree in (*(program.trees if program else ()), *self._spec.extra_ro):
             real = self._seen(tree).real
             where = str(tree)
             fix = "install the command elsewhere, for example below /usr/local"
@@ -285,9 +285,9 @@ class _Planner:
             self._layout.add_file(environment.INSIDE / name, content)
 
     def _add_asked(self) -> None:
-        for path in self._wish.allow_rw:
+        for path in self._spec.allow_rw:
             self._add_allowed(path, MountKind.WRITE)
-        for path in self._wish.allow_ro:
+        for path in self._spec.allow_ro:
             self._add_allowed(path, MountKind.READ)
 
     def _add_allowed(self, path: Path, how: MountKind) -> None:
@@ -320,7 +320,7 @@ class _Planner:
     def _add_project(self) -> None:
         project = self._project
         self._named.append(project)
-        if project not in {self._seen(path).real for path in self._wish.allow_ro}:
+        if project not in {self._seen(path).real for path in self._spec.allow_ro}:
             # Else it was asked for read-only, which is less.
             self._layout.put(Mount(MountKind.WRITE, project, project))
         worktree = self._facts.worktree
@@ -340,14 +340,14 @@ class _Planner:
         for wall in self._walls.hidden(self._named):
             for at in self._places_of(wall):
                 self._mask(at, self._seen(wall))
-        for path in self._wish.keeping.hidden:
+        for path in self._spec.isolation.hidden:
             seen = self._seen(path)
             if seen.kind is not PathKind.MISSING:
                 for at in list(self._places_of(seen.real)):
                     self._mask(at, seen)
-        for name in self._wish.hide:
+        for name in self._spec.hide:
             path = self._project / name
-            seen = self._seen(self._wish.project / name)
+            seen = self._seen(self._spec.project / name)
             if seen.kind is not PathKind.MISSING and seen.real.is_relative_to(self._project):
                 self._mask(path if path == seen.real else seen.real)
 
@@ -363,16 +363,16 @@ class _Planner:
         self._masked.append(at)
 
     def _add_protected(self) -> None:
-        asked = {self._seen(path).real for path in self._wish.allow_rw}
+        asked = {self._seen(path).real for path in self._spec.allow_rw}
         # A wish for the project itself, or for more, says nothing about what is guarded in it.
         lifted = {path for path in asked if not self._project.is_relative_to(path)}
         for path in self._guarded():
             self._protect(path, lifted)
 
     def _guarded(self) -> Iterator[Path]:
-        project = self._wish.project
-        yield from (project / name for name in _protected(self._wish))
-        yield from (self._home / name for name in self._wish.profile.home_protect)
+        project = self._spec.project
+        yield from (project / name for name in _protected(self._spec))
+        yield from (self._home / name for name in self._spec.profile.home_protect)
         yield from self._facts.hooks
         if self._seen(project / ".git").kind is not PathKind.DIRECTORY:
             yield project / ".git"
@@ -407,24 +407,24 @@ class _Planner:
 
     def _without_links(self, path: Path) -> Path:
         """Return where a path of the project is if no link lies in the project itself."""
-        project = self._wish.project
+        project = self._spec.project
         below = path.is_relative_to(project)
         return self._project / path.relative_to(project) if below else path
 
     # How it is told
 
     def _assembled(self) -> SandboxPlan:
-        wish, facts = self._wish, self._facts
+        spec, facts = self._spec, self._facts
         shell = self._shell()
         path = environment.visible_path(facts.environ.get("PATH"), self._layout.holds)
         variables, secrets = environment.environment(
-            wish, facts, path=path, shell=shell, project=self._project
+            spec, facts, path=path, shell=shell, project=self._project
         )
         options = (
             *self._namespaces(),
             *self._layout.words(),
             *("--chdir", str(self._project)),
-            *(("--seccomp", SECCOMP) if wish.seccomp else ()),
+            *(("--seccomp", SECCOMP) if spec.seccomp else ()),
             *("--info-fd", INFO, "--block-fd", BLOCK),
         )
         return SandboxPlan(
@@ -438,33 +438,33 @@ class _Planner:
             masked=tuple(self._masked),
             watched=tuple(dict.fromkeys(self._watched)),
             secrets=secrets,
-            withheld=wish.keeping.withheld,
-            veiled=tuple(self._veiled()),
+            withheld=spec.isolation.withheld,
+            masked_logins=tuple(self._masked_logins()),
             notes=(*facts.notes, *self._notes()),
         )
 
-    def _veiled(self) -> Iterator[tuple[Path, Path]]:
+    def _masked_logins(self) -> Iterator[tuple[Path, Path]]:
         """Yield the logins that could come to light: where their directories are seen."""
-        for path in self._wish.keeping.hidden:
+        for path in self._spec.isolation.hidden:
             real = self._seen(path).real
             for at in self._places_of(real.parent):
                 yield real, at / real.name
 
     def _notes(self) -> Iterator[str]:
-        if names := environment.held_back(self._wish, self._facts):
+        if names := environment.held_back(self._spec, self._facts):
             yield f"not handed on, as the proxy puts the credential in: {', '.join(names)}"
-        for path in self._wish.keeping.bare:
+        for path in self._spec.isolation.bare:
             if any(self._places_of(self._seen(path).real)):
                 yield f"COMMAND can read a credential that the proxy puts in: it stands in {path}"
 
     def _namespaces(self) -> tuple[str, ...]:
         options = [
-            *(() if self._wish.unfiltered else ("--unshare-net",)),
+            *(() if self._spec.unfiltered else ("--unshare-net",)),
             *("--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts"),
             *("--unshare-cgroup-try", "--die-with-parent", "--cap-drop", "ALL"),
             *("--hostname", system_mounts.HOSTNAME, "--clearenv"),
         ]
-        if not self._wish.seccomp:
+        if not self._spec.seccomp:
             # What the filter would have denied: input for the terminal, and more namespaces.
             options.append("--new-session")
             if self._facts.bwrap_version >= _DISABLE_USERNS_SINCE:
@@ -472,7 +472,7 @@ class _Planner:
         return tuple(options)
 
     def _command(self, shell: Path) -> tuple[str, ...]:
-        command = (str(shell),) if self._wish.shell else self._wish.command
+        command = (str(shell),) if self._spec.shell else self._spec.command
         if self._facts.default_signal is None:
             return command
         # The launcher ignores both while COMMAND runs, and what is ignored is inherited.

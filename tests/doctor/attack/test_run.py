@@ -46,14 +46,14 @@ def aim(tmp_path: Path, program: FindProgram) -> AttackTarget:
     allowlist = tmp_path / "allowlist.yaml"
     allowlist.write_text(POLICY)
     settings = Settings(allowlist, home / ".config" / "claude-proxy", home / "state")
-    wish = SandboxSpec(("x",), Path("/nonexistent"), profiles.load("shell", home / "none"))
+    spec = SandboxSpec(("x",), Path("/nonexistent"), profiles.load("shell", home / "none"))
     environ = {**os.environ, "HOME": str(home), "SSH_AUTH_SOCK": str(home / "agent")}
-    return AttackTarget(RunSpec(wish, settings), home, environ)
+    return AttackTarget(RunSpec(spec, settings), home, environ)
 
 
-def with_wish(aim: AttackTarget, **changes: object) -> AttackTarget:
-    wish = replace(aim.order.wish, **changes)  # type: ignore[arg-type]
-    return replace(aim, order=replace(aim.order, wish=wish))
+def with_sandbox(aim: AttackTarget, **changes: object) -> AttackTarget:
+    spec = replace(aim.order.sandbox, **changes)  # type: ignore[arg-type]
+    return replace(aim, order=replace(aim.order, sandbox=spec))
 
 
 def with_settings(aim: AttackTarget, **changes: object) -> AttackTarget:
@@ -82,7 +82,7 @@ def test_nothing_gets_out_of_a_whole_sandbox(aim: AttackTarget, tmp_path: Path) 
 
 
 def test_without_the_filter_it_says_what_gets_through(aim: AttackTarget) -> None:
-    rows = attack(with_wish(aim, seccomp=False))
+    rows = attack(with_sandbox(aim, seccomp=False))
 
     assert {"unix-paths", "unix", "io-uring", "keyring"} & through(rows) >= {"unix-paths", "unix"}
     assert exit_code(rows) == 1
@@ -125,7 +125,7 @@ def test_a_variable_that_is_handed_on_is_seen(
     aim: AttackTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("A_SECRET", "the secret token")
-    told = replace(with_wish(aim, pass_env=("A_SECRET",)), token="the secret token")
+    told = replace(with_sandbox(aim, pass_env=("A_SECRET",)), token="the secret token")
 
     rows = attack(told)
 
@@ -137,14 +137,14 @@ def test_a_project_of_the_owners_is_left_as_it_was(aim: AttackTarget, tmp_path: 
     project.mkdir()
     (project / "file").write_text("x")
 
-    rows = attack(replace(with_wish(aim, project=project), own_project=False))
+    rows = attack(replace(with_sandbox(aim, project=project), own_project=False))
 
     assert bad(rows) == []
     assert [path.name for path in project.iterdir()] == ["file"]
 
 
 def test_a_sandbox_without_a_network_is_attacked_without_a_proxy(aim: AttackTarget) -> None:
-    rows = attack(with_wish(aim, network=False))
+    rows = attack(with_sandbox(aim, network=False))
 
     assert bad(rows) == []
     assert AttackGroup.PROXY not in {row.group for row in rows}

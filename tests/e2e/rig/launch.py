@@ -138,7 +138,7 @@ class Launches:
         base = self.runtime / "claude-proxy"
         return sorted(path.name for path in base.glob("[!.]*")) if base.exists() else []
 
-    def attendants(self) -> dict[str, int]:
+    def helpers(self) -> dict[str, int]:
         """Return the processes of the user's one living run, by what they are."""
         found: dict[str, int] = {}
         mark = str(self.directory)
@@ -147,7 +147,7 @@ class Launches:
             if mark not in environment:
                 continue
             line = " ".join(words)
-            if "companion" in line:
+            if "sandbox.proxy_process" in line:
                 found["proxy"] = pid
             elif "relay.py" in line:
                 found["relay"] = pid

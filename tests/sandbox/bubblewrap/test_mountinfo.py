@@ -13,12 +13,12 @@ from claude_proxy.sandbox import host_facts
 from claude_proxy.sandbox.bubblewrap.mountinfo import mismatches
 from claude_proxy.sandbox.plan.model import Mount, MountKind
 from claude_proxy.sandbox.plan.planner import plan_sandbox
-from tests.sandbox.boxes import CLAUDE, HOME, PROJECT, Box, a_wish, held, paths, some_facts
+from tests.sandbox.boxes import CLAUDE, HOME, PROJECT, Box, a_spec, held, paths, some_facts
 
 type Change = Callable[[Box], None]
 
 VSCODE = PROJECT / ".vscode"
-PLANNED = plan_sandbox(a_wish(), some_facts(paths(VSCODE)))
+PLANNED = plan_sandbox(a_spec(), some_facts(paths(VSCODE)))
 
 
 def mounted(*, without: Path | None = None, more: str = "", root: str | None = None) -> str:
@@ -85,7 +85,7 @@ def test_a_directory_that_is_swapped_after_it_was_looked_at_is_noticed(
 ) -> None:
     (box.project / ".vscode").mkdir()
     (box.project / "src").mkdir()
-    planned = box.plan(box.wish("/bin/true"))
+    planned = box.plan(box.spec("/bin/true"))
     change(box)
 
     with held(planned) as pid:
@@ -112,7 +112,7 @@ def test_real_sandboxes_are_as_planned(box: Box, keep_home: bool) -> None:  # no
     (box.home / ".claude").mkdir()
     (box.home / ".claude.json").touch()
     planned = box.plan(
-        box.wish(
+        box.spec(
             "/bin/true",
             profile=CLAUDE,
             keep_home=keep_home,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from claude_proxy.errors import ConfigError
 from claude_proxy.sandbox.macos.seatbelt import Seatbelt, quoted, seatbelt
 from claude_proxy.sandbox.plan.model import HostFacts, Profile, Program, SandboxSpec
-from tests.sandbox.boxes import CONFDIR, HOME, PROJECT, a_wish, paths, some_facts
+from tests.sandbox.boxes import CONFDIR, HOME, PROJECT, a_spec, paths, some_facts
 
 CLAUDE = Profile(
     "claude",
@@ -25,9 +25,9 @@ SHOWN = Path("/private/tmp/claude-proxy-1/shown")
 type Form = str | list[Form]
 
 
-def belt(wish: SandboxSpec | None = None, facts: HostFacts | None = None) -> Seatbelt:
-    wish = wish or a_wish(profile=CLAUDE)
-    return seatbelt(wish, facts or some_facts(), port=3128, temporary=TEMPORARY, shown=SHOWN)
+def belt(spec: SandboxSpec | None = None, facts: HostFacts | None = None) -> Seatbelt:
+    spec = spec or a_spec(profile=CLAUDE)
+    return seatbelt(spec, facts or some_facts(), port=3128, temporary=TEMPORARY, shown=SHOWN)
 
 
 def forms(text: str) -> list[Form]:
@@ -73,7 +73,7 @@ def test_only_the_proxys_port_and_the_way_back_of_a_login_are_open() -> None:
 
 
 def test_without_a_network_no_port_is_open() -> None:
-    profile = belt(a_wish(profile=CLAUDE, network=False)).profile
+    profile = belt(a_spec(profile=CLAUDE, network=False)).profile
 
     assert [form for form in forms(profile) if "network" in form[1]] == [["deny", "network*"]]
 
@@ -110,7 +110,7 @@ def test_the_home_is_read_only_where_the_profile_says_so() -> None:
 
     assert str(HOME) in paths_of(profile, "deny", "file-read*")
     assert str(HOME) not in paths_of(profile, "allow", "file-read*")
-    assert str(HOME) in paths_of(belt(a_wish(keep_home=True)).profile, "allow", "file-read*")
+    assert str(HOME) in paths_of(belt(a_spec(keep_home=True)).profile, "allow", "file-read*")
     assert order.index(["deny", "file-read*"]) < len(order) - 1
 
 
@@ -131,14 +131,14 @@ def test_the_key_chain_and_launch_services_are_not_asked() -> None:
 
 def test_the_command_is_named_by_its_whole_path() -> None:
     program = Program(Path("/opt/claude"), Path("/opt/claude"), (), (Path("/opt/claude"),))
-    started = belt(a_wish(command=("claude", "-p", "hi")), some_facts(program=program))
+    started = belt(a_spec(command=("claude", "-p", "hi")), some_facts(program=program))
 
     assert started.argv == (
         *("/usr/bin/sandbox-exec", "-p", started.profile),
         *("/opt/claude", "-p", "hi"),
     )
-    assert belt(a_wish(shell=True)).argv[3:] == ("/bin/zsh",)
-    assert belt(a_wish()).argv[3:] == ("/usr/bin/true",)
+    assert belt(a_spec(shell=True)).argv[3:] == ("/bin/zsh",)
+    assert belt(a_spec()).argv[3:] == ("/usr/bin/true",)
 
 
 def test_clients_are_led_to_the_proxys_own_port() -> None:
@@ -148,7 +148,7 @@ def test_clients_are_led_to_the_proxys_own_port() -> None:
     assert found["ALL_PROXY"] == "socks5h://127.0.0.1:3128"
     assert found["NODE_EXTRA_CA_CERTS"] == str(SHOWN / "ca.pem")
     assert found["TMPDIR"] == str(TEMPORARY)
-    assert "HTTPS_PROXY" not in belt(a_wish(network=False)).environment
+    assert "HTTPS_PROXY" not in belt(a_spec(network=False)).environment
 
 
 @given(name=st.text(min_size=1, max_size=30))
@@ -159,7 +159,7 @@ def test_no_name_of_a_directory_can_add_a_rule(name: str) -> None:
     plain = forms(belt().profile)
 
     try:
-        made = belt(a_wish(profile=CLAUDE, project=project), facts).profile
+        made = belt(a_spec(profile=CLAUDE, project=project), facts).profile
     except ConfigError:
         assert not str(project).isprintable()
         return

@@ -31,7 +31,7 @@ from claude_proxy.sandbox.plan.credential_isolation import (
 )
 from claude_proxy.sandbox.plan.model import CredentialIsolation, MountKind, Profile, SandboxPlan
 from claude_proxy.sandbox.plan.planner import plan_sandbox
-from tests.sandbox.boxes import HOME, PROJECT, Box, a_wish, paths, some_facts
+from tests.sandbox.boxes import HOME, PROJECT, Box, a_spec, paths, some_facts
 
 PLACEHOLDER = "sk-ant-claude-proxy-placeholder-anthropic"
 CONSOLE = "sk-ant-api03-a-console-key"
@@ -71,11 +71,11 @@ def kept(*bindings: Binding, value: str = CONSOLE, **environ: str) -> Credential
 
 
 def planned(
-    keeping: CredentialIsolation, profile: Profile = CLAUDE, /, **environ: str
+    isolation: CredentialIsolation, profile: Profile = CLAUDE, /, **environ: str
 ) -> SandboxPlan:
     found = paths(HOME / ".claude", HOME / "keys", files=(LOGIN, HOME / "keys/key"))
     facts = some_facts(found, environ={"PATH": "/usr/bin", **environ})
-    return plan_sandbox(a_wish(profile=profile, keeping=keeping), facts)
+    return plan_sandbox(a_spec(profile=profile, isolation=isolation), facts)
 
 
 # --- which variables stand inside
@@ -195,20 +195,20 @@ def test_what_a_profile_sets_is_held_back_too() -> None:
 @pytest.mark.parametrize("name", ["ANTHROPIC_API_KEY", "KEY", "OTHER"])
 def test_what_stays_outside_cannot_be_passed(name: str) -> None:
     environ = {"ANTHROPIC_API_KEY": "one", "KEY": CONSOLE, "OTHER": f"x{CONSOLE}"}
-    wish = a_wish(pass_env=(name,), keeping=kept(a_binding(), **environ))
+    spec = a_spec(pass_env=(name,), isolation=kept(a_binding(), **environ))
 
     with pytest.raises(ConfigError, match="stays outside") as caught:
-        plan_sandbox(wish, some_facts(environ={"PATH": "/usr/bin", **environ}))
+        plan_sandbox(spec, some_facts(environ={"PATH": "/usr/bin", **environ}))
 
     assert caught.value.where == f"--pass-env {name}"
     assert CONSOLE not in "".join(caught.value.lines())
 
 
 def test_nor_can_what_has_a_placeholder() -> None:
-    wish = a_wish(pass_env=(TOKEN,), keeping=kept(a_binding()))
+    spec = a_spec(pass_env=(TOKEN,), isolation=kept(a_binding()))
 
     with pytest.raises(ConfigError, match="set for the run itself"):
-        plan_sandbox(wish, some_facts(environ={"PATH": "/usr/bin", TOKEN: "x"}))
+        plan_sandbox(spec, some_facts(environ={"PATH": "/usr/bin", TOKEN: "x"}))
 
 
 def test_the_users_own_login_is_hidden_by_an_empty_file() -> None:
@@ -239,10 +239,10 @@ def test_it_may_be_what_the_credential_is_read_from() -> None:
 
 def test_a_credential_that_stands_in_a_file_is_told_if_the_file_is_seen() -> None:
     seen, hidden = PROJECT / ".env", PROJECT / ".envrc"
-    keeping = CredentialIsolation(bare=(seen, hidden, HOME / ".npmrc"))
+    isolation = CredentialIsolation(bare=(seen, hidden, HOME / ".npmrc"))
     found = paths(files=(seen, hidden, HOME / ".npmrc"))
 
-    made = plan_sandbox(a_wish(hide=(".envrc",), keeping=keeping), some_facts(found))
+    made = plan_sandbox(a_spec(hide=(".envrc",), isolation=isolation), some_facts(found))
 
     [note] = made.notes
     assert str(seen) in note
@@ -254,10 +254,10 @@ def test_a_credential_that_stands_in_a_file_is_told_if_the_file_is_seen() -> Non
 @pytest.mark.parametrize("path", [PROJECT / "key", HOME / ".claude/key", Path("/usr/share/key")])
 def test_a_credentials_file_that_would_be_seen_is_an_error(path: Path) -> None:
     found = paths(HOME / ".claude", files=(path,))
-    wish = a_wish(profile=CLAUDE, keeping=kept(a_binding(source=FileSource(path))))
+    spec = a_spec(profile=CLAUDE, isolation=kept(a_binding(source=FileSource(path))))
 
     with pytest.raises(ConfigError, match="would be seen inside") as caught:
-        plan_sandbox(wish, some_facts(found))
+        plan_sandbox(spec, some_facts(found))
 
     assert caught.value.where == str(path)
 
@@ -265,17 +265,17 @@ def test_a_credentials_file_that_would_be_seen_is_an_error(path: Path) -> None:
 def test_so_is_one_that_a_link_leads_to() -> None:
     link = HOME / "keys/link"
     found = paths(HOME / "keys", files=(PROJECT / "key",), links={link: PROJECT / "key"})
-    wish = a_wish(keeping=kept(a_binding(source=FileSource(link))))
+    spec = a_spec(isolation=kept(a_binding(source=FileSource(link))))
 
     with pytest.raises(ConfigError, match="would be seen inside"):
-        plan_sandbox(wish, some_facts(found))
+        plan_sandbox(spec, some_facts(found))
 
 
 def test_one_that_the_project_hides_is_none() -> None:
     path = PROJECT / "key"
-    wish = a_wish(hide=("key",), keeping=kept(a_binding(source=FileSource(path))))
+    spec = a_spec(hide=("key",), isolation=kept(a_binding(source=FileSource(path))))
 
-    assert path in plan_sandbox(wish, some_facts(paths(files=(path,)))).masked
+    assert path in plan_sandbox(spec, some_facts(paths(files=(path,)))).masked
 
 
 def test_one_that_nobody_inside_sees_is_none() -> None:
@@ -286,19 +286,23 @@ def test_a_pinned_login_may_be_read_inside_and_not_be_written() -> None:
     seen, written = HOME / "keys/key", HOME / ".claude/key"
     found = paths(HOME / ".claude", HOME / "keys", files=(seen, written))
 
-    plan_sandbox(a_wish(allow_ro=(seen,), keeping=kept(a_pin(FileSource(seen)))), some_facts(found))
+    plan_sandbox(
+        a_spec(allow_ro=(seen,), isolation=kept(a_pin(FileSource(seen)))), some_facts(found)
+    )
     with pytest.raises(ConfigError, match="could be changed from inside"):
         plan_sandbox(
-            a_wish(profile=CLAUDE, keeping=kept(a_pin(FileSource(written)))), some_facts(found)
+            a_spec(profile=CLAUDE, isolation=kept(a_pin(FileSource(written)))), some_facts(found)
         )
 
 
 def test_a_command_that_the_sandbox_could_write_is_an_error() -> None:
     script = PROJECT / "print-key"
-    keeping = kept(a_binding(source=CommandSource(("/bin/sh", str(script)))))
+    isolation = kept(a_binding(source=CommandSource(("/bin/sh", str(script)))))
 
     with pytest.raises(ConfigError, match="could be changed from inside") as caught:
-        plan_sandbox(a_wish(keeping=keeping), some_facts(paths(files=(script, Path("/bin/sh")))))
+        plan_sandbox(
+            a_spec(isolation=isolation), some_facts(paths(files=(script, Path("/bin/sh"))))
+        )
 
     assert caught.value.where == str(script)
 
@@ -307,9 +311,11 @@ def test_a_command_that_the_sandbox_could_write_is_an_error() -> None:
 
 
 def test_a_gateway_stands_for_the_api_and_takes_any_token() -> None:
-    keeping = isolation_for_gateway(9053, EnvironmentSource("PROXY_API_KEY"), {}, HOME)
+    isolation = isolation_for_gateway(9053, EnvironmentSource("PROXY_API_KEY"), {}, HOME)
 
-    made = planned(keeping, ANTHROPIC_BASE_URL="https://elsewhere.test", ANTHROPIC_API_KEY=CONSOLE)
+    made = planned(
+        isolation, ANTHROPIC_BASE_URL="https://elsewhere.test", ANTHROPIC_API_KEY=CONSOLE
+    )
 
     assert made.environment["ANTHROPIC_BASE_URL"] == "http://127.0.0.1:9053"
     assert made.environment[TOKEN] == GATEWAY_PLACEHOLDER
@@ -343,7 +349,7 @@ def test_inside_there_is_an_empty_login_and_the_placeholder(box: Box) -> None:
         "cat ~/.claude/.credentials.json; echo x >~/.claude/.credentials.json; "
         "rm -f ~/.claude/.credentials.json; env | grep -c sk-ant-api; echo $ANTHROPIC_AUTH_TOKEN",
         profile=CLAUDE,
-        keeping=found,
+        isolation=found,
     )
 
     assert ran.out.split() == ["0", PLACEHOLDER]

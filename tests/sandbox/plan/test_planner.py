@@ -29,7 +29,7 @@ from tests.sandbox.boxes import (
     STATEDIR,
     Box,
     Paths,
-    a_wish,
+    a_spec,
     paths,
     some_facts,
     started,
@@ -50,9 +50,9 @@ def read(planned: SandboxPlan) -> set[str]:
     return {place for _, place in triples(planned, "ro-bind")}
 
 
-def refused(wish: object, found: object = None) -> ConfigError:
+def refused(spec: object, found: object = None) -> ConfigError:
     with pytest.raises(ConfigError) as caught:
-        plan_sandbox(wish, found or some_facts())  # type: ignore[arg-type]
+        plan_sandbox(spec, found or some_facts())  # type: ignore[arg-type]
     assert caught.value.where
     assert caught.value.fix
     return caught.value
@@ -62,7 +62,7 @@ def refused(wish: object, found: object = None) -> ConfigError:
 
 
 def test_a_run_has_namespaces_of_its_own_and_no_capability() -> None:
-    options = plan_sandbox(a_wish(), some_facts()).options
+    options = plan_sandbox(a_spec(), some_facts()).options
 
     assert {f"--unshare-{name}" for name in ("user", "net", "pid", "ipc", "uts")} <= {*options}
     assert {"--die-with-parent", "--clearenv", "--unshare-cgroup-try"} <= {*options}
@@ -71,8 +71,8 @@ def test_a_run_has_namespaces_of_its_own_and_no_capability() -> None:
 
 
 def test_the_terminal_is_shared_only_with_the_filter_that_keeps_it_from_being_typed_into() -> None:
-    with_filter = plan_sandbox(a_wish(), some_facts()).options
-    without = plan_sandbox(a_wish(seccomp=False), some_facts()).options
+    with_filter = plan_sandbox(a_spec(), some_facts()).options
+    without = plan_sandbox(a_spec(seccomp=False), some_facts()).options
 
     assert "--seccomp" in with_filter
     assert "--new-session" not in with_filter
@@ -81,13 +81,13 @@ def test_the_terminal_is_shared_only_with_the_filter_that_keeps_it_from_being_ty
 
 
 def test_a_network_of_its_own_is_there_whether_the_proxy_is_wanted_or_not() -> None:
-    assert "--unshare-net" in plan_sandbox(a_wish(network=False), some_facts()).options
+    assert "--unshare-net" in plan_sandbox(a_spec(network=False), some_facts()).options
 
 
 def test_an_unfiltered_run_has_the_network_of_the_machine_and_finds_names_as_it_does() -> None:
     facts = some_facts(resolver={"/etc/resolv.conf": b"nameserver 192.0.2.53\n"})
 
-    planned = plan_sandbox(a_wish(network=False, unfiltered=True), facts)
+    planned = plan_sandbox(a_spec(network=False, unfiltered=True), facts)
 
     assert "--unshare-net" not in planned.options
     assert b"nameserver 192.0.2.53\n" in planned.files.values()
@@ -97,31 +97,31 @@ def test_an_unfiltered_run_has_the_network_of_the_machine_and_finds_names_as_it_
 def test_a_filtered_run_learns_nothing_of_how_the_machine_finds_names() -> None:
     facts = some_facts(resolver={"/etc/resolv.conf": b"nameserver 192.0.2.53\n"})
 
-    assert b"nameserver 192.0.2.53\n" not in plan_sandbox(a_wish(), facts).files.values()
+    assert b"nameserver 192.0.2.53\n" not in plan_sandbox(a_spec(), facts).files.values()
 
 
 def test_the_command_takes_signals_again_where_env_can_arrange_it() -> None:
     env = Path("/usr/bin/env")
 
-    assert plan_sandbox(a_wish(), some_facts(default_signal=env)).command == (
+    assert plan_sandbox(a_spec(), some_facts(default_signal=env)).command == (
         str(env),
         "--default-signal=INT,QUIT",
         "/usr/bin/true",
     )
-    assert plan_sandbox(a_wish(), some_facts()).command == ("/usr/bin/true",)
+    assert plan_sandbox(a_spec(), some_facts()).command == ("/usr/bin/true",)
 
 
 def test_a_shell_is_the_users_own_where_it_is_seen_inside() -> None:
     own = some_facts(environ={"SHELL": "/usr/bin/bash"})
     elsewhere = some_facts(environ={"SHELL": "/home/ann/sh"})
 
-    assert plan_sandbox(a_wish(shell=True), own).command == ("/usr/bin/bash",)
-    assert plan_sandbox(a_wish(shell=True), elsewhere).command == ("/bin/sh",)
+    assert plan_sandbox(a_spec(shell=True), own).command == ("/usr/bin/bash",)
+    assert plan_sandbox(a_spec(shell=True), elsewhere).command == ("/bin/sh",)
 
 
 def test_values_of_variables_are_not_on_the_command_line() -> None:
     facts = some_facts(environ={"TOKEN": "s3cret"})
-    planned = plan_sandbox(a_wish(pass_env=("TOKEN",), seccomp=False), facts)
+    planned = plan_sandbox(a_spec(pass_env=("TOKEN",), seccomp=False), facts)
     descriptors = {"{info}": 5, "{block}": 6} | dict.fromkeys(planned.files, 7)
 
     data, argv = planned.start(descriptors, 9)
@@ -134,7 +134,7 @@ def test_values_of_variables_are_not_on_the_command_line() -> None:
 def test_a_dry_run_prints_everything_but_the_values_of_passed_variables() -> None:
     facts = some_facts(environ={"TOKEN": "s3cret", "LANG": "de_DE.UTF-8"})
 
-    text = "\n".join(plan_sandbox(a_wish(pass_env=("TOKEN",)), facts).lines())
+    text = "\n".join(plan_sandbox(a_spec(pass_env=("TOKEN",)), facts).lines())
 
     assert "s3cret" not in text
     assert "--setenv TOKEN '***'" in text
@@ -146,7 +146,7 @@ def test_a_dry_run_prints_everything_but_the_values_of_passed_variables() -> Non
 
 
 def test_the_project_is_written_and_the_system_read() -> None:
-    planned = plan_sandbox(a_wish(), some_facts())
+    planned = plan_sandbox(a_spec(), some_facts())
 
     assert str(PROJECT) in written(planned)
     assert "/usr" in read(planned)
@@ -156,12 +156,12 @@ def test_the_project_is_written_and_the_system_read() -> None:
 def test_a_merged_usr_keeps_its_links() -> None:
     found = paths(Path("/usr/lib"), links={Path("/lib"): Path("/usr/lib")})
 
-    assert ("/usr/lib", "/lib") in triples(plan_sandbox(a_wish(), some_facts(found)), "symlink")
+    assert ("/usr/lib", "/lib") in triples(plan_sandbox(a_spec(), some_facts(found)), "symlink")
 
 
 def test_the_home_is_empty_but_for_what_the_profile_names() -> None:
     found = paths(HOME / "other", files=[HOME / ".gitconfig"])
-    planned = plan_sandbox(a_wish(), some_facts(found))
+    planned = plan_sandbox(a_spec(), some_facts(found))
 
     below = {place for place in written(planned) | read(planned) if place.startswith(str(HOME))}
     assert below == {str(PROJECT), str(HOME / ".gitconfig")}
@@ -169,7 +169,7 @@ def test_the_home_is_empty_but_for_what_the_profile_names() -> None:
 
 
 def test_what_a_profile_writes_is_made_if_it_is_missing() -> None:
-    planned = plan_sandbox(a_wish(profile=CLAUDE), some_facts())
+    planned = plan_sandbox(a_spec(profile=CLAUDE), some_facts())
 
     assert [(made.path.name, made.kind, made.content) for made in planned.made] == [
         (".claude", PathKind.DIRECTORY, b""),
@@ -183,7 +183,7 @@ def test_settings_that_are_obeyed_outside_are_read_only_below_what_is_written() 
     settings = HOME / ".claude/settings.json"
     found = paths(HOME / ".claude", files=[settings, HOME / ".claude.json"])
 
-    planned = plan_sandbox(a_wish(profile=profile), some_facts(found))
+    planned = plan_sandbox(a_spec(profile=profile), some_facts(found))
 
     assert str(settings) in read(planned)
     assert HOME / ".claude/hooks" in planned.watched
@@ -196,7 +196,7 @@ def test_settings_that_are_obeyed_outside_are_read_only_below_what_is_written() 
 def test_what_is_never_shown_cannot_be_asked_for(name: str, option: str) -> None:
     path = HOME / name
 
-    error = refused(a_wish(**{option: (path,)}), some_facts(paths(path)))
+    error = refused(a_spec(**{option: (path,)}), some_facts(paths(path)))
 
     assert "is never shown" in error.what
 
@@ -205,27 +205,27 @@ def test_what_is_never_shown_cannot_be_asked_for(name: str, option: str) -> None
     "path", [CONFDIR, STATEDIR, STATEDIR / "audit", Path("/run/user/1000/bus")]
 )
 def test_neither_policy_nor_audit_nor_the_bus_can_be_asked_for(path: Path) -> None:
-    assert "is never shown" in refused(a_wish(allow_ro=(path,)), some_facts(paths(path))).what
+    assert "is never shown" in refused(a_spec(allow_ro=(path,)), some_facts(paths(path))).what
 
 
 def test_a_link_to_what_is_never_shown_cannot_be_asked_for() -> None:
     found = paths(HOME / ".ssh", links={HOME / "keys": HOME / ".ssh"})
 
-    assert "is never shown" in refused(a_wish(allow_ro=(HOME / "keys",)), some_facts(found)).what
+    assert "is never shown" in refused(a_spec(allow_ro=(HOME / "keys",)), some_facts(found)).what
 
 
 def test_where_a_never_shown_link_leads_cannot_be_asked_for() -> None:
     dotfiles = Path("/data/dotfiles/ssh")
     found = paths(dotfiles, links={HOME / ".ssh": dotfiles})
 
-    assert "is never shown" in refused(a_wish(allow_ro=(dotfiles,)), some_facts(found)).what
+    assert "is never shown" in refused(a_spec(allow_ro=(dotfiles,)), some_facts(found)).what
 
 
 def test_a_directory_around_what_is_never_shown_is_shown_without_it() -> None:
     data = Path("/data")
     found = paths(data, data / "ssh", links={HOME / ".ssh": data / "ssh"})
 
-    planned = plan_sandbox(a_wish(allow_ro=(data,)), some_facts(found))
+    planned = plan_sandbox(a_spec(allow_ro=(data,)), some_facts(found))
 
     assert data / "ssh" in planned.masked
     order = planned.options
@@ -236,7 +236,7 @@ def test_a_directory_around_what_is_never_shown_cannot_be_written() -> None:
     data = Path("/data")
     found = paths(data, data / "ssh", links={HOME / ".ssh": data / "ssh"})
 
-    assert "which is never shown" in refused(a_wish(allow_rw=(data,)), some_facts(found)).what
+    assert "which is never shown" in refused(a_spec(allow_rw=(data,)), some_facts(found)).what
 
 
 def test_a_mask_is_also_where_a_link_shows_the_same_directory_again() -> None:
@@ -244,7 +244,7 @@ def test_a_mask_is_also_where_a_link_shows_the_same_directory_again() -> None:
     found[HOME / "link"] = PathInfo(PathKind.DIRECTORY, Path("/data"), "/data")
     found[HOME / ".npmrc"] = PathInfo(PathKind.FILE, Path("/data/npmrc"), "/data/npmrc")
 
-    planned = plan_sandbox(a_wish(allow_ro=(HOME / "link",)), some_facts(found))
+    planned = plan_sandbox(a_spec(allow_ro=(HOME / "link",)), some_facts(found))
 
     assert {Path("/data/npmrc"), HOME / "link/npmrc"} <= {*planned.masked}
 
@@ -252,7 +252,7 @@ def test_a_mask_is_also_where_a_link_shows_the_same_directory_again() -> None:
 def test_a_kept_home_is_only_read_and_shown_without_secrets() -> None:
     found = paths(HOME / ".ssh", HOME / ".cache", files=[HOME / ".npmrc", HOME / ".bash_history"])
 
-    planned = plan_sandbox(a_wish(keep_home=True), some_facts(found))
+    planned = plan_sandbox(a_spec(keep_home=True), some_facts(found))
 
     assert str(HOME) in read(planned)
     masked = {HOME / ".ssh", HOME / ".npmrc", HOME / ".bash_history", CONFDIR, STATEDIR}
@@ -262,7 +262,7 @@ def test_a_kept_home_is_only_read_and_shown_without_secrets() -> None:
 def test_a_secret_that_is_named_itself_is_shown() -> None:
     found = paths(files=[HOME / ".npmrc"])
 
-    planned = plan_sandbox(a_wish(allow_ro=(HOME / ".npmrc",)), some_facts(found))
+    planned = plan_sandbox(a_spec(allow_ro=(HOME / ".npmrc",)), some_facts(found))
 
     assert str(HOME / ".npmrc") in read(planned)
     assert planned.masked == ()
@@ -273,19 +273,19 @@ def test_a_secret_that_a_variable_names_is_not_shown() -> None:
     found = paths(Path("/data"), tokens, PROJECT / "deploy", files=[keys])
     environ = {"KUBECONFIG": f"{keys}:relative", "XDG_CONFIG_HOME": "/data/config"}
 
-    planned = plan_sandbox(a_wish(allow_ro=(Path("/data"),)), some_facts(found, environ=environ))
+    planned = plan_sandbox(a_spec(allow_ro=(Path("/data"),)), some_facts(found, environ=environ))
 
     assert planned.masked == (tokens, keys)
 
 
 def test_a_variable_that_names_the_home_hides_nothing() -> None:
-    found = plan_sandbox(a_wish(), some_facts(environ={"GNUPGHOME": str(HOME)}))
+    found = plan_sandbox(a_spec(), some_facts(environ={"GNUPGHOME": str(HOME)}))
 
     assert found.masked == ()
 
 
 def test_a_project_that_is_asked_for_read_only_is_read_only() -> None:
-    planned = plan_sandbox(a_wish(allow_ro=(PROJECT,)), some_facts())
+    planned = plan_sandbox(a_spec(allow_ro=(PROJECT,)), some_facts())
 
     assert str(PROJECT) in read(planned)
     assert str(PROJECT) not in written(planned)
@@ -299,7 +299,7 @@ def test_a_project_that_is_asked_for_read_only_is_read_only() -> None:
     ],
 )
 def test_a_project_is_neither_the_home_nor_the_system_nor_around_a_secret(project: str) -> None:
-    error = refused(a_wish(project=Path(project)), some_facts(paths(Path(project))))
+    error = refused(a_spec(project=Path(project)), some_facts(paths(Path(project))))
 
     assert "--dir" in (error.fix or "")
 
@@ -307,25 +307,25 @@ def test_a_project_is_neither_the_home_nor_the_system_nor_around_a_secret(projec
 def test_a_project_that_is_a_link_to_the_home_is_refused() -> None:
     found = paths(links={Path("/data/p"): HOME})
 
-    refused(a_wish(project=Path("/data/p")), some_facts(found))
+    refused(a_spec(project=Path("/data/p")), some_facts(found))
 
 
 def test_a_project_that_does_not_exist_is_an_error() -> None:
-    assert "does not exist" in refused(a_wish(project=Path("/data/none"))).what
+    assert "does not exist" in refused(a_spec(project=Path("/data/none"))).what
 
 
 @pytest.mark.parametrize("path", ["/", "/etc", "/run", "/dev/sda", "/proc/1", "/sys"])
 def test_what_is_made_anew_cannot_be_asked_for(path: str) -> None:
-    refused(a_wish(allow_ro=(Path(path),)), some_facts(paths(Path(path))))
+    refused(a_spec(allow_ro=(Path(path),)), some_facts(paths(Path(path))))
 
 
 def test_what_is_not_there_cannot_be_asked_for() -> None:
-    assert "nothing at this path" in refused(a_wish(allow_ro=(Path("/data/x"),))).what
+    assert "nothing at this path" in refused(a_spec(allow_ro=(Path("/data/x"),))).what
 
 
 @pytest.mark.parametrize("path", [HOME, HOME.parent, Path("/usr"), Path("/tmp")])
 def test_neither_the_home_nor_the_system_can_be_written(path: Path) -> None:
-    refused(a_wish(allow_rw=(path,)), some_facts(paths(path)))
+    refused(a_spec(allow_rw=(path,)), some_facts(paths(path)))
 
 
 @pytest.mark.parametrize("name", [".ssh/", ".config/", "./", ".local/state/claude-proxy/x"])
@@ -333,19 +333,19 @@ def test_a_profile_cannot_write_what_is_never_shown(name: str) -> None:
     profile = Profile("own", home_write=(name,))
     found = paths(HOME / ".ssh", HOME / ".config")
 
-    assert "own" in (refused(a_wish(profile=profile), some_facts(found)).where or "")
+    assert "own" in (refused(a_spec(profile=profile), some_facts(found)).where or "")
 
 
 def test_a_profile_cannot_write_by_a_link_to_what_is_never_shown() -> None:
     found = paths(HOME / ".ssh", links={HOME / ".claude": HOME / ".ssh"})
 
-    assert "is never shown" in refused(a_wish(profile=CLAUDE), some_facts(found)).what
+    assert "is never shown" in refused(a_spec(profile=CLAUDE), some_facts(found)).what
 
 
 def test_a_toolchain_that_leads_to_a_secret_is_not_shown() -> None:
     found = paths(HOME / ".ssh", links={HOME / ".local/bin": HOME / ".ssh"})
 
-    assert str(HOME / ".local/bin") not in read(plan_sandbox(a_wish(), some_facts(found)))
+    assert str(HOME / ".local/bin") not in read(plan_sandbox(a_spec(), some_facts(found)))
 
 
 @pytest.mark.parametrize("home", ["/", "/usr/sbin", "/run/ann"])
@@ -353,7 +353,7 @@ def test_a_home_that_is_the_systems_cannot_be_hidden(home: str) -> None:
     user = User("ann", 1000, 1000, Path(home))
     found = paths(Path("/data/p"))
 
-    error = refused(a_wish(project=Path("/data/p")), some_facts(found, user=user))
+    error = refused(a_spec(project=Path("/data/p")), some_facts(found, user=user))
 
     assert "HOME" in (error.fix or "")
 
@@ -367,7 +367,7 @@ def test_what_the_users_own_programs_obey_is_read_only() -> None:
         git, git / "hooks", PROJECT / ".vscode", files=[git / "config", PROJECT / ".envrc"]
     )
 
-    planned = plan_sandbox(a_wish(), some_facts(found, git_directories=(git,)))
+    planned = plan_sandbox(a_spec(), some_facts(found, git_directories=(git,)))
 
     guarded = {str(git / "hooks"), str(git / "config"), str(PROJECT / ".envrc")}
     assert guarded | {str(PROJECT / ".vscode")} <= read(planned)
@@ -380,7 +380,7 @@ def test_a_guard_is_lifted_where_it_is_asked_for() -> None:
     found = paths(git, git / "hooks", files=[git / "config"])
 
     planned = plan_sandbox(
-        a_wish(allow_rw=(git / "config",)), some_facts(found, git_directories=(git,))
+        a_spec(allow_rw=(git / "config",)), some_facts(found, git_directories=(git,))
     )
 
     assert str(git / "config") in written(planned)
@@ -401,7 +401,7 @@ def test_asking_for_more_than_the_project_lifts_no_guard() -> None:
     project = around / "p"
     found = paths(around, project, files=[project / ".envrc"])
 
-    planned = plan_sandbox(a_wish(project=project, allow_rw=(around, project)), some_facts(found))
+    planned = plan_sandbox(a_spec(project=project, allow_rw=(around, project)), some_facts(found))
 
     assert str(project / ".envrc") in read(planned)
 
@@ -409,7 +409,7 @@ def test_asking_for_more_than_the_project_lifts_no_guard() -> None:
 def test_a_link_in_the_place_of_a_guarded_file_is_watched_and_what_it_leads_to_guarded() -> None:
     found = paths(PROJECT / "x", links={PROJECT / ".vscode": PROJECT / "x"})
 
-    planned = plan_sandbox(a_wish(), some_facts(found))
+    planned = plan_sandbox(a_spec(), some_facts(found))
 
     assert PROJECT / ".vscode" in planned.watched
     assert str(PROJECT / "x") in read(planned)
@@ -420,14 +420,14 @@ def test_a_link_out_of_the_project_shows_nothing() -> None:
     elsewhere = Path("/data/other")
     found = paths(elsewhere, links={PROJECT / ".vscode": elsewhere})
 
-    assert str(elsewhere) not in read(plan_sandbox(a_wish(), some_facts(found)))
+    assert str(elsewhere) not in read(plan_sandbox(a_spec(), some_facts(found)))
 
 
 def test_a_projects_file_hides_and_write_protects() -> None:
     found = paths(PROJECT / "a/secrets", PROJECT / "docs", files=[PROJECT / ".env"])
 
     planned = plan_sandbox(
-        a_wish(hide=("a/secrets", ".env", "none"), read_only=("docs",)), some_facts(found)
+        a_spec(hide=("a/secrets", ".env", "none"), read_only=("docs",)), some_facts(found)
     )
 
     assert planned.masked == (PROJECT / "a/secrets", PROJECT / ".env")
@@ -441,7 +441,7 @@ def test_a_worktree_has_its_repository_and_guards_it() -> None:
     found = paths(common, git, common / "hooks", files=[common / "config", PROJECT / ".git"])
     facts = some_facts(found, worktree=Worktree(git, common), git_directories=(common, git))
 
-    planned = plan_sandbox(a_wish(), facts)
+    planned = plan_sandbox(a_spec(), facts)
 
     assert str(common) in written(planned)
     assert {str(common / "hooks"), str(common / "config"), str(PROJECT / ".git")} <= read(planned)
@@ -462,7 +462,7 @@ def test_a_program_elsewhere_is_shown_with_its_tree_and_its_links() -> None:
         paths(tree), program=program, environ={"PATH": "/data/bin:/data/none:/usr/bin:rel"}
     )
 
-    planned = plan_sandbox(a_wish(), facts)
+    planned = plan_sandbox(a_spec(), facts)
 
     assert str(tree) in read(planned)
     assert (str(tree / ".bin/tool"), "/data/bin/tool") in triples(planned, "symlink")
@@ -472,19 +472,19 @@ def test_a_program_elsewhere_is_shown_with_its_tree_and_its_links() -> None:
 def test_a_program_among_secrets_is_refused() -> None:
     tool = HOME / ".ssh/tool"
 
-    refused(a_wish(), some_facts(paths(files=[tool]), program=Program(tool, tool, (), (tool,))))
+    refused(a_spec(), some_facts(paths(files=[tool]), program=Program(tool, tool, (), (tool,))))
 
 
 def test_a_program_whose_environment_is_the_home_itself_is_refused() -> None:
     program = Program(HOME / "v/tool", HOME / "v/tool", (), (HOME,))
 
-    assert "whole home" in refused(a_wish(), some_facts(program=program)).what
+    assert "whole home" in refused(a_spec(), some_facts(program=program)).what
 
 
 def test_a_program_that_the_project_links_to_elsewhere_is_refused() -> None:
     program = Program(PROJECT / "tool", Path("/data/diary"))
 
-    error = refused(a_wish(), some_facts(program=program))
+    error = refused(a_spec(), some_facts(program=program))
 
     assert "--allow-ro /data" in (error.fix or "")
 
@@ -502,7 +502,7 @@ def test_few_variables_of_the_users_come_in() -> None:
         "LD_PRELOAD": "x.so",
     }
 
-    found = plan_sandbox(a_wish(network=False), some_facts(environ=given_variables)).environment
+    found = plan_sandbox(a_spec(network=False), some_facts(environ=given_variables)).environment
 
     assert found == {
         "HOME": str(HOME),
@@ -517,7 +517,7 @@ def test_few_variables_of_the_users_come_in() -> None:
 
 
 def test_every_client_is_led_to_the_relay_and_socks_stands_in_one_variable_alone() -> None:
-    found = plan_sandbox(a_wish(), some_facts()).environment
+    found = plan_sandbox(a_spec(), some_facts()).environment
 
     assert found["HTTPS_PROXY"] == found["https_proxy"] == "http://127.0.0.1:3128"
     assert {name for name, value in found.items() if "socks" in value} == {"ALL_PROXY"}
@@ -533,7 +533,7 @@ def test_a_profile_sets_and_passes_but_cannot_change_the_proxy() -> None:
     )
     facts = some_facts(environ={"KEY": "k", "HTTPS_PROXY": "http://corporate.example"})
 
-    found = plan_sandbox(a_wish(profile=profile), facts).environment
+    found = plan_sandbox(a_spec(profile=profile), facts).environment
 
     assert (found["A"], found["KEY"], found["HOME"]) == ("1", "k", str(HOME))
     assert "UNSET" not in found
@@ -553,7 +553,7 @@ def test_a_profile_sets_and_passes_but_cannot_change_the_proxy() -> None:
     ],
 )
 def test_a_variable_that_cannot_be_passed_is_an_error(name: str, told: str) -> None:
-    error = refused(a_wish(pass_env=(name,)), some_facts(environ={"HTTPS_PROXY": "x"}))
+    error = refused(a_spec(pass_env=(name,)), some_facts(environ={"HTTPS_PROXY": "x"}))
 
     assert told in error.what
     assert "=x" not in (error.where or "")
@@ -603,12 +603,12 @@ def test_nothing_that_is_never_shown_is_ever_mounted(
         if found[path].kind is not PathKind.MISSING
     }
     walls |= {found[path].real for path in walls}
-    wish = a_wish(
+    spec = a_spec(
         allow_ro=tuple(map(at, ro)), allow_rw=tuple(map(at, rw)), keep_home=keep, profile=CLAUDE
     )
 
     try:
-        planned = plan_sandbox(wish, some_facts(found))
+        planned = plan_sandbox(spec, some_facts(found))
     except ConfigError:
         return
 
@@ -634,13 +634,13 @@ def _is_covered(planned: SandboxPlan, inside: Path, place: Path) -> bool:
 
 def test_every_question_of_a_plan_is_asked_before() -> None:
     """A path that nobody looked at is a mistake of ours, not a path that is missing."""
-    wish = a_wish(profile=replace(CLAUDE, home_protect=(".claude/x",)), hide=("a",))
+    spec = a_spec(profile=replace(CLAUDE, home_protect=(".claude/x",)), hide=("a",))
     user = User("ann", 1000, 1000, HOME)
     facts = some_facts()
-    asked = questions(wish, user, facts.environ, facts.confdir, facts.statedir, facts.rundir)
+    asked = questions(spec, user, facts.environ, facts.confdir, facts.statedir, facts.run_directory)
     known = dict(Paths((path, facts.paths[path]) for path in asked))
 
-    plan_sandbox(wish, replace(facts, paths=known))
+    plan_sandbox(spec, replace(facts, paths=known))
 
 
 PURE = ("wish", "plan", "never", "system", "surroundings", "needs", "mountinfo", "seatbelt")
@@ -730,7 +730,7 @@ def test_the_run_has_no_privilege_and_sees_no_other_process(box: Box) -> None:
 def test_the_environment_is_what_the_plan_says_and_that_of_the_init_process_is_empty(
     box: Box,
 ) -> None:
-    planned = box.plan(box.wish("/usr/bin/env"))
+    planned = box.plan(box.spec("/usr/bin/env"))
 
     done = started(planned)
 

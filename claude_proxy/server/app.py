@@ -38,7 +38,8 @@ from claude_proxy.policy.request import Scheme
 from claude_proxy.proxy.connection import Hook, Services
 from claude_proxy.proxy.dialer import Dialer, SystemResolver
 from claude_proxy.proxy.gateway import banner
-from claude_proxy.proxy.gateway.layer import UNKNOWN_CALLER, GatewayFront, desk_of
+from claude_proxy.proxy.gateway.layer import UNKNOWN_CALLER, GatewayFront
+from claude_proxy.proxy.gateway.state import state_of
 from claude_proxy.proxy.hooks.http2_streams import Http2StreamHooks
 from claude_proxy.proxy.hooks.tls import TlsCertificates
 from claude_proxy.proxy.layers.protocol_detection import ProtocolDetection
@@ -111,10 +112,10 @@ class _Parts:
         if not door.gateway or gateway is None or gate is None:
             return listener
         token = None if door.address is None else gateway.token
-        desk, dialer = desk_of(gateway, self.store), services.dialer
+        state, dialer = state_of(gateway, self.store), services.dialer
 
         def top_layer(context: Context, session: Session) -> GatewayFront:
-            return GatewayFront(context, session, dialer, desk, token)
+            return GatewayFront(context, session, dialer, state, token)
 
         own = replace(
             services,

@@ -18,7 +18,7 @@ def day_began(now: float) -> float:
     return now // DAY_S * DAY_S
 
 
-class Meter:
+class Quota:
     """Holds one gateway to its ceilings."""
 
     def __init__(self, ceilings: Ceilings) -> None:

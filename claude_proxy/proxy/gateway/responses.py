@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
-type Field = tuple[bytes, bytes]
+from claude_proxy.proxy.inspection.base import RawField
+from claude_proxy.proxy.responses import REASON_FIELD
 
-_JSON: Field = (b"Content-Type", b"application/json")
+_JSON: RawField = (b"Content-Type", b"application/json")
 _PROXY_ERROR = "proxy_error"
 _UPSTREAM_ERROR = "upstream_error"
 FAILED = "Upstream request failed"
@@ -57,12 +58,12 @@ _SECONDS = re.compile(rb"[0-9]{1,9}").fullmatch
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class GatewayResponse:
     """A whole answer of the gateway's, before it is framed."""
 
     status: int
     content: bytes = field(repr=False)
-    fields: tuple[Field, ...] = (_JSON,)
+    fields: tuple[RawField, ...] = (_JSON,)
 
     @property
     def phrase(self) -> bytes:
@@ -74,8 +75,8 @@ class Reply:
         except ValueError:
             return b"Status"
 
-    def http1(self, *, head_only: bool, close: bool) -> bytes:
-        """Return the answer in bytes."""
+    def http1(self, *, accept: bytes | None = None, head_only: bool = False, close: bool) -> bytes:  # noqa: ARG002
+        """Return the response in bytes; it is JSON whatever `accept` says."""
         lines = [
             b"HTTP/1.1 %d %b" % (self.status, self.phrase),
             *(b": ".join(one) for one in self.fields),
@@ -87,49 +88,56 @@ class Reply:
         return head if head_only else head + self.content
 
 
-def json_reply(status: int, value: object, *more: Field) -> Reply:
+def reason_field(reason: str) -> RawField:
+    """Return the field that names the reason of an error."""
+    return (REASON_FIELD.encode("ascii"), reason.encode("ascii"))
+
+
+def json_response(status: int, value: object, *more: RawField) -> GatewayResponse:
     """Return an answer whose content is `value` as JSON."""
-    return Reply(status, json.dumps(value, separators=(",", ":")).encode("ascii"), (_JSON, *more))
+    return GatewayResponse(
+        status, json.dumps(value, separators=(",", ":")).encode("ascii"), (_JSON, *more)
+    )
 
 
-def error(status: int, kind: str, message: str, *more: Field) -> Reply:
+def error(status: int, kind: str, message: str, *more: RawField) -> GatewayResponse:
     """Return an error in the one shape that the API has for it."""
     value = {"type": "error", "error": {"type": kind, "message": message}}
-    return json_reply(status, value, *more)
+    return json_response(status, value, *more)
 
 
-def api_error(status: int, message: str, *more: Field) -> Reply:
+def api_error(status: int, message: str, *more: RawField) -> GatewayResponse:
     """Return an error of the gateway's own, as the Messages API would word it."""
     return error(status, _API_TYPES.get(status, _OTHER_API_TYPE), message, *more)
 
 
-def strict_error(status: int, message: str, *more: Field) -> Reply:
+def strict_error(status: int, message: str, *more: RawField) -> GatewayResponse:
     """Return an error of the gateway's own in the words of strict mode."""
     return error(status, _words_for(status)[0], message, *more)
 
 
-def detail(status: int, what: object, *more: Field) -> Reply:
+def detail(status: int, what: object, *more: RawField) -> GatewayResponse:
     """Return what strict mode says about a request that is none of its own."""
-    return json_reply(status, {"detail": what}, *more)
+    return json_response(status, {"detail": what}, *more)
 
 
-def failed() -> Reply:
+def failed() -> GatewayResponse:
     """Return what strict mode says when there is no answer of the upstream's."""
     return error(502, _PROXY_ERROR, FAILED)
 
 
-def fault() -> Reply:
+def fault() -> GatewayResponse:
     """Return what strict mode says about a fault of the program's own."""
     return detail(500, "Internal server error")
 
 
 def normalised(
-    status: int, fields: Sequence[Field], content: bytes, *, keeps_retry_after: bool = False
-) -> Reply:
+    status: int, fields: Sequence[RawField], content: bytes, *, keeps_retry_after: bool = False
+) -> GatewayResponse:
     """Return what strict mode makes of the upstream's answer."""
     if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
         if _is_json(fields, content):
-            return Reply(status, content)
+            return GatewayResponse(status, content)
         return error(502, _PROXY_ERROR, NOT_JSON)
     if not HTTPStatus.BAD_REQUEST <= status <= 599:  # noqa: PLR2004 - RFC 9110 15: there are no more
         return error(502, _UPSTREAM_ERROR, UNEXPECTED)
@@ -142,7 +150,7 @@ def _words_for(status: int) -> tuple[str, str]:
     return _NORMALISED.get(status, _OTHER_SERVER_ERROR if server else _OTHER_CLIENT_ERROR)
 
 
-def _is_json(fields: Sequence[Field], content: bytes) -> bool:
+def _is_json(fields: Sequence[RawField], content: bytes) -> bool:
     # What is compressed is not looked into: none was asked for.
     codings = [value for name, value in fields if name.lower() == b"content-encoding"]
     if any(coding.strip().lower() != b"identity" for coding in codings):
@@ -154,7 +162,7 @@ def _is_json(fields: Sequence[Field], content: bytes) -> bool:
     return True
 
 
-def _retry_after(fields: Sequence[Field]) -> tuple[Field, ...]:
+def _retry_after(fields: Sequence[RawField]) -> tuple[RawField, ...]:
     values = [value for name, value in fields if name.lower() == b"retry-after"]
     plain = len(values) == 1 and _SECONDS(values[0])
     return ((b"Retry-After", values[0]),) if plain else ()

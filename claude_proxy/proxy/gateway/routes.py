@@ -27,7 +27,7 @@ class Route(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Missed:
+class NotServed:
     """A request that nothing is served for; with methods, the path is known by others."""
 
     methods: tuple[str, ...] = ()
@@ -59,11 +59,11 @@ _TABLES: dict[GatewayMode, _Table] = {
 _ONE_MODEL = re.compile(r"/v1/models/(?!\.{1,2}\Z)[A-Za-z0-9._:@~-]+").fullmatch
 
 
-def route_of(mode: GatewayMode, method: str, path: str) -> Route | Missed:
+def route_of(mode: GatewayMode, method: str, path: str) -> Route | NotServed:
     """Return what is asked for; `path` is as sent, without the query."""
     served = _TABLES[mode].get(path)
     if served is None and mode is GatewayMode.CLAUDE and _ONE_MODEL(path):
         served = {"GET": Route.MODELS}
     if served is None:
-        return Missed()
-    return served.get(method) or Missed(tuple(served))
+        return NotServed()
+    return served.get(method) or NotServed(tuple(served))

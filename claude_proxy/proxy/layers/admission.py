@@ -7,13 +7,15 @@ a request leaves. An admission is the only way to a request's credential.
 from dataclasses import dataclass
 
 from claude_proxy.policy.policy import OVERRIDE_HEADERS
-from claude_proxy.policy.request import Request
+from claude_proxy.policy.request import Request, Scheme
 from claude_proxy.proxy.dialer import DialError
 from claude_proxy.proxy.gate import Attempt
 from claude_proxy.proxy.inspection.base import RawField, ResponseInspector
 from claude_proxy.proxy.layers.session import Session
 from claude_proxy.proxy.responses import Refusal, denial, no_room, too_large
 from claude_proxy.proxy.upstream_errors import UpstreamError, refusal_for
+
+DEFAULT_PORTS = {Scheme.HTTP: 80, Scheme.HTTPS: 443}
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -78,9 +80,9 @@ class Denied:
     refusal: Refusal
 
 
-def admit(session: Session, request: Request, origin_target: str, label: str) -> Admission | Denied:
-    """Judge a request's head and record the decision."""
-    gate = session.gate
+def admit(session: Session, request: Request, origin_target: str) -> Admission | Denied:
+    """Judge a request's head and record the decision; `origin_target` is its path and query."""
+    gate, label = session.gate, label_of(request)
     path = origin_target if session.record_query else request.path
     attempt = gate.request(session.client_info, request, path)
     decision, credential = attempt.decision, attempt.custody
@@ -98,3 +100,17 @@ def admit(session: Session, request: Request, origin_target: str, label: str) ->
         gate.watch(attempt, request),
         gate.holds_body(request),
     )
+
+
+def label_of(request: Request) -> str:
+    """Return the request in one line, without the query, which may hold a secret."""
+    path = "" if request.path == "*" else request.path
+    return f"{request.method} {request.scheme.value}://{host_of(request)}{path}"
+
+
+def host_of(request: Request) -> str:
+    """Return the request's target as in a Host field: without the scheme's own port."""
+    text = str(request.target)
+    if request.target.port == DEFAULT_PORTS[request.scheme]:
+        return text.rpartition(":")[0]
+    return text

@@ -250,7 +250,7 @@ class GatedStream(HttpStream):
             text = problem or "the authority of the request cannot be read"
             yield from self._refuse(event, self._record_unreadable(message), bad_request(text))
             return
-        admission = admit(self._session, request, _shown(message.data.path), self._label(message))
+        admission = admit(self._session, request, _shown(message.data.path))
         if isinstance(admission, Denied):
             yield from self._refuse(event, admission.attempt, admission.refusal)
             return
@@ -261,12 +261,6 @@ class GatedStream(HttpStream):
             yield from self._refuse(event, admission.attempt, refusal)
             return
         yield from super().state_wait_for_request_headers(event)
-
-    def _label(self, message: http.Request) -> str:
-        """Return the request in one line, without the query, which may hold a secret."""
-        host = str(self._target).removesuffix(":443")
-        path = _shown(message.data.path).partition("?")[0]
-        return f"{_shown(message.data.method)} https://{host}{path}"
 
     def _record_unreadable(self, message: http.Request) -> Attempt:
         session, path = self._session, _shown(message.data.path)

@@ -16,7 +16,7 @@ from claude_proxy.policy.request import Scheme
 from claude_proxy.proxy.dialer import Dialer
 from claude_proxy.proxy.gate import Attempt
 from claude_proxy.proxy.layers.client_auth import head_admits
-from claude_proxy.proxy.layers.http1 import Http1Lane
+from claude_proxy.proxy.layers.http1_proxy import proxy_lane
 from claude_proxy.proxy.layers.session import Commands, RuleRevoked, Session, TimedOut
 from claude_proxy.proxy.layers.socks5 import Socks5Layer
 from claude_proxy.proxy.layers.tunnel_start import TunnelStart
@@ -80,7 +80,7 @@ class ProtocolDetection(layer.Layer):
         elif self._in.startswith(_CONNECT):
             yield from self._connect()
         elif not _CONNECT.startswith(self._in):
-            lane = Http1Lane(
+            lane = proxy_lane(
                 self.context, self._session, scheme=Scheme.HTTP, target=None, dialer=self._dialer
             )
             yield from self._become(lane, self._taken())

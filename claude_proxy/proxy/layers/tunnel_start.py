@@ -16,7 +16,7 @@ from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Scheme
 from claude_proxy.proxy.dialer import Dialer
 from claude_proxy.proxy.gate import Attempt
-from claude_proxy.proxy.layers.http1 import Http1Lane
+from claude_proxy.proxy.layers.http1_proxy import proxy_lane
 from claude_proxy.proxy.layers.http2 import Http2Lane
 from claude_proxy.proxy.layers.passthrough import Passthrough
 from claude_proxy.proxy.layers.session import Commands, RuleRevoked, Session, TimedOut, Waiting
@@ -125,7 +125,7 @@ class TunnelStart(layer.Layer):
         if context.client.alpn == b"h2":
             self._session.protocol = "h2"
             return Http2Lane(context, self._session, self._target)
-        return Http1Lane(context, self._session, scheme=Scheme.HTTPS, target=self._target)
+        return proxy_lane(context, self._session, scheme=Scheme.HTTPS, target=self._target)
 
     def _plain(self, data: bytes) -> Commands:
         """Speak plain HTTP in the tunnel where a rule allows http to the target, else nothing."""
@@ -134,7 +134,7 @@ class TunnelStart(layer.Layer):
             return
         session = self._session
         session.gate.end(self._passage)
-        lane = Http1Lane(
+        lane = proxy_lane(
             self.context, session, scheme=Scheme.HTTP, target=self._target, dialer=self._dialer
         )
         yield from self._give_way(lane, data)

@@ -20,8 +20,9 @@ from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.request import Scheme
 from claude_proxy.proxy.dialer import DialError, Failure
 from claude_proxy.proxy.gate import Gate
-from claude_proxy.proxy.gateway.layer import GatewayFront, desk_of
+from claude_proxy.proxy.gateway.layer import GatewayFront
 from claude_proxy.proxy.gateway.policy import policy_of
+from claude_proxy.proxy.gateway.state import state_of
 from claude_proxy.proxy.layers.session import NO_ADDRESS, Session
 from claude_proxy.wire.authority import Authority
 from tests.proxy.layers.stage import BrokenPolicy, Ledger, Stage, a_dialer
@@ -105,10 +106,10 @@ def play(
     ledger, custodian = Ledger(), custodian or SecretProvider()
     judged = policy_of(gateway, policy or Policy())
     gate = Gate(judged, ledger.events.append, custodian=custodian)
-    desk = desk_of(gateway, counts or Counts())
+    state = state_of(gateway, counts or Counts())
 
     def make(context: Any, session: Session) -> GatewayFront:
-        return GatewayFront(context, session, a_dialer(), desk, token)
+        return GatewayFront(context, session, a_dialer(), state, token)
 
     return Play(Stage(make, gate, connects=connects, local=local), ledger, custodian)
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from claude_proxy.proxy.gateway import responses
-from claude_proxy.proxy.gateway.responses import Reply, normalised
+from claude_proxy.proxy.gateway.responses import GatewayResponse, normalised
 
 CANARY = b"canary-of-the-provider"
 TELLING = [
@@ -37,7 +37,7 @@ TABLE = [
 ]
 
 
-def read(reply: Reply) -> object:
+def read(reply: GatewayResponse) -> object:
     return json.loads(reply.content)
 
 
@@ -150,11 +150,11 @@ def test_the_failures_of_strict_mode_are_the_seeds() -> None:
 
 
 def test_an_answer_to_head_has_the_length_and_not_the_content() -> None:
-    out = responses.json_reply(200, {"a": 1}).http1(head_only=True, close=True)
+    out = responses.json_response(200, {"a": 1}).http1(head_only=True, close=True)
 
     assert out.endswith(_SPLIT)
     assert b"Content-Length: 7\r\n" in out
 
 
 def test_what_an_answer_holds_is_not_shown_by_accident() -> None:
-    assert "canary" not in repr(Reply(200, CANARY))
+    assert "canary" not in repr(GatewayResponse(200, CANARY))

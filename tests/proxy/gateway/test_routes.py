@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from claude_proxy.config.settings import GatewayMode
-from claude_proxy.proxy.gateway.routes import Missed, Route, route_of
+from claude_proxy.proxy.gateway.routes import NotServed, Route, route_of
 
 CLAUDE, STRICT = GatewayMode.CLAUDE, GatewayMode.STRICT
 
@@ -22,7 +22,7 @@ def test_a_message_may_be_posted_in_both_modes(mode: GatewayMode) -> None:
 def test_another_method_on_the_messages_is_not_allowed(mode: GatewayMode, method: str) -> None:
     missed = route_of(mode, method, "/v1/messages")
 
-    assert missed == Missed(("POST",))
+    assert missed == NotServed(("POST",))
     assert missed.status == 405
 
 
@@ -49,14 +49,14 @@ def test_another_method_on_the_messages_is_not_allowed(mode: GatewayMode, method
 def test_strict_mode_has_no_other_path(method: str, path: str) -> None:
     missed = route_of(STRICT, method, path)
 
-    assert missed == Missed()
+    assert missed == NotServed()
     assert missed.status == 404
 
 
 @pytest.mark.parametrize("mode", GatewayMode)
 def test_the_health_is_told_in_both_modes(mode: GatewayMode) -> None:
     assert route_of(mode, "GET", "/health") is Route.HEALTH
-    assert route_of(mode, "POST", "/health") == Missed(("GET", "HEAD"))
+    assert route_of(mode, "POST", "/health") == NotServed(("GET", "HEAD"))
     assert not Route.HEALTH.forwarded
 
 
@@ -91,7 +91,7 @@ def test_what_claude_code_asks_is_served(method: str, path: str, route: Route) -
     ],
 )
 def test_claude_mode_has_no_other_path(path: str) -> None:
-    assert {route_of(CLAUDE, method, path) for method in ("GET", "POST")} == {Missed()}
+    assert {route_of(CLAUDE, method, path) for method in ("GET", "POST")} == {NotServed()}
 
 
 @given(

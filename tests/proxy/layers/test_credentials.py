@@ -32,7 +32,7 @@ from claude_proxy.proxy import gate as gate_module
 from claude_proxy.proxy.gate import Gate
 from claude_proxy.proxy.hooks.http2_streams import Http2StreamHooks
 from claude_proxy.proxy.hooks.tls import TlsCertificates
-from claude_proxy.proxy.layers.http1 import Http1Lane
+from claude_proxy.proxy.layers.http1_proxy import proxy_lane
 from claude_proxy.proxy.layers.http2 import Http2Lane
 from claude_proxy.proxy.layers.session import Session, Waiting
 from claude_proxy.trust.certificate_authority import CertificateAuthority
@@ -121,7 +121,7 @@ def play(authority: CertificateAuthority) -> Play:
             context.client.alpn_offers = (context.client.alpn,)
             if protocol == "h2":
                 return Http2Lane(context, session, API)
-            return Http1Lane(context, session, scheme=Scheme.HTTPS, target=API)
+            return proxy_lane(context, session, scheme=Scheme.HTTPS, target=API)
 
         return Stage(
             lane,

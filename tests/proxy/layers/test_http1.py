@@ -18,7 +18,7 @@ from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Scheme
 from claude_proxy.proxy.dialer import DialError, Failure
 from claude_proxy.proxy.gate import Gate
-from claude_proxy.proxy.layers.http1 import Http1Lane
+from claude_proxy.proxy.layers.http1_proxy import proxy_lane
 from claude_proxy.proxy.layers.session import Waiting
 from claude_proxy.wire.authority import Authority
 from tests.proxy.layers.stage import BrokenPolicy, Ledger, Peer, Stage, a_dialer, gate_of, policy_of
@@ -54,7 +54,7 @@ def forward(ledger: Ledger) -> PlayForward:
     ) -> Stage:
         dialer = a_dialer(upstream_proxy=upstream_proxy)
         return Stage(
-            lambda context, session: Http1Lane(
+            lambda context, session: proxy_lane(
                 context, session, scheme=Scheme.HTTP, target=target, dialer=dialer
             ),
             gate or gate_of(allowlist, ledger),
@@ -1396,7 +1396,7 @@ def test_no_cut_changes_what_is_asked_or_answered(
 ) -> None:
     cuts = cycle(sizes)
     stage = Stage(
-        lambda context, session: Http1Lane(
+        lambda context, session: proxy_lane(
             context, session, scheme=Scheme.HTTP, target=None, dialer=a_dialer()
         ),
         gate_of(ALLOWLIST, Ledger()),

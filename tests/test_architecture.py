@@ -98,6 +98,7 @@ PURE = (
     "sandbox.bubblewrap.mountinfo",
     "sandbox.macos.seatbelt",
     "sandbox.plan",
+    "sandbox.relay.pipe_states",
     "sandbox.relay.unavailable",
 )
 

@@ -1,10 +1,11 @@
-"""Copies bytes between the clients of some listening sockets and one upstream, both ways.
+"""The byte relay between clients of listening sockets and one upstream.
 
-What one side sends the other gets, whole and in order, or else a reset: a part never passes for
-the whole. Whoever reads slowly makes whoever writes wait, and never this process grow. It does not
-know what it copies; only for a client whose upstream is gone does it look at the first bytes.
+Law: a part never passes for the whole. What one side sends, the other side gets, whole and in
+order, or else a reset. A slow reader makes the writer wait and never makes this process grow. The
+content is not looked at, except for the first bytes of a client whose upstream is unreachable.
+The states of a connection and what ends it are in `pipe_states`.
 
-One thread on `selectors`, where asyncio would take three times as long to start and copy slower.
+One thread on `selectors`: asyncio would take three times as long to start, and copy more slowly.
 """
 
 import errno
@@ -18,92 +19,105 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 
+from claude_proxy.sandbox.relay.pipe_states import (
+    PipeEvent,
+    PipeState,
+    Step,
+    is_early_close,
+    next_state,
+    next_step,
+)
 from claude_proxy.sandbox.relay.unavailable import HEAD_LIMIT, Unavailable
 
 type ReportLine = Callable[[str], None]
 type Callback = Callable[[], None]
 type OnReady = Callable[[int], None]
+type Clock = Callable[[], float]
 
 DEFAULT_LIMIT = 1024  # clients at once
 PATIENCE_S = 1.0  # for an upstream that is restarting
-CHUNK = 64 * 1024  # read at once and held at most, in each direction of a connection
+CHUNK = 64 * 1024  # most bytes read at once, and held in each direction of a connection
 
 _READ = selectors.EVENT_READ
 _WRITE = selectors.EVENT_WRITE
 
 _ACCEPTED_AT_ONCE = 64
-_PAUSE_S = 0.2  # before accepting again, where descriptors or memory ran out
-_BUSY_PATIENCE_S = 10.0  # for one that is there, but has not accepted yet
+_PAUSE_S = 0.2  # before accepting again after running out of descriptors or memory
+_BUSY_PATIENCE_S = 10.0  # for an upstream that listens but has not accepted yet
 _RETRY_S = 0.02
-_ANSWER_S = 10.0  # for a request to become whole that will be answered with a refusal
+_ANSWER_S = 10.0  # for a request to arrive whole that will be answered with an error
 _LINGER_S = 2.0  # for a side that still sends what nobody will read
 
 _GONE = frozenset({errno.ENOENT, errno.ECONNREFUSED, errno.ECONNRESET})
 _BUSY = frozenset({errno.EAGAIN, errno.EWOULDBLOCK})
-_ABORT = struct.pack("ii", 1, 0)  # SO_LINGER: on, for no time; close then resets
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: on, with a timeout of zero
+
+# Module names, as looking up an enum's members costs more than a comparison.
+_FLOWING, _DISCARDING = PipeState.FLOWING, PipeState.DISCARDING
+_DRAINING, _TORN = PipeState.DRAINING, PipeState.TORN
 
 
 class Timer:
-    """Something to be done at a time, unless it is cancelled before."""
+    """A callback to be run at a time, unless it is cancelled before."""
 
-    __slots__ = ("_act", "_when")
+    __slots__ = ("_callback", "when")
 
-    def __init__(self, when: float, act: Callback) -> None:
-        self._when = when
-        self._act: Callback | None = act
+    def __init__(self, when: float, callback: Callback) -> None:
+        self.when = when
+        self._callback: Callback | None = callback
 
     def __lt__(self, other: "Timer") -> bool:
-        return self._when < other._when
+        return self.when < other.when
 
     def cancel(self) -> None:
-        """Forget what was to be done, and whom it belongs to."""
-        self._act = None
-
-    def wait_s(self) -> float:
-        """Return the seconds left."""
-        return max(0.0, self._when - time.monotonic())
+        """Drop the callback and everything it refers to."""
+        self._callback = None
 
     def fire(self) -> None:
-        """Do it."""
-        if self._act is not None:
-            self._act()
+        """Run the callback."""
+        if self._callback is not None:
+            self._callback()
 
 
 class Loop:
-    """Waits for sockets and times, and calls whoever asked."""
+    """An event loop: waits for descriptors and timers, and runs their callbacks."""
 
     def __init__(self) -> None:
+        self.now: Clock = time.monotonic
         self._selector = selectors.DefaultSelector()
         self._timers: list[Timer] = []
         self.running = False
 
-    def watch(self, descriptor: int, before: int, events: int, act: OnReady) -> None:
-        """Wait for `events` on a descriptor that was waited for with `before`; 0 is for none."""
+    def watch(self, descriptor: int, before: int, events: int, callback: OnReady) -> None:
+        """Wait for `events` on a descriptor, where it was `before`; 0 stands for no events."""
         if not before:
-            self._selector.register(descriptor, events, act)
+            self._selector.register(descriptor, events, callback)
         elif events:
-            self._selector.modify(descriptor, events, act)
+            self._selector.modify(descriptor, events, callback)
         else:
             self._selector.unregister(descriptor)
 
-    def later(self, seconds: float, act: Callback) -> Timer:
-        """Call `act` after some seconds."""
-        timer = Timer(time.monotonic() + seconds, act)
+    def later(self, seconds: float, callback: Callback) -> Timer:
+        """Run `callback` after some seconds."""
+        timer = Timer(self.now() + seconds, callback)
         heapq.heappush(self._timers, timer)
         return timer
 
     def run(self) -> None:
-        """Wait and call until `stop` is called."""
+        """Wait and run callbacks until `stop` is called."""
         self.running = True
         while self.running:
-            wait_s = self._timers[0].wait_s() if self._timers else None
-            for key, events in self._selector.select(wait_s):
-                key.data(events)
-            while self._timers and not self._timers[0].wait_s():
-                heapq.heappop(self._timers).fire()
+            self.step(max(0.0, self._timers[0].when - self.now()) if self._timers else None)
+
+    def step(self, wait_s: float | None) -> None:
+        """Wait once, `wait_s` at most, and run what is ready and what is due."""
+        for key, events in self._selector.select(wait_s):
+            key.data(events)
+        while self._timers and self._timers[0].when <= self.now():
+            heapq.heappop(self._timers).fire()
 
     def stop(self) -> None:
-        """Let `run` return after what is being done."""
+        """Let `run` return after the current callbacks."""
         self.running = False
 
     def close(self) -> None:
@@ -112,72 +126,94 @@ class Loop:
 
 
 class _Pipe:
-    """One direction of a connection. What could not be sent yet is held, and stops the reading."""
+    """One direction of a connection; bytes that could not be sent yet are held, and stop reads."""
 
-    __slots__ = ("ended", "finished", "held", "refused", "sink", "source", "torn")
+    __slots__ = ("held", "sink", "sink_was_reset", "source", "state")
 
     def __init__(self, source: socket.socket | None, sink: socket.socket | None) -> None:
-        self.source = source
-        self.sink = sink  # None: nobody yet
+        self.source = source  # None: not connected yet
+        self.sink = sink  # None: not connected yet
         self.held = bytearray()
-        self.ended = source is None  # the source sends no more
-        self.torn = False  # ... as it was reset
-        self.refused = False  # the sink takes no more: bytes for it are dropped
-        self.finished = False  # and it was told of the end
+        self.state = _FLOWING
+        self.sink_was_reset = False
+
+    def apply(self, event: PipeEvent) -> None:
+        """Move to the next state; what is held for a sink that takes no more is dropped."""
+        self.state = next_state(self.state, event)
+        if event is PipeEvent.REFUSED:
+            self.held.clear()
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether the source may send more."""
+        return self.state is _FLOWING or self.state is _DISCARDING
 
     def wants_reading(self) -> bool:
-        if self.ended:
+        if self.state is not _FLOWING and self.state is not _DISCARDING:
             return False
         return len(self.held) < HEAD_LIMIT if self.sink is None else not self.held
 
+    @property
+    def is_delivered(self) -> bool:
+        """Whether nothing is held, and the sink could be told of an end."""
+        return not self.held and self.sink is not None
+
     def fill(self, scratch: memoryview) -> bool:
-        """Take what the source has, and pass it on; true if that went as it mostly goes."""
+        """Take what the source has and pass it on; true if nothing else has changed."""
         if self.source is None:
             return False
         room = len(scratch) if self.sink is not None else HEAD_LIMIT - len(self.held)
         try:
             size = self.source.recv_into(scratch, room)
-        except BlockingIOError:
-            return False
-        except OSError:
-            self.ended = self.torn = True
+        except OSError as error:
+            if not isinstance(error, BlockingIOError):
+                self.apply(PipeEvent.RESET)
             return False
         if size == 0:
-            self.ended = True
+            self.apply(PipeEvent.END)
             return False
-        if self.refused:
+        if self.state is _DISCARDING:
             return False
         sent = self._send(scratch[:size])
-        if sent < size:
+        if sent == size:
+            return True
+        if sent < 0:
+            self.apply(PipeEvent.REFUSED)
+        else:
             self.held += scratch[sent:size]
-        return sent == size and not self.refused
+        return False
 
     def drain(self) -> None:
         """Pass on what is held, as far as the sink takes it."""
         if self.held:
             with memoryview(self.held) as view:
                 sent = self._send(view)
-            del self.held[:sent]
+            if sent < 0:
+                self.apply(PipeEvent.REFUSED)
+            else:
+                del self.held[:sent]
 
     def _send(self, data: memoryview) -> int:
+        """Return how much the sink took, -1 if it takes no more."""
         if self.sink is None:
             return 0
         try:
             return self.sink.send(data)
         except BlockingIOError:
             return 0
-        except OSError:
-            self.refused = True
-            return len(data)
+        except OSError as error:
+            # The kernel tells of a reset once: reading from there would only find an end.
+            self.sink_was_reset = self.sink_was_reset or error.errno == errno.ECONNRESET
+            return -1
 
     def finish(self) -> None:
-        """Tell the sink of the end, once all that came before it is passed on."""
-        self.finished = True
-        if self.sink is not None and not self.refused:
+        """Tell the sink of the end, which comes after everything else."""
+        self.apply(PipeEvent.DELIVERED)
+        if self.sink is not None:
             try:
                 self.sink.shutdown(socket.SHUT_WR)
             except OSError:
-                self.refused = True
+                self.apply(PipeEvent.REFUSED)
 
 
 class _Connection:
@@ -193,23 +229,22 @@ class _Connection:
         self._connected = False
         self._up = _Pipe(client, None)
         self._down = _Pipe(None, client)
-        self._down.ended = False
         self._unavailable: Unavailable | None = None
         self._timer: Timer | None = None
-        self._since = time.monotonic()
+        self._since = bridge.loop.now()
         self._closed = False
 
     @property
     def held(self) -> int:
-        """How many bytes wait to be passed on."""
+        """The number of bytes read but not passed on yet."""
         return len(self._up.held) + len(self._down.held)
 
     def start(self) -> None:
-        """Reach for the upstream, and wait for the client meanwhile."""
+        """Connect to the upstream, and wait for the client meanwhile."""
         self._dial()
         self._settle()
 
-    # Reaching the upstream
+    # Connecting to the upstream
 
     def _dial(self) -> None:
         try:
@@ -229,9 +264,9 @@ class _Connection:
 
     def _dialled(self, upstream: socket.socket) -> None:
         problem = upstream.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        # To a free port of this host TCP may connect a socket with itself.
+        # TCP may connect a socket to itself where a port of this host is free.
         if problem == 0 and upstream.family != socket.AF_UNIX:
-            problem = _met_itself(upstream)
+            problem = _self_connected(upstream)
         if problem:
             self._missed(problem)
         else:
@@ -241,9 +276,9 @@ class _Connection:
     def _missed(self, problem: int) -> None:
         self._drop_upstream()
         patience_s = _BUSY_PATIENCE_S if problem in _BUSY else self._bridge.upstream.patience_s
-        spent_s = time.monotonic() - self._since
+        spent_s = self._loop.now() - self._since
         if problem in _GONE | _BUSY and spent_s < patience_s:
-            # More and more seldom, as a crowd of clients may be waiting.
+            # With growing pauses, as many clients may be waiting.
             self._set_timer(max(_RETRY_S, spent_s / 4), self._dial_again)
         else:
             self._give_up(problem)
@@ -267,23 +302,25 @@ class _Connection:
         self._set_timer(_ANSWER_S, self.abort)
 
     def _answer(self, unavailable: Unavailable) -> None:
-        """Tell a client whose upstream is gone; `_settle` closes it as any other."""
-        self._down.held += unavailable.feed(self._up.held)
-        self._up.held.clear()
-        if (unavailable.over or self._up.ended) and not self._down.ended:
-            self._up.refused = self._down.ended = True
+        """Answer a client whose upstream is unreachable; `_settle` closes it as any other."""
+        up, down = self._up, self._down
+        down.held += unavailable.feed(up.held)
+        up.held.clear()
+        if (unavailable.over or not up.is_sending) and down.is_sending:
+            up.apply(PipeEvent.REFUSED)
+            down.apply(PipeEvent.END)
             self._set_timer(0, None)
-        self._down.drain()
+        down.drain()
 
     # Copying
 
     def _on_client(self, events: int) -> None:
-        if self._closed:  # by an earlier event of the same round
+        if self._closed:  # by an earlier event of the same step
             return
         if events & _READ and self._up.wants_reading():
-            calm = self._up.fill(self._bridge.scratch)
-            if calm and events == _READ:
-                return  # nothing has changed
+            unchanged = self._up.fill(self._bridge.scratch)
+            if unchanged and events == _READ:
+                return
         if events & _WRITE:
             self._down.drain()
         self._settle()
@@ -297,48 +334,52 @@ class _Connection:
             return
         # Reading first: an upstream that answers and closes may have sent more than its reset.
         if events & _READ and self._down.wants_reading():
-            calm = self._down.fill(self._bridge.scratch)
-            if calm and events == _READ:
+            unchanged = self._down.fill(self._bridge.scratch)
+            if unchanged and events == _READ:
                 return
         if events & _WRITE:
             self._up.drain()
         self._settle()
 
     def _settle(self) -> None:
-        """Pass on the ends of what is through, and wait for what comes next."""
+        """Pass on the ends of pipes that are through, and wait for what comes next."""
         if self._closed:
             return
         if self._unavailable is not None:
             self._answer(self._unavailable)
-        up, down = self._up, self._down
-        if (up.torn and not self._connected) or not (self._end(up, down) and self._end(down, up)):
+        if self._is_broken():
             self.abort()
-        elif up.finished and down.finished:
+            return
+        up, down = self._up, self._down
+        step = next_step(up.state, down.state)
+        if step is Step.CLOSE:
             self._close()
-        else:
-            if (up.refused and down.finished) or (down.refused and up.finished):
-                self._linger()
-            self._await_client()
-            if self._connected:
-                self._await_upstream((down.wants_reading() and _READ) | ((up.held and _WRITE) or 0))
+            return
+        if step is Step.LINGER:
+            self._linger()
+        self._await_client()
+        if self._connected:
+            self._await_upstream((down.wants_reading() and _READ) | ((up.held and _WRITE) or 0))
 
-    def _end(self, pipe: _Pipe, back: _Pipe) -> bool:
-        """Finish `pipe` if it is through; false if its end is no proper one."""
-        if not pipe.ended or pipe.held or pipe.finished or (pipe.sink is None and not pipe.refused):
-            return True
-        if pipe.torn:
-            # An upstream that closes without having read everything resets too, as a proxy does
-            # that answers before a request's end: then what it said counts.
-            if pipe is self._up or not (back.held or back.refused):
-                return False
-            back.refused = True
-            back.held.clear()
-        pipe.finish()
-        return True
+    def _is_broken(self) -> bool:
+        """Pass on ends, each after all that came before it; true if a reset is to be passed on."""
+        up, down = self._up, self._down
+        if down.sink_was_reset:
+            up.apply(PipeEvent.RESET)
+        if up.state is _DRAINING and up.is_delivered:
+            up.finish()
+        if down.state is _DRAINING and down.is_delivered:
+            down.finish()
+        elif down.state is _TORN and down.is_delivered:
+            if not is_early_close(up.state, holds_bytes=bool(up.held)):
+                return True
+            up.apply(PipeEvent.REFUSED)
+            down.finish()
+        return up.state is _TORN and (not up.held or not self._connected)
 
     def _linger(self) -> None:
-        # Closing at once would reset whoever is still sending, and with the reset it may lose
-        # what it has not read yet: RFC 9112, section 9.6.
+        # Closing at once would reset a side that is still sending, and the reset may take away
+        # what that side has not read yet: RFC 9112, section 9.6.
         if self._timer is None:
             self._set_timer(_LINGER_S, self._close)
 
@@ -381,15 +422,15 @@ class _Connection:
         self._bridge.forget(self)
 
     def abort(self) -> None:
-        """End with a reset both ways, where the sockets know one."""
+        """End with a reset on both sides, where the socket family has one."""
         for end in (self._client, self._upstream):
             if end is not None and end.family != socket.AF_UNIX:
                 with suppress(OSError):
-                    end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
+                    end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self._close()
 
 
-def _met_itself(upstream: socket.socket) -> int:
+def _self_connected(upstream: socket.socket) -> int:
     try:
         return errno.ECONNREFUSED if upstream.getsockname() == upstream.getpeername() else 0
     except OSError as error:
@@ -397,7 +438,7 @@ def _met_itself(upstream: socket.socket) -> int:
 
 
 class RelayTarget:
-    """Where every connection goes: a Unix socket or an address of TCP."""
+    """The address that every connection goes to: a Unix socket or a TCP address."""
 
     def __init__(
         self,
@@ -413,7 +454,7 @@ class RelayTarget:
         self.patience_s = patience_s
 
     def open(self) -> socket.socket:
-        """Return a socket that can be connected to it without waiting."""
+        """Return a non-blocking socket of the right family."""
         opened = socket.socket(self.family, socket.SOCK_STREAM)
         return _prepared(opened)
 
@@ -431,7 +472,7 @@ def _prepared(stream: socket.socket) -> socket.socket:
 
 
 class Bridge:
-    """Accepts on listening sockets, and joins each client with a connection of its own."""
+    """Accepts clients on listening sockets, and connects each to the upstream."""
 
     def __init__(
         self,
@@ -444,7 +485,7 @@ class Bridge:
     ) -> None:
         self.loop = Loop()
         self.upstream = upstream
-        self.header = header  # with which each connection to the upstream begins
+        self.header = header  # sent first on each connection to the upstream
         self.scratch = memoryview(bytearray(CHUNK))
         self._listeners = tuple(listeners)
         self._limit = limit
@@ -456,16 +497,16 @@ class Bridge:
 
     @property
     def connections(self) -> int:
-        """How many clients there are."""
+        """The number of clients."""
         return len(self._connections)
 
     @property
     def held(self) -> int:
-        """How many bytes were read and could not be passed on yet."""
+        """The number of bytes read but not passed on yet."""
         return sum(connection.held for connection in self._connections)
 
     def run(self) -> None:
-        """Serve until `loop.stop()`; then break off what is left."""
+        """Serve until `loop.stop()`; then reset what is left."""
         for listener in self._listeners:
             listener.setblocking(False)
         self._accept_more()
@@ -506,26 +547,26 @@ class Bridge:
             connection.start()
 
     def _not_accepted(self, error: OSError) -> None:
-        # Whatever it is, trying again at once could go on for ever: the event stays.
+        # Never try again at once: the event remains, and this could go on for ever.
         if not isinstance(error, BlockingIOError | ConnectionAbortedError | InterruptedError):
             self._report(f"cannot accept a connection for a moment ({_words_of(error.errno)})")
             self._accept_no_more()
             self._pause = self.loop.later(_PAUSE_S, self._accept_more)
 
     def forget(self, connection: _Connection) -> None:
-        """Make room for the next client."""
+        """Drop a connection that has ended, and make room for the next client."""
         self._connections.discard(connection)
         if not self._accepting and self._pause is None and self.loop.running:
             self._accept_more()
 
     def reached(self) -> None:
-        """Note that the upstream is there."""
+        """Note that the upstream has been reached."""
         if self._missed:
             self._missed = 0
-            self._report(f"{self.upstream.name} is there again")
+            self._report(f"{self.upstream.name} is reachable again")
 
     def missed(self, problem: int) -> None:
-        """Note that a client could not be joined; told once, not for every client."""
+        """Note that the upstream could not be reached; reported once, not for every client."""
         if problem != self._missed:
             self._missed = problem
             self._report(f"cannot reach {self.upstream.name} ({_words_of(problem)})")

@@ -429,7 +429,7 @@ def test_every_connection_dials_anew(upstream: socket.socket, running: Running) 
         with running.client() as client, accepted(again) as peer:
             client.sendall(b"2")
             assert exactly(peer, 1) == b"2"
-            assert running.said[-1] == "the proxy is there again"
+            assert running.said[-1] == "the proxy is reachable again"
 
 
 def test_a_client_that_sends_one_byte_and_stops_costs_no_more(directory: Path) -> None:

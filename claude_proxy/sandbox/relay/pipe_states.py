@@ -1,0 +1,102 @@
+"""States of a relayed connection: what ends each of its two pipes, and when both are over.
+
+Law: a part never passes for the whole. Every byte reaches the other side before an orderly end
+does, or the end is a reset. Pure; imports nothing heavy.
+
+A pipe copies one direction, from its source to its sink. `TRANSITIONS` is this table:
+
+    state        END        RESET   REFUSED      DELIVERED
+    FLOWING      DRAINING   TORN    DISCARDING   -
+    DISCARDING   UNHEARD    TORN    -            -
+    DRAINING     -          -       UNHEARD      FINISHED
+    TORN         -          -       -            FINISHED
+    FINISHED     -          -       UNHEARD      -
+    UNHEARD      -          -       -            -
+
+END: the source sends no more. RESET: the source broke off. REFUSED: the sink takes no more, so
+what is held for it is dropped. DELIVERED: the sink has taken everything, and is told of the end.
+
+TORN goes on to FINISHED only where `is_early_close` holds; any other reset is passed on as one.
+Once each pipe has moved, `next_step` looks at both; `STEPS` lists what is not WAIT:
+
+    client to upstream     upstream to client     step
+    FINISHED or UNHEARD    FINISHED or UNHEARD    CLOSE
+    DISCARDING             FINISHED or UNHEARD    LINGER
+    FINISHED or UNHEARD    DISCARDING             LINGER
+"""
+
+from enum import Enum, auto
+
+
+class PipeState(Enum):
+    """How far one direction of a connection has come."""
+
+    FLOWING = auto()  # the source may send, and the sink takes it
+    DISCARDING = auto()  # the source may send, but nobody takes it
+    DRAINING = auto()  # the source has ended; what is held goes first, then the end
+    TORN = auto()  # the source was reset; what is held goes first
+    FINISHED = auto()  # the sink was told of the end
+    UNHEARD = auto()  # the source has ended, and the sink takes nothing, not even the end
+
+
+class PipeEvent(Enum):
+    """What happens to one direction of a connection."""
+
+    END = auto()
+    RESET = auto()
+    REFUSED = auto()
+    DELIVERED = auto()
+
+
+class Step(Enum):
+    """What is to be done with the connection."""
+
+    WAIT = auto()
+    LINGER = auto()  # close soon: the last side that sends may still have to read
+    CLOSE = auto()
+
+
+_FLOWING, _DISCARDING = PipeState.FLOWING, PipeState.DISCARDING
+_FINISHED, _UNHEARD = PipeState.FINISHED, PipeState.UNHEARD
+
+TRANSITIONS = {
+    (_FLOWING, PipeEvent.END): PipeState.DRAINING,
+    (_FLOWING, PipeEvent.RESET): PipeState.TORN,
+    (_FLOWING, PipeEvent.REFUSED): _DISCARDING,
+    (_DISCARDING, PipeEvent.END): _UNHEARD,
+    (_DISCARDING, PipeEvent.RESET): PipeState.TORN,
+    (PipeState.DRAINING, PipeEvent.REFUSED): _UNHEARD,
+    (PipeState.DRAINING, PipeEvent.DELIVERED): _FINISHED,
+    (PipeState.TORN, PipeEvent.DELIVERED): _FINISHED,
+    (_FINISHED, PipeEvent.REFUSED): _UNHEARD,
+}
+
+STEPS = {
+    (_FINISHED, _FINISHED): Step.CLOSE,
+    (_FINISHED, _UNHEARD): Step.CLOSE,
+    (_UNHEARD, _FINISHED): Step.CLOSE,
+    (_UNHEARD, _UNHEARD): Step.CLOSE,
+    (_DISCARDING, _FINISHED): Step.LINGER,
+    (_DISCARDING, _UNHEARD): Step.LINGER,
+    (_FINISHED, _DISCARDING): Step.LINGER,
+    (_UNHEARD, _DISCARDING): Step.LINGER,
+}
+
+
+def next_state(state: PipeState, event: PipeEvent) -> PipeState:
+    """Return the state of a pipe after `event`; an event that is not in the table changes none."""
+    return TRANSITIONS.get((state, event), state)
+
+
+def next_step(up: PipeState, down: PipeState) -> Step:
+    """Return what follows from the states of both pipes: client to upstream, and back."""
+    return STEPS.get((up, down), Step.WAIT)
+
+
+def is_early_close(up: PipeState, *, holds_bytes: bool) -> bool:
+    """Tell whether an upstream's reset only says that it closed without reading everything.
+
+    A proxy does that when it answers before a request's end: then what it said counts. So it is
+    for an upstream that was still to get bytes, or has refused some.
+    """
+    return holds_bytes or up is _DISCARDING or up is _UNHEARD

@@ -80,6 +80,7 @@ PURE = (
     "config.strict_yaml",
     "trust.client_environment",
     "vault.dotenv",
+    "proxy.connection_end",
     "proxy.gateway.banner",
     "proxy.gateway.policy",
     "proxy.gateway.quotas",

@@ -1,16 +1,15 @@
-"""Drives one client connection: bytes become events for the layers, their commands become I/O.
+"""The driver of one client connection: bytes become events for the layers, their commands I/O.
 
-This takes the place of mitmproxy's `ProxyConnectionHandler`, whose streams, tasks and locks
-cost more than the work itself. It speaks the same sans-io language to the same layers.
-Law 8 is kept here for all of them: whatever raises in a layer or a hook ends the connection.
+It replaces mitmproxy's `ProxyConnectionHandler`, whose streams, tasks and locks cost more than the
+work itself, and speaks the same sans-io language to the same layers. Law: fail closed. Whatever
+raises in a layer, a hook or a dial ends the connection. The ways in which one ends are listed in
+`connection_end`.
 """
 
 import asyncio
-import contextlib
 import itertools
 import logging
-import socket
-import struct
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -26,7 +25,9 @@ from mitmproxy.proxy.layer import Layer
 from claude_proxy.config.settings import ClientCredentials, Limits
 from claude_proxy.events import Phase
 from claude_proxy.policy.reason import Reason
+from claude_proxy.proxy.connection_end import EndEvent, EndState, next_state
 from claude_proxy.proxy.dialer import Dialer, DialError, Failure
+from claude_proxy.proxy.endpoint import Endpoint
 from claude_proxy.proxy.gate import ClientInfo, Gate
 from claude_proxy.proxy.layers.session import PauseReading, RuleRevoked, Session, TimedOut, Waiting
 from claude_proxy.proxy.layers.upstream import UpstreamServer
@@ -36,14 +37,13 @@ logger = logging.getLogger(__name__)
 
 type Hook = Callable[..., object]
 
-# What may wait in one transport's buffer before its source is no longer read.
-_HIGH_WATER = 256 * 1024
-# A denied upload is read on for a while: closing with unread bytes would reset the connection
-# and take the answer away from a client that reads only after writing.
+# A denied upload is still read for a while: closing with unread bytes would reset the connection
+# and take the response away from a client that reads only after it has written everything.
 _LINGER_S = 10.0
 _LINGER_BYTES = 64 * 1024 * 1024
 
-_RESET = struct.pack("ii", 1, 0)  # struct linger: on, for no time
+# A module name, as looking up an enum's member costs more than the comparison.
+_OPEN = EndState.OPEN
 
 _numbers = itertools.count(time.time_ns())
 
@@ -68,53 +68,6 @@ class Services:
     top_layer: TopLayer
     record_query: bool = False
     connections: set["ClientConnection"] = field(default_factory=set)
-
-
-class _Endpoint(asyncio.Protocol):
-    """One transport of a connection: the client's, or an upstream's."""
-
-    __slots__ = ("congested", "connection", "held", "owner", "paused", "transport")
-
-    def __init__(self, owner: "ClientConnection", connection: Connection) -> None:
-        self.owner = owner
-        self.connection = connection
-        self.transport: asyncio.Transport | None = None
-        self.held = False
-        self.congested = False
-        self.paused = False
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.Transport", transport)
-        self.transport.set_write_buffer_limits(high=_HIGH_WATER)
-
-    def data_received(self, data: bytes) -> None:
-        self.owner.received(self, data)
-
-    def eof_received(self) -> bool:
-        self.owner.ended(self)
-        return True  # a half-closed connection may still be written to
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if exc is not None and isinstance(self.connection, UpstreamServer):
-            # Whoever reads an answer up to its end is to know that this was not it. Not for
-            # mitmproxy's own connections: it would not dial the same address again.
-            self.connection.error = type(exc).__name__
-        self.owner.lost(self)
-
-    def was_reset(self) -> bool:
-        """Tell whether the peer broke off while it was not read from: no event tells of that."""
-        if not self.paused or self.transport is None or self.transport.is_closing():
-            return False
-        sock = self.transport.get_extra_info("socket")
-        return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
-
-    def pause_writing(self) -> None:
-        self.congested = True
-        self.owner.balance()
-
-    def resume_writing(self) -> None:
-        self.congested = False
-        self.owner.balance()
 
 
 class ClientConnection:
@@ -143,46 +96,51 @@ class ClientConnection:
         )
         self.context = Context(client, services.options)
         self.layer = services.top_layer(self.context, self.session)
-        self.endpoint = _Endpoint(self, client)
-        self._endpoints: dict[Connection, _Endpoint] = {client: self.endpoint}
+        self.endpoint = Endpoint(self, client)
+        self._endpoints: dict[Connection, Endpoint] = {client: self.endpoint}
         self._dials: dict[Connection, asyncio.Task[None]] = {}
         self._timers: set[asyncio.TimerHandle] = set()
         self._queue: deque[events.Event] = deque()
         self._busy = False
-        self._gone = False  # the client's layers have been told that it is over
-        self._linger_until: float | None = None
-        self._lingered = 0
+        self._end_state = EndState.OPEN
+        self._end_deadline = math.inf  # of lingering and flushing
+        self._discarded = 0  # bytes read while lingering
         self._wait_id = 0
         now = asyncio.get_running_loop().time()
         self._waiting_since = now
         self.active_at = now
 
     def start(self) -> None:
-        """Begin, once the client's transport is there."""
+        """Start the layers, once the client's transport is connected."""
         self.services.connections.add(self)
         self.process(events.Start())
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether its layers have been told that it is over."""
+        return self._end_state is not _OPEN
+
     # --- from the transports
 
-    def received(self, endpoint: _Endpoint, data: bytes) -> None:
-        """Hand the layers what came in, or throw it away on a connection that is ending."""
-        if self._linger_until is not None and endpoint is self.endpoint:
-            self._lingered += len(data)
-            if self._lingered > _LINGER_BYTES:
-                self._abort(endpoint)
+    def received(self, endpoint: Endpoint, data: bytes) -> None:
+        """Pass bytes to the layers, or discard them on a connection that is ending."""
+        if self._end_state is not _OPEN and endpoint is self.endpoint:
+            self._discarded += len(data)
+            if self._discarded > _LINGER_BYTES:
+                self._end(EndEvent.ABORT)
             return
         if self._drops_preconnected(endpoint):
             return
         if endpoint is self.endpoint or self.session.waiting is not Waiting.IDLE:
-            # An upstream that only answers pings must not keep an idle client for ever.
+            # An upstream that only answers pings must not keep an idle client connected for ever.
             self.active_at = asyncio.get_running_loop().time()
         self.process(events.DataReceived(endpoint.connection, data))
 
-    def ended(self, endpoint: _Endpoint) -> None:
-        """Note that the peer will send no more; it may still read."""
+    def ended(self, endpoint: Endpoint) -> None:
+        """Take note that the peer will send no more; it may still read."""
         connection = endpoint.connection
-        if self._linger_until is not None and endpoint is self.endpoint:
-            self._close(endpoint)
+        if self._end_state is not _OPEN and endpoint is self.endpoint:
+            self._end(EndEvent.EOF)
             return
         if self._drops_preconnected(endpoint):
             return
@@ -190,8 +148,8 @@ class ClientConnection:
             connection.state &= ~ConnectionState.CAN_READ
             self.process(events.ConnectionClosed(connection))
 
-    def lost(self, endpoint: _Endpoint) -> None:
-        """Note that the transport is gone, in whichever way."""
+    def lost(self, endpoint: Endpoint) -> None:
+        """Take note that the transport is gone, for whatever reason."""
         if self._drops_preconnected(endpoint):
             return
         connection = endpoint.connection
@@ -199,33 +157,27 @@ class ClientConnection:
         connection.state = ConnectionState.CLOSED
         self._endpoints.pop(connection, None)
         if endpoint is self.endpoint:
-            self._finish()
+            self._end(EndEvent.LOST)
             return
         if open_before & ConnectionState.CAN_READ:
             self.process(events.ConnectionClosed(connection))
         self.balance()
 
     def balance(self) -> None:
-        """Read from nobody whose bytes could not be passed on (backpressure)."""
+        """Read from no peer whose bytes could not be passed on (backpressure)."""
         endpoints = self._endpoints.values()
-        up = any(endpoint.congested for endpoint in endpoints if endpoint is not self.endpoint)
+        up = any(endpoint.is_congested for endpoint in endpoints if endpoint is not self.endpoint)
         for endpoint in endpoints:
-            pause = endpoint.held or (up if endpoint is self.endpoint else self.endpoint.congested)
-            transport = endpoint.transport
-            if pause != endpoint.paused and transport is not None and not transport.is_closing():
-                endpoint.paused = pause
-                if pause:
-                    transport.pause_reading()
-                else:
-                    transport.resume_reading()
+            congested = up if endpoint is self.endpoint else self.endpoint.is_congested
+            endpoint.pause(pause=endpoint.is_held or congested)
 
     # --- to and from the layers
 
     def process(self, event: events.Event) -> None:
-        """Give `event` to the layers and carry out what they ask for.
+        """Pass `event` to the layers and execute their commands.
 
-        An event that a command causes waits its turn: layers are generators, which cannot be
-        entered twice.
+        An event that a command causes is queued: layers are generators, which cannot be entered
+        twice.
         """
         queue = self._queue
         queue.append(event)
@@ -235,14 +187,14 @@ class ClientConnection:
         try:
             while queue:
                 for command in self.layer.handle_event(queue.popleft()):
-                    self._carry_out(command)
-        except Exception as error:  # noqa: BLE001 - law 8: a fault denies
+                    self._execute(command)
+        except Exception as error:  # noqa: BLE001 - fail closed
             queue.clear()
             self._fail(error)
         finally:
             self._busy = False
 
-    def _carry_out(self, command: commands.Command) -> None:
+    def _execute(self, command: commands.Command) -> None:
         if isinstance(command, commands.SendData):
             endpoint = self._endpoints.get(command.connection)
             if endpoint is not None and endpoint.transport is not None:
@@ -260,19 +212,21 @@ class ClientConnection:
             half = isinstance(command, commands.CloseTcpConnection) and command.half_close
             (self._half_close if half else self._close_connection)(command.connection)
         else:
-            self._carry_out_rest(command)
+            self._execute_rare(command)
 
-    def _carry_out_rest(self, command: commands.Command) -> None:
+    def _execute_rare(self, command: commands.Command) -> None:
         if isinstance(command, PauseReading):
             if (held := self._endpoints.get(command.connection)) is not None:
-                held.held = command.hold
+                held.is_held = command.hold
                 self.balance()
         elif isinstance(command, commands.RequestWakeup):
             self._wake_later(command)
         elif isinstance(command, commands.Log):
-            pass  # mitmproxy's log lines quote what peers sent, bodies and fields too (law 9)
+            pass  # mitmproxy's log lines quote what peers sent, credentials among it
         else:
-            raise TypeError(f"a layer asked for {type(command).__name__}, which is unknown here")
+            raise TypeError(
+                f"a layer issued {type(command).__name__}, which this driver does not know"
+            )
 
     def _wake_later(self, command: commands.RequestWakeup) -> None:
         def wake() -> None:
@@ -291,20 +245,20 @@ class ClientConnection:
             reply = error
         except OSError as error:
             reply = DialError(Failure.UNREACHABLE, f"the connection was lost: {error}")
-        except Exception as error:  # noqa: BLE001 - law 8
+        except Exception as error:  # noqa: BLE001 - fail closed
             self._fail(error)
             return
         finally:
             self._dials.pop(server, None)
-        # mitmproxy's layers only ask whether the reply is true and hand it on unchanged.
+        # mitmproxy's layers only test whether there is a reply, and pass it on unchanged.
         self.process(events.OpenConnectionCompleted(command, cast("str | None", reply)))
 
     async def _connect(self, server: Server) -> None:
         if server.address is None:
             raise DialError(Failure.UNREACHABLE, "no address was given")
-        gate, origin = self.session.gate, self.session.client_info
+        gate, client = self.session.gate, self.session.client_info
         target = Authority.of(server.address[0], server.address[1])
-        decision = gate.dial(origin, target)
+        decision = gate.dial(client, target)
         if not decision.allowed:
             raise DialError(Failure.DENIED, "the policy no longer allows this", decision)
         server.timestamp_start = time.time()
@@ -312,13 +266,13 @@ class ClientConnection:
             return
         dialled = await self.services.dialer.dial(
             target,
-            lambda address: gate.address(origin, target, address),
+            lambda address: gate.address(client, target, address),
             tunnel=_is_tunnel(server),
         )
-        if self._gone:
+        if self._end_state is not _OPEN:
             dialled.socket.close()
-            raise DialError(Failure.UNREACHABLE, "the client has gone")
-        endpoint = _Endpoint(self, server)
+            raise DialError(Failure.UNREACHABLE, "the client has left")
+        endpoint = Endpoint(self, server)
         server.peername = (dialled.peer.host, dialled.peer.port)
         server.timestamp_tcp_setup = time.time()
         server.state = ConnectionState.OPEN
@@ -333,7 +287,7 @@ class ClientConnection:
         self.balance()
 
     def _takes_preconnected(self, server: Server) -> bool:
-        """Let `server` have the connection that was opened for the tunnel, if there is one."""
+        """Give `server` the connection that was opened for the tunnel, if there is one."""
         preconnected, self.session.preconnected = self.session.preconnected, None
         endpoint = None if preconnected is None else self._endpoints.get(preconnected)
         if preconnected is None or endpoint is None:
@@ -355,8 +309,8 @@ class ClientConnection:
         preconnected.state = ConnectionState.CLOSED
         return True
 
-    def _drops_preconnected(self, endpoint: _Endpoint) -> bool:
-        """Let an upstream go that speaks, or leaves, before it was asked; the lane dials anew."""
+    def _drops_preconnected(self, endpoint: Endpoint) -> bool:
+        """Close a preconnected upstream that speaks or leaves unasked; the lane dials again."""
         preconnected = self.session.preconnected
         if preconnected is None or endpoint.connection is not preconnected:
             return False
@@ -373,86 +327,55 @@ class ClientConnection:
             endpoint.transport.write_eof()
 
     def _close_connection(self, connection: Connection) -> None:
-        endpoint = self._endpoints.get(connection)
         could_read = connection.state & ConnectionState.CAN_READ
         connection.state = ConnectionState.CLOSED
+        if connection is self.client:
+            self._end(EndEvent.CLOSE if could_read else EndEvent.CLOSE_AT_EOF)
+            return
         if (dial := self._dials.pop(connection, None)) is not None:
             dial.cancel()
-        if endpoint is None:
-            return
-        if endpoint is not self.endpoint:
-            self._endpoints.pop(connection, None)
-            self._close(endpoint)
+        endpoint = self._endpoints.pop(connection, None)
+        if endpoint is not None:
+            self._close_upstream(endpoint, _LINGER_S)
             self.balance()
+
+    # --- the end of the client's connection: see `connection_end`
+
+    def _end(self, event: EndEvent) -> None:
+        before, after = self._end_state, next_state(self._end_state, event)
+        if after is before:
             return
-        if self._gone:
-            return  # what is left for the client is on its way, and must not be cut off
-        if could_read:
+        self._end_state = after
+        if after is EndState.LINGERING:
             self._linger()
-        else:
-            self._close(endpoint)
-        self._finish()
+        elif after is EndState.FLUSHING:
+            self._flush()
+        elif after is EndState.RESET:
+            self.endpoint.reset()
+        if before is _OPEN:
+            self._release()
+        if after in {EndState.RESET, EndState.GONE}:
+            # Its room is free from now on, not only once the loop has closed the sockets.
+            self.services.connections.discard(self)
 
     def _linger(self) -> None:
-        """Send what is left, end our half, and read on for a moment without listening."""
+        """Send what is left, close our half, and read on for a while without listening."""
         transport = self.endpoint.transport
-        self._linger_until = asyncio.get_running_loop().time() + _LINGER_S
-        self.endpoint.held = False
-        if transport is None or transport.is_closing():
-            return
-        transport.write_eof()
-        if self.endpoint.paused:
-            self.endpoint.paused = False
-            transport.resume_reading()
+        self._end_deadline = asyncio.get_running_loop().time() + _LINGER_S
+        self.endpoint.is_held = False
+        if transport is not None and not transport.is_closing():
+            transport.write_eof()
+            self.endpoint.pause(pause=False)
 
-    def _close(self, endpoint: _Endpoint) -> None:
-        transport = endpoint.transport
-        if transport is None:
-            return
-        transport.close()
-        # A peer that reads nothing would keep the last bytes, and us, for ever.
-        if endpoint is self.endpoint:
-            if self._linger_until is None:
-                self._linger_until = asyncio.get_running_loop().time() + _LINGER_S
-        elif transport.get_write_buffer_size():
-            # A client that is gone has broken off what it was sending: there is nothing to finish.
-            wait_s = 0 if self._gone else _LINGER_S
-            asyncio.get_running_loop().call_later(wait_s, self._abort, endpoint)
+    def _flush(self) -> None:
+        """Close the transport, which sends what is left; a peer that reads nothing is limited."""
+        if self._end_deadline == math.inf:
+            self._end_deadline = asyncio.get_running_loop().time() + _LINGER_S
+        if self.endpoint.transport is not None:
+            self.endpoint.transport.close()
 
-    @staticmethod
-    def _abort(endpoint: _Endpoint) -> None:
-        transport = endpoint.transport
-        if transport is None:
-            return
-        # A reset, as the kernel would go on offering what it has to a peer that takes nothing.
-        with contextlib.suppress(OSError):
-            sock = transport.get_extra_info("socket")
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        transport.abort()
-
-    def _fail(self, error: Exception) -> None:
-        # One line, no traceback: it may hold what a client sent. --verbose shows it.
-        logger.error("a connection was closed after a fault (%s)", type(error).__name__)
-        logger.debug("the fault", exc_info=error)
-        self.abort()
-
-    def abort(self) -> None:
-        """End everything at once."""
-        for endpoint in list(self._endpoints.values()):
-            endpoint.connection.state = ConnectionState.CLOSED
-            self._abort(endpoint)
-        if not self._gone:
-            self._finish()
-        # Its place is free from now on, not only once the loop has let the sockets go.
-        self.services.connections.discard(self)
-
-    def _finish(self) -> None:
-        """Tell the layers that the client is gone and let go of every upstream; once."""
-        if self._gone:
-            if self.endpoint.connection not in self._endpoints:
-                self.services.connections.discard(self)
-            return
-        self._gone = True
+    def _release(self) -> None:
+        """Tell the layers that the client is gone, and release every timer, dial and upstream."""
         self.client.state = ConnectionState.CLOSED
         self.process(events.ConnectionClosed(self.client))
         for timer in self._timers:
@@ -463,55 +386,79 @@ class ClientConnection:
             if endpoint is not self.endpoint:
                 connection.state = ConnectionState.CLOSED
                 del self._endpoints[connection]
-                self._close(endpoint)
-        if self.client not in self._endpoints:
-            self.services.connections.discard(self)
+                # The client has broken off what it was sending: there is nothing to complete.
+                self._close_upstream(endpoint, 0)
+
+    @staticmethod
+    def _close_upstream(endpoint: Endpoint, patience_s: float) -> None:
+        transport = endpoint.transport
+        if transport is None:
+            return
+        transport.close()
+        # A peer that reads nothing would keep the last bytes, and this connection, for ever.
+        if transport.get_write_buffer_size():
+            asyncio.get_running_loop().call_later(patience_s, endpoint.reset)
+
+    def _fail(self, error: Exception) -> None:
+        # One line without a traceback, which may hold what a client sent; --verbose shows it.
+        logger.error("a connection was closed after an internal error (%s)", type(error).__name__)
+        logger.debug("the error", exc_info=error)
+        self.abort()
+
+    def abort(self) -> None:
+        """Reset the client and every upstream now."""
+        for endpoint in list(self._endpoints.values()):
+            if endpoint is not self.endpoint:
+                endpoint.connection.state = ConnectionState.CLOSED
+                endpoint.reset()
+        self.client.state = ConnectionState.CLOSED
+        self._end(EndEvent.ABORT)
 
     # --- from the proxy as a whole
 
     def sweep(self, now: float) -> None:
         """End what has waited too long; called about once a second."""
-        if self._linger_until is not None:
-            if now > self._linger_until:
-                self._abort(self.endpoint)
+        if self._end_state is not _OPEN:
+            if now > self._end_deadline:
+                self._end(EndEvent.ABORT)
             return
         if self.endpoint.was_reset():
-            self._abort(self.endpoint)
+            self._end(EndEvent.ABORT)
             return
         session = self.session
         if session.wait_id != self._wait_id:
             self._wait_id, self._waiting_since = session.wait_id, now
-        limits = self.services.limits
-        since = self._waiting_since
-        match session.waiting:
-            case Waiting.HEAD:
-                limit = limits.head_timeout_s
-            case Waiting.HANDSHAKE:
-                limit = limits.handshake_timeout_s
-            case Waiting.UPSTREAM:
-                limit = limits.connect_timeout_s + limits.handshake_timeout_s
-            case Waiting.BODY if session.gate.is_crowded:
-                # Whoever sends a byte now and then would keep the room of all.
-                limit = limits.head_timeout_s
-            case _:
-                limit, since = limits.idle_timeout_s, max(self.active_at, self._waiting_since)
-        if now - since > limit:
+        limit_s, since = self._time_limit()
+        if now - since > limit_s:
             self.process(TimedOut())
-            self._insist()
+            self._close_if_open()
+
+    def _time_limit(self) -> tuple[float, float]:
+        """Return how long the present wait may last, and from when that counts."""
+        limits, since = self.services.limits, self._waiting_since
+        match self.session.waiting:
+            case Waiting.HEAD:
+                return limits.head_timeout_s, since
+            case Waiting.HANDSHAKE:
+                return limits.handshake_timeout_s, since
+            case Waiting.UPSTREAM:
+                return limits.connect_timeout_s + limits.handshake_timeout_s, since
+            case Waiting.BODY if self.session.gate.is_crowded:
+                # A client that sends a byte now and then would keep the room that all share.
+                return limits.head_timeout_s, since
+            case _:
+                return limits.idle_timeout_s, max(self.active_at, since)
 
     def withdraw(self) -> bool:
-        """Close a tunnel whose rule is gone; tell whether it was one."""
+        """Close a tunnel whose rule was revoked; tell whether it was closed."""
         session = self.session
-        target = (
-            session.target
-            if session.websocket_request is None
-            else session.websocket_request.target
-        )
-        if target is None or self._gone or self._holds(target):
+        request = session.websocket_request
+        target = session.target if request is None else request.target
+        if target is None or self.is_ending or self._holds(target):
             return False
         session.gate.refuse(session.client_info, Phase.RELOAD, Reason.RULE_WITHDRAWN, target)
         self.process(RuleRevoked())
-        self._insist()
+        self._close_if_open()
         return True
 
     def _holds(self, target: Authority) -> bool:
@@ -520,7 +467,7 @@ class ClientConnection:
         return holds and (request is None or gate.holds_request(request))
 
     def shut(self) -> None:
-        """Take no further request; close now if nothing is running."""
+        """Accept no further request; close now if nothing is under way."""
         self.session.closing = True
         if self.idle:
             self._close_connection(self.client)
@@ -530,8 +477,9 @@ class ClientConnection:
         """Whether nothing would be lost by closing this connection."""
         return self.session.waiting in (Waiting.IDLE, Waiting.HEAD, Waiting.HANDSHAKE)
 
-    def _insist(self) -> None:
-        if not self._gone:
+    def _close_if_open(self) -> None:
+        """Close, where a layer has not done so itself."""
+        if not self.is_ending:
             self._close_connection(self.client)
 
 

@@ -22,6 +22,7 @@ from claude_proxy.proxy import connection as connection_module
 from claude_proxy.proxy import gate as gate_module
 from claude_proxy.proxy.connection import ClientConnection, Services
 from claude_proxy.proxy.dialer import Dialer, DialError, Failure
+from claude_proxy.proxy.endpoint import Endpoint
 from claude_proxy.proxy.gate import Attempt, Gate
 from claude_proxy.proxy.layers.protocol_detection import ProtocolDetection
 from claude_proxy.proxy.layers.session import PauseReading, RuleRevoked, Session, TimedOut, Waiting
@@ -294,7 +295,7 @@ def test_a_client_that_does_not_read_stops_its_origin(run: Run) -> None:
                 upstream.says(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % MUCH + bytes(MUCH))
             )
             (endpoint,) = upstreams_of(proxy)
-            await until(lambda: endpoint.paused)
+            await until(lambda: endpoint.is_paused)
             transport = proxy.connection.endpoint.transport
             assert transport is not None
             kept = transport.get_write_buffer_size()
@@ -304,7 +305,7 @@ def test_a_client_that_does_not_read_stops_its_origin(run: Run) -> None:
 
             assert kept < 2 * 1024 * 1024
             assert len(body) == MUCH
-            assert not endpoint.paused
+            assert not endpoint.is_paused
 
     run(play)
 
@@ -319,7 +320,7 @@ def test_an_origin_that_does_not_read_stops_its_client(run: Run) -> None:
             await client.says(request(origin.port, "PUT", f"Content-Length: {MUCH}"))
             upstream = await origin.accepts()
             sending = asyncio.ensure_future(client.says(bytes(MUCH)))
-            await until(lambda: proxy.connection.endpoint.paused)
+            await until(lambda: proxy.connection.endpoint.is_paused)
             (endpoint,) = upstreams_of(proxy)
             assert endpoint.transport is not None
             kept = endpoint.transport.get_write_buffer_size()
@@ -328,12 +329,12 @@ def test_an_origin_that_does_not_read_stops_its_client(run: Run) -> None:
             await sending
 
             assert kept < 2 * 1024 * 1024
-            assert not proxy.connection.endpoint.paused
+            assert not proxy.connection.endpoint.is_paused
 
     run(play)
 
 
-def upstreams_of(proxy: Proxy) -> list[connection_module._Endpoint]:
+def upstreams_of(proxy: Proxy) -> list[Endpoint]:
     own = proxy.connection.endpoint
     return [found for found in proxy.connection._endpoints.values() if found is not own]
 
@@ -348,10 +349,10 @@ def test_a_layer_may_hold_a_peer(run: Run) -> None:
         async with proxy_of(scripted(script)) as proxy:
             client = await proxy.client()
             await client.says(b"one")
-            await until(lambda: proxy.connection.endpoint.paused)
+            await until(lambda: proxy.connection.endpoint.is_paused)
             await client.says(b"two")
             before = len(proxy.heard)
-            proxy.connection._carry_out(PauseReading(proxy.connection.client, hold=False))
+            proxy.connection._execute(PauseReading(proxy.connection.client, hold=False))
             await until(lambda: len(proxy.heard) > before)
 
             assert isinstance(proxy.heard[-1], events.DataReceived)
@@ -546,7 +547,7 @@ def test_a_fault_ends_the_connection_and_no_other(
 
     run(play)
     (line,) = [entry for entry in caplog.records if entry.levelno == logging.ERROR]
-    assert line.message.startswith("a connection was closed after a fault (")
+    assert line.message.startswith("a connection was closed after an internal error (")
     assert "secret" not in line.message
 
 
@@ -633,8 +634,8 @@ def test_a_dial_that_comes_too_late_is_closed(run: Run) -> None:
         ):
             client = await proxy.client()
             await client.leaves()
-            await until(lambda: proxy.connection._gone)
-            with pytest.raises(DialError, match="the client has gone"):
+            await until(lambda: proxy.connection.is_ending)
+            with pytest.raises(DialError, match="the client has left"):
                 await proxy.connection._connect(Server(address=("example.com", origin.port)))
 
             assert await (await origin.accepts()).gets_rest() == b""
@@ -647,7 +648,7 @@ def test_a_denied_upload_gets_its_answer_though_it_reads_late(run: Run) -> None:
         async with proxy_of() as proxy:
             client = await proxy.client()
             await client.says(request(80, "POST", "Content-Length: 4000000"))
-            await until(lambda: proxy.connection._gone)
+            await until(lambda: proxy.connection.is_ending)
             await client.says(bytes(4_000_000))
             client.half_closes()
             answer = await client.gets_rest()
@@ -669,7 +670,7 @@ def test_a_second_close_does_not_cut_the_last_bytes_off(run: Run) -> None:
         async with proxy_of(scripted(close_at_once)) as proxy:
             client = await proxy.client()
             await client.says(b"x")
-            await until(lambda: proxy.connection._gone)
+            await until(lambda: proxy.connection.is_ending)
             transport = proxy.connection.endpoint.transport
 
             assert transport is not None
@@ -686,7 +687,7 @@ def test_an_upload_without_end_is_cut_off(run: Run, monkeypatch: pytest.MonkeyPa
         async with proxy_of(scripted(close_at_once)) as proxy:
             client = await proxy.client()
             await client.says(b"x")
-            await until(lambda: proxy.connection._gone)
+            await until(lambda: proxy.connection.is_ending)
             with contextlib.suppress(ConnectionError):
                 await client.says(bytes(100_000))
             await until(lambda: not proxy.services.connections)
@@ -699,7 +700,7 @@ def test_a_client_that_lingers_too_long_is_cut_off(run: Run) -> None:
         async with proxy_of(scripted(close_at_once)) as proxy:
             client = await proxy.client()
             await client.says(b"x")
-            await until(lambda: proxy.connection._gone)
+            await until(lambda: proxy.connection.is_ending)
             now = asyncio.get_running_loop().time()
             proxy.connection.sweep(now)
             before = len(proxy.services.connections)
@@ -721,7 +722,7 @@ def test_a_held_client_that_is_closed_is_read_to_its_end(run: Run) -> None:
         async with proxy_of(scripted(script)) as proxy:
             client = await proxy.client()
             await client.says(b"x")
-            await until(lambda: proxy.connection._gone)
+            await until(lambda: proxy.connection.is_ending)
             await client.says(bytes(4_000_000))
             await client.leaves()
             await until(lambda: not proxy.services.connections)
@@ -755,7 +756,7 @@ def test_bytes_that_an_upstream_does_not_take_are_thrown_away_in_the_end(
             await client.says(request(origin.port, "PUT", f"Content-Length: {MUCH}"))
             sending = asyncio.ensure_future(client.says(bytes(MUCH)))
             await origin.accepts()
-            await until(lambda: any(found.congested for found in upstreams_of(proxy)))
+            await until(lambda: any(found.is_congested for found in upstreams_of(proxy)))
             (endpoint,) = upstreams_of(proxy)
             transport = endpoint.transport
             assert transport is not None
@@ -773,7 +774,7 @@ def test_a_client_that_broke_off_while_it_was_held_is_noticed(run: Run) -> None:
     async def play() -> None:
         async with proxy_of(scripted(silent)) as proxy:
             client = await proxy.client()
-            proxy.connection._carry_out(PauseReading(proxy.connection.client, hold=True))
+            proxy.connection._execute(PauseReading(proxy.connection.client, hold=True))
             now = asyncio.get_running_loop().time()
             proxy.connection.sweep(now)
             before = len(proxy.services.connections)
@@ -832,14 +833,14 @@ def test_bytes_put_an_idle_end_off_but_not_a_slow_heads(run: Run) -> None:
             proxy.connection.sweep(now)
             proxy.connection.active_at = now + 4
             proxy.connection.sweep(now + 8)
-            alive = not proxy.connection._gone
+            alive = not proxy.connection.is_ending
             session.wait(Waiting.HEAD)
             proxy.connection.sweep(now + 8)
             proxy.connection.active_at = now + 12
             proxy.connection.sweep(now + 14)
 
             assert alive
-            assert proxy.connection._gone
+            assert proxy.connection.is_ending
 
     run(play)
 
@@ -859,12 +860,12 @@ def test_a_body_that_trickles_in_gives_its_room_to_others_where_that_is_scarce(
             connection.sweep(now)
             connection.active_at = now + 40
             connection.sweep(now + 41)
-            alive = not connection._gone
+            alive = not connection.is_ending
             gate.hold(Attempt(Decision(True, Reason.RULE_MATCHED), 1, 0.0), 501)
             connection.sweep(now + 41)
 
             assert alive
-            assert connection._gone
+            assert connection.is_ending
 
     run(play)
 
@@ -876,7 +877,7 @@ def test_an_upstream_that_answers_nothing_does_not_keep_an_idle_client(run: Run)
         async with proxy_of(scripted(silent)) as proxy:
             await proxy.client()
             connection = proxy.connection
-            upstream = connection_module._Endpoint(connection, Server(address=None))
+            upstream = Endpoint(connection, Server(address=None))
             connection.active_at = 0.0
             connection.session.wait(Waiting.IDLE)
             connection.received(upstream, b"pong")
@@ -974,7 +975,7 @@ def test_a_proxy_that_stops_closes_what_is_idle(
             proxy.connection.shut()
 
             assert proxy.connection.session.closing
-            assert proxy.connection._gone is closed
+            assert proxy.connection.is_ending is closed
 
     run(play)
 

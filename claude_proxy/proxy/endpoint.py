@@ -1,0 +1,105 @@
+"""One transport of a client connection: the client's own, or that of an upstream."""
+
+import asyncio
+import contextlib
+import socket
+import struct
+from typing import Protocol, cast, override
+
+from mitmproxy.connection import Connection
+
+from claude_proxy.proxy.layers.upstream import UpstreamServer
+
+# Most bytes in a transport's write buffer before its source is no longer read.
+_HIGH_WATER = 256 * 1024
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: on, with a timeout of zero
+
+
+class EndpointOwner(Protocol):
+    """The connection that an endpoint belongs to."""
+
+    def received(self, endpoint: "Endpoint", data: bytes) -> None:
+        """Take bytes of the peer."""
+
+    def ended(self, endpoint: "Endpoint") -> None:
+        """Take note that the peer sends no more."""
+
+    def lost(self, endpoint: "Endpoint") -> None:
+        """Take note that the transport is gone."""
+
+    def balance(self) -> None:
+        """Pause or resume reading, as a write buffer has filled or emptied."""
+
+
+class Endpoint(asyncio.Protocol):
+    """The asyncio protocol of one transport; passes everything on to its owner."""
+
+    __slots__ = ("connection", "is_congested", "is_held", "is_paused", "owner", "transport")
+
+    def __init__(self, owner: EndpointOwner, connection: Connection) -> None:
+        self.owner = owner
+        self.connection = connection
+        self.transport: asyncio.Transport | None = None
+        self.is_held = False  # a layer asked not to read from it
+        self.is_congested = False  # its write buffer is full
+        self.is_paused = False  # it is not read from
+
+    @override
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        self.transport.set_write_buffer_limits(high=_HIGH_WATER)
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        self.owner.received(self, data)
+
+    @override
+    def eof_received(self) -> bool:
+        self.owner.ended(self)
+        return True  # a half-closed connection may still be written to
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None and isinstance(self.connection, UpstreamServer):
+            # A reader of an answer that ends with the connection has to know that this was no
+            # orderly end. Not for mitmproxy's own connections: with an error set it would not
+            # dial the same address again.
+            self.connection.error = type(exc).__name__
+        self.owner.lost(self)
+
+    @override
+    def pause_writing(self) -> None:
+        self.is_congested = True
+        self.owner.balance()
+
+    @override
+    def resume_writing(self) -> None:
+        self.is_congested = False
+        self.owner.balance()
+
+    def pause(self, *, pause: bool) -> None:
+        """Stop or resume reading."""
+        transport = self.transport
+        if pause != self.is_paused and transport is not None and not transport.is_closing():
+            self.is_paused = pause
+            if pause:
+                transport.pause_reading()
+            else:
+                transport.resume_reading()
+
+    def was_reset(self) -> bool:
+        """Tell whether the peer reset while it was not read from, which no event reports."""
+        if not self.is_paused or self.transport is None or self.transport.is_closing():
+            return False
+        sock = self.transport.get_extra_info("socket")
+        return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+
+    def reset(self) -> None:
+        """End with a reset: the kernel would keep offering its bytes to a peer that reads none."""
+        transport = self.transport
+        if transport is None:
+            return
+        with contextlib.suppress(OSError):
+            sock = transport.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        transport.abort()

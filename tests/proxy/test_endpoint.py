@@ -1,0 +1,156 @@
+"""The laws of one transport of a connection: it reports to its owner, and pauses on request."""
+
+import asyncio
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from mitmproxy.connection import Client, ConnectionState, Server
+
+from claude_proxy.proxy.endpoint import Endpoint
+from claude_proxy.proxy.layers.upstream import UpstreamServer
+from tests.support.loopback import LOOPS, run_on, until
+
+
+class Owner:
+    """A connection that remembers what its endpoints reported."""
+
+    def __init__(self) -> None:
+        self.heard: list[object] = []
+
+    def received(self, _: Endpoint, data: bytes) -> None:
+        self.heard.append(data)
+
+    def ended(self, _: Endpoint) -> None:
+        self.heard.append("ended")
+
+    def lost(self, _: Endpoint) -> None:
+        self.heard.append("lost")
+
+    def balance(self) -> None:
+        self.heard.append("balance")
+
+
+async def opened(connection: Any) -> tuple[Owner, Endpoint, socket.socket]:
+    """Return an endpoint, connected, and the peer's socket."""
+    owner = Owner()
+    endpoint = Endpoint(owner, connection)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        near = socket.create_connection(listener.getsockname())
+        peer, _ = listener.accept()
+    near.setblocking(False)
+    peer.setblocking(False)
+    await asyncio.get_running_loop().create_connection(lambda: endpoint, sock=near)
+    return owner, endpoint, peer
+
+
+def client() -> Client:
+    return Client(peername=("127.0.0.1", 1), sockname=("127.0.0.1", 2), state=ConnectionState.OPEN)
+
+
+def reset(peer: socket.socket) -> None:
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    peer.close()
+
+
+@pytest.fixture(params=LOOPS)
+def play(request: pytest.FixtureRequest) -> Callable[[Callable[[], Awaitable[None]]], None]:
+    return lambda script: run_on(request.param, script)
+
+
+def test_bytes_the_end_and_the_loss_are_reported_in_order(play: Any) -> None:
+    async def script() -> None:
+        owner, endpoint, peer = await opened(client())
+        peer.send(b"bytes")
+        peer.shutdown(socket.SHUT_WR)
+        await until(lambda: "ended" in owner.heard)
+        assert endpoint.transport is not None
+        assert not endpoint.transport.is_closing()  # it may still be written to
+        endpoint.transport.abort()
+        await until(lambda: "lost" in owner.heard)
+        peer.close()
+
+        assert owner.heard == [b"bytes", "ended", "lost"]
+
+    play(script)
+
+
+def test_a_paused_endpoint_reads_nothing_until_it_is_resumed(play: Any) -> None:
+    async def script() -> None:
+        owner, endpoint, peer = await opened(client())
+        endpoint.pause(pause=True)
+        peer.send(b"later")
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert (endpoint.is_paused, owner.heard) == (True, [])
+
+        endpoint.pause(pause=False)
+
+        await until(lambda: owner.heard == [b"later"])
+        peer.close()
+        endpoint.reset()
+        await until(lambda: "lost" in owner.heard)
+
+    play(script)
+
+
+def test_a_reset_is_noticed_on_an_endpoint_that_is_paused(play: Any) -> None:
+    async def script() -> None:
+        owner, endpoint, peer = await opened(client())
+        endpoint.pause(pause=True)
+        assert not endpoint.was_reset()
+
+        reset(peer)
+
+        assert endpoint.was_reset()
+        endpoint.reset()
+        await until(lambda: "lost" in owner.heard)
+        assert not endpoint.was_reset()
+
+    play(script)
+
+
+@pytest.mark.parametrize(
+    ("connection", "notes"),
+    [
+        pytest.param(UpstreamServer(address=("127.0.0.1", 1)), True, id="ours"),
+        pytest.param(Server(address=("127.0.0.1", 1)), False, id="mitmproxys"),
+    ],
+)
+def test_a_broken_upstream_is_noted_as_broken_on_a_connection_of_ours_alone(
+    play: Any, connection: Server, *, notes: bool
+) -> None:
+    connection.error = None
+
+    async def script() -> None:
+        owner, _, peer = await opened(connection)
+        reset(peer)
+        await until(lambda: "lost" in owner.heard)
+
+        assert (connection.error is not None) is notes
+
+    play(script)
+
+
+def test_a_reset_endpoint_resets_its_peer(play: Any) -> None:
+    async def script() -> None:
+        owner, endpoint, peer = await opened(client())
+        endpoint.reset()
+        await until(lambda: "lost" in owner.heard)
+        peer.setblocking(True)
+
+        with peer, pytest.raises(ConnectionResetError):
+            peer.recv(1)
+
+    play(script)
+
+
+def test_an_endpoint_without_a_transport_is_left_alone() -> None:
+    endpoint = Endpoint(Owner(), client())
+
+    endpoint.reset()
+    endpoint.pause(pause=True)
+
+    assert (endpoint.is_paused, endpoint.was_reset()) == (False, False)

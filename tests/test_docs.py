@@ -7,8 +7,10 @@ import click
 import pytest
 
 from claude_proxy.cli import gateway, gateway_settings, main, run, serve
-from claude_proxy.config import gateway as provider_reader
+from claude_proxy.cli.options import TableOption
+from claude_proxy.config import config_yaml
 from claude_proxy.config.allowlist import loader
+from claude_proxy.config.providers import PROVIDER_KEYS
 from claude_proxy.policy.reason import Reason
 from claude_proxy.sandbox import profiles
 
@@ -19,12 +21,14 @@ OPTIONS = serve.command.params
 OPTIONS_OF_RUN = [
     option
     for option in run.command.params
-    if isinstance(option, click.Option) and not option.hidden and option not in OPTIONS
+    if isinstance(option, click.Option)
+    and not option.hidden
+    and (not isinstance(option, TableOption) or option.field.section == "run")
 ]
 OPTIONS_OF_GATEWAY = [
     option
     for option in gateway.command.params
-    if isinstance(option, click.Option) and option not in OPTIONS
+    if isinstance(option, TableOption) and option.field.section == "gateway"
 ]
 TARGETS = re.findall(r"^([a-z0-9-]+):.*## ", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
 
@@ -95,7 +99,7 @@ def test_every_variable_of_the_seed_is_documented(variable: str) -> None:
     assert f"| `{variable}` |" in sections()["Options of gateway"]
 
 
-@pytest.mark.parametrize("key", provider_reader.KEYS)
+@pytest.mark.parametrize("key", [*PROVIDER_KEYS, "providers"])
 def test_every_key_of_gateway_yaml_is_documented(key: str) -> None:
     assert f"| `{key}` |" in sections()["Providers"]
 
@@ -103,7 +107,7 @@ def test_every_key_of_gateway_yaml_is_documented(key: str) -> None:
 def test_the_example_of_gateway_yaml_loads() -> None:
     [example] = re.findall(r"```yaml\n(.*?)```", sections()["Providers"], re.DOTALL)
 
-    assert provider_reader.load(example).providers
+    assert config_yaml.load_gateway(example, Path("gateway.yaml"), None).providers
 
 
 @pytest.mark.parametrize("profile", profiles.SHIPPED)

@@ -1,10 +1,10 @@
-"""Completes in a shell what is no option: names of policies and profiles, and the words of COMMAND.
+"""Shell completion of values: policies, profiles, providers, pinned credentials, COMMAND.
 
-A completion that cannot be had is none: nothing here may print, fail or start anything.
+It never prints, fails or starts anything; where nothing can be found it offers nothing.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from claude_proxy.errors import ClaudeProxyError
 
 def policies(context: click.Context, _param: click.Parameter, begun: str) -> list[CompletionItem]:
     """Return the policies of the groups files that the line names."""
-    from claude_proxy.config import policy_files  # noqa: PLC0415 - only who completes needs it
+    from claude_proxy.config import policy_files  # noqa: PLC0415 - only completion needs it
 
     where = _confdir(context)
     named = context.params.get("groups") or context.params.get("groups_file")
@@ -35,11 +35,11 @@ def policies(context: click.Context, _param: click.Parameter, begun: str) -> lis
 
 def providers(context: click.Context, _param: click.Parameter, begun: str) -> list[CompletionItem]:
     """Return the providers that a gateway can have."""
-    from claude_proxy.cli import gateway_settings  # noqa: PLC0415 - likewise
-    from claude_proxy.config import gateway  # noqa: PLC0415 - only who completes needs it
+    from claude_proxy.config import config_file  # noqa: PLC0415 - only completion needs it
+    from claude_proxy.config.providers import BUILT_IN  # noqa: PLC0415 - only completion needs it
 
     with suppress(ClaudeProxyError, OSError):
-        known = {**gateway.BUILT_IN, **gateway_settings.read_file(_confdir(context)).providers}
+        known = {**BUILT_IN, **config_file.read(_confdir(context)).providers}
         return [
             CompletionItem(name, help=str(entry.endpoint))
             for name, entry in sorted(known.items())
@@ -49,8 +49,8 @@ def providers(context: click.Context, _param: click.Parameter, begun: str) -> li
 
 
 def pinned(context: click.Context, _param: click.Parameter, begun: str) -> list[CompletionItem]:
-    """Return the credentials for which a login was learned."""
-    from claude_proxy.vault.pins import PinStore  # noqa: PLC0415 - only who completes needs it
+    """Return the credentials that are pinned to a login."""
+    from claude_proxy.vault.pins import PinStore  # noqa: PLC0415 - only completion needs it
 
     statedir: Path | None = context.params.get("statedir")
     with suppress(ClaudeProxyError, OSError):
@@ -67,7 +67,7 @@ def profile_names(
     context: click.Context, _param: click.Parameter, begun: str
 ) -> list[CompletionItem]:
     """Return the profiles, the user's own among them."""
-    from claude_proxy.sandbox import profiles  # noqa: PLC0415 - only who completes needs it
+    from claude_proxy.sandbox import profiles  # noqa: PLC0415 - only completion needs it
 
     found = profiles.names(_confdir(context) / profiles.DIRECTORY)
     return [CompletionItem(name) for name in found if name.startswith(begun)]
@@ -76,11 +76,21 @@ def profile_names(
 def command_words(
     context: click.Context, param: click.Parameter, begun: str
 ) -> list[CompletionItem]:
-    """Return programs for the first word of a COMMAND, and have the shell find files for others."""
+    """Return programs for the first word of a COMMAND; for the others the shell completes files."""
     files = [CompletionItem(begun, type="file")]
     if context.params.get(str(param.name)) or "/" in begun:
         return files
     return [CompletionItem(name) for name in sorted(set(_programs(begun)))] or files
+
+
+type Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
+
+# By the word in the table of options.
+BY_SUBJECT: Mapping[str, Completer] = {
+    "policies": policies,
+    "profiles": profile_names,
+    "providers": providers,
+}
 
 
 def _confdir(context: click.Context) -> Path:

@@ -4,7 +4,6 @@ It keeps the eighth law for itself: what could not be looked at is an error in i
 never "ok".
 """
 
-import copy
 import json
 import os
 import sys
@@ -17,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from claude_proxy.audit.escape import escape_text
-from claude_proxy.cli import run, serve
+from claude_proxy.cli import options, proxy_settings, run
 from claude_proxy.cli.main import wants_colour
+from claude_proxy.config.option_table import Subcommand, fields_of
 from claude_proxy.config.settings import DEFAULT_HOST, DEFAULT_PORT, Settings, TcpListen
 from claude_proxy.doctor.attack import catalogue
 from claude_proxy.doctor.attack.catalogue import AttackGroup, AttackResult, Outcome
@@ -71,23 +71,20 @@ _OF_RUN_ALONE = {
     "skip_permissions",
     "verbose",
 }
-_OF_RUN = {field.name for field in fields(run.Asked)} - _OF_RUN_ALONE
+_OF_RUN = {field.name for field in fields(run.RunOptions)} - _OF_RUN_ALONE
 _DEFAULT = TcpListen(DEFAULT_HOST, DEFAULT_PORT)
 _WORD = "claude-proxy-doctor"  # COMMAND, as far as a profile is chosen for it
 
 
 def _with_options_of_others(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of `serve` and `run`; the help shows those that matter here."""
-    params = [*serve.command.params, *(p for p in run.command.params if p.name in _OF_RUN)]
-    taken = []
-    for param in params:
-        ours = copy.copy(param)
-        if isinstance(ours, click.Option):
-            ours.hidden = ours.name not in _SHOWN
-            ours.help = _HELP.get(str(ours.name), ours.help)
-        taken.append(ours)
-    command: Any = function
-    command.__click_params__ = [*reversed(taken), *getattr(function, "__click_params__", ())]
+    of_run = [field for field in fields_of(Subcommand.RUN) if field.section == Subcommand.RUN]
+    rows = [(field, Subcommand.SERVE) for field in fields_of(Subcommand.SERVE)]
+    rows += [(field, Subcommand.RUN) for field in of_run if field.name in _OF_RUN]
+    for field, command in reversed(rows):
+        name = field.parameter(command)
+        text, hidden = _HELP.get(name), name not in _SHOWN
+        function = options.option(field.key, command, text=text, hidden=hidden)(function)
     return function
 
 
@@ -96,10 +93,12 @@ def _with_options_of_others(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--attack", "part", flag_value="attack", help="Try to get out of a live sandbox.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @_with_options_of_others
-def command(*, part: str | None, as_json: bool, **given: Any) -> int:
+@click.pass_context
+def command(context: click.Context, /, *, part: str | None, as_json: bool, **given: Any) -> int:
     """Check the installation, its clients or its sandbox."""
-    of_run = {name: given.pop(name) for name in _OF_RUN}
-    settings = serve.settings_of(serve.Arguments(**given))
+    values = options.in_force(context, given)
+    of_run = {name: values.pop(name) for name in _OF_RUN}
+    settings = proxy_settings.settings_of(values, options.config_of(context))
     if part is None:
         return _examine(settings, as_json=as_json)
     try:
@@ -195,7 +194,7 @@ def _attack(settings: Settings, of_run: dict[str, Any], *, as_json: bool) -> int
 
     words: dict[str, Any] = dict.fromkeys(_OF_RUN_ALONE) | {"command": (_WORD,), "shell": False}
     own_project = of_run["dir"] is None
-    order = run.order_of(run.Asked(**of_run, **words), replace(settings, credentials=None))
+    order = run.order_of(run.RunOptions(**of_run, **words), replace(settings, credentials=None))
     with _secret() as token:
         aim = AttackTarget(order, user_of(os.environ).home, os.environ, token, own_project)
         rows = attack(aim)

@@ -1,13 +1,11 @@
 """Runs a command in a sandbox whose only network is the proxy.
 
-The options for policy and upstream are `serve`'s own, taken from there, so that a rule or a proxy
-is spelled alike in both. Law 11: what cannot be had as it was asked for is an error, and COMMAND
-is not run.
+Fail closed: what cannot be had as it was asked for is an error, and COMMAND is not run.
 """
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path, PurePath
 from typing import Any
@@ -15,11 +13,13 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from claude_proxy.cli import completers, param_types, policies, serve
+from claude_proxy.cli import completers, options, policies, proxy_settings
 from claude_proxy.config import policy_files
+from claude_proxy.config.config_yaml import ConfigFile
 from claude_proxy.config.groups import loader
 from claude_proxy.config.groups.listing import lines_of_groups, lines_of_policies
 from claude_proxy.config.groups.reader import Network
+from claude_proxy.config.option_table import Subcommand, defaults
 from claude_proxy.config.settings import Settings, UnixListen
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.sandbox import profiles, runner
@@ -40,37 +40,15 @@ Inside there is loopback alone; 127.0.0.1:3128 and :1080 lead to the proxy. The 
 writable, the rest of the system read-only, the home empty but for what the profile names.
 """
 
-# Where a proxy listens, whom it serves and what it prints: a run's own listens on a socket that
-# nobody else can reach, and prints nothing.
-_OF_SERVE_ALONE = frozenset(
-    {
-        "allow_remote",
-        "cadir",
-        "client",
-        "gateway",  # `run` has an option of this name, which names no place
-        "gateway_token_file",
-        "host",
-        "listen",
-        "log_format",
-        "port",
-        "proxy_auth_file",
-        "quiet",
-        "socket_uid",
-        "unlink_socket",
-        "verbose",
-        "workers",
-    }
-)
-# What the launcher itself goes by, whoever's proxy it is.
+# Options of the run's own proxy that hold for a proxy that is joined too, or for the launcher.
 _FOR_ANY_RUN = frozenset(
     {"audit_days", "audit_failure", "audit_size", "confdir", "groups", "policy", "statedir"}
 )
-_SHARED = tuple(param for param in serve.command.params if param.name not in _OF_SERVE_ALONE)
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What click hands over beside the options of `serve`."""
+class RunOptions:
+    """The options of `run` about COMMAND and its sandbox."""
 
     command: tuple[str, ...]
     proxy: str | None
@@ -91,12 +69,6 @@ class Asked:
     verbose: bool
 
 
-def _with_options_of_serve(function: Callable[..., Any]) -> Callable[..., Any]:
-    command: Any = function
-    command.__click_params__ = [*reversed(_SHARED), *getattr(function, "__click_params__", ())]
-    return function
-
-
 def _listed(given: dict[str, Any], *, groups_too: bool) -> str:
     """Return what `claude-proxy policies` prints of the same files."""
     found = policies.groups_of(given["confdir"], given["groups"])
@@ -105,6 +77,7 @@ def _listed(given: dict[str, Any], *, groups_too: bool) -> str:
 
 
 @click.command(
+    cls=options.TopicalCommand,
     epilog=EPILOG,
     # What follows COMMAND is COMMAND's.
     context_settings={"allow_interspersed_args": False},
@@ -117,68 +90,7 @@ def _listed(given: dict[str, Any], *, groups_too: bool) -> str:
     metavar="COMMAND [ARGS]...",
     shell_complete=completers.command_words,
 )
-@click.option(
-    "--proxy",
-    metavar="WHERE",
-    help="Join a running proxy, at 127.0.0.1:9051 or unix:/path.  [default: a proxy of its own]",
-)
-@click.option(
-    "--gateway",
-    is_flag=True,
-    help="Lead COMMAND to a gateway of its proxy's, which holds the key; see --gateway-provider.",
-)
-@click.option("--name", help="What the run is called in the audit log.  [default: after COMMAND]")
-@click.option(
-    "--profile",
-    shell_complete=completers.profile_names,
-    help="What COMMAND needs of the home: claude, gemini, codex, shell, or one of your own.  "
-    "[default: the one for COMMAND, else shell]",
-)
-@click.option(
-    "--dir",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="The project directory, which is writable.  [default: the current one]",
-)
-@click.option(
-    "--allow-ro",
-    type=click.Path(path_type=Path),
-    multiple=True,
-    metavar="PATH",
-    help="Show this too, read-only; repeatable.",
-)
-@click.option(
-    "--allow-rw",
-    type=click.Path(path_type=Path),
-    multiple=True,
-    metavar="PATH",
-    help="Show this too, writable; repeatable.",
-)
-@click.option(
-    "--pass-env", multiple=True, metavar="NAME", help="Hand this variable on; repeatable."
-)
-@click.option("--shell", is_flag=True, help="Run a shell in the place of COMMAND.")
-@click.option(
-    "--keep-home",
-    "--full-home-access",
-    is_flag=True,
-    help="Show the home whole, read-only, but for what is never shown.",
-)
-@click.option("--no-network", is_flag=True, help="No proxy either: nothing but loopback.")
-@click.option(
-    "--without-seccomp",
-    is_flag=True,
-    help="Go without the system call filter, where the kernel or libseccomp is missing.",
-)
-@click.option(
-    "--skip-permissions/--no-skip-permissions",
-    help="Have COMMAND not ask before it acts, if its profile knows how.",
-)
-@click.option(
-    "--verify", is_flag=True, help="First show by four checks that the sandbox has one way out."
-)
-@click.option("--dry-run", is_flag=True, help="Print how bwrap would be started; start nothing.")
-@click.option("-v", "--verbose", is_flag=True, help="Print how bwrap is started.")
+@options.options_of(Subcommand.RUN)
 @click.option("--filter-network", is_flag=True, hidden=True, expose_value=False)
 @click.option("--unshare-net", is_flag=True, hidden=True, expose_value=False)
 @click.option(
@@ -187,7 +99,6 @@ def _listed(given: dict[str, Any], *, groups_too: bool) -> str:
 @click.option(
     "--list-groups", is_flag=True, help="List the groups that policies are made of, and end."
 )
-@_with_options_of_serve
 @click.pass_context
 def command(context: click.Context, /, **given: Any) -> int:
     """Run a command in a sandbox whose only network is the proxy."""
@@ -195,13 +106,15 @@ def command(context: click.Context, /, **given: Any) -> int:
     if shows_policies or shows_groups:
         click.echo(_listed(given, groups_too=shows_groups))
         return 0
-    asked = Asked(**{field.name: given.pop(field.name) for field in fields(Asked)})
+    config = options.config_of(context)
+    values = options.in_force(context, given)
+    asked = RunOptions(**{field.name: values.pop(field.name) for field in fields(RunOptions)})
     _refuse_clashes(asked)
     if asked.proxy is not None:
         _refuse_for_a_running_proxy(context)
         _tell_of_variables(context, asked.proxy)
-    listed = given["allowlist"] is not None
-    settings = settings_of(context, given, gateway=_gateway(context, given, asked))
+    listed = values["allowlist"] is not None
+    settings = settings_of(values, config, gateway=_gateway(context, values, asked))
     order = order_of(asked, settings, listed=listed)
     if order.sandbox.unfiltered:
         _say(
@@ -214,7 +127,7 @@ def command(context: click.Context, /, **given: Any) -> int:
     return runner.run(order, say=_say)
 
 
-def _refuse_clashes(asked: Asked) -> None:
+def _refuse_clashes(asked: RunOptions) -> None:
     if not asked.command and not asked.shell:
         raise click.UsageError("what is to be run? Add COMMAND, or --shell")
     if asked.command and asked.shell:
@@ -231,12 +144,21 @@ def _refuse_clashes(asked: Asked) -> None:
         raise click.UsageError("--verify looks at the way out, which --no-network takes away")
 
 
+def _own_proxy_options(context: click.Context) -> list[options.TableOption]:
+    """Return the options that only a proxy of the run's own can obey."""
+    return [
+        param
+        for param in context.command.params
+        if isinstance(param, options.TableOption)
+        and param.field.section != Subcommand.RUN
+        and param.name not in _FOR_ANY_RUN
+    ]
+
+
 def _refuse_for_a_running_proxy(context: click.Context) -> None:
-    """Refuse options that only a proxy of the run's own could keep (law 11)."""
-    for param in _SHARED:
-        name = str(param.name)
-        given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
-        if given and name not in _FOR_ANY_RUN:
+    """Refuse options that only a proxy of the run's own could obey."""
+    for param in _own_proxy_options(context):
+        if options.is_typed(context, str(param.name)):
             raise ConfigError(
                 "the proxy that is joined runs already, and has its own",
                 where=f"{param.opts[0]}, --proxy",
@@ -245,38 +167,41 @@ def _refuse_for_a_running_proxy(context: click.Context) -> None:
 
 
 def _tell_of_variables(context: click.Context, proxy: str) -> None:
-    """Say which variables do not hold: they may be meant for `serve`, so they are no error."""
+    """Say which variables have no effect: they may be meant for `serve`, so they are no error."""
     found = sorted(
         str(param.envvar)
-        for param in _SHARED
+        for param in _own_proxy_options(context)
         if context.get_parameter_source(str(param.name)) is ParameterSource.ENVIRONMENT
-        and param.name not in _FOR_ANY_RUN
     )
     if found:
         names = ", ".join(found)
         _say(f"note: the proxy at {proxy} goes by settings of its own, and not by {names}")
 
 
-# Stands for the socket that the runner makes, as options make no gateway that listens nowhere.
+# Replaced by the socket that the runner makes, as options make no gateway that listens nowhere.
 _PLACE = UnixListen(Path("/run/claude-proxy/gateway"))
 
 
-def _gateway(context: click.Context, given: Mapping[str, Any], asked: Asked) -> dict[str, Any]:
+def _gateway(
+    context: click.Context, values: Mapping[str, Any], asked: RunOptions
+) -> dict[str, Any]:
     """Return the options of `serve` for the run's gateway; refuse those that are for none."""
     if asked.gateway:
-        return {"gateway": (_PLACE,), **param_types.nearest_of_gateway(context, given)}
-    param_types.refuse_options_of_gateway(context, fix="add --gateway")
+        return {"gateway": (_PLACE,), **options.nearest_of_gateway(context, values)}
+    options.refuse_options_of_gateway(context, fix="add --gateway")
     return {"gateway": ()}
 
 
 def settings_of(
-    context: click.Context, given: dict[str, Any], *, gateway: Mapping[str, Any]
+    values: Mapping[str, Any], config: ConfigFile, *, gateway: Mapping[str, Any]
 ) -> Settings:
-    """Return the settings of the proxy, from the options that are `serve`'s."""
-    # Not as click would: their variables (CLAUDE_PROXY_PORT) are for `serve` and not heard here.
-    alone = [param for param in serve.command.params if param.name in _OF_SERVE_ALONE]
-    given |= {param.name: _default_of(param, context) for param in alone}
-    settings = serve.settings_of(serve.Arguments(**{**given, **gateway}))
+    """Return the settings of the run's own proxy.
+
+    Where a proxy listens, whom it serves and what it prints is settled: on a socket that nobody
+    else can reach, and nothing. The variables and keys about that are for `serve`.
+    """
+    whole = {**defaults(Subcommand.SERVE), **values, **gateway}
+    settings = proxy_settings.settings_of(whole, config)
     settings = replace(settings, credentials=None)
     if settings.gateway is not None:
         settings = replace(settings, gateway=replace(settings.gateway, listen=()))
@@ -284,7 +209,7 @@ def settings_of(
         raise ConfigError(
             "standard output is COMMAND's", where="--jsonl -", fix="name a file with --jsonl"
         )
-    # The proxy of a run works in no directory of the user's.
+    # The proxy of a run works in a directory of its own.
     absolute = {
         field.name: getattr(settings, field.name).absolute()
         for field in fields(settings)
@@ -295,14 +220,7 @@ def settings_of(
     return replace(settings, **absolute)
 
 
-def _default_of(param: click.Parameter, context: click.Context) -> Any:
-    default = param.get_default(context)
-    if isinstance(default, bool | int | str | tuple):
-        return param.process_value(context, default)
-    return () if param.multiple else None
-
-
-def order_of(asked: Asked, settings: Settings, *, listed: bool = False) -> RunSpec:
+def order_of(asked: RunOptions, settings: Settings, *, listed: bool = False) -> RunSpec:
     """Return what is to be run, and how; `listed` if an allowlist was asked for by name."""
     project = _project(asked.dir)
     own_profiles = settings.confdir / profiles.DIRECTORY
@@ -365,7 +283,7 @@ def order_of(asked: Asked, settings: Settings, *, listed: bool = False) -> RunSp
     )
 
 
-def _chosen(asked: Asked, settings: Settings, *, listed: bool) -> loader.Chosen | None:
+def _chosen(asked: RunOptions, settings: Settings, *, listed: bool) -> loader.Chosen | None:
     """Return the policy of the groups files that is in force; None: an allowlist is."""
     if asked.proxy is not None:
         if settings.policy is not None:
@@ -383,7 +301,7 @@ def _chosen(asked: Asked, settings: Settings, *, listed: bool) -> loader.Chosen 
     )
 
 
-def _refuse_for_no_proxy(asked: Asked, settings: Settings, *, filtered: bool) -> None:
+def _refuse_for_no_proxy(asked: RunOptions, settings: Settings, *, filtered: bool) -> None:
     """Refuse what only a proxy can do where the policy has none."""
     if filtered:
         return

@@ -21,8 +21,9 @@ from click.shell_completion import CompletionItem
 
 from claude_proxy import __version__
 from claude_proxy.cli import gateway_settings, paths, service_plan
-from claude_proxy.cli.param_types import Parsed
+from claude_proxy.cli.param_types import ParsedType
 from claude_proxy.cli.service_plan import Asked, Described
+from claude_proxy.config.option_kinds import ParsedText
 from claude_proxy.errors import ConfigError, ConfigErrors
 from claude_proxy.server.service.file_marks import marked
 from claude_proxy.server.service.installer import (
@@ -75,7 +76,9 @@ def _address(text: str) -> IPv4Address | IPv6Address:
     return found
 
 
-_ADDRESS = Parsed("address", _address, "write it like 192.0.2.53 or 2001:db8::53")
+_ADDRESS = ParsedType(
+    ParsedText("address", _address, "write it like 192.0.2.53 or 2001:db8::53", "192.0.2.53")
+)
 
 
 def _options_of_command(

@@ -20,8 +20,9 @@ from typing import Any, NoReturn
 import click
 
 import claude_proxy
-from claude_proxy.cli import gateway_settings, paths
-from claude_proxy.config import gateway, option_values
+from claude_proxy.cli import paths
+from claude_proxy.config import config_file, config_yaml, option_values
+from claude_proxy.config.providers import find_provider
 from claude_proxy.config.settings import DEFAULT_HOST, Limits, TcpListen, UnixListen, UpstreamProxy
 from claude_proxy.errors import ConfigError
 from claude_proxy.server.service.names import names_of
@@ -157,7 +158,7 @@ def understand(kind: Kind, words: Sequence[str]) -> Understood:
 def _respelled(param: click.Parameter, given: Any) -> Iterator[str]:
     option = param.opts[-1]
     if isinstance(param, click.Option) and param.is_flag:
-        yield option
+        yield option if given else param.secondary_opts[-1]
         return
     for text in given if param.multiple or isinstance(given, list) else [given]:
         yield f"{option}={_whole(param, text)}"
@@ -345,23 +346,27 @@ def _lost_places(
 
 
 def _unfinished(asked: Asked, understood: Understood) -> Iterator[ConfigError]:
-    """Yield what a gateway would not start without, unless a file of its own may say it."""
-    confdir = _configuration(asked)
+    """Yield what a gateway would not start without, unless config.yaml may say it."""
+    path = _configuration(asked) / config_yaml.NAME
     prefix = "" if asked.kind is Kind.GATEWAY else "gateway_"
+    try:
+        config = config_file.read(path.parent)
+    except ConfigError as error:
+        yield error
+        return
     if (name := understood.get(f"{prefix}provider", None)) is not None:
         try:
-            known = gateway_settings.read_file(confdir)
-            gateway.chosen(known, name, f"{_option(prefix)}provider")
+            find_provider(config.providers, name, f"{_option(prefix)}provider")
         except ConfigError as error:
             yield error
-    if (confdir / gateway.NAME).exists():
+    if config.configures_gateway:
         return
     if not {f"{prefix}provider", f"{prefix}upstream"} & set(understood.values):
         yield ConfigError(
             "the gateway would have no upstream",
-            where=f"{asked.kind}, {confdir / gateway.NAME}",
+            where=f"{asked.kind}, {path}",
             fix=f"give it behind --, as in `-- {_option(prefix)}provider anthropic`, or write "
-            "that file",
+            "gateway: {provider: anthropic} into that file",
         )
     keys = (name for name in understood.values if name.startswith(f"{prefix}key_"))
     handed = asked.key_file is not None and not prefix
@@ -369,7 +374,7 @@ def _unfinished(asked: Asked, understood: Understood) -> Iterator[ConfigError]:
     if not handed and not any(not name.endswith("key_env") for name in keys):
         yield ConfigError(
             "the gateway would have no key for its upstream: a service has no variables",
-            where=f"{asked.kind}, {confdir / gateway.NAME}",
+            where=f"{asked.kind}, {path}",
             fix="name the file that holds the key with --key-file"
             + (f", and add {_option(prefix)}key-systemd {credential} behind --" if prefix else ""),
         )

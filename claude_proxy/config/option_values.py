@@ -46,6 +46,7 @@ _CALL = "/v1/messages"
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+\[\]-]{0,199}", re.ASCII)
 _EACH = "*"
 _LONGEST_KEY = 8192
+_LEAST_BODY = 1024
 # What people write where a key is to come, and forget.
 _STAND_INS = frozenset({"dummy", "placeholder", "changeme"})
 _OWN_PLACEHOLDERS = ("sk-ant-claude-proxy-placeholder-", "claude-proxy-placeholder-")
@@ -178,6 +179,14 @@ def parse_size(text: str) -> int:
     size = int(number) * _SIZE_UNITS[unit]
     if size == 0:
         raise ValueError("a size of 0 would leave no room for anything")
+    return size
+
+
+def parse_body_size(text: str) -> int:
+    """Return a number of bytes that the body of a request can be limited to."""
+    size = parse_size(text)
+    if size < _LEAST_BODY:
+        raise ValueError(f"{quoted(text)} is less than {_LEAST_BODY} bytes")
     return size
 
 

@@ -10,6 +10,7 @@ import click
 import pytest
 
 from claude_proxy.cli import gateway, main, serve
+from claude_proxy.cli.options import TableOption
 from claude_proxy.config import option_values
 from claude_proxy.config.settings import (
     Base,
@@ -908,11 +909,10 @@ def test_what_serve_cannot_have_is_refused(
 
 
 def own_options() -> list[click.Parameter]:
-    shared = set(map(id, gateway.SHARED))
     return [
         param
         for param in gateway.command.params
-        if id(param) not in shared and param.name != "help"
+        if isinstance(param, TableOption) and param.field.section == "gateway"
     ]
 
 

@@ -659,7 +659,7 @@ CLASHES = [
     (["--resolve", "a.test:443:b.test"], "is not an IP address"),
     (["--resolve", "a..test:443:127.0.0.1"], "names no host and port"),
     (["--resolve", "a.test:0:127.0.0.1"], "names no host and port"),
-    (["--quiet", "--verbose"], "opposites"),
+    (["--quiet", "--verbose"], "exclude each other"),
     (["--no-upstream-proxy", "localhost"], "no upstream proxy"),
     (["--no-upstream-proxy", "a b/c"], 'is not a host, a .domain, a network or "*"'),
     (["--max-head", "0"], "no room"),

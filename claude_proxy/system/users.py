@@ -1,0 +1,17 @@
+"""User numbers: a user of this machine, by number or by name."""
+
+import pwd
+
+_HIGHEST_UID = 0xFFFF_FFFE  # the one above it means "none" to the kernel
+
+
+def parse_user(text: str) -> int:
+    """Return the number of a user; raise ValueError if this machine has none of that name."""
+    if text.isascii() and text.isdecimal():
+        uid = int(text)
+        if uid <= _HIGHEST_UID:
+            return uid
+    try:
+        return pwd.getpwnam(text).pw_uid
+    except (KeyError, ValueError):
+        raise ValueError(f'"{text}" is no user of this machine') from None

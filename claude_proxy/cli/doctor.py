@@ -194,9 +194,9 @@ def _attack(settings: Settings, of_run: dict[str, Any], *, as_json: bool) -> int
 
     words: dict[str, Any] = dict.fromkeys(_OF_RUN_ALONE) | {"command": (_WORD,), "shell": False}
     own_project = of_run["dir"] is None
-    order = run.order_of(run.RunOptions(**of_run, **words), replace(settings, credentials=None))
+    run_spec = run.order_of(run.RunOptions(**of_run, **words), replace(settings, credentials=None))
     with _secret() as token:
-        aim = AttackTarget(order, user_of(os.environ).home, os.environ, token, own_project)
+        aim = AttackTarget(run_spec, user_of(os.environ).home, os.environ, token, own_project)
         rows = attack(aim)
     facts = {"attacks": [asdict(row) for row in rows]}
     return _print(facts, attack_lines(rows), catalogue.exit_code(rows), as_json=as_json)

@@ -1,5 +1,1 @@
-"""Runs a command in a sandbox that has no network but the proxy.
-
-`plan` decides (pure), `facts` looks, `profiles` reads, `seccomp` and `seatbelt` write filters; the
-rest does.
-"""
+"""Sandboxed runs: a command whose only way to the network is the proxy."""

@@ -1,8 +1,7 @@
-"""Looks at the credentials of a run's policy, as far as must be known to keep them outside of it.
+"""Credentials of a run: which kind each one is, and where it must not be visible inside.
 
-Laws kept: secrets stay outside (9), the sandbox cannot move its own wall (10), no quiet downgrade
-(11). The proxy of the run reads them for itself; here it is only found out which kind each one is,
-and in which variables it stands. A source that gives nothing ends the run before it begins.
+Laws kept: secrets stay outside, the sandbox cannot move its own wall, no quiet downgrade. The proxy
+of the run reads the values for itself. A source without a value ends the run before it starts.
 """
 
 import contextlib
@@ -34,70 +33,70 @@ from claude_proxy.system import file_permissions
 type Bindings = tuple[Binding, ...]
 
 
-def bindings_of(order: RunSpec) -> Bindings:
-    """Return the credentials of the proxy that the run has.
+def bindings_of(run_spec: RunSpec) -> Bindings:
+    """Return the credentials of the run's proxy.
 
-    Of one that is joined it is taken for granted that it has the list which one started here would
-    have; if it has not, a placeholder is a login that nobody knows. Without a network they stay
-    outside as well: what a run writes down, the next one may send.
+    A running proxy is assumed to have the same allowlist; if it has another, a placeholder is an
+    invalid login. They stay outside without a network as well: a later run could send what this
+    one writes to a file.
     """
-    if order.sandbox.unfiltered or order.foreign:
+    if run_spec.sandbox.unfiltered or run_spec.foreign:
         return ()
-    return policy_files.load_for(order.settings).policy.credentials
+    return policy_files.load_for(run_spec.settings).policy.credentials
 
 
-def warnings_of(order: RunSpec, bindings: Bindings) -> Iterator[str]:
-    """Yield what an owner should know of the credentials of the run's own proxy."""
-    if not bindings or order.join is not None or not order.sandbox.network:
+def warnings_of(run_spec: RunSpec, bindings: Bindings) -> Iterator[str]:
+    """Yield warnings about the credentials of the run's own proxy."""
+    if not bindings or run_spec.join is not None or not run_spec.sandbox.network:
         return
-    words = unbound_hosts.words_about(policy_files.load_for(order.settings).policy)
+    words = unbound_hosts.words_about(policy_files.load_for(run_spec.settings).policy)
     if words is not None:
         yield f"{words[0]}; fix: {words[1]}"
 
 
-def refuse_reachable(order: RunSpec, bindings: Bindings, environ: Mapping[str, str]) -> None:
-    """Raise if COMMAND, or an earlier one, could have made what a credential is asked of.
+def refuse_reachable(run_spec: RunSpec, bindings: Bindings, environ: Mapping[str, str]) -> None:
+    """Raise if COMMAND, or an earlier run, could have written the source of a credential.
 
-    To be called before anything of it is read, or run: it would be run outside.
+    Call it before any source is read or run: a command is run outside the sandbox.
     """
-    spec, home = order.sandbox, host_facts.user_of(environ).home
+    spec, home = run_spec.sandbox, host_facts.user_of(environ).home
     written = [spec.project, *spec.allow_rw, *(home / name for name in spec.profile.home_write)]
     places = {Path(os.path.realpath(place)) for place in written}
-    for source in _sources_of(order, bindings):
-        for path in _obeyed(source, home, environ):
+    for source in _sources_of(run_spec, bindings):
+        for path in _deciding_files(source, home, environ):
             for at in file_permissions.ways_to(path):
                 inside = any(at.is_relative_to(place) for place in places)
                 if inside and not _is_login(at, home, environ):
                     raise ConfigError(
-                        "what gives the proxy a credential could have been made by a run",
+                        "the source of a credential could have been written by a run",
                         where=str(path),
-                        fix="keep it outside of the project and of what a run may write",
+                        fix="move it out of the project and of what a run may write",
                     )
 
 
 def with_isolation(
-    order: RunSpec, bindings: Bindings, environ: Mapping[str, str], *, dry: bool = False
+    run_spec: RunSpec, bindings: Bindings, environ: Mapping[str, str], *, dry: bool = False
 ) -> SandboxSpec:
-    """Return an order's wish, with what stays outside of the sandbox; if it is dry, ask nobody."""
+    """Return the sandbox of a run with its credential isolation; a dry run asks no program."""
     home = host_facts.user_of(environ).home
     sources = {each.name: each.use.source for each in bindings if isinstance(each.use, Injection)}
     if dry:
         asked = (CommandSource, KeyringSource)
         sources = {name: one for name, one in sources.items() if not isinstance(one, asked)}
-    must = order.sandbox.network and order.join is None
+    must = run_spec.sandbox.network and run_spec.join is None
     values = _values_of(sources, environ, must=must) if sources else {}
     found = credential_isolation.isolation_of(bindings, values, environ, home)
-    gateway = order.settings.gateway
-    if gateway is not None and order.sandbox.network:
+    gateway = run_spec.settings.gateway
+    if gateway is not None and run_spec.sandbox.network:
         source = gateway.credential.source
-        found = credential_isolation.joined(
+        found = credential_isolation.combined(
             found, credential_isolation.isolation_for_gateway(GATEWAY_PORT, source, environ, home)
         )
-    bare = tuple(_bare(order.sandbox, home, values.values())) if values else ()
-    return replace(order.sandbox, isolation=replace(found, bare=bare))
+    exposed = tuple(_exposed(run_spec.sandbox, home, values.values())) if values else ()
+    return replace(run_spec.sandbox, isolation=replace(found, exposed=exposed))
 
 
-# Where people write keys down beside their work, and Claude Code writes down its own.
+# Where people often keep keys beside their work, and where Claude Code keeps its own.
 _NOTES = (
     *(".env", ".env.local", ".env.development", ".envrc", ".npmrc", ".mcp.json"),
     *(".claude.json", ".claude/settings.json", ".claude/settings.local.json"),
@@ -105,8 +104,8 @@ _NOTES = (
 _NOTE_BYTES = 256 * 1024
 
 
-def _bare(spec: SandboxSpec, home: Path, values: Iterable[Secret]) -> Iterator[Path]:
-    """Yield the files of a project and a home in which one of the values stands."""
+def _exposed(spec: SandboxSpec, home: Path, values: Iterable[Secret]) -> Iterator[Path]:
+    """Yield the files of a project and a home directory that contain one of the values."""
     wanted = [value.reveal() for value in values]
     for place in dict.fromkeys((spec.project, home)):
         for path in (place / name for name in _NOTES):
@@ -121,7 +120,7 @@ def _values_of(
     from claude_proxy.vault import sources as secret_sources  # noqa: PLC0415 - few runs have any
 
     found = {}
-    # A command finds nothing of the project around it that it might obey.
+    # A command must not find files of the project in its working directory.
     with contextlib.chdir("/"):
         for name, source in sources.items():
             try:
@@ -132,15 +131,15 @@ def _values_of(
     return found
 
 
-def _sources_of(order: RunSpec, bindings: Bindings) -> Iterable[SecretSource]:
+def _sources_of(run_spec: RunSpec, bindings: Bindings) -> Iterable[SecretSource]:
     found = [each.use.source for each in bindings]
-    if order.settings.gateway is not None:
-        found.append(order.settings.gateway.credential.source)
+    if run_spec.settings.gateway is not None:
+        found.append(run_spec.settings.gateway.credential.source)
     return [source for source in found if source is not None]
 
 
-def _obeyed(source: SecretSource, home: Path, environ: Mapping[str, str]) -> Iterator[Path]:
-    yield from credential_isolation.obeyed(source, home)
+def _deciding_files(source: SecretSource, home: Path, environ: Mapping[str, str]) -> Iterator[Path]:
+    yield from credential_isolation.deciding_files(source, home)
     if isinstance(source, CommandSource):
         entries = [each for each in environ.get("PATH", "").split(":") if each.startswith("/")]
         found = shutil.which(source.argv[0], path=":".join(entries) or os.defpath)
@@ -149,6 +148,6 @@ def _obeyed(source: SecretSource, home: Path, environ: Mapping[str, str]) -> Ite
 
 
 def _is_login(path: Path, home: Path, environ: Mapping[str, str]) -> bool:
-    """Tell whether it is the client's own login, which a run that has a placeholder cannot see."""
+    """Tell whether it is the client's own login, which a run with a placeholder cannot see."""
     logins = credential_isolation.logins_of(home, environ)
     return path in {*logins, *(Path(os.path.realpath(login)) for login in logins)}

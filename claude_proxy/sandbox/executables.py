@@ -1,7 +1,7 @@
-"""Finds the program that a COMMAND is, and what must be seen inside so that it works.
+"""Executables: finds the program of a COMMAND, and what must be visible so that it works.
 
-Law kept: the sandbox cannot move its own wall (10). What lies in the project names nothing else
-that is shown, as an agent could have written it.
+Law kept: the sandbox cannot move its own wall. A file in the project, which an agent may have
+written, cannot make anything else visible.
 """
 
 import os
@@ -20,7 +20,7 @@ _MAX_LINKS = 40
 def find_program(
     command: tuple[str, ...], environ: Mapping[str, str], project: Path
 ) -> Program | None:
-    """Return the program that COMMAND is, and what it needs; raise if there is none."""
+    """Return the program of COMMAND and what it needs; raise if there is none."""
     name = command[0]
     given = str(project / name) if "/" in name else name
     found = shutil.which(given, path=environ.get("PATH") or os.defpath)
@@ -35,22 +35,22 @@ def find_program(
 
 def _not_found(name: str, path: Path) -> ClaudeProxyError:
     if "/" not in name:
-        fix = "install it, or name it with its path"
-        return ClaudeProxyError(f"there is no command {name!r}", where="PATH", fix=fix)
+        fix = "install it, or give its path"
+        return ClaudeProxyError(f"command {name!r} not found", where="PATH", fix=fix)
     if path.is_dir():
-        what, fix = f"the command {name!r} is a directory", "name a program in it"
+        what, fix = f"the command {name!r} is a directory", "give a program in it"
     elif path.exists():
-        what, fix = f"the command {name!r} may not be executed", f"chmod +x {path}"
+        what, fix = f"the command {name!r} is not executable", f"chmod +x {path}"
     else:
-        what, fix = f"there is no command {name!r}", "install it, or fix the path"
+        what, fix = f"command {name!r} not found", "install it, or fix the path"
     return ClaudeProxyError(what, where=str(path), fix=fix)
 
 
 class _Trail:
-    """Notes what a program is made of: links, its tree, and those of its interpreter.
+    """Collects what a program needs: links, its directory tree, and those of its interpreter.
 
-    What lies in the project is passed over: an agent could have written it, and it must not name
-    what else is shown.
+    Files in the project are skipped: an agent may have written them, and they must not make
+    anything else visible.
     """
 
     def __init__(self, environ: Mapping[str, str], project: tuple[Path, ...]) -> None:
@@ -60,9 +60,9 @@ class _Trail:
         self._project = project
 
     def follow(self, path: Path, shebangs: int) -> None:
-        """Note everything on the way from `path`, and from its interpreter."""
+        """Collect everything on the way from `path`, and from its interpreter."""
         links = dict(_links_on(path))
-        if any(self._is_the_agents(step) for step in (path, *links, *links.values())):
+        if any(self._is_in_project(step) for step in (path, *links, *links.values())):
             return
         real = Path(os.path.realpath(path))
         self.links |= {link: str(target) for link, target in links.items()}
@@ -73,12 +73,12 @@ class _Trail:
         if interpreter is not None and shebangs:
             self.follow(interpreter, shebangs - 1)
 
-    def _is_the_agents(self, path: Path) -> bool:
+    def _is_in_project(self, path: Path) -> bool:
         return any(path.is_relative_to(place) for place in self._project)
 
 
 def _links_on(path: Path) -> Iterator[tuple[Path, Path]]:
-    """Yield each symbolic link on the way to what `path` leads to, and where it leads."""
+    """Yield each symbolic link on the way to the target of `path`, and where it leads."""
     for _ in range(_MAX_LINKS):
         for place in (*reversed(path.parents), path):
             if place.is_symlink():
@@ -91,12 +91,12 @@ def _links_on(path: Path) -> Iterator[tuple[Path, Path]]:
 
 
 def _tree_above(path: Path) -> list[Path]:
-    """Return the directories without which a program does not work."""
+    """Return the directories that a program needs besides itself."""
     for place in reversed(path.parents):
         if place.name == "node_modules":
             return [place]
     if path.parent.name == "shims" and (path.parents[1] / "libexec").is_dir():
-        return [path.parents[1]]  # pyenv and its kin: a shim asks what lies beside its directory
+        return [path.parents[1]]  # as pyenv has it: a shim calls programs beside its directory
     for place in path.parents:
         if (place / "pyvenv.cfg").is_file():
             return [place, *_base_of(place / "pyvenv.cfg")]
@@ -104,7 +104,7 @@ def _tree_above(path: Path) -> list[Path]:
 
 
 def _base_of(configuration: Path) -> list[Path]:
-    """Return the Python installation that a virtual environment is made from."""
+    """Return the Python installation that a virtual environment is based on."""
     for line in text_of(configuration).splitlines():
         name, _, value = line.partition("=")
         if name.strip() == "home" and value.strip().startswith("/"):

@@ -1,7 +1,7 @@
-"""Finds the Git directories of a project: what git needs, and what git obeys outside.
+"""Git directories of a project: what git needs inside, and what git obeys outside.
 
-Law kept: the sandbox cannot move its own wall (10). A `.git` file, which an agent can write, is
-followed only to a repository that names the project in its turn.
+Law kept: the sandbox cannot move its own wall. A `.git` file, which an agent can write, is followed
+only to a repository that itself names the project.
 """
 
 import os
@@ -17,7 +17,7 @@ def git_of(project: Path) -> tuple[Worktree | None, tuple[Path, ...], tuple[str,
     """Return the project's Git directories, and the repository that it is a worktree of."""
     dot = project / ".git"
     if dot.is_symlink():
-        note = f"{dot} is a symbolic link, so git will find no repository inside"
+        note = f"{dot} is a symbolic link, so git finds no repository inside"
         return None, (), (note,)
     if dot.is_dir():
         return None, (dot, *_modules_in(dot)), ()
@@ -25,7 +25,7 @@ def git_of(project: Path) -> tuple[Worktree | None, tuple[Path, ...], tuple[str,
         return None, (), ()
     worktree = worktree_of(project)
     if worktree is None:
-        note = f"{dot} leads to a repository that does not name {project}: it is not shown"
+        note = f"{dot} names a repository that does not name {project}; it is not shown"
         return None, (), (note,)
     directories = dict.fromkeys((worktree.common, worktree.git))
     modules = _modules_in(worktree.common)
@@ -33,9 +33,9 @@ def git_of(project: Path) -> tuple[Worktree | None, tuple[Path, ...], tuple[str,
 
 
 def worktree_of(project: Path) -> Worktree | None:
-    """Return the Git directory that `.git` names, if it names the project in its turn.
+    """Return the Git directory that `.git` names, if that names the project.
 
-    An agent can write any path into `.git`; it cannot write into what lies elsewhere.
+    An agent can write any path into `.git`; it cannot write to directories elsewhere.
     """
     text = text_of(project / ".git")
     if not text.startswith("gitdir: "):
@@ -47,12 +47,12 @@ def worktree_of(project: Path) -> Worktree | None:
     back = text_of(git / "gitdir").rstrip("\n")
     here = os.path.realpath(project / ".git")
     if back and os.path.realpath(git / back) == here:
-        # The common directory counts only where this one lies in its `worktrees`.
+        # The common directory counts only if this one lies in its `worktrees`.
         common = git.parent.parent
         if git.parent.name == "worktrees" and (common / "objects").is_dir():
             return Worktree(git, common)
         return None
-    # A submodule: its own configuration names the place it is checked out to.
+    # A submodule: its own configuration names the directory that it is checked out to.
     found = re.search(r"^\s*worktree\s*=\s*(.+?)\s*$", _config_of(git), re.MULTILINE)
     if found and os.path.realpath(git / found[1].strip('"')) == os.path.realpath(project):
         return Worktree(git, git)
@@ -60,12 +60,12 @@ def worktree_of(project: Path) -> Worktree | None:
 
 
 def worktree_paths(worktree: Worktree | None) -> tuple[Path, ...]:
-    """Return the directories of a worktree that are to be looked at."""
+    """Return the directories of a worktree."""
     return (worktree.git, worktree.common) if worktree else ()
 
 
 def _modules_in(git: Path) -> list[Path]:
-    """Return the Git directories of submodules, which have hooks and settings of their own."""
+    """Return the Git directories of submodules, each with its own hooks and settings."""
     found: list[Path] = []
     if (git / "modules").is_symlink():
         return found
@@ -77,7 +77,7 @@ def _modules_in(git: Path) -> list[Path]:
 
 
 def hooks_of(project: Path, directories: Iterable[Path]) -> Iterator[Path]:
-    """Yield where the settings of these Git directories have hooks, if not in themselves."""
+    """Yield the hooks directories that the settings of these Git directories name."""
     for git in directories:
         for found in re.finditer(
             r"^\s*hooksPath\s*=\s*(.+?)\s*$", _config_of(git), re.MULTILINE | re.IGNORECASE

@@ -1,12 +1,12 @@
-"""Starts and ends what stands beside a sandbox: the proxy of its run, and the relay to it.
+"""Helper processes of a sandbox: the proxy of its run, the relay to it, the credential mask.
 
-Both are in sessions of their own, so that no key pressed in the terminal reaches them, and both
-hold the reading end of a pipe whose writing end only the launcher has: when the launcher ends,
-however that comes, they end as well. What they have to say goes into a log and to no terminal.
+Each has its own session, so that no key pressed in the terminal reaches it, and holds the reading
+end of a pipe whose writing end only the launcher has: when the launcher ends, for whatever reason,
+it ends as well. Its output goes to a log and to no terminal.
 
-Law kept: secrets stay outside (9). What the kernel shows of a process to all processes of its user
-is the environment that it was started with; so each is started with little, and the proxy gets the
-rest, in which credentials may stand, by its pipe.
+Law kept: secrets stay outside. The kernel shows the environment that a process was started with to
+all processes of its user. So each helper is started with a few variables, and the proxy gets the
+rest, which may contain credentials, through its pipe.
 """
 
 import contextlib
@@ -38,9 +38,9 @@ _START_PATIENCE_S = 120.0
 _JOIN_PAUSE_S = 0.1
 _END_PATIENCE_S = 5.0
 _LOGS_KEPT = 20
-_GREETING = b"\x05\x01\x00"  # of SOCKS5: one method, which is none
+_GREETING = b"\x05\x01\x00"  # SOCKS5: one method, no authentication
 
-# What a process must have from its first instruction on, or may have: nobody keeps a key in them.
+# Variables that a process needs from its start, or may have: nobody keeps a key in them.
 _HARMLESS = re.compile(
     r"PATH|HOME|USER|LOGNAME|SHELL|LANG|LANGUAGE|LC_[A-Z]+|TZ|TMPDIR|XDG_[A-Z_]+"
     r"|D?Y?LD_[A-Z_]+|GLIBC_TUNABLES|MALLOC_[A-Z_]+|COVERAGE_[A-Z_]+"
@@ -48,7 +48,7 @@ _HARMLESS = re.compile(
 
 
 class HelperProcess:
-    """A process beside the sandbox, and what it is told to end by."""
+    """A process beside the sandbox, and the lifeline that ends it."""
 
     def __init__(self, what: str, process: subprocess.Popen[bytes], lifeline: int) -> None:
         self.what = what
@@ -57,25 +57,24 @@ class HelperProcess:
 
     @property
     def pid(self) -> int:
-        """Its number."""
+        """The process id."""
         return self.process.pid
 
     @property
     def alive(self) -> bool:
-        """Whether it is still there."""
+        """Whether it is running."""
         return self.process.poll() is None
 
     def failed(self, log: Path) -> ClaudeProxyError:
-        """Return the error that says that it has ended too early."""
+        """Return the error for a process that ended too early."""
         return ClaudeProxyError(
-            f"the {self.what} of this run has ended (exit code {self.process.poll()}); nothing was "
-            "run",
+            f"the {self.what} of this run ended (exit code {self.process.poll()}); nothing was run",
             where=str(log),
-            fix="see what it says there",
+            fix="read the log",
         )
 
     def end(self) -> None:
-        """Let it end, and wait until it has."""
+        """End it, and wait for its end."""
         if self._lifeline is not None:
             os.close(self._lifeline)
             self._lifeline = None
@@ -108,7 +107,7 @@ class ProxyProcess(HelperProcess):
         self._log = log
 
     def wait_until_ready(self) -> None:
-        """Return once it accepts connections; raise what keeps it from that."""
+        """Return when it accepts connections; raise the error that prevents it."""
         if self._report is None:
             return
         said = b""
@@ -126,17 +125,17 @@ class ProxyProcess(HelperProcess):
         if said == proxy_process_ipc.READY:
             return
         raise proxy_process_ipc.decode_error(said) or ClaudeProxyError(
-            "the proxy of this run has ended before it was ready",
+            "the proxy of this run ended before it was ready",
             where=str(self._log),
-            fix="see what it says there; try `claude-proxy serve` with the same options",
+            fix="read the log; try `claude-proxy serve` with the same options",
         )
 
     def end(self) -> None:
-        """Let it end, and wait until it has; remove a log that says nothing."""
+        """End it, and wait for its end; remove an empty log."""
         if self._report is not None:
             os.close(self._report)
             self._report = None
-            # It is still starting, and hears of nothing until it has.
+            # While it starts, it does not read its lifeline.
             self.process.kill()
         super().end()
         with contextlib.suppress(OSError):
@@ -146,21 +145,21 @@ class ProxyProcess(HelperProcess):
 
 @dataclass(frozen=True, slots=True)
 class RunLog:
-    """Where the attendants of one run say what is wrong with them."""
+    """The log of the helper processes of one run."""
 
     path: Path
     file: IO[bytes] = field(repr=False)
 
 
 def open_log(statedir: Path, name: str) -> RunLog:
-    """Open the log of a run, for its owner alone; let old ones go."""
+    """Open the log of a run, for its owner alone; remove old ones."""
     folder = statedir / "runs"
     path = folder / f"{name}.log"
     try:
         for directory in (*reversed(folder.parents), folder):
-            # Each by itself: `parents` would leave the mode of those above to the umask.
+            # One by one: `parents` would give those above the mode of the umask.
             directory.mkdir(mode=0o700, exist_ok=True)
-        _forget_old(folder)
+        _remove_old_logs(folder)
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
         file = open(os.open(path, flags, 0o600), "ab")  # noqa: PTH123, SIM115 - the mode, and it lives on
     except OSError as error:
@@ -172,7 +171,7 @@ def open_log(statedir: Path, name: str) -> RunLog:
     return RunLog(path, file)
 
 
-def _forget_old(folder: Path) -> None:
+def _remove_old_logs(folder: Path) -> None:
     with contextlib.suppress(OSError):
         logs = sorted(folder.glob("*.log"), key=lambda path: path.stat().st_mtime)
         for path in logs[:-_LOGS_KEPT]:
@@ -182,7 +181,7 @@ def _forget_old(folder: Path) -> None:
 def start_proxy_process(
     settings: Settings, listeners: Sequence[socket.socket], run_directory: RunDirectory, log: RunLog
 ) -> ProxyProcess:
-    """Start the proxy of a run on the sockets that it inherits; do not wait for it.
+    """Start the proxy of a run on sockets that it inherits; do not wait for it.
 
     The settings name the descriptors of `listeners`.
     """
@@ -206,7 +205,7 @@ def start_proxy_process(
     for descriptor in (reading, until, report):
         os.close(descriptor)
     proxy_process = ProxyProcess(process, lifeline, heard, log.path)
-    # If it has ended already, the report says so better.
+    # If it has already ended, its report has the reason.
     with contextlib.suppress(BrokenPipeError), open(writing, "wb") as file:  # noqa: PTH123 - a descriptor
         file.write(proxy_process_ipc.encode(task, sys.path))
     run_directory.note(process.pid)
@@ -237,7 +236,7 @@ def start_relay(
 def start_credential_mask(
     pairs: Sequence[tuple[Path, Path]], init: int, run_directory: RunDirectory, log: RunLog
 ) -> HelperProcess:
-    """Start what hides logins again that are renewed outside; return once it watches."""
+    """Start the process that covers logins which are renewed outside; return when it watches."""
     until, lifeline = os.pipe()
     heard, said = os.pipe()
     words = [sys.executable, "-I", "-S", credential_mask.__file__, str(until), str(init)]
@@ -247,7 +246,7 @@ def start_credential_mask(
     for descriptor in (until, said):
         os.close(descriptor)
     run_directory.note(process.pid)
-    helper = HelperProcess("process that hides logins", process, lifeline)
+    helper = HelperProcess("process that covers logins", process, lifeline)
     with open(heard, "rb") as file:  # noqa: PTH123 - a descriptor
         if not file.read(1):
             helper.end()
@@ -264,19 +263,19 @@ def _start(
         stdin=subprocess.DEVNULL,
         stdout=log.file if out is None else out,
         stderr=log.file,
-        cwd="/",  # so that neither keeps a directory of the user busy
+        cwd="/",  # so that no directory of the user is kept busy
         env=harmless(os.environ),
         start_new_session=True,
     )
 
 
 def harmless(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that everybody may know."""
+    """Return the variables that every process of the user may know."""
     return {name: value for name, value in environ.items() if _HARMLESS.fullmatch(name)}
 
 
 def wait_for_proxy(text: str) -> RelayTarget:
-    """Return where a running proxy is reached, once it is; raise if it is not within four seconds.
+    """Return the address of a running proxy when it accepts connections; raise after four seconds.
 
     `text` is "unix:/path" or "127.0.0.1:9051".
     """
@@ -284,7 +283,7 @@ def wait_for_proxy(text: str) -> RelayTarget:
         upstream = relay.parse_target(text)
     except ConfigError as error:
         raise ConfigError(
-            error.what, where=f"--proxy {text}", fix="spell it 127.0.0.1:9051 or unix:/path"
+            error.what, where=f"--proxy {text}", fix="write it as 127.0.0.1:9051 or unix:/path"
         ) from error
     deadline = time.monotonic() + JOIN_PATIENCE_S
     while True:
@@ -295,7 +294,7 @@ def wait_for_proxy(text: str) -> RelayTarget:
             raise ClaudeProxyError(
                 f"claude-proxy is not running on {text}: {reason}",
                 where="--proxy",
-                fix="start it: claude-proxy serve; or leave --proxy out, and the run has its own",
+                fix="start it: claude-proxy serve; or leave --proxy out: the run starts its own",
             )
         time.sleep(_JOIN_PAUSE_S)
 
@@ -303,8 +302,8 @@ def wait_for_proxy(text: str) -> RelayTarget:
 def is_foreign(upstream: RelayTarget) -> bool:
     """Tell whether something other than claude-proxy listens there.
 
-    Only a claude-proxy goes on after being told who connects; others take that for nonsense. The
-    greeting of SOCKS5 is answered before anything is asked for, so nothing is decided or recorded.
+    Only claude-proxy accepts the announcement of a run; others take it for an invalid request. The
+    greeting of SOCKS5 is answered before a target is named, so nothing is decided or recorded.
     """
     with socket.socket(upstream.family, socket.SOCK_STREAM) as sock:
         sock.settimeout(JOIN_PATIENCE_S)

@@ -1,7 +1,7 @@
-"""Looks at the machine for `plan`: users, paths, the command, Git's directories, bwrap.
+"""Host facts for the planner: user, paths, the command, Git directories, bwrap.
 
-Law kept: no quiet downgrade (11). What a run needs and this machine lacks is an error, and a
-sandbox that is not mounted as it was planned runs nothing.
+Law kept: no quiet downgrade. Whatever a run needs and this machine lacks is an error, and a sandbox
+that is not mounted as planned runs nothing.
 """
 
 import os
@@ -35,7 +35,7 @@ _ENV = Path("/usr/bin/env")
 _PROBE_TIMEOUT_S = 20.0
 _MOUNT_PATIENCE_S = 10.0
 _MOUNT_POLL_S = 0.005
-_PLACES_TOLD = 5
+_PATHS_SHOWN = 5
 _BWRAP_PLACES = (
     "/usr/bin",
     "/usr/local/bin",
@@ -60,17 +60,17 @@ def gather(  # noqa: PLR0913 - each is a place of its own
     run_directory: Path,
     shown: Mapping[str, bytes],
 ) -> HostFacts:
-    """Return everything that `plan` decides on."""
+    """Return all facts that the planner decides on."""
     bwrap, version = _bwrap(environ, spec.project)
     user = user_of(environ)
     worktree, git_directories, notes = git_of(spec.project)
     hooks = tuple(hooks_of(spec.project, git_directories))
     program = find_program(spec.command, environ, spec.project) if not spec.shell else None
-    asked = set(planner.questions(spec, user, environ, confdir, statedir, run_directory))
-    asked |= {path for git in git_directories for path in planner.questions_of_git(git)}
-    asked |= {*hooks, *(worktree_paths(worktree))}
-    asked |= {Path(f"/etc/{name}") for name in _names_in(Path("/etc"))}
-    asked |= {*program.trees, program.real} if program else set()
+    inspected = set(planner.paths_to_inspect(spec, user, environ, confdir, statedir, run_directory))
+    inspected |= {path for git in git_directories for path in planner.git_paths_to_inspect(git)}
+    inspected |= {*hooks, *(worktree_paths(worktree))}
+    inspected |= {Path(f"/etc/{name}") for name in _names_in(Path("/etc"))}
+    inspected |= {*program.trees, program.real} if program else set()
     return HostFacts(
         user=user,
         environ=dict(environ),
@@ -79,7 +79,7 @@ def gather(  # noqa: PLR0913 - each is a place of its own
         confdir=confdir,
         statedir=statedir,
         run_directory=run_directory,
-        paths=_look(asked),
+        paths=_look(inspected),
         etc=frozenset(_names_in(Path("/etc"))),
         program=program,
         worktree=worktree,
@@ -101,7 +101,7 @@ def _resolver() -> dict[str, bytes]:
 
 
 def user_of(environ: Mapping[str, str]) -> User:
-    """Return who runs this, as the environment and the list of users have it."""
+    """Return the user who runs this, from the environment and the user database."""
     uid, gid = os.geteuid(), os.getegid()
     try:
         entry = pwd.getpwuid(uid)
@@ -118,13 +118,13 @@ def user_of(environ: Mapping[str, str]) -> User:
 
 
 def _look(asked: Iterable[Path]) -> dict[Path, PathInfo]:
-    found = {path: see(path) for path in asked}
+    found = {path: path_info(path) for path in asked}
     real = {seen.real for seen in found.values()} - found.keys()
-    return found | {path: see(path) for path in real}
+    return found | {path: path_info(path) for path in real}
 
 
-def see(path: Path) -> PathInfo:
-    """Return what lies at a path; what may not be looked at is there all the same."""
+def path_info(path: Path) -> PathInfo:
+    """Return what a path leads to; a path that may not be inspected exists as well."""
     try:
         link = os.readlink(path)  # noqa: PTH115 - the text, as Path.readlink makes a path of it
     except OSError:
@@ -150,25 +150,25 @@ def _names_in(directory: Path) -> list[str]:
         return []
 
 
-# What came of the plan
+# Whether the mounts are as planned
 
 
 def check_mounts(planned: SandboxPlan, pid: int) -> None:
-    """Wait until the sandbox of a process is mounted; raise if it is not as it was planned.
+    """Wait until the sandbox of a process is mounted; raise if a mount is not as planned.
 
-    To be called while COMMAND is held back.
+    Call it before COMMAND is released.
     """
     deadline = time.monotonic() + _MOUNT_PATIENCE_S
-    # A process that has ended has no mounts; that it has is told by whoever waits for it.
+    # A process that has ended has no mounts; the runner reports its end.
     while inside := _mounts_of(str(pid)):
         places = mountinfo.mismatches(planned, inside, _mounts_of("self"))
         if not places:
             return
         if time.monotonic() > deadline:
             raise ClaudeProxyError(
-                "the sandbox is not as it was planned, so nothing was run",
-                where=", ".join(map(str, places[:_PLACES_TOLD])),
-                fix="look for links that another run makes in the project; then start again",
+                "the sandbox is not mounted as planned; nothing was run",
+                where=", ".join(map(str, places[:_PATHS_SHOWN])),
+                fix="look for links that another run creates in the project; then try again",
             )
         time.sleep(_MOUNT_POLL_S)
 
@@ -185,7 +185,7 @@ def _mounts_of(process: str) -> str:
 
 
 def find_bwrap(environ: Mapping[str, str], project: Path) -> Path | None:
-    """Return bwrap, from where the system has it before anything of the user's."""
+    """Return bwrap, from a directory of the system before one of the user."""
     given = [entry for entry in environ.get("PATH", "").split(":") if entry.startswith("/")]
     outside = [
         entry for entry in given if not Path(os.path.realpath(entry)).is_relative_to(project)
@@ -207,7 +207,7 @@ def _bwrap(environ: Mapping[str, str], project: Path) -> tuple[Path, tuple[int, 
 
 
 def version_of(bwrap: Path) -> tuple[int, ...]:
-    """Return the numbers of bwrap's version; none if it does not tell."""
+    """Return the numbers of bwrap's version; none if it does not print them."""
     return numbers_in(_output_of([str(bwrap), "--version"]))
 
 
@@ -254,7 +254,7 @@ def problems(environ: Mapping[str, str], *, seccomp_wanted: bool = True) -> list
 
 
 def machine(environ: Mapping[str, str]) -> requirements.BwrapSupport:
-    """Try bwrap, and read what explains it if it does not work."""
+    """Try bwrap, and read the settings that explain a failure."""
     bwrap = find_bwrap(environ, Path("/nonexistent"))
     return requirements.BwrapSupport(
         bwrap=bwrap,
@@ -264,7 +264,7 @@ def machine(environ: Mapping[str, str]) -> requirements.BwrapSupport:
         settings={name: _setting(name) for name in requirements.SETTINGS},
         user_namespaces=Path("/proc/self/ns/user").exists(),
         container=any(Path(mark).exists() for mark in _CONTAINER_MARKS),
-        # It is the first process of the namespace that it makes.
+        # bwrap is the first process of the namespace that it makes.
         sandbox=head_of(Path("/proc/1/comm")).strip() == b"bwrap",
         root=os.geteuid() == 0,
     )

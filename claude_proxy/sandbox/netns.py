@@ -1,9 +1,9 @@
-"""Enters the network namespace of a sandbox for a moment: to listen there, and to try ways out.
+"""Network namespace of a sandbox: creates listening sockets in it, and probes its connections.
 
-A socket belongs to the namespace in which it was made, whoever holds it later. So the relay can
-stay outside, where nothing in the sandbox can see, trace or kill it, and still be what answers on
-the sandbox's own loopback. Entering is done by a child that does nothing else and is gone at once:
-a process with threads may not enter a user namespace, and the launcher must not stay in one.
+A socket belongs to the namespace in which it was made, whichever process holds it later. So the
+relay can stay outside, where nothing in the sandbox can see, trace or kill it, and still answer on
+the sandbox's loopback interface. A child process enters the namespace, does one thing and exits: a
+process with threads cannot enter a user namespace, and the launcher must not stay in one.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from claude_proxy.errors import ClaudeProxyError
 
 HOST = "127.0.0.1"
-# Addresses of documentation (RFC 5737, RFC 3849): nobody has them.
+# Documentation addresses (RFC 5737, RFC 3849), which no machine has.
 NOWHERE = (("192.0.2.1", 443), ("2001:db8::1", 443))
 
 _NS_GET_USERNS = 0xB701  # ioctl_ns(2): the user namespace that owns another namespace
@@ -37,11 +37,11 @@ _NO_FAMILY = errno.EAFNOSUPPORT  # a kernel without IPv6
 
 @dataclass(frozen=True, slots=True)
 class NetworkProbe:
-    """What came of trying the ways out from inside."""
+    """The results of connections that were tried from inside."""
 
-    direct: str | None  # what a connection past the proxy met; None: it had a route
-    allowed: int | None  # the status of a CONNECT to a host that is allowed; None: no answer
-    denied: int | None  # the same of one that is denied
+    direct: str | None  # the error of a connection past the proxy; None: it had a route
+    allowed: int | None  # the status of a CONNECT to an allowed host; None: no answer
+    denied: int | None  # the status of a CONNECT to a denied host
 
 
 def listeners(pid: int, ports: Sequence[int]) -> list[socket.socket]:
@@ -57,7 +57,7 @@ def listeners(pid: int, ports: Sequence[int]) -> list[socket.socket]:
 
 
 def probe_network(pid: int, port: int, allowed: str, denied: str) -> NetworkProbe:
-    """Try the ways out from the network namespace of `pid`; targets are "host:port"."""
+    """Try connections from the network namespace of `pid`; targets are "host:port"."""
     with _inside(pid, lambda channel: _report(channel, port, allowed, denied)) as channel:
         message = channel.recv(_HEAD_LIMIT)
         try:
@@ -67,7 +67,7 @@ def probe_network(pid: int, port: int, allowed: str, denied: str) -> NetworkProb
             raise _failed(message) from None
 
 
-# --- the child's side
+# In the child process
 
 
 def _hand_over(channel: socket.socket, ports: Sequence[int]) -> None:
@@ -76,7 +76,7 @@ def _hand_over(channel: socket.socket, ports: Sequence[int]) -> None:
 
 
 def _listening(port: int) -> socket.socket:
-    # The protocol is named for asyncio, which else would leave Nagle on.
+    # asyncio switches Nagle's algorithm off only if the protocol is named.
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     deadline = time.monotonic() + _PATIENCE_S / 2
@@ -103,7 +103,7 @@ def _report(channel: socket.socket, port: int, allowed: str, denied: str) -> Non
 
 
 def _past_the_proxy() -> str | None:
-    """Return what stopped connections that went past the proxy; None if one had a route."""
+    """Return the error of connections past the proxy; None if one had a route."""
     met = ""
     for address in NOWHERE:
         family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
@@ -115,14 +115,14 @@ def _past_the_proxy() -> str | None:
             if error.errno in _NO_ROUTE:
                 met = met or (error.strerror or "").lower()
             elif error.errno != _NO_FAMILY:
-                return None  # it was on its way
+                return None  # a packet was sent
         else:
             return None
     return met or None
 
 
 def _ask(port: int, target: str) -> int | None:
-    """Return the status of a CONNECT by the proxy; None where none came."""
+    """Return the status of a CONNECT through the proxy; None if there was none."""
     try:
         with socket.create_connection((HOST, port), timeout=_ANSWER_S) as sock:
             sock.settimeout(_ANSWER_S)
@@ -138,12 +138,12 @@ def _ask(port: int, target: str) -> int | None:
         return None
 
 
-# --- how a child gets there
+# How a child process enters
 
 
 @contextlib.contextmanager
 def _inside(pid: int, work: Callable[[socket.socket], None]) -> Iterator[socket.socket]:
-    """Run `work` in a child in the namespaces of `pid`; yield what it is heard by."""
+    """Run `work` in a child in the namespaces of `pid`; yield the channel to it."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -162,7 +162,7 @@ def _inside(pid: int, work: Callable[[socket.socket], None]) -> Iterator[socket.
 
 
 def _become_child(pid: int, channel: socket.socket, work: Callable[[socket.socket], None]) -> None:
-    """Enter, work, and leave without running anything of the parent's stack."""
+    """Enter, work, and exit without running anything else of the parent's."""
     try:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP):
             signal.signal(number, signal.SIG_DFL)
@@ -180,18 +180,18 @@ def _become_child(pid: int, channel: socket.socket, work: Callable[[socket.socke
 def _enter(pid: int) -> None:
     network = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY)
     # Not /proc/PID/ns/user: bwrap may have made a second user namespace below the one that owns
-    # the network, and only in the owner have we the right to enter.
+    # the network, and entering requires the owner.
     owner = fcntl.ioctl(network, _NS_GET_USERNS)
     if os.fstat(owner).st_ino != os.stat("/proc/self/ns/user").st_ino:  # noqa: PTH116 - one call
         os.setns(owner, os.CLONE_NEWUSER)
-    if os.fstat(network).st_ino == os.stat("/proc/self/ns/net").st_ino:  # noqa: PTH116 - likewise
-        # To listen there would be to listen on the machine's own loopback.
+    if os.fstat(network).st_ino == os.stat("/proc/self/ns/net").st_ino:  # noqa: PTH116 - one call
+        # Otherwise this would listen on the host's own loopback interface.
         raise OSError(errno.EINVAL, "the sandbox has no network namespace of its own")
     os.setns(network, os.CLONE_NEWNET)
 
 
 def _reap(child: int) -> None:
-    """Wait for a child that has done its work; end one that has not."""
+    """Wait for a child that is done; kill one that is not."""
     descriptor = os.pidfd_open(child)
     try:
         if not select.select([descriptor], [], [], 1.0)[0]:

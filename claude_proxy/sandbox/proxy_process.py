@@ -1,8 +1,8 @@
-"""Is the proxy of one run, in a process of its own that ends with its launcher.
+"""Entry point of the proxy process of one run.
 
-Law 11: what keeps the proxy from starting is reported to the launcher, which then runs nothing.
-The launcher's end, however it comes, closes the lifeline, and with it goes this process. Its
-settings come pickled from the launcher; `launch/handover.py` says why that is safe.
+Law kept: no quiet downgrade: what keeps the proxy from starting is reported to the launcher, which
+then runs nothing. When the launcher ends, for whatever reason, the lifeline closes and this process
+ends as well. Its settings come pickled from the launcher; see `proxy_process_ipc`.
 """
 
 import contextlib
@@ -17,42 +17,42 @@ _EXIT_INTERNAL = 70  # EX_SOFTWARE of sysexits.h
 
 
 def main(file: BinaryIO) -> int:
-    """Do the task that is read from `file`; return the exit code."""
+    """Run the proxy as the task read from `file` says; return the exit code."""
     with file:
         task = pickle.load(file)  # noqa: S301 - our own parent wrote it
     if not isinstance(task, Task):
-        raise TypeError("no task for a companion")
+        raise TypeError("not a task for a proxy process")
     for descriptor in (task.report, task.lifeline):
         os.set_inheritable(descriptor, False)
     os.environ.update(task.environ)
-    report = _Report(task.report)
+    report = _StartReport(task.report)
     try:
-        # mitmproxy comes with it.
+        # Imports mitmproxy.
         from claude_proxy.server.app import serve  # noqa: PLC0415
         from claude_proxy.system.sd_notify import Lifeline  # noqa: PLC0415
 
-        lifeline = Lifeline(ready=lambda: report.give(READY), until=task.lifeline)
+        lifeline = Lifeline(ready=lambda: report.send(READY), until=task.lifeline)
         return serve(task.settings, lifeline=lifeline)
     except ClaudeProxyError as error:
-        report.give(encode_error(error))
+        report.send(encode_error(error))
         return error.exit_code
     except Exception as error:
-        # Not its message: it may quote what no terminal or log may show (ninth law).
+        # Without its message, which may quote a secret: secrets stay outside.
         what = f"internal error ({type(error).__name__}) in the proxy of the run"
-        report.give(encode_error(ClaudeProxyError(what, fix="report it as a bug")))
+        report.send(encode_error(ClaudeProxyError(what, fix="report it as a bug")))
         if os.environ.get("CLAUDE_PROXY_DEBUG"):
             raise
         return _EXIT_INTERNAL
 
 
-class _Report:
-    """What the launcher waits to hear: one thing, once."""
+class _StartReport:
+    """The report to the launcher: ready or failed, sent once."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor: int | None = descriptor
 
-    def give(self, data: bytes) -> None:
-        """Tell it, if nothing has been told yet; the descriptor's number may be another's then."""
+    def send(self, data: bytes) -> None:
+        """Send a report, unless one was sent: the descriptor's number may be reused by then."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             with contextlib.suppress(OSError):

@@ -1,9 +1,9 @@
-"""Spells what a launcher and the proxy of its run tell each other, over pipes of their own.
+"""Messages between a launcher and the proxy process of its run, over two pipes.
 
-Down goes a task, pickled. That is safe here and nowhere else: the only writer of that pipe is the
-process that started the reader, as the same user and with the same code, and it made the pipe for
-this alone; no name leads to it, and nothing of it comes from a client or a file. Up comes one
-line, as plain JSON: the launcher trusts nobody that talks to clients.
+The launcher sends a pickled task. That is safe here and nowhere else: the only writer of the pipe
+is the process that started the reader, as the same user and with the same code; the pipe has no
+name, and nothing in the task comes from a client or a file. The proxy process sends one line
+of JSON: the launcher trusts no process that talks to clients.
 """
 
 import json
@@ -17,8 +17,8 @@ from claude_proxy.errors import ClaudeProxyError, ConfigError, ConfigErrors
 READY = b"ready\n"
 REPORT_LIMIT = 64 * 1024
 
-# Isolated, so that neither the working directory nor PYTHONPATH can put another module before
-# ours; then on the launcher's own path, as only that surely leads to the same code.
+# Isolated, so that neither the working directory nor PYTHONPATH can put another module first; then
+# with the launcher's own path, which is sure to lead to the same code.
 BOOT = (
     "import pickle, sys; file = open(int(sys.argv[1]), 'rb'); sys.path[:] = pickle.load(file); "
     "from claude_proxy.sandbox.proxy_process import main; sys.exit(main(file))"
@@ -27,34 +27,34 @@ BOOT = (
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What a companion is to do; the descriptors are inherited under these numbers."""
+    """The task of a proxy process; it inherits the descriptors under these numbers."""
 
     settings: Settings
-    report: int  # to be written to: READY, or what went wrong
-    lifeline: int  # at its end, when the launcher is gone
-    # Variables that credentials may stand in: by the pipe, as everybody of the same user can read
-    # what a process was started with.
+    report: int  # written to: READY, or an error
+    lifeline: int  # at its end of file the launcher is gone
+    # Variables that may contain credentials. They go through the pipe, because all processes of the
+    # user can read the environment that a process was started with.
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 def encode(task: Task, path: Sequence[str]) -> bytes:
-    """Return what is written to the pipe: where modules are found, then the task."""
+    """Return what is written to the pipe: the path of modules, then the task."""
     return pickle.dumps([entry for entry in path if entry]) + pickle.dumps(task)
 
 
 def encode_error(error: ClaudeProxyError) -> bytes:
-    """Return an error, or several in one, as a line."""
+    """Return an error, or several gathered in one, as a line."""
     problems = error.problems if isinstance(error, ConfigErrors) else (error,)
     found = [{"what": one.what, "where": one.where, "fix": one.fix} for one in problems]
     while True:
         data = json.dumps({"code": error.exit_code, "problems": found}).encode() + b"\n"
         if len(data) <= REPORT_LIMIT or len(found) == 1:
             return data
-        found = found[: len(found) // 2]  # as many as can be shown
+        found = found[: len(found) // 2]  # as many as fit
 
 
 def decode_error(data: bytes) -> ClaudeProxyError | None:
-    """Return the error that a report holds; None if it holds none."""
+    """Return the error in a report; None if it contains none."""
     try:
         found = json.loads(data)
         kind = ConfigError if found["code"] == ConfigError.exit_code else ClaudeProxyError

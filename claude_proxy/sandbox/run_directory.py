@@ -1,11 +1,11 @@
-"""Keeps the directory of one run: its socket, what the sandbox is shown, and a record of it.
+"""Run directory: the sockets of one run, the files it shows to the sandbox, and a record of it.
 
-The law kept here is the tenth. The directory's owner alone may enter it and its name cannot be
-guessed; the one above it is checked through the descriptor by which it is then used, so that
-nobody can put another in its place. Who lives is told by a lock and never by a number: the
-launcher holds its record locked, and the kernel lets go of the lock however the launcher ends.
-What a dead one left is removed by the next start, and of its processes those are ended that are
-provably the recorded ones: same number, same moment of birth, same boot, same owner.
+Law kept: the sandbox cannot move its own wall. Only its owner may enter the directory, and its name
+cannot be guessed; the directory above is checked through the descriptor that is then used, so that
+it cannot be replaced. A lock says whether a run is alive, never a process id: the launcher holds
+its record locked, and the kernel releases the lock however the launcher ends. The next start
+removes the directories of dead runs, and kills those of their processes that are provably the
+recorded ones: same id, same start time, same boot, same owner.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ from claude_proxy.errors import ClaudeProxyError, ConfigError
 
 NAME_LIMIT = 32
 SOCKET = "proxy.sock"
-GATEWAY_SOCKET = "gate.sock"  # no longer than the other, whose length is looked at
+GATEWAY_SOCKET = "gate.sock"  # no longer than the other, whose length is checked
 
 _RECORD = "record"
 _LOCK = ".lock"
@@ -40,14 +40,14 @@ _SOCKET_PATH_LIMIT = 107  # sun_path holds 108 bytes, the last of them a NUL
 _COMMAND_LIMIT = 200
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-# Without the letters and digits that are taken for one another.
+# Without letters and digits that look alike.
 _ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
 _SUFFIX_SIZE = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What a record says of a run."""
+    """A run that is alive, from its record."""
 
     name: str
     pid: int
@@ -55,7 +55,7 @@ class Run:
 
 
 class RunDirectory:
-    """The directory of this process's run, locked for as long as it lives."""
+    """The directory of this process's run, locked while the process is alive."""
 
     def __init__(self, name: str, path: Path, base: int, record: int) -> None:
         self.name = name
@@ -68,14 +68,14 @@ class RunDirectory:
     def make(
         cls, command: Sequence[str], *, name: str | None = None, above: Path | None = None
     ) -> Self:
-        """Make the directory of a new run, and remove those of runs that are dead.
+        """Create the directory of a new run, and remove those of dead runs.
 
-        Raises ConfigError where there is no place for it, or where a living run has the name.
+        Raises ConfigError if it cannot be created, or if a running run has the name.
         """
         if name is not None:
             check_name(name)
         above = above or base_of(os.environ)
-        with _explained(above, "the run's directory cannot be made"):
+        with _explained(above, "the run's directory cannot be created"):
             base = _open_base(above)
             try:
                 with _locked(base):
@@ -102,7 +102,9 @@ class RunDirectory:
                 f"{folder}/{_RECORD}", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=base
             )
             try:
-                fcntl.flock(record, fcntl.LOCK_EX)  # whoever only looks holds it for a moment
+                fcntl.flock(
+                    record, fcntl.LOCK_EX
+                )  # a process that only looks holds it for a moment
                 made = cls(name, path, base, record)
                 made._append({"name": name, "command": command_line(command), **_here()})
                 made.note(os.getpid())
@@ -127,24 +129,24 @@ class RunDirectory:
 
     @property
     def socket_path(self) -> Path:
-        """Where the run's proxy is reached."""
+        """The socket of the run's proxy."""
         return self.path / SOCKET
 
     def note(self, pid: int) -> None:
-        """Record a process of this run, so that it can be ended when the launcher is dead."""
+        """Record a process of this run: the next start kills it if the launcher is dead."""
         birth = birth_of(pid)
         if birth is not None:
             self._append({"pid": pid, "birth": birth})
 
     def _append(self, line: Mapping[str, object]) -> None:
-        # Lines, so that a record that was cut short by a kill still says what it said before.
+        # Lines, so that a record that is cut short by a kill keeps its earlier entries.
         with _explained(self.path, "the run's record cannot be written"):
             data = json.dumps(line).encode() + b"\n"
             if os.write(self._record, data) != len(data):
                 raise OSError(28, "no space left on device")
 
     def write(self, name: str, data: bytes) -> Path:
-        """Put a file into the directory and return its path."""
+        """Write a file into the directory and return its path."""
         path = self.path / name
         with _explained(path, "a file of the run cannot be written"):
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -155,7 +157,7 @@ class RunDirectory:
 
     @property
     def gateway_path(self) -> Path:
-        """Where the gateway of the run's proxy is reached."""
+        """The socket of the gateway of the run's proxy."""
         return self.path / GATEWAY_SOCKET
 
     def listen(self, path: Path | None = None) -> socket.socket:
@@ -173,7 +175,7 @@ class RunDirectory:
         return sock
 
     def remove(self) -> None:
-        """Remove the directory and all in it; let go of the lock last."""
+        """Remove the directory with its contents; release the lock last."""
         if not self._open:
             return
         self._open = False
@@ -183,7 +185,7 @@ class RunDirectory:
 
 
 def command_line(command: Sequence[str]) -> str:
-    """Return a command as it is shown: its words, cut to a length that lists can hold."""
+    """Return a command as it is shown: its words, cut to a length that fits into lists."""
     return " ".join(command)[:_COMMAND_LIMIT]
 
 
@@ -257,7 +259,7 @@ def _locked(base: int) -> Iterator[None]:
         while not _try_lock(descriptor):
             if time.monotonic() > deadline:
                 raise ConfigError(
-                    "another `claude-proxy run` does not get past its start",
+                    "another `claude-proxy run` has not finished starting",
                     fix="resume it if it is suspended (fg), or end it",
                 )
             time.sleep(_LOCK_PAUSE_S)
@@ -275,15 +277,15 @@ def _try_lock(descriptor: int) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
-    """What there is in one directory: a living run, or what a dead one left."""
+class _Record:
+    """What one directory contains: a run that is alive, or the processes of a dead one."""
 
     alive: Run | None = None
-    left: tuple[tuple[int, int], ...] = ()  # number and birth of its processes
+    left: tuple[tuple[int, int], ...] = ()  # id and start time of its processes
 
 
 def _sweep(base: int) -> list[Run]:
-    """Remove what dead runs left, and return the living ones."""
+    """Remove the directories of dead runs, and return the runs that are alive."""
     alive = []
     for folder in os.listdir(base):
         if folder == _LOCK:
@@ -298,18 +300,18 @@ def _sweep(base: int) -> list[Run]:
     return alive
 
 
-def _look(base: int, folder: str) -> _Found:
+def _look(base: int, folder: str) -> _Record:
     try:
         record = os.open(
             f"{folder}/{_RECORD}", os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=base
         )
     except OSError:
-        return _Found()  # killed before it had one, or going away just now
+        return _Record()  # killed before it wrote one, or being removed
     try:
         dead = _try_lock(record)
         lines = _lines(os.pread(record, _RECORD_LIMIT, 0))
     except OSError:
-        return _Found()  # no plain file, so none of ours
+        return _Record()  # not a plain file, so not a record
     finally:
         os.close(record)
     head, processes = lines[:1], [_process_of(line) for line in lines[1:]]
@@ -317,10 +319,10 @@ def _look(base: int, folder: str) -> _Found:
     if not dead:
         first = head[0] if head else {}
         pid = known[0][0] if known else 0
-        return _Found(Run(str(first.get("name", "")), pid, str(first.get("command", ""))))
-    # Numbers mean nothing after a boot, or in another namespace.
+        return _Record(Run(str(first.get("name", "")), pid, str(first.get("command", ""))))
+    # Process ids mean nothing after a boot, or in another namespace.
     ours = bool(head) and all(head[0].get(key) == value for key, value in _here().items())
-    return _Found(left=tuple(known[1:]) if ours else ())
+    return _Record(left=tuple(known[1:]) if ours else ())
 
 
 def _lines(data: bytes) -> list[dict[str, object]]:
@@ -341,7 +343,7 @@ def _process_of(line: Mapping[str, object]) -> tuple[int, int] | None:
 
 
 def _here() -> dict[str, str]:
-    """Return what tells this boot and this space of process numbers from any other."""
+    """Return the identity of this boot and of this process id namespace."""
     found = {"boot": "", "pids": ""}
     with contextlib.suppress(OSError):
         found["boot"] = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
@@ -350,9 +352,9 @@ def _here() -> dict[str, str]:
 
 
 def _end(pid: int, birth: int) -> None:
-    """End a process of a dead run, if that number is still it."""
+    """Kill a process of a dead run, if its id is still the same process."""
     with contextlib.suppress(OSError):
-        # The descriptor first: what it names cannot become another process afterwards.
+        # The descriptor first: it cannot refer to another process afterwards.
         descriptor = os.pidfd_open(pid)
         try:
             owner = os.stat(f"/proc/{pid}").st_uid  # noqa: PTH116 - one call
@@ -363,7 +365,7 @@ def _end(pid: int, birth: int) -> None:
 
 
 def _remove(base: int, folder: str) -> None:
-    # By descriptor and following no link: nothing outside can be reached from in here.
+    # By descriptor and without following links: nothing outside the directory is removed.
     shutil.rmtree(folder, ignore_errors=True, dir_fd=base)
     with contextlib.suppress(OSError):
         os.unlink(folder, dir_fd=base)  # if it was no directory
@@ -373,7 +375,7 @@ def _free_name(name: str | None, command: Sequence[str], taken: set[str]) -> str
     if name is not None:
         if name in taken:
             raise ConfigError(
-                f"there is a run called {name!r} already",
+                f"a run called {name!r} already exists",
                 where="--name",
                 fix="choose another name, or none",
             )
@@ -396,5 +398,5 @@ def _explained(where: Path, what: str) -> Iterator[None]:
         raise ConfigError(
             f"{what}: {(error.strerror or type(error).__name__).lower()}",
             where=str(where),
-            fix="make room there, or set XDG_RUNTIME_DIR to a directory of yours",
+            fix="make room there, or set XDG_RUNTIME_DIR to a directory that you own",
         ) from error

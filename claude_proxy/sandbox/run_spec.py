@@ -1,7 +1,7 @@
-"""Holds what one run is asked for, and what follows from its settings for what the sandbox sees.
+"""Specification of one run, and the files that its settings make visible in the sandbox.
 
-Law 10: the policy, and whatever the proxy writes or is told by, must lie where the sandbox cannot
-write; else the run is refused.
+Law kept: the sandbox cannot move its own wall. The policy, and every file that the proxy reads or
+writes, must lie where the sandbox cannot write; otherwise the run is refused.
 """
 
 import os
@@ -29,7 +29,7 @@ _CREDENTIALS = "credentials"  # a key of the file
 
 
 class MissingError(ClaudeProxyError):
-    """Everything that a run needs and this machine lacks, gathered so that it is fixed at once."""
+    """Everything that a run needs and this machine lacks, gathered in one error."""
 
     def __init__(self, problems: Sequence[ClaudeProxyError]) -> None:
         first = problems[0]
@@ -43,24 +43,24 @@ class MissingError(ClaudeProxyError):
 
 @dataclass(frozen=True, slots=True)
 class RunSpec:
-    """What one run is asked for, by its command line or by a test of the machine."""
+    """One run, as the command line or `doctor` asks for it."""
 
     sandbox: SandboxSpec
     settings: Settings
     name: str | None = None
     join: str | None = None  # a running proxy, "unix:/path" or "127.0.0.1:9051"
     verify: bool = False
-    show_plan: bool = False  # say how bwrap is started
-    foreign: bool = False  # the proxy that is joined is not this program
+    show_plan: bool = False  # print how bwrap is started
+    foreign: bool = False  # the running proxy is another program
 
     @property
     def words(self) -> tuple[str, ...]:
-        """The command as it is named and recorded."""
+        """The command as it is shown and recorded."""
         return ("shell",) if self.sandbox.shell else self.sandbox.command
 
     @property
     def announces(self) -> bool:
-        """Whether the relay may say for whom it speaks: only to a proxy on this machine."""
+        """Whether the relay may announce its run: only to a proxy on this machine."""
         if self.foreign:
             return False
         if self.join is None or self.join.startswith("unix:"):
@@ -69,12 +69,12 @@ class RunSpec:
         return address is not None and address.is_loopback
 
 
-def shown_files(order: RunSpec) -> dict[str, bytes]:
+def shown_files(run_spec: RunSpec) -> dict[str, bytes]:
     """Return the contents of the files in /run/claude-proxy."""
-    settings = order.settings
-    if not order.sandbox.network:
+    settings = run_spec.settings
+    if not run_spec.sandbox.network:
         return {}
-    # Both bring cryptography, which takes longer than all the rest; the proxy starts meanwhile.
+    # Both import cryptography, which takes long; the proxy starts meanwhile.
     from claude_proxy.trust.certificate_authority import (  # noqa: PLC0415
         CERTIFICATE_FILE,
         CertificateAuthority,
@@ -82,7 +82,7 @@ def shown_files(order: RunSpec) -> dict[str, bytes]:
     from claude_proxy.trust.roots import bundle_of, system_roots  # noqa: PLC0415
 
     path = settings.confdir / CERTIFICATE_FILE
-    if order.join is None or order.foreign:
+    if run_spec.join is None or run_spec.foreign:
         CertificateAuthority.load_or_create(settings.confdir)
     try:
         certificate = path.read_bytes()
@@ -95,16 +95,16 @@ def shown_files(order: RunSpec) -> dict[str, bytes]:
     return {
         CERTIFICATE.name: certificate,
         BUNDLE.name: bundle_of(certificate, system_roots()),
-        ALLOWLIST.name: _whose(order) + _policy_text(settings) + _narrowing_text(settings),
+        ALLOWLIST.name: _header(run_spec) + _policy_text(settings) + _narrowing_text(settings),
     }
 
 
-def _whose(order: RunSpec) -> bytes:
-    if order.join is None:
+def _header(run_spec: RunSpec) -> bytes:
+    if run_spec.join is None:
         return b""
     return (
-        f"# The proxy at {order.join} was there before this run, and its own list decides.\n"
-        "# This is the list that a proxy started here would take.\n"
+        f"# The proxy at {run_spec.join} was already running, and its own allowlist decides.\n"
+        "# This is the allowlist that a proxy started here would use.\n"
     ).encode("utf-8", "backslashreplace")
 
 
@@ -123,51 +123,53 @@ def _policy_text(settings: Settings) -> bytes:
 
 
 def without_credentials(raw: bytes) -> bytes:
-    """Return an allowlist's text without the section that says where its owner keeps what."""
+    """Return an allowlist's text without the section that names the sources of credentials."""
     text = raw.decode("utf-8", "replace")
     problems = nodes.Problems("allowlist")
     root = nodes.parse(text, problems)
     if problems or not isinstance(root, nodes.YamlMapping):
-        return b""  # no proxy starts with it
+        return b""  # invalid: no proxy starts with it
     keys = [(name.line, name.text) for name, _ in root.entries]
     lines = text.split("\n")
     starts = [*(line for line, _ in keys), len(lines) + 1]
     for (start, name), end in reversed(list(zip(keys, starts[1:], strict=True))):
         if name == _CREDENTIALS and [line for line, _ in keys].count(start) > 1:
-            return b"# Its credentials are on a line with the rest of it, so none of it is shown.\n"
+            return b"# Credentials are on the same line as other keys, so nothing is shown.\n"
         if name == _CREDENTIALS:
-            lines[start - 1 : end - 1] = ["# Here are credentials, which are not shown.", ""]
+            lines[start - 1 : end - 1] = ["# Credentials are not shown.", ""]
     return "\n".join(lines).encode()
 
 
 def _narrowing_text(settings: Settings) -> bytes:
-    """Return what the project takes away, as remarks: it may lie above what the sandbox sees."""
+    """Return the project's restrictions as comments: their file may lie outside the sandbox."""
     if settings.narrowing is None:
         return b""
-    lines = [f"{settings.narrowing} takes away from it:"]
+    lines = [f"{settings.narrowing} restricts it:"]
     lines += profiles.read_narrowing(settings.narrowing).splitlines()
     return "".join(f"# {line}".rstrip() + "\n" for line in ("", *lines)).encode()
 
 
-def refuse_reachable(order: RunSpec) -> None:
-    """Raise ConfigError if the sandbox could write what judges it, or where the proxy writes."""
-    spec = order.sandbox
+def refuse_reachable(run_spec: RunSpec) -> None:
+    """Raise ConfigError if the sandbox could write its own policy, or a file of the proxy."""
+    spec = run_spec.sandbox
     places = [spec.project, *spec.allow_rw]
     for place in places:
-        if Path(os.path.realpath(place)) == Path("/"):  # else it were blamed for all that it holds
+        if Path(os.path.realpath(place)) == Path(
+            "/"
+        ):  # a clearer error than one about a file below it
             raise ConfigError(
-                "the whole machine would be writable",
+                "the whole file system would be writable",
                 where=str(place),
                 fix="name the directory of one project with --dir",
             )
-    for what, option, path in _guarded(order.settings):
+    for what, option, path in _guarded(run_spec.settings):
         for place in places:
             real = Path(os.path.realpath(place))
             if any(at.is_relative_to(real) for at in file_permissions.ways_to(path)):
                 raise ConfigError(
-                    f"the sandbox could write {what}",
-                    where=f"{option} {path}, which lies in {place}",
-                    fix="keep it outside of the project and of every --allow-rw",
+                    f"the sandbox could write to {what}",
+                    where=f"{option} {path}, in {place}",
+                    fix="move it out of the project and of every --allow-rw",
                 )
 
 
@@ -185,11 +187,11 @@ def _guarded(settings: Settings) -> Iterator[tuple[str, str, Path]]:
         yield "what is learned of it", "--learn", settings.learn[1]
 
 
-def verified_targets(order: RunSpec) -> tuple[str, str]:
-    """Return an authority that the policy allows and one that it denies, as far as there are."""
-    if order.join is not None:
+def verified_targets(run_spec: RunSpec) -> tuple[str, str]:
+    """Return a target that the policy allows and one that it denies, if there are any."""
+    if run_spec.join is not None:
         return USUAL_ALLOWED, USUAL_DENIED[0]  # its policy is its own
-    policy = policy_files.load_for(order.settings).policy
+    policy = policy_files.load_for(run_spec.settings).policy
     plain = (f"{host}:{_HTTPS}" for host in policy.hosts() if not set(host) & set("*/"))
     allowed = next((found for found in (USUAL_ALLOWED, *plain) if _allows(policy, found)), None)
     denied = next((found for found in USUAL_DENIED if not _allows(policy, found)), None)

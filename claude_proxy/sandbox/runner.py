@@ -1,8 +1,8 @@
-"""Runs one COMMAND in a sandbox whose only way out is the proxy, and takes all of it down after.
+"""Runner: starts one COMMAND in a sandbox whose only network is the proxy, and cleans up after it.
 
-Law 11: until the sandbox stands, the relay listens in it and the proxy is ready, COMMAND has not
-been started; whatever goes wrong before that ends the run with nothing done. Afterwards the sandbox
-has that one way out or none: when the proxy or the relay is gone, so is its network.
+Law kept: no quiet downgrade. COMMAND starts only after the sandbox is mounted, the relay listens in
+it and the proxy is ready; an error before that ends the run with nothing done. Afterwards the
+sandbox has the proxy or no network: if the proxy or the relay ends, so does its network.
 
 The proxy takes longest to start, so it is started first and waited for last.
 """
@@ -63,121 +63,126 @@ _CHECKS_FAILED = 1
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
-    """A sandbox that stands, with everything beside it; its COMMAND has not been started."""
+    """A sandbox that is ready, with its helper processes; COMMAND has not been started."""
 
     name: str
     run_directory: Path
     plan: SandboxPlan
-    bubble: Bubblewrap
-    proxy_process: ProxyProcess | None  # None: the run has joined a proxy, or has no network
-    helpers: tuple[HelperProcess, ...]  # what else stands beside it: relays, and what hides a login
+    bubblewrap: Bubblewrap
+    proxy_process: ProxyProcess | None  # None: the run uses a running proxy, or has no network
+    helpers: tuple[HelperProcess, ...]  # relays, and the process that covers logins
     log: Path
 
     def finish(
-        self, given: bytes | None = None, timeout_s: float | None = None
+        self, stdin: bytes | None = None, timeout_s: float | None = None
     ) -> "subprocess.CompletedProcess[bytes]":
-        """Start COMMAND and wait until it has ended; for orders whose streams are pipes."""
-        self.bubble.release()
-        process = self.bubble.process
-        out, err = process.communicate(given, timeout_s)
+        """Start COMMAND and wait for its end; for sandboxes whose streams are pipes."""
+        self.bubblewrap.release()
+        process = self.bubblewrap.process
+        out, err = process.communicate(stdin, timeout_s)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def lost(self) -> Iterator[HelperProcess]:
-        """Yield what should stand beside the sandbox and does not."""
+        """Yield the helper processes that have ended."""
         for helper in (self.proxy_process, *self.helpers):
             if helper is not None and not helper.alive:
                 yield helper
 
 
-def run(order: RunSpec, *, say: Reporter) -> int:
+def run(run_spec: RunSpec, *, say: Reporter) -> int:
     """Run COMMAND to its end and return its exit code, or 128+n where signal n ended the run.
 
-    `say` prints a line where the user sees it and COMMAND's output does not go.
+    `say` prints a line to the user, apart from the output of COMMAND.
     """
     if sys.platform == "darwin":
-        return runner.run(order, os.environ)
+        return runner.run(run_spec, os.environ)
     with Interruptions() as interruptions:
         try:
-            with live_sandbox(order, say=say) as sandbox:
+            with live_sandbox(run_spec, say=say) as sandbox:
                 try:
-                    return _run(sandbox, order, say)
+                    return _run(sandbox, run_spec, say)
                 finally:
-                    interruptions.ignore()  # so that all is taken down
+                    interruptions.ignore()  # so that everything is cleaned up
         except Interrupted as interrupted:
             return 128 + interrupted.number
 
 
-def _run(sandbox: Sandbox, order: RunSpec, say: Reporter) -> int:
-    if order.verify and not _verify(sandbox, order, say):
+def _run(sandbox: Sandbox, run_spec: RunSpec, say: Reporter) -> int:
+    if run_spec.verify and not _verify(sandbox, run_spec, say):
         return _CHECKS_FAILED
-    before = _look_at(sandbox.plan.watched)
+    before = _states(sandbox.plan.watched)
     with Terminal.ours() as terminal:
-        apart = "--new-session" in sandbox.plan.options
-        wait = JobControl(sandbox.bubble, terminal, apart=apart)
-        code = wait.run()
+        own_session = "--new-session" in sandbox.plan.options
+        code = JobControl(sandbox.bubblewrap, terminal, own_session=own_session).run()
     for helper in sandbox.lost():
         what, pid = helper.what, helper.pid
         say(
-            f"the {what} of this run (process {pid}) ended before COMMAND did; from then on the "
+            f"warning: the {what} of this run (process {pid}) ended before COMMAND; after that the "
             f"sandbox had no network (see {sandbox.log})"
         )
-    for path, state in _look_at(sandbox.plan.watched).items():
+    for path, state in _states(sandbox.plan.watched).items():
         if state != before[path]:
-            say(f"warning: {path} was made or changed by this run; look at it before you trust it")
-    with contextlib.suppress(ClaudeProxyError):  # what COMMAND has done is done
-        _record(order.settings, Notice(0, "run-end", f"run {sandbox.name}: exit code {code}"))
+            say(f"warning: this run created or changed {path}; check it before you trust it")
+    with contextlib.suppress(ClaudeProxyError):  # COMMAND has run, and its exit code counts
+        _record(run_spec.settings, Notice(0, "run-end", f"run {sandbox.name}: exit code {code}"))
     return code
 
 
 @contextlib.contextmanager
 def live_sandbox(
-    order: RunSpec,
+    run_spec: RunSpec,
     *,
     streams: StandardStreams = (None, None, None),
     say: Reporter = lambda _: None,
 ) -> Iterator[Sandbox]:
-    """Make a sandbox and all that belongs to it; take it down on the way out.
+    """Create a sandbox with all its helper processes; clean up on the way out.
 
-    COMMAND starts when the sandbox is told to `finish`, or its bubble to `release`.
+    COMMAND starts with `Sandbox.finish` or `Bubblewrap.release`.
     """
-    _refuse(order)
+    _check(run_spec)
     with ExitStack() as stack:
         joined = (
-            wait_for_proxy(order.join) if order.join is not None and order.sandbox.network else None
+            wait_for_proxy(run_spec.join)
+            if run_spec.join is not None and run_spec.sandbox.network
+            else None
         )
-        if joined is not None and order.announces and is_foreign(joined):
+        if joined is not None and run_spec.announces and is_foreign(joined):
             say(
-                f"note: what listens on {order.join} is not claude-proxy; its own rules decide, "
-                "and nothing of it is recorded here"
+                f"note: the proxy on {run_spec.join} is not claude-proxy; its own rules decide, "
+                "and nothing is recorded here"
             )
-            order = replace(order, foreign=True)
-        bindings = credentials.bindings_of(order)
-        credentials.refuse_reachable(order, bindings, os.environ)
-        run_directory = stack.enter_context(RunDirectory.make(order.words, name=order.name))
-        log = open_log(order.settings.statedir, run_directory.name)
+            run_spec = replace(run_spec, foreign=True)
+        bindings = credentials.bindings_of(run_spec)
+        credentials.refuse_reachable(run_spec, bindings, os.environ)
+        run_directory = stack.enter_context(RunDirectory.make(run_spec.words, name=run_spec.name))
+        log = open_log(run_spec.settings.statedir, run_directory.name)
         stack.callback(log.file.close)
         proxy_process = None
-        if order.sandbox.network and joined is None:
-            proxy_process = stack.enter_context(_own_proxy(order.settings, run_directory, log))
-        planned = _plan_and_report(order, bindings, say)
-        _forget(planned.withheld)
-        bubble = stack.enter_context(_bubble(order, planned, run_directory, streams))
+        if run_spec.sandbox.network and joined is None:
+            proxy_process = stack.enter_context(_own_proxy(run_spec.settings, run_directory, log))
+        planned = _plan_and_report(run_spec, bindings, say)
+        _scrub(planned.withheld)
+        bubblewrap = stack.enter_context(
+            _start_bubblewrap(run_spec, planned, run_directory, streams)
+        )
         helpers: tuple[HelperProcess, ...] = ()
-        if order.sandbox.network:
-            with _attribute_errors_to_bwrap(bubble):
-                helpers = tuple(_relays(order, joined, bubble, run_directory, log, stack))
-        _record_start(order.settings, f"run {run_directory.name}: {command_line(order.words)}")
+        if run_spec.sandbox.network:
+            with _attribute_errors_to_bwrap(bubblewrap):
+                helpers = tuple(_relays(run_spec, joined, bubblewrap, run_directory, log, stack))
+        _record_start(
+            run_spec.settings, f"run {run_directory.name}: {command_line(run_spec.words)}"
+        )
         if proxy_process is not None:
             proxy_process.wait_until_ready()
-        host_facts.check_mounts(planned, bubble.init)
+        host_facts.check_mounts(planned, bubblewrap.init)
         if planned.masked_logins:
-            veil = start_credential_mask(planned.masked_logins, bubble.init, run_directory, log)
-            helpers = (*helpers, stack.enter_context(veil))
+            mask = start_credential_mask(planned.masked_logins, bubblewrap.init, run_directory, log)
+            helpers = (*helpers, stack.enter_context(mask))
         sandbox = Sandbox(
             run_directory.name,
             run_directory.path,
             planned,
-            bubble,
+            bubblewrap,
             proxy_process,
             helpers,
             log.path,
@@ -186,113 +191,115 @@ def live_sandbox(
         yield sandbox
 
 
-def _refuse(order: RunSpec) -> None:
-    """Raise if something that the run needs is missing, or would be in reach of the sandbox."""
-    if missing := host_facts.problems(os.environ, seccomp_wanted=order.sandbox.seccomp):
+def _check(run_spec: RunSpec) -> None:
+    """Raise if something that the run needs is missing, or would be writable inside."""
+    if missing := host_facts.problems(os.environ, seccomp_wanted=run_spec.sandbox.seccomp):
         raise MissingError(missing)
-    refuse_reachable(order)
+    refuse_reachable(run_spec)
 
 
-def _plan_and_report(order: RunSpec, bindings: Bindings, say: Reporter) -> SandboxPlan:
-    """Return the plan, and say of it and of the order what the user should know."""
-    learn = order.settings.learn
+def _plan_and_report(run_spec: RunSpec, bindings: Bindings, say: Reporter) -> SandboxPlan:
+    """Return the plan, and print its notes and warnings."""
+    learn = run_spec.settings.learn
     if learn is not None and learn[0] is Learn.EVERYTHING:
-        say(f"warning: learning: what no deny rule covers is let through, and added to {learn[1]}")
-    planned = planned_for(order, bindings)
+        say(f"warning: learning: whatever no deny rule covers is allowed, and added to {learn[1]}")
+    planned = planned_for(run_spec, bindings)
     for note in planned.notes:
         say(f"note: {note}")
-    for warning in credentials.warnings_of(order, bindings):
+    for warning in credentials.warnings_of(run_spec, bindings):
         say(f"warning: {warning}")
-    if order.join is not None and bindings:
+    if run_spec.join is not None and bindings:
         say(
-            f"note: the placeholders are those of {order.settings.allowlist}, which the proxy on "
-            f"{order.join} has to know"
+            f"note: the placeholders are those of {run_spec.settings.allowlist}; the proxy on "
+            f"{run_spec.join} must have the same"
         )
-    if order.show_plan:
+    if run_spec.show_plan:
         for line in planned.lines():
             say(line)
     return planned
 
 
-def _forget(names: frozenset[str]) -> None:
-    """Let go of variables that hold credentials: the proxy has them by now."""
+def _scrub(names: frozenset[str]) -> None:
+    """Erase variables that hold credentials; the proxy has them by now."""
     if any(name in os.environ for name in names):
         from claude_proxy.system import process_memory  # noqa: PLC0415 - few runs have any
 
         process_memory.scrub_environment(names)
 
 
-def _bubble(
-    order: RunSpec, planned: SandboxPlan, run_directory: RunDirectory, streams: StandardStreams
+def _start_bubblewrap(
+    run_spec: RunSpec, planned: SandboxPlan, run_directory: RunDirectory, streams: StandardStreams
 ) -> Bubblewrap:
-    _make(planned)
-    filter_ = seccomp.program() if order.sandbox.seccomp else None
-    bubble = Bubblewrap.start(planned, filter_, streams)
-    for pid in (bubble.process.pid, bubble.init, bubble.guard.process.pid):
+    _create_paths(planned)
+    filter_ = seccomp.program() if run_spec.sandbox.seccomp else None
+    bubblewrap = Bubblewrap.start(planned, filter_, streams)
+    for pid in (bubblewrap.process.pid, bubblewrap.init, bubblewrap.watchdog.process.pid):
         run_directory.note(pid)
-    return bubble
+    return bubblewrap
 
 
 def _relays(  # noqa: PLR0913 - all that a relay stands between
-    order: RunSpec,
+    run_spec: RunSpec,
     joined: RelayTarget | None,
-    bubble: Bubblewrap,
+    bubblewrap: Bubblewrap,
     run_directory: RunDirectory,
     log: RunLog,
     stack: ExitStack,
 ) -> Iterator[HelperProcess]:
-    """Yield the relay to the proxy, and the one to its gateway if there is one."""
-    ports = (HTTP_PORT, SOCKS_PORT, *((GATEWAY_PORT,) if order.settings.gateway else ()))
-    announced = order.words if order.announces else None
+    """Yield the relay to the proxy, and the relay to its gateway if there is one."""
+    ports = (HTTP_PORT, SOCKS_PORT, *((GATEWAY_PORT,) if run_spec.settings.gateway else ()))
+    announced = run_spec.words if run_spec.announces else None
     with ExitStack() as closing:
-        sockets = netns.listeners(bubble.init, ports)
+        sockets = netns.listeners(bubblewrap.init, ports)
         for sock in sockets:
             closing.enter_context(sock)
-        upstream = joined or _at(run_directory.socket_path)
+        upstream = joined or _unix_upstream(run_directory.socket_path)
         yield stack.enter_context(start_relay(sockets[:2], upstream, run_directory, log, announced))
-        if order.settings.gateway is not None:
-            gate = _at(run_directory.gateway_path)
-            yield stack.enter_context(start_relay(sockets[2:], gate, run_directory, log, announced))
+        if run_spec.settings.gateway is not None:
+            gateway = _unix_upstream(run_directory.gateway_path)
+            yield stack.enter_context(
+                start_relay(sockets[2:], gateway, run_directory, log, announced)
+            )
 
 
-def _at(path: Path) -> RelayTarget:
+def _unix_upstream(path: Path) -> RelayTarget:
     return RelayTarget(f"unix:{path}", socket.AF_UNIX, str(path))
 
 
 @contextlib.contextmanager
-def _attribute_errors_to_bwrap(bubble: Bubblewrap) -> Iterator[None]:
-    """Have an error told as bwrap's if that has ended: it mounts after its namespaces are there."""
+def _attribute_errors_to_bwrap(bubblewrap: Bubblewrap) -> Iterator[None]:
+    """Report an error as bwrap's if bwrap has ended: it mounts after it has made the namespaces."""
     try:
         yield
     except ClaudeProxyError as error:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            bubble.process.wait(_GRACE_S)
-            raise failed(bubble.process) from error
+            bubblewrap.process.wait(_GRACE_S)
+            raise failed(bubblewrap.process) from error
         raise
 
 
 def planned_for(
-    order: RunSpec, bindings: Bindings | None = None, *, dry: bool = False
+    run_spec: RunSpec, bindings: Bindings | None = None, *, dry: bool = False
 ) -> SandboxPlan:
-    """Return how bwrap is started for an order; start nothing, and if it is dry, make nothing."""
-    settings = order.settings
+    """Return the plan of a run; start nothing, and for a dry run create nothing."""
+    settings = run_spec.settings
     if bindings is None:
-        bindings = credentials.bindings_of(order)
-        credentials.refuse_reachable(order, bindings, os.environ)
-    spec = credentials.with_isolation(order, bindings, os.environ, dry=dry)
+        bindings = credentials.bindings_of(run_spec)
+        credentials.refuse_reachable(run_spec, bindings, os.environ)
+    spec = credentials.with_isolation(run_spec, bindings, os.environ, dry=dry)
     seen = host_facts.gather(
         spec,
         environ=os.environ,
         confdir=settings.confdir,
         statedir=settings.statedir,
         run_directory=base_of(os.environ),
-        shown=dict.fromkeys(SHOWN, b"") if dry else shown_files(order),
+        shown=dict.fromkeys(SHOWN, b"") if dry else shown_files(run_spec),
     )
     return plan_sandbox(spec, seen)
 
 
 def _own_proxy(settings: Settings, run_directory: RunDirectory, log: RunLog) -> ProxyProcess:
-    """Start a proxy that listens on the run's sockets and on nothing else."""
+    """Start a proxy that listens on the run's sockets only."""
     with ExitStack() as closing:
         listeners = [closing.enter_context(run_directory.listen())]
         own = replace(
@@ -306,28 +313,28 @@ def _own_proxy(settings: Settings, run_directory: RunDirectory, log: RunLog) -> 
             listeners.append(
                 closing.enter_context(run_directory.listen(run_directory.gateway_path))
             )
-            door = InheritedListen(listeners[1].fileno(), GATEWAY_LISTENER)
-            own = replace(own, gateway=replace(settings.gateway, listen=(door,)))
+            gateway = InheritedListen(listeners[1].fileno(), GATEWAY_LISTENER)
+            own = replace(own, gateway=replace(settings.gateway, listen=(gateway,)))
         return start_proxy_process(own, listeners, run_directory, log)
 
 
-def _make(planned: SandboxPlan) -> None:
-    """Make what is mounted and does not exist yet, for the owner alone."""
-    for made in planned.made:
+def _create_paths(planned: SandboxPlan) -> None:
+    """Create what is mounted and does not exist yet, for the owner alone."""
+    for missing in planned.to_create:
         with contextlib.suppress(FileExistsError):
-            made.path.parent.mkdir(parents=True, exist_ok=True)
-            if made.kind is PathKind.DIRECTORY:
-                made.path.mkdir(mode=0o700)
+            missing.path.parent.mkdir(parents=True, exist_ok=True)
+            if missing.kind is PathKind.DIRECTORY:
+                missing.path.mkdir(mode=0o700)
             else:
-                descriptor = os.open(made.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+                descriptor = os.open(missing.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
                 with open(descriptor, "wb") as file:  # noqa: PTH123 - the mode is the point
-                    file.write(made.content)
+                    file.write(missing.content)
 
 
 def _check_alive(sandbox: Sandbox) -> None:
-    """Raise if something has ended again already."""
-    if not sandbox.bubble.alive:
-        raise failed(sandbox.bubble.process)
+    """Raise if a process of the sandbox has already ended."""
+    if not sandbox.bubblewrap.alive:
+        raise failed(sandbox.bubblewrap.process)
     for helper in sandbox.lost():
         raise helper.failed(sandbox.log)
 
@@ -336,7 +343,7 @@ def _record_start(settings: Settings, text: str) -> None:
     try:
         _record(settings, Notice(0, "run-start", text))
     except AuditError:
-        # Recorded or denied (law 7): a run of which nothing is known does not start.
+        # Recorded or denied: a run that cannot be recorded does not start.
         if settings.audit_failure is AuditFailure.DENY:
             raise
 
@@ -355,17 +362,17 @@ def _record(settings: Settings, notice: Notice) -> None:
         store.record(notice)
 
 
-def _verify(sandbox: Sandbox, order: RunSpec, say: Reporter) -> bool:
-    """Say what four checks found, and whether all went well."""
-    allowed, denied = verified_targets(order)
-    ways = netns.probe_network(sandbox.bubble.init, HTTP_PORT, allowed, denied)
-    found = list(self_check.checks(ways, HTTP_PORT, allowed, denied))
+def _verify(sandbox: Sandbox, run_spec: RunSpec, say: Reporter) -> bool:
+    """Print the results of the self-check; return whether all checks passed."""
+    allowed, denied = verified_targets(run_spec)
+    probe = netns.probe_network(sandbox.bubblewrap.init, HTTP_PORT, allowed, denied)
+    found = list(self_check.checks(probe, HTTP_PORT, allowed, denied))
     for check in found:
         say(str(check))
-    return self_check.all_right(found)
+    return self_check.all_passed(found)
 
 
-def _look_at(paths: tuple[Path, ...]) -> dict[Path, object]:
+def _states(paths: tuple[Path, ...]) -> dict[Path, object]:
     return {path: _state_of(path) for path in paths}
 
 

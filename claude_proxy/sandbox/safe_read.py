@@ -1,4 +1,4 @@
-"""Reads how files begin that an agent may have made: a pipe, a device, a text with NULs in it."""
+"""Safe reads of files that an agent may have made: a pipe, a device, a text that contains NULs."""
 
 import os
 import stat
@@ -8,7 +8,7 @@ _HEAD_BYTES = 4096
 
 
 def head_of(path: Path, size: int = _HEAD_BYTES) -> bytes:
-    """Return how a plain file begins; nothing of anything else, as a pipe would wait for ever."""
+    """Return the beginning of a plain file; nothing of anything else, as a pipe would block."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
         with open(descriptor, "rb") as file:  # noqa: PTH123 - of a descriptor with flags of its own
@@ -20,5 +20,5 @@ def head_of(path: Path, size: int = _HEAD_BYTES) -> bytes:
 
 
 def text_of(path: Path) -> str:
-    """Return how a file begins, up to the first NUL, which no path can hold."""
+    """Return the beginning of a file, up to the first NUL, which no path can contain."""
     return head_of(path).partition(b"\0")[0].decode("utf-8", "surrogateescape")

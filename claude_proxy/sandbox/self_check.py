@@ -1,6 +1,6 @@
-"""Shows that a sandbox is what it should be, before anything runs in it: four checks, four lines.
+"""Self-check of a sandbox (--verify): four checks, before anything runs in it.
 
-Law 11: one check that goes wrong stops the run.
+Law kept: no quiet downgrade: one check that fails stops the run.
 """
 
 from collections.abc import Iterator, Sequence
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from claude_proxy.sandbox.netns import HOST, NetworkProbe
 
 USUAL_ALLOWED = "api.anthropic.com:443"
-# The last is a name that cannot exist (RFC 2606), for lists that allow the ones before it.
+# The last is a name that cannot exist (RFC 2606), for allowlists that allow the others.
 USUAL_DENIED = ("mozilla.org:443", "example.com:443", "not-allowed.invalid:443")
 
 _ALLOWED_STATUS = 200
@@ -18,36 +18,38 @@ _DENIED_STATUS = 403
 
 @dataclass(frozen=True, slots=True)
 class SelfCheck:
-    """One thing that was looked at."""
+    """One check and its result."""
 
-    right: bool
+    passed: bool
     text: str
 
     def __str__(self) -> str:
-        return f"{'ok' if self.right else 'WRONG':5}  {self.text}"
+        return f"{'ok' if self.passed else 'WRONG':5}  {self.text}"
 
 
-def checks(ways: NetworkProbe, port: int, allowed: str, denied: str) -> Iterator[SelfCheck]:
+def checks(probe: NetworkProbe, port: int, allowed: str, denied: str) -> Iterator[SelfCheck]:
     """Yield the checks in the order in which they are printed."""
-    if ways.direct is None:
+    if probe.direct is None:
         yield SelfCheck(False, "a connection past the proxy has a route")
     else:
-        yield SelfCheck(True, f"a connection past the proxy fails: {ways.direct}")
-    heard = ways.allowed is not None or ways.denied is not None
+        yield SelfCheck(True, f"a connection past the proxy fails: {probe.direct}")
+    answered = probe.allowed is not None or probe.denied is not None
     yield SelfCheck(
-        heard, f"the proxy {'answers' if heard else 'does not answer'} on {HOST}:{port}"
+        answered, f"the proxy {'answers' if answered else 'does not answer'} on {HOST}:{port}"
     )
-    yield _answered(allowed, "allowed", ways.allowed, _ALLOWED_STATUS)
-    yield _answered(denied, "denied", ways.denied, _DENIED_STATUS)
+    yield _connect_check(allowed, "allowed", probe.allowed, _ALLOWED_STATUS)
+    yield _connect_check(denied, "denied", probe.denied, _DENIED_STATUS)
 
 
-def _answered(target: str, judged: str, status: int | None, wanted: int) -> SelfCheck:
+def _connect_check(target: str, decision: str, status: int | None, wanted: int) -> SelfCheck:
     if status == wanted:
-        return SelfCheck(True, f"{target} is {judged}: {status}")
-    came = "no answer" if status is None else str(status)
-    return SelfCheck(False, f"{target} should be {judged}, with {wanted}; came: {came}")
+        return SelfCheck(True, f"{target} is {decision}: {status}")
+    answer = "no answer" if status is None else str(status)
+    return SelfCheck(
+        False, f"{target} should be {decision} with {wanted}, but the answer was: {answer}"
+    )
 
 
-def all_right(found: Sequence[SelfCheck]) -> bool:
-    """Tell whether every check went well."""
-    return all(check.right for check in found)
+def all_passed(results: Sequence[SelfCheck]) -> bool:
+    """Tell whether every check passed."""
+    return all(check.passed for check in results)

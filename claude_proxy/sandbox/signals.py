@@ -1,7 +1,7 @@
-"""Turns the signals that end a run into one exception, so that everything is taken down for them.
+"""Signals that end a run, turned into one exception, so that everything is cleaned up.
 
-Without it SIGTERM and SIGHUP would end the launcher on the spot. It is raised once: what takes
-things down must not be interrupted in its turn.
+Without it SIGTERM and SIGHUP would end the launcher at once. It is raised once: the clean-up must
+not be interrupted.
 """
 
 import signal
@@ -12,7 +12,7 @@ _HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(BaseException):
-    """The run is to end because of a signal; no Exception, so that nothing swallows it."""
+    """A signal ends the run; not an Exception, so that no handler catches it by accident."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -20,20 +20,20 @@ class Interrupted(BaseException):
 
 
 class Interruptions:
-    """Raises Interrupted for the first such signal, for as long as it is entered."""
+    """A context in which the first such signal raises Interrupted."""
 
     def __init__(self) -> None:
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
         for number in _HANDLED:
-            # What whoever started us ignores (nohup) stays ignored.
+            # A signal that the parent process ignores (nohup) stays ignored.
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self._before[number] = signal.signal(number, self._raise)
         return self
 
     def ignore(self) -> None:
-        """Let nothing interrupt any more."""
+        """Ignore all further signals."""
         for number in self._before:
             signal.signal(number, signal.SIG_IGN)
 

@@ -232,7 +232,7 @@ def test_the_sandbox_is_that_of_the_same_options_of_run(
     )
 
     [aim] = aims
-    spec, settings = aim.order.sandbox, aim.order.settings
+    spec, settings = aim.run_spec.sandbox, aim.run_spec.settings
     assert (spec.project, spec.allow_ro) == (tmp_path, (tmp_path / "a",))
     assert (spec.pass_env, spec.profile.name, spec.keep_home) == (("A",), "claude", True)
     assert (spec.network, spec.seccomp, aim.own_project) == (False, False, False)
@@ -246,7 +246,7 @@ def test_without_a_directory_it_uses_an_empty_one(
     run(capsys, "--attack")
 
     assert aims[0].own_project
-    assert aims[0].order.sandbox.profile.name == "shell"
+    assert aims[0].run_spec.sandbox.profile.name == "shell"
 
 
 def test_the_help_shows_what_matters_here_and_its_exit_codes(

@@ -298,7 +298,7 @@ def test_a_command_that_does_not_exist_is_an_error_and_no_traceback(runs: Launch
     ran = runs.run("no-such-command")
 
     assert ran.returncode == 1
-    assert "there is no command 'no-such-command'" in ran.stderr
+    assert "command 'no-such-command' not found" in ran.stderr
     assert "Traceback" not in ran.stderr
     assert runs.left() == []
 
@@ -534,7 +534,7 @@ def test_a_policy_that_the_sandbox_could_write_is_refused(runs: Launches) -> Non
     ran = runs.run("echo", "ran", options=["--allowlist", own])
 
     assert (ran.returncode, ran.stdout) == (2, "")
-    assert "the sandbox could write its own allowlist" in ran.stderr
+    assert "the sandbox could write to its own allowlist" in ran.stderr
 
 
 def test_a_run_joins_a_foreign_proxy_and_says_that_it_is_one(

@@ -130,7 +130,7 @@ def test_an_ordinary_user_has_it_too(
 
     assert (ran.stdout.strip(), ran.returncode) == (SPOKEN, 0), ran.stderr
     assert sent_credentials(seen) == {("x-api-key", KEY)}
-    assert "not handed on" in ran.stderr
+    assert "not passed on" in ran.stderr
     assert "ANTHROPIC_API_KEY" in ran.stderr
 
 

@@ -138,11 +138,11 @@ def a_box(directory: Path) -> Box:
 
 def started(planned: SandboxPlan, *, wait_s: float = 120) -> Done:
     """Run a plan to its end, with its output taken."""
-    for made in planned.made:
-        if made.kind is PathKind.DIRECTORY:
-            made.path.mkdir(exist_ok=True)
+    for missing in planned.to_create:
+        if missing.kind is PathKind.DIRECTORY:
+            missing.path.mkdir(exist_ok=True)
         else:
-            made.path.write_bytes(made.content)
+            missing.path.write_bytes(missing.content)
     with _descriptors(planned) as descriptors:
         data, _ = planned.start(descriptors, 0)
         arguments = _memory(data)

@@ -42,12 +42,12 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
 
 
 def test_the_kind_of_the_value_says_which_variable_has_the_placeholder(make: Make) -> None:
-    order = make("{env: KEY}")
-    bindings = credentials.bindings_of(order)
+    run_spec = make("{env: KEY}")
+    bindings = credentials.bindings_of(run_spec)
 
-    console = credentials.with_isolation(order, bindings, {**os.environ, "KEY": VALUE})
+    console = credentials.with_isolation(run_spec, bindings, {**os.environ, "KEY": VALUE})
     oauth = credentials.with_isolation(
-        order, bindings, {**os.environ, "KEY": "sk-ant-oat01-canary"}
+        run_spec, bindings, {**os.environ, "KEY": "sk-ant-oat01-canary"}
     )
 
     assert list(dict(console.isolation.placeholders)) == ["ANTHROPIC_AUTH_TOKEN"]
@@ -55,19 +55,21 @@ def test_the_kind_of_the_value_says_which_variable_has_the_placeholder(make: Mak
 
 
 def test_a_source_that_gives_nothing_is_an_error_for_a_run_with_a_network(make: Make) -> None:
-    order = make("{env: KEY}")
+    run_spec = make("{env: KEY}")
 
     with pytest.raises(ConfigError, match="not set"):
-        credentials.with_isolation(order, credentials.bindings_of(order), {"HOME": "/home/ann"})
+        credentials.with_isolation(
+            run_spec, credentials.bindings_of(run_spec), {"HOME": "/home/ann"}
+        )
 
 
 def test_where_no_proxy_of_its_own_is_started_it_is_none(make: Make) -> None:
     joined = replace(make("{env: KEY}"), join="127.0.0.1:9051")
     alone = make("{env: KEY}", network=False)
 
-    for order in (joined, alone):
+    for run_spec in (joined, alone):
         spec = credentials.with_isolation(
-            order, credentials.bindings_of(order), {"HOME": "/home/ann"}
+            run_spec, credentials.bindings_of(run_spec), {"HOME": "/home/ann"}
         )
         assert "ANTHROPIC_API_KEY" in spec.isolation.withheld
 
@@ -75,10 +77,10 @@ def test_where_no_proxy_of_its_own_is_started_it_is_none(make: Make) -> None:
 def test_hosts_that_take_any_account_are_told_of_where_the_run_could_reach_them(
     make: Make,
 ) -> None:
-    def told(order: RunSpec) -> list[str]:
-        listed = order.settings.allowlist.read_text().replace("[api", "[claude.ai, api")
-        order.settings.allowlist.write_text(listed)
-        return list(credentials.warnings_of(order, credentials.bindings_of(order)))
+    def told(run_spec: RunSpec) -> list[str]:
+        listed = run_spec.settings.allowlist.read_text().replace("[api", "[claude.ai, api")
+        run_spec.settings.allowlist.write_text(listed)
+        return list(credentials.warnings_of(run_spec, credentials.bindings_of(run_spec)))
 
     [warning] = told(make("{env: KEY}"))
 
@@ -88,17 +90,17 @@ def test_hosts_that_take_any_account_are_told_of_where_the_run_could_reach_them(
 
 
 def test_a_foreign_proxy_has_no_credentials_and_an_open_network_has_no_proxy(make: Make) -> None:
-    order = make("{env: KEY}")
+    run_spec = make("{env: KEY}")
 
-    assert credentials.bindings_of(replace(order, foreign=True)) == ()
+    assert credentials.bindings_of(replace(run_spec, foreign=True)) == ()
     assert credentials.bindings_of(make("{env: KEY}", unfiltered=True)) == ()
 
 
 def test_a_dry_run_asks_no_command(make: Make, tmp_path: Path) -> None:
     trace = tmp_path / "trace"
-    order = make(f"{{command: [touch, {trace}]}}")
+    run_spec = make(f"{{command: [touch, {trace}]}}")
 
-    credentials.with_isolation(order, credentials.bindings_of(order), os.environ, dry=True)
+    credentials.with_isolation(run_spec, credentials.bindings_of(run_spec), os.environ, dry=True)
 
     assert not trace.exists()
 
@@ -106,20 +108,20 @@ def test_a_dry_run_asks_no_command(make: Make, tmp_path: Path) -> None:
 def test_a_command_does_not_stand_in_the_project(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    order = make('{command: [sh, -c, "pwd >$TRACE; echo $VALUE"]}')
-    monkeypatch.chdir(order.sandbox.project)
+    run_spec = make('{command: [sh, -c, "pwd >$TRACE; echo $VALUE"]}')
+    monkeypatch.chdir(run_spec.sandbox.project)
     environ = {**os.environ, "TRACE": str(tmp_path / "trace"), "VALUE": VALUE}
 
-    credentials.with_isolation(order, credentials.bindings_of(order), environ)
+    credentials.with_isolation(run_spec, credentials.bindings_of(run_spec), environ)
 
     assert (tmp_path / "trace").read_text() == "/\n"
-    assert Path.cwd() == order.sandbox.project
+    assert Path.cwd() == run_spec.sandbox.project
 
 
-def refused(order: RunSpec, **environ: str) -> ClaudeProxyError:
-    with pytest.raises(ConfigError, match="could have been made by a run") as caught:
+def refused(run_spec: RunSpec, **environ: str) -> ClaudeProxyError:
+    with pytest.raises(ConfigError, match="could have been written by a run") as caught:
         credentials.refuse_reachable(
-            order, credentials.bindings_of(order), {**os.environ, **environ}
+            run_spec, credentials.bindings_of(run_spec), {**os.environ, **environ}
         )
     return caught.value
 
@@ -131,20 +133,20 @@ def test_what_a_run_may_write_gives_no_credential(make: Make, where: str) -> Non
 
 
 def test_nor_does_what_a_link_leads_to(make: Make, tmp_path: Path) -> None:
-    order = make(f"{{file: {tmp_path}/link}}")
-    (tmp_path / "link").symlink_to(order.sandbox.project / "key")
+    run_spec = make(f"{{file: {tmp_path}/link}}")
+    (tmp_path / "link").symlink_to(run_spec.sandbox.project / "key")
 
-    refused(order)
+    refused(run_spec)
 
 
 def test_nor_a_program_that_is_found_in_the_project(make: Make) -> None:
-    order = make("{command: [print-key]}")
-    program = order.sandbox.project / "bin/print-key"
+    run_spec = make("{command: [print-key]}")
+    program = run_spec.sandbox.project / "bin/print-key"
     program.parent.mkdir()
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
 
-    error = refused(order, PATH=f"{program.parent}:{os.environ['PATH']}")
+    error = refused(run_spec, PATH=f"{program.parent}:{os.environ['PATH']}")
 
     assert error.where == str(program)
 
@@ -153,27 +155,27 @@ def test_nor_a_program_that_is_found_in_the_project(make: Make) -> None:
     "source", ["{file: ~/keys/key}", "{command: [cat, /etc/hosts]}", "{env: KEY}"]
 )
 def test_what_no_run_may_write_is_not_refused(make: Make, source: str) -> None:
-    order = make(source)
+    run_spec = make(source)
 
-    credentials.refuse_reachable(order, credentials.bindings_of(order), os.environ)
+    credentials.refuse_reachable(run_spec, credentials.bindings_of(run_spec), os.environ)
 
 
 def test_the_clients_own_login_is_not_refused_as_a_run_with_a_placeholder_hides_it(
     make: Make,
 ) -> None:
-    order = make("{file: ~/.claude/.credentials.json, key: claudeAiOauth.accessToken}")
+    run_spec = make("{file: ~/.claude/.credentials.json, key: claudeAiOauth.accessToken}")
 
-    credentials.refuse_reachable(order, credentials.bindings_of(order), os.environ)
+    credentials.refuse_reachable(run_spec, credentials.bindings_of(run_spec), os.environ)
 
 
 def test_files_in_which_the_value_stands_are_found(make: Make) -> None:
-    order = make("{env: KEY}")
+    run_spec = make("{env: KEY}")
     for name in (".env", "README"):
-        (order.sandbox.project / name).write_text(f"KEY={VALUE}\n")
-    os.mkfifo(order.sandbox.project / ".envrc")
+        (run_spec.sandbox.project / name).write_text(f"KEY={VALUE}\n")
+    os.mkfifo(run_spec.sandbox.project / ".envrc")
 
     spec = credentials.with_isolation(
-        order, credentials.bindings_of(order), {**os.environ, "KEY": VALUE}
+        run_spec, credentials.bindings_of(run_spec), {**os.environ, "KEY": VALUE}
     )
 
-    assert spec.isolation.bare == (order.sandbox.project / ".env",)
+    assert spec.isolation.exposed == (run_spec.sandbox.project / ".env",)

@@ -11,7 +11,7 @@ from tests.sandbox.boxes import Box, executable
 
 
 def test_a_command_that_is_nowhere_is_an_error_that_ends_with_1(project: Path) -> None:
-    with pytest.raises(ClaudeProxyError, match="no command 'nothing-of-this-name'") as caught:
+    with pytest.raises(ClaudeProxyError, match="'nothing-of-this-name' not found") as caught:
         find_program(("nothing-of-this-name",), {"PATH": "/usr/bin"}, project)
 
     assert caught.value.exit_code == 1
@@ -128,9 +128,9 @@ def test_why_a_path_is_no_command_is_said(project: Path) -> None:
     (project / "folder").mkdir()
 
     for name, why in (
-        ("./notes", "may not be executed"),
+        ("./notes", "is not executable"),
         ("./folder", "is a directory"),
-        ("./missing", "there is no command"),
+        ("./missing", "not found"),
     ):
         with pytest.raises(ClaudeProxyError, match=why) as caught:
             find_program((name,), {"PATH": "/usr/bin"}, project)

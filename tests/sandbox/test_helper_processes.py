@@ -146,7 +146,7 @@ def test_one_that_has_ended_too_early_is_told_with_its_code(tmp_path: Path) -> N
         error = gone.failed(tmp_path / "log")
 
     os.close(reading)
-    assert "relay of this run has ended (exit code 3)" in error.what
+    assert "relay of this run ended (exit code 3)" in error.what
     assert error.where == str(tmp_path / "log")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from claude_proxy.sandbox import host_facts
-from claude_proxy.sandbox.host_facts import numbers_in, see, user_of
+from claude_proxy.sandbox.host_facts import numbers_in, path_info, user_of
 from claude_proxy.sandbox.plan.model import PathKind
 from tests.sandbox.boxes import Box, executable
 
@@ -17,20 +17,20 @@ def test_a_path_is_seen_with_what_it_leads_to(tmp_path: Path) -> None:
     (tmp_path / "dangling").symlink_to("none")
     os.mkfifo(tmp_path / "pipe")
 
-    assert see(tmp_path).kind is PathKind.DIRECTORY
-    assert see(tmp_path / "file").kind is PathKind.FILE
-    assert see(tmp_path / "link").real == tmp_path / "file"
-    assert see(tmp_path / "link").link == "file"
-    assert see(tmp_path / "dangling").kind is PathKind.MISSING
-    assert see(tmp_path / "file/below").kind is PathKind.MISSING
-    assert see(tmp_path / "pipe").kind is PathKind.OTHER
+    assert path_info(tmp_path).kind is PathKind.DIRECTORY
+    assert path_info(tmp_path / "file").kind is PathKind.FILE
+    assert path_info(tmp_path / "link").real == tmp_path / "file"
+    assert path_info(tmp_path / "link").link == "file"
+    assert path_info(tmp_path / "dangling").kind is PathKind.MISSING
+    assert path_info(tmp_path / "file/below").kind is PathKind.MISSING
+    assert path_info(tmp_path / "pipe").kind is PathKind.OTHER
 
 
 def test_links_in_a_circle_are_there_and_lead_nowhere(tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("a")
 
-    assert see(tmp_path / "a").kind is PathKind.OTHER
+    assert path_info(tmp_path / "a").kind is PathKind.OTHER
 
 
 def test_the_home_is_that_of_the_environment() -> None:

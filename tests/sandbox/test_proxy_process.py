@@ -24,21 +24,21 @@ from claude_proxy.sandbox.run_directory import RunDirectory
 ROOT = Path(__file__).resolve().parents[2]
 REQUEST = b"CONNECT denied.test:443 HTTP/1.1\r\nHost: denied.test:443\r\n\r\n"
 
-# Starts a companion and waits to be killed.
+# Starts a proxy process and waits to be killed.
 LAUNCHER = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from tests.sandbox.test_proxy_process import Stand
 stand = Stand(Path(sys.argv[1]))
-stand.companion.wait_until_ready()
-print(stand.companion.pid, stand.rundir.socket_path, flush=True)
+stand.proxy_process.wait_until_ready()
+print(stand.proxy_process.pid, stand.run_directory.socket_path, flush=True)
 sys.stdin.read()
 """
 
 
 class Stand:
-    """A companion and what it needs, in a directory of their own."""
+    """A proxy process and what it needs, in a directory of their own."""
 
     def __init__(self, directory: Path, allowlist: str = "allow: [allowed.test]\n") -> None:
         self.directory = directory
@@ -71,7 +71,7 @@ def directory() -> Iterator[Path]:
 
 @pytest.fixture
 def stand(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stand]:
-    """A companion that starts, and is given all the time that it needs to end."""
+    """A proxy process that starts, and has all the time that it needs to end."""
     monkeypatch.setattr(helper_processes, "_END_PATIENCE_S", 60.0)
     stand = Stand(directory)
     yield stand

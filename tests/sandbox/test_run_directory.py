@@ -126,7 +126,7 @@ def test_a_link_in_its_place_is_refused(above: Path, tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
     above.symlink_to(tmp_path)
 
-    with pytest.raises(ConfigError, match="cannot be made"):
+    with pytest.raises(ConfigError, match="cannot be created"):
         RunDirectory.make(COMMAND, above=above)
 
     assert not list(tmp_path.iterdir())
@@ -329,7 +329,7 @@ def test_another_start_that_hangs_is_an_error_and_no_wait_for_ever(
     with (above / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
 
-        with pytest.raises(ConfigError, match="does not get past its start"):
+        with pytest.raises(ConfigError, match="has not finished starting"):
             RunDirectory.make(COMMAND, above=above)
 
 

@@ -20,7 +20,7 @@ ALLOW = "allow: [one.test, api.anthropic.com]\n"
 
 
 @pytest.fixture
-def order(tmp_path: Path) -> RunSpec:
+def run_spec(tmp_path: Path) -> RunSpec:
     """An order of a user with a list."""
     (tmp_path / "project").mkdir()
     allowlist = tmp_path / "allowlist.yaml"
@@ -29,8 +29,8 @@ def order(tmp_path: Path) -> RunSpec:
     return RunSpec(SandboxSpec(("true",), tmp_path / "project", Profile("shell")), settings)
 
 
-def with_settings(order: RunSpec, **changes: object) -> RunSpec:
-    return replace(order, settings=replace(order.settings, **changes))  # type: ignore[arg-type]
+def with_settings(run_spec: RunSpec, **changes: object) -> RunSpec:
+    return replace(run_spec, settings=replace(run_spec.settings, **changes))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -44,123 +44,125 @@ def with_settings(order: RunSpec, **changes: object) -> RunSpec:
     ],
 )
 def test_only_a_proxy_on_this_machine_is_told_for_whom_the_relay_speaks(
-    order: RunSpec, join: str | None, *, announces: bool
+    run_spec: RunSpec, join: str | None, *, announces: bool
 ) -> None:
-    assert replace(order, join=join).announces is announces
+    assert replace(run_spec, join=join).announces is announces
 
 
-def test_what_lies_outside_of_the_project_is_not_refused(order: RunSpec) -> None:
-    refuse_reachable(order)
+def test_what_lies_outside_of_the_project_is_not_refused(run_spec: RunSpec) -> None:
+    refuse_reachable(run_spec)
 
 
 @pytest.mark.parametrize("name", ["allowlist", "upstream_ca", "jsonl"])
-def test_what_judges_or_is_written_must_not_lie_in_the_project(order: RunSpec, name: str) -> None:
-    inside = order.sandbox.project / "deep" / "file"
+def test_what_judges_or_is_written_must_not_lie_in_the_project(
+    run_spec: RunSpec, name: str
+) -> None:
+    inside = run_spec.sandbox.project / "deep" / "file"
 
     with pytest.raises(ConfigError, match="the sandbox could write"):
-        refuse_reachable(with_settings(order, **{name: inside}))
+        refuse_reachable(with_settings(run_spec, **{name: inside}))
 
 
-def test_nor_behind_a_link(order: RunSpec, tmp_path: Path) -> None:
-    (tmp_path / "link.yaml").symlink_to(order.sandbox.project / "allowlist.yaml")
-    (order.sandbox.project / "out").symlink_to(tmp_path)
+def test_nor_behind_a_link(run_spec: RunSpec, tmp_path: Path) -> None:
+    (tmp_path / "link.yaml").symlink_to(run_spec.sandbox.project / "allowlist.yaml")
+    (run_spec.sandbox.project / "out").symlink_to(tmp_path)
 
-    for path in (tmp_path / "link.yaml", order.sandbox.project / "out" / "allowlist.yaml"):
+    for path in (tmp_path / "link.yaml", run_spec.sandbox.project / "out" / "allowlist.yaml"):
         with pytest.raises(ConfigError, match="the sandbox could write"):
-            refuse_reachable(with_settings(order, allowlist=path))
+            refuse_reachable(with_settings(run_spec, allowlist=path))
 
 
-def test_nor_behind_a_link_that_another_link_leads_to(order: RunSpec, tmp_path: Path) -> None:
-    (order.sandbox.project / "out").symlink_to(tmp_path / "allowlist.yaml")
+def test_nor_behind_a_link_that_another_link_leads_to(run_spec: RunSpec, tmp_path: Path) -> None:
+    (run_spec.sandbox.project / "out").symlink_to(tmp_path / "allowlist.yaml")
     (tmp_path / "first.yaml").symlink_to("project/out")
 
     with pytest.raises(ConfigError, match="the sandbox could write"):
-        refuse_reachable(with_settings(order, allowlist=tmp_path / "first.yaml"))
+        refuse_reachable(with_settings(run_spec, allowlist=tmp_path / "first.yaml"))
 
 
 def test_a_way_that_only_leaves_the_project_is_none_into_it(
-    order: RunSpec, monkeypatch: pytest.MonkeyPatch
+    run_spec: RunSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(order.sandbox.project)
-    (order.sandbox.project / "deep").mkdir()
+    monkeypatch.chdir(run_spec.sandbox.project)
+    (run_spec.sandbox.project / "deep").mkdir()
 
-    refuse_reachable(with_settings(order, allowlist=Path("../allowlist.yaml")))
+    refuse_reachable(with_settings(run_spec, allowlist=Path("../allowlist.yaml")))
     with pytest.raises(ConfigError, match="the sandbox could write"):
-        refuse_reachable(with_settings(order, allowlist=Path("deep/../../allowlist.yaml")))
+        refuse_reachable(with_settings(run_spec, allowlist=Path("deep/../../allowlist.yaml")))
 
 
-def test_nor_in_what_is_made_writable_besides(order: RunSpec, tmp_path: Path) -> None:
-    spec = replace(order.sandbox, allow_rw=(tmp_path,))
+def test_nor_in_what_is_made_writable_besides(run_spec: RunSpec, tmp_path: Path) -> None:
+    spec = replace(run_spec.sandbox, allow_rw=(tmp_path,))
 
     with pytest.raises(ConfigError, match="its own allowlist"):
-        refuse_reachable(replace(order, sandbox=spec))
+        refuse_reachable(replace(run_spec, sandbox=spec))
 
 
-def test_nor_may_the_learned_or_the_groups(order: RunSpec) -> None:
-    inside = order.sandbox.project / "groups.toml"
+def test_nor_may_the_learned_or_the_groups(run_spec: RunSpec) -> None:
+    inside = run_spec.sandbox.project / "groups.toml"
 
     with pytest.raises(ConfigError, match="learned"):
-        refuse_reachable(with_settings(order, learn=(Learn.DENIALS, inside)))
+        refuse_reachable(with_settings(run_spec, learn=(Learn.DENIALS, inside)))
     with pytest.raises(ConfigError, match="policy"):
-        refuse_reachable(with_settings(order, policy="claude", groups=inside))
+        refuse_reachable(with_settings(run_spec, policy="claude", groups=inside))
 
 
-def test_a_verification_asks_for_what_the_policy_allows_and_denies(order: RunSpec) -> None:
-    assert verified_targets(order) == ("api.anthropic.com:443", "mozilla.org:443")
+def test_a_verification_asks_for_what_the_policy_allows_and_denies(run_spec: RunSpec) -> None:
+    assert verified_targets(run_spec) == ("api.anthropic.com:443", "mozilla.org:443")
 
 
 def test_a_verification_asks_for_another_host_where_the_usual_one_is_not_listed(
-    order: RunSpec,
+    run_spec: RunSpec,
 ) -> None:
-    order.settings.allowlist.write_text('allow: ["*.wild.test", one.test, mozilla.org]\n')
+    run_spec.settings.allowlist.write_text('allow: ["*.wild.test", one.test, mozilla.org]\n')
 
-    assert verified_targets(order) == ("one.test:443", "example.com:443")
-
-
-def test_of_a_joined_proxy_the_policy_is_not_known(order: RunSpec) -> None:
-    assert verified_targets(replace(order, join="127.0.0.1:9"))[0] == "api.anthropic.com:443"
+    assert verified_targets(run_spec) == ("one.test:443", "example.com:443")
 
 
-def test_a_sandbox_is_shown_the_certificate_the_bundle_and_the_list(order: RunSpec) -> None:
-    shown = shown_files(order)
+def test_of_a_joined_proxy_the_policy_is_not_known(run_spec: RunSpec) -> None:
+    assert verified_targets(replace(run_spec, join="127.0.0.1:9"))[0] == "api.anthropic.com:443"
 
-    certificate = (order.settings.confdir / "mitmproxy-ca-cert.pem").read_bytes()
+
+def test_a_sandbox_is_shown_the_certificate_the_bundle_and_the_list(run_spec: RunSpec) -> None:
+    shown = shown_files(run_spec)
+
+    certificate = (run_spec.settings.confdir / "mitmproxy-ca-cert.pem").read_bytes()
     assert shown["ca.pem"] == certificate
     assert certificate.strip() in shown["bundle.pem"]
     assert shown["allowlist.yaml"] == ALLOW.encode()
     assert not any(b"PRIVATE" in content for content in shown.values())
 
 
-def test_without_a_network_nothing_of_the_proxy_is_shown(order: RunSpec) -> None:
-    assert shown_files(replace(order, sandbox=replace(order.sandbox, network=False))) == {}
+def test_without_a_network_nothing_of_the_proxy_is_shown(run_spec: RunSpec) -> None:
+    assert shown_files(replace(run_spec, sandbox=replace(run_spec.sandbox, network=False))) == {}
 
 
-def test_nor_may_the_groups_that_the_next_run_is_judged_by(order: RunSpec) -> None:
-    inside = order.sandbox.project / "groups.toml"
+def test_nor_may_the_groups_that_the_next_run_is_judged_by(run_spec: RunSpec) -> None:
+    inside = run_spec.sandbox.project / "groups.toml"
 
-    with pytest.raises(ConfigError, match="the sandbox could write its own policy"):
-        refuse_reachable(with_settings(order, groups=inside))
+    with pytest.raises(ConfigError, match="the sandbox could write to its own policy"):
+        refuse_reachable(with_settings(run_spec, groups=inside))
 
 
-def test_with_a_policy_of_groups_its_name_is_shown(order: RunSpec) -> None:
-    shown = shown_files(with_settings(order, policy="lockdown"))
+def test_with_a_policy_of_groups_its_name_is_shown(run_spec: RunSpec) -> None:
+    shown = shown_files(with_settings(run_spec, policy="lockdown"))
 
     assert b"lockdown" in shown["allowlist.yaml"]
 
 
-def test_to_join_a_proxy_its_certificate_must_be_there(order: RunSpec) -> None:
+def test_to_join_a_proxy_its_certificate_must_be_there(run_spec: RunSpec) -> None:
     with pytest.raises(ClaudeProxyError, match="certificate") as caught:
-        shown_files(replace(order, join="127.0.0.1:9"))
+        shown_files(replace(run_spec, join="127.0.0.1:9"))
 
     assert caught.value.exit_code == 1
-    assert caught.value.where == str(order.settings.confdir / "mitmproxy-ca-cert.pem")
+    assert caught.value.where == str(run_spec.settings.confdir / "mitmproxy-ca-cert.pem")
 
 
-def test_a_list_that_cannot_be_read_is_an_error(order: RunSpec) -> None:
-    order.settings.allowlist.unlink()
+def test_a_list_that_cannot_be_read_is_an_error(run_spec: RunSpec) -> None:
+    run_spec.settings.allowlist.unlink()
 
     with pytest.raises(ConfigError, match="cannot be read"):
-        shown_files(order)
+        shown_files(run_spec)
 
 
 CREDENTIALS = """\
@@ -181,28 +183,28 @@ credentials:
         f"# ours\n{CREDENTIALS.replace('credentials', '"credentials"')}{ALLOW}deny: [a.test]\n",
     ],
 )
-def test_where_credentials_are_kept_is_not_shown(order: RunSpec, text: str) -> None:
-    order.settings.allowlist.write_text(text)
+def test_where_credentials_are_kept_is_not_shown(run_spec: RunSpec, text: str) -> None:
+    run_spec.settings.allowlist.write_text(text)
 
-    shown = shown_files(order)["allowlist.yaml"].decode()
+    shown = shown_files(run_spec)["allowlist.yaml"].decode()
 
     assert shown.startswith("# ours\n")
     assert ALLOW in shown
-    assert "Here are credentials" in shown
+    assert "Credentials are not shown" in shown
     assert not any(word in shown for word in ("secret", "sha256", "two.test", "of our own"))
     assert ("deny: [a.test]\n" in shown) == ("deny" in text)
 
 
-def test_a_list_on_one_line_with_its_credentials_is_not_shown_at_all(order: RunSpec) -> None:
-    order.settings.allowlist.write_text("{allow: [one.test], credentials: [{host: a.test}]}\n")
+def test_a_list_on_one_line_with_its_credentials_is_not_shown_at_all(run_spec: RunSpec) -> None:
+    run_spec.settings.allowlist.write_text("{allow: [one.test], credentials: [{host: a.test}]}\n")
 
-    assert shown_files(order)["allowlist.yaml"].startswith(b"# Its credentials are on a line")
+    assert shown_files(run_spec)["allowlist.yaml"].startswith(b"# Credentials are on the same line")
 
 
-def test_a_list_that_no_proxy_takes_is_not_shown(order: RunSpec) -> None:
-    order.settings.allowlist.write_text("- {from: {file: /secret}}\n")
+def test_a_list_that_no_proxy_takes_is_not_shown(run_spec: RunSpec) -> None:
+    run_spec.settings.allowlist.write_text("- {from: {file: /secret}}\n")
 
-    assert shown_files(order)["allowlist.yaml"] == b""
+    assert shown_files(run_spec)["allowlist.yaml"] == b""
 
 
 def test_everything_that_is_missing_is_said() -> None:
@@ -211,14 +213,14 @@ def test_everything_that_is_missing_is_said() -> None:
     assert error.lines() == ["error: one", "error: two", "  fix:   so"]
 
 
-def test_the_root_of_the_machine_is_refused_for_what_it_is(order: RunSpec) -> None:
+def test_the_root_of_the_machine_is_refused_for_what_it_is(run_spec: RunSpec) -> None:
     for spec in (
-        replace(order.sandbox, project=Path("/")),
-        replace(order.sandbox, allow_rw=(Path("/"),)),
+        replace(run_spec.sandbox, project=Path("/")),
+        replace(run_spec.sandbox, allow_rw=(Path("/"),)),
     ):
-        with pytest.raises(ConfigError, match="the whole machine would be writable"):
-            refuse_reachable(replace(order, sandbox=spec))
+        with pytest.raises(ConfigError, match="the whole file system would be writable"):
+            refuse_reachable(replace(run_spec, sandbox=spec))
 
 
-def test_a_foreign_proxy_is_told_nothing(order: RunSpec) -> None:
-    assert not replace(order, join="127.0.0.1:8888", foreign=True).announces
+def test_a_foreign_proxy_is_told_nothing(run_spec: RunSpec) -> None:
+    assert not replace(run_spec, join="127.0.0.1:8888", foreign=True).announces

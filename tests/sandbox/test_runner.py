@@ -47,7 +47,7 @@ class Place:
         self.settings = Settings(allowlist, directory / "conf", directory / "state")
         self.said: list[str] = []
 
-    def order(
+    def run_spec(
         self, *command: str, network: bool = False, verify: bool = False, join: str | None = None
     ) -> RunSpec:
         """Return an order; without a network, as starting a proxy takes a second."""
@@ -57,9 +57,9 @@ class Place:
 
     def run(self, *command: str) -> int:
         """Run a command; what is said of it is kept."""
-        return run(self.order(*command), say=self.said.append)
+        return run(self.run_spec(*command), say=self.said.append)
 
-    def run_and_meanwhile(self, order: RunSpec, act: Callable[[], object]) -> int:
+    def run_and_meanwhile(self, run_spec: RunSpec, act: Callable[[], object]) -> int:
         """Run an order; act once it is planned and nothing of it is mounted yet."""
         acts = iter([act])
 
@@ -67,7 +67,7 @@ class Place:
             for one in acts:
                 one()
 
-        return run(replace(order, show_plan=True), say=say)
+        return run(replace(run_spec, show_plan=True), say=say)
 
     def left(self) -> list[str]:
         """Return what is left of runs."""
@@ -121,9 +121,9 @@ def test_a_run_that_cannot_be_recorded_is_not_started(place: Place) -> None:
 
 
 def test_a_sandbox_is_there_before_its_command(place: Place) -> None:
-    with live_sandbox(place.order("touch", "ran"), streams=PIPES) as sandbox:
-        assert sandbox.bubble.alive
-        assert network_of(str(sandbox.bubble.init)) != network_of("self")
+    with live_sandbox(place.run_spec("touch", "ran"), streams=PIPES) as sandbox:
+        assert sandbox.bubblewrap.alive
+        assert network_of(str(sandbox.bubblewrap.init)) != network_of("self")
         assert list(place.project.iterdir()) == []
 
         ran = sandbox.finish()
@@ -133,7 +133,7 @@ def test_a_sandbox_is_there_before_its_command(place: Place) -> None:
 
 
 def test_a_sandbox_that_is_not_told_to_start_never_runs_its_command(place: Place) -> None:
-    with live_sandbox(place.order("touch", "ran"), streams=PIPES):
+    with live_sandbox(place.run_spec("touch", "ran"), streams=PIPES):
         pass
 
     assert list(place.project.iterdir()) == []
@@ -141,24 +141,26 @@ def test_a_sandbox_that_is_not_told_to_start_never_runs_its_command(place: Place
 
 
 def test_what_a_command_prints_can_be_had(place: Place) -> None:
-    order = place.order("sh", "-c", "cat; echo two >&2")
+    run_spec = place.run_spec("sh", "-c", "cat; echo two >&2")
     streams = (subprocess.PIPE, subprocess.PIPE, subprocess.PIPE)
 
-    with live_sandbox(order, streams=streams) as sandbox:
+    with live_sandbox(run_spec, streams=streams) as sandbox:
         ran = sandbox.finish(b"one\n", timeout_s=60)
 
     assert (ran.stdout, ran.stderr) == (b"one\n", b"two\n")
 
 
 def test_a_sandbox_with_a_network_has_its_proxy_and_relay_beside_it(place: Place) -> None:
-    order = place.order("cat", network=True)
+    run_spec = place.run_spec("cat", network=True)
 
-    with live_sandbox(order, streams=PIPES) as sandbox:
+    with live_sandbox(run_spec, streams=PIPES) as sandbox:
         assert sandbox.proxy_process is not None
         [relay] = sandbox.helpers
         assert list(sandbox.lost()) == []
-        ways = netns.probe_network(sandbox.bubble.init, 3128, "allowed.test:443", "denied.test:443")
-        pids = [sandbox.proxy_process.pid, relay.pid, sandbox.bubble.init]
+        ways = netns.probe_network(
+            sandbox.bubblewrap.init, 3128, "allowed.test:443", "denied.test:443"
+        )
+        pids = [sandbox.proxy_process.pid, relay.pid, sandbox.bubblewrap.init]
 
     assert (ways.allowed, ways.denied) == (200, 403)
     assert ways.direct is not None
@@ -176,15 +178,15 @@ def test_what_is_missing_on_the_machine_is_said_all_at_once() -> None:
 
 def test_a_run_inside_a_run_is_told_that_it_is_in_one(place: Place) -> None:
     words = (sys.executable, "-m", "claude_proxy", "run", "--no-network", "--", "touch", "ran")
-    order = place.order("env", f"PYTHONPATH={ROOT}", *words)
+    run_spec = place.run_spec("env", f"PYTHONPATH={ROOT}", *words)
     shown = (Path(sys.prefix), Path(sys.base_prefix), ROOT)
-    order = replace(order, sandbox=replace(order.sandbox, allow_ro=shown))
+    run_spec = replace(run_spec, sandbox=replace(run_spec.sandbox, allow_ro=shown))
 
-    with live_sandbox(order, streams=PIPES) as sandbox:
+    with live_sandbox(run_spec, streams=PIPES) as sandbox:
         ran = sandbox.finish(timeout_s=120)
 
     assert ran.returncode == 1
-    assert b"error: this is inside a sandbox already" in ran.stderr
+    assert b"error: this is already inside a sandbox" in ran.stderr
     assert list(place.project.iterdir()) == []
 
 
@@ -192,7 +194,7 @@ def test_a_proxy_that_does_not_start_ends_the_run_before_its_command(place: Plac
     place.settings.allowlist.write_text("nonsense: true\n")
 
     with pytest.raises(ConfigError):
-        run(place.order("touch", "ran", network=True), say=place.said.append)
+        run(place.run_spec("touch", "ran", network=True), say=place.said.append)
 
     assert list(place.project.iterdir()) == []
     assert place.left() == []
@@ -203,9 +205,9 @@ def test_a_signal_during_the_start_ends_the_run_with_everything_taken_down(
     place: Place, number: signal.Signals
 ) -> None:
     # Its proxy is starting by then.
-    order = place.order("touch", "ran", network=True)
+    run_spec = place.run_spec("touch", "ran", network=True)
 
-    code = place.run_and_meanwhile(order, lambda: os.kill(os.getpid(), number))
+    code = place.run_and_meanwhile(run_spec, lambda: os.kill(os.getpid(), number))
 
     assert code == 128 + number
     assert list(place.project.iterdir()) == []
@@ -214,8 +216,8 @@ def test_a_signal_during_the_start_ends_the_run_with_everything_taken_down(
 
 
 def test_what_could_not_be_protected_is_compared_afterwards(place: Place) -> None:
-    order = place.order("true")
-    watched = runner.planned_for(order, dry=True).watched
+    run_spec = place.run_spec("true")
+    watched = runner.planned_for(run_spec, dry=True).watched
     assert watched, "nothing is watched in a bare project"
     target = watched[0]
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -258,11 +260,11 @@ def test_a_signal_that_is_sent_to_the_launcher_alone_reaches_command(
 def test_what_bwrap_cannot_mount_is_told_as_bwraps_fault(place: Place) -> None:
     shown = place.directory / "shown"
     shown.mkdir()
-    order = place.order("touch", "ran", network=True)
-    order = replace(order, sandbox=replace(order.sandbox, allow_ro=(shown,)))
+    run_spec = place.run_spec("touch", "ran", network=True)
+    run_spec = replace(run_spec, sandbox=replace(run_spec.sandbox, allow_ro=(shown,)))
 
-    with pytest.raises(ClaudeProxyError, match="bwrap cannot make the sandbox"):
-        place.run_and_meanwhile(order, shown.rmdir)
+    with pytest.raises(ClaudeProxyError, match="bwrap cannot create the sandbox"):
+        place.run_and_meanwhile(run_spec, shown.rmdir)
     assert list(place.project.iterdir()) == []
     assert place.left() == []
 
@@ -282,9 +284,9 @@ def test_a_bwrap_that_ends_at_once_ends_the_run_and_not_its_launcher(
     stand_in = place.directory / "bwrap"
     stand_in.write_text(f"#!/bin/sh\n{says}\nexit 1\n")
     stand_in.chmod(0o755)
-    planned = replace(runner.planned_for(place.order("true")), bwrap=stand_in)
+    planned = replace(runner.planned_for(place.run_spec("true")), bwrap=stand_in)
 
-    with pytest.raises(ClaudeProxyError, match="bwrap cannot make the sandbox"):
+    with pytest.raises(ClaudeProxyError, match="bwrap cannot create the sandbox"):
         Bubblewrap.start(planned, seccomp.program())
 
 
@@ -302,8 +304,8 @@ def test_a_link_that_is_made_between_the_plan_and_the_mount_ends_the_run(
     # Time enough for all that is as it was planned, also on a busy machine.
     monkeypatch.setattr(host_facts, "_MOUNT_PATIENCE_S", 5.0)
 
-    with pytest.raises(ClaudeProxyError, match="not as it was planned") as raised:
-        place.run_and_meanwhile(place.order("touch", "ran"), overtaken)
+    with pytest.raises(ClaudeProxyError, match="not mounted as planned") as raised:
+        place.run_and_meanwhile(place.run_spec("touch", "ran"), overtaken)
     assert ".vscode" in str(raised.value.where)
     assert not (place.project / "ran").exists()
     assert place.left() == []

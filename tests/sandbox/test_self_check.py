@@ -3,7 +3,7 @@
 import pytest
 
 from claude_proxy.sandbox.netns import NetworkProbe
-from claude_proxy.sandbox.self_check import all_right, checks
+from claude_proxy.sandbox.self_check import all_passed, checks
 
 RIGHT = NetworkProbe("network is unreachable", 200, 403)
 
@@ -34,6 +34,6 @@ def test_a_sandbox_with_one_way_out_passes_all_four() -> None:
 def test_what_is_wrong_is_told_and_stops_the_run(ways: NetworkProbe, wrong: list[int]) -> None:
     found = list(checks(ways, 3128, "yes.test:443", "no.test:443"))
 
-    assert [index for index, check in enumerate(found) if not check.right] == wrong
-    assert not all_right(found)
+    assert [index for index, check in enumerate(found) if not check.passed] == wrong
+    assert not all_passed(found)
     assert all(str(found[index]).startswith("WRONG  ") for index in wrong)

@@ -68,7 +68,7 @@ _DENY_KEYS: Final = ("host", "scheme", "ports", "methods", "paths")
 class AttackTarget:
     """Whose sandbox is tried: an order as `claude-proxy run` would take it, and its owner."""
 
-    order: RunSpec
+    run_spec: RunSpec
     home: Path
     environ: Mapping[str, str]
     token: str | None = None  # a secret among this process's variables
@@ -80,7 +80,7 @@ def attack(aim: AttackTarget) -> list[AttackResult]:
 
     Raises ClaudeProxyError if there can be no such sandbox at all.
     """
-    policy = policy_files.load_for(aim.order.settings).policy
+    policy = policy_files.load_for(aim.run_spec.settings).policy
     _refuse_allowed(policy)
     with ExitStack() as stack:
         folder = stack.enter_context(_folder())
@@ -91,10 +91,10 @@ def attack(aim: AttackTarget) -> list[AttackResult]:
         origin = stack.enter_context(_origin(folder))
         key = ProbeKey(folder)
         allowlist = extended(policy, origin.port) + key.sections(origin.port)
-        order = _order(aim.order, folder, project, allowlist, origin.port)
+        run_spec = _order(aim.run_spec, folder, project, allowlist, origin.port)
         pipes = (subprocess.PIPE,) * 3
-        with live_sandbox(order, streams=pipes) as sandbox:
-            outside = _Outside(aim, order, canaries, origin, sandbox, key)
+        with live_sandbox(run_spec, streams=pipes) as sandbox:
+            outside = _Outside(aim, run_spec, canaries, origin, sandbox, key)
             guarded = _identities(outside.guarded())
             reports = _reports_of(sandbox, outside.spec(guarded))
             changed = _changed(guarded)
@@ -104,7 +104,7 @@ def attack(aim: AttackTarget) -> list[AttackResult]:
             Observation("origin", "the allowed sites", _beyond(origin.arrivals(), key)),
             Observation("policy", "policy, CA, audit log", changed),
         )
-    return catalogue.judge(reports, observations, network=order.sandbox.network)
+    return catalogue.judge(reports, observations, network=run_spec.sandbox.network)
 
 
 @contextmanager
@@ -272,7 +272,7 @@ class _Outside:
     """What stands around the sandbox."""
 
     aim: AttackTarget
-    order: RunSpec  # as it was carried out
+    run_spec: RunSpec  # as it was carried out
     canaries: Canaries
     origin: ProbeServer
     sandbox: Sandbox
@@ -280,7 +280,7 @@ class _Outside:
 
     def spec(self, guarded: Mapping[str, list[int]]) -> dict[str, Any]:
         """Return what the attacks are told."""
-        owner, ours = self.aim.order.settings, self.order.settings
+        owner, ours = self.aim.run_spec.settings, self.run_spec.settings
         hidden = [
             *self.canaries.files,
             self.key.file,
@@ -290,7 +290,7 @@ class _Outside:
             *protected(self.aim.home, self.aim.environ, owner.confdir, owner.statedir),
         ]
         return {
-            "attacks": catalogue.names(network=self.order.sandbox.network),
+            "attacks": catalogue.names(network=self.run_spec.sandbox.network),
             "proxy": ["127.0.0.1", HTTP_PORT],
             "socks": ["127.0.0.1", SOCKS_PORT],
             "ca": str(CERTIFICATE),
@@ -314,7 +314,7 @@ class _Outside:
     def guarded(self) -> list[Path]:
         """Return what nobody inside may write."""
         found = [self.sandbox.run_directory, *_script()[1]]
-        for settings in (self.aim.order.settings, self.order.settings):
+        for settings in (self.aim.run_spec.settings, self.run_spec.settings):
             found += [settings.allowlist, settings.confdir, settings.place_of_ca / AUTHORITY_FILE]
             found += [settings.statedir, database_in(settings.statedir)]
         return found

@@ -1,8 +1,8 @@
-"""Starts bwrap as a plan says, holds its COMMAND back until all is ready, and lets it go.
+"""bwrap process: started from a plan, with COMMAND held back until everything is ready.
 
-Law 11: COMMAND is started by one byte that only the launcher writes. The pipe it comes by is held
-open at both ends by bwrap itself, so that the launcher's death is not mistaken for that byte:
-bwrap takes the end of the pipe for it. And a guard ends what a dead launcher leaves.
+Law kept: no quiet downgrade: COMMAND starts on one byte that only the launcher writes. bwrap holds
+both ends of that pipe, because it takes an end of file for the byte and would start COMMAND when
+the launcher dies. A watchdog kills what a dead launcher leaves.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.sandbox.bubblewrap import watchdog
 from claude_proxy.sandbox.plan.model import BLOCK, INFO, SECCOMP, SandboxPlan
 
-type Stream = int | IO[bytes] | None  # as subprocess takes it; None: the launcher's own
+type Stream = int | IO[bytes] | None  # as subprocess takes it; None: the launcher's
 type StandardStreams = tuple[Stream, Stream, Stream]
 
 _START_PATIENCE_S = 30.0
@@ -33,39 +33,40 @@ _INFO_LIMIT = 4096
 
 
 class Bubblewrap:
-    """A sandbox that has been started; until `release` its COMMAND has not."""
+    """A sandbox that has been started; COMMAND starts with `release`."""
 
     def __init__(
-        self, process: subprocess.Popen[bytes], init: int, gate: int, watch: "Watchdog"
+        self, process: subprocess.Popen[bytes], init: int, start_pipe: int, watchdog: "Watchdog"
     ) -> None:
         self.process = process
-        self.init = init  # the first process of the sandbox: with it, all of them end
+        self.init = init  # the first process of the sandbox; all others end with it
         self._init_descriptor = os.pidfd_open(init)
-        self._gate: int | None = gate
-        self.guard = watch
-        watch.tell(self._init_descriptor)
+        self._start_pipe: int | None = start_pipe
+        self.watchdog = watchdog
+        watchdog.watch(self._init_descriptor)
 
     @classmethod
     def start(
         cls, plan: SandboxPlan, filter_: bytes | None, streams: StandardStreams = (None, None, None)
     ) -> Self:
-        """Start bwrap and return when its namespaces are there."""
+        """Start bwrap and return when its namespaces exist."""
         with ExitStack() as stack:
             heard, info = os.pipe()
             stack.callback(os.close, heard)
-            waiting, gate = os.pipe()
-            # Undone last: a guard that is let go of ends whoever has the pipe, as we do until then.
+            waiting, start_pipe = os.pipe()
+            # Closed last: a watchdog that is closed kills every process that has the pipe open, and
+            # this one has it until then.
             guarding = stack.enter_context(ExitStack())
             undo = stack.enter_context(ExitStack())
-            undo.callback(os.close, gate)
+            undo.callback(os.close, start_pipe)
             both = os.open(f"/proc/self/fd/{waiting}", os.O_RDWR)
             os.close(waiting)
             theirs = {INFO: info, BLOCK: both}
             with ExitStack() as closing:
                 for descriptor in theirs.values():
                     closing.callback(os.close, descriptor)
-                watch = Watchdog(both)
-                guarding.callback(watch.close)
+                watchdog = Watchdog(both)
+                guarding.callback(watchdog.close)
                 contents = dict(plan.files)
                 if filter_ is not None:
                     contents[SECCOMP] = filter_
@@ -78,34 +79,34 @@ class Bubblewrap:
                 process = _spawn(plan, words, (*theirs.values(), options), streams)
             undo.callback(_abandon, process)
             try:
-                bubble = cls(process, _init_of(process, heard), gate, watch)
-            except ProcessLookupError:  # it has told of a process that is gone already
+                started = cls(process, _init_of(process, heard), start_pipe, watchdog)
+            except ProcessLookupError:  # it has named a process that is gone
                 raise failed(process) from None
             undo.pop_all()
             guarding.pop_all()
-            return bubble
+            return started
 
     def release(self) -> None:
         """Let COMMAND start."""
-        if self._gate is not None:
-            gate, self._gate = self._gate, None
-            os.write(gate, b"x")
-            os.close(gate)
+        if self._start_pipe is not None:
+            pipe, self._start_pipe = self._start_pipe, None
+            os.write(pipe, b"x")
+            os.close(pipe)
 
     @property
     def alive(self) -> bool:
-        """Whether bwrap still waits for its sandbox."""
+        """Whether bwrap is running."""
         return self.process.poll() is None
 
     def command(self) -> int | None:
-        """Return the number of COMMAND's process, as it is outside; None: it is not there."""
+        """Return the process id of COMMAND outside; None if it is not running."""
         with contextlib.suppress(OSError, ValueError, IndexError):
             path = Path(f"/proc/{self.init}/task/{self.init}/children")
             return int(path.read_text(encoding="ascii").split()[0])
         return None
 
     def end(self) -> None:
-        """End the sandbox with all that is in it, and wait until it has gone."""
+        """Kill the sandbox with all its processes, and wait for its end."""
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._init_descriptor, signal.SIGKILL)
         if self.process.returncode is None:
@@ -114,21 +115,21 @@ class Bubblewrap:
             if self.process.returncode is None:
                 self.process.kill()
                 self.process.wait()
-        # bwrap may go before its sandbox has: what is left of it holds directories busy.
+        # bwrap may end before its sandbox, which keeps directories busy.
         select.select([self._init_descriptor], [], [], _END_PATIENCE_S)
 
     def close(self) -> None:
-        """End the sandbox if it has not ended, and let go of what belongs to it."""
+        """Kill the sandbox if it is alive, and release what belongs to it."""
         self.end()
         for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
             if stream is not None:
-                with contextlib.suppress(OSError):  # what was not written has nobody to read it
+                with contextlib.suppress(OSError):  # nobody reads what was not written
                     stream.close()
         os.close(self._init_descriptor)
-        if self._gate is not None:
-            os.close(self._gate)
-            self._gate = None
-        self.guard.close()
+        if self._start_pipe is not None:
+            os.close(self._start_pipe)
+            self._start_pipe = None
+        self.watchdog.close()
 
     def __enter__(self) -> Self:
         return self
@@ -143,15 +144,22 @@ class Bubblewrap:
 
 
 class Watchdog:
-    """The process that ends the sandbox when this one cannot."""
+    """The process that kills the sandbox when this one is gone."""
 
-    def __init__(self, gate: int) -> None:
+    def __init__(self, start_pipe: int) -> None:
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        words = [sys.executable, "-I", "-S", watchdog.__file__, str(theirs.fileno()), str(gate)]
+        words = [
+            sys.executable,
+            "-I",
+            "-S",
+            watchdog.__file__,
+            str(theirs.fileno()),
+            str(start_pipe),
+        ]
         with theirs:
             self.process = subprocess.Popen(  # noqa: S603 - our own program
                 words,
-                pass_fds=(theirs.fileno(), gate),
+                pass_fds=(theirs.fileno(), start_pipe),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -160,8 +168,8 @@ class Watchdog:
                 start_new_session=True,  # no key pressed in the terminal reaches it
             )
 
-    def tell(self, init: int) -> None:
-        """Tell it by what descriptor it knows the sandbox, and wait until it does."""
+    def watch(self, init: int) -> None:
+        """Send it the descriptor of the sandbox's first process, and wait for its answer."""
         try:
             socket.send_fds(self._channel, [b"init"], [init])
             self._channel.settimeout(_START_PATIENCE_S)
@@ -170,13 +178,13 @@ class Watchdog:
             heard = b""
         if heard != b"seen":
             raise ClaudeProxyError(
-                "the process that guards the sandbox does not start; nothing was run",
+                "the watchdog of the sandbox does not start; nothing was run",
                 where=watchdog.__file__,
                 fix="free some memory and processes, and try again",
             )
 
     def close(self) -> None:
-        """Let it end, which it does with the sandbox or with this channel."""
+        """Wait for its end, which comes with the sandbox's or with this channel's."""
         self._channel.close()
         self.process.wait()
 
@@ -185,15 +193,15 @@ def _spawn(
     plan: SandboxPlan, words: list[str], descriptors: tuple[int, ...], streams: StandardStreams
 ) -> subprocess.Popen[bytes]:
     stdin, stdout, stderr = streams
-    # bwrap would die of Ctrl-C, and the sandbox with it, although COMMAND may have its own use for
-    # that key. Being ignored is inherited; COMMAND gets the default back by `env`, if there is an
-    # `env` that can give it. Where there is none, Ctrl-C has to end all.
+    # Ctrl-C would kill bwrap, and the sandbox with it, although COMMAND may handle that key. An
+    # ignored signal is inherited; `env` gives COMMAND the default back, if it can. Where it cannot,
+    # Ctrl-C has to end everything.
     ignored = (signal.SIGINT, signal.SIGQUIT) if resets_signals(plan) else ()
     before = {number: signal.signal(number, signal.SIG_IGN) for number in ignored}
     sys.stdout.flush()
     sys.stderr.flush()
     try:
-        return subprocess.Popen(  # noqa: S603 - bwrap, with the words of a plan
+        return subprocess.Popen(  # noqa: S603 - bwrap, with the arguments of a plan
             words, pass_fds=descriptors, stdin=stdin, stdout=stdout, stderr=stderr, env=_bare()
         )
     except OSError as error:
@@ -208,18 +216,18 @@ def _spawn(
 
 
 def resets_signals(plan: SandboxPlan) -> bool:
-    """Tell whether COMMAND is started with the signals of the terminal set to their defaults."""
+    """Tell whether COMMAND is started with default handlers for the signals of the terminal."""
     return any(word.startswith("--default-signal") for word in plan.command[1:2])
 
 
 def _bare() -> Mapping[str, str]:
-    # What the sandbox gets is in the plan; bwrap itself needs nothing, and an environment can be
-    # read in /proc by what runs inside.
+    # The variables of the sandbox are in the plan; bwrap needs none, and processes inside can
+    # read its environment in /proc.
     return {}
 
 
 def _init_of(process: subprocess.Popen[bytes], heard: int) -> int:
-    """Return the first process of the sandbox, as bwrap tells."""
+    """Return the first process of the sandbox, which bwrap names."""
     said = b""
     deadline = time.monotonic() + _START_PATIENCE_S
     while b"}" not in said and len(said) < _INFO_LIMIT:
@@ -237,14 +245,14 @@ def _init_of(process: subprocess.Popen[bytes], heard: int) -> int:
 
 
 def failed(process: subprocess.Popen[bytes]) -> ClaudeProxyError:
-    """Return the error that says that bwrap has ended too early."""
+    """Return the error for a bwrap that ended too early."""
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(1.0)
     code = process.returncode
     return ClaudeProxyError(
-        f"bwrap cannot make the sandbox (exit code {code}); nothing was run",
-        where="bwrap, whose own words are above",
-        fix="run `claude-proxy doctor`, which says what is missing",
+        f"bwrap cannot create the sandbox (exit code {code}); nothing was run",
+        where="bwrap; its message is above",
+        fix="run `claude-proxy doctor`, which finds what is missing",
     )
 
 

@@ -1,11 +1,11 @@
-"""Hides a login again that is renewed outside while a run goes on; a program of its own.
+"""Credential mask: covers a login that is renewed outside during a run; a program of its own.
 
-Usage: veil.py LIFELINE PID OUTSIDE INSIDE [OUTSIDE INSIDE ...]
+Usage: credential_mask.py LIFELINE PID OUTSIDE INSIDE [OUTSIDE INSIDE ...]
 
-What a mount hides comes to light when another file is renamed to that name outside: the kernel
-takes the mount away with the file that it was on. Claude Code does so whenever it renews its login.
-This process hears of it from the kernel, enters the sandbox's mount namespace, where nothing that
-runs inside can reach it, and covers the new file. Where that does not go, it ends the sandbox.
+A file that a mount hides becomes visible when another file is renamed to its name outside: the
+kernel removes the mount with the old file. Claude Code does so whenever it renews its login. This
+process watches for it, enters the sandbox's mount namespace, where no process inside can reach it,
+and covers the new file. If that fails, it kills the sandbox (fail closed).
 """
 
 import ctypes
@@ -20,7 +20,7 @@ _NS_GET_USERNS = 0xB701  # ioctl_ns(2)
 _MS_BIND = 0x1000
 _IN_MOVED_TO, _IN_CREATE = 0x80, 0x100
 _NOTHING = b"/dev/null"
-_TRIES = 100
+_ATTEMPTS = 100
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -38,7 +38,7 @@ def main(lifeline: int, pid: int, pairs: list[tuple[str, str]]) -> None:
                 _enter(pid)
                 entered = True
             for _, inside in pairs:
-                _hide(inside)
+                _cover(inside)
     except OSError:
         signal.pidfd_send_signal(init, signal.SIGKILL)
         raise
@@ -61,19 +61,19 @@ def _enter(pid: int) -> None:
     os.setns(mounts, os.CLONE_NEWNS)
 
 
-def _hide(path: str) -> None:
-    """Cover a file, also one that nothing has been written into yet."""
-    for _ in range(_TRIES):
+def _cover(path: str) -> None:
+    """Cover a file, even one that is still empty."""
+    for _ in range(_ATTEMPTS):
         try:
             found = os.stat(path)  # noqa: PTH116 - quick
         except FileNotFoundError:
             return
-        # Ours is a device, or the blank that bwrap has made, which has no name of its own any more.
+        # Covered: a device, or the empty file of bwrap, which has no name any more.
         if stat.S_ISCHR(found.st_mode) or not found.st_nlink:
             return
-        # It may be renewed once more meanwhile: then it is looked at again.
+        # It may be renewed again meanwhile, so it is checked again.
         _libc.mount(_NOTHING, os.fsencode(path), None, _MS_BIND, None)
-    raise OSError(ctypes.get_errno(), "it cannot be hidden", path)
+    raise OSError(ctypes.get_errno(), "it cannot be covered", path)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Compares the mounts that a sandbox got with those of its plan, before its command starts; pure.
+"""Mount check: compares the mounts of a sandbox with its plan, before COMMAND starts; pure.
 
-Law kept: no quiet downgrade (11). Between the look at a project and its mounting, an agent of
-another run in the same project can put a link in the place of a directory. What bwrap then mounts
-is something else, or somewhere else; either is seen here.
+Law kept: no quiet downgrade. Between planning and mounting, an agent of another run in the same
+project can replace a directory with a link. bwrap then mounts another file, or mounts at another
+place; this check finds both.
 """
 
 import re
@@ -18,13 +18,13 @@ _OWN = (Path("/"), Path("/proc"), Path("/dev"))  # bwrap mounts more below these
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class _MountPoint:
     device: str
     root: Path  # within its file system
 
 
 def mismatches(planned: SandboxPlan, inside: str, outside: str) -> tuple[Path, ...]:
-    """Return each place where a sandbox has something else than planned; none if all is well.
+    """Return each path where a sandbox differs from its plan; none if it does not differ.
 
     `inside` and `outside` are the texts of /proc/PID/mountinfo of the sandbox and of the launcher.
     """
@@ -34,34 +34,34 @@ def mismatches(planned: SandboxPlan, inside: str, outside: str) -> tuple[Path, .
         for m in planned.mounts
         if _is_a_mount(m) and m.at not in found and not _is_behind_a_link(m, planned, found)
     ]
-    allowed = {m.at for m in planned.mounts} | set(_brought_along(planned, machine))
+    allowed = {m.at for m in planned.mounts} | set(_mounted_below(planned, machine))
     more = [at for at in found if at not in allowed and not _is_of_bwrap(at)]
     there = [m for m in planned.mounts if m.at in found]
-    other = [m.at for m in there if _is_another(m, planned, found, machine)]
+    other = [m.at for m in there if _is_other(m, planned, found, machine)]
     return tuple(dict.fromkeys((*missing, *more, *other)))
 
 
-def _read(text: str) -> dict[Path, _Found]:
-    """Return what is mounted at each place; of several over each other, the last."""
+def _read(text: str) -> dict[Path, _MountPoint]:
+    """Return the mount at each path; of several on one path, the last."""
     found = {}
     for line in text.splitlines():
         fields = line.split(" ")
         if len(fields) >= _FIELDS:
-            found[_path(fields[4])] = _Found(fields[2], _path(fields[3]))
+            found[_path(fields[4])] = _MountPoint(fields[2], _path(fields[3]))
     return found
 
 
 def _path(text: str) -> Path:
-    # Only a space, a tab, a line break and a backslash are spelled so, and these are ASCII.
+    # Only a space, a tab, a line break and a backslash are escaped, and these are ASCII.
     return Path(_OCTAL.sub(lambda found: chr(int(found[1], 8)), text))
 
 
 def _is_a_mount(mount: Mount) -> bool:
-    return mount.how not in {MountKind.FILE, MountKind.LINK}
+    return mount.kind not in {MountKind.FILE, MountKind.LINK}
 
 
-def _brought_along(planned: SandboxPlan, machine: Mapping[Path, _Found]) -> Iterator[Path]:
-    """Yield where file systems of the machine appear that are mounted below what is shown."""
+def _mounted_below(planned: SandboxPlan, machine: Mapping[Path, _MountPoint]) -> Iterator[Path]:
+    """Yield where file systems of the host appear that are mounted below a visible path."""
     for mount in planned.mounts:
         source = Path(str(mount.source))
         for place in machine if mount.shows else ():
@@ -73,52 +73,57 @@ def _is_of_bwrap(at: Path) -> bool:
     return at in _OWN or any(parent in _OWN[1:] for parent in at.parents)
 
 
-def _is_behind_a_link(mount: Mount, planned: SandboxPlan, found: Mapping[Path, _Found]) -> bool:
+def _is_behind_a_link(
+    mount: Mount, planned: SandboxPlan, found: Mapping[Path, _MountPoint]
+) -> bool:
     """Tell whether a link that no agent can change leads from here to what was to be mounted.
 
-    Where the link itself is shown, bwrap mounts at its end, over what lies there anyway.
+    Where the link itself is visible, bwrap mounts at its target, over what lies there anyway.
     """
     source = Path(str(mount.source))
     if not mount.shows or source == mount.at or source not in found:
         return False
     holders = [m for m in planned.mounts if m is not mount and mount.at.is_relative_to(m.at)]
     nearest = max(holders, key=lambda m: len(m.at.parts), default=None)
-    return nearest is not None and nearest.how is MountKind.READ
+    return nearest is not None and nearest.kind is MountKind.READ
 
 
-def _is_another(
-    mount: Mount, planned: SandboxPlan, found: Mapping[Path, _Found], machine: Mapping[Path, _Found]
+def _is_other(
+    mount: Mount,
+    planned: SandboxPlan,
+    found: Mapping[Path, _MountPoint],
+    machine: Mapping[Path, _MountPoint],
 ) -> bool:
-    """Tell whether what is mounted here is not what lies here in the directory around it."""
-    around = _around(mount, planned)
-    if around is None or around.at not in found:
+    """Tell whether the mount shows another file than the writable directory has at this path."""
+    parent = _writable_parent(mount, planned)
+    if parent is None or parent.at not in found:
         return False
-    this, outer = found[mount.at], found[around.at]
+    this, outer = found[mount.at], found[parent.at]
     source = Path(str(mount.source))
-    within = _Found(outer.device, outer.root / source.relative_to(Path(str(around.source))))
-    # Or of what the machine's root has mounted inside that directory, which no agent can do.
+    within = _MountPoint(outer.device, outer.root / source.relative_to(Path(str(parent.source))))
+    # Or a file system that root has mounted inside that directory, which no agent can do.
     return this not in {within, _lying_at(source, machine)}
 
 
-def _lying_at(path: Path, machine: Mapping[Path, _Found]) -> _Found | None:
-    """Return what lies at a path, by its name and without following links."""
+def _lying_at(path: Path, machine: Mapping[Path, _MountPoint]) -> _MountPoint | None:
+    """Return what lies at a path, without following links."""
     holders = [place for place in machine if path.is_relative_to(place)]
     nearest = max(holders, key=lambda place: len(place.parts), default=None)
     if nearest is None:
         return None
     mount = machine[nearest]
-    return _Found(mount.device, mount.root / path.relative_to(nearest))
+    return _MountPoint(mount.device, mount.root / path.relative_to(nearest))
 
 
-def _around(mount: Mount, planned: SandboxPlan) -> Mount | None:
-    """Return the writable mount that holds what this one shows; None: no agent can write it."""
+def _writable_parent(mount: Mount, planned: SandboxPlan) -> Mount | None:
+    """Return the writable mount that contains the source of this one; None if there is none."""
     if not mount.shows:
         return None
     source = Path(str(mount.source))
     holders = [
         other
         for other in planned.mounts
-        if other.how is MountKind.WRITE
+        if other.kind is MountKind.WRITE
         and other.at != mount.at
         and source != Path(str(other.source))
         and source.is_relative_to(Path(str(other.source)))

@@ -1,11 +1,11 @@
-"""Ends a sandbox whose launcher is gone, however that went; a program of its own, run by its path.
+"""Watchdog: kills a sandbox whose launcher is gone; a program of its own, run by its path.
 
-bwrap's --die-with-parent does not reach all of it: until COMMAND starts, the first process inside
-has no such tie to its parent, and would wait for ever for a byte that nobody can send any more. So
-this process is started before bwrap is. It is told who that first process is, and until then knows
-those of a sandbox by the pipe that holds COMMAND back, which nobody else has.
+bwrap's --die-with-parent does not cover everything: until COMMAND starts, the first process inside
+is not tied to its parent, and would wait forever for a byte that no process can send any more. So
+the watchdog is started before bwrap. It receives a descriptor of that first process; until then it
+finds the processes of the sandbox by the pipe that holds COMMAND back, which only they have open.
 
-It imports nothing but what starts in milliseconds, as every run waits for that.
+Every run waits for its start, so it imports only what loads in milliseconds.
 """
 
 import os
@@ -16,8 +16,8 @@ import sys
 from contextlib import suppress
 
 
-def main(channel: socket.socket, gate: int) -> None:
-    """Wait for the end of the launcher, or of its sandbox, which is told by a descriptor."""
+def main(channel: socket.socket, start_pipe: int) -> None:
+    """Wait for the end of the launcher, or of its sandbox."""
     init: int | None = None
     poll = select.poll()
     poll.register(channel, select.POLLIN)
@@ -27,34 +27,34 @@ def main(channel: socket.socket, gate: int) -> None:
             return  # the sandbox is gone
         if channel.fileno() not in ready:
             continue
-        descriptor = _told(channel)
+        descriptor = _received(channel)
         if descriptor is None:
             break
         init = descriptor
         poll.register(init, select.POLLIN)
-        with suppress(OSError):  # a launcher that has just ended: told by the next round
+        with suppress(OSError):  # the launcher has just ended: the next round finds out
             channel.send(b"seen")
     if init is not None:
         _kill(init)
         return
-    # Again until there is none: whoever was not seen was made meanwhile by one that was.
-    while found := holders(gate):
+    # Until there is none: a process that was missed was forked meanwhile by one that was found.
+    while found := holders(start_pipe):
         for pid in found:
-            end_holder(pid, gate)
+            end_holder(pid, start_pipe)
 
 
-def _told(channel: socket.socket) -> int | None:
-    """Return the descriptor that has come; None: the launcher is gone."""
+def _received(channel: socket.socket) -> int | None:
+    """Return the descriptor that was sent; None: the launcher is gone."""
     try:
         descriptors = socket.recv_fds(channel, 16, 1)[1]
     except OSError:
-        return None  # reset, as the launcher had not read all when it ended
+        return None  # reset: the launcher ended with unread data
     return descriptors[0] if descriptors else None
 
 
-def holders(gate: int) -> list[int]:
+def holders(start_pipe: int) -> list[int]:
     """Return the other processes that have the pipe open."""
-    wanted = os.fstat(gate).st_ino
+    wanted = os.fstat(start_pipe).st_ino
     names = os.listdir("/proc")  # noqa: PTH208 - pathlib takes milliseconds to import
     others = {name for name in names if name.isdecimal()} - {str(os.getpid())}
     return [int(name) for name in others if _holds(name, wanted)]
@@ -73,19 +73,19 @@ def _holds(name: str, wanted: int) -> bool:
     return False
 
 
-def end_holder(pid: int, gate: int) -> None:
-    """End a process that has the pipe, if it is the same still."""
+def end_holder(pid: int, start_pipe: int) -> None:
+    """Kill a process that has the pipe open, if it still has."""
     try:
         descriptor = os.pidfd_open(pid)
     except OSError:
         return
-    if _holds(str(pid), os.fstat(gate).st_ino):
+    if _holds(str(pid), os.fstat(start_pipe).st_ino):
         _kill(descriptor)
     os.close(descriptor)
 
 
 def _kill(descriptor: int) -> None:
-    with suppress(OSError):  # it may have gone by itself
+    with suppress(OSError):  # it may have ended by itself
         signal.pidfd_send_signal(descriptor, signal.SIGKILL)
 
 

@@ -23,7 +23,7 @@ from claude_proxy.sandbox.run_spec import RunSpec, refuse_reachable, shown_files
 _LOOPBACK = "127.0.0.1"
 
 
-def run(order: RunSpec, environ: Mapping[str, str]) -> int:
+def run(run_spec: RunSpec, environ: Mapping[str, str]) -> int:
     """Run COMMAND to its end and return its exit code, as a shell reports it."""
     if not SANDBOX_EXEC.exists():
         raise ClaudeProxyError(
@@ -31,39 +31,39 @@ def run(order: RunSpec, environ: Mapping[str, str]) -> int:
             where=str(SANDBOX_EXEC),
             fix="it is a part of macOS; on Linux, `claude-proxy run` takes bwrap by itself",
         )
-    _refuse_unknown(order)
-    refuse_reachable(order)
-    bindings = credentials.bindings_of(order)
-    credentials.refuse_reachable(order, bindings, environ)
+    _refuse_unknown(run_spec)
+    refuse_reachable(run_spec)
+    bindings = credentials.bindings_of(run_spec)
+    credentials.refuse_reachable(run_spec, bindings, environ)
     with ExitStack() as stack:
-        run_directory = stack.enter_context(RunDirectory.make(order.words, name=order.name))
-        log = open_log(order.settings.statedir, run_directory.name)
+        run_directory = stack.enter_context(RunDirectory.make(run_spec.words, name=run_spec.name))
+        log = open_log(run_spec.settings.statedir, run_directory.name)
         stack.callback(log.file.close)
-        port = _start_proxy(order, run_directory, log, stack) if order.sandbox.network else 0
+        port = _start_proxy(run_spec, run_directory, log, stack) if run_spec.sandbox.network else 0
         temporary, shown = run_directory.path / "tmp", run_directory.path / "shown"
         for directory in (temporary, shown):
             directory.mkdir(mode=0o700)
-        for name, content in shown_files(order).items():
+        for name, content in shown_files(run_spec).items():
             run_directory.write(f"shown/{name}", content)
-        spec = credentials.with_isolation(order, bindings, environ)
+        spec = credentials.with_isolation(run_spec, bindings, environ)
         seen = host_facts.gather(
             spec,
             environ=environ,
-            confdir=order.settings.confdir,
-            statedir=order.settings.statedir,
+            confdir=run_spec.settings.confdir,
+            statedir=run_spec.settings.statedir,
             run_directory=base_of(environ),
             shown={},
         )
         planned = seatbelt(spec, seen, port=port, temporary=temporary, shown=shown)
-        return _wait(list(planned.argv), dict(planned.environment), order)
+        return _wait(list(planned.argv), dict(planned.environment), run_spec)
 
 
-def _refuse_unknown(order: RunSpec) -> None:
+def _refuse_unknown(run_spec: RunSpec) -> None:
     """Refuse what is known on Linux alone."""
     asked = {
-        "--verify": order.verify,
-        "--proxy": order.join is not None,
-        "--gateway": order.settings.gateway is not None,
+        "--verify": run_spec.verify,
+        "--proxy": run_spec.join is not None,
+        "--gateway": run_spec.settings.gateway is not None,
     }
     for option, given in asked.items():
         if given:
@@ -74,11 +74,13 @@ def _refuse_unknown(order: RunSpec) -> None:
             )
 
 
-def _start_proxy(order: RunSpec, run_directory: RunDirectory, log: RunLog, stack: ExitStack) -> int:
+def _start_proxy(
+    run_spec: RunSpec, run_directory: RunDirectory, log: RunLog, stack: ExitStack
+) -> int:
     """Start the run's proxy on a free port, and return that once it is ready."""
     with socket.create_server((_LOOPBACK, 0)) as listener:
         own = replace(
-            order.settings,
+            run_spec.settings,
             listen=(InheritedListen(listener.fileno(), "run"),),
             workers=1,
             verbosity=Verbosity.QUIET,
@@ -91,14 +93,14 @@ def _start_proxy(order: RunSpec, run_directory: RunDirectory, log: RunLog, stack
     return port
 
 
-def _wait(words: list[str], environment: dict[str, str], order: RunSpec) -> int:
+def _wait(words: list[str], environment: dict[str, str], run_spec: RunSpec) -> int:
     before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT,)}
     try:
         # Ctrl-C is COMMAND's; it reaches it by the terminal, and the default is given back to it.
         process = subprocess.Popen(  # noqa: S603 - sandbox-exec, with the words of a plan
             words,
             env=environment,
-            cwd=order.sandbox.project,
+            cwd=run_spec.sandbox.project,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no threads
         )
         code = process.wait()

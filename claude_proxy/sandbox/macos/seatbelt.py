@@ -117,7 +117,7 @@ def _lines(
     yield _rule("allow file-write-data", [Path(device) for device in _DEVICES], kind="literal")
     yield f"(allow file-write-data {_TERMINALS})"
     yield _rule("deny file-write*", _guarded(spec, facts))
-    yield _rule("deny file-read* file-write*", _walls(spec, facts))
+    yield _rule("deny file-read* file-write*", _hidden_paths(spec, facts))
 
 
 def _network(spec: SandboxSpec, port: int) -> Iterator[str]:
@@ -155,13 +155,13 @@ def _guarded(spec: SandboxSpec, facts: HostFacts) -> list[Path]:
     return _with_real(facts, [path for path in below if path not in lifted])
 
 
-def _walls(spec: SandboxSpec, facts: HostFacts) -> list[Path]:
+def _hidden_paths(spec: SandboxSpec, facts: HostFacts) -> list[Path]:
     home = facts.user.home
     named = {*_written(spec, facts), *spec.allow_ro}
     named |= {home / name for name in spec.profile.home_read}
     secret = [path for path in protected_paths.secret(home, facts.environ) if path not in named]
     hidden = [spec.project / name for name in spec.hide]
-    hidden += [*spec.isolation.hidden, *spec.isolation.unseen]
+    hidden += [*spec.isolation.logins, *spec.isolation.unreadable]
     ours = (facts.confdir, facts.statedir)
     return _with_real(
         facts, [*protected_paths.protected(home, facts.environ, *ours), *secret, *hidden]

@@ -1,1 +1,1 @@
-"""What a run sees, decided from facts; pure."""
+"""The plan of a sandbox: what a run sees, decided from facts about the host; pure."""

@@ -1,8 +1,8 @@
-"""Says what of the user's credentials stays outside of a run, and what stands inside in its place.
+"""Credential isolation: which credentials stay outside a run, and the placeholders inside; pure.
 
-Pure. Law kept: secrets stay outside (9). Where a credential is put in by the proxy, the sandbox has
-a placeholder for it; no variable that holds the credential, that it is read from, or that would be
-used in the placeholder's place, is handed on.
+Law kept: secrets stay outside. For a credential that the proxy injects, the sandbox has a
+placeholder; no variable is passed on that holds the credential, is its source, or would be used
+instead of the placeholder.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -28,9 +28,9 @@ from claude_proxy.wire.authority import Authority
 ANTHROPIC = Authority.of("api.anthropic.com", 443)
 
 TOKEN = "ANTHROPIC_AUTH_TOKEN"  # noqa: S105 - the name of a variable
-OAUTH_TOKEN = "CLAUDE_CODE_OAUTH_TOKEN"  # noqa: S105 - likewise
+OAUTH_TOKEN = "CLAUDE_CODE_OAUTH_TOKEN"  # noqa: S105 - the name of a variable
 BASE_URL = "ANTHROPIC_BASE_URL"
-# Whatever Claude Code, or another client of that API, would authenticate with.
+# With these Claude Code, or another client of the API, would authenticate.
 CLAUDE_VARIABLES = frozenset(
     {
         "ANTHROPIC_API_KEY",
@@ -42,12 +42,12 @@ CLAUDE_VARIABLES = frozenset(
         "CLAUDE_CODE_SESSION_ACCESS_TOKEN",
     }
 )
-# The login of Claude Code's own, below the directory of its settings.
+# Claude Code's own login, below the directory of its settings.
 _LOGIN = ".credentials.json"
 
 GATEWAY_PLACEHOLDER = "sk-ant-claude-proxy-placeholder-gateway"
 
-_TOO_SHORT = 8  # to be looked for in other values: it would be found by accident
+_TOO_SHORT = 8  # a shorter value would be found in other variables by accident
 
 
 def isolation_of(
@@ -56,7 +56,7 @@ def isolation_of(
     environ: Mapping[str, str],
     home: Path,
 ) -> CredentialIsolation:
-    """Return what is kept outside; `values` are those that could be read, by binding."""
+    """Return what stays outside; `values` are those that could be read, by binding."""
     found = list(bindings)
     injected = [(each, each.use) for each in found if isinstance(each.use, Injection)]
     of_anthropic = any(is_anthropics(binding) for binding, _ in injected)
@@ -73,42 +73,42 @@ def isolation_of(
     withheld |= CLAUDE_VARIABLES if of_anthropic else set()
     return CredentialIsolation(
         tuple(placeholders.items()),
-        # What has a placeholder is set, and so need not be taken away.
+        # A variable with a placeholder is overwritten, so it need not be removed.
         frozenset(withheld - placeholders.keys()),
         logins_of(home, environ) if of_anthropic else (),
         tuple(path for _, use in injected for path in _files_read(use.source, home)),
-        tuple(path for each in found for path in obeyed(each.use.source, home)),
+        tuple(path for each in found for path in deciding_files(each.use.source, home)),
     )
 
 
 def isolation_for_gateway(
     port: int, source: SecretSource, environ: Mapping[str, str], home: Path
 ) -> CredentialIsolation:
-    """Return what is kept outside where a gateway listens on a port inside and holds the key."""
+    """Return what stays outside where a gateway listens on a port inside and holds the key."""
     return CredentialIsolation(
         ((BASE_URL, f"http://127.0.0.1:{port}"), (TOKEN, GATEWAY_PLACEHOLDER)),
         frozenset({*CLAUDE_VARIABLES, *_variables_read(source)} - {TOKEN}),
         logins_of(home, environ),
         tuple(_files_read(source, home)),
-        tuple(obeyed(source, home)),
+        tuple(deciding_files(source, home)),
     )
 
 
-def joined(one: CredentialIsolation, other: CredentialIsolation) -> CredentialIsolation:
-    """Return what both keep outside; where they disagree, the second is heard."""
+def combined(one: CredentialIsolation, other: CredentialIsolation) -> CredentialIsolation:
+    """Return what either keeps outside; the placeholders of the second win."""
     placeholders = {**dict(one.placeholders), **dict(other.placeholders)}
     return CredentialIsolation(
         tuple(placeholders.items()),
         (one.withheld | other.withheld) - placeholders.keys(),
-        tuple(dict.fromkeys((*one.hidden, *other.hidden))),
-        tuple(dict.fromkeys((*one.unseen, *other.unseen))),
-        tuple(dict.fromkeys((*one.unwritten, *other.unwritten))),
-        tuple(dict.fromkeys((*one.bare, *other.bare))),
+        tuple(dict.fromkeys((*one.logins, *other.logins))),
+        tuple(dict.fromkeys((*one.unreadable, *other.unreadable))),
+        tuple(dict.fromkeys((*one.unwritable, *other.unwritable))),
+        tuple(dict.fromkeys((*one.exposed, *other.exposed))),
     )
 
 
 def logins_of(home: Path, environ: Mapping[str, str]) -> tuple[Path, ...]:
-    """Return the files in which clients of that API keep the user's own login."""
+    """Return the files in which clients of the API keep the user's own login."""
     given = environ.get("CLAUDE_CONFIG_DIR", "")
     named = (Path(given, _LOGIN),) if given.startswith("/") else ()
     return (home / ".claude" / _LOGIN, *named)
@@ -129,8 +129,8 @@ def _files_read(source: SecretSource, home: Path) -> Iterator[Path]:
         yield _at(source.path, home)
 
 
-def obeyed(source: SecretSource | None, home: Path) -> Iterator[Path]:
-    """Yield what decides which value a source gives: the file, the program and its scripts."""
+def deciding_files(source: SecretSource | None, home: Path) -> Iterator[Path]:
+    """Yield the files that decide the value of a source: the file, the program and its scripts."""
     if isinstance(source, FileSource | DotenvSource):
         yield _at(source.path, home)
     if isinstance(source, CommandSource):
@@ -143,7 +143,7 @@ def _at(path: Path, home: Path) -> Path:
 
 
 def _holding(environ: Mapping[str, str], values: Iterable[Secret]) -> set[str]:
-    """Return the variables in which one of the values stands."""
+    """Return the variables that contain one of the values."""
     texts = [value.reveal().decode("utf-8", "surrogateescape") for value in values]
     return {
         name

@@ -1,6 +1,6 @@
-"""Says which variables a run has: few of the user's, those of the proxy, those that were named.
+"""Environment of a run: a few variables of the user, the proxy's, those that were named; pure.
 
-Pure. Law kept: secrets stay outside (9), as what nobody named is not handed on.
+Law kept: secrets stay outside: a variable that nobody named is not passed on.
 """
 
 import re
@@ -20,7 +20,7 @@ CERTIFICATE = INSIDE / "ca.pem"
 BUNDLE = INSIDE / "bundle.pem"
 ALLOWLIST = INSIDE / "allowlist.yaml"
 
-_TAKEN = re.compile(
+_PASSED = re.compile(
     r"TERM|COLORTERM|COLORFGBG|NO_COLOR|FORCE_COLOR|CLICOLOR|TERM_PROGRAM|TERM_PROGRAM_VERSION"
     r"|LANG|LANGUAGE|LC_[A-Z]+|TZ"
 )
@@ -28,7 +28,7 @@ _DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
 _OURS = frozenset({"HOME", "PWD", "USER", "LOGNAME", "SHELL", "PATH"})
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
-# They name a socket that no run may see, so handing one on could only mislead.
+# They name a socket that no run may see, so to pass one on could only mislead.
 _SOCKETS = frozenset(
     {
         "CONTAINER_HOST",
@@ -45,10 +45,10 @@ _SOCKETS = frozenset(
 
 
 def proxy_environment() -> dict[str, str]:
-    """Return what leads every client to the relay inside."""
+    """Return the variables that lead every client to the relay inside."""
     found = client_environment(Authority.of("127.0.0.1", HTTP_PORT), CERTIFICATE, BUNDLE)
-    # Upper case alone: Python's clients take the lower-case one, and httpx fails at a socks URL
-    # without an extra package; curl and Rust's reqwest take either.
+    # Upper case only: Python's clients read the lower-case name, and httpx fails on a socks URL
+    # without an extra package; curl and Rust's reqwest read either.
     found["ALL_PROXY"] = f"socks5h://127.0.0.1:{SOCKS_PORT}"
     return found
 
@@ -56,9 +56,9 @@ def proxy_environment() -> dict[str, str]:
 def environment(
     spec: SandboxSpec, facts: HostFacts, *, path: str, shell: Path, project: Path
 ) -> tuple[dict[str, str], frozenset[str]]:
-    """Return the variables of the run, and the names of those whose values are kept quiet."""
+    """Return the variables of the run, and the names of those whose values are not printed."""
     given = facts.environ
-    found = {name: value for name, value in given.items() if _TAKEN.fullmatch(name)}
+    found = {name: value for name, value in given.items() if _PASSED.fullmatch(name)}
     found |= {
         "HOME": str(facts.user.home),
         "LOGNAME": facts.user.name,
@@ -71,21 +71,21 @@ def environment(
     ours = {**(proxy_environment() if spec.network else {}), **dict(isolation.placeholders)}
     passed = {name: given[name] for name in spec.profile.pass_env if name in given}
     named = {name: _named(name, given, ours, isolation) for name in spec.pass_env}
-    handed_on = {**dict(spec.profile.set_env), **found, **passed}
-    for name in isolation.withheld & handed_on.keys():
-        del handed_on[name]
-    return {**handed_on, **ours, **named}, frozenset({*passed, *named} - isolation.withheld)
+    inherited = {**dict(spec.profile.set_env), **found, **passed}
+    for name in isolation.withheld & inherited.keys():
+        del inherited[name]
+    return {**inherited, **ours, **named}, frozenset({*passed, *named} - isolation.withheld)
 
 
-def held_back(spec: SandboxSpec, facts: HostFacts) -> tuple[str, ...]:
-    """Return the variables that would be handed on, were there no placeholders for them."""
+def withheld_variables(spec: SandboxSpec, facts: HostFacts) -> tuple[str, ...]:
+    """Return the variables that the profile would pass on, but that hold a credential."""
     wanted = {*spec.profile.pass_env, *dict(spec.profile.set_env)}
     given = {*facts.environ, *dict(spec.profile.set_env)}
     return tuple(sorted(wanted & given & spec.isolation.withheld))
 
 
 def visible_path(given: str | None, is_visible: Callable[[Path], bool]) -> str:
-    """Return PATH without the directories that are not there inside."""
+    """Return PATH without the directories that do not exist inside."""
     entries = (given or _DEFAULT_PATH).split(":")
     visible = [entry for entry in entries if entry.startswith("/") and is_visible(Path(entry))]
     return ":".join(dict.fromkeys(visible)) or _DEFAULT_PATH
@@ -100,27 +100,27 @@ def _named(
         raise ConfigError(
             "--pass-env takes the name of a variable, not its value",
             where=f"--pass-env {name}=...",
-            fix=f"export the variable, then say --pass-env {name}",
+            fix=f"export the variable, then use --pass-env {name}",
         )
     if not _NAME.fullmatch(name):
         raise ConfigError(
-            "this is not the name of a variable", where=where, fix="name one, such as GH_TOKEN"
+            "this is not a variable name", where=where, fix="name one, such as GH_TOKEN"
         )
     if name in isolation.withheld:
         raise ConfigError(
-            f"{name} holds a credential that stays outside: the proxy puts it in",
+            f"{name} holds a credential that stays outside: the proxy injects it",
             where=where,
-            fix="leave it out; or take the entry out of `credentials` in the allowlist",
+            fix="leave it out; or remove the entry from `credentials` in the allowlist",
         )
     if name in ours or name in _OURS:
         raise ConfigError(
             f"{name} is set for the run itself and cannot be passed",
             where=where,
-            fix="leave it out; set it inside, in the command, if it must be another",
+            fix="leave it out; set it in the command, if it must differ",
         )
     if name in _SOCKETS:
         raise ConfigError(
-            f"{name} leads to a socket that no run may see",
+            f"{name} names a socket that no run may see",
             where=where,
             fix="leave it out; do what needs it outside of the run",
         )

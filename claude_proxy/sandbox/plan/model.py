@@ -1,6 +1,6 @@
-"""Holds what a run asks for, what the machine says, and the plan that comes of both; pure.
+"""Data types of a sandbox: its specification, facts about the host, and the resulting plan; pure.
 
-Values only: `facts` fills in what was seen, `plan` decides on nothing else.
+`host_facts` gathers the facts; the planner decides from them and the specification alone.
 """
 
 import shlex
@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from pathlib import Path
 
-# The options of bwrap that name a descriptor; whoever starts it puts the number in. They cannot be
-# mistaken for anything else: only the words after --seccomp, --file and so on are looked at.
+# Placeholders for descriptor numbers, which are filled in when bwrap is started. Only the words
+# after --seccomp, --file and so on are replaced, so that nothing else can be taken for one.
 SECCOMP = "{seccomp}"
 INFO = "{info}"
 BLOCK = "{block}"
@@ -18,7 +18,7 @@ BLOCK = "{block}"
 _DESCRIPTOR_OPTIONS = frozenset(
     {"--seccomp", "--info-fd", "--block-fd", "--file", "--ro-bind-data"}
 )
-_SHOWN_SECRET = "***"  # noqa: S105 - what stands in the place of one
+_SHOWN_SECRET = "***"  # noqa: S105 - printed instead of a value
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,32 +27,34 @@ class Profile:
 
     name: str
     description: str = ""
-    commands: frozenset[str] = frozenset()  # chosen for COMMANDs of these names
-    home_write: tuple[str, ...] = ()  # "dir/" is a directory, else a file; made if missing
+    commands: frozenset[str] = frozenset()  # the profile of COMMANDs with these names
+    home_write: tuple[str, ...] = ()  # "dir/" is a directory, else a file; created if missing
     home_read: tuple[str, ...] = ()
-    home_protect: tuple[str, ...] = ()  # below what is written: not to be, as it is obeyed outside
+    home_protect: tuple[str, ...] = ()  # read-only below home_write: programs outside obey it
     pass_env: tuple[str, ...] = ()
     set_env: tuple[tuple[str, str], ...] = ()
-    protect: tuple[str, ...] = ()  # in the project: not to be written, as others run or obey it
-    unattended: tuple[str, ...] = ()  # arguments that switch the command's own questions off
-    callback_ports: tuple[int, ...] = ()  # macOS: where a login in the browser comes back to
+    protect: tuple[str, ...] = ()  # read-only in the project: programs outside run or obey it
+    unattended: tuple[str, ...] = ()  # arguments by which the command asks no questions
+    callback_ports: tuple[int, ...] = ()  # macOS: where a login in the browser returns to
 
 
 @dataclass(frozen=True, slots=True)
 class CredentialIsolation:
-    """What of the user's credentials stays outside, and what stands inside in its place."""
+    """Which of the user's credentials stay outside, and what the sandbox has instead."""
 
-    placeholders: tuple[tuple[str, str], ...] = ()  # variables, and what they hold inside
-    withheld: frozenset[str] = frozenset()  # variables that are not handed on
-    hidden: tuple[Path, ...] = ()  # logins of the user's own that the placeholders stand for
-    unseen: tuple[Path, ...] = ()  # where credentials are read from: not to be shown
-    unwritten: tuple[Path, ...] = ()  # what says which credential is the right one, likewise
-    bare: tuple[Path, ...] = ()  # files in which one stands, wherever it is read from
+    placeholders: tuple[tuple[str, str], ...] = ()  # variables and their values inside
+    withheld: frozenset[str] = frozenset()  # variables that are not passed on
+    logins: tuple[
+        Path, ...
+    ] = ()  # files of the user's own logins, hidden: placeholders replace them
+    unreadable: tuple[Path, ...] = ()  # sources of credentials: a sandbox that shows one is refused
+    unwritable: tuple[Path, ...] = ()  # what decides the value of a credential
+    exposed: tuple[Path, ...] = ()  # files that contain a credential and may be visible inside
 
 
 @dataclass(frozen=True, slots=True)
 class SandboxSpec:
-    """What one run asks for."""
+    """What the sandbox of one run is to contain."""
 
     command: tuple[str, ...]
     project: Path
@@ -60,14 +62,14 @@ class SandboxSpec:
     allow_ro: tuple[Path, ...] = ()
     allow_rw: tuple[Path, ...] = ()
     pass_env: tuple[str, ...] = ()
-    shell: bool = False  # a shell in the place of `command`
+    shell: bool = False  # a shell instead of `command`
     keep_home: bool = False
-    network: bool = True  # False: nothing but lo
-    unfiltered: bool = False  # the machine's own network, in the place of the proxy
+    network: bool = True  # False: the loopback interface alone
+    unfiltered: bool = False  # the host's own network instead of the proxy
     seccomp: bool = True
-    extra_ro: tuple[Path, ...] = ()  # of our own (doctor's interpreter)
+    extra_ro: tuple[Path, ...] = ()  # for `doctor`: its interpreter
     isolation: CredentialIsolation = CredentialIsolation()
-    hide: tuple[str, ...] = ()  # of the project's own file: paths within it
+    hide: tuple[str, ...] = ()  # from the project's own file: paths within it
     read_only: tuple[str, ...] = ()
 
 
@@ -82,7 +84,7 @@ class PathKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class PathInfo:
-    """What lies at a path."""
+    """What a path leads to, and where that is."""
 
     kind: PathKind
     real: Path  # without any symbolic link
@@ -91,7 +93,7 @@ class PathInfo:
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Whose files and whose environment."""
+    """The user who runs the sandbox."""
 
     name: str
     uid: int
@@ -101,17 +103,17 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A COMMAND that was found, and what it needs to be found inside."""
+    """The program of COMMAND, and what must be visible so that it works."""
 
-    path: Path  # absolute, as it was found
+    path: Path  # absolute, as found
     real: Path
     links: tuple[tuple[Path, str], ...] = ()  # the symbolic links on the way to it
-    trees: tuple[Path, ...] = ()  # its node_modules, its virtual environment, or it alone
+    trees: tuple[Path, ...] = ()  # its node_modules, its virtual environment, or only itself
 
 
 @dataclass(frozen=True, slots=True)
 class Worktree:
-    """A Git directory outside the project that vouches for it: it names the project itself."""
+    """A Git directory outside the project that itself names the project."""
 
     git: Path
     common: Path
@@ -119,7 +121,7 @@ class Worktree:
 
 @dataclass(frozen=True, slots=True)
 class HostFacts:
-    """What was seen on this machine; `paths` answers every question of `plan.questions`."""
+    """Facts about this host; `paths` covers all paths of `planner.paths_to_inspect`."""
 
     user: User
     environ: Mapping[str, str]
@@ -133,21 +135,23 @@ class HostFacts:
     program: Program | None = None
     worktree: Worktree | None = None
     git_directories: tuple[Path, ...] = ()  # of the project and its submodules
-    hooks: tuple[Path, ...] = ()  # where core.hooksPath leads
-    default_signal: Path | None = None  # an `env` that knows --default-signal
+    hooks: tuple[Path, ...] = ()  # where core.hooksPath points
+    default_signal: Path | None = None  # an `env` that has --default-signal
     shown: Mapping[str, bytes] = field(default_factory=dict)  # the files of /run/claude-proxy
-    resolver: Mapping[str, bytes] = field(default_factory=dict)  # how this machine finds names
-    notes: tuple[str, ...] = ()  # what the user should be told
+    resolver: Mapping[str, bytes] = field(
+        default_factory=dict
+    )  # the host's files for name resolution
+    notes: tuple[str, ...] = ()  # for the user
 
 
 class MountKind(StrEnum):
-    """A way to put something at a place inside."""
+    """How something is mounted or created inside, by the option of bwrap."""
 
     READ = "--ro-bind"
     WRITE = "--bind"
     EMPTY = "--tmpfs"
-    FILE = "--file"  # from a descriptor, into a directory that is made read-only later
-    BLANK = "--ro-bind-data"  # the same over something that lies there
+    FILE = "--file"  # from a descriptor, into a directory that becomes read-only later
+    BLANK = "--ro-bind-data"  # from a descriptor, over an existing file
     LINK = "--symlink"
     PROC = "--proc"
     DEV = "--dev"
@@ -155,23 +159,23 @@ class MountKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """One thing at one place inside."""
+    """One mount inside."""
 
-    how: MountKind
+    kind: MountKind
     at: Path
     source: Path | str | None = None
     mode: str | None = None
-    sealed: bool = False  # read-only once all is in place
+    sealed: bool = False  # read-only after all mounts are made
 
     @property
     def shows(self) -> bool:
-        """Tell whether something of the machine is seen here."""
-        return self.how in {MountKind.READ, MountKind.WRITE}
+        """Whether something of the host is visible here."""
+        return self.kind in {MountKind.READ, MountKind.WRITE}
 
 
 @dataclass(frozen=True, slots=True)
 class PathToCreate:
-    """Something that must be there before the start; if it is missing, the launcher makes it.
+    """Something that must exist before the start; if it is missing, the launcher creates it.
 
     For its owner alone: a directory 0700, or a file 0600 with `content`.
     """
@@ -183,25 +187,25 @@ class PathToCreate:
 
 @dataclass(frozen=True, slots=True)
 class SandboxPlan:
-    """How bwrap is to be started; `files` are contents that it takes from descriptors."""
+    """How bwrap is started; `files` are contents that it reads from descriptors."""
 
     bwrap: Path
     options: tuple[str, ...]
-    mounts: tuple[Mount, ...]  # what the options say, in order
+    mounts: tuple[Mount, ...]  # as in the options, in order
     command: tuple[str, ...]
     environment: Mapping[str, str]
     files: Mapping[str, bytes]  # by placeholder
-    made: tuple[PathToCreate, ...]
+    to_create: tuple[PathToCreate, ...]
     masked: tuple[Path, ...]
-    watched: tuple[Path, ...]  # could not be protected: to be compared before and after
+    watched: tuple[Path, ...]  # could not be protected: compared before and after
     secrets: frozenset[str]  # names of variables whose values are not printed
-    withheld: frozenset[str]  # names of those that hold what stays outside
-    masked_logins: tuple[tuple[Path, Path], ...]  # logins, by where they are outside and inside
+    withheld: frozenset[str]  # names of variables that hold what stays outside
+    masked_logins: tuple[tuple[Path, Path], ...]  # each login's path outside and inside
     notes: tuple[str, ...]
 
     @property
     def argv(self) -> tuple[str, ...]:
-        """Return the whole command line, with placeholders for descriptors and with all values."""
+        """The whole command line, with placeholders for descriptors and with all values."""
         return (str(self.bwrap), *self.options, *self._setenv(), "--", *self.command)
 
     def start(
@@ -209,15 +213,15 @@ class SandboxPlan:
     ) -> tuple[bytes, list[str]]:
         """Return what to write to `args_descriptor`, and the argv that reads it from there.
 
-        Options go by a descriptor, as every user of the machine may read a command line: values of
-        variables stand among them (ninth law).
+        Options go through a descriptor, because every user of the host may read a command line and
+        they contain values of variables (secrets stay outside).
         """
         options = [*self._filled(descriptors), *self._setenv()]
         data = b"".join(option.encode("utf-8", "surrogateescape") + b"\0" for option in options)
         return data, [str(self.bwrap), "--args", str(args_descriptor), "--", *self.command]
 
     def lines(self) -> Iterator[str]:
-        """Yield what --dry-run prints: a command line, one option a line, without secrets."""
+        """Yield what --dry-run prints: the command line, one option a line, without secrets."""
         words = [*self.options, *self._setenv(hidden=True), "--"]
         yield f"{shlex.quote(str(self.bwrap))} \\"
         line: list[str] = []

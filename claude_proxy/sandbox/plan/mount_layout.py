@@ -1,7 +1,7 @@
-"""Holds what is mounted where in one sandbox, and answers what is seen there; pure.
+"""Mount layout of one sandbox: which path shows what, and what is writable; pure.
 
-Nothing is mounted here. Each place has one mount, and they are told in order of depth, so that
-what hides something comes after what would show it.
+Nothing is mounted here. Each path has one mount. Mounts are sorted by depth, so that what hides
+something comes after what would show it.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from claude_proxy.sandbox.plan.model import Mount, MountKind
 
 
 class Layout:
-    """The mounts of one sandbox, while they are gathered."""
+    """The mounts of one sandbox, while they are collected."""
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
@@ -19,16 +19,16 @@ class Layout:
         self._by_source: dict[Path, list[Mount]] = {}
 
     def mounts(self) -> list[Mount]:
-        """Return all mounts in the order in which they are to be made."""
+        """Return all mounts in the order in which bwrap makes them."""
         return sorted(self._mounts.values(), key=lambda mount: len(mount.at.parts))
 
     def words(self) -> Iterator[str]:
-        """Yield the options of bwrap that make them."""
+        """Yield the options of bwrap for all mounts."""
         mounts = self.mounts()
         for mount in mounts:
             if mount.mode is not None:
                 yield from ("--perms", mount.mode)
-            yield mount.how.value
+            yield mount.kind.value
             if mount.source is not None:
                 yield str(mount.source)
             yield str(mount.at)
@@ -38,13 +38,13 @@ class Layout:
         yield from ("--remount-ro", "/")
 
     def put(self, mount: Mount) -> None:
-        """Add a mount, in the place of another one that was there."""
+        """Add a mount; it replaces one at the same path."""
         self._mounts[mount.at] = mount
         if mount.shows:
             self._by_source.setdefault(Path(str(mount.source)), []).append(mount)
 
     def showing(self, path: Path) -> list[Mount]:
-        """Return the mounts that show a path of the machine, those of little first."""
+        """Return the mounts that show a path of the host, the most specific first."""
         return [
             mount
             for place in (path, *path.parents)
@@ -53,27 +53,27 @@ class Layout:
         ]
 
     def add_file(self, at: Path, content: bytes) -> None:
-        """Add a file of ours, in a directory that is made for the run."""
+        """Add a generated file, in a directory that is created for the run."""
         placeholder = f"{{file:{at}}}"
         self.files[placeholder] = content
         self.put(Mount(MountKind.FILE, at, placeholder, mode="0444"))
 
     def writable_places(self, real: Path) -> list[Path]:
-        """Return where something is seen and can be written."""
+        """Return the paths inside where a file of the host is visible and writable."""
         places = []
         for mount in self.showing(real):
             at = mount.at / real.relative_to(str(mount.source))
-            if mount.how is MountKind.WRITE and self.nearest(at) is mount:
+            if mount.kind is MountKind.WRITE and self.nearest(at) is mount:
                 places.append(at)
         return places
 
     def pin_above(self, at: Path) -> None:
         """Keep the directories above from being renamed, by mounting each on itself.
 
-        What is mounted moves with its parents, and a new parent in the old place would be free.
+        A mount moves with its parents; a new directory at the old path would be writable.
         """
         below = self.nearest(at)
-        if below is None or below.how is not MountKind.WRITE or below.at == at:
+        if below is None or below.kind is not MountKind.WRITE or below.at == at:
             return
         source = Path(str(below.source))
         missing = at.relative_to(below.at).parts[:-1]
@@ -82,31 +82,31 @@ class Layout:
             self.put(Mount(MountKind.WRITE, below.at / part, source / part))
 
     def place_of(self, path: Path, real: Path) -> Path:
-        """Return where to show something: where it is named, unless a link may lie there."""
+        """Return where to show something: at its own path, unless a link may lie there."""
         return real if self.is_shown(path) else path
 
     def nearest(self, path: Path) -> Mount | None:
-        """Return the mount that `path` lies in."""
+        """Return the mount that contains `path`."""
         for place in (path, *path.parents):
             if place in self._mounts:
                 return self._mounts[place]
         return None
 
     def is_shown(self, path: Path) -> bool:
-        """Tell whether something of the machine is seen at a path."""
+        """Tell whether something of the host is visible at a path."""
         nearest = self.nearest(path)
         if nearest is None:
             return False
-        if nearest.how is MountKind.LINK and nearest.at != path:
+        if nearest.kind is MountKind.LINK and nearest.at != path:
             return self.is_shown(Path(str(nearest.source)) / path.relative_to(nearest.at))
-        return nearest.shows or nearest.how is MountKind.LINK
+        return nearest.shows or nearest.kind is MountKind.LINK
 
     def is_written(self, path: Path) -> bool:
-        """Tell whether something of the machine can be written at a path."""
+        """Tell whether something of the host is writable at a path."""
         nearest = self.nearest(path)
-        return nearest is not None and nearest.how is MountKind.WRITE
+        return nearest is not None and nearest.kind is MountKind.WRITE
 
     def holds(self, directory: Path) -> bool:
-        """Tell whether something of the machine is seen at a directory or below it."""
-        below = (m for m in self._mounts.values() if m.shows or m.how is MountKind.LINK)
+        """Tell whether something of the host is visible at a directory or below it."""
+        below = (m for m in self._mounts.values() if m.shows or m.kind is MountKind.LINK)
         return self.is_shown(directory) or any(m.at.is_relative_to(directory) for m in below)

@@ -1,8 +1,7 @@
-"""Refuses what must not be shown or written, whatever asks for it; pure.
+"""Path guards: refuse to show or to write protected paths, whichever option asks for it; pure.
 
-Laws kept: what must stay outside is never shown (9), the sandbox cannot move its own wall (10), and
-a wish that cannot be kept is an error with a fix (11). A path is judged as it is written and as
-what it leads to.
+Laws kept: secrets stay outside, the sandbox cannot move its own wall, no quiet downgrade. A path
+is checked as written and after symbolic links.
 """
 
 from collections.abc import Iterable, Iterator
@@ -12,7 +11,7 @@ from claude_proxy.errors import ConfigError
 from claude_proxy.sandbox.plan import protected_paths, system_mounts
 from claude_proxy.sandbox.plan.model import HostFacts, PathKind
 
-# As a project, or writable: too much of the machine, or not files at all.
+# Refused as a project and as writable: too much of the host, or no plain files.
 _SYSTEM_ROOTS = frozenset(
     Path(f"/{name}")
     for name in (
@@ -23,69 +22,69 @@ _SYSTEM_ROOTS = frozenset(
     )
 )
 NO_FILES = (Path("/dev"), Path("/proc"), Path("/sys"))
-# Files of ours lie in these, which could not be put into what is read-only.
+# Generated files lie in these, so they cannot be shown read-only as they are.
 REBUILT = frozenset({Path("/"), Path("/etc"), Path("/run")})
 _CONFIGURATION = (Path("/boot"), Path("/etc"), Path("/run"), *NO_FILES)
 
 
 class PathGuards:
-    """What one run must not see, and the refusals that keep it so."""
+    """What one run must not see, and the checks that refuse it."""
 
     def __init__(self, facts: HostFacts) -> None:
         self._facts = facts
         self._home = facts.user.home
         ours = (facts.confdir, facts.statedir, facts.run_directory)
-        self._never = frozenset(
+        self._protected = frozenset(
             self.with_real(protected_paths.protected(self._home, facts.environ, *ours))
         )
         self._secret = frozenset(self.with_real(protected_paths.secret(self._home, facts.environ)))
-        self._standing = sorted(wall for wall in self._never if self._exists(wall))
+        self._existing = sorted(path for path in self._protected if self._exists(path))
 
     def hidden(self, named: Iterable[Path]) -> list[Path]:
-        """Return where everything lies that is to be hidden, but for secrets that were named."""
-        found = {wall for wall in self._never | self._secret if self._exists(wall)}
-        return sorted({self._facts.paths[wall].real for wall in found} - set(self.with_real(named)))
+        """Return the real paths of everything to hide, except secrets that were named."""
+        found = {path for path in self._protected | self._secret if self._exists(path)}
+        return sorted({self._facts.paths[path].real for path in found} - set(self.with_real(named)))
 
-    def around(self, path: Path) -> Path | None:
-        """Return what is never shown and holds this path, or is it."""
-        return next((place for place in (path, *path.parents) if place in self._never), None)
+    def protected_ancestor(self, path: Path) -> Path | None:
+        """Return the protected path that contains this one, or is it."""
+        return next((place for place in (path, *path.parents) if place in self._protected), None)
 
     def with_real(self, paths: Iterable[Path]) -> Iterator[Path]:
-        """Yield each path and what it leads to."""
+        """Yield each path as given and without symbolic links."""
         for path in paths:
             yield path
             yield self._facts.paths[path].real
 
     def refuse_wide(self, path: Path, what: str, where: str, fix: str) -> None:
-        """Refuse the whole home, or a directory of the system."""
+        """Refuse the whole home directory, or a directory of the system."""
         if path in _SYSTEM_ROOTS or path == Path("/"):
             raise ConfigError(f"{what} would be a directory of the system", where=where, fix=fix)
         for home in self.with_real((self._home,)):
             if home.is_relative_to(path):
                 raise ConfigError(
-                    f"{what} would be your whole home directory, with everything in it",
+                    f"{what} would be your whole home directory",
                     where=where,
                     fix=fix,
                 )
         if any(path.is_relative_to(root) for root in _CONFIGURATION):
-            raise ConfigError(f"{what} lies in a directory of the system", where=where, fix=fix)
+            raise ConfigError(f"{what} is in a directory of the system", where=where, fix=fix)
 
     def refuse_hidden(self, path: Path, where: str, fix: str) -> None:
-        """Refuse what is never shown."""
-        wall = self.around(path)
-        if wall is not None:
-            raise ConfigError(f"{wall} is never shown to a run", where=where, fix=fix)
+        """Refuse a path that is protected."""
+        protected = self.protected_ancestor(path)
+        if protected is not None:
+            raise ConfigError(f"{protected} is never shown to a run", where=where, fix=fix)
 
     def refuse_holding(self, path: Path, where: str, fix: str) -> None:
-        """Refuse to have written what holds something that is never shown: it could be moved."""
-        for wall in self._standing:
-            if wall.is_relative_to(path):
+        """Refuse to make a directory writable that contains a protected path: it could be moved."""
+        for protected in self._existing:
+            if protected.is_relative_to(path):
                 raise ConfigError(
-                    f"it holds {wall}, which is never shown to a run", where=where, fix=fix
+                    f"it contains {protected}, which is never shown to a run", where=where, fix=fix
                 )
 
     def refuse_home(self) -> None:
-        """Refuse a home that cannot be made empty."""
+        """Refuse a home directory that cannot be hidden."""
         home = self._home
         inside_system = any(home.is_relative_to(name) for name in system_mounts.DIRECTORIES)
         if (

@@ -1,8 +1,7 @@
-"""Decides what a run sees and how bwrap is told: a wish and facts in, a `Plan` out.
+"""Sandbox planner: a specification and facts about the host in, the options of bwrap out; pure.
 
-Pure: no file is opened here and nothing is started. Laws kept: what must stay outside is never
-shown, whatever was asked (9, 10), and a wish that cannot be kept is an error (11). Mounts are put
-in order of depth, so that what hides something comes after what would show it.
+No file is opened here and nothing is started. Laws kept: secrets stay outside, the sandbox cannot
+move its own wall, and no quiet downgrade: what was asked for and cannot be had is an error.
 """
 
 from collections.abc import Iterator, Mapping
@@ -27,7 +26,7 @@ from claude_proxy.sandbox.plan.model import (
 from claude_proxy.sandbox.plan.mount_layout import Layout
 from claude_proxy.sandbox.plan.path_guards import NO_FILES, REBUILT, PathGuards
 
-# What the user's own shell, editor, git and agent obey outside, when the run is over.
+# Read-only in a project: what the user's shell, editor, git and agent obey outside, after the run.
 READ_ONLY_IN_PROJECT = (
     ".claude-proxy.yaml",
     ".devcontainer",
@@ -38,26 +37,26 @@ READ_ONLY_IN_PROJECT = (
     ".mcp.json",
     ".vscode",
 )
-# `commondir` would have git take its config and its hooks from where it says.
-_PROTECTED_IN_GIT = ("config", "config.worktree", "hooks", "commondir")
+# `commondir` tells git where to find its configuration and its hooks.
+_READ_ONLY_IN_GIT = ("config", "config.worktree", "hooks", "commondir")
 
 _SHELLS = ("/bin/bash", "/bin/sh")
 _DISABLE_USERNS_SINCE = (0, 8)  # of bwrap
 
 
 def plan_sandbox(spec: SandboxSpec, facts: HostFacts) -> SandboxPlan:
-    """Return how the run is started; ConfigError says what may not be shown, or is missing."""
+    """Return how the run is started; ConfigError for what must not be shown, or is missing."""
     return _Planner(spec, facts).plan()
 
 
-def questions(
+def paths_to_inspect(
     spec: SandboxSpec, user: User, environ: Mapping[str, str], *ours: Path
 ) -> frozenset[Path]:
-    """Return every path that `plan` wants to know of; `ours` are confdir, statedir and rundir."""
+    """Return every path that the planner needs to know; `ours` are paths of this program."""
     home, project = user.home, spec.project
     profile = spec.profile
-    asked = {project, *spec.allow_ro, *spec.allow_rw, *spec.extra_ro, home, home / ".cache"}
-    asked |= {
+    paths = {project, *spec.allow_ro, *spec.allow_rw, *spec.extra_ro, home, home / ".cache"}
+    paths |= {
         Path(name)
         for name in (
             *system_mounts.DIRECTORIES,
@@ -65,68 +64,68 @@ def questions(
             *system_mounts.ETC_BELOW,
         )
     }
-    asked |= {Path(name) for name in system_mounts.PROC_READ_ONLY}
-    asked |= {
+    paths |= {Path(name) for name in system_mounts.PROC_READ_ONLY}
+    paths |= {
         home / name for name in (*system_mounts.TOOLCHAINS, *profile.home_read, *profile.home_write)
     }
-    asked |= {home / name for name in profile.home_protect}
-    asked |= {project / name for name in (*_protected(spec), *spec.hide)}
-    asked |= {project / ".git", *(Path(shell) for shell in _SHELLS)}
+    paths |= {home / name for name in profile.home_protect}
+    paths |= {project / name for name in (*_read_only_names(spec), *spec.hide)}
+    paths |= {project / ".git", *(Path(shell) for shell in _SHELLS)}
     isolation = spec.isolation
-    asked |= {*isolation.hidden, *isolation.unseen, *isolation.unwritten, *isolation.bare}
+    paths |= {*isolation.logins, *isolation.unreadable, *isolation.unwritable, *isolation.exposed}
     return frozenset(
         {
-            *asked,
+            *paths,
             *protected_paths.protected(home, environ, *ours),
             *protected_paths.secret(home, environ),
         }
     )
 
 
-def questions_of_git(git: Path) -> frozenset[Path]:
-    """Return what `plan` wants to know of one Git directory."""
-    return frozenset({git, *(git / name for name in _PROTECTED_IN_GIT)})
+def git_paths_to_inspect(git: Path) -> frozenset[Path]:
+    """Return the paths of one Git directory that the planner needs to know."""
+    return frozenset({git, *(git / name for name in _READ_ONLY_IN_GIT)})
 
 
-def _made(path: Path, name: str) -> PathToCreate:
+def _path_to_create(path: Path, name: str) -> PathToCreate:
     if name.endswith("/"):
         return PathToCreate(path, PathKind.DIRECTORY)
-    # Claude Code takes an empty file of settings for a broken one.
+    # Claude Code reports an empty settings file as broken.
     return PathToCreate(path, PathKind.FILE, b"{}\n" if name.endswith(".json") else b"")
 
 
-def _protected(spec: SandboxSpec) -> tuple[str, ...]:
+def _read_only_names(spec: SandboxSpec) -> tuple[str, ...]:
     return (*READ_ONLY_IN_PROJECT, *spec.profile.protect, *spec.read_only)
 
 
 class _Planner:
-    """Gathers the mounts of one run."""
+    """Collects the mounts of one run."""
 
     def __init__(self, spec: SandboxSpec, facts: HostFacts) -> None:
         self._spec = spec
         self._facts = facts
         self._home = facts.user.home
-        self._walls = PathGuards(facts)
+        self._guards = PathGuards(facts)
         self._layout = Layout()
-        self._made: list[PathToCreate] = []
+        self._to_create: list[PathToCreate] = []
         self._masked: list[Path] = []
         self._watched: list[Path] = []
-        self._named: list[Path] = []  # what was asked for by its own name
-        self._project = self._seen(spec.project).real
+        self._named: list[Path] = []  # paths that were asked for by name
+        self._project = self._info(spec.project).real
 
     def plan(self) -> SandboxPlan:
         """Return the plan."""
         self._refuse_project()
-        self._walls.refuse_home()
+        self._guards.refuse_home()
         self._add_system()
         self._add_etc()
         self._add_home()
         self._add_own_files()
-        self._add_asked()
+        self._add_allowed_paths()
         self._add_project()
         self._add_program()
         self._add_masks()
-        self._add_protected()
+        self._add_read_only()
         self._refuse_sources()
         return self._assembled()
 
@@ -136,33 +135,33 @@ class _Planner:
         lexical, real = self._spec.project, self._project
         where = str(lexical)
         fix = "name the directory of one project with --dir"
-        if self._seen(lexical).kind is not PathKind.DIRECTORY:
+        if self._info(lexical).kind is not PathKind.DIRECTORY:
             raise ConfigError("the project directory does not exist", where=where, fix=fix)
         for path in (lexical, real):
-            self._walls.refuse_wide(path, "the project directory", where, fix)
-            self._walls.refuse_hidden(path, where, fix)
-            self._walls.refuse_holding(path, where, fix)
+            self._guards.refuse_wide(path, "the project directory", where, fix)
+            self._guards.refuse_hidden(path, where, fix)
+            self._guards.refuse_holding(path, where, fix)
 
     def _refuse_sources(self) -> None:
-        """Refuse to show what a credential is read from, or to have it changed."""
-        for path in self._spec.isolation.unseen:
-            if any(self._places_of(self._seen(path).real)):
+        """Refuse to show the source of a credential, or to make it writable."""
+        for path in self._spec.isolation.unreadable:
+            if any(self._places_of(self._info(path).real)):
                 raise ConfigError(
-                    "the file of a credential would be seen inside",
+                    "the file of a credential would be visible inside",
                     where=str(path),
-                    fix="keep it where no run looks, for example in ~/.config/claude-proxy, and "
-                    "name it there",
+                    fix="move it out of what the run sees, for example to ~/.config/claude-proxy, "
+                    "and name that path",
                 )
-        for path in self._spec.isolation.unwritten:
-            if self._layout.writable_places(self._seen(path).real):
+        for path in self._spec.isolation.unwritable:
+            if self._layout.writable_places(self._info(path).real):
                 raise ConfigError(
-                    "what gives the proxy a credential could be changed from inside",
+                    "the source of a credential could be changed from inside",
                     where=str(path),
                     fix="keep it outside of the project and of what the run may write",
                 )
 
     def _places_of(self, real: Path) -> Iterator[Path]:
-        """Yield where something of the machine is seen."""
+        """Yield the paths inside where a file of the host is visible."""
         for mount in self._layout.showing(real):
             at = mount.at / real.relative_to(str(mount.source))
             if self._layout.nearest(at) is mount:
@@ -173,7 +172,7 @@ class _Planner:
     def _add_system(self) -> None:
         self._layout.put(Mount(MountKind.PROC, Path("/proc")))
         self._layout.put(Mount(MountKind.DEV, Path("/dev")))
-        for place in ("/tmp", "/var/tmp"):  # noqa: S108 - made anew for the run
+        for place in ("/tmp", "/var/tmp"):  # noqa: S108 - created for the run
             self._layout.put(Mount(MountKind.EMPTY, Path(place), mode="1777"))
         self._layout.put(Mount(MountKind.EMPTY, Path("/run"), mode="0755"))
         for name in system_mounts.DIRECTORIES:
@@ -186,7 +185,7 @@ class _Planner:
                 self._layout.put(Mount(MountKind.READ, Path(name), Path(name)))
         for name in system_mounts.PROC_HIDDEN:
             path = Path(name)
-            match self._seen(path).kind:
+            match self._info(path).kind:
                 case PathKind.DIRECTORY:
                     self._layout.put(Mount(MountKind.EMPTY, path, sealed=True))
                 case PathKind.FILE | PathKind.OTHER:
@@ -196,8 +195,8 @@ class _Planner:
                     pass
 
     def _add_as_is(self, path: Path) -> None:
-        """Show a part of the system: a link as a link, anything else read-only."""
-        seen = self._seen(path)
+        """Show a part of the system: a link as a link, everything else read-only."""
+        seen = self._info(path)
         if seen.kind is PathKind.MISSING:
             return
         if seen.link is not None and self._layout.is_shown(seen.real):
@@ -218,17 +217,17 @@ class _Planner:
 
     def _add_home(self) -> None:
         if self._spec.keep_home:
-            self._layout.put(Mount(MountKind.READ, self._home, self._seen(self._home).real))
-            if self._seen(self._home / ".cache").kind is PathKind.DIRECTORY:
+            self._layout.put(Mount(MountKind.READ, self._home, self._info(self._home).real))
+            if self._info(self._home / ".cache").kind is PathKind.DIRECTORY:
                 self._layout.put(Mount(MountKind.EMPTY, self._home / ".cache", mode="0700"))
         else:
             self._layout.put(Mount(MountKind.EMPTY, self._home, mode="0700"))
         for name in (*system_mounts.TOOLCHAINS, *self._spec.profile.home_read):
             path = self._home / name
-            seen = self._seen(path)
+            seen = self._info(path)
             if (
                 seen.kind in {PathKind.DIRECTORY, PathKind.FILE}
-                and self._walls.around(seen.real) is None
+                and self._guards.protected_ancestor(seen.real) is None
             ):
                 self._layout.put(
                     Mount(MountKind.READ, self._layout.place_of(path, seen.real), seen.real)
@@ -240,31 +239,31 @@ class _Planner:
     def _add_home_write(self, name: str) -> None:
         path = self._home / name
         where = f"profile {self._spec.profile.name}, home_write: {name}"
-        fix = "take it out of the profile; a run may write what is its command's own alone"
-        seen = self._seen(path)
+        fix = "remove it from the profile; a run may write only what belongs to its command"
+        seen = self._info(path)
         for place in (path, seen.real):
-            self._walls.refuse_wide(place, "what the profile names", where, fix)
-            self._walls.refuse_hidden(place, where, fix)
-            self._walls.refuse_holding(place, where, fix)
+            self._guards.refuse_wide(place, "what the profile names", where, fix)
+            self._guards.refuse_hidden(place, where, fix)
+            self._guards.refuse_holding(place, where, fix)
         if seen.kind is PathKind.MISSING and seen.link is not None:
-            what = f"{path} is a symbolic link that leads nowhere"
-            raise ConfigError(what, where=where, fix="make what it leads to, or take it away")
+            what = f"{path} is a symbolic link to nothing"
+            raise ConfigError(what, where=where, fix="create its target, or remove the link")
         if seen.kind is PathKind.MISSING:
-            self._made.append(_made(path, name))
+            self._to_create.append(_path_to_create(path, name))
         self._named.append(path)
         self._layout.put(Mount(MountKind.WRITE, self._layout.place_of(path, seen.real), seen.real))
 
     def _add_program(self) -> None:
         program = self._facts.program
         for tree in (*(program.trees if program else ()), *self._spec.extra_ro):
-            real = self._seen(tree).real
+            real = self._info(tree).real
             where = str(tree)
             fix = "install the command elsewhere, for example below /usr/local"
-            self._walls.refuse_hidden(tree, where, fix)
-            self._walls.refuse_hidden(real, where, fix)
+            self._guards.refuse_hidden(tree, where, fix)
+            self._guards.refuse_hidden(real, where, fix)
             if not self._layout.is_shown(tree):
                 # `python -m venv ~` makes the home itself such a tree.
-                self._walls.refuse_wide(real, "what the command is part of", where, fix)
+                self._guards.refuse_wide(real, "what the command is part of", where, fix)
                 self._named.append(tree)
                 self._layout.put(Mount(MountKind.READ, tree, real))
         for path, target in program.links if program else ():
@@ -272,9 +271,9 @@ class _Planner:
                 self._layout.put(Mount(MountKind.LINK, path, target))
         if program is not None and not self._layout.is_shown(program.real):
             raise ConfigError(
-                "the command leads to a program outside of what a run sees",
+                "the command is a link to a program that a run does not see",
                 where=f"{program.path} -> {program.real}",
-                fix=f"add --allow-ro {program.real.parent}, if you trust whoever made the link",
+                fix=f"add --allow-ro {program.real.parent}, if you trust the link",
             )
 
     def _add_own_files(self) -> None:
@@ -284,75 +283,75 @@ class _Planner:
         for name, content in self._facts.shown.items():
             self._layout.add_file(environment.INSIDE / name, content)
 
-    def _add_asked(self) -> None:
+    def _add_allowed_paths(self) -> None:
         for path in self._spec.allow_rw:
             self._add_allowed(path, MountKind.WRITE)
         for path in self._spec.allow_ro:
             self._add_allowed(path, MountKind.READ)
 
-    def _add_allowed(self, path: Path, how: MountKind) -> None:
-        option = "--allow-rw" if how is MountKind.WRITE else "--allow-ro"
+    def _add_allowed(self, path: Path, kind: MountKind) -> None:
+        option = "--allow-rw" if kind is MountKind.WRITE else "--allow-ro"
         where = f"{option} {path}"
-        seen = self._seen(path)
+        seen = self._info(path)
         if seen.kind is PathKind.MISSING:
             raise ConfigError(
-                "there is nothing at this path", where=where, fix="make it first, or leave it out"
+                "there is nothing at this path", where=where, fix="create it first, or leave it out"
             )
         for place in (path, seen.real):
-            self._walls.refuse_hidden(
+            self._guards.refuse_hidden(
                 place, where, "leave it out; do what needs it outside of the run"
             )
             if place in REBUILT or any(place.is_relative_to(root) for root in NO_FILES):
                 raise ConfigError(
-                    "this part of the machine is made anew for each run",
+                    "this part of the system is created for each run and cannot be shown",
                     where=where,
                     fix="name the directory or file that is needed",
                 )
-            if how is MountKind.WRITE:
+            if kind is MountKind.WRITE:
                 fix = "name a directory below it"
-                self._walls.refuse_wide(place, "what may be written", where, fix)
-                self._walls.refuse_holding(place, where, fix)
+                self._guards.refuse_wide(place, "what may be written", where, fix)
+                self._guards.refuse_holding(place, where, fix)
         self._named += [path, seen.real]
-        self._layout.put(Mount(how, seen.real, seen.real))
+        self._layout.put(Mount(kind, seen.real, seen.real))
         if path != seen.real and ".." not in path.parts and not self._layout.is_shown(path):
-            self._layout.put(Mount(how, path, seen.real))
+            self._layout.put(Mount(kind, path, seen.real))
 
     def _add_project(self) -> None:
         project = self._project
         self._named.append(project)
-        if project not in {self._seen(path).real for path in self._spec.allow_ro}:
-            # Else it was asked for read-only, which is less.
+        if project not in {self._info(path).real for path in self._spec.allow_ro}:
+            # Otherwise --allow-ro names it, which makes it read-only.
             self._layout.put(Mount(MountKind.WRITE, project, project))
         worktree = self._facts.worktree
         if worktree is None:
             return
         for path in dict.fromkeys((worktree.common, worktree.git)):
-            where, fix = f"{project}/.git", "make the worktree of a repository elsewhere"
-            self._walls.refuse_wide(path, "its repository", where, fix)
-            self._walls.refuse_hidden(path, where, fix)
-            self._walls.refuse_holding(path, where, fix)
+            where, fix = f"{project}/.git", "use a worktree of a repository elsewhere"
+            self._guards.refuse_wide(path, "its repository", where, fix)
+            self._guards.refuse_hidden(path, where, fix)
+            self._guards.refuse_holding(path, where, fix)
             if not self._layout.is_written(path):
                 self._layout.put(Mount(MountKind.WRITE, path, path))
 
-    # What is hidden and what is guarded
+    # What is hidden and what is read-only
 
     def _add_masks(self) -> None:
-        for wall in self._walls.hidden(self._named):
-            for at in self._places_of(wall):
-                self._mask(at, self._seen(wall))
-        for path in self._spec.isolation.hidden:
-            seen = self._seen(path)
+        for path in self._guards.hidden(self._named):
+            for at in self._places_of(path):
+                self._mask(at, self._info(path))
+        for path in self._spec.isolation.logins:
+            seen = self._info(path)
             if seen.kind is not PathKind.MISSING:
                 for at in list(self._places_of(seen.real)):
                     self._mask(at, seen)
         for name in self._spec.hide:
             path = self._project / name
-            seen = self._seen(self._spec.project / name)
+            seen = self._info(self._spec.project / name)
             if seen.kind is not PathKind.MISSING and seen.real.is_relative_to(self._project):
                 self._mask(path if path == seen.real else seen.real)
 
     def _mask(self, at: Path, seen: PathInfo | None = None) -> None:
-        kind = (seen or self._seen(at)).kind
+        kind = (seen or self._info(at)).kind
         self._layout.pin_above(at)
         if kind is PathKind.DIRECTORY:
             self._layout.put(Mount(MountKind.EMPTY, at, mode="0555", sealed=True))
@@ -362,40 +361,40 @@ class _Planner:
             self._layout.put(Mount(MountKind.BLANK, at, placeholder, mode="0444"))
         self._masked.append(at)
 
-    def _add_protected(self) -> None:
-        asked = {self._seen(path).real for path in self._spec.allow_rw}
-        # A wish for the project itself, or for more, says nothing about what is guarded in it.
-        lifted = {path for path in asked if not self._project.is_relative_to(path)}
-        for path in self._guarded():
-            self._protect(path, lifted)
+    def _add_read_only(self) -> None:
+        named = {self._info(path).real for path in self._spec.allow_rw}
+        # --allow-rw for the project itself, or for more, does not lift its read-only files.
+        lifted = {path for path in named if not self._project.is_relative_to(path)}
+        for path in self._read_only():
+            self._make_read_only(path, lifted)
 
-    def _guarded(self) -> Iterator[Path]:
+    def _read_only(self) -> Iterator[Path]:
         project = self._spec.project
-        yield from (project / name for name in _protected(self._spec))
+        yield from (project / name for name in _read_only_names(self._spec))
         yield from (self._home / name for name in self._spec.profile.home_protect)
         yield from self._facts.hooks
-        if self._seen(project / ".git").kind is not PathKind.DIRECTORY:
+        if self._info(project / ".git").kind is not PathKind.DIRECTORY:
             yield project / ".git"
         for git in self._facts.git_directories:
-            self._make_hooks(git / "hooks")
-            yield from (git / name for name in _PROTECTED_IN_GIT)
+            self._create_hooks(git / "hooks")
+            yield from (git / name for name in _READ_ONLY_IN_GIT)
 
-    def _make_hooks(self, path: Path) -> None:
-        """Have a missing directory of hooks made, as only what is there can be guarded."""
-        seen = self._seen(path)
+    def _create_hooks(self, path: Path) -> None:
+        """Create a missing hooks directory: only what exists can be made read-only."""
+        seen = self._info(path)
         if (
             seen.kind is PathKind.MISSING
             and seen.link is None
             and self._layout.is_written(seen.real)
         ):
-            self._made.append(PathToCreate(path, PathKind.DIRECTORY))
+            self._to_create.append(PathToCreate(path, PathKind.DIRECTORY))
             self._layout.pin_above(path)
             self._layout.put(Mount(MountKind.READ, path, path))
 
-    def _protect(self, path: Path, lifted: set[Path]) -> None:
-        seen = self._seen(path)
+    def _make_read_only(self, path: Path, lifted: set[Path]) -> None:
+        seen = self._info(path)
         if seen.kind is PathKind.MISSING or seen.real != self._without_links(path):
-            # A link cannot be mounted on, so it can be replaced; what is not there can be made.
+            # A link cannot be mounted on, so it can be replaced; a missing path can be created.
             self._watched.append(path)
         if seen.kind not in {PathKind.DIRECTORY, PathKind.FILE}:
             return
@@ -406,12 +405,12 @@ class _Planner:
             self._layout.put(Mount(MountKind.READ, at, seen.real))
 
     def _without_links(self, path: Path) -> Path:
-        """Return where a path of the project is if no link lies in the project itself."""
+        """Return the real path of something in the project if no link there leads to it."""
         project = self._spec.project
         below = path.is_relative_to(project)
         return self._project / path.relative_to(project) if below else path
 
-    # How it is told
+    # How bwrap is started
 
     def _assembled(self) -> SandboxPlan:
         spec, facts = self._spec, self._facts
@@ -434,7 +433,7 @@ class _Planner:
             command=self._command(shell),
             environment=variables,
             files=self._layout.files,
-            made=tuple(self._made),
+            to_create=tuple(self._to_create),
             masked=tuple(self._masked),
             watched=tuple(dict.fromkeys(self._watched)),
             secrets=secrets,
@@ -444,18 +443,18 @@ class _Planner:
         )
 
     def _masked_logins(self) -> Iterator[tuple[Path, Path]]:
-        """Yield the logins that could come to light: where their directories are seen."""
-        for path in self._spec.isolation.hidden:
-            real = self._seen(path).real
+        """Yield the logins that could become visible: those whose directories are."""
+        for path in self._spec.isolation.logins:
+            real = self._info(path).real
             for at in self._places_of(real.parent):
                 yield real, at / real.name
 
     def _notes(self) -> Iterator[str]:
-        if names := environment.held_back(self._spec, self._facts):
-            yield f"not handed on, as the proxy puts the credential in: {', '.join(names)}"
-        for path in self._spec.isolation.bare:
-            if any(self._places_of(self._seen(path).real)):
-                yield f"COMMAND can read a credential that the proxy puts in: it stands in {path}"
+        if names := environment.withheld_variables(self._spec, self._facts):
+            yield f"not passed on, because the proxy injects the credential: {', '.join(names)}"
+        for path in self._spec.isolation.exposed:
+            if any(self._places_of(self._info(path).real)):
+                yield f"COMMAND can read a credential that the proxy injects: {path} contains it"
 
     def _namespaces(self) -> tuple[str, ...]:
         options = [
@@ -465,7 +464,7 @@ class _Planner:
             *("--hostname", system_mounts.HOSTNAME, "--clearenv"),
         ]
         if not self._spec.seccomp:
-            # What the filter would have denied: input for the terminal, and more namespaces.
+            # What the filter would deny: typing into the terminal, and new namespaces.
             options.append("--new-session")
             if self._facts.bwrap_version >= _DISABLE_USERNS_SINCE:
                 options.append("--disable-userns")
@@ -475,7 +474,7 @@ class _Planner:
         command = (str(shell),) if self._spec.shell else self._spec.command
         if self._facts.default_signal is None:
             return command
-        # The launcher ignores both while COMMAND runs, and what is ignored is inherited.
+        # The launcher ignores both while COMMAND runs, and an ignored signal is inherited.
         return (str(self._facts.default_signal), "--default-signal=INT,QUIT", *command)
 
     def _shell(self) -> Path:
@@ -484,10 +483,10 @@ class _Planner:
                 return Path(name)
         return Path(_SHELLS[-1])
 
-    # Small questions
+    # Facts
 
-    def _seen(self, path: Path) -> PathInfo:
+    def _info(self, path: Path) -> PathInfo:
         return self._facts.paths[path]
 
     def _exists(self, path: Path) -> bool:
-        return self._seen(path).kind is not PathKind.MISSING
+        return self._info(path).kind is not PathKind.MISSING

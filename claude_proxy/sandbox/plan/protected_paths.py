@@ -1,13 +1,14 @@
-"""Lists what a run must not see: `never` whatever is asked, `secret` unless it is named itself.
+"""Protected paths: keys, password stores, browsers and sockets that a run must not see.
 
-Paths without a leading slash are below the home. Law kept: no quiet downgrade (11), as a wish for
-something of the first list is an error.
+`protected` paths are never shown; `secret` paths are shown only if named. Paths without a leading
+slash are below the home directory. Law kept: no quiet downgrade: to ask for a protected path is an
+error.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-_NEVER_IN_HOME = (
+_PROTECTED_IN_HOME = (
     # Keys to other machines, and what signs in the user's name.
     ".ssh",
     ".gnupg",
@@ -78,7 +79,7 @@ _NEVER_IN_HOME = (
     ".rd",
 )
 
-_NEVER_ELSEWHERE = (
+_PROTECTED_ELSEWHERE = (
     # The session bus, the agents of SSH and GnuPG, and rootless engines all live in here.
     "/run/user",
     "/run/dbus",
@@ -227,7 +228,7 @@ _SECRET_IN_HOME = (
 )
 
 
-# Variables that say where such a thing lies, if not in its usual place.
+# Variables that name the path of such a file, if it is not the usual one.
 _SECRET_BY_VARIABLE = (
     "AWS_CONFIG_FILE",
     "AWS_SHARED_CREDENTIALS_FILE",
@@ -258,16 +259,16 @@ _BASES = {
 
 
 def protected(home: Path, environ: Mapping[str, str], *ours: Path) -> tuple[Path, ...]:
-    """Return what is not shown whatever is asked; `ours` is this program's own."""
+    """Return what is never shown; `ours` are paths of this program."""
     return (
         *ours,
-        *_in_home(home, environ, _NEVER_IN_HOME),
-        *(Path(name) for name in _NEVER_ELSEWHERE),
+        *_in_home(home, environ, _PROTECTED_IN_HOME),
+        *(Path(name) for name in _PROTECTED_ELSEWHERE),
     )
 
 
 def secret(home: Path, environ: Mapping[str, str]) -> tuple[Path, ...]:
-    """Return what is not shown unless it is named itself, as it may hold a secret."""
+    """Return what may hold a secret, and is shown only if it is named."""
     named = (
         Path(entry)
         for name in _SECRET_BY_VARIABLE

@@ -1,7 +1,7 @@
-"""Says what a machine lacks for a sandbox, and the command or the line that fixes it; pure.
+"""Requirements of a sandbox: what the machine lacks, and the command that fixes it; pure.
 
-Law kept: no quiet downgrade (11). Only what was seen not to work is a problem: many switches can
-stop bwrap, and any of them may be moot on this machine.
+Law kept: no quiet downgrade. Only a bwrap that was tried and failed is a problem: many settings can
+stop it, and any of them may not matter on this machine.
 """
 
 import re
@@ -55,21 +55,21 @@ _OTHERWISE = "install bubblewrap with the package manager of this system"
 
 @dataclass(frozen=True, slots=True)
 class BwrapSupport:
-    """What was tried and read to find out."""
+    """Whether bwrap works here, and the settings that explain a failure."""
 
     bwrap: Path | None
     version: tuple[int, ...] = ()
-    refusal: str | None = None  # what bwrap said when it was tried; None: it worked
+    refusal: str | None = None  # the message of bwrap when it was tried; None: it worked
     os_release: str = ""
     settings: Mapping[str, str] = field(default_factory=dict)
-    user_namespaces: bool = True  # the kernel knows them
+    user_namespaces: bool = True  # whether the kernel has them
     container: bool = False
-    sandbox: bool = False  # of bwrap's, such as a run of ours
+    sandbox: bool = False  # made by bwrap, for example by `claude-proxy run`
     root: bool = False
 
 
 def problems_of(machine: BwrapSupport) -> list[ClaudeProxyError]:
-    """Return what keeps a sandbox from starting, each with its fix."""
+    """Return the problems that keep a sandbox from starting, each with its fix."""
     if machine.bwrap is None:
         return [bwrap_missing(machine.os_release)]
     if machine.version < OLDEST_BWRAP:
@@ -118,18 +118,18 @@ def _bwrap_too_old(machine: BwrapSupport) -> ClaudeProxyError:
 def _inside_another(machine: BwrapSupport) -> ClaudeProxyError:
     return _refused(
         machine,
-        "this is inside a sandbox already, and none can be made in it",
-        "start COMMAND as it is, as what is run here is sandboxed; or run it from outside",
+        "this is already inside a sandbox, and a sandbox cannot be created in it",
+        "start COMMAND directly, which is sandboxed here; or start the run from outside",
     )
 
 
 def _explained(machine: BwrapSupport) -> ClaudeProxyError:
-    """Return the likeliest reason for a refusal, the plainest first."""
+    """Return the most likely reason for a failure, the simplest first."""
     if not machine.user_namespaces:
         return _refused(
             machine,
             "this kernel has no user namespaces",
-            "boot a kernel with CONFIG_USER_NS; most distributions' own kernels have it",
+            "boot a kernel with CONFIG_USER_NS; the kernels of most distributions have it",
         )
     for name in (MAX_USERNS, MAX_NETNS):
         if machine.settings.get(name) == "0":
@@ -140,7 +140,7 @@ def _explained(machine: BwrapSupport) -> ClaudeProxyError:
         profile = APPARMOR_PROFILE.format(path=machine.bwrap)
         return _refused(
             machine,
-            "AppArmor lets no program make user namespaces unless a profile says so"
+            "AppArmor lets a program create user namespaces only with a profile for it"
             f" ({APPARMOR_USERNS} is 1)",
             f"write this to {APPARMOR_FILE}, then: sudo apparmor_parser -r {APPARMOR_FILE}\n\n"
             f"{profile}",
@@ -148,14 +148,15 @@ def _explained(machine: BwrapSupport) -> ClaudeProxyError:
     if machine.container:
         return _refused(
             machine,
-            "this is a container, and it may not make user namespaces",
-            "run claude-proxy outside of it; or start it with --security-opt seccomp=unconfined"
-            " --security-opt apparmor=unconfined --security-opt systempaths=unconfined",
+            "this is a container that may not create user namespaces",
+            "run claude-proxy outside the container; or start the container with"
+            " --security-opt seccomp=unconfined --security-opt apparmor=unconfined"
+            " --security-opt systempaths=unconfined",
         )
     return _refused(
         machine,
-        "bwrap cannot make a sandbox on this machine",
-        "fix what it says; `claude-proxy doctor` looks at everything that a run needs",
+        "bwrap cannot create a sandbox on this machine",
+        "fix what bwrap reports; `claude-proxy doctor` checks everything that a run needs",
     )
 
 

@@ -1,7 +1,7 @@
-"""Says which parts of the system a run sees: its programs whole, of /etc what names no secret.
+"""System mounts: the programs, the files of /etc and of /proc that a run sees; pure.
 
-Pure: which of it exists is a fact. /etc is built anew, name by name, because a directory that
-holds both `ld.so.cache` and `shadow` cannot be shown; whatever is not listed is not there.
+Law kept: default-deny. /etc is assembled name by name, because a directory that contains both
+`ld.so.cache` and `shadow` cannot be shown; what is not listed does not exist inside.
 """
 
 import re
@@ -9,9 +9,9 @@ import re
 from claude_proxy.sandbox.plan.model import User
 
 HOSTNAME = "claude-proxy"
-_NOBODY = 65534  # whom the kernel names as the owner of what belongs to nobody inside
+_NOBODY = 65534  # the owner that the kernel shows for users who do not exist inside
 
-# Each as it is on the machine: a directory, or the symbolic link of a merged /usr.
+# Each as it is on the host: a directory, or the symbolic link of a merged /usr.
 DIRECTORIES = (
     "/usr",
     "/bin",
@@ -28,11 +28,11 @@ DIRECTORIES = (
     "/snap",
     "/home/linuxbrew/.linuxbrew",
     "/var/lib/flatpak/runtime",
-    # How many processors there are, and of what kind: pools of workers ask.
+    # The number and kind of processors, which pools of workers read.
     "/sys/devices/system/cpu",
 )
 
-# Programs that users install into their homes; shown read-only, each if it is there.
+# Programs that users install into their home directories; shown read-only, each if it exists.
 TOOLCHAINS = (
     "bin",
     "go/bin",
@@ -81,8 +81,8 @@ TOOLCHAINS = (
     ".yarn/bin",
 )
 
-# Files of /proc that tell of the machine and not of the sandbox, or command it: root inside is the
-# owner of them wherever root has started the run.
+# Files of /proc that describe the host and not the sandbox, or control it: if root has started the
+# run, root inside owns them.
 PROC_HIDDEN = (
     "/proc/acpi",
     "/proc/asound",
@@ -109,11 +109,11 @@ PROC_HIDDEN = (
     "/proc/vmallocinfo",
 )
 
-# Settings of the whole machine. bwrap covers them only where it sees that it may write there, which
-# it does not see of a directory whose files root may write: as root, `core_pattern` was writable.
+# Settings of the whole host. bwrap covers them only where it may write to the directory,
+# and root may write to files of directories that it may not write to: `core_pattern` was writable.
 PROC_READ_ONLY = ("/proc/sys", "/proc/bus", "/proc/irq", "/proc/sysrq-trigger")
 
-# Names in /etc, or patterns of them. Certificates by their own directories: keys lie beside them.
+# Names in /etc, or patterns of them. Certificates have directories of their own: keys are beside.
 _ETC = (
     r"ld\.so\.(cache|conf|conf\.d)",
     r"ld-musl-.*\.path",
@@ -142,7 +142,7 @@ ETC_BELOW = (
     "/etc/pki/tls/openssl.cnf",
     "/etc/pki/tls/fips_local.cnf",
 )
-# How names are found: written anew for a run, unless it has the machine's own network.
+# Name resolution: generated for a run, unless it has the host's own network.
 RESOLVER = ("/etc/hosts", "/etc/nsswitch.conf", "/etc/resolv.conf")
 
 _ETC_SHOWN = re.compile("|".join(_ETC))
@@ -154,7 +154,7 @@ def is_shown_in_etc(name: str) -> bool:
 
 
 def files(user: User) -> dict[str, bytes]:
-    """Return the files of /etc that are written for the run."""
+    """Return the files of /etc that are generated for the run."""
     root = f"root:x:0:0:root:{user.home if user.uid == 0 else '/'}:/bin/sh\n"
     passwd, group = root, "root:x:0:\ntty:x:5:\n"
     if user.uid != 0:
@@ -168,12 +168,12 @@ def files(user: User) -> dict[str, bytes]:
     texts = {
         "passwd": passwd,
         "group": group,
-        # Only the one address: what leads through the relay listens on IPv4, and a login that
-        # waits on ::1 is never called back.
+        # Only one address: the relay listens on IPv4, and a login that waits on ::1 would never be
+        # called back.
         "hosts": f"127.0.0.1 localhost\n127.0.0.1 {HOSTNAME}\n::1 ip6-localhost ip6-loopback\n",
         "hostname": f"{HOSTNAME}\n",
         "nsswitch.conf": "passwd: files\ngroup: files\nshadow: files\nhosts: files\n"
         "networks: files\nprotocols: files\nservices: files\nethers: files\nrpc: files\n",
-        "resolv.conf": "# Names resolve in the proxy alone.\n",
+        "resolv.conf": "# Only the proxy resolves names.\n",
     }
     return {f"/etc/{name}": text.encode("utf-8", "surrogateescape") for name, text in texts.items()}

@@ -52,13 +52,13 @@ def aim(tmp_path: Path, program: FindProgram) -> AttackTarget:
 
 
 def with_sandbox(aim: AttackTarget, **changes: object) -> AttackTarget:
-    spec = replace(aim.order.sandbox, **changes)  # type: ignore[arg-type]
-    return replace(aim, order=replace(aim.order, sandbox=spec))
+    spec = replace(aim.run_spec.sandbox, **changes)  # type: ignore[arg-type]
+    return replace(aim, run_spec=replace(aim.run_spec, sandbox=spec))
 
 
 def with_settings(aim: AttackTarget, **changes: object) -> AttackTarget:
-    settings = replace(aim.order.settings, **changes)  # type: ignore[arg-type]
-    return replace(aim, order=replace(aim.order, settings=settings))
+    settings = replace(aim.run_spec.settings, **changes)  # type: ignore[arg-type]
+    return replace(aim, run_spec=replace(aim.run_spec, settings=settings))
 
 
 def bad(rows: list[AttackResult]) -> list[AttackResult]:
@@ -90,7 +90,7 @@ def test_without_the_filter_it_says_what_gets_through(aim: AttackTarget) -> None
 
 def test_a_policy_that_allows_the_machine_itself_is_seen(aim: AttackTarget) -> None:
     port = free_port()
-    aim.order.settings.allowlist.write_text(f"allow: [{{host: 127.0.0.1, ports: [{port}]}}]\n")
+    aim.run_spec.settings.allowlist.write_text(f"allow: [{{host: 127.0.0.1, ports: [{port}]}}]\n")
 
     rows = attack(with_settings(aim, listen=(TcpListen("127.0.0.1", port),)))
 
@@ -151,7 +151,7 @@ def test_a_sandbox_without_a_network_is_attacked_without_a_proxy(aim: AttackTarg
 
 
 def test_a_policy_that_allows_what_is_to_be_denied_proves_nothing(aim: AttackTarget) -> None:
-    aim.order.settings.allowlist.write_text('allow: ["*.claude-proxy-doctor.test"]\n')
+    aim.run_spec.settings.allowlist.write_text('allow: ["*.claude-proxy-doctor.test"]\n')
 
     with pytest.raises(ClaudeProxyError, match="nothing could be told"):
         attack(aim)
@@ -179,7 +179,7 @@ def test_attacks_that_do_not_end_are_an_error(
 def test_the_policy_that_is_tried_is_the_owners_and_one_rule(
     aim: AttackTarget, tmp_path: Path
 ) -> None:
-    owners = policy_files.load(aim.order.settings.allowlist).policy
+    owners = policy_files.load(aim.run_spec.settings.allowlist).policy
     path = tmp_path / "extended.yaml"
     path.write_text(extended(owners, 4711))
 

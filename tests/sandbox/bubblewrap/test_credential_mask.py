@@ -1,4 +1,4 @@
-"""Laws of the veil: what is made anew is covered at once, and only once."""
+"""A login that is replaced outside is covered at once, and only once."""
 
 import subprocess
 import sys
@@ -10,16 +10,16 @@ from tests.conftest import FindProgram
 
 HIDE = """\
 import os, stat, sys
-from claude_proxy.sandbox import veil
+from claude_proxy.sandbox.bubblewrap import credential_mask
 path = sys.argv[1]
 for _ in range(2):
-    veil._hide(path)
+    credential_mask._cover(path)
     print(stat.S_ISCHR(os.stat(path).st_mode), open("/proc/self/mountinfo").read().count(path))
 """
 
 
-def hidden(path: Path, unshare: str) -> list[str]:
-    """Hide a file in a mount namespace of its own, twice; return what lies there then."""
+def covered(path: Path, unshare: str) -> list[str]:
+    """Cover a file twice, in its own mount namespace; return what lies there then."""
     command = [unshare, "--user", "--map-root-user", "--mount", sys.executable, "-c", HIDE]
     done = subprocess.run([*command, str(path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -33,13 +33,16 @@ def test_a_file_is_covered_before_anything_is_written_into_it_and_once(
     login = tmp_path / ".credentials.json"
     login.write_text(content)
 
-    assert hidden(login, program("unshare")) == ["True 1", "True 1"]
+    assert covered(login, program("unshare")) == ["True 1", "True 1"]
     assert login.read_text() == content
 
 
-def test_what_is_not_there_is_nothing_to_cover(tmp_path: Path, program: FindProgram) -> None:
+def test_a_missing_file_is_not_covered(tmp_path: Path, program: FindProgram) -> None:
     command = [program("unshare"), "--user", "--map-root-user", "--mount", sys.executable, "-c"]
-    code = "import sys; from claude_proxy.sandbox import veil; veil._hide(sys.argv[1])"
+    code = (
+        "import sys; from claude_proxy.sandbox.bubblewrap import credential_mask; "
+        "credential_mask._cover(sys.argv[1])"
+    )
 
     done = subprocess.run([*command, code, str(tmp_path / "none")], check=False)
 

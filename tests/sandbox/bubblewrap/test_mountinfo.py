@@ -25,7 +25,7 @@ def mounted(*, without: Path | None = None, more: str = "", root: str | None = N
     """Return what /proc/PID/mountinfo says of a sandbox that became what was planned."""
     lines = ["1 0 0:1 / / ro - tmpfs", "9 1 0:9 / /dev/null rw - x"]
     for mount in PLANNED.mounts:
-        if mount.how in {"--file", "--symlink"} or mount.at == without:
+        if mount.kind in {"--file", "--symlink"} or mount.at == without:
             continue
         where = root if root is not None and mount.at == VSCODE else str(mount.source or "/")
         lines.append(f"2 1 8:1 {where} {mount.at} rw - ext4")
@@ -134,7 +134,7 @@ def test_a_link_in_what_is_shown_may_lead_to_what_is_shown_besides() -> None:
     planned = replace(PLANNED, mounts=(*PLANNED.mounts, shown, *asked))
     there = f"3 1 8:1 /opt/app /opt/app ro - ext4\n3 1 8:1 {program} {program} ro - ext4"
     written = replace(
-        planned, mounts=(*PLANNED.mounts, replace(shown, how=MountKind.WRITE), *asked)
+        planned, mounts=(*PLANNED.mounts, replace(shown, kind=MountKind.WRITE), *asked)
     )
 
     assert mismatches(planned, mounted(more=there), "") == ()

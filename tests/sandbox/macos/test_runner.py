@@ -13,7 +13,7 @@ from claude_proxy.sandbox.run_spec import RunSpec
 
 
 @pytest.fixture
-def order(tmp_path: Path) -> RunSpec:
+def run_spec(tmp_path: Path) -> RunSpec:
     """An order of a user with a list."""
     (tmp_path / "project").mkdir()
     settings = Settings(tmp_path / "allowlist.yaml", tmp_path / "conf", tmp_path / "state")
@@ -21,22 +21,22 @@ def order(tmp_path: Path) -> RunSpec:
 
 
 def test_without_sandbox_exec_nothing_is_run(
-    order: RunSpec, monkeypatch: pytest.MonkeyPatch
+    run_spec: RunSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runner, "SANDBOX_EXEC", Path("/nonexistent/sandbox-exec"))
 
     with pytest.raises(ClaudeProxyError, match="sandbox-exec not found") as caught:
-        runner.run(order, {})
+        runner.run(run_spec, {})
 
     assert caught.value.exit_code == 1
 
 
 @pytest.mark.parametrize("name", ["join", "verify"])
 def test_what_it_cannot_do_is_refused_and_not_left_out(
-    order: RunSpec, monkeypatch: pytest.MonkeyPatch, name: str
+    run_spec: RunSpec, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setattr(runner, "SANDBOX_EXEC", Path("/"))
     changed = {"join": "127.0.0.1:9"} if name == "join" else {"verify": True}
 
     with pytest.raises(ConfigError, match="not to be had"):
-        runner.run(replace(order, **changed), {})
+        runner.run(replace(run_spec, **changed), {})

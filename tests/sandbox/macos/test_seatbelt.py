@@ -106,12 +106,12 @@ def test_a_link_is_denied_where_it_leads() -> None:
 
 def test_the_home_is_read_only_where_the_profile_says_so() -> None:
     profile = belt().profile
-    order = [form[:2] for form in forms(profile)]
+    run_spec = [form[:2] for form in forms(profile)]
 
     assert str(HOME) in paths_of(profile, "deny", "file-read*")
     assert str(HOME) not in paths_of(profile, "allow", "file-read*")
     assert str(HOME) in paths_of(belt(a_spec(keep_home=True)).profile, "allow", "file-read*")
-    assert order.index(["deny", "file-read*"]) < len(order) - 1
+    assert run_spec.index(["deny", "file-read*"]) < len(run_spec) - 1
 
 
 def test_what_is_obeyed_outside_cannot_be_written() -> None:

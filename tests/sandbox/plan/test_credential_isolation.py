@@ -25,9 +25,9 @@ from claude_proxy.sandbox.plan.credential_isolation import (
     GATEWAY_PLACEHOLDER,
     OAUTH_TOKEN,
     TOKEN,
+    combined,
     isolation_for_gateway,
     isolation_of,
-    joined,
 )
 from claude_proxy.sandbox.plan.model import CredentialIsolation, MountKind, Profile, SandboxPlan
 from claude_proxy.sandbox.plan.planner import plan_sandbox
@@ -110,7 +110,7 @@ def test_variables_that_are_named_are_the_ones() -> None:
     found = kept(binding)
 
     assert dict(found.placeholders) == {"GH_TOKEN": PLACEHOLDER, "GITHUB_TOKEN": PLACEHOLDER}
-    assert found.hidden == ()
+    assert found.logins == ()
 
 
 def test_another_host_has_no_variable_unless_one_is_named() -> None:
@@ -176,7 +176,9 @@ def test_the_sandbox_has_the_placeholder_and_no_login() -> None:
 def test_what_is_held_back_is_said() -> None:
     made = planned(kept(a_binding()), ANTHROPIC_API_KEY=CONSOLE)
 
-    assert made.notes == ("not handed on, as the proxy puts the credential in: ANTHROPIC_API_KEY",)
+    assert made.notes == (
+        "not passed on, because the proxy injects the credential: ANTHROPIC_API_KEY",
+    )
 
 
 def test_nothing_is_said_where_nothing_is_held_back() -> None:
@@ -215,14 +217,14 @@ def test_the_users_own_login_is_hidden_by_an_empty_file() -> None:
     made = planned(kept(a_binding()))
 
     [mount] = [mount for mount in made.mounts if mount.at == LOGIN]
-    assert mount.how is MountKind.BLANK
+    assert mount.kind is MountKind.BLANK
     assert LOGIN in made.masked
 
 
 def test_so_is_the_one_in_a_directory_of_settings_that_the_user_has_named() -> None:
     found = kept(a_binding(), CLAUDE_CONFIG_DIR="/elsewhere")
 
-    assert found.hidden == (LOGIN, Path("/elsewhere/.credentials.json"))
+    assert found.logins == (LOGIN, Path("/elsewhere/.credentials.json"))
 
 
 def test_it_is_seen_where_it_is_the_one_that_is_pinned() -> None:
@@ -239,7 +241,7 @@ def test_it_may_be_what_the_credential_is_read_from() -> None:
 
 def test_a_credential_that_stands_in_a_file_is_told_if_the_file_is_seen() -> None:
     seen, hidden = PROJECT / ".env", PROJECT / ".envrc"
-    isolation = CredentialIsolation(bare=(seen, hidden, HOME / ".npmrc"))
+    isolation = CredentialIsolation(exposed=(seen, hidden, HOME / ".npmrc"))
     found = paths(files=(seen, hidden, HOME / ".npmrc"))
 
     made = plan_sandbox(a_spec(hide=(".envrc",), isolation=isolation), some_facts(found))
@@ -256,7 +258,7 @@ def test_a_credentials_file_that_would_be_seen_is_an_error(path: Path) -> None:
     found = paths(HOME / ".claude", files=(path,))
     spec = a_spec(profile=CLAUDE, isolation=kept(a_binding(source=FileSource(path))))
 
-    with pytest.raises(ConfigError, match="would be seen inside") as caught:
+    with pytest.raises(ConfigError, match="would be visible inside") as caught:
         plan_sandbox(spec, some_facts(found))
 
     assert caught.value.where == str(path)
@@ -267,7 +269,7 @@ def test_so_is_one_that_a_link_leads_to() -> None:
     found = paths(HOME / "keys", files=(PROJECT / "key",), links={link: PROJECT / "key"})
     spec = a_spec(isolation=kept(a_binding(source=FileSource(link))))
 
-    with pytest.raises(ConfigError, match="would be seen inside"):
+    with pytest.raises(ConfigError, match="would be visible inside"):
         plan_sandbox(spec, some_facts(found))
 
 
@@ -327,12 +329,12 @@ def test_a_gateway_stands_for_the_api_and_takes_any_token() -> None:
 def test_gateway_and_credentials_go_together_and_the_gateways_token_is_taken() -> None:
     gateway = isolation_for_gateway(9053, FileSource(HOME / "keys/key"), {}, HOME)
 
-    found = joined(kept(a_binding()), gateway)
+    found = combined(kept(a_binding()), gateway)
 
     assert dict(found.placeholders)[TOKEN] == GATEWAY_PLACEHOLDER
     assert TOKEN not in found.withheld
-    assert found.hidden == (LOGIN,)
-    assert found.unseen == (HOME / "keys/key",)
+    assert found.logins == (LOGIN,)
+    assert found.unreadable == (HOME / "keys/key",)
 
 
 # --- a real sandbox

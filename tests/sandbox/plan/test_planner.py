@@ -20,7 +20,7 @@ from claude_proxy.sandbox.plan.model import (
     User,
     Worktree,
 )
-from claude_proxy.sandbox.plan.planner import plan_sandbox, questions
+from claude_proxy.sandbox.plan.planner import paths_to_inspect, plan_sandbox
 from tests.sandbox.boxes import (
     CLAUDE,
     CONFDIR,
@@ -36,10 +36,10 @@ from tests.sandbox.boxes import (
 )
 
 
-def triples(planned: SandboxPlan, how: str) -> list[tuple[str, str]]:
+def triples(planned: SandboxPlan, kind: str) -> list[tuple[str, str]]:
     """Return source and place of each mount of one kind, in order."""
     words = planned.options
-    return [(words[at + 1], words[at + 2]) for at, word in enumerate(words) if word == f"--{how}"]
+    return [(words[at + 1], words[at + 2]) for at, word in enumerate(words) if word == f"--{kind}"]
 
 
 def written(planned: SandboxPlan) -> set[str]:
@@ -171,7 +171,7 @@ def test_the_home_is_empty_but_for_what_the_profile_names() -> None:
 def test_what_a_profile_writes_is_made_if_it_is_missing() -> None:
     planned = plan_sandbox(a_spec(profile=CLAUDE), some_facts())
 
-    assert [(made.path.name, made.kind, made.content) for made in planned.made] == [
+    assert [(each.path.name, each.kind, each.content) for each in planned.to_create] == [
         (".claude", PathKind.DIRECTORY, b""),
         (".claude.json", PathKind.FILE, b"{}\n"),
     ]
@@ -545,7 +545,7 @@ def test_a_profile_sets_and_passes_but_cannot_change_the_proxy() -> None:
     [
         ("TOKEN", "is not set"),
         ("TOKEN=x", "not its value"),
-        ("1x", "not the name"),
+        ("1x", "not a variable name"),
         ("HTTPS_PROXY", "set for the run itself"),
         ("HOME", "set for the run itself"),
         ("SSH_AUTH_SOCK", "a socket"),
@@ -637,7 +637,9 @@ def test_every_question_of_a_plan_is_asked_before() -> None:
     spec = a_spec(profile=replace(CLAUDE, home_protect=(".claude/x",)), hide=("a",))
     user = User("ann", 1000, 1000, HOME)
     facts = some_facts()
-    asked = questions(spec, user, facts.environ, facts.confdir, facts.statedir, facts.run_directory)
+    asked = paths_to_inspect(
+        spec, user, facts.environ, facts.confdir, facts.statedir, facts.run_directory
+    )
     known = dict(Paths((path, facts.paths[path]) for path in asked))
 
     plan_sandbox(spec, replace(facts, paths=known))
@@ -820,7 +822,7 @@ def test_nothing_but_loopback_is_there_and_names_do_not_resolve(box: Box) -> Non
         "tail -n +3 /proc/net/dev | cut -d: -f1; getent hosts example.com; cat /etc/resolv.conf"
     )
 
-    assert done.out.splitlines() == ["    lo", "# Names resolve in the proxy alone."]
+    assert done.out.splitlines() == ["    lo", "# Only the proxy resolves names."]
     assert box.sh("getent hosts localhost").out.startswith("127.0.0.1")
 
 

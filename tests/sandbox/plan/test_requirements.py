@@ -58,9 +58,9 @@ def test_an_old_bwrap_is_told() -> None:
         ({"settings": {APPARMOR_USERNS: "1"}}, "AppArmor", "profile bwrap /usr/bin/bwrap flags"),
         ({"user_namespaces": False}, "no user namespaces", "CONFIG_USER_NS"),
         ({"container": True}, "container", "--security-opt"),
-        ({"sandbox": True, "container": True}, "inside a sandbox already", "from outside"),
-        ({}, "cannot make a sandbox", "doctor"),
-        ({"settings": {USERNS_CLONE: "0"}, "root": True}, "cannot make a sandbox", "doctor"),
+        ({"sandbox": True, "container": True}, "already inside a sandbox", "from outside"),
+        ({}, "cannot create a sandbox", "doctor"),
+        ({"settings": {USERNS_CLONE: "0"}, "root": True}, "cannot create a sandbox", "doctor"),
     ],
 )
 def test_a_refusal_is_explained_by_what_is_switched_off(

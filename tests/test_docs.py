@@ -154,7 +154,7 @@ def test_the_examples_of_the_allowlist_load() -> None:
 
     assert "docs.python.org" in set(policies[0].hosts())
     assert any(policy.credentials for policy in policies)
-    assert any(policy.narrowings and not policy.allow for policy in policies)
+    assert any(policy.restrictions and not policy.allow for policy in policies)
 
 
 @pytest.mark.parametrize("preset", loader.presets(), ids=lambda preset: preset.name)

@@ -23,10 +23,12 @@ from claude_proxy.config.allowlist.messages import LARGEST_BODY
 from claude_proxy.config.settings import Settings
 from claude_proxy.config.strict_yaml.nodes import harmless, quoted
 from claude_proxy.errors import ConfigError
-from claude_proxy.policy.credentials.decision import Binding
+from claude_proxy.policy.credentials.binding import Binding, bound_to
+from claude_proxy.policy.decision import Decision
 from claude_proxy.policy.messages.restrictions import ApiRestrictions
-from claude_proxy.policy.policy import Decision, Policy, Rule, Tls, bound_to
+from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.request import Request, Scheme
+from claude_proxy.policy.rules import Rule, Tls
 from claude_proxy.policy.summary import narrowing_shown, use_shown
 from claude_proxy.wire.authority import Authority, normalise_host
 
@@ -222,9 +224,9 @@ def answer_of(question: Question, method: str, policy: Policy, body: bytes | Non
         question.query,
         () if body is None else _JSON,
     )
-    decision = policy.decide_narrowed(request)
-    narrowing = policy.narrowing_of(question.target)
-    judged = decision.allowed and narrowing is not None and narrowing.reads(request)
+    decision = policy.decide_head(request)
+    narrowing = policy.restrictions_for(question.target)
+    judged = decision.allowed and narrowing is not None and narrowing.judges_body_of(request)
     content = policy.decide_content(request, body) if judged and body is not None else None
     bound = bound_to(question.target, policy.credentials)
     # Where a host has several, each is for other ports.

@@ -19,15 +19,9 @@ from claude_proxy.cli.shared_options import allowlist_option, confdir_option
 from claude_proxy.config.allowlist import loader
 from claude_proxy.config.strict_yaml.nodes import harmless
 from claude_proxy.errors import ClaudeProxyError, ConfigError
-from claude_proxy.policy.credentials.decision import (
-    Binding,
-    EnvironmentSource,
-    Injection,
-    Pin,
-    SecretSource,
-    name_of,
-)
-from claude_proxy.policy.credentials.detection import hash_of, login_of
+from claude_proxy.policy.credentials.binding import Binding, Injection, Pin
+from claude_proxy.policy.credentials.login_hash import hash_of, login_of
+from claude_proxy.policy.credentials.sources import EnvironmentSource, SecretSource, source_name
 from claude_proxy.vault import sources
 from claude_proxy.vault.pins import PinStore
 
@@ -175,7 +169,7 @@ def _facts_of(binding: Binding, store: PinStore, withheld: Collection[str]) -> d
         "declared": str(binding.source),
     }
     if use.source is not None:
-        facts["source"] = name_of(use.source)
+        facts["source"] = source_name(use.source)
         facts["fault"] = _fault_of(use.source, withheld)
         facts["available"] = facts["fault"] is None
     if isinstance(use, Pin):

@@ -25,7 +25,8 @@ from claude_proxy.config.settings import (
     UnixListen,
 )
 from claude_proxy.errors import ConfigError
-from claude_proxy.policy.credentials.decision import Form, SecretSource
+from claude_proxy.policy.credentials.binding import Form
+from claude_proxy.policy.credentials.sources import SecretSource
 
 EPILOG = """\b
 Examples:

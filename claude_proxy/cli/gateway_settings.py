@@ -27,17 +27,16 @@ from claude_proxy.config.settings import (
     TcpListen,
 )
 from claude_proxy.errors import ConfigError, ConfigErrors
-from claude_proxy.policy.credentials.decision import (
+from claude_proxy.policy.credentials.binding import Form, Injection
+from claude_proxy.policy.credentials.sources import (
     CommandSource,
     DotenvSource,
     EnvironmentSource,
     FileSource,
-    Form,
-    Injection,
     KeyringSource,
     SecretSource,
     SystemdSource,
-    name_of,
+    source_name,
 )
 from claude_proxy.policy.request import Scheme
 from claude_proxy.proxy.gateway.banner import KEY_VARIABLE, default_seconds, seconds_allowed
@@ -462,7 +461,7 @@ def _warnings(variables: Variables, destination: _Destination, source: SecretSou
     if destination.from_dotenv and not holds_key:
         found.append(
             f"{file.path} says which upstream gets the key, and the key is from "
-            f"{name_of(source)}: anyone who can write there, an agent too, can have it sent "
+            f"{source_name(source)}: anyone who can write there, an agent too, can have it sent "
             "elsewhere"
         )
     return found

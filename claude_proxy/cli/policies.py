@@ -72,7 +72,7 @@ def _facts_of_policy(groups: Groups, name: str) -> dict[str, Any]:
     if policy is not None:
         facts["allow"] = [facts_of(rule) for rule in policy.allow]
         facts["deny"] = [facts_of(rule) for rule in policy.deny]
-        facts["anthropic"] = [facts_of_narrowing(each) for each in policy.narrowings]
+        facts["anthropic"] = [facts_of_narrowing(each) for each in policy.restrictions]
     return facts
 
 

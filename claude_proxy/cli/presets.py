@@ -58,13 +58,13 @@ def _print_one(name: str, *, as_file: bool, as_json: bool) -> None:
     elif as_json:
         facts = {
             "allow": [facts_of(rule) for rule in policy.allow],
-            "anthropic": [facts_of_narrowing(narrowing) for narrowing in policy.narrowings],
+            "anthropic": [facts_of_narrowing(narrowing) for narrowing in policy.restrictions],
         }
         click.echo(json.dumps(facts, indent=2))
     else:
         for rule in policy.allow:
             click.echo(f"- {entry_of(rule)}")
-        if policy.narrowings:
+        if policy.restrictions:
             click.echo("\nanthropic:")
-        for narrowing in policy.narrowings:
+        for narrowing in policy.restrictions:
             click.echo("\n".join(narrowing_entry_of(narrowing)))

@@ -33,7 +33,7 @@ from claude_proxy.config.settings import (
     Verbosity,
 )
 from claude_proxy.errors import ConfigError
-from claude_proxy.policy.credentials.decision import (
+from claude_proxy.policy.credentials.sources import (
     EnvironmentSource,
     FileSource,
     SecretSource,

@@ -18,7 +18,8 @@ from claude_proxy.config.settings import Learn, Settings
 from claude_proxy.config.strict_yaml import nodes
 from claude_proxy.errors import ConfigError
 from claude_proxy.policy.location import Source
-from claude_proxy.policy.policy import Policy, Rule
+from claude_proxy.policy.policy import Policy
+from claude_proxy.policy.rules import Rule
 from claude_proxy.system import file_permissions
 
 USERS_GROUPS = "groups.toml"  # in the directory of the configuration
@@ -54,12 +55,12 @@ def load_for(settings: Settings, last: Loaded | None = None) -> Loaded:
     loaded = load(settings.allowlist) if settings.policy is None else _of_groups(settings)
     policy = loaded.policy
     if settings.learn is not None and settings.learn[0] is Learn.EVERYTHING:
-        policy = policy.opened(Source("--learn", 1, 1), "learning lets it through")
+        policy = policy.allowing_by_default(Source("--learn", 1, 1), "learning lets it through")
     # Before it is read: a change in between is then seen as one.
     state = () if settings.narrowing is None else fingerprint(settings.narrowing)
     narrowing, complaint = _narrowing(settings.narrowing, last)
     return Loaded(
-        policy.narrowed(narrowing) if narrowing else policy,
+        policy.with_denials(narrowing) if narrowing else policy,
         loaded.fingerprint + state,
         narrowing,
         complaint,

@@ -21,7 +21,8 @@ from claude_proxy.config.strict_yaml.nodes import (
     quoted,
 )
 from claude_proxy.errors import ConfigError
-from claude_proxy.policy.credentials.decision import Form, SecretSource
+from claude_proxy.policy.credentials.binding import Form
+from claude_proxy.policy.credentials.sources import SecretSource
 from claude_proxy.policy.request import Scheme
 from claude_proxy.wire.authority import Authority
 

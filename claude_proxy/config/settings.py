@@ -8,7 +8,7 @@ from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
-from claude_proxy.policy.credentials.decision import Injection
+from claude_proxy.policy.credentials.binding import Injection
 from claude_proxy.policy.request import Scheme
 from claude_proxy.wire.authority import Authority
 

@@ -12,13 +12,12 @@ from claude_proxy.doctor.context import Subject
 from claude_proxy.doctor.finding import Finding, error, ok, warning
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.policy import unbound_hosts
-from claude_proxy.policy.credentials.decision import (
-    Binding,
+from claude_proxy.policy.credentials.binding import Binding, Pin
+from claude_proxy.policy.credentials.sources import (
     CommandSource,
     EnvironmentSource,
-    Pin,
     SecretSource,
-    name_of,
+    source_name,
 )
 from claude_proxy.sandbox.plan.credential_isolation import CLAUDE_VARIABLES, is_anthropics
 from claude_proxy.vault import sources
@@ -43,7 +42,7 @@ def _look(binding: Binding, subject: Subject) -> Iterator[Finding]:
         )
         yield ok(name, f"for {hosts}, {known}")
         return
-    place = name_of(source)
+    place = source_name(source)
     try:
         _try(source, subject)
     except ClaudeProxyError as problem:
@@ -63,7 +62,7 @@ def _try(source: SecretSource, subject: Subject) -> None:
     elif shutil.which(source.argv[0], path=subject.environ.get("PATH")) is None:
         raise ClaudeProxyError(
             "there is no such program",
-            where=name_of(source),
+            where=source_name(source),
             fix="install it, or write its full path",
         )
 

@@ -6,13 +6,13 @@ the way to fix it. Pure, and linear in what is matched.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import ip_address, ip_network
 from urllib.parse import quote, unquote
 
-from claude_proxy.wire.address import effective
+from claude_proxy.wire.address import Network, effective
 from claude_proxy.wire.authority import (
     Authority,
     literal_of,
@@ -21,8 +21,6 @@ from claude_proxy.wire.authority import (
     text_of,
 )
 from claude_proxy.wire.public_suffix import Suffix, public_suffix
-
-type Network = IPv4Network | IPv6Network
 
 
 class PatternError(ValueError):
@@ -124,6 +122,15 @@ class HostPattern:
             single = self.kind is PatternKind.LITERAL
             return address if single else f"{address}/{self.network.prefixlen}"
         return f"{_PREFIXES[self.kind]}{self.host}"
+
+
+def any_covers(patterns: Iterable[HostPattern], target: Authority) -> bool:
+    """Tell whether one of the patterns covers `target`."""
+    # Not any(...): a generator would cost more than most matches.
+    for pattern in patterns:  # noqa: SIM110
+        if pattern.covers(target):
+            return True
+    return False
 
 
 _PREFIXES = {
@@ -263,11 +270,11 @@ class PathGlob:
     """Paths a rule covers: `*` is one segment or a part of one, a last `**` is the rest."""
 
     text: str
-    _shape: "Shape" = field(init=False, repr=False, compare=False)
+    _matcher: "GlobMatcher" = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         _refuse_what_is_no_glob(self.text)
-        object.__setattr__(self, "_shape", Shape(self.text))
+        object.__setattr__(self, "_matcher", GlobMatcher(self.text))
 
     @classmethod
     def parse(cls, text: str) -> "PathGlob":
@@ -276,7 +283,7 @@ class PathGlob:
 
     def matches(self, path: str) -> bool:
         """Tell whether `path` is covered as it was sent, byte for byte."""
-        return self._shape.matches(path)
+        return self._matcher.matches(path)
 
     def __str__(self) -> str:
         return self.text
@@ -305,7 +312,7 @@ def is_ambiguous(path: str) -> bool:
     return _is_clear(path) is None and _find_ambiguity(path) is not None
 
 
-class Shape:
+class GlobMatcher:
     """A glob taken apart once; matching is linear, for it is compared and never backtracks."""
 
     __slots__ = ("_open", "_prefix", "_segments")

@@ -1,6 +1,6 @@
-"""Holds the facts of one HTTP request that a decision can be about.
+"""Request: the facts of one HTTP request that a decision can be about.
 
-Law kept: secrets stay outside (9). Fields and query carry credentials, so no repr shows them.
+Secrets stay outside: fields and query carry credentials, so no repr shows them. Pure.
 """
 
 from collections.abc import Sequence
@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from claude_proxy.wire.authority import Authority
+
+type RawField = tuple[bytes, bytes]  # a header field's name and value, as sent
 
 
 class Scheme(StrEnum):
@@ -19,7 +21,7 @@ class Scheme(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """The facts of one HTTP request that a rule can speak about."""
+    """The facts of one HTTP request that a rule can be about."""
 
     scheme: Scheme
     target: Authority  # where the bytes would go
@@ -27,4 +29,4 @@ class Request:
     method: str
     path: str  # origin-form as sent, without the query; "*" for OPTIONS *
     query: str = field(default="", repr=False)  # as sent, without the "?"
-    fields: Sequence[tuple[bytes, bytes]] = field(default=(), repr=False, compare=False)
+    fields: Sequence[RawField] = field(default=(), repr=False, compare=False)

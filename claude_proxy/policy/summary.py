@@ -7,14 +7,8 @@ hash of it, nor the arguments of a command, nor a placeholder. Pure.
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from claude_proxy.policy.credentials.decision import (
-    HTTPS_PORT,
-    Binding,
-    Form,
-    Injection,
-    Pin,
-    name_of,
-)
+from claude_proxy.policy.credentials.binding import HTTPS_PORT, Binding, Form, Injection, Pin
+from claude_proxy.policy.credentials.sources import source_name
 from claude_proxy.policy.messages.destinations import DestinationScope
 from claude_proxy.policy.messages.restrictions import MIB, ApiRestrictions
 
@@ -41,9 +35,9 @@ def use_shown(use: Injection | Pin) -> str:
     """Return how a credential gets into a request, or which of the client's passes."""
     if isinstance(use, Injection):
         form = {Form.FIELD: f"field {use.name}", Form.BASIC: f"basic as {use.user}"}
-        return f"inject {form.get(use.form, use.form.value)} from {name_of(use.source)}"
+        return f"inject {form.get(use.form, use.form.value)} from {source_name(use.source)}"
     if use.source is not None:
-        return f"pin from {name_of(use.source)}"
+        return f"pin from {source_name(use.source)}"
     return "pin learn" if use.learn else f"pin {len(use.digests)} by hash"
 
 

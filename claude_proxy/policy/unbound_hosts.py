@@ -23,7 +23,7 @@ def open_to_strangers(policy: Policy) -> tuple[str, ...]:
         return ()
     # POST, as a host that may only be read keeps nothing for anybody.
     hosts = _OF_THE_SAME_ACCOUNTS
-    return tuple(host for host in hosts if policy.reaches(f"https://{host}/", "POST"))
+    return tuple(host for host in hosts if policy.allows_url(f"https://{host}/", "POST"))
 
 
 def words_about(policy: Policy) -> tuple[str, str] | None:

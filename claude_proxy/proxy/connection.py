@@ -266,7 +266,7 @@ class ClientConnection:
             return
         dialled = await self.services.dialer.dial(
             target,
-            lambda address: gate.address(client, target, address),
+            lambda address, owner: gate.address(client, target, address, owner),
             tunnel=_is_tunnel(server),
         )
         if self._end_state is not _OPEN:
@@ -463,8 +463,8 @@ class ClientConnection:
 
     def _holds(self, target: Authority) -> bool:
         gate, request = self.session.gate, self.session.websocket_request
-        holds = gate.holds(target, passthrough=self.session.passthrough)
-        return holds and (request is None or gate.holds_request(request))
+        holds = gate.may_stay_open(target, passthrough=self.session.passthrough)
+        return holds and (request is None or gate.request_may_stay_open(request))
 
     def shut(self) -> None:
         """Accept no further request; close now if nothing is under way."""

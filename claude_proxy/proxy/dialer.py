@@ -1,8 +1,8 @@
-"""Opens sockets: resolves a name once, has every address judged, connects to a judged one.
+"""Dialer: resolves a name once, has every address judged, and connects to a judged one.
 
-Law 6 (judged is dialled): the address that the policy saw is the one the socket is connected
-to; there is no second look-up in between (DNS rebinding). Law 3: nothing else in the
-program opens a connection to the outside.
+Judged is dialled: the socket is connected to an address that the policy saw; there is no second
+look-up in between (DNS rebinding). Every exit is gated: nothing else in the program opens a
+connection to the outside.
 """
 
 import asyncio
@@ -14,18 +14,17 @@ import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import ip_address, ip_network
 from typing import Any
 
-from claude_proxy.config.settings import Address, UpstreamProxy
-from claude_proxy.policy.patterns import PatternKind
-from claude_proxy.policy.policy import Decision
-from claude_proxy.policy.reason import Reason
-from claude_proxy.wire.address import effective
+from claude_proxy.config.settings import UpstreamProxy
+from claude_proxy.policy.decision import Decision
+from claude_proxy.policy.policy import AddressOwner
+from claude_proxy.wire.address import Address, effective
 from claude_proxy.wire.authority import Authority
 
-type _AddrInfo = tuple[Any, ...]  # as `socket.getaddrinfo` has it
-type Judge = Callable[[Address], Decision]
+type _AddrInfo = tuple[Any, ...]  # as `socket.getaddrinfo` returns it
+type Judge = Callable[[Address, AddressOwner], Decision]
 type Resolve = Callable[[str, int], Awaitable[list[Address]]]
 
 # RFC 8305 section 5: start the next attempt after 250 ms without an answer.
@@ -58,7 +57,7 @@ class DialError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Dialled:
-    """A connected socket, and whose it is."""
+    """A connected socket and its peer."""
 
     socket: socket.socket
     peer: Authority  # the address that was judged; the upstream proxy's where one is used
@@ -68,15 +67,15 @@ class SystemResolver:
     """Asks the operating system, each time on a thread of its own.
 
     asyncio's default executor has few threads, and uvloop's resolver four: a name server that
-    does not answer would stop all other work there. Nor does the program wait for one when it
-    ends, which is why these are no executor's threads.
+    does not answer would stop all other work there. The threads are daemons, not an executor's, so
+    that the program does not wait for them when it ends.
     """
 
     def __init__(self) -> None:
-        self._places = asyncio.Semaphore(_RESOLVER_THREADS)
+        self._threads = asyncio.Semaphore(_RESOLVER_THREADS)
 
     async def __call__(self, host: str, port: int) -> list[Address]:
-        """Return every address of `host`, in the system's order."""
+        """Return every address of `host`, in the order of the system."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Sequence[_AddrInfo]] = loop.create_future()
 
@@ -97,7 +96,7 @@ class SystemResolver:
             with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
                 loop.call_soon_threadsafe(settle, found)
 
-        async with self._places:
+        async with self._threads:
             threading.Thread(target=look_up, name="resolver", daemon=True).start()
             found = await answer
         return list(
@@ -106,7 +105,7 @@ class SystemResolver:
 
 
 class Dialer:
-    """Connects to what the policy allowed, and to nothing else."""
+    """Connects to what the policy allows, and to nothing else."""
 
     def __init__(
         self,
@@ -120,7 +119,7 @@ class Dialer:
         self._resolve = resolve
         self._pinned = dict(pinned or {})
         self._proxy = upstream_proxy
-        self.own = set(own)  # our listeners: dialling one would be a loop
+        self.own = set(own)  # the listeners of this proxy: dialling one would be a loop
         self._timeout_s = timeout_s
 
     def via_proxy(self, target: Authority) -> bool:
@@ -128,7 +127,7 @@ class Dialer:
         proxy = self._proxy
         if proxy is None or target in self._pinned:
             return False
-        return not any(_excepts(entry, target) for entry in proxy.exceptions)
+        return not any(_is_excepted(entry, target) for entry in proxy.exceptions)
 
     def proxy_authorization(self) -> bytes | None:
         """Return the Proxy-Authorization value for plain HTTP through the upstream proxy."""
@@ -140,8 +139,8 @@ class Dialer:
     async def dial(self, target: Authority, judge: Judge, *, tunnel: bool) -> Dialled:
         """Connect to `target`, or raise `DialError`.
 
-        With an upstream proxy, `tunnel` asks it for a CONNECT; plain HTTP is sent to it as is.
-        The names are then resolved by that proxy, so only literal addresses can be judged here.
+        With an upstream proxy, `tunnel` asks it for a CONNECT; plain HTTP is sent to it directly.
+        That proxy then resolves the names, so only literal addresses can be judged here.
         """
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -156,19 +155,24 @@ class Dialer:
         pinned = self._pinned.get(target)
         addresses = [pinned] if pinned is not None else await self._addresses(target)
         for address in addresses:
-            # An address the operator named on the command line needs no other rule,
-            # but even there the proxy does not dial itself.
-            decision = self._judge_own(address, target.port)
-            if decision is None and pinned is None:
-                decision = judge(address)
-                if decision.allowed and self._is_this_host(address):
-                    decision = _unless_listed(decision, target, address)
+            decision = self._judge(judge, address, target.port, is_pinned=pinned is not None)
             if decision is not None and not decision.allowed:
-                # One bad address denies the name: picking the good ones of a mixed answer
-                # would let whoever runs the name try again until it fits.
+                # One bad address denies the name: picking the good ones of a mixed answer would
+                # let an attacker who controls the name's DNS try until one fits.
                 text = f"{target.host} leads to an address that is not allowed"
                 raise DialError(Failure.DENIED, text, decision)
         return await _first_connected(addresses, target)
+
+    def _judge(
+        self, judge: Judge, address: Address, port: int, *, is_pinned: bool
+    ) -> Decision | None:
+        if self._is_own_listener(address, port):
+            return judge(address, AddressOwner.OWN_LISTENER)
+        # An address that the operator set on the command line needs no rule.
+        if is_pinned:
+            return None
+        mine = self._is_this_machine(address)
+        return judge(address, AddressOwner.THIS_MACHINE if mine else AddressOwner.OTHER)
 
     async def _addresses(self, target: Authority) -> list[Address]:
         if target.address is not None:
@@ -182,24 +186,23 @@ class Dialer:
             raise DialError(Failure.UNRESOLVED, f"the name {target.host} has no address")
         return found
 
-    def _judge_own(self, address: Address, port: int) -> Decision | None:
-        inner = effective(address)  # "::ffff:127.0.0.1" comes in at 127.0.0.1
-        mine = any(port == own.port and self._comes_in_at(own, inner) for own in self.own)
-        return Decision(False, Reason.PROXY_LOOP) if mine else None
+    def _is_own_listener(self, address: Address, port: int) -> bool:
+        inner = effective(address)  # "::ffff:127.0.0.1" arrives at 127.0.0.1
+        return any(port == own.port and self._arrives_at(own, inner) for own in self.own)
 
-    def _comes_in_at(self, own: Authority, address: Address) -> bool:
+    def _arrives_at(self, own: Authority, address: Address) -> bool:
         if own.address == address:
             return True
         everywhere = own.address is not None and own.address.is_unspecified
-        # Linux takes a connection to 0.0.0.0 for one to itself.
-        return address.is_unspecified or (everywhere and self._is_this_host(address))
+        # Linux connects 0.0.0.0 to itself.
+        return address.is_unspecified or (everywhere and self._is_this_machine(address))
 
     @staticmethod
-    def _is_this_host(address: Address) -> bool:
-        """Tell whether packets to `address` would come back to this very machine.
+    def _is_this_machine(address: Address) -> bool:
+        """Tell whether packets to `address` would come back to this machine.
 
         Connecting a UDP socket sends nothing; the kernel only picks the source address, and
-        that is the destination itself when the destination is ours.
+        that is the destination itself where the destination is this machine.
         """
         if address.is_loopback or address.is_unspecified:
             return True
@@ -213,8 +216,11 @@ class Dialer:
         proxy = self._proxy
         if proxy is None:
             raise ValueError("no upstream proxy is set")
-        if target.address is not None and not (decision := judge(target.address)).allowed:
-            raise DialError(Failure.DENIED, f"the address {target.host} is not allowed", decision)
+        if target.address is not None:
+            decision = judge(target.address, AddressOwner.OTHER)  # the upstream proxy dials it
+            if not decision.allowed:
+                text = f"the address {target.host} is not allowed"
+                raise DialError(Failure.DENIED, text, decision)
         try:
             dialled = await self._to_proxy(proxy.authority)
         except DialError as error:
@@ -230,7 +236,7 @@ class Dialer:
 
     async def _to_proxy(self, proxy: Authority) -> Dialled:
         addresses = await self._addresses(proxy)
-        if any(self._judge_own(address, proxy.port) is not None for address in addresses):
+        if any(self._is_own_listener(address, proxy.port) for address in addresses):
             raise DialError(Failure.PROXY, "it is this proxy itself")
         return await _first_connected(addresses, proxy)
 
@@ -242,8 +248,8 @@ class Dialer:
         await loop.sock_sendall(sock, b"\r\n".join(lines) + b"\r\n\r\n")
         answer = b""
         while b"\r\n\r\n" not in answer:
-            # One byte at a time past the head would be the upstream's; a CONNECT answer has
-            # no body, and the upstream speaks only after us, so nothing can follow it yet.
+            # Nothing can follow the head yet: the answer to a CONNECT has no body, and what is
+            # in the tunnel speaks only after the client.
             data = await loop.sock_recv(sock, 4096)
             if not data or len(answer) > _CONNECT_ANSWER_LIMIT:
                 raise DialError(Failure.PROXY, "the upstream proxy closed the connection")
@@ -251,7 +257,7 @@ class Dialer:
         head, _, rest = answer.partition(b"\r\n\r\n")
         status = _PROXY_STATUS(head)
         if rest or status is None:
-            raise DialError(Failure.PROXY, "the upstream proxy answered what is not HTTP")
+            raise DialError(Failure.PROXY, "the upstream proxy did not answer with HTTP")
         if not status[1].startswith(b"2"):
             code = int(status[1])
             raise DialError(Failure.PROXY, f"the upstream proxy refused the tunnel with {code}")
@@ -272,7 +278,7 @@ async def _first_connected(addresses: list[Address], target: Authority) -> Diall
                 return_when=asyncio.FIRST_COMPLETED,
             )
             for attempt in done:
-                attempts.discard(attempt)  # what is left in it is closed, done or not
+                attempts.discard(attempt)  # done; the others are closed below
                 error = attempt.exception()
                 if error is None:
                     return attempt.result()
@@ -317,23 +323,11 @@ def _alternated(addresses: list[Address]) -> Iterable[Address]:
                 yield queue.pop(0)
 
 
-def _unless_listed(decision: Decision, target: Authority, address: Address) -> Decision:
-    """Deny one of this host's own addresses unless a rule names it."""
-    rule = decision.rule
-    listed = () if rule is None else rule.addresses
-    # A rule for every host names no address, not even one that is the target itself.
-    every = rule is not None and rule.pattern.kind is PatternKind.EVERY
-    named = target.address is not None and not every
-    if named or any(effective(address) in network for network in listed):
-        return decision
-    return Decision(False, Reason.ADDRESS_NOT_ALLOWED, rule)
-
-
-def _excepts(entry: str, target: Authority) -> bool:
+def _is_excepted(entry: str, target: Authority) -> bool:
     """Match one NO_PROXY entry the way curl and Go do: names by suffix, addresses by network."""
     if entry == "*":
         return True
-    address: IPv4Address | IPv6Address | None = target.address
+    address: Address | None = target.address
     if address is not None:
         try:
             return address in ip_network(entry, strict=False)

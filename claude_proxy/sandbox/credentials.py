@@ -14,14 +14,9 @@ from pathlib import Path
 from claude_proxy.config import policy_files
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.policy import unbound_hosts
-from claude_proxy.policy.credentials.decision import (
-    Binding,
-    CommandSource,
-    Injection,
-    KeyringSource,
-    SecretSource,
-)
+from claude_proxy.policy.credentials.binding import Binding, Injection
 from claude_proxy.policy.credentials.secret import Secret
+from claude_proxy.policy.credentials.sources import CommandSource, KeyringSource, SecretSource
 from claude_proxy.sandbox import host_facts
 from claude_proxy.sandbox.plan import credential_isolation
 from claude_proxy.sandbox.plan.environment import GATEWAY_PORT

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from claude_proxy.config.settings import Gateway, Limits, Settings
-from claude_proxy.policy.credentials.decision import Binding
+from claude_proxy.policy.credentials.binding import Binding
 from claude_proxy.policy.policy import Policy
 from claude_proxy.proxy.gate import Gate, Record
 from claude_proxy.proxy.gateway.banner import secret_variables
@@ -34,7 +34,7 @@ class Judges:
         self._vault = vault
 
         def gate_of(judged: Policy) -> Gate:
-            return Gate(judged, record, custodian=vault, audit_failure=settings.audit_failure)
+            return Gate(judged, record, secret_provider=vault, audit_failure=settings.audit_failure)
 
         self.proxy = gate_of(policy)
         gateway = settings.gateway

@@ -21,7 +21,8 @@ from typing import Any
 
 from claude_proxy.config.option_values import fault_of_key
 from claude_proxy.errors import ConfigError
-from claude_proxy.policy.credentials.decision import (
+from claude_proxy.policy.credentials.secret import Secret
+from claude_proxy.policy.credentials.sources import (
     CommandSource,
     DotenvSource,
     EnvironmentSource,
@@ -29,9 +30,8 @@ from claude_proxy.policy.credentials.decision import (
     KeyringSource,
     SecretSource,
     SystemdSource,
-    name_of,
+    source_name,
 )
-from claude_proxy.policy.credentials.secret import Secret
 from claude_proxy.system import file_permissions
 from claude_proxy.vault import dotenv_file
 
@@ -54,7 +54,7 @@ def read(
 
     A command does not find the variables named in `withheld` in its environment.
     """
-    place = name_of(source)
+    place = source_name(source)
     match source:
         case EnvironmentSource(name):
             return _of_environment(environ.get(name), place)
@@ -194,12 +194,12 @@ def _handed_over(source: SystemdSource, environ: Mapping[str, str]) -> Path:
     if not directory.startswith("/"):
         raise ConfigError(
             "the service manager has handed over no credentials",
-            where=name_of(source),
+            where=source_name(source),
             fix=f"add LoadCredential={source.name}:/path to the unit",
         )
     if "/" in source.name or source.name in {"", ".", ".."}:
         fix = "write its name as LoadCredential= has it"
-        raise ConfigError("it is not the name of a credential", where=name_of(source), fix=fix)
+        raise ConfigError("it is not the name of a credential", where=source_name(source), fix=fix)
     return Path(directory) / source.name
 
 

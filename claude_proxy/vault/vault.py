@@ -17,20 +17,17 @@ from pathlib import Path
 from types import MappingProxyType
 
 from claude_proxy.errors import ConfigError, ConfigErrors
-from claude_proxy.policy.credentials.decision import (
-    AvailableSecrets,
-    Binding,
+from claude_proxy.policy.credentials.binding import Binding, Injection, Pin
+from claude_proxy.policy.credentials.decision import AvailableSecrets, Pinned
+from claude_proxy.policy.credentials.login_hash import digest_of, read_hash
+from claude_proxy.policy.credentials.secret import Secret
+from claude_proxy.policy.credentials.sources import (
     CommandSource,
     EnvironmentSource,
-    Injection,
     KeyringSource,
-    Pin,
-    Pinned,
     SecretSource,
-    name_of,
+    source_name,
 )
-from claude_proxy.policy.credentials.detection import digest_of, read_hash
-from claude_proxy.policy.credentials.secret import Secret
 from claude_proxy.system import process_memory
 from claude_proxy.vault import sources
 from claude_proxy.vault.pins import FileStamp, Pins, PinStore
@@ -77,7 +74,7 @@ class PreparedSecrets:
 
 
 class Vault:
-    """The custodian of one process's credentials."""
+    """The values of the credentials of one process."""
 
     def __init__(
         self,
@@ -100,7 +97,7 @@ class Vault:
         self._thread: threading.Thread | None = None
         self._closed = False
         self._state = PreparedSecrets()
-        self._holdings: AvailableSecrets = MappingProxyType({})
+        self._secrets: AvailableSecrets = MappingProxyType({})
         self._looked = 0.0
         # Variables are read once: afterwards they are gone.
         self._of_environment: dict[SecretSource, _CachedSource] = {}
@@ -112,7 +109,7 @@ class Vault:
         return f"Vault({len(self._state.bindings)} credentials)"
 
     @property
-    def holdings(self) -> AvailableSecrets:
+    def secrets(self) -> AvailableSecrets:
         """What is known now of each binding; files are looked at once a second at most."""
         if self._state.bindings:
             now = time.monotonic()
@@ -121,7 +118,7 @@ class Vault:
                 self._look()
                 if self._thread is None:
                     self._start()
-        return self._holdings
+        return self._secrets
 
     def replace(self, bindings: Sequence[Binding]) -> None:
         """Take other bindings into use; ConfigErrors, and nothing is changed, if one cannot be.
@@ -215,7 +212,7 @@ class Vault:
     def _ask(self, held: _CachedSource, names: frozenset[str]) -> None:
         """Read a source; ConfigError if it gives nothing, and then nothing is held of it."""
         if self._closed:
-            raise ConfigError("the proxy is stopping", where=name_of(held.source))
+            raise ConfigError("the proxy is stopping", where=source_name(held.source))
         # Before it is read: a change in between is then seen as one.
         held.stamp = sources.stamp_of(held.source, self._environ)
         try:
@@ -231,7 +228,7 @@ class Vault:
     def _refresh(self, held: _CachedSource) -> None:
         """Read a source once more; of what goes wrong, the first time is told."""
         failed = held.value is None
-        source = name_of(held.source)
+        source = source_name(held.source)
         try:
             self._ask(held, self._withheld)
         except ConfigError as error:
@@ -259,7 +256,7 @@ class Vault:
                     held.due = now
             self._wake.notify_all()
 
-    # --- files, looked at by whoever asks for the holdings
+    # --- files, looked at by whoever asks for the secrets
 
     def _look(self) -> None:
         state, changed = self._state, False
@@ -343,7 +340,7 @@ class Vault:
 
     def _publish(self) -> None:
         state = self._state
-        self._holdings = MappingProxyType(
+        self._secrets = MappingProxyType(
             {binding.name: self._holding(state, binding) for binding in state.bindings}
         )
 

@@ -600,8 +600,8 @@ def test_what_a_preset_narrows_is_printed_as_entries_that_load(
     assert main(["presets", "claude"]) == 0
 
     printed = loader.load("allow:\n" + capsys.readouterr().out, name="printed.yaml")
-    [narrowing] = loader.preset_policy("claude").narrowings
-    [again] = printed.narrowings
+    [narrowing] = loader.preset_policy("claude").restrictions
+    [again] = printed.restrictions
     assert replace(again, source=narrowing.source) == narrowing
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from claude_proxy.cli import main
-from claude_proxy.policy.credentials.detection import digest_of, read_hash
+from claude_proxy.policy.credentials.login_hash import digest_of, read_hash
 from claude_proxy.vault.pins import PinStore
 
 CANARY = "sk-ant-api03-CANARY-0123456789"

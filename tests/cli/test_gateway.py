@@ -22,12 +22,12 @@ from claude_proxy.config.settings import (
     TcpListen,
     UnixListen,
 )
-from claude_proxy.policy.credentials.decision import (
+from claude_proxy.policy.credentials.binding import Form
+from claude_proxy.policy.credentials.sources import (
     CommandSource,
     DotenvSource,
     EnvironmentSource,
     FileSource,
-    Form,
     KeyringSource,
     SecretSource,
     SystemdSource,

@@ -14,9 +14,10 @@ from claude_proxy.config.allowlist import loader
 from claude_proxy.config.allowlist.rules import ALLOW_FIELDS, DENY_FIELDS, METHODS
 from claude_proxy.config.allowlist.writer import entry_of, facts_of
 from claude_proxy.errors import ConfigErrors
-from claude_proxy.policy.policy import Policy, Rule, Tls
+from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Request, Scheme
+from claude_proxy.policy.rules import Rule, Tls
 from claude_proxy.wire.authority import Authority
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -252,7 +253,7 @@ def test_the_shipped_list_shows_no_example_that_does_not_load() -> None:
     assert [each.name for each in policy.credentials] == [
         *("api.anthropic.com", "github.com", "gitlab.com"),
     ]
-    (narrowing,) = policy.narrowings
+    (narrowing,) = policy.restrictions
     assert (narrowing.models, narrowing.server_tools) == (("claude-*",), ("web_search",))
 
 

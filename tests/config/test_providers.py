@@ -12,11 +12,11 @@ from claude_proxy.config.config_yaml import ConfigFile
 from claude_proxy.config.providers import ANTHROPIC, Provider, find_provider
 from claude_proxy.config.settings import Base
 from claude_proxy.errors import ConfigError, ConfigErrors
-from claude_proxy.policy.credentials.decision import (
+from claude_proxy.policy.credentials.binding import Form
+from claude_proxy.policy.credentials.sources import (
     CommandSource,
     EnvironmentSource,
     FileSource,
-    Form,
     KeyringSource,
     SystemdSource,
 )

@@ -13,7 +13,8 @@ from claude_proxy.audit.database import database_in
 from claude_proxy.audit.sinks import ConsoleSink, Descriptor, JsonlSink
 from claude_proxy.audit.store import AuditStore
 from claude_proxy.config.settings import LogFormat, Verbosity
-from claude_proxy.policy.credentials.decision import Binding, FileSource, Injection, Pin
+from claude_proxy.policy.credentials.binding import Binding, Injection, Pin
+from claude_proxy.policy.credentials.sources import FileSource
 from claude_proxy.policy.location import Source
 from claude_proxy.policy.patterns import HostPattern
 from claude_proxy.policy.policy import Policy
@@ -66,7 +67,7 @@ def loud(request: pytest.FixtureRequest, capfd: pytest.CaptureFixture[str]) -> I
 
 def answered(gate: Gate, passage: Attempt, asked: Request, status: int, content: bytes) -> None:
     """Let an answer of an upstream come in, as a lane does."""
-    watch = gate.watch(passage, asked)
+    watch = gate.inspector_of(passage, asked)
     try:
         if watch is not None:
             watch.head(status, [(b"content-type", b"text/plain")])
@@ -92,7 +93,7 @@ def test_no_trace_of_a_value_is_left_anywhere(
     ]
     vault = Vault(policy.credentials, statedir, {})
     with closing(vault), closing(AuditStore(database_in(statedir), sinks=sinks)) as store:
-        gate = Gate(policy, store.record, custodian=vault)
+        gate = Gate(policy, store.record, secret_provider=vault)
         asked = request("a.example", (b"x-api-key", HOLDER.encode()))
         for status, content in (
             (200, b"hello"),
@@ -101,7 +102,7 @@ def test_no_trace_of_a_value_is_left_anywhere(
             (500, VALUE),
         ):
             passage = gate.request(ORIGIN, asked, "/v1/messages")
-            assert passage.custody.credential == "a"
+            assert passage.credential.credential == "a"
             answered(gate, passage, asked, status, content)
         # By a client that has come to know it.
         for fields in (
@@ -153,7 +154,7 @@ def test_the_rows_name_the_credential_and_how_the_answer_ended(tmp_path: Path) -
     vault = Vault(policy.credentials, statedir, {})
     sinks = [JsonlSink.at(printed)]
     with closing(vault), closing(AuditStore(database_in(statedir), sinks=sinks)) as store:
-        gate = Gate(policy, store.record, custodian=vault)
+        gate = Gate(policy, store.record, secret_provider=vault)
         asked = request("a.example")
         answered(gate, gate.request(ORIGIN, asked, "/"), asked, 200, VALUE)
         store.flush()

@@ -8,11 +8,13 @@ from threading import get_ident
 
 import pytest
 
+from claude_proxy.policy.decision import Decision, denied
 from claude_proxy.policy.location import Source
 from claude_proxy.policy.patterns import HostPattern, PathGlob, PatternError, PatternKind
-from claude_proxy.policy.policy import OVERRIDE_HEADERS, Decision, Policy, Rule, Tls
+from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Request, Scheme
+from claude_proxy.policy.rules import OVERRIDE_HEADERS, Rule, Tls
 from claude_proxy.wire.authority import Authority
 
 NOWHERE = Source("allowlist.yaml", 1, 1)
@@ -930,7 +932,7 @@ def test_an_ipv4_address_in_disguise_is_denied_with_the_rule_that_denies_it() ->
 
 def test_a_decision_has_no_truth_value() -> None:
     with pytest.raises(TypeError, match="allowed"):
-        bool(Decision(allowed=False, reason=Reason.NO_RULE))
+        bool(denied(Reason.NO_RULE))
 
 
 def test_what_was_decided_on_cannot_be_changed_afterwards() -> None:
@@ -951,7 +953,7 @@ def test_policies_compare_and_show_their_rules_alone() -> None:
 
     assert one == two
     assert one != Policy((rule("b.test"),))
-    assert repr(one) == f"Policy(allow={one.allow!r}, deny=(), credentials=(), narrowings=())"
+    assert repr(one) == f"Policy(allow={one.allow!r}, deny=(), credentials=(), restrictions=())"
     assert repr(PathGlob("/a")) == "PathGlob(text='/a')"
 
 
@@ -1046,13 +1048,13 @@ def test_a_hundred_thousand_hosts_are_looked_up_with_the_work_of_a_hundred() -> 
 def test_a_client_that_tries_every_port_leaves_nothing_behind() -> None:
     policy = Policy((rule(".a.test"),))
     policy.decide_connect(at("a.test:1"))
-    group = policy._names.find("a.test")
-    assert group is not None
+    rules = policy._rules.find(at("a.test:1"))
+    assert rules is not None
 
     for port in range(1, 2000):
         policy.decide_connect(at(f"a.test:{port}"))
 
-    assert len(group._sites) == 2
+    assert len(rules._by_port) == 2
 
 
 def test_a_glob_with_many_stars_is_matched_without_trying_again() -> None:

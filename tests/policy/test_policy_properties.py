@@ -14,11 +14,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from claude_proxy.policy.decision import Decision
 from claude_proxy.policy.location import Source
 from claude_proxy.policy.patterns import HostPattern, PathGlob, PatternError, PatternKind
-from claude_proxy.policy.policy import Decision, Policy, Rule, Tls
+from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Request, Scheme
+from claude_proxy.policy.rules import Rule, Tls
 from claude_proxy.wire.address import Address, AddressKind, effective, kind_of
 from claude_proxy.wire.authority import Authority, text_of
 

@@ -58,7 +58,7 @@ anthropic:
 
 
 def test_of_a_long_list_the_beginning_is_told() -> None:
-    (narrowing,) = load(NARROWED).narrowings
+    (narrowing,) = load(NARROWED).restrictions
 
     assert narrowing_shown(narrowing) == (
         "anthropic a.test; paths /1, /2, /3, /4, and 2 more; beta none; mcp_servers none;"
@@ -72,7 +72,7 @@ def test_each_value_has_a_line_for_who_compares_policies() -> None:
         load(NARROWED.replace("/6", "/7").replace("[allow", "[c.test, allow")),
     )
 
-    assert "anthropic a.test beta none" in narrowing_lines(old.narrowings[0])
+    assert "anthropic a.test beta none" in narrowing_lines(old.restrictions[0])
     assert old.diff(new) == (
         ("anthropic a.test paths /7", "anthropic a.test sources c.test"),
         ("anthropic a.test paths /6",),

@@ -15,9 +15,10 @@ from mitmproxy.proxy.layer import Layer
 from mitmproxy.proxy.layers.tls import TlsStartClientHook
 
 from claude_proxy.config.settings import Address, Limits
-from claude_proxy.policy.policy import Decision, Policy
-from claude_proxy.policy.reason import Reason
+from claude_proxy.policy.decision import FAULT
+from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.request import Request, Scheme
+from claude_proxy.policy.verdict import Verdict
 from claude_proxy.proxy import connection as connection_module
 from claude_proxy.proxy import gate as gate_module
 from claude_proxy.proxy.connection import ClientConnection, Services
@@ -861,7 +862,7 @@ def test_a_body_that_trickles_in_gives_its_room_to_others_where_that_is_scarce(
             connection.active_at = now + 40
             connection.sweep(now + 41)
             alive = not connection.is_ending
-            gate.hold(Attempt(Decision(True, Reason.RULE_MATCHED), 1, 0.0), 501)
+            gate.hold(Attempt(Verdict(FAULT), 1, 0.0), 501)
             connection.sweep(now + 41)
 
             assert alive

@@ -10,8 +10,9 @@ from typing import cast
 import pytest
 
 from claude_proxy.config.settings import Address, UpstreamProxy
+from claude_proxy.policy.decision import Decision
 from claude_proxy.policy.location import Source
-from claude_proxy.policy.policy import Decision, Policy
+from claude_proxy.policy.policy import AddressOwner, Policy
 from claude_proxy.policy.reason import Reason
 from claude_proxy.proxy import dialer as dialer_module
 from claude_proxy.proxy.dialer import (
@@ -28,7 +29,11 @@ from tests.support.loopback import LOOPS, Names, Play, Run, run_on
 
 LOOPBACK = ip_address("127.0.0.1")
 PUBLIC = ip_address("93.184.216.34")
-ALLOWED = Decision(True, Reason.RULE_MATCHED)
+ALLOWED = (
+    Policy()
+    .allowing_by_default(Source("a.yaml", 1, 1))
+    .decide_connect(Authority("public.example", 443))
+)
 
 
 @pytest.fixture(params=LOOPS)
@@ -39,6 +44,9 @@ def run(request: pytest.FixtureRequest) -> Run:
         run_on(request.param, play)
 
     return play_on_loop
+
+
+type AddressJudge = Callable[[Address, AddressOwner], Decision]
 
 
 class Rebinding(Names):
@@ -61,19 +69,19 @@ def policy_for(port: int) -> Policy:
     )
 
 
-def judge_of(target: Authority) -> Callable[[Address], Decision]:
+def judge_of(target: Authority) -> AddressJudge:
     policy = policy_for(target.port)
-    return lambda address: policy.decide_address(target, address)
+    return lambda address, owner: policy.decide_address(target, address, owner)
 
 
 class Judge:
     """Allows everything and remembers what it was asked."""
 
     def __init__(self) -> None:
-        self.judged: list[str] = []
+        self.judged: list[tuple[str, AddressOwner]] = []
 
-    def __call__(self, address: Address) -> Decision:
-        self.judged.append(str(address))
+    def __call__(self, address: Address, owner: AddressOwner) -> Decision:
+        self.judged.append((str(address), owner))
         return ALLOWED
 
 
@@ -181,43 +189,21 @@ def test_a_literal_address_is_not_looked_up(run: Run) -> None:
     run(play)
 
 
-@pytest.mark.parametrize("rules", ["elsewhere.example", "public.example"])
-def test_this_host_is_denied_unless_a_rule_names_the_address(run: Run, rules: str) -> None:
-    """Even where the address is a public one that the policy would allow."""
-    target = Authority.of(rules, 443)
-    rule = policy_for(443).decide_connect(target).rule
-
+def test_the_judge_hears_that_an_address_is_this_machines(run: Run) -> None:
     async def play() -> None:
-        dialer = Dialer(Names(**{rules.replace(".", "_"): ["127.0.0.1"]}))
-        dial = dialer.dial(target, lambda _: Decision(True, Reason.RULE_MATCHED, rule), tunnel=True)
-        error = await failure_of(dial)
-
-        assert error.decision is not None
-        assert error.decision.reason is Reason.ADDRESS_NOT_ALLOWED
-
-    run(play)
-
-
-def test_a_rule_for_every_host_names_no_address_of_this_host(run: Run) -> None:
-    everything = Policy().opened(Source("groups.toml", 1, 1)).allow[0]
-
-    def judge(_: Address) -> Decision:
-        return Decision(True, Reason.RULE_MATCHED, everything)
-
-    async def play() -> None:
-        server = Server()
+        server, judge = Server(), Judge()
         async with server.listening():
-            dial = Dialer(Names()).dial(Authority("127.0.0.1", server.port), judge, tunnel=True)
-            failure = await failure_of(dial)
+            target = Authority.of("inner.example", server.port)
+            dialer = Dialer(Names(inner_example=["127.0.0.1"]))
+            await peer_of(dialer.dial(target, judge, tunnel=True))
 
-        assert failure.failure is Failure.DENIED
-        assert server.got == []
+        assert judge.judged == [("127.0.0.1", AddressOwner.THIS_MACHINE)]
 
     run(play)
 
 
 @pytest.mark.parametrize(
-    ("address", "this_host"),
+    ("address", "is_mine"),
     [
         ("127.0.0.1", True),
         ("127.8.8.8", True),
@@ -228,8 +214,8 @@ def test_a_rule_for_every_host_names_no_address_of_this_host(run: Run) -> None:
         ("2001:db8::1", False),
     ],
 )
-def test_this_hosts_own_addresses_are_known(address: str, *, this_host: bool) -> None:
-    assert Dialer._is_this_host(ip_address(address)) is this_host
+def test_the_addresses_of_this_machine_are_known(address: str, *, is_mine: bool) -> None:
+    assert Dialer._is_this_machine(ip_address(address)) is is_mine
 
 
 # --- the proxy does not dial itself
@@ -257,7 +243,7 @@ def test_the_proxy_does_not_dial_itself(
     )
 
     async def play() -> None:
-        error = await failure_of(dialer.dial(target, Judge(), tunnel=True))
+        error = await failure_of(dialer.dial(target, judge_of(target), tunnel=True))
 
         assert error.decision is not None
         assert error.decision.reason is Reason.PROXY_LOOP
@@ -265,7 +251,7 @@ def test_the_proxy_does_not_dial_itself(
     run(play)
 
 
-def test_another_port_of_this_host_is_not_the_proxy(run: Run) -> None:
+def test_another_port_of_this_machine_is_not_the_proxy(run: Run) -> None:
     async def play() -> None:
         server = Server()
         async with server.listening():
@@ -531,11 +517,11 @@ def test_plain_http_is_sent_to_an_upstream_proxy_as_it_is(run: Run) -> None:
     [
         (b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", "refused the tunnel with 407"),
         (b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n", "refused the tunnel with 403"),
-        (b"HTTP/1.1 2000 OK\r\n\r\n", "what is not HTTP"),
-        (b"HTTP/1.1 OK\r\n\r\n", "what is not HTTP"),
-        (b"HTTP/1.1\r\n\r\n", "what is not HTTP"),
-        (b"SSH-2.0-OpenSSH\r\n\r\n", "what is not HTTP"),
-        (ESTABLISHED + b"already here", "what is not HTTP"),
+        (b"HTTP/1.1 2000 OK\r\n\r\n", "not answer with HTTP"),
+        (b"HTTP/1.1 OK\r\n\r\n", "not answer with HTTP"),
+        (b"HTTP/1.1\r\n\r\n", "not answer with HTTP"),
+        (b"SSH-2.0-OpenSSH\r\n\r\n", "not answer with HTTP"),
+        (ESTABLISHED + b"already here", "not answer with HTTP"),
         (b"", "closed the connection"),
         (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 32_768, "closed the connection"),
     ],

@@ -10,7 +10,8 @@ import pytest
 from claude_proxy.config.settings import AuditFailure
 from claude_proxy.errors import AuditError
 from claude_proxy.events import DecisionMade, Event, OutcomeSeen, Phase
-from claude_proxy.policy.policy import Decision, Policy
+from claude_proxy.policy.decision import Decision
+from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Request, Scheme
 from claude_proxy.proxy.gate import ClientInfo, Gate

@@ -9,11 +9,9 @@ import pytest
 from claude_proxy.config.allowlist import loader
 from claude_proxy.config.settings import Base, Gateway, Limits, Settings
 from claude_proxy.errors import ConfigError, ConfigErrors
-from claude_proxy.policy.credentials.decision import (
-    CredentialDecision,
-    EnvironmentSource,
-    Injection,
-)
+from claude_proxy.policy.credentials.binding import Injection
+from claude_proxy.policy.credentials.decision import CredentialDecision
+from claude_proxy.policy.credentials.sources import EnvironmentSource
 from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.request import Request, Scheme
 from claude_proxy.proxy.gate import ClientInfo, Gate
@@ -58,15 +56,15 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
     return made
 
 
-def custody_at(gate: Gate | None, target: Authority = API) -> CredentialDecision:
+def credential_at(gate: Gate | None, target: Authority = API) -> CredentialDecision:
     assert gate is not None
     request = Request(Scheme.HTTPS, target, target, "POST", "/v1/messages")
-    return gate.request(ClientInfo(1, "here", "there"), request, "/v1/messages").custody
+    return gate.request(ClientInfo(1, "here", "there"), request, "/v1/messages").credential
 
 
 def put_in(gate: Gate | None, target: Authority = API) -> bytes:
     """Return which key a request is given."""
-    values = [value for name, value in custody_at(gate, target).extra if name == b"x-api-key"]
+    values = [value for name, value in credential_at(gate, target).extra if name == b"x-api-key"]
     return values[0] if values else b""
 
 
@@ -91,9 +89,9 @@ def test_nothing_changes_before_all_of_it_does(make: Make) -> None:
     judges, vault = make()
 
     take = judges.prepare(policy_of(SECOND, host="other.example"))
-    before = put_in(judges.proxy), custody_at(judges.proxy, OTHER).credential
+    before = put_in(judges.proxy), credential_at(judges.proxy, OTHER).credential
     take()
-    after = custody_at(judges.proxy).credential, custody_at(judges.proxy, OTHER).credential
+    after = credential_at(judges.proxy).credential, credential_at(judges.proxy, OTHER).credential
 
     assert before == (b"sk-ant-api03-claude_test_first", None)
     assert after == (None, "one")
@@ -146,6 +144,6 @@ def test_a_gateway_alone_asks_for_no_other_key_than_its_own(
     judges, vault = make(alone=True)
     judges.prepare(policy_of(SECOND))()
 
-    assert set(vault.holdings) == {"gateway"}
+    assert set(vault.secrets) == {"gateway"}
     with pytest.raises(ConfigErrors):
         make()

@@ -26,7 +26,8 @@ from claude_proxy.config.settings import (
     UnixListen,
 )
 from claude_proxy.errors import ConfigError
-from claude_proxy.policy.credentials.decision import EnvironmentSource, Injection
+from claude_proxy.policy.credentials.binding import Injection
+from claude_proxy.policy.credentials.sources import EnvironmentSource
 from claude_proxy.policy.request import Scheme
 from claude_proxy.server import listening_sockets
 from claude_proxy.server.listening_sockets import Opened, bind, bind_all, opened

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from claude_proxy.errors import ConfigError
-from claude_proxy.policy.credentials.detection import digest_of
+from claude_proxy.policy.credentials.login_hash import digest_of
 from claude_proxy.vault import pins
 from claude_proxy.vault.pins import PinStore
 

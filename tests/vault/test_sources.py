@@ -16,7 +16,7 @@ import pytest
 from keyring.backend import KeyringBackend
 
 from claude_proxy.errors import ConfigError
-from claude_proxy.policy.credentials.decision import (
+from claude_proxy.policy.credentials.sources import (
     CommandSource,
     DotenvSource,
     EnvironmentSource,
@@ -24,7 +24,7 @@ from claude_proxy.policy.credentials.decision import (
     KeyringSource,
     SecretSource,
     SystemdSource,
-    name_of,
+    source_name,
 )
 from claude_proxy.vault import sources
 from claude_proxy.vault.sources import read, stamp_of
@@ -289,7 +289,7 @@ def test_a_command_is_not_given_to_a_shell() -> None:
 
 
 def test_a_commands_arguments_are_not_named() -> None:
-    assert "CANARY" not in name_of(CommandSource(("prog", "--password=CANARY")))
+    assert "CANARY" not in source_name(CommandSource(("prog", "--password=CANARY")))
 
 
 @pytest.mark.parametrize("argv", [("/no/such/program",), ("no-such-program",), ("x\0y",), ("/",)])
@@ -415,7 +415,7 @@ def test_without_the_package_it_is_said_how_to_have_it(monkeypatch: pytest.Monke
     ],
 )
 def test_every_source_has_a_name_that_holds_nothing_secret(source: SecretSource, name: str) -> None:
-    assert name_of(source) == name
+    assert source_name(source) == name
     assert stamp_of(source, {}) is None
 
 

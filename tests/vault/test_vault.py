@@ -14,19 +14,17 @@ from typing import override
 import pytest
 
 from claude_proxy.errors import ConfigErrors
-from claude_proxy.policy.credentials.decision import (
-    Binding,
+from claude_proxy.policy.credentials.binding import Binding, Injection, Pin
+from claude_proxy.policy.credentials.decision import Pinned
+from claude_proxy.policy.credentials.login_hash import digest_of, hash_of
+from claude_proxy.policy.credentials.secret import Secret
+from claude_proxy.policy.credentials.sources import (
     CommandSource,
     EnvironmentSource,
     FileSource,
-    Injection,
     KeyringSource,
-    Pin,
-    Pinned,
     SecretSource,
 )
-from claude_proxy.policy.credentials.detection import digest_of, hash_of
-from claude_proxy.policy.credentials.secret import Secret
 from claude_proxy.policy.location import Source
 from claude_proxy.policy.patterns import HostPattern
 from claude_proxy.vault import pins, vault
@@ -101,8 +99,8 @@ def test_every_source_is_read_at_the_start(file: Path, statedir: Path) -> None:
     bindings = [injected(FileSource(file)), injected(EnvironmentSource("KEY"), "b")]
 
     with closing(Vault(bindings, statedir, {"KEY": NEW.decode()})) as held:
-        assert value_of(held.holdings["a"]) == KEY
-        assert value_of(held.holdings["b"]) == NEW
+        assert value_of(held.secrets["a"]) == KEY
+        assert value_of(held.secrets["b"]) == NEW
     assert not statedir.exists()  # nothing is to be learned
 
 
@@ -146,7 +144,7 @@ def test_a_value_is_gone_from_the_environment(
         assert "CANARY_OTHER" not in os.environ
         held.replace([])
         held.replace(bindings)  # what was read once is still known
-        assert value_of(held.holdings["a"]) == KEY
+        assert value_of(held.secrets["a"]) == KEY
 
 
 # --- what changes later
@@ -156,7 +154,7 @@ def test_a_rotated_file_is_taken_up(file: Path, statedir: Path) -> None:
     with closing(Vault([injected(FileSource(file))], statedir, {})) as held:
         written(file, NEW)
 
-        assert value_of(held.holdings["a"]) == NEW
+        assert value_of(held.secrets["a"]) == NEW
 
 
 def test_a_file_that_fails_later_gives_nothing_until_it_works_again(
@@ -165,11 +163,11 @@ def test_a_file_that_fails_later_gives_nothing_until_it_works_again(
     with closing(Vault([injected(FileSource(file))], statedir, {})) as held:
         file.chmod(0o644)
         for _ in range(3):
-            assert held.holdings == {"a": None}
+            assert held.secrets == {"a": None}
 
         def is_fixed() -> bool:
             file.chmod(0o600)  # at another moment than before, by the clock of the file system
-            return value_of(held.holdings["a"]) == KEY
+            return value_of(held.secrets["a"]) == KEY
 
         until(is_fixed)
 
@@ -180,12 +178,12 @@ def test_a_file_that_fails_later_gives_nothing_until_it_works_again(
 
 def test_a_file_is_not_read_again_without_a_change(file: Path, statedir: Path) -> None:
     with closing(Vault([injected(FileSource(file))], statedir, {})) as held:
-        before = held.holdings["a"]
+        before = held.secrets["a"]
 
-        assert held.holdings["a"] is before
+        assert held.secrets["a"] is before
 
         written(file, KEY)
-        assert held.holdings["a"] is not before  # each reading makes one of its own
+        assert held.secrets["a"] is not before  # each reading makes one of its own
 
 
 def test_files_are_looked_at_once_a_second_at_most(
@@ -193,17 +191,17 @@ def test_files_are_looked_at_once_a_second_at_most(
 ) -> None:
     monkeypatch.setattr(vault, "_LOOK_S", 3600.0)
     with closing(Vault([injected(FileSource(file))], statedir, {})) as held:
-        assert held.holdings
+        assert held.secrets
         written(file, NEW)
 
-        assert value_of(held.holdings["a"]) == KEY
+        assert value_of(held.secrets["a"]) == KEY
 
 
 def test_a_command_is_asked_again_in_time(tmp_path: Path, statedir: Path) -> None:
     source, _ = counting(tmp_path)
     often = CommandSource(source.argv, refresh_s=0.01)
     with closing(Vault([injected(often)], statedir, dict(os.environ))) as held:
-        until(lambda: value_of(held.holdings["a"]) not in {None, b"CANARY-value-1"})
+        until(lambda: value_of(held.secrets["a"]) not in {None, b"CANARY-value-1"})
 
 
 def test_a_command_is_asked_again_after_a_refusal_and_not_before(
@@ -213,11 +211,11 @@ def test_a_command_is_asked_again_after_a_refusal_and_not_before(
     with closing(Vault([injected(source)], statedir, dict(os.environ))) as held:
         for status in (200, 403, 404, 429, 500):
             held.answered("a", status)
-        assert value_of(held.holdings["a"]) == b"CANARY-value-1"
+        assert value_of(held.secrets["a"]) == b"CANARY-value-1"
 
         held.answered("a", 401)
 
-        until(lambda: value_of(held.holdings["a"]) == b"CANARY-value-2")
+        until(lambda: value_of(held.secrets["a"]) == b"CANARY-value-2")
 
 
 def test_a_command_that_was_just_asked_is_not_asked_for_every_refusal(
@@ -228,7 +226,7 @@ def test_a_command_that_was_just_asked_is_not_asked_for_every_refusal(
     with closing(Vault([injected(source)], statedir, dict(os.environ))) as held:
         for _ in range(10):
             held.answered("a", 401)
-            assert value_of(held.holdings["a"]) == b"CANARY-value-1"
+            assert value_of(held.secrets["a"]) == b"CANARY-value-1"
     assert (tmp_path / "count").read_text() == "x"
 
 
@@ -237,12 +235,12 @@ def test_a_command_that_fails_later_gives_nothing_until_it_works_again(
 ) -> None:
     source, fails = counting(tmp_path)
     with closing(Vault([injected(source)], statedir, dict(os.environ))) as held:
-        assert held.holdings
+        assert held.secrets
         fails.touch()
         held.answered("a", 401)
-        until(lambda: held.holdings == {"a": None})
+        until(lambda: held.secrets == {"a": None})
         fails.unlink()
-        until(lambda: value_of(held.holdings["a"]) is not None)
+        until(lambda: value_of(held.secrets["a"]) is not None)
 
     assert len(caplog.records) == 2
 
@@ -252,9 +250,9 @@ def test_a_command_that_holds_is_not_asked_for_a_reload(tmp_path: Path, statedir
     with closing(Vault([injected(source)], statedir, dict(os.environ))) as held:
         held.replace([injected(source, "renamed"), injected(source, "twice")])
 
-        assert value_of(held.holdings["renamed"]) == b"CANARY-value-1"
-        assert held.holdings["renamed"] == held.holdings["twice"]
-        assert "a" not in held.holdings
+        assert value_of(held.secrets["renamed"]) == b"CANARY-value-1"
+        assert held.secrets["renamed"] == held.secrets["twice"]
+        assert "a" not in held.secrets
 
 
 class Environment(UserDict[str, str]):
@@ -275,12 +273,12 @@ def test_a_bug_in_a_source_gives_nothing_and_is_survived(
     source, _ = counting(tmp_path)
     environment = Environment(os.environ)
     with closing(Vault([injected(source)], statedir, environment)) as held:
-        assert held.holdings
+        assert held.secrets
         environment.broken = True
         held.answered("a", 401)
-        until(lambda: held.holdings == {"a": None})
+        until(lambda: held.secrets == {"a": None})
         environment.broken = False
-        until(lambda: value_of(held.holdings["a"]) is not None)
+        until(lambda: value_of(held.secrets["a"]) is not None)
 
     assert "RuntimeError" in caplog.text
     assert "CANARY" not in caplog.text
@@ -301,7 +299,7 @@ def test_no_command_outlives_the_vault(
     )
     source, pids = CommandSource((sys.executable, "-c", text), refresh_s=0.01), tmp_path / "pids"
     with closing(Vault([injected(source)], statedir, dict(os.environ))) as held:
-        assert held.holdings
+        assert held.secrets
         until(lambda: pids.exists() and pids.read_text().endswith("."))
 
     begun = pids.read_text().strip(".").split()
@@ -338,11 +336,11 @@ def test_a_keyring_is_asked_again_too(statedir: Path, monkeypatch: pytest.Monkey
     keyring = Keyring()
     monkeypatch.setitem(sys.modules, "keyring", keyring)
     with closing(Vault([injected(KeyringSource("s", "u"))], statedir, {})) as held:
-        assert value_of(held.holdings["a"]) == KEY
+        assert value_of(held.secrets["a"]) == KEY
         keyring.value = NEW.decode()
         held.answered("a", 401)
 
-        until(lambda: value_of(held.holdings["a"]) == NEW)
+        until(lambda: value_of(held.secrets["a"]) == NEW)
 
 
 # --- reloads
@@ -353,13 +351,13 @@ def test_a_replacement_that_fails_changes_nothing(file: Path, statedir: Path) ->
         with pytest.raises(ConfigErrors):
             held.replace([injected(EnvironmentSource("NONE"), "b")])
 
-        assert value_of(held.holdings["a"]) == KEY
-        assert held.holdings.keys() == {"a"}
+        assert value_of(held.secrets["a"]) == KEY
+        assert held.secrets.keys() == {"a"}
 
 
 def test_without_bindings_nothing_is_held(statedir: Path) -> None:
     with closing(Vault([], statedir, {})) as held:
-        assert held.holdings == {}
+        assert held.secrets == {}
     assert threading.active_count() >= 1
 
 
@@ -367,14 +365,14 @@ def test_without_bindings_nothing_is_held(statedir: Path) -> None:
 
 
 def login_by(held: Vault, value: bytes) -> tuple[bytes, bytes]:
-    pinned = held.holdings["a"]
+    pinned = held.secrets["a"]
     assert isinstance(pinned, Pinned)
     assert pinned.learning
     return pinned.salt, digest_of(pinned.salt, value)
 
 
 def is_learning(held: Vault) -> bool:
-    found = held.holdings["a"]
+    found = held.secrets["a"]
     return isinstance(found, Pinned) and found.learning
 
 
@@ -384,9 +382,9 @@ def test_a_first_login_is_learned_and_kept(statedir: Path) -> None:
 
         held.learn("a", login)
 
-        assert held.holdings == {"a": Pinned(frozenset({login}))}
+        assert held.secrets == {"a": Pinned(frozenset({login}))}
     with closing(Vault([LEARNED], statedir, {})) as again:
-        assert again.holdings == {"a": Pinned(frozenset({login}))}
+        assert again.secrets == {"a": Pinned(frozenset({login}))}
 
 
 def test_what_cannot_be_kept_is_not_learned(
@@ -416,7 +414,7 @@ def test_two_proxies_agree_on_what_was_first(statedir: Path) -> None:
 
         with pytest.raises(PermissionError):
             other.learn("a", theirs)
-        assert other.holdings == {"a": Pinned(frozenset({mine}))}
+        assert other.secrets == {"a": Pinned(frozenset({mine}))}
 
 
 @pytest.mark.parametrize(
@@ -468,11 +466,11 @@ def test_a_file_of_pins_that_is_damaged_later_lets_nothing_pass(
         sound = (statedir / "pins.json").read_bytes()
         (statedir / "pins.json").write_text("what?")
         for _ in range(3):
-            assert held.holdings == {"a": None}
+            assert held.secrets == {"a": None}
         (statedir / "pins.json").write_bytes(sound)
 
         assert not is_learning(held)
-        assert held.holdings["a"] is not None
+        assert held.secrets["a"] is not None
     assert len(caplog.records) == 2
 
 
@@ -498,17 +496,17 @@ def test_given_hashes_and_values_are_pinned_and_nothing_is_learned(
     by_value = bound(Pin(source=FileSource(file)), "b")
 
     with closing(Vault([given, by_value], statedir, {})) as held:
-        pinned = held.holdings["a"]
+        pinned = held.secrets["a"]
         assert isinstance(pinned, Pinned)
         assert pinned.logins == {(SALT, digest_of(SALT, KEY)), (SALT, digest_of(SALT, NEW))}
-        other = held.holdings["b"]
+        other = held.secrets["b"]
         assert isinstance(other, Pinned)
         [(salt, digest)] = other.logins
         assert digest == digest_of(salt, KEY)
         assert not pinned.learning
         assert not other.learning
         file.unlink()
-        assert held.holdings["b"] is None
+        assert held.secrets["b"] is None
 
 
 # --- silence
@@ -526,9 +524,9 @@ def test_nothing_tells_a_value(
 ) -> None:
     bindings = [injected(FileSource(file)), bound(Pin(learn=True), "b")]
     with closing(Vault(bindings, statedir, {})) as held:
-        told = [repr(held), repr(held.holdings), str(held.holdings), repr(vars(held))]
+        told = [repr(held), repr(held.secrets), str(held.secrets), repr(vars(held))]
         written(file, KEY + b" with a blank")
-        assert held.holdings["a"] is None
+        assert held.secrets["a"] is None
         with pytest.raises(ConfigErrors) as caught:
             held.replace([injected(FileSource(file))])
         told += [*caught.value.lines(), repr(caught.value), repr(caught.value.problems)]

@@ -8,11 +8,12 @@ both lines. Pure.
 from collections.abc import Iterable, Iterator
 
 from claude_proxy.config.strict_yaml.nodes import Problems
-from claude_proxy.policy.credentials.decision import Binding
+from claude_proxy.policy.credentials.binding import Binding
 from claude_proxy.policy.messages.restrictions import ApiRestrictions
 from claude_proxy.policy.patterns import HostPattern, PatternKind
-from claude_proxy.policy.policy import Policy, Rule, Tls
+from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.request import Scheme
+from claude_proxy.policy.rules import Rule, Tls
 
 type Ports = frozenset[int] | None  # None: every port
 
@@ -43,7 +44,7 @@ def note_unseen(policy: Policy, problems: Problems) -> None:
     if not through:
         return
     limits: list[Binding | ApiRestrictions] = [*policy.credentials]
-    limits += [each for each in policy.narrowings if _narrows(each)]
+    limits += [each for each in policy.restrictions if _narrows(each)]
     places = [(pattern, each.ports, each) for each in limits for pattern in each.patterns]
     passed, limited = Coverage(map(_place, through)), Coverage(places)
     # A limit whose host is passed through, or that holds a host that is; each pair once.

@@ -23,22 +23,24 @@ from claude_proxy.config.strict_yaml.nodes import (
     YamlScalar,
     quoted,
 )
-from claude_proxy.policy.credentials.decision import (
+from claude_proxy.policy.credentials.binding import (
     HTTPS_PORT,
     Binding,
+    Form,
+    Injection,
+    Pin,
+    default_placeholder,
+)
+from claude_proxy.policy.credentials.sources import (
     CommandSource,
     EnvironmentSource,
     FileSource,
-    Form,
-    Injection,
     KeyringSource,
-    Pin,
     SecretSource,
     SystemdSource,
-    default_placeholder,
 )
 from claude_proxy.policy.patterns import HostPattern
-from claude_proxy.policy.policy import OVERRIDE_HEADERS
+from claude_proxy.policy.rules import OVERRIDE_HEADERS
 
 FIELDS = (
     *("host", "hosts", "ports", "name", "inject", "field", "user"),

@@ -28,8 +28,9 @@ from claude_proxy.config.strict_yaml.nodes import (
     quoted,
 )
 from claude_proxy.errors import ConfigError, ConfigErrors
-from claude_proxy.policy.credentials.decision import Binding
-from claude_proxy.policy.policy import Policy, Rule
+from claude_proxy.policy.credentials.binding import Binding
+from claude_proxy.policy.policy import Policy
+from claude_proxy.policy.rules import Rule
 
 type Library = Callable[[str], str]
 
@@ -158,7 +159,7 @@ class _File:
             allow=tuple(self.allow),
             deny=tuple(self.deny),
             credentials=self.credentials,
-            narrowings=resolved(self.narrowings),
+            restrictions=resolved(self.narrowings),
         )
 
     def read(self, root: Node | None) -> None:

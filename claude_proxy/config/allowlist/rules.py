@@ -12,8 +12,8 @@ from claude_proxy.config.strict_yaml.fields import FieldReader, nearest
 from claude_proxy.config.strict_yaml.hosts import network_of
 from claude_proxy.config.strict_yaml.nodes import Node, YamlMapping, YamlScalar, quoted
 from claude_proxy.policy.patterns import HostPattern, PatternError
-from claude_proxy.policy.policy import Rule, Tls
 from claude_proxy.policy.request import Scheme
+from claude_proxy.policy.rules import Rule, Tls
 
 type Network = IPv4Network | IPv6Network
 

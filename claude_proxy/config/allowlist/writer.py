@@ -11,8 +11,8 @@ from typing import Any
 from claude_proxy.config.allowlist.messages import ALL, ALLOWLISTED, NONE
 from claude_proxy.policy.messages.destinations import DestinationScope
 from claude_proxy.policy.messages.restrictions import MIB, ApiRestrictions
-from claude_proxy.policy.policy import Rule, Tls
 from claude_proxy.policy.request import Scheme
+from claude_proxy.policy.rules import Rule, Tls
 
 _DEFAULT_PORTS = {Scheme.HTTPS: frozenset({443}), Scheme.HTTP: frozenset({80})}
 

@@ -47,5 +47,5 @@ def lines_of_policy(groups: Groups, name: str) -> list[str]:
     if policy is not None:
         lines += [f"  allow {rule} ({rule.source})" for rule in policy.allow]
         lines += [f"  deny {rule} ({rule.source})" for rule in policy.deny]
-        lines += [f"  {narrowing_shown(each)} ({each.source})" for each in policy.narrowings]
+        lines += [f"  {narrowing_shown(each)} ({each.source})" for each in policy.restrictions]
     return lines

@@ -28,8 +28,9 @@ from claude_proxy.config.strict_yaml.fields import nearest
 from claude_proxy.config.strict_yaml.nodes import Problems, quoted
 from claude_proxy.errors import ConfigError, ConfigErrors
 from claude_proxy.policy.messages.restrictions import ApiRestrictions
-from claude_proxy.policy.policy import Policy, Rule, Tls
+from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.request import Scheme
+from claude_proxy.policy.rules import Rule, Tls
 
 BUILT_IN = "built-in groups"
 _HTTPS_PORTS = frozenset({443})
@@ -55,9 +56,11 @@ class Groups:
         policy = Policy(
             (*(_allowing(host) for host in allow.hosts), *allow.of_presets),
             tuple(map(_denying, (*deny.hosts, *map(_host_of, deny.of_presets)))),
-            narrowings=merged(allow.narrowings),
+            restrictions=merged(allow.narrowings),
         )
-        return policy.opened(entry.source) if entry.default is Default.ALLOW else policy
+        return (
+            policy.allowing_by_default(entry.source) if entry.default is Default.ALLOW else policy
+        )
 
     def entry(self, name: str, where: str = "--policy") -> PolicyEntry:
         """Return the named policy as it is written; ConfigError if there is none."""
@@ -259,7 +262,7 @@ class _Rules:
             if text.startswith(PRESET):
                 preset = loader.preset_policy(text.removeprefix(PRESET))
                 self._of_presets |= dict.fromkeys(preset.allow)
-                self._narrowings |= dict.fromkeys(preset.narrowings)
+                self._narrowings |= dict.fromkeys(preset.restrictions)
                 continue
             group = self._groups[text]
             yield group

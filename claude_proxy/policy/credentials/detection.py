@@ -5,7 +5,6 @@ field of another spelling, Basic, a cookie, the query, a parameter of the path. 
 one is taken for one, as a server may know more than this module. Pure.
 """
 
-import hmac
 import re
 from base64 import b64decode, b64encode
 from collections.abc import Iterator, Sequence
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
-type Field = tuple[bytes, bytes]
+from claude_proxy.policy.request import RawField
 
 QUERY = b"?"
 PATH = b"/"
@@ -106,7 +105,7 @@ def field_place(name: bytes) -> bytes:
 
 
 def find_logins(
-    path: bytes, query: bytes, fields: Sequence[Field], also: frozenset[bytes] = frozenset()
+    path: bytes, query: bytes, fields: Sequence[RawField], also: frozenset[bytes] = frozenset()
 ) -> list[Login]:
     """Return every login in a head; fields in `also` (usual spelling) are taken for one, too."""
     found = list(_of_query(query)) if query else []
@@ -169,10 +168,11 @@ def _of_field(place: bytes, value: bytes) -> Iterator[Login]:
             if protocol and _is_tame_protocol(protocol) is None:
                 yield Login(place, value, (protocol,))
     elif text := value.strip(b" \t"):
-        yield _of_value(place, text)
+        yield read_value(place, text)
 
 
-def _of_value(place: bytes, value: bytes) -> Login:
+def read_value(place: bytes, value: bytes) -> Login:
+    """Read a field that authenticates: a scheme and its login, or the bare value."""
     scheme = _scheme_of(value)
     if scheme is None:
         return Login(place, value, (value,), (value,))
@@ -222,35 +222,3 @@ def _of_matrix(path: bytes) -> Iterator[Login]:
     for parameters in re.findall(rb";([^/]*)", re.sub(rb"(?i:%3b)", b";", path)):
         for login in _of_query(parameters):
             yield Login(PATH, login.raw, login.keys)
-
-
-# --- hashes of logins
-
-_SALT_BYTES = 16
-_read_hash = re.compile(r"sha256:((?:[0-9a-f]{2}){8,64}):([0-9a-f]{64})").fullmatch
-
-
-def digest_of(salt: bytes, login: bytes) -> bytes:
-    """Return the salted hash of a login (HMAC-SHA-256 with the salt as its key)."""
-    return hmac.digest(salt, login, "sha256")
-
-
-def hash_of(login: bytes, salt: bytes) -> str:
-    """Return a login's hash as the allowlist spells it: "sha256:SALT:DIGEST"."""
-    if len(salt) < _SALT_BYTES:
-        raise ValueError("the salt is too short")
-    return f"sha256:{salt.hex()}:{digest_of(salt, login).hex()}"
-
-
-def read_hash(text: str) -> tuple[bytes, bytes]:
-    """Read salt and digest; ValueError if it is spelled in any other way."""
-    match = _read_hash(text)
-    if match is None:
-        raise ValueError("it is not spelled sha256:SALT:DIGEST, as `claude-proxy credentials hash`")
-    return bytes.fromhex(match[1]), bytes.fromhex(match[2])
-
-
-def login_of(text: bytes) -> bytes:
-    """Return what a pin compares, of a login as its owner may write it ("Bearer x", "user:key")."""
-    found = _of_value(b"authorization", text.strip())
-    return found.keys[0]

@@ -1,1 +1,1 @@
-"""Knows what a request to the Messages API may ask for, and what it has used."""
+"""Messages API: what a request may ask for, and what restricts it; pure."""

@@ -1,9 +1,9 @@
-"""Finds all that a body asks the Messages API to fetch, run or be.
+"""Capabilities: everything that a body asks the Messages API to fetch, run or be.
 
-Law kept: default-deny (1). The API grows, and what it learns to take inside of something else is
-found as well: a wish is known by its own shape, wherever it stands. Only what the API hands on as
-it is, the input of a tool and the schema of it, is not looked into. Pure, and linear: each part of
-a body is looked at once.
+Default-deny. The API grows, and what it learns to accept inside of something else is found as
+well: a capability is known by its own shape, wherever it appears. Only what the API passes on
+unchanged, a tool's input and its schema, is not looked into. Pure, and linear: each part of a body
+is looked at once.
 """
 
 import re
@@ -13,11 +13,11 @@ from enum import Enum, auto
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from claude_proxy.policy.messages.strict_json import Object
+from claude_proxy.policy.messages.strict_json import JsonObject
 
 
-class Kind(Enum):
-    """What a wish is about."""
+class CapabilityKind(Enum):
+    """What a body asks for."""
 
     MODEL = auto()
     BETA = auto()  # one, or several with commas between them
@@ -26,43 +26,43 @@ class Kind(Enum):
     MCP_TOOLS = auto()  # of a server that is named elsewhere
     SOURCE = auto()  # a URL that the API would fetch
     FILE = auto()  # by the number that the Files API gave it
-    MISSPELT = auto()  # a key that some reader could take for one that counts
+    NEAR_MISS = auto()  # a key that some parser could take for a known one
 
 
-class Capability(NamedTuple):  # a body may hold some 100,000: a dataclass takes thrice the time
+class Capability(NamedTuple):  # a body may have 100,000: a dataclass takes three times as long
     """One thing that is asked for."""
 
-    kind: Kind
-    value: str | None = None  # as sent; None: it could not be understood, or does not matter
-    domains: tuple[str, ...] = ()  # those that a server tool is bound to
+    kind: CapabilityKind
+    value: str | None = None  # as sent; None: it is unreadable, or does not matter
+    domains: tuple[str, ...] = ()  # those that a server tool is limited to
 
 
-def wishes_of(body: Object) -> Iterator[Capability]:
-    """Yield each wish in `body`, in no order that means anything."""
-    # What is to be looked into, and whether a key that is for URLs stands above it.
+def capabilities_of(body: JsonObject) -> Iterator[Capability]:
+    """Yield each capability that `body` asks for, in no particular order."""
+    # What is still to be looked into, and whether it is below a key that is for URLs.
     waiting: list[tuple[Any, bool]] = [(body, False)]
-    foreign = 0
+    non_ascii = 0
     while waiting:
-        value, aimed = waiting.pop()
+        value, for_urls = waiting.pop()
         if isinstance(value, list):
-            waiting += [(item, aimed) for item in value if type(item) in _CONTAINERS]
-            if aimed:
+            waiting += [(item, for_urls) for item in value if type(item) in _CONTAINERS]
+            if for_urls:
                 places = {item for item in value if isinstance(item, str)}
-                yield from (Capability(Kind.SOURCE, place) for place in places)
-        elif aimed or not _is_ordinary(value):
-            foreign += foreign_keys(value)
-            if foreign > MOST_FOREIGN:
-                yield Capability(Kind.MISSPELT)
+                yield from (Capability(CapabilityKind.SOURCE, place) for place in places)
+        elif for_urls or not _is_ordinary(value):
+            non_ascii += non_ascii_keys(value)
+            if non_ascii > MAX_NON_ASCII_KEYS:
+                yield Capability(CapabilityKind.NEAR_MISS)
                 return
-            yield from _wishes_in(value)
-            if aimed:
-                yield from _aimed_at(value)
-            waiting += _inside(value, aimed=aimed)
+            yield from _capabilities_in(value)
+            if for_urls:
+                yield from _urls_below(value)
+            waiting += _inside(value, for_urls=for_urls)
         else:
             waiting += [(item, False) for item in value.values() if type(item) in _CONTAINERS]
 
 
-def _inside(value: Object, *, aimed: bool) -> Iterator[tuple[Any, bool]]:
+def _inside(value: JsonObject, *, for_urls: bool) -> Iterator[tuple[Any, bool]]:
     """Yield what an object holds that is to be looked into."""
     for key, item in value.items():
         if type(item) not in _CONTAINERS or _is_opaque(key, value):
@@ -70,23 +70,23 @@ def _inside(value: Object, *, aimed: bool) -> Iterator[tuple[Any, bool]]:
         if key == "mcp_servers":
             # Without the URL, which is no source.
             for server in filter(_is_object, item):
-                yield {name: item for name, item in server.items() if name != "url"}, aimed
+                yield {name: item for name, item in server.items() if name != "url"}, for_urls
         else:
-            yield item, aimed or _aims(key, value)
+            yield item, for_urls or _holds_urls(key, value)
 
 
-def _aims(key: str, parent: Object) -> bool:
-    """Tell whether all that stands below `key` is meant for URLs, whatever its shape."""
+def _holds_urls(key: str, parent: JsonObject) -> bool:
+    """Tell whether everything below `key` is meant for URLs, whatever its shape."""
     if key in _ORDINARY or key in _FINDERS or not _is_for_urls(key):
         return False
-    return _type_of(parent) not in _TOLD
+    return _type_of(parent) not in _EARLIER_RESULTS
 
 
-def _aimed_at(value: Object) -> Iterator[Capability]:
+def _urls_below(value: JsonObject) -> Iterator[Capability]:
     for item in value.values():
         # "auto" and "image/png" say how to look at what is there.
         if isinstance(item, str) and not _is_word(item):
-            yield Capability(Kind.SOURCE, item)
+            yield Capability(CapabilityKind.SOURCE, item)
 
 
 def _is_object(value: Any) -> bool:
@@ -104,7 +104,7 @@ _is_word = re.compile(
 ).fullmatch
 _dated = re.compile(r"_20[0-9]{6}\Z", re.ASCII)
 
-# Types of tools that the client runs, and what only points at a tool that is defined elsewhere.
+# Types of tools that the client runs, and of references to a tool that is defined elsewhere.
 _CLIENT_TOOLS = frozenset(
     {
         "bash",
@@ -118,11 +118,11 @@ _CLIENT_TOOLS = frozenset(
         "mcp_toolset_reference",
     }
 )
-# Those that are known for what they are wherever they stand.
+# Those that are recognised wherever they appear.
 _SERVER_TOOLS = frozenset({"web_search", "web_fetch", "code_execution"})
-_CONTAINER = Capability(Kind.SERVER_TOOL, "code_execution")
-# What the API itself wrote into an earlier answer, and gets back: it is read, not fetched.
-_TOLD = frozenset(
+_CONTAINER = Capability(CapabilityKind.SERVER_TOOL, "code_execution")
+# What the API itself wrote into an earlier response and gets back: it is read, not fetched.
+_EARLIER_RESULTS = frozenset(
     {
         "web_search_result",
         "web_fetch_result",
@@ -131,7 +131,7 @@ _TOLD = frozenset(
         "bash_code_execution_output",
     }
 )
-# The kinds of sources, with the key that says where one lies; None: it is in the body.
+# The kinds of sources, with the key that says where one is; None: it is in the body.
 _SOURCES: dict[str | None, str | None] = {
     "base64": None,
     "text": None,
@@ -139,8 +139,8 @@ _SOURCES: dict[str | None, str | None] = {
     "url": "url",
     "file": "file_id",
 }
-# What is handed on as it is: with any parent (None), or one of these types.
-_NEVER: frozenset[str] = frozenset()
+# What is passed on unchanged: with any parent (None), or one of these types.
+_NO_TYPES: frozenset[str] = frozenset()
 _TOOL_USES = frozenset({"tool_use", "server_tool_use", "mcp_tool_use"})
 _TOOLSETS = frozenset({"mcp_toolset", "computer_toolset", "browser_toolset"})
 _BROWSER = frozenset({"browser_state"})
@@ -149,143 +149,142 @@ _OPAQUE: dict[str, frozenset[str] | None] = {
     "input_schema": None,
     "input_examples": None,
     "schema": frozenset({"json_schema"}),
-    "configs": _TOOLSETS,  # by the names of tools, which may be any
-    "tabs": _BROWSER,  # of the client's own
+    "configs": _TOOLSETS,  # its keys are the names of tools, which may be any
+    "tabs": _BROWSER,  # the client's own
     "state_changes": _BROWSER,
 }
 
 
-def _type_of(value: Object) -> str | None:
-    """Return the type of a block or tool, "" where it is none, None where it has none."""
+def _type_of(value: JsonObject) -> str | None:
+    """Return the type of a block or tool, "" where it is not a text, None where there is none."""
     kind = value.get("type")
     return kind if kind is None or isinstance(kind, str) else ""
 
 
-def _is_ordinary(value: Object) -> bool:
+def _is_ordinary(value: JsonObject) -> bool:
     """Tell whether there is nothing to look at, as in most blocks of a conversation."""
     kind = value.get("type")
     return value.keys() <= _ORDINARY and (kind is None or (type(kind) is str and kind in _TALK))
 
 
-def _is_opaque(key: str, parent: Object) -> bool:
-    types = _OPAQUE.get(key, _NEVER)
+def _is_opaque(key: str, parent: JsonObject) -> bool:
+    types = _OPAQUE.get(key, _NO_TYPES)
     return types is None or (bool(types) and tool_name(_type_of(parent) or "") in types)
 
 
-def _wishes_in(value: Object) -> Iterator[Capability]:
+def _capabilities_in(value: JsonObject) -> Iterator[Capability]:
     kind = _type_of(value)
     if kind == "container_upload":
         yield _CONTAINER
-    # With a number of its own it says who called another tool.
+    # With an id it says who called another tool.
     if kind and tool_name(kind) in _SERVER_TOOLS and "tool_id" not in value:
         yield _server_tool(value)
     for key, item in value.items():
         if key in _ORDINARY:
             continue
-        if is_misspelt(key):
-            yield Capability(Kind.MISSPELT, key)
+        if is_near_miss(key):
+            yield Capability(CapabilityKind.NEAR_MISS, key)
         elif item is not None:
             find = _FINDERS.get(key) or (_urls if _is_for_urls(key) else _nothing)
             yield from find(item, value)
 
 
-def _models(item: Any, _: Object) -> Iterator[Capability]:
-    yield Capability(Kind.MODEL, _text(item))
+def _models(item: Any, _: JsonObject) -> Iterator[Capability]:
+    yield Capability(CapabilityKind.MODEL, _text(item))
 
 
-def _fallbacks(item: Any, _: Object) -> Iterator[Capability]:
+def _fallbacks(item: Any, _: JsonObject) -> Iterator[Capability]:
     if not isinstance(item, list):
-        yield Capability(Kind.MODEL)  # "default": whichever the API likes
+        yield Capability(CapabilityKind.MODEL)  # "default": the API chooses
 
 
-def _betas(item: Any, _: Object) -> Iterator[Capability]:
+def _betas(item: Any, _: JsonObject) -> Iterator[Capability]:
     for beta in item if isinstance(item, list) else [item]:
-        yield Capability(Kind.BETA, _text(beta))
+        yield Capability(CapabilityKind.BETA, _text(beta))
 
 
-def _containers(_: Any, __: Object) -> Iterator[Capability]:
+def _containers(_: Any, __: JsonObject) -> Iterator[Capability]:
     yield _CONTAINER
 
 
-def _mcp_servers(item: Any, _: Object) -> Iterator[Capability]:
+def _mcp_servers(item: Any, _: JsonObject) -> Iterator[Capability]:
     for server in item if isinstance(item, list) else [None]:
         if not isinstance(server, dict):
-            yield Capability(Kind.MCP_SERVER)
+            yield Capability(CapabilityKind.MCP_SERVER)
         else:
-            yield Capability(Kind.MCP_SERVER, _text(server.get("url")))
+            yield Capability(CapabilityKind.MCP_SERVER, _text(server.get("url")))
 
 
-def _nothing(_: Any, __: Object) -> Iterator[Capability]:
+def _nothing(_: Any, __: JsonObject) -> Iterator[Capability]:
     return iter(())
 
 
-def _url(item: Any, parent: Object) -> Iterator[Capability]:
-    if _type_of(parent) not in _TOLD:
-        yield Capability(Kind.SOURCE, _text(item))
+def _url(item: Any, parent: JsonObject) -> Iterator[Capability]:
+    if _type_of(parent) not in _EARLIER_RESULTS:
+        yield Capability(CapabilityKind.SOURCE, _text(item))
 
 
-def _urls(item: Any, parent: Object) -> Iterator[Capability]:
-    """Find what is meant for a URL by its key alone; what it holds is found where that stands."""
-    if isinstance(item, str) and _type_of(parent) not in _TOLD:
-        yield Capability(Kind.SOURCE, item)
+def _urls(item: Any, parent: JsonObject) -> Iterator[Capability]:
+    """Find a URL that is known by its key alone; a list or an object is looked into later."""
+    if isinstance(item, str) and _type_of(parent) not in _EARLIER_RESULTS:
+        yield Capability(CapabilityKind.SOURCE, item)
 
 
-def _files(_: Any, parent: Object) -> Iterator[Capability]:
-    if _type_of(parent) not in _TOLD:
-        yield Capability(Kind.FILE)  # whichever
+def _files(_: Any, parent: JsonObject) -> Iterator[Capability]:
+    if _type_of(parent) not in _EARLIER_RESULTS:
+        yield Capability(CapabilityKind.FILE)  # any of them
 
 
-def _sources(item: Any, parent: Object) -> Iterator[Capability]:
+def _sources(item: Any, parent: JsonObject) -> Iterator[Capability]:
     if isinstance(item, str):
         # A search result names its source; it is not fetched.
         if _type_of(parent) != "search_result":
-            yield Capability(Kind.SOURCE, item)
+            yield Capability(CapabilityKind.SOURCE, item)
     elif not isinstance(item, dict) or not _says_where(item):
-        yield Capability(Kind.SOURCE)
+        yield Capability(CapabilityKind.SOURCE)
 
 
-def _says_where(source: Object) -> bool:
-    """Tell whether a source is of a known kind; what its key says is found where that stands."""
+def _says_where(source: JsonObject) -> bool:
+    """Tell whether a source is of a known kind; the value of its key is found by itself."""
     kind = _type_of(source)
     key = _SOURCES.get(kind)
     return kind in _SOURCES and (key is None or source.get(key) is not None)
 
 
-def _tool_list(item: Any, _: Object) -> Iterator[Capability]:
+def _tool_list(item: Any, _: JsonObject) -> Iterator[Capability]:
     for tool in item if isinstance(item, list) else [None]:
         yield from _tools(tool, {})
 
 
-def _tools(item: Any, _: Object) -> Iterator[Capability]:
+def _tools(item: Any, _: JsonObject) -> Iterator[Capability]:
     if not isinstance(item, dict):
-        yield Capability(Kind.SERVER_TOOL)
+        yield Capability(CapabilityKind.SERVER_TOOL)
         return
     kind = _type_of(item)
     if kind == "mcp_toolset":
-        yield Capability(Kind.MCP_TOOLS)
+        yield Capability(CapabilityKind.MCP_TOOLS)
     elif kind in {None, "custom"}:
         if not isinstance(item.get("input_schema"), dict):
-            yield Capability(
-                Kind.SERVER_TOOL
-            )  # what the API takes a tool without one for is unknown
+            # What the API makes of a tool without a schema is unknown.
+            yield Capability(CapabilityKind.SERVER_TOOL)
     elif kind == "tool_definition" and "definition" in item:
-        pass  # looked into where it stands
+        pass  # found by itself
     elif tool_name(kind or "") not in _CLIENT_TOOLS:
         yield _server_tool(item)
 
 
-def _server_tool(tool: Object) -> Capability:
+def _server_tool(tool: JsonObject) -> Capability:
     domains = tool.get("allowed_domains")
     if not isinstance(domains, list) or not all(isinstance(domain, str) for domain in domains):
         domains = []
-    return Capability(Kind.SERVER_TOOL, _type_of(tool), tuple(domains))
+    return Capability(CapabilityKind.SERVER_TOOL, _type_of(tool), tuple(domains))
 
 
 def _text(item: Any) -> str | None:
     return item if isinstance(item, str) else None
 
 
-_FINDERS: dict[str, Callable[[Any, Object], Iterator[Capability]]] = {
+_FINDERS: dict[str, Callable[[Any, JsonObject], Iterator[Capability]]] = {
     "model": _models,
     "fallbacks": _fallbacks,
     "betas": _betas,
@@ -307,13 +306,13 @@ _as_urls_end = re.compile(
 
 
 def _is_for_urls(key: str) -> bool:
-    """Tell a key of the kind that an API fetches from: "image_url", "callbackUrls", "uri"."""
-    # The last letter first: most keys are told by it. The last six are enough to know "curl".
+    """Tell whether a key is named like one that an API fetches: "image_url", "callbackUrls"."""
+    # The last letter first: it rules most keys out. The last six are enough to rule out "curl".
     return key[-1:] in "lLiIsS" and _as_urls_end(key[-6:]) is not None
 
 
-# The keys that count here. One that differs only by what some readers do not look at (Go's folds
-# case, and with it the long s; others take "mcpServers" for "mcp_servers") is no key of the API's.
+# The keys that matter here. One that differs only in what some parsers ignore (Go's folds case, and
+# with it the long s; others take "mcpServers" for "mcp_servers") is not a key of the API.
 _KEYS = frozenset(
     {
         *_FINDERS,
@@ -329,7 +328,7 @@ _KEYS = frozenset(
         "type",
     }
 )
-# Most keys of most bodies: neither count here nor are they near one that does.
+# Most keys of most bodies: neither do they matter here nor are they near one that does.
 _ORDINARY = frozenset(
     {
         "cache_control",
@@ -350,22 +349,22 @@ _ORDINARY = frozenset(
         "type",
     }
 )
-# The types of blocks that have such keys alone.
+# The types of blocks that have only such keys.
 _TALK = frozenset({"text", "thinking", "redacted_thinking", "tool_result", "ephemeral", "base64"})
-_LONGEST_KEY = 64  # folding cannot make anything longer into one of ours
+_LONGEST_KEY = 64  # folding makes nothing longer into a known key
 
 
 # Keys that are not ASCII: the API has none, and each can take 0.2 ms to fold.
-MOST_FOREIGN = 250
+MAX_NON_ASCII_KEYS = 250
 
 
-def foreign_keys(value: Object) -> int:
+def non_ascii_keys(value: JsonObject) -> int:
     """Return how many keys of an object are not ASCII."""
     return 0 if "".join(value).isascii() else sum(not key.isascii() for key in value)
 
 
-def is_misspelt(key: str) -> bool:
-    """Tell whether some reader could take `key` for one that counts, which it is not."""
+def is_near_miss(key: str) -> bool:
+    """Tell whether some parser could take `key` for a known one, which it is not."""
     return key not in _KEYS and len(key) <= _LONGEST_KEY and _folded(key) in _FOLDED_KEYS
 
 

@@ -1,7 +1,6 @@
-"""Decides which places the Messages API may be asked to go to.
+"""Destinations: which URLs the Messages API may be asked to fetch or to connect to.
 
-Laws kept: default-deny (1), agreement (4). What is not plainly the URL of one host is no place at
-all. Pure.
+Default-deny, agreement: a text that is not plainly the URL of one host is never allowed. Pure.
 """
 
 import re
@@ -14,8 +13,8 @@ from claude_proxy.wire.authority import Authority
 _HTTPS = 443
 
 
-class DestinationScopes(Protocol):
-    """Tells whether the allowlist would let a client ask for this URL itself."""
+class AllowsUrl(Protocol):
+    """Tells whether the allowlist would let a client request this URL itself."""
 
     def __call__(self, url: str, method: str = ..., /) -> bool:
         """Tell whether a request with `method` for `url` would be allowed."""
@@ -23,19 +22,19 @@ class DestinationScopes(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class DestinationScope:
-    """Which places the API may be asked to go to."""
+    """Which URLs the API may be asked to use."""
 
     every: bool = False
-    allowlisted: bool = True  # those that the allowlist allows the client itself
-    hosts: tuple[HostPattern, ...] = ()  # and these, over HTTPS and its own port
+    allowlisted: bool = True  # those that the allowlist allows to the client itself
+    hosts: tuple[HostPattern, ...] = ()  # and these hosts, over HTTPS at its usual port
 
     @property
-    def nowhere(self) -> bool:
-        """Whether there is no such place."""
+    def is_empty(self) -> bool:
+        """Whether no URL at all is allowed."""
         return not (self.every or self.allowlisted or self.hosts)
 
-    def holds(self, url: str | None, method: str, reaches: DestinationScopes) -> bool:
-        """Tell whether the API may send a request with `method` to `url`; None is no URL at all."""
+    def allows(self, url: str | None, method: str, allows_url: AllowsUrl) -> bool:
+        """Tell whether the API may send a `method` request to `url`; None: it is unreadable."""
         if self.every:
             return True
         if url is None:
@@ -43,18 +42,18 @@ class DestinationScope:
         target = _https_target(url) if self.hosts else None
         if target is not None and any(pattern.covers(target) for pattern in self.hosts):
             return True
-        return self.allowlisted and reaches(url, method)
+        return self.allowlisted and allows_url(url, method)
 
-    def holds_domain(self, domain: str, reaches: DestinationScopes) -> bool:
-        """Tell whether the API may fetch all that lies below one of a tool's `allowed_domains`."""
-        # A path narrows what is fetched, and whoever says less about it asks for more.
+    def allows_domain(self, domain: str, allows_url: AllowsUrl) -> bool:
+        """Tell whether the API may fetch everything below one of a tool's `allowed_domains`."""
+        # A path limits what is fetched further; without it more is asked for.
         host = domain.partition("/")[0]
         if _is_domain(host) is None:
             return False
-        # The API counts the names below a domain in. Which these are nobody knows, nor the paths:
-        # one that no rule was written for stands for them all.
+        # The API includes the names below a domain. Which names and paths exist is not known: one
+        # that no rule was written for represents them all.
         urls = (f"https://{label}{host}/{page}" for label in ("", _ANY) for page in ("", _ANY_PAGE))
-        return all(self.holds(url, "GET", reaches) for url in urls)
+        return all(self.allows(url, "GET", allows_url) for url in urls)
 
 
 EVERYWHERE = DestinationScope(every=True)
@@ -67,7 +66,7 @@ _https_host = re.compile(r"https://([^/?#@\\\s:]+)(?::443)?(?:/[\x21-\x7e]*)?", 
 
 
 def _https_target(url: str) -> Authority | None:
-    """Return where `url` leads to, if that is plainly a host's usual port for HTTPS."""
+    """Return where `url` leads to, if that is plainly the usual HTTPS port of a host."""
     match = _https_host(url)
     if match is None:
         return None

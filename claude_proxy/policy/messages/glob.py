@@ -1,4 +1,4 @@
-"""Matches words against the globs that an `anthropic` entry lists.
+"""Globs of model and beta names: `*` matches any characters.
 
 Pure, and linear: a star is never tried twice.
 """
@@ -7,12 +7,12 @@ from collections.abc import Iterable
 
 
 def matches_any(globs: Iterable[str], word: str) -> bool:
-    """Tell whether one of `globs` covers `word`; their `*` stands for any characters, or none."""
+    """Tell whether one of `globs` covers `word`; their `*` matches any characters, or none."""
     return any(matches(glob, word) for glob in globs)
 
 
 def matches(glob: str, word: str) -> bool:
-    """Tell whether `glob` covers all of `word`, letter by letter."""
+    """Tell whether `glob` covers all of `word`, character by character."""
     first, *others = glob.split("*")
     if not others:
         return word == first
@@ -20,7 +20,7 @@ def matches(glob: str, word: str) -> bool:
     at, end = len(first), len(word) - len(last)
     if at > end or not word.startswith(first) or not word.endswith(last):
         return False
-    # The leftmost place for each piece leaves the most room for the next.
+    # The leftmost match of each piece leaves the most room for the next.
     for piece in inner:
         found = word.find(piece, at, end)
         if found < 0:

@@ -1,50 +1,57 @@
-"""Puts another model into a request, and leaves every other byte as it was.
+"""Model override: replaces the model that a request names, and leaves every other byte as it was.
 
-Laws kept: agreement (4); what is passed on is what was sent (prompts are cached by their bytes, so
-to write the whole body anew would cost money). Pure.
+Agreement: what is passed on is what was sent. The API caches prompts by their bytes, so a body
+that is written again from its content would cost more. Pure.
 """
 
 import json
 import re
 from collections.abc import Iterable
 
-from claude_proxy.policy.messages.capabilities import MOST_FOREIGN, foreign_keys, is_misspelt
+from claude_proxy.policy.messages.capabilities import (
+    MAX_NON_ASCII_KEYS,
+    is_near_miss,
+    non_ascii_keys,
+)
 from claude_proxy.policy.messages.strict_json import UnreadableError, read_object
 
-EACH = "*"
+EVERY_MODEL = "*"
 
 
 def with_model(body: bytes, models: Iterable[tuple[str, str]]) -> bytes:
-    """Return `body` with the model that `models` gives for the one it asks for.
+    """Return `body` with the model that `models` has for the one it names.
 
-    Pairs are of an asked model, or "*" for each that has no pair of its own (and for none), and the
-    given one. UnreadableError if the body is not plainly one object with one model.
+    Each pair is a requested model and its replacement; "*" is for every model without a pair
+    and for a body without a model. UnreadableError if the body is not plainly one object that
+    names at most one model.
     """
-    asked = read_object(body)
-    # "Model" beside "model", or in its place: who reads it would read it in both.
-    if foreign_keys(asked) > MOST_FOREIGN or any(map(is_misspelt, asked)):
+    content = read_object(body)
+    # "Model" beside "model", or instead of it: a lenient parser would read the wrong one.
+    if non_ascii_keys(content) > MAX_NON_ASCII_KEYS or any(map(is_near_miss, content)):
         raise UnreadableError("a key that is nearly another")
-    given = _given_for(asked.get("model"), dict(models))
-    if given is None or given == asked.get("model"):
+    model = _replacement_for(content.get("model"), dict(models))
+    if model is None or model == content.get("model"):
         return body
     text = body.decode("utf-8")
-    value = json.dumps(given)
-    if "model" not in asked:
+    value = json.dumps(model)
+    if "model" not in content:
         start = text.index("{") + 1
-        return f'{text[:start]}"model":{value}{"," if asked else ""}{text[start:]}'.encode()
-    start, end = _place_of_model(text)
+        return f'{text[:start]}"model":{value}{"," if content else ""}{text[start:]}'.encode()
+    start, end = _span_of_model(text)
     return f"{text[:start]}{value}{text[end:]}".encode()
 
 
-def _given_for(asked: object, models: dict[str, str]) -> str | None:
-    return models.get(asked if isinstance(asked, str) else EACH, models.get(EACH))
+def _replacement_for(requested: object, models: dict[str, str]) -> str | None:
+    return models.get(
+        requested if isinstance(requested, str) else EVERY_MODEL, models.get(EVERY_MODEL)
+    )
 
 
 _DECODER = json.JSONDecoder()
 _space = re.compile(r"[ \t\n\r]*+").match
 
 
-def _place_of_model(text: str) -> tuple[int, int]:
+def _span_of_model(text: str) -> tuple[int, int]:
     """Return where the model's value begins and ends in an object that is known to have one."""
     at = _past_space(text, 0) + 1  # the opening brace
     while True:

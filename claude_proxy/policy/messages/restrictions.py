@@ -1,8 +1,8 @@
-"""Decides what a request to a host that speaks the Messages API may ask it to do.
+"""Restrictions of the Messages API: paths, models, betas, server tools, MCP servers and sources.
 
-Laws kept: default-deny (1), agreement (4). The API can reach other places for its caller: so what
-a body asks for is judged like a request of its own, and a body that two readers could take in two
-ways is denied. Pure.
+Default-deny, agreement. The API can reach other places for its caller: so what a body asks for is
+judged like a request of its own, and a body that two parsers could read in two ways is denied.
+Pure.
 """
 
 import re
@@ -10,50 +10,55 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from claude_proxy.policy.location import Source
-from claude_proxy.policy.messages.capabilities import Capability, Kind, tool_name, wishes_of
+from claude_proxy.policy.messages.capabilities import (
+    Capability,
+    CapabilityKind,
+    capabilities_of,
+    tool_name,
+)
 from claude_proxy.policy.messages.destinations import (
     ALLOWLISTED,
     EVERYWHERE,
+    AllowsUrl,
     DestinationScope,
-    DestinationScopes,
 )
 from claude_proxy.policy.messages.glob import matches_any
-from claude_proxy.policy.messages.strict_json import Object, UnreadableError, read_object
+from claude_proxy.policy.messages.strict_json import JsonObject, UnreadableError, read_object
 from claude_proxy.policy.patterns import HostPattern, PathGlob, folded, is_ambiguous
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Request
 
 MIB = 1024 * 1024
-# How many different things one body may ask for of those that are judged, and how long all of them
-# together may be: else one body could keep the proxy busy for seconds. The API takes 600 images
-# at once.
-MOST_WISHES = 1000
-_MOST_TEXT = MIB
-_MOST_BETAS = 100  # in one text
+# How many different capabilities of a judged kind one body may ask for, and how long all of them
+# together may be: otherwise one body could keep the proxy busy for seconds. The API takes 600
+# images at once.
+MAX_CAPABILITIES = 1000
+_MAX_TEXT = MIB
+_MAX_BETAS = 100  # in one text
 
 
 @dataclass(frozen=True, slots=True)
 class ApiRestrictions:
-    """One entry of `anthropic`; None stands for every value there is."""
+    """One entry of `anthropic`; None allows every value."""
 
     patterns: tuple[HostPattern, ...]
     source: Source
     ports: frozenset[int] | None = None
     paths: tuple[PathGlob, ...] | None = None
-    models: tuple[str, ...] | None = None  # "claude-sonnet-4-*"; "*" stands for any characters
-    beta: tuple[str, ...] | None = None  # the same, of what anthropic-beta lists
+    models: tuple[str, ...] | None = None  # "claude-sonnet-4-*"; "*" matches any characters
+    beta: tuple[str, ...] | None = None  # the same, for what anthropic-beta lists
     server_tools: tuple[str, ...] | None = None  # "web_search": a tool's type without its date
     mcp_servers: DestinationScope = EVERYWHERE
-    sources: DestinationScope = EVERYWHERE  # of images and documents that are named by URL
+    sources: DestinationScope = EVERYWHERE  # of images and documents that a URL names
     max_bytes: int = 32 * MIB
 
     def judge_head(self, request: Request) -> Reason | None:
-        """Return why the request may not be made, by what its head says; None: it may."""
+        """Return why the head of the request is denied; None: it is allowed."""
         if (self.paths is not None or self._judges_bodies) and is_ambiguous(request.path):
             return Reason.AMBIGUOUS_PATH
         if not _may_use(self.paths, request.path):
             return Reason.ENDPOINT_NOT_ALLOWED
-        if self.reads(request) and not _is_usual(request):
+        if self.judges_body_of(request) and not _only_body_asks(request):
             return Reason.ENDPOINT_NOT_ALLOWED
         if self.beta is not None and not all(
             _is_listed(self.beta, beta) for beta in _betas_of(request)
@@ -61,53 +66,55 @@ class ApiRestrictions:
             return Reason.BETA_NOT_ALLOWED
         return None
 
-    def reads(self, request: Request) -> bool:
+    def judges_body_of(self, request: Request) -> bool:
         """Tell whether the body of the request must be judged before any of it leaves."""
-        # However a server may spell it: to read one body too many costs less than one too few.
+        # However a server may spell the path: one body judged too many costs less than one missed.
         return self._judges_bodies and _speaks_to_a_model(folded(request.path)) is not None
 
-    def judge_body(
-        self, request: Request, body: bytes, reaches: DestinationScopes
-    ) -> Reason | None:
-        """Return why the request may not be made, by what its body asks for; None: it may."""
+    def judge_body(self, request: Request, body: bytes, allows_url: AllowsUrl) -> Reason | None:
+        """Return why the body of the request is denied; None: it is allowed."""
         if not body:
             return None  # asks for nothing
         if len(body) > self.max_bytes:
             return Reason.BODY_TOO_LARGE
-        asked = _read(request, body)
-        if asked is None:
+        content = _read(request, body)
+        if content is None:
             return Reason.BODY_UNREADABLE
-        if self.models is not None and not _names_models(asked):
+        if self.models is not None and not _names_models(content):
             return Reason.MODEL_NOT_ALLOWED
-        return self._judge_wishes(asked, reaches)
+        return self._judge_capabilities(content, allows_url)
 
-    def _judge_wishes(self, asked: Object, reaches: DestinationScopes) -> Reason | None:
-        opened = tuple(filter(self._leaves_open, Kind))
+    def _judge_capabilities(self, content: JsonObject, allows_url: AllowsUrl) -> Reason | None:
+        unrestricted = tuple(filter(self._is_unrestricted, CapabilityKind))
         judged: set[Capability] = set()
         count = size = 0
-        for wish in wishes_of(asked):
-            if wish.kind in opened or wish in judged:
+        for capability in capabilities_of(content):
+            if capability.kind in unrestricted or capability in judged:
                 continue
-            judged.add(wish)
-            count += 1 + len(wish.domains)
-            size += len(wish.value or "") + sum(map(len, wish.domains))
-            reason, grants = _JUDGES[wish.kind]
-            if count > MOST_WISHES or size > _MOST_TEXT or not grants(self, wish, reaches):
+            judged.add(capability)
+            count += 1 + len(capability.domains)
+            size += len(capability.value or "") + sum(map(len, capability.domains))
+            reason, grants = _GRANTS[capability.kind]
+            if (
+                count > MAX_CAPABILITIES
+                or size > _MAX_TEXT
+                or not grants(self, capability, allows_url)
+            ):
                 return reason
         return None
 
-    def _leaves_open(self, kind: Kind) -> bool:
-        """Tell whether wishes of a kind are not narrowed: however many there are."""
+    def _is_unrestricted(self, kind: CapabilityKind) -> bool:
+        """Tell whether a kind is not restricted, so that its number does not matter either."""
         match kind:
-            case Kind.SOURCE:
+            case CapabilityKind.SOURCE:
                 return self.sources.every
-            case Kind.MCP_SERVER | Kind.MCP_TOOLS:
+            case CapabilityKind.MCP_SERVER | CapabilityKind.MCP_TOOLS:
                 return self.mcp_servers.every
-            case Kind.MODEL:
+            case CapabilityKind.MODEL:
                 return self.models is None
-            case Kind.BETA:
+            case CapabilityKind.BETA:
                 return self.beta is None
-            case Kind.SERVER_TOOL:
+            case CapabilityKind.SERVER_TOOL:
                 return self.server_tools is None
             case _:
                 return False
@@ -128,65 +135,69 @@ def _is_listed(globs: tuple[str, ...] | None, word: str | None) -> bool:
     return globs is None or (word is not None and matches_any(globs, word))
 
 
-def _grants_betas(narrowing: ApiRestrictions, wish: Capability, _: DestinationScopes) -> bool:
-    if wish.value is None or wish.value.count(",") >= _MOST_BETAS:
+def _grants_betas(limits: ApiRestrictions, capability: Capability, _: AllowsUrl) -> bool:
+    if capability.value is None or capability.value.count(",") >= _MAX_BETAS:
         return False
-    return all(_is_listed(narrowing.beta, name.strip()) for name in wish.value.split(","))
+    return all(_is_listed(limits.beta, name.strip()) for name in capability.value.split(","))
 
 
 def _grants_server_tool(
-    narrowing: ApiRestrictions, wish: Capability, reaches: DestinationScopes
+    limits: ApiRestrictions, capability: Capability, allows_url: AllowsUrl
 ) -> bool:
-    listed = narrowing.server_tools
+    listed = limits.server_tools
     if listed is None:
         return True
-    if wish.value is None:
+    if capability.value is None:
         return False
-    name = tool_name(wish.value)
-    if name in listed or wish.value in listed:
+    name = tool_name(capability.value)
+    if name in listed or capability.value in listed:
         return True
-    # One that is bound to places where the client may go itself.
-    within = ALLOWLISTED if narrowing.sources.every else narrowing.sources
+    # One that is limited to places where the client may go itself.
+    within = ALLOWLISTED if limits.sources.every else limits.sources
     return (
         name == "web_fetch"
-        and bool(wish.domains)
-        and all(within.holds_domain(domain, reaches) for domain in wish.domains)
+        and bool(capability.domains)
+        and all(within.allows_domain(domain, allows_url) for domain in capability.domains)
     )
 
 
-_JUDGES: dict[
-    Kind, tuple[Reason, Callable[[ApiRestrictions, Capability, DestinationScopes], bool]]
+_GRANTS: dict[
+    CapabilityKind, tuple[Reason, Callable[[ApiRestrictions, Capability, AllowsUrl], bool]]
 ] = {
-    Kind.MISSPELT: (Reason.BODY_UNREADABLE, lambda *_: False),
-    Kind.MODEL: (
+    CapabilityKind.NEAR_MISS: (Reason.BODY_UNREADABLE, lambda *_: False),
+    CapabilityKind.MODEL: (
         Reason.MODEL_NOT_ALLOWED,
-        lambda narrowing, wish, _: _is_listed(narrowing.models, wish.value),
+        lambda limits, capability, _: _is_listed(limits.models, capability.value),
     ),
-    Kind.BETA: (Reason.BETA_NOT_ALLOWED, _grants_betas),
-    Kind.SERVER_TOOL: (Reason.SERVER_TOOL_NOT_ALLOWED, _grants_server_tool),
-    Kind.MCP_SERVER: (
+    CapabilityKind.BETA: (Reason.BETA_NOT_ALLOWED, _grants_betas),
+    CapabilityKind.SERVER_TOOL: (Reason.SERVER_TOOL_NOT_ALLOWED, _grants_server_tool),
+    CapabilityKind.MCP_SERVER: (
         Reason.MCP_SERVER_NOT_ALLOWED,
-        lambda narrowing, wish, reaches: narrowing.mcp_servers.holds(wish.value, "POST", reaches),
+        lambda limits, capability, allows_url: limits.mcp_servers.allows(
+            capability.value, "POST", allows_url
+        ),
     ),
-    Kind.MCP_TOOLS: (
+    CapabilityKind.MCP_TOOLS: (
         Reason.MCP_SERVER_NOT_ALLOWED,
-        lambda narrowing, *_: not narrowing.mcp_servers.nowhere,
+        lambda limits, *_: not limits.mcp_servers.is_empty,
     ),
-    Kind.SOURCE: (
+    CapabilityKind.SOURCE: (
         Reason.SOURCE_NOT_ALLOWED,
-        lambda narrowing, wish, reaches: narrowing.sources.holds(wish.value, "GET", reaches),
+        lambda limits, capability, allows_url: limits.sources.allows(
+            capability.value, "GET", allows_url
+        ),
     ),
-    # Who may use the Files API may name what is there.
-    Kind.FILE: (
+    # A client that may use the Files API may name a file there.
+    CapabilityKind.FILE: (
         Reason.SOURCE_NOT_ALLOWED,
-        lambda narrowing, *_: _may_use(narrowing.paths, _FILES),
+        lambda limits, *_: _may_use(limits.paths, _FILES),
     ),
 }
 _FILES = "/v1/files"
-_ASKING = frozenset({"GET", "HEAD", "OPTIONS"})
-# Inference, whatever the version or the flavour of the API: /v1/messages and what lies below it,
-# the older /v1/complete, the compatible /v1/chat/completions and /v1/responses, and what clouds
-# that serve the same models call it.
+_WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS"})
+# Inference, in any version and dialect of the API: /v1/messages and everything below it, the older
+# /v1/complete, the compatible /v1/chat/completions and /v1/responses, and the names that clouds
+# use that serve the same models.
 _speaks_to_a_model = re.compile(r"messages|complet|responses|invoke|predict|converse").search
 _QUERIES = frozenset({"", "beta=true"})  # what the SDKs send
 _is_json = re.compile(
@@ -201,23 +212,23 @@ def _values(request: Request, name: bytes) -> Iterator[bytes]:
             yield value.strip(b" \t")
 
 
-def _is_usual(request: Request) -> bool:
-    """Tell whether nothing but the body says what a call asks for."""
+def _only_body_asks(request: Request) -> bool:
+    """Tell whether the body alone says what a call asks for."""
     if any(_values(request, b"upgrade")):
-        return False  # what is said after that is not a body
-    return request.method in _ASKING or request.query in _QUERIES
+        return False  # what follows then is not a body
+    return request.method in _WITHOUT_BODY or request.query in _QUERIES
 
 
 def _betas_of(request: Request) -> Iterator[str]:
     for value in _values(request, b"anthropic-beta"):
-        # Latin-1 so that nothing is lost: what is not ASCII is on no list.
+        # Latin-1 so that nothing is lost: no list has anything that is not ASCII.
         for beta in value.decode("latin-1").split(","):
             if name := beta.strip(" \t"):
                 yield name
 
 
-def _read(request: Request, body: bytes) -> Object | None:
-    """Return what the body says, if there is but one way to read it."""
+def _read(request: Request, body: bytes) -> JsonObject | None:
+    """Return the content of the body, if there is only one way to read it."""
     if not _is_plain_json(request):
         return None
     try:
@@ -236,11 +247,11 @@ def _is_plain_json(request: Request) -> bool:
     )
 
 
-def _names_models(asked: Object) -> bool:
+def _names_models(content: JsonObject) -> bool:
     """Tell whether each request in the body says which model it is for."""
-    batch = asked.get("requests")
+    batch = content.get("requests")
     if batch is None:
-        return isinstance(asked.get("model"), str)
+        return isinstance(content.get("model"), str)
     return isinstance(batch, list) and all(
         isinstance(item, dict)
         and isinstance(params := item.get("params"), dict)

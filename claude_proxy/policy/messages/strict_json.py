@@ -1,10 +1,9 @@
-"""Reads JSON in exactly one way, or not at all.
+"""Strict JSON: reads a text that every parser reads alike, and refuses any other.
 
-Law kept: agreement (4). Two parsers differ about duplicate keys, broken UTF-8, lone surrogates,
-numbers that a double cannot hold, and how deep is too deep; and who looks for a key as text differs
-from a parser about one that is written with escapes. A text with any of these is refused. Pure,
-linear, and bounded before anything is built of it: escapes and quotes are what `bytes` can find
-by itself, so most of the work is done at the speed of memory.
+Agreement. Parsers differ about duplicate keys, broken UTF-8, lone surrogates, numbers that a
+double cannot hold and the depth of nesting; and a search for a key as text misses one that is
+written with escapes. A text with any of these is refused. Pure, linear, and bounded before
+anything is built: escapes and quotes are found by methods of `bytes`, at the speed of memory.
 """
 
 import json
@@ -12,24 +11,24 @@ import re
 from itertools import accumulate
 from typing import Any
 
-type Object = dict[str, Any]
+type JsonObject = dict[str, Any]
 
 MAX_DEPTH = 100
-# Far more than a conversation of a million tokens has, and little enough to read at once.
+# Far more than a conversation of a million tokens has, and still quick to read.
 MAX_STRINGS = 300_000
-MAX_PARTS = 250_000  # containers, and what is in them
+MAX_PARTS = 250_000  # containers and their members
 _MAX_NUMBER = 64  # characters; a double needs 24
 _INFINITE = (float("inf"), float("-inf"))
-_INTEGERS = range(-(1 << 63), 1 << 64)  # what some readers hold exactly and the others refuse
+_INTEGERS = range(-(1 << 63), 1 << 64)  # what some parsers keep exactly and the others refuse
 
 
 class UnreadableError(ValueError):
-    """The text is no JSON, or some JSON that two parsers could read in two ways."""
+    """The text is not JSON, or JSON that two parsers could read in two ways."""
 
 
-def read_object(text: bytes) -> Object:
-    """Return the object that `text` is; UnreadableError if it is none, or not plainly."""
-    # Now each quote begins or ends a string, and strings and what is between them take turns.
+def read_object(text: bytes) -> JsonObject:
+    """Return the object that `text` is; UnreadableError if it is not plainly one."""
+    # Without escapes each quote begins or ends a string, so every second piece is a string.
     pieces = _split(_without_escapes(text))
     structure = "".join(pieces[::2]).encode("latin-1")
     _bound(structure)
@@ -37,17 +36,17 @@ def read_object(text: bytes) -> Object:
     decoder = _CAREFUL_DECODER if _has_odd_number(structure) else _DECODER
     try:
         value = decoder.decode(text.decode("utf-8"))
-    # Not the original: it carries the text, and prompts have no place in a log.
+    # Without the original error: it holds the text, and prompts must not be logged.
     except UnicodeDecodeError:
         raise UnreadableError("not UTF-8") from None
     except json.JSONDecodeError as error:
-        raise UnreadableError(f"no JSON: {error.msg}") from None
+        raise UnreadableError(f"not JSON: {error.msg}") from None
     if not isinstance(value, dict):
-        raise UnreadableError("no object")
+        raise UnreadableError("not an object")
     return value
 
 
-# Stands for each byte of an escape. No JSON text holds it: it is a control character.
+# Replaces each byte of an escape. No JSON text has it: it is a control character.
 _MARK = b"\x01"
 _surrogate_pair = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")
 _surrogate = re.compile(rb"\\u[dD][89a-fA-F]").search
@@ -58,7 +57,7 @@ def _without_escapes(text: bytes) -> bytes:
         raise UnreadableError("a control character")
     if b"\\" not in text:
         return text
-    # From the left, so that of each row of backslashes the pairs go and the odd one stays.
+    # From the left: of each run of backslashes the pairs are replaced and the odd one stays.
     text = text.replace(b"\\\\", _MARK * 2)
     if b"\\ud" in text or b"\\uD" in text:
         text = _surrogate_pair.sub(_MARK, text)
@@ -70,7 +69,7 @@ def _without_escapes(text: bytes) -> bytes:
 def _split(text: bytes) -> list[str]:
     if text.count(b'"') > 2 * MAX_STRINGS:
         raise UnreadableError("too many strings")
-    # A character for each byte: what is looked for is ASCII, and found faster in a `str`.
+    # One character for each byte: the search is for ASCII, and is faster in a `str`.
     return text.decode("latin-1").split('"')
 
 
@@ -94,11 +93,11 @@ def _refuse_escaped_keys(pieces: list[str]) -> None:
         raise UnreadableError("an escape in a key")
 
 
-# What may be no double or no integer of 64 bits; anything shorter is one.
+# What may not fit a double or an integer of 64 bits; anything shorter fits.
 _has_odd_number = re.compile(rb"[0-9](?:[0-9]{18}|[eE])").search
 
 
-def _object(pairs: list[tuple[str, Any]]) -> Object:
+def _object(pairs: list[tuple[str, Any]]) -> JsonObject:
     made = dict(pairs)
     if len(made) != len(pairs):
         raise UnreadableError("a key twice")
@@ -118,7 +117,7 @@ def _float(text: str) -> float:
 
 
 def _constant(text: str) -> Any:
-    raise UnreadableError(f"the word {text}, which is no JSON")
+    raise UnreadableError(f"the word {text}, which is not JSON")
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)

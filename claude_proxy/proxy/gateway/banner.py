@@ -6,7 +6,7 @@ Law kept: secrets stay outside (9). Neither the key nor the token is among the w
 from collections.abc import Sequence
 
 from claude_proxy.config.settings import Ceilings, Gateway, GatewayMode
-from claude_proxy.policy.credentials.decision import EnvironmentSource, name_of
+from claude_proxy.policy.credentials.sources import EnvironmentSource, source_name
 from claude_proxy.policy.messages.restrictions import ApiRestrictions
 from claude_proxy.policy.policy import Policy
 
@@ -17,11 +17,11 @@ _AND = "\n                        "  # as the banner's further addresses
 
 def lines_of(gateway: Gateway, urls: Sequence[str], policy: Policy) -> list[str]:
     """Return what a start says of its gateway, which listens at `urls` and keeps to `policy`."""
-    narrowing = policy.narrowing_of(gateway.upstream.authority)
+    narrowing = policy.restrictions_for(gateway.upstream.authority)
     lines = [
         f"the gateway listens on  {_AND.join(urls)}",
         f"  upstream:       {gateway.upstream}",
-        f"  key:            {name_of(gateway.credential.source)}",
+        f"  key:            {source_name(gateway.credential.source)}",
         f"  model:          {_words_of_models(gateway.models)}",
         f"  mode:           {gateway.mode} (timeout {gateway.timeout_s:g} s)",
         f"  callers:        {_words_of_callers(gateway, urls)}",

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from claude_proxy.config.settings import Base, Gateway, GatewayMode
-from claude_proxy.policy.credentials.decision import Binding
+from claude_proxy.policy.credentials.binding import Binding
 from claude_proxy.policy.location import Source
 from claude_proxy.policy.patterns import HostPattern, PathGlob, PatternKind
-from claude_proxy.policy.policy import Policy, Rule, Tls
+from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.request import Scheme
+from claude_proxy.policy.rules import Rule, Tls
 from claude_proxy.proxy.gateway.routes import MESSAGES_PATH
 from claude_proxy.wire.authority import Authority
 
@@ -46,7 +47,7 @@ class GatewayPolicy(Policy):
 
     def reaches(self, url: str, method: str = "GET") -> bool:
         """Tell whether a client itself may ask for `url`, by the loaded policy."""
-        return self.loaded.reaches(url, method)
+        return self.loaded.allows_url(url, method)
 
 
 def policy_of(gateway: Gateway, loaded: Policy) -> Policy:
@@ -68,7 +69,7 @@ def policy_of(gateway: Gateway, loaded: Policy) -> Policy:
         allow=(rule,),
         deny=loaded.deny,
         credentials=(binding_of(gateway),),
-        narrowings=loaded.narrowings,
+        restrictions=loaded.restrictions,
         loaded=loaded,
     )
 

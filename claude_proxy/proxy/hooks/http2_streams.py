@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from mitmproxy import http
 
-from claude_proxy.policy.policy import OVERRIDE_HEADERS
+from claude_proxy.policy.rules import OVERRIDE_HEADERS
 from claude_proxy.proxy.gate import Attempt, Gate
 from claude_proxy.proxy.layers.http2 import ATTEMPT, without
 from claude_proxy.wire.http1.body import NOT_IN_TRAILERS

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from http import HTTPStatus
 
-from claude_proxy.policy.credentials.placeholders import Spelling
+from claude_proxy.policy.credentials.escapes import Spelling
 from claude_proxy.proxy.inspection.base import RawField, ResponseCutOff
 
 ECHOED = "credential-echoed"

@@ -6,8 +6,8 @@ a request leaves. An admission is the only way to a request's credential.
 
 from dataclasses import dataclass
 
-from claude_proxy.policy.policy import OVERRIDE_HEADERS
 from claude_proxy.policy.request import Request, Scheme
+from claude_proxy.policy.rules import OVERRIDE_HEADERS
 from claude_proxy.proxy.dialer import DialError
 from claude_proxy.proxy.gate import Attempt
 from claude_proxy.proxy.inspection.base import RawField, ResponseInspector
@@ -85,7 +85,7 @@ def admit(session: Session, request: Request, origin_target: str) -> Admission |
     gate, label = session.gate, label_of(request)
     path = origin_target if session.record_query else request.path
     attempt = gate.request(session.client_info, request, path)
-    decision, credential = attempt.decision, attempt.custody
+    decision, credential = attempt.decision, attempt.credential
     if not decision.allowed:
         reason = decision.reason.value
         return Denied(attempt, denial(reason, label, request.target, request.scheme))
@@ -97,8 +97,8 @@ def admit(session: Session, request: Request, origin_target: str) -> Admission |
         label,
         drop | OVERRIDE_HEADERS if decision.restricted else drop,
         credential.extra,
-        gate.watch(attempt, request),
-        gate.holds_body(request),
+        gate.inspector_of(attempt, request),
+        attempt.verdict.body_limit(request),
     )
 
 

@@ -11,9 +11,9 @@ from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
 
 from claude_proxy.events import Phase
-from claude_proxy.policy.policy import Tls
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Scheme
+from claude_proxy.policy.rules import Tls
 from claude_proxy.proxy.dialer import Dialer
 from claude_proxy.proxy.gate import Attempt
 from claude_proxy.proxy.layers.http1_proxy import proxy_lane

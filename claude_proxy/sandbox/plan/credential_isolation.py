@@ -8,20 +8,22 @@ instead of the placeholder.
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from claude_proxy.policy.credentials.decision import (
+from claude_proxy.policy.credentials.binding import (
     Binding,
-    CommandSource,
-    DotenvSource,
-    EnvironmentSource,
-    FileSource,
     Injection,
-    SecretSource,
     ValueKind,
     kind_of_value,
     placeholder_variables,
 )
 from claude_proxy.policy.credentials.secret import Secret
-from claude_proxy.policy.policy import covered
+from claude_proxy.policy.credentials.sources import (
+    CommandSource,
+    DotenvSource,
+    EnvironmentSource,
+    FileSource,
+    SecretSource,
+)
+from claude_proxy.policy.patterns import any_covers
 from claude_proxy.sandbox.plan.model import CredentialIsolation
 from claude_proxy.wire.authority import Authority
 
@@ -116,7 +118,7 @@ def logins_of(home: Path, environ: Mapping[str, str]) -> tuple[Path, ...]:
 
 def is_anthropics(binding: Binding) -> bool:
     """Tell whether a credential is for Anthropic's API."""
-    return ANTHROPIC.port in binding.ports and covered(binding.patterns, ANTHROPIC)
+    return ANTHROPIC.port in binding.ports and any_covers(binding.patterns, ANTHROPIC)
 
 
 def _variables_read(source: SecretSource) -> Iterator[str]:

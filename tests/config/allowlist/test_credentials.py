@@ -14,18 +14,20 @@ from claude_proxy.config.allowlist import loader
 from claude_proxy.config.allowlist.conflicts import unreached
 from claude_proxy.config.allowlist.credentials import FIELDS, MOST, SHORTEST_PLACEHOLDER, SOURCES
 from claude_proxy.errors import ConfigError, ConfigErrors
-from claude_proxy.policy.credentials.decision import (
+from claude_proxy.policy.credentials.binding import (
     Binding,
+    Form,
+    Injection,
+    Pin,
+    default_placeholder,
+)
+from claude_proxy.policy.credentials.sources import (
     CommandSource,
     EnvironmentSource,
     FileSource,
-    Form,
-    Injection,
     KeyringSource,
-    Pin,
     SecretSource,
     SystemdSource,
-    default_placeholder,
 )
 from claude_proxy.policy.location import Source
 from claude_proxy.policy.patterns import HostPattern
@@ -844,7 +846,7 @@ def test_a_credential_that_nobody_can_use_is_found(rule: str, bound: str, reache
     policy = loader.load(text, name="a.yaml")
 
     assert (unreached(policy) == []) is reached
-    assert unreached(policy.opened(Source("a.yaml", 1, 1))) == []
+    assert unreached(policy.allowing_by_default(Source("a.yaml", 1, 1))) == []
 
 
 # The schema

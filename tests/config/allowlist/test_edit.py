@@ -76,7 +76,7 @@ def test_what_was_added_is_allowed_and_so_is_what_was(before: str) -> None:
 
     was = loader.load(before, name="list")
     assert [each.name for each in policy.credentials] == [each.name for each in was.credentials]
-    assert len(policy.narrowings) == len(was.narrowings)
+    assert len(policy.restrictions) == len(was.restrictions)
     assert set(policy.hosts()) == before_hosts | {"new.test"}
     assert policy.decide_connect(Authority.of("new.test", 443)).allowed
 

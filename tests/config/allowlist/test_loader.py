@@ -14,9 +14,10 @@ from claude_proxy.config.allowlist.writer import entry_of, facts_of
 from claude_proxy.config.strict_yaml import nodes
 from claude_proxy.errors import ConfigError, ConfigErrors
 from claude_proxy.policy.patterns import HostPattern, PathGlob
-from claude_proxy.policy.policy import Policy, Tls
+from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Request, Scheme
+from claude_proxy.policy.rules import Tls
 from claude_proxy.wire.authority import Authority
 
 

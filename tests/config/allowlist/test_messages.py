@@ -44,7 +44,7 @@ def load(entries: str, **presets: str) -> tuple[ApiRestrictions, ...]:
     lines = "".join(f"  {line}\n" for line in entries.strip("\n").splitlines())
     included = "".join(f"  - preset: {name}\n" for name in presets)
     text = f"allow:\n{included}anthropic:\n{lines}"
-    return allowlist.load(text, name="a.yaml", library=lambda name: presets[name]).narrowings
+    return allowlist.load(text, name="a.yaml", library=lambda name: presets[name]).restrictions
 
 
 def load_entry(entry: str) -> ApiRestrictions:
@@ -62,8 +62,8 @@ def in_force(
     narrowings: tuple[ApiRestrictions, ...], host: str, port: int = 443
 ) -> ApiRestrictions | None:
     """Return what the policy takes for a host: the first that covers it."""
-    policy = Policy(narrowings=narrowings)
-    return policy.narrowing_of(Authority.of(host, port))
+    policy = Policy(restrictions=narrowings)
+    return policy.restrictions_for(Authority.of(host, port))
 
 
 # What an entry means
@@ -272,7 +272,7 @@ def test_a_policy_of_groups_keeps_what_its_presets_narrow() -> None:
     text = '[policy.policies.mine.network]\nallow_groups = ["preset:claude"]\n'
     policy = groups.load([("g.toml", text)]).policy("mine")
 
-    assert policy.narrowings == allowlist.preset_policy("claude").narrowings
+    assert policy.restrictions == allowlist.preset_policy("claude").restrictions
 
 
 # What is refused
@@ -418,7 +418,7 @@ def test_an_owner_who_lifts_all_of_it_may_pass_the_host_through() -> None:
         f"anthropic: [{{host: api.anthropic.com, {lifted}}}]"
     )
 
-    (narrowing,) = allowlist.load(text, name="a.yaml", library=lambda _: PRESET).narrowings
+    (narrowing,) = allowlist.load(text, name="a.yaml", library=lambda _: PRESET).restrictions
     assert (narrowing.paths, narrowing.models, narrowing.sources) == (
         None,
         None,
@@ -503,7 +503,7 @@ def test_whatever_is_written_is_a_policy_or_mistakes(value: Any) -> None:
     text = json.dumps({"anthropic": value})
 
     with suppress(ConfigErrors):
-        narrowings = allowlist.load(text, name="a.yaml").narrowings
+        narrowings = allowlist.load(text, name="a.yaml").restrictions
         assert all(narrowing.patterns for narrowing in narrowings)
 
 
@@ -532,7 +532,7 @@ def test_the_first_that_covers_a_host_has_all_that_is_said_about_it(
 
     inner = json.dumps({"description": "x", "anthropic": listed(preset)})
     outer = json.dumps({"allow": [{"preset": "p"}], "anthropic": listed(owner)})
-    narrowings = allowlist.load(outer, name="a.yaml", library=lambda _: inner).narrowings
+    narrowings = allowlist.load(outer, name="a.yaml", library=lambda _: inner).restrictions
 
     for host, port in product(HOSTS, PORTS):
         found = in_force(narrowings, host, port)

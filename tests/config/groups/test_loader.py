@@ -14,9 +14,10 @@ from claude_proxy.config.groups.loader import Chosen, Groups
 from claude_proxy.config.groups.reader import Network
 from claude_proxy.config.groups.toml_locations import places_of
 from claude_proxy.errors import ConfigError, ConfigErrors
-from claude_proxy.policy.policy import Policy, Tls
+from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Request, Scheme
+from claude_proxy.policy.rules import Tls
 from claude_proxy.wire.address import Address, AddressKind, kind_of
 from claude_proxy.wire.authority import Authority
 
@@ -200,7 +201,7 @@ def test_a_narrowing_denies_even_what_is_allowed_most_narrowly() -> None:
     rules = allowlist.load_narrowing('deny: ["*.test"]\n', name="n.yaml")
     found = policy('default = "allow"\nallow_groups = ["a"]', group("a", ["a.x.test"]))
 
-    narrowed = found.narrowed(rules)
+    narrowed = found.with_denials(rules)
 
     assert reason(narrowed, "a.x.test") is Reason.DENY_RULE
     assert allows(narrowed, "a.example")

@@ -14,7 +14,7 @@ from claude_proxy.doctor.attack.catalogue import AttackGroup, AttackResult, Outc
 from claude_proxy.doctor.attack.run import AttackTarget, attack, extended
 from claude_proxy.doctor.probe_server import ReceivedRequest
 from claude_proxy.errors import ClaudeProxyError
-from claude_proxy.policy.policy import Rule
+from claude_proxy.policy.rules import Rule
 from claude_proxy.sandbox import profiles
 from claude_proxy.sandbox.plan.model import SandboxSpec
 from claude_proxy.sandbox.run_spec import RunSpec

@@ -10,37 +10,33 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from claude_proxy.policy.credentials.decision import (
-    NO_CREDENTIAL,
-    AvailableSecrets,
+from claude_proxy.policy.credentials.binding import (
     Binding,
-    CredentialDecision,
-    EnvironmentSource,
     Form,
     Injection,
     Pin,
-    Pinned,
     ValueKind,
-    custody_of,
     default_placeholder,
     kind_of_value,
     placeholder_variables,
 )
-from claude_proxy.policy.credentials.detection import (
-    digest_of,
-    find_logins,
-    hash_of,
-    login_of,
-    read_hash,
+from claude_proxy.policy.credentials.decision import (
+    NO_CREDENTIAL,
+    AvailableSecrets,
+    CredentialDecision,
+    Pinned,
+    decide_credential,
 )
+from claude_proxy.policy.credentials.detection import find_logins
+from claude_proxy.policy.credentials.login_hash import digest_of, hash_of, login_of, read_hash
+from claude_proxy.policy.credentials.placeholders import Placeholders
 from claude_proxy.policy.credentials.secret import Secret
+from claude_proxy.policy.credentials.sources import EnvironmentSource
 from claude_proxy.policy.location import Source
 from claude_proxy.policy.patterns import HostPattern
 from claude_proxy.policy.reason import Reason
-from claude_proxy.policy.request import Request, Scheme
+from claude_proxy.policy.request import RawField, Request, Scheme
 from claude_proxy.wire.authority import Authority
-
-type Field = tuple[bytes, bytes]
 
 KEY = b"sk-ant-api03-CANARY-of-the-owner/AAAA+BBBB"
 OAUTH = b"sk-ant-oat01-CANARY-of-the-owner"
@@ -66,11 +62,11 @@ def injection(
 
 INJECTED = (binding(injection()),)
 PINNED = (binding(Pin(learn=True)),)
-HOLDINGS: AvailableSecrets = {"anthropic": Secret(KEY)}
+SECRETS: AvailableSecrets = {"anthropic": Secret(KEY)}
 
 
 def request(
-    *fields: Field,
+    *fields: RawField,
     host: str = "api.anthropic.com",
     scheme: Scheme = Scheme.HTTPS,
     port: int | None = None,
@@ -93,16 +89,23 @@ def basic(user: bytes, password: bytes) -> bytes:
     return b"Basic " + b64encode(user + b":" + password)
 
 
-def emitted(asked: Request, custody: CredentialDecision) -> list[Field]:
+def decided(
+    bindings: tuple[Binding, ...], asked: Request, secrets: AvailableSecrets
+) -> CredentialDecision:
+    texts = [each.use.placeholder for each in bindings if isinstance(each.use, Injection)]
+    return decide_credential(bindings, Placeholders(texts), asked, secrets)
+
+
+def emitted(asked: Request, decision: CredentialDecision) -> list[RawField]:
     """Return what goes upstream, as both lanes write it."""
     kept = [
         (name, value)
         for name, value in asked.fields
         if name.lower() != b"proxy-authorization"  # of this hop
-        and name.lower() not in custody.drop
-        and name.lower().replace(b"_", b"-") not in custody.drop
+        and name.lower() not in decision.drop
+        and name.lower().replace(b"_", b"-") not in decision.drop
     ]
-    return [*kept, *custody.extra]
+    return [*kept, *decision.extra]
 
 
 # --- who may log in as whom, on a host that a value is put in for
@@ -181,63 +184,63 @@ MISPLACED = {
 
 
 @pytest.mark.parametrize("fields", ALLOWED.values(), ids=ALLOWED)
-def test_a_placeholder_or_nothing_has_the_value_put_in(fields: tuple[Field, ...]) -> None:
+def test_a_placeholder_or_nothing_has_the_value_put_in(fields: tuple[RawField, ...]) -> None:
     asked = request(*fields)
 
-    custody = custody_of(INJECTED, asked, HOLDINGS)
+    decision = decided(INJECTED, asked, SECRETS)
 
-    assert custody.reason is None
-    assert custody.credential == "anthropic"
-    sent = emitted(asked, custody)
+    assert decision.reason is None
+    assert decision.credential == "anthropic"
+    sent = emitted(asked, decision)
     assert [value for name, value in sent if name.lower() == b"x-api-key"] == [KEY]
     assert not [name for name, _ in sent if name.lower() == b"authorization"]
     assert not any(HOLDER.encode() in value for _, value in sent)
 
 
 @pytest.mark.parametrize("fields", FOREIGN.values(), ids=FOREIGN)
-def test_another_login_is_denied_where_a_value_is_put_in(fields: tuple[Field, ...]) -> None:
-    assert custody_of(INJECTED, request(*fields), HOLDINGS) == CredentialDecision(
+def test_another_login_is_denied_where_a_value_is_put_in(fields: tuple[RawField, ...]) -> None:
+    assert decided(INJECTED, request(*fields), SECRETS) == CredentialDecision(
         Reason.FOREIGN_CREDENTIAL
     )
 
 
 @pytest.mark.parametrize("fields", FOREIGN.values(), ids=FOREIGN)
-def test_another_login_is_denied_where_one_is_pinned(fields: tuple[Field, ...]) -> None:
+def test_another_login_is_denied_where_one_is_pinned(fields: tuple[RawField, ...]) -> None:
     asked = request(*((name, value.replace(HOLDER.encode(), EVIL)) for name, value in fields))
 
-    assert custody_of(PINNED, asked, pinned(OAUTH)) == CredentialDecision(Reason.FOREIGN_CREDENTIAL)
+    assert decided(PINNED, asked, pinned(OAUTH)) == CredentialDecision(Reason.FOREIGN_CREDENTIAL)
 
 
 @pytest.mark.parametrize("fields", FOREIGN.values(), ids=FOREIGN)
-def test_no_login_goes_to_a_bound_host_by_plain_http(fields: tuple[Field, ...]) -> None:
+def test_no_login_goes_to_a_bound_host_by_plain_http(fields: tuple[RawField, ...]) -> None:
     asked = request(
         *((name, value.replace(HOLDER.encode(), EVIL)) for name, value in fields),
         scheme=Scheme.HTTP,
     )
 
-    for bindings, holdings in ((INJECTED, HOLDINGS), (PINNED, pinned(EVIL, KEY))):
-        assert custody_of(bindings, asked, holdings) == CredentialDecision(
-            Reason.FOREIGN_CREDENTIAL
-        )
+    for bindings, secrets in ((INJECTED, SECRETS), (PINNED, pinned(EVIL, KEY))):
+        assert decided(bindings, asked, secrets) == CredentialDecision(Reason.FOREIGN_CREDENTIAL)
 
 
 @pytest.mark.parametrize("fields", MISPLACED.values(), ids=MISPLACED)
-def test_a_placeholder_in_the_wrong_place_is_denied(fields: tuple[Field, ...]) -> None:
+def test_a_placeholder_in_the_wrong_place_is_denied(fields: tuple[RawField, ...]) -> None:
     misplaced = CredentialDecision(Reason.PLACEHOLDER_MISPLACED)
 
-    assert custody_of(INJECTED, request(*fields), HOLDINGS) == misplaced
-    assert custody_of(INJECTED, request(*fields, host="evil.example"), HOLDINGS) == misplaced
+    assert decided(INJECTED, request(*fields), SECRETS) == misplaced
+    assert decided(INJECTED, request(*fields, host="evil.example"), SECRETS) == misplaced
 
 
 @pytest.mark.parametrize(
     "fields", [fields for fields in ALLOWED.values() if HOLDER.encode() in repr(fields).encode()]
 )
-def test_a_placeholder_goes_to_no_other_host_and_not_without_tls(fields: tuple[Field, ...]) -> None:
+def test_a_placeholder_goes_to_no_other_host_and_not_without_tls(
+    fields: tuple[RawField, ...],
+) -> None:
     misplaced = CredentialDecision(Reason.PLACEHOLDER_MISPLACED)
 
-    assert custody_of(INJECTED, request(*fields, host="evil.example"), HOLDINGS) == misplaced
-    assert custody_of(INJECTED, request(*fields, scheme=Scheme.HTTP), HOLDINGS) == misplaced
-    assert custody_of(INJECTED, request(*fields, port=8443), HOLDINGS) == misplaced
+    assert decided(INJECTED, request(*fields, host="evil.example"), SECRETS) == misplaced
+    assert decided(INJECTED, request(*fields, scheme=Scheme.HTTP), SECRETS) == misplaced
+    assert decided(INJECTED, request(*fields, port=8443), SECRETS) == misplaced
 
 
 @pytest.mark.parametrize(
@@ -251,9 +254,9 @@ def test_a_placeholder_goes_to_no_other_host_and_not_without_tls(fields: tuple[F
 )
 @pytest.mark.parametrize("host", ["api.anthropic.com", "evil.example"])
 def test_a_placeholder_in_path_or_query_is_denied(line: dict[str, str], host: str) -> None:
-    custody = custody_of(INJECTED, request(host=host, **line), HOLDINGS)  # type: ignore[arg-type]
+    decision = decided(INJECTED, request(host=host, **line), SECRETS)  # type: ignore[arg-type]
 
-    assert custody.reason is Reason.PLACEHOLDER_MISPLACED
+    assert decision.reason is Reason.PLACEHOLDER_MISPLACED
 
 
 @pytest.mark.parametrize(
@@ -276,15 +279,15 @@ def test_a_placeholder_in_path_or_query_is_denied(line: dict[str, str], host: st
 def test_a_login_in_the_query_is_denied(query: str) -> None:
     foreign = CredentialDecision(Reason.FOREIGN_CREDENTIAL)
 
-    assert custody_of(INJECTED, request(query=query), HOLDINGS) == foreign
-    assert custody_of(PINNED, request(query=query), pinned(KEY)) == foreign
+    assert decided(INJECTED, request(query=query), SECRETS) == foreign
+    assert decided(PINNED, request(query=query), pinned(KEY)) == foreign
 
 
 @pytest.mark.parametrize(
     "query", ["beta=true", "page_token=x", "limit=1000", "service=git-upload-pack", "key="]
 )
 def test_a_query_without_a_login_passes(query: str) -> None:
-    assert custody_of(INJECTED, request(query=query), HOLDINGS).reason is None
+    assert decided(INJECTED, request(query=query), SECRETS).reason is None
 
 
 @pytest.mark.parametrize(
@@ -301,31 +304,31 @@ def test_a_query_without_a_login_passes(query: str) -> None:
 def test_a_login_among_the_parameters_of_a_path_is_denied(path: str) -> None:
     foreign = CredentialDecision(Reason.FOREIGN_CREDENTIAL)
 
-    assert custody_of(INJECTED, request(path=path), HOLDINGS) == foreign
-    assert custody_of(PINNED, request(path=path), pinned(KEY)) == foreign
+    assert decided(INJECTED, request(path=path), SECRETS) == foreign
+    assert decided(PINNED, request(path=path), pinned(KEY)) == foreign
 
 
 @pytest.mark.parametrize("path", ["/v1/models;v=2", "/v1/models;", "/v1/a%3Bb", "/v1;page_token=x"])
 def test_a_parameter_of_a_path_that_is_no_login_passes(path: str) -> None:
-    assert custody_of(INJECTED, request(path=path), HOLDINGS).reason is None
+    assert decided(INJECTED, request(path=path), SECRETS).reason is None
 
 
 def test_a_key_in_the_path_is_denied() -> None:
     asked = request(path=f"/v1/{EVIL.decode()}/x")
 
-    assert custody_of(INJECTED, asked, HOLDINGS) == CredentialDecision(Reason.FOREIGN_CREDENTIAL)
+    assert decided(INJECTED, asked, SECRETS) == CredentialDecision(Reason.FOREIGN_CREDENTIAL)
 
 
 # --- the value that is put in
 
 
 def put_in(
-    use: Injection, value: bytes, *fields: Field, host: str = "api.anthropic.com"
+    use: Injection, value: bytes, *fields: RawField, host: str = "api.anthropic.com"
 ) -> dict[bytes, bytes]:
     asked = request(*fields, host=host)
-    custody = custody_of((binding(use, host),), asked, {"anthropic": Secret(value)})
-    assert custody.reason is None
-    return dict(custody.extra)
+    decision = decided((binding(use, host),), asked, {"anthropic": Secret(value)})
+    assert decision.reason is None
+    return dict(decision.extra)
 
 
 @pytest.mark.parametrize(
@@ -352,7 +355,7 @@ def put_in(
     ],
 )
 def test_each_form_puts_the_value_where_it_belongs(
-    use: Injection, value: bytes, host: str, field: Field
+    use: Injection, value: bytes, host: str, field: RawField
 ) -> None:
     extra = put_in(use, value, host=host)
 
@@ -373,18 +376,18 @@ def test_each_form_puts_the_value_where_it_belongs(
 def test_an_oauth_token_brings_its_beta(sent: tuple[bytes, ...], beta: bytes) -> None:
     asked = request(*((b"Anthropic-Beta", value) for value in sent))
 
-    custody = custody_of(INJECTED, asked, {"anthropic": Secret(OAUTH)})
+    decision = decided(INJECTED, asked, {"anthropic": Secret(OAUTH)})
 
-    betas = [value for name, value in emitted(asked, custody) if name.lower() == b"anthropic-beta"]
+    betas = [value for name, value in emitted(asked, decision) if name.lower() == b"anthropic-beta"]
     assert betas == [beta]
 
 
 def test_a_console_key_leaves_the_betas_alone() -> None:
     asked = request((b"anthropic-beta", b"a-1"), (b"anthropic-beta", b"b-2"))
 
-    custody = custody_of(INJECTED, asked, HOLDINGS)
+    decision = decided(INJECTED, asked, SECRETS)
 
-    assert emitted(asked, custody)[:2] == list(asked.fields)
+    assert emitted(asked, decision)[:2] == list(asked.fields)
 
 
 def test_an_answer_is_asked_for_in_a_form_that_can_be_watched() -> None:
@@ -399,50 +402,50 @@ def test_an_answer_is_asked_for_in_a_form_that_can_be_watched() -> None:
         (b"Accept", b"*/*"),
     )
 
-    custody = custody_of(INJECTED, asked, HOLDINGS)
+    decision = decided(INJECTED, asked, SECRETS)
 
-    sent = emitted(asked, custody)
+    sent = emitted(asked, decision)
     assert sent == [(b"Accept", b"*/*"), (b"x-api-key", KEY), (b"Accept-Encoding", b"identity")]
 
 
 def test_every_form_of_the_value_is_guarded() -> None:
     use = injection(Form.BASIC, user="git")
 
-    custody = custody_of((binding(use),), request(), HOLDINGS)
+    decision = decided((binding(use),), request(), SECRETS)
 
     for form in (KEY, b64encode(b"git:" + KEY), KEY.hex().encode(), KEY.hex().upper().encode()):
-        assert form in custody.guarded
+        assert form in decision.guarded
     for before in range(5):
-        assert any(form in b64encode(b"x" * before + KEY + b"tail") for form in custody.guarded)
+        assert any(form in b64encode(b"x" * before + KEY + b"tail") for form in decision.guarded)
 
 
 @pytest.mark.parametrize("held", [None, Pinned(frozenset())])
 def test_a_value_that_is_not_to_be_had_denies(held: Pinned | None) -> None:
     unavailable = CredentialDecision(Reason.CREDENTIAL_UNAVAILABLE)
 
-    assert custody_of(INJECTED, request(), {"anthropic": held}) == unavailable
-    assert custody_of(INJECTED, request(), {}) == unavailable
+    assert decided(INJECTED, request(), {"anthropic": held}) == unavailable
+    assert decided(INJECTED, request(), {}) == unavailable
 
 
 def test_two_bindings_for_one_host_deny() -> None:
     twice = (*INJECTED, binding(injection(), name="other"))
 
-    custody = custody_of(twice, request(), {"anthropic": Secret(KEY), "other": Secret(EVIL)})
+    decision = decided(twice, request(), {"anthropic": Secret(KEY), "other": Secret(EVIL)})
 
-    assert custody == CredentialDecision(Reason.CREDENTIAL_UNAVAILABLE)
+    assert decision == CredentialDecision(Reason.CREDENTIAL_UNAVAILABLE)
 
 
 def test_of_two_ports_each_has_its_own() -> None:
     both = (*INJECTED, binding(injection(), name="other", port=8443))
 
-    custody = custody_of(both, request(port=8443), {"other": Secret(EVIL)})
+    decision = decided(both, request(port=8443), {"other": Secret(EVIL)})
 
-    assert (custody.credential, dict(custody.extra)[b"x-api-key"]) == ("other", EVIL)
+    assert (decision.credential, dict(decision.extra)[b"x-api-key"]) == ("other", EVIL)
 
 
 def test_a_port_that_is_not_bound_gets_no_login_at_all() -> None:
-    assert custody_of(INJECTED, request(port=8443), HOLDINGS) == NO_CREDENTIAL
-    denied = custody_of(INJECTED, request((b"x-api-key", EVIL), port=8443), HOLDINGS)
+    assert decided(INJECTED, request(port=8443), SECRETS) == NO_CREDENTIAL
+    denied = decided(INJECTED, request((b"x-api-key", EVIL), port=8443), SECRETS)
     assert denied == CredentialDecision(Reason.FOREIGN_CREDENTIAL)
 
 
@@ -451,22 +454,19 @@ def test_a_field_of_a_bindings_own_is_a_login_by_plain_http_and_at_other_ports(n
     bound = (binding(injection(Form.FIELD, name="x-corp-key")),)
 
     for asked in (request((name, EVIL), scheme=Scheme.HTTP), request((name, EVIL), port=8443)):
-        assert custody_of(bound, asked, HOLDINGS) == CredentialDecision(Reason.FOREIGN_CREDENTIAL)
+        assert decided(bound, asked, SECRETS) == CredentialDecision(Reason.FOREIGN_CREDENTIAL)
 
 
 def test_a_host_below_or_beside_is_not_bound() -> None:
     for host in ("x.api.anthropic.com", "anthropic.com", "api.anthropic.com.evil.example"):
-        assert (
-            custody_of(INJECTED, request((b"x-api-key", EVIL), host=host), HOLDINGS)
-            is NO_CREDENTIAL
-        )
+        assert decided(INJECTED, request((b"x-api-key", EVIL), host=host), SECRETS) is NO_CREDENTIAL
 
 
 def test_a_wildcard_binds_what_it_covers() -> None:
     wide = (binding(injection(), "*.anthropic.com"),)
 
-    assert custody_of(wide, request(), HOLDINGS).credential == "anthropic"
-    assert custody_of(wide, request(host="anthropic.com"), HOLDINGS) is NO_CREDENTIAL
+    assert decided(wide, request(), SECRETS).credential == "anthropic"
+    assert decided(wide, request(host="anthropic.com"), SECRETS) is NO_CREDENTIAL
 
 
 def test_a_placeholder_may_begin_as_another_does() -> None:
@@ -476,9 +476,9 @@ def test_a_placeholder_may_begin_as_another_does() -> None:
     )
     asked = request((b"Authorization", b"token " + GITHUB_HOLDER.encode()), host="github.example")
 
-    custody = custody_of(bindings, asked, {"github": Secret(KEY), "git": Secret(EVIL)})
+    decision = decided(bindings, asked, {"github": Secret(KEY), "git": Secret(EVIL)})
 
-    assert custody.credential == "github"
+    assert decision.credential == "github"
 
 
 def test_another_ones_placeholder_is_misplaced() -> None:
@@ -488,9 +488,9 @@ def test_another_ones_placeholder_is_misplaced() -> None:
     )
     asked = request((b"x-api-key", b"my own words for it"), host="git.example")
 
-    custody = custody_of(bindings, asked, {"git": Secret(KEY), "hub": Secret(EVIL)})
+    decision = decided(bindings, asked, {"git": Secret(KEY), "hub": Secret(EVIL)})
 
-    assert custody == CredentialDecision(Reason.PLACEHOLDER_MISPLACED)
+    assert decision == CredentialDecision(Reason.PLACEHOLDER_MISPLACED)
 
 
 # --- the gateway's own binding
@@ -506,20 +506,22 @@ GATEWAY = (
 
 
 @pytest.mark.parametrize("fields", [*ALLOWED.values(), *FOREIGN.values()])
-def test_a_gateway_takes_out_what_its_clients_authenticate_with(fields: tuple[Field, ...]) -> None:
+def test_a_gateway_takes_out_what_its_clients_authenticate_with(
+    fields: tuple[RawField, ...],
+) -> None:
     asked = request(*fields)
 
-    custody = custody_of(GATEWAY, asked, {"gateway": Secret(KEY)})
+    decision = decided(GATEWAY, asked, {"gateway": Secret(KEY)})
 
-    assert custody.reason is None
-    sent = emitted(asked, custody)
+    assert decision.reason is None
+    sent = emitted(asked, decision)
     assert [login.keys for login in find_logins(b"", b"", sent)] == [(KEY,)]
 
 
 def test_a_gateway_cannot_take_a_login_out_of_the_query() -> None:
-    custody = custody_of(GATEWAY, request(query="api_key=x"), {"gateway": Secret(KEY)})
+    decision = decided(GATEWAY, request(query="api_key=x"), {"gateway": Secret(KEY)})
 
-    assert custody == CredentialDecision(Reason.FOREIGN_CREDENTIAL)
+    assert decision == CredentialDecision(Reason.FOREIGN_CREDENTIAL)
 
 
 def test_a_gateway_to_this_machine_does_without_tls_and_no_other() -> None:
@@ -529,13 +531,13 @@ def test_a_gateway_to_this_machine_does_without_tls_and_no_other() -> None:
         bindings = (Binding("gateway", patterns, use, SOURCE, frozenset({8000})),)
         asked = request((b"x-api-key", EVIL), host="localhost", scheme=Scheme.HTTP, port=8000)
 
-        assert custody_of(bindings, asked, {"gateway": Secret(KEY)}).reason is reason
+        assert decided(bindings, asked, {"gateway": Secret(KEY)}).reason is reason
 
 
 def test_a_gateways_binding_stands_before_the_allowlists() -> None:
-    custody = custody_of((*INJECTED, *GATEWAY), request(), {"gateway": Secret(EVIL), **HOLDINGS})
+    decision = decided((*INJECTED, *GATEWAY), request(), {"gateway": Secret(EVIL), **SECRETS})
 
-    assert custody.credential == "gateway"
+    assert decision.credential == "gateway"
 
 
 # --- pins
@@ -556,24 +558,24 @@ CLOTHES = {
 
 
 @pytest.mark.parametrize("field", CLOTHES.values(), ids=CLOTHES)
-def test_a_pinned_login_passes_in_whichever_clothes(field: Field) -> None:
-    custody = custody_of(PINNED, request(field), pinned(KEY))
+def test_a_pinned_login_passes_in_whichever_clothes(field: RawField) -> None:
+    decision = decided(PINNED, request(field), pinned(KEY))
 
-    assert custody == CredentialDecision(credential="anthropic")
+    assert decision == CredentialDecision(credential="anthropic")
 
 
 @pytest.mark.parametrize("field", CLOTHES.values(), ids=CLOTHES)
-def test_what_is_learned_from_one_field_passes_in_every_other(field: Field) -> None:
-    custody = custody_of(PINNED, request(field), learning())
+def test_what_is_learned_from_one_field_passes_in_every_other(field: RawField) -> None:
+    decision = decided(PINNED, request(field), learning())
 
-    assert custody.learned == (SALT, digest_of(SALT, KEY))
-    assert custody.credential == "anthropic"
+    assert decision.learned == (SALT, digest_of(SALT, KEY))
+    assert decision.credential == "anthropic"
 
 
 def test_a_pinned_login_passes_in_the_query() -> None:
     asked = request(query=f"api_key={quote(KEY, safe='')}")
 
-    assert custody_of(PINNED, asked, pinned(KEY)).credential == "anthropic"
+    assert decided(PINNED, asked, pinned(KEY)).credential == "anthropic"
 
 
 @pytest.mark.parametrize(
@@ -589,11 +591,11 @@ def test_a_pinned_login_passes_in_the_query() -> None:
         ((b"cookie", b"a=" + KEY + b"; b=other"),),
     ],
 )
-def test_a_pinned_login_brings_no_other_with_it(fields: tuple[Field, ...]) -> None:
-    assert custody_of(PINNED, request(*fields), pinned(KEY)) == CredentialDecision(
+def test_a_pinned_login_brings_no_other_with_it(fields: tuple[RawField, ...]) -> None:
+    assert decided(PINNED, request(*fields), pinned(KEY)) == CredentialDecision(
         Reason.FOREIGN_CREDENTIAL
     )
-    assert custody_of(PINNED, request(*fields), learning()).reason in {
+    assert decided(PINNED, request(*fields), learning()).reason in {
         Reason.FOREIGN_CREDENTIAL,
         None,
     }
@@ -602,39 +604,39 @@ def test_a_pinned_login_brings_no_other_with_it(fields: tuple[Field, ...]) -> No
 def test_two_logins_at_once_are_not_learned() -> None:
     asked = request((b"x-api-key", KEY), (b"authorization", b"Bearer " + EVIL))
 
-    assert custody_of(PINNED, asked, learning()) == CredentialDecision(Reason.FOREIGN_CREDENTIAL)
+    assert decided(PINNED, asked, learning()) == CredentialDecision(Reason.FOREIGN_CREDENTIAL)
 
 
 def test_one_login_in_two_fields_is_learned_as_one() -> None:
     asked = request((b"x-api-key", KEY), (b"authorization", basic(b"alice", KEY)))
 
-    assert custody_of(PINNED, asked, learning()).learned == (SALT, digest_of(SALT, KEY))
+    assert decided(PINNED, asked, learning()).learned == (SALT, digest_of(SALT, KEY))
 
 
 def test_a_request_without_a_login_passes_and_pins_nothing() -> None:
-    for holdings in (learning(), pinned(KEY), {"anthropic": None}):
-        assert custody_of(PINNED, request((b"Accept", b"*/*")), holdings) is NO_CREDENTIAL
+    for secrets in (learning(), pinned(KEY), {"anthropic": None}):
+        assert decided(PINNED, request((b"Accept", b"*/*")), secrets) is NO_CREDENTIAL
 
 
 def test_a_pin_that_cannot_be_read_denies_every_login() -> None:
-    for holdings in ({"anthropic": None}, {}, HOLDINGS):
-        custody = custody_of(PINNED, request((b"x-api-key", KEY)), holdings)
+    for secrets in ({"anthropic": None}, {}, SECRETS):
+        decision = decided(PINNED, request((b"x-api-key", KEY)), secrets)
 
-        assert custody == CredentialDecision(Reason.CREDENTIAL_UNAVAILABLE)
+        assert decision == CredentialDecision(Reason.CREDENTIAL_UNAVAILABLE)
 
 
 def test_a_placeholder_is_not_learned() -> None:
     bindings = (*PINNED, binding(injection(), "llm.example", "llm"))
 
-    custody = custody_of(bindings, request((b"x-api-key", HOLDER.encode())), learning())
+    decision = decided(bindings, request((b"x-api-key", HOLDER.encode())), learning())
 
-    assert custody == CredentialDecision(Reason.PLACEHOLDER_MISPLACED)
+    assert decision == CredentialDecision(Reason.PLACEHOLDER_MISPLACED)
 
 
 def test_a_pin_puts_nothing_in_and_takes_nothing_out() -> None:
-    custody = custody_of(PINNED, request((b"x-api-key", KEY)), pinned(KEY))
+    decision = decided(PINNED, request((b"x-api-key", KEY)), pinned(KEY))
 
-    assert (custody.drop, custody.extra, custody.guarded) == (frozenset(), (), ())
+    assert (decision.drop, decision.extra, decision.guarded) == (frozenset(), (), ())
 
 
 # --- hashes
@@ -703,13 +705,13 @@ def test_the_owners_variables_are_taken_as_they_are() -> None:
 
 def test_no_repr_log_or_pickle_shows_a_value(caplog: pytest.LogCaptureFixture) -> None:
     asked = request((b"x-api-key", HOLDER.encode()))
-    custody = custody_of(INJECTED, asked, HOLDINGS)
+    decision = decided(INJECTED, asked, SECRETS)
     login = find_logins(b"", b"", [(b"x-api-key", KEY)])[0]
 
     with caplog.at_level(logging.DEBUG):
-        for thing in (custody, HOLDINGS, login, Secret(KEY)):
+        for thing in (decision, SECRETS, login, Secret(KEY)):
             logging.getLogger("test").debug("%s %r %s", thing, thing, f"{thing}")
-    for thing in (custody, Secret(KEY)):
+    for thing in (decision, Secret(KEY)):
         with pytest.raises(TypeError):
             pickle.dumps(thing)
 
@@ -765,7 +767,7 @@ BOTH = (
 )
 
 
-def _everything(fields: Iterable[Field], query: str) -> bytes:
+def _everything(fields: Iterable[RawField], query: str) -> bytes:
     """Return a head as bytes, and what is in the Base64 of it."""
     head = b"\n".join(name + b": " + value for name, value in fields) + b"\n" + query.encode()
     decoded = []
@@ -781,29 +783,29 @@ def _everything(fields: Iterable[Field], query: str) -> bytes:
 @given(HEADS, QUERIES)
 @example([(b"Authorization", basic(HOLDER.encode(), EVIL))], "")
 def test_on_a_bound_host_no_login_but_the_bound_one_is_ever_sent(
-    fields: list[Field], query: str
+    fields: list[RawField], query: str
 ) -> None:
     value = b"sk-ant-api03-the-one-that-is-put-in"
     asked = request(*fields, query=query)
 
-    custody = custody_of(BOTH, asked, {"anthropic": Secret(value), "git": Secret(OAUTH)})
+    decision = decided(BOTH, asked, {"anthropic": Secret(value), "git": Secret(OAUTH)})
 
-    if custody.reason is None:
-        sent = emitted(asked, custody)
+    if decision.reason is None:
+        sent = emitted(asked, decision)
         assert [login.keys for login in find_logins(b"", query.encode(), sent)] == [(value,)]
         assert EVIL not in _everything(sent, query)
         assert KEY not in _everything(sent, query)
 
 
 @given(HEADS, QUERIES)
-def test_only_the_pinned_login_is_ever_sent(fields: list[Field], query: str) -> None:
+def test_only_the_pinned_login_is_ever_sent(fields: list[RawField], query: str) -> None:
     asked = request(*fields, query=query, host="pinned.example")
     held = Pinned(frozenset({(SALT, digest_of(SALT, KEY))}))
 
-    custody = custody_of(BOTH, asked, {"pinned": held})
+    decision = decided(BOTH, asked, {"pinned": held})
 
-    if custody.reason is None:
-        sent = _everything(emitted(asked, custody), query)
+    if decision.reason is None:
+        sent = _everything(emitted(asked, decision), query)
         assert EVIL not in sent
         assert OAUTH not in sent
 
@@ -815,29 +817,29 @@ def test_only_the_pinned_login_is_ever_sent(fields: list[Field], query: str) -> 
     st.sampled_from(list(Scheme)),
 )
 def test_a_placeholder_never_leaves(
-    fields: list[Field], query: str, host: str, scheme: Scheme
+    fields: list[RawField], query: str, host: str, scheme: Scheme
 ) -> None:
     asked = request(*fields, query=query, host=host, scheme=scheme)
-    holdings: AvailableSecrets = {
+    secrets: AvailableSecrets = {
         "anthropic": Secret(KEY),
         "git": Secret(OAUTH),
         "pinned": Pinned(frozenset(), learning=True, salt=SALT),
     }
 
-    custody = custody_of(BOTH, asked, holdings)
+    decision = decided(BOTH, asked, secrets)
 
-    if custody.reason is None:
-        sent = _everything(emitted(asked, custody), query)
+    if decision.reason is None:
+        sent = _everything(emitted(asked, decision), query)
         assert HOLDER.encode() not in sent
         assert GIT_HOLDER.encode() not in sent
 
 
 @given(st.lists(st.tuples(st.binary(min_size=1), st.binary()), max_size=4), st.text(), st.text())
-def test_whatever_is_sent_is_decided(fields: list[Field], path: str, query: str) -> None:
+def test_whatever_is_sent_is_decided(fields: list[RawField], path: str, query: str) -> None:
     for host in ("api.anthropic.com", "pinned.example", "evil.example"):
         asked = request(*fields, host=host, path=path, query=query)
 
-        assert isinstance(custody_of(BOTH, asked, {}), CredentialDecision)
+        assert isinstance(decided(BOTH, asked, {}), CredentialDecision)
 
 
 def test_after_each_reload_the_placeholders_are_those_of_the_new_policy() -> None:
@@ -845,18 +847,18 @@ def test_after_each_reload_the_placeholders_are_those_of_the_new_policy() -> Non
         holder = f"{HOLDER}-{number}"
         bindings = (binding(injection(placeholder=holder)),)
 
-        custody = custody_of(bindings, request((b"x-api-key", holder.encode())), HOLDINGS)
+        decision = decided(bindings, request((b"x-api-key", holder.encode())), SECRETS)
 
-        assert custody.credential == "anthropic"
+        assert decision.credential == "anthropic"
 
 
 def test_a_field_of_the_owners_own_takes_a_placeholder_and_no_other_login() -> None:
     bindings = (binding(injection(Form.FIELD, name="x_tenant")),)
 
-    custody = custody_of(bindings, request((b"X-Tenant", HOLDER.encode())), HOLDINGS)
-    denied = custody_of(bindings, request((b"x_tenant", b"somebody")), HOLDINGS)
+    decision = decided(bindings, request((b"X-Tenant", HOLDER.encode())), SECRETS)
+    denied = decided(bindings, request((b"x_tenant", b"somebody")), SECRETS)
 
-    assert emitted(request((b"X-Tenant", HOLDER.encode())), custody)[0] == (b"x_tenant", KEY)
+    assert emitted(request((b"X-Tenant", HOLDER.encode())), decision)[0] == (b"x_tenant", KEY)
     assert denied == CredentialDecision(Reason.FOREIGN_CREDENTIAL)
 
 
@@ -873,12 +875,12 @@ def test_a_field_of_the_owners_own_takes_a_placeholder_and_no_other_login() -> N
     ],
 )
 def test_a_value_that_is_put_in_makes_no_login_that_the_client_could_read(path: str) -> None:
-    custody = custody_of(INJECTED, request(path=path), HOLDINGS)
+    decision = decided(INJECTED, request(path=path), SECRETS)
 
-    assert (custody.reason, custody.extra) == (Reason.ENDPOINT_NOT_ALLOWED, ())
+    assert (decision.reason, decision.extra) == (Reason.ENDPOINT_NOT_ALLOWED, ())
 
 
 def test_a_client_with_a_login_of_its_own_may_make_another() -> None:
     own, path = (b"Authorization", b"Bearer own"), "/api/oauth/claude_cli/create_api_key"
 
-    assert custody_of(PINNED, request(own, path=path), pinned(b"own")).reason is None
+    assert decided(PINNED, request(own, path=path), pinned(b"own")).reason is None

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from claude_proxy.config.allowlist import loader
-from claude_proxy.policy.policy import Decision, Policy
+from claude_proxy.policy.decision import Decision
+from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Request, Scheme
 from claude_proxy.wire.authority import Authority
@@ -68,19 +69,19 @@ def asks(preset: str = "claude", **others: Any) -> Decision:
 @pytest.mark.parametrize("preset", ["claude-min", "claude"])
 @pytest.mark.parametrize("line", SEEN)
 def test_what_claude_code_asks_for_is_allowed(preset: str, line: str) -> None:
-    assert policy_of(preset).decide_narrowed(request(line)).allowed
+    assert policy_of(preset).decide_head(request(line)).allowed
 
 
 @pytest.mark.parametrize("preset", ["claude-min", "claude"])
 @pytest.mark.parametrize("line", STORED_OR_RUN)
 def test_nothing_is_stored_at_the_api_or_run_there(preset: str, line: str) -> None:
-    decision = policy_of(preset).decide_narrowed(request(line))
+    decision = policy_of(preset).decide_head(request(line))
 
     assert (decision.allowed, decision.reason) == (False, Reason.ENDPOINT_NOT_ALLOWED)
 
 
 def test_what_is_narrowed_is_restricted_so_that_no_header_replaces_the_path() -> None:
-    assert policy_of("claude").decide_narrowed(request("POST /v1/messages")).restricted
+    assert policy_of("claude").decide_head(request("POST /v1/messages")).restricted
 
 
 @pytest.mark.parametrize("kind", ["web_search_20250305", "web_search_20260209", "advisor_20260301"])

@@ -19,7 +19,7 @@ class Allowing:
 
     def __call__(self, url: str, method: str = "GET") -> bool:
         self.asked.append((url, method))
-        return self._hosts.holds(url, method, self)
+        return self._hosts.allows(url, method, self)
 
 
 nothing = Allowing()
@@ -33,7 +33,7 @@ nothing = Allowing()
     ],
 )
 def test_a_listed_host_is_reached_over_https(url: str) -> None:
-    assert HOSTS.holds(url, "GET", nothing)
+    assert HOSTS.allows(url, "GET", nothing)
 
 
 @pytest.mark.parametrize(
@@ -49,33 +49,33 @@ def test_a_listed_host_is_reached_over_https(url: str) -> None:
     ],
 )
 def test_what_is_not_plainly_a_listed_host_is_not_reached(url: str) -> None:
-    assert not HOSTS.holds(url, "GET", nothing)
+    assert not HOSTS.allows(url, "GET", nothing)
 
 
 def test_the_allowlist_is_asked_about_the_very_url_and_method() -> None:
     reaches = Allowing("a.test")
 
-    assert DestinationScope().holds("https://a.test/b?c", "POST", reaches)
+    assert DestinationScope().allows("https://a.test/b?c", "POST", reaches)
     assert reaches.asked == [("https://a.test/b?c", "POST")]
 
 
 def test_what_is_no_url_is_only_reached_by_who_reaches_everything() -> None:
-    assert EVERYWHERE.holds(None, "GET", nothing)
-    assert not DestinationScope().holds(None, "GET", Allowing(".test"))
+    assert EVERYWHERE.allows(None, "GET", nothing)
+    assert not DestinationScope().allows(None, "GET", Allowing(".test"))
 
 
 def test_nowhere_is_where_nothing_is_named() -> None:
-    assert DestinationScope(allowlisted=False).nowhere
-    assert not any(reach.nowhere for reach in (EVERYWHERE, DestinationScope(), HOSTS))
+    assert DestinationScope(allowlisted=False).is_empty
+    assert not any(reach.is_empty for reach in (EVERYWHERE, DestinationScope(), HOSTS))
 
 
 def test_a_domain_is_reached_if_each_name_below_it_is() -> None:
-    assert DestinationScope().holds_domain("a.test", Allowing(".a.test"))
-    assert DestinationScope().holds_domain("a.test/path", Allowing("a.test", "*.a.test"))
-    assert not DestinationScope().holds_domain("a.test", Allowing("a.test"))
-    assert not DestinationScope().holds_domain("a.test", Allowing("*.a.test"))
-    assert HOSTS.holds_domain("all.test", nothing)
-    assert not HOSTS.holds_domain("one.test", nothing)
+    assert DestinationScope().allows_domain("a.test", Allowing(".a.test"))
+    assert DestinationScope().allows_domain("a.test/path", Allowing("a.test", "*.a.test"))
+    assert not DestinationScope().allows_domain("a.test", Allowing("a.test"))
+    assert not DestinationScope().allows_domain("a.test", Allowing("*.a.test"))
+    assert HOSTS.allows_domain("all.test", nothing)
+    assert not HOSTS.allows_domain("one.test", nothing)
 
 
 @pytest.mark.parametrize(
@@ -93,4 +93,4 @@ def test_a_domain_is_reached_if_each_name_below_it_is() -> None:
     ],
 )
 def test_what_is_not_plainly_a_domain_is_not_reached(domain: str) -> None:
-    assert not DestinationScope().holds_domain(domain, Allowing(".a.test", "a.test"))
+    assert not DestinationScope().allows_domain(domain, Allowing(".a.test", "a.test"))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_proxy.policy.messages.capabilities import MOST_FOREIGN
+from claude_proxy.policy.messages.capabilities import MAX_NON_ASCII_KEYS
 from claude_proxy.policy.messages.model_override import with_model
 from claude_proxy.policy.messages.strict_json import UnreadableError
 
@@ -106,7 +106,7 @@ def test_a_second_parser_finds_the_same_request_with_the_other_model(
 
 
 def test_keys_that_no_api_has_are_not_looked_at_without_end() -> None:
-    keys = [f"\ufdfa{number}" for number in range(MOST_FOREIGN + 1)]
+    keys = [f"\ufdfa{number}" for number in range(MAX_NON_ASCII_KEYS + 1)]
     few, many = (json.dumps(dict.fromkeys(some), ensure_ascii=False) for some in (keys[1:], keys))
 
     assert with_model(few.encode(), [("*", "m")]).startswith(b'{"model":"m"')

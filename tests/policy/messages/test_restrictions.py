@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from claude_proxy.policy.messages.capabilities import MOST_FOREIGN
+from claude_proxy.policy.messages.capabilities import MAX_NON_ASCII_KEYS
 from claude_proxy.policy.messages.destinations import DestinationScope
-from claude_proxy.policy.messages.restrictions import MIB, MOST_WISHES, ApiRestrictions
+from claude_proxy.policy.messages.restrictions import MAX_CAPABILITIES, MIB, ApiRestrictions
 from claude_proxy.policy.patterns import PathGlob
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Request
@@ -209,13 +209,13 @@ def test_a_body_asks_for_no_more_than_can_be_judged_at_once(make: Any, reason: R
         # The model of the body is one thing more.
         return replace(lists, models=("*",)).judge_body(request(), content, lambda *_: True)
 
-    assert judge(make(range(MOST_WISHES - 1))) is None
-    assert judge(make(range(MOST_WISHES + 2))) is reason
+    assert judge(make(range(MAX_CAPABILITIES - 1))) is None
+    assert judge(make(range(MAX_CAPABILITIES + 2))) is reason
 
 
 @pytest.mark.parametrize(("make", "reason"), MANY.values(), ids=MANY)
 def test_what_is_not_narrowed_may_be_asked_for_however_often(make: Any, reason: Reason) -> None:
-    content = make(range(2 * MOST_WISHES))
+    content = make(range(2 * MAX_CAPABILITIES))
     lifted = replace(NARROW, **KEYS[reason])
 
     assert lifted.judge_body(request(), content, lambda *_: True) is None
@@ -247,7 +247,7 @@ def test_keys_that_no_api_has_are_not_looked_at_without_end() -> None:
     def asking(new: Any) -> bytes:
         return json.dumps({"model": "claude-1", "new": new}, ensure_ascii=False).encode()
 
-    keys = [f"\ufdfa{number}" for number in range(MOST_FOREIGN + 1)]
+    keys = [f"\ufdfa{number}" for number in range(MAX_NON_ASCII_KEYS + 1)]
 
     assert judged(asking(dict.fromkeys(keys[1:]))) is None
     assert judged(asking(dict.fromkeys(keys))) is Reason.BODY_UNREADABLE
@@ -343,13 +343,13 @@ LIMITS = (
 def test_the_body_of_a_call_is_read_however_it_is_spelt(
     narrowing: ApiRestrictions, path: str
 ) -> None:
-    assert narrowing.reads(request(path))
+    assert narrowing.judges_body_of(request(path))
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/api/event_logging/v2/batch", "/v1/oauth/token"])
 def test_the_body_of_another_call_is_not_read(path: str) -> None:
-    assert not NARROW.reads(request(path))
+    assert not NARROW.judges_body_of(request(path))
 
 
 def test_no_body_is_read_where_only_paths_are_narrowed() -> None:
-    assert not replace(OPEN, paths=INFERENCE).reads(request())
+    assert not replace(OPEN, paths=INFERENCE).judges_body_of(request())

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_proxy.policy.messages.capabilities import wishes_of
+from claude_proxy.policy.messages.capabilities import capabilities_of
 from claude_proxy.policy.messages.destinations import DestinationScope
 from claude_proxy.policy.patterns import HostPattern
 from claude_proxy.policy.reason import Reason
@@ -191,7 +191,7 @@ def test_a_listed_host_is_the_one_that_every_client_would_go_to(rest: str, start
     reach = DestinationScope(allowlisted=False, hosts=(HostPattern.parse("*.images.test"),))
     url = start + rest
 
-    if reach.holds(url, "GET", lambda *_: True):
+    if reach.allows(url, "GET", lambda *_: True):
         authority = url.removeprefix("https://").partition("/")[0]
         assert authority.removesuffix(":443").lower().endswith(".images.test")
         assert not set(authority) & set("@\\?# \t\r\n%")
@@ -201,6 +201,6 @@ def test_a_listed_host_is_the_one_that_every_client_would_go_to(rest: str, start
 def test_finding_wishes_changes_nothing(value: dict[str, Any]) -> None:
     before = json.dumps(value)
 
-    list(wishes_of(value))
+    list(capabilities_of(value))
 
     assert json.dumps(value) == before

@@ -6,12 +6,12 @@ import pytest
 
 from claude_proxy.config.allowlist import loader
 from claude_proxy.config.settings import Base, Ceilings, Gateway
-from claude_proxy.policy.credentials.decision import (
+from claude_proxy.policy.credentials.binding import Injection
+from claude_proxy.policy.credentials.sources import (
     CommandSource,
     DotenvSource,
     EnvironmentSource,
     FileSource,
-    Injection,
     KeyringSource,
     SecretSource,
     SystemdSource,

@@ -9,13 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from claude_proxy.config.settings import Base, Ceilings, Gateway, GatewayMode
-from claude_proxy.policy.credentials.decision import (
-    AvailableSecrets,
-    EnvironmentSource,
-    Form,
-    Injection,
-)
+from claude_proxy.policy.credentials.binding import Form, Injection
+from claude_proxy.policy.credentials.decision import AvailableSecrets
 from claude_proxy.policy.credentials.secret import Secret
+from claude_proxy.policy.credentials.sources import EnvironmentSource
 from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.request import Scheme
 from claude_proxy.proxy.dialer import DialError, Failure
@@ -42,7 +39,7 @@ END = b"\r\n\r\n"
 class SecretProvider:
     """Holds the gateway's key, or nothing."""
 
-    holdings: AvailableSecrets = field(default_factory=lambda: {"gateway": Secret(KEY.encode())})
+    secrets: AvailableSecrets = field(default_factory=lambda: {"gateway": Secret(KEY.encode())})
     told: list[int] = field(default_factory=list)
 
     def learn(self, name: str, login: tuple[bytes, bytes]) -> None:
@@ -105,7 +102,7 @@ def play(
     gateway = gateway or a_gateway()
     ledger, custodian = Ledger(), custodian or SecretProvider()
     judged = policy_of(gateway, policy or Policy())
-    gate = Gate(judged, ledger.events.append, custodian=custodian)
+    gate = Gate(judged, ledger.events.append, secret_provider=custodian)
     state = state_of(gateway, counts or Counts())
 
     def make(context: Any, session: Session) -> GatewayFront:

@@ -7,7 +7,8 @@ import pytest
 
 from claude_proxy.config.allowlist import loader
 from claude_proxy.config.settings import Base, Gateway, GatewayMode
-from claude_proxy.policy.credentials.decision import EnvironmentSource, Injection
+from claude_proxy.policy.credentials.binding import Injection
+from claude_proxy.policy.credentials.sources import EnvironmentSource
 from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Request, Scheme
@@ -88,9 +89,9 @@ def test_only_the_gateways_own_credential_is_known() -> None:
 def test_what_the_api_may_fetch_is_what_the_list_allows() -> None:
     policy = policy_of(a_gateway(), loaded("allow: [files.example]\n"))
 
-    assert policy.reaches("https://files.example/a.png")
-    assert not policy.reaches("https://api.anthropic.com/v1/messages")
-    assert not policy.reaches("https://elsewhere.example/")
+    assert policy.allows_url("https://files.example/a.png")
+    assert not policy.allows_url("https://api.anthropic.com/v1/messages")
+    assert not policy.allows_url("https://elsewhere.example/")
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "localhost"])

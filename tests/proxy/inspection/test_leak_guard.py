@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_proxy.policy.credentials.placeholders import Spelling, guarded_forms
+from claude_proxy.policy.credentials.encodings import guarded_forms
+from claude_proxy.policy.credentials.escapes import Spelling
 from claude_proxy.proxy.inspection.base import ResponseCutOff
 from claude_proxy.proxy.inspection.leak_guard import ECHOED, UNREADABLE, LeakGuard
 

@@ -21,7 +21,8 @@ from mitmproxy.proxy.layer import Layer
 from claude_proxy.config.allowlist import loader
 from claude_proxy.config.settings import ClientCredentials
 from claude_proxy.events import DecisionMade, Event, OutcomeSeen
-from claude_proxy.policy.policy import Decision, Policy
+from claude_proxy.policy.decision import Decision
+from claude_proxy.policy.policy import Policy
 from claude_proxy.proxy.dialer import Dialer, DialError
 from claude_proxy.proxy.gate import ClientInfo, Gate
 from claude_proxy.proxy.layers.session import PauseReading, RuleRevoked, Session, TimedOut

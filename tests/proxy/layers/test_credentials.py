@@ -12,16 +12,10 @@ from mitmproxy.proxy.layer import Layer
 
 from claude_proxy.errors import AuditError
 from claude_proxy.events import Event, Phase, Usage
-from claude_proxy.policy.credentials.decision import (
-    AvailableSecrets,
-    Binding,
-    EnvironmentSource,
-    Form,
-    Injection,
-    Pin,
-    Pinned,
-)
+from claude_proxy.policy.credentials.binding import Binding, Form, Injection, Pin
+from claude_proxy.policy.credentials.decision import AvailableSecrets, Pinned
 from claude_proxy.policy.credentials.secret import Secret
+from claude_proxy.policy.credentials.sources import EnvironmentSource
 from claude_proxy.policy.location import Source
 from claude_proxy.policy.messages.destinations import DestinationScope
 from claude_proxy.policy.messages.restrictions import ApiRestrictions
@@ -73,7 +67,7 @@ class Purse:
     """Holds values and takes notes, as the vault does."""
 
     def __init__(self, **held: Secret | Pinned | None) -> None:
-        self.holdings: AvailableSecrets = held
+        self.secrets: AvailableSecrets = held
         self.learned: list[str] = []
         self.statuses: list[tuple[str, int]] = []
         self.fault: OSError | None = None
@@ -97,8 +91,8 @@ def gate(ledger: Ledger, purse: Purse) -> MakeGate:
     def make(*bindings: Binding, narrowing: ApiRestrictions | None = None) -> Gate:
         rules = policy_of("allow: [api.example.com]").allow
         narrowings = () if narrowing is None else (narrowing,)
-        policy = Policy(rules, credentials=bindings, narrowings=narrowings)
-        return Gate(policy, ledger.events.append, custodian=purse)
+        policy = Policy(rules, credentials=bindings, restrictions=narrowings)
+        return Gate(policy, ledger.events.append, secret_provider=purse)
 
     return make
 
@@ -267,7 +261,7 @@ def test_a_login_whose_request_cannot_be_recorded_is_not_pinned(
     def full_disk(_: Event) -> None:
         raise AuditError("disk full")
 
-    stage = play(Gate(gate(PINNED).policy, full_disk, custodian=purse))
+    stage = play(Gate(gate(PINNED).policy, full_disk, secret_provider=purse))
 
     shown = stage.says(ask(b"x-api-key: sk-ant-api03-own"))
 

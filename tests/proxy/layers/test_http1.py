@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from claude_proxy.config.settings import UpstreamProxy
 from claude_proxy.errors import AuditError
 from claude_proxy.events import DecisionMade, Event, Phase
-from claude_proxy.policy.policy import Decision
+from claude_proxy.policy.decision import denied
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Scheme
 from claude_proxy.proxy.dialer import DialError, Failure
@@ -948,7 +948,7 @@ def test_a_bad_chunk_within_an_answer_just_ends_it(stage: Stage, ledger: Ledger)
         (DialError(Failure.TIMEOUT, "too slow"), 504, "connect-timeout"),
         (DialError(Failure.PROXY, "it says no"), 502, "upstream-proxy-failed"),
         (
-            DialError(Failure.DENIED, "no", Decision(False, Reason.ADDRESS_NOT_ALLOWED)),
+            DialError(Failure.DENIED, "no", denied(Reason.ADDRESS_NOT_ALLOWED)),
             403,
             "address-not-allowed",
         ),
@@ -983,7 +983,7 @@ def test_what_came_behind_a_request_that_cannot_be_made_is_answered_too(
     "error",
     [
         DialError(Failure.REFUSED, "it refuses"),
-        DialError(Failure.DENIED, "no", Decision(False, Reason.PROXY_LOOP)),
+        DialError(Failure.DENIED, "no", denied(Reason.PROXY_LOOP)),
     ],
 )
 def test_a_body_for_what_cannot_be_reached_is_not_awaited(

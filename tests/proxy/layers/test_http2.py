@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from mitmproxy.http import Headers, Request
 
-from claude_proxy.policy.policy import Decision
+from claude_proxy.policy.decision import denied
 from claude_proxy.policy.reason import Reason
 from claude_proxy.proxy.dialer import DialError, Failure
 from claude_proxy.proxy.gate import Gate
@@ -469,7 +469,7 @@ def test_a_body_that_is_not_as_long_as_it_says_ends_everything(
         (DialError(Failure.REFUSED, "it refuses"), 502, "connect-refused"),
         (DialError(Failure.TIMEOUT, "too slow"), 504, "connect-timeout"),
         (
-            DialError(Failure.DENIED, "no", Decision(False, Reason.ADDRESS_NOT_ALLOWED)),
+            DialError(Failure.DENIED, "no", denied(Reason.ADDRESS_NOT_ALLOWED)),
             403,
             "address-not-allowed",
         ),

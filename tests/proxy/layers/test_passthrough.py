@@ -3,7 +3,7 @@
 import pytest
 
 from claude_proxy.events import Phase
-from claude_proxy.policy.policy import Decision
+from claude_proxy.policy.decision import denied
 from claude_proxy.policy.reason import Reason
 from claude_proxy.proxy.dialer import DialError, Failure
 from claude_proxy.proxy.layers.passthrough import Passthrough
@@ -78,7 +78,7 @@ def test_a_client_is_not_read_before_its_upstream_is_there(ledger: Ledger) -> No
     [
         (DialError(Failure.REFUSED, "it refuses"), "connect-refused"),
         (
-            DialError(Failure.DENIED, "no", Decision(False, Reason.ADDRESS_NOT_ALLOWED)),
+            DialError(Failure.DENIED, "no", denied(Reason.ADDRESS_NOT_ALLOWED)),
             "denied",
         ),
     ],

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from claude_proxy.config.settings import ClientCredentials
 from claude_proxy.events import Phase
-from claude_proxy.policy.policy import Decision, Policy
+from claude_proxy.policy.decision import Decision
+from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.reason import Reason
 from claude_proxy.proxy.gate import Gate
 from claude_proxy.proxy.hooks.tls import TlsCertificates

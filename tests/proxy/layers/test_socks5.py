@@ -8,7 +8,7 @@ import pytest
 from claude_proxy.config.settings import ClientCredentials, UpstreamProxy
 from claude_proxy.errors import AuditError
 from claude_proxy.events import Phase
-from claude_proxy.policy.policy import Decision
+from claude_proxy.policy.decision import denied
 from claude_proxy.policy.reason import Reason
 from claude_proxy.proxy.dialer import DialError, Failure
 from claude_proxy.proxy.gate import Gate
@@ -290,12 +290,12 @@ def test_a_relay_may_announce_a_client_of_socks(play: PlaySocks, ledger: Ledger)
         (DialError(Failure.TIMEOUT, "no"), SocksReply.UNREACHABLE, "connect-timeout"),
         (DialError(Failure.PROXY, "no"), SocksReply.FAILED, "upstream-proxy-failed"),
         (
-            DialError(Failure.DENIED, "no", Decision(False, Reason.ADDRESS_NOT_ALLOWED)),
+            DialError(Failure.DENIED, "no", denied(Reason.ADDRESS_NOT_ALLOWED)),
             SocksReply.DENIED,
             "address-not-allowed",
         ),
         (
-            DialError(Failure.DENIED, "no", Decision(False, Reason.PROXY_LOOP)),
+            DialError(Failure.DENIED, "no", denied(Reason.PROXY_LOOP)),
             SocksReply.DENIED,
             "proxy-loop",
         ),

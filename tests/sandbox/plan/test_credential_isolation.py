@@ -5,19 +5,16 @@ from pathlib import Path
 import pytest
 
 from claude_proxy.errors import ConfigError
-from claude_proxy.policy.credentials.decision import (
-    Binding,
+from claude_proxy.policy.credentials.binding import Binding, Form, Injection, Pin
+from claude_proxy.policy.credentials.secret import Secret
+from claude_proxy.policy.credentials.sources import (
     CommandSource,
     EnvironmentSource,
     FileSource,
-    Form,
-    Injection,
     KeyringSource,
-    Pin,
     SecretSource,
     SystemdSource,
 )
-from claude_proxy.policy.credentials.secret import Secret
 from claude_proxy.policy.location import Source
 from claude_proxy.policy.patterns import HostPattern
 from claude_proxy.sandbox.plan.credential_isolation import (

@@ -1,0 +1,76 @@
+"""Credential sources: environment variable, file, command, keyring, systemd, .env file.
+
+Secrets stay outside: a source says where a value is, and never holds it. Pure.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class EnvironmentSource:
+    """A variable of the proxy's own environment."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileSource:
+    """A file of the owner's alone; with `keys`, a value inside its JSON."""
+
+    path: Path
+    keys: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CommandSource:
+    """What a command prints; asked again every `refresh_s` seconds, and after a 401."""
+
+    argv: tuple[str, ...]
+    refresh_s: float = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class KeyringSource:
+    """An entry of the system's keyring."""
+
+    service: str
+    user: str
+
+
+@dataclass(frozen=True, slots=True)
+class SystemdSource:
+    """A credential that the service manager hands over (systemd.exec(5), LoadCredential=)."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class DotenvSource:
+    """A variable of a .env file, which is read for it alone."""
+
+    path: Path
+    name: str
+
+
+type SecretSource = (
+    EnvironmentSource | FileSource | CommandSource | KeyringSource | SystemdSource | DotenvSource
+)
+
+
+def source_name(source: SecretSource) -> str:
+    """Return what a source is called in messages; nothing in it is secret."""
+    match source:
+        case EnvironmentSource(name):
+            return f"environment variable {name}"
+        case DotenvSource(path, name):
+            return f"{name} in {path}"
+        case FileSource(path, keys):
+            return f"file {path}" + (f", key {'.'.join(keys)}" if keys else "")
+        case CommandSource(argv):
+            # Not its arguments: they may hold what should not be in them.
+            return f"command {argv[0]}"
+        case KeyringSource(service, user):
+            return f"keyring entry {service} of {user}"
+        case SystemdSource(name):
+            return f"systemd credential {name}"

@@ -1,0 +1,189 @@
+"""Rules for one host, sorted by port and scheme, with their decisions made beforehand.
+
+Default-deny: a port or scheme without an allow rule is denied, and deny rules always win over
+allow rules. Pure.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from claude_proxy.policy.decision import (
+    Decision,
+    allowed_by,
+    denied,
+    denied_by,
+    tunnel_allowed_by,
+)
+from claude_proxy.policy.patterns import GlobMatcher, folded, is_ambiguous
+from claude_proxy.policy.reason import Reason
+from claude_proxy.policy.request import Request, Scheme
+from claude_proxy.policy.rules import Rule, Tls
+
+
+@dataclass(frozen=True, slots=True)
+class _Clause:
+    """One rule as requests meet it, with the decision that it leads to."""
+
+    methods: frozenset[str] | None
+    paths: tuple[GlobMatcher, ...] | None
+    decision: Decision
+
+    def covers_path(self, path: str) -> bool:
+        if self.paths is None:
+            return True
+        # Not any(...): a generator would cost more than most matches.
+        for glob in self.paths:  # noqa: SIM110
+            if glob.matches(path):
+                return True
+        return False
+
+
+class SchemeRules:
+    """The rules for one host, port and scheme."""
+
+    __slots__ = ("_allow", "_deny", "_judges_paths", "denied", "limited", "rules")
+
+    def __init__(self, allow: list[Rule], deny: list[Rule]) -> None:
+        self.rules = allow
+        # The deny rule that leaves nothing here, if there is one.
+        whole = next((rule for rule in deny if not rule.limited), None)
+        self.denied = None if whole is None else denied_by(whole)
+        # Whether a deny rule is about single requests: then they must be seen.
+        self.limited = any(rule.limited for rule in deny)
+        restricted = self.limited or all(rule.limited for rule in allow)
+        self._deny = tuple(
+            _Clause(rule.methods, _paths(rule, folded), denied_by(rule)) for rule in deny
+        )
+        self._allow = tuple(
+            _Clause(rule.methods, _paths(rule, str), allowed_by(rule, restricted=restricted))
+            for rule in allow
+        )
+        self._judges_paths = any(rule.paths is not None for rule in (*allow, *deny))
+
+    @property
+    def open(self) -> bool:
+        """Whether any request at all may be allowed."""
+        return bool(self.rules) and self.denied is None
+
+    def decide(self, method: str, path: str) -> Decision:
+        """Decide about one request."""
+        ambiguous = self._judges_paths and is_ambiguous(path)
+        if self._deny and (denial := self._denial(method, path, ambiguous=ambiguous)) is not None:
+            return denial
+        reason = Reason.METHOD_NOT_ALLOWED
+        for clause in self._allow:
+            if clause.methods is not None and method not in clause.methods:
+                continue
+            if clause.paths is None or (not ambiguous and clause.covers_path(path)):
+                return clause.decision
+            reason = Reason.AMBIGUOUS_PATH if ambiguous else Reason.PATH_NOT_ALLOWED
+        return denied(reason)
+
+    def _denial(self, method: str, path: str, *, ambiguous: bool) -> Decision | None:
+        # Another spelling must not escape a deny rule: "post", "/ADMIN" and "/%40x" are denied
+        # with "POST", "/admin" and "/@x", which many servers take for the same.
+        method = method.upper()
+        path = folded(path)
+        for clause in self._deny:
+            if clause.methods is not None and method not in clause.methods:
+                continue
+            if clause.paths is not None and ambiguous:
+                return denied(Reason.AMBIGUOUS_PATH)
+            if clause.covers_path(path):
+                return clause.decision
+        return None
+
+
+def _paths(rule: Rule, spell: Callable[[str], str]) -> tuple[GlobMatcher, ...] | None:
+    if rule.paths is None:
+        return None
+    return tuple(GlobMatcher(glob.text, spell) for glob in rule.paths)
+
+
+class PortRules:
+    """The rules for one host and port, with the decision about a tunnel."""
+
+    __slots__ = ("_by_scheme", "_no_rule", "connect")
+
+    def __init__(self, host: "HostRules", port: int) -> None:
+        allow = [rule for rule in host.allow if rule.ports is None or port in rule.ports]
+        deny = [rule for rule in host.deny if rule.ports is None or port in rule.ports]
+        self._by_scheme = {
+            scheme: SchemeRules(
+                [rule for rule in allow if rule.scheme in {None, scheme}],
+                [rule for rule in deny if rule.scheme in {None, scheme}],
+            )
+            for scheme in Scheme
+        }
+        # Why a scheme without allow rules is denied: the nearest miss says most.
+        if allow:
+            self._no_rule = denied(Reason.SCHEME_NOT_ALLOWED)
+        elif host.allow:
+            self._no_rule = denied(Reason.PORT_NOT_ALLOWED)
+        else:
+            self._no_rule = denied(host.no_rule)
+        self.connect = self._decide_connect()
+
+    def decide(self, request: Request) -> Decision:
+        """Decide about one request to this host and port."""
+        rules = self._by_scheme[request.scheme]
+        if rules.rules:
+            return rules.decide(request.method, request.path)
+        return self._no_rule if rules.denied is None else rules.denied
+
+    def open_rules(self) -> Iterator[Rule]:
+        """Yield the allow rules of schemes that no deny rule denies as a whole."""
+        for rules in self._by_scheme.values():
+            if rules.open:
+                yield from rules.rules
+
+    def whole_denials(self) -> Iterator[Decision]:
+        """Yield the denial of each scheme that a deny rule denies as a whole."""
+        return (rules.denied for rules in self._by_scheme.values() if rules.denied is not None)
+
+    def _decide_connect(self) -> Decision:
+        rule = next(self.open_rules(), None)
+        if rule is None:
+            return next(self.whole_denials(), self._no_rule)
+        tls, plain = self._by_scheme[Scheme.HTTPS], self._by_scheme[Scheme.HTTP]
+        mode = Tls.INTERCEPT if tls.open else None
+        if tls.open and not tls.limited:
+            unseen = (each for each in tls.rules if each.tls is Tls.PASSTHROUGH)
+            if (passing := next(unseen, None)) is not None:
+                rule, mode = passing, Tls.PASSTHROUGH
+        return tunnel_allowed_by(rule, tls=mode, plain=plain.open, secure=tls.open)
+
+
+class HostRules:
+    """The rules for one host, the most specific pattern's first; by port on demand."""
+
+    __slots__ = ("_by_port", "allow", "deny", "no_rule")
+
+    def __init__(
+        self,
+        allow: Iterable[Rule] = (),
+        deny: Iterable[Rule] = (),
+        no_rule: Reason = Reason.NO_RULE,
+    ) -> None:
+        self.allow = list(allow)
+        self.deny = list(deny)
+        self.no_rule = no_rule  # the reason of the denial where no rule allows the host
+        self._by_port: dict[int, PortRules] = {}
+
+    def inherit(self, wider: "HostRules | None") -> None:
+        """Add the rules of a wider pattern behind those that are here."""
+        if wider is not None:
+            self.allow += wider.allow
+            self.deny += wider.deny
+
+    def at(self, port: int) -> PortRules:
+        """Return the rules at `port`."""
+        found = self._by_port.get(port)
+        if found is None:
+            # Every port that no rule names is alike; they share the entry of port 0, which does
+            # not exist, so a client cannot make this table grow.
+            named = any(rule.ports and port in rule.ports for rule in (*self.allow, *self.deny))
+            key = port if named else 0
+            found = self._by_port.get(key) or PortRules(self, key)
+            self._by_port[key] = found
+        return found

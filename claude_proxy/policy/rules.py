@@ -1,0 +1,113 @@
+"""Rules of an allowlist: which hosts, ports, methods and paths one entry covers.
+
+A rule that could not be kept cannot be built: an empty list is an error, never "everything". Pure.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from claude_proxy.policy.location import Source
+from claude_proxy.policy.patterns import HostPattern, PathGlob
+from claude_proxy.policy.request import Scheme
+from claude_proxy.wire.address import Network
+from claude_proxy.wire.authority import MAX_PORT
+
+# Frameworks behind many hosts let these headers stand in for the method or the path, which
+# would undo a rule on either; where such a rule is in force they are taken out.
+OVERRIDE_HEADERS: frozenset[bytes] = frozenset(
+    {
+        b"x-http-method-override",
+        b"x-http-method",
+        b"x-method-override",
+        b"x-method",
+        b"x-http-override",
+        b"x-original-method",
+        b"x-forwarded-method",
+        b"x-override-method",
+        b"x-original-url",
+        b"x-original-uri",
+        b"x-rewrite-url",
+        b"x-rewrite-uri",
+        b"x-override-url",
+        b"x-forwarded-uri",
+        b"x-forwarded-path",
+        b"x-forwarded-prefix",
+        b"x-envoy-original-path",
+        b"x-envoy-original-method",
+        b"x-middleware-subrequest",
+        b"x-middleware-rewrite",
+    }
+)
+
+
+class Tls(StrEnum):
+    """What becomes of TLS inside a tunnel: opened and judged, or left alone."""
+
+    INTERCEPT = "intercept"
+    PASSTHROUGH = "passthrough"
+
+
+# TRACE sends credentials back, TRACK is its twin, CONNECT opens a tunnel in the tunnel.
+_REFUSED_METHODS = frozenset({"TRACE", "TRACK", "CONNECT"})
+_ORDINARY_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_is_token = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
+
+
+def _is_method(text: str) -> bool:
+    return _is_token(text) is not None and text.upper() == text
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One entry of `allow` or `deny`; None stands for every value there is."""
+
+    pattern: HostPattern
+    scheme: Scheme | None
+    ports: frozenset[int] | None
+    methods: frozenset[str] | None
+    paths: tuple[PathGlob, ...] | None
+    tls: Tls
+    addresses: tuple[Network, ...]  # where the host may resolve to although it is not public
+    note: str
+    source: Source
+
+    def __post_init__(self) -> None:
+        # An empty set is a mistake that would read as "nothing" here and as "all" elsewhere.
+        if self.ports == frozenset() or self.methods == frozenset() or self.paths == ():
+            raise ValueError(f"the rule for {self.name} has an empty list")
+        if self.ports is not None and not all(1 <= port <= MAX_PORT for port in self.ports):
+            raise ValueError(f"the rule for {self.name} has a port outside 1-{MAX_PORT}")
+        if self.methods is not None and not all(map(_is_method, self.methods)):
+            raise ValueError(f"the rule for {self.name} has a method that is not in capitals")
+        if self.tls is Tls.PASSTHROUGH and (self.limited or self.scheme is not Scheme.HTTPS):
+            raise ValueError(f"the rule for {self.name} limits what passthrough cannot see")
+
+    @property
+    def name(self) -> str:
+        """The host pattern in its canonical spelling."""
+        return str(self.pattern)
+
+    @property
+    def limited(self) -> bool:
+        """Whether the rule speaks about single requests, not about the host as a whole."""
+        return self.methods is not None or self.paths is not None
+
+    def __str__(self) -> str:
+        words = [f"{self.scheme}://{self.name}" if self.scheme else self.name]
+        if self.ports is not None:
+            words.append(f"ports {_listed(self.ports)}")
+        if self.methods is not None:
+            words.append(f"methods {_listed(self.methods)}")
+        if self.paths is not None:
+            words.append(f"paths {_listed(glob.text for glob in self.paths)}")
+        if self.tls is Tls.PASSTHROUGH:
+            words.append("passthrough")
+        if self.addresses:
+            words.append(f"addresses {_listed(map(str, self.addresses))}")
+        return " ".join(words)
+
+
+def _listed(values: Iterable[str | int]) -> str:
+    return ",".join(map(str, sorted(values, key=lambda value: (isinstance(value, str), value))))

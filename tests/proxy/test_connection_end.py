@@ -41,7 +41,7 @@ def test_the_docstring_shows_the_table_as_it_is() -> None:
 
 def test_every_cause_in_the_docstring_makes_an_event_that_ends_an_open_connection() -> None:
     text = connection_end.__doc__ or ""
-    causes = re.findall(r"^    [a-z].*[a-z] +([A-Z]+(?: or [A-Z_]+)?)$", text, re.MULTILINE)
+    causes = re.findall(r"^    [a-z].*[a-z] +([A-Z_]+(?: or [A-Z_]+)?)$", text, re.MULTILINE)
 
     assert len(causes) == 9
     for cause in causes:

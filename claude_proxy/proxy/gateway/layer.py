@@ -39,4 +39,6 @@ class GatewayFront(ProtocolDetection):
 
     def _choose(self) -> Iterator[commands.Command]:
         role = GatewayRole(self.context.client, self._session, self._state, self._token)
-        yield from self._become(Http1Lane(self.context, self._session, role), self._taken())
+        yield from self._replace_with(
+            Http1Lane(self.context, self._session, role), self._take_buffer()
+        )

@@ -1,7 +1,7 @@
-"""Tells whether a client presents what the owner set for clients of this listener.
+"""Client authentication: whether a client presents the credentials that the owner requires.
 
-Law 9: what is compared is in no message, and the comparing takes the same time however much of it
-is right.
+Law: secrets stay outside. What is compared is in no message, and a comparison takes the same time
+however much of it is right.
 """
 
 import binascii
@@ -17,8 +17,8 @@ from claude_proxy.wire.socks5 import SocksLogin
 _BASIC = re.compile(rb"[Bb][Aa][Ss][Ii][Cc] +([A-Za-z0-9+/]+={0,2})").fullmatch
 
 
-def head_admits(wanted: ClientCredentials, head: RequestHead) -> bool:
-    """Tell whether a request's Proxy-Authorization is right; two fields are not one that is."""
+def head_admits(required: ClientCredentials, head: RequestHead) -> bool:
+    """Tell whether a request's Proxy-Authorization is right; two such fields never are."""
     values = head.get_all(b"proxy-authorization")
     basic = _BASIC(values[0]) if len(values) == 1 else None
     if basic is None:
@@ -27,12 +27,12 @@ def head_admits(wanted: ClientCredentials, head: RequestHead) -> bool:
         presented = b64decode(basic[1], validate=True)
     except binascii.Error:
         return False
-    return hmac.compare_digest(presented, f"{wanted.user}:{wanted.password}".encode())
+    return hmac.compare_digest(presented, f"{required.user}:{required.password}".encode())
 
 
-def login_admits(wanted: ClientCredentials, login: SocksLogin) -> bool:
+def login_admits(required: ClientCredentials, login: SocksLogin) -> bool:
     """Tell whether a SOCKS5 login is right."""
-    # Both are compared always: which of the two was wrong is nobody's business either.
-    user = hmac.compare_digest(login.user, wanted.user.encode())
-    password = hmac.compare_digest(login.password, wanted.password.encode())
+    # Always compare both, so that the time does not tell which of the two was wrong.
+    user = hmac.compare_digest(login.user, required.user.encode())
+    password = hmac.compare_digest(login.password, required.password.encode())
     return user and password

@@ -1,7 +1,7 @@
-"""Passes TLS through unopened, where a rule says so and the ClientHello agreed.
+"""TLS passthrough: a tunnel whose TLS is not opened, where a rule says so.
 
-Law 4 goes on here for one more message: a HelloRetryRequest makes the client send a second
-ClientHello (RFC 8446 4.1.2), whose name no one would see if only the first were read.
+Law: agreement, here for one more message. A HelloRetryRequest makes the client send a second
+ClientHello (RFC 8446 4.1.2), whose server name would go unseen if only the first were read.
 """
 
 from mitmproxy.connection import ConnectionState
@@ -31,19 +31,19 @@ from claude_proxy.wire.client_hello import (
 
 
 class Passthrough(layer.Layer):
-    """A tunnel whose bytes are only copied; `early` is the ClientHello that was judged."""
+    """A tunnel whose bytes are only copied; `early` holds the ClientHello that was judged."""
 
     def __init__(
-        self, context: Context, session: Session, target: Authority, passage: Attempt, early: bytes
+        self, context: Context, session: Session, target: Authority, attempt: Attempt, early: bytes
     ) -> None:
         super().__init__(context)
         self._session = session
         self._target = target
-        self._passage = passage
+        self._attempt = attempt
         self._waiting = bytearray(early)  # from the client, until the upstream is open
         self._upstream = UpstreamConnection(context, target, tls=False, tunnel=True)
-        self._answer = bytearray()  # the upstream's first bytes, until it is known what they are
-        self._watching_answer = True
+        self._first_bytes = bytearray()  # of the upstream, until they are told apart
+        self._inspects_first_bytes = True
         self._second_hello: HelloReader | None = None
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
@@ -62,34 +62,34 @@ class Passthrough(layer.Layer):
         elif isinstance(event, events.CommandCompleted):
             yield from self._upstream.handle(event)
         elif isinstance(event, (TimedOut, RuleRevoked)):
-            word = "idle-timeout" if isinstance(event, TimedOut) else Reason.RULE_WITHDRAWN.value
-            yield from self._close(word)
+            outcome = "idle-timeout" if isinstance(event, TimedOut) else Reason.RULE_WITHDRAWN.value
+            yield from self._close(outcome)
         yield from self._read_inbox()
 
     def _read_inbox(self) -> Commands:
         inbox = self._upstream.inbox
         while inbox:
-            arrival = inbox.popleft()
-            if isinstance(arrival, bytes):
-                yield from self._down(arrival)
-            elif isinstance(arrival, UpstreamOpened):
-                yield from self._opened(arrival.error)
-            elif isinstance(arrival, UpstreamEnded):
+            event = inbox.popleft()
+            if isinstance(event, bytes):
+                yield from self._down(event)
+            elif isinstance(event, UpstreamOpened):
+                yield from self._opened(event.error)
+            elif isinstance(event, UpstreamEnded):
                 yield from self._upstream_ended()
 
     def _opened(self, error: DialError | str | None) -> Commands:
         if error is not None:
-            # Inside the tunnel there is no way to say why: the 200 has been sent.
+            # Inside the tunnel there is no way to tell why: the 200 has been sent.
             denied = isinstance(error, DialError) and error.decision is not None
-            word = "denied" if denied else getattr(error, "failure", "connect-failed")
-            yield from self._close(str(word))
+            outcome = "denied" if denied else getattr(error, "failure", "connect-failed")
+            yield from self._close(str(outcome))
             return
         self._upstream.is_open = True
-        self._passage.upstream = self._upstream.address
+        self._attempt.upstream = self._upstream.address
         self._session.wait(Waiting.TUNNEL)
         data = bytes(self._waiting)
         self._waiting.clear()
-        self._passage.bytes_up += len(data)
+        self._attempt.bytes_up += len(data)
         yield from self._upstream.send(data)
         yield PauseReading(self.context.client, hold=False)
 
@@ -102,25 +102,25 @@ class Passthrough(layer.Layer):
             refused = self._second_hello_refused(self._second_hello)
             if refused is not None:
                 yield from self._close(refused.value)
-            if self._holds_back():
+            if self._awaits_second_hello():
                 return
             data = bytes(self._waiting)
             self._waiting.clear()
-        self._passage.bytes_up += len(data)
+        self._attempt.bytes_up += len(data)
         yield from self._upstream.send(data)
 
-    def _holds_back(self) -> bool:
+    def _awaits_second_hello(self) -> bool:
         return self._second_hello is not None
 
     def _second_hello_refused(self, reader: HelloReader) -> Reason | None:
-        """Read on in the second hello; forget its reader once it is whole and agrees."""
+        """Read the second hello; return why it is refused, drop its reader once it agrees."""
         skip = skip_change_cipher_spec(self._waiting)
         if skip is None:
             return None
         session = self._session
         try:
-            fresh = bytes(self._waiting[skip:])[len(reader.raw) :]
-            hello = reader.feed(fresh)
+            unread = bytes(self._waiting[skip:])[len(reader.raw) :]
+            hello = reader.feed(unread)
         except HelloUnreadableError:
             reason = Reason.HELLO_UNREADABLE
             refused = session.gate.refuse(
@@ -140,17 +140,17 @@ class Passthrough(layer.Layer):
         return None
 
     def _down(self, data: bytes) -> Commands:
-        self._passage.bytes_down += len(data)
-        if self._passage.first_byte is None:
-            self._session.gate.answered(self._passage, self._passage.status)
-        if self._watching_answer:
-            self._answer += data
-            retry = is_retry_request(self._answer)
+        self._attempt.bytes_down += len(data)
+        if self._attempt.first_byte is None:
+            self._session.gate.answered(self._attempt, self._attempt.status)
+        if self._inspects_first_bytes:
+            self._first_bytes += data
+            retry = is_retry_request(self._first_bytes)
             if retry is None:
                 return
-            data = bytes(self._answer)
-            self._answer.clear()
-            self._watching_answer = False
+            data = bytes(self._first_bytes)
+            self._first_bytes.clear()
+            self._inspects_first_bytes = False
             if retry:
                 self._second_hello = HelloReader()
         yield commands.SendData(self.context.client, data)
@@ -164,12 +164,12 @@ class Passthrough(layer.Layer):
             yield from self._close("client-closed")
 
     def _upstream_ended(self) -> Commands:
-        if self._answer:
-            yield commands.SendData(self.context.client, bytes(self._answer))
-            self._answer.clear()
+        if self._first_bytes:
+            yield commands.SendData(self.context.client, bytes(self._first_bytes))
+            self._first_bytes.clear()
         yield from self._close(None)
 
-    def _close(self, word: str | None) -> Commands:
-        self._session.gate.end(self._passage, word)
+    def _close(self, outcome: str | None) -> Commands:
+        self._session.gate.end(self._attempt, outcome)
         yield from self._upstream.close()
         yield commands.CloseConnection(self.context.client)

@@ -1,7 +1,7 @@
-"""Takes a client's first bytes: tells the protocols apart and judges a CONNECT before all else.
+"""Protocol detection: tells HTTP, SOCKS5 and a relay's header apart, and judges a CONNECT.
 
-Law 3: HTTP, SOCKS5 and a relay's announcement come in by one port, and each way in ends at the
-gate. A denied CONNECT is answered here, before any TLS and before any of mitmproxy's HTTP.
+Law: every exit is gated. All protocols arrive on one port, and each leads to the gate. A denied
+CONNECT is answered here, before any TLS and before any of mitmproxy's HTTP.
 """
 
 from dataclasses import replace
@@ -33,72 +33,72 @@ _ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 
 
 class ProtocolDetection(layer.Layer):
-    """The first layer of every connection; gives way to another once it knows which."""
+    """The first layer of every connection; replaces itself once the protocol is known."""
 
     def __init__(self, context: Context, session: Session, dialer: Dialer) -> None:
         super().__init__(context)
         self._session = session
         self._dialer = dialer
         self._in = bytearray()
-        # Once, before anything else, and from this machine alone: a header that comes later was
-        # written by whoever the relay speaks for.
-        self._may_announce = session.local
-        self._over = False
+        # Once, before anything else, and only from this machine: a header that comes later was
+        # written by the program that the relay speaks for.
+        self._accepts_proxy_header = session.local
+        self._is_over = False
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
-        if self._over:
+        if self._is_over:
             return
         if isinstance(event, events.DataReceived):
             self._in += event.data
             yield from self._advance()
         elif isinstance(event, events.ConnectionClosed):
             if self.context.client.state is ConnectionState.CLOSED:
-                self._over = True
+                self._is_over = True
             else:
                 yield from self._close()
         elif isinstance(event, (TimedOut, RuleRevoked)):
-            yield from self._expired()
+            yield from self._timed_out()
 
     def _advance(self) -> Commands:
-        if self._may_announce:
+        if self._accepts_proxy_header:
             try:
-                known = self._announcement_is_over()
+                is_past = self._is_past_proxy_header()
             except ValueError:
                 text = "the PROXY protocol header is malformed"
                 yield from self._refuse(None, Reason.BAD_REQUEST, bad_request(text))
                 return
-            if not known:
+            if not is_past:
                 return
         if self._in:
             yield from self._choose()
 
     def _choose(self) -> Commands:
-        """Give way to whom the first bytes are for, once they tell."""
+        """Choose the layer for the protocol of the first bytes, once they show it."""
         if self._in.startswith(_SOCKS5):
-            socks = Socks5Layer(self.context, self._session, self._dialer, self._become)
-            yield from self._become(socks, self._taken())
+            socks = Socks5Layer(self.context, self._session, self._dialer, self._replace_with)
+            yield from self._replace_with(socks, self._take_buffer())
         elif self._in.startswith(_CONNECT):
             yield from self._connect()
         elif not _CONNECT.startswith(self._in):
             lane = proxy_lane(
                 self.context, self._session, scheme=Scheme.HTTP, target=None, dialer=self._dialer
             )
-            yield from self._become(lane, self._taken())
+            yield from self._replace_with(lane, self._take_buffer())
 
-    def _announcement_is_over(self) -> bool:
-        """Take in whom a relay speaks for, if it says so; tell whether that is settled."""
+    def _is_past_proxy_header(self) -> bool:
+        """Read the PROXY header that a relay may send; tell whether there is none or it is read."""
         signature = proxy_protocol.SIGNATURE
         if not self._in.startswith(signature):
             # HTTP may begin with an empty line, as the signature does.
-            self._may_announce = signature.startswith(self._in)
-            return not self._may_announce
-        announcement = proxy_protocol.read(self._in)
-        if announcement is None:
+            self._accepts_proxy_header = signature.startswith(self._in)
+            return not self._accepts_proxy_header
+        proxy_header = proxy_protocol.read(self._in)
+        if proxy_header is None:
             return False
-        self._may_announce = False
+        self._accepts_proxy_header = False
         session = self._session
-        if any(announcement):
-            shown = f"{session.client_info.client}, run {announcement.name}: {announcement.command}"
+        if any(proxy_header):
+            shown = f"{session.client_info.client}, run {proxy_header.name}: {proxy_header.command}"
             session.client_info = replace(session.client_info, client=shown)
         return True
 
@@ -123,23 +123,23 @@ class ProtocolDetection(layer.Layer):
         except ValueError:
             yield from self._refuse(head, Reason.INVALID_TARGET, None)
             return
-        if not _agrees(head, target):
+        if not _host_agrees(head, target):
             yield from self._refuse(head, Reason.HOST_MISMATCH, None)
             return
-        passage = session.gate.connect(session.client_info, target)
-        if not passage.decision.allowed:
-            reason_word = passage.decision.reason.value
+        attempt = session.gate.connect(session.client_info, target)
+        if not attempt.decision.allowed:
+            code = attempt.decision.reason.value
             scheme = Scheme.HTTP if target.port == _PLAIN_PORT else Scheme.HTTPS
-            refusal = denial(reason_word, f"CONNECT {target}", target, scheme)
-            yield from self._answer(head, passage, refusal)
+            refusal = denial(code, f"CONNECT {target}", target, scheme)
+            yield from self._answer(head, attempt, refusal)
             return
         session.target = target
-        passage.status = 200
+        attempt.status = 200
         yield commands.SendData(self.context.client, _ESTABLISHED)
-        inside = TunnelStart(
-            self.context, session, passage, self._become, target=target, dialer=self._dialer
+        tunnel = TunnelStart(
+            self.context, session, attempt, self._replace_with, target=target, dialer=self._dialer
         )
-        yield from self._become(inside, self._taken())
+        yield from self._replace_with(tunnel, self._take_buffer())
 
     def _refuse(
         self,
@@ -150,50 +150,50 @@ class ProtocolDetection(layer.Layer):
     ) -> Commands:
         session = self._session
         target, method = ("", "") if head is None else (head.target, "CONNECT")
-        passage = session.gate.refuse(session.client_info, phase, reason, target, method=method)
+        attempt = session.gate.refuse(session.client_info, phase, reason, target, method=method)
         if refusal is None:
-            refusal = denial(passage.decision.reason.value, f"CONNECT {target}", None)
-        yield from self._answer(head, passage, refusal)
+            refusal = denial(attempt.decision.reason.value, f"CONNECT {target}", None)
+        yield from self._answer(head, attempt, refusal)
 
-    def _answer(self, head: RequestHead | None, passage: Attempt, refusal: Refusal) -> Commands:
-        passage.status = refusal.status
-        self._session.gate.end(passage)
+    def _answer(self, head: RequestHead | None, attempt: Attempt, refusal: Refusal) -> Commands:
+        attempt.status = refusal.status
+        self._session.gate.end(attempt)
         accept = None if head is None else head.get(b"accept")
         yield commands.SendData(self.context.client, refusal.http1(accept=accept, close=True))
         yield from self._close()
 
-    # --- giving way, and ends
+    # --- replacement, and ends
 
-    def _taken(self) -> bytes:
+    def _take_buffer(self) -> bytes:
         data = bytes(self._in)
         self._in.clear()
         return data
 
-    def _become(self, successor: layer.Layer, early: bytes) -> Commands:
-        """Let `successor` have this connection and the bytes that were read of it."""
+    def _replace_with(self, successor: layer.Layer, early: bytes) -> Commands:
+        """Pass this connection, and the bytes read from it, to `successor`."""
 
-        def hand_on(event: events.Event) -> Commands:
-            # Looked up anew each time: a TLS layer changes its own once its handshake is done.
+        def pass_on(event: events.Event) -> Commands:
+            # Looked up for each event: a TLS layer replaces its own after the handshake.
             yield from successor.handle_event(event)
 
-        self.handle_event = hand_on  # type: ignore[assignment, method-assign]
+        self.handle_event = pass_on  # type: ignore[assignment, method-assign]
         yield from successor.handle_event(events.Start())
         if early:
             yield from successor.handle_event(events.DataReceived(self.context.client, early))
 
-    def _expired(self) -> Commands:
+    def _timed_out(self) -> Commands:
         if self._in:
             refusal = Refusal(408, "bad-request", "The request head did not come in time.")
             yield commands.SendData(self.context.client, refusal.http1(close=True))
         yield from self._close()
 
     def _close(self) -> Commands:
-        self._over = True
+        self._is_over = True
         yield commands.CloseConnection(self.context.client)
 
 
-def _agrees(head: RequestHead, target: Authority) -> bool:
-    """Tell whether a CONNECT's Host names its target (law 4); HTTP/1.0 may send none."""
+def _host_agrees(head: RequestHead, target: Authority) -> bool:
+    """Tell whether a CONNECT's Host names its target (agreement); HTTP/1.0 may send none."""
     if head.host is None:
         return True
     try:

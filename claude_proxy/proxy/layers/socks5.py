@@ -1,8 +1,8 @@
-"""Speaks SOCKS5 with a client until its tunnel is open (RFC 1928, RFC 1929).
+"""The SOCKS5 server layer, up to the open tunnel (RFC 1928, RFC 1929).
 
-Laws 3, 5 and 6: the request is judged before a name is looked up. SOCKS5 tells its client in the
-reply whether the target was reached, so an allowed one is dialled before the reply; the open
-connection is then the first that the tunnel's lane uses, and none is dialled beside it.
+Laws: every exit is gated, silence before allow, judged is dialled. The request is judged before a
+name is resolved. The reply of SOCKS5 says whether the target was reached, so an allowed target is
+dialled before the reply; the tunnel's lane then uses that connection and dials no other.
 """
 
 from mitmproxy.proxy import commands, events, layer
@@ -38,13 +38,13 @@ from claude_proxy.wire.socks5 import (
     reply,
 )
 
-METHOD = "SOCKS"  # in the audit, where a tunnel by HTTP has CONNECT
+METHOD = "SOCKS"  # in the audit log, where an HTTP tunnel has CONNECT
 _OTHER_METHODS: dict[int, str] = {
     SocksCommand.BIND: "BIND",
     SocksCommand.UDP_ASSOCIATE: "UDP",
 }
 
-# What the audit notes as the status: the one that a client of HTTP would have got.
+# The status in the audit log: the one that an HTTP client would have received.
 _STATUS = {
     SocksReply.GRANTED: 200,
     SocksReply.DENIED: 403,
@@ -63,27 +63,27 @@ _REPLIES = {
 
 
 class Socks5Layer(layer.Layer):
-    """The conversation from the greeting to the reply."""
+    """The exchange from the greeting to the reply."""
 
     def __init__(
-        self, context: Context, session: Session, dialer: Dialer, give_way: ReplaceWith
+        self, context: Context, session: Session, dialer: Dialer, replace_with: ReplaceWith
     ) -> None:
         super().__init__(context)
         self._session = session
         self._dialer = dialer
-        self._give_way = give_way
+        self._replace_with = replace_with
         self._in = bytearray()
         self._step = self._greeting
-        self._passage: Attempt | None = None  # once the request is judged
+        self._attempt: Attempt | None = None  # once the request is judged
         self._server: UpstreamServer | None = None  # while it is dialled
-        self._spoilt = False  # it spoke or left before it was asked anything
-        self._over = False
+        self._is_unusable = False  # the server spoke or left before it was asked anything
+        self._is_over = False
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
-        if self._over:
+        if self._is_over:
             return
         if isinstance(event, events.ConnectionEvent) and event.connection is self._server:
-            self._spoilt = True
+            self._is_unusable = True
         elif isinstance(event, events.DataReceived):
             self._in += event.data
             yield from self._advance()
@@ -92,12 +92,12 @@ class Socks5Layer(layer.Layer):
         elif isinstance(event, events.OpenConnectionCompleted):
             yield from self._dialled(event.reply)
         elif isinstance(event, TimedOut):
-            yield from self._give_up("connect-timeout", SocksReply.UNREACHABLE)
+            yield from self._fail("connect-timeout", SocksReply.UNREACHABLE)
         elif isinstance(event, RuleRevoked):
-            yield from self._give_up(Reason.RULE_WITHDRAWN.value, SocksReply.DENIED)
+            yield from self._fail(Reason.RULE_WITHDRAWN.value, SocksReply.DENIED)
 
     def _advance(self) -> Commands:
-        while self._in and self._passage is None and not self._over:
+        while self._in and self._attempt is None and not self._is_over:
             before = len(self._in)
             try:
                 yield from self._step()
@@ -106,16 +106,16 @@ class Socks5Layer(layer.Layer):
             if len(self._in) == before:
                 return
 
-    # --- who the client is
+    # --- authentication
 
     def _greeting(self) -> Commands:
         methods = read_methods(self._in)
         if methods is None:
             return
-        # Without credentials of ours a client that insists on showing its own is let in, whatever
-        # they are: curl with a user in the URL offers nothing else.
-        wanted = self._session.credentials is not None
-        if SocksMethod.NONE in methods and not wanted:
+        # Where no credentials are required, a client that offers only a password is let in with
+        # any: curl with a user in the URL offers nothing else.
+        required = self._session.credentials is not None
+        if SocksMethod.NONE in methods and not required:
             self._step = self._request
             choice = SocksMethod.NONE
         elif SocksMethod.PASSWORD in methods:
@@ -131,15 +131,15 @@ class Socks5Layer(layer.Layer):
         login = read_login(self._in)
         if login is None:
             return
-        wanted = self._session.credentials
-        if wanted is not None and not login_admits(wanted, login):
+        required = self._session.credentials
+        if required is not None and not login_admits(required, login):
             refused = login_answer(passed=False)
             yield from self._refuse(Phase.CLIENT, Reason.CLIENT_NOT_AUTHENTICATED, refused)
             return
         self._step = self._request
         yield commands.SendData(self.context.client, login_answer(passed=True))
 
-    # --- what it wants
+    # --- the request
 
     def _request(self) -> Commands:
         request = read_request(self._in)
@@ -156,91 +156,91 @@ class Socks5Layer(layer.Layer):
             yield from self._refuse(Phase.CONNECT, Reason.INVALID_TARGET, refused, request)
             return
         session = self._session
-        self._passage = passage = session.gate.connect(session.client_info, target, method=METHOD)
-        if not passage.decision.allowed:
-            yield from self._answer(passage, SocksReply.DENIED, None)
+        self._attempt = attempt = session.gate.connect(session.client_info, target, method=METHOD)
+        if not attempt.decision.allowed:
+            yield from self._answer(attempt, SocksReply.DENIED, None)
             return
-        yield from self._dial(target, passage)
+        yield from self._dial(target, attempt)
 
-    def _dial(self, target: Authority, passage: Attempt) -> Commands:
+    def _dial(self, target: Authority, attempt: Attempt) -> Commands:
         session = self._session
         session.target = target
         session.wait(Waiting.UPSTREAM)
-        # Through another proxy, plain HTTP needs no tunnel, which many give to port 443 alone.
+        # Through an upstream proxy plain HTTP needs no tunnel, and many allow one to port 443 only.
         self._server = UpstreamServer(
-            address=(target.host, target.port), tunnel=passage.decision.secure
+            address=(target.host, target.port), tunnel=attempt.decision.secure
         )
         opening = commands.OpenConnection(self._server)
-        # The client may leave meanwhile, and be heard: nothing here pauses.
+        # Do not block: the client may leave during the dial, and that must be noticed.
         opening.blocking = self  # type: ignore[assignment]
         yield PauseReading(self.context.client, hold=True)
         yield opening
 
     def _dialled(self, error: DialError | str | None) -> Commands:
-        server, passage, target = self._server, self._passage, self._session.target
-        if server is None or passage is None or target is None:
+        server, attempt, target = self._server, self._attempt, self._session.target
+        if server is None or attempt is None or target is None:
             return
         self._server = None
         if error is not None:
             failure = error.failure if isinstance(error, DialError) else Failure.UNREACHABLE
-            word = failure.value
+            outcome = failure.value
             if isinstance(error, DialError) and error.decision is not None:
-                word = error.decision.reason.value
-            yield from self._answer(passage, _REPLIES[failure], word)
+                outcome = error.decision.reason.value
+            yield from self._answer(attempt, _REPLIES[failure], outcome)
             return
-        if self._spoilt:
+        if self._is_unusable:
             yield commands.CloseConnection(server)
         else:
             self._session.preconnected = server
-        passage.status = _STATUS[SocksReply.GRANTED]
+        attempt.status = _STATUS[SocksReply.GRANTED]
         yield commands.SendData(self.context.client, reply(SocksReply.GRANTED))
         yield PauseReading(self.context.client, hold=False)
-        inside = TunnelStart(
+        tunnel = TunnelStart(
             self.context,
             self._session,
-            passage,
-            self._give_way,
+            attempt,
+            self._replace_with,
             target=target,
             dialer=None if server.tunnel else self._dialer,
         )
-        yield from self._give_way(inside, bytes(self._in))
+        yield from self._replace_with(tunnel, bytes(self._in))
 
     # --- ends
 
     def _refuse(
         self, phase: Phase, reason: Reason, answer: bytes, request: SocksRequest | None = None
     ) -> Commands:
-        """Deny what no rule needs to be asked about."""
+        """Deny a request that no rule is needed for."""
         session = self._session
         target, method = "", METHOD
         if request is not None:
             target = request.shown()
             method = _OTHER_METHODS.get(request.command, METHOD)
-        passage = session.gate.refuse(session.client_info, phase, reason, target, method=method)
-        session.gate.end(passage)
+        attempt = session.gate.refuse(session.client_info, phase, reason, target, method=method)
+        session.gate.end(attempt)
         yield commands.SendData(self.context.client, answer)
         yield from self._close()
 
-    def _answer(self, passage: Attempt, code: SocksReply, word: str | None) -> Commands:
-        """Say that there will be no tunnel."""
-        passage.status = _STATUS[code]
-        self._session.gate.end(passage, word)
+    def _answer(self, attempt: Attempt, code: SocksReply, outcome: str | None) -> Commands:
+        """Reply that there will be no tunnel."""
+        attempt.status = _STATUS[code]
+        self._session.gate.end(attempt, outcome)
         yield commands.SendData(self.context.client, reply(code))
         yield from self._close()
 
-    def _give_up(self, word: str, code: SocksReply) -> Commands:
-        if self._passage is None:
+    def _fail(self, outcome: str, code: SocksReply) -> Commands:
+        if self._attempt is None:
             yield from self._close()  # a handshake that did not come in time
         else:
-            yield from self._answer(self._passage, code, word)
+            yield from self._answer(self._attempt, code, outcome)
 
     def _client_closed(self) -> Commands:
-        if self._passage is not None:
-            self._session.gate.end(self._passage, "client-closed")
+        if self._attempt is not None:
+            self._session.gate.end(self._attempt, "client-closed")
         yield from self._close()
 
     def _close(self) -> Commands:
-        self._over = True
+        self._is_over = True
         self._in.clear()
         if self._server is not None:
             yield commands.CloseConnection(self._server)

@@ -1,8 +1,8 @@
-"""Carries TLS once the handshake is over, on a shorter path than mitmproxy's general one.
+"""The TLS fast path: carries TLS after its handshake with less work than mitmproxy's layers.
 
-mitmproxy's layers do the handshake. After it they would go on through five nested generators
-an event, and ask OpenSSL for more output until it raises; this is two thirds of what a
-kept connection costs. What is decided, and in which order, is the same.
+mitmproxy's layers do the handshake. After it, they would pass each event through five nested
+generators and ask OpenSSL for more output until it raises, which is two thirds of the cost of a
+kept connection. What is decided, and in which order, is the same.
 """
 
 from collections.abc import Iterable
@@ -14,39 +14,39 @@ from mitmproxy.proxy.layers.tls import TLSLayer
 from mitmproxy.proxy.tunnel import TunnelState
 from OpenSSL import SSL
 
-# One read of OpenSSL's output; a shorter answer means that there is no more.
+# One read of OpenSSL's output; a shorter result means that there is no more.
 _OUTPUT = 64 * 1024
 _RECORD = 16 * 1024
 
 
 class FastTlsLayer(TLSLayer):
-    """A TLS layer that changes to the short path when its handshake is done."""
+    """A TLS layer that takes the fast path once its handshake is done."""
 
     def _handshake_finished(self, err: str | None) -> layer.CommandGenerator[None]:
         yield from super()._handshake_finished(err)
         if err is None:
-            # The driver gives events one at a time, so none is under way on the long path.
-            self.handle_event = self._steady  # type: ignore[assignment, method-assign]
+            # The driver sends one event at a time, so none is in progress on the slow path.
+            self.handle_event = self._handle_fast  # type: ignore[assignment, method-assign]
 
     def encrypt(self, data: bytes, out: list[commands.Command]) -> None:
-        """Append to `out` what sends `data` to this layer's peer."""
-        # After its close_notify a peer may still be sending, but gets nothing any more.
+        """Append to `out` the commands that send `data` to this layer's peer."""
+        # After the close_notify a peer may still be sending, but is sent nothing more.
         with suppress(SSL.ZeroReturnError, SSL.SysCallError):
             self.tls.sendall(data)
         self._drain(out)
 
-    def _steady(self, event: events.Event) -> Iterable[commands.Command]:
+    def _handle_fast(self, event: events.Event) -> Iterable[commands.Command]:
         out: list[commands.Command] = []
         if isinstance(event, events.DataReceived) and event.connection is self.conn:
             self._decrypt(event.data, out)
         elif isinstance(event, events.ConnectionClosed) and event.connection is self.conn:
             self.tunnel_state = TunnelState.CLOSED
-            # After a close_notify the child has been told already.
-            told = self.tls.get_shutdown() & SSL.RECEIVED_SHUTDOWN
-            if not told or self.conn.state is ConnectionState.CLOSED:
-                self._tell(event, out)
+            # After a close_notify the child knows already.
+            is_known = self.tls.get_shutdown() & SSL.RECEIVED_SHUTDOWN
+            if not is_known or self.conn.state is ConnectionState.CLOSED:
+                self._pass_to_child(event, out)
         else:
-            self._tell(event, out)
+            self._pass_to_child(event, out)
         return out
 
     def _decrypt(self, data: bytes, out: list[commands.Command]) -> None:
@@ -60,31 +60,31 @@ class FastTlsLayer(TLSLayer):
             except SSL.WantReadError:
                 break
             except SSL.Error as error:
-                # A close_notify, or an alert of a peer that gives up: nothing more will come.
-                # A record that does not authenticate is the same: what came before it was sound.
+                # A close_notify, or the alert of a peer that gives up: nothing more will come.
+                # The same goes for a record that does not authenticate: all before it was valid.
                 ended = True
                 if not isinstance(error, SSL.ZeroReturnError):
                     broken = True
                     self.conn.error = type(error).__name__
                     out.append(commands.Log(f"TLS ended with {type(error).__name__}"))
                 break
-        # Reading may have made OpenSSL write (key updates, alerts). With plain bytes to pass on,
-        # that can wait for the next sending, which it must precede (RFC 8446 4.6.3) and will.
+        # Reading may make OpenSSL write (key updates, alerts). Where there are plain bytes to pass
+        # on, that can wait for the next write, which it must precede (RFC 8446 4.6.3) and does.
         if ended or not pieces:
             self._drain(out)
         if pieces:
             plain = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-            self._tell(events.DataReceived(self.conn, plain), out)
+            self._pass_to_child(events.DataReceived(self.conn, plain), out)
         if ended and self.conn.state & ConnectionState.CAN_READ:
             # Once broken, TLS carries nothing in the other direction either.
             remains = ConnectionState.CLOSED if broken else ConnectionState.CAN_WRITE
             self.conn.state &= remains
-            self._tell(events.ConnectionClosed(self.conn), out)
+            self._pass_to_child(events.ConnectionClosed(self.conn), out)
             if broken:
                 out.append(commands.CloseConnection(self.conn))
 
-    def _tell(self, event: events.Event, out: list[commands.Command]) -> None:
-        """Give the child an event, and encrypt what it sends in answer."""
+    def _pass_to_child(self, event: events.Event, out: list[commands.Command]) -> None:
+        """Pass an event to the child layer, and encrypt what it sends in response."""
         conn = self.conn
         for command in self.child_layer.handle_event(event):
             if isinstance(command, commands.ConnectionCommand) and command.connection is conn:

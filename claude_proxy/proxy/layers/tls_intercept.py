@@ -1,7 +1,7 @@
-"""Opens a client's TLS with a certificate of ours, after its ClientHello was read and judged.
+"""TLS interception: the TLS server that a client sees, after its ClientHello was judged.
 
-mitmproxy's layer does the TLS; its own reading of the hello, and the hook that asks what to do
-with it, are skipped because both were settled before.
+mitmproxy's layer does the TLS. Its own reading of the hello, and the hook that asks what to do with
+it, are skipped because both were settled before.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ type MakeLayer = Callable[[context.Context], layer.Layer]
 
 
 class _AfterHandshake(layer.Layer):
-    """Becomes the layer for the protocol that the handshake settled on (ALPN)."""
+    """Replaced by the layer for the protocol that the handshake negotiated (ALPN)."""
 
     def __init__(self, context: context.Context, make: MakeLayer) -> None:
         super().__init__(context)
@@ -42,7 +42,7 @@ class TlsIntercept(FastTlsLayer, ClientTLSLayer):
     def receive_handshake_data(
         self, data: bytes
     ) -> layer.CommandGenerator[tuple[bool, str | None]]:
-        """Shake hands; the first bytes are the hello that is already known."""
+        """Continue the handshake; the first bytes are the hello that is already known."""
         if not self.client_hello_parsed:
             self.client_hello_parsed = True
             self.conn.sni = self._hello.sni
@@ -53,12 +53,12 @@ class TlsIntercept(FastTlsLayer, ClientTLSLayer):
         return (yield from TLSLayer.receive_handshake_data(self, data))
 
     def send_close(self, command: commands.CloseConnection) -> layer.CommandGenerator[None]:
-        """Say close_notify first, so that the client can tell the end from a cut (RFC 8446 6.1)."""
+        """Send close_notify first, so that the client can tell an end from a cut (RFC 8446 6.1)."""
         if self.tls is not None:
             try:
                 self.tls.shutdown()
             except SSL.Error:
-                pass  # the peer broke TLS off before; there is nothing left to say
+                pass  # the peer has broken off TLS; there is nothing left to send
             else:
                 yield from self.tls_interact()
         yield from super().send_close(command)

@@ -1,7 +1,7 @@
-"""Takes the first bytes inside an open tunnel: a ClientHello that agrees, or allowed plain HTTP.
+"""The first bytes inside an open tunnel: a ClientHello that agrees, or allowed plain HTTP.
 
-Law 4: the hello is read whole and must name the tunnel's target; what is neither TLS nor plain
-HTTP under a rule is refused. It is the same behind CONNECT and behind SOCKS5.
+Law: agreement. The hello is read whole and must name the tunnel's target; anything that is neither
+TLS nor plain HTTP under a rule is refused. Behind CONNECT and behind SOCKS5 alike.
 """
 
 from collections.abc import Callable
@@ -29,40 +29,40 @@ from claude_proxy.wire.client_hello import (
     starts_like_tls,
 )
 
-# Lets another layer have the connection, and the bytes of it that were read and not used.
+# Passes the connection to another layer, with the bytes that were read and not used.
 type ReplaceWith = Callable[[layer.Layer, bytes], Commands]
 
-# A fatal alert in the clear, so that the client's own error says that it was refused on purpose:
+# A fatal alert in plain text, so that the client's error says that it was refused on purpose:
 # access_denied (49) and decode_error (50), RFC 8446 section 6.
 _ALERT_DENIED = b"\x15\x03\x03\x00\x02\x02\x31"
 _ALERT_UNREADABLE = b"\x15\x03\x03\x00\x02\x02\x32"
 
 
 class TunnelStart(layer.Layer):
-    """The first layer inside the tunnel to `target`, which `passage` opened."""
+    """The first layer inside the tunnel to `target`, which `attempt` opened."""
 
-    def __init__(  # noqa: PLR0913 - what is known of a tunnel once it is open
+    def __init__(  # noqa: PLR0913 - all that is known of an open tunnel
         self,
         context: Context,
         session: Session,
-        passage: Attempt,
-        give_way: ReplaceWith,
+        attempt: Attempt,
+        replace_with: ReplaceWith,
         *,
         target: Authority,
         dialer: Dialer | None,
     ) -> None:
         super().__init__(context)
         self._session = session
-        self._passage = passage
-        self._give_way = give_way
+        self._attempt = attempt
+        self._replace_with = replace_with
         self._target = target
-        self._dialer = dialer  # for plain HTTP, unless it is to go through a tunnel
+        self._dialer = dialer  # for plain HTTP; None: through a tunnel
         self._in = bytearray()
         self._hello: HelloReader | None = None
-        self._over = False
+        self._is_over = False
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
-        if self._over:
+        if self._is_over:
             return
         if isinstance(event, events.Start):
             self._session.wait(Waiting.HANDSHAKE)
@@ -71,12 +71,12 @@ class TunnelStart(layer.Layer):
         elif isinstance(event, events.ConnectionClosed):
             self._end("client-closed")
             if self.context.client.state is ConnectionState.CLOSED:
-                self._over = True
+                self._is_over = True
             else:
                 yield from self._close()
         elif isinstance(event, (TimedOut, RuleRevoked)):
-            expired = isinstance(event, TimedOut)
-            self._end("handshake-timeout" if expired else Reason.RULE_WITHDRAWN.value)
+            timed_out = isinstance(event, TimedOut)
+            self._end("handshake-timeout" if timed_out else Reason.RULE_WITHDRAWN.value)
             yield from self._close()
 
     def _data(self, data: bytes) -> Commands:
@@ -90,7 +90,7 @@ class TunnelStart(layer.Layer):
             if not is_tls:
                 yield from self._plain(data)
                 return
-            if not self._passage.decision.secure:
+            if not self._attempt.decision.secure:
                 yield from self._deny(Reason.SCHEME_NOT_ALLOWED, _ALERT_DENIED)
                 return
             self._hello = HelloReader()
@@ -103,41 +103,41 @@ class TunnelStart(layer.Layer):
             yield from self._judge(hello, bytes(self._hello.raw))
 
     def _judge(self, hello: ClientHello, raw: bytes) -> Commands:
-        session, target, passage = self._session, self._target, self._passage
+        session, target, attempt = self._session, self._target, self._attempt
         denied = session.gate.hello(
             session.client_info, target, hello.sni, encrypted=hello.encrypted
         )
         if denied is not None:
             session.gate.end(denied)
             yield from self._alert(denied.decision.reason, _ALERT_DENIED)
-        elif passage.decision.tls is Tls.PASSTHROUGH:
-            passthrough = Passthrough(self.context, session, target, passage, raw)
-            yield from self._give_way(passthrough, b"")
-        elif passage.decision.tls is Tls.INTERCEPT:
-            session.gate.end(passage)
+        elif attempt.decision.tls is Tls.PASSTHROUGH:
+            passthrough = Passthrough(self.context, session, target, attempt, raw)
+            yield from self._replace_with(passthrough, b"")
+        elif attempt.decision.tls is Tls.INTERCEPT:
+            session.gate.end(attempt)
             self.context.server.address = (target.host, target.port)
-            yield from self._give_way(TlsIntercept(self.context, hello, self._lane), raw)
+            yield from self._replace_with(TlsIntercept(self.context, hello, self._lane), raw)
         else:
             yield from self._deny(Reason.INTERNAL_ERROR, _ALERT_DENIED)
 
     def _lane(self, context: Context) -> layer.Layer:
-        """Return the layer for the protocol that our handshake with the client settled on."""
+        """Return the layer for the protocol that the handshake with the client negotiated."""
         if context.client.alpn == b"h2":
             self._session.protocol = "h2"
             return Http2Lane(context, self._session, self._target)
         return proxy_lane(context, self._session, scheme=Scheme.HTTPS, target=self._target)
 
     def _plain(self, data: bytes) -> Commands:
-        """Speak plain HTTP in the tunnel where a rule allows http to the target, else nothing."""
-        if not self._passage.decision.plain:
+        """Continue with plain HTTP where a rule allows http to the target; deny anything else."""
+        if not self._attempt.decision.plain:
             yield from self._deny(Reason.NOT_TLS, b"")
             return
         session = self._session
-        session.gate.end(self._passage)
+        session.gate.end(self._attempt)
         lane = proxy_lane(
             self.context, session, scheme=Scheme.HTTP, target=self._target, dialer=self._dialer
         )
-        yield from self._give_way(lane, data)
+        yield from self._replace_with(lane, data)
 
     def _deny(self, reason: Reason, alert: bytes) -> Commands:
         session = self._session
@@ -151,9 +151,9 @@ class TunnelStart(layer.Layer):
             yield commands.SendData(self.context.client, alert)
         yield from self._close()
 
-    def _end(self, word: str) -> None:
-        self._session.gate.end(self._passage, word)
+    def _end(self, outcome: str) -> None:
+        self._session.gate.end(self._attempt, outcome)
 
     def _close(self) -> Commands:
-        self._over = True
+        self._is_over = True
         yield commands.CloseConnection(self.context.client)

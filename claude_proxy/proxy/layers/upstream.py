@@ -1,7 +1,7 @@
-"""One connection to an upstream, with or without TLS, as the lane uses it.
+"""An upstream connection, with or without TLS, as the HTTP/1.1 lane and a tunnel use it.
 
-What arrives is put into an inbox and not acted on here: the lane reads it once the TLS layer
-is out of the way, so that what it sends is encrypted once and not twice.
+What arrives is put into an inbox and not acted on here: the lane reads it once the TLS layer has
+finished with the event, so that what it sends is encrypted once and not twice.
 """
 
 from collections import deque
@@ -19,7 +19,7 @@ from claude_proxy.wire.authority import Authority
 
 
 class UpstreamOpened:
-    """The connection stands, TLS included, or it does not and `error` says why."""
+    """The connection is open, TLS included, or `error` says why it is not."""
 
     __slots__ = ("error",)
 
@@ -35,7 +35,7 @@ class UpstreamEnded:
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class UpstreamServer(Server):
-    """mitmproxy's record of an upstream connection, and how an upstream proxy is to be asked."""
+    """mitmproxy's record of an upstream connection, and how an upstream proxy carries it."""
 
     tunnel: bool = True  # by CONNECT; else requests are sent to it in absolute-form
 
@@ -50,7 +50,7 @@ class UpstreamTls(FastTlsLayer, ServerTLSLayer):
 
 
 class _InboxLayer(layer.Layer):
-    """Stands at the inner end of the upstream's stack and puts what comes into the inbox."""
+    """The innermost layer of an upstream connection; puts what arrives into the inbox."""
 
     def __init__(self, context: Context, inbox: deque[UpstreamEvent]) -> None:
         super().__init__(context)
@@ -92,7 +92,7 @@ class UpstreamConnection:
         self._tls: UpstreamTls | None = None
         self._stack: layer.Layer
         if tls:
-            # The name that is verified is the one that was judged, never the client's wording.
+            # The name that is verified is the one that was judged, never the client's spelling.
             self.server.sni = target.host
             self.server.alpn_offers = alpn
             self._tls = UpstreamTls(inner)
@@ -103,7 +103,7 @@ class UpstreamConnection:
 
     @property
     def address(self) -> str | None:
-        """The judged address that was dialled, "203.0.113.5:443", once there is one."""
+        """The judged address that was dialled ("203.0.113.5:443"), once there is one."""
         peer = self.server.peername
         if self._address is None and peer is not None:
             self._address = str(Authority.of(peer[0], peer[1]))
@@ -111,26 +111,26 @@ class UpstreamConnection:
 
     @property
     def ended_well(self) -> bool:
-        """Whether its end was meant, not a reset or a TLS record that did not authenticate."""
+        """Whether its end was orderly: no reset, and no TLS record that did not authenticate."""
         return self.server.error is None
 
     def owns(self, event: events.ConnectionEvent | events.CommandCompleted) -> bool:
-        """Tell whether an event is this connection's and not one's that was given up before."""
+        """Tell whether an event belongs to this connection, not to one given up before."""
         if isinstance(event, events.ConnectionEvent):
             return event.connection is self.server
         command = event.command
         return not isinstance(command, commands.OpenConnection) or command.connection is self.server
 
     def open(self) -> Iterable[commands.Command]:
-        """Dial, and shake hands; an `Opened` arrives in the inbox."""
+        """Dial, and do the TLS handshake; an `UpstreamOpened` arrives in the inbox."""
         return self._stack.handle_event(events.Start())
 
     def handle(self, event: events.Event) -> Iterable[commands.Command]:
-        """Take an event of this connection; look into the inbox afterwards."""
+        """Handle an event of this connection; the inbox may have news afterwards."""
         return self._stack.handle_event(event)
 
     def send(self, data: bytes) -> Iterable[commands.Command]:
-        """Send plain bytes, encrypted on the way out where TLS is spoken."""
+        """Send plain bytes, encrypted where the connection has TLS."""
         if self._tls is None:
             return (commands.SendData(self.server, data),)
         out: list[commands.Command] = []
@@ -138,11 +138,11 @@ class UpstreamConnection:
         return out
 
     def end_sending(self) -> Iterator[commands.Command]:
-        """Close our half; over TLS that is left to the close of the whole (RFC 8446 6.1)."""
+        """Close our half; with TLS only the whole connection is closed (RFC 8446 6.1)."""
         if self._tls is None:
             yield commands.CloseTcpConnection(self.server, half_close=True)
 
     def close(self) -> Iterator[commands.Command]:
-        """Close the connection; what arrives on it afterwards is of no interest."""
+        """Close the connection; what arrives afterwards is ignored."""
         self.is_open = False
         yield commands.CloseConnection(self.server)

@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 ARGS ?=
 export PYTHON VENV
 
-.PHONY: help run test lint format types unit e2e e2e-tools bench wheel seccomp lock venv clean
+.PHONY: help run test lint format types unit e2e e2e-tools bench docs reference wheel seccomp lock venv clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -44,6 +44,13 @@ e2e-tools: ## install the programs that the end-to-end tests drive
 
 bench: venv ## measure the proxy beside others
 	$(PY) -m bench $(ARGS)
+
+docs: venv ## build the pages as a static site in build/docs; a broken link is an error
+	$(PY) -m sphinx -b html -W --keep-going --nitpicky --quiet -d build/doctrees docs build/docs $(ARGS)
+	@echo "build/docs/index.html"
+
+reference: venv ## write docs/reference from the program's own tables
+	$(PY) -m tools.reference
 
 wheel: venv ## build dist/*.whl and *.tar.gz
 	@rm -rf dist

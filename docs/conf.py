@@ -1,5 +1,9 @@
 """Settings of Sphinx, which builds these pages: `make docs`."""
 
+from pathlib import Path
+
+from sphinx.application import Sphinx
+
 from claude_proxy import __version__
 
 project = "claude-proxy"
@@ -33,3 +37,25 @@ html_theme_options = {
     "sidebar_collapse": True,
 }
 html_sidebars = {"**": ["about.html", "searchbox.html", "navigation.html"]}
+
+_AT_THE_TOP = {
+    "project/security": "SECURITY.md",
+    "project/contributing": "CONTRIBUTING.md",
+    "project/architecture": "ARCHITECTURE.md",
+    "project/changelog": "CHANGELOG.md",
+}
+
+
+def _take_from_the_top(_app: Sphinx, docname: str, source: list[str]) -> None:
+    """Put the text of a page at the top of the repository in, its links as seen from here."""
+    if docname not in _AT_THE_TOP:
+        return
+    text = (Path(__file__).parents[1] / _AT_THE_TOP[docname]).read_text("utf-8")
+    for name, page in _AT_THE_TOP.items():
+        text = text.replace(f"]({page})", f"]({name.removeprefix('project/')}.md)")
+    source[0] = text.replace("](docs/", "](../").replace("](README.md)", "](../index.md)")
+
+
+def setup(app: Sphinx) -> None:
+    """Have Sphinx call what is above."""
+    app.connect("source-read", _take_from_the_top)

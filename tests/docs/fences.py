@@ -1,0 +1,36 @@
+"""Fenced blocks of Markdown: their language, their second word, their text and where they begin."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tests.docs import texts
+
+_FENCE = re.compile(
+    r"^(?P<indent> *)```(?P<info>[^\n`]*)\n(?P<body>.*?)^(?P=indent)```[ ]*$", re.M | re.S
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """One fenced block."""
+
+    page: str
+    line: int
+    language: str
+    kind: str  # the second word: which file a YAML block is
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.page}:{self.line}"
+
+
+def fences(*languages: str) -> Iterator[Fence]:
+    """Yield the blocks of these languages on all pages, in order; all of them if none is named."""
+    for page, text in texts.pages().items():
+        for match in _FENCE.finditer(text):
+            language, _, kind = match["info"].strip().partition(" ")
+            if not languages or language in languages:
+                line = text.count("\n", 0, match.start()) + 1
+                body = re.sub(rf"^{match['indent']}", "", match["body"], flags=re.M)
+                yield Fence(page, line, language, kind, body)

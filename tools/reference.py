@@ -1,11 +1,10 @@
 """Writes the reference pages, docs/reference/*.md, from the program's own tables.
 
-`python -m tools.reference` writes them, `--check` tells whether they are up to date. What a page says
-is in one place: the command line, the presets, the tables of fields, and reasons.yaml beside this.
+`python -m tools.reference` writes them. What a page says is in one place: the command line, the
+presets, the tables of fields, and reasons.yaml beside this module.
 """
 
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,12 +34,14 @@ def pages() -> dict[str, str]:
 def _commands() -> Iterator[str]:
     yield "# Commands and options\n\n"
     yield (
-        "Precedence: option, `CLAUDE_PROXY_*` variable, `config.yaml`, default. A variable that is "
-        "empty counts as not set. A repeatable option takes its values from the variable separated by "
-        "spaces.\n\nExit codes: 0 done (or allowed), 1 failed (or denied), 2 the arguments or the "
-        "configuration are wrong, 70 an error of claude-proxy itself, 74 the output cannot be written, "
-        "130 interrupted. `run` and `relay` return that of their command. `CLAUDE_PROXY_DEBUG=1` shows "
-        "the traceback of an internal error. Colour is for terminals, and `NO_COLOR` is honoured.\n\n"
+        "Precedence: option, `CLAUDE_PROXY_*` variable, `config.yaml`, default. A variable that "
+        "is empty counts as not set. A repeatable option takes its values from the variable "
+        "separated by spaces.\n\n"
+        "Exit codes: 0 done (or allowed), 1 failed (or denied), 2 the arguments or the "
+        "configuration are wrong, 70 an error of claude-proxy itself, 74 the output cannot be "
+        "written, 130 interrupted. `run` and `relay` return that of their command. "
+        "`CLAUDE_PROXY_DEBUG=1` shows the traceback of an internal error. Colour is for "
+        "terminals, and `NO_COLOR` is honoured.\n\n"
     )
     yield from _command(cli, click.Context(cli, info_name="claude-proxy"))
 
@@ -102,7 +103,7 @@ def _cell(text: str) -> str:
 
 
 def _in_code(text: str) -> str:
-    """Set options, placeholders with a wildcard and paths as code, so that Markdown leaves them alone."""
+    """Set options, wildcards and paths as code, so that Markdown leaves them alone."""
     parts = re.split(r"(`[^`]*`)", text)
     for at in range(0, len(parts), 2):
         parts[at] = re.sub(
@@ -128,8 +129,8 @@ def _presets() -> Iterator[str]:
     yield "# Presets\n\n"
     yield (
         "A preset is a named list that an allowlist includes with `- preset: NAME`. "
-        "`claude-proxy presets NAME --file` prints one with its sources and reasons. None of them holds "
-        "a DNS-over-HTTPS host, or storage where anybody can put files.\n\n"
+        "`claude-proxy presets NAME --file` prints one with its sources and reasons. None of "
+        "them holds a DNS-over-HTTPS host, or storage where anybody can put files.\n\n"
         "| preset | for |\n| --- | --- |\n"
     )
     for preset in loader.presets():
@@ -146,22 +147,12 @@ def _rules(name: str) -> Iterator[str]:
     yield CliRunner().invoke(cli, ["presets", name], catch_exceptions=False).output
 
 
-def main(args: list[str]) -> int:
-    """Write the pages, or with `--check` tell whether they are as they should be."""
-    stale = [
-        name
-        for name, text in pages().items()
-        if not (PAGES / name).is_file() or (PAGES / name).read_text("utf-8") != text
-    ]
-    if "--check" in args:
-        for name in stale:
-            print(f"docs/reference/{name} is out of date: make reference")
-        return 1 if stale else 0
+def main() -> None:
+    """Write the pages."""
     PAGES.mkdir(parents=True, exist_ok=True)
     for name, text in pages().items():
         (PAGES / name).write_text(text, "utf-8")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main()

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from tests.docs import texts
 
 _FENCE = re.compile(
-    r"^(?P<indent> *)```(?P<info>[^\n`]*)\n(?P<body>.*?)^(?P=indent)```[ ]*$", re.M | re.S
+    r"^(?P<indent> *)```(?P<info>[^\n`]*)\n(?P<body>.*?)^(?P=indent)```[ ]*$",
+    re.MULTILINE | re.DOTALL,
 )
 
 
@@ -32,5 +33,5 @@ def fences(*languages: str) -> Iterator[Fence]:
             language, _, kind = match["info"].strip().partition(" ")
             if not languages or language in languages:
                 line = text.count("\n", 0, match.start()) + 1
-                body = re.sub(rf"^{match['indent']}", "", match["body"], flags=re.M)
+                body = re.sub(rf"^{match['indent']}", "", match["body"], flags=re.MULTILINE)
                 yield Fence(page, line, language, kind, body)

@@ -17,7 +17,7 @@ LONGEST_S = 60
 
 def commands(fence: Fence) -> list[tuple[str, str]]:
     """Return each command of a block, and the output that the block shows for it."""
-    parts = re.split(r"^\$ ", fence.text, flags=re.M)
+    parts = re.split(r"^\$ ", fence.text, flags=re.MULTILINE)
     assert parts[0] == "", f"{fence}: text before the first command"
     return [
         (command, output) for command, _, output in (part.partition("\n") for part in parts[1:])
@@ -38,7 +38,7 @@ def run(command: str, home: Path) -> str:
     environment = {
         name: value
         for name, value in os.environ.items()
-        if not re.match(r"CLAUDE_PROXY_|XDG_|COVERAGE_|.*_proxy$", name, re.I)
+        if not re.match(r"CLAUDE_PROXY_|XDG_|COVERAGE_|.*_proxy$", name, re.IGNORECASE)
     }
     environment |= {
         "HOME": str(home),

@@ -8,12 +8,13 @@ import pytest
 from tests.docs import texts
 
 LINK = re.compile(r"(?<!!)\[[^\]\n]*\]\(([^)\s]+)\)")
-FENCED = re.compile(r"^( *)```.*?^\1```", re.M | re.S)
+TOCTREE = re.compile(r"^```\{toctree\}\n(.*?)^```", re.MULTILINE | re.DOTALL)
+FENCED = re.compile(r"^( *)```.*?^\1```", re.MULTILINE | re.DOTALL)
 
 
 def anchors(text: str) -> set[str]:
     """Return the anchors of headings, made as GitHub and MyST make them."""
-    headings = re.findall(r"^#+ (.+)$", FENCED.sub("", text), re.M)
+    headings = re.findall(r"^#+ (.+)$", FENCED.sub("", text), re.MULTILINE)
     plain = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings)
     return {heading.strip().replace(" ", "-") for heading in plain}
 
@@ -55,7 +56,9 @@ def test_every_page_of_the_site_is_reachable_from_its_index() -> None:
     toctrees = {
         str((texts.ROOT / page).parent.relative_to(texts.ROOT) / entry.strip()) + ".md"
         for page in pages
-        for block in re.findall(r"^```\{toctree\}\n(.*?)^```", texts.pages()[page], re.M | re.S)
+        for block in re.findall(
+            r"^```\{toctree\}\n(.*?)^```", texts.pages()[page], re.MULTILINE | re.DOTALL
+        )
         for entry in block.splitlines()
         if entry.strip() and not entry.startswith(":")
     }

@@ -1,4 +1,4 @@
-"""The laws of the proxy's own answers: they say what an agent can act on, and no rule."""
+"""The proxy's own responses: they say what an agent can act on, and no rule."""
 
 import json
 import shlex
@@ -23,7 +23,7 @@ EVIL = Authority.of("evil.example", 443)
 
 
 def read(answer: bytes, method: str = "GET") -> tuple[h11.Response, bytes]:
-    """Read an answer as a client would."""
+    """Read a response as a client would."""
     client = h11.Connection(h11.CLIENT)
     client.send(h11.Request(method=method, target="/", headers=[("Host", "evil.example")]))
     client.send(h11.EndOfMessage())
@@ -58,13 +58,13 @@ def test_a_denial_says_what_was_denied_and_what_to_do() -> None:
         "Denied by claude-proxy: GET https://evil.example/\n"
         "reason: no-rule\n"
         "No rule of the allowlist covers this host.\n"
-        "Retrying is useless: this is policy, not a fault of the network.\n"
-        "If it is needed, ask the owner of this machine to run, outside the sandbox:\n"
+        "Retrying is useless: this is policy, not a network error.\n"
+        "If you need it, ask the owner of this machine to run, outside the sandbox:\n"
         "  claude-proxy allow evil.example\n"
     )
 
 
-def test_whoever_prefers_json_gets_the_same_as_json() -> None:
+def test_a_client_that_prefers_json_gets_the_same_as_json() -> None:
     refusal = denial("no-rule", "GET https://evil.example/", EVIL)
 
     head, body = read(refusal.http1(accept=b"application/json", close=True))
@@ -96,7 +96,9 @@ def test_whoever_prefers_json_gets_the_same_as_json() -> None:
         (b"text/plain, application/json;q=0.5", False),
     ],
 )
-def test_json_is_for_whoever_asks_for_it(accept: bytes | None, *, json_wanted: bool) -> None:
+def test_json_is_sent_only_to_clients_that_prefer_it(
+    accept: bytes | None, *, json_wanted: bool
+) -> None:
     assert wants_json(accept) is json_wanted
 
 
@@ -111,7 +113,7 @@ def test_json_is_for_whoever_asks_for_it(accept: bytes | None, *, json_wanted: b
         ("[2001:db8::1]:80", Scheme.HTTP, "'http://[2001:db8::1]'"),
     ],
 )
-def test_the_command_allows_just_what_was_asked_for(
+def test_the_command_allows_just_what_was_requested(
     target: str, scheme: Scheme, entry: str
 ) -> None:
     refusal = denial("no-rule", "asked", Authority.parse(target), scheme)
@@ -132,7 +134,7 @@ def test_no_command_is_named_without_a_host() -> None:
     assert denial("no-rule", "asked", None).command is None
 
 
-def test_the_answer_to_head_tells_the_length_and_has_no_body() -> None:
+def test_the_response_to_head_gives_the_length_and_has_no_body() -> None:
     refusal = denial("no-rule", "asked", EVIL)
     answer = refusal.http1(head_only=True, close=False)
 
@@ -143,13 +145,13 @@ def test_the_answer_to_head_tells_the_length_and_has_no_body() -> None:
 
 
 @pytest.mark.parametrize(("close", "said"), [(True, "close"), (False, "keep-alive")])
-def test_an_answer_says_whether_the_connection_goes_on(*, close: bool, said: str) -> None:
+def test_a_response_says_whether_the_connection_goes_on(*, close: bool, said: str) -> None:
     head, _ = read(denial("no-rule", "asked", EVIL).http1(close=close))
 
     assert fields(head)["connection"] == said
 
 
-def test_nothing_that_was_asked_can_break_the_answer() -> None:
+def test_nothing_in_a_request_can_break_the_response() -> None:
     refusal = denial("no-rule", "GET https://evil.example/\u202e\U0001f600", EVIL)
 
     _, body = read(refusal.http1(close=True))
@@ -159,7 +161,7 @@ def test_nothing_that_was_asked_can_break_the_answer() -> None:
 
 
 @pytest.mark.parametrize(("status", "answered"), [(400, 400), (408, 408), (431, 400), (505, 400)])
-def test_what_cannot_be_read_is_a_bad_request(status: int, answered: int) -> None:
+def test_a_malformed_message_is_a_bad_request(status: int, answered: int) -> None:
     head, body = read(bad_request("there are several Host fields", status).http1(close=True))
 
     assert head.status_code == answered
@@ -169,7 +171,7 @@ def test_what_cannot_be_read_is_a_bad_request(status: int, answered: int) -> Non
 
 
 @pytest.mark.parametrize(("timed_out", "status"), [(True, 504), (False, 502)])
-def test_what_cannot_be_reached_is_worth_another_try(*, timed_out: bool, status: int) -> None:
+def test_an_unreachable_upstream_is_worth_a_retry(*, timed_out: bool, status: int) -> None:
     refusal = unreachable("connect-refused", "It refuses.", "asked", timed_out=timed_out)
 
     head, body = read(refusal.http1(accept=b"application/json", close=True))
@@ -195,5 +197,7 @@ def test_every_status_has_a_phrase(status: int) -> None:
         ('"a" lacks a port', '"a" lacks a port.'),
     ],
 )
-def test_a_sentence_begins_large_unless_it_begins_with_a_name(text: str, shown: str) -> None:
+def test_a_sentence_begins_with_a_capital_unless_it_begins_with_a_name(
+    text: str, shown: str
+) -> None:
     assert sentence(text) == shown

@@ -1,8 +1,8 @@
-"""Makes the policy that a gateway is judged by from the one that was loaded.
+"""Policy of a gateway, derived from the loaded one.
 
-Laws kept: default-deny (1), one judge (2). The gateway's upstream is allowed by being configured,
-for what its mode serves and for nothing else; deny rules and narrowings are those of the loaded
-policy, and the one credential is the gateway's own. Pure.
+Default-deny, one judge: the gateway's upstream is allowed because it is configured, for what its
+mode serves and for nothing else; deny rules and API restrictions are those of the loaded policy,
+and the one credential is the gateway's own. Pure.
 """
 
 from dataclasses import dataclass, field
@@ -51,7 +51,7 @@ class GatewayPolicy(Policy):
 
 
 def policy_of(gateway: Gateway, loaded: Policy) -> Policy:
-    """Return what the gateway's requests are judged by."""
+    """Return the policy that the gateway's requests are judged by."""
     base = gateway.upstream
     pattern = _pattern_of(base.authority)
     rule = Rule(
@@ -93,8 +93,8 @@ def _pattern_of(authority: Authority) -> HostPattern:
 
 
 def _addresses(base: Base, loaded: Policy) -> tuple[_Network, ...]:
-    """Return where the upstream may be although it is not public: where the loaded policy says."""
-    # Plain HTTP is for this machine alone, whatever a name leads to.
+    """Return the non-public addresses that the loaded policy lets the upstream have."""
+    # Plain HTTP is for this machine alone, whatever a name resolves to.
     if base.scheme is Scheme.HTTP:
         return _LOOPBACK
     rules = [rule for rule in loaded.allow if rule.pattern.covers(base.authority)]

@@ -1,7 +1,7 @@
-"""Says when as much has gone through a gateway as its owner allows.
+"""Quotas of a gateway: requests a minute and tokens a day.
 
-Pure: the time is handed in, as seconds since 1970, and so is what has been used, which the audit
-log counts over all processes. A day is one of UTC, as the providers count them.
+Pure: the time is handed in, as seconds since 1970, and so is the usage, which the audit log counts
+over all processes. A day is one of UTC, as the providers count them.
 """
 
 import math
@@ -14,16 +14,16 @@ DAY_S = 86_400.0
 
 
 def day_began(now: float) -> float:
-    """Return when the day of `now` began."""
+    """Return when the day of `now` began, in UTC."""
     return now // DAY_S * DAY_S
 
 
 class Quota:
-    """Holds one gateway to its ceilings."""
+    """Keeps one gateway within its ceilings."""
 
     def __init__(self, ceilings: Ceilings) -> None:
         self.ceilings = ceilings
-        self._began: deque[float] = deque()  # in the last minute, and here
+        self._began: deque[float] = deque()  # in the last minute, in this process
 
     def begin(self, now: float, *, requests: int, tokens: int) -> int | None:
         """Let a request begin; if it may not, return after how many seconds one may.
@@ -31,7 +31,7 @@ class Quota:
         `requests` have begun within the last minute, and `tokens` were used up today.
         """
         began, ceilings = self._began, self.ceilings
-        # A clock that was set back must not keep anybody out for longer than a minute.
+        # A clock that was set back must not delay a request for longer than a minute.
         while began and not 0 <= now - began[0] < MINUTE_S:
             began.popleft()
         wait_s = 0.0

@@ -1,8 +1,8 @@
-"""Puts what the upstream answered into the words of strict mode, and what we answer into the API's.
+"""Responses of a gateway: errors in the API's shape, and the provider's as strict mode words them.
 
-Law kept: secrets stay outside (9), here the provider's: of an error its status alone is used, so no
-wording, id or limit of it can come through. What is passed on is the content of a success that is
-JSON, as it came. Pure.
+Secrets stay outside, here the provider's: only the status of an error is used, so nothing of its
+wording, ids or limits can come through. The content of a success that is JSON is passed on as it
+came. Pure.
 """
 
 import json
@@ -38,7 +38,7 @@ _NORMALISED = {
 _OTHER_CLIENT_ERROR = ("client_error", "The request could not be processed")
 _OTHER_SERVER_ERROR = (_UPSTREAM_ERROR, "The provider encountered an error")
 
-# What the Messages API calls each of its errors; clients look at the status and at this word.
+# How the Messages API names each of its errors; clients read the status and this name.
 _API_TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -53,13 +53,13 @@ _API_TYPES = {
 }
 _OTHER_API_TYPE = "api_error"
 _PHRASES = {529: b"Overloaded"}
-# RFC 9110 10.2.3, of which the seconds alone say nothing more than how long.
+# RFC 9110 10.2.3; a date in its place could carry more than a duration.
 _SECONDS = re.compile(rb"[0-9]{1,9}").fullmatch
 
 
 @dataclass(frozen=True, slots=True)
 class GatewayResponse:
-    """A whole answer of the gateway's, before it is framed."""
+    """A whole response of the gateway's own, before it is put into bytes."""
 
     status: int
     content: bytes = field(repr=False)
@@ -67,7 +67,7 @@ class GatewayResponse:
 
     @property
     def phrase(self) -> bytes:
-        """The words beside the status, which are never the upstream's."""
+        """The reason phrase of the status line, which is never the upstream's."""
         if (known := _PHRASES.get(self.status)) is not None:
             return known
         try:
@@ -94,20 +94,20 @@ def reason_field(reason: str) -> RawField:
 
 
 def json_response(status: int, value: object, *more: RawField) -> GatewayResponse:
-    """Return an answer whose content is `value` as JSON."""
+    """Return a response whose content is `value` as JSON."""
     return GatewayResponse(
         status, json.dumps(value, separators=(",", ":")).encode("ascii"), (_JSON, *more)
     )
 
 
 def error(status: int, kind: str, message: str, *more: RawField) -> GatewayResponse:
-    """Return an error in the one shape that the API has for it."""
+    """Return an error in the API's shape."""
     value = {"type": "error", "error": {"type": kind, "message": message}}
     return json_response(status, value, *more)
 
 
 def api_error(status: int, message: str, *more: RawField) -> GatewayResponse:
-    """Return an error of the gateway's own, as the Messages API would word it."""
+    """Return an error of the gateway's own, as the Messages API would return it."""
     return error(status, _API_TYPES.get(status, _OTHER_API_TYPE), message, *more)
 
 
@@ -117,24 +117,24 @@ def strict_error(status: int, message: str, *more: RawField) -> GatewayResponse:
 
 
 def detail(status: int, what: object, *more: RawField) -> GatewayResponse:
-    """Return what strict mode says about a request that is none of its own."""
+    """Return strict mode's response to a request that it does not take."""
     return json_response(status, {"detail": what}, *more)
 
 
 def failed() -> GatewayResponse:
-    """Return what strict mode says when there is no answer of the upstream's."""
+    """Return strict mode's response where the upstream gave none."""
     return error(502, _PROXY_ERROR, FAILED)
 
 
 def fault() -> GatewayResponse:
-    """Return what strict mode says about a fault of the program's own."""
+    """Return strict mode's response to an internal error."""
     return detail(500, "Internal server error")
 
 
 def normalised(
     status: int, fields: Sequence[RawField], content: bytes, *, keeps_retry_after: bool = False
 ) -> GatewayResponse:
-    """Return what strict mode makes of the upstream's answer."""
+    """Return the upstream's response as strict mode passes it on."""
     if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
         if _is_json(fields, content):
             return GatewayResponse(status, content)
@@ -151,7 +151,7 @@ def _words_for(status: int) -> tuple[str, str]:
 
 
 def _is_json(fields: Sequence[RawField], content: bytes) -> bool:
-    # What is compressed is not looked into: none was asked for.
+    # Compressed content is not decoded: the request asked for none.
     codings = [value for name, value in fields if name.lower() == b"content-encoding"]
     if any(coding.strip().lower() != b"identity" for coding in codings):
         return False

@@ -1,7 +1,7 @@
-"""Says what a caller of the gateway asks for, by method and path alone.
+"""Routes of a gateway: what a caller requests, by method and path alone.
 
-Law kept: default-deny (1). There is a table of what is served; everything else is not found, or not
-in that way. A path has one spelling here: a slash more is another path.
+Default-deny: there is a table of what is served; everything else is a 404 or a 405. A path has one
+spelling: with one more slash it is a different path. Pure.
 """
 
 import re
@@ -17,24 +17,24 @@ class Route(StrEnum):
     MESSAGES = "messages"
     COUNT_TOKENS = "count-tokens"
     MODELS = "models"
-    HELLO = "hello"  # what Claude Code asks first, to see whether anybody is there
+    HELLO = "hello"  # what Claude Code requests first, to see whether the API answers
     HEALTH = "health"
 
     @property
     def forwarded(self) -> bool:
-        """Whether the upstream answers it, and not the gateway itself."""
+        """Whether the upstream answers it, not the gateway itself."""
         return self not in {Route.HELLO, Route.HEALTH}
 
 
 @dataclass(frozen=True, slots=True)
 class NotServed:
-    """A request that nothing is served for; with methods, the path is known by others."""
+    """A request for what is not served; `methods` are those by which its path is."""
 
     methods: tuple[str, ...] = ()
 
     @property
     def status(self) -> int:
-        """The status to answer with."""
+        """The status of the response."""
         return 405 if self.methods else 404
 
 
@@ -55,12 +55,12 @@ _TABLES: dict[GatewayMode, _Table] = {
         "/health": _HEALTH,
     },
 }
-# One model by its name: one segment, and none that a server could take for another path.
+# One model by its name: one segment, which no server can take for a different path.
 _ONE_MODEL = re.compile(r"/v1/models/(?!\.{1,2}\Z)[A-Za-z0-9._:@~-]+").fullmatch
 
 
 def route_of(mode: GatewayMode, method: str, path: str) -> Route | NotServed:
-    """Return what is asked for; `path` is as sent, without the query."""
+    """Return what is requested; `path` is as sent, without the query."""
     served = _TABLES[mode].get(path)
     if served is None and mode is GatewayMode.CLAUDE and _ONE_MODEL(path):
         served = {"GET": Route.MODELS}

@@ -1,8 +1,8 @@
-"""Reads a request of strict mode: what it may hold, and nothing beside it.
+"""Request schema of strict mode: the fields that a body may have, and no others.
 
-Law kept: default-deny (1). A field that is not known is refused and not dropped, since its sender
-would believe that it holds. What goes upstream is written anew from what was read. A complaint
-names the field and what it should be, and never what was in it. Pure.
+Default-deny: an unknown field is refused, not dropped, since its sender would believe that it
+applies. What goes upstream is written from what was read. A complaint names the field and what it
+should be, and never what was in it. Pure.
 """
 
 import json
@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 from claude_proxy.policy.messages.strict_json import UnreadableError, read_object
 
-type Place = tuple[str | int, ...]
-type Check = Callable[[object, Place], Iterator["Complaint"]]
+type FieldPath = tuple[str | int, ...]
+type FieldCheck = Callable[[object, FieldPath], Iterator["Complaint"]]
 
 NO_STREAMING = "Streaming is not supported"
 _NO_TOOLS = "Tools are not supported"
@@ -21,7 +21,7 @@ _NO_THINKING = "Thinking is not supported"
 _UNKNOWN = "This field is not supported"
 _UNREADABLE = "The body is not a JSON object that can be read in exactly one way"
 _MOST_COMPLAINTS = 20
-# What is shown of a name that nobody here knows; a longer one may be anything, a prompt too.
+# Which unknown names a complaint may repeat; a longer one may be anything, even a prompt.
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}").fullmatch
 _MEDIA_TYPE = re.compile(r"[a-z]+/[a-z0-9.+-]+").fullmatch
 
@@ -38,29 +38,29 @@ _EXPLAINED = {
 class Complaint:
     """What is wrong with one field."""
 
-    place: Place
+    path: FieldPath
     message: str
 
     def shown(self) -> dict[str, object]:
-        """Return it as the answer has it."""
-        return {"loc": ["body", *self.place], "msg": self.message, "type": "value_error"}
+        """Return it as in the response."""
+        return {"loc": ["body", *self.path], "msg": self.message, "type": "value_error"}
 
 
 class Invalid(ValueError):  # noqa: N818 - it is the request that is invalid, not the program
-    """A request that strict mode does not take."""
+    """A body that strict mode does not take."""
 
     def __init__(self, complaints: list[Complaint]) -> None:
         super().__init__(f"{len(complaints)} fields are wrong")
         self.complaints = complaints
 
     def shown(self) -> list[dict[str, object]]:
-        """Return what the caller is told."""
+        """Return the complaints as in the response."""
         return [complaint.shown() for complaint in self.complaints]
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A request that was read whole."""
+class StrictRequest:
+    """A body that was read whole."""
 
     fields: Mapping[str, object] = field(repr=False)
 
@@ -69,7 +69,7 @@ class Asked:
         return json.dumps(self.fields, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
 
 
-def read(body: bytes) -> Asked:
+def read(body: bytes) -> StrictRequest:
     """Read a body; Invalid says what is wrong with it."""
     try:
         value = read_object(body)
@@ -82,13 +82,13 @@ def read(body: bytes) -> Asked:
             break
     if complaints:
         raise Invalid(complaints)
-    # To stream is what "stream" is about, and it was refused.
+    # "stream" can only be false here, which is the default.
     kept = {name: _without_nulls(found) for name, found in value.items() if name != "stream"}
-    return Asked({name: found for name, found in kept.items() if found is not None})
+    return StrictRequest({name: found for name, found in kept.items() if found is not None})
 
 
 def _without_nulls(value: object) -> object:
-    """Leave out what says nothing, at every depth; a list keeps its places."""
+    """Drop null fields at every depth; a list keeps its length."""
     if isinstance(value, dict):
         return {name: _without_nulls(one) for name, one in value.items() if one is not None}
     if isinstance(value, list):
@@ -100,114 +100,118 @@ def _without_nulls(value: object) -> object:
 
 
 def _object(
-    value: object, place: Place, known: Mapping[str, Check], *, required: tuple[str, ...] = ()
+    value: object,
+    path: FieldPath,
+    known: Mapping[str, FieldCheck],
+    *,
+    required: tuple[str, ...] = (),
 ) -> Iterator[Complaint]:
     if not isinstance(value, dict):
-        yield Complaint(place, "An object is expected")
+        yield Complaint(path, "An object is expected")
         return
     for name in required:
         if value.get(name) is None:
-            yield Complaint((*place, name), "This field is required")
+            yield Complaint((*path, name), "This field is required")
     for name, found in value.items():
         check = known.get(name)
         if check is None:
             shown = name if _NAME(name) else "(another field)"
-            yield Complaint((*place, shown), _EXPLAINED.get(name, _UNKNOWN))
+            yield Complaint((*path, shown), _EXPLAINED.get(name, _UNKNOWN))
         elif found is not None:
-            yield from check(found, (*place, name))
+            yield from check(found, (*path, name))
 
 
-def _text(value: object, place: Place) -> Iterator[Complaint]:
+def _text(value: object, path: FieldPath) -> Iterator[Complaint]:
     if not isinstance(value, str):
-        yield Complaint(place, "A text is expected")
+        yield Complaint(path, "A text is expected")
 
 
-def _filled(value: object, place: Place) -> Iterator[Complaint]:
+def _filled(value: object, path: FieldPath) -> Iterator[Complaint]:
     if not isinstance(value, str) or not value:
-        yield Complaint(place, "A text that is not empty is expected")
+        yield Complaint(path, "A text that is not empty is expected")
 
 
-def _number(least: float, most: float) -> Check:
-    def check(value: object, place: Place) -> Iterator[Complaint]:
+def _number(least: float, most: float) -> FieldCheck:
+    def check(value: object, path: FieldPath) -> Iterator[Complaint]:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not number or not least <= value <= most:  # type: ignore[operator]
-            yield Complaint(place, f"A number from {least:g} to {most:g} is expected")
+            yield Complaint(path, f"A number from {least:g} to {most:g} is expected")
 
     return check
 
 
-def _whole(least: int) -> Check:
-    def check(value: object, place: Place) -> Iterator[Complaint]:
+def _whole(least: int) -> FieldCheck:
+    def check(value: object, path: FieldPath) -> Iterator[Complaint]:
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            yield Complaint(place, f"A whole number of at least {least} is expected")
+            yield Complaint(path, f"A whole number of at least {least} is expected")
 
     return check
 
 
-def _one_of(*allowed: str) -> Check:
+def _one_of(*allowed: str) -> FieldCheck:
     expected = " or ".join(f'"{one}"' for one in allowed)
 
-    def check(value: object, place: Place) -> Iterator[Complaint]:
+    def check(value: object, path: FieldPath) -> Iterator[Complaint]:
         if value not in allowed:
-            yield Complaint(place, f"{expected} is expected")
+            yield Complaint(path, f"{expected} is expected")
 
     return check
 
 
-def _not_streamed(value: object, place: Place) -> Iterator[Complaint]:
+def _not_streamed(value: object, path: FieldPath) -> Iterator[Complaint]:
     if value is not False:
-        yield Complaint(place, NO_STREAMING)
+        yield Complaint(path, NO_STREAMING)
 
 
-def _list_of(check: Check, *, least: int = 0) -> Check:
-    def check_all(value: object, place: Place) -> Iterator[Complaint]:
+def _list_of(check: FieldCheck, *, least: int = 0) -> FieldCheck:
+    def check_all(value: object, path: FieldPath) -> Iterator[Complaint]:
         if not isinstance(value, list) or len(value) < least:
-            yield Complaint(place, f"A list of at least {least} is expected")
+            yield Complaint(path, f"A list of at least {least} is expected")
             return
         for at, one in enumerate(value):
-            yield from check(one, (*place, at))
+            yield from check(one, (*path, at))
 
     return check_all
 
 
-def _shape(known: Mapping[str, Check], *required: str) -> Check:
-    def check(value: object, place: Place) -> Iterator[Complaint]:
-        yield from _object(value, place, known, required=required)
+def _shape(known: Mapping[str, FieldCheck], *required: str) -> FieldCheck:
+    def check(value: object, path: FieldPath) -> Iterator[Complaint]:
+        yield from _object(value, path, known, required=required)
 
     return check
 
 
-def _kinds(shapes: Mapping[str, Check]) -> Check:
-    """Check an object by what it says in its field "type"."""
+def _kinds(shapes: Mapping[str, FieldCheck]) -> FieldCheck:
+    """FieldCheck an object by its field "type"."""
     expected = _one_of(*shapes)
 
-    def check(value: object, place: Place) -> Iterator[Complaint]:
+    def check(value: object, path: FieldPath) -> Iterator[Complaint]:
         kind = value.get("type") if isinstance(value, dict) else None
         shape = shapes.get(kind) if isinstance(kind, str) else None
         if shape is None:
-            yield from expected(None, (*place, "type"))
+            yield from expected(None, (*path, "type"))
         else:
-            yield from shape(value, place)
+            yield from shape(value, path)
 
     return check
 
 
-def _text_or(check_list: Check) -> Check:
-    def check(value: object, place: Place) -> Iterator[Complaint]:
+def _text_or(check_list: FieldCheck) -> FieldCheck:
+    def check(value: object, path: FieldPath) -> Iterator[Complaint]:
         if not isinstance(value, str):
-            yield from check_list(value, place)
+            yield from check_list(value, path)
 
     return check
 
 
-def _media_type(value: object, place: Place) -> Iterator[Complaint]:
+def _media_type(value: object, path: FieldPath) -> Iterator[Complaint]:
     if not isinstance(value, str) or not _MEDIA_TYPE(value):
-        yield Complaint(place, "A media type is expected")
+        yield Complaint(path, "A media type is expected")
 
 
 _CACHE = _shape({"type": _one_of("ephemeral"), "ttl": _one_of("5m", "1h")}, "type")
-_KIND: dict[str, Check] = {"type": _text}
-# By value alone: what names a URL or a file would have the provider fetch it.
+_KIND: dict[str, FieldCheck] = {"type": _text}
+# By value alone: a URL or a file id would make the provider fetch it.
 _SOURCES = _kinds(
     {
         "base64": _shape(
@@ -216,7 +220,7 @@ _SOURCES = _kinds(
         "text": _shape({**_KIND, "media_type": _media_type, "data": _text}, "media_type", "data"),
     }
 )
-_BLOCK: dict[str, Check] = {**_KIND, "cache_control": _CACHE}
+_BLOCK: dict[str, FieldCheck] = {**_KIND, "cache_control": _CACHE}
 _TEXT_BLOCK = _shape({**_BLOCK, "text": _text}, "text")
 _BLOCKS = _list_of(
     _kinds(
@@ -233,7 +237,7 @@ _BLOCKS = _list_of(
 _MESSAGE = _shape(
     {"role": _one_of("user", "assistant"), "content": _text_or(_BLOCKS)}, "role", "content"
 )
-_REQUEST: dict[str, Check] = {
+_REQUEST: dict[str, FieldCheck] = {
     "model": _filled,
     "max_tokens": _whole(1),
     "messages": _list_of(_MESSAGE, least=1),

@@ -1,8 +1,9 @@
-"""Carries one HTTP/2 stream to an upstream that speaks HTTP/1.1, by the same wire as the lane.
+"""HTTP/1.1 upstream of an HTTP/2 stream: the stream's events in, strict HTTP/1.1 out, and back.
 
-Law 3: a body without a length gets chunks and one with a length keeps to it, so that no part of it
-can be taken for a request of its own, which nobody has judged (mitmproxy's own client writes it
-raw). Answers are read as strictly as the lane reads them. A connection serves one stream.
+Every exit is gated: a body without a length gets chunks and one with a length keeps to it, so that
+no part of it can be taken for a second request, which was not judged (mitmproxy's own client writes
+it raw). Responses are read as strictly as the HTTP/1.1 lane reads them. A connection serves one
+stream.
 """
 
 import time
@@ -30,25 +31,25 @@ from claude_proxy.wire.http1.head import BadMessage, RequestHead, ResponseHead, 
 from claude_proxy.wire.http1.response import read_response_head
 
 INTERIM_LIMIT = 32
-# RFC 9110 8.6: these say that they have no content, for some servers wait for it otherwise.
+# RFC 9110 8.6: without content these say so, because some servers wait for it otherwise.
 _WITH_CONTENT = frozenset({"POST", "PUT", "PATCH"})
 
 type _Commands = layer.CommandGenerator[None]
 
 
-class Http1Origin(HttpConnection):
-    """The inner end of an upstream connection: events of a stream in, bytes out, and back."""
+class Http1Upstream(HttpConnection):
+    """The inner end of an upstream connection that serves one stream."""
 
     def __init__(self, context: Context, head_limit: int) -> None:
         super().__init__(context, context.server)
         self._head_limit = head_limit
         self._stream_id = 0
         self._method = ""
-        self._left: int | None = None  # bytes of the request's body; None: it goes in chunks
+        self._left: int | None = None  # bytes of the request's body to come; None: in chunks
         self._in = bytearray()
         self._interim = 0
-        self._answer: ResponseHead | None = None
-        self._body: Body | None = None  # of the answer
+        self._response: ResponseHead | None = None
+        self._body: Body | None = None  # of the response
         self._over = False
 
     def _handle_event(self, event: events.Event) -> _Commands:
@@ -94,34 +95,34 @@ class Http1Origin(HttpConnection):
         elif self._left:
             yield from self._fail("the body is shorter than its length says")
 
-    # --- the answer
+    # --- the response
 
     def _read(self) -> _Commands:
         try:
-            head = self._answer or self._read_head()
+            head = self._response or self._read_head()
         except BadMessage as error:
             yield from self._fail(error.text)
             return
         if head is None:
             return
-        if self._answer is None:
-            self._answer, self._body = head, body_of_response(head, self._method)
-            answer = response_of(head)
-            yield ReceiveHttp(ResponseHeaders(self._stream_id, answer, self._body is None))
+        if self._response is None:
+            self._response, self._body = head, body_of_response(head, self._method)
+            response = response_of(head)
+            yield ReceiveHttp(ResponseHeaders(self._stream_id, response, self._body is None))
         if self._body is None:
-            yield from self._answered()
+            yield from self._complete()
             return
         yield from self._read_body(self._body)
 
     def _read_head(self) -> ResponseHead | None:
-        """Return the final answer's head; mitmproxy's HTTP/2 has no use for interim ones."""
+        """Return the final response's head; mitmproxy's HTTP/2 has no use for interim ones."""
         while True:
             head = read_response_head(self._in, self._head_limit, method=self._method)
-            if head is None or head.status >= 200:  # noqa: PLR2004 - a final answer
+            if head is None or head.status >= 200:  # noqa: PLR2004 - a final response
                 return head
             self._interim += 1
             if head.status == 101 or self._interim > INTERIM_LIMIT:  # noqa: PLR2004
-                raise BadMessage(502, "the upstream answered what was not asked for")
+                raise BadMessage(502, "the upstream sent what was not asked for")
 
     def _read_body(self, body: Body) -> _Commands:
         data = bytes(self._in)
@@ -137,9 +138,9 @@ class Http1Origin(HttpConnection):
             if body.trailers:
                 trailers = http.Headers(body.trailers)
                 yield ReceiveHttp(ResponseTrailers(self._stream_id, trailers))
-            yield from self._answered()
+            yield from self._complete()
 
-    def _answered(self) -> _Commands:
+    def _complete(self) -> _Commands:
         yield from self._close()
         yield ReceiveHttp(ResponseEndOfMessage(self._stream_id))
 
@@ -148,12 +149,12 @@ class Http1Origin(HttpConnection):
     def _ended(self) -> _Commands:
         body = self._body
         if body is not None and body.eof() and self.conn.error is None:
-            yield from self._answered()
-        elif self._answer is None:
-            text = "the upstream closed the connection without an answer"
+            yield from self._complete()
+        elif self._response is None:
+            text = "the upstream closed the connection without a response"
             yield from self._fail(text, ErrorCode.GENERIC_SERVER_ERROR)
         else:
-            yield from self._fail("the answer was cut short")
+            yield from self._fail("the response was cut short")
 
     def _fail(self, text: str, code: ErrorCode = ErrorCode.RESPONSE_VALIDATION_FAILED) -> _Commands:
         yield from self._close()
@@ -165,7 +166,7 @@ class Http1Origin(HttpConnection):
 
 
 def head_of(message: http.Request, *, end_stream: bool) -> RequestHead:
-    """Return an HTTP/2 request's head as one of HTTP/1.1, whose framing is our own."""
+    """Return an HTTP/2 request's head as one of HTTP/1.1, with our own framing."""
     fields: list[tuple[bytes, bytes]] = []
     host, length, cookies = message.data.authority, None, list[bytes]()
     for name, value in message.headers.fields:
@@ -197,7 +198,7 @@ def head_of(message: http.Request, *, end_stream: bool) -> RequestHead:
 
 
 def response_of(head: ResponseHead) -> http.Response:
-    """Return an answer's head as mitmproxy knows it, without the fields of this hop."""
+    """Return a response's head as mitmproxy's own type, without the fields of this hop."""
     fields = [field for field in head.fields if field[0].lower() not in head.options]
     now = time.time()
     return http.Response(

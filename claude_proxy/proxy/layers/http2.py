@@ -1,6 +1,6 @@
-"""Carries HTTP/2 inside a tunnel through mitmproxy's own layers, each stream judged by the gate.
+"""HTTP/2 inside a tunnel, by mitmproxy's own layers: each stream is judged by the gate.
 
-The judging is in the stream's layer and not in a hook: an answer set in mitmproxy's
+Every exit is gated: the stream's layer judges, not a hook, because a response set in mitmproxy's
 `requestheaders` hook waits for the whole body, and here a denial is sent at the head.
 """
 
@@ -45,7 +45,7 @@ from claude_proxy.proxy.dialer import DialError
 from claude_proxy.proxy.gate import Attempt
 from claude_proxy.proxy.inspection.base import RawField, ResponseCutOff
 from claude_proxy.proxy.layers.admission import Admission, Denied, admit
-from claude_proxy.proxy.layers.http1_upstream import Http1Origin
+from claude_proxy.proxy.layers.http1_upstream import Http1Upstream
 from claude_proxy.proxy.layers.session import PauseReading, RuleRevoked, Session, TimedOut, Waiting
 from claude_proxy.proxy.layers.upstream import UpstreamTls
 from claude_proxy.proxy.responses import Refusal, bad_request, wants_json
@@ -55,18 +55,18 @@ from claude_proxy.wire.authority import Authority
 ATTEMPT = "claude_proxy.attempt"  # the key under which a flow carries its attempt
 
 _ALPN = (b"h2", b"http/1.1")
-# The same shapes as in `wire`; of the bytes as they were sent, for mitmproxy folds and decodes.
+# The same shapes as in `wire`, for the bytes as they were sent: mitmproxy decodes them.
 _METHOD = re.compile(rb"[A-Z][A-Z0-9_-]{0,31}").fullmatch
 # Bytes that may wait for a peer's flow-control window before their source is no longer read, and
 # how many end the connection.
 _BUFFER_LIMIT = 1024 * 1024
 _BUFFER_END = 64 * 1024 * 1024
 
-# What the HTTP/1.1 reader takes as a target, less absolute-form: see `wire.http1_request`.
+# What the HTTP/1.1 reader takes as a target, less absolute-form: see `wire.http1.request`.
 _PATH = re.compile(rb"(?:/[\x21\x22\x24-\x7e]*|\*)").fullmatch
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]").search
 _PROXY_FIELDS = frozenset({b"proxy-authorization", b"proxy-connection", b"proxy-authenticate"})
-# "content_length" is to CGI and its heirs the same as "content-length".
+# CGI and its successors read "content_length" as "content-length".
 _FRAMING_ALIASES = frozenset({b"content_length", b"transfer_encoding"})
 
 
@@ -77,22 +77,22 @@ class Http2Lane(HttpLayer):
         super().__init__(context, HTTPMode.transparent)
         self._session = session
         self._target = target
-        # mitmproxy opens upstream connections by these three: judged, not what the client wrote.
+        # mitmproxy opens upstream connections by these three: the judged target, not the client's.
         context.server.address = (target.host, target.port)
         context.server.tls = True
         context.server.sni = target.host
         self._held: set[Connection] = set()
-        self._awaited: GatedStream | None = None  # whose body it is that is waited for
+        self._awaited: GatedStream | None = None  # the stream whose body is waited for
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
         if isinstance(event, (TimedOut, RuleRevoked)):
             yield commands.CloseConnection(self.context.client)
             return
         if isinstance(event, events.ConnectionEvent) and event.connection not in self.connections:
-            return  # the last words of a connection that served its stream
+            return  # of a connection that has served its stream
         yield from super()._handle_event(event)
         if self.context.client.state is ConnectionState.CLOSED:
-            # A stream that still waits for its upstream learns of nothing any more.
+            # A stream that still waits for its upstream gets no event any more.
             for stream in self.streams.values():
                 if isinstance(stream, GatedStream):
                     stream.break_off()
@@ -104,24 +104,24 @@ class Http2Lane(HttpLayer):
         yield from self._balance()
 
     def _wait(self) -> None:
-        """Say what is waited for, and anew for each body: none answers for the time of others."""
+        """Say what is waited for, again for each body: each has the whole time limit."""
         before = self._awaited
-        self._awaited = before if self._keeps(before) else self._oldest_that_keeps()
+        self._awaited = before if self._is_holding(before) else self._oldest_holding()
         wanted = Waiting.EXCHANGE if self.streams else Waiting.IDLE
         if self._awaited is not None:
             wanted = Waiting.BODY
         if self._session.waiting is not wanted or self._awaited is not before:
             self._session.wait(wanted)
 
-    def _oldest_that_keeps(self) -> "GatedStream | None":
+    def _oldest_holding(self) -> "GatedStream | None":
         streams = (stream for stream in self.streams.values() if isinstance(stream, GatedStream))
-        return next((stream for stream in streams if stream.keeps), None)
+        return next((stream for stream in streams if stream.holds_body), None)
 
-    def _keeps(self, stream: "GatedStream | None") -> bool:
-        return stream is not None and stream.stream_id in self.streams and stream.keeps
+    def _is_holding(self, stream: "GatedStream | None") -> bool:
+        return stream is not None and stream.stream_id in self.streams and stream.holds_body
 
     def _forget_closed(self) -> None:
-        """Let go of upstream connections that are over: each HTTP/1.1 one serves one stream."""
+        """Remove upstream connections that are closed: each HTTP/1.1 one serves one stream."""
         used: set[Connection] = {stream.context.server for stream in self.streams.values()}
         used.update(self.waiting_for_establishment, (self.context.client,))
         for connection in [found for found in self.connections if found not in used]:
@@ -129,9 +129,9 @@ class Http2Lane(HttpLayer):
                 del self.connections[connection]
 
     def _balance(self) -> layer.CommandGenerator[None]:
-        """Read from nobody whose bytes wait here for a peer's flow-control window.
+        """Stop reading from a peer whose bytes wait here for the other's flow-control window.
 
-        mitmproxy keeps them without bound: a client that reads nothing would fill the memory.
+        mitmproxy buffers them without limit: a client that reads nothing would fill the memory.
         """
         client = self.context.client
         servers = [conn for conn in self.connections if conn is not client]
@@ -143,8 +143,8 @@ class Http2Lane(HttpLayer):
         # Never both: each side's window updates come in with its data, and both would wait.
         held: set[Connection] = set()
         if down > _BUFFER_LIMIT:
-            # Only those whose streams the client does not take: it may be waiting for another
-            # one before it takes more.
+            # Only those of the streams that the client does not read: it may be waiting for
+            # another stream before it reads them.
             held.update(self._sources_of_waiting().intersection(servers))
         elif up > _BUFFER_LIMIT:
             held.add(client)
@@ -165,7 +165,7 @@ class Http2Lane(HttpLayer):
     def get_connection(
         self, event: GetHttpConnection, *, reuse: bool = True
     ) -> layer.CommandGenerator[None]:
-        """Hand out the connection that is open to all streams or being opened, or a new one."""
+        """Return the connection that all streams share, once it is open, or a new one."""
         for connection in self.connections if reuse else ():
             if not event.connection_spec_matches(connection):
                 continue
@@ -178,10 +178,10 @@ class Http2Lane(HttpLayer):
                 yield from self.event_to_child(stream, reply)
                 return
         context = self.context.fork()
-        # What is connected to and verified was judged; the client's wording is not asked.
+        # The judged target is connected to and verified, not what the client wrote.
         context.server = Server(address=event.address, sni=self._target.host, alpn_offers=_ALPN)
         stack = UpstreamTls(context)
-        stack.child_layer = _Origin(context, self._session.head_limit)
+        stack.child_layer = _UpstreamProtocol(context, self._session.head_limit)
         self.connections[context.server] = stack
         self.waiting_for_establishment[context.server].append(event)
         yield from self.event_to_child(stack, events.Start())
@@ -193,8 +193,8 @@ class Http2Lane(HttpLayer):
         yield from self.event_to_child(stream, events.Start())
 
 
-class _Origin(HttpClient):
-    """Speaks with an upstream what its handshake settled on (ALPN)."""
+class _UpstreamProtocol(HttpClient):
+    """Speaks the protocol that the handshake with an upstream settled on (ALPN)."""
 
     def __init__(self, context: Context, head_limit: int) -> None:
         super().__init__(context)
@@ -207,7 +207,7 @@ class _Origin(HttpClient):
             if server.alpn == b"h2":
                 self.child_layer = Http2Client(self.context)
             else:
-                self.child_layer = Http1Origin(self.context, self._head_limit)
+                self.child_layer = Http1Upstream(self.context, self._head_limit)
             self._handle_event = self.child_layer.handle_event  # type: ignore[method-assign]
             yield from self._handle_event(event)
         yield RegisterHttpConnection(server, error)
@@ -221,7 +221,7 @@ def _http2_of(handler: layer.Layer | None) -> Http2Connection | None:
 
 
 def _waiting_in(handler: layer.Layer | None) -> int:
-    """Return how many bytes an HTTP/2 connection keeps until its peer takes them."""
+    """Return how many bytes an HTTP/2 connection buffers until its peer takes them."""
     found = _http2_of(handler)
     if found is None:
         return 0
@@ -230,7 +230,7 @@ def _waiting_in(handler: layer.Layer | None) -> int:
 
 
 class GatedStream(HttpStream):
-    """One request and its answer on an HTTP/2 connection."""
+    """One request and its response on an HTTP/2 connection."""
 
     def __init__(
         self, context: Context, stream_id: int, session: Session, target: Authority
@@ -275,9 +275,9 @@ class GatedStream(HttpStream):
         )
 
     @property
-    def keeps(self) -> bool:
-        """Whether a body is being kept that is not whole."""
-        # Equal, not the same: each look at a method makes a new one.
+    def holds_body(self) -> bool:
+        """Whether a body is being held that is not whole."""
+        # Equal, not identical: each access to a bound method makes a new object.
         return bool(self.client_state == self.state_consume_request_body)
 
     def start_request_stream(self) -> layer.CommandGenerator[None]:
@@ -288,7 +288,7 @@ class GatedStream(HttpStream):
             self.client_state = self.state_consume_request_body
 
     def state_stream_request_body(self, event: events.Event) -> layer.CommandGenerator[None]:
-        """Let the body go on as it comes, without trailers in which a login would count."""
+        """Pass the body on as it comes, without trailers that could hold a credential."""
         if not self._drops(event):
             yield from super().state_stream_request_body(event)
 
@@ -296,7 +296,7 @@ class GatedStream(HttpStream):
         return isinstance(event, RequestTrailers) and not self._admission.takes_trailers
 
     def state_consume_request_body(self, event: events.Event) -> layer.CommandGenerator[None]:
-        """Keep the body until it is whole, and judge it before any of it leaves."""
+        """Hold the body until it is whole, and judge it before any of it leaves."""
         if self._drops(event):
             return
         admission, refusal = self._admission, None
@@ -325,16 +325,16 @@ class GatedStream(HttpStream):
     def state_wait_for_response_headers(
         self, event: ResponseHeaders
     ) -> layer.CommandGenerator[None]:
-        """Have the answer's head looked at before any of it goes down."""
+        """Have the response's head inspected before any of it goes down."""
         try:
-            self._show(event.response.headers, event.response.status_code)
+            self._inspect(event.response.headers, event.response.status_code)
         except ResponseCutOff as cut:
             yield from self._cut(cut.word)
             return
         yield from super().state_wait_for_response_headers(event)
 
     def state_stream_response_body(self, event: events.Event) -> layer.CommandGenerator[None]:
-        """Have the answer's content looked at as it goes down."""
+        """Have the response's content inspected as it goes down."""
         inspector = self._admission.inspector
         if inspector is None:
             yield from super().state_stream_response_body(event)
@@ -343,7 +343,7 @@ class GatedStream(HttpStream):
             if isinstance(event, ResponseData):
                 event = ResponseData(self.stream_id, inspector.feed(event.data))
             elif isinstance(event, ResponseTrailers):
-                self._show(event.trailers, 200)
+                self._inspect(event.trailers, 200)
             elif isinstance(event, ResponseEndOfMessage) and (rest := inspector.finish()):
                 yield from super().state_stream_response_body(ResponseData(self.stream_id, rest))
         except ResponseCutOff as cut:
@@ -352,16 +352,16 @@ class GatedStream(HttpStream):
         if not isinstance(event, ResponseData) or event.data:
             yield from super().state_stream_response_body(event)
 
-    def _show(self, fields: http.Headers, status: int) -> None:
+    def _inspect(self, fields: http.Headers, status: int) -> None:
         if (inspector := self._admission.inspector) is not None:
             inspector.head(status, fields.fields)
 
     def _cut(self, word: str) -> layer.CommandGenerator[None]:
-        """End an answer that the client must not have; what it has already is not taken back."""
+        """End a response that the client must not have; what it has already is not taken back."""
         number = self.stream_id
         unanswered = self.server_state == self.state_wait_for_response_headers
-        given_up = RequestProtocolError(number, word, ErrorCode.CANCEL)
-        yield SendHttp(given_up, self.context.server)
+        cancelled = RequestProtocolError(number, word, ErrorCode.CANCEL)
+        yield SendHttp(cancelled, self.context.server)
         if unanswered:
             yield from self._fail(cut_off(word))
             return
@@ -373,7 +373,7 @@ class GatedStream(HttpStream):
             yield DropStream(number)
 
     def make_server_connection(self) -> layer.CommandGenerator[bool]:
-        """Connect, or say in an answer of ours why not."""
+        """Connect, or respond with the reason why not."""
         self.flow.metadata[ATTEMPT] = self._attempt
         connection, error = yield GetHttpConnection(
             (self._target.host, self._target.port), True, None, "tcp"
@@ -396,9 +396,9 @@ class GatedStream(HttpStream):
     def handle_protocol_error(
         self, event: RequestProtocolError | ResponseProtocolError
     ) -> layer.CommandGenerator[None]:
-        """Answer for an upstream that gave no answer; mitmproxy's own page names no reason."""
+        """Respond for an upstream that did not; mitmproxy's own page names no reason."""
         if isinstance(event, RequestProtocolError):
-            # Not left to the error hook: mitmproxy's flow may not know its attempt yet.
+            # Not left to the error hook: mitmproxy's flow may not have its attempt yet.
             self.break_off()
         unanswered = self.server_state == self.state_wait_for_response_headers
         if not isinstance(event, ResponseProtocolError) or not unanswered:
@@ -408,11 +408,11 @@ class GatedStream(HttpStream):
         yield from self._fail(bad_response(event.message) if bad else closed(event.message))
 
     def break_off(self) -> None:
-        """Record that the client gave the stream up, unless its end is recorded already."""
+        """Record that the client reset the stream, unless its end is recorded already."""
         self._session.gate.end(self._attempt, "stream-broken-off")
 
     def state_errored(self, event: HttpEvent) -> layer.CommandGenerator[None]:
-        """Swallow what still comes of a stream that was answered; forget it at its end."""
+        """Discard what still comes of a stream that was answered; drop it at its end."""
         if isinstance(event, RequestEndOfMessage):
             yield DropStream(self.stream_id)
 
@@ -454,13 +454,13 @@ class GatedStream(HttpStream):
         if self.flow.request.method == "HEAD":
             body = b""
         now = time.time()
-        answer = http.Response(
+        response = http.Response(
             b"HTTP/2.0", refusal.status, b"", http.Headers(fields), None, None, now, now
         )
         client = self.context.client
         is_whole = self.client_state == self.state_done
         self.client_state = self.server_state = self.state_errored
-        yield SendHttp(ResponseHeaders(self.stream_id, answer, not body), client)
+        yield SendHttp(ResponseHeaders(self.stream_id, response, not body), client)
         if body:
             yield SendHttp(ResponseData(self.stream_id, body), client)
             yield SendHttp(ResponseEndOfMessage(self.stream_id), client)
@@ -469,7 +469,7 @@ class GatedStream(HttpStream):
 
 
 def _problem_of(message: http.Request, *, end_stream: bool) -> str | None:
-    """Say what is wrong with a head that must not be forwarded, as `wire` does for HTTP/1.1."""
+    """Say what is wrong with a head that must not be forwarded, as `wire` does on HTTP/1.1."""
     data = message.data
     if data.scheme != b"https":
         return "the scheme is not https"
@@ -493,14 +493,14 @@ def _problem_of_fields(message: http.Request, *, end_stream: bool) -> str | None
 
 
 def _shown(sent: bytes) -> str:
-    # Not as UTF-8: what is not would become surrogates, which nothing can write down.
+    # Not as UTF-8: invalid bytes would become surrogates, which cannot be encoded again.
     return sent.decode("latin-1")
 
 
 def without(
     fields: http.Headers, dropped: frozenset[bytes], extra: Iterable[RawField] = ()
 ) -> http.Headers:
-    """Return the fields without those named in `dropped`, or spelt like one, and with `extra`."""
+    """Return the fields without those in `dropped` or their aliases, and with `extra`."""
     kept = []
     for name, value in fields.fields:
         plain = name.lower()

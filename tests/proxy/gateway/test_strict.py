@@ -32,7 +32,7 @@ def places(raw: bytes) -> list[str]:
         read(raw)
     assert PROMPT not in json.dumps(caught.value.shown())
     assert PROMPT not in str(caught.value)
-    return [".".join(map(str, complaint.place)) for complaint in caught.value.complaints]
+    return [".".join(map(str, complaint.path)) for complaint in caught.value.complaints]
 
 
 def messages(raw: bytes) -> list[str]:

@@ -19,7 +19,7 @@ from mitmproxy.proxy.layers.http import (
 )
 from mitmproxy.proxy.layers.http._base import HttpEvent, ReceiveHttp
 
-from claude_proxy.proxy.layers.http1_upstream import Http1Origin
+from claude_proxy.proxy.layers.http1_upstream import Http1Upstream
 from tests.proxy.layers.stage import options_of
 
 STREAM = 5
@@ -35,7 +35,7 @@ class Talk:
         self.sent = bytearray()
         self.got: list[HttpEvent] = []
         self.closed = False
-        self._layer = Http1Origin(self.context, 4096)
+        self._layer = Http1Upstream(self.context, 4096)
         self.does(events.Start())
 
     def does(self, *happened: events.Event) -> None:
@@ -236,7 +236,7 @@ def test_a_body_that_breaks_off_is_not(talk: Talk) -> None:
 
     talk.ends()
 
-    assert talk.error == ("the answer was cut short", ErrorCode.RESPONSE_VALIDATION_FAILED)
+    assert talk.error == ("the response was cut short", ErrorCode.RESPONSE_VALIDATION_FAILED)
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ def test_an_answer_that_is_cut_short_is_not_whole(talk: Talk, answer: bytes) -> 
 
     talk.ends()
 
-    assert talk.error[0] == "the answer was cut short"
+    assert talk.error[0] == "the response was cut short"
 
 
 def test_an_end_without_an_answer_is_told_from_a_bad_one(talk: Talk) -> None:

@@ -24,6 +24,7 @@ from claude_proxy.config.settings import Settings, UnixListen
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.sandbox import profiles, runner
 from claude_proxy.sandbox.plan.model import SandboxSpec
+from claude_proxy.sandbox.plan.profile_parser import ProjectRestrictions
 from claude_proxy.sandbox.run_spec import RunSpec
 
 EPILOG = """\b
@@ -241,11 +242,11 @@ def order_of(asked: RunOptions, settings: Settings, *, listed: bool = False) -> 
                 fix="leave it out, or add `unattended` to a profile of your own",
             )
         words = (words[0], *profile.unattended, *words[1:])
-    path = profiles.find_narrowing(project)
-    narrowing = profiles.narrowing(path) if path is not None else profiles.ProjectRestrictions()
-    has_network = narrowing.network and not asked.no_network
+    path = profiles.find_project_file(project)
+    restrictions = profiles.read_restrictions(path) if path else ProjectRestrictions()
+    has_network = restrictions.network and not asked.no_network
     unfiltered = has_network and chosen is not None and chosen.network is Network.OPEN
-    if narrowing.denies and (unfiltered or (has_network and asked.proxy is not None)):
+    if restrictions.denies and (unfiltered or (has_network and asked.proxy is not None)):
         raise ConfigError(
             "only a proxy of the run's own can deny what the project's file denies",
             where=f"{path}, deny",
@@ -270,8 +271,8 @@ def order_of(asked: RunOptions, settings: Settings, *, listed: bool = False) -> 
         network=has_network and filtered,
         unfiltered=unfiltered,
         seccomp=not asked.without_seccomp,
-        hide=narrowing.hide,
-        read_only=narrowing.read_only,
+        hide=restrictions.hide,
+        read_only=restrictions.read_only,
     )
     return RunSpec(
         wish,

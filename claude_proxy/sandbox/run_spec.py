@@ -95,7 +95,7 @@ def shown_files(run_spec: RunSpec) -> dict[str, bytes]:
     return {
         CERTIFICATE.name: certificate,
         BUNDLE.name: bundle_of(certificate, system_roots()),
-        ALLOWLIST.name: _header(run_spec) + _policy_text(settings) + _narrowing_text(settings),
+        ALLOWLIST.name: _header(run_spec) + _policy_text(settings) + _restrictions_text(settings),
     }
 
 
@@ -140,12 +140,12 @@ def without_credentials(raw: bytes) -> bytes:
     return "\n".join(lines).encode()
 
 
-def _narrowing_text(settings: Settings) -> bytes:
+def _restrictions_text(settings: Settings) -> bytes:
     """Return the project's restrictions as comments: their file may lie outside the sandbox."""
     if settings.narrowing is None:
         return b""
     lines = [f"{settings.narrowing} restricts it:"]
-    lines += profiles.read_narrowing(settings.narrowing).splitlines()
+    lines += profiles.read_project_file(settings.narrowing).splitlines()
     return "".join(f"# {line}".rstrip() + "\n" for line in ("", *lines)).encode()
 
 

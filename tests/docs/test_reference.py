@@ -12,6 +12,7 @@ from claude_proxy.config.allowlist import loader
 from claude_proxy.policy.reason import Reason
 from claude_proxy.proxy import dialer
 from claude_proxy.sandbox import profiles
+from claude_proxy.sandbox.plan.profile_parser import PROFILE_KEYS
 from tests.docs import texts
 from tools import reference
 
@@ -71,7 +72,7 @@ def test_every_profile_is_documented(profile: str) -> None:
 def test_the_example_profile_shows_every_key() -> None:
     [example] = re.findall(r"```yaml profile\n(.*?)```", PAGES["concepts/sandbox.md"], re.DOTALL)
 
-    assert set(re.findall(r"^([a-z_]+):", example, re.MULTILINE)) == set(profiles._PROFILE_KEYS)
+    assert set(re.findall(r"^([a-z_]+):", example, re.MULTILINE)) == set(PROFILE_KEYS)
 
 
 @pytest.mark.parametrize("variable", gateway_settings.VARIABLES)

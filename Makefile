@@ -6,27 +6,41 @@ PY := $(VENV)/bin/python
 ARGS ?=
 export PYTHON VENV
 
-.PHONY: help run test lint format types unit e2e e2e-tools bench docs reference wheel seccomp lock venv clean
+# The tests start hundreds of processes, and each would compile the program for itself.
+unexport PYTHONDONTWRITEBYTECODE
+
+# Two processes at least, as much of the end-to-end tests is waiting; more cores, more processes.
+WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); echo $$((n > 2 ? n : 2)))
+PYTEST := $(PY) -m pytest
+IN_PARALLEL := -n $(WORKERS) --dist worksteal
+
+.PHONY: help run test test-oldest lint format types unit e2e e2e-tools drift bench docs reference \
+  wheel seccomp lock venv clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
-run: venv ## start the proxy; make run ARGS="--port 9052" hands options on
+run: venv ## start the proxy; make run ARGS="--port 9052" passes options on
 	@exec $(VENV)/bin/claude-proxy serve $(ARGS)
 
 test: venv e2e-tools ## run every check and every test, and measure the coverage
 	@$(MAKE) --no-print-directory lint types
 	@mkdir -p build/coverage
 	@rm -f build/coverage/data*
-	$(PY) -m coverage run -m pytest $(ARGS)
+	$(PY) -m coverage run -m pytest $(IN_PARALLEL) $(ARGS)
 	@$(PY) -m coverage combine --quiet
 	@$(PY) -m coverage report
+	@sh tools/smoke-oldest
+
+test-oldest: ## run the tests that drive no other program on the oldest Python
+	@oldest=$$(sh tools/find-python 3.12) && \
+	  $(MAKE) --no-print-directory unit VENV=build/oldest PYTHON="$$oldest"
 
 lint: venv ## check style and formatting
 	$(PY) -m ruff check
 	$(PY) -m ruff format --check
 
-format: venv ## mend style and formatting
+format: venv ## fix style and formatting
 	$(PY) -m ruff check --fix
 	$(PY) -m ruff format
 
@@ -34,13 +48,16 @@ types: venv ## check types
 	$(PY) -m mypy
 
 unit: venv ## run the tests that drive no other program
-	$(PY) -m pytest -m "not e2e" $(ARGS)
+	$(PYTEST) $(IN_PARALLEL) -m "not e2e" $(ARGS)
 
 e2e: venv e2e-tools ## run the tests that drive curl, git, npm, Claude Code and others
-	$(PY) -m pytest -m e2e $(ARGS)
+	$(PYTEST) $(IN_PARALLEL) -m e2e $(ARGS)
 
 e2e-tools: ## install the programs that the end-to-end tests drive
 	@bash tools/e2e $(E2E)
+
+drift: venv ## try the newest clients and libraries, and print what they change
+	$(PY) tools/drift.py $(IN_PARALLEL) $(ARGS)
 
 bench: venv ## measure the proxy beside others
 	$(PY) -m bench $(ARGS)
@@ -60,7 +77,7 @@ wheel: venv ## build dist/*.whl and *.tar.gz
 seccomp: venv ## build the sandbox's system call filters with libseccomp
 	$(PY) -m tools.seccomp_filter
 
-lock: ## choose anew what poetry.lock pins
+lock: ## choose the versions that poetry.lock pins
 	@test -x build/poetry/bin/poetry || { \
 	  "$$(sh tools/find-python)" -m venv --clear build/poetry && \
 	  build/poetry/bin/pip install --quiet "poetry>=2.1,<3"; }

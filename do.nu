@@ -3,12 +3,12 @@
 
 const here = path self .
 
-# Do what the Makefile's target of this name does; whatever follows is handed on as ARGS.
+# Do what the Makefile's target of this name does; what follows is passed on as ARGS.
 def --wrapped main [
-    target: string = "help" # run, test, lint, format, types, unit, e2e, bench, wheel, lock, clean
+    target: string = "help" # run, test, lint, types, unit, e2e, drift, bench, ...
     ...rest: string # options of what the target runs
 ] {
     cd $here
-    let handed_on = $rest | each { |word| $"'($word | str replace --all "'" "'\\''" | str replace --all '$' '$$')'" } | str join " "
-    make $target ...(if ($rest | is-empty) { [] } else { [$"ARGS=($handed_on)"] })
+    let passed_on = $rest | each { |word| $"'($word | str replace --all "'" "'\\''" | str replace --all '$' '$$')'" } | str join " "
+    make $target ...(if ($rest | is-empty) { [] } else { [$"ARGS=($passed_on)"] })
 }

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parents[1]
 NOT_INSTALLED = "is not installed"
-TOOLS = ROOT / "build" / "e2e" / "node_modules" / ".bin"
+TOOLS = Path(os.environ.get("E2E_TOOLS", ROOT / "build" / "e2e")) / "node_modules" / ".bin"
 
 type FindProgram = Callable[[str], str]
 

@@ -45,8 +45,8 @@ class GatewayPolicy(Policy):
 
     loaded: Policy = field(default_factory=Policy)
 
-    def reaches(self, url: str, method: str = "GET") -> bool:
-        """Tell whether a client itself may ask for `url`, by the loaded policy."""
+    def allows_url(self, url: str, method: str = "GET") -> bool:
+        """Tell whether a client itself may request `url`, by the loaded policy."""
         return self.loaded.allows_url(url, method)
 
 

@@ -1,15 +1,17 @@
-"""Issues the certificates of the test's internet, good ones and each kind of bad one."""
+"""Certificates of the test's internet: ordinary ones by trustme, and each kind of bad one."""
 
 import ssl
+import tempfile
 import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import NameOID
 
 _DAY = timedelta(days=1)
 
@@ -18,13 +20,9 @@ class Pki:
     """A certificate authority whose root is the only one that the proxy is told to trust."""
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._root_key = ec.generate_private_key(ec.SECP256R1())
-        self._root_name = _name("Test Internet Root")
+        self._ca = trustme.CA(organization_name="Test Internet")
         self.root_file = directory / "internet-root.pem"
-        root = self._certificate(self._root_name, [], self._root_key, authority=True)
-        self.root_file.write_bytes(root.public_bytes(serialization.Encoding.PEM))
+        self._ca.cert_pem.write_to_path(self.root_file)
         self._lock = threading.Lock()
         self._contexts: dict[tuple[str, tuple[str, ...]], ssl.SSLContext] = {}
 
@@ -37,90 +35,80 @@ class Pki:
             return self._contexts[key]
 
     def _server_context(self, host: str, protocols: Sequence[str]) -> ssl.SSLContext:
-        certificate = self._leaf(host)
-        file = self._directory / f"{host.replace('*', '_')}.pem"
-        file.write_bytes(
-            certificate.public_bytes(serialization.Encoding.PEM)
-            + self._key.private_bytes(
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        match host.partition(".")[0]:
+            case "self-signed":
+                key = ec.generate_private_key(ec.SECP256R1())
+                _load(context, key, _certificate(host, key, issuer=_name(host), names=[host]))
+            case "common-name-only":
+                signer = serialization.load_pem_private_key(
+                    self._ca.private_key_pem.bytes(), password=None
+                )
+                assert isinstance(signer, ec.EllipticCurvePrivateKey)
+                root = x509.load_pem_x509_certificate(self._ca.cert_pem.bytes())
+                key = ec.generate_private_key(ec.SECP256R1())
+                certificate = _certificate(host, key, issuer=root.subject, signer=signer)
+                _load(context, key, certificate)
+            case kind:
+                self._issue(host, kind).configure_cert(context)
+        if protocols:
+            context.set_alpn_protocols(list(protocols))
+        return context
+
+    def _issue(self, host: str, kind: str) -> trustme.LeafCert:
+        now = datetime.now(UTC)
+        match kind:
+            case "expired":
+                return self._ca.issue_cert(host, not_before=now - 30 * _DAY, not_after=now - _DAY)
+            case "future":
+                return self._ca.issue_cert(host, not_before=now + _DAY, not_after=now + 30 * _DAY)
+            case "wrong-name":
+                return self._ca.issue_cert("elsewhere.test", common_name=host)
+            case _:
+                return self._ca.issue_cert(host)
+
+
+def _certificate(
+    host: str,
+    key: ec.EllipticCurvePrivateKey,
+    *,
+    issuer: x509.Name,
+    signer: ec.EllipticCurvePrivateKey | None = None,
+    names: Sequence[str] = (),
+) -> x509.Certificate:
+    """Return a certificate that trustme would not issue: signed by itself, or without names."""
+    start = datetime.now(UTC) - _DAY
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(_name(host))
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(start)
+        .not_valid_after(start + 20 * _DAY)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+    )
+    if names:
+        alternative = x509.SubjectAlternativeName([x509.DNSName(name) for name in names])
+        builder = builder.add_extension(alternative, critical=False)
+    return builder.sign(signer or key, hashes.SHA256())
+
+
+def _load(
+    context: ssl.SSLContext, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate
+) -> None:
+    with tempfile.NamedTemporaryFile(suffix=".pem") as file:
+        file.write(certificate.public_bytes(serialization.Encoding.PEM))
+        file.write(
+            key.private_bytes(
                 serialization.Encoding.PEM,
                 serialization.PrivateFormat.PKCS8,
                 serialization.NoEncryption(),
             )
         )
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(file)
-        if protocols:
-            context.set_alpn_protocols(list(protocols))
-        return context
-
-    def _leaf(self, host: str) -> x509.Certificate:
-        names = [host]
-        match host.partition(".")[0]:
-            case "self-signed":
-                self_name = _name(host)
-                return self._certificate(self_name, names, self._key, issuer=self_name)
-            case "expired":
-                return self._certificate(_name(host), names, self._root_key, age_days=30)
-            case "future":
-                return self._certificate(_name(host), names, self._root_key, age_days=-30)
-            case "wrong-name":
-                return self._certificate(_name(host), ["elsewhere.test"], self._root_key)
-            case "common-name-only":
-                return self._certificate(_name(host), [], self._root_key)
-            case _:
-                return self._certificate(_name(host), names, self._root_key)
-
-    def _certificate(
-        self,
-        subject: x509.Name,
-        names: Sequence[str],
-        signer: ec.EllipticCurvePrivateKey,
-        *,
-        issuer: x509.Name | None = None,
-        age_days: int = 0,
-        authority: bool = False,
-    ) -> x509.Certificate:
-        start = datetime.now(UTC) - _DAY - age_days * _DAY
-        public = signer.public_key() if authority else self._key.public_key()
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(issuer or self._root_name)
-            .public_key(public)
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(start)
-            .not_valid_after(start + 20 * _DAY)
-            .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
-        )
-        if authority:
-            usage = _key_usage(signs_certificates=True)
-        else:
-            usage = _key_usage(signs_certificates=False)
-            purpose = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
-            signer_id = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key())
-            builder = builder.add_extension(purpose, critical=False)
-            builder = builder.add_extension(signer_id, critical=False)
-        builder = builder.add_extension(usage, critical=True)
-        if names:
-            alternative = x509.SubjectAlternativeName([x509.DNSName(name) for name in names])
-            builder = builder.add_extension(alternative, critical=False)
-        return builder.sign(signer, hashes.SHA256())
+        file.flush()
+        context.load_cert_chain(file.name)
 
 
 def _name(text: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
-
-
-def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=True,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=signs_certificates,
-        crl_sign=signs_certificates,
-        encipher_only=False,
-        decipher_only=False,
-    )

@@ -70,10 +70,11 @@ def test_a_resolver_that_can_be_asked_is_seen() -> None:
 
 def test_a_resolver_that_answers_is_seen() -> None:
     answering = (
-        "import socket, sys, os\n"
+        "import os, signal, socket, sys\n"
         "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('127.0.0.1', 53))\n"
         "if os.fork():\n"
         "    os.execvp(sys.argv[1], sys.argv[1:])\n"
+        "signal.alarm(60)\n"  # nobody may ask; it holds the pipes that the test reads
         "data, who = s.recvfrom(512); s.sendto(data, who)\n"
     )
 
@@ -412,10 +413,11 @@ def test_it_starts_where_there_is_only_the_standard_library() -> None:
 
 
 SERVING = (
-    "import os, socket, sys\n"
+    "import os, signal, socket, sys\n"
     "s = socket.create_server(('127.0.0.1', 443))\n"
     "if os.fork():\n"
     "    os.execvp(sys.argv[1], sys.argv[1:])\n"
+    "signal.alarm(60)\n"
     "s.accept()\n"
 )
 

@@ -73,6 +73,8 @@ PURE = (
     "config.allowlist",
     "config.providers",
     "config.groups",
+    "config.config_reference",
+    "config.config_schema",
     "config.config_yaml",
     "config.option_kinds",
     "config.option_table",

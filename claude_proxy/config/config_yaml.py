@@ -40,6 +40,7 @@ SECTIONS = tuple(command.value for command in Subcommand)
 
 _BY_KEY = {field.key: field for field in FIELDS}
 _FLAGS: Mapping[str, bool] = {"true": True, "false": False}
+_FEW = 12
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,11}", re.ASCII)
 _FIX_OF_PROJECTS = "write DIRECTORY: POLICY, such as ~/work/acme: acme"
 
@@ -321,6 +322,10 @@ def _fix_in(section: str) -> Callable[[str], str]:
                 return f"write {option.name}"
             place = f"below {option.section}:" if option.section else "at the top of the file"
             return f"write {option.name}: {place}"
-        return nearest(name, known) or f"the keys are {', '.join(known)}"
+        if near := nearest(name_in_file, known):
+            return near
+        if len(known) <= _FEW:
+            return f"the keys are {', '.join(known)}"
+        return "`claude-proxy config show` lists the keys"
 
     return fix

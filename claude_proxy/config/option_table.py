@@ -321,7 +321,7 @@ FIELDS: tuple[OptionField, ...] = (
     OptionField(
         key="run.without_seccomp",
         kind=Flag("--with-seccomp"),
-        help="Run without the system call filter, where the kernel or libseccomp is missing.",
+        help="Run without the system call filter, where the kernel has none.",
         topic=Topic.SANDBOX,
         commands=_RUN,
         default=False,

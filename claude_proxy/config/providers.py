@@ -29,7 +29,8 @@ from claude_proxy.wire.authority import Authority
 FORMS = (Form.AUTO, Form.X_API_KEY, Form.BEARER)
 
 PROVIDER_KEYS = ("endpoint", "from", "form", "models")
-_PROVIDER_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}", re.ASCII)
+REQUIRED_PROVIDER_KEYS = ("endpoint", "from")
+PROVIDER_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ class ProviderReader(FieldReader):
         found = {}
         for name, entry in node.entries:
             place = f"{key}.{name.text}"
-            if _PROVIDER_NAME.fullmatch(name.text) is None:
+            if PROVIDER_NAME.fullmatch(name.text) is None:
                 fix = "a name has lower-case letters, digits, dots, dashes and underscores"
                 self._problems.add("not the name of a provider", name, key=key, fix=fix)
             elif provider := self._provider(entry, name.text, place):
@@ -87,7 +88,7 @@ class ProviderReader(FieldReader):
             self._problems.add("not a mapping", node, key=key, fix=fix)
             return None
         fields = self._fields(node, key, PROVIDER_KEYS, _fix_among(PROVIDER_KEYS))
-        for needed in ("endpoint", "from"):
+        for needed in REQUIRED_PROVIDER_KEYS:
             if needed not in fields:
                 fix = _FIXES_OF_MISSING[needed]
                 self._problems.add(f"{needed} is missing", node, key=key, fix=fix)

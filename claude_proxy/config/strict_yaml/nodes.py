@@ -98,7 +98,7 @@ class Problems:
     ) -> None:
         """Note a problem at a line and column, both counted from 1."""
         where = f"{self.name}:{line}:{column}"
-        if key is not None:
+        if key:
             where += f", {key}"
         self._found.append((line, column, ConfigError(what, where=where, fix=fix)))
 

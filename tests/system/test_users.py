@@ -1,0 +1,21 @@
+"""A user is known by number or name, and never guessed."""
+
+import os
+import pwd
+
+import pytest
+
+from claude_proxy.system.users import parse_user
+
+
+def test_a_user_is_a_number_or_a_name() -> None:
+    me = pwd.getpwuid(os.geteuid())
+
+    assert parse_user(str(me.pw_uid)) == me.pw_uid
+    assert parse_user(me.pw_name) == me.pw_uid
+
+
+@pytest.mark.parametrize("text", ["", "no-such-user", "4294967295", "-1", "\u0661", "a\0b"])
+def test_what_is_no_user_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="no user of this machine"):
+        parse_user(text)

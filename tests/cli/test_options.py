@@ -18,7 +18,7 @@ from claude_proxy.config.settings import (
     UnixListen,
     Verbosity,
 )
-from claude_proxy.policy.credentials.decision import EnvironmentSource, FileSource, KeyringSource
+from claude_proxy.policy.credentials.sources import EnvironmentSource, FileSource, KeyringSource
 from claude_proxy.sandbox import runner
 from claude_proxy.sandbox.run_spec import RunSpec
 

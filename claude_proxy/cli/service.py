@@ -27,19 +27,19 @@ from claude_proxy.config.option_kinds import ParsedText
 from claude_proxy.errors import ConfigError, ConfigErrors
 from claude_proxy.server.service.file_marks import marked
 from claude_proxy.server.service.installer import (
-    Found,
+    FileState,
+    Installation,
+    InstalledFile,
     Installer,
-    Machine,
-    Order,
-    Standing,
+    InstallRoot,
     Systemd,
-    found_files,
+    installed_files,
     refuse_other_user,
-    standing_of,
+    state_of,
 )
 from claude_proxy.server.service.launchd import plist_of
 from claude_proxy.server.service.names import names_of
-from claude_proxy.server.service.plan import Kind, Plan, Scope, Unit
+from claude_proxy.server.service.plan import Scope, ServiceKind, ServicePlan, Unit
 from claude_proxy.server.service.systemd import files_of
 
 type Decorate = Callable[[Any], Any]
@@ -85,7 +85,7 @@ def _options_of_command(
     context: click.Context, _param: click.Parameter, begun: str
 ) -> list[CompletionItem]:
     """Complete what stands behind --."""
-    kind = context.params.get("kind") or Kind.SERVE.value
+    kind = context.params.get("kind") or ServiceKind.SERVE.value
     command: click.Command = import_module(f"claude_proxy.cli.{kind}").command
     return [
         CompletionItem(name, help=param.help)
@@ -100,8 +100,8 @@ def _which(function: Any) -> Any:
     """Declare the options that say which service is meant."""
     function = click.option(
         "--kind",
-        type=click.Choice([kind.value for kind in Kind]),
-        default=Kind.SERVE.value,
+        type=click.Choice([kind.value for kind in ServiceKind]),
+        default=ServiceKind.SERVE.value,
         show_default=True,
         help="The command that the service runs.",
     )(function)
@@ -223,11 +223,11 @@ def install(*, init: str, force: bool, dry_run: bool, **given: Any) -> None:
     asked = _asked(given)
     _warn_of_variables(asked.kind)
     described = _checked(service_plan.describe(asked))
-    order = Order(
+    order = Installation(
         described.plan,
         _words_of(described),
         __version__,
-        laid=_laid(described),
+        initial=_laid(described),
         directories=_directories(asked.scope),
     )
     if dry_run:
@@ -251,7 +251,7 @@ def uninstall(*, system: bool | None, kind: str, force: bool, dry_run: bool) -> 
     """Stop a service and remove what was installed; its state stays."""
     scope, names = _scope(system), names_of(kind)
     if dry_run:
-        files = found_files(_machine(), names, scope)
+        files = installed_files(_machine(), names, scope)
         for found in files:
             click.echo(f"would remove {found.path}")
         if files:
@@ -271,18 +271,18 @@ def uninstall(*, system: bool | None, kind: str, force: bool, dry_run: bool) -> 
 def status(*, system: bool | None, kind: str) -> int:
     """Tell whether a service is installed, up to date and running."""
     scope, names = _scope(system), names_of(kind)
-    found = found_files(_machine(), names, scope)
+    found = installed_files(_machine(), names, scope)
     if not found:
         click.echo(f"installed:  no ({names.service}; looked for --{scope})")
         return EXIT_MISSING
     wanted = _wanted(found, scope)
-    standings = {one.path: standing_of(one, wanted) for one in found}
+    standings = {one.path: state_of(one, wanted) for one in found}
     for path, standing in standings.items():
         click.echo(f"installed:  {path} ({standing})")
     for path in sorted(wanted.keys() - standings.keys()):
-        standings[path] = Standing.MISSING
-        click.echo(f"installed:  {path} ({Standing.MISSING})")
-    current = all(standing is Standing.CURRENT for standing in standings.values())
+        standings[path] = FileState.MISSING
+        click.echo(f"installed:  {path} ({FileState.MISSING})")
+    current = all(standing is FileState.CURRENT for standing in standings.values())
     if not current:
         click.echo(f"up to date: no (claude-proxy {__version__}); fix: {_again(found)}")
     else:
@@ -304,7 +304,7 @@ def _asked(given: Mapping[str, Any]) -> Asked:
     key_file: Path | None = given["key_file"]
     return Asked(
         scope=_scope(given["system"]),
-        kind=Kind(given["kind"]),
+        kind=ServiceKind(given["kind"]),
         socket_activated=given["socket_activated"],
         key_file=None if key_file is None else key_file.expanduser().absolute(),
         nftables=given["nftables"],
@@ -314,10 +314,10 @@ def _asked(given: Mapping[str, Any]) -> Asked:
     )
 
 
-def _machine() -> Machine:
+def _machine() -> InstallRoot:
     # Beside the directory of the configuration, which heeds XDG_CONFIG_HOME as systemd does.
     units = paths.default_confdir().parent / "systemd" / "user"
-    return Machine(Path("/"), units, os.geteuid())
+    return InstallRoot(Path("/"), units, os.geteuid())
 
 
 def _launchd(asked: Asked) -> str:
@@ -384,11 +384,11 @@ def _warn(described: Described) -> None:
         click.echo(f"  where: {problem.where}\n  fix:   {problem.fix}", err=True)
 
 
-def _warn_of_variables(kind: Kind) -> None:
+def _warn_of_variables(kind: ServiceKind) -> None:
     """Say which variables of this shell are not heard by the service."""
     command: click.Command = import_module(f"claude_proxy.cli.{kind}").command
     known = {str(param.envvar) for param in command.params if param.envvar}
-    known |= set(gateway_settings.VARIABLES if kind is Kind.GATEWAY else ())
+    known |= set(gateway_settings.VARIABLES if kind is ServiceKind.GATEWAY else ())
     if found := sorted(name for name in known if os.environ.get(name)):
         click.echo(
             f"claude-proxy: warning: the service does not hear what is set here: {', '.join(found)}"
@@ -408,13 +408,13 @@ def _warn_of_user(name: str) -> None:
         )
 
 
-def _show(order: Order, described: Described) -> None:
+def _show(order: Installation, described: Described) -> None:
     machine, scope = _machine(), described.plan.scope
-    for path in order.laid:
-        if not machine.place(scope, path).exists():
-            click.echo(f"would write {machine.place(scope, path)} (the shipped allowlist)")
+    for path in order.initial:
+        if not machine.path_of(scope, path).exists():
+            click.echo(f"would write {machine.path_of(scope, path)} (the shipped allowlist)")
     for unit in order.files:
-        click.echo(f"would write {machine.place(scope, unit.path)}:")
+        click.echo(f"would write {machine.path_of(scope, unit.path)}:")
         click.echo("".join(f"    {line}\n" for line in unit.text.splitlines()))
     manager = Systemd(scope)
     for words in (("daemon-reload",), ("enable", described.plan.unit)):
@@ -425,15 +425,15 @@ def _show(order: Order, described: Described) -> None:
 def _after(described: Described) -> None:
     plan = described.plan
     if described.exposes_key:
-        token = "--token-file" if plan.kind is Kind.GATEWAY else "--gateway-token-file"
+        token = "--token-file" if plan.kind is ServiceKind.GATEWAY else "--gateway-token-file"
         click.echo(
             "Every user of this machine can use the key by way of the port; a Unix socket with "
             f"--socket-uid, or {token}, says who may."
         )
-    if plan.key_file is not None and plan.kind is Kind.SERVE:
+    if plan.key_file is not None and plan.kind is ServiceKind.SERVE:
         name = plan.names.credential
         click.echo(f"The allowlist names the key in `credentials`:  from: {{systemd: {name}}}")
-    if plan.scope is Scope.SYSTEM and plan.kind is Kind.SERVE:
+    if plan.scope is Scope.SYSTEM and plan.kind is ServiceKind.SERVE:
         state = plan.names.state
         click.echo(f"Clients have to trust {state}/mitmproxy-ca-cert.pem, made at the first start.")
     if plan.scope is Scope.USER and not _lingers():
@@ -452,33 +452,33 @@ def _what_stays(scope: Scope, kind: str) -> Iterator[str]:
     if scope is Scope.USER:
         yield f"Kept: {paths.default_confdir()} and {paths.default_statedir()}"
         return
-    held = "CA, audit log" if kind == Kind.SERVE else "the audit log"
+    held = "CA, audit log" if kind == ServiceKind.SERVE else "the audit log"
     yield f"Kept: {names.state} ({held}) and {names.configuration} (the allowlist)"
     yield f"Kept: the user {names.user}, whom the files in {names.state} belong to"
 
 
-def _again(found: tuple[Found, ...]) -> str:
+def _again(found: tuple[InstalledFile, ...]) -> str:
     """Return the command line by which these files are written anew."""
     words = next((one.mark.words for one in found if one.mark is not None), ("service", "install"))
     return shlex.join((paths.PROGRAM, *words))
 
 
-def _wanted(found: tuple[Found, ...], scope: Scope) -> dict[Path, str]:
+def _wanted(found: tuple[InstalledFile, ...], scope: Scope) -> dict[Path, str]:
     """Return what the command line in the files' head would write now."""
     words = next((one.mark.words for one in found if one.mark is not None), None)
     if words is None:
         return {}
     try:
         context = install.make_context("install", list(words[2:]))
-        plan: Plan = service_plan.describe(_asked(context.params)).plan
+        plan: ServicePlan = service_plan.describe(_asked(context.params)).plan
         files = files_of(plan)
     except (ConfigError, ValueError, click.ClickException):
         return {}  # options of another version
     machine = _machine()
-    return {machine.place(scope, unit.path): unit.text for unit in files}
+    return {machine.path_of(scope, unit.path): unit.text for unit in files}
 
 
-def _running(scope: Scope, found: tuple[Found, ...]) -> int:
+def _running(scope: Scope, found: tuple[InstalledFile, ...]) -> int:
     manager = Systemd(scope)
     if not manager.is_there():
         click.echo("running:    not known; systemd does not run here")

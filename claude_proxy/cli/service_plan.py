@@ -26,7 +26,7 @@ from claude_proxy.config.providers import find_provider
 from claude_proxy.config.settings import DEFAULT_HOST, Limits, TcpListen, UnixListen, UpstreamProxy
 from claude_proxy.errors import ConfigError
 from claude_proxy.server.service.names import names_of
-from claude_proxy.server.service.plan import HTTPS_PORT, Firewall, Kind, Plan, Scope
+from claude_proxy.server.service.plan import HTTPS_PORT, Firewall, Scope, ServiceKind, ServicePlan
 from claude_proxy.server.service.systemd import default_listener, listening_words
 from claude_proxy.system import file_permissions
 
@@ -49,7 +49,7 @@ class Asked:
     """What click hands over: the options that describe a service."""
 
     scope: Scope
-    kind: Kind
+    kind: ServiceKind
     socket_activated: bool = False
     key_file: Path | None = None
     nftables: bool = False
@@ -74,7 +74,7 @@ class Understood:
 class Described:
     """A service, and what stands in its way on this machine."""
 
-    plan: Plan
+    plan: ServicePlan
     problems: tuple[ConfigError, ...]
     own_allowlist: bool  # it lies in the service's own directory
     exposes_key: bool  # every user of this machine can use the gateway's
@@ -97,7 +97,7 @@ def describe(asked: Asked) -> Described:
     made = doors[len(listen) :] if asked.socket_activated else doors  # the rest is systemd's
     writable = tuple(dict.fromkeys(_writable(asked, understood, made)))
     own, places = _places(asked, understood)
-    plan = Plan(
+    plan = ServicePlan(
         kind=asked.kind,
         scope=asked.scope,
         program=program(),
@@ -130,7 +130,7 @@ def program() -> tuple[str, ...]:
 # --- the command's own options
 
 
-def understand(kind: Kind, words: Sequence[str]) -> Understood:
+def understand(kind: ServiceKind, words: Sequence[str]) -> Understood:
     """Read the options of a command without obeying them, and without its variables."""
     command: click.Command = import_module(f"claude_proxy.cli.{kind}").command
     context = click.Context(command, info_name=f"{paths.PROGRAM} {kind}")
@@ -173,7 +173,7 @@ def _whole(param: click.Parameter, text: str) -> str:
     return str(Path(text).expanduser().absolute())
 
 
-def _listeners(kind: Kind, understood: Understood) -> Iterator[TcpListen | UnixListen]:
+def _listeners(kind: ServiceKind, understood: Understood) -> Iterator[TcpListen | UnixListen]:
     host, port = understood.get("host", None), understood.get("port", None)
     if host is not None or port is not None:
         usual = default_listener(kind).port
@@ -194,9 +194,9 @@ def _gateway_places(understood: Understood) -> Iterator[TcpListen | UnixListen]:
 
 
 def _exposes_key(
-    kind: Kind, understood: Understood, listen: Sequence[TcpListen | UnixListen]
+    kind: ServiceKind, understood: Understood, listen: Sequence[TcpListen | UnixListen]
 ) -> bool:
-    gateway = kind is Kind.GATEWAY
+    gateway = kind is ServiceKind.GATEWAY
     doors = (listen or [default_listener(kind)]) if gateway else tuple(_gateway_places(understood))
     token = "token_file" if gateway else "gateway_token_file"
     return token not in understood.values and any(isinstance(one, TcpListen) for one in doors)
@@ -318,7 +318,7 @@ def _problems(asked: Asked, understood: Understood) -> Iterator[ConfigError]:
             where="--nftables",
             fix="install nftables with the package manager of this system",
         )
-    if asked.kind is Kind.GATEWAY or understood.get("gateway", ()):
+    if asked.kind is ServiceKind.GATEWAY or understood.get("gateway", ()):
         yield from _unfinished(asked, understood)
 
 
@@ -348,7 +348,7 @@ def _lost_places(
 def _unfinished(asked: Asked, understood: Understood) -> Iterator[ConfigError]:
     """Yield what a gateway would not start without, unless config.yaml may say it."""
     path = _configuration(asked) / config_yaml.NAME
-    prefix = "" if asked.kind is Kind.GATEWAY else "gateway_"
+    prefix = "" if asked.kind is ServiceKind.GATEWAY else "gateway_"
     try:
         config = config_file.read(path.parent)
     except ConfigError as error:
@@ -430,7 +430,7 @@ def check_key_file(path: Path, scope: Scope) -> None:
 
 def key_file_word(asked: Asked) -> str:
     """Return the option by which a command reads the key itself, as launchd hands none over."""
-    if asked.kind is Kind.SERVE:
+    if asked.kind is ServiceKind.SERVE:
         _refuse(
             "the key of `serve` is named in its allowlist",
             "--key-file",
@@ -440,13 +440,13 @@ def key_file_word(asked: Asked) -> str:
 
 
 def _key_option(asked: Asked) -> str | None:
-    if asked.key_file is None or asked.kind is Kind.SERVE:
+    if asked.key_file is None or asked.kind is ServiceKind.SERVE:
         return None  # an allowlist names it: {from: {systemd: NAME}}
     return "--key-systemd"
 
 
 def _refuse_second_key(asked: Asked, understood: Understood) -> None:
-    if asked.key_file is None or asked.kind is Kind.SERVE:
+    if asked.key_file is None or asked.kind is ServiceKind.SERVE:
         return
     second = next((name for name in understood.values if name.startswith("key_")), None)
     if second is not None:

@@ -1,7 +1,7 @@
-"""Holds the gates of one process, for proxy and gateway, and the vault that they share.
+"""The gates of one process, for the proxy and the gateway, and the vault they share.
 
-Law kept: one judge (2). A policy is taken into use by all of them at once, together with the
-credentials that it names, so that no request is judged by one policy and given another's value.
+Keeps "one judge": a new policy takes effect in all gates at once, together with the credentials it
+names, so that no request is judged by one policy and given the secret of another.
 """
 
 from collections.abc import Callable
@@ -17,17 +17,17 @@ from claude_proxy.vault.vault import Vault
 
 
 def vault_of(settings: Settings, policy: Policy) -> Vault:
-    """Read the credentials of a start; ConfigError if one of them cannot be had.
+    """Read the credentials at startup; ConfigError if one of them is unavailable.
 
-    The variables that they are in are gone from this process's environment afterwards.
+    Removes the variables that hold them from this process's environment.
     """
     gateway = settings.gateway
     withheld = frozenset[str]() if gateway is None else secret_variables(gateway)
     return Vault(_bindings_of(settings, policy), settings.statedir, withheld=withheld)
 
 
-class Judges:
-    """The gates, and what they judge by."""
+class Gates:
+    """The gates of one process, and the policy and secrets they use."""
 
     def __init__(self, settings: Settings, policy: Policy, record: Record, vault: Vault) -> None:
         self._settings = settings
@@ -41,36 +41,36 @@ class Judges:
         self.gateway = None if gateway is None else gate_of(policy_of(gateway, policy))
 
     def prepare(self, policy: Policy) -> Callable[[], None]:
-        """Read the credentials of another policy; return what takes both into use.
+        """Read the credentials of a new policy; return a function that activates both.
 
-        ConfigError if a credential cannot be had. It may take as long as their commands do.
+        ConfigError if a credential is unavailable. Credential commands may make it slow.
         """
         state = self._vault.prepare(_bindings_of(self._settings, policy))
 
-        def take() -> None:
+        def activate() -> None:
             self._vault.take(state)
             self.proxy.policy = policy
             gateway = self._settings.gateway
             if gateway is not None and self.gateway is not None:
                 self.gateway.policy = policy_of(gateway, policy)
 
-        return take
+        return activate
 
 
 def limits_of(gateway: Gateway, limits: Limits) -> Limits:
-    """Return the limits of a gateway's connections: its timeout bounds every silence."""
-    patience_s = gateway.timeout_s
-    connect_s = min(limits.connect_timeout_s, patience_s)
+    """Return the limits of the gateway's connections: its timeout bounds every idle wait."""
+    timeout_s = gateway.timeout_s
+    connect_s = min(limits.connect_timeout_s, timeout_s)
     return replace(
         limits,
-        idle_timeout_s=patience_s,
+        idle_timeout_s=timeout_s,
         connect_timeout_s=connect_s,
-        handshake_timeout_s=min(limits.handshake_timeout_s, patience_s - connect_s),
+        handshake_timeout_s=min(limits.handshake_timeout_s, timeout_s - connect_s),
     )
 
 
 def _bindings_of(settings: Settings, policy: Policy) -> tuple[Binding, ...]:
     gateway = settings.gateway
-    # A gateway alone uses its own key: others' are not to be in its memory, nor to be missed.
+    # A gateway alone uses only its own key; no other secret may be in its memory or be required.
     listed = policy.credentials if settings.listen else ()
     return listed if gateway is None else (*listed, binding_of(gateway))

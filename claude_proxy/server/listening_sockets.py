@@ -1,7 +1,8 @@
-"""Makes the sockets that clients come in by, before there is an event loop: TCP, Unix, inherited.
+"""Listening sockets: TCP, Unix and inherited, opened before there is an event loop.
 
-Law 10: no other user can put a socket of theirs in the place of ours, nor connect to one that was
-not meant for them. Law 11: what cannot be listened on as it was asked for stops the start.
+Keeps "the sandbox cannot move its own wall": no other user can replace one of our sockets with
+theirs, or connect to one that is not meant for them. Keeps "no quiet downgrade": an address that
+cannot be listened on as requested stops the start.
 """
 
 import contextlib
@@ -20,35 +21,35 @@ from claude_proxy.system import peer_credentials, unix_socket
 from claude_proxy.system.unix_socket import BACKLOG, SocketFile
 from claude_proxy.wire.authority import Authority
 
-_GATEWAY = "gateway"  # how the names of its listeners begin
-_PUT_OFF = (signal.SIGINT, signal.SIGTERM)
-_MENDS = {
+_GATEWAY = "gateway"  # prefix of the names of the gateway's listeners
+_DEFERRED = (signal.SIGINT, signal.SIGTERM)
+_FIXES = {
     errno.EADDRINUSE: "stop what listens there, or choose another port with --port",
     errno.EADDRNOTAVAIL: "name an address of this machine; `ip address` shows them",
-    errno.EACCES: "choose a port above 1023, or have a service manager hand the socket over",
+    errno.EACCES: "choose a port above 1023, or have a service manager pass the socket on",
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
-    """One listener, ready for clients."""
+class OpenListener:
+    """One listener whose sockets are open."""
 
-    name: str  # as the audit log has it
-    url: str  # as a client is told it
-    sockets: tuple[socket.socket, ...]  # one for each process; where they share, the same one
+    name: str  # as written in the audit log
+    url: str  # what a client connects to
+    sockets: tuple[socket.socket, ...]  # one for each worker; the same one if they share it
     address: Authority | None = None  # of a TCP listener
     file: SocketFile | None = None
-    once: bool = False  # the file goes when the first client is in
-    gateway: bool = False  # its clients speak to the gateway, not to the proxy
+    once: bool = False  # remove the file after the first client has connected
+    gateway: bool = False  # its clients talk to the gateway instead of the proxy
     uids: frozenset[int] = field(default_factory=frozenset)  # who may connect to a Unix socket
 
     @property
     def beyond_loopback(self) -> bool:
-        """Whether other machines may reach it."""
+        """Whether other machines can reach it."""
         return self.address is not None and not _is_loopback(self.address.host)
 
     def socket_of(self, number: int) -> socket.socket:
-        """Return the socket of one of the processes, and close those of the others."""
+        """Return the socket of worker `number`, and close those of the other workers."""
         own = self.sockets[number]
         for sock in self.sockets:
             if sock is not own:
@@ -56,19 +57,19 @@ class Opened:
         return own
 
     def close(self) -> None:
-        """Close what this process has of it; the file stays."""
+        """Close the sockets of this process; the file of a Unix socket stays."""
         for sock in self.sockets:
             sock.close()
 
     def remove(self) -> None:
-        """Take the name of a Unix socket away."""
+        """Remove the file of a Unix socket."""
         if self.file is not None:
             self.file.remove()
 
 
 @contextlib.contextmanager
-def opened(settings: Settings) -> Iterator[tuple[Opened, ...]]:
-    """Open every listener for the time of a `with`; ConfigError if one of them cannot be had."""
+def opened(settings: Settings) -> Iterator[tuple[OpenListener, ...]]:
+    """Open every listener for the duration of a `with`; ConfigError if one cannot be opened."""
     wanted = [(listen, False) for listen in settings.listen]
     if settings.gateway is not None:
         wanted += [(listen, True) for listen in settings.gateway.listen]
@@ -82,55 +83,56 @@ def opened(settings: Settings) -> Iterator[tuple[Opened, ...]]:
     try:
         ready = []
         for listen, gateway in wanted:
-            with _undisturbed():
-                door = open_one(listen, settings)
-                stack.callback(door.close)
-                stack.callback(door.remove)
-            ready.append(_of_gateway(door, settings) if gateway else door)
+            with _signals_deferred():
+                listener = open_one(listen, settings)
+                stack.callback(listener.close)
+                stack.callback(listener.remove)
+            ready.append(_of_gateway(listener, settings) if gateway else listener)
         yield tuple(ready)
     finally:
-        with _undisturbed():
+        with _signals_deferred():
             stack.close()
 
 
-def _of_gateway(door: Opened, settings: Settings) -> Opened:
-    """Return a door that leads to the gateway; ConfigError if strangers could use its key."""
+def _of_gateway(listener: OpenListener, settings: Settings) -> OpenListener:
+    """Return the listener as one of the gateway; ConfigError if others could use its key."""
     token = None if settings.gateway is None else settings.gateway.token
-    if door.beyond_loopback and token is None:
+    if listener.beyond_loopback and token is None:
         raise ConfigError(
-            f"{door.url} is reached from other machines, and no token is asked for",
-            where=door.name,
-            fix="have it listen on 127.0.0.1, or add --token-file",
+            f"{listener.url} can be reached from other machines, and no token is required",
+            where=listener.name,
+            fix="listen on 127.0.0.1, or add --token-file",
         )
-    name = door.name if door.name.startswith(_GATEWAY) else f"{_GATEWAY} {door.name}"
-    return replace(door, name=name, gateway=True)
+    name = listener.name if listener.name.startswith(_GATEWAY) else f"{_GATEWAY} {listener.name}"
+    return replace(listener, name=name, gateway=True)
 
 
 @contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Put off signals, of which one in between would leave a file behind.
+def _signals_deferred() -> Iterator[None]:
+    """Defer signals: one that arrives in between would leave a file behind.
 
-    Not by a mask: the kernel would give them to a thread that has none, and Python to this one.
+    A signal mask would not do: the kernel would deliver the signal to an unmasked thread, and
+    Python would then run the handler in this one.
     """
     if threading.current_thread() is not threading.main_thread():
         yield  # signals are not handled here
         return
-    put_off: list[int] = []
+    deferred: list[int] = []
     before = {
-        number: signal.signal(number, lambda number, _: put_off.append(number))
-        for number in _PUT_OFF
+        number: signal.signal(number, lambda number, _: deferred.append(number))
+        for number in _DEFERRED
     }
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        for came in put_off:
-            signal.raise_signal(came)
+        for signum in deferred:
+            signal.raise_signal(signum)
 
 
-def open_one(listen: Listen, settings: Settings) -> Opened:
-    """Open one listener; ConfigError if it cannot be had."""
+def open_one(listen: Listen, settings: Settings) -> OpenListener:
+    """Open one listener; ConfigError if that is not possible."""
     match listen:
         case TcpListen():
             return _tcp(listen, settings.workers)
@@ -143,15 +145,15 @@ def open_one(listen: Listen, settings: Settings) -> Opened:
 # --- TCP
 
 
-def _tcp(listen: TcpListen, count: int) -> Opened:
+def _tcp(listen: TcpListen, count: int) -> OpenListener:
     sockets = bind_all(listen, count)
     return _opened_tcp(f"tcp {_shown(sockets[0])}", sockets)
 
 
-def _opened_tcp(name: str, sockets: list[socket.socket]) -> Opened:
+def _opened_tcp(name: str, sockets: list[socket.socket]) -> OpenListener:
     host, port = sockets[0].getsockname()[:2]
     shown = _shown(sockets[0])
-    return Opened(name, f"http://{shown}", tuple(sockets), address=Authority.of(host, port))
+    return OpenListener(name, f"http://{shown}", tuple(sockets), address=Authority.of(host, port))
 
 
 def _shown(sock: socket.socket) -> str:
@@ -159,21 +161,21 @@ def _shown(sock: socket.socket) -> str:
 
 
 def bind_all(listen: TcpListen, count: int) -> list[socket.socket]:
-    """Return `count` sockets listening on one address; ConfigError if it cannot be had."""
+    """Return `count` sockets listening on one address; ConfigError if that is not possible."""
     first = bind(listen)
     if count == 1:
         return [first]
-    # Sharing lets anybody of the same user in, another proxy too: so the port must be free
-    # without it first.
+    # SO_REUSEPORT admits any process of the same user, another proxy too: so first make sure
+    # that the port is free without it.
     port = first.getsockname()[1]
     first.close()
     return [bind(TcpListen(listen.host, port), shared=True) for _ in range(count)]
 
 
 def bind(listen: TcpListen, *, shared: bool = False) -> socket.socket:
-    """Return a listening socket; ConfigError if the address cannot be had."""
+    """Return a listening socket; ConfigError if the address is unavailable."""
     family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
-    # Naming the protocol matters: asyncio switches Nagle off only for IPPROTO_TCP sockets.
+    # The protocol is given because asyncio sets TCP_NODELAY only on IPPROTO_TCP sockets.
     sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -187,9 +189,9 @@ def bind(listen: TcpListen, *, shared: bool = False) -> socket.socket:
     except OSError as error:
         sock.close()
         raise ConfigError(
-            f"cannot listen on {listen.host} port {listen.port}: {_words_of(error)}",
+            f"cannot listen on {listen.host} port {listen.port}: {_text_of(error)}",
             where=str(listen),
-            fix=_MENDS.get(error.errno or 0, "choose another address or port"),
+            fix=_FIXES.get(error.errno or 0, "choose another address or port"),
         ) from error
     return sock
 
@@ -203,10 +205,10 @@ def _is_loopback(host: str) -> bool:
 # --- Unix sockets
 
 
-def _unix(listen: UnixListen, settings: Settings) -> Opened:
-    path, uids = listen.path, admitted(settings)
+def _unix(listen: UnixListen, settings: Settings) -> OpenListener:
+    path, uids = listen.path, allowed_uids(settings)
     sock, file = unix_socket.listen_at(path, others=not uids <= {os.geteuid()})
-    return Opened(
+    return OpenListener(
         f"unix {path}",
         f"unix:{path}",
         (sock,) * settings.workers,
@@ -216,24 +218,24 @@ def _unix(listen: UnixListen, settings: Settings) -> Opened:
     )
 
 
-def admitted(settings: Settings) -> frozenset[int]:
-    """Return the users whose connections to a Unix socket are served."""
+def allowed_uids(settings: Settings) -> frozenset[int]:
+    """Return the user IDs whose connections to a Unix socket are accepted."""
     uids = settings.uids or frozenset({os.geteuid()})
-    stranger = peer_credentials.nobody_in_particular()
-    if stranger in uids:
+    overflow = peer_credentials.nobody_in_particular()
+    if overflow in uids:
         raise ConfigError(
-            f"uid {stranger} stands for every user that this user namespace does not know",
+            f"uid {overflow} represents every user that is not mapped into this user namespace",
             where="--socket-uid",
-            fix="name a user of this namespace, or map the user into it (/proc/self/uid_map)",
+            fix="use the uid of a mapped user, or map the user (/proc/self/uid_map)",
         )
     return uids
 
 
-# --- sockets that somebody else has made
+# --- inherited sockets
 
 
-def _inherited(listen: InheritedListen, settings: Settings) -> Opened:
-    sock = _taken_over(listen)
+def _inherited(listen: InheritedListen, settings: Settings) -> OpenListener:
+    sock = _inherited_socket(listen)
     try:
         if sock.family == socket.AF_UNIX:
             return _inherited_unix(listen, sock, settings)
@@ -243,36 +245,42 @@ def _inherited(listen: InheritedListen, settings: Settings) -> Opened:
         raise
 
 
-def _inherited_unix(listen: InheritedListen, sock: socket.socket, settings: Settings) -> Opened:
+def _inherited_unix(
+    listen: InheritedListen, sock: socket.socket, settings: Settings
+) -> OpenListener:
     shown = _unix_name(sock)
     name = listen.name or f"unix {shown}"
-    return Opened(name, f"unix:{shown}", (sock,) * settings.workers, uids=admitted(settings))
+    return OpenListener(
+        name, f"unix:{shown}", (sock,) * settings.workers, uids=allowed_uids(settings)
+    )
 
 
-def _inherited_tcp(listen: InheritedListen, sock: socket.socket, settings: Settings) -> Opened:
+def _inherited_tcp(
+    listen: InheritedListen, sock: socket.socket, settings: Settings
+) -> OpenListener:
     shown = _shown(sock)
     one = _opened_tcp(listen.name or f"tcp {shown}", [sock] * settings.workers)
     if one.beyond_loopback and not settings.allow_remote:
         raise ConfigError(
-            f"the socket that was handed over, {shown}, is reached from other machines",
+            f"the inherited socket {shown} can be reached from other machines",
             where=f"descriptor {listen.descriptor} (systemd's ListenStream=)",
-            fix="have it listen on 127.0.0.1, or add --allow-remote and name the clients "
+            fix="listen on 127.0.0.1, or add --allow-remote and name the clients "
             "with --client CIDR",
         )
     return one
 
 
-def _taken_over(listen: InheritedListen) -> socket.socket:
+def _inherited_socket(listen: InheritedListen) -> socket.socket:
     try:
         sock = socket.socket(fileno=listen.descriptor)
     except OSError as error:
-        raise _unusable(listen, f"is no socket ({_words_of(error)})") from error
+        raise _unusable(listen, f"is not a socket ({_text_of(error)})") from error
     if sock.type != socket.SOCK_STREAM:
-        fault: str | None = "carries no streams (ListenDatagram= or the like)"
+        fault: str | None = "is not a stream socket (ListenDatagram=, for example)"
     elif sock.family not in {socket.AF_INET, socket.AF_INET6, socket.AF_UNIX}:
         fault = "is neither TCP nor a Unix socket"
     elif not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-        fault = "is not listening (Accept=yes is not for this program)"
+        fault = "is not listening (Accept=yes is not supported)"
     else:
         fault = None
     if fault is not None:
@@ -285,18 +293,18 @@ def _taken_over(listen: InheritedListen) -> socket.socket:
 
 def _unusable(listen: InheritedListen, fault: str) -> ConfigError:
     return ConfigError(
-        f"what was handed over as a socket {fault}",
+        f"the inherited descriptor {fault}",
         where=f"descriptor {listen.descriptor}",
-        fix="give it with ListenStream= and Accept=no in the socket unit",
+        fix="use ListenStream= and Accept=no in the socket unit",
     )
 
 
 def _unix_name(sock: socket.socket) -> str:
     name = sock.getsockname()
-    if isinstance(name, bytes):  # of the abstract namespace, which has no modes
+    if isinstance(name, bytes):  # an abstract socket, which has no file mode
         return "@" + name[1:].decode("utf-8", "replace")
     return name or "(unnamed)"
 
 
-def _words_of(error: OSError) -> str:
+def _text_of(error: OSError) -> str:
     return (error.strerror or str(error)).lower()

@@ -1,6 +1,6 @@
-"""Sets up what the proxy says about itself on standard error: one line each, no traceback.
+"""Logging to standard error: one line per message, no traceback unless verbose.
 
-What clients did is the audit log's business; here are only the proxy's own troubles.
+What clients did goes to the audit log; this is only about problems of the proxy itself.
 """
 
 import json
@@ -19,7 +19,7 @@ _LEVELS = {
 
 
 class _Formatter(logging.Formatter):
-    """One line a record; the traceback only for whoever asked for everything."""
+    """One line per record; the traceback only with --verbose."""
 
     def __init__(self, *, verbose: bool, as_json: bool) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class _Formatter(logging.Formatter):
         self._json = as_json
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line; what came from outside must not move the terminal's cursor."""
+        """Return the line; text from outside must not send control codes to the terminal."""
         text = record.getMessage()
         if record.exc_info and record.exc_info[0] is not None and not self._verbose:
             text = f"{text} ({record.exc_info[0].__name__})"
@@ -37,14 +37,14 @@ class _Formatter(logging.Formatter):
             return json.dumps({"ts": when, "level": record.levelname.lower(), "text": printable})
         line = f"claude-proxy: {record.levelname.lower()}: {printable}"
         if self._verbose and record.exc_info and record.exc_info[0] is not None:
-            # Where, and of which type; an exception's own words may quote what a peer sent.
+            # The location and the type only: an exception's message may quote what a peer sent.
             frames = "".join(traceback.format_tb(record.exc_info[2]))
             line += f"\n{frames}{record.exc_info[0].__name__}"
         return line
 
 
 def configure(verbosity: Verbosity, log_format: LogFormat) -> None:
-    """Send the program's log to standard error, and mitmproxy's own with it."""
+    """Send the log of the program and of mitmproxy to standard error."""
     handler = logging.StreamHandler(sys.stderr)
     verbose = verbosity is Verbosity.VERBOSE
     handler.setFormatter(_Formatter(verbose=verbose, as_json=log_format is LogFormat.JSON))
@@ -53,12 +53,12 @@ def configure(verbosity: Verbosity, log_format: LogFormat) -> None:
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(_LEVELS[verbosity])
-    # They quote what peers sent (law 9), and what matters of it is in the audit log.
+    # They quote what peers sent (secrets stay outside); the audit log has what matters.
     for noisy in ("asyncio", "h2", "hpack", "mitmproxy"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
 def report(lines: list[str]) -> None:
-    """Print several lines as one message, loudly: they are shown even by --quiet."""
+    """Print several lines as one message; --quiet does not suppress them."""
     sys.stderr.write("".join(f"claude-proxy: {line}\n" for line in lines))
     sys.stderr.flush()

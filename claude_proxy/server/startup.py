@@ -1,6 +1,6 @@
-"""Looks at what a start needs and makes it ready: roots, descriptors, the audit store.
+"""Startup checks and preparation: upstream roots, descriptor limits, the audit store.
 
-Law 11: what was asked for and is not to be had stops the start, with an error that says so.
+Keeps "no quiet downgrade": what was asked for and is unavailable stops the start with an error.
 """
 
 import contextlib
@@ -21,9 +21,9 @@ from claude_proxy.audit.store import AuditStore
 from claude_proxy.config.settings import Settings
 from claude_proxy.errors import ConfigError
 
-# What a connection needs: the client's socket and, while it is busy, one upstream's.
+# A connection needs the client's socket and, while it is busy, one upstream socket.
 _DESCRIPTORS_PER_CONNECTION = 2
-_DESCRIPTORS_BESIDE = 96
+_OTHER_DESCRIPTORS = 96
 
 
 def open_store(settings: Settings) -> AuditStore:
@@ -49,13 +49,13 @@ def open_store(settings: Settings) -> AuditStore:
 
 
 def upstream_roots(settings: Settings) -> str | None:
-    """Return the file of roots that upstreams are verified by; None: the usual ones."""
+    """Return the file of CA roots used to verify upstreams; None means the default roots."""
     extra = settings.upstream_ca
     if extra is None:
         return None
     try:
         added = extra.read_bytes()
-        usual = Path(certifi.where()).read_bytes()
+        default = Path(certifi.where()).read_bytes()
     except OSError as error:
         raise ConfigError(
             f"the upstream CA cannot be read: {(error.strerror or '').lower()}",
@@ -63,17 +63,17 @@ def upstream_roots(settings: Settings) -> str | None:
             fix="name a readable PEM file with --upstream-ca",
         ) from error
     try:
-        # Else each connection would fail by itself, at run time and without a word why.
+        # Otherwise every connection would fail at run time, without saying why.
         x509.load_pem_x509_certificates(added)
     except ValueError as error:
         raise ConfigError(
-            "the upstream CA holds no certificate that can be read",
+            "the upstream CA file contains no readable certificate",
             where=str(extra),
-            fix="give a file in PEM form, with BEGIN CERTIFICATE",
+            fix="use a PEM file (it begins with -----BEGIN CERTIFICATE-----)",
         ) from error
-    # The directory is the owner's alone (it was checked when the CA was loaded).
-    # Named by what is in it: another proxy beside this one may trust other roots.
-    content = usual + b"\n" + added
+    # The directory belongs to the owner alone (checked when the CA was loaded). The file name
+    # contains a hash of the content, as another proxy on this machine may trust other roots.
+    content = default + b"\n" + added
     merged = settings.place_of_ca / f"upstream-roots-{sha256(content).hexdigest()[:16]}.pem"
     partial = merged.with_name(f".{merged.name}.{os.getpid()}")
     try:
@@ -90,39 +90,39 @@ def upstream_roots(settings: Settings) -> str | None:
 
 
 def share_of_worker(settings: Settings) -> Settings:
-    """Return the settings of one worker: connections are shared out, all else is the same."""
+    """Return the settings of one worker, with its share of the connection limit."""
     share = -(-settings.limits.connections // settings.workers)
     return replace(settings, limits=replace(settings.limits, connections=share))
 
 
 def keep_names_whole() -> None:
-    """Have the system's resolver look names up as they are, below no search domain (law 6).
+    """Make the system resolver look up names exactly as written, without search domains.
 
-    What was judged is the name as written; with a search domain, one that does not exist would be
-    looked for as another name, and the address of that one dialled. A final dot would do the
-    same, but glibc then no longer looks into /etc/hosts.
+    Keeps "judged is dialled": with a search domain, a name that does not exist would be looked up
+    as another name, and that name's address dialled. A trailing dot would prevent this too, but
+    glibc then no longer reads /etc/hosts.
     """
-    os.putenv("LOCALDOMAIN", "")  # for the C library alone, which is who reads it
+    os.putenv("LOCALDOMAIN", "")  # only the C library reads it
 
 
 def fit_descriptors(settings: Settings) -> tuple[Settings, str | None]:
-    """Raise the limit of open files as far as it goes; take fewer connections if it must be.
+    """Raise the limit of open files as far as possible; lower the connection limit if it must.
 
-    Returns the settings that fit, and what to tell the owner if they are less than was asked.
+    Return the settings that fit, and a warning for the owner if they are lower than requested.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = settings.limits.connections * _DESCRIPTORS_PER_CONNECTION + _DESCRIPTORS_BESIDE
+    wanted = settings.limits.connections * _DESCRIPTORS_PER_CONNECTION + _OTHER_DESCRIPTORS
     if soft != resource.RLIM_INFINITY and soft < wanted:
         goal = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (goal, hard))
             soft = goal
-    fitting = (soft - _DESCRIPTORS_BESIDE) // _DESCRIPTORS_PER_CONNECTION
+    fitting = (soft - _OTHER_DESCRIPTORS) // _DESCRIPTORS_PER_CONNECTION
     if soft == resource.RLIM_INFINITY or fitting >= settings.limits.connections:
         return settings, None
     limits = replace(settings.limits, connections=max(1, fitting))
-    remark = (
-        f"only {limits.connections} connections at once: a process may open {soft} files "
+    warning = (
+        f"only {limits.connections} connections at once: this process may open {soft} files "
         "(ulimit -n)"
     )
-    return replace(settings, limits=limits), remark
+    return replace(settings, limits=limits), warning

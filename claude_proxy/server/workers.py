@@ -1,8 +1,8 @@
-"""Runs several proxy processes on one port, for machines where many agents work at once.
+"""Worker processes: several proxy processes on one port, for machines with many agents.
 
-One process serves one core. The parent only binds, forks and waits: it opens nothing else and
-serves nobody. Law 11: the workers are one proxy; when one ends unasked, all of it ends, and
-a worker whose parent is gone stops by itself.
+One process uses one core. The parent only binds, forks and waits: it opens nothing else and serves
+no client. Keeps "no quiet downgrade": the workers are one proxy. When one ends unexpectedly they
+all end, and a worker whose parent is gone stops by itself.
 """
 
 import contextlib
@@ -15,44 +15,44 @@ from dataclasses import dataclass
 from threading import Thread
 
 from claude_proxy.errors import ClaudeProxyError
-from claude_proxy.system.sd_notify import News, WorkersHeard
+from claude_proxy.system.sd_notify import News, WorkerReports
 
-# Linux spreads new connections over all sockets bound with it; elsewhere the last one gets all.
+# Linux spreads new connections over all sockets bound with SO_REUSEPORT; other systems do not.
 CAN_SPREAD = sys.platform == "linux"
 
 _FORWARDED = (signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Which of the workers this process is."""
+class WorkerSlot:
+    """Which of the workers this process is, and how it talks to the parent."""
 
     number: int = 0
-    parent_gone: int | None = None  # a descriptor that becomes readable when the parent is gone
-    report: int | None = None  # a pipe on which the parent hears how this worker is doing
+    parent_gone: int | None = None  # a descriptor that becomes readable when the parent ends
+    report: int | None = None  # a pipe to the parent for this worker's state
 
     @property
     def speaks(self) -> bool:
-        """Whether this one says what is true of all of them."""
+        """Whether this worker prints what is true of all workers."""
         return self.number == 0
 
 
 def run(
     count: int,
-    work: Callable[[Place], None],
+    work: Callable[[WorkerSlot], None],
     news: News,
     *,
     forked: Callable[[], None],
     until: int | None = None,
 ) -> None:
-    """Call `work` in `count` processes of their own; return when all have ended well.
+    """Call `work` in `count` child processes; return when all have ended successfully.
 
-    The parent calls `forked` when it has made them, passes on to `news` what holds for all, and
-    stops them when `until` ends. Raises ClaudeProxyError if one of them did not end well.
+    The parent calls `forked` after the forks, reports to `news` what is true of all workers, and
+    stops them when the descriptor `until` closes. Raises ClaudeProxyError if a worker failed.
     """
-    # Nothing is ever written: the end of the parent closes it, and the workers see that.
+    # Nothing is ever written: it closes when the parent ends, which the workers notice.
     reading, writing = os.pipe()
-    hearing, telling = os.pipe()
+    reading_reports, writing_reports = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
     children: set[int] = set()
@@ -60,28 +60,30 @@ def run(
         pid = os.fork()
         if pid == 0:
             os.close(writing)
-            os.close(hearing)
-            _become_worker(Place(number, reading, telling), work)
+            os.close(reading_reports)
+            _run_worker(WorkerSlot(number, reading, writing_reports), work)
         children.add(pid)
     os.close(reading)
-    os.close(telling)
+    os.close(writing_reports)
     forked()
-    # Not before: a process with threads had better not fork.
-    Thread(target=_hear, args=(hearing, until, WorkersHeard(count, news)), daemon=True).start()
+    # After the forks: forking a process with threads is unsafe.
+    Thread(
+        target=_receive, args=(reading_reports, until, WorkerReports(count, news)), daemon=True
+    ).start()
     try:
         _supervise(children, news)
     finally:
         os.close(writing)
 
 
-def _become_worker(place: Place, work: Callable[[Place], None]) -> None:
-    """Do the work and leave; nothing of the parent's stack may run in a child."""
+def _run_worker(slot: WorkerSlot, work: Callable[[WorkerSlot], None]) -> None:
+    """Do the work and exit; nothing of the parent's stack may run in a child."""
     code = 1
     try:
-        # Ctrl-C reaches every process of the terminal; the parent passes it on once.
+        # Ctrl-C reaches every process of the terminal; the parent forwards it once.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        work(place)
+        work(slot)
         code = 0
     except ClaudeProxyError as error:
         sys.stderr.write("".join(f"claude-proxy: {line}\n" for line in error.lines()))
@@ -93,19 +95,19 @@ def _become_worker(place: Place, work: Callable[[Place], None]) -> None:
         os._exit(code)
 
 
-def _hear(hearing: int, until: int | None, heard: WorkersHeard) -> None:
-    """Take in what the workers tell, and stop them all when whoever started us is gone."""
-    awaited = [hearing] if until is None else [hearing, until]
+def _receive(reading_reports: int, until: int | None, reports: WorkerReports) -> None:
+    """Read what the workers report, and stop them all when the process that started us ends."""
+    awaited = [reading_reports] if until is None else [reading_reports, until]
     while awaited:
         readable, _, _ = select.select(awaited, (), ())
         if until in readable:
             awaited.remove(until)
             os.kill(os.getpid(), signal.SIGTERM)
-        if hearing in readable:
-            words = os.read(hearing, 4096)
-            heard.hear(words)
-            if not words:
-                return  # the last worker is gone
+        if reading_reports in readable:
+            data = os.read(reading_reports, 4096)
+            reports.receive(data)
+            if not data:
+                return  # the last worker has ended
 
 
 def _supervise(children: set[int], news: News) -> None:
@@ -113,11 +115,11 @@ def _supervise(children: set[int], news: News) -> None:
 
     def forward(number: int, _: object) -> None:
         nonlocal stopping
-        told = signal.SIGTERM if number == signal.SIGINT else signal.Signals(number)
-        if told is signal.SIGTERM and not stopping:
+        forwarded = signal.SIGTERM if number == signal.SIGINT else signal.Signals(number)
+        if forwarded is signal.SIGTERM and not stopping:
             stopping = True
             news.stopping()
-        _tell(children, told)
+        _signal_all(children, forwarded)
 
     before = {number: signal.signal(number, forward) for number in (signal.SIGINT, *_FORWARDED)}
     failed = 0
@@ -127,21 +129,21 @@ def _supervise(children: set[int], news: News) -> None:
             children.discard(pid)
             code = os.waitstatus_to_exitcode(status)
             if stopping and code == -signal.SIGTERM:
-                code = 0  # told to stop before it had begun to listen for that
+                code = 0  # it received the signal before its handler was installed
             if code != 0 or not stopping:
                 failed = failed or code or 1
-                _tell(children, signal.SIGTERM)
+                _signal_all(children, signal.SIGTERM)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
     if failed:
         raise ClaudeProxyError(
             f"a worker process ended unexpectedly (code {failed}), so the proxy stopped",
-            fix="see the lines above; start claude-proxy again, perhaps with --workers 1",
+            fix="see the messages above; restart claude-proxy, perhaps with --workers 1",
         )
 
 
-def _tell(children: set[int], number: signal.Signals) -> None:
+def _signal_all(children: set[int], number: signal.Signals) -> None:
     for pid in list(children):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)

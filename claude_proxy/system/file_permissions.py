@@ -1,7 +1,7 @@
-"""Tells whether anybody but the owner could change a file, or put another in its place.
+"""File permissions: whether anyone but the owner could change or replace a file.
 
-Law 10: what holds the policy, the CA's key, the audit log or a socket is refused if others could.
-It imports nothing heavy, as the relay asks it too.
+Keeps "the sandbox cannot move its own wall": a policy, CA key, audit log or socket that others
+could replace is refused. It imports nothing heavy, as the relay uses it too.
 """
 
 import grp
@@ -14,17 +14,17 @@ from pathlib import Path
 from claude_proxy.errors import ConfigError
 
 _PACKAGE = Path(__file__).resolve().parent.parent
-_MOST_LINKS = 40  # the kernel's own limit, path_resolution(7)
+_MAX_LINKS = 40  # the kernel's own limit, path_resolution(7)
 
 
 def refuse_replaceable(path: Path, holds: str = "the policy") -> None:
-    """Raise ConfigError if others could put something else in the place of `path`.
+    """Raise ConfigError if others could replace `path`.
 
-    Whoever may write in a directory can rename what is below it, however far down. Where a link
-    lies counts like where it leads.
+    Whoever can write to a directory can rename everything below it, at any depth. The directory
+    that holds a link counts as well as the link's target.
     """
     for start in dict.fromkeys((path.absolute(), path.resolve())):
-        # Who can swap the shipped list can swap the code that reads it: no use in looking.
+        # Whoever can replace the shipped list can also replace this code: no point in checking.
         reach = 1 if start.is_relative_to(_PACKAGE) else None
         for directory in start.parents[:reach]:
             if directory.exists():
@@ -32,10 +32,10 @@ def refuse_replaceable(path: Path, holds: str = "the policy") -> None:
 
 
 def ways_to(path: Path) -> Iterator[Path]:
-    """Yield what `path` leads through, all links followed; the last one is where it leads.
+    """Yield every path that resolving `path` passes through; the last one is the target.
 
-    Whoever may write where one of these lies decides what is found there: it is a link, a
-    directory above one that is left again by "..", or the file itself.
+    Whoever can write to the directory of one of these decides what is found there. Each is a link,
+    a directory reached by "..", or the file itself.
     """
     rest, at, links = list(reversed(path.absolute().parts[1:])), Path("/"), 0
     while rest:
@@ -46,8 +46,8 @@ def ways_to(path: Path) -> Iterator[Path]:
             continue
         at = at / name
         try:
-            target = at.readlink() if links < _MOST_LINKS else None
-        except OSError:  # no link, or nothing at all
+            target = at.readlink() if links < _MAX_LINKS else None
+        except OSError:  # not a link, or nothing there
             target = None
         if target is not None:
             links += 1
@@ -60,7 +60,7 @@ def ways_to(path: Path) -> Iterator[Path]:
 def refuse_writable(path: Path, found: os.stat_result, holds: str = "the policy") -> None:
     """Raise ConfigError if anybody but the owner (or root) could change `path`."""
     what = "directory" if stat.S_ISDIR(found.st_mode) else "file"
-    # In a user namespace root's own files seem to be somebody else's, as "/" does.
+    # In a user namespace root's files seem to belong to another user, as "/" does.
     if found.st_uid not in (0, os.geteuid(), Path("/").stat().st_uid):
         raise ConfigError(
             f"the {what} belongs to another user, who could change {holds}",
@@ -72,14 +72,14 @@ def refuse_writable(path: Path, found: os.stat_result, holds: str = "the policy"
     by_group = found.st_mode & stat.S_IWGRP and not sticky_directory
     if by_others or (by_group and not _is_private_group(found)):
         raise ConfigError(
-            f"the {what} can be changed by other users, and with it {holds}",
+            f"the {what} can be changed by other users, who could change {holds}",
             where=f"{path} (mode {stat.S_IMODE(found.st_mode):04o})",
             fix=f"chmod go-w {path}",
         )
 
 
 def _is_private_group(found: os.stat_result) -> bool:
-    """Tell whether the group is the owner's alone, as distributions with umask 002 make it."""
+    """Return whether the group has only the owner, as on distributions with umask 002."""
     try:
         owner, group = pwd.getpwuid(found.st_uid), grp.getgrgid(found.st_gid)
     except KeyError:

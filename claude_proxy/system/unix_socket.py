@@ -1,8 +1,9 @@
-"""Makes the file of a Unix socket, whole or not at all, and takes it away again.
+"""Unix socket files: created atomically, and removed again.
 
-Law 10: no other user can put a socket of theirs in its place. It is bound under another name, given
-its mode, made to listen, and only then gets its own name; what it may take the place of was looked
-at under a lock. It imports nothing heavy, as the relay makes sockets too.
+Keeps "the sandbox cannot move its own wall": no other user can replace the socket with theirs. It
+is bound under a temporary name, given its mode and made to listen, and only then gets its real
+name; whatever it replaces has been checked under a lock. It imports nothing heavy, as the relay
+creates sockets too.
 """
 
 import contextlib
@@ -21,7 +22,7 @@ from claude_proxy.system import file_permissions
 
 BACKLOG = 4096
 
-# What `sun_path` of <sys/un.h> holds beside the NUL at its end.
+# What `sun_path` of <sys/un.h> holds without the final NUL.
 PATH_BYTES = 107 if sys.platform == "linux" else 103
 
 _OWNER_ALONE, _EVERYBODY = 0o600, 0o666
@@ -33,25 +34,25 @@ _PASSABLE = stat.S_IXGRP | stat.S_IXOTH
 
 
 class SocketFile:
-    """The name that a Unix socket of ours has in the file system."""
+    """The file of a Unix socket that this process created."""
 
-    # No dataclass: that module takes as long to import as a relay takes to start.
+    # Not a dataclass: importing that module takes as long as starting a relay.
     def __init__(self, path: Path, identity: tuple[int, int]) -> None:
         self.path = path
         self.identity = identity  # device and inode
 
     def remove(self) -> None:
-        """Take the name away, unless it is another socket's by now."""
-        with contextlib.suppress(OSError, ConfigError), _alone_in(self.path.parent):
+        """Remove the file, unless another socket has taken its place."""
+        with contextlib.suppress(OSError, ConfigError), _directory_locked(self.path.parent):
             if _identity_of(self.path) == self.identity:
                 self.path.unlink()
 
 
 def listen_at(path: Path, *, others: bool = False) -> tuple[socket.socket, SocketFile]:
-    """Return a socket that listens at `path`; ConfigError if it cannot be had.
+    """Return a socket that listens at `path`; ConfigError if that is not possible.
 
-    It is the owner's alone, unless `others` are to connect: then whoever serves it must ask the
-    kernel who they are.
+    Only the owner can connect, unless `others` is set: then the server must check the peer's
+    credentials.
     """
     _refuse_too_long(path)
     try:
@@ -59,13 +60,13 @@ def listen_at(path: Path, *, others: bool = False) -> tuple[socket.socket, Socke
         _make_directory(path.parent, _DIRECTORY_TO_PASS if others else _DIRECTORY)
         if others:
             _refuse_impassable(path)
-        with _alone_in(path.parent):
+        with _directory_locked(path.parent):
             return _placed(path, _EVERYBODY if others else _OWNER_ALONE)
     except OSError as error:
         raise ConfigError(
-            f"cannot listen there: {_words_of(error)}",
+            f"cannot listen there: {_text_of(error)}",
             where=f"unix:{path}",
-            fix="choose a path in a directory that is yours, on a disk with room",
+            fix="choose a path in a directory that you own, on a disk with free space",
         ) from error
 
 
@@ -74,14 +75,14 @@ def _refuse_too_long(path: Path) -> None:
     if len(longest) > PATH_BYTES:
         raise ConfigError(
             f"the path of the socket is too long: {len(longest)} bytes, "
-            f"and the system takes {PATH_BYTES}",
+            f"and the system allows {PATH_BYTES}",
             where=f"unix:{path}",
             fix="choose a shorter one, in $XDG_RUNTIME_DIR or /run for example",
         )
 
 
 def _make_directory(directory: Path, mode: int) -> None:
-    """Make what is missing of the way to `directory`, for the owner alone."""
+    """Create `directory` and its missing parents, for the owner alone."""
     missing = []
     while not directory.exists():
         missing.append(directory)
@@ -89,7 +90,7 @@ def _make_directory(directory: Path, mode: int) -> None:
     for made in reversed(missing):
         with contextlib.suppress(FileExistsError):
             made.mkdir(mode=_DIRECTORY)
-            made.chmod(mode)  # whatever the umask has left of it
+            made.chmod(mode)  # regardless of the umask
 
 
 def _refuse_impassable(path: Path) -> None:
@@ -97,24 +98,24 @@ def _refuse_impassable(path: Path) -> None:
         mode = stat.S_IMODE(directory.stat().st_mode)
         if not mode & _PASSABLE:
             raise ConfigError(
-                "other users are to connect, but cannot get through the directory of the socket",
+                "other users should be able to connect, but cannot enter the socket's directory",
                 where=f"{directory} (mode {mode:04o})",
                 fix=f"chmod o+x {directory}, or choose a path that others can reach",
             )
 
 
 @contextlib.contextmanager
-def _alone_in(directory: Path) -> Iterator[None]:
-    """Hold a lock on `directory` that every start takes; a file for it would be left behind."""
+def _directory_locked(directory: Path) -> Iterator[None]:
+    """Hold the lock on `directory` that every start takes; a lock file would be left behind."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         deadline = time.monotonic() + _LOCK_S
         while not _locked(descriptor):
             if time.monotonic() > deadline:
                 raise ConfigError(
-                    "another program keeps the directory of the socket locked",
+                    "another program holds the lock on the directory of the socket",
                     where=str(directory),
-                    fix="end that program (lsof tells which it is), or choose another directory",
+                    fix="stop that program (lsof shows which), or choose another directory",
                 )
             time.sleep(_LOCK_PAUSE_S)
         yield
@@ -153,18 +154,18 @@ def _give_name(partial: Path, path: Path) -> None:
             partial.rename(path)
             return
         try:
-            # Not a rename, which would take the place of whatever somebody has put there now.
+            # Not a rename, which would replace whatever has appeared there meanwhile.
             os.link(partial, path, follow_symlinks=False)
         except FileExistsError:
             continue
         return
-    raise OSError(errno.EEXIST, "something else comes there again and again")
+    raise OSError(errno.EEXIST, "something else keeps appearing there")
 
 
 def _bound_beside(path: Path, mode: int) -> tuple[socket.socket, Path]:
-    """Return a socket of that mode, bound to a name beside `path` that nobody knows."""
+    """Return a socket of that mode, bound to a random name beside `path`."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    # There must be no moment with another mode. Nobody else runs in this process yet.
+    # The mode must be right from the first moment. No other thread runs yet.
     before = os.umask(0o777 & ~mode)
     try:
         return sock, _bound(sock, path)
@@ -185,7 +186,7 @@ def _bound(sock: socket.socket, path: Path) -> Path:
                 raise
         else:
             return partial
-    raise OSError(errno.EADDRINUSE, "no name was free beside it")
+    raise OSError(errno.EADDRINUSE, "no free temporary name")
 
 
 def _partial(path: Path) -> Path:
@@ -193,10 +194,10 @@ def _partial(path: Path) -> Path:
 
 
 def _is_stale(path: Path) -> bool:
-    """Tell whether a socket is left at `path` that nobody listens on.
+    """Return whether `path` is a socket on which nobody listens any more.
 
-    Makes room where an empty directory is, as container engines make it at the path of a mount
-    that is not there. ConfigError if something is there that may not be replaced.
+    Remove an empty directory there: container engines create one for a missing mount. ConfigError
+    if `path` must not be replaced.
     """
     try:
         mode = path.lstat().st_mode
@@ -209,11 +210,11 @@ def _is_stale(path: Path) -> bool:
         try:
             path.rmdir()
         except OSError as error:
-            kind = f"directory that cannot be removed ({_words_of(error)})"
+            kind = f"directory that cannot be removed ({_text_of(error)})"
         else:
             return False
     raise ConfigError(
-        f"there is a {kind} where the socket is to be",
+        f"a {kind} is where the socket should be",
         where=str(path),
         fix="move it away, or choose another path",
     )
@@ -229,17 +230,17 @@ def _is_abandoned(path: Path) -> bool:
         except FileNotFoundError:
             return False
         except BlockingIOError:
-            pass  # its queue of clients is full: all the more it is alive
+            pass  # its backlog is full, so it is alive
         except OSError as error:
             raise ConfigError(
-                f"there is a socket that cannot be looked at: {_words_of(error)}",
+                f"the existing socket cannot be checked: {_text_of(error)}",
                 where=str(path),
                 fix="remove it if it is no longer used, or choose another path",
             ) from error
     raise ConfigError(
-        "another process listens on this socket already",
+        "another process already listens on this socket",
         where=str(path),
-        fix="stop that one (lsof tells which it is), or choose another path",
+        fix="stop that process (lsof shows which), or choose another path",
     )
 
 
@@ -248,5 +249,5 @@ def _identity_of(path: Path) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def _words_of(error: OSError) -> str:
+def _text_of(error: OSError) -> str:
     return (error.strerror or str(error)).lower()

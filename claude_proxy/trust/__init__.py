@@ -1,5 +1,5 @@
-"""Holds the certificate authority: the one key whose theft would undo everything.
+"""The certificate authority, the system's roots, and what makes each client trust them.
 
-The laws kept here are the ninth and the tenth: the CA's key is read and written by its owner
-alone and appears nowhere else, and a CA that others could have changed is refused.
+Keeps "secrets stay outside" and "the sandbox cannot move its own wall": only its owner reads and
+writes the CA key, which appears nowhere else, and a CA that others could have changed is refused.
 """

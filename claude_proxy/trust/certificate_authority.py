@@ -1,8 +1,9 @@
-"""Keeps the CA in its directory: creates, loads, exports, rotates it, and signs leaves.
+"""The certificate authority in its directory: created, loaded, exported, rotated; it signs leaves.
 
-The law kept here is the tenth: a CA that somebody else could have read or written is not
-used. `mitmproxy-ca.pem` alone is the CA; it is replaced as a whole, and every other file is
-made from it again whenever it is missing or another CA's, so no crash leaves a half.
+Keeps "the sandbox cannot move its own wall": a CA that somebody else could have read or written is
+not used. `mitmproxy-ca.pem` alone is the CA and is replaced atomically. Every other file is derived
+from it, and rewritten when it is missing or belongs to another CA, so a crash leaves nothing
+half-done.
 """
 
 import socket
@@ -31,7 +32,7 @@ from claude_proxy.trust.certificates import (
 from claude_proxy.trust.private_files import PUBLIC, SECRET, Folder
 from claude_proxy.trust.roots import bundle_of, java_truststore_of, system_roots
 
-# The names that mitmproxy gives them: scripts and documents written for it keep working.
+# mitmproxy's file names, so that scripts and instructions written for it keep working.
 AUTHORITY_FILE = "mitmproxy-ca.pem"
 AUTHORITY_P12_FILE = "mitmproxy-ca.p12"
 CERTIFICATE_FILE = "mitmproxy-ca-cert.pem"
@@ -54,18 +55,18 @@ type Clock = Callable[[], datetime]
 
 
 def utc_now() -> datetime:
-    """Return the time to the second; certificates know no smaller unit."""
+    """Return the time in whole seconds, the resolution of certificates."""
     return datetime.now(UTC).replace(microsecond=0)
 
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """What a TLS server shows for one host: a certificate, and the key that proves it."""
+    """A certificate for one host and its private key."""
 
     certificate: x509.Certificate
     key: ec.EllipticCurvePrivateKey = field(repr=False)
-    not_before: datetime  # a clock that is set back past it makes the leaf useless
-    renew_at: datetime  # half of its life is over: a new one is signed
+    not_before: datetime  # if the clock is set back before it, the leaf is useless
+    renew_at: datetime  # half of its life; from then on a new one is signed
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ class Description:
 
 
 class CertificateAuthority:
-    """A CA that is checked and ready to sign."""
+    """A CA that has been checked and is ready to sign."""
 
     def __init__(self, confdir: Path, pair: Pair, clock: Clock = utc_now) -> None:
         self.confdir = confdir
@@ -115,7 +116,7 @@ class CertificateAuthority:
         raise ClaudeProxyError(
             "there is no CA yet",
             where=str(confdir / AUTHORITY_FILE),
-            fix="make it: claude-proxy ca bundle (as the first start of claude-proxy does)",
+            fix="create it: claude-proxy ca bundle (the first start of claude-proxy does it too)",
         )
 
     @property
@@ -125,17 +126,17 @@ class CertificateAuthority:
 
     @property
     def certificate_path(self) -> Path:
-        """The file that stores which *add* to the system's roots are given."""
+        """The file for trust stores that *add* to the system's roots."""
         return self.confdir / CERTIFICATE_FILE
 
     @property
     def bundle_path(self) -> Path:
-        """The file that stores which *replace* the system's roots are given."""
+        """The file for trust stores that *replace* the system's roots."""
         return self.confdir / BUNDLE_FILE
 
     @property
     def name(self) -> str:
-        """The common name by which a trust store shows the CA."""
+        """The common name under which a trust store lists the CA."""
         names = self.certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
         return str(names[0].value) if names else self.certificate.subject.rfc4514_string()
 
@@ -146,7 +147,7 @@ class CertificateAuthority:
 
     @property
     def not_after(self) -> datetime:
-        """The moment from which no client trusts the CA, nor any leaf of it."""
+        """The moment from which no client trusts the CA or its leaves."""
         return self.certificate.not_valid_after_utc
 
     def leaf(self, host: str) -> Leaf:
@@ -168,7 +169,7 @@ class CertificateAuthority:
                 fix="set the clock, or: claude-proxy ca rotate; then restart",
             )
         certificate = self._maker.make(host, now)
-        # Half of what is left: near the CA's own end even a new leaf lives shortly.
+        # Half of what is left: near the CA's expiry even a new leaf is short-lived.
         renew_at = now + (certificate.not_valid_after_utc - now) / 2
         return Leaf(certificate, self._maker.key, certificate.not_valid_before_utc, renew_at)
 
@@ -193,7 +194,7 @@ class CertificateAuthority:
     def write_java_truststore(self) -> Path:
         """Write the same certificates as a Java trust store and return its path."""
         with Folder.make(self.confdir) as folder, folder.locked():
-            # Each time anew: PKCS #12 is salted, so no two of them are equal.
+            # Always rewritten: PKCS #12 is salted, so no two files are equal.
             folder.write(BUNDLE_P12_FILE, java_truststore_of(self.bundle_pem()), PUBLIC)
         return self.confdir / BUNDLE_P12_FILE
 
@@ -225,7 +226,7 @@ class Rotation:
 def rotate(
     confdir: Path, constrain: Iterable[str] | None = None, *, clock: Clock = utc_now
 ) -> Rotation:
-    """Replace the CA, bound to the patterns of `Policy.hosts()` if they are given.
+    """Replace the CA; `constrain` limits it to these patterns (of `Policy.hosts()`).
 
     The old CA is not read: rotation is the fix for one that is broken, expired or exposed.
     """
@@ -244,7 +245,7 @@ def _read(folder: Folder, clock: Clock) -> Pair | None:
     data = folder.read(AUTHORITY_FILE, SECRET)
     if data is None:
         return None
-    folder.read(AUTHORITY_P12_FILE, SECRET)  # it holds the key too, so it is judged too
+    folder.read(AUTHORITY_P12_FILE, SECRET)  # it contains the key too, so it is checked too
     return read_authority(data, str(folder.path / AUTHORITY_FILE), clock())
 
 
@@ -266,8 +267,8 @@ def _holds(folder: Folder, name: str, wanted: bytes) -> bool:
     try:
         return folder.read(name, PUBLIC) == wanted
     except ConfigError:
-        # A link, or writable by others: mitmproxy writes with the umask. No secret is in it, so
-        # it is replaced by one of ours and not a reason to stop.
+        # A link, or writable by others (mitmproxy writes with the umask). It contains no secret, so
+        # it is replaced instead of stopping the start.
         return False
 
 
@@ -275,5 +276,5 @@ def _publish(folder: Folder, pair: Pair) -> None:
     folder.write(AUTHORITY_P12_FILE, pair.secret_p12(), SECRET)
     folder.write(CERTIFICATE_P12_FILE, pair.certificate_p12(), PUBLIC)
     folder.write(CERTIFICATE_CER_FILE, pair.certificate_pem(), PUBLIC)
-    # Last, for `_is_published` takes it for a sign that the others are written.
+    # Last: `_is_published` takes it as the sign that the others are written.
     folder.write(CERTIFICATE_FILE, pair.certificate_pem(), PUBLIC)

@@ -1,7 +1,7 @@
-"""Makes and reads certificates and their keys; no files, no clock.
+"""X.509 certificates and their keys: the CA and its leaves, made and read without files or a clock.
 
-The law kept here is the ninth, as far as a certificate can keep it: the CA signs for TLS
-servers and nothing else, no CA below it is valid, and no leaf carries its key.
+Keeps "secrets stay outside" as far as a certificate can: the CA signs for TLS servers only, no CA
+below it is valid, and no leaf carries its key.
 """
 
 import re
@@ -24,13 +24,12 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from claude_proxy.errors import ConfigError
 
-# mitmproxy and mkcert take ten years. A CA that lies forgotten in a trust store is a danger for
-# as long as it is valid, and a new one costs two commands (`ca rotate`, then what `ca trust`
-# prints), so three.
+# mitmproxy and mkcert use ten years. A CA forgotten in a trust store is a risk for as long as it is
+# valid, and a new one takes two commands (`ca rotate`, then what `ca trust` prints): three years.
 AUTHORITY_LIFE = timedelta(days=3 * 365)
-# A leaf is made on demand and renewed by itself: short, so that there is nothing to revoke.
+# Leaves are signed on demand and renewed automatically, so a short life replaces revocation.
 LEAF_LIFE = timedelta(days=7)
-# Virtual machines wake up with clocks that are hours behind.
+# Virtual machines resume with clocks that are hours behind.
 BACKDATED = timedelta(days=1)
 
 _LONGEST_COMMON_NAME = 64  # RFC 5280, appendix A.1: ub-common-name
@@ -49,22 +48,22 @@ type AuthorityKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """The CA: its certificate and the key that belongs to it."""
+    """The CA: its certificate and its private key."""
 
     certificate: x509.Certificate
     key: AuthorityKey = field(repr=False)
 
     def certificate_pem(self) -> bytes:
-        """Return what clients may have."""
+        """Return the certificate, which clients may see."""
         return self.certificate.public_bytes(Encoding.PEM)
 
     def secret_pem(self) -> bytes:
-        """Return the key and the certificate, in the one file that makes a CA."""
+        """Return key and certificate, the content of the CA file."""
         key = self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         return key + self.certificate_pem()
 
     def certificate_p12(self) -> bytes:
-        """Return the certificate alone for Windows and macOS, which know no PEM."""
+        """Return the certificate without its key as PKCS #12, for Windows and macOS."""
         return pkcs12.serialize_key_and_certificates(
             b"claude-proxy", None, self.certificate, None, NoEncryption()
         )
@@ -77,7 +76,7 @@ class Pair:
 
 
 def make_authority(now: datetime, hostname: str, constraints: x509.NameConstraints | None) -> Pair:
-    """Make a new CA, valid from now, that `hostname` and the day tell apart in a trust store."""
+    """Make a new CA, valid from now; its name contains `hostname` and the date."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = _authority_name(now, hostname)
     builder = (
@@ -90,8 +89,8 @@ def make_authority(now: datetime, hostname: str, constraints: x509.NameConstrain
         .not_valid_after(now + AUTHORITY_LIFE)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_key_usage(for_authority=True), critical=True)
-        # RFC 5280 does not ask for it in a CA. It is there because verifiers take it as a bound:
-        # with it a stolen key signs no mail, code or client certificate.
+        # RFC 5280 does not require it in a CA, but verifiers treat it as a limit: with it a stolen
+        # key cannot sign mail, code or client certificates.
         .add_extension(_SERVER_AUTH, critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )
@@ -101,7 +100,7 @@ def make_authority(now: datetime, hostname: str, constraints: x509.NameConstrain
 
 
 def read_authority(data: bytes, where: str, now: datetime) -> Pair:
-    """Read a CA, made here or by mitmproxy or its owner; refuse what no client would trust."""
+    """Read a CA made here, by mitmproxy or by its owner; refuse one that no client would trust."""
 
     def refuse(what: str, fix: str = _ROTATE) -> ConfigError:
         return ConfigError(what, where=where, fix=fix)
@@ -120,7 +119,7 @@ def read_authority(data: bytes, where: str, now: datetime) -> Pair:
     if isinstance(key, rsa.RSAPrivateKey) and key.key_size < _SMALLEST_RSA_BITS:
         raise refuse(f"the CA key has {key.key_size} bits; less than {_SMALLEST_RSA_BITS} is weak")
     if len(certificates) != 1:
-        raise refuse("the CA file holds more than one certificate; only a root is used here")
+        raise refuse("the CA file holds more than one certificate; it must hold the root only")
     certificate = certificates[0]
     if certificate.public_key() != key.public_key():
         raise refuse("the CA certificate and the CA key do not belong together")
@@ -130,12 +129,12 @@ def read_authority(data: bytes, where: str, now: datetime) -> Pair:
 
 
 class LeafMaker:
-    """Signs a leaf certificate for a host; all that stays the same is prepared once."""
+    """Signs leaf certificates; everything that all leaves share is prepared once."""
 
     def __init__(self, pair: Pair) -> None:
         self._pair = pair
-        # A key of the leaves' own, made here and never written: who reads this process's memory
-        # of a handshake gains seven days of one machine, not the CA.
+        # Leaves have their own key, made here and never written: whoever reads it from memory
+        # during a handshake gets seven days of one machine, not the CA.
         self.key = ec.generate_private_key(ec.SECP256R1())
         self._usage = _key_usage(for_authority=False)
         self._issuer = _authority_key_identifier(pair)
@@ -164,12 +163,14 @@ class LeafMaker:
 
 
 def out_of_date(certificate: x509.Certificate, now: datetime) -> str | None:
-    """Say why a client would not take the CA certificate for valid at this moment."""
+    """Return why a client would consider the CA certificate invalid now; None if it is valid."""
     if now >= certificate.not_valid_after_utc:
         return f"the CA certificate expired on {certificate.not_valid_after_utc:%Y-%m-%d}"
     if now < certificate.not_valid_before_utc:
         start = certificate.not_valid_before_utc
-        return f"the CA certificate is valid from {start:%Y-%m-%d}, the clock says {now:%Y-%m-%d}"
+        return (
+            f"the CA certificate is valid from {start:%Y-%m-%d}, but the clock says {now:%Y-%m-%d}"
+        )
     return None
 
 
@@ -179,14 +180,14 @@ def fingerprint_of(certificate: x509.Certificate) -> str:
 
 
 def key_type_of(pair: Pair) -> str:
-    """Return the kind of key in words."""
+    """Return the key type and size, such as "EC P-256"."""
     if isinstance(pair.key, rsa.RSAPrivateKey):
         return f"RSA {pair.key.key_size}"
     return f"EC {_CURVES.get(pair.key.curve.name, pair.key.curve.name)}"
 
 
 def _authority_name(now: datetime, hostname: str) -> x509.Name:
-    # The day tells an old CA from the new one, in a keychain that shows both.
+    # The date distinguishes an old CA from the new one in a keychain that shows both.
     machine = re.sub(r"[^A-Za-z0-9.-]", "", hostname)[:_LONGEST_HOSTNAME] or "localhost"
     return x509.Name(
         [
@@ -198,14 +199,14 @@ def _authority_name(now: datetime, hostname: str) -> x509.Name:
 
 def _names_of(host: str) -> tuple[x509.GeneralName, x509.Name]:
     if not host or "*" in host:
-        # "*.example.com" would be a wildcard: a leaf speaks for one host.
+        # "*.example.com" would be a wildcard: a leaf is for one host.
         raise ValueError(f"not a host: {host!r}")
     try:
         address = ip_address(host)
     except ValueError:
         name = x509.DNSName(host)
     else:
-        # No common name: OpenSSL would hold it against the DNS constraints of the CA.
+        # No common name: OpenSSL would check it against the DNS constraints of the CA.
         return x509.IPAddress(address), x509.Name([])
     if len(host) > _LONGEST_COMMON_NAME:
         return name, x509.Name([])
@@ -236,9 +237,9 @@ def _authority_key_identifier(pair: Pair) -> x509.AuthorityKeyIdentifier:
 
 
 def _unfit(certificate: x509.Certificate, now: datetime) -> str | None:
-    """Say why a client would not take `certificate` for a CA of TLS servers."""
+    """Return why a client would not accept `certificate` as a CA for TLS servers."""
     if not _may_sign(certificate):
-        return "the CA certificate is not one that may sign for TLS servers"
+        return "the CA certificate may not sign certificates of TLS servers"
     try:
         certificate.verify_directly_issued_by(certificate)
     except (ValueError, TypeError, InvalidSignature):

@@ -1,9 +1,9 @@
-"""Turns host patterns into X.509 name constraints, so that a stolen CA key is worth little.
+"""X.509 name constraints from host patterns, which make a stolen CA key nearly worthless.
 
-RFC 5280, 4.2.1.10: the DNS constraint "example.com" covers that name and all its subdomains,
-so what is permitted is never narrower than the pattern, and for "example.com" and
-"*.example.com" it is wider. A form of name that no constraint speaks of is open to the CA;
-here none is left so.
+RFC 5280, section 4.2.1.10: the DNS constraint "example.com" covers that name and all its
+subdomains. So the constraint is never narrower than the pattern, and for "example.com" and
+"*.example.com" it is wider. A name form without any constraint is unrestricted, so every form gets
+one.
 """
 
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ type Network = IPv4Network | IPv6Network
 
 _EVERY_IPV4 = IPv4Network("0.0.0.0/0")
 _EVERY_IPV6 = IPv6Network("::/0")
-_EVERY_NAME = ""  # every name is nothing with labels added
+_EVERY_NAME = ""  # the empty constraint covers every name
 
 
 def constraints_for(patterns: Iterable[str]) -> x509.NameConstraints:
@@ -26,7 +26,7 @@ def constraints_for(patterns: Iterable[str]) -> x509.NameConstraints:
     permitted = [*map(x509.DNSName, names), *map(x509.IPAddress, ipv4), *map(x509.IPAddress, ipv6)]
     if not permitted:
         raise ConfigError(
-            "the allowlist names no host, so the CA could sign for none",
+            "the allowlist names no host, so the CA could not sign for any",
             fix="allow the hosts first, or rotate without --constrain",
         )
     excluded: list[x509.GeneralName] = []

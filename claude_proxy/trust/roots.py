@@ -1,8 +1,8 @@
-"""Finds the system's root certificates, to which a bundle adds ours.
+"""The system's root certificates, and the bundle that adds the proxy's CA to them.
 
-A bundle replaces what a client trusts, so without the system's roots every host that is
-passed through would fail. SSL_CERT_FILE is not asked: it may already name our own bundle of
-an earlier day, or come from the very project that is to be confined.
+A bundle replaces what a client trusts, so without the system's roots every host that is passed
+through would fail. SSL_CERT_FILE is ignored: it may already name an old bundle of this program, or
+be set by the project that is to be confined.
 """
 
 import re
@@ -16,8 +16,8 @@ import certifi
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import NoEncryption, pkcs12
 
-# Where distributions keep them; the first that holds a certificate is taken. Not on macOS, which
-# keeps its own in a keychain: its /etc/ssl/cert.pem is a copy that lags behind.
+# Where distributions keep them; the first file that holds a certificate is used. Not on macOS,
+# where they are in a keychain and /etc/ssl/cert.pem is an outdated copy.
 SYSTEM_FILES = tuple(
     Path(name)
     for name in (
@@ -26,7 +26,7 @@ SYSTEM_FILES = tuple(
         "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",  # the same, where that link is gone
         "/etc/ssl/ca-bundle.pem",  # openSUSE
         "/etc/ssl/cert.pem",  # Alpine, the BSDs
-        ssl.get_default_verify_paths().openssl_cafile,  # as compiled in; no variable changes it
+        ssl.get_default_verify_paths().openssl_cafile,  # compiled in; no variable changes it
     )
     if sys.platform != "darwin"
 )
@@ -36,7 +36,7 @@ _CERTIFICATE = re.compile(
 
 
 def system_roots(candidates: Iterable[Path] = SYSTEM_FILES) -> Path:
-    """Return the file with the system's roots; certifi's where the system has none."""
+    """Return the file with the system's roots, or certifi's if the system has none."""
     for path in candidates:
         if _certificates(path):
             return path
@@ -52,14 +52,14 @@ def bundle_of(own: bytes, roots: Path) -> bytes:
 
 
 def java_truststore_of(bundle: bytes) -> bytes:
-    """Return the certificates of a bundle as the PKCS #12 that Java takes for a trust store."""
+    """Return the certificates of a bundle as a PKCS #12 trust store for Java."""
     trusted = []
     for block in _CERTIFICATE.findall(bundle):
         with warnings.catch_warnings(action="ignore"):
             try:
                 certificate = x509.load_pem_x509_certificate(block)
             except ValueError:
-                # Systems trust a few roots older than the rules (a serial number of 0).
+                # Systems trust a few old roots that break today's rules (a serial number of 0).
                 continue
         trusted.append(pkcs12.PKCS12Certificate(certificate, None))
     return pkcs12.serialize_java_truststore(trusted, NoEncryption())

@@ -13,7 +13,7 @@ import claude_proxy
 from claude_proxy.cli import main, service, service_plan
 from claude_proxy.errors import ConfigError
 from claude_proxy.server.service.names import names_of
-from claude_proxy.server.service.plan import Kind, Scope
+from claude_proxy.server.service.plan import Scope, ServiceKind
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -54,8 +54,10 @@ def test_a_system_service_is_printed_whole(run: Run) -> None:
     assert "--allowlist=/etc/claude-proxy/allowlist.yaml" in exec_start(out)
 
 
-@pytest.mark.parametrize("kind", Kind)
-def test_what_a_system_service_goes_by_is_not_where_it_can_write(run: Run, kind: Kind) -> None:
+@pytest.mark.parametrize("kind", ServiceKind)
+def test_what_a_system_service_goes_by_is_not_where_it_can_write(
+    run: Run, kind: ServiceKind
+) -> None:
     _, out, _ = run("print", "--system", "--kind", kind.value)
 
     names, words = names_of(kind), exec_start(out).split()
@@ -517,7 +519,7 @@ def test_who_installs_a_proxy_with_a_key_is_told_its_name(run: Run, key: Path) -
 
 def test_the_documents_say_the_same_names() -> None:
     text = "\n".join((ROOT / name).read_text("utf-8") for name in ("README.md", "ARCHITECTURE.md"))
-    names = [names_of(kind) for kind in Kind]
+    names = [names_of(kind) for kind in ServiceKind]
 
     known = {
         place

@@ -183,7 +183,7 @@ def test_a_second_start_is_a_clear_error_and_a_stale_socket_is_replaced(
     path = unix.place.home / "g.sock"
     again = unix.place.claude_proxy("gateway", *named, "--uds", path, PROXY_API_KEY=KEY)
     assert again.returncode == 2
-    assert "another process listens on this socket already" in again.stderr
+    assert "another process already listens on this socket" in again.stderr
     assert SPOKEN in asked(unix, f"--unix-socket {path} http://localhost/v1/messages")
 
     unix.signal(signal.SIGKILL)

@@ -16,7 +16,7 @@ from typing import Any, override
 
 import pytest
 
-from claude_proxy.server.service.plan import Firewall, Plan, Scope
+from claude_proxy.server.service.plan import Firewall, Scope, ServicePlan
 from claude_proxy.server.service.systemd import files_of, firewall_of
 from tests.conftest import FindProgram
 from tests.server.service import plans
@@ -40,7 +40,7 @@ NOBODYS = UID if AS_ROOT else 64_001
 HIGHEST_SCORE = 1.5
 
 
-def put(plan: Plan, directory: Path, program: tuple[str, ...] = RUNNABLE) -> dict[str, Path]:
+def put(plan: ServicePlan, directory: Path, program: tuple[str, ...] = RUNNABLE) -> dict[str, Path]:
     """Write a plan's files into one directory; return each by its name."""
     plan = replace(plan, program=program)
     found = {}
@@ -57,7 +57,7 @@ def put(plan: Plan, directory: Path, program: tuple[str, ...] = RUNNABLE) -> dic
 def analyze(
     program: FindProgram, tmp_path: Path
 ) -> Callable[..., subprocess.CompletedProcess[str]]:
-    def run(plan: Plan, *words: str | Path) -> subprocess.CompletedProcess[str]:
+    def run(plan: ServicePlan, *words: str | Path) -> subprocess.CompletedProcess[str]:
         user = ["--user"] if plan.scope is Scope.USER else []
         return subprocess.run(
             [program("systemd-analyze"), *user, *words],
@@ -72,7 +72,7 @@ def analyze(
 
 @pytest.mark.parametrize("plan", plans.ALL.values(), ids=plans.ALL)
 def test_systemd_finds_nothing_wrong_with_a_unit(
-    plan: Plan, analyze: Callable[..., Any], tmp_path: Path, program: FindProgram
+    plan: ServicePlan, analyze: Callable[..., Any], tmp_path: Path, program: FindProgram
 ) -> None:
     for used in ("kill", "nft"):
         program(used)
@@ -115,7 +115,7 @@ def test_systemd_would_make_the_user(tmp_path: Path, program: FindProgram) -> No
 
 @pytest.mark.parametrize("plan", plans.ALL.values(), ids=plans.ALL)
 def test_a_unit_leaves_little_to_whoever_takes_the_proxy_over(
-    plan: Plan, analyze: Callable[..., Any], tmp_path: Path
+    plan: ServicePlan, analyze: Callable[..., Any], tmp_path: Path
 ) -> None:
     unit = put(plan, tmp_path)[plan.names.service]
 
@@ -403,7 +403,7 @@ class Walled:
         assert (done.returncode, done.stderr) == (0, "")
         return done.stdout
 
-    def load(self, plan: Plan, wall: Firewall) -> None:
+    def load(self, plan: ServicePlan, wall: Firewall) -> None:
         """Check the rules of a plan, then load them."""
         rules = self.directory / "egress.nft"
         rules.write_text(firewall_of(plan, wall))

@@ -15,7 +15,7 @@ from claude_proxy.policy.credentials.sources import EnvironmentSource
 from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.request import Request, Scheme
 from claude_proxy.proxy.gate import ClientInfo, Gate
-from claude_proxy.server.gates import Judges, limits_of, vault_of
+from claude_proxy.server.gates import Gates, limits_of, vault_of
 from claude_proxy.vault.vault import Vault
 from claude_proxy.wire.authority import Authority
 from tests.proxy.layers.stage import Ledger
@@ -29,7 +29,7 @@ GATEWAY = Gateway(
     credential=Injection(EnvironmentSource(KEY), strips=True),
 )
 
-type Make = Callable[..., tuple[Judges, Vault]]
+type Make = Callable[..., tuple[Gates, Vault]]
 
 
 def policy_of(variable: str = FIRST, host: str = "api.anthropic.com", deny: str = "") -> Policy:
@@ -47,11 +47,11 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
     for name in (KEY, FIRST, SECOND):
         monkeypatch.setenv(name, f"sk-ant-api03-{name.lower()}")
 
-    def made(gateway: Gateway | None = GATEWAY, *, alone: bool = False) -> tuple[Judges, Vault]:
+    def made(gateway: Gateway | None = GATEWAY, *, alone: bool = False) -> tuple[Gates, Vault]:
         settings = Settings(tmp_path / "a.yaml", tmp_path, tmp_path, gateway=gateway)
         settings = replace(settings, listen=()) if alone else settings
         vault = vault_of(settings, policy_of())
-        return Judges(settings, policy_of(), Ledger().events.append, vault), vault
+        return Gates(settings, policy_of(), Ledger().events.append, vault), vault
 
     return made
 
@@ -69,29 +69,29 @@ def put_in(gate: Gate | None, target: Authority = API) -> bytes:
 
 
 def test_proxy_and_gateway_each_put_in_their_own_key(make: Make) -> None:
-    judges, vault = make()
+    gates, vault = make()
 
-    assert put_in(judges.proxy) == b"sk-ant-api03-claude_test_first"
-    assert put_in(judges.gateway) == b"sk-ant-api03-claude_test_gateways"
+    assert put_in(gates.proxy) == b"sk-ant-api03-claude_test_first"
+    assert put_in(gates.gateway) == b"sk-ant-api03-claude_test_gateways"
     vault.close()
 
 
 def test_without_a_gateway_there_is_one_gate(make: Make) -> None:
-    judges, vault = make(None)
+    gates, vault = make(None)
 
-    assert judges.gateway is None
-    assert put_in(judges.proxy) == b"sk-ant-api03-claude_test_first"
+    assert gates.gateway is None
+    assert put_in(gates.proxy) == b"sk-ant-api03-claude_test_first"
     vault.close()
 
 
 def test_nothing_changes_before_all_of_it_does(make: Make) -> None:
     """A value that is bound to another host now must not be given to the one it was bound to."""
-    judges, vault = make()
+    gates, vault = make()
 
-    take = judges.prepare(policy_of(SECOND, host="other.example"))
-    before = put_in(judges.proxy), credential_at(judges.proxy, OTHER).credential
+    take = gates.prepare(policy_of(SECOND, host="other.example"))
+    before = put_in(gates.proxy), credential_at(gates.proxy, OTHER).credential
     take()
-    after = credential_at(judges.proxy).credential, credential_at(judges.proxy, OTHER).credential
+    after = credential_at(gates.proxy).credential, credential_at(gates.proxy, OTHER).credential
 
     assert before == (b"sk-ant-api03-claude_test_first", None)
     assert after == (None, "one")
@@ -99,24 +99,24 @@ def test_nothing_changes_before_all_of_it_does(make: Make) -> None:
 
 
 def test_a_policy_whose_credential_cannot_be_had_changes_nothing(make: Make) -> None:
-    judges, vault = make()
+    gates, vault = make()
 
     with pytest.raises(ConfigError):
-        judges.prepare(policy_of("CLAUDE_TEST_MISSING"))
+        gates.prepare(policy_of("CLAUDE_TEST_MISSING"))
 
-    assert put_in(judges.proxy) == b"sk-ant-api03-claude_test_first"
-    assert put_in(judges.gateway) == b"sk-ant-api03-claude_test_gateways"
+    assert put_in(gates.proxy) == b"sk-ant-api03-claude_test_first"
+    assert put_in(gates.gateway) == b"sk-ant-api03-claude_test_gateways"
     vault.close()
 
 
 def test_a_new_denial_holds_for_both(make: Make) -> None:
-    judges, vault = make()
+    gates, vault = make()
 
-    judges.prepare(policy_of(deny="api.anthropic.com"))()
+    gates.prepare(policy_of(deny="api.anthropic.com"))()
 
-    assert judges.gateway is not None
-    assert not judges.proxy.policy.decide_connect(API).allowed
-    assert not judges.gateway.policy.decide_connect(API).allowed
+    assert gates.gateway is not None
+    assert not gates.proxy.policy.decide_connect(API).allowed
+    assert not gates.gateway.policy.decide_connect(API).allowed
     vault.close()
 
 
@@ -141,8 +141,8 @@ def test_a_gateway_alone_asks_for_no_other_key_than_its_own(
 ) -> None:
     monkeypatch.delenv(FIRST)
 
-    judges, vault = make(alone=True)
-    judges.prepare(policy_of(SECOND))()
+    gates, vault = make(alone=True)
+    gates.prepare(policy_of(SECOND))()
 
     assert set(vault.secrets) == {"gateway"}
     with pytest.raises(ConfigErrors):

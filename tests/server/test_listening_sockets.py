@@ -30,7 +30,7 @@ from claude_proxy.policy.credentials.binding import Injection
 from claude_proxy.policy.credentials.sources import EnvironmentSource
 from claude_proxy.policy.request import Scheme
 from claude_proxy.server import listening_sockets
-from claude_proxy.server.listening_sockets import Opened, bind, bind_all, opened
+from claude_proxy.server.listening_sockets import OpenListener, bind, bind_all, opened
 from claude_proxy.system import peer_credentials, unix_socket
 from claude_proxy.system.unix_socket import PATH_BYTES, SocketFile
 from claude_proxy.wire.authority import Authority
@@ -251,7 +251,7 @@ def test_a_socket_that_somebody_listens_on_is_left_alone(place: Path, backlog: i
 
         error = refusal(unix(path))
 
-        assert error.what == "another process listens on this socket already"
+        assert error.what == "another process already listens on this socket"
         assert path.lstat().st_ino == before
 
 
@@ -262,7 +262,7 @@ def test_a_socket_of_another_kind_is_left_alone(place: Path) -> None:
 
         error = refusal(unix(path))
 
-    assert "a socket that cannot be looked at" in error.what
+    assert "existing socket cannot be checked" in error.what
     assert path.exists()
 
 
@@ -280,11 +280,11 @@ def _full_directory(path: Path) -> None:
 
 
 IN_THE_WAY: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "file": (lambda path: path.write_text("precious"), "there is a file"),
-    "link": (lambda path: path.symlink_to("/etc/passwd"), "there is a symbolic link"),
-    "dangling link": (lambda path: path.symlink_to("nowhere"), "there is a symbolic link"),
+    "file": (lambda path: path.write_text("precious"), "a file is where"),
+    "link": (lambda path: path.symlink_to("/etc/passwd"), "a symbolic link is where"),
+    "dangling link": (lambda path: path.symlink_to("nowhere"), "a symbolic link is where"),
     "directory": (_full_directory, "a directory that cannot be removed (directory not empty)"),
-    "pipe": (os.mkfifo, "there is a file"),
+    "pipe": (os.mkfifo, "a file is where"),
 }
 
 
@@ -314,7 +314,7 @@ def test_the_longest_path_that_fits_is_taken(place: Path) -> None:
 def test_a_path_that_is_too_long_is_told_with_the_limit(place: Path, name: str) -> None:
     error = refusal(unix(place / name))
 
-    assert f"and the system takes {PATH_BYTES}" in error.what
+    assert f"and the system allows {PATH_BYTES}" in error.what
 
 
 def test_a_short_name_in_a_long_directory_is_measured_with_room_for_a_partial_one(
@@ -381,7 +381,7 @@ def test_something_else_that_comes_in_between_is_not_overwritten(
 
     error = refusal(unix(path))
 
-    assert "there is a file" in error.what
+    assert "a file is where" in error.what
     assert path.read_text() == "precious"
 
 
@@ -390,10 +390,10 @@ def test_a_lock_that_somebody_keeps_is_told_of(
 ) -> None:
     monkeypatch.setattr(unix_socket, "_LOCK_S", 0.0)
 
-    with unix_socket._alone_in(place):
+    with unix_socket._directory_locked(place):
         error = refusal(unix(place / "p.sock"))
 
-    assert "keeps the directory of the socket locked" in error.what
+    assert "holds the lock on the directory of the socket" in error.what
 
 
 # --- its end
@@ -483,7 +483,7 @@ def test_of_starts_at_once_exactly_one_gets_it(
         say(racer)
     told = [hear(racer) for racer in racers]
 
-    assert sorted(told) == ["another process listens on this socket already"] * 5 + ["won"]
+    assert sorted(told) == ["another process already listens on this socket"] * 5 + ["won"]
     for racer in racers:
         say(racer)
         racer.wait()
@@ -549,7 +549,7 @@ def test_a_socket_for_others_can_be_reached_by_them(place: Path) -> None:
 def test_a_directory_that_others_cannot_pass_is_told(place: Path) -> None:
     error = refusal(unix(place / "p.sock", uids=frozenset({OTHER_UID})))
 
-    assert "cannot get through the directory" in error.what
+    assert "cannot enter the socket" in error.what
     assert "mode 0700" in str(error.where)
     assert list(place.iterdir()) == []
 
@@ -566,7 +566,7 @@ def test_nobody_in_particular_cannot_be_admitted(
 
     error = refusal(unix(place / "p.sock", uids=frozenset({65534, os.geteuid()})))
 
-    assert "uid 65534 stands for every user" in error.what
+    assert "uid 65534 represents every user" in error.what
 
 
 # --- sockets that were handed over
@@ -624,7 +624,7 @@ def test_a_socket_that_never_got_a_name_is_shown_as_that() -> None:
 
 def test_a_handed_over_socket_beyond_loopback_must_be_allowed() -> None:
     error = refusal(handed(bind(TcpListen("0.0.0.0", 0))))
-    assert "is reached from other machines" in error.what
+    assert "can be reached from other machines" in error.what
 
     with opened(handed(bind(TcpListen("0.0.0.0", 0)), allow_remote=True)) as (door,):
         assert door.beyond_loopback
@@ -643,17 +643,17 @@ def _connected() -> int:
 
 
 UNUSABLE: dict[str, tuple[Callable[[], int], str]] = {
-    "closed": (_closed, "is no socket"),
-    "file": (lambda: os.open("/dev/null", os.O_RDONLY), "is no socket"),
+    "closed": (_closed, "is not a socket"),
+    "file": (lambda: os.open("/dev/null", os.O_RDONLY), "is not a socket"),
     "datagrams": (
         lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).detach(),
-        "carries no streams",
+        "is not a stream socket",
     ),
     "connected": (_connected, "is not listening"),
     "silent": (lambda: socket.socket(socket.AF_INET6).detach(), "is not listening"),
     "netlink": (
         lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW).detach(),
-        "carries no streams",
+        "is not a stream socket",
     ),
 }
 
@@ -667,7 +667,7 @@ def test_what_is_no_listening_socket_is_refused(make: Callable[[], int], said: s
 
 
 def test_a_listener_without_a_file_has_nothing_to_remove() -> None:
-    Opened("tcp 127.0.0.1:1", "http://127.0.0.1:1", ()).remove()
+    OpenListener("tcp 127.0.0.1:1", "http://127.0.0.1:1", ()).remove()
 
 
 # --- the gateway's
@@ -741,7 +741,7 @@ def test_other_machines_come_in_by_a_handed_over_socket_with_a_token_alone() -> 
         listen = InheritedListen(bind(TcpListen("0.0.0.0", 0)).detach(), "")
         return settings(gateway=gateway(listen, token=token), allow_remote=allow)
 
-    assert "no token is asked for" in refusal(handed_over()).what
+    assert "no token is required" in refusal(handed_over()).what
     assert "other machines" in refusal(handed_over("token", allow=False)).what
     with opened(handed_over("token")) as (door,):
         assert door.beyond_loopback

@@ -13,7 +13,7 @@ from claude_proxy.proxy.connection import ClientConnection, Services
 from claude_proxy.proxy.dialer import Dialer
 from claude_proxy.proxy.layers.protocol_detection import ProtocolDetection
 from claude_proxy.server import reload as reload_module
-from claude_proxy.server.gates import Judges, vault_of
+from claude_proxy.server.gates import Gates, vault_of
 from claude_proxy.server.reload import Reloader
 from tests.proxy.layers.stage import Ledger, options_of
 from tests.support.loopback import Names, Play, run_on, until
@@ -51,9 +51,9 @@ class Owner:
         loaded = policy_files.load_for(settings)
         dialer = Dialer(Names())
         self.vault = vault_of(settings, loaded.policy)
-        judges = Judges(settings, loaded.policy, self.ledger.events.append, self.vault)
+        gates = Gates(settings, loaded.policy, self.ledger.events.append, self.vault)
         self.services = Services(
-            gate=judges.proxy,
+            gate=gates.proxy,
             dialer=dialer,
             limits=Limits(),
             options=options_of(),
@@ -63,10 +63,10 @@ class Owner:
         self.reloader = Reloader(
             settings,
             loaded,
-            judges,
+            gates,
             self.services.connections,
-            tell=self.told.append,
-            say=self.said.append,
+            record=self.told.append,
+            announce=self.said.append,
         )
 
     def writes(self, text: str, file: Path | None = None) -> None:
@@ -157,7 +157,7 @@ def test_a_bad_list_changes_nothing_and_is_told_loudly(
     assert owner.hosts == ["a.example"]
     assert owner.said == []
     assert [notice.kind for notice in owner.told] == ["policy-rejected"]
-    assert "the allowlist was rejected; the last good one stays in force" in shown
+    assert "the allowlist was rejected; the last valid one stays in force" in shown
     assert "error: " in shown
     assert "  fix:   " in shown
 
@@ -195,7 +195,7 @@ def test_only_one_of_many_workers_speaks(
 
 def watching(owner: Owner, story: Play, monkeypatch: pytest.MonkeyPatch) -> None:
     """Watch the file while `story` is told."""
-    monkeypatch.setattr(reload_module, "_LOOK_S", 0)
+    monkeypatch.setattr(reload_module, "_POLL_INTERVAL_S", 0)
 
     async def both() -> None:
         watch = asyncio.ensure_future(owner.reloader.watch())
@@ -257,7 +257,7 @@ def test_the_owners_own_list_takes_over_once_it_is_there(
             await asyncio.sleep(0)
 
         assert owner.hosts == ["own.example"]
-        assert owner.said[0] == f"Your own allowlist takes over: {owner.own}"
+        assert owner.said[0] == f"Now using your own allowlist: {owner.own}"
 
     watching(owner, story, monkeypatch)
 
@@ -279,7 +279,7 @@ def test_a_bad_narrowing_is_told_and_the_rest_applies(
 
     assert owner.hosts == ["b.example"]
     assert [notice.kind for notice in owner.told] == ["policy-applied", "policy-rejected"]
-    assert "the file that narrows it was rejected" in capsys.readouterr().err
+    assert "the project's restrictions file was rejected" in capsys.readouterr().err
 
 
 def test_a_policy_reloads_when_one_of_its_files_changes(

@@ -109,7 +109,7 @@ def test_a_root_that_cannot_be_read_stops_the_start(settings: Settings, text: st
     broken = settings.confdir / "broken.pem"
     broken.write_text(text)
 
-    with pytest.raises(ConfigError, match="holds no certificate that can be read"):
+    with pytest.raises(ConfigError, match="contains no readable certificate"):
         startup.upstream_roots(changed(settings, upstream_ca=broken))
 
 
@@ -167,7 +167,7 @@ def test_where_the_limit_ends_fewer_connections_are_taken_and_told(
 ) -> None:
     assert fit(settings, 4096) == (
         2000,
-        "only 2000 connections at once: a process may open 4096 files (ulimit -n)",
+        "only 2000 connections at once: this process may open 4096 files (ulimit -n)",
     )
     assert machine.soft == 4096
 

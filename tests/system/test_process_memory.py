@@ -16,11 +16,11 @@ ROOT = Path(__file__).resolve().parents[2]
 _CHILD = """
 import os, subprocess, sys
 from pathlib import Path
-from claude_proxy import memory
+from claude_proxy.system import process_memory
 
 os.environ["SET_LATER"] = os.environ["KEY"]
 os.environ["SET_AGAIN"] = os.environ["SET_AGAIN"]
-left = memory.scrub_environment(["KEY", "OTHER", "SET_LATER", "SET_AGAIN", "NEVER", ""])
+left = process_memory.scrub_environment(["KEY", "OTHER", "SET_LATER", "SET_AGAIN", "NEVER", ""])
 print("left", left)
 print("kept", os.environ.get("KEPT"), os.environ.get("KEY"))
 sys.stdout.flush()
@@ -97,9 +97,9 @@ def test_what_is_still_seen_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 _DUMPING = """
 import os, resource
 from pathlib import Path
-from claude_proxy import memory
+from claude_proxy.system import process_memory
 
-memory.no_core_dumps()
+process_memory.no_core_dumps()
 print("core", resource.getrlimit(resource.RLIMIT_CORE)[0])
 print("files", len(os.listdir("/proc/self/fd")) > 2)
 print("map", Path("/proc/self/uid_map").read_text().split())
@@ -117,14 +117,14 @@ def test_no_core_is_dumped_and_the_process_still_works() -> None:
 
 _ORDINARY = """
 import os, sys
-from claude_proxy import memory
+from claude_proxy.system import process_memory
 
 if os.geteuid() == 0:
     os.setgroups([])
     os.setgid(65534)
     os.setuid(65534)
-memory.no_core_dumps()
-print("left", memory.scrub_environment(["KEY"]))
+process_memory.no_core_dumps()
+print("left", process_memory.scrub_environment(["KEY"]))
 sys.stdout.flush()
 sys.stdin.read()
 """

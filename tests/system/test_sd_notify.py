@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from claude_proxy.system.sd_notify import Announcer, Lifeline, WorkerNews, WorkersHeard
+from claude_proxy.system.sd_notify import Announcer, Lifeline, WorkerNews, WorkerReports
 
 
 @pytest.fixture
@@ -99,11 +99,11 @@ def test_workers_are_ready_when_the_last_one_is_and_one_speaks_for_all() -> None
     reading, writing = os.pipe()
     workers = [WorkerNews(writing, speaks=number == 0) for number in range(3)]
     noted = Noted()
-    all_heard = WorkersHeard(3, noted)
+    all_heard = WorkerReports(3, noted)
 
     for worker in workers[:2]:
         worker.ready()
-    all_heard.hear(os.read(reading, 100))
+    all_heard.receive(os.read(reading, 100))
     assert noted.told == []
 
     workers[2].ready()
@@ -111,7 +111,7 @@ def test_workers_are_ready_when_the_last_one_is_and_one_speaks_for_all() -> None
         worker.reloading()
         worker.reloaded()
         worker.stopping()
-    all_heard.hear(os.read(reading, 100) + b"?")
+    all_heard.receive(os.read(reading, 100) + b"?")
 
     assert noted.told == ["ready", "reloading", "reloaded"]
     for descriptor in (reading, writing):

@@ -174,13 +174,13 @@ def test_a_public_file_that_cannot_be_trusted_is_replaced(
 START_TOGETHER = """
 import sys
 from pathlib import Path
-from claude_proxy.trust import store
+from claude_proxy.trust import certificate_authority
 print("ready", flush=True)
 sys.stdin.readline()
 if sys.argv[2] == "rotate":
-    store.rotate(Path(sys.argv[1]))
+    certificate_authority.rotate(Path(sys.argv[1]))
 else:
-    print(store.CertificateAuthority.load_or_create(Path(sys.argv[1])).fingerprint)
+    print(certificate_authority.CertificateAuthority.load_or_create(Path(sys.argv[1])).fingerprint)
 """
 
 
@@ -419,12 +419,15 @@ UNFIT: dict[str, tuple[bytes, str]] = {
     "a chain": (authority_file() + certificate_only(authority_file()), "more than one"),
     "Ed25519": (authority_file(key=ed25519.Ed25519PrivateKey.generate()), "neither EC nor RSA"),
     "weak": (authority_file(key=WEAK_RSA), "1024 bits"),
-    "no CA": (authority_file(extensions=(x509.BasicConstraints(False, None),)), "may sign"),
-    "no constraints": (authority_file(extensions=()), "may sign"),
-    "no signing": (authority_file(extensions=(CA, no_key_usage(key_cert_sign=False))), "may sign"),
+    "no CA": (authority_file(extensions=(x509.BasicConstraints(False, None),)), "may not sign"),
+    "no constraints": (authority_file(extensions=()), "may not sign"),
+    "no signing": (
+        authority_file(extensions=(CA, no_key_usage(key_cert_sign=False))),
+        "may not sign",
+    ),
     "for clients": (
         authority_file(extensions=(CA, x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]))),
-        "may sign",
+        "may not sign",
     ),
     "intermediate": (authority_file(signer=OTHER_KEY, issuer="above"), "signed by its own key"),
     "forged": (authority_file(signer=OTHER_KEY), "signed by its own key"),

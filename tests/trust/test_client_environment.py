@@ -176,7 +176,7 @@ def test_java_options_are_quoted_as_the_jvm_reads_them(path: str, spelled: str) 
 
 
 def test_a_path_that_java_cannot_be_told_is_an_error() -> None:
-    with pytest.raises(ConfigError, match="quotes of both kinds"):
+    with pytest.raises(ConfigError, match="both kinds of quotes"):
         java('/it\'s/"c"')
 
 

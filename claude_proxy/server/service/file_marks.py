@@ -1,6 +1,6 @@
-"""Marks a file as written by claude-proxy, so that it can be told later whether it still is.
+"""File marks: a header that shows whether claude-proxy wrote a file and whether it was changed.
 
-Law kept: what somebody else has written, or changed, is not taken away from them unasked.
+A file that somebody else wrote or changed is not overwritten or removed without being asked to.
 """
 
 import hashlib
@@ -18,16 +18,16 @@ _MARK = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What the head of a file says of where it came from."""
+    """The content of a file's header."""
 
     version: str
-    words: tuple[str, ...]  # the arguments of `claude-proxy` that it was written by
-    changed: bool  # the file is no longer what was written
-    text: str  # what is below the mark
+    words: tuple[str, ...]  # the arguments of the `claude-proxy` command that wrote it
+    changed: bool  # the file has been changed since
+    text: str  # the text below the mark
 
 
 def marked(text: str, version: str, words: tuple[str, ...]) -> str:
-    """Return `text` below a head that names the command by which it was written."""
+    """Return `text` below a header that names the command that wrote it."""
     command = refuse_control(shlex.join(("claude-proxy", *words)))
     return (
         f"# Written by claude-proxy {version}: {command}\n"
@@ -36,7 +36,7 @@ def marked(text: str, version: str, words: tuple[str, ...]) -> str:
 
 
 def read_mark(text: str) -> Mark | None:
-    """Return what the head of a file says; None if it was not written by claude-proxy."""
+    """Return the mark of a file; None if claude-proxy did not write it."""
     found = _MARK.match(text)
     if found is None:
         return None

@@ -1,7 +1,7 @@
-"""Puts the files of a service where the service manager looks, takes them away, and compares them.
+"""Service installation: writes, compares and removes the files of a systemd service.
 
-Laws kept: what somebody else has written, or changed since, is neither overwritten nor removed
-unasked; a step that fails takes the earlier ones back, so a half-installed service does not stay.
+Files that somebody else wrote or changed are neither overwritten nor removed without --force. A
+step that fails undoes the earlier ones, so no half-installed service remains.
 """
 
 import contextlib
@@ -19,21 +19,23 @@ from pathlib import Path
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.server.service.file_marks import Mark, marked, read_mark
 from claude_proxy.server.service.names import Names
-from claude_proxy.server.service.plan import Plan, Scope, Unit
+from claude_proxy.server.service.plan import Scope, ServicePlan, Unit
 from claude_proxy.server.service.systemd import files_of
 
-type Say = Callable[[str], None]
+type Announce = Callable[[str], None]
 
 _READABLE = 0o644
 _DIRECTORY, _OWN_DIRECTORY = 0o755, 0o700
-_LARGEST_FILE = 1024 * 1024
-_AWAY = frozenset({"", "offline", "unknown"})  # what systemctl says where systemd does not run
+_MAX_FILE_BYTES = 1024 * 1024
+_NOT_RUNNING = frozenset(
+    {"", "offline", "unknown"}
+)  # the answers of systemctl when systemd does not run
 _ACTIVE = frozenset({"active", "activating", "reloading"})
-_PATIENCE_S = 300
+_TIMEOUT_S = 300
 
 
-class Standing(StrEnum):
-    """How one installed file stands to what would be written now."""
+class FileState(StrEnum):
+    """How an installed file compares with what would be written now."""
 
     MISSING = "missing"
     CURRENT = "up to date"
@@ -43,20 +45,20 @@ class Standing(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
-    """Where files go, and who puts them there."""
+class InstallRoot:
+    """Where files are installed, and by which user."""
 
-    root: Path  # a system service's paths lie below it
-    user_units: Path  # where the user's own units are
+    root: Path  # prefix of the paths of a system service
+    user_units: Path  # the directory of the user's own units
     uid: int
 
-    def place(self, scope: Scope, path: str) -> Path:
-        """Return where a file of a service lies."""
+    def path_of(self, scope: Scope, path: str) -> Path:
+        """Return the full path of a file of a service."""
         return self.root / path.lstrip("/") if scope is Scope.SYSTEM else self.user_units / path
 
 
 class Systemd:
-    """The systemd of this machine, or of the user."""
+    """The systemd instance of this machine or of the user."""
 
     def __init__(self, scope: Scope) -> None:
         program = shutil.which("systemctl")
@@ -64,15 +66,15 @@ class Systemd:
         self._command = None if program is None else (program, *self.spelling[1:])
 
     def is_there(self) -> bool:
-        """Tell whether it runs, and this user can talk to it."""
-        return self._answer("is-system-running") not in _AWAY
+        """Return whether it runs and this user can talk to it."""
+        return self._answer("is-system-running") not in _NOT_RUNNING
 
     def is_active(self, unit: str) -> bool:
-        """Tell whether a unit is running, or listening."""
+        """Return whether a unit is running or listening."""
         return self._answer("is-active", unit) in _ACTIVE
 
     def run(self, *words: str) -> None:
-        """Have it do something; ClaudeProxyError if that fails."""
+        """Run a systemctl command; ClaudeProxyError if it fails."""
         run((*(self._command or ()), *words), shown=self.shown(*words))
 
     def shown(self, *words: str) -> str:
@@ -84,8 +86,8 @@ class Systemd:
             return ""
         command = (*self._command, *words)
         try:
-            asked = subprocess.run(  # noqa: S603 - an argv list of our own
-                command, capture_output=True, text=True, check=False, timeout=_PATIENCE_S
+            asked = subprocess.run(  # noqa: S603 - a fixed argv list
+                command, capture_output=True, text=True, check=False, timeout=_TIMEOUT_S
             )
         except (OSError, subprocess.TimeoutExpired):
             return ""
@@ -93,10 +95,10 @@ class Systemd:
 
 
 def run(command: Sequence[str], *, shown: str) -> None:
-    """Run a program of the system's; ClaudeProxyError if it fails."""
+    """Run a system program; ClaudeProxyError if it fails."""
     try:
-        done = subprocess.run(  # noqa: S603 - an argv list of our own
-            command, capture_output=True, text=True, check=False, timeout=_PATIENCE_S
+        done = subprocess.run(  # noqa: S603 - a fixed argv list
+            command, capture_output=True, text=True, check=False, timeout=_TIMEOUT_S
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ClaudeProxyError(
@@ -109,7 +111,7 @@ def run(command: Sequence[str], *, shown: str) -> None:
         raise ClaudeProxyError(
             f"the command failed: {said[-1] if said else f'exit code {done.returncode}'}",
             where=shown,
-            fix="run it by hand to see more; `journalctl -xe` may say why a unit does not start",
+            fix="run it by hand for details; `journalctl -xe` may show why a unit does not start",
         )
 
 
@@ -117,56 +119,56 @@ def run(command: Sequence[str], *, shown: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """What is to be installed, and on behalf of which command line."""
+class Installation:
+    """What to install, and the command line that asked for it."""
 
-    plan: Plan
-    words: tuple[str, ...]  # the arguments that the marks name
+    plan: ServicePlan
+    words: tuple[str, ...]  # the arguments recorded in each file
     version: str
-    laid: Mapping[str, str] = field(default_factory=dict)  # the owner's own files, if they lack
-    directories: tuple[Path, ...] = ()  # made for the owner alone, if they lack
+    initial: Mapping[str, str] = field(default_factory=dict)  # written only if missing; not marked
+    directories: tuple[Path, ...] = ()  # created for the owner alone if missing
 
     @property
     def files(self) -> tuple[Unit, ...]:
-        """The files as they are written."""
+        """The files with their marks."""
         return tuple(
             Unit(unit.path, marked(unit.text, self.version, self.words))
             for unit in files_of(self.plan)
         )
 
 
-def candidates(names: Names, scope: Scope) -> tuple[str, ...]:
-    """Return every file that a service of these names may have, the units first."""
+def possible_files(names: Names, scope: Scope) -> tuple[str, ...]:
+    """Return every file that a service with these names may have, units first."""
     if scope is Scope.USER:
         return names.service, names.socket
     units = (f"{names.units}/{name}" for name in (names.service, names.socket))
     return (*units, names.sysusers, names.firewall)
 
 
-def refuse_other_user(machine: Machine, scope: Scope, verb: str) -> None:
+def refuse_other_user(root: InstallRoot, scope: Scope, verb: str) -> None:
     """Raise ConfigError if this user may not change a service of that scope."""
-    if scope is Scope.SYSTEM and machine.uid != 0:
+    if scope is Scope.SYSTEM and root.uid != 0:
         raise ConfigError(
-            f"only root can {verb} a service of the whole system",
+            f"only root can {verb} a system service",
             where="--system",
-            fix="run it by sudo, or say --user for a service of your own",
+            fix="use sudo, or use --user for a service of your own",
         )
 
 
 class Installer:
-    """Installs and uninstalls, and tells what it does as it does it."""
+    """Installs and uninstalls a service, and reports each step."""
 
-    def __init__(self, machine: Machine, scope: Scope, say: Say) -> None:
-        self._machine = machine
+    def __init__(self, root: InstallRoot, scope: Scope, announce: Announce) -> None:
+        self._root = root
         self._scope = scope
-        self._say = say
+        self._announce = announce
         self._manager = Systemd(scope)
 
-    def install(self, order: Order, *, force: bool) -> None:
-        """Install a service, enable and start it; if that fails, all but its user is taken back."""
-        plan = order.plan
-        refuse_other_user(self._machine, self._scope, "install")
-        old = [self._place(path) for path in candidates(plan.names, self._scope)]
+    def install(self, installation: Installation, *, force: bool) -> None:
+        """Install, enable and start a service; if that fails, undo everything but its user."""
+        plan = installation.plan
+        refuse_other_user(self._root, self._scope, "install")
+        old = [self._place(path) for path in possible_files(plan.names, self._scope)]
         refuse_links(old)
         if not force:
             refuse_foreign(old)
@@ -174,46 +176,46 @@ class Installer:
         there = self._manager.is_there()
         made: list[Path] = []
         try:
-            self._write(order, made)
+            self._write(installation, made)
             if there:
                 self._start(plan, before)
         except BaseException:
-            self._say("taking everything back")
+            self._announce("undoing everything")
             self._restore(plan, before, made, there=there)
             raise
         if not there:
-            self._say(f"systemd does not run here. Where it does: {self._by_hand(plan)}")
+            self._announce(f"systemd is not running here. Where it is, run: {self._by_hand(plan)}")
 
-    def _write(self, order: Order, made: list[Path]) -> None:
-        for directory in order.directories:
+    def _write(self, installation: Installation, made: list[Path]) -> None:
+        for directory in installation.directories:
             _make_directory(directory, _OWN_DIRECTORY)
-        for path, text in order.laid.items():
+        for path, text in installation.initial.items():
             place = self._place(path)
             if not os.path.lexists(place):
                 write(place, text.encode())
                 made.append(place)
-                self._say(f"wrote {place} (the owner's from now on)")
+                self._announce(f"wrote {place} (yours to edit)")
         written = set()
-        for unit in order.files:
+        for unit in installation.files:
             place = self._place(unit.path)
             write(place, unit.text.encode())
             written.add(place)
-            self._say(f"wrote {place}")
-        for path in candidates(order.plan.names, self._scope):
+            self._announce(f"wrote {place}")
+        for path in possible_files(installation.plan.names, self._scope):
             place = self._place(path)
             if place not in written and os.path.lexists(place):
-                self._remove_leftover(place, order.plan.names)
+                self._remove_leftover(place, installation.plan.names)
 
     def _remove_leftover(self, place: Path, names: Names) -> None:
-        """Take away what an earlier installation had and this one has not."""
+        """Remove a file that an earlier installation had and this one does not."""
         if place.suffix == ".socket" and self._manager.is_there():
             self._do("disable", "--now", place.name)
         if place == self._place(names.firewall):
             self._drop_table(names)
         place.unlink()
-        self._say(f"removed {place}")
+        self._announce(f"removed {place}")
 
-    def _start(self, plan: Plan, before: Mapping[Path, bytes | None]) -> None:
+    def _start(self, plan: ServicePlan, before: Mapping[Path, bytes | None]) -> None:
         if self._scope is Scope.SYSTEM:
             self._make_user(plan.names)
         self._do("daemon-reload")
@@ -232,17 +234,17 @@ class Installer:
             found = shutil.which(program)
             if found is not None:
                 run((found, *words), shown=" ".join((program, *words)))
-                self._say(f"made the user {names.user}")
+                self._announce(f"created the user {names.user}")
                 return
         raise ClaudeProxyError(
-            f"there is no user {names.user}, and no program that makes one",
+            f"there is no user {names.user}, and no program to create it",
             where="systemd-sysusers, useradd",
-            fix=f"make a system user of that name: {self._place(names.sysusers)} describes it",
+            fix=f"create a system user of that name, as described in {self._place(names.sysusers)}",
         )
 
     def _restore(
         self,
-        plan: Plan,
+        plan: ServicePlan,
         before: Mapping[Path, bytes | None],
         made: Sequence[Path],
         *,
@@ -264,13 +266,13 @@ class Installer:
         with contextlib.suppress(ClaudeProxyError):
             if there:
                 self._manager.run("daemon-reload")
-            # The socket first: where there was one, it is what had the service started.
+            # The socket first: where there was one, it started the service.
             previous = next((unit for unit, content in had.items() if content is not None), None)
             if there and previous is not None:
                 self._manager.run("enable", previous)
                 self._manager.run("restart", previous)
 
-    def _by_hand(self, plan: Plan) -> str:
+    def _by_hand(self, plan: ServicePlan) -> str:
         steps = [self._manager.shown("daemon-reload")]
         if self._scope is Scope.SYSTEM:
             steps.insert(0, "systemd-sysusers")
@@ -280,9 +282,9 @@ class Installer:
     # --- uninstalling
 
     def uninstall(self, names: Names, *, force: bool) -> bool:
-        """Stop a service and remove its files; tell whether there were any."""
-        refuse_other_user(self._machine, self._scope, "uninstall")
-        places = [self._place(path) for path in candidates(names, self._scope)]
+        """Stop a service and remove its files; return whether there were any."""
+        refuse_other_user(self._root, self._scope, "uninstall")
+        places = [self._place(path) for path in possible_files(names, self._scope)]
         found = [place for place in places if os.path.lexists(place)]
         refuse_links(found)
         if not force:
@@ -295,7 +297,7 @@ class Installer:
             if place == self._place(names.firewall):
                 self._drop_table(names)
             place.unlink()
-            self._say(f"removed {place}")
+            self._announce(f"removed {place}")
         if there and found:
             self._do("daemon-reload")
         return bool(found)
@@ -304,20 +306,20 @@ class Installer:
         program = shutil.which("nft")
         if program is None:
             return
-        # "add" first: to delete what is not there is an error.
+        # "add" first: deleting a table that does not exist is an error.
         for verb in ("add", "delete"):
             words = (verb, "table", "inet", names.table)
             run((program, *words), shown=" ".join(("nft", *words)))
-        self._say(f"deleted the table {names.table} of nftables")
+        self._announce(f"deleted the nftables table {names.table}")
 
     def _do(self, *words: str) -> None:
-        self._say(self._manager.shown(*words))
+        self._announce(self._manager.shown(*words))
         self._manager.run(*words)
 
     def _place(self, path: str) -> Path:
-        return self._machine.place(self._scope, path)
+        return self._root.path_of(self._scope, path)
 
-    def _unit_file(self, plan: Plan, name: str) -> Path:
+    def _unit_file(self, plan: ServicePlan, name: str) -> Path:
         system = self._scope is Scope.SYSTEM
         return self._place(f"{plan.names.units}/{name}" if system else name)
 
@@ -326,58 +328,58 @@ class Installer:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """One file where a service's would be."""
+class InstalledFile:
+    """One file at the path of a service's file."""
 
     path: Path
-    mark: Mark | None  # None: it is somebody else's
+    mark: Mark | None  # None: not written by claude-proxy
 
 
-def found_files(machine: Machine, names: Names, scope: Scope) -> tuple[Found, ...]:
-    """Return the files that are there."""
-    return tuple(_found(machine, names, scope))
+def installed_files(root: InstallRoot, names: Names, scope: Scope) -> tuple[InstalledFile, ...]:
+    """Return the files of the service that exist."""
+    return tuple(_found(root, names, scope))
 
 
-def _found(machine: Machine, names: Names, scope: Scope) -> Iterator[Found]:
-    for path in candidates(names, scope):
-        place = machine.place(scope, path)
+def _found(root: InstallRoot, names: Names, scope: Scope) -> Iterator[InstalledFile]:
+    for path in possible_files(names, scope):
+        place = root.path_of(scope, path)
         content = _bytes_of(place)
         if content is not None:
-            yield Found(place, read_mark(content.decode("utf-8", "replace")))
+            yield InstalledFile(place, read_mark(content.decode("utf-8", "replace")))
 
 
-def standing_of(found: Found, wanted: Mapping[Path, str]) -> Standing:
-    """Compare a file with the texts that would be written now, by path."""
+def state_of(found: InstalledFile, wanted: Mapping[Path, str]) -> FileState:
+    """Compare a file with what would be written now (path -> text)."""
     if found.mark is None:
-        return Standing.FOREIGN
+        return FileState.FOREIGN
     if found.mark.changed:
-        return Standing.CHANGED
-    return Standing.CURRENT if wanted.get(found.path) == found.mark.text else Standing.STALE
+        return FileState.CHANGED
+    return FileState.CURRENT if wanted.get(found.path) == found.mark.text else FileState.STALE
 
 
 def refuse_foreign(places: Sequence[Path]) -> None:
-    """Raise ConfigError if one of these files was written, or changed, by somebody else."""
+    """Raise ConfigError if somebody else wrote or changed one of these files."""
     for place in places:
         content = _bytes_of(place)
         if content is None:
             continue
         mark = read_mark(content.decode("utf-8", "replace"))
         if mark is None or mark.changed:
-            what = Standing.FOREIGN if mark is None else Standing.CHANGED
+            what = FileState.FOREIGN if mark is None else FileState.CHANGED
             raise ConfigError(
                 f"a file is in the way: {what}",
                 where=str(place),
-                fix="move it away (changes of your own belong in a drop-in: `systemctl edit`), "
-                "or say --force",
+                fix="move it away (put your own changes in a drop-in: `systemctl edit`), "
+                "or use --force",
             )
 
 
 def refuse_links(places: Sequence[Path]) -> None:
-    """Raise ConfigError if something that is no file is in the way: it could not be put back."""
+    """Raise ConfigError if something other than a file is there: it could not be restored."""
     for place in places:
         if os.path.lexists(place) and not stat.S_ISREG(place.lstat().st_mode):
             raise ConfigError(
-                "something is in the way that is not a regular file",
+                "something that is not a regular file is in the way",
                 where=str(place),
                 fix=f"`systemctl unmask {place.name}` if it was masked, or move it away",
             )
@@ -387,13 +389,13 @@ def refuse_links(places: Sequence[Path]) -> None:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Put a file in place whole, readable for all, writable for its owner alone."""
+    """Write a file atomically, readable by all, writable by its owner."""
     _make_directory(path.parent, _DIRECTORY)
     partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         with open(os.open(partial, flags, _READABLE), "wb") as file:  # noqa: PTH123 - with its mode
-            os.fchmod(file.fileno(), _READABLE)  # whatever the umask has left of it
+            os.fchmod(file.fileno(), _READABLE)  # regardless of the umask
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -417,12 +419,12 @@ def _make_directory(directory: Path, mode: int) -> None:
 
 
 def _bytes_of(path: Path) -> bytes | None:
-    """Return what is in a file; None if there is none."""
+    """Return the content of a file; None if it does not exist."""
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
-            return b""  # a masked unit, or something odder; somebody else's
+            return b""  # a masked unit, for example; not ours
         with path.open("rb") as file:
-            return file.read(_LARGEST_FILE)
+            return file.read(_MAX_FILE_BYTES)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -433,5 +435,5 @@ def _unusable(path: Path, error: OSError) -> ConfigError:
     return ConfigError(
         f"cannot be used: {(error.strerror or type(error).__name__).lower()}",
         where=str(path),
-        fix="see who owns it and its directory: ls -ld",
+        fix="check the owner and mode of it and its directory: ls -ld",
     )

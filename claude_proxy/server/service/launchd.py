@@ -1,21 +1,21 @@
-"""Renders a `Plan` as a property list of launchd's, for macOS.
+"""launchd property list of a service, for macOS.
 
-It is printed and not installed, and holds no secret: launchd hands over no credentials, so the key
+It is printed, not installed, and contains no secret: launchd cannot pass credentials, so the key
 stays in its file.
 """
 
 import plistlib
 
-from claude_proxy.server.service.plan import Plan
+from claude_proxy.server.service.plan import ServicePlan
 from claude_proxy.server.service.quoting import refuse_control
 from claude_proxy.server.service.systemd import command_of, files_needed
 
-_RESTART_S = 10  # what launchd waits by itself, said so that nobody looks for it
+_RESTART_S = 10  # launchd's default, written out
 _UMASK = 0o077
 
 
-def plist_of(plan: Plan, more: tuple[str, ...], *, home: str) -> str:
-    """Return the LaunchAgent of a plan, whose command has `more` words."""
+def plist_of(plan: ServicePlan, more: tuple[str, ...], *, home: str) -> str:
+    """Return the LaunchAgent of a plan; `more` are further arguments of its command."""
     files = files_needed(plan)
     log = f"{home}/Library/Logs/{plan.names.label}.log"
     agent = {
@@ -24,7 +24,7 @@ def plist_of(plan: Plan, more: tuple[str, ...], *, home: str) -> str:
         "RunAtLoad": True,
         "KeepAlive": True,
         "ThrottleInterval": _RESTART_S,
-        "ProcessType": "Interactive",  # else macOS slows its network down
+        "ProcessType": "Interactive",  # otherwise macOS throttles its network
         "Umask": _UMASK,
         "SoftResourceLimits": {"NumberOfFiles": files, "Core": 0},
         "HardResourceLimits": {"NumberOfFiles": files, "Core": 0},

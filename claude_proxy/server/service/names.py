@@ -1,4 +1,4 @@
-"""Holds every name that the service's files must agree on, once."""
+"""Names that the service's files must agree on: user, units, directories, tables."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ PROGRAM = "claude-proxy"
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What one kind of service calls its user, units, directories and tables."""
+    """The names of one kind of service."""
 
     name: str
 
@@ -18,22 +18,22 @@ class Names:
 
     @property
     def socket(self) -> str:
-        """The unit that listens for it."""
+        """The unit that listens on its behalf."""
         return f"{self.name}.socket"
 
     @property
     def user(self) -> str:
-        """Who a system service runs as, and its group; fixed, as the packet filter goes by it."""
+        """User and group of a system service; fixed, as the packet filter matches it."""
         return self.name
 
     @property
     def configuration(self) -> str:
-        """Where a system service's policy lies; root's."""
+        """The directory of a system service's policy, owned by root."""
         return f"/etc/{self.name}"
 
     @property
     def allowlist(self) -> str:
-        """The policy of a system service."""
+        """The allowlist of a system service."""
         return f"{self.configuration}/allowlist.yaml"
 
     @property
@@ -53,7 +53,7 @@ class Names:
 
     @property
     def sysusers(self) -> str:
-        """The file that says which user a system service needs (sysusers.d(5))."""
+        """The file that declares the user of a system service (sysusers.d(5))."""
         return f"/etc/sysusers.d/{self.name}.conf"
 
     @property
@@ -63,27 +63,27 @@ class Names:
 
     @property
     def table(self) -> str:
-        """The table of those rules: one of its own, so that it can be taken away whole."""
+        """The nftables table of those rules; its own, so that it can be removed as a whole."""
         return self.name.replace("-", "_")
 
     @property
     def log_prefix(self) -> str:
-        """What begins the kernel's line about a packet that was dropped."""
+        """Prefix of the kernel log line for a dropped packet."""
         return f"{self.name}-denied: "
 
     @property
     def credential(self) -> str:
-        """The name by which systemd hands over the key (LoadCredential=)."""
+        """The name under which systemd passes the key (LoadCredential=)."""
         return "anthropic"
 
     @property
     def label(self) -> str:
-        """How launchd calls it."""
+        """The launchd label."""
         return self.name
 
     @property
     def description(self) -> str:
-        """What it is, in a few words."""
+        """A short description."""
         return _DESCRIPTIONS[self.name]
 
 

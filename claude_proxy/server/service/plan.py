@@ -1,4 +1,4 @@
-"""Says what a service is to be, checked once."""
+"""The plan of a service: everything its files are made of."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -11,15 +11,15 @@ from claude_proxy.server.service.names import Names, names_of
 HTTPS_PORT = 443
 
 
-class Kind(StrEnum):
-    """The command that the service runs."""
+class ServiceKind(StrEnum):
+    """Which claude-proxy command the service runs."""
 
     SERVE = "serve"
     GATEWAY = "gateway"
 
 
 class Scope(StrEnum):
-    """Whose service manager runs it."""
+    """Which service manager runs it."""
 
     SYSTEM = "system"
     USER = "user"
@@ -27,26 +27,26 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Firewall:
-    """What the service's user may send beyond this machine."""
+    """What the service's user may send to other machines."""
 
     ports: frozenset[int] = frozenset({HTTPS_PORT})
-    name_servers: tuple[IPv4Address | IPv6Address, ...] = ()  # none: any
+    name_servers: tuple[IPv4Address | IPv6Address, ...] = ()  # empty: any
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ServicePlan:
     """Everything that the files of one service are made of."""
 
-    kind: Kind
+    kind: ServiceKind
     scope: Scope
-    program: tuple[str, ...]  # what is run, up to the command
-    words: tuple[str, ...] = ()  # the command's options
-    listen: tuple[TcpListen | UnixListen, ...] = ()  # none: the command's default
-    activated: bool = False  # by a socket unit, which then listens
-    shared: bool = False  # a Unix socket is for other users too
-    remote: bool = False  # other machines connect
+    program: tuple[str, ...]  # the program, without the command
+    words: tuple[str, ...] = ()  # options of the command
+    listen: tuple[TcpListen | UnixListen, ...] = ()  # empty: the command's default
+    activated: bool = False  # a socket unit listens and starts the service
+    shared: bool = False  # other users may connect to the Unix socket
+    remote: bool = False  # other machines may connect
     key_file: str | None = None
-    key_option: str | None = None  # by which the command is told of the key
+    key_option: str | None = None  # the option that passes the key to the command
     writable: tuple[str, ...] = ()
     workers: int = 1
     connections: int = Limits().connections
@@ -55,12 +55,12 @@ class Plan:
 
     @property
     def names(self) -> Names:
-        """What this service calls its user, units and directories."""
+        """The names of this service's user, units and directories."""
         return names_of(self.kind)
 
     @property
     def unit(self) -> str:
-        """The unit that is enabled and started."""
+        """The unit to enable and start."""
         return self.names.socket if self.activated else self.names.service
 
 
@@ -68,7 +68,7 @@ class Plan:
 class Unit:
     """One file of a service, as text."""
 
-    path: str  # of a user's service below the directory of units
+    path: str  # for a user service relative to the unit directory
     text: str
 
     @property

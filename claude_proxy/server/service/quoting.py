@@ -1,4 +1,4 @@
-"""Spells words as systemd reads them (systemd.syntax(7), systemd.service(5))."""
+"""Quoting for unit files (systemd.syntax(7), systemd.service(5))."""
 
 import re
 
@@ -7,12 +7,12 @@ _NOT_IN_PROGRAMS = frozenset("\"'\\")
 
 
 def refuse_control(text: str) -> str:
-    """Return `text`; ValueError if a line of a file cannot hold it.
+    """Return `text`; ValueError if it cannot be written on one line.
 
-    A backslash at the end would draw the next line in.
+    A backslash at the end would continue the line.
     """
     if not text.isprintable() or text.endswith("\\"):
-        raise ValueError(f"{text!r} has a character that no unit can hold")
+        raise ValueError(f"{text!r} has a character that a unit file cannot contain")
     return text
 
 
@@ -31,9 +31,9 @@ def word_of(text: str) -> str:
 
 
 def command_of(words: tuple[str, ...]) -> str:
-    """Return a command line; the colon before it has systemd leave every "$" as it is.
+    """Return a command line; the colon before it stops systemd from expanding "$".
 
-    ValueError if systemd would not start a program of that path, however it is spelled.
+    ValueError if the path of the program has characters that systemd does not accept in it.
     """
     if _NOT_IN_PROGRAMS & set(words[0]):
         raise ValueError(f"the path of the program has a quote or a backslash: {words[0]}")

@@ -1,30 +1,32 @@
-"""Renders a `Plan` into the files of systemd and of the packet filter."""
+"""systemd units, sysusers.d file and nftables rules of a service."""
 
 from claude_proxy.config.settings import DEFAULT_HOST, DEFAULT_PORT, TcpListen, UnixListen
 from claude_proxy.server.service import quoting
-from claude_proxy.server.service.plan import Firewall, Kind, Plan, Scope, Unit
+from claude_proxy.server.service.plan import Firewall, Scope, ServiceKind, ServicePlan, Unit
 from claude_proxy.server.service.template_files import filled
 
-# What a process opens beside its connections, of which each has a client and an upstream.
-_FILES_BESIDE = 512
+# Files a process opens besides its connections; each connection has a client and an upstream.
+_OTHER_FILES = 512
 _FILES_PER_CONNECTION = 2
 _MIB_PER_WORKER = 1024
-_THREADS_PER_WORKER = 64  # name lookups have a pool; commands that print a credential come on top
-_PATIENCE_S = 20  # beyond what running exchanges are given
+_THREADS_PER_WORKER = 64  # a pool for name lookups, plus credential commands
+_STOP_MARGIN_S = 20  # added to the grace time of open exchanges
 _GATEWAY_PORT = 9000
 
-# To open TLS for a client needs a callback, whose few instructions cffi (below pyOpenSSL) makes at
-# run time. The gateway opens none.
+# TLS towards clients needs a callback whose code cffi (used by pyOpenSSL) generates at run time.
+# The gateway does not terminate TLS.
 _MADE_CODE = {
-    Kind.SERVE: "# Not MemoryDenyWriteExecute=: cffi makes the code of a callback of OpenSSL's.",
-    Kind.GATEWAY: "MemoryDenyWriteExecute=yes",
+    ServiceKind.SERVE: "# No MemoryDenyWriteExecute=: cffi generates code for OpenSSL callbacks.",
+    ServiceKind.GATEWAY: "MemoryDenyWriteExecute=yes",
 }
+
+_FIREWALL_FIRST = "# Before the proxy starts: without these rules it does not run."
 
 _SHARED_MODE, _OWN_MODE = "0666", "0600"
 
 
-def files_of(plan: Plan) -> tuple[Unit, ...]:
-    """Return every file of a service; ValueError if one cannot be spelled."""
+def files_of(plan: ServicePlan) -> tuple[Unit, ...]:
+    """Return every file of a service; ValueError if a value cannot be written in one."""
     units = [Unit(_in_units(plan, plan.names.service), _service(plan))]
     if plan.activated:
         units.append(Unit(_in_units(plan, plan.names.socket), _socket(plan)))
@@ -35,16 +37,16 @@ def files_of(plan: Plan) -> tuple[Unit, ...]:
     return tuple(units)
 
 
-def default_listener(kind: Kind) -> TcpListen:
-    """Return where a command listens if nothing is said about it."""
-    return TcpListen(DEFAULT_HOST, DEFAULT_PORT if kind is Kind.SERVE else _GATEWAY_PORT)
+def default_listener(kind: ServiceKind) -> TcpListen:
+    """Return where a command listens by default."""
+    return TcpListen(DEFAULT_HOST, DEFAULT_PORT if kind is ServiceKind.SERVE else _GATEWAY_PORT)
 
 
-def _in_units(plan: Plan, name: str) -> str:
+def _in_units(plan: ServicePlan, name: str) -> str:
     return f"{plan.names.units}/{name}" if plan.scope is Scope.SYSTEM else name
 
 
-def _facts(plan: Plan) -> dict[str, str]:
+def _facts(plan: ServicePlan) -> dict[str, str]:
     names = plan.names
     return {
         "name": names.name,
@@ -58,21 +60,19 @@ def _facts(plan: Plan) -> dict[str, str]:
 # --- systemd
 
 
-def _service(plan: Plan) -> str:
+def _service(plan: ServicePlan) -> str:
     return filled(f"{plan.scope}.service", _facts(plan) | _run(plan) | _limits(plan))
 
 
-def _run(plan: Plan) -> dict[str, str]:
+def _run(plan: ServicePlan) -> dict[str, str]:
     rules = quoting.path_of(plan.names.firewall)
     load = "" if plan.firewall is None else f"+nft -f {rules}"
     return {
-        "unit_extras": "\n".join(_bonds(plan)),
-        "firewall_start": f"# Before anything is sent; else nothing is.\nExecStartPre={load}"
-        if load
-        else "",
+        "unit_extras": "\n".join(_dependencies(plan)),
+        "firewall_start": f"{_FIREWALL_FIRST}\nExecStartPre={load}" if load else "",
         "firewall_reload": f"ExecReload={load}" if load else "",
         "exec_start": quoting.command_of(command_of(plan)),
-        # systemd would take the sockets away with the directory when the service stops.
+        # Otherwise systemd would remove the sockets with the directory when the service stops.
         "runtime_extras": "RuntimeDirectoryPreserve=yes" if plan.activated else "",
         "credential": _credential(plan),
         "writable": _writable(plan),
@@ -81,37 +81,39 @@ def _run(plan: Plan) -> dict[str, str]:
     }
 
 
-def _bonds(plan: Plan) -> list[str]:
-    bonds = []
+def _dependencies(plan: ServicePlan) -> list[str]:
+    dependencies = []
     if plan.activated:
-        bonds += [f"Requires={plan.names.socket}", f"After={plan.names.socket}"]
+        dependencies += [f"Requires={plan.names.socket}", f"After={plan.names.socket}"]
     if plan.firewall is not None:
-        # Who takes all rules away, or loads others, takes the service's with them.
-        bonds += [
+        # Flushing or reloading all rules removes those of the service too.
+        dependencies += [
             "After=nftables.service",
             "PartOf=nftables.service",
             "ReloadPropagatedFrom=nftables.service",
         ]
-    return bonds
+    return dependencies
 
 
-def _install(plan: Plan) -> str:
+def _install(plan: ServicePlan) -> str:
     if plan.activated:
         return f"Also={plan.names.socket}"
     target = "multi-user" if plan.scope is Scope.SYSTEM else "default"
     return f"WantedBy={target}.target"
 
 
-def command_of(plan: Plan) -> tuple[str, ...]:
+def command_of(plan: ServicePlan) -> tuple[str, ...]:
     """Return the command line of the service."""
     listen = () if plan.activated else listening_words(plan.kind, plan.listen)
     key = () if plan.key_option is None else (plan.key_option, plan.names.credential)
     return (*plan.program, plan.kind.value, *listen, *key, *plan.words)
 
 
-def listening_words(kind: Kind, places: tuple[TcpListen | UnixListen, ...]) -> tuple[str, ...]:
-    """Return the options by which a command is told where to listen."""
-    if kind is Kind.SERVE:
+def listening_words(
+    kind: ServiceKind, places: tuple[TcpListen | UnixListen, ...]
+) -> tuple[str, ...]:
+    """Return the options that tell a command where to listen."""
+    if kind is ServiceKind.SERVE:
         return tuple(f"--listen={listen}" for listen in places)
     words: list[str] = []
     for listen in places:
@@ -122,38 +124,38 @@ def listening_words(kind: Kind, places: tuple[TcpListen | UnixListen, ...]) -> t
     return tuple(words)
 
 
-def _credential(plan: Plan) -> str:
+def _credential(plan: ServicePlan) -> str:
     if plan.key_file is None:
         return ""
     return f"LoadCredential={plan.names.credential}:{quoting.path_of(plan.key_file)}"
 
 
-def _writable(plan: Plan) -> str:
+def _writable(plan: ServicePlan) -> str:
     paths = " ".join(quoting.word_of(path) for path in plan.writable)
     return f"ReadWritePaths={paths}" if paths else ""
 
 
-def files_needed(plan: Plan) -> int:
+def files_needed(plan: ServicePlan) -> int:
     """Return how many files and sockets one process may have to open."""
-    return plan.connections * _FILES_PER_CONNECTION + _FILES_BESIDE
+    return plan.connections * _FILES_PER_CONNECTION + _OTHER_FILES
 
 
-def _limits(plan: Plan) -> dict[str, str]:
+def _limits(plan: ServicePlan) -> dict[str, str]:
     return {
-        "stop_seconds": str(int(plan.grace_s) + _PATIENCE_S),
+        "stop_seconds": str(int(plan.grace_s) + _STOP_MARGIN_S),
         "files": str(files_needed(plan)),
         "tasks": str(plan.workers * _THREADS_PER_WORKER + _THREADS_PER_WORKER),
         "memory": f"{plan.workers * _MIB_PER_WORKER}M",
-        # A worker fills one core; what is more would be a fault.
+        # A worker uses at most one core; more would be a bug.
         "cpu": f"{plan.workers * 100}%",
     }
 
 
-def _socket(plan: Plan) -> str:
+def _socket(plan: ServicePlan) -> str:
     streams = plan.listen or (default_listener(plan.kind),)
     owner = f"SocketUser={plan.names.user}" if plan.scope is Scope.SYSTEM else ""
-    # By it the command tells the gateway's sockets from the proxy's.
-    name = "FileDescriptorName=gateway\n" if plan.kind is Kind.GATEWAY else ""
+    # Distinguishes the gateway's sockets from the proxy's.
+    name = "FileDescriptorName=gateway\n" if plan.kind is ServiceKind.GATEWAY else ""
     facts = {
         "streams": name + "\n".join(f"ListenStream={_stream(listen)}" for listen in streams),
         "socket_owner": owner,
@@ -169,7 +171,7 @@ def _stream(listen: TcpListen | UnixListen) -> str:
 # --- the packet filter
 
 
-def firewall_of(plan: Plan, firewall: Firewall) -> str:
+def firewall_of(plan: ServicePlan, firewall: Firewall) -> str:
     """Return the packet filter's rules for the service's user."""
     names = plan.names
     facts = {
@@ -179,7 +181,7 @@ def firewall_of(plan: Plan, firewall: Firewall) -> str:
         "ports": ", ".join(str(port) for port in sorted(firewall.ports)),
         "name_server_sets": "\n".join(_sets(firewall)),
         "name_servers": "\n".join(_name_servers(firewall)),
-        "answers": "        # Clients on other machines are answered.\n"
+        "answers": "        # Replies to clients on other machines.\n"
         "        ct state established ct direction reply accept"
         if plan.remote
         else "",

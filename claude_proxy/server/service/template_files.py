@@ -1,4 +1,4 @@
-"""Holds the templates of the service's files, which say why each line is there."""
+"""Templates of the service's files; their comments explain each line."""
 
 from importlib import resources
 from string import Template
@@ -7,9 +7,9 @@ _SUFFIX = ".in"
 
 
 def filled(name: str, facts: dict[str, str]) -> str:
-    """Return a template with its names filled in; a line of one empty name falls away.
+    """Return a template with its names filled in; drop a line whose only name is empty.
 
-    So a template shows where everything may stand. KeyError if a name has no value.
+    KeyError if a name has no value.
     """
     text = (
         resources.files("claude_proxy.server.service") / "templates" / f"{name}{_SUFFIX}"

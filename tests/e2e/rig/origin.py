@@ -22,7 +22,7 @@ PLAIN_PORTS = (80, 22)
 
 _BODY_KEPT = 1024 * 1024
 _PIECE = 64 * 1024
-_LOOK_S = 0.05
+_POLL_INTERVAL_S = 0.05
 _NO_SERVER_NAME = "unnamed.test"
 
 
@@ -103,7 +103,7 @@ class Talk:
     def wait(self, name: str) -> None:
         """Wait at the gate of that name, but not for a client that has gone."""
         gate = self.origin.gate(name)
-        while not gate.passed(_LOOK_S):
+        while not gate.passed(_POLL_INTERVAL_S):
             if select.select([self.stream], [], [], 0)[0]:
                 raise ConnectionAbortedError("the other side has ended the connection")
 

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from claude_proxy.config.settings import TcpListen, UnixListen
-from claude_proxy.server.service.plan import Firewall, Kind, Plan, Scope
+from claude_proxy.server.service.plan import Firewall, Scope, ServiceKind, ServicePlan
 
 PROGRAM = ("/opt/pipx/bin/claude-proxy",)
 
-SERVE = Plan(Kind.SERVE, Scope.SYSTEM, PROGRAM)
-GATEWAY = Plan(
-    Kind.GATEWAY,
+SERVE = ServicePlan(ServiceKind.SERVE, Scope.SYSTEM, PROGRAM)
+GATEWAY = ServicePlan(
+    ServiceKind.GATEWAY,
     Scope.SYSTEM,
     PROGRAM,
     key_file="/etc/llm.key",
@@ -22,7 +22,7 @@ GATEWAY = Plan(
 WALL = Firewall(frozenset({443, 80}), (ip_address("192.0.2.53"), ip_address("2001:db8::53")))
 
 
-def activated(plan: Plan, **more: Any) -> Plan:
+def activated(plan: ServicePlan, **more: Any) -> ServicePlan:
     """Return a plan whose sockets systemd makes: a port, and a file that others may use too."""
     places = (
         TcpListen("127.0.0.1", 9051),

@@ -36,7 +36,7 @@ def test_a_mark_that_no_shell_could_read_is_none() -> None:
 
 
 def test_a_word_that_would_end_the_line_is_refused() -> None:
-    with pytest.raises(ValueError, match="no unit can hold"):
+    with pytest.raises(ValueError, match="a unit file cannot contain"):
         marked(TEXT, "1", ("a\nUser=root",))
 
 

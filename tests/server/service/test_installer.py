@@ -10,15 +10,15 @@ import pytest
 
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.server.service.installer import (
+    FileState,
+    Installation,
     Installer,
-    Machine,
-    Order,
-    Standing,
-    found_files,
-    standing_of,
+    InstallRoot,
+    installed_files,
+    state_of,
     write,
 )
-from claude_proxy.server.service.plan import Firewall, Plan, Scope
+from claude_proxy.server.service.plan import Firewall, Scope, ServicePlan
 from claude_proxy.server.service.systemd import files_of
 from tests.server.service import plans
 
@@ -59,8 +59,8 @@ def calls(tmp_path: Path) -> Callable[[], list[str]]:
 
 
 @pytest.fixture
-def machine(tmp_path: Path) -> Machine:
-    return Machine(tmp_path / "root", tmp_path / "units", 0)
+def machine(tmp_path: Path) -> InstallRoot:
+    return InstallRoot(tmp_path / "root", tmp_path / "units", 0)
 
 
 @pytest.fixture
@@ -68,21 +68,21 @@ def said() -> list[str]:
     return []
 
 
-def order_of(plan: Plan, version: str = "1.0", **more: object) -> Order:
-    return replace(Order(plan, WORDS, version), **more)  # type: ignore[arg-type]
+def order_of(plan: ServicePlan, version: str = "1.0", **more: object) -> Installation:
+    return replace(Installation(plan, WORDS, version), **more)  # type: ignore[arg-type]
 
 
-def installer(machine: Machine, said: list[str], scope: Scope = Scope.SYSTEM) -> Installer:
+def installer(machine: InstallRoot, said: list[str], scope: Scope = Scope.SYSTEM) -> Installer:
     return Installer(machine, scope, said.append)
 
 
-def tree(machine: Machine) -> set[str]:
+def tree(machine: InstallRoot) -> set[str]:
     return {
         f"/{path.relative_to(machine.root)}" for path in machine.root.rglob("*") if path.is_file()
     }
 
 
-def test_every_file_is_written_whole_for_all_to_read(machine: Machine, said: list[str]) -> None:
+def test_every_file_is_written_whole_for_all_to_read(machine: InstallRoot, said: list[str]) -> None:
     before = os.umask(0o077)
     try:
         installer(machine, said).install(order_of(FIREWALLED), force=False)
@@ -90,14 +90,14 @@ def test_every_file_is_written_whole_for_all_to_read(machine: Machine, said: lis
         os.umask(before)
 
     assert tree(machine) == {unit.path for unit in files_of(FIREWALLED)}
-    for found in found_files(machine, FIREWALLED.names, Scope.SYSTEM):
+    for found in installed_files(machine, FIREWALLED.names, Scope.SYSTEM):
         assert stat.S_IMODE(found.path.stat().st_mode) == 0o644
         assert found.mark is not None
         assert found.mark.words == WORDS
 
 
 def test_where_systemd_does_not_run_it_says_what_is_to_be_run(
-    machine: Machine, said: list[str], programs: Fake, calls: Callable[[], list[str]]
+    machine: InstallRoot, said: list[str], programs: Fake, calls: Callable[[], list[str]]
 ) -> None:
     programs("systemctl", "echo offline; exit 1")
 
@@ -108,7 +108,7 @@ def test_where_systemd_does_not_run_it_says_what_is_to_be_run(
 
 
 def test_where_systemd_runs_the_service_is_enabled_and_started(
-    machine: Machine, said: list[str], programs: Fake, calls: Callable[[], list[str]]
+    machine: InstallRoot, said: list[str], programs: Fake, calls: Callable[[], list[str]]
 ) -> None:
     programs("systemctl", RUNNING)
     programs("systemd-sysusers", "")
@@ -125,7 +125,7 @@ def test_where_systemd_runs_the_service_is_enabled_and_started(
 
 
 def test_the_user_is_made_by_useradd_where_there_is_no_sysusers(
-    machine: Machine, said: list[str], programs: Fake, calls: Callable[[], list[str]]
+    machine: InstallRoot, said: list[str], programs: Fake, calls: Callable[[], list[str]]
 ) -> None:
     programs("systemctl", RUNNING)
     programs("useradd", "")
@@ -137,18 +137,18 @@ def test_the_user_is_made_by_useradd_where_there_is_no_sysusers(
 
 
 def test_without_a_program_that_makes_users_nothing_is_installed(
-    machine: Machine, said: list[str], programs: Fake
+    machine: InstallRoot, said: list[str], programs: Fake
 ) -> None:
     programs("systemctl", RUNNING)
 
-    with pytest.raises(ClaudeProxyError, match="no program that makes one"):
+    with pytest.raises(ClaudeProxyError, match="no program to create it"):
         installer(machine, said).install(order_of(plans.SERVE), force=False)
 
     assert tree(machine) == set()
 
 
 def test_a_users_service_is_their_managers(
-    machine: Machine, said: list[str], programs: Fake, calls: Callable[[], list[str]]
+    machine: InstallRoot, said: list[str], programs: Fake, calls: Callable[[], list[str]]
 ) -> None:
     programs("systemctl", RUNNING)
     own = replace(machine, uid=1000)
@@ -169,7 +169,7 @@ def test_a_users_service_is_their_managers(
 @pytest.mark.parametrize("failing", ["daemon-reload", "enable", "restart"])
 def test_a_step_that_fails_takes_everything_back(
     failing: str,
-    machine: Machine,
+    machine: InstallRoot,
     said: list[str],
     programs: Fake,
     calls: Callable[[], list[str]],
@@ -178,7 +178,7 @@ def test_a_step_that_fails_takes_everything_back(
         "systemctl", f'{RUNNING}\n[ "$1" != {failing} ] || {{ echo no such luck >&2; exit 1; }}'
     )
     programs("systemd-sysusers", "")
-    order = order_of(plans.SERVE, laid={"/etc/claude-proxy/allowlist.yaml": "allow: []\n"})
+    order = order_of(plans.SERVE, initial={"/etc/claude-proxy/allowlist.yaml": "allow: []\n"})
 
     with pytest.raises(ClaudeProxyError, match="no such luck") as caught:
         installer(machine, said).install(order, force=False)
@@ -190,7 +190,7 @@ def test_a_step_that_fails_takes_everything_back(
 
 
 def test_a_failed_upgrade_leaves_the_old_service_as_it_was(
-    machine: Machine, said: list[str], programs: Fake, calls: Callable[[], list[str]]
+    machine: InstallRoot, said: list[str], programs: Fake, calls: Callable[[], list[str]]
 ) -> None:
     programs("systemctl", "echo offline")
     installer(machine, said).install(order_of(plans.SERVE), force=False)
@@ -212,7 +212,7 @@ FOREIGN = "[Service]\nExecStart=/usr/bin/mine\n"
 
 
 def test_a_file_of_somebody_elses_is_not_overwritten_unasked(
-    machine: Machine, said: list[str]
+    machine: InstallRoot, said: list[str]
 ) -> None:
     unit = machine.root / "etc/systemd/system/claude-proxy.service"
     write(unit, FOREIGN.encode())
@@ -228,7 +228,7 @@ def test_a_file_of_somebody_elses_is_not_overwritten_unasked(
 
 
 def test_a_file_that_was_changed_is_neither_overwritten_nor_removed_unasked(
-    machine: Machine, said: list[str]
+    machine: InstallRoot, said: list[str]
 ) -> None:
     installer(machine, said).install(order_of(plans.SERVE), force=False)
     unit = machine.root / "etc/systemd/system/claude-proxy.service"
@@ -243,7 +243,7 @@ def test_a_file_that_was_changed_is_neither_overwritten_nor_removed_unasked(
     assert tree(machine) == set()
 
 
-def test_a_masked_unit_stays_masked(machine: Machine, said: list[str]) -> None:
+def test_a_masked_unit_stays_masked(machine: InstallRoot, said: list[str]) -> None:
     unit = machine.root / "etc/systemd/system/claude-proxy.service"
     unit.parent.mkdir(parents=True)
     unit.symlink_to("/dev/null")
@@ -256,8 +256,8 @@ def test_a_masked_unit_stays_masked(machine: Machine, said: list[str]) -> None:
     assert unit.is_symlink()
 
 
-def test_the_owners_allowlist_is_laid_once_and_stays(machine: Machine, said: list[str]) -> None:
-    order = order_of(plans.SERVE, laid={"/etc/claude-proxy/allowlist.yaml": "allow: []\n"})
+def test_the_owners_allowlist_is_laid_once_and_stays(machine: InstallRoot, said: list[str]) -> None:
+    order = order_of(plans.SERVE, initial={"/etc/claude-proxy/allowlist.yaml": "allow: []\n"})
     installer(machine, said).install(order, force=False)
     file = machine.root / "etc/claude-proxy/allowlist.yaml"
     file.write_text("allow: [mine.test]\n")
@@ -270,7 +270,7 @@ def test_the_owners_allowlist_is_laid_once_and_stays(machine: Machine, said: lis
 
 
 def test_what_an_earlier_installation_had_and_this_has_not_goes(
-    machine: Machine, said: list[str], programs: Fake, calls: Callable[[], list[str]]
+    machine: InstallRoot, said: list[str], programs: Fake, calls: Callable[[], list[str]]
 ) -> None:
     programs("systemctl", RUNNING)
     programs("systemd-sysusers", "")
@@ -288,18 +288,18 @@ def test_what_an_earlier_installation_had_and_this_has_not_goes(
 
 
 def test_a_manager_that_cannot_be_run_is_none(
-    machine: Machine, said: list[str], programs: Fake, tmp_path: Path
+    machine: InstallRoot, said: list[str], programs: Fake, tmp_path: Path
 ) -> None:
     programs("systemctl", "")
     (tmp_path / "bin" / "systemctl").write_bytes(b"\x7fELF, but not quite")
 
     installer(machine, said).install(order_of(plans.SERVE), force=False)
 
-    assert "systemd does not run here" in said[-1]
+    assert "systemd is not running here" in said[-1]
 
 
 def test_a_program_that_cannot_be_run_is_a_clear_error(
-    machine: Machine, said: list[str], programs: Fake, tmp_path: Path
+    machine: InstallRoot, said: list[str], programs: Fake, tmp_path: Path
 ) -> None:
     programs("systemctl", RUNNING)
     programs("systemd-sysusers", "")
@@ -312,7 +312,7 @@ def test_a_program_that_cannot_be_run_is_a_clear_error(
 
 
 def test_uninstalling_stops_it_and_removes_what_was_installed(
-    machine: Machine, said: list[str], programs: Fake, calls: Callable[[], list[str]]
+    machine: InstallRoot, said: list[str], programs: Fake, calls: Callable[[], list[str]]
 ) -> None:
     programs("systemctl", RUNNING)
     programs("systemd-sysusers", "")
@@ -335,7 +335,7 @@ def test_uninstalling_stops_it_and_removes_what_was_installed(
 
 @pytest.mark.parametrize("verb", ["install", "uninstall"])
 def test_an_ordinary_user_cannot_change_the_systems_service(
-    verb: str, machine: Machine, said: list[str]
+    verb: str, machine: InstallRoot, said: list[str]
 ) -> None:
     tool = installer(replace(machine, uid=1000), said)
     acts: dict[str, Callable[[], object]] = {
@@ -349,7 +349,9 @@ def test_an_ordinary_user_cannot_change_the_systems_service(
     assert "--user" in str(caught.value.fix)
 
 
-def test_a_place_that_cannot_be_written_is_a_clear_error(machine: Machine, said: list[str]) -> None:
+def test_a_place_that_cannot_be_written_is_a_clear_error(
+    machine: InstallRoot, said: list[str]
+) -> None:
     machine.root.mkdir()
     (machine.root / "etc").write_text("a file")
 
@@ -357,24 +359,28 @@ def test_a_place_that_cannot_be_written_is_a_clear_error(machine: Machine, said:
         installer(machine, said).install(order_of(plans.SERVE), force=False)
 
 
-def test_the_standing_of_each_file_is_told(machine: Machine, said: list[str]) -> None:
+def test_the_standing_of_each_file_is_told(machine: InstallRoot, said: list[str]) -> None:
     installer(machine, said).install(order_of(plans.SERVE), force=False)
-    [unit, users] = found_files(machine, plans.SERVE.names, Scope.SYSTEM)
+    [unit, users] = installed_files(machine, plans.SERVE.names, Scope.SYSTEM)
     assert unit.mark is not None
     wanted = {unit.path: unit.mark.text}
 
-    assert standing_of(unit, wanted) is Standing.CURRENT
-    assert standing_of(users, wanted) is Standing.STALE
+    assert state_of(unit, wanted) is FileState.CURRENT
+    assert state_of(users, wanted) is FileState.STALE
     users.path.write_text(users.path.read_text() + "#\n")
     unit.path.write_text(FOREIGN)
-    [unit, users] = found_files(machine, plans.SERVE.names, Scope.SYSTEM)
-    assert standing_of(unit, wanted) is Standing.FOREIGN
-    assert standing_of(users, wanted) is Standing.CHANGED
+    [unit, users] = installed_files(machine, plans.SERVE.names, Scope.SYSTEM)
+    assert state_of(unit, wanted) is FileState.FOREIGN
+    assert state_of(users, wanted) is FileState.CHANGED
 
 
 @pytest.mark.parametrize(("old", "new"), [(plans.SERVE, ACTIVATED), (ACTIVATED, plans.SERVE)])
 def test_a_failed_change_of_who_listens_brings_back_who_did(
-    machine: Machine, programs: Fake, calls: Callable[[], list[str]], old: Plan, new: Plan
+    machine: InstallRoot,
+    programs: Fake,
+    calls: Callable[[], list[str]],
+    old: ServicePlan,
+    new: ServicePlan,
 ) -> None:
     programs("systemctl", "echo offline")
     installer(machine, []).install(order_of(old), force=False)

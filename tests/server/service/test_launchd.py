@@ -31,5 +31,5 @@ def test_more_words_come_last() -> None:
 
 
 def test_a_word_that_no_list_could_hold_is_refused() -> None:
-    with pytest.raises(ValueError, match="no unit can hold"):
+    with pytest.raises(ValueError, match="a unit file cannot contain"):
         plist_of(plans.SERVE, ("a\0",), home="/")

@@ -70,7 +70,7 @@ def test_a_word_is_quoted_where_it_must_be(word: str, spelled: str) -> None:
 @pytest.mark.parametrize("text", ["a\nUser=root", "a\rb", "a\0b", "a\tb", "a\\", "\u2028"])
 def test_what_would_break_a_line_is_refused(text: str) -> None:
     for spell in (quoting.word_of, quoting.path_of):
-        with pytest.raises(ValueError, match="no unit can hold"):
+        with pytest.raises(ValueError, match="a unit file cannot contain"):
             spell(text)
 
 

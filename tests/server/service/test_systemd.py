@@ -8,7 +8,7 @@ import pytest
 
 from claude_proxy.config.settings import DEFAULT_PORT, TcpListen
 from claude_proxy.server.service.names import names_of
-from claude_proxy.server.service.plan import Firewall, Kind, Plan, Scope
+from claude_proxy.server.service.plan import Firewall, Scope, ServiceKind, ServicePlan
 from claude_proxy.server.service.systemd import (
     default_listener,
     files_of,
@@ -48,7 +48,7 @@ HARDENING = {
 }
 
 
-def rendered(plan: Plan) -> dict[str, str]:
+def rendered(plan: ServicePlan) -> dict[str, str]:
     return {unit.name: unit.text for unit in files_of(plan)}
 
 
@@ -61,12 +61,12 @@ def values_of(text: str) -> Values:
     return found
 
 
-def service_of(plan: Plan) -> Values:
+def service_of(plan: ServicePlan) -> Values:
     return values_of(rendered(plan)[plan.names.service])
 
 
 @pytest.mark.parametrize("plan", plans.ALL.values(), ids=plans.ALL)
-def test_no_name_is_left_to_be_filled_in(plan: Plan) -> None:
+def test_no_name_is_left_to_be_filled_in(plan: ServicePlan) -> None:
     for text in rendered(plan).values():
         assert not re.search(r"\$(?!MAINPID\b)", text), text
         assert text.endswith("\n")
@@ -75,7 +75,7 @@ def test_no_name_is_left_to_be_filled_in(plan: Plan) -> None:
 
 
 @pytest.mark.parametrize("plan", plans.ALL.values(), ids=plans.ALL)
-def test_a_unit_is_as_tight_as_its_manager_can_make_it(plan: Plan) -> None:
+def test_a_unit_is_as_tight_as_its_manager_can_make_it(plan: ServicePlan) -> None:
     found = service_of(plan)
 
     for name, value in HARDENING.items():
@@ -94,7 +94,7 @@ def test_memory_that_is_written_is_not_run_where_no_tls_is_opened_for_clients() 
 
 
 @pytest.mark.parametrize("plan", plans.ALL.values(), ids=plans.ALL)
-def test_a_key_is_handed_over_and_never_in_the_environment(plan: Plan) -> None:
+def test_a_key_is_handed_over_and_never_in_the_environment(plan: ServicePlan) -> None:
     found = service_of(plan)
 
     assert not {"Environment", "EnvironmentFile", "PassEnvironment"} & set(found)
@@ -104,14 +104,14 @@ def test_a_key_is_handed_over_and_never_in_the_environment(plan: Plan) -> None:
 
 
 @pytest.mark.parametrize("plan", plans.ALL.values(), ids=plans.ALL)
-def test_no_line_of_a_file_can_be_taken_for_the_name_of_the_next(plan: Plan) -> None:
+def test_no_line_of_a_file_can_be_taken_for_the_name_of_the_next(plan: ServicePlan) -> None:
     # `print` has each below a line of "# " and its path.
     for text in rendered(plan).values():
         assert "\n# /" not in text
 
 
 @pytest.mark.parametrize("plan", plans.ALL.values(), ids=plans.ALL)
-def test_systemd_is_told_when_it_is_ready_and_how_to_reload(plan: Plan) -> None:
+def test_systemd_is_told_when_it_is_ready_and_how_to_reload(plan: ServicePlan) -> None:
     found = service_of(plan)
 
     assert found["Type"] == ["notify"]
@@ -120,7 +120,7 @@ def test_systemd_is_told_when_it_is_ready_and_how_to_reload(plan: Plan) -> None:
 
 
 @pytest.mark.parametrize("plan", plans.ALL.values(), ids=plans.ALL)
-def test_the_limits_fit_what_is_asked_of_it(plan: Plan) -> None:
+def test_the_limits_fit_what_is_asked_of_it(plan: ServicePlan) -> None:
     found = service_of(plan)
 
     assert int(found["LimitNOFILE"][0]) > 2 * plan.connections
@@ -161,13 +161,13 @@ def test_the_gateways_sockets_are_named_so_that_it_knows_them() -> None:
     assert values_of(text)["FileDescriptorName"] == ["gateway"]
 
 
-@pytest.mark.parametrize("kind", Kind)
-def test_a_command_is_told_in_its_own_words_where_to_listen(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", ServiceKind)
+def test_a_command_is_told_in_its_own_words_where_to_listen(kind: ServiceKind) -> None:
     places = plans.activated(plans.SERVE).listen[::2]
 
     words = listening_words(kind, places)
 
-    if kind is Kind.SERVE:
+    if kind is ServiceKind.SERVE:
         assert words == ("--listen=127.0.0.1:9051", "--listen=unix:/run/claude-proxy/p.sock")
     else:
         assert words == ("--host=127.0.0.1", "--port=9051", "--uds=/run/claude-proxy/p.sock")
@@ -225,7 +225,7 @@ def test_an_odd_path_is_spelled_for_systemd() -> None:
 
 
 def test_a_word_that_would_end_its_line_stops_it() -> None:
-    with pytest.raises(ValueError, match="no unit can hold"):
+    with pytest.raises(ValueError, match="a unit file cannot contain"):
         files_of(replace(plans.SERVE, words=("--allowlist=/a\nUser=root",)))
 
 
@@ -238,7 +238,7 @@ def test_a_template_with_an_unknown_name_is_a_mistake_of_ours() -> None:
 
 
 @pytest.mark.parametrize("plan", plans.ALL.values(), ids=plans.ALL)
-def test_every_file_says_the_same_names(plan: Plan) -> None:
+def test_every_file_says_the_same_names(plan: ServicePlan) -> None:
     names, files = names_of(plan.kind), rendered(plan)
 
     own = {names.service, names.socket, f"{names.name}.conf", "egress.nft"}
@@ -266,7 +266,7 @@ def _places_in(text: str) -> set[str]:
     return {str(PurePosixPath(path.rstrip("."))) for path in found}
 
 
-def _places_of(plan: Plan) -> set[str]:
+def _places_of(plan: ServicePlan) -> set[str]:
     names = names_of(plan.kind)
     sockets = {f"{names.runtime}/p.sock"} if plan.listen else set()
     return sockets | {
@@ -278,7 +278,7 @@ def _places_of(plan: Plan) -> set[str]:
     }
 
 
-def _units_of(plan: Plan) -> set[str]:
+def _units_of(plan: ServicePlan) -> set[str]:
     names = names_of(plan.kind)
     return {names.service, names.socket, "nftables.service"}
 
@@ -291,5 +291,5 @@ def test_both_kinds_can_be_on_one_machine() -> None:
 
     assert one & other == set()
     assert names_of("serve").table != names_of("gateway").table
-    assert default_listener(Kind.SERVE) != default_listener(Kind.GATEWAY)
-    assert default_listener(Kind.GATEWAY) == TcpListen("127.0.0.1", 9000)
+    assert default_listener(ServiceKind.SERVE) != default_listener(ServiceKind.GATEWAY)
+    assert default_listener(ServiceKind.GATEWAY) == TcpListen("127.0.0.1", 9000)

@@ -10,6 +10,7 @@ from tests.conftest import FindProgram
 from tests.support.waiting import until
 
 from .conftest import StartProxy
+from .rig.claude_code import PROMPT
 from .rig.internet import Internet
 from .rig.messages_api import SPOKEN, MessagesApi, messages_api, using_tool
 from .rig.origin import Exchange, Talk
@@ -116,7 +117,7 @@ def test_claude_code_holds_a_conversation_in_a_terminal(
 ) -> None:
     with internet.watch() as seen:
         terminal.start(internet.host.argv([program("claude")], cwd=project))
-        until(lambda: "for shortcuts" in terminal.screen(), "Claude Code's prompt")
+        until(lambda: PROMPT in terminal.screen(), "Claude Code's prompt")
         terminal.type("what is the answer")
         until(lambda: SPOKEN in terminal.screen(), f"the answer:\n{terminal.screen()}")
         terminal.type("/exit")

@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import FindProgram
 from tests.support.waiting import until
 
-from .rig.claude_code import ClaudeCode, written_below
+from .rig.claude_code import PROMPT, ClaudeCode, written_below
 from .rig.internet import Internet, Seen
 from .rig.messages_api import (
     BROKEN,
@@ -199,7 +199,7 @@ def test_claude_code_holds_a_conversation_in_a_terminal(
     try:
         with internet.watch() as seen:
             terminal.start(internet.host.argv([claude.program], cwd=claude.project))
-            until(lambda: "for shortcuts" in terminal.screen(), "Claude Code's prompt")
+            until(lambda: PROMPT in terminal.screen(), "Claude Code's prompt")
             terminal.type("what is the answer")
             terminal.shows(SPOKEN)
             terminal.type("and once more")

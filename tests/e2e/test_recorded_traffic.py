@@ -15,7 +15,7 @@ from tests.support.audit import Row
 from tests.support.waiting import settled, until
 
 from .conftest import StartProxy
-from .rig.claude_code import ClaudeCode
+from .rig.claude_code import PROMPT, ClaudeCode
 from .rig.internet import Internet
 from .rig.messages_api import SPOKEN
 from .rig.terminal import Terminal
@@ -53,7 +53,7 @@ def requests_in(rows: Iterable[Row]) -> set[str]:
     for row in rows:
         if row.phase == "notice" or (row.phase == "connect" and row.allowed):
             continue  # an allowed tunnel is told by the requests in it
-        if row.path is None:
+        if not row.path:
             lines.add(f"CONNECT {row.host}:{row.port}")
         else:
             path = _VARIABLE.sub("*", row.path)
@@ -84,10 +84,10 @@ def test_claude_code_asks_for_nothing_that_is_not_recorded(
 
     printed = client.prints("hi")
     terminal.start(internet.host.argv([claude], cwd=client.project))
-    until(lambda: "for shortcuts" in terminal.screen(), "Claude Code's prompt")
+    until(lambda: PROMPT in terminal.screen(), "Claude Code's prompt")
     terminal.type("what is the answer")
     until(lambda: SPOKEN in terminal.screen(), "the answer")
-    settled(lambda: len(proxy.audit()))
+    settled(lambda: len(proxy.audit()), pauses=200)  # what it asks at leisure
     terminal.type("/exit")
     until(terminal.ended, "the end of Claude Code")
     terminal.close()

@@ -14,6 +14,7 @@ from tests.conftest import TOOLS, FindProgram
 from tests.support.waiting import until
 
 from .conftest import RUN_ALLOWLIST, Launch, StartProxy
+from .rig.claude_code import PROMPT
 from .rig.git_host import git_host
 from .rig.internet import Internet
 from .rig.launch import Launches, trusted
@@ -117,7 +118,7 @@ def test_claude_code_holds_a_conversation_in_a_terminal_and_follows_its_size(
     words = runs.words([program("claude")], "--pass-env", "ANTHROPIC_API_KEY")
 
     terminal.start(runs.argv(words))
-    terminal.shows("for shortcuts")
+    terminal.shows(PROMPT)
     terminal.resize(90, 30)
     until(
         lambda: any(len(line) == 90 for line in terminal.screen().splitlines()),
@@ -139,13 +140,13 @@ def test_claude_code_is_suspended_and_goes_on(
     terminal.start(runs.argv(["bash", "--norc", "-i"]))
 
     terminal.type(script)
-    terminal.shows("for shortcuts")
+    terminal.shows(PROMPT)
     terminal.press("C-z")
     terminal.shows("Stopped")
     terminal.type("echo between $((6 * 7))")
     terminal.shows("between 42")
     terminal.type("fg")
-    terminal.shows("for shortcuts")  # the last one was written over when it stopped
+    terminal.shows(PROMPT)  # the last one was written over when it stopped
     terminal.type("what is the answer")
 
     terminal.shows(SPOKEN)

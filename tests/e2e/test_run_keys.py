@@ -14,6 +14,7 @@ from tests.conftest import FindProgram
 from tests.support.waiting import until
 
 from .conftest import Launch
+from .rig.claude_code import PROMPT
 from .rig.internet import Internet, Seen
 from .rig.launch import Launches, trusted
 from .rig.messages_api import SPOKEN
@@ -142,7 +143,7 @@ def test_claude_code_asks_nothing_about_the_placeholder_in_a_terminal(
     terminal = Terminal(runs.directory / "tmux", runs.environment(ANTHROPIC_API_KEY=KEY))
     try:
         terminal.start(runs.argv(runs.words([program("claude")])))
-        terminal.shows("for shortcuts")
+        terminal.shows(PROMPT)
         terminal.type("what is the answer")
         terminal.shows(SPOKEN)
         terminal.type("/exit")

@@ -11,6 +11,8 @@ from typing import Self
 
 from .proxy import Workplace
 
+PROMPT = "shift+tab to cycle"  # what its terminal shows when it waits for a line
+
 
 @dataclass(frozen=True)
 class ClaudeCode:

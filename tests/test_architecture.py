@@ -50,15 +50,13 @@ ARGUED_IMPORTS = {
     # A table of names.
     ("policy.credentials.escapes", "html.entities"),
     # Files that are part of the program, as its code is.
-    ("config.allowlist.loader", "importlib"),
-    ("config.groups.loader", "importlib"),
     ("config.preset_files", "importlib"),
     ("server.service.template_files", "importlib"),
     ("wire.public_suffix", "importlib"),
     # Reads or writes text that is handed to it.
     ("config.allowlist.edit", "yaml"),
-    ("config.groups.reader", "tomllib"),
-    ("config.groups.toml_locations", "tomllib"),
+    ("config.bw_claude.reader", "tomllib"),
+    ("config.bw_claude.toml_locations", "tomllib"),
     ("config.strict_yaml.fields", "yaml"),
     ("config.strict_yaml.nodes", "yaml"),
     ("server.service.launchd", "plistlib"),
@@ -72,7 +70,7 @@ PURE = (
     "policy",
     "config.allowlist",
     "config.providers",
-    "config.groups",
+    "config.bw_claude",
     "config.config_reference",
     "config.config_schema",
     "config.config_yaml",

@@ -1,37 +1,42 @@
-"""Writes the hosts that were met into a group of a groups file, for a policy to be made of.
+"""Learning: writes the hosts that were met into a preset, which a policy can use as it is.
 
-It knows hosts alone, never a path or a query. Its file is a sound groups file at every moment: it
-is written whole beside its place and then put there; what else it holds stays as it is. Nothing
-waits for it, and that it cannot be written is said once.
+It knows hosts alone, never a path or a query. Its file is a valid preset at every moment: it is
+written whole under another name and then renamed; what else it holds stays as it is. No request
+waits for it, and a failure to write is reported once.
 """
 
 import fcntl
+import json
 import logging
 import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from claude_proxy.config.groups.reader import MAX_BYTES, File, read
+from claude_proxy.config import preset_files
+from claude_proxy.config.allowlist import loader
+from claude_proxy.config.allowlist.edit import AllowEntry, EditError, with_entries
+from claude_proxy.config.owner_files import PRESETS
 from claude_proxy.config.settings import Learn
-from claude_proxy.config.strict_yaml.nodes import Problems
 from claude_proxy.errors import ConfigError
 from claude_proxy.events import PASSTHROUGH_SCHEME, DecisionMade, Event, OutcomeSeen, Phase
 from claude_proxy.policy.patterns import HostPattern, PatternError
 from claude_proxy.policy.reason import Reason
+from claude_proxy.policy.request import Scheme
 from claude_proxy.wire.authority import Authority
 
 logger = logging.getLogger(__name__)
 
 WRITE_EVERY_S = 10.0
-# Whoever denies himself a million names shall not fill the disk with them.
+# A client that has a million names denied must not fill the disk with them.
 MOST_HOSTS = 10_000
+MAX_BYTES = 4 * 1024 * 1024
+_OVERFLOWED = f"# There were more than {MOST_HOSTS}; the rest was not written down."
 _PENDING = 16_384
 _TRIES, _PAUSE_S = 20, 0.1
-_USUAL = ("https", 443)
 # Denials of the host as such. Of the rest, some are no host at all, and some are about a single
 # request to a host that is allowed.
 _OF_THE_HOST = frozenset(
@@ -47,7 +52,7 @@ type Way = tuple[str, str, int]  # host, scheme, port
 
 
 class Hosts:
-    """The hosts that a run has met and shall remember; what it is given are audit events."""
+    """The hosts that a run has met; it is fed with audit events."""
 
     def __init__(self, learn: Learn) -> None:
         self._denials = learn is Learn.DENIALS
@@ -92,27 +97,61 @@ class Hosts:
         return True
 
 
-def text_of(name: str, hosts: Hosts, when: str) -> str:
-    """Return the group as TOML. What a group cannot say, other ports and plain HTTP, is told."""
-    usual = sorted({host for host, *way in hosts.ways if tuple(way) == _USUAL})
-    others = sorted(way for way in hosts.ways if way[1:] != _USUAL)
-    lines = [f"[network.groups.{name}]", f'description = "Learned from {when}"', "hosts = ["]
-    lines += [f'  "{host}",' for host in usual]
-    lines += ["]"]
-    if others:
-        lines.append("# Met as well, which a group does not allow (an allowlist can):")
-        lines += [f"# {scheme}://{_spelled(host)}:{port}" for host, scheme, port in others]
-    if hosts.overflowed:
-        lines.append(f"# There were more than {MOST_HOSTS}; the rest was not written down.")
-    return "\n".join((*lines, ""))
+def text_with(
+    text: str, ways: Iterable[Way], when: str, *, name: str, overflowed: bool = False
+) -> str:
+    """Return the preset `text` with an entry for each of `ways`; ConfigError if it is no preset."""
+    begun = text if text.strip() else f'description: "Learned from {when}"\n\nallow:\n'
+    missing = sorted(set(ways) - _ways_in(begun, name))
+    new = [AllowEntry(host, Scheme(scheme), port) for host, scheme, port in missing]
+    try:
+        after = with_entries(begun, new)
+    except EditError as error:
+        where = f"{name}:{error.line}"
+        raise ConfigError(str(error), where=where, fix=error.fix) from error
+    if overflowed and _OVERFLOWED not in after:
+        after = f"{after.rstrip()}\n{_OVERFLOWED}\n"
+    _ways_in(after, name)
+    return after
 
 
-def _spelled(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
+def _ways_in(text: str, name: str) -> set[Way]:
+    """Return what a preset allows; raise ConfigError if it is none."""
+    if len(text) > MAX_BYTES:
+        fix = "begin another file, or delete old entries from it"
+        raise ConfigError("the file to learn into is full", where=name, fix=fix)
+    library = loader.Library(preset=lambda wanted: _text(wanted, name, text))
+    policy = loader.preset_policy(name, library)
+    return {
+        (rule.name, str(rule.scheme), port)
+        for rule in policy.allow
+        if not rule.limited
+        for port in rule.ports or ()
+    }
+
+
+def _text(wanted: str, name: str, text: str) -> str:
+    return text if wanted == name else preset_files.text(wanted)
+
+
+def usage_of(path: Path, confdir: Path) -> str:
+    """Return the line of a policy file that uses what was learned."""
+    path = path.absolute()
+    is_preset = path.parent == (confdir / PRESETS).absolute() and path.suffix == preset_files.SUFFIX
+    if is_preset and preset_files.is_name(path.stem) and path.stem not in preset_files.names():
+        return f"allow: [{{preset: {path.stem}}}]"
+    return f"include: [{json.dumps(str(path), ensure_ascii=False)}]"
+
+
+def usage_line(path: Path, confdir: Path) -> str:
+    """Return what is said at the end of learning."""
+    if not os.path.lexists(path):
+        return f"learning: nothing was met, and {path} was not written"
+    return f"learning: {path} is written; to use it, write in a policy: {usage_of(path, confdir)}"
 
 
 class Learner:
-    """A sink that keeps one group of a file up to date."""
+    """A sink that keeps the preset in a file up to date."""
 
     def __init__(
         self,
@@ -124,10 +163,8 @@ class Learner:
     ) -> None:
         self._path = path.absolute()
         self._hosts = Hosts(learn)
-        self._suffix = "_denied" if learn is Learn.DENIALS else ""
-        self._began = int(clock())
-        self._when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(self._began))
-        self._written = ""  # the group as it stands in the file
+        self._when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(int(clock())))
+        self._written: set[Way] = set()
         self._new = False
         self._works = True
         self._pause_s = pause_s
@@ -150,7 +187,7 @@ class Learner:
         self.write()
 
     def write(self) -> None:
-        """Write the group if there is something new in it; a failure is said once."""
+        """Write what is new, if anything is; a failure is reported once."""
         with self._lock:
             if not self._new:
                 return
@@ -180,7 +217,7 @@ class Learner:
         """Raise ConfigError unless the file can be added to."""
         directory = self._path.resolve().parent
         try:
-            _parsed(self._read(), self._path)
+            _ways_in(self._read(), str(self._path))
         except OSError as error:
             raise self._unwritable((error.strerror or type(error).__name__).lower()) from error
         if not directory.is_dir():
@@ -199,19 +236,17 @@ class Learner:
         # Other workers, and other proxies, may add to the same file.
         with _locked(self._path.parent):
             now = self._read()
-            kept = now.replace(self._written, "", 1) if self._written else now
-            kept = kept.rstrip("\n") + "\n\n" if kept.strip() else ""
-            group = text_of(self._free_name(kept), self._hosts, self._when)
-            _parsed(kept + group, self._path)
-            _replace(self._path, kept + group)
-            self._written = group
-
-    def _free_name(self, text: str) -> str:
-        taken = _parsed(text, self._path).groups
-        number = self._began
-        while f"learned_session_{number}{self._suffix}" in taken:
-            number += 1
-        return f"learned_session_{number}{self._suffix}"
+            ways = set(self._hosts.ways) - self._written  # what the owner deletes stays deleted
+            after = text_with(
+                now,
+                ways,
+                self._when,
+                name=str(self._path),
+                overflowed=self._hosts.overflowed,
+            )
+            if after != now:
+                _replace(self._path, after)
+            self._written |= ways
 
     def _read(self) -> str:
         try:
@@ -222,17 +257,6 @@ class Learner:
             return raw.decode("utf-8")
         except UnicodeDecodeError as error:
             raise ConfigError("the file is not UTF-8", where=str(self._path)) from error
-
-
-def _parsed(text: str, path: Path) -> File:
-    """Return the groups in a text; raise ConfigError if it is no sound groups file."""
-    if len(text) > MAX_BYTES:
-        fix = "begin another file, or delete old groups from it"
-        raise ConfigError("the file to learn into is full", where=str(path), fix=fix)
-    problems = Problems(str(path))
-    file = read(text, problems)
-    problems.raise_if_any()
-    return file
 
 
 @contextmanager
@@ -256,8 +280,8 @@ def _lock(descriptor: int) -> None:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Put a whole file in the place of the old one; 0600, as it tells where somebody went."""
-    # A link is the owner's way to keep the file elsewhere: what it leads to is replaced.
+    """Replace the file by a whole new one; 0600, as it tells where somebody went."""
+    # With a link the owner keeps the file elsewhere: what it leads to is replaced.
     path = path.resolve()
     partial = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -14,7 +14,7 @@ import click
 from claude_proxy.cli import paths
 from claude_proxy.cli.shared_options import allowlist_option, confdir_option
 from claude_proxy.config.allowlist import loader
-from claude_proxy.config.allowlist.edit import EditError, Entry, with_entry
+from claude_proxy.config.allowlist.edit import AllowEntry, EditError, with_entries
 from claude_proxy.errors import ConfigError
 from claude_proxy.policy.patterns import PatternError
 
@@ -56,7 +56,7 @@ def _with_host(text: str, host: str, path: Path) -> str:
     name = str(path)
     policy = loader.load(text, name=name)
     try:
-        wanted = with_entry(text, Entry.parse(host))
+        wanted = with_entries(text, [AllowEntry.parse(host)])
     except PatternError as error:
         raise ConfigError(error.what, where=host, fix=error.fix) from error
     except EditError as error:

@@ -102,7 +102,9 @@ def rotate(
     yes: bool,
 ) -> None:
     """Replace the CA by a new one, and keep the old one aside."""
-    patterns = _allowed_hosts(allowlist or paths.allowlist_path(confdir)) if constrain else None
+    patterns = None
+    if constrain:
+        patterns = _allowed_hosts(allowlist or paths.allowlist_path(confdir), confdir)
     if not yes and os.path.lexists(confdir / certificate_authority.AUTHORITY_FILE):
         _ask(confdir)
     done = certificate_authority.rotate(confdir, patterns)
@@ -119,12 +121,11 @@ def trust(*, confdir: Path, everywhere: bool) -> None:
     click.echo("\n".join(_trust_lines(authority, stores)))
 
 
-def _allowed_hosts(allowlist: Path) -> tuple[str, ...]:
+def _allowed_hosts(allowlist: Path, confdir: Path) -> tuple[str, ...]:
     # A quarter of the start-up time of `env`, and needed here alone.
-    from claude_proxy.config.allowlist.loader import load  # noqa: PLC0415
+    from claude_proxy.config.policy_files import load  # noqa: PLC0415
 
-    policy = load(paths.read_allowlist(allowlist), name=str(allowlist))
-    return tuple(policy.hosts())
+    return tuple(load(allowlist, confdir).policy.hosts())
 
 
 def _ask(confdir: Path) -> None:

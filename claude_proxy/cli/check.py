@@ -15,12 +15,12 @@ from typing import Any
 
 import click
 
-from claude_proxy.cli import paths
-from claude_proxy.cli.shared_options import allowlist_option, confdir_option, groups_option
-from claude_proxy.config.allowlist import loader as allowlist
+from claude_proxy.cli import completers, paths
+from claude_proxy.cli.shared_options import allowlist_option, confdir_option
+from claude_proxy.config import policy_files
 from claude_proxy.config.allowlist.conflicts import unreached
 from claude_proxy.config.allowlist.messages import LARGEST_BODY
-from claude_proxy.config.settings import Settings
+from claude_proxy.config.owner_files import OwnerFiles
 from claude_proxy.config.strict_yaml.nodes import harmless, quoted
 from claude_proxy.errors import ConfigError
 from claude_proxy.policy.credentials.binding import Binding, bound_to
@@ -112,9 +112,9 @@ class Answer:
     envvar="CLAUDE_PROXY_POLICY",
     show_envvar=True,
     metavar="NAME",
-    help="Ask a policy of the groups files in the place of the allowlist.",
+    help="Ask this policy instead of the allowlist.",
+    shell_complete=completers.policies,
 )
-@groups_option("A groups file for --policy, on top of groups.toml in --confdir.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
     url: str,
@@ -124,7 +124,6 @@ def command(
     allowlist_file: Path | None,
     confdir: Path | None,
     policy_name: str | None,
-    groups_file: Path | None,
     as_json: bool,
 ) -> int:
     """Tell what the allowlist decides about a URL."""
@@ -138,10 +137,10 @@ def command(
     if policy_name is None:
         file = allowlist_file or paths.allowlist_path(confdir or paths.default_confdir())
         asked = ("allowlist", str(file))
-        policy = allowlist.load(paths.read_allowlist(file), name=str(file))
+        policy = policy_files.load(file, confdir or paths.default_confdir()).policy
     else:
         asked = ("policy", policy_name)
-        policy = _policy_named(policy_name, confdir, groups_file, allowlist_file)
+        policy = _policy_named(policy_name, confdir, allowlist_file)
     answer = answer_of(question, method, policy, body)
     for binding in unreached(policy):
         what = f"no rule allows a host of the credential {binding.name}"
@@ -154,20 +153,12 @@ def command(
     return 0 if answer.allowed else 1
 
 
-def _policy_named(
-    name: str, confdir: Path | None, groups_file: Path | None, allowlist_file: Path | None
-) -> Policy:
+def _policy_named(name: str, confdir: Path | None, allowlist_file: Path | None) -> Policy:
     if allowlist_file is not None:
-        what, fix = "a policy stands in the place of an allowlist", "drop one of them"
+        what, fix = "--policy and --allowlist each name the policy", "drop one of them"
         raise ConfigError(what, where="--policy, --allowlist", fix=fix)
-    # A tenth of the start-up time, that only this needs.
-    from claude_proxy.config import policy_files  # noqa: PLC0415
-    from claude_proxy.config.groups import loader as groups  # noqa: PLC0415
-
-    where = confdir or paths.default_confdir()
-    file = groups_file or paths.seeds_groups()
-    settings = Settings(where / paths.ALLOWLIST, where, where, policy=name, groups=file)
-    return groups.served(policy_files.load_groups(settings), name)
+    files = OwnerFiles(confdir or paths.default_confdir())
+    return policy_files.served(policy_files.read_named(files, name))
 
 
 def _body_of(file: Path, question: Question) -> bytes:

@@ -12,25 +12,31 @@ import click
 from click.shell_completion import CompletionItem
 
 from claude_proxy.cli import paths
-from claude_proxy.config.settings import Settings
 from claude_proxy.errors import ClaudeProxyError
 
 
 def policies(context: click.Context, _param: click.Parameter, begun: str) -> list[CompletionItem]:
-    """Return the policies of the groups files that the line names."""
-    from claude_proxy.config import policy_files  # noqa: PLC0415 - only completion needs it
+    """Return the policies, built-in and own."""
+    from claude_proxy.config import policy_files  # noqa: PLC0415 - only who completes needs it
+    from claude_proxy.config.owner_files import OwnerFiles  # noqa: PLC0415 - likewise
 
-    where = _confdir(context)
-    named = context.params.get("groups") or context.params.get("groups_file")
-    files = Settings(where / paths.ALLOWLIST, where, where, groups=named or paths.seeds_groups())
-    with suppress(ClaudeProxyError, OSError):
-        known = policy_files.load_groups(files).policies
-        return [
-            CompletionItem(name, help=entry.description)
-            for name, entry in sorted(known.items())
-            if name.startswith(begun)
-        ]
-    return []
+    files = OwnerFiles(_confdir(context))
+    found = []
+    for name in policy_files.policy_names(files):
+        if name.startswith(begun):
+            help_ = None
+            with suppress(ClaudeProxyError, OSError):
+                help_ = policy_files.read_named(files, name).description
+            found.append(CompletionItem(name, help=help_))
+    return found
+
+
+def presets(context: click.Context, _param: click.Parameter, begun: str) -> list[CompletionItem]:
+    """Return the presets, shipped and own."""
+    from claude_proxy.config.owner_files import OwnerFiles  # noqa: PLC0415 - likewise
+
+    known = OwnerFiles(_confdir(context)).preset_names()
+    return [CompletionItem(name) for name in known if name.startswith(begun)]
 
 
 def providers(context: click.Context, _param: click.Parameter, begun: str) -> list[CompletionItem]:

@@ -16,7 +16,7 @@ import click
 
 from claude_proxy.cli import completers, paths
 from claude_proxy.cli.shared_options import allowlist_option, confdir_option
-from claude_proxy.config.allowlist import loader
+from claude_proxy.config import policy_files
 from claude_proxy.config.strict_yaml.nodes import harmless
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.policy.credentials.binding import Binding, Injection, Pin
@@ -80,7 +80,7 @@ def list_(
 ) -> int:
     """List the credentials."""
     file = allowlist_file or paths.allowlist_path(confdir or paths.default_confdir())
-    policy = loader.load(paths.read_allowlist(file), name=str(file))
+    policy = policy_files.load(file, confdir or paths.default_confdir()).policy
     store = PinStore(statedir or paths.default_statedir())
     # A command is not shown the values of others.
     withheld = {

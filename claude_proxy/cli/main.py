@@ -48,7 +48,8 @@ COMMANDS = {
     "doctor": "Check the installation, its clients or its sandbox.",
     "ca": "Show, export, rotate or trust the proxy's CA.",
     "presets": "List the presets, or print one.",
-    "policies": "List the policies and groups, or print one.",
+    "policies": "List the policies, or print one.",
+    "import": "Convert another program's policies to policy files.",
     "schema": "Print the JSON Schema of the allowlist file.",
     "completion": "Print the shell's completion script.",
 }
@@ -66,6 +67,11 @@ Without a command the options of `serve` are taken: see `claude-proxy serve --he
 """
 
 
+def _module_of(command: str) -> str:
+    # `import` cannot be the name of a module.
+    return "claude_proxy.cli." + {"import": "import_policies"}.get(command, command)
+
+
 class LazyGroup(click.Group):
     """A group whose commands live in modules of their names and load when they are invoked."""
 
@@ -77,7 +83,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = import_module(f"claude_proxy.cli.{cmd_name}").command
+        command: click.Command = import_module(_module_of(cmd_name)).command
         return command
 
     @override

@@ -13,7 +13,6 @@ from claude_proxy.errors import ConfigError
 
 PROGRAM = "claude-proxy"
 ALLOWLIST = "allowlist.yaml"
-_SEEDS_GROUPS = "BW_CLAUDE_CONFIG"
 
 
 def default_confdir() -> Path:
@@ -60,12 +59,6 @@ def allowlist_path(confdir: Path) -> Path:
     except OSError as error:
         raise _unreadable(own, error) from error
     return own
-
-
-def seeds_groups() -> Path | None:
-    """Return the groups file that bw-claude, whose format it is, has been told to read."""
-    found = os.environ.get(_SEEDS_GROUPS)
-    return Path(found) if found else None
 
 
 def read_allowlist(path: Path) -> str:

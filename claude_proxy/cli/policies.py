@@ -1,4 +1,4 @@
-"""Shows the policies and the groups of the groups files: all by name, or what one of them says."""
+"""Command `policies`: lists the policies, built-in and own, or shows the rules of one."""
 
 import json
 from pathlib import Path
@@ -7,49 +7,34 @@ from typing import Any
 import click
 
 from claude_proxy.cli import completers, paths
-from claude_proxy.cli.shared_options import confdir_option, groups_option
+from claude_proxy.cli.shared_options import confdir_option
 from claude_proxy.config import policy_files
+from claude_proxy.config.allowlist.model import PolicyFile
 from claude_proxy.config.allowlist.writer import facts_of, facts_of_narrowing
-from claude_proxy.config.groups.listing import lines_of_groups, lines_of_policies, lines_of_policy
-from claude_proxy.config.groups.loader import Groups, chosen
-from claude_proxy.config.groups.reader import PolicyEntry
-from claude_proxy.config.settings import Settings
-from claude_proxy.errors import ConfigError
+from claude_proxy.config.owner_files import OwnerFiles
+from claude_proxy.config.policy_listing import lines_of_policies, lines_of_policy
 
 EXAMPLES = """\b
 Examples:
   claude-proxy policies                 every policy
   claude-proxy policies claude          what one allows and denies
-  claude-proxy policies --list-groups   every group
+A policy of your own is policies/NAME.yaml in --confdir; it replaces a built-in one of its name.
 """
 
 
 @click.command(epilog=EXAMPLES)
 @click.argument("name", required=False, shell_complete=completers.policies)
-@click.option("--list-groups", "show_groups", is_flag=True, help="List the groups.")
-@groups_option("A groups file, on top of groups.toml in --confdir.")
-@confdir_option("groups.toml")
+@confdir_option("the directory policies/")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(
-    name: str | None,
-    *,
-    show_groups: bool,
-    groups_file: Path | None,
-    confdir: Path | None,
-    as_json: bool,
-) -> int:
-    """List the policies and groups, or print one."""
-    if show_groups and name is not None:
-        fix = "drop the name, or --list-groups"
-        raise ConfigError("a policy is named beside --list-groups", where=name, fix=fix)
-    groups = groups_of(confdir, groups_file)
+def command(name: str | None, *, confdir: Path | None, as_json: bool) -> int:
+    """List the policies, or print one."""
     facts: object
     if name is not None:
-        lines, facts = lines_of_policy(groups, name), _facts_of_policy(groups, name)
-    elif show_groups:
-        lines, facts = lines_of_groups(groups), _facts_of_groups(groups)
+        file = policy_files.read_named(_files(confdir), name, where="claude-proxy policies")
+        lines, facts = lines_of_policy(name, file), _facts_of_rules(name, file)
     else:
-        lines, facts = lines_of_policies(groups), _facts_of_policies(groups)
+        found = all_policies(confdir)
+        lines, facts = lines_of_policies(found), [_facts_of(*each) for each in found]
     if as_json:
         click.echo(json.dumps(facts, indent=2))
     else:
@@ -58,50 +43,32 @@ def command(
     return 0
 
 
-def groups_of(confdir: Path | None, groups_file: Path | None) -> Groups:
-    """Return what all groups files define together."""
-    where = confdir or paths.default_confdir()
-    return policy_files.load_groups(
-        Settings(where / paths.ALLOWLIST, where, where, groups=groups_file or paths.seeds_groups())
-    )
+def all_policies(confdir: Path | None) -> list[tuple[str, PolicyFile]]:
+    """Return every policy by its name; ConfigError if one is wrong."""
+    files = _files(confdir)
+    names = policy_files.policy_names(files)
+    return [(name, policy_files.read_named(files, name)) for name in names]
 
 
-def _facts_of_policy(groups: Groups, name: str) -> dict[str, Any]:
-    policy = chosen(groups, name).policy
-    facts = _facts_of_entry(groups.entry(name))
-    if policy is not None:
-        facts["allow"] = [facts_of(rule) for rule in policy.allow]
-        facts["deny"] = [facts_of(rule) for rule in policy.deny]
-        facts["anthropic"] = [facts_of_narrowing(each) for each in policy.restrictions]
-    return facts
+def _files(confdir: Path | None) -> OwnerFiles:
+    return OwnerFiles(confdir or paths.default_confdir())
 
 
-def _facts_of_policies(groups: Groups) -> list[dict[str, Any]]:
-    return [_facts_of_entry(groups.policies[name]) for name in sorted(groups.policies)]
-
-
-def _facts_of_entry(entry: PolicyEntry) -> dict[str, Any]:
+def _facts_of(name: str, file: PolicyFile) -> dict[str, Any]:
     return {
-        "name": entry.name,
-        "description": entry.description,
-        "network": entry.network,
-        "default": entry.default,
-        "filesystem": entry.filesystem,
-        "allow_groups": [name.text for name in entry.allow_groups],
-        "deny_groups": [name.text for name in entry.deny_groups],
-        "source": str(entry.source),
+        "name": name,
+        "description": file.description,
+        "network": file.network,
+        "default": file.default,
+        "profile": file.profile,
+        "source": file.source.file,
     }
 
 
-def _facts_of_groups(groups: Groups) -> list[dict[str, Any]]:
-    return [
-        {
-            "name": group.name,
-            "description": group.description,
-            "hosts": [str(host.pattern) for host in group.hosts],
-            "hosts_deny": [str(host.pattern) for host in group.hosts_deny],
-            "groups": [name.text for name in group.groups],
-            "source": str(group.source),
-        }
-        for _, group in sorted(groups.groups.items())
-    ]
+def _facts_of_rules(name: str, file: PolicyFile) -> dict[str, Any]:
+    return {
+        **_facts_of(name, file),
+        "allow": [facts_of(rule) for rule in file.policy.allow],
+        "deny": [facts_of(rule) for rule in file.policy.deny],
+        "anthropic": [facts_of_narrowing(each) for each in file.policy.restrictions],
+    }

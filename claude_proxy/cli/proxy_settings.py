@@ -68,7 +68,6 @@ def settings_of(values: Values, config: ConfigFile) -> Settings:
         credentials=_credentials(values, config),
         uids=frozenset(values["socket_uid"]),
         policy=values["policy"],
-        groups=values["groups"] or paths.seeds_groups(),
         learn=_learn(values, config),
         workers=values["workers"],
         allow_remote=values["allow_remote"],

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import click
@@ -15,11 +15,10 @@ from click.core import ParameterSource
 
 from claude_proxy.cli import completers, options, policies, proxy_settings
 from claude_proxy.config import policy_files
+from claude_proxy.config.allowlist.model import NetworkMode, PolicyFile
 from claude_proxy.config.config_yaml import ConfigFile
-from claude_proxy.config.groups import loader
-from claude_proxy.config.groups.listing import lines_of_groups, lines_of_policies
-from claude_proxy.config.groups.reader import Network
 from claude_proxy.config.option_table import Subcommand, defaults
+from claude_proxy.config.policy_listing import lines_of_policies
 from claude_proxy.config.settings import Settings, UnixListen
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.sandbox import profiles, runner
@@ -43,7 +42,7 @@ writable, the rest of the system read-only, the home empty but for what the prof
 
 # Options of the run's own proxy that hold for a proxy that is joined too, or for the launcher.
 _FOR_ANY_RUN = frozenset(
-    {"audit_days", "audit_failure", "audit_size", "confdir", "groups", "policy", "statedir"}
+    {"audit_days", "audit_failure", "audit_size", "confdir", "policy", "statedir"}
 )
 
 
@@ -70,11 +69,9 @@ class RunOptions:
     verbose: bool
 
 
-def _listed(given: dict[str, Any], *, groups_too: bool) -> str:
-    """Return what `claude-proxy policies` prints of the same files."""
-    found = policies.groups_of(given["confdir"], given["groups"])
-    lines = lines_of_groups if groups_too else lines_of_policies
-    return "\n".join(lines(found))
+def _listed(given: dict[str, Any]) -> str:
+    """Return what `claude-proxy policies` prints."""
+    return "\n".join(lines_of_policies(policies.all_policies(given["confdir"])))
 
 
 @click.command(
@@ -97,15 +94,11 @@ def _listed(given: dict[str, Any], *, groups_too: bool) -> str:
 @click.option(
     "--list-policies", is_flag=True, help="List the policies that --policy takes, and end."
 )
-@click.option(
-    "--list-groups", is_flag=True, help="List the groups that policies are made of, and end."
-)
 @click.pass_context
 def command(context: click.Context, /, **given: Any) -> int:
     """Run a command in a sandbox whose only network is the proxy."""
-    shows_policies, shows_groups = given.pop("list_policies"), given.pop("list_groups")
-    if shows_policies or shows_groups:
-        click.echo(_listed(given, groups_too=shows_groups))
+    if given.pop("list_policies"):
+        click.echo(_listed(given))
         return 0
     config = options.config_of(context)
     values = options.in_force(context, given)
@@ -225,13 +218,12 @@ def order_of(asked: RunOptions, settings: Settings, *, listed: bool = False) -> 
     """Return what is to be run, and how; `listed` if an allowlist was asked for by name."""
     project = _project(asked.dir)
     own_profiles = settings.confdir / profiles.DIRECTORY
-    chosen = _chosen(asked, settings, listed=listed)
-    filtered = chosen is None or chosen.network is Network.PROXY
-    settings = replace(settings, policy=chosen.name if chosen is not None and filtered else None)
+    name = asked.profile or (
+        profiles.of_command(asked.command[0], own_profiles) if asked.command else "shell"
+    )
+    settings, file, name = _chosen(asked, settings, name, listed=listed, project=project)
+    filtered = file is None or file.network is NetworkMode.PROXY
     _refuse_for_no_proxy(asked, settings, filtered=filtered)
-    name = asked.profile or (chosen.profile if chosen is not None else None)
-    if name is None:
-        name = profiles.of_command(asked.command[0], own_profiles) if asked.command else "shell"
     profile = profiles.load(name, own_profiles)
     words = asked.command
     if asked.skip_permissions and words:
@@ -245,7 +237,7 @@ def order_of(asked: RunOptions, settings: Settings, *, listed: bool = False) -> 
     path = profiles.find_project_file(project)
     restrictions = profiles.read_restrictions(path) if path else ProjectRestrictions()
     has_network = restrictions.network and not asked.no_network
-    unfiltered = has_network and chosen is not None and chosen.network is Network.OPEN
+    unfiltered = has_network and file is not None and file.network is NetworkMode.OPEN
     if restrictions.denies and (unfiltered or (has_network and asked.proxy is not None)):
         raise ConfigError(
             "only a proxy of the run's own can deny what the project's file denies",
@@ -284,8 +276,10 @@ def order_of(asked: RunOptions, settings: Settings, *, listed: bool = False) -> 
     )
 
 
-def _chosen(asked: RunOptions, settings: Settings, *, listed: bool) -> loader.Chosen | None:
-    """Return the policy of the groups files that is in force; None: an allowlist is."""
+def _chosen(
+    asked: RunOptions, settings: Settings, profile: str, *, listed: bool, project: Path
+) -> tuple[Settings, PolicyFile | None, str]:
+    """Return the settings with the run's policy, its file, and the profile; no file: --proxy."""
     if asked.proxy is not None:
         if settings.policy is not None:
             raise ConfigError(
@@ -293,13 +287,23 @@ def _chosen(asked: RunOptions, settings: Settings, *, listed: bool) -> loader.Ch
                 where="--policy, --proxy",
                 fix="drop one of them",
             )
-        return None
-    if settings.policy is None and (listed or not asked.command):
-        return None
-    command = PurePath(asked.command[0]).name if asked.command else ""
-    return loader.choose(
-        policy_files.load_groups(settings), policy=settings.policy, command=command
+        return settings, None, profile
+    policy_files.refuse_groups_file(settings.confdir)
+    own_profiles = settings.confdir / profiles.DIRECTORY
+    choice = policy_files.choose(
+        option=settings.policy,
+        has_allowlist_option=listed,
+        projects={},
+        project=Path(os.path.realpath(project)),
+        profile=(profile, profiles.load(profile, own_profiles).policy),
     )
+    settings = replace(settings, policy=choice.policy)
+    file = policy_files.policy_file_for(settings)
+    if file.network is not NetworkMode.PROXY:  # the allowlist's credentials stay outside then, too
+        settings = replace(settings, policy=None)
+    if asked.profile is None and file.profile is not None and not choice.by_profile:
+        profile = file.profile
+    return settings, file, profile
 
 
 def _refuse_for_no_proxy(asked: RunOptions, settings: Settings, *, filtered: bool) -> None:

@@ -1,10 +1,10 @@
-"""Prints the JSON Schema of the allowlist file, for editors."""
+"""Command `schema`: prints the JSON Schema of a policy file, for editors."""
 
 import json
 
 import click
 
-from claude_proxy.config.allowlist import loader
+from claude_proxy.config.allowlist.schema import schema
 
 EXAMPLES = """\b
 Save it once, and begin your allowlist with the line that YAML editors look for:
@@ -16,5 +16,5 @@ Save it once, and begin your allowlist with the line that YAML editors look for:
 @click.command(epilog=EXAMPLES)
 def command() -> int:
     """Print the JSON Schema of the allowlist file."""
-    click.echo(json.dumps(loader.schema(), indent=2))
+    click.echo(json.dumps(schema(), indent=2))
     return 0

@@ -14,11 +14,6 @@ def allowlist_option(text: str) -> Decorate:
     return _file("--allowlist", "allowlist_file", text)
 
 
-def groups_option(text: str) -> Decorate:
-    """Return `--groups`, handed over as `groups_file`."""
-    return _file("--groups", "groups_file", text)
-
-
 def confdir_option(kept: str) -> Decorate:
     """Return `--confdir`, where `kept` lies among other things."""
     return click.option(

@@ -648,26 +648,17 @@ FIELDS: tuple[OptionField, ...] = (
     OptionField(
         key="policy",
         kind=FreeText(),
-        help="Use a policy of the groups files instead of the allowlist; `claude-proxy policies` "
-        "lists them.",
+        help="The policy by name, instead of the allowlist; `claude-proxy policies` lists them.",
         topic=Topic.POLICY,
         commands=_ALL,
         metavar="NAME",
         completes="policies",
     ),
     OptionField(
-        key="groups",
-        kind=_PATH,
-        help="A groups file for --policy, on top of groups.toml in --confdir.",
-        topic=Topic.POLICY,
-        commands=_ALL,
-        metavar="FILE",
-    ),
-    OptionField(
         key="learn",
         kind=_FILE,
-        help="Let everything through that no deny rule covers, and add the hosts to this groups "
-        "file.",
+        help="Let everything through that no deny rule covers, and write the hosts into this "
+        "preset file.",
         topic=Topic.POLICY,
         commands=_FORWARDERS,
         metavar="FILE",
@@ -675,7 +666,7 @@ FIELDS: tuple[OptionField, ...] = (
     OptionField(
         key="learn_deny",
         kind=_FILE,
-        help="Add the hosts that are denied to this groups file.",
+        help="Write the hosts that are denied into this preset file.",
         topic=Topic.POLICY,
         commands=_FORWARDERS,
         metavar="FILE",

@@ -1,33 +1,43 @@
-"""Reads the policy from its files, now and whenever one of them changes.
+"""Policy files: the default allowlist, policies by name, and the choice among them for a run.
 
-Law 10: a file that others may write is refused, at the start and at every reload. A reload that
-fails changes nothing: the last good policy stays. A file that may only narrow is another matter:
-the agent can write it, so it can neither allow anything, nor take back while it runs what it has
-denied, nor keep the owner's changes from applying.
+Laws kept: the sandbox cannot change its own policy, no quiet downgrade. A file that others may
+write is refused, at the start and at every reload. A reload that fails changes nothing: the last
+good policy stays. A project's file is another matter: the agent can write it, so it can neither
+allow anything, nor take back while it runs what it has denied, nor keep the owner's changes from
+applying.
 """
 
 import os
 import stat
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from claude_proxy.config.allowlist import loader as allowlist
-from claude_proxy.config.groups import loader as groups
-from claude_proxy.config.groups import reader as groups_reader
+from claude_proxy.config import preset_files
+from claude_proxy.config.allowlist import loader
+from claude_proxy.config.allowlist.model import NetworkMode, PolicyFile
+from claude_proxy.config.owner_files import (
+    POLICIES,
+    PRESETS,
+    Fingerprint,
+    OwnerFiles,
+    States,
+    changed,
+    fingerprint,
+)
 from claude_proxy.config.settings import Learn, Settings
 from claude_proxy.config.strict_yaml import nodes
+from claude_proxy.config.strict_yaml.fields import nearest
 from claude_proxy.errors import ConfigError
 from claude_proxy.policy.location import Source
 from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.rules import Rule
-from claude_proxy.system import file_permissions
 
-USERS_GROUPS = "groups.toml"  # in the directory of the configuration
+ALLOWLIST = "allowlist.yaml"
+GROUPS = "groups.toml"  # of bw-claude's format, which is no longer read
 
 _NARROWING_BYTES = 256 * 1024
 _NARROWING_RULES = 20_000
-
-type Fingerprint = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,85 +45,159 @@ class Loaded:
     """A policy, and the state of the files that it was read from."""
 
     policy: Policy
-    fingerprint: Fingerprint
+    states: Mapping[Path, Fingerprint] = field(default_factory=dict)
     narrowing: tuple[Rule, ...] = ()
-    # What is wrong with the file that narrows; then the rules that it held before are in force.
+    # What is wrong with the project's file; then the rules that it held before are in force.
     complaint: ConfigError | None = None
 
+    @property
+    def is_stale(self) -> bool:
+        """Whether a file has changed since it was read."""
+        return changed(self.states)
 
-def load(path: Path) -> Loaded:
-    """Read the allowlist in `path`; ConfigError says what is wrong with it."""
-    text, state = _read(path, "allowlist", "--allowlist", nodes.MAX_BYTES)
-    return Loaded(allowlist.load(text, name=str(path)), state)
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which policy a run takes, and why."""
+
+    policy: str | None  # None: the allowlist
+    origin: str  # as messages show it
+    by_profile: bool = False  # the command's profile names it
 
 
-def load_for(settings: Settings, last: Loaded | None = None) -> Loaded:
-    """Read all that the settings name; ConfigError says what is wrong with it.
+def load(path: Path, confdir: Path | None = None) -> Loaded:
+    """Return the policy in the file `path`; ConfigError if it is wrong or not for a proxy."""
+    files = OwnerFiles(path.parent if confdir is None else confdir)
+    return Loaded(served(read_file(files, path)), files.states)
 
-    With a `last` one, a bad file that narrows is a complaint, and what it denied once stays.
+
+def load_for(settings: Settings, last: Loaded | None = None, seen: States | None = None) -> Loaded:
+    """Return the policy that the settings name; ConfigError says what is wrong with it.
+
+    With a `last` one, a bad project's file is a complaint, and what it denied once stays. `seen`
+    is filled with the state of every file that was looked at, when it fails, too.
     """
-    loaded = load(settings.allowlist) if settings.policy is None else _of_groups(settings)
-    policy = loaded.policy
+    files = OwnerFiles(settings.confdir)
+    files.states = {} if seen is None else seen
+    policy = served(_policy_file(files, settings))
     if settings.learn is not None and settings.learn[0] is Learn.EVERYTHING:
         policy = policy.allowing_by_default(Source("--learn", 1, 1), "learning lets it through")
-    # Before it is read: a change in between is then seen as one.
-    state = () if settings.narrowing is None else fingerprint(settings.narrowing)
+    if settings.narrowing is not None:
+        # Before it is read: a change in between is then seen as one.
+        files.states[settings.narrowing] = fingerprint(settings.narrowing)
     narrowing, complaint = _narrowing(settings.narrowing, last)
     return Loaded(
-        policy.with_denials(narrowing) if narrowing else policy,
-        loaded.fingerprint + state,
-        narrowing,
-        complaint,
+        policy.with_denials(narrowing) if narrowing else policy, files.states, narrowing, complaint
     )
 
 
-def fingerprint_for(settings: Settings) -> Fingerprint:
-    """Return the state of all files that the settings name."""
-    files = [settings.allowlist] if settings.policy is None else groups_files(settings)
-    if settings.narrowing is not None:
-        files.append(settings.narrowing)
-    return tuple(number for file in files for number in fingerprint(file))
+def policy_file_for(settings: Settings) -> PolicyFile:
+    """Return the policy file that the settings name, whatever network it gives."""
+    return _policy_file(OwnerFiles(settings.confdir), settings)
 
 
-def groups_files(settings: Settings) -> list[Path]:
-    """Return where groups are defined besides the built-in ones, the last word last."""
-    files = [settings.confdir / USERS_GROUPS]
-    if settings.groups is not None and settings.groups != files[0]:
-        files.append(settings.groups)
-    return files
+def files_for(settings: Settings) -> list[Path]:
+    """Return every file of the owner's that the policy is made of, or would be if it existed."""
+    files = OwnerFiles(settings.confdir)
+    _policy_file(files, settings)
+    return list(files.states)
 
 
-def load_groups(settings: Settings) -> groups.Groups:
-    """Read the groups files that there are; ConfigError says what is wrong with them."""
-    return _groups(settings)[0]
+def guarded(settings: Settings) -> list[Path]:
+    """Return what a sandbox must not be able to write: this run's policy, and the next one's."""
+    own = [settings.confdir / name for name in (ALLOWLIST, POLICIES, PRESETS)]
+    return list(dict.fromkeys((*files_for(settings), *own)))
 
 
-def _of_groups(settings: Settings) -> Loaded:
-    found, state = _groups(settings)
-    return Loaded(groups.served(found, settings.policy or ""), state)
+def read_file(files: OwnerFiles, path: Path) -> PolicyFile:
+    """Return the policy file at a path."""
+    text = files.read(path, "allowlist", "name a readable allowlist file with --allowlist")
+    return loader.read(text, name=str(path), library=files.library, identity=os.path.realpath(path))
 
 
-def _groups(settings: Settings) -> tuple[groups.Groups, Fingerprint]:
-    texts: list[tuple[str, str]] = []
-    states: list[int] = []
-    for path in groups_files(settings):
-        if path != settings.groups and _is_missing(path):
-            states += fingerprint(path)
-            continue
-        text, state = _read(path, "groups file", "--groups", groups_reader.MAX_BYTES)
-        texts.append((str(path), text))
-        states += state
-    return groups.load(texts), tuple(states)
-
-
-def _is_missing(path: Path) -> bool:
+def read_named(files: OwnerFiles, name: str, where: str = "--policy") -> PolicyFile:
+    """Return the policy of a name, the owner's before the built-in one; ConfigError if none."""
+    refuse_groups_file(files.confdir, files.states)
+    own = None if preset_files.is_name(name) is None else files.own_file(POLICIES, name)
+    if own is not None:
+        text = files.read(own, "policy", "make it a readable file")
+        identity = os.path.realpath(own)
+        return loader.read(text, name=str(own), library=files.library, identity=identity)
     try:
-        path.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return True
-    except OSError:
-        return False  # what is wrong is said when it is read
-    return False
+        text = preset_files.policy_text(name)
+    except KeyError:
+        fix = nearest(name.lower(), policy_names(files)) or "`claude-proxy policies` lists them"
+        what = f"there is no policy {nodes.quoted(name)}"
+        raise ConfigError(what, where=where, fix=fix) from None
+    return loader.read(text, name=f"the built-in policy {name}", library=files.library)
+
+
+def policy_names(files: OwnerFiles) -> tuple[str, ...]:
+    """Return the names of all policies, in alphabetical order."""
+    return tuple(sorted({*preset_files.policy_names(), *files.own_names(POLICIES)}))
+
+
+def served(file: PolicyFile) -> Policy:
+    """Return the rules for a proxy; ConfigError if the policy has no use for one."""
+    if file.network is NetworkMode.PROXY:
+        return file.policy
+    why = "there is nothing to serve" if file.network is NetworkMode.NONE else "nothing is filtered"
+    raise ConfigError(
+        f"the policy has network: {file.network}: {why}",
+        where=f"{file.source.file}:{file.source.line}:{file.source.column}, network",
+        fix="use it with `claude-proxy run`, or choose another policy",
+    )
+
+
+def choose(
+    *,
+    option: str | None,
+    has_allowlist_option: bool,
+    projects: Mapping[Path, str],
+    project: Path,
+    profile: tuple[str, str | None],
+) -> Choice:
+    """Return which policy a run takes.
+
+    Precedence: --policy, --allowlist, the project's binding, the profile's policy, the allowlist.
+    Of several bindings the one of the nearest directory counts. Paths are compared as they are:
+    the caller resolves links. `profile` is the name of the command's profile and its policy.
+    """
+    if option is not None:
+        return Choice(option, "--policy")
+    if has_allowlist_option:
+        return Choice(None, "--allowlist")
+    bound = [path for path in projects if project.is_relative_to(path)]
+    if bound:
+        nearest_one = max(bound, key=lambda path: len(path.parts))
+        return Choice(projects[nearest_one], f"projects, {nearest_one}")
+    name, policy = profile
+    if policy is not None:
+        return Choice(policy, f"profile {name}", by_profile=True)
+    return Choice(None, "the default allowlist")
+
+
+def refuse_groups_file(confdir: Path, states: States | None = None) -> None:
+    """Raise ConfigError if a groups file is found that the owner may still count on."""
+    path = confdir / GROUPS
+    if states is not None:
+        states[path] = fingerprint(path)
+    if os.path.lexists(path):
+        raise ConfigError(
+            "groups files in TOML are no longer read: policies are YAML files now",
+            where=str(path),
+            fix=f"convert it with `claude-proxy import bw-claude {path} --output {confdir}`, "
+            "then remove or rename it",
+        )
+
+
+def _policy_file(files: OwnerFiles, settings: Settings) -> PolicyFile:
+    if settings.policy is None:
+        return read_file(files, settings.allowlist)
+    return read_named(files, settings.policy)
+
+
+# The project's file.
 
 
 def _narrowing(
@@ -122,7 +206,7 @@ def _narrowing(
     if path is None:
         return (), None
     try:
-        rules = allowlist.load_narrowing(_read_plain(path), name=str(path))
+        rules = loader.load_narrowing(_read_plain(path), name=str(path))
         return (rules if last is None else _added(last.narrowing, rules, path)), None
     except ConfigError as error:
         if last is None:
@@ -137,28 +221,9 @@ def _added(before: tuple[Rule, ...], rules: tuple[Rule, ...], path: Path) -> tup
         raise ConfigError(
             f"more than {_NARROWING_RULES} denials were added while it runs",
             where=str(path),
-            fix="start anew",
+            fix="start the run again",
         )
     return tuple(found.values())
-
-
-def _read(path: Path, what: str, option: str, most: int) -> tuple[str, Fingerprint]:
-    """Return the text of a file that nobody else may change, and its state."""
-    try:
-        with path.open("rb") as file:
-            found = os.fstat(file.fileno())
-            file_permissions.refuse_writable(path, found)
-            raw = file.read(most + 1)
-        file_permissions.refuse_replaceable(path)
-    except OSError as error:
-        raise ConfigError(
-            f"the {what} cannot be read: {(error.strerror or type(error).__name__).lower()}",
-            where=str(path),
-            fix=f"name a readable {what.removesuffix(' file')} file with {option}",
-        ) from error
-    if len(raw) > most:
-        raise _too_large(path, most)
-    return nodes.decode(raw, str(path)), _fingerprint_of(found)
 
 
 def _read_plain(path: Path) -> str:
@@ -173,33 +238,17 @@ def _read_plain(path: Path) -> str:
     if not plain:
         raise _not_plain(path, "it is not a plain file")
     if len(raw) > _NARROWING_BYTES:
-        raise _too_large(path, _NARROWING_BYTES)
+        raise ConfigError(
+            f"the file is larger than {_NARROWING_BYTES // 1024} KiB",
+            where=str(path),
+            fix="is it the right file?",
+        )
     return nodes.decode(raw, str(path))
 
 
 def _not_plain(path: Path, why: str) -> ConfigError:
     return ConfigError(
-        f"the file that narrows cannot be read: {why}",
+        f"the project's file cannot be read: {why}",
         where=str(path),
-        fix="put a plain file in its place, or take it away",
+        fix="replace it by a plain file, or remove it",
     )
-
-
-def _too_large(path: Path, most: int) -> ConfigError:
-    return ConfigError(
-        f"the file is larger than {most // 1024} KiB",
-        where=str(path),
-        fix="is it the right file?",
-    )
-
-
-def fingerprint(path: Path) -> Fingerprint:
-    """Return the state of the file; one that cannot be looked at has a state of its own."""
-    try:
-        return _fingerprint_of(path.stat())
-    except OSError:
-        return (0, 0, 0, 0)
-
-
-def _fingerprint_of(found: os.stat_result) -> Fingerprint:
-    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)

@@ -1,26 +1,49 @@
-"""Holds the presets: lists of rules that an allowlist pulls in by name; nothing but files.
+"""Shipped presets and policies: files of the package, found by name; nothing but files.
 
-A preset is a file of this directory. It names hosts that one tool needs, no more: no preset may
-hold a DNS-over-HTTPS host or a host where anybody can put files (tests/test_presets.py).
+A preset names the hosts that one tool needs, no more: it holds no DNS-over-HTTPS host and no host
+where anybody can put files (tests/config/test_preset_files.py).
 """
 
+import re
 from functools import cache
 from importlib import resources
 
-_SUFFIX = ".yaml"
-_FILES = resources.files("claude_proxy.config") / "presets"
+SUFFIX = ".yaml"
+# Of a preset, a policy or a profile; the name of a file, so that no two differ in case alone.
+is_name = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}").fullmatch
+
+_PACKAGE = resources.files("claude_proxy.config")
 
 
 @cache
 def names() -> tuple[str, ...]:
-    """Return the names of all presets, in alphabetical order."""
-    files = (entry.name for entry in _FILES.iterdir())
-    return tuple(sorted(name.removesuffix(_SUFFIX) for name in files if name.endswith(_SUFFIX)))
+    """Return the names of the shipped presets, in alphabetical order."""
+    return _names_in("presets")
 
 
 def text(name: str) -> str:
-    """Return a preset's file as it is; KeyError if there is none of that name."""
+    """Return a shipped preset's file as it is; KeyError if there is none of that name."""
+    return _text_in("presets", name, names())
+
+
+@cache
+def policy_names() -> tuple[str, ...]:
+    """Return the names of the built-in policies, in alphabetical order."""
+    return _names_in("policies")
+
+
+def policy_text(name: str) -> str:
+    """Return a built-in policy's file as it is; KeyError if there is none of that name."""
+    return _text_in("policies", name, policy_names())
+
+
+def _names_in(directory: str) -> tuple[str, ...]:
+    files = (entry.name for entry in (_PACKAGE / directory).iterdir())
+    return tuple(sorted(name.removesuffix(SUFFIX) for name in files if name.endswith(SUFFIX)))
+
+
+def _text_in(directory: str, name: str, known: tuple[str, ...]) -> str:
     # Looked up, never joined to a path as given: a name is what a user wrote.
-    if name not in names():
+    if name not in known:
         raise KeyError(name)
-    return (_FILES / f"{name}{_SUFFIX}").read_text("utf-8")
+    return (_PACKAGE / directory / f"{name}{SUFFIX}").read_text("utf-8")

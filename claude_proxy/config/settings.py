@@ -44,7 +44,7 @@ class AuditFailure(StrEnum):
 
 
 class Learn(StrEnum):
-    """What a learning proxy writes down as a group, and what it lets through meanwhile."""
+    """What a learning proxy writes down as a preset, and what it lets through meanwhile."""
 
     EVERYTHING = "everything"  # what no rule denies is let through, and recorded
     DENIALS = "denials"  # the policy holds; what it denies is recorded
@@ -181,9 +181,7 @@ class Settings:
     credentials: ClientCredentials | None = None
     # Who may connect to Unix sockets; empty: the owner of this process alone.
     uids: frozenset[int] = frozenset()
-    # A policy of the groups files by name, in the place of the allowlist.
-    policy: str | None = None
-    groups: Path | None = None  # the groups file that was named; None: those that are found
+    policy: str | None = None  # by name; None: the allowlist
     # A file whose deny rules hold on top, as an agent's own project may only narrow.
     narrowing: Path | None = None
     # Where the CA is, if not in confdir, which a system's service may only read.

@@ -37,7 +37,7 @@ def bindings_of(run_spec: RunSpec) -> Bindings:
     """
     if run_spec.sandbox.unfiltered or run_spec.foreign:
         return ()
-    return policy_files.load_for(run_spec.settings).policy.credentials
+    return policy_files.policy_file_for(run_spec.settings).policy.credentials
 
 
 def warnings_of(run_spec: RunSpec, bindings: Bindings) -> Iterator[str]:

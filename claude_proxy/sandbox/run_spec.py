@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from claude_proxy.config import policy_files
-from claude_proxy.config.groups.listing import lines_of_policy
+from claude_proxy.config import policy_files, preset_files
+from claude_proxy.config.policy_listing import lines_of_policy
 from claude_proxy.config.settings import Settings
 from claude_proxy.config.strict_yaml import nodes
 from claude_proxy.errors import ClaudeProxyError, ConfigError
@@ -110,16 +110,32 @@ def _header(run_spec: RunSpec) -> bytes:
 
 def _policy_text(settings: Settings) -> bytes:
     if settings.policy is not None:
-        lines = lines_of_policy(policy_files.load_groups(settings), settings.policy)
+        lines = lines_of_policy(settings.policy, policy_files.policy_file_for(settings))
         return "".join(f"# {line}\n" for line in lines).encode()
     try:
-        return without_credentials(settings.allowlist.read_bytes())
+        return without_credentials(settings.allowlist.read_bytes()) + _included_text(settings)
     except OSError as error:
         raise ConfigError(
             f"the allowlist cannot be read: {(error.strerror or '').lower()}",
             where=str(settings.allowlist),
             fix="name a readable allowlist file with --allowlist",
         ) from error
+
+
+def _included_text(settings: Settings) -> bytes:
+    """Return what other files of the owner's add to the allowlist, as remarks."""
+    try:
+        policy = policy_files.policy_file_for(settings).policy
+    except ConfigError:
+        return b""  # no proxy starts with it
+    shown = str(settings.allowlist)
+    rules = [("allow", rule) for rule in policy.allow] + [("deny", rule) for rule in policy.deny]
+    lines = [
+        f"# {word} {rule}\n"
+        for word, rule in rules
+        if rule.source.file != shown and rule.source.preset not in preset_files.names()
+    ]
+    return "".join(("\n# From other files that it names:\n", *lines)).encode() if lines else b""
 
 
 def without_credentials(raw: bytes) -> bytes:
@@ -176,9 +192,9 @@ def refuse_reachable(run_spec: RunSpec) -> None:
 def _guarded(settings: Settings) -> Iterator[tuple[str, str, Path]]:
     if settings.policy is None:
         yield "its own allowlist", "--allowlist", settings.allowlist
-    # Whatever decides now: a groups file may name the policy of the next run's command.
-    for path in policy_files.groups_files(settings):
-        yield "its own policy", "--groups", path
+    # The next run's policy as well: it may be another one than this run's.
+    for path in policy_files.guarded(settings):
+        yield "its own policy", "policy file", path
     if settings.upstream_ca is not None:
         yield "the CAs that upstreams are trusted by", "--upstream-ca", settings.upstream_ca
     if settings.jsonl is not None:

@@ -123,6 +123,13 @@ def _run(sandbox: Sandbox, run_spec: RunSpec, say: Reporter) -> int:
     for path, state in _states(sandbox.plan.watched).items():
         if state != before[path]:
             say(f"warning: this run created or changed {path}; check it before you trust it")
+    if (learn := run_spec.settings.learn) is not None:
+        from claude_proxy.audit.learn import usage_of  # noqa: PLC0415 - few runs learn
+
+        say(
+            f"learning: hosts are written into {learn[1]}; to use them, write in a policy: "
+            f"{usage_of(learn[1], run_spec.settings.confdir)}"
+        )
     with contextlib.suppress(ClaudeProxyError):  # COMMAND has run, and its exit code counts
         _record(run_spec.settings, Notice(0, "run-end", f"run {sandbox.name}: exit code {code}"))
     return code

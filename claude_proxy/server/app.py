@@ -20,6 +20,7 @@ from mitmproxy.options import Options
 from mitmproxy.proxy.context import Context
 from mitmproxy.tools.dump import DumpMaster
 
+from claude_proxy.audit.learn import usage_line
 from claude_proxy.audit.store import AuditStore
 from claude_proxy.config import policy_files
 from claude_proxy.config.settings import (
@@ -202,6 +203,8 @@ def _serve(settings: Settings, lifeline: Lifeline | None) -> None:
             # credential command.
             with contextlib.closing(vault):
                 runner.run(_run(parts))
+        if settings.learn is not None and slot.speaks:
+            logs.report([usage_line(settings.learn[1], settings.confdir)])
         # After the store has closed, which writes the last lines of the audit log.
         parts.announce("Stopped.")
 

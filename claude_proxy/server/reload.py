@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 
 from claude_proxy.config import policy_files
+from claude_proxy.config.owner_files import States, changed, fingerprint
 from claude_proxy.config.settings import Settings
 from claude_proxy.errors import ConfigError
 from claude_proxy.events import Notice
@@ -42,7 +43,7 @@ class Reloader:
         self._settings = settings
         self._what = "allowlist" if settings.policy is None else "policy"
         self._loaded = loaded
-        self._rejected: policy_files.Fingerprint | None = None
+        self._rejected: States | None = None
         self._judges = gates
         self._connections = connections
         self._record = record
@@ -54,18 +55,19 @@ class Reloader:
         """Reload whenever one of the policy's files has changed since it was last read."""
         while True:
             await asyncio.sleep(_POLL_INTERVAL_S)
-            self._use_own_allowlist()
-            known = self._rejected or self._loaded.fingerprint
-            if policy_files.fingerprint_for(self._settings) != known:
+            known = self._loaded.states if self._rejected is None else self._rejected
+            if self._use_own_allowlist() or changed(known):
                 await self.reload()
 
-    def _use_own_allowlist(self) -> None:
+    def _use_own_allowlist(self) -> bool:
         """Switch from the shipped allowlist to the user's own once `claude-proxy allow` made it."""
         own = self._settings.awaited_allowlist
         if own is not None and self._settings.policy is None and own.exists():
             self._announce(f"Now using your own allowlist: {own}")
             self._settings = replace(self._settings, allowlist=own, awaited_allowlist=None)
             self._rejected = None
+            return True
+        return False
 
     async def reload(self) -> None:
         """Read the files; apply them if they are valid, otherwise report what is wrong."""
@@ -73,10 +75,12 @@ class Reloader:
             self._use_own_allowlist()
             loop = asyncio.get_running_loop()
             settings, last = self._settings, self._loaded
-            seen = policy_files.fingerprint_for(settings)
+            seen: States = {}
             try:
                 # On a thread: a list of 100,000 hosts takes seconds to read.
-                loaded = await loop.run_in_executor(None, policy_files.load_for, settings, last)
+                loaded = await loop.run_in_executor(
+                    None, policy_files.load_for, settings, last, seen
+                )
                 activate = await loop.run_in_executor(None, self._judges.prepare, loaded.policy)
             except ConfigError as error:
                 self._reject(seen, error)
@@ -91,8 +95,9 @@ class Reloader:
             if loaded.complaint is not None:
                 self._complain("project's restrictions file", loaded.complaint)
 
-    def _reject(self, seen: policy_files.Fingerprint, error: ConfigError) -> None:
-        self._rejected = seen
+    def _reject(self, seen: States, error: ConfigError) -> None:
+        # Where a fault came before the first file, the known ones are watched.
+        self._rejected = seen or {path: fingerprint(path) for path in self._loaded.states}
         self._complain(self._what, error)
 
     def _complain(self, what: str, error: ConfigError) -> None:

@@ -15,17 +15,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from claude_proxy.audit import learn
-from claude_proxy.audit.learn import Hosts, Learner, text_of
+from claude_proxy.audit.learn import Hosts, Learner, text_with, usage_of
 from claude_proxy.audit.sinks import Printer
-from claude_proxy.config.groups import loader
-from claude_proxy.config.groups import reader as groups_reader
+from claude_proxy.config import policy_files
+from claude_proxy.config.allowlist import loader
 from claude_proxy.config.settings import Learn
 from claude_proxy.errors import ConfigError
 from claude_proxy.events import PASSTHROUGH_SCHEME, DecisionMade, OutcomeSeen, Phase
+from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.reason import Reason
 
 EPOCH = 1_790_000_000
-OTHERS = '# mine\n[network.groups.mine]\nhosts = ["mine.test"]\n'
+OTHERS = "# mine\nallow:\n  - mine.test # why\n"
 
 type Learning = Callable[..., Learner]
 
@@ -68,14 +69,19 @@ def visit(sink: Callable[..., object], target: str, number: int = 1, scheme: str
     sink(outcome(number))
 
 
-def hosts_of(file: Path, name: str = f"learned_session_{EPOCH}") -> list[str]:
-    found = loader.load([(str(file), file.read_text())]).groups[name]
-    return [str(host.pattern) for host in found.hosts]
+def policy_of(text: str) -> Policy:
+    """Return what a policy allows that uses the text as a preset."""
+    library = loader.Library(preset=lambda _: text)
+    return loader.load("allow: [{preset: learned}]", name="a.yaml", library=library)
+
+
+def hosts_of(file: Path) -> list[str]:
+    return list(policy_of(file.read_text()).hosts())
 
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    return tmp_path / "learned.toml"
+    return tmp_path / "learned.yaml"
 
 
 @pytest.fixture
@@ -153,15 +159,26 @@ def test_a_tunnel_that_is_passed_through_is_a_visit(learning: Learning, file: Pa
     assert hosts_of(file) == ["a.test"]
 
 
-def test_what_a_group_cannot_say_is_a_comment(learning: Learning, file: Path) -> None:
+def test_ports_and_plain_http_are_written_as_they_were_met(learning: Learning, file: Path) -> None:
     learner = learning()
     visit(learner, "deb.test:80", 1, "http")
     visit(learner, "[2606:4700::1]:8443", 2)
 
     learner.write()
 
-    assert hosts_of(file) == []
-    assert "# https://[2606:4700::1]:8443\n# http://deb.test:80\n" in file.read_text()
+    assert [str(rule) for rule in policy_of(file.read_text()).allow] == [
+        "https://2606:4700::1 ports 8443",
+        "http://deb.test ports 80",
+    ]
+
+
+def test_a_host_with_the_name_of_a_preset_is_a_host(learning: Learning, file: Path) -> None:
+    learner = learning()
+    visit(learner, "github:443")
+
+    learner.write()
+
+    assert hosts_of(file) == ["github"]
 
 
 @pytest.mark.parametrize("reason", [reason for reason in Reason if reason != Reason.RULE_MATCHED])
@@ -174,8 +191,7 @@ def test_denials_of_hosts_are_learned_and_denials_of_requests_are_not(
 
     learner.write()
 
-    name = f"learned_session_{EPOCH}_denied"
-    learned = hosts_of(file, name) if file.exists() else []
+    learned = hosts_of(file) if file.exists() else []
     of_the_host = reason in {
         *(Reason.NO_RULE, Reason.DENY_RULE),
         *(Reason.PORT_NOT_ALLOWED, Reason.SCHEME_NOT_ALLOWED),
@@ -191,7 +207,9 @@ def test_a_flood_of_names_fills_no_disk(monkeypatch: pytest.MonkeyPatch) -> None
         hosts.take(denial(f"a{number}.test:443"))
 
     assert len(hosts.ways) == 3
-    assert "# There were more than 3" in text_of("x", hosts, "now")
+    text = text_with("", hosts.ways, "now", name="a.yaml", overflowed=hosts.overflowed)
+    assert text.count("the rest was not written down") == 1
+    assert text_with(text, hosts.ways, "later", name="a.yaml", overflowed=True) == text
 
 
 def test_a_flood_of_attempts_fills_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,15 +227,14 @@ texts = st.text() | st.text(st.sampled_from('a.-_*"\\\n#[]:/?0')).map(lambda tex
 
 
 @given(st.lists(texts, max_size=5))
-def test_the_group_is_sound_whatever_was_asked_for(targets: list[str]) -> None:
+def test_the_preset_is_valid_whatever_was_asked_for(targets: list[str]) -> None:
     hosts = Hosts(Learn.DENIALS)
     for target in targets:
         hosts.take(denial(target))
 
-    text = text_of("a", hosts, "now")
+    text = text_with("", hosts.ways, "now", name="a.yaml")
 
-    found = loader.load([("a.toml", text)]).groups["a"]
-    assert len(found.hosts) == len([way for way in hosts.ways if way[1:] == ("https", 443)])
+    assert len(policy_of(text).allow) == len(hosts.ways)
 
 
 # The file
@@ -244,22 +261,19 @@ def test_what_else_the_file_holds_stays(learning: Learning, file: Path) -> None:
     visit(learner, "b.test:443", 2)
     learner.write()
 
-    assert file.read_text().startswith(OTHERS)
-    assert hosts_of(file) == ["a.test", "b.test"]
-    assert hosts_of(file, "mine") == ["mine.test"]
+    assert file.read_text() == f"{OTHERS}  - a.test\n  - b.test\n"
 
 
 def test_what_is_added_meanwhile_stays_too(learning: Learning, file: Path) -> None:
     learner = learning()
     visit(learner, "a.test:443")
     learner.write()
-    file.write_text(file.read_text() + OTHERS)
+    file.write_text(file.read_text() + "  - mine.test\n")
 
     visit(learner, "b.test:443", 2)
     learner.write()
 
-    assert hosts_of(file) == ["a.test", "b.test"]
-    assert hosts_of(file, "mine") == ["mine.test"]
+    assert hosts_of(file) == ["a.test", "mine.test", "b.test"]
 
 
 def test_two_that_learn_at_once_lose_nothing(learning: Learning, file: Path) -> None:
@@ -270,12 +284,10 @@ def test_two_that_learn_at_once_lose_nothing(learning: Learning, file: Path) -> 
             visit(learner, f"h{number}.of{each}.test:443", number)
             learner.write()
 
-    assert hosts_of(file) == [f"h{number}.of0.test" for number in range(3)]
-    later = f"learned_session_{EPOCH + 1}"
-    assert hosts_of(file, later) == [f"h{number}.of1.test" for number in range(3)]
+    assert hosts_of(file) == [f"h{number}.of{each}.test" for number in range(3) for each in (0, 1)]
 
 
-def test_a_group_that_was_edited_is_left_and_another_begun(learning: Learning, file: Path) -> None:
+def test_what_the_owner_deletes_stays_deleted(learning: Learning, file: Path) -> None:
     learner = learning()
     visit(learner, "a.test:443")
     learner.write()
@@ -284,12 +296,11 @@ def test_a_group_that_was_edited_is_left_and_another_begun(learning: Learning, f
     visit(learner, "b.test:443", 2)
     learner.write()
 
-    assert hosts_of(file) == ["edited.test"]
-    assert hosts_of(file, f"learned_session_{EPOCH + 1}") == ["a.test", "b.test"]
+    assert hosts_of(file) == ["edited.test", "b.test"]
 
 
 def test_a_link_stays_a_link(learning: Learning, file: Path, tmp_path: Path) -> None:
-    link = tmp_path / "link.toml"
+    link = tmp_path / "link.yaml"
     link.symlink_to(file)
     learner = learning(path=link)
     visit(learner, "a.test:443")
@@ -329,8 +340,8 @@ def test_what_is_new_is_written_after_a_while_by_itself(file: Path) -> None:
 # Trouble
 
 
-@pytest.mark.parametrize("text", ["[", "[network.groups.a]\nhost = 1\n"])
-def test_a_file_that_is_no_groups_file_stops_the_start(
+@pytest.mark.parametrize("text", ["[", "alow: []\n", "deny: [a.test]\n", "allow: [[x]]\n"])
+def test_a_file_that_is_no_preset_stops_the_start(
     learning: Learning, file: Path, text: str
 ) -> None:
     file.write_text(text)
@@ -349,7 +360,7 @@ def test_a_file_that_is_not_utf_8_stops_the_start(learning: Learning, file: Path
 
 
 def test_a_file_that_is_full_stops_the_start(learning: Learning, file: Path) -> None:
-    file.write_text("#" * (groups_reader.MAX_BYTES + 1))
+    file.write_text("#" * (learn.MAX_BYTES + 1))
 
     with pytest.raises(ConfigError, match="full"):
         learning()
@@ -357,7 +368,7 @@ def test_a_file_that_is_full_stops_the_start(learning: Learning, file: Path) -> 
 
 @pytest.mark.parametrize(
     ("path", "why"),
-    [("none/learned.toml", "no such directory"), ("", "is a directory")],
+    [("none/learned.yaml", "no such directory"), ("", "is a directory")],
 )
 def test_a_place_that_cannot_be_written_stops_the_start(
     learning: Learning, tmp_path: Path, path: str, why: str
@@ -401,7 +412,7 @@ def test_a_full_disk_is_told_once_and_costs_nothing_that_was_learned(
     assert [record.getMessage() for record in caplog.records] == [
         f"what was learned cannot be written to {file}: No space left on device"
     ]
-    assert hosts_of(file) == ["a.test"]
+    assert hosts_of(file) == ["mine.test", "a.test"]
 
 
 def test_a_file_that_was_broken_meanwhile_is_left_alone(
@@ -414,7 +425,7 @@ def test_a_file_that_was_broken_meanwhile_is_left_alone(
     learner.write()
 
     assert file.read_text() == "["
-    assert "this is not TOML" in caplog.text
+    assert "this is not YAML" in caplog.text
 
 
 def test_a_fault_in_writing_does_not_end_the_learning(
@@ -453,3 +464,28 @@ def test_nobody_can_hold_the_lock_for_ever(
     os.close(holder)
     assert "cannot be written" in caplog.text
     assert not file.exists()
+
+
+# How it is used
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        ("presets/work.yaml", "allow: [{preset: work}]"),
+        ("presets/github.yaml", 'include: ["{confdir}/presets/github.yaml"]'),
+        ("presets/Work.yaml", 'include: ["{confdir}/presets/Work.yaml"]'),
+        ("work.yaml", 'include: ["{confdir}/work.yaml"]'),
+    ],
+)
+def test_the_line_that_uses_it_can_be_used(tmp_path: Path, path: str, line: str) -> None:
+    file = tmp_path / path
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(text_with("", [("a.test", "https", 443)], "now", name=str(file)))
+
+    found = usage_of(file, tmp_path)
+
+    assert found == line.replace("{confdir}", str(tmp_path))
+    own = tmp_path / "allowlist.yaml"
+    own.write_text(found)
+    assert list(policy_files.load(own).policy.hosts()) == ["a.test"]

@@ -14,6 +14,7 @@ import claude_proxy
 from claude_proxy.cli import paths
 from claude_proxy.cli.main import main
 from claude_proxy.config.allowlist import loader
+from claude_proxy.config.allowlist.schema import schema
 from claude_proxy.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -621,4 +622,4 @@ def test_what_a_preset_narrows_is_printed_as_json(capsys: pytest.CaptureFixture[
 def test_the_schema_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["schema"]) == 0
 
-    assert json.loads(capsys.readouterr().out) == loader.schema()
+    assert json.loads(capsys.readouterr().out) == schema()

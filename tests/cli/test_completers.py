@@ -11,6 +11,7 @@ OFFERED = [
     ("claude-proxy run --policy ", {"lockdown", "claude"}),
     ("claude-proxy --policy lo", {"lockdown"}),
     ("claude-proxy policies cl", {"claude"}),
+    ("claude-proxy presets git", {"github", "gitlab"}),
     ("claude-proxy run --profile c", {"claude", "codex", "crafted"}),
     ("claude-proxy run -- one-of-our", {"one-of-our-tools"}),
     ("claude-proxy run one-of-our", {"one-of-our-tools"}),
@@ -64,9 +65,13 @@ def test_what_only_command_knows_is_left_to_the_shell(
     assert completed(line, monkeypatch, capfd).strip() == f"file,{line.rpartition(' ')[2]}"
 
 
-def test_a_broken_groups_file_completes_nothing_and_says_nothing(
+def test_a_broken_policy_is_completed_without_a_word_about_it(
     home: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    (home / ".config" / "claude-proxy" / "groups.toml").write_text("what?", encoding="utf-8")
+    policies = home / ".config" / "claude-proxy" / "policies"
+    policies.mkdir()
+    (policies / "broken.yaml").write_text("what?", encoding="utf-8")
 
-    assert completed("claude-proxy run --policy ", monkeypatch, capfd).strip() == ""
+    said = completed("claude-proxy run --policy bro", monkeypatch, capfd)
+
+    assert said.strip() == "plain,broken"

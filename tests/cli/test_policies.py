@@ -1,4 +1,4 @@
-"""Laws of the command line of groups: what is listed, what is asked, what clashes."""
+"""Laws of policies on the command line: what is listed, what is asked, what clashes."""
 
 import json
 from pathlib import Path
@@ -8,16 +8,12 @@ import pytest
 from claude_proxy.cli import main
 from claude_proxy.config.settings import Learn, Settings
 
-MINE = """
-[network.groups.mine]
-description = "my \\u001b[31m hosts"
-hosts = ["a.test"]
-hosts_deny = ["b.a.test"]
-groups = ["gemini"]
-
-[policy.policies.mine]
-filesystem = "claude"
-network = {default = "allow", allow_groups = ["mine"], deny_groups = ["claude"]}
+MINE = """\
+description: "my \\u001b[31m policy"
+default: allow
+profile: claude
+allow: [a.test, {preset: gemini}]
+deny: [b.a.test, api.anthropic.com]
 """
 
 
@@ -31,7 +27,8 @@ def confdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def mine(confdir: Path) -> Path:
-    return written(confdir / "groups.toml", MINE)
+    (confdir / "policies").mkdir(mode=0o700)
+    return written(confdir / "policies" / "mine.yaml", MINE)
 
 
 def written(file: Path, text: str) -> Path:
@@ -57,9 +54,9 @@ def test_policies_are_listed_with_what_they_do(capsys: pytest.CaptureFixture[str
     lines = printed(capsys, "policies").splitlines()
 
     assert [line.split()[0] for line in lines] == [
-        *("allow", "claude", "deny", "gemini", "lockdown", "open", "shell"),
+        *("allow", "claude", "codex", "deny", "gemini", "lockdown", "open", "shell"),
     ]
-    assert lines[4] == "lockdown  disabled      No network at all"
+    assert lines[5] == "lockdown  none          No network at all"
 
 
 @pytest.mark.usefixtures("mine")
@@ -69,71 +66,50 @@ def test_a_policy_is_shown_with_its_rules(capsys: pytest.CaptureFixture[str]) ->
     assert "  network: proxy, allow\n  profile: claude\n" in text
     assert "  allow https://a.test ports 443 (" in text
     assert "  deny b.a.test (" in text
-    assert "  deny api.anthropic.com (preset claude-min:" in text
+    assert "  deny api.anthropic.com (" in text
 
 
 def test_a_policy_without_a_proxy_has_no_rules(capsys: pytest.CaptureFixture[str]) -> None:
     text = printed(capsys, "policies", "open")
 
-    assert "  network: open\n  profile: by the command\n" in text
+    assert "  network: open\n  profile: the one of the command\n" in text
     assert "  allow" not in text
 
 
 @pytest.mark.usefixtures("mine")
-def test_groups_are_listed_and_nothing_in_them_reaches_the_terminal(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    text = printed(capsys, "policies", "--list-groups")
+def test_what_a_file_says_does_not_reach_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    text = printed(capsys, "policies")
 
-    assert "mine         2 hosts, 1 group  my \\x1b[31m hosts\n" in text
-    assert "claude       1 group           Claude Code" in text
+    assert "mine      proxy, allow  my \\x1b[31m policy\n" in text
 
 
 @pytest.mark.usefixtures("mine")
-def test_all_of_it_is_to_be_had_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+def test_policies_are_printed_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     policies = json.loads(printed(capsys, "policies", "--json"))
-    groups = json.loads(printed(capsys, "policies", "--list-groups", "--json"))
     one = json.loads(printed(capsys, "policies", "mine", "--json"))
     none = json.loads(printed(capsys, "policies", "lockdown", "--json"))
 
     assert "mine" in [policy["name"] for policy in policies]
-    assert {group["name"]: group["hosts"] for group in groups}["mine"] == ["a.test"]
-    assert (one["default"], one["filesystem"], one["deny_groups"]) == (
-        "allow",
-        "claude",
-        ["claude"],
-    )
+    assert (one["default"], one["profile"], one["network"]) == ("allow", "claude", "proxy")
     assert one["allow"][0]["host"] == "a.test"
-    assert "allow" not in none
+    assert none["allow"] == []
 
 
-def test_files_are_laid_over_each_other(
-    mine: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    other = written(tmp_path / "o.toml", '[policy.policies.mine]\ndescription = "by the option"\n')
-    seeds = written(tmp_path / "s.toml", '[policy.policies.mine]\ndescription = "the seed"\n')
-    assert mine.exists()
-
-    monkeypatch.setenv("BW_CLAUDE_CONFIG", str(seeds))
-    assert "mine: the seed" in printed(capsys, "policies", "mine")
-    assert "mine: by the option" in printed(capsys, "policies", "mine", "--groups", other)
-    monkeypatch.setenv("CLAUDE_PROXY_GROUPS", str(other))
-    assert "mine: by the option" in printed(capsys, "policies", "mine")
-
-
-def test_mistakes_are_told_together(confdir: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    written(confdir / "groups.toml", "x = 1\n[network]\ny = 2\n")
+def test_mistakes_are_told_together(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    written(mine, "x: 1\nallow: ['*']\n")
 
     text = refused(capsys, "policies")
 
-    assert text.count("error: unknown key") == 2
-    assert f"{confdir / 'groups.toml'}:3:1, network.y" in text
+    assert text.count("error: ") == 2
+    assert f"where: {mine}:1:1\n" in text
 
 
-def test_a_name_and_the_list_of_groups_are_two_questions(
-    capsys: pytest.CaptureFixture[str],
+def test_a_groups_file_is_answered_with_the_way_to_convert_it(
+    confdir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert "--list-groups" in refused(capsys, "policies", "claude", "--list-groups")
+    written(confdir / "groups.toml", "")
+
+    assert "claude-proxy import bw-claude" in refused(capsys, "policies")
 
 
 # Asking a policy
@@ -162,13 +138,13 @@ def test_check_asks_one_of_the_two(capsys: pytest.CaptureFixture[str], tmp_path:
 
     text = refused(capsys, "check", "--policy", "deny", "--allowlist", list_, "https://a.test/")
 
-    assert "a policy stands in the place of an allowlist" in text
+    assert "--policy and --allowlist each name the policy" in text
 
 
 def test_check_has_no_answer_for_a_policy_without_a_proxy(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert "it filters nothing" in refused(capsys, "check", "--policy", "open", "https://a.test/")
+    assert "nothing is filtered" in refused(capsys, "check", "--policy", "open", "https://a.test/")
 
 
 # Serving
@@ -186,12 +162,12 @@ def served(*arguments: str) -> Settings:
 
 
 def test_serve_is_told_of_policies_and_of_learning() -> None:
-    settings = served("--policy", "mine", "--groups", "g.toml", "--learn", "l.toml")
+    settings = served("--policy", "mine", "--learn", "l.yaml")
 
-    assert (settings.policy, settings.groups) == ("mine", Path("g.toml"))
-    assert settings.learn == (Learn.EVERYTHING, Path("l.toml"))
-    assert served("--learn-deny", "l.toml").learn == (Learn.DENIALS, Path("l.toml"))
-    assert (served().policy, served().groups, served().learn) == (None, None, None)
+    assert settings.policy == "mine"
+    assert settings.learn == (Learn.EVERYTHING, Path("l.yaml"))
+    assert served("--learn-deny", "l.yaml").learn == (Learn.DENIALS, Path("l.yaml"))
+    assert (served().policy, served().learn) == (None, None)
 
 
 @pytest.mark.parametrize(

@@ -9,17 +9,6 @@ from claude_proxy.cli import main
 from claude_proxy.sandbox import runner
 from claude_proxy.sandbox.run_spec import RunSpec
 
-GROUPS = """\
-[policy.policies.offline]
-network.network = "disabled"
-filesystem = "claude"
-[policy.policies.online]
-network.network = "proxy"
-network.allow_groups = ["claude"]
-[tools.make]
-default_policy = "offline"
-"""
-
 
 @pytest.fixture(autouse=True)
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -31,10 +20,19 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def groups(tmp_path: Path) -> str:
-    path = tmp_path / "groups.toml"
-    path.write_text(GROUPS, "utf-8")
-    return f"--groups={path}"
+def confdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A configuration with policies of the owner's, and a profile that names one."""
+    confdir = tmp_path / "conf"
+    for name, text in (
+        ("policies/offline.yaml", "network: none\nprofile: claude\n"),
+        ("policies/online.yaml", "allow: [{preset: claude}]\n"),
+        ("profiles/maker.yaml", "extends: shell\ncommands: [make]\npolicy: offline\n"),
+    ):
+        path = confdir / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, "utf-8")
+    monkeypatch.setenv("CLAUDE_PROXY_CONFDIR", str(confdir))
+    return confdir
 
 
 @pytest.fixture(autouse=True)
@@ -67,8 +65,9 @@ def test_without_a_policy_the_allowlist_decides(orders: list[RunSpec]) -> None:
     assert (order.settings.policy, order.sandbox.network) == (None, True)
 
 
-def test_a_policy_of_the_proxy_is_handed_to_it(orders: list[RunSpec], groups: str) -> None:
-    order = order_of(orders, groups, "--policy=online", "make")
+@pytest.mark.usefixtures("confdir")
+def test_a_policy_of_the_proxy_is_handed_to_it(orders: list[RunSpec]) -> None:
+    order = order_of(orders, "--policy=online", "make")
 
     assert (order.settings.policy, order.sandbox.network) == ("online", True)
 
@@ -102,28 +101,54 @@ def test_what_takes_the_network_away_wins_over_an_open_policy(
     assert not order.sandbox.unfiltered
 
 
-def test_a_command_can_have_a_policy_of_its_own(orders: list[RunSpec], groups: str) -> None:
-    order = order_of(orders, groups, "/usr/bin/make", "all")
+@pytest.mark.usefixtures("confdir")
+def test_a_command_has_the_policy_of_its_profile_and_keeps_the_profile(
+    orders: list[RunSpec],
+) -> None:
+    order = order_of(orders, "/usr/bin/make", "all")
 
     assert not order.sandbox.network
-    assert order.sandbox.profile.name == "claude"
+    assert order.sandbox.profile.name == "maker"
 
 
-def test_an_allowlist_that_is_named_goes_before_it(
-    orders: list[RunSpec], groups: str, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("tool", ["codex", "gemini"])
+def test_codex_and_gemini_have_policies_of_their_own(orders: list[RunSpec], tool: str) -> None:
+    order = order_of(orders, tool)
+
+    assert (order.settings.policy, order.sandbox.profile.name) == (tool, tool)
+
+
+def test_claude_has_the_allowlist(orders: list[RunSpec]) -> None:
+    assert order_of(orders, "claude").settings.policy is None
+
+
+@pytest.mark.usefixtures("confdir")
+def test_an_allowlist_that_is_named_goes_before_it(orders: list[RunSpec], tmp_path: Path) -> None:
     listed = tmp_path / "list.yaml"
     listed.write_text("allow: []\n")
 
-    assert order_of(orders, groups, f"--allowlist={listed}", "make").sandbox.network
+    assert order_of(orders, f"--allowlist={listed}", "make").sandbox.network
 
 
-def test_a_profile_that_is_named_goes_before_the_policys(
-    orders: list[RunSpec], groups: str
-) -> None:
-    order = order_of(orders, groups, "--profile=shell", "--policy=offline", "make")
+@pytest.mark.usefixtures("confdir")
+def test_a_policy_that_is_named_brings_its_profile(orders: list[RunSpec]) -> None:
+    assert order_of(orders, "--policy=offline", "make").sandbox.profile.name == "claude"
+
+
+@pytest.mark.usefixtures("confdir")
+def test_a_profile_that_is_named_goes_before_the_policys(orders: list[RunSpec]) -> None:
+    order = order_of(orders, "--profile=shell", "--policy=offline", "make")
 
     assert order.sandbox.profile.name == "shell"
+
+
+def test_a_groups_file_stops_a_run(
+    confdir: Path, orders: list[RunSpec], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (confdir / "groups.toml").touch()
+
+    assert "claude-proxy import bw-claude" in error_of(capsys, "make")
+    assert orders == []
 
 
 @pytest.mark.parametrize("words", [["--verify"], ["--learn=learned.toml"]])
@@ -158,16 +183,14 @@ def test_what_the_project_denies_is_denied_or_nothing_runs(
     assert orders == []
 
 
-@pytest.mark.parametrize(
-    ("option", "line"),
-    [("--list-policies", "offline   disabled"), ("--list-groups", "claude")],
-)
+@pytest.mark.usefixtures("confdir")
 def test_what_there_is_to_choose_from_is_listed(
-    capsys: pytest.CaptureFixture[str], orders: list[RunSpec], groups: str, option: str, line: str
+    capsys: pytest.CaptureFixture[str], orders: list[RunSpec]
 ) -> None:
-    assert main.main(["run", groups, option]) == 0
+    assert main.main(["run", "--list-policies"]) == 0
 
-    assert any(shown.startswith(line) for shown in capsys.readouterr().out.splitlines())
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("offline   none") for line in lines)
     assert orders == []
 
 

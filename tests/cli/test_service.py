@@ -61,7 +61,7 @@ def test_what_a_system_service_goes_by_is_not_where_it_can_write(
     _, out, _ = run("print", "--system", "--kind", kind.value)
 
     names, words = names_of(kind), exec_start(out).split()
-    # gateway.yaml and groups.toml are in --confdir.
+    # gateway.yaml and policies/ are in --confdir.
     assert f"--confdir={names.configuration}" in words
     assert f"--cadir={names.state}" in words
     assert f"--statedir={names.state}" in words
@@ -87,9 +87,9 @@ def test_the_options_behind_the_dashes_are_the_commands(run: Run) -> None:
 
 
 def test_a_path_among_them_leads_there_from_everywhere(run: Run, tmp_path: Path) -> None:
-    _, out, _ = run("print", "--user", "--", "--groups", "mine.toml", "--jsonl", "-")
+    _, out, _ = run("print", "--user", "--", "--allowlist", "mine.yaml", "--jsonl", "-")
 
-    assert f"--groups={Path.cwd()}/mine.toml --jsonl=-" in exec_start(out)
+    assert f"--allowlist={Path.cwd()}/mine.yaml --jsonl=-" in exec_start(out)
     _, out, _ = run("print", "--user", "--", "--jsonl", str(tmp_path / "log" / "x.jsonl"))
     assert f" {tmp_path}/log\n" in out
 
@@ -416,7 +416,7 @@ def test_what_stands_in_its_way_stops_an_installation(
 ) -> None:
     monkeypatch.setattr(sys, "prefix", "/var/tmp/venv")
 
-    code, out, err = run("install", "--user", "--", "--groups", "/var/tmp/groups.toml")
+    code, out, err = run("install", "--user", "--", "--allowlist", "/var/tmp/list.yaml")
 
     assert (code, out) == (2, "")
     assert "could not see the program" in err
@@ -424,7 +424,7 @@ def test_what_stands_in_its_way_stops_an_installation(
 
 @pytest.mark.usefixtures("visible")
 def test_a_file_that_a_service_could_not_see_is_warned_of(run: Run) -> None:
-    _, _, err = run("print", "--system", "--", "--groups", "/home/me/groups.toml")
+    _, _, err = run("print", "--system", "--", "--allowlist", "/home/me/list.yaml")
 
     assert "could not see the file" in err
     assert "put it into /etc/claude-proxy" in err

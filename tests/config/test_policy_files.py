@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from claude_proxy.config import policy_files
-from claude_proxy.config.groups import reader as groups_reader
+from claude_proxy.config.owner_files import changed, fingerprint
 from claude_proxy.config.settings import Learn, Settings
 from claude_proxy.config.strict_yaml import nodes
 from claude_proxy.errors import ConfigError, ConfigErrors
@@ -40,7 +40,8 @@ def test_a_sound_file_is_read(file: Path) -> None:
     loaded = policy_files.load(file)
 
     assert list(loaded.policy.hosts()) == ["example.com"]
-    assert loaded.fingerprint == policy_files.fingerprint(file)
+    assert loaded.states[file] == fingerprint(file)
+    assert not loaded.is_stale
 
 
 def test_a_file_that_is_not_there_is_a_clear_error(file: Path) -> None:
@@ -230,42 +231,9 @@ def test_a_group_that_nobody_knows_may_not(accounts: Accounts) -> None:
     assert may_write()
 
 
-# --- fingerprints
-
-
-def test_a_changed_file_is_told_from_what_it_was(file: Path) -> None:
-    before = policy_files.fingerprint(file)
-
-    file.write_text("allow: []\n")
-
-    assert policy_files.fingerprint(file) != before
-
-
-def test_a_replaced_file_is_told_from_what_it_was(file: Path) -> None:
-    before = policy_files.fingerprint(file)
-    text, times = file.read_text(), file.stat()
-    new = file.with_name("new")
-    new.write_text(text)
-    os.utime(new, ns=(times.st_atime_ns, times.st_mtime_ns))
-
-    new.replace(file)
-
-    assert policy_files.fingerprint(file) != before
-
-
-def test_a_file_that_is_gone_has_a_state_of_its_own(file: Path) -> None:
-    before = policy_files.fingerprint(file)
-
-    file.unlink()
-
-    assert policy_files.fingerprint(file) == (0, 0, 0, 0) != before
-
-
 # --- policies of groups files, and what narrows
 
-GROUPS = (
-    '[network.groups.a]\nhosts = ["a.test"]\n[policy.policies.p.network]\nallow_groups = ["a"]\n'
-)
+MINE = "allow: [a.test]\n"
 
 
 class Place:
@@ -273,13 +241,16 @@ class Place:
 
     def __init__(self, directory: Path, file: Path) -> None:
         self.allowlist = file
-        self.groups = directory / "given.toml"
+        self.learned = directory / "learned.yaml"
         self.narrowing = directory / ".claude-proxy.yaml"
-        self._directory = file.parent
-        self.own = file.parent / "groups.toml"
+        self.confdir = file.parent
+        self.own = file.parent / "policies" / "p.yaml"
+        self.preset = file.parent / "presets" / "mine.yaml"
+        for path in (self.own, self.preset):
+            path.parent.mkdir(mode=0o700)
 
     def settings(self, **changes: object) -> Settings:
-        return Settings(self.allowlist, self._directory, self._directory, **changes)  # type: ignore[arg-type]
+        return Settings(self.allowlist, self.confdir, self.confdir, **changes)  # type: ignore[arg-type]
 
     @staticmethod
     def write(path: Path, text: str) -> Path:
@@ -297,96 +268,321 @@ def hosts_of(loaded: policy_files.Loaded) -> list[str]:
     return list(loaded.policy.hosts())
 
 
+def refused(place: Place, **changes: object) -> ConfigError:
+    with pytest.raises(ConfigError) as caught:
+        policy_files.load_for(place.settings(**changes))
+    return caught.value
+
+
 def test_without_a_policy_the_allowlist_decides(place: Place) -> None:
-    place.write(place.own, "[")  # is not even looked at
+    place.write(place.own, "[")  # not even looked at
+    place.write(place.confdir / "groups.toml", "[")
 
     assert policy_files.load_for(place.settings()) == policy_files.load(place.allowlist)
 
 
-def test_a_policy_is_looked_for_in_the_users_groups_and_in_those_that_are_named(
-    place: Place,
-) -> None:
-    place.write(place.own, GROUPS)
+def test_a_policy_of_the_owners_is_found_by_its_name(place: Place) -> None:
+    place.write(place.own, MINE)
+
     assert hosts_of(policy_files.load_for(place.settings(policy="p"))) == ["a.test"]
-    place.write(place.groups, '[network.groups.a]\nhosts = ["b.test"]\n')
-
-    loaded = policy_files.load_for(place.settings(policy="p", groups=place.groups))
-
-    assert hosts_of(loaded) == ["b.test"]
 
 
-def test_the_users_groups_need_not_be_there_and_those_that_are_named_must(place: Place) -> None:
-    assert policy_files.load_for(place.settings(policy="claude")).policy.rules_count
+def test_a_policy_of_the_owners_replaces_a_built_in_one(place: Place) -> None:
+    place.write(place.own.with_name("claude.yaml"), MINE)
 
-    with pytest.raises(ConfigError, match="the groups file cannot be read: no such file") as caught:
-        policy_files.load_for(place.settings(policy="claude", groups=place.groups))
-
-    assert caught.value.fix == "name a readable groups file with --groups"
+    assert hosts_of(policy_files.load_for(place.settings(policy="claude"))) == ["a.test"]
 
 
-@pytest.mark.parametrize("which", ["own", "groups"])
-def test_a_groups_file_that_others_may_write_is_refused(place: Place, which: str) -> None:
-    place.write(place.own, GROUPS)
-    place.write(place.groups, "")
-    getattr(place, which).chmod(0o666)
+@pytest.mark.parametrize("name", ["clod", "../allowlist", "", "CLAUDE", "a/b", "claude.yaml"])
+def test_an_unknown_policy_is_an_error(place: Place, name: str) -> None:
+    error = refused(place, policy=name)
 
-    with pytest.raises(ConfigError, match="can be changed by other users"):
-        policy_files.load_for(place.settings(policy="p", groups=place.groups))
+    assert error.what == f'there is no policy "{name}"'
+    assert error.where == "--policy"
 
 
-def test_a_groups_file_is_bounded(place: Place) -> None:
-    place.write(place.groups, "#" * (groups_reader.MAX_BYTES + 1))
+def test_an_unknown_policy_is_answered_with_the_nearest(place: Place) -> None:
+    place.write(place.own.with_name("acme.yaml"), MINE)
 
-    with pytest.raises(ConfigError, match="larger than 4096 KiB"):
-        policy_files.load_for(place.settings(policy="p", groups=place.groups))
+    assert refused(place, policy="acmee").fix == "did you mean acme?"
+    assert refused(place, policy="clod").fix == "did you mean claude?"
 
 
-def test_users_groups_that_cannot_be_looked_at_are_an_error(place: Place) -> None:
+def test_a_policy_that_others_may_write_is_refused(place: Place) -> None:
+    place.write(place.own, MINE).chmod(0o666)
+
+    assert "can be changed by other users" in refused(place, policy="p").what
+
+
+def test_a_policy_that_cannot_be_looked_at_is_an_error(place: Place) -> None:
     place.own.symlink_to(place.own)
 
-    with pytest.raises(ConfigError, match="the groups file cannot be read"):
-        policy_files.load_for(place.settings(policy="claude"))
+    assert "the policy cannot be read" in refused(place, policy="p").what
 
 
-def test_a_directory_that_cannot_be_looked_into_is_not_taken_for_one_without_groups(
-    place: Place, tmp_path: Path
-) -> None:
-    circle = tmp_path / "circle"
-    circle.symlink_to(circle)
+def test_a_groups_file_is_refused_with_the_way_to_convert_it(place: Place) -> None:
+    groups = place.write(place.confdir / "groups.toml", "")
 
-    with pytest.raises(ConfigError, match="the groups file cannot be read"):
-        policy_files.load_for(Settings(place.allowlist, circle, circle, policy="claude"))
+    error = refused(place, policy="claude")
+
+    assert error.where == str(groups)
+    assert f"claude-proxy import bw-claude {groups} --output {place.confdir}" in str(error.fix)
 
 
 def test_a_policy_without_a_proxy_cannot_be_loaded_for_one(place: Place) -> None:
-    with pytest.raises(ConfigError, match="there is nothing to serve"):
-        policy_files.load_for(place.settings(policy="lockdown"))
+    assert "there is nothing to serve" in refused(place, policy="lockdown").what
+    assert "nothing is filtered" in refused(place, policy="open").what
+
+
+def test_an_allowlist_without_a_proxy_cannot_be_loaded_for_one(place: Place) -> None:
+    place.write(place.allowlist, "description: none\nnetwork: none\n")
+
+    error = refused(place)
+
+    assert error.where == f"{place.allowlist}:2:10, network"
+
+
+# --- presets of the owner's
+
+
+def test_a_preset_of_the_owners_is_used_like_a_shipped_one(place: Place) -> None:
+    place.write(place.preset, "allow: [m.test, {preset: nodejs}]\n")
+    place.write(place.allowlist, "allow: [{preset: mine}]\n")
+
+    assert hosts_of(policy_files.load_for(place.settings())) == ["m.test", "nodejs.org"]
+
+
+def test_a_preset_that_others_may_write_is_refused(place: Place) -> None:
+    place.write(place.preset, MINE).chmod(0o666)
+    place.write(place.allowlist, "allow: [{preset: mine}]\n")
+
+    error = refused(place)
+
+    assert error.what.startswith("the preset mine is wrong: the file can be changed by other users")
+    assert error.where == f"{place.allowlist}:1:18, allow[0].preset"
+
+
+def test_a_preset_of_the_owners_cannot_have_the_name_of_a_shipped_one(place: Place) -> None:
+    place.write(place.preset.with_name("github.yaml"), MINE)
+    place.write(place.allowlist, "allow: [{preset: github}]\n")
+
+    error = refused(place)
+
+    assert '"github" is the name of a shipped preset, and of one of yours' in error.what
+    assert str(place.preset.with_name("github.yaml")) in error.what
+
+
+def test_such_a_preset_is_found_where_a_shipped_one_includes_it(place: Place) -> None:
+    place.write(place.preset.with_name("nodejs.yaml"), MINE)
+    place.write(place.allowlist, "allow: [{preset: npm}]\n")
+
+    assert "is the name of a shipped preset" in refused(place).what
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ("deny: [x.test]", "a preset cannot have deny"),
+        ("credentials: []", "a preset cannot have credentials"),
+        ("network: none", "a preset cannot have network"),
+        ("include: [b.yaml]", "a preset cannot have include"),
+    ],
+)
+def test_a_preset_allows_and_does_nothing_else(place: Place, line: str, what: str) -> None:
+    place.write(place.preset, f"{line}\n")
+    place.write(place.allowlist, "allow: [{preset: mine}]\n")
+
+    assert refused(place).what == f"the preset mine is wrong: {what} (mine.yaml:1:1)"
+
+
+# --- included files
+
+
+def test_an_included_file_adds_its_entries_after_the_own_ones(place: Place) -> None:
+    more = place.write(place.confdir / "more.yaml", "allow: [m.test]\ndeny: [d.test]\n")
+    place.write(place.allowlist, "include: [more.yaml]\nallow: [a.test]\n")
+
+    loaded = policy_files.load_for(place.settings())
+
+    assert hosts_of(loaded) == ["a.test", "m.test"]
+    (denial,) = loaded.policy.deny
+    assert (denial.source.file, denial.source.line) == (str(more), 2)
+
+
+def test_a_path_begins_at_the_file_that_includes_it(place: Place) -> None:
+    place.write(place.own.with_name("b.yaml"), MINE)
+    place.write(place.own, "include: [b.yaml]\n")
+    place.write(place.allowlist, "include: [policies/p.yaml]\n")
+
+    assert hosts_of(policy_files.load_for(place.settings())) == ["a.test"]
+
+
+def test_a_file_that_is_included_twice_counts_once(place: Place) -> None:
+    place.write(place.own, MINE)
+    place.write(place.own.with_name("b.yaml"), "include: [p.yaml]\n")
+    place.write(place.allowlist, "include: [policies/p.yaml, policies/b.yaml]\n")
+
+    assert policy_files.load_for(place.settings()).policy.rules_count == 1
+
+
+@pytest.mark.parametrize("name", ["allowlist.yaml", "./allowlist.yaml", "link.yaml"])
+def test_a_file_that_includes_itself_is_refused(place: Place, name: str) -> None:
+    (place.confdir / "link.yaml").symlink_to(place.allowlist)
+    place.write(place.allowlist, f"include: [{name}]\n")
+
+    error = refused(place)
+
+    assert error.what.startswith(f"files include each other: {place.allowlist} -> ")
+    assert error.where == f"{place.allowlist}:1:11, include[0]"
+
+
+def test_files_that_include_each_other_are_refused(place: Place) -> None:
+    place.write(place.own, "include: [../allowlist.yaml]\n")
+    place.write(place.allowlist, "include: [policies/p.yaml]\n")
+
+    error = refused(place)
+
+    assert error.what.startswith(f"files include each other: {place.allowlist} -> {place.own} -> ")
+    assert error.where == f"{place.own}:1:11, include[0]"
+
+
+def test_an_included_file_that_others_may_write_is_refused(place: Place) -> None:
+    place.write(place.own, MINE).chmod(0o666)
+    place.write(place.allowlist, "include: [policies/p.yaml]\n")
+
+    assert "can be changed by other users" in refused(place).what
+
+
+def test_an_included_file_that_is_missing_is_told_at_its_line(place: Place) -> None:
+    place.write(place.allowlist, "allow: [a.test]\ninclude:\n  - gone.yaml\n")
+
+    error = refused(place)
+
+    assert "the included file cannot be read: no such file or directory" in error.what
+    assert error.where == f"{place.allowlist}:3:5, include[0]"
+
+
+def test_mistakes_of_all_files_are_told_together_each_in_its_own(place: Place) -> None:
+    place.write(place.own, "network: open\nallow: ['*']\n")
+    place.write(place.allowlist, "alow: []\ninclude: [policies/p.yaml]\n")
+
+    with pytest.raises(ConfigErrors) as caught:
+        policy_files.load_for(place.settings())
+
+    assert [error.where for error in caught.value.problems] == [
+        f"{place.allowlist}:1:1",
+        f"{place.own}:1:1",
+        f"{place.own}:2:9, allow[0]",
+    ]
+    assert caught.value.problems[1].what == "an included file cannot have network"
+
+
+def test_credentials_of_several_files_must_agree(place: Place) -> None:
+    entry = "credentials: [{host: a.test, inject: bearer, from: {env: KEY}}]\nallow: [a.test]\n"
+    place.write(place.own, entry)
+    place.write(place.allowlist, f"{entry}include: [policies/p.yaml]\n")
+
+    with pytest.raises(ConfigErrors) as caught:
+        policy_files.load_for(place.settings())
+
+    first = caught.value.problems[0]
+    assert first.what == f"two credentials are named a.test, the first in {place.allowlist}:1"
+    assert first.where == f"{place.own}:1:15, credentials[0]"
+
+
+# --- what is watched
 
 
 @pytest.mark.parametrize("policy", [None, "p"])
 def test_every_file_is_watched(place: Place, policy: str | None) -> None:
-    settings = place.settings(policy=policy, groups=place.groups, narrowing=place.narrowing)
-    files = [place.allowlist] if policy is None else [place.own, place.groups]
-    place.write(place.own, GROUPS)
-    place.write(place.groups, "")
+    settings = place.settings(policy=policy, narrowing=place.narrowing)
+    included = place.write(place.confdir / "more.yaml", "allow: [m.test]\n")
+    for path in (place.own, place.allowlist):
+        text = f"include: [{included}]\nallow: [{{preset: mine}}]\n"
+        place.write(path, text)
+    place.write(place.preset, MINE)
     place.write(place.narrowing, "deny: [x.test]\n")
 
-    for file in (*files, place.narrowing):
+    own = place.allowlist if policy is None else place.own
+    for file in (own, included, place.preset, place.narrowing):
         loaded = policy_files.load_for(settings)
-        assert loaded.fingerprint == policy_files.fingerprint_for(settings)
+        assert not loaded.is_stale
         place.write(file, file.read_text() + "\n")
 
-        assert loaded.fingerprint != policy_files.fingerprint_for(settings)
+        assert loaded.is_stale
 
 
-def test_users_groups_that_come_later_are_noticed(place: Place) -> None:
-    settings = place.settings(policy="claude")
-    loaded = policy_files.load_for(settings)
-    assert loaded.fingerprint == policy_files.fingerprint_for(settings)
+@pytest.mark.parametrize("name", ["policies/claude.yaml", "presets/claude.yaml"])
+def test_a_file_that_comes_later_is_noticed(place: Place, name: str) -> None:
+    loaded = policy_files.load_for(place.settings(policy="claude"))
+    assert not loaded.is_stale
 
-    place.write(place.own, GROUPS)
+    place.write(place.confdir / name, MINE)
 
-    assert loaded.fingerprint != policy_files.fingerprint_for(settings)
+    assert loaded.is_stale
+
+
+def test_a_load_that_fails_tells_what_it_looked_at(place: Place) -> None:
+    missing = place.confdir / "gone.yaml"
+    place.write(place.allowlist, "include: [gone.yaml]\n")
+    seen: dict[Path, tuple[int, ...]] = {}
+
+    with pytest.raises(ConfigError):
+        policy_files.load_for(place.settings(), None, seen)
+
+    assert set(seen) == {place.allowlist, missing}
+    assert not changed(seen)
+    place.write(missing, "")
+    assert changed(seen)
+
+
+def test_what_a_sandbox_must_not_write_is_this_policy_and_the_next_ones(place: Place) -> None:
+    more = place.write(place.confdir / "more.yaml", "")
+    place.write(place.own, "include: [../more.yaml]\n")
+
+    found = policy_files.guarded(place.settings(policy="p"))
+
+    expected = {place.own, more, place.allowlist, place.own.parent, place.preset.parent}
+    assert expected <= {Path(os.path.normpath(path)) for path in found}
+
+
+# --- which policy a run takes
+
+
+def chosen(
+    option: str | None = None,
+    *,
+    listed: bool = False,
+    project: str = "/home/me/work/acme/sub",
+    policy: str | None = "codex",
+) -> policy_files.Choice:
+    return policy_files.choose(
+        option=option,
+        has_allowlist_option=listed,
+        projects={Path("/home/me/work"): "work", Path("/home/me/work/acme"): "acme"},
+        project=Path(project),
+        profile=("codex", policy),
+    )
+
+
+def test_an_option_goes_before_all_else() -> None:
+    assert chosen("mine", listed=True) == policy_files.Choice("mine", "--policy")
+    assert chosen(listed=True) == policy_files.Choice(None, "--allowlist")
+
+
+def test_a_project_goes_before_a_profile_and_the_nearest_binding_counts() -> None:
+    assert chosen().policy == "acme"
+    assert chosen(project="/home/me/work/acmeish").policy == "work"
+    assert chosen(project="/home/me/work").origin == "projects, /home/me/work"
+
+
+def test_a_profile_goes_before_the_default_allowlist() -> None:
+    by_profile = policy_files.Choice("codex", "profile codex", by_profile=True)
+    assert chosen(project="/srv") == by_profile
+    assert chosen(project="/srv", policy=None) == policy_files.Choice(None, "the default allowlist")
+
+
+# --- what narrows
 
 
 @pytest.mark.parametrize("policy", [None, "allow"])
@@ -426,7 +622,7 @@ def test_a_narrowing_is_a_plain_file_and_is_never_waited_for(place: Place, kind:
     }
     make[kind](place.narrowing)
 
-    with pytest.raises(ConfigError, match="the file that narrows cannot be read") as caught:
+    with pytest.raises(ConfigError, match="the project's file cannot be read") as caught:
         policy_files.load_for(place.settings(narrowing=place.narrowing))
 
     assert caught.value.where == str(place.narrowing)
@@ -489,7 +685,7 @@ def test_learning_lets_through_what_no_rule_denies_only_where_everything_is_lear
 ) -> None:
     place.write(place.allowlist, "allow: [example.com]\ndeny: ['*.evil.test']\n")
     place.write(place.narrowing, "deny: [narrowed.test]\n")
-    settings = place.settings(learn=(learn, place.groups), narrowing=place.narrowing)
+    settings = place.settings(learn=(learn, place.learned), narrowing=place.narrowing)
 
     policy = policy_files.load_for(settings).policy
 

@@ -12,6 +12,7 @@ import yaml
 from claude_proxy.config import preset_files as packaged
 from claude_proxy.config.allowlist import loader
 from claude_proxy.config.allowlist.rules import ALLOW_FIELDS, DENY_FIELDS, METHODS
+from claude_proxy.config.allowlist.schema import schema
 from claude_proxy.config.allowlist.writer import entry_of, facts_of
 from claude_proxy.errors import ConfigErrors
 from claude_proxy.policy.policy import Policy
@@ -23,10 +24,13 @@ from claude_proxy.wire.authority import Authority
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = (ROOT / "allowlist.yaml").read_text("utf-8")
 NAMES = packaged.names()
-SCHEMA = jsonschema.Draft202012Validator(loader.schema())
+SCHEMA = jsonschema.Draft202012Validator(schema())
 
-# Only these may send more than a question: they are services that Claude Code talks to.
-TALKING = {"anthropic", "claude", "claude-min", "claude-optional", "claude-telemetry"}
+# Only these may send more than a question: they are services that an agent talks to.
+TALKING = {
+    *("anthropic", "claude", "claude-min", "claude-optional", "claude-telemetry"),
+    *("codex", "gemini"),
+}
 
 DOH = (
     *("dns.google", "dns.google.com", "8.8.8.8", "8.8.4.4", "1.1.1.1", "1.0.0.1", "9.9.9.9"),
@@ -82,8 +86,8 @@ def example_of(rule: Rule) -> Request:
 
 def test_every_preset_that_was_promised_is_there() -> None:
     promised = """
-        anthropic bitbucket cargo cdn claude claude-min claude-optional claude-telemetry debian
-        devcontainer docker github gitlab go jvm nodejs npm pypi ruby ubuntu vscode
+        anthropic bitbucket cargo cdn claude claude-min claude-optional claude-telemetry codex
+        debian devcontainer docker gemini github gitlab go jvm nodejs npm pypi ruby ubuntu vscode
     """
 
     assert list(NAMES) == promised.split()
@@ -381,7 +385,7 @@ def of_yaml(text: str) -> Any:
 
 
 def test_the_schema_is_one() -> None:
-    jsonschema.Draft202012Validator.check_schema(loader.schema())
+    jsonschema.Draft202012Validator.check_schema(schema())
 
 
 def test_the_schema_accepts_the_shipped_list_and_every_preset() -> None:
@@ -393,7 +397,7 @@ def test_the_schema_accepts_the_shipped_list_and_every_preset() -> None:
 
 
 def test_the_schema_knows_what_the_loader_knows() -> None:
-    definitions = loader.schema()["$defs"]
+    definitions = schema()["$defs"]
 
     assert tuple(definitions["presetName"]["enum"]) == NAMES
     assert tuple(definitions["methods"]["items"]["enum"]) == METHODS

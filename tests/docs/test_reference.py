@@ -8,7 +8,7 @@ import yaml
 
 from claude_proxy.cli import gateway_settings
 from claude_proxy.cli.main import cli
-from claude_proxy.config.allowlist import loader
+from claude_proxy.config.allowlist.schema import schema
 from claude_proxy.policy.reason import Reason
 from claude_proxy.proxy import dialer
 from claude_proxy.sandbox import profiles
@@ -80,17 +80,17 @@ def test_every_variable_of_isoproxy_is_documented(variable: str) -> None:
     assert f"| `{variable}` |" in PAGES["concepts/gateway.md"]
 
 
-def keys_of(schema: object) -> set[str]:
+def keys_of(node: object) -> set[str]:
     """Return the names of every property in a JSON Schema, at any depth."""
-    if isinstance(schema, list):
-        return set().union(*map(keys_of, schema))
-    if not isinstance(schema, dict):
+    if isinstance(node, list):
+        return set().union(*map(keys_of, node))
+    if not isinstance(node, dict):
         return set()
-    own = schema.get("properties", {})
-    return set(own).union(*map(keys_of, schema.values()))
+    own = node.get("properties", {})
+    return set(own).union(*map(keys_of, node.values()))
 
 
 def test_every_key_of_a_policy_file_is_documented() -> None:
     page = PAGES["reference/policy.md"] + PAGES["concepts/credentials.md"]
 
-    assert [key for key in sorted(keys_of(loader.schema())) if f"`{key}`" not in page] == []
+    assert [key for key in sorted(keys_of(schema())) if f"`{key}`" not in page] == []

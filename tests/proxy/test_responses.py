@@ -6,7 +6,7 @@ import shlex
 import h11
 import pytest
 
-from claude_proxy.config.allowlist.edit import Entry
+from claude_proxy.config.allowlist.edit import AllowEntry
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Scheme
 from claude_proxy.proxy.responses import (
@@ -120,7 +120,7 @@ def test_the_command_allows_just_what_was_requested(
 
     assert refusal.command == f"claude-proxy allow {entry}"
     (spelled,) = shlex.split(entry)
-    allowed = Entry.parse(spelled)
+    allowed = AllowEntry.parse(spelled)
     assert Authority.of(allowed.host, allowed.port) == Authority.parse(target)
     assert allowed.scheme is scheme
 

@@ -98,13 +98,11 @@ def test_nor_in_what_is_made_writable_besides(run_spec: RunSpec, tmp_path: Path)
         refuse_reachable(replace(run_spec, sandbox=spec))
 
 
-def test_nor_may_the_learned_or_the_groups(run_spec: RunSpec) -> None:
-    inside = run_spec.sandbox.project / "groups.toml"
+def test_nor_may_what_is_learned_of_it(run_spec: RunSpec) -> None:
+    inside = run_spec.sandbox.project / "learned.yaml"
 
     with pytest.raises(ConfigError, match="learned"):
         refuse_reachable(with_settings(run_spec, learn=(Learn.DENIALS, inside)))
-    with pytest.raises(ConfigError, match="policy"):
-        refuse_reachable(with_settings(run_spec, policy="claude", groups=inside))
 
 
 def test_a_verification_asks_for_what_the_policy_allows_and_denies(run_spec: RunSpec) -> None:
@@ -137,14 +135,34 @@ def test_without_a_network_nothing_of_the_proxy_is_shown(run_spec: RunSpec) -> N
     assert shown_files(replace(run_spec, sandbox=replace(run_spec.sandbox, network=False))) == {}
 
 
-def test_nor_may_the_groups_that_the_next_run_is_judged_by(run_spec: RunSpec) -> None:
-    inside = run_spec.sandbox.project / "groups.toml"
+def test_nor_may_a_file_that_the_policy_includes(run_spec: RunSpec) -> None:
+    inside = run_spec.sandbox.project / "more.yaml"
+    inside.write_text("allow: []\n")
+    run_spec.settings.allowlist.write_text(f"include: [{inside}]\n")
 
-    with pytest.raises(ConfigError, match="the sandbox could write to its own policy"):
-        refuse_reachable(with_settings(run_spec, groups=inside))
+    with pytest.raises(ConfigError, match="the sandbox could write its own policy"):
+        refuse_reachable(run_spec)
 
 
-def test_with_a_policy_of_groups_its_name_is_shown(run_spec: RunSpec) -> None:
+def test_nor_may_the_policies_that_the_next_run_is_judged_by(run_spec: RunSpec) -> None:
+    wish = replace(run_spec.sandbox, allow_rw=(run_spec.settings.confdir / "policies",))
+
+    with pytest.raises(ConfigError, match="the sandbox could write its own policy"):
+        refuse_reachable(replace(run_spec, sandbox=wish))
+
+
+def test_what_other_files_add_to_the_list_is_shown(run_spec: RunSpec) -> None:
+    more = run_spec.settings.allowlist.with_name("more.yaml")
+    more.write_text("allow: [m.test]\ndeny: [d.test]\n")
+    run_spec.settings.allowlist.write_text("include: [more.yaml]\nallow: [{preset: claude}]\n")
+
+    text = shown_files(run_spec)["allowlist.yaml"].decode()
+
+    assert text.endswith("# allow https://m.test ports 443\n# deny d.test\n")
+    assert "# allow" not in text.split("# From other files")[0]
+
+
+def test_with_a_policy_its_name_is_shown(run_spec: RunSpec) -> None:
     shown = shown_files(with_settings(run_spec, policy="lockdown"))
 
     assert b"lockdown" in shown["allowlist.yaml"]

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from claude_proxy.config import policy_files
+from claude_proxy.config.owner_files import States
+from claude_proxy.config.policy_files import Loaded
 from claude_proxy.config.settings import Limits, Settings
 from claude_proxy.events import Notice
 from claude_proxy.proxy.connection import ClientConnection, Services
@@ -165,7 +167,8 @@ def test_a_bad_list_changes_nothing_and_is_told_loudly(
 def test_a_fault_in_reading_changes_nothing_either(
     owner: Owner, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def load_for(settings: Settings, last: policy_files.Loaded) -> policy_files.Loaded:
+    def load_for(settings: Settings, last: Loaded, seen: States) -> Loaded:
+        assert seen == {}
         raise RecursionError(f"a bug with {settings} after {last}")
 
     monkeypatch.setattr(policy_files, "load_for", load_for)
@@ -286,13 +289,13 @@ def test_a_policy_reloads_when_one_of_its_files_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tmp_path.chmod(0o700)
-    groups = tmp_path / "groups.toml"
+    own = tmp_path / "policies" / "deny.yaml"
+    own.parent.mkdir(mode=0o700)
     owner = Owner(tmp_path, policy="deny", awaited_allowlist=tmp_path / "own.yaml")
 
     async def story() -> None:
         owner.writes("allow: [own.example]\n", owner.own)  # of no interest to a policy
-        text = '[network.groups.a]\nhosts = ["g.example"]\n[policy.policies.deny.network]\n'
-        owner.writes(text + 'allow_groups = ["a"]\n', groups)
+        owner.writes("allow: [g.example]\n", own)
         await until(lambda: owner.hosts == ["g.example"])
 
         assert owner.said == ["Policy applied: + https://g.example ports 443"]

@@ -1,24 +1,26 @@
-"""Finds what is written and could not be kept, as another rule passes the TLS through.
+"""Conflicts of entries: limits that another entry would undo.
 
-Law kept: no quiet downgrade (11). A passthrough anywhere wins for its host, so a limit below it,
-a credential or what narrows an API would be written down and not kept: the load is refused, with
+Law kept: no quiet downgrade. A passthrough wins for its host, and `default: allow` for every host,
+so a limit, a credential or an API restriction there could not be kept: the load is refused, with
 both lines. Pure.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from claude_proxy.config.strict_yaml.nodes import Problems
 from claude_proxy.policy.credentials.binding import Binding
+from claude_proxy.policy.location import Source
 from claude_proxy.policy.messages.restrictions import ApiRestrictions
 from claude_proxy.policy.patterns import HostPattern, PatternKind
 from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.request import Scheme
 from claude_proxy.policy.rules import Rule, Tls
 
+type ProblemsOf = Callable[[Source], Problems]  # where a mistake at a place is noted
 type Ports = frozenset[int] | None  # None: every port
 
 
-def note_clashes(allow: list[Rule], deny: list[Rule], problems: Problems) -> None:
+def note_clashes(allow: list[Rule], deny: list[Rule], problems_of: ProblemsOf) -> None:
     """Report limits on requests that could not be kept, as another rule passes the TLS through."""
     through = [rule for rule in allow if rule.tls is Tls.PASSTHROUGH]
     if not through:
@@ -35,10 +37,10 @@ def note_clashes(allow: list[Rule], deny: list[Rule], problems: Problems) -> Non
         if (denial := denied.of(passing.pattern, passing.ports)) is not None:
             found[denial, passing] = None
     for limit, passing in found:
-        _note_clash(limit, passing, problems)
+        _note_clash(limit, passing, problems_of)
 
 
-def note_unseen(policy: Policy, problems: Problems) -> None:
+def note_unseen(policy: Policy, problems_of: ProblemsOf) -> None:
     """Report credentials, and what narrows an API, on hosts whose TLS is passed through."""
     through = [rule for rule in policy.allow if rule.tls is Tls.PASSTHROUGH]
     if not through:
@@ -56,7 +58,24 @@ def note_unseen(policy: Policy, problems: Problems) -> None:
         for _, limit in limited.around(passing.pattern, passing.ports):
             found[id(limit), id(passing)] = limit, passing
     for limit, passing in found.values():
-        _note_unseen(limit, passing, problems)
+        _note_unseen(limit, passing, problems_of)
+
+
+def note_unkept_limits(allow: Iterable[Rule], problems_of: ProblemsOf) -> None:
+    """Report limits on requests that `default: allow` would undo; those of presets are no matter.
+
+    A preset says what its tool needs, not what the owner wants to keep out.
+    """
+    for rule in allow:
+        if rule.limited and rule.source.preset is None:
+            fields = "methods" if rule.paths is None else "paths"
+            problems_of(rule.source).add_at(
+                f"{fields} cannot be kept here, as default: allow lets every request through",
+                rule.source.line,
+                rule.source.column,
+                key=rule.name,
+                fix=f"delete {fields}, and list under deny what is not to be reached",
+            )
 
 
 def unreached(policy: Policy) -> list[Binding]:
@@ -85,7 +104,7 @@ def _narrows(narrowing: ApiRestrictions) -> bool:
     return any(limit is not None for limit in limits) or not all(each.every for each in reaches)
 
 
-def _note_unseen(limit: Binding | ApiRestrictions, through: Rule, problems: Problems) -> None:
+def _note_unseen(limit: Binding | ApiRestrictions, through: Rule, problems_of: ProblemsOf) -> None:
     place = limit.source if limit.source.preset is None else through.source
     fix = "this entry"
     if isinstance(limit, Binding):
@@ -95,7 +114,7 @@ def _note_unseen(limit: Binding | ApiRestrictions, through: Rule, problems: Prob
     else:
         what = f"requests to the API cannot be judged as {limit.source} says"
         fix = "say under anthropic what is not to be narrowed: each key may be all"
-    problems.add_at(
+    problems_of(place).add_at(
         f"{what}, as {through.name} ({through.source}) passes TLS through",
         place.line,
         place.column,
@@ -108,7 +127,7 @@ def _place(rule: Rule) -> tuple[HostPattern, Ports, Rule]:
     return rule.pattern, rule.ports, rule
 
 
-def _note_clash(limit: Rule, through: Rule, problems: Problems) -> None:
+def _note_clash(limit: Rule, through: Rule, problems_of: ProblemsOf) -> None:
     fields = "methods" if limit.paths is None else "paths"
     place = limit if limit.source.preset is None else through
     other = through if place is limit else limit
@@ -117,7 +136,7 @@ def _note_clash(limit: Rule, through: Rule, problems: Problems) -> None:
         what = f"{fields} cannot be checked here, as {reason}"
     else:
         what = f"passing TLS through here would undo the {fields} of {limit.name} ({limit.source})"
-    problems.add_at(
+    problems_of(place.source).add_at(
         what,
         place.source.line,
         place.source.column,

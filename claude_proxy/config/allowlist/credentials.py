@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
+from claude_proxy.config.allowlist import format as table
 from claude_proxy.config.allowlist.conflicts import Coverage
 from claude_proxy.config.option_values import parse_timeout
 from claude_proxy.config.strict_yaml.fields import FieldReader, nearest, type_of
@@ -42,10 +43,7 @@ from claude_proxy.policy.credentials.sources import (
 from claude_proxy.policy.patterns import HostPattern
 from claude_proxy.policy.rules import OVERRIDE_HEADERS
 
-FIELDS = (
-    *("host", "hosts", "ports", "name", "inject", "field", "user"),
-    *("pin", "from", "placeholder", "variables"),
-)
+FIELDS = table.names_of(table.CREDENTIAL)
 # The kinds of sources, each with the keys that may stand beside it.
 SOURCES = {
     "env": (),
@@ -54,7 +52,7 @@ SOURCES = {
     "keyring": ("user",),
     "systemd": (),
 }
-_SOURCE_FIELDS = (*SOURCES, "key", "refresh", "user")
+_SOURCE_FIELDS = table.names_of(table.SOURCE)
 # Every request is searched for every placeholder.
 MOST = 256
 
@@ -62,7 +60,8 @@ SHORTEST_PLACEHOLDER = 16
 _LONGEST_PLACEHOLDER = 256
 _FEWEST_CHARACTERS = 8  # that are different, in a placeholder
 _LEARN = "learn"
-_MEND_TAKEN = "give it another, with `name:`"
+_FIX_TOO_MANY = "give entries with the same secret one list of hosts"
+_FIX_TAKEN = "give it another, with `name:`"
 _GATEWAY = "gateway"  # the name that the gateway's own credential has
 _HTTP_PORT = 80
 _SHORTEST_REFRESH_S = 1.0
@@ -74,7 +73,7 @@ _KEEP_IT_ELSEWHERE = (
 )
 _EXAMPLE = "from: {env: NAME}"
 _HASH = '"sha256:SALT:DIGEST" as `claude-proxy credentials hash` prints it'
-_PIN_MEND = f"write learn, {{{_EXAMPLE}}} or {_HASH}"
+_FIX_PIN = f"write learn, {{{_EXAMPLE}}} or {_HASH}"
 
 # What other programs call the same things.
 _OTHER_NAMES = {
@@ -180,12 +179,22 @@ _ORDINARY = (
 
 
 @dataclass(frozen=True, slots=True)
-class _Read:
-    """One entry with the nodes that a later complaint is about."""
+class ReadCredential:
+    """One entry with its place, for mistakes that several entries make together."""
 
     binding: Binding
     node: Node
     key: str
+    problems: Problems
+
+    def note(self, what: str, *, key: str = "", fix: str) -> None:
+        """Note a mistake at this entry."""
+        self.problems.add(what, self.node, key=key or self.key, fix=fix)
+
+    def line(self, seen_from: "ReadCredential") -> str:
+        """Return where this entry is, as a message about another one says it."""
+        same = self.problems is seen_from.problems
+        return f"line {self.node.line}" if same else f"{self.problems.name}:{self.node.line}"
 
 
 class CredentialReader(FieldReader):
@@ -194,28 +203,25 @@ class CredentialReader(FieldReader):
     def __init__(self, problems: Problems) -> None:
         super().__init__(problems, preset=None)
 
-    def bindings_of(self, entries: list[Node]) -> tuple[Binding, ...]:
-        """Return one binding for each entry; what is wrong with any of them is noted."""
+    def read_all(self, entries: list[Node]) -> list[ReadCredential]:
+        """Return what each entry says; what is wrong with any of them is noted."""
         if len(entries) > MOST:
             what = f"{len(entries)} credentials, and there may be {MOST}"
-            fix = "give entries with the same secret one list of hosts"
-            self._problems.add(what, entries[MOST], key="credentials", fix=fix)
-            return ()
-        found = []
+            self._problems.add(what, entries[MOST], key="credentials", fix=_FIX_TOO_MANY)
+            return []
+        found: list[ReadCredential] = []
         for index, entry in enumerate(entries):
             key = f"credentials[{index}]"
             node = self._without_secrets(entry, key)
             if isinstance(node, YamlMapping):
                 binding = self._binding(node, key)
-                found += [] if binding is None else [_Read(binding, node, key)]
+                found += (
+                    [] if binding is None else [ReadCredential(binding, node, key, self._problems)]
+                )
             elif not isinstance(node, Broken):
                 fix = f"write - {{host: api.example.com, inject: bearer, {_EXAMPLE}}}"
                 self._problems.add("a credential is a mapping", node, key=key, fix=fix)
-        self._check_names(found)
-        self._check_hosts(found)
-        self._check_variables(found)
-        self._check_placeholders(found)
-        return tuple(read.binding for read in found)
+        return found
 
     def source_at(self, node: Node, key: str) -> SecretSource | None:
         """Return the source that `from` names elsewhere; what is wrong with it is noted."""
@@ -282,7 +288,7 @@ class CredentialReader(FieldReader):
             return None
         name = name or str(patterns[0]).lstrip("*.")
         if name == _GATEWAY:
-            self._problems.add(f"the name {name} is taken", node, key=key, fix=_MEND_TAKEN)
+            self._problems.add(f"the name {name} is taken", node, key=key, fix=_FIX_TAKEN)
             return None
         if isinstance(use, Injection) and not use.placeholder:
             use = replace(use, placeholder=default_placeholder(name, patterns, use.form))
@@ -449,7 +455,7 @@ class CredentialReader(FieldReader):
         if isinstance(node, YamlMapping):
             fields = self._fields(node, key, ("from",), _fix_of_pin)
             if not node.entries and node.whole:
-                self._problems.add("an empty pin", node, key=key, fix=_PIN_MEND)
+                self._problems.add("an empty pin", node, key=key, fix=_FIX_PIN)
             source = self._from(fields, key)
             return None if source is None else Pin(source=source)
         if isinstance(node, YamlScalar) and node.text == _LEARN:
@@ -463,7 +469,7 @@ class CredentialReader(FieldReader):
                 self._problems.add("the same hash stands twice", item, key=place, fix="delete one")
             digests += [] if digest is None else [digest]
         if not items:
-            self._problems.add("pin is an empty list", node, key=key, fix=_PIN_MEND)
+            self._problems.add("pin is an empty list", node, key=key, fix=_FIX_PIN)
         return Pin(digests=tuple(digests)) if digests else None
 
     def _digest(self, node: Node, key: str) -> str | None:
@@ -472,7 +478,7 @@ class CredentialReader(FieldReader):
         if isinstance(node, YamlScalar) and node.text == _LEARN:
             what, fix = "learn among hashes", "write pin: learn alone, or the hashes"
         else:
-            what, fix = "neither learn nor the hash of a login", _PIN_MEND
+            what, fix = "neither learn nor the hash of a login", _FIX_PIN
         self._problems.add(what, node, key=key, fix=fix)
         return None
 
@@ -609,62 +615,77 @@ class CredentialReader(FieldReader):
             return text
         return None
 
-    # What entries say together.
 
-    def _check_names(self, found: list[_Read]) -> None:
-        first: dict[str, int] = {}
-        for read in found:
-            name = read.binding.name
-            if name in first:
-                what = f"two credentials are named {name}, the first in line {first[name]}"
-                fix = "give this one a name of its own, by name"
-                self._problems.add(what, read.node, key=read.key, fix=fix)
-            first.setdefault(name, read.node.line)
-
-    def _check_hosts(self, found: list[_Read]) -> None:
-        coverage = Coverage(_places(found))
-        told: set[frozenset[str]] = set()
-        for pattern, ports, read in _places(found):
-            for _, other in coverage.around(pattern, ports):
-                pair = frozenset({read.key, other.key})
-                if other is read or pair in told:
-                    continue
-                told.add(pair)
-                later, earlier = sorted((read, other), key=lambda one: -one.node.line)
-                self._problems.add(
-                    f"{pattern} has two credentials, the other in line {earlier.node.line}",
-                    later.node,
-                    key=later.key,
-                    fix="delete one, or give them hosts or ports that do not overlap",
-                )
-
-    def _check_variables(self, found: list[_Read]) -> None:
-        first: dict[str, _Read] = {}
-        for read in found:
-            use = read.binding.use
-            for name in use.variables if isinstance(use, Injection) else ():
-                other = first.setdefault(name, read)
-                if other is not read:
-                    what = f"{name} is the variable of two credentials, see line {other.node.line}"
-                    fix = "name it in one of them"
-                    self._problems.add(what, read.node, key=f"{read.key}.variables", fix=fix)
-
-    def _check_placeholders(self, found: list[_Read]) -> None:
-        spelled = [(read, text) for read in found if (text := _placeholder_of(read.binding))]
-        hosts = [pattern.host for read in found for pattern in read.binding.patterns]
-        for read, text in spelled:
-            if any(text.lower() in host for host in hosts):
-                fix = "write another"
-                what = "the placeholder is a part of a host's name"
-                self._problems.add(what, read.node, key=f"{read.key}.placeholder", fix=fix)
-        for (one, text), (other, longer) in combinations(spelled, 2):
-            if text in longer or longer in text:
-                what = f"the placeholders of {one.binding.name} and {other.binding.name} overlap"
-                fix = "write placeholder: TEXT for one of them, where neither holds the other"
-                self._problems.add(what, other.node, key=f"{other.key}.placeholder", fix=fix)
+# What entries say together, in one file or in several.
 
 
-def _places(found: Iterable[_Read]) -> Iterator[tuple[HostPattern, frozenset[int], _Read]]:
+def note_conflicts(found: list[ReadCredential]) -> None:
+    """Note what is wrong with all credentials of a policy together."""
+    if len(found) > MOST:
+        what = f"{len(found)} credentials in all files, and there may be {MOST}"
+        found[MOST].note(what, fix=_FIX_TOO_MANY)
+        return
+    _note_equal_names(found)
+    _note_shared_hosts(found)
+    _note_shared_variables(found)
+    _note_placeholders(found)
+
+
+def _note_equal_names(found: list[ReadCredential]) -> None:
+    first: dict[str, ReadCredential] = {}
+    for read in found:
+        name = read.binding.name
+        other = first.setdefault(name, read)
+        if other is not read:
+            what = f"two credentials are named {name}, the first in {other.line(read)}"
+            read.note(what, fix="give this one a name of its own, by name")
+
+
+def _note_shared_hosts(found: list[ReadCredential]) -> None:
+    order = {id(read): at for at, read in enumerate(found)}
+    coverage = Coverage(_places(found))
+    noted: set[frozenset[int]] = set()
+    for pattern, ports, read in _places(found):
+        for _, other in coverage.around(pattern, ports):
+            pair = frozenset({id(read), id(other)})
+            if other is read or pair in noted:
+                continue
+            noted.add(pair)
+            earlier, later = sorted((read, other), key=lambda one: order[id(one)])
+            later.note(
+                f"{pattern} has two credentials, the other in {earlier.line(later)}",
+                fix="delete one, or give them hosts or ports that do not overlap",
+            )
+
+
+def _note_shared_variables(found: list[ReadCredential]) -> None:
+    first: dict[str, ReadCredential] = {}
+    for read in found:
+        use = read.binding.use
+        for name in use.variables if isinstance(use, Injection) else ():
+            other = first.setdefault(name, read)
+            if other is not read:
+                what = f"{name} is the variable of two credentials, see {other.line(read)}"
+                read.note(what, key=f"{read.key}.variables", fix="name it in one of them")
+
+
+def _note_placeholders(found: list[ReadCredential]) -> None:
+    spelled = [(read, text) for read in found if (text := _placeholder_of(read.binding))]
+    hosts = [pattern.host for read in found for pattern in read.binding.patterns]
+    for read, text in spelled:
+        if any(text.lower() in host for host in hosts):
+            what = "the placeholder is a part of a host's name"
+            read.note(what, key=f"{read.key}.placeholder", fix="write another")
+    for (one, text), (other, longer) in combinations(spelled, 2):
+        if text in longer or longer in text:
+            what = f"the placeholders of {one.binding.name} and {other.binding.name} overlap"
+            fix = "write placeholder: TEXT for one of them, where neither holds the other"
+            other.note(what, key=f"{other.key}.placeholder", fix=fix)
+
+
+def _places(
+    found: Iterable[ReadCredential],
+) -> Iterator[tuple[HostPattern, frozenset[int], ReadCredential]]:
     for read in found:
         for pattern in read.binding.patterns:
             yield pattern, read.binding.ports, read
@@ -711,7 +732,7 @@ def _fix_of_source(name: str) -> str:
 
 
 def _fix_of_pin(name: str) -> str:
-    return _KEEP_IT_ELSEWHERE if _names_a_value(name) else _PIN_MEND
+    return _KEEP_IT_ELSEWHERE if _names_a_value(name) else _FIX_PIN
 
 
 def _one_of(words: Iterable[str]) -> str:

@@ -1,11 +1,12 @@
-"""Adds an entry to the text of an allowlist and leaves every other byte as it is; pure.
+"""Allowlist editor: adds entries to the text of a list and leaves every other byte as it is.
 
-Comments and order are the owner's: so a line is put in where the parsed list ends, and
-nothing that was parsed is written anew.
+Comments and order are the owner's: lines are inserted where the parsed list ends, and nothing
+that was parsed is written again. Pure.
 """
 
 import json
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import yaml
@@ -28,7 +29,7 @@ class EditError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class AllowEntry:
     """What an owner asks to allow: a host pattern, and a scheme and port if not the default."""
 
     host: str
@@ -36,7 +37,7 @@ class Entry:
     port: int = 443
 
     @classmethod
-    def parse(cls, text: str) -> "Entry":
+    def parse(cls, text: str) -> "AllowEntry":
         """Read HOST, HOST:PORT or a URL without a path; raise ValueError for anything else."""
         match = _ENTRY.fullmatch(text)
         if match is None:
@@ -47,10 +48,11 @@ class Entry:
         return cls(str(HostPattern.parse(match[2].strip("[]"))), scheme, port)
 
     def lines(self) -> list[str]:
-        """Return the entry as it stands in the file, without indentation."""
+        """Return the entry as it is written in the file, without indentation."""
         host = self.host if _PLAIN.fullmatch(self.host) else json.dumps(self.host)
         usual_port = self.port == _DEFAULT_PORTS[self.scheme]
-        if self.scheme is Scheme.HTTPS and usual_port:
+        # A name of one label might be that of a preset.
+        if self.scheme is Scheme.HTTPS and usual_port and set(".:") & set(self.host):
             return [f"- {host}"]
         lines = [f"- host: {host}"]
         if self.scheme is Scheme.HTTP:
@@ -60,19 +62,21 @@ class Entry:
         return lines
 
 
-def with_entry(text: str, entry: Entry) -> str:
-    """Return `text`, which must be a valid allowlist, with `entry` at the end of `allow:`."""
+def with_entries(text: str, entries: Sequence[AllowEntry]) -> str:
+    """Return `text`, which must be a valid list, with `entries` at the end of `allow:`."""
+    if not entries:
+        return text
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     listed = _allow_of(root)
     if listed is None:
         lines = text.splitlines()
-        return _with_lines(text, len(lines), ["allow:", *_indented(entry, 2)])
+        return _with_lines(text, len(lines), ["allow:", *_indented(entries, 2)])
     if not isinstance(listed, yaml.SequenceNode):
         # `allow:` with nothing after it.
-        return _with_lines(text, listed.start_mark.line + 1, _indented(entry, 2))
+        return _with_lines(text, listed.start_mark.line + 1, _indented(entries, 2))
     if not listed.flow_style:
         end = _end_of(listed.value[-1])
-        return _with_lines(text, end + 1, _indented(entry, listed.start_mark.column))
+        return _with_lines(text, end + 1, _indented(entries, listed.start_mark.column))
     if listed.value:
         raise EditError(
             "the list is written between brackets, where no line can be added",
@@ -80,7 +84,7 @@ def with_entry(text: str, entry: Entry) -> str:
             'write each entry on a line of its own, as in "  - example.com"',
         )
     emptied = text[: listed.start_mark.index].rstrip(" ") + text[listed.end_mark.index :]
-    return _with_lines(emptied, listed.end_mark.line + 1, _indented(entry, 2))
+    return _with_lines(emptied, listed.end_mark.line + 1, _indented(entries, 2))
 
 
 def _allow_of(root: yaml.Node | None) -> yaml.Node | None:
@@ -102,8 +106,8 @@ def _end_of(node: yaml.Node) -> int:
     return int(node.end_mark.line)
 
 
-def _indented(entry: Entry, column: int) -> list[str]:
-    return [" " * column + line for line in entry.lines()]
+def _indented(entries: Iterable[AllowEntry], column: int) -> list[str]:
+    return [" " * column + line for entry in entries for line in entry.lines()]
 
 
 def _with_lines(text: str, number: int, added: list[str]) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from claude_proxy.config.allowlist import format as table
 from claude_proxy.config.allowlist.conflicts import Coverage
 from claude_proxy.config.option_values import parse_size
 from claude_proxy.config.strict_yaml.fields import FieldReader, nearest
@@ -20,8 +21,8 @@ from claude_proxy.policy.messages.destinations import DestinationScope
 from claude_proxy.policy.messages.restrictions import ApiRestrictions
 from claude_proxy.policy.patterns import HostPattern, PatternKind
 
-KEYS = ("paths", "models", "beta", "server_tools", "mcp_servers", "sources", "max_body")
-FIELDS = ("host", "hosts", "ports", *KEYS)
+FIELDS = table.names_of(table.ANTHROPIC)
+KEYS = tuple(name for name in FIELDS if name not in {"host", "hosts", "ports"})
 
 ALL = "all"
 NONE = "none"
@@ -62,7 +63,7 @@ _dated = re.compile(r"([a-z][a-z0-9_]*?)[_-][0-9]{8}").fullmatch
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ApiEntry:
     """One entry as it is written, with those keys alone that it has."""
 
     patterns: tuple[HostPattern, ...]
@@ -78,13 +79,13 @@ class _Given:
     value: Any
 
 
-class NarrowingReader(FieldReader):
+class ApiEntryReader(FieldReader):
     """Turns the entries of `anthropic` into values; every mistake goes to `problems`."""
 
-    def entries_of(self, nodes: Iterable[Node]) -> list[Entry]:
+    def entries_of(self, nodes: Iterable[Node]) -> list[ApiEntry]:
         """Return what each entry says; what is wrong with any of them is noted."""
-        found: list[Entry] = []
-        first: dict[tuple[HostPattern, int | None], Entry] = {}
+        found: list[ApiEntry] = []
+        first: dict[tuple[HostPattern, int | None], ApiEntry] = {}
         for index, node in enumerate(nodes):
             key = f"anthropic[{index}]"
             if isinstance(node, YamlMapping):
@@ -98,7 +99,11 @@ class NarrowingReader(FieldReader):
         return found
 
     def _check_twice(
-        self, entry: Entry, first: dict[tuple[HostPattern, int | None], Entry], node: Node, key: str
+        self,
+        entry: ApiEntry,
+        first: dict[tuple[HostPattern, int | None], ApiEntry],
+        node: Node,
+        key: str,
     ) -> None:
         ports: Iterable[int | None] = entry.ports or (None,)
         for pattern in entry.patterns:
@@ -108,7 +113,7 @@ class NarrowingReader(FieldReader):
                 what = f"{pattern} is narrowed twice, first in line {other.source.line}"
                 self._problems.add(what, node, key=key, fix="make one entry of the two")
 
-    def _entry(self, node: YamlMapping, key: str) -> Entry | None:
+    def _entry(self, node: YamlMapping, key: str) -> ApiEntry | None:
         before = len(self._problems)
         fields = self._fields(node, key, FIELDS, _fix_of_field)
         whole = len(self._problems) == before and node.whole
@@ -136,7 +141,7 @@ class NarrowingReader(FieldReader):
                 values["max_bytes" if name == "max_body" else name] = given.value
         if patterns is None or len(self._problems) > before:
             return None
-        return Entry(patterns, self._source(node), ports, values)
+        return ApiEntry(patterns, self._source(node), ports, values)
 
     # One method a key: each returns None once it has noted a problem.
 
@@ -249,7 +254,7 @@ class NarrowingReader(FieldReader):
         return super()._shown(node) if node.text not in {ALL, NONE, ALLOWLISTED} else ""
 
 
-def resolved(entries: Iterable[Entry]) -> tuple[ApiRestrictions, ...]:
+def resolved(entries: Iterable[ApiEntry]) -> tuple[ApiRestrictions, ...]:
     """Return what is in force for each pattern of the entries, the most specific first.
 
     So the first that covers a host and port has everything that is said about them.
@@ -264,13 +269,8 @@ def resolved(entries: Iterable[Entry]) -> tuple[ApiRestrictions, ...]:
     return tuple(found)
 
 
-def merged(narrowings: Iterable[ApiRestrictions]) -> tuple[ApiRestrictions, ...]:
-    """Return what several presets have in force, the most specific first."""
-    return tuple(sorted(narrowings, key=lambda each: (_rank(each.patterns[0]), each.ports is None)))
-
-
 def _in_force(
-    pattern: HostPattern, around: list[tuple[HostPattern, Entry]]
+    pattern: HostPattern, around: list[tuple[HostPattern, ApiEntry]]
 ) -> list[ApiRestrictions]:
     """Return what is in force for one pattern: on ports that are named, then on the others."""
     named = [entry.ports for wide, entry in around if wide == pattern]
@@ -294,7 +294,7 @@ def _in_force(
 
 
 def _values_at(
-    port: int | None, around: list[tuple[HostPattern, Entry]]
+    port: int | None, around: list[tuple[HostPattern, ApiEntry]]
 ) -> tuple[Source, dict[str, Any]]:
     """Return what is said about a port, and by whom; None is each port that nobody names."""
     here = [entry for _, entry in around if entry.ports is None or port in entry.ports]
@@ -304,7 +304,9 @@ def _values_at(
     return here[0].source, values
 
 
-def _precedence(place: tuple[HostPattern, Entry]) -> tuple[bool, tuple[int, int, int, str], bool]:
+def _precedence(
+    place: tuple[HostPattern, ApiEntry],
+) -> tuple[bool, tuple[int, int, int, str], bool]:
     pattern, entry = place
     return entry.source.preset is not None, _rank(pattern), entry.ports is None
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from functools import partial
 from ipaddress import IPv4Network, IPv6Network
 
+from claude_proxy.config.allowlist import format as table
 from claude_proxy.config.strict_yaml.fields import FieldReader, nearest
 from claude_proxy.config.strict_yaml.hosts import network_of
 from claude_proxy.config.strict_yaml.nodes import Node, YamlMapping, YamlScalar, quoted
@@ -29,8 +30,8 @@ METHODS = (
 )
 _REFUSED_METHODS = ("TRACE", "CONNECT")
 
-ALLOW_FIELDS = ("host", "ports", "scheme", "methods", "paths", "tls", "addresses", "note")
-DENY_FIELDS = ("host", "ports", "scheme", "methods", "paths", "note")
+ALLOW_FIELDS = table.names_of(table.ALLOW)
+DENY_FIELDS = table.names_of(table.DENY)
 # What other programs call the same things.
 _OTHER_NAMES = {
     "address": "addresses",

@@ -123,6 +123,15 @@ class Problems:
         return len(self._found)
 
 
+def gathered(problems: Problems) -> tuple[ConfigError, ...]:
+    """Return everything noted, in the file's order."""
+    try:
+        problems.raise_if_any()
+    except ConfigErrors as errors:
+        return errors.problems
+    return ()
+
+
 def quoted(text: str) -> str:
     """Return `text` as an error message quotes it: bounded, and harmless at a terminal."""
     if len(text) > _QUOTED_CHARACTERS:

@@ -28,6 +28,7 @@ class Profile:
     name: str
     description: str = ""
     commands: frozenset[str] = frozenset()  # the profile of COMMANDs with these names
+    policy: str | None = None  # the policy of a run that names none; None: the allowlist
     home_write: tuple[str, ...] = ()  # "dir/" is a directory, else a file; created if missing
     home_read: tuple[str, ...] = ()
     home_protect: tuple[str, ...] = ()  # read-only below home_write: programs outside obey it

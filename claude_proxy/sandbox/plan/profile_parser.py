@@ -194,6 +194,7 @@ PROFILE_KEYS: dict[str, _ReadField] = {
     "description": _FieldReader.text,
     "extends": _FieldReader.text,
     "commands": _FieldReader.names,
+    "policy": _FieldReader.text,
     "home_write": _FieldReader.paths,
     "home_read": _FieldReader.paths,
     "home_protect": _FieldReader.paths,

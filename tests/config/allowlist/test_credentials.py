@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from claude_proxy.config.allowlist import loader
 from claude_proxy.config.allowlist.conflicts import unreached
 from claude_proxy.config.allowlist.credentials import FIELDS, MOST, SHORTEST_PLACEHOLDER, SOURCES
+from claude_proxy.config.allowlist.loader import Library
+from claude_proxy.config.allowlist.schema import schema
 from claude_proxy.errors import ConfigError, ConfigErrors
 from claude_proxy.policy.credentials.binding import (
     Binding,
@@ -32,7 +34,7 @@ from claude_proxy.policy.credentials.sources import (
 from claude_proxy.policy.location import Source
 from claude_proxy.policy.patterns import HostPattern
 
-SCHEMA = jsonschema.Draft202012Validator(loader.schema())
+SCHEMA = jsonschema.Draft202012Validator(schema())
 DIGEST = "sha256:" + "0a" * 16 + ":" + "1b" * 32
 OTHER_DIGEST = "sha256:" + "0c" * 16 + ":" + "1d" * 32
 
@@ -779,11 +781,11 @@ def test_a_preset_has_no_credentials() -> None:
     preset = "description: x\nallow: []\ncredentials: [{host: a.test, pin: learn}]\n"
 
     with pytest.raises(ConfigErrors) as caught:
-        loader.load("allow: [{preset: p}]", name="a.yaml", library=lambda _: preset)
+        loader.load("allow: [{preset: p}]", name="a.yaml", library=Library(lambda _: preset))
 
     (problem,) = caught.value.problems
-    assert 'unknown key "credentials"' in problem.what
-    assert problem.fix == "only the owner's list may have credentials"
+    assert "a preset cannot have credentials" in problem.what
+    assert problem.fix == "write credentials in the policy file"
 
 
 @pytest.mark.parametrize("key", ["credentials", "anthropic"])
@@ -792,7 +794,7 @@ def test_a_file_that_may_only_narrow_has_neither_key(key: str) -> None:
         loader.load_narrowing(f"{key}: []", name="p.yaml")
 
     (problem,) = caught.value.problems
-    assert problem.fix == f"only the owner's list may have {key}"
+    assert problem.what == f"a project's file cannot have {key}"
 
 
 # Passthrough
@@ -853,14 +855,14 @@ def test_a_credential_that_nobody_can_use_is_found(rule: str, bound: str, reache
 
 
 def test_the_schema_knows_the_keys_of_a_credential() -> None:
-    definitions = loader.schema()["$defs"]
+    definitions = schema()["$defs"]
 
     credential = definitions["credential"]["properties"]
     assert set(credential) == set(FIELDS)
     assert credential["inject"]["enum"] == [form.value for form in Form]
     assert set(definitions["source"]["properties"]) >= set(SOURCES)
     assert f"{{{SHORTEST_PLACEHOLDER}," in credential["placeholder"]["pattern"]
-    assert loader.schema()["properties"]["credentials"]["maxItems"] == MOST
+    assert schema()["properties"]["credentials"]["maxItems"] == MOST
 
 
 @pytest.mark.parametrize(

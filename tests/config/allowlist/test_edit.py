@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from claude_proxy.cli import main
 from claude_proxy.config.allowlist import loader
-from claude_proxy.config.allowlist.edit import EditError, Entry, with_entry
+from claude_proxy.config.allowlist.edit import AllowEntry, EditError, with_entries
 from claude_proxy.wire.authority import Authority
 
-NEW = Entry("new.test")
+NEW = AllowEntry("new.test")
 
 BEFORE = """\
 credentials:
@@ -65,14 +65,14 @@ TEXTS = {
 
 @pytest.mark.parametrize(("before", "after"), TEXTS.values(), ids=TEXTS.keys())
 def test_an_entry_is_added_as_a_line_and_all_else_stays(before: str, after: str) -> None:
-    assert with_entry(before, NEW) == after
+    assert with_entries(before, [NEW]) == after
 
 
 @pytest.mark.parametrize("before", [before for before, _ in TEXTS.values()], ids=TEXTS.keys())
 def test_what_was_added_is_allowed_and_so_is_what_was(before: str) -> None:
     before_hosts = set(loader.load(before, name="list").hosts())
 
-    policy = loader.load(with_entry(before, NEW), name="list")
+    policy = loader.load(with_entries(before, [NEW]), name="list")
 
     was = loader.load(before, name="list")
     assert [each.name for each in policy.credentials] == [each.name for each in was.credentials]
@@ -83,7 +83,7 @@ def test_what_was_added_is_allowed_and_so_is_what_was(before: str) -> None:
 
 def test_a_list_between_brackets_is_left_to_its_owner() -> None:
     with pytest.raises(EditError) as caught:
-        with_entry("# mine\nallow: [a.test]\n", NEW)
+        with_entries("# mine\nallow: [a.test]\n", [NEW])
 
     assert caught.value.line == 2
 
@@ -107,22 +107,22 @@ ENTRIES = {
 
 @pytest.mark.parametrize(("text", "lines"), ENTRIES.items(), ids=ENTRIES.keys())
 def test_an_entry_is_as_short_as_it_can_be(text: str, lines: list[str]) -> None:
-    assert Entry.parse(text).lines() == lines
+    assert AllowEntry.parse(text).lines() == lines
 
 
 @pytest.mark.parametrize("text", ENTRIES)
 def test_every_entry_loads(text: str) -> None:
-    assert list(loader.load(with_entry("", Entry.parse(text)), name="list").hosts())
+    assert list(loader.load(with_entries("", [AllowEntry.parse(text)]), name="list").hosts())
 
 
 @given(st.text() | st.from_regex(r"(https?://)?[a-z*.\[\]:/0-9]+"))
 def test_an_entry_is_read_or_a_value_error(text: str) -> None:
     try:
-        entry = Entry.parse(text)
+        entry = AllowEntry.parse(text)
     except ValueError:
         return
 
-    assert Entry.parse(entry.host).host == entry.host
+    assert AllowEntry.parse(entry.host).host == entry.host
 
 
 # The command

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from claude_proxy.config.allowlist import loader
+from claude_proxy.config.allowlist.loader import Library
 from claude_proxy.config.allowlist.rules import METHODS
 from claude_proxy.config.allowlist.writer import entry_of, facts_of
 from claude_proxy.config.strict_yaml import nodes
@@ -22,7 +23,7 @@ from claude_proxy.wire.authority import Authority
 
 
 def load(text: str, **more: str) -> Policy:
-    return loader.load(text, name="a.yaml", library=lambda name: more[name])
+    return loader.load(text, name="a.yaml", library=Library(lambda name: more[name]))
 
 
 def load_entry(entry: str) -> Policy:
@@ -425,13 +426,29 @@ SHAPES = {
     "a misspelt list": ("allw: []", 'unknown key "allw"', "did you mean allow?"),
     "a capital": ("Allow: []", 'unknown key "Allow"', "did you mean allow?"),
     "presets as a key": ("presets: [claude]", 'unknown key "presets"', '"- preset: NAME"'),
-    "a description": ("description: x", 'unknown key "description"', "a file has allow, deny,"),
+    "an odd key": ("zzz: x", 'unknown key "zzz"', "a file has description, default, network,"),
+    "a description that is a list": ("description: []", "a list where a text", "write a text"),
+    "no such default": ("default: Allow", '"Allow" is no value of default', "write deny or allow"),
+    "no such network": ("network: off", '"off" is no value of network', "proxy or none or open"),
+    "no such profile": ("profile: ../x", '"../x" is not a profile', "such as claude or shell"),
+    "one include": ("include: a.yaml", "include is not a list", "write include: [a.yaml]"),
+    "a key of bw-claude": ("filesystem: shell", 'unknown key "filesystem"', "write profile"),
+    "a denial without a proxy": (
+        "network: open\ndeny: [x.test]",
+        "deny has no effect with network: open",
+        "delete deny, or write network: proxy",
+    ),
+    "a limit that is open": (
+        "default: allow\nallow: [{host: x.test, methods: [GET]}]",
+        "methods cannot be kept here, as default: allow lets every request through",
+        "delete methods",
+    ),
     "a preset as a host": ("allow: [npm]", '"npm" is the name of a preset', '"- preset: npm"'),
     "an unknown preset": ("allow: [{preset: clod}]", 'unknown preset "clod"', "mean claude?"),
     "no preset like it": ("allow: [{preset: zzzz}]", "unknown preset", "`claude-proxy presets`"),
     "a list of presets": ("allow: [{preset: [npm]}]", "not the name", "name of one preset"),
     "an empty preset": ("allow: [{preset: }]", "not the name of a preset", "name of one preset"),
-    "a preset with more": ("allow: [{preset: npm, note: x}]", '"note" beside', "stands alone"),
+    "a preset with more": ("allow: [{preset: npm, note: x}]", '"note" beside', "of its own"),
     "presets for preset": ("allow: [{presets: npm}]", 'unknown key "presets"', "- preset: NAME"),
     "a preset to deny": ("deny: [{preset: npm}]", 'unknown key "preset"', "presets are for allow"),
 }
@@ -554,7 +571,7 @@ def test_a_broken_preset_is_told_at_the_entry_that_names_it() -> None:
 def test_a_preset_denies_nothing() -> None:
     what, _, _ = told("allow: [{preset: a}]", a="deny: [a.example.com]")
 
-    assert 'unknown key "deny"' in what
+    assert "a preset cannot have deny" in what
 
 
 # Passthrough

@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from claude_proxy.config.allowlist import loader as allowlist
+from claude_proxy.config.allowlist.loader import Library
 from claude_proxy.config.allowlist.messages import FIELDS, KEYS
+from claude_proxy.config.allowlist.schema import schema
 from claude_proxy.config.allowlist.writer import facts_of_narrowing, narrowing_entry_of
-from claude_proxy.config.groups import loader as groups
 from claude_proxy.errors import ConfigError, ConfigErrors
 from claude_proxy.policy.location import Source
 from claude_proxy.policy.messages.destinations import DestinationScope
@@ -23,7 +24,7 @@ from claude_proxy.policy.patterns import HostPattern, PathGlob
 from claude_proxy.policy.policy import Policy
 from claude_proxy.wire.authority import Authority
 
-SCHEMA = jsonschema.Draft202012Validator(allowlist.schema())
+SCHEMA = jsonschema.Draft202012Validator(schema())
 MIB = 1024 * 1024
 
 PRESET = """
@@ -44,7 +45,9 @@ def load(entries: str, **presets: str) -> tuple[ApiRestrictions, ...]:
     lines = "".join(f"  {line}\n" for line in entries.strip("\n").splitlines())
     included = "".join(f"  - preset: {name}\n" for name in presets)
     text = f"allow:\n{included}anthropic:\n{lines}"
-    return allowlist.load(text, name="a.yaml", library=lambda name: presets[name]).restrictions
+    return allowlist.load(
+        text, name="a.yaml", library=Library(lambda name: presets[name])
+    ).restrictions
 
 
 def load_entry(entry: str) -> ApiRestrictions:
@@ -268,13 +271,6 @@ def test_an_address_can_be_narrowed() -> None:
     assert (mine.models, mine.beta) == (("m",), ())
 
 
-def test_a_policy_of_groups_keeps_what_its_presets_narrow() -> None:
-    text = '[policy.policies.mine.network]\nallow_groups = ["preset:claude"]\n'
-    policy = groups.load([("g.toml", text)]).policy("mine")
-
-    assert policy.restrictions == allowlist.preset_policy("claude").restrictions
-
-
 # What is refused
 
 MISTAKES = {
@@ -403,7 +399,7 @@ def test_what_cannot_be_seen_cannot_be_narrowed() -> None:
 def test_a_passthrough_that_undoes_a_presets_narrowing_is_told_at_the_passthrough() -> None:
     text = "allow:\n  - preset: p\n  - {host: api.anthropic.com, tls: passthrough}\n"
     with pytest.raises(ConfigErrors) as caught:
-        allowlist.load(text, name="a.yaml", library=lambda _: PRESET)
+        allowlist.load(text, name="a.yaml", library=Library(lambda _: PRESET))
 
     (problem,) = caught.value.problems
     assert "cannot be judged as preset p:5 says" in problem.what
@@ -418,7 +414,9 @@ def test_an_owner_who_lifts_all_of_it_may_pass_the_host_through() -> None:
         f"anthropic: [{{host: api.anthropic.com, {lifted}}}]"
     )
 
-    (narrowing,) = allowlist.load(text, name="a.yaml", library=lambda _: PRESET).restrictions
+    (narrowing,) = allowlist.load(
+        text, name="a.yaml", library=Library(lambda _: PRESET)
+    ).restrictions
     assert (narrowing.paths, narrowing.models, narrowing.sources) == (
         None,
         None,
@@ -454,7 +452,7 @@ def test_what_is_printed_is_read_back_to_the_same(entry: str) -> None:
 
 
 def test_the_schema_knows_the_keys() -> None:
-    definitions = allowlist.schema()["$defs"]
+    definitions = schema()["$defs"]
 
     assert tuple(definitions["narrowing"]["properties"]) == FIELDS
 
@@ -532,7 +530,7 @@ def test_the_first_that_covers_a_host_has_all_that_is_said_about_it(
 
     inner = json.dumps({"description": "x", "anthropic": listed(preset)})
     outer = json.dumps({"allow": [{"preset": "p"}], "anthropic": listed(owner)})
-    narrowings = allowlist.load(outer, name="a.yaml", library=lambda _: inner).restrictions
+    narrowings = allowlist.load(outer, name="a.yaml", library=Library(lambda _: inner)).restrictions
 
     for host, port in product(HOSTS, PORTS):
         found = in_force(narrowings, host, port)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from claude_proxy.config.groups.toml_locations import Path, places_of
+from claude_proxy.config.bw_claude.toml_locations import Path, places_of
 from claude_proxy.config.strict_yaml.fields import nearest
 from claude_proxy.config.strict_yaml.hosts import pattern_of
 from claude_proxy.config.strict_yaml.nodes import Problems, note_hiding_characters, quoted

@@ -1,11 +1,11 @@
-"""A policy of a groups file decides as an allowlist does; learning writes down who was met."""
+"""A policy decides as an allowlist does; learning writes down which hosts were met."""
 
 import signal
-import tomllib
 from pathlib import Path
 
 import pytest
 
+from claude_proxy.config.allowlist import loader
 from tests.support.waiting import until
 
 from .conftest import StartProxy
@@ -13,31 +13,30 @@ from .rig.client import CannotConnectError
 from .rig.internet import Internet
 from .rig.proxy import Proxy, Workplace
 
-GROUPS = """\
-[network.groups.work]
-hosts = ["allowed.test", "*.wild.test"]
-hosts_deny = ["*.test"]
-
-[network.groups.evil]
-hosts = ["denied.test", "*.denied.test", "10.30.0.0/16"]
-
-[policy.policies.work.network]
-network = "proxy"
-allow_groups = ["work"]
-
-[policy.policies.most.network]
-network = "proxy"
-default = "allow"
-deny_groups = ["evil"]
+WORK = """\
+allow: [allowed.test, "*.wild.test"]
+deny: [other.wild.test]
+"""
+MOST = """\
+default: allow
+deny: [denied.test, "*.denied.test", "10.30.0.0/16"]
 """
 
 
 @pytest.fixture
+def confdir(tmp_path: Path) -> Path:
+    """A directory of a configuration with two policies."""
+    confdir = tmp_path / "conf"
+    (confdir / "policies").mkdir(mode=0o700, parents=True)
+    (confdir / "policies" / "work.yaml").write_text(WORK)
+    (confdir / "policies" / "most.yaml").write_text(MOST)
+    return confdir
+
+
+@pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """A groups file."""
-    file = tmp_path / "groups.toml"
-    file.write_text(GROUPS)
-    return file
+    """Where is learned."""
+    return tmp_path / "learned.yaml"
 
 
 def reason(proxy: Proxy, target: str) -> str | None:
@@ -55,35 +54,29 @@ def visit(proxy: Proxy, host: str, path: str = "/echo?secret=1") -> int:
         return tunnel.get(path).status
 
 
-def groups_of(file: Path) -> dict[str, list[str]]:
-    """Return the hosts of each group in a file; it must be sound TOML whenever it is read."""
-    found = tomllib.loads(file.read_text()) if file.exists() else {}
-    groups = found.get("network", {}).get("groups", {})
-    return {name: group["hosts"] for name, group in groups.items()}
-
-
 def learned(file: Path) -> list[str]:
-    """Return the hosts that a run has learned."""
-    for name, hosts in groups_of(file).items():
-        if name.startswith("learned_session_"):
-            return hosts
-    return []
+    """Return the hosts that were learned; the file must be a valid preset whenever it is read."""
+    if not file.exists():
+        return []
+    library = loader.Library(preset=lambda _: file.read_text())
+    return list(loader.preset_policy("learned", library).hosts())
 
 
-def test_the_narrower_pattern_wins(start_proxy: StartProxy, file: Path) -> None:
-    proxy = start_proxy(None, "--policy", "work", "--groups", file)
+def test_a_denial_always_wins(start_proxy: StartProxy, confdir: Path) -> None:
+    proxy = start_proxy(None, "--policy", "work", "--confdir", confdir)
 
     assert visit(proxy, "allowed.test") == visit(proxy, "one.wild.test") == 200
-    assert reason(proxy, "origin.test:443") == "deny-rule"
-    assert reason(proxy, "allowed.test:8443") == "deny-rule"
+    assert reason(proxy, "other.wild.test:443") == "deny-rule"
+    assert reason(proxy, "origin.test:443") == "no-rule"
+    assert reason(proxy, "allowed.test:8443") == "port-not-allowed"
     assert "policy:         work (3 rules)" in proxy.stdout()
     assert "All other hosts are denied" in proxy.stdout()
 
 
 def test_a_default_allow_keeps_every_other_law(
-    start_proxy: StartProxy, file: Path, internet: Internet
+    start_proxy: StartProxy, confdir: Path, internet: Internet
 ) -> None:
-    proxy = start_proxy(None, "--policy", "most", "--groups", file)
+    proxy = start_proxy(None, "--policy", "most", "--confdir", confdir)
 
     assert visit(proxy, "origin.test") == 200
     assert "All other hosts are allowed" in proxy.stdout()
@@ -103,26 +96,27 @@ def test_a_default_allow_keeps_every_other_law(
     assert (fronted.status, fronted.reason) == (403, "host-mismatch")
 
 
-def test_a_changed_groups_file_is_taken_up_and_a_bad_one_is_not(
-    start_proxy: StartProxy, file: Path
+def test_a_changed_policy_is_taken_up_and_a_bad_one_is_not(
+    start_proxy: StartProxy, confdir: Path
 ) -> None:
-    proxy = start_proxy(None, "--policy", "work", "--groups", file)
+    file = confdir / "policies" / "work.yaml"
+    proxy = start_proxy(None, "--policy", "work", "--confdir", confdir)
 
-    file.write_text(GROUPS.replace('"allowed.test"', '"origin.test"'))
+    file.write_text(WORK.replace("allowed.test", "origin.test"))
     until(lambda: reason(proxy, "origin.test:443") is None, "the new policy")
-    assert reason(proxy, "allowed.test:443") == "deny-rule"
-    file.write_text(GROUPS.replace("hosts =", "host ="))
+    assert reason(proxy, "allowed.test:443") == "no-rule"
+    file.write_text(WORK.replace("allow:", "allw:"))
     until(lambda: "the policy was rejected" in proxy.stderr(), "the complaint")
 
     assert reason(proxy, "origin.test:443") is None
-    assert f'error: unknown key "host"\nclaude-proxy:   where: {file}:2:1' in proxy.stderr()
+    assert f'error: unknown key "allw"\nclaude-proxy:   where: {file}:1:1' in proxy.stderr()
 
 
 @pytest.mark.parametrize(
     ("name", "says"),
     [
         ("lockdown", "there is nothing to serve"),
-        ("open", "it filters nothing"),
+        ("open", "nothing is filtered"),
         ("nope", 'there is no policy "nope"'),
     ],
 )
@@ -147,7 +141,6 @@ def test_learning_lets_through_and_writes_down_what_was_reached(
     proxy.stop()
 
     assert learned(file) == ["allowed.test", "origin.test"]
-    assert file.read_text().startswith(GROUPS)
     assert "secret" not in file.read_text()
     assert file.stat().st_mode & 0o777 == 0o600
 
@@ -157,11 +150,10 @@ def test_what_was_learned_makes_a_policy(start_proxy: StartProxy, file: Path) ->
     assert visit(teacher, "origin.test") == 200
     teacher.signal(signal.SIGINT)
     teacher.stop()
-    [group] = [name for name in groups_of(file) if name.startswith("learned_session_")]
-    with file.open("a") as more:
-        more.write(f'[policy.policies.mine.network]\nallow_groups = ["{group}"]\n')
+    line = 'include: ["' + str(file) + '"]'
+    assert line in teacher.stderr()
 
-    proxy = start_proxy(None, "--policy", "mine", "--groups", file)
+    proxy = start_proxy(line + "\n")
 
     assert visit(proxy, "origin.test") == 200
     assert reason(proxy, "allowed.test:443") == "no-rule"
@@ -170,7 +162,7 @@ def test_what_was_learned_makes_a_policy(start_proxy: StartProxy, file: Path) ->
 def test_learning_denials_lets_nothing_through(
     start_proxy: StartProxy, tmp_path: Path, internet: Internet
 ) -> None:
-    file = tmp_path / "denied.toml"
+    file = tmp_path / "denied.yaml"
     proxy = start_proxy("allow: [origin.test]\n", "--learn-deny", file)
 
     assert visit(proxy, "origin.test") == 200
@@ -181,5 +173,4 @@ def test_learning_denials_lets_nothing_through(
     # Nobody stops it: it writes by itself.
     until(lambda: learned(file), "what was denied")
 
-    assert list(groups_of(file).values()) == [["denied.test"]]
-    assert next(iter(groups_of(file))).endswith("_denied")
+    assert learned(file) == ["denied.test"]

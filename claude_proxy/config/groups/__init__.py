@@ -1,1 +1,0 @@
-"""Groups files in TOML, the format of bw-claude."""

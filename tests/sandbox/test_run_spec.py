@@ -140,14 +140,14 @@ def test_nor_may_a_file_that_the_policy_includes(run_spec: RunSpec) -> None:
     inside.write_text("allow: []\n")
     run_spec.settings.allowlist.write_text(f"include: [{inside}]\n")
 
-    with pytest.raises(ConfigError, match="the sandbox could write its own policy"):
+    with pytest.raises(ConfigError, match="the sandbox could write to its own policy"):
         refuse_reachable(run_spec)
 
 
 def test_nor_may_the_policies_that_the_next_run_is_judged_by(run_spec: RunSpec) -> None:
     wish = replace(run_spec.sandbox, allow_rw=(run_spec.settings.confdir / "policies",))
 
-    with pytest.raises(ConfigError, match="the sandbox could write its own policy"):
+    with pytest.raises(ConfigError, match="the sandbox could write to its own policy"):
         refuse_reachable(replace(run_spec, sandbox=wish))
 
 

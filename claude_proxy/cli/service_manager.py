@@ -34,7 +34,7 @@ class PassedSockets:
 
 def passes_gateway_sockets() -> bool:
     """Tell whether a socket of the gateway was passed; it is not taken yet."""
-    return bool(option_values.handed_for(os.environ, GATEWAY_UNIT))
+    return bool(option_values.passed_for(os.environ, GATEWAY_UNIT))
 
 
 def take_sockets() -> PassedSockets:
@@ -49,4 +49,4 @@ def take_sockets() -> PassedSockets:
             where="LISTEN_FDS",
             fix="start it by a socket unit, or without that variable",
         ) from error
-    return PassedSockets(sockets, option_values.handed_for(given, GATEWAY_UNIT), notify)
+    return PassedSockets(sockets, option_values.passed_for(given, GATEWAY_UNIT), notify)

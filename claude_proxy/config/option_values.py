@@ -1,7 +1,8 @@
-"""Reads what options and environment variables say into values that cannot be wrong; pure.
+"""Parsers of option values: addresses, listeners, networks, sizes, durations, URLs. Pure.
 
 Each function takes the text as it was given and returns the value or raises ValueError, whose
-message says what is wrong. No message quotes a URL, as that may hold a password (ninth law).
+message says what is wrong. Secrets stay outside: no message quotes a URL, as that may hold a
+password.
 """
 
 import re
@@ -37,8 +38,8 @@ _HIGHEST_PORT = 65535
 _LONGEST_CREDENTIAL = 255  # RFC 1929 has one byte for the length
 
 _COUNT = re.compile(r"[0-9]{1,3}", re.ASCII)
-_FIRST_HANDED = 3  # SD_LISTEN_FDS_START
-_UNNAMED = "unknown"  # how systemd calls a socket that has no name
+_FIRST_PASSED = 3  # SD_LISTEN_FDS_START
+_UNNAMED = "unknown"  # what systemd calls a socket without a name
 
 _DEFAULT_PORTS: Mapping[str, int] = {"https": 443, "http": 80}
 _BASE_PATH = re.compile(r"(?:/[A-Za-z0-9._~@:+=,-]+)*", re.ASCII)
@@ -47,7 +48,7 @@ _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+\[\]-]{0,199}", re.ASCII)
 _EACH = "*"
 _LONGEST_KEY = 8192
 _LEAST_BODY = 1024
-# What people write where a key is to come, and forget.
+# What people write where a key belongs, and forget.
 _STAND_INS = frozenset({"dummy", "placeholder", "changeme"})
 _OWN_PLACEHOLDERS = ("sk-ant-claude-proxy-placeholder-", "claude-proxy-placeholder-")
 _SHORTEST_TOKEN = 16
@@ -58,7 +59,7 @@ _EVERY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - recognised here, n
 def parse_listen_host(text: str) -> str:
     """Return the address to listen on, in canonical spelling.
 
-    A name would have to be looked up, and may mean another interface tomorrow; only `localhost`
+    A name would have to be resolved, and may mean another interface tomorrow; only `localhost`
     cannot.
     """
     if text.lower() == "localhost":
@@ -75,10 +76,10 @@ def parse_listen(text: str) -> TcpListen | UnixListen:
     if colon and scheme.lower() == "unix":
         return UnixListen(_socket_path(path))
     if "/" in text:
-        raise ValueError(f'"{text}" is not an address; a Unix socket is spelled unix:PATH')
+        raise ValueError(f'"{text}" is not an address; write a Unix socket as unix:PATH')
     host, colon, port = text.rpartition(":")
     if ":" in host and not host.startswith("["):
-        raise ValueError(f'"{text}" is ambiguous; IPv6 is spelled [::1]:9051')
+        raise ValueError(f'"{text}" is ambiguous; write IPv6 as [::1]:9051')
     if _PORT.fullmatch(port) is None or int(port) > _HIGHEST_PORT:
         raise ValueError(f'"{text}" does not end in a port')
     return TcpListen(parse_listen_host(host) if colon else DEFAULT_HOST, int(port))
@@ -107,26 +108,26 @@ def parse_client_credentials(text: str) -> ClientCredentials:
 
 
 def parse_activation(variables: Mapping[str, str], pid: int) -> tuple[InheritedListen, ...]:
-    """Return the sockets that a service manager has handed over, as sd_listen_fds(3) tells.
+    """Return the sockets that a service manager has passed, as in sd_listen_fds(3).
 
-    What is meant for another process, LISTEN_PID says which, is none of ours.
+    LISTEN_PID names the process that they are meant for; those of another one are left alone.
     """
     if variables.get("LISTEN_PID", "") != str(pid):
         return ()
     count = variables.get("LISTEN_FDS", "")
     if _COUNT.fullmatch(count) is None:
-        raise ValueError(f'LISTEN_FDS is "{count}", which is no number of sockets')
+        raise ValueError(f'LISTEN_FDS is "{count}", which is not a number of sockets')
     given = variables.get("LISTEN_FDNAMES", "").split(":")
-    # Sockets of one unit share its name, and are told apart by their addresses then.
+    # Sockets of one unit share its name; then their addresses distinguish them.
     names = [name if name != _UNNAMED and given.count(name) == 1 else "" for name in given]
     names += [""] * int(count)
-    return tuple(InheritedListen(_FIRST_HANDED + at, names[at]) for at in range(int(count)))
+    return tuple(InheritedListen(_FIRST_PASSED + at, names[at]) for at in range(int(count)))
 
 
-def handed_for(variables: Mapping[str, str], name: str) -> frozenset[int]:
-    """Return the descriptors of the handed sockets whose unit has that FileDescriptorName=."""
+def passed_for(variables: Mapping[str, str], name: str) -> frozenset[int]:
+    """Return the descriptors of the passed sockets whose unit has that FileDescriptorName=."""
     given = variables.get("LISTEN_FDNAMES", "").split(":")
-    return frozenset(_FIRST_HANDED + at for at, one in enumerate(given) if one == name)
+    return frozenset(_FIRST_PASSED + at for at, one in enumerate(given) if one == name)
 
 
 def is_loopback(host: str) -> bool:
@@ -135,7 +136,7 @@ def is_loopback(host: str) -> bool:
 
 
 def meaning_of_remote(host: str) -> str:
-    """Return in one clause who reaches a listener on `host`."""
+    """Return a phrase that says who reaches a listener on `host`."""
     if host in _EVERY_ADDRESS:
         return "on every network this machine is in"
     return f"on the network of {host}"
@@ -178,7 +179,7 @@ def parse_size(text: str) -> int:
     number, unit = match.groups()
     size = int(number) * _SIZE_UNITS[unit]
     if size == 0:
-        raise ValueError("a size of 0 would leave no room for anything")
+        raise ValueError("a size of 0 leaves no room")
     return size
 
 
@@ -200,10 +201,10 @@ def parse_duration(text: str) -> float:
 
 
 def parse_timeout(text: str) -> float:
-    """Return a duration that is not nothing."""
+    """Return a duration of more than zero."""
     seconds = parse_duration(text)
     if seconds == 0:
-        raise ValueError("a timeout of 0 would end everything at once")
+        raise ValueError("a timeout of 0 would end everything immediately")
     return seconds
 
 
@@ -217,13 +218,13 @@ def parse_upstream_proxy(text: str) -> UpstreamProxy:
     if url.scheme != "http":
         raise ValueError("the address of the upstream proxy does not begin with http://")
     if not url.hostname or port is None:
-        raise ValueError("the address of the upstream proxy lacks a host or a port")
+        raise ValueError("the address of the upstream proxy has no host or no port")
     if url.path not in {"", "/"} or url.query or url.fragment:
-        raise ValueError("the address of the upstream proxy goes on after its port")
+        raise ValueError("the address of the upstream proxy has something after its port")
     try:
         authority = Authority.of(url.hostname, port)
     except ValueError:
-        raise ValueError("the host or port of the upstream proxy is not one") from None
+        raise ValueError("the host or port of the upstream proxy is not valid") from None
     return UpstreamProxy(authority, _credentials_of(url.netloc))
 
 
@@ -246,7 +247,7 @@ def _credentials_of(netloc: str) -> str | None:
 def parse_base(text: str) -> Base:
     """Return the URL that the calls of an API begin with; a slash at its end is left out.
 
-    Without TLS a key would be read by whoever is on the way, so http:// is for this machine alone.
+    Without TLS anybody on the network path could read a key, so http:// is only for this machine.
     """
     base = text.rstrip("/")
     try:
@@ -256,27 +257,27 @@ def parse_base(text: str) -> Base:
         raise ValueError("the upstream is not a URL") from None
     if url.scheme not in _DEFAULT_PORTS:
         raise ValueError("the upstream does not begin with https:// (or http://, for this machine)")
-    # `urlsplit` drops some control characters without a word.
+    # `urlsplit` silently drops some control characters.
     if not base.isascii() or not base.isprintable() or " " in base or not url.hostname:
         raise ValueError("the upstream is not a URL of ASCII characters that names a host")
     if "@" in url.netloc:
         raise ValueError("the upstream has a user or a password in it")
     if url.query or url.fragment or "?" in base or "#" in base:
-        raise ValueError("the upstream goes on after its path")
+        raise ValueError("the upstream has a query or a fragment")
     try:
         authority = Authority.of(url.hostname, _DEFAULT_PORTS[url.scheme] if port is None else port)
     except ValueError:
-        raise ValueError("the host or port of the upstream is not one") from None
+        raise ValueError("the host or port of the upstream is not valid") from None
     if url.scheme == "http" and not _is_this_machine(authority.host):
-        raise ValueError("an upstream other than this machine is reached by https:// alone")
+        raise ValueError("an upstream on another machine must begin with https://")
     return Base(Scheme(url.scheme), authority, _base_path_of(url.path))
 
 
 def _base_path_of(path: str) -> str:
     if _BASE_PATH.fullmatch(path) is None or {".", ".."} & set(path.split("/")):
-        raise ValueError("the path of the upstream is not a plain one")
+        raise ValueError("the path of the upstream is not plain")
     if path.endswith(_CALL):
-        raise ValueError(f"the upstream ends in {_CALL}, which is added to it")
+        raise ValueError(f"the upstream ends in {_CALL}, which claude-proxy adds itself")
     return path
 
 
@@ -288,7 +289,7 @@ def _is_this_machine(host: str) -> bool:
 
 
 def parse_model(text: str) -> tuple[str, str]:
-    """Return which model is asked for ("*": whichever) and which is given, of ASKED=GIVEN."""
+    """Return the two sides of ASKED=GIVEN: the requested model ("*": any) and the one sent."""
     asked, equals, given = text.rpartition("=")
     asked = asked.strip() if equals else _EACH
     given = given.strip()

@@ -1,7 +1,7 @@
-"""Reads what clients must present from a file that is its owner's alone.
+"""Password and token files: what clients must present, in a file that only its owner can read.
 
-Law 9: no message quotes what is in it. A file that others may read is refused, as a password that
-everybody knows would only seem to keep them out.
+Secrets stay outside: no message quotes what is in the file. One that others may read is refused, as
+a password that everybody knows would only seem to keep them out.
 """
 
 import os

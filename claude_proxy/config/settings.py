@@ -1,6 +1,6 @@
-"""Holds everything `serve` can be told, checked once; pure.
+"""Settings of one proxy process, as checked values. Pure.
 
-The command line, the environment and the tests build a `Settings`; `proxy.py` obeys it.
+The command line, config.yaml and the tests build a `Settings`; `server.app` obeys it.
 """
 
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ _MIB = 1024 * 1024
 
 
 class Verbosity(StrEnum):
-    """How much is printed: errors alone, one line a request, or everything."""
+    """How much is printed: errors only, one line a request, or everything."""
 
     QUIET = "quiet"
     NORMAL = "normal"
@@ -37,7 +37,7 @@ class LogFormat(StrEnum):
 
 
 class AuditFailure(StrEnum):
-    """What becomes of a decision that cannot be recorded."""
+    """What happens to a request whose decision cannot be recorded."""
 
     DENY = "deny"
     ALLOW = "allow"
@@ -74,10 +74,10 @@ class UnixListen:
 
 @dataclass(frozen=True, slots=True)
 class InheritedListen:
-    """A listening socket, TCP or Unix, that whoever started this process has made."""
+    """A listening socket, TCP or Unix, that the parent process has made."""
 
     descriptor: int
-    name: str  # as the audit log has it
+    name: str  # as the audit log shows it
 
     def __str__(self) -> str:
         return self.name
@@ -99,22 +99,22 @@ class ClientCredentials:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamProxy:
-    """A corporate proxy that every connection goes through, but for the `exceptions`."""
+    """A corporate proxy that every connection goes through, except those to the `exceptions`."""
 
     authority: Authority
     credentials: str | None = None  # "user:password"; kept out of repr by __repr__
     exceptions: tuple[str, ...] = ()  # NO_PROXY entries: "host", ".domain", "10.0.0.0/8", "*"
 
     def __repr__(self) -> str:
-        held = "set" if self.credentials else "none"
-        return f"UpstreamProxy({self.authority}, credentials={held}, {self.exceptions!r})"
+        credentials = "set" if self.credentials else "none"
+        return f"UpstreamProxy({self.authority}, credentials={credentials}, {self.exceptions!r})"
 
 
 class GatewayMode(StrEnum):
     """What the gateway takes and gives back."""
 
     CLAUDE = "claude"  # what Claude Code sends, passed on and back as it is
-    STRICT = "strict"  # one call alone, and no word of the provider's
+    STRICT = "strict"  # one call, and no text of the provider's
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ class Base:
 
 @dataclass(frozen=True, slots=True)
 class Ceilings:
-    """How much may go through the gateway; None: as much as is asked for."""
+    """How much may go through the gateway; None: no limit."""
 
     requests_per_minute: int | None = None
     tokens_per_day: int | None = None
@@ -146,7 +146,7 @@ class Gateway:
     upstream: Base
     credential: Injection
     mode: GatewayMode = GatewayMode.CLAUDE
-    models: tuple[tuple[str, str], ...] = ()  # from the asked one ("*": each) to the given one
+    models: tuple[tuple[str, str], ...] = ()  # (requested model or "*", model sent instead)
     timeout_s: float = 600.0  # of silence from the upstream
     token: str | None = field(default=None, repr=False)  # what TCP callers must present
     ceilings: Ceilings = Ceilings()
@@ -171,13 +171,13 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What one proxy process is told to do."""
+    """Everything that one proxy process is configured with."""
 
     allowlist: Path
     confdir: Path
     statedir: Path
     listen: tuple[Listen, ...] = (TcpListen(DEFAULT_HOST, DEFAULT_PORT),)
-    # Of what TCP clients must present; None: nothing.
+    # What TCP clients must present; None: nothing.
     credentials: ClientCredentials | None = None
     # Who may connect to Unix sockets; empty: the owner of this process alone.
     uids: frozenset[int] = frozenset()

@@ -101,7 +101,7 @@ def test_a_key_comes_from_where_the_credentials_of_the_allowlist_may(
         (provider(f"{GOOD}\nmodels: [a]"), "not a single value", 5),
         (provider(f"{GOOD}\nmodels: {{a: [b]}}"), "a list where a text belongs", 5),
         (provider(f"{GOOD}\nmodels: {{a b: c}}"), "is not the name of a model", 5),
-        (provider("endpoint: http://llm.example\nfrom: {env: KEY}"), "https:// alone", 3),
+        (provider("endpoint: http://llm.example\nfrom: {env: KEY}"), "must begin with https://", 3),
         (provider("endpoint: https://llm.example\nfrom: KEY"), "names no source", 4),
     ],
 )

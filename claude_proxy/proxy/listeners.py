@@ -1,7 +1,7 @@
-"""Accepts clients: a mitmproxy proxy mode of ours, which admits, sheds, and starts connections.
+"""Listeners: accept clients, refuse those that are not allowed, and start their connections.
 
-Whoever is not in the client networks of a TCP listener, or not a user that a Unix socket is for, is
-refused before a byte is read, and that is recorded.
+A mitmproxy proxy mode. Law: default-deny. A client outside the client networks of a TCP listener,
+or whose user a Unix socket is not for, is refused before a byte is read, and that is recorded.
 """
 
 import asyncio
@@ -31,40 +31,40 @@ from claude_proxy.system.unix_socket import BACKLOG
 
 logger = logging.getLogger(__name__)
 
-_SHED_SHARE = 20  # one in this many connections is let go at a time, the longest idle first
+_SHED_SHARE = 20  # one in this many connections is closed at a time, the longest idle first
 _SHED_PAUSE_S = 0.2
-_FAREWELL_S = 5.0
-_FAREWELLS = 64
+_REFUSAL_S = 5.0
+_REFUSALS = 64
 _FULL = Refusal(503, "too-many-connections", "The proxy has no room for another connection.")
 _NOT_ALLOWED = denial(Reason.CLIENT_NOT_ALLOWED.value, "", None).http1(close=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """A socket that clients come in by, and who may."""
+    """A socket that clients connect to, and which clients may."""
 
-    name: str  # as the audit log has it
+    name: str  # in the audit log
     socket: socket.socket
     clients: tuple[Network, ...] = ()  # who may use TCP
     uids: frozenset[int] = frozenset()  # who may use a Unix socket
     credentials: ClientCredentials | None = None  # what TCP clients must present
-    entered: Callable[[], None] | None = None  # called once a client has said something
-    services: Services | None = None  # of its own connections; None: as all others have them
-    stranger: bytes = _NOT_ALLOWED  # what is said to whoever may not use it
+    on_first_byte: Callable[[], None] | None = None  # called when the first client sends
+    services: Services | None = None  # of its connections; None: those that all others share
+    refusal: bytes = _NOT_ALLOWED  # sent to a client that may not use it
 
     @property
     def is_unix(self) -> bool:
-        """Whether the kernel tells who its clients are."""
+        """Whether the kernel identifies its clients."""
         return self.socket.family == socket.AF_UNIX
 
 
 class Listeners(Proxyserver):
-    """mitmproxy's server addon, with our listeners in the place of its own."""
+    """mitmproxy's server addon, with the listeners of this module."""
 
     name = "proxyserver"  # where mitmproxy looks for it
 
     def __init__(
-        self, listeners: list[Listener], services: Services, tell: Callable[[Notice], None]
+        self, listeners: list[Listener], services: Services, notify: Callable[[Notice], None]
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.listeners = {mode_of(at): listener for at, listener in enumerate(listeners)}
@@ -72,24 +72,24 @@ class Listeners(Proxyserver):
         self._awaited = len(listeners)
         self._settled = asyncio.Event()
         self.services = services
-        self._tell = tell
-        self.leaving: set[_RefusedClient] = set()  # strangers who are hearing why
+        self._notify = notify
+        self.refused: set[_RefusedClient] = set()  # those that are still being told why
         self._shed_at = 0.0
-        self._said_full = False
+        self._has_reported_full = False
 
     @property
     def modes(self) -> list[str]:
-        """What mitmproxy is told to listen by: one mode for each listener."""
+        """The modes that mitmproxy is to run: one for each listener."""
         return list(self.listeners)
 
     async def accepting(self) -> None:
-        """Wait until every listener accepts; raise what keeps one of them from it."""
+        """Wait until every listener accepts; raise the error of one that cannot."""
         await self._settled.wait()
         if self.fault is not None:
             raise self.fault
 
     def settle(self, fault: Exception | None) -> None:
-        """Note that one listener accepts, or why it does not: mitmproxy would only log that."""
+        """Note that one listener accepts, or why not, which mitmproxy would only log."""
         self.fault = self.fault or fault
         self._awaited -= 1
         if self._awaited == 0 or fault is not None:
@@ -100,10 +100,10 @@ class Listeners(Proxyserver):
         return listener.services or self.services
 
     def make_room(self) -> bool:
-        """Tell whether another connection may be begun; let idle ones go if it gets tight."""
+        """Tell whether there is room for another connection; close idle ones if there is not."""
         connections, limit = self.services.connections, self.services.limits.connections
         if len(connections) < limit:
-            self._said_full = False
+            self._has_reported_full = False
             return True
         now = asyncio.get_running_loop().time()
         if now - self._shed_at > _SHED_PAUSE_S:
@@ -116,16 +116,16 @@ class Listeners(Proxyserver):
             idle.sort(key=lambda found: found.active_at)
             for connection in idle[: max(1, limit // _SHED_SHARE)]:
                 connection.abort()
-            if not self._said_full:
-                self._said_full = True
-                text = f"{limit} connections are open, as many as may be; idle ones are closed"
+            if not self._has_reported_full:
+                self._has_reported_full = True
+                text = f"the limit of {limit} open connections is reached; idle ones are closed"
                 logger.warning("%s", text)
-                self._tell(Notice(0, "limit", text))
+                self._notify(Notice(0, "limit", text))
         return len(connections) < limit
 
 
 def mode_of(number: int) -> str:
-    """Return the mode of one listener; its name would not do, as a path may hold anything."""
+    """Return the mode of one listener: a number, as a path may hold what a mode cannot."""
     return f"listener:{number}"
 
 
@@ -134,13 +134,13 @@ class ListenerMode(mode_specs.ProxyMode):
     """The mode "listener:NUMBER": the listener of that number."""
 
     description = "claude-proxy"
-    default_port = None  # else two of them seem to listen on the same one
+    default_port = None  # with one, mitmproxy would take two listeners for a conflict
     transport_protocol: Literal["tcp"] = "tcp"
 
     def __post_init__(self) -> None:
-        """Have a number."""
+        """Check that there is a number."""
         if not self.data.isdecimal():
-            raise ValueError("a listener has a number")
+            raise ValueError("the mode of a listener is its number")
 
 
 class ListenerInstance(AsyncioServerInstance[ListenerMode]):
@@ -148,11 +148,11 @@ class ListenerInstance(AsyncioServerInstance[ListenerMode]):
 
     @property
     def listen_addrs(self) -> tuple[Any, ...]:
-        """None: mitmproxy would take the path of a Unix socket for a host and a port."""
+        """Nothing: mitmproxy would take the path of a Unix socket for a host and a port."""
         return ()
 
     def make_top_layer(self, context: Context) -> layer.Layer:
-        """Never asked: connections are started here and not by mitmproxy."""
+        """Never called: connections are started here, not by mitmproxy."""
         raise NotImplementedError
 
     async def _start(self) -> None:
@@ -168,18 +168,20 @@ class ListenerInstance(AsyncioServerInstance[ListenerMode]):
         listener = manager.listeners[self.mode.full_spec]
         loop = asyncio.get_running_loop()
 
-        def arrive() -> _Admission:
+        def admission() -> _Admission:
             return _Admission(manager, listener, self.mode)
 
         if not listener.is_unix:
-            return await loop.create_server(arrive, sock=listener.socket, backlog=BACKLOG)
-        # Since Python 3.13 the loop would remove the socket's file, which may not be ours.
+            return await loop.create_server(admission, sock=listener.socket, backlog=BACKLOG)
+        # Since Python 3.13 the loop would remove the socket's file, which others may have made.
         keep: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
-        return await loop.create_unix_server(arrive, sock=listener.socket, backlog=BACKLOG, **keep)
+        return await loop.create_unix_server(
+            admission, sock=listener.socket, backlog=BACKLOG, **keep
+        )
 
 
 class _Admission(asyncio.Protocol):
-    """A connection of which only the peer is known yet."""
+    """A new connection, of which only the peer is known: admits it or refuses it."""
 
     def __init__(self, manager: Listeners, listener: Listener, mode: ListenerMode) -> None:
         self._manager = manager
@@ -190,34 +192,34 @@ class _Admission(asyncio.Protocol):
         transport = cast("asyncio.Transport", transport)
         try:
             if self._listener.is_unix:
-                self._let_in_process(transport)
+                self._admit_process(transport)
             else:
-                self._let_in_address(transport)
-        except Exception:  # law 8; and uvloop would keep half a connection for ever
-            logger.exception("a client could not be let in")
+                self._admit_address(transport)
+        except Exception:  # fail closed; and uvloop would keep half a connection for ever
+            logger.exception("a client could not be admitted")
             transport.abort()
 
-    def _let_in_address(self, transport: asyncio.Transport) -> None:
+    def _admit_address(self, transport: asyncio.Transport) -> None:
         peer = transport.get_extra_info("peername")
-        if not peer:  # it was gone before it was accepted
+        if not peer:  # it left before it was accepted
             transport.abort()
             return
         shown = f"{peer[0]}:{peer[1]}" if ":" not in peer[0] else f"[{peer[0]}]:{peer[1]}"
-        address = _inner(ip_address(peer[0].partition("%")[0]))
+        address = _unmapped(ip_address(peer[0].partition("%")[0]))
         if not any(address in network for network in self._listener.clients):
-            self._turn_away(transport, shown)
+            self._refuse(transport, shown)
             return
         sockname = transport.get_extra_info("sockname")
-        self._let_in(transport, shown, peer[:2], sockname[:2], local=address.is_loopback)
+        self._admit(transport, shown, peer[:2], sockname[:2], local=address.is_loopback)
 
-    def _let_in_process(self, transport: asyncio.Transport) -> None:
+    def _admit_process(self, transport: asyncio.Transport) -> None:
         peer = peer_of(transport.get_extra_info("socket"))
         if peer.uid not in self._listener.uids:
-            self._turn_away(transport, str(peer))
+            self._refuse(transport, str(peer))
             return
-        self._let_in(transport, str(peer), NO_ADDRESS, NO_ADDRESS, local=True)
+        self._admit(transport, str(peer), NO_ADDRESS, NO_ADDRESS, local=True)
 
-    def _let_in(
+    def _admit(
         self,
         transport: asyncio.Transport,
         shown: str,
@@ -246,61 +248,65 @@ class _Admission(asyncio.Protocol):
             credentials=listener.credentials,
         )
         endpoint = connection.endpoint
-        entered = listener.entered
+        on_first_byte = listener.on_first_byte
         transport.set_protocol(
-            endpoint if entered is None else _FirstByteWatcher(endpoint, transport, entered)
+            endpoint
+            if on_first_byte is None
+            else _FirstByteWatcher(endpoint, transport, on_first_byte)
         )
         endpoint.connection_made(transport)
         connection.start()
 
-    def _turn_away(self, transport: asyncio.Transport, shown: str) -> None:
-        origin = ClientInfo(0, shown, self._listener.name)
+    def _refuse(self, transport: asyncio.Transport, shown: str) -> None:
+        client = ClientInfo(0, shown, self._listener.name)
         gate = self._manager.services_of(self._listener).gate
-        passage = gate.refuse(origin, Phase.CLIENT, Reason.CLIENT_NOT_ALLOWED, "")
-        gate.end(passage)
-        farewell = _RefusedClient(transport, self._manager.leaving)
-        transport.set_protocol(farewell)
-        farewell.say(self._listener.stranger)
+        gate.end(gate.refuse(client, Phase.CLIENT, Reason.CLIENT_NOT_ALLOWED, ""))
+        refused = _RefusedClient(transport, self._manager.refused)
+        transport.set_protocol(refused)
+        refused.send(self._listener.refusal)
 
 
 class _RefusedClient(asyncio.Protocol):
-    """A stranger's connection for as long as it takes to hear why.
+    """The connection of a refused client, open until the client has read why.
 
-    One that is closed at once looks to many clients as if there were nobody (by a Unix socket curl
-    then cannot even connect), and one with unread bytes is reset.
+    Closed at once, many clients would take it for no server at all (over a Unix socket curl could
+    not even connect), and with unread bytes it would be reset.
     """
 
-    def __init__(self, transport: asyncio.Transport, leaving: set["_RefusedClient"]) -> None:
+    def __init__(self, transport: asyncio.Transport, refused: set["_RefusedClient"]) -> None:
         self._transport = transport
-        self._leaving = leaving
-        self._timer = asyncio.get_running_loop().call_later(_FAREWELL_S, transport.abort)
+        self._refused = refused
+        self._timer = asyncio.get_running_loop().call_later(_REFUSAL_S, transport.abort)
 
-    def say(self, words: bytes) -> None:
-        self._transport.write(words)
-        if len(self._leaving) < _FAREWELLS:
-            self._leaving.add(self)
+    def send(self, response: bytes) -> None:
+        self._transport.write(response)
+        if len(self._refused) < _REFUSALS:
+            self._refused.add(self)
             self._transport.write_eof()
         else:
             self._transport.close()
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - gone is gone
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - however it ended
         self._timer.cancel()
-        self._leaving.discard(self)
+        self._refused.discard(self)
 
 
 class _FirstByteWatcher(asyncio.Protocol):
-    """A client's connection up to its first byte, which tells it from a mere look at the socket."""
+    """A client's connection up to its first byte: a mere probe of the socket sends none."""
 
     def __init__(
-        self, inner: asyncio.Protocol, transport: asyncio.Transport, entered: Callable[[], None]
+        self,
+        inner: asyncio.Protocol,
+        transport: asyncio.Transport,
+        on_first_byte: Callable[[], None],
     ) -> None:
         self._inner = inner
         self._transport = transport
-        self._entered = entered
+        self._on_first_byte = on_first_byte
 
     def data_received(self, data: bytes) -> None:
         self._transport.set_protocol(self._inner)
-        self._entered()
+        self._on_first_byte()
         self._inner.data_received(data)
 
     def eof_received(self) -> bool | None:
@@ -316,6 +322,6 @@ class _FirstByteWatcher(asyncio.Protocol):
         self._inner.resume_writing()
 
 
-def _inner(address: Address) -> Address:
+def _unmapped(address: Address) -> Address:
     mapped = address.ipv4_mapped if address.version == 6 else None  # noqa: PLR2004
     return mapped or address

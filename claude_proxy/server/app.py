@@ -100,7 +100,7 @@ class _Parts:
             uids=opened.uids,
             # The kernel identifies the user of a Unix socket; TCP needs a password.
             credentials=None if opened.address is None else settings.credentials,
-            entered=opened.remove if opened.once else None,
+            on_first_byte=opened.remove if opened.once else None,
         )
         gateway, gate = settings.gateway, gates.gateway
         if not opened.gateway or gateway is None or gate is None:
@@ -117,7 +117,7 @@ class _Parts:
             limits=limits_of(gateway, services.limits),
             top_layer=top_layer,
         )
-        return replace(listener, credentials=None, services=own, stranger=UNKNOWN_CALLER)
+        return replace(listener, credentials=None, services=own, refusal=UNKNOWN_CALLER)
 
     def announce(self, text: str) -> None:
         """Print a line about the whole proxy, from one worker only."""

@@ -200,7 +200,7 @@ def test_a_command_that_may_not_be_run_is_126(tmp_path: Path) -> None:
         (["--to", "127.0.0.1:1", "--socket", "/x"], "one proxy behind a relay"),
         (["--listen", "8.8.8.8:1", "--to", "127.0.0.1:1"], "--allow-remote"),
         (["--http-port", "65536", "--to", "127.0.0.1:1"], "--http-port"),
-        (["--http-port", "0", "--to", "unix:"], "names no path"),
+        (["--http-port", "0", "--to", "unix:"], "has no path"),
         (["--http-port", "0", "--to", "127.0.0.1:1", "--max-connections", "0"], "--max-conn"),
     ],
 )

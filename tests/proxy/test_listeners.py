@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
@@ -92,7 +92,6 @@ async def door_of(
     uids: frozenset[int] = frozenset(),
     credentials: ClientCredentials | None = None,
     connections: int = 10,
-    entered: Callable[[], None] | None = None,
     **of_listener: Any,
 ) -> AsyncIterator[Door]:
     ledger, told = Ledger(), list[Notice]()
@@ -106,7 +105,7 @@ async def door_of(
         top_layer=lambda context, session: ProtocolDetection(context, session, dialer),
     )
     with bound(address) as sock:
-        listener = Listener("the door", sock, clients, uids, credentials, entered, **of_listener)
+        listener = Listener("the door", sock, clients, uids, credentials, **of_listener)
         manager = Listeners([listener], services, told.append)
         instance: ServerInstance[ListenerMode] = ServerInstance.make("listener:0", manager)
         await instance.start()
@@ -125,7 +124,7 @@ async def door_of(
 def test_a_listener_has_a_number() -> None:
     assert ListenerMode.parse("listener:7").data == "7"
     for spec in ("listener", "listener:tcp"):
-        with pytest.raises(ValueError, match="a listener has a number"):
+        with pytest.raises(ValueError, match="the mode of a listener is its number"):
             ListenerMode.parse(spec)
 
 
@@ -188,7 +187,7 @@ def test_a_fault_lets_nobody_in(run: Run, caplog: pytest.LogCaptureFixture) -> N
             assert not door.services.connections
 
     run(play)
-    assert [entry.message for entry in caplog.records] == ["a client could not be let in"]
+    assert [entry.message for entry in caplog.records] == ["a client could not be admitted"]
 
 
 class Transport:
@@ -300,14 +299,14 @@ def test_a_stranger_hears_the_words_of_the_listener_though_it_speaks_late(
 ) -> None:
     async def play() -> None:
         path = tmp_path / "p.sock"
-        async with door_of(path, uids=frozenset({65533}), stranger=b"go away") as door:
+        async with door_of(path, uids=frozenset({65533}), refusal=b"go away") as door:
             stranger = await door.stranger()
-            await until(lambda: door.manager.leaving)
+            await until(lambda: door.manager.refused)
             await stranger.says(b"x" * 100_000)
 
             assert await stranger.gets_rest() == b"go away"
             stranger.half_closes()
-            await until(lambda: not door.manager.leaving)
+            await until(lambda: not door.manager.refused)
 
     run(play)
 
@@ -315,7 +314,7 @@ def test_a_stranger_hears_the_words_of_the_listener_though_it_speaks_late(
 def test_strangers_in_crowds_are_not_listened_to(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("claude_proxy.proxy.listeners._FAREWELLS", 1)
+    monkeypatch.setattr("claude_proxy.proxy.listeners._REFUSALS", 1)
 
     async def play() -> None:
         async with door_of(tmp_path / "p.sock", uids=frozenset({65533})) as door:
@@ -323,7 +322,7 @@ def test_strangers_in_crowds_are_not_listened_to(
 
             assert reason_of(await second.gets_rest()) == "client-not-allowed"
             assert reason_of(await first.gets_rest()) == "client-not-allowed"
-            assert len(door.manager.leaving) == 1
+            assert len(door.manager.refused) == 1
 
     run(play)
 
@@ -369,7 +368,7 @@ def test_a_peer_that_the_kernel_does_not_name_is_not_let_in(
             assert not door.services.connections
 
     run(play)
-    assert "a client could not be let in" in caplog.text
+    assert "a client could not be admitted" in caplog.text
 
 
 def test_a_stopped_listener_leaves_the_file_to_whoever_made_it(run: Run, tmp_path: Path) -> None:
@@ -386,7 +385,7 @@ def test_the_first_byte_tells_that_a_client_has_entered(run: Run, tmp_path: Path
     async def play() -> None:
         entered: list[str] = []
         path = tmp_path / "p.sock"
-        async with door_of(path, uids=OWN, entered=lambda: entered.append("in")) as door:
+        async with door_of(path, uids=OWN, on_first_byte=lambda: entered.append("in")) as door:
             looking = await door.client()
             await looking.leaves()
             await until(lambda: not door.services.connections)
@@ -488,7 +487,7 @@ def test_the_longest_idle_client_makes_room_for_the_next(
             assert len(door.services.connections) == 3
             (notice,) = door.told
             assert notice.kind == "limit"
-            assert notice.text == "3 connections are open, as many as may be; idle ones are closed"
+            assert notice.text == "the limit of 3 open connections is reached; idle ones are closed"
             assert notice.text in caplog.text
 
     run(play)

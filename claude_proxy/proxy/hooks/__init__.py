@@ -1,1 +1,1 @@
-"""Holds mitmproxy addons of ours: hooks in, effects out, no judgement of their own."""
+"""mitmproxy addons: hooks without decisions of their own."""

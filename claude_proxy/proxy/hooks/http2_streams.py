@@ -1,7 +1,7 @@
-"""Lets HTTP/2 bodies stream, counts them, and records how each stream ended.
+"""The HTTP/2 stream hooks: bodies stream, are counted, and each stream's outcome is recorded.
 
-Whether a stream may pass was settled in its layer (`layers.http2`); by the time of these hooks
-nothing but a request's trailers can be held back, because bodies leave as they come.
+Whether a stream may pass was settled in its layer (`layers.http2`). By the time of these hooks only
+a request's trailers can be held back, because bodies leave as they come.
 """
 
 from collections.abc import Callable
@@ -27,42 +27,42 @@ class Http2StreamHooks:
         flow.request.stream = _counting(flow, "bytes_up")
 
     def request(self, flow: http.HTTPFlow) -> None:
-        """Drop of the trailers what belongs in the head, where it would have been judged."""
+        """Drop trailers that belong in the head, where they would have been judged."""
         if flow.request.trailers:
             trailers = without(flow.request.trailers, _NOT_IN_TRAILERS)
             # Upstreams that speak HTTP/1.1 get none: the body's framing may have no room for them.
             flow.request.trailers = trailers if flow.server_conn.alpn == b"h2" else None
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
-        """Pass the answer's body on as it comes, and no word of other ways to the origin."""
-        answer, passage = flow.response, _passage_of(flow)
-        if answer is None:
+        """Pass the response's body on as it comes, without alternative routes to the origin."""
+        response, attempt = flow.response, _attempt_of(flow)
+        if response is None:
             return
-        answer.headers.pop("alt-svc", None)
-        answer.stream = _counting(flow, "bytes_down")
-        if passage is not None:
-            self._gate.answered(passage, answer.status_code)
+        response.headers.pop("alt-svc", None)
+        response.stream = _counting(flow, "bytes_down")
+        if attempt is not None:
+            self._gate.answered(attempt, response.status_code)
 
     def response(self, flow: http.HTTPFlow) -> None:
         """Record an exchange that is complete."""
-        if (passage := _passage_of(flow)) is not None:
-            self._gate.end(passage)
+        if (attempt := _attempt_of(flow)) is not None:
+            self._gate.end(attempt)
 
     def error(self, flow: http.HTTPFlow) -> None:
         """Record an exchange that broke off."""
-        if (passage := _passage_of(flow)) is not None:
-            self._gate.end(passage, "stream-broken-off")
+        if (attempt := _attempt_of(flow)) is not None:
+            self._gate.end(attempt, "stream-broken-off")
 
 
-def _passage_of(flow: http.HTTPFlow) -> Attempt | None:
-    passage = flow.metadata.get(ATTEMPT)
-    return passage if isinstance(passage, Attempt) else None
+def _attempt_of(flow: http.HTTPFlow) -> Attempt | None:
+    attempt = flow.metadata.get(ATTEMPT)
+    return attempt if isinstance(attempt, Attempt) else None
 
 
 def _counting(flow: http.HTTPFlow, counter: str) -> Callable[[bytes], bytes]:
     def count(data: bytes) -> bytes:
-        if (passage := _passage_of(flow)) is not None:
-            setattr(passage, counter, getattr(passage, counter) + len(data))
+        if (attempt := _attempt_of(flow)) is not None:
+            setattr(attempt, counter, getattr(attempt, counter) + len(data))
         return data
 
     return count

@@ -1,7 +1,7 @@
-"""Hands mitmproxy's TLS layers their OpenSSL connections: our leaves in, verified names out.
+"""The TLS hooks: certificates towards clients, verified names towards upstreams.
 
-Which names may be connected to was settled before; here the leaf gets the judged name, and the
-upstream must prove the same name (in its SAN; a common name proves nothing).
+Which names may be connected to was settled before. Here the client gets a leaf certificate for the
+judged name, and the upstream must prove the same name (in its SAN; a common name proves nothing).
 """
 
 from functools import lru_cache
@@ -18,7 +18,7 @@ _PROTOCOLS = (b"h2", b"http/1.1")
 
 
 class TlsCertificates(TlsConfig):
-    """The TLS of both sides."""
+    """mitmproxy's TLS addon with the certificates of this proxy's own authority."""
 
     name = "tlsconfig"  # where mitmproxy looks for it
 
@@ -28,16 +28,16 @@ class TlsCertificates(TlsConfig):
         self._context_for = lru_cache(_CONTEXTS)(_server_context)
 
     def configure(self, updated: set[str]) -> None:
-        """Leave mitmproxy's own certificate store unmade: ours is the only authority."""
+        """Make no certificate store of mitmproxy's: there is one authority only."""
 
     def running(self) -> None:
-        """Nothing is left to prepare."""
+        """Prepare nothing: all was done at the start."""
 
     def tls_clienthello(self, tls_clienthello: tls.ClientHelloData) -> None:
-        """Not asked: the hello is judged in `layers.front`."""
+        """Do nothing: the hello was judged in `layers.tunnel_start`."""
 
     def tls_start_client(self, tls_start: tls.TlsData) -> None:
-        """Give the client a leaf for the tunnel's target."""
+        """Give the client a leaf certificate for the tunnel's target."""
         address = tls_start.context.server.address
         if address is None or self._authority is None:
             return  # without a connection to use, mitmproxy closes: fail closed
@@ -47,7 +47,7 @@ class TlsCertificates(TlsConfig):
 
 
 def _server_context(leaf: Leaf) -> SSL.Context:
-    """Make the context that serves one leaf; its session tickets are good for this leaf alone."""
+    """Make the context that serves one leaf; its session tickets are valid for this leaf only."""
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     context.set_min_proto_version(SSL.TLS1_2_VERSION)
     # A second hello inside the connection could name another server than the judged one.
@@ -59,7 +59,7 @@ def _server_context(leaf: Leaf) -> SSL.Context:
 
 
 def _select_protocol(_: SSL.Connection, offers: list[bytes]) -> Any:
-    # In our order, as servers do it: some clients name h2 last and mean it all the same.
+    # In the server's order of preference: some clients name h2 last but still want it.
     for protocol in _PROTOCOLS:
         if protocol in offers:
             return protocol

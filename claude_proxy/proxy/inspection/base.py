@@ -1,6 +1,6 @@
-"""Says what may look at an answer on its way to the client, and end it.
+"""Response inspectors: what may look at a response on its way to the client, and end it.
 
-Pure, and sans-io like the layers that use it: content in, what may be passed on now out.
+Pure and sans-io, like the layers that use it: content goes in, what may be passed on comes out.
 """
 
 from collections.abc import Sequence
@@ -9,8 +9,8 @@ from typing import Protocol
 type RawField = tuple[bytes, bytes]
 
 
-class ResponseCutOff(Exception):  # noqa: N818 - it is what becomes of the answer, not an error of the program
-    """The answer must end here; `word` is what the audit log says about it."""
+class ResponseCutOff(Exception):  # noqa: N818 - it is what happens to a response, no error of the program
+    """The response must end here; `word` is its outcome in the audit log."""
 
     def __init__(self, word: str) -> None:
         super().__init__(word)
@@ -18,38 +18,38 @@ class ResponseCutOff(Exception):  # noqa: N818 - it is what becomes of the answe
 
 
 class ResponseInspector(Protocol):
-    """Sees one answer: its head, then its content piece by piece, then its end."""
+    """Sees one response: its head, then its content piece by piece, then its end."""
 
     def head(self, status: int, fields: Sequence[RawField]) -> None:
-        """Take a head, interim ones and trailers too; may raise CutOff."""
+        """Take a head, also an interim one or trailers; may raise ResponseCutOff."""
 
     def feed(self, data: bytes) -> bytes:
-        """Take content; return what may be passed on now, and keep the rest; may raise CutOff."""
+        """Take content; return what may be passed on; may raise ResponseCutOff."""
 
     def finish(self) -> bytes:
-        """Return what was kept, as the content is at its end; may raise CutOff."""
+        """Return what was kept, at the end of the content; may raise ResponseCutOff."""
 
 
 class InspectorChain:
-    """Several watches, each of which sees what the one before it lets through."""
+    """Several inspectors, each of which sees what the one before it lets through."""
 
-    def __init__(self, watches: Sequence[ResponseInspector]) -> None:
-        self._watches = watches
+    def __init__(self, inspectors: Sequence[ResponseInspector]) -> None:
+        self._inspectors = inspectors
 
     def head(self, status: int, fields: Sequence[RawField]) -> None:
-        """Show the head to each."""
-        for watch in self._watches:
-            watch.head(status, fields)
+        """Show the head to every inspector."""
+        for inspector in self._inspectors:
+            inspector.head(status, fields)
 
     def feed(self, data: bytes) -> bytes:
-        """Hand content from each to the next."""
-        for watch in self._watches:
-            data = watch.feed(data)
+        """Pass content from each inspector to the next."""
+        for inspector in self._inspectors:
+            data = inspector.feed(data)
         return data
 
     def finish(self) -> bytes:
         """Return what the last lets through of all that was kept."""
         kept = b""
-        for watch in self._watches:
-            kept = (watch.feed(kept) if kept else b"") + watch.finish()
+        for inspector in self._inspectors:
+            kept = (inspector.feed(kept) if kept else b"") + inspector.finish()
         return kept

@@ -1,7 +1,7 @@
-"""Watches an answer for the value that was put into its request, and ends it before it is out.
+"""The leak guard: scans a response for the injected secret, and aborts it before the secret leaks.
 
-Law kept: secrets stay outside (9). A server that tells its caller what it was asked with would hand
-the value to a client that must not know it. What cannot be looked into is ended as well. Pure.
+Law: secrets stay outside. A server that repeats the request's credential in its response would hand
+it to a client that must not know it. A response that cannot be inspected is aborted as well. Pure.
 """
 
 import zlib
@@ -15,11 +15,11 @@ ECHOED = "credential-echoed"
 UNREADABLE = "answer-unreadable"
 
 _STEP = 64 * 1024  # of decoded content at a time
-# Of one piece: a few bytes that stand for gigabytes would hold up everybody else.
+# Decoded from one piece: a few bytes that unpack to gigabytes would block all other clients.
 _MOST_FROM_ONE_PIECE = 64 * 1024 * 1024
-# Compressed bytes that wait because what they stand for may be the beginning of the value.
+# Compressed bytes that wait because their content may be the beginning of the secret.
 _MOST_WAITING = 64 * 1024
-# How many bytes of a text's beginning are worth keeping back, where it is not a short one.
+# How many bytes of a secret's beginning are kept back, unless it is a short one.
 _TELLING = 8
 _PLAIN = frozenset({b"", b"identity"})
 _GZIP = frozenset({b"gzip", b"x-gzip"})
@@ -27,7 +27,7 @@ _NO_CONTENT = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
 
 
 class LeakGuard:
-    """Sees one answer, and lets through what neither is one of the values nor may become one."""
+    """Inspects one response; passes on what neither is a secret nor may become one."""
 
     def __init__(self, guarded: Sequence[bytes]) -> None:
         self._search = _Search(guarded)
@@ -38,7 +38,7 @@ class LeakGuard:
         return "LeakGuard(set)"
 
     def head(self, status: int, fields: Sequence[RawField]) -> None:
-        """Take a head; CutOff if a value stands in it, or in content that cannot be read."""
+        """Take a head; ResponseCutOff if a secret is in it, or its content cannot be read."""
         self._search.whole(b"\n".join(map(b": ".join, fields)))
         if status < HTTPStatus.OK or status in _NO_CONTENT:
             return
@@ -53,7 +53,7 @@ class LeakGuard:
             self._inflate = _inflate_of(coded)
 
     def feed(self, data: bytes) -> bytes:
-        """Take content; return what may go on now."""
+        """Take content; return what may be passed on now."""
         if self._inflate is None:
             return self._search.feed(data)
         self._waiting += data
@@ -67,7 +67,7 @@ class LeakGuard:
         return b""
 
     def finish(self) -> bytes:
-        """Return what was kept: at the end it is no more than a beginning."""
+        """Return what was kept: at the end of the content, it is only the beginning of a secret."""
         if self._inflate is None:
             return self._search.finish()
         out, self._waiting = self._waiting, b""
@@ -77,8 +77,8 @@ class LeakGuard:
 class _Search:
     """Looks for some texts in a stream, and keeps back what may be the beginning of one.
 
-    Not from its first byte on: whoever waits for a message that happens to end in the letter by
-    which a key begins would wait for the next one. A few bytes alone tell nobody anything.
+    Not from its first byte on: a client that waits for a message which ends in the first letter of
+    a key would have to wait for the next message. A few bytes alone reveal nothing.
     """
 
     def __init__(self, guarded: Sequence[bytes]) -> None:
@@ -86,11 +86,11 @@ class _Search:
         self._guarded = tuple(map(Spelling, texts))
         shortest = min(map(len, texts), default=0)
         self._telling = max(1, min(_TELLING, shortest // 4))  # so many bytes are kept back
-        self._passed = b""  # the last bytes that have gone on, with which a text may have begun
+        self._passed = b""  # the last bytes passed on, with which a text may have begun
         self.held = b""
 
     def whole(self, text: bytes) -> None:
-        """Look through a text that stands alone."""
+        """Search a text that is complete."""
         for guarded in self._guarded:
             if guarded.is_in(text):
                 raise ResponseCutOff(ECHOED)
@@ -118,11 +118,11 @@ class _Inflate:
 
     def __init__(self, *, gzip: bool) -> None:
         self._gzip = gzip
-        self._begun = b""  # of deflate, whose first two bytes tell which of the two it is
+        self._begun = b""  # of deflate: its first two bytes tell which of the two forms it is
         self._inflater = zlib.decompressobj(_GZIP_WINDOW) if gzip else None
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Yield what stands in the next piece, a bounded part at a time."""
+        """Yield the content of the next piece, a bounded part at a time."""
         if self._inflater is None:
             data = self._begun + data
             self._begun = data
@@ -134,23 +134,23 @@ class _Inflate:
         more = True
         while more:
             if data and self._inflater.eof:
-                self._begin_again()
+                self._next_member()
             piece, data = self._step(self._inflater, data)
             left -= len(piece)
             if left < 0:
                 raise ResponseCutOff(UNREADABLE)
             yield piece
-            # A full step may have left something inside, although all bytes are taken.
+            # A full step may have left content behind, although all input is used.
             more = bool(data) or len(piece) == _STEP
 
-    def _begin_again(self) -> None:
-        # RFC 1952, 2.2: a gzip file may have several members. After deflate there is nothing.
+    def _next_member(self) -> None:
+        # RFC 1952, 2.2: a gzip file may have several members. Deflate has only one.
         if not self._gzip:
             raise ResponseCutOff(UNREADABLE)
         self._inflater = zlib.decompressobj(_GZIP_WINDOW)
 
     def _step(self, inflater: "zlib._Decompress", data: bytes) -> tuple[bytes, bytes]:
-        """Return what a part of `data` stands for, and what is left of it."""
+        """Return the content of a part of `data`, and the rest of `data`."""
         try:
             piece = inflater.decompress(data, _STEP)
         except zlib.error:

@@ -1,7 +1,7 @@
-"""Reads from an answer of the Messages API what it has cost.
+"""The usage meter: reads from a response of the Messages API how many tokens it used.
 
-Law kept: what is counted is not changed. Content passes on at once and as it came; what cannot be
-read is not counted, and never ends an answer. Memory is bounded whatever the upstream sends.
+Law: metering changes nothing. Content passes on at once and unchanged; what cannot be read is not
+counted, and never ends a response. Memory is bounded whatever the upstream sends.
 """
 
 import json
@@ -13,11 +13,11 @@ from typing import Any
 from claude_proxy.events import Usage
 from claude_proxy.proxy.inspection.base import RawField
 
-# Of one line of a stream: the events that tell the usage are a few hundred bytes long.
+# Of one line of a stream: the events with the usage are a few hundred bytes long.
 _LINE_BYTES = 256 * 1024
-# Of an answer in one piece: the longest that a model gives is about a megabyte.
-_ANSWER_BYTES = 4 * 1024 * 1024
-# Of what comes out of a compressed answer, at once and in all.
+# Of a response in one piece: the longest that a model gives is about a megabyte.
+_BODY_BYTES = 4 * 1024 * 1024
+# Unpacked from a compressed response, at once and in all.
 _PIECE_BYTES = 64 * 1024
 _UNPACKED_BYTES = 64 * 1024 * 1024
 _MODEL_CHARACTERS = 128
@@ -26,32 +26,32 @@ _COUNTS = range(1 << 53)
 _GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
 _INTERIM = range(100, 200)
 _ACCEPT = b"accept-encoding"
-_CODINGS = frozenset({b"identity", b"gzip", b"x-gzip", b"deflate"})  # as `_unpacking` has them
+_CODINGS = frozenset({b"identity", b"gzip", b"x-gzip", b"deflate"})  # those that `_unpacking` reads
 
 
 class UsageMeter:
-    """A Watch that changes nothing; `usage` is what it has read so far."""
+    """A ResponseInspector that changes nothing; `usage` is what it has read so far."""
 
     def __init__(self) -> None:
         self.usage: Usage | None = None
         self._unpack: Callable[[bytes], Iterator[bytes]] | None = None
-        self._reader: _Events | _Answer | None = None
+        self._reader: _EventStream | _JsonBody | None = None
         self._has_head = False
 
     def head(self, status: int, fields: Sequence[RawField]) -> None:
-        """Take note of how the answer is written; only the first final head counts."""
+        """Note how the response is encoded; only the first final head counts."""
         if self._has_head or status in _INTERIM:
             return
         self._has_head = True
         self._unpack = _unpacking(_value(fields, b"content-encoding"))
         match _value(fields, b"content-type").partition(b";")[0].strip():
             case b"text/event-stream":
-                self._reader = _Events()
+                self._reader = _EventStream()
             case b"application/json":
-                self._reader = _Answer()
+                self._reader = _JsonBody()
 
     def feed(self, data: bytes) -> bytes:
-        """Read on, and return `data` as it is."""
+        """Read `data`, and return it unchanged."""
         if self._reader is not None and self._unpack is not None:
             try:
                 for piece in self._unpack(data):
@@ -63,15 +63,15 @@ class UsageMeter:
         return data
 
     def finish(self) -> bytes:
-        """Read what only the whole answer tells; nothing was kept."""
-        if isinstance(self._reader, _Answer):
+        """Read a response in one piece, which is complete now; nothing was kept back."""
+        if isinstance(self._reader, _JsonBody):
             self.usage = usage_of(bytes(self._reader.content))
             self._reader = None
         return b""
 
 
 def readable_encodings(fields: Sequence[RawField]) -> bytes | None:
-    """Return what Accept-Encoding is to say, so that the answer can be read; None: as it does."""
+    """Return an Accept-Encoding with which the response can be read; None: it need not change."""
     offered = [
         coding.strip(b" \t")
         for name, value in fields
@@ -83,16 +83,16 @@ def readable_encodings(fields: Sequence[RawField]) -> bytes | None:
 
 
 def usage_of(answer: bytes) -> Usage | None:
-    """Return what a whole answer in JSON says that it has cost, if it does."""
+    """Return the usage that a complete JSON response reports, if it does."""
     return _added(None, _read(answer))
 
 
 class _TooLongError(ValueError):
-    """More than an answer can be."""
+    """More than a response can be."""
 
 
-class _Answer:
-    """An answer in one piece; read at its end."""
+class _JsonBody:
+    """A response in one piece; read at its end."""
 
     usage = None
 
@@ -101,12 +101,12 @@ class _Answer:
 
     def feed(self, data: bytes) -> None:
         self.content += data
-        if len(self.content) > _ANSWER_BYTES:
+        if len(self.content) > _BODY_BYTES:
             raise _TooLongError
 
 
-class _Events:
-    """A stream of server-sent events; those that tell the usage are read as they come."""
+class _EventStream:
+    """A stream of server-sent events; those with the usage are read as they come."""
 
     def __init__(self) -> None:
         self.usage: Usage | None = None
@@ -119,7 +119,7 @@ class _Events:
         if is_ended:
             self._end_line()
             whole, _, last = others.rpartition(b"\n")
-            for line in _telling_lines(whole):
+            for line in _usage_lines(whole):
                 self._read_line(line)
             self._take(last)
 
@@ -139,11 +139,11 @@ class _Events:
 
     def _read_line(self, line: bytes) -> None:
         if line.startswith(b"data:"):
-            self.usage = _told(self.usage, _read(line.removeprefix(b"data:")))
+            self.usage = _usage_after(self.usage, _read(line.removeprefix(b"data:")))
 
 
-def _telling_lines(text: bytes) -> Iterator[bytes]:
-    """Yield the lines that may tell the usage; the others cost next to nothing."""
+def _usage_lines(text: bytes) -> Iterator[bytes]:
+    """Yield the lines that may hold the usage; the others cost next to nothing."""
     at = text.find(_USAGE)
     while at >= 0:
         start, end = text.rfind(b"\n", 0, at) + 1, text.find(b"\n", at)
@@ -151,8 +151,8 @@ def _telling_lines(text: bytes) -> Iterator[bytes]:
         at = -1 if end < 0 else text.find(_USAGE, end)
 
 
-def _told(usage: Usage | None, event: Any) -> Usage | None:
-    """Return the usage after `event`: what is told later stands for all that was before."""
+def _usage_after(usage: Usage | None, event: Any) -> Usage | None:
+    """Return the usage after `event`: a later number replaces an earlier one."""
     match event:
         case {"type": "message_start", "message": dict(message)}:
             return _added(usage, message)
@@ -163,22 +163,22 @@ def _told(usage: Usage | None, event: Any) -> Usage | None:
 
 
 def _added(usage: Usage | None, holder: Any) -> Usage | None:
-    if not isinstance(holder, dict) or not isinstance(told := holder.get("usage"), dict):
+    if not isinstance(holder, dict) or not isinstance(reported := holder.get("usage"), dict):
         return usage
     before = usage or Usage()
     model = holder.get("model")
     return replace(
         before,
         model=model[:_MODEL_CHARACTERS] if isinstance(model, str) else before.model,
-        tokens_in=_count(told, "input_tokens", before.tokens_in),
-        tokens_out=_count(told, "output_tokens", before.tokens_out),
-        cache_written=_count(told, "cache_creation_input_tokens", before.cache_written),
-        cache_read=_count(told, "cache_read_input_tokens", before.cache_read),
+        tokens_in=_count(reported, "input_tokens", before.tokens_in),
+        tokens_out=_count(reported, "output_tokens", before.tokens_out),
+        cache_written=_count(reported, "cache_creation_input_tokens", before.cache_written),
+        cache_read=_count(reported, "cache_read_input_tokens", before.cache_read),
     )
 
 
-def _count(told: dict[str, Any], name: str, before: int) -> int:
-    number = told.get(name)
+def _count(reported: dict[str, Any], name: str, before: int) -> int:
+    number = reported.get(name)
     return number if type(number) is int and number in _COUNTS else before
 
 
@@ -195,7 +195,7 @@ def _value(fields: Sequence[RawField], name: bytes) -> bytes:
 
 
 def _unpacking(coding: bytes) -> Callable[[bytes], Iterator[bytes]] | None:
-    """Return what makes plain content of the answer's, a piece at a time; None: nothing does."""
+    """Return a decoder of the content, a piece at a time; None: the coding is not known."""
     match coding:
         case b"" | b"identity":
             return lambda data: iter((data,))
@@ -206,7 +206,7 @@ def _unpacking(coding: bytes) -> Callable[[bytes], Iterator[bytes]] | None:
 
 
 class _Unpacker:
-    """Unpacks gzip, zlib, and what some send as "deflate": its bare form."""
+    """Unpacks gzip, zlib, and the bare form that some servers send as "deflate"."""
 
     def __init__(self) -> None:
         self._zlib = zlib.decompressobj(_GZIP_OR_ZLIB)
@@ -214,7 +214,7 @@ class _Unpacker:
         self._room = _UNPACKED_BYTES
 
     def unpack(self, data: bytes) -> Iterator[bytes]:
-        """Yield what `data` brings, in pieces of a bounded size."""
+        """Yield the content of `data`, in pieces of a bounded size."""
         more = bool(data)
         while more:
             piece = self._next(data)
@@ -230,15 +230,15 @@ class _Unpacker:
                 more = bool(data)
             else:
                 data = self._zlib.unconsumed_tail
-                # A full piece may have left some behind, although all of `data` is read.
+                # A full piece may have left content behind, although all of `data` is read.
                 more = bool(data) or len(piece) == _PIECE_BYTES
 
     def _next(self, data: bytes) -> bytes:
-        fresh, self._is_fresh = self._is_fresh, False
+        is_first, self._is_fresh = self._is_fresh, False
         try:
             return self._zlib.decompress(data, _PIECE_BYTES)
         except zlib.error:
-            if not fresh:
+            if not is_first:
                 raise
             self._zlib = zlib.decompressobj(-zlib.MAX_WBITS)
             return self._zlib.decompress(data, _PIECE_BYTES)

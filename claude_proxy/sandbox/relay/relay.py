@@ -1,8 +1,8 @@
-"""Runs a relay: the program that stands at either end of a sandbox's one way out.
+"""The relay program at the end of a sandbox's only network route.
 
-It starts in milliseconds, so it imports nothing of mitmproxy, click or asyncio, and runs as
-`python -I -S claude_proxy/relay.py` too, with no package installed. It listens on loopback and on
-Unix sockets of its own, unless it is told otherwise by name.
+It starts in milliseconds: it imports nothing of mitmproxy, click or asyncio, and also runs as
+`python -I -S PATH/relay.py`, with no package installed. Law: default-deny. It listens
+on loopback addresses and on Unix sockets only, unless --allow-remote is given.
 """
 
 import os
@@ -15,7 +15,7 @@ from contextlib import ExitStack, suppress
 from selectors import EVENT_READ
 from types import FrameType
 
-if not __package__:  # run by its path: the package lies around it, and behind the library
+if not __package__:  # run by its path: find the package around it, after the library
     sys.path.append(os.path.abspath(os.path.join(os.path.dirname(__file__), *[os.pardir] * 3)))  # noqa: PTH100, PTH118, PTH120
 
 from claude_proxy.errors import ClaudeProxyError, ConfigError
@@ -31,29 +31,29 @@ Copies bytes between the clients of the listening sockets and ADDRESS.
 
   --listen ADDRESS          127.0.0.1:3128, [::1]:3128, unix:PATH, or fd:N for an inherited socket
   --to ADDRESS              unix:PATH, or an IP address and port
-  --announce NAME COMMAND   begin each connection with a PROXY protocol v2 header that says so
-  --until fd:N              end when descriptor N reaches its end
+  --announce NAME COMMAND   begin each connection with a PROXY protocol v2 header naming the run
+  --until fd:N              stop when descriptor N reaches its end
   --max-connections N       clients at once (default 1024)
-  --allow-remote            allow a --listen that other machines reach
-  --quiet                   print errors alone
+  --allow-remote            allow a --listen that other machines can reach
+  --quiet                   print errors only
 """
 
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports
 
 _BACKLOG = 1024
 _DESCRIPTORS_WANTED = 65536
-_DESCRIPTORS_SPARED = 32  # for all that is no connection
-_PATH_LIMIT = 103 if sys.platform == "darwin" else 107  # sun_path, without its final zero
+_DESCRIPTORS_RESERVED = 32  # for everything but connections
+_PATH_LIMIT = 103 if sys.platform == "darwin" else 107  # sun_path, without its final NUL
 _PORT_LIMIT = 65535
 _LOOPBACK_6 = bytes(15) + b"\x01"
 
 
 class ChildProcess:
-    """What is asked of a command's process."""
+    """The process of a command that the relay runs for."""
 
-    # Not typing.Protocol: with what that module imports, it would be a sixth of the start.
+    # Not typing.Protocol: importing that module would take a sixth of the start.
     def poll(self) -> int | None:
-        """Return the exit code once there is one, as `subprocess` has it."""
+        """Return the exit code once there is one, as `subprocess` does."""
         raise NotImplementedError
 
     def send_signal(self, number: int) -> None:
@@ -62,13 +62,15 @@ class ChildProcess:
 
 
 type _Handler = Callable[[int, FrameType | None], object] | int | None
-type StartCommand = Callable[[Sequence[str]], ChildProcess]  # given where the relay listens
+type StartCommand = Callable[
+    [Sequence[str]], ChildProcess
+]  # called with the addresses that the relay listens on
 
 
 class RelayOptions:
-    """What one relay is told to do."""
+    """The options of one relay."""
 
-    # No dataclass: that module takes as long to import as all of this.
+    # No dataclass: that module takes as long to import as everything here.
     def __init__(self) -> None:
         self.listen: list[str] = []
         self.to = ""
@@ -79,12 +81,12 @@ class RelayOptions:
         self.quiet = False
 
 
-# Reading what it is told
+# Reading the options
 
 
 def parse(arguments: Sequence[str]) -> RelayOptions:
     """Read the command line of `relay.py`."""
-    orders = RelayOptions()
+    options = RelayOptions()
     rest = list(arguments)
 
     def value(option: str) -> str:
@@ -96,27 +98,27 @@ def parse(arguments: Sequence[str]) -> RelayOptions:
         option = rest.pop(0)
         match option:
             case "--listen":
-                orders.listen.append(value(option))
+                options.listen.append(value(option))
             case "--to":
-                orders.to = value(option)
+                options.to = value(option)
             case "--announce":
-                orders.header = encode(value(option), value(option))
+                options.header = encode(value(option), value(option))
             case "--until":
-                orders.until = parse_descriptor(value(option))
+                options.until = parse_descriptor(value(option))
             case "--max-connections":
-                orders.limit = parse_limit(value(option))
+                options.limit = parse_limit(value(option))
             case "--allow-remote" | "--quiet":
-                setattr(orders, option[2:].replace("-", "_"), True)
+                setattr(options, option[2:].replace("-", "_"), True)
             case _:
-                raise ConfigError(f'there is no option "{option}"', fix="see --help")
-    return orders
+                raise ConfigError(f'unknown option "{option}"', fix="see --help")
+    return options
 
 
 def parse_limit(text: str) -> int:
     """Read a number of connections."""
     if not text.isascii() or not text.isdecimal() or not int(text[:9]):
         raise ConfigError(
-            f'"{text}" is no number of connections',
+            f'"{text}" is not a number of connections',
             where="--max-connections",
             fix="give 1 or more",
         )
@@ -127,23 +129,25 @@ def parse_descriptor(text: str) -> int:
     """Read `fd:N`."""
     number = text.removeprefix("fd:")
     if number == text or not number.isascii() or not number.isdecimal() or len(number) > 9:  # noqa: PLR2004
-        raise ConfigError(f'"{text}" names no descriptor', fix="spell it fd:N")
+        raise ConfigError(f'"{text}" is not a descriptor', fix="write fd:N")
     return int(number)
 
 
 def parse_tcp(text: str, option: str) -> TcpAddress:
-    """Read `ADDRESS:PORT`; a name other than `localhost` would have to be resolved, so is none."""
+    """Read `ADDRESS:PORT`; no name but `localhost`, as a name would have to be resolved."""
     host, _, port = text.rpartition(":")
     host = {"localhost": "127.0.0.1"}.get(host, host)
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     if (":" in host) != (bare is not host) or _packed(bare) is None:
         raise ConfigError(
-            f'"{text}" is no address that a relay knows',
+            f'"{text}" is not an address that a relay can use',
             where=option,
-            fix="give an IP address and port, as 127.0.0.1:3128 or [::1]:3128, or unix:PATH",
+            fix="give an IP address and port (127.0.0.1:3128 or [::1]:3128), or unix:PATH",
         )
     if not port.isascii() or not port.isdecimal() or int(port[:6]) > _PORT_LIMIT:
-        raise ConfigError(f'"{port}" is no port', where=f"{option} {text}", fix="give 0 to 65535")
+        raise ConfigError(
+            f'"{port}" is not a port', where=f"{option} {text}", fix="give 0 to 65535"
+        )
     return bare, int(port[:6])
 
 
@@ -159,11 +163,11 @@ def parse_path(text: str, option: str) -> str:
     """Read `unix:PATH` as an absolute path that fits a socket's address."""
     path = text.removeprefix("unix:")
     if not path or "\0" in path:
-        raise ConfigError(f'"{text}" names no path', where=option, fix="spell it unix:PATH")
+        raise ConfigError(f'"{text}" has no path', where=option, fix="write unix:PATH")
     path = os.path.abspath(path)  # noqa: PTH100 - pathlib costs 3 ms
     if len(os.fsencode(path)) > _PATH_LIMIT:
         raise ConfigError(
-            f"the path of a socket has at most {_PATH_LIMIT} bytes",
+            f"the path of the socket is longer than {_PATH_LIMIT} bytes",
             where=f"{option} {text}",
             fix="choose a shorter path",
         )
@@ -189,23 +193,23 @@ def _family(host: str) -> socket.AddressFamily:
 
 
 class _Listener:
-    """A socket that listens, and where, as `--listen` takes it."""
+    """A listening socket, and its address in the form that `--listen` takes."""
 
     def __init__(self, listening: socket.socket, name: str = "") -> None:
         self.socket = listening
         self.name = name or _spelled(listening)
 
 
-def _listener_of(text: str, orders: RelayOptions, stack: ExitStack) -> _Listener:
+def _listener_of(text: str, options: RelayOptions, stack: ExitStack) -> _Listener:
     if text.startswith("fd:"):
         listener = stack.enter_context(_inherited(text))
         if listener.family != socket.AF_UNIX:
-            _refuse_remote(listener.getsockname()[0], text, orders)
+            _refuse_remote(listener.getsockname()[0], text, options)
         return _Listener(listener)
     if text.startswith("unix:"):
-        # Not the name that the socket itself knows: it was bound beside its path.
+        # Not the name that the socket reports: it was bound beside its path and renamed.
         return _Listener(_unix(text, stack), f"unix:{parse_path(text, '--listen')}")
-    return _Listener(stack.enter_context(_tcp(text, orders)))
+    return _Listener(stack.enter_context(_tcp(text, options)))
 
 
 def _inherited(text: str) -> socket.socket:
@@ -213,20 +217,20 @@ def _inherited(text: str) -> socket.socket:
         listener = socket.socket(fileno=parse_descriptor(text))
     except OSError as error:
         raise ConfigError(
-            f"{text} is no socket ({_words_of(error)})",
+            f"{text} is not a socket ({_words_of(error)})",
             where="--listen",
-            fix="hand over a listening socket",
+            fix="pass a listening socket",
         ) from error
     if not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         listener.close()
         raise ConfigError(
-            f"{text} does not listen", where="--listen", fix="hand over a listening socket"
+            f"the socket {text} is not listening", where="--listen", fix="pass a listening socket"
         )
     return listener
 
 
 def _unix(text: str, stack: ExitStack) -> socket.socket:
-    # The rules for socket files are the proxy's own. A relay in a sandbox needs none of it.
+    # The rules for socket files are those of the proxy; a relay in a sandbox needs none of them.
     from pathlib import Path  # noqa: PLC0415
 
     from claude_proxy.system.unix_socket import listen_at  # noqa: PLC0415
@@ -236,9 +240,9 @@ def _unix(text: str, stack: ExitStack) -> socket.socket:
     return stack.enter_context(listener)
 
 
-def _tcp(text: str, orders: RelayOptions) -> socket.socket:
+def _tcp(text: str, options: RelayOptions) -> socket.socket:
     host, port = parse_tcp(text, "--listen")
-    _refuse_remote(host, text, orders)
+    _refuse_remote(host, text, options)
     listener = socket.socket(_family(host), socket.SOCK_STREAM)
     try:
         if listener.family == socket.AF_INET6:
@@ -251,28 +255,28 @@ def _tcp(text: str, orders: RelayOptions) -> socket.socket:
         raise ConfigError(
             f"cannot listen on {text} ({_words_of(error)})",
             where="--listen",
-            fix="stop what listens there, or choose another port",
+            fix="stop the program that listens there, or choose another port",
         ) from error
     return listener
 
 
-def _refuse_remote(host: str, text: str, orders: RelayOptions) -> None:
+def _refuse_remote(host: str, text: str, options: RelayOptions) -> None:
     packed = _packed(host) or b""
-    if packed[:1] != b"\x7f" and packed != _LOOPBACK_6 and not orders.allow_remote:
+    if packed[:1] != b"\x7f" and packed != _LOOPBACK_6 and not options.allow_remote:
         raise ConfigError(
-            f"other machines may reach {host}",
+            f"other machines could reach {host}",
             where=f"--listen {text}",
-            fix="listen on 127.0.0.1, or say --allow-remote",
+            fix="listen on 127.0.0.1, or add --allow-remote",
         )
 
 
-def _refuse_itself(upstream: RelayTarget, listeners: Sequence[_Listener]) -> None:
-    """Refuse a relay to itself, which would take every descriptor there is."""
+def _refuse_loop(target: RelayTarget, listeners: Sequence[_Listener]) -> None:
+    """Refuse a relay to itself, which would use up every descriptor."""
     for listener in listeners:
-        if listener.name == upstream.name:
+        if listener.name == target.name:
             raise ConfigError(
                 "the relay would connect to itself",
-                where=f"--listen and --to {upstream.name}",
+                where=f"--listen and --to {target.name}",
                 fix="name the proxy with --to",
             )
 
@@ -290,7 +294,7 @@ def _tcp_name(host: str, port: int) -> str:
 
 
 class _Stop:
-    """Why and how the relay ends: its exit code, and what a signal does meanwhile."""
+    """How the relay ends: its exit code, and what a signal does."""
 
     def __init__(self, bridge: Bridge, child: ChildProcess | None) -> None:
         self.code = 0
@@ -298,17 +302,17 @@ class _Stop:
         self._child = child
 
     def on_signal(self, number: int) -> None:
-        """Do what a signal asks for; while a command runs that is the command's business."""
+        """Stop on a signal, or pass it to the command while one runs."""
         if self._child is not None:
-            # A terminal sends its signals to the command as well; the others reach only us.
+            # A terminal sends its signals to the command as well; others reach only the relay.
             if number in (signal.SIGTERM, signal.SIGHUP):
                 self._child.send_signal(number)
-            self.look_after_child()
+            self.check_child()
         elif number != signal.SIGCHLD:
             self.code = EXIT_INTERRUPTED if number == signal.SIGINT else 0
             self._bridge.loop.stop()
 
-    def look_after_child(self) -> None:
+    def check_child(self) -> None:
         """Stop once the command has ended, with its exit code as a shell reports it."""
         ended = self._child.poll() if self._child is not None else None
         if ended is not None:
@@ -316,29 +320,29 @@ class _Stop:
             self._bridge.loop.stop()
 
 
-def serve(orders: RelayOptions, *, start: StartCommand | None = None) -> int:
-    """Relay until a signal, the end of `--until` or that of the command that `start` starts."""
-    if not orders.listen or not orders.to:
-        missing = "--to" if orders.listen else "--listen"
+def serve(options: RelayOptions, *, start: StartCommand | None = None) -> int:
+    """Relay until a signal, the end of `--until`, or the end of the command that `start` runs."""
+    if not options.listen or not options.to:
+        missing = "--to" if options.listen else "--listen"
         raise ConfigError(f"a relay needs {missing}", fix="see --help")
-    upstream = parse_target(orders.to)
-    limit = _limit_of(orders.limit)
+    target = parse_target(options.to)
+    limit = _limit_of(options.limit)
     with _Signals() as signals, ExitStack() as stack:
-        listeners = [_listener_of(text, orders, stack) for text in orders.listen]
-        _refuse_itself(upstream, listeners)
+        listeners = [_listener_of(text, options, stack) for text in options.listen]
+        _refuse_loop(target, listeners)
         names = [listener.name for listener in listeners]
-        report: Callable[[str], None] = _silent if orders.quiet or start else _print_line
-        report(f"relay listens on {', '.join(names)}, for {upstream.name}")
+        report: Callable[[str], None] = _silent if options.quiet or start else _print_line
+        report(f"relay listens on {', '.join(names)}, connects to {target.name}")
         sockets = [listener.socket for listener in listeners]
-        bridge = Bridge(sockets, upstream, header=orders.header, limit=limit, report=report)
+        bridge = Bridge(sockets, target, header=options.header, limit=limit, report=report)
         stack.callback(bridge.loop.close)
         child = None
         if start is not None:
             child = start(names)
         stop = _Stop(bridge, child)
         signals.watch(bridge, stop.on_signal)
-        if orders.until is not None:
-            _watch_lifeline(bridge, orders.until)
+        if options.until is not None:
+            _watch_lifeline(bridge, options.until)
         bridge.run()
     return stop.code
 
@@ -349,21 +353,21 @@ def _watch_lifeline(bridge: Bridge, descriptor: int) -> None:
             if os.read(descriptor, 512):
                 return
         except OSError:
-            pass  # as good as its end
+            pass  # the same as its end
         bridge.loop.stop()
 
     try:
         bridge.loop.watch(descriptor, 0, EVENT_READ, look)
     except OSError as error:
         raise ConfigError(
-            f"descriptor {descriptor} cannot be waited for ({_words_of(error)})",
+            f"descriptor {descriptor} cannot be watched ({_words_of(error)})",
             where=f"--until fd:{descriptor}",
-            fix="hand over the reading end of a pipe",
+            fix="pass the reading end of a pipe",
         ) from error
 
 
 class _Signals:
-    """Brings signals into the loop as events, and puts back what was there before."""
+    """Turns signals into events of the loop, and restores the handlers afterwards."""
 
     HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
@@ -374,15 +378,15 @@ class _Signals:
         self._writing.setblocking(False)
         self._wakeup = signal.set_wakeup_fd(self._writing.fileno(), warn_on_full_buffer=False)
         for number in self.HANDLED:
-            # What whoever started us ignores (nohup, a shell's `&`) stays ignored, but for this:
-            # without it nobody would tell that a command has ended.
+            # A signal that the caller ignores (nohup, a shell's `&`) stays ignored, except SIGCHLD:
+            # without it the relay would not notice that the command has ended.
             ignored = signal.getsignal(number) is signal.SIG_IGN
             if number == signal.SIGCHLD or not ignored:
                 self._before[number] = signal.signal(number, lambda _number, _frame: None)
         return self
 
     def watch(self, bridge: Bridge, act: Callable[[int], None]) -> None:
-        """Call `act` for each signal from now on, those that came before included."""
+        """Call `act` for each signal, including those that came before."""
 
         def arrived(_events: int) -> None:
             for number in self._reading.recv(64):
@@ -398,18 +402,18 @@ class _Signals:
         self._writing.close()
 
 
-def _limit_of(wanted: int) -> int:
-    """Return how many clients there is room for, having made room for them."""
+def _limit_of(requested: int) -> int:
+    """Raise the limit of descriptors where needed; return how many clients there is room for."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = _DESCRIPTORS_WANTED if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS_WANTED)
-    needed = min(2 * wanted + _DESCRIPTORS_SPARED, most)
+    needed = min(2 * requested + _DESCRIPTORS_RESERVED, most)
     if soft != resource.RLIM_INFINITY and soft < needed:
-        # macOS has a limit of its own beside this one.
+        # macOS has another limit beside this one.
         with suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
             soft = needed
-    room = wanted if soft == resource.RLIM_INFINITY else (soft - _DESCRIPTORS_SPARED) // 2
-    return max(1, min(wanted, room))
+    room = requested if soft == resource.RLIM_INFINITY else (soft - _DESCRIPTORS_RESERVED) // 2
+    return max(1, min(requested, room))
 
 
 def _words_of(error: OSError) -> str:
@@ -425,13 +429,13 @@ def _print_line(line: str) -> None:
 
 
 def _write(descriptor: int, text: str) -> None:
-    # Not by sys.stderr, which is None where the caller closed it.
-    with suppress(OSError):  # nobody reads it: no reason to stop
+    # Not through sys.stderr, which is None where the caller closed it.
+    with suppress(OSError):  # that nobody reads it is no reason to stop
         os.write(descriptor, text.encode("utf-8", "backslashreplace"))
 
 
 def _fill_closed_descriptors() -> None:
-    """Keep sockets from the numbers of standard streams that the caller closed."""
+    """Keep sockets from getting the numbers of standard streams that the caller closed."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
@@ -440,7 +444,7 @@ def _fill_closed_descriptors() -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run one command line and return its exit code; print every failure, raise none."""
+    """Run one command line and return its exit code; print every error, raise none."""
     _fill_closed_descriptors()
     if {"-h", "--help"} & set(arguments):
         _write(1, USAGE)

@@ -1,17 +1,17 @@
-"""Answers a client in its own protocol that the proxy behind a relay is gone; sans-io.
+"""The answer to a client, in its own protocol, that the proxy behind a relay is unreachable.
 
-HTTP gets a 502, SOCKS5 a general failure; whoever speaks neither gets nothing, and is closed.
-It tells no more than that: paths and addresses of the host stay with the host. It imports
-nothing heavy, as the relay has to start in milliseconds.
+Sans-io. HTTP gets a 502, SOCKS5 a general failure; a client that speaks neither gets nothing, and
+is closed. The answer holds no more than that: paths and addresses of the host are not revealed.
+Imports nothing heavy, as the relay has to start in milliseconds.
 """
 
 from collections.abc import Callable
 
-HEAD_LIMIT = 16 * 1024  # what is kept of a request while the answer waits for its end
+HEAD_LIMIT = 16 * 1024  # bytes kept of a request whose end the answer waits for
 
 _REASON = "proxy-unreachable"
 _BODY = (
-    "Failed by claude-proxy: the relay is here, but the proxy behind it is not running or is just "
+    "Failed by claude-proxy: the relay is running, but the proxy behind it is not, or it is "
     "restarting; try again in a moment.\n"
 )
 _HEAD = (
@@ -23,18 +23,18 @@ _HEAD = (
     "Connection: close\r\n\r\n"
 )
 
-# RFC 1928, and RFC 1929 for the client that insists on a password
+# RFC 1928, and RFC 1929 for a client that offers only a password
 _SOCKS5 = 0x05
 _NO_AUTHENTICATION = 0x00
 _PASSWORD = 0x02
 _GENERAL_FAILURE = b"\x05\x01\x00\x01\x00\x00\x00\x00\x00\x00"
-_ADDRESS_SIZES = {0x01: 4, 0x04: 16}  # 0x03, a name, tells its own
+_ADDRESS_SIZES = {0x01: 4, 0x04: 16}  # 0x03, a name, carries its own size
 
 type _Step = Callable[[], bytes | None]
 
 
 class Unavailable:
-    """The one answer to one client: feed what it sends, send what comes back, close at the end."""
+    """The answer to one client: feed what it sends, send what comes back, close at the end."""
 
     def __init__(self) -> None:
         self.over = False  # nothing more will be answered
@@ -42,12 +42,12 @@ class Unavailable:
         self._step: _Step = self._first
 
     def feed(self, data: bytes | bytearray) -> bytes:
-        """Return what the client is to be sent for `data`."""
+        """Return what to send to the client after `data`."""
         if self.over:
             return b""
         self._buffer += data
         answer = b""
-        # A step waits with None, or answers and sets the next one.
+        # A step returns None to wait, or answers and sets the next step.
         while (part := self._step()) is not None:
             answer += part
         return answer
@@ -59,7 +59,7 @@ class Unavailable:
         return answer
 
     def _nothing(self) -> None:
-        """Wait for ever."""
+        """Wait for ever: everything is answered."""
 
     def _first(self) -> bytes | None:
         if not self._buffer:
@@ -75,11 +75,11 @@ class Unavailable:
     def _http(self) -> bytes | None:
         buffer = self._buffer
         line, separator, _ = buffer.partition(b"\n")
-        # A client that is told before it has sent its head may never read what it was told.
+        # A client that is answered before it has sent its head may never read the answer.
         whole = b"\r\n\r\n" in buffer or b"\n\n" in buffer or len(buffer) >= HEAD_LIMIT
         if not whole and (not separator or b" HTTP/1." in line):
             return None
-        if b" HTTP/1." not in line:  # another protocol that begins with a letter, as SSH
+        if b" HTTP/1." not in line:  # another protocol that begins with a letter, such as SSH
             return self._end()
         return self._end((_HEAD if line.startswith(b"HEAD ") else _HEAD + _BODY).encode())
 

@@ -270,7 +270,7 @@ def test_a_socket_that_does_not_listen_is_refused(capfd: pytest.CaptureFixture[s
 
         assert relay.main(["--listen", f"fd:{number}", "--to", "127.0.0.1:1"]) == 2
 
-    assert "does not listen" in capfd.readouterr().err
+    assert "is not listening" in capfd.readouterr().err
 
 
 @given(text=st.text() | st.from_regex(r"(unix:|fd:)?\[?[0-9a-f.:]*\]?:?[0-9]*"))

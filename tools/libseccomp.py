@@ -25,7 +25,7 @@ def errno_action(number: int) -> int:
     return 0x0005_0000 | number
 
 
-class Test(ctypes.Structure):
+class Condition(ctypes.Structure):
     """A condition on one argument of a system call (struct scmp_arg_cmp)."""
 
     _fields_ = (
@@ -36,19 +36,19 @@ class Test(ctypes.Structure):
     )
 
 
-def not_equal(argument: int, value: int) -> Test:
+def not_equal(argument: int, value: int) -> Condition:
     """Return the condition that an argument, all 64 bits of it, is not a value."""
-    return Test(argument, NOT_EQUAL, value, 0)
+    return Condition(argument, NOT_EQUAL, value, 0)
 
 
-def equal(argument: int, value: int) -> Test:
+def equal(argument: int, value: int) -> Condition:
     """Return the condition that an argument, all 64 bits of it, is a value."""
-    return Test(argument, EQUAL, value, 0)
+    return Condition(argument, EQUAL, value, 0)
 
 
-def masked(argument: int, mask: int, value: int) -> Test:
+def masked(argument: int, mask: int, value: int) -> Condition:
     """Return the condition that an argument has a value in the bits of a mask."""
-    return Test(argument, MASKED_EQUAL, mask, value)
+    return Condition(argument, MASKED_EQUAL, mask, value)
 
 
 class Filter:
@@ -78,10 +78,10 @@ class Filter:
             self._library.seccomp_attr_set(self._context, attribute, ctypes.c_uint32(action))
         )
 
-    def add(self, action: int, call: str | int, *tests: Test) -> None:
+    def add(self, action: int, call: str | int, *tests: Condition) -> None:
         """Add a rule; a call that the architecture does not have is passed over."""
         number = call_number(call) if isinstance(call, str) else call
-        array = (Test * len(tests))(*tests)
+        array = (Condition * len(tests))(*tests)
         self._check(
             self._library.seccomp_rule_add_array(
                 self._context, ctypes.c_uint32(action), number, len(tests), array

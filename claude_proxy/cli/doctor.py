@@ -156,10 +156,10 @@ def finding_lines(findings: Iterable[Finding]) -> Iterator[str]:
 
 def _trust(settings: Settings, *, as_json: bool) -> int:
     # It brings the sandbox's launcher along.
-    from claude_proxy.doctor.client_trust import exit_code_of, look_at_clients  # noqa: PLC0415
+    from claude_proxy.doctor.client_trust import exit_code_of, try_clients  # noqa: PLC0415
 
     place = next((at for at in settings.listen if isinstance(at, TcpListen)), _DEFAULT)
-    looks = look_at_clients(settings.place_of_ca, os.environ, address=str(place))
+    looks = try_clients(settings.place_of_ca, os.environ, address=str(place))
     facts = {"clients": [asdict(look) for look in looks]}
     return _print(facts, trust_lines(looks), exit_code_of(looks), as_json=as_json)
 

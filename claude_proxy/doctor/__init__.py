@@ -1,6 +1,5 @@
-"""Looks at an installation, its clients, its sandbox, and tells what is wrong and how to fix it.
+"""Diagnosis of an installation, its clients and its sandbox, with a fix for each problem.
 
-The laws kept here: looking changes nothing, and no look is taken for more than it was. A check
-that could not be made is an error of its own, never "ok", and a way out that could not be tried
-is never "stopped".
+Laws kept: a check changes nothing, and a result never claims more than was seen. A check that could
+not be made is an error, never "ok"; an attack that could not be tried is never "stopped".
 """

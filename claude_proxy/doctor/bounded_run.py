@@ -1,7 +1,7 @@
-"""Runs a check or a program so that it ends: in time, and without raising.
+"""Bounded runs of checks and programs: they end in time and do not raise.
 
-A file system that hangs or a program that waits for its terminal must cost a line that says so,
-never the other checks.
+A file system that hangs, or a program that waits for its terminal, becomes one error; the other
+checks still run.
 """
 
 import os
@@ -24,7 +24,7 @@ _MOST_OUTPUT = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """How a program ended; `code` is None where it had to be ended."""
+    """How a program ended; `code` is None if it was killed."""
 
     code: int | None
     stdout: str
@@ -35,7 +35,7 @@ type CheckFunction = Callable[[], list[Finding]]
 
 
 def guarded(name: str, check: CheckFunction, *, limit_s: float = CHECK_S) -> list[Finding]:
-    """Return what `check` finds; an error of that name if it fails or does not end."""
+    """Return the findings of `check`; an error if it fails or does not end."""
     found: list[Finding] = []
 
     def run() -> None:
@@ -44,16 +44,16 @@ def guarded(name: str, check: CheckFunction, *, limit_s: float = CHECK_S) -> lis
         except ClaudeProxyError as problem:
             where = f" ({problem.where})" if problem.where else ""
             found.append(error(name, f"{problem.what}{where}", problem.fix))
-        except Exception as problem:  # noqa: BLE001 - one check must not cost the others
+        except Exception as problem:  # noqa: BLE001 - the other checks still run
             reason = getattr(problem, "strerror", None) or type(problem).__name__
-            found.append(error(name, f"it could not be checked: {str(reason).lower()}"))
+            found.append(error(name, f"the check failed: {str(reason).lower()}"))
 
-    # A daemon: what hangs in the kernel cannot be ended, but need not be waited for either.
+    # A daemon: a thread that hangs in the kernel cannot be ended, and is not waited for.
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     thread.join(limit_s)
     if thread.is_alive():
-        return [error(name, f"it could not be checked: no answer in {limit_s:.0f} s")]
+        return [error(name, f"the check did not end in {limit_s:.0f} s")]
     return found
 
 
@@ -63,13 +63,13 @@ def run_program(
     environ: Mapping[str, str],
     limit_s: float,
     cwd: Path | None = None,
-    given: str = "",
+    stdin: str = "",
 ) -> Completed:
-    """Run a program to its end, with a process group of its own that ends with it.
+    """Run a program to its end, in its own process group, which ends with it.
 
-    Raises OSError if it cannot be started at all.
+    Raises OSError if it cannot be started.
     """
-    process = subprocess.Popen(  # noqa: S603 - a list of words, and no shell
+    process = subprocess.Popen(  # noqa: S603 - a list of arguments, no shell
         list(argv),
         env=dict(environ),
         cwd=cwd,
@@ -80,17 +80,17 @@ def run_program(
     )
     with process:
         try:
-            out, err = process.communicate(given.encode(), timeout=limit_s)
+            out, err = process.communicate(stdin.encode(), timeout=limit_s)
         except subprocess.TimeoutExpired:
             end_group(process)
             out, err = _rest_of(process)
             return Completed(None, _text(out), _text(err))
-        end_group(process)  # what it may have left running
+        end_group(process)  # processes that it left running
     return Completed(process.returncode, _text(out), _text(err))
 
 
 def end_group(process: subprocess.Popen[bytes]) -> None:
-    """End a process that was started as leader of a group, and all in the group."""
+    """Kill a process that leads its group, with all processes of the group."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
 
@@ -99,7 +99,7 @@ def _rest_of(process: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
     try:
         return process.communicate(timeout=1)
     except subprocess.TimeoutExpired:
-        # Something that left the group still holds the pipes.
+        # A process that left the group still holds the pipes.
         return b"", b""
 
 
@@ -108,7 +108,7 @@ def _text(data: bytes) -> str:
 
 
 def words_of(text: str, limit: int = _LONGEST_WORD) -> str:
-    """Return the first line that says something, harmless and short enough for a table."""
+    """Return the first line that is not empty, escaped and short enough for a table."""
     for line in text.splitlines():
         if said := line.strip():
             shown = escape_text(said[: limit + 1])
@@ -117,5 +117,5 @@ def words_of(text: str, limit: int = _LONGEST_WORD) -> str:
 
 
 def last_words_of(text: str, limit: int = _LONGEST_WORD) -> str:
-    """Return the last line that says something: where a program that fails says why."""
+    """Return the last line that is not empty, where a program usually reports its failure."""
     return words_of("\n".join(reversed(text.splitlines())), limit)

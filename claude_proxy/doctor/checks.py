@@ -1,4 +1,4 @@
-"""Lists the checks of an installation and makes them all."""
+"""The checks of an installation, in order."""
 
 from collections.abc import Callable
 from functools import partial
@@ -10,7 +10,7 @@ from claude_proxy.doctor.finding import Finding
 
 type SubjectCheck = Callable[[Subject], list[Finding]]
 
-# The name stands in for what a check that fails would have found.
+# The name of a check is shown if the check itself fails.
 CHECKS: tuple[tuple[str, SubjectCheck], ...] = (
     ("Python", machine.check_python),
     ("directories", setup.check_directories),
@@ -31,5 +31,5 @@ CHECKS: tuple[tuple[str, SubjectCheck], ...] = (
 def examine(
     subject: Subject, checks: tuple[tuple[str, SubjectCheck], ...] = CHECKS
 ) -> list[Finding]:
-    """Make every check, in order, and return all that they find."""
+    """Run every check, in order, and return all findings."""
     return [finding for name, check in checks for finding in guarded(name, partial(check, subject))]

@@ -1,10 +1,9 @@
-"""Runs the clients that are installed against a site of our own, to see who trusts the CA.
+"""Client trust: runs each installed client against a local server, to see whether it trusts the CA.
 
-Each client gets a name of its own that no name service knows: only the proxy can lead it to the
-site, so one that goes past the proxy fails to look it up, which is another failure than one of
-trust. The site shows what the proxy would: leaves that the CA has signed. It signs them itself and
-the proxy hands TLS through, as a proxy on the owner's own directory would overwrite what another
-one, which is running, keeps there.
+Each client gets its own host name, which no DNS server knows: only the proxy can connect it to the
+server, so a client that bypasses the proxy fails at the lookup, not at the certificate. The server
+uses leaf certificates of the owner's CA and the proxy passes TLS through: a proxy with the owner's
+own directory would overwrite the files of one that is running.
 """
 
 import json
@@ -41,14 +40,14 @@ from claude_proxy.wire.authority import Authority
 _DOMAIN: Final = "claude-proxy-doctor.test"  # RFC 6761: no name below it is ever registered
 _LIMIT_S: Final = 60.0
 _AT_ONCE: Final = 3
-_DIRECT: Final = "localhost"  # which every client is told to reach without the proxy
-_HANDED_ON: Final = ("PATH", "LANG", "LC_ALL", "TERM", "SYSTEMROOT", *SHIMS)
-# RFC 9110: what a client of packages takes for "there is no such package".
+_DIRECT: Final = "localhost"  # which every client reaches without the proxy
+_PASSED_ON: Final = ("PATH", "LANG", "LC_ALL", "TERM", "SYSTEMROOT", *SHIMS)
+# What a package client takes for "there is no such package".
 _NOT_FOUND: Final = 404
-_RECORDED_S: Final = 10.0  # written many times a second, but a machine may be busy
+_RECORDED_S: Final = 10.0  # it is written often, but the machine may be busy
 _PAUSE_S: Final = 0.02
 _LONGEST: Final = 100
-_SEE: Final = "see why `{}` fails"
+_FIND_OUT: Final = "find out why `{}` fails"
 _TELLING: Final = re.compile(
     r"certif|ssl|tls|x509|trust|verif|resol|proxy|not known", re.IGNORECASE
 )
@@ -56,49 +55,49 @@ _TELLING: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class ClientResult:
-    """What one client did; None where it could not be seen."""
+    """What one client did; None where it is not known."""
 
     client: str
     present: bool
     uses_proxy: bool | None = None
     trusts: bool | None = None
-    said: str = ""  # its own words, where something is amiss
+    said: str = ""  # its own message, where something is wrong
     fix: str | None = None
 
     @property
     def good(self) -> bool:
-        """Whether there is nothing to fix."""
+        """Whether nothing needs a fix."""
         return not self.present or (self.uses_proxy is True and self.trusts is True)
 
 
-def exit_code_of(looks: Iterable[ClientResult]) -> int:
-    """Return 1 if a client is to be fixed, else 2 if one could not be looked at, else 0."""
-    bad = [look for look in looks if not look.good]
-    if any(look.uses_proxy is False or look.trusts is False for look in bad):
+def exit_code_of(results: Iterable[ClientResult]) -> int:
+    """Return 1 if a client needs a fix, else 2 if one could not be tested, else 0."""
+    bad = [result for result in results if not result.good]
+    if any(result.uses_proxy is False or result.trusts is False for result in bad):
         return 1
     return 2 if bad else 0
 
 
 @dataclass(frozen=True, slots=True)
-class TestBench:
-    """Everything around the clients while they are run."""
+class ProbeSetup:
+    """The server, the proxy and the files that the clients are run with."""
 
     proxy: Authority
-    origin: ProbeServer
+    server: ProbeServer
     domain: str
     certificate: Path
     bundle: Path
     truststore: Path
-    record: Path  # the proxy's decisions, a JSON object a line
+    record: Path  # the proxy's decisions, one JSON object per line
     homes: Path
-    environ: Mapping[str, str]  # of whoever asked
-    address: str  # of the owner's own proxy
+    environ: Mapping[str, str]  # of the user's shell
+    address: str  # of the user's own proxy
     alone: threading.Lock = field(default_factory=threading.Lock, kw_only=True)
 
     def connected(self, host: str) -> bool:
-        """Tell whether the proxy was asked for `host`; its record may be a moment behind."""
+        """Tell whether the proxy was asked for `host`; its record may be slightly late."""
         deadline = time.monotonic() + _RECORDED_S
-        while not self._recorded(f"{host}:{self.origin.port}"):
+        while not self._recorded(f"{host}:{self.server.port}"):
             if time.monotonic() > deadline:
                 return False
             time.sleep(_PAUSE_S)
@@ -109,33 +108,33 @@ class TestBench:
         return any(_target_of(line) == target for line in lines)
 
 
-def look_at_clients(
+def try_clients(
     confdir: Path,
     environ: Mapping[str, str],
     *,
     address: str,
     clients: Iterable[Client] = CLIENTS,
 ) -> list[ClientResult]:
-    """Run each client once and tell what it did; ClaudeProxyError if there is no CA yet.
+    """Run each client once and return what it did; ClaudeProxyError if there is no CA yet.
 
-    `address` is where the owner's proxy is to listen ("127.0.0.1:9051").
+    `address` is the address of the user's own proxy ("127.0.0.1:9051").
     """
     authority = read_pair(confdir)
     wanted = tuple(clients)
     with (
-        _stage(authority, environ, address, wanted) as stage,
+        _setup(authority, environ, address, wanted) as setup,
         ThreadPoolExecutor(_AT_ONCE) as pool,
     ):
-        return list(pool.map(lambda client: _look_at(client, stage), wanted))
+        return list(pool.map(lambda client: _try_client(client, setup), wanted))
 
 
 @contextmanager
-def _stage(
+def _setup(
     authority: CertificateAuthority,
     environ: Mapping[str, str],
     address: str,
     clients: tuple[Client, ...],
-) -> Iterator[TestBench]:
+) -> Iterator[ProbeSetup]:
     with ExitStack() as stack:
         made = tempfile.TemporaryDirectory(
             prefix="claude-proxy-doctor-", ignore_cleanup_errors=True
@@ -152,15 +151,15 @@ def _stage(
             leaf = authority.leaf(name)
             return leaf.certificate, leaf.key
 
-        origin = stack.enter_context(ProbeServer(identify, status=_status_of))
+        server = stack.enter_context(ProbeServer(identify, status=_status_of))
         record = folder / "decisions.jsonl"
         names = [_host_of(client, domain) for client in clients]
-        port = stack.enter_context(_proxy(folder, record, origin.port, domain, names))
+        port = stack.enter_context(_proxy(folder, record, server.port, domain, names))
         homes = folder / "homes"
         homes.mkdir()
-        yield TestBench(
+        yield ProbeSetup(
             Authority.of("127.0.0.1", port),
-            origin,
+            server,
             domain,
             certificate,
             bundle,
@@ -173,12 +172,12 @@ def _stage(
 
 
 @contextmanager
-def _proxy(folder: Path, record: Path, origin: int, domain: str, names: list[str]) -> Iterator[int]:
-    """Run a proxy that allows the site alone, with directories of its own; yield its port."""
+def _proxy(folder: Path, record: Path, server: int, domain: str, names: list[str]) -> Iterator[int]:
+    """Run a proxy that allows only the server, with its own directories; yield its port."""
     allowlist = folder / "allowlist.yaml"
     rule = {
         "host": f"*.{domain}",
-        "ports": [origin],
+        "ports": [server],
         "tls": "passthrough",
         "addresses": ["127.0.0.1/32"],
     }
@@ -189,7 +188,7 @@ def _proxy(folder: Path, record: Path, origin: int, domain: str, names: list[str
             confdir=folder / "confdir",
             statedir=folder / "statedir",
             listen=(InheritedListen(listener.fileno(), "doctor"),),
-            resolve=tuple((Authority.of(name, origin), IPv4Address("127.0.0.1")) for name in names),
+            resolve=tuple((Authority.of(name, server), IPv4Address("127.0.0.1")) for name in names),
             verbosity=Verbosity.QUIET,
             jsonl=record,
         )
@@ -204,7 +203,7 @@ def _proxy(folder: Path, record: Path, origin: int, domain: str, names: list[str
 
 
 def _domain_of(authority: CertificateAuthority) -> str:
-    """Return a domain that the CA is good for and no name service knows."""
+    """Return a domain that the CA is valid for and that no DNS server knows."""
     permitted = authority.describe().permitted
     if not permitted:
         return _DOMAIN
@@ -212,9 +211,9 @@ def _domain_of(authority: CertificateAuthority) -> str:
         if any(letter.isalpha() for letter in name) and ":" not in name:
             return f"claude-proxy-doctor.{name.lstrip('.')}"
     raise ClaudeProxyError(
-        "the CA is good for addresses alone, and clients are tried with names",
+        "the CA is valid for addresses only, and the clients are tested with names",
         where=str(authority.certificate_path),
-        fix="claude-proxy ca rotate, with --constrain once the allowlist has a name",
+        fix="claude-proxy ca rotate, with --constrain if the allowlist contains a name",
     )
 
 
@@ -223,7 +222,7 @@ def _host_of(client: Client, domain: str) -> str:
 
 
 def _status_of(path: str) -> int:
-    """Answer a question for a package with "there is none", all others with 200."""
+    """Answer a request for a package with 404, all others with 200."""
     return 200 if path == "/" else _NOT_FOUND
 
 
@@ -231,75 +230,77 @@ def _target_of(line: str) -> str:
     try:
         fields = json.loads(line)
     except ValueError:
-        return ""  # the last line may still be on its way
+        return ""  # the last line may be incomplete
     return f"{fields.get('host', '')}:{fields.get('port', '')}"
 
 
-def _look_at(client: Client, stage: TestBench) -> ClientResult:
-    program = shutil.which(client.program, path=stage.environ.get("PATH"))
+def _try_client(client: Client, setup: ProbeSetup) -> ClientResult:
+    program = shutil.which(client.program, path=setup.environ.get("PATH"))
     if program is None:
         return ClientResult(client.name, present=False)
-    host = _host_of(client, stage.domain)
+    host = _host_of(client, setup.domain)
     try:
-        ran = _run(client, program, host, stage)
+        ran = _run(client, program, host, setup)
     except OSError as problem:
         said = (problem.strerror or "it cannot be started").lower()
-        return ClientResult(client.name, present=True, said=said, fix=_SEE.format(client.program))
+        return ClientResult(
+            client.name, present=True, said=said, fix=_FIND_OUT.format(client.program)
+        )
     if ran.code == ABSENT_CODE:
         return ClientResult(client.name, present=False)
-    if stage.connected(host):
-        trusts = _trusts(stage.origin.wait_for(host))
-        return _told(client, stage, ran, uses_proxy=True, trusts=trusts)
-    # It did not ask the proxy. Whether that is because it goes its own way is seen where it may.
-    return _look_directly(client, program, ran, stage)
+    if setup.connected(host):
+        trusts = _trusts(setup.server.wait_for(host))
+        return _result(client, setup, ran, uses_proxy=True, trusts=trusts)
+    # It did not ask the proxy. Whether it connects directly shows where that is possible.
+    return _try_directly(client, program, ran, setup)
 
 
-def _trusts(arrivals: list[ReceivedRequest]) -> bool | None:
-    if any(arrival.trusting for arrival in arrivals):
+def _trusts(requests: list[ReceivedRequest]) -> bool | None:
+    if any(request.trusting for request in requests):
         return True
-    return False if arrivals else None
+    return False if requests else None
 
 
-def _look_directly(client: Client, program: str, ran: Completed, stage: TestBench) -> ClientResult:
-    """Have a client ask for this machine's own name, for which no client needs the proxy."""
-    with stage.alone:
-        before = len(stage.origin.arrivals())
-        _run(client, program, _DIRECT, stage)
-        arrivals = stage.origin.wait_for(_DIRECT, before)
-    if not arrivals:
-        # Neither way: it cannot ask at all.
-        return _told(client, stage, ran, uses_proxy=None, trusts=None)
-    # A CA that is bound to other hosts is not good for this one, and says nothing.
-    trusts = _trusts(arrivals) if stage.domain == _DOMAIN else None
-    return _told(client, stage, ran, uses_proxy=False, trusts=trusts)
+def _try_directly(client: Client, program: str, ran: Completed, setup: ProbeSetup) -> ClientResult:
+    """Have a client ask for localhost, which it reaches without the proxy."""
+    with setup.alone:
+        before = len(setup.server.requests())
+        _run(client, program, _DIRECT, setup)
+        requests = setup.server.wait_for(_DIRECT, before)
+    if not requests:
+        # Neither way works: it cannot connect at all.
+        return _result(client, setup, ran, uses_proxy=None, trusts=None)
+    # A CA that is limited to other hosts is not valid for localhost, which proves nothing.
+    trusts = _trusts(requests) if setup.domain == _DOMAIN else None
+    return _result(client, setup, ran, uses_proxy=False, trusts=trusts)
 
 
-def _run(client: Client, program: str, host: str, stage: TestBench) -> Completed:
-    """Run a client once, in a home of its own that goes with the stage."""
-    home = Path(tempfile.mkdtemp(dir=stage.homes))
-    facts = {"url": f"https://{host}:{stage.origin.port}", "home": str(home)}
+def _run(client: Client, program: str, host: str, setup: ProbeSetup) -> Completed:
+    """Run a client once, in its own temporary home."""
+    home = Path(tempfile.mkdtemp(dir=setup.homes))
+    facts = {"url": f"https://{host}:{setup.server.port}", "home": str(home)}
     for name, text in client.files.items():
         (home / name).write_text(text, encoding="utf-8")
     argv = [program, *(_filled(word, facts) for word in client.argv[1:])]
-    variables = _variables(client, stage)
+    variables = _variables(client, setup)
     variables |= {name: _filled(value, facts) for name, value in client.environ.items()}
     variables |= {"HOME": str(home), "TMPDIR": str(home)}
-    return run_program(argv, environ=variables, limit_s=_LIMIT_S, cwd=home, given=client.given)
+    return run_program(argv, environ=variables, limit_s=_LIMIT_S, cwd=home, stdin=client.stdin)
 
 
 def _filled(word: str, facts: Mapping[str, str]) -> str:
-    # Not `format`: there are braces of programs in the words.
+    # Not `format`: the words contain braces of programs.
     for name, value in facts.items():
         word = word.replace(f"{{{name}}}", value)
     return word
 
 
-def _variables(client: Client, stage: TestBench) -> dict[str, str]:
-    shims = _shims_of(stage.environ)
-    handed_on = {name: stage.environ[name] for name in _HANDED_ON if name in stage.environ}
-    truststore = stage.truststore if client.java else None
-    ours = environment(stage.proxy, stage.certificate, stage.bundle, java_truststore=truststore)
-    return shims | handed_on | ours
+def _variables(client: Client, setup: ProbeSetup) -> dict[str, str]:
+    shims = _shims_of(setup.environ)
+    passed_on = {name: setup.environ[name] for name in _PASSED_ON if name in setup.environ}
+    truststore = setup.truststore if client.java else None
+    ours = environment(setup.proxy, setup.certificate, setup.bundle, java_truststore=truststore)
+    return shims | passed_on | ours
 
 
 def _shims_of(environ: Mapping[str, str]) -> dict[str, str]:
@@ -308,24 +309,24 @@ def _shims_of(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: str(path) for name, path in found.items() if os.access(path, os.X_OK)}
 
 
-def _told(
+def _result(
     client: Client,
-    stage: TestBench,
+    setup: ProbeSetup,
     ran: Completed,
     *,
     uses_proxy: bool | None,
     trusts: bool | None,
 ) -> ClientResult:
-    look = ClientResult(client.name, True, uses_proxy, trusts)
-    if look.good:
-        return look
-    fix = {True: client.trust_fix, False: client.proxy_fix, None: _SEE.format(client.program)}
-    filled = _filled(fix[uses_proxy], {"proxy": f"http://{stage.address}"})
-    return replace(look, said=_words_of(ran), fix=filled)
+    result = ClientResult(client.name, True, uses_proxy, trusts)
+    if result.good:
+        return result
+    fix = {True: client.trust_fix, False: client.proxy_fix, None: _FIND_OUT.format(client.program)}
+    filled = _filled(fix[uses_proxy], {"proxy": f"http://{setup.address}"})
+    return replace(result, said=_words_of(ran), fix=filled)
 
 
 def _words_of(ran: Completed) -> str:
-    """Return the line by which a client says most about its failure."""
+    """Return the line that says most about the failure of a client."""
     if ran.code is None:
         return f"it did not end in {_LIMIT_S:.0f} s"
     lines = [line for line in (ran.stderr or ran.stdout).splitlines() if line.strip()]

@@ -1,13 +1,13 @@
-"""Lists the clients that are looked at: how each asks for a URL, and what fixes it; pure.
+"""Clients that are tested: the command of each, and what fixes it; pure.
 
-Each is started with an empty home and asks once, without trying again. A client of packages asks
-for one that nobody has; that the question arrives is all that counts.
+Each is started with an empty home and sends one request, without retries. A package client asks for
+a package that does not exist; only the arrival of the request counts.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-# Where a shim (pyenv's, rustup's) finds the program that it stands for, when the home is empty.
+# Where a shim (of pyenv, rustup, …) finds its program when the home is empty.
 SHIMS = {
     "PYENV_ROOT": ".pyenv",
     "RUSTUP_HOME": ".rustup",
@@ -17,7 +17,7 @@ SHIMS = {
     "NVM_DIR": ".nvm",
 }
 
-# A program that ends with this code says that it cannot ask, for it lacks a library.
+# The exit code of a test program whose library is not installed.
 ABSENT_CODE = 77
 
 _PYTHON = "import sys\ntry:\n    import {module}\nexcept ImportError:\n    sys.exit(77)\n{act}"
@@ -43,20 +43,20 @@ _CERTIFICATE = '"$(claude-proxy ca path)"'
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """One client; {url} and {home} are put into its words, and into files and variables."""
+    """One client; {url} and {home} are replaced in its arguments, files and variables."""
 
     name: str
     argv: tuple[str, ...]
-    proxy_fix: str = ENV  # where it ignores the proxy although the variables are set
-    trust_fix: str = ENV  # where it does not trust the CA although they are
+    proxy_fix: str = ENV  # if it ignores the proxy although the variables are set
+    trust_fix: str = ENV  # if it does not trust the CA although they are set
     environ: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
-    given: str = ""
+    stdin: str = ""
     java: bool = False  # needs the variable that `claude-proxy env --java` adds
 
     @property
     def program(self) -> str:
-        """The program that must be there."""
+        """The program that must be installed."""
         return self.argv[0]
 
 
@@ -81,7 +81,7 @@ CLIENTS: tuple[Client, ...] = (
     Client(
         "node",
         ("node", "--eval", _NODE, "{url}"),
-        proxy_fix="use Node 22.21, 24.5 or newer, which heed NODE_USE_ENV_PROXY=1",
+        proxy_fix="use Node 22.21, 24.5 or newer, which support NODE_USE_ENV_PROXY=1",
         trust_fix=f"export NODE_EXTRA_CA_CERTS={_CERTIFICATE}",
     ),
     _python(
@@ -108,7 +108,7 @@ CLIENTS: tuple[Client, ...] = (
             *("--index-url", "{url}/simple"),
         ),
         environ={"UV_HTTP_RETRIES": "0", "UV_HTTP_TIMEOUT": "20", "UV_PYTHON_DOWNLOADS": "never"},
-        given="claude-proxy-doctor\n",
+        stdin="claude-proxy-doctor\n",
         trust_fix=f"export SSL_CERT_FILE={_BUNDLE}",
     ),
     Client(
@@ -140,7 +140,7 @@ CLIENTS: tuple[Client, ...] = (
             "GOENV": "off",
         },
         files={"go.mod": "module doctor.example/probe\n"},
-        trust_fix=f"export SSL_CERT_FILE={_BUNDLE} (on macOS Go asks the keychain alone)",
+        trust_fix=f"export SSL_CERT_FILE={_BUNDLE} (on macOS Go uses only the keychain)",
     ),
     Client(
         "java",
@@ -165,6 +165,6 @@ CLIENTS: tuple[Client, ...] = (
             "GH_NO_UPDATE_NOTIFIER": "1",
             "GH_CONFIG_DIR": "{home}/gh",
         },
-        trust_fix=f"export SSL_CERT_FILE={_BUNDLE} (on macOS gh asks the keychain alone)",
+        trust_fix=f"export SSL_CERT_FILE={_BUNDLE} (on macOS gh uses only the keychain)",
     ),
 )

@@ -1,4 +1,4 @@
-"""Holds what is looked at: what the proxy would be told, the shell around, the machine."""
+"""The subject of a diagnosis: settings of the proxy, environment of the shell, platform."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,8 +8,8 @@ from claude_proxy.config.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """One installation as its user would start it."""
+    """One installation, as its user would start it."""
 
     settings: Settings
     environ: Mapping[str, str]
-    platform: str  # as `sys.platform` has it
+    platform: str  # as in `sys.platform`

@@ -1,7 +1,7 @@
-"""Checks the credentials of an allowlist: whether each source gives its value, and to whom else.
+"""Credential checks: whether each source has a value, and whether the shell has other logins.
 
-Law kept: secrets stay outside (9). What is told is where a value is kept, and nothing of it. A
-command is not run: it may ask its user for something, and what it does is its own.
+Law kept: secrets stay outside. A finding names the source of a value, never the value. A command is
+not run: it may ask its user for something, or have other effects.
 """
 
 import shutil
@@ -26,7 +26,7 @@ _NAME = "credential"
 
 
 def check_credentials(subject: Subject) -> list[Finding]:
-    """Look whether what the allowlist binds to hosts is to be had."""
+    """Check that every credential of the allowlist is available."""
     policy = policy_files.load_for(subject.settings).policy
     looks = [found for binding in policy.credentials for found in _look(binding, subject)]
     words = unbound_hosts.words_about(policy)
@@ -49,7 +49,7 @@ def _look(binding: Binding, subject: Subject) -> Iterator[Finding]:
         yield error(name, f"{problem.what} ({problem.where or place})", problem.fix or "fix it")
         return
     if isinstance(source, CommandSource):
-        yield ok(name, f"for {hosts}, from the {place}, which was not run")
+        yield ok(name, f"for {hosts}, from the {place} (not run)")
     else:
         yield ok(name, f"for {hosts}, from the {place}")
     if not isinstance(binding.use, Pin) and is_anthropics(binding):
@@ -61,21 +61,21 @@ def _try(source: SecretSource, subject: Subject) -> None:
         sources.read(source, subject.environ)
     elif shutil.which(source.argv[0], path=subject.environ.get("PATH")) is None:
         raise ClaudeProxyError(
-            "there is no such program",
+            "the program is not installed",
             where=source_name(source),
-            fix="install it, or write its full path",
+            fix="install it, or give its full path",
         )
 
 
 def _others(name: str, subject: Subject, source: SecretSource) -> Iterator[Finding]:
-    """Tell of logins in this shell that clients take, and that the proxy would deny."""
+    """Warn of other logins in this shell that clients would use and the proxy would deny."""
     known = [each for each in sorted(CLAUDE_VARIABLES) if subject.environ.get(each)]
     own = source.name if isinstance(source, EnvironmentSource) else None
     stray = [each for each in known if each != own]
     if stray:
         yield warning(
             name,
-            f"this shell has {', '.join(stray)} too, which a client here would send and the proxy "
-            "deny",
+            f"this shell also sets {', '.join(stray)}; a client would send it, and the proxy would "
+            "deny it",
             f"unset {' '.join(stray)}",
         )

@@ -1,4 +1,4 @@
-"""Defines what a check comes to: a level, what was found, and how to fix it; pure."""
+"""Findings of checks: a level, what was found, and how to fix it; pure."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ class Level(StrEnum):
     """How bad a finding is."""
 
     OK = "ok"
-    WARNING = "warning"  # it works, or will once it is asked to, but not as it should
-    ERROR = "error"  # something that is asked for cannot work
+    WARNING = "warning"  # it works, but not as it should
+    ERROR = "error"  # it cannot work
 
 
 EXIT_CODES = {Level.OK: 0, Level.WARNING: 1, Level.ERROR: 2}
@@ -18,7 +18,7 @@ EXIT_CODES = {Level.OK: 0, Level.WARNING: 1, Level.ERROR: 2}
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check found."""
+    """The result of one check."""
 
     name: str
     level: Level
@@ -32,15 +32,15 @@ def ok(name: str, what: str) -> Finding:
 
 
 def warning(name: str, what: str, fix: str | None = None) -> Finding:
-    """Return a finding that its reader may live with."""
+    """Return a finding that may be acceptable."""
     return Finding(name, Level.WARNING, what, fix)
 
 
 def error(name: str, what: str, fix: str | None = None) -> Finding:
-    """Return a finding that stops something."""
+    """Return a finding that prevents something from working."""
     return Finding(name, Level.ERROR, what, fix)
 
 
 def exit_code(findings: Iterable[Finding]) -> int:
-    """Return the exit code that the worst of the findings asks for."""
+    """Return the exit code of the worst finding."""
     return max((EXIT_CODES[finding.level] for finding in findings), default=0)

@@ -1,7 +1,7 @@
-"""Checks who answers where clients expect the proxy.
+"""Listener checks: which program answers where clients expect the proxy.
 
-A claude-proxy is known by its answer to a CONNECT that no policy can allow: a name below
-`.invalid` (RFC 6761), for which nothing is looked up. The proxy records that denial, as any other.
+claude-proxy is recognised by its answer to a CONNECT that no policy can allow: a name in `.invalid`
+(RFC 6761), for which there is no DNS query. The proxy records that denial like any other.
 """
 
 import os
@@ -16,74 +16,74 @@ from claude_proxy.doctor.context import Subject
 from claude_proxy.doctor.finding import Finding, error, ok, warning
 from claude_proxy.proxy.responses import REASON_FIELD
 
-_ASKED: Final = "claude-proxy-doctor.invalid:443"
-_QUESTION: Final = f"CONNECT {_ASKED} HTTP/1.1\r\nHost: {_ASKED}\r\n\r\n".encode()
+_TARGET: Final = "claude-proxy-doctor.invalid:443"
+_REQUEST: Final = f"CONNECT {_TARGET} HTTP/1.1\r\nHost: {_TARGET}\r\n\r\n".encode()
 _LIMIT_S: Final = 4.0
 _HEAD_LIMIT: Final = 64 * 1024
 _LISTENING: Final = "0A"  # TCP_LISTEN in /proc/net/tcp
 _TABLES: Final = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
 _PEER: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid
-_EVERYWHERE: Final = {"0.0.0.0", "::"}  # noqa: S104 - recognised here, not listened on
+_EVERYWHERE: Final = {"0.0.0.0", "::"}  # noqa: S104 - compared, not listened on
 _START: Final = "claude-proxy serve"
 
 
 def check_listeners(subject: Subject) -> list[Finding]:
-    """Ask at each place where the proxy is to listen who is there."""
-    return [_check(place, led=leads_here(subject)) for place in subject.settings.listen]
+    """Check each address where the proxy listens."""
+    return [_check(place, proxied=leads_here(subject)) for place in subject.settings.listen]
 
 
 def leads_here(subject: Subject) -> bool:
-    """Tell whether the shell around leads its programs to the proxy of these settings."""
+    """Tell whether the shell's variables lead its programs to the proxy of these settings."""
     ours = {str(one) for one in subject.settings.listen if isinstance(one, TcpListen)}
     named = (subject.environ.get(name, "") for name in ("https_proxy", "HTTPS_PROXY"))
     return any(value.rpartition("://")[2].rpartition("@")[2].rstrip("/") in ours for value in named)
 
 
-def _check(place: Listen, *, led: bool) -> Finding:
+def _check(place: Listen, *, proxied: bool) -> Finding:
     match place:
         case TcpListen():
-            return _check_tcp(place, led=led)
+            return _check_tcp(place, proxied=proxied)
         case UnixListen():
             return _check_unix(place)
         case _:
-            return ok("listener", f"{place} is handed over at the start")
+            return ok("listener", f"{place} is inherited at the start")
 
 
-def _check_tcp(place: TcpListen, *, led: bool) -> Finding:
+def _check_tcp(place: TcpListen, *, proxied: bool) -> Finding:
     name = "listener"
     if place.port == 0:
-        return ok(name, f"{place}: a free port is taken at the start")
+        return ok(name, f"{place}: a free port is chosen at the start")
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(place.host, place.host)  # noqa: S104
     try:
         with socket.create_connection((host, place.port), timeout=_LIMIT_S) as connection:
             answers = _is_claude_proxy(connection)
     except ConnectionRefusedError:
-        return _check_free(place, led=led)
+        return _check_free(place, proxied=proxied)
     except OSError as problem:
-        return error(name, f"{place}: {_reason(problem)}", "see to the address, or give another")
+        return error(name, f"{place}: {_reason(problem)}", "check the address, or use another one")
     if not answers:
-        fix = f"end it, or choose another port: --port {place.port + 1}"
-        return error(name, f"{place} is taken by another program", fix)
+        fix = f"stop it, or choose another port: --port {place.port + 1}"
+        return error(name, f"another program listens on {place}", fix)
     owner = _owner_of(place)
     if owner is None or owner == os.geteuid():
-        whose = "yours" if owner is not None else "whose is not known"
-        return ok(name, f"{place}: a claude-proxy answers ({whose})")
-    what = f"{place}: a claude-proxy of {_name_of(owner)} answers, with a policy not yours"
+        whose = "yours" if owner is not None else "owner unknown"
+        return ok(name, f"{place}: claude-proxy answers ({whose})")
+    what = f"{place}: claude-proxy of {_name_of(owner)} answers, with another policy than yours"
     return warning(name, what, f"choose another port: --port {place.port + 1}")
 
 
-def _check_free(place: TcpListen, *, led: bool) -> Finding:
-    """Tell whether the port could be listened on; nothing is kept."""
+def _check_free(place: TcpListen, *, proxied: bool) -> Finding:
+    """Check that the port can be listened on; the socket is closed again."""
     family = socket.AF_INET6 if ":" in place.host else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_STREAM) as trial:
             trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             trial.bind((place.host, place.port))
     except OSError as problem:
-        fix = f"choose another one: --port {place.port + 1}"
+        fix = f"choose another port: --port {place.port + 1}"
         return error("listener", f"{place} cannot be listened on: {_reason(problem)}", fix)
-    if led:
-        what = f"claude-proxy is not running on {place}, where this shell leads its programs"
+    if proxied:
+        what = f"claude-proxy is not running on {place}, which this shell's variables name"
         return warning("listener", what, _START)
     return ok("listener", f"claude-proxy is not running on {place}; the port is free")
 
@@ -98,24 +98,24 @@ def _check_unix(place: UnixListen) -> Finding:
             answers = _is_claude_proxy(connection)
         except (FileNotFoundError, ConnectionRefusedError) as problem:
             left = isinstance(problem, ConnectionRefusedError)
-            told = "what is left there is replaced at the start" if left else "the path is free"
-            return ok(name, f"claude-proxy is not running on {place}; {told}")
+            state = "a stale socket is replaced at the start" if left else "the path is free"
+            return ok(name, f"claude-proxy is not running on {place}; {state}")
         except OSError as problem:
-            return error(name, f"{place}: {_reason(problem)}", "give another --listen unix:PATH")
+            return error(name, f"{place}: {_reason(problem)}", "use another --listen unix:PATH")
     if not answers:
-        return error(name, f"{place} is taken by another program", "give another path")
+        return error(name, f"another program listens on {place}", "use another path")
     if uid not in (None, os.geteuid()):
-        what = f"{place}: a claude-proxy of {_name_of(uid or 0)} answers"
-        return warning(name, what, "give another path")
-    return ok(name, f"{place}: a claude-proxy answers (yours)")
+        what = f"{place}: claude-proxy of {_name_of(uid or 0)} answers"
+        return warning(name, what, "use another path")
+    return ok(name, f"{place}: claude-proxy answers (yours)")
 
 
 def _is_claude_proxy(connection: socket.socket) -> bool:
-    """Tell by the answer; whoever says nothing in time is another program."""
+    """Tell by the answer; a program that does not answer in time is another one."""
     connection.settimeout(_LIMIT_S)
     answer = b""
     try:
-        connection.sendall(_QUESTION)
+        connection.sendall(_REQUEST)
         while b"\r\n\r\n" not in answer and len(answer) < _HEAD_LIMIT:
             piece = connection.recv(4096)
             if not piece:
@@ -136,7 +136,7 @@ def _peer_of(connection: socket.socket) -> int | None:
 
 
 def _owner_of(place: TcpListen) -> int | None:
-    """Return the user whose socket listens there, as Linux tells it."""
+    """Return the user whose socket listens there, from /proc/net/tcp."""
     for table in _TABLES:
         try:
             rows = [line.split() for line in table.read_text("ascii").splitlines()[1:]]
@@ -150,7 +150,7 @@ def _owner_of(place: TcpListen) -> int | None:
 
 
 def _is(address: str, host: str) -> bool:
-    """Compare an address of /proc/net/tcp (words of 32 bits, in this machine's order)."""
+    """Compare an address of /proc/net/tcp (32-bit words in the machine's byte order)."""
     words = [bytes.fromhex(address[at : at + 8])[::-1] for at in range(0, len(address), 8)]
     packed = b"".join(words)
     family = socket.AF_INET if len(packed) == 4 else socket.AF_INET6  # noqa: PLR2004

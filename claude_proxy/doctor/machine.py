@@ -1,7 +1,7 @@
-"""Checks what the machine has to offer: Python, bubblewrap, seccomp, namespaces, other programs.
+"""Machine checks: Python, bubblewrap, seccomp, namespaces, other programs.
 
-Whether a sandbox can be had is tried, not concluded from versions: the kernel, its settings and
-the security modules of a distribution all have a say in it.
+A sandbox is tried, not inferred from versions: the kernel, its settings and the security modules of
+a distribution can all prevent it.
 """
 
 import platform
@@ -28,7 +28,7 @@ _VERSION = re.compile(r"\d+(?:\.\d+)+")
 
 
 def check_python(_: Subject) -> list[Finding]:
-    """Tell which Python runs which claude-proxy."""
+    """Report the version of claude-proxy and of Python."""
     where = Path(claude_proxy.__file__).parent
     return [
         ok("claude-proxy", f"{claude_proxy.__version__} in {where}"),
@@ -37,7 +37,7 @@ def check_python(_: Subject) -> list[Finding]:
 
 
 def check_sandbox(subject: Subject) -> list[Finding]:
-    """Try whether bubblewrap can make a sandbox here, as `run` would find out."""
+    """Try to create a sandbox with bubblewrap, as `run` does."""
     if subject.platform == "darwin":
         return [_check_sandbox_exec()]
     machine = host_facts.machine(subject.environ)
@@ -46,24 +46,24 @@ def check_sandbox(subject: Subject) -> list[Finding]:
         return [_error("bwrap", problem) for problem in problems]
     version = ".".join(map(str, machine.version))
     found = ok("bwrap", f"{version}, {machine.bwrap}")
-    made = ok("namespaces", "a sandbox with user, network and pid namespaces can be made")
+    made = ok("namespaces", "a sandbox with user, network and pid namespaces can be created")
     refused = [_error("namespaces", problem) for problem in problems]
     return [found, *(refused or [made]), *_settings(machine)]
 
 
 def _settings(machine: requirements.BwrapSupport) -> list[Finding]:
-    told = [f"{name}={value}" for name, value in machine.settings.items() if value]
-    return [ok("sysctl", ", ".join(told))] if told else []
+    shown = [f"{name}={value}" for name, value in machine.settings.items() if value]
+    return [ok("sysctl", ", ".join(shown))] if shown else []
 
 
 def _check_sandbox_exec() -> Finding:
     if SANDBOX_EXEC.exists():
         return ok("sandbox-exec", str(SANDBOX_EXEC))
-    return error("sandbox-exec", "it is not there; `run` needs it", "use macOS 10.5 or newer")
+    return error("sandbox-exec", "not found; `run` needs it", "use macOS 10.5 or newer")
 
 
 def check_seccomp(subject: Subject) -> list[Finding]:
-    """Look whether the kernel filters system calls, and there is a filter for this machine."""
+    """Check that the kernel filters system calls, and that there is a filter for this machine."""
     if subject.platform == "darwin":
         return []
     if b"Seccomp:" not in _STATUS.read_bytes():
@@ -81,23 +81,23 @@ def _error(name: str, problem: ClaudeProxyError) -> Finding:
 
 
 def check_terminal(subject: Subject) -> list[Finding]:
-    """Tell whether programs of a terminal could type into it, if the filter did not deny it."""
+    """Report whether the kernel itself denies typing into the terminal."""
     if subject.platform == "darwin":
         return []
     name = "terminal"
     if _TIOCSTI.exists() and _TIOCSTI.read_text("ascii").strip() == "0":
-        return [ok(name, "the kernel lets no program type into a terminal (TIOCSTI)")]
-    return [ok(name, "the kernel lets programs type into a terminal (TIOCSTI); `run` denies it")]
+        return [ok(name, "the kernel denies typing into a terminal (TIOCSTI)")]
+    return [ok(name, "the kernel allows typing into a terminal (TIOCSTI); `run` denies it")]
 
 
 def check_podman(subject: Subject) -> list[Finding]:
-    """Tell whether containers can be had; nothing but containers needs them."""
+    """Report the version of podman, which only containers need."""
     return [_version_of("podman", "podman", subject, "only containers need it")]
 
 
 def check_claude(subject: Subject) -> list[Finding]:
-    """Tell which Claude Code is there."""
-    return [_version_of("Claude Code", "claude", subject, "other agents need none")]
+    """Report the version of Claude Code."""
+    return [_version_of("Claude Code", "claude", subject, "other agents do not need it")]
 
 
 def _version_of(name: str, program: str, subject: Subject, without: str) -> Finding:
@@ -107,6 +107,6 @@ def _version_of(name: str, program: str, subject: Subject, without: str) -> Find
     said = run_program([found, "--version"], environ=subject.environ, limit_s=_LIMIT_S)
     version = _VERSION.search(said.stdout)
     if said.code != 0 or version is None:
-        told = words_of(said.stderr) or "it does not tell its version"
-        return warning(name, f"{found}: {told}", f"see why `{program} --version` fails")
+        message = words_of(said.stderr) or "it does not print its version"
+        return warning(name, f"{found}: {message}", f"find out why `{program} --version` fails")
     return ok(name, f"{version[0]}, {found}")

@@ -1,7 +1,7 @@
-"""Serves HTTPS on the loopback interface, and remembers what came in: the site that tests ask for.
+"""Probe server: HTTPS on the loopback interface that records every request.
 
-Its certificates are handed to it, one for each name. What a client asked for is known by the name
-in its TLS and by its path, so that what arrives can be told apart without any clock.
+Its certificates are given to it, one for each name. Requests are identified by SNI and path, never
+by time.
 """
 
 import os
@@ -32,46 +32,46 @@ type Identify = Callable[[str], Identity]
 
 @dataclass(frozen=True, slots=True)
 class ReceivedRequest:
-    """One connection: the name in its TLS, and its request unless TLS came to nothing."""
+    """One connection: its SNI, and its request unless the handshake failed."""
 
     name: str
-    method: str = ""  # "" where no request came
+    method: str = ""  # "" if no request came
     path: str = ""
     host: str = ""
     alert: str = ""  # why no request came
-    secured: bool = True  # whether TLS was set up, as far as a server can tell
-    fields: tuple[tuple[str, str], ...] = ()  # of the request, the names in lower case
+    secured: bool = True  # whether the handshake succeeded, as far as a server can tell
+    fields: tuple[tuple[str, str], ...] = ()  # of the request, names in lower case
 
     @property
     def trusting(self) -> bool:
-        """Whether the client went on to ask, as it does only if it trusts the certificate."""
+        """Whether the client sent a request, which it does only if it trusts the certificate."""
         return bool(self.method)
 
 
-def _well(_: str) -> int:
+def _ok_status(_: str) -> int:
     return 200
 
 
-def _alike(_: ReceivedRequest) -> tuple[str, bytes]:
+def _default_answer(_: ReceivedRequest) -> tuple[str, bytes]:
     return "", _BODY
 
 
 class ProbeServer:
-    """An HTTPS server on 127.0.0.1 that answers every path alike, unless it is told how."""
+    """An HTTPS server on 127.0.0.1; it answers every path alike unless told otherwise."""
 
     def __init__(
         self,
         identify: Identify,
         *,
-        status: Callable[[str], int] = _well,
-        answer: Callable[[ReceivedRequest], tuple[str, bytes]] = _alike,
+        status: Callable[[str], int] = _ok_status,
+        answer: Callable[[ReceivedRequest], tuple[str, bytes]] = _default_answer,
     ) -> None:
-        """Serve; `answer` gives a field, or none, and the body."""
+        """Serve; `answer` returns a header field, or none, and the body."""
         self._answer_to = answer
         self._identify = identify
         self._status = status
         self._lock = threading.Condition()
-        self._arrivals: list[ReceivedRequest] = []
+        self._requests: list[ReceivedRequest] = []
         self._contexts: dict[str, ssl.SSLContext] = {}
         self._closed = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -82,25 +82,25 @@ class ProbeServer:
         """The port it listens on."""
         return int(self._listener.getsockname()[1])
 
-    def arrivals(self) -> list[ReceivedRequest]:
-        """Return what has come in so far."""
+    def requests(self) -> list[ReceivedRequest]:
+        """Return the requests so far."""
         with self._lock:
-            return list(self._arrivals)
+            return list(self._requests)
 
     def wait_for(self, name: str, first: int = 0) -> list[ReceivedRequest]:
-        """Return what came in for a name, from the arrival of that number on.
+        """Return the requests for a name, from the given index on.
 
-        A client may have ended before its connection has: the first of them is waited for.
+        A client may have ended before its connection: this waits for the first one.
         """
         with self._lock:
 
             def found() -> list[ReceivedRequest]:
-                return [each for each in self._arrivals[first:] if each.name == name]
+                return [each for each in self._requests[first:] if each.name == name]
 
             return self._lock.wait_for(found, _PATIENCE_S)
 
     def __enter__(self) -> Self:
-        # The listener's own timeout lets the thread see that it is to end.
+        # The timeout of the listener lets the thread notice that it should end.
         self._listener.settimeout(0.2)
         self._start(self._accept)
         return self
@@ -136,17 +136,17 @@ class ProbeServer:
             connection.settimeout(_LIMIT_S)
             secured = False
             try:
-                tls = self._greeter(names).wrap_socket(connection, server_side=True)
+                tls = self._context(names).wrap_socket(connection, server_side=True)
                 stack.callback(tls.close)
                 secured = True
                 self._answer(tls, names)
             except (OSError, ValueError) as problem:
                 reason = getattr(problem, "reason", None) or type(problem).__name__
                 name = names[0] if names else ""
-                self._note(ReceivedRequest(name, alert=str(reason), secured=secured))
+                self._record(ReceivedRequest(name, alert=str(reason), secured=secured))
 
-    def _greeter(self, names: list[str]) -> ssl.SSLContext:
-        """Return a server's context that notes the client's name and takes its certificate."""
+    def _context(self, names: list[str]) -> ssl.SSLContext:
+        """Return a TLS context that records the SNI and uses its certificate."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 
         def choose(tls: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> int | None:
@@ -164,18 +164,18 @@ class ProbeServer:
         while b"\r\n\r\n" not in head and len(head) < _HEAD_LIMIT:
             piece = tls.recv(4096)
             if not piece:
-                # TLS 1.3: a client that does not trust us ends only now.
+                # TLS 1.3: a client that does not trust the certificate ends only now.
                 raise ConnectionResetError("no request came")
             head += piece
         lines = head.partition(b"\r\n\r\n")[0].decode("latin-1").split("\r\n")
         method, path, *_ = [*lines[0].split(" "), ""]
         fields = [_field_of(line) for line in lines[1:] if ":" in line]
         host = dict(fields).get("host", "").lower()
-        arrival = ReceivedRequest(names[0], method, path, host, fields=tuple(fields))
-        self._note(arrival)
+        request = ReceivedRequest(names[0], method, path, host, fields=tuple(fields))
+        self._record(request)
         self._take_body(tls, len(head.partition(b"\r\n\r\n")[2]), dict(fields))
         status = self._status(path)
-        field, body = self._answer_to(arrival)
+        field, body = self._answer_to(request)
         words = [f"HTTP/1.1 {status} X", f"Content-Length: {len(body)}", "Connection: close"]
         answer = "\r\n".join([*words, *([field] if field else []), "", ""])
         tls.sendall(answer.encode() + (b"" if method == "HEAD" else body))
@@ -184,15 +184,15 @@ class ProbeServer:
 
     @staticmethod
     def _take_body(tls: ssl.SSLSocket, read: int, fields: dict[str, str]) -> None:
-        """Read what follows the head: a close with bytes unread would end the answer as well."""
+        """Read the body: a close with unread bytes would abort the response as well."""
         length = fields.get("content-length", "")
         left = (int(length) if length.isdecimal() else 0) - read
         while left > 0 and (piece := tls.recv(min(left, _HEAD_LIMIT))):
             left -= len(piece)
 
-    def _note(self, arrival: ReceivedRequest) -> None:
+    def _record(self, request: ReceivedRequest) -> None:
         with self._lock:
-            self._arrivals.append(arrival)
+            self._requests.append(request)
             self._lock.notify_all()
 
     def _context_of(self, name: str) -> ssl.SSLContext:
@@ -209,7 +209,7 @@ def _field_of(line: str) -> tuple[str, str]:
 
 
 def server_context(identity: Identity) -> ssl.SSLContext:
-    """Return the server side of TLS for a certificate; `ssl` reads files alone."""
+    """Return the server's TLS context for a certificate; `ssl` reads only files."""
     certificate, key = identity
     secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

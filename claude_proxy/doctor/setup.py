@@ -1,6 +1,6 @@
-"""Checks what an owner has set up: allowlist, CA and who trusts it, audit log, room on the disk.
+"""Setup checks: directories, allowlist, CA and its trust, audit log, disk space.
 
-It changes nothing: no CA is made, no file of one is renewed, no audit log is begun.
+They change nothing: no CA is created, none of its files is renewed, no audit log is started.
 """
 
 import os
@@ -37,7 +37,7 @@ _BLOCK = re.compile(rb"-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----
 _LARGEST_BUNDLE = 8 * _MIB
 _LEAD = 'eval "$(claude-proxy env)"'
 
-# Whose value is a file of certificates: those of `claude-proxy env`, and no other.
+# The variables of `claude-proxy env` that name a file of certificates.
 _TRUST_VARIABLES = tuple(
     variable.name
     for variable in client_environment.variables(
@@ -48,7 +48,7 @@ _TRUST_VARIABLES = tuple(
 
 
 def check_directories(subject: Subject) -> list[Finding]:
-    """Look at who could change the configuration and the state."""
+    """Check which users could change the configuration and the state."""
     settings = subject.settings
     apart = settings.cadir is not None  # then nothing is written into confdir
     found = [_directory("confdir", settings.confdir, written=not apart)]
@@ -62,25 +62,25 @@ def _directory(name: str, path: Path, *, written: bool = True) -> Finding:
         found = path.stat()
     except FileNotFoundError:
         if not written:
-            return ok(name, f"{path} is not there")
+            return ok(name, f"{path} does not exist")
         return _missing_directory(name, path)
     file_permissions.refuse_writable(path, found, "what is in it")
     file_permissions.refuse_replaceable(path, "what is in it")
     if written and not os.access(path, os.W_OK | os.X_OK):
-        return error(name, f"{path} cannot be written to", f"chmod u+rwx {path}")
+        return error(name, f"{path} is not writable", f"chmod u+rwx {path}")
     return ok(name, f"{path} (mode {stat.S_IMODE(found.st_mode):04o})")
 
 
 def _missing_directory(name: str, path: Path) -> Finding:
     above = nearest(path)
     if os.access(above, os.W_OK | os.X_OK):
-        return ok(name, f"{path} is not there yet; the first start makes it")
-    fix = f"give another one with --{name}"
-    return error(name, f"{path} cannot be made: {above} is not yours to write", fix)
+        return ok(name, f"{path} does not exist yet; the first start creates it")
+    fix = f"use another one: --{name}"
+    return error(name, f"{path} cannot be created: you may not write to {above}", fix)
 
 
 def check_allowlist(subject: Subject) -> list[Finding]:
-    """Read the allowlist as the proxy would."""
+    """Read the allowlist as the proxy does."""
     policy = policy_files.load_for(subject.settings).policy
     if not policy.allow:
         fix = "claude-proxy allow HOST"
@@ -90,7 +90,7 @@ def check_allowlist(subject: Subject) -> list[Finding]:
 
 
 def read_pair(confdir: Path) -> CertificateAuthority:
-    """Read the CA and write nothing; ClaudeProxyError if there is none that can be used."""
+    """Read the CA without writing anything; ClaudeProxyError if there is no usable one."""
     where = confdir / certificate_authority.AUTHORITY_FILE
     data = None
     if folder := Folder.find(confdir):
@@ -98,21 +98,21 @@ def read_pair(confdir: Path) -> CertificateAuthority:
             data = folder.read(certificate_authority.AUTHORITY_FILE, SECRET)
     if data is None:
         raise NoAuthorityError(
-            "there is no CA yet", where=str(where), fix="make it: claude-proxy ca bundle"
+            "there is no CA yet", where=str(where), fix="create it: claude-proxy ca bundle"
         )
     return CertificateAuthority(confdir, read_authority(data, str(where), datetime.now(UTC)))
 
 
 class NoAuthorityError(ClaudeProxyError):
-    """There is no CA, as before the first start."""
+    """There is no CA yet, as before the first start."""
 
 
 def check_authority(subject: Subject) -> list[Finding]:
-    """Look at the CA: its files, its dates, what it is good for, and who trusts it."""
+    """Check the CA: its files, its dates, its hosts, and which programs trust it."""
     try:
         authority = read_pair(subject.settings.place_of_ca)
     except NoAuthorityError as missing:
-        return [ok("CA", f"{missing.where} is not there yet; the first start makes it")]
+        return [ok("CA", f"{missing.where} does not exist yet; the first start creates it")]
     return [
         _dates(authority),
         _constraints(authority, subject),
@@ -125,20 +125,22 @@ def check_authority(subject: Subject) -> list[Finding]:
 def _dates(authority: CertificateAuthority) -> Finding:
     facts = authority.describe()
     left = facts.not_after - datetime.now(UTC)
-    told = f"{authority.name}, {facts.key_type}, good until {facts.not_after:%Y-%m-%d}"
+    summary = f"{authority.name}, {facts.key_type}, valid until {facts.not_after:%Y-%m-%d}"
     if left < _SOON:
-        return warning("CA", f"{told}: {left.days} days", "claude-proxy ca rotate")
-    return ok("CA", told)
+        return warning("CA", f"{summary}: {left.days} days", "claude-proxy ca rotate")
+    return ok("CA", summary)
 
 
 def _constraints(authority: CertificateAuthority, subject: Subject) -> Finding:
-    name = "CA good for"
+    name = "CA valid for"
     permitted = authority.describe().permitted
     if not permitted:
-        return ok(name, "every host (claude-proxy ca rotate --constrain binds it to the allowlist)")
+        return ok(
+            name, "every host (claude-proxy ca rotate --constrain limits it to the allowlist)"
+        )
     outside = authority.outside(policy_files.load_for(subject.settings).policy.hosts())
     if not outside:
-        return ok(name, f"the allowlist's hosts alone ({_some(permitted)})")
+        return ok(name, f"only the hosts of the allowlist ({_some(permitted)})")
     what = f"not for {_some(outside)}, which the allowlist allows"
     return warning(name, what, "claude-proxy ca rotate --constrain")
 
@@ -150,38 +152,37 @@ def _bundle(authority: CertificateAuthority) -> Finding:
     try:
         held = path.read_bytes()
     except FileNotFoundError:
-        return ok(name, f"{path} is not there yet; `{fix}` and `claude-proxy env` make it")
+        return ok(name, f"{path} does not exist yet; `{fix}` and `claude-proxy env` create it")
     if not _holds(held, authority):
-        return warning(name, f"{path} lacks the CA", fix)
+        return warning(name, f"{path} does not contain the CA", fix)
     if held != authority.bundle_pem():
         return warning(name, f"{path} is older than the system's roots", fix)
-    return ok(name, f"{path} holds the system's roots and the CA")
+    return ok(name, f"{path} contains the system's roots and the CA")
 
 
 def _system_trust(authority: CertificateAuthority) -> Finding:
     name = "CA in system"
     store = system_roots()
     if _file_holds(store, authority):
-        return ok(name, f"{store} trusts it, for every program of this machine")
-    return ok(name, f"{store} does not trust it; `claude-proxy env` leads programs to it")
+        return ok(name, f"{store} contains it, so every program of this machine trusts it")
+    return ok(name, f"{store} does not contain it; `claude-proxy env` tells programs where it is")
 
 
 def _shell_trust(authority: CertificateAuthority, subject: Subject) -> Iterator[Finding]:
     name = "CA in shell"
-    led = leads_here(subject)
+    proxied = leads_here(subject)
     lacking = []
     for variable in _TRUST_VARIABLES:
         value = subject.environ.get(variable)
         if value and not _file_holds(Path(value), authority):
             lacking.append(variable)
     trusting = [each for each in _TRUST_VARIABLES if subject.environ.get(each)]
-    if not led:
-        told = "this shell does not lead its programs through the proxy"
-        yield ok(name, f"{told} ({_LEAD} would)")
+    if not proxied:
+        yield ok(name, f"this shell's variables do not name the proxy ({_LEAD} sets them)")
     elif not trusting:
-        yield warning(name, "this shell leads to the proxy, and names no CA", _LEAD)
+        yield warning(name, "this shell's variables name the proxy, but no CA", _LEAD)
     elif lacking:
-        yield warning(name, f"files without the CA in {_some(lacking)}", _LEAD)
+        yield warning(name, f"no CA in the files that {_some(lacking)} name", _LEAD)
     else:
         yield ok(name, f"{len(trusting)} variables of this shell name the CA")
 
@@ -200,37 +201,37 @@ def _holds(bundle: bytes, authority: CertificateAuthority) -> bool:
 
 
 def check_audit(subject: Subject) -> list[Finding]:
-    """Look whether the audit log can be read, and how large it has become."""
+    """Check that the audit log can be read, and report its size."""
     path = database_in(subject.settings.statedir)
     if not path.exists():
-        return [ok("audit log", f"{path} is not there yet; the first start makes it")]
+        return [ok("audit log", f"{path} does not exist yet; the first start creates it")]
     file_permissions.refuse_writable(path, path.stat(), "the record")
     with AuditReader(path) as reader:
         newest = reader.newest(Selection(), 1)
     beside = (path, path.with_name(f"{path.name}-wal"))
     size = sum(each.stat().st_size for each in beside if each.exists())
-    told = f"{path}, {size / _MIB:.1f} MiB"
+    summary = f"{path}, {size / _MIB:.1f} MiB"
     if not newest:
-        return [ok("audit log", f"{told}, empty")]
+        return [ok("audit log", f"{summary}, empty")]
     moment = datetime.fromtimestamp(newest[0].id // 1_000_000_000, UTC).astimezone()
-    return [ok("audit log", f"{told}, last entry {moment:%Y-%m-%d %H:%M}")]
+    return [ok("audit log", f"{summary}, last entry {moment:%Y-%m-%d %H:%M}")]
 
 
 def check_disk(subject: Subject) -> list[Finding]:
-    """Look whether there is room for the audit log: a decision without a record is a denial."""
+    """Check that there is room for the audit log: a decision that is not recorded is a denial."""
     above = nearest(subject.settings.statedir)
     free = shutil.disk_usage(above).free
-    told = f"{free / _MIB:,.0f} MiB free at {above}"
-    fix = "make room, or give another --statedir"
+    summary = f"{free / _MIB:,.0f} MiB free at {above}"
+    fix = "free some space, or use another --statedir"
     if free < _LITTLE_DISK:
-        return [Finding("disk space", Level.ERROR, told, fix)]
+        return [Finding("disk space", Level.ERROR, summary, fix)]
     if free < _ENOUGH_DISK:
-        return [Finding("disk space", Level.WARNING, told, fix)]
-    return [ok("disk space", told)]
+        return [Finding("disk space", Level.WARNING, summary, fix)]
+    return [ok("disk space", summary)]
 
 
 def nearest(path: Path) -> Path:
-    """Return the first directory, from `path` upwards, that is there."""
+    """Return the first directory, from `path` upwards, that exists."""
     return next(each for each in (path, *path.absolute().parents) if each.is_dir())
 
 

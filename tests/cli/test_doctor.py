@@ -170,7 +170,7 @@ def test_without_a_ca_there_are_no_clients_to_look_at(
     code, out, err = run(capsys, "--trust", "--confdir", tmp_path)
 
     assert (code, out) == (2, "")
-    assert "fix:   make it: claude-proxy ca bundle" in err
+    assert "fix:   create it: claude-proxy ca bundle" in err
 
 
 @pytest.fixture

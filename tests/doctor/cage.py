@@ -59,7 +59,7 @@ _SHORT = (
 type Tries = list[tuple[str, str, str, str]]
 
 
-def carry_out(
+def run_probe(
     name: str,
     *,
     around: Sequence[str] = (),
@@ -157,7 +157,9 @@ def tight(*options: str) -> Iterator[tuple[list[str], tuple[int, ...]]]:
 class FakeProxy:
     """A proxy that says one thing to everybody; an open one leads all tunnels to one origin."""
 
-    def __init__(self, answer: bytes, socks: int | None, origin: ProbeServer | None = None) -> None:
+    def __init__(
+        self, answer: bytes, socks: int | None, origin: "ProbeServer | FixedPort | None" = None
+    ) -> None:
         self._answer = answer
         self._socks = socks
         self._origin = origin
@@ -219,3 +221,10 @@ def _copy(source: socket.socket, sink: socket.socket) -> None:
         pass  # whichever side it was, the other is told
     with suppress(OSError):
         sink.shutdown(socket.SHUT_WR)
+
+
+class FixedPort:
+    """Has the port of a listener, all that a fake proxy needs of a server."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        self.port = listener.getsockname()[1]

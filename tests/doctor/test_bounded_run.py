@@ -31,13 +31,13 @@ def test_any_other_error_is_a_line_without_secrets() -> None:
 
     [found] = guarded("a", check)
 
-    assert found == Finding("a", Level.ERROR, "it could not be checked: valueerror")
+    assert found == Finding("a", Level.ERROR, "the check failed: valueerror")
 
 
 def test_what_the_system_says_is_shown() -> None:
     [found] = guarded("a", lambda: [ok("b", Path("/nonexistent/x").read_text())])
 
-    assert found.what == "it could not be checked: no such file or directory"
+    assert found.what == "the check failed: no such file or directory"
 
 
 def test_a_check_that_hangs_is_not_waited_for() -> None:

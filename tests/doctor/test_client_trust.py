@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from claude_proxy.doctor import client_trust
-from claude_proxy.doctor.client_trust import ClientResult, exit_code_of, look_at_clients
+from claude_proxy.doctor.client_trust import ClientResult, exit_code_of, try_clients
 from claude_proxy.doctor.clients import CLIENTS, Client
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.trust.certificate_authority import CertificateAuthority, rotate
@@ -50,7 +50,7 @@ def looks(confdir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     unfit.write_bytes(b"\x7fnothing")
     unfit.chmod(0o755)
     environ = {**os.environ, "PATH": f"{os.environ['PATH']}:{programs}"}
-    found = look_at_clients(confdir, environ, address=ADDRESS, clients=FAKES)
+    found = try_clients(confdir, environ, address=ADDRESS, clients=FAKES)
     return {look.client: look for look in found}
 
 
@@ -87,7 +87,7 @@ def test_a_client_that_does_not_end_is_ended(
     monkeypatch.setattr(client_trust, "_LIMIT_S", 0.2)
     slow = python("slow", "import time; time.sleep(600)")
 
-    [look] = look_at_clients(confdir, os.environ, address=ADDRESS, clients=[slow])
+    [look] = try_clients(confdir, os.environ, address=ADDRESS, clients=[slow])
 
     assert (look.uses_proxy, look.trusts) == (None, None)
     assert look.said == "it did not end in 0 s"
@@ -107,7 +107,7 @@ def test_the_worst_client_makes_the_exit_code(looks: dict[str, ClientResult]) ->
 
 def test_without_a_ca_nothing_is_run(tmp_path: Path) -> None:
     with pytest.raises(ClaudeProxyError, match="there is no CA yet"):
-        look_at_clients(tmp_path, os.environ, address=ADDRESS, clients=FAKES)
+        try_clients(tmp_path, os.environ, address=ADDRESS, clients=FAKES)
 
     assert list(tmp_path.iterdir()) == []
 
@@ -115,7 +115,7 @@ def test_without_a_ca_nothing_is_run(tmp_path: Path) -> None:
 def test_a_ca_that_is_bound_to_hosts_is_tried_with_a_name_below_one(tmp_path: Path) -> None:
     rotate(tmp_path, constrain=["10.0.0.0/8", "*.good.example"])
 
-    well, past = look_at_clients(tmp_path, os.environ, address=ADDRESS, clients=FAKES[:2])
+    well, past = try_clients(tmp_path, os.environ, address=ADDRESS, clients=FAKES[:2])
 
     assert (well.uses_proxy, well.trusts) == (True, True)
     assert (past.uses_proxy, past.trusts) == (False, None)
@@ -125,7 +125,7 @@ def test_a_ca_that_is_bound_to_addresses_cannot_be_tried(tmp_path: Path) -> None
     rotate(tmp_path, constrain=["10.0.0.0/8"])
 
     with pytest.raises(ClaudeProxyError, match="addresses alone"):
-        look_at_clients(tmp_path, os.environ, address=ADDRESS, clients=FAKES)
+        try_clients(tmp_path, os.environ, address=ADDRESS, clients=FAKES)
 
 
 def test_nothing_is_left_and_the_configuration_is_as_it_was(
@@ -135,7 +135,7 @@ def test_nothing_is_left_and_the_configuration_is_as_it_was(
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
 
-    look_at_clients(confdir, os.environ, address=ADDRESS, clients=FAKES[:1])
+    try_clients(confdir, os.environ, address=ADDRESS, clients=FAKES[:1])
 
     assert {path.name: path.stat().st_mtime_ns for path in confdir.iterdir()} == before
     assert list(tmp_path.iterdir()) == []

@@ -66,7 +66,7 @@ def test_a_request_is_noted_and_answered(
     ask(origin, context, b"HEAD /other HTTP/1.1\r\n\r\n")
 
     assert first.startswith(b"HTTP/1.1 200 ")
-    one, other = origin.arrivals()
+    one, other = origin.requests()
     assert (one.name, one.method, one.path, one.host, one.trusting) == (NAME, "GET", "/", "h", True)
     assert (other.method, other.path, other.secured) == ("HEAD", "/other", True)
 

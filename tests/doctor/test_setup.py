@@ -153,7 +153,7 @@ def test_a_ca_that_is_well_is_told_with_its_dates(
 
     assert {each.level for each in found.values()} == {Level.OK}
     assert f"{authority.describe().not_after:%Y-%m-%d}" in found["CA"].what
-    assert "every host" in found["CA good for"].what
+    assert "every host" in found["CA valid for"].what
     assert "holds the system's roots and the CA" in found["CA bundle"].what
 
 
@@ -170,9 +170,9 @@ def test_a_ca_that_ends_soon_is_a_warning(
 
 def test_a_ca_that_is_bound_to_hosts_is_compared_with_the_allowlist(subject: Subject) -> None:
     rotate(subject.settings.confdir, constrain=["one.example"])
-    lacking = by_name(setup.check_authority(subject))["CA good for"]
+    lacking = by_name(setup.check_authority(subject))["CA valid for"]
     rotate(subject.settings.confdir, constrain=["one.example", "two.example", "x.example", "y.z"])
-    enough = by_name(setup.check_authority(subject))["CA good for"]
+    enough = by_name(setup.check_authority(subject))["CA valid for"]
 
     assert (lacking.level, lacking.fix) == (
         Level.WARNING,

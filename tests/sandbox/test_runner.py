@@ -17,8 +17,6 @@ from claude_proxy.audit.database import database_in
 from claude_proxy.config.settings import Settings
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.sandbox import host_facts, netns, profiles, runner
-from claude_proxy.sandbox.bubblewrap import seccomp
-from claude_proxy.sandbox.bubblewrap.bwrap import Bubblewrap
 from claude_proxy.sandbox.plan.model import SandboxSpec
 from claude_proxy.sandbox.run_spec import MissingError, RunSpec
 from claude_proxy.sandbox.runner import live_sandbox, run
@@ -267,27 +265,6 @@ def test_what_bwrap_cannot_mount_is_told_as_bwraps_fault(place: Place) -> None:
         place.run_and_meanwhile(run_spec, shown.rmdir)
     assert list(place.project.iterdir()) == []
     assert place.left() == []
-
-
-# What bwrap tells of the sandbox's first process, and where its options say that it is to.
-TELLS = """
-at=$(tr '\\0' '\\n' <"/dev/fd/$2" | sed -n '/^--info-fd$/{n;p}')
-echo '{"child-pid": 4194304}' >"/dev/fd/$at"
-"""
-
-
-@pytest.mark.parametrize("says", ["", TELLS])
-def test_a_bwrap_that_ends_at_once_ends_the_run_and_not_its_launcher(
-    place: Place, says: str
-) -> None:
-    # In the place of bwrap, as it is only now and then that it fails so early.
-    stand_in = place.directory / "bwrap"
-    stand_in.write_text(f"#!/bin/sh\n{says}\nexit 1\n")
-    stand_in.chmod(0o755)
-    planned = replace(runner.planned_for(place.run_spec("true")), bwrap=stand_in)
-
-    with pytest.raises(ClaudeProxyError, match="bwrap cannot create the sandbox"):
-        Bubblewrap.start(planned, seccomp.program())
 
 
 def test_a_link_that_is_made_between_the_plan_and_the_mount_ends_the_run(

@@ -1,7 +1,7 @@
-"""Stands outside the sandbox and notes whoever comes: nobody may.
+"""Canaries outside a sandbox: listeners, files and a process that nothing inside may reach.
 
-Listeners on loopback, Unix sockets in every form, files and a process with a secret in them. They
-are the evidence that does not come from inside.
+Listeners on loopback, Unix sockets of every kind, files and a process that contain a secret. They
+are evidence that does not come from inside.
 """
 
 import os
@@ -21,11 +21,11 @@ _GREETING: Final = b"canary\n"
 _PAUSE_S: Final = 0.2
 _ANY_CID: Final = 0xFFFFFFFF
 _SLEEP: Final = "import sys; print(flush=True); sys.stdin.read()"
-SECRET_VARIABLE: Final = "CLAUDE_PROXY_DOCTOR_CANARY"  # noqa: S105 - its name
+SECRET_VARIABLE: Final = "CLAUDE_PROXY_DOCTOR_CANARY"  # noqa: S105 - the name of a variable
 
 
 def fresh_token() -> str:
-    """Return a secret that no sandbox may come to know."""
+    """Return a secret that must not be visible in a sandbox."""
     return secrets.token_hex(16)
 
 
@@ -33,7 +33,7 @@ class Canaries:
     """Everything outside that a sandbox must not reach."""
 
     def __init__(self, folder: Path, project: Path | None, token: str | None = None) -> None:
-        """Make them below `folder`; in `project` too, as what lies there can be seen inside."""
+        """Create them below `folder`, and in `project`, whose files are visible inside."""
         self.token = token or fresh_token()
         self._stack = ExitStack()
         self._lock = threading.Lock()
@@ -69,13 +69,13 @@ class Canaries:
         self._close()
 
     def seen(self, kind: str) -> tuple[str, ...]:
-        """Return what came to the canaries of a kind; they wait for no more."""
-        self._settle()
+        """Return what reached the canaries of a kind, and stop them."""
+        self._stop()
         with self._lock:
             return tuple(self._seen[kind])
 
     def facts(self) -> dict[str, object]:
-        """Return them as `inside.py` is told of them."""
+        """Return their addresses, for the probes."""
         return {
             "tcp": self.tcp,
             "udp": self.udp,
@@ -139,7 +139,7 @@ class Canaries:
                 self._seen[kind].append(what)
 
         def watch() -> None:
-            # To the end of the queue, so that whoever came before the close is noted.
+            # To the end of the queue, so that connections before the close are recorded.
             while True:
                 try:
                     take(listener, note)
@@ -167,7 +167,7 @@ class Canaries:
                 listener.sendto(_GREETING, sender)
 
     def _hide(self) -> None:
-        """Put the secret where other programs put theirs: all of it is to be out of sight."""
+        """Write the secret where other programs keep files: none of them may be visible inside."""
         for directory in (self._folder, Path("/tmp"), Path("/var/tmp"), Path("/dev/shm")):  # noqa: S108
             if os.access(directory, os.W_OK):
                 descriptor, name = tempfile.mkstemp(prefix="claude-proxy-doctor-", dir=directory)
@@ -178,7 +178,7 @@ class Canaries:
 
     def _start_process(self) -> subprocess.Popen[bytes]:
         """Start a process with the secret in its command line and its environment."""
-        process = subprocess.Popen(  # noqa: S603 - our own interpreter
+        process = subprocess.Popen(  # noqa: S603 - this interpreter
             [sys.executable, "-I", "-S", "-c", _SLEEP, self.token],
             env={SECRET_VARIABLE: self.token},
             stdin=subprocess.PIPE,
@@ -188,16 +188,16 @@ class Canaries:
         )
         self._stack.callback(_end, process)
         if process.stdout is not None:
-            process.stdout.readline()  # until then its command line may be another's
+            process.stdout.readline()  # until then it may not have its own command line
         return process
 
-    def _settle(self) -> None:
+    def _stop(self) -> None:
         self._closed.set()
         for thread in self._threads:
             thread.join()
 
     def _close(self) -> None:
-        self._settle()
+        self._stop()
         self._stack.close()
 
 

@@ -1,7 +1,8 @@
-"""Names the attacks, and judges what came of them: from inside, and by the canaries outside; pure.
+"""Attack catalogue, and the results of attacks: from inside, and by the canaries outside; pure.
 
-An attack is stopped only if every try of it was seen to be stopped. One whose tries are missing,
-or that broke off, is an error; and if what is allowed does not work, no denial proves anything.
+Law kept: fail closed. An attack is stopped only if every try of it was stopped. An attack without
+tries, or one that crashed, is an error; and if what is allowed does not work, no denial proves
+anything.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -9,36 +10,36 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-HONEST: Final = "honest"
-_STOPPED: Final = "stopped"  # as `inside` reports it
-HONEST_AGAIN: Final = "honest-again"
+ALLOWED: Final = "honest"
+_STOPPED: Final = "stopped"  # as the probes report it
+ALLOWED_AGAIN: Final = "honest-again"
 _MOST_REASONS: Final = 3
 
 
 class Outcome(StrEnum):
-    """What came of one attack."""
+    """The outcome of one attack."""
 
     STOPPED = "stopped"
-    THROUGH = "THROUGH"  # in capitals, as nobody may overlook it
+    THROUGH = "THROUGH"  # in capitals, so that nobody overlooks it
     ERROR = "error"  # not known
-    WORKS = "works"  # of what is allowed
+    WORKS = "works"  # for what is allowed
 
 
 class AttackGroup(StrEnum):
-    """Where an attack aims."""
+    """What an attack targets."""
 
     ALLOWED = "what is allowed"
     NETWORK = "the network"
     KERNEL = "the kernel and other processes"
     FILES = "files and devices"
     PROXY = "the proxy"
-    KEYS = "keys, and what is asked with them"
+    KEYS = "keys, and requests with them"
     CANARIES = "seen outside"
 
 
 @dataclass(frozen=True, slots=True)
 class Attack:
-    """One attack of `inside.py`, in words."""
+    """One attack, as shown in the table."""
 
     name: str
     title: str
@@ -50,18 +51,18 @@ ATTACKS: tuple[Attack, ...] = (
     Attack("direct-udp", "UDP to other machines", AttackGroup.NETWORK),
     Attack("raw-ip", "raw IP, ICMP, ping", AttackGroup.NETWORK),
     Attack("packet-sockets", "whole frames (AF_PACKET)", AttackGroup.NETWORK),
-    Attack("vsock", "the machine around (AF_VSOCK)", AttackGroup.NETWORK),
+    Attack("vsock", "the host of a VM (AF_VSOCK)", AttackGroup.NETWORK),
     Attack("other-families", "sockets of other families", AttackGroup.NETWORK),
     Attack("netlink", "routes, addresses, devices", AttackGroup.NETWORK),
     Attack("name-lookups", "DNS, getaddrinfo", AttackGroup.NETWORK),
     Attack("host-loopback", "listeners on this machine", AttackGroup.NETWORK),
     Attack("unix-abstract", "abstract Unix sockets", AttackGroup.NETWORK),
     Attack("unix-paths", "Unix sockets: agents, docker, D-Bus", AttackGroup.NETWORK),
-    Attack("nested-namespaces", "namespaces of its own", AttackGroup.KERNEL),
+    Attack("nested-namespaces", "new namespaces", AttackGroup.KERNEL),
     Attack("foreign-calls", "32-bit and x32 system calls", AttackGroup.KERNEL),
     Attack("io-uring", "sockets by io_uring", AttackGroup.KERNEL),
-    Attack("mounts", "mount, unmount, change of root", AttackGroup.KERNEL),
-    Attack("kernel-interfaces", "bpf, perf, kexec and the like", AttackGroup.KERNEL),
+    Attack("mounts", "mount, unmount, change root", AttackGroup.KERNEL),
+    Attack("kernel-interfaces", "bpf, perf, kexec and others", AttackGroup.KERNEL),
     Attack("keyring", "the kernel's keyrings", AttackGroup.KERNEL),
     Attack("terminal", "typing into the terminal", AttackGroup.KERNEL),
     Attack("ptrace", "other processes: trace, memory", AttackGroup.KERNEL),
@@ -75,7 +76,7 @@ ATTACKS: tuple[Attack, ...] = (
     Attack("devices", "memory, disks, tunnels", AttackGroup.FILES),
     Attack("denied-hosts", "denied hosts and look-alikes", AttackGroup.PROXY),
     Attack("documentation", "bare addresses", AttackGroup.PROXY),
-    Attack("metadata", "169.254.169.254 in all spellings", AttackGroup.PROXY),
+    Attack("metadata", "169.254.169.254 in all notations", AttackGroup.PROXY),
     Attack("host-listeners", "listeners on this machine", AttackGroup.PROXY),
     Attack("proxy-itself", "the proxy's own port", AttackGroup.PROXY),
     Attack("odd-ports", "odd ports", AttackGroup.PROXY),
@@ -87,18 +88,18 @@ ATTACKS: tuple[Attack, ...] = (
     Attack("socks", "SOCKS: NUL, CRLF, UDP, BIND", AttackGroup.PROXY),
     Attack("broken-names", "NUL and CRLF in CONNECT", AttackGroup.PROXY),
     Attack("forged-origin", "forged PROXY headers and fields", AttackGroup.PROXY),
-    Attack("names-as-letters", "messages in names to look up", AttackGroup.PROXY),
-    Attack("foreign-keys", "another's key on a bound host", AttackGroup.KEYS),
-    Attack("misplaced-placeholders", "the placeholder anywhere else", AttackGroup.KEYS),
-    Attack("echoed-keys", "answers that hold the key", AttackGroup.KEYS),
+    Attack("names-as-letters", "data in DNS names", AttackGroup.PROXY),
+    Attack("foreign-keys", "foreign keys on a bound host", AttackGroup.KEYS),
+    Attack("misplaced-placeholders", "the placeholder elsewhere", AttackGroup.KEYS),
+    Attack("echoed-keys", "responses that contain the key", AttackGroup.KEYS),
     Attack("other-endpoints", "files, batches, skills of the API", AttackGroup.KEYS),
-    Attack("message-bodies", "having the API reach other hosts", AttackGroup.KEYS),
+    Attack("message-bodies", "requests by the API to other hosts", AttackGroup.KEYS),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class AttackResult:
-    """One line of the table."""
+    """One row of the table: an attack and its result."""
 
     name: str
     title: str
@@ -106,13 +107,13 @@ class AttackResult:
     result: Outcome
     tries: int
     by: tuple[str, ...] = ()  # what stopped it
-    saw: tuple[str, ...] = ()  # the errors and reasons that were seen
-    through: tuple[str, ...] = ()  # each try that nothing stopped, in words
+    saw: tuple[str, ...] = ()  # the errors and reasons that it met
+    through: tuple[str, ...] = ()  # each try that nothing stopped
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What a canary outside is, and what it saw that it must not see."""
+    """A canary outside, and what reached it."""
 
     name: str
     title: str
@@ -125,36 +126,36 @@ _BY_NETWORK = frozenset({AttackGroup.PROXY, AttackGroup.KEYS})
 
 
 def names(*, network: bool) -> list[str]:
-    """Return the attacks to carry out, in order; what is allowed comes first and last."""
+    """Return the attacks to run, in order; what is allowed comes first and last."""
     found = [each.name for each in ATTACKS if network or each.group not in _BY_NETWORK]
-    return [HONEST, *found, HONEST] if network else found
+    return [ALLOWED, *found, ALLOWED] if network else found
 
 
 def judge(
     reports: Sequence[AttackReport], observations: Iterable[Observation], *, network: bool
 ) -> list[AttackResult]:
-    """Return the table."""
-    rows = list(_honest_rows(reports)) if network else []
-    told = {report["attack"]: report for report in reports if report["attack"] != HONEST}
+    """Return the rows of the table."""
+    rows = list(_allowed_rows(reports)) if network else []
+    by_name = {report["attack"]: report for report in reports if report["attack"] != ALLOWED}
     for attack in ATTACKS:
         if network or attack.group not in _BY_NETWORK:
-            rows.append(_row_of(attack, told.get(attack.name)))
+            rows.append(_row_of(attack, by_name.get(attack.name)))
     rows += [_row_of_canary(observation) for observation in observations]
     return rows
 
 
 def exit_code(rows: Iterable[AttackResult]) -> int:
-    """Return 1 if anything got through, else 2 if anything is not known, else 0."""
+    """Return 1 if anything got through, else 2 if any outcome is unknown, else 0."""
     results = {row.result for row in rows}
     if Outcome.THROUGH in results:
         return 1
     return 2 if Outcome.ERROR in results else 0
 
 
-def _honest_rows(reports: Sequence[AttackReport]) -> Iterator[AttackResult]:
-    """Yield whether what is allowed works, before the attacks and after them."""
-    found = [report for report in reports if report["attack"] == HONEST]
-    wanted = ((HONEST, "an allowed site, before"), (HONEST_AGAIN, "an allowed site, after"))
+def _allowed_rows(reports: Sequence[AttackReport]) -> Iterator[AttackResult]:
+    """Yield whether what is allowed works, before and after the attacks."""
+    found = [report for report in reports if report["attack"] == ALLOWED]
+    wanted = ((ALLOWED, "an allowed site, before"), (ALLOWED_AGAIN, "an allowed site, after"))
     for number, (name, title) in enumerate(wanted):
         report = found[number] if number < len(found) else None
         tries = (report or {}).get("tries", [])
@@ -190,7 +191,7 @@ def _row_of_canary(observation: Observation) -> AttackResult:
 
 def _why(report: AttackReport | None) -> str:
     if report is None:
-        return "it was not carried out"
+        return "it was not run"
     return str(report.get("crashed") or "it tried nothing")
 
 

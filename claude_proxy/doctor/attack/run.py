@@ -1,9 +1,8 @@
-"""Tries to get out of a sandbox of the owner's own settings, and tells what stopped it.
+"""Attack run: tries to get out of a sandbox with the owner's settings, and reports what stopped it.
 
 The sandbox, the relay and the proxy are those of `claude-proxy run`. The policy is the owner's,
-with one rule added for a site of our own on the loopback interface: only where something is
-allowed does it mean anything that the rest is denied. Nothing is aimed at the hosts that the
-owner's rules allow.
+with rules added for two local servers: denials prove something only if allowed requests work.
+Hosts that the owner's rules allow are never contacted.
 """
 
 import json
@@ -49,13 +48,13 @@ from claude_proxy.wire.authority import Authority
 
 _ALLOWED: Final = "allowed.claude-proxy-doctor.test"  # RFC 6761
 _DENIED: Final = "denied.claude-proxy-doctor.test"
-_BOUND: Final = "bound.claude-proxy-doctor.test"  # a key of ours is put in there
+_BOUND: Final = "bound.claude-proxy-doctor.test"  # where the proxy injects a test key
 _MESSAGES: Final = "/v1/messages"
 _ECHOES: Final = ("/v1/models", "/v1/models/head")
 _NARROWED: Final = (_MESSAGES, f"{_MESSAGES}/count_tokens", "/v1/models", "/v1/models/**")
 _HONEST_PATH: Final = "/honest/"
 _LIMIT_S: Final = 600.0
-# It writes no compiled files where the user's project is what holds this very program.
+# -B: no compiled files, if the user's project contains this program.
 _PYTHON_OPTIONS: Final = ("-I", "-S", "-B", "-c")
 START: Final = (
     "import sys; sys.path.insert(0, sys.argv[1]); "
@@ -66,42 +65,42 @@ _DENY_KEYS: Final = ("host", "scheme", "ports", "methods", "paths")
 
 @dataclass(frozen=True, slots=True)
 class AttackTarget:
-    """Whose sandbox is tried: an order as `claude-proxy run` would take it, and its owner."""
+    """The sandbox to attack: a run as `claude-proxy run` would start it, and its owner."""
 
     run_spec: RunSpec
     home: Path
     environ: Mapping[str, str]
-    token: str | None = None  # a secret among this process's variables
-    own_project: bool = True  # an empty directory of our own, not that of the order
+    token: str | None = None  # a secret in a variable of this process
+    own_project: bool = True  # an empty temporary directory instead of the run's project
 
 
-def attack(aim: AttackTarget) -> list[AttackResult]:
-    """Carry out every attack in a live sandbox, and return what came of each.
+def attack(target: AttackTarget) -> list[AttackResult]:
+    """Run every attack in a live sandbox, and return the result of each.
 
-    Raises ClaudeProxyError if there can be no such sandbox at all.
+    Raises ClaudeProxyError if there can be no such sandbox.
     """
-    policy = policy_files.load_for(aim.run_spec.settings).policy
+    policy = policy_files.load_for(target.run_spec.settings).policy
     _refuse_allowed(policy)
     with ExitStack() as stack:
         folder = stack.enter_context(_folder())
-        project = folder / "project" if aim.own_project else None
+        project = folder / "project" if target.own_project else None
         if project is not None:
             project.mkdir()
-        canaries = stack.enter_context(Canaries(folder, project, aim.token))
-        origin = stack.enter_context(_origin(folder))
+        canaries = stack.enter_context(Canaries(folder, project, target.token))
+        server = stack.enter_context(_server(folder))
         key = ProbeKey(folder)
-        allowlist = extended(policy, origin.port) + key.sections(origin.port)
-        run_spec = _order(aim.run_spec, folder, project, allowlist, origin.port)
+        allowlist = attack_allowlist(policy, server.port) + key.sections(server.port)
+        run_spec = _attack_run_spec(target.run_spec, folder, project, allowlist, server.port)
         pipes = (subprocess.PIPE,) * 3
         with live_sandbox(run_spec, streams=pipes) as sandbox:
-            outside = _Outside(aim, run_spec, canaries, origin, sandbox, key)
-            guarded = _identities(outside.guarded())
-            reports = _reports_of(sandbox, outside.spec(guarded))
+            setup = _AttackSetup(target, run_spec, canaries, server, sandbox, key)
+            guarded = _identities(setup.guarded())
+            reports = _reports_of(sandbox, setup.parameters(guarded))
             changed = _changed(guarded)
         observations = (
             Observation("loopback", "listeners on loopback", canaries.seen("loopback")),
             Observation("unix", "Unix sockets", canaries.seen("unix")),
-            Observation("origin", "the allowed sites", _beyond(origin.arrivals(), key)),
+            Observation("origin", "the allowed sites", _unexpected(server.requests(), key)),
             Observation("policy", "policy, CA, audit log", changed),
         )
     return catalogue.judge(reports, observations, network=run_spec.sandbox.network)
@@ -109,7 +108,7 @@ def attack(aim: AttackTarget) -> list[AttackResult]:
 
 @contextmanager
 def _folder() -> Iterator[Path]:
-    # What cannot be removed is in the way of nothing; an error would hide what was found.
+    # Files that cannot be removed are harmless; an error would hide the results.
     made = tempfile.TemporaryDirectory(prefix="claude-proxy-doctor-", ignore_cleanup_errors=True)
     with made as name:
         yield Path(name)
@@ -118,29 +117,29 @@ def _folder() -> Iterator[Path]:
 def _refuse_allowed(policy: Policy) -> None:
     if policy.decide_connect(Authority.of(_DENIED, 443)).allowed:
         raise ClaudeProxyError(
-            f"the allowlist allows {_DENIED}, so nothing could be told from a denial of it",
-            fix="take the rule for it out of the allowlist",
+            f"the allowlist allows {_DENIED}, which the attacks need to be denied",
+            fix="remove the rule for it from the allowlist",
         )
 
 
 @contextmanager
-def _origin(folder: Path) -> Iterator[ProbeServer]:
-    """Serve the one site that is allowed, with a certificate of a root of our own."""
-    root = CertificateAuthority.load_or_create(folder / "origin")
+def _server(folder: Path) -> Iterator[ProbeServer]:
+    """Run the server of the allowed hosts, with a certificate of a temporary root."""
+    root = CertificateAuthority.load_or_create(folder / "server")
     pem = root.certificate.public_bytes(Encoding.PEM)
-    (folder / "origin.pem").write_bytes(pem)
+    (folder / "server.pem").write_bytes(pem)
 
     def identify(name: str) -> Identity:
         leaf = root.leaf(name)
         return leaf.certificate, leaf.key
 
-    with ProbeServer(identify, answer=_echo) as origin:
-        yield origin
+    with ProbeServer(identify, answer=_echo) as server:
+        yield server
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeKey:
-    """A key for a site of ours, which nobody inside may come to know."""
+    """A test key for one of the servers, which must not become known inside."""
 
     folder: Path
     value: str = field(default_factory=lambda: f"doctor-key-{token_hex(16)}")
@@ -148,11 +147,11 @@ class ProbeKey:
 
     @property
     def file(self) -> Path:
-        """Where the proxy reads it from."""
+        """The file from which the proxy reads it."""
         return self.folder / "key"
 
     def sections(self, port: int) -> str:
-        """Return what an allowlist says of it, having put it where it is read from."""
+        """Write the key to its file, and return its sections of an allowlist."""
         self.file.touch(mode=0o600)
         self.file.write_text(self.value, encoding="ascii")
         credential = {
@@ -176,31 +175,33 @@ class ProbeKey:
         entries = (("credentials", credential), ("anthropic", narrowed))
         return "".join(f"{name}:\n{_item(json.dumps(entry))}\n" for name, entry in entries)
 
-    def is_alone_in(self, arrival: ReceivedRequest) -> bool:
+    def is_alone_in(self, request: ReceivedRequest) -> bool:
         """Tell whether a request has this login and no other."""
-        logins = [(name, value) for name, value in arrival.fields if name in _LOGINS]
+        logins = [(name, value) for name, value in request.fields if name in _LOGINS]
         return logins == [("x-api-key", self.value)]
 
-    def shows_in(self, arrival: ReceivedRequest) -> bool:
-        """Tell whether the key or what stands for it is in a request."""
-        texts = [arrival.path, *(value for _, value in arrival.fields)]
+    def shows_in(self, request: ReceivedRequest) -> bool:
+        """Tell whether a request contains the key or its placeholder."""
+        texts = [request.path, *(value for _, value in request.fields)]
         return any(mark in text for mark in (self.value, self.placeholder) for text in texts)
 
 
 _LOGINS: Final = frozenset({"x-api-key", "x_api_key", "api-key", "authorization", "cookie"})
 
 
-def _echo(arrival: ReceivedRequest) -> tuple[str, bytes]:
-    """Say which key came, where that is asked."""
-    key = dict(arrival.fields).get("x-api-key", "")
-    in_head = f"X-Echo: {key}" if arrival.path == _ECHOES[1] else ""
-    return in_head, f"claude-proxy doctor {key if arrival.path == _ECHOES[0] else ''}\n".encode()
+def _echo(request: ReceivedRequest) -> tuple[str, bytes]:
+    """Return the key that was received, on the paths that ask for it."""
+    key = dict(request.fields).get("x-api-key", "")
+    in_head = f"X-Echo: {key}" if request.path == _ECHOES[1] else ""
+    return in_head, f"claude-proxy doctor {key if request.path == _ECHOES[0] else ''}\n".encode()
 
 
-def _order(given: RunSpec, folder: Path, project: Path | None, listed: str, port: int) -> RunSpec:
-    """Return the owner's order with our command, and a policy that has rules for our sites.
+def _attack_run_spec(
+    given: RunSpec, folder: Path, project: Path | None, listed: str, port: int
+) -> RunSpec:
+    """Return the owner's run with the probes as its command, and rules for the servers.
 
-    Its directories are temporary, so that the owner's audit log tells of the owner's runs alone.
+    Its directories are temporary, so that the owner's audit log records only the owner's runs.
     """
     allowlist = folder / "allowlist.yaml"
     allowlist.write_text(listed, encoding="utf-8")
@@ -219,7 +220,7 @@ def _order(given: RunSpec, folder: Path, project: Path | None, listed: str, port
             (Authority.of(name, port), IPv4Address("127.0.0.1")) for name in (_ALLOWED, _BOUND)
         ),
         gateway=None,
-        upstream_ca=folder / "origin.pem",
+        upstream_ca=folder / "server.pem",
         upstream_proxy=None,
         jsonl=None,
     )
@@ -236,7 +237,7 @@ def _order(given: RunSpec, folder: Path, project: Path | None, listed: str, port
 
 
 def _script() -> tuple[Path, tuple[Path, ...]]:
-    """Return where packages lie, and the files there that the attacks are made of."""
+    """Return the directory of packages, and the files there that the probes need."""
     package = Path(claude_proxy.__file__).resolve().parent
     doctor = package / "doctor"
     attack = doctor / "attack"
@@ -247,7 +248,7 @@ def _script() -> tuple[Path, tuple[Path, ...]]:
     return package.parent, files
 
 
-def extended(policy: Policy, port: int) -> str:
+def attack_allowlist(policy: Policy, port: int) -> str:
     """Return an allowlist with a policy's rules, and one for each of our sites."""
     ours = {
         "host": _ALLOWED,
@@ -268,39 +269,39 @@ def _item(entry: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Outside:
-    """What stands around the sandbox."""
+class _AttackSetup:
+    """Everything that the attacks are run with."""
 
-    aim: AttackTarget
-    run_spec: RunSpec  # as it was carried out
+    target: AttackTarget
+    run_spec: RunSpec  # the run that was started
     canaries: Canaries
-    origin: ProbeServer
+    server: ProbeServer
     sandbox: Sandbox
     key: ProbeKey
 
-    def spec(self, guarded: Mapping[str, list[int]]) -> dict[str, Any]:
-        """Return what the attacks are told."""
-        owner, ours = self.aim.run_spec.settings, self.run_spec.settings
+    def parameters(self, guarded: Mapping[str, list[int]]) -> dict[str, Any]:
+        """Return the parameters of the probes."""
+        owner, ours = self.target.run_spec.settings, self.run_spec.settings
         hidden = [
             *self.canaries.files,
             self.key.file,
             self.sandbox.run_directory,
             ours.confdir,
             ours.statedir,
-            *protected(self.aim.home, self.aim.environ, owner.confdir, owner.statedir),
+            *protected(self.target.home, self.target.environ, owner.confdir, owner.statedir),
         ]
         return {
             "attacks": catalogue.names(network=self.run_spec.sandbox.network),
             "proxy": ["127.0.0.1", HTTP_PORT],
             "socks": ["127.0.0.1", SOCKS_PORT],
             "ca": str(CERTIFICATE),
-            "allowed": [_ALLOWED, self.origin.port],
+            "allowed": [_ALLOWED, self.server.port],
             "denied_host": _DENIED,
-            "bound": [_BOUND, self.origin.port],
+            "bound": [_BOUND, self.server.port],
             "placeholder": self.key.placeholder,
             "key": self.key.value,
             "canaries": self.canaries.facts(),
-            "sockets": [*_sockets(self.aim), str(self.sandbox.run_directory / SOCKET)],
+            "sockets": [*_sockets(self.target), str(self.sandbox.run_directory / SOCKET)],
             "processes": list(self._processes()),
             "secret": self.canaries.token,
             "hidden": _identities(hidden),
@@ -312,9 +313,9 @@ class _Outside:
         }
 
     def guarded(self) -> list[Path]:
-        """Return what nobody inside may write."""
+        """Return the files that must not be writable inside."""
         found = [self.sandbox.run_directory, *_script()[1]]
-        for settings in (self.aim.run_spec.settings, self.run_spec.settings):
+        for settings in (self.target.run_spec.settings, self.run_spec.settings):
             found += [settings.allowlist, settings.confdir, settings.place_of_ca / AUTHORITY_FILE]
             found += [settings.statedir, database_in(settings.statedir)]
         return found
@@ -330,7 +331,7 @@ class _Outside:
 
 
 def _identities(paths: Iterable[Path]) -> dict[str, list[int]]:
-    """Return by which device and number each file that is there is known."""
+    """Return the device and inode of each file that exists."""
     found = {}
     for path in paths:
         with suppress(OSError):
@@ -340,7 +341,7 @@ def _identities(paths: Iterable[Path]) -> dict[str, list[int]]:
 
 
 def _changed(guarded: Mapping[str, list[int]]) -> tuple[str, ...]:
-    """Name what is not any more what it was, or holds what was put there from inside."""
+    """Name the files that were replaced, and those that were created from inside."""
     now = _identities(Path(name) for name in guarded)
     changed = [f"{name} was replaced" for name in guarded if now.get(name) != guarded[name]]
     for name in guarded:
@@ -349,12 +350,12 @@ def _changed(guarded: Mapping[str, list[int]]) -> tuple[str, ...]:
     return tuple(changed)
 
 
-def _sockets(aim: AttackTarget) -> list[str]:
-    """Return where sockets that lead out often lie."""
-    runtime = aim.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
-    bus = aim.environ.get("DBUS_SESSION_BUS_ADDRESS", "").partition("unix:path=")[2]
+def _sockets(target: AttackTarget) -> list[str]:
+    """Return the usual paths of sockets that lead out."""
+    runtime = target.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
+    bus = target.environ.get("DBUS_SESSION_BUS_ADDRESS", "").partition("unix:path=")[2]
     named = [
-        aim.environ.get("SSH_AUTH_SOCK", ""),
+        target.environ.get("SSH_AUTH_SOCK", ""),
         bus.partition(",")[0],
         "/run/docker.sock",
         "/var/run/docker.sock",
@@ -367,19 +368,20 @@ def _sockets(aim: AttackTarget) -> list[str]:
         "/tmp/.X11-unix/X0",  # noqa: S108 - looked for, not made
         *(f"{runtime}/{name}" for name in ("bus", "docker.sock", "podman/podman.sock")),
         *(f"{runtime}/{name}" for name in ("wayland-0", "gnupg/S.gpg-agent", "keyring/ssh")),
-        f"{aim.home}/.gnupg/S.gpg-agent",
-        str(base_of(dict(aim.environ))),
+        f"{target.home}/.gnupg/S.gpg-agent",
+        str(base_of(dict(target.environ))),
     ]
     return list(dict.fromkeys(name for name in named if name))
 
 
-def _reports_of(sandbox: Sandbox, spec: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Run the attacks to their end and return what they report."""
+def _reports_of(sandbox: Sandbox, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Run the attacks to their end and return their reports."""
     try:
-        done = sandbox.finish(json.dumps(spec).encode(), _LIMIT_S)
+        done = sandbox.finish(json.dumps(parameters).encode(), _LIMIT_S)
     except subprocess.TimeoutExpired:
         raise ClaudeProxyError(
-            f"the attacks did not end in {_LIMIT_S:.0f} s", fix="try again; if it stays, report it"
+            f"the attacks did not end in {_LIMIT_S:.0f} s",
+            fix="try again; report it if it happens again",
         ) from None
     reports = []
     for line in done.stdout.decode("utf-8", "replace").splitlines():
@@ -388,30 +390,30 @@ def _reports_of(sandbox: Sandbox, spec: Mapping[str, Any]) -> list[dict[str, Any
     if not reports:
         said = last_words_of(done.stderr.decode("utf-8", "replace"))
         raise ClaudeProxyError(
-            f"nothing was tried: the sandbox's Python ended with {done.returncode} ({said})",
+            f"nothing was tried: Python ended with {done.returncode} in the sandbox ({said})",
             where=str(Path(sys.executable).resolve()),
-            fix="see whether it can be run: claude-proxy run -- python3 --version",
+            fix="check that it can be run: claude-proxy run -- python3 --version",
         )
     return [report for report in reports if isinstance(report, dict) and "attack" in report]
 
 
-def _beyond(arrivals: Iterable[ReceivedRequest], key: ProbeKey) -> tuple[str, ...]:
-    """Return what reached the allowed sites and is not what is allowed.
+def _unexpected(requests: Iterable[ReceivedRequest], key: ProbeKey) -> tuple[str, ...]:
+    """Return the requests that reached the servers and are not allowed.
 
-    The proxy may connect ahead of a request; what it says of itself is TLS to the right name.
+    The proxy may connect ahead of a request: that is a TLS handshake with the right name.
     """
     return tuple(
-        f"{arrival.method or 'no request'} {arrival.path or arrival.alert} for {arrival.name!r}"
-        for arrival in arrivals
-        if not _is_allowed(arrival, key)
+        f"{request.method or 'no request'} {request.path or request.alert} for {request.name!r}"
+        for request in requests
+        if not _is_allowed(request, key)
     )
 
 
-def _is_allowed(arrival: ReceivedRequest, key: ProbeKey) -> bool:
-    if not arrival.method:
-        return arrival.secured and arrival.name in {_ALLOWED, _BOUND}
-    asked = (arrival.method, arrival.path)
-    if arrival.name == _BOUND:
+def _is_allowed(request: ReceivedRequest, key: ProbeKey) -> bool:
+    if not request.method:
+        return request.secured and request.name in {_ALLOWED, _BOUND}
+    asked = (request.method, request.path)
+    if request.name == _BOUND:
         wanted = {("POST", _MESSAGES), *(("GET", path) for path in _ECHOES)}
-        return asked in wanted and key.is_alone_in(arrival)
-    return asked == ("GET", _HONEST_PATH) and not key.shows_in(arrival)
+        return asked in wanted and key.is_alone_in(request)
+    return asked == ("GET", _HONEST_PATH) and not key.shows_in(request)

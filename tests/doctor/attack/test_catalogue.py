@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from claude_proxy.doctor.attack.catalogue import (
+    ALLOWED,
     ATTACKS,
-    HONEST,
     AttackGroup,
     AttackResult,
     Observation,
@@ -32,7 +32,7 @@ def all_stopped(
 ) -> list[dict[str, Any]]:
     told = {report["attack"]: report for report in but}
     found = [told.get(each.name) or a_report(each.name, STOPPED) for each in ATTACKS]
-    works = a_report(HONEST, *honest)
+    works = a_report(ALLOWED, *honest)
     return [works, *found, works]
 
 
@@ -57,7 +57,7 @@ def test_one_try_that_gets_through_makes_the_attack_get_through() -> None:
 
 
 def test_a_try_that_got_through_counts_though_the_attack_broke_off_after_it() -> None:
-    row = row_of("socks", a_report("socks", THROUGH, crashed="it did not come to its end"))
+    row = row_of("socks", a_report("socks", THROUGH, crashed="it did not finish"))
 
     assert row.result is Outcome.THROUGH
 
@@ -67,7 +67,7 @@ def test_a_try_that_got_through_counts_though_the_attack_broke_off_after_it() ->
     [
         (a_report("socks", STOPPED, crashed="KeyError: x"), "KeyError: x"),
         (a_report("socks"), "it tried nothing"),
-        (None, "it was not carried out"),
+        (None, "it was not run"),
     ],
 )
 def test_what_broke_off_or_is_missing_is_an_error(report: dict[str, Any] | None, why: str) -> None:
@@ -90,7 +90,7 @@ def test_no_denial_counts_where_what_is_allowed_does_not_work() -> None:
     never = judge(all_stopped()[1:-1], QUIET, network=True)
 
     assert exit_code(before) == exit_code(never) == 2
-    assert [row.saw for row in never[:2]] == [("it was not carried out",)] * 2
+    assert [row.saw for row in never[:2]] == [("it was not run",)] * 2
 
 
 def test_what_a_canary_saw_counts_whatever_the_attack_says() -> None:
@@ -114,7 +114,7 @@ def test_without_a_network_there_is_no_proxy_to_attack() -> None:
         AttackGroup.KEYS,
         AttackGroup.ALLOWED,
     }
-    assert HONEST not in names(network=False)
+    assert ALLOWED not in names(network=False)
 
 
 def test_many_reasons_are_counted_after_the_first() -> None:

@@ -11,7 +11,7 @@ from claude_proxy.config.allowlist.writer import facts_of
 from claude_proxy.config.settings import Settings, TcpListen
 from claude_proxy.doctor.attack import run as module
 from claude_proxy.doctor.attack.catalogue import AttackGroup, AttackResult, Outcome, exit_code
-from claude_proxy.doctor.attack.run import AttackTarget, attack, extended
+from claude_proxy.doctor.attack.run import AttackTarget, attack, attack_allowlist
 from claude_proxy.doctor.probe_server import ReceivedRequest
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.policy.rules import Rule
@@ -153,7 +153,7 @@ def test_a_sandbox_without_a_network_is_attacked_without_a_proxy(aim: AttackTarg
 def test_a_policy_that_allows_what_is_to_be_denied_proves_nothing(aim: AttackTarget) -> None:
     aim.run_spec.settings.allowlist.write_text('allow: ["*.claude-proxy-doctor.test"]\n')
 
-    with pytest.raises(ClaudeProxyError, match="nothing could be told"):
+    with pytest.raises(ClaudeProxyError, match="need to be denied"):
         attack(aim)
 
 
@@ -181,7 +181,7 @@ def test_the_policy_that_is_tried_is_the_owners_and_one_rule(
 ) -> None:
     owners = policy_files.load(aim.run_spec.settings.allowlist).policy
     path = tmp_path / "extended.yaml"
-    path.write_text(extended(owners, 4711))
+    path.write_text(attack_allowlist(owners, 4711))
 
     found = policy_files.load(path).policy
 
@@ -236,7 +236,7 @@ def test_the_site_tells_what_went_beyond_what_is_allowed(
 ) -> None:
     key = module.ProbeKey(Path("/nonexistent"), KEY, "our-placeholder")
 
-    assert bool(module._beyond([arrival], key)) is beyond
+    assert bool(module._unexpected([arrival], key)) is beyond
 
 
 def test_what_was_replaced_or_put_there_is_seen(tmp_path: Path) -> None:

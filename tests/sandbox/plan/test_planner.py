@@ -1,22 +1,14 @@
 """Tests what a run sees: as a plan, without a machine, and in a real sandbox."""
 
-import os
 import subprocess
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
-from claude_proxy.errors import ConfigError
-from claude_proxy.sandbox.plan import environment, protected_paths, system_mounts
+from claude_proxy.sandbox.plan import environment
 from claude_proxy.sandbox.plan.model import (
     PathInfo,
     PathKind,
-    Profile,
     Program,
-    SandboxPlan,
     User,
     Worktree,
 )
@@ -34,29 +26,7 @@ from tests.sandbox.boxes import (
     some_facts,
     started,
 )
-
-
-def triples(planned: SandboxPlan, kind: str) -> list[tuple[str, str]]:
-    """Return source and place of each mount of one kind, in order."""
-    words = planned.options
-    return [(words[at + 1], words[at + 2]) for at, word in enumerate(words) if word == f"--{kind}"]
-
-
-def written(planned: SandboxPlan) -> set[str]:
-    return {place for _, place in triples(planned, "bind")}
-
-
-def read(planned: SandboxPlan) -> set[str]:
-    return {place for _, place in triples(planned, "ro-bind")}
-
-
-def refused(spec: object, found: object = None) -> ConfigError:
-    with pytest.raises(ConfigError) as caught:
-        plan_sandbox(spec, found or some_facts())  # type: ignore[arg-type]
-    assert caught.value.where
-    assert caught.value.fix
-    return caught.value
-
+from tests.sandbox.plan.plans import read, refused, triples, written
 
 # Namespaces and the command
 
@@ -119,29 +89,6 @@ def test_a_shell_is_the_users_own_where_it_is_seen_inside() -> None:
     assert plan_sandbox(a_spec(shell=True), elsewhere).command == ("/bin/sh",)
 
 
-def test_values_of_variables_are_not_on_the_command_line() -> None:
-    facts = some_facts(environ={"TOKEN": "s3cret"})
-    planned = plan_sandbox(a_spec(pass_env=("TOKEN",), seccomp=False), facts)
-    descriptors = {"{info}": 5, "{block}": 6} | dict.fromkeys(planned.files, 7)
-
-    data, argv = planned.start(descriptors, 9)
-
-    assert b"\0--setenv\0TOKEN\0s3cret\0" in data
-    assert argv == ["/usr/bin/bwrap", "--args", "9", "--", "/usr/bin/true"]
-    assert b"{" not in data
-
-
-def test_a_dry_run_prints_everything_but_the_values_of_passed_variables() -> None:
-    facts = some_facts(environ={"TOKEN": "s3cret", "LANG": "de_DE.UTF-8"})
-
-    text = "\n".join(plan_sandbox(a_spec(pass_env=("TOKEN",)), facts).lines())
-
-    assert "s3cret" not in text
-    assert "--setenv TOKEN '***'" in text
-    assert "--setenv LANG de_DE.UTF-8" in text
-    assert text.endswith("-- /usr/bin/true")
-
-
 # Files
 
 
@@ -189,38 +136,6 @@ def test_settings_that_are_obeyed_outside_are_read_only_below_what_is_written() 
     assert HOME / ".claude/hooks" in planned.watched
 
 
-@pytest.mark.parametrize(
-    "name", [".ssh", ".aws/config", ".gnupg", ".kube/config", ".docker", ".mozilla"]
-)
-@pytest.mark.parametrize("option", ["allow_ro", "allow_rw"])
-def test_what_is_never_shown_cannot_be_asked_for(name: str, option: str) -> None:
-    path = HOME / name
-
-    error = refused(a_spec(**{option: (path,)}), some_facts(paths(path)))
-
-    assert "is never shown" in error.what
-
-
-@pytest.mark.parametrize(
-    "path", [CONFDIR, STATEDIR, STATEDIR / "audit", Path("/run/user/1000/bus")]
-)
-def test_neither_policy_nor_audit_nor_the_bus_can_be_asked_for(path: Path) -> None:
-    assert "is never shown" in refused(a_spec(allow_ro=(path,)), some_facts(paths(path))).what
-
-
-def test_a_link_to_what_is_never_shown_cannot_be_asked_for() -> None:
-    found = paths(HOME / ".ssh", links={HOME / "keys": HOME / ".ssh"})
-
-    assert "is never shown" in refused(a_spec(allow_ro=(HOME / "keys",)), some_facts(found)).what
-
-
-def test_where_a_never_shown_link_leads_cannot_be_asked_for() -> None:
-    dotfiles = Path("/data/dotfiles/ssh")
-    found = paths(dotfiles, links={HOME / ".ssh": dotfiles})
-
-    assert "is never shown" in refused(a_spec(allow_ro=(dotfiles,)), some_facts(found)).what
-
-
 def test_a_directory_around_what_is_never_shown_is_shown_without_it() -> None:
     data = Path("/data")
     found = paths(data, data / "ssh", links={HOME / ".ssh": data / "ssh"})
@@ -230,13 +145,6 @@ def test_a_directory_around_what_is_never_shown_is_shown_without_it() -> None:
     assert data / "ssh" in planned.masked
     order = planned.options
     assert order.index(str(data / "ssh")) > order.index(str(data))
-
-
-def test_a_directory_around_what_is_never_shown_cannot_be_written() -> None:
-    data = Path("/data")
-    found = paths(data, data / "ssh", links={HOME / ".ssh": data / "ssh"})
-
-    assert "which is never shown" in refused(a_spec(allow_rw=(data,)), some_facts(found)).what
 
 
 def test_a_mask_is_also_where_a_link_shows_the_same_directory_again() -> None:
@@ -268,22 +176,6 @@ def test_a_secret_that_is_named_itself_is_shown() -> None:
     assert planned.masked == ()
 
 
-def test_a_secret_that_a_variable_names_is_not_shown() -> None:
-    keys, tokens = PROJECT / "deploy/kubeconfig", Path("/data/config/gh")
-    found = paths(Path("/data"), tokens, PROJECT / "deploy", files=[keys])
-    environ = {"KUBECONFIG": f"{keys}:relative", "XDG_CONFIG_HOME": "/data/config"}
-
-    planned = plan_sandbox(a_spec(allow_ro=(Path("/data"),)), some_facts(found, environ=environ))
-
-    assert planned.masked == (tokens, keys)
-
-
-def test_a_variable_that_names_the_home_hides_nothing() -> None:
-    found = plan_sandbox(a_spec(), some_facts(environ={"GNUPGHOME": str(HOME)}))
-
-    assert found.masked == ()
-
-
 def test_a_project_that_is_asked_for_read_only_is_read_only() -> None:
     planned = plan_sandbox(a_spec(allow_ro=(PROJECT,)), some_facts())
 
@@ -291,71 +183,18 @@ def test_a_project_that_is_asked_for_read_only_is_read_only() -> None:
     assert str(PROJECT) not in written(planned)
 
 
-@pytest.mark.parametrize(
-    "project",
-    [
-        *("/", "/home", "/usr", "/etc", "/etc/x", "/tmp", "/var", "/proc/1", "/sys/x", "/run/x"),
-        *(str(HOME), str(CONFDIR), str(CONFDIR.parent), str(HOME / ".ssh/x"), str(STATEDIR / "x")),
-    ],
-)
-def test_a_project_is_neither_the_home_nor_the_system_nor_around_a_secret(project: str) -> None:
-    error = refused(a_spec(project=Path(project)), some_facts(paths(Path(project))))
-
-    assert "--dir" in (error.fix or "")
-
-
-def test_a_project_that_is_a_link_to_the_home_is_refused() -> None:
-    found = paths(links={Path("/data/p"): HOME})
-
-    refused(a_spec(project=Path("/data/p")), some_facts(found))
-
-
 def test_a_project_that_does_not_exist_is_an_error() -> None:
     assert "does not exist" in refused(a_spec(project=Path("/data/none"))).what
-
-
-@pytest.mark.parametrize("path", ["/", "/etc", "/run", "/dev/sda", "/proc/1", "/sys"])
-def test_what_is_made_anew_cannot_be_asked_for(path: str) -> None:
-    refused(a_spec(allow_ro=(Path(path),)), some_facts(paths(Path(path))))
 
 
 def test_what_is_not_there_cannot_be_asked_for() -> None:
     assert "nothing at this path" in refused(a_spec(allow_ro=(Path("/data/x"),))).what
 
 
-@pytest.mark.parametrize("path", [HOME, HOME.parent, Path("/usr"), Path("/tmp")])
-def test_neither_the_home_nor_the_system_can_be_written(path: Path) -> None:
-    refused(a_spec(allow_rw=(path,)), some_facts(paths(path)))
-
-
-@pytest.mark.parametrize("name", [".ssh/", ".config/", "./", ".local/state/claude-proxy/x"])
-def test_a_profile_cannot_write_what_is_never_shown(name: str) -> None:
-    profile = Profile("own", home_write=(name,))
-    found = paths(HOME / ".ssh", HOME / ".config")
-
-    assert "own" in (refused(a_spec(profile=profile), some_facts(found)).where or "")
-
-
-def test_a_profile_cannot_write_by_a_link_to_what_is_never_shown() -> None:
-    found = paths(HOME / ".ssh", links={HOME / ".claude": HOME / ".ssh"})
-
-    assert "is never shown" in refused(a_spec(profile=CLAUDE), some_facts(found)).what
-
-
 def test_a_toolchain_that_leads_to_a_secret_is_not_shown() -> None:
     found = paths(HOME / ".ssh", links={HOME / ".local/bin": HOME / ".ssh"})
 
     assert str(HOME / ".local/bin") not in read(plan_sandbox(a_spec(), some_facts(found)))
-
-
-@pytest.mark.parametrize("home", ["/", "/usr/sbin", "/run/ann"])
-def test_a_home_that_is_the_systems_cannot_be_hidden(home: str) -> None:
-    user = User("ann", 1000, 1000, Path(home))
-    found = paths(Path("/data/p"))
-
-    error = refused(a_spec(project=Path("/data/p")), some_facts(found, user=user))
-
-    assert "HOME" in (error.fix or "")
 
 
 # What the user's own programs obey outside
@@ -492,146 +331,6 @@ def test_a_program_that_the_project_links_to_elsewhere_is_refused() -> None:
 # Variables
 
 
-def test_few_variables_of_the_users_come_in() -> None:
-    given_variables = {
-        "PATH": "/usr/bin",
-        "LC_TIME": "C",
-        "TZ": "UTC",
-        "AWS_SECRET_ACCESS_KEY": "x",
-        "SSH_AUTH_SOCK": "/tmp/agent",
-        "LD_PRELOAD": "x.so",
-    }
-
-    found = plan_sandbox(a_spec(network=False), some_facts(environ=given_variables)).environment
-
-    assert found == {
-        "HOME": str(HOME),
-        "LC_TIME": "C",
-        "LOGNAME": "ann",
-        "PATH": "/usr/bin",
-        "PWD": str(PROJECT),
-        "SHELL": "/bin/sh",
-        "TZ": "UTC",
-        "USER": "ann",
-    }
-
-
-def test_every_client_is_led_to_the_relay_and_socks_stands_in_one_variable_alone() -> None:
-    found = plan_sandbox(a_spec(), some_facts()).environment
-
-    assert found["HTTPS_PROXY"] == found["https_proxy"] == "http://127.0.0.1:3128"
-    assert {name for name, value in found.items() if "socks" in value} == {"ALL_PROXY"}
-    assert found["NODE_EXTRA_CA_CERTS"] == "/run/claude-proxy/ca.pem"
-    assert found["SSL_CERT_FILE"] == "/run/claude-proxy/bundle.pem"
-
-
-def test_a_profile_sets_and_passes_but_cannot_change_the_proxy() -> None:
-    profile = Profile(
-        "own",
-        pass_env=("KEY", "UNSET", "HTTPS_PROXY"),
-        set_env=(("A", "1"), ("HOME", "/x"), ("http_proxy", "http://evil.example")),
-    )
-    facts = some_facts(environ={"KEY": "k", "HTTPS_PROXY": "http://corporate.example"})
-
-    found = plan_sandbox(a_spec(profile=profile), facts).environment
-
-    assert (found["A"], found["KEY"], found["HOME"]) == ("1", "k", str(HOME))
-    assert "UNSET" not in found
-    assert found["HTTPS_PROXY"] == found["http_proxy"] == "http://127.0.0.1:3128"
-
-
-@pytest.mark.parametrize(
-    ("name", "told"),
-    [
-        ("TOKEN", "is not set"),
-        ("TOKEN=x", "not its value"),
-        ("1x", "not a variable name"),
-        ("HTTPS_PROXY", "set for the run itself"),
-        ("HOME", "set for the run itself"),
-        ("SSH_AUTH_SOCK", "a socket"),
-        ("DOCKER_HOST", "a socket"),
-    ],
-)
-def test_a_variable_that_cannot_be_passed_is_an_error(name: str, told: str) -> None:
-    error = refused(a_spec(pass_env=(name,)), some_facts(environ={"HTTPS_PROXY": "x"}))
-
-    assert told in error.what
-    assert "=x" not in (error.where or "")
-
-
-# Whatever is asked
-
-
-NAMES = st.sampled_from(
-    [
-        *(
-            ".ssh",
-            ".ssh/id",
-            ".config",
-            ".config/gh",
-            ".config/claude-proxy/x",
-            ".claude",
-            ".npmrc",
-        ),
-        *("a", "a/b", "project", "project/.git", "project/x", ".local", ".local/bin", "", ".."),
-    ]
-)
-
-
-@given(
-    ro=st.lists(NAMES, max_size=3),
-    rw=st.lists(NAMES, max_size=3),
-    links=st.dictionaries(NAMES, NAMES, max_size=3),
-    keep=st.booleans(),
-)
-def test_nothing_that_is_never_shown_is_ever_mounted(
-    ro: list[str],
-    rw: list[str],
-    links: dict[str, str],
-    keep: bool,  # noqa: FBT001 - a case
-) -> None:
-    def at(name: str) -> Path:
-        return Path(os.path.normpath(HOME / name))
-
-    everything = {at(name) for name in (".ssh", ".config", ".config/gh", ".claude", "a", "a/b")}
-    found = paths(
-        *everything, links={at(a): at(b) for a, b in links.items() if a not in {"", ".."}}
-    )
-    walls = {
-        path
-        for path in protected_paths.protected(HOME, {}, CONFDIR, STATEDIR)
-        if found[path].kind is not PathKind.MISSING
-    }
-    walls |= {found[path].real for path in walls}
-    spec = a_spec(
-        allow_ro=tuple(map(at, ro)), allow_rw=tuple(map(at, rw)), keep_home=keep, profile=CLAUDE
-    )
-
-    try:
-        planned = plan_sandbox(spec, some_facts(found))
-    except ConfigError:
-        return
-
-    masks = {*planned.masked}
-    for source, place in [*triples(planned, "bind"), *triples(planned, "ro-bind")]:
-        for wall in walls:
-            assert not Path(source).is_relative_to(wall)
-            # A link by itself shows nothing: what it leads to is a wall too.
-            if wall.is_relative_to(source) and found[wall].link is None:
-                inside = Path(place) / wall.relative_to(source)
-                assert any(inside.is_relative_to(mask) for mask in masks) or _is_covered(
-                    planned, inside, Path(place)
-                )
-
-
-def _is_covered(planned: SandboxPlan, inside: Path, place: Path) -> bool:
-    """Tell whether something deeper than `place` is mounted over `inside`."""
-    words = planned.options
-    deeper = [Path(words[at + 1]) for at, word in enumerate(words) if word == "--tmpfs"]
-    deeper += [Path(there) for _, there in triples(planned, "bind") + triples(planned, "ro-bind")]
-    return any(inside.is_relative_to(path) and path != place for path in deeper)
-
-
 def test_every_question_of_a_plan_is_asked_before() -> None:
     """A path that nobody looked at is a mistake of ours, not a path that is missing."""
     spec = a_spec(profile=replace(CLAUDE, home_protect=(".claude/x",)), hide=("a",))
@@ -643,42 +342,6 @@ def test_every_question_of_a_plan_is_asked_before() -> None:
     known = dict(Paths((path, facts.paths[path]) for path in asked))
 
     plan_sandbox(spec, replace(facts, paths=known))
-
-
-PURE = ("wish", "plan", "never", "system", "surroundings", "needs", "mountinfo", "seatbelt")
-
-
-def test_etc_shows_nothing_that_could_hold_a_secret() -> None:
-    hidden = (
-        *(
-            "shadow",
-            "shadow-",
-            "gshadow",
-            "sudoers",
-            "sudoers.d",
-            "ssh",
-            "NetworkManager",
-            "docker",
-        ),
-        *(
-            "machine-id",
-            "environment",
-            "krb5.conf",
-            "krb5.keytab",
-            "passwd-",
-            "netplan",
-            "wireguard",
-        ),
-        *("npmrc", "pip.conf", "fstab", "crypttab", "hosts.allow", "ssl", "pki", "mysql", "cron.d"),
-    )
-
-    assert [name for name in hidden if system_mounts.is_shown_in_etc(name)] == []
-
-
-def test_the_list_of_users_names_those_who_are_inside() -> None:
-    text = system_mounts.files(User("ann", 1000, 1000, HOME))["/etc/passwd"].decode()
-
-    assert [line.split(":")[0] for line in text.splitlines()] == ["root", "ann", "nobody"]
 
 
 # In a real sandbox

@@ -1,10 +1,10 @@
-"""Tries the ways out of a sandbox, from inside it.
+"""Probes: attacks on a sandbox that run inside it.
 
-It needs the standard library alone, as it runs (`python -I -S`) in a place that has nothing
-else. It reads a JSON object from standard input and prints one for each attack. Each attack runs
-in a process of its own, so that none spoils the next; one that comes to no conclusion has
-crashed, which is never reported as stopped.
+They need only the standard library, because they run (`python -I -S`) where nothing else exists.
+The program reads a JSON object from standard input and prints one for each attack. Each attack has
+its own process, so that it cannot affect the next; one without a conclusion has crashed, which is
+never reported as stopped.
 
-It aims at nothing but the canaries that its caller names, addresses kept for documentation
-(RFC 5737, RFC 3849), which nobody can answer, and, through the proxy, the metadata address.
+The targets are the canaries that the caller names, documentation addresses (RFC 5737, RFC 3849),
+which no machine has, and, through the proxy, the metadata address.
 """

@@ -1,4 +1,4 @@
-"""Carries out the attacks that standard input names, and prints what came of each."""
+"""Runs the attacks that standard input names, and prints the result of each."""
 
 import json
 import os
@@ -127,13 +127,13 @@ ATTACKS: dict[str, Callable[[Spec], Iterable[Try]]] = {
 }
 
 
-def carry_out(name: str, spec: Spec) -> dict[str, Any]:
-    """Run one attack in a process of its own, and return what it reports."""
+def run_attack(name: str, spec: Spec) -> dict[str, Any]:
+    """Run one attack in its own process, and return its report."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(reading)
-        # Not closed: that this process has ended is what tells the other that the report has.
+        # Not closed: the end of this process tells the other that the report is complete.
         report = os.fdopen(writing, "w", encoding="utf-8")
         _attack(name, spec, report)
         report.flush()
@@ -147,12 +147,12 @@ def carry_out(name: str, spec: Spec) -> dict[str, Any]:
 
 
 def _attack(name: str, spec: Spec, report: IO[str]) -> None:
-    """Write each try down as it comes, so that one that does not end costs none before it."""
+    """Report each try at once, so that one that hangs does not lose those before it."""
     try:
         for row in ATTACKS[name](spec):
             report.write(json.dumps(row) + "\n")
             report.flush()
-    except BaseException as problem:  # noqa: BLE001 - whatever it is, it is the report
+    except BaseException as problem:  # noqa: BLE001 - reported as a crash
         end: dict[str, str | None] = {"crashed": f"{type(problem).__name__}: {problem}"}
     else:
         end = {"crashed": None}
@@ -163,7 +163,7 @@ def _report_of(data: bytes) -> dict[str, Any]:
     lines = [json.loads(line) for line in data.split(b"\n")[:-1]]
     tries = [line for line in lines if isinstance(line, list)]
     ends = [line["crashed"] for line in lines if isinstance(line, dict)]
-    crashed = ends[0] if ends else "it did not come to its end"
+    crashed = ends[0] if ends else "it did not finish"
     return {"tries": tries, "crashed": crashed}
 
 
@@ -179,12 +179,12 @@ def _read_until_end(reading: int, deadline: float) -> bytes:
 
 
 def main() -> None:
-    """Carry out the attacks that standard input names, one after the other."""
-    left = inherited()  # before anything of ours is open
+    """Run the attacks that standard input names, one after the other."""
+    left = inherited()  # before this process opens any file
     spec: Spec = json.loads(sys.stdin.read())
     spec["inherited"] = left
     for name in spec["attacks"]:
-        sys.stdout.write(json.dumps(carry_out(name, spec)) + "\n")
+        sys.stdout.write(json.dumps(run_attack(name, spec)) + "\n")
         sys.stdout.flush()
 
 

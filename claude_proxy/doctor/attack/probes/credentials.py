@@ -1,7 +1,7 @@
-"""Tries to use another login than the one that is put in, to learn that one, and to ask for more.
+"""Credential probes: other logins, the placeholder elsewhere, the injected key, other endpoints.
 
-The site is one of ours, and so is the key that the proxy puts in there. It is narrowed as a host of
-the Messages API is.
+The server and the injected key belong to the test. The server is restricted like a host of the
+Messages API.
 """
 
 import json
@@ -19,7 +19,7 @@ from claude_proxy.doctor.attack.probes.proxy_client import (
 )
 
 _MESSAGES: Final = "/v1/messages"
-_MODELS: Final = "/v1/models"  # where any query is allowed, so that it is the login that is denied
+_MODELS: Final = "/v1/models"  # any query is allowed there, so a denial is about the login
 _OTHER: Final = "sk-ant-api03-somebody-elses"
 _LIMIT: Final = 64 * 1024
 
@@ -27,9 +27,9 @@ type _Fields = tuple[str, ...]
 
 
 def message(spec: Spec, fields: _Fields, body: str = "", target: str = _MESSAGES) -> bytes:
-    """Return a request to the site that has a key."""
+    """Return a request to the server that has a key."""
     host, port = spec["bound"]
-    text = (body or json.dumps(_asked())).encode()
+    text = (body or json.dumps(_message_body())).encode()
     head = [
         f"POST {target} HTTP/1.1",
         f"Host: {host}:{port}",
@@ -42,29 +42,29 @@ def message(spec: Spec, fields: _Fields, body: str = "", target: str = _MESSAGES
 
 
 def own(spec: Spec) -> str:
-    """Return the field that stands for the key."""
+    """Return the header field with the placeholder."""
     return f"x-api-key: {spec['placeholder']}"
 
 
-def _asked(**more: Any) -> dict[str, Any]:
+def _message_body(**more: Any) -> dict[str, Any]:
     return {"model": "m", "max_tokens": 1, "messages": [], **more}
 
 
 def foreign_keys(spec: Spec) -> Iterator[Try]:
-    """Send logins of somebody else's to the host that has one bound to it."""
+    """Send foreign logins to the host that has one bound to it."""
     basic = b64encode(f"user:{_OTHER}".encode()).decode()
     placeholder = own(spec)
     for what, fields in (
         ("another key", (f"x-api-key: {_OTHER}",)),
         ("another key, with an underscore", (f"X_Api_Key: {_OTHER}",)),
         ("a bearer token", (f"Authorization: Bearer {_OTHER}",)),
-        ("a bearer token beside the own", (placeholder, f"Authorization: Bearer {_OTHER}")),
-        ("another key beside the own", (placeholder, f"x-api-key: {_OTHER}")),
-        ("another key before the own", (f"x-api-key: {_OTHER}", placeholder)),
+        ("a bearer token beside the placeholder", (placeholder, f"Authorization: Bearer {_OTHER}")),
+        ("another key beside the placeholder", (placeholder, f"x-api-key: {_OTHER}")),
+        ("another key before the placeholder", (f"x-api-key: {_OTHER}", placeholder)),
         ("both in one field", (f"{placeholder}, {_OTHER}",)),
         ("a name and password", (f"Authorization: Basic {basic}",)),
         ("a cookie", (f"Cookie: sessionKey={_OTHER}",)),
-        ("a field of another API's", (f"api-key: {_OTHER}",)),
+        ("a field of another API", (f"api-key: {_OTHER}",)),
     ):
         yield _inside(spec, what, message(spec, fields))
     for name in ("api_key", "access_token", "x-api-key", "token", "%61pi_key"):
@@ -73,7 +73,7 @@ def foreign_keys(spec: Spec) -> Iterator[Try]:
 
 
 def misplaced_placeholders(spec: Spec) -> Iterator[Try]:
-    """Send the placeholder where no value may take its place."""
+    """Send the placeholder where it must not be replaced by the key."""
     text, (host, port) = spec["placeholder"], spec["allowed"]
     coded = "".join(f"%{byte:02x}" for byte in text.encode())
     basic = b64encode(f"user:{text}".encode()).decode()
@@ -89,10 +89,10 @@ def misplaced_placeholders(spec: Spec) -> Iterator[Try]:
     ):
         yield inside_tunnel(spec, what, f"{request.format(target)}{field}\r\n\r\n")
     for what, target, field in (
-        ("its own query", f"{_MODELS}?a={text}", own(spec)),
-        ("its own query, escaped", f"{_MODELS}?a={coded}", own(spec)),
-        ("its own path", f"{_MODELS}/{text}", own(spec)),
-        ("a field that is no login", _MESSAGES, f"User-Agent: {text}"),
+        ("the query of its host", f"{_MODELS}?a={text}", own(spec)),
+        ("the query of its host, escaped", f"{_MODELS}?a={coded}", own(spec)),
+        ("the path of its host", f"{_MODELS}/{text}", own(spec)),
+        ("a field that is not a login", _MESSAGES, f"User-Agent: {text}"),
     ):
         yield _inside(spec, what, message(spec, (field,), target=target))
     bound = "{}:{}".format(*spec["bound"])
@@ -102,7 +102,7 @@ def misplaced_placeholders(spec: Spec) -> Iterator[Try]:
 
 
 def other_endpoints(spec: Spec) -> Iterator[Try]:
-    """Ask for what the API keeps for its account: files, batches, skills."""
+    """Request what the API stores for its account: files, batches, skills."""
     for target in (
         "/v1/files",
         "/v1/files?beta=true",
@@ -120,28 +120,28 @@ def other_endpoints(spec: Spec) -> Iterator[Try]:
 
 
 def message_bodies(spec: Spec) -> Iterator[Try]:
-    """Have the API itself reach a host that this sandbox may not."""
+    """Make the API itself connect to a host that the sandbox must not reach."""
     url = f"https://{spec['denied_host']}/"
     document = {"type": "document", "source": {"type": "url", "url": url}}
     image = {"type": "image", "source": {"type": "url", "url": url}}
     fetch = {"type": "web_fetch_20250910", "name": "web_fetch"}
     server = {"type": "url", "url": url, "name": "x"}
-    said = _asked(messages=[{"role": "user", "content": [image]}])
+    said = _message_body(messages=[{"role": "user", "content": [image]}])
     for what, body in (
-        ("mcp_servers", json.dumps(_asked(mcp_servers=[server]))),
-        ("web_fetch", json.dumps(_asked(tools=[fetch]))),
+        ("mcp_servers", json.dumps(_message_body(mcp_servers=[server]))),
+        ("web_fetch", json.dumps(_message_body(tools=[fetch]))),
         ("an image by URL", json.dumps(said)),
         (
             "a document by URL",
-            json.dumps(_asked(messages=[{"role": "user", "content": [document]}])),
+            json.dumps(_message_body(messages=[{"role": "user", "content": [document]}])),
         ),
-        ("an image in a result", json.dumps(_asked(messages=[_result(image)]))),
+        ("an image in a result", json.dumps(_message_body(messages=[_result(image)]))),
         ("a key with an escape", json.dumps(said).replace('"url":', '"\\u0075rl":')),
-        ("a key twice", json.dumps(_asked())[:-1] + f', "messages": [], "m": "{url}"}}'),
-        ("two texts", json.dumps(_asked()) + json.dumps(said)),
+        ("a key twice", json.dumps(_message_body())[:-1] + f', "messages": [], "m": "{url}"}}'),
+        ("two documents", json.dumps(_message_body()) + json.dumps(said)),
         ("UTF-16", json.dumps(said).encode("utf-16-le").decode("latin-1")),
-        ("deep nesting", json.dumps(_asked(system=0)).replace("0", "[" * 5000 + "]" * 5000)),
-        ("no JSON", f"url={url}"),
+        ("deep nesting", json.dumps(_message_body(system=0)).replace("0", "[" * 5000 + "]" * 5000)),
+        ("not JSON", f"url={url}"),
     ):
         yield _inside(spec, what, message(spec, (own(spec),), body))
     coded = "Content-Encoding: gzip"
@@ -154,9 +154,9 @@ def _result(image: dict[str, Any]) -> dict[str, Any]:
 
 
 def echoed_keys(spec: Spec) -> Iterator[Try]:
-    """Have the site say which key it was sent."""
+    """Make the server return the key that it received."""
     key, (host, port) = spec["key"].encode(), spec["bound"]
-    for what, target in (("in the answer", _MODELS), ("in its head", f"{_MODELS}/head")):
+    for what, target in (("in the body", _MODELS), ("in a header field", f"{_MODELS}/head")):
         request = f"GET {target} HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n"
         got = b""
         with (

@@ -1,4 +1,4 @@
-"""Tries to look names up without the proxy."""
+"""DNS probes: name lookups without the proxy."""
 
 import socket
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from claude_proxy.doctor.attack.probes.outcome import (
 
 
 def name_lookups(spec: Spec) -> Iterator[Try]:
-    """Look names up: by the system's resolver, by a resolver nearby, by one far away."""
+    """Look up names: with the system's resolver, a local resolver, a remote one."""
     for name in (spec["denied_host"], "localhost.localdomain.claude-proxy-doctor.test"):
         yield _lookup(name)
     for resolver in ("127.0.0.53", "127.0.0.1", "192.0.2.53", *_resolvers()):
@@ -53,7 +53,7 @@ def _ask_resolver(resolver: str, name: str) -> Try:
     except TimeoutError:
         if near:
             return stopped(what, NAMESPACE, "no answer")
-        return through(what, "a query went out, and nobody answered")
+        return through(what, "a query was sent, and there was no answer")
     except OSError as problem:
         return refused(what, problem)
     return through(what, f"an answer of {len(answer)} bytes")

@@ -1,4 +1,4 @@
-"""Tries files and devices: what is never to be seen, and what is not to be written."""
+"""File probes: files and devices that must not be visible, or not writable."""
 
 import errno
 import os
@@ -12,10 +12,10 @@ from claude_proxy.doctor.attack.probes.outcome import FILES, Spec, Try, attempt,
 
 
 def _same(path: str, identity: list[int]) -> None:
-    """Return if `path` is that very file or directory; else raise OSError."""
+    """Return if `path` is this file or directory; else raise OSError."""
     found = Path(path).stat()
     if [found.st_dev, found.st_ino] != identity:
-        raise FileNotFoundError(errno.ENOENT, "another one lies there")
+        raise FileNotFoundError(errno.ENOENT, "another file is there")
     if stat.S_ISDIR(found.st_mode):
         list(Path(path).iterdir())
     elif stat.S_ISREG(found.st_mode):
@@ -23,7 +23,7 @@ def _same(path: str, identity: list[int]) -> None:
 
 
 def host_files(spec: Spec) -> Iterator[Try]:
-    """Read what is never to be seen: keys, other homes, the canary's files, old roots."""
+    """Read what must not be visible: keys, other homes, the canary's files, old roots."""
     for path, identity in spec["hidden"].items():
         yield attempt(path, partial(_same, path, identity), denied=FILES)
     roots = ("/proc/1/root", "/proc/1/cwd", "/oldroot", "/newroot")
@@ -33,7 +33,7 @@ def host_files(spec: Spec) -> Iterator[Try]:
 
 
 def write_policy(spec: Spec) -> Iterator[Try]:
-    """Change the policy, the CA, the audit log, and what of them is shown here."""
+    """Change the policy, the CA, the audit log, and their visible copies."""
     for path, identity in spec["guarded"].items():
         yield attempt(path, partial(_writable, path, identity), denied=FILES)
     for path in spec["shown"]:
@@ -43,7 +43,7 @@ def write_policy(spec: Spec) -> Iterator[Try]:
 def _writable(path: str, identity: list[int]) -> None:
     found = Path(path).stat()
     if [found.st_dev, found.st_ino] != identity:
-        raise FileNotFoundError(errno.ENOENT, "another one lies there")
+        raise FileNotFoundError(errno.ENOENT, "another file is there")
     if stat.S_ISDIR(found.st_mode):
         name = os.path.join(path, f".claude-proxy-doctor-{os.getpid()}")  # noqa: PTH118
         os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
@@ -53,7 +53,7 @@ def _writable(path: str, identity: list[int]) -> None:
 
 
 def system_settings(_: Spec) -> Iterator[Try]:
-    """Open for writing what the kernel of the whole machine obeys; nothing is written."""
+    """Open settings of the host's kernel for writing; nothing is written."""
     for path in (
         "/proc/sys/kernel/core_pattern",
         "/proc/sys/kernel/modprobe",
@@ -72,14 +72,14 @@ _DEVICES = "mem kmem kmsg port kvm fuse net/tun vhost-net vhost-vsock loop-contr
 
 
 def devices(_: Spec) -> Iterator[Try]:
-    """Open devices: memory, disks, tunnels; make one."""
+    """Open devices: memory, disks, tunnels; create one."""
     for name in _DEVICES.split():
         yield attempt(f"/dev/{name}", partial(open_to_write, f"/dev/{name}"), denied=FILES)
     for path in Path("/dev").iterdir():
         with suppress(OSError):
             if stat.S_ISBLK(path.stat().st_mode):
                 yield attempt(str(path), partial(_read_disk, path), denied=FILES)
-    yield attempt("a disk of our own making", _make_disk)
+    yield attempt("a new disk device", _make_disk)
 
 
 def _read_disk(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Tries the kernel: other ways to make system calls, namespaces, mounts, keyrings."""
+"""Kernel probes: foreign system calls, namespaces, mounts, keyrings, other interfaces."""
 
 import ctypes
 import mmap
@@ -16,7 +16,7 @@ from claude_proxy.doctor.attack.probes.syscalls import HIGH_BIT, LIBC, NUMBERS, 
 
 
 def io_uring(_: Spec) -> Iterator[Try]:
-    """Make a ring that opens sockets where no filter sees it."""
+    """Create a ring, which can open sockets unseen by a filter."""
     parameters = ctypes.create_string_buffer(120)
     yield attempt(
         "io_uring_setup",
@@ -25,7 +25,7 @@ def io_uring(_: Spec) -> Iterator[Try]:
     )
 
 
-# The numbers of 32-bit x86, and what its gate and x32 look like to machine code:
+# The machine code of a 32-bit system call, and the numbers of 32-bit x86 and x32:
 #   push rbx; mov eax, edi; mov ebx, esi; mov ecx, edx; xor edx, edx; int 0x80; pop rbx; ret
 _GATE_32 = bytes.fromhex("53 89 f8 89 f3 89 d1 31 d2 cd 80 5b c3".replace(" ", ""))
 _SOCKET_32, _GETPID_32 = 359, 20
@@ -33,9 +33,9 @@ _X32_BIT = 0x40000000
 
 
 def foreign_calls(_: Spec) -> Iterator[Try]:
-    """Make system calls as programs of another architecture do, whose numbers differ."""
+    """Make system calls of other architectures, which have other numbers."""
     if platform.machine() != "x86_64":
-        yield stopped("32-bit calls", KERNEL, f"{platform.machine()} is not tried")
+        yield stopped("32-bit calls", KERNEL, f"not tried on {platform.machine()}")
         return
     unix, stream = int(socket.AF_UNIX), int(socket.SOCK_STREAM)
     yield in_child("32-bit socket(AF_UNIX)", lambda: _gate_32(_SOCKET_32, unix, stream))
@@ -68,7 +68,7 @@ _SIGCHLD = int(signal.SIGCHLD)
 
 
 def nested_namespaces(_: Spec) -> Iterator[Try]:
-    """Make a user or network namespace inside, where one is root again."""
+    """Create a user or network namespace, in which a process is root."""
     flags = (
         ("user + network", _NEW_USER | _NEW_NET),
         ("user", _NEW_USER),
@@ -140,7 +140,7 @@ def _mount_attributes() -> Any:
 
 
 def kernel_interfaces(_: Spec) -> Iterator[Try]:
-    """Reach parts of the kernel that have been ways out before."""
+    """Use interfaces of the kernel that have had holes before."""
     attributes = ctypes.create_string_buffer(128)
     struct.pack_into("=IIIII", attributes, 0, 2, 4, 4, 1, 0)  # an array map of one entry
     counter = ctypes.create_string_buffer(128)
@@ -161,7 +161,7 @@ def kernel_interfaces(_: Spec) -> Iterator[Try]:
 
 
 def _root_handle() -> Any:
-    """Return the handle by which the famous one was opened: inode 2, the root of many disks."""
+    """Return the handle of inode 2, the root of many file systems (the "shocker" exploit)."""
     return ctypes.create_string_buffer(struct.pack("=IIQ", 8, 1, 2))
 
 
@@ -170,7 +170,7 @@ _SESSION_KEYRING, _USER_KEYRING = -3, -4
 
 
 def keyring(_: Spec) -> Iterator[Try]:
-    """Read and write the kernel's keyrings, which know no sandbox."""
+    """Read and write the kernel's keyrings, which no namespace separates."""
     user, word = ctypes.c_char_p(b"user"), ctypes.c_char_p(b"claude-proxy-doctor")
     calls: tuple[tuple[str, str, tuple[Any, ...]], ...] = (
         ("the login's keyring", "keyctl", (_KEYCTL_GET_ID, _SESSION_KEYRING, 0)),

@@ -1,4 +1,4 @@
-"""Tries to change the network namespace: routes, addresses, devices."""
+"""Netlink probes: changes to routes, addresses, devices."""
 
 import socket
 import struct

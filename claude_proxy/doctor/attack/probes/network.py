@@ -1,4 +1,4 @@
-"""Tries the network without the proxy: other machines, other families, the host's loopback."""
+"""Network probes without the proxy: other machines, other families, the host's loopback."""
 
 import errno
 import os
@@ -35,10 +35,10 @@ def _direct(address: str, port: int) -> Try:
             sock.settimeout(DIRECT_S)
             sock.connect((address, port))
     except TimeoutError:
-        return through(what, "a packet went out, and nobody answered")
+        return through(what, "a packet was sent, and there was no answer")
     except OSError as problem:
         if problem.errno in {errno.EHOSTUNREACH, errno.ECONNREFUSED, errno.ECONNRESET}:
-            return through(what, f"a packet went out: {problem.strerror}")
+            return through(what, f"a packet was sent: {problem.strerror}")
         return refused(what, problem)
     return through(what, "connected")
 
@@ -56,7 +56,7 @@ def direct_udp(_: Spec) -> Iterator[Try]:
 
 
 def raw_ip(_: Spec) -> Iterator[Try]:
-    """Make sockets that carry bare IP: ICMP, and any protocol."""
+    """Create sockets for raw IP: ICMP, and any protocol."""
     kinds = (
         ("raw ICMP", socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP),
         ("raw IP", socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW),
@@ -72,7 +72,7 @@ def _ping() -> None:
         sock.sendto(b"\x08\x00\xf7\xff\x00\x00\x00\x00", ("192.0.2.1", 0))
 
 
-# Families whose sockets know no network namespace, or see whole frames.
+# Families whose sockets ignore network namespaces, or receive whole frames.
 _FAMILIES = {
     "AF_PACKET": 17,
     "AF_RDS": 21,
@@ -88,14 +88,14 @@ _FAMILIES = {
 
 
 def packet_sockets(_: Spec) -> Iterator[Try]:
-    """Make a socket that sends and sees whole frames."""
+    """Create a socket that sends and receives whole frames."""
     for kind, name in ((socket.SOCK_RAW, "raw"), (socket.SOCK_DGRAM, "cooked")):
         act = partial(_make, _FAMILIES["AF_PACKET"], kind)
         yield attempt(f"AF_PACKET {name}", act, filtered=True)
 
 
 def vsock(spec: Spec) -> Iterator[Try]:
-    """Reach the machine around this one, or a listener of it, by AF_VSOCK."""
+    """Connect to the host of this VM, or to a listener on it, by AF_VSOCK."""
     family = _FAMILIES["AF_VSOCK"]
     for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_SEQPACKET):
         what = f"a socket of kind {int(kind)}"
@@ -113,7 +113,7 @@ def _vsock_connect(port: int) -> None:
 
 
 def other_families(_: Spec) -> Iterator[Try]:
-    """Make sockets of other families, also with bits set that a careless filter overlooks."""
+    """Create sockets of other families, also with bits set that a wrong filter ignores."""
     for name, number in _FAMILIES.items():
         if name in {"AF_PACKET", "AF_VSOCK"}:
             continue
@@ -136,7 +136,7 @@ def _any_socket(family: int) -> None:
         try:
             socket.socket(family, kind, 0).close()
         except OSError as found:
-            # A denial says more than "there is no such kind".
+            # A denial is more telling than an unknown kind.
             problem = found if found.errno in DENIED else problem
         else:
             return
@@ -144,7 +144,7 @@ def _any_socket(family: int) -> None:
 
 
 def host_loopback(spec: Spec) -> Iterator[Try]:
-    """Reach listeners on the loopback interface of the machine outside."""
+    """Connect to listeners on the host's loopback interface."""
     for address, port in spec["canaries"].get("tcp", []):
         what = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 

@@ -1,4 +1,4 @@
-"""Says what came of one try: stopped and by what, or through."""
+"""Outcome of one try: stopped and by what, or through."""
 
 import errno
 import os
@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 type Spec = dict[str, Any]
 STOPPED = "stopped"
 THROUGH = "through"
-# What stops an attack.
+# What can stop an attack.
 NAMESPACE = "namespace"
 SECCOMP = "seccomp"
 CAPABILITY = "capabilities"
 FILES = "file system"
-KERNEL = "kernel"  # it has no such thing, or denies it to everybody
+KERNEL = "kernel"  # it lacks the feature, or denies it to every process
 TERMINAL = "terminal"
 POLICY = "policy"
 DIRECT_S = 1.5
@@ -25,7 +25,7 @@ DOCUMENTATION_6 = "2001:db8::1"
 
 
 class Try(NamedTuple):
-    """One thing that was tried, and what came of it."""
+    """One try and its outcome."""
 
     what: str
     outcome: str
@@ -57,7 +57,7 @@ _NOWHERE = {
     errno.ESRCH,
     errno.ENETDOWN,
 }
-# They say that the try was not made as it should have been, or could not be: that is no denial.
+# Errors of the probe itself, which are not denials.
 _BROKEN = {
     *(errno.EBADF, errno.EFAULT, errno.EINTR, errno.EMFILE, errno.ENFILE, errno.ENOMEM),
     *(errno.ENOTSOCK, errno.E2BIG, errno.EIO),
@@ -68,9 +68,9 @@ _NO_FILE = {errno.ENOENT, errno.EROFS, errno.ENOTDIR, errno.ELOOP, errno.ENXIO}
 def refused(
     what: str, problem: OSError, *, filtered: bool = False, denied: str = CAPABILITY
 ) -> Try:
-    """Return a try that an error ended.
+    """Return a try that ended with an error.
 
-    `filtered`: the system call filter is to deny it. `denied`: what does, where nothing else did.
+    `filtered`: the system call filter should deny it. `denied`: what denies it otherwise.
     """
     code = problem.errno or 0
     saw = errno.errorcode.get(code, str(code))
@@ -90,7 +90,7 @@ def refused(
 def attempt(
     what: str, act: Callable[[], Any], *, filtered: bool = False, denied: str = CAPABILITY
 ) -> Try:
-    """Do something that must fail; what it returns is shown if it does not."""
+    """Try something that must fail; show its result if it does not."""
     try:
         result = act()
     except TimeoutError:
@@ -101,7 +101,7 @@ def attempt(
 
 
 def in_child(what: str, act: Callable[[], Any]) -> Try:
-    """Do something that may cost the process its life."""
+    """Try something that may kill the process."""
     child = os.fork()
     if child == 0:
         code = 255
@@ -119,14 +119,14 @@ def in_child(what: str, act: Callable[[], Any]) -> Try:
         return stopped(what, by, signal.Signals(number).name)
     code = os.WEXITSTATUS(status)
     if code == 0:
-        return through(what, "it was carried out")
+        return through(what, "it succeeded")
     if code == 255:  # noqa: PLR2004 - what is neither an error number nor success
         raise RuntimeError(what)
     return refused(what, OSError(code, what), filtered=True)
 
 
 def read(path: str) -> bytes:
-    """Return what a file holds; nothing if it cannot be read."""
+    """Return the contents of a file; nothing if it cannot be read."""
     try:
         with Path(path).open("rb") as file:
             return file.read(1 << 20)
@@ -135,6 +135,5 @@ def read(path: str) -> bytes:
 
 
 def open_to_write(path: str) -> None:
-    """Open a file for writing, and let it go."""
-    # Opened and let go: what is written there is its owner's.
+    """Open a file for writing, and close it without writing."""
     os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK))

@@ -1,6 +1,6 @@
-"""Tries other processes: their memory, descriptors and variables; and files left open in here.
+"""Process probes: memory, descriptors and variables of other processes; inherited descriptors.
 
-It touches those alone that its caller names as its own. What else can be seen is only counted.
+Only processes that the caller names are touched; others that are visible are only counted.
 """
 
 import errno
@@ -32,36 +32,36 @@ def _visible() -> list[int]:
 
 
 def _outside() -> list[int]:
-    """Return the processes that can be seen and are not bound as this one is.
+    """Return the visible processes that are confined differently from this one.
 
-    The first process of a sandbox can be traced from inside. It is in all the same namespaces,
-    under the same filter and without capabilities, so that there is nothing to be had from it.
+    The first process of a sandbox can be traced from inside. It has the same namespaces and the
+    same filter, and no capabilities, so an attacker gains nothing.
     """
-    return [pid for pid in _visible() if _bonds_of(pid) != _bonds_of(os.getpid())]
+    return [pid for pid in _visible() if _confinement_of(pid) != _confinement_of(os.getpid())]
 
 
 _NAMESPACES = ("user", "net", "pid", "mnt", "ipc", "uts")
-_BONDS = (b"Cap", b"Seccomp", b"NoNewPrivs", b"Uid", b"Gid")
+_CONFINEMENT = (b"Cap", b"Seccomp", b"NoNewPrivs", b"Uid", b"Gid")
 
 
-def _bonds_of(pid: int) -> tuple[str, ...]:
-    """Return what a process is bound by; nothing where it may not be looked at."""
+def _confinement_of(pid: int) -> tuple[str, ...]:
+    """Return how a process is confined; nothing if that may not be read."""
     try:
         where = [str(Path(f"/proc/{pid}/ns/{name}").readlink()) for name in _NAMESPACES]
     except OSError:
         return ()
     status = read(f"/proc/{pid}/status").splitlines()
-    return (*where, *(str(line) for line in status if line.startswith(_BONDS)))
+    return (*where, *(str(line) for line in status if line.startswith(_CONFINEMENT)))
 
 
-_PTRACE_SEIZE = 0x4206  # who is seized goes on, and is let go as this process ends
+_PTRACE_SEIZE = 0x4206  # the process continues, and is released when this one ends
 
 
 def ptrace(spec: Spec) -> Iterator[Try]:
     """Trace the processes outside, read their memory, take their descriptors."""
     for what, pid, born in spec["processes"]:
         if _birth_of(pid) != born:
-            yield stopped(what, NAMESPACE, "it cannot be seen")
+            yield stopped(what, NAMESPACE, "not visible")
             continue
         yield attempt(f"seize {what}", partial(_seize, pid), filtered=True)
         yield attempt(f"memory of {what}", partial(_open_memory, pid))
@@ -97,7 +97,7 @@ def kill(spec: Spec) -> Iterator[Try]:
 
 def _signal(pid: int, start: str) -> None:
     os.kill(pid, 0)
-    # The number may be another process's in here; the moment of its birth tells.
+    # The id may belong to another process here; the start time tells.
     if _birth_of(pid) not in {start, ""}:
         raise ProcessLookupError(errno.ESRCH, "another process")
 
@@ -112,25 +112,25 @@ def host_processes(spec: Spec) -> Iterator[Try]:
     secrets, pids = _secrets_of(spec), _visible()
     outside = _outside()
     if outside:
-        yield through("processes outside", f"{len(outside)} can be seen")
+        yield through("processes outside", f"{len(outside)} are visible")
     for part in ("cmdline", "environ"):
         what = f"{part} of {len(pids)} visible processes"
         for pid in pids:
             if _holds(read(f"/proc/{pid}/{part}"), secrets):
-                yield through(what, f"the canary's or the key, process {pid}")
+                yield through(what, f"the canary or the key, in process {pid}")
                 break
         else:
-            yield stopped(what, NAMESPACE, "neither canary nor key is among them")
+            yield stopped(what, NAMESPACE, "neither canary nor key found")
 
 
 def environment(spec: Spec) -> Iterator[Try]:
-    """Look for what the launcher's environment holds and was not told to hand on."""
+    """Look for variables of the launcher that should not have been passed on."""
     for path in ("/proc/self/environ", "/proc/1/environ"):
         what = f"the canary in {path}"
         if _holds(read(path), _secrets_of(spec)):
-            yield through(what, "it is there")
+            yield through(what, "found")
         else:
-            yield stopped(what, NAMESPACE, "it is not there")
+            yield stopped(what, NAMESPACE, "not found")
 
 
 def _secrets_of(spec: Spec) -> list[bytes]:
@@ -142,23 +142,23 @@ def _holds(data: bytes, secrets: list[bytes]) -> bool:
 
 
 def descriptors(spec: Spec) -> Iterator[Try]:
-    """Use open files that the launcher left behind, here or in the sandbox's first process."""
+    """Use files that the launcher left open, here or in the sandbox's first process."""
     left = [(f"descriptor {number}", target) for number, target in spec["inherited"]]
     for pid in _visible():
         held = _descriptors_of(f"/proc/{pid}/fd")
-        # By an eventfd bwrap's first process tells the other that COMMAND has ended.
+        # bwrap's processes use an eventfd to report the end of COMMAND.
         left += [(f"descriptor {n} of {pid}", to) for n, to in held if to != _EVENT]
     for what, target in left:
         yield through(what, target)
     if not left:
-        yield stopped("descriptors above 2", FILES, "there are none")
+        yield stopped("descriptors above 2", FILES, "none")
 
 
 _EVENT = "anon_inode:[eventfd]"
 
 
 def inherited() -> list[tuple[int, str]]:
-    """Return the open descriptors beyond the standard ones, and what they lead to."""
+    """Return the open descriptors above 2, and their targets."""
     return _descriptors_of("/proc/self/fd")
 
 
@@ -166,7 +166,7 @@ def _descriptors_of(directory: str) -> list[tuple[int, str]]:
     found = []
     with suppress(OSError):
         for path in list(Path(directory).iterdir()):
-            with suppress(FileNotFoundError):  # the one by which they were listed
+            with suppress(FileNotFoundError):  # the descriptor of the listing itself
                 if int(path.name) > 2:  # noqa: PLR2004
                     found.append((int(path.name), str(path.readlink())))
     return found

@@ -1,4 +1,4 @@
-"""Asks the proxy, by HTTP and SOCKS, and judges its answers."""
+"""Client of the proxy for probes: HTTP and SOCKS requests, and the outcome of each."""
 
 import socket
 import ssl
@@ -11,13 +11,13 @@ from claude_proxy.doctor.attack.probes.outcome import POLICY, PROXY_S, Spec, Try
 
 _HEAD = 64 * 1024
 _BAD_GATEWAY = 502
-_SAYS_NO = range(400, 500)
+_CLIENT_ERRORS = range(400, 500)
 
 
 class ProxyAnswer(NamedTuple):
-    """What the proxy said to a request."""
+    """The proxy's response to a request."""
 
-    status: int  # 0: nothing was said
+    status: int  # 0: no response
     reason: str
     rest: bytes
 
@@ -31,7 +31,7 @@ def proxy(spec: Spec) -> socket.socket:
 
 
 def answer_of(sock: socket.socket) -> ProxyAnswer:
-    """Read one head; a connection that ends says nothing. TimeoutError if it is left open."""
+    """Read one response head, empty if the connection is closed; TimeoutError if it stays open."""
     got = b""
     with suppress(ConnectionError, ssl.SSLError):
         while b"\r\n\r\n" not in got and len(got) < _HEAD:
@@ -51,18 +51,18 @@ def answer_of(sock: socket.socket) -> ProxyAnswer:
 
 
 def judged(what: str, answer: ProxyAnswer) -> Try:
-    """Tell from an answer whether the proxy denied; a failure to connect came after an allow."""
+    """Return the outcome for a response; a failure to connect means that the proxy allowed it."""
     if answer.status == 0:
-        return stopped(what, POLICY, "closed without a word")
+        return stopped(what, POLICY, "closed without a response")
     if answer.status == _BAD_GATEWAY and not answer.reason:
         raise RuntimeError("the relay has no proxy behind it")
-    if answer.status in _SAYS_NO and answer.reason:
+    if answer.status in _CLIENT_ERRORS and answer.reason:
         return stopped(what, POLICY, answer.reason)
     return through(what, f"answered {answer.status} {answer.reason}".rstrip())
 
 
 def ask(spec: Spec, what: str, request: bytes) -> Try:
-    """Send bytes to the proxy and judge its first answer."""
+    """Send bytes to the proxy and return the outcome of its first response."""
     try:
         with proxy(spec) as sock:
             sock.sendall(request)
@@ -70,25 +70,25 @@ def ask(spec: Spec, what: str, request: bytes) -> Try:
     except TimeoutError:
         return through(what, "not denied in time")
     except (BrokenPipeError, ConnectionResetError):
-        return stopped(what, POLICY, "closed without a word")
+        return stopped(what, POLICY, "closed without a response")
 
 
 def connect(spec: Spec, target: str | bytes, what: str | None = None) -> Try:
-    """Ask for a tunnel to a target, spelled as it stands."""
+    """Request a tunnel to a target, written as given."""
     raw = target if isinstance(target, bytes) else target.encode()
     request = b"CONNECT %s HTTP/1.1\r\nHost: %s\r\n\r\n" % (raw, raw)
     return ask(spec, what or f"CONNECT {raw.decode('ascii', 'backslashreplace')}", request)
 
 
 def get(spec: Spec, url: str) -> Try:
-    """Ask for a URL without TLS."""
+    """Request a URL without TLS."""
     host = url.split("/")[2]
     request = f"GET {url} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
     return ask(spec, f"GET {url}", request.encode())
 
 
 def tunnel(spec: Spec, at: Sequence[Any] | None = None) -> socket.socket:
-    """Open a tunnel to a host and port, or else to the target that is allowed."""
+    """Open a tunnel to a host and port, by default to the allowed target."""
     host, port = at or spec["allowed"]
     sock = proxy(spec)
     sock.sendall(f"CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode())
@@ -100,12 +100,12 @@ def tunnel(spec: Spec, at: Sequence[Any] | None = None) -> socket.socket:
 
 
 def context(spec: Spec) -> ssl.SSLContext:
-    """Return a context of TLS that trusts the proxy's CA."""
+    """Return a TLS context that trusts the proxy's CA."""
     return ssl.create_default_context(cafile=spec["ca"])
 
 
 def trusting_context() -> ssl.SSLContext:
-    """Return one that trusts anybody: where no TLS must come about, whoever answers is wrong."""
+    """Return a TLS context that trusts every certificate, for handshakes that must fail."""
     found = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     found.check_hostname = False
     found.verify_mode = ssl.CERT_NONE
@@ -115,7 +115,7 @@ def trusting_context() -> ssl.SSLContext:
 def inside_tunnel(
     spec: Spec, what: str, request: str | bytes, at: Sequence[Any] | None = None
 ) -> Try:
-    """Send a request over the TLS of a host, else of the allowed one, and judge the answer."""
+    """Send a request over TLS to a host, by default the allowed one; return the outcome."""
     host, _ = at or spec["allowed"]
     raw = request if isinstance(request, bytes) else request.encode()
     try:
@@ -128,7 +128,7 @@ def inside_tunnel(
     except TimeoutError:
         return through(what, "not denied in time")
     except (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError):
-        return stopped(what, POLICY, "closed without a word")
+        return stopped(what, POLICY, "closed without a response")
 
 
 _SOCKS_GREETING = b"\x05\x01\x00"
@@ -137,22 +137,22 @@ _SOCKS_DENIED = {2, 7, 8}
 
 
 def socks_name(name: bytes) -> bytes:
-    """Return a name as SOCKS5 spells a target."""
+    """Return a name as a SOCKS5 target."""
     return b"\x03" + bytes([len(name)]) + name
 
 
 def socks_ipv4(address: str) -> bytes:
-    """Return an IPv4 address as SOCKS5 spells a target."""
+    """Return an IPv4 address as a SOCKS5 target."""
     return b"\x01" + socket.inet_aton(address)
 
 
 def socks_ipv6(address: str) -> bytes:
-    """Return an IPv6 address as SOCKS5 spells a target."""
+    """Return an IPv6 address as a SOCKS5 target."""
     return b"\x04" + socket.inet_pton(socket.AF_INET6, address)
 
 
 def socks_connect(spec: Spec, what: str, address: bytes, port: int, command: int = 1) -> Try:
-    """Ask by SOCKS5 and judge the reply; 0x03 to 0x05 come of a connection that was tried."""
+    """Send a SOCKS5 request; replies 0x03 to 0x05 mean that a connection was tried."""
     asked = b"\x05" + bytes([command]) + b"\x00" + address + struct.pack(">H", port)
     try:
         with socket.create_connection(tuple(spec["socks"]), PROXY_S) as sock:
@@ -160,7 +160,7 @@ def socks_connect(spec: Spec, what: str, address: bytes, port: int, command: int
             sock.sendall(_SOCKS_GREETING)
             chosen = sock.recv(2)
             if chosen != b"\x05\x00":
-                raise RuntimeError(f"SOCKS is not spoken there: {chosen!r}")
+                raise RuntimeError(f"no SOCKS proxy there: {chosen!r}")
             sock.sendall(asked)
             reply = sock.recv(262)
     except TimeoutError:
@@ -169,7 +169,7 @@ def socks_connect(spec: Spec, what: str, address: bytes, port: int, command: int
         reply = b""
     code = reply[1] if len(reply) > 1 else None
     if code is None:
-        return stopped(what, POLICY, "closed without a word")
+        return stopped(what, POLICY, "closed without a response")
     if code == _SOCKS_FAILED:
         raise RuntimeError("the relay has no proxy behind it")
     if code in _SOCKS_DENIED:

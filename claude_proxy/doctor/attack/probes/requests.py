@@ -1,4 +1,4 @@
-"""Tries what is not allowed within a tunnel that is."""
+"""Request probes: forbidden requests in an allowed tunnel."""
 
 import socket
 import ssl
@@ -15,7 +15,7 @@ from claude_proxy.doctor.attack.probes.proxy_client import (
 
 
 def fronting_by_sni(spec: Spec) -> Iterator[Try]:
-    """Name another host in TLS than in the CONNECT, or none, also in small pieces."""
+    """Use another name in TLS than in the CONNECT, or none, also in small pieces."""
     host, _ = spec["allowed"]
     for what, name, step in (
         ("another name", spec["denied_host"], 0),
@@ -39,7 +39,7 @@ def _handshake(spec: Spec, what: str, name: str | None, step: int) -> Try:
             except ssl.SSLError as problem:
                 return stopped(what, POLICY, f"TLS alert: {(problem.reason or '').lower()}")
             else:
-                return through(what, "TLS was set up")
+                return through(what, "the handshake succeeded")
             if not (piece := sock.recv(4096)):
                 break
             incoming.write(piece)
@@ -56,7 +56,7 @@ def _send(sock: socket.socket, data: bytes, step: int) -> None:
 
 
 def fronting_by_host(spec: Spec) -> Iterator[Try]:
-    """Name another host in the request than in the CONNECT and in TLS."""
+    """Use another host in the request than in the CONNECT and in TLS."""
     denied, (host, port) = spec["denied_host"], spec["allowed"]
     end = "Connection: close\r\n\r\n"
     own = f"Host: {host}:{port}\r\n"
@@ -75,7 +75,7 @@ def fronting_by_host(spec: Spec) -> Iterator[Try]:
 
 
 def other_requests(spec: Spec) -> Iterator[Try]:
-    """Ask an allowed host for paths and by methods that its rule does not allow."""
+    """Use paths and methods on an allowed host that its rule does not allow."""
     host, port = spec["allowed"]
     end = f" HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n"
     for path in (
@@ -99,7 +99,7 @@ def other_requests(spec: Spec) -> Iterator[Try]:
 
 
 def smuggling(spec: Spec) -> Iterator[Try]:
-    """Hide a request in another one, so that the origin reads two where one was judged."""
+    """Hide a request in another one, so that the server reads two where the proxy read one."""
     host, port = spec["allowed"]
     own = f"Host: {host}:{port}\r\n"
     hidden = f"GET /smuggled HTTP/1.1\r\n{own}\r\n"
@@ -126,7 +126,7 @@ def smuggling(spec: Spec) -> Iterator[Try]:
 
 
 def plain_bytes(spec: Spec) -> Iterator[Try]:
-    """Speak something else than TLS in a tunnel."""
+    """Send something other than TLS in a tunnel."""
     host, port = spec["allowed"]
     for what, data in (
         ("SSH", b"SSH-2.0-OpenSSH_9.9\r\n"),
@@ -154,7 +154,7 @@ def plain_bytes(spec: Spec) -> Iterator[Try]:
 
 
 def forged_origin(spec: Spec) -> Iterator[Try]:
-    """Claim to be somebody else: a PROXY header, fields that name another client or host."""
+    """Claim another identity: a PROXY header, fields that name another client or host."""
     denied, (host, port) = spec["denied_host"], spec["allowed"]
     signature = b"\r\n\r\n\0\r\nQUIT\n"
     line = f"CONNECT {denied}:443 HTTP/1.1\r\nHost: {denied}:443\r\n"

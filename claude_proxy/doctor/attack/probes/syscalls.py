@@ -1,12 +1,12 @@
-"""Makes system calls as they stand, past the C library."""
+"""Raw system calls, past the C library."""
 
 import ctypes
 import platform
 from typing import Any
 
-HIGH_BIT = 1 << 32  # a filter that compares 64 bits where the kernel reads 32 lets it pass
+HIGH_BIT = 1 << 32  # passes a filter that compares 64 bits where the kernel reads 32
 LIBC = ctypes.PyDLL(None, use_errno=True)
-# Numbers of system calls: x86_64, aarch64. From 424 on all machines have the same.
+# Numbers on x86_64 and aarch64. From 424 on, they are the same on all architectures.
 NUMBERS = {
     "socket": (41, 198),
     "socketpair": (53, 199),
@@ -43,7 +43,7 @@ _MACHINES = ("x86_64", "aarch64")
 
 
 def call(name: str, *arguments: Any) -> int:
-    """Make a system call as it stands, past the C library; raise OSError if it fails."""
+    """Make a system call; raise OSError if it fails."""
     column = _MACHINES.index(platform.machine())
     passed = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
     result = int(LIBC.syscall(ctypes.c_long(NUMBERS[name][column]), *passed))

@@ -1,4 +1,4 @@
-"""Tries targets that the policy does not allow, in every spelling."""
+"""Target probes: targets that the policy does not allow, in every notation."""
 
 import os
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ from claude_proxy.doctor.attack.probes.proxy_client import (
 
 
 def honest(spec: Spec) -> Iterator[Try]:
-    """Do what is allowed: only if this works do the denials mean anything."""
+    """Use what is allowed: denials prove something only if this works."""
     host, port = spec["allowed"]
     with tunnel(spec) as plain, context(spec).wrap_socket(plain, server_hostname=host) as tls:
         request = f"GET /honest/ HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n"
@@ -46,7 +46,7 @@ def honest(spec: Spec) -> Iterator[Try]:
 
 
 def denied_hosts(spec: Spec) -> Iterator[Try]:
-    """Ask for hosts that no rule allows, and for look-alikes of one that a rule does."""
+    """Request hosts that no rule allows, and look-alikes of an allowed one."""
     denied, (allowed, port) = spec["denied_host"], spec["allowed"]
     for host in (
         denied,
@@ -68,7 +68,7 @@ def denied_hosts(spec: Spec) -> Iterator[Try]:
 
 
 def documentation(spec: Spec) -> Iterator[Try]:
-    """Ask for bare addresses."""
+    """Request bare addresses."""
     for address in (*DOCUMENTATION, f"[{DOCUMENTATION_6}]"):
         yield connect(spec, f"{address}:443")
         yield get(spec, f"http://{address}/")
@@ -89,7 +89,7 @@ _METADATA = (
 
 
 def metadata(spec: Spec) -> Iterator[Try]:
-    """Ask for the address where clouds keep credentials, in all its spellings."""
+    """Request the metadata address of clouds, in all its notations."""
     for address in _METADATA:
         yield connect(spec, f"{address}:80")
         yield get(spec, f"http://{address}/latest/meta-data/")
@@ -97,13 +97,13 @@ def metadata(spec: Spec) -> Iterator[Try]:
 
 
 def host_listeners(spec: Spec) -> Iterator[Try]:
-    """Have the proxy connect to listeners of its own machine, itself among them."""
+    """Make the proxy connect to listeners on its own machine, including itself."""
     for _, port in spec["canaries"].get("tcp", []):
         for address in (
             "127.0.0.1",
             "localhost",
             "[::1]",
-            "0.0.0.0",  # noqa: S104 - spelled, not listened on
+            "0.0.0.0",  # noqa: S104 - a target, not listened on
             "[::]",
             "127.1",
             "2130706433",
@@ -117,7 +117,7 @@ def host_listeners(spec: Spec) -> Iterator[Try]:
 
 
 def proxy_itself(spec: Spec) -> Iterator[Try]:
-    """Have the proxy connect to itself, or to another one of this machine."""
+    """Make the proxy connect to itself, or to another proxy on this machine."""
     ports = {spec["proxy"][1], spec["socks"][1], *spec["own_ports"]}
     for port in sorted(ports):
         yield connect(spec, f"127.0.0.1:{port}")
@@ -128,7 +128,7 @@ def proxy_itself(spec: Spec) -> Iterator[Try]:
 
 
 def odd_ports(spec: Spec) -> Iterator[Try]:
-    """Ask for an allowed host on ports that its rule does not name, and on odd spellings."""
+    """Request an allowed host on ports that its rule does not name, and on odd notations."""
     host, port = spec["allowed"]
     for spelled in ("22", "25", "53", "80", "0", "65536", f"0{port}", f"+{port}", f" {port}", ""):
         yield connect(spec, f"{host}:{spelled}")
@@ -137,7 +137,7 @@ def odd_ports(spec: Spec) -> Iterator[Try]:
 
 
 def socks(spec: Spec) -> Iterator[Try]:
-    """Ask by SOCKS5: names with NUL and line breaks in them, bare addresses, UDP, listening."""
+    """Send SOCKS5 requests: names with NUL and line breaks, bare addresses, UDP, BIND."""
     denied, (allowed, port) = spec["denied_host"].encode(), spec["allowed"]
     good = allowed.encode()
     names = (
@@ -173,11 +173,11 @@ def broken_names(spec: Spec) -> Iterator[Try]:
         request = b"CONNECT %s HTTP/1.1\r\nHost: %s\r\n\r\n" % (target, good)
         yield ask(spec, f"{shown!r} in the target", request)
     wide = "".join(chr(ord(c) + 0xFEE0) for c in "allowed")
-    yield connect(spec, f"{wide}.{allowed.partition('.')[2]}:{port}", "letters of full width")
+    yield connect(spec, f"{wide}.{allowed.partition('.')[2]}:{port}", "full-width letters")
 
 
 def names_as_letters(spec: Spec) -> Iterator[Try]:
-    """Write a message in names to be looked up; the proxy must not ask for one of them."""
+    """Encode data in DNS names; the proxy must not look up any of them."""
     alphabet = "abcdefghijklmnopqrstuvwxyz234567"
     for _ in range(10):
         label = "".join(alphabet[byte % 32] for byte in os.urandom(60))

@@ -1,4 +1,4 @@
-"""Tries to type into the terminal outside."""
+"""Terminal probes: typing into the terminal outside."""
 
 import ctypes
 import errno
@@ -23,7 +23,7 @@ _TIOCSTI, _TIOCLINUX, _TIOCSCTTY = 0x5412, 0x541C, 0x540E
 
 
 def terminal(_: Spec) -> Iterator[Try]:
-    """Type into the terminal that this was started from."""
+    """Type into the terminal from which this was started."""
     try:
         descriptor = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY)
     except OSError as problem:
@@ -34,9 +34,9 @@ def terminal(_: Spec) -> Iterator[Try]:
         return
     if not is_filtered():
         saw = errno.errorcode.get(own.errno or 0, "")
-        yield stopped("the terminal outside", TERMINAL, f"there is none to open ({saw})")
+        yield stopped("the terminal outside", TERMINAL, f"there is none ({saw})")
         return
-    # A terminal of our own shows whether the filter knows the calls.
+    # A new terminal shows whether the filter denies the calls.
     master, slave = os.openpty()
     child = os.fork()
     if child == 0:
@@ -44,7 +44,7 @@ def terminal(_: Spec) -> Iterator[Try]:
         try:
             os.setsid()
             fcntl.ioctl(slave, _TIOCSCTTY, 0)
-            reports = json.dumps(list(_type_into(slave, " (of our own)"))).encode()
+            reports = json.dumps(list(_type_into(slave, " (a new terminal)"))).encode()
         finally:
             os.write(slave, reports.hex().encode() + b"\n")
             os._exit(0)

@@ -1,4 +1,4 @@
-"""Tries to reach Unix sockets, by path and abstract, with sockets come by in every way."""
+"""Unix socket probes: by path and abstract, with sockets created in every way."""
 
 import ctypes
 import os
@@ -23,7 +23,7 @@ _WALK_S = 5.0
 
 
 def _unix_sockets() -> Iterator[tuple[str, Callable[[], socket.socket]]]:
-    """Yield the ways to come by a Unix socket that could be connected."""
+    """Yield the ways to create a Unix socket that could be connected."""
     unix, stream, dgram = socket.AF_UNIX, socket.SOCK_STREAM, socket.SOCK_DGRAM
     yield "socket", lambda: socket.socket(unix, stream)
     yield "datagram socket", lambda: socket.socket(unix, dgram)
@@ -52,7 +52,7 @@ def _one_of_raw_pair(kind: int) -> socket.socket:
 
 
 def _reach_unix(what: str, address: str | bytes) -> Try:
-    """Connect to a Unix socket in every way; the first that succeeds is the answer."""
+    """Connect to a Unix socket in every way, until one succeeds."""
     last = stopped(what, KERNEL, "not tried")
     for way, make in _unix_sockets():
         try:
@@ -60,7 +60,7 @@ def _reach_unix(what: str, address: str | bytes) -> Try:
                 sock.settimeout(DIRECT_S)
                 sock.connect(address)
         except OSError as problem:
-            # How far the plain way came says most.
+            # The error of the plain way is the most telling.
             if way == "socket":
                 last = refused(what, problem, filtered=True)
             continue
@@ -69,7 +69,7 @@ def _reach_unix(what: str, address: str | bytes) -> Try:
 
 
 def unix_abstract(spec: Spec) -> Iterator[Try]:
-    """Reach abstract Unix sockets, which lie in no file system."""
+    """Connect to abstract Unix sockets, which are in no file system."""
     for number, name in enumerate(spec["canaries"].get("abstract", []), 1):
         yield _reach_unix(f"canary {number}", b"\0" + name.encode())
     for name in ("/tmp/.X11-unix/X0", "/tmp/dbus-session", "/org/bluez/audio"):  # noqa: S108
@@ -77,20 +77,20 @@ def unix_abstract(spec: Spec) -> Iterator[Try]:
 
 
 def unix_paths(spec: Spec) -> Iterator[Try]:
-    """Reach Unix sockets by path: agents, container engines, the session bus, the canary's."""
+    """Connect to Unix sockets by path: agents, container engines, the session bus, the canary."""
     named = [*spec["canaries"].get("unix", []), *spec["sockets"]]
     found = [path for path in _socket_files() if path not in named]
     for path in [*named, *found]:
         yield _reach_unix(path, path)
 
 
-# Where sockets lie, before all else that there is time for; and where none ever does.
+# Directories that usually contain sockets come first; some never do.
 _FIRST = ("run", "tmp", "var", "home")
 _WITHOUT = {"proc", "sys", "usr", "bin", "sbin", "lib", "lib64", "boot"}
 
 
 def _socket_files() -> Iterator[str]:
-    """Yield the socket files that can be seen, as far as a look of some seconds goes."""
+    """Yield the socket files that a walk of a few seconds finds."""
     until = time.monotonic() + _WALK_S
     below = {path.name for path in Path("/").iterdir()} - _WITHOUT - set(_FIRST)
     for top in (*_FIRST, *sorted(below)):

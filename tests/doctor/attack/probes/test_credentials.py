@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from claude_proxy.doctor.probe_server import Identity, ProbeServer, ReceivedRequest
 from claude_proxy.trust.certificate_authority import CertificateAuthority
-from tests.doctor.cage import ALLOWED, FakeProxy, carry_out, got_through, outcomes, reports
+from tests.doctor.cage import ALLOWED, FakeProxy, got_through, outcomes, reports, run_probe
 
 BOUND = "bound.example.test"
 KEY = "the-key-that-is-put-in"
@@ -63,20 +63,20 @@ def test_a_proxy_that_looks_at_nothing_lets_every_one_through(
     name: str, origin: ProbeServer, certificate: str
 ) -> None:
     with FakeProxy(b"HTTP/1.1 200 OK\r\n\r\n", 0, origin) as proxy:
-        tries = carry_out(name, **facts(proxy, origin, certificate))
+        tries = run_probe(name, **facts(proxy, origin, certificate))
 
     assert outcomes(tries) == {"through"}, tries
     # Each of them has reached the site, but for those that need no tunnel.
-    assert len(origin.arrivals()) >= len(tries) - 3
+    assert len(origin.requests()) >= len(tries) - 3
 
 
 def test_what_is_sent_holds_what_it_is_said_to_hold(origin: ProbeServer, certificate: str) -> None:
     with FakeProxy(b"HTTP/1.1 200 OK\r\n\r\n", 0, origin) as proxy:
-        carry_out("misplaced-placeholders", **facts(proxy, origin, certificate))
+        run_probe("misplaced-placeholders", **facts(proxy, origin, certificate))
 
     texts = [
         f"{arrival.path} {' '.join(value for _, value in arrival.fields)}"
-        for arrival in origin.arrivals()
+        for arrival in origin.requests()
     ]
     plain = [text for text in texts if PLACEHOLDER in text]
     assert len(plain) >= len(texts) - 3  # the rest are escaped or in Base64
@@ -92,7 +92,7 @@ def test_a_key_that_is_told_to_the_sandbox_is_seen(
         an_origin(authority, said, field) as site,
         FakeProxy(b"HTTP/1.1 200 OK\r\n\r\n", 0, site) as proxy,
     ):
-        tries = carry_out("echoed-keys", **facts(proxy, site, certificate))
+        tries = run_probe("echoed-keys", **facts(proxy, site, certificate))
 
     assert outcomes(tries) == {"through"}
 
@@ -101,7 +101,7 @@ def test_an_answer_without_the_key_is_none_that_tells_it(
     origin: ProbeServer, certificate: str
 ) -> None:
     with FakeProxy(b"HTTP/1.1 200 OK\r\n\r\n", 0, origin) as proxy:
-        tries = carry_out("echoed-keys", **facts(proxy, origin, certificate))
+        tries = run_probe("echoed-keys", **facts(proxy, origin, certificate))
 
     assert outcomes(tries) == {"stopped"}
 
@@ -110,10 +110,10 @@ def test_what_is_allowed_there_is_asked_for_with_the_placeholder(
     origin: ProbeServer, certificate: str
 ) -> None:
     with FakeProxy(b"HTTP/1.1 200 OK\r\n\r\n", 0, origin) as proxy:
-        tries = carry_out("honest", **facts(proxy, origin, certificate))
+        tries = run_probe("honest", **facts(proxy, origin, certificate))
 
     assert len(got_through(tries)) == 2
-    [asked] = [arrival for arrival in origin.arrivals() if arrival.name == BOUND]
+    [asked] = [arrival for arrival in origin.requests() if arrival.name == BOUND]
     assert (asked.method, asked.path) == ("POST", "/v1/messages")
     assert ("x-api-key", PLACEHOLDER) in asked.fields
 
@@ -131,4 +131,4 @@ def test_where_no_tunnel_to_the_site_is_had_nothing_is_proven(
 def test_a_key_in_the_environment_is_seen() -> None:
     [report] = reports(["environment"], environ={"X": KEY}, key=KEY)
 
-    assert ["the canary in /proc/self/environ", "through", "", "it is there"] in report["tries"]
+    assert ["the canary in /proc/self/environ", "through", "", "found"] in report["tries"]

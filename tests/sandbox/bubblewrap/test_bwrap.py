@@ -1,0 +1,84 @@
+"""bwrap holds COMMAND back until it is released, and an early end of it is an error."""
+
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from claude_proxy.errors import ClaudeProxyError
+from claude_proxy.sandbox.bubblewrap import seccomp
+from claude_proxy.sandbox.bubblewrap.bwrap import Bubblewrap, resets_signals
+from claude_proxy.sandbox.plan.model import SandboxPlan
+from tests.sandbox.boxes import Box
+
+QUIET = (subprocess.DEVNULL, subprocess.PIPE, subprocess.PIPE)
+
+# Names a first process that does not exist, on the descriptor that bwrap's options name.
+WRONG_PROCESS = """
+at=$(tr '\\0' '\\n' <"/dev/fd/$2" | sed -n '/^--info-fd$/{n;p}')
+echo '{"child-pid": 4194304}' >"/dev/fd/$at"
+"""
+
+
+def a_plan(box: Box, script: str) -> SandboxPlan:
+    return box.plan(box.spec("/bin/sh", "-c", script))
+
+
+def test_a_command_starts_when_it_is_released(box: Box) -> None:
+    planned = a_plan(box, "echo started")
+
+    with Bubblewrap.start(planned, seccomp.program(), QUIET) as sandbox:
+        assert sandbox.alive
+        sandbox.release()
+        out, _ = sandbox.process.communicate(timeout=60)
+
+    assert out == b"started\n"
+    assert not sandbox.alive
+
+
+def test_a_sandbox_that_is_closed_before_its_release_runs_nothing(box: Box) -> None:
+    with Bubblewrap.start(a_plan(box, "touch ran"), seccomp.program(), QUIET):
+        pass
+
+    assert list(box.project.iterdir()) == []
+
+
+def test_a_sandbox_that_is_ended_ends_with_all_its_processes(box: Box) -> None:
+    planned = a_plan(box, "sleep 600 & echo $!; wait")
+
+    with Bubblewrap.start(planned, seccomp.program(), QUIET) as sandbox:
+        sandbox.release()
+        assert sandbox.process.stdout is not None
+        sandbox.process.stdout.readline()
+        command = sandbox.command()
+        sandbox.end()
+
+        assert command is not None
+        assert not Path(f"/proc/{command}").exists()
+        assert not Path(f"/proc/{sandbox.init}/exe").exists()
+
+
+@pytest.mark.parametrize("script", ["", WRONG_PROCESS])
+def test_a_bwrap_that_ends_at_once_is_an_error(box: Box, tmp_path: Path, script: str) -> None:
+    # A script instead of bwrap, which rarely fails so early.
+    program = tmp_path / "bwrap"
+    program.write_text(f"#!/bin/sh\n{script}\nexit 1\n")
+    program.chmod(0o755)
+
+    with pytest.raises(ClaudeProxyError, match="bwrap cannot create the sandbox"):
+        Bubblewrap.start(replace(a_plan(box, "true"), bwrap=program), seccomp.program())
+
+
+def test_a_bwrap_that_cannot_be_started_is_an_error(box: Box, tmp_path: Path) -> None:
+    planned = replace(a_plan(box, "true"), bwrap=tmp_path / "missing")
+
+    with pytest.raises(ClaudeProxyError, match="bwrap cannot be started"):
+        Bubblewrap.start(planned, seccomp.program())
+
+
+def test_signals_are_reset_only_by_an_env_that_can(box: Box) -> None:
+    planned = a_plan(box, "true")
+
+    assert resets_signals(replace(planned, command=("/usr/bin/env", "--default-signal=INT", "sh")))
+    assert not resets_signals(replace(planned, command=("sh", "-c", "--default-signal")))

@@ -1,0 +1,52 @@
+"""Of the system only what contains no secret is shown."""
+
+from pathlib import Path
+
+from claude_proxy.sandbox.plan import system_mounts
+from claude_proxy.sandbox.plan.model import (
+    User,
+)
+from tests.sandbox.boxes import (
+    HOME,
+)
+
+
+def test_etc_shows_nothing_that_could_hold_a_secret() -> None:
+    hidden = (
+        *(
+            "shadow",
+            "shadow-",
+            "gshadow",
+            "sudoers",
+            "sudoers.d",
+            "ssh",
+            "NetworkManager",
+            "docker",
+        ),
+        *(
+            "machine-id",
+            "environment",
+            "krb5.conf",
+            "krb5.keytab",
+            "passwd-",
+            "netplan",
+            "wireguard",
+        ),
+        *("npmrc", "pip.conf", "fstab", "crypttab", "hosts.allow", "ssl", "pki", "mysql", "cron.d"),
+    )
+
+    assert [name for name in hidden if system_mounts.is_shown_in_etc(name)] == []
+
+
+def test_the_list_of_users_names_those_who_are_inside() -> None:
+    text = system_mounts.files(User("ann", 1000, 1000, HOME))["/etc/passwd"].decode()
+
+    assert [line.split(":")[0] for line in text.splitlines()] == ["root", "ann", "nobody"]
+
+
+def test_a_user_of_the_system_is_not_listed_twice() -> None:
+    for user in (User("root", 0, 0, Path("/root")), User("nobody", 65534, 65534, HOME)):
+        text = system_mounts.files(user)["/etc/passwd"].decode()
+
+        names = [line.split(":")[0] for line in text.splitlines()]
+        assert len(names) == len(set(names))

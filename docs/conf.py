@@ -17,6 +17,8 @@ nitpicky = True
 myst_enable_extensions = ["deflist", "attrs_inline"]
 myst_heading_anchors = 3  # every heading of these levels can be linked to, as on GitHub
 
+smartquotes = False  # options begin with two hyphens
+
 html_theme = "alabaster"
 html_title = f"claude-proxy {__version__}"
 html_static_path = ["_static"]
@@ -52,7 +54,9 @@ def _take_from_the_top(_app: Sphinx, docname: str, source: list[str]) -> None:
         return
     text = (Path(__file__).parents[1] / _AT_THE_TOP[docname]).read_text("utf-8")
     for name, page in _AT_THE_TOP.items():
-        text = text.replace(f"]({page})", f"]({name.removeprefix('project/')}.md)")
+        for end in ")#":
+            here = name.removeprefix("project/")
+            text = text.replace(f"]({page}{end}", f"]({here}.md{end}")
     source[0] = text.replace("](docs/", "](../").replace("](README.md)", "](../index.md)")
 
 

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from claude_proxy.cli.main import cli
+from claude_proxy.config import config_yaml
 from claude_proxy.config.allowlist import loader
 from claude_proxy.sandbox import profiles
 from tests.docs.fences import Fence, fences
@@ -41,6 +42,17 @@ def load_profile(text: str, directory: Path) -> None:
     profiles.load("claude", directory)
 
 
+def load_config(text: str, directory: Path) -> None:
+    config_yaml.load(text, directory / "config.yaml", directory)
+
+
+def load_project(text: str, directory: Path) -> None:
+    loader.load_narrowing(text, name="page.yaml")
+    path = directory / profiles.PROJECT_FILE
+    path.write_text(text, "utf-8")
+    profiles.read_restrictions(path)
+
+
 def load_mapping(text: str, _directory: Path) -> None:
     assert isinstance(yaml.safe_load(text), dict)
 
@@ -48,8 +60,8 @@ def load_mapping(text: str, _directory: Path) -> None:
 LOADERS: dict[str, Callable[[str, Path], None]] = {
     "policy": load_policy,
     "profile": load_profile,
-    "project": load_mapping,
-    "config": load_mapping,
+    "project": load_project,
+    "config": load_config,
     "other": load_mapping,
 }
 

@@ -16,6 +16,7 @@ from claude_proxy.cli.main import cli
 from claude_proxy.cli.options import TableOption
 from claude_proxy.config import config_reference
 from claude_proxy.config.allowlist import loader
+from claude_proxy.config.allowlist import reference as policy_reference
 from claude_proxy.config.option_table import Subcommand
 from claude_proxy.policy.reason import Reason
 
@@ -32,6 +33,7 @@ def pages() -> dict[str, str]:
     context = click.Context(cli, info_name="claude-proxy")
     parts = {
         "commands.md": _command(cli, context),
+        "policy.md": policy_reference.page(),
         "config.md": _lines(config_reference.keys_page()),
         "presets.md": _presets(),
         "reasons.md": _reasons(),

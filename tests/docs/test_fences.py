@@ -8,7 +8,6 @@ from pathlib import Path
 
 import click
 import pytest
-import yaml
 
 from claude_proxy.cli.main import cli
 from claude_proxy.config import config_yaml
@@ -34,7 +33,17 @@ COMMAND = re.compile(
 
 
 def load_policy(text: str, _directory: Path) -> None:
-    loader.load(text, name="page.yaml")
+    loader.read(text, name="page.yaml")
+
+
+def load_policy_among_others(text: str, _directory: Path) -> None:
+    """Load a policy that names presets and files of an owner, of which a page shows only names."""
+    other = "allow: [host.example]"
+    library = loader.Library(
+        preset=lambda _name: other,
+        include=lambda file, _base: loader.Included(file, other, file),
+    )
+    loader.read(text, name="page.yaml", library=library)
 
 
 def load_profile(text: str, directory: Path) -> None:
@@ -53,16 +62,12 @@ def load_project(text: str, directory: Path) -> None:
     profiles.read_restrictions(path)
 
 
-def load_mapping(text: str, _directory: Path) -> None:
-    assert isinstance(yaml.safe_load(text), dict)
-
-
 LOADERS: dict[str, Callable[[str, Path], None]] = {
     "policy": load_policy,
     "profile": load_profile,
     "project": load_project,
     "config": load_config,
-    "other": load_mapping,
+    "policy-among-others": load_policy_among_others,
 }
 
 

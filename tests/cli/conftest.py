@@ -1,11 +1,15 @@
 """What the tests of commands share."""
 
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+import claude_proxy
 from claude_proxy.cli import main
 from claude_proxy.config.settings import Settings
+from tests.cli.services import Run
 
 type Served = Callable[..., Settings]
 
@@ -25,3 +29,37 @@ def served() -> Served:
         return taken[0]
 
     return run
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    """Run one command in a home of its own, where no service manager is to be found."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    monkeypatch.setenv("PATH", str(programs))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+    def run_one(*words: str) -> tuple[int, str, str]:
+        code = main.main(["service", *words])
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run_one
+
+
+@pytest.fixture
+def visible(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the program lie where a service sees it, wherever these tests are run."""
+    monkeypatch.setattr(claude_proxy, "__file__", "/usr/lib/python3/claude_proxy/__init__.py")
+    monkeypatch.setattr(sys, "executable", "/usr/bin/python3")
+    monkeypatch.setattr(sys, "prefix", "/usr")
+    monkeypatch.setattr(sys, "base_prefix", "/usr")
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> Path:
+    file = tmp_path / "llm.key"
+    file.write_text("sk-ant-api03-canary\n")
+    file.chmod(0o600)
+    return file

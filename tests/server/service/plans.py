@@ -7,6 +7,9 @@ from typing import Any
 
 from claude_proxy.config.settings import TcpListen, UnixListen
 from claude_proxy.server.service.plan import Firewall, Scope, ServiceKind, ServicePlan
+from claude_proxy.server.service.systemd import (
+    files_of,
+)
 
 PROGRAM = ("/opt/pipx/bin/claude-proxy",)
 
@@ -46,3 +49,23 @@ ALL = {
     "several workers": replace(SERVE, workers=4, connections=10_000, grace_s=90.0),
     "files elsewhere": replace(SERVE, writable=("/var/log/a b%", "/srv/x")),
 }
+
+
+type Values = dict[str, list[str]]
+
+
+def rendered(plan: ServicePlan) -> dict[str, str]:
+    return {unit.name: unit.text for unit in files_of(plan)}
+
+
+def values_of(text: str) -> Values:
+    found: Values = {}
+    for line in text.splitlines():
+        name, equals, value = line.partition("=")
+        if equals and not line.startswith("#"):
+            found.setdefault(name, []).append(value)
+    return found
+
+
+def service_of(plan: ServicePlan) -> Values:
+    return values_of(rendered(plan)[plan.names.service])

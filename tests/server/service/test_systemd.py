@@ -2,12 +2,10 @@
 
 import re
 from dataclasses import replace
-from pathlib import PurePosixPath
 
 import pytest
 
-from claude_proxy.config.settings import DEFAULT_PORT, TcpListen
-from claude_proxy.server.service.names import names_of
+from claude_proxy.config.settings import DEFAULT_PORT
 from claude_proxy.server.service.plan import Firewall, Scope, ServiceKind, ServicePlan
 from claude_proxy.server.service.systemd import (
     default_listener,
@@ -15,10 +13,8 @@ from claude_proxy.server.service.systemd import (
     firewall_of,
     listening_words,
 )
-from claude_proxy.server.service.template_files import filled
 from tests.server.service import plans
-
-type Values = dict[str, list[str]]
+from tests.server.service.plans import rendered, service_of, values_of
 
 # A36, and what goes beyond it.
 HARDENING = {
@@ -46,23 +42,6 @@ HARDENING = {
     "UMask": "0077",
     "ProtectProc": "invisible",
 }
-
-
-def rendered(plan: ServicePlan) -> dict[str, str]:
-    return {unit.name: unit.text for unit in files_of(plan)}
-
-
-def values_of(text: str) -> Values:
-    found: Values = {}
-    for line in text.splitlines():
-        name, equals, value = line.partition("=")
-        if equals and not line.startswith("#"):
-            found.setdefault(name, []).append(value)
-    return found
-
-
-def service_of(plan: ServicePlan) -> Values:
-    return values_of(rendered(plan)[plan.names.service])
 
 
 @pytest.mark.parametrize("plan", plans.ALL.values(), ids=plans.ALL)
@@ -128,9 +107,6 @@ def test_the_limits_fit_what_is_asked_of_it(plan: ServicePlan) -> None:
     assert found["MemoryMax"] == [f"{1024 * plan.workers}M"]
 
 
-# --- sockets
-
-
 def test_a_socket_unit_listens_for_the_service() -> None:
     plan = plans.activated(plans.SERVE)
 
@@ -174,9 +150,6 @@ def test_a_command_is_told_in_its_own_words_where_to_listen(kind: ServiceKind) -
     assert default_listener(kind).host == "127.0.0.1"
 
 
-# --- the packet filter
-
-
 def test_the_packet_filter_looks_at_the_service_alone_and_drops_the_rest() -> None:
     text = firewall_of(plans.SERVE, plans.WALL)
 
@@ -212,9 +185,6 @@ def test_the_rules_are_there_before_the_service_sends_anything() -> None:
     assert found["PartOf"] == ["nftables.service"]
 
 
-# --- odd words
-
-
 def test_an_odd_path_is_spelled_for_systemd() -> None:
     plan = replace(plans.SERVE, program=("/home/a b/%h/bin/claude-proxy",), key_file="/k %n")
 
@@ -227,69 +197,3 @@ def test_an_odd_path_is_spelled_for_systemd() -> None:
 def test_a_word_that_would_end_its_line_stops_it() -> None:
     with pytest.raises(ValueError, match="a unit file cannot contain"):
         files_of(replace(plans.SERVE, words=("--allowlist=/a\nUser=root",)))
-
-
-def test_a_template_with_an_unknown_name_is_a_mistake_of_ours() -> None:
-    with pytest.raises(KeyError):
-        filled("sysusers.conf", {})
-
-
-# --- A38: the same names everywhere
-
-
-@pytest.mark.parametrize("plan", plans.ALL.values(), ids=plans.ALL)
-def test_every_file_says_the_same_names(plan: ServicePlan) -> None:
-    names, files = names_of(plan.kind), rendered(plan)
-
-    own = {names.service, names.socket, f"{names.name}.conf", "egress.nft"}
-    assert set(files) <= own
-    text = "\n".join(files.values())
-    assert _places_in(text) <= _places_of(plan), "a path that the table of names does not have"
-    assert set(re.findall(r"[\w@-]+\.(?:service|socket)\b", text)) <= _units_of(plan)
-    if plan.scope is Scope.SYSTEM:
-        found = service_of(plan)
-        assert found["User"] == found["Group"] == [names.user]
-        assert files[f"{names.name}.conf"].startswith(f"u {names.user} - ")
-        for directory in ("ConfigurationDirectory", "StateDirectory", "RuntimeDirectory"):
-            assert found[directory] == [names.name]
-        assert names.state == f"/var/lib/{names.name}"
-        assert names.configuration == f"/etc/{names.name}"
-        assert names.runtime == f"/run/{names.name}"
-    if plan.firewall is not None:
-        assert f'skuid "{names.user}"' in files["egress.nft"]
-        assert f"table inet {names.table} {{" in files["egress.nft"]
-        assert f'"{names.log_prefix}"' in files["egress.nft"]
-
-
-def _places_in(text: str) -> set[str]:
-    found = re.findall(r"/(?:etc|run|var/lib)/[\w./-]*claude-proxy[\w./-]*", text)
-    return {str(PurePosixPath(path.rstrip("."))) for path in found}
-
-
-def _places_of(plan: ServicePlan) -> set[str]:
-    names = names_of(plan.kind)
-    sockets = {f"{names.runtime}/p.sock"} if plan.listen else set()
-    return sockets | {
-        names.configuration,
-        names.allowlist,
-        names.state,
-        names.runtime,
-        names.firewall,
-    }
-
-
-def _units_of(plan: ServicePlan) -> set[str]:
-    names = names_of(plan.kind)
-    return {names.service, names.socket, "nftables.service"}
-
-
-def test_both_kinds_can_be_on_one_machine() -> None:
-    one, other = (
-        {unit.path for unit in files_of(plans.activated(plan, firewall=Firewall()))}
-        for plan in (plans.SERVE, plans.GATEWAY)
-    )
-
-    assert one & other == set()
-    assert names_of("serve").table != names_of("gateway").table
-    assert default_listener(ServiceKind.SERVE) != default_listener(ServiceKind.GATEWAY)
-    assert default_listener(ServiceKind.GATEWAY) == TcpListen("127.0.0.1", 9000)

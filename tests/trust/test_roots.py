@@ -1,0 +1,78 @@
+"""Roots: the bundle of the system's roots and the CA, and the trust store for Java."""
+
+import ssl
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    pkcs12,
+)
+
+from claude_proxy.trust import roots
+from claude_proxy.trust.certificate_authority import CertificateAuthority
+from claude_proxy.trust.certificates import make_authority
+from tests.trust.authorities import NOW, mode_of
+
+# The bundle
+
+
+def test_the_bundle_is_the_systems_roots_and_the_ca_each_once(confdir: Path) -> None:
+    authority = CertificateAuthority.load_or_create(confdir)
+
+    path = authority.write_bundle()
+
+    certificates = roots._CERTIFICATE.findall(path.read_bytes())
+    system = roots._CERTIFICATE.findall(roots.system_roots().read_bytes())
+    assert path == confdir / "ca-bundle.pem"
+    assert len(certificates) == len({b"".join(each.split()) for each in system}) + 1
+    assert certificates[-1] == authority.certificate.public_bytes(Encoding.PEM).strip()
+    assert ssl.create_default_context(cafile=str(path)).cert_store_stats()["x509_ca"] > 1
+
+
+def test_the_callers_ssl_cert_file_is_not_asked(
+    confdir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planted = tmp_path / "planted.pem"
+    planted.write_bytes(make_authority(NOW, "evil", None).certificate_pem())
+    monkeypatch.setenv("SSL_CERT_FILE", str(planted))
+
+    pem = CertificateAuthority.load_or_create(confdir).bundle_pem()
+
+    assert planted.read_bytes().strip() not in pem
+
+
+def test_without_a_system_store_certifis_roots_are_taken(tmp_path: Path) -> None:
+    empty = tmp_path / "empty.pem"
+    empty.touch()
+
+    found = roots.system_roots([tmp_path / "missing.pem", empty])
+
+    assert found.name == "cacert.pem"
+
+
+def test_the_first_store_that_holds_a_certificate_is_taken(tmp_path: Path) -> None:
+    store = tmp_path / "store.pem"
+    store.write_bytes(make_authority(NOW, "root", None).certificate_pem())
+
+    assert roots.system_roots([tmp_path / "missing.pem", store]) == store
+
+
+@pytest.mark.filterwarnings("ignore:Parsed a serial number")  # of some system's root
+def test_java_gets_every_certificate_that_can_be_read(confdir: Path) -> None:
+    authority = CertificateAuthority.load_or_create(confdir)
+
+    path = authority.write_java_truststore()
+
+    bag = pkcs12.load_pkcs12(path.read_bytes(), None)
+    assert authority.certificate in [each.certificate for each in bag.additional_certs]
+    assert mode_of(path) == 0o644
+
+
+def test_a_root_that_cannot_be_read_does_not_keep_java_from_the_others() -> None:
+    pem = make_authority(NOW, "root", None).certificate_pem()
+    odd = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+
+    found = roots.java_truststore_of(odd + pem)
+
+    assert len(pkcs12.load_pkcs12(found, None).additional_certs) == 1

@@ -29,8 +29,8 @@ from claude_proxy.proxy.layers.protocol_detection import ProtocolDetection
 from claude_proxy.proxy.layers.session import PauseReading, RuleRevoked, Session, TimedOut, Waiting
 from claude_proxy.proxy.layers.upstream import UpstreamServer
 from claude_proxy.wire.authority import Authority
+from tests.proxy.layers.http1_peers import LAST_CHUNK, OK, reason_of
 from tests.proxy.layers.stage import Hook, Ledger, options_of, policy_of
-from tests.proxy.layers.test_http1 import LAST_CHUNK, OK, reason_of
 from tests.support.loopback import LOOPS, Names, Origin, Play, Run, Stream, connect, run_on, until
 
 type Script = Callable[[events.Event], Iterable[commands.Command]]

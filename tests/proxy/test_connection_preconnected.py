@@ -11,7 +11,7 @@ from claude_proxy.proxy.dialer import DialError, Failure
 from claude_proxy.proxy.layers.upstream import UpstreamServer
 from claude_proxy.wire.authority import Authority
 from claude_proxy.wire.socks5 import SocksReply, reply
-from tests.proxy.layers.test_http1 import OK
+from tests.proxy.layers.http1_peers import OK
 from tests.proxy.test_connection import Proxy, policy_for, proxy_of
 from tests.support.loopback import LOOPS, Names, Origin, Play, Run, Stream, run_on, until
 

@@ -23,8 +23,8 @@ from claude_proxy.proxy.layers.protocol_detection import ProtocolDetection
 from claude_proxy.proxy.layers.session import Waiting
 from claude_proxy.proxy.listeners import Listener, ListenerMode, Listeners, _Admission
 from claude_proxy.server.listening_sockets import bind
+from tests.proxy.layers.http1_peers import DENIED, reason_of
 from tests.proxy.layers.stage import Ledger, options_of
-from tests.proxy.layers.test_http1 import DENIED, reason_of
 from tests.support.loopback import LOOPS, Names, Play, Run, Stream, run_on, until
 
 LOOPBACK: tuple[Network, ...] = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))

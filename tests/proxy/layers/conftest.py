@@ -1,9 +1,17 @@
 """Lends the tests of layers what most of them need."""
 
+from typing import Any
+
 import pytest
 
+from claude_proxy.config.settings import UpstreamProxy
+from claude_proxy.policy.request import Scheme
+from claude_proxy.proxy.gate import Gate
+from claude_proxy.proxy.layers.http1_proxy import proxy_lane
 from claude_proxy.trust.certificate_authority import CertificateAuthority
-from tests.proxy.layers.stage import Ledger
+from claude_proxy.wire.authority import Authority
+from tests.proxy.layers.http1_peers import ALLOWLIST, PlayForward
+from tests.proxy.layers.stage import Ledger, Stage, a_dialer, gate_of
 
 
 @pytest.fixture
@@ -16,3 +24,27 @@ def ledger() -> Ledger:
 def authority(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
     """The CA of the proxy."""
     return CertificateAuthority.load_or_create(tmp_path_factory.mktemp("confdir"))
+
+
+@pytest.fixture
+def forward(ledger: Ledger) -> PlayForward:
+    """Return a function that plays a client of a forward proxy, or of a plain tunnel."""
+
+    def play(
+        allowlist: str = ALLOWLIST,
+        *,
+        gate: Gate | None = None,
+        target: Authority | None = None,
+        upstream_proxy: UpstreamProxy | None = None,
+        **settings: Any,
+    ) -> Stage:
+        dialer = a_dialer(upstream_proxy=upstream_proxy)
+        return Stage(
+            lambda context, session: proxy_lane(
+                context, session, scheme=Scheme.HTTP, target=target, dialer=dialer
+            ),
+            gate or gate_of(allowlist, ledger),
+            **settings,
+        )
+
+    return play

@@ -31,9 +31,9 @@ from claude_proxy.proxy.layers.http2 import Http2Lane
 from claude_proxy.proxy.layers.session import Session, Waiting
 from claude_proxy.trust.certificate_authority import CertificateAuthority
 from claude_proxy.wire.authority import Authority
+from tests.proxy.layers.http1_peers import reason_of, statuses
 from tests.proxy.layers.http2_peers import Http2Client, Http2Origin, pseudo
 from tests.proxy.layers.stage import Ledger, Stage, options_of, policy_of
-from tests.proxy.layers.test_http1 import reason_of, statuses
 from tests.proxy.layers.tls_peers import TlsOrigin, origin_context
 
 API = Authority.of("api.example.com", 443)

@@ -1,16 +1,13 @@
 """The laws of the HTTP/1.1 lane: each request judged, both bodies streamed, no end made up."""
 
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import cycle
-from typing import Any
 
 import h11
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_proxy.config.settings import UpstreamProxy
 from claude_proxy.errors import AuditError
 from claude_proxy.events import DecisionMade, Event, Phase
 from claude_proxy.policy.decision import denied
@@ -20,73 +17,26 @@ from claude_proxy.proxy.dialer import DialError, Failure
 from claude_proxy.proxy.gate import Gate
 from claude_proxy.proxy.layers.http1_proxy import proxy_lane
 from claude_proxy.proxy.layers.session import Waiting
-from claude_proxy.wire.authority import Authority
+from tests.proxy.layers.http1_peers import (
+    ALLOWLIST,
+    DENIED,
+    EMPTY,
+    GET,
+    LAST_CHUNK,
+    OK,
+    OTHER,
+    PlayForward,
+    closes,
+    post,
+    reason_of,
+    statuses,
+)
 from tests.proxy.layers.stage import BrokenPolicy, Ledger, Peer, Stage, a_dialer, gate_of, policy_of
-
-ALLOWLIST = """
-allow:
-  - {host: example.com, scheme: http}
-  - {host: other.example, scheme: http}
-  - {host: read.example, scheme: http, methods: [GET, HEAD]}
-  - {host: part.example, scheme: http, paths: [/ok]}
-"""
-GET = b"GET http://example.com/ HTTP/1.1\r\nHost: example.com\r\n\r\n"
-OTHER = b"GET http://other.example/ HTTP/1.1\r\nHost: other.example\r\n\r\n"
-DENIED = b"GET http://evil.example/ HTTP/1.1\r\nHost: evil.example\r\n\r\n"
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
-EMPTY = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
-EXAMPLE = Authority.of("example.com", 80)
-
-type PlayForward = Callable[..., Stage]
-
-
-@pytest.fixture
-def forward(ledger: Ledger) -> PlayForward:
-    """Return a function that plays a client of a forward proxy, or of a plain tunnel."""
-
-    def play(
-        allowlist: str = ALLOWLIST,
-        *,
-        gate: Gate | None = None,
-        target: Authority | None = None,
-        upstream_proxy: UpstreamProxy | None = None,
-        **settings: Any,
-    ) -> Stage:
-        dialer = a_dialer(upstream_proxy=upstream_proxy)
-        return Stage(
-            lambda context, session: proxy_lane(
-                context, session, scheme=Scheme.HTTP, target=target, dialer=dialer
-            ),
-            gate or gate_of(allowlist, ledger),
-            **settings,
-        )
-
-    return play
 
 
 @pytest.fixture
 def stage(forward: PlayForward) -> Stage:
     return forward()
-
-
-def post(body: bytes, *fields: bytes, path: bytes = b"/") -> bytes:
-    """Return a POST; without a field of its own its body has a length."""
-    lines = fields or (b"Content-Length: %d" % len(body),)
-    head = [b"POST http://example.com%b HTTP/1.1" % path, b"Host: example.com", *lines]
-    return b"\r\n".join(head) + b"\r\n\r\n" + body
-
-
-def statuses(answers: bytes) -> list[int]:
-    return [int(found) for found in re.findall(rb"HTTP/1\.1 (\d{3}) ", answers)]
-
-
-def reason_of(answer: bytes) -> str:
-    found = re.search(rb"X-Claude-Proxy-Reason: ([a-z0-9-]+)\r\n", answer)
-    return found[1].decode() if found else ""
-
-
-def closes(answer: bytes) -> bool:
-    return b"\r\nConnection: close\r\n" in answer
 
 
 # --- one request
@@ -114,17 +64,6 @@ def test_nothing_is_dialled_before_the_request_is_allowed(stage: Stage) -> None:
     stage.says(GET[:-1])
 
     assert stage.upstreams == []
-
-
-@pytest.mark.parametrize(("record_query", "path"), [(False, "/a"), (True, "/a?secret=1")])
-def test_a_query_is_recorded_only_if_the_owner_asked(
-    forward: PlayForward, ledger: Ledger, *, record_query: bool, path: str
-) -> None:
-    stage = forward(record_query=record_query)
-
-    stage.says(b"GET http://example.com/a?secret=1 HTTP/1.1\r\nHost: example.com\r\n\r\n")
-
-    assert ledger.decisions[0].path == path
 
 
 def test_a_head_that_comes_byte_by_byte_is_read_all_the_same(stage: Stage) -> None:
@@ -200,59 +139,6 @@ def test_pipelined_requests_are_answered_in_order(stage: Stage, ledger: Ledger) 
 
 
 @pytest.mark.parametrize(
-    ("request_line", "host", "reason"),
-    [
-        (b"GET http://example.com/", b"evil.example", "host-mismatch"),
-        (b"GET http://example.com/", b"example.com:8080", "host-mismatch"),
-        (b"GET http://evil.example/", b"example.com", "host-mismatch"),
-        (b"GET http://example.com:8080/", b"example.com:8080", "port-not-allowed"),
-        (b"TRACE http://example.com/", b"example.com", "method-refused"),
-        (b"DELETE http://read.example/", b"read.example", "method-not-allowed"),
-        (b"GET http://part.example/no", b"part.example", "path-not-allowed"),
-        (b"GET http://part.example/ok/../no", b"part.example", "ambiguous-path"),
-        (b"GET /", b"example.com", "proxy-loop"),
-        (b"OPTIONS *", b"example.com", "proxy-loop"),
-        (b"CONNECT example.com:443", b"example.com:443", "proxy-loop"),
-    ],
-)
-def test_what_no_rule_allows_reaches_nobody(
-    stage: Stage, ledger: Ledger, request_line: bytes, host: bytes, reason: str
-) -> None:
-    answer = stage.says(request_line + b" HTTP/1.1\r\nHost: " + host + b"\r\n\r\n")
-
-    assert (statuses(answer), reason_of(answer)) == ([403], reason)
-    assert ledger.reasons == [reason]
-    assert stage.upstreams == []
-
-
-def test_a_host_field_with_the_default_port_agrees(stage: Stage) -> None:
-    stage.says(b"GET http://example.com/ HTTP/1.1\r\nHost: EXAMPLE.com.:80\r\n\r\n")
-
-    assert stage.upstream.take() == b"GET / HTTP/1.1\r\nHost: EXAMPLE.com.:80\r\n\r\n"
-
-
-@pytest.mark.parametrize(
-    "message",
-    [
-        b"GET https://example.com/ HTTP/1.1\r\nHost: example.com\r\n\r\n",
-        b"GET ftp://example.com/ HTTP/1.1\r\nHost: example.com\r\n\r\n",
-        b"GET http://127.1/ HTTP/1.1\r\nHost: 127.1\r\n\r\n",
-        b"GET http://example.com/ HTTP/1.1\r\nHost: example..com\r\n\r\n",
-        b"GET http://example.com:0/ HTTP/1.1\r\nHost: example.com\r\n\r\n",
-    ],
-)
-def test_a_target_that_cannot_be_read_is_a_bad_request(
-    stage: Stage, ledger: Ledger, message: bytes
-) -> None:
-    answer = stage.says(message)
-
-    assert statuses(answer) == [400]
-    assert stage.client.closed
-    assert ledger.reasons == ["invalid-target"]
-    assert stage.upstreams == []
-
-
-@pytest.mark.parametrize(
     "message",
     [
         b"\x05\x01\x00",
@@ -291,6 +177,8 @@ WEBSOCKET = (
     b"GET http://example.com/chat HTTP/1.1\r\nHost: example.com\r\n"
     b"Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
+
+
 SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
 
 
@@ -347,18 +235,6 @@ def test_a_websocket_that_was_not_granted_is_an_ordinary_answer(stage: Stage) ->
 
     assert answer == OK
     assert not stage.client.closed
-
-
-@pytest.mark.parametrize("upgrade", [b"h2c", b"TLS/1.0", b"foo"])
-def test_an_upgrade_to_anything_else_is_denied(stage: Stage, upgrade: bytes) -> None:
-    answer = stage.says(
-        b"GET http://example.com/ HTTP/1.1\r\nHost: example.com\r\n"
-        b"Connection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABk\r\n"
-        b"Upgrade: " + upgrade + b"\r\n\r\n"
-    )
-
-    assert (statuses(answer), reason_of(answer)) == ([403], "upgrade-refused")
-    assert stage.upstreams == []
 
 
 @pytest.mark.parametrize(
@@ -420,12 +296,6 @@ def test_override_fields_are_stripped_only_where_a_rule_limits_requests(
 
 
 # --- HTTP/1.0
-
-
-def test_http_1_0_may_come_without_a_host_and_goes_up_with_one(stage: Stage) -> None:
-    stage.says(b"GET http://example.com/ HTTP/1.0\r\n\r\n")
-
-    assert stage.upstream.take() == b"GET / HTTP/1.1\r\nHost: example.com\r\n\r\n"
 
 
 def test_http_1_0_gets_no_interim_answer_and_no_chunks(stage: Stage) -> None:
@@ -523,9 +393,6 @@ def test_a_malformed_body_ends_both_sides(stage: Stage, ledger: Ledger, bad: byt
     assert stage.upstream.closed
     assert LAST_CHUNK not in stage.upstream.take()
     assert ledger.last.error == "bad-request-body"
-
-
-LAST_CHUNK = b"0\r\n\r\n"
 
 
 def test_a_malformed_body_after_the_answer_began_just_ends(stage: Stage, ledger: Ledger) -> None:
@@ -1194,98 +1061,7 @@ def test_what_cannot_be_recorded_is_denied(forward: PlayForward) -> None:
     assert stage.upstreams == []
 
 
-# --- inside a plain tunnel
-
-
-def test_a_tunnel_for_plain_http_takes_origin_form(forward: PlayForward) -> None:
-    stage = forward(target=EXAMPLE)
-
-    stage.says(b"GET /a HTTP/1.1\r\nHost: example.com\r\n\r\n")
-
-    assert stage.upstream.take() == b"GET /a HTTP/1.1\r\nHost: example.com\r\n\r\n"
-
-
-def test_http_1_0_without_a_host_means_the_tunnels_target(forward: PlayForward) -> None:
-    stage = forward(target=EXAMPLE)
-
-    stage.says(b"GET /a HTTP/1.0\r\n\r\n")
-
-    assert stage.upstream.take() == b"GET /a HTTP/1.1\r\nHost: example.com\r\n\r\n"
-
-
-@pytest.mark.parametrize(
-    "line", [b"GET http://example.com/", b"GET http://evil.example/", b"CONNECT example.com:80"]
-)
-def test_inside_a_tunnel_no_request_names_a_host_of_its_own(
-    forward: PlayForward, line: bytes
-) -> None:
-    stage = forward(target=EXAMPLE)
-
-    answer = stage.says(line + b" HTTP/1.1\r\nHost: example.com\r\n\r\n")
-
-    assert statuses(answer) == [400]
-    assert stage.client.closed
-    assert stage.upstreams == []
-
-
-def test_inside_a_tunnel_the_host_field_is_the_target(forward: PlayForward) -> None:
-    stage = forward(target=EXAMPLE)
-
-    answer = stage.says(b"GET / HTTP/1.1\r\nHost: other.example\r\n\r\n")
-
-    assert reason_of(answer) == "host-mismatch"
-    assert stage.upstreams == []
-
-
 # --- through an upstream proxy
-
-
-CORPORATE = UpstreamProxy(Authority.of("proxy.corp", 3128), "user:password", ("other.example",))
-
-
-def test_a_request_through_an_upstream_proxy_keeps_absolute_form(forward: PlayForward) -> None:
-    stage = forward(upstream_proxy=CORPORATE)
-
-    stage.says(GET)
-
-    assert stage.upstream.take() == (
-        b"GET http://example.com/ HTTP/1.1\r\nHost: example.com\r\n"
-        b"Proxy-Authorization: Basic dXNlcjpwYXNzd29yZA==\r\n\r\n"
-    )
-
-
-def test_an_upstream_proxy_without_a_password_gets_none(forward: PlayForward) -> None:
-    stage = forward(upstream_proxy=UpstreamProxy(CORPORATE.authority))
-
-    stage.says(GET)
-
-    assert b"Authorization" not in stage.upstream.take()
-
-
-def test_an_exception_goes_past_the_upstream_proxy(forward: PlayForward) -> None:
-    stage = forward(upstream_proxy=CORPORATE)
-
-    stage.says(OTHER)
-
-    assert stage.upstream.take().startswith(b"GET / HTTP/1.1\r\n")
-
-
-def test_the_options_of_a_whole_server_have_no_path_at_an_upstream_proxy(
-    forward: PlayForward,
-) -> None:
-    stage = forward(upstream_proxy=CORPORATE)
-
-    stage.says(b"OPTIONS http://example.com HTTP/1.1\r\nHost: example.com\r\n\r\n")
-
-    assert stage.upstream.take().startswith(b"OPTIONS http://example.com HTTP/1.1\r\n")
-
-
-def test_a_foreign_port_stays_in_the_host_field(forward: PlayForward) -> None:
-    stage = forward("allow: [{host: example.com, scheme: http, ports: [8080]}]")
-
-    stage.says(b"GET http://example.com:8080/ HTTP/1.0\r\n\r\n")
-
-    assert stage.upstream.take() == b"GET / HTTP/1.1\r\nHost: example.com:8080\r\n\r\n"
 
 
 def test_what_an_upstream_that_was_given_up_says_is_of_no_interest(stage: Stage) -> None:

@@ -22,8 +22,8 @@ from claude_proxy.proxy.layers.session import Waiting
 from claude_proxy.trust.certificate_authority import CertificateAuthority
 from claude_proxy.wire.authority import Authority
 from claude_proxy.wire.proxy_protocol import SIGNATURE, encode
+from tests.proxy.layers.http1_peers import reason_of, statuses
 from tests.proxy.layers.stage import BrokenPolicy, Ledger, Stage, a_dialer, gate_of, options_of
-from tests.proxy.layers.test_http1 import reason_of, statuses
 from tests.proxy.layers.tls_peers import TlsClient, client_context
 from tests.wire.hellos import ENCRYPTED, hello, real_hello, records, sni
 

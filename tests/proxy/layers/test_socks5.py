@@ -20,8 +20,8 @@ from claude_proxy.trust.certificate_authority import CertificateAuthority
 from claude_proxy.wire.authority import Authority
 from claude_proxy.wire.proxy_protocol import encode
 from claude_proxy.wire.socks5 import SocksReply, reply
+from tests.proxy.layers.http1_peers import reason_of
 from tests.proxy.layers.stage import BrokenPolicy, Ledger, Stage, a_dialer, gate_of, policy_of
-from tests.proxy.layers.test_http1 import reason_of
 from tests.proxy.layers.tls_peers import TlsClient, TlsOrigin, client_context, origin_context
 from tests.wire.hellos import real_hello
 

@@ -12,8 +12,8 @@ from claude_proxy.proxy.layers.session import Waiting
 from claude_proxy.proxy.layers.tls_intercept import TlsIntercept
 from claude_proxy.trust.certificate_authority import CertificateAuthority
 from claude_proxy.wire.client_hello import ClientHello
+from tests.proxy.layers.http1_peers import reason_of
 from tests.proxy.layers.stage import Hook, Ledger, Stage, a_dialer, gate_of, options_of
-from tests.proxy.layers.test_http1 import reason_of
 from tests.proxy.layers.tls_peers import TlsClient, TlsOrigin, client_context, origin_context
 
 ALLOWLIST = """

@@ -1,0 +1,89 @@
+"""Each error of an upstream becomes one refusal, on HTTP/1.1 and HTTP/2 alike."""
+
+import pytest
+
+from claude_proxy.policy.reason import Reason
+from claude_proxy.policy.request import Request, Scheme
+from claude_proxy.proxy.dialer import DialError, Failure
+from claude_proxy.proxy.upstream_errors import (
+    CUT_SHORT,
+    TIMED_OUT,
+    UpstreamError,
+    bad_response,
+    closed,
+    cut_off,
+    refusal_for,
+)
+from claude_proxy.wire.authority import Authority
+from tests.proxy.layers.stage import policy_of
+
+TARGET = Authority.of("example.com", 443)
+REQUEST = Request(Scheme.HTTPS, TARGET, TARGET, "GET", "/a", "secret=1", [])
+LABEL = "GET https://example.com/a"
+DENIED = policy_of("deny: [example.com]").decide_connect(TARGET)
+UNREACHED = [failure for failure in Failure if failure is not Failure.DENIED]
+
+
+@pytest.mark.parametrize("failure", UNREACHED)
+def test_a_failed_dial_is_a_gateway_error_by_its_own_reason(failure: Failure) -> None:
+    refusal = refusal_for(DialError(failure, "the dial failed"), REQUEST, LABEL)
+
+    assert refusal.status == (504 if failure is Failure.TIMEOUT else 502)
+    assert (refusal.reason, refusal.explanation) == (failure.value, "The dial failed.")
+    assert (refusal.label, refusal.retry) == (LABEL, True)
+
+
+def test_a_dial_that_the_policy_denies_is_a_denial() -> None:
+    error = DialError(Failure.DENIED, "denied", DENIED)
+
+    refusal = refusal_for(error, REQUEST, LABEL)
+
+    assert (refusal.status, refusal.reason) == (403, Reason.DENY_RULE.value)
+    assert (refusal.label, refusal.retry) == (LABEL, False)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        ("Certificate verify failed: self-signed certificate", "upstream-certificate-invalid"),
+        ("certificate verify failed", "upstream-certificate-invalid"),
+        ("hostname mismatch", "upstream-certificate-invalid"),
+        ("The remote server does not speak TLS.", "upstream-tls-failed"),
+        ("connection closed early", "upstream-tls-failed"),
+    ],
+)
+def test_a_failed_handshake_tells_a_wrong_certificate_from_the_rest(
+    error: str, reason: str
+) -> None:
+    refusal = refusal_for(error, REQUEST, LABEL)
+
+    assert (refusal.status, refusal.reason) == (502, reason)
+    assert refusal.explanation.startswith("No TLS connection to example.com:443: ")
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "reason"),
+    [
+        (closed(), 502, "upstream-closed"),
+        (closed("the stream was reset"), 502, "upstream-closed"),
+        (CUT_SHORT, 502, "upstream-cut-short"),
+        (TIMED_OUT, 504, "upstream-timeout"),
+        (bad_response("there is a bare CR"), 502, "upstream-bad-answer"),
+        (cut_off("credential-echoed"), 502, "credential-echoed"),
+    ],
+)
+def test_a_response_that_does_not_come_whole_is_a_gateway_error(
+    error: UpstreamError, status: int, reason: str
+) -> None:
+    refusal = refusal_for(error, REQUEST, LABEL)
+
+    assert (refusal.status, refusal.reason) == (status, reason)
+    assert refusal.explanation.lower() == f"{error.text}.".lower()
+
+
+@pytest.mark.parametrize(
+    "error", ["verify failed", closed(), TIMED_OUT, DialError(Failure.REFUSED, "it refuses")]
+)
+def test_no_refusal_repeats_the_query(error: str | UpstreamError | DialError) -> None:
+    for as_json in (True, False):
+        assert b"secret" not in refusal_for(error, REQUEST, LABEL).body(as_json=as_json)

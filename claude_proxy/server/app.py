@@ -18,6 +18,7 @@ import uvloop
 from mitmproxy.master import Master
 from mitmproxy.options import Options
 from mitmproxy.proxy.context import Context
+from mitmproxy.proxy.layer import Layer
 from mitmproxy.tools.dump import DumpMaster
 
 from claude_proxy.audit.learn import usage_line
@@ -34,8 +35,8 @@ from claude_proxy.events import Notice
 from claude_proxy.policy.request import Scheme
 from claude_proxy.proxy.connection import Hook, Services
 from claude_proxy.proxy.dialer import Dialer, SystemResolver
-from claude_proxy.proxy.gateway.layer import UNKNOWN_CALLER, GatewayFront
-from claude_proxy.proxy.gateway.state import state_of
+from claude_proxy.proxy.gateway.layer import UNKNOWN_CALLER, gateway_layer
+from claude_proxy.proxy.gateway.state import gateway_state
 from claude_proxy.proxy.hooks.http2_streams import Http2StreamHooks
 from claude_proxy.proxy.hooks.tls import TlsCertificates
 from claude_proxy.proxy.layers.protocol_detection import ProtocolDetection
@@ -106,10 +107,10 @@ class _Parts:
         if not opened.gateway or gateway is None or gate is None:
             return listener
         token = None if opened.address is None else gateway.token
-        state, dialer = state_of(gateway, self.store), services.dialer
+        state, dialer = gateway_state(gateway, self.store), services.dialer
 
-        def top_layer(context: Context, session: Session) -> GatewayFront:
-            return GatewayFront(context, session, dialer, state, token)
+        def top_layer(context: Context, session: Session) -> Layer:
+            return gateway_layer(context, session, dialer, state, token)
 
         own = replace(
             services,

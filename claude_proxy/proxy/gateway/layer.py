@@ -1,8 +1,5 @@
 """First layer of a gateway's connection: a relay may say for whom it connects, then HTTP/1.1."""
 
-from collections.abc import Iterator
-
-from mitmproxy.proxy import commands
 from mitmproxy.proxy.context import Context
 
 from claude_proxy.policy.reason import Reason
@@ -22,23 +19,17 @@ UNKNOWN_CALLER = api_error(
 ).http1(close=True)
 
 
-class GatewayFront(ProtocolDetection):
-    """The first layer of a gateway's connection."""
+def gateway_layer(
+    context: Context,
+    session: Session,
+    dialer: Dialer,
+    state: GatewayState,
+    token: str | None,
+) -> ProtocolDetection:
+    """Return the first layer of a gateway's connection."""
 
-    def __init__(
-        self,
-        context: Context,
-        session: Session,
-        dialer: Dialer,
-        state: GatewayState,
-        token: str | None,
-    ) -> None:
-        super().__init__(context, session, dialer)
-        self._state = state
-        self._token = token
+    def lane(context: Context, session: Session) -> Http1Lane:
+        role = GatewayRole(context.client, session, state, token)
+        return Http1Lane(context, session, role)
 
-    def _choose(self) -> Iterator[commands.Command]:
-        role = GatewayRole(self.context.client, self._session, self._state, self._token)
-        yield from self._replace_with(
-            Http1Lane(self.context, self._session, role), self._take_buffer()
-        )
+    return ProtocolDetection(context, session, dialer, lane)

@@ -40,7 +40,7 @@ class GatewayState:
         return self.quota.begin(now, requests=requests, tokens=tokens)
 
 
-def state_of(gateway: Gateway, counter: UsageCounter) -> GatewayState:
+def gateway_state(gateway: Gateway, counter: UsageCounter) -> GatewayState:
     """Return the state of a gateway in one process."""
     return GatewayState(gateway, Quota(gateway.ceilings), counter)
 

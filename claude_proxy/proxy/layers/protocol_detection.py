@@ -4,6 +4,7 @@ Law: every exit is gated. All protocols arrive on one port, and each leads to th
 CONNECT is answered here, before any TLS and before any of mitmproxy's HTTP.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from mitmproxy.connection import ConnectionState
@@ -26,6 +27,8 @@ from claude_proxy.wire.authority import Authority
 from claude_proxy.wire.http1.head import BadMessage, RequestHead
 from claude_proxy.wire.http1.request import read_request_head
 
+type MakeLane = Callable[[Context, Session], layer.Layer]
+
 _CONNECT = b"CONNECT "
 _SOCKS5 = bytes((socks5.VERSION,))
 _PLAIN_PORT = 80
@@ -35,8 +38,11 @@ _ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 class ProtocolDetection(layer.Layer):
     """The first layer of every connection; replaces itself once the protocol is known."""
 
-    def __init__(self, context: Context, session: Session, dialer: Dialer) -> None:
+    def __init__(
+        self, context: Context, session: Session, dialer: Dialer, serve: MakeLane | None = None
+    ) -> None:
         super().__init__(context)
+        self._serve = serve  # makes the lane of a listener with one protocol; None: any protocol
         self._session = session
         self._dialer = dialer
         self._in = bytearray()
@@ -74,7 +80,10 @@ class ProtocolDetection(layer.Layer):
 
     def _choose(self) -> Commands:
         """Choose the layer for the protocol of the first bytes, once they show it."""
-        if self._in.startswith(_SOCKS5):
+        if self._serve is not None:
+            lane = self._serve(self.context, self._session)
+            yield from self._replace_with(lane, self._take_buffer())
+        elif self._in.startswith(_SOCKS5):
             socks = Socks5Layer(self.context, self._session, self._dialer, self._replace_with)
             yield from self._replace_with(socks, self._take_buffer())
         elif self._in.startswith(_CONNECT):

@@ -4,6 +4,8 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from mitmproxy.proxy.layer import Layer
+
 from claude_proxy.config.settings import Base, Gateway, GatewayMode
 from claude_proxy.policy.credentials.binding import Form, Injection
 from claude_proxy.policy.credentials.decision import AvailableSecrets
@@ -13,9 +15,9 @@ from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.request import Scheme
 from claude_proxy.proxy.dialer import DialError, Failure
 from claude_proxy.proxy.gate import Gate
-from claude_proxy.proxy.gateway.layer import GatewayFront
+from claude_proxy.proxy.gateway.layer import gateway_layer
 from claude_proxy.proxy.gateway.policy import policy_of
-from claude_proxy.proxy.gateway.state import state_of
+from claude_proxy.proxy.gateway.state import gateway_state
 from claude_proxy.proxy.layers.session import Session
 from claude_proxy.wire.authority import Authority
 from tests.proxy.layers.stage import Ledger, Stage, a_dialer
@@ -113,10 +115,10 @@ def play(
     ledger, custodian = Ledger(), custodian or SecretProvider()
     judged = policy_of(gateway, policy or Policy())
     gate = Gate(judged, ledger.events.append, secret_provider=custodian)
-    state = state_of(gateway, counts or Counts())
+    state = gateway_state(gateway, counts or Counts())
 
-    def make(context: Any, session: Session) -> GatewayFront:
-        return GatewayFront(context, session, a_dialer(), state, token)
+    def make(context: Any, session: Session) -> Layer:
+        return gateway_layer(context, session, a_dialer(), state, token)
 
     return Play(Stage(make, gate, connects=connects, local=local), ledger, custodian)
 

@@ -81,8 +81,11 @@ def test_the_query_is_recorded_only_if_the_owner_asked(
     assert ledger.decisions[0].path == path
 
 
-def test_an_admission_brings_the_credential_and_shows_it_to_nobody(session: Session) -> None:
-    session.gate = Gate(POLICY, [].append, secret_provider=SecretProvider({"gateway": Secret(VALUE)}))
+def test_an_admission_brings_the_credential_and_shows_it_to_nobody(
+    session: Session, ledger: Ledger
+) -> None:
+    provider = SecretProvider({"gateway": Secret(VALUE)})
+    session.gate = Gate(POLICY, ledger.events.append, secret_provider=provider)
     admission = admitted(session)
 
     assert VALUE in dict(admission.extra).values()

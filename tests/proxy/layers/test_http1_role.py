@@ -4,7 +4,7 @@ import pytest
 from mitmproxy.connection import Client
 
 from claude_proxy.proxy.gateway.role import GatewayRole
-from claude_proxy.proxy.gateway.state import state_of
+from claude_proxy.proxy.gateway.state import gateway_state
 from claude_proxy.proxy.layers.http1_proxy import ProxyRole
 from claude_proxy.proxy.layers.http1_role import Role, has_body
 from claude_proxy.proxy.layers.session import Session
@@ -39,7 +39,7 @@ def test_each_role_answers_a_refusal_with_its_status(name: str, ledger: Ledger) 
     role: Role = (
         ProxyRole(session, scheme=gateway.upstream.scheme, target=None)
         if name == "proxy"
-        else GatewayRole(client, session, state_of(gateway, Counts()), None)
+        else GatewayRole(client, session, gateway_state(gateway, Counts()), None)
     )
 
     response = role.response_for(bad_request("the message is malformed"))

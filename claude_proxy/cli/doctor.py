@@ -1,7 +1,6 @@
-"""Looks at the installation, its clients or its sandbox, and prints what it found.
+"""`claude-proxy doctor`: checks the installation, its clients or its sandbox.
 
-It keeps the eighth law for itself: what could not be looked at is an error in its own right,
-never "ok".
+Law kept: fail closed: what could not be checked is an error, never "ok".
 """
 
 import json
@@ -34,16 +33,17 @@ EPILOG = """\b
 Examples:
   claude-proxy doctor               configuration, CA, listeners, what a sandbox needs
   claude-proxy doctor --trust       which clients use the proxy and trust its CA
-  claude-proxy doctor --attack      tries to get out of a sandbox of your own settings
+  claude-proxy doctor --attack      tries to get out of a sandbox with your settings
 \b
-Exit codes: 0 all is well, 1 warnings, 2 errors.
-  --trust:  1 if a client ignores the proxy or the CA, 2 if one could not be looked at
+Exit codes: 0 no problems, 1 warnings, 2 errors.
+  --trust:  1 if a client ignores the proxy or the CA, 2 if one could not be tested
   --attack: 1 if anything got out, 2 if something could not be tried
 
-The options of `run` that shape its sandbox and those of `serve` are taken too, and their variables.
+The options of `serve`, and those of `run` that shape its sandbox, apply here too, with their
+variables.
 """
 
-# By the word that is shown: a level and a result can have the same.
+# By the word that is shown: a level and an outcome can share one.
 _COLOURS = {
     "ok": "green",
     "works": "green",
@@ -53,13 +53,13 @@ _COLOURS = {
     "THROUGH": "red",
 }
 _HELP = {
-    "dir": "With --attack: the project directory.  [default: an empty one of its own]",
-    "profile": "With --attack: claude, gemini, codex, shell, or one of your own.  [default: shell]",
+    "dir": "With --attack: the project directory.  [default: an empty temporary one]",
+    "profile": "With --attack: claude, gemini, codex, shell, or your own.  [default: shell]",
     "listen": "Where the proxy listens: ADDRESS:PORT or unix:PATH; repeatable.",
     "port": "The port that the proxy listens on.",
 }
 _SHOWN = {"confdir", "statedir", "allowlist", "listen", "port", "profile", "dir"}
-# Those that say what is run and how it is shown: here that is settled.
+# Options that choose the command and the output, which are fixed here.
 _OF_RUN_ALONE = {
     "command",
     "proxy",
@@ -73,7 +73,7 @@ _OF_RUN_ALONE = {
 }
 _OF_RUN = {field.name for field in fields(run.RunOptions)} - _OF_RUN_ALONE
 _DEFAULT = TcpListen(DEFAULT_HOST, DEFAULT_PORT)
-_WORD = "claude-proxy-doctor"  # COMMAND, as far as a profile is chosen for it
+_WORD = "claude-proxy-doctor"  # the COMMAND by which a profile would be chosen
 
 
 def _with_options_of_others(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -108,7 +108,7 @@ def command(context: click.Context, /, *, part: str | None, as_json: bool, **giv
     except ConfigError:
         raise
     except ClaudeProxyError as error:
-        # Its exit code, 1, would say that something was found; it is 2 where nothing could be.
+        # Exit code 1 would mean that a problem was found; 2 means that the check failed.
         raise ConfigError(error.what, where=error.where, fix=error.fix) from error
 
 
@@ -124,7 +124,7 @@ def _painted(text: str, level: Level | Outcome | None) -> str:
     return click.style(text, fg=_COLOURS[level.value], bold=level is Outcome.THROUGH or None)
 
 
-# --- the installation
+# The installation
 
 
 def _examine(settings: Settings, *, as_json: bool) -> int:
@@ -139,7 +139,7 @@ def _examine(settings: Settings, *, as_json: bool) -> int:
 
 
 def finding_lines(findings: Iterable[Finding]) -> Iterator[str]:
-    """Yield the table, and below each finding how to fix it."""
+    """Yield the table, with the fix below each finding."""
     rows = list(findings)
     width = max((len(finding.name) for finding in rows), default=0)
     margin = max(map(len, Level)) + 2
@@ -151,11 +151,11 @@ def finding_lines(findings: Iterable[Finding]) -> Iterator[str]:
             yield f"{' ' * (margin + width + 2)}{mark}{escape_text(line)}"
 
 
-# --- clients
+# Clients
 
 
 def _trust(settings: Settings, *, as_json: bool) -> int:
-    # It brings the sandbox's launcher along.
+    # Imports the sandbox's launcher.
     from claude_proxy.doctor.client_trust import exit_code_of, try_clients  # noqa: PLC0415
 
     place = next((at for at in settings.listen if isinstance(at, TcpListen)), _DEFAULT)
@@ -168,7 +168,7 @@ _ANSWERS = {True: "yes", False: "NO", None: "?"}
 
 
 def trust_lines(looks: "Sequence[ClientResult]") -> Iterator[str]:
-    """Yield the table of clients, and below each that needs it how to fix it."""
+    """Yield the table of clients, with the message and the fix below each that fails."""
     width = max((len(look.client) for look in looks), default=0)
     column = len("uses the proxy")
     yield f"{''.ljust(width)}  uses the proxy  trusts the CA"
@@ -184,11 +184,11 @@ def trust_lines(looks: "Sequence[ClientResult]") -> Iterator[str]:
                 yield f"{' ' * width}  {mark} {escape_text(text)}"
 
 
-# --- the sandbox
+# The sandbox
 
 
 def _attack(settings: Settings, of_run: dict[str, Any], *, as_json: bool) -> int:
-    # It brings the sandbox's launcher along.
+    # Imports the sandbox's launcher.
     from claude_proxy.doctor.attack.run import AttackTarget, attack  # noqa: PLC0415
     from claude_proxy.sandbox.host_facts import user_of  # noqa: PLC0415
 
@@ -204,7 +204,7 @@ def _attack(settings: Settings, of_run: dict[str, Any], *, as_json: bool) -> int
 
 @contextmanager
 def _secret() -> Iterator[str]:
-    """Put a secret among our variables: none of them is to be seen inside."""
+    """Set a variable to a secret, which must not be visible inside."""
     from claude_proxy.doctor.attack.canaries import SECRET_VARIABLE, fresh_token  # noqa: PLC0415
 
     token = os.environ[SECRET_VARIABLE] = fresh_token()
@@ -215,7 +215,7 @@ def _secret() -> Iterator[str]:
 
 
 def attack_lines(rows: Sequence[AttackResult]) -> Iterator[str]:
-    """Yield the table, a part for each place that is aimed at, and what it comes to."""
+    """Yield the table, grouped by target, and the totals."""
     width = max((len(row.title) for row in rows), default=0)
     for group, part in groupby(rows, key=lambda row: row.group):
         yield f"{group.value}:"
@@ -244,8 +244,8 @@ def _sum_lines(rows: Sequence[AttackResult]) -> Iterator[str]:
     yield ""
     yield f"{len(stopped)} of {len(tried)} attacks stopped, {tries} tries in all."
     if unknown := count[Outcome.ERROR]:
-        told = f"NOT KNOWN: {len(unknown)} could not be judged; nothing is proved of them."
-        yield _painted(told, Outcome.ERROR)
+        message = f"UNKNOWN: {len(unknown)} could not be tried; nothing is proved about them."
+        yield _painted(message, Outcome.ERROR)
     if through := count[Outcome.THROUGH]:
-        told = f"NOT SAFE: {len(through)} got through. Do not rely on this sandbox."
-        yield _painted(told, Outcome.THROUGH)
+        message = f"NOT SAFE: {len(through)} got through. Do not rely on this sandbox."
+        yield _painted(message, Outcome.THROUGH)

@@ -217,7 +217,7 @@ def test_what_could_not_be_tried_is_said_aloud() -> None:
     assert lines[-3:] == [
         "",
         "2 of 3 attacks stopped, 4 tries in all.",
-        "NOT KNOWN: 1 could not be judged; nothing is proved of them.",
+        "UNKNOWN: 1 could not be tried; nothing is proved about them.",
     ]
 
 
@@ -256,7 +256,7 @@ def test_the_help_shows_what_matters_here_and_its_exit_codes(
 
     assert code == 0
     assert "--upstream-ca" not in out
-    assert "Exit codes: 0 all is well, 1 warnings, 2 errors." in out
+    assert "Exit codes: 0 no problems, 1 warnings, 2 errors." in out
     assert cli.COMMANDS["doctor"] in out
 
 

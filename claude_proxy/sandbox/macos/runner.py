@@ -1,7 +1,7 @@
-"""Runs COMMAND under macOS's sandbox-exec, with only the port of its own proxy open.
+"""macOS runner: starts COMMAND under sandbox-exec, with only the port of its own proxy open.
 
-Seatbelt knows no namespaces: the proxy listens on a port of the machine's loopback, and there is
-no relay. It was never run, as no Mac was at hand; the profile is `seatbelt`'s, and pure.
+Seatbelt has no namespaces: the proxy listens on a port of the host's loopback interface, and there
+is no relay. This module has never run on a Mac; the profile is built by `seatbelt`, which is pure.
 """
 
 import signal
@@ -29,7 +29,7 @@ def run(run_spec: RunSpec, environ: Mapping[str, str]) -> int:
         raise ClaudeProxyError(
             "sandbox-exec not found",
             where=str(SANDBOX_EXEC),
-            fix="it is a part of macOS; on Linux, `claude-proxy run` takes bwrap by itself",
+            fix="it is part of macOS; on Linux, `claude-proxy run` uses bwrap",
         )
     _refuse_unknown(run_spec)
     refuse_reachable(run_spec)
@@ -59,7 +59,7 @@ def run(run_spec: RunSpec, environ: Mapping[str, str]) -> int:
 
 
 def _refuse_unknown(run_spec: RunSpec) -> None:
-    """Refuse what is known on Linux alone."""
+    """Refuse options that exist only on Linux."""
     asked = {
         "--verify": run_spec.verify,
         "--proxy": run_spec.join is not None,
@@ -68,16 +68,16 @@ def _refuse_unknown(run_spec: RunSpec) -> None:
     for option, given in asked.items():
         if given:
             raise ConfigError(
-                "this is not to be had on macOS",
+                "this option is not available on macOS",
                 where=option,
-                fix="leave it out; the run has a proxy of its own",
+                fix="leave it out; the run starts its own proxy",
             )
 
 
 def _start_proxy(
     run_spec: RunSpec, run_directory: RunDirectory, log: RunLog, stack: ExitStack
 ) -> int:
-    """Start the run's proxy on a free port, and return that once it is ready."""
+    """Start the run's proxy on a free port, and return the port when it is ready."""
     with socket.create_server((_LOOPBACK, 0)) as listener:
         own = replace(
             run_spec.settings,
@@ -96,7 +96,7 @@ def _start_proxy(
 def _wait(words: list[str], environment: dict[str, str], run_spec: RunSpec) -> int:
     before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT,)}
     try:
-        # Ctrl-C is COMMAND's; it reaches it by the terminal, and the default is given back to it.
+        # Ctrl-C is for COMMAND, which gets it from the terminal, with the default handler.
         process = subprocess.Popen(  # noqa: S603 - sandbox-exec, with the words of a plan
             words,
             env=environment,

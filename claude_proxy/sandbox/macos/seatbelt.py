@@ -1,10 +1,10 @@
-"""Writes the sandbox profile of macOS, and the command line that runs a command under it; pure.
+"""Seatbelt profile of macOS, and the command line that applies it; pure.
 
-Law kept: default-deny (1). All is denied that is not listed: the network but for the proxy's own
-port, writing but for the project and what the profile names, reading of homes but for the same,
-and the services of the system by which a program could have another one run outside.
+Law kept: default-deny. What is not listed is denied: the network except the proxy's port, writing
+except to the project and the paths of the profile, reading of home directories except the same, and
+system services by which a program could start another one outside.
 
-It was never run: no Mac was at hand. What is tested is the text.
+It has never run on a Mac; the tests check the text.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from claude_proxy.errors import ConfigError
-from claude_proxy.sandbox.plan import environment as surroundings
+from claude_proxy.sandbox.plan import environment as plan_environment
 from claude_proxy.sandbox.plan import protected_paths
 from claude_proxy.sandbox.plan.model import HostFacts, PathKind, SandboxSpec
 from claude_proxy.sandbox.plan.planner import READ_ONLY_IN_PROJECT
@@ -25,8 +25,8 @@ _HOMES = ("/Users", "/Volumes", "/private/var/root", "/private/tmp", "/private/v
 _TERMINALS = r'(regex #"^/dev/ttys[0-9]+$")'
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/tty", "/dev/ptmx", "/dev/dtracehelper")
 
-# What a command line program asks of the system. Not among them: the key chain, the pasteboard,
-# Apple events and Launch Services, by which a program outside could be told what to do.
+# System services that command line programs need. Left out: the keychain, the pasteboard, Apple
+# events and Launch Services, by which a program outside could be controlled.
 _SERVICES = (
     "com.apple.bsd.dirhelper",
     "com.apple.logd",
@@ -68,13 +68,13 @@ def seatbelt(
 ) -> Seatbelt:
     """Return the profile and the command line of a run whose proxy listens on `port`.
 
-    `temporary` and `shown` are directories of this run alone; the launcher has put copies of
-    ca.pem, bundle.pem and allowlist.yaml into `shown`, as the originals' directory is never shown.
+    `temporary` and `shown` are directories of this run; `shown` contains copies of ca.pem,
+    bundle.pem and allowlist.yaml, because the directory of the originals is protected.
     """
     command = _command(spec, facts)
     profile = "".join(f"{line}\n" for line in _lines(spec, facts, port, (temporary, shown)))
     given = facts.environ.get("PATH") or "/usr/bin:/bin"
-    variables, _ = surroundings.environment(
+    variables, _ = plan_environment.environment(
         spec, facts, path=given, shell=_shell(facts), project=spec.project
     )
     if spec.network:
@@ -86,12 +86,12 @@ def seatbelt(
 
 
 def quoted(path: Path | str) -> str:
-    """Return a path as a string of the profile's language; ConfigError if it has none."""
+    """Return a path as a string literal of the profile language; ConfigError if it has none."""
     text = str(path)
     if not text.isprintable():
-        # A line break or the like has no spelling that is known to be safe.
+        # A line break, for example, has no literal that is known to be safe.
         raise ConfigError(
-            "the path holds a character that a sandbox profile cannot name",
+            "the path contains a character that a sandbox profile cannot express",
             where=repr(text),
             fix="rename it, or choose another directory",
         )
@@ -103,7 +103,7 @@ def _lines(
     spec: SandboxSpec, facts: HostFacts, port: int, ours: tuple[Path, Path]
 ) -> Iterator[str]:
     temporary, shown = ours
-    # The last rule that fits decides: what is never shown comes after all that is.
+    # The last matching rule decides: protected paths come after everything that is shown.
     yield _BASE.rstrip("\n")
     yield from _network(spec, port)
     written = [*_written(spec, facts), temporary]
@@ -126,7 +126,7 @@ def _network(spec: SandboxSpec, port: int) -> Iterator[str]:
         return
     yield f'(allow network-outbound (remote ip "localhost:{int(port)}"))'
     for callback in spec.profile.callback_ports:
-        # A browser brings a login back to this port.
+        # A login in the browser returns to this port.
         yield f'(allow network-bind (local ip "localhost:{int(callback)}"))'
         yield f'(allow network-inbound (local ip "localhost:{int(callback)}"))'
 
@@ -169,7 +169,7 @@ def _hidden_paths(spec: SandboxSpec, facts: HostFacts) -> list[Path]:
 
 
 def _with_real(facts: HostFacts, paths: Iterable[Path]) -> list[Path]:
-    """Return each path, and what it leads to: the sandbox looks at what a path resolves to."""
+    """Return each path and its real path: Seatbelt compares resolved paths."""
     found: dict[Path, None] = {}
     for path in paths:
         found[path] = None
@@ -189,7 +189,7 @@ def _command(spec: SandboxSpec, facts: HostFacts) -> tuple[str, ...]:
         return (str(_shell(facts)),)
     if facts.program is None:
         return spec.command
-    # An absolute path, as it stands where options would.
+    # An absolute path, because it is placed where options could be.
     return (str(facts.program.path), *spec.command[1:])
 
 

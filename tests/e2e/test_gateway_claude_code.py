@@ -318,11 +318,11 @@ def test_an_error_is_told_in_the_words_of_the_api(
     assert (by_gateway[1], wording in by_gateway[0]) == (1, True)
 
 
-def test_a_minute_of_pings_is_no_reason_to_give_up(
+def test_pings_beyond_every_limit_on_silence_are_no_reason_to_give_up(
     start: Start, internet: Internet, answers: Callable[..., None]
 ) -> None:
-    gateway = start()
-    answers(pausing(60))
+    gateway = start("--timeout", "3s", "--idle-timeout", "3s")
+    answers(pausing(8))
 
     said, code, tries = course(gateway.claude, internet)
 

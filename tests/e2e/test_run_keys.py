@@ -238,12 +238,21 @@ def shown_of(pid: int) -> bytes:
     return found
 
 
+ASK_WITH_PLACEHOLDER = f"""
+curl -sS https://{API}/v1/models -H "x-api-key: $ANTHROPIC_AUTH_TOKEN"; cat /run/claude-proxy/*
+"""
+
+
 @pytest.mark.parametrize("kind", SOURCES)
-def test_no_process_of_a_run_shows_the_key(launch: Launch, kind: str) -> None:
+def test_nothing_of_a_run_shows_the_key_while_it_goes_on_or_afterwards(
+    launch: Launch, kind: str
+) -> None:
     runs = launch()
     source, variables = source_of(kind, runs)
     runs.allowlist.write_text(injecting(source), encoding="utf-8")
-    words = runs.words(["sh", "-c", "echo begun; read line; " + LOOK], "--profile", "claude")
+    before = set(runs.directory.rglob("*"))
+    script = f"echo begun; read line\n{LOOK}{ASK_WITH_PLACEHOLDER}exit 3"
+    words = runs.words(["sh", "-c", script], "--profile", "claude", "--verbose")
 
     process = runs.popen(words, **variables)
     assert process.stdout is not None
@@ -252,7 +261,7 @@ def test_no_process_of_a_run_shows_the_key(launch: Launch, kind: str) -> None:
     shown = {pid: shown_of(pid) for pid in tree_of(process.pid)}
     out, err = process.communicate(b"go\n", timeout=120)
 
-    assert process.returncode == 0, err
+    assert process.returncode == 3, err
     # The launcher, its proxy, relay, guard, bwrap, its first process and COMMAND.
     assert len(shown) >= 7
     assert b"sandbox.proxy_process" in b"".join(shown.values())
@@ -261,27 +270,29 @@ def test_no_process_of_a_run_shows_the_key(launch: Launch, kind: str) -> None:
     assert PLACEHOLDER.encode() in out
     assert not found_in(out)
     assert not found_in(err)
+    assert_nothing_left_holds_the_key(runs, before)
 
 
 @pytest.mark.parametrize("kind", SOURCES)
-@pytest.mark.parametrize("fails", [False, True])
-def test_nothing_that_a_run_leaves_holds_the_key(launch: Launch, kind: str, *, fails: bool) -> None:
+def test_nothing_that_a_run_leaves_holds_the_key_although_its_requests_fail(
+    launch: Launch, kind: str
+) -> None:
     runs = launch()
     source, variables = source_of(kind, runs)
     runs.allowlist.write_text(injecting(source), encoding="utf-8")
     before = set(runs.directory.rglob("*"))
-    url = f"https://{API}/v1/models"
-    script = (
-        f'curl -sS {url} -H "x-api-key: $ANTHROPIC_AUTH_TOKEN"; cat /run/claude-proxy/*; exit 3'
-    )
-    options: list[str | Path] = ["--verbose"]
-    if fails:
-        options += ["--resolve", f"{API}:443:192.0.2.1", "--connect-timeout", "1s"]
+    options = ("--verbose", "--resolve", f"{API}:443:192.0.2.1", "--connect-timeout", "1s")
 
-    ran = runs.run("sh", "-c", script, options=options, variables=variables)
+    ran = runs.run(
+        "sh", "-c", f"{ASK_WITH_PLACEHOLDER}exit 3", options=options, variables=variables
+    )
 
     assert ran.returncode == 3, ran.stderr
     assert not found_in((ran.stdout + ran.stderr).encode())
+    assert_nothing_left_holds_the_key(runs, before)
+
+
+def assert_nothing_left_holds_the_key(runs: Launches, before: set[Path]) -> None:
     left = [path for path in runs.directory.rglob("*") if path.is_file() and path not in before]
     assert any(path.name == "audit.sqlite3" or "audit" in path.name for path in left), left
     for path in left:

@@ -103,7 +103,7 @@ def break_off(asked: Asked, talk: Talk) -> None:
 
 
 def pausing(pings: int) -> Turn:
-    """Think for so many seconds before the answer, with a ping in each."""
+    """Think before the answer, with so many pings, one a second."""
 
     def turn(asked: Asked, talk: Talk) -> None:
         talk.send(_EVENT_STREAM)

@@ -77,7 +77,7 @@ _FRAGMENTS: dict[Kind, Fragment] = {
     Kind.PORTS: _ref("ports"),
     Kind.TLS_PORTS: {"allOf": [_ref("ports"), {"not": {"contains": {"const": 80}}}]},
     Kind.SCHEME: _words("https", "http"),
-    Kind.METHODS: _list(_words(*METHODS)),
+    Kind.METHODS: _ref("methods"),
     Kind.PATHS: _ref("paths"),
     Kind.TLS: _words("intercept", "passthrough"),
     Kind.NETWORKS: _list(_ref("network")),
@@ -247,6 +247,7 @@ _VALUES: dict[str, Fragment] = {
         "allOf": [_ref("host"), {"not": _ref("network")}],
     },
     "ports": _list({"type": "integer", "minimum": 1, "maximum": 65535}),
+    "methods": _list(_words(*METHODS)),
     "paths": _list(_text("^/[^?#]*$")),
     "variable": {
         "description": "The name of an environment variable.",

@@ -29,7 +29,7 @@ from claude_proxy.policy.messages.restrictions import ApiRestrictions
 from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.request import Request, Scheme
 from claude_proxy.policy.rules import Rule, Tls
-from claude_proxy.policy.summary import narrowing_shown, use_shown
+from claude_proxy.policy.summary import describe_restrictions, describe_use
 from claude_proxy.wire.authority import Authority, normalise_host
 
 EXAMPLES = """\b
@@ -275,9 +275,9 @@ def _lines_of_request(
     elif answer.unjudged:
         lines.append("  body: not judged, as nothing says what it may ask for")
     if (narrowing := answer.narrowing) is not None:
-        lines.append(f"  narrowed: {narrowing_shown(narrowing)} ({narrowing.source})")
+        lines.append(f"  narrowed: {describe_restrictions(narrowing)} ({narrowing.source})")
     if (binding := answer.binding) is not None:
-        told = _unusable_by(binding, question) or use_shown(binding.use)
+        told = _unusable_by(binding, question) or describe_use(binding.use)
         lines.append(f"  credential {binding.name}: {harmless(told)} ({binding.source})")
     return lines
 
@@ -330,7 +330,7 @@ def _decision_facts(decision: Decision | None) -> dict[str, Any] | None:
 def _narrowing_facts(narrowing: ApiRestrictions | None) -> dict[str, Any] | None:
     if narrowing is None:
         return None
-    return {"limits": narrowing_shown(narrowing), "source": str(narrowing.source)}
+    return {"limits": describe_restrictions(narrowing), "source": str(narrowing.source)}
 
 
 def _credential_facts(question: Question, binding: Binding | None) -> dict[str, Any] | None:
@@ -339,7 +339,7 @@ def _credential_facts(question: Question, binding: Binding | None) -> dict[str, 
     return {
         "name": binding.name,
         "usable": _unusable_by(binding, question) is None,
-        "use": use_shown(binding.use),
+        "use": describe_use(binding.use),
         "source": str(binding.source),
     }
 

@@ -19,7 +19,7 @@ from claude_proxy.cli.shared_options import allowlist_option, confdir_option
 from claude_proxy.config import policy_files
 from claude_proxy.config.strict_yaml.nodes import harmless
 from claude_proxy.errors import ClaudeProxyError, ConfigError
-from claude_proxy.policy.credentials.binding import Binding, Injection, Pin
+from claude_proxy.policy.credentials.binding import Binding, Injection, LoginPin
 from claude_proxy.policy.credentials.login_hash import hash_of, login_of
 from claude_proxy.policy.credentials.sources import EnvironmentSource, SecretSource, source_name
 from claude_proxy.vault import sources
@@ -172,12 +172,12 @@ def _facts_of(binding: Binding, store: PinStore, withheld: Collection[str]) -> d
         facts["source"] = source_name(use.source)
         facts["fault"] = _fault_of(use.source, withheld)
         facts["available"] = facts["fault"] is None
-    if isinstance(use, Pin):
+    if isinstance(use, LoginPin):
         facts |= _facts_of_pin(binding.name, use, store)
     return facts
 
 
-def _facts_of_pin(name: str, use: Pin, store: PinStore) -> dict[str, Any]:
+def _facts_of_pin(name: str, use: LoginPin, store: PinStore) -> dict[str, Any]:
     if not use.learn:
         return {"pinned": len(use.digests) + (use.source is not None)}
     try:

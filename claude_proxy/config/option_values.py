@@ -13,16 +13,15 @@ from urllib.parse import unquote, urlsplit
 
 from claude_proxy.config.settings import (
     DEFAULT_HOST,
-    Address,
     Base,
     ClientCredentials,
     InheritedListen,
-    Network,
     TcpListen,
     UnixListen,
     UpstreamProxy,
 )
 from claude_proxy.policy.request import Scheme
+from claude_proxy.wire.address import Address, Network
 from claude_proxy.wire.authority import Authority, normalise_host, quoted
 
 _SIZE = re.compile(r"([0-9]{1,12})([KMG]?)(?:I?B)?", re.ASCII)

@@ -29,7 +29,7 @@ from claude_proxy.config.settings import Learn, Settings
 from claude_proxy.config.strict_yaml import nodes
 from claude_proxy.config.strict_yaml.fields import nearest
 from claude_proxy.errors import ConfigError
-from claude_proxy.policy.location import Source
+from claude_proxy.policy.location import Location
 from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.rules import Rule
 
@@ -81,7 +81,7 @@ def load_for(settings: Settings, last: Loaded | None = None, seen: States | None
     files.states = {} if seen is None else seen
     policy = served(_policy_file(files, settings))
     if settings.learn is not None and settings.learn[0] is Learn.EVERYTHING:
-        policy = policy.allowing_by_default(Source("--learn", 1, 1), "learning lets it through")
+        policy = policy.allowing_by_default(Location("--learn", 1, 1), "learning lets it through")
     if settings.narrowing is not None:
         # Before it is read: a change in between is then seen as one.
         files.states[settings.narrowing] = fingerprint(settings.narrowing)

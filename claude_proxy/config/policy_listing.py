@@ -2,7 +2,7 @@
 
 from claude_proxy.config.allowlist.model import NetworkMode, PolicyFile
 from claude_proxy.config.strict_yaml.nodes import harmless
-from claude_proxy.policy.summary import narrowing_shown
+from claude_proxy.policy.summary import describe_restrictions
 
 
 def lines_of_policies(found: list[tuple[str, PolicyFile]]) -> list[str]:
@@ -31,5 +31,5 @@ def lines_of_policy(name: str, file: PolicyFile) -> list[str]:
         f"  profile: {file.profile or 'the one of the command'}",
         *(f"  allow {rule} ({rule.source})" for rule in policy.allow),
         *(f"  deny {rule} ({rule.source})" for rule in policy.deny),
-        *(f"  {narrowing_shown(each)} ({each.source})" for each in policy.restrictions),
+        *(f"  {describe_restrictions(each)} ({each.source})" for each in policy.restrictions),
     ]

@@ -5,15 +5,13 @@ The command line, config.yaml and the tests build a `Settings`; `server.app` obe
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
 from claude_proxy.policy.credentials.binding import Injection
 from claude_proxy.policy.request import Scheme
+from claude_proxy.wire.address import Address, Network
 from claude_proxy.wire.authority import Authority
-
-type Address = IPv4Address | IPv6Address
-type Network = IPv4Network | IPv6Network
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 9051

@@ -12,7 +12,7 @@ from claude_proxy.doctor.context import Subject
 from claude_proxy.doctor.finding import Finding, error, ok, warning
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.policy import unbound_hosts
-from claude_proxy.policy.credentials.binding import Binding, Pin
+from claude_proxy.policy.credentials.binding import Binding, LoginPin
 from claude_proxy.policy.credentials.sources import (
     CommandSource,
     EnvironmentSource,
@@ -29,7 +29,7 @@ def check_credentials(subject: Subject) -> list[Finding]:
     """Check that every credential of the allowlist is available."""
     policy = policy_files.load_for(subject.settings).policy
     looks = [found for binding in policy.credentials for found in _look(binding, subject)]
-    words = unbound_hosts.words_about(policy)
+    words = unbound_hosts.warn_of_unbound_hosts(policy)
     return looks if words is None else [*looks, warning(_NAME, *words)]
 
 
@@ -38,7 +38,9 @@ def _look(binding: Binding, subject: Subject) -> Iterator[Finding]:
     hosts = ", ".join(map(str, binding.patterns))
     if source is None:
         known = (
-            "given by hash" if isinstance(binding.use, Pin) and binding.use.digests else "learned"
+            "given by hash"
+            if isinstance(binding.use, LoginPin) and binding.use.digests
+            else "learned"
         )
         yield ok(name, f"for {hosts}, {known}")
         return
@@ -52,7 +54,7 @@ def _look(binding: Binding, subject: Subject) -> Iterator[Finding]:
         yield ok(name, f"for {hosts}, from the {place} (not run)")
     else:
         yield ok(name, f"for {hosts}, from the {place}")
-    if not isinstance(binding.use, Pin) and is_anthropics(binding):
+    if not isinstance(binding.use, LoginPin) and is_anthropics(binding):
         yield from _others(name, subject, source)
 
 

@@ -21,13 +21,13 @@ from claude_proxy.policy.credentials.decision import (
 from claude_proxy.policy.credentials.placeholders import NO_PLACEHOLDERS, Placeholders
 from claude_proxy.policy.decision import CREDENTIALS_CHANGED, Decision, allowed_by, denied
 from claude_proxy.policy.index import RuleIndex
-from claude_proxy.policy.location import Source
+from claude_proxy.policy.location import Location
 from claude_proxy.policy.messages.restrictions import ApiRestrictions
 from claude_proxy.policy.patterns import HostPattern, PatternKind, any_covers
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Request, Scheme
 from claude_proxy.policy.rules import Rule, Tls
-from claude_proxy.policy.summary import changed_unshown, credential_shown, narrowing_lines
+from claude_proxy.policy.summary import describe_credential, hidden_changes, restriction_lines
 from claude_proxy.policy.verdict import Verdict
 from claude_proxy.wire.address import Address, AddressKind, effective, kind_of
 from claude_proxy.wire.authority import Authority
@@ -81,7 +81,7 @@ class Policy:
         """Return this policy with more deny rules."""
         return replace(self, deny=(*self.deny, *deny))
 
-    def allowing_by_default(self, source: Source, note: str = "") -> "Policy":
+    def allowing_by_default(self, source: Location, note: str = "") -> "Policy":
         """Return this policy with everything allowed that no deny rule covers.
 
         An address that is not public still needs a rule that names it, and a request must still
@@ -104,7 +104,7 @@ class Policy:
         """Return what `other` has and this one lacks, and the reverse; "deny" marks deny rules."""
         here, there = dict.fromkeys(_shown(self)), dict.fromkeys(_shown(other))
         added = tuple(shown for shown in there if shown not in here)
-        added += tuple(changed_unshown(self.credentials, other.credentials))
+        added += tuple(hidden_changes(self.credentials, other.credentials))
         removed = tuple(shown for shown in here if shown not in there)
         return added, removed
 
@@ -303,8 +303,8 @@ def _shown(policy: Policy) -> list[str]:
     return [
         *map(str, policy.allow),
         *(f"deny {rule}" for rule in policy.deny),
-        *map(credential_shown, policy.credentials),
-        *(line for each in policy.restrictions for line in narrowing_lines(each)),
+        *map(describe_credential, policy.credentials),
+        *(line for each in policy.restrictions for line in restriction_lines(each)),
     ]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from claude_proxy.policy.location import Source
+from claude_proxy.policy.location import Location
 from claude_proxy.policy.patterns import HostPattern, PathGlob
 from claude_proxy.policy.request import Scheme
 from claude_proxy.wire.address import Network
@@ -71,7 +71,7 @@ class Rule:
     tls: Tls
     addresses: tuple[Network, ...]  # where the host may resolve to although it is not public
     note: str
-    source: Source
+    source: Location
 
     def __post_init__(self) -> None:
         # An empty set is a mistake that would read as "nothing" here and as "all" elsewhere.

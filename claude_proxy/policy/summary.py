@@ -7,7 +7,7 @@ hash of it, nor the arguments of a command, nor a placeholder. Pure.
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from claude_proxy.policy.credentials.binding import HTTPS_PORT, Binding, Form, Injection, Pin
+from claude_proxy.policy.credentials.binding import HTTPS_PORT, Binding, Form, Injection, LoginPin
 from claude_proxy.policy.credentials.sources import source_name
 from claude_proxy.policy.messages.destinations import DestinationScope
 from claude_proxy.policy.messages.restrictions import MIB, ApiRestrictions
@@ -15,23 +15,23 @@ from claude_proxy.policy.messages.restrictions import MIB, ApiRestrictions
 _NAMED = 4  # values of a list that are spelled out; the rest is counted
 
 
-def credential_shown(binding: Binding) -> str:
+def describe_credential(binding: Binding) -> str:
     """Return which hosts a credential is for, and what becomes of it there."""
-    return f"credential {binding.name} for {_hosts(binding)}: {use_shown(binding.use)}"
+    return f"credential {binding.name} for {_hosts(binding)}: {describe_use(binding.use)}"
 
 
-def changed_unshown(old: Iterable[Binding], new: Iterable[Binding]) -> Iterator[str]:
+def hidden_changes(old: Iterable[Binding], new: Iterable[Binding]) -> Iterator[str]:
     """Yield a line for each credential that has changed in what no line of it tells."""
     known = {binding.name: binding for binding in old}
     for binding in new:
         was = known.get(binding.name)
         if was is None or replace(was, source=binding.source) == binding:
             continue
-        if credential_shown(was) == credential_shown(binding):
+        if describe_credential(was) == describe_credential(binding):
             yield f"credential {binding.name} in what is not shown"
 
 
-def use_shown(use: Injection | Pin) -> str:
+def describe_use(use: Injection | LoginPin) -> str:
     """Return how a credential gets into a request, or which of the client's passes."""
     if isinstance(use, Injection):
         form = {Form.FIELD: f"field {use.name}", Form.BASIC: f"basic as {use.user}"}
@@ -41,7 +41,7 @@ def use_shown(use: Injection | Pin) -> str:
     return "pin learn" if use.learn else f"pin {len(use.digests)} by hash"
 
 
-def narrowing_shown(narrowing: ApiRestrictions) -> str:
+def describe_restrictions(narrowing: ApiRestrictions) -> str:
     """Return what requests to an API are limited to, without what is not limited."""
     words = [_head(narrowing)]
     for name, values in _limits(narrowing).items():
@@ -51,7 +51,7 @@ def narrowing_shown(narrowing: ApiRestrictions) -> str:
     return "; ".join(words)
 
 
-def narrowing_lines(narrowing: ApiRestrictions) -> list[str]:
+def restriction_lines(narrowing: ApiRestrictions) -> list[str]:
     """Return a line for each value, so that what changes can be told without the rest."""
     limits = _limits(narrowing).items()
     return [f"{_head(narrowing)} {name} {value}" for name, values in limits for value in values]

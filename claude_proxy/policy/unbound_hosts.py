@@ -17,7 +17,7 @@ _OF_THE_SAME_ACCOUNTS = (
 )
 
 
-def open_to_strangers(policy: Policy) -> tuple[str, ...]:
+def unbound_hosts(policy: Policy) -> tuple[str, ...]:
     """Return the hosts where any account may be used though one is bound at the API."""
     if not policy.binds(_API):
         return ()
@@ -26,9 +26,9 @@ def open_to_strangers(policy: Policy) -> tuple[str, ...]:
     return tuple(host for host in hosts if policy.allows_url(f"https://{host}/", "POST"))
 
 
-def words_about(policy: Policy) -> tuple[str, str] | None:
+def warn_of_unbound_hosts(policy: Policy) -> tuple[str, str] | None:
     """Return what to tell the owner of such hosts, and the fix; None if there are none."""
-    hosts = ", ".join(open_to_strangers(policy))
+    hosts = ", ".join(unbound_hosts(policy))
     if not hosts:
         return None
     what = f"{_API.host} has a credential, but somebody else's account can be used on {hosts}"

@@ -19,7 +19,7 @@ from mitmproxy.proxy import layer, mode_specs
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.mode_servers import AsyncioServerInstance
 
-from claude_proxy.config.settings import Address, ClientCredentials, Network
+from claude_proxy.config.settings import ClientCredentials
 from claude_proxy.events import Notice, Phase
 from claude_proxy.policy.reason import Reason
 from claude_proxy.proxy.connection import ClientConnection, Services
@@ -28,6 +28,7 @@ from claude_proxy.proxy.layers.session import NO_ADDRESS, Waiting
 from claude_proxy.proxy.responses import Refusal, denial
 from claude_proxy.system.peer_credentials import peer_of
 from claude_proxy.system.unix_socket import BACKLOG
+from claude_proxy.wire.address import Address, Network
 
 logger = logging.getLogger(__name__)
 

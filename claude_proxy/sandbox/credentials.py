@@ -44,7 +44,7 @@ def warnings_of(run_spec: RunSpec, bindings: Bindings) -> Iterator[str]:
     """Yield warnings about the credentials of the run's own proxy."""
     if not bindings or run_spec.join is not None or not run_spec.sandbox.network:
         return
-    words = unbound_hosts.words_about(policy_files.load_for(run_spec.settings).policy)
+    words = unbound_hosts.warn_of_unbound_hosts(policy_files.load_for(run_spec.settings).policy)
     if words is not None:
         yield f"{words[0]}; fix: {words[1]}"
 

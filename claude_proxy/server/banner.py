@@ -49,7 +49,7 @@ def warnings(
             f"the CA's name constraints exclude {len(outside)} allowed hosts, among them "
             f"{outside[0]}; fix: claude-proxy ca rotate --constrain"
         )
-    if settings.listen and (unbound := unbound_hosts.words_about(policy)) is not None:
+    if settings.listen and (unbound := unbound_hosts.warn_of_unbound_hosts(policy)) is not None:
         yield "{}; fix: {}".format(*unbound)
     if policy.allows_by_default and settings.upstream_proxy is not None:
         yield (

@@ -12,8 +12,7 @@ from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
 from cryptography import x509
 
 from claude_proxy.errors import ConfigError
-
-type Network = IPv4Network | IPv6Network
+from claude_proxy.wire.address import Network
 
 _EVERY_IPV4 = IPv4Network("0.0.0.0/0")
 _EVERY_IPV6 = IPv6Network("::/0")

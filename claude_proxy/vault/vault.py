@@ -17,8 +17,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from claude_proxy.errors import ConfigError, ConfigErrors
-from claude_proxy.policy.credentials.binding import Binding, Injection, Pin
-from claude_proxy.policy.credentials.decision import AvailableSecrets, Pinned
+from claude_proxy.policy.credentials.binding import Binding, Injection, LoginPin
+from claude_proxy.policy.credentials.decision import AvailableSecrets, PinnedLogins
 from claude_proxy.policy.credentials.login_hash import digest_of, read_hash
 from claude_proxy.policy.credentials.secret import Secret
 from claude_proxy.policy.credentials.sources import (
@@ -70,7 +70,7 @@ class PreparedSecrets:
     @property
     def learns(self) -> bool:
         """Whether there is a login to be learned, or that was."""
-        return any(isinstance(each.use, Pin) and each.use.learn for each in self.bindings)
+        return any(isinstance(each.use, LoginPin) and each.use.learn for each in self.bindings)
 
 
 class Vault:
@@ -344,7 +344,7 @@ class Vault:
             {binding.name: self._holding(state, binding) for binding in state.bindings}
         )
 
-    def _holding(self, state: PreparedSecrets, binding: Binding) -> Secret | Pinned | None:
+    def _holding(self, state: PreparedSecrets, binding: Binding) -> Secret | PinnedLogins | None:
         use = binding.use
         value = None if use.source is None else state.held[use.source].value
         if isinstance(use, Injection):
@@ -355,13 +355,13 @@ class Vault:
                 return None
             logins.add((self._salt, digest_of(self._salt, value.reveal())))
         if not use.learn:
-            return Pinned(frozenset(logins))
+            return PinnedLogins(frozenset(logins))
         if state.pins is None:
             return None
         pin = state.pins.by_name.get(binding.name)
         if pin is None:
-            return Pinned(frozenset(logins), learning=True, salt=state.pins.salt)
-        return Pinned(frozenset({*logins, pin.login}))
+            return PinnedLogins(frozenset(logins), learning=True, salt=state.pins.salt)
+        return PinnedLogins(frozenset({*logins, pin.login}))
 
 
 def _due(held: _CachedSource) -> float | None:

@@ -13,9 +13,9 @@ from claude_proxy.audit.database import database_in
 from claude_proxy.audit.sinks import ConsoleSink, Descriptor, JsonlSink
 from claude_proxy.audit.store import AuditStore
 from claude_proxy.config.settings import LogFormat, Verbosity
-from claude_proxy.policy.credentials.binding import Binding, Injection, Pin
+from claude_proxy.policy.credentials.binding import Binding, Injection, LoginPin
 from claude_proxy.policy.credentials.sources import FileSource
-from claude_proxy.policy.location import Source
+from claude_proxy.policy.location import Location
 from claude_proxy.policy.patterns import HostPattern
 from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.request import Request, Scheme
@@ -29,7 +29,7 @@ from tests.proxy.layers.stage import policy_of
 VALUE = b"sk-ant-api03-CANARY-that-nobody-may-see"
 HOLDER = "sk-ant-claude-proxy-placeholder-a"
 ORIGIN = ClientInfo(7, "127.0.0.1:50000", "tcp")
-SOURCE = Source("allowlist.yaml", 1, 1)
+SOURCE = Location("allowlist.yaml", 1, 1)
 IN_SOME_FORM = (b"CANARY", b"that-nobody-may-see", VALUE.hex().encode(), b64encode(VALUE)[3:-3])
 
 
@@ -41,7 +41,7 @@ def policy_with(file: Path) -> Policy:
         allow=allowed.allow,
         credentials=(
             Binding("a", patterns[0], use, SOURCE),
-            Binding("b", patterns[1], Pin(learn=True), SOURCE),
+            Binding("b", patterns[1], LoginPin(learn=True), SOURCE),
         ),
     )
 

@@ -9,7 +9,7 @@ from threading import get_ident
 import pytest
 
 from claude_proxy.policy.decision import Decision, denied
-from claude_proxy.policy.location import Source
+from claude_proxy.policy.location import Location
 from claude_proxy.policy.patterns import HostPattern, PathGlob, PatternError, PatternKind
 from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.reason import Reason
@@ -17,7 +17,7 @@ from claude_proxy.policy.request import Request, Scheme
 from claude_proxy.policy.rules import OVERRIDE_HEADERS, Rule, Tls
 from claude_proxy.wire.authority import Authority
 
-NOWHERE = Source("allowlist.yaml", 1, 1)
+NOWHERE = Location("allowlist.yaml", 1, 1)
 
 
 def rule(
@@ -328,8 +328,8 @@ def test_a_rule_tells_its_whole_content_in_one_line() -> None:
 
 
 def test_a_source_tells_file_or_preset_and_line() -> None:
-    assert str(Source("allowlist.yaml", 12, 3)) == "allowlist.yaml:12"
-    assert str(Source("github.yaml", 3, 1, preset="github")) == "preset github:3"
+    assert str(Location("allowlist.yaml", 12, 3)) == "allowlist.yaml:12"
+    assert str(Location("github.yaml", 3, 1, preset="github")) == "preset github:3"
 
 
 # Connections
@@ -966,7 +966,7 @@ def test_a_policy_counts_and_lists_what_it_holds() -> None:
 
 def test_a_diff_tells_what_a_new_policy_adds_and_removes() -> None:
     old = Policy((rule("a.test"), rule("b.test")), (deny("c.test"),))
-    moved = replace(rule("a.test"), source=Source("other.yaml", 9, 9), note="new")
+    moved = replace(rule("a.test"), source=Location("other.yaml", 9, 9), note="new")
     new = Policy((moved, rule("b.test", methods=("GET",))), (deny("d.test"),))
 
     added, removed = old.diff(new)

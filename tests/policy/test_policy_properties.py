@@ -15,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from claude_proxy.policy.decision import Decision
-from claude_proxy.policy.location import Source
+from claude_proxy.policy.location import Location
 from claude_proxy.policy.patterns import HostPattern, PathGlob, PatternError, PatternKind
 from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.reason import Reason
@@ -63,7 +63,7 @@ some_globs = st.lists(st.sampled_from(GLOBS).map(PathGlob.parse), min_size=1, ma
 globs = st.none() | some_globs.map(tuple)
 some_networks = st.sampled_from(("10.0.0.0/8", "169.254.0.0/16", "169.254.169.254/32", "fd00::/8"))
 networks = st.lists(some_networks.map(ip_network), max_size=2).map(tuple)
-sources = st.builds(Source, st.just("allowlist.yaml"), st.integers(1, 99), st.just(1))
+sources = st.builds(Location, st.just("allowlist.yaml"), st.integers(1, 99), st.just(1))
 
 
 def rule(
@@ -71,13 +71,13 @@ def rule(
 ) -> Rule:
     globs = None if paths is None else tuple(map(PathGlob.parse, paths))
     ports = frozenset({443})
-    source = Source("allowlist.yaml", 1, 1)
+    source = Location("allowlist.yaml", 1, 1)
     pattern = HostPattern.parse(host)
     return Rule(pattern, scheme, ports, None, globs, Tls.INTERCEPT, (), "", source)
 
 
 EVERYTHING = Rule(
-    HostPattern.every(), None, None, None, None, Tls.INTERCEPT, (), "", Source("g.toml", 1, 1)
+    HostPattern.every(), None, None, None, None, Tls.INTERCEPT, (), "", Location("g.toml", 1, 1)
 )
 
 

@@ -4,7 +4,11 @@ import pytest
 
 from claude_proxy.config.allowlist import loader
 from claude_proxy.policy.policy import Policy
-from claude_proxy.policy.summary import credential_shown, narrowing_lines, narrowing_shown
+from claude_proxy.policy.summary import (
+    describe_credential,
+    describe_restrictions,
+    restriction_lines,
+)
 
 DIGEST = "sha256:" + "0a" * 16 + ":" + "1b" * 32
 CREDENTIALS = {
@@ -36,14 +40,16 @@ def load(text: str) -> Policy:
 def test_a_credential_is_told_by_its_hosts_and_where_it_is_kept(entry: str, shown: str) -> None:
     (binding,) = load(f"credentials: [{entry}]").credentials
 
-    assert credential_shown(binding) == f"credential a.test for a.test: {shown}"
+    assert describe_credential(binding) == f"credential a.test for a.test: {shown}"
 
 
 def test_other_ports_than_the_usual_are_told() -> None:
     text = "credentials: [{hosts: [a.test, '*.b.test'], name: x, ports: [8443, 443], pin: learn}]"
     (binding,) = load(text).credentials
 
-    assert credential_shown(binding) == "credential x for a.test,*.b.test ports 443,8443: pin learn"
+    assert (
+        describe_credential(binding) == "credential x for a.test,*.b.test ports 443,8443: pin learn"
+    )
 
 
 NARROWED = """
@@ -60,7 +66,7 @@ anthropic:
 def test_of_a_long_list_the_beginning_is_told() -> None:
     (narrowing,) = load(NARROWED).restrictions
 
-    assert narrowing_shown(narrowing) == (
+    assert describe_restrictions(narrowing) == (
         "anthropic a.test; paths /1, /2, /3, /4, and 2 more; beta none; mcp_servers none;"
         " sources allowlisted, b.test; max_body 1500"
     )
@@ -72,7 +78,7 @@ def test_each_value_has_a_line_for_who_compares_policies() -> None:
         load(NARROWED.replace("/6", "/7").replace("[allow", "[c.test, allow")),
     )
 
-    assert "anthropic a.test beta none" in narrowing_lines(old.restrictions[0])
+    assert "anthropic a.test beta none" in restriction_lines(old.restrictions[0])
     assert old.diff(new) == (
         ("anthropic a.test paths /7", "anthropic a.test sources c.test"),
         ("anthropic a.test paths /6",),

@@ -3,7 +3,7 @@
 import pytest
 
 from claude_proxy.config.allowlist import loader
-from claude_proxy.policy.unbound_hosts import open_to_strangers, words_about
+from claude_proxy.policy.unbound_hosts import unbound_hosts, warn_of_unbound_hosts
 
 WITH_A_KEY = """
 credentials:
@@ -16,7 +16,7 @@ PRESET = ["claude.ai", "claude.com", "platform.claude.com", "mcp-proxy.anthropic
 
 
 def open_under(text: str) -> list[str]:
-    return list(open_to_strangers(loader.load(text, name="test")))
+    return list(unbound_hosts(loader.load(text, name="test")))
 
 
 def test_without_a_credential_nobody_wanted_to_keep_accounts_out() -> None:
@@ -59,7 +59,7 @@ def test_what_is_denied_bound_or_only_read_takes_no_account() -> None:
 
 def test_the_fix_works() -> None:
     text = f"allow: [{{preset: claude}}]{WITH_A_KEY}"
-    words = words_about(loader.load(text, name="test"))
+    words = warn_of_unbound_hosts(loader.load(text, name="test"))
 
     assert words is not None
     line = words[1].partition("allowlist: ")[2]

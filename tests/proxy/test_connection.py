@@ -14,7 +14,7 @@ from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layer import Layer
 from mitmproxy.proxy.layers.tls import TlsStartClientHook
 
-from claude_proxy.config.settings import Address, Limits
+from claude_proxy.config.settings import Limits
 from claude_proxy.policy.decision import FAULT
 from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.request import Request, Scheme
@@ -28,6 +28,7 @@ from claude_proxy.proxy.gate import Attempt, Gate
 from claude_proxy.proxy.layers.protocol_detection import ProtocolDetection
 from claude_proxy.proxy.layers.session import PauseReading, RuleRevoked, Session, TimedOut, Waiting
 from claude_proxy.proxy.layers.upstream import UpstreamServer
+from claude_proxy.wire.address import Address
 from claude_proxy.wire.authority import Authority
 from tests.proxy.layers.http1_peers import LAST_CHUNK, OK, reason_of
 from tests.proxy.layers.stage import Hook, Ledger, options_of, policy_of

@@ -5,10 +5,10 @@ import socket
 
 import pytest
 
-from claude_proxy.config.settings import Address
 from claude_proxy.policy.policy import Policy
 from claude_proxy.proxy.dialer import DialError, Failure
 from claude_proxy.proxy.layers.upstream import UpstreamServer
+from claude_proxy.wire.address import Address
 from claude_proxy.wire.authority import Authority
 from claude_proxy.wire.socks5 import SocksReply, reply
 from tests.proxy.layers.http1_peers import OK

@@ -9,9 +9,9 @@ from typing import cast
 
 import pytest
 
-from claude_proxy.config.settings import Address, UpstreamProxy
+from claude_proxy.config.settings import UpstreamProxy
 from claude_proxy.policy.decision import Decision
-from claude_proxy.policy.location import Source
+from claude_proxy.policy.location import Location
 from claude_proxy.policy.policy import AddressOwner, Policy
 from claude_proxy.policy.reason import Reason
 from claude_proxy.proxy import dialer as dialer_module
@@ -23,6 +23,7 @@ from claude_proxy.proxy.dialer import (
     SystemResolver,
     _alternated,
 )
+from claude_proxy.wire.address import Address
 from claude_proxy.wire.authority import Authority
 from tests.proxy.layers.stage import policy_of
 from tests.support.loopback import LOOPS, Names, Play, Run, run_on
@@ -31,7 +32,7 @@ LOOPBACK = ip_address("127.0.0.1")
 PUBLIC = ip_address("93.184.216.34")
 ALLOWED = (
     Policy()
-    .allowing_by_default(Source("a.yaml", 1, 1))
+    .allowing_by_default(Location("a.yaml", 1, 1))
     .decide_connect(Authority("public.example", 443))
 )
 

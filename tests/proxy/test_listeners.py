@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from mitmproxy.proxy.mode_servers import ServerInstance
 
-from claude_proxy.config.settings import ClientCredentials, Limits, Network, TcpListen
+from claude_proxy.config.settings import ClientCredentials, Limits, TcpListen
 from claude_proxy.events import Notice, Phase
 from claude_proxy.policy.policy import Policy
 from claude_proxy.proxy.connection import ClientConnection, Services
@@ -23,6 +23,7 @@ from claude_proxy.proxy.layers.protocol_detection import ProtocolDetection
 from claude_proxy.proxy.layers.session import Waiting
 from claude_proxy.proxy.listeners import Listener, ListenerMode, Listeners, _Admission
 from claude_proxy.server.listening_sockets import bind
+from claude_proxy.wire.address import Network
 from tests.proxy.layers.http1_peers import DENIED, reason_of
 from tests.proxy.layers.stage import Ledger, options_of
 from tests.support.loopback import LOOPS, Names, Play, Run, Stream, run_on, until

@@ -8,7 +8,7 @@ from ipaddress import ip_address
 
 import uvloop
 
-from claude_proxy.config.settings import Address
+from claude_proxy.wire.address import Address
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 

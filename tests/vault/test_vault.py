@@ -14,8 +14,8 @@ from typing import override
 import pytest
 
 from claude_proxy.errors import ConfigErrors
-from claude_proxy.policy.credentials.binding import Binding, Injection, Pin
-from claude_proxy.policy.credentials.decision import Pinned
+from claude_proxy.policy.credentials.binding import Binding, Injection, LoginPin
+from claude_proxy.policy.credentials.decision import PinnedLogins
 from claude_proxy.policy.credentials.login_hash import digest_of, hash_of
 from claude_proxy.policy.credentials.secret import Secret
 from claude_proxy.policy.credentials.sources import (
@@ -25,7 +25,7 @@ from claude_proxy.policy.credentials.sources import (
     KeyringSource,
     SecretSource,
 )
-from claude_proxy.policy.location import Source
+from claude_proxy.policy.location import Location
 from claude_proxy.policy.patterns import HostPattern
 from claude_proxy.vault import pins, vault
 from claude_proxy.vault.vault import Vault
@@ -36,16 +36,16 @@ NEW = b"sk-ant-api03-CANARY-two"
 SALT = bytes(16)
 
 
-def bound(use: Injection | Pin, name: str = "a", line: int = 7) -> Binding:
+def bound(use: Injection | LoginPin, name: str = "a", line: int = 7) -> Binding:
     host = HostPattern.parse(f"{name}.example")
-    return Binding(name, (host,), use, Source("allowlist.yaml", line, 5))
+    return Binding(name, (host,), use, Location("allowlist.yaml", line, 5))
 
 
 def injected(source: SecretSource, name: str = "a") -> Binding:
     return bound(Injection(source), name)
 
 
-LEARNED = bound(Pin(learn=True))
+LEARNED = bound(LoginPin(learn=True))
 
 
 @pytest.fixture(autouse=True)
@@ -366,14 +366,14 @@ def test_without_bindings_nothing_is_held(statedir: Path) -> None:
 
 def login_by(held: Vault, value: bytes) -> tuple[bytes, bytes]:
     pinned = held.secrets["a"]
-    assert isinstance(pinned, Pinned)
+    assert isinstance(pinned, PinnedLogins)
     assert pinned.learning
     return pinned.salt, digest_of(pinned.salt, value)
 
 
 def is_learning(held: Vault) -> bool:
     found = held.secrets["a"]
-    return isinstance(found, Pinned) and found.learning
+    return isinstance(found, PinnedLogins) and found.learning
 
 
 def test_a_first_login_is_learned_and_kept(statedir: Path) -> None:
@@ -382,9 +382,9 @@ def test_a_first_login_is_learned_and_kept(statedir: Path) -> None:
 
         held.learn("a", login)
 
-        assert held.secrets == {"a": Pinned(frozenset({login}))}
+        assert held.secrets == {"a": PinnedLogins(frozenset({login}))}
     with closing(Vault([LEARNED], statedir, {})) as again:
-        assert again.secrets == {"a": Pinned(frozenset({login}))}
+        assert again.secrets == {"a": PinnedLogins(frozenset({login}))}
 
 
 def test_what_cannot_be_kept_is_not_learned(
@@ -414,7 +414,7 @@ def test_two_proxies_agree_on_what_was_first(statedir: Path) -> None:
 
         with pytest.raises(PermissionError):
             other.learn("a", theirs)
-        assert other.secrets == {"a": Pinned(frozenset({mine}))}
+        assert other.secrets == {"a": PinnedLogins(frozenset({mine}))}
 
 
 @pytest.mark.parametrize(
@@ -492,15 +492,15 @@ def test_a_pin_that_cannot_be_unlearned_is_told(
 def test_given_hashes_and_values_are_pinned_and_nothing_is_learned(
     file: Path, statedir: Path
 ) -> None:
-    given = bound(Pin(digests=(hash_of(KEY, SALT), hash_of(NEW, SALT))))
-    by_value = bound(Pin(source=FileSource(file)), "b")
+    given = bound(LoginPin(digests=(hash_of(KEY, SALT), hash_of(NEW, SALT))))
+    by_value = bound(LoginPin(source=FileSource(file)), "b")
 
     with closing(Vault([given, by_value], statedir, {})) as held:
         pinned = held.secrets["a"]
-        assert isinstance(pinned, Pinned)
+        assert isinstance(pinned, PinnedLogins)
         assert pinned.logins == {(SALT, digest_of(SALT, KEY)), (SALT, digest_of(SALT, NEW))}
         other = held.secrets["b"]
-        assert isinstance(other, Pinned)
+        assert isinstance(other, PinnedLogins)
         [(salt, digest)] = other.logins
         assert digest == digest_of(salt, KEY)
         assert not pinned.learning
@@ -522,7 +522,7 @@ def _loud(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 def test_nothing_tells_a_value(
     file: Path, statedir: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    bindings = [injected(FileSource(file)), bound(Pin(learn=True), "b")]
+    bindings = [injected(FileSource(file)), bound(LoginPin(learn=True), "b")]
     with closing(Vault(bindings, statedir, {})) as held:
         told = [repr(held), repr(held.secrets), str(held.secrets), repr(vars(held))]
         written(file, KEY + b" with a blank")

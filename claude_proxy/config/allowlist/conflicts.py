@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterable, Iterator
 
 from claude_proxy.config.strict_yaml.nodes import Problems
 from claude_proxy.policy.credentials.binding import Binding
-from claude_proxy.policy.location import Source
+from claude_proxy.policy.location import Location
 from claude_proxy.policy.messages.restrictions import ApiRestrictions
 from claude_proxy.policy.patterns import HostPattern, PatternKind
 from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.request import Scheme
 from claude_proxy.policy.rules import Rule, Tls
 
-type ProblemsOf = Callable[[Source], Problems]  # where a mistake at a place is noted
+type ProblemsOf = Callable[[Location], Problems]  # where a mistake at a place is noted
 type Ports = frozenset[int] | None  # None: every port
 
 

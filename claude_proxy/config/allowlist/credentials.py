@@ -29,7 +29,7 @@ from claude_proxy.policy.credentials.binding import (
     Binding,
     Form,
     Injection,
-    Pin,
+    LoginPin,
     default_placeholder,
 )
 from claude_proxy.policy.credentials.sources import (
@@ -319,7 +319,9 @@ class CredentialReader(FieldReader):
             return None
         return text
 
-    def _use(self, fields: dict[str, Node], node: YamlMapping, key: str) -> Injection | Pin | None:
+    def _use(
+        self, fields: dict[str, Node], node: YamlMapping, key: str
+    ) -> Injection | LoginPin | None:
         if "inject" in fields and "pin" in fields:
             what = "both inject and pin"
             fix = "keep inject to have the secret put in, or pin to let the client's own pass"
@@ -441,7 +443,7 @@ class CredentialReader(FieldReader):
 
     # What is let through.
 
-    def _pin_entry(self, fields: dict[str, Node], key: str) -> Pin | None:
+    def _pin_entry(self, fields: dict[str, Node], key: str) -> LoginPin | None:
         for name in ("field", "user", "placeholder", "variables"):
             if name in fields:
                 fix = f"delete {name}, or write inject in the place of pin"
@@ -451,15 +453,15 @@ class CredentialReader(FieldReader):
             self._problems.add("from beside pin", fields["from"], key=key, fix=fix)
         return self._read(fields, "pin", key, self._pin)
 
-    def _pin(self, node: Node, key: str) -> Pin | None:
+    def _pin(self, node: Node, key: str) -> LoginPin | None:
         if isinstance(node, YamlMapping):
             fields = self._fields(node, key, ("from",), _fix_of_pin)
             if not node.entries and node.whole:
                 self._problems.add("an empty pin", node, key=key, fix=_FIX_PIN)
             source = self._from(fields, key)
-            return None if source is None else Pin(source=source)
+            return None if source is None else LoginPin(source=source)
         if isinstance(node, YamlScalar) and node.text == _LEARN:
-            return Pin(learn=True)
+            return LoginPin(learn=True)
         items = node.items if isinstance(node, YamlList) else [node]
         digests = []
         for at, item in enumerate(items):
@@ -470,7 +472,7 @@ class CredentialReader(FieldReader):
             digests += [] if digest is None else [digest]
         if not items:
             self._problems.add("pin is an empty list", node, key=key, fix=_FIX_PIN)
-        return Pin(digests=tuple(digests)) if digests else None
+        return LoginPin(digests=tuple(digests)) if digests else None
 
     def _digest(self, node: Node, key: str) -> str | None:
         if isinstance(node, YamlScalar) and _is_digest(node.text):

@@ -37,7 +37,7 @@ from claude_proxy.config.strict_yaml.nodes import (
 )
 from claude_proxy.errors import ConfigError, ConfigErrors
 from claude_proxy.policy.credentials.binding import Binding
-from claude_proxy.policy.location import Source
+from claude_proxy.policy.location import Location
 from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.rules import Rule
 
@@ -196,7 +196,7 @@ class _Reading:
         problems = self._problems.setdefault(name, Problems(name))
         return _File(problems, self, role, trail)
 
-    def problems_of(self, source: Source) -> Problems:
+    def problems_of(self, source: Location) -> Problems:
         """Return where a mistake at `source` is noted."""
         first = next(iter(self._problems.values()))
         return self._problems.get(source.file, first)
@@ -252,7 +252,7 @@ class _File(FieldReader):
         self.default = Default.DENY
         self.network = NetworkMode.PROXY
         self.profile: str | None = None
-        self.source = Source(problems.name, 1, 1, preset)
+        self.source = Location(problems.name, 1, 1, preset)
         self._default_source = self.source
         self._reading = reading
         self._role = role

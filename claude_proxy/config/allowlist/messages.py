@@ -16,7 +16,7 @@ from claude_proxy.config.option_values import parse_size
 from claude_proxy.config.strict_yaml.fields import FieldReader, nearest
 from claude_proxy.config.strict_yaml.hosts import host_in
 from claude_proxy.config.strict_yaml.nodes import Broken, Node, YamlMapping, YamlScalar, quoted
-from claude_proxy.policy.location import Source
+from claude_proxy.policy.location import Location
 from claude_proxy.policy.messages.destinations import DestinationScope
 from claude_proxy.policy.messages.restrictions import ApiRestrictions
 from claude_proxy.policy.patterns import HostPattern, PatternKind
@@ -67,7 +67,7 @@ class ApiEntry:
     """One entry as it is written, with those keys alone that it has."""
 
     patterns: tuple[HostPattern, ...]
-    source: Source
+    source: Location
     ports: frozenset[int] | None = None  # None: every port
     values: Mapping[str, Any] = field(default_factory=dict)  # by the names of `Narrowing`
 
@@ -278,7 +278,7 @@ def _in_force(
     if None not in named:
         special &= {port for ports in named for port in ports or ()}
     rest = _values_at(None, around) if None in named else None
-    alike: list[tuple[Source, dict[str, Any], set[int]]] = []
+    alike: list[tuple[Location, dict[str, Any], set[int]]] = []
     for port in sorted(special):
         source, values = _values_at(port, around)
         group = next((ports for _, others, ports in alike if others == values), None)
@@ -295,7 +295,7 @@ def _in_force(
 
 def _values_at(
     port: int | None, around: list[tuple[HostPattern, ApiEntry]]
-) -> tuple[Source, dict[str, Any]]:
+) -> tuple[Location, dict[str, Any]]:
     """Return what is said about a port, and by whom; None is each port that nobody names."""
     here = [entry for _, entry in around if entry.ports is None or port in entry.ports]
     values: dict[str, Any] = {}

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from claude_proxy.policy.location import Source
+from claude_proxy.policy.location import Location
 from claude_proxy.policy.policy import Policy
 
 
@@ -27,7 +27,7 @@ class PolicyFile:
     """What one policy file says, with everything that it includes."""
 
     policy: Policy
-    source: Source  # where `network` is written, else where the file begins
+    source: Location  # where `network` is written, else where the file begins
     description: str = ""
     default: Default = Default.DENY
     network: NetworkMode = NetworkMode.PROXY

@@ -6,7 +6,6 @@ with its place and how to fix it; a value is never ignored, corrected or guessed
 
 from collections.abc import Iterable
 from functools import partial
-from ipaddress import IPv4Network, IPv6Network
 
 from claude_proxy.config.allowlist import format as table
 from claude_proxy.config.strict_yaml.fields import FieldReader, nearest
@@ -15,8 +14,7 @@ from claude_proxy.config.strict_yaml.nodes import Node, YamlMapping, YamlScalar,
 from claude_proxy.policy.patterns import HostPattern, PatternError
 from claude_proxy.policy.request import Scheme
 from claude_proxy.policy.rules import Rule, Tls
-
-type Network = IPv4Network | IPv6Network
+from claude_proxy.wire.address import Network
 
 # The IANA registry of methods, without those that are always denied, and six more that widespread
 # servers answer. A closed list: in a deny rule a misspelt method would be a hole.

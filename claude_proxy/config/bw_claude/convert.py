@@ -23,7 +23,7 @@ from claude_proxy.config.bw_claude.reader import (
     Network,
     PolicyEntry,
 )
-from claude_proxy.policy.location import Source
+from claude_proxy.policy.location import Location
 from claude_proxy.policy.patterns import HostPattern
 
 _NETWORKS = {Network.PROXY: "proxy", Network.DISABLED: "none", Network.OPEN: "open"}
@@ -37,7 +37,7 @@ class Remark:
     """Something that means less in the converted files than in the groups file."""
 
     what: str
-    source: Source
+    source: Location
     fix: str
 
     def __str__(self) -> str:
@@ -209,7 +209,7 @@ class _Converter:
                     else "deny by narrower patterns, which leave it out",
                 )
 
-    def _remark(self, what: str, source: Source, fix: str) -> None:
+    def _remark(self, what: str, source: Location, fix: str) -> None:
         self.done.remarks.append(Remark(what, source, fix))
 
     def _check(self) -> None:

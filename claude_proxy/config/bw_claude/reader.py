@@ -15,7 +15,7 @@ from claude_proxy.config.bw_claude.toml_locations import Path, places_of
 from claude_proxy.config.strict_yaml.fields import nearest
 from claude_proxy.config.strict_yaml.hosts import pattern_of
 from claude_proxy.config.strict_yaml.nodes import Problems, note_hiding_characters, quoted
-from claude_proxy.policy.location import Source
+from claude_proxy.policy.location import Location
 from claude_proxy.policy.patterns import HostPattern, PatternError
 
 MAX_BYTES = 4 * 1024 * 1024  # some fifty thousand hosts; a longer list is better an allowlist
@@ -42,7 +42,7 @@ class Host:
     """One entry of `hosts` or `hosts_deny`."""
 
     pattern: HostPattern
-    source: Source
+    source: Location
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Name:
     """The name of a group, or of a policy, where another entry asks for it."""
 
     text: str
-    source: Source
+    source: Location
     key: str
 
 
@@ -63,7 +63,7 @@ class Group:
     hosts: tuple[Host, ...]
     hosts_deny: tuple[Host, ...]
     groups: tuple[Name, ...]
-    source: Source
+    source: Location
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class PolicyEntry:
     default: Default
     allow_groups: tuple[Name, ...]
     deny_groups: tuple[Name, ...]
-    source: Source
+    source: Location
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,8 +275,8 @@ class _Reader:
     def _note(self, what: str, path: Path, fix: str) -> None:
         self._problems.add_at(what, *self._place(path), key=_shown(path), fix=fix)
 
-    def _source(self, path: Path) -> Source:
-        return Source(self._problems.name, *self._place(path))
+    def _source(self, path: Path) -> Location:
+        return Location(self._problems.name, *self._place(path))
 
     def _place(self, path: Path) -> tuple[int, int]:
         while path:

@@ -21,7 +21,7 @@ from claude_proxy.config.strict_yaml.nodes import (
     YamlScalar,
     quoted,
 )
-from claude_proxy.policy.location import Source
+from claude_proxy.policy.location import Location
 from claude_proxy.policy.patterns import HostPattern, PathGlob, PatternError
 
 _MAX_PORT = 65535
@@ -45,8 +45,8 @@ class FieldReader:
         self._problems = problems
         self._preset = preset
 
-    def _source(self, node: Node) -> Source:
-        return Source(self._problems.name, node.line, node.column, self._preset)
+    def _source(self, node: Node) -> Location:
+        return Location(self._problems.name, node.line, node.column, self._preset)
 
     def _fields(
         self, node: YamlMapping, key: str, known: tuple[str, ...], fix_of: Callable[[str], str]

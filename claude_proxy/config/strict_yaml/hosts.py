@@ -7,12 +7,11 @@ Pure.
 
 import re
 import unicodedata
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import ip_network
 
 from claude_proxy.config.strict_yaml.nodes import quoted
 from claude_proxy.policy.patterns import HostPattern, PathGlob, PatternError
-
-type Network = IPv4Network | IPv6Network
+from claude_proxy.wire.address import Network
 
 # Words that stand before a colon in an entry.
 FIELDS = ("host", "ports", "scheme", "methods", "paths", "tls", "addresses", "note", "preset")

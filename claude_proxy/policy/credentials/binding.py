@@ -11,7 +11,7 @@ from enum import StrEnum
 from claude_proxy.policy.credentials.placeholders import STEM
 from claude_proxy.policy.credentials.secret import Secret
 from claude_proxy.policy.credentials.sources import SecretSource
-from claude_proxy.policy.location import Source
+from claude_proxy.policy.location import Location
 from claude_proxy.policy.patterns import HostPattern, any_covers
 from claude_proxy.wire.authority import Authority
 
@@ -47,7 +47,7 @@ class Injection:
 
 
 @dataclass(frozen=True, slots=True)
-class Pin:
+class LoginPin:
     """The client uses its own login, and no other may pass."""
 
     learn: bool = False  # pin the first that is used
@@ -61,8 +61,8 @@ class Binding:
 
     name: str
     patterns: tuple[HostPattern, ...]
-    use: Injection | Pin
-    source: Source = field(compare=False)  # a line added above it changes nothing
+    use: Injection | LoginPin
+    source: Location = field(compare=False)  # a line added above it changes nothing
     ports: frozenset[int] = frozenset({HTTPS_PORT})
 
 
@@ -104,7 +104,7 @@ def default_placeholder(name: str, patterns: Sequence[HostPattern], form: Form =
 def placeholder_variables(binding: Binding, value_kind: ValueKind) -> tuple[str, ...]:
     """Return the variables in which a sandboxed client finds the placeholder."""
     use = binding.use
-    if isinstance(use, Pin):
+    if isinstance(use, LoginPin):
         return ()
     if use.variables or not use.placeholder or not is_anthropic(binding.patterns):
         return use.variables

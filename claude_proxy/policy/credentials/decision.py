@@ -17,7 +17,7 @@ from claude_proxy.policy.credentials.binding import (
     Binding,
     Form,
     Injection,
-    Pin,
+    LoginPin,
     bound_to,
     is_anthropic,
 )
@@ -39,7 +39,7 @@ from claude_proxy.policy.request import RawField, Request, Scheme
 
 
 @dataclass(frozen=True, slots=True)
-class Pinned:
+class PinnedLogins:
     """The logins that may pass, as salted hashes."""
 
     logins: frozenset[tuple[bytes, bytes]]  # salt and digest
@@ -48,7 +48,7 @@ class Pinned:
 
 
 # What is known now of each binding, by name; None: its source gives nothing, so nothing passes.
-type AvailableSecrets = Mapping[str, Secret | Pinned | None]
+type AvailableSecrets = Mapping[str, Secret | PinnedLogins | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ def decide_credential(
         return _UNAVAILABLE
     binding = in_force[0]
     held = secrets.get(binding.name)
-    if isinstance(binding.use, Pin):
+    if isinstance(binding.use, LoginPin):
         return _pinned(binding.name, request, placeholders, held)
     return _injected(binding, binding.use, request, placeholders, held)
 
@@ -139,14 +139,14 @@ def _repeats(logins: list[Login], fields: Sequence[RawField]) -> bool:
 
 
 def _pinned(
-    name: str, request: Request, placeholders: Placeholders, held: Secret | Pinned | None
+    name: str, request: Request, placeholders: Placeholders, held: Secret | PinnedLogins | None
 ) -> CredentialDecision:
     if placeholders.in_head(request, request.fields):
         return _MISPLACED
     logins = _logins_in(request)
     if not logins:
         return NO_CREDENTIAL
-    if not isinstance(held, Pinned):
+    if not isinstance(held, PinnedLogins):
         return _UNAVAILABLE
     if not _repeats(logins, request.fields):
         if all(_is_among(login, held.logins) for login in logins):
@@ -174,7 +174,7 @@ def _injected(
     use: Injection,
     request: Request,
     placeholders: Placeholders,
-    held: Secret | Pinned | None,
+    held: Secret | PinnedLogins | None,
 ) -> CredentialDecision:
     logins = _logins_in(request, use.name)
     gone = {login.place for login in logins} - {QUERY, PATH}

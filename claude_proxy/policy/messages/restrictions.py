@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from claude_proxy.policy.location import Source
+from claude_proxy.policy.location import Location
 from claude_proxy.policy.messages.capabilities import (
     Capability,
     CapabilityKind,
@@ -42,7 +42,7 @@ class ApiRestrictions:
     """One entry of `anthropic`; None allows every value."""
 
     patterns: tuple[HostPattern, ...]
-    source: Source
+    source: Location
     ports: frozenset[int] | None = None
     paths: tuple[PathGlob, ...] | None = None
     models: tuple[str, ...] | None = None  # "claude-sonnet-4-*"; "*" matches any characters

@@ -10,7 +10,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from claude_proxy.config.settings import Base, Gateway, GatewayMode
 from claude_proxy.policy.credentials.binding import Binding
-from claude_proxy.policy.location import Source
+from claude_proxy.policy.location import Location
 from claude_proxy.policy.patterns import HostPattern, PathGlob, PatternKind
 from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.request import Scheme
@@ -19,7 +19,7 @@ from claude_proxy.proxy.gateway.routes import MESSAGES_PATH
 from claude_proxy.wire.authority import Authority
 
 CREDENTIAL = "gateway"
-SOURCE = Source("gateway", 1, 1)
+SOURCE = Location("gateway", 1, 1)
 
 type _Network = IPv4Network | IPv6Network
 

@@ -20,7 +20,7 @@ from claude_proxy.policy.credentials.binding import (
     Binding,
     Form,
     Injection,
-    Pin,
+    LoginPin,
     default_placeholder,
 )
 from claude_proxy.policy.credentials.sources import (
@@ -31,7 +31,7 @@ from claude_proxy.policy.credentials.sources import (
     SecretSource,
     SystemdSource,
 )
-from claude_proxy.policy.location import Source
+from claude_proxy.policy.location import Location
 from claude_proxy.policy.patterns import HostPattern
 
 SCHEMA = jsonschema.Draft202012Validator(schema())
@@ -100,7 +100,7 @@ def test_the_least_that_can_be_written_has_defaults_for_the_rest() -> None:
             Form.AUTO,
             placeholder=default_placeholder("api.anthropic.com", patterns, Form.AUTO),
         ),
-        source=Source("a.yaml", 2, 5),
+        source=Location("a.yaml", 2, 5),
         ports=frozenset({443}),
     )
 
@@ -152,7 +152,9 @@ def test_every_field_arrives_in_the_binding() -> None:
 )
 def test_a_secret_is_kept_in_one_of_five_places(text: str, source: SecretSource) -> None:
     assert injection(f"{{host: a.example.com, inject: bearer, from: {text}}}").source == source
-    assert load_entry(f"{{host: a.example.com, pin: {{from: {text}}}}}").use == Pin(source=source)
+    assert load_entry(f"{{host: a.example.com, pin: {{from: {text}}}}}").use == LoginPin(
+        source=source
+    )
 
 
 @pytest.mark.parametrize("form", Form)
@@ -168,12 +170,12 @@ def test_every_form_can_be_written(form: Form) -> None:
 @pytest.mark.parametrize(
     ("text", "pin"),
     [
-        ("learn", Pin(learn=True)),
-        (f'"{DIGEST}"', Pin(digests=(DIGEST,))),
-        (f"[{DIGEST}, {OTHER_DIGEST}]", Pin(digests=(DIGEST, OTHER_DIGEST))),
+        ("learn", LoginPin(learn=True)),
+        (f'"{DIGEST}"', LoginPin(digests=(DIGEST,))),
+        (f"[{DIGEST}, {OTHER_DIGEST}]", LoginPin(digests=(DIGEST, OTHER_DIGEST))),
     ],
 )
-def test_a_login_is_pinned_at_first_use_or_by_hashes(text: str, pin: Pin) -> None:
+def test_a_login_is_pinned_at_first_use_or_by_hashes(text: str, pin: LoginPin) -> None:
     assert load_entry(f"{{host: github.com, pin: {text}}}").use == pin
 
 
@@ -848,7 +850,7 @@ def test_a_credential_that_nobody_can_use_is_found(rule: str, bound: str, reache
     policy = loader.load(text, name="a.yaml")
 
     assert (unreached(policy) == []) is reached
-    assert unreached(policy.allowing_by_default(Source("a.yaml", 1, 1))) == []
+    assert unreached(policy.allowing_by_default(Location("a.yaml", 1, 1))) == []
 
 
 # The schema

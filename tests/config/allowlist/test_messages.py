@@ -17,7 +17,7 @@ from claude_proxy.config.allowlist.messages import FIELDS, KEYS
 from claude_proxy.config.allowlist.schema import schema
 from claude_proxy.config.allowlist.writer import facts_of_narrowing, narrowing_entry_of
 from claude_proxy.errors import ConfigError, ConfigErrors
-from claude_proxy.policy.location import Source
+from claude_proxy.policy.location import Location
 from claude_proxy.policy.messages.destinations import DestinationScope
 from claude_proxy.policy.messages.restrictions import ApiRestrictions
 from claude_proxy.policy.patterns import HostPattern, PathGlob
@@ -89,7 +89,7 @@ def test_every_key_arrives() -> None:
 
     assert narrowing == ApiRestrictions(
         patterns=(HostPattern.parse("api.anthropic.com"),),
-        source=Source("a.yaml", 3, 5),
+        source=Location("a.yaml", 3, 5),
         ports=frozenset({443, 8443}),
         paths=(PathGlob.parse("/v1/messages"), PathGlob.parse("/v1/models/*")),
         models=("claude-*",),
@@ -107,7 +107,7 @@ def test_a_key_that_nobody_writes_is_not_narrowed() -> None:
     narrowing = load_entry("{host: a.test, models: [m]}")
 
     assert narrowing == ApiRestrictions(
-        (HostPattern.parse("a.test"),), Source("a.yaml", 3, 5), models=("m",)
+        (HostPattern.parse("a.test"),), Location("a.yaml", 3, 5), models=("m",)
     )
 
 

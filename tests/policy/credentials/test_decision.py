@@ -14,7 +14,7 @@ from claude_proxy.policy.credentials.binding import (
     Binding,
     Form,
     Injection,
-    Pin,
+    LoginPin,
     ValueKind,
     default_placeholder,
     kind_of_value,
@@ -24,7 +24,7 @@ from claude_proxy.policy.credentials.decision import (
     NO_CREDENTIAL,
     AvailableSecrets,
     CredentialDecision,
-    Pinned,
+    PinnedLogins,
     decide_credential,
 )
 from claude_proxy.policy.credentials.detection import find_logins
@@ -32,7 +32,7 @@ from claude_proxy.policy.credentials.login_hash import digest_of, hash_of, login
 from claude_proxy.policy.credentials.placeholders import Placeholders
 from claude_proxy.policy.credentials.secret import Secret
 from claude_proxy.policy.credentials.sources import EnvironmentSource
-from claude_proxy.policy.location import Source
+from claude_proxy.policy.location import Location
 from claude_proxy.policy.patterns import HostPattern
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import RawField, Request, Scheme
@@ -44,12 +44,15 @@ EVIL = b"sk-ant-api03-of-somebody-else"
 HOLDER = "sk-ant-claude-proxy-placeholder-anthropic"
 GIT_HOLDER = "claude-proxy-placeholder-git"
 GITHUB_HOLDER = "claude-proxy-placeholder-github"
-SOURCE = Source("allowlist.yaml", 3, 5)
+SOURCE = Location("allowlist.yaml", 3, 5)
 SALT = b"0123456789abcdef"
 
 
 def binding(
-    use: Injection | Pin, host: str = "api.anthropic.com", name: str = "anthropic", port: int = 443
+    use: Injection | LoginPin,
+    host: str = "api.anthropic.com",
+    name: str = "anthropic",
+    port: int = 443,
 ) -> Binding:
     return Binding(name, (HostPattern.parse(host),), use, SOURCE, frozenset({port}))
 
@@ -61,7 +64,7 @@ def injection(
 
 
 INJECTED = (binding(injection()),)
-PINNED = (binding(Pin(learn=True)),)
+PINNED = (binding(LoginPin(learn=True)),)
 SECRETS: AvailableSecrets = {"anthropic": Secret(KEY)}
 
 
@@ -78,11 +81,13 @@ def request(
 
 
 def pinned(*logins: bytes) -> AvailableSecrets:
-    return {"anthropic": Pinned(frozenset((SALT, digest_of(SALT, login)) for login in logins))}
+    return {
+        "anthropic": PinnedLogins(frozenset((SALT, digest_of(SALT, login)) for login in logins))
+    }
 
 
 def learning() -> AvailableSecrets:
-    return {"anthropic": Pinned(frozenset(), learning=True, salt=SALT)}
+    return {"anthropic": PinnedLogins(frozenset(), learning=True, salt=SALT)}
 
 
 def basic(user: bytes, password: bytes) -> bytes:
@@ -419,8 +424,8 @@ def test_every_form_of_the_value_is_guarded() -> None:
         assert any(form in b64encode(b"x" * before + KEY + b"tail") for form in decision.guarded)
 
 
-@pytest.mark.parametrize("held", [None, Pinned(frozenset())])
-def test_a_value_that_is_not_to_be_had_denies(held: Pinned | None) -> None:
+@pytest.mark.parametrize("held", [None, PinnedLogins(frozenset())])
+def test_a_value_that_is_not_to_be_had_denies(held: PinnedLogins | None) -> None:
     unavailable = CredentialDecision(Reason.CREDENTIAL_UNAVAILABLE)
 
     assert decided(INJECTED, request(), {"anthropic": held}) == unavailable
@@ -697,7 +702,7 @@ def test_the_owners_variables_are_taken_as_they_are() -> None:
 
     assert placeholder_variables(binding(use, "github.com"), ValueKind.OTHER) == ("GH_TOKEN",)
     assert placeholder_variables(binding(injection(), "github.com"), ValueKind.OTHER) == ()
-    assert placeholder_variables(binding(Pin(learn=True)), ValueKind.OTHER) == ()
+    assert placeholder_variables(binding(LoginPin(learn=True)), ValueKind.OTHER) == ()
 
 
 # --- nothing shows a value
@@ -763,7 +768,7 @@ QUERIES = st.lists(
 BOTH = (
     binding(injection()),
     binding(injection(placeholder=GIT_HOLDER), "git.example", "git"),
-    binding(Pin(learn=True), "pinned.example", "pinned"),
+    binding(LoginPin(learn=True), "pinned.example", "pinned"),
 )
 
 
@@ -800,7 +805,7 @@ def test_on_a_bound_host_no_login_but_the_bound_one_is_ever_sent(
 @given(HEADS, QUERIES)
 def test_only_the_pinned_login_is_ever_sent(fields: list[RawField], query: str) -> None:
     asked = request(*fields, query=query, host="pinned.example")
-    held = Pinned(frozenset({(SALT, digest_of(SALT, KEY))}))
+    held = PinnedLogins(frozenset({(SALT, digest_of(SALT, KEY))}))
 
     decision = decided(BOTH, asked, {"pinned": held})
 
@@ -823,7 +828,7 @@ def test_a_placeholder_never_leaves(
     secrets: AvailableSecrets = {
         "anthropic": Secret(KEY),
         "git": Secret(OAUTH),
-        "pinned": Pinned(frozenset(), learning=True, salt=SALT),
+        "pinned": PinnedLogins(frozenset(), learning=True, salt=SALT),
     }
 
     decision = decided(BOTH, asked, secrets)

@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from claude_proxy.policy.location import Source
+from claude_proxy.policy.location import Location
 from claude_proxy.policy.messages.destinations import DestinationScope
 from claude_proxy.policy.messages.restrictions import ApiRestrictions
 from claude_proxy.policy.patterns import HostPattern, PathGlob
@@ -14,7 +14,7 @@ from claude_proxy.wire.authority import Authority
 
 API = Authority.of("api.anthropic.com", 443)
 JSON = (b"Content-Type", b"application/json")
-OPEN = ApiRestrictions((HostPattern.parse("api.anthropic.com"),), Source("list", 1, 1))
+OPEN = ApiRestrictions((HostPattern.parse("api.anthropic.com"),), Location("list", 1, 1))
 INFERENCE = (PathGlob("/v1/messages"), PathGlob("/v1/messages/count_tokens"))
 NARROW = replace(
     OPEN,

@@ -7,7 +7,7 @@ import pytest
 from claude_proxy.policy.credentials.binding import Binding, Form, Injection
 from claude_proxy.policy.credentials.secret import Secret
 from claude_proxy.policy.credentials.sources import EnvironmentSource
-from claude_proxy.policy.location import Source
+from claude_proxy.policy.location import Location
 from claude_proxy.policy.messages.destinations import DestinationScope
 from claude_proxy.policy.messages.restrictions import ApiRestrictions
 from claude_proxy.policy.patterns import HostPattern
@@ -24,7 +24,7 @@ from tests.proxy.gateway.calls import SecretProvider
 from tests.proxy.layers.stage import ORIGIN, Ledger, policy_of
 
 VALUE = b"sk-ant-api03-REAL-VALUE"
-HERE = Source("allowlist.yaml", 1, 1)
+HERE = Location("allowlist.yaml", 1, 1)
 API = (HostPattern.parse("api.example.com"),)
 KEY = Binding("gateway", API, Injection(EnvironmentSource("KEY"), form=Form.X_API_KEY), HERE)
 RESTRICTED = ApiRestrictions(

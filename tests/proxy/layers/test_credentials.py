@@ -12,11 +12,11 @@ from mitmproxy.proxy.layer import Layer
 
 from claude_proxy.errors import AuditError
 from claude_proxy.events import Event, Phase, Usage
-from claude_proxy.policy.credentials.binding import Binding, Form, Injection, Pin
-from claude_proxy.policy.credentials.decision import AvailableSecrets, Pinned
+from claude_proxy.policy.credentials.binding import Binding, Form, Injection, LoginPin
+from claude_proxy.policy.credentials.decision import AvailableSecrets, PinnedLogins
 from claude_proxy.policy.credentials.secret import Secret
 from claude_proxy.policy.credentials.sources import EnvironmentSource
-from claude_proxy.policy.location import Source
+from claude_proxy.policy.location import Location
 from claude_proxy.policy.messages.destinations import DestinationScope
 from claude_proxy.policy.messages.restrictions import ApiRestrictions
 from claude_proxy.policy.patterns import HostPattern
@@ -39,7 +39,7 @@ from tests.proxy.layers.tls_peers import TlsOrigin, origin_context
 API = Authority.of("api.example.com", 443)
 VALUE = b"sk-ant-api03-REAL-VALUE"
 PLACEHOLDER = "sk-ant-claude-proxy-placeholder-api"
-HERE = Source("allowlist.yaml", 1, 1)
+HERE = Location("allowlist.yaml", 1, 1)
 PATTERNS = (HostPattern.parse("api.example.com"),)
 INJECTED = Binding(
     "api",
@@ -47,7 +47,7 @@ INJECTED = Binding(
     Injection(EnvironmentSource("KEY"), form=Form.X_API_KEY, placeholder=PLACEHOLDER),
     HERE,
 )
-PINNED = Binding("login", PATTERNS, Pin(learn=True), HERE)
+PINNED = Binding("login", PATTERNS, LoginPin(learn=True), HERE)
 NARROWED = ApiRestrictions(
     PATTERNS, HERE, mcp_servers=DestinationScope(), sources=DestinationScope(), max_bytes=2000
 )
@@ -66,7 +66,7 @@ type MakeGate = Callable[..., Gate]
 class Purse:
     """Holds values and takes notes, as the vault does."""
 
-    def __init__(self, **held: Secret | Pinned | None) -> None:
+    def __init__(self, **held: Secret | PinnedLogins | None) -> None:
         self.secrets: AvailableSecrets = held
         self.learned: list[str] = []
         self.statuses: list[tuple[str, int]] = []
@@ -83,7 +83,7 @@ class Purse:
 
 @pytest.fixture
 def purse() -> Purse:
-    return Purse(api=Secret(VALUE), login=Pinned(frozenset(), learning=True, salt=b"salt"))
+    return Purse(api=Secret(VALUE), login=PinnedLogins(frozenset(), learning=True, salt=b"salt"))
 
 
 @pytest.fixture
@@ -625,7 +625,7 @@ def test_a_pin_that_goes_while_its_host_is_dialled_lets_nothing_pass(
 
 def moved_down(gate: Gate) -> tuple[Binding, ...]:
     """Return its credentials as a line written above them leaves them."""
-    down = Source(HERE.file, HERE.line + 1, HERE.column)
+    down = Location(HERE.file, HERE.line + 1, HERE.column)
     return tuple(replace(each, source=down) for each in gate.policy.credentials)
 
 

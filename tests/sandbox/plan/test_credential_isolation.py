@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from claude_proxy.errors import ConfigError
-from claude_proxy.policy.credentials.binding import Binding, Form, Injection, Pin
+from claude_proxy.policy.credentials.binding import Binding, Form, Injection, LoginPin
 from claude_proxy.policy.credentials.secret import Secret
 from claude_proxy.policy.credentials.sources import (
     CommandSource,
@@ -15,7 +15,7 @@ from claude_proxy.policy.credentials.sources import (
     SecretSource,
     SystemdSource,
 )
-from claude_proxy.policy.location import Source
+from claude_proxy.policy.location import Location
 from claude_proxy.policy.patterns import HostPattern
 from claude_proxy.sandbox.plan.credential_isolation import (
     CLAUDE_VARIABLES,
@@ -54,12 +54,14 @@ def a_binding(
     variables: tuple[str, ...] = (),
 ) -> Binding:
     use = Injection(source, form, placeholder=placeholder, variables=variables)
-    return Binding(name, (HostPattern.parse(host),), use, Source("allowlist.yaml", 1, 1))
+    return Binding(name, (HostPattern.parse(host),), use, Location("allowlist.yaml", 1, 1))
 
 
 def a_pin(source: SecretSource | None = None) -> Binding:
     pattern = HostPattern.parse("api.anthropic.com")
-    return Binding("anthropic", (pattern,), Pin(source=source), Source("allowlist.yaml", 1, 1))
+    return Binding(
+        "anthropic", (pattern,), LoginPin(source=source), Location("allowlist.yaml", 1, 1)
+    )
 
 
 def kept(*bindings: Binding, value: str = CONSOLE, **environ: str) -> CredentialIsolation:

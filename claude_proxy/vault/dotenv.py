@@ -1,9 +1,8 @@
-"""Reads the text of a .env file: KEY=VALUE lines, quotes, comments and `export`; pure.
+""".env parser: KEY=VALUE lines, quotes, comments and `export`. Pure.
 
-There is no standard for such files, and their readers disagree. So what two of them would read
-differently (an escape, an expansion, text after a closing quote) is an error where its value is
-asked for, and passed over in variables that nobody asks for. Secrets stay outside (9): no message
-and no repr quotes a value.
+There is no standard for such files, and their readers disagree. So a value that two of them would
+read differently (an escape, an expansion, text after a closing quote) is an error when it is asked
+for, and ignored in other variables. Law: secrets stay outside. No message and no repr quotes one.
 """
 
 import re
@@ -27,7 +26,7 @@ _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class _Assignment:
-    """One assignment: its value, or why nobody can be sure of it."""
+    """One assignment: its value, or why the value is ambiguous."""
 
     line: int
     value: str
@@ -38,7 +37,7 @@ class _Assignment:
 
 
 class Dotenv:
-    """The variables of one file; a value is judged when it is asked for."""
+    """The variables of one file; a value is checked when it is asked for."""
 
     def __init__(self, name: str, entries: dict[str, list[_Assignment]]) -> None:
         self._name = name
@@ -48,7 +47,7 @@ class Dotenv:
         return f"Dotenv({self._name!r})"
 
     def value(self, variable: str) -> str | None:
-        """Return what a variable is set to, None if it is not; ConfigError if that is unclear."""
+        """Return what a variable is set to, None if it is not; ConfigError if it is ambiguous."""
         entries = self._entries.get(variable, [])
         if not entries:
             return None
@@ -56,30 +55,30 @@ class Dotenv:
             where = f"{self._name}:{entries[1].line}"
             first = entries[0].line
             raise ConfigError(
-                f"{variable} stands twice, first in line {first}", where=where, fix="keep one"
+                f"{variable} is set twice, first in line {first}", where=where, fix="keep one"
             )
         [entry] = entries
         if entry.fault is not None:
             raise ConfigError(
                 f"the value of {variable} {entry.fault}",
                 where=f"{self._name}:{entry.line}",
-                fix="put the whole value into single quotes, on one line",
+                fix="put the whole value in single quotes, on one line",
             )
         return entry.value
 
 
 def parse(raw: bytes, name: str) -> Dotenv:
-    """Return the variables in a file's bytes; ConfigError if that is no such file."""
+    """Return the variables in a file's bytes; ConfigError if it is not a .env file."""
     if len(raw) > MAX_BYTES:
         raise ConfigError(
             f"the file is larger than {MAX_BYTES // 1024} KiB",
             where=name,
-            fix="is it the right file? it is to hold KEY=VALUE lines",
+            fix="check that it is the right file; it must hold KEY=VALUE lines",
         )
     text = decode(raw, name).replace("\r\n", "\n")
     if unseen := _UNSEEN.search(text):
         line = text.count("\n", 0, unseen.start()) + 1
-        what = f"the character U+{ord(unseen[0]):04X} in the file"
+        what = f"the file contains the invisible character U+{ord(unseen[0]):04X}"
         raise ConfigError(what, where=f"{name}:{line}", fix="delete it")
     return Dotenv(name, _DotenvReader(text, name).read())
 
@@ -100,12 +99,12 @@ class _DotenvReader:
                 continue
             begin = self._taken(_BEGIN)
             if begin is None:
-                self._refuse("the line is not KEY=VALUE", "write KEY=VALUE, or # before a remark")
+                self._refuse("the line is not KEY=VALUE", "write KEY=VALUE, or # before a comment")
             entries.setdefault(begin["name"], []).append(self._entry())
         return entries
 
     def _taken(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
-        """Return what stands here if it is that, and go on behind it."""
+        """Return the match at this place, and continue after it; None if there is none."""
         found = pattern.match(self._text, self._at)
         if found is None:
             return None
@@ -125,14 +124,14 @@ class _DotenvReader:
         line = self._line
         quoted = self._taken(_DOUBLE if mark == '"' else _SINGLE)
         if quoted is None:
-            self._refuse("a quote opens here and is never closed", "close it")
+            self._refuse("a quote opens here and is never closed", "close the quote")
         if self._taken(_NOTHING) is None:
-            if self._line > line:  # likely the quote of another value has closed this one
+            if self._line > line:  # probably closed by the quote of another value
                 self._line = line
                 what = "a quote opens here and closes in the middle of another line"
-                self._refuse(what, "close it where it is to end")
+                self._refuse(what, "close the quote where the value ends")
             self._taken(_BARE)
-            return _Assignment(line, "", "goes on after its closing quote")
+            return _Assignment(line, "", "continues after its closing quote")
         read = _of_double if mark == '"' else _of_single
         return read(line, quoted["inner"])
 
@@ -140,29 +139,29 @@ class _DotenvReader:
 def _of_bare(line: int, written: str) -> _Assignment:
     value = _COMMENT.sub("", written).strip(" \t")
     if any(mark in value for mark in "\"'\\"):
-        return _Assignment(line, "", "has a quote or a backslash in it")
+        return _Assignment(line, "", "contains a quote or a backslash")
     return _expanding(line, value)
 
 
 def _of_double(line: int, written: str) -> _Assignment:
     if any(escaped not in '"\\' for escaped in _ESCAPE.findall(written)):
-        return _Assignment(line, "", "has an escape in it that is read in several ways")
+        return _Assignment(line, "", "contains an escape that programs read differently")
     return _expanding(line, _ESCAPE.sub(r"\1", written))
 
 
 def _of_single(line: int, written: str) -> _Assignment:
     if "\\" in written:
-        return _Assignment(line, "", "has a backslash in it, which is read in several ways")
+        return _Assignment(line, "", "contains a backslash, which programs read differently")
     return _on_one_line(line, written)
 
 
 def _expanding(line: int, value: str) -> _Assignment:
     if "$" in value or "`" in value:
-        return _Assignment(line, "", "has a $ or ` in it, which would be expanded elsewhere")
+        return _Assignment(line, "", "contains a $ or `, which other programs would expand")
     return _on_one_line(line, value)
 
 
 def _on_one_line(line: int, value: str) -> _Assignment:
     if "\n" in value:
-        return _Assignment(line, "", "goes over several lines")
+        return _Assignment(line, "", "spans several lines")
     return _Assignment(line, value)

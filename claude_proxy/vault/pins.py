@@ -1,8 +1,8 @@
-"""Keeps the logins that were pinned at their first use, as salted hashes in one file.
+"""Pinned logins: credentials learned at their first use, as salted hashes in one file.
 
-Laws kept: no quiet downgrade (11), the sandbox cannot move its own wall (10). A pin is on the disk
-before the request that made it is sent; several processes agree on it; and a file that others could
-write, or that cannot be read, is an error and never a reason to learn anew.
+Laws: no quiet downgrade, the sandbox cannot move its own wall. A pin is on the disk before the
+request that made it is sent; several processes agree on it; and a file that others could write, or
+that cannot be read, is an error and never a reason to learn again.
 """
 
 import fcntl
@@ -22,18 +22,17 @@ from typing import Any, Final
 
 from claude_proxy.errors import ConfigError
 from claude_proxy.system import file_permissions
+from claude_proxy.vault.file_stamp import FileStamp, stamp_of_file
 
 FILE_NAME: Final = "pins.json"
 _LOCK_NAME: Final = "pins.lock"
 _VERSION: Final = 1
 _SALT_BYTES: Final = 16
 _MOST_BYTES: Final = 1024 * 1024
-_LOCK_S: Final = 5.0  # others hold it for one small fsync
+_LOCK_S: Final = 5.0  # another process holds it for one small fsync
 _OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 _is_hex = re.compile(r"(?:[0-9a-f]{2}){8,64}").fullmatch
 _is_digest = re.compile(r"[0-9a-f]{64}").fullmatch
-
-type FileStamp = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +45,13 @@ class StoredPin:
 
     @property
     def login(self) -> tuple[bytes, bytes]:
-        """Salt and digest, as a pin is compared."""
+        """Salt and digest, which a login is compared with."""
         return self.salt, self.digest
 
 
 @dataclass(frozen=True, slots=True)
 class Pins:
-    """What the file holds; `salt` is for the logins that are still to be learned."""
+    """The content of the file; `salt` is for logins that are still to be learned."""
 
     salt: bytes = field(default=b"", repr=False)
     by_name: Mapping[str, StoredPin] = field(default_factory=dict)
@@ -67,14 +66,10 @@ class PinStore:
 
     def stamp(self) -> FileStamp | None:
         """Return the state of the file, None if there is none."""
-        try:
-            found = self.path.lstat()
-        except OSError:
-            return None
-        return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        return stamp_of_file(self.path)
 
     def read(self) -> Pins:
-        """Return what the file holds, nothing if there is none; ConfigError if it is not sound."""
+        """Return the pins, none if there is no file; ConfigError if it is damaged or unsafe."""
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
         try:
             descriptor = os.open(self.path, flags)
@@ -94,12 +89,12 @@ class PinStore:
         try:
             return _read(raw)
         except (ValueError, RecursionError) as error:
-            # Ours are in our own words; others' would quote the file.
+            # The errors of `_read` quote nothing; those of `json` would quote the file.
             why = "it is not JSON" if isinstance(error, json.JSONDecodeError) else str(error)
             raise self._unusable(why) from None
 
     def prepare(self) -> Pins:
-        """Return what the file holds, with a salt to learn by; ConfigError, OSError."""
+        """Return the pins, with a salt for new ones; ConfigError, OSError."""
         pins = self.read()
         if pins.salt:
             return pins
@@ -107,7 +102,7 @@ class PinStore:
         return self._change(_with_salt)
 
     def learn(self, name: str, login: tuple[bytes, bytes]) -> Pins:
-        """Pin a login, on the disk; OSError or ConfigError if it is not, or another is."""
+        """Write a pin to the disk; OSError or ConfigError if that fails or another is pinned."""
 
         def add(pins: Pins) -> Pins:
             known = pins.by_name.get(name)
@@ -116,13 +111,13 @@ class PinStore:
                 pin = StoredPin(*login, since)
                 return replace(pins, by_name={**pins.by_name, name: pin})
             if known.salt != login[0] or not compare_digest(known.digest, login[1]):
-                raise PermissionError("another login has been pinned meanwhile")
+                raise PermissionError("another login was pinned in the meantime")
             return pins
 
         return self._change(add)
 
     def forget(self, name: str, login: tuple[bytes, bytes] | None = None) -> bool:
-        """Unlearn a pin (only that one, if a login is given); tell whether there was one."""
+        """Remove a pin (only that login, if one is given); tell whether there was one."""
         gone = False
 
         def remove(pins: Pins) -> Pins:
@@ -147,7 +142,7 @@ class PinStore:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        # A file of its own, as the other is replaced at each change.
+        # A separate file, as the file of pins is replaced at each change.
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(self._lock, flags, 0o600)
         try:
@@ -165,18 +160,18 @@ class PinStore:
             os.close(descriptor)
 
     def _write(self, pins: Pins) -> None:
-        """Replace the file at once, so that nobody ever reads half of it."""
-        fresh = self.path.with_name(f".{FILE_NAME}.{secrets.token_hex(8)}")
+        """Replace the file atomically, so that no reader sees half of it."""
+        temporary = self.path.with_name(f".{FILE_NAME}.{secrets.token_hex(8)}")
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            with open(os.open(fresh, flags, 0o600), "wb") as file:  # noqa: PTH123 - of a descriptor
+            with open(os.open(temporary, flags, 0o600), "wb") as file:  # noqa: PTH123 - of a descriptor
                 file.write(_written(pins))
                 file.flush()
                 os.fsync(file.fileno())
-            fresh.replace(self.path)
+            temporary.replace(self.path)
         except BaseException:
             with suppress(OSError):
-                fresh.unlink()
+                temporary.unlink()
             raise
         directory = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -196,31 +191,31 @@ class PinStore:
         return ConfigError(
             f"the pinned logins cannot be used: {why}",
             where=str(self.path),
-            fix="look who changed the file; with it deleted, the next login of each is learned",
+            fix="find out who changed the file; if you delete it, the next login of each is pinned",
         )
 
 
 def _make_directories(directory: Path) -> None:
-    # Not `parents=True`, which gives those above the mode that the umask leaves.
+    # Not `parents=True`, which would give the parents the mode that the umask leaves.
     if not directory.exists():
         _make_directories(directory.parent)
         directory.mkdir(mode=0o700, exist_ok=True)
 
 
 def _with_salt(pins: Pins) -> Pins:
-    # One for all that is to be learned: two processes that learn the same login agree on it.
+    # One salt for all new pins, so that two processes that learn the same login agree.
     return pins if pins.salt else replace(pins, salt=secrets.token_bytes(_SALT_BYTES))
 
 
 def _read(raw: bytes) -> Pins:
     found: Any = json.loads(raw)
     if not isinstance(found, dict) or found.keys() != {"version", "salt", "pins"}:
-        raise ValueError("it is not a file of pins")
+        raise ValueError("it is not a file of pinned logins")
     if found["version"] != _VERSION:
-        raise ValueError("another version of claude-proxy has written it")
+        raise ValueError("it was written by another version of claude-proxy")
     entries = found["pins"]
     if not _is_text(found["salt"], _is_hex) or not isinstance(entries, dict):
-        raise ValueError("it is not a file of pins")
+        raise ValueError("it is not a file of pinned logins")
     return Pins(
         bytes.fromhex(found["salt"]), {name: _pin_of(entry) for name, entry in entries.items()}
     )
@@ -228,10 +223,10 @@ def _read(raw: bytes) -> Pins:
 
 def _pin_of(entry: Any) -> StoredPin:
     if not isinstance(entry, dict) or entry.keys() != {"salt", "digest", "since"}:
-        raise ValueError("a pin in it is damaged")
+        raise ValueError("it contains a damaged pin")
     salt, digest, since = entry["salt"], entry["digest"], entry["since"]
     if not (_is_text(salt, _is_hex) and _is_text(digest, _is_digest) and isinstance(since, str)):
-        raise ValueError("a pin in it is damaged")
+        raise ValueError("it contains a damaged pin")
     return StoredPin(bytes.fromhex(salt), bytes.fromhex(digest), since)
 
 

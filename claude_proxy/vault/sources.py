@@ -1,8 +1,8 @@
-"""Reads a credential's value from where its owner keeps it.
+"""Credential sources: environment, .env, file, service manager, command, keyring.
 
-Laws kept: secrets stay outside (9), the sandbox cannot move its own wall (10). A file that others
-could read or replace is refused; a value that cannot stand in a field of a request is none; no
-error tells anything about a value but where it was looked for.
+Laws: secrets stay outside, the sandbox cannot move its own wall. A file that others could read or
+replace is refused; a value that no header field can hold is refused; an error says where a value
+was looked for, and nothing about the value.
 """
 
 import json
@@ -34,12 +34,11 @@ from claude_proxy.policy.credentials.sources import (
 )
 from claude_proxy.system import file_permissions
 from claude_proxy.vault import dotenv_file
+from claude_proxy.vault.file_stamp import FileStamp, stamp_of_file
 
-type Stamp = tuple[int, ...]
-
-_MOST_BYTES = 64 * 1024  # of what a value is read from
+_MOST_BYTES = 64 * 1024  # that a value is read from
 _MOST_JSON_BYTES = 1024 * 1024
-# A shorter one is guessed, and stands in answers by accident.
+# A shorter value can be guessed, and appears in responses by accident.
 _SHORTEST = 8
 _COMMAND_S = 30.0
 _KEYRING_S = 30.0
@@ -50,9 +49,9 @@ _CREDENTIALS_DIRECTORY = "CREDENTIALS_DIRECTORY"
 def read(
     source: SecretSource, environ: Mapping[str, str], withheld: Collection[str] = ()
 ) -> Secret:
-    """Return the value that `source` gives now; ConfigError says why it gives none.
+    """Return the current value of `source`; ConfigError says why there is none.
 
-    A command does not find the variables named in `withheld` in its environment.
+    The variables named in `withheld` are not in the environment of a command.
     """
     place = source_name(source)
     match source:
@@ -62,18 +61,20 @@ def read(
             return _of_dotenv(path, name, place)
         case FileSource(path, keys):
             raw = _of_file(_at_home(path, place), place, _MOST_JSON_BYTES if keys else _MOST_BYTES)
-            return _checked(_inside(raw, keys, place) if keys else raw, place, _MEND_FILE)
+            return _checked(_inside(raw, keys, place) if keys else raw, place, _FIX_FILE)
         case SystemdSource():
             raw = _of_file(_handed_over(source, environ), place, _MOST_BYTES, by_manager=True)
-            return _checked(raw, place, "fix what LoadCredential= names, and restart the service")
+            return _checked(
+                raw, place, "correct the file that LoadCredential= names, and restart the service"
+            )
         case CommandSource(argv):
-            return _checked(_of_command(argv, place, environ, withheld), place, _MEND_COMMAND)
+            return _checked(_of_command(argv, place, environ, withheld), place, _FIX_COMMAND)
         case KeyringSource(service, user):
             return _of_keyring(service, user, place)
 
 
-def stamp_of(source: SecretSource, environ: Mapping[str, str]) -> Stamp | None:
-    """Return the state of the file that a source reads; None: it reads none, or there is none."""
+def stamp_of(source: SecretSource, environ: Mapping[str, str]) -> FileStamp | None:
+    """Return the state of the file that a source reads; None if it reads none or there is none."""
     path: Path
     match source:
         case FileSource(path) | DotenvSource(path):
@@ -85,26 +86,19 @@ def stamp_of(source: SecretSource, environ: Mapping[str, str]) -> Stamp | None:
                 return None
         case _:
             return None
-    with suppress(OSError, RuntimeError):
-        found = path.expanduser().lstat()
-        return (
-            found.st_dev,
-            found.st_ino,
-            found.st_size,
-            found.st_mtime_ns,
-            found.st_ctime_ns,  # of a change of owner or mode, too
-        )
+    with suppress(RuntimeError):  # the user has no home directory
+        return stamp_of_file(path.expanduser())
     return None
 
 
-_MEND_FILE = "write the value alone into the file, on one line"
-_MEND_COMMAND = "run the command by hand: it is to print the value, and nothing else"
+_FIX_FILE = "write only the value into the file, on one line"
+_FIX_COMMAND = "run the command by hand: it must print the value and nothing else"
 
 
 def _checked(raw: bytes, place: str, fix: str) -> Secret:
-    """Return the value, if a field of a request can hold it."""
+    """Return the value, if a header field can hold it."""
     text = raw.removesuffix(b"\n").removesuffix(b"\r")
-    # Latin-1 reads any bytes; what is not ASCII is refused by the check itself.
+    # Latin-1 decodes any bytes; the check refuses what is not ASCII.
     fault = fault_of_key(text.decode("latin-1"))
     if fault is None and len(text) < _SHORTEST:
         fault = f"is shorter than {_SHORTEST} characters"
@@ -139,14 +133,14 @@ def _at_home(path: Path, place: str) -> Path:
     try:
         return path.expanduser()
     except RuntimeError:  # as in a container, whose users may have no entry in passwd
-        fix = "set HOME, or write the path from / on"
+        fix = "set HOME, or write an absolute path"
         raise ConfigError("the user has no home directory", where=place, fix=fix) from None
 
 
 def _of_file(path: Path, place: str, most: int, *, by_manager: bool = False) -> bytes:
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
     try:
-        # A link could be turned elsewhere by whoever owns it; a pipe would hold up the start.
+        # The owner of a link could point it elsewhere; a pipe would block the start.
         descriptor = os.open(path, flags)
         try:
             _refuse_shared(os.fstat(descriptor), path, place, by_manager=by_manager)
@@ -163,7 +157,7 @@ def _of_file(path: Path, place: str, most: int, *, by_manager: bool = False) -> 
             fix="name a plain file that the user who runs claude-proxy can read",
         ) from None
     if len(raw) > most:
-        fix = "is it the right file?"
+        fix = "check that it is the right file"
         raise ConfigError(f"the file is larger than {most // 1024} KiB", where=place, fix=fix)
     return raw
 
@@ -176,14 +170,14 @@ def _refuse_shared(found: os.stat_result, path: Path, place: str, *, by_manager:
         raise ConfigError(
             "the file belongs to another user, who can read and change it",
             where=place,
-            fix=f"chown it: sudo chown {os.geteuid()} {path}",
+            fix=f"change the owner: sudo chown {os.geteuid()} {path}",
         )
-    # What stands as the group's is the mask of the ACL by which the service manager lets the
-    # user of the service, and nobody else, read a file of root's.
+    # The group's bits are the mask of the ACL by which the service manager lets only the user of
+    # the service read a file of root's.
     shared = stat.S_IWGRP | stat.S_IRWXO if by_manager else _OTHERS
     if found.st_mode & shared:
         raise ConfigError(
-            f"the file is not its owner's alone (mode {stat.S_IMODE(found.st_mode):04o})",
+            f"others have access to the file (mode {stat.S_IMODE(found.st_mode):04o})",
             where=place,
             fix=f"chmod 600 {path}, and replace the credential if others may have read it",
         )
@@ -193,23 +187,25 @@ def _handed_over(source: SystemdSource, environ: Mapping[str, str]) -> Path:
     directory = environ.get(_CREDENTIALS_DIRECTORY, "")
     if not directory.startswith("/"):
         raise ConfigError(
-            "the service manager has handed over no credentials",
+            "the service manager has passed no credentials",
             where=source_name(source),
             fix=f"add LoadCredential={source.name}:/path to the unit",
         )
     if "/" in source.name or source.name in {"", ".", ".."}:
-        fix = "write its name as LoadCredential= has it"
-        raise ConfigError("it is not the name of a credential", where=source_name(source), fix=fix)
+        fix = "write the name that LoadCredential= gives it"
+        raise ConfigError(
+            "the name is not the name of a credential", where=source_name(source), fix=fix
+        )
     return Path(directory) / source.name
 
 
 def _inside(raw: bytes, keys: tuple[str, ...], place: str) -> bytes:
-    """Return the text that stands under `keys` in a file of JSON."""
-    fix = "look at the file, and correct `key`"
+    """Return the text under `keys` in a JSON file."""
+    fix = "compare the file with `key`, and correct one of them"
     try:
         found: Any = json.loads(raw)
     except (ValueError, RecursionError):
-        # Not the error itself, which quotes what it met.
+        # Not the error itself, which quotes the file.
         raise ConfigError("the file is not JSON", where=place, fix=fix) from None
     for key in keys:
         found = found.get(key) if isinstance(found, dict) else None
@@ -225,24 +221,28 @@ def _of_command(
     argv: tuple[str, ...], place: str, environ: Mapping[str, str], withheld: Collection[str]
 ) -> bytes:
     program = str(_at_home(Path(argv[0]), place)) if argv[0].startswith("~/") else argv[0]
-    surroundings = {name: text for name, text in environ.items() if name not in withheld}
+    environment = {name: text for name, text in environ.items() if name not in withheld}
     try:
         child = subprocess.Popen(  # noqa: S603 - what its owner configured, without a shell
             [program, *argv[1:]],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            # It may quote the value, and would end up in a log.
+            # It may quote the value, and would appear in a log.
             stderr=subprocess.DEVNULL,
-            env=surroundings,
-            # Not where the proxy was started: git, npm and the like obey the files of a project,
-            # and an agent may have written those.
+            env=environment,
+            # Not the directory of the start: git, npm and others obey files of a project, which an
+            # agent may have written.
             cwd="/",
             start_new_session=True,
         )
     except (OSError, ValueError) as error:
-        why = _words_of(error) if isinstance(error, OSError) else "it has a NUL in it"
+        why = (
+            _words_of(error)
+            if isinstance(error, OSError)
+            else "the command contains a NUL character"
+        )
         fix = "write the program's full path"
-        raise ConfigError(f"it cannot be started: {why}", where=place, fix=fix) from None
+        raise ConfigError(f"the command cannot be started: {why}", where=place, fix=fix) from None
     _running.add(child.pid)
     with child:
         try:
@@ -256,21 +256,21 @@ def _of_command(
         finally:
             _running.discard(child.pid)
     if code:
-        raise ConfigError(f"it failed (exit code {code})", where=place, fix=_MEND_COMMAND)
+        raise ConfigError(f"the command failed (exit code {code})", where=place, fix=_FIX_COMMAND)
     return raw
 
 
-_running: set[int] = set()  # commands that are being asked, on whatever thread
+_running: set[int] = set()  # process ids of the commands that are running, on any thread
 
 
 def end_commands() -> None:
-    """End the commands that are being asked: nobody waits for their answer any more."""
+    """Kill the running commands: their output is no longer needed."""
     for pid in tuple(_running):
         _end(pid)
 
 
 def _end(pid: int) -> None:
-    # With all that it has started, which may hold its output open.
+    # With its child processes, which may keep its output open.
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
 
@@ -290,13 +290,15 @@ def _output_of(child: "subprocess.Popen[bytes]", place: str) -> bytes:
             if not piece:
                 return raw
             raw += piece
-    fix = _MEND_COMMAND
-    raise ConfigError(f"it prints more than {_MOST_BYTES // 1024} KiB", where=place, fix=fix)
+    fix = _FIX_COMMAND
+    raise ConfigError(
+        f"the command prints more than {_MOST_BYTES // 1024} KiB", where=place, fix=fix
+    )
 
 
 def _too_slow(place: str) -> ConfigError:
-    what = f"it has not ended after {_COMMAND_S:g} s"
-    fix = "does it wait for somebody to answer? it must work without a terminal"
+    what = f"the command has not ended after {_COMMAND_S:g} s"
+    fix = "make sure that it works without a terminal and asks for no input"
     return ConfigError(what, where=place, fix=fix)
 
 
@@ -314,22 +316,22 @@ def _of_keyring(service: str, user: str, place: str) -> Secret:
     fix = f"store it: keyring set {service} {user}"
     found, fault = _in_time(lambda: keyring.get_password(service, user))
     if fault is not None:
-        # The name of its type alone: what a backend says may quote anything.
-        raise ConfigError(f"the keyring does not answer ({fault})", where=place, fix=fix)
+        # Only the name of its type: the message of a backend may quote anything.
+        raise ConfigError(f"the keyring does not respond ({fault})", where=place, fix=fix)
     if not isinstance(found, str) or not found:
         raise ConfigError("the keyring has no such entry", where=place, fix=fix)
     return _checked(found.encode("utf-8", "surrogatepass"), place, fix)
 
 
 def _in_time(ask: Callable[[], Any]) -> tuple[Any, str | None]:
-    """Return the answer, or what went wrong; a keyring may wait for a password for ever."""
+    """Return the result, or what went wrong; a keyring may wait for a password for ever."""
     answer: list[Any] = []
-    fault = ["no answer in time"]
+    fault = ["no response in time"]
 
     def work() -> None:
         try:
             answer.append(ask())
-        except Exception as error:  # noqa: BLE001 - backends raise what they like
+        except Exception as error:  # noqa: BLE001 - backends raise anything
             fault[0] = type(error).__name__
 
     thread = Thread(target=work, name="keyring", daemon=True)

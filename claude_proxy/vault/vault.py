@@ -1,8 +1,8 @@
-"""Holds what the credentials' sources give, and keeps it as new as they do.
+"""The vault: the current values of all credentials, read from their sources and kept fresh.
 
-Laws kept: secrets stay outside (9), no quiet downgrade (11). A source that gives nothing at the
-start is an error; one that fails later gives nothing until it works again, and then nothing passes.
-To ask for what is held never waits for a command or a keyring.
+Laws: secrets stay outside, no quiet downgrade. A source without a value at the start is an error; a
+source that fails later has no value until it works again, and requests that need it are denied.
+Reading a held value never waits for a command or a keyring.
 """
 
 import logging
@@ -30,46 +30,47 @@ from claude_proxy.policy.credentials.sources import (
 )
 from claude_proxy.system import process_memory
 from claude_proxy.vault import sources
-from claude_proxy.vault.pins import FileStamp, Pins, PinStore
+from claude_proxy.vault.file_stamp import FileStamp
+from claude_proxy.vault.pins import Pins, PinStore
 
 logger = logging.getLogger(__name__)
 
-_LOOK_S = 1.0  # between two looks at files
+_LOOK_S = 1.0  # between two checks of files
 _KEYRING_S = 300.0
 _RETRY_S = 30.0  # after a failure
-_AFTER_REFUSAL_S = 10.0  # an upstream's 401 has a command asked again, but not one for each
-_CLOSE_S = 2.0  # for the refreshing to end; a keyring that answers nothing is left behind
+_AFTER_REFUSAL_S = 10.0  # an upstream's 401 runs a command again, at most this often
+_CLOSE_S = 2.0  # for the refresh thread to end; a keyring that does not respond is abandoned
 _SALT_BYTES = 16
 
 
 @dataclass(slots=True)
 class _CachedSource:
-    """One source, and what it gave last."""
+    """One source, and the value last read from it."""
 
     source: SecretSource
     value: Secret | None = None
     stamp: FileStamp | None = None  # of the file that it reads
-    asked: float = 0.0
-    due: float | None = None  # when it is asked again; None: by the stamp, or never
+    read_at: float = 0.0
+    due: float | None = None  # when to read it again; None: by the stamp, or never
 
     @property
     def is_file(self) -> bool:
-        """Whether a look can tell that there is something new."""
+        """Whether a change shows in the stamp of a file."""
         return not isinstance(self.source, CommandSource | KeyringSource | EnvironmentSource)
 
 
 @dataclass(slots=True)
 class PreparedSecrets:
-    """All that belongs to one set of bindings."""
+    """The values that belong to one set of bindings."""
 
     bindings: tuple[Binding, ...] = ()
     held: dict[SecretSource, _CachedSource] = field(default_factory=dict)
-    pins: Pins | None = field(default_factory=Pins)  # None: the file is not sound
+    pins: Pins | None = field(default_factory=Pins)  # None: the file cannot be used
     pins_stamp: FileStamp | None = None
 
     @property
     def learns(self) -> bool:
-        """Whether there is a login to be learned, or that was."""
+        """Whether a login is learned at its first use."""
         return any(isinstance(each.use, LoginPin) and each.use.learn for each in self.bindings)
 
 
@@ -84,24 +85,24 @@ class Vault:
         *,
         withheld: Iterable[str] = (),
     ) -> None:
-        """Read every source; ConfigErrors names those that give nothing.
+        """Read every source; ConfigErrors names those without a value.
 
-        The variables that they name, and those in `withheld`, are gone from this process's
-        environment then. It may be made before a fork: the refreshing begins with the first use.
+        The variables that they name, and those in `withheld`, are then removed from this process's
+        environment. It may be made before a fork: refreshing begins with the first use.
         """
         self._environ = os.environ if environ is None else environ
         self._store = PinStore(statedir)
         self._withheld = frozenset(withheld)
-        self._salt = secrets.token_bytes(_SALT_BYTES)  # for pins that are given by their value
+        self._salt = secrets.token_bytes(_SALT_BYTES)  # for logins that are pinned by their value
         self._wake = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closed = False
         self._state = PreparedSecrets()
         self._secrets: AvailableSecrets = MappingProxyType({})
-        self._looked = 0.0
-        # Variables are read once: afterwards they are gone.
+        self._checked_at = 0.0
+        # Variables are read once: afterwards they are removed.
         self._of_environment: dict[SecretSource, _CachedSource] = {}
-        # First uses that no answer has confirmed yet.
+        # Learned logins that no response has confirmed yet.
         self._unconfirmed: dict[str, tuple[bytes, bytes]] = {}
         self.replace(bindings)
 
@@ -110,34 +111,34 @@ class Vault:
 
     @property
     def secrets(self) -> AvailableSecrets:
-        """What is known now of each binding; files are looked at once a second at most."""
+        """The current value of each binding; files are checked once a second at most."""
         if self._state.bindings:
             now = time.monotonic()
-            if now - self._looked >= _LOOK_S:
-                self._looked = now
-                self._look()
+            if now - self._checked_at >= _LOOK_S:
+                self._checked_at = now
+                self._check_files()
                 if self._thread is None:
                     self._start()
         return self._secrets
 
     def replace(self, bindings: Sequence[Binding]) -> None:
-        """Take other bindings into use; ConfigErrors, and nothing is changed, if one cannot be.
+        """Replace the bindings; ConfigErrors, and nothing changes, if one has no value.
 
-        It may take as long as the commands do.
+        This takes as long as the commands do.
         """
         self.take(self.prepare(bindings))
 
     def prepare(self, bindings: Sequence[Binding]) -> PreparedSecrets:
-        """Read what other bindings need, for `take`; ConfigErrors if one of them cannot be had.
+        """Read what new bindings need, for `take`; ConfigErrors if one of them has no value.
 
-        Apart from it, as whoever judges by the old bindings must not be given a new one's value.
+        Separate from `take`: while the old bindings decide, no value of a new one may be used.
         """
         state = PreparedSecrets(tuple(bindings))
         problems: list[ConfigError] = []
         names = self._withheld | _variables_of(state.bindings)
         for binding in state.bindings:
             try:
-                self._take(state, binding.use.source, names)
+                self._add(state, binding.use.source, names)
             except ConfigError as error:
                 problems.append(_of_binding(error, binding))
         try:
@@ -147,118 +148,121 @@ class Vault:
         if problems:
             raise ConfigErrors(problems)
         if seen := process_memory.scrub_environment(names):
-            logger.warning("still to be seen in the environment: %s", ", ".join(seen))
+            logger.warning(
+                "these variables could not be removed from the process's memory: %s",
+                ", ".join(seen),
+            )
         with self._wake:
             self._withheld = names
         return state
 
     def take(self, state: PreparedSecrets) -> None:
-        """Hold what was prepared, and nothing else."""
+        """Use what was prepared, and nothing else."""
         with self._wake:
             self._state = state
             self._publish()
             self._wake.notify_all()
 
     def learn(self, name: str, login: tuple[bytes, bytes]) -> None:
-        """Pin a first login on the disk; raises if it cannot be kept, or another was first."""
+        """Pin a first login on the disk; raises if that fails, or another was first."""
         found = self._store.learn(name, login)
         with self._wake:
             self._unconfirmed[name] = login
             self._state.pins = found
-            self._state.pins_stamp = None  # to be looked at again, as others may write it now
+            self._state.pins_stamp = None  # to be read again, as another process may write it now
             self._publish()
 
     def answered(self, name: str, status: int) -> None:
-        """Take note of an answer: a 401 says that a value is old, or that a pin was none."""
+        """Take note of a response: a 401 means that a value is old, or that a pin was wrong."""
         if status != HTTPStatus.UNAUTHORIZED:
-            # A server that is busy or broken has not looked, and an interim answer says nothing.
+            # A busy or broken server has not checked the login; an interim response says nothing.
             if 200 <= status < 500 and status != HTTPStatus.TOO_MANY_REQUESTS:  # noqa: PLR2004
                 self._unconfirmed.pop(name, None)
             return
         login = self._unconfirmed.pop(name, None)
         if login is not None:
-            self._unlearn(name, login)
-        self._ask_soon(name)
+            self._forget(name, login)
+        self._refresh_soon(name)
 
     def close(self) -> None:
-        """End the refreshing, and what it is waiting for: no command outlives the proxy."""
+        """Stop refreshing, and the commands it waits for: no command outlives the proxy."""
         with self._wake:
             self._closed = True
             self._wake.notify_all()
         sources.end_commands()
         thread, give_up = self._thread, time.monotonic() + _CLOSE_S
-        # More than once, as one may just have been started.
+        # Repeatedly, as a command may just have been started.
         while thread is not None and thread.is_alive() and time.monotonic() < give_up:
             thread.join(0.05)
             sources.end_commands()
 
     # --- sources
 
-    def _take(
+    def _add(
         self, state: PreparedSecrets, source: SecretSource | None, names: frozenset[str]
     ) -> None:
-        """Have a source's value among those of `state`; ConfigError if it gives none."""
+        """Add a source's value to those of `state`; ConfigError if there is none."""
         if source is None or source in state.held:
             return
-        # What is held is not asked for again: a reload must not run commands that are good still.
+        # A held value is not read again: a reload must not run commands that need not run.
         known = self._state.held.get(source) or self._of_environment.get(source)
         if known is None or known.value is None:
             known = _CachedSource(source)
-            self._ask(known, names)
+            self._read(known, names)
         state.held[source] = known
         if isinstance(source, EnvironmentSource):
             self._of_environment[source] = known
 
-    def _ask(self, held: _CachedSource, names: frozenset[str]) -> None:
-        """Read a source; ConfigError if it gives nothing, and then nothing is held of it."""
+    def _read(self, held: _CachedSource, names: frozenset[str]) -> None:
+        """Read a source; ConfigError if there is no value, and then none is held."""
         if self._closed:
             raise ConfigError("the proxy is stopping", where=source_name(held.source))
-        # Before it is read: a change in between is then seen as one.
+        # Before reading, so that a change in between is noticed.
         held.stamp = sources.stamp_of(held.source, self._environ)
         try:
-            # What was held stays meanwhile: a command may take its time.
+            # The old value is used meanwhile: a command may take long.
             held.value = sources.read(held.source, self._environ, names)
         except BaseException:
             held.value = None
             raise
         finally:
-            held.asked = time.monotonic()
+            held.read_at = time.monotonic()
             held.due = _due(held)
 
     def _refresh(self, held: _CachedSource) -> None:
-        """Read a source once more; of what goes wrong, the first time is told."""
+        """Read a source again; of a series of failures only the first is logged."""
         failed = held.value is None
         source = source_name(held.source)
         try:
-            self._ask(held, self._withheld)
+            self._read(held, self._withheld)
         except ConfigError as error:
             if not failed and not self._closed:
                 logger.warning(
-                    "a credential's source gives nothing now (%s: %s); what needs it is denied",
+                    "credential source unavailable (%s: %s); requests that need it are blocked",
                     source,
                     error.what,
                 )
-        except Exception as fault:  # noqa: BLE001 - whatever it is, nothing is held then
+        except Exception as fault:  # noqa: BLE001 - fail closed: no value is held then
             if not failed:
                 logger.error("reading %s failed (%s)", source, type(fault).__name__)  # noqa: TRY400
         else:
             if failed:
-                logger.warning("a credential's source works again (%s)", source)
+                logger.warning("credential source available again (%s)", source)
 
-    def _ask_soon(self, name: str) -> None:
-        """Have the source of a refused value asked again, if it was not just now."""
-        self._looked = 0.0
+    def _refresh_soon(self, name: str) -> None:
+        """Have the source of a refused value read again, unless it was read just now."""
+        self._checked_at = 0.0
         with self._wake:
             sources = [each.use.source for each in self._state.bindings if each.name == name]
             for held in (self._state.held[each] for each in sources if each is not None):
                 now = time.monotonic()
-                if held.due is not None and now - held.asked >= _AFTER_REFUSAL_S:
+                if held.due is not None and now - held.read_at >= _AFTER_REFUSAL_S:
                     held.due = now
             self._wake.notify_all()
 
-    # --- files, looked at by whoever asks for the secrets
+    # --- files, checked when the values are asked for
 
-    def _look(self) -> None:
+    def _check_files(self) -> None:
         state, changed = self._state, False
         for held in state.held.values():
             if held.is_file and (
@@ -280,10 +284,12 @@ class Vault:
         except ConfigError as error:
             state.pins = None
             if sound:
-                logger.warning("%s; until this is fixed no such login passes", error.what)
+                logger.warning(
+                    "%s; until this is fixed, requests with such a login are blocked", error.what
+                )
         else:
             if not sound:
-                logger.warning("the pinned logins can be used again")
+                logger.warning("the pinned logins are available again")
 
     def _read_pins(self, state: PreparedSecrets) -> None:
         if not state.learns:
@@ -294,18 +300,18 @@ class Vault:
         except OSError as error:
             why = (error.strerror or type(error).__name__).lower()
             raise ConfigError(
-                f"the pinned logins cannot be kept: {why}",
+                f"the pinned logins cannot be stored: {why}",
                 where=str(self._store.path),
                 fix="make the state directory writable, or name another with --statedir",
             ) from None
         state.pins_stamp = stamp
 
-    def _unlearn(self, name: str, login: tuple[bytes, bytes]) -> None:
+    def _forget(self, name: str, login: tuple[bytes, bytes]) -> None:
         try:
             self._store.forget(name, login)
         except (OSError, ConfigError):
             logger.warning(
-                "the login that was pinned for %s was refused, and could not be unlearned; "
+                "the login that was pinned for %s was refused, and its pin could not be removed; "
                 "fix: claude-proxy credentials forget %s",
                 name,
                 name,
@@ -316,10 +322,10 @@ class Vault:
 
     def _start(self) -> None:
         if any(held.due is not None for held in self._state.held.values()):
-            self._thread = threading.Thread(target=self._keep_new, name="vault", daemon=True)
+            self._thread = threading.Thread(target=self._refresh_loop, name="vault", daemon=True)
             self._thread.start()
 
-    def _keep_new(self) -> None:
+    def _refresh_loop(self) -> None:
         while True:
             with self._wake:
                 if self._closed:
@@ -336,7 +342,7 @@ class Vault:
                 with self._wake:
                     self._publish()
 
-    # --- what is handed out
+    # --- the published values
 
     def _publish(self) -> None:
         state = self._state
@@ -372,11 +378,11 @@ def _due(held: _CachedSource) -> float | None:
             every = _KEYRING_S
         case _:
             return None
-    return held.asked + (every if held.value is not None else min(every, _RETRY_S))
+    return held.read_at + (every if held.value is not None else min(every, _RETRY_S))
 
 
 def _variables_of(bindings: Iterable[Binding]) -> frozenset[str]:
-    """Return the variables of the environment that hold a value."""
+    """Return the environment variables that hold a value."""
     sources = (binding.use.source for binding in bindings)
     return frozenset(each.name for each in sources if isinstance(each, EnvironmentSource))
 

@@ -80,7 +80,7 @@ def test_the_list_tells_where_each_comes_from(
     assert "github: github.com, *.github.com\n" in out
     assert "pinned:  nothing yet" in out
     assert "git: git.example (ports 8443)" in out
-    assert "source:  command cat\n  now:     no value: it failed (exit code 1)" in out
+    assert "source:  command cat\n  now:     no value: the command failed (exit code 1)" in out
     assert "pinned:  1 given hash" in out
     assert "source:  file /no/such/file\n  now:     no value: the file cannot be read" in out
 

@@ -126,7 +126,7 @@ def test_no_trace_of_a_value_is_left_anywhere(
             gate.end(passage)
         # A source that fails.
         file.chmod(0o644)
-        vault._looked = 0.0
+        vault._checked_at = 0.0
         asked = request("a.example")
         assert not gate.request(ORIGIN, asked, "/").decision.allowed
         store.flush()
@@ -134,7 +134,7 @@ def test_no_trace_of_a_value_is_left_anywhere(
     said = "".join(capfd.readouterr())
     file.unlink()
 
-    assert loud is Verbosity.QUIET or "gives nothing now" in said
+    assert loud is Verbosity.QUIET or "credential source unavailable" in said
     places = [said.encode()] + [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
     assert len(places) > 4
     for form in IN_SOME_FORM:

@@ -284,7 +284,7 @@ def test_what_a_command_says_on_its_error_stream_is_shown_nowhere(
 
 
 def test_a_command_is_not_given_to_a_shell() -> None:
-    assert "it cannot be started" in refused(CommandSource(("echo words",)))
+    assert "the command cannot be started" in refused(CommandSource(("echo words",)))
     assert read(CommandSource(("echo", "$HOME;`id`")), os.environ).reveal() == b"$HOME;`id`"
 
 
@@ -294,7 +294,7 @@ def test_a_commands_arguments_are_not_named() -> None:
 
 @pytest.mark.parametrize("argv", [("/no/such/program",), ("no-such-program",), ("x\0y",), ("/",)])
 def test_a_command_that_cannot_be_started_is_named(argv: tuple[str, ...]) -> None:
-    assert "it cannot be started" in refused(CommandSource(argv))
+    assert "the command cannot be started" in refused(CommandSource(argv))
 
 
 def test_a_command_below_the_home_is_found(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -172,7 +172,7 @@ def test_a_file_that_fails_later_gives_nothing_until_it_works_again(
         until(is_fixed)
 
     assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
-    assert "gives nothing now" in caplog.messages[0]
+    assert "credential source unavailable" in caplog.messages[0]
     assert "works again" in caplog.messages[1]
 
 

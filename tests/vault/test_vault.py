@@ -173,7 +173,7 @@ def test_a_file_that_fails_later_gives_nothing_until_it_works_again(
 
     assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
     assert "credential source unavailable" in caplog.messages[0]
-    assert "works again" in caplog.messages[1]
+    assert "available again" in caplog.messages[1]
 
 
 def test_a_file_is_not_read_again_without_a_change(file: Path, statedir: Path) -> None:

@@ -48,3 +48,12 @@ def forward(ledger: Ledger) -> PlayForward:
         )
 
     return play
+
+
+@pytest.fixture(scope="module")
+def authorities(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[CertificateAuthority, CertificateAuthority]:
+    """The CA of the proxy, and the one that its upstreams are verified by."""
+    ours, theirs = tmp_path_factory.mktemp("ours"), tmp_path_factory.mktemp("theirs")
+    return CertificateAuthority.load_or_create(ours), CertificateAuthority.load_or_create(theirs)

@@ -1,0 +1,49 @@
+"""The laws of a session: it begins with nothing allowed, and each wait is told from the last."""
+
+import pytest
+from mitmproxy.connection import Server
+
+from claude_proxy.policy.policy import Policy
+from claude_proxy.proxy.gate import ClientInfo, Gate
+from claude_proxy.proxy.layers.session import PauseReading, Session, Waiting
+from tests.proxy.layers.stage import Ledger
+
+
+@pytest.fixture
+def session(ledger: Ledger) -> Session:
+    gate = Gate(Policy(), ledger.events.append)
+    return Session(gate, ClientInfo(1, "127.0.0.1:1", "tcp"), head_limit=100)
+
+
+def test_a_session_begins_with_nothing_open_and_waits_for_a_head(session: Session) -> None:
+    assert session.waiting is Waiting.HEAD
+    assert (session.target, session.preconnected, session.websocket_request) == (None, None, None)
+    assert not (session.passthrough)
+    assert not (session.local)
+    assert not (session.closing)
+    assert not (session.record_query)
+
+
+def test_a_wait_for_the_same_thing_is_a_new_wait(session: Session) -> None:
+    waits = set()
+    for what in (Waiting.IDLE, Waiting.HEAD, Waiting.HEAD):
+        session.wait(what)
+        waits.add(session.wait_id)
+
+    assert session.waiting is Waiting.HEAD
+    assert len(waits) == 3
+
+
+def test_sessions_are_equal_to_themselves_only(session: Session, ledger: Ledger) -> None:
+    other = Session(session.gate, session.client_info, head_limit=100)
+
+    assert session != other
+    assert len({session, other}) == 2
+    assert ledger.events == []
+
+
+def test_a_pause_names_one_connection_and_may_be_taken_back() -> None:
+    server = Server(address=None)
+
+    assert PauseReading(server, hold=True).connection is server
+    assert not PauseReading(server, hold=False).hold

@@ -1,0 +1,113 @@
+"""The laws of an upstream connection: the judged name is verified, and only a true end is one."""
+
+import pytest
+
+from claude_proxy.trust.certificate_authority import CertificateAuthority
+from tests.proxy.layers.http1_peers import reason_of
+from tests.proxy.layers.tls_peers import TlsOrigin, origin_context
+from tests.proxy.layers.tls_world import FATAL_ALERT, GARBAGE, GET, OK, World, world_of
+
+
+@pytest.fixture
+def world(authorities: tuple[CertificateAuthority, CertificateAuthority]) -> World:
+    return world_of(authorities)
+
+
+# --- the upstream's side
+
+
+def test_an_upstream_hears_the_judged_name_and_is_offered_http_1(world: World) -> None:
+    heard: list[str | None] = []
+    context = origin_context(world.theirs, "example.com", ("h2", "http/1.1"))
+    context.sni_callback = lambda _tls, name, _context: heard.append(name)
+    world.client().says(GET)
+
+    origin = TlsOrigin(world.stage, context)
+
+    assert heard == ["example.com"]
+    assert origin.tls.selected_alpn_protocol() == "http/1.1"
+
+
+def test_an_address_is_verified_as_an_address(world: World) -> None:
+    client = world.client("192.0.2.1")
+    client.says(b"GET / HTTP/1.1\r\nHost: 192.0.2.1\r\n\r\n")
+
+    assert world.origin("192.0.2.1").gets().startswith(b"GET / HTTP/1.1\r\n")
+
+
+@pytest.mark.parametrize("shown", ["evil.example", "192.0.2.9"])
+def test_a_certificate_for_another_name_is_a_bad_gateway(world: World, shown: str) -> None:
+    client = world.client()
+    client.says(GET)
+
+    answer = client.gets(world.origin(shown).for_client)
+
+    assert answer.startswith(b"HTTP/1.1 502 ")
+    assert reason_of(answer) == "upstream-certificate-invalid"
+    assert world.ledger.last.error == "upstream-certificate-invalid"
+    assert world.stage.upstream.closed
+
+
+def test_a_certificate_of_an_unknown_authority_is_a_bad_gateway(world: World) -> None:
+    client = world.client()
+    client.says(GET)
+
+    origin = TlsOrigin(world.stage, origin_context(world.ours, "example.com"))
+
+    assert reason_of(client.gets(origin.for_client)) == "upstream-certificate-invalid"
+
+
+def test_an_upstream_that_speaks_no_tls_is_a_bad_gateway(world: World) -> None:
+    client = world.client()
+    client.says(GET)
+
+    answer = client.gets(world.stage.answers(b"HTTP/1.1 200 OK\r\n\r\n"))
+
+    assert reason_of(answer) == "upstream-tls-failed"
+
+
+def test_an_upstream_that_leaves_within_its_handshake_is_a_bad_gateway(world: World) -> None:
+    client = world.client()
+    client.says(GET)
+
+    answer = client.gets(world.stage.upstream_ends())
+
+    assert reason_of(answer) == "upstream-tls-failed"
+
+
+def test_an_upstream_that_says_goodbye_ends_its_answer(world: World) -> None:
+    client = world.client()
+    client.says(GET)
+    origin = world.origin()
+    begun = client.gets(origin.answers(b"HTTP/1.1 200 OK\r\n\r\nhi"))
+    ended = client.gets(world.stage.answers(origin.goodbye()))
+
+    assert begun.endswith(b"\r\n\r\n2\r\nhi\r\n")
+    assert ended == b"0\r\n\r\n"
+
+
+@pytest.mark.parametrize("last", [GARBAGE, FATAL_ALERT])
+def test_an_answer_whose_tls_breaks_never_looks_whole(world: World, last: bytes) -> None:
+    client = world.client()
+    client.says(GET)
+    origin = world.origin()
+    client.gets(origin.answers(b"HTTP/1.1 200 OK\r\n\r\nhi"))
+
+    ended = client.gets(world.stage.answers(last))
+
+    assert ended == b""
+    assert world.stage.client.closed
+    assert world.ledger.last.error == "upstream-cut-short"
+
+
+def test_an_upstream_that_said_goodbye_while_it_was_kept_is_dialled_anew(world: World) -> None:
+    client = world.client()
+    client.says(GET)
+    origin = world.origin()
+    client.gets(origin.answers(OK))
+    world.stage.answers(origin.goodbye())
+
+    client.says(GET)
+
+    assert len(world.stage.upstreams) == 2
+    assert world.origin().gets() == GET

@@ -9,9 +9,11 @@ from functools import partial
 from pathlib import Path
 
 from claude_proxy.cli import gateway_settings, paths, proxy_settings
-from claude_proxy.config import config_file, policy_files
+from claude_proxy.config import config_file, policy_files, preset_files
+from claude_proxy.config.allowlist import loader
 from claude_proxy.config.config_yaml import GATEWAY_NAME, NAME, ConfigFile
 from claude_proxy.config.option_table import Subcommand, defaults, fields_of
+from claude_proxy.config.owner_files import POLICIES, PRESETS, OwnerFiles
 from claude_proxy.config.providers import find_provider
 from claude_proxy.errors import ConfigError, ConfigErrors
 from claude_proxy.sandbox import profiles
@@ -42,11 +44,30 @@ def _checked_files(confdir: Path) -> Iterator[CheckedFile]:
     older = confdir / GATEWAY_NAME
     if older.exists() and not problems:
         yield CheckedFile(str(older))
-    allowlist = config.value("allowlist") or paths.allowlist_path(confdir)
-    yield _checked(str(allowlist), partial(policy_files.load, allowlist))
+    yield from _checked_policies(confdir, config)
     directory = confdir / profiles.DIRECTORY
     for path in sorted(directory.glob("*.yaml")):
         yield _checked(str(path), partial(profiles.load, path.stem, directory))
+
+
+def _checked_policies(confdir: Path, config: ConfigFile) -> Iterator[CheckedFile]:
+    files = OwnerFiles(confdir)
+    allowlist = config.value("allowlist") or paths.allowlist_path(confdir)
+    yield _checked(str(allowlist), partial(policy_files.read_file, files, allowlist))
+    for path in _files_in(confdir / POLICIES):
+        yield _checked(str(path), partial(policy_files.read_named, files, path.stem))
+    for path in _files_in(confdir / PRESETS):
+        yield _checked(str(path), partial(_read_preset, files, path.stem))
+
+
+def _files_in(directory: Path) -> list[Path]:
+    """Return the files that would be read by their names; others are nobody's."""
+    return sorted(path for path in directory.glob("*.yaml") if preset_files.is_name(path.stem))
+
+
+def _read_preset(files: OwnerFiles, name: str) -> None:
+    files.preset(name)  # it has what is wrong with the file itself
+    loader.preset_policy(name, files.library)
 
 
 def _checked(name: str, load: Callable[[], object]) -> CheckedFile:
@@ -74,9 +95,23 @@ def _contradictions(config: ConfigFile) -> Iterator[ConfigError]:
         proxy_settings.settings_of(values, config)
     except ConfigError as error:
         yield from _each(error)
+    for policy, key in _named_policies(config):
+        try:
+            policy_files.read_named(OwnerFiles(config.path.parent), policy, key)
+        except ConfigError as error:
+            if error.where == key:  # else it is a mistake in that policy's file
+                yield error
     try:
         gateway_settings.options_in(config)
         if (name := config.value("gateway.provider")) is not None:
             find_provider(config.providers, name, config.where("gateway.provider"))
     except ConfigError as error:
         yield from _each(error)
+
+
+def _named_policies(config: ConfigFile) -> Iterator[tuple[str, str]]:
+    """Yield the policies that the file names, and where."""
+    if (policy := config.value("policy")) is not None:
+        yield policy, config.where("policy")
+    for directory, policy in config.projects.items():
+        yield policy, f"{config.path}, projects.{directory}"

@@ -17,7 +17,9 @@ import click
 from claude_proxy.audit.escape import escape_text
 from claude_proxy.cli import options, proxy_settings, run
 from claude_proxy.cli.main import wants_colour
+from claude_proxy.cli.run_choices import RunOptions, run_spec_of
 from claude_proxy.config.option_table import Subcommand, fields_of
+from claude_proxy.config.policy_files import PolicySources
 from claude_proxy.config.settings import DEFAULT_HOST, DEFAULT_PORT, Settings, TcpListen
 from claude_proxy.doctor.attack import catalogue
 from claude_proxy.doctor.attack.catalogue import AttackGroup, AttackResult, Outcome
@@ -71,7 +73,7 @@ _OF_RUN_ALONE = {
     "skip_permissions",
     "verbose",
 }
-_OF_RUN = {field.name for field in fields(run.RunOptions)} - _OF_RUN_ALONE
+_OF_RUN = {field.name for field in fields(RunOptions)} - _OF_RUN_ALONE
 _DEFAULT = TcpListen(DEFAULT_HOST, DEFAULT_PORT)
 _WORD = "claude-proxy-doctor"  # the COMMAND by which a profile would be chosen
 
@@ -104,7 +106,7 @@ def command(context: click.Context, /, *, part: str | None, as_json: bool, **giv
     try:
         if part == "trust":
             return _trust(settings, as_json=as_json)
-        return _attack(settings, of_run, as_json=as_json)
+        return _attack(settings, of_run, run.policy_sources(context, values), as_json=as_json)
     except ConfigError:
         raise
     except ClaudeProxyError as error:
@@ -187,14 +189,16 @@ def trust_lines(looks: "Sequence[ClientResult]") -> Iterator[str]:
 # The sandbox
 
 
-def _attack(settings: Settings, of_run: dict[str, Any], *, as_json: bool) -> int:
+def _attack(
+    settings: Settings, of_run: dict[str, Any], sources: PolicySources, *, as_json: bool
+) -> int:
     # Imports the sandbox's launcher.
     from claude_proxy.doctor.attack.run import AttackTarget, attack  # noqa: PLC0415
     from claude_proxy.sandbox.host_facts import user_of  # noqa: PLC0415
 
-    words: dict[str, Any] = dict.fromkeys(_OF_RUN_ALONE) | {"command": (_WORD,), "shell": False}
     own_project = of_run["dir"] is None
-    run_spec = run.order_of(run.RunOptions(**of_run, **words), replace(settings, credentials=None))
+    given = RunOptions(command=(_WORD,), **of_run)
+    run_spec = run_spec_of(given, replace(settings, credentials=None), sources)
     with _secret() as token:
         aim = AttackTarget(run_spec, user_of(os.environ).home, os.environ, token, own_project)
         rows = attack(aim)

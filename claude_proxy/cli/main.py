@@ -50,7 +50,7 @@ COMMANDS = {
     "presets": "List the presets, or print one.",
     "policies": "List the policies, or print one.",
     "import": "Convert another program's policies to policy files.",
-    "schema": "Print the JSON Schema of the allowlist file.",
+    "schema": "Print the JSON Schema of a policy file, or of config.yaml.",
     "completion": "Print the shell's completion script.",
 }
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from claude_proxy.config import preset_files
+from claude_proxy.config import config_yaml, preset_files
 from claude_proxy.config.allowlist import loader
 from claude_proxy.config.allowlist.model import NetworkMode, PolicyFile
 from claude_proxy.config.owner_files import (
@@ -54,6 +54,17 @@ class Loaded:
     def is_stale(self) -> bool:
         """Whether a file has changed since it was read."""
         return changed(self.states)
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySources:
+    """What names the policy of a run, besides its profile."""
+
+    option: str | None = None  # a policy, by option or variable
+    has_allowlist_option: bool = False
+    configured: str | None = None  # a policy, by config.yaml
+    configures_allowlist: bool = False
+    projects: Mapping[Path, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +116,8 @@ def files_for(settings: Settings) -> list[Path]:
 
 def guarded(settings: Settings) -> list[Path]:
     """Return what a sandbox must not be able to write: this run's policy, and the next one's."""
-    own = [settings.confdir / name for name in (ALLOWLIST, POLICIES, PRESETS)]
+    names = (ALLOWLIST, POLICIES, PRESETS, config_yaml.NAME, config_yaml.GATEWAY_NAME)
+    own = [settings.confdir / name for name in names]
     return list(dict.fromkeys((*files_for(settings), *own)))
 
 
@@ -149,28 +161,24 @@ def served(file: PolicyFile) -> Policy:
     )
 
 
-def choose(
-    *,
-    option: str | None,
-    has_allowlist_option: bool,
-    projects: Mapping[Path, str],
-    project: Path,
-    profile: tuple[str, str | None],
-) -> Choice:
+def choose(sources: PolicySources, project: Path, profile: tuple[str, str | None]) -> Choice:
     """Return which policy a run takes.
 
-    Precedence: --policy, --allowlist, the project's binding, the profile's policy, the allowlist.
-    Of several bindings the one of the nearest directory counts. Paths are compared as they are:
-    the caller resolves links. `profile` is the name of the command's profile and its policy.
+    Precedence: --policy or --allowlist, the project's binding, config.yaml's policy or allowlist,
+    the profile's policy, the default allowlist. Of several bindings the one of the nearest
+    directory counts. Paths are compared as they are: the caller resolves links. `profile` is the
+    name of the command's profile and its policy.
     """
-    if option is not None:
-        return Choice(option, "--policy")
-    if has_allowlist_option:
+    if sources.option is not None:
+        return Choice(sources.option, "--policy")
+    if sources.has_allowlist_option:
         return Choice(None, "--allowlist")
-    bound = [path for path in projects if project.is_relative_to(path)]
+    bound = [path for path in sources.projects if project.is_relative_to(path)]
     if bound:
         nearest_one = max(bound, key=lambda path: len(path.parts))
-        return Choice(projects[nearest_one], f"projects, {nearest_one}")
+        return Choice(sources.projects[nearest_one], f"projects, {nearest_one}")
+    if sources.configured is not None or sources.configures_allowlist:
+        return Choice(sources.configured, "config.yaml")
     name, policy = profile
     if policy is not None:
         return Choice(policy, f"profile {name}", by_profile=True)

@@ -42,7 +42,7 @@ def bindings_of(run_spec: RunSpec) -> Bindings:
 
 def warnings_of(run_spec: RunSpec, bindings: Bindings) -> Iterator[str]:
     """Yield warnings about the credentials of the run's own proxy."""
-    if not bindings or run_spec.join is not None or not run_spec.sandbox.network:
+    if not bindings or run_spec.join is not None or not run_spec.sandbox.has_proxy:
         return
     words = unbound_hosts.warn_of_unbound_hosts(policy_files.load_for(run_spec.settings).policy)
     if words is not None:
@@ -78,11 +78,11 @@ def with_isolation(
     if dry:
         asked = (CommandSource, KeyringSource)
         sources = {name: one for name, one in sources.items() if not isinstance(one, asked)}
-    must = run_spec.sandbox.network and run_spec.join is None
+    must = run_spec.sandbox.has_proxy and run_spec.join is None
     values = _values_of(sources, environ, must=must) if sources else {}
     found = credential_isolation.isolation_of(bindings, values, environ, home)
     gateway = run_spec.settings.gateway
-    if gateway is not None and run_spec.sandbox.network:
+    if gateway is not None and run_spec.sandbox.has_proxy:
         source = gateway.credential.source
         found = credential_isolation.combined(
             found, credential_isolation.isolation_for_gateway(GATEWAY_PORT, source, environ, home)

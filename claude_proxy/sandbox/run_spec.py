@@ -72,7 +72,7 @@ class RunSpec:
 def shown_files(run_spec: RunSpec) -> dict[str, bytes]:
     """Return the contents of the files in /run/claude-proxy."""
     settings = run_spec.settings
-    if not run_spec.sandbox.network:
+    if not run_spec.sandbox.has_proxy:
         return {}
     # Both import cryptography, which takes long; the proxy starts meanwhile.
     from claude_proxy.trust.certificate_authority import (  # noqa: PLC0415

@@ -150,7 +150,7 @@ def live_sandbox(
     with ExitStack() as stack:
         joined = (
             wait_for_proxy(run_spec.join)
-            if run_spec.join is not None and run_spec.sandbox.network
+            if run_spec.join is not None and run_spec.sandbox.has_proxy
             else None
         )
         if joined is not None and run_spec.announces and is_foreign(joined):
@@ -165,7 +165,7 @@ def live_sandbox(
         log = open_log(run_spec.settings.statedir, run_directory.name)
         stack.callback(log.file.close)
         proxy_process = None
-        if run_spec.sandbox.network and joined is None:
+        if run_spec.sandbox.has_proxy and joined is None:
             proxy_process = stack.enter_context(_own_proxy(run_spec.settings, run_directory, log))
         planned = _plan_and_report(run_spec, bindings, say)
         _scrub(planned.withheld)
@@ -173,7 +173,7 @@ def live_sandbox(
             _start_bubblewrap(run_spec, planned, run_directory, streams)
         )
         helpers: tuple[HelperProcess, ...] = ()
-        if run_spec.sandbox.network:
+        if run_spec.sandbox.has_proxy:
             with _attribute_errors_to_bwrap(bubblewrap):
                 helpers = tuple(_relays(run_spec, joined, bubblewrap, run_directory, log, stack))
         _record_start(

@@ -36,11 +36,18 @@ def test_good_files_are_ok(confdir: Path, capsys: pytest.CaptureFixture[str]) ->
     write(confdir / "config.yaml", "audit_days: 9\n")
     write(confdir / "allowlist.yaml", "allow: [{host: a.test}]\n")
     write(confdir / "profiles" / "mine.yaml", "extends: shell\n")
+    write(confdir / "policies" / "acme.yaml", "include: [../more.yaml]\n")
+    write(confdir / "policies" / "offline.yaml", "network: none\n")
+    write(confdir / "presets" / "corp.yaml", "allow: [git.corp.test]\n")
+    write(confdir / "more.yaml", "allow: [{preset: corp}]\n")
 
     code, found = checked(capsys)
 
     assert code == 0
-    assert {"config.yaml", "allowlist.yaml", "mine.yaml"} <= set(found)
+    assert set(found) == {
+        *("config.yaml", "allowlist.yaml", "mine.yaml"),
+        *("acme.yaml", "offline.yaml", "corp.yaml"),
+    }
 
 
 def test_every_mistake_of_every_file_is_gathered(
@@ -49,9 +56,13 @@ def test_every_mistake_of_every_file_is_gathered(
     write(confdir / "config.yaml", "audit_dayz: 9\naudit_days: 0\n")
     write(confdir / "allowlist.yaml", "allow: [{hst: a.test}]\n")
     write(confdir / "profiles" / "mine.yaml", "nonsense: 1\n")
+    write(confdir / "policies" / "acme.yaml", "include: [gone.yaml]\n")
+    write(confdir / "presets" / "corp.yaml", "alow: [git.corp.test]\n")
 
     code, found = checked(capsys)
     assert code == 2
+    assert found["acme.yaml"]
+    assert found["corp.yaml"]
     assert len(found["config.yaml"]) == 2
     assert found["allowlist.yaml"]
     assert found["mine.yaml"]
@@ -67,6 +78,8 @@ def test_every_mistake_of_every_file_is_gathered(
     ("text", "what"),
     [
         ("quiet: true\nverbose: true\n", "exclude each other"),
+        ("policy: nosuch\n", "there is no policy"),
+        ("projects: {~/work: nosuch}\n", "there is no policy"),
         ("no_upstream_proxy: [localhost]\n", "no upstream proxy"),
         ("gateway: {provider: nobody}\n", "there is no provider"),
         ("gateway: {key_file: a, key_env: B}\n", "given twice"),

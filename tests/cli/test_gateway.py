@@ -460,7 +460,7 @@ def test_a39_a_dotenv_without_the_key_may_be_read(
 def test_a_dotenv_that_others_can_write_is_refused(dotenv: Write, refused: Refused) -> None:
     dotenv("PROXY_PORT=9001", mode=0o666)
 
-    assert "can be changed by other users, and with it where the key goes" in refused()
+    assert "can be changed by other users, who could change where the key goes" in refused()
 
 
 def test_a_dotenv_that_says_where_a_key_from_elsewhere_goes_is_warned_of(

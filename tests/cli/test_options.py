@@ -280,9 +280,73 @@ def test_a_run_without_network_by_the_file_has_one_by_option(
     config("run: {no_network: true}\n")
 
     assert main.main(["run", "true"]) == 0
-    assert not runs[-1].sandbox.network
+    assert not runs[-1].sandbox.has_proxy
     assert main.main(["run", "--network", "true"]) == 0
-    assert runs[-1].sandbox.network
+    assert runs[-1].sandbox.has_proxy
+
+
+@pytest.fixture
+def bound(config: Write, work: Path) -> Path:
+    """Bind this project to a policy of the owner's."""
+    path = config(f"policy: lockdown\nprojects:\n  {work}: acme\n")
+    own = path.parent / "policies" / "acme.yaml"
+    own.parent.mkdir(mode=0o700)
+    own.write_text("profile: gemini\nallow: [acme.test]\n")
+    own.chmod(0o600)
+    return path
+
+
+@pytest.mark.usefixtures("bound")
+def test_a_project_has_the_policy_that_it_is_bound_to(
+    runs: list[RunSpec], work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main.main(["run", "true"]) == 0
+    assert runs[-1].settings.policy == "acme"
+    assert runs[-1].sandbox.profile.name == "gemini"
+
+    inside = work / "src"
+    inside.mkdir()
+    monkeypatch.chdir(inside)
+    assert main.main(["run", "true"]) == 0
+    assert runs[-1].settings.policy == "acme"
+
+
+@pytest.mark.usefixtures("bound")
+def test_an_option_or_variable_wins_over_the_binding_and_that_over_the_files_policy(
+    runs: list[RunSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main.main(["run", "--policy", "claude", "true"]) == 0
+    assert runs[-1].settings.policy == "claude"
+    monkeypatch.setenv("CLAUDE_PROXY_POLICY", "deny")
+    assert main.main(["run", "true"]) == 0
+    assert runs[-1].settings.policy == "deny"
+    monkeypatch.delenv("CLAUDE_PROXY_POLICY")
+
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    assert main.main(["run", "--dir", str(elsewhere), "true"]) == 0
+    assert not runs[-1].sandbox.has_proxy  # lockdown
+
+
+@pytest.mark.usefixtures("bound")
+def test_a_joined_proxy_decides_by_its_own_policy_and_that_is_said(
+    runs: list[RunSpec], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.main(["run", "--proxy", "127.0.0.1:9051", "true"]) == 0
+
+    assert runs[-1].settings.policy is None
+    assert "not by the policy in config.yaml" in capsys.readouterr().err
+
+
+def test_a_link_into_a_bound_directory_is_bound(
+    bound: Path, runs: list[RunSpec], tmp_path: Path, work: Path
+) -> None:
+    assert bound.exists()
+    link = tmp_path / "link"
+    link.symlink_to(work)
+
+    assert main.main(["run", "--dir", str(link), "true"]) == 0
+    assert runs[-1].settings.policy == "acme"
 
 
 # The gateway

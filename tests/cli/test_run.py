@@ -178,7 +178,7 @@ def test_the_projects_own_file_narrows(project: Path, orders: list[RunSpec]) -> 
     order = order_of(orders, "true")
 
     assert (order.sandbox.hide, order.sandbox.read_only) == (("secrets",), ("Makefile",))
-    assert not order.sandbox.network
+    assert not order.sandbox.has_proxy
     assert order.settings.narrowing == project / ".claude-proxy.yaml"
 
 
@@ -205,12 +205,12 @@ def test_without_wishes_nothing_is_given(orders: list[RunSpec]) -> None:
     spec = order_of(orders, "true").sandbox
 
     assert (spec.allow_ro, spec.allow_rw, spec.pass_env, spec.shell) == ((), (), (), False)
-    assert (spec.keep_home, spec.network, spec.seccomp) == (False, True, True)
+    assert (spec.keep_home, spec.has_proxy, spec.seccomp) == (False, True, True)
 
 
 @pytest.mark.parametrize("words", [["--filter-network"], ["--unshare-net"]])
 def test_words_of_its_forerunners_are_understood(orders: list[RunSpec], words: list[str]) -> None:
-    assert order_of(orders, *words, "true").sandbox.network
+    assert order_of(orders, *words, "true").sandbox.has_proxy
 
 
 def test_full_home_access_is_another_word_for_keeping_the_home(orders: list[RunSpec]) -> None:

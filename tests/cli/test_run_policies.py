@@ -62,20 +62,20 @@ def error_of(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 def test_without_a_policy_the_allowlist_decides(orders: list[RunSpec]) -> None:
     order = order_of(orders, "make")
 
-    assert (order.settings.policy, order.sandbox.network) == (None, True)
+    assert (order.settings.policy, order.sandbox.has_proxy) == (None, True)
 
 
 @pytest.mark.usefixtures("confdir")
 def test_a_policy_of_the_proxy_is_handed_to_it(orders: list[RunSpec]) -> None:
     order = order_of(orders, "--policy=online", "make")
 
-    assert (order.settings.policy, order.sandbox.network) == ("online", True)
+    assert (order.settings.policy, order.sandbox.has_proxy) == ("online", True)
 
 
 def test_a_policy_without_network_leaves_loopback_alone(orders: list[RunSpec]) -> None:
     order = order_of(orders, "--policy=lockdown", "make")
 
-    assert (order.settings.policy, order.sandbox.network) == (None, False)
+    assert (order.settings.policy, order.sandbox.has_proxy) == (None, False)
     assert not order.sandbox.unfiltered
 
 
@@ -84,7 +84,7 @@ def test_a_policy_without_a_filter_is_warned_of(
 ) -> None:
     order = order_of(orders, "--policy=open", "make")
 
-    assert (order.sandbox.network, order.sandbox.unfiltered) == (False, True)
+    assert (order.sandbox.has_proxy, order.sandbox.unfiltered) == (False, True)
     assert "nothing is filtered and nothing recorded" in capsys.readouterr().err
 
 
@@ -97,7 +97,7 @@ def test_what_takes_the_network_away_wins_over_an_open_policy(
 
     order = order_of(orders, "--policy=open", *words, "make")
 
-    assert not order.sandbox.network
+    assert not order.sandbox.has_proxy
     assert not order.sandbox.unfiltered
 
 
@@ -107,7 +107,7 @@ def test_a_command_has_the_policy_of_its_profile_and_keeps_the_profile(
 ) -> None:
     order = order_of(orders, "/usr/bin/make", "all")
 
-    assert not order.sandbox.network
+    assert not order.sandbox.has_proxy
     assert order.sandbox.profile.name == "maker"
 
 
@@ -127,7 +127,7 @@ def test_an_allowlist_that_is_named_goes_before_it(orders: list[RunSpec], tmp_pa
     listed = tmp_path / "list.yaml"
     listed.write_text("allow: []\n")
 
-    assert order_of(orders, f"--allowlist={listed}", "make").sandbox.network
+    assert order_of(orders, f"--allowlist={listed}", "make").sandbox.has_proxy
 
 
 @pytest.mark.usefixtures("confdir")
@@ -199,7 +199,7 @@ def test_what_the_project_denies_is_kept_where_there_is_no_network(
 ) -> None:
     (project / ".claude-proxy.yaml").write_text("deny: [claude.ai]\n")
 
-    assert not order_of(orders, "--policy=lockdown", "make").sandbox.network
+    assert not order_of(orders, "--policy=lockdown", "make").sandbox.has_proxy
 
 
 def test_an_open_policy_cannot_go_without_the_filter(
@@ -207,5 +207,5 @@ def test_an_open_policy_cannot_go_without_the_filter(
 ) -> None:
     said = error_of(capsys, "--policy=open", "--without-seccomp", "make")
 
-    assert "abstract Unix sockets would be in reach" in said
+    assert "could reach its abstract Unix sockets" in said
     assert orders == []

@@ -84,7 +84,7 @@ def test_a_file_that_others_may_write_is_refused(file: Path, mode: int) -> None:
 
     error = refusal_of(file)
 
-    assert error.what == "the file can be changed by other users, and with it the policy"
+    assert error.what == "the file can be changed by other users, who could change the policy"
     assert error.where == f"{file} (mode {mode:04o})"
     assert error.fix == f"chmod go-w {file}"
 
@@ -95,7 +95,7 @@ def test_a_directory_that_others_may_write_is_refused(file: Path, mode: int) -> 
 
     error = refusal_of(file)
 
-    assert error.what == "the directory can be changed by other users, and with it the policy"
+    assert error.what == "the directory can be changed by other users, who could change the policy"
     assert error.where == f"{file.parent} (mode {mode:04o})"
 
 
@@ -116,7 +116,7 @@ def test_a_link_is_as_strong_as_both_its_ends(file: Path, tmp_path: Path, weak: 
     error = refusal_of(link)
 
     assert before == 1
-    assert error.what == "the directory can be changed by other users, and with it the policy"
+    assert error.what == "the directory can be changed by other users, who could change the policy"
 
 
 def test_a_directory_further_up_that_others_may_write_is_refused(
@@ -134,7 +134,7 @@ def test_what_is_not_there_yet_is_judged_by_what_is_above_it(tmp_path: Path) -> 
     file_permissions.refuse_replaceable(missing, "the CA")
     tmp_path.chmod(0o777)
 
-    with pytest.raises(ConfigError, match="other users, and with it the CA"):
+    with pytest.raises(ConfigError, match="other users, who could change the CA"):
         file_permissions.refuse_replaceable(missing, "the CA")
 
 
@@ -543,6 +543,7 @@ def test_what_a_sandbox_must_not_write_is_this_policy_and_the_next_ones(place: P
     found = policy_files.guarded(place.settings(policy="p"))
 
     expected = {place.own, more, place.allowlist, place.own.parent, place.preset.parent}
+    expected |= {place.confdir / "config.yaml", place.confdir / "gateway.yaml"}
     assert expected <= {Path(os.path.normpath(path)) for path in found}
 
 
@@ -555,14 +556,17 @@ def chosen(
     listed: bool = False,
     project: str = "/home/me/work/acme/sub",
     policy: str | None = "codex",
+    configured: str | None = None,
+    configures_allowlist: bool = False,
 ) -> policy_files.Choice:
-    return policy_files.choose(
+    sources = policy_files.PolicySources(
         option=option,
         has_allowlist_option=listed,
+        configured=configured,
+        configures_allowlist=configures_allowlist,
         projects={Path("/home/me/work"): "work", Path("/home/me/work/acme"): "acme"},
-        project=Path(project),
-        profile=("codex", policy),
     )
+    return policy_files.choose(sources, Path(project), ("codex", policy))
 
 
 def test_an_option_goes_before_all_else() -> None:
@@ -574,6 +578,14 @@ def test_a_project_goes_before_a_profile_and_the_nearest_binding_counts() -> Non
     assert chosen().policy == "acme"
     assert chosen(project="/home/me/work/acmeish").policy == "work"
     assert chosen(project="/home/me/work").origin == "projects, /home/me/work"
+
+
+def test_config_yaml_goes_before_a_profile_and_after_a_project() -> None:
+    assert chosen(configured="usual").policy == "acme"
+    assert chosen(project="/srv", configured="usual").policy == "usual"
+    assert chosen(project="/srv", configures_allowlist=True) == policy_files.Choice(
+        None, "config.yaml"
+    )
 
 
 def test_a_profile_goes_before_the_default_allowlist() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from claude_proxy.config.allowlist.model import NetworkMode
 from claude_proxy.config.settings import Settings
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.sandbox import credentials
@@ -65,7 +66,7 @@ def test_a_source_that_gives_nothing_is_an_error_for_a_run_with_a_network(make: 
 
 def test_where_no_proxy_of_its_own_is_started_it_is_none(make: Make) -> None:
     joined = replace(make("{env: KEY}"), join="127.0.0.1:9051")
-    alone = make("{env: KEY}", network=False)
+    alone = make("{env: KEY}", network=NetworkMode.NONE)
 
     for run_spec in (joined, alone):
         spec = credentials.with_isolation(
@@ -85,7 +86,7 @@ def test_hosts_that_take_any_account_are_told_of_where_the_run_could_reach_them(
     [warning] = told(make("{env: KEY}"))
 
     assert "deny: [claude.ai]" in warning
-    assert told(make("{env: KEY}", network=False)) == []
+    assert told(make("{env: KEY}", network=NetworkMode.NONE)) == []
     assert told(replace(make("{env: KEY}"), join="127.0.0.1:9051")) == []
 
 
@@ -93,7 +94,7 @@ def test_a_foreign_proxy_has_no_credentials_and_an_open_network_has_no_proxy(mak
     run_spec = make("{env: KEY}")
 
     assert credentials.bindings_of(replace(run_spec, foreign=True)) == ()
-    assert credentials.bindings_of(make("{env: KEY}", unfiltered=True)) == ()
+    assert credentials.bindings_of(make("{env: KEY}", network=NetworkMode.OPEN)) == ()
 
 
 def test_a_dry_run_asks_no_command(make: Make, tmp_path: Path) -> None:

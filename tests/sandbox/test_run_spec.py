@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from claude_proxy.config.allowlist.model import NetworkMode
 from claude_proxy.config.settings import Learn, Settings
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.sandbox.plan.model import Profile, SandboxSpec
@@ -132,7 +133,10 @@ def test_a_sandbox_is_shown_the_certificate_the_bundle_and_the_list(run_spec: Ru
 
 
 def test_without_a_network_nothing_of_the_proxy_is_shown(run_spec: RunSpec) -> None:
-    assert shown_files(replace(run_spec, sandbox=replace(run_spec.sandbox, network=False))) == {}
+    assert (
+        shown_files(replace(run_spec, sandbox=replace(run_spec.sandbox, network=NetworkMode.NONE)))
+        == {}
+    )
 
 
 def test_nor_may_a_file_that_the_policy_includes(run_spec: RunSpec) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from claude_proxy.audit.database import database_in
+from claude_proxy.config.allowlist.model import NetworkMode
 from claude_proxy.config.settings import Settings
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.sandbox import host_facts, netns, profiles, runner
@@ -50,7 +51,8 @@ class Place:
     ) -> RunSpec:
         """Return an order; without a network, as starting a proxy takes a second."""
         profile = profiles.load("shell", self.directory / "profiles")
-        spec = SandboxSpec(command, self.project, profile, network=network)
+        mode = NetworkMode.PROXY if network else NetworkMode.NONE
+        spec = SandboxSpec(command, self.project, profile, network=mode)
         return RunSpec(spec, self.settings, verify=verify, join=join)
 
     def run(self, *command: str) -> int:

@@ -103,7 +103,7 @@ def attack(target: AttackTarget) -> list[AttackResult]:
             Observation("origin", "the allowed sites", _unexpected(server.requests(), key)),
             Observation("policy", "policy, CA, audit log", changed),
         )
-    return catalogue.judge(reports, observations, network=run_spec.sandbox.network)
+    return catalogue.judge(reports, observations, network=run_spec.sandbox.has_proxy)
 
 
 @contextmanager
@@ -291,7 +291,7 @@ class _AttackSetup:
             *protected(self.target.home, self.target.environ, owner.confdir, owner.statedir),
         ]
         return {
-            "attacks": catalogue.names(network=self.run_spec.sandbox.network),
+            "attacks": catalogue.names(network=self.run_spec.sandbox.has_proxy),
             "proxy": ["127.0.0.1", HTTP_PORT],
             "socks": ["127.0.0.1", SOCKS_PORT],
             "ca": str(CERTIFICATE),

@@ -39,7 +39,9 @@ def run(run_spec: RunSpec, environ: Mapping[str, str]) -> int:
         run_directory = stack.enter_context(RunDirectory.make(run_spec.words, name=run_spec.name))
         log = open_log(run_spec.settings.statedir, run_directory.name)
         stack.callback(log.file.close)
-        port = _start_proxy(run_spec, run_directory, log, stack) if run_spec.sandbox.network else 0
+        port = (
+            _start_proxy(run_spec, run_directory, log, stack) if run_spec.sandbox.has_proxy else 0
+        )
         temporary, shown = run_directory.path / "tmp", run_directory.path / "shown"
         for directory in (temporary, shown):
             directory.mkdir(mode=0o700)

@@ -77,7 +77,7 @@ def seatbelt(
     variables, _ = plan_environment.environment(
         spec, facts, path=given, shell=_shell(facts), project=spec.project
     )
-    if spec.network:
+    if spec.has_proxy:
         proxy = Authority.of("127.0.0.1", port)
         variables |= client_environment(proxy, shown / "ca.pem", shown / "bundle.pem")
         variables["ALL_PROXY"] = f"socks5h://127.0.0.1:{port}"
@@ -122,7 +122,7 @@ def _lines(
 
 def _network(spec: SandboxSpec, port: int) -> Iterator[str]:
     yield "(deny network*)"
-    if not spec.network:
+    if not spec.has_proxy:
         return
     yield f'(allow network-outbound (remote ip "localhost:{int(port)}"))'
     for callback in spec.profile.callback_ports:

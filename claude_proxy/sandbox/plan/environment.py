@@ -68,7 +68,7 @@ def environment(
         "USER": facts.user.name,
     }
     isolation = spec.isolation
-    ours = {**(proxy_environment() if spec.network else {}), **dict(isolation.placeholders)}
+    ours = {**(proxy_environment() if spec.has_proxy else {}), **dict(isolation.placeholders)}
     passed = {name: given[name] for name in spec.profile.pass_env if name in given}
     named = {name: _named(name, given, ours, isolation) for name in spec.pass_env}
     inherited = {**dict(spec.profile.set_env), **found, **passed}

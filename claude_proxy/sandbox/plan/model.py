@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from pathlib import Path
 
+from claude_proxy.config.allowlist.model import NetworkMode
+
 # Placeholders for descriptor numbers, which are filled in when bwrap is started. Only the words
 # after --seccomp, --file and so on are replaced, so that nothing else can be taken for one.
 SECCOMP = "{seccomp}"
@@ -65,13 +67,22 @@ class SandboxSpec:
     pass_env: tuple[str, ...] = ()
     shell: bool = False  # a shell instead of `command`
     keep_home: bool = False
-    network: bool = True  # False: the loopback interface alone
-    unfiltered: bool = False  # the host's own network instead of the proxy
+    network: NetworkMode = NetworkMode.PROXY
     seccomp: bool = True
     extra_ro: tuple[Path, ...] = ()  # for `doctor`: its interpreter
     isolation: CredentialIsolation = CredentialIsolation()
     hide: tuple[str, ...] = ()  # from the project's own file: paths within it
     read_only: tuple[str, ...] = ()
+
+    @property
+    def has_proxy(self) -> bool:
+        """Whether the proxy is the way out, and the only one."""
+        return self.network is NetworkMode.PROXY
+
+    @property
+    def unfiltered(self) -> bool:
+        """Whether it has the host's own network, which nothing filters."""
+        return self.network is NetworkMode.OPEN
 
 
 class PathKind(Enum):

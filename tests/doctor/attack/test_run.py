@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from claude_proxy.config import policy_files
+from claude_proxy.config.allowlist.model import NetworkMode
 from claude_proxy.config.allowlist.writer import facts_of
 from claude_proxy.config.settings import Settings, TcpListen
 from claude_proxy.doctor.attack import run as module
@@ -144,7 +145,7 @@ def test_a_project_of_the_owners_is_left_as_it_was(aim: AttackTarget, tmp_path: 
 
 
 def test_a_sandbox_without_a_network_is_attacked_without_a_proxy(aim: AttackTarget) -> None:
-    rows = attack(with_sandbox(aim, network=False))
+    rows = attack(with_sandbox(aim, network=NetworkMode.NONE))
 
     assert bad(rows) == []
     assert AttackGroup.PROXY not in {row.group for row in rows}

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from claude_proxy.config.allowlist.model import NetworkMode
 from claude_proxy.errors import ConfigError
 from claude_proxy.sandbox.macos.seatbelt import Seatbelt, quoted, seatbelt
 from claude_proxy.sandbox.plan.model import HostFacts, Profile, Program, SandboxSpec
@@ -73,7 +74,7 @@ def test_only_the_proxys_port_and_the_way_back_of_a_login_are_open() -> None:
 
 
 def test_without_a_network_no_port_is_open() -> None:
-    profile = belt(a_spec(profile=CLAUDE, network=False)).profile
+    profile = belt(a_spec(profile=CLAUDE, network=NetworkMode.NONE)).profile
 
     assert [form for form in forms(profile) if "network" in form[1]] == [["deny", "network*"]]
 
@@ -148,7 +149,7 @@ def test_clients_are_led_to_the_proxys_own_port() -> None:
     assert found["ALL_PROXY"] == "socks5h://127.0.0.1:3128"
     assert found["NODE_EXTRA_CA_CERTS"] == str(SHOWN / "ca.pem")
     assert found["TMPDIR"] == str(TEMPORARY)
-    assert "HTTPS_PROXY" not in belt(a_spec(network=False)).environment
+    assert "HTTPS_PROXY" not in belt(a_spec(network=NetworkMode.NONE)).environment
 
 
 @given(name=st.text(min_size=1, max_size=30))

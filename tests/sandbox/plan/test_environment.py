@@ -2,6 +2,7 @@
 
 import pytest
 
+from claude_proxy.config.allowlist.model import NetworkMode
 from claude_proxy.sandbox.plan.model import (
     Profile,
 )
@@ -25,7 +26,7 @@ def test_few_variables_of_the_users_come_in() -> None:
         "LD_PRELOAD": "x.so",
     }
 
-    found = plan_sandbox(a_spec(network=False), some_facts(environ=given_variables)).environment
+    found = plan_sandbox(a_spec(network=NetworkMode.NONE), some_facts(environ=given_variables)).environment
 
     assert found == {
         "HOME": str(HOME),

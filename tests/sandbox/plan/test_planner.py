@@ -4,6 +4,7 @@ import subprocess
 from dataclasses import replace
 from pathlib import Path
 
+from claude_proxy.config.allowlist.model import NetworkMode
 from claude_proxy.sandbox.plan import environment
 from claude_proxy.sandbox.plan.model import (
     PathInfo,
@@ -51,13 +52,13 @@ def test_the_terminal_is_shared_only_with_the_filter_that_keeps_it_from_being_ty
 
 
 def test_a_network_of_its_own_is_there_whether_the_proxy_is_wanted_or_not() -> None:
-    assert "--unshare-net" in plan_sandbox(a_spec(network=False), some_facts()).options
+    assert "--unshare-net" in plan_sandbox(a_spec(network=NetworkMode.NONE), some_facts()).options
 
 
 def test_an_unfiltered_run_has_the_network_of_the_machine_and_finds_names_as_it_does() -> None:
     facts = some_facts(resolver={"/etc/resolv.conf": b"nameserver 192.0.2.53\n"})
 
-    planned = plan_sandbox(a_spec(network=False, unfiltered=True), facts)
+    planned = plan_sandbox(a_spec(network=NetworkMode.OPEN), facts)
 
     assert "--unshare-net" not in planned.options
     assert b"nameserver 192.0.2.53\n" in planned.files.values()

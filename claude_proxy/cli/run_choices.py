@@ -1,0 +1,233 @@
+"""Choices of one run: its project, its policy, its profile and its network, in turn.
+
+Fail closed: what cannot be had as it was asked for is an error, and nothing is run.
+"""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from claude_proxy.config import policy_files
+from claude_proxy.config.allowlist.model import NetworkMode
+from claude_proxy.config.policy_files import PolicySources
+from claude_proxy.config.settings import Settings
+from claude_proxy.errors import ClaudeProxyError, ConfigError
+from claude_proxy.sandbox import profiles
+from claude_proxy.sandbox.plan.model import Profile, SandboxSpec
+from claude_proxy.sandbox.plan.profile_parser import ProjectRestrictions
+from claude_proxy.sandbox.run_spec import RunSpec
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """The options of `run` about COMMAND and its sandbox."""
+
+    command: tuple[str, ...] = ()
+    proxy: str | None = None
+    gateway: bool = False
+    name: str | None = None
+    profile: str | None = None
+    dir: Path | None = None
+    allow_ro: tuple[Path, ...] = ()
+    allow_rw: tuple[Path, ...] = ()
+    pass_env: tuple[str, ...] = ()
+    shell: bool = False
+    dry_run: bool = False
+    keep_home: bool = False
+    no_network: bool = False
+    without_seccomp: bool = False
+    verify: bool = False
+    skip_permissions: bool = False
+    verbose: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _PolicyChoice:
+    """The policy of a run: what its proxy goes by, and what else it says."""
+
+    settings: Settings
+    network: NetworkMode
+    profile: str | None = None  # the one that the policy names
+
+
+def run_spec_of(given: RunOptions, settings: Settings, sources: PolicySources) -> RunSpec:
+    """Return what is to be run, and how."""
+    project = _project(given.dir)
+    name = _profile_name(given, settings)
+    chosen = _choose_policy(given, settings, sources, name, project)
+    _refuse_without_proxy(given, chosen)
+    profile = profiles.load(chosen.profile or name, _own_profiles(settings))
+    path = profiles.find_project_file(project)
+    restrictions = profiles.read_restrictions(path) if path else ProjectRestrictions()
+    network = _choose_network(given, chosen.network, restrictions)
+    _refuse_lost_denials(given, network, restrictions, path)
+    _refuse_open_sockets(given, network)
+    sandbox = SandboxSpec(
+        command=_command(given, profile),
+        project=project,
+        profile=profile,
+        allow_ro=_absolute(given.allow_ro),
+        allow_rw=_absolute(given.allow_rw),
+        pass_env=given.pass_env,
+        shell=given.shell,
+        keep_home=given.keep_home,
+        network=network,
+        seccomp=not given.without_seccomp,
+        hide=restrictions.hide,
+        read_only=restrictions.read_only,
+    )
+    return RunSpec(
+        sandbox,
+        replace(chosen.settings, narrowing=path),
+        name=given.name,
+        join=given.proxy,
+        verify=given.verify,
+        show_plan=given.verbose,
+    )
+
+
+# --- the project
+
+
+def _project(given: Path | None) -> Path:
+    try:
+        path = Path.cwd() if given is None else Path(os.path.abspath(given))  # noqa: PTH100 - no links
+        if not path.is_dir():
+            raise ClaudeProxyError(
+                "the project is not a directory" if path.exists() else "there is no such directory",
+                where=f"--dir {given}",
+                fix="name the directory of the project",
+            )
+        os.listdir(path)  # noqa: PTH208 - only whether it can be
+    except OSError as error:
+        raise ClaudeProxyError(
+            f"the project directory cannot be used: {(error.strerror or '').lower()}",
+            where="--dir" if given is None else f"--dir {given}",
+            fix="name a directory that you may enter",
+        ) from error
+    return path
+
+
+# --- the policy
+
+
+def _choose_policy(
+    given: RunOptions, settings: Settings, sources: PolicySources, profile: str, project: Path
+) -> _PolicyChoice:
+    """Return the policy of the run; a proxy that is joined has its own."""
+    if given.proxy is not None:
+        if sources.option is not None:
+            raise ConfigError(
+                "the proxy that is joined has a policy of its own",
+                where="--policy, --proxy",
+                fix="drop one of them",
+            )
+        return _PolicyChoice(replace(settings, policy=None), NetworkMode.PROXY)
+    policy_files.refuse_groups_file(settings.confdir)
+    projects = {_real(path): policy for path, policy in sources.projects.items()}
+    choice = policy_files.choose(
+        replace(sources, projects=projects),
+        _real(project),
+        (profile, profiles.load(profile, _own_profiles(settings)).policy),
+    )
+    settings = replace(settings, policy=choice.policy)
+    file = policy_files.policy_file_for(settings)
+    if file.network is not NetworkMode.PROXY:  # the allowlist's credentials stay outside then, too
+        settings = replace(settings, policy=None)
+    names_profile = given.profile is None and not choice.by_profile
+    return _PolicyChoice(settings, file.network, file.profile if names_profile else None)
+
+
+def _refuse_without_proxy(given: RunOptions, chosen: _PolicyChoice) -> None:
+    """Refuse what only a proxy can do where the policy has none."""
+    if chosen.network is NetworkMode.PROXY:
+        return
+    needs_proxy = {
+        "--verify": given.verify,
+        "--learn": chosen.settings.learn is not None,
+        "--gateway": given.gateway,
+    }
+    option = next((option for option, is_given in needs_proxy.items() if is_given), None)
+    if option is not None:
+        raise ConfigError(
+            "the policy has COMMAND run without a proxy",
+            where=f"--policy, {option}",
+            fix=f"drop {option}, or choose another policy",
+        )
+
+
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))
+
+
+# --- the profile
+
+
+def _profile_name(given: RunOptions, settings: Settings) -> str:
+    """Return the profile that is named, or the one of COMMAND."""
+    if given.profile is not None:
+        return given.profile
+    if not given.command:
+        return profiles.DEFAULT
+    return profiles.of_command(given.command[0], _own_profiles(settings))
+
+
+def _own_profiles(settings: Settings) -> Path:
+    return settings.confdir / profiles.DIRECTORY
+
+
+def _command(given: RunOptions, profile: Profile) -> tuple[str, ...]:
+    """Return COMMAND, with the words by which it does not ask if that is wanted."""
+    if not (given.skip_permissions and given.command):
+        return given.command
+    if not profile.unattended:
+        raise ConfigError(
+            f"the profile {profile.name!r} does not know how to start COMMAND without questions",
+            where="--skip-permissions",
+            fix="leave it out, or add `unattended` to a profile of your own",
+        )
+    return (given.command[0], *profile.unattended, *given.command[1:])
+
+
+# --- the network
+
+
+def _choose_network(
+    given: RunOptions, of_policy: NetworkMode, restrictions: ProjectRestrictions
+) -> NetworkMode:
+    """Return the policy's network, unless the option or the project's file takes it away."""
+    if given.no_network or not restrictions.network:
+        return NetworkMode.NONE
+    return of_policy
+
+
+def _refuse_lost_denials(
+    given: RunOptions,
+    network: NetworkMode,
+    restrictions: ProjectRestrictions,
+    path: Path | None,
+) -> None:
+    joins = network is NetworkMode.PROXY and given.proxy is not None
+    if restrictions.denies and (joins or network is NetworkMode.OPEN):
+        raise ConfigError(
+            "only a proxy of the run's own can deny what the project's file denies",
+            where=f"{path}, deny",
+            fix="drop --proxy or --policy, or remove `deny` from the file",
+        )
+
+
+def _refuse_open_sockets(given: RunOptions, network: NetworkMode) -> None:
+    if network is NetworkMode.OPEN and given.without_seccomp:
+        raise ConfigError(
+            "on this machine's own network the sandbox could reach its abstract Unix sockets, "
+            "those of agents and of the session bus too",
+            where="--policy, --without-seccomp",
+            fix="drop --without-seccomp, or choose another policy",
+        )
+
+
+def _absolute(paths: Iterable[Path]) -> tuple[Path, ...]:
+    # Without following links: what they lead to is for the plan to judge.
+    expanded = (path.expanduser() for path in paths)
+    return tuple(Path(os.path.abspath(path)) for path in expanded)  # noqa: PTH100

@@ -26,7 +26,9 @@ def test_few_variables_of_the_users_come_in() -> None:
         "LD_PRELOAD": "x.so",
     }
 
-    found = plan_sandbox(a_spec(network=NetworkMode.NONE), some_facts(environ=given_variables)).environment
+    found = plan_sandbox(
+        a_spec(network=NetworkMode.NONE), some_facts(environ=given_variables)
+    ).environment
 
     assert found == {
         "HOME": str(HOME),

@@ -1,4 +1,4 @@
-"""Fenced blocks of Markdown: their language, their second word, their text and where they begin."""
+"""Fenced blocks of Markdown: language, further words of the fence, text, and place."""
 
 import re
 from collections.abc import Iterator
@@ -19,7 +19,8 @@ class Fence:
     page: str
     line: int
     language: str
-    kind: str  # the second word: which file a YAML block is
+    kind: str  # the second word: which kind of file a YAML block is
+    path: str  # the third word: where the commands that follow on the page find it
     text: str
 
     def __str__(self) -> str:
@@ -30,8 +31,8 @@ def fences(*languages: str) -> Iterator[Fence]:
     """Yield the blocks of these languages on all pages, in order; all of them if none is named."""
     for page, text in texts.pages().items():
         for match in _FENCE.finditer(text):
-            language, _, kind = match["info"].strip().partition(" ")
+            language, kind, path = [*match["info"].split(), "", "", ""][:3]
             if not languages or language in languages:
                 line = text.count("\n", 0, match.start()) + 1
                 body = re.sub(rf"^{match['indent']}", "", match["body"], flags=re.MULTILINE)
-                yield Fence(page, line, language, kind, body)
+                yield Fence(page, line, language, kind, path, body)

@@ -11,6 +11,8 @@ import pytest
 
 from tests.docs.fences import Fence, fences
 
+# Commands, and the files that a page has before them.
+EXAMPLES = [fence for fence in fences() if fence.language == "console" or fence.path]
 HOME_OF_PAGES = "/home/you"
 LONGEST_S = 60
 
@@ -31,6 +33,14 @@ def pattern_of(output: str) -> re.Pattern[str]:
         for line in output.splitlines()
     ]
     return re.compile("".join(lines))
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file that a page shows, as its reader would."""
+    for directory in reversed(path.parents):
+        directory.mkdir(mode=0o700, exist_ok=True)
+    path.write_text(text, "utf-8")
+    path.chmod(0o600)
 
 
 def run(command: str, home: Path) -> str:
@@ -64,11 +74,14 @@ def run(command: str, home: Path) -> str:
     "blocks",
     [
         pytest.param(list(blocks), id=page)
-        for page, blocks in groupby(fences("console"), key=lambda fence: fence.page)
+        for page, blocks in groupby(EXAMPLES, key=lambda fence: fence.page)
     ],
 )
 def test_what_a_page_shows_is_what_happens(blocks: list[Fence], tmp_path: Path) -> None:
     for fence in blocks:
+        if fence.path:
+            write(tmp_path / fence.path.removeprefix("~/"), fence.text)
+            continue
         for command, expected in commands(fence):
             output = run(command, tmp_path)
 

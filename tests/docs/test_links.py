@@ -1,6 +1,7 @@
 """Relative links of every page lead to a file, and to a heading of it."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ def anchors(text: str) -> set[str]:
     return {heading.strip().replace(" ", "-") for heading in plain}
 
 
-def broken_links(page: str, text: str, files: dict[str, str]) -> list[str]:
+def broken_links(page: str, text: str, files: Mapping[str, str]) -> list[str]:
     """Return the links of a page that lead nowhere."""
     broken = []
     for link in LINK.findall(FENCED.sub("", text)):

@@ -1,7 +1,8 @@
 """Text that users read: the pages, and the string literals of the program."""
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -10,7 +11,8 @@ AT_THE_TOP = ("README.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md", "AR
 DATA = {".yaml", ".yml", ".toml", ".json", ".service", ".socket", ".nft", ".conf", ".plist"}
 
 
-def pages() -> dict[str, str]:
+@cache
+def pages() -> Mapping[str, str]:
     """Return the text of every Markdown page by its path in the repository."""
     found = [ROOT / name for name in AT_THE_TOP if (ROOT / name).is_file()]
     found += sorted((ROOT / "docs").rglob("*.md"))
@@ -51,6 +53,7 @@ def data_files() -> dict[str, str]:
     return {str(path.relative_to(ROOT)): path.read_text("utf-8") for path in paths}
 
 
-def everything() -> dict[str, str]:
+@cache
+def everything() -> Mapping[str, str]:
     """Return every text that a user may read, by where it is written."""
     return {**pages(), **dict(literals()), **data_files()}

@@ -134,7 +134,7 @@ def looked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         asked.append(address)
         return LOOKS
 
-    monkeypatch.setattr(client_trust, "look_at_clients", look)
+    monkeypatch.setattr(client_trust, "try_clients", look)
     return asked
 
 

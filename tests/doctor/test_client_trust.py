@@ -61,8 +61,8 @@ def looks(confdir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
         ("past", (False, True, f"proxy http://{ADDRESS}")),
         ("faithless", (True, False, "trust it")),
         ("neither", (False, False, f"proxy http://{ADDRESS}")),
-        ("broken", (None, None, "see why `python3` fails")),
-        ("unfit", (None, None, "see why `unfit-program` fails")),
+        ("broken", (None, None, "find out why `python3` fails")),
+        ("unfit", (None, None, "find out why `unfit-program` fails")),
     ],
 )
 def test_each_client_is_told_by_what_it_did(
@@ -124,7 +124,7 @@ def test_a_ca_that_is_bound_to_hosts_is_tried_with_a_name_below_one(tmp_path: Pa
 def test_a_ca_that_is_bound_to_addresses_cannot_be_tried(tmp_path: Path) -> None:
     rotate(tmp_path, constrain=["10.0.0.0/8"])
 
-    with pytest.raises(ClaudeProxyError, match="addresses alone"):
+    with pytest.raises(ClaudeProxyError, match="addresses only"):
         try_clients(tmp_path, os.environ, address=ADDRESS, clients=FAKES)
 
 

@@ -49,7 +49,7 @@ def test_a_value_that_is_there_is_well_and_not_shown(subject: Subject) -> None:
         ("{env: MISSING}", "not set"),
         ("{file: ~/missing}", "cannot be read"),
         ("{systemd: missing}", "service manager"),
-        ("{command: [no-such-program-anywhere]}", "no such program"),
+        ("{command: [no-such-program-anywhere]}", "not installed"),
     ],
 )
 def test_a_source_that_gives_nothing_is_an_error_with_a_fix(

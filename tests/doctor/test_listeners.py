@@ -78,7 +78,7 @@ def test_another_program_that_answers_is_an_error(answer: bytes) -> None:
         found = look(place)
 
     assert found.level is Level.ERROR
-    assert found.fix == f"end it, or choose another port: --port {place.port + 1}"
+    assert found.fix == f"stop it, or choose another port: --port {place.port + 1}"
 
 
 def test_another_users_proxy_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,13 +152,13 @@ def test_a_path_that_cannot_be_one_of_a_socket_is_an_error(tmp_path: Path) -> No
 
 
 def test_a_socket_that_is_handed_over_is_not_looked_at() -> None:
-    assert "handed over" in look(InheritedListen(3, "systemd")).what
+    assert "inherited" in look(InheritedListen(3, "systemd")).what
 
 
 def test_whose_listener_it_is_may_not_be_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listeners, "_TABLES", (Path("/nonexistent"),))
     with tcp(OURS) as place:
-        assert "whose is not known" in look(place).what
+        assert "owner unknown" in look(place).what
 
 
 def test_a_listener_on_every_ipv6_address_is_found() -> None:

@@ -103,7 +103,7 @@ def test_a_kernel_without_a_filter_is_an_error(
     assert found.level is Level.ERROR
 
 
-@pytest.mark.parametrize(("value", "told"), [("0", "no program"), ("1", "`run` denies it")])
+@pytest.mark.parametrize(("value", "told"), [("0", "the kernel denies"), ("1", "`run` denies it")])
 def test_typing_into_terminals_is_told_and_never_a_problem(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, value: str, told: str
 ) -> None:
@@ -136,4 +136,4 @@ def test_a_program_that_fails_is_a_warning(tmp_path: Path, script: str) -> None:
     [found] = machine.check_podman(a_program(tmp_path, "podman", script))
 
     assert found.level is Level.WARNING
-    assert found.fix == "see why `podman --version` fails"
+    assert found.fix == "find out why `podman --version` fails"

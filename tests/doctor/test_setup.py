@@ -61,7 +61,7 @@ def test_where_the_ca_is_apart_nothing_is_written_into_the_configuration(
 
     found = by_name([*setup.check_directories(apart), *setup.check_authority(apart)])
 
-    assert found["confdir"].what.endswith("is not there")
+    assert found["confdir"].what.endswith("does not exist")
     assert "mode 0700" in found["cadir"].what
     assert {each.level for each in found.values()} <= {Level.OK, Level.WARNING}
     assert not any("first start" in each.what for each in found.values() if each.name != "statedir")
@@ -89,7 +89,7 @@ def test_a_directory_that_may_not_be_written_or_made_is_an_error(
         Level.ERROR,
         f"chmod u+rwx {subject.settings.confdir}",
     )
-    assert (statedir.level, statedir.fix) == (Level.ERROR, "give another one with --statedir")
+    assert (statedir.level, statedir.fix) == (Level.ERROR, "use another one: --statedir")
 
 
 def test_the_allowlist_is_counted(subject: Subject) -> None:
@@ -154,7 +154,7 @@ def test_a_ca_that_is_well_is_told_with_its_dates(
     assert {each.level for each in found.values()} == {Level.OK}
     assert f"{authority.describe().not_after:%Y-%m-%d}" in found["CA"].what
     assert "every host" in found["CA valid for"].what
-    assert "holds the system's roots and the CA" in found["CA bundle"].what
+    assert "contains the system's roots and the CA" in found["CA bundle"].what
 
 
 def test_a_ca_that_ends_soon_is_a_warning(
@@ -192,7 +192,7 @@ def test_a_bundle_without_the_ca_or_with_old_roots_is_a_warning(
     old = by_name(setup.check_authority(subject))["CA bundle"]
 
     assert (without.level, old.level) == (Level.WARNING, Level.WARNING)
-    assert "lacks the CA" in without.what
+    assert "does not contain the CA" in without.what
     assert "older" in old.what
 
 
@@ -207,8 +207,8 @@ def test_a_system_that_trusts_the_ca_is_told(
 @pytest.mark.parametrize(
     ("variables", "level", "told"),
     [
-        ({}, Level.OK, "does not lead"),
-        (LEADING, Level.WARNING, "names no CA"),
+        ({}, Level.OK, "do not name the proxy"),
+        (LEADING, Level.WARNING, "no CA"),
         (LEADING | {"SSL_CERT_FILE": "/nonexistent"}, Level.WARNING, "SSL_CERT_FILE"),
         (LEADING | {"SSL_CERT_FILE": "{certificate}"}, Level.OK, "1 variables"),
     ],

@@ -1,7 +1,5 @@
 """Laws of credentials: on a bound host nobody else logs in, and a placeholder leaves nowhere."""
 
-import logging
-import pickle
 from base64 import b64decode, b64encode
 from collections.abc import Iterable
 from urllib.parse import quote
@@ -15,105 +13,41 @@ from claude_proxy.policy.credentials.binding import (
     Form,
     Injection,
     LoginPin,
-    ValueKind,
-    default_placeholder,
-    kind_of_value,
-    placeholder_variables,
 )
 from claude_proxy.policy.credentials.decision import (
     NO_CREDENTIAL,
     AvailableSecrets,
     CredentialDecision,
     PinnedLogins,
-    decide_credential,
 )
 from claude_proxy.policy.credentials.detection import find_logins
-from claude_proxy.policy.credentials.login_hash import digest_of, hash_of, login_of, read_hash
-from claude_proxy.policy.credentials.placeholders import Placeholders
+from claude_proxy.policy.credentials.login_hash import digest_of
 from claude_proxy.policy.credentials.secret import Secret
 from claude_proxy.policy.credentials.sources import EnvironmentSource
-from claude_proxy.policy.location import Location
 from claude_proxy.policy.patterns import HostPattern
 from claude_proxy.policy.reason import Reason
-from claude_proxy.policy.request import RawField, Request, Scheme
-from claude_proxy.wire.authority import Authority
-
-KEY = b"sk-ant-api03-CANARY-of-the-owner/AAAA+BBBB"
-OAUTH = b"sk-ant-oat01-CANARY-of-the-owner"
-EVIL = b"sk-ant-api03-of-somebody-else"
-HOLDER = "sk-ant-claude-proxy-placeholder-anthropic"
-GIT_HOLDER = "claude-proxy-placeholder-git"
-GITHUB_HOLDER = "claude-proxy-placeholder-github"
-SOURCE = Location("allowlist.yaml", 3, 5)
-SALT = b"0123456789abcdef"
-
-
-def binding(
-    use: Injection | LoginPin,
-    host: str = "api.anthropic.com",
-    name: str = "anthropic",
-    port: int = 443,
-) -> Binding:
-    return Binding(name, (HostPattern.parse(host),), use, SOURCE, frozenset({port}))
-
-
-def injection(
-    form: Form = Form.AUTO, *, name: str = "", user: str = "", placeholder: str = HOLDER
-) -> Injection:
-    return Injection(EnvironmentSource("KEY"), form, name, user, placeholder)
-
-
-INJECTED = (binding(injection()),)
-PINNED = (binding(LoginPin(learn=True)),)
-SECRETS: AvailableSecrets = {"anthropic": Secret(KEY)}
-
-
-def request(
-    *fields: RawField,
-    host: str = "api.anthropic.com",
-    scheme: Scheme = Scheme.HTTPS,
-    port: int | None = None,
-    path: str = "/v1/messages",
-    query: str = "",
-) -> Request:
-    target = Authority.of(host, port or (443 if scheme is Scheme.HTTPS else 80))
-    return Request(scheme, target, target, "POST", path, query, fields)
-
-
-def pinned(*logins: bytes) -> AvailableSecrets:
-    return {
-        "anthropic": PinnedLogins(frozenset((SALT, digest_of(SALT, login)) for login in logins))
-    }
-
-
-def learning() -> AvailableSecrets:
-    return {"anthropic": PinnedLogins(frozenset(), learning=True, salt=SALT)}
-
-
-def basic(user: bytes, password: bytes) -> bytes:
-    return b"Basic " + b64encode(user + b":" + password)
-
-
-def decided(
-    bindings: tuple[Binding, ...], asked: Request, secrets: AvailableSecrets
-) -> CredentialDecision:
-    texts = [each.use.placeholder for each in bindings if isinstance(each.use, Injection)]
-    return decide_credential(bindings, Placeholders(texts), asked, secrets)
-
-
-def emitted(asked: Request, decision: CredentialDecision) -> list[RawField]:
-    """Return what goes upstream, as both lanes write it."""
-    kept = [
-        (name, value)
-        for name, value in asked.fields
-        if name.lower() != b"proxy-authorization"  # of this hop
-        and name.lower() not in decision.drop
-        and name.lower().replace(b"_", b"-") not in decision.drop
-    ]
-    return [*kept, *decision.extra]
-
-
-# --- who may log in as whom, on a host that a value is put in for
+from claude_proxy.policy.request import RawField, Scheme
+from tests.policy.credentials.cases import (
+    EVIL,
+    GIT_HOLDER,
+    GITHUB_HOLDER,
+    HOLDER,
+    INJECTED,
+    KEY,
+    OAUTH,
+    PINNED,
+    SALT,
+    SECRETS,
+    SOURCE,
+    basic,
+    binding,
+    decided,
+    emitted,
+    injection,
+    learning,
+    pinned,
+    request,
+)
 
 ALLOWED = {
     "nothing": (),
@@ -139,6 +73,8 @@ ALLOWED = {
     ),
     "the proxy's own password": ((b"Proxy-Authorization", basic(b"user", b"password")),),
 }
+
+
 FOREIGN = {
     "another key": ((b"x-api-key", EVIL),),
     "another bearer": ((b"Authorization", b"Bearer " + EVIL),),
@@ -177,6 +113,8 @@ FOREIGN = {
     "an empty one before": ((b"x-api-key", b""), (b"x-api-key", HOLDER.encode())),
     "the real key, which no client knows": ((b"x-api-key", KEY),),
 }
+
+
 MISPLACED = {
     "in a field that does not authenticate": ((b"User-Agent", HOLDER.encode()),),
     "in a cookie": ((b"Cookie", b"key=" + HOLDER.encode()),),
@@ -322,9 +260,6 @@ def test_a_key_in_the_path_is_denied() -> None:
     asked = request(path=f"/v1/{EVIL.decode()}/x")
 
     assert decided(INJECTED, asked, SECRETS) == CredentialDecision(Reason.FOREIGN_CREDENTIAL)
-
-
-# --- the value that is put in
 
 
 def put_in(
@@ -498,8 +433,6 @@ def test_another_ones_placeholder_is_misplaced() -> None:
     assert decision == CredentialDecision(Reason.PLACEHOLDER_MISPLACED)
 
 
-# --- the gateway's own binding
-
 GATEWAY = (
     Binding(
         "gateway",
@@ -544,8 +477,6 @@ def test_a_gateways_binding_stands_before_the_allowlists() -> None:
 
     assert decision.credential == "gateway"
 
-
-# --- pins
 
 CLOTHES = {
     "a key": (b"x-api-key", KEY),
@@ -644,102 +575,14 @@ def test_a_pin_puts_nothing_in_and_takes_nothing_out() -> None:
     assert (decision.drop, decision.extra, decision.guarded) == (frozenset(), (), ())
 
 
-# --- hashes
-
-
-@given(st.binary(min_size=1), st.binary(min_size=16, max_size=64))
-def test_a_hash_is_read_as_it_was_written(login: bytes, salt: bytes) -> None:
-    assert read_hash(hash_of(login, salt)) == (salt, digest_of(salt, login))
-
-
-@pytest.mark.parametrize(
-    "text", ["", "sha256:00:00", "sha256:" + "0" * 32, "SHA256:" + "0" * 32 + ":" + "0" * 64, "\n"]
-)
-def test_what_is_spelled_otherwise_is_no_hash(text: str) -> None:
-    with pytest.raises(ValueError, match="sha256:SALT:DIGEST"):
-        read_hash(text)
-
-
-def test_a_salt_may_not_be_short() -> None:
-    with pytest.raises(ValueError, match="salt"):
-        hash_of(KEY, b"short")
-
-
-@pytest.mark.parametrize("text", [KEY, b" Bearer " + KEY + b"\n", basic(b"alice", KEY)])
-def test_a_login_may_be_written_as_a_client_sends_it(text: bytes) -> None:
-    assert login_of(text) == KEY
-
-
-# --- placeholders and variables
-
-
-@pytest.mark.parametrize(
-    ("host", "form", "holder"),
-    [
-        ("api.anthropic.com", Form.AUTO, "sk-ant-claude-proxy-placeholder-n"),
-        ("*.anthropic.com", Form.BEARER, "sk-ant-claude-proxy-placeholder-n"),
-        ("api.anthropic.com", Form.FIELD, "claude-proxy-placeholder-n"),
-        ("github.com", Form.AUTO, "claude-proxy-placeholder-n"),
-        ("api.anthropic.com.example", Form.AUTO, "claude-proxy-placeholder-n"),
-    ],
-)
-def test_a_placeholder_looks_like_what_it_stands_for(host: str, form: Form, holder: str) -> None:
-    assert default_placeholder("n", (HostPattern.parse(host),), form) == holder
-
-
-def test_claude_code_is_told_by_the_variable_which_kind_it_has() -> None:
-    bound = binding(injection())
-
-    assert placeholder_variables(bound, kind_of_value(Secret(KEY))) == ("ANTHROPIC_AUTH_TOKEN",)
-    assert placeholder_variables(bound, kind_of_value(Secret(OAUTH))) == (
-        "CLAUDE_CODE_OAUTH_TOKEN",
-    )
-    assert placeholder_variables(bound, ValueKind.OTHER) == ("ANTHROPIC_AUTH_TOKEN",)
-
-
-def test_the_owners_variables_are_taken_as_they_are() -> None:
-    use = Injection(EnvironmentSource("K"), placeholder=GIT_HOLDER, variables=("GH_TOKEN",))
-
-    assert placeholder_variables(binding(use, "github.com"), ValueKind.OTHER) == ("GH_TOKEN",)
-    assert placeholder_variables(binding(injection(), "github.com"), ValueKind.OTHER) == ()
-    assert placeholder_variables(binding(LoginPin(learn=True)), ValueKind.OTHER) == ()
-
-
-# --- nothing shows a value
-
-
-def test_no_repr_log_or_pickle_shows_a_value(caplog: pytest.LogCaptureFixture) -> None:
-    asked = request((b"x-api-key", HOLDER.encode()))
-    decision = decided(INJECTED, asked, SECRETS)
-    login = find_logins(b"", b"", [(b"x-api-key", KEY)])[0]
-
-    with caplog.at_level(logging.DEBUG):
-        for thing in (decision, SECRETS, login, Secret(KEY)):
-            logging.getLogger("test").debug("%s %r %s", thing, thing, f"{thing}")
-    for thing in (decision, Secret(KEY)):
-        with pytest.raises(TypeError):
-            pickle.dumps(thing)
-
-    assert "CANARY" not in caplog.text
-    assert b"CANARY" not in b64decode(b64encode(caplog.text.encode()))
-
-
-def test_secrets_compare_without_showing_and_hash_alike() -> None:
-    assert Secret(KEY) == Secret(KEY)
-    assert Secret(KEY) != Secret(OAUTH)
-    assert Secret(KEY) != KEY
-    assert hash(Secret(KEY)) == hash(Secret(OAUTH))
-    assert str(Secret(KEY)) == f"{Secret(KEY)}" == "Secret(set)"
-
-
-# --- whatever is sent
-
 NAMES = st.sampled_from(
     sorted(
         {name for fields in (*FOREIGN.values(), *ALLOWED.values()) for name, _ in fields}
         | {b"User-Agent", b"Accept", b"Referer"}
     )
 )
+
+
 TOKENS = st.sampled_from([KEY, EVIL, OAUTH, HOLDER.encode(), GIT_HOLDER.encode(), b"x", b""])
 
 
@@ -760,11 +603,17 @@ def _dressed(tokens: Iterable[bytes]) -> st.SearchStrategy[bytes]:
 
 
 VALUES = st.tuples(TOKENS, TOKENS).flatmap(_dressed)
+
+
 HEADS = st.lists(st.tuples(NAMES, VALUES), max_size=5)
+
+
 QUERIES = st.lists(
     st.tuples(st.sampled_from(["api_key", "q", "token", "beta"]), TOKENS.map(bytes.decode)),
     max_size=2,
 ).map(lambda pairs: "&".join(f"{name}={value}" for name, value in pairs))
+
+
 BOTH = (
     binding(injection()),
     binding(injection(placeholder=GIT_HOLDER), "git.example", "git"),
@@ -865,9 +714,6 @@ def test_a_field_of_the_owners_own_takes_a_placeholder_and_no_other_login() -> N
 
     assert emitted(request((b"X-Tenant", HOLDER.encode())), decision)[0] == (b"x_tenant", KEY)
     assert denied == CredentialDecision(Reason.FOREIGN_CREDENTIAL)
-
-
-# --- what the value that is put in must not be used for
 
 
 @pytest.mark.parametrize(

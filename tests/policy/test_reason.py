@@ -1,0 +1,13 @@
+"""The laws of reasons: stable words, which no two share."""
+
+import re
+
+from claude_proxy.policy.reason import Reason
+
+
+def test_a_reason_is_a_word_that_a_header_can_hold() -> None:
+    assert all(re.fullmatch(r"[a-z]+(-[a-z]+)*", reason.value) for reason in Reason)
+
+
+def test_a_name_and_its_word_are_the_same() -> None:
+    assert all(reason.name == reason.value.replace("-", "_").upper() for reason in Reason)

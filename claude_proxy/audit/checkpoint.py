@@ -1,8 +1,8 @@
-"""Moves the write-ahead log into the database, on a thread and a connection of its own.
+"""Checkpoints: the write-ahead log is moved into the database on another thread and connection.
 
-The law it keeps: the thread that decides never waits for a disk. In WAL mode with
-`synchronous=NORMAL` SQLite waits (fsync) at two places: in a checkpoint, and in the first
-commit after the log was used up and begins anew. Both are brought about here.
+Law: the thread that decides never waits for a disk. In WAL mode with `synchronous=NORMAL` SQLite
+waits (fsync) in two places: in a checkpoint, and in the first commit after the log was used up and
+starts from its beginning. Both happen here.
 """
 
 import sqlite3
@@ -14,9 +14,9 @@ from typing import Final
 
 from claude_proxy.audit.database import BUSY_S, connect, wal_of
 
-# Some thousand decisions. Less would mean more fsyncs, more would be slower to read back.
+# Some thousand decisions. Fewer would mean more fsyncs, more would be slower to read back.
 ENOUGH_BYTES: Final = 4 * 1024 * 1024
-# A flood of decisions leaves no gap in which the log could begin anew; then one is made.
+# A flood of decisions leaves no gap in which the log could restart; then one is made.
 TOO_MUCH_BYTES: Final = 64 * 1024 * 1024
 
 _PAUSE_S: Final = 1.0
@@ -25,7 +25,7 @@ _ROUNDS: Final = 2
 
 
 class Checkpointer:
-    """A thread that checkpoints when it is woken, but not all the time."""
+    """A thread that checkpoints when it is woken, once a second at most."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -39,7 +39,7 @@ class Checkpointer:
         self._wake.set()
 
     def close(self) -> None:
-        """End the thread after what it is doing."""
+        """End the thread after its current checkpoint."""
         self._stop.set()
         self._wake.set()
         self._thread.join(_END_S)
@@ -48,7 +48,7 @@ class Checkpointer:
         self._wake.wait()
         while not self._stop.is_set():
             self._wake.clear()
-            # Whatever is wrong with the file, the writer meets it too and says so.
+            # The writer meets and reports the same errors of the file.
             with suppress(sqlite3.Error, OSError):
                 checkpoint(self._path)
             self._stop.wait(_PAUSE_S)
@@ -58,22 +58,22 @@ class Checkpointer:
 def checkpoint(
     path: Path, *, too_much_bytes: int = TOO_MUCH_BYTES, patience_s: float = BUSY_S
 ) -> None:
-    """Copy the log of the database at `path` into it, and let the log begin anew if possible."""
+    """Copy the log of the database at `path` into it, and restart the log if possible."""
     with closing(connect(path, timeout_s=patience_s)) as connection:
         connection.execute("PRAGMA synchronous=NORMAL")
         connection.execute("PRAGMA wal_autocheckpoint=0")
-        # When the log begins anew it is cut to what it needs, so that its size says how full it is.
+        # A restarted log is truncated to what it needs, so that its size shows how full it is.
         connection.execute("PRAGMA journal_size_limit=0")
         for _ in range(_ROUNDS):
-            # Each leaves what was written meanwhile, which is less every time.
+            # Each round leaves what was written meanwhile, which is less every time.
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-        _begin_anew(connection)
+        _restart_log(connection)
         if wal_of(path).stat().st_size > too_much_bytes:
-            # Decisions come without a gap: they are held up for one, a few milliseconds long.
+            # Decisions come without a gap: they are held up for a few milliseconds.
             connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
-            _begin_anew(connection)
+            _restart_log(connection)
 
 
-def _begin_anew(connection: sqlite3.Connection) -> None:
-    # The first commit after all was copied begins the log anew, which waits for the disk.
+def _restart_log(connection: sqlite3.Connection) -> None:
+    # The first commit after everything was copied restarts the log, which waits for the disk.
     connection.execute("UPDATE checkpoint SET at=?", (time.time_ns(),))

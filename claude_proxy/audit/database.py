@@ -1,7 +1,7 @@
-"""Opens the audit file: nobody else's, no link, the right schema, in WAL mode; or says why not.
+"""The audit file: opened with the right owner, mode, schema and WAL mode, or refused.
 
-The law it keeps is the tenth: a log that others could write is no evidence, so it is refused
-before the proxy starts. Nothing here writes a row; `store` does.
+Law: the sandbox cannot move its own wall. A log that others could write is no evidence, so it is
+refused before the proxy starts. Nothing here writes a row; `store` does.
 """
 
 import os
@@ -18,7 +18,7 @@ from claude_proxy.errors import ConfigError
 
 FILE_NAME: Final = "audit.sqlite3"
 
-# "clpx" tells our files from any other SQLite database.
+# "clpx" tells these files from any other SQLite database.
 APPLICATION_ID: Final = 0x636C7078
 
 # Entry N brings a file from version N to version N + 1. Entries are added, never edited.
@@ -83,8 +83,8 @@ MIGRATIONS: Final = (
 # 200 bytes: pages of 1 KiB take a quarter off the time of one and two thirds off the log.
 _PAGE_BYTES: Final = 1024
 
-# Another proxy on the same file holds the lock for microseconds, our own checkpoint thread
-# for one small fsync now and then. A decision rather waits for that than becomes a denial.
+# Another proxy on the same file holds the lock for microseconds, the checkpoint thread for one
+# small fsync now and then. Waiting for that is better than denying the request.
 BUSY_S: Final = 1.0
 START_PATIENCE_S: Final = 10.0
 
@@ -94,16 +94,16 @@ _ELSEWHERE: Final = "name another directory with --statedir or CLAUDE_PROXY_STAT
 
 
 def database_in(statedir: Path) -> Path:
-    """Return where the audit log of `statedir` lies."""
+    """Return the path of the audit log of `statedir`."""
     return statedir / FILE_NAME
 
 
 def open_for_writing(
     path: Path, *, patience_s: float = START_PATIENCE_S, migrations: Sequence[str] = MIGRATIONS
 ) -> sqlite3.Connection:
-    """Return a connection to the audit file at `path`, made and migrated as needed.
+    """Return a connection to the audit file at `path`, created and migrated as needed.
 
-    Raises ConfigError if the file, its directory or its content is not fit to hold evidence.
+    Raises ConfigError if the file, its directory or its content cannot be trusted or used.
     """
     try:
         _prepare_directory(path.parent)
@@ -112,9 +112,9 @@ def open_for_writing(
         _make_file(path)
     except OSError as error:
         raise ConfigError(
-            f"the audit log cannot be made: {error.strerror}",
+            f"the audit log cannot be created: {error.strerror}",
             where=str(error.filename or path),
-            fix=f"fix what stands in its way, or {_ELSEWHERE}",
+            fix=f"correct this path, or {_ELSEWHERE}",
         ) from error
     try:
         connection = connect(path, timeout_s=patience_s)
@@ -133,7 +133,7 @@ def open_for_writing(
 
 
 def shrink(connection: sqlite3.Connection, path: Path) -> None:
-    """Give space back to the file system if most of the file is unused; for a quiet moment.
+    """Return space to the file system if most of the file is unused; for a quiet moment.
 
     Retention frees pages inside the file, where new rows take them; only after its bounds were
     lowered a lot is there more than they need.
@@ -143,8 +143,8 @@ def shrink(connection: sqlite3.Connection, path: Path) -> None:
         return
     be_patient(connection, 0)
     try:
-        # To rewrite the file is to hold up whoever else writes to it, so it is done only when
-        # nobody does, which leaving WAL mode requires. There will be another start.
+        # Rewriting the file would hold up every other writer, so it is done only when there is
+        # none, which leaving WAL mode requires. Otherwise the next start will do it.
         with suppress(sqlite3.OperationalError):
             connection.execute("PRAGMA journal_mode=DELETE")
             connection.execute("VACUUM")
@@ -186,20 +186,20 @@ def _prepare_directory(directory: Path) -> None:
     _check_owner(status, directory, "the state directory")
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise ConfigError(
-            "the state directory can be written by others than its owner",
+            "others than its owner can write to the state directory",
             where=str(directory),
             fix=f"run `chmod go-w {directory}`, or {_ELSEWHERE}",
         )
     if not os.access(directory, os.W_OK | os.X_OK):
         raise ConfigError(
-            "the state directory cannot be written",
+            "the state directory is not writable",
             where=str(directory),
             fix=f"run `chmod u+rwx {directory}`, or {_ELSEWHERE}",
         )
 
 
 def _make_directories(directory: Path) -> None:
-    # Not `parents=True`, which gives those above the mode that the umask leaves.
+    # Not `parents=True`, which would give the parents the mode that the umask leaves.
     if not directory.exists():
         _make_directories(directory.parent)
         directory.mkdir(mode=0o700, exist_ok=True)
@@ -228,16 +228,16 @@ def _check_file(path: Path) -> None:
     _check_owner(status, path, "the audit log")
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise ConfigError(
-            "the audit log can be written by others than its owner",
+            "others than its owner can write to the audit log",
             where=str(path),
-            fix=f"see who wrote it, then run `chmod 600 {path}`",
+            fix=f"find out who wrote to it, then run `chmod 600 {path}`",
         )
 
 
 def _make_file(path: Path) -> None:
-    """Make the file, and nobody but its owner a reader; SQLite gives its others the same mode."""
+    """Create the file, readable by its owner only; SQLite gives its other files the same mode."""
     if not path.exists():
-        # Before any connection exists: to close a descriptor of a database that SQLite has open
+        # Before any connection exists: closing a descriptor of a database that SQLite has open
         # would drop SQLite's locks on it, as POSIX locks belong to the process.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
     path.chmod(0o600)
@@ -254,7 +254,7 @@ def _adopt(
     connection.execute("PRAGMA wal_autocheckpoint=0")
     connection.execute("BEGIN IMMEDIATE")
     try:
-        # Once more, under the lock: another proxy may have started in between.
+        # Again, under the lock: another proxy may have started in between.
         version = _check_identity(connection, path, len(migrations))
         for script in migrations[version:]:
             for statement in script.split(";"):
@@ -268,7 +268,7 @@ def _adopt(
 
 
 def _check_identity(connection: sqlite3.Connection, path: Path, newest: int) -> int:
-    """Return the schema version of the file, if it is one that we may write to."""
+    """Return the schema version of the file; ConfigError if it is not a usable audit log."""
     version = _pragma(connection, "user_version")
     if version > newest:
         raise ConfigError(
@@ -279,7 +279,7 @@ def _check_identity(connection: sqlite3.Connection, path: Path, newest: int) -> 
     empty = _pragma(connection, "schema_version") == 0
     if not empty and _pragma(connection, "application_id") != APPLICATION_ID:
         raise ConfigError(
-            "the file is a database of something else, not an audit log",
+            "the file is a database of another program, not an audit log",
             where=str(path),
             fix=f"move the file away, or {_ELSEWHERE}",
         )
@@ -293,14 +293,14 @@ def _set_wal(connection: sqlite3.Connection, path: Path, patience_s: float) -> N
         try:
             mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
         except sqlite3.OperationalError as error:
-            # When two change the mode of a new file at once, SQLite tells one of them "locked"
-            # without waiting, as both waiting would be a deadlock.
+            # When two processes change the mode of a new file at once, SQLite reports "locked" to
+            # one of them without waiting, as waiting would be a deadlock.
             if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
                 raise
             time.sleep(0.01)
     if mode != "wal":
         raise ConfigError(
-            f"the file system of the audit log allows no write-ahead log, only {mode}",
+            f"the file system of the audit log does not support a write-ahead log, only {mode}",
             where=str(path),
             fix=f"put it on a local disk: {_ELSEWHERE}",
         )
@@ -315,5 +315,5 @@ def _unusable(path: Path, error: sqlite3.Error) -> ConfigError:
     return ConfigError(
         f"the audit log cannot be used: {error}",
         where=str(path),
-        fix=f"free space or fix the disk; if the file is damaged, move it away; or {_ELSEWHERE}",
+        fix=f"free disk space or repair the disk; move a damaged file away; or {_ELSEWHERE}",
     )

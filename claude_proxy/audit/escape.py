@@ -1,14 +1,13 @@
-r"""Makes text that a client sent harmless on a terminal, in a log line and in SQLite.
+r"""Escaping: text that a client sent, made harmless for terminals, log lines and SQLite.
 
-The law it keeps: what is printed takes exactly the place it is given. No control byte,
-escape sequence, line break, bidirectional or invisible character gets through, and two
-different texts never print alike: an escaped character is spelled `\x1b`, `\u202e` or
-`\U000e0001`, and a backslash is doubled.
+Law: what is printed takes exactly the place it is given. No control byte, escape sequence, line
+break, bidirectional or invisible character gets through, and two different texts never print
+alike: an escaped character is written `\x1b`, `\u202e` or `\U000e0001`, and a backslash is doubled.
 """
 
 import re
 
-# Printable for Unicode, yet nothing is seen: fillers, joiners, variation selectors, a blank
+# Printable according to Unicode, but invisible: fillers, joiners, variation selectors, a blank
 # Braille cell. `str.isprintable` already refuses every control, format (bidi, zero-width,
 # tags), surrogate, private, unassigned and separator character but the space.
 _INVISIBLE = frozenset(
@@ -25,21 +24,21 @@ _NOT_STORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 def escape_field(text: str) -> str:
-    """Spell `text` in visible ASCII without a space: one field of a line, whatever it holds."""
+    """Return `text` in visible ASCII without a space: always one field of a line."""
     if _HARMLESS_FIELD(text):
         return text
     return _HARMFUL_IN_A_FIELD.sub(lambda match: _spelled(match.group()), text)
 
 
 def escape_text(text: str) -> str:
-    """Spell `text` so that it stays on its line; letters of any script and spaces remain."""
+    """Return `text` so that it stays on its line; letters of any script and spaces remain."""
     if _HARMLESS_TEXT(text):
         return text
     return "".join(_shown(character) for character in text)
 
 
 def storable(text: str, bound: int) -> str:
-    """Return `text` as SQLite can hold it, cut off after about `bound` characters."""
+    """Return `text` so that SQLite can store it, cut off after about `bound` characters."""
     if len(text) > bound:
         text = f"{text[:bound]}...[{len(text) - bound} more]"
     return _NOT_STORABLE.sub(lambda match: _spelled(match.group()), text)

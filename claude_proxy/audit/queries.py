@@ -1,7 +1,7 @@
-"""Reads the audit log back; never writes, and works beside a running proxy or after a crash.
+"""Queries of the audit log: read-only, beside a running proxy or after a crash.
 
-The law it keeps: reading holds nothing up. Every answer is read whole before it is handed
-out, because a reader that holds a snapshot (a pager, say) keeps the write-ahead log growing.
+Law: reading holds nothing up. Every result is read whole before it is returned, because a reader
+that holds a snapshot (a pager, for example) keeps the write-ahead log growing.
 """
 
 import sqlite3
@@ -24,8 +24,8 @@ _OUTCOME_AWAITED_NS: Final = 1_000_000_000
 
 _RUN: Final = ", run "
 
-# `sinks.is_told` in SQL: what is news in itself.
-_TOLD: Final = (
+# `sinks.is_shown` in SQL: what is shown without --steps.
+_SHOWN: Final = (
     "(NOT d.allowed OR d.phase = 'request'"
     f" OR (d.phase = '{Phase.CONNECT.value}' AND d.scheme = '{PASSTHROUGH_SCHEME}'))"
 )
@@ -33,7 +33,7 @@ _TOLD: Final = (
 
 @dataclass(frozen=True, slots=True)
 class LoggedAttempt:
-    """A decision, and how the attempt ended if it has."""
+    """A decision, and its outcome if the attempt has ended."""
 
     decision: DecisionMade
     outcome: OutcomeSeen | None
@@ -49,7 +49,7 @@ type LogEntry = LoggedAttempt | Notice
 
 @dataclass(frozen=True, slots=True)
 class HostFilter:
-    """The hosts that are asked for: one, or all below a domain, with or without itself."""
+    """The hosts to select: one, or all below a domain, with or without the domain itself."""
 
     host: str
     itself: bool
@@ -64,14 +64,14 @@ class HostFilter:
         return cls(_spelled(text), itself=True, below=False)
 
     def condition(self) -> tuple[str, list[str]]:
-        """Return the filter in SQL, over a target in the spelling of `Authority`."""
+        """Return the filter in SQL, over targets written as `Authority` does."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         parts, values = [], []
         if self.itself:
             parts.append("substr(lower(d.target), 1, length(?)) = ? OR lower(d.target) = ?")
             values += [f"{host}:", f"{host}:", self.host]
         if self.below:
-            # No host holds a colon, so this is the end of the name and the start of the port.
+            # No host contains a colon, so this is the end of the name and the start of the port.
             parts.append("instr(lower(d.target), ?) > 1")
             values.append(f".{host}:")
         return f"({' OR '.join(parts)})", values
@@ -79,7 +79,7 @@ class HostFilter:
 
 @dataclass(frozen=True, slots=True)
 class ListenerFilter:
-    """One listener, spelled as the log, the banner or --listen spells it."""
+    """One listener, as the log, the banner or --listen writes it."""
 
     names: tuple[str, ...]
 
@@ -96,20 +96,20 @@ class ListenerFilter:
 
 @dataclass(frozen=True, slots=True)
 class RunFilter:
-    """What one `claude-proxy run` did; the client's column ends in ", run NAME: COMMAND"."""
+    """One `claude-proxy run`; the client's column ends in ", run NAME: COMMAND"."""
 
     name: str
 
     def condition(self, client: str = "d.client") -> tuple[str, list[str]]:
         """Return the filter in SQL, over the column `client`."""
-        # At the first place alone: nothing before it holds a comma, a command may hold anything.
-        told = f"{_RUN}{self.name}: "
-        return f"substr({client}, instr({client}, ?), length(?)) = ?", [_RUN, told, told]
+        # Only the first place: nothing before it contains a comma, a command may contain anything.
+        wanted = f"{_RUN}{self.name}: "
+        return f"substr({client}, instr({client}, ?), length(?)) = ?", [_RUN, wanted, wanted]
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which entries are asked for."""
+    """Which entries to select."""
 
     allowed: bool | None = None  # None: both
     host: HostFilter | None = None
@@ -120,12 +120,12 @@ class Selection:
 
     @property
     def filters(self) -> "list[HostFilter | ListenerFilter | RunFilter]":
-        """What narrows it down to some attempts."""
+        """The filters that select attempts."""
         return [one for one in (self.host, self.listener, self.run) if one is not None]
 
     @property
     def notices(self) -> bool:
-        """Whether what the proxy says about itself belongs to it."""
+        """Whether the proxy's own notices are selected."""
         return self.allowed is None and not self.filters
 
 
@@ -179,7 +179,7 @@ class AuditReader:
     def usage(
         self, per: UsageGrouping, *, since_ns: int = 0, run: RunFilter | None = None
     ) -> list[UsageSum]:
-        """Return what answers have cost by day, run or model, those used last at the end."""
+        """Return the token usage by day, run or model, the most recently used last."""
         conditions, values = ["u.decision >= ?"], list[object]([since_ns])
         if run is not None:
             condition, more = run.condition("u.client")
@@ -204,15 +204,15 @@ class AuditReader:
     ) -> Iterator[LoggedAttempt]:
         conditions, values = ["d.id >= ?"], list[object]([start])
         if not selection.steps:
-            conditions.append(_TOLD)
+            conditions.append(_SHOWN)
         if selection.allowed is not None:
             conditions.append("d.allowed = ?")
             values.append(selection.allowed)
-        for narrowing in selection.filters:
-            condition, more = narrowing.condition()
+        for each in selection.filters:
+            condition, more = each.condition()
             conditions.append(condition)
             values += more
-        # Only words of ours are put together; what the user gave is bound.
+        # Only constants of this module are joined; the user's values are bound.
         statement = (
             "SELECT d.*, o.*, u.model, u.tokens_in, u.tokens_out, u.cache_written, u.cache_read"  # noqa: S608
             " FROM decision d LEFT JOIN outcome o ON o.decision = d.id"
@@ -233,10 +233,10 @@ class AuditReader:
 
     def _check(self) -> None:
         if self._rows("SELECT count(*) FROM sqlite_schema") == [(0,)]:
-            raise NoAuditLogError(self._path)  # a proxy is just now making it
+            raise NoAuditLogError(self._path)  # a proxy is just creating it
         if self._rows("PRAGMA application_id") != [(APPLICATION_ID,)]:
             raise ClaudeProxyError(
-                "this is not an audit log of claude-proxy",
+                "the file is not an audit log of claude-proxy",
                 where=str(self._path),
                 fix="name the state directory of the proxy with --statedir",
             )
@@ -245,7 +245,7 @@ class AuditReader:
             raise ClaudeProxyError(
                 f"the audit log has schema {version}, this claude-proxy reads {len(MIGRATIONS)}",
                 where=str(self._path),
-                fix="use the claude-proxy that writes it; a newer one migrates it when it starts",
+                fix="use the version that writes it; a newer one migrates it when it starts",
             )
 
     def _unreadable(self, error: sqlite3.Error) -> ClaudeProxyError:
@@ -282,7 +282,7 @@ def _attempt_of(row: tuple[Any, ...]) -> LoggedAttempt:
 
 
 def _spelled(host: str) -> str:
-    """Return the host as targets are spelled, or as typed: a denied target may be no host."""
+    """Return the host as targets are written, or as typed: a denied target may be no host."""
     try:
         return normalise_host(host, unicode=True)
     except ValueError:
@@ -290,7 +290,7 @@ def _spelled(host: str) -> str:
 
 
 class Follower:
-    """Hands out the entries that come after those already shown, each once."""
+    """Returns the entries after those already shown, each once."""
 
     def __init__(self, path: Path, selection: Selection, shown: list[LogEntry]) -> None:
         self._path = path
@@ -322,7 +322,7 @@ class Follower:
 
 
 def _is_about_to_end(entry: LogEntry, now_ns: int) -> bool:
-    """Tell whether the outcome, which most have within a moment, is worth waiting for."""
+    """Tell whether to wait for the outcome, which most attempts have within a moment."""
     if isinstance(entry, Notice) or entry.outcome is not None or not entry.decision.allowed:
         return False
     return now_ns - entry.id < _OUTCOME_AWAITED_NS

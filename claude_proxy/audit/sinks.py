@@ -1,8 +1,8 @@
-"""Prints audit events as lines, for people (console) and for programs (JSON).
+"""Sinks: audit events as lines, for people (console) and for programs (JSON).
 
-The law it keeps: a sink is never what a decision waits for. Events are queued, a thread
-of its own writes them, and a reader too slow costs lines, never a request; how many lines
-it cost is said. Whatever a client sent stays inside its field of its line.
+Law: a decision never waits for a sink. Events are queued and written on another thread. A slow
+reader costs lines, never a request; the number of lost lines is reported. Whatever a client sent
+stays inside its field of its line.
 """
 
 import json
@@ -35,13 +35,13 @@ from claude_proxy.wire.authority import Authority
 type Sink = Callable[[Event], None]
 
 QUEUE_BOUND = 20_000
-# Long enough to turn a flood of lines into few writes, too short for a person to notice.
+# Long enough to turn many lines into few writes, too short for a person to notice.
 _GATHER_S = 0.02
-_CLOSE_S = 5.0  # for a reader that is slow; one that does not read gets no more
+_CLOSE_S = 5.0  # for a slow reader; one that does not read loses the rest
 _SLICE = 64
-# What only the audit knows of; all else the proxy itself says to the person at the terminal.
+# Only the audit log reports these; the proxy itself prints all other notices at the terminal.
 _OWN_NOTICES = frozenset({"audit-recovered", "lines-lost"})
-_ASKING = frozenset({Phase.CONNECT, Phase.REQUEST})
+_REQUESTS = frozenset({Phase.CONNECT, Phase.REQUEST})
 _NAMED_EXCHANGES = 4096
 _BOUND = 4096
 
@@ -72,28 +72,28 @@ class Descriptor:
 
 
 class AppendedFile:
-    """A file, 0600, that lines are appended to; opened anew when a log rotation renamed it."""
+    """A file, 0600, that lines are appended to; reopened when a log rotation has renamed it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._fd = self._opened()
-        self._torn = False
+        self._is_cut_off = False
 
     def write(self, data: bytes) -> None:
         """Append all of `data`."""
         if self._was_moved():
             fd = self._opened()
             os.close(self._fd)
-            self._fd, self._torn = fd, False
-        # What follows a line that a full disk cut off must begin a line of its own.
-        data = b"\n" + data if self._torn else data
+            self._fd, self._is_cut_off = fd, False
+        # After a line that a full disk cut off, start a new line.
+        data = b"\n" + data if self._is_cut_off else data
         written = 0
         try:
             while written < len(data):
                 written += os.write(self._fd, data[written:])
         finally:
             if written:
-                self._torn = not data[:written].endswith(b"\n")
+                self._is_cut_off = not data[:written].endswith(b"\n")
 
     def _opened(self) -> int:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -111,7 +111,7 @@ class AppendedFile:
 
 
 class LineSink(ABC):
-    """Gathers lines and writes them together; counts the ones that could not be written."""
+    """Gathers lines and writes them together; counts those that could not be written."""
 
     def __init__(self, output: Output) -> None:
         self._output = output
@@ -124,15 +124,15 @@ class LineSink(ABC):
 
     @abstractmethod
     def line_of_loss(self, count: int) -> str:
-        """Return the line that tells how many were lost."""
+        """Return the line that reports how many were lost."""
 
     def flush(self) -> None:
-        """Write the gathered lines; a failure costs them, and is told with the next ones."""
+        """Write the gathered lines; a failure loses them, and is reported with the next ones."""
         lines, self._lines = self._lines, []
         if not lines:
             return
-        told = [self.line_of_loss(self._lost)] if self._lost else []
-        text = "".join(f"{line}\n" for line in told + lines)
+        lost = [self.line_of_loss(self._lost)] if self._lost else []
+        text = "".join(f"{line}\n" for line in lost + lines)
         try:
             self._output.write(text.encode("utf-8", "backslashreplace"))
         except OSError:
@@ -142,7 +142,7 @@ class LineSink(ABC):
 
 
 class ConsoleSink(LineSink):
-    """One line a request for the person who watches, as text or as JSON."""
+    """One line for each request, for people to read, as text or as JSON."""
 
     def __init__(
         self,
@@ -173,7 +173,7 @@ class ConsoleSink(LineSink):
             return event.kind in _OWN_NOTICES or not (self._text or quiet)
         if self._verbosity is not Verbosity.NORMAL:
             return self._verbosity is Verbosity.VERBOSE
-        return isinstance(event, DecisionMade) and is_told(event)
+        return isinstance(event, DecisionMade) and is_shown(event)
 
     def _line_of(self, event: Event) -> str:
         if isinstance(event, Notice):
@@ -185,11 +185,11 @@ class ConsoleSink(LineSink):
         self._names[event.id] = subject_of(event)
         if len(self._names) > _NAMED_EXCHANGES:
             self._names.popitem(last=False)
-        return decision_line(event) + _told_credential(event)
+        return decision_line(event) + _credential_note(event)
 
 
 class JsonlSink(LineSink):
-    """Every event as one JSON object a line."""
+    """Every event as one JSON object on its own line."""
 
     @classmethod
     def at(cls, path: Path) -> "JsonlSink":
@@ -202,7 +202,7 @@ class JsonlSink(LineSink):
             raise ConfigError(
                 f"the JSONL file cannot be written: {error.strerror or error}",
                 where=str(path),
-                fix='name a regular file (no link) in a directory of yours, or "-"',
+                fix='name a regular file, not a link, in a directory that you can write to, or "-"',
             ) from error
 
     @override
@@ -214,13 +214,13 @@ class JsonlSink(LineSink):
         return json_line(Notice(time.time_ns(), "lines-lost", f"{count} lines not written"))
 
 
-def is_told(event: DecisionMade) -> bool:
-    """Tell whether `event` is news in itself; an allowed step towards a request is not."""
+def is_shown(event: DecisionMade) -> bool:
+    """Tell whether `event` is shown by default; an allowed step towards a request is not."""
     return not event.allowed or event.phase is Phase.REQUEST or is_passed_through(event)
 
 
 def is_passed_through(event: DecisionMade) -> bool:
-    """Tell whether `event` allows a tunnel of which nothing more will be seen."""
+    """Tell whether `event` allows a tunnel whose content is never inspected."""
     return event.allowed and event.phase is Phase.CONNECT and event.scheme == PASSTHROUGH_SCHEME
 
 
@@ -231,26 +231,26 @@ def decision_line(event: DecisionMade) -> str:
     return f"Allowed: {subject_of(event)}{' (passthrough)' if is_passed_through(event) else ''}"
 
 
-def _told_credential(event: DecisionMade) -> str:
+def _credential_note(event: DecisionMade) -> str:
     return "" if event.credential is None else f" [credential {escape_text(event.credential)}]"
 
 
 def subject_of(event: DecisionMade) -> str:
-    """Return what was asked for: "GET https://example.com/", "CONNECT example.com:443"."""
+    """Return the request: "GET https://example.com/", "CONNECT example.com:443"."""
     return " ".join(method_and_place(event))
 
 
 def method_and_place(event: DecisionMade) -> tuple[str, str]:
-    """Return how and where to: a method and a URL, or CONNECT and a target; both escaped."""
+    """Return a method and a URL, or CONNECT and a target; both escaped."""
     if event.phase is Phase.CLIENT:
         return "client", escape_text(event.client)
-    asked = event.method and event.target + event.path
-    if event.phase in _ASKING and not asked:  # it could not be read what was asked for
+    is_known = event.method and event.target + event.path
+    if event.phase in _REQUESTS and not is_known:  # the request could not be read
         return "request", escape_field(event.target or event.client)
     if event.method in {"", "CONNECT"} or event.scheme in {"", PASSTHROUGH_SCHEME}:
         return escape_field(event.method) or "CONNECT", escape_field(event.target + event.path)
     default_port = ":443" if event.scheme == "https" else ":80"
-    # RFC 9110 section 4.2: what "OPTIONS *" asks about is the URL without a path.
+    # RFC 9110 section 4.2: the URL of "OPTIONS *" has no path.
     path = "" if event.path == "*" else event.path
     url = f"{event.scheme}://{event.target.removesuffix(default_port)}{path}"
     return escape_field(event.method), escape_field(url)
@@ -274,7 +274,7 @@ def outcome_line(event: OutcomeSeen, name: str) -> str:
 
 
 def usage_text(usage: Usage) -> str:
-    """Return what an answer has cost: "claude-haiku-4-5: 12 tokens in, 340 out"."""
+    """Return the usage of a response: "claude-haiku-4-5: 12 tokens in, 340 out"."""
     text = f"{usage.tokens_in} tokens in, {usage.tokens_out} out"
     if usage.cache_written:
         text += f", {usage.cache_written} into the cache"
@@ -289,7 +289,7 @@ def json_line(event: Event) -> str:
 
 
 def encoded(fields: dict[str, object]) -> str:
-    """Return `fields` as JSON that holds no byte a terminal obeys; DEL is all json leaves."""
+    """Return `fields` as JSON without a byte that controls a terminal; `json` leaves only DEL."""
     return _ENCODE(fields).replace("\x7f", "\\u007f")
 
 
@@ -362,7 +362,7 @@ def _fields_of_usage(usage: Usage) -> dict[str, object]:
 
 
 def host_and_port(target: str) -> tuple[str, int | None]:
-    """Return both parts of a target, or all of one that nobody could read."""
+    """Return both parts of a target, or all of one that cannot be parsed."""
     try:
         authority = Authority.parse(target)
     except ValueError:
@@ -380,7 +380,7 @@ def rfc3339(time_ns: int) -> str:
 
 
 class Printer:
-    """Hands events to the sinks on a thread of its own."""
+    """Passes events to the sinks on another thread."""
 
     def __init__(self, sinks: Sequence[Sink], *, bound: int = QUEUE_BOUND) -> None:
         self._sinks = tuple(sinks)
@@ -390,7 +390,7 @@ class Printer:
         self._unprinted = 0
         self._wake = threading.Event()
         self._stop = threading.Event()
-        # A daemon: a terminal that never reads on must not keep the process from ending.
+        # A daemon: a terminal that stops reading must not keep the process from ending.
         self._thread = threading.Thread(target=self._run, name="audit-sinks", daemon=True)
         self._thread.start()
 
@@ -404,12 +404,12 @@ class Printer:
             self._wake.set()
 
     def close(self, timeout_s: float = _CLOSE_S) -> None:
-        """Write what is queued and end, or give up on a reader that does not read."""
+        """Write what is queued and end, or give up if the reader does not read."""
         self._stop.set()
         self._wake.set()
         self._thread.join(timeout_s)
         for sink in self._sinks:
-            # Not every sink has something left to do when all events have been given to it.
+            # Only some sinks have work left once they have all events.
             if (close := getattr(sink, "close", None)) is not None:
                 close()
 

@@ -1,9 +1,9 @@
-"""Writes the audit log: the one thing that does.
+"""The audit store: the only writer of the audit log.
 
-The law it keeps is the seventh, recorded or denied: when `AuditStore.record` returns from a
-decision, its row is in the file's write-ahead log and outlives the process, however that
-ends; when it cannot be, AuditError says so. Outcomes are gathered and written together, and
-no trouble with them, with retention, a checkpoint or a sink ever costs a decision.
+Law: recorded or denied. When `AuditStore.record` returns from a decision, its row is in the file's
+write-ahead log and survives the process, however that ends; otherwise it raises AuditError.
+Outcomes are gathered and written together, and no trouble with them, with retention, a checkpoint
+or a sink ever costs a decision.
 """
 
 import sqlite3
@@ -39,12 +39,12 @@ _OUTCOMES_KEPT: Final = 10_000
 _MOVED_KEPT: Final = 1000
 _TRIES: Final = 1000
 
-# Whoever deletes the file takes with it what was recorded before; a quarter of a second of
-# decisions more is the same loss, and a look at each decision would cost a third of its time.
-_LOOK_EVERY_S: Final = 0.25
+# Deleting the file also deletes all earlier records; another quarter of a second of decisions is
+# the same loss, while a check at each decision would cost a third of its time.
+_CHECK_EVERY_S: Final = 0.25
 
 _REOPEN_PATIENCE_S: Final = 0.05
-# Another writer on the same file holds its lock for some ten microseconds.
+# Another writer on the same file holds the lock for about ten microseconds.
 _FIRST_PAUSE_S: Final = 0.00001
 _LONGEST_PAUSE_S: Final = 0.001
 
@@ -53,7 +53,7 @@ _TRIM_ROWS: Final = 192  # more than come in meanwhile, and well below a millise
 _DAY_NS: Final = 86_400 * 1_000_000_000
 
 _INSERT_DECISION: Final = "INSERT INTO decision VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
-# The gate ends an attempt once; should it ever do so twice, the last word counts.
+# The gate ends an attempt once; if it ever did so twice, the last outcome counts.
 _INSERT_OUTCOME: Final = "INSERT OR REPLACE INTO outcome VALUES(?,?,?,?,?,?,?,?)"
 _INSERT_NOTICE: Final = "INSERT INTO notice VALUES(?,?,?)"
 _TRIM: Final = (
@@ -67,9 +67,9 @@ _TRIM_USAGE: Final = (
     " (SELECT decision FROM usage WHERE decision < ? ORDER BY decision LIMIT ?)"
 )
 
-# A later try on the same connection may succeed; after anything else the file is opened anew.
+# A later try on the same connection may succeed; after any other error the file is reopened.
 _PASSING: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
-# The fault is in what was to be written, not in the file.
+# The error is in the row, not in the file.
 _FAULTS_OF_A_ROW: Final = (
     sqlite3.IntegrityError,
     sqlite3.ProgrammingError,
@@ -79,7 +79,7 @@ _FAULTS_OF_A_ROW: Final = (
 
 
 class AuditStore:
-    """The one writer of an audit log; its methods belong to one thread, the event loop's."""
+    """The only writer of an audit log; used from one thread only, the event loop's."""
 
     def __init__(
         self,
@@ -108,7 +108,7 @@ class AuditStore:
 
     @property
     def failure(self) -> AuditError | None:
-        """What keeps decisions from being recorded just now, if anything does."""
+        """The error that keeps decisions from being recorded now, if there is one."""
         return self._failure
 
     def record(self, event: Event) -> None:
@@ -121,15 +121,15 @@ class AuditStore:
             self._record_notice(event)
 
     def flush(self) -> None:
-        """Do what can wait: outcomes, retention, a look at the file. Takes about a millisecond.
+        """Do what can wait: outcomes, retention, a check of the file. Takes about a millisecond.
 
-        To be called a few times a second; raises nothing, see `failure`.
+        Call it a few times a second. It raises nothing: see `failure`.
         """
         try:
-            self._look()
+            self._check()
             self._write_outcomes()
             self._trim()
-            self._tell_recovery()
+            self._report_recovery()
         except (sqlite3.Error, OSError, AuditError) as error:
             self._fail(error)
 
@@ -138,30 +138,30 @@ class AuditStore:
         self.flush()
         self._checkpointer.close()
         with suppress(sqlite3.Error):
-            # A reader that is just now at it is not waited for: the next start will do it.
+            # Do not wait for a reader: the next start will do it.
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._connection.close()
-        self._broken, self._looked = True, float("inf")
+        self._broken, self._checked_at = True, float("inf")
         self._failure = AuditError("the audit log is closed", where=str(self._path))
         if self._printer is not None:
             self._printer.close()
 
-    # What a gateway's ceilings ask for; raises AuditError where it cannot be known.
+    # The counts for a gateway's ceilings; AuditError where they cannot be determined.
 
     def used_since(self, moment_ns: int, credential: str) -> int:
-        """Return the tokens of what began at `moment_ns` or later and went with `credential`.
+        """Return the tokens of requests that began at `moment_ns` or later with `credential`.
 
-        Of other processes on this log, what they wrote: an answer is, a moment after its end.
+        Responses of other processes on this log count a moment after their end.
         """
         return self._counted(TOKENS_SINCE, moment_ns, credential)
 
     def requests_since(self, moment_ns: int, credential: str) -> int:
-        """Return how many requests were allowed to go with `credential` since `moment_ns`."""
+        """Return how many requests with `credential` were allowed since `moment_ns`."""
         return self._counted(REQUESTS_SINCE, moment_ns, credential)
 
     def _counted(self, statement: str, moment_ns: int, credential: str) -> int:
         try:
-            self._look_now_and_then()
+            self._check_now_and_then()
             self._write_outcomes()
             return self._number(statement, moment_ns, credential)
         except (sqlite3.Error, OSError, AuditError) as error:
@@ -171,7 +171,7 @@ class AuditStore:
 
     def _record_decision(self, event: DecisionMade) -> None:
         try:
-            self._look_now_and_then()
+            self._check_now_and_then()
             try:
                 number = self._insert(_INSERT_DECISION, event.id, _values_of(event))
             except UnicodeEncodeError:
@@ -189,16 +189,16 @@ class AuditStore:
         if self._untrimmed >= _TRIM_EVERY or self._failure is not None:
             self.flush()
 
-    def _remember(self, asked: int, given: int) -> None:
-        """Keep for the outcome, which will ask for its decision by the id that it knows."""
-        self._moved[asked] = given
+    def _remember(self, requested: int, given: int) -> None:
+        """Remember the new id: the outcome will name its decision by the old one."""
+        self._moved[requested] = given
         if len(self._moved) > _MOVED_KEPT:
             del self._moved[next(iter(self._moved))]
 
     def _record_notice(self, event: Notice) -> None:
         event = replace(event, id=event.id or time.time_ns())
         try:
-            self._look_now_and_then()
+            self._check_now_and_then()
             self._insert_notice(event)
         except (sqlite3.Error, OSError, AuditError) as error:
             raise self._fail(error) from error
@@ -265,7 +265,7 @@ class AuditStore:
                     self._cursor.executemany(INSERT_USAGE, used)
                 self._execute("COMMIT")
             except (sqlite3.IntegrityError, OverflowError):
-                # Cannot be written today or tomorrow; what comes after them shall be.
+                # These can never be written; those after them can.
                 self._execute("ROLLBACK")
                 self._outcomes_lost += count
             for _ in range(count):
@@ -283,7 +283,7 @@ class AuditStore:
         self._execute("BEGIN IMMEDIATE")
         for statement in _TRIM:
             self._execute(statement, (horizon, _TRIM_ROWS))
-        # What ceilings count outlives any flood of decisions.
+        # What ceilings count survives any flood of decisions.
         self._execute(_TRIM_USAGE, (min(horizon, time.time_ns() - COUNTED_NS), _TRIM_ROWS))
         self._execute("COMMIT")
 
@@ -302,8 +302,8 @@ class AuditStore:
         try:
             return self._cursor.execute(statement, values)
         except sqlite3.OperationalError as error:
-            # While nothing works one lock that is never given back must not make the event loop
-            # wait at every decision.
+            # While nothing works, a lock that is never released must not make the event loop wait
+            # at every decision.
             if not _is_busy(error) or self._failure is not None:
                 raise
         return self._execute_when_free(statement, values)
@@ -332,19 +332,19 @@ class AuditStore:
         self._connection = connection
         self._cursor = connection.cursor()
         self._identity, _ = self._seen()
-        self._looked = time.monotonic()
+        self._checked_at = time.monotonic()
 
-    def _look_now_and_then(self) -> None:
-        if time.monotonic() > self._looked + _LOOK_EVERY_S:
-            self._look()
+    def _check_now_and_then(self) -> None:
+        if time.monotonic() > self._checked_at + _CHECK_EVERY_S:
+            self._check()
         elif self._broken and self._failure is not None:
             raise self._failure
 
-    def _look(self) -> None:
-        """See that what is written to still lies at the path; if it was lost, open it anew."""
-        if self._looked == float("inf") and self._failure is not None:
+    def _check(self) -> None:
+        """Check that the open file is still the one at the path; reopen it if it was lost."""
+        if self._checked_at == float("inf") and self._failure is not None:
             raise self._failure  # closed
-        self._looked = time.monotonic()
+        self._checked_at = time.monotonic()
         if self._broken:
             self._reopen()
         identity, wal_bytes = self._seen()
@@ -363,7 +363,7 @@ class AuditStore:
         self._broken = False
 
     def _seen(self) -> tuple[tuple[int, ...], int]:
-        """Return which files lie at the path, and the size of the write-ahead log."""
+        """Return the identity of the files at the path, and the size of the write-ahead log."""
         try:
             database, wal = self._path.stat(), wal_of(self._path).stat()
         except FileNotFoundError:
@@ -383,7 +383,7 @@ class AuditStore:
         self._failure = failure
         return failure
 
-    def _tell_recovery(self) -> None:
+    def _report_recovery(self) -> None:
         if self._failure is None and self._outcomes_lost == 0:
             return
         text = "decisions are recorded again" if self._failure else "the audit log is incomplete"
@@ -446,7 +446,7 @@ def _usage_row(decision: int, usage: Usage) -> tuple[object, ...]:
 
 
 def _bounded(event: DecisionMade) -> DecisionMade:
-    """Return `event`, cut down if a client sent more than is worth keeping, or a NUL."""
+    """Return `event`, shortened if a client sent more than is kept, or a NUL."""
     method, target, path = event.method, event.target, event.path
     if (
         len(path) > _TEXT_BOUND
@@ -461,7 +461,7 @@ def _bounded(event: DecisionMade) -> DecisionMade:
 
 
 def _storable(event: DecisionMade) -> DecisionMade:
-    """Return `event` with each text such as SQLite holds it."""
+    """Return `event` with each text as SQLite can store it."""
     return replace(
         event,
         client=storable(event.client, _TEXT_BOUND),
@@ -487,9 +487,9 @@ def _explained(error: Exception, path: Path) -> AuditError:
     else:
         what, fix = f"the audit log cannot be written: {error}", None
     if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
-        fix = "free some disk space; recording goes on by itself"
+        fix = "free some disk space; recording resumes automatically"
     return AuditError(
         what,
         where=str(path),
-        fix=fix or "see that the file can be written; recording goes on by itself",
+        fix=fix or "make the file writable; recording resumes automatically",
     )

@@ -1,8 +1,8 @@
-"""Adds up what the answers of the Messages API have cost, as the audit log holds it.
+"""Token usage: what the responses of the Messages API have cost, added up from the audit log.
 
-The law it keeps: every process that writes to one log counts into one sum, and what it is not
-known of who asked for it is counted against each who could have. The statements are here; who
-has a connection asks them.
+Law: every process that writes to one log counts into one sum, and usage whose caller is unknown is
+counted against each caller who could have caused it. The statements are here; the holder of a
+connection executes them.
 """
 
 from dataclasses import dataclass
@@ -12,16 +12,16 @@ from typing import Final
 from claude_proxy.audit.escape import storable
 from claude_proxy.events import Usage
 
-# A model's name comes from upstream, and so do the numbers: sums of these stay within what SQLite
-# adds up, for some two million answers.
+# A model's name and the numbers come from upstream. Sums of numbers within this bound stay within
+# what SQLite can add up, for some two million responses.
 MODEL_BOUND: Final = 128
 MOST_TOKENS: Final = 1 << 40
 
-# How old the answers may be that a ceiling counts: a day, with an hour more where clocks change.
+# The age of responses that a ceiling may count: a day, with room for a change of clocks.
 COUNTED_NS: Final = 2 * 86_400 * 1_000_000_000
 
-# Each answer keeps who asked for it: whoever floods the log until the oldest decisions make way
-# must not empty his account by that.
+# Each row keeps its caller: flooding the log until the oldest decisions are removed must not
+# reset a caller's usage.
 INSERT_USAGE: Final = (
     "INSERT OR REPLACE INTO usage SELECT one.id, d.client, d.credential, ?, ?, ?, ?, ?"
     " FROM (SELECT ? AS id) one LEFT JOIN decision d ON d.id = one.id"
@@ -37,18 +37,18 @@ REQUESTS_SINCE: Final = (
 
 
 class UsageGrouping(StrEnum):
-    """What usage is added up by."""
+    """What usage is grouped by."""
 
-    DAY = "day"  # of the reader's own time, by the moment at which a request began
+    DAY = "day"  # in the reader's time zone, by the time at which a request began
     RUN = "run"
     MODEL = "model"
 
 
 @dataclass(frozen=True, slots=True)
 class UsageSum:
-    """What a number of answers have cost together."""
+    """The total usage of a group of responses."""
 
-    name: str | None  # the day, the run, the model; None: of what has none
+    name: str | None  # the day, the run or the model; None: there is none
     first: int  # the id of the first request, which is also its time
     last: int
     requests: int
@@ -59,13 +59,13 @@ class UsageSum:
 
     @property
     def tokens(self) -> int:
-        """All of them together, as a ceiling counts them."""
+        """The sum of all kinds of tokens, as a ceiling counts them."""
         return self.tokens_in + self.tokens_out + self.cache_written + self.cache_read
 
 
 _NAMES: Final = {
     UsageGrouping.DAY: "date(u.decision / 1000000000, 'unixepoch', 'localtime')",
-    # As `RunFilter` reads it: between the first ", run " and the next ": ".
+    # As in `RunFilter`: between the first ", run " and the next ": ".
     UsageGrouping.RUN: "substr({rest}, 1, instr({rest}, ': ') - 1)".format(
         rest="substr(u.client, nullif(instr(u.client, ', run '), 0) + 6)"
     ),
@@ -74,8 +74,8 @@ _NAMES: Final = {
 
 
 def sums_by(per: UsageGrouping, condition: str) -> str:
-    """Return the statement whose rows are Sums, those used last at the end."""
-    # Only words of ours are put together.
+    """Return the statement whose rows are UsageSums, the most recently used last."""
+    # Only constants of this module are joined.
     return (
         f"SELECT {_NAMES[per]} AS name, min(u.decision), max(u.decision), count(*),"  # noqa: S608
         " sum(u.tokens_in), sum(u.tokens_out), sum(u.cache_written), sum(u.cache_read)"
@@ -84,7 +84,7 @@ def sums_by(per: UsageGrouping, condition: str) -> str:
 
 
 def bounded(usage: Usage) -> Usage:
-    """Return `usage` such as the log holds it, whatever an upstream says."""
+    """Return `usage` within the bounds of the log, whatever an upstream reports."""
     return Usage(
         storable(usage.model, MODEL_BOUND),
         _counted(usage.tokens_in),

@@ -75,7 +75,7 @@ def test_a_directory_that_others_can_write_is_refused(path: Path, mode: int) -> 
     path.parent.mkdir(parents=True)
     path.parent.chmod(mode)
 
-    assert "written by others" in refusal(path).what
+    assert "others than its owner" in refusal(path).what
 
 
 @pytest.mark.parametrize("name", ["audit.sqlite3", "audit.sqlite3-wal", "audit.sqlite3-shm"])
@@ -85,7 +85,7 @@ def test_a_file_that_others_can_write_is_refused(path: Path, name: str) -> None:
     file.touch()
     file.chmod(0o620)
 
-    assert "written by others" in refusal(path).what
+    assert "others than its owner" in refusal(path).what
 
 
 @pytest.mark.parametrize("name", ["audit.sqlite3", "audit.sqlite3-wal", "audit.sqlite3-shm"])
@@ -125,7 +125,7 @@ def test_a_file_of_another_user_in_a_directory_of_ours_is_refused(
 def test_a_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 
-    assert "cannot be made" in refusal(database_in(tmp_path / "file" / "state")).what
+    assert "cannot be created" in refusal(database_in(tmp_path / "file" / "state")).what
 
 
 def test_a_directory_that_cannot_be_written_is_refused(
@@ -134,13 +134,13 @@ def test_a_directory_that_cannot_be_written_is_refused(
     path.parent.mkdir(parents=True, mode=0o700)
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere
 
-    assert "cannot be written" in refusal(path).what
+    assert "not writable" in refusal(path).what
 
 
 def test_a_file_that_cannot_be_made_is_refused(path: Path) -> None:
     too_long = path.with_name("a" * 300)
 
-    assert "cannot be made" in refusal(too_long).what
+    assert "cannot be created" in refusal(too_long).what
 
 
 def test_a_file_that_is_no_database_is_refused(path: Path) -> None:
@@ -158,7 +158,7 @@ def test_a_database_of_something_else_is_refused(path: Path) -> None:
         other.execute("CREATE TABLE cookies(secret)")
     path.chmod(0o600)
 
-    assert "something else" in refusal(path).what
+    assert "another program" in refusal(path).what
     assert rows(path, "SELECT name FROM sqlite_schema") == ["cookies"]
 
 

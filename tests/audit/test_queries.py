@@ -23,7 +23,7 @@ from claude_proxy.audit.queries import (
     RunFilter,
     Selection,
 )
-from claude_proxy.audit.sinks import is_told
+from claude_proxy.audit.sinks import is_shown
 from claude_proxy.audit.store import AuditStore
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.events import PASSTHROUGH_SCHEME, Notice, Phase
@@ -127,7 +127,7 @@ def test_steps_are_left_out_as_the_console_leaves_them_out(store: AuditStore, pa
         store.record(event)
 
     most = len(events)
-    assert ids(newest(path, most)) == [event.id for event in events if is_told(event)]
+    assert ids(newest(path, most)) == [event.id for event in events if is_shown(event)]
     assert ids(newest(path, most, steps=True)) == [event.id for event in events]
 
 

@@ -381,7 +381,7 @@ def test_a_full_file_is_said_with_the_fix(store: AuditStore, path: Path) -> None
     assert error.lines() == [
         "error: the audit log cannot be written: database or disk is full",
         f"  where: {path}",
-        "  fix:   free some disk space; recording goes on by itself",
+        "  fix:   free some disk space; recording resumes automatically",
     ]
     assert store.failure is error
 
@@ -529,7 +529,7 @@ def test_nothing_is_lost_with_the_write_ahead_log_alone(store: AuditStore, path:
 def test_decisions_notice_by_themselves_that_the_log_is_gone(
     store: AuditStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_module, "_LOOK_EVERY_S", -1)
+    monkeypatch.setattr(store_module, "_CHECK_EVERY_S", -1)
     gone(path)
 
     with pytest.raises(AuditError, match="deleted or replaced"):

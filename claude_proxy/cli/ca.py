@@ -1,7 +1,7 @@
-"""Shows, exports and rotates the CA, and tells how to trust it.
+"""`claude-proxy ca`: show, export and rotate the CA, and print how to trust it.
 
-It keeps the ninth law at the edge: nothing here prints the CA's key, and nothing here changes
-a trust store; `trust` prints what its owner may run.
+Keeps "secrets stay outside": nothing here prints the CA key, and nothing here changes a trust
+store. `trust` only prints commands for the owner to run.
 """
 
 import json
@@ -24,13 +24,13 @@ from claude_proxy.trust import certificate_authority
 EXAMPLES = """\b
 Examples:
   curl --proxy http://127.0.0.1:9051 --cacert "$(claude-proxy ca path)" https://api.anthropic.com
-  claude-proxy ca rotate --constrain      a new CA, good for the allowlist's hosts alone
-  claude-proxy ca trust                   the commands for this system; nothing is run
+  claude-proxy ca rotate --constrain      a new CA, valid only for hosts of the allowlist
+  claude-proxy ca trust                   print the commands for this system; run none
 """
 
 
 def _confdir(_context: click.Context, _parameter: click.Parameter, given: Path | None) -> Path:
-    # Absolute, as clients run in other directories than this command.
+    # Absolute, as clients run in other directories.
     return (given or paths.default_confdir()).absolute()
 
 
@@ -41,7 +41,7 @@ confdir_option: Callable[[Any], Any] = click.option(
     callback=_confdir,
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
-    help="Where the CA is kept.  [default: ~/.config/claude-proxy]",
+    help="Directory of the CA.  [default: ~/.config/claude-proxy]",
 )
 
 
@@ -68,9 +68,9 @@ def show(*, confdir: Path, as_json: bool) -> None:
 
 @command.command()
 @confdir_option
-@click.option("--stdout", is_flag=True, help="Print the bundle itself, and write no file.")
+@click.option("--stdout", is_flag=True, help="Print the bundle instead of writing the file.")
 def bundle(*, confdir: Path, stdout: bool) -> None:
-    """Write the system's roots and the CA into one PEM file, and print its path."""
+    """Write the system's roots and the CA to one PEM file, and print its path."""
     authority = certificate_authority.CertificateAuthority.load_or_create(confdir)
     if stdout:
         click.echo(authority.bundle_pem(), nl=False)
@@ -83,7 +83,7 @@ def bundle(*, confdir: Path, stdout: bool) -> None:
 @click.option(
     "--constrain",
     is_flag=True,
-    help="Bind the new CA to the allowlist's hosts: a thief of its key gains those alone.",
+    help="Limit the new CA to the allowlist's hosts, so that a stolen key is valid only for them.",
 )
 @click.option(
     "--allowlist",
@@ -91,9 +91,9 @@ def bundle(*, confdir: Path, stdout: bool) -> None:
     show_envvar=True,
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="The allowlist that --constrain reads.  [default: the one that `serve` would]",
+    help="The allowlist for --constrain.  [default: the one that `serve` uses]",
 )
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 def rotate(
     *,
     confdir: Path,
@@ -101,7 +101,7 @@ def rotate(
     allowlist: Path | None,
     yes: bool,
 ) -> None:
-    """Replace the CA by a new one, and keep the old one aside."""
+    """Replace the CA with a new one, and keep the old one."""
     patterns = None
     if constrain:
         patterns = _allowed_hosts(allowlist or paths.allowlist_path(confdir), confdir)
@@ -115,14 +115,14 @@ def rotate(
 @confdir_option
 @click.option("--all", "everywhere", is_flag=True, help="Print the commands for every system.")
 def trust(*, confdir: Path, everywhere: bool) -> None:
-    """Print the commands that make this system trust the CA; run none."""
+    """Print the commands that make this system trust the CA. Runs none of them."""
     authority = certificate_authority.CertificateAuthority.load(confdir)
     stores = STORES if everywhere else stores_of(sys.platform, _distribution())
     click.echo("\n".join(_trust_lines(authority, stores)))
 
 
 def _allowed_hosts(allowlist: Path, confdir: Path) -> tuple[str, ...]:
-    # A quarter of the start-up time of `env`, and needed here alone.
+    # Needed only here, and a quarter of the start-up time of `env`.
     from claude_proxy.config.policy_files import load  # noqa: PLC0415
 
     return tuple(load(allowlist, confdir).policy.hosts())
@@ -131,12 +131,12 @@ def _allowed_hosts(allowlist: Path, confdir: Path) -> tuple[str, ...]:
 def _ask(confdir: Path) -> None:
     if not sys.stdin.isatty():
         raise ConfigError(
-            "nobody is there to be asked whether the CA shall be replaced",
+            "replacing the CA needs confirmation, and standard input is not a terminal",
             where=str(confdir / certificate_authority.AUTHORITY_FILE),
             fix="add --yes",
         )
     click.confirm(
-        "Every client that trusts the CA of today must be given the new one. Replace it?",
+        "Every client that trusts the current CA must be given the new one. Replace it?",
         abort=True,
     )
 
@@ -145,16 +145,16 @@ def _after(done: certificate_authority.Rotation) -> Iterator[str]:
     facts = done.authority.describe()
     yield from _lines_of(facts)
     if done.kept:
-        yield "The old CA is kept, for as long as something still needs it; then delete:"
+        yield "The old CA is kept here; delete it once nothing needs it any more:"
         yield from (f"  {path}" for path in done.kept)
-    yield "What is to be done now:"
-    yield "  1. Restart claude-proxy: until then it signs with the old CA."
-    yield "  2. Start again what got its variables from `claude-proxy env`: the files they name"
-    yield "     are the new CA's now, and programs read them when they start."
-    yield "  3. Where the old CA was trusted by the system: claude-proxy ca trust"
+    yield "Next steps:"
+    yield "  1. Restart claude-proxy; until then it signs with the old CA."
+    yield "  2. Restart programs that use the variables of `claude-proxy env`: the files they name"
+    yield "     now hold the new CA, and programs read them at startup."
+    yield "  3. If the system trusted the old CA: claude-proxy ca trust"
     if facts.permitted:
-        yield "  4. After allowing a new host, rotate again: this CA is good for today's alone."
-        yield "     (Java does not look at the constraints of a CA that it trusts.)"
+        yield "  4. After allowing a new host, rotate again: this CA is valid only for the current hosts."
+        yield "     (Java ignores the constraints of a CA that it trusts.)"
 
 
 def _lines_of(facts: certificate_authority.Description) -> Iterator[str]:
@@ -163,7 +163,7 @@ def _lines_of(facts: certificate_authority.Description) -> Iterator[str]:
     yield f"fingerprint:  SHA-256 {facts.fingerprint}"
     yield f"valid:        {facts.not_before:%Y-%m-%d} to {facts.not_after:%Y-%m-%d} ({left} days)"
     yield f"key:          {facts.key_type}"
-    yield f"good for:     {'; '.join(facts.permitted) or 'every host'}"
+    yield f"valid for:    {'; '.join(facts.permitted) or 'every host'}"
     if facts.excluded:
         yield f"not for:      {'; '.join(facts.excluded)}"
     yield "files:"
@@ -180,13 +180,13 @@ def _json_of(facts: certificate_authority.Description) -> str:
 
 @dataclass(frozen=True, slots=True)
 class TrustStore:
-    """A place where certificates are trusted, and the commands that put one in and take it out.
+    """A trust store, and the commands that add a certificate to it and remove it again.
 
-    What stands in braces is filled in by `_trust_lines`.
+    `_trust_lines` replaces the names in braces.
     """
 
     title: str
-    systems: frozenset[str]  # of os-release, or "darwin"; empty: everywhere
+    systems: frozenset[str]  # IDs of os-release, or "darwin"; empty: any system
     add: tuple[str, ...]
     undo: tuple[str, ...]
 
@@ -211,7 +211,7 @@ STORES = (
         ("sudo trust anchor --remove {certificate}",),
     ),
     TrustStore(
-        "macOS: your login keychain, for TLS alone",
+        "macOS: your login keychain, for TLS only",
         frozenset({"darwin"}),
         ("security add-trusted-cert -r trustRoot -p ssl -k {keychain} {certificate}",),
         (
@@ -220,13 +220,13 @@ STORES = (
         ),
     ),
     TrustStore(
-        "Chromium on Linux: you alone (Firefox: give -d sql: and the profile's directory)",
+        "Chromium on Linux: for you only (Firefox: use -d sql: with the profile's directory)",
         frozenset(),
         ('certutil -d "sql:$HOME/.pki/nssdb" -A -t C,, -n {name} -i {certificate}',),
         ('certutil -d "sql:$HOME/.pki/nssdb" -D -n {name}',),
     ),
     TrustStore(
-        "Java: all of one JDK (for one shell instead: claude-proxy env --java)",
+        "Java: one JDK (for one shell only: claude-proxy env --java)",
         frozenset(),
         ("keytool -importcert -noprompt {jdk} -file {certificate}",),
         ("keytool -delete {jdk}",),
@@ -235,7 +235,7 @@ STORES = (
 
 
 def stores_of(system: str, distribution: frozenset[str]) -> tuple[TrustStore, ...]:
-    """Return the stores to be found on a system; all of them if it is not known."""
+    """Return the trust stores of a system; all of them if it is unknown."""
     here = frozenset({system}) | distribution
     if not any(store.systems & here for store in STORES):
         return STORES
@@ -260,13 +260,13 @@ def _trust_lines(
         "jdk": "-cacerts -storepass changeit -alias claude-proxy",
         "sha256": authority.fingerprint.replace(":", ""),
     }
-    yield "# None of this was run. Who trusts this CA believes the holder of its key about every"
-    yield '# host, so prefer what ends with a process:  eval "$(claude-proxy env)"'
+    yield "# None of these commands has been run. A system that trusts this CA believes whoever holds"
+    yield '# its key about every host. Prefer variables of one shell:  eval "$(claude-proxy env)"'
     for place in stores:
         yield ""
         yield f"# {place.title}"
         yield from (line.format_map(facts) for line in place.add)
-        yield "# and to undo it:"
+        yield "# To undo it:"
         yield from (f"#   {line.format_map(facts)}" for line in place.undo)
     yield ""
-    yield "# After `ca rotate`, undo with the old certificate, which is kept beside the new one."
+    yield "# After `ca rotate`, undo it with the old certificate, which is kept next to the new one."

@@ -1,7 +1,7 @@
-"""Shows the credentials and their pins, makes the hash of a login, and forgets what was learned.
+"""`claude-proxy credentials`: list credentials and pins, hash a login, forget a learned pin.
 
-It keeps the ninth law at the edge: no value is printed, not even in part, and a login is read from
-standard input and never from the command line, which every user of the machine can read.
+Keeps "secrets stay outside": no value is printed, not even in part, and a login is read from
+standard input, never from the command line, which every user of the machine can read.
 """
 
 import json
@@ -27,13 +27,12 @@ from claude_proxy.vault.pins import PinStore
 
 EXAMPLES = """\b
 Examples:
-  claude-proxy credentials                   each credential, and whether it can be had now
-  claude-proxy credentials hash              a login's hash, to be written after `pin:`
+  claude-proxy credentials                   each credential, and whether it is available now
+  claude-proxy credentials hash              print a login's hash, for `pin:` in the allowlist
   pass show github | head -n 1 | claude-proxy credentials hash
-  claude-proxy credentials forget github     the next login that is used is pinned anew
+  claude-proxy credentials forget github     pin the next login that is used
 
-What stands in variables is looked for in this shell's environment, which need not be the one that
-the proxy was started with.
+Variables are read from this shell's environment, which may differ from the proxy's.
 """
 
 _SALT_BYTES = 16
@@ -45,12 +44,12 @@ statedir_option: Callable[[Any], Any] = click.option(
     show_envvar=True,
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
-    help="Where the proxy keeps the pinned logins.  [default: ~/.local/state/claude-proxy]",
+    help="Directory of the pinned logins.  [default: ~/.local/state/claude-proxy]",
 )
 
 
 class _Group(click.Group):
-    """A group that lists when no command of its own is named."""
+    """A group whose default command is `list`."""
 
     @override
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -82,7 +81,7 @@ def list_(
     file = allowlist_file or paths.allowlist_path(confdir or paths.default_confdir())
     policy = policy_files.load(file, confdir or paths.default_confdir()).policy
     store = PinStore(statedir or paths.default_statedir())
-    # A command is not shown the values of others.
+    # A credential command must not see the values of other credentials.
     withheld = {
         each.use.source.name
         for each in policy.credentials
@@ -102,18 +101,18 @@ def list_(
 def hash_() -> int:
     """Print the hash of a login.
 
-    It is read from standard input, and is what to write after `pin:` in the allowlist.
+    Reads the login from standard input; put the output after `pin:` in the allowlist.
     """
     text = _asked() if sys.stdin.isatty() else sys.stdin.buffer.read(_LONGEST + 1)
     lines = [line for line in text.splitlines() if line.strip()]
     login = login_of(lines[0]) if lines else b""
     fault = None if login else "there is no login"
     if len(lines) > 1:
-        fault = "there is more than one line"  # which of them is meant, who knows
+        fault = "there is more than one line"
     if len(text) > _LONGEST:
-        fault = "that is too long for a login"
+        fault = "the login is too long"
     if fault is not None:
-        fix = "give the key, token or password itself, on one line"
+        fix = "enter the key, token or password alone, on one line"
         raise ConfigError(fault, where="standard input", fix=fix)
     click.echo(f'pin: "{hash_of(login, secrets.token_bytes(_SALT_BYTES))}"')
     return 0
@@ -125,7 +124,7 @@ def hash_() -> int:
 def forget(name: str, *, statedir: Path | None) -> int:
     """Forget a pinned login.
 
-    The next one that is used takes its place; a running proxy takes that up within a second.
+    The next login that is used is pinned instead. A running proxy notices within a second.
     """
     store = PinStore(statedir or paths.default_statedir())
     try:
@@ -135,16 +134,16 @@ def forget(name: str, *, statedir: Path | None) -> int:
         raise ClaudeProxyError(
             f"the pins cannot be changed: {(error.strerror or type(error).__name__).lower()}",
             where=str(store.path),
-            fix="run it as the user that the proxy runs as",
+            fix="run this command as the user that runs the proxy",
         ) from error
     if not gone:
         names = ", ".join(sorted(known)) or "none"
         raise ClaudeProxyError(
             f'no login is pinned for "{harmless(name)}"',
             where=str(store.path),
-            fix=f"name one of those that are: {names}",
+            fix=f"use one of: {names}",
         )
-    click.echo(f"forgotten: the next login that is used for {name} is pinned")
+    click.echo(f"forgotten: the next login used for {name} will be pinned")
     return 0
 
 
@@ -207,13 +206,13 @@ def _lines_of(facts: dict[str, Any]) -> Iterator[str]:
     if facts["source"] is not None:
         yield f"  source:  {facts['source']}"
     if facts["fault"] is not None:
-        yield f"  now:     no value: {facts['fault']}"
+        yield f"  now:     unavailable: {facts['fault']}"
     elif facts["available"]:
-        yield "  now:     gives a value"
+        yield "  now:     available"
     if facts["pinned_since"] is not None:
         yield f"  pinned:  since {facts['pinned_since']}"
     elif facts["pinned"] == 0:
-        yield "  pinned:  nothing yet; the first login that is used will be"
+        yield "  pinned:  nothing yet; the first login used will be"
     elif facts["kind"] == "pin" and facts["available"] is None:
         count = facts["pinned"]
         yield f"  pinned:  {count} given {'hash' if count == 1 else 'hashes'}"

@@ -1,7 +1,7 @@
-"""Prints the environment variables that lead a client through the proxy.
+"""`claude-proxy env`: print the environment variables that make a client use the proxy.
 
-What is printed is run by a shell, so it is quoted by that shell's own rules, and a value that
-has no safe spelling there is an error, never a guess.
+A shell runs the output, so each value is quoted by that shell's rules, and a value that cannot be
+quoted safely is an error.
 """
 
 import json
@@ -34,12 +34,12 @@ Examples:
   claude-proxy env | source                                fish
   claude-proxy env --shell json | from json | load-env     Nushell
   claude-proxy env --shell dotenv > .env
-  eval "$(claude-proxy env --unset)"                       takes them back
+  eval "$(claude-proxy env --unset)"                       unset them
 """
 
 
 class Shell(StrEnum):
-    """For whom the variables are spelled."""
+    """The syntax in which the variables are printed."""
 
     SH = "sh"  # bash, dash, ksh and zsh as well
     FISH = "fish"
@@ -49,21 +49,21 @@ class Shell(StrEnum):
 
 
 def quote_fish(text: str) -> str:
-    """Quote for fish: between single quotes it knows two escapes and expands nothing."""
+    """Quote for fish: within single quotes it has two escapes and expands nothing."""
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def quote_nu(text: str) -> str:
-    """Quote for Nushell: between double quotes a backslash escapes and a dollar is a dollar."""
+    """Quote for Nushell: within double quotes a backslash escapes, and a dollar sign is literal."""
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def quote_dotenv(text: str) -> str:
-    """Spell a value as all readers of .env files (docker, compose, node, python) read alike."""
-    # Docker keeps quotes as part of the value, so there are none where none are needed.
+    """Quote for .env files so that docker, compose, node and python read the same value."""
+    # Docker keeps quotes as part of the value, so quote only where necessary.
     if re.fullmatch(r"[A-Za-z0-9_./:,@%+=|*\[\]-]*", text):
         return text
-    # With a single quote or a backslash inside, each reader has rules of its own.
+    # Readers disagree about single quotes and backslashes.
     if "'" in text or "\\" in text:
         raise ConfigError(
             "a .env file cannot hold a path with a quote or a backslash",
@@ -79,14 +79,13 @@ class Dialect:
 
     assign: str
     quote: Callable[[str], str]
-    unset: str | None  # None: what reads it cannot take a variable back
+    unset: str | None  # None: it has no way to unset a variable
     before: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
 
 
-# The semicolons let `eval $(claude-proxy env)` work as well, whose words are joined by spaces.
-# Nushell takes HTTP_PROXY and http_proxy for one variable and has them as two, if at all, by way
-# of `load-env`.
+# The semicolons make the unquoted `eval $(claude-proxy env)` work too, which joins lines with spaces.
+# Nushell treats HTTP_PROXY and http_proxy as one variable, except through `load-env`.
 DIALECTS = {
     Shell.SH: Dialect("export {name}={value};", quote, "unset {names};"),
     Shell.FISH: Dialect("set -gx {name} {value};", quote_fish, "set -e {names};"),
@@ -105,7 +104,7 @@ DIALECTS = {
 @click.option(
     "--shell",
     type=click.Choice([shell.value for shell in Shell]),
-    help="For whom to spell them.  [default: $SHELL if that is fish or nu, else sh]",
+    help="Output syntax.  [default: $SHELL if that is fish or nu, otherwise sh]",
 )
 @click.option(
     "--host",
@@ -113,7 +112,7 @@ DIALECTS = {
     show_envvar=True,
     default=DEFAULT_HOST,
     show_default=True,
-    help="The proxy's address, as clients reach it.",
+    help="The proxy's address, as seen by clients.",
 )
 @click.option(
     "--port",
@@ -125,9 +124,13 @@ DIALECTS = {
     help="The proxy's port.",
 )
 @confdir_option
-@click.option("--java", is_flag=True, help="For Java too, which then prints a line at each start.")
-@click.option("--comments", is_flag=True, help="Say of each who reads it, and why it is set.")
-@click.option("--unset", is_flag=True, help="Print what takes the variables back.")
+@click.option("--java", is_flag=True, help="Include Java, which then prints a line at each start.")
+@click.option(
+    "--comments",
+    is_flag=True,
+    help="Say for each variable which program reads it, and why it is set.",
+)
+@click.option("--unset", is_flag=True, help="Print the command that unsets the variables.")
 def command(
     *,
     shell: str | None,
@@ -138,21 +141,21 @@ def command(
     comments: bool,
     unset: bool,
 ) -> None:
-    """Print the variables that lead a client through the proxy."""
+    """Print the variables that make a client use the proxy."""
     chosen = Shell(shell) if shell else shell_of(os.environ.get("SHELL", ""))
     proxy = _reached_at(host, port)
     if unset:
         names = [variable.name for variable in _variables(proxy, confdir, java=java)]
         click.echo(unsetting(chosen, names))
         return
-    # Made now if this comes before the proxy's first start, and brought up to date if not.
+    # Created if the proxy has not been started yet, otherwise brought up to date.
     authority = CertificateAuthority.load_or_create(confdir)
     authority.write_bundle()
     if java:
         authority.write_java_truststore()
     found = _variables(proxy, confdir, java=java)
     lines = commented(chosen, found) if comments else assignments(chosen, found)
-    # All or nothing: half of the variables would be worse than the error alone.
+    # All or nothing: half of the variables would be worse than an error.
     click.echo("\n".join(lines))
 
 
@@ -174,7 +177,7 @@ def assignments(shell: Shell, found: Iterable[Variable]) -> Iterator[str]:
 
 
 def commented(shell: Shell, found: Iterable[Variable]) -> Iterator[str]:
-    """Yield the same lines, each below one that says who reads the variable and why."""
+    """Yield the same lines, each after a comment that says who reads the variable and why."""
     if shell is Shell.JSON:
         raise click.UsageError("JSON has no comments: drop --comments")
     dialect = DIALECTS[shell]
@@ -190,10 +193,10 @@ def _assignment(dialect: Dialect, variable: Variable) -> str:
 
 
 def unsetting(shell: Shell, names: Iterable[str]) -> str:
-    """Return the line that takes the variables back."""
+    """Return the line that unsets the variables."""
     dialect = DIALECTS.get(shell)
     if dialect is None or dialect.unset is None:
-        raise click.UsageError(f"--unset needs a shell to take them back, not {shell}")
+        raise click.UsageError(f"--unset is for shells, not for {shell}")
     return dialect.unset.format(names=" ".join(names))
 
 
@@ -217,5 +220,5 @@ def _reached_at(host: str, port: int) -> Authority:
         ) from error
     if proxy.address is None or not proxy.address.is_unspecified:
         return proxy
-    # `serve --host 0.0.0.0` listens on every address; the one that is always there is loopback.
+    # `serve --host 0.0.0.0` listens on every address, of which loopback always exists.
     return Authority.of("::1" if proxy.address == IPv6Address("::") else "127.0.0.1", port)

@@ -1,7 +1,7 @@
-"""Shows the audit log: what was decided, when, why and how it ended.
+"""`claude-proxy log`: show the audit log: what was decided, when, why and how it ended.
 
-It keeps the ninth and the tenth law at the reader's side: the file is opened read-only, and
-what a client sent cannot move the cursor, forge a line or hide in one.
+The file is opened read-only, and text that a client sent is escaped, so that it cannot send control
+codes, forge a line or hide in one.
 """
 
 import select
@@ -49,10 +49,10 @@ Examples:
   claude-proxy log --usage --since 7d
   claude-proxy log --usage --by run --json | jq .tokens
 
-An allowed tunnel is shown by the requests in it; --steps shows it too.
+An allowed tunnel is represented by the requests in it; --steps lists the tunnel itself too.
 
---usage adds up what the answers of the Messages API say that they have cost: by day (of the local
-time, as a request began), by run or by model; IN is without what came from the cache.
+--usage adds up the tokens that the Messages API reports: by day (local time, when the request
+began), by run or by model. IN does not include tokens read from the cache.
 """
 
 _POLL_S: Final = 0.5
@@ -70,17 +70,17 @@ _COLUMNS: Final = {
     "RULE": 0,
 }
 _NOTHING: Final = "-"
-# What tells single attempts apart, which a sum of them does not.
+# Options that select single attempts, which --usage does not list.
 _NOT_WITH_USAGE: Final = ("denied", "allowed", "host", "listener", "follow", "limit", "steps")
-# What a person may always want so, as a variable; where there is nothing of that kind it waits.
-_HABITS: Final = frozenset({"limit", "by"})
+# Set as a variable these are preferences: ignored where they do not apply.
+_PREFERENCES: Final = frozenset({"limit", "by"})
 _ENOUGH_DIGITS: Final = 1000
 _FEW: Final = 10
 _MINUTE_MS: Final = 60_000
 
 
 class Since(click.ParamType[int]):
-    """A time as an age ("90s", "30m", "1h", "2d", "1w") or as ISO 8601, local unless it says."""
+    """An age ("90s", "30m", "1h", "2d", "1w") or a time in ISO 8601, local by default."""
 
     name = "since"
 
@@ -96,43 +96,41 @@ class Since(click.ParamType[int]):
             raise ConfigError(
                 f'"{escape_text(value)}" is neither an age nor a time',
                 where="--since or CLAUDE_PROXY_LOG_SINCE",
-                fix="write it like 90s, 30m, 1h, 2d, 2026-01-31 or 2026-01-31T09:30",
+                fix="use a form like 90s, 30m, 1h, 2d, 2026-01-31 or 2026-01-31T09:30",
             ) from None
 
 
 def parse_since(text: str, now_ns: int) -> int:
-    """Return the moment that `text` names, in nanoseconds since 1970; raise ValueError."""
+    """Return the time that `text` means, in nanoseconds since 1970; raise ValueError."""
     unit = _UNITS_S.get(text[-1:])
     if unit is not None and text[:-1].isascii() and text[:-1].isdecimal():
         moment_ns = now_ns - int(text[:-1]) * unit * 1_000_000_000
     else:
-        # A moment without an offset is the reader's own time, as the table shows it.
+        # Without an offset it is local time, as in the table.
         moment = datetime.fromisoformat(text).astimezone()
         moment_ns = round(moment.timestamp() * 1e6) * 1000
     return max(0, moment_ns)
 
 
 @click.command(name="log", epilog=EPILOG)
-@click.option(
-    "--denied", envvar="CLAUDE_PROXY_LOG_DENIED", is_flag=True, help="Show denials alone."
-)
+@click.option("--denied", envvar="CLAUDE_PROXY_LOG_DENIED", is_flag=True, help="Show only denials.")
 @click.option(
     "--allowed",
     envvar="CLAUDE_PROXY_LOG_ALLOWED",
     is_flag=True,
-    help="Show what was allowed alone.",
+    help="Show only what was allowed.",
 )
 @click.option(
     "--host",
     envvar="CLAUDE_PROXY_LOG_HOST",
     metavar="PATTERN",
-    help="Show one host; *.example.com is all below it, .example.com is both.",
+    help="Show one host; *.example.com means its subdomains, .example.com both.",
 )
 @click.option(
     "--listener",
     envvar="CLAUDE_PROXY_LOG_LISTENER",
     metavar="NAME",
-    help="Show what came in by one listener: 127.0.0.1:9051, unix:/path.sock.",
+    help="Show connections of one listener, such as 127.0.0.1:9051 or unix:/path.sock.",
 )
 @click.option(
     "--run",
@@ -145,21 +143,21 @@ def parse_since(text: str, now_ns: int) -> int:
     envvar="CLAUDE_PROXY_LOG_SINCE",
     type=Since(),
     metavar="WHEN",
-    help="Show what is not older than 90s, 30m, 1h, 2d, or since a date and time.",
+    help="Show entries since an age (90s, 30m, 1h, 2d) or a date and time.",
 )
 @click.option(
     "-f",
     "--follow",
     envvar="CLAUDE_PROXY_LOG_FOLLOW",
     is_flag=True,
-    help="Go on and show what comes, until Ctrl-C.",
+    help="Keep showing new entries until Ctrl-C.",
 )
 @click.option(
     "--json",
     "as_json",
     envvar="CLAUDE_PROXY_LOG_JSON",
     is_flag=True,
-    help="Print one JSON object a line.",
+    help="Print one JSON object per line.",
 )
 @click.option(
     "-n",
@@ -169,32 +167,32 @@ def parse_since(text: str, now_ns: int) -> int:
     default=50,
     show_default=True,
     metavar="COUNT",
-    help="Show at most this many, the newest.",
+    help="Show at most this many of the newest entries.",
 )
 @click.option(
     "--steps",
     envvar="CLAUDE_PROXY_LOG_STEPS",
     is_flag=True,
-    help="Show also the tunnels that allowed requests came through.",
+    help="Also show the tunnels of allowed requests.",
 )
 @click.option(
     "--usage",
     envvar="CLAUDE_PROXY_LOG_USAGE",
     is_flag=True,
-    help="Add up what requests to the Messages API have cost; with --since, --run, --json.",
+    help="Add up the tokens used at the Messages API; combine with --since, --run, --json.",
 )
 @click.option(
     "--by",
     envvar="CLAUDE_PROXY_LOG_BY",
     type=click.Choice(tuple(per.value for per in UsageGrouping)),
-    help="What --usage adds up by.  [default: day]",
+    help="How --usage groups its sums.  [default: day]",
 )
 @click.option(
     "--statedir",
     envvar="CLAUDE_PROXY_STATEDIR",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
-    help="Where the proxy keeps its audit log.  [default: ~/.local/state/claude-proxy]",
+    help="Directory of the audit log.  [default: ~/.local/state/claude-proxy]",
 )
 def command(
     *,
@@ -223,9 +221,9 @@ def command(
         return
     if _is_asked(context, "by"):
         raise ConfigError(
-            f"--by {by} says what is added up, but nothing is asked to be",
+            f"--by {by} needs --usage",
             where="--by or CLAUDE_PROXY_LOG_BY",
-            fix=f"write: claude-proxy log --usage --by {by}",
+            fix=f"run: claude-proxy log --usage --by {by}",
         )
     selection = Selection(
         allowed=None if denied == allowed else allowed,
@@ -245,9 +243,9 @@ def command(
         if follow:
             _follow(Follower(path, selection, entries), line_of)
         elif not entries:
-            click.echo("claude-proxy: nothing of that kind is recorded", err=True)
+            click.echo("claude-proxy: no matching entries", err=True)
     except KeyboardInterrupt:
-        # The way to end --follow, so no failure of it.
+        # The way to end --follow, so not a failure.
         return
 
 
@@ -255,16 +253,16 @@ def _check_goes_with_usage(context: click.Context) -> None:
     for name in _NOT_WITH_USAGE:
         if _is_asked(context, name):
             raise ConfigError(
-                f"--{name} chooses single attempts, and --usage shows none",
+                f"--{name} selects single attempts, and --usage shows sums only",
                 where=f"--{name} or CLAUDE_PROXY_LOG_{name.upper()}",
-                fix="drop one of them; --since and --run go with --usage",
+                fix="drop one of them; --usage works with --since and --run",
             )
 
 
 def _is_asked(context: click.Context, name: str) -> bool:
     source = context.get_parameter_source(name)
     if source is ParameterSource.ENVIRONMENT:
-        return name not in _HABITS
+        return name not in _PREFERENCES
     return source is ParameterSource.COMMANDLINE
 
 
@@ -277,7 +275,7 @@ def _show_usage(
     if sums:
         click.echo("\n".join(lines_of(per, sums)))
     else:
-        click.echo("claude-proxy: no usage of that kind is recorded", err=True)
+        click.echo("claude-proxy: no matching usage recorded", err=True)
 
 
 def _follow(follower: Follower, line_of: Callable[[LogEntry], str]) -> None:
@@ -286,7 +284,7 @@ def _follow(follower: Follower, line_of: Callable[[LogEntry], str]) -> None:
 
 
 def _reader_has_left(wait_s: float) -> bool:
-    """Wait; return at once if nobody reads our output any more.
+    """Wait; return early if nobody reads the output any more.
 
     Without this `claude-proxy log --follow | head` would end only with the next entry.
     """
@@ -343,7 +341,7 @@ def _cells_of(attempt: LoggedAttempt) -> tuple[str, ...]:
 
 
 def _last_cell(attempt: LoggedAttempt) -> str:
-    """Return the rule, and what only some attempts have: nothing stands to the right of it."""
+    """Return the last cell: the rule, then a credential and usage if there are any."""
     decision, outcome = attempt.decision, attempt.outcome
     parts = [escape_text(decision.rule_source or _NOTHING)]
     if decision.credential is not None:
@@ -366,7 +364,7 @@ def _outcome_cells(outcome: OutcomeSeen | None) -> tuple[str, str, str, str]:
 
 
 def size_of(count: int) -> str:
-    """Return a number of bytes in few characters: "512", "1.5K", "23M"."""
+    """Return a number of bytes in short form: "512", "1.5K", "23M"."""
     size, units = float(count), iter(("", "K", "M", "G", "T", "P"))
     unit = next(units)
     while size >= _ENOUGH_DIGITS and unit != "P":
@@ -375,7 +373,7 @@ def size_of(count: int) -> str:
 
 
 def duration_of(milliseconds: float) -> str:
-    """Return a duration in few characters: "12ms", "3.4s", "2m05s", "3h20m"."""
+    """Return a duration in short form: "12ms", "3.4s", "2m05s", "3h20m"."""
     if milliseconds < _ENOUGH_DIGITS:
         return f"{milliseconds:.0f}ms"
     if milliseconds < _MINUTE_MS:

@@ -42,7 +42,7 @@ COMMANDS = {
     "allow": "Add hosts to the allowlist.",
     "credentials": "Show the credentials, hash a login, or forget a pinned one.",
     "log": "Show what was decided, from the audit log.",
-    "env": "Print the variables that lead a client through the proxy.",
+    "env": "Print the variables that make a client use the proxy.",
     "relay": "Relay connections between TCP and Unix sockets.",
     "service": "Install the proxy as a service of systemd or launchd.",
     "doctor": "Check the installation, its clients or its sandbox.",

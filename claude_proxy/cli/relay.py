@@ -1,7 +1,7 @@
-"""Implements `claude-proxy relay`: one end of the only way out of a place without network.
+"""`claude-proxy relay`: copy connections between TCP and Unix sockets.
 
-The relay itself is `claude_proxy.sandbox.relay.relay`, which knows nothing of this; here its
-options have names and help, and a command can be started that is led through it.
+`claude_proxy.sandbox.relay.relay` does the work and does not depend on this module, which adds
+options, help, and a command that is started behind the relay.
 """
 
 import os
@@ -21,17 +21,17 @@ Examples:
   claude-proxy relay --listen 127.0.0.1:3128 --to unix:/run/proxy.sock
       inside a container, whose clients use http://127.0.0.1:3128
   claude-proxy relay --listen unix:/run/user/1000/proxy.sock --to 127.0.0.1:3128
-      on the host, beside a proxy that knows no Unix sockets
+      on the host, next to a proxy without Unix sockets
   claude-proxy relay --http-port 3128 --socket /run/proxy.sock -- claude
-      Claude Code, as long as it runs, through the proxy behind that socket
+      run Claude Code through the proxy behind that socket
 
-ADDRESS is an IP address and port, or unix:PATH. While the proxy is gone an HTTP client gets a
-502 and a SOCKS5 client a failure; once it is back, new connections reach it.
+ADDRESS is an IP address and port, or unix:PATH. While the proxy is not running, HTTP clients get a
+502 and SOCKS5 clients a failure; once it is back, new connections work again.
 """
 
 
 class Command(relay.ChildProcess):
-    """A command of the user's own, started as it was given."""
+    """The user's command, started exactly as given."""
 
     def __init__(self, command_line: Sequence[str], variables: Mapping[str, str]) -> None:
         self._process = subprocess.Popen(command_line, env=variables)  # noqa: S603
@@ -46,7 +46,7 @@ class Command(relay.ChildProcess):
 
 
 class NotStartedError(ConfigError):
-    """The command cannot be started; the exit code is a shell's for that."""
+    """The command cannot be started; the exit code is the one a shell uses."""
 
     def __init__(self, what: str, *, exit_code: int, where: str, fix: str) -> None:
         super().__init__(what, where=where, fix=fix)
@@ -58,7 +58,7 @@ class NotStartedError(ConfigError):
     "--listen",
     metavar="ADDRESS",
     multiple=True,
-    help="Listen there; may be repeated. fd:N takes over an inherited socket.",
+    help="Listen here; repeatable. fd:N uses an inherited socket.",
 )
 @click.option("--to", metavar="ADDRESS", help="Where the proxy listens.")
 @click.option(
@@ -74,10 +74,10 @@ class NotStartedError(ConfigError):
     type=click.IntRange(1),
     default=DEFAULT_LIMIT,
     show_default=True,
-    help="How many clients are served at once; the others wait.",
+    help="How many clients to serve at once; others wait.",
 )
 @click.option("--allow-remote", is_flag=True, help="Allow a --listen that other machines reach.")
-@click.option("--quiet", "-q", is_flag=True, help="Print errors alone.")
+@click.option("--quiet", "-q", is_flag=True, help="Print errors only.")
 @click.argument("command_line", metavar="[-- COMMAND [ARGS]...]", nargs=-1, type=click.UNPROCESSED)
 def command(
     listen: tuple[str, ...],
@@ -91,34 +91,34 @@ def command(
 ) -> int:
     """Relay connections between TCP and Unix sockets.
 
-    With a COMMAND the relay listens before it starts, and ends with it; the command finds the
-    relay in HTTP_PROXY, HTTPS_PROXY and ALL_PROXY, and its exit code is returned.
+    With a COMMAND, the relay listens before the command starts and exits when it exits, with its
+    exit code. HTTP_PROXY, HTTPS_PROXY and ALL_PROXY of the command name the relay.
     """
-    orders = relay.RelayOptions()
-    orders.listen = [*listen]
+    options = relay.RelayOptions()
+    options.listen = [*listen]
     if http_port is not None:
-        orders.listen.append(f"127.0.0.1:{http_port}")
+        options.listen.append(f"127.0.0.1:{http_port}")
     if to is not None and socket is not None:
         raise ConfigError(
-            "there is one proxy behind a relay",
+            "a relay has only one destination",
             where="--to and --socket",
             fix="leave one of them out",
         )
-    orders.to = to or ("" if socket is None else f"unix:{socket}")
-    orders.limit = max_connections
-    orders.allow_remote = allow_remote
-    orders.quiet = quiet
+    options.to = to or ("" if socket is None else f"unix:{socket}")
+    options.limit = max_connections
+    options.allow_remote = allow_remote
+    options.quiet = quiet
     if not command_line:
-        return relay.serve(orders)
-    return relay.serve(orders, start=lambda listening: _started(command_line, listening))
+        return relay.serve(options)
+    return relay.serve(options, start=lambda listening: _started(command_line, listening))
 
 
 def _started(command_line: Sequence[str], listening: Sequence[str]) -> relay.ChildProcess:
-    """Start the command, led through the first of the relay's TCP listeners."""
+    """Start the command, with variables that name the relay's first TCP listener."""
     tcp = next((address for address in listening if not address.startswith("unix:")), None)
     if tcp is None:
         raise ConfigError(
-            "a command is led through a TCP listener, and there is none",
+            "the command needs a TCP listener, and there is none",
             where="--listen",
             fix="add --http-port 3128",
         )
@@ -130,19 +130,19 @@ def _started(command_line: Sequence[str], listening: Sequence[str]) -> relay.Chi
             f'cannot start "{command_line[0]}" ({(error.strerror or "").lower()})',
             exit_code=127 if missing else 126,
             where="the command after --",
-            fix="give a program that is installed here" if missing else "make it executable",
+            fix="name a program that is installed here" if missing else "make it executable",
         ) from error
 
 
 def environment(address: str) -> dict[str, str]:
-    """Return the variables that lead a program through a relay at `address`."""
+    """Return the variables that make a program use a relay at `address`."""
     host, _, port = address.rpartition(":")
-    # A relay that listens on all addresses is reached on this machine by the loopback one.
+    # A relay that listens on all addresses can be reached at the loopback address.
     reached = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host)  # noqa: S104
     http = f"http://{reached}:{port}"
     found = {"NO_PROXY": NO_PROXY, "no_proxy": NO_PROXY}
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "all_proxy"):
         found[name] = http
-    # In upper case alone: httpx reads the other, and fails on SOCKS unless it has socksio.
+    # Upper case only: httpx reads the lower-case one and fails on SOCKS without socksio.
     found["ALL_PROXY"] = f"socks5h://{reached}:{port}"
     return found

@@ -1,7 +1,7 @@
-"""Installs, shows and removes a service that keeps the proxy running.
+"""`claude-proxy service`: install, show and remove a service that keeps the proxy running.
 
-Law 9 at the edge: what is printed and written names the file that holds a key, never the key. What
-is installed is what `print` prints, made by the same function.
+Keeps "secrets stay outside": the files name the file that holds a key, never the key. `install`
+writes exactly what `print` prints.
 """
 
 import os
@@ -45,34 +45,34 @@ from claude_proxy.server.service.systemd import files_of
 type Decorate = Callable[[Any], Any]
 
 EXIT_STALE = 1
-EXIT_STOPPED, EXIT_MISSING = 3, 4  # as `systemctl status` has them
+EXIT_STOPPED, EXIT_MISSING = 3, 4  # the same as `systemctl status`
 
 EXAMPLES = """\b
 Examples:
-  claude-proxy service install                        your own, started when you log in
-  sudo claude-proxy service install --nftables        the machine's, and held by its packet filter
+  claude-proxy service install                        a service of your own, started at login
+  sudo claude-proxy service install --nftables        a system service with packet filter rules
   sudo claude-proxy service install --socket-activated -- --listen unix:/run/claude-proxy/p.sock \\
       --socket-uid agent
   sudo claude-proxy service install --kind gateway --key-file /etc/llm.key -- --provider anthropic
   claude-proxy service print --init launchd > ~/Library/LaunchAgents/claude-proxy.plist
   claude-proxy service status
 
-What stands behind -- are options of `serve`, or of `gateway` with --kind gateway.
+Options after -- are those of `serve`, or of `gateway` with --kind gateway.
 """
 
 
 class Init(StrEnum):
-    """The service manager that files are made for."""
+    """The service manager."""
 
     SYSTEMD = "systemd"
     LAUNCHD = "launchd"
 
 
 def _address(text: str) -> IPv4Address | IPv6Address:
-    """Read an address that a rule of the packet filter can hold."""
+    """Parse an address for a packet filter rule."""
     found = ip_address(text)
     if isinstance(found, IPv6Address) and found.scope_id is not None:
-        raise ValueError(f'"{text}" names an interface, which the rules cannot')
+        raise ValueError(f'"{text}" names an interface, which the rules do not support')
     return found
 
 
@@ -84,7 +84,7 @@ _ADDRESS = ParsedType(
 def _options_of_command(
     context: click.Context, _param: click.Parameter, begun: str
 ) -> list[CompletionItem]:
-    """Complete what stands behind --."""
+    """Complete the options after --."""
     kind = context.params.get("kind") or ServiceKind.SERVE.value
     command: click.Command = import_module(f"claude_proxy.cli.{kind}").command
     return [
@@ -97,7 +97,7 @@ def _options_of_command(
 
 
 def _which(function: Any) -> Any:
-    """Declare the options that say which service is meant."""
+    """Add the options that select the service."""
     function = click.option(
         "--kind",
         type=click.Choice([kind.value for kind in ServiceKind]),
@@ -109,44 +109,44 @@ def _which(function: Any) -> Any:
         "--system/--user",
         "system",
         default=None,
-        help="The whole system's service, or your own.  [default: --system for root]",
+        help="A system service, or one of your own.  [default: --system for root]",
     )(function)
 
 
 def _described(function: Any) -> Any:
-    """Declare the options that say what the service is like."""
+    """Add the options that describe the service."""
     decorators: tuple[Decorate, ...] = (
         click.option(
             "--socket-activated",
             is_flag=True,
-            help="Have systemd listen, and start the service when the first client comes.",
+            help="Let systemd listen, and start the service for the first client.",
         ),
         click.option(
             "--key-file",
             type=click.Path(dir_okay=False, path_type=Path),
             metavar="PATH",
-            help="Have systemd hand over the key in this file (LoadCredential=); the service "
-            "itself need not be able to read it.",
+            help="Let systemd pass the key in this file to the service (LoadCredential=), which "
+            "need not be able to read the file.",
         ),
         click.option(
             "--nftables",
             is_flag=True,
-            help="Rules by which the service's user reaches this machine, name servers and HTTPS "
-            "alone; `print` prints them and nothing else.",
+            help="Add packet filter rules: the service's user can reach only this machine, name "
+            "servers and HTTPS. `print` prints only the rules.",
         ),
         click.option(
             "--upstream-port",
             type=click.IntRange(1, 65535),
             multiple=True,
             metavar="PORT",
-            help="Have --nftables allow this port beside 443; repeatable.",
+            help="Let --nftables allow this port as well as 443; repeatable.",
         ),
         click.option(
             "--dns-server",
             type=_ADDRESS,
             multiple=True,
             metavar="ADDRESS",
-            help="Have --nftables allow this name server; repeatable.  [default: any]",
+            help="Let --nftables allow only this name server; repeatable.  [default: any]",
         ),
         click.argument(
             "words",
@@ -161,13 +161,15 @@ def _described(function: Any) -> Any:
     return function
 
 
-_dry_run = click.option("--dry-run", is_flag=True, help="Print what would be done, and do nothing.")
+_dry_run = click.option(
+    "--dry-run", is_flag=True, help="Print what would be done, and change nothing."
+)
 _init = click.option(
     "--init",
     type=click.Choice([init.value for init in Init]),
     default=Init.LAUNCHD.value if sys.platform == "darwin" else Init.SYSTEMD.value,
     show_default=True,
-    help="The service manager; launchd's file is printed only.",
+    help="The service manager; files for launchd are only printed.",
 )
 
 
@@ -187,7 +189,7 @@ def print_(*, init: str, **given: Any) -> None:
     if Init(init) is Init.LAUNCHD:
         if given["system"]:
             raise ConfigError(
-                "launchd's file is a user's own, for ~/Library/LaunchAgents",
+                "only a user service is supported with launchd (~/Library/LaunchAgents)",
                 where="--system",
                 fix="leave it out",
             )
@@ -208,14 +210,14 @@ def print_(*, init: str, **given: Any) -> None:
 @_described
 @_init
 @click.option(
-    "--force", is_flag=True, help="Overwrite files that claude-proxy did not write, or no longer."
+    "--force", is_flag=True, help="Overwrite files that claude-proxy did not write or that changed."
 )
 @_dry_run
 def install(*, init: str, force: bool, dry_run: bool, **given: Any) -> None:
-    """Install a service, have it start with the machine, and start it."""
+    """Install a service, enable it at boot, and start it."""
     if Init(init) is Init.LAUNCHD:
         raise ConfigError(
-            "launchd's file is printed, not installed",
+            "files for launchd can only be printed",
             where="--init launchd",
             fix="claude-proxy service print --init launchd > "
             "~/Library/LaunchAgents/claude-proxy.plist, and `launchctl load` it",
@@ -223,7 +225,7 @@ def install(*, init: str, force: bool, dry_run: bool, **given: Any) -> None:
     asked = _asked(given)
     _warn_of_variables(asked.kind)
     described = _checked(service_plan.describe(asked))
-    order = Installation(
+    installation = Installation(
         described.plan,
         _words_of(described),
         __version__,
@@ -232,23 +234,23 @@ def install(*, init: str, force: bool, dry_run: bool, **given: Any) -> None:
     )
     if dry_run:
         _warn(described)
-        _show(order, described)
+        _show(installation, described)
         return
     refuse_other_user(_machine(), asked.scope, "install")
     if described.problems:
         raise ConfigErrors(described.problems)
     if asked.key_file is not None:
         service_plan.check_key_file(asked.key_file, asked.scope)
-    Installer(_machine(), asked.scope, click.echo).install(order, force=force)
+    Installer(_machine(), asked.scope, click.echo).install(installation, force=force)
     _after(described)
 
 
 @command.command()
 @_which
-@click.option("--force", is_flag=True, help="Remove files that were changed since, too.")
+@click.option("--force", is_flag=True, help="Also remove files that were changed.")
 @_dry_run
 def uninstall(*, system: bool | None, kind: str, force: bool, dry_run: bool) -> int:
-    """Stop a service and remove what was installed; its state stays."""
+    """Stop a service and remove its files; its state stays."""
     scope, names = _scope(system), names_of(kind)
     if dry_run:
         files = installed_files(_machine(), names, scope)
@@ -269,20 +271,20 @@ def uninstall(*, system: bool | None, kind: str, force: bool, dry_run: bool) -> 
 @command.command()
 @_which
 def status(*, system: bool | None, kind: str) -> int:
-    """Tell whether a service is installed, up to date and running."""
+    """Show whether a service is installed, up to date and running."""
     scope, names = _scope(system), names_of(kind)
     found = installed_files(_machine(), names, scope)
     if not found:
         click.echo(f"installed:  no ({names.service}; looked for --{scope})")
         return EXIT_MISSING
     wanted = _wanted(found, scope)
-    standings = {one.path: state_of(one, wanted) for one in found}
-    for path, standing in standings.items():
-        click.echo(f"installed:  {path} ({standing})")
-    for path in sorted(wanted.keys() - standings.keys()):
-        standings[path] = FileState.MISSING
+    states = {one.path: state_of(one, wanted) for one in found}
+    for path, state in states.items():
+        click.echo(f"installed:  {path} ({state})")
+    for path in sorted(wanted.keys() - states.keys()):
+        states[path] = FileState.MISSING
         click.echo(f"installed:  {path} ({FileState.MISSING})")
-    current = all(standing is FileState.CURRENT for standing in standings.values())
+    current = all(state is FileState.CURRENT for state in states.values())
     if not current:
         click.echo(f"up to date: no (claude-proxy {__version__}); fix: {_again(found)}")
     else:
@@ -315,7 +317,7 @@ def _asked(given: Mapping[str, Any]) -> Asked:
 
 
 def _machine() -> InstallRoot:
-    # Beside the directory of the configuration, which heeds XDG_CONFIG_HOME as systemd does.
+    # Next to the configuration directory, which honours XDG_CONFIG_HOME as systemd does.
     units = paths.default_confdir().parent / "systemd" / "user"
     return InstallRoot(Path("/"), units, os.geteuid())
 
@@ -323,7 +325,7 @@ def _machine() -> InstallRoot:
 def _launchd(asked: Asked) -> str:
     if asked.socket_activated or asked.nftables:
         raise ConfigError(
-            "launchd's file has neither sockets nor a packet filter",
+            "socket activation and packet filter rules are not supported with launchd",
             where="--socket-activated, --nftables",
             fix="leave them out",
         )
@@ -332,23 +334,23 @@ def _launchd(asked: Asked) -> str:
     try:
         return plist_of(described.plan, key, home=str(Path.home()))
     except ValueError as error:
-        raise _unspeakable(error) from error
+        raise _unwritable(error) from error
 
 
-def _unspeakable(error: ValueError) -> ConfigError:
+def _unwritable(error: ValueError) -> ConfigError:
     return ConfigError(
         f"the file cannot be written: {error}",
         where="the options of the service",
-        fix="use names and paths of letters, digits and signs that can be printed",
+        fix="use names and paths of printable characters",
     )
 
 
 def _checked(described: Described) -> Described:
-    """Return what was described; ConfigError if a file could not hold a word of it."""
+    """Return `described`; ConfigError if one of its values cannot be written to a file."""
     try:
         _files(described)
     except ValueError as error:
-        raise _unspeakable(error) from error
+        raise _unwritable(error) from error
     return described
 
 
@@ -371,7 +373,7 @@ def _laid(described: Described) -> dict[str, str]:
 
 def _directories(scope: Scope) -> tuple[Path, ...]:
     if scope is Scope.SYSTEM:
-        return ()  # systemd makes them
+        return ()  # systemd creates them
     return paths.default_confdir(), paths.default_statedir()
 
 
@@ -385,14 +387,14 @@ def _warn(described: Described) -> None:
 
 
 def _warn_of_variables(kind: ServiceKind) -> None:
-    """Say which variables of this shell are not heard by the service."""
+    """Warn about variables of this shell that the service will not see."""
     command: click.Command = import_module(f"claude_proxy.cli.{kind}").command
     known = {str(param.envvar) for param in command.params if param.envvar}
     known |= set(gateway_settings.VARIABLES if kind is ServiceKind.GATEWAY else ())
     if found := sorted(name for name in known if os.environ.get(name)):
         click.echo(
-            f"claude-proxy: warning: the service does not hear what is set here: {', '.join(found)}"
-            "\n  fix:   say it with options behind --, and a key with --key-file",
+            f"claude-proxy: warning: the service will not see these variables: {', '.join(found)}"
+            "\n  fix:   use options after --, and --key-file for a key",
             err=True,
         )
 
@@ -402,18 +404,18 @@ def _warn_of_user(name: str) -> None:
         pwd.getpwnam(name)
     except KeyError:
         click.echo(
-            f"claude-proxy: warning: there is no user {name} yet, so nft would not take the rules\n"
-            "  fix:   `claude-proxy service install` makes it",
+            f"claude-proxy: warning: there is no user {name} yet, so nft will reject the rules\n"
+            "  fix:   `claude-proxy service install` creates the user",
             err=True,
         )
 
 
-def _show(order: Installation, described: Described) -> None:
+def _show(installation: Installation, described: Described) -> None:
     machine, scope = _machine(), described.plan.scope
-    for path in order.initial:
+    for path in installation.initial:
         if not machine.path_of(scope, path).exists():
             click.echo(f"would write {machine.path_of(scope, path)} (the shipped allowlist)")
-    for unit in order.files:
+    for unit in installation.files:
         click.echo(f"would write {machine.path_of(scope, unit.path)}:")
         click.echo("".join(f"    {line}\n" for line in unit.text.splitlines()))
     manager = Systemd(scope)

@@ -212,25 +212,25 @@ def _check_listeners(
     for one in listen:
         if _is_remote(one) and not understood.get("allow_remote", default=False):
             _refuse(
-                f"{one} is reached from other machines",
+                f"{one} can be reached from other machines",
                 str(one),
                 "listen on 127.0.0.1, or add --allow-remote and name its clients with --client",
             )
         if isinstance(one, TcpListen) and one.port == 0:
-            _refuse("clients could not know the port", str(one), "name one")
+            _refuse("clients would not know the port", str(one), "choose a port")
     by_socket = any(isinstance(one, UnixListen) for one in listen)
     uids = understood.get("socket_uid", ())
     if asked.scope is Scope.SYSTEM and by_socket and not uids:
         _refuse(
-            f"nobody but {names_of(asked.kind).user} could use the Unix socket",
+            f"only {names_of(asked.kind).user} could use the Unix socket",
             "--socket-uid",
-            "name the users who may: --socket-uid USER",
+            "name the users who may connect: --socket-uid USER",
         )
     if asked.scope is Scope.USER and set(uids) - {os.geteuid()}:
         _refuse(
-            "a user's own service cannot tell other users apart, so it serves none",
+            "a user service cannot identify other users, so it does not serve them",
             "--socket-uid",
-            "install it for the whole system (--system), or drop the option",
+            "install a system service (--system), or drop the option",
         )
 
 
@@ -238,12 +238,12 @@ def _check_listeners(
 
 
 def _places(asked: Asked, understood: Understood) -> tuple[bool, tuple[str, ...]]:
-    """Return whether the allowlist is the service's own, and the options that name its places."""
+    """Return whether the service has its own allowlist, and the options for its directories."""
     if asked.scope is Scope.USER:
         own = (f"--confdir={paths.default_confdir()}", f"--statedir={paths.default_statedir()}")
         return False, own
     names = names_of(asked.kind)
-    # What it writes is apart from what it goes by.
+    # What it writes is kept apart from its configuration.
     places = [f"--confdir={names.configuration}", f"--cadir={names.state}"]
     places.append(f"--statedir={names.state}")
     named = {"allowlist", "policy"} & set(understood.values)
@@ -268,7 +268,7 @@ def _writable(
 
 
 def _runtime(asked: Asked) -> Path:
-    """Return the directory for sockets that systemd makes for the service."""
+    """Return the directory for sockets that systemd creates for the service."""
     names = names_of(asked.kind)
     if asked.scope is Scope.SYSTEM:
         return Path(names.runtime)
@@ -295,7 +295,7 @@ def _problems(asked: Asked, understood: Understood) -> Iterator[ConfigError]:
     for path in dict.fromkeys(seen):
         if _unseen(asked.scope, path):
             yield ConfigError(
-                "the service could not see the program: what lies there is hidden from it",
+                "the service could not see the program: this path is hidden from it",
                 where=path,
                 fix=_fix_of_install(asked.scope),
             )
@@ -308,15 +308,15 @@ def _problems(asked: Asked, understood: Understood) -> Iterator[ConfigError]:
     for path in _given_files(understood):
         if _unseen(asked.scope, path):
             yield ConfigError(
-                "the service could not see the file: what lies there is hidden from it",
+                "the service could not see the file: this path is hidden from it",
                 where=path,
                 fix=f"put it into {_configuration(asked)}",
             )
     if asked.nftables and shutil.which("nft", path=_PROGRAMS) is None:
         yield ConfigError(
-            "nft is not installed, and without its rules the service would not start",
+            "nft is not installed, and the service does not start without its rules",
             where="--nftables",
-            fix="install nftables with the package manager of this system",
+            fix="install nftables with the system's package manager",
         )
     if asked.kind is ServiceKind.GATEWAY or understood.get("gateway", ()):
         yield from _unfinished(asked, understood)
@@ -325,28 +325,28 @@ def _problems(asked: Asked, understood: Understood) -> Iterator[ConfigError]:
 def _lost_places(
     asked: Asked, made: Sequence[TcpListen | UnixListen], writable: Sequence[str]
 ) -> Iterator[ConfigError]:
-    """Yield what the service could not make where it was asked for."""
+    """Yield an error for each socket or directory that the service could not create."""
     for one in made:
         if isinstance(one, UnixListen) and _unseen(asked.scope, str(one.path)):
             yield ConfigError(
-                "no client could see the socket: what the service makes there is its own",
+                "no client could see the socket: the service has a private directory there",
                 where=str(one.path),
                 fix=f"put it into {_runtime(asked)}",
             )
     user = asked.scope is Scope.USER
     state = str(paths.default_statedir()) if user else names_of(asked.kind).state
-    own = (str(paths.default_confdir()), state)  # made if they lack
+    own = (str(paths.default_confdir()), state)  # created if missing
     for path in writable:
         if path not in own and not Path(path).is_dir():
             yield ConfigError(
-                "there is no such directory, without which the service would not start",
+                "there is no such directory, and the service does not start without it",
                 where=path,
-                fix=f"make it, or choose a place in {state}",
+                fix=f"create it, or choose a path in {state}",
             )
 
 
 def _unfinished(asked: Asked, understood: Understood) -> Iterator[ConfigError]:
-    """Yield what a gateway would not start without, unless config.yaml may say it."""
+    """Yield what a gateway cannot start without, unless config.yaml may set it."""
     path = _configuration(asked) / config_yaml.NAME
     prefix = "" if asked.kind is ServiceKind.GATEWAY else "gateway_"
     try:
@@ -365,7 +365,7 @@ def _unfinished(asked: Asked, understood: Understood) -> Iterator[ConfigError]:
         yield ConfigError(
             "the gateway would have no upstream",
             where=f"{asked.kind}, {path}",
-            fix=f"give it behind --, as in `-- {_option(prefix)}provider anthropic`, or write "
+            fix=f"give it after --, as in `-- {_option(prefix)}provider anthropic`, or write "
             "gateway: {provider: anthropic} into that file",
         )
     keys = (name for name in understood.values if name.startswith(f"{prefix}key_"))
@@ -373,10 +373,10 @@ def _unfinished(asked: Asked, understood: Understood) -> Iterator[ConfigError]:
     credential = names_of(asked.kind).credential
     if not handed and not any(not name.endswith("key_env") for name in keys):
         yield ConfigError(
-            "the gateway would have no key for its upstream: a service has no variables",
+            "the gateway would have no key for its upstream: a service has no environment variables",
             where=f"{asked.kind}, {path}",
             fix="name the file that holds the key with --key-file"
-            + (f", and add {_option(prefix)}key-systemd {credential} behind --" if prefix else ""),
+            + (f", and add {_option(prefix)}key-systemd {credential} after --" if prefix else ""),
         )
 
 
@@ -406,7 +406,7 @@ def check_key_file(path: Path, scope: Scope) -> None:
         found = path.lstat()
     except OSError as error:
         raise ConfigError(
-            f"the key file cannot be looked at: {(error.strerror or '').lower()}",
+            f"the key file cannot be checked: {(error.strerror or '').lower()}",
             where=str(path),
             fix="name the file that holds the key with --key-file",
         ) from error
@@ -414,7 +414,7 @@ def check_key_file(path: Path, scope: Scope) -> None:
         _refuse("the key file is not a regular file", str(path), "name the file itself")
     if found.st_mode & _OTHERS_ANY:
         _refuse(
-            "the key file can be read by others than its owner",
+            "users other than the owner can read the key file",
             f"{path} (mode {stat.S_IMODE(found.st_mode):04o})",
             f"chmod 600 {path}",
         )
@@ -429,12 +429,12 @@ def check_key_file(path: Path, scope: Scope) -> None:
 
 
 def key_file_word(asked: Asked) -> str:
-    """Return the option by which a command reads the key itself, as launchd hands none over."""
+    """Return the option to read the key file, as launchd cannot pass credentials."""
     if asked.kind is ServiceKind.SERVE:
         _refuse(
-            "the key of `serve` is named in its allowlist",
+            "the allowlist of `serve` names its keys",
             "--key-file",
-            "drop it, and write it below `credentials`: from: {file: PATH}",
+            "drop it, and write the path under `credentials`: from: {file: PATH}",
         )
     return f"--key-file={asked.key_file}"
 
@@ -451,29 +451,29 @@ def _refuse_second_key(asked: Asked, understood: Understood) -> None:
     second = next((name for name in understood.values if name.startswith("key_")), None)
     if second is not None:
         option = f"--{second.replace('_', '-')}"
-        _refuse("the key is given twice", f"--key-file, {option} behind --", "drop one of them")
+        _refuse("the key is given twice", f"--key-file, {option} after --", "drop one of them")
 
 
 def _firewall(asked: Asked, understood: Understood) -> Firewall | None:
     if not asked.nftables:
         if asked.upstream_port or asked.dns_server:
             _refuse(
-                "ports and name servers are for the packet filter",
+                "ports and name servers apply only to the packet filter",
                 "--upstream-port, --dns-server",
                 "add --nftables",
             )
         return None
     if asked.scope is Scope.USER:
         _refuse(
-            "a user's own service runs as that user, so the rules would hold for all they run",
+            "a user service runs as that user, so the rules would apply to all of the user's programs",
             "--nftables",
-            "install the service for the whole system: --system",
+            "install a system service: --system",
         )
     proxy: UpstreamProxy | None = understood.get("upstream_proxy", None)
     base = understood.get("upstream", None) or understood.get("gateway_upstream", None)
     ports = {HTTPS_PORT, *asked.upstream_port}
     named = [one.authority for one in (proxy, base) if one is not None]
-    # What is on this machine is in reach without a rule of its own.
+    # Addresses of this machine are allowed without a rule of their own.
     ports |= {one.port for one in named if one.address is None or not one.address.is_loopback}
     return Firewall(frozenset(ports), asked.dns_server)
 
@@ -502,9 +502,9 @@ def _refuse_secrets(understood: Understood) -> None:
     proxy: UpstreamProxy | None = understood.get("upstream_proxy", None)
     if proxy is not None and proxy.credentials is not None:
         _refuse(
-            "every user could read the password in the unit",
+            "every user could read the password in the unit file",
             "--upstream-proxy",
-            "give the proxy's address without it",
+            "give the proxy's address without the password",
         )
 
 

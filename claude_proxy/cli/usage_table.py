@@ -1,6 +1,6 @@
-"""Shows what the answers of the Messages API have cost, as a table or as JSON; pure.
+"""Usage of the Messages API as a table or as JSON; pure.
 
-A model's name comes from upstream: it is spelled so that it cannot move the cursor or hide.
+A model's name comes from upstream and is escaped, so that it cannot send control codes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,12 +13,12 @@ from claude_proxy.audit.usage import UsageGrouping, UsageSum
 _NUMBERS: Final = ("REQUESTS", "IN", "OUT", "CACHE WRITTEN", "CACHE READ", "TOKENS")
 _TOTAL: Final = "total"
 _NOTHING: Final = "-"
-# A longer name pushes its own numbers aside, not those of all others.
+# A longer name shifts only its own numbers.
 _NAME_WIDTH: Final = 48
 
 
 def lines_of(per: UsageGrouping, sums: Sequence[UsageSum]) -> Iterator[str]:
-    """Yield a heading, a line for each sum, and one for all together."""
+    """Yield a heading, a line for each sum, and a total."""
     columns = list(zip(*map(_numbers_of, sums), strict=True))
     totals = [sum(column) for column in columns]
     rows = [

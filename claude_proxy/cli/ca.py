@@ -153,7 +153,7 @@ def _after(done: certificate_authority.Rotation) -> Iterator[str]:
     yield "     now hold the new CA, and programs read them at startup."
     yield "  3. If the system trusted the old CA: claude-proxy ca trust"
     if facts.permitted:
-        yield "  4. After allowing a new host, rotate again: this CA is valid only for the current hosts."
+        yield "  4. After allowing a new host, rotate again: this CA covers only the current hosts."
         yield "     (Java ignores the constraints of a CA that it trusts.)"
 
 
@@ -260,8 +260,8 @@ def _trust_lines(
         "jdk": "-cacerts -storepass changeit -alias claude-proxy",
         "sha256": authority.fingerprint.replace(":", ""),
     }
-    yield "# None of these commands has been run. A system that trusts this CA believes whoever holds"
-    yield '# its key about every host. Prefer variables of one shell:  eval "$(claude-proxy env)"'
+    yield "# None of these commands has been run. A system that trusts this CA trusts the holder of"
+    yield '# its key for every host. Prefer the variables of one shell:  eval "$(claude-proxy env)"'
     for place in stores:
         yield ""
         yield f"# {place.title}"
@@ -269,4 +269,4 @@ def _trust_lines(
         yield "# To undo it:"
         yield from (f"#   {line.format_map(facts)}" for line in place.undo)
     yield ""
-    yield "# After `ca rotate`, undo it with the old certificate, which is kept next to the new one."
+    yield "# After `ca rotate`, undo it with the old certificate, which is kept beside the new one."

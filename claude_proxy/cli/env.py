@@ -84,7 +84,7 @@ class Dialect:
     after: tuple[str, ...] = ()
 
 
-# The semicolons make the unquoted `eval $(claude-proxy env)` work too, which joins lines with spaces.
+# The semicolons make `eval $(claude-proxy env)` work too, which joins the lines with spaces.
 # Nushell treats HTTP_PROXY and http_proxy as one variable, except through `load-env`.
 DIALECTS = {
     Shell.SH: Dialect("export {name}={value};", quote, "unset {names};"),

@@ -22,7 +22,7 @@ from click.shell_completion import CompletionItem
 from claude_proxy import __version__
 from claude_proxy.cli import gateway_settings, paths, service_plan
 from claude_proxy.cli.param_types import ParsedType
-from claude_proxy.cli.service_plan import Asked, Described
+from claude_proxy.cli.service_plan import PlannedService, ServiceOptions
 from claude_proxy.config.option_kinds import ParsedText
 from claude_proxy.errors import ConfigError, ConfigErrors
 from claude_proxy.server.service.file_marks import marked
@@ -184,8 +184,8 @@ def command() -> None:
 @_init
 def print_(*, init: str, **given: Any) -> None:
     """Print the files of a service; install nothing."""
-    asked = _asked(given)
-    _warn_of_variables(asked.kind)
+    options = _options(given)
+    _warn_of_variables(options.kind)
     if Init(init) is Init.LAUNCHD:
         if given["system"]:
             raise ConfigError(
@@ -193,12 +193,12 @@ def print_(*, init: str, **given: Any) -> None:
                 where="--system",
                 fix="leave it out",
             )
-        click.echo(_launchd(asked), nl=False)
+        click.echo(_launchd(options), nl=False)
         return
-    described = _checked(service_plan.describe(asked))
+    described = _checked(service_plan.describe(options))
     _warn(described)
     files = _files(described)
-    if asked.nftables:
+    if options.nftables:
         _warn_of_user(described.plan.names.user)
         click.echo(next(unit.text for unit in files if unit.path.endswith(".nft")), nl=False)
         return
@@ -222,26 +222,26 @@ def install(*, init: str, force: bool, dry_run: bool, **given: Any) -> None:
             fix="claude-proxy service print --init launchd > "
             "~/Library/LaunchAgents/claude-proxy.plist, and `launchctl load` it",
         )
-    asked = _asked(given)
-    _warn_of_variables(asked.kind)
-    described = _checked(service_plan.describe(asked))
+    options = _options(given)
+    _warn_of_variables(options.kind)
+    described = _checked(service_plan.describe(options))
     installation = Installation(
         described.plan,
         _words_of(described),
         __version__,
         initial=_laid(described),
-        directories=_directories(asked.scope),
+        directories=_directories(options.scope),
     )
     if dry_run:
         _warn(described)
         _show(installation, described)
         return
-    refuse_other_user(_machine(), asked.scope, "install")
+    refuse_other_user(_machine(), options.scope, "install")
     if described.problems:
         raise ConfigErrors(described.problems)
-    if asked.key_file is not None:
-        service_plan.check_key_file(asked.key_file, asked.scope)
-    Installer(_machine(), asked.scope, click.echo).install(installation, force=force)
+    if options.key_file is not None:
+        service_plan.check_key_file(options.key_file, options.scope)
+    Installer(_machine(), options.scope, click.echo).install(installation, force=force)
     _after(described)
 
 
@@ -293,7 +293,7 @@ def status(*, system: bool | None, kind: str) -> int:
     return running or (0 if current else EXIT_STALE)
 
 
-# --- what was asked
+# --- what was options
 
 
 def _scope(system: bool | None) -> Scope:  # noqa: FBT001 - as click hands it over
@@ -302,9 +302,9 @@ def _scope(system: bool | None) -> Scope:  # noqa: FBT001 - as click hands it ov
     return Scope.SYSTEM if system else Scope.USER
 
 
-def _asked(given: Mapping[str, Any]) -> Asked:
+def _options(given: Mapping[str, Any]) -> ServiceOptions:
     key_file: Path | None = given["key_file"]
-    return Asked(
+    return ServiceOptions(
         scope=_scope(given["system"]),
         kind=ServiceKind(given["kind"]),
         socket_activated=given["socket_activated"],
@@ -322,15 +322,15 @@ def _machine() -> InstallRoot:
     return InstallRoot(Path("/"), units, os.geteuid())
 
 
-def _launchd(asked: Asked) -> str:
-    if asked.socket_activated or asked.nftables:
+def _launchd(options: ServiceOptions) -> str:
+    if options.socket_activated or options.nftables:
         raise ConfigError(
             "socket activation and packet filter rules are not supported with launchd",
             where="--socket-activated, --nftables",
             fix="leave them out",
         )
-    described = service_plan.describe(replace(asked, scope=Scope.USER, key_file=None))
-    key = () if asked.key_file is None else (service_plan.key_file_word(asked),)
+    described = service_plan.describe(replace(options, scope=Scope.USER, key_file=None))
+    key = () if options.key_file is None else (service_plan.key_file_word(options),)
     try:
         return plist_of(described.plan, key, home=str(Path.home()))
     except ValueError as error:
@@ -345,7 +345,7 @@ def _unwritable(error: ValueError) -> ConfigError:
     )
 
 
-def _checked(described: Described) -> Described:
+def _checked(described: PlannedService) -> PlannedService:
     """Return `described`; ConfigError if one of its values cannot be written to a file."""
     try:
         _files(described)
@@ -354,18 +354,18 @@ def _checked(described: Described) -> Described:
     return described
 
 
-def _files(described: Described) -> tuple[Unit, ...]:
+def _files(described: PlannedService) -> tuple[Unit, ...]:
     words = _words_of(described)
     return tuple(
         Unit(unit.path, marked(unit.text, __version__, words)) for unit in files_of(described.plan)
     )
 
 
-def _words_of(described: Described) -> tuple[str, ...]:
+def _words_of(described: PlannedService) -> tuple[str, ...]:
     return ("service", "install", *described.spelled)
 
 
-def _laid(described: Described) -> dict[str, str]:
+def _laid(described: PlannedService) -> dict[str, str]:
     if not described.own_allowlist:
         return {}
     return {described.plan.names.allowlist: paths.read_allowlist(paths.shipped_allowlist())}
@@ -380,7 +380,7 @@ def _directories(scope: Scope) -> tuple[Path, ...]:
 # --- what is said
 
 
-def _warn(described: Described) -> None:
+def _warn(described: PlannedService) -> None:
     for problem in described.problems:
         click.echo(f"claude-proxy: warning: {problem.what}", err=True)
         click.echo(f"  where: {problem.where}\n  fix:   {problem.fix}", err=True)
@@ -410,7 +410,7 @@ def _warn_of_user(name: str) -> None:
         )
 
 
-def _show(installation: Installation, described: Described) -> None:
+def _show(installation: Installation, described: PlannedService) -> None:
     machine, scope = _machine(), described.plan.scope
     for path in installation.initial:
         if not machine.path_of(scope, path).exists():
@@ -424,7 +424,7 @@ def _show(installation: Installation, described: Described) -> None:
     click.echo(f"would run {manager.shown('restart', described.plan.unit)}")
 
 
-def _after(described: Described) -> None:
+def _after(described: PlannedService) -> None:
     plan = described.plan
     if described.exposes_key:
         token = "--token-file" if plan.kind is ServiceKind.GATEWAY else "--gateway-token-file"
@@ -472,7 +472,7 @@ def _wanted(found: tuple[InstalledFile, ...], scope: Scope) -> dict[Path, str]:
         return {}
     try:
         context = install.make_context("install", list(words[2:]))
-        plan: ServicePlan = service_plan.describe(_asked(context.params)).plan
+        plan: ServicePlan = service_plan.describe(_options(context.params)).plan
         files = files_of(plan)
     except (ConfigError, ValueError, click.ClickException):
         return {}  # options of another version

@@ -1,8 +1,8 @@
-"""Makes a service's plan of the options of `claude-proxy service`, and of the command it is to run.
+"""The plan of a service, from the options of `claude-proxy service` and of the command it runs.
 
-Law 11: what the service could not keep (an option that is none, a file that it cannot see, a socket
-that nobody may use) is an error now, not a unit that fails when the machine starts again. Secrets
-stay outside (9): every user can read a unit, so what may hold a password is refused.
+Keeps "no quiet downgrade": what would not work (an unknown option, a file the service cannot see, a
+socket nobody may use) is an error now, not a unit that fails at the next boot. Keeps "secrets stay
+outside": every user can read a unit, so a value that may hold a password is refused.
 """
 
 import os
@@ -30,7 +30,7 @@ from claude_proxy.server.service.plan import HTTPS_PORT, Firewall, Scope, Servic
 from claude_proxy.server.service.systemd import default_listener, listening_words
 from claude_proxy.system import file_permissions
 
-# Where a unit with homes and temporary directories of its own sees nothing.
+# Directories that are hidden from a unit with private home and temporary directories.
 _TEMPORARY = ("/tmp", "/var/tmp")  # noqa: S108 - named, not used
 _UNSEEN = {
     Scope.SYSTEM: ("/home", pwd.getpwuid(0).pw_dir, "/run/user", *_TEMPORARY),
@@ -45,8 +45,8 @@ _OTHERS_ANY = stat.S_IRWXG | stat.S_IRWXO
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What click hands over: the options that describe a service."""
+class ServiceOptions:
+    """The options of `claude-proxy service` that describe a service."""
 
     scope: Scope
     kind: ServiceKind
@@ -59,68 +59,70 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Understood:
-    """The options of the command that the service runs, read but not yet obeyed."""
+class CommandOptions:
+    """The options of the command that the service runs, parsed but not applied."""
 
     values: Mapping[str, Any]
-    words: tuple[str, ...]  # spelled again: whole, and without those that say where to listen
+    words: tuple[str, ...]  # normalised arguments, without the listening options
 
     def get(self, name: str, default: Any) -> Any:
-        """Return the value of an option that was given, else the default."""
+        """Return the value of an option, or the default if it was not given."""
         return self.values.get(name, default)
 
 
 @dataclass(frozen=True, slots=True)
-class Described:
-    """A service, and what stands in its way on this machine."""
+class PlannedService:
+    """The plan of a service, and what would keep it from working on this machine."""
 
     plan: ServicePlan
     problems: tuple[ConfigError, ...]
-    own_allowlist: bool  # it lies in the service's own directory
-    exposes_key: bool  # every user of this machine can use the gateway's
-    spelled: tuple[str, ...]  # the arguments that describe it, whole
+    own_allowlist: bool  # the allowlist is in the service's own directory
+    exposes_key: bool  # every user of this machine can use the gateway's key
+    spelled: tuple[str, ...]  # the complete arguments that describe it
 
 
 def default_scope() -> Scope:
-    """Return the scope that whoever runs this may install in."""
+    """Return the scope that the current user may install in."""
     return Scope.SYSTEM if os.geteuid() == 0 else Scope.USER
 
 
-def describe(asked: Asked) -> Described:
-    """Return the plan of a service; ConfigError if it can be none."""
-    understood = understand(asked.kind, asked.words)
-    _refuse_secrets(understood)
-    _refuse_second_key(asked, understood)
-    listen = tuple(_listeners(asked.kind, understood))
-    doors = (*listen, *_gateway_places(understood))
-    _check_listeners(asked, understood, doors)
-    made = doors[len(listen) :] if asked.socket_activated else doors  # the rest is systemd's
-    writable = tuple(dict.fromkeys(_writable(asked, understood, made)))
-    own, places = _places(asked, understood)
+def describe(options: ServiceOptions) -> PlannedService:
+    """Return the plan of a service; ConfigError if the options contradict each other."""
+    given = understand(options.kind, options.words)
+    _refuse_secrets(given)
+    _refuse_second_key(options, given)
+    listen = tuple(_listeners(options.kind, given))
+    listeners = (*listen, *_gateway_places(given))
+    _check_listeners(options, given, listeners)
+    made = (
+        listeners[len(listen) :] if options.socket_activated else listeners
+    )  # systemd creates the rest
+    writable = tuple(dict.fromkeys(_writable(options, given, made)))
+    own, places = _places(options, given)
     plan = ServicePlan(
-        kind=asked.kind,
-        scope=asked.scope,
+        kind=options.kind,
+        scope=options.scope,
         program=program(),
-        words=(*places, *understood.words),
+        words=(*places, *given.words),
         listen=listen,
-        activated=asked.socket_activated,
-        shared=bool(understood.get("socket_uid", ())),
-        remote=any(_is_remote(one) for one in doors),
-        key_file=None if asked.key_file is None else str(asked.key_file),
-        key_option=_key_option(asked),
+        activated=options.socket_activated,
+        shared=bool(given.get("socket_uid", ())),
+        remote=any(_is_remote(one) for one in listeners),
+        key_file=None if options.key_file is None else str(options.key_file),
+        key_option=_key_option(options),
         writable=writable,
-        workers=understood.get("workers", 1),
-        connections=understood.get("max_connections", Limits().connections),
-        grace_s=understood.get("grace", Limits().grace_s),
-        firewall=_firewall(asked, understood),
+        workers=given.get("workers", 1),
+        connections=given.get("max_connections", Limits().connections),
+        grace_s=given.get("grace", Limits().grace_s),
+        firewall=_firewall(options, given),
     )
-    problems = (*_problems(asked, understood), *_lost_places(asked, made, writable))
-    exposes = _exposes_key(asked.kind, understood, listen)
-    return Described(plan, problems, own, exposes, _spelled(asked, understood))
+    problems = (*_problems(options, given), *_lost_places(options, made, writable))
+    exposes = _exposes_key(options.kind, given, listen)
+    return PlannedService(plan, problems, own, exposes, _spelled(options, given))
 
 
 def program() -> tuple[str, ...]:
-    """Return the command line of this very installation, whole."""
+    """Return the command line of this installation."""
     script = Path(sys.executable).absolute().with_name(paths.PROGRAM)
     if os.access(script, os.X_OK):
         return (str(script),)
@@ -130,13 +132,13 @@ def program() -> tuple[str, ...]:
 # --- the command's own options
 
 
-def understand(kind: ServiceKind, words: Sequence[str]) -> Understood:
-    """Read the options of a command without obeying them, and without its variables."""
+def understand(kind: ServiceKind, words: Sequence[str]) -> CommandOptions:
+    """Parse the options of a command without applying them, and without variables."""
     command: click.Command = import_module(f"claude_proxy.cli.{kind}").command
     context = click.Context(command, info_name=f"{paths.PROGRAM} {kind}")
     given, rest, order = command.make_parser(context).parse_args(list(words))
     if rest:
-        _refuse(f'"{rest[0]}" is no option of `{paths.PROGRAM} {kind}`', rest[0], "drop it")
+        _refuse(f'"{rest[0]}" is not an option of `{paths.PROGRAM} {kind}`', rest[0], "drop it")
     values: dict[str, Any] = {}
     spelled: list[str] = []
     for param in dict.fromkeys(order):
@@ -152,7 +154,7 @@ def understand(kind: ServiceKind, words: Sequence[str]) -> Understood:
         values[name] = param.type_cast_value(context, given[name])
         if name not in _LISTENING:
             spelled += _respelled(param, given[name])
-    return Understood(values, tuple(spelled))
+    return CommandOptions(values, tuple(spelled))
 
 
 def _respelled(param: click.Parameter, given: Any) -> Iterator[str]:
@@ -173,33 +175,33 @@ def _whole(param: click.Parameter, text: str) -> str:
     return str(Path(text).expanduser().absolute())
 
 
-def _listeners(kind: ServiceKind, understood: Understood) -> Iterator[TcpListen | UnixListen]:
-    host, port = understood.get("host", None), understood.get("port", None)
+def _listeners(kind: ServiceKind, given: CommandOptions) -> Iterator[TcpListen | UnixListen]:
+    host, port = given.get("host", None), given.get("port", None)
     if host is not None or port is not None:
         usual = default_listener(kind).port
         yield TcpListen(host or DEFAULT_HOST, usual if port is None else port)
-    uds = understood.get("uds", None)
-    for listen in (*understood.get("listen", ()), *([] if uds is None else [UnixListen(uds)])):
+    uds = given.get("uds", None)
+    for listen in (*given.get("listen", ()), *([] if uds is None else [UnixListen(uds)])):
         if isinstance(listen, UnixListen):
             yield UnixListen(listen.path.expanduser().absolute())
         else:
             yield listen
 
 
-def _gateway_places(understood: Understood) -> Iterator[TcpListen | UnixListen]:
+def _gateway_places(given: CommandOptions) -> Iterator[TcpListen | UnixListen]:
     """Yield where `serve` listens as a gateway too; by itself, whoever listens for its clients."""
-    for one in understood.get("gateway", ()):
+    for one in given.get("gateway", ()):
         is_path = isinstance(one, UnixListen)
         yield UnixListen(one.path.expanduser().absolute()) if is_path else one
 
 
 def _exposes_key(
-    kind: ServiceKind, understood: Understood, listen: Sequence[TcpListen | UnixListen]
+    kind: ServiceKind, given: CommandOptions, listen: Sequence[TcpListen | UnixListen]
 ) -> bool:
     gateway = kind is ServiceKind.GATEWAY
-    doors = (listen or [default_listener(kind)]) if gateway else tuple(_gateway_places(understood))
+    places = (listen or [default_listener(kind)]) if gateway else tuple(_gateway_places(given))
     token = "token_file" if gateway else "gateway_token_file"
-    return token not in understood.values and any(isinstance(one, TcpListen) for one in doors)
+    return token not in given.values and any(isinstance(one, TcpListen) for one in places)
 
 
 def _is_remote(listen: TcpListen | UnixListen) -> bool:
@@ -207,10 +209,10 @@ def _is_remote(listen: TcpListen | UnixListen) -> bool:
 
 
 def _check_listeners(
-    asked: Asked, understood: Understood, listen: Sequence[TcpListen | UnixListen]
+    options: ServiceOptions, given: CommandOptions, listen: Sequence[TcpListen | UnixListen]
 ) -> None:
     for one in listen:
-        if _is_remote(one) and not understood.get("allow_remote", default=False):
+        if _is_remote(one) and not given.get("allow_remote", default=False):
             _refuse(
                 f"{one} can be reached from other machines",
                 str(one),
@@ -219,14 +221,14 @@ def _check_listeners(
         if isinstance(one, TcpListen) and one.port == 0:
             _refuse("clients would not know the port", str(one), "choose a port")
     by_socket = any(isinstance(one, UnixListen) for one in listen)
-    uids = understood.get("socket_uid", ())
-    if asked.scope is Scope.SYSTEM and by_socket and not uids:
+    uids = given.get("socket_uid", ())
+    if options.scope is Scope.SYSTEM and by_socket and not uids:
         _refuse(
-            f"only {names_of(asked.kind).user} could use the Unix socket",
+            f"only {names_of(options.kind).user} could use the Unix socket",
             "--socket-uid",
             "name the users who may connect: --socket-uid USER",
         )
-    if asked.scope is Scope.USER and set(uids) - {os.geteuid()}:
+    if options.scope is Scope.USER and set(uids) - {os.geteuid()}:
         _refuse(
             "a user service cannot identify other users, so it does not serve them",
             "--socket-uid",
@@ -237,40 +239,40 @@ def _check_listeners(
 # --- files
 
 
-def _places(asked: Asked, understood: Understood) -> tuple[bool, tuple[str, ...]]:
+def _places(options: ServiceOptions, given: CommandOptions) -> tuple[bool, tuple[str, ...]]:
     """Return whether the service has its own allowlist, and the options for its directories."""
-    if asked.scope is Scope.USER:
+    if options.scope is Scope.USER:
         own = (f"--confdir={paths.default_confdir()}", f"--statedir={paths.default_statedir()}")
         return False, own
-    names = names_of(asked.kind)
+    names = names_of(options.kind)
     # What it writes is kept apart from its configuration.
     places = [f"--confdir={names.configuration}", f"--cadir={names.state}"]
     places.append(f"--statedir={names.state}")
-    named = {"allowlist", "policy"} & set(understood.values)
+    named = {"allowlist", "policy"} & set(given.values)
     if not named:
         places.append(f"--allowlist={names.allowlist}")
     return not named, tuple(places)
 
 
 def _writable(
-    asked: Asked, understood: Understood, listen: Sequence[TcpListen | UnixListen]
+    options: ServiceOptions, given: CommandOptions, listen: Sequence[TcpListen | UnixListen]
 ) -> Iterator[str]:
-    if asked.scope is Scope.USER:
+    if options.scope is Scope.USER:
         yield str(paths.default_confdir())
         yield str(paths.default_statedir())
     for name in _WRITES:
-        path = understood.get(name, None)
+        path = given.get(name, None)
         if path is not None and str(path) != "-":
             yield str(Path(path).expanduser().absolute().parent)
     for one in listen:
-        if isinstance(one, UnixListen) and not one.path.is_relative_to(_runtime(asked)):
+        if isinstance(one, UnixListen) and not one.path.is_relative_to(_runtime(options)):
             yield str(one.path.parent)
 
 
-def _runtime(asked: Asked) -> Path:
+def _runtime(options: ServiceOptions) -> Path:
     """Return the directory for sockets that systemd creates for the service."""
-    names = names_of(asked.kind)
-    if asked.scope is Scope.SYSTEM:
+    names = names_of(options.kind)
+    if options.scope is Scope.SYSTEM:
         return Path(names.runtime)
     return Path(os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}") / names.name
 
@@ -289,52 +291,52 @@ def _fix_of_install(scope: Scope) -> str:
     return f"install the wheel (`make wheel`) in your home directory: pipx install {wheel}"
 
 
-def _problems(asked: Asked, understood: Understood) -> Iterator[ConfigError]:
+def _problems(options: ServiceOptions, given: CommandOptions) -> Iterator[ConfigError]:
     package = str(Path(claude_proxy.__file__).resolve().parent)
     seen = (program()[0], os.path.realpath(program()[0]), sys.prefix, sys.base_prefix, package)
     for path in dict.fromkeys(seen):
-        if _unseen(asked.scope, path):
+        if _unseen(options.scope, path):
             yield ConfigError(
                 "the service could not see the program: this path is hidden from it",
                 where=path,
-                fix=_fix_of_install(asked.scope),
+                fix=_fix_of_install(options.scope),
             )
             break
-    if asked.scope is Scope.SYSTEM:
+    if options.scope is Scope.SYSTEM:
         try:
             file_permissions.refuse_replaceable(Path(program()[0]), "what the service runs")
         except ConfigError as error:
             yield error
-    for path in _given_files(understood):
-        if _unseen(asked.scope, path):
+    for path in _given_files(given):
+        if _unseen(options.scope, path):
             yield ConfigError(
                 "the service could not see the file: this path is hidden from it",
                 where=path,
-                fix=f"put it into {_configuration(asked)}",
+                fix=f"put it into {_configuration(options)}",
             )
-    if asked.nftables and shutil.which("nft", path=_PROGRAMS) is None:
+    if options.nftables and shutil.which("nft", path=_PROGRAMS) is None:
         yield ConfigError(
             "nft is not installed, and the service does not start without its rules",
             where="--nftables",
             fix="install nftables with the system's package manager",
         )
-    if asked.kind is ServiceKind.GATEWAY or understood.get("gateway", ()):
-        yield from _unfinished(asked, understood)
+    if options.kind is ServiceKind.GATEWAY or given.get("gateway", ()):
+        yield from _unfinished(options, given)
 
 
 def _lost_places(
-    asked: Asked, made: Sequence[TcpListen | UnixListen], writable: Sequence[str]
+    options: ServiceOptions, made: Sequence[TcpListen | UnixListen], writable: Sequence[str]
 ) -> Iterator[ConfigError]:
     """Yield an error for each socket or directory that the service could not create."""
     for one in made:
-        if isinstance(one, UnixListen) and _unseen(asked.scope, str(one.path)):
+        if isinstance(one, UnixListen) and _unseen(options.scope, str(one.path)):
             yield ConfigError(
                 "no client could see the socket: the service has a private directory there",
                 where=str(one.path),
-                fix=f"put it into {_runtime(asked)}",
+                fix=f"put it into {_runtime(options)}",
             )
-    user = asked.scope is Scope.USER
-    state = str(paths.default_statedir()) if user else names_of(asked.kind).state
+    user = options.scope is Scope.USER
+    state = str(paths.default_statedir()) if user else names_of(options.kind).state
     own = (str(paths.default_confdir()), state)  # created if missing
     for path in writable:
         if path not in own and not Path(path).is_dir():
@@ -345,53 +347,53 @@ def _lost_places(
             )
 
 
-def _unfinished(asked: Asked, understood: Understood) -> Iterator[ConfigError]:
+def _unfinished(options: ServiceOptions, given: CommandOptions) -> Iterator[ConfigError]:
     """Yield what a gateway cannot start without, unless config.yaml may set it."""
-    path = _configuration(asked) / config_yaml.NAME
-    prefix = "" if asked.kind is ServiceKind.GATEWAY else "gateway_"
+    path = _configuration(options) / config_yaml.NAME
+    prefix = "" if options.kind is ServiceKind.GATEWAY else "gateway_"
     try:
         config = config_file.read(path.parent)
     except ConfigError as error:
         yield error
         return
-    if (name := understood.get(f"{prefix}provider", None)) is not None:
+    if (name := given.get(f"{prefix}provider", None)) is not None:
         try:
             find_provider(config.providers, name, f"{_option(prefix)}provider")
         except ConfigError as error:
             yield error
     if config.configures_gateway:
         return
-    if not {f"{prefix}provider", f"{prefix}upstream"} & set(understood.values):
+    if not {f"{prefix}provider", f"{prefix}upstream"} & set(given.values):
         yield ConfigError(
             "the gateway would have no upstream",
-            where=f"{asked.kind}, {path}",
+            where=f"{options.kind}, {path}",
             fix=f"give it after --, as in `-- {_option(prefix)}provider anthropic`, or write "
             "gateway: {provider: anthropic} into that file",
         )
-    keys = (name for name in understood.values if name.startswith(f"{prefix}key_"))
-    handed = asked.key_file is not None and not prefix
-    credential = names_of(asked.kind).credential
+    keys = (name for name in given.values if name.startswith(f"{prefix}key_"))
+    handed = options.key_file is not None and not prefix
+    credential = names_of(options.kind).credential
     if not handed and not any(not name.endswith("key_env") for name in keys):
         yield ConfigError(
-            "the gateway would have no key for its upstream: a service has no environment variables",
-            where=f"{asked.kind}, {path}",
+            "the gateway would have no key for its upstream: a service inherits no variables",
+            where=f"{options.kind}, {path}",
             fix="name the file that holds the key with --key-file"
             + (f", and add {_option(prefix)}key-systemd {credential} after --" if prefix else ""),
         )
 
 
-def _configuration(asked: Asked) -> Path:
-    if asked.scope is Scope.USER:
+def _configuration(options: ServiceOptions) -> Path:
+    if options.scope is Scope.USER:
         return paths.default_confdir()
-    return Path(names_of(asked.kind).configuration)
+    return Path(names_of(options.kind).configuration)
 
 
 def _option(prefix: str) -> str:
     return f"--{prefix.replace('_', '-')}"
 
 
-def _given_files(understood: Understood) -> Iterator[str]:
-    for name, value in understood.values.items():
+def _given_files(given: CommandOptions) -> Iterator[str]:
+    for name, value in given.values.items():
         if isinstance(value, Path) and str(value) != "-" and name != "uds":
             yield str(value.expanduser().absolute())
 
@@ -428,78 +430,78 @@ def check_key_file(path: Path, scope: Scope) -> None:
 # --- the key and the packet filter
 
 
-def key_file_word(asked: Asked) -> str:
+def key_file_word(options: ServiceOptions) -> str:
     """Return the option to read the key file, as launchd cannot pass credentials."""
-    if asked.kind is ServiceKind.SERVE:
+    if options.kind is ServiceKind.SERVE:
         _refuse(
             "the allowlist of `serve` names its keys",
             "--key-file",
             "drop it, and write the path under `credentials`: from: {file: PATH}",
         )
-    return f"--key-file={asked.key_file}"
+    return f"--key-file={options.key_file}"
 
 
-def _key_option(asked: Asked) -> str | None:
-    if asked.key_file is None or asked.kind is ServiceKind.SERVE:
+def _key_option(options: ServiceOptions) -> str | None:
+    if options.key_file is None or options.kind is ServiceKind.SERVE:
         return None  # an allowlist names it: {from: {systemd: NAME}}
     return "--key-systemd"
 
 
-def _refuse_second_key(asked: Asked, understood: Understood) -> None:
-    if asked.key_file is None or asked.kind is ServiceKind.SERVE:
+def _refuse_second_key(options: ServiceOptions, given: CommandOptions) -> None:
+    if options.key_file is None or options.kind is ServiceKind.SERVE:
         return
-    second = next((name for name in understood.values if name.startswith("key_")), None)
+    second = next((name for name in given.values if name.startswith("key_")), None)
     if second is not None:
         option = f"--{second.replace('_', '-')}"
         _refuse("the key is given twice", f"--key-file, {option} after --", "drop one of them")
 
 
-def _firewall(asked: Asked, understood: Understood) -> Firewall | None:
-    if not asked.nftables:
-        if asked.upstream_port or asked.dns_server:
+def _firewall(options: ServiceOptions, given: CommandOptions) -> Firewall | None:
+    if not options.nftables:
+        if options.upstream_port or options.dns_server:
             _refuse(
                 "ports and name servers apply only to the packet filter",
                 "--upstream-port, --dns-server",
                 "add --nftables",
             )
         return None
-    if asked.scope is Scope.USER:
+    if options.scope is Scope.USER:
         _refuse(
-            "a user service runs as that user, so the rules would apply to all of the user's programs",
+            "a user service runs as that user, so the rules would apply to all programs",
             "--nftables",
             "install a system service: --system",
         )
-    proxy: UpstreamProxy | None = understood.get("upstream_proxy", None)
-    base = understood.get("upstream", None) or understood.get("gateway_upstream", None)
-    ports = {HTTPS_PORT, *asked.upstream_port}
+    proxy: UpstreamProxy | None = given.get("upstream_proxy", None)
+    base = given.get("upstream", None) or given.get("gateway_upstream", None)
+    ports = {HTTPS_PORT, *options.upstream_port}
     named = [one.authority for one in (proxy, base) if one is not None]
     # Addresses of this machine are allowed without a rule of their own.
     ports |= {one.port for one in named if one.address is None or not one.address.is_loopback}
-    return Firewall(frozenset(ports), asked.dns_server)
+    return Firewall(frozenset(ports), options.dns_server)
 
 
 # --- spelled again
 
 
-def _spelled(asked: Asked, understood: Understood) -> tuple[str, ...]:
-    words = [f"--{asked.scope}", "--kind", str(asked.kind)]
-    if asked.socket_activated:
+def _spelled(options: ServiceOptions, given: CommandOptions) -> tuple[str, ...]:
+    words = [f"--{options.scope}", "--kind", str(options.kind)]
+    if options.socket_activated:
         words.append("--socket-activated")
-    if asked.key_file is not None:
-        words += ["--key-file", str(asked.key_file)]
-    if asked.nftables:
+    if options.key_file is not None:
+        words += ["--key-file", str(options.key_file)]
+    if options.nftables:
         words.append("--nftables")
-    for port in asked.upstream_port:
+    for port in options.upstream_port:
         words += ["--upstream-port", str(port)]
-    for server in asked.dns_server:
+    for server in options.dns_server:
         words += ["--dns-server", str(server)]
-    listen = tuple(_listeners(asked.kind, understood))
-    inner = [*listening_words(asked.kind, listen), *understood.words]
+    listen = tuple(_listeners(options.kind, given))
+    inner = [*listening_words(options.kind, listen), *given.words]
     return (*words, "--", *inner) if inner else tuple(words)
 
 
-def _refuse_secrets(understood: Understood) -> None:
-    proxy: UpstreamProxy | None = understood.get("upstream_proxy", None)
+def _refuse_secrets(given: CommandOptions) -> None:
+    proxy: UpstreamProxy | None = given.get("upstream_proxy", None)
     if proxy is not None and proxy.credentials is not None:
         _refuse(
             "every user could read the password in the unit file",

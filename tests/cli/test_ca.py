@@ -100,7 +100,7 @@ def test_show_tells_the_constraints(capsys: pytest.CaptureFixture[str], confdir:
 
     lines = printed(capsys, confdir, "show").splitlines()
 
-    assert "good for:     x.com" in lines
+    assert "valid for:    x.com" in lines
     assert "not for:      0.0.0.0/0; ::/0" in lines
 
 

@@ -76,13 +76,13 @@ def test_the_list_tells_where_each_comes_from(
 
     assert (code, err) == (0, "")
     assert "anthropic: api.anthropic.com\n  kind:    inject as auto" in out
-    assert "source:  environment variable CANARY_KEY\n  now:     gives a value" in out
+    assert "source:  environment variable CANARY_KEY\n  now:     available" in out
     assert "github: github.com, *.github.com\n" in out
     assert "pinned:  nothing yet" in out
     assert "git: git.example (ports 8443)" in out
-    assert "source:  command cat\n  now:     no value: the command failed (exit code 1)" in out
+    assert "source:  command cat\n  now:     unavailable: the command failed (exit code 1)" in out
     assert "pinned:  1 given hash" in out
-    assert "source:  file /no/such/file\n  now:     no value: the file cannot be read" in out
+    assert "source:  file /no/such/file\n  now:     unavailable: the file cannot be read" in out
 
 
 def test_the_list_tells_since_when_a_login_is_pinned(
@@ -130,7 +130,7 @@ def test_a_damaged_file_of_pins_is_told_in_the_list(
     code, out, _ = run(capsys)
 
     assert code == 0
-    assert "now:     no value: the pinned logins cannot be used" in out
+    assert "now:     unavailable: the pinned logins cannot be used" in out
 
 
 def test_the_values_of_others_are_not_shown_to_commands(
@@ -240,7 +240,7 @@ def test_what_is_not_pinned_cannot_be_forgotten(
 
     assert (code, out) == (1, "")
     assert "\x1b" not in err
-    assert "one of those that are: other" in err
+    assert "use one of: other" in err
 
 
 def test_pins_that_cannot_be_changed_are_told(

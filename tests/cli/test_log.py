@@ -196,7 +196,7 @@ def test_that_nothing_is_found_is_said_apart(
 
     said = capsys.readouterr()
     assert said.out == ""
-    assert said.err == "claude-proxy: nothing of that kind is recorded\n"
+    assert said.err == "claude-proxy: no matching entries\n"
 
 
 def test_every_option_can_be_a_variable(
@@ -483,17 +483,17 @@ def test_that_nothing_was_used_is_said_apart(
 
     said = capsys.readouterr()
     assert said.out == ""
-    assert said.err == "claude-proxy: no usage of that kind is recorded\n"
+    assert said.err == "claude-proxy: no matching usage recorded\n"
 
 
 @pytest.mark.parametrize(
     ("arguments", "what"),
     [
-        (["--usage", "--denied"], "--denied chooses single attempts"),
-        (["--usage", "--limit", "5"], "--limit chooses single attempts"),
-        (["--usage", "--follow"], "--follow chooses single attempts"),
-        (["--usage", "--host", "a.b"], "--host chooses single attempts"),
-        (["--by", "run"], "nothing is asked to be"),
+        (["--usage", "--denied"], "--denied selects single attempts"),
+        (["--usage", "--limit", "5"], "--limit selects single attempts"),
+        (["--usage", "--follow"], "--follow selects single attempts"),
+        (["--usage", "--host", "a.b"], "--host selects single attempts"),
+        (["--by", "run"], "needs --usage"),
     ],
 )
 @pytest.mark.usefixtures("store")

@@ -197,7 +197,7 @@ def test_a_command_that_may_not_be_run_is_126(tmp_path: Path) -> None:
     [
         ([], "needs --listen"),
         (["--http-port", "0"], "needs --to"),
-        (["--to", "127.0.0.1:1", "--socket", "/x"], "one proxy behind a relay"),
+        (["--to", "127.0.0.1:1", "--socket", "/x"], "a relay has only one destination"),
         (["--listen", "8.8.8.8:1", "--to", "127.0.0.1:1"], "--allow-remote"),
         (["--http-port", "65536", "--to", "127.0.0.1:1"], "--http-port"),
         (["--http-port", "0", "--to", "unix:"], "has no path"),

@@ -213,7 +213,7 @@ def test_who_installs_a_gateway_beside_a_proxy_is_told_what_keeps_its_key(
     gateway = ("--", "--gateway=127.0.0.1:9053", "--gateway-provider=anthropic")
     code, _, err = run("install", "--user", *gateway)
     assert code == 2
-    assert "--key-file, and add --gateway-key-systemd anthropic behind --" in err
+    assert "--key-file, and add --gateway-key-systemd anthropic after --" in err
 
     handed = ("--key-file", str(key), *gateway, "--gateway-key-systemd=anthropic")
     code, out, _ = run("install", "--user", *handed)

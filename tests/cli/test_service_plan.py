@@ -124,7 +124,7 @@ def test_a_program_that_a_service_could_not_see_is_warned_of(
 
 REFUSED = {
     "an unknown option": (["print", "--", "--no-such"], "no such option"),
-    "an argument": (["print", "--", "word"], "is no option"),
+    "an argument": (["print", "--", "word"], "is not an option"),
     "help": (["print", "--", "--help"], "cannot be given this"),
     "a value that is none": (["print", "--", "--listen", "nowhere"], "does not end in a port"),
     "directories": (["print", "--", "--confdir", "/x"], "cannot be given this"),
@@ -134,17 +134,17 @@ REFUSED = {
     ),
     "a new token": (["print", "--kind=gateway", "--", "--new-token"], "printed into the journal"),
     "other machines": (["print", "--", "--host", "0.0.0.0"], "reached from other machines"),
-    "any port": (["print", "--", "--port", "0"], "could not know the port"),
+    "any port": (["print", "--", "--port", "0"], "would not know the port"),
     "a socket for nobody": (
         ["print", "--system", "--", "--listen", "unix:/run/x.sock"],
-        "nobody but claude-proxy",
+        "only claude-proxy",
     ),
     "other users": (
         ["print", "--user", "--", "--listen", "unix:/x.sock", "--socket-uid", "12345"],
-        "cannot tell other users apart",
+        "cannot identify other users",
     ),
-    "a user's packet filter": (["print", "--user", "--nftables"], "would hold for all they run"),
-    "ports without a filter": (["print", "--upstream-port", "80"], "for the packet filter"),
+    "a user's packet filter": (["print", "--user", "--nftables"], "would apply to all programs"),
+    "ports without a filter": (["print", "--upstream-port", "80"], "only to the packet filter"),
     "an address that is none": (["print", "--nftables", "--dns-server", "x"], "IPv4 or IPv6"),
     "an address with a zone": (
         ["print", "--system", "--nftables", "--dns-server", "fe80::1%eth0"],
@@ -156,7 +156,7 @@ REFUSED = {
     ),
     "a gateway's socket for nobody": (
         ["print", "--system", "--", "--gateway", "unix:/run/claude-proxy/g.sock"],
-        "nobody but claude-proxy",
+        "only claude-proxy",
     ),
     "two keys": (
         ["print", "--kind=gateway", "--key-file=/k", "--", "--key-env=KEY"],
@@ -167,10 +167,13 @@ REFUSED = {
         ["print", "--init=launchd", "--", "--jsonl", "/a\nx"],
         "cannot be written",
     ),
-    "launchd's system": (["print", "--init=launchd", "--system"], "a user's own"),
-    "launchd's sockets": (["print", "--init=launchd", "--socket-activated"], "neither sockets"),
-    "launchd's credentials": (["print", "--init=launchd", "--key-file=/k"], "in its allowlist"),
-    "to install launchd's": (["install", "--init=launchd"], "printed, not installed"),
+    "launchd's system": (["print", "--init=launchd", "--system"], "only a user service"),
+    "launchd's sockets": (
+        ["print", "--init=launchd", "--socket-activated"],
+        "not supported with launchd",
+    ),
+    "launchd's credentials": (["print", "--init=launchd", "--key-file=/k"], "names its keys"),
+    "to install launchd's": (["install", "--init=launchd"], "can only be printed"),
 }
 
 
@@ -201,7 +204,7 @@ def test_a_key_file_of_ones_own_is_taken(key: Path) -> None:
 def test_a_key_file_that_others_may_read_is_refused(mode: int, key: Path) -> None:
     key.chmod(mode)
 
-    with pytest.raises(ConfigError, match="can be read by others") as caught:
+    with pytest.raises(ConfigError, match="other than the owner can read") as caught:
         service_plan.check_key_file(key, Scope.USER)
 
     assert caught.value.fix == f"chmod 600 {key}"
@@ -217,7 +220,7 @@ def test_a_key_file_that_is_none_is_refused(key: Path) -> None:
     for path, what in (
         (link, "not a regular file"),
         (empty, "is empty"),
-        (key.with_name("missing"), "cannot be looked at"),
+        (key.with_name("missing"), "cannot be checked"),
         (key.parent, "not a regular file"),
     ):
         with pytest.raises(ConfigError, match=what):
@@ -233,7 +236,7 @@ def test_the_installation_looks_at_the_key_file_and_shows_nothing_of_it(
     key.chmod(0o644)
     code, _, err = run(*words, *more)
     assert code == 2
-    assert "can be read by others" in err
+    assert "other than the owner can read" in err
 
     key.chmod(0o600)
     code, out, err = run(*words, *more)
@@ -287,7 +290,7 @@ def test_a_variable_holds_no_key_of_a_services(run: Run) -> None:
     words = ("--kind=gateway", "--", "--provider=anthropic", "--key-env=MY_KEY")
     _, _, said = run("print", "--system", *words)
 
-    assert "no key for its upstream: a service has no variables" in said
+    assert "no key for its upstream: a service inherits no variables" in said
 
 
 def test_variables_that_the_service_does_not_hear_are_named(
@@ -297,10 +300,10 @@ def test_variables_that_the_service_does_not_hear_are_named(
     monkeypatch.setenv("PROXY_API_KEY", "sk-ant-api03-CANARY")
 
     _, out, said = run("print", "--system")
-    assert "does not hear what is set here: CLAUDE_PROXY_PORT\n" in said
+    assert "will not see these variables: CLAUDE_PROXY_PORT\n" in said
     assert "9999" not in out
     _, out, said = run("print", "--system", "--kind=gateway")
-    assert "set here: PROXY_API_KEY\n" in said
+    assert "these variables: PROXY_API_KEY\n" in said
     assert "CANARY" not in out + said
 
 

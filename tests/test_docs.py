@@ -47,3 +47,17 @@ def test_the_changelog_begins_with_what_is_not_released() -> None:
     changelog = texts.pages()["CHANGELOG.md"]
 
     assert re.findall(r"^## (.+)$", changelog, re.MULTILINE)[0] == "[Unreleased]"
+
+
+def test_every_file_that_the_architecture_names_exists() -> None:
+    named = set(re.findall(r"`([\w./]+(?:\.py|/))`", texts.pages()["ARCHITECTURE.md"]))
+    named -= {"claude_proxy/a/b.py", "tests/a/test_b.py"}  # any module, and its tests
+    there = {
+        f"/{path.relative_to(ROOT)}{'/' if path.is_dir() else ''}"
+        for top in ("claude_proxy", "tests", "bench", "docs")
+        for path in (ROOT / top, *(ROOT / top).rglob("*"))
+    }
+
+    missing = [name for name in named if not any(path.endswith(f"/{name}") for path in there)]
+
+    assert missing == []

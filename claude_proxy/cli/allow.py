@@ -1,7 +1,7 @@
-"""Adds hosts to the owner's allowlist, which a running proxy takes up by itself.
+"""Command `allow`: adds hosts to the owner's allowlist, which a running proxy reloads by itself.
 
-It is what a denial tells its reader to ask the owner for. The law it keeps is the first: the
-file is written only if what it would say loads, and as a whole or not at all.
+A denial tells its reader to ask the owner for it. The file is written only if the new text loads,
+and whole or not at all.
 """
 
 import os
@@ -15,6 +15,7 @@ from claude_proxy.cli import paths
 from claude_proxy.cli.shared_options import allowlist_option, confdir_option
 from claude_proxy.config.allowlist import loader
 from claude_proxy.config.allowlist.edit import AllowEntry, EditError, with_entries
+from claude_proxy.config.owner_files import OwnerFiles
 from claude_proxy.errors import ConfigError
 from claude_proxy.policy.patterns import PatternError
 
@@ -39,29 +40,28 @@ def command(hosts: tuple[str, ...], allowlist_file: Path | None, confdir: Path |
     begun = allowlist_file is None and not os.path.lexists(own)
     before = paths.read_allowlist(paths.shipped_allowlist() if begun else own)
     after = before
+    library = OwnerFiles(confdir or paths.default_confdir()).library
     for host in hosts:
-        after = _with_host(after, host, own)
+        after = _with_host(after, host, own, library)
     if after == before:
         click.echo(f"Nothing to add: {own} says so already.")
         return
     _replace(own, after)
     click.echo(f"Allowed in {own}: {', '.join(hosts)}")
     if begun:
-        click.echo(
-            "This list is new: it takes the place of the shipped one, in a running proxy too."
-        )
+        click.echo("This list is new: it replaces the shipped one, in a running proxy too.")
 
 
-def _with_host(text: str, host: str, path: Path) -> str:
+def _with_host(text: str, host: str, path: Path, library: loader.Library) -> str:
     name = str(path)
-    policy = loader.load(text, name=name)
+    policy = loader.load(text, name=name, library=library)
     try:
         wanted = with_entries(text, [AllowEntry.parse(host)])
     except PatternError as error:
         raise ConfigError(error.what, where=host, fix=error.fix) from error
     except EditError as error:
         raise ConfigError(str(error), where=f"{path}:{error.line}", fix=error.fix) from error
-    added, _ = policy.diff(loader.load(wanted, name=name))
+    added, _ = policy.diff(loader.load(wanted, name=name, library=library))
     return wanted if added else text
 
 

@@ -67,7 +67,8 @@ Without a command the options of `serve` are taken: see `claude-proxy serve --he
 """
 
 
-def _module_of(command: str) -> str:
+def module_of(command: str) -> str:
+    """Return the name of the module that a command is in."""
     # `import` cannot be the name of a module.
     return "claude_proxy.cli." + {"import": "import_policies"}.get(command, command)
 
@@ -83,7 +84,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = import_module(_module_of(cmd_name)).command
+        command: click.Command = import_module(module_of(cmd_name)).command
         return command
 
     @override

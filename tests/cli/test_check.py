@@ -4,7 +4,6 @@ import io
 import json
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import platformdirs  # noqa: F401 - before a test says that this is Windows
@@ -13,8 +12,6 @@ import pytest
 import claude_proxy
 from claude_proxy.cli import paths
 from claude_proxy.cli.main import main
-from claude_proxy.config.allowlist import loader
-from claude_proxy.config.allowlist.schema import schema
 from claude_proxy.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -534,92 +531,3 @@ def test_a_tunnel_has_no_body(kept: Path, tmp_path: Path) -> None:
     file.write_text("{}", "utf-8")
 
     assert check(kept, "--body", str(file), "api.example.com:443") == 2
-
-
-# presets
-
-
-def test_presets_are_listed_with_size_and_purpose(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["presets"]) == 0
-
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == len(loader.presets())
-    assert [line.split()[0] for line in lines] == [each.name for each in loader.presets()]
-    assert "anthropic           1 rules  anthropic.com and its subdomains" in lines
-
-
-def test_presets_are_listed_as_json(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["presets", "--json"]) == 0
-
-    assert json.loads(capsys.readouterr().out)[0] == {
-        "name": "anthropic",
-        "description": "anthropic.com and its subdomains",
-        "rules": 1,
-    }
-
-
-def test_a_preset_is_printed_as_entries_that_load(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["presets", "github"]) == 0
-
-    policy = loader.load("allow:\n" + capsys.readouterr().out, name="printed.yaml")
-    assert list(policy.hosts()) == list(loader.preset_policy("github").hosts())
-
-
-def test_a_preset_is_printed_as_json(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["presets", "nodejs", "--json"]) == 0
-
-    printed = json.loads(capsys.readouterr().out)
-    (rule,) = printed["allow"]
-    assert printed["anthropic"] == []
-    assert rule["host"] == "nodejs.org"
-    assert rule["methods"] == ["GET", "HEAD"]
-    assert rule["source"].startswith("preset nodejs:")
-
-
-def test_a_presets_file_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["presets", "claude", "--file"]) == 0
-
-    assert capsys.readouterr().out == loader.preset_text("claude")
-
-
-def test_an_unknown_preset_is_answered_with_the_nearest(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    assert main(["presets", "gihub"]) == 2
-
-    assert "fix:   did you mean github?" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("arguments", [["--file"], ["claude", "--file", "--json"]])
-def test_file_goes_with_one_preset_alone(arguments: list[str]) -> None:
-    assert main(["presets", *arguments]) == 2
-
-
-def test_what_a_preset_narrows_is_printed_as_entries_that_load(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    assert main(["presets", "claude"]) == 0
-
-    printed = loader.load("allow:\n" + capsys.readouterr().out, name="printed.yaml")
-    [narrowing] = loader.preset_policy("claude").restrictions
-    [again] = printed.restrictions
-    assert replace(again, source=narrowing.source) == narrowing
-
-
-def test_what_a_preset_narrows_is_printed_as_json(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["presets", "claude-min", "--json"]) == 0
-
-    [narrowing] = json.loads(capsys.readouterr().out)["anthropic"]
-    assert narrowing["hosts"] == ["api.anthropic.com"]
-    assert "/v1/messages" in narrowing["paths"]
-    assert narrowing["mcp_servers"] == "allowlisted"
-    assert narrowing["source"].startswith("preset claude-min:")
-
-
-# schema
-
-
-def test_the_schema_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["schema"]) == 0
-
-    assert json.loads(capsys.readouterr().out) == schema()

@@ -49,7 +49,7 @@ def test_help_names_every_command(arguments: list[str], capsys: pytest.CaptureFi
 
 @pytest.mark.parametrize("name", main.COMMANDS)
 def test_a_command_is_described_as_it_describes_itself(name: str) -> None:
-    command = import_module(main._module_of(name)).command
+    command = import_module(main.module_of(name)).command
 
     assert command.get_short_help_str(200) == main.COMMANDS[name]
 
@@ -68,7 +68,7 @@ def test_help_and_the_commands_import_no_mitmproxy() -> None:
         "from claude_proxy.cli import main\n"
         "main.main(['--help'])\n"
         "assert 'cryptography' not in sys.modules\n"
-        "[import_module(main._module_of(name)) for name in main.COMMANDS]\n"
+        "[import_module(main.module_of(name)) for name in main.COMMANDS]\n"
         "assert 'mitmproxy' not in sys.modules\n"
     )
 

@@ -1,6 +1,7 @@
 """The schema is printed of the file that is named, by default the allowlist."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -24,3 +25,14 @@ def test_the_schema_of_a_file_is_printed(
     assert main.main(["schema", *words]) == 0
 
     assert json.loads(capsys.readouterr().out) == schema
+
+
+def test_the_presets_of_the_owner_are_in_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "presets").mkdir()
+    (tmp_path / "presets" / "mine.yaml").touch()
+
+    assert main.main(["schema", "--confdir", str(tmp_path)]) == 0
+
+    assert "mine" in json.loads(capsys.readouterr().out)["$defs"]["presetName"]["enum"]

@@ -1,6 +1,5 @@
-"""The allowlist file: what it means, what it refuses, and that each refusal says how to fix it."""
+"""Policy files: what they mean, what they refuse, and that each refusal says how to fix it."""
 
-import re
 from ipaddress import ip_address
 
 import pytest
@@ -9,46 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from claude_proxy.config.allowlist import loader
-from claude_proxy.config.allowlist.loader import Library
-from claude_proxy.config.allowlist.rules import METHODS
-from claude_proxy.config.allowlist.writer import entry_of, facts_of
+from claude_proxy.config.allowlist.writer import facts_of
 from claude_proxy.config.strict_yaml import nodes
 from claude_proxy.errors import ConfigError, ConfigErrors
 from claude_proxy.policy.patterns import HostPattern, PathGlob
-from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Request, Scheme
 from claude_proxy.policy.rules import Tls
+from claude_proxy.wire.address import Address, AddressKind, kind_of
 from claude_proxy.wire.authority import Authority
-
-
-def load(text: str, **more: str) -> Policy:
-    return loader.load(text, name="a.yaml", library=Library(lambda name: more[name]))
-
-
-def load_entry(entry: str) -> Policy:
-    return load(f"allow:\n  - {entry}\n")
-
-
-def refused(text: str, **more: str) -> list[ConfigError]:
-    """Return the problems in `text`, of which there must be some."""
-    with pytest.raises(ConfigErrors) as caught:
-        load(text, **more)
-    return list(caught.value.problems)
-
-
-def told(text: str, **more: str) -> tuple[str, str, str]:
-    """Return what, where and fix of the only problem in `text`."""
-    (problem,) = refused(text, **more)
-    return problem.what, problem.where or "", problem.fix or ""
-
-
-def asks(url: str, method: str = "GET") -> Request:
-    scheme, _, rest = url.partition("://")
-    authority, slash, path = rest.partition("/")
-    target = Authority.parse(authority, default_port=443 if scheme == "https" else 80)
-    return Request(Scheme(scheme), target, target, method, slash + path or "/")
-
+from tests.config.allowlist.reading import asks, load, load_entry, refused, told
 
 # What a file means
 
@@ -164,251 +133,6 @@ def test_a_decision_names_its_line() -> None:
 
     decision = policy.decide_connect(Authority.parse("b.example.com:443"))
     assert str(decision.rule and decision.rule.source) == "a.yaml:5"
-
-
-# What is refused: hosts
-
-HOSTS = {
-    "everything": ('"*"', 'the host pattern "*" matches every host', 'use "*.example.com"'),
-    "everything, twice": ('"*.*"', 'the host pattern "*.*" matches every host', "name the host"),
-    "a top-level domain": ('"*.com"', "covers a public suffix", 'like "*.example.com"'),
-    "a registry's suffix": ('".co.uk"', "covers a public suffix", "name the hosts"),
-    "a provider's suffix": ('"*.github.io"', "covers a public suffix", "name the hosts"),
-    "a scheme": ("https://a.example.com", "holds a scheme", 'write "a.example.com"'),
-    "plain http": (
-        "http://a.example.com",
-        "holds a scheme",
-        'write {host: "a.example.com", scheme: http}',
-    ),
-    "a whole URL": (
-        "https://a.example.com:8443/v1/x?y=z",
-        "holds a scheme",
-        'write {host: "a.example.com", ports: [8443], paths: ["/v1/x/**"]}',
-    ),
-    "a path": (
-        "a.example.com/v1/",
-        "holds a path",
-        'write {host: "a.example.com", paths: ["/v1/**"]}',
-    ),
-    "a port": (
-        "a.example.com:8443",
-        "holds a port",
-        'write {host: "a.example.com", ports: [8443]}',
-    ),
-    "user info": ("me@a.example.com", "holds user info", "write the host alone"),
-    "a regular expression": (r"^api\.example\.com$", "no name has", "no regular expression"),
-    "a wildcard inside": ('"a.*.example.com"', "has a wildcard inside", "the whole first label"),
-    "a wildcard that begins a label": ('"*example.com"', "has a wildcard inside", "first label"),
-    "two stars": ('"**.example.com"', "has a wildcard inside", "first label"),
-    "brackets": ('"[2001:db8::1]"', "is in brackets", 'write "2001:db8::1"'),
-    "two hosts": ("a.example.com, b.example.com", "is more than one word", "of its own"),
-    "two lines that became one": (
-        "a.example.com\n     - b.example.com",
-        "than one word",
-        "indented alike",
-    ),
-    "an empty text": ('""', "the host is empty", "name the host"),
-    "a blank text": ('"  "', "the host is empty", "name the host"),
-    "an empty label": ("a..example.com", "an empty label", "in a URL"),
-    "a boolean": ("NO", '"NO" without quotes is a boolean', 'put it in quotes: "NO"'),
-    "a number": ("443.0", "443.0 is a number, not a host", "name a host"),
-    "a decimal address": ("2130706433", "is a number, not a host", "name a host"),
-    "a short address": ('"127.1"', "not an IPv4 address in its canonical spelling", "four numbers"),
-    "an octal address": ("0177.0.0.1", "canonical", "four numbers"),
-    "full-width digits": ("１.1.1.1", "not valid IDNA", "four numbers"),
-    "null": ("~", "the value is missing", "write it, or delete it"),
-    "nothing": ("", "an empty entry", "delete the line"),
-    "a missing space": ("host:a.example.com", "lacks a space", "colon: host: a.example.com"),
-    "a preset without a space": ("preset:npm", "lacks a space", "colon: preset: npm"),
-    "a network with host bits": (
-        "10.1.2.3/8",
-        "not in its canonical spelling",
-        'write "10.0.0.0/8" for the network, or "10.1.2.3" for the one address',
-    ),
-    "a netmask": ("10.0.0.0/255.0.0.0", "not in its canonical spelling", 'write "10.0.0.0/8"'),
-    "every address": ("0.0.0.0/0", "holds every address", "name the networks"),
-    "IPv4 in IPv6": ('"::ffff:a00:1"', "hides an IPv4 address", "10.0.0.1"),
-    "letters of two scripts": (
-        "\u0430pple.example.com",
-        "letters that imitate others",
-        'write "xn--pple-43d.example.com"',
-    ),
-}
-
-
-@pytest.mark.parametrize(("entry", "what", "fix"), HOSTS.values(), ids=HOSTS)
-def test_a_host_that_cannot_be_meant_is_refused(entry: str, what: str, fix: str) -> None:
-    found, where, way_out = told(f"allow:\n  - {entry}\n")
-
-    assert what in found
-    assert fix in way_out
-    assert where.startswith("a.yaml:2:")
-    assert where.endswith(", allow[0]")
-
-
-@pytest.mark.parametrize(("entry", "what", "fix"), HOSTS.values(), ids=HOSTS)
-def test_a_deny_entry_and_the_host_field_are_as_strict(entry: str, what: str, fix: str) -> None:
-    if entry in {"", "a.example.com\n     - b.example.com"}:
-        return
-    for text in (f"deny: [{entry}]", f"allow:\n  - host: {entry}\n"):
-        if not (text.startswith("deny") and "," in entry):
-            found, _, way_out = told(text)
-            assert what in found
-            assert fix in way_out
-
-
-@pytest.mark.parametrize("entry", [entry for entry, _, fix in HOSTS.values() if "write " in fix])
-def test_a_fix_that_spells_an_entry_spells_one_that_loads(entry: str) -> None:
-    _, _, fix = told(f"allow:\n  - {entry}\n")
-
-    spelled = re.search(r'write ("[^"]+"|\{.*\})', fix)
-    if spelled is not None:
-        assert load_entry(spelled[1]).rules_count == 1
-
-
-@pytest.mark.parametrize(
-    "suffix", ["example.com", "*.example.com", ".example.com", "s3.amazonaws.com"]
-)
-def test_what_is_narrow_enough_is_taken(suffix: str) -> None:
-    assert list(load_entry(f'"{suffix}"').hosts()) == [suffix]
-
-
-# What is refused: fields
-
-FIELDS = {
-    "a quoted port": ('ports: ["443"]', 'the port "443" is in quotes', "write 443", ".ports[0]"),
-    "quoted words for a port": ('ports: ["x"]', "is in quotes", "whole number", ".ports[0]"),
-    "a fraction": ("ports: [443.0]", "443.0 is not a port number", "whole number", ".ports[0]"),
-    "an exponent": ("ports: [1e3]", "1e3 is not a port number", "whole number", ".ports[0]"),
-    "hexadecimal": ("ports: [0x1bb]", "0x1bb is not a port number", "whole number", ".ports[0]"),
-    "a leading zero": ("ports: [0443]", "0443 is not a port number", "whole number", ".ports[0]"),
-    "a null port": ("ports: [~]", "~ is not a port number", "whole number", ".ports[0]"),
-    "a negative port": ("ports: [-1]", "-1 is not a port number", "whole number", ".ports[0]"),
-    "port 0": ("ports: [0]", "0 is not a port number", "whole number", ".ports[0]"),
-    "a port above 65535": ("ports: [65536]", "above 65535", "whole number", ".ports[0]"),
-    "a range of ports": ("ports: [8000-9000]", "not a port number", "name each", ".ports[0]"),
-    "a list for a port": ("ports: [[443]]", "not a port number", "whole number", ".ports[0]"),
-    "a port by itself": ("ports: 443", "ports is not a list", "write ports: [443]", ".ports"),
-    "no ports": ("ports: []", "ports is an empty list", "ports: [443, 8443]", ".ports"),
-    "ports left empty": ("ports:", "ports is not a list", "ports: [443, 8443]", ".ports"),
-    "a port twice": ("ports: [443, 443]", "443 stands twice", "delete one", ".ports[1]"),
-    "port 80 by TLS": ("ports: [80]", "port 80 is for scheme http", "scheme: http", ".ports"),
-    "a method in small letters": ("methods: [get]", "not in capitals", "write GET", ".methods[0]"),
-    "a misspelt method": ("methods: [DELET]", "unknown", "did you mean DELETE?", ".methods[0]"),
-    "a made-up method": ("methods: [FROB]", "unknown method", "use one of GET", ".methods[0]"),
-    "TRACE": ("methods: [TRACE]", "TRACE is always denied", "delete it", ".methods[0]"),
-    "CONNECT": ("methods: [CONNECT]", "always denied", "delete it", ".methods[0]"),
-    "any method": ('methods: ["*"]', "not a method", "leave methods out", ".methods[0]"),
-    "a method by itself": ("methods: GET", "not a list", "write methods: [GET]", ".methods"),
-    "no methods": ("methods: []", "an empty list", "to mean every method", ".methods"),
-    "a boolean method": ("methods: [NO]", "is a boolean", "in quotes", ".methods[0]"),
-    "a path without a slash": ("paths: [v1]", "begin with a slash", 'write "/v1"', ".paths[0]"),
-    "a URL for a path": ('paths: ["https://x/"]', "slash", "the path alone", ".paths[0]"),
-    "a query": ('paths: ["/a?b=c"]', '"?"', "the query is not judged", ".paths[0]"),
-    "a climbing path": ('paths: ["/a/../b"]', "holds", "always denied", ".paths[0]"),
-    "an encoded path": ('paths: ["/a%2fb"]', "holds", "always denied", ".paths[0]"),
-    "stars inside": ('paths: ["/a/**/b"]', "before its end", "only at the end", ".paths[0]"),
-    "a path by itself": ("paths: /v1", "not a list", "write paths: [/v1]", ".paths"),
-    "no paths": ("paths: []", "an empty list", "to mean every path", ".paths"),
-    "an unknown scheme": ("scheme: ftp", '"ftp" is no value of scheme', "https or http", ".scheme"),
-    "a shouted scheme": ("scheme: HTTPS", "no value of scheme", "https or http", ".scheme"),
-    "a list of schemes": ("scheme: [http]", "no value of scheme", "https or http", ".scheme"),
-    "tls off": ("tls: off", '"off" is no value of tls', "intercept or passthrough", ".tls"),
-    "an address with host bits": (
-        "addresses: [10.0.0.1/8]",
-        "not in its canonical spelling",
-        'write "10.0.0.0/8" for the network, or "10.0.0.1" for the one address',
-        ".addresses[0]",
-    ),
-    "a name for an address": (
-        "addresses: [b.example.com]",
-        "neither an IP address nor a network",
-        "10.1.2.0/24",
-        ".addresses[0]",
-    ),
-    "every address": ('addresses: ["::/0"]', "every address", "name the net", ".addresses[0]"),
-    "no addresses": ("addresses: []", "an empty list", "delete the line", ".addresses"),
-    "an unquoted note": ("note: NO", "is a boolean", 'quotes: "NO"', ".note"),
-    "a number for a note": ("note: 2026", "is a number", 'quotes: "2026"', ".note"),
-    "a date for a note": ("note: 2026-11-21", "is a date", "quotes", ".note"),
-    "a list for a note": ("note: [a]", "a list where a text belongs", "write a text", ".note"),
-    "a mapping for a note": ("note: {a: b}", "a mapping where", "write a text", ".note"),
-    "an empty note": ("note:", "the value is missing", "delete it", ".note"),
-    "an unknown field": ("colour: red", 'unknown key "colour"', "use one of host", ""),
-    "a misspelt field": ("metods: [GET]", "unknown key", "did you mean methods?", ""),
-    "another program's word": ("port: [443]", "unknown key", "write ports", ""),
-    "passthrough with paths": (
-        "tls: passthrough\n    paths: [/a]",
-        "paths cannot be checked",
-        "delete paths, or tls: passthrough",
-        ".paths",
-    ),
-    "passthrough with methods": (
-        "tls: passthrough\n    methods: [GET]",
-        "methods cannot be checked",
-        "delete methods, or tls: passthrough",
-        ".methods",
-    ),
-    "TLS for plain HTTP": ("scheme: http\n    tls: intercept", "has no TLS", "delete", ".tls"),
-    "port 443 by HTTP": (
-        "scheme: http\n    ports: [443]",
-        "port 443 is for scheme https",
-        "entry of its own",
-        ".ports",
-    ),
-}
-
-
-@pytest.mark.parametrize(("field", "what", "fix", "key"), FIELDS.values(), ids=FIELDS)
-def test_a_field_that_cannot_be_kept_is_refused(field: str, what: str, fix: str, key: str) -> None:
-    found, where, way_out = told(f"allow:\n  - host: a.example.com\n    {field}\n")
-
-    assert what in found
-    assert fix in way_out
-    assert re.fullmatch(rf"a\.yaml:[34]:\d+, allow\[0\]{re.escape(key)}", where)
-
-
-def test_a_place_is_the_line_and_column_of_the_value() -> None:
-    text = "deny: []\nallow:\n  - a.example.com\n  - host: b.example.com\n    ports: [443, no]\n"
-
-    assert told(text)[1] == "a.yaml:5:18, allow[1].ports[1]"
-
-
-@pytest.mark.parametrize("address", ["192.0.2.1", "192.0.2.0/24", '"2001:db8::1"'])
-def test_addresses_for_an_address_are_refused(address: str) -> None:
-    what, _, _ = told(f"allow:\n  - {{host: {address}, addresses: [10.0.0.0/8]}}")
-
-    assert what == "addresses are for host names, and this host is an address itself"
-
-
-@pytest.mark.parametrize("field", ["tls: intercept", "addresses: [10.0.0.0/8]"])
-def test_a_deny_entry_takes_no_field_that_allows(field: str) -> None:
-    what, where, fix = told(f"deny:\n  - host: a.example.com\n    {field}\n")
-
-    assert what.startswith("unknown key")
-    assert where == "a.yaml:3:5, deny[0]"
-    assert fix == "a deny entry takes host, ports, scheme, methods, paths, note"
-
-
-def test_a_deny_entry_may_name_port_80_without_a_scheme() -> None:
-    assert load("deny: [{host: a.example.com, ports: [80, 443]}]").deny[0].ports == frozenset(
-        {80, 443}
-    )
-
-
-def test_an_entry_without_a_host_is_refused() -> None:
-    assert told("allow: [{ports: [443]}]") == (
-        "the entry names no host",
-        "a.yaml:1:9, allow[0]",
-        "add a line: host: example.com",
-    )
-
-
-def test_a_colon_after_a_host_is_explained() -> None:
-    what, _, fix = told("allow:\n  - a.example.com:\n")
-
-    assert what == 'unknown key "a.example.com"'
-    assert fix.startswith('to name a host, write "- a.example.com" without a colon')
 
 
 # What is refused: the file
@@ -574,76 +298,6 @@ def test_a_preset_denies_nothing() -> None:
     assert "a preset cannot have deny" in what
 
 
-# Passthrough
-
-CLASHES = {
-    "the same host": ("a.example.com", "a.example.com"),
-    "a wildcard above": ("*.example.com", "a.example.com"),
-    "a domain above": (".example.com", "a.b.example.com"),
-    "the domain of a wildcard": (".example.com", "*.example.com"),
-    "the apex of a domain": (".example.com", "example.com"),
-    "the same wildcard": ("*.example.com", "*.example.com"),
-    "the same address": ("192.0.2.1", "192.0.2.1"),
-    "a network above": ("192.0.2.0/24", "192.0.2.128/25"),
-}
-
-
-@pytest.mark.parametrize(("through", "limited"), CLASHES.values(), ids=CLASHES)
-@pytest.mark.parametrize("limit", ["methods: [GET]", "paths: [/a]"])
-def test_limits_below_a_passthrough_are_refused(through: str, limited: str, limit: str) -> None:
-    what, where, fix = told(
-        f'allow:\n  - {{host: "{through}", tls: passthrough}}\n  - {{host: "{limited}", {limit}}}\n'
-    )
-
-    assert f"{through} (a.yaml:2) passes TLS through" in what
-    assert where == f"a.yaml:3:5, {limited}"
-    assert "a.yaml:2" in fix
-
-
-@pytest.mark.parametrize(("one", "other"), CLASHES.values(), ids=CLASHES)
-def test_a_denial_of_requests_and_a_passthrough_clash_both_ways(one: str, other: str) -> None:
-    for through, denied in ((one, other), (other, one)):
-        text = (
-            f'allow: [{{host: "{through}", tls: passthrough}}]\n'
-            f'deny: [{{host: "{denied}", methods: [DELETE]}}]\n'
-        )
-
-        assert "methods cannot be checked here" in told(text)[0]
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        # An exception from a limit: written on purpose, and it can be kept.
-        'allow: [{host: "*.example.com", methods: [GET]}, {host: a.example.com, tls: passthrough}]',
-        "allow: [{host: a.example.com, tls: passthrough}, {host: b.example.com, paths: [/]}]",
-        "allow: [{host: a.test, tls: passthrough, ports: [8443]}, {host: a.test, methods: [GET]}]",
-        "allow: [{host: a.test, tls: passthrough}, {host: a.test, scheme: http, methods: [GET]}]",
-        "allow: [{host: a.test, tls: passthrough}]\n"  # noqa: ISC004
-        "deny: [{host: a.test, scheme: http, methods: [GET]}, a.a.test]",
-        "allow: [{host: 192.0.2.1, tls: passthrough}, {host: 192.0.2.2, methods: [GET]}]",
-    ],
-)
-def test_limits_elsewhere_stand_beside_a_passthrough(text: str) -> None:
-    assert load(text).rules_count >= 2
-
-
-def test_passing_through_what_a_preset_limits_is_refused_in_the_owners_file() -> None:
-    what, where, _ = told(
-        "allow:\n  - preset: a\n  - {host: a.example.com, tls: passthrough}\n",
-        a="allow:\n  - {host: a.example.com, paths: [/x]}\n",
-    )
-
-    assert what == ("passing TLS through here would undo the paths of a.example.com (preset a:2)")
-    assert where == "a.yaml:3:5, a.example.com"
-
-
-def test_a_passthrough_is_one() -> None:
-    policy = load_entry("{host: a.example.com, tls: passthrough}")
-
-    assert policy.decide_connect(Authority.parse("a.example.com:443")).tls is Tls.PASSTHROUGH
-
-
 # Size
 
 
@@ -705,33 +359,104 @@ def test_any_shape_is_loaded_or_refused_with_a_fix(tree: dict[str, object]) -> N
     assert all(problem.fix and problem.where for problem in problems)
 
 
-HOST_ENTRIES = st.sampled_from(
-    ["a.example.com", "*.example.com", ".example.com", "192.0.2.1", "10.0.0.0/8", "2001:db8::1"]
+# A default of allow
+
+OPEN = load("default: allow\n")
+
+
+def at(text: str) -> Authority:
+    return Authority.parse(text, default_port=443)
+
+
+@pytest.mark.parametrize(
+    "target", ["x.test", "x.test:80", "x.test:22", "8.8.8.8", "[2606:4700::1]"]
 )
-RULES = st.fixed_dictionaries(
-    {"host": HOST_ENTRIES},
-    optional={
-        "scheme": st.sampled_from(["https", "http"]),
-        "ports": st.lists(st.integers(1024, 65535), min_size=1, max_size=3, unique=True),
-        "methods": st.lists(st.sampled_from(METHODS), min_size=1, unique=True),
-        "paths": st.lists(
-            st.sampled_from(["/", "/a", "/a/*", "/*/b", "/**"]), min_size=1, unique=True
-        ),
-        "note": st.text(st.characters(categories=["L", "N", "P", "Zs"]), min_size=1),
-    },
+def test_a_default_allow_covers_every_public_host_and_port(target: str) -> None:
+    assert OPEN.decide_connect(at(target)).allowed
+    for scheme in Scheme:
+        request = Request(scheme, at(target), at(target), "DELETE", "/")
+        assert OPEN.decide_request(request).allowed
+
+
+@given(st.ip_addresses())
+def test_a_default_allow_leads_to_no_address_that_is_not_public(address: Address) -> None:
+    public = kind_of(address) is AddressKind.PUBLIC
+
+    by_name = OPEN.decide_address(at("x.test"), address)
+
+    assert by_name.allowed is public
+    assert public or by_name.reason is Reason.ADDRESS_NOT_ALLOWED
+
+
+@pytest.mark.parametrize(
+    "literal",
+    [
+        *("127.0.0.1", "10.0.0.1", "192.168.1.1", "169.254.169.254", "0.0.0.0", "100.64.0.1"),
+        *("[::1]", "[fd00::1]", "[fe80::1]", "[::ffff:a00:1]", "[64:ff9b::a00:1]", "[::7f00:1]"),
+        *("168.63.129.16", "224.0.0.1", "255.255.255.255"),
+    ],
 )
+def test_a_default_allow_leads_to_no_literal_that_is_not_public(literal: str) -> None:
+    assert not OPEN.decide_connect(at(literal)).allowed
+    assert not OPEN.decide_address(at(literal), ip_address(literal.strip("[]"))).allowed
 
 
-def test_a_passthrough_is_printed_as_one() -> None:
-    (rule,) = load_entry("{host: a.example.com, tls: passthrough, addresses: [10.0.0.0/8]}").allow
+def test_an_entry_can_name_a_private_address_beside_a_default_allow() -> None:
+    found = load("default: allow\nallow: [10.0.0.1]\n")
 
-    assert entry_of(rule) == ('{host: a.example.com, tls: passthrough, addresses: ["10.0.0.0/8"]}')
+    assert found.decide_address(at("10.0.0.1"), ip_address("10.0.0.1")).allowed
+    assert found.decide_connect(at("10.0.0.2")).reason is Reason.ADDRESS_NOT_ALLOWED
 
 
-@given(RULES)
-def test_a_rule_printed_as_an_entry_loads_to_the_same_rule(entry: dict[str, object]) -> None:
-    (rule,) = loader.load(yaml.safe_dump({"allow": [entry]}), name="a.yaml").allow
+def test_a_default_allow_opens_tls_and_keeps_agreement() -> None:
+    target = at("x.test")
 
-    (again,) = load_entry(entry_of(rule)).allow
+    assert OPEN.decide_connect(target).tls is Tls.INTERCEPT
+    assert not OPEN.decide_hello(target, "y.test", encrypted=False).allowed
+    assert not OPEN.decide_hello(target, None, encrypted=False).allowed
+    assert not OPEN.decide_hello(target, "x.test", encrypted=True).allowed
+    fronted = Request(Scheme.HTTPS, target, at("y.test"), "GET", "/")
+    assert OPEN.decide_request(fronted).reason is Reason.HOST_MISMATCH
+    assert not OPEN.decide_request(Request(Scheme.HTTPS, target, target, "TRACE", "/")).allowed
 
-    assert facts_of(again) | {"source": ""} == facts_of(rule) | {"source": ""}
+
+def test_a_denial_wins_over_a_default_allow_and_over_narrower_entries() -> None:
+    found = load("default: allow\nallow: [a.x.test]\ndeny: ['*.x.test']\n")
+
+    assert found.decide_connect(at("a.x.test")).reason is Reason.DENY_RULE
+    assert found.decide_connect(at("x.test")).allowed
+
+
+@pytest.mark.parametrize("text", ["*", "**", "*.*", ".", "0.0.0.0/0", "::/0", "", "*."])
+def test_no_text_is_the_pattern_of_every_host(text: str) -> None:
+    refused(f'allow: ["{text}"]\n')
+
+
+# A project's file
+
+
+def test_a_projects_file_denies_even_what_is_allowed_most_narrowly() -> None:
+    rules = loader.load_narrowing('deny: ["*.test"]\n', name="n.yaml")
+
+    policy = load("allow: [a.test]\n").with_denials(rules)
+
+    assert policy.decide_connect(at("a.test")).reason is Reason.DENY_RULE
+
+
+@pytest.mark.parametrize("key", ["allow", "credentials", "anthropic", "default", "include"])
+def test_a_projects_file_cannot_give(key: str) -> None:
+    with pytest.raises(ConfigErrors):
+        loader.load_narrowing(f"{key}: []\n", name="n.yaml")
+
+
+def test_a_projects_file_may_hold_what_is_for_the_run() -> None:
+    text = "hide: [secrets]\nread_only: [.git]\nnetwork: none\ndeny: [x.test]\n"
+
+    (rule,) = loader.load_narrowing(text, name="n.yaml")
+
+    assert rule.name == "x.test"
+
+
+@pytest.mark.parametrize("text", ["", "deny:\n", "deny: []\n"])
+def test_an_empty_projects_file_takes_nothing_away(text: str) -> None:
+    assert loader.load_narrowing(text, name="n.yaml") == ()

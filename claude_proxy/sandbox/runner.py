@@ -245,7 +245,7 @@ def _start_bubblewrap(
     return bubblewrap
 
 
-def _relays(  # noqa: PLR0913 - all that a relay stands between
+def _relays(  # noqa: PLR0913 - everything that a relay connects
     run_spec: RunSpec,
     joined: RelayTarget | None,
     bubblewrap: Bubblewrap,

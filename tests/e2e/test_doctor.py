@@ -147,7 +147,8 @@ def test_without_bwrap_nothing_is_tried_and_it_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script = (
-        "import sys; from claude_proxy.sandbox import facts; facts.find_bwrap = lambda *_: None; "
+        "import sys; from claude_proxy.sandbox import host_facts; "
+        "host_facts.find_bwrap = lambda *_: None; "
         "from claude_proxy.cli.main import main; sys.exit(main(sys.argv[1:]))"
     )
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -1,7 +1,7 @@
 """Sandbox planner: a specification and facts about the host in, the options of bwrap out; pure.
 
 No file is opened here and nothing is started. Laws kept: secrets stay outside, the sandbox cannot
-move its own wall, and no quiet downgrade: what was asked for and cannot be had is an error.
+move its own wall, and no quiet downgrade: an option that cannot be satisfied is an error.
 """
 
 from collections.abc import Iterator, Mapping

@@ -1,6 +1,5 @@
 """The system call filter denies what its rules say, and real programs run under it."""
 
-import ctypes
 import errno
 import itertools
 import platform
@@ -20,6 +19,7 @@ from claude_proxy.sandbox.bubblewrap import seccomp
 from tests.conftest import FindProgram
 from tests.sandbox.boxes import Box
 from tests.support import bpf
+from tests.support.libraries import need_libseccomp
 from tools import libseccomp, seccomp_filter
 
 CALLS = Path(__file__).with_name("calls.c")
@@ -213,7 +213,7 @@ def test_a_call_of_another_architecture_kills(number: int) -> None:
 
 @pytest.mark.parametrize("architecture", seccomp.ARCHITECTURES)
 def test_the_shipped_filter_does_what_libseccomp_builds_from_the_rules(architecture: str) -> None:
-    libseccomp_is_installed()
+    need_libseccomp()
     built, here = bpf.decode(seccomp_filter.build(architecture)), shipped(architecture)
     token = libseccomp.ARCHITECTURES[architecture]
 
@@ -224,13 +224,6 @@ def test_the_shipped_filter_does_what_libseccomp_builds_from_the_rules(architect
     ]
 
     assert differing == [], "run `make seccomp`"
-
-
-def libseccomp_is_installed() -> None:
-    try:
-        ctypes.CDLL("libseccomp.so.2")
-    except OSError:
-        pytest.skip("libseccomp2 is not installed")
 
 
 def every_kind_of_call(token: int, architecture: str) -> Iterator[tuple[int, int, tuple[int, ...]]]:
@@ -260,7 +253,7 @@ def test_every_denied_call_has_a_reason() -> None:
 
 @pytest.mark.parametrize("architecture", seccomp.ARCHITECTURES)
 def test_every_denied_call_is_known_or_written_by_hand(architecture: str) -> None:
-    libseccomp_is_installed()
+    need_libseccomp()
 
     for _, _, calls in seccomp_filter.DENIED:
         for call in calls:

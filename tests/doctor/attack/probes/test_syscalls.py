@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 
 from claude_proxy.doctor.attack.probes import syscalls
+from tests.support.libraries import need_libseccomp
 from tools import libseccomp
 
 
 @pytest.mark.parametrize("name", syscalls.NUMBERS)
 def test_a_number_is_the_one_that_libseccomp_knows(name: str) -> None:
+    need_libseccomp()
     numbers = [libseccomp.call_number(name, machine) for machine in ("x86_64", "aarch64")]
 
     assert syscalls.NUMBERS[name] == tuple(numbers)

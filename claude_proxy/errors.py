@@ -1,7 +1,7 @@
-"""Holds the errors a user may meet: each says what is wrong, where, and how to fix it.
+"""Errors that a user may see: each says what is wrong, where, and how to fix it.
 
-Lower floors raise them from the floor that knows *where*; only `cli` prints them and
-turns them into an exit code. Programming mistakes stay builtin exceptions.
+Lower rooms raise them where the location is known; only `cli` prints them and turns them into an
+exit code. Programming mistakes stay builtin exceptions.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ class ClaudeProxyError(Exception):
         self.fix = fix
 
     def lines(self) -> list[str]:
-        """Return the message as it stands at the terminal, without the program's name."""
+        """Return the message as the terminal shows it, without the program's name."""
         lines = [f"error: {self.what}"]
         if self.where is not None:
             lines.append(f"  where: {self.where}")
@@ -35,7 +35,7 @@ class ConfigError(ClaudeProxyError):
 
 
 class ConfigErrors(ConfigError):  # noqa: N818 - the plural of an Error
-    """Everything that is wrong with one configuration, gathered so that it is fixed at once."""
+    """Everything that is wrong with one configuration, collected to be fixed at once."""
 
     def __init__(self, problems: Sequence[ConfigError]) -> None:
         if not problems:
@@ -50,4 +50,4 @@ class ConfigErrors(ConfigError):  # noqa: N818 - the plural of an Error
 
 
 class AuditError(ClaudeProxyError):
-    """A decision could not be written down; by the seventh law it becomes a denial."""
+    """A decision could not be written down; it becomes a denial (recorded or denied)."""

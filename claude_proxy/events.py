@@ -1,7 +1,7 @@
-"""Defines what the audit log records; nothing here writes it.
+"""Audit events: what the audit log records; nothing here writes it.
 
-No event has room for a header value, a body or a credential (ninth law): what cannot be
-held cannot leak. Hosts and paths are kept as sent; whoever prints them escapes them.
+Secrets stay outside: no event has room for a header value, a body or a credential. Hosts and paths
+are kept as sent; code that prints them escapes them.
 """
 
 from dataclasses import dataclass
@@ -30,17 +30,17 @@ class DecisionMade:
     id: int  # unique and ascending within one audit file: nanoseconds since 1970 at the decision
     connection: int  # the same for all decisions on one client connection
     client: str  # "127.0.0.1:55555"
-    listener: str  # the name of the listener it came in by
+    listener: str  # the name of the listener that accepted it
     phase: Phase
     scheme: str  # "https", "http", OPAQUE, or "" where none is known yet
     target: str  # "example.com:443", or the unreadable target as sent
     method: str  # "" outside HTTP
-    path: str  # without the query unless the owner asked for it; "" outside HTTP
+    path: str  # without the query unless the owner wants it recorded; "" outside HTTP
     allowed: bool
     reason: str
     rule: str | None  # the pattern that decided, if one did
     rule_source: str | None  # "allowlist.yaml:12"
-    credential: str | None = None  # the name of the one that was put in, or that was pinned
+    credential: str | None = None  # the name of the one that was injected or pinned
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Says where in which file something was written."""
+"""Location: the place in a file or preset where something was written. Pure."""
 
 from dataclasses import dataclass
 

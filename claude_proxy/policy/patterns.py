@@ -1,8 +1,8 @@
-"""Reads the patterns of rules: which hosts one covers, and which paths.
+"""Patterns of rules: which hosts one covers, and which paths.
 
-Law kept: agreement (4). A pattern has one spelling and one meaning; what could be taken for a
-regular expression, covers a whole public suffix, or could be read in two ways is refused, with
-the way to fix it. Pure, and linear in what is matched.
+Agreement: a pattern has one spelling and one meaning. A text that could be taken for a regular
+expression, covers a whole public suffix, or could be read in two ways is refused, with its fix.
+Pure, and linear in the length of what is matched.
 """
 
 import re
@@ -40,12 +40,12 @@ class PatternKind(StrEnum):
     DOMAIN = "domain"  # ".example.com": example.com and every depth below
     LITERAL = "literal"  # "192.0.2.1": the address itself as target, never a name
     NETWORK = "network"  # "192.0.2.0/24": the same for every address in it
-    EVERY = "every"  # what a policy that allows by default stands on; nothing that can be written
+    EVERY = "every"  # of a policy that allows by default; no text is read as it
 
 
 @dataclass(frozen=True, slots=True)
 class HostPattern:
-    """The hosts that a rule covers; `parse` is the only way to one from a text."""
+    """The hosts that a rule covers; only `parse` makes one of a text."""
 
     kind: PatternKind
     host: str  # the normalised name without its wildcard; "" for addresses
@@ -53,9 +53,9 @@ class HostPattern:
 
     @classmethod
     def parse(cls, text: str) -> "HostPattern":
-        """Read a pattern as the allowlist spells it; PatternError says how to fix it."""
+        """Read a pattern of the allowlist; PatternError says how to fix it."""
         if _is_odd(text):
-            _refuse_what_is_no_host(text)
+            _refuse_non_host(text)
         if "/" in text:
             return cls(PatternKind.NETWORK, "", _network(text))
         for prefix, kind in (("*.", PatternKind.SUBDOMAINS), (".", PatternKind.DOMAIN)):
@@ -89,7 +89,7 @@ class HostPattern:
                 return self.kind is PatternKind.EVERY
 
     def includes(self, other: "HostPattern") -> bool:
-        """Tell whether every host that `other` covers is one of this pattern's, too."""
+        """Tell whether this pattern covers every host that `other` covers."""
         if self.kind is PatternKind.EVERY:
             return True
         if self.network is not None and other.network is not None:
@@ -153,7 +153,7 @@ _regex_character = re.compile(r"[\^$()|\\+?{}]|\[|\]").search
 _NAME_IT = 'name the host, or use "*.example.com" for its subdomains'
 
 
-def _refuse_what_is_no_host(text: str) -> None:
+def _refuse_non_host(text: str) -> None:
     if not text or text.isspace():
         raise PatternError("the host is empty", _NAME_IT)
     if not text.strip("*."):
@@ -172,7 +172,7 @@ def _refuse_what_is_no_host(text: str) -> None:
     if text.startswith("[") and text.endswith("]") and ":" in text:
         raise PatternError(f"the host {quoted(text)} is in brackets", f'write "{text[1:-1]}"')
     if _regex_character(text):
-        fix = f"a host is no regular expression: {_NAME_IT}"
+        fix = f"a host is not a regular expression: {_NAME_IT}"
         raise PatternError(f"the host {quoted(text)} holds characters no name has", fix)
     if "*" in text.removeprefix("*."):
         fix = 'a wildcard is the whole first label: "*.example.com"'
@@ -192,7 +192,7 @@ def _fix_of_name(text: str) -> str:
     except ValueError:
         if text.replace(".", "").isdigit():
             return 'write all four numbers of the address in decimal, like "192.0.2.1"'
-        return "write the name as it would stand in a URL, in lower case"
+        return "write the name as in a URL, in lower case"
 
 
 def _narrow_name(name: str) -> str:
@@ -207,10 +207,12 @@ def _wide_name(text: str, rest: str) -> str:
     name = _name(rest)
     if literal_of(name) is not None:
         fix = f'write "{name}", or a network like "192.0.2.0/24"'
-        raise PatternError(f"the wildcard {quoted(text)} stands before an address", fix)
+        raise PatternError(f"the wildcard {quoted(text)} is in front of an address", fix)
     if public_suffix(name) is not None:
         fix = f'name the hosts, or use a wildcard one level down, like "*.example.{name}"'
-        what = f"the wildcard {quoted(text)} covers a public suffix, where anybody can have a name"
+        what = (
+            f"the wildcard {quoted(text)} covers a public suffix, where anybody can register a name"
+        )
         raise PatternError(what, fix)
     return name
 
@@ -240,7 +242,7 @@ def _not_hiding(network: Network, text: str) -> Network:
     return network
 
 
-# What two servers, or a server and its own framework, read as two different paths.
+# What two servers, or a server and its framework, may read as different paths.
 _find_ambiguity = re.compile(
     r"""
     \A(?! / | \*\Z )                    # no path at all; the "*" of OPTIONS is one meaning
@@ -259,7 +261,7 @@ _find_ambiguity = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE | re.ASCII,
 ).search
-# Nearly every path: whole segments of characters that need no escape and none of them a dot alone.
+# Nearly every path: segments of characters that need no escape, and no segment of only dots.
 _is_clear = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[\w.~!$&'()*+,=:@-]+)+/?|/", re.ASCII).fullmatch
 _PATH_CHARACTERS = "/%~!$&'()*+,=:@"
 _no_path_character = re.compile(r"[\^|{}\[\]<>\"`]").search
@@ -273,23 +275,23 @@ class PathGlob:
     _matcher: "GlobMatcher" = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        _refuse_what_is_no_glob(self.text)
+        _refuse_non_glob(self.text)
         object.__setattr__(self, "_matcher", GlobMatcher(self.text))
 
     @classmethod
     def parse(cls, text: str) -> "PathGlob":
-        """Read a glob as the allowlist spells it; PatternError says how to fix it."""
+        """Read a glob of the allowlist; PatternError says how to fix it."""
         return cls(text)
 
     def matches(self, path: str) -> bool:
-        """Tell whether `path` is covered as it was sent, byte for byte."""
+        """Tell whether the glob covers `path` exactly as it was sent."""
         return self._matcher.matches(path)
 
     def __str__(self) -> str:
         return self.text
 
 
-def _refuse_what_is_no_glob(text: str) -> None:
+def _refuse_non_glob(text: str) -> None:
     if not text.startswith("/"):
         what = f"the path {quoted(text)} does not begin with a slash"
         raise PatternError(what, 'write it like "/v1/*" or "/v1/**"')
@@ -297,7 +299,7 @@ def _refuse_what_is_no_glob(text: str) -> None:
         what = f'the path {quoted(text)} has "**" before its end or inside a segment'
         raise PatternError(what, 'use "*" for one segment, and "/**" only at the end')
     if (found := _no_path_character(text)) is not None:
-        fix = "a path is a glob, no regular expression; percent-encode what is meant literally"
+        fix = "a path is a glob, not a regular expression; percent-encode what is meant literally"
         raise PatternError(f"the path {quoted(text)} holds {quoted(found[0])}", fix)
     if (found := _find_ambiguity(text)) is not None:
         fix = "such paths are always denied where paths are restricted; write it without"
@@ -313,7 +315,7 @@ def is_ambiguous(path: str) -> bool:
 
 
 class GlobMatcher:
-    """A glob taken apart once; matching is linear, for it is compared and never backtracks."""
+    """A glob split into its parts; matching compares and never backtracks, so it is linear."""
 
     __slots__ = ("_open", "_prefix", "_segments")
 
@@ -325,7 +327,7 @@ class GlobMatcher:
         self._segments = tuple(tuple(map(spell, segment.split("*"))) for segment in body.split("/"))
 
     def matches(self, path: str) -> bool:
-        """Tell whether `path` is covered, in the spelling that the glob was taken apart in."""
+        """Tell whether the glob covers `path`, which `spell` has been applied to."""
         if self._prefix is not None:
             if not path.startswith(self._prefix):
                 return False
@@ -351,7 +353,7 @@ def _segment_matches(pieces: tuple[str, ...], segment: str) -> bool:
     at = len(first)
     if at > end or not segment.startswith(first) or not segment.endswith(last):
         return False
-    # The leftmost place for each piece leaves the most room for the next, so none is tried twice.
+    # The leftmost match of each piece leaves the most room for the next, so none is tried twice.
     for piece in pieces[1:-1]:
         found = segment.find(piece, at, end)
         if found < 0:

@@ -1,10 +1,10 @@
-"""Holds the words for why a decision went as it did."""
+"""Reasons: why a decision was made; stable codes for clients, queries and tests."""
 
 from enum import StrEnum
 
 
 class Reason(StrEnum):
-    """Why a decision went as it did; stable, for queries, dashboards and tests."""
+    """Why a decision was made; stable, for clients, queries and tests."""
 
     RULE_MATCHED = "rule-matched"
     NO_RULE = "no-rule"
@@ -27,11 +27,11 @@ class Reason(StrEnum):
     ADDRESS_NOT_ALLOWED = "address-not-allowed"
     PROXY_LOOP = "proxy-loop"
     CLIENT_NOT_ALLOWED = "client-not-allowed"
-    CLIENT_NOT_AUTHENTICATED = "client-not-authenticated"  # 407; SOCKS5 has words of its own
+    CLIENT_NOT_AUTHENTICATED = "client-not-authenticated"  # 407; SOCKS5 has its own replies
     FOREIGN_CREDENTIAL = "foreign-credential"  # not the one that is bound to the host
-    PLACEHOLDER_MISPLACED = "placeholder-misplaced"  # where no value may take its place
-    CREDENTIAL_UNAVAILABLE = "credential-unavailable"  # its source gives none now
-    ENDPOINT_NOT_ALLOWED = "endpoint-not-allowed"  # of an API that is narrowed, or of the gateway
+    PLACEHOLDER_MISPLACED = "placeholder-misplaced"  # where no value may replace it
+    CREDENTIAL_UNAVAILABLE = "credential-unavailable"  # its source has none now
+    ENDPOINT_NOT_ALLOWED = "endpoint-not-allowed"  # of a restricted API, or of the gateway
     MODEL_NOT_ALLOWED = "model-not-allowed"
     BETA_NOT_ALLOWED = "beta-not-allowed"
     SERVER_TOOL_NOT_ALLOWED = "server-tool-not-allowed"
@@ -40,6 +40,6 @@ class Reason(StrEnum):
     BODY_UNREADABLE = "body-unreadable"  # in exactly one way
     BODY_TOO_LARGE = "body-too-large"
     CEILING_REACHED = "ceiling-reached"  # 429, of the gateway
-    RULE_WITHDRAWN = "rule-withdrawn"  # the policy was reloaded, and an open tunnel's rule is gone
+    RULE_WITHDRAWN = "rule-withdrawn"  # a reload removed the rule of an open tunnel
     AUDIT_FAILED = "audit-failed"
     INTERNAL_ERROR = "internal-error"

@@ -1,7 +1,7 @@
-"""Spells in one line what a credential is, and what narrows an API; for logs and for `check`.
+"""Summaries: a credential or an API restriction in one line, for logs and for `check`.
 
-Law kept: secrets stay outside (9). Where a secret is kept is told, what it is never is: neither a
-hash of it, nor the arguments of a command, nor a placeholder. Pure.
+Secrets stay outside: a line says where a secret is kept and never what it is, neither as a hash
+nor by the arguments of a command or a placeholder. Pure.
 """
 
 from collections.abc import Iterable, Iterator
@@ -12,16 +12,16 @@ from claude_proxy.policy.credentials.sources import source_name
 from claude_proxy.policy.messages.destinations import DestinationScope
 from claude_proxy.policy.messages.restrictions import MIB, ApiRestrictions
 
-_NAMED = 4  # values of a list that are spelled out; the rest is counted
+_NAMED = 4  # values of a list that are shown; the rest is counted
 
 
 def describe_credential(binding: Binding) -> str:
-    """Return which hosts a credential is for, and what becomes of it there."""
+    """Return which hosts a credential is for, and how it is used there."""
     return f"credential {binding.name} for {_hosts(binding)}: {describe_use(binding.use)}"
 
 
 def hidden_changes(old: Iterable[Binding], new: Iterable[Binding]) -> Iterator[str]:
-    """Yield a line for each credential that has changed in what no line of it tells."""
+    """Yield a line for each credential that differs in what its description does not show."""
     known = {binding.name: binding for binding in old}
     for binding in new:
         was = known.get(binding.name)
@@ -32,7 +32,7 @@ def hidden_changes(old: Iterable[Binding], new: Iterable[Binding]) -> Iterator[s
 
 
 def describe_use(use: Injection | LoginPin) -> str:
-    """Return how a credential gets into a request, or which of the client's passes."""
+    """Return how a credential is injected, or which login of the client passes."""
     if isinstance(use, Injection):
         form = {Form.FIELD: f"field {use.name}", Form.BASIC: f"basic as {use.user}"}
         return f"inject {form.get(use.form, use.form.value)} from {source_name(use.source)}"
@@ -41,35 +41,35 @@ def describe_use(use: Injection | LoginPin) -> str:
     return "pin learn" if use.learn else f"pin {len(use.digests)} by hash"
 
 
-def describe_restrictions(narrowing: ApiRestrictions) -> str:
-    """Return what requests to an API are limited to, without what is not limited."""
-    words = [_head(narrowing)]
-    for name, values in _limits(narrowing).items():
+def describe_restrictions(restrictions: ApiRestrictions) -> str:
+    """Return what requests to an API are limited to."""
+    words = [_head(restrictions)]
+    for name, values in _limits(restrictions).items():
         more = len(values) - _NAMED
         shown = [*values[:_NAMED], f"and {more} more"] if more > 1 else values
         words.append(f"{name} {', '.join(shown)}")
     return "; ".join(words)
 
 
-def restriction_lines(narrowing: ApiRestrictions) -> list[str]:
-    """Return a line for each value, so that what changes can be told without the rest."""
-    limits = _limits(narrowing).items()
-    return [f"{_head(narrowing)} {name} {value}" for name, values in limits for value in values]
+def restriction_lines(restrictions: ApiRestrictions) -> list[str]:
+    """Return a line for each value, so that a change shows as the lines it touches."""
+    limits = _limits(restrictions).items()
+    return [f"{_head(restrictions)} {name} {value}" for name, values in limits for value in values]
 
 
-def _head(narrowing: ApiRestrictions) -> str:
-    return f"anthropic {_hosts(narrowing)}"
+def _head(restrictions: ApiRestrictions) -> str:
+    return f"anthropic {_hosts(restrictions)}"
 
 
-def _limits(narrowing: ApiRestrictions) -> dict[str, list[str]]:
+def _limits(restrictions: ApiRestrictions) -> dict[str, list[str]]:
     lists: dict[str, Iterable[object] | None] = {
-        "paths": narrowing.paths,
-        "models": narrowing.models,
-        "beta": narrowing.beta,
-        "server_tools": narrowing.server_tools,
-        "mcp_servers": _reach(narrowing.mcp_servers),
-        "sources": _reach(narrowing.sources),
-        "max_body": [_size(narrowing.max_bytes)],
+        "paths": restrictions.paths,
+        "models": restrictions.models,
+        "beta": restrictions.beta,
+        "server_tools": restrictions.server_tools,
+        "mcp_servers": _scope(restrictions.mcp_servers),
+        "sources": _scope(restrictions.sources),
+        "max_body": [_size(restrictions.max_bytes)],
     }
     return {
         name: list(map(str, values)) or ["none"]
@@ -85,10 +85,10 @@ def _hosts(entry: Binding | ApiRestrictions) -> str:
     return f"{hosts} ports {','.join(map(str, sorted(entry.ports)))}"
 
 
-def _reach(reach: DestinationScope) -> list[object] | None:
-    if reach.every:
+def _scope(scope: DestinationScope) -> list[object] | None:
+    if scope.every:
         return None
-    return [*(["allowlisted"] if reach.allowlisted else []), *reach.hosts]
+    return [*(["allowlisted"] if scope.allowlisted else []), *scope.hosts]
 
 
 def _size(size: int) -> str:

@@ -1,14 +1,14 @@
-"""Knows where somebody else's account could still be used, beside the host that has its credential.
+"""Unbound hosts: where another account could still be used beside a host with a credential.
 
-Law kept: secrets stay outside (9). Who binds a credential to the API wants no other account to be
-of use to an agent; the provider's other hosts take any, and are allowed for signing in. Pure.
+Secrets stay outside. An owner who binds a credential to the API wants an agent to use no other
+account; the provider's other hosts accept any, and are allowed for signing in. Pure.
 """
 
 from claude_proxy.policy.policy import Policy
 from claude_proxy.wire.authority import Authority
 
 _API = Authority("api.anthropic.com", 443)
-_OF_THE_SAME_ACCOUNTS = (
+_SAME_PROVIDER = (
     "claude.ai",
     "claude.com",
     "platform.claude.com",
@@ -18,16 +18,16 @@ _OF_THE_SAME_ACCOUNTS = (
 
 
 def unbound_hosts(policy: Policy) -> tuple[str, ...]:
-    """Return the hosts where any account may be used though one is bound at the API."""
+    """Return the hosts where any account may be used though the API has a bound one."""
     if not policy.binds(_API):
         return ()
-    # POST, as a host that may only be read keeps nothing for anybody.
-    hosts = _OF_THE_SAME_ACCOUNTS
+    # POST, as nothing can be stored on a host that may only be read.
+    hosts = _SAME_PROVIDER
     return tuple(host for host in hosts if policy.allows_url(f"https://{host}/", "POST"))
 
 
 def warn_of_unbound_hosts(policy: Policy) -> tuple[str, str] | None:
-    """Return what to tell the owner of such hosts, and the fix; None if there are none."""
+    """Return a warning about such hosts and its fix; None if there are none."""
     hosts = ", ".join(unbound_hosts(policy))
     if not hosts:
         return None

@@ -1,9 +1,9 @@
-"""Classifies an IP address: may an ordinary name resolve to it, or must a rule name it first.
+"""Kinds of IP addresses: public, private, loopback, link-local, metadata service.
 
-Law kept: judged is dialled (6). An IPv4 address hidden in an IPv6 one is judged as that IPv4
-address. The table is our own: `ipaddress.is_global` changed between Python versions. Whatever
-IANA's special-purpose registries list is never PUBLIC here, even the few anycast services that
-they call globally reachable: the nearest PCP or TURN server is the user's own router. Pure.
+Judged is dialled: an IPv4 address inside an IPv6 one is judged as that IPv4 address. The table is
+the project's own, as `ipaddress.is_global` changed between Python versions. Nothing in IANA's
+special-purpose registries is PUBLIC here, not even the few anycast services that they call
+globally reachable: the nearest PCP or TURN server is the user's own router. Pure.
 """
 
 from enum import StrEnum
@@ -14,7 +14,7 @@ type Network = IPv4Network | IPv6Network
 
 
 class AddressKind(StrEnum):
-    """What kind of place an address leads to, the gravest last."""
+    """What an address leads to, the most dangerous last."""
 
     PUBLIC = "public"
     RESERVED = "reserved"  # documentation, benchmarking, carrier NAT, protocols, not allocated
@@ -23,13 +23,13 @@ class AddressKind(StrEnum):
     PRIVATE = "private"
     LINK_LOCAL = "link-local"
     LOOPBACK = "loopback"
-    METADATA = "metadata"  # hands a cloud machine's credentials to whoever asks
+    METADATA = "metadata"  # gives a cloud machine's credentials to any process
 
 
 _GRAVITY = {kind: gravity for gravity, kind in enumerate(AddressKind)}
 
-# Not in one range: each cloud chose for itself, Azure even among public addresses. From the
-# clouds' own documentation and cloud-init's data sources.
+# Not in one range: each cloud has its own, Azure even a public address. From the clouds' own
+# documentation and cloud-init's data sources.
 _METADATA = (
     "169.254.169.254",  # AWS, Azure, Google, Oracle, OpenStack, DigitalOcean, Hetzner, ...
     "169.254.170.2",  # AWS ECS task credentials
@@ -84,7 +84,7 @@ _SPECIAL = dict.fromkeys(_METADATA, AddressKind.METADATA) | {
     "2620:4f:8000::/48": AddressKind.RESERVED,  # AS112
     "3fff::/20": AddressKind.RESERVED,  # documentation, RFC 9637
     "2000::/3": AddressKind.PUBLIC,
-    # All else is not allocated (RFC 4291, 2.4), or no destination: discard-only 100::/64
+    # The rest is not allocated (RFC 4291, 2.4), or not a destination: discard-only 100::/64
     # (RFC 6666), the dummy prefix 100:0:0:1::/64 (RFC 9780), SRv6 SIDs 5f00::/16 (RFC 9602).
     "::/0": AddressKind.RESERVED,
 }
@@ -109,7 +109,7 @@ _CARRIERS = frozenset(
         "::ffff:0:0",  # IPv4-mapped, 2.5.5.2
         "::ffff:0:0:0",  # IPv4-translated, RFC 2765
         "64:ff9b::",  # NAT64, RFC 6052
-        "64:ff9b:1::",  # NAT64 of a local network, RFC 8215, in the layout that nearly all use
+        "64:ff9b:1::",  # NAT64 of a local network, RFC 8215, in the usual layout
     )
 )
 _LOCAL_NAT64 = int(IPv6Address("64:ff9b:1::")) >> 80  # RFC 8215
@@ -126,7 +126,7 @@ def kind_of(address: Address) -> AddressKind:
 
 
 def effective(address: Address) -> Address:
-    """Return the address to judge: the gravest IPv4 address inside, or `address` itself."""
+    """Return the address to judge: the most dangerous IPv4 one inside, or `address` itself."""
     if isinstance(address, IPv4Address):
         return address
     readings = _readings(int(address))
@@ -138,13 +138,13 @@ def _kind(address: Address) -> AddressKind:
     for first, last, kind in _RANGES[address.version]:
         if first <= number <= last:
             return kind
-    return AddressKind.PUBLIC  # IPv4 alone: the table for IPv6 ends with every address
+    return AddressKind.PUBLIC  # only IPv4: the table for IPv6 ends with every address
 
 
 def _readings(number: int) -> list[Address]:
-    """Return every address that a network may take this IPv6 address for; none: only itself."""
+    """Return every address that a network may read this IPv6 address as; none: only itself."""
     found: list[Address] = [IPv4Address(inner & _LOW_32) for inner in _carried(number)]
-    # ISATAP stands under any prefix, and then the prefix is judged too.
+    # ISATAP works below any prefix, so the prefix is judged too.
     if number >> 32 & _ISATAP_MASK == _ISATAP:
         found += [IPv4Address(number & _LOW_32), IPv6Address(number)]
     return found
@@ -159,7 +159,7 @@ def _carried(number: int) -> tuple[int, ...]:
     if number >> 96 == _TEREDO:
         return (number >> 64, ~number)  # the server, and the client with its bits inverted
     if number >> 80 == _LOCAL_NAT64:
-        # How long the translator's prefix is cannot be seen: each layout of RFC 6052, 2.2.
+        # The length of the translator's prefix is unknown: each layout of RFC 6052, 2.2.
         return (
             (number >> 64 & 0xFFFF) << 16 | number >> 40 & 0xFFFF,  # /48
             (number >> 64 & 0xFF) << 24 | number >> 32 & 0xFFFFFF,  # /56

@@ -1,8 +1,8 @@
-"""Normalises the name and port of a target, once; the only parser of names.
+"""Authority: host and port of a target, normalised once; the only parser of names.
 
-Law kept: one judge (2) and agreement (4). Two spellings of one host become one value here, and
-what has no single meaning (octal IPv4, a zone id, a percent sign, a full-width digit) becomes
-ValueError, so that no later comparison can be led astray. Pure.
+Agreement: two spellings of one host become one value here, and a text without a single meaning
+(octal IPv4, a zone id, a percent sign, a full-width digit) is a ValueError, so that no later
+comparison can be misled. Pure.
 """
 
 import re
@@ -44,7 +44,7 @@ class Authority:
     address: IPv4Address | IPv6Address | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        # A value that is not normal cannot exist, whoever builds it.
+        # A value that is not normal cannot exist, however it is built.
         if normalise_host(self.host) != self.host:
             raise ValueError(f"the host {quoted(self.host)} is not in its normal spelling")
         if not 1 <= self.port <= MAX_PORT:
@@ -96,7 +96,7 @@ def text_of(address: IPv4Address | IPv6Address) -> str:
 
 
 def quoted(text: str) -> str:
-    """Return `text` in quotes for a message, short and with nothing a terminal would obey."""
+    """Return `text` in quotes for a message, shortened and without control characters."""
     shown = text if len(text) <= _MAX_NAME else f"{text[:_MAX_NAME]}..."
     return f'"{repr(shown)[1:-1]}"'
 
@@ -105,7 +105,7 @@ def quoted(text: str) -> str:
 def _parse(text: str, default_port: int | None) -> Authority:
     if text.startswith("["):
         host, closing, rest = text[1:].partition("]")
-        # Brackets are for IPv6 alone: `[denied.com]:443` once slipped past a filter.
+        # Brackets are for IPv6 alone: `[denied.com]:443` once got past a filter.
         if not closing or ":" not in host:
             raise ValueError(f"{quoted(text)} is no IPv6 address in brackets")
     else:
@@ -116,7 +116,7 @@ def _parse(text: str, default_port: int | None) -> Authority:
             raise ValueError(f"{quoted(text)} lacks a port")
         return Authority.of(host, default_port)
     if rest[0] != ":" or not _is_port(rest[1:]):
-        raise ValueError(f"{quoted(text)} has no port that is plainly 1-{MAX_PORT}")
+        raise ValueError(f"{quoted(text)} has no valid port, 1-{MAX_PORT}")
     return Authority.of(host, int(rest[1:]))
 
 
@@ -135,7 +135,7 @@ def _ascii(text: str | bytes) -> str:
 
 
 def _ipv6(text: str) -> str:
-    # A zone id names an interface of ours, never a host of theirs. A dotted quad has a second
+    # A zone id names an interface of this machine, never a host. A dotted quad has a second
     # spelling in hexadecimal, and which of the two is printed changed with Python 3.13.
     if "%" in text or "." in text:
         raise ValueError(f"{quoted(text)} is not an IPv6 address in plain hexadecimal groups")
@@ -190,7 +190,7 @@ def _is_a_label(label: str) -> bool:
 
 def _with_a_labels(name: str) -> str:
     # Label by label: `idna.encode` would also take the ideographic full stops for dots. Only ASCII
-    # is folded: lower() makes a "k" of the Kelvin sign, and of Cherokee what IDNA does not have.
+    # is folded: lower() turns the Kelvin sign into a "k", and Cherokee into what IDNA forbids.
     small = "".join(char.lower() if char.isascii() else char for char in name)
     try:
         return ".".join(

@@ -1,8 +1,8 @@
-"""Reads a TLS ClientHello whole, or says that it cannot be read; sans-io.
+"""ClientHello: reads the first message of TLS as a whole, or says that it cannot; sans-io.
 
-Law 4 (agreement) stands on this reader: a name that is hidden by splitting the hello over
-records or segments (CVE-2026-32305 was such a case) is read all the same, because
-nothing is answered before the last byte of the message is here.
+Agreement: a server name that is hidden by splitting the hello over records or segments
+(CVE-2026-32305 was such a case) is still read, because there is no result before the last byte of
+the message has arrived.
 """
 
 import struct
@@ -12,11 +12,11 @@ HANDSHAKE = 0x16
 _CHANGE_CIPHER_SPEC = b"\x14\x03\x03\x00\x01\x01"
 _CLIENT_HELLO = 0x01
 _RECORD_LIMIT = 1 << 14  # RFC 8446 section 5.1: a plaintext fragment is at most 2^14 bytes
-_HELLO_LIMIT = 1 << 15  # post-quantum key shares need about 2 KiB; nobody needs 32 KiB
+_HELLO_LIMIT = 1 << 15  # post-quantum key shares need about 2 KiB; no client needs 32 KiB
 
 _SERVER_NAME = 0
 _ALPN = 16
-_ENCRYPTED_CLIENT_HELLO = 0xFE0D  # RFC 9849, and what GREASE for it looks like
+_ENCRYPTED_CLIENT_HELLO = 0xFE0D  # RFC 9849, also what GREASE for it looks like
 
 # RFC 8446 section 4.1.3: the `random` that makes a ServerHello a HelloRetryRequest.
 _RETRY_RANDOM = bytes.fromhex("cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2c8a8339c")
@@ -29,11 +29,11 @@ class HelloUnreadableError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class ClientHello:
-    """What a client says of itself before anything is encrypted."""
+    """What a client sends before anything is encrypted."""
 
     sni: str | None  # as sent; None where the extension is missing
     alpn: tuple[bytes, ...]
-    encrypted: bool  # an encrypted inner hello is present, so `sni` may be a pretence
+    encrypted: bool  # an encrypted inner hello is present, so `sni` may be a decoy
 
 
 def starts_like_tls(data: bytes | bytearray) -> bool | None:
@@ -52,7 +52,7 @@ class HelloReader:
     """
 
     def __init__(self) -> None:
-        self.raw = bytearray()  # every byte fed, for whoever speaks TLS next
+        self.raw = bytearray()  # every byte fed, for the layer that handles TLS next
         self._message = bytearray()
         self._at = 0
 
@@ -91,9 +91,9 @@ class HelloReader:
 
 
 def skip_change_cipher_spec(data: bytes | bytearray) -> int | None:
-    """Return how many bytes the compatibility record of RFC 8446 D.4 takes up; None: wait.
+    """Return the length of the compatibility record of RFC 8446 D.4, or 0; None: wait.
 
-    It is that very record or none: a longer one could hold what only the server reads.
+    Only that exact record counts: a longer one could hold what only the server reads.
     """
     size = len(_CHANGE_CIPHER_SPEC)
     if data[:size] != _CHANGE_CIPHER_SPEC[: len(data)]:
@@ -148,7 +148,7 @@ def _extensions(body: bytes, at: int) -> dict[int, bytes]:
 
 
 def _sni(data: bytes | None) -> str | None:
-    """Read the one host name of RFC 6066 section 3; more than one is a way to disagree."""
+    """Read the one host name of RFC 6066 section 3; two could be read differently."""
     if data is None:
         return None
     size = _u16(data, 3)

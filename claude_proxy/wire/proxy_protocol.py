@@ -1,21 +1,21 @@
-"""Writes and reads the PROXY protocol header by which a relay says for whom it speaks; sans-io.
+"""PROXY protocol header, by which a relay says on whose behalf it connects; sans-io.
 
-It is version 2 of HAProxy's specification (proxy-protocol.txt, section 2.2), with two values of
-our own: the run's name and its command. What it says is shown in the audit and decides nothing,
-so a lie in it gains nothing. Names are data here: whoever prints them escapes them.
+Version 2 of HAProxy's specification (proxy-protocol.txt, section 2.2), with two values of this
+project: the name of the run and its command. They are shown in the audit and decide nothing, so a
+false one gains nothing. Names are data here: code that prints them escapes them.
 
-It imports next to nothing, as the relay reads it, which has to start in milliseconds.
+Imports next to nothing, as the relay, which must start in milliseconds, uses it.
 """
 
 from collections import namedtuple
 
 SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
 
-_PROXY = 0x21  # version 2, and this connection is made on behalf of somebody
+_PROXY = 0x21  # version 2, and the connection is made on behalf of a client
 _LOCAL = 0x20  # version 2, and it is not (HAProxy's health checks)
 _UNSPECIFIED = 0x00
-# What addresses take up, by family and transport. They are skipped: of a peer only that counts
-# which the kernel says of it.
+# The size of addresses, by family and transport. They are skipped: only what the kernel says about
+# a peer counts.
 _ADDRESS_SIZES = {
     _UNSPECIFIED: 0,
     **dict.fromkeys((0x11, 0x12), 12),  # IPv4
@@ -23,7 +23,7 @@ _ADDRESS_SIZES = {
     **dict.fromkeys((0x31, 0x32), 216),  # Unix
 }
 
-# Section 2.2.8: 0xE0 to 0xEF are for the use of whoever wants them.
+# Section 2.2.8: 0xE0 to 0xEF are for custom use.
 _NAME = 0xE0
 _COMMAND = 0xE1
 _VALUE_LIMIT = 255
@@ -33,16 +33,16 @@ _LIMIT = 1024
 
 
 class Announcement(namedtuple("Announcement", ["name", "command"])):  # noqa: PYI024
-    """For whom a relay speaks; both may be empty, or hold any character at all."""
+    """On whose behalf a relay connects; both may be empty, or hold any character at all."""
 
-    # Not typing.NamedTuple, nor a dataclass: their modules take the relay longer than its own.
+    # Not typing.NamedTuple nor a dataclass: their modules take longer to import than the relay.
     __slots__ = ()
     name: str
     command: str
 
 
 def encode(name: str, command: str) -> bytes:
-    """Return the header; what is too long is cut, at the end of a character."""
+    """Return the header; a value that is too long is cut at the end of a character."""
     values = _tlv(_NAME, name) + _tlv(_COMMAND, command)
     return SIGNATURE + bytes((_PROXY, _UNSPECIFIED)) + len(values).to_bytes(2) + values
 
@@ -57,10 +57,10 @@ def _tlv(kind: int, text: str) -> bytes:
 def read(buffer: bytearray) -> Announcement | None:
     """Take the header off the front of `buffer`; None while it is not whole.
 
-    `ValueError` says that no header begins here, or a broken one; `buffer` is then as it was.
+    ValueError if this is not the beginning of a valid header; `buffer` is then unchanged.
     """
     if buffer[: len(SIGNATURE)] != SIGNATURE[: len(buffer)]:
-        raise ValueError("no PROXY protocol signature")
+        raise ValueError("the PROXY protocol signature is missing")
     if len(buffer) < _PREFIX_SIZE:
         return None
     command, family = buffer[len(SIGNATURE)], buffer[len(SIGNATURE) + 1]
@@ -92,7 +92,9 @@ def _announcement_of(block: bytes) -> Announcement:
         if kind not in found:
             continue  # section 2.2: what a receiver does not know it skips
         if kind in seen or size > _VALUE_LIMIT:
-            raise ValueError("the PROXY protocol header repeats a value, or holds too long a one")
+            raise ValueError(
+                "the PROXY protocol header repeats a value, or has one that is too long"
+            )
         seen.add(kind)
         found[kind] = value.decode()  # a UnicodeDecodeError is a ValueError
     return Announcement(found[_NAME], found[_COMMAND])

@@ -1,8 +1,8 @@
-"""Finds in a request's head everything by which a server may tell whose request it is.
+"""Detection of logins: everything in a request's head by which a server may know the account.
 
-Laws kept: agreement (4), secrets stay outside (9). A login counts in whichever clothes it comes: a
-field of another spelling, Basic, a cookie, the query, a parameter of the path. What only might be
-one is taken for one, as a server may know more than this module. Pure.
+Agreement, secrets stay outside. A login counts wherever it appears: in a field of another spelling,
+Basic, a cookie, the query, a parameter of the path. What may be a login is treated as one, as a
+server may know more than this module. Pure.
 """
 
 import re
@@ -18,16 +18,16 @@ QUERY = b"?"
 PATH = b"/"
 COOKIE = b"cookie"
 _SUBPROTOCOL = b"sec-websocket-protocol"
-# For this hop alone: never sent on (wire.http1_emit; RFC 9113, 8.2.2).
-_OF_THIS_HOP = frozenset({b"proxy-authorization", b"proxy-authenticate"})
+# Only for this hop: never sent on (wire.http1_emit; RFC 9113, 8.2.2).
+_HOP_BY_HOP = frozenset({b"proxy-authorization", b"proxy-authenticate"})
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Login:
-    """One place where a request says whose it is; no repr shows what."""
+    """One place where a request authenticates; no repr shows the value."""
 
     place: bytes  # the field in its usual spelling, or QUERY or PATH
-    raw: bytes  # all that stands there
+    raw: bytes  # all that is there
     # What it may be compared by: any of them is enough, and the first is what a pin learns.
     keys: tuple[bytes, ...]
     parts: tuple[bytes, ...] = ()  # what a placeholder may stand for
@@ -73,32 +73,32 @@ _FIELDS = frozenset(
 _PARAMETERS = frozenset(
     {b"key", b"pass", b"pwd", b"sig", b"hmac", b"sid", b"ticket", b"jsessionid", b"phpsessid"}
 )
-# What is called a token, and says nothing about who asks.
+# What is called a token, and says nothing about the account.
 _is_innocent = re.compile(
     rb"(?:csrf|xsrf|csrfmiddleware|antiforgery|page|paging|next|continuation|sync|cursor|max)token\Z"
 ).search
-# Set by networks that stand before others' sites, about a client and not about an account.
+# Set by content delivery networks, about a client and not about an account.
 _INNOCENT_COOKIES = frozenset(
     {b"__cf_bm", b"__cflb", b"__cfruid", b"_cfuvid", b"cf_clearance", b"awsalb", b"awsalbcors"}
 )
-# Keys that are known by their shape, wherever they stand.
+# Keys that are recognised by their shape, wherever they appear.
 _find_known_shape = re.compile(
     rb"sk-ant-(?:api|oat|ort|sid|admin)|gh[opusr]_[A-Za-z0-9]{20}|github_pat_|glpat-"
 ).search
 _is_like_authorization = re.compile(rb"(?i)(?:bearer|basic)[ \t]+\S").match
 # A protocol's name, like "graphql-ws" or "v1.example.com"; a key is longer, or is announced.
-_is_tame_protocol = re.compile(
+_is_plain_protocol = re.compile(
     rb"(?!.*(?i:auth|bearer|token|key|jwt))[A-Za-z0-9._/+-]{1,24}"
 ).fullmatch
 _scheme_of = re.compile(rb"(?i)(bearer|token|basic)[ \t]+(\S.*)", re.DOTALL).fullmatch
-# Of Basic: a user that is a mere name. Some servers take a key there, and then ignore the password.
+# Of Basic: a user that is only a name. Some servers accept a key there, and ignore the password.
 _is_mere_name = re.compile(
     rb"[A-Za-z0-9._+-]{0,16}|[A-Za-z0-9._+-]{1,64}@[A-Za-z0-9.-]{1,64}"
 ).fullmatch
 _NO_PASSWORDS = frozenset({b"", b"x-oauth-basic", b"x"})
 
 
-@lru_cache(maxsize=2048)  # clients send the same names again and again
+@lru_cache(maxsize=2048)  # clients keep sending the same names
 def field_place(name: bytes) -> bytes:
     """Return a field's name as many servers fold it: "X_API_KEY" reaches them as "x-api-key"."""
     return name.lower().replace(b"_", b"-")
@@ -107,13 +107,13 @@ def field_place(name: bytes) -> bytes:
 def find_logins(
     path: bytes, query: bytes, fields: Sequence[RawField], also: frozenset[bytes] = frozenset()
 ) -> list[Login]:
-    """Return every login in a head; fields in `also` (usual spelling) are taken for one, too."""
+    """Return every login in a head; fields in `also` (usual spelling) count as logins, too."""
     found = list(_of_query(query)) if query else []
     if b";" in path or b"%3" in path:
         found.extend(_of_matrix(path))
     if _has_known_shape(path):
         found.append(Login(PATH, path, (path,)))
-    # Most requests have nothing of the kind anywhere, and one look is faster than one at each.
+    # Most requests have no such key, and one search over all values is faster than one for each.
     shaped = _has_known_shape(b"\n".join([value for _, value in fields]))
     for name, value in fields:
         place = _place_of(name)
@@ -123,7 +123,7 @@ def find_logins(
             found.extend(_of_field(place, value))
         elif value[:1] in b"bB" or shaped:
             place = field_place(name)
-            if place not in _OF_THIS_HOP and _is_login_itself(value):
+            if place not in _HOP_BY_HOP and _is_login_itself(value):
                 found.append(Login(place, value, (value,)))
     return found
 
@@ -132,14 +132,16 @@ def find_logins(
 def _place_of(name: bytes) -> bytes | None:
     """Return the usual spelling of a field that authenticates, None of any other."""
     place = field_place(name)
-    if place == _SUBPROTOCOL or (place not in _OF_THIS_HOP and _speaks(place, _FIELDS)):
+    if place == _SUBPROTOCOL or (
+        place not in _HOP_BY_HOP and _authenticates_by_name(place, _FIELDS)
+    ):
         return place
     return None
 
 
 @lru_cache(maxsize=512)
 def _is_parameter(name: bytes) -> bool:
-    return _speaks(name.lower(), _PARAMETERS)
+    return _authenticates_by_name(name.lower(), _PARAMETERS)
 
 
 def _is_login_itself(value: bytes) -> bool:
@@ -153,7 +155,7 @@ def _has_known_shape(value: bytes) -> bool:
     return False
 
 
-def _speaks(name: bytes, known: frozenset[bytes]) -> bool:
+def _authenticates_by_name(name: bytes, known: frozenset[bytes]) -> bool:
     # "x-hub-signature-256" and "cookie2" end as they do without the number.
     bare = re.sub(rb"[^a-z0-9]+", b"", name).rstrip(b"0123456789")
     return bare in known or (_authenticates(bare) is not None and _is_innocent(bare) is None)
@@ -165,7 +167,7 @@ def _of_field(place: bytes, value: bytes) -> Iterator[Login]:
     elif place == _SUBPROTOCOL:
         for item in value.split(b","):
             protocol = item.strip(b" \t")
-            if protocol and _is_tame_protocol(protocol) is None:
+            if protocol and _is_plain_protocol(protocol) is None:
                 yield Login(place, value, (protocol,))
     elif text := value.strip(b" \t"):
         yield read_value(place, text)
@@ -193,7 +195,7 @@ def read_value(place: bytes, value: bytes) -> Login:
 
 
 def _decoded(text: bytes) -> bytes | None:
-    """Return what stands in Base64, if every reader reads it alike."""
+    """Return the decoded Base64, if every decoder reads it alike."""
     try:
         pair = b64decode(text, validate=True)
     except ValueError:
@@ -218,7 +220,7 @@ def _of_query(query: bytes) -> Iterator[Login]:
 
 
 def _of_matrix(path: bytes) -> Iterator[Login]:
-    # RFC 3986, 3.3: a segment may have parameters, and Java's servers take their logins there.
+    # RFC 3986, 3.3: a segment may have parameters, and Java servers accept logins there.
     for parameters in re.findall(rb";([^/]*)", re.sub(rb"(?i:%3b)", b";", path)):
         for login in _of_query(parameters):
             yield Login(PATH, login.raw, login.keys)

@@ -24,16 +24,16 @@ class Spelling:
 
     def __init__(self, text: bytes) -> None:
         runs = _runs_in(text)
-        # Signs before the first run of letters and digits tell nobody anything.
+        # Signs before the first run of letters and digits identify nothing.
         core = text[text.index(runs[0]) :] if runs else b""
         self._text = core if len(core) >= _SHORTEST_CORE else text
         if not self._text[:1].isalnum() or _takes_long(self._text, runs):
-            runs = [self._text]  # so it is looked for as it is
+            runs = [self._text]  # so it is searched for as it is
         self._first = runs[0]
-        # These stand as they are whatever has escaped the rest, so nothing is there without them.
+        # These are never escaped, so the text is not there where they are not.
         self._rarest = max(runs, key=len)
         self._longest = len(text) + _LONGEST_ESCAPE * (len(text) - sum(map(len, runs)))
-        # Both are made when they are needed, which for most answers is never.
+        # Both are made on demand; most responses never need them.
         self._search: Callable[[bytes], object] | None = None
         self._readings: list[_Matchers] = []
 
@@ -68,7 +68,7 @@ class Spelling:
                 if self._is_begun(text, at):
                     return end - at
                 at = text.find(first, at + 1)
-        # Else the text ends with no more than some of the first part.
+        # Otherwise the text ends with at most a part of the first run.
         at = text.find(first[:1], max(0, end - len(first) + 1))
         while at >= 0:
             if first.startswith(text[at:]):
@@ -98,7 +98,7 @@ _is_begun_escape = re.compile(
 
 
 def _takes_long(text: bytes, runs: list[bytes]) -> bool:
-    """Tell whether a text could be made that keeps busy whoever looks for this one in it.
+    """Tell whether some text could make the search for this one take long.
 
     That takes a value which begins again and again within itself, or of which nearly all is signs.
     """
@@ -112,14 +112,14 @@ def _takes_long(text: bytes, runs: list[bytes]) -> bool:
 def _levels_of(text: bytes) -> list[tuple[int, int, int]]:
     r"""Return how often each of `\`, "%" and "&" may have been escaped, no more than twice in all.
 
-    These stand in every escape, so only who knows that knows where one of them ends.
+    These stand in every escape, so this number must be known to see where an escape ends.
     """
     ranges = (range(3 if sign in text else 1) for sign in _ESCAPERS)
     return [(a, b, c) for a, b, c in product(*ranges) if a + b + c < len(_ESCAPERS)]
 
 
 def _pattern_of(text: bytes) -> bytes:
-    """Return an expression that tries each place once for each reading, and never again."""
+    """Return an expression that tries each place once for each reading."""
     first, *rest = _parts_of(text)
     readings = [
         b"".join(part if part.isalnum() else b"(?>%b)" % _spelled(part, levels) for part in rest)
@@ -135,7 +135,7 @@ def _matchers_of(text: bytes, levels: tuple[int, int, int]) -> _Matchers:
 
 
 def _ends_within(parts: _Matchers, text: bytes, at: int) -> bool:
-    """Tell whether a text ends before it is known whether all of these stand there."""
+    """Tell whether a text ends before all of these could be compared."""
     for part in parts:
         left = len(text) - at
         if isinstance(part, bytes):
@@ -189,7 +189,7 @@ def _spellings_of(character: bytes, level: int) -> bytes:
 
 
 def _entity_of(number: int) -> bytes:
-    from html.entities import html5  # noqa: PLC0415 - two thousand names, and seldom one is needed
+    from html.entities import html5  # noqa: PLC0415 - two thousand names, and rarely one is needed
 
     names = [name for name, text in html5.items() if text == chr(number) and name.endswith(";")]
     named = "".join(f"|{name}" for name in names).encode()

@@ -1,7 +1,7 @@
-"""Holds a credential's value so that nothing shows it by accident.
+"""Secret: a credential's value, in a type that nothing shows by accident.
 
-Law kept: secrets stay outside (9). No repr, format, log line, comparison or pickle gives the value
-away; whoever needs it says `reveal`, which a reviewer can look for.
+Secrets stay outside: no repr, format, log line, comparison or pickle shows the value; code that
+needs it calls `reveal`, which a reviewer can search for.
 """
 
 import hmac
@@ -9,7 +9,7 @@ from typing import NoReturn
 
 
 class Secret:
-    """A value that is to be known to nobody but the host that it is for."""
+    """A value that only the host it is for may know."""
 
     __slots__ = ("_value",)
 
@@ -32,7 +32,7 @@ class Secret:
         return isinstance(other, Secret) and hmac.compare_digest(self._value, other._value)
 
     def __hash__(self) -> int:
-        return hash(Secret)  # equal ones are alike, and nothing can be told from it
+        return hash(Secret)  # equal secrets have equal hashes, and the hash reveals nothing
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a secret is not pickled")

@@ -210,9 +210,7 @@ def _wide_name(text: str, rest: str) -> str:
         raise PatternError(f"the wildcard {quoted(text)} is in front of an address", fix)
     if public_suffix(name) is not None:
         fix = f'name the hosts, or use a wildcard one level down, like "*.example.{name}"'
-        what = (
-            f"the wildcard {quoted(text)} covers a public suffix, where anybody can register a name"
-        )
+        what = f"the wildcard {quoted(text)} covers a public suffix, where anybody can have a name"
         raise PatternError(what, fix)
     return name
 

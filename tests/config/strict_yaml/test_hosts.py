@@ -36,7 +36,7 @@ HOSTS = {
         'write {host: "a.example.com", ports: [8443]}',
     ),
     "user info": ("me@a.example.com", "holds user info", "write the host alone"),
-    "a regular expression": (r"^api\.example\.com$", "no name has", "no regular expression"),
+    "a regular expression": (r"^api\.example\.com$", "no name has", "not a regular expression"),
     "a wildcard inside": ('"a.*.example.com"', "has a wildcard inside", "the whole first label"),
     "a wildcard that begins a label": ('"*example.com"', "has a wildcard inside", "first label"),
     "two stars": ('"**.example.com"', "has a wildcard inside", "first label"),

@@ -6,8 +6,9 @@ nothing of an error, of a head or of a response that breaks off can come through
 
 from collections.abc import Sequence
 
+from claude_proxy.policy.request import RawField
 from claude_proxy.proxy.gateway.responses import normalised
-from claude_proxy.proxy.inspection.base import RawField, ResponseCutOff
+from claude_proxy.proxy.inspection.base import ResponseCutOff
 from claude_proxy.proxy.layers.admission import Admission
 from claude_proxy.proxy.layers.http1_response_writer import Response
 from claude_proxy.wire.http1.head import ResponseHead

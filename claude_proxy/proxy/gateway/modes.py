@@ -8,11 +8,11 @@ from typing import Protocol
 
 from claude_proxy.config.settings import Gateway, GatewayMode
 from claude_proxy.policy.reason import Reason
+from claude_proxy.policy.request import RawField
 from claude_proxy.proxy.gateway import responses, strict
 from claude_proxy.proxy.gateway.buffered_writer import BufferedWriter
 from claude_proxy.proxy.gateway.responses import GatewayResponse, reason_field
 from claude_proxy.proxy.gateway.routes import NotServed
-from claude_proxy.proxy.inspection.base import RawField
 from claude_proxy.proxy.layers.admission import Admission
 from claude_proxy.proxy.layers.http1_response_writer import ResponseWriter, StreamingWriter
 from claude_proxy.proxy.responses import Refusal

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
-from claude_proxy.proxy.inspection.base import RawField
+from claude_proxy.policy.request import RawField
 from claude_proxy.proxy.responses import REASON_FIELD
 
 _JSON: RawField = (b"Content-Type", b"application/json")

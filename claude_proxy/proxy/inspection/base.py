@@ -6,7 +6,7 @@ Pure and sans-io, like the layers that use it: content goes in, what may be pass
 from collections.abc import Sequence
 from typing import Protocol
 
-type RawField = tuple[bytes, bytes]
+from claude_proxy.policy.request import RawField
 
 
 class ResponseCutOff(Exception):  # noqa: N818 - it is what happens to a response, no error of the program

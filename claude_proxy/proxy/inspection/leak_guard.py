@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from http import HTTPStatus
 
 from claude_proxy.policy.credentials.escapes import Spelling
-from claude_proxy.proxy.inspection.base import RawField, ResponseCutOff
+from claude_proxy.policy.request import RawField
+from claude_proxy.proxy.inspection.base import ResponseCutOff
 
 ECHOED = "credential-echoed"
 UNREADABLE = "answer-unreadable"

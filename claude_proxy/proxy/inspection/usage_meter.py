@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from claude_proxy.events import Usage
-from claude_proxy.proxy.inspection.base import RawField
+from claude_proxy.policy.request import RawField
 
 # Of one line of a stream: the events with the usage are a few hundred bytes long.
 _LINE_BYTES = 256 * 1024

@@ -6,11 +6,11 @@ a request leaves. An admission is the only way to a request's credential.
 
 from dataclasses import dataclass
 
-from claude_proxy.policy.request import Request, Scheme
+from claude_proxy.policy.request import RawField, Request, Scheme
 from claude_proxy.policy.rules import OVERRIDE_HEADERS
 from claude_proxy.proxy.dialer import DialError
 from claude_proxy.proxy.gate import Attempt
-from claude_proxy.proxy.inspection.base import RawField, ResponseInspector
+from claude_proxy.proxy.inspection.base import ResponseInspector
 from claude_proxy.proxy.layers.session import Session
 from claude_proxy.proxy.responses import Refusal, denial, no_room, too_large
 from claude_proxy.proxy.upstream_errors import UpstreamError, refusal_for

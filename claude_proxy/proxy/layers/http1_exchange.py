@@ -6,8 +6,8 @@ Secrets stay outside: what is added to a request is in its emitted head alone, a
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from claude_proxy.policy.request import RawField
 from claude_proxy.proxy.gate import Attempt
-from claude_proxy.proxy.inspection.base import RawField
 from claude_proxy.proxy.layers.admission import Admission
 from claude_proxy.proxy.layers.http1_response_writer import Response, ResponseWriter
 from claude_proxy.wire.http1.body import Body, body_of_request

@@ -8,10 +8,9 @@ from mitmproxy.proxy.context import Context
 
 from claude_proxy.events import Phase
 from claude_proxy.policy.reason import Reason
-from claude_proxy.policy.request import Request, Scheme
+from claude_proxy.policy.request import RawField, Request, Scheme
 from claude_proxy.proxy.dialer import Dialer
 from claude_proxy.proxy.gate import Attempt
-from claude_proxy.proxy.inspection.base import RawField
 from claude_proxy.proxy.layers.admission import (
     DEFAULT_PORTS,
     Admission,

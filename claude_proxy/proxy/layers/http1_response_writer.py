@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from claude_proxy.proxy.inspection.base import RawField
+from claude_proxy.policy.request import RawField
 from claude_proxy.wire.http1.body import LAST_CHUNK, Body, chunk, emit_trailers
 from claude_proxy.wire.http1.emit import Framing, emit_response_head
 from claude_proxy.wire.http1.head import ResponseHead

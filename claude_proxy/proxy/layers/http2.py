@@ -40,10 +40,10 @@ from mitmproxy.proxy.layers.http._http2 import Http2Client, Http2Connection
 
 from claude_proxy.events import Phase
 from claude_proxy.policy.reason import Reason
-from claude_proxy.policy.request import Request, Scheme
+from claude_proxy.policy.request import RawField, Request, Scheme
 from claude_proxy.proxy.dialer import DialError
 from claude_proxy.proxy.gate import Attempt
-from claude_proxy.proxy.inspection.base import RawField, ResponseCutOff
+from claude_proxy.proxy.inspection.base import ResponseCutOff
 from claude_proxy.proxy.layers.admission import Admission, Denied, admit
 from claude_proxy.proxy.layers.http1_upstream import Http1Upstream
 from claude_proxy.proxy.layers.session import PauseReading, RuleRevoked, Session, TimedOut, Waiting

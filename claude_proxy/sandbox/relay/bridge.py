@@ -20,9 +20,9 @@ from contextlib import suppress
 from functools import partial
 
 from claude_proxy.sandbox.relay.pipe_states import (
+    NextStep,
     PipeEvent,
     PipeState,
-    Step,
     is_early_close,
     next_state,
     next_step,
@@ -32,7 +32,7 @@ from claude_proxy.sandbox.relay.unavailable import HEAD_LIMIT, Unavailable
 type ReportLine = Callable[[str], None]
 type Callback = Callable[[], None]
 type OnReady = Callable[[int], None]
-type Clock = Callable[[], float]
+type MonotonicClock = Callable[[], float]
 
 DEFAULT_LIMIT = 1024  # clients at once
 PATIENCE_S = 1.0  # for an upstream that is restarting
@@ -83,7 +83,7 @@ class Loop:
     """An event loop: waits for descriptors and timers, and runs their callbacks."""
 
     def __init__(self) -> None:
-        self.now: Clock = time.monotonic
+        self.now: MonotonicClock = time.monotonic
         self._selector = selectors.DefaultSelector()
         self._timers: list[Timer] = []
         self.running = False
@@ -352,10 +352,10 @@ class _Connection:
             return
         up, down = self._up, self._down
         step = next_step(up.state, down.state)
-        if step is Step.CLOSE:
+        if step is NextStep.CLOSE:
             self._close()
             return
-        if step is Step.LINGER:
+        if step is NextStep.LINGER:
             self._linger()
         self._await_client()
         if self._connected:

@@ -48,7 +48,7 @@ class PipeEvent(Enum):
     DELIVERED = auto()
 
 
-class Step(Enum):
+class NextStep(Enum):
     """What is to be done with the connection."""
 
     WAIT = auto()
@@ -72,14 +72,14 @@ TRANSITIONS = {
 }
 
 STEPS = {
-    (_FINISHED, _FINISHED): Step.CLOSE,
-    (_FINISHED, _UNHEARD): Step.CLOSE,
-    (_UNHEARD, _FINISHED): Step.CLOSE,
-    (_UNHEARD, _UNHEARD): Step.CLOSE,
-    (_DISCARDING, _FINISHED): Step.LINGER,
-    (_DISCARDING, _UNHEARD): Step.LINGER,
-    (_FINISHED, _DISCARDING): Step.LINGER,
-    (_UNHEARD, _DISCARDING): Step.LINGER,
+    (_FINISHED, _FINISHED): NextStep.CLOSE,
+    (_FINISHED, _UNHEARD): NextStep.CLOSE,
+    (_UNHEARD, _FINISHED): NextStep.CLOSE,
+    (_UNHEARD, _UNHEARD): NextStep.CLOSE,
+    (_DISCARDING, _FINISHED): NextStep.LINGER,
+    (_DISCARDING, _UNHEARD): NextStep.LINGER,
+    (_FINISHED, _DISCARDING): NextStep.LINGER,
+    (_UNHEARD, _DISCARDING): NextStep.LINGER,
 }
 
 
@@ -88,9 +88,9 @@ def next_state(state: PipeState, event: PipeEvent) -> PipeState:
     return TRANSITIONS.get((state, event), state)
 
 
-def next_step(up: PipeState, down: PipeState) -> Step:
+def next_step(up: PipeState, down: PipeState) -> NextStep:
     """Return what follows from the states of both pipes: client to upstream, and back."""
-    return STEPS.get((up, down), Step.WAIT)
+    return STEPS.get((up, down), NextStep.WAIT)
 
 
 def is_early_close(up: PipeState, *, holds_bytes: bool) -> bool:

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_proxy.proxy.inspection.base import InspectorChain, RawField, ResponseCutOff
+from claude_proxy.policy.request import RawField
+from claude_proxy.proxy.inspection.base import InspectorChain, ResponseCutOff
 
 
 class Keeper:

@@ -11,9 +11,9 @@ from claude_proxy.sandbox.relay import pipe_states
 from claude_proxy.sandbox.relay.pipe_states import (
     STEPS,
     TRANSITIONS,
+    NextStep,
     PipeEvent,
     PipeState,
-    Step,
     is_early_close,
     next_state,
     next_step,
@@ -53,9 +53,9 @@ def test_the_docstring_shows_the_steps_as_they_are() -> None:
     shown = {}
     for line in (pipe_states.__doc__ or "").splitlines():
         *states, step = re.split(r" {2,}", line.strip())
-        if step in Step.__members__ and len(states) == 2:
+        if step in NextStep.__members__ and len(states) == 2:
             for up, down in product(*(each.split(" or ") for each in states)):
-                shown[PipeState[up], PipeState[down]] = Step[step]
+                shown[PipeState[up], PipeState[down]] = NextStep[step]
 
     assert shown == STEPS
 
@@ -116,7 +116,7 @@ def test_a_torn_pipe_waits_for_a_decision(events: list[PipeEvent]) -> None:
 def test_a_connection_is_closed_when_both_pipes_are_over_and_not_before(
     up: PipeState, down: PipeState
 ) -> None:
-    assert (next_step(up, down) is Step.CLOSE) is ({up, down} <= OVER)
+    assert (next_step(up, down) is NextStep.CLOSE) is ({up, down} <= OVER)
 
 
 @pytest.mark.parametrize("up", PipeState, ids=lambda state: state.name)
@@ -126,7 +126,7 @@ def test_a_connection_lingers_only_for_a_side_that_nobody_listens_to(
 ) -> None:
     lingers = PipeState.DISCARDING in {up, down} and bool({up, down} & OVER)
 
-    assert (next_step(up, down) is Step.LINGER) is lingers
+    assert (next_step(up, down) is NextStep.LINGER) is lingers
 
 
 @pytest.mark.parametrize("up", PipeState, ids=lambda state: state.name)

@@ -15,8 +15,8 @@ from typing import Any
 
 import click
 
-from claude_proxy.cli import completers, paths
-from claude_proxy.cli.shared_options import allowlist_option, confdir_option
+from claude_proxy.cli import options, paths
+from claude_proxy.cli.shared_options import allowlist_option, confdir_option, policy_option
 from claude_proxy.config import policy_files
 from claude_proxy.config.allowlist.conflicts import unreached
 from claude_proxy.config.allowlist.messages import LARGEST_BODY
@@ -106,27 +106,24 @@ class Answer:
     "The allowlist file.  [default: allowlist.yaml in --confdir, else the shipped one]"
 )
 @confdir_option("the allowlist")
-@click.option(
-    "--policy",
-    "policy_name",
-    envvar="CLAUDE_PROXY_POLICY",
-    show_envvar=True,
-    metavar="NAME",
-    help="Ask this policy instead of the allowlist.",
-    shell_complete=completers.policies,
-)
+@policy_option("Ask this policy instead of the allowlist.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
 def command(
+    context: click.Context,
+    /,
     url: str,
     *,
     method: str | None,
     body_file: Path | None,
-    allowlist_file: Path | None,
     confdir: Path | None,
-    policy_name: str | None,
     as_json: bool,
+    **named: Any,
 ) -> int:
     """Tell what the allowlist decides about a URL."""
+    named = options.in_force(context, named)
+    allowlist_file: Path | None = named["allowlist_file"]
+    policy_name: str | None = named["policy_name"]
     if method is None:
         method = "GET" if body_file is None else "POST"
     if _is_method(method) is None:

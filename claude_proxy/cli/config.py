@@ -98,7 +98,7 @@ def _lines(config: ConfigFile, values: Sequence[EffectiveValue]) -> Iterator[str
 
 
 @command.command(epilog=EXAMPLES)
-@confdir_option("the configuration")
+@confdir_option("the configuration", reads_config=False)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def check(*, confdir: Path | None, as_json: bool) -> int:
     """Check every configuration file: config.yaml, policies, presets, profiles.

@@ -8,14 +8,14 @@ import json
 import os
 import secrets
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, override
 
 import click
 
 from claude_proxy.cli import completers, paths
-from claude_proxy.cli.shared_options import allowlist_option, confdir_option
+from claude_proxy.cli.shared_options import allowlist_option, confdir_option, statedir_option
 from claude_proxy.config import policy_files
 from claude_proxy.config.strict_yaml.nodes import harmless
 from claude_proxy.errors import ClaudeProxyError, ConfigError
@@ -38,14 +38,7 @@ Variables are read from this shell's environment, which may differ from the prox
 _SALT_BYTES = 16
 _LONGEST = 8192
 
-statedir_option: Callable[[Any], Any] = click.option(
-    "--statedir",
-    envvar="CLAUDE_PROXY_STATEDIR",
-    show_envvar=True,
-    type=click.Path(file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="Directory of the pinned logins.  [default: ~/.local/state/claude-proxy]",
-)
+_statedir_option = statedir_option("Directory of the pinned logins.")
 
 
 class _Group(click.Group):
@@ -68,7 +61,7 @@ def command() -> None:
 @command.command("list")
 @allowlist_option("The allowlist.  [default: allowlist.yaml in --confdir, else the shipped one]")
 @confdir_option("the allowlist")
-@statedir_option
+@_statedir_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_(
     *,
@@ -120,12 +113,14 @@ def hash_() -> int:
 
 @command.command()
 @click.argument("name", shell_complete=completers.pinned)
-@statedir_option
-def forget(name: str, *, statedir: Path | None) -> int:
+@confdir_option("config.yaml")
+@_statedir_option
+def forget(name: str, *, confdir: Path | None, statedir: Path | None) -> int:
     """Forget a pinned login.
 
     The next login that is used is pinned instead. A running proxy notices within a second.
     """
+    del confdir  # its config.yaml names the default of --statedir
     store = PinStore(statedir or paths.default_statedir())
     try:
         known = store.read().by_name

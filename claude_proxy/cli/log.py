@@ -211,7 +211,7 @@ def command(
     statedir: Path | None,
 ) -> None:
     """Show what was decided, from the audit log."""
-    path = database_in(paths.default_statedir() if statedir is None else statedir)
+    path = database_in(paths.statedir_in_force() if statedir is None else statedir)
     run_filter = None if run is None else RunFilter(run)
     context = click.get_current_context()
     if usage:

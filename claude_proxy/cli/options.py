@@ -5,6 +5,7 @@ read or understood stops the command.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any, override
 
@@ -42,8 +43,16 @@ _RIVALS: tuple[tuple[frozenset[str], frozenset[str]], ...] = (
     (frozenset({"verbose"}), frozenset({"quiet"})),
     (frozenset({"learn"}), frozenset({"learn_deny"})),
     (frozenset({"learn_deny"}), frozenset({"learn"})),
-    (frozenset({"listen"}), frozenset({"host", "port", "unlink_socket"})),
-    (frozenset({"host", "port"}), frozenset({"listen", "unlink_socket"})),
+    (
+        frozenset({"serve.listen"}),
+        frozenset({"serve.host", "serve.port", "serve.unlink_socket"}),
+    ),
+    (
+        frozenset({"serve.host", "serve.port"}),
+        frozenset({"serve.listen", "serve.unlink_socket"}),
+    ),
+    (frozenset({"gateway.uds"}), frozenset({"gateway.host", "gateway.port"})),
+    (frozenset({"gateway.host", "gateway.port"}), frozenset({"gateway.uds"})),
 )
 
 
@@ -97,7 +106,7 @@ def option(
     if field.completes is not None:
         settings["shell_complete"] = completers.BY_SUBJECT[field.completes]
     if key == "confdir":
-        settings |= {"is_eager": True, "callback": _load_config}
+        settings |= {"is_eager": True, "callback": load_config}
     names = _spellings(field, command)
     return click.option(*names, parameter or field.parameter(command), **settings)
 
@@ -138,9 +147,7 @@ class TopicalCommand(click.Command):
 # --- config.yaml
 
 
-def _load_config(
-    context: click.Context, _param: click.Parameter, given: Path | None
-) -> Path | None:
+def load_config(context: click.Context, _param: click.Parameter, given: Path | None) -> Path | None:
     """Read config.yaml and make its values the defaults of this command's options."""
     if context.resilient_parsing:
         return given
@@ -190,14 +197,20 @@ def config_of(context: click.Context) -> ConfigFile:
 def in_force(context: click.Context, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values without those of config.yaml that an option or variable makes void."""
     values = dict(given)
-    fallback = {param.name: default_of(param.field) for param in _table_options(context)}
-    for givers, voided in _RIVALS:
-        if not any(is_given(context, name) for name in givers):
-            continue
-        for name in voided:
-            if name in values and _source(context, name) is ParameterSource.DEFAULT_MAP:
-                values[name] = fallback[name]
+    params = _table_options(context)
+    given_keys = {param.field.key for param in params if is_given(context, str(param.name))}
+    voided = voided_keys(given_keys)
+    for param in params:
+        name = str(param.name)
+        from_file = _source(context, name) is ParameterSource.DEFAULT_MAP
+        if from_file and param.field.key in voided:
+            values[name] = default_of(param.field)
     return values
+
+
+def voided_keys(given: AbstractSet[str]) -> frozenset[str]:
+    """Return the keys that config.yaml no longer decides where options of these keys are given."""
+    return frozenset().union(*(voided for givers, voided in _RIVALS if givers & given))
 
 
 def without_config(

@@ -1,7 +1,7 @@
-"""Knows where the configuration, the state and the allowlist lie, and reads the allowlist.
+"""Paths of the configuration, the state and the allowlist, and reading of the allowlist.
 
-It keeps the first law where a file is missing: only "there is no such file" leads to the shipped
-default. A file that is there and cannot be read is an error, never a reason to take another list.
+Default-deny where a file is missing: only "there is no such file" leads to the shipped default. A
+file that is there and cannot be read is an error, never a reason to use another list.
 """
 
 import os
@@ -13,6 +13,8 @@ from claude_proxy.errors import ConfigError
 
 PROGRAM = "claude-proxy"
 ALLOWLIST = "allowlist.yaml"
+_CONFIG = "config.yaml"
+_CONFDIR_VARIABLE = "CLAUDE_PROXY_CONFDIR"
 
 
 def default_confdir() -> Path:
@@ -32,6 +34,21 @@ def default_statedir() -> Path:
     import platformdirs  # noqa: PLC0415 - only `serve` and `log` need it
 
     return Path(platformdirs.user_state_dir(PROGRAM, appauthor=False))
+
+
+def statedir_in_force() -> Path:
+    """Return the directory of the audit log for a command that has no --confdir.
+
+    It is the one in config.yaml, if that names one; --statedir wins over it.
+    """
+    confdir = Path(os.environ.get(_CONFDIR_VARIABLE) or default_confdir())
+    if os.path.lexists(confdir / _CONFIG):
+        from claude_proxy.config import config_file  # noqa: PLC0415 - only if there is a file
+
+        written: Path | None = config_file.read(confdir).value("statedir")
+        if written is not None:
+            return written
+    return default_statedir()
 
 
 def shipped_allowlist() -> Path:

@@ -11,7 +11,7 @@ import shutil
 import stat
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
@@ -21,7 +21,9 @@ import click
 
 import claude_proxy
 from claude_proxy.cli import paths
+from claude_proxy.cli.options import voided_keys
 from claude_proxy.config import config_file, config_yaml, option_values
+from claude_proxy.config.option_table import Subcommand, fields_of
 from claude_proxy.config.providers import find_provider
 from claude_proxy.config.settings import DEFAULT_HOST, Limits, TcpListen, UnixListen, UpstreamProxy
 from claude_proxy.errors import ConfigError
@@ -64,10 +66,16 @@ class CommandOptions:
 
     values: Mapping[str, Any]
     words: tuple[str, ...]  # normalised arguments, without the listening options
+    written: Mapping[str, Any] = field(default_factory=dict)  # in config.yaml, and not overridden
 
     def get(self, name: str, default: Any) -> Any:
-        """Return the value of an option, or the default if it was not given."""
-        return self.values.get(name, default)
+        """Return the value of an option, else config.yaml's, else the default."""
+        return self.values.get(name, self.written.get(name, default))
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The options that are set, by the arguments or by config.yaml."""
+        return frozenset({*self.values, *self.written})
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +96,9 @@ def default_scope() -> Scope:
 
 def describe(options: ServiceOptions) -> PlannedService:
     """Return the plan of a service; ConfigError if the options contradict each other."""
-    given = understand(options.kind, options.words)
-    _refuse_secrets(given)
+    typed = understand(options.kind, options.words)
+    _refuse_secrets(typed)
+    given = replace(typed, written=_written(options, typed))
     _refuse_second_key(options, given)
     listen = tuple(_listeners(options.kind, given))
     listeners = (*listen, *_gateway_places(given))
@@ -118,7 +127,7 @@ def describe(options: ServiceOptions) -> PlannedService:
     )
     problems = (*_problems(options, given), *_lost_places(options, made, writable))
     exposes = _exposes_key(options.kind, given, listen)
-    return PlannedService(plan, problems, own, exposes, _spelled(options, given))
+    return PlannedService(plan, problems, own, exposes, _spelled(options, typed))
 
 
 def program() -> tuple[str, ...]:
@@ -155,6 +164,16 @@ def understand(kind: ServiceKind, words: Sequence[str]) -> CommandOptions:
         if name not in _LISTENING:
             spelled += _respelled(param, given[name])
     return CommandOptions(values, tuple(spelled))
+
+
+def _written(options: ServiceOptions, typed: CommandOptions) -> dict[str, Any]:
+    """Return what config.yaml sets and the arguments leave open, by parameter."""
+    command = Subcommand(str(options.kind))
+    config = config_file.read(_configuration(options))
+    parameters = {row.key: row.parameter(command) for row in fields_of(command)}
+    given = {key for key, name in parameters.items() if name in typed.values}
+    open_keys = config.entries.keys() - given - voided_keys(given)
+    return {parameters[key]: config.value(key) for key in open_keys & parameters.keys()}
 
 
 def _respelled(param: click.Parameter, given: Any) -> Iterator[str]:
@@ -201,7 +220,7 @@ def _exposes_key(
     gateway = kind is ServiceKind.GATEWAY
     places = (listen or [default_listener(kind)]) if gateway else tuple(_gateway_places(given))
     token = "token_file" if gateway else "gateway_token_file"
-    return token not in given.values and any(isinstance(one, TcpListen) for one in places)
+    return token not in given.names and any(isinstance(one, TcpListen) for one in places)
 
 
 def _is_remote(listen: TcpListen | UnixListen) -> bool:
@@ -248,7 +267,7 @@ def _places(options: ServiceOptions, given: CommandOptions) -> tuple[bool, tuple
     # What it writes is kept apart from its configuration.
     places = [f"--confdir={names.configuration}", f"--cadir={names.state}"]
     places.append(f"--statedir={names.state}")
-    named = {"allowlist", "policy"} & set(given.values)
+    named = {"allowlist", "policy"} & given.names
     if not named:
         places.append(f"--allowlist={names.allowlist}")
     return not named, tuple(places)
@@ -393,7 +412,8 @@ def _option(prefix: str) -> str:
 
 
 def _given_files(given: CommandOptions) -> Iterator[str]:
-    for name, value in given.values.items():
+    for name in sorted(given.names):
+        value = given.get(name, None)
         if isinstance(value, Path) and str(value) != "-" and name != "uds":
             yield str(value.expanduser().absolute())
 

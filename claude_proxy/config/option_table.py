@@ -689,7 +689,9 @@ FIELDS: tuple[OptionField, ...] = (
         topic=Topic.PLACES,
         commands=_PROXIES,
         metavar="DIR",
-        has_variable=False,  # `env`, `ca` and `run` would not read it
+        # `env`, `ca` and `run` would not read them, and make a CA of their own.
+        has_variable=False,
+        in_file=False,
     ),
     OptionField(
         key="statedir",

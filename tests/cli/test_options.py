@@ -479,3 +479,30 @@ def test_help_lists_options_below_headings(capsys: pytest.CaptureFixture[str]) -
     shown = capsys.readouterr().out
     for heading in ("Listening:", "Policy:", "Audit log:", "Limits:", "Options:"):
         assert f"\n{heading}\n" in shown
+
+
+# Other commands
+
+
+def test_the_log_is_read_where_the_file_says(
+    config: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config("statedir: ~/state\n")
+
+    assert main.main(["log"]) == 1
+
+    assert str(tmp_path / "home" / "state") in capsys.readouterr().err
+
+
+def test_check_asks_the_policy_that_the_file_names_unless_an_option_names_another(
+    config: Write, tmp_path: Path
+) -> None:
+    listed = tmp_path / "list.yaml"
+    listed.write_text("allow: [a.test]\n")
+    config("policy: deny\n")
+
+    assert main.main(["check", "https://a.test/"]) == 1
+    assert main.main(["check", "--allowlist", str(listed), "https://a.test/"]) == 0
+    config(f"allowlist: {listed}\n")
+    assert main.main(["check", "https://a.test/"]) == 0
+    assert main.main(["check", "--policy", "deny", "https://a.test/"]) == 1

@@ -3,11 +3,12 @@
 import os
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from claude_proxy.cli import service_plan
+from claude_proxy.cli import main, service_plan
 from claude_proxy.errors import ConfigError
 from claude_proxy.server.service.plan import Scope
 from tests.cli.services import Run, exec_start
@@ -338,3 +339,64 @@ def test_a_relative_socket_of_the_gateway_leads_there_from_everywhere(run: Run) 
     _, out, _ = run("print", "--system", "--", "--gateway=unix:g.sock", "--socket-uid=0")
 
     assert f"--gateway=unix:{Path.cwd()}/g.sock" in exec_start(out)
+
+
+# config.yaml
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """Return a function that writes config.yaml of a user whose home is empty."""
+    tmp_path.chmod(0o700)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+
+    def write(text: str) -> Path:
+        path = tmp_path / ".config" / "claude-proxy" / "config.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path.write_text(text, "utf-8")
+        path.chmod(0o600)
+        return path
+
+    return write
+
+
+def test_a_service_is_planned_with_what_config_yaml_says(
+    config: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config("jsonl: ~/log/out.jsonl\nserve: {listen: [9055]}\n")
+
+    assert main.main(["service", "print", "--user"]) == 0
+
+    unit = capsys.readouterr().out
+    assert str(tmp_path / "log") in unit  # it may write there
+    assert "--listen=127.0.0.1:9055" in unit
+    assert "--jsonl" not in unit  # config.yaml goes on saying it
+
+
+def test_an_option_of_the_service_wins_over_config_yaml(
+    config: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    config("serve: {listen: [9055]}\n")
+
+    assert main.main(["service", "print", "--user", "--", "--port", "9056"]) == 0
+
+    unit = capsys.readouterr().out
+    assert "9056" in unit
+    assert "9055" not in unit
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("audit_dayz: 1\n", "unknown key"),
+        ("allow_remote: false\nserve: {listen: ['0.0.0.0:1']}\n", "reached from other machines"),
+    ],
+)
+def test_a_service_that_config_yaml_would_keep_from_starting_is_not_made(
+    config: Callable[[str], Path], capsys: pytest.CaptureFixture[str], text: str, what: str
+) -> None:
+    config(text)
+
+    assert main.main(["service", "print", "--user"]) == 2
+    assert what in capsys.readouterr().err

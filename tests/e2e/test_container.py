@@ -2,7 +2,8 @@
 
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -43,11 +44,11 @@ type Inside = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
-def podman(program: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Podman:
+def podman(program: Callable[[str], str]) -> Iterator[Podman]:
     program("runc")
-    return Podman(
-        tmp_path_factory.mktemp("podman"), podman=program("podman"), busybox=program("busybox")
-    )
+    # Not pytest's own directory: podman wants a path of at most 50 characters.
+    with tempfile.TemporaryDirectory(prefix="podman-", ignore_cleanup_errors=True) as directory:
+        yield Podman(Path(directory), podman=program("podman"), busybox=program("busybox"))
 
 
 @pytest.fixture

@@ -1,1 +1,1 @@
-"""Holds what the gateway takes, gives back and bounds; pure, and without a word of HTTP/1.1."""
+"""The gateway: who may call it, what it serves and what its callers get back."""

@@ -162,7 +162,7 @@ class GatewayRole:
         return self._turn_down(head, reason, Refusal(status, reason.value, text), Phase.CLIENT)
 
     def _refuse_route(self, head: RequestHead, route: Route | NotServed) -> LocalAnswer | None:
-        """Return the answer to a request that is not forwarded, whoever sends it."""
+        """Return the answer to a request that is not forwarded for any caller."""
         if isinstance(route, NotServed):
             attempt = self._record(head, Reason.ENDPOINT_NOT_ALLOWED)
             return LocalAnswer(self._mode.not_served(route), attempt, has_body(head))

@@ -110,7 +110,7 @@ def test_strict_mode_records_the_status_that_its_caller_got() -> None:
     assert there.ledger.last.status == 502
 
 
-def test_retry_after_is_kept_for_whoever_wants_it() -> None:
+def test_retry_after_is_kept_if_the_owner_wants_it() -> None:
     raw = an_answer("429 Too Many", b"{}", "retry-after: 9")
 
     answer = strict_answer(raw, gateway=replace(STRICT, keeps_retry_after=True))
@@ -134,9 +134,9 @@ _TEXT = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=
 def test_strict_mode_emits_no_byte_of_an_error(
     status: int, phrase: str, fields: list[tuple[str, str]], body: bytes, *, chunked: bool
 ) -> None:
-    """Two providers that agree on the status and on nothing else cannot be told apart."""
-    told = [f"x-{name}: {value}" for name, value in fields]
-    raw = "\r\n".join([f"HTTP/1.1 {status} {phrase}", *told]).encode()
+    """Two providers that agree on the status and on nothing else look the same."""
+    extra = [f"x-{name}: {value}" for name, value in fields]
+    raw = "\r\n".join([f"HTTP/1.1 {status} {phrase}", *extra]).encode()
     if chunked:
         raw += b"\r\nTransfer-Encoding: chunked\r\n\r\n"
         raw += (b"%x\r\n%b\r\n" % (len(body), body) if body else b"") + b"0\r\n\r\n"

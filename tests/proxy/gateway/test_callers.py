@@ -71,7 +71,7 @@ def test_clients_are_told_not_to_repeat_what_will_be_refused_again() -> None:
     assert (status_of(put_off), "x-should-retry" in fields_of(put_off)) == (429, False)
 
 
-def test_a_stranger_does_not_learn_what_is_served() -> None:
+def test_a_caller_without_the_token_does_not_learn_what_is_served() -> None:
     there = play(token=TOKEN)
 
     assert status_of(there.stage.says(ask("GET", "/v1/files", body=b""))) == 401
@@ -79,7 +79,7 @@ def test_a_stranger_does_not_learn_what_is_served() -> None:
 
 @pytest.mark.parametrize("mode", GatewayMode)
 @pytest.mark.parametrize("origin", ["https://evil.test", "http://localhost:9000", "null"])
-def test_a_page_in_a_browser_may_not_spend_the_owners_money(mode: GatewayMode, origin: str) -> None:
+def test_a_web_page_may_not_use_the_owners_key(mode: GatewayMode, origin: str) -> None:
     there = play(a_gateway(mode=mode))
 
     answer = there.stage.says(ask("POST", "/v1/messages", f"Origin: {origin}"))
@@ -92,13 +92,13 @@ def test_a_page_in_a_browser_may_not_spend_the_owners_money(mode: GatewayMode, o
 @pytest.mark.parametrize(
     ("host", "fields"),
     [
-        ("evil.test:9000", ()),  # a name of the page's own, resolved anew to this machine
+        ("evil.test:9000", ()),  # the page's own name, re-resolved to this machine
         ("localhost.evil.test", ()),
         ("localhost", ("Sec-Fetch-Site: cross-site",)),  # an image
         ("127.0.0.1:9000", ("Sec-Fetch-Site: same-site",)),
     ],
 )
-def test_a_page_may_not_read_either(host: str, fields: tuple[str, ...]) -> None:
+def test_a_web_page_may_not_read_responses_either(host: str, fields: tuple[str, ...]) -> None:
     there = play()
 
     answer = there.stage.says(ask("GET", "/v1/models", *fields, body=b"", host=host))

@@ -78,7 +78,7 @@ def test_strict_mode_forwards_neither_query_nor_other_fields() -> None:
 @pytest.mark.parametrize(
     "status", ["400 Bad Request", "429 Slow Down", "500 Oops", "529 Overloaded"]
 )
-def test_claude_mode_passes_errors_on_word_for_word(status: str) -> None:
+def test_claude_mode_passes_errors_on_unchanged(status: str) -> None:
     there = play()
     there.stage.says(ask())
     body = b'{"type":"error","error":{"type":"of_the_provider","message":"prompt is too long"}}'
@@ -107,7 +107,7 @@ def test_claude_mode_passes_a_redirect_on_and_does_not_follow_it() -> None:
 @pytest.mark.parametrize(
     ("target", "status"), [("/v1/files", 404), ("/", 405), ("/v1/messages/", 404)]
 )
-def test_claude_mode_says_in_the_apis_words_what_is_not_served(target: str, status: int) -> None:
+def test_claude_mode_answers_what_is_not_served_with_an_api_error(target: str, status: int) -> None:
     there = play()
 
     answer = there.stage.says(ask("GET", target, body=b""))
@@ -131,7 +131,7 @@ def test_claude_mode_says_in_the_apis_words_what_is_not_served(target: str, stat
         ("OPTIONS", "*", 404, "Not found"),
     ],
 )
-def test_strict_mode_says_in_the_seeds_words_what_is_not_served(
+def test_strict_mode_answers_what_is_not_served_with_a_detail(
     method: str, target: str, status: int, detail: str
 ) -> None:
     there = play(STRICT)
@@ -155,7 +155,7 @@ def test_strict_mode_refuses_what_is_not_valid_and_repeats_nothing() -> None:
     assert not there.stage.client.closed
 
 
-def test_strict_mode_refuses_a_stream_in_so_many_words() -> None:
+def test_strict_mode_says_that_it_does_not_stream() -> None:
     answer = play(STRICT).stage.says(ask(body=BODY[:-1] + b', "stream": true}'))
 
     assert status_of(answer) == 422

@@ -128,7 +128,7 @@ def test_the_path_of_the_base_comes_first() -> None:
     "host", ["localhost", "gateway.internal:1", "evil.test", "api.anthropic.com"]
 )
 @pytest.mark.parametrize("way_in", ["unix", "token"])
-def test_any_host_is_accepted_and_none_is_believed(host: str, way_in: str) -> None:
+def test_any_host_is_accepted_and_none_is_trusted(host: str, way_in: str) -> None:
     there = play(token=TOKEN if way_in == "token" else None)
     if way_in == "unix":
         there.stage.context.client.peername = NO_ADDRESS
@@ -200,7 +200,7 @@ def test_a_connection_serves_many_calls() -> None:
     assert not there.stage.client.closed
 
 
-def test_an_upstream_hears_how_the_key_was_taken() -> None:
+def test_the_secret_provider_learns_how_the_key_was_received() -> None:
     there = play()
     there.stage.says(ask())
 
@@ -232,7 +232,7 @@ def test_head_is_answered_without_content() -> None:
 
 
 @pytest.mark.parametrize("mode", GatewayMode)
-def test_the_health_is_told_to_everybody_and_leaves_no_trace(mode: GatewayMode) -> None:
+def test_the_health_check_needs_no_token_and_is_not_recorded(mode: GatewayMode) -> None:
     there = play(a_gateway(mode=mode), token=TOKEN)
 
     answer = there.stage.says(ask("GET", "/health?x=1", body=b""))
@@ -316,7 +316,7 @@ def test_a_body_of_the_whole_limit_goes_through() -> None:
     assert there.stage.upstream.take().endswith(END + b"x" * 1000)
 
 
-def test_a_caller_that_waits_for_a_word_is_told_to_go_on() -> None:
+def test_a_caller_that_expects_100_continue_gets_it() -> None:
     there = play()
     asked = ask("POST", "/v1/messages", "Expect: 100-continue")
     head, _, body = asked.partition(END)
@@ -351,7 +351,7 @@ def test_a_deny_rule_holds_for_the_gateway_too() -> None:
     assert there.stage.upstreams == []
 
 
-def test_a_key_that_cannot_be_had_denies() -> None:
+def test_an_unavailable_key_denies() -> None:
     there = play(custodian=SecretProvider({"gateway": None}))
 
     answer = there.stage.says(ask())
@@ -368,7 +368,7 @@ def test_a_key_that_cannot_be_had_denies() -> None:
         (GatewayMode.CLAUDE, {"type": "api_error"}),
     ],
 )
-def test_a_fault_of_ours_is_an_answer_without_a_trace(
+def test_an_internal_error_is_a_response_that_repeats_nothing(
     mode: GatewayMode, shape: dict[str, str]
 ) -> None:
     class Broken(Counts):
@@ -388,7 +388,7 @@ def test_a_fault_of_ours_is_an_answer_without_a_trace(
     assert there.stage.upstreams == []
 
 
-def test_a_fault_while_the_upstream_answers_lets_nothing_of_it_through() -> None:
+def test_an_internal_error_while_the_upstream_responds_lets_nothing_through() -> None:
     class Broken(SecretProvider):
         def answered(self, name: str, status: int) -> None:
             raise RuntimeError(name, status)
@@ -404,7 +404,7 @@ def test_a_fault_while_the_upstream_answers_lets_nothing_of_it_through() -> None
     assert (there.ledger.last.status, there.ledger.last.error) == (500, "internal-error")
 
 
-def test_a_fault_of_the_policys_is_an_answer_too() -> None:
+def test_an_error_in_the_policy_is_a_response_too() -> None:
     there = play(STRICT)
     there.stage.session.gate.policy = BrokenPolicy()
 
@@ -414,7 +414,7 @@ def test_a_fault_of_the_policys_is_an_answer_too() -> None:
     assert there.ledger.reasons == ["internal-error"]
 
 
-def test_a_fault_after_the_answers_beginning_ends_the_connection() -> None:
+def test_an_internal_error_after_the_response_began_ends_the_connection() -> None:
     there = play()
     there.stage.says(ask())
     there.stage.answers(an_answer("200 OK", b"x" * 10)[:-5])
@@ -424,11 +424,11 @@ def test_a_fault_after_the_answers_beginning_ends_the_connection() -> None:
         there.stage.answers(b"x" * 5)
 
 
-# --- an upstream that is not well
+# --- failing upstreams
 
 
 @pytest.mark.parametrize("error", FAILURES)
-def test_an_upstream_that_cannot_be_reached_is_said_to_be(error: DialError) -> None:
+def test_an_unreachable_upstream_is_named_as_the_reason(error: DialError) -> None:
     there = play(connects=False)
     there.stage.says(ask())
 

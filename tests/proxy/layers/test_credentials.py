@@ -145,7 +145,7 @@ def serve(authority: CertificateAuthority) -> Serve:
 
 
 def ask(*fields: bytes, body: bytes = b"", path: str = "/v1/messages") -> bytes:
-    """Return a POST over HTTP/1.1; without a word about its body that has a length."""
+    """Return a POST over HTTP/1.1; without fields its body has a length."""
     if body and not any(b"chunked" in field for field in fields):
         fields = (*fields, b"Content-Length: %d" % len(body))
     head = [b"POST %b HTTP/1.1" % path.encode(), b"Host: api.example.com", *fields]
@@ -343,7 +343,7 @@ def test_an_allowed_body_goes_up_byte_for_byte(
 
     assert (reason, dialled_at) == ("", [0])
     if protocol == "h2":
-        assert HARMLESS in body  # in chunks, as its length was not told
+        assert HARMLESS in body  # in chunks, as its length was not given
     else:
         assert body == HARMLESS
         assert b"Content-Length: %d" % len(HARMLESS) in head
@@ -371,11 +371,11 @@ def test_a_client_that_waits_to_be_told_is_told_to_go_on(
     message = ask(JSON, b"Expect: 100-continue", body=HARMLESS)
     cut = len(message) - len(HARMLESS)
 
-    told = stage.says(message[:cut])
+    got = stage.says(message[:cut])
     stage.says(message[cut:])
     head = serve(stage).gets().partition(b"\r\n\r\n")[0]
 
-    assert told == b"HTTP/1.1 100 Continue\r\n\r\n"
+    assert got == b"HTTP/1.1 100 Continue\r\n\r\n"
     assert b"Expect" not in head
 
 
@@ -677,7 +677,7 @@ def test_a_credential_that_goes_while_its_host_is_dialled_is_not_put_in(
     assert ledger.last.status == 403
 
 
-def test_an_upstream_that_leaves_meanwhile_is_dialled_anew(
+def test_an_upstream_that_leaves_meanwhile_is_dialled_again(
     play: Play, serve: Serve, gate: MakeGate, ledger: Ledger
 ) -> None:
     stage = play(gate(narrowing=NARROWED))

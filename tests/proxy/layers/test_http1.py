@@ -149,7 +149,7 @@ def test_pipelined_requests_are_answered_in_order(stage: Stage, ledger: Ledger) 
         post(b"", b"Content-Length: +1"),
     ],
 )
-def test_what_can_be_read_in_two_ways_is_refused_whole(
+def test_an_ambiguous_message_is_refused_whole(
     stage: Stage, ledger: Ledger, message: bytes
 ) -> None:
     answer = stage.says(message)
@@ -257,7 +257,7 @@ def test_a_switch_that_was_not_asked_for_is_a_bad_answer(
     assert ledger.last.error == "upstream-bad-answer"
 
 
-# --- what is between the client and the proxy stays there
+# --- hop-by-hop fields
 
 
 def test_hop_by_hop_fields_do_not_go_up(stage: Stage) -> None:
@@ -628,7 +628,7 @@ def test_an_upstream_that_closes_within_its_head_is_a_bad_gateway(stage: Stage) 
     assert reason_of(answer) == "upstream-closed"
 
 
-def test_an_upstream_that_closes_between_requests_is_dialled_anew(stage: Stage) -> None:
+def test_an_upstream_that_closes_between_requests_is_dialled_again(stage: Stage) -> None:
     stage.says(GET)
     stage.answers(OK)
     stage.upstream_ends()
@@ -803,7 +803,7 @@ def test_a_bad_chunk_within_an_answer_just_ends_it(stage: Stage, ledger: Ledger)
     assert ledger.last.error == "upstream-bad-answer"
 
 
-# --- what cannot be reached
+# --- unreachable upstreams
 
 
 @pytest.mark.parametrize(
@@ -834,7 +834,7 @@ def test_denied_and_unreachable_are_told_apart(
     assert not stage.client.closed
 
 
-def test_what_came_behind_a_request_that_cannot_be_made_is_answered_too(
+def test_requests_behind_one_that_cannot_be_forwarded_are_answered_too(
     forward: PlayForward,
 ) -> None:
     stage = forward(connects=False)
@@ -853,7 +853,7 @@ def test_what_came_behind_a_request_that_cannot_be_made_is_answered_too(
         DialError(Failure.DENIED, "no", denied(Reason.PROXY_LOOP)),
     ],
 )
-def test_a_body_for_what_cannot_be_reached_is_not_awaited(
+def test_a_body_for_an_unreachable_upstream_is_not_awaited(
     forward: PlayForward, error: DialError
 ) -> None:
     stage = forward(connects=False)
@@ -865,7 +865,9 @@ def test_a_body_for_what_cannot_be_reached_is_not_awaited(
     assert stage.client.closed
 
 
-def test_the_next_request_may_reach_what_the_last_could_not(forward: PlayForward) -> None:
+def test_the_next_request_may_reach_an_upstream_that_the_last_could_not(
+    forward: PlayForward,
+) -> None:
     stage = forward(connects=False)
     stage.says(GET)
     stage.reached(DialError(Failure.REFUSED, "it refuses"))
@@ -875,7 +877,7 @@ def test_the_next_request_may_reach_what_the_last_could_not(forward: PlayForward
     assert stage.answers(OK) == OK
 
 
-def test_an_upstream_that_opens_for_nobody_is_no_trouble(forward: PlayForward) -> None:
+def test_an_upstream_that_opens_after_its_client_left_is_harmless(forward: PlayForward) -> None:
     """The client's body was malformed while the dial was under way."""
     stage = forward(connects=False)
     stage.says(GET)
@@ -899,7 +901,7 @@ def test_a_client_that_sends_more_than_can_be_used_is_no_longer_read(forward: Pl
     assert len(stage.upstream.take()) > 70_000
 
 
-def test_pipelined_requests_past_the_limit_wait_outside(stage: Stage) -> None:
+def test_pipelined_requests_past_the_limit_are_not_read(stage: Stage) -> None:
     count = 70_000 // len(GET) + 1
 
     stage.says(GET * count)
@@ -926,7 +928,7 @@ def test_a_long_head_is_read_up_to_its_own_limit(forward: PlayForward) -> None:
 # --- time
 
 
-def test_what_the_lane_waits_for_is_told(forward: PlayForward) -> None:
+def test_the_lane_says_what_it_waits_for(forward: PlayForward) -> None:
     stage = forward(connects=False)
     waits = [stage.session.waiting]
     stage.says(GET[:10])
@@ -964,7 +966,7 @@ def test_a_head_that_does_not_come_in_time_is_a_408(stage: Stage) -> None:
     assert stage.client.closed
 
 
-def test_an_idle_connection_is_closed_without_a_word(stage: Stage) -> None:
+def test_an_idle_connection_is_closed_without_a_response(stage: Stage) -> None:
     stage.says(GET)
     stage.answers(OK)
 
@@ -988,7 +990,7 @@ def test_an_upstream_that_does_not_answer_in_time_is_a_504(
     assert (ledger.last.status, ledger.last.error) == (504, "upstream-timeout")
 
 
-def test_an_answer_that_stops_is_cut(stage: Stage, ledger: Ledger) -> None:
+def test_a_response_that_stalls_is_cut(stage: Stage, ledger: Ledger) -> None:
     stage.says(GET)
     stage.answers(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n")
 
@@ -1064,17 +1066,17 @@ def test_what_cannot_be_recorded_is_denied(forward: PlayForward) -> None:
 # --- through an upstream proxy
 
 
-def test_what_an_upstream_that_was_given_up_says_is_of_no_interest(stage: Stage) -> None:
+def test_bytes_of_a_discarded_upstream_are_ignored(stage: Stage) -> None:
     stage.says(GET)
     stage.answers(OK)
-    given_up: Peer = stage.upstream
+    discarded: Peer = stage.upstream
     stage.says(OTHER)
 
-    assert stage.answers(OK, given_up) == b""
+    assert stage.answers(OK, discarded) == b""
     assert stage.answers(EMPTY) == EMPTY
 
 
-# --- however it is cut
+# --- any segmentation
 
 
 class Echo:
@@ -1167,7 +1169,7 @@ CONVERSATION = [
     parts=st.lists(st.sampled_from(CONVERSATION), min_size=1, max_size=6),
     sizes=st.lists(st.integers(1, 400), min_size=1, max_size=30),
 )
-def test_no_cut_changes_what_is_asked_or_answered(
+def test_no_segmentation_changes_a_request_or_its_response(
     parts: list[tuple[str, bytes, tuple[int, bytes]]], sizes: list[int]
 ) -> None:
     cuts = cycle(sizes)
@@ -1183,5 +1185,5 @@ def test_no_cut_changes_what_is_asked_or_answered(
         got += stage.says(piece) + echo.works()
 
     read = answers_in(got, [method for method, _, _ in parts])
-    told = [(status, b"" if status == 403 else body) for status, body in read]
-    assert told == [answer for _, _, answer in parts]
+    seen = [(status, b"" if status == 403 else body) for status, body in read]
+    assert seen == [answer for _, _, answer in parts]

@@ -46,7 +46,7 @@ def test_a_query_is_recorded_only_if_the_owner_asked(
         (b"CONNECT example.com:443", b"example.com:443", "proxy-loop"),
     ],
 )
-def test_what_no_rule_allows_reaches_nobody(
+def test_a_request_that_no_rule_allows_is_not_forwarded(
     stage: Stage, ledger: Ledger, request_line: bytes, host: bytes, reason: str
 ) -> None:
     answer = stage.says(request_line + b" HTTP/1.1\r\nHost: " + host + b"\r\n\r\n")
@@ -129,9 +129,7 @@ def test_http_1_0_without_a_host_means_the_tunnels_target(forward: PlayForward) 
 @pytest.mark.parametrize(
     "line", [b"GET http://example.com/", b"GET http://evil.example/", b"CONNECT example.com:80"]
 )
-def test_inside_a_tunnel_no_request_names_a_host_of_its_own(
-    forward: PlayForward, line: bytes
-) -> None:
+def test_inside_a_tunnel_no_request_names_its_own_host(forward: PlayForward, line: bytes) -> None:
     stage = forward(target=EXAMPLE)
 
     answer = stage.says(line + b" HTTP/1.1\r\nHost: example.com\r\n\r\n")

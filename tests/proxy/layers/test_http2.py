@@ -232,7 +232,7 @@ def test_a_denied_stream_leaves_the_others_alone(
     assert ledger.reasons == ["rule-matched", "method-refused"]
 
 
-def test_a_denial_answers_in_json_to_whoever_asks(client: Http2Client) -> None:
+def test_a_denial_is_json_for_clients_that_prefer_it(client: Http2Client) -> None:
     asked = client.ask(*pseudo("TRACE"), ("accept", "application/json"))
 
     assert client.messages[asked].fields["content-type"] == "application/json"
@@ -722,7 +722,7 @@ def begin(client: Http2Client) -> int:
     return asked
 
 
-def test_each_body_is_waited_for_anew_though_another_began_before_it_was_whole(
+def test_each_body_has_its_own_time_limit_though_another_began_before_it_was_whole(
     keeping: Stage,
 ) -> None:
     session, posts = keeping.session, Http2Client(keeping)

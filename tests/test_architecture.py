@@ -333,3 +333,14 @@ def test_only_the_gate_has_the_policy_deny_for_a_reason_that_needs_no_rule() -> 
     ]
 
     assert importing == [("proxy.gate", "denied")]
+
+
+def test_every_module_has_a_test_file_of_its_name() -> None:
+    """Who changes a module finds its laws at the same path below tests/."""
+    named = {
+        path: path.with_name(f"test_{path.stem.strip('_')}.py")
+        for path in (path.relative_to(PACKAGE) for path in MODULES.values())
+        if path.name != "__init__.py"
+    }
+
+    assert [str(path) for path, test in named.items() if not (ROOT / "tests" / test).exists()] == []

@@ -1,6 +1,6 @@
 """Learning: writes the hosts that were met into a preset, which a policy can use as it is.
 
-It knows hosts alone, never a path or a query. Its file is a valid preset at every moment: it is
+It knows only hosts, never a path or a query. Its file is a valid preset at every moment: it is
 written whole under another name and then renamed; what else it holds stays as it is. No request
 waits for it, and a failure to write is reported once.
 """
@@ -61,7 +61,7 @@ class Hosts:
         self.overflowed = False
 
     def take(self, event: Event) -> bool:
-        """Take an event into account; tell whether something new was learned."""
+        """Take an event into account; return whether something new was learned."""
         if isinstance(event, DecisionMade):
             if self._denials and not event.allowed and event.reason in _OF_THE_HOST:
                 return self._add(event.target, event.scheme)
@@ -280,7 +280,7 @@ def _lock(descriptor: int) -> None:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Replace the file by a whole new one; 0600, as it tells where somebody went."""
+    """Replace the file by a whole new one; 0600, as it shows which hosts were visited."""
     # With a link the owner keeps the file elsewhere: what it leads to is replaced.
     path = path.resolve()
     partial = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")

@@ -33,7 +33,7 @@ Examples:
 def command(hosts: tuple[str, ...], allowlist_file: Path | None, confdir: Path | None) -> None:
     """Add hosts to the allowlist.
 
-    HOST is spelled as in the file, with a port or a scheme where they are not 443 and https.
+    HOST is written as in the file, with a port or a scheme where they are not 443 and https.
     Without a list of your own a copy of the shipped one is begun.
     """
     own = (allowlist_file or (confdir or paths.default_confdir()) / paths.ALLOWLIST).absolute()

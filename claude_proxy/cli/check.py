@@ -1,9 +1,8 @@
-"""Tells what the allowlist decides about one URL, without a packet sent and without a secret read.
+"""Command `check`: what a policy decides about one URL; no packet is sent, no secret is read.
 
-It asks the questions that the proxy would ask, in the same order and of the same policy (second
-law), and judges the path as it was written: what a client would change before it sends, such as
-letters that are not ASCII, is refused and not guessed. Of credentials it tells which one a request
-would go by; whether it could be had is for the proxy to find out.
+Law kept: one judge. It asks the policy the proxy's questions, in the same order, and judges the
+path as it is written: what a client would change before sending, such as letters that are not
+ASCII, is refused. It names the credential that a request would carry, and does not read it.
 """
 
 import json
@@ -36,7 +35,7 @@ EXAMPLES = """\b
 Examples:
   claude-proxy check https://github.com/anthropics/claude-code
   claude-proxy check --method POST https://api.example.com/v1/items
-  claude-proxy check git.corp.example:8443       the tunnel alone
+  claude-proxy check git.corp.example:8443       only the tunnel
   claude-proxy check --policy shell https://github.com/
   claude-proxy check --body request.json https://api.anthropic.com/v1/messages
 \b
@@ -62,7 +61,7 @@ _is_sent_as_written = re.compile(r"[!-~]*").fullmatch
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked: a request, or with no scheme a tunnel alone."""
+    """What is checked: a request, or without a scheme only a tunnel."""
 
     url: str
     target: Authority
@@ -163,7 +162,7 @@ def _body_of(file: Path, question: Question) -> bytes:
         fix = "write the URL with its scheme, or drop --body"
         raise ConfigError("a tunnel has no body", where="--body", fix=fix)
     try:
-        # What is larger is denied for its size, whatever stands in it.
+        # What is larger is denied for its size, whatever it contains.
         if str(file) == "-":
             return sys.stdin.buffer.read(LARGEST_BODY + 1)
         with file.open("rb") as opened:
@@ -232,7 +231,7 @@ def _is_unseen(question: Question, connect: Decision | None) -> bool:
 
 def _target_of(url: str, text: str, port: int) -> Authority:
     if "@" in text:
-        raise _unusable(url, "it has user info", fix="leave out what stands before the @")
+        raise _unusable(url, "it has user info", fix="leave out what is before the @")
     try:
         # A client turns letters that are not ASCII into A-labels before it asks.
         host, _, rest = text.partition(":")
@@ -280,7 +279,7 @@ def _lines_of_request(
 
 
 def _unusable_by(binding: Binding, question: Question) -> str | None:
-    """Return why the request goes by no credential at all, if so it is."""
+    """Return why the request carries no credential, if it carries none."""
     if question.scheme is Scheme.HTTP:
         return "none goes over plain HTTP"
     if question.target.port not in binding.ports:

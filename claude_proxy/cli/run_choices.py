@@ -43,7 +43,7 @@ class RunOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class _PolicyChoice:
+class _ChosenPolicy:
     """The policy of a run: what its proxy goes by, and what else it says."""
 
     settings: Settings
@@ -114,7 +114,7 @@ def _project(given: Path | None) -> Path:
 
 def _choose_policy(
     given: RunOptions, settings: Settings, sources: PolicySources, profile: str, project: Path
-) -> _PolicyChoice:
+) -> _ChosenPolicy:
     """Return the policy of the run; a proxy that is joined has its own."""
     if given.proxy is not None:
         if sources.option is not None:
@@ -123,7 +123,7 @@ def _choose_policy(
                 where="--policy, --proxy",
                 fix="drop one of them",
             )
-        return _PolicyChoice(replace(settings, policy=None), NetworkMode.PROXY)
+        return _ChosenPolicy(replace(settings, policy=None), NetworkMode.PROXY)
     policy_files.refuse_groups_file(settings.confdir)
     projects = {_real(path): policy for path, policy in sources.projects.items()}
     choice = policy_files.choose(
@@ -132,14 +132,14 @@ def _choose_policy(
         (profile, profiles.load(profile, _own_profiles(settings)).policy),
     )
     settings = replace(settings, policy=choice.policy)
-    file = policy_files.policy_file_for(settings)
+    file = policy_files.policy_file_for(settings, where=choice.origin)
     if file.network is not NetworkMode.PROXY:  # the allowlist's credentials stay outside then, too
         settings = replace(settings, policy=None)
     names_profile = given.profile is None and not choice.by_profile
-    return _PolicyChoice(settings, file.network, file.profile if names_profile else None)
+    return _ChosenPolicy(settings, file.network, file.profile if names_profile else None)
 
 
-def _refuse_without_proxy(given: RunOptions, chosen: _PolicyChoice) -> None:
+def _refuse_without_proxy(given: RunOptions, chosen: _ChosenPolicy) -> None:
     """Refuse what only a proxy can do where the policy has none."""
     if chosen.network is NetworkMode.PROXY:
         return

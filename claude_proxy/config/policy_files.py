@@ -68,7 +68,7 @@ class PolicySources:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class PolicyChoice:
     """Which policy a run takes, and why."""
 
     policy: str | None  # None: the allowlist
@@ -102,9 +102,12 @@ def load_for(settings: Settings, last: Loaded | None = None, seen: States | None
     )
 
 
-def policy_file_for(settings: Settings) -> PolicyFile:
-    """Return the policy file that the settings name, whatever network it gives."""
-    return _policy_file(OwnerFiles(settings.confdir), settings)
+def policy_file_for(settings: Settings, where: str = "--policy") -> PolicyFile:
+    """Return the policy file that the settings name, whatever network it gives.
+
+    `where` is what names the policy, for the error about one that does not exist.
+    """
+    return _policy_file(OwnerFiles(settings.confdir), settings, where)
 
 
 def files_for(settings: Settings) -> list[Path]:
@@ -161,7 +164,7 @@ def served(file: PolicyFile) -> Policy:
     )
 
 
-def choose(sources: PolicySources, project: Path, profile: tuple[str, str | None]) -> Choice:
+def choose(sources: PolicySources, project: Path, profile: tuple[str, str | None]) -> PolicyChoice:
     """Return which policy a run takes.
 
     Precedence: --policy or --allowlist, the project's binding, config.yaml's policy or allowlist,
@@ -170,19 +173,19 @@ def choose(sources: PolicySources, project: Path, profile: tuple[str, str | None
     name of the command's profile and its policy.
     """
     if sources.option is not None:
-        return Choice(sources.option, "--policy")
+        return PolicyChoice(sources.option, "--policy")
     if sources.has_allowlist_option:
-        return Choice(None, "--allowlist")
+        return PolicyChoice(None, "--allowlist")
     bound = [path for path in sources.projects if project.is_relative_to(path)]
     if bound:
         nearest_one = max(bound, key=lambda path: len(path.parts))
-        return Choice(sources.projects[nearest_one], f"projects, {nearest_one}")
+        return PolicyChoice(sources.projects[nearest_one], f"projects, {nearest_one}")
     if sources.configured is not None or sources.configures_allowlist:
-        return Choice(sources.configured, "config.yaml")
+        return PolicyChoice(sources.configured, "config.yaml")
     name, policy = profile
     if policy is not None:
-        return Choice(policy, f"profile {name}", by_profile=True)
-    return Choice(None, "the default allowlist")
+        return PolicyChoice(policy, f"profile {name}", by_profile=True)
+    return PolicyChoice(None, "the default allowlist")
 
 
 def refuse_groups_file(confdir: Path, states: States | None = None) -> None:
@@ -199,10 +202,10 @@ def refuse_groups_file(confdir: Path, states: States | None = None) -> None:
         )
 
 
-def _policy_file(files: OwnerFiles, settings: Settings) -> PolicyFile:
+def _policy_file(files: OwnerFiles, settings: Settings, where: str = "--policy") -> PolicyFile:
     if settings.policy is None:
         return read_file(files, settings.allowlist)
-    return read_named(files, settings.policy)
+    return read_named(files, settings.policy, where)
 
 
 # The project's file.

@@ -171,7 +171,7 @@ def test_json_of_a_tunnel_has_no_request(listed: Path, capsys: pytest.CaptureFix
 UNUSABLE = {
     "another scheme": ("ftp://a.example.com/", "the scheme ftp is not known", "begin it with"),
     "a path without a scheme": ("a.example.com/x", "no scheme", "write https://a.example.com/x"),
-    "user info": ("https://me:pw@a.example.com/", "user info", "what stands before the @"),
+    "user info": ("https://me:pw@a.example.com/", "user info", "what is before the @"),
     "no host": ("https:///x", "label", "write a URL such as"),
     "nothing": ("", "label", "write a URL such as"),
     "a bad port": ("https://a.example.com:0443/", "port", "write a URL such as"),

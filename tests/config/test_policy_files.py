@@ -558,7 +558,7 @@ def chosen(
     policy: str | None = "codex",
     configured: str | None = None,
     configures_allowlist: bool = False,
-) -> policy_files.Choice:
+) -> policy_files.PolicyChoice:
     sources = policy_files.PolicySources(
         option=option,
         has_allowlist_option=listed,
@@ -570,8 +570,8 @@ def chosen(
 
 
 def test_an_option_goes_before_all_else() -> None:
-    assert chosen("mine", listed=True) == policy_files.Choice("mine", "--policy")
-    assert chosen(listed=True) == policy_files.Choice(None, "--allowlist")
+    assert chosen("mine", listed=True) == policy_files.PolicyChoice("mine", "--policy")
+    assert chosen(listed=True) == policy_files.PolicyChoice(None, "--allowlist")
 
 
 def test_a_project_goes_before_a_profile_and_the_nearest_binding_counts() -> None:
@@ -583,15 +583,17 @@ def test_a_project_goes_before_a_profile_and_the_nearest_binding_counts() -> Non
 def test_config_yaml_goes_before_a_profile_and_after_a_project() -> None:
     assert chosen(configured="usual").policy == "acme"
     assert chosen(project="/srv", configured="usual").policy == "usual"
-    assert chosen(project="/srv", configures_allowlist=True) == policy_files.Choice(
+    assert chosen(project="/srv", configures_allowlist=True) == policy_files.PolicyChoice(
         None, "config.yaml"
     )
 
 
 def test_a_profile_goes_before_the_default_allowlist() -> None:
-    by_profile = policy_files.Choice("codex", "profile codex", by_profile=True)
+    by_profile = policy_files.PolicyChoice("codex", "profile codex", by_profile=True)
     assert chosen(project="/srv") == by_profile
-    assert chosen(project="/srv", policy=None) == policy_files.Choice(None, "the default allowlist")
+    assert chosen(project="/srv", policy=None) == policy_files.PolicyChoice(
+        None, "the default allowlist"
+    )
 
 
 # --- what narrows

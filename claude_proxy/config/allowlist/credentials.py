@@ -1,8 +1,8 @@
-"""Reads `credentials` of the allowlist: which secret is for which hosts, and where it is kept.
+"""Credential reader: which secret is for which hosts, and where it is kept.
 
-Laws kept: default-deny (1), secrets stay outside (9). A secret itself has no place in the file:
-what looks like one is refused, and no message quotes it, nor any value that could be one. Pure:
-nothing that is named here is opened.
+Laws kept: default-deny, secrets stay outside. A secret itself does not belong in the file: what
+looks like one is refused, and no message quotes it, nor any value that could be one. Pure: nothing
+that is named here is opened.
 """
 
 import re
@@ -44,7 +44,7 @@ from claude_proxy.policy.patterns import HostPattern
 from claude_proxy.policy.rules import OVERRIDE_HEADERS
 
 FIELDS = table.names_of(table.CREDENTIAL)
-# The kinds of sources, each with the keys that may stand beside it.
+# The kinds of sources, each with the keys that may be beside it.
 SOURCES = {
     "env": (),
     "file": ("key",),
@@ -60,6 +60,7 @@ SHORTEST_PLACEHOLDER = 16
 _LONGEST_PLACEHOLDER = 256
 _FEWEST_CHARACTERS = 8  # that are different, in a placeholder
 _LEARN = "learn"
+_SAME_HASH = "the same hash is listed twice"
 _FIX_TOO_MANY = "give entries with the same secret one list of hosts"
 _FIX_TAKEN = "give it another, with `name:`"
 _GATEWAY = "gateway"  # the name that the gateway's own credential has
@@ -75,7 +76,7 @@ _EXAMPLE = "from: {env: NAME}"
 _HASH = '"sha256:SALT:DIGEST" as `claude-proxy credentials hash` prints it'
 _FIX_PIN = f"write learn, {{{_EXAMPLE}}} or {_HASH}"
 
-# What other programs call the same things.
+# Names of other programs for the same keys.
 _OTHER_NAMES = {
     "description": "name",
     "domain": "host",
@@ -251,9 +252,7 @@ class CredentialReader(FieldReader):
         return node
 
     def _refused(self, node: YamlScalar, key: str) -> Broken:
-        self._problems.add(
-            "what stands here looks like a secret", node, key=key, fix=_KEEP_IT_ELSEWHERE
-        )
+        self._problems.add("this looks like a secret", node, key=key, fix=_KEEP_IT_ELSEWHERE)
         return Broken(node.line, node.column)
 
     def _text(self, node: Node, key: str) -> str | None:
@@ -390,7 +389,7 @@ class CredentialReader(FieldReader):
             return None
         name = text.lower()
         if _is_field(text) is None:
-            fix = "write the name of the header field alone, such as X-Token"
+            fix = "write only the name of the header field, such as X-Token"
             self._problems.add("not the name of a header field", node, key=key, fix=fix)
             return None
         if _is_refused_field(name) is not None or name.encode() in OVERRIDE_HEADERS:
@@ -437,7 +436,7 @@ class CredentialReader(FieldReader):
         text = self._text(node, key)
         if text is None or _is_variable(text) is not None:
             return text
-        fix = "write its name alone, such as ANTHROPIC_API_KEY, without $"
+        fix = "write only its name, such as ANTHROPIC_API_KEY, without $"
         self._problems.add("not the name of a variable", node, key=key, fix=fix)
         return None
 
@@ -446,7 +445,7 @@ class CredentialReader(FieldReader):
     def _pin_entry(self, fields: dict[str, Node], key: str) -> LoginPin | None:
         for name in ("field", "user", "placeholder", "variables"):
             if name in fields:
-                fix = f"delete {name}, or write inject in the place of pin"
+                fix = f"delete {name}, or write inject instead of pin"
                 self._problems.add(f"{name} goes with inject", fields[name], key=key, fix=fix)
         if "from" in fields:
             fix = f"write pin: {{{_EXAMPLE}}}"
@@ -468,7 +467,7 @@ class CredentialReader(FieldReader):
             place = f"{key}[{at}]" if isinstance(node, YamlList) else key
             digest = None if isinstance(item, Broken) else self._digest(item, place)
             if digest in digests:
-                self._problems.add("the same hash stands twice", item, key=place, fix="delete one")
+                self._problems.add(_SAME_HASH, item, key=place, fix="delete one")
             digests += [] if digest is None else [digest]
         if not items:
             self._problems.add("pin is an empty list", node, key=key, fix=_FIX_PIN)
@@ -478,7 +477,7 @@ class CredentialReader(FieldReader):
         if isinstance(node, YamlScalar) and _is_digest(node.text):
             return node.text
         if isinstance(node, YamlScalar) and node.text == _LEARN:
-            what, fix = "learn among hashes", "write pin: learn alone, or the hashes"
+            what, fix = "learn among hashes", "write only pin: learn, or only the hashes"
         else:
             what, fix = "neither learn nor the hash of a login", _FIX_PIN
         self._problems.add(what, node, key=key, fix=fix)
@@ -540,7 +539,7 @@ class CredentialReader(FieldReader):
             return None
         if _is_path(text) is None or text.endswith("/"):
             fix = "write it from / or from ~/, down to the file"
-            self._problems.add("not the whole path of a file", node, key=key, fix=fix)
+            self._problems.add("not the full path of a file", node, key=key, fix=fix)
             return None
         return Path(text)
 
@@ -560,7 +559,7 @@ class CredentialReader(FieldReader):
             fix = "write it as a list: command: [PROGRAM, ARGUMENT]; no shell reads it"
             self._problems.add("the command is not a list", node, key=key, fix=fix)
             return None
-        # An argument may be empty, or stand twice.
+        # An argument may be empty, or occur twice.
         items = [
             None
             if isinstance(item, Broken)
@@ -571,8 +570,8 @@ class CredentialReader(FieldReader):
         if len(argv) < len(items):
             return None
         if "/" in argv[0] and _is_path(argv[0]) is None:
-            fix = "write it from / or from ~/, or its name alone"
-            self._problems.add("not the whole path of a program", node, key=f"{key}[0]", fix=fix)
+            fix = "write it from / or from ~/, or only its name"
+            self._problems.add("not the full path of a program", node, key=f"{key}[0]", fix=fix)
             return None
         return argv
 
@@ -713,7 +712,7 @@ def _fault_of_placeholder(text: str) -> str | None:
         return f"the placeholder is longer than {_LONGEST_PLACEHOLDER} characters"
     varied = len(set(text)) >= _FEWEST_CHARACTERS and any(map(str.isalpha, text))
     if not varied or any(text.lower() in ordinary for ordinary in _ORDINARY):
-        return "the placeholder may stand in an ordinary request by chance"
+        return "the placeholder could occur in an ordinary request by chance"
     return None
 
 

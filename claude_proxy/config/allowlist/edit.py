@@ -41,7 +41,7 @@ class AllowEntry:
         """Read HOST, HOST:PORT or a URL without a path; raise ValueError for anything else."""
         match = _ENTRY.fullmatch(text)
         if match is None:
-            # An IPv6 address or a network; what is neither is told apart best by the one parser.
+            # An IPv6 address or a network; the one parser explains best what is neither.
             return cls(str(HostPattern.parse(text)))
         scheme = Scheme(match[1] or "https")
         port = int(match[3]) if match[3] else _DEFAULT_PORTS[scheme]

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum, StrEnum, unique
 
-type Where = frozenset["Role"]
+type Where = frozenset["FileRole"]
 
 
-class Role(Enum):
+class FileRole(Enum):
     """What a file of this format is for; it decides which keys the file may have."""
 
     POLICY = "a policy file"  # allowlist.yaml, policies/NAME.yaml, and the built-in ones
@@ -79,9 +79,9 @@ class Field:
     where: Where = frozenset()  # of a key of the file: which files may have it
 
 
-_OWNERS: Where = frozenset({Role.POLICY, Role.INCLUDED})
-_POLICY: Where = frozenset({Role.POLICY})
-_LISTS: Where = _OWNERS | {Role.PRESET}
+_OWNERS: Where = frozenset({FileRole.POLICY, FileRole.INCLUDED})
+_POLICY: Where = frozenset({FileRole.POLICY})
+_LISTS: Where = _OWNERS | {FileRole.PRESET}
 
 FILE = (
     Field(
@@ -139,7 +139,7 @@ FILE = (
         "What may not be reached. A denial always wins.",
         default="nothing",
         example="[gist.github.com]",
-        where=_OWNERS | {Role.PROJECT},
+        where=_OWNERS | {FileRole.PROJECT},
     ),
     Field(
         "credentials",
@@ -362,6 +362,6 @@ def names_of(fields: Iterable[Field]) -> tuple[str, ...]:
     return tuple(field.name for field in fields)
 
 
-def keys_of(role: Role) -> tuple[str, ...]:
+def keys_of(role: FileRole) -> tuple[str, ...]:
     """Return the keys that a file may have at its top."""
     return names_of(field for field in FILE if role in field.where)

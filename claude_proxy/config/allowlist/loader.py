@@ -19,7 +19,7 @@ from claude_proxy.config.allowlist.conflicts import (
     note_unseen,
 )
 from claude_proxy.config.allowlist.credentials import CredentialReader
-from claude_proxy.config.allowlist.format import Role
+from claude_proxy.config.allowlist.format import FileRole
 from claude_proxy.config.allowlist.messages import ApiEntry, ApiEntryReader, resolved
 from claude_proxy.config.allowlist.model import Default, NetworkMode, PolicyFile
 from claude_proxy.config.allowlist.rules import RuleReader
@@ -43,7 +43,7 @@ from claude_proxy.policy.rules import Rule
 
 # What else a project's file may hold, for `claude-proxy run` (sandbox/profiles.py).
 _KEYS_OF_RUN = frozenset({"hide", "read_only", "network"})
-# What other programs call the same keys.
+# Names of other programs for the same keys.
 _OTHER_NAMES = {
     "allowed": "allow",
     "allowlist": "allow",
@@ -118,7 +118,7 @@ def read(
     """
     reading = _Reading(library)
     reading.open_files[identity or name] = name
-    file = reading.file(name, Role.POLICY)
+    file = reading.file(name, FileRole.POLICY)
     file.read(parse(text, file.problems))
     credentials.note_conflicts(reading.credentials)
     reading.raise_if_any()
@@ -143,7 +143,7 @@ def load_narrowing(text: str, *, name: str) -> tuple[Rule, ...]:
     skipped.
     """
     reading = _Reading(SHIPPED)
-    file = reading.file(name, Role.PROJECT)
+    file = reading.file(name, FileRole.PROJECT)
     file.read(parse(text, file.problems))
     reading.raise_if_any()
     return tuple(file.deny)
@@ -192,7 +192,7 @@ class _Reading:
         self._known: dict[str, bool] = {}
         self._done: set[str] = set()
 
-    def file(self, name: str, role: Role, trail: tuple[str, ...] = ()) -> "_File":
+    def file(self, name: str, role: FileRole, trail: tuple[str, ...] = ()) -> "_File":
         problems = self._problems.setdefault(name, Problems(name))
         return _File(problems, self, role, trail)
 
@@ -230,7 +230,7 @@ class _Reading:
     def preset(self, name: str, trail: tuple[str, ...]) -> "_File":
         """Read a preset's file; raise ConfigErrors if it is wrong."""
         problems = Problems(f"{name}.yaml")
-        file = _File(problems, self, Role.PRESET, (*trail, name))
+        file = _File(problems, self, FileRole.PRESET, (*trail, name))
         file.read(parse(self.library.preset(name), problems))
         problems.raise_if_any()
         return file
@@ -240,9 +240,9 @@ class _File(FieldReader):
     """Reads one file: a policy, a file that it includes, a preset, or a project's own."""
 
     def __init__(
-        self, problems: Problems, reading: _Reading, role: Role, trail: tuple[str, ...]
+        self, problems: Problems, reading: _Reading, role: FileRole, trail: tuple[str, ...]
     ) -> None:
-        preset = trail[-1] if role is Role.PRESET else None
+        preset = trail[-1] if role is FileRole.PRESET else None
         super().__init__(problems, preset=preset)
         self.problems = problems
         self.allow: list[Rule] = []
@@ -289,7 +289,7 @@ class _File(FieldReader):
             return
         known: dict[str, tuple[YamlScalar, Node]] = {}
         for key, value in root.entries:
-            if self._role is Role.PROJECT and key.text in _KEYS_OF_RUN:
+            if self._role is FileRole.PROJECT and key.text in _KEYS_OF_RUN:
                 continue
             if key.text in self._keys:
                 known[key.text] = (key, value)
@@ -333,7 +333,7 @@ class _File(FieldReader):
     def _note_unknown(self, key: YamlScalar) -> None:
         name = key.text.lower()
         name = _OTHER_NAMES.get(name, name)
-        if self._role is Role.PROJECT and name == "allow":
+        if self._role is FileRole.PROJECT and name == "allow":
             what = f"unknown key {quoted(key.text)}"
             fix = "this file may only take away: list what is denied, under deny"
         elif name in table.names_of(table.FILE) and name not in self._keys:
@@ -393,7 +393,7 @@ class _File(FieldReader):
         elif found.identity not in reading.included:
             reading.included.add(found.identity)
             reading.open_files[found.identity] = found.name
-            file = reading.file(found.name, Role.INCLUDED)
+            file = reading.file(found.name, FileRole.INCLUDED)
             file.read(parse(found.text, file.problems))
             del reading.open_files[found.identity]
             self.allow += file.allow

@@ -1,8 +1,8 @@
-"""Reads `anthropic` of the allowlist file: what a request to the Messages API may ask for.
+"""API restrictions: reads `anthropic`, what a request to the Messages API may ask for.
 
-Law kept: default-deny (1). A key that an entry does not have is taken from the next wider entry
-that covers its host, and the owner's entries come before those of presets; what none of them says
-is not narrowed. Pure.
+Law kept: default-deny. A key that an entry does not have is taken from the next wider entry that
+covers its host, and the owner's entries come before those of presets; what no entry limits is not
+restricted. Pure.
 """
 
 import re
@@ -31,14 +31,14 @@ ALLOWLISTED = "allowlisted"
 LARGEST_BODY = 256 * 1024 * 1024
 _SMALLEST_BODY = 1024
 
-# For each key that is a list: an example, and what stands in the place of an empty one.
+# For each key that is a list: an example, and what to write instead of an empty one.
 _PATHS = ("[/v1/messages]", "write all to mean every path")
 _MODELS = ('["claude-*"]', "write all to mean every model")
 _BETA = ('["oauth-*"]', "write none")
 _SERVER_TOOLS = ("[web_search]", "write none")
 _REACH = ("[allowlisted, mcp.example.com]", "write none")
 
-# What other programs call the same things.
+# Names of other programs for the same keys.
 _OTHER_NAMES = {
     "betas": "beta",
     "anthropic-beta": "beta",
@@ -64,7 +64,7 @@ _dated = re.compile(r"([a-z][a-z0-9_]*?)[_-][0-9]{8}").fullmatch
 
 @dataclass(frozen=True, slots=True)
 class ApiEntry:
-    """One entry as it is written, with those keys alone that it has."""
+    """One entry as it is written, with only the keys that it has."""
 
     patterns: tuple[HostPattern, ...]
     source: Location
@@ -74,7 +74,7 @@ class ApiEntry:
 
 @dataclass(frozen=True, slots=True)
 class _Given:
-    """A value that was read; None inside it stands for every value there is."""
+    """A value that was read; None inside it means every value."""
 
     value: Any
 
@@ -110,7 +110,7 @@ class ApiEntryReader(FieldReader):
             others = [first.setdefault((pattern, port), entry) for port in ports]
             other = next((other for other in others if other is not entry), None)
             if other is not None:
-                what = f"{pattern} is narrowed twice, first in line {other.source.line}"
+                what = f"{pattern} is restricted twice, first in line {other.source.line}"
                 self._problems.add(what, node, key=key, fix="make one entry of the two")
 
     def _entry(self, node: YamlMapping, key: str) -> ApiEntry | None:
@@ -121,8 +121,8 @@ class ApiEntryReader(FieldReader):
             fix = "add a line: host: api.anthropic.com"
             self._problems.add("the entry names no host", node, key=key, fix=fix)
         if whole and not set(KEYS) & set(fields):
-            fix = f"add what is to be narrowed: {', '.join(KEYS)}"
-            self._problems.add("the entry narrows nothing", node, key=key, fix=fix)
+            fix = f"add what is to be restricted: {', '.join(KEYS)}"
+            self._problems.add("the entry restricts nothing", node, key=key, fix=fix)
         patterns = self._hosts(fields, key)
         ports = self._read(fields, "ports", key, self._ports)
         readers: dict[str, Callable[[Node, str], _Given | None]] = {
@@ -187,7 +187,7 @@ class ApiEntryReader(FieldReader):
             fix = f"write {key.rpartition('.')[2].partition('[')[0]}: all"
             self._problems.add("a name for every one", node, key=key, fix=fix)
         elif _is_word(text) is None or "**" in text:
-            fix = 'write one word, in which one "*" stands for any characters: "claude-*"'
+            fix = 'write one word, in which one "*" matches any characters: "claude-*"'
             self._problems.add("not a name", node, key=key, fix=fix)
         else:
             return text
@@ -198,7 +198,7 @@ class ApiEntryReader(FieldReader):
         if text is None:
             return None
         if (dated := _dated(text)) is not None:
-            fix = f"write {dated[1]}, which stands for each version of it"
+            fix = f"write {dated[1]}, which means every version of it"
             self._problems.add("a tool with its date", node, key=key, fix=fix)
         elif _is_tool(text) is None:
             fix = "write the tool's type without its date, such as web_search"

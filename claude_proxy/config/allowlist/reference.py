@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from claude_proxy.config.allowlist import format as table
-from claude_proxy.config.allowlist.format import Field, Role
+from claude_proxy.config.allowlist.format import Field, FileRole
 
 _SECTIONS = (
     ("Entries of `allow`", table.ALLOW),
@@ -14,10 +14,10 @@ _SECTIONS = (
     ("Entries of `anthropic`", table.ANTHROPIC),
 )
 _WORDS = {
-    Role.POLICY: "policy",
-    Role.INCLUDED: "included",
-    Role.PRESET: "preset",
-    Role.PROJECT: "project",
+    FileRole.POLICY: "policy",
+    FileRole.INCLUDED: "included",
+    FileRole.PRESET: "preset",
+    FileRole.PROJECT: "project",
 }
 
 

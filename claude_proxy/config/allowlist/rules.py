@@ -1,7 +1,7 @@
-"""Reads one entry of an allowlist into a `Rule`, and says what is wrong with each of its fields.
+"""Rule reader: one entry of `allow` or `deny` to a `Rule`, every mistake with its fix.
 
-Law kept: default-deny (1). A field that is not known, empty or of the wrong type is a problem,
-with its place and how to fix it; a value is never ignored, corrected or guessed. Pure.
+Law kept: default-deny. A field that is unknown, empty or of the wrong type is a problem with its
+place; a value is never ignored, corrected or guessed. Pure.
 """
 
 from collections.abc import Iterable
@@ -30,7 +30,7 @@ _REFUSED_METHODS = ("TRACE", "CONNECT")
 
 ALLOW_FIELDS = table.names_of(table.ALLOW)
 DENY_FIELDS = table.names_of(table.DENY)
-# What other programs call the same things.
+# Names of other programs for the same keys.
 _OTHER_NAMES = {
     "address": "addresses",
     "cidr": "addresses",
@@ -213,7 +213,7 @@ def _fix_of_field(name: str, known: tuple[str, ...], *, deny: bool) -> str:
     if name == "preset" or _OTHER_NAMES.get(name.lower()) == "preset":
         if deny:
             return "presets are for allow; name the hosts to deny"
-        return "a preset stands alone: - preset: NAME"
+        return "a preset is an entry of its own: - preset: NAME"
     if deny and name in ALLOW_FIELDS:
         return f"a deny entry takes {_listed(known)}"
     other = _OTHER_NAMES.get(name.lower())

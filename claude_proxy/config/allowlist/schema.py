@@ -6,7 +6,7 @@ from typing import Any
 from claude_proxy.config import preset_files
 from claude_proxy.config.allowlist import format as table
 from claude_proxy.config.allowlist.credentials import MOST
-from claude_proxy.config.allowlist.format import Field, Kind, Role
+from claude_proxy.config.allowlist.format import Field, FileRole, Kind
 from claude_proxy.config.allowlist.messages import KEYS
 from claude_proxy.config.allowlist.rules import METHODS
 
@@ -23,7 +23,7 @@ def schema(own_presets: Iterable[str] = ()) -> Fragment:
         "description": "What clients of claude-proxy may reach. What no entry of allow covers is "
         "denied; what an entry of deny covers is denied whatever allow says.",
         "type": ["object", "null"],
-        **_object(field for field in table.FILE if Role.POLICY in field.where),
+        **_object(field for field in table.FILE if FileRole.POLICY in field.where),
         "$defs": _definitions((*preset_files.names(), *own_presets)),
     }
 

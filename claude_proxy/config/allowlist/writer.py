@@ -1,6 +1,6 @@
-"""Spells what was read again: as JSON for programs, or as the line of an allowlist it came from.
+"""Rule writer: rules and API restrictions as JSON, or as the entries of an allowlist.
 
-What it writes, the readers read back to the same; tests hold both to that. Pure.
+The readers read what it writes back to the same values. Pure.
 """
 
 import json
@@ -25,7 +25,7 @@ _is_plain = re.compile(
 
 
 def facts_of(rule: Rule) -> dict[str, Any]:
-    """Return every field of a rule, defaults too, as JSON spells it; null stands for all."""
+    """Return every field of a rule, defaults too, as JSON; null means every value."""
     return {
         "host": rule.name,
         "scheme": rule.scheme,
@@ -40,7 +40,7 @@ def facts_of(rule: Rule) -> dict[str, Any]:
 
 
 def entry_of(rule: Rule) -> str:
-    """Return a rule of `allow` as one line of an allowlist, without what goes without saying."""
+    """Return a rule of `allow` as one line of an allowlist, without defaults."""
     facts = facts_of(rule)
     said = {"host": facts.pop("host")}
     if rule.scheme is Scheme.HTTP:

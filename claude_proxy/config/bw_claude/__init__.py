@@ -1,1 +1,1 @@
-"""Groups files in TOML, the format of bw-claude: read for `claude-proxy import` alone."""
+"""Groups files in TOML, the format of bw-claude: read only by `claude-proxy import`."""

@@ -15,18 +15,22 @@ from claude_proxy.config.allowlist.loader import Library, preset_policy, read
 from claude_proxy.config.bw_claude import loader
 from claude_proxy.config.bw_claude.reader import (
     PRESET,
-    Default,
     File,
     Group,
+    GroupsDefault,
+    GroupsNetwork,
     Host,
     Name,
-    Network,
     PolicyEntry,
 )
 from claude_proxy.policy.location import Location
 from claude_proxy.policy.patterns import HostPattern
 
-_NETWORKS = {Network.PROXY: "proxy", Network.DISABLED: "none", Network.OPEN: "open"}
+_NETWORKS = {
+    GroupsNetwork.PROXY: "proxy",
+    GroupsNetwork.DISABLED: "none",
+    GroupsNetwork.OPEN: "open",
+}
 # Profiles that are shipped: a tool's own profile extends the one that it had.
 _PROFILES = ("claude", "codex", "gemini")
 _is_plain = re.compile(r"\.?[a-z][a-z0-9-]*(\.[a-z0-9-]+)+").fullmatch
@@ -101,14 +105,14 @@ class _Converter:
 
     def _policy(self, entry: PolicyEntry) -> None:
         lines = [f"description: {_quoted(entry.description)}"] if entry.description else []
-        if entry.network is not Network.PROXY:
+        if entry.network is not GroupsNetwork.PROXY:
             lines.append(f"network: {_NETWORKS[entry.network]}")
             for name in (*entry.allow_groups, *entry.deny_groups):
                 what = f"the group {name.text} has no effect without the proxy"
                 self._remark(what, name.source, "nothing to do, unless network: proxy was meant")
         if entry.filesystem is not None:
             lines.append(f"profile: {_quoted(entry.filesystem)}")
-        if entry.network is Network.PROXY:
+        if entry.network is GroupsNetwork.PROXY:
             lines.append(f"default: {entry.default}")
             lines += self._lists(entry)
         self._write(f"policies/{self._policies[entry.name]}.yaml", lines)
@@ -205,7 +209,7 @@ class _Converter:
                     host.source,
                     "deny what the wider pattern was to keep out by narrower patterns, or leave "
                     "the denial out: what no entry allows is denied anyway"
-                    if entry.default is Default.DENY
+                    if entry.default is GroupsDefault.DENY
                     else "deny by narrower patterns, which leave it out",
                 )
 

@@ -1,7 +1,7 @@
-"""Reads one groups file: TOML text into groups, policies and tools, every mistake with its place.
+"""Groups file reader: TOML text to groups, policies and tools, every mistake with its place.
 
-Law kept: default-deny (1). A key that is not known, a value of another type, a host that is no
-host: each is a problem with its place and its fix, and nothing of the file is used. Pure.
+Law kept: default-deny. An unknown key, a value of another type, a host that is not a host: each is
+a problem with its place and its fix, and nothing of the file is used. Pure.
 """
 
 import re
@@ -18,11 +18,11 @@ from claude_proxy.config.strict_yaml.nodes import Problems, note_hiding_characte
 from claude_proxy.policy.location import Location
 from claude_proxy.policy.patterns import HostPattern, PatternError
 
-MAX_BYTES = 4 * 1024 * 1024  # some fifty thousand hosts; a longer list is better an allowlist
+MAX_BYTES = 4 * 1024 * 1024  # some fifty thousand hosts
 PRESET = "preset:"
 
 
-class Network(StrEnum):
+class GroupsNetwork(StrEnum):
     """How a policy's run gets at the network."""
 
     OPEN = "open"  # as without claude-proxy; nothing is judged
@@ -30,7 +30,7 @@ class Network(StrEnum):
     PROXY = "proxy"  # through the proxy alone
 
 
-class Default(StrEnum):
+class GroupsDefault(StrEnum):
     """What becomes of a host that neither list names."""
 
     ALLOW = "allow"
@@ -73,8 +73,8 @@ class PolicyEntry:
     name: str
     description: str
     filesystem: str | None  # the profile of `claude-proxy run`; None: by the command
-    network: Network
-    default: Default
+    network: GroupsNetwork
+    default: GroupsDefault
     allow_groups: tuple[Name, ...]
     deny_groups: tuple[Name, ...]
     source: Location
@@ -108,10 +108,10 @@ _TYPES: dict[type[Any], str] = {
 
 def read(text: str, problems: Problems) -> File:
     """Return what the text says; what is wrong is noted, and then the result is not for use."""
-    return _Reader(text, problems).file()
+    return _GroupsReader(text, problems).file()
 
 
-class _Reader:
+class _GroupsReader:
     def __init__(self, text: str, problems: Problems) -> None:
         self._problems = problems
         self._root = _parsed(text, problems)
@@ -151,7 +151,7 @@ class _Reader:
         path: tuple[str, ...],
         read: Callable[[str, Mapping[str, Any], Path], T | None],
     ) -> dict[str, T]:
-        """Read each of the tables that stand below `path`, by their names."""
+        """Read each of the tables below `path`, by its name."""
         found = {}
         entries = self._table(table, path[:-1], path[-1])
         for name in entries:
@@ -192,8 +192,8 @@ class _Reader:
             name=name,
             description=self._text(table, path, "description") or "",
             filesystem=filesystem,
-            network=self._choice(network, inner, "network", Network, Network.PROXY),
-            default=self._choice(network, inner, "default", Default, Default.DENY),
+            network=self._choice(network, inner, "network", GroupsNetwork, GroupsNetwork.PROXY),
+            default=self._choice(network, inner, "default", GroupsDefault, GroupsDefault.DENY),
             allow_groups=self._names(network, inner, "allow_groups"),
             deny_groups=self._names(network, inner, "deny_groups"),
             source=self._source(path),
@@ -245,7 +245,7 @@ class _Reader:
         return tuple(found)
 
     def _texts(self, table: Mapping[str, Any], path: Path, key: str) -> Iterable[tuple[str, Path]]:
-        """Return the texts of a list with their places; none stands twice."""
+        """Return the texts of a list with their places; none is listed twice."""
         value = table.get(key, [])
         if not isinstance(value, list):
             self._wrong_type(value, (*path, key), "a list")
@@ -256,7 +256,7 @@ class _Reader:
             if not isinstance(item, str):
                 self._wrong_type(item, place, "a text")
             elif item in found:
-                self._note(f"{quoted(item)} stands twice", place, "delete one")
+                self._note(f"{quoted(item)} is listed twice", place, "delete one")
             else:
                 found[item] = place
         return found.items()
@@ -312,7 +312,7 @@ def _fix_of_host(text: str, error: PatternError) -> str:
     if len(text.split()) > 1 or "," in text:
         return 'write each host in quotes of its own: ["a.example.com", "b.example.com"]'
     if error.fix.startswith("write {"):
-        return "write the host alone; limits and plain HTTP are for an allowlist to tell"
+        return "write only the host; a groups file has neither limits nor plain HTTP"
     return error.fix
 
 

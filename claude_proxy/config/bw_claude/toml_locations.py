@@ -1,7 +1,7 @@
-"""Finds the line and column of each key and list item of a TOML text, which `tomllib` keeps silent.
+"""TOML locations: the line and column of each key and list item, which `tomllib` does not give.
 
-For messages alone: nothing is decided by it. The text is one that `tomllib` has read, so this looks
-only for what separates things; where it loses its way it stops, and says what it has found. Pure.
+For messages only: nothing is decided by it. `tomllib` has read the text, so this looks only for
+what separates tokens; where it gets lost it stops, and returns what it has found. Pure.
 """
 
 import re
@@ -34,11 +34,11 @@ class _Token(NamedTuple):
 
 
 def places_of(text: str) -> dict[Path, Place]:
-    """Return where each key and each item of a list stands, both counted from 1."""
-    reader = _Reader(text)
+    """Return the place of each key and each item of a list, both counted from 1."""
+    reader = _TokenReader(text)
     with suppress(ValueError, RecursionError):  # lost; what is found so far is right
         reader.read()
-    # Where each line begins: to count the lines anew for each of 50,000 hosts would take minutes.
+    # Where each line begins: counting lines again for each of 50,000 hosts would take minutes.
     starts = [0, *(found.end() for found in re.finditer("\n", text))]
     found = {}
     for path, at in reader.found.items():
@@ -47,7 +47,7 @@ def places_of(text: str) -> dict[Path, Place]:
     return found
 
 
-class _Reader:
+class _TokenReader:
     """Walks over the tokens of a text, and notes where keys and items begin."""
 
     def __init__(self, text: str) -> None:

@@ -1,7 +1,7 @@
-"""Reads the values in an entry of the allowlist file, and says what is wrong with each.
+"""Field readers: texts, lists, choices, hosts, ports and paths from YAML nodes.
 
-Law kept: default-deny (1). A value that is empty, repeated or of the wrong type is a problem, with
-its place and how to fix it; it is never ignored, corrected or guessed. Pure.
+Law kept: default-deny. A value that is empty, repeated or of the wrong type is a problem with its
+place and fix; it is never ignored, corrected or guessed. Pure.
 """
 
 import difflib
@@ -33,13 +33,13 @@ _PATHS = ('["/v1/**"]', "delete the line to mean every path")
 _is_range = re.compile(r"[0-9]+ *[-:] *[0-9]+").fullmatch
 _is_port = re.compile(r"[1-9][0-9]{0,4}").fullmatch
 # What YAML 1.1 makes of plain words (`NO`, `1.10`, `~`). Its readers disagree, as YAML 1.2 dropped
-# most of it; so where a text is wanted, such a word must stand in quotes.
+# most of it; so where a text is wanted, such a word must be in quotes.
 _RESOLVERS: Lookup[str, list[tuple[str, re.Pattern[str]]]] = yaml.SafeLoader.yaml_implicit_resolvers
 _TYPES = {"bool": "a boolean", "float": "a number", "int": "a number", "timestamp": "a date"}
 
 
 class FieldReader:
-    """Reads values; every mistake goes to `problems`, and None comes in the value's place."""
+    """Reads values; every mistake goes to `problems`, and the value is None then."""
 
     def __init__(self, problems: Problems, *, preset: str | None) -> None:
         self._problems = problems
@@ -85,7 +85,7 @@ class FieldReader:
             return None
 
     def _hosts(self, fields: dict[str, Node], key: str) -> tuple[HostPattern, ...] | None:
-        """Return what `host` names, or `hosts`; one of them must stand in the entry."""
+        """Return what `host` names, or `hosts`; one of them must be in the entry."""
         if "host" in fields and "hosts" in fields:
             fix = "write all of them under hosts"
             self._problems.add("both host and hosts", fields["host"], key=key, fix=fix)
@@ -137,7 +137,7 @@ class FieldReader:
             if "?" in text:
                 fix = "the query is not judged: write the path without it"
             elif text and text[0] not in "/*":
-                fix = f'write "/{text}"' if "://" not in text else "write the path alone"
+                fix = f'write "/{text}"' if "://" not in text else "write only the path"
             self._problems.add(error.what, node, key=key, fix=fix)
             return None
 
@@ -191,7 +191,7 @@ class FieldReader:
             place = f"{key}[{index}]"
             value = None if isinstance(item, Broken) else read(item, place)
             if value is not None and value in values:
-                self._problems.add(f"{value} stands twice", item, key=place, fix="delete one")
+                self._problems.add(f"{value} is listed twice", item, key=place, fix="delete one")
             elif value is not None:
                 values.append(value)
         return values if len(values) == len(node.items) else None
@@ -200,7 +200,7 @@ class FieldReader:
         return quoted(name.text)
 
     def _shown(self, node: YamlScalar) -> str:
-        """Return what a fix may repeat of a value that stands in the wrong place."""
+        """Return what a fix may repeat of a value that is in the wrong place."""
         return node.text if type_of(node) != "null" else ""
 
 

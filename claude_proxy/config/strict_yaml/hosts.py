@@ -1,8 +1,7 @@
-"""Reads a host or a network as an owner wrote it; finds the entry that a mistake was meant to be.
+"""Host reader: host patterns and networks from a file, and the entry that a mistake meant.
 
-The judgement is `HostPattern.parse`; this adds what can only be said of a file. A name whose
-letters imitate others is refused here, and a URL is answered with the entry that it stands for.
-Pure.
+`HostPattern.parse` decides what is valid; this adds what only a file needs. A name whose letters
+imitate others is refused, and a URL is answered with the entry that means the same. Pure.
 """
 
 import re
@@ -13,7 +12,7 @@ from claude_proxy.config.strict_yaml.nodes import quoted
 from claude_proxy.policy.patterns import HostPattern, PathGlob, PatternError
 from claude_proxy.wire.address import Network
 
-# Words that stand before a colon in an entry.
+# Words that come before a colon in an entry.
 FIELDS = ("host", "ports", "scheme", "methods", "paths", "tls", "addresses", "note", "preset")
 
 _url = re.compile(
@@ -73,7 +72,7 @@ def _refuse_two_words(text: str) -> None:
 
 
 def _fix_of_url(text: str) -> str | None:
-    """Return the entry that a URL or the like was meant to be, if it can be told."""
+    """Return the entry that a URL or the like was meant to be, if that is clear."""
     found = _parts_of_url(text)
     if found is None:
         return None
@@ -107,7 +106,7 @@ def _parts_of_url(text: str) -> re.Match[str] | None:
 
 
 def _fix_of_network(text: str, error: PatternError) -> str | None:
-    """Return the fix for what is a network, though not spelled as one; None if it is none."""
+    """Return the fix for what is a network, though not written as one; None if it is none."""
     try:
         network = ip_network(text, strict=False)
     except ValueError:

@@ -1,12 +1,12 @@
-"""Reads one YAML document into nodes that know their line and column, and types nothing.
+"""Strict YAML parser: one document to nodes with line and column, all values as text.
 
-It keeps the first law: whatever could hide what a file says (anchors, aliases, merge keys,
-tags, duplicate keys, a second document, characters that an editor does not show) is a problem
-with a place and a fix, never something to guess about. Problems are gathered, not raised.
+Law kept: default-deny. Whatever could hide what a file says (anchors, aliases, merge keys, tags,
+duplicate keys, a second document, characters that an editor does not show) is a problem with a
+place and a fix. Problems are gathered, not raised.
 
-PyYAML's own loaders read `NO` as false, keep the last of two equal keys and follow aliases.
-So this reads PyYAML's events and builds the nodes itself: without recursion, so that a depth
-bomb meets a bound of ours and not the interpreter's.
+PyYAML's own loaders read `NO` as false, keep the last of two equal keys and follow aliases. So
+this reads PyYAML's events and builds the nodes itself, without recursion: a depth bomb meets our
+limit, not the interpreter's.
 """
 
 import re
@@ -29,7 +29,7 @@ _TOO_DEEP = ("nested too deeply", "the file needs five levels at most")
 # libyaml does the same work ten times as fast; both report the same events.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-# What must not stand anywhere, comments included. YAML 1.1 takes NEL, LS and PS for line breaks,
+# Not allowed anywhere, comments included. YAML 1.1 takes NEL, LS and PS for line breaks,
 # so a comment may end where no editor shows it; the bidirectional controls reorder what is shown.
 _HIDING = {
     "a control character": "\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff",
@@ -44,7 +44,7 @@ _indenting_tab = re.compile(r"^ *\t", re.MULTILINE).finditer
 
 @dataclass(slots=True)
 class YamlScalar:
-    """One value as written; `plain` if it stands without quotes."""
+    """One value as written; `plain` if it is written without quotes."""
 
     text: str
     plain: bool
@@ -73,7 +73,7 @@ class YamlMapping:
 
 @dataclass(slots=True)
 class Broken:
-    """Something already reported; whoever types the nodes passes over it in silence."""
+    """Something already reported; readers of the nodes skip it."""
 
     line: int
     column: int
@@ -187,7 +187,7 @@ def _too_large(name: str) -> ConfigError:
     return ConfigError(
         f"the file is larger than {MAX_BYTES // 1024 // 1024} MiB",
         where=name,
-        fix="is it the right file? a domain pattern such as .example.com may stand for many hosts",
+        fix="is it the right file? a domain pattern such as .example.com covers many hosts",
     )
 
 
@@ -297,7 +297,7 @@ class _Builder:
         self._problems.add(
             f"an alias (*{event.anchor})",
             node,
-            fix=f'write out what it stands for; quote a pattern: "*{event.anchor}"',
+            fix=f'write out what it refers to; quote a pattern: "*{event.anchor}"',
         )
         self._place(node)
 
@@ -344,11 +344,11 @@ class _Builder:
             self._problems.add("a key that is not a word", node, fix="write a plain key")
             return broken
         if node.plain and node.text == "<<":
-            self._problems.add("a merge key (<<)", node, fix="write out what it stands for")
+            self._problems.add("a merge key (<<)", node, fix="write out what it refers to")
             return broken
         if node.text in seen:
             self._problems.add(
-                f"the key {quoted(node.text)} stands twice, first in line {seen[node.text]}",
+                f"the key {quoted(node.text)} is there twice, first in line {seen[node.text]}",
                 node,
                 fix="keep one of the two",
             )

@@ -355,7 +355,7 @@ MISTAKES = {
     ),
     "a relative program": (
         "{host: a.test, inject: bearer, from: {command: [./k]}}",
-        "not the whole path of a program",
+        "not the full path of a program",
         "its name alone",
     ),
     "a number as argument": (
@@ -452,7 +452,7 @@ MISTAKES = {
     ),
     "a hash twice": (
         f"{{host: a.test, pin: ['{DIGEST}', '{DIGEST}']}}",
-        "stands twice",
+        "is listed twice",
         "delete one",
     ),
     "a name in capitals": (
@@ -527,7 +527,7 @@ MISTAKES = {
     ),
     "a variable twice": (
         f"{{host: a.test, variables: [A_TOKEN, A_TOKEN], {INJECT}}}",
-        "stands twice",
+        "is listed twice",
         "delete one",
     ),
     "a misspelt key": (

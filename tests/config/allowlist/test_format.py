@@ -4,7 +4,7 @@ import pytest
 
 from claude_proxy.config.allowlist import format as table
 from claude_proxy.config.allowlist import loader
-from claude_proxy.config.allowlist.format import Field, Kind, Role
+from claude_proxy.config.allowlist.format import Field, FileRole, Kind
 from claude_proxy.config.allowlist.loader import Included, Library
 
 TABLES = {
@@ -54,9 +54,9 @@ def test_no_key_is_listed_twice(fields: tuple[Field, ...]) -> None:
 
 def test_only_a_policy_decides_the_network_and_only_an_owner_names_secrets() -> None:
     for key in ("default", "network", "profile"):
-        assert [role for role in Role if key in table.keys_of(role)] == [Role.POLICY]
-    assert "credentials" not in table.keys_of(Role.PRESET)
-    assert table.keys_of(Role.PROJECT) == ("deny",)
+        assert [role for role in FileRole if key in table.keys_of(role)] == [FileRole.POLICY]
+    assert "credentials" not in table.keys_of(FileRole.PRESET)
+    assert table.keys_of(FileRole.PROJECT) == ("deny",)
 
 
 def test_each_type_is_used() -> None:

@@ -281,7 +281,7 @@ MISTAKES = {
         "both host",
         "under hosts",
     ),
-    "a host alone": ("{host: a.test}", "the entry narrows nothing", "paths, models"),
+    "a host alone": ("{host: a.test}", "the entry restricts nothing", "paths, models"),
     "a wide host": ('{host: "*.com", models: [m]}', "covers a public suffix", "name the hosts"),
     "a misspelt key": ("{host: a.test, modles: [m]}", 'unknown key "modles"', "mean models?"),
     "another name": (
@@ -302,7 +302,7 @@ MISTAKES = {
     "two stars": ('{host: a.test, models: ["a**"]}', "not a name", "one word"),
     "two betas in one": ('{host: a.test, beta: ["a,b"]}', "not a name", "one word"),
     "a number": ("{host: a.test, models: [4.5]}", "is a number in YAML", "in quotes"),
-    "a model twice": ("{host: a.test, models: [m, m]}", "m stands twice", "delete one"),
+    "a model twice": ("{host: a.test, models: [m, m]}", "m is listed twice", "delete one"),
     "no betas": ("{host: a.test, beta: []}", "beta is an empty list", "write none"),
     "a tool that is a number": (
         "{host: a.test, server_tools: [5]}",
@@ -372,7 +372,7 @@ def test_a_mistake_is_told_with_its_line_and_fix(entry: str, what: str, fix: str
 def test_a_host_is_narrowed_by_one_entry() -> None:
     (problem,) = refused("- {host: a.test, beta: all}\n- {hosts: [b.test, a.test], models: [m]}")
 
-    assert problem.what == "a.test is narrowed twice, first in line 3"
+    assert problem.what == "a.test is restricted twice, first in line 3"
     assert problem.where == "a.yaml:4:5, anthropic[1]"
 
 

@@ -24,7 +24,7 @@ FIELDS = {
     "a port by itself": ("ports: 443", "ports is not a list", "write ports: [443]", ".ports"),
     "no ports": ("ports: []", "ports is an empty list", "ports: [443, 8443]", ".ports"),
     "ports left empty": ("ports:", "ports is not a list", "ports: [443, 8443]", ".ports"),
-    "a port twice": ("ports: [443, 443]", "443 stands twice", "delete one", ".ports[1]"),
+    "a port twice": ("ports: [443, 443]", "443 is listed twice", "delete one", ".ports[1]"),
     "port 80 by TLS": ("ports: [80]", "port 80 is for scheme http", "scheme: http", ".ports"),
     "a method in small letters": ("methods: [get]", "not in capitals", "write GET", ".methods[0]"),
     "a misspelt method": ("methods: [DELET]", "unknown", "did you mean DELETE?", ".methods[0]"),

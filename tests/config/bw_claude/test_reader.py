@@ -66,7 +66,7 @@ WRONG = {
     "a scheme": ('[network.groups.a]\nhosts = ["http://x.test"]', "a scheme", "1.toml:2:10"),
     "a host twice": (
         '[network.groups.a]\nhosts = ["x.test", "x.test"]',
-        '"x.test" stands twice',
+        '"x.test" is listed twice',
         "1.toml:2:20",
     ),
     "a name": ('[network.groups."a b"]', '"a b" is no name', '1.toml:1:17, network.groups."a b"'),
@@ -144,7 +144,7 @@ def test_all_mistakes_are_told_at_once() -> None:
 def test_a_url_is_answered_in_the_words_of_toml() -> None:
     problem = problem_of('[network.groups.a]\nhosts = ["https://x.test:8443/v1"]')
 
-    assert problem.fix == "write the host alone; limits and plain HTTP are for an allowlist to tell"
+    assert problem.fix == "write only the host; a groups file has neither limits nor plain HTTP"
 
 
 def test_what_has_no_place_of_its_own_is_told_with_the_nearest(

@@ -119,12 +119,12 @@ HIDES = {
     ),
     "a duplicate key": (
         "a: b\nc: d\na: e",
-        'the key "a" stands twice, first in line 1',
+        'the key "a" is there twice, first in line 1',
         "3:1",
     ),
     "the same key in two quotings": (
         'a: b\n"a": c',
-        'the key "a" stands twice, first in line 1',
+        'the key "a" is there twice, first in line 1',
         "2:1",
     ),
     "a list as key": ("? [a]\n: b", "a key that is not a word", "1:3"),

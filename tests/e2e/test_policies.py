@@ -39,6 +39,13 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "learned.yaml"
 
 
+def with_policy(start_proxy: StartProxy, confdir: Path, name: str) -> Proxy:
+    """Start a proxy with a policy of the configuration, which holds its CA, too."""
+    proxy = start_proxy(None, "--policy", name, "--confdir", confdir)
+    proxy.confdir = confdir
+    return proxy
+
+
 def reason(proxy: Proxy, target: str) -> str | None:
     """Return why a tunnel to `target` is denied; None: it is not."""
     try:
@@ -63,7 +70,7 @@ def learned(file: Path) -> list[str]:
 
 
 def test_a_denial_always_wins(start_proxy: StartProxy, confdir: Path) -> None:
-    proxy = start_proxy(None, "--policy", "work", "--confdir", confdir)
+    proxy = with_policy(start_proxy, confdir, "work")
 
     assert visit(proxy, "allowed.test") == visit(proxy, "one.wild.test") == 200
     assert reason(proxy, "other.wild.test:443") == "deny-rule"
@@ -76,7 +83,7 @@ def test_a_denial_always_wins(start_proxy: StartProxy, confdir: Path) -> None:
 def test_a_default_allow_keeps_every_other_law(
     start_proxy: StartProxy, confdir: Path, internet: Internet
 ) -> None:
-    proxy = start_proxy(None, "--policy", "most", "--confdir", confdir)
+    proxy = with_policy(start_proxy, confdir, "most")
 
     assert visit(proxy, "origin.test") == 200
     assert "All other hosts are allowed" in proxy.stdout()
@@ -100,7 +107,7 @@ def test_a_changed_policy_is_taken_up_and_a_bad_one_is_not(
     start_proxy: StartProxy, confdir: Path
 ) -> None:
     file = confdir / "policies" / "work.yaml"
-    proxy = start_proxy(None, "--policy", "work", "--confdir", confdir)
+    proxy = with_policy(start_proxy, confdir, "work")
 
     file.write_text(WORK.replace("allowed.test", "origin.test"))
     until(lambda: reason(proxy, "origin.test:443") is None, "the new policy")

@@ -103,7 +103,7 @@ def test_an_empty_file_says_nothing(text: str) -> None:
         ("client: [10.0.0.1/8]", "the network is 10.0.0.0/8", "write it like"),
         ("policy: 1.5", "is a number in YAML", "quotes"),
         ('policy: ""', "the value is empty", "delete it"),
-        ("policy: a\npolicy: b", "is listed twice", "keep one"),
+        ("policy: a\npolicy: b", "is there twice", "keep one"),
         ("projects: [a]", "projects is not a mapping", "DIRECTORY: POLICY"),
         ("projects: {work: a}", "is a relative directory", "~/"),
         ("projects: {~/a: x, ~/a/: y}", "is named twice", "keep one"),

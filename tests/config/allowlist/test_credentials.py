@@ -320,17 +320,17 @@ MISTAKES = {
     ),
     "a relative path": (
         "{host: a.test, inject: bearer, from: {file: secrets/k}}",
-        "not the whole path",
+        "not the full path",
         "from / or from ~/",
     ),
     "somebody's home": (
         "{host: a.test, inject: bearer, from: {file: ~bob/k}}",
-        "not the whole path",
+        "not the full path",
         "from / or from ~/",
     ),
     "a directory": (
         "{host: a.test, inject: bearer, from: {file: /secrets/}}",
-        "not the whole path",
+        "not the full path",
         "down to the file",
     ),
     "a path with a null byte": (
@@ -356,7 +356,7 @@ MISTAKES = {
     "a relative program": (
         "{host: a.test, inject: bearer, from: {command: [./k]}}",
         "not the full path of a program",
-        "its name alone",
+        "only its name",
     ),
     "a number as argument": (
         "{host: a.test, inject: bearer, from: {command: [k, 5]}}",
@@ -401,7 +401,7 @@ MISTAKES = {
     "a field with a colon": (
         '{host: a.test, inject: field, field: "X-Token:", from: {env: K}}',
         "not the name of a header field",
-        "alone",
+        "write only",
     ),
     "a field that frames": (
         "{host: a.test, inject: field, field: Content-Length, from: {env: K}}",
@@ -448,7 +448,7 @@ MISTAKES = {
     "learn among hashes": (
         f"{{host: a.test, pin: [learn, '{DIGEST}']}}",
         "learn among hashes",
-        "alone",
+        "write only",
     ),
     "a hash twice": (
         f"{{host: a.test, pin: ['{DIGEST}', '{DIGEST}']}}",

@@ -148,7 +148,7 @@ def test_the_first_entry_begins_a_list_of_ones_own(
     assert {"new.test", "other.test", "api.anthropic.com"} <= hosts
     assert own.stat().st_mode & 0o777 == 0o600
     assert own.parent.stat().st_mode & 0o777 == 0o700
-    assert "takes the place of the shipped one" in capsys.readouterr().out
+    assert "replaces the shipped one" in capsys.readouterr().out
 
 
 def test_a_list_keeps_its_mode_and_what_links_to_it(

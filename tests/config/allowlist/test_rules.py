@@ -36,7 +36,7 @@ FIELDS = {
     "no methods": ("methods: []", "an empty list", "to mean every method", ".methods"),
     "a boolean method": ("methods: [NO]", "is a boolean", "in quotes", ".methods[0]"),
     "a path without a slash": ("paths: [v1]", "begin with a slash", 'write "/v1"', ".paths[0]"),
-    "a URL for a path": ('paths: ["https://x/"]', "slash", "the path alone", ".paths[0]"),
+    "a URL for a path": ('paths: ["https://x/"]', "slash", "only the path", ".paths[0]"),
     "a query": ('paths: ["/a?b=c"]', '"?"', "the query is not judged", ".paths[0]"),
     "a climbing path": ('paths: ["/a/../b"]', "holds", "always denied", ".paths[0]"),
     "an encoded path": ('paths: ["/a%2fb"]', "holds", "always denied", ".paths[0]"),

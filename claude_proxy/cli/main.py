@@ -1,7 +1,7 @@
 """Runs the command that was asked for and turns every failure into lines and an exit code.
 
 It keeps the promise that a user never meets a traceback: an error says what, where and how to
-fix it, or, if it is a mistake of ours, names its type and nothing that may hold a secret.
+fix it, or, if it is a bug of the program, names its type and nothing that may hold a secret.
 Commands are imported when they are invoked, as importing mitmproxy alone takes most of a second.
 """
 
@@ -29,7 +29,7 @@ DEFAULT_COMMAND = "serve"
 EXIT_INTERNAL = 70  # EX_SOFTWARE of sysexits.h
 EXIT_OUTPUT = 74  # EX_IOERR; not 1, which is an answer of `check`
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports
-EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE, likewise
+EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE, as above
 
 # The one-line descriptions stand here so that `--help` need not import the commands; a test
 # compares them with what the commands say of themselves.
@@ -132,7 +132,7 @@ def cli() -> None:
 
 
 def start_proxy(settings: Settings) -> int:
-    """Run the proxy until it is told to stop; return the exit code."""
+    """Run the proxy until it is stopped; return the exit code."""
     # The one import that brings mitmproxy with it, and takes most of a second.
     from claude_proxy.server.app import serve  # noqa: PLC0415
 

@@ -1,6 +1,6 @@
 """The command `run`: a command in a sandbox whose only network is the proxy.
 
-Fail closed: what cannot be had as it was asked for is an error, and COMMAND is not run.
+Fail closed: what is not available as it was asked for is an error, and COMMAND is not run.
 """
 
 import sys
@@ -146,7 +146,7 @@ def _warn_about_ignored(context: click.Context, proxy: str, sources: PolicySourc
         found.append("the policy in config.yaml")
     if found:
         names = ", ".join(found)
-        _say(f"note: the proxy at {proxy} goes by settings of its own, and not by {names}")
+        _say(f"note: the proxy at {proxy} has its own settings, and ignores {names}")
 
 
 # Replaced by the socket that the runner makes, as options make no gateway that listens nowhere.

@@ -460,7 +460,7 @@ def _what_stays(scope: Scope, kind: str) -> Iterator[str]:
 
 
 def _again(found: tuple[InstalledFile, ...]) -> str:
-    """Return the command line by which these files are written anew."""
+    """Return the command line that writes these files again."""
     words = next((one.mark.words for one in found if one.mark is not None), ("service", "install"))
     return shlex.join((paths.PROGRAM, *words))
 

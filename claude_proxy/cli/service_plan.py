@@ -208,7 +208,7 @@ def _listeners(kind: ServiceKind, given: CommandOptions) -> Iterator[TcpListen |
 
 
 def _gateway_places(given: CommandOptions) -> Iterator[TcpListen | UnixListen]:
-    """Yield where `serve` listens as a gateway too; by itself, whoever listens for its clients."""
+    """Yield where `serve` listens as a gateway too, apart from the listeners of its clients."""
     for one in given.get("gateway", ()):
         is_path = isinstance(one, UnixListen)
         yield UnixListen(one.path.expanduser().absolute()) if is_path else one

@@ -43,7 +43,7 @@ OVERRIDE_HEADERS: frozenset[bytes] = frozenset(
 
 
 class Tls(StrEnum):
-    """What becomes of TLS inside a tunnel: opened and judged, or left alone."""
+    """What happens to TLS inside a tunnel: decrypted and judged, or left alone."""
 
     INTERCEPT = "intercept"
     PASSTHROUGH = "passthrough"

@@ -20,7 +20,7 @@ _MAX_LINKS = 40  # the kernel's own limit, path_resolution(7)
 def refuse_replaceable(path: Path, holds: str = "the policy") -> None:
     """Raise ConfigError if others could replace `path`.
 
-    Whoever can write to a directory can rename everything below it, at any depth. The directory
+    Anyone who can write to a directory can rename everything below it, at any depth. The directory
     that holds a link counts as well as the link's target.
     """
     for start in dict.fromkeys((path.absolute(), path.resolve())):
@@ -34,7 +34,7 @@ def refuse_replaceable(path: Path, holds: str = "the policy") -> None:
 def ways_to(path: Path) -> Iterator[Path]:
     """Yield every path that resolving `path` passes through; the last one is the target.
 
-    Whoever can write to the directory of one of these decides what is found there. Each is a link,
+    Anyone who can write to the directory of one of these decides what is found there. Each is a link,
     a directory reached by "..", or the file itself.
     """
     rest, at, links = list(reversed(path.absolute().parts[1:])), Path("/"), 0

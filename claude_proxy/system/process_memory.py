@@ -19,7 +19,7 @@ _OWN_ENVIRONMENT = Path("/proc/self/environ")
 # proc_pid_stat(5): fields 50 and 51, counted behind the name's closing parenthesis.
 _ENVIRONMENT_AT = 47
 _PR_SET_DUMPABLE = 4
-_ONCE = 64  # how often one name may stand in an environment
+_ONCE = 64  # how often one name may occur in an environment
 
 
 def scrub_environment(names: Iterable[str]) -> tuple[str, ...]:
@@ -40,7 +40,7 @@ def scrub_environment(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def no_core_dumps() -> None:
-    """See to it that this process leaves no core dump, whoever is to take it."""
+    """Ensure that this process leaves no core dump, to a file or to a program."""
     _, hard = resource.getrlimit(resource.RLIMIT_CORE)
     # The soft limit alone: what this process starts may set its own.
     resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
@@ -74,7 +74,7 @@ def _initial_block() -> tuple[int, int]:
 
 
 def _overwrite_current(name: bytes) -> None:
-    """Overwrite what the C library has: elsewhere if it was set anew, and on other systems."""
+    """Overwrite what the C library has: elsewhere if it was set again, and on other systems."""
     libc = ctypes.CDLL(None)
     libc.getenv.restype = ctypes.c_void_p
     libc.getenv.argtypes = [ctypes.c_char_p]

@@ -1,7 +1,7 @@
 """Reads what a SOCKS5 client says before its tunnel is open, and writes the answers; sans-io.
 
-RFC 1928 and RFC 1929. The law kept here is the fourth, agreement: a request has one reading or is
-refused, and its name is handed on byte for byte, for `Authority` alone to judge: a NUL in it once
+RFC 1928 and RFC 1929. Law kept: agreement. A request has one reading or is
+refused, and its name is passed on byte for byte, for `Authority` alone to judge: a NUL in it once
 let clients past a filter that compared one spelling and resolved another. Each message has a
 bound, and no more than one message is taken at a time: what follows the request is the tunnel's.
 """
@@ -49,7 +49,7 @@ class SocksReply(IntEnum):
 
 
 class SocksError(ValueError):
-    """Bytes that are no SOCKS5: what to answer before the end, and why, in words of ours only."""
+    """Bytes that are no SOCKS5: what to answer before the end, and why, in our own words only."""
 
     def __init__(self, answer: bytes, text: str) -> None:
         super().__init__(text)

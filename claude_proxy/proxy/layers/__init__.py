@@ -1,1 +1,1 @@
-"""Holds mitmproxy layers of ours: what a client's bytes go through, from the first on."""
+"""mitmproxy layers that a client's bytes go through, from the first byte on."""

@@ -14,7 +14,7 @@ A pipe copies one direction, from its source to its sink. `TRANSITIONS` is this 
     UNHEARD      -          -       -            -
 
 END: the source sends no more. RESET: the source broke off. REFUSED: the sink takes no more, so
-what is held for it is dropped. DELIVERED: the sink has taken everything, and is told of the end.
+what is held for it is dropped. DELIVERED: the sink has taken everything, and learns of the end.
 
 TORN goes on to FINISHED only where `is_early_close` holds; any other reset is passed on as one.
 Once each pipe has moved, `next_step` looks at both; `STEPS` lists what is not WAIT:

@@ -1,7 +1,7 @@
 """Writes HTTP/1.1 heads from what was read and judged (RFC 9110 7.6, RFC 9112).
 
 The law kept here: upstream gets what the policy saw, and nothing that was meant for this hop.
-Names, case and order stay as sent; the framing is written anew, at the place it stood.
+Names, case and order stay as sent; the framing is written again, at the place where it was.
 """
 
 import re
@@ -73,7 +73,7 @@ def emit_request_head(  # noqa: PLR0913 - each is one fact of the hop
 ) -> bytes:
     """Write the request's head for upstream, without the fields in `drop` (lower-case names).
 
-    `host` takes the place of the Host that was sent. ValueError is a fault of the caller.
+    `host` replaces the Host that was sent. ValueError is a fault of the caller.
     """
     host = head.host if host is None else host
     if host is None or not HOST.fullmatch(host) or not _VISIBLE.fullmatch(target):
@@ -104,7 +104,7 @@ def emit_response_head(  # noqa: PLR0913 - each is one fact of the hop
     drop: frozenset[bytes] = frozenset(),
     extra: Sequence[tuple[bytes, bytes]] = (),
 ) -> bytes:
-    """Write an answer's head for a client of HTTP/1.`minor`, framed anew."""
+    """Write an answer's head for a client of HTTP/1.`minor`, with our own framing."""
     own: dict[bytes, bytes] = {}
     if head.status == HTTPStatus.SWITCHING_PROTOCOLS:
         own[b"connection"] = b"Upgrade"

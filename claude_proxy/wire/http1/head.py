@@ -39,7 +39,7 @@ _TELLING: Final = frozenset(
 
 
 class BadMessage(ValueError):  # noqa: N818 - it is the message that is bad, not the program
-    """A message that is refused: the status to answer with, and why, in words of ours only."""
+    """A message that is refused: the status to answer with, and why, in our own words only."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)

@@ -30,7 +30,7 @@ INSTEAD = {
     r"so that none\b": "so that no",
     r"(?:is|are) had\b": "is available",
     r"can(?:not)? be had\b": "is available, is not available",
-    r"stands? (?:there|here|in|behind|before|after|at|on|where)\b": "is (written)",
+    r"stands? (?:there|here|in|behind|before|after|at|on|where|twice)\b": "is (written)",
     r"what becomes of\b": "what happens to",
     r"(?:no|any|every|which) word of\b": "nothing of",
     r"goes? by\b": "follows, uses",
@@ -53,7 +53,7 @@ def test_text_that_users_read_has_no_banned_word() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["mend: chmod 600", "Whoever reads this", "a proxy of ours", "it stands in the file", "is told"],
+    ["mend: chmod 600", "Whoever reads", "a proxy of ours", "it stands in the file", "is told"],
 )
 def test_a_banned_word_is_found(text: str) -> None:
     assert found_in(text)

@@ -34,8 +34,8 @@ def refuse_replaceable(path: Path, holds: str = "the policy") -> None:
 def ways_to(path: Path) -> Iterator[Path]:
     """Yield every path that resolving `path` passes through; the last one is the target.
 
-    Anyone who can write to the directory of one of these decides what is found there. Each is a link,
-    a directory reached by "..", or the file itself.
+    Anyone who can write to the directory of one of these decides what is found there. Each is a
+    link, a directory reached by "..", or the file itself.
     """
     rest, at, links = list(reversed(path.absolute().parts[1:])), Path("/"), 0
     while rest:

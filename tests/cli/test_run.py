@@ -73,8 +73,8 @@ def test_variables_that_a_joined_proxy_does_not_go_by_are_named(
 
     named = "CLAUDE_PROXY_GRACE, CLAUDE_PROXY_UPSTREAM_PROXY"
     assert capsys.readouterr().err == (
-        "claude-proxy: note: the proxy at 127.0.0.1:9051 goes by settings of its own, "
-        f"and not by {named}\n"
+        "claude-proxy: note: the proxy at 127.0.0.1:9051 has its own settings, "
+        f"and ignores {named}\n"
     )
 
 

@@ -129,7 +129,7 @@ def _without_logins(
 
 
 def _repeats(logins: list[Login], fields: Sequence[RawField]) -> bool:
-    """Tell whether a field that authenticates is there twice: servers differ about which counts."""
+    """Tell whether a field that authenticates is given twice: servers differ about which counts."""
     places = {login.place for login in logins} - {COOKIE, QUERY, PATH}
     there = [place for name, _ in fields if (place := field_place(name)) in places]
     return len(there) != len(set(there))

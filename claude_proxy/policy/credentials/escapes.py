@@ -112,7 +112,7 @@ def _takes_long(text: bytes, runs: list[bytes]) -> bool:
 def _levels_of(text: bytes) -> list[tuple[int, int, int]]:
     r"""Return how often each of `\`, "%" and "&" may have been escaped, no more than twice in all.
 
-    These stand in every escape, so this number must be known to see where an escape ends.
+    These are in every escape, so this number must be known to see where an escape ends.
     """
     ranges = (range(3 if sign in text else 1) for sign in _ESCAPERS)
     return [(a, b, c) for a, b, c in product(*ranges) if a + b + c < len(_ESCAPERS)]

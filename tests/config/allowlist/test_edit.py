@@ -166,7 +166,7 @@ def test_a_list_keeps_its_mode_and_what_links_to_it(
     assert real.read_text() == "allow:\n  - a.test # mine\n  - new.test\n"
     assert real.stat().st_mode & 0o777 == 0o640
     assert own.is_symlink()
-    assert "takes the place" not in capsys.readouterr().out
+    assert "replaces the shipped" not in capsys.readouterr().out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["conf", "real.yaml"]
 
 

@@ -1,6 +1,6 @@
 """Choices of one run: its project, its policy, its profile and its network, in turn.
 
-Fail closed: what cannot be had as it was asked for is an error, and nothing is run.
+Fail closed: what is not available as it was asked for is an error, and nothing is run.
 """
 
 import os
@@ -44,7 +44,7 @@ class RunOptions:
 
 @dataclass(frozen=True, slots=True)
 class _ChosenPolicy:
-    """The policy of a run: what its proxy goes by, and what else it says."""
+    """The policy of a run: the rules of its proxy, and what else it says."""
 
     settings: Settings
     network: NetworkMode

@@ -31,7 +31,7 @@ class GroupsNetwork(StrEnum):
 
 
 class GroupsDefault(StrEnum):
-    """What becomes of a host that neither list names."""
+    """What happens to a host that neither list names."""
 
     ALLOW = "allow"
     DENY = "deny"

@@ -17,8 +17,8 @@ from claude_proxy.errors import ClaudeProxyError
 
 def policies(context: click.Context, _param: click.Parameter, begun: str) -> list[CompletionItem]:
     """Return the policies, built-in and own."""
-    from claude_proxy.config import policy_files  # noqa: PLC0415 - only who completes needs it
-    from claude_proxy.config.owner_files import OwnerFiles  # noqa: PLC0415 - likewise
+    from claude_proxy.config import policy_files  # noqa: PLC0415 - only completion needs it
+    from claude_proxy.config.owner_files import OwnerFiles  # noqa: PLC0415 - as above
 
     files = OwnerFiles(_confdir(context))
     found = []
@@ -33,7 +33,7 @@ def policies(context: click.Context, _param: click.Parameter, begun: str) -> lis
 
 def presets(context: click.Context, _param: click.Parameter, begun: str) -> list[CompletionItem]:
     """Return the presets, shipped and own."""
-    from claude_proxy.config.owner_files import OwnerFiles  # noqa: PLC0415 - likewise
+    from claude_proxy.config.owner_files import OwnerFiles  # noqa: PLC0415 - as above
 
     known = OwnerFiles(_confdir(context)).preset_names()
     return [CompletionItem(name) for name in known if name.startswith(begun)]
@@ -87,6 +87,23 @@ def command_words(
     if context.params.get(str(param.name)) or "/" in begun:
         return files
     return [CompletionItem(name) for name in sorted(set(_programs(begun)))] or files
+
+
+def options_of_subcommand(
+    context: click.Context, _param: click.Parameter, begun: str
+) -> list[CompletionItem]:
+    """Return the options of the command that an argument of this one names."""
+    from importlib import import_module  # noqa: PLC0415 - only completion needs it
+
+    name = context.params.get("subcommand") or "serve"
+    command: click.Command = import_module(f"claude_proxy.cli.{name}").command
+    return [
+        CompletionItem(spelling, help=param.help)
+        for param in command.params
+        if isinstance(param, click.Option) and not param.hidden
+        for spelling in param.opts
+        if spelling.startswith(begun)
+    ]
 
 
 type Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]

@@ -1,4 +1,4 @@
-"""Prints the script that completes commands and options in a shell."""
+"""The command `completion`: prints the completion script of a shell."""
 
 import click
 from click.shell_completion import BashComplete, FishComplete, ShellComplete, ZshComplete

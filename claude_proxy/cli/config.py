@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from claude_proxy.audit.escape import escape_text
-from claude_proxy.cli import effective_values, paths
+from claude_proxy.cli import completers, effective_values, paths
 from claude_proxy.cli.config_check import CheckedFile, check_files
 from claude_proxy.cli.effective_values import Effective, EffectiveValue
 from claude_proxy.cli.shared_options import confdir_option
@@ -44,7 +44,13 @@ def command() -> None:
     type=click.Choice([one.value for one in Subcommand]),
     metavar="[COMMAND]",
 )
-@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[-- OPTIONS]")
+@click.argument(
+    "words",
+    nargs=-1,
+    type=click.UNPROCESSED,
+    metavar="[-- OPTIONS]",
+    shell_complete=completers.options_of_subcommand,
+)
 @click.option("--set", "only_set", is_flag=True, help="Leave out what has its default value.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def show(*, subcommand: str | None, words: tuple[str, ...], only_set: bool, as_json: bool) -> None:

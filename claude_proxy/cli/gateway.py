@@ -135,7 +135,7 @@ def _listeners(
     uds, host, port = values["uds"], values["host"], values["port"]
     if uds is not None:
         if host is not None or port is not None:
-            _refuse("a Unix socket and a port are asked for", "--uds, --host, --port")
+            _refuse("a Unix socket and a port exclude each other", "--uds, --host, --port")
         return (*passed, UnixListen(proxy_settings.absolute(uds)))
     if host is None and port is None:
         if passed:
@@ -155,14 +155,16 @@ def _socket_in(config: ConfigFile, variables: gateway_settings.Variables) -> Uni
     keys = [key for key in ("gateway.host", "gateway.port") if key in config.entries]
     if keys:
         where = ", ".join(map(config.where, ("gateway.uds", *keys)))
-        _refuse("a Unix socket and a port are asked for", where)
+        _refuse("a Unix socket and a port exclude each other", where)
     return UnixListen(uds)
 
 
 def _refuse_useless_token(listen: tuple[Listen, ...]) -> None:
     ports = [one.port for one in listen if isinstance(one, TcpListen)]
     if not ports:
-        _refuse("callers are known by their user here, and need no token", "--new-token")
+        _refuse(
+            "callers of a Unix socket are known by their user, and need no token", "--new-token"
+        )
     if 0 in ports:
         fix = "name a port with --port"
         _refuse("the variables cannot be printed, as the port is not known yet", "--new-token", fix)

@@ -374,7 +374,7 @@ def _models(
         (written.models, config.where(f"{_SECTION}.model")),
     ):
         if len({asked for asked, _ in models}) < len(models):
-            _refuse("a model is replaced by two others", where, "name each asked model once")
+            _refuse("a model is replaced by two others", where, "name each requested model once")
     if given.models:
         return given.models
     if (found := variables.find(MODEL_VARIABLE)) is not None:
@@ -421,14 +421,14 @@ def _token(given: GatewayOptions, written: GatewayOptions) -> str | None:
         file = written.token_file
     if file is not None and given.new_token:
         where = f"{given.prefix}token-file, {given.prefix}new-token"
-        _refuse("a token is given, and a new one asked for", where, "drop one of them")
+        _refuse("a token file and a new token exclude each other", where, "drop one of them")
     if file is not None:
         return read_token(file)
     return secrets.token_urlsafe(_TOKEN_BYTES) if given.new_token else None
 
 
 def _refuse_unbound_reach(gateway: Gateway, given: GatewayOptions) -> None:
-    """Refuse to let other machines use the key, unless that is wanted and a token is asked for."""
+    """Refuse to let other machines use the key without permission and a token."""
     for listen in gateway.listen:
         if not isinstance(listen, TcpListen) or option_values.is_loopback(listen.host):
             continue
@@ -441,7 +441,7 @@ def _refuse_unbound_reach(gateway: Gateway, given: GatewayOptions) -> None:
             )
         if gateway.token is None:
             _refuse(
-                f"on {listen.host} anyone {reach} could use the key, as no token is asked for",
+                f"on {listen.host} anyone {reach} could use the key, as no token is required",
                 str(listen),
                 f"add {given.prefix}token-file",
             )

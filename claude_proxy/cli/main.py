@@ -1,8 +1,8 @@
-"""Runs the command that was asked for and turns every failure into lines and an exit code.
+"""Entry point of the command line: runs one command, prints every failure, returns an exit code.
 
-It keeps the promise that a user never meets a traceback: an error says what, where and how to
-fix it, or, if it is a bug of the program, names its type and nothing that may hold a secret.
-Commands are imported when they are invoked, as importing mitmproxy alone takes most of a second.
+A user never sees a traceback: an error says what, where and how to fix it; an internal error names
+its type and nothing that may hold a secret. Commands are imported when they are invoked, as
+importing mitmproxy alone takes most of a second.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from claude_proxy import __version__
 from claude_proxy.config.settings import Settings
 from claude_proxy.errors import ClaudeProxyError
 
-type Start = Callable[[Settings], int]
+type StartProxy = Callable[[Settings], int]
 
 PROGRAM = "claude-proxy"
 DEBUG_VARIABLE = "CLAUDE_PROXY_DEBUG"
@@ -31,8 +31,8 @@ EXIT_OUTPUT = 74  # EX_IOERR; not 1, which is an answer of `check`
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE, as above
 
-# The one-line descriptions stand here so that `--help` need not import the commands; a test
-# compares them with what the commands say of themselves.
+# The one-line descriptions are here so that `--help` need not import the commands; a test compares
+# them with the commands' own.
 COMMANDS = {
     "serve": "Run the proxy (the default command).",
     "run": "Run a command in a sandbox whose only network is the proxy.",
@@ -61,9 +61,10 @@ Examples:
   claude-proxy check https://github.com/       allowed or denied, and by which rule
   claude-proxy log --denied --since 1h
   eval "$(claude-proxy env)"; claude           Claude Code through the proxy
-  claude-proxy gateway --provider anthropic    the API with the key put in, on 127.0.0.1:9000
+  claude-proxy gateway --provider anthropic    the API, with the key added, on 127.0.0.1:9000
+  claude-proxy config show                     every setting, and what set it
 
-Without a command the options of `serve` are taken: see `claude-proxy serve --help`.
+Without a command, `serve` runs: see `claude-proxy serve --help` for its options.
 """
 
 
@@ -74,7 +75,7 @@ def module_of(command: str) -> str:
 
 
 class LazyGroup(click.Group):
-    """A group whose commands live in modules of their names and load when they are invoked."""
+    """A group whose commands are modules of their names, imported when they are invoked."""
 
     @override
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -126,20 +127,20 @@ class LazyGroup(click.Group):
 def cli() -> None:
     """Keep Claude Code and other coding agents to the hosts that an allowlist names.
 
-    The proxy decrypts what its clients send, judges every connection and request by one
+    The proxy decrypts what its clients send, checks every connection and request against one
     allowlist, denies everything else and records each decision.
     """
 
 
 def start_proxy(settings: Settings) -> int:
     """Run the proxy until it is stopped; return the exit code."""
-    # The one import that brings mitmproxy with it, and takes most of a second.
+    # The only import of mitmproxy, which takes most of a second.
     from claude_proxy.server.app import serve  # noqa: PLC0415
 
     return serve(settings)
 
 
-def main(arguments: Sequence[str] | None = None, *, start: Start = start_proxy) -> int:
+def main(arguments: Sequence[str] | None = None, *, start: StartProxy = start_proxy) -> int:
     """Run one command line and return its exit code; print every failure, raise none."""
     _fill_closed_descriptors()
     try:
@@ -159,7 +160,7 @@ def main(arguments: Sequence[str] | None = None, *, start: Start = start_proxy) 
     except Exception as error:
         if os.environ.get(DEBUG_VARIABLE):
             raise
-        # Not the message: it may quote what no terminal or log may show (ninth law).
+        # Not the message: it may quote a secret.
         _print_error(
             [
                 f"error: internal error ({type(error).__name__}); this is a bug of {PROGRAM}",
@@ -170,13 +171,13 @@ def main(arguments: Sequence[str] | None = None, *, start: Start = start_proxy) 
 
 
 class OutputError(ClaudeProxyError):
-    """What was to be printed could not be."""
+    """The output of a command could not be written."""
 
     exit_code = EXIT_OUTPUT
 
 
-def _printing(arguments: Sequence[str] | None, start: Start) -> int:
-    """Run one command line; OutputError if it was printing that failed."""
+def _printing(arguments: Sequence[str] | None, start: StartProxy) -> int:
+    """Run one command line; raise OutputError if its output cannot be written."""
     try:
         return _run(arguments, start)
     except BrokenPipeError:
@@ -188,12 +189,12 @@ def _printing(arguments: Sequence[str] | None, start: Start) -> int:
         raise OutputError(
             f"the output cannot be written: {(error.strerror or '').lower()}",
             where="standard output",
-            fix="see to what it leads to, such as a disk that is full",
+            fix="check where it leads to: the disk may be full",
         ) from error
 
 
 def _is_of_output(error: OSError) -> bool:
-    """Tell whether it was printing that failed, and nothing that the command itself did."""
+    """Tell whether printing failed, and not something that the command itself did."""
     innermost = error.__traceback__
     while innermost is not None and innermost.tb_next is not None:
         innermost = innermost.tb_next
@@ -202,34 +203,34 @@ def _is_of_output(error: OSError) -> bool:
 
 
 def _drop_output() -> None:
-    """Have what is still buffered go nowhere.
+    """Discard what is still buffered.
 
-    It would fail once more, with a message, when the interpreter flushes on its way out.
+    Writing it would fail again, with a message, when the interpreter flushes at its exit.
     """
     with contextlib.suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fill_closed_descriptors() -> None:
-    """Give the standard streams somewhere to go where the caller closed them (`>&-`).
+    """Open /dev/null for the standard streams that the caller has closed (`>&-`).
 
-    Else the next file or socket would take their numbers, and get what is meant for people.
+    Otherwise the next file or socket would get their numbers, and what is printed to them.
     """
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
-    # Python leaves the stream out, where the descriptor was closed as it started.
+    # Python has no stream object where the descriptor was closed at its start.
     sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
 
 
-def _run(arguments: Sequence[str] | None, start: Start) -> int:
-    # Not click's own `main`, which exits by itself where this one must return.
-    asked = os.environ.get(COMPLETE_VARIABLE)
-    if asked:
-        return shell_complete(cli, {}, PROGRAM, COMPLETE_VARIABLE, asked)
+def _run(arguments: Sequence[str] | None, start: StartProxy) -> int:
+    # Not click's own `main`, which exits the process; this one must return.
+    instruction = os.environ.get(COMPLETE_VARIABLE)
+    if instruction:
+        return shell_complete(cli, {}, PROGRAM, COMPLETE_VARIABLE, instruction)
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
         with cli.make_context(PROGRAM, given, obj=start) as context:
@@ -257,7 +258,7 @@ def _lower_first(message: str) -> str:
 
 
 def _print_error(lines: Sequence[str]) -> None:
-    """Print each error with the program's name before it, and what belongs to it indented."""
+    """Print each error with the program's name before it, and its details indented."""
     for line in lines:
         text = f"{PROGRAM}: {line}" if line.startswith("error:") else line
         with contextlib.suppress(OSError):  # where nobody can read it, the exit code is left

@@ -174,7 +174,7 @@ def _table_options(context: click.Context) -> list[TableOption]:
 
 
 def _checked(context: click.Context, config: ConfigFile, param: TableOption) -> Any:
-    """Return a value as its option takes it; an error names the file and the line."""
+    """Return a value as its option takes it; an error names the line of the file."""
     value = config.value(param.field.key)
     if param.is_flag:
         return value

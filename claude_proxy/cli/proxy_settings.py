@@ -1,7 +1,7 @@
 """Settings of a proxy, from the values of its options.
 
-Fail closed: a value that contradicts another stops the start, and listening beyond loopback must
-be asked for by name.
+Fail closed: a value that contradicts another stops the start, and listening beyond loopback needs
+an option of its own.
 """
 
 import os
@@ -148,7 +148,7 @@ def _credentials(values: Values, config: ConfigFile) -> ClientCredentials | None
 
 
 def listeners_of(values: Values, config: ConfigFile) -> tuple[Listen, ...]:
-    """Return the listeners that were asked for; none: nothing was said about them."""
+    """Return the listeners that the options name; empty if they name none."""
     listens: list[Listen] = []
     if values["host"] is not None or values["port"] is not None:
         host = values["host"] or DEFAULT_HOST
@@ -189,7 +189,7 @@ def _check_unique(listens: Sequence[Listen]) -> None:
             continue  # each gets a port of its own
         place = listen.path.resolve() if isinstance(listen, UnixListen) else listen
         if place in seen:
-            _clash(f"{listen} is to be listened on twice", f"{_LISTEN_OPTION}, --gateway")
+            _clash(f"{listen} would be listened on twice", f"{_LISTEN_OPTION}, --gateway")
         seen.add(place)
 
 

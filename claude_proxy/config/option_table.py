@@ -468,9 +468,9 @@ FIELDS: tuple[OptionField, ...] = (
     OptionField(
         key="gateway.model",
         kind=_MODEL,
-        help="Ask the upstream for this model, whichever was asked for; or ASKED=GIVEN, "
+        help="Send this model to the upstream, whichever was requested; or ASKED=GIVEN, "
         "repeatable. PROXY_DEFAULT_MODEL too.",
-        help_beside="Ask the upstream for this model, whichever was asked for; or ASKED=GIVEN, "
+        help_beside="Send this model to the upstream, whichever was requested; or ASKED=GIVEN, "
         "repeatable.",
         topic=Topic.GATEWAY,
         commands=_ALL,

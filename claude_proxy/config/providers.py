@@ -113,7 +113,7 @@ class ProviderReader(FieldReader):
         return None if text is None else Form(text)
 
     def _models(self, node: Node, key: str) -> tuple[tuple[str, str], ...] | None:
-        """Return one model for all, or a map from the asked to the given ones."""
+        """Return one model for all, or pairs of a requested model and the one sent instead."""
         if not isinstance(node, YamlMapping):
             model = self._parsed(_one_model, "claude-opus-4-1")(node, key)
             return None if model is None else (model,)
@@ -125,7 +125,7 @@ class ProviderReader(FieldReader):
             try:
                 found.append(parse_model(f"{asked.text}={text}"))
             except ValueError as error:
-                fix = 'write the asked model and the given one; "*" is any other one'
+                fix = 'write the requested model and the one to send; "*" is any other one'
                 self._problems.add(str(error), given, key=key, fix=fix)
         return tuple(found)
 

@@ -45,7 +45,7 @@ def _read[T](path: Path, parse: Callable[[str], T], what: str, option: str, fix:
     try:
         lines = raw.decode("utf-8").splitlines()
         if len(raw) > _MOST_BYTES or len(lines) != 1:
-            raise ValueError("it is not a single line")  # noqa: TRY301 - told as the others are
+            raise ValueError("it is not a single line")  # noqa: TRY301 - reported as the others are
         return parse(lines[0])
     except ValueError as error:
         fault = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)

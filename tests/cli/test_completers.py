@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+import click
 import pytest
 
-from claude_proxy.cli import main
+from claude_proxy.cli import completers, main
 
 # Line as typed, and what is offered for its last word.
 OFFERED = [
@@ -75,3 +76,17 @@ def test_a_broken_policy_is_completed_without_a_word_about_it(
     said = completed("claude-proxy run --policy bro", monkeypatch, capfd)
 
     assert said.strip() == "plain,broken"
+
+
+def test_options_of_the_named_command_are_completed() -> None:
+    command = click.Command("show", params=[click.Argument(["words"])])
+    context = click.Context(command)
+
+    def offered(subcommand: str | None, begun: str) -> set[str]:
+        context.params["subcommand"] = subcommand
+        found = completers.options_of_subcommand(context, command.params[0], begun)
+        return {item.value for item in found}
+
+    assert "--port" in offered(None, "--po")
+    assert offered("run", "--no-net") == {"--no-network"}
+    assert "--uds" in offered("gateway", "--u")

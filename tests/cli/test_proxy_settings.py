@@ -163,7 +163,7 @@ def test_what_is_listened_on_twice_is_refused(
 ) -> None:
     assert main.main(arguments) == 2
 
-    assert "is to be listened on twice" in capsys.readouterr().err
+    assert "would be listened on twice" in capsys.readouterr().err
     assert len(served("--listen", "127.0.0.1:0", "--listen", "127.0.0.1:0").listen) == 2
 
 

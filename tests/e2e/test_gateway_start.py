@@ -231,7 +231,7 @@ def test_a_key_file_that_others_can_read_stops_the_start(start: StartGateway) ->
     )
 
     assert gateway.process.wait() == 2
-    assert "its owner's alone (mode 0640)" in gateway.stderr()
+    assert "others have access to the file (mode 0640)" in gateway.stderr()
     assert "CANARY" not in said_by(gateway)
 
 

@@ -122,7 +122,7 @@ def test_more_connections_than_allowed_do_not_stop_the_service(
     for connection in held:
         connection.close()
 
-    assert "20 connections" in proxy.stderr()
+    assert "20 open connections" in proxy.stderr()
 
 
 def test_it_lives_with_few_descriptors(start_proxy: StartProxy) -> None:

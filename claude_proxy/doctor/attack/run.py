@@ -31,6 +31,7 @@ from claude_proxy.doctor.attack.catalogue import AttackResult, Observation
 from claude_proxy.doctor.bounded_run import last_words_of
 from claude_proxy.doctor.probe_server import Identity, ProbeServer, ReceivedRequest
 from claude_proxy.errors import ClaudeProxyError
+from claude_proxy.policy.patterns import PatternKind
 from claude_proxy.policy.policy import Policy
 from claude_proxy.sandbox.plan.environment import (
     ALLOWLIST,
@@ -250,18 +251,23 @@ def _script() -> tuple[Path, tuple[Path, ...]]:
 
 def attack_allowlist(policy: Policy, port: int) -> str:
     """Return an allowlist with a policy's rules, and one for each of our sites."""
-    ours = {
-        "host": _ALLOWED,
-        "ports": [port],
-        "methods": ["GET", "POST"],
-        "paths": [f"{_HONEST_PATH}**"],
-        "addresses": ["127.0.0.1/32"],
-    }
-    bound = {**ours, "host": _BOUND, "paths": ["/**"]}
+    ours = {"host": _ALLOWED, "ports": [port], "addresses": ["127.0.0.1/32"]}
+    bound = {**ours, "host": _BOUND}
+    rules = policy.allow
+    default = "deny"
+    if policy.allows_by_default:
+        # The rule for every host is the default, and beside it no limit would be kept.
+        default = "allow"
+        every = PatternKind.EVERY
+        rules = tuple(r for r in rules if r.pattern.kind is not every and not r.limited)
+    else:
+        ours |= {"methods": ["GET", "POST"], "paths": [f"{_HONEST_PATH}**"]}
+        bound |= {"methods": ["GET", "POST"], "paths": ["/**"]}
     facts = [facts_of(rule) for rule in policy.deny]
     deny = [json.dumps({key: each[key] for key in _DENY_KEYS if each[key]}) for each in facts]
-    allow = [*map(entry_of, policy.allow), json.dumps(ours), json.dumps(bound)]
-    return "\n".join(["allow:", *map(_item, allow), "deny:" if deny else "", *map(_item, deny), ""])
+    allow = [*map(entry_of, rules), json.dumps(ours), json.dumps(bound)]
+    lines = [f"default: {default}", "allow:", *map(_item, allow)]
+    return "\n".join([*lines, "deny:" if deny else "", *map(_item, deny), ""])
 
 
 def _item(entry: str) -> str:

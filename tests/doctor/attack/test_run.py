@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from claude_proxy.config import policy_files
+from claude_proxy.config.allowlist import loader
 from claude_proxy.config.allowlist.model import NetworkMode
 from claude_proxy.config.allowlist.writer import facts_of
 from claude_proxy.config.settings import Settings, TcpListen
@@ -190,6 +191,19 @@ def test_the_policy_that_is_tried_is_the_owners_and_one_rule(
     assert list(map(words, kept)) == list(map(words, owners.allow))
     assert list(map(words, found.deny)) == list(map(words, owners.deny))
     assert (ours.name, bound.name) == (ALLOWED, BOUND)
+
+
+def test_a_policy_that_allows_by_default_is_tried_as_one(tmp_path: Path) -> None:
+    text = "default: allow\nallow: [{preset: nodejs}, a.test]\ndeny: [d.test]\n"
+    owners = loader.load(text, name="a.yaml")
+    path = tmp_path / "extended.yaml"
+    path.write_text(attack_allowlist(owners, 4711))
+
+    found = policy_files.load(path).policy
+
+    assert found.allows_by_default
+    assert list(found.hosts()) == ["a.test", ALLOWED, BOUND, "*"]
+    assert [rule.name for rule in found.deny] == ["d.test"]
 
 
 def words(rule: Rule) -> dict[str, object]:

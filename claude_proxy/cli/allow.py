@@ -34,7 +34,7 @@ def command(hosts: tuple[str, ...], allowlist_file: Path | None, confdir: Path |
     """Add hosts to the allowlist.
 
     HOST is written as in the file, with a port or a scheme where they are not 443 and https.
-    Without a list of your own a copy of the shipped one is begun.
+    If you have no list of your own yet, it starts as a copy of the shipped one.
     """
     own = (allowlist_file or (confdir or paths.default_confdir()) / paths.ALLOWLIST).absolute()
     begun = allowlist_file is None and not os.path.lexists(own)
@@ -88,5 +88,5 @@ def _replace(path: Path, text: str) -> None:
         raise ConfigError(
             f"the allowlist cannot be written: {reason}",
             where=str(path),
-            fix="see to its owner, mode and free space",
+            fix="check its owner, its mode and the free space",
         ) from error

@@ -174,7 +174,9 @@ class ApiEntryReader(FieldReader):
                 return _Given(())
             name = key.rpartition(".")[2]
             fix = "name some, or deny the host: list it under deny"
-            self._problems.add(f"with {name}: none nothing could be asked", node, key=key, fix=fix)
+            self._problems.add(
+                f"{name}: none would leave nothing to ask for", node, key=key, fix=fix
+            )
             return None
         values = self._list(node, key, read, example_and_absence)
         return None if values is None else _Given(tuple(values))

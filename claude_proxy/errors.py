@@ -1,14 +1,14 @@
-"""Errors that a user may see: each says what is wrong, where, and how to fix it.
+"""User-facing errors: each says what is wrong, where, and how to fix it.
 
-Lower rooms raise them where the location is known; only `cli` prints them and turns them into an
-exit code. Programming mistakes stay builtin exceptions.
+The code that knows the location raises them; only `cli` prints them and turns them into an exit
+code. Programming mistakes stay builtin exceptions.
 """
 
 from collections.abc import Sequence
 
 
 class ClaudeProxyError(Exception):
-    """A failure that its reader can fix; ends the program with `exit_code`."""
+    """A failure that the user can fix; the program ends with `exit_code`."""
 
     exit_code = 1
 
@@ -19,7 +19,7 @@ class ClaudeProxyError(Exception):
         self.fix = fix
 
     def lines(self) -> list[str]:
-        """Return the message as the terminal shows it, without the program's name."""
+        """Return the lines to print, the first without the program's name."""
         lines = [f"error: {self.what}"]
         if self.where is not None:
             lines.append(f"  where: {self.where}")
@@ -34,8 +34,8 @@ class ConfigError(ClaudeProxyError):
     exit_code = 2
 
 
-class ConfigErrors(ConfigError):  # noqa: N818 - the plural of an Error
-    """Everything that is wrong with one configuration, collected to be fixed at once."""
+class ConfigErrors(ConfigError):  # noqa: N818 - a plural
+    """All errors of one configuration, so that the user can fix them together."""
 
     def __init__(self, problems: Sequence[ConfigError]) -> None:
         if not problems:
@@ -45,9 +45,9 @@ class ConfigErrors(ConfigError):  # noqa: N818 - the plural of an Error
         self.problems = tuple(problems)
 
     def lines(self) -> list[str]:
-        """Return every problem's lines, one problem after the other."""
+        """Return the lines of all problems."""
         return [line for problem in self.problems for line in problem.lines()]
 
 
 class AuditError(ClaudeProxyError):
-    """A decision could not be written down; it becomes a denial (recorded or denied)."""
+    """A decision could not be recorded, so it becomes a denial (recorded or denied)."""

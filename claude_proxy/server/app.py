@@ -48,7 +48,7 @@ from claude_proxy.server.listening_sockets import OpenListener
 from claude_proxy.server.reload import Reloader
 from claude_proxy.server.workers import WorkerSlot
 from claude_proxy.system import file_permissions, process_memory
-from claude_proxy.system.malloc_trim import Crowd
+from claude_proxy.system.malloc_trim import MemoryTrimmer
 from claude_proxy.system.sd_notify import Announcer, Lifeline, News, WorkerNews
 from claude_proxy.trust.certificate_authority import CertificateAuthority
 from claude_proxy.trust.private_files import Folder
@@ -334,7 +334,7 @@ def _remove_files(listening: tuple[OpenListener, ...]) -> None:
 
 
 def _periodic(parts: _Parts, services: Services, reloader: Reloader) -> list[asyncio.Task[None]]:
-    crowd = Crowd()
+    crowd = MemoryTrimmer()
     return [
         asyncio.create_task(_every(_SWEEP_S, lambda: _sweep(services))),
         asyncio.create_task(_every(_SWEEP_S, lambda: crowd.look(len(services.connections)))),

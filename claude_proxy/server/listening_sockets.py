@@ -221,7 +221,7 @@ def _unix(listen: UnixListen, settings: Settings) -> OpenListener:
 def allowed_uids(settings: Settings) -> frozenset[int]:
     """Return the user IDs whose connections to a Unix socket are accepted."""
     uids = settings.uids or frozenset({os.geteuid()})
-    overflow = peer_credentials.nobody_in_particular()
+    overflow = peer_credentials.overflow_uid()
     if overflow in uids:
         raise ConfigError(
             f"uid {overflow} represents every user that is not mapped into this user namespace",

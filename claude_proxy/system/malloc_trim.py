@@ -1,9 +1,8 @@
-"""Gives memory back to the system when a crowd of connections has gone.
+"""Memory trimming: garbage collection and malloc_trim(3) after many connections have closed.
 
-What they needed is free then, but does not go back by itself: the layers of a connection refer
-to each other in circles and wait for Python's collector, which runs when much is made and not
-when much ends; and the C library keeps what lies below anything still in use. After thousands
-of connections that is hundreds of MiB, for as long as the process lives.
+Without it, the process keeps hundreds of MiB after thousands of connections. The layers of a
+connection form reference cycles, and Python's cyclic collector runs when objects are created, not
+when they are released. The C library does not return free memory that lies below a used block.
 """
 
 import ctypes
@@ -11,43 +10,43 @@ import gc
 import sys
 from collections.abc import Callable
 
-# Fewer are not worth the milliseconds for which everything else waits.
-_CROWD = 256
+# Closed connections. For fewer, collecting is not worth the milliseconds that it blocks the loop.
+_MANY = 256
 
 
 def trim() -> None:
-    """Hand what is free to the system, where the C library knows how to."""
+    """Return free memory to the system, if the C library can do that."""
     if sys.platform == "linux":
         malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's; musl keeps little
         if malloc_trim is not None:
             malloc_trim(0)
 
 
-class Crowd:
-    """Watches how many connections there are, and acts when most of a crowd has gone."""
+class MemoryTrimmer:
+    """Watches the number of connections, and trims after most of many have closed."""
 
     def __init__(
         self, collect: Callable[[], object] = gc.collect, trim: Callable[[], object] = trim
     ) -> None:
         self._collect = collect
         self._trim = trim
-        self._most = 0
-        self._noticed = False
+        self._peak = 0
+        self._is_due = False
 
     def look(self, connections: int) -> None:
-        """Take note of how many there are now; to be called about once a second."""
-        self._most = max(self._most, connections)
-        gone = self._most - connections
-        crowd = gone >= _CROWD and connections <= self._most // 2
-        # The last one to go may have left large buffers, and then nobody is there to wait.
-        if not crowd and (connections or not gone):
-            self._noticed = False
+        """Note the number of open connections, and trim if it is time; call it every second."""
+        self._peak = max(self._peak, connections)
+        closed = self._peak - connections
+        many = closed >= _MANY and connections <= self._peak // 2
+        # The last connection may have left large buffers, and trimming then delays no client.
+        if not many and (connections or not closed):
+            self._is_due = False
             return
-        if not self._noticed:
-            # The event loop lets go of what has ended only in its next turns.
-            self._noticed = True
+        if not self._is_due:
+            # At the next call: the event loop releases closed connections in its next iterations.
+            self._is_due = True
             return
-        if crowd:
+        if many:
             self._collect()
         self._trim()
-        self._most, self._noticed = connections, False
+        self._peak, self._is_due = connections, False

@@ -1,7 +1,7 @@
-"""Asks the kernel who is at the other end of a Unix socket.
+"""Peer credentials of a Unix socket: uid, pid and program (SO_PEERCRED, LOCAL_PEERCRED).
 
-The kernel noted it when the peer connected, so the peer cannot lie about its user. What it runs is
-read from /proc while it is there: a fact for the audit log, on which no decision hangs.
+The kernel records uid and pid when the peer connects, so a peer cannot forge its user. Its program
+is read from /proc for the audit log only; no decision depends on it.
 """
 
 import os
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _UNKNOWN = "?"
-_SHOWN = 200  # characters of the path of a program
+_SHOWN = 200  # characters of a program's path
 
 _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
 _USER = struct.Struct("=II")  # struct xucred: version, uid; groups follow
@@ -27,33 +27,33 @@ _EVERY_UID = 0xFFFF_FFFF
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """The process that a connection on a Unix socket came from."""
+    """The process that connected to a Unix socket."""
 
-    pid: int  # 0 where this process cannot see it
+    pid: int  # 0 if it is in another PID namespace
     uid: int
-    executable: str
+    executable: str  # its path, or "?"
 
     def __str__(self) -> str:
         return f"pid {self.pid or _UNKNOWN} uid {self.uid} {self.executable}"
 
 
 def peer_of(sock: socket.socket) -> Peer:
-    """Return who connected to `sock`, the accepted end; OSError if the kernel does not tell."""
+    """Return the process that connected to `sock`, the accepted end; OSError if it is unknown."""
     if hasattr(socket, "SO_PEERCRED"):
         raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         pid, uid, _ = _CREDENTIALS.unpack(raw)
-        # As -1 it would be equal to no uid that can be named, but the number is unsigned.
+        # A uid is unsigned, but struct ucred is unpacked as signed here.
         return Peer(pid, uid & _EVERY_UID, _executable_of(pid))
     raw = sock.getsockopt(_SOL_LOCAL, _LOCAL_PEERCRED, _XUCRED_BYTES)
     _, uid = _USER.unpack_from(raw)
     return Peer(sock.getsockopt(_SOL_LOCAL, _LOCAL_PEERPID), uid, _UNKNOWN)
 
 
-def nobody_in_particular() -> int | None:
-    """Return the uid that is shown for all users who have no number here; None: all have one.
+def overflow_uid() -> int | None:
+    """Return the uid that the kernel shows for users without a mapping; None if all have one.
 
-    Where this process is in a user namespace of its own, users from outside have no number in it,
-    and are all shown as one: who admitted that one would admit everybody.
+    In a user namespace, users outside the mapping all appear as this uid, so admitting it would
+    admit all of them.
     """
     try:
         rows = [line.split() for line in _MAP_FILE.read_text().splitlines()]
@@ -74,7 +74,7 @@ def _executable_of(pid: int) -> str:
         path = os.readlink(f"/proc/{pid}/exe")  # noqa: PTH115 - a Path costs four times the call
     except OSError:
         return _UNKNOWN
-    # A comma ends the peer's own facts in the audit log: a path must not pose as what follows.
+    # In the audit log a comma separates the peer from what follows it, so a path must have none.
     if path.isprintable() and "," not in path:
         shown = path
     else:

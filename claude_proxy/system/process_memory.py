@@ -1,8 +1,8 @@
-"""Keeps this process's memory from showing the secrets that are in it.
+"""Process memory protection: removes secrets from the environment, disables core dumps.
 
-Law kept: secrets stay outside (9). What a process is started with stays readable for its user and
-for root as long as it runs, in /proc/PID/environ, `ps e` and whatever it starts; and one that dies
-leaves all that it held in a core dump. Both are ended here.
+Keeps "secrets stay outside". The environment that a process starts with stays readable to its user
+and to root, in /proc/PID/environ, in `ps e` and in its child processes. A core dump contains all
+of its memory.
 """
 
 import ctypes
@@ -19,13 +19,14 @@ _OWN_ENVIRONMENT = Path("/proc/self/environ")
 # proc_pid_stat(5): fields 50 and 51, counted behind the name's closing parenthesis.
 _ENVIRONMENT_AT = 47
 _PR_SET_DUMPABLE = 4
-_ONCE = 64  # how often one name may occur in an environment
+_MOST_DUPLICATES = 64  # entries of one name in an environment
 
 
 def scrub_environment(names: Iterable[str]) -> tuple[str, ...]:
-    """Take variables out of this process's environment; return those that could still be seen.
+    """Remove variables from this process's environment; return those that are still visible.
 
-    Their values are overwritten where the kernel shows them, and children are not given them.
+    Their values are overwritten in the memory that /proc shows, and child processes do not inherit
+    them.
     """
     wanted = {os.fsencode(name) for name in names if name}
     if not wanted:
@@ -34,24 +35,24 @@ def scrub_environment(names: Iterable[str]) -> tuple[str, ...]:
     for name in wanted:
         _overwrite_current(name)
         os.environ.pop(os.fsdecode(name), None)
-        # What `os.environ` was once made from.
+        # The mapping from which `os.environ` was created.
         posix.environ.pop(name, None)
     return tuple(sorted(os.fsdecode(name) for name in wanted & _shown()))
 
 
 def no_core_dumps() -> None:
-    """Ensure that this process leaves no core dump, to a file or to a program."""
+    """Disable core dumps of this process; on Linux also make it non-dumpable (prctl(2))."""
     _, hard = resource.getrlimit(resource.RLIMIT_CORE)
-    # The soft limit alone: what this process starts may set its own.
+    # Only the soft limit: child processes may raise it again.
     resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
     if sys.platform == "linux":
-        # The limit is not heard where the kernel pipes dumps to a program (core(5)). Then nobody
-        # but root may look into this process any more, either.
+        # The kernel ignores the limit if it pipes dumps to a program (core(5)). This also makes
+        # the process's memory readable by root only.
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def _overwrite_initial(names: set[bytes]) -> None:
-    """Overwrite values in the block that the kernel laid down at the start."""
+    """Overwrite values in the environment block that the kernel created at the start."""
     start, end = _initial_block()
     if start == end:
         return
@@ -64,7 +65,7 @@ def _overwrite_initial(names: set[bytes]) -> None:
 
 
 def _initial_block() -> tuple[int, int]:
-    """Return where the block begins and ends; nowhere, where there is no /proc of this kind."""
+    """Return the start and end address of that block; (0, 0) if /proc does not show them."""
     with suppress(OSError, ValueError, IndexError):
         fields = _OWN_STAT.read_bytes().rpartition(b")")[2].split()
         start, end = int(fields[_ENVIRONMENT_AT]), int(fields[_ENVIRONMENT_AT + 1])
@@ -74,11 +75,11 @@ def _initial_block() -> tuple[int, int]:
 
 
 def _overwrite_current(name: bytes) -> None:
-    """Overwrite what the C library has: elsewhere if it was set again, and on other systems."""
+    """Overwrite the C library's copy: a variable set later is elsewhere, as on other systems."""
     libc = ctypes.CDLL(None)
     libc.getenv.restype = ctypes.c_void_p
     libc.getenv.argtypes = [ctypes.c_char_p]
-    for _ in range(_ONCE):
+    for _ in range(_MOST_DUPLICATES):
         found = libc.getenv(name)
         if not found:
             return
@@ -87,7 +88,7 @@ def _overwrite_current(name: bytes) -> None:
 
 
 def _shown() -> set[bytes]:
-    """Return the variables that have a value in what the kernel shows."""
+    """Return the variables that still have a value in /proc/self/environ."""
     try:
         block = _OWN_ENVIRONMENT.read_bytes()
     except OSError:

@@ -1,9 +1,8 @@
-"""Keeps files in a directory that nobody but its owner can change.
+"""Private files: atomic writes and checked reads in a directory that only its owner can change.
 
-The law kept here is the tenth: a directory, or a file in it, that somebody else could have
-written is refused, never repaired in silence. Everything is done relative to one open
-directory descriptor, so that what was checked is what is used, and a file appears whole or
-not at all.
+Keeps "the sandbox cannot move its own wall": a directory or file that another user could have
+written is refused, never repaired silently. All operations are relative to one open directory
+descriptor, so what was checked is what is used. A file is written completely or not at all.
 """
 
 import errno
@@ -26,7 +25,7 @@ PUBLIC = 0o644
 
 _LOCK_FILE = ".ca.lock"
 _UNFINISHED = ".unfinished"
-# Ten times a bundle of every system's roots: what is larger is not ours, and not read whole.
+# Bytes; ten times the largest bundle. A larger file is not one of these, so it is not read whole.
 _LARGEST_FILE = 4 * 1024 * 1024
 
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
@@ -34,7 +33,7 @@ _OTHERS_ANY = stat.S_IRWXG | stat.S_IRWXO
 
 
 class Folder:
-    """An open directory that is ours alone to write."""
+    """An open directory that only this user can write to."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path
@@ -42,7 +41,10 @@ class Folder:
 
     @classmethod
     def make(cls, path: Path) -> Self:
-        """Open the directory at `path`; create it, and missing parents, for the owner alone."""
+        """Open the directory at `path`, created with its parents if missing (mode 0700).
+
+        ConfigError if it cannot be used, or others can write to it.
+        """
         with _explained(path, f"cannot use the directory {str(path)!r}"):
             _make_directories(path)
             descriptor = _open_directory(path)
@@ -50,7 +52,7 @@ class Folder:
 
     @classmethod
     def find(cls, path: Path) -> Self | None:
-        """Open the directory at `path`, if there is one."""
+        """Open the directory at `path`; None if there is none, ConfigError as in `make`."""
         with _explained(path, f"cannot use the directory {str(path)!r}"):
             try:
                 descriptor = _open_directory(path)
@@ -79,11 +81,14 @@ class Folder:
         os.close(self._descriptor)
 
     def read(self, name: str, mode: int) -> bytes | None:
-        """Return the file's bytes, None if it is missing; refuse what is looser than `mode`."""
+        """Return the bytes of a file, None if it is missing.
+
+        ConfigError if others have more access to it than `mode` (SECRET or PUBLIC) allows.
+        """
         path = self.path / name
         with _explained(path, f"cannot read {str(path)!r}"):
             try:
-                # O_NONBLOCK: opening a FIFO that somebody put here must not hang the start.
+                # O_NONBLOCK: opening a FIFO must not block.
                 descriptor = self._opened(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             except FileNotFoundError:
                 return None
@@ -91,7 +96,9 @@ class Folder:
                 found = os.fstat(descriptor)
                 if not stat.S_ISREG(found.st_mode):
                     raise ConfigError(
-                        "not a regular file", where=str(path), fix=f"move {quote(str(path))} away"
+                        "it is not a regular file",
+                        where=str(path),
+                        fix=f"move {quote(str(path))} away",
                     )
                 _check(found, path, _OTHERS_ANY if mode == SECRET else _OTHERS_WRITE)
                 with os.fdopen(descriptor, "rb", closefd=False) as file:
@@ -100,7 +107,7 @@ class Folder:
                 os.close(descriptor)
 
     def write(self, name: str, data: bytes, mode: int) -> None:
-        """Put `data` under `name`, all of it or nothing; call it under `locked`."""
+        """Create or replace the file `name` atomically; the caller must hold `locked`."""
         path = self.path / name
         unfinished = f".{name}.{secrets.token_hex(8)}{_UNFINISHED}"
         with _explained(path, f"cannot write {str(path)!r}"):
@@ -115,9 +122,10 @@ class Folder:
             os.fsync(self._descriptor)
 
     def keep_aside(self, name: str, stamp: str) -> Path | None:
-        """Give the file a second, dated name that a later `write` of `name` leaves alone.
+        """Keep the file under a second name with `stamp`; return its path, None without a file.
 
-        A link, not a copy: owner and mode stay, and a file that may not be read can be kept.
+        It is a hard link, not a copy: owner and mode stay, and the file need not be readable. A
+        later `write` of `name` does not change it.
         """
         path = self.path / name
         suffixes = chain([stamp], (f"{stamp}-{number}" for number in count(2)))
@@ -134,9 +142,9 @@ class Folder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the directory against other claude-proxy processes that would write to it."""
+        """Lock the directory against other claude-proxy processes that write to it."""
         path = self.path / _LOCK_FILE
-        # A lock file of its own: NFS cannot lock a directory, and the key file is replaced.
+        # A separate lock file: NFS cannot lock a directory, and the key file is replaced.
         with _explained(path, f"cannot lock the directory {str(self.path)!r}"):
             descriptor = self._opened(_LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, SECRET)
         try:
@@ -148,7 +156,7 @@ class Folder:
             os.close(descriptor)
 
     def modes(self, names: tuple[str, ...]) -> dict[str, int]:
-        """Return the permission bits of those of `names` that are there."""
+        """Return the permission bits of those of `names` that exist."""
         found = {}
         for name in names:
             with suppress(FileNotFoundError):
@@ -168,7 +176,7 @@ class Folder:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
-            # After the bytes: a public file is public only when it is whole, whatever the umask.
+            # Regardless of the umask, and after the bytes: others can read only complete files.
             os.fchmod(descriptor, mode)
             os.fsync(descriptor)
 
@@ -177,7 +185,7 @@ class Folder:
             os.unlink(name, dir_fd=self._descriptor)
 
     def _remove_unfinished(self) -> None:
-        # What a killed process left behind; under the lock nobody else is writing.
+        # Left by a killed process; this one holds the lock, so no other is writing.
         with os.scandir(self._descriptor) as entries:
             names = [entry.name for entry in entries if entry.name.endswith(_UNFINISHED)]
         for name in names:
@@ -189,7 +197,7 @@ def _open_directory(path: Path) -> int:
 
 
 def _make_directories(path: Path) -> None:
-    # 0700 for the parents too, as the XDG base directory specification wants it.
+    # 0700 for the parents too, as the XDG Base Directory Specification requires.
     if path.is_dir():
         return
     _make_directories(path.parent)
@@ -211,20 +219,20 @@ def _check(found: os.stat_result, path: Path, refused: int) -> None:
         raise ConfigError(
             f"{str(path)!r} can be {verb} by others (mode {stat.S_IMODE(found.st_mode):04o})",
             where=str(path),
-            fix=f"chmod {take} {quote(str(path))}; if others may have used that, run "
+            fix=f"chmod {take} {quote(str(path))}; if others may have done so, run "
             "`claude-proxy ca rotate`",
         )
 
 
 @contextmanager
 def _explained(path: Path, what: str) -> Iterator[None]:
-    """Turn an OSError into an error that its reader can fix."""
+    """Turn an OSError into a ConfigError with a fix."""
     try:
         yield
     except OSError as error:
         if error.errno == errno.ELOOP:
-            reason, fix = "it is a symbolic link", f"put the file itself there: {path}"
+            reason, fix = "it is a symbolic link", f"replace it with the file itself: {path}"
         else:
             reason = (error.strerror or str(error)).lower()
-            fix = f"see to owner, mode and free space of {path.parent}, or use another --confdir"
+            fix = f"check owner, mode and free space of {path.parent}, or use another --confdir"
         raise ConfigError(f"{what}: {reason}", where=str(path), fix=fix) from error

@@ -1,8 +1,8 @@
-"""Kinds of IP addresses: public, private, loopback, link-local, metadata service.
+"""IP address classification: public, private, loopback, link-local, cloud metadata service.
 
-Judged is dialled: an IPv4 address inside an IPv6 one is judged as that IPv4 address. The table is
-the project's own, as `ipaddress.is_global` changed between Python versions. Nothing in IANA's
-special-purpose registries is PUBLIC here, not even the few anycast services that they call
+Judged is dialled: an IPv4 address embedded in an IPv6 one is classified as that IPv4 address. The
+table is the project's own, as `ipaddress.is_global` changed between Python versions. Nothing in
+IANA's special-purpose registries is PUBLIC here, not even the few anycast services that they call
 globally reachable: the nearest PCP or TURN server is the user's own router. Pure.
 """
 
@@ -14,7 +14,7 @@ type Network = IPv4Network | IPv6Network
 
 
 class AddressKind(StrEnum):
-    """What an address leads to, the most dangerous last."""
+    """Classes of addresses, the most dangerous last."""
 
     PUBLIC = "public"
     RESERVED = "reserved"  # documentation, benchmarking, carrier NAT, protocols, not allocated
@@ -26,10 +26,10 @@ class AddressKind(StrEnum):
     METADATA = "metadata"  # gives a cloud machine's credentials to any process
 
 
-_GRAVITY = {kind: gravity for gravity, kind in enumerate(AddressKind)}
+_DANGER = {kind: danger for danger, kind in enumerate(AddressKind)}
 
-# Not in one range: each cloud has its own, Azure even a public address. From the clouds' own
-# documentation and cloud-init's data sources.
+# There is no common range: each cloud has its own address, Azure even a public one. From the
+# clouds' documentation and cloud-init's data sources.
 _METADATA = (
     "169.254.169.254",  # AWS, Azure, Google, Oracle, OpenStack, DigitalOcean, Hetzner, ...
     "169.254.170.2",  # AWS ECS task credentials
@@ -101,11 +101,11 @@ def _ranges(version: int) -> tuple[tuple[int, int, AddressKind], ...]:
 _RANGES = {4: _ranges(4), 6: _ranges(6)}
 _LOW_32 = 0xFFFFFFFF
 
-# The first 96 bits of the forms that carry an IPv4 address in their last 32.
+# The first 96 bits of the forms that embed an IPv4 address in their last 32.
 _CARRIERS = frozenset(
     int(IPv6Address(prefix)) >> 32
     for prefix in (
-        "::",  # IPv4-compatible, RFC 4291, 2.5.5.1
+        "::",  # IPv4-compatible, RFC 4291 section 2.5.5.1
         "::ffff:0:0",  # IPv4-mapped, 2.5.5.2
         "::ffff:0:0:0",  # IPv4-translated, RFC 2765
         "64:ff9b::",  # NAT64, RFC 6052
@@ -116,21 +116,21 @@ _LOCAL_NAT64 = int(IPv6Address("64:ff9b:1::")) >> 80  # RFC 8215
 _TEREDO = int(IPv6Address("2001::")) >> 96  # RFC 4380
 _SIX_TO_FOUR = 0x2002  # RFC 3056
 _ISATAP = 0x5EFE  # RFC 5214, 6.1
-_ISATAP_MASK = 0xFCFFFFFF  # leaves out the interface id's bits "universal" and "group"
+_ISATAP_MASK = 0xFCFFFFFF  # ignores the bits "universal" and "group" of the interface id
 _LOOPBACK = 1
 
 
 def kind_of(address: Address) -> AddressKind:
-    """Return the kind of `address`; of the IPv4 address inside, where there is one."""
+    """Return the kind of `address`, or of the IPv4 address embedded in it."""
     return _kind(effective(address))
 
 
 def effective(address: Address) -> Address:
-    """Return the address to judge: the most dangerous IPv4 one inside, or `address` itself."""
+    """Return the address to judge: the most dangerous one embedded, or `address` itself."""
     if isinstance(address, IPv4Address):
         return address
     readings = _readings(int(address))
-    return max(readings, key=lambda reading: _GRAVITY[_kind(reading)]) if readings else address
+    return max(readings, key=lambda reading: _DANGER[_kind(reading)]) if readings else address
 
 
 def _kind(address: Address) -> AddressKind:
@@ -142,16 +142,16 @@ def _kind(address: Address) -> AddressKind:
 
 
 def _readings(number: int) -> list[Address]:
-    """Return every address that a network may read this IPv6 address as; none: only itself."""
+    """Return every address that a network may translate this IPv6 address to."""
     found: list[Address] = [IPv4Address(inner & _LOW_32) for inner in _carried(number)]
-    # ISATAP works below any prefix, so the prefix is judged too.
+    # ISATAP works with any prefix, so the IPv6 address itself is judged too.
     if number >> 32 & _ISATAP_MASK == _ISATAP:
         found += [IPv4Address(number & _LOW_32), IPv6Address(number)]
     return found
 
 
 def _carried(number: int) -> tuple[int, ...]:
-    """Return the IPv4 addresses that the prefix says are inside; bits above 32 are to be cut."""
+    """Return the IPv4 addresses embedded behind a known prefix, in the low 32 bits of each."""
     if number >> 32 in _CARRIERS and number > _LOOPBACK:
         return (number,)
     if number >> 112 == _SIX_TO_FOUR:
@@ -159,7 +159,7 @@ def _carried(number: int) -> tuple[int, ...]:
     if number >> 96 == _TEREDO:
         return (number >> 64, ~number)  # the server, and the client with its bits inverted
     if number >> 80 == _LOCAL_NAT64:
-        # The length of the translator's prefix is unknown: each layout of RFC 6052, 2.2.
+        # The length of the translator's prefix is unknown, so each layout of RFC 6052 section 2.2.
         return (
             (number >> 64 & 0xFFFF) << 16 | number >> 40 & 0xFFFF,  # /48
             (number >> 64 & 0xFF) << 24 | number >> 32 & 0xFFFFFF,  # /56

@@ -15,12 +15,13 @@ import idna
 _MAX_NAME = 253
 _MAX_LABEL = 63
 MAX_PORT = 65535
-# Bounded: the client chooses the names. One entry is at most a few hundred bytes.
+# Cache entries, each of a few hundred bytes at most. Limited, because clients choose the names.
 _REMEMBERED = 4096
 
-# Letters, digits and hyphens (RFC 1123), and the underscore that real names hold (RFC 2181, 11).
+# Letters, digits, hyphens (RFC 1123), and underscores, which real names use (RFC 2181 section 11).
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
-# WHATWG calls a name that ends so "ending in a number": clients read it as IPv4 or not at all.
+# A name whose last label is like this "ends in a number" (WHATWG URL): clients read it as IPv4 or
+# refuse it.
 _NUMBER = r"(?:[0-9]+|0x[0-9a-f]*)"
 _OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 
@@ -28,7 +29,7 @@ _is_label = re.compile(_LABEL).fullmatch
 _is_number = re.compile(_NUMBER).fullmatch
 _is_quad = re.compile(rf"{_OCTET}(?:\.{_OCTET}){{3}}").fullmatch
 _is_port = re.compile(r"[1-9][0-9]{0,4}").fullmatch
-# A name that is normal as it stands, which is nearly every name: one match instead of ten checks.
+# A name that is already normalised, as nearly all are: one match instead of ten checks.
 _is_plain = re.compile(
     rf"(?=.{{1,{_MAX_NAME}}}\Z)(?:(?!xn--){_LABEL}\.)*(?!xn--|{_NUMBER}\Z){_LABEL}"
 ).fullmatch
@@ -36,29 +37,32 @@ _is_plain = re.compile(
 
 @dataclass(frozen=True, slots=True, order=True)
 class Authority:
-    """A host and a port, each in its one spelling (RFC 3986, 3.2)."""
+    """A host and a port, both normalised (RFC 3986 section 3.2)."""
 
     host: str  # lower-case A-labels without a trailing dot, or an IP address without brackets
     port: int
-    # The host as an address if it is an IP literal; kept, because every decision asks.
+    # The host as an address if it is an IP literal; stored, because every decision needs it.
     address: IPv4Address | IPv6Address | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        # A value that is not normal cannot exist, however it is built.
+        # However it is built, an Authority that is not normalised cannot exist.
         if normalise_host(self.host) != self.host:
-            raise ValueError(f"the host {quoted(self.host)} is not in its normal spelling")
+            raise ValueError(f"the host {quoted(self.host)} is not normalised")
         if not 1 <= self.port <= MAX_PORT:
             raise ValueError(f"the port {self.port} is outside 1-{MAX_PORT}")
         object.__setattr__(self, "address", literal_of(self.host))
 
     @classmethod
     def parse(cls, text: str | bytes, *, default_port: int | None = None) -> "Authority":
-        """Read `host:port` or `[IPv6]:port`; without a port only if there is a default."""
+        """Parse `host:port` or `[IPv6]:port`; the port may be missing if there is a default.
+
+        ValueError if it is not valid.
+        """
         return _parse(_ascii(text), default_port)
 
     @classmethod
     def of(cls, host: str | bytes, port: int) -> "Authority":
-        """Build from a host (an IPv6 address without brackets) and a port known apart."""
+        """Return the authority of a host (IPv6 without brackets) and a port; ValueError."""
         return cls(normalise_host(host), port)
 
     def __str__(self) -> str:
@@ -66,9 +70,9 @@ class Authority:
 
 
 def normalise_host(text: str | bytes, *, unicode: bool = False) -> str:
-    """Return the one spelling of a host name or IP literal, or raise ValueError.
+    """Return the normalised spelling of a host name or IP literal; ValueError if it is neither.
 
-    Requests are ASCII; only the allowlist file may hold U-labels (`unicode`).
+    With `unicode`, the name may have U-labels, as in a policy file; hosts in requests are ASCII.
     """
     name = text if unicode and isinstance(text, str) else _ascii(text)
     if _is_plain(name):
@@ -81,14 +85,14 @@ def normalise_host(text: str | bytes, *, unicode: bool = False) -> str:
 
 
 def literal_of(host: str) -> IPv4Address | IPv6Address | None:
-    """Return the address that a normalised host spells, if it is no name."""
+    """Return the address if a normalised host is an IP literal, None if it is a name."""
     if ":" in host:
         return IPv6Address(host)
     return IPv4Address(host) if _is_quad(host) else None
 
 
 def text_of(address: IPv4Address | IPv6Address) -> str:
-    """Return the canonical spelling of an address, the same on every Python."""
+    """Return the canonical spelling of an address, the same in every Python version."""
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
         high, low = divmod(int(address.ipv4_mapped), 1 << 16)
         return f"::ffff:{high:x}:{low:x}"
@@ -105,15 +109,15 @@ def quoted(text: str) -> str:
 def _parse(text: str, default_port: int | None) -> Authority:
     if text.startswith("["):
         host, closing, rest = text[1:].partition("]")
-        # Brackets are for IPv6 alone: `[denied.com]:443` once got past a filter.
+        # Only IPv6 has brackets: `[denied.com]:443` once bypassed a filter.
         if not closing or ":" not in host:
-            raise ValueError(f"{quoted(text)} is no IPv6 address in brackets")
+            raise ValueError(f"{quoted(text)} is not an IPv6 address in brackets")
     else:
         host, colon, port = text.partition(":")
         rest = colon + port
     if rest == "":
         if default_port is None:
-            raise ValueError(f"{quoted(text)} lacks a port")
+            raise ValueError(f"{quoted(text)} has no port")
         return Authority.of(host, default_port)
     if rest[0] != ":" or not _is_port(rest[1:]):
         raise ValueError(f"{quoted(text)} has no valid port, 1-{MAX_PORT}")
@@ -126,17 +130,17 @@ def _ascii(text: str | bytes) -> str:
             return text.decode("ascii")
     except UnicodeDecodeError:
         raise ValueError(
-            f"{quoted(repr(text[:_MAX_NAME]))} holds bytes that are not ASCII"
+            f"{quoted(repr(text[:_MAX_NAME]))} contains bytes that are not ASCII"
         ) from None
     # Before any lower(): the Kelvin sign, for one, would become a plain "k".
     if not text.isascii():
-        raise ValueError(f"{quoted(text)} holds characters that are not ASCII")
+        raise ValueError(f"{quoted(text)} contains characters that are not ASCII")
     return text
 
 
 def _ipv6(text: str) -> str:
-    # A zone id names an interface of this machine, never a host. A dotted quad has a second
-    # spelling in hexadecimal, and which of the two is printed changed with Python 3.13.
+    # A zone id names an interface of this machine, not a host. A dotted quad can also be written
+    # in hexadecimal, and Python 3.13 changed which of the two it prints.
     if "%" in text or "." in text:
         raise ValueError(f"{quoted(text)} is not an IPv6 address in plain hexadecimal groups")
     try:
@@ -144,7 +148,7 @@ def _ipv6(text: str) -> str:
     except ValueError:
         raise ValueError(f"{quoted(text)} is neither a name nor an IPv6 address") from None
     if text != canonical:
-        raise ValueError(f"{quoted(text)} is not spelled {quoted(canonical)}, the canonical way")
+        raise ValueError(f"{quoted(text)} must be written {quoted(canonical)}")
     return canonical
 
 
@@ -165,9 +169,9 @@ def _name(name: str) -> str:
 
 def _check_label(label: str, name: str) -> None:
     if not _is_label(label):
-        raise ValueError(f"{quoted(name)} holds {_fault_of(label)}")
+        raise ValueError(f"{quoted(name)} contains {_fault_of(label)}")
     if label.startswith("xn--") and not _is_a_label(label):
-        raise ValueError(f"{quoted(name)} holds {quoted(label)}, which is not valid IDNA")
+        raise ValueError(f"{quoted(name)} contains {quoted(label)}, which is not valid IDNA")
 
 
 def _fault_of(label: str) -> str:
@@ -177,11 +181,11 @@ def _fault_of(label: str) -> str:
         return f"a label longer than {_MAX_LABEL} characters"
     if label[0] == "-" or label[-1] == "-":
         return f"the label {quoted(label)}, which begins or ends with a hyphen"
-    return f"the label {quoted(label)}, which has more than letters, digits, hyphen and underscore"
+    return f"the label {quoted(label)}; only letters, digits, hyphens and underscores are allowed"
 
 
 def _is_a_label(label: str) -> bool:
-    # A-labels that decode to something else when read back would be two names in one.
+    # An A-label that does not survive decoding and encoding would have two meanings.
     try:
         return idna.alabel(idna.ulabel(label)) == label.encode()
     except UnicodeError:
@@ -189,8 +193,8 @@ def _is_a_label(label: str) -> bool:
 
 
 def _with_a_labels(name: str) -> str:
-    # Label by label: `idna.encode` would also take the ideographic full stops for dots. Only ASCII
-    # is folded: lower() turns the Kelvin sign into a "k", and Cherokee into what IDNA forbids.
+    # Label by label: `idna.encode` would also read ideographic full stops as dots. Only ASCII is
+    # lowered: lower() turns the Kelvin sign into "k", and Cherokee into what IDNA forbids.
     small = "".join(char.lower() if char.isascii() else char for char in name)
     try:
         return ".".join(

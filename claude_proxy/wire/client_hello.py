@@ -1,8 +1,8 @@
-"""ClientHello: reads the first message of TLS as a whole, or says that it cannot; sans-io.
+"""TLS ClientHello parser: server name (SNI), ALPN, encrypted ClientHello; sans-io.
 
-Agreement: a server name that is hidden by splitting the hello over records or segments
-(CVE-2026-32305 was such a case) is still read, because there is no result before the last byte of
-the message has arrived.
+Agreement: a server name that is hidden by splitting the message over TLS records or TCP segments
+(as in CVE-2026-32305) is still read, because there is no result before the last byte of the
+message has arrived.
 """
 
 import struct
@@ -37,7 +37,7 @@ class ClientHello:
 
 
 def starts_like_tls(data: bytes | bytearray) -> bool | None:
-    """Tell whether `data` begins a TLS handshake record; None while it is too short to tell."""
+    """Return whether `data` begins a TLS handshake record; None while it is too short."""
     if data and data[0] != HANDSHAKE:
         return False
     if len(data) > 1 and data[1] != 3:  # noqa: PLR2004 - the major version of every SSL 3 and TLS
@@ -46,9 +46,9 @@ def starts_like_tls(data: bytes | bytearray) -> bool | None:
 
 
 class HelloReader:
-    """Collects a client's first bytes until its ClientHello is whole.
+    """Collects a client's first bytes until its ClientHello is complete.
 
-    Each byte is looked at once, so a hello that trickles in costs no more than one in one piece.
+    Each byte is parsed once, so a slow client costs no more CPU time than a fast one.
     """
 
     def __init__(self) -> None:
@@ -57,9 +57,9 @@ class HelloReader:
         self._at = 0
 
     def feed(self, data: bytes) -> ClientHello | None:
-        """Return the hello once it is whole, None before; `HelloUnreadableError` if it never will.
+        """Return the ClientHello once it is complete, None before.
 
-        No more is read after it was returned; the caller takes `raw`.
+        HelloUnreadableError if it cannot become valid. After a result, do not call it again.
         """
         self.raw += data
         message = self._message
@@ -80,7 +80,7 @@ class HelloReader:
         return None
 
     def _fragment_size(self) -> int | None:
-        """Return the size of the next record's fragment once all of it is here."""
+        """Return the size of the next record's fragment; None until all of it has arrived."""
         raw, at = self.raw, self._at
         if len(raw) - at < 5:  # noqa: PLR2004 - a record header
             return None
@@ -91,9 +91,10 @@ class HelloReader:
 
 
 def skip_change_cipher_spec(data: bytes | bytearray) -> int | None:
-    """Return the length of the compatibility record of RFC 8446 D.4, or 0; None: wait.
+    """Return the size of a leading compatibility record (RFC 8446 appendix D.4), 0 without one.
 
-    Only that exact record counts: a longer one could hold what only the server reads.
+    None while `data` is too short. Only that exact record counts: a longer one could contain bytes
+    that only the server reads.
     """
     size = len(_CHANGE_CIPHER_SPEC)
     if data[:size] != _CHANGE_CIPHER_SPEC[: len(data)]:
@@ -102,7 +103,7 @@ def skip_change_cipher_spec(data: bytes | bytearray) -> int | None:
 
 
 def is_retry_request(data: bytes | bytearray) -> bool | None:
-    """Tell whether a server's first bytes ask for a second ClientHello; None: too short yet."""
+    """Return whether a server's first bytes are a HelloRetryRequest; None while too short."""
     if data[:1] != bytes((HANDSHAKE,)):
         return False
     if len(data) < _RANDOM_AT + len(_RETRY_RANDOM):

@@ -1,21 +1,21 @@
-"""PROXY protocol header, by which a relay says on whose behalf it connects; sans-io.
+"""PROXY protocol header: how a relay tells the proxy for which run it connects; sans-io.
 
-Version 2 of HAProxy's specification (proxy-protocol.txt, section 2.2), with two values of this
-project: the name of the run and its command. They are shown in the audit and decide nothing, so a
-false one gains nothing. Names are data here: code that prints them escapes them.
+Version 2 of HAProxy's specification (proxy-protocol.txt, section 2.2), with two custom values: the
+name of the run and its command. They appear in the audit log and no decision depends on them, so
+forging them gains nothing. Code that prints them must escape them.
 
-Imports next to nothing, as the relay, which must start in milliseconds, uses it.
+It imports almost nothing, because the relay uses it and must start within milliseconds.
 """
 
 from collections import namedtuple
 
 SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
 
-_PROXY = 0x21  # version 2, and the connection is made on behalf of a client
-_LOCAL = 0x20  # version 2, and it is not (HAProxy's health checks)
+_PROXY = 0x21  # version 2; the connection is made on behalf of a client
+_LOCAL = 0x20  # version 2; the connection is the sender's own (HAProxy's health checks)
 _UNSPECIFIED = 0x00
-# The size of addresses, by family and transport. They are skipped: only what the kernel says about
-# a peer counts.
+# Bytes of the addresses, by family and transport. They are skipped: the proxy only trusts what the
+# kernel says about a peer.
 _ADDRESS_SIZES = {
     _UNSPECIFIED: 0,
     **dict.fromkeys((0x11, 0x12), 12),  # IPv4
@@ -33,7 +33,7 @@ _LIMIT = 1024
 
 
 class Announcement(namedtuple("Announcement", ["name", "command"])):  # noqa: PYI024
-    """On whose behalf a relay connects; both may be empty, or hold any character at all."""
+    """The run for which a relay connects; both texts may be empty or contain any character."""
 
     # Not typing.NamedTuple nor a dataclass: their modules take longer to import than the relay.
     __slots__ = ()
@@ -42,22 +42,22 @@ class Announcement(namedtuple("Announcement", ["name", "command"])):  # noqa: PY
 
 
 def encode(name: str, command: str) -> bytes:
-    """Return the header; a value that is too long is cut at the end of a character."""
+    """Return the header; a value over 255 bytes of UTF-8 is cut after a whole character."""
     values = _tlv(_NAME, name) + _tlv(_COMMAND, command)
     return SIGNATURE + bytes((_PROXY, _UNSPECIFIED)) + len(values).to_bytes(2) + values
 
 
 def _tlv(kind: int, text: str) -> bytes:
-    # A command line that is not UTF-8 reaches Python with lone surrogates in it.
+    # Python decodes a command line that is not UTF-8 with lone surrogates.
     value = text.encode("utf-8", "backslashreplace")[:_VALUE_LIMIT]
     value = value.decode("utf-8", "ignore").encode()
     return bytes((kind,)) + len(value).to_bytes(2) + value
 
 
 def read(buffer: bytearray) -> Announcement | None:
-    """Take the header off the front of `buffer`; None while it is not whole.
+    """Remove the header from the front of `buffer` and return its values; None while incomplete.
 
-    ValueError if this is not the beginning of a valid header; `buffer` is then unchanged.
+    ValueError if the bytes are not the beginning of a valid header; `buffer` is then unchanged.
     """
     if buffer[: len(SIGNATURE)] != SIGNATURE[: len(buffer)]:
         raise ValueError("the PROXY protocol signature is missing")
@@ -66,7 +66,7 @@ def read(buffer: bytearray) -> Announcement | None:
     command, family = buffer[len(SIGNATURE)], buffer[len(SIGNATURE) + 1]
     end = _PREFIX_SIZE + int.from_bytes(buffer[_PREFIX_SIZE - 2 : _PREFIX_SIZE])
     if command not in (_PROXY, _LOCAL) or family not in _ADDRESS_SIZES:
-        raise ValueError("a PROXY protocol header of an unknown kind")
+        raise ValueError("the PROXY protocol header has an unknown command or address family")
     if end > _LIMIT:
         raise ValueError("the PROXY protocol header is too long")
     start = _PREFIX_SIZE + _ADDRESS_SIZES[family]
@@ -90,10 +90,10 @@ def _announcement_of(block: bytes) -> Announcement:
             raise ValueError("a value of the PROXY protocol header is cut short")
         at += 3 + size
         if kind not in found:
-            continue  # section 2.2: what a receiver does not know it skips
+            continue  # section 2.2: receivers skip unknown values
         if kind in seen or size > _VALUE_LIMIT:
             raise ValueError(
-                "the PROXY protocol header repeats a value, or has one that is too long"
+                "the PROXY protocol header repeats a value or has one that is too long"
             )
         seen.add(kind)
         found[kind] = value.decode()  # a UnicodeDecodeError is a ValueError

@@ -1,7 +1,8 @@
-"""Public suffixes: which names are shared by unrelated owners ("com", "github.io").
+"""Public suffixes: names below which unrelated owners have theirs ("com", "github.io").
 
-A wildcard over a public suffix would allow hosts that anybody can register. The list is the one
-of publicsuffix.org, with its ICANN and its private section, as publicsuffixlist ships it. Pure.
+Default-deny: a wildcard over a public suffix would allow hosts that anybody can register. The list
+is that of publicsuffix.org, with its ICANN and private sections, as publicsuffixlist ships it.
+Pure.
 """
 
 from enum import StrEnum
@@ -12,11 +13,11 @@ import idna
 
 
 class Suffix(StrEnum):
-    """Who hands out the names below a public suffix."""
+    """Who assigns the names below a public suffix."""
 
     REGISTRY = "registry"  # "com", "co.uk": anybody can register there
-    PROVIDER = "provider"  # "github.io": every customer of one provider has a name there
-    UNLISTED = "unlisted"  # a single label that the list does not have; may be a newer registry
+    PROVIDER = "provider"  # "github.io": the customers of one provider have names there
+    UNLISTED = "unlisted"  # a single label that is not on the list; may be a newer registry
 
 
 # Names that no registry sells: RFC 6761, RFC 6762 appendix G, RFC 8375, ICANN's ".internal".
@@ -26,24 +27,24 @@ _PRIVATE_USE = frozenset(
         *("lan", "local", "localhost", "private", "test"),
     )
 )
-# Names with customers' content directly below, or in every region below, that the list does not
-# have as such: it has only their regions (`*.run.app`), or nothing.
+# Names with customers' content directly below, or in every region below, that are missing from the
+# list: it has only their regions (`*.run.app`), or nothing.
 _ALSO_SHARED = """
 0e.vc azurecontainer.io cloud.metacentrum.cz cloudera.site edgeone.app gitpod.io
 nodebalancer.linode.com platform.sh *.platform.sh r2.cloudflarestorage.com replit.dev run.app
 storage.googleapis.com
 """
-# Listed as names with customers' content directly below, and still allowed as a wildcard: it is
-# one server, and the preset claude-optional allows reading the artifacts that Claude made there.
+# On the list, but allowed as a wildcard: it is one server, and the preset claude-optional allows
+# reading the artifacts that Claude made there.
 _ALSO_OWNED = frozenset({"frame.claudeusercontent.com"})
 _PRIVATE_SECTION = "===BEGIN PRIVATE DOMAINS==="
 
 
 def public_suffix(name: str) -> Suffix | None:
-    """Return whose public suffix the normalised `name` itself is, if it is one.
+    """Return the kind of public suffix that the normalised `name` itself is, None if it is none.
 
-    The package's own look-up answers another question: it returns the suffix of a name, and does
-    not tell a registry's suffix from a provider's.
+    publicsuffixlist's own functions do not fit: they return the suffix of a name, and do not
+    distinguish a registry's suffix from a provider's.
     """
     listed = _suffixes()
     # The list holds U-labels, a normalised name A-labels.
@@ -56,13 +57,13 @@ def public_suffix(name: str) -> Suffix | None:
 
 
 def _u_label(label: str) -> str:
-    # Not `idna.decode` on the whole name: it refuses the underscore in the label beside.
+    # Not `idna.decode` for the whole name: it refuses an underscore in any label.
     return idna.ulabel(label) if label.startswith("xn--") else label
 
 
 @cache
 def _suffixes() -> dict[str, Suffix]:
-    """Read the list once, when the first pattern asks."""
+    """Return the list as suffix -> kind; read once, at the first use."""
     text = (resources.files("publicsuffixlist") / "public_suffix_list.dat").read_text("utf-8")
     registries, _, providers = text.partition(_PRIVATE_SECTION)
     return {

@@ -1,9 +1,9 @@
-"""Reads what a SOCKS5 client says before its tunnel is open, and writes the answers; sans-io.
+"""SOCKS5 handshake: parser of the client's messages, and the replies (RFC 1928, RFC 1929); sans-io.
 
-RFC 1928 and RFC 1929. Law kept: agreement. A request has one reading or is
-refused, and its name is passed on byte for byte, for `Authority` alone to judge: a NUL in it once
-let clients past a filter that compared one spelling and resolved another. Each message has a
-bound, and no more than one message is taken at a time: what follows the request is the tunnel's.
+Agreement: a request has one reading or is refused. Its host name is returned byte for byte, so
+that only `Authority` interprets it: a NUL in a name once bypassed a filter that checked one
+spelling while another was resolved. One message is read at a time; the bytes after the request
+belong to the tunnel.
 """
 
 import struct
@@ -17,11 +17,11 @@ from claude_proxy.wire.authority import text_of
 VERSION: Final = 0x05
 _LOGIN_VERSION: Final = 0x01  # RFC 1929 section 2
 _IPV4, _NAME, _IPV6 = 0x01, 0x03, 0x04
-_ADDRESS_SIZES: Final = {_IPV4: 4, _NAME: 0, _IPV6: 16}  # a name says its own
+_ADDRESS_SIZES: Final = {_IPV4: 4, _NAME: 0, _IPV6: 16}  # bytes; a name starts with its length
 
 
 class SocksMethod(IntEnum):
-    """How a client offers to prove who it is (RFC 1928 section 3)."""
+    """Authentication methods (RFC 1928 section 3)."""
 
     NONE = 0x00
     PASSWORD = 0x02
@@ -29,7 +29,7 @@ class SocksMethod(IntEnum):
 
 
 class SocksCommand(IntEnum):
-    """What a client may ask for (RFC 1928 section 4)."""
+    """Commands of a request (RFC 1928 section 4)."""
 
     CONNECT = 0x01
     BIND = 0x02
@@ -37,7 +37,7 @@ class SocksCommand(IntEnum):
 
 
 class SocksReply(IntEnum):
-    """What a request comes to (RFC 1928 section 6)."""
+    """Reply codes to a request (RFC 1928 section 6)."""
 
     GRANTED = 0x00
     FAILED = 0x01
@@ -49,17 +49,20 @@ class SocksReply(IntEnum):
 
 
 class SocksError(ValueError):
-    """Bytes that are no SOCKS5: what to answer before the end, and why, in our own words only."""
+    """Bytes that are not valid SOCKS5: the reply to send before closing, and why.
+
+    `text` never quotes the client.
+    """
 
     def __init__(self, answer: bytes, text: str) -> None:
         super().__init__(text)
-        self.answer = answer
+        self.answer = answer  # bytes for the client
         self.text = text
 
 
 @dataclass(frozen=True, slots=True)
 class SocksLogin:
-    """A user and a password as sent; no repr shows them."""
+    """A user name and a password as sent; the repr shows neither."""
 
     user: bytes = field(repr=False)
     password: bytes = field(repr=False)
@@ -67,30 +70,33 @@ class SocksLogin:
 
 @dataclass(frozen=True, slots=True)
 class SocksRequest:
-    """What a client asks for."""
+    """A client's request: the command and its target."""
 
-    command: int
-    host: bytes  # a name as sent, or an address in its canonical spelling
+    command: int  # a SocksCommand, or an unknown number
+    host: bytes  # a name as sent, or an IP address in its canonical spelling
     port: int
 
     def shown(self) -> str:
-        """Return the target as it was sent, for the record of one that cannot be read."""
+        """Return the target as sent, for the audit log when it is not a valid `Authority`."""
         return f"{self.host.decode('latin-1')}:{self.port}"
 
 
 def read_methods(buffer: bytearray) -> bytes | None:
-    """Take a greeting from the buffer's front and return the methods it offers; None: wait."""
+    """Remove a greeting from the front of `buffer` and return the methods it offers.
+
+    None while it is incomplete.
+    """
     if buffer and buffer[0] != VERSION:
-        raise SocksError(method_choice(SocksMethod.NO_ACCEPTABLE), "the greeting is not of SOCKS5")
+        raise SocksError(method_choice(SocksMethod.NO_ACCEPTABLE), "the greeting is not SOCKS5")
     if len(buffer) < 2 or len(buffer) < (size := 2 + buffer[1]):  # noqa: PLR2004
         return None
     return _take(buffer, size)[2:]
 
 
 def read_login(buffer: bytearray) -> SocksLogin | None:
-    """Take a login from the buffer's front; None: wait."""
+    """Remove a login from the front of `buffer` and return it; None while it is incomplete."""
     if buffer and buffer[0] != _LOGIN_VERSION:
-        raise SocksError(login_answer(passed=False), "the login is not of RFC 1929")
+        raise SocksError(login_reply(passed=False), "the login does not follow RFC 1929")
     if len(buffer) < 2:  # noqa: PLR2004
         return None
     at = 2 + buffer[1]
@@ -101,19 +107,17 @@ def read_login(buffer: bytearray) -> SocksLogin | None:
 
 
 def read_request(buffer: bytearray) -> SocksRequest | None:
-    """Take a request from the buffer's front; None: wait.
+    """Remove a request from the front of `buffer` and return it; None while it is incomplete.
 
-    What cannot become one any more is refused without waiting for its end.
+    SocksError as soon as the bytes cannot become a valid request.
     """
     if buffer and buffer[0] != VERSION:
-        raise SocksError(reply(SocksReply.FAILED), "the request is not of SOCKS5")
+        raise SocksError(reply(SocksReply.FAILED), "the request is not SOCKS5")
     if len(buffer) > 2 and buffer[2]:  # noqa: PLR2004 - RFC 1928: reserved, must be zero
         raise SocksError(reply(SocksReply.FAILED), "the reserved byte of the request is not zero")
     if len(buffer) > 3 and buffer[3] not in _ADDRESS_SIZES:  # noqa: PLR2004
-        raise SocksError(
-            reply(SocksReply.ADDRESS_NOT_SUPPORTED), "the type of address is not known"
-        )
-    if len(buffer) < 5:  # noqa: PLR2004 - up to the length of a name; an address has more
+        raise SocksError(reply(SocksReply.ADDRESS_NOT_SUPPORTED), "the address type is unknown")
+    if len(buffer) < 5:  # noqa: PLR2004 - the shortest request is longer; byte 5 is a name's length
         return None
     kind = buffer[3]
     start = 5 if kind == _NAME else 4
@@ -126,17 +130,17 @@ def read_request(buffer: bytearray) -> SocksRequest | None:
 
 
 def method_choice(method: SocksMethod) -> bytes:
-    """Return the answer to a greeting."""
+    """Return the reply to a greeting: the method that the client must use."""
     return bytes((VERSION, method))
 
 
-def login_answer(*, passed: bool) -> bytes:
-    """Return the answer to a login; after any but success the connection is closed."""
+def login_reply(*, passed: bool) -> bytes:
+    """Return the reply to a login; the connection must be closed unless it `passed`."""
     return bytes((_LOGIN_VERSION, 0 if passed else 1))
 
 
 def reply(code: SocksReply) -> bytes:
-    """Return the answer to a request; the address that is bound is nobody's business."""
+    """Return the reply to a request; its bound address is always 0.0.0.0:0."""
     return bytes((VERSION, code, 0, _IPV4)) + bytes(4 + 2)
 
 

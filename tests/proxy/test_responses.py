@@ -162,11 +162,11 @@ def test_nothing_in_a_request_can_break_the_response() -> None:
 
 @pytest.mark.parametrize(("status", "answered"), [(400, 400), (408, 408), (431, 400), (505, 400)])
 def test_a_malformed_message_is_a_bad_request(status: int, answered: int) -> None:
-    head, body = read(bad_request("there are several Host fields", status).http1(close=True))
+    head, body = read(bad_request("the request has several Host fields", status).http1(close=True))
 
     assert head.status_code == answered
     assert body.decode() == (
-        "Failed by claude-proxy.\nreason: bad-request\nThere are several Host fields.\n"
+        "Failed by claude-proxy.\nreason: bad-request\nThe request has several Host fields.\n"
     )
 
 
@@ -194,7 +194,7 @@ def test_every_status_has_a_phrase(status: int) -> None:
         ("the upstream did not answer", "The upstream did not answer."),
         ("github.com:443 refuses connections", "github.com:443 refuses connections."),
         ("[2001:db8::1]:443 cannot be reached", "[2001:db8::1]:443 cannot be reached."),
-        ('"a" lacks a port', '"a" lacks a port.'),
+        ('"a" has no port', '"a" has no port.'),
     ],
 )
 def test_a_sentence_begins_with_a_capital_unless_it_begins_with_a_name(

@@ -177,7 +177,7 @@ def test_a_listener_may_be_opened_on_any_thread(place: Path) -> None:
 def test_nobody_in_particular_cannot_be_admitted(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(peer_credentials, "nobody_in_particular", lambda: 65534)
+    monkeypatch.setattr(peer_credentials, "overflow_uid", lambda: 65534)
 
     error = refusal(unix(place / "p.sock", uids=frozenset({65534, os.geteuid()})))
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from claude_proxy.system.malloc_trim import Crowd, trim
+from claude_proxy.system.malloc_trim import MemoryTrimmer, trim
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ from claude_proxy.system.malloc_trim import Crowd, trim
 )
 def test_memory_is_given_back_when_most_of_a_crowd_has_gone(seen: list[int], acts: str) -> None:
     acted: list[str] = []
-    crowd = Crowd(lambda: acted.append("collect"), lambda: acted.append("trim"))
+    crowd = MemoryTrimmer(lambda: acted.append("collect"), lambda: acted.append("trim"))
 
     for connections in seen:
         crowd.look(connections)

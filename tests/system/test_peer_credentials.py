@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from claude_proxy.system import peer_credentials
-from claude_proxy.system.peer_credentials import Peer, nobody_in_particular, peer_of
+from claude_proxy.system.peer_credentials import Peer, overflow_uid, peer_of
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="asks /proc")
 
@@ -118,7 +118,7 @@ def test_who_has_no_number_here_is_told_from_a_user_of_that_number(
         if text is not None:
             (tmp_path / name).write_text(text)
 
-    assert nobody_in_particular() == stranger
+    assert overflow_uid() == stranger
 
 
 def test_where_the_kernel_knows_no_such_option_its_own_is_asked(

@@ -12,7 +12,7 @@ from claude_proxy.wire.socks5 import (
     SocksMethod,
     SocksReply,
     SocksRequest,
-    login_answer,
+    login_reply,
     method_choice,
     read_login,
     read_methods,
@@ -146,8 +146,8 @@ def test_the_answers_are_those_of_the_rfcs() -> None:
     assert method_choice(SocksMethod.NONE) == b"\x05\x00"
     assert method_choice(SocksMethod.PASSWORD) == b"\x05\x02"
     assert method_choice(SocksMethod.NO_ACCEPTABLE) == b"\x05\xff"
-    assert login_answer(passed=True) == b"\x01\x00"
-    assert login_answer(passed=False) == b"\x01\x01"
+    assert login_reply(passed=True) == b"\x01\x00"
+    assert login_reply(passed=False) == b"\x01\x01"
     assert reply(SocksReply.DENIED) == b"\x05\x02\x00\x01\x00\x00\x00\x00\x00\x00"
 
 

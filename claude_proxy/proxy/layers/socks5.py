@@ -30,7 +30,7 @@ from claude_proxy.wire.socks5 import (
     SocksMethod,
     SocksReply,
     SocksRequest,
-    login_answer,
+    login_reply,
     method_choice,
     read_login,
     read_methods,
@@ -133,11 +133,11 @@ class Socks5Layer(layer.Layer):
             return
         required = self._session.credentials
         if required is not None and not login_admits(required, login):
-            refused = login_answer(passed=False)
+            refused = login_reply(passed=False)
             yield from self._refuse(Phase.CLIENT, Reason.CLIENT_NOT_AUTHENTICATED, refused)
             return
         self._step = self._request
-        yield commands.SendData(self.context.client, login_answer(passed=True))
+        yield commands.SendData(self.context.client, login_reply(passed=True))
 
     # --- the request
 

@@ -1,8 +1,8 @@
-"""Reads and writes HTTP/1.1 bodies: by length, chunked, or ended by the peer's close (RFC 9112 6).
+"""HTTP/1.1 bodies: fixed length, chunked, or until the peer closes (RFC 9112 section 6); sans-io.
 
-The law kept here: where a body ends is settled by the head alone, and chunked framing that two
-readers could take differently is refused. Content passes through as it comes; nothing is kept
-but an unfinished line.
+Agreement: the head alone determines where a body ends, and chunked framing that two parsers could
+read differently is refused. Content is not buffered, except for an incomplete chunk line or
+trailer section.
 """
 
 import re
@@ -16,25 +16,26 @@ from claude_proxy.wire.http1.head import (
     RequestHead,
     ResponseHead,
     read_fields,
-    refuse_garbage,
+    refuse_invalid_bytes,
 )
 from claude_proxy.wire.http1.response import is_bodiless
 
-# A size and its extensions; Node and Go were made to read gigabytes of them (CVE-2024-22019,
-# CVE-2023-39326).
+# Bytes of a chunk size and its extensions. Attackers made Node and Go read gigabytes of extensions
+# (CVE-2024-22019, CVE-2023-39326).
 MAX_CHUNK_LINE: Final = 512
 MAX_TRAILERS: Final = 8192
 
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _QUOTED = rb'"(?:[\t\x20\x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*+"'
-# RFC 9112 7.1.1 without the "bad whitespace" that only recipients of old senders need.
+# RFC 9112 section 7.1.1, without the optional "bad whitespace".
 _CHUNK_LINE: Final = re.compile(
     rb"([0-9A-Fa-f]{1,16})(?:;" + _TOKEN + rb"(?:=(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?)*+\r\n"
 )
-_CHUNK_LINE_SO_FAR: Final = re.compile(rb"[0-9A-Fa-f]{1,16}(?:;[^\x00-\x08\x0a-\x1f\x7f]*)?\r?")
+_CHUNK_LINE_START: Final = re.compile(rb"[0-9A-Fa-f]{1,16}(?:;[^\x00-\x08\x0a-\x1f\x7f]*)?\r?")
 
-# RFC 9110 6.5.1: what frames, routes, authenticates or says how to read the content must stand
-# before it. Whoever merges trailers into the head would otherwise act on what was not judged.
+# RFC 9110 section 6.5.1: fields for framing, routing, authentication or content format are not
+# allowed in trailers. A recipient that merges trailers into the head would act on fields that were
+# not judged.
 NOT_IN_TRAILERS: Final = frozenset(
     {
         b"authorization",
@@ -68,7 +69,7 @@ LAST_CHUNK: Final = b"0\r\n\r\n"
 
 
 class Body(ABC):
-    """A body being read. Once done it takes no more: what is left over is the next message's."""
+    """Parser of one message body; the bytes after its end belong to the next message."""
 
     __slots__ = ("trailers",)
 
@@ -77,15 +78,18 @@ class Body(ABC):
 
     @abstractmethod
     def feed(self, data: bytes) -> tuple[bytes, bool, bytes]:
-        """Take bytes; return the content among them, whether it ends here, and what is left."""
+        """Parse `data`; return its content, whether the body is complete, and the unused bytes.
+
+        BadMessage if the framing is malformed.
+        """
 
     def eof(self) -> bool:
-        """Tell whether the peer's close ends this body rightly."""
+        """Return whether the body is complete if the peer closes the connection now."""
         return False
 
 
 class LengthBody(Body):
-    """A body of a known number of bytes (RFC 9112 6.2)."""
+    """A body of Content-Length bytes (RFC 9112 section 6.2)."""
 
     __slots__ = ("_left",)
 
@@ -94,7 +98,7 @@ class LengthBody(Body):
         self._left = length
 
     def feed(self, data: bytes) -> tuple[bytes, bool, bytes]:
-        """Take bytes; all of them are content until the length is reached."""
+        """Return the bytes as content until the length is reached."""
         size = len(data)
         if size < self._left:
             self._left -= size
@@ -105,35 +109,35 @@ class LengthBody(Body):
 
 
 class CloseBody(Body):
-    """An answer that ends when its sender closes (RFC 9112 6.3); requests never do."""
+    """A response body that ends when the server closes the connection (RFC 9112 section 6.3)."""
 
     __slots__ = ()
 
     def feed(self, data: bytes) -> tuple[bytes, bool, bytes]:
-        """Take bytes; all of them are content."""
+        """Return all bytes as content."""
         return data, False, b""
 
     def eof(self) -> bool:
-        """Tell that the close is the rightful end."""
+        """Return True: closing the connection is how this body ends."""
         return True
 
 
 class ChunkedBody(Body):
-    """A body in chunks (RFC 9112 7.1); `trailers` holds its trailer fields once it is done."""
+    """A chunked body (RFC 9112 section 7.1); `trailers` is set when it is complete."""
 
     __slots__ = ("_begun", "_done", "_left", "_status", "_step")
 
     def __init__(self, status: int = 400) -> None:
         super().__init__()
-        self._status = status  # of a fault: 400 in a request, 502 in an answer
-        self._left = 0  # bytes to come of the chunk that is being read
-        self._begun = b""  # of a line, or of the trailers, that has not come whole
-        # What follows the chunk. A bound method would tie a knot that only the collector unties.
+        self._status = status  # for BadMessage: 400 in a request, 502 in a response
+        self._left = 0  # bytes missing from the current chunk
+        self._begun = b""  # start of a line or of the trailers that is still incomplete
+        # What comes after the chunk. A bound method would create a reference cycle.
         self._step: Callable[[ChunkedBody, bytes, int], int] = ChunkedBody._read_size
         self._done = False
 
     def feed(self, data: bytes) -> tuple[bytes, bool, bytes]:
-        """Take bytes; return the content of all the chunks they hold, joined."""
+        """Return the content of all chunks in `data`, joined."""
         content: list[bytes] = []
         position = 0
         size = len(data)
@@ -155,7 +159,7 @@ class ChunkedBody(Body):
         if len(line) + (not end) > MAX_CHUNK_LINE:
             raise BadMessage(self._status, "a chunk's first line is too long")
         if not end:
-            if not _CHUNK_LINE_SO_FAR.fullmatch(line):
+            if not _CHUNK_LINE_START.fullmatch(line):
                 raise BadMessage(self._status, "a chunk's first line is malformed")
             self._begun = line
             return len(data)
@@ -167,12 +171,13 @@ class ChunkedBody(Body):
             self._begun = b""
             self._step = ChunkedBody._read_end
         else:
-            self._begun = b"\r\n"  # an empty line ends even the trailers that are not there
+            self._begun = b"\r\n"  # so that an empty trailer section also ends in CRLF CRLF
             self._step = ChunkedBody._read_trailers
         return end
 
     def _read_end(self, data: bytes, position: int) -> int:
-        # RFC 9112 7.1: exactly CRLF. Readers that take any two bytes here can be desynchronised.
+        # RFC 9112 section 7.1: exactly CRLF. A parser that skips any two bytes here can be
+        # desynchronised (request smuggling).
         end = position + 2 - len(self._begun)
         line = self._begun + data[position:end]
         if line == b"\r\n":
@@ -180,7 +185,7 @@ class ChunkedBody(Body):
             self._step = ChunkedBody._read_size
             return end
         if line != b"\r":
-            raise BadMessage(self._status, "a chunk does not end where it should")
+            raise BadMessage(self._status, "a chunk's data is not followed by CRLF")
         self._begun = line
         return len(data)
 
@@ -189,14 +194,16 @@ class ChunkedBody(Body):
         block = self._begun + data[position : position + MAX_TRAILERS - known]
         end = block.find(b"\r\n\r\n")
         if end < 0:
-            refuse_garbage(block, self._status)
+            refuse_invalid_bytes(block, self._status)
             if len(block) >= MAX_TRAILERS:
-                raise BadMessage(self._status, "the trailer is too long")
+                raise BadMessage(self._status, "the trailer section is too long")
             self._begun = block
             return len(data)
         self.trailers = read_fields(block[2 : end + 2], self._status)
         if any(name.lower().replace(b"_", b"-") in NOT_IN_TRAILERS for name, _ in self.trailers):
-            raise BadMessage(self._status, "a trailer holds a field that belongs in the head")
+            raise BadMessage(
+                self._status, "a field in the trailer section is only allowed in the head"
+            )
         self._step = ChunkedBody._stay
         self._done = True
         return position + end + 4 - known
@@ -206,14 +213,17 @@ class ChunkedBody(Body):
 
 
 def body_of_request(head: RequestHead) -> Body | None:
-    """Return the reader of a request's body; None if it has none (RFC 9112 6.3)."""
+    """Return the parser of a request's body; None if it has none (RFC 9112 section 6.3)."""
     if head.chunked:
         return ChunkedBody()
     return LengthBody(head.length) if head.length else None
 
 
 def body_of_response(head: ResponseHead, method: str) -> Body | None:
-    """Return the reader of an answer's body; None if it has none (RFC 9112 6.3)."""
+    """Return the parser of a response's body; None if it has none (RFC 9112 section 6.3).
+
+    `method` is that of the request.
+    """
     if is_bodiless(head.status, method) or head.length == 0:
         return None
     if head.chunked:
@@ -222,12 +232,12 @@ def body_of_response(head: ResponseHead, method: str) -> Body | None:
 
 
 def chunk(data: bytes) -> bytes:
-    """Frame content as one chunk; nothing for no content, since an empty chunk is the last."""
+    """Return `data` as one chunk; b"" for no data, because an empty chunk would end the body."""
     return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
 
 
 def emit_trailers(trailers: Fields, *, drop: frozenset[bytes] = frozenset()) -> bytes:
-    """Return the last chunk with the trailer fields; without any it is `LAST_CHUNK`."""
+    """Return the last chunk and the trailer fields, without those in `drop` (lower-case names)."""
     lines = [
         b"%b: %b\r\n" % field
         for field in trailers

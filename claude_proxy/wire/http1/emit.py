@@ -1,7 +1,8 @@
-"""Writes HTTP/1.1 heads from what was read and judged (RFC 9110 7.6, RFC 9112).
+"""HTTP/1.1 head writer: requests for upstream, responses for the client; sans-io.
 
-The law kept here: upstream gets what the policy saw, and nothing that was meant for this hop.
-Names, case and order stay as sent; the framing is written again, at the place where it was.
+Agreement: the upstream receives what the policy judged, without the fields that are only for this
+hop (RFC 9110 section 7.6). The names, case and order of fields stay as sent. Framing fields are
+written again from the parsed values, at their old place.
 """
 
 import re
@@ -13,7 +14,7 @@ from typing import Final
 from claude_proxy.wire.http1.head import HOST, OPTION, RequestHead, ResponseHead
 from claude_proxy.wire.http1.response import is_bodiless
 
-# RFC 9110 7.6.1, and the fields of this hop that old clients do not list in Connection.
+# RFC 9110 section 7.6.1, and hop-by-hop fields that old clients do not list in Connection.
 _HOP_BY_HOP: Final = frozenset(
     {
         b"connection",
@@ -28,12 +29,12 @@ _HOP_BY_HOP: Final = frozenset(
         b"upgrade",
     }
 )
-_UNDERSCORE: Final = ord("_")  # asking a bytes for an int is ten times as fast as for a bytes
+_UNDERSCORE: Final = ord("_")  # `int in bytes` is ten times as fast as `bytes in bytes`
 _VISIBLE: Final = re.compile(r"[\x21-\x7e]+")
 _VALUE: Final = re.compile(
     rb"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?"
 )
-# Written from what was judged, whatever was sent, under these names where none was sent.
+# Always written from the parsed values. Where the sender had no such field, it gets the name below.
 _REWRITTEN: Final = _HOP_BY_HOP | {b"host", b"content-length"}
 _OWN_NAMES: Final = {
     b"connection": b"Connection",
@@ -45,7 +46,7 @@ _OWN_NAMES: Final = {
 
 
 class Framing(Enum):
-    """How an answer's end is marked on its way to the client."""
+    """How the end of a response body is marked for the client."""
 
     NONE = "none"
     LENGTH = "length"
@@ -54,7 +55,7 @@ class Framing(Enum):
 
 
 def framing_of(head: ResponseHead, *, method: str, minor: int) -> Framing:
-    """Choose the framing for a client whose request had this method and HTTP/1.`minor`."""
+    """Return the framing of a response to a request with `method` and version HTTP/1.`minor`."""
     if is_bodiless(head.status, method):
         return Framing.NONE
     if head.length is not None:
@@ -71,9 +72,10 @@ def emit_request_head(  # noqa: PLR0913 - each is one fact of the hop
     extra: Sequence[tuple[bytes, bytes]] = (),
     websocket: bool = False,
 ) -> bytes:
-    """Write the request's head for upstream, without the fields in `drop` (lower-case names).
+    """Return the request head for upstream, without the fields in `drop` (lower-case names).
 
-    `host` replaces the Host that was sent. ValueError is a fault of the caller.
+    `host` replaces the Host that was sent; `extra` fields are added at the end. ValueError means a
+    mistake in the calling code.
     """
     host = head.host if host is None else host
     if host is None or not HOST.fullmatch(host) or not _VISIBLE.fullmatch(target):
@@ -85,11 +87,11 @@ def emit_request_head(  # noqa: PLR0913 - each is one fact of the hop
         own[b"content-length"] = b"%d" % head.length
     if websocket:
         if "websocket" not in head.upgrade:
-            raise ValueError("no upgrade to websocket was asked for")
+            raise ValueError("the request does not ask for an upgrade to websocket")
         own[b"connection"] = b"Upgrade"
         own[b"upgrade"] = b"websocket"
     if not head.minor:
-        # RFC 9110 10.1.1: from HTTP/1.0 an expectation is ignored, and 100 could not be answered.
+        # RFC 9110 section 10.1.1: Expect is ignored in HTTP/1.0, whose clients do not know 100.
         drop = drop | {b"expect"}
     start = f"{head.method} {target} HTTP/1.1".encode("ascii")
     return _emit(start, head, own, drop, extra)
@@ -104,13 +106,13 @@ def emit_response_head(  # noqa: PLR0913 - each is one fact of the hop
     drop: frozenset[bytes] = frozenset(),
     extra: Sequence[tuple[bytes, bytes]] = (),
 ) -> bytes:
-    """Write an answer's head for a client of HTTP/1.`minor`, with our own framing."""
+    """Return the response head for a client that speaks HTTP/1.`minor`, with its own framing."""
     own: dict[bytes, bytes] = {}
     if head.status == HTTPStatus.SWITCHING_PROTOCOLS:
         own[b"connection"] = b"Upgrade"
         own[b"upgrade"] = ", ".join(head.upgrade).encode("ascii")
     elif head.status >= HTTPStatus.OK:
-        # RFC 9112 9.3: HTTP/1.1 persists unless told, HTTP/1.0 only if told.
+        # RFC 9112 section 9.3: HTTP/1.1 keeps the connection open by default, HTTP/1.0 closes it.
         if not keep_alive:
             own[b"connection"] = b"close"
         elif not minor:
@@ -118,7 +120,7 @@ def emit_response_head(  # noqa: PLR0913 - each is one fact of the hop
         if framing is Framing.CHUNKED:
             own[b"transfer-encoding"] = b"chunked"
         elif framing is not Framing.CLOSE and head.length is not None:
-            # After HEAD and in 304 it tells the size of what is not sent (RFC 9110 8.6).
+            # RFC 9110 section 8.6: for HEAD and in a 304, the size of the content that is not sent.
             own[b"content-length"] = b"%d" % head.length
     start = b"HTTP/1.1 %d %b" % (head.status, head.phrase)
     return _emit(start, head, own, drop, extra)
@@ -131,7 +133,7 @@ def _emit(
     drop: frozenset[bytes],
     extra: Sequence[tuple[bytes, bytes]],
 ) -> bytes:
-    """Write fields in order: each of `own` at the first place of its name, else at the end."""
+    """Return the head: fields in order, each of `own` at the first field of its name or the end."""
     lines = [start]
     skip = head.options | drop
     for field in head.fields:
@@ -149,16 +151,16 @@ def _emit(
 
 
 def _is_alias(name: bytes, skip: frozenset[bytes]) -> bool:
-    # CGI, WSGI and Rack hand "X_Y" and "X-Y" to a program as one: what is removed or rewritten
-    # under its name must not come through under the other spelling.
-    spelt = name.replace(b"_", b"-")
-    return spelt in _REWRITTEN or spelt in skip
+    # CGI, WSGI and Rack do not distinguish "X_Y" from "X-Y": a field that is removed or rewritten
+    # under one spelling must not get through under the other.
+    hyphenated = name.replace(b"_", b"-")
+    return hyphenated in _REWRITTEN or hyphenated in skip
 
 
 def _lines_of(extra: Sequence[tuple[bytes, bytes]]) -> list[bytes]:
-    # Most of these come from configuration: a line break in a credential must not become a field.
+    # Credentials are added here: a line break in one must not start another field.
     if not all(OPTION.fullmatch(name) and _VALUE.fullmatch(value) for name, value in extra):
         raise ValueError("an extra field is malformed")
     if any(name.lower() in _OWN_NAMES for name, _ in extra):
-        raise ValueError("an extra field must not frame or route")
+        raise ValueError("an extra field must not change framing or routing")
     return [b": ".join(field) for field in extra]

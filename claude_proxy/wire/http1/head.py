@@ -1,9 +1,9 @@
-"""Holds what HTTP/1.1 heads are made of, requests' and answers' alike (RFC 9110 5, RFC 9112 5).
+"""HTTP/1.1 heads: the fields and parsing rules that requests and responses share; sans-io.
 
-The law kept here is the fourth, agreement: a message that two readers could split or frame in
-two ways is refused whole, because the policy would judge one reading and upstream act on the
-other. So less is taken than the RFCs let a recipient take, and nothing is repaired.
-Pure: bytes in, a head or `BadMessage` out; the same bytes in any number of pieces give the same.
+Agreement: a message that two parsers could split or frame differently is refused, because the
+policy would judge one reading and the upstream act on the other. So the rules are stricter than
+RFC 9110 section 5 and RFC 9112 section 5 require, and nothing is repaired. How the bytes are split
+over reads makes no difference.
 """
 
 import re
@@ -12,34 +12,37 @@ from enum import Enum
 from http import HTTPStatus
 from typing import Final
 
-# RFC 9112 sets no bound; servers do (Apache 100, Node about 2,000). Real requests have about 30.
+# RFC 9112 sets no limit; servers do (Apache 100, Node about 2,000). Real requests have about 30.
 MAX_FIELDS: Final = 200
 
 TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"
-# A port is five digits at most; that it is below 65,536 is for `Authority` to say.
+# A port has five digits at most; `Authority` checks that it is below 65,536.
 AUTHORITY: Final = rb"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*\])"
 HOST: Final = re.compile(AUTHORITY + rb"(?::[0-9]{1,5})?")
 OPTION: Final = re.compile(TOKEN + rb"+")
 
-# RFC 9112 5: one line a field, no space before the colon, nothing folded. A match begins at a
-# line's beginning and holds at least one LF; so as many matches as LFs means that every line is
-# matched and holds one. It is twice as fast as naming the control bytes, which are looked for
-# apart, and as trimming: values with white space at their end take the second, slower pattern.
+# RFC 9112 section 5: one field per line, no space before the colon, no folding. A match starts at
+# the start of a line and contains at least one LF, so if there are as many matches as LFs, each
+# line is one field. Control bytes are searched separately, and only values that end in white space
+# need the second pattern: together that is twice as fast as one exact pattern.
 _FIELD: Final = re.compile(rb"(?m:^)(" + TOKEN + rb"++):[ \t]*+([^\r]*+)(?<![ \t])\r\n")
 _FIELD_UNTRIMMED: Final = re.compile(rb"(?m:^)(" + TOKEN + rb"++):[ \t]*+([^\r]*+)\r\n")
-# RFC 9110 5.5: NUL, CR and LF are invalid and dangerous, other control bytes merely invalid.
+# RFC 9110 section 5.5: NUL, CR and LF are invalid and dangerous, other control bytes just invalid.
 _CONTROLS: Final = bytes([*range(9), *range(11, 13), *range(14, 32), 127])
 _DIGITS: Final = re.compile(rb"[0-9]{1,19}")
 _PROTOCOL: Final = re.compile(TOKEN + rb"+(?:/" + TOKEN + rb"+)?")
 
-# The fields that say how a message is framed and how its connection goes on.
-_TELLING: Final = frozenset(
+# The fields that determine routing, framing, and what happens to the connection.
+_FRAMING: Final = frozenset(
     {b"host", b"content-length", b"transfer-encoding", b"connection", b"upgrade", b"expect"}
 )
 
 
-class BadMessage(ValueError):  # noqa: N818 - it is the message that is bad, not the program
-    """A message that is refused: the status to answer with, and why, in our own words only."""
+class BadMessage(ValueError):  # noqa: N818 - the message is wrong, not the program
+    """A message that is refused: the status code to send, and why.
+
+    `text` never quotes the message.
+    """
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
@@ -51,7 +54,7 @@ Fields = list[tuple[bytes, bytes]]
 
 
 class TargetForm(Enum):
-    """The four forms of a request target (RFC 9112 3.2)."""
+    """The four forms of a request target (RFC 9112 section 3.2)."""
 
     ORIGIN = "origin"
     ABSOLUTE = "absolute"
@@ -61,18 +64,18 @@ class TargetForm(Enum):
 
 @dataclass(slots=True, repr=False)
 class _Head:
-    """What both kinds of head have; no repr shows a field, since fields carry credentials."""
+    """What requests and responses share; the repr shows no field, as fields hold credentials."""
 
     minor: int
     fields: Fields
     length: int | None = None
     chunked: bool = False
     keep_alive: bool = False
-    options: frozenset[bytes] = frozenset()  # what Connection lists, in lower case
+    options: frozenset[bytes] = frozenset()  # the connection options, in lower case
     upgrade: tuple[str, ...] = ()
 
     def get(self, name: bytes) -> bytes | None:
-        """Return the first value of the field `name`, in any case."""
+        """Return the value of the first field `name` (case-insensitive); None if there is none."""
         wanted = name.lower()
         for known, value in self.fields:
             if known.lower() == wanted:
@@ -80,14 +83,14 @@ class _Head:
         return None
 
     def get_all(self, name: bytes) -> list[bytes]:
-        """Return every value of the field `name`, in order."""
+        """Return the values of all fields `name` (case-insensitive), in order."""
         wanted = name.lower()
         return [value for known, value in self.fields if known.lower() == wanted]
 
 
 @dataclass(slots=True, repr=False, kw_only=True)
 class RequestHead(_Head):
-    """A request's line and fields, with what they mean for framing and connection."""
+    """A request line and its fields, and what they mean for routing, framing and connection."""
 
     method: str
     target: str
@@ -96,7 +99,7 @@ class RequestHead(_Head):
     expects_continue: bool = False
     scheme: str = ""  # absolute-form only, in lower case
     authority: str = ""  # absolute-form and authority-form, as sent
-    origin_target: str = ""  # what to ask upstream for; "" in authority-form
+    origin_target: str = ""  # the target to send upstream; "" in authority-form
 
     @property
     def path(self) -> str:
@@ -109,7 +112,7 @@ class RequestHead(_Head):
 
 @dataclass(slots=True, repr=False, kw_only=True)
 class ResponseHead(_Head):
-    """An answer's status line and fields, with what they mean for framing and connection."""
+    """A status line and its fields, and what they mean for framing and connection."""
 
     status: int
     phrase: bytes = b""
@@ -119,7 +122,10 @@ class ResponseHead(_Head):
 
 
 def read_fields(block: bytes, status: int) -> Fields:
-    """Split lines of fields (each with its CRLF) into names as sent and trimmed values."""
+    """Parse field lines, each ending in CRLF, into names as sent and trimmed values.
+
+    BadMessage with `status` if they are malformed.
+    """
     lines = block.count(b"\n")
     if lines > MAX_FIELDS:
         too_large = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
@@ -136,13 +142,13 @@ def read_fields(block: bytes, status: int) -> Fields:
 
 
 def _trimmed(name: bytes, value: bytes) -> bytes:
-    # llhttp, which is Node's, takes "chunked " for another coding than "chunked"; so it stays as
-    # it is, and is refused as a coding that is not known.
+    # Node's parser (llhttp) does not read "chunked " as "chunked". So the space stays, and the
+    # value is refused as an unknown coding.
     return value if name.lower() == b"transfer-encoding" else value.rstrip(b" \t")
 
 
-def refuse_garbage(part: bytes, status: int) -> None:
-    """Refuse a head as soon as it holds what no head may, instead of waiting for its end."""
+def refuse_invalid_bytes(part: bytes, status: int) -> None:
+    """Raise BadMessage if an incomplete head can no longer become valid: bare CR or LF, or NUL."""
     lines = part.count(b"\r\n")
     if part.count(b"\n") != lines:
         raise BadMessage(status, "a line ends in a bare LF")
@@ -152,31 +158,34 @@ def refuse_garbage(part: bytes, status: int) -> None:
         raise BadMessage(status, "there is a NUL byte")
 
 
-def telling_fields(fields: Fields) -> dict[bytes, list[bytes]]:
-    """Gather by lower-case name the values that framing and connection depend on."""
+def framing_fields(fields: Fields) -> dict[bytes, list[bytes]]:
+    """Return the values that routing, framing and connection depend on, by lower-case name."""
     values: dict[bytes, list[bytes]] = {}
     for name, value in fields:
         known = name.lower()
-        if known in _TELLING:
+        if known in _FRAMING:
             values.setdefault(known, []).append(value)
     return values
 
 
 def length_of(value: bytes, status: int) -> int:
-    """Read a Content-Length: digits alone (RFC 9110 8.6)."""
+    """Parse a Content-Length, which is digits only (RFC 9110 section 8.6)."""
     if not _DIGITS.fullmatch(value):
         raise BadMessage(status, "the Content-Length field is malformed")
     return int(value)
 
 
 def items_of(values: list[bytes]) -> list[bytes]:
-    """Split comma-separated lists into lower-case items; empty ones are legal (RFC 9110 5.6.1)."""
+    """Return the items of comma-separated lists in lower case, without empty ones.
+
+    RFC 9110 section 5.6.1 has recipients ignore empty items.
+    """
     items = [item.strip(b" \t").lower() for value in values for item in value.split(b",")]
     return [item for item in items if item]
 
 
 def protocols_of(values: list[bytes], status: int) -> tuple[str, ...]:
-    """Read the protocols of Upgrade fields (RFC 9110 7.8)."""
+    """Return the protocols that Upgrade fields name, in lower case (RFC 9110 section 7.8)."""
     protocols = items_of(values)
     if not all(map(_PROTOCOL.fullmatch, protocols)):
         raise BadMessage(status, "the Upgrade field is malformed")

@@ -1,7 +1,7 @@
-"""Reads HTTP/1.1 request heads, refusing whatever upstream could read otherwise (RFC 9112 2-3).
+"""HTTP/1.1 request head parser (RFC 9112 sections 2 and 3); sans-io.
 
-The law kept here is agreement, the fourth: what is judged is the only reading there is. Where
-the RFCs let a server choose between repairing and refusing, this one refuses.
+Agreement: a request that an upstream could read differently is refused. Where the RFCs let a
+server choose between repairing and refusing, this parser refuses.
 """
 
 import re
@@ -14,34 +14,35 @@ from claude_proxy.wire.http1.head import (
     BadMessage,
     RequestHead,
     TargetForm,
+    framing_fields,
     items_of,
     length_of,
     protocols_of,
     read_fields,
-    refuse_garbage,
-    telling_fields,
+    refuse_invalid_bytes,
 )
 
-# Every visible ASCII byte but "#". RFC 3986 also keeps out "<>\^`{|} and the like, but browsers,
-# curl, npm and pip send them unencoded in paths and queries, and no reader splits a line there.
+# Every visible ASCII byte except "#". RFC 3986 also excludes "<>\^`{|} and others, but browsers,
+# curl, npm and pip send them unencoded in paths and queries, and no parser splits a line there.
 _TARGET = rb"[\x21\x22\x24-\x7e]"
-# RFC 9112 3. Methods are upper-case here, although RFC 9110 9.1 allows any token: all registered
-# ones are, and upstreams that fold case would let "post" walk past a rule that denies "POST".
+# RFC 9112 section 3. RFC 9110 section 9.1 allows any token as a method, but here it must be upper
+# case, as all registered ones are: for an upstream that ignores case, "post" would bypass a rule
+# that denies "POST".
 _METHOD: Final = re.compile(rb"[A-Z][A-Z0-9_-]{0,31}")
 _REQUEST_LINE: Final = re.compile(
     rb"([A-Z][A-Z0-9_-]{0,31}) (" + _TARGET + rb"+) HTTP/1\.([01])\r\n"
 )
-_TARGET_SO_FAR: Final = re.compile(_TARGET + rb"*")
+_TARGET_START: Final = re.compile(_TARGET + rb"*")
 _VERSION: Final = re.compile(rb"HTTP/[0-9]\.[0-9]")
-_VERSION_SO_FAR: Final = re.compile(rb"(?:H|HT|HTT|HTTP|HTTP/|HTTP/[0-9]\.?[0-9]?)?")
+_VERSION_START: Final = re.compile(rb"(?:H|HT|HTT|HTTP|HTTP/|HTTP/[0-9]\.?[0-9]?)?")
 _AUTHORITY_FORM: Final = re.compile(AUTHORITY + rb":[0-9]{1,5}")
 _ABSOLUTE_FORM: Final = re.compile(
     rb"([A-Za-z]{1,16})://(" + AUTHORITY + rb"(?::[0-9]{1,5})?)((?:/[^?]*)?)((?:\?.*)?)"
 )
-_MAX_EMPTY: Final = 2 * len(b"\r\n")
+_MAX_EMPTY_LINE_BYTES: Final = 2 * len(b"\r\n")
 
-# RFC 9110 7.6.1: a sender must not list in Connection a field meant for all recipients. No client
-# does, except to have a proxy strip what was judged; a request that tries is refused.
+# RFC 9110 section 7.6.1: Connection must not list a field that is meant for all recipients. Only
+# an attack does, to make a proxy remove a field that was judged; such a request is refused.
 _END_TO_END: Final = frozenset(
     {
         b"accept",
@@ -62,9 +63,10 @@ _END_TO_END: Final = frozenset(
 
 
 def read_request_head(buffer: bytearray, limit: int) -> RequestHead | None:
-    """Take one request head from the buffer's front; None while it has not come whole.
+    """Remove a request head from the front of `buffer`; None while it is incomplete.
 
-    What cannot become a request any more is refused without waiting for its end.
+    `limit` is the largest head in bytes. BadMessage as soon as the bytes cannot become a valid
+    head; `buffer` is then unchanged.
     """
     start = _after_empty_lines(buffer)
     end = buffer.find(b"\r\n\r\n", start, start + limit)
@@ -74,8 +76,8 @@ def read_request_head(buffer: bytearray, limit: int) -> RequestHead | None:
         if crlf:
             _match_request_line(line + crlf)
         else:
-            _check_beginning(line.removesuffix(b"\r"))
-        refuse_garbage(part, 400)
+            _check_incomplete_line(line.removesuffix(b"\r"))
+        refuse_invalid_bytes(part, 400)
         if len(buffer) - start >= limit:
             if crlf:
                 raise BadMessage(431, "the request head is too large")
@@ -92,40 +94,43 @@ def read_request_head(buffer: bytearray, limit: int) -> RequestHead | None:
 
 
 def _after_empty_lines(buffer: bytearray) -> int:
-    # RFC 9112 2.2: a server should ignore at least one empty line before a request; old clients
-    # send one after a body. They stay in the buffer until the head is whole, so that the count
-    # is the same however the bytes were split.
+    # RFC 9112 section 2.2: a server should ignore at least one empty line before a request; old
+    # clients send one after a body. They stay in the buffer until the head is complete, so that
+    # the count does not depend on how the bytes were split over reads.
     start = 0
-    while start < _MAX_EMPTY and buffer.startswith(b"\r\n", start):
+    while start < _MAX_EMPTY_LINE_BYTES and buffer.startswith(b"\r\n", start):
         start += 2
     return start
 
 
 def _match_request_line(head: bytes) -> re.Match[bytes]:
-    """Match the request line at the head's front, or say what is wrong with it, left to right."""
+    """Return the match of the request line; BadMessage names the first fault from the left."""
     line_match = _REQUEST_LINE.match(head)
     if line_match is not None:
         return line_match
-    if _VERSION.fullmatch(_check_beginning(head.partition(b"\r\n")[0])):
-        raise BadMessage(505, "only HTTP/1.1 and HTTP/1.0 are spoken here")
+    if _VERSION.fullmatch(_check_incomplete_line(head.partition(b"\r\n")[0])):
+        raise BadMessage(505, "only HTTP/1.1 and HTTP/1.0 are supported here")
     raise BadMessage(400, "the request line is malformed")
 
 
-def _check_beginning(line: bytes) -> bytes:
-    """Refuse the beginning of a line that cannot become a request line; return its version."""
+def _check_incomplete_line(line: bytes) -> bytes:
+    """Raise BadMessage if `line` is not the start of a request line; return its version part."""
     method, space, rest = line.partition(b" ")
     if not _METHOD.fullmatch(method) and (method or space):
         raise BadMessage(400, "the request does not begin with a method")
     target, space, version = rest.partition(b" ")
-    if not _TARGET_SO_FAR.fullmatch(target) or (space and not target):
+    if not _TARGET_START.fullmatch(target) or (space and not target):
         raise BadMessage(400, "the request target is malformed")
-    if not _VERSION_SO_FAR.fullmatch(version):
+    if not _VERSION_START.fullmatch(version):
         raise BadMessage(400, "the request line is malformed")
     return version
 
 
 def _request_of(method: bytes, target: bytes, minor: int) -> RequestHead:
-    """Settle which form the target has; each method admits its own (RFC 9112 3.2)."""
+    """Return the request with the form of its target, which the method limits.
+
+    RFC 9112 section 3.2.
+    """
     request = RequestHead(
         method=method.decode("ascii"),
         target=target.decode("ascii"),
@@ -135,14 +140,14 @@ def _request_of(method: bytes, target: bytes, minor: int) -> RequestHead:
     )
     if method == b"CONNECT":
         if not _AUTHORITY_FORM.fullmatch(target):
-            raise BadMessage(400, "CONNECT needs a target of host and port")
+            raise BadMessage(400, "the target of CONNECT must be host:port")
         request.form = TargetForm.AUTHORITY
         request.authority = request.target
     elif target.startswith(b"/"):
         request.origin_target = request.target
     elif target == b"*":
         if method != b"OPTIONS":
-            raise BadMessage(400, "only OPTIONS may ask for *")
+            raise BadMessage(400, "only OPTIONS may have the target *")
         request.form = TargetForm.ASTERISK
         request.origin_target = "*"
     else:
@@ -153,83 +158,85 @@ def _request_of(method: bytes, target: bytes, minor: int) -> RequestHead:
 def _read_absolute_form(request: RequestHead, target: bytes) -> None:
     parts = _ABSOLUTE_FORM.fullmatch(target)
     if parts is None:
-        raise BadMessage(400, "the request target has none of the four forms")
+        raise BadMessage(400, "the request target is malformed")
     scheme, authority, path, query = (part.decode("ascii") for part in parts.groups())
     request.form = TargetForm.ABSOLUTE
     request.scheme = scheme.lower()
     request.authority = authority
     if path or query or request.method != "OPTIONS":
-        request.origin_target = (path or "/") + query  # RFC 9112 3.2.1
+        request.origin_target = (path or "/") + query  # RFC 9112 section 3.2.1
     else:
-        request.origin_target = "*"  # RFC 9112 3.2.4
+        request.origin_target = "*"  # RFC 9112 section 3.2.4
 
 
 def _interpret_request(request: RequestHead) -> None:
-    """Settle what the fields say about routing, framing and the connection."""
-    telling = telling_fields(request.fields)
-    _settle_host(request, telling.get(b"host", []))
-    _settle_framing(
-        request, telling.get(b"content-length", []), telling.get(b"transfer-encoding", [])
-    )
-    _settle_connection(request, telling.get(b"connection", []), telling.get(b"upgrade", []))
-    if request.minor and b"expect" in telling:  # RFC 9110 10.1.1: ignored in HTTP/1.0
-        request.expects_continue = b"100-continue" in items_of(telling[b"expect"])
+    """Set what the fields say about routing, framing and the connection."""
+    values = framing_fields(request.fields)
+    _set_host(request, values.get(b"host", []))
+    _set_framing(request, values.get(b"content-length", []), values.get(b"transfer-encoding", []))
+    _set_connection(request, values.get(b"connection", []), values.get(b"upgrade", []))
+    if request.minor and b"expect" in values:  # RFC 9110 section 10.1.1: ignored in HTTP/1.0
+        request.expects_continue = b"100-continue" in items_of(values[b"expect"])
 
 
-def _settle_host(request: RequestHead, hosts: list[bytes]) -> None:
-    # RFC 9112 3.2: exactly one valid Host, or 400. HTTP/1.0 knew none.
+def _set_host(request: RequestHead, hosts: list[bytes]) -> None:
+    # RFC 9112 section 3.2: exactly one valid Host, or 400. HTTP/1.0 did not define the field.
     if len(hosts) > 1:
-        raise BadMessage(400, "there are several Host fields")
+        raise BadMessage(400, "the request has several Host fields")
     if not hosts:
         if request.minor:
-            raise BadMessage(400, "there is no Host field")
+            raise BadMessage(400, "the request has no Host field")
     elif not HOST.fullmatch(hosts[0]):
         raise BadMessage(400, "the Host field is malformed")
     else:
         request.host = hosts[0]
 
 
-def _settle_framing(request: RequestHead, lengths: list[bytes], codings: list[bytes]) -> None:
+def _set_framing(request: RequestHead, lengths: list[bytes], codings: list[bytes]) -> None:
     if lengths and codings:
-        # RFC 9112 6.3 lets Transfer-Encoding win; that disagreement is request smuggling itself.
-        raise BadMessage(400, "there are Content-Length and Transfer-Encoding")
+        # RFC 9112 section 6.3 gives Transfer-Encoding priority, but not every server does: the
+        # difference is how request smuggling works.
+        raise BadMessage(400, "the request has both Content-Length and Transfer-Encoding")
     if len(lengths) > 1 or len(codings) > 1:
-        # RFC 9110 8.6 lets equal repetitions be folded; two readers may fold differently.
+        # RFC 9110 section 8.6 allows equal values to be merged; two parsers may merge differently.
         raise BadMessage(400, "Content-Length or Transfer-Encoding is repeated")
     if lengths:
         request.length = length_of(lengths[0], 400)
     if codings:
         if not request.minor:
-            raise BadMessage(400, "HTTP/1.0 has no Transfer-Encoding")  # RFC 9112 6.1
+            # RFC 9112 section 6.1
+            raise BadMessage(400, "Transfer-Encoding is not allowed in HTTP/1.0")
         if codings[0].lower() != b"chunked":
-            raise BadMessage(501, "only the transfer coding chunked is known here")
+            raise BadMessage(501, "only the transfer coding chunked is supported here")
         request.chunked = True
     if request.form is TargetForm.AUTHORITY and (request.chunked or request.length):
-        # RFC 9110 9.3.6: content of a CONNECT means nothing, and readers differ on skipping it.
-        raise BadMessage(400, "CONNECT has no content")
+        # RFC 9110 section 9.3.6: content in a CONNECT has no meaning, and some parsers do not skip
+        # it.
+        raise BadMessage(400, "a CONNECT request must not have content")
 
 
-def _settle_connection(request: RequestHead, connection: list[bytes], upgrade: list[bytes]) -> None:
+def _set_connection(request: RequestHead, connection: list[bytes], upgrade: list[bytes]) -> None:
     request.options = options = frozenset(items_of(connection))
     if not all(map(OPTION.fullmatch, options)):
         raise BadMessage(400, "the Connection field is malformed")
     if options & _END_TO_END:
-        raise BadMessage(400, "Connection lists a field that is not the connection's")
-    # RFC 9112 9.3
+        raise BadMessage(400, "Connection lists an end-to-end field")
+    # RFC 9112 section 9.3
     request.keep_alive = b"close" not in options and (
         request.minor == 1 or b"keep-alive" in options
     )
     if upgrade:
-        _settle_upgrade(request, protocols_of(upgrade, 400))
+        _set_upgrade(request, protocols_of(upgrade, 400))
 
 
-def _settle_upgrade(request: RequestHead, protocols: tuple[str, ...]) -> None:
+def _set_upgrade(request: RequestHead, protocols: tuple[str, ...]) -> None:
     if request.chunked or request.length:
-        # RFC 9110 7.8 has the content come before the switch; some readers (httptools, and so
-        # what is built on it) take it for the next request. No real client sends any.
-        raise BadMessage(400, "an upgrade has no content")
+        # RFC 9110 section 7.8: the content comes before the switch. Some parsers (httptools) read
+        # it as the next request, and no real client sends any.
+        raise BadMessage(400, "an upgrade request must not have content")
     if b"upgrade" not in request.options or not request.minor:
-        return  # RFC 9110 7.8: ignored
+        return  # RFC 9110 section 7.8: Upgrade is ignored
     request.upgrade = protocols
     if "websocket" in protocols and request.method != "GET":
-        raise BadMessage(400, "a WebSocket begins with GET")  # RFC 6455 4.1
+        # RFC 6455 section 4.1
+        raise BadMessage(400, "the method of a WebSocket handshake must be GET")

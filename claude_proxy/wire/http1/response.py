@@ -1,7 +1,8 @@
-"""Reads the heads of HTTP/1.1 answers and settles how they end (RFC 9112 4, 6.3).
+"""HTTP/1.1 response head parser (RFC 9112 sections 4 and 6.3); sans-io.
 
-The law kept here: as strict as with requests wherever an answer could be split in two ways, since
-the next client's answer would be the second half; elsewhere what real servers send is taken.
+Agreement: as strict as for requests wherever two parsers could split a response differently,
+because the second part would be sent as the response to the next request. Elsewhere it accepts
+what real servers send.
 """
 
 import re
@@ -12,54 +13,61 @@ from claude_proxy.wire.http1.head import (
     OPTION,
     BadMessage,
     ResponseHead,
+    framing_fields,
     items_of,
     length_of,
     protocols_of,
     read_fields,
-    refuse_garbage,
-    telling_fields,
+    refuse_invalid_bytes,
 )
 
-# RFC 9112 4; a missing phrase, even with its space missing, is what real servers send.
+# RFC 9112 section 4, but real servers also leave out the reason phrase and the space before it.
 _STATUS_LINE: Final = re.compile(
     rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([^\x00-\x08\x0a-\x1f\x7f]*+))?\r\n"
 )
-_STATUS_LINE_SO_FAR: Final = re.compile(
+_STATUS_LINE_START: Final = re.compile(
     rb"(?:H|HT|HTT|HTTP|HTTP/|HTTP/1|HTTP/1\.[01]?)?|HTTP/1\.[01] [0-9]{0,3}|"
     rb"HTTP/1\.[01] [1-9][0-9]{2} [^\x00-\x08\x0a-\x1f\x7f]*"
 )
 
 
 def read_response_head(buffer: bytearray, limit: int, *, method: str) -> ResponseHead | None:
-    """Take one answer's head from the buffer's front; None while it has not come whole."""
+    """Remove a response head from the front of `buffer`; None while it is incomplete.
+
+    `limit` is the largest head in bytes, `method` that of the request. BadMessage as soon as the
+    bytes cannot become a valid head; `buffer` is then unchanged.
+    """
     end = buffer.find(b"\r\n\r\n", 0, limit)
     if end < 0:
         part = bytes(buffer[:limit])
         line, crlf, _ = part.partition(b"\r\n")
         if crlf:
             _match_status_line(line + crlf)
-        elif not _STATUS_LINE_SO_FAR.fullmatch(line.removesuffix(b"\r")):
-            raise BadMessage(502, "the answer does not begin with a status line")
-        refuse_garbage(part, 502)
+        elif not _STATUS_LINE_START.fullmatch(line.removesuffix(b"\r")):
+            raise BadMessage(502, "the response does not begin with a status line")
+        refuse_invalid_bytes(part, 502)
         if len(buffer) >= limit:
-            raise BadMessage(502, "the answer's head is too large")
+            raise BadMessage(502, "the response head is too large")
         return None
     head = bytes(buffer[: end + 2])
     line_match = _match_status_line(head)
     minor, status, phrase = line_match.groups()
-    answer = ResponseHead(
+    response = ResponseHead(
         status=int(status),
         phrase=phrase or b"",
         minor=int(minor),
         fields=read_fields(head[line_match.end() :], 502),
     )
-    _interpret_response(answer, method)
+    _interpret_response(response, method)
     del buffer[: end + 4]
-    return answer
+    return response
 
 
 def is_bodiless(status: int, method: str) -> bool:
-    """Tell whether an answer ends with its head, whatever its fields say (RFC 9112 6.3)."""
+    """Return whether the response ends with its head, whatever its fields say.
+
+    RFC 9112 section 6.3; `method` is that of the request.
+    """
     return (
         method == "HEAD"
         or status in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
@@ -71,61 +79,61 @@ def is_bodiless(status: int, method: str) -> bool:
 def _match_status_line(head: bytes) -> re.Match[bytes]:
     line_match = _STATUS_LINE.match(head)
     if line_match is None:
-        raise BadMessage(502, "the answer does not begin with a status line")
+        raise BadMessage(502, "the response does not begin with a status line")
     return line_match
 
 
-def _interpret_response(answer: ResponseHead, method: str) -> None:
-    """Settle what the fields say about framing and the connection."""
-    telling = telling_fields(answer.fields)
-    _settle_framing(
-        answer, telling.get(b"content-length", []), telling.get(b"transfer-encoding", [])
-    )
-    _settle_options(answer, telling.get(b"connection", []), telling.get(b"upgrade", []))
-    _settle_end(answer, method)
+def _interpret_response(response: ResponseHead, method: str) -> None:
+    """Set what the fields say about framing and the connection."""
+    values = framing_fields(response.fields)
+    _set_framing(response, values.get(b"content-length", []), values.get(b"transfer-encoding", []))
+    _set_options(response, values.get(b"connection", []), values.get(b"upgrade", []))
+    _set_end(response, method)
 
 
-def _settle_framing(answer: ResponseHead, lengths: list[bytes], codings: list[bytes]) -> None:
+def _set_framing(response: ResponseHead, lengths: list[bytes], codings: list[bytes]) -> None:
     if codings:
         if lengths:
-            raise BadMessage(502, "the answer has Content-Length and Transfer-Encoding")
-        if not answer.minor or len(codings) > 1 or codings[0].lower() != b"chunked":
-            raise BadMessage(502, "only the transfer coding chunked is known here")
-        answer.chunked = True
+            raise BadMessage(502, "the response has both Content-Length and Transfer-Encoding")
+        if not response.minor or len(codings) > 1 or codings[0].lower() != b"chunked":
+            raise BadMessage(502, "only the transfer coding chunked is supported here")
+        response.chunked = True
     elif lengths:
-        # RFC 9110 8.6: equal repetitions are folded to one; servers behind caches send them.
+        # RFC 9110 section 8.6: equal values count as one; servers behind caches send them.
         if len(set(lengths)) > 1:
-            raise BadMessage(502, "the answer has several lengths")
-        answer.length = length_of(lengths[0], 502)
+            raise BadMessage(502, "the response has different Content-Length values")
+        response.length = length_of(lengths[0], 502)
 
 
-def _settle_options(answer: ResponseHead, connection: list[bytes], upgrade: list[bytes]) -> None:
+def _set_options(response: ResponseHead, connection: list[bytes], upgrade: list[bytes]) -> None:
     options = items_of(connection)
-    answer.options = frozenset(filter(OPTION.fullmatch, options))
-    # RFC 9112 9.3. "Keep-Alive: timeout=5" and the like stand in Connection at times: not a
-    # reason to lose the answer, but one not to trust the connection with another.
-    answer.keep_alive = (
-        len(answer.options) == len(set(options))
-        and b"close" not in answer.options
-        and (answer.minor == 1 or b"keep-alive" in answer.options)
+    response.options = frozenset(filter(OPTION.fullmatch, options))
+    # RFC 9112 section 9.3. Some servers send invalid options such as "timeout=5" in Connection.
+    # The response is still used, but the connection is not used again.
+    response.keep_alive = (
+        len(response.options) == len(set(options))
+        and b"close" not in response.options
+        and (response.minor == 1 or b"keep-alive" in response.options)
     )
-    if answer.status == HTTPStatus.SWITCHING_PROTOCOLS:
-        answer.upgrade = protocols_of(upgrade, 502)
-        if not answer.upgrade or b"upgrade" not in answer.options:
-            raise BadMessage(502, "the answer switches to no protocol")  # RFC 9110 15.2.2
+    if response.status == HTTPStatus.SWITCHING_PROTOCOLS:
+        response.upgrade = protocols_of(upgrade, 502)
+        if not response.upgrade or b"upgrade" not in response.options:
+            # RFC 9110 section 15.2.2
+            raise BadMessage(502, "the response switches protocols but names none")
 
 
-def _settle_end(answer: ResponseHead, method: str) -> None:
-    """Settle how the answer ends and whether the connection outlives it (RFC 9112 6.3)."""
-    framed = answer.chunked or answer.length is not None
-    if not is_bodiless(answer.status, method):
-        answer.keep_alive = answer.keep_alive and framed
-    elif method != "HEAD" and answer.status != HTTPStatus.NOT_MODIFIED and framed:
-        # RFC 9110 8.6, RFC 9112 6.1: no framing in 1xx, 204 and answers to CONNECT. Servers send
-        # it all the same; should content follow, it must not be read as the next answer.
-        if answer.chunked or answer.length:
-            if answer.status < HTTPStatus.OK:
-                raise BadMessage(502, "an interim answer has no content")
-            answer.keep_alive = False
-        answer.length = None
-        answer.chunked = False
+def _set_end(response: ResponseHead, method: str) -> None:
+    """Set how the response ends and whether the connection stays open (RFC 9112 section 6.3)."""
+    framed = response.chunked or response.length is not None
+    if not is_bodiless(response.status, method):
+        response.keep_alive = response.keep_alive and framed
+    elif method != "HEAD" and response.status != HTTPStatus.NOT_MODIFIED and framed:
+        # RFC 9110 section 8.6, RFC 9112 section 6.1: 1xx, 204 and responses to CONNECT have no
+        # framing fields. Some servers send them; content that follows must not be read as the
+        # next response.
+        if response.chunked or response.length:
+            if response.status < HTTPStatus.OK:
+                raise BadMessage(502, "an interim response must not have content")
+            response.keep_alive = False
+        response.length = None
+        response.chunked = False

@@ -10,12 +10,12 @@ from claude_proxy.wire.http1.head import (
     RequestHead,
     ResponseHead,
     TargetForm,
+    framing_fields,
     items_of,
     length_of,
     protocols_of,
     read_fields,
-    refuse_garbage,
-    telling_fields,
+    refuse_invalid_bytes,
 )
 
 
@@ -63,12 +63,12 @@ def test_any_bytes_are_read_or_refused(block: bytes) -> None:
 @pytest.mark.parametrize("part", [b"GET / HTTP/1.1\n", b"GET /\rx", b"GE\x00T"])
 def test_what_no_head_may_hold_is_refused_before_its_end(part: bytes) -> None:
     with pytest.raises(BadMessage):
-        refuse_garbage(part, 400)
+        refuse_invalid_bytes(part, 400)
 
 
 def test_a_head_that_is_still_coming_is_not_refused() -> None:
-    refuse_garbage(b"GET / HTTP/1.1\r\nHost: a.te", 400)
-    refuse_garbage(b"GET / HTTP/1.1\r", 400)
+    refuse_invalid_bytes(b"GET / HTTP/1.1\r\nHost: a.te", 400)
+    refuse_invalid_bytes(b"GET / HTTP/1.1\r", 400)
 
 
 @pytest.mark.parametrize("value", [b"", b"+1", b"-1", b"1_0", b"0x1", b" 1", b"1" * 20])
@@ -91,7 +91,7 @@ def test_a_malformed_protocol_is_refused() -> None:
 def test_only_what_frames_a_message_or_keeps_its_connection_is_gathered() -> None:
     fields = [(b"HOST", b"a"), (b"X", b"b"), (b"host", b"c")]
 
-    assert telling_fields(fields) == {b"host": [b"a", b"c"]}
+    assert framing_fields(fields) == {b"host": [b"a", b"c"]}
 
 
 def test_no_repr_shows_a_field() -> None:

@@ -30,7 +30,7 @@ _GENERATED = "<!-- Written by `make reference`. Do not edit. -->\n\n"
 
 def pages() -> dict[str, str]:
     """Return the text of each page by its file name."""
-    context = click.Context(cli, info_name="claude-proxy")
+    context = click.Context(cli, info_name="claude-proxy", **cli.context_settings)
     parts = {
         "commands.md": _command(cli, context),
         "policy.md": policy_reference.page(),

@@ -111,7 +111,7 @@ def test_every_command_and_option_in_an_example_exists(fence: Fence) -> None:
 def unknown_words(words: list[str]) -> list[str]:
     """Return the commands and options among `words` that claude-proxy does not have."""
     command: click.Command = cli
-    context = click.Context(cli, info_name="claude-proxy")
+    context = click.Context(cli, info_name="claude-proxy", **cli.context_settings)
     known: set[str] = set()
     wrong: list[str] = []
     if words[:1] and words[0].startswith("-") and words[0] not in {"--version", "--help"}:

@@ -31,7 +31,7 @@ def test_a_page_of_the_reference_is_what_the_program_says_now(name: str) -> None
 
 def test_every_command_and_option_is_in_the_reference() -> None:
     page = PAGES["reference/commands.md"]
-    context = click.Context(cli, info_name="claude-proxy")
+    context = click.Context(cli, info_name="claude-proxy", **cli.context_settings)
 
     for name in cli.list_commands(context):
         assert f"## claude-proxy {name}\n" in page

@@ -7,6 +7,7 @@ import contextlib
 import os
 import resource
 import sys
+import warnings
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -63,8 +64,10 @@ def upstream_roots(settings: Settings) -> str | None:
             fix="name a readable PEM file with --upstream-ca",
         ) from error
     try:
-        # Otherwise every connection would fail at run time, without saying why.
-        x509.load_pem_x509_certificates(added)
+        # Otherwise every connection would fail at run time, without saying why. Old roots in it
+        # may break a rule of today, of which cryptography warns; OpenSSL reads them all the same.
+        with warnings.catch_warnings(action="ignore"):
+            x509.load_pem_x509_certificates(added)
     except ValueError as error:
         raise ConfigError(
             "the upstream CA file contains no readable certificate",

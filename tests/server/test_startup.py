@@ -2,10 +2,17 @@
 
 import resource
 import stat
+from base64 import b64encode
+from datetime import UTC, datetime
 from pathlib import Path
 
 import certifi
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 
 from claude_proxy.audit.database import database_in
 from claude_proxy.config.settings import Limits, LogFormat, Settings, Verbosity
@@ -202,3 +209,23 @@ def test_workers_share_the_connections_out(settings: Settings, workers: int, sha
     all_of_them = changed(settings, workers=workers, limits=Limits(connections=100))
 
     assert startup.share_of_worker(all_of_them).limits.connections == share
+
+
+def test_an_old_root_in_the_upstream_ca_is_taken_without_a_warning(
+    settings: Settings, tmp_path: Path
+) -> None:
+    old = tmp_path / "old.pem"
+    old.write_bytes(certificate_with_serial_zero())
+
+    assert startup.upstream_roots(changed(settings, upstream_ca=old)) is not None
+
+
+def certificate_with_serial_zero() -> bytes:
+    """Return a self-signed certificate that RFC 5280 forbids and companies have."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "old root")])
+    start = datetime(2020, 1, 1, tzinfo=UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, start, start.replace(2040))
+    der = builder.sign(key, hashes.SHA256()).public_bytes(Encoding.DER)
+    text = b64encode(der.replace(b"\x02\x01\x01", b"\x02\x01\x00", 1))
+    return b"-----BEGIN CERTIFICATE-----\n" + text + b"\n-----END CERTIFICATE-----\n"

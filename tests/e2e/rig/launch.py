@@ -59,11 +59,7 @@ class Launches:
     def environment(self, **variables: str) -> dict[str, str]:
         """Return what the user's shell hands on."""
         ours = {"XDG_RUNTIME_DIR": str(self.runtime), "PYTHONSAFEPATH": "1"}
-        found = self.place.environment(**ours, **variables)
-        if not self.ordinary:
-            return found
-        # The coverage of another user's processes has nowhere to be written, and would say so.
-        return {name: value for name, value in found.items() if not name.startswith("COVERAGE_")}
+        return self.place.environment(**ours, **variables)
 
     def argv(self, command: Sequence[str | Path], *, cwd: Path | None = None) -> list[str]:
         """Return the words that run a command as the user, on the host."""

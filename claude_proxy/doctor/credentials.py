@@ -19,7 +19,7 @@ from claude_proxy.policy.credentials.sources import (
     SecretSource,
     source_name,
 )
-from claude_proxy.sandbox.plan.credential_isolation import CLAUDE_VARIABLES, is_anthropics
+from claude_proxy.sandbox.plan.credential_isolation import CLAUDE_VARIABLES, is_for_anthropic
 from claude_proxy.vault import sources
 
 _NAME = "credential"
@@ -54,7 +54,7 @@ def _look(binding: Binding, subject: Subject) -> Iterator[Finding]:
         yield ok(name, f"for {hosts}, from the {place} (not run)")
     else:
         yield ok(name, f"for {hosts}, from the {place}")
-    if not isinstance(binding.use, LoginPin) and is_anthropics(binding):
+    if not isinstance(binding.use, LoginPin) and is_for_anthropic(binding):
         yield from _others(name, subject, source)
 
 

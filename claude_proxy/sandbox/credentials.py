@@ -1,7 +1,7 @@
-"""Credentials of a run: which kind each one is, and where it must not be visible inside.
+"""Credentials of a run: their sources and values, and what the sandbox must not show of them.
 
-Laws kept: secrets stay outside, the sandbox cannot move its own wall, no quiet downgrade. The proxy
-of the run reads the values for itself. A source without a value ends the run before it starts.
+Laws kept: secrets stay outside, the sandbox cannot move its own wall, no quiet downgrade. The run's
+proxy reads the values itself. If a source has no value, the run does not start.
 """
 
 import contextlib
@@ -29,11 +29,11 @@ type Bindings = tuple[Binding, ...]
 
 
 def bindings_of(run_spec: RunSpec) -> Bindings:
-    """Return the credentials of the run's proxy.
+    """Return the credentials of the run's proxy; none for a proxy that is another program.
 
-    A running proxy is assumed to have the same allowlist; if it has another, a placeholder is an
-    invalid login. They stay outside without a network as well: a later run could send what this
-    one writes to a file.
+    A running proxy is assumed to have the same allowlist; if it has another one, upstreams reject
+    the placeholders. Credentials stay outside even if the run has no network: what it writes to a
+    file, a later run could send.
     """
     if run_spec.sandbox.unfiltered or run_spec.foreign:
         return ()
@@ -72,14 +72,14 @@ def refuse_reachable(run_spec: RunSpec, bindings: Bindings, environ: Mapping[str
 def with_isolation(
     run_spec: RunSpec, bindings: Bindings, environ: Mapping[str, str], *, dry: bool = False
 ) -> SandboxSpec:
-    """Return the sandbox of a run with its credential isolation; a dry run asks no program."""
+    """Return the sandbox of a run with its credential isolation; a dry run starts no program."""
     home = host_facts.user_of(environ).home
     sources = {each.name: each.use.source for each in bindings if isinstance(each.use, Injection)}
     if dry:
-        asked = (CommandSource, KeyringSource)
-        sources = {name: one for name, one in sources.items() if not isinstance(one, asked)}
-    must = run_spec.sandbox.has_proxy and run_spec.join is None
-    values = _values_of(sources, environ, must=must) if sources else {}
+        programs = (CommandSource, KeyringSource)
+        sources = {name: one for name, one in sources.items() if not isinstance(one, programs)}
+    required = run_spec.sandbox.has_proxy and run_spec.join is None
+    values = _values_of(sources, environ, required=required) if sources else {}
     found = credential_isolation.isolation_of(bindings, values, environ, home)
     gateway = run_spec.settings.gateway
     if gateway is not None and run_spec.sandbox.has_proxy:
@@ -91,26 +91,26 @@ def with_isolation(
     return replace(run_spec.sandbox, isolation=replace(found, exposed=exposed))
 
 
-# Where people often keep keys beside their work, and where Claude Code keeps its own.
-_NOTES = (
+# Files in which people often keep keys, and those in which Claude Code keeps its own.
+_KEY_FILES = (
     *(".env", ".env.local", ".env.development", ".envrc", ".npmrc", ".mcp.json"),
     *(".claude.json", ".claude/settings.json", ".claude/settings.local.json"),
 )
-_NOTE_BYTES = 256 * 1024
+_KEY_FILE_BYTES = 256 * 1024
 
 
 def _exposed(spec: SandboxSpec, home: Path, values: Iterable[Secret]) -> Iterator[Path]:
     """Yield the files of a project and a home directory that contain one of the values."""
     wanted = [value.reveal() for value in values]
     for place in dict.fromkeys((spec.project, home)):
-        for path in (place / name for name in _NOTES):
-            text = head_of(path, _NOTE_BYTES)
+        for path in (place / name for name in _KEY_FILES):
+            text = head_of(path, _KEY_FILE_BYTES)
             if any(value in text for value in wanted):
                 yield path
 
 
 def _values_of(
-    sources: Mapping[str, SecretSource], environ: Mapping[str, str], *, must: bool
+    sources: Mapping[str, SecretSource], environ: Mapping[str, str], *, required: bool
 ) -> dict[str, Secret]:
     from claude_proxy.vault import sources as secret_sources  # noqa: PLC0415 - few runs have any
 
@@ -121,7 +121,7 @@ def _values_of(
             try:
                 found[name] = secret_sources.read(source, environ)
             except ClaudeProxyError:
-                if must:
+                if required:
                     raise
     return found
 
@@ -143,6 +143,6 @@ def _deciding_files(source: SecretSource, home: Path, environ: Mapping[str, str]
 
 
 def _is_login(path: Path, home: Path, environ: Mapping[str, str]) -> bool:
-    """Tell whether it is the client's own login, which a run with a placeholder cannot see."""
+    """Tell whether a file is the client's own login, which is hidden from such a run."""
     logins = credential_isolation.logins_of(home, environ)
     return path in {*logins, *(Path(os.path.realpath(login)) for login in logins)}

@@ -1,4 +1,4 @@
-"""Executables: finds the program of a COMMAND, and what must be visible so that it works.
+"""Executables: finds the program of COMMAND, and what must be visible for it to work.
 
 Law kept: the sandbox cannot move its own wall. A file in the project, which an agent may have
 written, cannot make anything else visible.
@@ -20,7 +20,7 @@ _MAX_LINKS = 40
 def find_program(
     command: tuple[str, ...], environ: Mapping[str, str], project: Path
 ) -> Program | None:
-    """Return the program of COMMAND and what it needs; raise if there is none."""
+    """Return the program of COMMAND and what it needs; ClaudeProxyError if it is not found."""
     name = command[0]
     given = str(project / name) if "/" in name else name
     found = shutil.which(given, path=environ.get("PATH") or os.defpath)
@@ -91,12 +91,12 @@ def _links_on(path: Path) -> Iterator[tuple[Path, Path]]:
 
 
 def _tree_above(path: Path) -> list[Path]:
-    """Return the directories that a program needs besides itself."""
+    """Return the directory trees that a program needs besides its own file."""
     for place in reversed(path.parents):
         if place.name == "node_modules":
             return [place]
     if path.parent.name == "shims" and (path.parents[1] / "libexec").is_dir():
-        return [path.parents[1]]  # as pyenv has it: a shim calls programs beside its directory
+        return [path.parents[1]]  # pyenv: a shim calls programs beside its directory
     for place in path.parents:
         if (place / "pyvenv.cfg").is_file():
             return [place, *_base_of(place / "pyvenv.cfg")]

@@ -1,4 +1,4 @@
-"""Git directories of a project: what git needs inside, and what git obeys outside.
+"""Git directories of a project: those that git needs inside, and whose settings it obeys outside.
 
 Law kept: the sandbox cannot move its own wall. A `.git` file, which an agent can write, is followed
 only to a repository that itself names the project.
@@ -33,7 +33,7 @@ def git_of(project: Path) -> tuple[Worktree | None, tuple[Path, ...], tuple[str,
 
 
 def worktree_of(project: Path) -> Worktree | None:
-    """Return the Git directory that `.git` names, if that names the project.
+    """Return the Git directory that `.git` names, if it names the project in turn.
 
     An agent can write any path into `.git`; it cannot write to directories elsewhere.
     """
@@ -47,7 +47,7 @@ def worktree_of(project: Path) -> Worktree | None:
     back = text_of(git / "gitdir").rstrip("\n")
     here = os.path.realpath(project / ".git")
     if back and os.path.realpath(git / back) == here:
-        # The common directory counts only if this one lies in its `worktrees`.
+        # The common directory counts only if this one is in its `worktrees`.
         common = git.parent.parent
         if git.parent.name == "worktrees" and (common / "objects").is_dir():
             return Worktree(git, common)

@@ -1,12 +1,12 @@
 """Helper processes of a sandbox: the proxy of its run, the relay to it, the credential mask.
 
-Each has its own session, so that no key pressed in the terminal reaches it, and holds the reading
-end of a pipe whose writing end only the launcher has: when the launcher ends, for whatever reason,
-it ends as well. Its output goes to a log and to no terminal.
+Each has its own session, so Ctrl-C in the terminal does not reach it. Each holds the read end of a
+lifeline, a pipe whose write end only the launcher has: when the launcher ends, for any reason, the
+helper ends as well. Its output goes to a log, not to the terminal.
 
-Law kept: secrets stay outside. The kernel shows the environment that a process was started with to
-all processes of its user. So each helper is started with a few variables, and the proxy gets the
-rest, which may contain credentials, through its pipe.
+Law kept: secrets stay outside. Every process of a user can read the initial environment of the
+user's other processes in /proc. So each helper is started with a few harmless variables, and the
+proxy gets the rest, which may contain credentials, through a pipe.
 """
 
 import contextlib
@@ -40,7 +40,7 @@ _END_PATIENCE_S = 5.0
 _LOGS_KEPT = 20
 _GREETING = b"\x05\x01\x00"  # SOCKS5: one method, no authentication
 
-# Variables that a process needs from its start, or may have: nobody keeps a key in them.
+# Variables that a process may need at its start, and that do not hold secrets.
 _HARMLESS = re.compile(
     r"PATH|HOME|USER|LOGNAME|SHELL|LANG|LANGUAGE|LC_[A-Z]+|TZ|TMPDIR|XDG_[A-Z_]+"
     r"|D?Y?LD_[A-Z_]+|GLIBC_TUNABLES|MALLOC_[A-Z_]+|COVERAGE_[A-Z_]+"
@@ -48,7 +48,7 @@ _HARMLESS = re.compile(
 
 
 class HelperProcess:
-    """A process beside the sandbox, and the lifeline that ends it."""
+    """A process outside the sandbox, and the lifeline whose closing ends it."""
 
     def __init__(self, what: str, process: subprocess.Popen[bytes], lifeline: int) -> None:
         self.what = what
@@ -74,7 +74,7 @@ class HelperProcess:
         )
 
     def end(self) -> None:
-        """End it, and wait for its end."""
+        """End the process, and wait until it has exited."""
         if self._lifeline is not None:
             os.close(self._lifeline)
             self._lifeline = None
@@ -107,7 +107,7 @@ class ProxyProcess(HelperProcess):
         self._log = log
 
     def wait_until_ready(self) -> None:
-        """Return when it accepts connections; raise the error that prevents it."""
+        """Wait until it accepts connections; raise the error that it reports instead."""
         if self._report is None:
             return
         said = b""
@@ -131,11 +131,11 @@ class ProxyProcess(HelperProcess):
         )
 
     def end(self) -> None:
-        """End it, and wait for its end; remove an empty log."""
+        """End the process, wait until it has exited, and remove the log if it is empty."""
         if self._report is not None:
             os.close(self._report)
             self._report = None
-            # While it starts, it does not read its lifeline.
+            # It does not watch its lifeline while it is starting.
             self.process.kill()
         super().end()
         with contextlib.suppress(OSError):
@@ -152,12 +152,12 @@ class RunLog:
 
 
 def open_log(statedir: Path, name: str) -> RunLog:
-    """Open the log of a run, for its owner alone; remove old ones."""
+    """Open the log of a run with mode 0600, and remove old logs; ConfigError if it fails."""
     folder = statedir / "runs"
     path = folder / f"{name}.log"
     try:
         for directory in (*reversed(folder.parents), folder):
-            # One by one: `parents` would give those above the mode of the umask.
+            # One by one: `parents=True` would create the parents with the mode of the umask.
             directory.mkdir(mode=0o700, exist_ok=True)
         _remove_old_logs(folder)
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
@@ -181,9 +181,9 @@ def _remove_old_logs(folder: Path) -> None:
 def start_proxy_process(
     settings: Settings, listeners: Sequence[socket.socket], run_directory: RunDirectory, log: RunLog
 ) -> ProxyProcess:
-    """Start the proxy of a run on sockets that it inherits; do not wait for it.
+    """Start the proxy of a run on inherited sockets, without waiting until it is ready.
 
-    The settings name the descriptors of `listeners`.
+    `settings` must name the descriptors of `listeners`.
     """
     reading, writing = os.pipe()
     until, lifeline = os.pipe()
@@ -219,7 +219,10 @@ def start_relay(
     log: RunLog,
     announced: Sequence[str] | None,
 ) -> HelperProcess:
-    """Start the relay from the sandbox's sockets to the proxy; it announces name and command."""
+    """Start the relay from the sandbox's sockets to the proxy.
+
+    If `announced` is given, the relay announces the run's name and this command to the proxy.
+    """
     until, lifeline = os.pipe()
     words = [sys.executable, "-I", "-S", str(Path(relay.__file__).resolve()), "--quiet"]
     for sock in listeners:
@@ -236,7 +239,10 @@ def start_relay(
 def start_credential_mask(
     pairs: Sequence[tuple[Path, Path]], init: int, run_directory: RunDirectory, log: RunLog
 ) -> HelperProcess:
-    """Start the process that covers logins which are renewed outside; return when it watches."""
+    """Start the process that hides logins renewed outside during the run; return once it watches.
+
+    `pairs` are the paths of each login outside and inside, `init` is the sandbox's first process.
+    """
     until, lifeline = os.pipe()
     heard, said = os.pipe()
     words = [sys.executable, "-I", "-S", credential_mask.__file__, str(until), str(init)]
@@ -246,7 +252,7 @@ def start_credential_mask(
     for descriptor in (until, said):
         os.close(descriptor)
     run_directory.note(process.pid)
-    helper = HelperProcess("process that covers logins", process, lifeline)
+    helper = HelperProcess("credential mask", process, lifeline)
     with open(heard, "rb") as file:  # noqa: PTH123 - a descriptor
         if not file.read(1):
             helper.end()
@@ -263,21 +269,22 @@ def _start(
         stdin=subprocess.DEVNULL,
         stdout=log.file if out is None else out,
         stderr=log.file,
-        cwd="/",  # so that no directory of the user is kept busy
+        cwd="/",  # so that it does not keep a file system busy
         env=harmless(os.environ),
         start_new_session=True,
     )
 
 
 def harmless(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that every process of the user may know."""
+    """Return only the variables that any process of the user may read."""
     return {name: value for name, value in environ.items() if _HARMLESS.fullmatch(name)}
 
 
 def wait_for_proxy(text: str) -> RelayTarget:
-    """Return the address of a running proxy when it accepts connections; raise after four seconds.
+    """Wait until a running proxy accepts connections, and return its address.
 
-    `text` is "unix:/path" or "127.0.0.1:9051".
+    `text` is "unix:/path" or "127.0.0.1:9051". Raises ConfigError if it is neither, and
+    ClaudeProxyError if no connection succeeds within four seconds.
     """
     try:
         upstream = relay.parse_target(text)
@@ -300,10 +307,10 @@ def wait_for_proxy(text: str) -> RelayTarget:
 
 
 def is_foreign(upstream: RelayTarget) -> bool:
-    """Tell whether something other than claude-proxy listens there.
+    """Tell whether the proxy at an address is another program than claude-proxy.
 
-    Only claude-proxy accepts the announcement of a run; others take it for an invalid request. The
-    greeting of SOCKS5 is answered before a target is named, so nothing is decided or recorded.
+    Only claude-proxy accepts the announcement of a run; to others it is an invalid request. A
+    SOCKS5 greeting is answered before a target is named, so nothing is decided or recorded.
     """
     with socket.socket(upstream.family, socket.SOCK_STREAM) as sock:
         sock.settimeout(JOIN_PATIENCE_S)

@@ -1,7 +1,7 @@
 """Host facts for the planner: user, paths, the command, Git directories, bwrap.
 
-Law kept: no quiet downgrade. Whatever a run needs and this machine lacks is an error, and a sandbox
-that is not mounted as planned runs nothing.
+Law kept: no quiet downgrade. If the machine lacks something that a run needs, that is an error, and
+a sandbox that is not mounted as planned runs nothing.
 """
 
 import os
@@ -51,7 +51,7 @@ _TRIAL = (
 )
 
 
-def gather(  # noqa: PLR0913 - each is a place of its own
+def gather(  # noqa: PLR0913 - separate directories
     spec: SandboxSpec,
     *,
     environ: Mapping[str, str],
@@ -117,16 +117,16 @@ def user_of(environ: Mapping[str, str]) -> User:
 # Paths
 
 
-def _look(asked: Iterable[Path]) -> dict[Path, PathInfo]:
-    found = {path: path_info(path) for path in asked}
+def _look(paths: Iterable[Path]) -> dict[Path, PathInfo]:
+    found = {path: path_info(path) for path in paths}
     real = {seen.real for seen in found.values()} - found.keys()
     return found | {path: path_info(path) for path in real}
 
 
 def path_info(path: Path) -> PathInfo:
-    """Return what a path leads to; a path that may not be inspected exists as well."""
+    """Return what a path leads to; one that cannot be inspected counts as existing (OTHER)."""
     try:
-        link = os.readlink(path)  # noqa: PTH115 - the text, as Path.readlink makes a path of it
+        link = os.readlink(path)  # noqa: PTH115 - Path.readlink would normalize the text
     except OSError:
         link = None
     real = Path(os.path.realpath(path))
@@ -150,13 +150,13 @@ def _names_in(directory: Path) -> list[str]:
         return []
 
 
-# Whether the mounts are as planned
+# Checking the mounts
 
 
 def check_mounts(planned: SandboxPlan, pid: int) -> None:
-    """Wait until the sandbox of a process is mounted; raise if a mount is not as planned.
+    """Wait until the sandbox of process `pid` is mounted as planned.
 
-    Call it before COMMAND is released.
+    Raises ClaudeProxyError if it is not within ten seconds. Call it before COMMAND is released.
     """
     deadline = time.monotonic() + _MOUNT_PATIENCE_S
     # A process that has ended has no mounts; the runner reports its end.
@@ -181,11 +181,11 @@ def _mounts_of(process: str) -> str:
     return raw.decode("utf-8", "surrogateescape")
 
 
-# Programs of the system
+# System programs
 
 
 def find_bwrap(environ: Mapping[str, str], project: Path) -> Path | None:
-    """Return bwrap, from a directory of the system before one of the user."""
+    """Return the path of bwrap: system directories come first, and the project is left out."""
     given = [entry for entry in environ.get("PATH", "").split(":") if entry.startswith("/")]
     outside = [
         entry for entry in given if not Path(os.path.realpath(entry)).is_relative_to(project)
@@ -207,12 +207,12 @@ def _bwrap(environ: Mapping[str, str], project: Path) -> tuple[Path, tuple[int, 
 
 
 def version_of(bwrap: Path) -> tuple[int, ...]:
-    """Return the numbers of bwrap's version; none if it does not print them."""
+    """Return the version of bwrap as numbers; empty if bwrap prints none."""
     return numbers_in(_output_of([str(bwrap), "--version"]))
 
 
 def numbers_in(text: str) -> tuple[int, ...]:
-    """Return the first dotted number in a text."""
+    """Return the parts of the first dotted number in a text; empty if there is none."""
     found = re.search(r"[0-9]{1,6}(?:\.[0-9]{1,6})*", text)
     return tuple(int(part) for part in found[0].split(".")) if found else ()
 
@@ -232,7 +232,7 @@ def _output_of(command: list[str]) -> str:
 def _run(command: list[str]) -> tuple[int, str]:
     """Return the exit code and the output, both streams together, of a short probe."""
     try:
-        done = subprocess.run(  # noqa: S603 - programs of the system, with words of our own
+        done = subprocess.run(  # noqa: S603 - system programs, with fixed arguments
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -264,7 +264,7 @@ def machine(environ: Mapping[str, str]) -> requirements.BwrapSupport:
         settings={name: _setting(name) for name in requirements.SETTINGS},
         user_namespaces=Path("/proc/self/ns/user").exists(),
         container=any(Path(mark).exists() for mark in _CONTAINER_MARKS),
-        # bwrap is the first process of the namespace that it makes.
+        # bwrap is process 1 of the namespace that it creates.
         sandbox=head_of(Path("/proc/1/comm")).strip() == b"bwrap",
         root=os.geteuid() == 0,
     )

@@ -1,8 +1,9 @@
 """Job control: waits for COMMAND as a shell waits for a job, and forwards signals to it.
 
-COMMAND has the terminal: it is in the launcher's process group or in one that it made, so the
-kernel sends it keys and window sizes. COMMAND is not a child of the launcher, so the launcher reads
-in /proc whether it is stopped, and then stops itself, so that the shell takes the terminal back.
+COMMAND has the terminal: it is in the launcher's process group or in one that it created, so the
+kernel sends it the signals of keys and of window changes. COMMAND is not a child of the launcher,
+so the launcher reads in /proc whether it is stopped; then the launcher stops itself, so that the
+shell takes the terminal back.
 """
 
 import contextlib
@@ -17,13 +18,13 @@ from types import FrameType
 
 from claude_proxy.sandbox.bubblewrap.bwrap import Bubblewrap
 
-_LOOK_EVERY_S = 0.1  # whether COMMAND has stopped, for which there is no signal
+_LOOK_EVERY_S = 0.1  # how often to check whether COMMAND is stopped: there is no signal for it
 _SETTLE_S = 0.02
-_GRACE_S = 5.0  # for COMMAND to end after a signal
+_GRACE_S = 5.0  # how long COMMAND may take to end after a signal
 
 _FORWARDED = (signal.SIGTERM, signal.SIGHUP)
 _KEYS = (signal.SIGINT, signal.SIGQUIT)
-_SI_KERNEL = 0x80  # of <asm-generic/siginfo.h>: a key was pressed, and COMMAND got the signal too
+_SI_KERNEL = 0x80  # <asm-generic/siginfo.h>: sent for a key, so COMMAND got the signal as well
 
 
 class Terminal:
@@ -35,8 +36,8 @@ class Terminal:
 
     @classmethod
     @contextlib.contextmanager
-    def ours(cls) -> "Iterator[Terminal | None]":
-        """Yield the terminal, if there is one."""
+    def controlling(cls) -> "Iterator[Terminal | None]":
+        """Yield the controlling terminal of this process, or None if there is none."""
         try:
             descriptor = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
         except OSError:
@@ -48,7 +49,7 @@ class Terminal:
             os.close(descriptor)
 
     def group(self) -> int:
-        """Return the process group in the foreground."""
+        """Return the foreground process group; 0 if it is unknown."""
         with contextlib.suppress(OSError):
             return os.tcgetpgrp(self._descriptor)
         return 0
@@ -63,9 +64,10 @@ class Terminal:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def reclaim(self, *, restore: bool) -> None:
-        """Take the terminal back from a group that has ended; restore its modes if asked.
+        """Take the terminal back from a group that has ended; `restore` also resets its modes.
 
-        A group that is alive is the shell's, which has put the launcher into the background.
+        If the foreground group is alive, it is the shell's: it has put the launcher into the
+        background, and keeps the terminal.
         """
         group = self.group()
         if group != os.getpgrp() and not _is_gone(group):
@@ -103,11 +105,11 @@ class JobControl:
         self._ended_by: signal.Signals | None = None
         self._deadline: float | None = None
         self._arrived: list[int] = []
-        # With a terminal these are polled, not handled: only sigtimedwait says who sent them.
+        # With a terminal these are polled, not handled: only sigtimedwait tells who sent them.
         self._keys: set[signal.Signals] = set()
 
     def run(self) -> int:
-        """Start COMMAND, and return its exit code once it has ended, as a shell reports it."""
+        """Start COMMAND, wait for it, and return its exit code as a shell does (128+n)."""
         with self._signals() as wakeup:
             process = os.pidfd_open(self._sandbox.process.pid)
             self._sandbox.release()
@@ -189,7 +191,7 @@ class JobControl:
         with contextlib.suppress(OSError):
             descriptor = os.pidfd_open(command)
             try:
-                # Still COMMAND: if it had ended, its parent would have no such child any more.
+                # The id is still COMMAND's: if it had ended, it would not be a child any more.
                 if self._sandbox.command() == command:
                     signal.pidfd_send_signal(descriptor, number)
             finally:
@@ -202,7 +204,7 @@ class JobControl:
             if command is not None and os.getpgid(command) != os.getpgrp():
                 os.killpg(os.getpgid(command), number)
 
-    # What a shell learns by waiting
+    # Ends and stops
 
     def _look(self) -> int | None:
         """Return the exit code if bwrap has ended; follow COMMAND if it has stopped."""
@@ -225,7 +227,7 @@ class JobControl:
         command = self._sandbox.command()
         if command is None or not _is_stopped(command):
             return
-        # It may be about to continue, with the rest of its group, after a suspension.
+        # After a suspension it may be about to continue with the rest of its group.
         time.sleep(_SETTLE_S)
         if not _is_stopped(command):
             return

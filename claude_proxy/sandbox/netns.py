@@ -1,8 +1,8 @@
 """Network namespace of a sandbox: creates listening sockets in it, and probes its connections.
 
-A socket belongs to the namespace in which it was made, whichever process holds it later. So the
+A socket belongs to the namespace in which it was created, whichever process holds it later. So the
 relay can stay outside, where nothing in the sandbox can see, trace or kill it, and still answer on
-the sandbox's loopback interface. A child process enters the namespace, does one thing and exits: a
+the sandbox's loopback interface. A child process enters the namespace, does one task and exits: a
 process with threads cannot enter a user namespace, and the launcher must not stay in one.
 """
 
@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from claude_proxy.errors import ClaudeProxyError
 
 HOST = "127.0.0.1"
-# Documentation addresses (RFC 5737, RFC 3849), which no machine has.
+# Documentation addresses (RFC 5737, RFC 3849), which are never assigned.
 NOWHERE = (("192.0.2.1", 443), ("2001:db8::1", 443))
 
 _NS_GET_USERNS = 0xB701  # ioctl_ns(2): the user namespace that owns another namespace
@@ -103,8 +103,8 @@ def _report(channel: socket.socket, port: int, allowed: str, denied: str) -> Non
 
 
 def _past_the_proxy() -> str | None:
-    """Return the error of connections past the proxy; None if one had a route."""
-    met = ""
+    """Return the error of direct connections; None if one of them had a route."""
+    first_error = ""
     for address in NOWHERE:
         family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         try:
@@ -113,12 +113,12 @@ def _past_the_proxy() -> str | None:
                 sock.connect(address)
         except OSError as error:
             if error.errno in _NO_ROUTE:
-                met = met or (error.strerror or "").lower()
+                first_error = first_error or (error.strerror or "").lower()
             elif error.errno != _NO_FAMILY:
                 return None  # a packet was sent
         else:
             return None
-    return met or None
+    return first_error or None
 
 
 def _ask(port: int, target: str) -> int | None:
@@ -138,7 +138,7 @@ def _ask(port: int, target: str) -> int | None:
         return None
 
 
-# How a child process enters
+# Entering the namespaces
 
 
 @contextlib.contextmanager
@@ -162,14 +162,14 @@ def _inside(pid: int, work: Callable[[socket.socket], None]) -> Iterator[socket.
 
 
 def _become_child(pid: int, channel: socket.socket, work: Callable[[socket.socket], None]) -> None:
-    """Enter, work, and exit without running anything else of the parent's."""
+    """Enter the namespaces, do the work, and exit without running the parent's clean-up."""
     try:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP):
             signal.signal(number, signal.SIG_DFL)
         signal.set_wakeup_fd(-1)
         _enter(pid)
         work(channel)
-    except BaseException as error:  # noqa: BLE001 - it ends here, whatever it is
+    except BaseException as error:  # noqa: BLE001 - the child ends here
         text = getattr(error, "strerror", None) or type(error).__name__
         with contextlib.suppress(OSError):
             channel.send(str(text).encode())
@@ -206,5 +206,5 @@ def _failed(message: bytes) -> ClaudeProxyError:
     return ClaudeProxyError(
         f"the sandbox's network cannot be entered: {reason}",
         where="bwrap --unshare-net",
-        fix="try `claude-proxy doctor`, which looks at the namespaces of this machine",
+        fix="run `claude-proxy doctor`, which checks the namespaces of this machine",
     )

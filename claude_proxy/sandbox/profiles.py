@@ -1,7 +1,7 @@
-"""Profiles: the shipped ones, the user's own, and the file by which a project restricts its runs.
+"""Profiles: the shipped ones, the user's own, and the file in which a project restricts its runs.
 
-Laws kept: the sandbox cannot move its own wall: a profile that others may write is refused. A
-project's file may have been made by the agent, so only a plain file is read.
+Law kept: the sandbox cannot move its own wall. A profile that others may write is refused. A
+project's file may have been created by the agent, so it is read only if it is a plain file.
 """
 
 import os
@@ -38,7 +38,7 @@ def names(user_directory: Path) -> tuple[str, ...]:
 
 
 def of_command(command: str, user_directory: Path) -> str:
-    """Return the name of the default profile of COMMAND."""
+    """Return the name of the profile that lists COMMAND, or of the default profile."""
     program = PurePosixPath(command).name
     found = [
         name for name in names(user_directory) if program in load(name, user_directory).commands
@@ -48,7 +48,7 @@ def of_command(command: str, user_directory: Path) -> str:
 
 
 def load(name: str, user_directory: Path) -> Profile:
-    """Return the profile of a name; the user's own takes precedence over a shipped one."""
+    """Return the named profile; the user's own takes precedence over a shipped one."""
     return _load(name, user_directory, ())
 
 

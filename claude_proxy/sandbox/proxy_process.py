@@ -1,8 +1,8 @@
 """Entry point of the proxy process of one run.
 
-Law kept: no quiet downgrade: what keeps the proxy from starting is reported to the launcher, which
-then runs nothing. When the launcher ends, for whatever reason, the lifeline closes and this process
-ends as well. Its settings come pickled from the launcher; see `proxy_process_ipc`.
+Law kept: no quiet downgrade: if the proxy cannot start, it reports the error to the launcher, which
+then runs nothing. When the launcher ends, for any reason, the lifeline closes and this process ends
+as well. Its settings come pickled from the launcher; see `proxy_process_ipc`.
 """
 
 import contextlib

@@ -2,8 +2,8 @@
 
 The launcher sends a pickled task. That is safe here and nowhere else: the only writer of the pipe
 is the process that started the reader, as the same user and with the same code; the pipe has no
-name, and nothing in the task comes from a client or a file. The proxy process sends one line
-of JSON: the launcher trusts no process that talks to clients.
+name, and nothing in the task comes from a client or a file. The proxy process answers with one line
+of JSON, because the launcher does not trust a process that talks to clients.
 """
 
 import json
@@ -17,8 +17,8 @@ from claude_proxy.errors import ClaudeProxyError, ConfigError, ConfigErrors
 READY = b"ready\n"
 REPORT_LIMIT = 64 * 1024
 
-# Isolated, so that neither the working directory nor PYTHONPATH can put another module first; then
-# with the launcher's own path, which is sure to lead to the same code.
+# Run with -I, so that neither the working directory nor PYTHONPATH can put another module first. It
+# then takes over the launcher's module path, so that both processes run the same code.
 BOOT = (
     "import pickle, sys; file = open(int(sys.argv[1]), 'rb'); sys.path[:] = pickle.load(file); "
     "from claude_proxy.sandbox.proxy_process import main; sys.exit(main(file))"
@@ -30,8 +30,8 @@ class Task:
     """The task of a proxy process; it inherits the descriptors under these numbers."""
 
     settings: Settings
-    report: int  # written to: READY, or an error
-    lifeline: int  # at its end of file the launcher is gone
+    report: int  # a pipe to write READY or an error to
+    lifeline: int  # a pipe to read: end of file means that the launcher is gone
     # Variables that may contain credentials. They go through the pipe, because all processes of the
     # user can read the environment that a process was started with.
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)

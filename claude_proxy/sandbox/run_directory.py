@@ -2,8 +2,8 @@
 
 Law kept: the sandbox cannot move its own wall. Only its owner may enter the directory, and its name
 cannot be guessed; the directory above is checked through the descriptor that is then used, so that
-it cannot be replaced. A lock says whether a run is alive, never a process id: the launcher holds
-its record locked, and the kernel releases the lock however the launcher ends. The next start
+it cannot be replaced. Whether a run is alive depends on a lock, never on a process id: the launcher
+keeps its record locked, and the kernel releases the lock however the launcher ends. The next start
 removes the directories of dead runs, and kills those of their processes that are provably the
 recorded ones: same id, same start time, same boot, same owner.
 """
@@ -40,7 +40,7 @@ _SOCKET_PATH_LIMIT = 107  # sun_path holds 108 bytes, the last of them a NUL
 _COMMAND_LIMIT = 200
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-# Without letters and digits that look alike.
+# Letters and digits that do not look alike.
 _ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
 _SUFFIX_SIZE = 4
 
@@ -102,9 +102,8 @@ class RunDirectory:
                 f"{folder}/{_RECORD}", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=base
             )
             try:
-                fcntl.flock(
-                    record, fcntl.LOCK_EX
-                )  # a process that only looks holds it for a moment
+                # Another process may hold the lock for a moment while it looks.
+                fcntl.flock(record, fcntl.LOCK_EX)
                 made = cls(name, path, base, record)
                 made._append({"name": name, "command": command_line(command), **_here()})
                 made.note(os.getpid())
@@ -134,7 +133,7 @@ class RunDirectory:
 
     def note(self, pid: int) -> None:
         """Record a process of this run: the next start kills it if the launcher is dead."""
-        birth = birth_of(pid)
+        birth = start_time_of(pid)
         if birth is not None:
             self._append({"pid": pid, "birth": birth})
 
@@ -185,12 +184,12 @@ class RunDirectory:
 
 
 def command_line(command: Sequence[str]) -> str:
-    """Return a command as it is shown: its words, cut to a length that fits into lists."""
+    """Return a command as it is shown in lists: its words, truncated to 200 characters."""
     return " ".join(command)[:_COMMAND_LIMIT]
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that could not be a file's, or be read in a list."""
+    """Raise ConfigError if a name is not usable as a file name or not readable in a list."""
     if len(name) > NAME_LIMIT or not _NAME.fullmatch(name):
         raise ConfigError(
             f"a run cannot be called {name!r}",
@@ -200,10 +199,10 @@ def check_name(name: str) -> None:
 
 
 def base_of(environ: Mapping[str, str]) -> Path:
-    """Return the directory in which this user's runs have theirs."""
+    """Return the directory that contains the run directories of this user."""
     given = environ.get("XDG_RUNTIME_DIR", "")
     if given.startswith("/"):
-        # `sudo` may leave us another user's, and an old login one that is gone.
+        # After `sudo` it may be another user's; after an old login it may be gone.
         with contextlib.suppress(OSError):
             found = os.stat(given)  # noqa: PTH116 - one call, and its owner is what matters
             if stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid():
@@ -222,8 +221,8 @@ def living(above: Path | None = None) -> list[Run]:
     return []
 
 
-def birth_of(pid: int) -> int | None:
-    """Return the moment at which a process was born, in ticks since the boot; None: it is gone."""
+def start_time_of(pid: int) -> int | None:
+    """Return the start time of a process in clock ticks since boot (proc(5)); None: it is gone."""
     with contextlib.suppress(OSError, ValueError, IndexError):
         # The name in parentheses may hold anything, so what counts begins after the last one.
         text = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2]
@@ -243,16 +242,16 @@ def _open_base(path: Path, *, make: bool = True) -> int:
     if found.st_uid != os.geteuid() or found.st_mode & 0o077:
         os.close(descriptor)
         raise ConfigError(
-            "the directory of the runs is not this user's alone",
+            "the directory of the runs is not owned by this user, or other users can access it",
             where=str(path),
-            fix=f"remove it, or: chmod 700 {path}; or set XDG_RUNTIME_DIR to a directory of yours",
+            fix=f"remove it, or: chmod 700 {path}; or set XDG_RUNTIME_DIR to your own directory",
         )
     return descriptor
 
 
 @contextlib.contextmanager
 def _locked(base: int) -> Iterator[None]:
-    """Keep other starts from looking while a directory is not locked by its owner yet."""
+    """Serialize starts: a new directory looks dead until its owner has locked its record."""
     descriptor = os.open(_LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600, dir_fd=base)
     try:
         deadline = time.monotonic() + _LOCK_PATIENCE_S
@@ -352,13 +351,13 @@ def _here() -> dict[str, str]:
 
 
 def _end(pid: int, birth: int) -> None:
-    """Kill a process of a dead run, if its id is still the same process."""
+    """Kill a process of a dead run, if the id still belongs to that process."""
     with contextlib.suppress(OSError):
         # The descriptor first: it cannot refer to another process afterwards.
         descriptor = os.pidfd_open(pid)
         try:
             owner = os.stat(f"/proc/{pid}").st_uid  # noqa: PTH116 - one call
-            if birth_of(pid) == birth and owner == os.geteuid():
+            if start_time_of(pid) == birth and owner == os.geteuid():
                 signal.pidfd_send_signal(descriptor, signal.SIGKILL)
         finally:
             os.close(descriptor)
@@ -368,7 +367,7 @@ def _remove(base: int, folder: str) -> None:
     # By descriptor and without following links: nothing outside the directory is removed.
     shutil.rmtree(folder, ignore_errors=True, dir_fd=base)
     with contextlib.suppress(OSError):
-        os.unlink(folder, dir_fd=base)  # if it was no directory
+        os.unlink(folder, dir_fd=base)  # in case it is not a directory
 
 
 def _free_name(name: str | None, command: Sequence[str], taken: set[str]) -> str:

@@ -1,7 +1,7 @@
 """Specification of one run, and the files that its settings make visible in the sandbox.
 
-Law kept: the sandbox cannot move its own wall. The policy, and every file that the proxy reads or
-writes, must lie where the sandbox cannot write; otherwise the run is refused.
+Law kept: the sandbox cannot move its own wall. If the sandbox could write to the policy, or to a
+file that the proxy reads or writes, the run is refused.
 """
 
 import os
@@ -29,7 +29,7 @@ _CREDENTIALS = "credentials"  # a key of the file
 
 
 class MissingError(ClaudeProxyError):
-    """Everything that a run needs and this machine lacks, gathered in one error."""
+    """The machine lacks something that a run needs; `problems` are all of them."""
 
     def __init__(self, problems: Sequence[ClaudeProxyError]) -> None:
         first = problems[0]
@@ -123,7 +123,7 @@ def _policy_text(settings: Settings) -> bytes:
 
 
 def _included_text(settings: Settings) -> bytes:
-    """Return what other files of the owner's add to the allowlist, as remarks."""
+    """Return the rules that included files add to the allowlist, as comments."""
     try:
         policy = policy_files.policy_file_for(settings).policy
     except ConfigError:
@@ -135,7 +135,7 @@ def _included_text(settings: Settings) -> bytes:
         for word, rule in rules
         if rule.source.file != shown and rule.source.preset not in preset_files.names()
     ]
-    return "".join(("\n# From other files that it names:\n", *lines)).encode() if lines else b""
+    return "".join(("\n# From other files that it includes:\n", *lines)).encode() if lines else b""
 
 
 def without_credentials(raw: bytes) -> bytes:
@@ -157,7 +157,7 @@ def without_credentials(raw: bytes) -> bytes:
 
 
 def _restrictions_text(settings: Settings) -> bytes:
-    """Return the project's restrictions as comments: their file may lie outside the sandbox."""
+    """Return the project's restrictions as comments: their file may not be visible inside."""
     if settings.narrowing is None:
         return b""
     lines = [f"{settings.narrowing} restricts it:"]
@@ -192,21 +192,21 @@ def refuse_reachable(run_spec: RunSpec) -> None:
 def _guarded(settings: Settings) -> Iterator[tuple[str, str, Path]]:
     if settings.policy is None:
         yield "its own allowlist", "--allowlist", settings.allowlist
-    # The next run's policy as well: it may be another one than this run's.
+    # All policy files: the next run may use another one than this run.
     for path in policy_files.guarded(settings):
         yield "its own policy", "policy file", path
     if settings.upstream_ca is not None:
-        yield "the CAs that upstreams are trusted by", "--upstream-ca", settings.upstream_ca
+        yield "the CAs that it trusts for upstreams", "--upstream-ca", settings.upstream_ca
     if settings.jsonl is not None:
         yield "its own audit log", "--jsonl", settings.jsonl
     if settings.learn is not None:
-        yield "what is learned of it", "--learn", settings.learn[1]
+        yield "the preset that is learned from it", "--learn", settings.learn[1]
 
 
 def verified_targets(run_spec: RunSpec) -> tuple[str, str]:
     """Return a target that the policy allows and one that it denies, if there are any."""
     if run_spec.join is not None:
-        return USUAL_ALLOWED, USUAL_DENIED[0]  # its policy is its own
+        return USUAL_ALLOWED, USUAL_DENIED[0]  # the policy of a running proxy is unknown here
     policy = policy_files.load_for(run_spec.settings).policy
     plain = (f"{host}:{_HTTPS}" for host in policy.hosts() if not set(host) & set("*/"))
     allowed = next((found for found in (USUAL_ALLOWED, *plain) if _allows(policy, found)), None)

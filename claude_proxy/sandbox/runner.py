@@ -1,8 +1,8 @@
 """Runner: starts one COMMAND in a sandbox whose only network is the proxy, and cleans up after it.
 
 Law kept: no quiet downgrade. COMMAND starts only after the sandbox is mounted, the relay listens in
-it and the proxy is ready; an error before that ends the run with nothing done. Afterwards the
-sandbox has the proxy or no network: if the proxy or the relay ends, so does its network.
+it and the proxy is ready; an error before that ends the run, and nothing is executed. From then on
+the sandbox has the proxy or no network: if the proxy or the relay ends, so does its network.
 
 The proxy takes longest to start, so it is started first and waited for last.
 """
@@ -57,7 +57,7 @@ type Reporter = Callable[[str], None]
 LISTENER = "run"  # the listener's name in the audit log
 GATEWAY_LISTENER = "gateway"
 
-_GRACE_S = 1.0  # for exchanges whose client has ended with the sandbox
+_GRACE_S = 1.0  # for requests whose client has ended with the sandbox
 _CHECKS_FAILED = 1
 
 
@@ -70,7 +70,7 @@ class Sandbox:
     plan: SandboxPlan
     bubblewrap: Bubblewrap
     proxy_process: ProxyProcess | None  # None: the run uses a running proxy, or has no network
-    helpers: tuple[HelperProcess, ...]  # relays, and the process that covers logins
+    helpers: tuple[HelperProcess, ...]  # relays, and the credential mask
     log: Path
 
     def finish(
@@ -90,7 +90,7 @@ class Sandbox:
 
 
 def run(run_spec: RunSpec, *, say: Reporter) -> int:
-    """Run COMMAND to its end and return its exit code, or 128+n where signal n ended the run.
+    """Run COMMAND and return its exit code, or 128+n if signal n ended the run.
 
     `say` prints a line to the user, apart from the output of COMMAND.
     """
@@ -111,7 +111,7 @@ def _run(sandbox: Sandbox, run_spec: RunSpec, say: Reporter) -> int:
     if run_spec.verify and not _verify(sandbox, run_spec, say):
         return _CHECKS_FAILED
     before = _states(sandbox.plan.watched)
-    with Terminal.ours() as terminal:
+    with Terminal.controlling() as terminal:
         own_session = "--new-session" in sandbox.plan.options
         code = JobControl(sandbox.bubblewrap, terminal, own_session=own_session).run()
     for helper in sandbox.lost():
@@ -130,7 +130,7 @@ def _run(sandbox: Sandbox, run_spec: RunSpec, say: Reporter) -> int:
             f"learning: hosts are written into {learn[1]}; to use them, write in a policy: "
             f"{usage_of(learn[1], run_spec.settings.confdir)}"
         )
-    with contextlib.suppress(ClaudeProxyError):  # COMMAND has run, and its exit code counts
+    with contextlib.suppress(ClaudeProxyError):  # the exit code of COMMAND must not be lost
         _record(run_spec.settings, Notice(0, "run-end", f"run {sandbox.name}: exit code {code}"))
     return code
 
@@ -209,7 +209,7 @@ def _plan_and_report(run_spec: RunSpec, bindings: Bindings, say: Reporter) -> Sa
     """Return the plan, and print its notes and warnings."""
     learn = run_spec.settings.learn
     if learn is not None and learn[0] is Learn.EVERYTHING:
-        say(f"warning: learning: whatever no deny rule covers is allowed, and added to {learn[1]}")
+        say(f"warning: learning: all that no deny rule covers is allowed, and added to {learn[1]}")
     planned = planned_for(run_spec, bindings)
     for note in planned.notes:
         say(f"note: {note}")
@@ -218,7 +218,7 @@ def _plan_and_report(run_spec: RunSpec, bindings: Bindings, say: Reporter) -> Sa
     if run_spec.join is not None and bindings:
         say(
             f"note: the placeholders are those of {run_spec.settings.allowlist}; the proxy on "
-            f"{run_spec.join} must have the same"
+            f"{run_spec.join} must use the same allowlist"
         )
     if run_spec.show_plan:
         for line in planned.lines():
@@ -227,7 +227,7 @@ def _plan_and_report(run_spec: RunSpec, bindings: Bindings, say: Reporter) -> Sa
 
 
 def _scrub(names: frozenset[str]) -> None:
-    """Erase variables that hold credentials; the proxy has them by now."""
+    """Erase variables that hold credentials; the proxy already has them."""
     if any(name in os.environ for name in names):
         from claude_proxy.system import process_memory  # noqa: PLC0415 - few runs have any
 
@@ -275,7 +275,7 @@ def _unix_upstream(path: Path) -> RelayTarget:
 
 @contextlib.contextmanager
 def _attribute_errors_to_bwrap(bubblewrap: Bubblewrap) -> Iterator[None]:
-    """Report an error as bwrap's if bwrap has ended: it mounts after it has made the namespaces."""
+    """Report an error as bwrap's if bwrap has ended: it mounts after creating the namespaces."""
     try:
         yield
     except ClaudeProxyError as error:

@@ -1,4 +1,4 @@
-"""Safe reads of files that an agent may have made: a pipe, a device, a text that contains NULs."""
+"""Safe reads of files that an agent may have created: pipes, devices, text that contains NULs."""
 
 import os
 import stat
@@ -8,10 +8,10 @@ _HEAD_BYTES = 4096
 
 
 def head_of(path: Path, size: int = _HEAD_BYTES) -> bytes:
-    """Return the beginning of a plain file; nothing of anything else, as a pipe would block."""
+    """Return the beginning of a plain file; empty for anything else, because a pipe would block."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-        with open(descriptor, "rb") as file:  # noqa: PTH123 - of a descriptor with flags of its own
+        with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor with special flags
             if stat.S_ISREG(os.fstat(descriptor).st_mode):
                 return file.read(size)
     except OSError:

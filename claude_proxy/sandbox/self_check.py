@@ -1,6 +1,6 @@
-"""Self-check of a sandbox (--verify): four checks, before anything runs in it.
+"""Self-check of a sandbox (--verify): four checks before COMMAND starts.
 
-Law kept: no quiet downgrade: one check that fails stops the run.
+Law kept: no quiet downgrade: if one check fails, COMMAND is not started.
 """
 
 from collections.abc import Iterator, Sequence
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from claude_proxy.sandbox.netns import HOST, NetworkProbe
 
 USUAL_ALLOWED = "api.anthropic.com:443"
-# The last is a name that cannot exist (RFC 2606), for allowlists that allow the others.
+# The last name cannot exist (RFC 2606, section 2); it is for allowlists that allow the others.
 USUAL_DENIED = ("mozilla.org:443", "example.com:443", "not-allowed.invalid:443")
 
 _ALLOWED_STATUS = 200

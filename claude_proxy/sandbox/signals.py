@@ -1,7 +1,7 @@
-"""Signals that end a run, turned into one exception, so that everything is cleaned up.
+"""Signals that end a run: the first one raises an exception, so that everything is cleaned up.
 
-Without it SIGTERM and SIGHUP would end the launcher at once. It is raised once: the clean-up must
-not be interrupted.
+By default SIGTERM and SIGHUP would end the launcher at once. Later signals are ignored, so that
+they do not interrupt the clean-up.
 """
 
 import signal

@@ -11,7 +11,7 @@ from pathlib import Path
 from claude_proxy.doctor.bounded_run import Completed, guarded, last_words_of, run_program, words_of
 from claude_proxy.doctor.finding import Finding, Level, ok
 from claude_proxy.errors import ClaudeProxyError
-from claude_proxy.sandbox.run_directory import birth_of
+from claude_proxy.sandbox.run_directory import start_time_of
 
 
 def test_what_a_check_finds_is_handed_on() -> None:
@@ -96,7 +96,7 @@ def run_until_noted(argv: Sequence[str], noted: Path) -> Completed:
 
 def ended(pid: int) -> bool:
     for _ in range(600):
-        if birth_of(pid) is None or Path(f"/proc/{pid}/cmdline").read_bytes() == b"":
+        if start_time_of(pid) is None or Path(f"/proc/{pid}/cmdline").read_bytes() == b"":
             return True
         time.sleep(0.05)  # pragma: no cover - as slow as the machine is
     return False  # pragma: no cover

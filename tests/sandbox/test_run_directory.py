@@ -17,7 +17,7 @@ import pytest
 
 from claude_proxy.errors import ConfigError
 from claude_proxy.sandbox import run_directory
-from claude_proxy.sandbox.run_directory import RunDirectory, base_of, birth_of
+from claude_proxy.sandbox.run_directory import RunDirectory, base_of, start_time_of
 
 COMMAND = ("/usr/bin/claude", "-p", "hi")
 
@@ -118,7 +118,7 @@ def test_it_is_gone_when_the_run_is_over(above: Path) -> None:
 def test_a_directory_that_others_may_enter_is_refused(above: Path) -> None:
     above.mkdir(mode=0o755)
 
-    with pytest.raises(ConfigError, match="not this user's alone"):
+    with pytest.raises(ConfigError, match="not owned by this user"):
         RunDirectory.make(COMMAND, above=above)
 
 
@@ -137,7 +137,7 @@ def test_a_directory_of_another_user_is_refused(above: Path) -> None:
     above.mkdir(mode=0o700)
     os.chown(above, 65534, 65534)
 
-    with pytest.raises(ConfigError, match="not this user's alone"):
+    with pytest.raises(ConfigError, match="not owned by this user"):
         RunDirectory.make(COMMAND, above=above)
 
 
@@ -360,14 +360,14 @@ def test_a_full_disk_is_an_error_that_says_where(
     assert [entry.name for entry in above.iterdir()] == [".lock"]
 
 
-def test_the_birth_of_a_process_tells_it_from_one_with_its_number(
+def test_the_start_time_of_a_process_distinguishes_it_from_one_with_the_same_id(
     sleeper: subprocess.Popen[bytes],
 ) -> None:
     time.sleep(0.02)  # ticks are a hundredth of a second
     later = subprocess.Popen(["sleep", "600"])
     try:
-        assert birth_of(sleeper.pid) != birth_of(later.pid)
+        assert start_time_of(sleeper.pid) != start_time_of(later.pid)
     finally:
         later.kill()
         later.wait()
-    assert birth_of(later.pid) is None
+    assert start_time_of(later.pid) is None

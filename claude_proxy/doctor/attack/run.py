@@ -41,7 +41,7 @@ from claude_proxy.sandbox.plan.environment import (
     SOCKS_PORT,
 )
 from claude_proxy.sandbox.plan.protected_paths import protected
-from claude_proxy.sandbox.run_directory import SOCKET, base_of, birth_of
+from claude_proxy.sandbox.run_directory import SOCKET, base_of, start_time_of
 from claude_proxy.sandbox.run_spec import RunSpec
 from claude_proxy.sandbox.runner import Sandbox, live_sandbox
 from claude_proxy.trust.certificate_authority import AUTHORITY_FILE, CertificateAuthority
@@ -333,7 +333,7 @@ class _AttackSetup:
                 pids[f"the {helper.what}"] = helper.pid
         if self.canaries.process is not None:
             pids["the canary"] = self.canaries.process.pid
-        return ((what, pid, str(birth_of(pid))) for what, pid in pids.items())
+        return ((what, pid, str(start_time_of(pid))) for what, pid in pids.items())
 
 
 def _identities(paths: Iterable[Path]) -> dict[str, list[int]]:

@@ -1,8 +1,8 @@
 """bwrap process: started from a plan, with COMMAND held back until everything is ready.
 
-Law kept: no quiet downgrade: COMMAND starts on one byte that only the launcher writes. bwrap holds
-both ends of that pipe, because it takes an end of file for the byte and would start COMMAND when
-the launcher dies. A watchdog kills what a dead launcher leaves.
+Law kept: no quiet downgrade: COMMAND starts when bwrap reads one byte, which only the launcher
+writes. bwrap holds both ends of that pipe, because to it an end of file is the same as the byte: it
+would start COMMAND when the launcher dies. A watchdog kills what a dead launcher leaves behind.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.sandbox.bubblewrap import watchdog
 from claude_proxy.sandbox.plan.model import BLOCK, INFO, SECCOMP, SandboxPlan
 
-type Stream = int | IO[bytes] | None  # as subprocess takes it; None: the launcher's
+type Stream = int | IO[bytes] | None  # an argument of Popen; None: the launcher's stream
 type StandardStreams = tuple[Stream, Stream, Stream]
 
 _START_PATIENCE_S = 30.0
@@ -54,8 +54,8 @@ class Bubblewrap:
             heard, info = os.pipe()
             stack.callback(os.close, heard)
             waiting, start_pipe = os.pipe()
-            # Closed last: a watchdog that is closed kills every process that has the pipe open, and
-            # this one has it until then.
+            # Closed last: when its channel is closed, the watchdog kills every process that has the
+            # pipe open, and this one has it open until then.
             guarding = stack.enter_context(ExitStack())
             undo = stack.enter_context(ExitStack())
             undo.callback(os.close, start_pipe)
@@ -80,7 +80,7 @@ class Bubblewrap:
             undo.callback(_abandon, process)
             try:
                 started = cls(process, _init_of(process, heard), start_pipe, watchdog)
-            except ProcessLookupError:  # it has named a process that is gone
+            except ProcessLookupError:  # the process that it named is gone
                 raise failed(process) from None
             undo.pop_all()
             guarding.pop_all()
@@ -99,14 +99,14 @@ class Bubblewrap:
         return self.process.poll() is None
 
     def command(self) -> int | None:
-        """Return the process id of COMMAND outside; None if it is not running."""
+        """Return the process id of COMMAND on the host; None if it is not running."""
         with contextlib.suppress(OSError, ValueError, IndexError):
             path = Path(f"/proc/{self.init}/task/{self.init}/children")
             return int(path.read_text(encoding="ascii").split()[0])
         return None
 
     def end(self) -> None:
-        """Kill the sandbox with all its processes, and wait for its end."""
+        """Kill all processes of the sandbox, and wait until it has ended."""
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._init_descriptor, signal.SIGKILL)
         if self.process.returncode is None:
@@ -115,7 +115,7 @@ class Bubblewrap:
             if self.process.returncode is None:
                 self.process.kill()
                 self.process.wait()
-        # bwrap may end before its sandbox, which keeps directories busy.
+        # bwrap may end before the sandbox, which keeps its mounts busy.
         select.select([self._init_descriptor], [], [], _END_PATIENCE_S)
 
     def close(self) -> None:
@@ -123,7 +123,7 @@ class Bubblewrap:
         self.end()
         for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
             if stream is not None:
-                with contextlib.suppress(OSError):  # nobody reads what was not written
+                with contextlib.suppress(OSError):  # buffered data that has no reader any more
                     stream.close()
         os.close(self._init_descriptor)
         if self._start_pipe is not None:
@@ -144,7 +144,7 @@ class Bubblewrap:
 
 
 class Watchdog:
-    """The process that kills the sandbox when this one is gone."""
+    """The process that kills the sandbox when the launcher is gone."""
 
     def __init__(self, start_pipe: int) -> None:
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -165,7 +165,7 @@ class Watchdog:
                 stderr=subprocess.DEVNULL,
                 cwd="/",
                 env={},
-                start_new_session=True,  # no key pressed in the terminal reaches it
+                start_new_session=True,  # so that Ctrl-C in the terminal does not reach it
             )
 
     def watch(self, init: int) -> None:
@@ -178,13 +178,13 @@ class Watchdog:
             heard = b""
         if heard != b"seen":
             raise ClaudeProxyError(
-                "the watchdog of the sandbox does not start; nothing was run",
+                "the watchdog of the sandbox did not start; nothing was run",
                 where=watchdog.__file__,
                 fix="free some memory and processes, and try again",
             )
 
     def close(self) -> None:
-        """Wait for its end, which comes with the sandbox's or with this channel's."""
+        """Close the channel and wait for the watchdog, which kills the sandbox if it is alive."""
         self._channel.close()
         self.process.wait()
 
@@ -193,9 +193,9 @@ def _spawn(
     plan: SandboxPlan, words: list[str], descriptors: tuple[int, ...], streams: StandardStreams
 ) -> subprocess.Popen[bytes]:
     stdin, stdout, stderr = streams
-    # Ctrl-C would kill bwrap, and the sandbox with it, although COMMAND may handle that key. An
-    # ignored signal is inherited; `env` gives COMMAND the default back, if it can. Where it cannot,
-    # Ctrl-C has to end everything.
+    # Ctrl-C would kill bwrap, and the sandbox with it, although COMMAND may handle SIGINT. Ignored
+    # signals are inherited; `env --default-signal` resets them for COMMAND, if `env` has that
+    # option. If it does not, Ctrl-C must end everything.
     ignored = (signal.SIGINT, signal.SIGQUIT) if resets_signals(plan) else ()
     before = {number: signal.signal(number, signal.SIG_IGN) for number in ignored}
     sys.stdout.flush()
@@ -227,7 +227,7 @@ def _bare() -> Mapping[str, str]:
 
 
 def _init_of(process: subprocess.Popen[bytes], heard: int) -> int:
-    """Return the first process of the sandbox, which bwrap names."""
+    """Return the id of the sandbox's first process, which bwrap reports."""
     said = b""
     deadline = time.monotonic() + _START_PATIENCE_S
     while b"}" not in said and len(said) < _INFO_LIMIT:
@@ -245,7 +245,7 @@ def _init_of(process: subprocess.Popen[bytes], heard: int) -> int:
 
 
 def failed(process: subprocess.Popen[bytes]) -> ClaudeProxyError:
-    """Return the error for a bwrap that ended too early."""
+    """Return the error for a bwrap that ended before COMMAND was started."""
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(1.0)
     code = process.returncode

@@ -1,11 +1,12 @@
-"""Credential mask: covers a login that is renewed outside during a run; a program of its own.
+"""Credential mask: hides a login that is renewed outside during a run; a separate program.
 
 Usage: credential_mask.py LIFELINE PID OUTSIDE INSIDE [OUTSIDE INSIDE ...]
 
-A file that a mount hides becomes visible when another file is renamed to its name outside: the
-kernel removes the mount with the old file. Claude Code does so whenever it renews its login. This
-process watches for it, enters the sandbox's mount namespace, where no process inside can reach it,
-and covers the new file. If that fails, it kills the sandbox (fail closed).
+A file that is hidden by a mount becomes visible when another file is renamed over it outside: the
+kernel removes the mount together with the old file. Claude Code renames a file this way whenever it
+renews its login. This process watches the directory, enters the sandbox's mount namespace, where no
+process inside can reach it, and covers the new file. If that fails, it kills the sandbox (fail
+closed).
 """
 
 import ctypes
@@ -26,7 +27,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def main(lifeline: int, pid: int, pairs: list[tuple[str, str]]) -> None:
-    """Watch until the lifeline or the sandbox ends."""
+    """Watch the (outside, inside) paths until the lifeline or the sandbox ends."""
     init = os.pidfd_open(pid)
     try:
         events = _watch({os.path.dirname(outside) for outside, _ in pairs})  # noqa: PTH120 - quick
@@ -68,10 +69,10 @@ def _cover(path: str) -> None:
             found = os.stat(path)  # noqa: PTH116 - quick
         except FileNotFoundError:
             return
-        # Covered: a device, or the empty file of bwrap, which has no name any more.
+        # Already covered: by /dev/null, or by bwrap's empty file, which is unlinked.
         if stat.S_ISCHR(found.st_mode) or not found.st_nlink:
             return
-        # It may be renewed again meanwhile, so it is checked again.
+        # The file may be replaced again in the meantime, so check again.
         _libc.mount(_NOTHING, os.fsencode(path), None, _MS_BIND, None)
     raise OSError(ctypes.get_errno(), "it cannot be covered", path)
 

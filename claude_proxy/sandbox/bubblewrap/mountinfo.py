@@ -1,8 +1,8 @@
 """Mount check: compares the mounts of a sandbox with its plan, before COMMAND starts; pure.
 
 Law kept: no quiet downgrade. Between planning and mounting, an agent of another run in the same
-project can replace a directory with a link. bwrap then mounts another file, or mounts at another
-place; this check finds both.
+project can replace a directory with a link. bwrap then mounts another file, or mounts it elsewhere;
+this check finds both.
 """
 
 import re
@@ -24,7 +24,7 @@ class _MountPoint:
 
 
 def mismatches(planned: SandboxPlan, inside: str, outside: str) -> tuple[Path, ...]:
-    """Return each path where a sandbox differs from its plan; none if it does not differ.
+    """Return each path at which a sandbox differs from its plan.
 
     `inside` and `outside` are the texts of /proc/PID/mountinfo of the sandbox and of the launcher.
     """
@@ -52,7 +52,7 @@ def _read(text: str) -> dict[Path, _MountPoint]:
 
 
 def _path(text: str) -> Path:
-    # Only a space, a tab, a line break and a backslash are escaped, and these are ASCII.
+    # The kernel escapes only space, tab, line feed and backslash, which are ASCII (proc(5)).
     return Path(_OCTAL.sub(lambda found: chr(int(found[1], 8)), text))
 
 
@@ -61,7 +61,7 @@ def _is_a_mount(mount: Mount) -> bool:
 
 
 def _mounted_below(planned: SandboxPlan, machine: Mapping[Path, _MountPoint]) -> Iterator[Path]:
-    """Yield where file systems of the host appear that are mounted below a visible path."""
+    """Yield the paths inside of host file systems that are mounted below a visible path."""
     for mount in planned.mounts:
         source = Path(str(mount.source))
         for place in machine if mount.shows else ():
@@ -76,9 +76,9 @@ def _is_of_bwrap(at: Path) -> bool:
 def _is_behind_a_link(
     mount: Mount, planned: SandboxPlan, found: Mapping[Path, _MountPoint]
 ) -> bool:
-    """Tell whether a link that no agent can change leads from here to what was to be mounted.
+    """Tell whether this path is a link, which no agent can change, to what was to be mounted.
 
-    Where the link itself is visible, bwrap mounts at its target, over what lies there anyway.
+    If the link itself is visible, bwrap mounts at its target, which shows the same thing already.
     """
     source = Path(str(mount.source))
     if not mount.shows or source == mount.at or source not in found:
@@ -94,7 +94,7 @@ def _is_other(
     found: Mapping[Path, _MountPoint],
     machine: Mapping[Path, _MountPoint],
 ) -> bool:
-    """Tell whether the mount shows another file than the writable directory has at this path."""
+    """Tell whether a mount shows another file than the one at this path in its directory."""
     parent = _writable_parent(mount, planned)
     if parent is None or parent.at not in found:
         return False
@@ -102,11 +102,11 @@ def _is_other(
     source = Path(str(mount.source))
     within = _MountPoint(outer.device, outer.root / source.relative_to(Path(str(parent.source))))
     # Or a file system that root has mounted inside that directory, which no agent can do.
-    return this not in {within, _lying_at(source, machine)}
+    return this not in {within, _mounted_at(source, machine)}
 
 
-def _lying_at(path: Path, machine: Mapping[Path, _MountPoint]) -> _MountPoint | None:
-    """Return what lies at a path, without following links."""
+def _mounted_at(path: Path, machine: Mapping[Path, _MountPoint]) -> _MountPoint | None:
+    """Return the device and root of a path on the host, without following links."""
     holders = [place for place in machine if path.is_relative_to(place)]
     nearest = max(holders, key=lambda place: len(place.parts), default=None)
     if nearest is None:

@@ -1,7 +1,6 @@
 """System call filter of a sandbox: the BPF program that bwrap loads, shipped per architecture.
 
-Law kept: no quiet downgrade. Where there is no filter for the machine's architecture, a run ends
-with an error.
+Law kept: no quiet downgrade. If there is no filter for the machine's architecture, a run fails.
 
 The rules, and the reason for each, are in tools/seccomp_filter.py, which builds the shipped files.
 """

@@ -1,11 +1,11 @@
-"""Watchdog: kills a sandbox whose launcher is gone; a program of its own, run by its path.
+"""Watchdog: kills a sandbox whose launcher is gone; a separate program, run by its path.
 
 bwrap's --die-with-parent does not cover everything: until COMMAND starts, the first process inside
 is not tied to its parent, and would wait forever for a byte that no process can send any more. So
-the watchdog is started before bwrap. It receives a descriptor of that first process; until then it
-finds the processes of the sandbox by the pipe that holds COMMAND back, which only they have open.
+the watchdog is started before bwrap. It receives a pidfd of that first process; until then it finds
+the processes of the sandbox by the pipe that holds COMMAND back, which only they have open.
 
-Every run waits for its start, so it imports only what loads in milliseconds.
+Every run waits until it has started, so it imports only what loads in milliseconds.
 """
 
 import os
@@ -17,7 +17,7 @@ from contextlib import suppress
 
 
 def main(channel: socket.socket, start_pipe: int) -> None:
-    """Wait for the end of the launcher, or of its sandbox."""
+    """Wait until the launcher or its sandbox ends; kill the sandbox if the launcher ended first."""
     init: int | None = None
     poll = select.poll()
     poll.register(channel, select.POLLIN)
@@ -37,7 +37,7 @@ def main(channel: socket.socket, start_pipe: int) -> None:
     if init is not None:
         _kill(init)
         return
-    # Until there is none: a process that was missed was forked meanwhile by one that was found.
+    # Repeat until none is left: a process found here may have forked in the meantime.
     while found := holders(start_pipe):
         for pid in found:
             end_holder(pid, start_pipe)

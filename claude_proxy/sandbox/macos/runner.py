@@ -24,7 +24,7 @@ _LOOPBACK = "127.0.0.1"
 
 
 def run(run_spec: RunSpec, environ: Mapping[str, str]) -> int:
-    """Run COMMAND to its end and return its exit code, as a shell reports it."""
+    """Run COMMAND and return its exit code as a shell does (128+n for signal n)."""
     if not SANDBOX_EXEC.exists():
         raise ClaudeProxyError(
             "sandbox-exec not found",
@@ -62,12 +62,12 @@ def run(run_spec: RunSpec, environ: Mapping[str, str]) -> int:
 
 def _refuse_unknown(run_spec: RunSpec) -> None:
     """Refuse options that exist only on Linux."""
-    asked = {
+    linux_only = {
         "--verify": run_spec.verify,
         "--proxy": run_spec.join is not None,
         "--gateway": run_spec.settings.gateway is not None,
     }
-    for option, given in asked.items():
+    for option, given in linux_only.items():
         if given:
             raise ConfigError(
                 "this option is not available on macOS",
@@ -79,7 +79,7 @@ def _refuse_unknown(run_spec: RunSpec) -> None:
 def _start_proxy(
     run_spec: RunSpec, run_directory: RunDirectory, log: RunLog, stack: ExitStack
 ) -> int:
-    """Start the run's proxy on a free port, and return the port when it is ready."""
+    """Start the run's proxy on a free port, wait until it is ready, and return the port."""
     with socket.create_server((_LOOPBACK, 0)) as listener:
         own = replace(
             run_spec.settings,
@@ -99,7 +99,7 @@ def _wait(words: list[str], environment: dict[str, str], run_spec: RunSpec) -> i
     before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT,)}
     try:
         # Ctrl-C is for COMMAND, which gets it from the terminal, with the default handler.
-        process = subprocess.Popen(  # noqa: S603 - sandbox-exec, with the words of a plan
+        process = subprocess.Popen(  # noqa: S603 - sandbox-exec, with the arguments of a plan
             words,
             env=environment,
             cwd=run_spec.sandbox.project,

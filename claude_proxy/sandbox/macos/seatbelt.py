@@ -1,10 +1,10 @@
 """Seatbelt profile of macOS, and the command line that applies it; pure.
 
 Law kept: default-deny. What is not listed is denied: the network except the proxy's port, writing
-except to the project and the paths of the profile, reading of home directories except the same, and
-system services by which a program could start another one outside.
+except to the project and the paths of the profile, reading of home directories except for these,
+and system services with which a program could start another one outside.
 
-It has never run on a Mac; the tests check the text.
+The profile has never been used on a Mac; the tests check its text.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -26,7 +26,7 @@ _TERMINALS = r'(regex #"^/dev/ttys[0-9]+$")'
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/tty", "/dev/ptmx", "/dev/dtracehelper")
 
 # System services that command line programs need. Left out: the keychain, the pasteboard, Apple
-# events and Launch Services, by which a program outside could be controlled.
+# events and Launch Services, through which a program outside could be controlled.
 _SERVICES = (
     "com.apple.bsd.dirhelper",
     "com.apple.logd",
@@ -86,10 +86,10 @@ def seatbelt(
 
 
 def quoted(path: Path | str) -> str:
-    """Return a path as a string literal of the profile language; ConfigError if it has none."""
+    """Return a path as a string literal of the profile language; ConfigError if that is unsafe."""
     text = str(path)
     if not text.isprintable():
-        # A line break, for example, has no literal that is known to be safe.
+        # No safe way to write a line break, for example, is known.
         raise ConfigError(
             "the path contains a character that a sandbox profile cannot express",
             where=repr(text),
@@ -189,7 +189,7 @@ def _command(spec: SandboxSpec, facts: HostFacts) -> tuple[str, ...]:
         return (str(_shell(facts)),)
     if facts.program is None:
         return spec.command
-    # An absolute path, because it is placed where options could be.
+    # An absolute path cannot be taken for an option of sandbox-exec.
     return (str(facts.program.path), *spec.command[1:])
 
 

@@ -32,7 +32,7 @@ ANTHROPIC = Authority.of("api.anthropic.com", 443)
 TOKEN = "ANTHROPIC_AUTH_TOKEN"  # noqa: S105 - the name of a variable
 OAUTH_TOKEN = "CLAUDE_CODE_OAUTH_TOKEN"  # noqa: S105 - the name of a variable
 BASE_URL = "ANTHROPIC_BASE_URL"
-# With these Claude Code, or another client of the API, would authenticate.
+# Variables with which Claude Code, or another client of the API, authenticates.
 CLAUDE_VARIABLES = frozenset(
     {
         "ANTHROPIC_API_KEY",
@@ -44,7 +44,7 @@ CLAUDE_VARIABLES = frozenset(
         "CLAUDE_CODE_SESSION_ACCESS_TOKEN",
     }
 )
-# Claude Code's own login, below the directory of its settings.
+# Claude Code's own login, in the directory of its settings.
 _LOGIN = ".credentials.json"
 
 GATEWAY_PLACEHOLDER = "sk-ant-claude-proxy-placeholder-gateway"
@@ -58,10 +58,10 @@ def isolation_of(
     environ: Mapping[str, str],
     home: Path,
 ) -> CredentialIsolation:
-    """Return what stays outside; `values` are those that could be read, by binding."""
+    """Return what stays outside; `values` has those that could be read, by the binding's name."""
     found = list(bindings)
     injected = [(each, each.use) for each in found if isinstance(each.use, Injection)]
-    of_anthropic = any(is_anthropics(binding) for binding, _ in injected)
+    of_anthropic = any(is_for_anthropic(binding) for binding, _ in injected)
     placeholders: dict[str, str] = {}
     for binding, use in injected:
         value = values.get(binding.name)
@@ -86,7 +86,7 @@ def isolation_of(
 def isolation_for_gateway(
     port: int, source: SecretSource, environ: Mapping[str, str], home: Path
 ) -> CredentialIsolation:
-    """Return what stays outside where a gateway listens on a port inside and holds the key."""
+    """Return what stays outside if a gateway, which holds the key, listens on `port` inside."""
     return CredentialIsolation(
         ((BASE_URL, f"http://127.0.0.1:{port}"), (TOKEN, GATEWAY_PLACEHOLDER)),
         frozenset({*CLAUDE_VARIABLES, *_variables_read(source)} - {TOKEN}),
@@ -97,7 +97,7 @@ def isolation_for_gateway(
 
 
 def combined(one: CredentialIsolation, other: CredentialIsolation) -> CredentialIsolation:
-    """Return what either keeps outside; the placeholders of the second win."""
+    """Return what either keeps outside; for a variable of both, the second placeholder wins."""
     placeholders = {**dict(one.placeholders), **dict(other.placeholders)}
     return CredentialIsolation(
         tuple(placeholders.items()),
@@ -116,7 +116,7 @@ def logins_of(home: Path, environ: Mapping[str, str]) -> tuple[Path, ...]:
     return (home / ".claude" / _LOGIN, *named)
 
 
-def is_anthropics(binding: Binding) -> bool:
+def is_for_anthropic(binding: Binding) -> bool:
     """Tell whether a credential is for Anthropic's API."""
     return ANTHROPIC.port in binding.ports and any_covers(binding.patterns, ANTHROPIC)
 

@@ -1,4 +1,4 @@
-"""Environment of a run: a few variables of the user, the proxy's, those that were named; pure.
+"""Environment of a run: some of the user's variables, the proxy's, and those passed by name; pure.
 
 Law kept: secrets stay outside: a variable that nobody named is not passed on.
 """
@@ -28,7 +28,7 @@ _DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
 _OURS = frozenset({"HOME", "PWD", "USER", "LOGNAME", "SHELL", "PATH"})
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
-# They name a socket that no run may see, so to pass one on could only mislead.
+# Each names a socket that no run may see, so passing it on would only mislead.
 _SOCKETS = frozenset(
     {
         "CONTAINER_HOST",
@@ -45,10 +45,10 @@ _SOCKETS = frozenset(
 
 
 def proxy_environment() -> dict[str, str]:
-    """Return the variables that lead every client to the relay inside."""
+    """Return the variables that point every client to the relay inside."""
     found = client_environment(Authority.of("127.0.0.1", HTTP_PORT), CERTIFICATE, BUNDLE)
-    # Upper case only: Python's clients read the lower-case name, and httpx fails on a socks URL
-    # without an extra package; curl and Rust's reqwest read either.
+    # Upper case only: Python's clients read the lower-case name, and httpx fails on a SOCKS URL
+    # without an extra package; curl and Rust's reqwest read both.
     found["ALL_PROXY"] = f"socks5h://127.0.0.1:{SOCKS_PORT}"
     return found
 

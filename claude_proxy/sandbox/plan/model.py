@@ -25,7 +25,7 @@ _SHOWN_SECRET = "***"  # noqa: S105 - printed instead of a value
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What one kind of command needs besides the project; paths are relative to the home."""
+    """What one kind of command needs besides the project; paths are relative to $HOME."""
 
     name: str
     description: str = ""
@@ -57,7 +57,7 @@ class CredentialIsolation:
 
 @dataclass(frozen=True, slots=True)
 class SandboxSpec:
-    """What the sandbox of one run is to contain."""
+    """What the sandbox of one run must contain."""
 
     command: tuple[str, ...]
     project: Path
@@ -91,7 +91,7 @@ class PathKind(Enum):
     MISSING = "missing"
     DIRECTORY = "directory"
     FILE = "file"
-    OTHER = "other"  # a socket, a device, a pipe, or something that may not be looked at
+    OTHER = "other"  # a socket, a device, a pipe, or something that cannot be inspected
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +189,7 @@ class Mount:
 class PathToCreate:
     """Something that must exist before the start; if it is missing, the launcher creates it.
 
-    For its owner alone: a directory 0700, or a file 0600 with `content`.
+    A directory gets mode 0700; a file gets mode 0600 and `content`.
     """
 
     path: Path
@@ -211,7 +211,7 @@ class SandboxPlan:
     masked: tuple[Path, ...]
     watched: tuple[Path, ...]  # could not be protected: compared before and after
     secrets: frozenset[str]  # names of variables whose values are not printed
-    withheld: frozenset[str]  # names of variables that hold what stays outside
+    withheld: frozenset[str]  # names of variables that hold credentials and stay outside
     masked_logins: tuple[tuple[Path, Path], ...]  # each login's path outside and inside
     notes: tuple[str, ...]
 

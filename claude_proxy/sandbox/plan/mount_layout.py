@@ -82,7 +82,7 @@ class Layout:
             self.put(Mount(MountKind.WRITE, below.at / part, source / part))
 
     def place_of(self, path: Path, real: Path) -> Path:
-        """Return where to show something: at its own path, unless a link may lie there."""
+        """Return where to show something: at its own path, unless a link may be there."""
         return real if self.is_shown(path) else path
 
     def nearest(self, path: Path) -> Mount | None:

@@ -11,7 +11,7 @@ from claude_proxy.errors import ConfigError
 from claude_proxy.sandbox.plan import protected_paths, system_mounts
 from claude_proxy.sandbox.plan.model import HostFacts, PathKind
 
-# Refused as a project and as writable: too much of the host, or no plain files.
+# Refused as a project and as writable paths: too much of the host, or not ordinary files.
 _SYSTEM_ROOTS = frozenset(
     Path(f"/{name}")
     for name in (
@@ -22,7 +22,7 @@ _SYSTEM_ROOTS = frozenset(
     )
 )
 NO_FILES = (Path("/dev"), Path("/proc"), Path("/sys"))
-# Generated files lie in these, so they cannot be shown read-only as they are.
+# These contain generated files in the sandbox, so the host's cannot be shown in their place.
 REBUILT = frozenset({Path("/"), Path("/etc"), Path("/run")})
 _CONFIGURATION = (Path("/boot"), Path("/etc"), Path("/run"), *NO_FILES)
 
@@ -56,9 +56,9 @@ class PathGuards:
             yield self._facts.paths[path].real
 
     def refuse_wide(self, path: Path, what: str, where: str, fix: str) -> None:
-        """Refuse the whole home directory, or a directory of the system."""
+        """Refuse the whole home directory, or a system directory."""
         if path in _SYSTEM_ROOTS or path == Path("/"):
-            raise ConfigError(f"{what} would be a directory of the system", where=where, fix=fix)
+            raise ConfigError(f"{what} would be a system directory", where=where, fix=fix)
         for home in self.with_real((self._home,)):
             if home.is_relative_to(path):
                 raise ConfigError(
@@ -67,7 +67,7 @@ class PathGuards:
                     fix=fix,
                 )
         if any(path.is_relative_to(root) for root in _CONFIGURATION):
-            raise ConfigError(f"{what} is in a directory of the system", where=where, fix=fix)
+            raise ConfigError(f"{what} is in a system directory", where=where, fix=fix)
 
     def refuse_hidden(self, path: Path, where: str, fix: str) -> None:
         """Refuse a path that is protected."""
@@ -76,7 +76,7 @@ class PathGuards:
             raise ConfigError(f"{protected} is never shown to a run", where=where, fix=fix)
 
     def refuse_holding(self, path: Path, where: str, fix: str) -> None:
-        """Refuse to make a directory writable that contains a protected path: it could be moved."""
+        """Refuse a writable directory that contains a protected path, which could be moved."""
         for protected in self._existing:
             if protected.is_relative_to(path):
                 raise ConfigError(
@@ -93,9 +93,9 @@ class PathGuards:
             or any(home.is_relative_to(d) for d in _CONFIGURATION)
         ):
             raise ConfigError(
-                "the home directory is a directory of the system, so it cannot be hidden",
+                "the home directory is a system directory, so it cannot be hidden",
                 where=f"HOME={home}",
-                fix="set HOME to a directory of your own",
+                fix="set HOME to your own directory",
             )
 
     def _exists(self, path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Sandbox planner: a specification and facts about the host in, the options of bwrap out; pure.
+"""Sandbox planner: turns a specification and facts about the host into bwrap's options; pure.
 
 No file is opened here and nothing is started. Laws kept: secrets stay outside, the sandbox cannot
 move its own wall, and no quiet downgrade: an option that cannot be satisfied is an error.
@@ -45,7 +45,7 @@ _DISABLE_USERNS_SINCE = (0, 8)  # of bwrap
 
 
 def plan_sandbox(spec: SandboxSpec, facts: HostFacts) -> SandboxPlan:
-    """Return how the run is started; ConfigError for what must not be shown, or is missing."""
+    """Return the plan of a run; ConfigError if a path must not be shown, or is missing."""
     return _Planner(spec, facts).plan()
 
 
@@ -110,7 +110,7 @@ class _Planner:
         self._to_create: list[PathToCreate] = []
         self._masked: list[Path] = []
         self._watched: list[Path] = []
-        self._named: list[Path] = []  # paths that were asked for by name
+        self._named: list[Path] = []  # paths that the options or the profile name
         self._project = self._info(spec.project).real
 
     def plan(self) -> SandboxPlan:
@@ -129,7 +129,7 @@ class _Planner:
         self._refuse_sources()
         return self._assembled()
 
-    # What is refused
+    # Refusals
 
     def _refuse_project(self) -> None:
         lexical, real = self._spec.project, self._project
@@ -167,7 +167,7 @@ class _Planner:
             if self._layout.nearest(at) is mount:
                 yield at
 
-    # What is shown
+    # Visible paths
 
     def _add_system(self) -> None:
         self._layout.put(Mount(MountKind.PROC, Path("/proc")))
@@ -242,11 +242,11 @@ class _Planner:
         fix = "remove it from the profile; a run may write only what belongs to its command"
         seen = self._info(path)
         for place in (path, seen.real):
-            self._guards.refuse_wide(place, "what the profile names", where, fix)
+            self._guards.refuse_wide(place, "the profile's path", where, fix)
             self._guards.refuse_hidden(place, where, fix)
             self._guards.refuse_holding(place, where, fix)
         if seen.kind is PathKind.MISSING and seen.link is not None:
-            what = f"{path} is a symbolic link to nothing"
+            what = f"{path} is a symbolic link whose target does not exist"
             raise ConfigError(what, where=where, fix="create its target, or remove the link")
         if seen.kind is PathKind.MISSING:
             self._to_create.append(_path_to_create(path, name))
@@ -263,7 +263,7 @@ class _Planner:
             self._guards.refuse_hidden(real, where, fix)
             if not self._layout.is_shown(tree):
                 # `python -m venv ~` makes the home itself such a tree.
-                self._guards.refuse_wide(real, "what the command is part of", where, fix)
+                self._guards.refuse_wide(real, "the command's installation directory", where, fix)
                 self._named.append(tree)
                 self._layout.put(Mount(MountKind.READ, tree, real))
         for path, target in program.links if program else ():
@@ -271,7 +271,7 @@ class _Planner:
                 self._layout.put(Mount(MountKind.LINK, path, target))
         if program is not None and not self._layout.is_shown(program.real):
             raise ConfigError(
-                "the command is a link to a program that a run does not see",
+                "the command is a link to a program that is not visible in the sandbox",
                 where=f"{program.path} -> {program.real}",
                 fix=f"add --allow-ro {program.real.parent}, if you trust the link",
             )
@@ -295,7 +295,7 @@ class _Planner:
         seen = self._info(path)
         if seen.kind is PathKind.MISSING:
             raise ConfigError(
-                "there is nothing at this path", where=where, fix="create it first, or leave it out"
+                "this path does not exist", where=where, fix="create it first, or leave it out"
             )
         for place in (path, seen.real):
             self._guards.refuse_hidden(
@@ -309,7 +309,7 @@ class _Planner:
                 )
             if kind is MountKind.WRITE:
                 fix = "name a directory below it"
-                self._guards.refuse_wide(place, "what may be written", where, fix)
+                self._guards.refuse_wide(place, "the writable path", where, fix)
                 self._guards.refuse_holding(place, where, fix)
         self._named += [path, seen.real]
         self._layout.put(Mount(kind, seen.real, seen.real))
@@ -327,13 +327,13 @@ class _Planner:
             return
         for path in dict.fromkeys((worktree.common, worktree.git)):
             where, fix = f"{project}/.git", "use a worktree of a repository elsewhere"
-            self._guards.refuse_wide(path, "its repository", where, fix)
+            self._guards.refuse_wide(path, "the repository of the worktree", where, fix)
             self._guards.refuse_hidden(path, where, fix)
             self._guards.refuse_holding(path, where, fix)
             if not self._layout.is_written(path):
                 self._layout.put(Mount(MountKind.WRITE, path, path))
 
-    # What is hidden and what is read-only
+    # Hidden and read-only paths
 
     def _add_masks(self) -> None:
         for path in self._guards.hidden(self._named):
@@ -410,7 +410,7 @@ class _Planner:
         below = path.is_relative_to(project)
         return self._project / path.relative_to(project) if below else path
 
-    # How bwrap is started
+    # The result
 
     def _assembled(self) -> SandboxPlan:
         spec, facts = self._spec, self._facts

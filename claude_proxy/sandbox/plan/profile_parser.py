@@ -1,4 +1,4 @@
-"""Profile parser: the YAML text of a profile, and of a project's restrictions, into values; pure.
+"""Profile parser: reads the YAML of a profile and of a project's restrictions; pure.
 
 Laws kept: an unknown key is an error with its place (fail closed). A project's file may have been
 written by the agent, so it can only restrict.
@@ -39,7 +39,7 @@ class ProjectRestrictions:
 
 
 def parse_profile(text: str, where: str) -> dict[str, Any]:
-    """Return the fields of a profile; ConfigErrors for every mistake in it."""
+    """Return the fields of a profile; raise ConfigErrors with every mistake in it."""
     problems = Problems(where)
     reader = _FieldReader(problems)
     fields = reader.read(parse(text, problems), PROFILE_KEYS, required="a profile")
@@ -61,7 +61,7 @@ def extended(base: Profile, name: str, fields: dict[str, Any]) -> Profile:
 
 
 def parse_restrictions(text: str, path: Path) -> ProjectRestrictions:
-    """Return what a project's file restricts; ConfigErrors for every mistake in it."""
+    """Return what a project's file restricts; raise ConfigErrors with every mistake in it."""
     problems = Problems(str(path))
     fields = _FieldReader(problems).read(parse(text, problems), _RESTRICTION_KEYS)
     problems.raise_if_any()

@@ -1,8 +1,8 @@
 """Protected paths: keys, password stores, browsers and sockets that a run must not see.
 
 `protected` paths are never shown; `secret` paths are shown only if named. Paths without a leading
-slash are below the home directory. Law kept: no quiet downgrade: to ask for a protected path is an
-error.
+slash are below the home directory. Law kept: no quiet downgrade: a run that asks for a protected
+path is refused.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -70,7 +70,7 @@ _PROTECTED_IN_HOME = (
     "Library/Cookies",
     "Library/Mail",
     "Library/Messages",
-    # Where sockets of agents and container engines may lie.
+    # Sockets of agents and container engines may be in these.
     ".local/share/containers",
     ".local/share/docker",
     ".colima",
@@ -217,7 +217,7 @@ _SECRET_IN_HOME = (
     ".sqlite_history",
     ".rediscli_history",
     ".irb_history",
-    # What the other agents hold: each profile names its own.
+    # Settings and logins of other agents: each profile names those of its own.
     ".claude",
     ".claude.json",
     ".gemini",
@@ -259,7 +259,7 @@ _BASES = {
 
 
 def protected(home: Path, environ: Mapping[str, str], *ours: Path) -> tuple[Path, ...]:
-    """Return what is never shown; `ours` are paths of this program."""
+    """Return the paths that are never shown; `ours` are paths of this program."""
     return (
         *ours,
         *_in_home(home, environ, _PROTECTED_IN_HOME),
@@ -268,7 +268,7 @@ def protected(home: Path, environ: Mapping[str, str], *ours: Path) -> tuple[Path
 
 
 def secret(home: Path, environ: Mapping[str, str]) -> tuple[Path, ...]:
-    """Return what may hold a secret, and is shown only if it is named."""
+    """Return the paths that may hold a secret, and are shown only if they are named."""
     named = (
         Path(entry)
         for name in _SECRET_BY_VARIABLE

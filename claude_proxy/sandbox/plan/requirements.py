@@ -101,7 +101,7 @@ def _ids_of(os_release: str) -> list[str]:
         except ValueError:
             continue
     ids = f"{found.get('ID', '')} {found.get('ID_LIKE', '')}".lower().split()
-    # openSUSE has an ID for each of its kinds.
+    # openSUSE has an ID for each of its editions, such as opensuse-leap.
     return [re.sub(r"^opensuse.*", "opensuse", name) for name in ids]
 
 
@@ -124,7 +124,7 @@ def _inside_another(machine: BwrapSupport) -> ClaudeProxyError:
 
 
 def _explained(machine: BwrapSupport) -> ClaudeProxyError:
-    """Return the most likely reason for a failure, the simplest first."""
+    """Return the error with the most likely cause of a failure; simple causes are tried first."""
     if not machine.user_namespaces:
         return _refused(
             machine,

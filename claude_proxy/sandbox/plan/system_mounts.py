@@ -1,4 +1,4 @@
-"""System mounts: the programs, the files of /etc and of /proc that a run sees; pure.
+"""System mounts: the programs and the files of /etc and /proc that a run sees; pure.
 
 Law kept: default-deny. /etc is assembled name by name, because a directory that contains both
 `ld.so.cache` and `shadow` cannot be shown; what is not listed does not exist inside.
@@ -11,7 +11,7 @@ from claude_proxy.sandbox.plan.model import User
 HOSTNAME = "claude-proxy"
 _NOBODY = 65534  # the owner that the kernel shows for users who do not exist inside
 
-# Each as it is on the host: a directory, or the symbolic link of a merged /usr.
+# Shown as on the host: a directory, or a symbolic link if /usr is merged.
 DIRECTORIES = (
     "/usr",
     "/bin",
@@ -109,11 +109,11 @@ PROC_HIDDEN = (
     "/proc/vmallocinfo",
 )
 
-# Settings of the whole host. bwrap covers them only where it may write to the directory,
-# and root may write to files of directories that it may not write to: `core_pattern` was writable.
+# Settings of the whole host. bwrap makes them read-only only if it can write to the directory, but
+# root can write to files in directories that are not writable: `core_pattern` stayed writable.
 PROC_READ_ONLY = ("/proc/sys", "/proc/bus", "/proc/irq", "/proc/sysrq-trigger")
 
-# Names in /etc, or patterns of them. Certificates have directories of their own: keys are beside.
+# Patterns of names in /etc. Directories of certificates are listed below: keys are beside them.
 _ETC = (
     r"ld\.so\.(cache|conf|conf\.d)",
     r"ld-musl-.*\.path",

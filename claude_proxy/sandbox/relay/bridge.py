@@ -1,11 +1,12 @@
-"""The byte relay between clients of listening sockets and one upstream.
+"""Byte relay between the clients of listening sockets and one upstream.
 
-Law: a part never passes for the whole. What one side sends, the other side gets, whole and in
-order, or else a reset. A slow reader makes the writer wait and never makes this process grow. The
-content is not looked at, except for the first bytes of a client whose upstream is unreachable.
-The states of a connection and what ends it are in `pipe_states`.
+Law kept: a part never passes for the whole. What one side sends, the other side receives completely
+and in order, or it receives a reset. A slow reader makes the writer wait, and memory use is
+bounded. The content is not inspected, except for the first bytes of a client whose upstream is
+unreachable. The states of a connection and the events that end it are in `pipe_states`.
 
-One thread on `selectors`: asyncio would take three times as long to start, and copy more slowly.
+It runs in one thread on `selectors`: asyncio takes three times as long to start, and copies more
+slowly.
 """
 
 import errno
@@ -45,8 +46,8 @@ _ACCEPTED_AT_ONCE = 64
 _PAUSE_S = 0.2  # before accepting again after running out of descriptors or memory
 _BUSY_PATIENCE_S = 10.0  # for an upstream that listens but has not accepted yet
 _RETRY_S = 0.02
-_ANSWER_S = 10.0  # for a request to arrive whole that will be answered with an error
-_LINGER_S = 2.0  # for a side that still sends what nobody will read
+_ANSWER_S = 10.0  # for the rest of a request that will be answered with an error
+_LINGER_S = 2.0  # for a side that still sends data, which is discarded
 
 _GONE = frozenset({errno.ENOENT, errno.ECONNREFUSED, errno.ECONNRESET})
 _BUSY = frozenset({errno.EAGAIN, errno.EWOULDBLOCK})
@@ -58,7 +59,7 @@ _DRAINING, _TORN = PipeState.DRAINING, PipeState.TORN
 
 
 class Timer:
-    """A callback to be run at a time, unless it is cancelled before."""
+    """A callback that runs at a given time, unless it is cancelled before."""
 
     __slots__ = ("_callback", "when")
 
@@ -89,7 +90,7 @@ class Loop:
         self.running = False
 
     def watch(self, descriptor: int, before: int, events: int, callback: OnReady) -> None:
-        """Wait for `events` on a descriptor, where it was `before`; 0 stands for no events."""
+        """Wait for `events` on a descriptor instead of the events `before`; 0 means none."""
         if not before:
             self._selector.register(descriptor, events, callback)
         elif events:
@@ -126,7 +127,7 @@ class Loop:
 
 
 class _Pipe:
-    """One direction of a connection; bytes that could not be sent yet are held, and stop reads."""
+    """One direction of a connection; while it holds unsent bytes, it does not read more."""
 
     __slots__ = ("held", "sink", "sink_was_reset", "source", "state")
 
@@ -155,11 +156,11 @@ class _Pipe:
 
     @property
     def is_delivered(self) -> bool:
-        """Whether nothing is held, and the sink could be told of an end."""
+        """Whether nothing is held, and the sink is connected, so that an end can be passed on."""
         return not self.held and self.sink is not None
 
     def fill(self, scratch: memoryview) -> bool:
-        """Take what the source has and pass it on; true if nothing else has changed."""
+        """Read from the source and pass it on; true if all was sent and the state is unchanged."""
         if self.source is None:
             return False
         room = len(scratch) if self.sink is not None else HEAD_LIMIT - len(self.held)
@@ -194,7 +195,7 @@ class _Pipe:
                 del self.held[:sent]
 
     def _send(self, data: memoryview) -> int:
-        """Return how much the sink took, -1 if it takes no more."""
+        """Return how many bytes the sink accepted, or -1 if it accepts no more."""
         if self.sink is None:
             return 0
         try:
@@ -202,12 +203,12 @@ class _Pipe:
         except BlockingIOError:
             return 0
         except OSError as error:
-            # The kernel tells of a reset once: reading from there would only find an end.
+            # The kernel reports a reset only once: a later read would find an end of file.
             self.sink_was_reset = self.sink_was_reset or error.errno == errno.ECONNRESET
             return -1
 
     def finish(self) -> None:
-        """Tell the sink of the end, which comes after everything else."""
+        """Pass the end on to the sink, after everything else."""
         self.apply(PipeEvent.DELIVERED)
         if self.sink is not None:
             try:
@@ -240,7 +241,7 @@ class _Connection:
         return len(self._up.held) + len(self._down.held)
 
     def start(self) -> None:
-        """Connect to the upstream, and wait for the client meanwhile."""
+        """Start to connect to the upstream, and to read from the client."""
         self._dial()
         self._settle()
 
@@ -264,7 +265,7 @@ class _Connection:
 
     def _dialled(self, upstream: socket.socket) -> None:
         problem = upstream.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        # TCP may connect a socket to itself where a port of this host is free.
+        # TCP may connect a socket to itself if the port is a free local one.
         if problem == 0 and upstream.family != socket.AF_UNIX:
             problem = _self_connected(upstream)
         if problem:
@@ -278,7 +279,7 @@ class _Connection:
         patience_s = _BUSY_PATIENCE_S if problem in _BUSY else self._bridge.upstream.patience_s
         spent_s = self._loop.now() - self._since
         if problem in _GONE | _BUSY and spent_s < patience_s:
-            # With growing pauses, as many clients may be waiting.
+            # With growing pauses, because many clients may be waiting.
             self._set_timer(max(_RETRY_S, spent_s / 4), self._dial_again)
         else:
             self._give_up(problem)
@@ -302,7 +303,7 @@ class _Connection:
         self._set_timer(_ANSWER_S, self.abort)
 
     def _answer(self, unavailable: Unavailable) -> None:
-        """Answer a client whose upstream is unreachable; `_settle` closes it as any other."""
+        """Answer a client whose upstream is unreachable; `_settle` closes it like any other."""
         up, down = self._up, self._down
         down.held += unavailable.feed(up.held)
         up.held.clear()
@@ -332,7 +333,7 @@ class _Connection:
         if not self._connected:
             self._dialled(upstream)
             return
-        # Reading first: an upstream that answers and closes may have sent more than its reset.
+        # Read first: an upstream that answered and closed may have sent data before its reset.
         if events & _READ and self._down.wants_reading():
             unchanged = self._down.fill(self._bridge.scratch)
             if unchanged and events == _READ:
@@ -342,7 +343,7 @@ class _Connection:
         self._settle()
 
     def _settle(self) -> None:
-        """Pass on the ends of pipes that are through, and wait for what comes next."""
+        """Pass on the ends of pipes that are finished, and wait for the next event."""
         if self._closed:
             return
         if self._unavailable is not None:
@@ -362,7 +363,7 @@ class _Connection:
             self._await_upstream((down.wants_reading() and _READ) | ((up.held and _WRITE) or 0))
 
     def _is_broken(self) -> bool:
-        """Pass on ends, each after all that came before it; true if a reset is to be passed on."""
+        """Pass on ends, each after the bytes before it; true if a reset must be passed on."""
         up, down = self._up, self._down
         if down.sink_was_reset:
             up.apply(PipeEvent.RESET)
@@ -378,8 +379,8 @@ class _Connection:
         return up.state is _TORN and (not up.held or not self._connected)
 
     def _linger(self) -> None:
-        # Closing at once would reset a side that is still sending, and the reset may take away
-        # what that side has not read yet: RFC 9112, section 9.6.
+        # Closing at once would reset a side that is still sending, and the reset can destroy what
+        # that side has not read yet: RFC 9112, section 9.6.
         if self._timer is None:
             self._set_timer(_LINGER_S, self._close)
 
@@ -422,7 +423,7 @@ class _Connection:
         self._bridge.forget(self)
 
     def abort(self) -> None:
-        """End with a reset on both sides, where the socket family has one."""
+        """Close both sides with a reset; a Unix socket has none, and is just closed."""
         for end in (self._client, self._upstream):
             if end is not None and end.family != socket.AF_UNIX:
                 with suppress(OSError):
@@ -506,7 +507,7 @@ class Bridge:
         return sum(connection.held for connection in self._connections)
 
     def run(self) -> None:
-        """Serve until `loop.stop()`; then reset what is left."""
+        """Serve until `loop.stop()`; then reset the remaining connections."""
         for listener in self._listeners:
             listener.setblocking(False)
         self._accept_more()
@@ -547,9 +548,9 @@ class Bridge:
             connection.start()
 
     def _not_accepted(self, error: OSError) -> None:
-        # Never try again at once: the event remains, and this could go on for ever.
+        # Do not retry at once: the socket stays ready, and this would become a busy loop.
         if not isinstance(error, BlockingIOError | ConnectionAbortedError | InterruptedError):
-            self._report(f"cannot accept a connection for a moment ({_words_of(error.errno)})")
+            self._report(f"cannot accept connections for a moment ({_words_of(error.errno)})")
             self._accept_no_more()
             self._pause = self.loop.later(_PAUSE_S, self._accept_more)
 
@@ -566,7 +567,7 @@ class Bridge:
             self._report(f"{self.upstream.name} is reachable again")
 
     def missed(self, problem: int) -> None:
-        """Note that the upstream could not be reached; reported once, not for every client."""
+        """Note that the upstream could not be reached; report it once, not for every client."""
         if problem != self._missed:
             self._missed = problem
             self._report(f"cannot reach {self.upstream.name} ({_words_of(problem)})")

@@ -1,7 +1,7 @@
-"""States of a relayed connection: what ends each of its two pipes, and when both are over.
+"""States of a relayed connection: how each of its two pipes ends, and when to close both; pure.
 
-Law: a part never passes for the whole. Every byte reaches the other side before an orderly end
-does, or the end is a reset. Pure; imports nothing heavy.
+Law kept: a part never passes for the whole. Every byte reaches the other side before an orderly end
+does, or the end is a reset. Imports nothing heavy.
 
 A pipe copies one direction, from its source to its sink. `TRANSITIONS` is this table:
 
@@ -13,11 +13,12 @@ A pipe copies one direction, from its source to its sink. `TRANSITIONS` is this 
     FINISHED     -          -       UNHEARD      -
     UNHEARD      -          -       -            -
 
-END: the source sends no more. RESET: the source broke off. REFUSED: the sink takes no more, so
-what is held for it is dropped. DELIVERED: the sink has taken everything, and learns of the end.
+END: the source sends no more. RESET: the source was reset. REFUSED: the sink accepts no more, so
+what is held for it is dropped. DELIVERED: the sink has accepted everything, and the end is passed
+on to it.
 
-TORN goes on to FINISHED only where `is_early_close` holds; any other reset is passed on as one.
-Once each pipe has moved, `next_step` looks at both; `STEPS` lists what is not WAIT:
+TORN becomes FINISHED only if `is_early_close` holds; any other reset is passed on as a reset. After
+both pipes have moved, `next_step` looks up their states in `STEPS`; what is not listed is WAIT:
 
     client to upstream     upstream to client     step
     FINISHED or UNHEARD    FINISHED or UNHEARD    CLOSE
@@ -29,18 +30,18 @@ from enum import Enum, auto
 
 
 class PipeState(Enum):
-    """How far one direction of a connection has come."""
+    """The state of one direction of a connection."""
 
-    FLOWING = auto()  # the source may send, and the sink takes it
-    DISCARDING = auto()  # the source may send, but nobody takes it
+    FLOWING = auto()  # the source may send, and the sink accepts it
+    DISCARDING = auto()  # the source may send, but the sink accepts nothing
     DRAINING = auto()  # the source has ended; what is held goes first, then the end
     TORN = auto()  # the source was reset; what is held goes first
-    FINISHED = auto()  # the sink was told of the end
-    UNHEARD = auto()  # the source has ended, and the sink takes nothing, not even the end
+    FINISHED = auto()  # the end was passed on to the sink
+    UNHEARD = auto()  # the source has ended, and the sink accepts nothing, not even the end
 
 
 class PipeEvent(Enum):
-    """What happens to one direction of a connection."""
+    """An event of one direction of a connection."""
 
     END = auto()
     RESET = auto()
@@ -49,7 +50,7 @@ class PipeEvent(Enum):
 
 
 class NextStep(Enum):
-    """What is to be done with the connection."""
+    """What to do with the connection."""
 
     WAIT = auto()
     LINGER = auto()  # close soon: the last side that sends may still have to read
@@ -84,19 +85,19 @@ STEPS = {
 
 
 def next_state(state: PipeState, event: PipeEvent) -> PipeState:
-    """Return the state of a pipe after `event`; an event that is not in the table changes none."""
+    """Return the state of a pipe after `event`; an event that is not in the table is ignored."""
     return TRANSITIONS.get((state, event), state)
 
 
 def next_step(up: PipeState, down: PipeState) -> NextStep:
-    """Return what follows from the states of both pipes: client to upstream, and back."""
+    """Return the step for the states of both pipes: client to upstream, and back."""
     return STEPS.get((up, down), NextStep.WAIT)
 
 
 def is_early_close(up: PipeState, *, holds_bytes: bool) -> bool:
-    """Tell whether an upstream's reset only says that it closed without reading everything.
+    """Tell whether an upstream's reset only means that it closed without reading everything.
 
-    A proxy does that when it answers before a request's end: then what it said counts. So it is
-    for an upstream that was still to get bytes, or has refused some.
+    A proxy does that when it answers before the end of a request; its answer is then valid. This is
+    assumed if bytes for the upstream are still held, or if it has refused some.
     """
     return holds_bytes or up is _DISCARDING or up is _UNHEARD

@@ -1,8 +1,8 @@
-"""The relay program at the end of a sandbox's only network route.
+"""Relay program: connects a sandbox's only network route to the proxy.
 
-It starts in milliseconds: it imports nothing of mitmproxy, click or asyncio, and also runs as
-`python -I -S PATH/relay.py`, with no package installed. Law: default-deny. It listens
-on loopback addresses and on Unix sockets only, unless --allow-remote is given.
+It starts in milliseconds, because it does not import mitmproxy, click or asyncio, and also runs as
+`python -I -S PATH/relay.py` without any installed package. Law kept: default-deny. It listens on
+loopback addresses and Unix sockets only, unless --allow-remote is given.
 """
 
 import os
@@ -15,7 +15,7 @@ from contextlib import ExitStack, suppress
 from selectors import EVENT_READ
 from types import FrameType
 
-if not __package__:  # run by its path: find the package around it, after the library
+if not __package__:  # run by its path: add the package's directory, after the standard library
     sys.path.append(os.path.abspath(os.path.join(os.path.dirname(__file__), *[os.pardir] * 3)))  # noqa: PTH100, PTH118, PTH120
 
 from claude_proxy.errors import ClaudeProxyError, ConfigError
@@ -51,7 +51,7 @@ _LOOPBACK_6 = bytes(15) + b"\x01"
 class ChildProcess:
     """The process of a command that the relay runs for."""
 
-    # Not typing.Protocol: importing that module would take a sixth of the start.
+    # Not a typing.Protocol: importing typing would take a sixth of the start-up time.
     def poll(self) -> int | None:
         """Return the exit code once there is one, as `subprocess` does."""
         raise NotImplementedError
@@ -70,7 +70,7 @@ type StartCommand = Callable[
 class RelayOptions:
     """The options of one relay."""
 
-    # No dataclass: that module takes as long to import as everything here.
+    # Not a dataclass: importing dataclasses takes as long as everything else here.
     def __init__(self) -> None:
         self.listen: list[str] = []
         self.to = ""
@@ -134,7 +134,7 @@ def parse_descriptor(text: str) -> int:
 
 
 def parse_tcp(text: str, option: str) -> TcpAddress:
-    """Read `ADDRESS:PORT`; no name but `localhost`, as a name would have to be resolved."""
+    """Read `ADDRESS:PORT`; of names only `localhost`, because others would have to be resolved."""
     host, _, port = text.rpartition(":")
     host = {"localhost": "127.0.0.1"}.get(host, host)
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
@@ -175,13 +175,15 @@ def parse_path(text: str, option: str) -> str:
 
 
 def parse_target(text: str) -> RelayTarget:
-    """Read where the bytes go."""
+    """Read the address that the relay connects to; ConfigError if it is invalid."""
     if text.startswith("unix:"):
         path = parse_path(text, "--to")
         return RelayTarget(f"unix:{path}", socket.AF_UNIX, path)
     host, port = parse_tcp(text, "--to")
     if not port:
-        raise ConfigError("port 0 is nowhere", where=f"--to {text}", fix="name the proxy's port")
+        raise ConfigError(
+            "port 0 cannot be connected to", where=f"--to {text}", fix="name the proxy's port"
+        )
     return RelayTarget(_tcp_name(host, port), _family(host), (host, port))
 
 
@@ -207,7 +209,7 @@ def _listener_of(text: str, options: RelayOptions, stack: ExitStack) -> _Listene
             _refuse_remote(listener.getsockname()[0], text, options)
         return _Listener(listener)
     if text.startswith("unix:"):
-        # Not the name that the socket reports: it was bound beside its path and renamed.
+        # Not the name that the socket reports: it was bound to a temporary path and renamed.
         return _Listener(_unix(text, stack), f"unix:{parse_path(text, '--listen')}")
     return _Listener(stack.enter_context(_tcp(text, options)))
 
@@ -230,7 +232,8 @@ def _inherited(text: str) -> socket.socket:
 
 
 def _unix(text: str, stack: ExitStack) -> socket.socket:
-    # The rules for socket files are those of the proxy; a relay in a sandbox needs none of them.
+    # The proxy's rules for socket files; imported here because a relay of a sandbox has no use for
+    # them.
     from pathlib import Path  # noqa: PLC0415
 
     from claude_proxy.system.unix_socket import listen_at  # noqa: PLC0415
@@ -321,7 +324,10 @@ class _Stop:
 
 
 def serve(options: RelayOptions, *, start: StartCommand | None = None) -> int:
-    """Relay until a signal, the end of `--until`, or the end of the command that `start` runs."""
+    """Relay until a signal, end of file on `--until`, or the end of the command of `start`.
+
+    Returns the exit code; raises ConfigError if an option is invalid.
+    """
     if not options.listen or not options.to:
         missing = "--to" if options.listen else "--listen"
         raise ConfigError(f"a relay needs {missing}", fix="see --help")
@@ -353,7 +359,7 @@ def _watch_lifeline(bridge: Bridge, descriptor: int) -> None:
             if os.read(descriptor, 512):
                 return
         except OSError:
-            pass  # the same as its end
+            pass  # the same as an end of file
         bridge.loop.stop()
 
     try:
@@ -362,7 +368,7 @@ def _watch_lifeline(bridge: Bridge, descriptor: int) -> None:
         raise ConfigError(
             f"descriptor {descriptor} cannot be watched ({_words_of(error)})",
             where=f"--until fd:{descriptor}",
-            fix="pass the reading end of a pipe",
+            fix="pass the read end of a pipe",
         ) from error
 
 
@@ -386,7 +392,7 @@ class _Signals:
         return self
 
     def watch(self, bridge: Bridge, act: Callable[[int], None]) -> None:
-        """Call `act` for each signal, including those that came before."""
+        """Call `act` for each signal, including those that have already arrived."""
 
         def arrived(_events: int) -> None:
             for number in self._reading.recv(64):
@@ -403,12 +409,12 @@ class _Signals:
 
 
 def _limit_of(requested: int) -> int:
-    """Raise the limit of descriptors where needed; return how many clients there is room for."""
+    """Raise the limit of open files if needed; return how many clients it allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = _DESCRIPTORS_WANTED if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS_WANTED)
     needed = min(2 * requested + _DESCRIPTORS_RESERVED, most)
     if soft != resource.RLIM_INFINITY and soft < needed:
-        # macOS has another limit beside this one.
+        # macOS has another limit besides this one, so this may fail.
         with suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
             soft = needed
@@ -429,8 +435,8 @@ def _print_line(line: str) -> None:
 
 
 def _write(descriptor: int, text: str) -> None:
-    # Not through sys.stderr, which is None where the caller closed it.
-    with suppress(OSError):  # that nobody reads it is no reason to stop
+    # Not through sys.stderr, which is None if the caller closed it.
+    with suppress(OSError):  # a closed stream is no reason to stop
         os.write(descriptor, text.encode("utf-8", "backslashreplace"))
 
 
@@ -444,7 +450,7 @@ def _fill_closed_descriptors() -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run one command line and return its exit code; print every error, raise none."""
+    """Run one command line and return its exit code; errors are printed, not raised."""
     _fill_closed_descriptors()
     if {"-h", "--help"} & set(arguments):
         _write(1, USAGE)

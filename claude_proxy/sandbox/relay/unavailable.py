@@ -1,13 +1,14 @@
-"""The answer to a client, in its own protocol, that the proxy behind a relay is unreachable.
+"""Error responses of a relay whose proxy is unreachable, in the client's own protocol.
 
-Sans-io. HTTP gets a 502, SOCKS5 a general failure; a client that speaks neither gets nothing, and
-is closed. The answer holds no more than that: paths and addresses of the host are not revealed.
-Imports nothing heavy, as the relay has to start in milliseconds.
+Sans-io. An HTTP client gets a 502, a SOCKS5 client a general failure (RFC 1928, section 6); any
+other connection is closed without a response. The response contains nothing else: paths and
+addresses of the host are not revealed. Imports nothing heavy, because the relay must start in
+milliseconds.
 """
 
 from collections.abc import Callable
 
-HEAD_LIMIT = 16 * 1024  # bytes kept of a request whose end the answer waits for
+HEAD_LIMIT = 16 * 1024  # most bytes of a request head that are buffered before the response
 
 _REASON = "proxy-unreachable"
 _BODY = (
@@ -34,7 +35,7 @@ type _Step = Callable[[], bytes | None]
 
 
 class Unavailable:
-    """The answer to one client: feed what it sends, send what comes back, close at the end."""
+    """The response to one client: `feed` it what the client sends, and send what it returns."""
 
     def __init__(self) -> None:
         self.over = False  # nothing more will be answered
@@ -59,7 +60,7 @@ class Unavailable:
         return answer
 
     def _nothing(self) -> None:
-        """Wait for ever: everything is answered."""
+        """Ignore further data: the response is complete."""
 
     def _first(self) -> bytes | None:
         if not self._buffer:
@@ -75,7 +76,7 @@ class Unavailable:
     def _http(self) -> bytes | None:
         buffer = self._buffer
         line, separator, _ = buffer.partition(b"\n")
-        # A client that is answered before it has sent its head may never read the answer.
+        # A client that gets a response before it has sent its whole head may never read it.
         whole = b"\r\n\r\n" in buffer or b"\n\n" in buffer or len(buffer) >= HEAD_LIMIT
         if not whole and (not separator or b" HTTP/1." in line):
             return None

@@ -60,7 +60,7 @@ _PTRACE_SEIZE = 0x4206  # the process continues, and is released when this one e
 def ptrace(spec: Spec) -> Iterator[Try]:
     """Trace the processes outside, read their memory, take their descriptors."""
     for what, pid, born in spec["processes"]:
-        if _birth_of(pid) != born:
+        if _start_time_of(pid) != born:
             yield stopped(what, NAMESPACE, "not visible")
             continue
         yield attempt(f"seize {what}", partial(_seize, pid), filtered=True)
@@ -98,11 +98,11 @@ def kill(spec: Spec) -> Iterator[Try]:
 def _signal(pid: int, start: str) -> None:
     os.kill(pid, 0)
     # The id may belong to another process here; the start time tells.
-    if _birth_of(pid) not in {start, ""}:
+    if _start_time_of(pid) not in {start, ""}:
         raise ProcessLookupError(errno.ESRCH, "another process")
 
 
-def _birth_of(pid: int) -> str:
+def _start_time_of(pid: int) -> str:
     words = read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
     return words[19].decode() if len(words) > 19 else ""  # noqa: PLR2004
 

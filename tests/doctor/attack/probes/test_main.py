@@ -9,7 +9,7 @@ from typing import Any
 
 from claude_proxy.doctor.attack.canaries import Canaries
 from claude_proxy.doctor.attack.probes.__main__ import ATTACKS
-from claude_proxy.sandbox.run_directory import birth_of
+from claude_proxy.sandbox.run_directory import start_time_of
 from tests.doctor.cage import (
     reports,
     tight,
@@ -42,7 +42,7 @@ KERNELS = [
 
 def test_a_tight_sandbox_stops_them_all(canaries: Canaries) -> None:
     facts: dict[str, Any] = {"canaries": canaries.facts(), "secret": canaries.token}
-    processes = [["the launcher", os.getpid(), str(birth_of(os.getpid()))]]
+    processes = [["the launcher", os.getpid(), str(start_time_of(os.getpid()))]]
 
     with tight() as (around, descriptors):
         found = reports(KERNELS, around=around, pass_fds=descriptors, processes=processes, **facts)

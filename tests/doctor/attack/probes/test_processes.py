@@ -5,7 +5,7 @@ import socket
 from typing import Any
 
 from claude_proxy.doctor.attack.canaries import Canaries
-from claude_proxy.sandbox.run_directory import birth_of
+from claude_proxy.sandbox.run_directory import start_time_of
 from tests.doctor.cage import (
     got_through,
     outcomes,
@@ -19,7 +19,7 @@ AS_ROOT = os.geteuid() == 0
 def test_processes_outside_that_can_be_reached_are_seen(canaries: Canaries) -> None:
     assert canaries.process is not None
     pid = canaries.process.pid
-    facts = [["the canary", pid, str(birth_of(pid))]]
+    facts = [["the canary", pid, str(start_time_of(pid))]]
     told: dict[str, Any] = {"processes": facts, "secret": canaries.token}
 
     traced = run_probe("ptrace", around=["env"], **told)

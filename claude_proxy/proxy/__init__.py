@@ -1,1 +1,1 @@
-"""The data path of one connection: gate, dialer, connection, listeners, layers."""
+"""The data path of a connection: listeners, layers, the gate, the dialer, response inspection."""

@@ -1,9 +1,9 @@
-"""The driver of one client connection: bytes become events for the layers, their commands I/O.
+"""Client connection driver: turns received bytes into events for the layers, and commands into I/O.
 
 It replaces mitmproxy's `ProxyConnectionHandler`, whose streams, tasks and locks cost more than the
-work itself, and speaks the same sans-io language to the same layers. Law: fail closed. Whatever
-raises in a layer, a hook or a dial ends the connection. The ways in which one ends are listed in
-`connection_end`.
+work itself, and exchanges the same sans-io events and commands with the layers. Law kept: fail
+closed. An exception in a layer, a hook or a dial ends the connection. `connection_end` lists all
+the ways in which a connection ends.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ type Hook = Callable[..., object]
 _LINGER_S = 10.0
 _LINGER_BYTES = 64 * 1024 * 1024
 
-# A module name, as looking up an enum's member costs more than the comparison.
+# A module-level name, because looking up an enum member costs more than the comparison.
 _OPEN = EndState.OPEN
 
 _numbers = itertools.count(time.time_ns())
@@ -58,7 +58,7 @@ class TopLayer(Protocol):
 
 @dataclass(eq=False)
 class Services:
-    """What every connection of one proxy shares."""
+    """The objects that all connections of one proxy share."""
 
     gate: Gate
     dialer: Dialer
@@ -71,9 +71,9 @@ class Services:
 
 
 class ClientConnection:
-    """One client connection with whatever upstream connections it has opened."""
+    """One client connection with the upstream connections that it has opened."""
 
-    def __init__(  # noqa: PLR0913 - what is known of how the client came in
+    def __init__(  # noqa: PLR0913 - facts about the client and its listener
         self,
         services: Services,
         client: Client,
@@ -117,7 +117,7 @@ class ClientConnection:
 
     @property
     def is_ending(self) -> bool:
-        """Whether its layers have been told that it is over."""
+        """Whether the connection has left the OPEN state."""
         return self._end_state is not _OPEN
 
     # --- from the transports
@@ -132,12 +132,12 @@ class ClientConnection:
         if self._drops_preconnected(endpoint):
             return
         if endpoint is self.endpoint or self.session.waiting is not Waiting.IDLE:
-            # An upstream that only answers pings must not keep an idle client connected for ever.
+            # An upstream that only answers pings must not keep an idle client connected forever.
             self.active_at = asyncio.get_running_loop().time()
         self.process(events.DataReceived(endpoint.connection, data))
 
     def ended(self, endpoint: Endpoint) -> None:
-        """Take note that the peer will send no more; it may still read."""
+        """Handle a peer's end of stream; the peer may still read."""
         connection = endpoint.connection
         if self._end_state is not _OPEN and endpoint is self.endpoint:
             self._end(EndEvent.EOF)
@@ -149,7 +149,7 @@ class ClientConnection:
             self.process(events.ConnectionClosed(connection))
 
     def lost(self, endpoint: Endpoint) -> None:
-        """Take note that the transport is gone, for whatever reason."""
+        """Handle the loss of a transport, whether it was closed or reset."""
         if self._drops_preconnected(endpoint):
             return
         connection = endpoint.connection
@@ -164,7 +164,7 @@ class ClientConnection:
         self.balance()
 
     def balance(self) -> None:
-        """Read from no peer whose bytes could not be passed on (backpressure)."""
+        """Pause reading from each peer whose bytes cannot be passed on (backpressure)."""
         endpoints = self._endpoints.values()
         up = any(endpoint.is_congested for endpoint in endpoints if endpoint is not self.endpoint)
         for endpoint in endpoints:
@@ -222,10 +222,10 @@ class ClientConnection:
         elif isinstance(command, commands.RequestWakeup):
             self._wake_later(command)
         elif isinstance(command, commands.Log):
-            pass  # mitmproxy's log lines quote what peers sent, credentials among it
+            pass  # mitmproxy's log lines quote what peers sent, including credentials
         else:
             raise TypeError(
-                f"a layer issued {type(command).__name__}, which this driver does not know"
+                f"a layer issued {type(command).__name__}, which this driver does not support"
             )
 
     def _wake_later(self, command: commands.RequestWakeup) -> None:
@@ -287,7 +287,7 @@ class ClientConnection:
         self.balance()
 
     def _takes_preconnected(self, server: Server) -> bool:
-        """Give `server` the connection that was opened for the tunnel, if there is one."""
+        """Let `server` use the connection that was opened for the tunnel, if there is one."""
         preconnected, self.session.preconnected = self.session.preconnected, None
         endpoint = None if preconnected is None else self._endpoints.get(preconnected)
         if preconnected is None or endpoint is None:
@@ -310,7 +310,7 @@ class ClientConnection:
         return True
 
     def _drops_preconnected(self, endpoint: Endpoint) -> bool:
-        """Close a preconnected upstream that speaks or leaves unasked; the lane dials again."""
+        """Close a preconnected upstream that sends or closes before a request; it is redialled."""
         preconnected = self.session.preconnected
         if preconnected is None or endpoint.connection is not preconnected:
             return False
@@ -355,11 +355,11 @@ class ClientConnection:
         if before is _OPEN:
             self._release()
         if after in {EndState.RESET, EndState.GONE}:
-            # Its room is free from now on, not only once the loop has closed the sockets.
+            # It no longer counts towards the limit, although its sockets are closed a bit later.
             self.services.connections.discard(self)
 
     def _linger(self) -> None:
-        """Send what is left, close our half, and read on for a while without listening."""
+        """Send what is left, close our half, and read and discard for a while."""
         transport = self.endpoint.transport
         self._end_deadline = asyncio.get_running_loop().time() + _LINGER_S
         self.endpoint.is_held = False
@@ -368,7 +368,7 @@ class ClientConnection:
             self.endpoint.pause(pause=False)
 
     def _flush(self) -> None:
-        """Close the transport, which sends what is left; a peer that reads nothing is limited."""
+        """Close the transport after it has sent what is left, which has a time limit."""
         if self._end_deadline == math.inf:
             self._end_deadline = asyncio.get_running_loop().time() + _LINGER_S
         if self.endpoint.transport is not None:
@@ -386,7 +386,7 @@ class ClientConnection:
             if endpoint is not self.endpoint:
                 connection.state = ConnectionState.CLOSED
                 del self._endpoints[connection]
-                # The client has broken off what it was sending: there is nothing to complete.
+                # The client has aborted its request, so there is nothing to complete.
                 self._close_upstream(endpoint, 0)
 
     @staticmethod
@@ -395,12 +395,12 @@ class ClientConnection:
         if transport is None:
             return
         transport.close()
-        # A peer that reads nothing would keep the last bytes, and this connection, for ever.
+        # A peer that does not read would keep the last bytes, and this connection, forever.
         if transport.get_write_buffer_size():
             asyncio.get_running_loop().call_later(patience_s, endpoint.reset)
 
     def _fail(self, error: Exception) -> None:
-        # One line without a traceback, which may hold what a client sent; --verbose shows it.
+        # One line without a traceback, which may contain what a client sent; --verbose shows it.
         logger.error("a connection was closed after an internal error (%s)", type(error).__name__)
         logger.debug("the error", exc_info=error)
         self.abort()
@@ -417,7 +417,7 @@ class ClientConnection:
     # --- from the proxy as a whole
 
     def sweep(self, now: float) -> None:
-        """End what has waited too long; called about once a second."""
+        """End the connection if it has waited too long; called about once a second."""
         if self._end_state is not _OPEN:
             if now > self._end_deadline:
                 self._end(EndEvent.ABORT)
@@ -434,7 +434,7 @@ class ClientConnection:
             self._close_if_open()
 
     def _time_limit(self) -> tuple[float, float]:
-        """Return how long the present wait may last, and from when that counts."""
+        """Return the time limit of the current wait in seconds, and when it started."""
         limits, since = self.services.limits, self._waiting_since
         match self.session.waiting:
             case Waiting.HEAD:
@@ -444,7 +444,7 @@ class ClientConnection:
             case Waiting.UPSTREAM:
                 return limits.connect_timeout_s + limits.handshake_timeout_s, since
             case Waiting.BODY if self.session.gate.is_crowded:
-                # A client that sends a byte now and then would keep the room that all share.
+                # A client that trickles bytes would occupy the room that all clients share.
                 return limits.head_timeout_s, since
             case _:
                 return limits.idle_timeout_s, max(self.active_at, since)
@@ -467,7 +467,7 @@ class ClientConnection:
         return holds and (request is None or gate.request_may_stay_open(request))
 
     def shut(self) -> None:
-        """Accept no further request; close now if nothing is under way."""
+        """Accept no further request; close now if no exchange is in progress."""
         self.session.closing = True
         if self.idle:
             self._close_connection(self.client)
@@ -478,11 +478,11 @@ class ClientConnection:
         return self.session.waiting in (Waiting.IDLE, Waiting.HEAD, Waiting.HANDSHAKE)
 
     def _close_if_open(self) -> None:
-        """Close, where a layer has not done so itself."""
+        """Close the client's connection if the layers have not done so."""
         if not self.is_ending:
             self._close_connection(self.client)
 
 
 def _is_tunnel(server: Server) -> bool:
-    """Tell whether another proxy is to be asked for a tunnel to `server`."""
+    """Tell whether an upstream proxy would be asked for a tunnel to `server`."""
     return server.tunnel if isinstance(server, UpstreamServer) else True

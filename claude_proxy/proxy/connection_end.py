@@ -1,7 +1,7 @@
-"""End states of a client connection: every way in which one ends, as one table.
+"""End states of a client connection: every way in which one ends, as one table; pure.
 
-Law: fail closed. Once a connection has left OPEN, no byte of its client reaches a layer, its
-layers have been told, and its upstream connections are released. Pure.
+Law kept: fail closed. Once a connection has left OPEN, no byte of its client reaches a layer, its
+layers have been notified, and its upstream connections are released.
 
 `TRANSITIONS` is this table:
 
@@ -12,19 +12,19 @@ layers have been told, and its upstream connections are released. Pure.
     RESET        -            -              -            -        GONE
     GONE         -            -              -            -        -
 
-What makes which event:
+The cause of each event:
 
-    the client closes or breaks off                         LOST
+    the client closes or resets                             LOST
     a layer closes the client, which may still be sending   CLOSE
     a layer closes the client after its end of stream       CLOSE_AT_EOF
     a time limit passes, or the rule of a tunnel is gone    CLOSE or CLOSE_AT_EOF
     the proxy stops while the connection is idle            CLOSE or CLOSE_AT_EOF
     a layer, a hook or a dial raises                        ABORT
     room is needed for another client                       ABORT
-    the client broke off while it was not read from         ABORT
+    the client reset while it was not read from             ABORT
     lingering or flushing takes too long, or too many bytes ABORT
 
-An end of stream in OPEN ends nothing: it is an event for the layers, which may still answer.
+An end of stream in OPEN does not end the connection: the layers get it, and may still respond.
 """
 
 from enum import Enum, auto
@@ -32,17 +32,17 @@ from typing import Final
 
 
 class EndState(Enum):
-    """How far the end of a connection has come."""
+    """The state of a connection, from open to gone."""
 
     OPEN = auto()
-    LINGERING = auto()  # the answer is on its way, our half is closed, what comes is thrown away
+    LINGERING = auto()  # the response is sent, our half is closed, received bytes are discarded
     FLUSHING = auto()  # the client has ended; the transport closes once everything is written
-    RESET = auto()  # the transport was aborted, and has not said yet that it is gone
+    RESET = auto()  # the transport was aborted, and has not reported yet that it is gone
     GONE = auto()  # the transport is gone
 
 
 class EndEvent(Enum):
-    """What brings the end of a connection forward."""
+    """An event that ends a connection, or advances its end."""
 
     CLOSE = auto()
     CLOSE_AT_EOF = auto()
@@ -66,5 +66,5 @@ TRANSITIONS: Final = {
 
 
 def next_state(state: EndState, event: EndEvent) -> EndState:
-    """Return the state after `event`; an event that is not in the table changes none."""
+    """Return the state after `event`; an event that is not in the table is ignored."""
     return TRANSITIONS.get((state, event), state)

@@ -1,7 +1,7 @@
 """Dialer: resolves a name once, has every address judged, and connects to a judged one.
 
-Judged is dialled: the socket is connected to an address that the policy saw; there is no second
-look-up in between (DNS rebinding). Every exit is gated: nothing else in the program opens a
+Laws kept: judged is dialled: the socket connects to an address that the policy has seen, without a
+second lookup in between (DNS rebinding). Every exit is gated: nothing else in the program opens a
 connection to the outside.
 """
 
@@ -23,11 +23,11 @@ from claude_proxy.policy.policy import AddressOwner
 from claude_proxy.wire.address import Address, effective
 from claude_proxy.wire.authority import Authority
 
-type _AddrInfo = tuple[Any, ...]  # as `socket.getaddrinfo` returns it
+type _AddrInfo = tuple[Any, ...]  # an entry that `socket.getaddrinfo` returns
 type Judge = Callable[[Address, AddressOwner], Decision]
 type Resolve = Callable[[str, int], Awaitable[list[Address]]]
 
-# RFC 8305 section 5: start the next attempt after 250 ms without an answer.
+# RFC 8305, section 5: start the next attempt after 250 ms without an answer.
 _STAGGER_S = 0.25
 _RESOLVER_THREADS = 32
 _CONNECT_ANSWER_LIMIT = 16 * 1024
@@ -35,7 +35,7 @@ _PROXY_STATUS = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})(?![^ \r])").match
 
 
 class Failure(StrEnum):
-    """Why a dial did not succeed; stable, for the audit and for the 502's reason."""
+    """Why a dial failed; stable, used in the audit log and as the reason of a 502 or 504."""
 
     DENIED = "denied"
     UNRESOLVED = "dns-failed"
@@ -46,7 +46,7 @@ class Failure(StrEnum):
 
 
 class DialError(Exception):
-    """An upstream that could not be dialled; `decision` is set where the policy said no."""
+    """An upstream could not be dialled; `decision` is set if the policy denied it."""
 
     def __init__(self, failure: Failure, text: str, decision: Decision | None = None) -> None:
         super().__init__(text)
@@ -60,15 +60,15 @@ class Dialled:
     """A connected socket and its peer."""
 
     socket: socket.socket
-    peer: Authority  # the address that was judged; the upstream proxy's where one is used
+    peer: Authority  # the address that was judged; with an upstream proxy, the proxy's
 
 
 class SystemResolver:
-    """Asks the operating system, each time on a thread of its own.
+    """Resolves names with the operating system's resolver, in a separate thread per lookup.
 
-    asyncio's default executor has few threads, and uvloop's resolver four: a name server that
-    does not answer would stop all other work there. The threads are daemons, not an executor's, so
-    that the program does not wait for them when it ends.
+    asyncio's default executor has few threads, and uvloop's resolver four: a name server that does
+    not answer would block all others. The threads are daemon threads, not an executor's, so that
+    the program does not wait for them when it ends.
     """
 
     def __init__(self) -> None:
@@ -93,7 +93,7 @@ class SystemResolver:
                 found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
             except (OSError, UnicodeError) as error:
                 found = error if isinstance(error, OSError) else OSError(str(error))
-            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+            with contextlib.suppress(RuntimeError):  # the loop has been closed
                 loop.call_soon_threadsafe(settle, found)
 
         async with self._threads:
@@ -105,7 +105,7 @@ class SystemResolver:
 
 
 class Dialer:
-    """Connects to what the policy allows, and to nothing else."""
+    """Connects only to addresses that the policy allows."""
 
     def __init__(
         self,
@@ -139,8 +139,9 @@ class Dialer:
     async def dial(self, target: Authority, judge: Judge, *, tunnel: bool) -> Dialled:
         """Connect to `target`, or raise `DialError`.
 
-        With an upstream proxy, `tunnel` asks it for a CONNECT; plain HTTP is sent to it directly.
-        That proxy then resolves the names, so only literal addresses can be judged here.
+        With an upstream proxy, `tunnel` opens a tunnel with CONNECT; otherwise the caller sends
+        plain HTTP to the upstream proxy itself. That proxy resolves names, so only literal
+        addresses can be judged here.
         """
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -159,7 +160,7 @@ class Dialer:
             if decision is not None and not decision.allowed:
                 # One bad address denies the name: picking the good ones of a mixed answer would
                 # let an attacker who controls the name's DNS try until one fits.
-                text = f"{target.host} leads to an address that is not allowed"
+                text = f"{target.host} resolves to an address that is not allowed"
                 raise DialError(Failure.DENIED, text, decision)
         return await _first_connected(addresses, target)
 
@@ -168,7 +169,7 @@ class Dialer:
     ) -> Decision | None:
         if self._is_own_listener(address, port):
             return judge(address, AddressOwner.OWN_LISTENER)
-        # An address that the operator set on the command line needs no rule.
+        # An address that the owner pinned (--resolve) needs no rule.
         if is_pinned:
             return None
         mine = self._is_this_machine(address)
@@ -187,22 +188,22 @@ class Dialer:
         return found
 
     def _is_own_listener(self, address: Address, port: int) -> bool:
-        inner = effective(address)  # "::ffff:127.0.0.1" arrives at 127.0.0.1
+        inner = effective(address)  # "::ffff:127.0.0.1" reaches 127.0.0.1
         return any(port == own.port and self._arrives_at(own, inner) for own in self.own)
 
     def _arrives_at(self, own: Authority, address: Address) -> bool:
         if own.address == address:
             return True
         everywhere = own.address is not None and own.address.is_unspecified
-        # Linux connects 0.0.0.0 to itself.
+        # Linux connects a socket to 0.0.0.0 to this machine.
         return address.is_unspecified or (everywhere and self._is_this_machine(address))
 
     @staticmethod
     def _is_this_machine(address: Address) -> bool:
-        """Tell whether packets to `address` would come back to this machine.
+        """Tell whether `address` belongs to this machine.
 
-        Connecting a UDP socket sends nothing; the kernel only picks the source address, and
-        that is the destination itself where the destination is this machine.
+        Connecting a UDP socket sends nothing; the kernel only chooses the source address, which is
+        the destination itself if the destination is this machine.
         """
         if address.is_loopback or address.is_unspecified:
             return True
@@ -248,8 +249,8 @@ class Dialer:
         await loop.sock_sendall(sock, b"\r\n".join(lines) + b"\r\n\r\n")
         answer = b""
         while b"\r\n\r\n" not in answer:
-            # Nothing can follow the head yet: the answer to a CONNECT has no body, and what is
-            # in the tunnel speaks only after the client.
+            # Nothing can follow the head yet: a response to CONNECT has no body, and the client
+            # has sent nothing that the target could answer.
             data = await loop.sock_recv(sock, 4096)
             if not data or len(answer) > _CONNECT_ANSWER_LIMIT:
                 raise DialError(Failure.PROXY, "the upstream proxy closed the connection")
@@ -264,7 +265,7 @@ class Dialer:
 
 
 async def _first_connected(addresses: list[Address], target: Authority) -> Dialled:
-    """Connect to the first address that answers, each started a little after the one before."""
+    """Connect to the first address that answers (Happy Eyeballs, RFC 8305, section 5)."""
     attempts: set[asyncio.Task[Dialled]] = set()
     waiting = list(_alternated(addresses))
     last: OSError | None = None
@@ -301,7 +302,7 @@ def _close_late(attempt: asyncio.Task[Dialled]) -> None:
 
 async def _connect(address: Address, port: int) -> Dialled:
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6  # noqa: PLR2004
-    # Naming the protocol matters: asyncio switches Nagle off only for IPPROTO_TCP sockets.
+    # The protocol is given because asyncio sets TCP_NODELAY only on IPPROTO_TCP sockets.
     sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         sock.setblocking(False)
@@ -313,7 +314,7 @@ async def _connect(address: Address, port: int) -> Dialled:
 
 
 def _alternated(addresses: list[Address]) -> Iterable[Address]:
-    """Interleave the families, the system's first choice first (RFC 8305 section 4)."""
+    """Interleave the address families, the system's first choice first (RFC 8305, section 4)."""
     first = addresses[0].version
     same = [address for address in addresses if address.version == first]
     other = [address for address in addresses if address.version != first]

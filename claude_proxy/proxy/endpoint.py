@@ -1,4 +1,4 @@
-"""One transport of a client connection: the client's own, or that of an upstream."""
+"""Endpoint: the asyncio transport of a client, or of an upstream of its connection."""
 
 import asyncio
 import contextlib
@@ -19,16 +19,16 @@ class EndpointOwner(Protocol):
     """The connection that an endpoint belongs to."""
 
     def received(self, endpoint: "Endpoint", data: bytes) -> None:
-        """Take bytes of the peer."""
+        """Handle bytes from the peer."""
 
     def ended(self, endpoint: "Endpoint") -> None:
-        """Take note that the peer sends no more."""
+        """Handle the peer's end of stream."""
 
     def lost(self, endpoint: "Endpoint") -> None:
-        """Take note that the transport is gone."""
+        """Handle the loss of the transport."""
 
     def balance(self) -> None:
-        """Pause or resume reading, as a write buffer has filled or emptied."""
+        """Pause or resume reading after a write buffer has filled or drained."""
 
 
 class Endpoint(asyncio.Protocol):
@@ -61,9 +61,9 @@ class Endpoint(asyncio.Protocol):
     @override
     def connection_lost(self, exc: Exception | None) -> None:
         if exc is not None and isinstance(self.connection, UpstreamServer):
-            # A reader of an answer that ends with the connection has to know that this was no
-            # orderly end. Not for mitmproxy's own connections: with an error set it would not
-            # dial the same address again.
+            # A response that ends with the connection is incomplete after a reset, so its reader
+            # must know. Not for mitmproxy's own connections: with an error set, mitmproxy would
+            # not dial the same address again.
             self.connection.error = type(exc).__name__
         self.owner.lost(self)
 
@@ -88,14 +88,14 @@ class Endpoint(asyncio.Protocol):
                 transport.resume_reading()
 
     def was_reset(self) -> bool:
-        """Tell whether the peer reset while it was not read from, which no event reports."""
+        """Tell whether the peer reset while reading was paused, which no event reports."""
         if not self.is_paused or self.transport is None or self.transport.is_closing():
             return False
         sock = self.transport.get_extra_info("socket")
         return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
 
     def reset(self) -> None:
-        """End with a reset: the kernel would keep offering its bytes to a peer that reads none."""
+        """Close with a reset; after a plain close the kernel would still try to send its buffer."""
         transport = self.transport
         if transport is None:
             return

@@ -1,7 +1,8 @@
-"""The gate: decides and records in one step; every layer that could let bytes out asks it.
+"""The gate: the policy enforcement point, which decides and records in one step.
 
-Recorded or denied: a decision that cannot be recorded is a denial. A fault denies. Both laws are
-kept here and nowhere else, so no layer can forget them. The policy alone decides.
+Every layer that could let bytes out asks it. Laws kept: recorded or denied: a decision that cannot
+be recorded is a denial. Fail closed: an internal error is a denial. Both laws are kept only here,
+so no layer can forget them. The policy alone decides.
 """
 
 import logging
@@ -38,25 +39,25 @@ logger = logging.getLogger(__name__)
 
 type Record = Callable[[Event], None]
 
-# Bytes of bodies that may wait to be judged, all connections together.
+# Most bytes of request bodies that may wait to be judged, over all connections.
 _HELD_LIMIT = 512 * 1024 * 1024
 
 
 class SecretProvider(Protocol):
-    """Holds the values of the credentials."""
+    """Provides the values of the credentials."""
 
     @property
     def secrets(self) -> AvailableSecrets:
-        """What is known now of each binding."""
+        """The secrets that are available now, by the name of their binding."""
 
     def learn(self, name: str, login: tuple[bytes, bytes], /) -> None:
-        """Pin the first login of a binding, for good.
+        """Pin the first login of a binding permanently.
 
-        OSError: it cannot be stored; without an `errno`: another one was first.
+        Raises OSError if it cannot be stored; without an `errno` if another login is pinned.
         """
 
     def answered(self, name: str, status: int) -> None:
-        """Note the status that an upstream answered a credential with."""
+        """Note the status of an upstream's response to a request with a credential."""
 
 
 class NoSecrets:
@@ -74,7 +75,7 @@ class NoSecrets:
 
 @dataclass(frozen=True, slots=True)
 class ClientInfo:
-    """Where an attempt came from: one client connection on one listener."""
+    """The origin of an attempt: one client connection on one listener."""
 
     connection: int
     client: str
@@ -83,7 +84,7 @@ class ClientInfo:
 
 @dataclass(slots=True)
 class Attempt:
-    """A recorded verdict, and what is known so far of how the attempt ended."""
+    """A recorded verdict, and the outcome of the attempt as far as it is known."""
 
     verdict: Verdict
     id: int
@@ -145,9 +146,9 @@ class Gate:
     def hello(
         self, client_info: ClientInfo, target: Authority, sni: str | None, *, encrypted: bool
     ) -> Attempt | None:
-        """Decide whether a ClientHello agrees with its tunnel; None: it does.
+        """Decide whether a ClientHello agrees with its tunnel; None if it does.
 
-        Agreement is part of the tunnel's own decision; only a disagreement is a new fact.
+        Agreement is part of the tunnel's own decision; only a disagreement is recorded.
         """
         decision = _decided(lambda: self.policy.decide_hello(target, sni, encrypted=encrypted))
         if decision.allowed:
@@ -155,19 +156,19 @@ class Gate:
         return self._recorded(client_info, Verdict(decision), Phase.HELLO, target, scheme="https")
 
     def may_stay_open(self, target: Authority, *, passthrough: bool) -> bool:
-        """Tell whether an open tunnel may stay open; only its end would be a new fact."""
+        """Tell whether an open tunnel may stay open; nothing is recorded."""
         decision = _decided(lambda: self.policy.decide_connect(target))
         # A tunnel that is not intercepted must not outlive the rule that exempts it.
         return decision.allowed and (not passthrough or decision.tls is Tls.PASSTHROUGH)
 
     def request_may_stay_open(self, request: Request) -> bool:
-        """Tell whether what a request has opened, a WebSocket, may stay open."""
+        """Tell whether the WebSocket that a request opened may stay open; nothing is recorded."""
         return _decided(lambda: self.policy.decide_request(request)).allowed
 
     # --- dials
 
     def dial(self, client_info: ClientInfo, target: Authority) -> Decision:
-        """Decide once more, right before a dial: the policy may have changed since the request."""
+        """Decide again right before a dial: the policy may have changed since the request."""
         decision = _decided(lambda: self.policy.decide_connect(target))
         return self._recorded_if_denied(client_info, decision, target)
 
@@ -178,7 +179,7 @@ class Gate:
         address: Address,
         owner: AddressOwner = AddressOwner.OTHER,
     ) -> Decision:
-        """Decide whether `target` may lead to `address`; only a denial is recorded.
+        """Decide whether `target` may resolve to `address`; only a denial is recorded.
 
         The address of an allowed dial is in the outcome of the request that needed it.
         """
@@ -214,22 +215,22 @@ class Gate:
     def _evaluated(self, request: Request) -> Verdict:
         try:
             return self.policy.evaluate(request, self._secret_provider.secrets)
-        except Exception:  # a fault denies
+        except Exception:  # fail closed
             logger.exception("deciding failed")
             return Verdict(FAULT)
 
     def _pin(self, credential: CredentialDecision) -> Decision | None:
-        """Pin the login that a request shows first; return why it may not pass."""
+        """Pin the first login that a request contains; return the denial if that fails."""
         if credential.learned is None or credential.credential is None:
             return None
         try:
             self._secret_provider.learn(credential.credential, credential.learned)
         except OSError as error:
-            if error.errno is None:  # another one was first
+            if error.errno is None:  # another login is already pinned
                 return ANOTHER_LOGIN_PINNED
             logger.error("a login cannot be pinned (%s); it is denied", error.strerror)  # noqa: TRY400
             return LOGIN_NOT_PINNED
-        except Exception:  # a fault denies
+        except Exception:  # fail closed
             logger.exception("pinning failed")
             return FAULT
         return None
@@ -237,9 +238,9 @@ class Gate:
     def content(
         self, client_info: ClientInfo, attempt: Attempt, request: Request, body: bytes
     ) -> Decision:
-        """Decide whether a request whose head was allowed may ask for what its body says.
+        """Decide whether the body of a request whose head was allowed is allowed as well.
 
-        What is allowed was recorded with the head; only a denial is a new fact.
+        An allowed request was recorded with its head; here only a denial is recorded.
         """
         decision = _decided(lambda: self._decide_content(attempt, request, body))
         if decision.allowed:
@@ -247,12 +248,12 @@ class Gate:
         return self._recorded_end(client_info, attempt, request, Phase.CONTENT, decision)
 
     def _decide_content(self, attempt: Attempt, request: Request, body: bytes) -> Decision:
-        # A reload while the body was held: the credential may be bound elsewhere by now.
+        # The policy may have been reloaded while the body was held, and the credential rebound.
         departure = self.policy.decide_departure(request, attempt.verdict)
         return self.policy.decide_content(request, body) if departure.allowed else departure
 
     def leave(self, client_info: ClientInfo, attempt: Attempt, request: Request) -> Decision:
-        """Decide whether a request may still leave, now that there is a connection for it."""
+        """Decide again whether a request may leave, once it has an upstream connection."""
         decision = _decided(lambda: self.policy.decide_departure(request, attempt.verdict))
         if decision.allowed:
             return decision
@@ -266,7 +267,7 @@ class Gate:
         phase: Phase,
         decision: Decision,
     ) -> Decision:
-        """Record that a request is denied after all that was allowed before."""
+        """Record that a request whose head was allowed is denied after all."""
         denial = self._recorded(
             client_info,
             Verdict(decision),
@@ -281,10 +282,10 @@ class Gate:
         return denial.decision
 
     def takes_trailers(self, request: Request) -> bool:
-        """Tell whether fields may follow the body: none may where they would have been judged."""
+        """Tell whether trailers may follow the body: not where header fields are judged."""
         return self.policy.allows_trailers(request.target)
 
-    def refuse(  # noqa: PLR0913 - each fact is a column of its own
+    def refuse(  # noqa: PLR0913 - each fact is a separate column of the audit log
         self,
         client_info: ClientInfo,
         phase: Phase,
@@ -305,11 +306,11 @@ class Gate:
 
     @property
     def is_crowded(self) -> bool:
-        """Whether more than half of the room for bodies that wait to be judged is taken."""
+        """Whether more than half of the memory for bodies that wait to be judged is used."""
         return self._held > _HELD_LIMIT // 2
 
     def hold(self, attempt: Attempt, size: int) -> bool:
-        """Tell whether there is room for `size` more bytes of a body that waits to be judged."""
+        """Reserve memory for `size` more bytes of a body that waits to be judged; False if full."""
         if self._held + size > _HELD_LIMIT:
             return False
         self._held += size
@@ -317,7 +318,7 @@ class Gate:
         return True
 
     def inspector_of(self, attempt: Attempt, request: Request) -> ResponseInspector | None:
-        """Return what must see the response, if anything must."""
+        """Return the inspector of a request's response; None if it needs none."""
         inspectors: list[ResponseInspector] = []
         if attempt.credential.guarded:
             inspectors.append(LeakGuard(attempt.credential.guarded))
@@ -329,7 +330,7 @@ class Gate:
         return inspectors[0] if len(inspectors) == 1 else InspectorChain(inspectors)
 
     def answered(self, attempt: Attempt, status: int | None) -> None:
-        """Note that the response's head is here."""
+        """Note the status and the time of the response's head."""
         attempt.status = status
         attempt.first_byte = time.monotonic()
         if attempt.credential.credential is not None and status is not None:
@@ -412,7 +413,7 @@ class Gate:
             self._report_outage(problem)
             if not self._allow_unrecorded:
                 verdict = verdict._replace(decision=UNRECORDED)
-        except Exception:  # a fault denies
+        except Exception:  # fail closed
             logger.exception("recording failed")
             verdict = verdict._replace(decision=FAULT)
         return Attempt(verdict, number, time.monotonic())
@@ -422,15 +423,15 @@ class Gate:
         return self._last_id
 
     def _report_outage(self, problem: AuditError) -> None:
-        # Once per outage: under load the same line thousands of times would hide the rest.
+        # Once per outage: thousands of equal lines would hide everything else.
         if self._audit_works:
             self._audit_works = False
-            then = "allowed, as asked for" if self._allow_unrecorded else "denied"
+            then = "allowed, as configured" if self._allow_unrecorded else "denied"
             logger.error("%s; until this is fixed everything is %s", problem.what, then)
 
 
 def _readable_by_meter(credential: CredentialDecision, request: Request) -> CredentialDecision:
-    """Ask for a response in an encoding that the meter can read."""
+    """Restrict Accept-Encoding to codings that the usage meter can read."""
     encodings = None if credential.guarded else readable_encodings(request.fields)
     if encodings is None:
         return credential
@@ -442,6 +443,6 @@ def _readable_by_meter(credential: CredentialDecision, request: Request) -> Cred
 def _decided(decide: Callable[[], Decision]) -> Decision:
     try:
         return decide()
-    except Exception:  # a fault denies
+    except Exception:  # fail closed
         logger.exception("deciding failed")
         return FAULT

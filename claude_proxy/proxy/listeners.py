@@ -1,7 +1,8 @@
 """Listeners: accept clients, refuse those that are not allowed, and start their connections.
 
-A mitmproxy proxy mode. Law: default-deny. A client outside the client networks of a TCP listener,
-or whose user a Unix socket is not for, is refused before a byte is read, and that is recorded.
+They are implemented as a mitmproxy proxy mode. Law kept: default-deny. A client outside the allowed
+networks of a TCP listener, or a user who may not use a Unix socket, is refused before a byte is
+read, and the refusal is recorded.
 """
 
 import asyncio
@@ -32,7 +33,7 @@ from claude_proxy.wire.address import Address, Network
 
 logger = logging.getLogger(__name__)
 
-_SHED_SHARE = 20  # one in this many connections is closed at a time, the longest idle first
+_SHED_SHARE = 20  # 1/20 of the connections is closed at a time, the longest idle first
 _SHED_PAUSE_S = 0.2
 _REFUSAL_S = 5.0
 _REFUSALS = 64
@@ -42,7 +43,7 @@ _NOT_ALLOWED = denial(Reason.CLIENT_NOT_ALLOWED.value, "", None).http1(close=Tru
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """A socket that clients connect to, and which clients may."""
+    """A listening socket, and the clients that may use it."""
 
     name: str  # in the audit log
     socket: socket.socket
@@ -50,7 +51,7 @@ class Listener:
     uids: frozenset[int] = frozenset()  # who may use a Unix socket
     credentials: ClientCredentials | None = None  # what TCP clients must present
     on_first_byte: Callable[[], None] | None = None  # called when the first client sends
-    services: Services | None = None  # of its connections; None: those that all others share
+    services: Services | None = None  # used by its connections; None: those of the proxy
     refusal: bytes = _NOT_ALLOWED  # sent to a client that may not use it
 
     @property
@@ -62,7 +63,7 @@ class Listener:
 class Listeners(Proxyserver):
     """mitmproxy's server addon, with the listeners of this module."""
 
-    name = "proxyserver"  # where mitmproxy looks for it
+    name = "proxyserver"  # mitmproxy looks it up by this name
 
     def __init__(
         self, listeners: list[Listener], services: Services, notify: Callable[[Notice], None]
@@ -74,13 +75,13 @@ class Listeners(Proxyserver):
         self._settled = asyncio.Event()
         self.services = services
         self._notify = notify
-        self.refused: set[_RefusedClient] = set()  # those that are still being told why
+        self.refused: set[_RefusedClient] = set()  # whose responses are still being sent
         self._shed_at = 0.0
         self._has_reported_full = False
 
     @property
     def modes(self) -> list[str]:
-        """The modes that mitmproxy is to run: one for each listener."""
+        """The proxy modes that mitmproxy runs: one for each listener."""
         return list(self.listeners)
 
     async def accepting(self) -> None:
@@ -90,18 +91,18 @@ class Listeners(Proxyserver):
             raise self.fault
 
     def settle(self, fault: Exception | None) -> None:
-        """Note that one listener accepts, or why not, which mitmproxy would only log."""
+        """Note that one listener accepts, or the error that mitmproxy would only log."""
         self.fault = self.fault or fault
         self._awaited -= 1
         if self._awaited == 0 or fault is not None:
             self._settled.set()
 
     def services_of(self, listener: Listener) -> Services:
-        """Return what the connections of a listener share."""
+        """Return the services that the connections of a listener use."""
         return listener.services or self.services
 
     def make_room(self) -> bool:
-        """Tell whether there is room for another connection; close idle ones if there is not."""
+        """Close idle connections if the limit is reached; tell whether another one is allowed."""
         connections, limit = self.services.connections, self.services.limits.connections
         if len(connections) < limit:
             self._has_reported_full = False
@@ -126,7 +127,7 @@ class Listeners(Proxyserver):
 
 
 def mode_of(number: int) -> str:
-    """Return the mode of one listener: a number, as a path may hold what a mode cannot."""
+    """Return the mode of a listener: by number, because a path may not be a valid mode."""
     return f"listener:{number}"
 
 
@@ -139,7 +140,7 @@ class ListenerMode(mode_specs.ProxyMode):
     transport_protocol: Literal["tcp"] = "tcp"
 
     def __post_init__(self) -> None:
-        """Check that there is a number."""
+        """Raise ValueError unless the data is a number."""
         if not self.data.isdecimal():
             raise ValueError("the mode of a listener is its number")
 
@@ -149,7 +150,7 @@ class ListenerInstance(AsyncioServerInstance[ListenerMode]):
 
     @property
     def listen_addrs(self) -> tuple[Any, ...]:
-        """Nothing: mitmproxy would take the path of a Unix socket for a host and a port."""
+        """Empty, because mitmproxy would take the path of a Unix socket for a host and a port."""
         return ()
 
     def make_top_layer(self, context: Context) -> layer.Layer:
@@ -174,7 +175,7 @@ class ListenerInstance(AsyncioServerInstance[ListenerMode]):
 
         if not listener.is_unix:
             return await loop.create_server(admission, sock=listener.socket, backlog=BACKLOG)
-        # Since Python 3.13 the loop would remove the socket's file, which others may have made.
+        # Since Python 3.13 the loop would remove the socket's file, which may not be ours.
         keep: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
         return await loop.create_unix_server(
             admission, sock=listener.socket, backlog=BACKLOG, **keep
@@ -182,7 +183,7 @@ class ListenerInstance(AsyncioServerInstance[ListenerMode]):
 
 
 class _Admission(asyncio.Protocol):
-    """A new connection, of which only the peer is known: admits it or refuses it."""
+    """Admits or refuses a new connection, of which only the peer is known."""
 
     def __init__(self, manager: Listeners, listener: Listener, mode: ListenerMode) -> None:
         self._manager = manager
@@ -196,7 +197,7 @@ class _Admission(asyncio.Protocol):
                 self._admit_process(transport)
             else:
                 self._admit_address(transport)
-        except Exception:  # fail closed; and uvloop would keep half a connection for ever
+        except Exception:  # fail closed; uvloop would also keep the connection half open forever
             logger.exception("a client could not be admitted")
             transport.abort()
 
@@ -268,10 +269,10 @@ class _Admission(asyncio.Protocol):
 
 
 class _RefusedClient(asyncio.Protocol):
-    """The connection of a refused client, open until the client has read why.
+    """The connection of a refused client, open until the client has read the response.
 
-    Closed at once, many clients would take it for no server at all (over a Unix socket curl could
-    not even connect), and with unread bytes it would be reset.
+    If it were closed at once, many clients would report that there is no server (over a Unix socket
+    curl could not even connect); and closing it with unread bytes would reset it.
     """
 
     def __init__(self, transport: asyncio.Transport, refused: set["_RefusedClient"]) -> None:
@@ -293,7 +294,7 @@ class _RefusedClient(asyncio.Protocol):
 
 
 class _FirstByteWatcher(asyncio.Protocol):
-    """A client's connection up to its first byte: a mere probe of the socket sends none."""
+    """A client's connection up to its first byte, which a mere probe of the socket never sends."""
 
     def __init__(
         self,

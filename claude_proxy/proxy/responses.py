@@ -1,8 +1,8 @@
-"""Responses of the proxy's own: the 403 page, 400, 407, 413, 502 and 504.
+"""Responses that the proxy itself sends: the 403 page, 400, 407, 408, 413, 502, 503 and 504; pure.
 
-Pure. A denial is read by a model inside the sandbox, so it says what was denied, why in one
-stable word, that a retry is useless, and what the owner can do outside. It never says which rules
-there are.
+Law kept: a denial never reveals the rules. It is read by a model inside the sandbox, so it says
+what was denied, the stable reason code, that a retry is useless, and what the owner can run
+outside.
 """
 
 import json
@@ -86,7 +86,7 @@ _USUAL_PORTS = {Scheme.HTTPS: 443, Scheme.HTTP: 80}
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A response of the proxy's own, before it is put into bytes."""
+    """A response that the proxy itself sends, before it is encoded."""
 
     status: int
     reason: str  # stable, kebab-case
@@ -140,8 +140,8 @@ class Refusal:
     def http1(self, *, accept: bytes | None = None, head_only: bool = False, close: bool) -> bytes:
         """Return the whole HTTP/1.1 response.
 
-        The reason is in the status phrase too: of the response to a CONNECT most clients show
-        nothing else (Python's `http.client` prints the phrase, curl the code).
+        The reason is in the status phrase as well, because most clients show nothing else of a
+        response to CONNECT (Python's `http.client` prints the phrase, curl the code).
         """
         as_json = wants_json(accept)
         body = self.body(as_json=as_json)
@@ -155,7 +155,7 @@ class Refusal:
 def denial(
     reason: str, label: str, target: Authority | None, scheme: Scheme = Scheme.HTTPS
 ) -> Refusal:
-    """Return the 403 for `reason`; the command that it names would allow `target`."""
+    """Return the 403 for `reason`, with the command that would allow `target` if one can."""
     known = Reason(reason)
     command = None
     if target is not None and known in _FIXED_BY_ALLOWING:
@@ -164,7 +164,7 @@ def denial(
 
 
 def _entry_for(target: Authority, scheme: Scheme) -> str:
-    """Spell a target as `claude-proxy allow` takes it, without the defaults."""
+    """Return a target as an argument of `claude-proxy allow`, without default scheme and port."""
     text = str(target).removesuffix(f":{_USUAL_PORTS[scheme]}")
     return text if scheme is Scheme.HTTPS else f"{scheme.value}://{text}"
 
@@ -176,12 +176,12 @@ def unauthenticated(label: str) -> Refusal:
 
 
 def bad_request(text: str, status: int = 400) -> Refusal:
-    """Return the response to a message that cannot be read in exactly one way."""
+    """Return the response to a malformed or ambiguous message."""
     return Refusal(400 if status not in _PHRASES else status, "bad-request", sentence(text))
 
 
 def sentence(text: str) -> str:
-    """Return `text` as a sentence; a name that it begins with keeps its spelling."""
+    """Return `text` as a sentence; if it begins with a name, that is not capitalized."""
     is_name = any(sign in text.partition(" ")[0] for sign in '.:"')
     return (text if is_name else text[:1].upper() + text[1:]).removesuffix(".") + "."
 
@@ -204,7 +204,7 @@ def unreachable(reason: str, explanation: str, label: str, *, timed_out: bool) -
 
 
 def wants_json(accept: bytes | None) -> bool:
-    """Tell whether an Accept field prefers JSON to text; without one, no."""
+    """Tell whether an Accept field prefers JSON to text; False without one."""
     if accept is None:
         return False
     accept = accept.lower()

@@ -1,6 +1,6 @@
-"""Errors of upstreams, and the refusal that each becomes: one mapping for HTTP/1.1 and HTTP/2.
+"""Upstream errors, and the 502 or 504 for each: one mapping for HTTP/1.1 and HTTP/2; pure.
 
-Pure. The reason is stable: it is in the refusal and in the audit log.
+The reasons are stable: they are in the response and in the audit log.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from claude_proxy.proxy.responses import Refusal, denial, sentence, unreachable
 
 @dataclass(frozen=True, slots=True)
 class UpstreamError:
-    """Why an upstream that was reached gave no response that can be passed on."""
+    """Why an upstream that was reached gave no response that can be forwarded."""
 
     reason: str
     text: str
@@ -31,18 +31,18 @@ def closed(text: str = "the upstream closed the connection without a response") 
 
 
 def bad_response(text: str) -> UpstreamError:
-    """Return the error of a response that is not valid HTTP, or not what was asked for."""
+    """Return the error of a response that is not valid HTTP, or does not fit the request."""
     return UpstreamError("upstream-bad-answer", text)
 
 
 def cut_off(reason: str) -> UpstreamError:
-    """Return the error of a response that an inspector ended."""
-    text = "the response holds what may not leave the proxy, or cannot be read"
+    """Return the error of a response that an inspector aborted."""
+    text = "the response contains a secret, or cannot be inspected"
     return UpstreamError(reason, text)
 
 
 def refusal_for(error: DialError | UpstreamError | str, request: Request, label: str) -> Refusal:
-    """Return the refusal for an upstream's error; a plain text is that of a TLS handshake.
+    """Return the response for an upstream's error; a plain `str` is a TLS handshake's error.
 
     `label` is the request in one line, safe to print.
     """
@@ -58,7 +58,7 @@ def refusal_for(error: DialError | UpstreamError | str, request: Request, label:
 
 
 def _tls_failed(error: str, request: Request, label: str) -> Refusal:
-    # mitmproxy hands on OpenSSL's own words, which name a wrong certificate in these two ways.
+    # mitmproxy passes on OpenSSL's message, which reports an invalid certificate in these two ways.
     invalid = "verify failed" in error or "mismatch" in error
     reason = "upstream-certificate-invalid" if invalid else "upstream-tls-failed"
     text = sentence(f"no TLS connection to {request.target}: {error}")

@@ -220,7 +220,7 @@ def test_an_owner_may_ask_that_the_unrecorded_be_allowed() -> None:
     ("wanted", "then"),
     [
         (AuditFailure.DENY, "denied"),
-        (AuditFailure.ALLOW, "allowed, as asked for"),
+        (AuditFailure.ALLOW, "allowed, as configured"),
     ],
 )
 def test_an_outage_is_said_once(

@@ -1,7 +1,7 @@
-"""The HTTP/2 stream hooks: bodies stream, are counted, and each stream's outcome is recorded.
+"""HTTP/2 stream hooks: stream and count bodies, and record the outcome of each stream.
 
-Whether a stream may pass was settled in its layer (`layers.http2`). By the time of these hooks only
-a request's trailers can be held back, because bodies leave as they come.
+Each stream was already judged in its layer (`layers.http2`). Bodies are forwarded as they arrive,
+so these hooks can hold back only a request's trailers.
 """
 
 from collections.abc import Callable
@@ -23,18 +23,18 @@ class Http2StreamHooks:
         self._gate = gate
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
-        """Pass the request's body on as it comes."""
+        """Forward the request's body as it arrives."""
         flow.request.stream = _counting(flow, "bytes_up")
 
     def request(self, flow: http.HTTPFlow) -> None:
-        """Drop trailers that belong in the head, where they would have been judged."""
+        """Drop trailers that are only allowed in the head, where they would have been judged."""
         if flow.request.trailers:
             trailers = without(flow.request.trailers, _NOT_IN_TRAILERS)
-            # Upstreams that speak HTTP/1.1 get none: the body's framing may have no room for them.
+            # An HTTP/1.1 upstream gets none: a body with Content-Length cannot have trailers.
             flow.request.trailers = trailers if flow.server_conn.alpn == b"h2" else None
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
-        """Pass the response's body on as it comes, without alternative routes to the origin."""
+        """Forward the response's body as it arrives; drop Alt-Svc, which names other routes."""
         response, attempt = flow.response, _attempt_of(flow)
         if response is None:
             return
@@ -49,7 +49,7 @@ class Http2StreamHooks:
             self._gate.end(attempt)
 
     def error(self, flow: http.HTTPFlow) -> None:
-        """Record an exchange that broke off."""
+        """Record an exchange that was aborted."""
         if (attempt := _attempt_of(flow)) is not None:
             self._gate.end(attempt, "stream-broken-off")
 

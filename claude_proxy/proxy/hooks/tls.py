@@ -1,7 +1,7 @@
-"""The TLS hooks: certificates towards clients, verified names towards upstreams.
+"""TLS hooks: leaf certificates for clients, verified names of upstreams.
 
-Which names may be connected to was settled before. Here the client gets a leaf certificate for the
-judged name, and the upstream must prove the same name (in its SAN; a common name proves nothing).
+The target was judged before. Here the client gets a leaf certificate for the judged name, and the
+upstream must prove the same name in its subjectAltName (RFC 9525); its common name is ignored.
 """
 
 from functools import lru_cache
@@ -18,9 +18,9 @@ _PROTOCOLS = (b"h2", b"http/1.1")
 
 
 class TlsCertificates(TlsConfig):
-    """mitmproxy's TLS addon with the certificates of this proxy's own authority."""
+    """mitmproxy's TLS addon, with certificates of this proxy's CA."""
 
-    name = "tlsconfig"  # where mitmproxy looks for it
+    name = "tlsconfig"  # mitmproxy looks it up by this name
 
     def __init__(self, authority: CertificateAuthority | None) -> None:
         super().__init__()
@@ -28,10 +28,10 @@ class TlsCertificates(TlsConfig):
         self._context_for = lru_cache(_CONTEXTS)(_server_context)
 
     def configure(self, updated: set[str]) -> None:
-        """Make no certificate store of mitmproxy's: there is one authority only."""
+        """Do nothing: mitmproxy would create a CA of its own."""
 
     def running(self) -> None:
-        """Prepare nothing: all was done at the start."""
+        """Do nothing: everything was prepared at the start."""
 
     def tls_clienthello(self, tls_clienthello: tls.ClientHelloData) -> None:
         """Do nothing: the hello was judged in `layers.tunnel_start`."""
@@ -40,17 +40,17 @@ class TlsCertificates(TlsConfig):
         """Give the client a leaf certificate for the tunnel's target."""
         address = tls_start.context.server.address
         if address is None or self._authority is None:
-            return  # without a connection to use, mitmproxy closes: fail closed
+            return  # without `ssl_conn`, mitmproxy closes the connection (fail closed)
         leaf = self._authority.leaf(address[0])
         tls_start.ssl_conn = SSL.Connection(self._context_for(leaf))
         tls_start.ssl_conn.set_accept_state()
 
 
 def _server_context(leaf: Leaf) -> SSL.Context:
-    """Make the context that serves one leaf; its session tickets are valid for this leaf only."""
+    """Create the context of one leaf; its session tickets are valid for this leaf only."""
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     context.set_min_proto_version(SSL.TLS1_2_VERSION)
-    # A second hello inside the connection could name another server than the judged one.
+    # A renegotiation has a second ClientHello, which could name another server.
     context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION)
     context.use_certificate(leaf.certificate)
     context.use_privatekey(leaf.key)

@@ -1,6 +1,6 @@
-"""Response inspectors: what may look at a response on its way to the client, and end it.
+"""Response inspectors: see a response on its way to the client, and may abort it.
 
-Pure and sans-io, like the layers that use it: content goes in, what may be passed on comes out.
+Pure and sans-io: content goes in, and the part that may be forwarded comes out.
 """
 
 from collections.abc import Sequence
@@ -9,8 +9,8 @@ from typing import Protocol
 from claude_proxy.policy.request import RawField
 
 
-class ResponseCutOff(Exception):  # noqa: N818 - it is what happens to a response, no error of the program
-    """The response must end here; `word` is its outcome in the audit log."""
+class ResponseCutOff(Exception):  # noqa: N818 - an event of a response, not a program error
+    """The response must be aborted; `word` is its outcome in the audit log."""
 
     def __init__(self, word: str) -> None:
         super().__init__(word)
@@ -18,20 +18,20 @@ class ResponseCutOff(Exception):  # noqa: N818 - it is what happens to a respons
 
 
 class ResponseInspector(Protocol):
-    """Sees one response: its head, then its content piece by piece, then its end."""
+    """Inspects one response: its head, then its content in pieces, then its end."""
 
     def head(self, status: int, fields: Sequence[RawField]) -> None:
-        """Take a head, also an interim one or trailers; may raise ResponseCutOff."""
+        """Inspect a head, an interim head, or trailers; may raise ResponseCutOff."""
 
     def feed(self, data: bytes) -> bytes:
-        """Take content; return what may be passed on; may raise ResponseCutOff."""
+        """Inspect content, and return what may be forwarded; may raise ResponseCutOff."""
 
     def finish(self) -> bytes:
-        """Return what was kept, at the end of the content; may raise ResponseCutOff."""
+        """Return the content that was held back, at its end; may raise ResponseCutOff."""
 
 
 class InspectorChain:
-    """Several inspectors, each of which sees what the one before it lets through."""
+    """Several inspectors in a row; each sees what the one before it forwards."""
 
     def __init__(self, inspectors: Sequence[ResponseInspector]) -> None:
         self._inspectors = inspectors
@@ -48,7 +48,7 @@ class InspectorChain:
         return data
 
     def finish(self) -> bytes:
-        """Return what the last lets through of all that was kept."""
+        """Pass what each inspector held back to the next, and return the rest."""
         kept = b""
         for inspector in self._inspectors:
             kept = (inspector.feed(kept) if kept else b"") + inspector.finish()

@@ -1,7 +1,8 @@
-"""The leak guard: scans a response for the injected secret, and aborts it before the secret leaks.
+"""Leak guard: scans a response for the injected secret, and aborts it before the secret leaks.
 
-Law: secrets stay outside. A server that repeats the request's credential in its response would hand
-it to a client that must not know it. A response that cannot be inspected is aborted as well. Pure.
+Law kept: secrets stay outside. A server that repeats the request's credential in its response would
+reveal it to a client that must not know it. A response that cannot be inspected is aborted as well.
+Pure.
 """
 
 import zlib
@@ -16,11 +17,11 @@ ECHOED = "credential-echoed"
 UNREADABLE = "answer-unreadable"
 
 _STEP = 64 * 1024  # of decoded content at a time
-# Decoded from one piece: a few bytes that unpack to gigabytes would block all other clients.
+# Most bytes decoded from one piece: a decompression bomb would block all other clients.
 _MOST_FROM_ONE_PIECE = 64 * 1024 * 1024
-# Compressed bytes that wait because their content may be the beginning of the secret.
+# Most compressed bytes held back because their content may be the beginning of the secret.
 _MOST_WAITING = 64 * 1024
-# How many bytes of a secret's beginning are kept back, unless it is a short one.
+# A prefix of the secret of at least this many bytes is held back; fewer for a short secret.
 _TELLING = 8
 _PLAIN = frozenset({b"", b"identity"})
 _GZIP = frozenset({b"gzip", b"x-gzip"})
@@ -28,7 +29,7 @@ _NO_CONTENT = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
 
 
 class LeakGuard:
-    """Inspects one response; passes on what neither is a secret nor may become one."""
+    """Inspects one response; forwards only what cannot be part of a secret."""
 
     def __init__(self, guarded: Sequence[bytes]) -> None:
         self._search = _Search(guarded)
@@ -39,7 +40,7 @@ class LeakGuard:
         return "LeakGuard(set)"
 
     def head(self, status: int, fields: Sequence[RawField]) -> None:
-        """Take a head; ResponseCutOff if a secret is in it, or its content cannot be read."""
+        """Inspect a head; ResponseCutOff if it contains a secret or an unsupported coding."""
         self._search.whole(b"\n".join(map(b": ".join, fields)))
         if status < HTTPStatus.OK or status in _NO_CONTENT:
             return
@@ -54,7 +55,7 @@ class LeakGuard:
             self._inflate = _inflate_of(coded)
 
     def feed(self, data: bytes) -> bytes:
-        """Take content; return what may be passed on now."""
+        """Inspect content, and return what may be forwarded now."""
         if self._inflate is None:
             return self._search.feed(data)
         self._waiting += data
@@ -68,7 +69,7 @@ class LeakGuard:
         return b""
 
     def finish(self) -> bytes:
-        """Return what was kept: at the end of the content, it is only the beginning of a secret."""
+        """Return what was held back: at the end it can only be an incomplete secret."""
         if self._inflate is None:
             return self._search.finish()
         out, self._waiting = self._waiting, b""
@@ -76,28 +77,28 @@ class LeakGuard:
 
 
 class _Search:
-    """Looks for some texts in a stream, and keeps back what may be the beginning of one.
+    """Searches a stream for texts, and holds back what may be the beginning of one.
 
-    Not from its first byte on: a client that waits for a message which ends in the first letter of
-    a key would have to wait for the next message. A few bytes alone reveal nothing.
+    A prefix of a few bytes is not held back: if a message ended in the first letter of a key, its
+    client would have to wait for the next message. A few bytes alone reveal nothing.
     """
 
     def __init__(self, guarded: Sequence[bytes]) -> None:
         texts = [text for text in guarded if text]
         self._guarded = tuple(map(Spelling, texts))
         shortest = min(map(len, texts), default=0)
-        self._telling = max(1, min(_TELLING, shortest // 4))  # so many bytes are kept back
-        self._passed = b""  # the last bytes passed on, with which a text may have begun
+        self._telling = max(1, min(_TELLING, shortest // 4))  # the shortest prefix to hold back
+        self._passed = b""  # the last bytes forwarded, with which a text may have begun
         self.held = b""
 
     def whole(self, text: bytes) -> None:
-        """Search a text that is complete."""
+        """Raise ResponseCutOff if `text` contains one of the texts."""
         for guarded in self._guarded:
             if guarded.is_in(text):
                 raise ResponseCutOff(ECHOED)
 
     def feed(self, data: bytes) -> bytes:
-        """Take the next piece; return what cannot become one of the texts."""
+        """Search the next piece, and return what cannot be the beginning of a text."""
         text = self.held + data
         seen = self._passed + text
         self.whole(seen)
@@ -109,21 +110,21 @@ class _Search:
         return out
 
     def finish(self) -> bytes:
-        """Return what was kept back."""
+        """Return what was held back."""
         out, self.held = self.held, b""
         return out
 
 
 class _Inflate:
-    """Reads gzip (RFC 1952) or deflate (RFC 1950, and the bare RFC 1951 that some send)."""
+    """Decodes gzip (RFC 1952) or deflate (RFC 1950; some servers send raw RFC 1951)."""
 
     def __init__(self, *, gzip: bool) -> None:
         self._gzip = gzip
-        self._begun = b""  # of deflate: its first two bytes tell which of the two forms it is
+        self._begun = b""  # deflate: the first two bytes show which of the two forms it is
         self._inflater = zlib.decompressobj(_GZIP_WINDOW) if gzip else None
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Yield the content of the next piece, a bounded part at a time."""
+        """Yield the decoded content of the next piece, in parts of a bounded size."""
         if self._inflater is None:
             data = self._begun + data
             self._begun = data

@@ -1,7 +1,7 @@
-"""The usage meter: reads from a response of the Messages API how many tokens it used.
+"""Usage meter: reads the token usage that a response of the Messages API reports.
 
-Law: metering changes nothing. Content passes on at once and unchanged; what cannot be read is not
-counted, and never ends a response. Memory is bounded whatever the upstream sends.
+Law kept: metering changes nothing. Content is forwarded at once and unchanged; a response that
+cannot be read is not counted, and never aborted. Memory is bounded, whatever the upstream sends.
 """
 
 import json
@@ -13,11 +13,11 @@ from typing import Any
 from claude_proxy.events import Usage
 from claude_proxy.policy.request import RawField
 
-# Of one line of a stream: the events with the usage are a few hundred bytes long.
+# Longest line of a stream: the events with the usage are a few hundred bytes long.
 _LINE_BYTES = 256 * 1024
-# Of a response in one piece: the longest that a model gives is about a megabyte.
+# Longest JSON response: the longest that a model gives is about a megabyte.
 _BODY_BYTES = 4 * 1024 * 1024
-# Unpacked from a compressed response, at once and in all.
+# Most bytes decompressed from a response: at a time, and in total.
 _PIECE_BYTES = 64 * 1024
 _UNPACKED_BYTES = 64 * 1024 * 1024
 _MODEL_CHARACTERS = 128
@@ -26,7 +26,7 @@ _COUNTS = range(1 << 53)
 _GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
 _INTERIM = range(100, 200)
 _ACCEPT = b"accept-encoding"
-_CODINGS = frozenset({b"identity", b"gzip", b"x-gzip", b"deflate"})  # those that `_unpacking` reads
+_CODINGS = frozenset({b"identity", b"gzip", b"x-gzip", b"deflate"})  # supported by `_unpacking`
 
 
 class UsageMeter:
@@ -63,7 +63,7 @@ class UsageMeter:
         return data
 
     def finish(self) -> bytes:
-        """Read a response in one piece, which is complete now; nothing was kept back."""
+        """Read a JSON response, which is complete now; nothing was held back."""
         if isinstance(self._reader, _JsonBody):
             self.usage = usage_of(bytes(self._reader.content))
             self._reader = None
@@ -71,7 +71,7 @@ class UsageMeter:
 
 
 def readable_encodings(fields: Sequence[RawField]) -> bytes | None:
-    """Return an Accept-Encoding with which the response can be read; None: it need not change."""
+    """Return an Accept-Encoding whose codings the meter can read; None: no change is needed."""
     offered = [
         coding.strip(b" \t")
         for name, value in fields
@@ -88,11 +88,11 @@ def usage_of(answer: bytes) -> Usage | None:
 
 
 class _TooLongError(ValueError):
-    """More than a response can be."""
+    """A response is longer than the limits."""
 
 
 class _JsonBody:
-    """A response in one piece; read at its end."""
+    """A JSON response; read at its end."""
 
     usage = None
 
@@ -106,7 +106,7 @@ class _JsonBody:
 
 
 class _EventStream:
-    """A stream of server-sent events; those with the usage are read as they come."""
+    """A stream of server-sent events; those with the usage are read as they arrive."""
 
     def __init__(self) -> None:
         self.usage: Usage | None = None
@@ -143,7 +143,7 @@ class _EventStream:
 
 
 def _usage_lines(text: bytes) -> Iterator[bytes]:
-    """Yield the lines that may hold the usage; the others cost next to nothing."""
+    """Yield the lines that may contain the usage; the others are not parsed."""
     at = text.find(_USAGE)
     while at >= 0:
         start, end = text.rfind(b"\n", 0, at) + 1, text.find(b"\n", at)
@@ -195,7 +195,7 @@ def _value(fields: Sequence[RawField], name: bytes) -> bytes:
 
 
 def _unpacking(coding: bytes) -> Callable[[bytes], Iterator[bytes]] | None:
-    """Return a decoder of the content, a piece at a time; None: the coding is not known."""
+    """Return a decoder of the content in pieces; None if the coding is unknown."""
     match coding:
         case b"" | b"identity":
             return lambda data: iter((data,))
@@ -206,7 +206,7 @@ def _unpacking(coding: bytes) -> Callable[[bytes], Iterator[bytes]] | None:
 
 
 class _Unpacker:
-    """Unpacks gzip, zlib, and the bare form that some servers send as "deflate"."""
+    """Decodes gzip, zlib, and the raw form (RFC 1951) that some servers send as "deflate"."""
 
     def __init__(self) -> None:
         self._zlib = zlib.decompressobj(_GZIP_OR_ZLIB)

@@ -1,1 +1,1 @@
-"""mitmproxy layers that a client's bytes go through, from the first byte on."""
+"""mitmproxy layers that parse a client's bytes, judge its requests and forward them."""

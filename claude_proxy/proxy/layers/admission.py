@@ -1,7 +1,7 @@
 """Admission of a request: judge it, add its credential, inspect its response, hold its body.
 
-Every exit is gated: HTTP/1.1 and HTTP/2 both take these steps, and no others, before anything of
-a request leaves. An admission is the only way to a request's credential.
+Law kept: every exit is gated. HTTP/1.1 and HTTP/2 both take exactly these steps before any part of
+a request leaves. Only an admission contains a request's credential.
 """
 
 from dataclasses import dataclass
@@ -20,25 +20,25 @@ DEFAULT_PORTS = {Scheme.HTTP: 80, Scheme.HTTPS: 443}
 
 @dataclass(slots=True, eq=False, repr=False)
 class Admission:
-    """A request whose head is allowed; its repr shows nothing, as `extra` holds the credential."""
+    """A request whose head is allowed; its repr is hidden because `extra` has the credential."""
 
     session: Session
     attempt: Attempt
     request: Request
     label: str  # the request in one line, safe to print
     drop: frozenset[bytes]  # fields that do not go upstream, in lower case
-    extra: tuple[RawField, ...]  # fields that are added, the credential's among them
-    inspector: ResponseInspector | None  # sees the response, and may end it
-    body_limit: int | None  # bytes of a body that is judged before it leaves; None: it streams
+    extra: tuple[RawField, ...]  # fields that are added, including the credential's
+    inspector: ResponseInspector | None  # sees the response, and may abort it
+    body_limit: int | None  # most bytes of a body that is judged as a whole; None: it streams
 
     def check_length(self, length: int) -> Refusal | None:
-        """Return why a body of `length` bytes cannot be judged, if it cannot."""
+        """Return the 413 if a body of `length` bytes is too large to be judged, else None."""
         if self.body_limit is not None and length > self.body_limit:
             return too_large(self.label)
         return None
 
     def hold(self, size: int, *, held: int) -> Refusal | None:
-        """Make room for `size` more bytes of a body of which `held` are kept, or say why not."""
+        """Reserve memory for `size` bytes beyond the `held` ones; return the refusal if denied."""
         if held + size > (self.body_limit or 0):
             return too_large(self.label)
         if not self.session.gate.hold(self.attempt, size):
@@ -46,20 +46,20 @@ class Admission:
         return None
 
     def judge_body(self, body: bytes) -> Refusal | None:
-        """Judge the whole body; return why it may not leave."""
+        """Judge the whole body; return the denial, or None if it may leave."""
         session = self.session
         decision = session.gate.content(session.client_info, self.attempt, self.request, body)
         return None if decision.allowed else self._denial(decision.reason.value)
 
     def recheck(self) -> Refusal | None:
-        """Ask again once there is a connection: the policy may have changed during the dial."""
+        """Judge again after the dial, during which the policy may have changed; None: allowed."""
         session = self.session
         decision = session.gate.leave(session.client_info, self.attempt, self.request)
         return None if decision.allowed else self._denial(decision.reason.value)
 
     @property
     def takes_trailers(self) -> bool:
-        """Whether fields may follow the body: not where one could be a credential."""
+        """Whether trailers may follow the body: not where one could be a credential."""
         return self.session.gate.takes_trailers(self.request)
 
     def fail(self, error: DialError | UpstreamError | str) -> Refusal:
@@ -74,7 +74,7 @@ class Admission:
 
 @dataclass(slots=True, eq=False, repr=False)
 class Denied:
-    """A request whose head is denied; the denial is recorded, its end is not."""
+    """A request whose head is denied; the denial is recorded, its outcome not yet."""
 
     attempt: Attempt
     refusal: Refusal
@@ -103,13 +103,13 @@ def admit(session: Session, request: Request, origin_target: str) -> Admission |
 
 
 def label_of(request: Request) -> str:
-    """Return the request in one line, without the query, which may hold a secret."""
+    """Return the request in one line, without the query, which may contain a secret."""
     path = "" if request.path == "*" else request.path
     return f"{request.method} {request.scheme.value}://{host_of(request)}{path}"
 
 
 def host_of(request: Request) -> str:
-    """Return the request's target as in a Host field: without the scheme's own port."""
+    """Return the request's target as in a Host field: without the scheme's default port."""
     text = str(request.target)
     if request.target.port == DEFAULT_PORTS[request.scheme]:
         return text.rpartition(":")[0]

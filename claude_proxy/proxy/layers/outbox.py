@@ -1,6 +1,6 @@
-"""Outbox of a layer: the commands of one event, with writes to the same peer joined into one.
+"""Outbox of a layer: the commands of one event, with all writes to the same peer joined.
 
-One write a peer and event means one TLS record and one packet where there could be several.
+One write per peer and event means one TLS record and one packet instead of several.
 """
 
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ from claude_proxy.proxy.layers.upstream import UpstreamConnection
 
 
 class Outbox:
-    """Gathers what an event leads to, until `take`."""
+    """Collects the commands of an event until `take`."""
 
     __slots__ = ("_client", "_commands", "_to_client", "_to_upstream")
 
@@ -28,28 +28,28 @@ class Outbox:
             self._to_client.append(data)
 
     def to_upstream(self, data: bytes) -> None:
-        """Write to the upstream that `take` is given."""
+        """Write to the upstream that is passed to `take`."""
         self._to_upstream.append(data)
 
     def add(self, command: commands.Command) -> None:
-        """Take a command that overtakes the writes of this event."""
+        """Add a command that is executed before the writes of this event."""
         self._commands.append(command)
 
     def extend(self, several: Iterable[commands.Command]) -> None:
-        """Take commands that overtake the writes of this event."""
+        """Add commands that are executed before the writes of this event."""
         self._commands.extend(several)
 
     def forget_upstream(self) -> None:
-        """Drop what was to be written to an upstream that is given up."""
+        """Drop the pending writes to an upstream that is abandoned."""
         self._to_upstream.clear()
 
     def close_client(self) -> None:
-        """Close the client's connection after what was written to it."""
+        """Close the client's connection after the pending writes to it."""
         self._flush_client()
         self._commands.append(commands.CloseConnection(self._client))
 
     def take(self, upstream: UpstreamConnection | None) -> list[commands.Command]:
-        """Return the commands; what is written to an upstream goes to `upstream`."""
+        """Return the commands, and reset; pending upstream writes go to `upstream`."""
         self._flush_client()
         if self._to_upstream:
             if upstream is not None:

@@ -1,7 +1,7 @@
-"""TLS passthrough: a tunnel whose TLS is not opened, where a rule says so.
+"""TLS passthrough: a tunnel whose TLS is not intercepted, because its rule says so.
 
-Law: agreement, here for one more message. A HelloRetryRequest makes the client send a second
-ClientHello (RFC 8446 4.1.2), whose server name would go unseen if only the first were read.
+Law kept: agreement. After a HelloRetryRequest the client sends a second ClientHello (RFC 8446,
+section 4.1.2), whose server name is checked as well.
 """
 
 from mitmproxy.connection import ConnectionState
@@ -31,7 +31,7 @@ from claude_proxy.wire.client_hello import (
 
 
 class Passthrough(layer.Layer):
-    """A tunnel whose bytes are only copied; `early` holds the ClientHello that was judged."""
+    """A tunnel whose bytes are only copied; `early` is the ClientHello that was judged."""
 
     def __init__(
         self, context: Context, session: Session, target: Authority, attempt: Attempt, early: bytes
@@ -42,7 +42,7 @@ class Passthrough(layer.Layer):
         self._attempt = attempt
         self._waiting = bytearray(early)  # from the client, until the upstream is open
         self._upstream = UpstreamConnection(context, target, tls=False, tunnel=True)
-        self._first_bytes = bytearray()  # of the upstream, until they are told apart
+        self._first_bytes = bytearray()  # of the upstream, until their type is known
         self._inspects_first_bytes = True
         self._second_hello: HelloReader | None = None
 
@@ -79,7 +79,7 @@ class Passthrough(layer.Layer):
 
     def _opened(self, error: DialError | str | None) -> Commands:
         if error is not None:
-            # Inside the tunnel there is no way to tell why: the 200 has been sent.
+            # The 200 has been sent, so the client cannot be told the reason.
             denied = isinstance(error, DialError) and error.decision is not None
             outcome = "denied" if denied else getattr(error, "failure", "connect-failed")
             yield from self._close(str(outcome))
@@ -113,7 +113,10 @@ class Passthrough(layer.Layer):
         return self._second_hello is not None
 
     def _second_hello_refused(self, reader: HelloReader) -> Reason | None:
-        """Read the second hello; return why it is refused, drop its reader once it agrees."""
+        """Read the second hello; return the reason if it is refused, drop its reader if it agrees.
+
+        None: it agrees, or is not complete yet.
+        """
         skip = skip_change_cipher_spec(self._waiting)
         if skip is None:
             return None

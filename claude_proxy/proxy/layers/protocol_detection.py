@@ -1,7 +1,7 @@
-"""Protocol detection: tells HTTP, SOCKS5 and a relay's header apart, and judges a CONNECT.
+"""Protocol detection: distinguishes HTTP, SOCKS5 and a relay's PROXY header, and judges a CONNECT.
 
-Law: every exit is gated. All protocols arrive on one port, and each leads to the gate. A denied
-CONNECT is answered here, before any TLS and before any of mitmproxy's HTTP.
+Law kept: every exit is gated. All protocols arrive on one port, and each leads to the gate. A
+denied CONNECT is answered here, before any TLS and without mitmproxy's HTTP layers.
 """
 
 from collections.abc import Callable
@@ -46,8 +46,8 @@ class ProtocolDetection(layer.Layer):
         self._session = session
         self._dialer = dialer
         self._in = bytearray()
-        # Once, before anything else, and only from this machine: a header that comes later was
-        # written by the program that the relay speaks for.
+        # Once, before anything else, and only from this machine: a header that comes later was sent
+        # by the sandboxed program, not by its relay.
         self._accepts_proxy_header = session.local
         self._is_over = False
 
@@ -79,7 +79,7 @@ class ProtocolDetection(layer.Layer):
             yield from self._choose()
 
     def _choose(self) -> Commands:
-        """Choose the layer for the protocol of the first bytes, once they show it."""
+        """Choose the layer for the protocol of the first bytes, once it is known."""
         if self._serve is not None:
             lane = self._serve(self.context, self._session)
             yield from self._replace_with(lane, self._take_buffer())
@@ -95,7 +95,10 @@ class ProtocolDetection(layer.Layer):
             yield from self._replace_with(lane, self._take_buffer())
 
     def _is_past_proxy_header(self) -> bool:
-        """Read the PROXY header that a relay may send; tell whether there is none or it is read."""
+        """Read the PROXY header that a relay may send; True once it is read or known to be absent.
+
+        Raises ValueError if it is malformed.
+        """
         signature = proxy_protocol.SIGNATURE
         if not self._in.startswith(signature):
             # HTTP may begin with an empty line, as the signature does.
@@ -171,7 +174,7 @@ class ProtocolDetection(layer.Layer):
         yield commands.SendData(self.context.client, refusal.http1(accept=accept, close=True))
         yield from self._close()
 
-    # --- replacement, and ends
+    # --- replacing and closing
 
     def _take_buffer(self) -> bytes:
         data = bytes(self._in)
@@ -182,7 +185,7 @@ class ProtocolDetection(layer.Layer):
         """Pass this connection, and the bytes read from it, to `successor`."""
 
         def pass_on(event: events.Event) -> Commands:
-            # Looked up for each event: a TLS layer replaces its own after the handshake.
+            # Looked up for each event: a TLS layer replaces its handler after the handshake.
             yield from successor.handle_event(event)
 
         self.handle_event = pass_on  # type: ignore[assignment, method-assign]
@@ -202,7 +205,7 @@ class ProtocolDetection(layer.Layer):
 
 
 def _host_agrees(head: RequestHead, target: Authority) -> bool:
-    """Tell whether a CONNECT's Host names its target (agreement); HTTP/1.0 may send none."""
+    """Tell whether a CONNECT's Host names its target (agreement); HTTP/1.0 may omit it."""
     if head.host is None:
         return True
     try:

@@ -1,6 +1,7 @@
-"""The session of a client connection: what its layers and the driver of its sockets share.
+"""Session of a client connection: the state that its layers and its driver share.
 
-A layer is sans-io and has no clock: it says what it waits for, and the driver measures the time.
+Layers are sans-io and have no clock: a layer says what it waits for, and the driver applies the
+time limit.
 """
 
 from collections.abc import Iterator
@@ -25,10 +26,10 @@ class Waiting(Enum):
     """What a client connection waits for; each wait has its own time limit."""
 
     HEAD = auto()  # the rest of a request head, counted from its first byte
-    HANDSHAKE = auto()  # the ClientHello and what follows, counted from the CONNECT's answer
-    IDLE = auto()  # the next request of a kept connection
+    HANDSHAKE = auto()  # the rest of the TLS handshake, counted from the response to CONNECT
+    IDLE = auto()  # the next request of a persistent connection
     UPSTREAM = auto()  # the dial and the TLS handshake with the upstream
-    BODY = auto()  # the rest of a body that is judged whole, counted from its head
+    BODY = auto()  # the rest of a body that is judged as a whole, counted from the head
     EXCHANGE = auto()  # bytes of a running exchange, either way
     TUNNEL = auto()  # bytes of a passthrough or WebSocket tunnel, either way
 
@@ -46,29 +47,29 @@ class Session:
     target: Authority | None = None  # of the tunnel, once one is open
     # An open connection to `target` that is still unused: the next dial takes it.
     preconnected: Server | None = None
-    passthrough: bool = False  # the tunnel's TLS is not opened
+    passthrough: bool = False  # the tunnel's TLS is not intercepted
     websocket_request: Request | None = None  # the request that opened a WebSocket
     waiting: Waiting = Waiting.HEAD
-    wait_id: int = 0  # counts the waits, so that a new one is not taken for the one before
+    wait_id: int = 0  # counts the waits, to distinguish a new one from the one before
     closing: bool = False  # the proxy is shutting down: no further request on this connection
     protocol: str = field(default="")  # the protocol inside the tunnel, for the verbose log
 
     def wait(self, what: Waiting) -> None:
-        """Begin a wait."""
+        """Begin a new wait, whose time limit starts now."""
         self.waiting = what
         self.wait_id += 1
 
 
 class TimedOut(events.Event):
-    """The present wait has reached its time limit."""
+    """The current wait has reached its time limit."""
 
 
 class RuleRevoked(events.Event):
-    """The rule that allowed this tunnel no longer does."""
+    """A new policy no longer allows this tunnel."""
 
 
 class PauseReading(commands.Command):
-    """Stop reading from one connection, or resume: what was read cannot be used yet."""
+    """Stop (`hold`) or resume reading from one connection, whose bytes cannot be used yet."""
 
     def __init__(self, connection: Connection, *, hold: bool) -> None:
         self.connection = connection

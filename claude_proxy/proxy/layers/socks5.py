@@ -1,8 +1,8 @@
-"""The SOCKS5 server layer, up to the open tunnel (RFC 1928, RFC 1929).
+"""SOCKS5 server layer, up to the open tunnel (RFC 1928, RFC 1929).
 
-Laws: every exit is gated, silence before allow, judged is dialled. The request is judged before a
-name is resolved. The reply of SOCKS5 says whether the target was reached, so an allowed target is
-dialled before the reply; the tunnel's lane then uses that connection and dials no other.
+Laws kept: every exit is gated, silence before allow, judged is dialled. The request is judged
+before its name is resolved. A SOCKS5 reply says whether the target was reached, so an allowed
+target is dialled before the reply; the tunnel then uses that connection and does not dial again.
 """
 
 from mitmproxy.proxy import commands, events, layer
@@ -76,7 +76,7 @@ class Socks5Layer(layer.Layer):
         self._step = self._greeting
         self._attempt: Attempt | None = None  # once the request is judged
         self._server: UpstreamServer | None = None  # while it is dialled
-        self._is_unusable = False  # the server spoke or left before it was asked anything
+        self._is_unusable = False  # the upstream sent or closed before it received anything
         self._is_over = False
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
@@ -112,8 +112,8 @@ class Socks5Layer(layer.Layer):
         methods = read_methods(self._in)
         if methods is None:
             return
-        # Where no credentials are required, a client that offers only a password is let in with
-        # any: curl with a user in the URL offers nothing else.
+        # If no credentials are required, any password is accepted: curl offers only password
+        # authentication if the URL contains a user.
         required = self._session.credentials is not None
         if SocksMethod.NONE in methods and not required:
             self._step = self._request
@@ -171,7 +171,7 @@ class Socks5Layer(layer.Layer):
             address=(target.host, target.port), tunnel=attempt.decision.secure
         )
         opening = commands.OpenConnection(self._server)
-        # Do not block: the client may leave during the dial, and that must be noticed.
+        # Do not block: the client may close during the dial, and that must be noticed.
         opening.blocking = self  # type: ignore[assignment]
         yield PauseReading(self.context.client, hold=True)
         yield opening
@@ -205,12 +205,12 @@ class Socks5Layer(layer.Layer):
         )
         yield from self._replace_with(tunnel, bytes(self._in))
 
-    # --- ends
+    # --- closing
 
     def _refuse(
         self, phase: Phase, reason: Reason, answer: bytes, request: SocksRequest | None = None
     ) -> Commands:
-        """Deny a request that no rule is needed for."""
+        """Deny a request whatever the rules are, and close."""
         session = self._session
         target, method = "", METHOD
         if request is not None:
@@ -222,7 +222,7 @@ class Socks5Layer(layer.Layer):
         yield from self._close()
 
     def _answer(self, attempt: Attempt, code: SocksReply, outcome: str | None) -> Commands:
-        """Reply that there will be no tunnel."""
+        """Reply that the tunnel was not opened, and close."""
         attempt.status = _STATUS[code]
         self._session.gate.end(attempt, outcome)
         yield commands.SendData(self.context.client, reply(code))
@@ -230,7 +230,7 @@ class Socks5Layer(layer.Layer):
 
     def _fail(self, outcome: str, code: SocksReply) -> Commands:
         if self._attempt is None:
-            yield from self._close()  # a handshake that did not come in time
+            yield from self._close()  # a handshake that was not complete in time
         else:
             yield from self._answer(self._attempt, code, outcome)
 

@@ -1,8 +1,8 @@
-"""The TLS fast path: carries TLS after its handshake with less work than mitmproxy's layers.
+"""TLS fast path: encrypts and decrypts after the handshake with less work than mitmproxy's layers.
 
 mitmproxy's layers do the handshake. After it, they would pass each event through five nested
 generators and ask OpenSSL for more output until it raises, which is two thirds of the cost of a
-kept connection. What is decided, and in which order, is the same.
+persistent connection. Decisions and their order are the same.
 """
 
 from collections.abc import Iterable
@@ -30,7 +30,7 @@ class FastTlsLayer(TLSLayer):
 
     def encrypt(self, data: bytes, out: list[commands.Command]) -> None:
         """Append to `out` the commands that send `data` to this layer's peer."""
-        # After the close_notify a peer may still be sending, but is sent nothing more.
+        # After our close_notify the peer may still send, but nothing more is sent to it.
         with suppress(SSL.ZeroReturnError, SSL.SysCallError):
             self.tls.sendall(data)
         self._drain(out)
@@ -41,7 +41,7 @@ class FastTlsLayer(TLSLayer):
             self._decrypt(event.data, out)
         elif isinstance(event, events.ConnectionClosed) and event.connection is self.conn:
             self.tunnel_state = TunnelState.CLOSED
-            # After a close_notify the child knows already.
+            # After a close_notify the child has already been notified.
             is_known = self.tls.get_shutdown() & SSL.RECEIVED_SHUTDOWN
             if not is_known or self.conn.state is ConnectionState.CLOSED:
                 self._pass_to_child(event, out)
@@ -60,16 +60,16 @@ class FastTlsLayer(TLSLayer):
             except SSL.WantReadError:
                 break
             except SSL.Error as error:
-                # A close_notify, or the alert of a peer that gives up: nothing more will come.
-                # The same goes for a record that does not authenticate: all before it was valid.
+                # A close_notify, a fatal alert, or a record that does not authenticate: nothing
+                # valid can follow, but everything before it was valid.
                 ended = True
                 if not isinstance(error, SSL.ZeroReturnError):
                     broken = True
                     self.conn.error = type(error).__name__
                     out.append(commands.Log(f"TLS ended with {type(error).__name__}"))
                 break
-        # Reading may make OpenSSL write (key updates, alerts). Where there are plain bytes to pass
-        # on, that can wait for the next write, which it must precede (RFC 8446 4.6.3) and does.
+        # Reading may make OpenSSL write (key updates, alerts). If there are decrypted bytes to pass
+        # on, that output can wait for the next write, which it precedes (RFC 8446, section 4.6.3).
         if ended or not pieces:
             self._drain(out)
         if pieces:

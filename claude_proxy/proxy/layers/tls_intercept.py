@@ -1,7 +1,7 @@
 """TLS interception: the TLS server that a client sees, after its ClientHello was judged.
 
-mitmproxy's layer does the TLS. Its own reading of the hello, and the hook that asks what to do with
-it, are skipped because both were settled before.
+mitmproxy's layer does the TLS. Its parsing of the hello, and its hook that decides what to do with
+it, are skipped because the hello has already been judged.
 """
 
 from collections.abc import Callable
@@ -53,12 +53,12 @@ class TlsIntercept(FastTlsLayer, ClientTLSLayer):
         return (yield from TLSLayer.receive_handshake_data(self, data))
 
     def send_close(self, command: commands.CloseConnection) -> layer.CommandGenerator[None]:
-        """Send close_notify first, so that the client can tell an end from a cut (RFC 8446 6.1)."""
+        """Send close_notify first, so that the end is not a truncation (RFC 8446, section 6.1)."""
         if self.tls is not None:
             try:
                 self.tls.shutdown()
             except SSL.Error:
-                pass  # the peer has broken off TLS; there is nothing left to send
+                pass  # the peer has aborted TLS; there is nothing left to send
             else:
                 yield from self.tls_interact()
         yield from super().send_close(command)

@@ -1,7 +1,7 @@
-"""The first bytes inside an open tunnel: a ClientHello that agrees, or allowed plain HTTP.
+"""Tunnel start: checks the first bytes inside an open tunnel, after CONNECT or SOCKS5.
 
-Law: agreement. The hello is read whole and must name the tunnel's target; anything that is neither
-TLS nor plain HTTP under a rule is refused. Behind CONNECT and behind SOCKS5 alike.
+Law kept: agreement. A ClientHello is read completely and must name the tunnel's target; anything
+that is neither TLS nor plain HTTP that a rule allows is refused.
 """
 
 from collections.abc import Callable
@@ -32,8 +32,8 @@ from claude_proxy.wire.client_hello import (
 # Passes the connection to another layer, with the bytes that were read and not used.
 type ReplaceWith = Callable[[layer.Layer, bytes], Commands]
 
-# A fatal alert in plain text, so that the client's error says that it was refused on purpose:
-# access_denied (49) and decode_error (50), RFC 8446 section 6.
+# Unencrypted fatal alerts, so that the client's error says that it was refused on purpose:
+# access_denied (49) and decode_error (50), RFC 8446, section 6.
 _ALERT_DENIED = b"\x15\x03\x03\x00\x02\x02\x31"
 _ALERT_UNREADABLE = b"\x15\x03\x03\x00\x02\x02\x32"
 
@@ -41,7 +41,7 @@ _ALERT_UNREADABLE = b"\x15\x03\x03\x00\x02\x02\x32"
 class TunnelStart(layer.Layer):
     """The first layer inside the tunnel to `target`, which `attempt` opened."""
 
-    def __init__(  # noqa: PLR0913 - all that is known of an open tunnel
+    def __init__(  # noqa: PLR0913 - the facts of an open tunnel
         self,
         context: Context,
         session: Session,
@@ -56,7 +56,7 @@ class TunnelStart(layer.Layer):
         self._attempt = attempt
         self._replace_with = replace_with
         self._target = target
-        self._dialer = dialer  # for plain HTTP; None: through a tunnel
+        self._dialer = dialer  # for plain HTTP through an upstream proxy; None: use a tunnel
         self._in = bytearray()
         self._hello: HelloReader | None = None
         self._is_over = False
@@ -128,7 +128,7 @@ class TunnelStart(layer.Layer):
         return proxy_lane(context, self._session, scheme=Scheme.HTTPS, target=self._target)
 
     def _plain(self, data: bytes) -> Commands:
-        """Continue with plain HTTP where a rule allows http to the target; deny anything else."""
+        """Continue with plain HTTP if a rule allows http to the target; else deny."""
         if not self._attempt.decision.plain:
             yield from self._deny(Reason.NOT_TLS, b"")
             return

@@ -1,7 +1,7 @@
-"""An upstream connection, with or without TLS, as the HTTP/1.1 lane and a tunnel use it.
+"""Upstream connection, with or without TLS, for the HTTP/1.1 lane and passthrough tunnels.
 
-What arrives is put into an inbox and not acted on here: the lane reads it once the TLS layer has
-finished with the event, so that what it sends is encrypted once and not twice.
+Received data is put into an inbox: the lane reads it only after the TLS layer has finished handling
+the event, so that what the lane then sends is encrypted once and not twice.
 """
 
 from collections import deque
@@ -19,7 +19,7 @@ from claude_proxy.wire.authority import Authority
 
 
 class UpstreamOpened:
-    """The connection is open, TLS included, or `error` says why it is not."""
+    """The connection is open, including TLS, or `error` says why it is not."""
 
     __slots__ = ("error",)
 
@@ -28,16 +28,16 @@ class UpstreamOpened:
 
 
 class UpstreamEnded:
-    """The upstream will send no more."""
+    """The upstream has ended its stream."""
 
     __slots__ = ()
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class UpstreamServer(Server):
-    """mitmproxy's record of an upstream connection, and how an upstream proxy carries it."""
+    """mitmproxy's record of an upstream connection, and how an upstream proxy is used for it."""
 
-    tunnel: bool = True  # by CONNECT; else requests are sent to it in absolute-form
+    tunnel: bool = True  # with CONNECT; else requests are sent in absolute-form
 
 
 type UpstreamEvent = bytes | UpstreamOpened | UpstreamEnded
@@ -87,7 +87,7 @@ class UpstreamConnection:
         self.inbox: deque[UpstreamEvent] = deque()
         self.is_open = False
         self._address: str | None = None
-        self.exchanges = 0  # requests sent on it; the first failure of a kept one may be retried
+        self.exchanges = 0  # requests sent on it; a failure of a reused connection may be retried
         inner.server = self.server
         self._tls: UpstreamTls | None = None
         self._stack: layer.Layer
@@ -111,26 +111,26 @@ class UpstreamConnection:
 
     @property
     def ended_well(self) -> bool:
-        """Whether its end was orderly: no reset, and no TLS record that did not authenticate."""
+        """Whether it ended without a reset and without a TLS record that did not authenticate."""
         return self.server.error is None
 
     def owns(self, event: events.ConnectionEvent | events.CommandCompleted) -> bool:
-        """Tell whether an event belongs to this connection, not to one given up before."""
+        """Tell whether an event belongs to this connection, not to one abandoned before."""
         if isinstance(event, events.ConnectionEvent):
             return event.connection is self.server
         command = event.command
         return not isinstance(command, commands.OpenConnection) or command.connection is self.server
 
     def open(self) -> Iterable[commands.Command]:
-        """Dial, and do the TLS handshake; an `UpstreamOpened` arrives in the inbox."""
+        """Dial and do the TLS handshake; the result is an `UpstreamOpened` in the inbox."""
         return self._stack.handle_event(events.Start())
 
     def handle(self, event: events.Event) -> Iterable[commands.Command]:
-        """Handle an event of this connection; the inbox may have news afterwards."""
+        """Handle an event of this connection, which may add to the inbox."""
         return self._stack.handle_event(event)
 
     def send(self, data: bytes) -> Iterable[commands.Command]:
-        """Send plain bytes, encrypted where the connection has TLS."""
+        """Send bytes, encrypted if the connection has TLS."""
         if self._tls is None:
             return (commands.SendData(self.server, data),)
         out: list[commands.Command] = []
@@ -138,7 +138,7 @@ class UpstreamConnection:
         return out
 
     def end_sending(self) -> Iterator[commands.Command]:
-        """Close our half; with TLS only the whole connection is closed (RFC 8446 6.1)."""
+        """Close our half; with TLS do nothing, as only the whole connection is closed."""
         if self._tls is None:
             yield commands.CloseTcpConnection(self.server, half_close=True)
 

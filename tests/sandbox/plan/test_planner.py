@@ -189,7 +189,7 @@ def test_a_project_that_does_not_exist_is_an_error() -> None:
 
 
 def test_what_is_not_there_cannot_be_asked_for() -> None:
-    assert "nothing at this path" in refused(a_spec(allow_ro=(Path("/data/x"),))).what
+    assert "this path does not exist" in refused(a_spec(allow_ro=(Path("/data/x"),))).what
 
 
 def test_a_toolchain_that_leads_to_a_secret_is_not_shown() -> None:

@@ -322,7 +322,7 @@ class Follower:
 
 
 def _is_about_to_end(entry: LogEntry, now_ns: int) -> bool:
-    """Tell whether to wait for the outcome, which most attempts have within a moment."""
+    """Return whether to wait for the outcome, which most attempts have within a moment."""
     if isinstance(entry, Notice) or entry.outcome is not None or not entry.decision.allowed:
         return False
     return now_ns - entry.id < _OUTCOME_AWAITED_NS

@@ -215,12 +215,12 @@ class JsonlSink(LineSink):
 
 
 def is_shown(event: DecisionMade) -> bool:
-    """Tell whether `event` is shown by default; an allowed step towards a request is not."""
+    """Return whether `event` is shown by default; an allowed step towards a request is not."""
     return not event.allowed or event.phase is Phase.REQUEST or is_passed_through(event)
 
 
 def is_passed_through(event: DecisionMade) -> bool:
-    """Tell whether `event` allows a tunnel whose content is never inspected."""
+    """Return whether `event` allows a tunnel whose content is never inspected."""
     return event.allowed and event.phase is Phase.CONNECT and event.scheme == PASSTHROUGH_SCHEME
 
 

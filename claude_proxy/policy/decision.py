@@ -1,7 +1,6 @@
-"""Decisions: the policy's answer to one question, and the only ways to make one.
+"""Decisions: allowed or denied, with a reason, and the functions that create them.
 
-One judge: a `Decision` is built in this room alone, so whatever is allowed was allowed by a rule.
-Pure.
+One judge: only `policy/` creates a `Decision`, so whatever is allowed was allowed by a rule. Pure.
 """
 
 from dataclasses import dataclass
@@ -12,15 +11,15 @@ from claude_proxy.policy.rules import Rule, Tls
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The policy's answer to one question."""
+    """Whether a connection, tunnel, address or request is allowed, and why."""
 
     allowed: bool
     reason: Reason
-    rule: Rule | None = None
-    tls: Tls | None = None  # of a tunnel
-    plain: bool = False  # of a tunnel: plain HTTP may be spoken in it
-    secure: bool = False  # of a tunnel: TLS may be spoken in it
-    restricted: bool = False  # of a request: limits on method or path are in force for its host
+    rule: Rule | None = None  # the rule that decided, if one did
+    tls: Tls | None = None  # for a tunnel: what to do with TLS
+    plain: bool = False  # for a tunnel: plain HTTP is allowed inside
+    secure: bool = False  # for a tunnel: TLS is allowed inside
+    restricted: bool = False  # for a request: methods or paths are restricted on its host
 
     def __bool__(self) -> bool:
         raise TypeError("a Decision has no truth value; read `decision.allowed`")
@@ -34,7 +33,7 @@ _DENIED: dict[Reason, Decision] = {
 
 
 def denied(reason: Reason, rule: Rule | None = None) -> Decision:
-    """Return a denial; with the rule that led to it, if one did."""
+    """Return a denial, with the rule that led to it, if one did."""
     decision = _DENIED[reason]
     return decision if rule is None else Decision(allowed=False, reason=reason, rule=rule)
 
@@ -45,24 +44,24 @@ def denied_by(rule: Rule) -> Decision:
 
 
 def allowed_by(rule: Rule, *, restricted: bool = False) -> Decision:
-    """Return what an allow rule grants: a request, or an address."""
+    """Return the decision that allows a request or an address because of `rule`."""
     return Decision(allowed=True, reason=Reason.RULE_MATCHED, rule=rule, restricted=restricted)
 
 
 def tunnel_allowed_by(rule: Rule, *, tls: Tls | None, plain: bool, secure: bool) -> Decision:
-    """Return what an allow rule grants a tunnel."""
+    """Return the decision that allows a tunnel because of `rule`."""
     return Decision(
         allowed=True, reason=Reason.RULE_MATCHED, rule=rule, tls=tls, plain=plain, secure=secure
     )
 
 
-# A fault denies.
+# Fail closed: an unexpected exception denies.
 FAULT = denied(Reason.INTERNAL_ERROR)
-# Recorded or denied.
+# Recorded or denied: the decision could not be written to the audit log.
 UNRECORDED = denied(Reason.AUDIT_FAILED)
-# A request shows a login to be pinned, and another one was pinned a moment before.
+# Another login was pinned while this request, whose login was to be pinned, was being decided.
 ANOTHER_LOGIN_PINNED = denied(Reason.FOREIGN_CREDENTIAL)
-# The login that a request shows cannot be written down.
+# The login of a request could not be stored as a pin.
 LOGIN_NOT_PINNED = denied(Reason.CREDENTIAL_UNAVAILABLE)
-# The policy was reloaded, and other credentials are bound to the host of an allowed request.
+# After the request was allowed, a reload bound other credentials to its host.
 CREDENTIALS_CHANGED = denied(Reason.CREDENTIAL_UNAVAILABLE)

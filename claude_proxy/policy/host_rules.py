@@ -1,4 +1,4 @@
-"""Rules for one host, sorted by port and scheme, with their decisions made beforehand.
+"""Rules for one host, grouped by port and scheme, with precomputed decisions.
 
 Default-deny: a port or scheme without an allow rule is denied, and deny rules always win over
 allow rules. Pure.
@@ -22,7 +22,7 @@ from claude_proxy.policy.rules import Rule, Tls
 
 @dataclass(frozen=True, slots=True)
 class _Clause:
-    """One rule as requests meet it, with the decision that it leads to."""
+    """The methods and paths of one rule, and the decision if they match."""
 
     methods: frozenset[str] | None
     paths: tuple[GlobMatcher, ...] | None
@@ -45,10 +45,10 @@ class SchemeRules:
 
     def __init__(self, allow: list[Rule], deny: list[Rule]) -> None:
         self.rules = allow
-        # The deny rule that leaves nothing here, if there is one.
+        # The decision of a deny rule without methods and paths, if there is one.
         whole = next((rule for rule in deny if not rule.limited), None)
         self.denied = None if whole is None else denied_by(whole)
-        # Whether a deny rule is about single requests: then they must be seen.
+        # Whether a deny rule has methods or paths: then TLS must be intercepted.
         self.limited = any(rule.limited for rule in deny)
         restricted = self.limited or all(rule.limited for rule in allow)
         self._deny = tuple(
@@ -62,7 +62,7 @@ class SchemeRules:
 
     @property
     def open(self) -> bool:
-        """Whether any request at all may be allowed."""
+        """Whether any request can be allowed."""
         return bool(self.rules) and self.denied is None
 
     def decide(self, method: str, path: str) -> Decision:
@@ -80,8 +80,8 @@ class SchemeRules:
         return denied(reason)
 
     def _denial(self, method: str, path: str, *, ambiguous: bool) -> Decision | None:
-        # Another spelling must not escape a deny rule: "post", "/ADMIN" and "/%40x" are denied
-        # with "POST", "/admin" and "/@x", which many servers take for the same.
+        # Another spelling must not bypass a deny rule: "post", "/ADMIN" and "/%40x" are denied like
+        # "POST", "/admin" and "/@x", as many servers treat them as equal.
         method = method.upper()
         path = folded(path)
         for clause in self._deny:
@@ -115,7 +115,7 @@ class PortRules:
             )
             for scheme in Scheme
         }
-        # Why a scheme without allow rules is denied: the nearest miss says most.
+        # The reason to deny a scheme without allow rules: the closest rule determines it.
         if allow:
             self._no_rule = denied(Reason.SCHEME_NOT_ALLOWED)
         elif host.allow:
@@ -132,13 +132,13 @@ class PortRules:
         return self._no_rule if rules.denied is None else rules.denied
 
     def open_rules(self) -> Iterator[Rule]:
-        """Yield the allow rules of schemes that no deny rule denies as a whole."""
+        """Yield the allow rules of the schemes that are not denied completely."""
         for rules in self._by_scheme.values():
             if rules.open:
                 yield from rules.rules
 
     def whole_denials(self) -> Iterator[Decision]:
-        """Yield the denial of each scheme that a deny rule denies as a whole."""
+        """Yield the denial of each scheme that is denied completely."""
         return (rules.denied for rules in self._by_scheme.values() if rules.denied is not None)
 
     def _decide_connect(self) -> Decision:
@@ -155,7 +155,7 @@ class PortRules:
 
 
 class HostRules:
-    """The rules for one host, the most specific pattern's first; by port on demand."""
+    """The rules for one host, the most specific pattern first; grouped by port on demand."""
 
     __slots__ = ("_by_port", "allow", "deny", "no_rule")
 
@@ -167,11 +167,11 @@ class HostRules:
     ) -> None:
         self.allow = list(allow)
         self.deny = list(deny)
-        self.no_rule = no_rule  # the reason of the denial where no rule allows the host
+        self.no_rule = no_rule  # the reason to deny where no rule allows the host
         self._by_port: dict[int, PortRules] = {}
 
     def inherit(self, wider: "HostRules | None") -> None:
-        """Add the rules of a wider pattern behind those that are here."""
+        """Append the rules of a wider pattern."""
         if wider is not None:
             self.allow += wider.allow
             self.deny += wider.deny
@@ -180,8 +180,8 @@ class HostRules:
         """Return the rules at `port`."""
         found = self._by_port.get(port)
         if found is None:
-            # Every port that no rule names is alike; they share the entry of port 0, which does
-            # not exist, so a client cannot make this table grow.
+            # All ports that no rule names share the entry of port 0, which is not a real port, so
+            # a client cannot make this table grow.
             named = any(rule.ports and port in rule.ports for rule in (*self.allow, *self.deny))
             key = port if named else 0
             found = self._by_port.get(key) or PortRules(self, key)

@@ -1,7 +1,7 @@
-"""Index of rules by host name and by network: the rules that cover a target, in one look-up.
+"""Rule index: finds the rules that cover a host name or an address.
 
-A look-up costs the same with a hundred thousand hosts as with a hundred: one step for each label
-of a name, or for each prefix length that any rule has. Pure.
+A look-up takes as long with a hundred thousand hosts as with a hundred: one step for each label of
+a name, or for each prefix length that any rule has. Pure.
 """
 
 from collections.abc import Iterable, Iterator
@@ -29,7 +29,7 @@ class NameIndex:
         self._below: dict[str, HostRules] = {}
 
     def entries(self, pattern: HostPattern) -> Iterator[HostRules]:
-        """Yield the entry or entries that a rule with this pattern belongs to."""
+        """Yield the entries to which a rule with this pattern belongs."""
         if pattern.kind in {PatternKind.EXACT, PatternKind.DOMAIN}:
             yield self._named.setdefault(pattern.host, HostRules())
         if pattern.kind is not PatternKind.EXACT:
@@ -37,8 +37,8 @@ class NameIndex:
 
     def finish(self) -> None:
         """Let each entry inherit the rules of wider patterns."""
-        # The widest first, so that each need only inherit from the next wider one. What covers
-        # every name is below "", the root, and inherits from none.
+        # The widest first, so that each only has to inherit from the next wider one. The pattern of
+        # every name is stored under "", the root, and inherits nothing.
         for name in sorted(filter(None, self._below), key=lambda name: name.count(".")):
             self._below[name].inherit(self._wider(name))
         for name, rules in self._named.items():
@@ -83,7 +83,7 @@ class NetworkIndex:
                     rules.inherit(self._find(version, prefix << shift, shift + 1))
 
     def find(self, address: Address) -> HostRules | None:
-        """Return the rules of the narrowest network that holds `address`."""
+        """Return the rules of the narrowest network that contains `address`."""
         return self._find(address.version, int(address), 0)
 
     def _find(self, version: int, number: int, least_shift: int) -> HostRules | None:
@@ -117,10 +117,11 @@ class RuleIndex:
         return self._find_literal(target.address)
 
     def denied_address(self, target: Authority, address: Address) -> Decision | None:
-        """Return the denial of a network that `target` leads into, if there is one.
+        """Return the denial if `address`, which `target` resolved to, is in a denied network.
 
-        Which scheme the dial is for is not known here, so a network that is denied for one is
-        denied for both. To look at what the target allows would let an allow rule take away.
+        The scheme of the connection is unknown here, so a network that is denied for one scheme is
+        denied for both. It must not be derived from what the target allows: then another allow rule
+        could lead to a denial.
         """
         for reading in {address, effective(address)}:
             if (rules := self._networks.find(reading)) is not None:
@@ -130,7 +131,10 @@ class RuleIndex:
         return None
 
     def naming_rule(self, target: Authority, address: Address) -> Rule | None:
-        """Return the rule for the name of `target` that lists `address`, which is not public."""
+        """Return the rule for the name of `target` whose `addresses` include `address`.
+
+        Needed for an address that is not public.
+        """
         kind, inner = kind_of(address), effective(address)
         rules = self._names.find(target.host) or _NO_RULES
         for rule in rules.at(target.port).open_rules():
@@ -150,8 +154,8 @@ class RuleIndex:
         rules = self._networks.find(address) or _NO_RULES
         inner = effective(address)
         if inner != address:
-            # Not the canonical spelling of the host it leads to: never allowed, though a deny
-            # rule on either may be the reason.
+            # An IPv6 address that embeds an IPv4 one is never allowed. A deny rule for either
+            # address determines the reason.
             return HostRules((), rules.deny + (self._networks.find(inner) or _NO_RULES).deny)
         kind = kind_of(address)
         every = any(rule.pattern.kind is PatternKind.EVERY for rule in rules.allow)
@@ -165,8 +169,8 @@ class RuleIndex:
 
 
 def _names_address(network: Network | None, address: Address, kind: AddressKind) -> bool:
-    """Tell whether a rule with this network names `address`, not merely happens to hold it."""
+    """Return whether a rule with this network is meant for `address`."""
     if network is None or address not in network:
         return False
-    # "169.254.0.0/16" is written for a printer; a machine's credentials must be meant.
+    # "169.254.0.0/16" may be written for a printer; a metadata service must be named exactly.
     return kind is not AddressKind.METADATA or network.prefixlen == network.max_prefixlen

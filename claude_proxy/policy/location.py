@@ -1,11 +1,11 @@
-"""Location: the place in a file or preset where something was written. Pure."""
+"""Location: file, line and column of a policy entry. Pure."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """Where a rule was written."""
+    """Where a rule was written; lines and columns count from 1."""
 
     file: str
     line: int

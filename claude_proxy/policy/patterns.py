@@ -1,8 +1,7 @@
-"""Patterns of rules: which hosts one covers, and which paths.
+"""Host patterns and path globs: which hosts and paths a rule covers.
 
-Agreement: a pattern has one spelling and one meaning. A text that could be taken for a regular
-expression, covers a whole public suffix, or could be read in two ways is refused, with its fix.
-Pure, and linear in the length of what is matched.
+Agreement: a pattern has one spelling and one meaning. A text that looks like a regular expression,
+covers a public suffix, or is ambiguous is refused, with a fix. Pure; matching takes linear time.
 """
 
 import re
@@ -24,7 +23,7 @@ from claude_proxy.wire.public_suffix import Suffix, public_suffix
 
 
 class PatternError(ValueError):
-    """A host pattern or path glob that cannot be used: what is wrong, and how to fix it."""
+    """An invalid host pattern or path glob: what is wrong, and how to fix it."""
 
     def __init__(self, what: str, fix: str) -> None:
         super().__init__(f"{what}; {fix}")
@@ -36,24 +35,24 @@ class PatternKind(StrEnum):
     """Which hosts a pattern covers."""
 
     EXACT = "exact"  # "example.com"
-    SUBDOMAINS = "subdomains"  # "*.example.com": every depth below, not example.com itself
-    DOMAIN = "domain"  # ".example.com": example.com and every depth below
-    LITERAL = "literal"  # "192.0.2.1": the address itself as target, never a name
+    SUBDOMAINS = "subdomains"  # "*.example.com": all subdomains at any depth, not example.com
+    DOMAIN = "domain"  # ".example.com": example.com and all its subdomains
+    LITERAL = "literal"  # "192.0.2.1": the address as a target, not a name that resolves to it
     NETWORK = "network"  # "192.0.2.0/24": the same for every address in it
-    EVERY = "every"  # of a policy that allows by default; no text is read as it
+    EVERY = "every"  # all hosts, for a policy that allows by default; it has no text form
 
 
 @dataclass(frozen=True, slots=True)
 class HostPattern:
-    """The hosts that a rule covers; only `parse` makes one of a text."""
+    """The hosts that a rule covers; `parse` creates one from a text."""
 
     kind: PatternKind
     host: str  # the normalised name without its wildcard; "" for addresses
-    network: Network | None = None  # only for addresses; of one address for a literal
+    network: Network | None = None  # only for addresses; a literal has a network of one address
 
     @classmethod
     def parse(cls, text: str) -> "HostPattern":
-        """Read a pattern of the allowlist; PatternError says how to fix it."""
+        """Parse a pattern of a policy file; PatternError says how to fix it."""
         if _is_odd(text):
             _refuse_non_host(text)
         if "/" in text:
@@ -69,11 +68,11 @@ class HostPattern:
 
     @classmethod
     def every(cls) -> "HostPattern":
-        """Return the pattern of all names and addresses, which no text is read as."""
+        """Return the pattern of all names and addresses, which has no text form."""
         return cls(PatternKind.EVERY, "")
 
     def covers(self, target: Authority) -> bool:
-        """Tell whether `target` is one of the pattern's hosts, whatever its port."""
+        """Return whether the host of `target` is covered; its port does not matter."""
         if self.network is not None:
             return target.address is not None and target.address in self.network
         if target.address is not None:
@@ -89,7 +88,7 @@ class HostPattern:
                 return self.kind is PatternKind.EVERY
 
     def includes(self, other: "HostPattern") -> bool:
-        """Tell whether this pattern covers every host that `other` covers."""
+        """Return whether this pattern covers every host that `other` covers."""
         if self.kind is PatternKind.EVERY:
             return True
         if self.network is not None and other.network is not None:
@@ -106,10 +105,9 @@ class HostPattern:
 
     @property
     def specificity(self) -> tuple[int, int]:
-        """How narrow the pattern is: of two that cover the same host, the narrower has more.
+        """How narrow the pattern is: of two that cover the same host, the narrower is greater.
 
-        The patterns that cover one host are a chain, so any two of them can be compared. The two
-        wildcards of one name, "*.x" and ".x", are equals.
+        Only patterns that cover a common host can be compared. "*.x" and ".x" are equal.
         """
         if self.network is not None:
             return (1, self.network.prefixlen)
@@ -125,7 +123,7 @@ class HostPattern:
 
 
 def any_covers(patterns: Iterable[HostPattern], target: Authority) -> bool:
-    """Tell whether one of the patterns covers `target`."""
+    """Return whether one of the patterns covers `target`."""
     # Not any(...): a generator would cost more than most matches.
     for pattern in patterns:  # noqa: SIM110
         if pattern.covers(target):
@@ -145,7 +143,7 @@ _NARROWNESS = {
     PatternKind.DOMAIN: 1,
     PatternKind.EXACT: 2,
 }
-# Whether a text can be anything but a name, with or without the wildcard that it begins with.
+# Whether a text is not just a name, with or without a wildcard in front.
 _is_odd = re.compile(r"(?!(?:\*?\.)?[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\Z)").match
 _has_port = re.compile(r"(?:[^:]*|\[.*\]):[0-9]*").fullmatch
 _is_network = re.compile(r"[0-9A-Fa-f:.]+/[0-9.]+").fullmatch
@@ -159,21 +157,21 @@ def _refuse_non_host(text: str) -> None:
     if not text.strip("*."):
         raise PatternError(f"the host pattern {quoted(text)} matches every host", _NAME_IT)
     if "://" in text:
-        fix = "write the host alone; plain HTTP is allowed by `scheme: http`"
-        raise PatternError(f"the host {quoted(text)} holds a scheme", fix)
+        fix = "write only the host; plain HTTP is allowed by `scheme: http`"
+        raise PatternError(f"the host {quoted(text)} contains a scheme", fix)
     if "@" in text:
-        raise PatternError(f"the host {quoted(text)} holds user info", "write the host alone")
+        raise PatternError(f"the host {quoted(text)} contains user info", "write only the host")
     if "/" in text and not _is_network(text):
-        fix = "write the host alone and the path under `paths`"
-        raise PatternError(f"the host {quoted(text)} holds a path", fix)
+        fix = "write only the host, and the path under `paths`"
+        raise PatternError(f"the host {quoted(text)} contains a path", fix)
     if _has_port(text):
-        fix = "write the host alone and the port under `ports`"
-        raise PatternError(f"the host {quoted(text)} holds a port", fix)
+        fix = "write only the host, and the port under `ports`"
+        raise PatternError(f"the host {quoted(text)} contains a port", fix)
     if text.startswith("[") and text.endswith("]") and ":" in text:
         raise PatternError(f"the host {quoted(text)} is in brackets", f'write "{text[1:-1]}"')
     if _regex_character(text):
         fix = f"a host is not a regular expression: {_NAME_IT}"
-        raise PatternError(f"the host {quoted(text)} holds characters no name has", fix)
+        raise PatternError(f"the host {quoted(text)} contains characters no name has", fix)
     if "*" in text.removeprefix("*."):
         fix = 'a wildcard is the whole first label: "*.example.com"'
         raise PatternError(f"the host {quoted(text)} has a wildcard inside", fix)
@@ -196,7 +194,7 @@ def _fix_of_name(text: str) -> str:
 
 
 def _narrow_name(name: str) -> str:
-    # A provider's suffix may be a host of its own ("s3.amazonaws.com"), a registry's never is.
+    # A provider's suffix may also be a host ("s3.amazonaws.com"); a registry's suffix never is.
     if public_suffix(name) is Suffix.REGISTRY:
         fix = f'name a host below it, like "example.{name}"'
         raise PatternError(f"{quoted(name)} is a public suffix, not a host", fix)
@@ -223,7 +221,7 @@ def _network(text: str) -> Network:
         raise PatternError(f"{quoted(text)} is not a network", fix) from None
     if network.prefixlen == 0:
         fix = "name the networks that are needed"
-        raise PatternError(f"the network {quoted(text)} holds every address", fix)
+        raise PatternError(f"the network {quoted(text)} contains every address", fix)
     canonical = f"{text_of(network.network_address)}/{network.prefixlen}"
     if text != canonical:
         what = f"the network {quoted(text)} is not in its canonical spelling"
@@ -240,26 +238,26 @@ def _not_hiding(network: Network, text: str) -> Network:
     return network
 
 
-# What two servers, or a server and its framework, may read as different paths.
+# What two servers, or a server and its framework, may read as different paths (RFC 3986).
 _find_ambiguity = re.compile(
     r"""
-    \A(?! / | \*\Z )                    # no path at all; the "*" of OPTIONS is one meaning
+    \A(?! / | \*\Z )                    # not a path; the "*" of OPTIONS is unambiguous
     | //                                # merged by some
     | /\.{1,2} (?= / | \Z )             # removed by some
     | [;\\?\#\x00-\x20\x7f-\U0010ffff]  # parameters, the other slash, delimiters, raw bytes
     | % (?! [0-9A-Fa-f]{2} )            # "%u002e" of IIS, and broken escapes
     | % (?: [01][0-9A-F] | 7F           # control bytes
           | 25                          # decoded twice by some
-          | 2[3F] | 3[BF] | 5C          # "#", "/", ";", "?" and "\" in disguise
+          | 2[3F] | 3[BF] | 5C          # encoded "#", "/", ";", "?" and "\"
           | 2[DE] | 3[0-9] | 4[1-9A-F] | 5[0-9AF] | 6[1-9A-F] | 7[0-9AE]   # never needed:
-                                        # unreserved characters (RFC 3986, 2.3), "." among them
-          | C[01] | E0%[89][0-9A-F] | F0%8[0-9A-F]  # overlong UTF-8, for "." and "/" of old
-          | EF%BC%(?: 8[EF] | BC )      # full-width ".", "/" and "\", narrowed by Windows
+                                        # unreserved characters (section 2.3), including "."
+          | C[01] | E0%[89][0-9A-F] | F0%8[0-9A-F]  # overlong UTF-8, once used for "." and "/"
+          | EF%BC%(?: 8[EF] | BC )      # full-width ".", "/" and "\", which Windows converts
         )
     """,
     re.VERBOSE | re.IGNORECASE | re.ASCII,
 ).search
-# Nearly every path: segments of characters that need no escape, and no segment of only dots.
+# Nearly every path: segments of characters that need no escape, except "." and "..".
 _is_clear = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[\w.~!$&'()*+,=:@-]+)+/?|/", re.ASCII).fullmatch
 _PATH_CHARACTERS = "/%~!$&'()*+,=:@"
 _no_path_character = re.compile(r"[\^|{}\[\]<>\"`]").search
@@ -267,7 +265,7 @@ _no_path_character = re.compile(r"[\^|{}\[\]<>\"`]").search
 
 @dataclass(frozen=True, slots=True)
 class PathGlob:
-    """Paths a rule covers: `*` is one segment or a part of one, a last `**` is the rest."""
+    """Paths that a rule covers: `*` matches within one segment, a final `/**` matches the rest."""
 
     text: str
     _matcher: "GlobMatcher" = field(init=False, repr=False, compare=False)
@@ -278,11 +276,11 @@ class PathGlob:
 
     @classmethod
     def parse(cls, text: str) -> "PathGlob":
-        """Read a glob of the allowlist; PatternError says how to fix it."""
+        """Parse a glob of a policy file; PatternError says how to fix it."""
         return cls(text)
 
     def matches(self, path: str) -> bool:
-        """Tell whether the glob covers `path` exactly as it was sent."""
+        """Return whether the glob covers `path` exactly as it was sent."""
         return self._matcher.matches(path)
 
     def __str__(self) -> str:
@@ -298,22 +296,22 @@ def _refuse_non_glob(text: str) -> None:
         raise PatternError(what, 'use "*" for one segment, and "/**" only at the end')
     if (found := _no_path_character(text)) is not None:
         fix = "a path is a glob, not a regular expression; percent-encode what is meant literally"
-        raise PatternError(f"the path {quoted(text)} holds {quoted(found[0])}", fix)
+        raise PatternError(f"the path {quoted(text)} contains {quoted(found[0])}", fix)
     if (found := _find_ambiguity(text)) is not None:
         fix = "such paths are always denied where paths are restricted; write it without"
         encoded = quote(text, safe=_PATH_CHARACTERS, errors="replace")
         if encoded != text and _find_ambiguity(encoded) is None:
             fix = f'write "{encoded}"'
-        raise PatternError(f"the path {quoted(text)} holds {quoted(found[0])}", fix)
+        raise PatternError(f"the path {quoted(text)} contains {quoted(found[0])}", fix)
 
 
 def is_ambiguous(path: str) -> bool:
-    """Tell whether two servers could read `path` as two different ones."""
+    """Return whether two servers could read `path` as different paths."""
     return _is_clear(path) is None and _find_ambiguity(path) is not None
 
 
 class GlobMatcher:
-    """A glob split into its parts; matching compares and never backtracks, so it is linear."""
+    """A glob split into its parts; matching never backtracks, so it takes linear time."""
 
     __slots__ = ("_open", "_prefix", "_segments")
 
@@ -321,11 +319,11 @@ class GlobMatcher:
         self._open = text.endswith("/**")
         body = text.removesuffix("/**")
         self._prefix = None if "*" in body else spell(body)
-        # Split at the stars before spelling: a "%2A" is a star that was meant literally.
+        # Split at the stars before `spell` decodes: "%2A" is a literal star.
         self._segments = tuple(tuple(map(spell, segment.split("*"))) for segment in body.split("/"))
 
     def matches(self, path: str) -> bool:
-        """Tell whether the glob covers `path`, which `spell` has been applied to."""
+        """Return whether the glob covers `path`, to which `spell` has been applied."""
         if self._prefix is not None:
             if not path.startswith(self._prefix):
                 return False
@@ -361,6 +359,6 @@ def _segment_matches(pieces: tuple[str, ...], segment: str) -> bool:
 
 
 def folded(text: str) -> str:
-    """Return `text` as a lenient server may read it: decoded, and without regard to case."""
-    # Latin-1 turns each byte into a character of its own, so that parts fold as the whole does.
+    """Return `text` as a lenient server may read it: percent-decoded and in lower case."""
+    # Latin-1 maps each byte to one character, so parts of a text fold like the whole text.
     return unquote(text, "latin-1").lower()

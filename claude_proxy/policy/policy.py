@@ -1,8 +1,8 @@
-"""The policy: decides what a client may reach, and with which credential.
+"""The policy: decides which targets a client may reach, and with which credential.
 
-One judge; default-deny. Allow rules are a union and deny rules win: another allow rule never takes
-anything away, another deny rule never gives anything. Pure: the same facts always get the same
-decision, so a test of a rule is a function call. No method of `Policy` raises, whatever it gets.
+One judge; default-deny. Deny rules win: adding an allow rule never denies anything, and adding a
+deny rule never allows anything. Pure: the same arguments always get the same decision, so a test of
+a rule is a function call. No method of `Policy` raises an exception, whatever a client sends.
 """
 
 import re
@@ -32,7 +32,7 @@ from claude_proxy.policy.verdict import Verdict
 from claude_proxy.wire.address import Address, AddressKind, effective, kind_of
 from claude_proxy.wire.authority import Authority
 
-# TRACE sends credentials back, TRACK is its twin, CONNECT opens a tunnel in the tunnel.
+# TRACE returns the credentials it is sent, TRACK does the same, CONNECT opens a tunnel in a tunnel.
 _REFUSED_METHODS = frozenset({"TRACE", "TRACK", "CONNECT"})
 _ORDINARY_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _is_token = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
@@ -40,7 +40,7 @@ _NO_SECRETS: AvailableSecrets = MappingProxyType({})
 
 
 class AddressOwner(Enum):
-    """Which machine an address that is to be dialled belongs to."""
+    """The machine that an address to be dialled belongs to."""
 
     OTHER = auto()
     THIS_MACHINE = auto()
@@ -54,7 +54,7 @@ class Policy:
     allow: tuple[Rule, ...] = ()
     deny: tuple[Rule, ...] = ()
     credentials: tuple[Binding, ...] = ()
-    # Of the Messages API; the first that covers a target is in force.
+    # Of the Messages API; the first that covers a target applies.
     restrictions: tuple[ApiRestrictions, ...] = ()
     _rules: RuleIndex = field(init=False, repr=False, compare=False)
     _placeholders: Placeholders = field(init=False, repr=False, compare=False)
@@ -70,11 +70,11 @@ class Policy:
 
     @property
     def rules_count(self) -> int:
-        """How many rules there are, of both sorts."""
+        """The number of allow and deny rules."""
         return len(self.allow) + len(self.deny)
 
     def hosts(self) -> Iterator[str]:
-        """Yield each allow rule's pattern once, in its canonical spelling and the file's order."""
+        """Yield the pattern of each allow rule once, in the order of the file."""
         yield from dict.fromkeys(rule.name for rule in self.allow)
 
     def with_denials(self, deny: Iterable[Rule]) -> "Policy":
@@ -82,10 +82,10 @@ class Policy:
         return replace(self, deny=(*self.deny, *deny))
 
     def allowing_by_default(self, source: Location, note: str = "") -> "Policy":
-        """Return this policy with everything allowed that no deny rule covers.
+        """Return this policy, also allowing everything that no deny rule covers.
 
-        An address that is not public still needs a rule that names it, and a request must still
-        agree with where it goes.
+        An address that is not public still needs a rule that names it, and the Host of a request
+        must still match its target.
         """
         everything = Rule(
             pattern=HostPattern.every(),
@@ -101,7 +101,7 @@ class Policy:
         return replace(self, allow=(*self.allow, everything))
 
     def diff(self, other: "Policy") -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Return what `other` has and this one lacks, and the reverse; "deny" marks deny rules."""
+        """Return the lines that `other` adds and those that it lacks, one for each entry."""
         here, there = dict.fromkeys(_shown(self)), dict.fromkeys(_shown(other))
         added = tuple(shown for shown in there if shown not in here)
         added += tuple(hidden_changes(self.credentials, other.credentials))
@@ -116,21 +116,24 @@ class Policy:
         return denied(Reason.NO_RULE) if rules is None else rules.at(target.port).connect
 
     def decide_hello(self, target: Authority, sni: str | None, *, encrypted: bool) -> Decision:
-        """Decide whether TLS that begins so may go on in a tunnel to `target`."""
+        """Decide about a ClientHello with server name `sni` in a tunnel to `target`.
+
+        `encrypted` means that it has an encrypted inner ClientHello.
+        """
         connect = self.decide_connect(target)
         if not connect.allowed:
             return connect
         if not connect.secure:
             return denied(Reason.SCHEME_NOT_ALLOWED)
-        # The outer name of an encrypted hello says nothing about the inner one.
+        # The outer name of an encrypted ClientHello says nothing about the inner one.
         if encrypted:
             return denied(Reason.ENCRYPTED_HELLO)
         if target.address is not None:
-            # RFC 6066, 3: literal addresses are not permitted as SNI.
+            # RFC 6066 section 3: IP addresses are not permitted as SNI.
             return connect if sni is None else denied(Reason.SNI_MISMATCH)
         if sni is None:
             return denied(Reason.SNI_MISSING)
-        # Folded only where it is ASCII: the Kelvin sign folds to "k". No trailing dot (RFC 6066).
+        # ASCII only, as lower() turns the Kelvin sign into "k". No trailing dot (RFC 6066).
         same = sni.isascii() and sni.lower() == target.host
         return connect if same else denied(Reason.SNI_MISMATCH)
 
@@ -139,8 +142,8 @@ class Policy:
     ) -> Decision:
         """Decide whether `address`, which `target` resolved to, may be dialled.
 
-        A deny rule for a network also denies the names that lead into it; one with methods or
-        paths is about requests to the addresses themselves.
+        A deny rule for a network also denies the names that resolve into it, unless it has methods
+        or paths: then it only applies to requests for the addresses themselves.
         """
         if owner is AddressOwner.OWN_LISTENER:
             return denied(Reason.PROXY_LOOP)
@@ -156,7 +159,7 @@ class Policy:
         if (denial := self._rules.denied_address(target, address)) is not None:
             return denial
         if target.address is not None:
-            # A rule names the literal, or it would have been denied as a target.
+            # A rule covers this literal; otherwise it would have been denied as a target.
             same = target.address == address
             return connect if same else denied(Reason.ADDRESS_NOT_ALLOWED)
         if kind_of(address) is AddressKind.PUBLIC:
@@ -167,7 +170,7 @@ class Policy:
     # --- requests
 
     def evaluate(self, request: Request, secrets: AvailableSecrets = _NO_SECRETS) -> Verdict:
-        """Decide everything about one request that its head alone decides."""
+        """Decide about one request as far as its head determines."""
         decision = self.decide_request(request)
         if not decision.allowed:
             return Verdict(decision)
@@ -184,7 +187,7 @@ class Policy:
         return Verdict(decision, credential, restrictions, self.credentials)
 
     def decide_request(self, request: Request) -> Decision:
-        """Decide whether `request` may be forwarded, by the rules alone."""
+        """Decide by the rules alone whether `request` may be forwarded."""
         method, target = request.method, request.target
         if method not in _ORDINARY_METHODS and not _may_be_a_request(method):
             return denied(Reason.METHOD_REFUSED)
@@ -194,7 +197,7 @@ class Policy:
         return denied(Reason.NO_RULE) if rules is None else rules.at(target.port).decide(request)
 
     def decide_head(self, request: Request) -> Decision:
-        """Decide about a request by the rules and by what its head asks the Messages API for."""
+        """Decide about a request by the rules and by the API restrictions on its head."""
         decision = self.decide_request(request)
         restrictions = self.restrictions_for(request.target)
         if not decision.allowed or restrictions is None:
@@ -202,7 +205,7 @@ class Policy:
         return _restricted_head(decision, restrictions, request)
 
     def decide_content(self, request: Request, body: bytes) -> Decision:
-        """Decide about a request by its head and by what its body asks the Messages API for."""
+        """Decide about a request by the rules and by the API restrictions on head and body."""
         decision = self.decide_head(request)
         restrictions = self.restrictions_for(request.target)
         if not decision.allowed or restrictions is None:
@@ -211,10 +214,9 @@ class Policy:
         return decision if reason is None else denied(reason)
 
     def decide_departure(self, request: Request, verdict: Verdict) -> Decision:
-        """Decide whether a request may still leave that `verdict` allowed.
+        """Decide whether a request that `verdict` allowed may still be sent.
 
-        The policy may have been reloaded since: then the credential in it must be the one that is
-        still bound to the host.
+        If the policy has been reloaded since, the same credentials must still be bound to the host.
         """
         then, now, host = verdict.bindings, self.credentials, request.target
         if then is now or bound_to(host, then) == bound_to(host, now):
@@ -228,7 +230,7 @@ class Policy:
         return decide_credential(self.credentials, self._placeholders, request, secrets)
 
     def restrictions_for(self, target: Authority) -> ApiRestrictions | None:
-        """Return what restricts the Messages API at `target`, if anything does."""
+        """Return the restrictions of the Messages API at `target`; None if there are none."""
         for each in self.restrictions:
             here = each.ports is None or target.port in each.ports
             if here and any_covers(each.patterns, target):
@@ -236,9 +238,9 @@ class Policy:
         return None
 
     def allows_url(self, url: str, method: str = "GET") -> bool:
-        """Tell whether a client itself may request `url`: then the API may do so for it."""
+        """Return whether a client itself may request `url`: then the API may do so for it."""
         request = _request_for(url, method)
-        # On a bound host the login counts, and with whose the API would go there is not seen here.
+        # On a bound host only one login is allowed, and the API's own login there is unknown.
         return (
             request is not None
             and not self.binds(request.target)
@@ -246,11 +248,11 @@ class Policy:
         )
 
     def allows_trailers(self, target: Authority) -> bool:
-        """Tell whether fields may follow a body: none may where they would have been judged."""
+        """Return whether bodies may have trailers: not where these would have to be judged."""
         return not self.binds(target) and self.restrictions_for(target) is None
 
     def binds(self, target: Authority) -> bool:
-        """Tell whether a credential is bound to the host of `target`."""
+        """Return whether a credential is bound to the host of `target`."""
         return bool(bound_to(target, self.credentials))
 
 
@@ -266,16 +268,16 @@ def _restricted_head(
     reason = restrictions.judge_head(request)
     if reason is not None:
         return denied(reason)
-    # No header may replace the path that was judged.
+    # `restricted` removes header fields that could override the path.
     return decision if decision.restricted else replace(decision, restricted=True)
 
 
 def _unless_unlisted(decision: Decision, target: Authority, address: Address) -> Decision:
-    """Return the decision about an address of this very machine: a rule must name it."""
+    """Return the decision about an address of this machine, which a rule must name."""
     rule = decision.rule
     if rule is None:
         return denied(Reason.ADDRESS_NOT_ALLOWED)
-    # A rule for every host names no address, not even one that is the target itself.
+    # A rule for every host does not name an address, even if the target is one.
     if target.address is not None and rule.pattern.kind is not PatternKind.EVERY:
         return decision
     listed = any(effective(address) in network for network in rule.addresses)
@@ -286,7 +288,7 @@ _URL = re.compile(r"(https?)://([^/?#@\\\s]+)(/[\x21-\x7e]*)?", re.ASCII)
 
 
 def _request_for(url: str, method: str) -> Request | None:
-    """Return what a client would send to request `url`; None if that is not plain to see."""
+    """Return a client's request for `url`; None if the URL is not unambiguous."""
     match = _URL.fullmatch(url)
     if match is None:
         return None

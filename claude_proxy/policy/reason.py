@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class Reason(StrEnum):
-    """Why a decision was made; stable, for clients, queries and tests."""
+    """Reason codes of decisions."""
 
     RULE_MATCHED = "rule-matched"
     NO_RULE = "no-rule"
@@ -23,21 +23,21 @@ class Reason(StrEnum):
     HELLO_UNREADABLE = "hello-unreadable"
     NOT_TLS = "not-tls"
     INVALID_TARGET = "invalid-target"
-    BAD_REQUEST = "bad-request"  # what cannot be read in exactly one way: 400, not 403
+    BAD_REQUEST = "bad-request"  # invalid or ambiguous; status 400 instead of 403
     ADDRESS_NOT_ALLOWED = "address-not-allowed"
     PROXY_LOOP = "proxy-loop"
     CLIENT_NOT_ALLOWED = "client-not-allowed"
     CLIENT_NOT_AUTHENTICATED = "client-not-authenticated"  # 407; SOCKS5 has its own replies
-    FOREIGN_CREDENTIAL = "foreign-credential"  # not the one that is bound to the host
-    PLACEHOLDER_MISPLACED = "placeholder-misplaced"  # where no value may replace it
-    CREDENTIAL_UNAVAILABLE = "credential-unavailable"  # its source has none now
+    FOREIGN_CREDENTIAL = "foreign-credential"  # not the credential that is bound to the host
+    PLACEHOLDER_MISPLACED = "placeholder-misplaced"  # where no value replaces it
+    CREDENTIAL_UNAVAILABLE = "credential-unavailable"  # its source has no value now
     ENDPOINT_NOT_ALLOWED = "endpoint-not-allowed"  # of a restricted API, or of the gateway
     MODEL_NOT_ALLOWED = "model-not-allowed"
     BETA_NOT_ALLOWED = "beta-not-allowed"
     SERVER_TOOL_NOT_ALLOWED = "server-tool-not-allowed"
     MCP_SERVER_NOT_ALLOWED = "mcp-server-not-allowed"
-    SOURCE_NOT_ALLOWED = "source-not-allowed"  # a URL that the API itself would fetch
-    BODY_UNREADABLE = "body-unreadable"  # in exactly one way
+    SOURCE_NOT_ALLOWED = "source-not-allowed"  # a URL that the API would fetch
+    BODY_UNREADABLE = "body-unreadable"  # invalid or ambiguous
     BODY_TOO_LARGE = "body-too-large"
     CEILING_REACHED = "ceiling-reached"  # 429, of the gateway
     RULE_WITHDRAWN = "rule-withdrawn"  # a reload removed the rule of an open tunnel

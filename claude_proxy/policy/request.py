@@ -1,6 +1,6 @@
-"""Request: the facts of one HTTP request that a decision can be about.
+"""Request: the parts of an HTTP request head that a decision depends on.
 
-Secrets stay outside: fields and query carry credentials, so no repr shows them. Pure.
+Secrets stay outside: fields and query may hold credentials, so the repr does not show them. Pure.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ type RawField = tuple[bytes, bytes]  # a header field's name and value, as sent
 
 
 class Scheme(StrEnum):
-    """Whether requests travel inside TLS."""
+    """Whether requests are sent inside TLS."""
 
     HTTPS = "https"
     HTTP = "http"
@@ -21,10 +21,10 @@ class Scheme(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """The facts of one HTTP request that a rule can be about."""
+    """One HTTP request, as rules and restrictions see it."""
 
     scheme: Scheme
-    target: Authority  # where the bytes would go
+    target: Authority  # where it would be sent
     host: Authority  # what the Host header or :authority claims
     method: str
     path: str  # origin-form as sent, without the query; "*" for OPTIONS *

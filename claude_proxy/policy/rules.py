@@ -1,6 +1,7 @@
-"""Rules of an allowlist: which hosts, ports, methods and paths one entry covers.
+"""Rules of a policy: the hosts, ports, methods and paths that one entry covers.
 
-A rule that could not be kept cannot be built: an empty list is an error, never "everything". Pure.
+Fail closed: a rule that could not be enforced cannot be created, and an empty list is an error,
+never "everything". Pure.
 """
 
 import re
@@ -14,8 +15,8 @@ from claude_proxy.policy.request import Scheme
 from claude_proxy.wire.address import Network
 from claude_proxy.wire.authority import MAX_PORT
 
-# Frameworks behind many hosts let these headers stand in for the method or the path, which
-# would undo a rule on either; where such a rule is in force they are taken out.
+# Many web frameworks let these header fields replace the method or path, which would bypass a rule
+# for either. Where such a rule applies, they are removed.
 OVERRIDE_HEADERS: frozenset[bytes] = frozenset(
     {
         b"x-http-method-override",
@@ -49,9 +50,6 @@ class Tls(StrEnum):
     PASSTHROUGH = "passthrough"
 
 
-# TRACE sends credentials back, TRACK is its twin, CONNECT opens a tunnel in the tunnel.
-_REFUSED_METHODS = frozenset({"TRACE", "TRACK", "CONNECT"})
-_ORDINARY_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _is_token = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
 
 
@@ -61,7 +59,7 @@ def _is_method(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One entry of `allow` or `deny`; None stands for every value there is."""
+    """One entry of `allow` or `deny`; None means every value."""
 
     pattern: HostPattern
     scheme: Scheme | None
@@ -69,12 +67,12 @@ class Rule:
     methods: frozenset[str] | None
     paths: tuple[PathGlob, ...] | None
     tls: Tls
-    addresses: tuple[Network, ...]  # where the host may resolve to although it is not public
+    addresses: tuple[Network, ...]  # addresses that are not public but that the host may have
     note: str
     source: Location
 
     def __post_init__(self) -> None:
-        # An empty set is a mistake that would read as "nothing" here and as "all" elsewhere.
+        # An empty set is a mistake that could mean "nothing" or "everything".
         if self.ports == frozenset() or self.methods == frozenset() or self.paths == ():
             raise ValueError(f"the rule for {self.name} has an empty list")
         if self.ports is not None and not all(1 <= port <= MAX_PORT for port in self.ports):
@@ -82,7 +80,7 @@ class Rule:
         if self.methods is not None and not all(map(_is_method, self.methods)):
             raise ValueError(f"the rule for {self.name} has a method that is not in capitals")
         if self.tls is Tls.PASSTHROUGH and (self.limited or self.scheme is not Scheme.HTTPS):
-            raise ValueError(f"the rule for {self.name} limits what passthrough cannot see")
+            raise ValueError(f"the rule for {self.name} limits requests, which passthrough hides")
 
     @property
     def name(self) -> str:
@@ -91,7 +89,7 @@ class Rule:
 
     @property
     def limited(self) -> bool:
-        """Whether the rule speaks about single requests, not about the host as a whole."""
+        """Whether the rule covers only some requests to its hosts, by method or path."""
         return self.methods is not None or self.paths is not None
 
     def __str__(self) -> str:

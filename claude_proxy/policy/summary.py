@@ -1,7 +1,7 @@
-"""Summaries: a credential or an API restriction in one line, for logs and for `check`.
+"""Summaries: a credential or an API restriction as one line of text, for logs and `check`.
 
-Secrets stay outside: a line says where a secret is kept and never what it is, neither as a hash
-nor by the arguments of a command or a placeholder. Pure.
+Secrets stay outside: a line names the place of a secret, and contains no value, hash, placeholder
+or arguments of a command. Pure.
 """
 
 from collections.abc import Iterable, Iterator
@@ -12,27 +12,27 @@ from claude_proxy.policy.credentials.sources import source_name
 from claude_proxy.policy.messages.destinations import DestinationScope
 from claude_proxy.policy.messages.restrictions import MIB, ApiRestrictions
 
-_NAMED = 4  # values of a list that are shown; the rest is counted
+_NAMED = 4  # values of a list to show; the rest are counted
 
 
 def describe_credential(binding: Binding) -> str:
-    """Return which hosts a credential is for, and how it is used there."""
+    """Return the line for a credential: its hosts, and how it is used there."""
     return f"credential {binding.name} for {_hosts(binding)}: {describe_use(binding.use)}"
 
 
 def hidden_changes(old: Iterable[Binding], new: Iterable[Binding]) -> Iterator[str]:
-    """Yield a line for each credential that differs in what its description does not show."""
+    """Yield a line for each credential with a change that its description does not show."""
     known = {binding.name: binding for binding in old}
     for binding in new:
         was = known.get(binding.name)
         if was is None or replace(was, source=binding.source) == binding:
             continue
         if describe_credential(was) == describe_credential(binding):
-            yield f"credential {binding.name} in what is not shown"
+            yield f"credential {binding.name} (a setting that is not shown here)"
 
 
 def describe_use(use: Injection | LoginPin) -> str:
-    """Return how a credential is injected, or which login of the client passes."""
+    """Return how a credential is injected, or which login of the client is allowed."""
     if isinstance(use, Injection):
         form = {Form.FIELD: f"field {use.name}", Form.BASIC: f"basic as {use.user}"}
         return f"inject {form.get(use.form, use.form.value)} from {source_name(use.source)}"
@@ -42,7 +42,7 @@ def describe_use(use: Injection | LoginPin) -> str:
 
 
 def describe_restrictions(restrictions: ApiRestrictions) -> str:
-    """Return what requests to an API are limited to."""
+    """Return the line for restrictions of an API."""
     words = [_head(restrictions)]
     for name, values in _limits(restrictions).items():
         more = len(values) - _NAMED
@@ -52,7 +52,7 @@ def describe_restrictions(restrictions: ApiRestrictions) -> str:
 
 
 def restriction_lines(restrictions: ApiRestrictions) -> list[str]:
-    """Return a line for each value, so that a change shows as the lines it touches."""
+    """Return a line for each value, so that a change affects only the lines of its values."""
     limits = _limits(restrictions).items()
     return [f"{_head(restrictions)} {name} {value}" for name, values in limits for value in values]
 

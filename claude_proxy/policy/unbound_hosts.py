@@ -1,7 +1,7 @@
-"""Unbound hosts: where another account could still be used beside a host with a credential.
+"""Unbound hosts: hosts of Anthropic where an agent could use another account.
 
-Secrets stay outside. An owner who binds a credential to the API wants an agent to use no other
-account; the provider's other hosts accept any, and are allowed for signing in. Pure.
+Secrets stay outside. An owner who binds a credential to the API does not want an agent to use any
+other account, but Anthropic's other hosts, which are allowed for signing in, accept any. Pure.
 """
 
 from claude_proxy.policy.policy import Policy
@@ -18,18 +18,18 @@ _SAME_PROVIDER = (
 
 
 def unbound_hosts(policy: Policy) -> tuple[str, ...]:
-    """Return the hosts where any account may be used though the API has a bound one."""
+    """Return the hosts where any account can be used although the API has a bound credential."""
     if not policy.binds(_API):
         return ()
-    # POST, as nothing can be stored on a host that may only be read.
+    # POST, because a host where only reading is allowed cannot store anything.
     hosts = _SAME_PROVIDER
     return tuple(host for host in hosts if policy.allows_url(f"https://{host}/", "POST"))
 
 
 def warn_of_unbound_hosts(policy: Policy) -> tuple[str, str] | None:
-    """Return a warning about such hosts and its fix; None if there are none."""
+    """Return a warning about these hosts and its fix; None if there are none."""
     hosts = ", ".join(unbound_hosts(policy))
     if not hosts:
         return None
     what = f"{_API.host} has a credential, but somebody else's account can be used on {hosts}"
-    return what, f"bind a credential there too, or write into the allowlist: deny: [{hosts}]"
+    return what, f"bind a credential there too, or add to the policy file: deny: [{hosts}]"

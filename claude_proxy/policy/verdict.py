@@ -1,4 +1,4 @@
-"""Verdict: all that the head of one request decides, in one value that cannot change. Pure."""
+"""Verdict: everything that is decided from the head of a request, as one immutable value. Pure."""
 
 from typing import NamedTuple
 
@@ -12,22 +12,22 @@ _MESSAGES_PATH = "/v1/messages"
 
 
 class Verdict(NamedTuple):  # one for each request: a frozen dataclass takes three times as long
-    """The decision about one request, its credential, and what restricts the rest of it."""
+    """The decision about one request, its credential, and the restrictions on its body."""
 
     decision: Decision
     credential: CredentialDecision = NO_CREDENTIAL
-    restrictions: ApiRestrictions | None = None  # of the Messages API, where the host has some
-    bindings: tuple[Binding, ...] = ()  # the policy's, by which the credential was decided
+    restrictions: ApiRestrictions | None = None  # of the Messages API, if the host has any
+    bindings: tuple[Binding, ...] = ()  # those by which the credential was decided
 
     def body_limit(self, request: Request) -> int | None:
-        """Return how long a body may be that is judged before it leaves; None: it is not."""
+        """Return the largest body in bytes if it has to be judged before it leaves, else None."""
         restrictions = self.restrictions
         if restrictions is None or not restrictions.judges_body_of(request):
             return None
         return restrictions.max_bytes
 
     def is_metered(self, request: Request) -> bool:
-        """Tell whether the response says what it cost, and the owner wants to know."""
+        """Return whether to count the token usage that the response reports."""
         if request.method != "POST" or not request.path.endswith(_MESSAGES_PATH):
             return False
         return bool(self.credential.credential) or self.restrictions is not None

@@ -104,6 +104,9 @@ credentials:
     changed = text.replace("text-of-a", "text-of-b").replace("0a", "0b")
 
     assert load(text).diff(load(f"\n{changed}")) == (
-        ("credential x in what is not shown", "credential y in what is not shown"),
+        (
+            "credential x (a setting that is not shown here)",
+            "credential y (a setting that is not shown here)",
+        ),
         (),
     )

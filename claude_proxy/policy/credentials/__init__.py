@@ -1,1 +1,1 @@
-"""Which credential a request may carry, and what is injected; pure."""
+"""Credential decisions: which login a request may carry, and what is injected; pure."""

@@ -1,8 +1,8 @@
 """Credential decisions: which credential a request may carry, and which is injected.
 
-Default-deny, secrets stay outside. A credential is bound to hosts. To such a host nothing passes
-that authenticates as somebody else; a placeholder passes to no other. Pure: what the sources hold
-at the moment is an argument.
+Default-deny, secrets stay outside. A credential is bound to hosts. To these hosts, a request that
+authenticates as another account is denied; to every other host, a request with a placeholder is.
+Pure: the current values of the sources are an argument.
 """
 
 import hmac
@@ -43,37 +43,38 @@ class PinnedLogins:
     """The logins that may pass, as salted hashes."""
 
     logins: frozenset[tuple[bytes, bytes]]  # salt and digest
-    learning: bool = False  # there is none yet, and the first that is used is pinned
-    salt: bytes = b""  # for the one that is learned
+    learning: bool = False  # there is none yet; the first login that is used is pinned
+    salt: bytes = b""  # for the login that is learned
 
 
-# What is known now of each binding, by name; None: its source gives nothing, so nothing passes.
+# The current value or logins of each binding, by name; None: the source is unavailable, so requests
+# that need it are denied.
 type AvailableSecrets = Mapping[str, Secret | PinnedLogins | None]
 
 
 @dataclass(frozen=True, slots=True)
 class CredentialDecision:
-    """What the credentials say about one request."""
+    """The decision about the credentials in one request."""
 
     reason: Reason | None = None  # why it is denied; None: it is allowed
-    drop: frozenset[bytes] = frozenset()  # fields that do not go upstream, in lower case
-    extra: tuple[RawField, ...] = field(default=(), repr=False)  # fields that are added
-    guarded: tuple[bytes, ...] = field(default=(), repr=False)  # what no response may contain
-    credential: str | None = None  # the binding that it passes by
-    # Salt and digest of a login that is to be pinned.
+    drop: frozenset[bytes] = frozenset()  # fields to remove, in lower case
+    extra: tuple[RawField, ...] = field(default=(), repr=False)  # fields to add
+    guarded: tuple[bytes, ...] = field(default=(), repr=False)  # what the response must not contain
+    credential: str | None = None  # the name of the binding that allows it
+    # Salt and digest of a login that has to be pinned before the request leaves.
     learned: tuple[bytes, bytes] | None = field(default=None, repr=False)
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("what holds a secret is not pickled")
+        raise TypeError("a CredentialDecision may hold a secret, so it cannot be pickled")
 
 
-NO_CREDENTIAL = CredentialDecision()  # of a request that no binding is about
+NO_CREDENTIAL = CredentialDecision()  # allowed without a credential
 _MISPLACED = CredentialDecision(Reason.PLACEHOLDER_MISPLACED)
 _FOREIGN = CredentialDecision(Reason.FOREIGN_CREDENTIAL)
 _UNAVAILABLE = CredentialDecision(Reason.CREDENTIAL_UNAVAILABLE)
 _MINTING = CredentialDecision(Reason.ENDPOINT_NOT_ALLOWED)
-# Where Anthropic makes a login out of another one. With an injected one, the client would get a
-# login of the owner's that it can read.
+# Endpoints of Anthropic that issue a new credential. With an injected credential, the client could
+# read a new one of the owner's account.
 _MINTS = ("create_api_key", "api_keys", "oauth/token")
 
 
@@ -83,16 +84,16 @@ def decide_credential(
     request: Request,
     secrets: AvailableSecrets,
 ) -> CredentialDecision:
-    """Decide about the credentials in `request`, and which are injected.
+    """Decide whether the credentials in `request` are allowed, and which are injected.
 
-    `placeholders` are those of all `bindings`; a policy makes them once, for all its requests.
+    `placeholders` are those of all `bindings`; a policy builds them once for all requests.
     """
     bound = bound_to(request.target, bindings)
     if not bound:
         return _MISPLACED if placeholders.in_head(request, request.fields) else NO_CREDENTIAL
     in_force = _in_force(bound, request)
     if not in_force:
-        # By plain HTTP or at another port there is nobody whom a login could be meant for.
+        # Over plain HTTP or at another port, no login is expected.
         return _without_logins(bound, request, placeholders)
     if len(in_force) > 1:
         return _UNAVAILABLE
@@ -104,11 +105,11 @@ def decide_credential(
 
 
 def _in_force(bound: list[Binding], request: Request) -> list[Binding]:
-    """Return the bindings that apply to the request; none: no login may pass, more: unclear."""
+    """Return the bindings that apply to the request; it is denied if there are several."""
     here = [binding for binding in bound if request.target.port in binding.ports]
     if request.scheme is Scheme.HTTP:
         here = [each for each in here if isinstance(each.use, Injection) and each.use.plain]
-    # A gateway's own binding, of its own upstream, takes precedence over the allowlist's.
+    # A gateway's own binding for its upstream takes precedence over the allowlist's.
     own = [each for each in here if isinstance(each.use, Injection) and each.use.strips]
     return own or here
 
@@ -123,13 +124,13 @@ def _without_logins(
 ) -> CredentialDecision:
     if placeholders.in_head(request, request.fields):
         return _MISPLACED
-    # The fields that such a host's bindings name authenticate there too.
+    # The fields that the host's bindings name count as logins there.
     names = [each.use.name for each in bound if isinstance(each.use, Injection)]
     return _FOREIGN if _logins_in(request, *names) else NO_CREDENTIAL
 
 
 def _repeats(logins: list[Login], fields: Sequence[RawField]) -> bool:
-    """Tell whether a field that authenticates is given twice: servers differ about which counts."""
+    """Return whether a login field is repeated: servers differ in which one counts."""
     places = {login.place for login in logins} - {COOKIE, QUERY, PATH}
     there = [place for name, _ in fields if (place := field_place(name)) in places]
     return len(there) != len(set(there))
@@ -209,7 +210,7 @@ def _why_denied(
     logins: list[Login],
     gone: Collection[bytes],
 ) -> CredentialDecision | None:
-    """Return why a request is denied for what it authenticates with; None: it is not."""
+    """Return the denial of a request because of its logins or placeholders; None without one."""
     staying = [field for field in request.fields if field_place(field[0]) not in gone]
     if placeholders.in_head(request, staying):
         return _MISPLACED
@@ -217,7 +218,7 @@ def _why_denied(
         return _FOREIGN
     if use.strips:
         return None
-    # A wrong placeholder is named as such: it is a mistake of the owner's, which can be fixed.
+    # A wrong placeholder has its own reason: it is a mistake in the configuration.
     for login in logins:
         if not use.placeholder or raw_of(use.placeholder) not in login.parts:
             return _MISPLACED if placeholders.within(login.raw) else _FOREIGN
@@ -227,15 +228,15 @@ def _why_denied(
 _BETA = b"anthropic-beta"
 _OAUTH_BETA = b"oauth-2025-04-20"
 _LOGIN_FIELDS = frozenset({b"authorization", b"x-api-key"})
-# What would let a response come in an encoding, or in parts, in which the value is not seen.
+# Fields that ask for a response in an encoding, or in parts, in which the value would not be found.
 _WATCHED_IN_FULL = frozenset(
     {
         b"a-im",  # RFC 3229
-        b"accept-charset",  # UTF-16 is not looked into
+        b"accept-charset",  # UTF-16 is not scanned
         b"accept-encoding",
         b"if-range",
         b"range",
-        b"request-range",  # Apache's httpd takes it for Range
+        b"request-range",  # Apache httpd treats it as Range
         b"sec-websocket-extensions",
     }
 )
@@ -260,8 +261,8 @@ def _field_of(binding: Binding, use: Injection, value: bytes) -> RawField:
 
 
 def _with_oauth(fields: Sequence[RawField]) -> bytes:
-    """Return what the client lists in anthropic-beta, and what an OAuth token also needs."""
-    # Not the spelling with an underscore, which no restriction has judged.
+    """Return the client's anthropic-beta values and the one that an OAuth token needs."""
+    # Without the spelling with an underscore, which no restriction has judged.
     sent = [value for name, value in fields if name.lower() == _BETA]
     listed = [item for value in sent for part in value.split(b",") if (item := part.strip())]
     return b",".join([*listed, *([] if _OAUTH_BETA in listed else [_OAUTH_BETA])])

@@ -1,8 +1,8 @@
-"""Detection of logins: everything in a request's head by which a server may know the account.
+"""Login detection: everything in the head of a request that may identify an account.
 
-Agreement, secrets stay outside. A login counts wherever it appears: in a field of another spelling,
-Basic, a cookie, the query, a parameter of the path. What may be a login is treated as one, as a
-server may know more than this module. Pure.
+Agreement, secrets stay outside. A login counts wherever it appears: a field in another spelling,
+Basic, a cookie, the query, a path parameter. What may be a login is treated as one, as a server may
+accept more than this module knows. Pure.
 """
 
 import re
@@ -18,26 +18,26 @@ QUERY = b"?"
 PATH = b"/"
 COOKIE = b"cookie"
 _SUBPROTOCOL = b"sec-websocket-protocol"
-# Only for this hop: never sent on (wire.http1_emit; RFC 9113, 8.2.2).
+# Only for this hop: never sent upstream (wire/http1/emit.py; RFC 9113 section 8.2.2).
 _HOP_BY_HOP = frozenset({b"proxy-authorization", b"proxy-authenticate"})
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Login:
-    """One place where a request authenticates; no repr shows the value."""
+    """One place where a request authenticates; the repr does not show the value."""
 
-    place: bytes  # the field in its usual spelling, or QUERY or PATH
-    raw: bytes  # all that is there
-    # What it may be compared by: any of them is enough, and the first is what a pin learns.
+    place: bytes  # the field's normalised name, or QUERY or PATH
+    raw: bytes  # the whole value
+    # To compare with pins: one match is enough. A pin learns the first one.
     keys: tuple[bytes, ...]
-    parts: tuple[bytes, ...] = ()  # what a placeholder may stand for
+    parts: tuple[bytes, ...] = ()  # the parts that a placeholder may replace
 
     def __repr__(self) -> str:
         return f"Login({self.place!r})"
 
 
-# How the names of fields and parameters end, without their separators: "X_API-Key", "apiKey" and
-# "x-api-key" are one.
+# The ends of names of fields and parameters, compared without separators, so that "X_API-Key",
+# "apiKey" and "x-api-key" are the same.
 _authenticates = re.compile(
     rb"""(?:
       (?:api|app|application|auth|access|account|admin|client|consumer|developer|functions|insert
@@ -73,11 +73,11 @@ _FIELDS = frozenset(
 _PARAMETERS = frozenset(
     {b"key", b"pass", b"pwd", b"sig", b"hmac", b"sid", b"ticket", b"jsessionid", b"phpsessid"}
 )
-# What is called a token, and says nothing about the account.
+# Names that end in "token" but do not identify an account.
 _is_innocent = re.compile(
     rb"(?:csrf|xsrf|csrfmiddleware|antiforgery|page|paging|next|continuation|sync|cursor|max)token\Z"
 ).search
-# Set by content delivery networks, about a client and not about an account.
+# Set by content delivery networks; they identify a client, not an account.
 _INNOCENT_COOKIES = frozenset(
     {b"__cf_bm", b"__cflb", b"__cfruid", b"_cfuvid", b"cf_clearance", b"awsalb", b"awsalbcors"}
 )
@@ -86,12 +86,12 @@ _find_known_shape = re.compile(
     rb"sk-ant-(?:api|oat|ort|sid|admin)|gh[opusr]_[A-Za-z0-9]{20}|github_pat_|glpat-"
 ).search
 _is_like_authorization = re.compile(rb"(?i)(?:bearer|basic)[ \t]+\S").match
-# A protocol's name, like "graphql-ws" or "v1.example.com"; a key is longer, or is announced.
+# A subprotocol's name, like "graphql-ws" or "v1.example.com". A key is longer, or its name says so.
 _is_plain_protocol = re.compile(
     rb"(?!.*(?i:auth|bearer|token|key|jwt))[A-Za-z0-9._/+-]{1,24}"
 ).fullmatch
 _scheme_of = re.compile(rb"(?i)(bearer|token|basic)[ \t]+(\S.*)", re.DOTALL).fullmatch
-# Of Basic: a user that is only a name. Some servers accept a key there, and ignore the password.
+# A user of Basic that is a plain name. Some servers accept a key there and ignore the password.
 _is_mere_name = re.compile(
     rb"[A-Za-z0-9._+-]{0,16}|[A-Za-z0-9._+-]{1,64}@[A-Za-z0-9.-]{1,64}"
 ).fullmatch
@@ -100,20 +100,20 @@ _NO_PASSWORDS = frozenset({b"", b"x-oauth-basic", b"x"})
 
 @lru_cache(maxsize=2048)  # clients keep sending the same names
 def field_place(name: bytes) -> bytes:
-    """Return a field's name as many servers fold it: "X_API_KEY" reaches them as "x-api-key"."""
+    """Return a field's name normalised as many servers do: "X_API_KEY" becomes "x-api-key"."""
     return name.lower().replace(b"_", b"-")
 
 
 def find_logins(
     path: bytes, query: bytes, fields: Sequence[RawField], also: frozenset[bytes] = frozenset()
 ) -> list[Login]:
-    """Return every login in a head; fields in `also` (usual spelling) count as logins, too."""
+    """Return every login in a head; fields in `also` (normalised names) count as logins too."""
     found = list(_of_query(query)) if query else []
     if b";" in path or b"%3" in path:
         found.extend(_of_matrix(path))
     if _has_known_shape(path):
         found.append(Login(PATH, path, (path,)))
-    # Most requests have no such key, and one search over all values is faster than one for each.
+    # Most requests have no such key, and one search over all values is faster than one per value.
     shaped = _has_known_shape(b"\n".join([value for _, value in fields]))
     for name, value in fields:
         place = _place_of(name)
@@ -130,7 +130,7 @@ def find_logins(
 
 @lru_cache(maxsize=2048)
 def _place_of(name: bytes) -> bytes | None:
-    """Return the usual spelling of a field that authenticates, None of any other."""
+    """Return the normalised name of a field that authenticates, None for any other field."""
     place = field_place(name)
     if place == _SUBPROTOCOL or (
         place not in _HOP_BY_HOP and _authenticates_by_name(place, _FIELDS)
@@ -149,14 +149,14 @@ def _is_login_itself(value: bytes) -> bool:
 
 
 def _has_known_shape(value: bytes) -> bool:
-    # Most values have none of these, and that is seen faster without an expression.
+    # Most values have none of these, and plain searches show that faster than the expression.
     if b"sk-ant-" in value or b"gh" in value or b"glpat-" in value:
         return _find_known_shape(value) is not None
     return False
 
 
 def _authenticates_by_name(name: bytes, known: frozenset[bytes]) -> bool:
-    # "x-hub-signature-256" and "cookie2" end as they do without the number.
+    # Without the number at the end of "x-hub-signature-256" or "cookie2".
     bare = re.sub(rb"[^a-z0-9]+", b"", name).rstrip(b"0123456789")
     return bare in known or (_authenticates(bare) is not None and _is_innocent(bare) is None)
 
@@ -174,7 +174,7 @@ def _of_field(place: bytes, value: bytes) -> Iterator[Login]:
 
 
 def read_value(place: bytes, value: bytes) -> Login:
-    """Read a field that authenticates: a scheme and its login, or the bare value."""
+    """Parse the value of a field that authenticates: a scheme and its login, or a bare value."""
     scheme = _scheme_of(value)
     if scheme is None:
         return Login(place, value, (value,), (value,))
@@ -195,7 +195,7 @@ def read_value(place: bytes, value: bytes) -> Login:
 
 
 def _decoded(text: bytes) -> bytes | None:
-    """Return the decoded Base64, if every decoder reads it alike."""
+    """Return the decoded user:password; None if it is not canonical Base64."""
     try:
         pair = b64decode(text, validate=True)
     except ValueError:
@@ -211,7 +211,7 @@ def _of_cookies(value: bytes) -> Iterator[Login]:
 
 
 def _of_query(query: bytes) -> Iterator[Login]:
-    # Both separators: some servers split at the semicolon, too.
+    # Some servers also split at semicolons.
     for pair in re.split(rb"[&;]", query):
         name, _, text = pair.partition(b"=")
         value = unquote_to_bytes(text)
@@ -220,7 +220,7 @@ def _of_query(query: bytes) -> Iterator[Login]:
 
 
 def _of_matrix(path: bytes) -> Iterator[Login]:
-    # RFC 3986, 3.3: a segment may have parameters, and Java servers accept logins there.
+    # RFC 3986 section 3.3: a segment may have parameters, and Java servers accept logins there.
     for parameters in re.findall(rb";([^/]*)", re.sub(rb"(?i:%3b)", b";", path)):
         for login in _of_query(parameters):
             yield Login(PATH, login.raw, login.keys)

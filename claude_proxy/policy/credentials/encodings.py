@@ -1,7 +1,7 @@
-"""Encodings of a text in a message: plain, Base64, hexadecimal, percent-encoded, JSON.
+"""Encodings of a secret or placeholder: plain, Base64, hexadecimal, percent-encoded, JSON.
 
-Secrets stay outside: a placeholder is looked for in requests, and a value in responses, in each
-form that one of the two ends would decode. Pure.
+Secrets stay outside: requests are searched for placeholders, and responses for values, in every
+encoding that the receiver would decode. Pure.
 """
 
 import re
@@ -12,9 +12,9 @@ from claude_proxy.policy.credentials.escapes import Spelling
 
 
 def guarded_forms(value: bytes, sent: bytes) -> tuple[bytes, ...]:
-    """Return the forms in which an answer could hold a value that was `sent` in a field.
+    """Return the encodings of `value` to search for in a response; `sent` is the field's value.
 
-    In each of them single characters may be escaped besides: see `Spelling`.
+    In each of them, single characters may also be escaped: see `Spelling`.
     """
     forms = {value, *forms_in_base64(value)}
     if Spelling(value).is_rigid():
@@ -32,11 +32,14 @@ _quoted_in = re.compile(rb"%[0-9A-F]{2}").sub
 
 
 def forms_in_base64(text: bytes) -> set[bytes]:
-    """Return what of `text` is in the Base64 of everything that holds it, in both alphabets."""
+    """Return the substrings, one of which is in the Base64 of any text that contains `text`.
+
+    One for each offset modulo 3, in the standard and the URL-safe alphabet.
+    """
     forms = set()
     for before in range(3):
         coded = b64encode(bytes(before) + text)
-        # The characters that hold bits of neighbours are left out.
+        # Without the characters that also encode bits of the neighbours.
         form = coded[-(-8 * before // 6) : 8 * (before + len(text)) // 6]
         forms |= {form, form.translate(_URL_ALPHABET)}
     return forms
@@ -46,5 +49,5 @@ _URL_ALPHABET = bytes.maketrans(b"+/", b"-_")
 
 
 def raw_of(text: str) -> bytes:
-    """Return the bytes that a text of a head was read from."""
+    """Return the bytes from which a text of a request head was decoded."""
     return text.encode("utf-8", "surrogateescape")

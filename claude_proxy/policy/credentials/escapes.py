@@ -1,6 +1,6 @@
-"""Escapes: finds a text of which any character may be escaped, as JSON, HTML and URLs do.
+"""Escapes: search for a text whose characters may be escaped as in JSON, HTML or URLs.
 
-Secrets stay outside: a credential in a response is found however the server spells it. Pure.
+Secrets stay outside: a credential in a response is found however the server escapes it. Pure.
 """
 
 import re
@@ -12,28 +12,29 @@ type _Matchers = tuple[bytes | re.Pattern[bytes], ...]
 
 
 class Spelling:
-    """Finds a text of which each character but letters and digits may be escaped in some way.
+    """Searches for a text in which every character except letters and digits may be escaped.
 
-    As JSON or a script does it (RFC 8259, 7: PHP writes "/" so, .NET "+", Go "&", Gson "="), as
-    HTML does (by names or numbers), as a URL does; and as each of these does twice, as JSON in HTML
-    or HTML in JSON, as long as the outer one writes a backslash of the inner one as backslashes.
-    Not a URL in one of the others, nor one of them in a URL. A rigid text only as it is.
+    It finds escapes of JSON and scripts (RFC 8259 section 7: PHP escapes "/", .NET "+", Go "&",
+    Gson "="), of HTML (names or numbers) and of URLs. It also finds each of these applied twice,
+    JSON in HTML and HTML in JSON, if the outer one writes a backslash of the inner one as
+    backslashes; but not URL escapes combined with the others. A rigid text (see `is_rigid`) is
+    only found unescaped.
     """
 
     __slots__ = ("_first", "_longest", "_rarest", "_readings", "_search", "_text")
 
     def __init__(self, text: bytes) -> None:
         runs = _runs_in(text)
-        # Signs before the first run of letters and digits identify nothing.
+        # Other characters before the first run of letters and digits are left out.
         core = text[text.index(runs[0]) :] if runs else b""
         self._text = core if len(core) >= _SHORTEST_CORE else text
         if not self._text[:1].isalnum() or _takes_long(self._text, runs):
-            runs = [self._text]  # so it is searched for as it is
+            runs = [self._text]  # so it is searched for unescaped
         self._first = runs[0]
-        # These are never escaped, so the text is not there where they are not.
+        # Letters and digits are never escaped: without this run the text cannot be there.
         self._rarest = max(runs, key=len)
         self._longest = len(text) + _LONGEST_ESCAPE * (len(text) - sum(map(len, runs)))
-        # Both are made on demand; most responses never need them.
+        # Both are compiled on demand; most responses never need them.
         self._search: Callable[[bytes], object] | None = None
         self._readings: list[_Matchers] = []
 
@@ -41,14 +42,15 @@ class Spelling:
         return "Spelling(set)"
 
     def is_rigid(self) -> bool:
-        """Tell whether no escapes are looked for, though it has signs.
+        """Return whether it is only searched for unescaped, although it could be escaped.
 
-        It has no letters and digits, or is a short one behind a sign, or has very many signs.
+        That is so if it has no letters or digits, is short and begins with another character, or
+        has very many other characters.
         """
         return self._first == self._text and not self._text.isalnum()
 
     def is_in(self, text: bytes) -> bool:
-        """Tell whether it is in `text`."""
+        """Return whether the text is in `text`, escaped or not."""
         if self._rarest not in text:
             return False
         if self._text in text:
@@ -60,7 +62,10 @@ class Spelling:
         return self._search(text) is not None
 
     def begun_in(self, text: bytes) -> int:
-        """Return how many bytes at the end of `text`, which has it not, may be its beginning."""
+        """Return how many bytes at the end of `text` may be its beginning.
+
+        `text` must not contain it as a whole.
+        """
         first, end = self._first, len(text)
         if first != self._text:
             at = text.find(first, max(0, end - self._longest))
@@ -77,7 +82,7 @@ class Spelling:
         return 0
 
     def _is_begun(self, text: bytes, at: int) -> bool:
-        """Tell whether what a text ends with, from a place on, may be its beginning."""
+        """Return whether `text` from `at` to its end may be its beginning."""
         if not self._readings:
             self._readings = [_matchers_of(self._text, levels) for levels in _levels_of(self._text)]
         return any(_ends_within(parts, text, at) for parts in self._readings)
@@ -85,7 +90,7 @@ class Spelling:
 
 _SHORTEST_CORE = 8
 _MOST_SIGNS = 128
-_MOST_WORK = 1024  # signs that are compared, for each place where it may begin
+_MOST_WORK = 1024  # comparisons of single characters, for each place where it may begin
 _runs_in = re.compile(rb"[A-Za-z0-9]+").findall
 _parts_of = re.compile(rb"[A-Za-z0-9]+|[^A-Za-z0-9]", re.DOTALL).findall
 _LONGEST_ESCAPE = 40  # r"\\\\u0026amp;DiacriticalGrave;" is the longest, and has 30
@@ -98,9 +103,9 @@ _is_begun_escape = re.compile(
 
 
 def _takes_long(text: bytes, runs: list[bytes]) -> bool:
-    """Tell whether some text could make the search for this one take long.
+    """Return whether some response could make the search for `text` slow.
 
-    That takes a value which begins again and again within itself, or of which nearly all is signs.
+    That is possible if its beginning repeats within it, or if it is mostly other characters.
     """
     signs = len(text) - sum(map(len, runs))
     if not signs:
@@ -110,16 +115,16 @@ def _takes_long(text: bytes, runs: list[bytes]) -> bool:
 
 
 def _levels_of(text: bytes) -> list[tuple[int, int, int]]:
-    r"""Return how often each of `\`, "%" and "&" may have been escaped, no more than twice in all.
+    r"""Return how often each of `\`, "%" and "&" may have been escaped, at most twice together.
 
-    These are in every escape, so this number must be known to see where an escape ends.
+    Every escape contains one of these, so this number determines where an escape ends.
     """
     ranges = (range(3 if sign in text else 1) for sign in _ESCAPERS)
     return [(a, b, c) for a, b, c in product(*ranges) if a + b + c < len(_ESCAPERS)]
 
 
 def _pattern_of(text: bytes) -> bytes:
-    """Return an expression that tries each place once for each reading."""
+    """Return a regular expression that tries each reading once at each place."""
     first, *rest = _parts_of(text)
     readings = [
         b"".join(part if part.isalnum() else b"(?>%b)" % _spelled(part, levels) for part in rest)
@@ -135,7 +140,7 @@ def _matchers_of(text: bytes, levels: tuple[int, int, int]) -> _Matchers:
 
 
 def _ends_within(parts: _Matchers, text: bytes, at: int) -> bool:
-    """Tell whether a text ends before all of these could be compared."""
+    """Return whether `text` matches from `at` but ends before all parts could be compared."""
     for part in parts:
         left = len(text) - at
         if isinstance(part, bytes):
@@ -163,9 +168,9 @@ def _spelled(character: bytes, levels: tuple[int, int, int]) -> bytes:
 
 @cache
 def _spellings_of(character: bytes, level: int) -> bytes:
-    """Return what matches a character: as it is, escaped, and escaped twice.
+    """Return an expression for a character: plain, escaped once, and escaped twice.
 
-    Those that escapes are made of only as they look when they have been escaped so many times.
+    For the characters of `_ESCAPERS`, only for having been escaped `level` times.
     """
     [number] = character
     digits, entity = b"(?i:%02x)" % number, _entity_of(number)

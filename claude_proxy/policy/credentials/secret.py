@@ -1,4 +1,4 @@
-"""Secret: a credential's value, in a type that nothing shows by accident.
+"""Secret: a type for a credential's value that cannot be shown by accident.
 
 Secrets stay outside: no repr, format, log line, comparison or pickle shows the value; code that
 needs it calls `reveal`, which a reviewer can search for.
@@ -9,7 +9,7 @@ from typing import NoReturn
 
 
 class Secret:
-    """A value that only the host it is for may know."""
+    """A secret value, meant only for the hosts that its credential is bound to."""
 
     __slots__ = ("_value",)
 
@@ -35,4 +35,4 @@ class Secret:
         return hash(Secret)  # equal secrets have equal hashes, and the hash reveals nothing
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("a secret is not pickled")
+        raise TypeError("a Secret cannot be pickled")

@@ -1,6 +1,6 @@
 """Credential sources: environment variable, file, command, keyring, systemd, .env file.
 
-Secrets stay outside: a source says where a value is, and never holds it. Pure.
+Secrets stay outside: a source says where a value is and does not contain it. Pure.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class EnvironmentSource:
 
 @dataclass(frozen=True, slots=True)
 class FileSource:
-    """A file of the owner's alone; with `keys`, a value inside its JSON."""
+    """A file that only the owner can access; with `keys`, a value inside its JSON."""
 
     path: Path
     keys: tuple[str, ...] = ()
@@ -24,7 +24,7 @@ class FileSource:
 
 @dataclass(frozen=True, slots=True)
 class CommandSource:
-    """What a command prints; asked again every `refresh_s` seconds, and after a 401."""
+    """The output of a command, run again every `refresh_s` seconds and after a 401."""
 
     argv: tuple[str, ...]
     refresh_s: float = 300.0
@@ -40,14 +40,14 @@ class KeyringSource:
 
 @dataclass(frozen=True, slots=True)
 class SystemdSource:
-    """A credential that the service manager hands over (systemd.exec(5), LoadCredential=)."""
+    """A credential that the service manager passes (systemd.exec(5), LoadCredential=)."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class DotenvSource:
-    """A variable of a .env file, which is read for it alone."""
+    """A variable of a .env file; the file's other variables are ignored."""
 
     path: Path
     name: str
@@ -59,7 +59,7 @@ type SecretSource = (
 
 
 def source_name(source: SecretSource) -> str:
-    """Return what a source is called in messages; nothing in it is secret."""
+    """Return the name of a source for messages; it contains no secret."""
     match source:
         case EnvironmentSource(name):
             return f"environment variable {name}"
@@ -68,7 +68,7 @@ def source_name(source: SecretSource) -> str:
         case FileSource(path, keys):
             return f"file {path}" + (f", key {'.'.join(keys)}" if keys else "")
         case CommandSource(argv):
-            # Not its arguments: they may hold what should not be in them.
+            # Without its arguments, which may contain a secret although they should not.
             return f"command {argv[0]}"
         case KeyringSource(service, user):
             return f"keyring entry {service} of {user}"

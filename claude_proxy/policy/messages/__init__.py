@@ -1,1 +1,1 @@
-"""Messages API: what a request may ask for, and what restricts it; pure."""
+"""Messages API restrictions: what a request to Anthropic's API may ask for; pure."""

@@ -1,9 +1,8 @@
-"""Capabilities: everything that a body asks the Messages API to fetch, run or be.
+"""Capabilities: the models, betas, tools, servers and URLs that a Messages API body asks for.
 
-Default-deny. The API grows, and what it learns to accept inside of something else is found as
-well: a capability is known by its own shape, wherever it appears. Only what the API passes on
-unchanged, a tool's input and its schema, is not looked into. Pure, and linear: each part of a body
-is looked at once.
+Default-deny. A capability is recognised by its own shape wherever it appears, so one that a later
+version of the API accepts in a new place is found too. Only what the API passes on unchanged, such
+as a tool's input and schema, is skipped. Pure, and linear: each part of a body is visited once.
 """
 
 import re
@@ -17,29 +16,29 @@ from claude_proxy.policy.messages.strict_json import JsonObject
 
 
 class CapabilityKind(Enum):
-    """What a body asks for."""
+    """Kinds of capabilities."""
 
     MODEL = auto()
-    BETA = auto()  # one, or several with commas between them
-    SERVER_TOOL = auto()  # what is not run by the client
-    MCP_SERVER = auto()  # a URL that the API would send requests to
-    MCP_TOOLS = auto()  # of a server that is named elsewhere
+    BETA = auto()  # one, or several separated by commas
+    SERVER_TOOL = auto()  # a tool that the API runs, not the client
+    MCP_SERVER = auto()  # a URL to which the API would send requests
+    MCP_TOOLS = auto()  # the tools of a server that is named elsewhere
     SOURCE = auto()  # a URL that the API would fetch
-    FILE = auto()  # by the number that the Files API gave it
-    NEAR_MISS = auto()  # a key that some parser could take for a known one
+    FILE = auto()  # a file, by its id in the Files API
+    NEAR_MISS = auto()  # a key that some parsers could read as a known one
 
 
 class Capability(NamedTuple):  # a body may have 100,000: a dataclass takes three times as long
-    """One thing that is asked for."""
+    """One capability that a body asks for."""
 
     kind: CapabilityKind
-    value: str | None = None  # as sent; None: it is unreadable, or does not matter
-    domains: tuple[str, ...] = ()  # those that a server tool is limited to
+    value: str | None = None  # as sent; None: it is unreadable or does not matter
+    domains: tuple[str, ...] = ()  # the `allowed_domains` of a server tool
 
 
 def capabilities_of(body: JsonObject) -> Iterator[Capability]:
     """Yield each capability that `body` asks for, in no particular order."""
-    # What is still to be looked into, and whether it is below a key that is for URLs.
+    # The values still to visit, and whether each is below a key for URLs.
     waiting: list[tuple[Any, bool]] = [(body, False)]
     non_ascii = 0
     while waiting:
@@ -63,12 +62,12 @@ def capabilities_of(body: JsonObject) -> Iterator[Capability]:
 
 
 def _inside(value: JsonObject, *, for_urls: bool) -> Iterator[tuple[Any, bool]]:
-    """Yield what an object holds that is to be looked into."""
+    """Yield the values of an object to visit, and whether each is below a key for URLs."""
     for key, item in value.items():
         if type(item) not in _CONTAINERS or _is_opaque(key, value):
             continue
         if key == "mcp_servers":
-            # Without the URL, which is no source.
+            # Without the URL, which is not a source.
             for server in filter(_is_object, item):
                 yield {name: item for name, item in server.items() if name != "url"}, for_urls
         else:
@@ -76,7 +75,7 @@ def _inside(value: JsonObject, *, for_urls: bool) -> Iterator[tuple[Any, bool]]:
 
 
 def _holds_urls(key: str, parent: JsonObject) -> bool:
-    """Tell whether everything below `key` is meant for URLs, whatever its shape."""
+    """Return whether all texts below `key` are URLs."""
     if key in _ORDINARY or key in _FINDERS or not _is_for_urls(key):
         return False
     return _type_of(parent) not in _EARLIER_RESULTS
@@ -84,7 +83,7 @@ def _holds_urls(key: str, parent: JsonObject) -> bool:
 
 def _urls_below(value: JsonObject) -> Iterator[Capability]:
     for item in value.values():
-        # "auto" and "image/png" say how to look at what is there.
+        # "auto" and "image/png" are options, not URLs.
         if isinstance(item, str) and not _is_word(item):
             yield Capability(CapabilityKind.SOURCE, item)
 
@@ -104,7 +103,7 @@ _is_word = re.compile(
 ).fullmatch
 _dated = re.compile(r"_20[0-9]{6}\Z", re.ASCII)
 
-# Types of tools that the client runs, and of references to a tool that is defined elsewhere.
+# Types of tools that the client runs, and of references to tools that are defined elsewhere.
 _CLIENT_TOOLS = frozenset(
     {
         "bash",
@@ -118,10 +117,10 @@ _CLIENT_TOOLS = frozenset(
         "mcp_toolset_reference",
     }
 )
-# Those that are recognised wherever they appear.
+# Server tools that are recognised wherever they appear.
 _SERVER_TOOLS = frozenset({"web_search", "web_fetch", "code_execution"})
 _CONTAINER = Capability(CapabilityKind.SERVER_TOOL, "code_execution")
-# What the API itself wrote into an earlier response and gets back: it is read, not fetched.
+# Parts of earlier responses that are sent back: the API reads their URLs but does not fetch them.
 _EARLIER_RESULTS = frozenset(
     {
         "web_search_result",
@@ -131,7 +130,7 @@ _EARLIER_RESULTS = frozenset(
         "bash_code_execution_output",
     }
 )
-# The kinds of sources, with the key that says where one is; None: it is in the body.
+# The types of sources and the key that holds their location; None: the content is in the body.
 _SOURCES: dict[str | None, str | None] = {
     "base64": None,
     "text": None,
@@ -139,7 +138,7 @@ _SOURCES: dict[str | None, str | None] = {
     "url": "url",
     "file": "file_id",
 }
-# What is passed on unchanged: with any parent (None), or one of these types.
+# Keys whose values the API passes on unchanged, and the types of their parent; None: any type.
 _NO_TYPES: frozenset[str] = frozenset()
 _TOOL_USES = frozenset({"tool_use", "server_tool_use", "mcp_tool_use"})
 _TOOLSETS = frozenset({"mcp_toolset", "computer_toolset", "browser_toolset"})
@@ -149,20 +148,20 @@ _OPAQUE: dict[str, frozenset[str] | None] = {
     "input_schema": None,
     "input_examples": None,
     "schema": frozenset({"json_schema"}),
-    "configs": _TOOLSETS,  # its keys are the names of tools, which may be any
-    "tabs": _BROWSER,  # the client's own
+    "configs": _TOOLSETS,  # its keys are names of tools, which can be anything
+    "tabs": _BROWSER,  # of the client's browser
     "state_changes": _BROWSER,
 }
 
 
 def _type_of(value: JsonObject) -> str | None:
-    """Return the type of a block or tool, "" where it is not a text, None where there is none."""
+    """Return the type of a block or tool, "" if it is not a text, None if there is none."""
     kind = value.get("type")
     return kind if kind is None or isinstance(kind, str) else ""
 
 
 def _is_ordinary(value: JsonObject) -> bool:
-    """Tell whether there is nothing to look at, as in most blocks of a conversation."""
+    """Return whether an object has no capabilities of its own, as most blocks."""
     kind = value.get("type")
     return value.keys() <= _ORDINARY and (kind is None or (type(kind) is str and kind in _TALK))
 
@@ -176,7 +175,7 @@ def _capabilities_in(value: JsonObject) -> Iterator[Capability]:
     kind = _type_of(value)
     if kind == "container_upload":
         yield _CONTAINER
-    # With an id it says who called another tool.
+    # With a `tool_id`, the object describes the caller of another tool.
     if kind and tool_name(kind) in _SERVER_TOOLS and "tool_id" not in value:
         yield _server_tool(value)
     for key, item in value.items():
@@ -195,7 +194,7 @@ def _models(item: Any, _: JsonObject) -> Iterator[Capability]:
 
 def _fallbacks(item: Any, _: JsonObject) -> Iterator[Capability]:
     if not isinstance(item, list):
-        yield Capability(CapabilityKind.MODEL)  # "default": the API chooses
+        yield Capability(CapabilityKind.MODEL)  # "default": the API chooses a model
 
 
 def _betas(item: Any, _: JsonObject) -> Iterator[Capability]:
@@ -225,19 +224,19 @@ def _url(item: Any, parent: JsonObject) -> Iterator[Capability]:
 
 
 def _urls(item: Any, parent: JsonObject) -> Iterator[Capability]:
-    """Find a URL that is known by its key alone; a list or an object is looked into later."""
+    """Yield a URL that only its key identifies; lists and objects are visited later."""
     if isinstance(item, str) and _type_of(parent) not in _EARLIER_RESULTS:
         yield Capability(CapabilityKind.SOURCE, item)
 
 
 def _files(_: Any, parent: JsonObject) -> Iterator[Capability]:
     if _type_of(parent) not in _EARLIER_RESULTS:
-        yield Capability(CapabilityKind.FILE)  # any of them
+        yield Capability(CapabilityKind.FILE)  # one for all ids
 
 
 def _sources(item: Any, parent: JsonObject) -> Iterator[Capability]:
     if isinstance(item, str):
-        # A search result names its source; it is not fetched.
+        # The source of a search result is not fetched.
         if _type_of(parent) != "search_result":
             yield Capability(CapabilityKind.SOURCE, item)
     elif not isinstance(item, dict) or not _says_where(item):
@@ -245,7 +244,7 @@ def _sources(item: Any, parent: JsonObject) -> Iterator[Capability]:
 
 
 def _says_where(source: JsonObject) -> bool:
-    """Tell whether a source is of a known kind; the value of its key is found by itself."""
+    """Return whether a source has a known type and its location; the location is judged itself."""
     kind = _type_of(source)
     key = _SOURCES.get(kind)
     return kind in _SOURCES and (key is None or source.get(key) is not None)
@@ -268,7 +267,7 @@ def _tools(item: Any, _: JsonObject) -> Iterator[Capability]:
             # What the API makes of a tool without a schema is unknown.
             yield Capability(CapabilityKind.SERVER_TOOL)
     elif kind == "tool_definition" and "definition" in item:
-        pass  # found by itself
+        pass  # the definition is found itself
     elif tool_name(kind or "") not in _CLIENT_TOOLS:
         yield _server_tool(item)
 
@@ -306,13 +305,13 @@ _as_urls_end = re.compile(
 
 
 def _is_for_urls(key: str) -> bool:
-    """Tell whether a key is named like one that an API fetches: "image_url", "callbackUrls"."""
-    # The last letter first: it rules most keys out. The last six are enough to rule out "curl".
+    """Return whether a key is named like one for URLs: "image_url", "callbackUrls"."""
+    # The last letter excludes most keys quickly; the last six are enough to exclude "curl".
     return key[-1:] in "lLiIsS" and _as_urls_end(key[-6:]) is not None
 
 
-# The keys that matter here. One that differs only in what some parsers ignore (Go's folds case, and
-# with it the long s; others take "mcpServers" for "mcp_servers") is not a key of the API.
+# The keys that matter here. Some parsers ignore differences: Go's ignores case and reads the long
+# s as "s"; others read "mcpServers" as "mcp_servers". A key with such a difference is a near miss.
 _KEYS = frozenset(
     {
         *_FINDERS,
@@ -328,7 +327,7 @@ _KEYS = frozenset(
         "type",
     }
 )
-# Most keys of most bodies: neither do they matter here nor are they near one that does.
+# The most frequent keys that do not matter here and are not similar to one that does.
 _ORDINARY = frozenset(
     {
         "cache_control",
@@ -349,22 +348,22 @@ _ORDINARY = frozenset(
         "type",
     }
 )
-# The types of blocks that have only such keys.
+# The types of blocks that have only ordinary keys.
 _TALK = frozenset({"text", "thinking", "redacted_thinking", "tool_result", "ephemeral", "base64"})
-_LONGEST_KEY = 64  # folding makes nothing longer into a known key
+_LONGEST_KEY = 64  # characters; no longer key folds to a known one
 
 
-# Keys that are not ASCII: the API has none, and each can take 0.2 ms to fold.
+# The API has no non-ASCII keys, and each can take 0.2 ms to fold.
 MAX_NON_ASCII_KEYS = 250
 
 
 def non_ascii_keys(value: JsonObject) -> int:
-    """Return how many keys of an object are not ASCII."""
+    """Return the number of keys of an object that are not ASCII."""
     return 0 if "".join(value).isascii() else sum(not key.isascii() for key in value)
 
 
 def is_near_miss(key: str) -> bool:
-    """Tell whether some parser could take `key` for a known one, which it is not."""
+    """Return whether `key` is not a known key but some parsers could read it as one."""
     return key not in _KEYS and len(key) <= _LONGEST_KEY and _folded(key) in _FOLDED_KEYS
 
 
@@ -377,7 +376,7 @@ def _folded(key: str) -> str:
     return _folded_widely(key)
 
 
-# Bounded: the client chooses the keys.
+# Limited, because clients choose the keys.
 @lru_cache(maxsize=4096)
 def _folded_widely(key: str) -> str:
     plain = unicodedata.normalize("NFKC", key).casefold()

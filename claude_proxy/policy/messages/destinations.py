@@ -1,6 +1,6 @@
-"""Destinations: which URLs the Messages API may be asked to fetch or to connect to.
+"""Destinations: the URLs that the Messages API may be asked to fetch or connect to.
 
-Default-deny, agreement: a text that is not plainly the URL of one host is never allowed. Pure.
+Default-deny, agreement: a text that is not unambiguously the URL of one host is denied. Pure.
 """
 
 import re
@@ -14,19 +14,19 @@ _HTTPS = 443
 
 
 class AllowsUrl(Protocol):
-    """Tells whether the allowlist would let a client request this URL itself."""
+    """A function that says whether the allowlist would allow a client's own request."""
 
     def __call__(self, url: str, method: str = ..., /) -> bool:
-        """Tell whether a request with `method` for `url` would be allowed."""
+        """Return whether a request with `method` for `url` would be allowed."""
 
 
 @dataclass(frozen=True, slots=True)
 class DestinationScope:
-    """Which URLs the API may be asked to use."""
+    """The URLs that the API may be asked to use."""
 
     every: bool = False
-    allowlisted: bool = True  # those that the allowlist allows to the client itself
-    hosts: tuple[HostPattern, ...] = ()  # and these hosts, over HTTPS at its usual port
+    allowlisted: bool = True  # URLs that the allowlist allows the client itself
+    hosts: tuple[HostPattern, ...] = ()  # also these hosts, by HTTPS on port 443
 
     @property
     def is_empty(self) -> bool:
@@ -34,7 +34,7 @@ class DestinationScope:
         return not (self.every or self.allowlisted or self.hosts)
 
     def allows(self, url: str | None, method: str, allows_url: AllowsUrl) -> bool:
-        """Tell whether the API may send a `method` request to `url`; None: it is unreadable."""
+        """Return whether the API may send a `method` request to `url`; None means unreadable."""
         if self.every:
             return True
         if url is None:
@@ -45,13 +45,13 @@ class DestinationScope:
         return self.allowlisted and allows_url(url, method)
 
     def allows_domain(self, domain: str, allows_url: AllowsUrl) -> bool:
-        """Tell whether the API may fetch everything below one of a tool's `allowed_domains`."""
-        # A path limits what is fetched further; without it more is asked for.
+        """Return whether the API may fetch everything in `domain`, one of a tool's domains."""
+        # A path would limit the domain further, so ignoring it is stricter.
         host = domain.partition("/")[0]
         if _is_domain(host) is None:
             return False
-        # The API includes the names below a domain. Which names and paths exist is not known: one
-        # that no rule was written for represents them all.
+        # A domain includes its subdomains. As names and paths are unknown, one that no rule names
+        # represents them all.
         urls = (f"https://{label}{host}/{page}" for label in ("", _ANY) for page in ("", _ANY_PAGE))
         return all(self.allows(url, "GET", allows_url) for url in urls)
 
@@ -66,7 +66,7 @@ _https_host = re.compile(r"https://([^/?#@\\\s:]+)(?::443)?(?:/[\x21-\x7e]*)?", 
 
 
 def _https_target(url: str) -> Authority | None:
-    """Return where `url` leads to, if that is plainly the usual HTTPS port of a host."""
+    """Return the target of `url` if it is an unambiguous HTTPS URL with port 443."""
     match = _https_host(url)
     if match is None:
         return None

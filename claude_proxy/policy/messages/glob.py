@@ -1,18 +1,18 @@
-"""Globs of model and beta names: `*` matches any characters.
+"""Globs for names of models and betas: `*` matches any characters.
 
-Pure, and linear: a star is never tried twice.
+Pure, without backtracking.
 """
 
 from collections.abc import Iterable
 
 
 def matches_any(globs: Iterable[str], word: str) -> bool:
-    """Tell whether one of `globs` covers `word`; their `*` matches any characters, or none."""
+    """Return whether one of `globs` matches all of `word`; `*` matches any characters or none."""
     return any(matches(glob, word) for glob in globs)
 
 
 def matches(glob: str, word: str) -> bool:
-    """Tell whether `glob` covers all of `word`, character by character."""
+    """Return whether `glob` matches all of `word`; `*` matches any characters or none."""
     first, *others = glob.split("*")
     if not others:
         return word == first

@@ -1,7 +1,7 @@
-"""Model override: replaces the model that a request names, and leaves every other byte as it was.
+"""Model override: replaces the model in the body of a request; all other bytes stay.
 
-Agreement: what is passed on is what was sent. The API caches prompts by their bytes, so a body
-that is written again from its content would cost more. Pure.
+Agreement: the rest of the body is passed on as sent. The API also caches prompts by their bytes, so
+a body that is serialised again would cost more. Pure.
 """
 
 import json
@@ -19,16 +19,16 @@ EVERY_MODEL = "*"
 
 
 def with_model(body: bytes, models: Iterable[tuple[str, str]]) -> bytes:
-    """Return `body` with the model that `models` has for the one it names.
+    """Return `body` with its model replaced according to `models`.
 
-    Each pair is a requested model and its replacement; "*" is for every model without a pair
-    and for a body without a model. UnreadableError if the body is not plainly one object that
-    names at most one model.
+    Each pair is a requested model and its replacement; "*" applies to every other model and to a
+    body without one. UnreadableError if the body is not one JSON object that every parser reads in
+    the same way.
     """
     content = read_object(body)
-    # "Model" beside "model", or instead of it: a lenient parser would read the wrong one.
+    # A lenient parser would read "Model" as "model".
     if non_ascii_keys(content) > MAX_NON_ASCII_KEYS or any(map(is_near_miss, content)):
-        raise UnreadableError("a key that is nearly another")
+        raise UnreadableError("a key similar to a known one")
     model = _replacement_for(content.get("model"), dict(models))
     if model is None or model == content.get("model"):
         return body
@@ -52,7 +52,7 @@ _space = re.compile(r"[ \t\n\r]*+").match
 
 
 def _span_of_model(text: str) -> tuple[int, int]:
-    """Return where the model's value begins and ends in an object that is known to have one."""
+    """Return the start and end of the model's value in an object that has one."""
     at = _past_space(text, 0) + 1  # the opening brace
     while True:
         key, at = _DECODER.raw_decode(text, _past_space(text, at))

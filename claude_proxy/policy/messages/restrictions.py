@@ -1,8 +1,7 @@
-"""Restrictions of the Messages API: paths, models, betas, server tools, MCP servers and sources.
+"""Messages API restrictions: paths, models, betas, server tools, MCP servers and sources.
 
-Default-deny, agreement. The API can reach other places for its caller: so what a body asks for is
-judged like a request of its own, and a body that two parsers could read in two ways is denied.
-Pure.
+Default-deny, agreement. The API can connect to other hosts for its caller, so what a body asks for
+is judged like a request, and a body that two parsers could read differently is denied. Pure.
 """
 
 import re
@@ -29,12 +28,11 @@ from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Request
 
 MIB = 1024 * 1024
-# How many different capabilities of a judged kind one body may ask for, and how long all of them
-# together may be: otherwise one body could keep the proxy busy for seconds. The API takes 600
-# images at once.
+# The number of different restricted capabilities of one body. This and `_MAX_TEXT`, the length of
+# all of them, keep a body from occupying the proxy for seconds. The API accepts 600 images.
 MAX_CAPABILITIES = 1000
 _MAX_TEXT = MIB
-_MAX_BETAS = 100  # in one text
+_MAX_BETAS = 100  # in one value
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +44,10 @@ class ApiRestrictions:
     ports: frozenset[int] | None = None
     paths: tuple[PathGlob, ...] | None = None
     models: tuple[str, ...] | None = None  # "claude-sonnet-4-*"; "*" matches any characters
-    beta: tuple[str, ...] | None = None  # the same, for what anthropic-beta lists
+    beta: tuple[str, ...] | None = None  # globs like `models`, for anthropic-beta
     server_tools: tuple[str, ...] | None = None  # "web_search": a tool's type without its date
     mcp_servers: DestinationScope = EVERYWHERE
-    sources: DestinationScope = EVERYWHERE  # of images and documents that a URL names
+    sources: DestinationScope = EVERYWHERE  # URLs of images and documents
     max_bytes: int = 32 * MIB
 
     def judge_head(self, request: Request) -> Reason | None:
@@ -67,14 +65,15 @@ class ApiRestrictions:
         return None
 
     def judges_body_of(self, request: Request) -> bool:
-        """Tell whether the body of the request must be judged before any of it leaves."""
-        # However a server may spell the path: one body judged too many costs less than one missed.
-        return self._judges_bodies and _speaks_to_a_model(folded(request.path)) is not None
+        """Return whether the body of the request must be judged before any of it leaves."""
+        # Servers may accept other spellings of the path: judging too many bodies is safer than
+        # missing one.
+        return self._judges_bodies and _is_inference(folded(request.path)) is not None
 
     def judge_body(self, request: Request, body: bytes, allows_url: AllowsUrl) -> Reason | None:
         """Return why the body of the request is denied; None: it is allowed."""
         if not body:
-            return None  # asks for nothing
+            return None  # it asks for nothing
         if len(body) > self.max_bytes:
             return Reason.BODY_TOO_LARGE
         content = _read(request, body)
@@ -104,7 +103,7 @@ class ApiRestrictions:
         return None
 
     def _is_unrestricted(self, kind: CapabilityKind) -> bool:
-        """Tell whether a kind is not restricted, so that its number does not matter either."""
+        """Return whether a kind is not restricted, so that its count does not matter either."""
         match kind:
             case CapabilityKind.SOURCE:
                 return self.sources.every
@@ -152,7 +151,7 @@ def _grants_server_tool(
     name = tool_name(capability.value)
     if name in listed or capability.value in listed:
         return True
-    # One that is limited to places where the client may go itself.
+    # A web_fetch that is limited to domains which the client may reach itself.
     within = ALLOWLISTED if limits.sources.every else limits.sources
     return (
         name == "web_fetch"
@@ -187,7 +186,7 @@ _GRANTS: dict[
             capability.value, "GET", allows_url
         ),
     ),
-    # A client that may use the Files API may name a file there.
+    # A client that may use the Files API may refer to its files.
     CapabilityKind.FILE: (
         Reason.SOURCE_NOT_ALLOWED,
         lambda limits, *_: _may_use(limits.paths, _FILES),
@@ -195,40 +194,39 @@ _GRANTS: dict[
 }
 _FILES = "/v1/files"
 _WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS"})
-# Inference, in any version and dialect of the API: /v1/messages and everything below it, the older
-# /v1/complete, the compatible /v1/chat/completions and /v1/responses, and the names that clouds
-# use that serve the same models.
-_speaks_to_a_model = re.compile(r"messages|complet|responses|invoke|predict|converse").search
-_QUERIES = frozenset({"", "beta=true"})  # what the SDKs send
+# Inference endpoints: /v1/messages and everything below it, the older /v1/complete, the compatible
+# /v1/chat/completions and /v1/responses, and those of clouds that offer the same models.
+_is_inference = re.compile(r"messages|complet|responses|invoke|predict|converse").search
+_QUERIES = frozenset({"", "beta=true"})  # those that the SDKs send
 _is_json = re.compile(
     rb'application/json(?:[ \t]*;[ \t]*charset="?utf-8"?)?', re.IGNORECASE
 ).fullmatch
 
 
 def _values(request: Request, name: bytes) -> Iterator[bytes]:
-    """Yield the values of all fields that some server takes for `name`."""
+    """Yield the values of all fields that some servers read as `name`."""
     for field, value in request.fields:
         if field.lower().replace(b"_", b"-") == name:
             yield value.strip(b" \t")
 
 
 def _only_body_asks(request: Request) -> bool:
-    """Tell whether the body alone says what a call asks for."""
+    """Return whether only the body says what the request asks for."""
     if any(_values(request, b"upgrade")):
-        return False  # what follows then is not a body
+        return False  # what follows an upgrade is not a body
     return request.method in _WITHOUT_BODY or request.query in _QUERIES
 
 
 def _betas_of(request: Request) -> Iterator[str]:
     for value in _values(request, b"anthropic-beta"):
-        # Latin-1 so that nothing is lost: no list has anything that is not ASCII.
+        # Latin-1 decodes any bytes; globs are ASCII, so other characters never match.
         for beta in value.decode("latin-1").split(","):
             if name := beta.strip(" \t"):
                 yield name
 
 
 def _read(request: Request, body: bytes) -> JsonObject | None:
-    """Return the content of the body, if there is only one way to read it."""
+    """Return the content of the body; None if it is not unambiguous JSON."""
     if not _is_plain_json(request):
         return None
     try:
@@ -248,7 +246,7 @@ def _is_plain_json(request: Request) -> bool:
 
 
 def _names_models(content: JsonObject) -> bool:
-    """Tell whether each request in the body says which model it is for."""
+    """Return whether each request in the body names a model."""
     batch = content.get("requests")
     if batch is None:
         return isinstance(content.get("model"), str)

@@ -1,9 +1,9 @@
-"""Strict JSON: reads a text that every parser reads alike, and refuses any other.
+"""Strict JSON parser: accepts only texts that every parser reads in the same way.
 
-Agreement. Parsers differ about duplicate keys, broken UTF-8, lone surrogates, numbers that a
-double cannot hold and the depth of nesting; and a search for a key as text misses one that is
-written with escapes. A text with any of these is refused. Pure, linear, and bounded before
-anything is built: escapes and quotes are found by methods of `bytes`, at the speed of memory.
+Agreement. Parsers differ about duplicate keys, invalid UTF-8, lone surrogates, numbers that a
+double cannot represent and the depth of nesting, and a plain search for a key misses one that is
+written with escapes. A text with any of these is refused. Pure and linear: limits are checked
+before any object is created, with methods of `bytes` for speed.
 """
 
 import json
@@ -14,21 +14,21 @@ from typing import Any
 type JsonObject = dict[str, Any]
 
 MAX_DEPTH = 100
-# Far more than a conversation of a million tokens has, and still quick to read.
+# Far more than a conversation of a million tokens has, and still fast to parse.
 MAX_STRINGS = 300_000
 MAX_PARTS = 250_000  # containers and their members
 _MAX_NUMBER = 64  # characters; a double needs 24
 _INFINITE = (float("inf"), float("-inf"))
-_INTEGERS = range(-(1 << 63), 1 << 64)  # what some parsers keep exactly and the others refuse
+_INTEGERS = range(-(1 << 63), 1 << 64)  # integers of 64 bits, signed or unsigned
 
 
 class UnreadableError(ValueError):
-    """The text is not JSON, or JSON that two parsers could read in two ways."""
+    """The text is not JSON, or JSON that two parsers could read differently."""
 
 
 def read_object(text: bytes) -> JsonObject:
-    """Return the object that `text` is; UnreadableError if it is not plainly one."""
-    # Without escapes each quote begins or ends a string, so every second piece is a string.
+    """Return the JSON object in `text`; UnreadableError if it is none, or ambiguous."""
+    # Without escapes, each quote begins or ends a string, so every second piece is a string.
     pieces = _split(_without_escapes(text))
     structure = "".join(pieces[::2]).encode("latin-1")
     _bound(structure)
@@ -36,7 +36,7 @@ def read_object(text: bytes) -> JsonObject:
     decoder = _CAREFUL_DECODER if _has_odd_number(structure) else _DECODER
     try:
         value = decoder.decode(text.decode("utf-8"))
-    # Without the original error: it holds the text, and prompts must not be logged.
+    # Without the original error: it contains the text, and prompts must not be logged.
     except UnicodeDecodeError:
         raise UnreadableError("not UTF-8") from None
     except json.JSONDecodeError as error:
@@ -46,7 +46,7 @@ def read_object(text: bytes) -> JsonObject:
     return value
 
 
-# Replaces each byte of an escape. No JSON text has it: it is a control character.
+# Replaces each byte of an escape. As a control character, it is not allowed in JSON.
 _MARK = b"\x01"
 _surrogate_pair = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")
 _surrogate = re.compile(rb"\\u[dD][89a-fA-F]").search
@@ -57,7 +57,7 @@ def _without_escapes(text: bytes) -> bytes:
         raise UnreadableError("a control character")
     if b"\\" not in text:
         return text
-    # From the left: of each run of backslashes the pairs are replaced and the odd one stays.
+    # In each run of backslashes, the pairs are replaced from the left and an odd one stays.
     text = text.replace(b"\\\\", _MARK * 2)
     if b"\\ud" in text or b"\\uD" in text:
         text = _surrogate_pair.sub(_MARK, text)
@@ -69,7 +69,7 @@ def _without_escapes(text: bytes) -> bytes:
 def _split(text: bytes) -> list[str]:
     if text.count(b'"') > 2 * MAX_STRINGS:
         raise UnreadableError("too many strings")
-    # One character for each byte: the search is for ASCII, and is faster in a `str`.
+    # Latin-1 maps each byte to one character; searching a `str` is faster.
     return text.decode("latin-1").split('"')
 
 
@@ -93,14 +93,14 @@ def _refuse_escaped_keys(pieces: list[str]) -> None:
         raise UnreadableError("an escape in a key")
 
 
-# What may not fit a double or an integer of 64 bits; anything shorter fits.
+# A number that may not fit into a double or an integer of 64 bits.
 _has_odd_number = re.compile(rb"[0-9](?:[0-9]{18}|[eE])").search
 
 
 def _object(pairs: list[tuple[str, Any]]) -> JsonObject:
     made = dict(pairs)
     if len(made) != len(pairs):
-        raise UnreadableError("a key twice")
+        raise UnreadableError("a duplicate key")
     return made
 
 

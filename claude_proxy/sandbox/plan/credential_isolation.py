@@ -10,8 +10,8 @@ from pathlib import Path
 
 from claude_proxy.policy.credentials.binding import (
     Binding,
+    CredentialKind,
     Injection,
-    ValueKind,
     kind_of_value,
     placeholder_variables,
 )
@@ -65,7 +65,7 @@ def isolation_of(
     placeholders: dict[str, str] = {}
     for binding, use in injected:
         value = values.get(binding.name)
-        kind = ValueKind.OTHER if value is None else kind_of_value(value)
+        kind = CredentialKind.OTHER if value is None else kind_of_value(value)
         for variable in placeholder_variables(binding, kind):
             placeholders.setdefault(variable, use.placeholder)
     withheld = {name for _, use in injected for name in _variables_read(use.source)}

@@ -244,7 +244,7 @@ MISTAKES = {
         "name the hosts",
     ),
     "every host": (f'{{host: "*", {INJECT}}}', "matches every host", "name the host"),
-    "a URL": (f'{{host: "https://a.test/", {INJECT}}}', "holds a scheme", 'write "a.test"'),
+    "a URL": (f'{{host: "https://a.test/", {INJECT}}}', "contains a scheme", 'write "a.test"'),
     "no hosts": (f"{{hosts: [], {INJECT}}}", "hosts is an empty list", "by host"),
     "the port of plain HTTP": (
         f"{{host: a.test, ports: [80], {INJECT}}}",

@@ -3,10 +3,10 @@
 import pytest
 
 from claude_proxy.policy.credentials.binding import (
+    CredentialKind,
     Form,
     Injection,
     LoginPin,
-    ValueKind,
     default_placeholder,
     kind_of_value,
     placeholder_variables,
@@ -38,12 +38,12 @@ def test_claude_code_is_told_by_the_variable_which_kind_it_has() -> None:
     assert placeholder_variables(bound, kind_of_value(Secret(OAUTH))) == (
         "CLAUDE_CODE_OAUTH_TOKEN",
     )
-    assert placeholder_variables(bound, ValueKind.OTHER) == ("ANTHROPIC_AUTH_TOKEN",)
+    assert placeholder_variables(bound, CredentialKind.OTHER) == ("ANTHROPIC_AUTH_TOKEN",)
 
 
 def test_the_owners_variables_are_taken_as_they_are() -> None:
     use = Injection(EnvironmentSource("K"), placeholder=GIT_HOLDER, variables=("GH_TOKEN",))
 
-    assert placeholder_variables(binding(use, "github.com"), ValueKind.OTHER) == ("GH_TOKEN",)
-    assert placeholder_variables(binding(injection(), "github.com"), ValueKind.OTHER) == ()
-    assert placeholder_variables(binding(LoginPin(learn=True)), ValueKind.OTHER) == ()
+    assert placeholder_variables(binding(use, "github.com"), CredentialKind.OTHER) == ("GH_TOKEN",)
+    assert placeholder_variables(binding(injection(), "github.com"), CredentialKind.OTHER) == ()
+    assert placeholder_variables(binding(LoginPin(learn=True)), CredentialKind.OTHER) == ()

@@ -62,5 +62,5 @@ def test_the_fix_works() -> None:
     words = warn_of_unbound_hosts(loader.load(text, name="test"))
 
     assert words is not None
-    line = words[1].partition("allowlist: ")[2]
+    line = words[1].partition("policy file: ")[2]
     assert open_under(f"{text}{line}\n") == []

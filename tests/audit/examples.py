@@ -1,4 +1,4 @@
-"""Events to record: an ordinary one each, of which a test changes what it is about."""
+"""Ordinary audit events, of which a test changes the fields that it needs."""
 
 from pathlib import Path
 from typing import Any

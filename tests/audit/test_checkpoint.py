@@ -1,4 +1,4 @@
-"""The write-ahead log moves into the database without the deciding thread."""
+"""The write-ahead log is copied into the database without the thread that decides."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -43,18 +43,18 @@ def in_the_database_itself(path: Path) -> list[object]:
 
 
 def header(path: Path) -> bytes:
-    """Return the salts of the write-ahead log; they change when it begins anew."""
+    """Return the salts of the write-ahead log; they change when it restarts."""
     return wal_of(path).read_bytes()[16:24]
 
 
 @pytest.mark.usefixtures("writer")
-def test_a_checkpoint_brings_everything_home(path: Path) -> None:
+def test_a_checkpoint_copies_everything_into_the_database(path: Path) -> None:
     checkpoint(path)
 
     assert in_the_database_itself(path) == [100]
 
 
-def test_the_log_begins_anew_with_the_checkpoint_not_with_the_next_decision(
+def test_the_checkpoint_restarts_the_log_not_the_next_decision(
     writer: Connection, path: Path
 ) -> None:
     before = header(path)
@@ -77,7 +77,7 @@ def test_the_size_of_the_log_says_how_full_it_is(path: Path) -> None:
 
 
 @pytest.mark.usefixtures("writer")
-def test_a_reader_keeps_the_log_from_beginning_anew_and_no_more(path: Path) -> None:
+def test_a_reader_only_keeps_the_log_from_restarting(path: Path) -> None:
     with closing(connect(path, mode="ro")) as reader:
         reading = reader.execute("SELECT id FROM notice")
         reading.fetchone()
@@ -89,7 +89,7 @@ def test_a_reader_keeps_the_log_from_beginning_anew_and_no_more(path: Path) -> N
     assert rows(path, "SELECT count(*) FROM notice") == [100]
 
 
-def test_a_log_in_constant_use_begins_anew_when_it_grew_too_much(
+def test_a_log_in_constant_use_restarts_when_it_is_too_large(
     writer: Connection, path: Path
 ) -> None:
     enough, before = threading.Event(), header(path)
@@ -111,7 +111,7 @@ def test_a_log_in_constant_use_begins_anew_when_it_grew_too_much(
     assert header(path) != before
 
 
-def test_a_reader_of_older_rows_is_not_waited_for_even_then(writer: Connection, path: Path) -> None:
+def test_a_restart_does_not_wait_for_a_reader_of_older_rows(writer: Connection, path: Path) -> None:
     with closing(connect(path, mode="ro")) as reader:
         reading = reader.execute("SELECT id FROM notice")
         reading.fetchone()

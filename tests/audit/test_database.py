@@ -1,4 +1,4 @@
-"""The audit file is its owner's alone, of the right schema, or the start is refused."""
+"""The audit file belongs to its owner only and has the right schema, or the start is refused."""
 
 import hashlib
 import os
@@ -53,7 +53,7 @@ def free_umask() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("free_umask")
-def test_nobody_else_may_read_what_is_made(path: Path) -> None:
+def test_new_files_are_readable_by_their_owner_only(path: Path) -> None:
     with closing(open_for_writing(path)):
         made = [path, wal_of(path), shm_of(path)]
 
@@ -112,7 +112,7 @@ def test_what_belongs_to_another_user_is_refused(
     assert "another user" in refusal(path).what
 
 
-def test_a_file_of_another_user_in_a_directory_of_ours_is_refused(
+def test_a_file_of_another_user_in_our_directory_is_refused(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     open_for_writing(path).close()
@@ -341,7 +341,7 @@ def filled(path: Path, monkeypatch: pytest.MonkeyPatch) -> sqlite3.Connection:
     return connection
 
 
-def test_space_that_is_no_longer_needed_is_given_back(
+def test_unused_space_is_returned_to_the_file_system(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with closing(filled(path, monkeypatch)) as connection:

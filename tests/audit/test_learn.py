@@ -1,4 +1,4 @@
-"""Laws of learning: hosts that were met are written down, nothing else, into a sound file."""
+"""Laws of learning: hosts that were reached, and nothing else, are written to a valid preset."""
 
 import errno
 import fcntl
@@ -276,7 +276,7 @@ def test_what_is_added_meanwhile_stays_too(learning: Learning, file: Path) -> No
     assert hosts_of(file) == ["a.test", "mine.test", "b.test"]
 
 
-def test_two_that_learn_at_once_lose_nothing(learning: Learning, file: Path) -> None:
+def test_two_simultaneous_learners_lose_nothing(learning: Learning, file: Path) -> None:
     learners = [learning(), learning()]
 
     for number in range(3):
@@ -388,7 +388,7 @@ def test_a_directory_of_others_stops_the_start(
         learning()
 
 
-def test_a_full_disk_is_told_once_and_costs_nothing_that_was_learned(
+def test_a_full_disk_is_reported_once_and_loses_nothing_learned(
     learning: Learning,
     file: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -428,7 +428,7 @@ def test_a_file_that_was_broken_meanwhile_is_left_alone(
     assert "this is not YAML" in caplog.text
 
 
-def test_a_fault_in_writing_does_not_end_the_learning(
+def test_an_exception_while_writing_does_not_end_learning(
     file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     calls = threading.Semaphore(0)

@@ -286,7 +286,7 @@ def test_before_the_first_start_there_is_no_log(path: Path) -> None:
     ]
 
 
-def test_a_log_that_is_just_being_made_is_none_yet(path: Path) -> None:
+def test_a_log_that_is_being_created_does_not_exist_yet(path: Path) -> None:
     path.parent.mkdir()
     path.touch()
 
@@ -331,7 +331,7 @@ def follower(store: AuditStore, path: Path) -> Follower:
     return Follower(path, Selection(), shown)
 
 
-def test_what_comes_is_handed_out_once(store: AuditStore, follower: Follower) -> None:
+def test_each_new_entry_is_returned_once(store: AuditStore, follower: Follower) -> None:
     assert follower.news(MOMENT) == []
     store.record(a_denial(MOMENT + 1))
     store.record(Notice(MOMENT + 2, "limit", "text"))
@@ -366,7 +366,7 @@ def test_what_another_proxy_writes_late_is_not_missed(
     assert ids(follower.news(MOMENT + 2 * SECOND)) == [MOMENT + 5]
 
 
-def test_what_came_while_nobody_looked_is_not_missed(
+def test_entries_between_two_calls_are_not_missed(
     store: AuditStore, follower: Follower, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(queries, "_PAGE_ROWS", 3)
@@ -378,9 +378,7 @@ def test_what_came_while_nobody_looked_is_not_missed(
     assert ids(follower.news(MOMENT + 1000 * SECOND)) == late
 
 
-def test_what_was_handed_out_is_not_remembered_forever(
-    store: AuditStore, follower: Follower
-) -> None:
+def test_returned_entries_are_not_remembered_forever(store: AuditStore, follower: Follower) -> None:
     for number in range(1, 100):
         store.record(a_denial(MOMENT + number * SECOND))
         follower.news(MOMENT + number * SECOND)
@@ -393,12 +391,12 @@ def removed(path: Path) -> None:
         file.unlink()
 
 
-def begun_anew(path: Path) -> None:
+def replaced_by_a_new_one(path: Path) -> None:
     removed(path)
     path.touch()
 
 
-@pytest.mark.parametrize("happens", [removed, begun_anew])
+@pytest.mark.parametrize("happens", [removed, replaced_by_a_new_one])
 def test_a_log_that_goes_away_and_comes_back_is_followed(
     store: AuditStore, follower: Follower, path: Path, happens: Callable[[Path], None]
 ) -> None:

@@ -1,4 +1,4 @@
-"""A line for each event, whatever a client put into it, and never a decision that waits for one."""
+"""One line for each event, whatever a client sent, and no decision waits for a sink."""
 
 import errno
 import json
@@ -129,7 +129,7 @@ def test_a_decision_is_one_line(event: DecisionMade, line: str) -> None:
     assert printed(event) == [line]
 
 
-def test_an_allowed_step_towards_a_request_is_not_told() -> None:
+def test_an_allowed_step_towards_a_request_is_not_printed() -> None:
     steps = [
         A_TUNNEL,
         a_decision(phase=Phase.HELLO, method="", path=""),
@@ -157,7 +157,7 @@ def test_verbose_prints_steps_and_outcomes() -> None:
     ]
 
 
-def test_verbose_tells_the_credential_and_what_an_answer_cost() -> None:
+def test_verbose_prints_the_credential_and_the_usage_of_a_response() -> None:
     costly = an_outcome(usage=a_usage())
     cheap = an_outcome(2, usage=a_usage(model="", cache_written=0, cache_read=0))
 
@@ -181,7 +181,7 @@ def test_the_name_of_a_model_stays_in_its_field(text: str) -> None:
     assert all(" " <= character <= "~" for character in line)
 
 
-def test_an_outcome_without_its_decision_is_told_by_number() -> None:
+def test_an_outcome_without_its_decision_is_printed_with_its_number() -> None:
     (line,) = printed(an_outcome(5), verbosity=Verbosity.VERBOSE)
 
     assert line.startswith("Ended: 5: 200")
@@ -210,7 +210,7 @@ def test_the_audits_own_notices_are_always_printed(verbosity: Verbosity) -> None
     assert printed(notice, verbosity=verbosity) == [r"Notice: it works\x1b[m again"]
 
 
-def test_json_tells_every_notice_unless_it_is_to_be_quiet() -> None:
+def test_json_has_every_notice_unless_it_is_quiet() -> None:
     notice = Notice(MOMENT, "policy-applied", "+ example.com")
 
     (line,) = printed(notice, log_format=LogFormat.JSON)
@@ -267,7 +267,7 @@ def test_an_outcome_in_json_is_of_its_end() -> None:
     }
 
 
-def test_json_names_the_credential_and_what_an_answer_cost() -> None:
+def test_json_has_the_credential_and_the_usage_of_a_response() -> None:
     decision = json.loads(json_line(a_decision(credential="anthropic")))
     outcome = json.loads(json_line(an_outcome(usage=a_usage())))
 
@@ -485,7 +485,7 @@ def test_what_was_queued_is_printed_before_the_end() -> None:
     assert got == events
 
 
-def test_a_sink_that_stands_still_costs_lines_and_no_more() -> None:
+def test_a_blocked_sink_costs_only_lines() -> None:
     release, entered = threading.Event(), threading.Event()
     got: list[Event] = []
 

@@ -1,4 +1,4 @@
-"""Recorded or denied: what `record` returned from is in the file, whatever happens next."""
+"""Recorded or denied: once `record` returns, the decision is in the file, whatever happens."""
 
 import shutil
 import signal
@@ -177,7 +177,7 @@ def test_two_processes_write_one_log(path: Path) -> None:
     assert rows(path, pairs) == [1] * 600
 
 
-def test_a_decision_that_another_proxy_made_at_the_same_moment_makes_way(
+def test_a_decision_with_an_id_in_use_gets_the_next_id(
     store: AuditStore, make_store: MakeStore, path: Path
 ) -> None:
     make_store().record(a_decision())
@@ -190,7 +190,7 @@ def test_a_decision_that_another_proxy_made_at_the_same_moment_makes_way(
     assert rows(path, both) == [(MOMENT, 1, None), (MOMENT + 1, 0, 403)]
 
 
-def test_ids_that_made_way_are_not_remembered_forever(
+def test_replaced_ids_are_not_remembered_forever(
     store: AuditStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store_module, "_MOVED_KEPT", 2)
@@ -202,7 +202,7 @@ def test_ids_that_made_way_are_not_remembered_forever(
     assert store._moved == {20: 21, 30: 31}
 
 
-def test_a_moment_without_room_is_an_error(
+def test_a_moment_without_a_free_id_is_an_error(
     store: AuditStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store_module, "_TRIES", 2)
@@ -500,7 +500,7 @@ def without_its_directory(path: Path) -> None:
 
 
 @pytest.mark.parametrize("happens", [gone, replaced, without_its_log, without_its_directory])
-def test_a_log_that_is_gone_fails_and_is_begun_anew(
+def test_a_log_that_is_gone_fails_and_is_created_again(
     store: AuditStore, path: Path, happens: Callable[[Path], None]
 ) -> None:
     store.record(a_decision(1))
@@ -539,9 +539,7 @@ def test_decisions_notice_by_themselves_that_the_log_is_gone(
     assert kept(path) == [2]
 
 
-def test_a_log_in_whose_place_lies_something_else_stays_an_error(
-    store: AuditStore, path: Path
-) -> None:
+def test_another_file_at_the_path_of_the_log_stays_an_error(store: AuditStore, path: Path) -> None:
     gone(path)
     path.mkdir()
     for _ in range(3):
@@ -556,7 +554,7 @@ def test_a_log_in_whose_place_lies_something_else_stays_an_error(
     assert store.failure is None
 
 
-def test_a_row_that_is_at_fault_itself_costs_no_other(store: AuditStore, path: Path) -> None:
+def test_an_invalid_row_does_not_affect_others(store: AuditStore, path: Path) -> None:
     with pytest.raises(AuditError, match="NOT NULL"):
         store.record(a_decision(client=None))
     with pytest.raises(AuditError, match="type 'list' is not supported"):
@@ -570,7 +568,7 @@ def test_a_row_that_is_at_fault_itself_costs_no_other(store: AuditStore, path: P
 # Sinks
 
 
-def test_the_sinks_are_told_what_was_recorded(make_store: MakeStore) -> None:
+def test_the_sinks_get_what_was_recorded(make_store: MakeStore) -> None:
     told: list[Event] = []
     events: list[Event] = [a_decision(), an_outcome(), Notice(5, "limit", "full")]
     store = make_store(sinks=[told.append])
@@ -589,7 +587,7 @@ def test_the_sinks_are_told_what_was_recorded(make_store: MakeStore) -> None:
         (AuditFailure.ALLOW, True, "rule-matched"),
     ],
 )
-def test_the_sinks_are_told_what_becomes_of_a_decision_that_is_not_recorded(
+def test_the_sinks_get_the_denial_of_a_decision_that_is_not_recorded(
     make_store: MakeStore, failure: AuditFailure, reason: str, *, allowed: bool
 ) -> None:
     told: list[Event] = []

@@ -1,4 +1,4 @@
-"""What answers have cost is counted once, by all who share a log, and cannot be shaken off."""
+"""Usage is counted once, by all processes that share a log, and a client cannot reset it."""
 
 import signal
 import subprocess
@@ -74,7 +74,7 @@ def sums(path: Path, per: UsageGrouping, **choice: Any) -> list[UsageSum]:
 # What is kept
 
 
-def test_usage_is_kept_with_who_asked(store: AuditStore, path: Path) -> None:
+def test_usage_is_stored_with_its_client(store: AuditStore, path: Path) -> None:
     spend(store, MOMENT)
     store.record(an_outcome(MOMENT + 1))
     store.flush()
@@ -84,7 +84,7 @@ def test_usage_is_kept_with_who_asked(store: AuditStore, path: Path) -> None:
     ]
 
 
-def test_usage_follows_a_decision_that_made_way(
+def test_usage_follows_a_decision_whose_id_was_replaced(
     store: AuditStore, make_store: MakeStore, path: Path
 ) -> None:
     make_store().record(a_decision())
@@ -102,7 +102,7 @@ def test_the_last_of_two_usages_counts(store: AuditStore) -> None:
     assert store.used_since(0, GATEWAY) == ALL + 1
 
 
-def test_what_an_upstream_says_is_bounded(make_store: MakeStore, path: Path) -> None:
+def test_usage_from_an_upstream_is_bounded(make_store: MakeStore, path: Path) -> None:
     told: list[Event] = []
     store = make_store(sinks=[told.append])
     hostile = a_usage(model="m\0" * 5000, tokens_in=1 << 100, tokens_out=-7)
@@ -216,15 +216,13 @@ def test_requests_are_counted_without_a_look_at_the_others(store: AuditStore) ->
     assert "INDEX request_by_credential (credential=? AND id>?)" in plan[0][3]
 
 
-def test_an_answer_whose_asker_is_forgotten_counts_for_everyone(store: AuditStore) -> None:
+def test_usage_without_its_decision_counts_for_every_credential(store: AuditStore) -> None:
     store.record(an_outcome(usage=a_usage()))
 
     assert store.used_since(0, GATEWAY) == store.used_since(0, "anthropic") == ALL
 
 
-def test_a_flood_of_decisions_does_not_wash_away_what_was_used(
-    make_store: MakeStore, path: Path
-) -> None:
+def test_a_flood_of_decisions_does_not_delete_usage(make_store: MakeStore, path: Path) -> None:
     store = make_store(max_bytes=200_000)
     now = time.time_ns()
     spend(store, now)

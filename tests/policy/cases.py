@@ -1,4 +1,4 @@
-"""Rules, requests and targets in few words, for the tests of the policy."""
+"""Short constructors of rules, requests and targets, for the tests of the policy."""
 
 import sys
 from collections.abc import Callable, Iterable

@@ -1,4 +1,4 @@
-"""The laws of decisions: nothing is allowed by accident."""
+"""Laws of decisions: nothing is allowed by accident."""
 
 import pytest
 
@@ -49,5 +49,5 @@ def test_a_decision_names_its_rule() -> None:
     "decision",
     [FAULT, UNRECORDED, ANOTHER_LOGIN_PINNED, LOGIN_NOT_PINNED, CREDENTIALS_CHANGED],
 )
-def test_what_goes_wrong_denies(decision: Decision) -> None:
+def test_every_internal_failure_denies(decision: Decision) -> None:
     assert not decision.allowed

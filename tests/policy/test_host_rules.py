@@ -1,4 +1,4 @@
-"""The laws of one host's rules: a union of allow rules, and a denial always wins."""
+"""Laws of one host's rules: any allow rule allows, and a deny rule always wins."""
 
 import pytest
 
@@ -111,7 +111,7 @@ def test_passthrough_is_granted_by_any_rule_that_says_so() -> None:
     assert policy.decide_connect(at("y.a.test")).tls is Tls.INTERCEPT
 
 
-def test_passthrough_gives_way_to_a_deny_rule_that_must_see_requests() -> None:
+def test_a_deny_rule_with_limits_replaces_passthrough_by_interception() -> None:
     passing = (rule("a.test", tls=Tls.PASSTHROUGH),)
 
     seen = Policy(passing, (deny("a.test", paths=("/secret/**",)),))
@@ -214,7 +214,7 @@ def test_the_asterisk_of_options_is_a_path_of_its_own() -> None:
         ("POST", "/x*y"),
     ],
 )
-def test_a_deny_rule_cannot_be_outspelled(method: str, path: str) -> None:
+def test_another_spelling_does_not_bypass_a_deny_rule(method: str, path: str) -> None:
     rules = ("/admin/**", "/@scope/*", "/x%2ay")
     policy = Policy((rule("a.test"),), (deny("a.test", methods=("POST",), paths=rules),))
 

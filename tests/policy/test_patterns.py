@@ -92,7 +92,7 @@ def test_a_host_pattern_is_read_into_its_canonical_spelling(
         ("::/0", "every address", "networks"),
     ],
 )
-def test_a_host_that_is_no_pattern_is_refused_with_its_fix(text: str, what: str, fix: str) -> None:
+def test_an_invalid_host_pattern_is_refused_with_its_fix(text: str, what: str, fix: str) -> None:
     with pytest.raises(PatternError) as caught:
         HostPattern.parse(text)
 
@@ -197,7 +197,7 @@ def test_a_glob_does_not_cover_these_paths(glob: str, path: str) -> None:
         ("/a\0", '"\\x00"', "always denied"),
     ],
 )
-def test_a_path_that_is_no_glob_is_refused_with_its_fix(text: str, what: str, fix: str) -> None:
+def test_an_invalid_path_glob_is_refused_with_its_fix(text: str, what: str, fix: str) -> None:
     with pytest.raises(PatternError) as caught:
         PathGlob.parse(text)
 

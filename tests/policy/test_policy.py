@@ -208,7 +208,7 @@ def test_a_network_denied_for_one_scheme_is_denied_to_names_for_both(scheme: Sch
         assert denied_for(decision) is Reason.DENY_RULE
 
 
-def test_an_ipv4_address_in_disguise_is_denied_with_the_rule_that_denies_it() -> None:
+def test_an_embedded_ipv4_address_is_denied_by_the_rule_for_it() -> None:
     policy = Policy((rule("10.0.0.0/8"),), (deny("10.0.0.1"),))
 
     assert denied_for(policy.decide_connect(at("[::ffff:a00:1]"))) is Reason.DENY_RULE
@@ -237,14 +237,14 @@ def test_policies_compare_and_show_their_rules_alone() -> None:
     assert repr(PathGlob("/a")) == "PathGlob(text='/a')"
 
 
-def test_a_policy_counts_and_lists_what_it_holds() -> None:
+def test_a_policy_counts_and_lists_its_rules() -> None:
     policy = Policy((rule("*.b.test"), rule("a.test"), http("a.test")), (deny("x.b.test"),))
 
     assert policy.rules_count == 4
     assert list(policy.hosts()) == ["*.b.test", "a.test"]
 
 
-def test_a_diff_tells_what_a_new_policy_adds_and_removes() -> None:
+def test_a_diff_shows_what_a_new_policy_adds_and_removes() -> None:
     old = Policy((rule("a.test"), rule("b.test")), (deny("c.test"),))
     moved = replace(rule("a.test"), source=Location("other.yaml", 9, 9), note="new")
     new = Policy((moved, rule("b.test", methods=("GET",))), (deny("d.test"),))

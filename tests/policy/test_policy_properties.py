@@ -353,7 +353,7 @@ def questions(draw: st.DrawFn) -> Ask:
 
 
 @given(policies, allow_rules(), questions(), st.booleans())
-def test_another_allow_rule_never_takes_anything_away(
+def test_another_allow_rule_never_denies_anything(
     policy: Policy,
     more: Rule,
     ask: Ask,
@@ -365,7 +365,7 @@ def test_another_allow_rule_never_takes_anything_away(
 
 
 @given(policies, deny_rules, questions())
-def test_another_deny_rule_never_gives_anything(policy: Policy, more: Rule, ask: Ask) -> None:
+def test_another_deny_rule_never_allows_anything(policy: Policy, more: Rule, ask: Ask) -> None:
     denying = Policy(policy.allow, (*policy.deny, more))
 
     assert ask(denying).allowed <= ask(policy).allowed

@@ -1,4 +1,4 @@
-"""The laws of reasons: stable words, which no two share."""
+"""Laws of reasons: stable codes, each used once."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""The laws of rules: one that cannot be kept cannot be built."""
+"""Laws of rules: one that cannot be enforced cannot be created."""
 
 from dataclasses import replace
 
@@ -26,12 +26,12 @@ from tests.policy.cases import deny, rule
         {"tls": Tls.PASSTHROUGH, "scheme": None},
     ],
 )
-def test_a_rule_that_cannot_be_kept_cannot_exist(fault: dict[str, object]) -> None:
+def test_a_rule_that_cannot_be_enforced_cannot_exist(fault: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"the rule for example\.com"):
         replace(rule("example.com"), **fault)  # type: ignore[arg-type]
 
 
-def test_a_rule_tells_its_whole_content_in_one_line() -> None:
+def test_a_rule_prints_its_whole_content_in_one_line() -> None:
     full = rule(
         "*.example.com",
         ports=(8443, 443),

@@ -1,4 +1,4 @@
-"""What is told of credentials and narrowings: where and what for, never a value."""
+"""How credentials and restrictions are described: hosts and places, never a value."""
 
 import pytest
 
@@ -37,13 +37,13 @@ def load(text: str) -> Policy:
 
 
 @pytest.mark.parametrize(("entry", "shown"), CREDENTIALS.items())
-def test_a_credential_is_told_by_its_hosts_and_where_it_is_kept(entry: str, shown: str) -> None:
+def test_a_credential_is_described_by_its_hosts_and_its_place(entry: str, shown: str) -> None:
     (binding,) = load(f"credentials: [{entry}]").credentials
 
     assert describe_credential(binding) == f"credential a.test for a.test: {shown}"
 
 
-def test_other_ports_than_the_usual_are_told() -> None:
+def test_unusual_ports_are_described() -> None:
     text = "credentials: [{hosts: [a.test, '*.b.test'], name: x, ports: [8443, 443], pin: learn}]"
     (binding,) = load(text).credentials
 
@@ -63,7 +63,7 @@ anthropic:
 """
 
 
-def test_of_a_long_list_the_beginning_is_told() -> None:
+def test_a_long_list_is_shortened() -> None:
     (narrowing,) = load(NARROWED).restrictions
 
     assert describe_restrictions(narrowing) == (
@@ -72,7 +72,7 @@ def test_of_a_long_list_the_beginning_is_told() -> None:
     )
 
 
-def test_each_value_has_a_line_for_who_compares_policies() -> None:
+def test_each_value_has_its_own_line_for_diffs() -> None:
     old, new = (
         load(NARROWED),
         load(NARROWED.replace("/6", "/7").replace("[allow", "[c.test, allow")),
@@ -85,7 +85,7 @@ def test_each_value_has_a_line_for_who_compares_policies() -> None:
     )
 
 
-def test_a_changed_credential_is_told_without_its_secret() -> None:
+def test_a_changed_credential_is_described_without_its_secret() -> None:
     text = "credentials: [{host: a.test, name: x, inject: auto, from: {env: KEY}}]"
 
     added, removed = load(text).diff(load(text.replace("env: KEY", "command: [pass, sesame]")))
@@ -94,7 +94,7 @@ def test_a_changed_credential_is_told_without_its_secret() -> None:
     assert removed == ("credential x for a.test: inject auto from environment variable KEY",)
 
 
-def test_that_a_placeholder_or_a_hash_changed_is_told_but_not_to_what() -> None:
+def test_a_changed_placeholder_or_hash_is_reported_without_its_value() -> None:
     text = f"""
 credentials:
   - {{host: a.test, name: x, inject: auto, from: {{env: KEY}}, placeholder: our-own-text-of-a}}

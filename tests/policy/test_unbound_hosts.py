@@ -1,4 +1,4 @@
-"""Whoever binds a credential to the API hears where any other account could still be used."""
+"""Whether an owner who binds a credential is warned of hosts that accept other accounts."""
 
 import pytest
 
@@ -19,7 +19,7 @@ def open_under(text: str) -> list[str]:
     return list(unbound_hosts(loader.load(text, name="test")))
 
 
-def test_without_a_credential_nobody_wanted_to_keep_accounts_out() -> None:
+def test_without_a_bound_credential_there_is_no_warning() -> None:
     assert open_under("allow: [{preset: claude}]") == []
 
 
@@ -39,7 +39,7 @@ def test_the_hosts_of_the_preset_take_any_account(kind: str) -> None:
     assert open_under(f"allow: [{{preset: claude}}]{text}") == PRESET
 
 
-def test_a_whole_domain_has_the_console_in_it() -> None:
+def test_a_rule_for_the_domain_includes_the_console() -> None:
     assert "console.anthropic.com" in open_under(f"allow: [.anthropic.com]{WITH_A_KEY}")
 
 

@@ -1,4 +1,4 @@
-"""Whoever decides where a path leads is found, however many links it goes by."""
+"""Every link and directory that decides where a path leads is found."""
 
 import os
 from pathlib import Path
@@ -8,12 +8,12 @@ import pytest
 from claude_proxy.system.file_permissions import ways_to
 
 
-def told(path: Path, above: Path) -> list[str]:
+def steps(path: Path, above: Path) -> list[str]:
     return [str(at.relative_to(above)) for at in ways_to(path)]
 
 
 def test_a_file_leads_to_itself(tmp_path: Path) -> None:
-    assert told(tmp_path / "a" / "file", tmp_path.resolve()) == ["a/file"]
+    assert steps(tmp_path / "a" / "file", tmp_path.resolve()) == ["a/file"]
 
 
 def test_each_link_on_the_way_is_named_and_where_they_lead(tmp_path: Path) -> None:
@@ -23,17 +23,17 @@ def test_each_link_on_the_way_is_named_and_where_they_lead(tmp_path: Path) -> No
     (above / "second").symlink_to("deep")
     (above / "first").symlink_to(above / "second")
 
-    assert told(above / "first" / "file", above) == ["first", "second", "deep/file"]
+    assert steps(above / "first" / "file", above) == ["first", "second", "deep/file"]
 
 
 def test_a_directory_that_is_left_again_counts_by_what_holds_it(tmp_path: Path) -> None:
     above = tmp_path.resolve()
 
-    assert told(above / "a" / "b" / ".." / "file", above) == ["a", "a/file"]
+    assert steps(above / "a" / "b" / ".." / "file", above) == ["a", "a/file"]
 
 
 @pytest.mark.parametrize("text", ["loop", "loop/file", "first/../file", "gone/../file"])
-def test_it_ends_where_the_kernel_would_or_goes_no_further(tmp_path: Path, text: str) -> None:
+def test_resolving_stops_at_the_kernels_limit_of_links(tmp_path: Path, text: str) -> None:
     above = tmp_path.resolve()
     (above / "loop").symlink_to("loop")
     (above / "deep").mkdir()

@@ -1,4 +1,4 @@
-"""Memory goes back to the system after a crowd, and not all the time."""
+"""Memory is returned to the system after many connections have closed, and not all the time."""
 
 import pytest
 
@@ -20,7 +20,9 @@ from claude_proxy.system.malloc_trim import MemoryTrimmer, trim
         ([0, 2000, 100, 100, 0, 0], "collect trim trim"),
     ],
 )
-def test_memory_is_given_back_when_most_of_a_crowd_has_gone(seen: list[int], acts: str) -> None:
+def test_memory_is_trimmed_when_most_of_many_connections_have_closed(
+    seen: list[int], acts: str
+) -> None:
     acted: list[str] = []
     crowd = MemoryTrimmer(lambda: acted.append("collect"), lambda: acted.append("trim"))
 

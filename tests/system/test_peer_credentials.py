@@ -1,4 +1,4 @@
-"""What the kernel says about a client, and what of it can be believed."""
+"""What the kernel says about a client, and how far it can be trusted."""
 
 import os
 import socket
@@ -53,7 +53,7 @@ def test_a_process_that_is_gone_has_no_program() -> None:
         ("a\nb\x1b[2J\u202e", "a?b?[2J?"),
     ],
 )
-def test_the_path_of_a_program_cannot_pose_as_anything_else(
+def test_the_path_of_a_program_cannot_forge_another_field(
     tmp_path: Path, name: str, shown: str
 ) -> None:
     program = tmp_path / name
@@ -92,7 +92,7 @@ OWN = "         0       1000          1\n"
 
 
 @pytest.mark.parametrize(
-    ("uid_map", "overflow", "stranger"),
+    ("uid_map", "overflow", "expected"),
     [
         (WHOLE, "65534\n", None),
         (OWN, "65534\n", 65534),
@@ -103,12 +103,12 @@ OWN = "         0       1000          1\n"
         (None, "65534\n", 65534),
     ],
 )
-def test_who_has_no_number_here_is_told_from_a_user_of_that_number(
+def test_users_without_a_mapping_appear_as_the_overflow_uid(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     uid_map: str | None,
     overflow: str | None,
-    stranger: int | None,
+    expected: int | None,
 ) -> None:
     for name, attribute, text in (
         ("uid_map", "_MAP_FILE", uid_map),
@@ -118,10 +118,10 @@ def test_who_has_no_number_here_is_told_from_a_user_of_that_number(
         if text is not None:
             (tmp_path / name).write_text(text)
 
-    assert overflow_uid() == stranger
+    assert overflow_uid() == expected
 
 
-def test_where_the_kernel_knows_no_such_option_its_own_is_asked(
+def test_a_kernel_without_so_peercred_is_asked_by_local_peercred(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class Socket:

@@ -1,4 +1,4 @@
-"""Laws of the process's memory: what it was started with cannot be read out of it afterwards."""
+"""Laws of the process's memory: its initial environment cannot be read from it afterwards."""
 
 import os
 import resource
@@ -49,7 +49,7 @@ def run(code: str, **variables: str) -> str:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
-def test_what_was_scrubbed_is_seen_by_nobody() -> None:
+def test_a_scrubbed_variable_is_visible_nowhere() -> None:
     said = run(_CHILD, KEY=CANARY, OTHER=CANARY, SET_AGAIN=CANARY, KEPT="kept", LAST="last")
 
     assert "left ()" in said
@@ -59,13 +59,13 @@ def test_what_was_scrubbed_is_seen_by_nobody() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
-def test_a_variable_that_merely_begins_alike_is_left_alone() -> None:
+def test_a_variable_with_the_same_prefix_is_unchanged() -> None:
     said = run(_CHILD, KEY="a" * 8, KEY_TWO="kept-too", OTHER="b" * 8, SET_AGAIN="c")
 
     assert "KEY_TWO=kept-too" in said
 
 
-def test_nothing_is_done_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_names_nothing_is_scrubbed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KEPT", "1")
 
     assert process_memory.scrub_environment([]) == ()
@@ -74,7 +74,7 @@ def test_nothing_is_done_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert os.environ["KEPT"] == "1"
 
 
-def test_where_there_is_no_proc_the_variables_are_gone_all_the_same(
+def test_variables_are_removed_without_proc_too(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(process_memory, "_OWN_STAT", tmp_path / "stat")
@@ -87,7 +87,9 @@ def test_where_there_is_no_proc_the_variables_are_gone_all_the_same(
     assert b"CANARY_VARIABLE" not in subprocess.run(["env"], stdout=-1, check=True).stdout
 
 
-def test_what_is_still_seen_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_variables_that_are_still_visible_are_returned(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     (tmp_path / "environ").write_bytes(b"CANARY_VARIABLE=1\0OTHER=\0")
     monkeypatch.setattr(process_memory, "_OWN_ENVIRONMENT", tmp_path / "environ")
 

@@ -1,4 +1,4 @@
-"""Whoever started the proxy hears how it is doing, and never holds it up."""
+"""The service manager and the launching process get each state, and never block the proxy."""
 
 import os
 import socket
@@ -24,7 +24,7 @@ def heard(manager: socket.socket) -> str:
     return manager.recv(4096).decode()
 
 
-def test_a_service_manager_hears_each_change(manager: socket.socket) -> None:
+def test_a_service_manager_is_notified_of_each_change(manager: socket.socket) -> None:
     announcer = Announcer(manager.getsockname(), None)
 
     announcer.ready()
@@ -40,7 +40,7 @@ def test_a_service_manager_hears_each_change(manager: socket.socket) -> None:
     assert heard(manager) == "STOPPING=1"
 
 
-def test_a_name_of_the_abstract_namespace_is_understood() -> None:
+def test_an_abstract_socket_is_supported() -> None:
     name = f"claude-proxy-notify-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.settimeout(60)
@@ -52,50 +52,50 @@ def test_a_name_of_the_abstract_namespace_is_understood() -> None:
 
 
 @pytest.mark.parametrize("address", [None, "", "vsock:2:9999", "/no/such/socket", "/" + "n" * 300])
-def test_a_manager_that_cannot_be_told_is_no_fault(address: str | None) -> None:
+def test_an_unreachable_manager_is_ignored(address: str | None) -> None:
     Announcer(address, None).ready()
 
 
-def test_a_manager_that_does_not_read_holds_nobody_up(manager: socket.socket) -> None:
+def test_a_manager_that_does_not_read_does_not_block_the_proxy(manager: socket.socket) -> None:
     announcer = Announcer(manager.getsockname(), None)
 
     for _ in range(10_000):
         announcer.stopping()
 
 
-def test_the_process_that_started_it_is_told_when_it_is_ready() -> None:
-    told: list[str] = []
-    announcer = Announcer(None, Lifeline(lambda: told.append("ready"), until=0))
+def test_the_launching_process_is_notified_when_the_proxy_is_ready() -> None:
+    reported: list[str] = []
+    announcer = Announcer(None, Lifeline(lambda: reported.append("ready"), until=0))
 
     announcer.reloading()
     announcer.reloaded()
     announcer.stopping()
-    assert told == []
+    assert reported == []
 
     announcer.ready()
-    assert told == ["ready"]
+    assert reported == ["ready"]
 
 
 class Noted:
-    """Notes what it is told."""
+    """Records the reports."""
 
     def __init__(self) -> None:
-        self.told: list[str] = []
+        self.reported: list[str] = []
 
     def ready(self) -> None:
-        self.told.append("ready")
+        self.reported.append("ready")
 
     def reloading(self) -> None:
-        self.told.append("reloading")
+        self.reported.append("reloading")
 
     def reloaded(self) -> None:
-        self.told.append("reloaded")
+        self.reported.append("reloaded")
 
     def stopping(self) -> None:
-        self.told.append("stopping")
+        self.reported.append("stopping")
 
 
-def test_workers_are_ready_when_the_last_one_is_and_one_speaks_for_all() -> None:
+def test_workers_are_ready_with_the_last_one_and_one_reports_reloads_for_all() -> None:
     reading, writing = os.pipe()
     workers = [WorkerNews(writing, speaks=number == 0) for number in range(3)]
     noted = Noted()
@@ -104,7 +104,7 @@ def test_workers_are_ready_when_the_last_one_is_and_one_speaks_for_all() -> None
     for worker in workers[:2]:
         worker.ready()
     all_heard.receive(os.read(reading, 100))
-    assert noted.told == []
+    assert noted.reported == []
 
     workers[2].ready()
     for worker in workers:
@@ -113,12 +113,12 @@ def test_workers_are_ready_when_the_last_one_is_and_one_speaks_for_all() -> None
         worker.stopping()
     all_heard.receive(os.read(reading, 100) + b"?")
 
-    assert noted.told == ["ready", "reloading", "reloaded"]
+    assert noted.reported == ["ready", "reloading", "reloaded"]
     for descriptor in (reading, writing):
         os.close(descriptor)
 
 
-def test_a_parent_that_is_gone_is_no_fault_of_a_worker() -> None:
+def test_a_worker_ignores_that_its_parent_is_gone() -> None:
     reading, writing = os.pipe()
     os.close(reading)
     assert threading.current_thread() is threading.main_thread()

@@ -1,4 +1,4 @@
-"""Unix sockets: whose they are, what they replace, and what happens when starts collide."""
+"""Unix sockets: who owns them, what they replace, and simultaneous starts."""
 
 import errno
 import os
@@ -27,7 +27,7 @@ def mode_of(path: Path) -> int:
     return stat.S_IMODE(path.lstat().st_mode)
 
 
-def test_a_socket_is_its_owners_alone_and_goes_at_the_end(place: Path) -> None:
+def test_a_socket_is_private_to_its_owner_and_removed_at_the_end(place: Path) -> None:
     path = place / "new" / "deeper" / "p.sock"
 
     with opened(unix(path)) as (door,):
@@ -94,7 +94,7 @@ def test_a_stale_socket_is_replaced_without_a_moment_of_absence(place: Path) -> 
 
 
 @pytest.mark.parametrize("backlog", [0, 5], ids=["queue full", "idle"])
-def test_a_socket_that_somebody_listens_on_is_left_alone(place: Path, backlog: int) -> None:
+def test_a_socket_with_a_listener_is_not_replaced(place: Path, backlog: int) -> None:
     path = place / "p.sock"
     with socket.socket(socket.AF_UNIX) as other, socket.socket(socket.AF_UNIX) as waiting:
         other.bind(str(path))
@@ -143,7 +143,7 @@ IN_THE_WAY: dict[str, tuple[Callable[[Path], Any], str]] = {
 
 
 @pytest.mark.parametrize(("make", "said"), IN_THE_WAY.values(), ids=IN_THE_WAY)
-def test_what_is_no_socket_is_left_alone(
+def test_a_file_that_is_not_a_socket_is_not_replaced(
     place: Path, make: Callable[[Path], Any], said: str
 ) -> None:
     path = place / "p.sock"
@@ -157,7 +157,7 @@ def test_what_is_no_socket_is_left_alone(
     assert [entry.name for entry in place.iterdir()] == ["p.sock"]
 
 
-def test_the_longest_path_that_fits_is_taken(place: Path) -> None:
+def test_the_longest_path_that_fits_is_accepted(place: Path) -> None:
     name = "n" * (PATH_BYTES - len(os.fsencode(place)) - 1)
 
     with opened(unix(place / name)):
@@ -165,7 +165,7 @@ def test_the_longest_path_that_fits_is_taken(place: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["n" * 200, "ü" * 60])
-def test_a_path_that_is_too_long_is_told_with_the_limit(place: Path, name: str) -> None:
+def test_a_path_that_is_too_long_is_refused_with_the_limit(place: Path, name: str) -> None:
     error = refusal(unix(place / name))
 
     assert f"and the system allows {PATH_BYTES}" in error.what
@@ -193,7 +193,7 @@ def test_a_directory_in_which_others_could_replace_it_is_refused(place: Path, mo
     assert list(place.iterdir()) == []
 
 
-def test_a_sticky_directory_is_as_good_as_ones_own(place: Path) -> None:
+def test_a_sticky_directory_is_accepted(place: Path) -> None:
     place.chmod(0o1777)
 
     with opened(unix(place / "p.sock")):
@@ -222,7 +222,7 @@ def test_a_disk_without_room_is_a_clear_error(place: Path, monkeypatch: pytest.M
     assert list(place.iterdir()) == []
 
 
-def test_something_else_that_comes_in_between_is_not_overwritten(
+def test_a_file_that_appears_meanwhile_is_not_overwritten(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, link = place / "p.sock", os.link
@@ -239,7 +239,7 @@ def test_something_else_that_comes_in_between_is_not_overwritten(
     assert path.read_text() == "precious"
 
 
-def test_a_lock_that_somebody_keeps_is_told_of(
+def test_a_lock_that_is_not_released_is_an_error(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(unix_socket, "_LOCK_S", 0.0)
@@ -263,7 +263,7 @@ def test_a_socket_of_another_process_by_the_same_name_is_not_removed(place: Path
             assert path.lstat().st_ino == first
 
 
-def test_a_socket_that_is_gone_already_is_no_fault(place: Path) -> None:
+def test_removing_a_missing_socket_is_no_error(place: Path) -> None:
     with opened(unix(place / "p.sock")) as (door,):
         (place / "p.sock").unlink()
 
@@ -306,7 +306,7 @@ def racers(place: Path) -> Iterator[list[subprocess.Popen[str]]]:
 
 
 @pytest.mark.parametrize("stale", [False, True])
-def test_of_starts_at_once_exactly_one_gets_it(
+def test_exactly_one_of_several_simultaneous_starts_gets_the_socket(
     place: Path, racers: list[subprocess.Popen[str]], *, stale: bool
 ) -> None:
     if stale:
@@ -346,7 +346,7 @@ def test_a_socket_for_others_can_be_reached_by_them(place: Path) -> None:
         assert door.uids == {OTHER_UID}  # and not its owner, who was not named
 
 
-def test_a_directory_that_others_cannot_pass_is_told(place: Path) -> None:
+def test_a_directory_that_others_cannot_enter_is_refused(place: Path) -> None:
     error = refusal(unix(place / "p.sock", uids=frozenset({OTHER_UID})))
 
     assert "cannot enter the socket" in error.what

@@ -1,4 +1,4 @@
-"""A user is known by number or name, and never guessed."""
+"""A user is identified by number or name, and never guessed."""
 
 import os
 import pwd
@@ -16,6 +16,6 @@ def test_a_user_is_a_number_or_a_name() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "no-such-user", "4294967295", "-1", "\u0661", "a\0b"])
-def test_what_is_no_user_is_refused(text: str) -> None:
+def test_an_unknown_user_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="no user of this machine"):
         parse_user(text)

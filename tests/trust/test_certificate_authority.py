@@ -1,4 +1,4 @@
-"""Keeps the laws of the CA: its key is its owner's alone, and its leaves convince real clients."""
+"""Laws of the CA: only its owner can use its key, and real clients accept its leaves."""
 
 import json
 import shutil
@@ -38,7 +38,7 @@ from tests.trust.authorities import (
 # Creation
 
 
-def test_the_first_start_makes_a_ca_and_the_second_finds_it(confdir: Path) -> None:
+def test_the_first_start_creates_a_ca_and_the_second_loads_it(confdir: Path) -> None:
     first = CertificateAuthority.load_or_create(confdir)
 
     second = CertificateAuthority.load_or_create(confdir)
@@ -147,13 +147,13 @@ def run_together(confdir: Path, *jobs: str) -> list[str]:
     return printed
 
 
-def test_processes_that_start_at_once_agree_on_one_ca(confdir: Path) -> None:
+def test_processes_that_start_simultaneously_agree_on_one_ca(confdir: Path) -> None:
     fingerprints = run_together(confdir, *["start"] * 5)
 
     assert set(fingerprints) == {CertificateAuthority.load(confdir).fingerprint + "\n"}
 
 
-def test_rotations_and_starts_at_once_leave_one_whole_ca(confdir: Path) -> None:
+def test_simultaneous_rotations_and_starts_leave_one_complete_ca(confdir: Path) -> None:
     CertificateAuthority.load_or_create(confdir)
 
     run_together(confdir, "rotate", "start", "rotate", "start")
@@ -170,7 +170,7 @@ def test_rotations_and_starts_at_once_leave_one_whole_ca(confdir: Path) -> None:
 # Loading
 
 
-def test_without_a_ca_loading_says_how_to_make_one_and_makes_none(confdir: Path) -> None:
+def test_loading_without_a_ca_says_how_to_create_one_and_creates_none(confdir: Path) -> None:
     with pytest.raises(ClaudeProxyError) as caught:
         CertificateAuthority.load(confdir)
 
@@ -186,7 +186,7 @@ def test_an_empty_directory_holds_no_ca(confdir: Path) -> None:
         CertificateAuthority.load(confdir)
 
 
-def test_a_linked_directory_is_judged_by_what_it_leads_to(confdir: Path, tmp_path: Path) -> None:
+def test_a_linked_directory_is_checked_by_its_target(confdir: Path, tmp_path: Path) -> None:
     CertificateAuthority.load_or_create(confdir)
     link = tmp_path / "dotfiles"
     link.symlink_to(confdir)
@@ -290,7 +290,7 @@ FIT = {
 
 
 @pytest.mark.parametrize("name", FIT)
-def test_a_ca_of_its_owners_own_making_is_taken(confdir: Path, name: str) -> None:
+def test_a_ca_that_the_owner_made_is_accepted(confdir: Path, name: str) -> None:
     place(confdir, FIT[name])
 
     authority = CertificateAuthority.load_or_create(confdir, clock=Clock())
@@ -301,7 +301,7 @@ def test_a_ca_of_its_owners_own_making_is_taken(confdir: Path, name: str) -> Non
     assert extension(leaf, x509.AuthorityKeyIdentifier).key_identifier is not None
 
 
-def test_a_ca_without_a_common_name_is_called_by_its_whole_name(confdir: Path) -> None:
+def test_a_ca_without_a_common_name_has_its_whole_subject_as_name(confdir: Path) -> None:
     unnamed = (x509.NameAttribute(NameOID.ORGANIZATION_NAME, "root"),)
     key = ec.generate_private_key(ec.SECP256R1())
     place(confdir, authority_file(key=key))
@@ -346,7 +346,7 @@ def test_an_expired_ca_signs_no_more(confdir: Path) -> None:
         authority.leaf("example.com")
 
 
-def test_the_store_of_leaves_is_bounded_and_keeps_what_is_used(confdir: Path) -> None:
+def test_the_cache_of_leaves_is_limited_and_keeps_recently_used_ones(confdir: Path) -> None:
     authority = CertificateAuthority.load_or_create(confdir)
     used = authority.leaf("used.example.com")
     unused = authority.leaf("unused.example.com")
@@ -416,7 +416,7 @@ def test_two_rotations_in_one_second_keep_both(confdir: Path) -> None:
     assert len({path.read_bytes() for path in kept if path.match("mitmproxy-ca-2*.pem")}) == 2
 
 
-def test_the_first_ca_may_come_of_a_rotation(confdir: Path) -> None:
+def test_a_rotation_can_create_the_first_ca(confdir: Path) -> None:
     done = certificate_authority.rotate(confdir, ["x.com"])
 
     assert done.kept == ()

@@ -118,7 +118,7 @@ def test_a_name_too_long_for_a_subject_is_in_the_alternative_name_alone(confdir:
 
 
 @pytest.mark.parametrize("host", ["", "*.example.com", "bücher.example"])
-def test_what_is_not_one_host_gets_no_leaf(confdir: Path, host: str) -> None:
+def test_a_text_that_is_not_one_host_gets_no_leaf(confdir: Path, host: str) -> None:
     authority = CertificateAuthority.load_or_create(confdir)
 
     with pytest.raises(ValueError, match=r"not a host|ASCII|A-label"):

@@ -1,4 +1,4 @@
-"""Keeps the laws of the client environment: every tool by one proxy, no store mixed up."""
+"""Laws of the client environment: one proxy for every tool, and the right trust store for each."""
 
 import re
 from pathlib import Path
@@ -105,7 +105,7 @@ def test_yarn_gets_no_setting_that_one_of_its_versions_ends_at(name: str) -> Non
     assert name not in environment(PROXY, CERTIFICATE, BUNDLE)
 
 
-def test_only_this_machine_is_reached_past_the_proxy() -> None:
+def test_only_this_machine_bypasses_the_proxy() -> None:
     assert NO_PROXY.split(",") == ["localhost", "127.0.0.1", "::1"]
 
 
@@ -117,7 +117,7 @@ def test_an_ipv6_proxy_has_brackets_in_urls_and_none_alone() -> None:
     assert given["CLOUDSDK_PROXY_ADDRESS"] == "::1"
 
 
-def test_names_are_names_and_each_stands_once() -> None:
+def test_names_are_valid_and_unique() -> None:
     names = [variable.name for variable in variables(PROXY, CERTIFICATE, BUNDLE)]
 
     assert len(set(names)) == len(names)
@@ -175,7 +175,7 @@ def test_java_options_are_quoted_as_the_jvm_reads_them(path: str, spelled: str) 
     assert spelled in java(path)
 
 
-def test_a_path_that_java_cannot_be_told_is_an_error() -> None:
+def test_a_path_that_java_options_cannot_express_is_an_error() -> None:
     with pytest.raises(ConfigError, match="both kinds of quotes"):
         java('/it\'s/"c"')
 
@@ -189,7 +189,7 @@ def test_a_relative_path_is_refused_as_clients_run_elsewhere() -> None:
 
 
 @pytest.mark.parametrize("character", ["\n", "\r", "\0", "\x1b", "\x85", "\u2028", "\udcff"])
-def test_a_path_that_no_shell_can_be_told_is_an_error(character: str) -> None:
+def test_a_path_that_no_shell_can_express_is_an_error(character: str) -> None:
     with pytest.raises(ConfigError, match="control character") as caught:
         environment(PROXY, CERTIFICATE, Path(f"/conf{character}/bundle.pem"))
 

@@ -1,4 +1,4 @@
-"""Name constraints: what a constrained CA covers, and that clients hold it to that."""
+"""Name constraints: what a constrained CA covers, and that clients enforce it."""
 
 import os
 import socket

@@ -96,16 +96,14 @@ def test_no_key_is_put_where_others_may_write(confdir: Path) -> None:
     assert files_in(confdir) == {}
 
 
-def test_a_directory_that_others_may_read_will_do(confdir: Path) -> None:
+def test_a_directory_that_others_may_read_is_accepted(confdir: Path) -> None:
     fingerprint = CertificateAuthority.load_or_create(confdir).fingerprint
     confdir.chmod(0o755)
 
     assert CertificateAuthority.load(confdir).fingerprint == fingerprint
 
 
-def test_what_belongs_to_somebody_else_is_refused(
-    confdir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_of_another_user_is_refused(confdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     CertificateAuthority.load_or_create(confdir)
     owner = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
@@ -125,7 +123,7 @@ def test_a_key_behind_a_link_is_refused(confdir: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
-def test_a_key_that_is_no_file_is_refused_at_once(
+def test_a_key_that_is_not_a_regular_file_is_refused_without_blocking(
     confdir: Path, make: Callable[[Path], None]
 ) -> None:
     confdir.mkdir(parents=True)

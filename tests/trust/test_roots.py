@@ -30,7 +30,7 @@ def test_the_bundle_is_the_systems_roots_and_the_ca_each_once(confdir: Path) -> 
     assert ssl.create_default_context(cafile=str(path)).cert_store_stats()["x509_ca"] > 1
 
 
-def test_the_callers_ssl_cert_file_is_not_asked(
+def test_ssl_cert_file_is_ignored(
     confdir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     planted = tmp_path / "planted.pem"
@@ -42,7 +42,7 @@ def test_the_callers_ssl_cert_file_is_not_asked(
     assert planted.read_bytes().strip() not in pem
 
 
-def test_without_a_system_store_certifis_roots_are_taken(tmp_path: Path) -> None:
+def test_without_a_system_store_certifis_roots_are_used(tmp_path: Path) -> None:
     empty = tmp_path / "empty.pem"
     empty.touch()
 
@@ -51,7 +51,7 @@ def test_without_a_system_store_certifis_roots_are_taken(tmp_path: Path) -> None
     assert found.name == "cacert.pem"
 
 
-def test_the_first_store_that_holds_a_certificate_is_taken(tmp_path: Path) -> None:
+def test_the_first_store_that_contains_a_certificate_is_used(tmp_path: Path) -> None:
     store = tmp_path / "store.pem"
     store.write_bytes(make_authority(NOW, "root", None).certificate_pem())
 

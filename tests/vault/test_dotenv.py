@@ -1,4 +1,4 @@
-"""The laws of .env: what was written is read, what is unclear is refused, and nothing is shown."""
+"""Laws of .env files: values are read as written, ambiguous ones are refused, none is shown."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -76,7 +76,7 @@ def test_a_variable_is_read_as_it_was_written(text: str, value: str | None) -> N
         "KEY=canary\nexport KEY=canary",
     ],
 )
-def test_what_readers_would_not_agree_on_is_refused_and_not_quoted(text: str) -> None:
+def test_a_value_that_parsers_read_differently_is_refused_and_not_quoted(text: str) -> None:
     error = refusal(text)
 
     assert "canary" not in "\n".join(error.lines())
@@ -97,7 +97,7 @@ def test_what_readers_would_not_agree_on_is_refused_and_not_quoted(text: str) ->
         ("export canary", 1),
     ],
 )
-def test_what_is_no_such_file_is_refused_with_its_line(text: str, line: int) -> None:
+def test_a_text_that_is_not_dotenv_is_refused_with_its_line(text: str, line: int) -> None:
     error = refusal(text)
 
     assert str(error.where) == f".env:{line}"

@@ -1,4 +1,4 @@
-"""The laws of the .env file: one that others can change is refused, and none is no error."""
+"""Laws of the .env file: one that others can change is refused; a missing one is no error."""
 
 import os
 from pathlib import Path
@@ -23,7 +23,9 @@ def test_no_file_is_no_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("mode", "shared"), [(0o600, False), (0o640, True), (0o644, True)])
-def test_a_file_that_others_can_read_is_told_apart(path: Path, mode: int, *, shared: bool) -> None:
+def test_a_file_that_others_can_read_is_marked_as_shared(
+    path: Path, mode: int, *, shared: bool
+) -> None:
     path.chmod(mode)
 
     found = dotenv_file.read(path)
@@ -47,7 +49,7 @@ def test_a_file_that_others_can_replace_is_refused(path: Path) -> None:
         dotenv_file.read(path)
 
 
-def test_what_is_no_file_is_refused_and_does_not_hold_up_the_start(path: Path) -> None:
+def test_a_pipe_or_device_is_refused_without_blocking_the_start(path: Path) -> None:
     path.unlink()
     os.mkfifo(path, 0o600)
 
@@ -63,7 +65,7 @@ def test_a_link_that_leads_nowhere_is_refused(path: Path) -> None:
         dotenv_file.read(path)
 
 
-def test_a_directory_of_that_name_says_nothing(path: Path) -> None:
+def test_a_directory_of_that_name_is_ignored(path: Path) -> None:
     path.unlink()
     path.mkdir()
 

@@ -15,7 +15,7 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_file_that_nobody_touches_keeps_its_stamp(path: Path) -> None:
+def test_an_unchanged_file_keeps_its_stamp(path: Path) -> None:
     stamp = stamp_of_file(path)
     path.read_text()
 

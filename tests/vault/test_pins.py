@@ -1,4 +1,4 @@
-"""Laws of the pins: kept before they count, agreed on by all processes, and never learned anew."""
+"""Laws of pins: on disk before they count, shared by all processes, and never learned again."""
 
 import json
 import os
@@ -82,7 +82,7 @@ def test_a_login_that_is_pinned_is_not_replaced(store: PinStore) -> None:
     assert store.read().by_name["a"].login == LOGIN
 
 
-def test_forgetting_takes_one_pin_alone(store: PinStore) -> None:
+def test_forgetting_removes_one_pin_only(store: PinStore) -> None:
     prepared(store).learn("a", LOGIN)
     store.learn("b", OTHER)
 
@@ -114,7 +114,7 @@ def _learn_in_turn(statedir: str, number: int) -> bool:
     return won
 
 
-def test_of_many_processes_one_is_first_and_none_is_lost(store: PinStore) -> None:
+def test_one_of_many_processes_is_first_and_no_pin_is_lost(store: PinStore) -> None:
     statedir = str(prepared(store).path.parent)
 
     with get_context("spawn").Pool(2) as pool:
@@ -126,7 +126,7 @@ def test_of_many_processes_one_is_first_and_none_is_lost(store: PinStore) -> Non
     assert found.keys() == {"same", *(f"own-{number}" for number in range(6))}
 
 
-def test_a_reader_never_meets_half_a_file(store: PinStore) -> None:
+def test_a_reader_never_sees_an_incomplete_file(store: PinStore) -> None:
     prepared(store)
 
     def write() -> None:
@@ -142,7 +142,7 @@ def test_a_reader_never_meets_half_a_file(store: PinStore) -> None:
     assert len(store.read().by_name) == 30
 
 
-def test_a_lock_that_another_holds_is_waited_for_and_not_for_ever(
+def test_waiting_for_the_lock_has_a_time_limit(
     store: PinStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pins, "_LOCK_S", 0.05)
@@ -152,7 +152,7 @@ def test_a_lock_that_another_holds_is_waited_for_and_not_for_ever(
     assert store.read().by_name == {}
 
 
-def test_what_cannot_be_written_is_not_learned(
+def test_a_pin_that_cannot_be_written_is_not_learned(
     store: PinStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(_: int) -> None:
@@ -193,9 +193,7 @@ def _pin(**changes: object) -> str:
         " " * 2_000_000,
     ],
 )
-def test_a_damaged_file_is_an_error_and_nothing_is_learned_over_it(
-    store: PinStore, text: str
-) -> None:
+def test_a_damaged_file_is_an_error_and_is_not_overwritten(store: PinStore, text: str) -> None:
     prepared(store).path.write_text(text, encoding="utf-8")
 
     for use in (store.read, store.prepare, lambda: store.learn("a", LOGIN)):
@@ -207,7 +205,7 @@ def test_a_damaged_file_is_an_error_and_nothing_is_learned_over_it(
     assert store.path.read_text(encoding="utf-8") == text
 
 
-def test_a_sound_file_is_read(store: PinStore) -> None:
+def test_a_valid_file_is_read(store: PinStore) -> None:
     prepared(store).path.write_text(_pin(), encoding="utf-8")
 
     assert store.read().by_name["a"].since == "x"

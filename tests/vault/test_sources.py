@@ -1,4 +1,4 @@
-"""Laws of the sources of secrets: what others could read or replace is none, and no error tells."""
+"""Laws of sources: a value that others could read or replace is refused; no error shows a value."""
 
 import logging
 import os
@@ -62,13 +62,13 @@ def refused(source: SecretSource, environ: dict[str, str] | None = None) -> str:
     """Return all that is said about a source that gives nothing."""
     with pytest.raises(ConfigError) as caught:
         read(source, environ or {})
-    told = "\n".join(caught.value.lines())
+    message = "\n".join(caught.value.lines())
     assert caught.value.where is not None
     assert caught.value.fix is not None
-    assert "CANARY" not in told
+    assert "CANARY" not in message
     assert "CANARY" not in repr(caught.value)
     assert caught.value.__cause__ is None
-    return told
+    return message
 
 
 def script(text: str) -> CommandSource:
@@ -105,7 +105,7 @@ def test_a_variable_that_is_not_set_is_named(environ: dict[str, str]) -> None:
         ("CANARY", "shorter than 8"),
     ],
 )
-def test_what_cannot_be_a_value_is_refused_and_not_quoted(value: str, why: str) -> None:
+def test_an_invalid_value_is_refused_and_not_quoted(value: str, why: str) -> None:
     assert why in refused(EnvironmentSource("KEY"), {"KEY": value})
 
 
@@ -121,10 +121,10 @@ def test_a_file_gives_its_line(place: Path, end: str) -> None:
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o602, 0o644, 0o666, 0o601])
 def test_a_file_that_others_may_use_is_refused(place: Path, mode: int) -> None:
-    told = refused(FileSource(file_with(place, mode=mode)))
+    message = refused(FileSource(file_with(place, mode=mode)))
 
-    assert f"mode {mode:04o}" in told
-    assert "chmod 600" in told
+    assert f"mode {mode:04o}" in message
+    assert "chmod 600" in message
 
 
 def test_a_file_of_another_user_is_refused(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,7 +144,7 @@ def test_a_link_is_not_followed(place: Path) -> None:
     assert "it is a link" in refused(FileSource(link))
 
 
-def test_a_pipe_holds_nothing_up(place: Path) -> None:
+def test_a_pipe_does_not_block(place: Path) -> None:
     os.mkfifo(place / "pipe", 0o600)
 
     assert "not a regular file" in refused(FileSource(place / "pipe"))
@@ -179,7 +179,7 @@ def test_a_home_may_be_written_as_a_tilde(place: Path, monkeypatch: pytest.Monke
     assert stamp_of(FileSource(Path("~/key")), {}) == stamp_of(FileSource(place / "key"), {})
 
 
-def test_a_user_without_a_home_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_without_a_home_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HOME")
     monkeypatch.setattr(os, "getuid", lambda: 1_234_567_890)  # whom no passwd knows
 
@@ -197,7 +197,7 @@ def test_a_value_inside_json_is_found_by_its_keys(place: Path) -> None:
 
 
 @pytest.mark.parametrize("text", [f"{CANARY}", f'{{"CANARY": {CANARY}}}', "[" * 200_000, ""])
-def test_what_is_no_json_is_refused_and_not_quoted(place: Path, text: str) -> None:
+def test_invalid_json_is_refused_and_not_quoted(place: Path, text: str) -> None:
     assert "not JSON" in refused(FileSource(file_with(place, text), ("a",)))
 
 
@@ -228,7 +228,7 @@ def test_a_dotenv_file_gives_its_variable(place: Path) -> None:
 # --- systemd
 
 
-def test_the_service_manager_hands_a_credential_over(place: Path) -> None:
+def test_the_service_manager_passes_a_credential(place: Path) -> None:
     path = file_with(place)
     # An ACL's mask stands where the group's bits do.
     path.chmod(0o440)
@@ -241,10 +241,10 @@ def test_the_service_manager_hands_a_credential_over(place: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["../key", "/etc/passwd", "..", "."])
-def test_the_name_of_a_credential_leads_nowhere_else(place: Path, name: str) -> None:
-    told = refused(SystemdSource(name), {"CREDENTIALS_DIRECTORY": str(place)})
+def test_the_name_of_a_credential_cannot_be_another_path(place: Path, name: str) -> None:
+    message = refused(SystemdSource(name), {"CREDENTIALS_DIRECTORY": str(place)})
 
-    assert "not the name of a credential" in told
+    assert "not the name of a credential" in message
 
 
 @pytest.mark.parametrize("environ", [{}, {"CREDENTIALS_DIRECTORY": "relative"}])
@@ -260,7 +260,7 @@ def test_a_command_gives_what_it_prints() -> None:
     assert read(script(f"print('{CANARY}')"), {}).reveal() == CANARY.encode()
 
 
-def test_a_command_finds_no_secret_of_others_in_its_environment() -> None:
+def test_withheld_variables_are_not_in_the_environment_of_a_command() -> None:
     source = script("import os; print('seen-' + '-'.join(sorted(os.environ)))")
 
     value = read(source, {"KEPT": "1", "KEY": CANARY}, {"KEY"}).reveal()
@@ -269,13 +269,13 @@ def test_a_command_finds_no_secret_of_others_in_its_environment() -> None:
     assert b"KEY" not in value
 
 
-def test_a_command_that_fails_tells_its_code_and_none_of_its_words() -> None:
+def test_a_failing_command_is_reported_by_exit_code_without_its_output() -> None:
     text = f"import sys; print('{CANARY}'); print('{CANARY}', file=sys.stderr); sys.exit(3)"
 
     assert "exit code 3" in refused(script(text))
 
 
-def test_what_a_command_says_on_its_error_stream_is_shown_nowhere(
+def test_the_standard_error_of_a_command_is_never_shown(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     read(script(f"import sys; print('{CANARY}'); print('{CANARY}', file=sys.stderr)"), {})
@@ -306,26 +306,28 @@ def test_a_command_below_the_home_is_found(place: Path, monkeypatch: pytest.Monk
     assert read(CommandSource(("~/give",)), {}).reveal() == CANARY.encode()
 
 
-def test_a_command_that_does_not_end_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_that_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "_COMMAND_S", 0.3)
 
     # Its output stays open in a grandchild, too.
-    told = refused(CommandSource(("sh", "-c", "sleep 1000 & echo CANARY; wait")), dict(os.environ))
+    message = refused(
+        CommandSource(("sh", "-c", "sleep 1000 & echo CANARY; wait")), dict(os.environ)
+    )
 
-    assert "has not ended" in told
+    assert "has not ended" in message
 
 
-def test_a_command_that_closes_its_output_and_stays_is_ended(
+def test_a_command_that_closes_its_output_but_keeps_running_is_killed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sources, "_COMMAND_S", 0.5)
 
-    told = refused(CommandSource(("sh", "-c", "exec >&-; sleep 1000")), dict(os.environ))
+    message = refused(CommandSource(("sh", "-c", "exec >&-; sleep 1000")), dict(os.environ))
 
-    assert "has not ended" in told
+    assert "has not ended" in message
 
 
-def test_a_command_that_nobody_waits_for_any_more_is_ended_with_all_it_has_started() -> None:
+def test_end_commands_kills_a_command_and_its_child_processes() -> None:
     faults: list[str] = []
     source = CommandSource(("sh", "-c", "sleep 1000 & sleep 1000"))
     asking = threading.Thread(target=lambda: faults.append(refused(source)))
@@ -341,7 +343,7 @@ def test_a_command_that_nobody_waits_for_any_more_is_ended_with_all_it_has_start
     assert sources._running == set()
 
 
-def test_a_command_that_prints_without_end_is_ended() -> None:
+def test_a_command_that_prints_without_end_is_killed() -> None:
     assert "prints more than 64 KiB" in refused(CommandSource(("yes", "CANARY")), dict(os.environ))
 
 
@@ -349,7 +351,7 @@ def test_a_command_that_prints_without_end_is_ended() -> None:
 
 
 class OneEntry(KeyringBackend):
-    """A keyring of one entry, in the place of the system's."""
+    """A keyring of one entry, instead of the system's."""
 
     priority = 1.0
 
@@ -381,7 +383,7 @@ def test_a_keyring_gives_its_entry(use_keyring: Callable[[str | Exception], None
     assert "no such entry" in refused(KeyringSource("anthropic", "you"))
 
 
-def test_what_a_keyring_fails_with_is_not_quoted(
+def test_the_error_of_a_keyring_is_not_quoted(
     use_keyring: Callable[[str | Exception], None],
 ) -> None:
     use_keyring(RuntimeError(CANARY))
@@ -389,12 +391,14 @@ def test_what_a_keyring_fails_with_is_not_quoted(
     assert "RuntimeError" in refused(KeyringSource("anthropic", "me"))
 
 
-def test_a_machine_without_a_keyring_is_told_so() -> None:
+def test_a_machine_without_a_keyring_is_an_error() -> None:
     # What the package itself falls back to where there is no D-Bus.
     assert "keyring" in refused(KeyringSource("anthropic", "me"))
 
 
-def test_without_the_package_it_is_said_how_to_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_package_the_error_says_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setitem(sys.modules, "keyring", None)
 
     assert "pipx inject claude-proxy keyring" in refused(KeyringSource("anthropic", "me"))
@@ -414,12 +418,12 @@ def test_without_the_package_it_is_said_how_to_have_it(monkeypatch: pytest.Monke
         (SystemdSource("name"), "systemd credential name"),
     ],
 )
-def test_every_source_has_a_name_that_holds_nothing_secret(source: SecretSource, name: str) -> None:
+def test_the_name_of_a_source_contains_no_secret(source: SecretSource, name: str) -> None:
     assert source_name(source) == name
     assert stamp_of(source, {}) is None
 
 
-def test_reading_says_nothing_in_any_log(caplog: pytest.LogCaptureFixture, place: Path) -> None:
+def test_reading_logs_nothing(caplog: pytest.LogCaptureFixture, place: Path) -> None:
     with caplog.at_level(logging.DEBUG):
         read(FileSource(file_with(place)), {})
         read(CommandSource(("echo", CANARY)), {})

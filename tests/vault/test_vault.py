@@ -1,4 +1,4 @@
-"""Laws of the vault: as new as its sources, nothing where they fail, and silent about values."""
+"""Laws of the vault: values are current, unavailable where their source fails, and never shown."""
 
 import logging
 import os
@@ -69,7 +69,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def written(path: Path, value: bytes) -> None:
-    """Replace a file at once, as whoever rotates a key does."""
+    """Replace a file at once, like a program that rotates a key."""
     fresh = path.with_name("fresh")
     fresh.write_bytes(value)
     fresh.chmod(0o600)
@@ -104,17 +104,17 @@ def test_every_source_is_read_at_the_start(file: Path, statedir: Path) -> None:
     assert not statedir.exists()  # nothing is to be learned
 
 
-def test_all_that_fails_at_the_start_is_told_at_once(statedir: Path, tmp_path: Path) -> None:
+def test_all_failures_at_the_start_are_reported_together(statedir: Path, tmp_path: Path) -> None:
     bindings = [injected(EnvironmentSource("NONE")), injected(FileSource(tmp_path / "no"), "b")]
 
     with pytest.raises(ConfigErrors) as caught:
         Vault(bindings, statedir, {})
 
-    told = "\n".join(caught.value.lines())
-    assert '"a"' in told
-    assert '"b"' in told
-    assert "allowlist.yaml:7, environment variable NONE" in told
-    assert str(tmp_path / "no") in told
+    shown = "\n".join(caught.value.lines())
+    assert '"a"' in shown
+    assert '"b"' in shown
+    assert "allowlist.yaml:7, environment variable NONE" in shown
+    assert str(tmp_path / "no") in shown
 
 
 def test_a_damaged_file_of_pins_stops_the_start(statedir: Path) -> None:
@@ -132,7 +132,7 @@ def test_a_state_directory_that_cannot_be_made_stops_the_start(tmp_path: Path) -
         Vault([LEARNED], tmp_path / "file" / "state", {})
 
 
-def test_a_value_is_gone_from_the_environment(
+def test_a_value_is_removed_from_the_environment(
     statedir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CANARY_KEY", KEY.decode())
@@ -150,14 +150,14 @@ def test_a_value_is_gone_from_the_environment(
 # --- what changes later
 
 
-def test_a_rotated_file_is_taken_up(file: Path, statedir: Path) -> None:
+def test_a_rotated_file_is_read_again(file: Path, statedir: Path) -> None:
     with closing(Vault([injected(FileSource(file))], statedir, {})) as held:
         written(file, NEW)
 
         assert value_of(held.secrets["a"]) == NEW
 
 
-def test_a_file_that_fails_later_gives_nothing_until_it_works_again(
+def test_a_file_that_fails_later_has_no_value_until_it_works_again(
     file: Path, statedir: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with closing(Vault([injected(FileSource(file))], statedir, {})) as held:
@@ -186,7 +186,7 @@ def test_a_file_is_not_read_again_without_a_change(file: Path, statedir: Path) -
         assert held.secrets["a"] is not before  # each reading makes one of its own
 
 
-def test_files_are_looked_at_once_a_second_at_most(
+def test_files_are_checked_once_a_second_at_most(
     file: Path, statedir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(vault, "_LOOK_S", 3600.0)
@@ -197,16 +197,14 @@ def test_files_are_looked_at_once_a_second_at_most(
         assert value_of(held.secrets["a"]) == KEY
 
 
-def test_a_command_is_asked_again_in_time(tmp_path: Path, statedir: Path) -> None:
+def test_a_command_runs_again_after_its_refresh_time(tmp_path: Path, statedir: Path) -> None:
     source, _ = counting(tmp_path)
     often = CommandSource(source.argv, refresh_s=0.01)
     with closing(Vault([injected(often)], statedir, dict(os.environ))) as held:
         until(lambda: value_of(held.secrets["a"]) not in {None, b"CANARY-value-1"})
 
 
-def test_a_command_is_asked_again_after_a_refusal_and_not_before(
-    tmp_path: Path, statedir: Path
-) -> None:
+def test_a_command_runs_again_after_a_401_and_not_before(tmp_path: Path, statedir: Path) -> None:
     source, _ = counting(tmp_path)
     with closing(Vault([injected(source)], statedir, dict(os.environ))) as held:
         for status in (200, 403, 404, 429, 500):
@@ -218,7 +216,7 @@ def test_a_command_is_asked_again_after_a_refusal_and_not_before(
         until(lambda: value_of(held.secrets["a"]) == b"CANARY-value-2")
 
 
-def test_a_command_that_was_just_asked_is_not_asked_for_every_refusal(
+def test_a_command_that_has_just_run_does_not_run_for_every_401(
     tmp_path: Path, statedir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(vault, "_AFTER_REFUSAL_S", 3600.0)
@@ -230,7 +228,7 @@ def test_a_command_that_was_just_asked_is_not_asked_for_every_refusal(
     assert (tmp_path / "count").read_text() == "x"
 
 
-def test_a_command_that_fails_later_gives_nothing_until_it_works_again(
+def test_a_command_that_fails_later_has_no_value_until_it_works_again(
     tmp_path: Path, statedir: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     source, fails = counting(tmp_path)
@@ -245,7 +243,9 @@ def test_a_command_that_fails_later_gives_nothing_until_it_works_again(
     assert len(caplog.records) == 2
 
 
-def test_a_command_that_holds_is_not_asked_for_a_reload(tmp_path: Path, statedir: Path) -> None:
+def test_a_command_with_a_current_value_does_not_run_for_a_reload(
+    tmp_path: Path, statedir: Path
+) -> None:
     source, _ = counting(tmp_path)
     with closing(Vault([injected(source)], statedir, dict(os.environ))) as held:
         held.replace([injected(source, "renamed"), injected(source, "twice")])
@@ -267,7 +267,7 @@ class Environment(UserDict[str, str]):
         return super().__iter__()
 
 
-def test_a_bug_in_a_source_gives_nothing_and_is_survived(
+def test_an_unexpected_exception_in_a_source_leaves_it_without_a_value(
     tmp_path: Path, statedir: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     source, _ = counting(tmp_path)
@@ -293,8 +293,8 @@ def test_no_command_outlives_the_vault(
         "with open(n, 'a') as f: f.write('x')\n"
         "again = os.path.getsize(n) > 1\n"
         "child = subprocess.Popen(['sleep', '1000']) if again else None\n"
-        f"told = open('{tmp_path}/pids', 'w') if again else None\n"
-        "told.write(f'{os.getpid()} {child.pid}.') and told.close() if again else None\n"
+        f"shown = open('{tmp_path}/pids', 'w') if again else None\n"
+        "shown.write(f'{os.getpid()} {child.pid}.') and shown.close() if again else None\n"
         "time.sleep(1000) if again else print('CANARY-value')"
     )
     source, pids = CommandSource((sys.executable, "-c", text), refresh_s=0.01), tmp_path / "pids"
@@ -315,7 +315,7 @@ def is_alive(pid: str) -> bool:
         return False
 
 
-def test_a_vault_that_is_closed_asks_nothing_more(tmp_path: Path, statedir: Path) -> None:
+def test_a_closed_vault_reads_nothing(tmp_path: Path, statedir: Path) -> None:
     source, _ = counting(tmp_path)
     held = Vault([], statedir, dict(os.environ))
     held.close()
@@ -326,7 +326,7 @@ def test_a_vault_that_is_closed_asks_nothing_more(tmp_path: Path, statedir: Path
     assert not (tmp_path / "count").exists()
 
 
-def test_a_keyring_is_asked_again_too(statedir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_keyring_is_read_again_too(statedir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Keyring:
         value = KEY.decode()
 
@@ -355,7 +355,7 @@ def test_a_replacement_that_fails_changes_nothing(file: Path, statedir: Path) ->
         assert held.secrets.keys() == {"a"}
 
 
-def test_without_bindings_nothing_is_held(statedir: Path) -> None:
+def test_without_bindings_there_are_no_values(statedir: Path) -> None:
     with closing(Vault([], statedir, {})) as held:
         assert held.secrets == {}
     assert threading.active_count() >= 1
@@ -387,7 +387,7 @@ def test_a_first_login_is_learned_and_kept(statedir: Path) -> None:
         assert again.secrets == {"a": PinnedLogins(frozenset({login}))}
 
 
-def test_what_cannot_be_kept_is_not_learned(
+def test_a_login_that_cannot_be_stored_is_not_learned(
     statedir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(_: int) -> None:
@@ -428,7 +428,7 @@ def test_two_proxies_agree_on_what_was_first(statedir: Path) -> None:
         ([], False),
     ],
 )
-def test_a_first_use_that_is_refused_is_unlearned(
+def test_a_learned_login_that_gets_a_401_is_forgotten(
     statedir: Path, statuses: list[int], *, unlearned: bool
 ) -> None:
     with closing(Vault([LEARNED], statedir, {})) as held:
@@ -439,7 +439,7 @@ def test_a_first_use_that_is_refused_is_unlearned(
         assert is_learning(held) is unlearned
 
 
-def test_a_pin_of_before_is_not_unlearned(statedir: Path) -> None:
+def test_an_older_pin_is_not_forgotten_after_a_401(statedir: Path) -> None:
     with closing(Vault([LEARNED], statedir, {})) as held:
         held.learn("a", login_by(held, KEY))
     with closing(Vault([LEARNED], statedir, {})) as again:
@@ -448,7 +448,7 @@ def test_a_pin_of_before_is_not_unlearned(statedir: Path) -> None:
         assert not is_learning(again)
 
 
-def test_what_is_forgotten_elsewhere_is_taken_up(statedir: Path) -> None:
+def test_a_pin_that_another_process_forgets_is_gone_here_too(statedir: Path) -> None:
     with closing(Vault([LEARNED], statedir, {})) as held:
         held.learn("a", login_by(held, KEY))
         assert not is_learning(held)
@@ -458,7 +458,7 @@ def test_what_is_forgotten_elsewhere_is_taken_up(statedir: Path) -> None:
         assert is_learning(held)
 
 
-def test_a_file_of_pins_that_is_damaged_later_lets_nothing_pass(
+def test_pins_that_are_damaged_later_allow_no_login(
     statedir: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with closing(Vault([LEARNED], statedir, {})) as held:
@@ -474,7 +474,7 @@ def test_a_file_of_pins_that_is_damaged_later_lets_nothing_pass(
     assert len(caplog.records) == 2
 
 
-def test_a_pin_that_cannot_be_unlearned_is_told(
+def test_a_pin_that_cannot_be_forgotten_is_logged(
     statedir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def full(_: int) -> None:
@@ -519,21 +519,21 @@ def _loud(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_loud")
-def test_nothing_tells_a_value(
+def test_no_repr_log_or_error_shows_a_value(
     file: Path, statedir: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     bindings = [injected(FileSource(file)), bound(LoginPin(learn=True), "b")]
     with closing(Vault(bindings, statedir, {})) as held:
-        told = [repr(held), repr(held.secrets), str(held.secrets), repr(vars(held))]
+        shown = [repr(held), repr(held.secrets), str(held.secrets), repr(vars(held))]
         written(file, KEY + b" with a blank")
         assert held.secrets["a"] is None
         with pytest.raises(ConfigErrors) as caught:
             held.replace([injected(FileSource(file))])
-        told += [*caught.value.lines(), repr(caught.value), repr(caught.value.problems)]
+        shown += [*caught.value.lines(), repr(caught.value), repr(caught.value.problems)]
         with pytest.raises(TypeError):
             pickle.dumps(held)
-    told += [caplog.text, *(str(vars(record)) for record in caplog.records)]
-    told += [path.read_text("utf-8") for path in statedir.iterdir()]
+    shown += [caplog.text, *(str(vars(record)) for record in caplog.records)]
+    shown += [path.read_text("utf-8") for path in statedir.iterdir()]
 
     assert caplog.records
-    assert "CANARY" not in "\n".join(told)
+    assert "CANARY" not in "\n".join(shown)

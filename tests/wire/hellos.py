@@ -1,4 +1,4 @@
-"""Builds ClientHellos, sound and unsound, byte by byte (RFC 8446 section 4.1.2)."""
+"""Builds ClientHellos, valid and invalid, byte by byte (RFC 8446 section 4.1.2)."""
 
 import ssl
 from contextlib import suppress

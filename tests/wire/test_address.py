@@ -1,4 +1,4 @@
-"""Laws of addresses: what is not plainly public is never taken for it, whatever hides it."""
+"""Laws of addresses: one that is not certainly public is never PUBLIC, however it is embedded."""
 
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
@@ -126,7 +126,7 @@ def test_an_address_has_the_kind_of_its_range(text: str, kind: str) -> None:
         "2002:a9fe:a9fe::1",
     ],
 )
-def test_a_clouds_metadata_service_is_known_however_it_is_spelled(text: str) -> None:
+def test_a_metadata_service_is_recognised_in_every_spelling(text: str) -> None:
     assert kind_of(ip_address(text)) is AddressKind.METADATA
 
 

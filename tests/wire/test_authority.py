@@ -1,4 +1,4 @@
-"""Laws of names: one spelling for each host, and no spelling that two readers read apart."""
+"""Laws of names: one spelling for each host, and no text that two parsers read differently."""
 
 import copy
 import pickle
@@ -168,7 +168,7 @@ def test_a_name_with_more_than_one_reading_is_refused(host: str) -> None:
         ("xn--a", "not valid IDNA"),
     ],
 )
-def test_the_fault_of_a_name_is_told(host: str, fault: str) -> None:
+def test_the_error_says_what_is_wrong_with_a_name(host: str, fault: str) -> None:
     with pytest.raises(ValueError, match=fault):
         normalise_host(host)
 
@@ -243,7 +243,7 @@ def test_a_missing_port_is_the_default_only_where_there_is_one() -> None:
 @pytest.mark.parametrize(
     ("host", "port"), [("EXAMPLE.com", 443), ("example.com.", 1), ("a", 0), ("a", 65536), ("", 1)]
 )
-def test_an_authority_that_is_not_normal_cannot_exist(host: str, port: int) -> None:
+def test_an_authority_that_is_not_normalised_cannot_exist(host: str, port: int) -> None:
     with pytest.raises(ValueError, match=r'"|port'):
         Authority(host, port)
 
@@ -298,14 +298,14 @@ def test_even_a_person_may_not_write_what_idna_forbids(host: str) -> None:
         normalise_host(host, unicode=True)
 
 
-def test_addresses_are_printed_alike_on_every_python() -> None:
+def test_addresses_print_the_same_in_every_python_version() -> None:
     # Python 3.13 began to print IPv4-mapped addresses with a dotted quad.
     assert text_of(IPv6Address("::ffff:192.0.2.1")) == "::ffff:c000:201"
     assert text_of(IPv6Address("2606:4700:0:0::1")) == "2606:4700::1"
     assert text_of(IPv4Address("192.0.2.1")) == "192.0.2.1"
 
 
-def test_a_quoted_text_is_short_and_tells_the_terminal_nothing() -> None:
+def test_a_quoted_text_is_short_and_has_no_control_characters() -> None:
     assert quoted("a\x1b[31m\u202eb") == '"a\\x1b[31m\\u202eb"'
     assert quoted("b\u00fccher") == '"b\u00fccher"'
     assert quoted("a" * 253) == '"' + "a" * 253 + '"'

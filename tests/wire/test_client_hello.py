@@ -1,4 +1,4 @@
-"""The laws of reading a ClientHello: whole or not at all, and in one way only."""
+"""Laws of the ClientHello: read completely or not at all, and in one way only."""
 
 import pytest
 from hypothesis import given
@@ -41,7 +41,7 @@ def read_in_pieces(data: bytes, size: int) -> ClientHello | None:
     reader = HelloReader()
     found = None
     for at in range(0, len(data), size):
-        assert found is None, "a hello was whole before its last byte"
+        assert found is None, "a hello was complete before its last byte"
         found = reader.feed(data[at : at + size])
     assert bytes(reader.raw) == data
     return found
@@ -50,7 +50,7 @@ def read_in_pieces(data: bytes, size: int) -> ClientHello | None:
 # --- what a hello says
 
 
-def test_a_hello_says_whom_it_wants_and_what_it_speaks() -> None:
+def test_a_hello_has_a_server_name_and_protocols() -> None:
     assert read(records(EXAMPLE)) == READ
 
 
@@ -89,7 +89,7 @@ def test_no_cut_hides_the_name(record_size: int, segment_size: int) -> None:
     assert read_in_pieces(records(EXAMPLE, record_size), segment_size) == READ
 
 
-def test_nothing_is_said_before_the_last_byte() -> None:
+def test_there_is_no_result_before_the_last_byte() -> None:
     reader = HelloReader()
     data = records(EXAMPLE)
 
@@ -97,7 +97,7 @@ def test_nothing_is_said_before_the_last_byte() -> None:
     assert reader.feed(data[-1:]) == READ
 
 
-def test_what_follows_in_a_record_of_its_own_is_for_whoever_is_next() -> None:
+def test_bytes_in_a_later_record_are_kept_for_the_next_layer() -> None:
     reader = HelloReader()
     data = records(EXAMPLE) + b"\x17\x03\x03early data"
 
@@ -142,13 +142,13 @@ CUT_SHORT = sized(b"\x00\x00\x00\x09x")  # an extension that says it has more th
         pytest.param(records(b"\x01" + sized(b"\x03\x03", 3)), id="cut after the version"),
     ],
 )
-def test_what_is_not_one_sound_hello_is_unreadable(data: bytes) -> None:
+def test_anything_but_one_valid_hello_is_unreadable(data: bytes) -> None:
     with pytest.raises(HelloUnreadableError):
         read(data)
 
 
 @given(data=st.binary(max_size=200), framed=st.booleans())
-def test_no_bytes_break_the_reader(data: bytes, *, framed: bool) -> None:
+def test_any_bytes_are_read_or_refused_as_a_hello(data: bytes, *, framed: bool) -> None:
     reader = HelloReader()
     try:
         reader.feed(records(b"\x01" + sized(data, 3)) if framed else data)
@@ -184,7 +184,7 @@ def test_a_hello_with_a_changed_byte_is_read_or_refused(data: st.DataObject) -> 
         (b"\x80\x2e\x01", False),
     ],
 )
-def test_tls_is_told_by_its_first_two_bytes(data: bytes, *, is_tls: bool | None) -> None:
+def test_tls_is_recognised_by_its_first_two_bytes(data: bytes, *, is_tls: bool | None) -> None:
     assert starts_like_tls(data) is is_tls
 
 

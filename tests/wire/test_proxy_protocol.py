@@ -1,4 +1,4 @@
-"""The laws of the header by which a relay says for whom it speaks."""
+"""Laws of the PROXY protocol header, by which a relay names its run."""
 
 import struct
 import subprocess
@@ -90,14 +90,14 @@ def test_however_the_bytes_arrive_they_mean_the_same(data: bytes, tail: bytes) -
 
 
 @given(size=st.integers(0, 2000))
-def test_nobody_waits_for_more_than_a_kibibyte(size: int) -> None:
+def test_a_header_of_more_than_a_kibibyte_is_refused(size: int) -> None:
     waiting = SIGNATURE + struct.pack("!BBH", 0x21, 0, size)
 
     assert (outcome(waiting) == "refused") == (len(waiting) + size > 1024)
 
 
 @pytest.mark.parametrize("text", ["a\r\nb", "\x1b[31m", "\u202eevil", "\x00", "né"])
-def test_a_name_is_data_whatever_its_characters(text: str) -> None:
+def test_a_name_may_contain_any_characters(text: str) -> None:
     assert read(bytearray(encode(text, text))) == Announcement(text, text)
 
 

@@ -1,4 +1,4 @@
-"""The laws of public suffixes: names that belong to many are told from those with one owner."""
+"""Laws of public suffixes: names with many owners are distinguished from names with one."""
 
 import pytest
 from hypothesis import given
@@ -37,7 +37,7 @@ from claude_proxy.wire.public_suffix import Suffix, public_suffix
         ("localhost", None),
     ],
 )
-def test_a_public_suffix_is_told_from_a_name_that_somebody_owns(
+def test_a_public_suffix_is_distinguished_from_a_name_with_one_owner(
     name: str, suffix: Suffix | None
 ) -> None:
     assert public_suffix(name) is suffix

@@ -1,4 +1,4 @@
-"""Bindings, secrets and requests in few words, for the tests of credentials."""
+"""Short constructors of bindings, secrets and requests, for the tests of credentials."""
 
 from base64 import b64encode
 

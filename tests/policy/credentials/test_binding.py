@@ -31,7 +31,7 @@ def test_a_placeholder_looks_like_what_it_stands_for(host: str, form: Form, hold
     assert default_placeholder("n", (HostPattern.parse(host),), form) == holder
 
 
-def test_claude_code_is_told_by_the_variable_which_kind_it_has() -> None:
+def test_the_variable_depends_on_the_kind_of_the_credential() -> None:
     bound = binding(injection())
 
     assert placeholder_variables(bound, kind_of_value(Secret(KEY))) == ("ANTHROPIC_AUTH_TOKEN",)

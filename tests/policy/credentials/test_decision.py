@@ -1,4 +1,4 @@
-"""Laws of credentials: on a bound host nobody else logs in, and a placeholder leaves nowhere."""
+"""Laws of credentials: on a bound host no other login is allowed; placeholders never leave."""
 
 from base64 import b64decode, b64encode
 from collections.abc import Iterable
@@ -360,7 +360,7 @@ def test_every_form_of_the_value_is_guarded() -> None:
 
 
 @pytest.mark.parametrize("held", [None, PinnedLogins(frozenset())])
-def test_a_value_that_is_not_to_be_had_denies(held: PinnedLogins | None) -> None:
+def test_an_unavailable_value_denies(held: PinnedLogins | None) -> None:
     unavailable = CredentialDecision(Reason.CREDENTIAL_UNAVAILABLE)
 
     assert decided(INJECTED, request(), {"anthropic": held}) == unavailable
@@ -472,7 +472,7 @@ def test_a_gateway_to_this_machine_does_without_tls_and_no_other() -> None:
         assert decided(bindings, asked, {"gateway": Secret(KEY)}).reason is reason
 
 
-def test_a_gateways_binding_stands_before_the_allowlists() -> None:
+def test_a_gateways_binding_has_precedence_over_the_allowlists() -> None:
     decision = decided((*INJECTED, *GATEWAY), request(), {"gateway": Secret(EVIL), **SECRETS})
 
     assert decision.credential == "gateway"
@@ -494,7 +494,7 @@ CLOTHES = {
 
 
 @pytest.mark.parametrize("field", CLOTHES.values(), ids=CLOTHES)
-def test_a_pinned_login_passes_in_whichever_clothes(field: RawField) -> None:
+def test_a_pinned_login_passes_in_every_form(field: RawField) -> None:
     decision = decided(PINNED, request(field), pinned(KEY))
 
     assert decision == CredentialDecision(credential="anthropic")

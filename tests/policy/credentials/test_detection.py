@@ -1,4 +1,4 @@
-"""The laws of detection: whatever could authenticate is found, and what only looks so is not."""
+"""Laws of detection: everything that could authenticate is found, and nothing else is."""
 
 from base64 import b64encode
 

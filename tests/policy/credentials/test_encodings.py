@@ -1,4 +1,4 @@
-"""The laws of encodings: each form of a text that a message could hold."""
+"""Laws of encodings: each form in which a message could contain a text."""
 
 from base64 import b64encode, urlsafe_b64encode
 

@@ -1,4 +1,4 @@
-"""The laws of escapes: a text is found however its signs are escaped, and in time."""
+"""Laws of escapes: a text is found however its characters are escaped, in bounded time."""
 
 import json
 from html import escape

@@ -1,4 +1,4 @@
-"""Bodies that ask the Messages API for something, and what is to become of them."""
+"""Bodies that ask the Messages API for something, and the expected decision."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The laws of capabilities: each is found wherever it appears, and opaque parts are left alone."""
+"""Laws of capabilities: each is found wherever it appears, and opaque parts are skipped."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The narrowing of Claude Code's presets lets it work, and lets nothing be stored or run."""
+"""The restrictions of Claude Code's presets let it work, and let nothing be stored or run."""
 
 import json
 from functools import cache

@@ -1,4 +1,4 @@
-"""Which places the API may be asked to go to."""
+"""The URLs that the API may be asked to fetch or connect to."""
 
 import pytest
 
@@ -59,12 +59,12 @@ def test_the_allowlist_is_asked_about_the_very_url_and_method() -> None:
     assert reaches.asked == [("https://a.test/b?c", "POST")]
 
 
-def test_what_is_no_url_is_only_reached_by_who_reaches_everything() -> None:
+def test_an_invalid_url_is_only_allowed_where_everything_is() -> None:
     assert EVERYWHERE.allows(None, "GET", nothing)
     assert not DestinationScope().allows(None, "GET", Allowing(".test"))
 
 
-def test_nowhere_is_where_nothing_is_named() -> None:
+def test_a_scope_without_entries_is_empty() -> None:
     assert DestinationScope(allowlisted=False).is_empty
     assert not any(reach.is_empty for reach in (EVERYWHERE, DestinationScope(), HOSTS))
 

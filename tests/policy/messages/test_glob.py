@@ -1,4 +1,4 @@
-"""A glob covers a word or it does not, in a time that depends on their lengths alone."""
+"""A glob matches a word or not, in a time that only depends on their lengths."""
 
 import re
 
@@ -20,7 +20,7 @@ from claude_proxy.policy.messages.glob import matches, matches_any
         ("*", ""),
     ],
 )
-def test_a_star_stands_for_any_characters(glob: str, word: str) -> None:
+def test_a_star_matches_any_characters(glob: str, word: str) -> None:
     assert matches(glob, word)
 
 
@@ -36,7 +36,7 @@ def test_a_star_stands_for_any_characters(glob: str, word: str) -> None:
         ("", "a"),
     ],
 )
-def test_all_else_stands_for_itself(glob: str, word: str) -> None:
+def test_other_characters_match_themselves(glob: str, word: str) -> None:
     assert not matches(glob, word)
 
 

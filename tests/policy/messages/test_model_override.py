@@ -1,4 +1,4 @@
-"""Another model is put into a request, and every other byte stays as it was."""
+"""The model of a request is replaced, and every other byte stays."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a request to the Messages API asks for is judged like a request of its own."""
+"""What a request asks the Messages API for is judged like a request itself."""
 
 import json
 from dataclasses import replace
@@ -109,7 +109,7 @@ def test_each_request_of_a_batch_is_judged() -> None:
 
 
 @pytest.mark.parametrize("requests", [{}, "a", [1], [{}], [{"params": 1}], [{"params": {}}]])
-def test_a_batch_that_is_none_names_no_models(requests: Any) -> None:
+def test_an_invalid_batch_names_no_models(requests: Any) -> None:
     assert judged(json.dumps({"requests": requests}).encode()) is Reason.MODEL_NOT_ALLOWED
 
 
@@ -340,14 +340,14 @@ LIMITS = (
         "/v1/projects/a/models/claude:streamRawPredict",
     ],
 )
-def test_the_body_of_a_call_is_read_however_it_is_spelt(
+def test_the_body_of_an_inference_request_is_read_in_every_spelling_of_its_path(
     narrowing: ApiRestrictions, path: str
 ) -> None:
     assert narrowing.judges_body_of(request(path))
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/api/event_logging/v2/batch", "/v1/oauth/token"])
-def test_the_body_of_another_call_is_not_read(path: str) -> None:
+def test_the_body_of_another_request_is_not_read(path: str) -> None:
     assert not NARROW.judges_body_of(request(path))
 
 

@@ -1,4 +1,4 @@
-"""Laws of the narrowing for every body: what is denied is denied however it is spelt."""
+"""Laws of the restrictions for every body: what is denied is denied in every spelling."""
 
 import json
 from collections.abc import Iterator
@@ -131,17 +131,17 @@ DENIALS = {
 
 
 @given(objects)
-def test_whatever_is_asked_has_an_answer(value: dict[str, Any]) -> None:
+def test_any_capability_gets_a_decision(value: dict[str, Any]) -> None:
     assert judged(json.dumps(value).encode()) in {None, *DENIALS}
 
 
 @given(st.binary() | st.binary().map(lambda tail: b'{"model":"claude-1",' + tail))
-def test_whatever_is_sent_has_an_answer(body: bytes) -> None:
+def test_any_body_gets_a_decision(body: bytes) -> None:
     assert judged(body) in {None, *DENIALS}
 
 
 @given(objects)
-def test_no_url_of_a_stranger_is_fetched(value: dict[str, Any]) -> None:
+def test_no_url_outside_the_allowlist_is_fetched(value: dict[str, Any]) -> None:
     # A slow model: what is allowed names no stranger outside the places that are told apart.
     if judged(json.dumps(value).encode()) is None:
         assert EVIL not in set(_fetched(value))
@@ -178,7 +178,7 @@ def _fetched(value: Any) -> Iterator[str]:
 
 
 @given(st.text(max_size=12), st.text(max_size=12), st.binary(max_size=12))
-def test_whatever_a_head_says_has_an_answer(path: str, query: str, beta: bytes) -> None:
+def test_any_head_gets_a_decision(path: str, query: str, beta: bytes) -> None:
     asked = request(f"/{path}", query=query, fields=((b"anthropic-beta", beta),))
 
     assert NARROW.judge_head(asked) in {
@@ -198,7 +198,7 @@ def test_a_listed_host_is_the_one_that_every_client_would_go_to(rest: str, start
 
 
 @given(objects)
-def test_finding_wishes_changes_nothing(value: dict[str, Any]) -> None:
+def test_finding_capabilities_changes_nothing(value: dict[str, Any]) -> None:
     before = json.dumps(value)
 
     list(capabilities_of(value))

@@ -1,4 +1,4 @@
-"""The laws of reading and writing bodies."""
+"""Laws of HTTP/1.1 bodies: parsing and writing."""
 
 from itertools import pairwise
 
@@ -69,7 +69,7 @@ def test_a_body_of_known_length_passes_without_a_copy() -> None:
     assert LengthBody(65537).feed(data)[0] is data
 
 
-def test_a_body_that_ends_by_closing_never_ends_otherwise() -> None:
+def test_a_body_until_close_ends_only_by_closing() -> None:
     body = CloseBody()
 
     assert body.feed(b"HTTP/1.1 200 OK\r\n\r\n") == (b"HTTP/1.1 200 OK\r\n\r\n", False, b"")
@@ -88,7 +88,7 @@ def test_a_body_that_ends_by_closing_never_ends_otherwise() -> None:
         (b"Transfer-Encoding: chunked", ChunkedBody),
     ],
 )
-def test_a_request_has_the_body_its_head_tells(field: bytes, kind: type[Body] | None) -> None:
+def test_the_head_of_a_request_determines_its_body(field: bytes, kind: type[Body] | None) -> None:
     message = b"POST / HTTP/1.1\r\nHost: a\r\n" + field + b"\r\n\r\n"
     head = read_request_head(bytearray(message), 1000)
     assert head is not None
@@ -114,7 +114,7 @@ def test_a_request_has_the_body_its_head_tells(field: bytes, kind: type[Body] | 
         (403, "CONNECT", b"Content-Length: 1", LengthBody),
     ],
 )
-def test_an_answer_has_the_body_its_head_and_the_method_tell(
+def test_the_head_of_a_response_and_the_method_determine_its_body(
     status: int, method: str, field: bytes, kind: type[Body] | None
 ) -> None:
     message = b"HTTP/1.1 %d X\r\n" % status + field + b"\r\n\r\n"
@@ -126,7 +126,7 @@ def test_an_answer_has_the_body_its_head_and_the_method_tell(
     assert body is None if kind is None else isinstance(body, kind)
 
 
-def test_a_fault_in_an_answers_chunks_is_a_bad_gateway() -> None:
+def test_malformed_chunks_of_a_response_are_a_bad_gateway() -> None:
     message = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
     head = read_response_head(bytearray(message), 1000, method="GET")
     assert head is not None
@@ -159,11 +159,11 @@ def test_chunks_are_read_whole_or_byte_by_byte(message: bytes, content: bytes) -
     assert take(ChunkedBody(), *bytewise(message + b"GET /")) == (content, True, b"GET /")
 
 
-def test_a_body_in_chunks_does_not_end_by_closing() -> None:
+def test_a_chunked_body_does_not_end_by_closing() -> None:
     assert not ChunkedBody().eof()
 
 
-def test_a_body_that_is_done_takes_no_more() -> None:
+def test_a_complete_body_takes_no_more_bytes() -> None:
     body = ChunkedBody()
     body.feed(LAST_CHUNK)
 
@@ -237,7 +237,7 @@ def test_a_chunk_line_is_bounded() -> None:
 # --- trailers
 
 
-def test_trailers_are_told_when_the_body_is_done() -> None:
+def test_trailers_are_known_when_the_body_is_complete() -> None:
     message = b"1\r\nx\r\n0\r\nX-Checksum: 1\r\nx-b:2 \r\n\r\nGET"
     fields = [(b"X-Checksum", b"1"), (b"x-b", b"2")]
     whole, apart = ChunkedBody(), ChunkedBody()

@@ -1,17 +1,17 @@
-"""The law that two independent readers take what ours takes, and read it alike.
+"""The law that two independent parsers accept what ours accepts, and read it in the same way.
 
 The law has one direction: ours may refuse what h11 (written from the RFCs) and httptools (llhttp,
-which Node uses) take, and refuses much. Where one of them is the stricter, it stands here with
-the reason why ours takes the message nevertheless:
+Node's parser) accept, and refuses much. Where one of them is stricter, it is listed here with the
+reason why ours accepts the message:
 
-- llhttp knows a fixed list of methods. Ours takes any upper-case token, since RFC 9110 16.1 lets
-  methods be added: which may pass is for the policy to say, and no method but CONNECT and HEAD
-  changes how a message is split.
-- h11 refuses empty lines before a request. RFC 9112 2.2 asks servers to skip at least one.
-- llhttp refuses equal Content-Length fields in an answer. RFC 9110 8.6 lets them be folded, some
-  servers send them, and what goes on to the client has one.
+- llhttp has a fixed list of methods. Ours accepts any upper-case token, as RFC 9110 section 16.1
+  allows new methods: the policy decides which are allowed, and only CONNECT and HEAD change how a
+  message is split.
+- h11 refuses empty lines before a request. RFC 9112 section 2.2 asks servers to skip at least one.
+- llhttp refuses equal Content-Length fields in a response. RFC 9110 section 8.6 allows merging
+  them, some servers send them, and the client gets one.
 
-Whoever finds another makes ours stricter, if that can be.
+If you find another difference, make ours stricter if possible.
 """
 
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Upstream gets the head that was judged, and nothing that was meant for this hop."""
+"""Upstream gets the head that was judged, without the fields that are only for this hop."""
 
 import pytest
 

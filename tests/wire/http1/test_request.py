@@ -1,4 +1,4 @@
-"""The laws of reading requests, and of writing them again for upstream."""
+"""Laws of request heads: parsing them, and writing them for upstream."""
 
 import dataclasses
 
@@ -453,7 +453,7 @@ def test_connect_and_upgrades_have_no_content(field: bytes, upgrade: bytes) -> N
     assert status_of(request(b"Proxy-Connection: upgrade", *fields[1:])) == 400
 
 
-def test_a_websocket_begins_with_get() -> None:
+def test_a_websocket_handshake_must_be_get() -> None:
     fields = (b"Connection: upgrade", b"Upgrade: websocket")
 
     assert status_of(request(*fields, start=b"POST / HTTP/1.1")) == 400
@@ -610,14 +610,14 @@ def test_extra_fields_come_last() -> None:
         (b"Transfer-Encoding", b"chunked"),
     ],
 )
-def test_an_extra_field_can_break_no_line_and_frame_nothing(field: tuple[bytes, bytes]) -> None:
+def test_an_extra_field_cannot_break_a_line_or_change_framing(field: tuple[bytes, bytes]) -> None:
     head = read(request())
 
     with pytest.raises(ValueError, match="extra field"):
         emit_request_head(head, "/", extra=[field])
 
 
-def test_a_given_host_takes_the_place_of_the_one_sent() -> None:
+def test_a_given_host_replaces_the_one_sent() -> None:
     sent = read(request(b"X: y"))
     lacking = read(lines(b"X: y", start=b"GET / HTTP/1.0"))
 
@@ -636,7 +636,7 @@ def test_a_given_host_takes_the_place_of_the_one_sent() -> None:
         ("/caf\xe9", b"a"),
     ],
 )
-def test_no_head_is_written_without_a_sound_target_and_host(
+def test_no_head_is_written_without_a_valid_target_and_host(
     target: str, host: bytes | None
 ) -> None:
     head = read(lines(start=b"GET / HTTP/1.0"))
@@ -651,7 +651,7 @@ def test_http_1_0_goes_on_as_http_1_1_without_expectation() -> None:
     assert emit_request_head(head, "/", drop=frozenset({b"x"})) == request()
 
 
-def test_a_websocket_upgrade_goes_on_and_no_other() -> None:
+def test_only_a_websocket_upgrade_is_forwarded() -> None:
     head = read(request(b"Connection: keep-alive, Upgrade", b"upgrade: WebSocket, x", b"A: b"))
 
     assert emit_request_head(head, "/", websocket=True) == request(

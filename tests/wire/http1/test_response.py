@@ -1,4 +1,4 @@
-"""The laws of reading answers, and of writing them again for the client."""
+"""Laws of response heads: parsing them, and writing them for the client."""
 
 import pytest
 from hypothesis import given, settings
@@ -377,7 +377,7 @@ def test_hop_by_hop_fields_stay_here_and_the_rest_keeps_order_and_case() -> None
         (0, False, [b"Connection: close"]),
     ],
 )
-def test_each_client_is_told_of_its_connection_in_its_version(
+def test_each_client_gets_the_connection_field_of_its_version(
     minor: int, connection: list[bytes], *, keep_alive: bool
 ) -> None:
     head = read(answer(b"Content-Length: 5"))
@@ -410,7 +410,7 @@ def test_a_close_becomes_chunks_for_http_1_1() -> None:
     ("sent", "goes_on"),
     [([b"content-length: 5"], [b"content-length: 5"]), ([b"Transfer-Encoding: chunked"], [])],
 )
-def test_the_length_of_what_is_not_sent_goes_on(
+def test_the_length_of_content_that_is_not_sent_is_forwarded(
     start: bytes, method: str, sent: list[bytes], goes_on: list[bytes]
 ) -> None:
     head = read(answer(*sent, start=start), method)
@@ -420,7 +420,7 @@ def test_the_length_of_what_is_not_sent_goes_on(
     assert emitted == answer(*goes_on, start=start)
 
 
-def test_204_and_interim_answers_go_on_without_any_framing() -> None:
+def test_204_and_interim_responses_are_forwarded_without_framing() -> None:
     empty = read(answer(b"Content-Length: 0", start=b"HTTP/1.1 204 No Content"))
     interim = read(answer(b"Link: </a>", b"Connection: close", start=b"HTTP/1.1 103 Early Hints"))
 

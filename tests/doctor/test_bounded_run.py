@@ -1,4 +1,4 @@
-"""A check that fails or hangs costs one line, a program that hangs ends."""
+"""A check that fails or hangs is one error, and a program that hangs is killed."""
 
 import os
 import signal
@@ -14,11 +14,11 @@ from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.sandbox.run_directory import start_time_of
 
 
-def test_what_a_check_finds_is_handed_on() -> None:
+def test_the_findings_of_a_check_are_returned() -> None:
     assert guarded("a", lambda: [ok("b", "c")]) == [ok("b", "c")]
 
 
-def test_an_error_of_ours_keeps_its_fix() -> None:
+def test_a_claude_proxy_error_keeps_its_fix() -> None:
     def check() -> list[Finding]:
         raise ClaudeProxyError("it is broken", where="/a", fix="fix it")
 
@@ -68,7 +68,7 @@ def test_what_a_program_leaves_running_is_ended(tmp_path: Path) -> None:
     assert ended(int(noted.read_text()))
 
 
-def test_what_holds_the_pipes_of_a_program_that_was_ended_is_not_waited_for(
+def test_a_process_that_holds_the_pipes_of_an_ended_program_is_not_waited_for(
     tmp_path: Path,
 ) -> None:
     noted = tmp_path / "pid"

@@ -1,4 +1,4 @@
-"""Every check is made, whatever the others come to, and none changes anything."""
+"""Every check runs, whatever the result of the others, and none changes anything."""
 
 import os
 import sys
@@ -17,7 +17,7 @@ def a_subject(directory: Path) -> Subject:
     return Subject(settings, dict(os.environ), sys.platform)
 
 
-def test_a_check_that_fails_costs_none_of_the_others(tmp_path: Path) -> None:
+def test_a_check_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
     def broken(_: Subject) -> list[Finding]:
         raise RuntimeError
 

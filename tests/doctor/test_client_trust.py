@@ -1,4 +1,4 @@
-"""A client that ignores the proxy is told from one that does not trust the CA; others are left."""
+"""A client that ignores the proxy is distinguished from one that does not trust the CA."""
 
 import os
 from pathlib import Path
@@ -55,7 +55,7 @@ def looks(confdir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
 
 
 @pytest.mark.parametrize(
-    ("client", "told"),
+    ("client", "expected"),
     [
         ("well", (True, True, None)),
         ("past", (False, True, f"proxy http://{ADDRESS}")),
@@ -65,16 +65,16 @@ def looks(confdir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
         ("unfit", (None, None, "find out why `unfit-program` fails")),
     ],
 )
-def test_each_client_is_told_by_what_it_did(
-    looks: dict[str, ClientResult], client: str, told: tuple[object, ...]
+def test_each_client_is_reported_by_its_behaviour(
+    looks: dict[str, ClientResult], client: str, expected: tuple[object, ...]
 ) -> None:
     look = looks[client]
 
-    assert (look.uses_proxy, look.trusts, look.fix) == told
+    assert (look.uses_proxy, look.trusts, look.fix) == expected
     assert look.good is (client == "well")
 
 
-def test_what_a_client_says_of_its_failure_is_handed_on(looks: dict[str, ClientResult]) -> None:
+def test_the_error_message_of_a_client_is_reported(looks: dict[str, ClientResult]) -> None:
     assert "CERTIFICATE_VERIFY_FAILED" in looks["faithless"].said
     assert looks["broken"].said == "boom: no certificate store"
     assert looks["unfit"].said == "exec format error"
@@ -141,7 +141,7 @@ def test_nothing_is_left_and_the_configuration_is_as_it_was(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_shim_finds_what_it_stands_for_though_the_home_is_empty(tmp_path: Path) -> None:
+def test_a_shim_finds_its_program_although_the_home_is_empty(tmp_path: Path) -> None:
     (tmp_path / ".pyenv").mkdir()
 
     assert client_trust._shims_of({"HOME": str(tmp_path)}) == {
@@ -149,12 +149,12 @@ def test_a_shim_finds_what_it_stands_for_though_the_home_is_empty(tmp_path: Path
     }
 
 
-def test_the_clients_are_those_that_are_promised() -> None:
+def test_the_clients_are_the_documented_ones() -> None:
     promised = "curl git node python-requests pip uv npm cargo go java deno gh"
 
     assert {client.name.replace(" ", "-") for client in CLIENTS} == set(promised.split())
     assert all(client.proxy_fix and client.trust_fix for client in CLIENTS)
 
 
-def test_a_line_of_the_record_that_is_half_written_names_nobody() -> None:
+def test_an_incomplete_line_of_the_record_is_ignored() -> None:
     assert client_trust._target_of('{"host": "a.exa') == ""

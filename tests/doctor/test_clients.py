@@ -1,4 +1,4 @@
-"""Clients that are tested: each has a command of its own, and every placeholder is known."""
+"""Clients that are tested: each has its own command, and every placeholder is filled."""
 
 import re
 from pathlib import Path
@@ -38,7 +38,7 @@ def test_a_fix_names_no_placeholder_but_the_proxy(client: Client) -> None:
     assert set(PLACEHOLDER.findall(fixes)) <= {"proxy"}
 
 
-def test_java_is_told_of_the_variable_that_only_it_needs() -> None:
+def test_java_gets_the_variable_that_only_it_needs() -> None:
     assert [client.trust_fix for client in CLIENTS if client.java] == [JAVA_ENV]
 
 

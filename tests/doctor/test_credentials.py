@@ -1,4 +1,4 @@
-"""A credential that is not to be had, or that others can read, is told; its value never is."""
+"""A credential that is unavailable or readable by others is reported; its value never is."""
 
 import os
 import sys
@@ -29,13 +29,13 @@ def found(subject: Subject, entry: str, **environ: str) -> list[Finding]:
     return check_credentials(replace(subject, environ={**subject.environ, **environ}))
 
 
-def test_without_credentials_nothing_is_said(subject: Subject) -> None:
+def test_without_credentials_nothing_is_reported(subject: Subject) -> None:
     subject.settings.allowlist.write_text("allow: [one.test]\n", encoding="utf-8")
 
     assert check_credentials(subject) == []
 
 
-def test_a_value_that_is_there_is_well_and_not_shown(subject: Subject) -> None:
+def test_an_available_value_is_ok_and_not_shown(subject: Subject) -> None:
     [one] = found(subject, "name: key, inject: auto, from: {env: KEY}", KEY=VALUE)
 
     assert (one.level, one.name) == (Level.OK, "credential key")
@@ -52,7 +52,7 @@ def test_a_value_that_is_there_is_well_and_not_shown(subject: Subject) -> None:
         ("{command: [no-such-program-anywhere]}", "not installed"),
     ],
 )
-def test_a_source_that_gives_nothing_is_an_error_with_a_fix(
+def test_a_source_without_a_value_is_an_error_with_a_fix(
     subject: Subject, monkeypatch: pytest.MonkeyPatch, source: str, words: str
 ) -> None:
     monkeypatch.setenv("HOME", subject.environ["HOME"])
@@ -100,7 +100,7 @@ def test_a_second_login_in_the_shell_is_a_warning(subject: Subject) -> None:
     assert "ANTHROPIC_API_KEY" not in other.what
 
 
-def test_pins_are_said_to_be_learned_or_given(subject: Subject) -> None:
+def test_pins_are_reported_as_learned_or_given(subject: Subject) -> None:
     [learned] = found(subject, "pin: learn")
     [given] = found(subject, f'pin: "sha256:{"ab" * 16}:{"cd" * 32}"')
 
@@ -108,7 +108,7 @@ def test_pins_are_said_to_be_learned_or_given(subject: Subject) -> None:
     assert "by hash" in given.what
 
 
-def test_hosts_that_take_any_account_beside_a_bound_one_are_told(subject: Subject) -> None:
+def test_hosts_that_accept_any_account_are_reported(subject: Subject) -> None:
     text = (
         "allow: [{preset: claude}]\n"
         "credentials:\n  - {host: api.anthropic.com, inject: auto, from: {env: KEY}}\n"

@@ -1,4 +1,4 @@
-"""Whoever answers where the proxy is to listen is told from the proxy, and nothing is kept."""
+"""Another program on the address of the proxy is recognised, and no socket stays open."""
 
 import os
 import socket
@@ -64,7 +64,7 @@ def free() -> TcpListen:
         return TcpListen("127.0.0.1", taken.getsockname()[1])
 
 
-def test_a_proxy_of_ours_that_answers_is_well() -> None:
+def test_a_running_claude_proxy_is_ok() -> None:
     with tcp(OURS) as place:
         found = look(place)
 
@@ -90,11 +90,11 @@ def test_another_users_proxy_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> No
     assert f"(uid {os.getuid()})" in found.what
 
 
-def test_a_free_port_is_well(free: TcpListen) -> None:
+def test_a_free_port_is_ok(free: TcpListen) -> None:
     assert look(free).level is Level.OK
 
 
-def test_a_free_port_that_this_shell_leads_to_is_a_warning(free: TcpListen) -> None:
+def test_a_free_port_that_the_shells_variables_name_is_a_warning(free: TcpListen) -> None:
     found = look(free, HTTPS_PROXY=f"http://{free}")
 
     assert (found.level, found.fix) == (Level.WARNING, "claude-proxy serve")
@@ -118,7 +118,7 @@ def test_a_port_that_cannot_be_listened_on_is_an_error(free: TcpListen) -> None:
     assert "cannot be listened on" in found.what
 
 
-def test_a_socket_of_ours_that_answers_is_well(tmp_path: Path) -> None:
+def test_a_socket_of_a_running_claude_proxy_is_ok(tmp_path: Path) -> None:
     with unix(tmp_path / "s", OURS) as place:
         assert look(place).level is Level.OK
 
@@ -136,7 +136,7 @@ def test_a_socket_of_another_user_is_a_warning(
         assert look(place).level is Level.WARNING
 
 
-def test_a_socket_that_is_not_there_or_left_behind_is_well(tmp_path: Path) -> None:
+def test_a_missing_or_stale_socket_is_ok(tmp_path: Path) -> None:
     path = tmp_path / "left"
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(path))
@@ -151,11 +151,11 @@ def test_a_path_that_cannot_be_one_of_a_socket_is_an_error(tmp_path: Path) -> No
     assert look(UnixListen(tmp_path / "file" / "s")).level is Level.ERROR
 
 
-def test_a_socket_that_is_handed_over_is_not_looked_at() -> None:
+def test_an_inherited_socket_is_not_checked() -> None:
     assert "inherited" in look(InheritedListen(3, "systemd")).what
 
 
-def test_whose_listener_it_is_may_not_be_known(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_owner_of_a_listener_may_be_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listeners, "_TABLES", (Path("/nonexistent"),))
     with tcp(OURS) as place:
         assert "owner unknown" in look(place).what
@@ -179,7 +179,7 @@ def test_an_address_that_cannot_be_reached_is_an_error(monkeypatch: pytest.Monke
     assert (found.level, found.what) == (Level.ERROR, "127.0.0.1:1: timeouterror")
 
 
-def test_where_peers_are_not_known_a_socket_is_taken_for_ours(
+def test_without_peer_credentials_a_socket_counts_as_ours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(socket, "SO_PEERCRED")

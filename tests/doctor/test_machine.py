@@ -1,4 +1,4 @@
-"""What the machine has to offer is tried, and what is absent and not needed is well."""
+"""The machine is tested by trying, and a missing optional program is ok."""
 
 import platform
 import sys
@@ -31,13 +31,13 @@ def a_program(directory: Path, name: str, script: str) -> Subject:
     return Subject(NOBODY, {"PATH": f"{directory}:/usr/bin:/bin"}, "linux")
 
 
-def test_python_and_claude_proxy_are_told() -> None:
+def test_the_versions_of_python_and_claude_proxy_are_reported() -> None:
     found = machine.check_python(LINUX)
 
     assert sys.executable in found[1].what
 
 
-def test_a_sandbox_that_can_be_made_is_well(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sandbox_that_can_be_created_is_ok(monkeypatch: pytest.MonkeyPatch) -> None:
     seen(monkeypatch, settings={"user.max_user_namespaces": "15000", "absent": ""})
 
     found = machine.check_sandbox(LINUX)
@@ -104,7 +104,7 @@ def test_a_kernel_without_a_filter_is_an_error(
 
 
 @pytest.mark.parametrize(("value", "told"), [("0", "the kernel denies"), ("1", "`run` denies it")])
-def test_typing_into_terminals_is_told_and_never_a_problem(
+def test_typing_into_terminals_is_reported_and_never_a_problem(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, value: str, told: str
 ) -> None:
     (tmp_path / "tiocsti").write_text(f"{value}\n")
@@ -116,7 +116,7 @@ def test_typing_into_terminals_is_told_and_never_a_problem(
     assert told in found.what
 
 
-def test_a_program_that_is_not_there_and_not_needed_is_well() -> None:
+def test_a_missing_optional_program_is_ok() -> None:
     nowhere = Subject(NOBODY, {"PATH": "/nonexistent"}, "linux")
 
     [podman], [claude] = machine.check_podman(nowhere), machine.check_claude(nowhere)
@@ -125,7 +125,7 @@ def test_a_program_that_is_not_there_and_not_needed_is_well() -> None:
     assert "not installed" in podman.what
 
 
-def test_a_program_that_is_there_tells_its_version(tmp_path: Path) -> None:
+def test_an_installed_program_is_reported_with_its_version(tmp_path: Path) -> None:
     [found] = machine.check_claude(a_program(tmp_path, "claude", "echo '2.1.9 (Claude Code)'"))
 
     assert found.what == f"2.1.9, {tmp_path}/claude"

@@ -1,4 +1,4 @@
-"""The site that tests ask for notes who came, also those with whom nothing came about."""
+"""The probe server records every client, also those whose handshake failed."""
 
 import socket
 import ssl
@@ -57,7 +57,7 @@ def trusting(authority: CertificateAuthority) -> ssl.SSLContext:
     return ssl.create_default_context(cadata=pem)
 
 
-def test_a_request_is_noted_and_answered(
+def test_a_request_is_recorded_and_answered(
     origin: ProbeServer, authority: CertificateAuthority
 ) -> None:
     context = trusting(authority)
@@ -71,7 +71,7 @@ def test_a_request_is_noted_and_answered(
     assert (other.method, other.path, other.secured) == ("HEAD", "/other", True)
 
 
-def test_a_client_without_trust_is_noted_as_one_that_did_not_ask(origin: ProbeServer) -> None:
+def test_a_client_without_trust_is_recorded_without_a_request(origin: ProbeServer) -> None:
     with pytest.raises(ssl.SSLCertVerificationError):
         ask(origin, ssl.create_default_context(), b"GET / HTTP/1.1\r\n\r\n")
 
@@ -80,7 +80,7 @@ def test_a_client_without_trust_is_noted_as_one_that_did_not_ask(origin: ProbeSe
     assert arrival.alert
 
 
-def test_bytes_that_are_not_tls_are_noted_as_such(origin: ProbeServer) -> None:
+def test_bytes_that_are_not_tls_are_recorded_as_such(origin: ProbeServer) -> None:
     with socket.create_connection(("127.0.0.1", origin.port)) as plain:
         plain.sendall(b"GET / HTTP/1.1\r\n\r\n")
         with suppress(ConnectionError):
@@ -90,7 +90,7 @@ def test_bytes_that_are_not_tls_are_noted_as_such(origin: ProbeServer) -> None:
     assert (arrival.secured, arrival.trusting) == (False, False)
 
 
-def test_a_client_that_names_nobody_is_turned_away(origin: ProbeServer) -> None:
+def test_a_client_without_sni_is_refused(origin: ProbeServer) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
 
@@ -100,7 +100,7 @@ def test_a_client_that_names_nobody_is_turned_away(origin: ProbeServer) -> None:
     assert not origin.wait_for("")[0].secured
 
 
-def test_who_ends_without_asking_is_noted(
+def test_a_client_that_closes_without_a_request_is_recorded(
     origin: ProbeServer, authority: CertificateAuthority
 ) -> None:
     with (

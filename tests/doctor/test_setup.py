@@ -1,4 +1,4 @@
-"""What an owner has set up is read as the proxy would read it, and nothing of it changes."""
+"""The setup is read as the proxy would read it, and nothing is changed."""
 
 import os
 from collections import namedtuple
@@ -40,7 +40,7 @@ def by_name(findings: list[Finding]) -> dict[str, Finding]:
     return {finding.name: finding for finding in findings}
 
 
-def test_directories_that_the_first_start_makes_are_well(subject: Subject) -> None:
+def test_directories_that_the_first_start_creates_are_ok(subject: Subject) -> None:
     found = setup.check_directories(subject)
 
     assert [each.level for each in found] == [Level.OK, Level.OK]
@@ -115,7 +115,7 @@ def test_an_allowlist_that_cannot_be_read_is_an_error_with_its_fix(subject: Subj
     assert found.fix
 
 
-def test_no_ca_before_the_first_start_is_well(subject: Subject) -> None:
+def test_a_missing_ca_before_the_first_start_is_ok(subject: Subject) -> None:
     [found] = setup.check_authority(subject)
 
     assert found.level is Level.OK
@@ -144,7 +144,7 @@ def test_a_ca_that_can_be_read_by_others_is_an_error(
     assert found.fix
 
 
-def test_a_ca_that_is_well_is_told_with_its_dates(
+def test_a_valid_ca_is_reported_with_its_dates(
     subject: Subject, authority: CertificateAuthority
 ) -> None:
     authority.write_bundle()
@@ -196,7 +196,7 @@ def test_a_bundle_without_the_ca_or_with_old_roots_is_a_warning(
     assert "older" in old.what
 
 
-def test_a_system_that_trusts_the_ca_is_told(
+def test_a_system_that_trusts_the_ca_is_reported(
     subject: Subject, authority: CertificateAuthority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(setup, "system_roots", lambda: authority.certificate_path)
@@ -205,7 +205,7 @@ def test_a_system_that_trusts_the_ca_is_told(
 
 
 @pytest.mark.parametrize(
-    ("variables", "level", "told"),
+    ("variables", "level", "expected"),
     [
         ({}, Level.OK, "do not name the proxy"),
         (LEADING, Level.WARNING, "no CA"),
@@ -213,12 +213,12 @@ def test_a_system_that_trusts_the_ca_is_told(
         (LEADING | {"SSL_CERT_FILE": "{certificate}"}, Level.OK, "1 variables"),
     ],
 )
-def test_the_shell_around_is_looked_at(
+def test_the_variables_of_the_shell_are_checked(
     subject: Subject,
     authority: CertificateAuthority,
     variables: dict[str, str],
     level: Level,
-    told: str,
+    expected: str,
 ) -> None:
     filled = {
         name: value.replace("{certificate}", str(authority.certificate_path))
@@ -228,17 +228,17 @@ def test_the_shell_around_is_looked_at(
     found = by_name(setup.check_authority(Subject(subject.settings, filled, "linux")))
 
     assert found["CA in shell"].level is level
-    assert told in found["CA in shell"].what
+    assert expected in found["CA in shell"].what
 
 
-def test_no_audit_log_before_the_first_start_is_well(subject: Subject) -> None:
+def test_a_missing_audit_log_before_the_first_start_is_ok(subject: Subject) -> None:
     [found] = setup.check_audit(subject)
 
     assert found.level is Level.OK
     assert not subject.settings.statedir.exists()
 
 
-def test_an_audit_log_is_told_with_its_last_entry(subject: Subject) -> None:
+def test_an_audit_log_is_reported_with_its_last_entry(subject: Subject) -> None:
     path = database_in(subject.settings.statedir)
     before = datetime.now().astimezone()
     with closing(AuditStore(path)) as store:
@@ -252,7 +252,7 @@ def test_an_audit_log_is_told_with_its_last_entry(subject: Subject) -> None:
     assert any(f"last entry {month}" in found.what for month in months)
 
 
-def test_an_audit_log_that_is_none_is_an_error(subject: Subject) -> None:
+def test_an_invalid_audit_log_is_an_error(subject: Subject) -> None:
     path = database_in(subject.settings.statedir)
     path.parent.mkdir()
     path.write_text("this is no database, and long enough to be read as one " * 40)
@@ -266,7 +266,7 @@ def test_an_audit_log_that_is_none_is_an_error(subject: Subject) -> None:
 @pytest.mark.parametrize(
     ("free", "level"), [(1 << 40, Level.OK), (1 << 29, Level.WARNING), (1 << 20, Level.ERROR)]
 )
-def test_little_room_is_told_before_it_denies(
+def test_low_disk_space_is_reported_before_it_causes_denials(
     subject: Subject, monkeypatch: pytest.MonkeyPatch, free: int, level: Level
 ) -> None:
     usage = namedtuple("usage", "free")  # noqa: PYI024 - as `shutil` has it

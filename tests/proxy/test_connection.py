@@ -1,4 +1,4 @@
-"""The laws of one client connection on real sockets: obeyed in order, bounded, ended by a fault."""
+"""A client connection on real sockets executes commands in order, is bounded, and fails closed."""
 
 import asyncio
 import contextlib
@@ -916,7 +916,7 @@ def test_a_tunnel_is_closed_once_its_rule_is_gone(run: Run) -> None:
     run(play)
 
 
-def test_an_opaque_tunnel_is_closed_once_its_host_is_to_be_seen(run: Run) -> None:
+def test_a_passthrough_tunnel_is_closed_once_its_host_is_to_be_intercepted(run: Run) -> None:
     opaque = policy_of("allow: [{host: example.com, tls: passthrough}]")
     seen = policy_of("allow: [{host: example.com, paths: [/ok]}]")
 

@@ -1,4 +1,4 @@
-"""The laws of how a client connection ends: once, forwards only, and always."""
+"""A client connection ends once, forwards only, and always."""
 
 import re
 

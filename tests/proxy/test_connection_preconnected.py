@@ -1,4 +1,4 @@
-"""The laws of the connection that SOCKS5 opens before its reply: used once, or let go."""
+"""The connection that SOCKS5 opens before its reply is used once, or closed."""
 
 import asyncio
 import socket
@@ -107,7 +107,7 @@ def test_a_client_that_is_let_go_takes_the_connection_along(run: Run, last_words
 
 
 @pytest.mark.parametrize("spoils", ["leaves", "breaks off", "speaks"])
-def test_a_connection_that_is_spoilt_before_its_use_is_replaced(run: Run, spoils: str) -> None:
+def test_a_connection_that_closes_before_its_use_is_replaced(run: Run, spoils: str) -> None:
     async def play() -> None:
         async with (
             Origin().listening() as origin,

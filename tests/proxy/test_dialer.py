@@ -1,4 +1,4 @@
-"""The laws of the dial: a name is resolved once, each address judged, a judged one connected to."""
+"""A name is resolved once, each address judged, and a judged one connected to."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""The laws of the gate: decided and recorded in one step, or denied."""
+"""The gate decides and records in one step, or denies."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -79,7 +79,7 @@ def test_a_decision_is_recorded_before_it_is_obeyed(gate: Gate, ledger: Ledger) 
     ]
 
 
-def test_a_tunnel_that_is_not_opened_is_recorded_as_opaque(gate: Gate, ledger: Ledger) -> None:
+def test_a_passthrough_tunnel_is_recorded_as_such(gate: Gate, ledger: Ledger) -> None:
     gate.connect(ORIGIN, EXAMPLE)
     gate.connect(ORIGIN, OPAQUE)
 
@@ -94,7 +94,7 @@ def test_a_denial_names_no_rule(gate: Gate, ledger: Ledger) -> None:
     assert (ledger.decisions[0].rule, ledger.decisions[0].rule_source) == (None, None)
 
 
-def test_decisions_ascend_though_the_clock_stands_or_goes_back(ledger: Ledger) -> None:
+def test_decision_ids_ascend_although_the_clock_stops_or_goes_back(ledger: Ledger) -> None:
     times: Iterator[int] = iter((5, 5, 3, 9))
     gate = Gate(POLICY, ledger.events.append, clock_ns=lambda: next(times))
 
@@ -106,7 +106,7 @@ def test_decisions_ascend_though_the_clock_stands_or_goes_back(ledger: Ledger) -
 # --- ClientHello and addresses: only a denial is a new fact
 
 
-def test_a_hello_that_agrees_is_no_new_fact(gate: Gate, ledger: Ledger) -> None:
+def test_a_hello_that_agrees_is_not_recorded(gate: Gate, ledger: Ledger) -> None:
     assert gate.hello(ORIGIN, EXAMPLE, "example.com", encrypted=False) is None
     assert ledger.events == []
 
@@ -129,7 +129,7 @@ def test_a_hello_that_disagrees_is_denied_and_recorded(
     assert (ledger.reasons, ledger.decisions[0].phase) == ([reason], Phase.HELLO)
 
 
-def test_an_address_that_is_allowed_is_no_new_fact(gate: Gate, ledger: Ledger) -> None:
+def test_an_allowed_address_is_not_recorded(gate: Gate, ledger: Ledger) -> None:
     assert gate.address(ORIGIN, EXAMPLE, ip_address("93.184.216.34")).allowed
     assert ledger.events == []
 
@@ -198,7 +198,7 @@ def test_a_decision_that_cannot_be_recorded_is_a_denial() -> None:
     assert (decision.allowed, decision.reason) == (False, Reason.AUDIT_FAILED)
 
 
-def test_a_record_that_breaks_in_another_way_denies_whatever_was_asked_for() -> None:
+def test_an_unexpected_recording_error_always_denies() -> None:
     def record(event: Event) -> None:
         raise TypeError(f"a bug with {event}")
 
@@ -223,7 +223,7 @@ def test_an_owner_may_ask_that_the_unrecorded_be_allowed() -> None:
         (AuditFailure.ALLOW, "allowed, as configured"),
     ],
 )
-def test_an_outage_is_said_once(
+def test_an_outage_is_reported_once(
     caplog: pytest.LogCaptureFixture, wanted: AuditFailure, then: str
 ) -> None:
     disk = Disk(full=True)
@@ -242,7 +242,7 @@ def test_an_outage_is_said_once(
 # --- outcomes
 
 
-def test_an_outcome_is_recorded_once_whoever_ends_it(gate: Gate, ledger: Ledger) -> None:
+def test_an_outcome_is_recorded_once(gate: Gate, ledger: Ledger) -> None:
     passage = gate.request(ORIGIN, GET, "/")
     passage.bytes_up, passage.bytes_down, passage.upstream = 3, 5, "203.0.113.5:443"
     gate.answered(passage, 200)
@@ -266,7 +266,7 @@ def test_an_attempt_without_an_answer_has_no_first_byte(gate: Gate, ledger: Ledg
 
 
 @pytest.mark.parametrize(("word", "recorded"), [(None, "noted"), ("said", "said")])
-def test_the_last_word_on_an_error_is_the_ends(
+def test_the_error_given_at_the_end_takes_precedence(
     gate: Gate, ledger: Ledger, word: str | None, recorded: str
 ) -> None:
     passage = gate.connect(ORIGIN, EXAMPLE)

@@ -1,4 +1,4 @@
-"""The laws of letting clients in: known ones alone, and never more than there is room for."""
+"""Only allowed clients are admitted, and never more than the limit."""
 
 import asyncio
 import contextlib
@@ -148,7 +148,7 @@ def test_a_known_client_is_served(run: Run) -> None:
     run(play)
 
 
-def test_a_stranger_is_turned_away_before_it_speaks(run: Run) -> None:
+def test_a_client_that_is_not_allowed_is_refused_before_it_sends(run: Run) -> None:
     async def play() -> None:
         async with door_of(clients=(IPv4Network("10.0.0.0/8"),)) as door:
             stranger = await door.stranger()
@@ -174,7 +174,7 @@ def test_an_ipv6_client_is_shown_in_brackets(run: Run) -> None:
     run(play)
 
 
-def test_a_fault_lets_nobody_in(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_error_admits_no_client(run: Run, caplog: pytest.LogCaptureFixture) -> None:
     async def play() -> None:
         async with door_of() as door:
 
@@ -280,7 +280,7 @@ def test_a_process_is_shown_by_its_id_user_and_program(run: Run, tmp_path: Path)
     run(play)
 
 
-def test_a_user_for_whom_the_socket_is_not_is_turned_away(run: Run, tmp_path: Path) -> None:
+def test_a_user_who_may_not_use_the_socket_is_refused(run: Run, tmp_path: Path) -> None:
     async def play() -> None:
         async with door_of(tmp_path / "p.sock", uids=frozenset({65533})) as door:
             stranger = await door.stranger()
@@ -295,7 +295,7 @@ def test_a_user_for_whom_the_socket_is_not_is_turned_away(run: Run, tmp_path: Pa
     run(play)
 
 
-def test_a_stranger_hears_the_words_of_the_listener_though_it_speaks_late(
+def test_a_refused_client_gets_the_listeners_response_although_it_sends_late(
     run: Run, tmp_path: Path
 ) -> None:
     async def play() -> None:
@@ -312,7 +312,7 @@ def test_a_stranger_hears_the_words_of_the_listener_though_it_speaks_late(
     run(play)
 
 
-def test_strangers_in_crowds_are_not_listened_to(
+def test_many_refused_clients_are_closed_at_once(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("claude_proxy.proxy.listeners._REFUSALS", 1)
@@ -372,7 +372,7 @@ def test_a_peer_that_the_kernel_does_not_name_is_not_let_in(
     assert "a client could not be admitted" in caplog.text
 
 
-def test_a_stopped_listener_leaves_the_file_to_whoever_made_it(run: Run, tmp_path: Path) -> None:
+def test_a_stopped_listener_leaves_the_socket_file(run: Run, tmp_path: Path) -> None:
     async def play() -> None:
         async with door_of(tmp_path / "p.sock", uids=OWN) as door:
             await door.client()
@@ -406,7 +406,7 @@ def test_the_first_byte_tells_that_a_client_has_entered(run: Run, tmp_path: Path
     run(play)
 
 
-def test_what_keeps_a_listener_from_accepting_is_told(run: Run) -> None:
+def test_an_error_of_a_listener_is_reported(run: Run) -> None:
     async def play() -> None:
         async with door_of() as door:
             with bind(TcpListen("127.0.0.1", 0)) as sock:
@@ -494,7 +494,7 @@ def test_the_longest_idle_client_makes_room_for_the_next(
     run(play)
 
 
-def test_where_all_are_busy_the_next_is_told_so(run: Run) -> None:
+def test_a_client_is_refused_if_all_connections_are_busy(run: Run) -> None:
     async def play() -> None:
         async with door_of(connections=1) as door:
             await door.client()
@@ -509,7 +509,7 @@ def test_where_all_are_busy_the_next_is_told_so(run: Run) -> None:
     run(play)
 
 
-def test_a_flood_is_told_of_once_and_sheds_only_now_and_then(run: Run) -> None:
+def test_a_flood_is_reported_once_and_sheds_periodically(run: Run) -> None:
     async def play() -> None:
         async with door_of(connections=1) as door:
             for _ in range(3):
@@ -524,7 +524,7 @@ def test_a_flood_is_told_of_once_and_sheds_only_now_and_then(run: Run) -> None:
     run(play)
 
 
-def test_a_second_flood_is_told_of_again(run: Run) -> None:
+def test_a_second_flood_is_reported_again(run: Run) -> None:
     async def play() -> None:
         async with door_of(connections=1) as door:
             for _ in range(2):

@@ -1,4 +1,4 @@
-"""The proxy's own responses: they say what an agent can act on, and no rule."""
+"""The proxy's own responses say what an agent can act on, and reveal no rule."""
 
 import json
 import shlex

@@ -1,4 +1,4 @@
-"""Running proxies by every way in: what their sockets, signals and service managers live to see."""
+"""Running proxies with every kind of listener, signal and service manager."""
 
 import contextlib
 import json
@@ -211,7 +211,7 @@ def test_a_socket_that_is_removed_while_it_runs_is_no_fault(
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_socket_goes_when_its_first_client_is_in(
+def test_a_socket_file_is_removed_after_its_first_client(
     place: Path, serve: Callable[..., Served], workers: str
 ) -> None:
     path = place / "p.sock"
@@ -248,15 +248,15 @@ def test_every_listener_has_a_name_of_its_own_in_the_audit(
     assert all(name.replace("unix ", "unix:") in proxy.said() for name in names[::2])
 
 
-def test_a_password_is_for_tcp_and_the_kernels_word_for_unix_sockets(
+def test_tcp_needs_a_password_and_unix_sockets_peer_credentials(
     place: Path, serve: Callable[..., Served]
 ) -> None:
     environment = os.environ | {"CLAUDE_PROXY_AUTH": "agent:correct horse"}
     proxy = serve("--listen", f"unix:{place}/p.sock", "--port", "0", env=environment)
 
-    stranger = ask(("127.0.0.1", proxy.port()))
+    unauthenticated = ask(("127.0.0.1", proxy.port()))
 
-    assert stranger.startswith(b"HTTP/1.1 407 ")
+    assert unauthenticated.startswith(b"HTTP/1.1 407 ")
     assert reason_of(ask(str(place / "p.sock"))) == "no-rule"
     assert "correct horse" not in proxy.said()
     assert "correct horse" not in str(proxy.decisions())
@@ -342,7 +342,7 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_sockets_that_are_handed_over_are_served_and_left(place: Path, workers: str) -> None:
+def test_inherited_sockets_are_served_and_kept(place: Path, workers: str) -> None:
     path = place / "handed.sock"
     with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(socket.AF_UNIX) as unix:
         unix.bind(str(path))
@@ -375,7 +375,7 @@ def test_sockets_that_are_handed_over_are_served_and_left(place: Path, workers: 
     assert path.is_socket()  # it belongs to who made it
 
 
-def test_the_gateways_handed_socket_is_told_by_its_name(place: Path) -> None:
+def test_the_gateways_inherited_socket_is_recognised_by_its_name(place: Path) -> None:
     listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
     proxy, gateway = [sock.getsockname() for sock in listeners]
     given = [os.dup(sock.fileno()) for sock in listeners]
@@ -433,7 +433,7 @@ def test_systemd_starts_it_when_the_first_client_comes(place: Path, program: Fin
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_service_manager_is_told_of_each_change(
+def test_a_service_manager_is_notified_of_each_change(
     place: Path, serve: Callable[..., Served], workers: str
 ) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:

@@ -1,4 +1,4 @@
-"""Makes wishes and facts, and starts bwrap on a plan without proxy or relay."""
+"""Builds specifications and host facts, and starts bwrap on a plan without proxy or relay."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Lends boxes: a home, a project, and a real sandbox around them."""
+"""Fixtures of the sandbox tests: a home, a project, and a real sandbox around them."""
 
 from pathlib import Path
 

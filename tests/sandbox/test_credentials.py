@@ -1,4 +1,4 @@
-"""What a run finds out about the credentials of its policy before anything is started."""
+"""The credentials of a run are checked before anything is started."""
 
 import os
 from collections.abc import Callable
@@ -42,7 +42,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
     return made
 
 
-def test_the_kind_of_the_value_says_which_variable_has_the_placeholder(make: Make) -> None:
+def test_the_kind_of_a_value_decides_which_variable_has_the_placeholder(make: Make) -> None:
     run_spec = make("{env: KEY}")
     bindings = credentials.bindings_of(run_spec)
 
@@ -55,7 +55,7 @@ def test_the_kind_of_the_value_says_which_variable_has_the_placeholder(make: Mak
     assert list(dict(oauth.isolation.placeholders)) == ["CLAUDE_CODE_OAUTH_TOKEN"]
 
 
-def test_a_source_that_gives_nothing_is_an_error_for_a_run_with_a_network(make: Make) -> None:
+def test_a_source_without_a_value_is_an_error_for_a_run_with_a_network(make: Make) -> None:
     run_spec = make("{env: KEY}")
 
     with pytest.raises(ConfigError, match="not set"):
@@ -64,7 +64,7 @@ def test_a_source_that_gives_nothing_is_an_error_for_a_run_with_a_network(make: 
         )
 
 
-def test_where_no_proxy_of_its_own_is_started_it_is_none(make: Make) -> None:
+def test_a_source_without_a_value_is_no_error_without_an_own_proxy(make: Make) -> None:
     joined = replace(make("{env: KEY}"), join="127.0.0.1:9051")
     alone = make("{env: KEY}", network=NetworkMode.NONE)
 
@@ -75,7 +75,7 @@ def test_where_no_proxy_of_its_own_is_started_it_is_none(make: Make) -> None:
         assert "ANTHROPIC_API_KEY" in spec.isolation.withheld
 
 
-def test_hosts_that_take_any_account_are_told_of_where_the_run_could_reach_them(
+def test_hosts_that_accept_any_account_are_reported_if_the_run_can_reach_them(
     make: Make,
 ) -> None:
     def told(run_spec: RunSpec) -> list[str]:
@@ -97,7 +97,7 @@ def test_a_foreign_proxy_has_no_credentials_and_an_open_network_has_no_proxy(mak
     assert credentials.bindings_of(make("{env: KEY}", network=NetworkMode.OPEN)) == ()
 
 
-def test_a_dry_run_asks_no_command(make: Make, tmp_path: Path) -> None:
+def test_a_dry_run_starts_no_credential_command(make: Make, tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     run_spec = make(f"{{command: [touch, {trace}]}}")
 
@@ -106,7 +106,7 @@ def test_a_dry_run_asks_no_command(make: Make, tmp_path: Path) -> None:
     assert not trace.exists()
 
 
-def test_a_command_does_not_stand_in_the_project(
+def test_a_credential_command_does_not_run_in_the_project(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_spec = make('{command: [sh, -c, "pwd >$TRACE; echo $VALUE"]}')
@@ -128,19 +128,19 @@ def refused(run_spec: RunSpec, **environ: str) -> ClaudeProxyError:
 
 
 @pytest.mark.parametrize("where", ["project/key", ".claude/key", ".claude.json"])
-def test_what_a_run_may_write_gives_no_credential(make: Make, where: str) -> None:
+def test_a_source_that_a_run_may_write_is_refused(make: Make, where: str) -> None:
     assert str(refused(make(f"{{file: ~/{where}}}")).where).endswith(where)
     assert str(refused(make(f"{{command: [sh, ~/{where}]}}")).where).endswith(where)
 
 
-def test_nor_does_what_a_link_leads_to(make: Make, tmp_path: Path) -> None:
+def test_a_source_behind_a_link_into_the_project_is_refused(make: Make, tmp_path: Path) -> None:
     run_spec = make(f"{{file: {tmp_path}/link}}")
     (tmp_path / "link").symlink_to(run_spec.sandbox.project / "key")
 
     refused(run_spec)
 
 
-def test_nor_a_program_that_is_found_in_the_project(make: Make) -> None:
+def test_a_credential_program_in_the_project_is_refused(make: Make) -> None:
     run_spec = make("{command: [print-key]}")
     program = run_spec.sandbox.project / "bin/print-key"
     program.parent.mkdir()
@@ -155,13 +155,13 @@ def test_nor_a_program_that_is_found_in_the_project(make: Make) -> None:
 @pytest.mark.parametrize(
     "source", ["{file: ~/keys/key}", "{command: [cat, /etc/hosts]}", "{env: KEY}"]
 )
-def test_what_no_run_may_write_is_not_refused(make: Make, source: str) -> None:
+def test_a_source_that_no_run_may_write_is_accepted(make: Make, source: str) -> None:
     run_spec = make(source)
 
     credentials.refuse_reachable(run_spec, credentials.bindings_of(run_spec), os.environ)
 
 
-def test_the_clients_own_login_is_not_refused_as_a_run_with_a_placeholder_hides_it(
+def test_the_clients_own_login_is_accepted_because_it_is_hidden(
     make: Make,
 ) -> None:
     run_spec = make("{file: ~/.claude/.credentials.json, key: claudeAiOauth.accessToken}")
@@ -169,7 +169,7 @@ def test_the_clients_own_login_is_not_refused_as_a_run_with_a_placeholder_hides_
     credentials.refuse_reachable(run_spec, credentials.bindings_of(run_spec), os.environ)
 
 
-def test_files_in_which_the_value_stands_are_found(make: Make) -> None:
+def test_files_that_contain_the_value_are_found(make: Make) -> None:
     run_spec = make("{env: KEY}")
     for name in (".env", "README"):
         (run_spec.sandbox.project / name).write_text(f"KEY={VALUE}\n")

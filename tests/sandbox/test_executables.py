@@ -1,4 +1,4 @@
-"""Tests what is found of a command, and that nothing in the project names what is shown."""
+"""A command is found with what it needs, and nothing in the project makes a path visible."""
 
 import sys
 from pathlib import Path
@@ -10,14 +10,14 @@ from claude_proxy.sandbox.executables import find_program
 from tests.sandbox.boxes import Box, executable
 
 
-def test_a_command_that_is_nowhere_is_an_error_that_ends_with_1(project: Path) -> None:
+def test_a_missing_command_is_an_error_with_exit_code_1(project: Path) -> None:
     with pytest.raises(ClaudeProxyError, match="'nothing-of-this-name' not found") as caught:
         find_program(("nothing-of-this-name",), {"PATH": "/usr/bin"}, project)
 
     assert caught.value.exit_code == 1
 
 
-def test_a_package_of_node_is_shown_whole(tmp_path: Path, project: Path) -> None:
+def test_a_node_package_is_shown_completely(tmp_path: Path, project: Path) -> None:
     tree = tmp_path / "x/node_modules"
     cli = executable(tree / "tool/node_modules/inner/cli.js", "#!/usr/bin/env -S node --x\n")
     (tree / ".bin").mkdir()
@@ -38,9 +38,7 @@ def test_a_package_of_node_is_shown_whole(tmp_path: Path, project: Path) -> None
     assert set(found.trees) == {tree, tmp_path / "bin/node"}
 
 
-def test_a_virtual_environment_is_shown_with_the_python_that_it_is_made_from(
-    tmp_path: Path, project: Path
-) -> None:
+def test_a_virtual_environment_is_shown_with_its_base_python(tmp_path: Path, project: Path) -> None:
     base = tmp_path / "base"
     (base / "lib/python3.12").mkdir(parents=True)
     (base / "lib/python3.12/os.py").touch()
@@ -57,7 +55,7 @@ def test_a_virtual_environment_is_shown_with_the_python_that_it_is_made_from(
     assert {environment, base} <= set(found.trees)
 
 
-def test_an_environment_that_names_a_directory_that_is_no_python_does_not_show_it(
+def test_a_virtual_environment_cannot_show_a_directory_that_is_no_python(
     tmp_path: Path, project: Path
 ) -> None:
     (tmp_path / "diary").mkdir()
@@ -71,9 +69,7 @@ def test_an_environment_that_names_a_directory_that_is_no_python_does_not_show_i
     assert tmp_path not in found.trees
 
 
-def test_what_lies_in_the_project_names_nothing_that_is_shown(
-    tmp_path: Path, project: Path
-) -> None:
+def test_a_file_in_the_project_makes_nothing_visible(tmp_path: Path, project: Path) -> None:
     diary = executable(tmp_path / "node_modules/diary", "dear diary")
     (project / "tool").symlink_to(diary)
     (project / "venv/bin").mkdir(parents=True)
@@ -87,7 +83,7 @@ def test_what_lies_in_the_project_names_nothing_that_is_shown(
         assert found.links == ()
 
 
-def test_a_program_that_comes_back_to_the_project_names_nothing(
+def test_a_program_that_leads_back_to_the_project_makes_nothing_visible(
     tmp_path: Path, project: Path
 ) -> None:
     executable(project / "tool", f"#!{tmp_path}/secret\n")
@@ -100,7 +96,7 @@ def test_a_program_that_comes_back_to_the_project_names_nothing(
     assert found.trees == ()
 
 
-def test_shebangs_in_a_circle_end(tmp_path: Path, project: Path) -> None:
+def test_a_cycle_of_shebangs_ends(tmp_path: Path, project: Path) -> None:
     tool = executable(tmp_path / "tool", f"#!{tmp_path}/tool\n")
 
     assert find_program((str(tool),), {"PATH": "/usr/bin"}, project) is not None
@@ -123,7 +119,7 @@ def test_the_python_of_these_tests_runs_in_the_sandbox(box: Box) -> None:
     assert done.out == "2\n", done.err
 
 
-def test_why_a_path_is_no_command_is_said(project: Path) -> None:
+def test_an_error_says_why_a_path_is_no_command(project: Path) -> None:
     (project / "notes").write_text("text")
     (project / "folder").mkdir()
 
@@ -137,7 +133,7 @@ def test_why_a_path_is_no_command_is_said(project: Path) -> None:
         assert caught.value.where == str(project / name)
 
 
-def test_a_shim_brings_what_it_asks(tmp_path: Path, project: Path) -> None:
+def test_a_shim_is_shown_with_the_programs_it_calls(tmp_path: Path, project: Path) -> None:
     (tmp_path / "versions/libexec").mkdir(parents=True)
     shim = executable(tmp_path / "versions/shims/python", "#!/usr/bin/env bash\n")
 

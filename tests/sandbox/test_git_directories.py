@@ -1,4 +1,4 @@
-"""Tests which Git directories are followed, and that git works where it may and no more."""
+"""Git directories are followed only if they name the project, and git works in a sandbox."""
 
 import subprocess
 from pathlib import Path
@@ -25,7 +25,7 @@ def repository(tmp_path: Path) -> Path:
     return directory
 
 
-def test_a_worktree_of_a_repository_is_known_by_both_sides(
+def test_a_worktree_is_followed_if_both_sides_name_each_other(
     repository: Path, tmp_path: Path
 ) -> None:
     git("worktree", "add", "-q", tmp_path / "tree", at=repository)
@@ -37,7 +37,9 @@ def test_a_worktree_of_a_repository_is_known_by_both_sides(
     assert found.git == repository / ".git/worktrees/tree"
 
 
-def test_a_submodule_is_known_by_both_sides(repository: Path, tmp_path: Path) -> None:
+def test_a_submodule_is_followed_if_both_sides_name_each_other(
+    repository: Path, tmp_path: Path
+) -> None:
     above = tmp_path / "above"
     above.mkdir()
     git("init", "-q", at=above)
@@ -50,7 +52,7 @@ def test_a_submodule_is_known_by_both_sides(repository: Path, tmp_path: Path) ->
     assert git_of(above)[1] == (above / ".git", above / ".git/modules/sub")
 
 
-def test_a_file_that_names_a_repository_of_somebody_else_shows_nothing(
+def test_a_file_that_names_another_projects_repository_shows_nothing(
     repository: Path, project: Path
 ) -> None:
     (project / ".git").write_text(f"gitdir: {repository}/.git\n")
@@ -81,9 +83,7 @@ def test_a_worktree_whose_common_directory_is_elsewhere_shows_nothing(
     assert worktree_of(project) is None
 
 
-def test_git_works_in_a_worktree_and_cannot_change_what_is_obeyed_outside(
-    box: Box, repository: Path
-) -> None:
+def test_git_works_in_a_worktree_and_cannot_change_its_settings(box: Box, repository: Path) -> None:
     box.project.rmdir()
     git("worktree", "add", "-q", box.project, at=repository)
 
@@ -100,7 +100,7 @@ def test_git_works_in_a_worktree_and_cannot_change_what_is_obeyed_outside(
     assert "bad" not in (box.project / ".git").read_text()
 
 
-def test_hooks_that_lie_elsewhere_are_guarded_where_they_lie(box: Box) -> None:
+def test_hooks_in_another_directory_are_read_only_there(box: Box) -> None:
     git("init", "-q", at=box.project)
     git("config", "core.hooksPath", "tools/hooks", at=box.project)
     (box.project / "tools/hooks").mkdir(parents=True)
@@ -111,7 +111,7 @@ def test_hooks_that_lie_elsewhere_are_guarded_where_they_lie(box: Box) -> None:
     assert list((box.project / "tools/hooks").iterdir()) == []
 
 
-def test_a_dot_git_that_cannot_be_followed_is_told(box: Box) -> None:
+def test_a_dot_git_that_cannot_be_followed_is_reported(box: Box) -> None:
     (box.project / ".git").symlink_to(box.home / "other")
 
     planned = box.plan(box.spec("/bin/true"))

@@ -45,7 +45,7 @@ def test_a_proxy_that_listens_is_joined() -> None:
         assert wait_for_proxy(where).address == proxy.getsockname()
 
 
-def test_one_on_a_unix_socket_too(directory: Path) -> None:
+def test_a_proxy_on_a_unix_socket_is_joined(directory: Path) -> None:
     with socket.socket(socket.AF_UNIX) as proxy:
         proxy.bind(str(directory / "proxy.sock"))
         proxy.listen()
@@ -55,7 +55,7 @@ def test_one_on_a_unix_socket_too(directory: Path) -> None:
 
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("where", ["127.0.0.1:1", "unix:/nonexistent/proxy.sock", "[::1]:1"])
-def test_one_that_does_not_run_is_an_error_that_says_where(where: str) -> None:
+def test_a_proxy_that_does_not_run_is_an_error_with_its_address(where: str) -> None:
     with pytest.raises(ClaudeProxyError, match="is not running on") as caught:
         wait_for_proxy(where)
 
@@ -64,7 +64,7 @@ def test_one_that_does_not_run_is_an_error_that_says_where(where: str) -> None:
 
 
 @pytest.mark.parametrize("where", ["", "nonsense", "proxy.test:1", "127.0.0.1", "unix:"])
-def test_what_is_no_address_is_an_error(where: str) -> None:
+def test_an_invalid_proxy_address_is_an_error(where: str) -> None:
     with pytest.raises(ConfigError) as caught:
         wait_for_proxy(where)
 
@@ -78,7 +78,7 @@ def test_a_log_that_cannot_be_written_is_an_error(directory: Path) -> None:
         open_log(directory, "tried")
 
 
-def test_the_directories_of_a_log_are_the_owners_alone(directory: Path) -> None:
+def test_the_directories_of_a_log_are_private_to_the_owner(directory: Path) -> None:
     statedir = directory / "state" / "claude-proxy"
     before = os.umask(0o002)
     try:
@@ -127,7 +127,7 @@ def test_the_relay_announces_and_ends_with_its_lifeline(
     assert relay.process.returncode == 0
 
 
-def test_one_that_does_not_end_by_itself_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_helper_that_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(helper_processes, "_END_PATIENCE_S", 0.0)
     reading, writing = os.pipe()
     stubborn = HelperProcess("proxy", subprocess.Popen(["sleep", "600"]), writing)
@@ -138,7 +138,7 @@ def test_one_that_does_not_end_by_itself_is_ended(monkeypatch: pytest.MonkeyPatc
     assert not stubborn.alive
 
 
-def test_one_that_has_ended_too_early_is_told_with_its_code(tmp_path: Path) -> None:
+def test_a_helper_that_ended_too_early_is_reported_with_its_exit_code(tmp_path: Path) -> None:
     reading, writing = os.pipe()
     process = subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"])
     process.wait()
@@ -184,7 +184,7 @@ def test_a_foreign_proxy_is_known_by_its_answer_to_an_announcement(
     assert heard[0].endswith(b"\x05\x01\x00")
 
 
-def test_one_that_says_nothing_is_foreign(impatient: None) -> None:
+def test_a_proxy_that_does_not_answer_is_foreign(impatient: None) -> None:
     del impatient
     with socket.create_server(("127.0.0.1", 0)) as proxy:
         where = RelayTarget("quiet", socket.AF_INET, proxy.getsockname())

@@ -1,4 +1,4 @@
-"""Tests what is seen of a machine: paths, users, versions, and bwrap itself."""
+"""Host facts: paths, users, versions, and bwrap itself."""
 
 import os
 from pathlib import Path
@@ -26,7 +26,7 @@ def test_a_path_is_seen_with_what_it_leads_to(tmp_path: Path) -> None:
     assert path_info(tmp_path / "pipe").kind is PathKind.OTHER
 
 
-def test_links_in_a_circle_are_there_and_lead_nowhere(tmp_path: Path) -> None:
+def test_a_cycle_of_links_exists_and_has_no_target(tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("a")
 

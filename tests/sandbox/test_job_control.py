@@ -1,4 +1,4 @@
-"""COMMAND is waited for as a shell waits for a job, on a terminal of its own."""
+"""COMMAND is waited for as a shell waits for a job, on its own terminal."""
 
 import os
 import pty
@@ -128,7 +128,7 @@ def running(command: str, *options: str) -> pytest.MarkDecorator:
 
 
 @running("echo begun; exec cat")
-def test_a_command_that_the_key_stops_goes_on_in_the_foreground(job: Job) -> None:
+def test_a_command_that_ctrl_z_stops_continues_in_the_foreground(job: Job) -> None:
     job.says("begun")
     job.type("\x1a")
     job.says("job stopped")
@@ -152,7 +152,7 @@ def test_a_command_that_stops_itself_is_followed(job: Job) -> None:
 
 
 @running("trap '' TSTP; echo begun; read line; exit 6")
-def test_a_command_that_does_not_mind_the_key_is_not_stopped(job: Job) -> None:
+def test_a_command_that_ignores_ctrl_z_is_not_stopped(job: Job) -> None:
     job.says("begun")
     job.type("\x1a")
     job.type("\n")
@@ -162,7 +162,7 @@ def test_a_command_that_does_not_mind_the_key_is_not_stopped(job: Job) -> None:
 
 # It waits without making a process: dash loses a key that comes while it makes one.
 @running("trap 'echo caught; exit 5' INT; echo begun; while :; do read line; done")
-def test_a_command_may_have_its_own_use_for_ctrl_c(job: Job) -> None:
+def test_a_command_may_handle_ctrl_c(job: Job) -> None:
     job.says("begun")
     job.type("\x03")
 
@@ -171,7 +171,7 @@ def test_a_command_may_have_its_own_use_for_ctrl_c(job: Job) -> None:
 
 
 @running("echo begun; sleep 600")
-def test_a_command_that_has_none_ends_with_130(job: Job) -> None:
+def test_a_command_that_does_not_handle_ctrl_c_ends_with_130(job: Job) -> None:
     job.says("begun")
 
     job.interrupt_until("job ended 130")
@@ -214,7 +214,7 @@ def test_a_key_reaches_command_once_and_a_signal_to_the_launcher_too(job: Job) -
 
 
 @running("echo begun; sleep 600", "--without-seccomp")
-def test_so_does_one_in_a_session_of_its_own(job: Job) -> None:
+def test_a_key_reaches_command_once_in_its_own_session(job: Job) -> None:
     job.says("begun")
 
     job.interrupt_until("job ended 130")

@@ -1,4 +1,4 @@
-"""Sockets are made in a sandbox's network, nowhere else, and ways out are tried from there."""
+"""Sockets are created in a sandbox's network only, and connections are probed from there."""
 
 import json
 import os
@@ -77,7 +77,7 @@ def box(bwrap: str) -> Iterator[Box]:
     box.close()
 
 
-def test_what_connects_inside_arrives_outside(box: Box, program: FindProgram) -> None:
+def test_a_connection_from_inside_arrives_outside(box: Box, program: FindProgram) -> None:
     program("python3")
     (listener,) = netns.listeners(box.init, [PORT])
 
@@ -104,7 +104,7 @@ def test_nothing_listens_outside(box: Box) -> None:
             sock.close()
 
 
-def test_two_sandboxes_have_the_same_port_each(box: Box, bwrap: str) -> None:
+def test_two_sandboxes_can_use_the_same_port(box: Box, bwrap: str) -> None:
     other = Box(bwrap, "--unshare-net")
     sockets = [netns.listeners(found.init, [PORT])[0] for found in (box, other)]
 
@@ -140,7 +140,7 @@ def test_a_port_that_is_taken_is_an_error(box: Box) -> None:
         netns.listeners(box.init, [1080, PORT])
 
 
-def test_the_ways_out_of_a_sandbox_without_a_proxy_lead_nowhere(box: Box) -> None:
+def test_a_sandbox_without_a_proxy_has_no_route(box: Box) -> None:
     found = netns.probe_network(box.init, PORT, "allowed.test:443", "denied.test:443")
 
     assert found.direct is not None
@@ -158,7 +158,7 @@ for status in ("200 OK", "403 Denied"):
 """
 
 
-def test_what_the_proxy_answers_is_told(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_proxys_answers_are_reported(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(netns, "_ANSWER_S", 60.0)
     (listener,) = netns.listeners(box.init, [PORT])
     with (
@@ -180,7 +180,7 @@ def test_what_the_proxy_answers_is_told(box: Box, monkeypatch: pytest.MonkeyPatc
     ]
 
 
-def test_this_process_stays_where_it_is(box: Box) -> None:
+def test_this_process_stays_in_its_namespaces(box: Box) -> None:
     before = namespaces()
 
     for sock in netns.listeners(box.init, [PORT]):

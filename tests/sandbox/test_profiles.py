@@ -35,7 +35,7 @@ def test_every_shipped_profile_can_be_read(name: str, own: Path) -> None:
     assert ".gitconfig" in profile.home_read
 
 
-def test_claude_may_write_its_own_files_and_not_what_is_obeyed_outside(own: Path) -> None:
+def test_claude_may_write_its_own_files_and_not_its_settings(own: Path) -> None:
     profile = load("claude", own)
 
     assert profile.home_write == (".claude/", ".claude.json")
@@ -59,7 +59,7 @@ def test_a_command_has_the_profile_of_its_name(command: str, name: str, own: Pat
     assert of_command(command, own) == name
 
 
-def test_a_profile_of_the_users_is_chosen_for_its_commands(own: Path) -> None:
+def test_a_users_profile_is_chosen_for_its_commands(own: Path) -> None:
     (own / "aider.yaml").write_text("description: x\ncommands: [aider, claude]\n")
 
     assert of_command("aider", own) == "aider"
@@ -110,7 +110,7 @@ def test_an_unknown_profile_is_an_error(name: str, own: Path) -> None:
     refused(name, own)
 
 
-def test_extending_an_unknown_profile_tells_where(own: Path) -> None:
+def test_extending_an_unknown_profile_is_reported_with_its_place(own: Path) -> None:
     (own / "a.yaml").write_text("extends: none\n")
 
     assert "a.yaml" in (refused("a", own).where or "")

@@ -147,7 +147,7 @@ def test_it_ends_when_its_launcher_is_killed(directory: Path) -> None:
         assert select.select([ended], [], [], 60)[0]
 
 
-def test_it_is_in_a_session_of_its_own_where_no_key_reaches_it(stand: Stand) -> None:
+def test_it_has_its_own_session_that_no_key_reaches(stand: Stand) -> None:
     assert os.getsid(stand.proxy_process.pid) == stand.proxy_process.pid
 
 
@@ -162,14 +162,14 @@ def test_it_has_no_streams_of_the_terminal(stand: Stand) -> None:
     assert stat.S_IMODE(stand.log.path.stat().st_mode) == 0o600
 
 
-def test_a_log_that_says_nothing_is_removed(stand: Stand) -> None:
+def test_an_empty_log_is_removed(stand: Stand) -> None:
     stand.proxy_process.wait_until_ready()
     stand.proxy_process.end()
 
     assert not stand.log.path.exists()
 
 
-def test_what_keeps_it_from_starting_is_told_with_place_and_fix(directory: Path) -> None:
+def test_a_start_error_is_reported_with_place_and_fix(directory: Path) -> None:
     stand = Stand(directory, 'allow:\n  - "*"\n')
 
     with pytest.raises(ConfigError) as caught:
@@ -181,7 +181,7 @@ def test_what_keeps_it_from_starting_is_told_with_place_and_fix(directory: Path)
     assert caught.value.fix is not None
 
 
-def test_that_it_was_killed_is_told(stand: Stand) -> None:
+def test_a_killed_proxy_is_reported(stand: Stand) -> None:
     os.kill(stand.proxy_process.pid, signal.SIGKILL)
 
     with pytest.raises(ClaudeProxyError, match="ended before it was ready") as caught:
@@ -190,13 +190,13 @@ def test_that_it_was_killed_is_told(stand: Stand) -> None:
     assert caught.value.where == str(stand.log.path)
 
 
-def test_one_that_has_not_started_yet_is_ended_without_waiting_for_it(stand: Stand) -> None:
+def test_a_starting_proxy_is_ended_without_waiting(stand: Stand) -> None:
     stand.proxy_process.end()
 
     assert stand.proxy_process.process.returncode == -signal.SIGKILL
 
 
-def test_old_logs_are_let_go(directory: Path) -> None:
+def test_old_logs_are_removed(directory: Path) -> None:
     for number in range(30):
         open_log(directory, f"run-{number}").file.close()
 

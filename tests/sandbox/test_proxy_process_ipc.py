@@ -62,7 +62,7 @@ def test_more_errors_than_a_report_holds_are_cut_and_still_arrive() -> None:
 
 
 @given(st.binary())
-def test_what_is_no_report_is_none(data: bytes) -> None:
+def test_an_invalid_report_is_no_error(data: bytes) -> None:
     assert decode_error(data) is None
 
 

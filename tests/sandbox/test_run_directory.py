@@ -1,4 +1,4 @@
-"""The directory of a run is its owner's alone, and what the dead leave is removed."""
+"""A run's directory is private to its owner, and what dead runs leave is removed."""
 
 import fcntl
 import json
@@ -79,7 +79,7 @@ def mode(path: Path) -> int:
 # --- where it is, and who may enter
 
 
-def test_a_run_has_a_directory_of_its_own_that_nobody_else_may_enter(above: Path) -> None:
+def test_a_run_has_its_own_directory_that_no_other_user_may_enter(above: Path) -> None:
     with RunDirectory.make(COMMAND, above=above) as made:
         assert (mode(above), mode(made.path)) == (0o700, 0o700)
         assert made.path.parent == above
@@ -95,20 +95,20 @@ def test_two_directories_of_one_name_cannot_be_guessed_from_each_other(above: Pa
     assert len(one.rpartition(".")[2]) == len(secrets.token_hex(8))
 
 
-def test_what_is_written_into_it_is_for_the_owner_alone(above: Path) -> None:
+def test_its_files_are_private_to_the_owner(above: Path) -> None:
     with RunDirectory.make(COMMAND, above=above) as made:
         path = made.write("allowlist.yaml", b"allow: []\n")
 
         assert (path.read_bytes(), mode(path)) == (b"allow: []\n", 0o600)
 
 
-def test_its_socket_is_for_the_owner_alone(above: Path) -> None:
+def test_its_socket_is_private_to_the_owner(above: Path) -> None:
     with RunDirectory.make(COMMAND, above=above) as made, made.listen() as listener:
         assert mode(made.socket_path) == 0o600
         assert listener.getsockname() == str(made.socket_path)
 
 
-def test_it_is_gone_when_the_run_is_over(above: Path) -> None:
+def test_it_is_removed_when_the_run_ends(above: Path) -> None:
     with RunDirectory.make(COMMAND, above=above) as made, made.listen():
         made.write("file", b"")
 
@@ -122,7 +122,7 @@ def test_a_directory_that_others_may_enter_is_refused(above: Path) -> None:
         RunDirectory.make(COMMAND, above=above)
 
 
-def test_a_link_in_its_place_is_refused(above: Path, tmp_path: Path) -> None:
+def test_a_link_instead_of_the_directory_is_refused(above: Path, tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
     above.symlink_to(tmp_path)
 
@@ -151,19 +151,19 @@ def test_a_path_too_long_for_a_socket_is_an_error_that_says_so(above: Path) -> N
     assert [entry.name for entry in deep.iterdir()] == [".lock"]
 
 
-def test_the_runtime_directory_is_taken_where_it_is_the_users(tmp_path: Path) -> None:
+def test_the_runtime_directory_is_used_if_the_user_owns_it(tmp_path: Path) -> None:
     assert base_of({"XDG_RUNTIME_DIR": str(tmp_path)}) == tmp_path / "claude-proxy"
 
 
 @pytest.mark.parametrize("given", ["", "relative/path", "/nowhere/at/all", "/proc/1/fd/none"])
-def test_without_a_usable_runtime_directory_there_is_one_below_tmp(given: str) -> None:
+def test_without_a_usable_runtime_directory_one_in_tmp_is_used(given: str) -> None:
     expected = Path(f"/tmp/claude-proxy-{os.geteuid()}")
 
     assert base_of({"XDG_RUNTIME_DIR": given} if given else {}) == expected
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
-def test_the_runtime_directory_of_another_user_is_passed_over(tmp_path: Path) -> None:
+def test_the_runtime_directory_of_another_user_is_ignored(tmp_path: Path) -> None:
     os.chown(tmp_path, 65534, 65534)
 
     assert base_of({"XDG_RUNTIME_DIR": str(tmp_path)}).parent == Path("/tmp")
@@ -193,7 +193,7 @@ def test_a_name_can_be_chosen(above: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["", "a b", "../up", "a/b", ".dot", "-dash", "x" * 33, "né", "a\n"]
 )
-def test_a_name_that_could_not_be_a_files_is_refused(above: Path, name: str) -> None:
+def test_a_name_that_is_not_a_valid_file_name_is_refused(above: Path, name: str) -> None:
     with pytest.raises(ConfigError, match="cannot be called"):
         RunDirectory.make(COMMAND, above=above, name=name)
 
@@ -224,7 +224,7 @@ def test_a_long_command_is_cut(above: Path) -> None:
     assert len(run.command) == 200
 
 
-def test_what_a_living_launcher_has_is_left_alone(above: Path) -> None:
+def test_the_directory_of_a_living_launcher_is_kept(above: Path) -> None:
     other = Other(above, "other")
 
     with RunDirectory.make(COMMAND, above=above):
@@ -234,7 +234,7 @@ def test_what_a_living_launcher_has_is_left_alone(above: Path) -> None:
     other.kill()
 
 
-def test_what_a_killed_launcher_left_is_removed_by_the_next_start(above: Path) -> None:
+def test_the_next_start_removes_the_directory_of_a_killed_launcher(above: Path) -> None:
     other = Other(above, "other")
     other.kill()
     assert other.path.exists()
@@ -243,7 +243,7 @@ def test_what_a_killed_launcher_left_is_removed_by_the_next_start(above: Path) -
         assert not other.path.exists()
 
 
-def test_the_processes_that_a_killed_launcher_left_are_ended(
+def test_the_processes_of_a_killed_launcher_are_killed(
     above: Path, sleeper: subprocess.Popen[bytes]
 ) -> None:
     other = Other(above, "other", sleeper.pid)
@@ -283,7 +283,7 @@ def test_a_process_that_is_not_provably_the_recorded_one_is_left_alone(
 
 
 @pytest.mark.parametrize("left", [b"", b"\x00\xff", b'{"name": "x"', b"[]\n{}\n", b"1\n" * 100_000])
-def test_a_record_that_says_nothing_ends_nothing_and_is_removed(above: Path, left: bytes) -> None:
+def test_an_empty_record_kills_nothing_and_is_removed(above: Path, left: bytes) -> None:
     other = Other(above, "other")
     other.kill()
     (other.path / "record").write_bytes(left)
@@ -312,7 +312,7 @@ def test_removing_follows_no_link(above: Path, tmp_path: Path) -> None:
         assert kept.read_text() == "still here"
 
 
-def test_a_record_that_is_a_pipe_holds_nobody_up(above: Path) -> None:
+def test_a_record_that_is_a_pipe_does_not_block(above: Path) -> None:
     above.mkdir(mode=0o700)
     (above / "left.0123").mkdir()
     os.mkfifo(above / "left.0123" / "record")
@@ -321,9 +321,7 @@ def test_a_record_that_is_a_pipe_holds_nobody_up(above: Path) -> None:
         pass
 
 
-def test_another_start_that_hangs_is_an_error_and_no_wait_for_ever(
-    above: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_start_that_hangs_is_an_error(above: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_directory, "_LOCK_PATIENCE_S", 0.0)
     above.mkdir(mode=0o700)
     with (above / ".lock").open("w") as lock:
@@ -333,7 +331,7 @@ def test_another_start_that_hangs_is_an_error_and_no_wait_for_ever(
             RunDirectory.make(COMMAND, above=above)
 
 
-def test_twenty_starts_at_once_do_not_meet(above: Path) -> None:
+def test_twenty_concurrent_starts_do_not_conflict(above: Path) -> None:
     others = [Other(above, f"run-{number}") for number in range(20)]
 
     names = {run.name for run in run_directory.living(above)}

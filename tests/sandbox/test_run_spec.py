@@ -1,4 +1,4 @@
-"""What follows from an order: who is told of it, and what the sandbox must not be able to write."""
+"""A run is announced to the right proxies only, and cannot write the files of its proxy."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -44,27 +44,25 @@ def with_settings(run_spec: RunSpec, **changes: object) -> RunSpec:
         ("192.0.2.1:9051", False),
     ],
 )
-def test_only_a_proxy_on_this_machine_is_told_for_whom_the_relay_speaks(
+def test_a_run_is_announced_only_to_a_proxy_on_this_machine(
     run_spec: RunSpec, join: str | None, *, announces: bool
 ) -> None:
     assert replace(run_spec, join=join).announces is announces
 
 
-def test_what_lies_outside_of_the_project_is_not_refused(run_spec: RunSpec) -> None:
+def test_a_policy_outside_the_project_is_accepted(run_spec: RunSpec) -> None:
     refuse_reachable(run_spec)
 
 
 @pytest.mark.parametrize("name", ["allowlist", "upstream_ca", "jsonl"])
-def test_what_judges_or_is_written_must_not_lie_in_the_project(
-    run_spec: RunSpec, name: str
-) -> None:
+def test_a_file_of_the_proxy_in_the_project_is_refused(run_spec: RunSpec, name: str) -> None:
     inside = run_spec.sandbox.project / "deep" / "file"
 
     with pytest.raises(ConfigError, match="the sandbox could write"):
         refuse_reachable(with_settings(run_spec, **{name: inside}))
 
 
-def test_nor_behind_a_link(run_spec: RunSpec, tmp_path: Path) -> None:
+def test_a_file_of_the_proxy_behind_a_link_is_refused(run_spec: RunSpec, tmp_path: Path) -> None:
     (tmp_path / "link.yaml").symlink_to(run_spec.sandbox.project / "allowlist.yaml")
     (run_spec.sandbox.project / "out").symlink_to(tmp_path)
 
@@ -73,7 +71,7 @@ def test_nor_behind_a_link(run_spec: RunSpec, tmp_path: Path) -> None:
             refuse_reachable(with_settings(run_spec, allowlist=path))
 
 
-def test_nor_behind_a_link_that_another_link_leads_to(run_spec: RunSpec, tmp_path: Path) -> None:
+def test_a_file_of_the_proxy_behind_two_links_is_refused(run_spec: RunSpec, tmp_path: Path) -> None:
     (run_spec.sandbox.project / "out").symlink_to(tmp_path / "allowlist.yaml")
     (tmp_path / "first.yaml").symlink_to("project/out")
 
@@ -81,7 +79,7 @@ def test_nor_behind_a_link_that_another_link_leads_to(run_spec: RunSpec, tmp_pat
         refuse_reachable(with_settings(run_spec, allowlist=tmp_path / "first.yaml"))
 
 
-def test_a_way_that_only_leaves_the_project_is_none_into_it(
+def test_a_link_that_leads_out_of_the_project_is_accepted(
     run_spec: RunSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(run_spec.sandbox.project)
@@ -92,25 +90,27 @@ def test_a_way_that_only_leaves_the_project_is_none_into_it(
         refuse_reachable(with_settings(run_spec, allowlist=Path("deep/../../allowlist.yaml")))
 
 
-def test_nor_in_what_is_made_writable_besides(run_spec: RunSpec, tmp_path: Path) -> None:
+def test_a_file_of_the_proxy_in_an_allowed_writable_path_is_refused(
+    run_spec: RunSpec, tmp_path: Path
+) -> None:
     spec = replace(run_spec.sandbox, allow_rw=(tmp_path,))
 
     with pytest.raises(ConfigError, match="its own allowlist"):
         refuse_reachable(replace(run_spec, sandbox=spec))
 
 
-def test_nor_may_what_is_learned_of_it(run_spec: RunSpec) -> None:
+def test_a_learned_preset_in_the_project_is_refused(run_spec: RunSpec) -> None:
     inside = run_spec.sandbox.project / "learned.yaml"
 
     with pytest.raises(ConfigError, match="learned"):
         refuse_reachable(with_settings(run_spec, learn=(Learn.DENIALS, inside)))
 
 
-def test_a_verification_asks_for_what_the_policy_allows_and_denies(run_spec: RunSpec) -> None:
+def test_a_verification_uses_an_allowed_and_a_denied_target(run_spec: RunSpec) -> None:
     assert verified_targets(run_spec) == ("api.anthropic.com:443", "mozilla.org:443")
 
 
-def test_a_verification_asks_for_another_host_where_the_usual_one_is_not_listed(
+def test_a_verification_uses_another_host_if_the_usual_one_is_not_allowed(
     run_spec: RunSpec,
 ) -> None:
     run_spec.settings.allowlist.write_text('allow: ["*.wild.test", one.test, mozilla.org]\n')
@@ -139,7 +139,7 @@ def test_without_a_network_nothing_of_the_proxy_is_shown(run_spec: RunSpec) -> N
     )
 
 
-def test_nor_may_a_file_that_the_policy_includes(run_spec: RunSpec) -> None:
+def test_an_included_file_in_the_project_is_refused(run_spec: RunSpec) -> None:
     inside = run_spec.sandbox.project / "more.yaml"
     inside.write_text("allow: []\n")
     run_spec.settings.allowlist.write_text(f"include: [{inside}]\n")
@@ -148,14 +148,14 @@ def test_nor_may_a_file_that_the_policy_includes(run_spec: RunSpec) -> None:
         refuse_reachable(run_spec)
 
 
-def test_nor_may_the_policies_that_the_next_run_is_judged_by(run_spec: RunSpec) -> None:
-    wish = replace(run_spec.sandbox, allow_rw=(run_spec.settings.confdir / "policies",))
+def test_policies_of_the_next_run_in_the_project_are_refused(run_spec: RunSpec) -> None:
+    spec = replace(run_spec.sandbox, allow_rw=(run_spec.settings.confdir / "policies",))
 
     with pytest.raises(ConfigError, match="the sandbox could write to its own policy"):
-        refuse_reachable(replace(run_spec, sandbox=wish))
+        refuse_reachable(replace(run_spec, sandbox=spec))
 
 
-def test_what_other_files_add_to_the_list_is_shown(run_spec: RunSpec) -> None:
+def test_rules_from_included_files_are_shown(run_spec: RunSpec) -> None:
     more = run_spec.settings.allowlist.with_name("more.yaml")
     more.write_text("allow: [m.test]\ndeny: [d.test]\n")
     run_spec.settings.allowlist.write_text("include: [more.yaml]\nallow: [{preset: claude}]\n")
@@ -205,7 +205,7 @@ credentials:
         f"# ours\n{CREDENTIALS.replace('credentials', '"credentials"')}{ALLOW}deny: [a.test]\n",
     ],
 )
-def test_where_credentials_are_kept_is_not_shown(run_spec: RunSpec, text: str) -> None:
+def test_sources_of_credentials_are_not_shown(run_spec: RunSpec, text: str) -> None:
     run_spec.settings.allowlist.write_text(text)
 
     shown = shown_files(run_spec)["allowlist.yaml"].decode()
@@ -223,19 +223,19 @@ def test_a_list_on_one_line_with_its_credentials_is_not_shown_at_all(run_spec: R
     assert shown_files(run_spec)["allowlist.yaml"].startswith(b"# Credentials are on the same line")
 
 
-def test_a_list_that_no_proxy_takes_is_not_shown(run_spec: RunSpec) -> None:
+def test_an_invalid_list_is_not_shown(run_spec: RunSpec) -> None:
     run_spec.settings.allowlist.write_text("- {from: {file: /secret}}\n")
 
     assert shown_files(run_spec)["allowlist.yaml"] == b""
 
 
-def test_everything_that_is_missing_is_said() -> None:
+def test_everything_that_is_missing_is_reported() -> None:
     error = MissingError([ClaudeProxyError("one"), ClaudeProxyError("two", fix="so")])
 
     assert error.lines() == ["error: one", "error: two", "  fix:   so"]
 
 
-def test_the_root_of_the_machine_is_refused_for_what_it_is(run_spec: RunSpec) -> None:
+def test_the_root_directory_is_refused_with_its_own_error(run_spec: RunSpec) -> None:
     for spec in (
         replace(run_spec.sandbox, project=Path("/")),
         replace(run_spec.sandbox, allow_rw=(Path("/"),)),
@@ -244,5 +244,5 @@ def test_the_root_of_the_machine_is_refused_for_what_it_is(run_spec: RunSpec) ->
             refuse_reachable(replace(run_spec, sandbox=spec))
 
 
-def test_a_foreign_proxy_is_told_nothing(run_spec: RunSpec) -> None:
+def test_a_run_is_not_announced_to_a_foreign_proxy(run_spec: RunSpec) -> None:
     assert not replace(run_spec, join="127.0.0.1:8888", foreign=True).announces

@@ -1,4 +1,4 @@
-"""A run starts nothing before all stands, returns COMMAND's exit code and leaves nothing."""
+"""A run starts nothing before all is ready, returns COMMAND's exit code and leaves nothing."""
 
 import os
 import signal
@@ -120,7 +120,7 @@ def test_a_run_that_cannot_be_recorded_is_not_started(place: Place) -> None:
     assert place.left() == []
 
 
-def test_a_sandbox_is_there_before_its_command(place: Place) -> None:
+def test_a_sandbox_is_ready_before_its_command_starts(place: Place) -> None:
     with live_sandbox(place.run_spec("touch", "ran"), streams=PIPES) as sandbox:
         assert sandbox.bubblewrap.alive
         assert network_of(str(sandbox.bubblewrap.init)) != network_of("self")
@@ -132,7 +132,7 @@ def test_a_sandbox_is_there_before_its_command(place: Place) -> None:
     assert [path.name for path in place.project.iterdir()] == ["ran"]
 
 
-def test_a_sandbox_that_is_not_told_to_start_never_runs_its_command(place: Place) -> None:
+def test_a_sandbox_that_is_not_released_never_runs_its_command(place: Place) -> None:
     with live_sandbox(place.run_spec("touch", "ran"), streams=PIPES):
         pass
 
@@ -140,7 +140,7 @@ def test_a_sandbox_that_is_not_told_to_start_never_runs_its_command(place: Place
     assert place.left() == []
 
 
-def test_what_a_command_prints_can_be_had(place: Place) -> None:
+def test_the_output_of_a_command_can_be_captured(place: Place) -> None:
     run_spec = place.run_spec("sh", "-c", "cat; echo two >&2")
     streams = (subprocess.PIPE, subprocess.PIPE, subprocess.PIPE)
 
@@ -150,7 +150,7 @@ def test_what_a_command_prints_can_be_had(place: Place) -> None:
     assert (ran.stdout, ran.stderr) == (b"one\n", b"two\n")
 
 
-def test_a_sandbox_with_a_network_has_its_proxy_and_relay_beside_it(place: Place) -> None:
+def test_a_sandbox_with_a_network_has_a_proxy_and_a_relay(place: Place) -> None:
     run_spec = place.run_spec("cat", network=True)
 
     with live_sandbox(run_spec, streams=PIPES) as sandbox:
@@ -169,14 +169,14 @@ def test_a_sandbox_with_a_network_has_its_proxy_and_relay_beside_it(place: Place
     assert place.left() == []
 
 
-def test_what_is_missing_on_the_machine_is_said_all_at_once() -> None:
+def test_everything_that_the_machine_lacks_is_reported_together() -> None:
     missing = MissingError([ClaudeProxyError("one", fix="fix one"), ClaudeProxyError("two")])
 
     assert missing.lines() == ["error: one", "  fix:   fix one", "error: two"]
     assert missing.exit_code == 1
 
 
-def test_a_run_inside_a_run_is_told_that_it_is_in_one(place: Place) -> None:
+def test_a_run_inside_a_run_is_reported_as_such(place: Place) -> None:
     words = (sys.executable, "-m", "claude_proxy", "run", "--no-network", "--", "touch", "ran")
     run_spec = place.run_spec("env", f"PYTHONPATH={ROOT}", *words)
     shown = (Path(sys.prefix), Path(sys.base_prefix), ROOT)
@@ -201,7 +201,7 @@ def test_a_proxy_that_does_not_start_ends_the_run_before_its_command(place: Plac
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_during_the_start_ends_the_run_with_everything_taken_down(
+def test_a_signal_during_the_start_ends_the_run_and_cleans_up(
     place: Place, number: signal.Signals
 ) -> None:
     # Its proxy is starting by then.
@@ -215,7 +215,7 @@ def test_a_signal_during_the_start_ends_the_run_with_everything_taken_down(
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_what_could_not_be_protected_is_compared_afterwards(place: Place) -> None:
+def test_unprotected_paths_are_compared_after_the_run(place: Place) -> None:
     run_spec = place.run_spec("true")
     watched = runner.planned_for(run_spec, dry=True).watched
     assert watched, "nothing is watched in a bare project"
@@ -257,7 +257,7 @@ def test_a_signal_that_is_sent_to_the_launcher_alone_reaches_command(
     assert place.left() == []
 
 
-def test_what_bwrap_cannot_mount_is_told_as_bwraps_fault(place: Place) -> None:
+def test_a_failed_mount_is_reported_as_an_error_of_bwrap(place: Place) -> None:
     shown = place.directory / "shown"
     shown.mkdir()
     run_spec = place.run_spec("touch", "ran", network=True)
@@ -269,7 +269,7 @@ def test_what_bwrap_cannot_mount_is_told_as_bwraps_fault(place: Place) -> None:
     assert place.left() == []
 
 
-def test_a_link_that_is_made_between_the_plan_and_the_mount_ends_the_run(
+def test_a_link_created_between_planning_and_mounting_ends_the_run(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     guarded, decoy = place.project / ".vscode", place.project / "decoy"

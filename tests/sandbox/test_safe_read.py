@@ -1,4 +1,4 @@
-"""A file that an agent may have made is read without blocking and without surprises."""
+"""A file that an agent may have created is read without blocking."""
 
 import os
 from pathlib import Path

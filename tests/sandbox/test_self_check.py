@@ -1,4 +1,4 @@
-"""Four checks, and one that goes wrong is seen."""
+"""Four checks, and one that fails is reported."""
 
 import pytest
 
@@ -31,7 +31,7 @@ def test_a_sandbox_with_one_way_out_passes_all_four() -> None:
         (NetworkProbe("no route", 502, None), [2, 3]),
     ],
 )
-def test_what_is_wrong_is_told_and_stops_the_run(ways: NetworkProbe, wrong: list[int]) -> None:
+def test_a_failed_check_is_reported_and_stops_the_run(ways: NetworkProbe, wrong: list[int]) -> None:
     found = list(checks(ways, 3128, "yes.test:443", "no.test:443"))
 
     assert [index for index, check in enumerate(found) if not check.passed] == wrong

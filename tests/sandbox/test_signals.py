@@ -1,4 +1,4 @@
-"""The first signal is raised, the next ones are not, and afterwards all is as it was."""
+"""The first signal is raised, later ones are ignored, and the handlers are restored."""
 
 import os
 import signal
@@ -24,7 +24,7 @@ def test_a_signal_is_raised_once(number: signal.Signals) -> None:
     assert [signal.getsignal(one) for one in HANDLED] == before
 
 
-def test_what_was_ignored_before_stays_ignored() -> None:
+def test_an_ignored_signal_stays_ignored() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with Interruptions():
@@ -34,7 +34,7 @@ def test_what_was_ignored_before_stays_ignored() -> None:
         signal.signal(signal.SIGHUP, before)
 
 
-def test_nothing_interrupts_once_that_is_asked_for() -> None:
+def test_signals_are_ignored_on_request() -> None:
     with Interruptions() as interruptions:
         interruptions.ignore()
         for number in HANDLED:

@@ -1,4 +1,4 @@
-"""The proxy process: what it assembles, what stops a start, and what outlives a fault."""
+"""The proxy process: what it assembles, what stops a start, and what survives an error."""
 
 import asyncio
 import os
@@ -46,7 +46,7 @@ def settings(tmp_path: Path) -> Settings:
     )
 
 
-def test_the_master_loads_its_own_addons_alone() -> None:
+def test_the_master_loads_only_its_own_addons() -> None:
     addon = object()
 
     async def made() -> list[object]:
@@ -98,7 +98,7 @@ def test_a_list_that_is_not_valid_stops_the_start(settings: Settings) -> None:
         app.serve(settings)
 
 
-def test_a_periodic_task_survives_a_fault() -> None:
+def test_a_periodic_task_survives_an_error() -> None:
     calls: list[int] = []
 
     async def run() -> None:

@@ -1,4 +1,4 @@
-"""Banner and warnings: what a start says is what is in force."""
+"""Banner and warnings: a start reports the settings that are in effect."""
 
 from dataclasses import replace
 from ipaddress import ip_network
@@ -31,7 +31,7 @@ def test_an_ordinary_start_warns_of_nothing() -> None:
     assert warnings() == []
 
 
-def test_decisions_that_nobody_records_are_warned_of() -> None:
+def test_unrecorded_decisions_are_warned_of() -> None:
     [warning] = warnings(replace(SETTINGS, audit_failure=AuditFailure.ALLOW))
 
     assert "--audit-failure allow" in warning

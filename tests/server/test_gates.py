@@ -1,4 +1,4 @@
-"""The laws of what is judged by: proxy and gateway change together, with their credentials."""
+"""Proxy and gateway change their policy at the same time, with their credentials."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -68,7 +68,7 @@ def put_in(gate: Gate | None, target: Authority = API) -> bytes:
     return values[0] if values else b""
 
 
-def test_proxy_and_gateway_each_put_in_their_own_key(make: Make) -> None:
+def test_proxy_and_gateway_each_inject_their_own_key(make: Make) -> None:
     gates, vault = make()
 
     assert put_in(gates.proxy) == b"sk-ant-api03-claude_test_first"
@@ -84,7 +84,7 @@ def test_without_a_gateway_there_is_one_gate(make: Make) -> None:
     vault.close()
 
 
-def test_nothing_changes_before_all_of_it_does(make: Make) -> None:
+def test_a_new_policy_takes_effect_in_all_gates_at_once(make: Make) -> None:
     """A value that is bound to another host now must not be given to the one it was bound to."""
     gates, vault = make()
 
@@ -98,7 +98,7 @@ def test_nothing_changes_before_all_of_it_does(make: Make) -> None:
     vault.close()
 
 
-def test_a_policy_whose_credential_cannot_be_had_changes_nothing(make: Make) -> None:
+def test_a_policy_with_an_unavailable_credential_changes_nothing(make: Make) -> None:
     gates, vault = make()
 
     with pytest.raises(ConfigError):

@@ -1,4 +1,4 @@
-"""The laws of making listening sockets: whole or not at all, nobody else's, and gone at the end."""
+"""Listening sockets are opened all or none, are private, and are removed at the end."""
 
 import os
 import signal
@@ -61,7 +61,7 @@ def test_an_address_of_another_machine_is_a_clear_error() -> None:
     assert caught.value.fix == "name an address of this machine; `ip address` shows them"
 
 
-def test_an_ipv6_socket_is_for_ipv6_alone() -> None:
+def test_an_ipv6_socket_accepts_only_ipv6() -> None:
     with bind(TcpListen("::1", 0)) as sock:
         assert sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
 
@@ -105,11 +105,11 @@ def test_what_other_machines_reach_is_beyond_loopback() -> None:
         assert door.beyond_loopback
 
 
-def test_a_proxy_without_a_listener_is_none() -> None:
+def test_a_proxy_without_a_listener_is_an_error() -> None:
     assert refusal(settings()).what == "there is nothing to listen on"
 
 
-def test_one_listener_that_cannot_be_had_closes_the_others(place: Path) -> None:
+def test_one_listener_that_cannot_be_opened_closes_the_others(place: Path) -> None:
     with bind(ANY) as sock:
         busy = TcpListen("127.0.0.1", sock.getsockname()[1])
 
@@ -126,7 +126,7 @@ def test_processes_share_one_unix_socket(place: Path) -> None:
         assert own.fileno() >= 0
 
 
-def test_a_failure_while_it_runs_takes_the_file_along(place: Path) -> None:
+def test_a_failure_while_running_removes_the_socket_file(place: Path) -> None:
     with pytest.raises(ZeroDivisionError), opened(unix(place / "p.sock")):
         raise ZeroDivisionError
 
@@ -134,7 +134,7 @@ def test_a_failure_while_it_runs_takes_the_file_along(place: Path) -> None:
 
 
 @pytest.mark.parametrize("others", [0, 2], ids=["alone", "beside threads"])
-def test_a_signal_between_making_and_noting_leaves_nothing_behind(
+def test_a_signal_during_opening_leaves_no_file_behind(
     place: Path, monkeypatch: pytest.MonkeyPatch, others: int
 ) -> None:
     class ToldError(BaseException):
@@ -174,9 +174,7 @@ def test_a_listener_may_be_opened_on_any_thread(place: Path) -> None:
     assert list(place.iterdir()) == []
 
 
-def test_nobody_in_particular_cannot_be_admitted(
-    place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_overflow_uid_cannot_be_admitted(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peer_credentials, "overflow_uid", lambda: 65534)
 
     error = refusal(unix(place / "p.sock", uids=frozenset({65534, os.geteuid()})))
@@ -188,7 +186,7 @@ def handed(sock: socket.socket, name: str = "", **changes: Any) -> Settings:
     return settings(InheritedListen(sock.detach(), name), **changes)
 
 
-def test_a_tcp_socket_is_taken_over() -> None:
+def test_an_inherited_tcp_socket_is_used() -> None:
     sock = bind(ANY)
     port = sock.getsockname()[1]
     sock.setblocking(True)
@@ -201,7 +199,7 @@ def test_a_tcp_socket_is_taken_over() -> None:
         assert door.sockets[0] is door.sockets[1]
 
 
-def test_a_unix_socket_is_taken_over_and_its_file_stays(place: Path) -> None:
+def test_an_inherited_unix_socket_is_used_and_its_file_kept(place: Path) -> None:
     path = place / "p.sock"
     sock = socket.socket(socket.AF_UNIX)
     sock.bind(str(path))
@@ -234,7 +232,7 @@ def test_a_socket_that_never_got_a_name_is_shown_as_that() -> None:
         assert listening_sockets._unix_name(sock) == "(unnamed)"
 
 
-def test_a_handed_over_socket_beyond_loopback_must_be_allowed() -> None:
+def test_an_inherited_socket_beyond_loopback_must_be_allowed() -> None:
     error = refusal(handed(bind(TcpListen("0.0.0.0", 0))))
     assert "can be reached from other machines" in error.what
 
@@ -272,7 +270,9 @@ UNUSABLE: dict[str, tuple[Callable[[], int], str]] = {
 
 @pytest.mark.parametrize(("make", "said"), UNUSABLE.values(), ids=UNUSABLE)
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_what_is_no_listening_socket_is_refused(make: Callable[[], int], said: str) -> None:
+def test_a_descriptor_that_is_no_listening_socket_is_refused(
+    make: Callable[[], int], said: str
+) -> None:
     error = refusal(settings(InheritedListen(make(), "")))
 
     assert said in error.what
@@ -287,7 +287,7 @@ def gateway(*listen: Listen, token: str | None = None) -> Gateway:
     return Gateway(listen, upstream, Injection(EnvironmentSource("KEY"), strips=True), token=token)
 
 
-def test_the_gateways_doors_are_told_apart(place: Path) -> None:
+def test_the_gateways_listeners_are_distinguished(place: Path) -> None:
     both = gateway(ANY, UnixListen(place / "g.sock"))
 
     with opened(settings(ANY, gateway=both)) as doors:
@@ -333,7 +333,7 @@ def test_what_cannot_be_opened_for_the_gateway_closes_the_proxys_own(place: Path
     assert not (place / "p.sock").exists()
 
 
-def test_a_handed_over_socket_of_the_gateways_is_called_so() -> None:
+def test_an_inherited_socket_of_the_gateway_is_named_so() -> None:
     def named(name: str) -> str:
         listen = InheritedListen(bind(ANY).detach(), name)
         with opened(settings(gateway=gateway(listen))) as (door,):
@@ -345,7 +345,7 @@ def test_a_handed_over_socket_of_the_gateways_is_called_so() -> None:
     assert named("").startswith("gateway tcp 127.0.0.1:")
 
 
-def test_other_machines_come_in_by_a_handed_over_socket_with_a_token_alone() -> None:
+def test_other_machines_reach_an_inherited_gateway_socket_only_with_a_token() -> None:
     def handed_over(token: str | None = None, *, allow: bool = True) -> Settings:
         listen = InheritedListen(bind(TcpListen("0.0.0.0", 0)).detach(), "")
         return settings(gateway=gateway(listen, token=token), allow_remote=allow)

@@ -1,4 +1,4 @@
-"""The laws of what the proxy says of itself: one line each, nothing of what clients sent."""
+"""The log has one line per message, and nothing that clients sent."""
 
 import json
 import logging
@@ -42,7 +42,7 @@ def fail(message: str) -> None:
         (Verbosity.VERBOSE, ["debug", "info", "warning", "error"]),
     ],
 )
-def test_each_level_is_shown_to_whoever_asked(
+def test_each_verbosity_shows_its_levels(
     capsys: Lines, verbosity: Verbosity, shown: list[str]
 ) -> None:
     logs.configure(verbosity, LogFormat.TEXT)
@@ -53,7 +53,7 @@ def test_each_level_is_shown_to_whoever_asked(
     assert said(capsys) == [f"claude-proxy: {level}: words" for level in shown]
 
 
-def test_a_fault_is_one_line_that_names_its_type(capsys: Lines) -> None:
+def test_an_exception_is_one_line_with_its_type(capsys: Lines) -> None:
     logs.configure(Verbosity.NORMAL, LogFormat.TEXT)
 
     fail("deciding failed")
@@ -61,7 +61,7 @@ def test_a_fault_is_one_line_that_names_its_type(capsys: Lines) -> None:
     assert said(capsys) == ["claude-proxy: error: deciding failed (ValueError)"]
 
 
-def test_a_fault_is_told_in_full_to_whoever_asked_but_not_in_its_own_words(capsys: Lines) -> None:
+def test_a_verbose_log_has_the_traceback_without_the_message(capsys: Lines) -> None:
     logs.configure(Verbosity.VERBOSE, LogFormat.TEXT)
 
     fail("deciding failed")
@@ -74,7 +74,7 @@ def test_a_fault_is_told_in_full_to_whoever_asked_but_not_in_its_own_words(capsy
 
 
 @pytest.mark.parametrize("exc_info", [False, True])
-def test_where_there_is_no_exception_none_is_told(capsys: Lines, *, exc_info: bool) -> None:
+def test_a_line_without_an_exception_names_none(capsys: Lines, *, exc_info: bool) -> None:
     logs.configure(Verbosity.VERBOSE, LogFormat.TEXT)
 
     logging.getLogger("claude_proxy.x").error("words", exc_info=exc_info)
@@ -82,7 +82,7 @@ def test_where_there_is_no_exception_none_is_told(capsys: Lines, *, exc_info: bo
     assert said(capsys) == ["claude-proxy: error: words"]
 
 
-def test_what_came_from_outside_cannot_move_the_cursor(capsys: Lines) -> None:
+def test_text_from_outside_cannot_move_the_cursor(capsys: Lines) -> None:
     logs.configure(Verbosity.NORMAL, LogFormat.TEXT)
 
     logging.getLogger("claude_proxy.x").warning("%s", "a\x1b[2J\nb\u202e")
@@ -109,7 +109,7 @@ def test_libraries_that_quote_their_peers_stay_silent(capsys: Lines, name: str) 
     assert said(capsys) == []
 
 
-def test_a_report_is_shown_whatever_was_asked_for(capsys: Lines) -> None:
+def test_a_report_is_shown_at_every_verbosity(capsys: Lines) -> None:
     logs.configure(Verbosity.QUIET, LogFormat.TEXT)
 
     logs.report(["one", "two"])

@@ -1,4 +1,4 @@
-"""The laws of a changed allowlist: a good one applies at once, a bad one changes nothing."""
+"""A valid changed allowlist applies at once, an invalid one changes nothing."""
 
 import asyncio
 from collections.abc import Callable
@@ -40,14 +40,14 @@ class _Tunnel:
 
 
 class Owner:
-    """Whoever edits the file and reads what is said."""
+    """The owner, who edits the file and reads notices and announcements."""
 
     def __init__(self, directory: Path, **changes: object) -> None:
         self.file = directory / "allowlist.yaml"
         self.own = directory / "own.yaml"
         self.writes("allow: [a.example]\n")
         self.ledger = Ledger()
-        self.told: list[Notice] = []
+        self.notices: list[Notice] = []
         self.said: list[str] = []
         settings = Settings(self.file, directory, directory, **changes)  # type: ignore[arg-type]
         loaded = policy_files.load_for(settings)
@@ -67,7 +67,7 @@ class Owner:
             loaded,
             gates,
             self.services.connections,
-            record=self.told.append,
+            record=self.notices.append,
             announce=self.said.append,
         )
 
@@ -102,7 +102,7 @@ def test_a_good_list_applies_and_says_what_changed(owner: Owner) -> None:
     assert "b.example" in said
     assert "deny" in said
     assert "- " in said
-    assert [notice.kind for notice in owner.told] == ["policy-applied"]
+    assert [notice.kind for notice in owner.notices] == ["policy-applied"]
 
 
 def test_a_list_that_says_the_same_changes_nothing(owner: Owner) -> None:
@@ -148,7 +148,7 @@ def test_tunnels_whose_rule_is_gone_are_closed_and_counted(
     ],
     ids=["a bad rule", "no YAML", "gone", "writable by others"],
 )
-def test_a_bad_list_changes_nothing_and_is_told_loudly(
+def test_an_invalid_list_changes_nothing_and_is_reported(
     owner: Owner, capsys: pytest.CaptureFixture[str], break_it: Callable[[Owner], None]
 ) -> None:
     break_it(owner)
@@ -158,13 +158,13 @@ def test_a_bad_list_changes_nothing_and_is_told_loudly(
     shown = capsys.readouterr().err
     assert owner.hosts == ["a.example"]
     assert owner.said == []
-    assert [notice.kind for notice in owner.told] == ["policy-rejected"]
+    assert [notice.kind for notice in owner.notices] == ["policy-rejected"]
     assert "the allowlist was rejected; the last valid one stays in force" in shown
     assert "error: " in shown
     assert "  fix:   " in shown
 
 
-def test_a_fault_in_reading_changes_nothing_either(
+def test_an_error_while_reading_changes_nothing(
     owner: Owner, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def load_for(settings: Settings, last: Loaded, seen: States) -> Loaded:
@@ -176,11 +176,11 @@ def test_a_fault_in_reading_changes_nothing_either(
     play(owner)
 
     assert owner.hosts == ["a.example"]
-    assert owner.told[0].text == "internal error (RecursionError)"
+    assert owner.notices[0].text == "internal error (RecursionError)"
     assert "internal error (RecursionError)" in capsys.readouterr().err
 
 
-def test_only_one_of_many_workers_speaks(
+def test_only_one_of_many_workers_reports(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     owner = Owner(tmp_path)
@@ -197,7 +197,7 @@ def test_only_one_of_many_workers_speaks(
 
 
 def watching(owner: Owner, story: Play, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Watch the file while `story` is told."""
+    """Watch the file while `story` runs."""
     monkeypatch.setattr(reload_module, "_POLL_INTERVAL_S", 0)
 
     async def both() -> None:
@@ -214,7 +214,7 @@ def test_a_file_that_changes_is_read_once(owner: Owner, monkeypatch: pytest.Monk
     async def story() -> None:
         for _ in range(10):
             await asyncio.sleep(0)
-        before = list(owner.told)
+        before = list(owner.notices)
         # Of another size, as the clock of a file system may be a coarse one.
         owner.writes("allow: [another.example]\n")
         await until(lambda: owner.hosts == ["another.example"])
@@ -222,31 +222,31 @@ def test_a_file_that_changes_is_read_once(owner: Owner, monkeypatch: pytest.Monk
             await asyncio.sleep(0)
 
         assert before == []
-        assert len(owner.told) == 1
+        assert len(owner.notices) == 1
 
     watching(owner, story, monkeypatch)
 
 
-def test_a_bad_file_is_told_of_once_and_fixed_by_the_old_one(
+def test_an_invalid_file_is_reported_once_and_fixed_by_the_old_one(
     owner: Owner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def story() -> None:
         good = owner.file.with_name("kept")
         owner.file.rename(good)
-        await until(lambda: owner.told)
+        await until(lambda: owner.notices)
         for _ in range(10):
             await asyncio.sleep(0)
-        once = len(owner.told)
+        once = len(owner.notices)
         good.rename(owner.file)
-        await until(lambda: len(owner.told) > once)
+        await until(lambda: len(owner.notices) > once)
 
         assert once == 1
-        assert [notice.kind for notice in owner.told] == ["policy-rejected", "policy-applied"]
+        assert [notice.kind for notice in owner.notices] == ["policy-rejected", "policy-applied"]
 
     watching(owner, story, monkeypatch)
 
 
-def test_the_owners_own_list_takes_over_once_it_is_there(
+def test_the_owners_own_list_is_used_once_it_exists(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tmp_path.chmod(0o700)
@@ -268,7 +268,7 @@ def test_the_owners_own_list_takes_over_once_it_is_there(
 # --- policies and what narrows them
 
 
-def test_a_bad_narrowing_is_told_and_the_rest_applies(
+def test_an_invalid_restriction_is_reported_and_the_rest_applies(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tmp_path.chmod(0o700)
@@ -281,7 +281,7 @@ def test_a_bad_narrowing_is_told_and_the_rest_applies(
     play(owner)
 
     assert owner.hosts == ["b.example"]
-    assert [notice.kind for notice in owner.told] == ["policy-applied", "policy-rejected"]
+    assert [notice.kind for notice in owner.notices] == ["policy-applied", "policy-rejected"]
     assert "the project's restrictions file was rejected" in capsys.readouterr().err
 
 

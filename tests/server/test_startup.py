@@ -1,4 +1,4 @@
-"""The laws of a start: what was asked for is made ready, or the start says why it cannot be."""
+"""A start prepares what was configured, or says why it cannot."""
 
 import resource
 import stat
@@ -65,11 +65,11 @@ def test_the_store_writes_a_file_of_lines_if_asked(
 # --- roots
 
 
-def test_without_a_root_of_ones_own_the_usual_ones_serve(settings: Settings) -> None:
+def test_without_extra_roots_the_default_ones_are_used(settings: Settings) -> None:
     assert startup.upstream_roots(settings) is None
 
 
-def test_a_root_of_ones_own_is_added_to_the_usual_ones(settings: Settings) -> None:
+def test_an_extra_root_is_added_to_the_default_ones(settings: Settings) -> None:
     own = CertificateAuthority.load_or_create(settings.confdir).certificate_path
 
     merged = startup.upstream_roots(changed(settings, upstream_ca=own))
@@ -82,7 +82,7 @@ def test_a_root_of_ones_own_is_added_to_the_usual_ones(settings: Settings) -> No
     assert not list(settings.confdir.glob(".upstream-roots*"))
 
 
-def test_two_proxies_with_roots_of_their_own_do_not_meet(settings: Settings) -> None:
+def test_two_proxies_with_extra_roots_do_not_conflict(settings: Settings) -> None:
     own = CertificateAuthority.load_or_create(settings.confdir).certificate_path
     twice = settings.confdir / "twice.pem"
     twice.write_bytes(own.read_bytes() * 2)
@@ -169,7 +169,7 @@ def test_a_low_limit_is_raised_as_far_as_is_needed(settings: Settings, machine: 
     assert machine.soft == 2096
 
 
-def test_where_the_limit_ends_fewer_connections_are_taken_and_told(
+def test_a_low_hard_limit_lowers_the_connections_with_a_warning(
     settings: Settings, machine: Machine
 ) -> None:
     assert fit(settings, 4096) == (
@@ -179,7 +179,7 @@ def test_where_the_limit_ends_fewer_connections_are_taken_and_told(
     assert machine.soft == 4096
 
 
-def test_a_limit_that_may_not_be_raised_is_kept_to(settings: Settings, machine: Machine) -> None:
+def test_a_limit_that_cannot_be_raised_is_respected(settings: Settings, machine: Machine) -> None:
     machine.refuses = True
 
     connections, remark = fit(settings, 4096)

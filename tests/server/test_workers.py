@@ -76,7 +76,7 @@ def running(tmp_path: Path) -> Iterator[Running]:
     until(lambda: all(is_gone(pid) for pid in workers))
 
 
-def test_every_worker_judges_and_the_banner_is_said_once(running: Running) -> None:
+def test_every_worker_serves_and_the_banner_is_printed_once(running: Running) -> None:
     answers = [running.ask() for _ in range(8)]
 
     assert {answer.headers["x-claude-proxy-reason"] for answer in answers} == {"no-rule"}

@@ -1,4 +1,4 @@
-"""The canaries are there to be found, and are gone afterwards."""
+"""The canaries exist while they are needed, and are removed afterwards."""
 
 import os
 import socket
@@ -9,7 +9,7 @@ import pytest
 from claude_proxy.doctor.attack.canaries import SECRET_VARIABLE, Canaries
 
 
-def test_whoever_comes_is_noted(tmp_path: Path) -> None:
+def test_every_visitor_of_a_canary_is_recorded(tmp_path: Path) -> None:
     project = tmp_path / "project"
     project.mkdir()
     with Canaries(tmp_path, project) as canaries:
@@ -27,7 +27,7 @@ def test_whoever_comes_is_noted(tmp_path: Path) -> None:
         assert canaries.seen("unix") == ("a connection to canary.sock",)
 
 
-def test_the_secret_lies_where_secrets_lie_and_all_of_it_goes(tmp_path: Path) -> None:
+def test_the_secret_is_in_its_files_and_all_are_removed(tmp_path: Path) -> None:
     with Canaries(tmp_path, None, "the token") as canaries:
         assert canaries.process is not None
         pid, files = canaries.process.pid, list(canaries.files)
@@ -42,7 +42,7 @@ def test_the_secret_lies_where_secrets_lie_and_all_of_it_goes(tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == []
 
 
-def test_canaries_that_cannot_all_be_put_out_are_taken_in_again(tmp_path: Path) -> None:
+def test_canaries_that_cannot_all_be_created_are_removed(tmp_path: Path) -> None:
     taken = tmp_path / "canary.sock"
     taken.write_text("")
 

@@ -1,4 +1,4 @@
-"""No attack counts as stopped unless each of its tries was seen to be, and none is left out."""
+"""An attack counts as stopped only if each of its tries was stopped, and none is left out."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -41,7 +41,7 @@ def row_of(name: str, *reports: dict[str, Any]) -> AttackResult:
     return row
 
 
-def test_all_that_is_stopped_makes_it_0() -> None:
+def test_the_exit_code_is_0_if_everything_is_stopped() -> None:
     rows = judge(all_stopped(), QUIET, network=True)
 
     assert {row.result for row in rows} == {Outcome.WORKS, Outcome.STOPPED}
@@ -70,7 +70,7 @@ def test_a_try_that_got_through_counts_though_the_attack_broke_off_after_it() ->
         (None, "it was not run"),
     ],
 )
-def test_what_broke_off_or_is_missing_is_an_error(report: dict[str, Any] | None, why: str) -> None:
+def test_a_crashed_or_missing_attack_is_an_error(report: dict[str, Any] | None, why: str) -> None:
     reports = [each for each in all_stopped() if each["attack"] != "socks"]
     rows = judge([*reports, *([report] if report else [])], QUIET, network=True)
 
@@ -79,13 +79,13 @@ def test_what_broke_off_or_is_missing_is_an_error(report: dict[str, Any] | None,
     assert exit_code(rows) == 2
 
 
-def test_an_outcome_that_nobody_knows_is_none_of_stopped() -> None:
+def test_an_unknown_outcome_does_not_count_as_stopped() -> None:
     row = row_of("socks", a_report("socks", ["a try", "perhaps", "", ""]))
 
     assert row.result is Outcome.THROUGH
 
 
-def test_no_denial_counts_where_what_is_allowed_does_not_work() -> None:
+def test_no_denial_counts_if_allowed_requests_fail() -> None:
     before = judge(all_stopped(honest=[STOPPED]), QUIET, network=True)
     never = judge(all_stopped()[1:-1], QUIET, network=True)
 
@@ -93,14 +93,14 @@ def test_no_denial_counts_where_what_is_allowed_does_not_work() -> None:
     assert [row.saw for row in never[:2]] == [("it was not run",)] * 2
 
 
-def test_what_a_canary_saw_counts_whatever_the_attack_says() -> None:
+def test_a_canarys_evidence_counts_whatever_the_attack_reports() -> None:
     rows = judge(all_stopped(), [Observation("unix", "sockets", ("a connection",))], network=True)
 
     assert rows[-1].through == ("a connection",)
     assert exit_code(rows) == 1
 
 
-def test_what_got_out_weighs_more_than_what_is_not_known() -> None:
+def test_an_attack_that_got_through_outweighs_an_unknown_outcome() -> None:
     reports = all_stopped(a_report("socks", THROUGH), a_report("kill", crashed="x"))
 
     assert exit_code(judge(reports, QUIET, network=True)) == 1

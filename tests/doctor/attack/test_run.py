@@ -1,4 +1,4 @@
-"""In a live sandbox every way out is tried, and a weaker one is told from a whole one."""
+"""In a live sandbox every way out is tried, and a weaker sandbox is recognised."""
 
 import os
 from dataclasses import replace
@@ -71,7 +71,7 @@ def through(rows: list[AttackResult]) -> set[str]:
     return {row.name for row in rows if row.result is Outcome.THROUGH}
 
 
-def test_nothing_gets_out_of_a_whole_sandbox(aim: AttackTarget, tmp_path: Path) -> None:
+def test_nothing_gets_out_of_a_complete_sandbox(aim: AttackTarget, tmp_path: Path) -> None:
     rows = attack(with_settings(aim, listen=(TcpListen("127.0.0.1", 9051),)))
 
     assert bad(rows) == []
@@ -99,7 +99,7 @@ def test_a_policy_that_allows_the_machine_itself_is_seen(aim: AttackTarget) -> N
     assert "proxy-itself" in through(rows)
 
 
-def test_a_proxy_that_knows_of_no_key_and_narrows_nothing_is_seen(
+def test_a_proxy_without_a_key_and_restrictions_is_reported(
     aim: AttackTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module.ProbeKey, "sections", lambda *_: "")
@@ -110,7 +110,7 @@ def test_a_proxy_that_knows_of_no_key_and_narrows_nothing_is_seen(
     assert through(rows) == {*of_keys, "origin"}
 
 
-def test_a_key_that_is_put_in_and_not_watched_is_seen(
+def test_an_injected_key_without_a_leak_guard_is_reported(
     aim: AttackTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # What the client sends is the key, and nobody looks whether it comes back.
@@ -123,7 +123,7 @@ def test_a_key_that_is_put_in_and_not_watched_is_seen(
     assert "echoed-keys" in through(rows)
 
 
-def test_a_variable_that_is_handed_on_is_seen(
+def test_a_variable_that_is_passed_on_is_reported(
     aim: AttackTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("A_SECRET", "the secret token")
@@ -152,7 +152,7 @@ def test_a_sandbox_without_a_network_is_attacked_without_a_proxy(aim: AttackTarg
     assert AttackGroup.PROXY not in {row.group for row in rows}
 
 
-def test_a_policy_that_allows_what_is_to_be_denied_proves_nothing(aim: AttackTarget) -> None:
+def test_a_policy_that_allows_the_denied_host_is_refused(aim: AttackTarget) -> None:
     aim.run_spec.settings.allowlist.write_text('allow: ["*.claude-proxy-doctor.test"]\n')
 
     with pytest.raises(ClaudeProxyError, match="need to be denied"):
@@ -254,7 +254,7 @@ def test_the_site_tells_what_went_beyond_what_is_allowed(
     assert bool(module._unexpected([arrival], key)) is beyond
 
 
-def test_what_was_replaced_or_put_there_is_seen(tmp_path: Path) -> None:
+def test_replaced_and_created_files_are_reported(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("x")
     before = module._identities([file, tmp_path, tmp_path / "none"])

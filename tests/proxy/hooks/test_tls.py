@@ -1,4 +1,4 @@
-"""The laws of the certificates: ours for the judged name alone, theirs only if they prove it."""
+"""A client gets a leaf for the judged name only, and an upstream must prove that name."""
 
 import ssl
 from contextlib import suppress
@@ -84,7 +84,7 @@ def test_without_a_target_there_is_no_leaf_and_so_no_connection(
 
 
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
-def test_tls_1_1_is_not_spoken(
+def test_tls_1_1_is_not_supported(
     certificates: TlsCertificates, authority: CertificateAuthority
 ) -> None:
     context = client_context(authority)
@@ -96,7 +96,7 @@ def test_tls_1_1_is_not_spoken(
         shake(server_for(certificates, "example.com"), context, "example.com")
 
 
-def test_a_ticket_is_good_for_the_leaf_it_came_with_alone(
+def test_a_session_ticket_is_valid_for_its_own_leaf_only(
     certificates: TlsCertificates, authority: CertificateAuthority
 ) -> None:
     context = client_context(authority)
@@ -119,9 +119,7 @@ def test_a_ticket_is_good_for_the_leaf_it_came_with_alone(
         ([], SSL.NO_OVERLAPPING_PROTOCOLS),
     ],
 )
-def test_the_clients_first_protocol_that_we_speak_is_spoken(
-    offers: list[bytes], chosen: object
-) -> None:
+def test_the_servers_preferred_protocol_is_selected(offers: list[bytes], chosen: object) -> None:
     connection = SSL.Connection(SSL.Context(SSL.TLS_METHOD))
 
     assert _select_protocol(connection, offers) is chosen or chosen in offers

@@ -1,4 +1,4 @@
-"""What an answer has cost is read from it on its way, and nothing else happens to it."""
+"""The usage is read from a response on its way, which is not changed."""
 
 import gzip
 import json
@@ -90,7 +90,7 @@ def test_the_usage_is_read_however_the_answer_comes(
     assert metered(pack(content), *fields, step=step).usage == WHOLE
 
 
-def test_lines_may_end_as_in_a_telegram() -> None:
+def test_lines_may_end_with_crlf() -> None:
     assert metered(EVENTS.replace(b"\n", b"\r\n"), STREAM).usage == WHOLE
 
 
@@ -137,7 +137,7 @@ def test_an_interim_head_and_trailers_are_not_the_answer() -> None:
         (b'data: "usage"\n\ndata: {"usage"\n\n', (STREAM,)),
     ],
 )
-def test_what_tells_no_usage_has_none(
+def test_a_response_without_usage_has_none(
     content: bytes, fields: tuple[tuple[bytes, bytes], ...]
 ) -> None:
     assert metered(content, *fields).usage is None
@@ -165,7 +165,7 @@ def test_a_line_too_long_is_skipped_and_the_next_one_read() -> None:
     assert metered(START + long + EVENTS, STREAM, step=50_000).usage == WHOLE
 
 
-def test_memory_stays_bounded_whatever_comes() -> None:
+def test_memory_stays_bounded_for_any_content() -> None:
     piece = b"x" * (1 << 20)
     meter = UsageMeter()
     meter.head(200, (STREAM,))
@@ -209,7 +209,7 @@ pieces = st.lists(
 
 
 @given(st.sampled_from((100, 200, 204, 529)), fields, pieces)
-def test_whatever_comes_passes_as_it_is(
+def test_any_content_is_forwarded_unchanged(
     status: int, head: list[tuple[bytes, bytes]], content: list[bytes]
 ) -> None:
     meter = UsageMeter()

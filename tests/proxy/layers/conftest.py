@@ -1,4 +1,4 @@
-"""Lends the tests of layers what most of them need."""
+"""Fixtures of the layer tests."""
 
 from typing import Any
 

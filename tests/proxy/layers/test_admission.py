@@ -1,4 +1,4 @@
-"""An admission: judged and recorded first, and what may still refuse the request afterwards."""
+"""An admitted request is judged and recorded first, and may still be refused afterwards."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""The laws of what a lane puts in, holds back and cuts off, on HTTP/1.1 and HTTP/2 alike."""
+"""Credentials are injected, withheld and guarded alike on HTTP/1.1 and HTTP/2."""
 
 import errno
 import json

@@ -1,4 +1,4 @@
-"""The laws of TLS that is passed through: copied as it is, once every ClientHello has agreed."""
+"""Passthrough TLS is copied unchanged, once every ClientHello has agreed."""
 
 import pytest
 

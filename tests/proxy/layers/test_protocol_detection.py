@@ -1,4 +1,4 @@
-"""The laws of a client's first bytes: each protocol is told apart, and a CONNECT judged first."""
+"""A client's protocol is detected from its first bytes, and a CONNECT judged first."""
 
 import json
 from base64 import b64encode
@@ -322,7 +322,9 @@ def test_what_follows_a_connect_that_was_refused_is_not_heard(guarded: Stage) ->
 
 
 @pytest.mark.parametrize("target", ["/", "http://127.1/", "http://evil.example/"])
-def test_a_stranger_learns_nothing_of_the_policy(guarded: Stage, target: str) -> None:
+def test_an_unauthenticated_client_learns_nothing_of_the_policy(
+    guarded: Stage, target: str
+) -> None:
     answer = guarded.says(request(f"GET {target} HTTP/1.1", "Host: evil.example"))
 
     assert statuses(answer) == [407]

@@ -1,4 +1,4 @@
-"""The laws of a session: it begins with nothing allowed, and each wait is told from the last."""
+"""A session begins with nothing allowed, and each wait is distinguished from the last."""
 
 import pytest
 from mitmproxy.connection import Server

@@ -1,4 +1,4 @@
-"""The laws of SOCKS5: judged before a name is looked up, dialled once, and then as any tunnel."""
+"""A SOCKS5 request is judged before its name is resolved, and dialled once."""
 
 from collections.abc import Callable
 from typing import Any
@@ -381,7 +381,7 @@ def test_everything_may_come_at_once(stage: Stage) -> None:
     assert len(stage.upstreams) == 1
 
 
-def test_the_open_connection_is_used_once_and_then_dialled_anew(stage: Stage) -> None:
+def test_the_open_connection_is_used_once_and_then_dialled_again(stage: Stage) -> None:
     tunnel(stage, "plain.example", 80)
     stage.says(PLAIN_GET)
     first = stage.upstream
@@ -526,7 +526,7 @@ def guarded(play: PlaySocks) -> Stage:
 
 
 @pytest.mark.parametrize("methods", [b"\x02", b"\x00\x02", b"\x02\x00", b"\x01\x80\x02\xff"])
-def test_the_right_credentials_open_the_door(guarded: Stage, methods: bytes) -> None:
+def test_valid_credentials_are_accepted(guarded: Stage, methods: bytes) -> None:
     greeting = bytes([5, len(methods)]) + methods
 
     assert guarded.says(greeting) == b"\x05\x02"
@@ -599,14 +599,12 @@ def test_requests_in_the_tunnel_of_a_known_client_show_no_more_credentials(
     assert guarded.upstream.take() == PLAIN_GET
 
 
-def test_without_credentials_of_ours_no_login_is_asked_for(stage: Stage) -> None:
+def test_without_required_credentials_no_login_is_requested(stage: Stage) -> None:
     assert stage.says(b"\x05\x02\x02\x00") == NO_LOGIN
 
 
 @pytest.mark.parametrize("login", [LOGIN, b"\x01\x00\x00", b"\x01\x01\xff\x01\x00"])
-def test_without_credentials_of_ours_any_login_that_is_insisted_on_passes(
-    stage: Stage, login: bytes
-) -> None:
+def test_without_required_credentials_any_login_is_accepted(stage: Stage, login: bytes) -> None:
     assert stage.says(b"\x05\x01\x02" + login + ask("example.com")) == b"\x05\x02\x01\x00" + GRANTED
 
 

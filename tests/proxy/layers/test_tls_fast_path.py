@@ -1,4 +1,4 @@
-"""The laws of TLS after its handshake: bytes go through whole, and a break is never an end."""
+"""TLS after its handshake forwards bytes completely, and an abort is never an orderly end."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The laws of TLS that is opened towards a client: shown by our leaf, ended in order."""
+"""Intercepted TLS shows our leaf to the client, and ends in order."""
 
 import ssl
 

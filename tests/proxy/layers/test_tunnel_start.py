@@ -1,4 +1,4 @@
-"""The laws of the first bytes inside a tunnel: a ClientHello agrees, or nothing goes on."""
+"""The first bytes inside a tunnel are a ClientHello that agrees, or nothing is forwarded."""
 
 import pytest
 
@@ -166,7 +166,7 @@ def test_a_client_that_offers_http_2_gets_it(stage: Stage, authority: Certificat
     assert stage.session.protocol == "h2"
 
 
-def test_a_hello_to_an_opaque_host_goes_up_as_it_came(stage: Stage, ledger: Ledger) -> None:
+def test_a_hello_to_a_passthrough_host_is_forwarded_unchanged(stage: Stage, ledger: Ledger) -> None:
     sent = real_hello("opaque.example")
     tunnel(stage, "opaque.example:443")
 
@@ -180,7 +180,7 @@ def test_a_hello_to_an_opaque_host_goes_up_as_it_came(stage: Stage, ledger: Ledg
     assert ledger.decisions[0].scheme == "tls"
 
 
-def test_a_hello_to_an_opaque_host_must_agree_too(stage: Stage, ledger: Ledger) -> None:
+def test_a_hello_to_a_passthrough_host_must_agree_too(stage: Stage, ledger: Ledger) -> None:
     tunnel(stage, "opaque.example:443")
 
     assert stage.says(real_hello("example.com")) == DENIED_ALERT

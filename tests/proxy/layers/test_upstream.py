@@ -1,4 +1,4 @@
-"""The laws of an upstream connection: the judged name is verified, and only a true end is one."""
+"""The judged name of an upstream is verified, and only an orderly end counts as one."""
 
 import pytest
 
@@ -100,7 +100,7 @@ def test_an_answer_whose_tls_breaks_never_looks_whole(world: World, last: bytes)
     assert world.ledger.last.error == "upstream-cut-short"
 
 
-def test_an_upstream_that_said_goodbye_while_it_was_kept_is_dialled_anew(world: World) -> None:
+def test_an_upstream_that_sent_close_notify_while_idle_is_dialled_again(world: World) -> None:
     client = world.client()
     client.says(GET)
     origin = world.origin()

@@ -1,4 +1,4 @@
-"""Speaks TLS with a stage from memory: a client in front of the proxy, an origin behind it."""
+"""TLS in memory for a stage: a client in front of the proxy, an origin behind it."""
 
 import ssl
 from collections.abc import Sequence

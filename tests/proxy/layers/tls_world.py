@@ -1,4 +1,4 @@
-"""A proxy that opens TLS, with one authority for its clients and one for its upstreams."""
+"""A proxy that intercepts TLS, with one CA for its clients and one for its upstreams."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""bwrap holds COMMAND back until it is released, and an early end of it is an error."""
+"""bwrap holds COMMAND back until it is released, and an early exit of bwrap is an error."""
 
 import subprocess
 from dataclasses import replace
@@ -60,7 +60,7 @@ def test_a_sandbox_that_is_ended_ends_with_all_its_processes(box: Box) -> None:
 
 
 @pytest.mark.parametrize("script", ["", WRONG_PROCESS])
-def test_a_bwrap_that_ends_at_once_is_an_error(box: Box, tmp_path: Path, script: str) -> None:
+def test_a_bwrap_that_exits_immediately_is_an_error(box: Box, tmp_path: Path, script: str) -> None:
     # A script instead of bwrap, which rarely fails so early.
     program = tmp_path / "bwrap"
     program.write_text(f"#!/bin/sh\n{script}\nexit 1\n")
@@ -77,7 +77,7 @@ def test_a_bwrap_that_cannot_be_started_is_an_error(box: Box, tmp_path: Path) ->
         Bubblewrap.start(planned, seccomp.program())
 
 
-def test_signals_are_reset_only_by_an_env_that_can(box: Box) -> None:
+def test_signals_are_reset_only_if_env_supports_it(box: Box) -> None:
     planned = a_plan(box, "true")
 
     assert resets_signals(replace(planned, command=("/usr/bin/env", "--default-signal=INT", "sh")))

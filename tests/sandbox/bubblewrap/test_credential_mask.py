@@ -1,4 +1,4 @@
-"""A login that is replaced outside is covered at once, and only once."""
+"""A login that is replaced outside is covered immediately, and only once."""
 
 import subprocess
 import sys

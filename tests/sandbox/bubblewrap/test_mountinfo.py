@@ -1,4 +1,4 @@
-"""Tests that a sandbox that did not become what was planned is refused before its command runs."""
+"""A sandbox whose mounts do not match its plan is refused before its command runs."""
 
 import shutil
 import subprocess
@@ -32,32 +32,32 @@ def mounted(*, without: Path | None = None, more: str = "", root: str | None = N
     return "\n".join([*lines, more])
 
 
-def test_a_sandbox_as_planned_is_well() -> None:
+def test_a_sandbox_that_matches_its_plan_has_no_mismatch() -> None:
     assert mismatches(PLANNED, mounted(), "") == ()
 
 
-def test_a_guard_that_is_missing_is_seen() -> None:
+def test_a_missing_mount_is_reported() -> None:
     assert mismatches(PLANNED, mounted(without=VSCODE), "") == (VSCODE,)
 
 
-def test_a_mount_in_another_place_is_seen() -> None:
+def test_a_mount_at_another_path_is_reported() -> None:
     more = f"3 1 8:1 /home/ann/.ssh {HOME}/.ssh ro - ext4"
 
     assert mismatches(PLANNED, mounted(more=more), "") == (HOME / ".ssh",)
 
 
-def test_another_directory_in_the_place_of_a_guarded_one_is_seen() -> None:
+def test_a_directory_that_replaces_a_protected_one_is_reported() -> None:
     assert mismatches(PLANNED, mounted(root="/home/ann/.ssh"), "") == (VSCODE,)
 
 
-def test_a_file_system_of_the_machine_below_what_is_shown_is_well() -> None:
+def test_a_host_file_system_below_a_visible_path_is_no_mismatch() -> None:
     more = "3 1 8:2 / /usr/local\\040files ro - ext4"
 
     assert mismatches(PLANNED, mounted(more=more), more) == ()
     assert mismatches(PLANNED, mounted(more=more), "") == (Path("/usr/local files"),)
 
 
-def test_nothing_at_all_is_not_as_planned() -> None:
+def test_a_sandbox_without_mounts_does_not_match_its_plan() -> None:
     assert mismatches(PLANNED, "", "")
 
 
@@ -80,7 +80,7 @@ CHANGES: dict[str, Change] = {
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_a_directory_that_is_swapped_after_it_was_looked_at_is_noticed(
+def test_a_directory_that_is_swapped_after_planning_is_reported(
     box: Box, change: Change, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (box.project / ".vscode").mkdir()
@@ -105,7 +105,7 @@ def test_a_directory_that_is_swapped_after_it_was_looked_at_is_noticed(
 
 
 @pytest.mark.parametrize("keep_home", [False, True])
-def test_real_sandboxes_are_as_planned(box: Box, keep_home: bool) -> None:  # noqa: FBT001 - a case
+def test_real_sandboxes_match_their_plans(box: Box, keep_home: bool) -> None:  # noqa: FBT001 - a case
     subprocess.run(["git", "init", "-q", box.project], check=True)
     (box.project / ".vs code\\").mkdir()
     (box.project / ".env").touch()
@@ -126,7 +126,7 @@ def test_real_sandboxes_are_as_planned(box: Box, keep_home: bool) -> None:  # no
         host_facts.check_mounts(planned, pid)
 
 
-def test_a_link_in_what_is_shown_may_lead_to_what_is_shown_besides() -> None:
+def test_a_visible_link_may_lead_to_another_visible_path() -> None:
     # As npm has it: a link to a program, in a directory that the command itself lies in.
     link, program = Path("/opt/app/bin/claude"), Path("/opt/app/lib/claude")
     shown = Mount(MountKind.READ, Path("/opt/app"), Path("/opt/app"))
@@ -142,7 +142,7 @@ def test_a_link_in_what_is_shown_may_lead_to_what_is_shown_besides() -> None:
     assert link in mismatches(planned, mounted(more=there.splitlines()[0]), "")
 
 
-def test_a_directory_of_a_file_system_inside_the_project_is_well() -> None:
+def test_a_file_system_mounted_inside_the_project_is_no_mismatch() -> None:
     inside = PROJECT / "mnt" / "data"
     planned = replace(PLANNED, mounts=(*PLANNED.mounts, Mount(MountKind.WRITE, inside, inside)))
     machine = f"1 0 8:1 / / rw - ext4\n3 1 0:50 /volume {PROJECT}/mnt rw - tmpfs"

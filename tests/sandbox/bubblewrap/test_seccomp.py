@@ -61,7 +61,7 @@ def test_each_call_ends_as_the_filter_says(box: Box, program: FindProgram) -> No
     assert found == EXPECTED | foreign, done.err
 
 
-def test_the_init_process_of_the_sandbox_is_under_the_filter_too(box: Box) -> None:
+def test_the_init_process_of_the_sandbox_is_filtered_too(box: Box) -> None:
     assert "Seccomp:\t2" in box.sh("cat /proc/1/status").out
 
 
@@ -186,7 +186,7 @@ def test_what_programs_need_is_allowed(
 
 @pytest.mark.parametrize("architecture", seccomp.ARCHITECTURES)
 @pytest.mark.parametrize(("name", "arguments", "number"), DENIED_CALLS)
-def test_a_way_around_the_namespaces_is_denied(
+def test_a_call_that_bypasses_the_namespaces_is_denied(
     architecture: str, name: str, arguments: tuple[int, ...], number: int
 ) -> None:
     assert action(architecture, name, *arguments) == libseccomp.errno_action(number)
@@ -203,7 +203,7 @@ def test_a_call_too_new_for_libseccomp_is_denied(architecture: str) -> None:
 
 
 @pytest.mark.parametrize("number", [0, 20, 359, 467])
-def test_a_call_of_another_architecture_kills(number: int) -> None:
+def test_a_call_of_another_architecture_kills_the_process(number: int) -> None:
     intel, arm = libseccomp.ARCHITECTURES["x86_64"], libseccomp.ARCHITECTURES["aarch64"]
 
     assert {bpf.run(shipped("x86_64"), other, number) for other in (I386, arm)} == {KILL}
@@ -269,7 +269,7 @@ def test_this_machine_has_a_filter() -> None:
 
 
 @pytest.mark.parametrize("machine", ["riscv64", "i686", "armv7l", ""])
-def test_a_machine_without_a_filter_is_an_error_and_no_run(
+def test_a_machine_without_a_filter_is_an_error(
     machine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(platform, "machine", lambda: machine)

@@ -1,4 +1,4 @@
-"""What a dead launcher leaves of a sandbox is ended."""
+"""A sandbox whose launcher is gone is killed."""
 
 import os
 import select
@@ -51,13 +51,13 @@ class Guarded:
 
 @pytest.fixture
 def guarded() -> Iterator[Guarded]:
-    """A guard that has not been told anything."""
+    """A watchdog that has received nothing yet."""
     guarded = Guarded()
     yield guarded
     guarded.close()
 
 
-def test_a_sandbox_is_ended_when_its_launcher_is_gone(guarded: Guarded) -> None:
+def test_a_sandbox_is_killed_when_its_launcher_is_gone(guarded: Guarded) -> None:
     os.close(guarded.tell())
 
     guarded.ours.close()
@@ -67,7 +67,7 @@ def test_a_sandbox_is_ended_when_its_launcher_is_gone(guarded: Guarded) -> None:
     assert guarded.other.poll() is None
 
 
-def test_a_launcher_that_ends_without_hearing_the_answer_is_gone_too(guarded: Guarded) -> None:
+def test_a_launcher_that_ends_before_the_answer_counts_as_gone(guarded: Guarded) -> None:
     descriptor = os.pidfd_open(guarded.waiting.pid)
     socket.send_fds(guarded.ours, [b"init"], [descriptor])
     os.close(descriptor)
@@ -78,7 +78,7 @@ def test_a_launcher_that_ends_without_hearing_the_answer_is_gone_too(guarded: Gu
     assert guarded.guard.wait(60) == 0
 
 
-def test_a_launcher_that_ends_with_the_answer_unread_is_gone_too(guarded: Guarded) -> None:
+def test_a_launcher_that_ends_with_the_answer_unread_counts_as_gone(guarded: Guarded) -> None:
     descriptor = os.pidfd_open(guarded.waiting.pid)
     socket.send_fds(guarded.ours, [b"init"], [descriptor])
     os.close(descriptor)
@@ -90,7 +90,7 @@ def test_a_launcher_that_ends_with_the_answer_unread_is_gone_too(guarded: Guarde
     assert guarded.guard.wait(60) == 0
 
 
-def test_before_it_is_known_a_sandbox_is_known_by_its_pipe(guarded: Guarded) -> None:
+def test_a_sandbox_without_a_known_pid_is_found_by_its_pipe(guarded: Guarded) -> None:
     guarded.ours.close()
 
     assert guarded.waiting.wait(60) == -signal.SIGKILL
@@ -98,7 +98,7 @@ def test_before_it_is_known_a_sandbox_is_known_by_its_pipe(guarded: Guarded) -> 
     assert guarded.other.poll() is None
 
 
-def test_the_guard_ends_with_the_sandbox(guarded: Guarded) -> None:
+def test_the_watchdog_ends_with_the_sandbox(guarded: Guarded) -> None:
     with open(guarded.tell(), "rb", buffering=0) as descriptor:  # noqa: PTH123 - a descriptor
         guarded.waiting.kill()
         assert select.select([descriptor], [], [], 60)[0]
@@ -107,7 +107,7 @@ def test_the_guard_ends_with_the_sandbox(guarded: Guarded) -> None:
     assert guarded.guard.wait(60) == 0
 
 
-def test_nobody_else_holds_a_pipe_that_nobody_was_given() -> None:
+def test_a_pipe_that_was_not_passed_on_has_no_other_holder() -> None:
     reading, writing = os.pipe()
     try:
         assert watchdog.holders(reading) == []
@@ -116,7 +116,7 @@ def test_nobody_else_holds_a_pipe_that_nobody_was_given() -> None:
         os.close(writing)
 
 
-def test_the_guard_needs_no_package_and_no_environment() -> None:
+def test_the_watchdog_needs_no_package_and_no_environment() -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs, Path(os.devnull).open("rb") as gate:
         process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""Where there is no sandbox-exec, a run under it is an error and nothing is started."""
+"""Without sandbox-exec a run on macOS is an error, and nothing is started."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +32,7 @@ def test_without_sandbox_exec_nothing_is_run(
 
 
 @pytest.mark.parametrize("name", ["join", "verify"])
-def test_what_it_cannot_do_is_refused_and_not_left_out(
+def test_an_option_that_macos_lacks_is_refused_and_not_ignored(
     run_spec: RunSpec, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setattr(runner, "SANDBOX_EXEC", Path("/"))

@@ -1,4 +1,4 @@
-"""Tests the text of macOS profiles; none was ever run."""
+"""The text of macOS profiles is tested; no profile was ever used on a Mac."""
 
 import re
 from dataclasses import replace
@@ -58,11 +58,11 @@ def paths_of(profile: str, *rule: str) -> set[str]:
     return found
 
 
-def test_all_is_denied_that_is_not_listed() -> None:
+def test_everything_that_is_not_listed_is_denied() -> None:
     assert forms(belt().profile)[:2] == [["version", "1"], ["deny", "default"]]
 
 
-def test_only_the_proxys_port_and_the_way_back_of_a_login_are_open() -> None:
+def test_only_the_proxys_port_and_login_callback_ports_are_open() -> None:
     network = [form for form in forms(belt().profile) if "network" in form[1]]
 
     assert network == [
@@ -79,7 +79,7 @@ def test_without_a_network_no_port_is_open() -> None:
     assert [form for form in forms(profile) if "network" in form[1]] == [["deny", "network*"]]
 
 
-def test_only_the_project_and_what_the_profile_names_is_written() -> None:
+def test_only_the_project_and_the_profiles_paths_are_writable() -> None:
     assert paths_of(belt().profile, "allow", "file-write*") == {
         str(PROJECT),
         str(HOME / ".claude"),
@@ -88,7 +88,7 @@ def test_only_the_project_and_what_the_profile_names_is_written() -> None:
     }
 
 
-def test_what_is_never_shown_is_denied_last() -> None:
+def test_protected_paths_are_denied_last() -> None:
     last = forms(belt(facts=some_facts(paths(HOME / ".ssh"))).profile)[-1]
 
     assert last[:3] == ["deny", "file-read*", "file-write*"]
@@ -97,7 +97,7 @@ def test_what_is_never_shown_is_denied_last() -> None:
     assert str(HOME / ".claude") not in denied
 
 
-def test_a_link_is_denied_where_it_leads() -> None:
+def test_a_link_is_denied_at_its_target() -> None:
     found = paths(Path("/data/ssh"), links={HOME / ".ssh": Path("/data/ssh")})
 
     assert "/data/ssh" in paths_of(
@@ -115,14 +115,14 @@ def test_the_home_is_read_only_where_the_profile_says_so() -> None:
     assert run_spec.index(["deny", "file-read*"]) < len(run_spec) - 1
 
 
-def test_what_is_obeyed_outside_cannot_be_written() -> None:
+def test_files_that_programs_outside_obey_cannot_be_written() -> None:
     guarded = paths_of(belt().profile, "deny", "file-write*")
 
     assert str(PROJECT / ".git/hooks") in guarded
     assert str(HOME / ".claude/settings.json") in guarded
 
 
-def test_the_key_chain_and_launch_services_are_not_asked() -> None:
+def test_the_keychain_and_launch_services_are_denied() -> None:
     profile = belt().profile
 
     assert "SecurityServer" not in profile
@@ -130,7 +130,7 @@ def test_the_key_chain_and_launch_services_are_not_asked() -> None:
     assert "appleevent" not in profile
 
 
-def test_the_command_is_named_by_its_whole_path() -> None:
+def test_the_command_is_given_by_its_absolute_path() -> None:
     program = Program(Path("/opt/claude"), Path("/opt/claude"), (), (Path("/opt/claude"),))
     started = belt(a_spec(command=("claude", "-p", "hi")), some_facts(program=program))
 
@@ -142,7 +142,7 @@ def test_the_command_is_named_by_its_whole_path() -> None:
     assert belt(a_spec()).argv[3:] == ("/usr/bin/true",)
 
 
-def test_clients_are_led_to_the_proxys_own_port() -> None:
+def test_clients_are_pointed_to_the_proxys_own_port() -> None:
     found = belt().environment
 
     assert found["HTTPS_PROXY"] == "http://127.0.0.1:3128"
@@ -153,7 +153,7 @@ def test_clients_are_led_to_the_proxys_own_port() -> None:
 
 
 @given(name=st.text(min_size=1, max_size=30))
-def test_no_name_of_a_directory_can_add_a_rule(name: str) -> None:
+def test_a_directory_name_cannot_add_a_rule(name: str) -> None:
     project = Path("/Users/ann") / name.replace("/", "-")
     found = paths(project)
     facts = replace(some_facts(found))
@@ -176,6 +176,6 @@ def test_a_quoted_path_reads_as_itself(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["a\nb", "a\0b", "a\x1bb", "a\u202eb", "\udcff"])
-def test_a_path_that_has_no_safe_spelling_is_refused(text: str) -> None:
+def test_a_path_that_cannot_be_quoted_safely_is_refused(text: str) -> None:
     with pytest.raises(ConfigError):
         quoted(text)

@@ -1,4 +1,4 @@
-"""What stays outside of a run: the credentials, and whatever holds them or would stand for them."""
+"""Credentials, and variables and files that contain them, stay outside of a run."""
 
 from pathlib import Path
 
@@ -90,7 +90,7 @@ def planned(
         (Form.BEARER, CONSOLE, TOKEN),
     ],
 )
-def test_claude_code_finds_its_placeholder_where_it_looks_for_a_login_of_that_kind(
+def test_claude_code_gets_its_placeholder_in_the_variable_for_that_kind_of_login(
     form: Form, value: str, variable: str
 ) -> None:
     found = kept(a_binding(form=form), value=value)
@@ -99,11 +99,11 @@ def test_claude_code_finds_its_placeholder_where_it_looks_for_a_login_of_that_ki
 
 
 @pytest.mark.parametrize("host", ["*.anthropic.com", ".anthropic.com"])
-def test_a_pattern_that_covers_the_api_is_the_apis(host: str) -> None:
+def test_a_pattern_that_covers_the_api_counts_as_the_api(host: str) -> None:
     assert dict(kept(a_binding(host)).placeholders) == {TOKEN: PLACEHOLDER}
 
 
-def test_variables_that_are_named_are_the_ones() -> None:
+def test_named_variables_replace_the_default_ones() -> None:
     binding = a_binding("api.github.com", name="github", variables=("GH_TOKEN", "GITHUB_TOKEN"))
 
     found = kept(binding)
@@ -112,24 +112,24 @@ def test_variables_that_are_named_are_the_ones() -> None:
     assert found.logins == ()
 
 
-def test_another_host_has_no_variable_unless_one_is_named() -> None:
+def test_another_host_has_no_variable_by_default() -> None:
     assert kept(a_binding("api.github.com", name="github")).placeholders == ()
 
 
-def test_of_two_credentials_for_one_variable_the_first_is_taken() -> None:
+def test_the_first_of_two_credentials_for_one_variable_wins() -> None:
     second = a_binding(name="second", placeholder="another-placeholder")
 
     assert dict(kept(a_binding(), second).placeholders) == {TOKEN: PLACEHOLDER}
 
 
-def test_without_credentials_nothing_is_kept() -> None:
+def test_without_credentials_nothing_is_withheld() -> None:
     assert kept(ANTHROPIC_API_KEY=CONSOLE) == CredentialIsolation()
 
 
 # --- which variables stay outside
 
 
-def test_every_login_of_the_api_stays_outside_where_one_is_put_in() -> None:
+def test_every_login_of_the_api_stays_outside_if_one_is_injected() -> None:
     assert kept(a_binding()).withheld >= CLAUDE_VARIABLES - {TOKEN}
 
 
@@ -139,7 +139,7 @@ def test_the_variable_that_a_credential_is_read_from_stays_outside() -> None:
     assert kept(binding).withheld == {"MY_KEY"}
 
 
-def test_a_variable_that_holds_the_value_stays_outside_whatever_it_is_called() -> None:
+def test_a_variable_that_contains_the_value_stays_outside_whatever_its_name() -> None:
     binding = a_binding("api.github.com", source=KeyringSource("github", "ann"))
 
     found = kept(binding, REMOTE=f"https://ann:{CONSOLE}@github.com/", EDITOR="vim")
@@ -147,7 +147,7 @@ def test_a_variable_that_holds_the_value_stays_outside_whatever_it_is_called() -
     assert found.withheld == {"KEY", "REMOTE"} - {"KEY"}
 
 
-def test_a_value_of_few_letters_is_looked_for_nowhere() -> None:
+def test_a_short_value_is_not_searched_for() -> None:
     assert (
         kept(a_binding("x.test", source=SystemdSource("x")), value="a", EDITOR="vi a")
         == CredentialIsolation()
@@ -172,7 +172,7 @@ def test_the_sandbox_has_the_placeholder_and_no_login() -> None:
     assert CONSOLE not in " ".join(made.argv)
 
 
-def test_what_is_held_back_is_said() -> None:
+def test_a_withheld_variable_is_reported() -> None:
     made = planned(kept(a_binding()), ANTHROPIC_API_KEY=CONSOLE)
 
     assert made.notes == (
@@ -180,11 +180,11 @@ def test_what_is_held_back_is_said() -> None:
     )
 
 
-def test_nothing_is_said_where_nothing_is_held_back() -> None:
+def test_nothing_is_reported_if_nothing_is_withheld() -> None:
     assert planned(kept(a_binding())).notes == ()
 
 
-def test_what_a_profile_sets_is_held_back_too() -> None:
+def test_a_variable_that_a_profile_sets_is_withheld_too() -> None:
     profile = Profile("own", set_env=(("ANTHROPIC_API_KEY", CONSOLE),))
 
     made = planned(kept(a_binding()), profile)
@@ -194,7 +194,7 @@ def test_what_a_profile_sets_is_held_back_too() -> None:
 
 
 @pytest.mark.parametrize("name", ["ANTHROPIC_API_KEY", "KEY", "OTHER"])
-def test_what_stays_outside_cannot_be_passed(name: str) -> None:
+def test_a_withheld_variable_cannot_be_passed(name: str) -> None:
     environ = {"ANTHROPIC_API_KEY": "one", "KEY": CONSOLE, "OTHER": f"x{CONSOLE}"}
     spec = a_spec(pass_env=(name,), isolation=kept(a_binding(), **environ))
 
@@ -205,14 +205,14 @@ def test_what_stays_outside_cannot_be_passed(name: str) -> None:
     assert CONSOLE not in "".join(caught.value.lines())
 
 
-def test_nor_can_what_has_a_placeholder() -> None:
+def test_a_variable_with_a_placeholder_cannot_be_passed() -> None:
     spec = a_spec(pass_env=(TOKEN,), isolation=kept(a_binding()))
 
     with pytest.raises(ConfigError, match="set for the run itself"):
         plan_sandbox(spec, some_facts(environ={"PATH": "/usr/bin", TOKEN: "x"}))
 
 
-def test_the_users_own_login_is_hidden_by_an_empty_file() -> None:
+def test_the_users_own_login_is_masked_by_an_empty_file() -> None:
     made = planned(kept(a_binding()))
 
     [mount] = [mount for mount in made.mounts if mount.at == LOGIN]
@@ -220,25 +220,25 @@ def test_the_users_own_login_is_hidden_by_an_empty_file() -> None:
     assert LOGIN in made.masked
 
 
-def test_so_is_the_one_in_a_directory_of_settings_that_the_user_has_named() -> None:
+def test_the_login_in_a_named_settings_directory_is_masked_too() -> None:
     found = kept(a_binding(), CLAUDE_CONFIG_DIR="/elsewhere")
 
     assert found.logins == (LOGIN, Path("/elsewhere/.credentials.json"))
 
 
-def test_it_is_seen_where_it_is_the_one_that_is_pinned() -> None:
+def test_a_pinned_login_is_visible() -> None:
     made = planned(kept(a_pin()))
 
     assert LOGIN not in made.masked
 
 
-def test_it_may_be_what_the_credential_is_read_from() -> None:
+def test_the_users_own_login_may_be_the_source_of_a_credential() -> None:
     binding = a_binding(source=FileSource(LOGIN, ("claudeAiOauth", "accessToken")))
 
     assert LOGIN in planned(kept(binding)).masked
 
 
-def test_a_credential_that_stands_in_a_file_is_told_if_the_file_is_seen() -> None:
+def test_a_visible_file_that_contains_a_credential_is_reported() -> None:
     seen, hidden = PROJECT / ".env", PROJECT / ".envrc"
     isolation = CredentialIsolation(exposed=(seen, hidden, HOME / ".npmrc"))
     found = paths(files=(seen, hidden, HOME / ".npmrc"))
@@ -253,7 +253,7 @@ def test_a_credential_that_stands_in_a_file_is_told_if_the_file_is_seen() -> Non
 
 
 @pytest.mark.parametrize("path", [PROJECT / "key", HOME / ".claude/key", Path("/usr/share/key")])
-def test_a_credentials_file_that_would_be_seen_is_an_error(path: Path) -> None:
+def test_a_visible_credential_file_is_an_error(path: Path) -> None:
     found = paths(HOME / ".claude", files=(path,))
     spec = a_spec(profile=CLAUDE, isolation=kept(a_binding(source=FileSource(path))))
 
@@ -263,7 +263,7 @@ def test_a_credentials_file_that_would_be_seen_is_an_error(path: Path) -> None:
     assert caught.value.where == str(path)
 
 
-def test_so_is_one_that_a_link_leads_to() -> None:
+def test_a_credential_file_behind_a_visible_link_is_an_error() -> None:
     link = HOME / "keys/link"
     found = paths(HOME / "keys", files=(PROJECT / "key",), links={link: PROJECT / "key"})
     spec = a_spec(isolation=kept(a_binding(source=FileSource(link))))
@@ -272,18 +272,18 @@ def test_so_is_one_that_a_link_leads_to() -> None:
         plan_sandbox(spec, some_facts(found))
 
 
-def test_one_that_the_project_hides_is_none() -> None:
+def test_a_credential_file_that_the_project_hides_is_no_error() -> None:
     path = PROJECT / "key"
     spec = a_spec(hide=("key",), isolation=kept(a_binding(source=FileSource(path))))
 
     assert path in plan_sandbox(spec, some_facts(paths(files=(path,)))).masked
 
 
-def test_one_that_nobody_inside_sees_is_none() -> None:
+def test_a_credential_file_that_is_not_visible_is_no_error() -> None:
     planned(kept(a_binding(source=FileSource(HOME / "keys/key"))))
 
 
-def test_a_pinned_login_may_be_read_inside_and_not_be_written() -> None:
+def test_a_pinned_login_is_readable_and_not_writable() -> None:
     seen, written = HOME / "keys/key", HOME / ".claude/key"
     found = paths(HOME / ".claude", HOME / "keys", files=(seen, written))
 
@@ -311,7 +311,7 @@ def test_a_command_that_the_sandbox_could_write_is_an_error() -> None:
 # --- the gateway
 
 
-def test_a_gateway_stands_for_the_api_and_takes_any_token() -> None:
+def test_a_gateway_replaces_the_api_and_accepts_any_token() -> None:
     isolation = isolation_for_gateway(9053, EnvironmentSource("PROXY_API_KEY"), {}, HOME)
 
     made = planned(
@@ -325,7 +325,7 @@ def test_a_gateway_stands_for_the_api_and_takes_any_token() -> None:
     assert LOGIN in made.masked
 
 
-def test_gateway_and_credentials_go_together_and_the_gateways_token_is_taken() -> None:
+def test_a_gateways_token_takes_precedence_over_a_placeholder() -> None:
     gateway = isolation_for_gateway(9053, FileSource(HOME / "keys/key"), {}, HOME)
 
     found = combined(kept(a_binding()), gateway)
@@ -339,7 +339,7 @@ def test_gateway_and_credentials_go_together_and_the_gateways_token_is_taken() -
 # --- a real sandbox
 
 
-def test_inside_there_is_an_empty_login_and_the_placeholder(box: Box) -> None:
+def test_the_sandbox_has_an_empty_login_and_the_placeholder(box: Box) -> None:
     (box.home / ".claude").mkdir()
     login = box.home / ".claude/.credentials.json"
     login.write_text('{"claudeAiOauth": {"accessToken": "REAL"}}')

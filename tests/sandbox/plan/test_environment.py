@@ -1,4 +1,4 @@
-"""Few variables of the user come in, and none can replace those of the proxy."""
+"""Few of the user's variables are passed on, and none can replace those of the proxy."""
 
 import pytest
 
@@ -16,7 +16,7 @@ from tests.sandbox.boxes import (
 from tests.sandbox.plan.plans import refused
 
 
-def test_few_variables_of_the_users_come_in() -> None:
+def test_few_of_the_users_variables_are_passed_on() -> None:
     given_variables = {
         "PATH": "/usr/bin",
         "LC_TIME": "C",
@@ -42,7 +42,7 @@ def test_few_variables_of_the_users_come_in() -> None:
     }
 
 
-def test_every_client_is_led_to_the_relay_and_socks_stands_in_one_variable_alone() -> None:
+def test_every_client_is_pointed_to_the_relay_and_one_variable_names_socks() -> None:
     found = plan_sandbox(a_spec(), some_facts()).environment
 
     assert found["HTTPS_PROXY"] == found["https_proxy"] == "http://127.0.0.1:3128"
@@ -67,7 +67,7 @@ def test_a_profile_sets_and_passes_but_cannot_change_the_proxy() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "expected"),
     [
         ("TOKEN", "is not set"),
         ("TOKEN=x", "not its value"),
@@ -78,8 +78,8 @@ def test_a_profile_sets_and_passes_but_cannot_change_the_proxy() -> None:
         ("DOCKER_HOST", "a socket"),
     ],
 )
-def test_a_variable_that_cannot_be_passed_is_an_error(name: str, told: str) -> None:
+def test_a_variable_that_cannot_be_passed_is_an_error(name: str, expected: str) -> None:
     error = refused(a_spec(pass_env=(name,)), some_facts(environ={"HTTPS_PROXY": "x"}))
 
-    assert told in error.what
+    assert expected in error.what
     assert "=x" not in (error.where or "")

@@ -56,7 +56,7 @@ def test_only_a_writable_mount_that_is_nearest_makes_a_path_writable() -> None:
     assert not layout.is_written(WORK / "fixed")
 
 
-def test_a_directory_above_a_mask_is_a_mount_of_its_own_and_cannot_be_renamed() -> None:
+def test_a_directory_above_a_mask_is_a_mount_and_cannot_be_renamed() -> None:
     layout = a_layout(shown(WORK, kind=MountKind.WRITE))
 
     layout.pin_above(WORK / "a/b/secret")
@@ -64,7 +64,7 @@ def test_a_directory_above_a_mask_is_a_mount_of_its_own_and_cannot_be_renamed() 
     assert [mount.at for mount in layout.mounts()] == [WORK, WORK / "a", WORK / "a/b"]
 
 
-def test_a_generated_file_has_a_placeholder_for_its_contents() -> None:
+def test_a_generated_file_has_a_placeholder_for_its_content() -> None:
     layout = Layout()
 
     layout.add_file(Path("/etc/hosts"), b"127.0.0.1 localhost\n")

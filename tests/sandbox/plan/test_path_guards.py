@@ -33,7 +33,7 @@ from tests.sandbox.plan.plans import is_covered, refused, triples
     "name", [".ssh", ".aws/config", ".gnupg", ".kube/config", ".docker", ".mozilla"]
 )
 @pytest.mark.parametrize("option", ["allow_ro", "allow_rw"])
-def test_what_is_never_shown_cannot_be_asked_for(name: str, option: str) -> None:
+def test_a_protected_path_cannot_be_allowed(name: str, option: str) -> None:
     path = HOME / name
 
     error = refused(a_spec(**{option: (path,)}), some_facts(paths(path)))
@@ -44,24 +44,24 @@ def test_what_is_never_shown_cannot_be_asked_for(name: str, option: str) -> None
 @pytest.mark.parametrize(
     "path", [CONFDIR, STATEDIR, STATEDIR / "audit", Path("/run/user/1000/bus")]
 )
-def test_neither_policy_nor_audit_nor_the_bus_can_be_asked_for(path: Path) -> None:
+def test_the_policy_the_audit_log_and_the_session_bus_cannot_be_allowed(path: Path) -> None:
     assert "is never shown" in refused(a_spec(allow_ro=(path,)), some_facts(paths(path))).what
 
 
-def test_a_link_to_what_is_never_shown_cannot_be_asked_for() -> None:
+def test_a_link_to_a_protected_path_cannot_be_allowed() -> None:
     found = paths(HOME / ".ssh", links={HOME / "keys": HOME / ".ssh"})
 
     assert "is never shown" in refused(a_spec(allow_ro=(HOME / "keys",)), some_facts(found)).what
 
 
-def test_where_a_never_shown_link_leads_cannot_be_asked_for() -> None:
+def test_the_target_of_a_protected_link_cannot_be_allowed() -> None:
     dotfiles = Path("/data/dotfiles/ssh")
     found = paths(dotfiles, links={HOME / ".ssh": dotfiles})
 
     assert "is never shown" in refused(a_spec(allow_ro=(dotfiles,)), some_facts(found)).what
 
 
-def test_a_directory_around_what_is_never_shown_cannot_be_written() -> None:
+def test_a_directory_that_contains_a_protected_path_cannot_be_writable() -> None:
     data = Path("/data")
     found = paths(data, data / "ssh", links={HOME / ".ssh": data / "ssh"})
 
@@ -75,7 +75,9 @@ def test_a_directory_around_what_is_never_shown_cannot_be_written() -> None:
         *(str(HOME), str(CONFDIR), str(CONFDIR.parent), str(HOME / ".ssh/x"), str(STATEDIR / "x")),
     ],
 )
-def test_a_project_is_neither_the_home_nor_the_system_nor_around_a_secret(project: str) -> None:
+def test_a_project_cannot_be_the_home_a_system_directory_or_contain_a_protected_path(
+    project: str,
+) -> None:
     error = refused(a_spec(project=Path(project)), some_facts(paths(Path(project))))
 
     assert "--dir" in (error.fix or "")
@@ -88,31 +90,31 @@ def test_a_project_that_is_a_link_to_the_home_is_refused() -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/etc", "/run", "/dev/sda", "/proc/1", "/sys"])
-def test_what_is_made_anew_cannot_be_asked_for(path: str) -> None:
+def test_a_generated_directory_cannot_be_allowed(path: str) -> None:
     refused(a_spec(allow_ro=(Path(path),)), some_facts(paths(Path(path))))
 
 
 @pytest.mark.parametrize("path", [HOME, HOME.parent, Path("/usr"), Path("/tmp")])
-def test_neither_the_home_nor_the_system_can_be_written(path: Path) -> None:
+def test_the_home_and_system_directories_cannot_be_writable(path: Path) -> None:
     refused(a_spec(allow_rw=(path,)), some_facts(paths(path)))
 
 
 @pytest.mark.parametrize("name", [".ssh/", ".config/", "./", ".local/state/claude-proxy/x"])
-def test_a_profile_cannot_write_what_is_never_shown(name: str) -> None:
+def test_a_profile_cannot_make_a_protected_path_writable(name: str) -> None:
     profile = Profile("own", home_write=(name,))
     found = paths(HOME / ".ssh", HOME / ".config")
 
     assert "own" in (refused(a_spec(profile=profile), some_facts(found)).where or "")
 
 
-def test_a_profile_cannot_write_by_a_link_to_what_is_never_shown() -> None:
+def test_a_profile_cannot_make_a_link_to_a_protected_path_writable() -> None:
     found = paths(HOME / ".ssh", links={HOME / ".claude": HOME / ".ssh"})
 
     assert "is never shown" in refused(a_spec(profile=CLAUDE), some_facts(found)).what
 
 
 @pytest.mark.parametrize("home", ["/", "/usr/sbin", "/run/ann"])
-def test_a_home_that_is_the_systems_cannot_be_hidden(home: str) -> None:
+def test_a_home_in_a_system_directory_is_refused(home: str) -> None:
     user = User("ann", 1000, 1000, Path(home))
     found = paths(Path("/data/p"))
 
@@ -143,7 +145,7 @@ NAMES = st.sampled_from(
     links=st.dictionaries(NAMES, NAMES, max_size=3),
     keep=st.booleans(),
 )
-def test_nothing_that_is_never_shown_is_ever_mounted(
+def test_a_protected_path_is_never_mounted(
     ro: list[str],
     rw: list[str],
     links: dict[str, str],

@@ -1,4 +1,4 @@
-"""Tests what a run sees: as a plan, without a machine, and in a real sandbox."""
+"""What a run sees: tested as a plan, without a machine, and in a real sandbox."""
 
 import subprocess
 from dataclasses import replace
@@ -32,7 +32,7 @@ from tests.sandbox.plan.plans import read, refused, triples, written
 # Namespaces and the command
 
 
-def test_a_run_has_namespaces_of_its_own_and_no_capability() -> None:
+def test_a_run_has_its_own_namespaces_and_no_capability() -> None:
     options = plan_sandbox(a_spec(), some_facts()).options
 
     assert {f"--unshare-{name}" for name in ("user", "net", "pid", "ipc", "uts")} <= {*options}
@@ -41,7 +41,7 @@ def test_a_run_has_namespaces_of_its_own_and_no_capability() -> None:
     assert options[options.index("--chdir") + 1] == str(PROJECT)
 
 
-def test_the_terminal_is_shared_only_with_the_filter_that_keeps_it_from_being_typed_into() -> None:
+def test_the_terminal_is_shared_only_if_the_filter_denies_typing_into_it() -> None:
     with_filter = plan_sandbox(a_spec(), some_facts()).options
     without = plan_sandbox(a_spec(seccomp=False), some_facts()).options
 
@@ -51,11 +51,11 @@ def test_the_terminal_is_shared_only_with_the_filter_that_keeps_it_from_being_ty
     assert {"--new-session", "--disable-userns"} <= {*without}
 
 
-def test_a_network_of_its_own_is_there_whether_the_proxy_is_wanted_or_not() -> None:
+def test_a_run_has_its_own_network_namespace_with_and_without_a_proxy() -> None:
     assert "--unshare-net" in plan_sandbox(a_spec(network=NetworkMode.NONE), some_facts()).options
 
 
-def test_an_unfiltered_run_has_the_network_of_the_machine_and_finds_names_as_it_does() -> None:
+def test_an_unfiltered_run_has_the_hosts_network_and_name_resolution() -> None:
     facts = some_facts(resolver={"/etc/resolv.conf": b"nameserver 192.0.2.53\n"})
 
     planned = plan_sandbox(a_spec(network=NetworkMode.OPEN), facts)
@@ -65,13 +65,13 @@ def test_an_unfiltered_run_has_the_network_of_the_machine_and_finds_names_as_it_
     assert "https_proxy" not in planned.environment
 
 
-def test_a_filtered_run_learns_nothing_of_how_the_machine_finds_names() -> None:
+def test_a_filtered_run_does_not_see_the_hosts_name_resolution() -> None:
     facts = some_facts(resolver={"/etc/resolv.conf": b"nameserver 192.0.2.53\n"})
 
     assert b"nameserver 192.0.2.53\n" not in plan_sandbox(a_spec(), facts).files.values()
 
 
-def test_the_command_takes_signals_again_where_env_can_arrange_it() -> None:
+def test_the_command_gets_default_signals_if_env_supports_it() -> None:
     env = Path("/usr/bin/env")
 
     assert plan_sandbox(a_spec(), some_facts(default_signal=env)).command == (
@@ -82,7 +82,7 @@ def test_the_command_takes_signals_again_where_env_can_arrange_it() -> None:
     assert plan_sandbox(a_spec(), some_facts()).command == ("/usr/bin/true",)
 
 
-def test_a_shell_is_the_users_own_where_it_is_seen_inside() -> None:
+def test_the_users_shell_is_used_if_it_is_visible_inside() -> None:
     own = some_facts(environ={"SHELL": "/usr/bin/bash"})
     elsewhere = some_facts(environ={"SHELL": "/home/ann/sh"})
 
@@ -93,7 +93,7 @@ def test_a_shell_is_the_users_own_where_it_is_seen_inside() -> None:
 # Files
 
 
-def test_the_project_is_written_and_the_system_read() -> None:
+def test_the_project_is_writable_and_the_system_read_only() -> None:
     planned = plan_sandbox(a_spec(), some_facts())
 
     assert str(PROJECT) in written(planned)
@@ -107,7 +107,7 @@ def test_a_merged_usr_keeps_its_links() -> None:
     assert ("/usr/lib", "/lib") in triples(plan_sandbox(a_spec(), some_facts(found)), "symlink")
 
 
-def test_the_home_is_empty_but_for_what_the_profile_names() -> None:
+def test_the_home_is_empty_except_for_the_profiles_paths() -> None:
     found = paths(HOME / "other", files=[HOME / ".gitconfig"])
     planned = plan_sandbox(a_spec(), some_facts(found))
 
@@ -116,7 +116,7 @@ def test_the_home_is_empty_but_for_what_the_profile_names() -> None:
     assert "--tmpfs" in planned.options
 
 
-def test_what_a_profile_writes_is_made_if_it_is_missing() -> None:
+def test_a_profiles_writable_path_is_created_if_it_is_missing() -> None:
     planned = plan_sandbox(a_spec(profile=CLAUDE), some_facts())
 
     assert [(each.path.name, each.kind, each.content) for each in planned.to_create] == [
@@ -126,7 +126,7 @@ def test_what_a_profile_writes_is_made_if_it_is_missing() -> None:
     assert {str(HOME / ".claude"), str(HOME / ".claude.json")} <= written(planned)
 
 
-def test_settings_that_are_obeyed_outside_are_read_only_below_what_is_written() -> None:
+def test_settings_that_programs_outside_obey_are_read_only_in_writable_directories() -> None:
     profile = replace(CLAUDE, home_protect=(".claude/settings.json", ".claude/hooks"))
     settings = HOME / ".claude/settings.json"
     found = paths(HOME / ".claude", files=[settings, HOME / ".claude.json"])
@@ -137,7 +137,7 @@ def test_settings_that_are_obeyed_outside_are_read_only_below_what_is_written() 
     assert HOME / ".claude/hooks" in planned.watched
 
 
-def test_a_directory_around_what_is_never_shown_is_shown_without_it() -> None:
+def test_a_directory_that_contains_a_protected_path_is_shown_without_it() -> None:
     data = Path("/data")
     found = paths(data, data / "ssh", links={HOME / ".ssh": data / "ssh"})
 
@@ -148,7 +148,7 @@ def test_a_directory_around_what_is_never_shown_is_shown_without_it() -> None:
     assert order.index(str(data / "ssh")) > order.index(str(data))
 
 
-def test_a_mask_is_also_where_a_link_shows_the_same_directory_again() -> None:
+def test_a_mask_covers_every_path_that_shows_the_same_directory() -> None:
     found = paths(Path("/data"), files=[Path("/data/npmrc")])
     found[HOME / "link"] = PathInfo(PathKind.DIRECTORY, Path("/data"), "/data")
     found[HOME / ".npmrc"] = PathInfo(PathKind.FILE, Path("/data/npmrc"), "/data/npmrc")
@@ -158,7 +158,7 @@ def test_a_mask_is_also_where_a_link_shows_the_same_directory_again() -> None:
     assert {Path("/data/npmrc"), HOME / "link/npmrc"} <= {*planned.masked}
 
 
-def test_a_kept_home_is_only_read_and_shown_without_secrets() -> None:
+def test_a_kept_home_is_read_only_and_shown_without_secrets() -> None:
     found = paths(HOME / ".ssh", HOME / ".cache", files=[HOME / ".npmrc", HOME / ".bash_history"])
 
     planned = plan_sandbox(a_spec(keep_home=True), some_facts(found))
@@ -168,7 +168,7 @@ def test_a_kept_home_is_only_read_and_shown_without_secrets() -> None:
     assert masked <= {*planned.masked}
 
 
-def test_a_secret_that_is_named_itself_is_shown() -> None:
+def test_a_secret_that_is_named_is_shown() -> None:
     found = paths(files=[HOME / ".npmrc"])
 
     planned = plan_sandbox(a_spec(allow_ro=(HOME / ".npmrc",)), some_facts(found))
@@ -177,7 +177,7 @@ def test_a_secret_that_is_named_itself_is_shown() -> None:
     assert planned.masked == ()
 
 
-def test_a_project_that_is_asked_for_read_only_is_read_only() -> None:
+def test_a_project_named_by_allow_ro_is_read_only() -> None:
     planned = plan_sandbox(a_spec(allow_ro=(PROJECT,)), some_facts())
 
     assert str(PROJECT) in read(planned)
@@ -188,7 +188,7 @@ def test_a_project_that_does_not_exist_is_an_error() -> None:
     assert "does not exist" in refused(a_spec(project=Path("/data/none"))).what
 
 
-def test_what_is_not_there_cannot_be_asked_for() -> None:
+def test_a_missing_path_cannot_be_allowed() -> None:
     assert "this path does not exist" in refused(a_spec(allow_ro=(Path("/data/x"),))).what
 
 
@@ -201,7 +201,7 @@ def test_a_toolchain_that_leads_to_a_secret_is_not_shown() -> None:
 # What the user's own programs obey outside
 
 
-def test_what_the_users_own_programs_obey_is_read_only() -> None:
+def test_files_that_the_users_programs_obey_are_read_only() -> None:
     git = PROJECT / ".git"
     found = paths(
         git, git / "hooks", PROJECT / ".vscode", files=[git / "config", PROJECT / ".envrc"]
@@ -215,7 +215,7 @@ def test_what_the_users_own_programs_obey_is_read_only() -> None:
     assert PROJECT / ".idea" in planned.watched
 
 
-def test_a_guard_is_lifted_where_it_is_asked_for() -> None:
+def test_allow_rw_makes_a_read_only_path_writable() -> None:
     git = PROJECT / ".git"
     found = paths(git, git / "hooks", files=[git / "config"])
 
@@ -227,7 +227,7 @@ def test_a_guard_is_lifted_where_it_is_asked_for() -> None:
     assert str(git / "hooks") in read(planned)
 
 
-def test_hooks_that_are_not_there_cannot_be_added(box: Box) -> None:
+def test_missing_hooks_cannot_be_added(box: Box) -> None:
     subprocess.run(["git", "init", "-q", "--template=", box.project], check=True)
 
     done = box.sh("mkdir -p .git/hooks; echo bad > .git/hooks/pre-commit")
@@ -236,7 +236,7 @@ def test_hooks_that_are_not_there_cannot_be_added(box: Box) -> None:
     assert list((box.project / ".git/hooks").iterdir()) == []
 
 
-def test_asking_for_more_than_the_project_lifts_no_guard() -> None:
+def test_allow_rw_for_more_than_the_project_keeps_its_read_only_paths() -> None:
     around = Path("/data")
     project = around / "p"
     found = paths(around, project, files=[project / ".envrc"])
@@ -246,7 +246,7 @@ def test_asking_for_more_than_the_project_lifts_no_guard() -> None:
     assert str(project / ".envrc") in read(planned)
 
 
-def test_a_link_in_the_place_of_a_guarded_file_is_watched_and_what_it_leads_to_guarded() -> None:
+def test_a_link_instead_of_a_read_only_file_is_watched_and_its_target_read_only() -> None:
     found = paths(PROJECT / "x", links={PROJECT / ".vscode": PROJECT / "x"})
 
     planned = plan_sandbox(a_spec(), some_facts(found))
@@ -263,7 +263,7 @@ def test_a_link_out_of_the_project_shows_nothing() -> None:
     assert str(elsewhere) not in read(plan_sandbox(a_spec(), some_facts(found)))
 
 
-def test_a_projects_file_hides_and_write_protects() -> None:
+def test_a_projects_file_hides_paths_and_makes_them_read_only() -> None:
     found = paths(PROJECT / "a/secrets", PROJECT / "docs", files=[PROJECT / ".env"])
 
     planned = plan_sandbox(
@@ -275,7 +275,7 @@ def test_a_projects_file_hides_and_write_protects() -> None:
     assert str(PROJECT / "a") in written(planned), "the way to what is hidden cannot be moved"
 
 
-def test_a_worktree_has_its_repository_and_guards_it() -> None:
+def test_a_worktree_has_its_repository_with_read_only_settings() -> None:
     common = HOME / "main/.git"
     git = common / "worktrees/w"
     found = paths(common, git, common / "hooks", files=[common / "config", PROJECT / ".git"])
@@ -332,8 +332,8 @@ def test_a_program_that_the_project_links_to_elsewhere_is_refused() -> None:
 # Variables
 
 
-def test_every_question_of_a_plan_is_asked_before() -> None:
-    """A path that nobody looked at is a mistake of ours, not a path that is missing."""
+def test_every_path_that_a_plan_needs_is_inspected_before() -> None:
+    """A path that was not inspected is a programming error, not a missing path."""
     spec = a_spec(profile=replace(CLAUDE, home_protect=(".claude/x",)), hide=("a",))
     user = User("ann", 1000, 1000, HOME)
     facts = some_facts()
@@ -348,14 +348,14 @@ def test_every_question_of_a_plan_is_asked_before() -> None:
 # In a real sandbox
 
 
-def test_nothing_of_the_home_is_seen_inside(box: Box) -> None:
+def test_the_home_is_not_visible_inside(box: Box) -> None:
     done = box.sh("ls -A ~ ~/project; cat ~/.ssh/id ~/.npmrc ~/other/file")
 
     assert done.out.split() == [str(box.home) + ":", "project", str(box.project) + ":"]
     assert "SECRET" not in done.out
 
 
-def test_the_project_can_be_written_and_the_system_cannot(box: Box) -> None:
+def test_the_project_is_writable_and_the_system_is_not(box: Box) -> None:
     done = box.sh(
         "echo x > made; for place in / /usr /etc /run/claude-proxy /proc/sys/vm /sys;"
         " do echo x > $place/made && echo wrote $place; done"
@@ -405,7 +405,7 @@ def test_the_environment_is_what_the_plan_says_and_that_of_the_init_process_is_e
     assert box.sh("cat /proc/1/environ").out == ""
 
 
-def test_what_is_obeyed_outside_cannot_be_written_moved_or_replaced(box: Box) -> None:
+def test_files_that_programs_outside_obey_cannot_be_written_moved_or_replaced(box: Box) -> None:
     subprocess.run(["git", "init", "-q", box.project], check=True)
     (box.project / ".envrc").write_text("kept\n")
     (box.project / ".git/hooks").mkdir(exist_ok=True)
@@ -434,7 +434,7 @@ def test_git_works_in_the_project(box: Box) -> None:
     assert "one" in done.out
 
 
-def test_a_link_that_an_agent_has_made_shows_nothing(box: Box) -> None:
+def test_a_link_that_an_agent_created_shows_nothing(box: Box) -> None:
     for name in ("sub", ".vscode", ".claude", ".envrc", ".git", ".mcp.json", ".idea"):
         (box.project / name).symlink_to(box.home / ".ssh")
 
@@ -444,7 +444,7 @@ def test_a_link_that_an_agent_has_made_shows_nothing(box: Box) -> None:
     assert (box.home / ".ssh/id").read_text() == "SECRET\n"
 
 
-def test_what_a_link_in_the_project_leads_to_is_not_made_on_the_machine(box: Box) -> None:
+def test_the_target_of_a_link_in_the_project_is_not_created_on_the_host(box: Box) -> None:
     (box.project / ".vscode").symlink_to(box.home / "made")
 
     box.sh("true")
@@ -452,7 +452,7 @@ def test_what_a_link_in_the_project_leads_to_is_not_made_on_the_machine(box: Box
     assert not (box.home / "made").exists()
 
 
-def test_a_project_with_a_strange_name_is_no_option(box: Box) -> None:
+def test_a_project_name_is_never_taken_for_an_option(box: Box) -> None:
     project = box.home / "--bind ';$(x)\n\u00e9"
     project.mkdir()
 
@@ -475,13 +475,13 @@ def test_hidden_paths_of_the_project_are_empty(box: Box) -> None:
     assert (box.project / ".env").read_text() == "SECRET"
 
 
-def test_without_the_filter_no_other_namespace_can_be_made(box: Box) -> None:
+def test_without_the_filter_no_other_namespace_can_be_created(box: Box) -> None:
     done = box.sh("unshare -Ur true && echo made", seccomp=False)
 
     assert "made" not in done.out
 
 
-def test_nothing_but_loopback_is_there_and_names_do_not_resolve(box: Box) -> None:
+def test_only_loopback_exists_and_names_do_not_resolve(box: Box) -> None:
     done = box.sh(
         "tail -n +3 /proc/net/dev | cut -d: -f1; getent hosts example.com; cat /etc/resolv.conf"
     )
@@ -490,7 +490,7 @@ def test_nothing_but_loopback_is_there_and_names_do_not_resolve(box: Box) -> Non
     assert box.sh("getent hosts localhost").out.startswith("127.0.0.1")
 
 
-def test_files_for_the_run_can_be_read_and_not_written(box: Box) -> None:
+def test_files_for_the_run_are_readable_and_not_writable(box: Box) -> None:
     done = box.sh(f"cat {environment.CERTIFICATE}; echo x > {environment.CERTIFICATE}")
 
     assert done.out == "a certificate"

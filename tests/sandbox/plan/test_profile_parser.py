@@ -30,7 +30,7 @@ def test_a_profile_is_read() -> None:
     }
 
 
-def test_a_profile_adds_to_its_base_and_does_not_take_its_commands() -> None:
+def test_a_profile_adds_to_its_base_and_does_not_inherit_its_commands() -> None:
     base = Profile("base", commands=frozenset({"x"}), home_read=("a",), set_env=(("A", "1"),))
 
     found = extended(base, "more", {"home_read": ("b",), "set_env": (("A", "2"), ("B", "3"))})

@@ -1,4 +1,4 @@
-"""Keys, password stores and sockets are protected wherever they lie."""
+"""Keys, password stores and sockets are protected at their usual and configured paths."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Tests that a machine that lacks something is told what to install or to switch on."""
+"""The error for a machine that lacks something names what to install or to enable."""
 
 from pathlib import Path
 
@@ -38,14 +38,14 @@ def only_problem(**changes: object) -> ClaudeProxyError:
         ("ID='\n", "the package manager"),
     ],
 )
-def test_a_machine_without_bwrap_is_told_what_to_install(os_release: str, line: str) -> None:
+def test_a_machine_without_bwrap_gets_the_install_command(os_release: str, line: str) -> None:
     problem = only_problem(bwrap=None, os_release=os_release)
 
     assert problem.what == "bwrap not found"
     assert line in (problem.fix or "")
 
 
-def test_an_old_bwrap_is_told() -> None:
+def test_an_old_bwrap_is_reported() -> None:
     assert "0.4.1" in only_problem(version=(0, 4, 1)).what
     assert "unknown" in only_problem(version=()).what
 
@@ -63,7 +63,7 @@ def test_an_old_bwrap_is_told() -> None:
         ({"settings": {USERNS_CLONE: "0"}, "root": True}, "cannot create a sandbox", "doctor"),
     ],
 )
-def test_a_refusal_is_explained_by_what_is_switched_off(
+def test_a_refusal_is_explained_by_the_setting_that_causes_it(
     changes: dict[str, object], what: str, fix: str
 ) -> None:
     problem = only_problem(**changes)
@@ -73,7 +73,7 @@ def test_a_refusal_is_explained_by_what_is_switched_off(
     assert "setting up uid map" in (problem.where or "")
 
 
-def test_a_machine_on_which_bwrap_works_lacks_nothing_whatever_is_switched_off() -> None:
+def test_a_machine_on_which_bwrap_works_lacks_nothing_whatever_its_settings() -> None:
     machine = BwrapSupport(BWRAP, (0, 8, 0), settings={USERNS_CLONE: "0", APPARMOR_USERNS: "1"})
 
     assert requirements.problems_of(machine) == []

@@ -38,7 +38,7 @@ def test_etc_shows_nothing_that_could_hold_a_secret() -> None:
     assert [name for name in hidden if system_mounts.is_shown_in_etc(name)] == []
 
 
-def test_the_list_of_users_names_those_who_are_inside() -> None:
+def test_passwd_lists_only_users_that_exist_inside() -> None:
     text = system_mounts.files(User("ann", 1000, 1000, HOME))["/etc/passwd"].decode()
 
     assert [line.split(":")[0] for line in text.splitlines()] == ["root", "ann", "nobody"]

@@ -1,4 +1,4 @@
-"""The laws of copying between two sockets: whole, in order, without growing, or else a reset."""
+"""Bytes are copied between two sockets completely, in order and in bounded memory, or a reset."""
 
 import contextlib
 import errno
@@ -164,13 +164,13 @@ def test_bytes_go_both_ways(pair: Pair) -> None:
     assert exactly(pair.client, 6) == b"answer"
 
 
-def test_an_upstream_may_speak_first(pair: Pair) -> None:
+def test_an_upstream_may_send_first(pair: Pair) -> None:
     pair.peer.sendall(b"220 hello")
 
     assert exactly(pair.client, 9) == b"220 hello"
 
 
-def test_a_client_that_has_said_all_still_hears_the_answer(pair: Pair) -> None:
+def test_a_client_that_half_closed_still_gets_the_response(pair: Pair) -> None:
     pair.client.sendall(b"all of it")
     pair.client.shutdown(socket.SHUT_WR)
     assert everything_from(pair.peer) == b"all of it"
@@ -181,7 +181,7 @@ def test_a_client_that_has_said_all_still_hears_the_answer(pair: Pair) -> None:
     assert everything_from(pair.client) == b"late answer"
 
 
-def test_an_upstream_that_has_said_all_still_hears_the_client(pair: Pair) -> None:
+def test_an_upstream_that_half_closed_still_gets_the_clients_bytes(pair: Pair) -> None:
     pair.peer.shutdown(socket.SHUT_WR)
     assert everything_from(pair.client) == b""
 
@@ -191,13 +191,13 @@ def test_an_upstream_that_has_said_all_still_hears_the_client(pair: Pair) -> Non
     assert everything_from(pair.peer) == b"more"
 
 
-def test_a_client_that_says_nothing_is_an_end_and_nothing_else(pair: Pair) -> None:
+def test_a_client_that_sends_nothing_is_an_orderly_end(pair: Pair) -> None:
     pair.client.shutdown(socket.SHUT_WR)
 
     assert everything_from(pair.peer) == b""
 
 
-def test_much_arrives_whole_in_both_directions_at_once(pair: Pair) -> None:
+def test_many_bytes_arrive_complete_in_both_directions_at_the_same_time(pair: Pair) -> None:
     up, down = os.urandom(3_000_000), os.urandom(3_000_000)
     got: dict[str, bytes] = {}
 
@@ -219,7 +219,7 @@ def test_much_arrives_whole_in_both_directions_at_once(pair: Pair) -> None:
     assert got == {"up": up, "down": down}
 
 
-def test_both_ends_are_let_go_when_both_have_said_all(pair: Pair) -> None:
+def test_both_sides_are_closed_when_both_have_ended(pair: Pair) -> None:
     pair.client.close()
     assert everything_from(pair.peer) == b""
     pair.peer.close()
@@ -227,9 +227,7 @@ def test_both_ends_are_let_go_when_both_have_said_all(pair: Pair) -> None:
     until(lambda: pair.running.bridge.connections == 0)
 
 
-def test_the_header_comes_before_everything_the_client_says(
-    upstream: socket.socket, directory: Path
-) -> None:
+def test_the_header_precedes_the_clients_bytes(upstream: socket.socket, directory: Path) -> None:
     near = listening(socket.AF_INET, directory)
     with (
         Running(near, upstream_of(upstream), header=b"HEADER") as running,
@@ -278,7 +276,7 @@ def test_an_upstream_that_stops_reading_stops_the_client(pair: Pair) -> None:
     assert len(everything_from(pair.peer)) == sent
 
 
-def test_one_that_stops_reading_holds_up_nobody_else(
+def test_a_connection_that_stops_reading_does_not_delay_others(
     running: Running, upstream: socket.socket
 ) -> None:
     with running.client() as _stopped, accepted(upstream) as busy:
@@ -319,7 +317,7 @@ def test_a_client_that_is_reset_ends_its_upstream(
         until(lambda: running.bridge.connections == 0)
 
 
-def test_an_answer_before_the_requests_end_arrives_though_the_upstream_closes(
+def test_an_early_response_arrives_although_the_upstream_closes(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a proxy does that denies an upload by its head."""
@@ -332,7 +330,7 @@ def test_an_answer_before_the_requests_end_arrives_though_the_upstream_closes(
     assert everything_from(pair.client) == b"403"
 
 
-def test_a_client_that_sends_on_and_on_to_nobody_is_let_go(
+def test_a_client_that_sends_endlessly_to_a_closed_upstream_is_closed(
     running: Running, upstream: socket.socket
 ) -> None:
     with running.client() as client:
@@ -346,7 +344,7 @@ def test_a_client_that_sends_on_and_on_to_nobody_is_let_go(
     until(lambda: running.bridge.connections == 0)
 
 
-def test_an_upstream_that_closes_at_once_is_an_end(
+def test_an_upstream_that_closes_immediately_is_an_orderly_end(
     running: Running, upstream: socket.socket
 ) -> None:
     with running.client() as client:
@@ -355,7 +353,7 @@ def test_an_upstream_that_closes_at_once_is_an_end(
         assert everything_from(client) == b""
 
 
-def test_what_is_left_is_broken_off_when_the_bridge_ends(
+def test_remaining_connections_are_reset_when_the_bridge_ends(
     upstream: socket.socket, directory: Path
 ) -> None:
     near = listening(socket.AF_INET, directory)
@@ -392,7 +390,7 @@ def test_a_client_waits_for_an_upstream_that_is_just_restarting(directory: Path)
                 assert exactly(peer, 11) == b"early bytes"
 
 
-def test_an_upstream_that_is_gone_is_answered_for(directory: Path) -> None:
+def test_an_unreachable_upstream_gets_an_error_response(directory: Path) -> None:
     near = listening(socket.AF_INET, directory)
     missing = RelayTarget("it", socket.AF_UNIX, str(directory / "gone"), patience_s=0)
     with Running(near, missing) as running:
@@ -411,7 +409,9 @@ def test_an_upstream_that_is_gone_is_answered_for(directory: Path) -> None:
     assert running.said == ["cannot reach it (no such file or directory)"]
 
 
-def test_every_connection_dials_anew(upstream: socket.socket, running: Running) -> None:
+def test_every_connection_dials_the_upstream_again(
+    upstream: socket.socket, running: Running
+) -> None:
     path = str(upstream.getsockname())
     with running.client() as client, accepted(upstream) as peer:
         client.sendall(b"1")
@@ -432,7 +432,7 @@ def test_every_connection_dials_anew(upstream: socket.socket, running: Running) 
             assert running.said[-1] == "the proxy is reachable again"
 
 
-def test_a_client_that_sends_one_byte_and_stops_costs_no_more(directory: Path) -> None:
+def test_a_client_that_sends_one_byte_and_stops_uses_no_processor_time(directory: Path) -> None:
     near = listening(socket.AF_INET, directory)
     missing = RelayTarget("it", socket.AF_UNIX, str(directory / "gone"), patience_s=WAIT_S)
     with Running(near, missing) as running, running.client() as client:
@@ -444,7 +444,7 @@ def test_a_client_that_sends_one_byte_and_stops_costs_no_more(directory: Path) -
         assert everything_from(client) == b""
 
 
-def test_no_more_than_a_head_is_kept_for_an_upstream_that_is_gone(directory: Path) -> None:
+def test_no_more_than_a_head_is_held_for_an_unreachable_upstream(directory: Path) -> None:
     near = listening(socket.AF_INET, directory)
     missing = RelayTarget("it", socket.AF_UNIX, str(directory / "gone"), patience_s=WAIT_S)
     with Running(near, missing) as running, running.client() as client:
@@ -456,7 +456,7 @@ def test_no_more_than_a_head_is_kept_for_an_upstream_that_is_gone(directory: Pat
         assert b" 502 " in everything_from(client)
 
 
-def test_a_tcp_upstream_that_is_gone_is_not_the_connection_itself(directory: Path) -> None:
+def test_a_socket_never_connects_to_itself(directory: Path) -> None:
     # Before the port is free: it must not become the bridge's own.
     near = listening(socket.AF_INET, directory)
     with listening(socket.AF_INET, directory) as gone:
@@ -471,7 +471,9 @@ def test_a_tcp_upstream_that_is_gone_is_not_the_connection_itself(directory: Pat
 # Crowds
 
 
-def test_two_hundred_at_once_each_get_their_own(running: Running, upstream: socket.socket) -> None:
+def test_two_hundred_concurrent_clients_each_get_their_own_bytes(
+    running: Running, upstream: socket.socket
+) -> None:
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(running.client()) for _ in range(200)]
         for number, client in enumerate(clients):
@@ -486,7 +488,7 @@ def test_two_hundred_at_once_each_get_their_own(running: Running, upstream: sock
     until(lambda: running.bridge.connections == 0)
 
 
-def test_thousands_one_after_the_other_leave_nothing_behind(
+def test_thousands_of_connections_leave_no_resources_behind(
     running: Running, upstream: socket.socket
 ) -> None:
     before = descriptors()
@@ -499,7 +501,7 @@ def test_thousands_one_after_the_other_leave_nothing_behind(
     assert descriptors() <= before
 
 
-def test_who_is_too_many_waits_until_somebody_goes(
+def test_a_client_above_the_limit_waits_until_another_one_ends(
     upstream: socket.socket, directory: Path
 ) -> None:
     near = listening(socket.AF_INET, directory)
@@ -516,7 +518,7 @@ def test_who_is_too_many_waits_until_somebody_goes(
             assert exactly(peer, 4) == b"mine"
 
 
-def test_without_descriptors_clients_wait_and_the_processor_rests(
+def test_without_descriptors_clients_wait_without_a_busy_loop(
     running: Running, upstream: socket.socket
 ) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -546,7 +548,7 @@ def test_without_descriptors_clients_wait_and_the_processor_rests(
         assert told < 100  # a pause before each
 
 
-def test_without_descriptors_for_the_upstream_the_client_is_answered_for(
+def test_without_descriptors_for_the_upstream_the_client_gets_an_error_response(
     running: Running,
 ) -> None:
     upstream = running.bridge.upstream

@@ -1,4 +1,4 @@
-"""The laws of a relayed connection, whatever its two sides do and in whichever order."""
+"""The laws of a relayed connection hold whatever its two sides do, in any order."""
 
 import contextlib
 import errno

@@ -75,7 +75,7 @@ def test_a_pipe_is_over_only_after_its_source_has_ended(events: list[PipeEvent])
 
 
 @given(histories)
-def test_an_end_is_told_only_after_everything_was_delivered(events: list[PipeEvent]) -> None:
+def test_an_end_is_passed_on_only_after_everything_was_delivered(events: list[PipeEvent]) -> None:
     if after(events) is PipeState.FINISHED:
         told = len(events) - events[::-1].index(PipeEvent.DELIVERED)
         ended = min(events.index(end) for end in (PipeEvent.END, PipeEvent.RESET) if end in events)
@@ -121,7 +121,7 @@ def test_a_connection_is_closed_when_both_pipes_are_over_and_not_before(
 
 @pytest.mark.parametrize("up", PipeState, ids=lambda state: state.name)
 @pytest.mark.parametrize("down", PipeState, ids=lambda state: state.name)
-def test_a_connection_lingers_only_for_a_side_that_nobody_listens_to(
+def test_a_connection_lingers_only_for_a_side_whose_bytes_are_discarded(
     up: PipeState, down: PipeState
 ) -> None:
     lingers = PipeState.DISCARDING in {up, down} and bool({up, down} & OVER)
@@ -130,7 +130,7 @@ def test_a_connection_lingers_only_for_a_side_that_nobody_listens_to(
 
 
 @pytest.mark.parametrize("up", PipeState, ids=lambda state: state.name)
-def test_a_reset_upstream_counts_as_closed_early_only_where_it_left_something_unread(
+def test_a_reset_upstream_counts_as_closed_early_only_if_it_left_bytes_unread(
     up: PipeState,
 ) -> None:
     assert is_early_close(up, holds_bytes=True)

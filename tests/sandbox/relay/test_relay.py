@@ -1,4 +1,4 @@
-"""The laws of the relay as a program: what it listens on, when it ends, and how light it is."""
+"""The relay program: what it listens on, when it ends, and how light it is."""
 
 import os
 import resource
@@ -157,7 +157,7 @@ def test_it_listens_on_many_sockets_of_every_kind(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_socket_is_its_owners_alone_and_gone_after_the_end(
+def test_a_socket_is_private_to_its_owner_and_removed_at_the_end(
     start: Start, upstream: socket.socket, directory: Path, number: int
 ) -> None:
     path = directory / "new" / "in.sock"
@@ -213,11 +213,11 @@ def test_a_busy_port_is_an_error_that_names_it() -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "[::]", "192.0.2.1", "[::ffff:127.0.0.1]"])
-def test_listening_beyond_loopback_must_be_asked_for_by_name(host: str) -> None:
+def test_listening_beyond_loopback_requires_an_option(host: str) -> None:
     assert "--allow-remote" in refusal("--listen", f"{host}:0", "--to", "127.0.0.1:1")
 
 
-def test_what_was_asked_for_by_name_is_done(start: Start, upstream: socket.socket) -> None:
+def test_the_option_allows_listening_beyond_loopback(start: Start, upstream: socket.socket) -> None:
     program = start("--listen", "0.0.0.0:0", "--allow-remote", "--to", path_of(upstream))
 
     with program.client(), upstream.accept()[0]:
@@ -254,7 +254,7 @@ def test_a_relay_to_itself_is_refused() -> None:
         ["--listen", "127.0.0.1:0", "--to", "127.0.0.1:1", "--max-connections", "0"],
     ],
 )
-def test_what_cannot_be_understood_stops_the_start(
+def test_an_invalid_option_stops_the_start(
     arguments: list[str], capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert relay.main(arguments) == 2
@@ -288,7 +288,9 @@ def test_a_reader_returns_a_value_or_a_config_error(text: str) -> None:
 # Announcing
 
 
-def test_every_connection_begins_with_for_whom_it_is(start: Start, upstream: socket.socket) -> None:
+def test_every_connection_begins_with_the_announcement_of_its_run(
+    start: Start, upstream: socket.socket
+) -> None:
     program = start(
         *("--listen", "127.0.0.1:0", "--to", path_of(upstream)),
         *("--announce", "blue fox", "claude -p hi"),
@@ -306,7 +308,7 @@ def test_every_connection_begins_with_for_whom_it_is(start: Start, upstream: soc
 # Ending
 
 
-def test_it_ends_with_whoever_holds_the_other_end_of_its_lifeline(
+def test_it_ends_with_the_holder_of_the_other_end_of_its_lifeline(
     start: Start, upstream: socket.socket
 ) -> None:
     reading, writing = os.pipe()
@@ -324,9 +326,7 @@ def test_it_ends_with_whoever_holds_the_other_end_of_its_lifeline(
     assert program.process.wait(WAIT_S) == 0
 
 
-def test_a_signal_ends_it_in_the_middle_of_everything(
-    start: Start, upstream: socket.socket
-) -> None:
+def test_a_signal_ends_it_during_a_transfer(start: Start, upstream: socket.socket) -> None:
     program = start("--listen", "127.0.0.1:0", "--to", path_of(upstream))
     with program.client() as client, upstream.accept()[0] as peer:
         peer.setblocking(False)
@@ -340,7 +340,9 @@ def test_a_signal_ends_it_in_the_middle_of_everything(
             everything_from(client)
 
 
-def test_what_the_caller_ignores_stays_ignored(start: Start, upstream: socket.socket) -> None:
+def test_a_signal_that_the_caller_ignores_stays_ignored(
+    start: Start, upstream: socket.socket
+) -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         program = start("--listen", "127.0.0.1:0", "--to", path_of(upstream))
@@ -354,7 +356,7 @@ def test_what_the_caller_ignores_stays_ignored(start: Start, upstream: socket.so
     assert program.end(signal.SIGTERM)[0] == 0
 
 
-def test_an_upstream_that_is_killed_is_an_end_and_its_successor_is_reached(
+def test_a_killed_upstream_is_an_end_and_its_successor_is_reached(
     start: Start, directory: Path
 ) -> None:
     path = directory / "proxy.sock"
@@ -377,7 +379,7 @@ def test_an_upstream_that_is_killed_is_an_end_and_its_successor_is_reached(
     assert program.end(signal.SIGTERM) == (0, "")
 
 
-def test_a_soft_limit_of_descriptors_is_no_limit(start: Start, upstream: socket.socket) -> None:
+def test_the_soft_limit_of_descriptors_is_raised(start: Start, upstream: socket.socket) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
     try:
@@ -393,7 +395,7 @@ def test_a_soft_limit_of_descriptors_is_no_limit(start: Start, upstream: socket.
     assert program.end(signal.SIGTERM) == (0, "")
 
 
-def test_closed_standard_streams_are_no_fault(upstream: socket.socket) -> None:
+def test_closed_standard_streams_are_no_error(upstream: socket.socket) -> None:
     reading, writing = os.pipe()
     command = (
         f"exec {sys.executable} -m claude_proxy.sandbox.relay.relay --listen 127.0.0.1:0 "
@@ -406,7 +408,7 @@ def test_closed_standard_streams_are_no_fault(upstream: socket.socket) -> None:
         assert process.wait(WAIT_S) == 0
 
 
-def test_quiet_prints_errors_alone(upstream: socket.socket) -> None:
+def test_quiet_prints_only_errors(upstream: socket.socket) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         number = listener.fileno()
         command = [
@@ -428,7 +430,7 @@ def test_quiet_prints_errors_alone(upstream: socket.socket) -> None:
         assert process.returncode == 0
 
 
-def test_an_inherited_socket_is_loopbacks_too(capfd: pytest.CaptureFixture[str]) -> None:
+def test_an_inherited_socket_must_be_loopback_too(capfd: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("0.0.0.0", 0)) as listener:
         number = os.dup(listener.fileno())
 

@@ -1,4 +1,4 @@
-"""The laws of telling a client, in its own protocol, that the proxy behind a relay is gone."""
+"""A client learns in its own protocol that the proxy behind a relay is unreachable."""
 
 import pytest
 from hypothesis import given
@@ -27,7 +27,7 @@ def answer(data: bytes) -> tuple[bytes, bool]:
 
 
 @pytest.mark.parametrize("request_", [GET, CONNECT, GET.replace(b"\r\n", b"\n"), GET + b"body"])
-def test_http_gets_a_502_that_says_what_is_the_matter(request_: bytes) -> None:
+def test_http_gets_a_502_with_the_reason(request_: bytes) -> None:
     said, over = answer(request_)
 
     head, _, body = said.decode("ascii").partition("\r\n\r\n")
@@ -57,11 +57,11 @@ def test_socks_gets_its_method_and_then_a_general_failure(request_: bytes) -> No
     assert unavailable.over
 
 
-def test_socks_with_all_at_once_is_answered_all_at_once() -> None:
+def test_pipelined_socks_messages_are_all_answered() -> None:
     assert answer(b"\x05\x01\x00" + BY_NAME) == (b"\x05\x00" + FAILURE, True)
 
 
-def test_a_socks_client_that_insists_on_a_password_is_told_as_well() -> None:
+def test_a_socks_client_that_requires_a_password_gets_a_general_failure_too() -> None:
     unavailable = Unavailable()
 
     assert unavailable.feed(b"\x05\x01\x02") == b"\x05\x02"
@@ -69,7 +69,7 @@ def test_a_socks_client_that_insists_on_a_password_is_told_as_well() -> None:
     assert unavailable.feed(BY_NAME) == FAILURE
 
 
-def test_a_socks_client_without_a_method_that_is_known_is_told_so() -> None:
+def test_a_socks_client_without_a_supported_method_is_refused() -> None:
     assert answer(b"\x05\x01\x01") == (b"\x05\xff", True)
 
 
@@ -84,16 +84,16 @@ def test_a_socks_client_without_a_method_that_is_known_is_told_so() -> None:
         b"get /\n",
     ],
 )
-def test_who_speaks_neither_gets_nothing(data: bytes) -> None:
+def test_a_client_of_another_protocol_gets_nothing(data: bytes) -> None:
     assert answer(data) == (b"", True)
 
 
 @pytest.mark.parametrize("data", [b"", b"G", GET[:-1], b"\x05", b"\x05\x02\x00"])
-def test_nothing_is_said_before_the_client_has_asked(data: bytes) -> None:
+def test_nothing_is_sent_before_the_client_sends(data: bytes) -> None:
     assert answer(data) == (b"", False)
 
 
-def test_a_head_without_end_is_answered_at_the_limit() -> None:
+def test_an_endless_head_is_answered_at_the_limit() -> None:
     said, over = answer(b"GET / HTTP/1.1\r\nX: ".ljust(HEAD_LIMIT, b"x"))
 
     assert said.startswith(b"HTTP/1.1 502 ")
@@ -101,7 +101,7 @@ def test_a_head_without_end_is_answered_at_the_limit() -> None:
 
 
 @given(data=SENT | st.tuples(SENT, SENT).map(b"".join))
-def test_however_the_bytes_arrive_the_answer_is_the_same(data: bytes) -> None:
+def test_the_response_does_not_depend_on_how_the_bytes_are_split(data: bytes) -> None:
     pieces = Unavailable()
 
     said = b"".join(pieces.feed(data[at : at + 1]) for at in range(len(data)))
@@ -110,7 +110,7 @@ def test_however_the_bytes_arrive_the_answer_is_the_same(data: bytes) -> None:
 
 
 @given(data=st.binary(max_size=50))
-def test_when_it_is_over_nothing_more_is_said(data: bytes) -> None:
+def test_nothing_is_sent_after_the_response(data: bytes) -> None:
     unavailable = Unavailable()
     unavailable.feed(GET)
 

@@ -1,4 +1,4 @@
-"""The head of a file tells who wrote it, by which command, and whether it is still the same."""
+"""A mark shows who wrote a file, with which command, and whether it was changed."""
 
 import pytest
 from hypothesis import given
@@ -27,11 +27,11 @@ def test_a_change_below_the_mark_is_seen() -> None:
 @pytest.mark.parametrize(
     "text", ["", TEXT, "# Written by somebody\n", "\n" + marked(TEXT, "1", ())]
 )
-def test_what_has_no_mark_is_somebody_elses(text: str) -> None:
+def test_a_file_without_a_mark_was_not_written_by_claude_proxy(text: str) -> None:
     assert read_mark(text) is None
 
 
-def test_a_mark_that_no_shell_could_read_is_none() -> None:
+def test_a_mark_with_an_invalid_command_is_ignored() -> None:
     assert read_mark(marked(TEXT, "1", ()).replace(": claude-proxy", ": claude-proxy '")) is None
 
 

@@ -1,4 +1,4 @@
-"""What is installed can be told from what others wrote, taken back, and taken away again."""
+"""Installed files are distinguished from others', restored on failure, and removed again."""
 
 import os
 import stat
@@ -82,7 +82,9 @@ def tree(machine: InstallRoot) -> set[str]:
     }
 
 
-def test_every_file_is_written_whole_for_all_to_read(machine: InstallRoot, said: list[str]) -> None:
+def test_every_file_is_written_completely_and_readable_by_all(
+    machine: InstallRoot, said: list[str]
+) -> None:
     before = os.umask(0o077)
     try:
         installer(machine, said).install(order_of(FIREWALLED), force=False)
@@ -96,7 +98,7 @@ def test_every_file_is_written_whole_for_all_to_read(machine: InstallRoot, said:
         assert found.mark.words == WORDS
 
 
-def test_where_systemd_does_not_run_it_says_what_is_to_be_run(
+def test_without_systemd_the_commands_to_run_are_printed(
     machine: InstallRoot, said: list[str], programs: Fake, calls: Callable[[], list[str]]
 ) -> None:
     programs("systemctl", "echo offline; exit 1")
@@ -124,7 +126,7 @@ def test_where_systemd_runs_the_service_is_enabled_and_started(
     ]
 
 
-def test_the_user_is_made_by_useradd_where_there_is_no_sysusers(
+def test_without_sysusers_the_user_is_created_by_useradd(
     machine: InstallRoot, said: list[str], programs: Fake, calls: Callable[[], list[str]]
 ) -> None:
     programs("systemctl", RUNNING)
@@ -136,7 +138,7 @@ def test_the_user_is_made_by_useradd_where_there_is_no_sysusers(
     assert calls()[0].endswith(" claude-proxy")
 
 
-def test_without_a_program_that_makes_users_nothing_is_installed(
+def test_without_a_program_that_creates_users_nothing_is_installed(
     machine: InstallRoot, said: list[str], programs: Fake
 ) -> None:
     programs("systemctl", RUNNING)
@@ -147,7 +149,7 @@ def test_without_a_program_that_makes_users_nothing_is_installed(
     assert tree(machine) == set()
 
 
-def test_a_users_service_is_their_managers(
+def test_a_users_service_belongs_to_the_users_manager(
     machine: InstallRoot, said: list[str], programs: Fake, calls: Callable[[], list[str]]
 ) -> None:
     programs("systemctl", RUNNING)
@@ -167,7 +169,7 @@ def test_a_users_service_is_their_managers(
 
 
 @pytest.mark.parametrize("failing", ["daemon-reload", "enable", "restart"])
-def test_a_step_that_fails_takes_everything_back(
+def test_a_step_that_fails_undoes_the_earlier_ones(
     failing: str,
     machine: InstallRoot,
     said: list[str],
@@ -211,7 +213,7 @@ def test_a_failed_upgrade_leaves_the_old_service_as_it_was(
 FOREIGN = "[Service]\nExecStart=/usr/bin/mine\n"
 
 
-def test_a_file_of_somebody_elses_is_not_overwritten_unasked(
+def test_a_foreign_file_is_not_overwritten_without_force(
     machine: InstallRoot, said: list[str]
 ) -> None:
     unit = machine.root / "etc/systemd/system/claude-proxy.service"
@@ -227,7 +229,7 @@ def test_a_file_of_somebody_elses_is_not_overwritten_unasked(
     assert unit.read_text() != FOREIGN
 
 
-def test_a_file_that_was_changed_is_neither_overwritten_nor_removed_unasked(
+def test_a_changed_file_is_neither_overwritten_nor_removed_without_force(
     machine: InstallRoot, said: list[str]
 ) -> None:
     installer(machine, said).install(order_of(plans.SERVE), force=False)
@@ -256,7 +258,9 @@ def test_a_masked_unit_stays_masked(machine: InstallRoot, said: list[str]) -> No
     assert unit.is_symlink()
 
 
-def test_the_owners_allowlist_is_laid_once_and_stays(machine: InstallRoot, said: list[str]) -> None:
+def test_the_owners_allowlist_is_written_once_and_kept(
+    machine: InstallRoot, said: list[str]
+) -> None:
     order = order_of(plans.SERVE, initial={"/etc/claude-proxy/allowlist.yaml": "allow: []\n"})
     installer(machine, said).install(order, force=False)
     file = machine.root / "etc/claude-proxy/allowlist.yaml"
@@ -269,7 +273,7 @@ def test_the_owners_allowlist_is_laid_once_and_stays(machine: InstallRoot, said:
     assert "mine.test" in file.read_text()
 
 
-def test_what_an_earlier_installation_had_and_this_has_not_goes(
+def test_files_of_an_earlier_installation_are_removed(
     machine: InstallRoot, said: list[str], programs: Fake, calls: Callable[[], list[str]]
 ) -> None:
     programs("systemctl", RUNNING)
@@ -287,7 +291,7 @@ def test_what_an_earlier_installation_had_and_this_has_not_goes(
     assert "nft delete table inet claude_proxy" in calls()
 
 
-def test_a_manager_that_cannot_be_run_is_none(
+def test_a_manager_that_cannot_be_run_counts_as_missing(
     machine: InstallRoot, said: list[str], programs: Fake, tmp_path: Path
 ) -> None:
     programs("systemctl", "")
@@ -359,7 +363,7 @@ def test_a_place_that_cannot_be_written_is_a_clear_error(
         installer(machine, said).install(order_of(plans.SERVE), force=False)
 
 
-def test_the_standing_of_each_file_is_told(machine: InstallRoot, said: list[str]) -> None:
+def test_the_state_of_each_file_is_reported(machine: InstallRoot, said: list[str]) -> None:
     installer(machine, said).install(order_of(plans.SERVE), force=False)
     [unit, users] = installed_files(machine, plans.SERVE.names, Scope.SYSTEM)
     assert unit.mark is not None
@@ -375,7 +379,7 @@ def test_the_standing_of_each_file_is_told(machine: InstallRoot, said: list[str]
 
 
 @pytest.mark.parametrize(("old", "new"), [(plans.SERVE, ACTIVATED), (ACTIVATED, plans.SERVE)])
-def test_a_failed_change_of_who_listens_brings_back_who_did(
+def test_a_failed_change_of_the_listener_restores_the_old_one(
     machine: InstallRoot,
     programs: Fake,
     calls: Callable[[], list[str]],

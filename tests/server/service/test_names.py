@@ -1,4 +1,4 @@
-"""Service names: every file of a service says the same ones."""
+"""Service names: all files of a service use the same ones."""
 
 import re
 from pathlib import PurePosixPath

@@ -1,4 +1,4 @@
-"""A word comes back from a unit as it was given; what a unit cannot hold is refused."""
+"""A word is read back from a unit as it was given; one that a unit cannot contain is refused."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Every file of a service says the same names, is as tight as it can be, and holds no key."""
+"""All files of a service use the same names, are as strict as possible, and contain no key."""
 
 import re
 from dataclasses import replace
@@ -73,7 +73,7 @@ def test_memory_that_is_written_is_not_run_where_no_tls_is_opened_for_clients() 
 
 
 @pytest.mark.parametrize("plan", plans.ALL.values(), ids=plans.ALL)
-def test_a_key_is_handed_over_and_never_in_the_environment(plan: ServicePlan) -> None:
+def test_a_key_is_passed_as_a_credential_and_never_in_the_environment(plan: ServicePlan) -> None:
     found = service_of(plan)
 
     assert not {"Environment", "EnvironmentFile", "PassEnvironment"} & set(found)

@@ -5,6 +5,6 @@ import pytest
 from claude_proxy.server.service.template_files import filled
 
 
-def test_a_template_with_an_unknown_name_is_a_mistake_of_ours() -> None:
+def test_a_template_with_an_unknown_name_is_a_programming_error() -> None:
     with pytest.raises(KeyError):
         filled("sysusers.conf", {})

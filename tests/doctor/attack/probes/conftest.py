@@ -1,4 +1,4 @@
-"""Lends the probes their targets: canaries outside, and a server with certificates of a test CA."""
+"""Targets of the probes: canaries outside, and a server with certificates of a test CA."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Attacks on keys are seen where nothing stops them, and proven stopped only by a proxy's word."""
+"""Attacks on keys are reported if nothing stops them, and stopped only by a denial."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,7 +59,7 @@ def facts(proxy: FakeProxy, origin: ProbeServer, certificate: str) -> dict[str, 
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_a_proxy_that_looks_at_nothing_lets_every_one_through(
+def test_a_proxy_without_checks_lets_every_attack_through(
     name: str, origin: ProbeServer, certificate: str
 ) -> None:
     with FakeProxy(b"HTTP/1.1 200 OK\r\n\r\n", 0, origin) as proxy:
@@ -70,7 +70,7 @@ def test_a_proxy_that_looks_at_nothing_lets_every_one_through(
     assert len(origin.requests()) >= len(tries) - 3
 
 
-def test_what_is_sent_holds_what_it_is_said_to_hold(origin: ProbeServer, certificate: str) -> None:
+def test_each_request_contains_what_its_name_says(origin: ProbeServer, certificate: str) -> None:
     with FakeProxy(b"HTTP/1.1 200 OK\r\n\r\n", 0, origin) as proxy:
         run_probe("misplaced-placeholders", **facts(proxy, origin, certificate))
 
@@ -83,7 +83,7 @@ def test_what_is_sent_holds_what_it_is_said_to_hold(origin: ProbeServer, certifi
 
 
 @pytest.mark.parametrize("field", ["", f"X-Echo: {KEY}"])
-def test_a_key_that_is_told_to_the_sandbox_is_seen(
+def test_a_key_that_is_revealed_to_the_sandbox_is_reported(
     authority: CertificateAuthority, certificate: str, field: str
 ) -> None:
     said = "" if field else KEY
@@ -97,18 +97,14 @@ def test_a_key_that_is_told_to_the_sandbox_is_seen(
     assert outcomes(tries) == {"through"}
 
 
-def test_an_answer_without_the_key_is_none_that_tells_it(
-    origin: ProbeServer, certificate: str
-) -> None:
+def test_a_response_without_the_key_is_no_leak(origin: ProbeServer, certificate: str) -> None:
     with FakeProxy(b"HTTP/1.1 200 OK\r\n\r\n", 0, origin) as proxy:
         tries = run_probe("echoed-keys", **facts(proxy, origin, certificate))
 
     assert outcomes(tries) == {"stopped"}
 
 
-def test_what_is_allowed_there_is_asked_for_with_the_placeholder(
-    origin: ProbeServer, certificate: str
-) -> None:
+def test_the_allowed_request_has_the_placeholder(origin: ProbeServer, certificate: str) -> None:
     with FakeProxy(b"HTTP/1.1 200 OK\r\n\r\n", 0, origin) as proxy:
         tries = run_probe("honest", **facts(proxy, origin, certificate))
 
@@ -119,7 +115,7 @@ def test_what_is_allowed_there_is_asked_for_with_the_placeholder(
 
 
 @pytest.mark.parametrize("name", [*ATTACKS, "echoed-keys"])
-def test_where_no_tunnel_to_the_site_is_had_nothing_is_proven(
+def test_without_a_tunnel_nothing_is_proven(
     name: str, origin: ProbeServer, certificate: str
 ) -> None:
     with FakeProxy(DENIES, 2) as proxy:

@@ -8,7 +8,7 @@ from tests.doctor.cage import (
 )
 
 
-def test_what_a_filter_denies_is_seen_where_there_is_none() -> None:
+def test_calls_that_a_filter_would_deny_are_reported_without_one() -> None:
     """Two or three of each, as kernels differ in what they know."""
     assert "io_uring_setup" in got_through(run_probe("io-uring", around=weak()))
     assert "the user's keyring" in got_through(run_probe("keyring", around=weak()))
@@ -18,7 +18,7 @@ def test_what_a_filter_denies_is_seen_where_there_is_none() -> None:
     run_probe("vsock", around=weak(), canaries={"vsock": 1})
 
 
-def test_what_capabilities_allow_is_seen_where_they_are_left() -> None:
+def test_calls_that_capabilities_allow_are_reported_if_they_are_kept() -> None:
     apart = ("--unshare-pid", "--unshare-uts", "--unshare-ipc", "--cap-add", "ALL")
     around = weak("--unshare-user", "--uid", "0", "--gid", "0", *apart)
 

@@ -40,7 +40,7 @@ KERNELS = [
 ]
 
 
-def test_a_tight_sandbox_stops_them_all(canaries: Canaries) -> None:
+def test_a_tight_sandbox_stops_every_attack(canaries: Canaries) -> None:
     facts: dict[str, Any] = {"canaries": canaries.facts(), "secret": canaries.token}
     processes = [["the launcher", os.getpid(), str(start_time_of(os.getpid()))]]
 
@@ -53,7 +53,7 @@ def test_a_tight_sandbox_stops_them_all(canaries: Canaries) -> None:
     assert canaries.seen("loopback") == canaries.seen("unix") == ()
 
 
-def test_an_attack_that_breaks_off_is_not_taken_for_stopped() -> None:
+def test_an_attack_that_crashes_does_not_count_as_stopped() -> None:
     [unknown, killed] = [*reports(["unheard-of"]), *reports(["kill"], processes=[["x"]])]
 
     assert unknown["crashed"].startswith("KeyError")
@@ -64,7 +64,7 @@ def test_every_attack_says_what_it_does() -> None:
     assert all(attack.__doc__ for attack in ATTACKS.values())
 
 
-def test_it_starts_where_there_is_only_the_standard_library() -> None:
+def test_it_needs_only_the_standard_library() -> None:
     """Nothing else of this project is imported, and nothing that is installed."""
     script = (
         "import sys; sys.path.insert(0, sys.argv[1]); "

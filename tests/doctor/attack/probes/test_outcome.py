@@ -1,4 +1,4 @@
-"""What an error says of who stopped a try, and what says nothing of it."""
+"""An error shows what stopped a try, or that nothing did."""
 
 import errno
 import signal
@@ -25,7 +25,7 @@ def test_an_error_tells_what_stopped_the_try(code: int, by: str) -> None:
     assert (found.outcome, found.by, found.saw) == ("stopped", by, errno.errorcode[code])
 
 
-def test_what_the_filter_denies_is_its_doing_only_where_there_is_one(
+def test_a_denial_is_attributed_to_the_filter_only_if_there_is_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     denied = OSError(errno.EPERM, "x")
@@ -36,12 +36,12 @@ def test_what_the_filter_denies_is_its_doing_only_where_there_is_one(
     assert refused("a try", denied, denied="file system").by == "file system"
 
 
-def test_a_try_that_was_not_made_as_it_should_be_is_no_denial() -> None:
+def test_a_try_with_an_error_of_the_probe_is_no_denial() -> None:
     with pytest.raises(RuntimeError, match="EFAULT"):
         refused("a try", OSError(errno.EFAULT, "x"))
 
 
-def test_a_try_that_nobody_answers_was_not_stopped() -> None:
+def test_a_try_without_an_answer_was_not_stopped() -> None:
     def silent() -> None:
         raise TimeoutError
 
@@ -49,7 +49,7 @@ def test_a_try_that_nobody_answers_was_not_stopped() -> None:
     assert attempt("a try", lambda: "an answer").saw == "an answer"
 
 
-def test_a_try_in_a_process_of_its_own_tells_how_that_ended() -> None:
+def test_a_try_in_a_child_process_reports_how_it_ended() -> None:
     def killed() -> None:
         signal.raise_signal(signal.SIGSYS)
 
@@ -61,7 +61,9 @@ def test_a_try_in_a_process_of_its_own_tells_how_that_ended() -> None:
     assert in_child("a try", denied).saw == "EPERM"
 
 
-def test_a_mistake_in_a_process_of_its_own_is_no_denial(capfd: pytest.CaptureFixture[str]) -> None:
+def test_an_error_of_the_probe_in_a_child_process_is_no_denial(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     with pytest.raises(RuntimeError, match="a try"):
         in_child("a try", lambda: int("x"))
 

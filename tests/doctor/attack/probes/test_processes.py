@@ -33,13 +33,13 @@ def test_processes_outside_that_can_be_reached_are_seen(canaries: Canaries) -> N
     assert canaries.process.poll() is None
 
 
-def test_a_process_that_only_has_the_number_of_one_outside_is_none_of_it() -> None:
+def test_a_process_with_the_same_id_is_not_the_process_outside() -> None:
     tries = run_probe("kill", processes=[["the proxy", os.getpid(), "1"]])
 
     assert [by for _, _, by, _ in tries] == ["namespace"]
 
 
-def test_variables_and_open_files_that_were_handed_on_are_seen() -> None:
+def test_variables_and_open_files_that_were_passed_on_are_seen() -> None:
     [report] = reports(["environment"], environ={"X": "the secret"}, secret="the secret")
     with socket.socket() as left:
         left.set_inheritable(True)

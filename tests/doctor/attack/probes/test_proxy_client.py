@@ -37,7 +37,7 @@ def test_a_relay_that_is_gone_proves_nothing(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["denied-hosts", "socks", "broken-names"])
-def test_a_proxy_that_hangs_up_is_taken_for_one_that_denies(name: str) -> None:
+def test_a_proxy_that_closes_counts_as_one_that_denies(name: str) -> None:
     with FakeProxy(b"", socks=None) as proxy:
         tries = run_probe(name, proxy=proxy.place, socks=proxy.place)
 
@@ -63,7 +63,7 @@ def test_a_proxy_that_does_not_deny_in_time_lets_through(name: str) -> None:
     assert {(out, saw) for _, out, _, saw in tries} == {("through", "not denied in time")}
 
 
-def test_a_place_that_speaks_no_socks_is_an_error() -> None:
+def test_a_port_without_socks_is_an_error() -> None:
     with FakeProxy(b"HTTP/1.1 200 OK\r\n\r\n", 0) as proxy:
         [report] = reports(
             ["socks"], socks=proxy.place, change="proxy_client._SOCKS_GREETING = b'x'"

@@ -1,7 +1,7 @@
-"""Bounded runs of checks and programs: they end in time and do not raise.
+"""Bounded runs of checks and programs: each has a time limit, and its failure is a finding.
 
-A file system that hangs, or a program that waits for its terminal, becomes one error; the other
-checks still run.
+A file system that hangs, or a program that waits for input, becomes one error; the other checks
+still run.
 """
 
 import os
@@ -35,7 +35,7 @@ type CheckFunction = Callable[[], list[Finding]]
 
 
 def guarded(name: str, check: CheckFunction, *, limit_s: float = CHECK_S) -> list[Finding]:
-    """Return the findings of `check`; an error if it fails or does not end."""
+    """Return the findings of `check`, or one error if it fails or exceeds `limit_s` seconds."""
     found: list[Finding] = []
 
     def run() -> None:
@@ -65,9 +65,9 @@ def run_program(
     cwd: Path | None = None,
     stdin: str = "",
 ) -> Completed:
-    """Run a program to its end, in its own process group, which ends with it.
+    """Run a program in its own process group, for at most `limit_s` seconds.
 
-    Raises OSError if it cannot be started.
+    The whole group is killed when the program ends. Raises OSError if it cannot be started.
     """
     process = subprocess.Popen(  # noqa: S603 - a list of arguments, no shell
         list(argv),

@@ -44,7 +44,7 @@ _DIRECT: Final = "localhost"  # which every client reaches without the proxy
 _PASSED_ON: Final = ("PATH", "LANG", "LC_ALL", "TERM", "SYSTEMROOT", *SHIMS)
 # What a package client takes for "there is no such package".
 _NOT_FOUND: Final = 404
-_RECORDED_S: Final = 10.0  # it is written often, but the machine may be busy
+_RECORDED_S: Final = 10.0  # the record is flushed often, but the machine may be busy
 _PAUSE_S: Final = 0.02
 _LONGEST: Final = 100
 _FIND_OUT: Final = "find out why `{}` fails"
@@ -55,13 +55,13 @@ _TELLING: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class ClientResult:
-    """What one client did; None where it is not known."""
+    """The behaviour of one client; None means unknown."""
 
     client: str
     present: bool
     uses_proxy: bool | None = None
     trusts: bool | None = None
-    said: str = ""  # its own message, where something is wrong
+    said: str = ""  # its own error message
     fix: str | None = None
 
     @property
@@ -251,7 +251,7 @@ def _try_client(client: Client, setup: ProbeSetup) -> ClientResult:
     if setup.connected(host):
         trusts = _trusts(setup.server.wait_for(host))
         return _result(client, setup, ran, uses_proxy=True, trusts=trusts)
-    # It did not ask the proxy. Whether it connects directly shows where that is possible.
+    # It did not use the proxy; find out whether it connects directly where it can.
     return _try_directly(client, program, ran, setup)
 
 

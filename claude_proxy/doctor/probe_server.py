@@ -1,7 +1,7 @@
-"""Probe server: HTTPS on the loopback interface that records every request.
+"""Probe server: an HTTPS server on the loopback interface that records every request.
 
-Its certificates are given to it, one for each name. Requests are identified by SNI and path, never
-by time.
+The caller provides a certificate for each name. Requests are identified by SNI and path, never by
+time.
 """
 
 import os
@@ -57,7 +57,7 @@ def _default_answer(_: ReceivedRequest) -> tuple[str, bytes]:
 
 
 class ProbeServer:
-    """An HTTPS server on 127.0.0.1; it answers every path alike unless told otherwise."""
+    """An HTTPS server on 127.0.0.1; by default it gives every path the same response."""
 
     def __init__(
         self,

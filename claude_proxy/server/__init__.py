@@ -1,1 +1,1 @@
-"""The proxy process: startup, app, reload, workers."""
+"""The proxy process: startup, listening sockets, policy reload, workers and services."""

@@ -276,24 +276,24 @@ def _inherited_socket(listen: InheritedListen) -> socket.socket:
     except OSError as error:
         raise _unusable(listen, f"is not a socket ({_text_of(error)})") from error
     if sock.type != socket.SOCK_STREAM:
-        fault: str | None = "is not a stream socket (ListenDatagram=, for example)"
+        problem: str | None = "is not a stream socket (ListenDatagram=, for example)"
     elif sock.family not in {socket.AF_INET, socket.AF_INET6, socket.AF_UNIX}:
-        fault = "is neither TCP nor a Unix socket"
+        problem = "is neither TCP nor a Unix socket"
     elif not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-        fault = "is not listening (Accept=yes is not supported)"
+        problem = "is not listening (Accept=yes is not supported)"
     else:
-        fault = None
-    if fault is not None:
+        problem = None
+    if problem is not None:
         sock.close()
-        raise _unusable(listen, fault)
+        raise _unusable(listen, problem)
     sock.set_inheritable(False)
     sock.setblocking(False)
     return sock
 
 
-def _unusable(listen: InheritedListen, fault: str) -> ConfigError:
+def _unusable(listen: InheritedListen, problem: str) -> ConfigError:
     return ConfigError(
-        f"the inherited descriptor {fault}",
+        f"the inherited descriptor {problem}",
         where=f"descriptor {listen.descriptor}",
         fix="use ListenStream= and Accept=no in the socket unit",
     )

@@ -85,9 +85,9 @@ class Reloader:
             except ConfigError as error:
                 self._reject(seen, error)
                 return
-            except Exception as fault:  # the watcher must survive a bug that a file triggers
+            except Exception as problem:  # the watcher must survive a bug that a file triggers
                 logger.exception("reading the %s failed", self._what)
-                what = f"internal error ({type(fault).__name__})"
+                what = f"internal error ({type(problem).__name__})"
                 self._reject(seen, ConfigError(what, where=str(settings.allowlist)))
                 return
             activate()
@@ -96,7 +96,7 @@ class Reloader:
                 self._complain("project's restrictions file", loaded.complaint)
 
     def _reject(self, seen: States, error: ConfigError) -> None:
-        # Where a fault came before the first file, the known ones are watched.
+        # If the error came before any file was read, watch the files of the last valid policy.
         self._rejected = seen or {path: fingerprint(path) for path in self._loaded.states}
         self._complain(self._what, error)
 

@@ -1,6 +1,6 @@
 """Startup checks and preparation: upstream roots, descriptor limits, the audit store.
 
-Keeps "no quiet downgrade": what was asked for and is unavailable stops the start with an error.
+Keeps "no quiet downgrade": if something that is configured is unavailable, the start fails.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ _OTHER_DESCRIPTORS = 96
 
 
 def open_store(settings: Settings) -> AuditStore:
-    """Open the audit log with the sinks that were asked for."""
+    """Open the audit log with the configured sinks."""
     sinks: list[Sink] = [
         ConsoleSink(
             Descriptor(sys.stdout.fileno()),

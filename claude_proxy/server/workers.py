@@ -33,7 +33,7 @@ class WorkerSlot:
 
     @property
     def speaks(self) -> bool:
-        """Whether this worker prints what is true of all workers."""
+        """Whether this worker prints and records messages about the whole proxy."""
         return self.number == 0
 
 
@@ -77,7 +77,7 @@ def run(
 
 
 def _run_worker(slot: WorkerSlot, work: Callable[[WorkerSlot], None]) -> None:
-    """Do the work and exit; nothing of the parent's stack may run in a child."""
+    """Do the work and exit, without returning to the parent's code."""
     code = 1
     try:
         # Ctrl-C reaches every process of the terminal; the parent forwards it once.
@@ -96,7 +96,7 @@ def _run_worker(slot: WorkerSlot, work: Callable[[WorkerSlot], None]) -> None:
 
 
 def _receive(reading_reports: int, until: int | None, reports: WorkerReports) -> None:
-    """Read what the workers report, and stop them all when the process that started us ends."""
+    """Read the workers' reports, and stop them all when `until` closes."""
     awaited = [reading_reports] if until is None else [reading_reports, until]
     while awaited:
         readable, _, _ = select.select(awaited, (), ())

@@ -1,7 +1,7 @@
 """Canaries outside a sandbox: listeners, files and a process that nothing inside may reach.
 
 Listeners on loopback, Unix sockets of every kind, files and a process that contain a secret. They
-are evidence that does not come from inside.
+are evidence from outside, which the sandbox cannot forge.
 """
 
 import os
@@ -69,7 +69,7 @@ class Canaries:
         self._close()
 
     def seen(self, kind: str) -> tuple[str, ...]:
-        """Return what reached the canaries of a kind, and stop them."""
+        """Stop all canaries, and return what reached those of a kind ("loopback" or "unix")."""
         self._stop()
         with self._lock:
             return tuple(self._seen[kind])
@@ -188,7 +188,7 @@ class Canaries:
         )
         self._stack.callback(_end, process)
         if process.stdout is not None:
-            process.stdout.readline()  # until then it may not have its own command line
+            process.stdout.readline()  # before this line it may still be a copy of this process
         return process
 
     def _stop(self) -> None:

@@ -191,7 +191,7 @@ _LOGINS: Final = frozenset({"x-api-key", "x_api_key", "api-key", "authorization"
 
 
 def _echo(request: ReceivedRequest) -> tuple[str, bytes]:
-    """Return the key that was received, on the paths that ask for it."""
+    """Return the received key in the response, on the paths that echo it."""
     key = dict(request.fields).get("x-api-key", "")
     in_head = f"X-Echo: {key}" if request.path == _ECHOES[1] else ""
     return in_head, f"claude-proxy doctor {key if request.path == _ECHOES[0] else ''}\n".encode()
@@ -250,9 +250,9 @@ def _script() -> tuple[Path, tuple[Path, ...]]:
 
 
 def attack_allowlist(policy: Policy, port: int) -> str:
-    """Return an allowlist with a policy's rules, and one for each of our sites."""
-    ours = {"host": _ALLOWED, "ports": [port], "addresses": ["127.0.0.1/32"]}
-    bound = {**ours, "host": _BOUND}
+    """Return an allowlist with a policy's rules, and one for each of the two test hosts."""
+    allowed = {"host": _ALLOWED, "ports": [port], "addresses": ["127.0.0.1/32"]}
+    bound = {**allowed, "host": _BOUND}
     rules = policy.allow
     default = "deny"
     if policy.allows_by_default:
@@ -261,11 +261,11 @@ def attack_allowlist(policy: Policy, port: int) -> str:
         every = PatternKind.EVERY
         rules = tuple(r for r in rules if r.pattern.kind is not every and not r.limited)
     else:
-        ours |= {"methods": ["GET", "POST"], "paths": [f"{_HONEST_PATH}**"]}
+        allowed |= {"methods": ["GET", "POST"], "paths": [f"{_HONEST_PATH}**"]}
         bound |= {"methods": ["GET", "POST"], "paths": ["/**"]}
     facts = [facts_of(rule) for rule in policy.deny]
     deny = [json.dumps({key: each[key] for key in _DENY_KEYS if each[key]}) for each in facts]
-    allow = [*map(entry_of, rules), json.dumps(ours), json.dumps(bound)]
+    allow = [*map(entry_of, rules), json.dumps(allowed), json.dumps(bound)]
     lines = [f"default: {default}", "allow:", *map(_item, allow)]
     return "\n".join([*lines, "deny:" if deny else "", *map(_item, deny), ""])
 
@@ -418,8 +418,8 @@ def _unexpected(requests: Iterable[ReceivedRequest], key: ProbeKey) -> tuple[str
 def _is_allowed(request: ReceivedRequest, key: ProbeKey) -> bool:
     if not request.method:
         return request.secured and request.name in {_ALLOWED, _BOUND}
-    asked = (request.method, request.path)
+    line = (request.method, request.path)
     if request.name == _BOUND:
         wanted = {("POST", _MESSAGES), *(("GET", path) for path in _ECHOES)}
-        return asked in wanted and key.is_alone_in(request)
-    return asked == ("GET", _HONEST_PATH) and not key.shows_in(request)
+        return line in wanted and key.is_alone_in(request)
+    return line == ("GET", _HONEST_PATH) and not key.shows_in(request)

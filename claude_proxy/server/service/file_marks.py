@@ -1,6 +1,6 @@
 """File marks: a header that shows whether claude-proxy wrote a file and whether it was changed.
 
-A file that somebody else wrote or changed is not overwritten or removed without being asked to.
+Without --force, a file that somebody else wrote or changed is neither overwritten nor removed.
 """
 
 import hashlib

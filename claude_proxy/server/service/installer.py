@@ -86,12 +86,12 @@ class Systemd:
             return ""
         command = (*self._command, *words)
         try:
-            asked = subprocess.run(  # noqa: S603 - a fixed argv list
+            done = subprocess.run(  # noqa: S603 - a fixed argv list
                 command, capture_output=True, text=True, check=False, timeout=_TIMEOUT_S
             )
         except (OSError, subprocess.TimeoutExpired):
             return ""
-        return asked.stdout.strip()
+        return done.stdout.strip()
 
 
 def run(command: Sequence[str], *, shown: str) -> None:
@@ -120,7 +120,7 @@ def run(command: Sequence[str], *, shown: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Installation:
-    """What to install, and the command line that asked for it."""
+    """What to install, and the command line that requested it."""
 
     plan: ServicePlan
     words: tuple[str, ...]  # the arguments recorded in each file
@@ -324,7 +324,7 @@ class Installer:
         return self._place(f"{plan.names.units}/{name}" if system else name)
 
 
-# --- what is installed
+# --- installed files
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The plan of a service: everything its files are made of."""
+"""Service plan: the values from which the files of a service are rendered; pure."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -35,7 +35,7 @@ class Firewall:
 
 @dataclass(frozen=True, slots=True)
 class ServicePlan:
-    """Everything that the files of one service are made of."""
+    """The values from which the files of one service are rendered."""
 
     kind: ServiceKind
     scope: Scope

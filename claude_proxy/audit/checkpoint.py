@@ -1,4 +1,4 @@
-"""Checkpoints: the write-ahead log is moved into the database on another thread and connection.
+"""Checkpoints: another thread and connection copies the write-ahead log into the database.
 
 Law: the thread that decides never waits for a disk. In WAL mode with `synchronous=NORMAL` SQLite
 waits (fsync) in two places: in a checkpoint, and in the first commit after the log was used up and
@@ -16,7 +16,7 @@ from claude_proxy.audit.database import BUSY_S, connect, wal_of
 
 # Some thousand decisions. Fewer would mean more fsyncs, more would be slower to read back.
 ENOUGH_BYTES: Final = 4 * 1024 * 1024
-# A flood of decisions leaves no gap in which the log could restart; then one is made.
+# During a flood of decisions there is no pause in which the log could restart, so one is forced.
 TOO_MUCH_BYTES: Final = 64 * 1024 * 1024
 
 _PAUSE_S: Final = 1.0
@@ -69,7 +69,7 @@ def checkpoint(
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         _restart_log(connection)
         if wal_of(path).stat().st_size > too_much_bytes:
-            # Decisions come without a gap: they are held up for a few milliseconds.
+            # Decisions come without a pause, so they are delayed for a few milliseconds.
             connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
             _restart_log(connection)
 

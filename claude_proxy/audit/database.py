@@ -1,7 +1,7 @@
 """The audit file: opened with the right owner, mode, schema and WAL mode, or refused.
 
-Law: the sandbox cannot move its own wall. A log that others could write is no evidence, so it is
-refused before the proxy starts. Nothing here writes a row; `store` does.
+Law: the sandbox cannot move its own wall. A log that others could change proves nothing, so it is
+refused before the proxy starts. Only `store` writes rows.
 """
 
 import os
@@ -22,8 +22,8 @@ FILE_NAME: Final = "audit.sqlite3"
 APPLICATION_ID: Final = 0x636C7078
 
 # Entry N brings a file from version N to version N + 1. Entries are added, never edited.
-# Rows lie in the order of their ids, so a table is appended to at its end and trimmed at its
-# start; another index would double the cost of every decision to speed up a rare question.
+# Rows are stored in the order of their ids, so a table grows at its end and is trimmed at its
+# start; another index would double the cost of every decision to speed up a rare query.
 MIGRATIONS: Final = (
     """
     CREATE TABLE decision(
@@ -59,9 +59,9 @@ MIGRATIONS: Final = (
     CREATE TABLE checkpoint(at INTEGER NOT NULL) STRICT;
     INSERT INTO checkpoint VALUES(0);
     """,
-    # The index holds only requests that went with a credential: nothing else pays for it, and no
-    # flood of denials slows down what a ceiling asks. Usage has a table of its own, as few attempts
-    # have any: sums of it look at nothing but that.
+    # The index contains only requests with a credential, so other decisions cost nothing more, and
+    # a flood of denials does not slow down ceilings. Usage has its own table, as few attempts have
+    # any: adding it up reads nothing else.
     """
     ALTER TABLE decision ADD COLUMN credential TEXT;
     CREATE INDEX request_by_credential ON decision(credential, id)

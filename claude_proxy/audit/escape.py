@@ -1,8 +1,8 @@
 r"""Escaping: text that a client sent, made harmless for terminals, log lines and SQLite.
 
-Law: what is printed takes exactly the place it is given. No control byte, escape sequence, line
-break, bidirectional or invisible character gets through, and two different texts never print
-alike: an escaped character is written `\x1b`, `\u202e` or `\U000e0001`, and a backslash is doubled.
+Law: a client's text cannot leave its field. Control characters, escape sequences, line breaks,
+bidirectional and invisible characters are written as `\x1b`, `\u202e` or `\U000e0001`, and a
+backslash is doubled, so two different texts never print alike.
 """
 
 import re
@@ -19,26 +19,26 @@ _INVISIBLE = frozenset(
 _HARMLESS_FIELD = re.compile(r"[!-\[\]-~]*").fullmatch
 _HARMFUL_IN_A_FIELD = re.compile(r"[^!-\[\]-~]")
 _HARMLESS_TEXT = re.compile(r"[ -\[\]-~]*").fullmatch
-# SQLite holds no lone surrogate, and its own tools end a text at the first NUL.
+# SQLite cannot store a lone surrogate, and its own tools end a text at the first NUL.
 _NOT_STORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 def escape_field(text: str) -> str:
-    """Return `text` in visible ASCII without a space: always one field of a line."""
+    """Return `text` in visible ASCII without spaces, so that it is one field of a line."""
     if _HARMLESS_FIELD(text):
         return text
     return _HARMFUL_IN_A_FIELD.sub(lambda match: _spelled(match.group()), text)
 
 
 def escape_text(text: str) -> str:
-    """Return `text` so that it stays on its line; letters of any script and spaces remain."""
+    """Return `text` for one line; spaces and letters of any script stay."""
     if _HARMLESS_TEXT(text):
         return text
     return "".join(_shown(character) for character in text)
 
 
 def storable(text: str, bound: int) -> str:
-    """Return `text` so that SQLite can store it, cut off after about `bound` characters."""
+    """Return `text` as SQLite can store it, cut off after about `bound` characters."""
     if len(text) > bound:
         text = f"{text[:bound]}...[{len(text) - bound} more]"
     return _NOT_STORABLE.sub(lambda match: _spelled(match.group()), text)

@@ -1,7 +1,7 @@
-"""Learning: writes the hosts that were met into a preset, which a policy can use as it is.
+"""Learning: writes the hosts that a run used into a preset, which a policy can include.
 
-It knows only hosts, never a path or a query. Its file is a valid preset at every moment: it is
-written whole under another name and then renamed; what else it holds stays as it is. No request
+Secrets stay outside: it records hosts only, no path or query. The file is a valid preset at every
+moment: it is written under another name and then renamed, and its other content stays. No request
 waits for it, and a failure to write is reported once.
 """
 
@@ -31,14 +31,14 @@ from claude_proxy.wire.authority import Authority
 logger = logging.getLogger(__name__)
 
 WRITE_EVERY_S = 10.0
-# A client that has a million names denied must not fill the disk with them.
+# A client whose requests for a million names are denied must not fill the disk.
 MOST_HOSTS = 10_000
 MAX_BYTES = 4 * 1024 * 1024
 _OVERFLOWED = f"# There were more than {MOST_HOSTS}; the rest was not written down."
 _PENDING = 16_384
 _TRIES, _PAUSE_S = 20, 0.1
-# Denials of the host as such. Of the rest, some are no host at all, and some are about a single
-# request to a host that is allowed.
+# Denials of a host as a whole. Other reasons concern invalid hosts, or single requests to an
+# allowed host.
 _OF_THE_HOST = frozenset(
     {
         Reason.NO_RULE.value,
@@ -52,7 +52,7 @@ type Way = tuple[str, str, int]  # host, scheme, port
 
 
 class Hosts:
-    """The hosts that a run has met; it is fed with audit events."""
+    """The hosts that a run has used, collected from audit events."""
 
     def __init__(self, learn: Learn) -> None:
         self._denials = learn is Learn.DENIALS
@@ -61,17 +61,17 @@ class Hosts:
         self.overflowed = False
 
     def take(self, event: Event) -> bool:
-        """Take an event into account; return whether something new was learned."""
+        """Process an event; return whether something new was learned."""
         if isinstance(event, DecisionMade):
             if self._denials and not event.allowed and event.reason in _OF_THE_HOST:
                 return self._add(event.target, event.scheme)
-            # A tunnel that is looked into is no visit yet; its requests are.
+            # An intercepted tunnel does not count yet; its requests do.
             seen = event.phase is Phase.REQUEST or event.scheme == PASSTHROUGH_SCHEME
             if not self._denials and event.allowed and seen:
                 self._await(event)
         elif isinstance(event, OutcomeSeen) and not self._denials:
             target, scheme = self._pending.pop(event.decision, ("", ""))
-            # An address that was connected to: what is not there, or not found, is not learned.
+            # Only if an address was dialled: unknown or unreachable hosts are not learned.
             if target and event.upstream is not None:
                 return self._add(target, scheme)
         return False
@@ -100,7 +100,7 @@ class Hosts:
 def text_with(
     text: str, ways: Iterable[Way], when: str, *, name: str, overflowed: bool = False
 ) -> str:
-    """Return the preset `text` with an entry for each of `ways`; ConfigError if it is no preset."""
+    """Return the preset `text` with an entry for each of `ways`; ConfigError if it is invalid."""
     begun = text if text.strip() else f'description: "Learned from {when}"\n\nallow:\n'
     missing = sorted(set(ways) - _ways_in(begun, name))
     new = [AllowEntry(host, Scheme(scheme), port) for host, scheme, port in missing]
@@ -116,9 +116,9 @@ def text_with(
 
 
 def _ways_in(text: str, name: str) -> set[Way]:
-    """Return what a preset allows; raise ConfigError if it is none."""
+    """Return what a preset allows; ConfigError if it is invalid."""
     if len(text) > MAX_BYTES:
-        fix = "begin another file, or delete old entries from it"
+        fix = "start another file, or delete old entries from it"
         raise ConfigError("the file to learn into is full", where=name, fix=fix)
     library = loader.Library(preset=lambda wanted: _text(wanted, name, text))
     policy = loader.preset_policy(name, library)
@@ -135,7 +135,7 @@ def _text(wanted: str, name: str, text: str) -> str:
 
 
 def usage_of(path: Path, confdir: Path) -> str:
-    """Return the line of a policy file that uses what was learned."""
+    """Return the line of a policy file that uses the learned preset."""
     path = path.absolute()
     is_preset = path.parent == (confdir / PRESETS).absolute() and path.suffix == preset_files.SUFFIX
     if is_preset and preset_files.is_name(path.stem) and path.stem not in preset_files.names():
@@ -144,7 +144,7 @@ def usage_of(path: Path, confdir: Path) -> str:
 
 
 def usage_line(path: Path, confdir: Path) -> str:
-    """Return what is said at the end of learning."""
+    """Return the message at the end of learning."""
     if not os.path.lexists(path):
         return f"learning: nothing was met, and {path} was not written"
     return f"learning: {path} is written; to use it, write in a policy: {usage_of(path, confdir)}"
@@ -181,13 +181,13 @@ class Learner:
                 self._new = True
 
     def close(self) -> None:
-        """Write what is new and end."""
+        """Write new entries and end the thread."""
         self._stop.set()
         self._thread.join()
         self.write()
 
     def write(self) -> None:
-        """Write what is new, if anything is; a failure is reported once."""
+        """Write new entries, if there are any; a failure is reported once."""
         with self._lock:
             if not self._new:
                 return
@@ -270,7 +270,7 @@ def _locked(directory: Path) -> Iterator[None]:
 
 
 def _lock(descriptor: int) -> None:
-    # Not for ever: in a directory like /tmp anybody may hold it.
+    # Limited, because in a directory like /tmp any user can hold the lock.
     for _ in range(_TRIES):
         with suppress(BlockingIOError):
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -280,13 +280,13 @@ def _lock(descriptor: int) -> None:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Replace the file by a whole new one; 0600, as it shows which hosts were visited."""
-    # With a link the owner keeps the file elsewhere: what it leads to is replaced.
+    """Replace the file atomically; mode 0600, as it shows which hosts a user reached."""
+    # If the path is a link, its target is replaced.
     path = path.resolve()
     partial = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with suppress(FileNotFoundError):
-        partial.unlink()  # of an earlier process of our number
+        partial.unlink()  # left by an earlier process with the same id
     try:
         with open(os.open(partial, flags, 0o600), "wb") as file:  # noqa: PTH123 - with its mode
             file.write(text.encode())

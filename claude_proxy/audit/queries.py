@@ -1,7 +1,7 @@
 """Queries of the audit log: read-only, beside a running proxy or after a crash.
 
-Law: reading holds nothing up. Every result is read whole before it is returned, because a reader
-that holds a snapshot (a pager, for example) keeps the write-ahead log growing.
+Law: reading delays no writer. Every result is read completely before it is returned, because a
+reader that keeps a snapshot (a pager, for example) makes the write-ahead log grow.
 """
 
 import sqlite3
@@ -300,7 +300,7 @@ class Follower:
         self._asked_ns: int | None = None
 
     def news(self, now_ns: int) -> list[LogEntry]:
-        """Return what is new, oldest first; nothing while there is no file."""
+        """Return the new entries, oldest first; none while there is no file."""
         try:
             with AuditReader(self._path) as reader:
                 return list(self._unseen(reader, now_ns))

@@ -2,8 +2,8 @@
 
 Law: recorded or denied. When `AuditStore.record` returns from a decision, its row is in the file's
 write-ahead log and survives the process, however that ends; otherwise it raises AuditError.
-Outcomes are gathered and written together, and no trouble with them, with retention, a checkpoint
-or a sink ever costs a decision.
+Outcomes are collected and written together. A failure of an outcome, of retention, of a checkpoint
+or of a sink never affects a decision.
 """
 
 import sqlite3
@@ -53,7 +53,7 @@ _TRIM_ROWS: Final = 192  # more than come in meanwhile, and well below a millise
 _DAY_NS: Final = 86_400 * 1_000_000_000
 
 _INSERT_DECISION: Final = "INSERT INTO decision VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
-# The gate ends an attempt once; if it ever did so twice, the last outcome counts.
+# The gate ends an attempt once; if it did so twice, the last outcome would count.
 _INSERT_OUTCOME: Final = "INSERT OR REPLACE INTO outcome VALUES(?,?,?,?,?,?,?,?)"
 _INSERT_NOTICE: Final = "INSERT INTO notice VALUES(?,?,?)"
 _TRIM: Final = (

@@ -1,4 +1,4 @@
-"""Token usage: what the responses of the Messages API have cost, added up from the audit log.
+"""Token usage: the tokens that responses of the Messages API report, added up from the audit log.
 
 Law: every process that writes to one log counts into one sum, and usage whose caller is unknown is
 counted against each caller who could have caused it. The statements are here; the holder of a

@@ -59,7 +59,7 @@ def refuse_reachable(run_spec: RunSpec, bindings: Bindings, environ: Mapping[str
     places = {Path(os.path.realpath(place)) for place in written}
     for source in _sources_of(run_spec, bindings):
         for path in _deciding_files(source, home, environ):
-            for at in file_permissions.ways_to(path):
+            for at in file_permissions.resolution_steps(path):
                 inside = any(at.is_relative_to(place) for place in places)
                 if inside and not _is_login(at, home, environ):
                     raise ConfigError(

@@ -181,7 +181,7 @@ def refuse_reachable(run_spec: RunSpec) -> None:
     for what, option, path in _guarded(run_spec.settings):
         for place in places:
             real = Path(os.path.realpath(place))
-            if any(at.is_relative_to(real) for at in file_permissions.ways_to(path)):
+            if any(at.is_relative_to(real) for at in file_permissions.resolution_steps(path)):
                 raise ConfigError(
                     f"the sandbox could write to {what}",
                     where=f"{option} {path}, in {place}",

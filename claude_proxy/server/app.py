@@ -49,7 +49,7 @@ from claude_proxy.server.reload import Reloader
 from claude_proxy.server.workers import WorkerSlot
 from claude_proxy.system import file_permissions, process_memory
 from claude_proxy.system.malloc_trim import MemoryTrimmer
-from claude_proxy.system.sd_notify import Announcer, Lifeline, News, WorkerNews
+from claude_proxy.system.sd_notify import Lifeline, StateListener, StateNotifier, WorkerNotifier
 from claude_proxy.trust.certificate_authority import CertificateAuthority
 from claude_proxy.trust.private_files import Folder
 from claude_proxy.vault.vault import Vault
@@ -85,7 +85,7 @@ class _Parts:
     listening: tuple[OpenListener, ...]
     store: AuditStore
     slot: WorkerSlot
-    news: News
+    news: StateListener
     until: int | None  # a descriptor; the proxy stops when it closes
 
     def listeners(self, services: Services, gates: Gates) -> list[Listener]:
@@ -178,11 +178,11 @@ def _serve(settings: Settings, lifeline: Lifeline | None) -> None:
             fix="leave --workers at 1",
         )
     settings, descriptors_warning = startup.fit_descriptors(startup.share_of_worker(settings))
-    announcer = Announcer(settings.notify, lifeline)
+    announcer = StateNotifier(settings.notify, lifeline)
     until = None if lifeline is None else lifeline.until
 
     def work(slot: WorkerSlot) -> None:
-        news = announcer if slot.report is None else WorkerNews(slot.report, speaks=slot.speaks)
+        news = announcer if slot.report is None else WorkerNotifier(slot.report, speaks=slot.speaks)
         with (
             contextlib.closing(startup.open_store(settings)) as store,
             asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
@@ -370,7 +370,7 @@ def _stop_on_signals(parts: _Parts) -> asyncio.Event:
     return stop
 
 
-def _reload_on_signal(reloader: Reloader, news: News, stop: asyncio.Event) -> None:
+def _reload_on_signal(reloader: Reloader, news: StateListener, stop: asyncio.Event) -> None:
     loop = asyncio.get_running_loop()
     reloads: set[asyncio.Task[None]] = set()
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from threading import Thread
 
 from claude_proxy.errors import ClaudeProxyError
-from claude_proxy.system.sd_notify import News, WorkerReports
+from claude_proxy.system.sd_notify import StateListener, WorkerReports
 
 # Linux spreads new connections over all sockets bound with SO_REUSEPORT; other systems do not.
 CAN_SPREAD = sys.platform == "linux"
@@ -40,7 +40,7 @@ class WorkerSlot:
 def run(
     count: int,
     work: Callable[[WorkerSlot], None],
-    news: News,
+    news: StateListener,
     *,
     forked: Callable[[], None],
     until: int | None = None,
@@ -110,7 +110,7 @@ def _receive(reading_reports: int, until: int | None, reports: WorkerReports) ->
                 return  # the last worker has ended
 
 
-def _supervise(children: set[int], news: News) -> None:
+def _supervise(children: set[int], news: StateListener) -> None:
     stopping = False
 
     def forward(number: int, _: object) -> None:

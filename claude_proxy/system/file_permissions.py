@@ -21,17 +21,17 @@ def refuse_replaceable(path: Path, holds: str = "the policy") -> None:
     """Raise ConfigError if others could replace `path`.
 
     Anyone who can write to a directory can rename everything below it, at any depth. The directory
-    that holds a link counts as well as the link's target.
+    that contains a link counts as well as the link's target.
     """
     for start in dict.fromkeys((path.absolute(), path.resolve())):
-        # Whoever can replace the shipped list can also replace this code: no point in checking.
+        # A user who can replace the shipped list can also replace this code: no point in checking.
         reach = 1 if start.is_relative_to(_PACKAGE) else None
         for directory in start.parents[:reach]:
             if directory.exists():
                 refuse_writable(directory, directory.stat(), holds)
 
 
-def ways_to(path: Path) -> Iterator[Path]:
+def resolution_steps(path: Path) -> Iterator[Path]:
     """Yield every path that resolving `path` passes through; the last one is the target.
 
     Anyone who can write to the directory of one of these decides what is found there. Each is a
@@ -58,7 +58,7 @@ def ways_to(path: Path) -> Iterator[Path]:
 
 
 def refuse_writable(path: Path, found: os.stat_result, holds: str = "the policy") -> None:
-    """Raise ConfigError if anybody but the owner (or root) could change `path`."""
+    """Raise ConfigError if a user other than the owner and root could change `path`."""
     what = "directory" if stat.S_ISDIR(found.st_mode) else "file"
     # In a user namespace root's files seem to belong to another user, as "/" does.
     if found.st_uid not in (0, os.geteuid(), Path("/").stat().st_uid):

@@ -20,7 +20,7 @@ class Lifeline:
     until: int  # a descriptor that becomes readable, or closes, when the proxy should stop
 
 
-class News(Protocol):
+class StateListener(Protocol):
     """Receiver of the proxy's state changes."""
 
     def ready(self) -> None:
@@ -36,7 +36,7 @@ class News(Protocol):
         """Report that no new client is accepted."""
 
 
-class Announcer:
+class StateNotifier:
     """Notifies the service manager and the launching process."""
 
     def __init__(self, address: str | None, lifeline: Lifeline | None) -> None:
@@ -78,7 +78,7 @@ class Announcer:
 _READY, _RELOADING, _RELOADED = b"+", b"~", b"="
 
 
-class WorkerNews:
+class WorkerNotifier:
     """Notifies the parent of the workers, as a service manager listens to one process only."""
 
     def __init__(self, pipe: int, *, speaks: bool) -> None:
@@ -110,7 +110,7 @@ class WorkerNews:
 class WorkerReports:
     """Combines what the workers report, at the parent's end of their pipe."""
 
-    def __init__(self, count: int, news: News) -> None:
+    def __init__(self, count: int, news: StateListener) -> None:
         self._awaited = count
         self._news = news
 

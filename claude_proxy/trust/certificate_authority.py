@@ -1,6 +1,6 @@
 """The certificate authority in its directory: created, loaded, exported, rotated; it signs leaves.
 
-Keeps "the sandbox cannot move its own wall": a CA that somebody else could have read or written is
+Keeps "the sandbox cannot move its own wall": a CA that another user could have read or written is
 not used. `mitmproxy-ca.pem` alone is the CA and is replaced atomically. Every other file is derived
 from it, and rewritten when it is missing or belongs to another CA, so a crash leaves nothing
 half-done.

@@ -113,13 +113,13 @@ def read_authority(data: bytes, where: str, now: datetime) -> Pair:
             "the CA key is encrypted", "decrypt it with `openssl pkey`, or " + _ROTATE
         ) from error
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise refuse("the CA file does not hold a private key and a certificate in PEM") from error
+        raise refuse("the CA file has no private key and certificate in PEM format") from error
     if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
         raise refuse("the CA key is neither EC nor RSA")
     if isinstance(key, rsa.RSAPrivateKey) and key.key_size < _SMALLEST_RSA_BITS:
         raise refuse(f"the CA key has {key.key_size} bits; less than {_SMALLEST_RSA_BITS} is weak")
     if len(certificates) != 1:
-        raise refuse("the CA file holds more than one certificate; it must hold the root only")
+        raise refuse("the CA file has more than one certificate; it must contain only the root")
     certificate = certificates[0]
     if certificate.public_key() != key.public_key():
         raise refuse("the CA certificate and the CA key do not belong together")
@@ -133,8 +133,8 @@ class LeafMaker:
 
     def __init__(self, pair: Pair) -> None:
         self._pair = pair
-        # Leaves have their own key, made here and never written: whoever reads it from memory
-        # during a handshake gets seven days of one machine, not the CA.
+        # Leaves have their own key, created here and never written to disk: an attacker who reads
+        # it from memory can use it for seven days on one machine, and does not have the CA key.
         self.key = ec.generate_private_key(ec.SECP256R1())
         self._usage = _key_usage(for_authority=False)
         self._issuer = _authority_key_identifier(pair)

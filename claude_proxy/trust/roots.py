@@ -1,8 +1,8 @@
 """The system's root certificates, and the bundle that adds the proxy's CA to them.
 
 A bundle replaces what a client trusts, so without the system's roots every host that is passed
-through would fail. SSL_CERT_FILE is ignored: it may already name an old bundle of this program, or
-be set by the project that is to be confined.
+through would fail. SSL_CERT_FILE is ignored: it may name an old bundle of this program, or be set
+by the project that runs in the sandbox.
 """
 
 import re
@@ -16,7 +16,7 @@ import certifi
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import NoEncryption, pkcs12
 
-# Where distributions keep them; the first file that holds a certificate is used. Not on macOS,
+# Where distributions keep them; the first file that contains a certificate is used. Not on macOS,
 # where they are in a keychain and /etc/ssl/cert.pem is an outdated copy.
 SYSTEM_FILES = tuple(
     Path(name)

@@ -214,7 +214,7 @@ class Vault:
             self._of_environment[source] = known
 
     def _read(self, held: _CachedSource, names: frozenset[str]) -> None:
-        """Read a source; ConfigError if there is no value, and then none is held."""
+        """Read a source; ConfigError if it has no value, and then `held.value` is None."""
         if self._closed:
             raise ConfigError("the proxy is stopping", where=source_name(held.source))
         # Before reading, so that a change in between is noticed.

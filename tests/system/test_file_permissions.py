@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from claude_proxy.system.file_permissions import ways_to
+from claude_proxy.system.file_permissions import resolution_steps
 
 
 def steps(path: Path, above: Path) -> list[str]:
-    return [str(at.relative_to(above)) for at in ways_to(path)]
+    return [str(at.relative_to(above)) for at in resolution_steps(path)]
 
 
 def test_a_file_leads_to_itself(tmp_path: Path) -> None:
@@ -40,7 +40,7 @@ def test_resolving_stops_at_the_kernels_limit_of_links(tmp_path: Path, text: str
     (above / "deep" / "inner").mkdir()
     (above / "first").symlink_to("deep/inner")
 
-    *_, last = ways_to(above / text)
+    *_, last = resolution_steps(above / text)
 
     if not text.startswith("loop"):
         assert str(last) == os.path.realpath(above / text)

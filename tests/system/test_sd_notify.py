@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from claude_proxy.system.sd_notify import Announcer, Lifeline, WorkerNews, WorkerReports
+from claude_proxy.system.sd_notify import Lifeline, StateNotifier, WorkerNotifier, WorkerReports
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def heard(manager: socket.socket) -> str:
 
 
 def test_a_service_manager_is_notified_of_each_change(manager: socket.socket) -> None:
-    announcer = Announcer(manager.getsockname(), None)
+    announcer = StateNotifier(manager.getsockname(), None)
 
     announcer.ready()
     announcer.reloading()
@@ -46,18 +46,18 @@ def test_an_abstract_socket_is_supported() -> None:
         manager.settimeout(60)
         manager.bind("\0" + name)
 
-        Announcer("@" + name, None).ready()
+        StateNotifier("@" + name, None).ready()
 
         assert heard(manager) == "READY=1"
 
 
 @pytest.mark.parametrize("address", [None, "", "vsock:2:9999", "/no/such/socket", "/" + "n" * 300])
 def test_an_unreachable_manager_is_ignored(address: str | None) -> None:
-    Announcer(address, None).ready()
+    StateNotifier(address, None).ready()
 
 
 def test_a_manager_that_does_not_read_does_not_block_the_proxy(manager: socket.socket) -> None:
-    announcer = Announcer(manager.getsockname(), None)
+    announcer = StateNotifier(manager.getsockname(), None)
 
     for _ in range(10_000):
         announcer.stopping()
@@ -65,7 +65,7 @@ def test_a_manager_that_does_not_read_does_not_block_the_proxy(manager: socket.s
 
 def test_the_launching_process_is_notified_when_the_proxy_is_ready() -> None:
     reported: list[str] = []
-    announcer = Announcer(None, Lifeline(lambda: reported.append("ready"), until=0))
+    announcer = StateNotifier(None, Lifeline(lambda: reported.append("ready"), until=0))
 
     announcer.reloading()
     announcer.reloaded()
@@ -97,7 +97,7 @@ class Noted:
 
 def test_workers_are_ready_with_the_last_one_and_one_reports_reloads_for_all() -> None:
     reading, writing = os.pipe()
-    workers = [WorkerNews(writing, speaks=number == 0) for number in range(3)]
+    workers = [WorkerNotifier(writing, speaks=number == 0) for number in range(3)]
     noted = Noted()
     all_heard = WorkerReports(3, noted)
 
@@ -123,6 +123,6 @@ def test_a_worker_ignores_that_its_parent_is_gone() -> None:
     os.close(reading)
     assert threading.current_thread() is threading.main_thread()
 
-    WorkerNews(writing, speaks=True).ready()
+    WorkerNotifier(writing, speaks=True).ready()
 
     os.close(writing)

@@ -237,10 +237,10 @@ OTHER_KEY = ec.generate_private_key(ec.SECP256R1())
 
 
 UNFIT: dict[str, tuple[bytes, str]] = {
-    "nothing": (b"", "does not hold"),
-    "garbage": (b"\x00\xff" * 100, "does not hold"),
-    "no certificate": (pem_of(OTHER_KEY), "does not hold"),
-    "no key": (certificate_only(authority_file()), "does not hold"),
+    "nothing": (b"", "has no private key"),
+    "garbage": (b"\x00\xff" * 100, "has no private key"),
+    "no certificate": (pem_of(OTHER_KEY), "has no private key"),
+    "no key": (certificate_only(authority_file()), "has no private key"),
     "encrypted": (pem_of(OTHER_KEY, b"secret") + certificate_only(authority_file()), "encrypted"),
     "another's certificate": (pem_of(OTHER_KEY) + certificate_only(authority_file()), "together"),
     "a chain": (authority_file() + certificate_only(authority_file()), "more than one"),

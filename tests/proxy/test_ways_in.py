@@ -193,7 +193,7 @@ def test_a_second_proxy_on_one_socket_is_refused_and_the_first_lives_on(
     second = serve("--listen", f"unix:{path}", ready=False)
 
     assert second.process.wait(DEADLINE_S) == 2
-    assert "another process listens on this socket already" in second.said()
+    assert "another process already listens on this socket" in second.said()
     assert reason_of(ask(str(path))) == "no-rule"
 
 

@@ -194,7 +194,7 @@ def test_a_socket_that_another_process_listens_on_is_left_alone(
 ) -> None:
     said = refusal("--listen", path_of(upstream), "--to", "127.0.0.1:3128")
 
-    assert "another process listens" in said
+    assert "another process already listens" in said
 
 
 def test_a_symbolic_link_is_not_replaced(directory: Path) -> None:

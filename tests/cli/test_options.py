@@ -335,7 +335,7 @@ def test_a_joined_proxy_decides_by_its_own_policy_and_that_is_said(
     assert main.main(["run", "--proxy", "127.0.0.1:9051", "true"]) == 0
 
     assert runs[-1].settings.policy is None
-    assert "not by the policy in config.yaml" in capsys.readouterr().err
+    assert "ignores the policy in config.yaml" in capsys.readouterr().err
 
 
 def test_a_link_into_a_bound_directory_is_bound(

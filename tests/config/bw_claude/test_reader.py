@@ -61,7 +61,7 @@ WRONG = {
         'the host "**.x.test" has a wildcard inside',
         "1.toml:2:10, network.groups.a.hosts[0]",
     ),
-    "a NUL": ('[network.groups.a]\nhosts = ["x\\u0000.test"]', "holds the label", "1.toml:2:10"),
+    "a NUL": ('[network.groups.a]\nhosts = ["x\\u0000.test"]', "contains the label", "1.toml:2:10"),
     "a newline": ('[network.groups.a]\nhosts_deny = ["x\\n.test"]', "one word", "1.toml:2:15"),
     "a scheme": ('[network.groups.a]\nhosts = ["http://x.test"]', "a scheme", "1.toml:2:10"),
     "a host twice": (

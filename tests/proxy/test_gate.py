@@ -11,7 +11,7 @@ from claude_proxy.config.settings import AuditFailure
 from claude_proxy.errors import AuditError
 from claude_proxy.events import DecisionMade, Event, OutcomeSeen, Phase
 from claude_proxy.policy.decision import Decision
-from claude_proxy.policy.policy import Policy
+from claude_proxy.policy.policy import AddressOwner, Policy
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Request, Scheme
 from claude_proxy.proxy.gate import ClientInfo, Gate
@@ -139,6 +139,22 @@ def test_an_address_that_is_denied_is_recorded(gate: Gate, ledger: Ledger) -> No
 
     assert decision.reason is Reason.ADDRESS_NOT_ALLOWED
     assert (ledger.reasons, ledger.decisions[0].phase) == (["address-not-allowed"], Phase.DIAL)
+
+
+@pytest.mark.parametrize(
+    ("address", "owner", "reason"),
+    [
+        ("93.184.216.34", AddressOwner.OWN_LISTENER, "proxy-loop"),
+        ("93.184.216.34", AddressOwner.THIS_MACHINE, "address-not-allowed"),
+    ],
+)
+def test_an_address_of_this_machine_that_is_denied_is_recorded(
+    gate: Gate, ledger: Ledger, address: str, owner: AddressOwner, reason: str
+) -> None:
+    decision = gate.address(ORIGIN, EXAMPLE, ip_address(address), owner)
+
+    assert (decision.allowed, decision.reason.value) == (False, reason)
+    assert (ledger.reasons, ledger.decisions[0].phase) == ([reason], Phase.DIAL)
 
 
 def test_a_dial_is_judged_by_the_policy_of_the_moment(gate: Gate, ledger: Ledger) -> None:

@@ -371,6 +371,7 @@ def test_what_is_not_a_plain_request_reaches_nobody(
     "fields",
     [
         ((":method", "CONNECT"), (":authority", "evil.example:443")),
+        pseudo("CONNECT"),
         ((":method", "CONNECT"), (":protocol", "websocket"), *pseudo("GET")[1:]),
         (*pseudo("GET"), ("transfer-encoding", "chunked")),
         (*pseudo("GET"), ("connection", "upgrade")),

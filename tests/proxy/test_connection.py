@@ -508,7 +508,7 @@ def test_without_an_address_nothing_is_dialled(run: Run) -> None:
     run(play)
 
 
-# --- faults (law 8)
+# --- faults: fail closed
 
 
 def faulty(event: events.Event) -> Iterable[commands.Command]:

@@ -175,7 +175,7 @@ def test_a_refusal_that_needs_no_rule_is_recorded_too(gate: Gate, ledger: Ledger
     assert (ledger.decisions[0].target, ledger.reasons) == ("a..b:443", ["invalid-target"])
 
 
-# --- recorded or denied (law 7), a fault denies (law 8)
+# --- recorded or denied; fail closed
 
 type Ask = Callable[[Gate], Decision]
 

@@ -326,7 +326,7 @@ MISTAKES = {
     ),
     "a path with a query": (
         '{host: a.test, paths: ["/v1?beta=true"]}',
-        "holds",
+        "contains",
         "query is not judged",
     ),
     "another word": ("{host: a.test, mcp_servers: some}", "mcp_servers is not a list", "[some]"),

@@ -119,7 +119,7 @@ def command(
     as_json: bool,
     **named: Any,
 ) -> int:
-    """Tell what the allowlist decides about a URL."""
+    """Show what the allowlist decides about a URL."""
     named = options.in_force(context, named)
     allowlist_file: Path | None = named["allowlist_file"]
     policy_name: str | None = named["policy_name"]
@@ -151,7 +151,7 @@ def command(
 
 def _policy_named(name: str, confdir: Path | None, allowlist_file: Path | None) -> Policy:
     if allowlist_file is not None:
-        what, fix = "--policy and --allowlist each name the policy", "drop one of them"
+        what, fix = "--policy and --allowlist exclude each other", "drop one of them"
         raise ConfigError(what, where="--policy, --allowlist", fix=fix)
     files = OwnerFiles(confdir or paths.default_confdir())
     return policy_files.served(policy_files.read_named(files, name))
@@ -245,7 +245,7 @@ def _target_of(url: str, text: str, port: int) -> Authority:
 def _unusable(url: str, why: str, *, fix: str = "") -> ConfigError:
     shown = quoted(url)
     usual = "write a URL such as https://example.com/path, or HOST:PORT"
-    return ConfigError(f"{shown} cannot be asked for: {why}", where="URL", fix=fix or usual)
+    return ConfigError(f"{shown} cannot be checked: {why}", where="URL", fix=fix or usual)
 
 
 def _lines(question: Question, method: str, answer: Answer, asked: tuple[str, str]) -> list[str]:

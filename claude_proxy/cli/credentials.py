@@ -132,11 +132,11 @@ def forget(name: str, *, confdir: Path | None, statedir: Path | None) -> int:
             fix="run this command as the user that runs the proxy",
         ) from error
     if not gone:
-        names = ", ".join(sorted(known)) or "none"
+        names = ", ".join(sorted(known))
         raise ClaudeProxyError(
             f'no login is pinned for "{harmless(name)}"',
             where=str(store.path),
-            fix=f"use one of: {names}",
+            fix=f"use one of: {names}" if names else "nothing to do: no login is pinned",
         )
     click.echo(f"forgotten: the next login used for {name} will be pinned")
     return 0

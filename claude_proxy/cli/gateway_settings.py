@@ -273,8 +273,8 @@ def _destination(
         return replace(_at_provider(config, written.provider, where_provider), from_config=True)
     raise ConfigError(
         "the gateway has no upstream",
-        where=f"{UPSTREAM_VARIABLE}, or {upstream} or {provider}",
-        fix=f"set {UPSTREAM_VARIABLE}=https://api.anthropic.com, or give {provider} anthropic",
+        where=f"{upstream} or {provider}, or {UPSTREAM_VARIABLE}",
+        fix=f"give {provider} anthropic, or set {UPSTREAM_VARIABLE}=https://api.anthropic.com",
     )
 
 
@@ -338,7 +338,7 @@ def _without_key(given: GatewayOptions, names: Sequence[str]) -> ConfigError:
     return ConfigError(
         "the gateway has no key for its upstream",
         where=" or ".join(names),
-        fix=f"set {names[0]}, or name a file that holds the key with {given.prefix}key-file",
+        fix=f"set {names[-1]}, or name a file that holds the key with {given.prefix}key-file",
     )
 
 
@@ -353,7 +353,9 @@ def _checked_source(source: SecretSource, variables: Variables) -> SecretSource:
 
 def _source_of(name: str, found: VariableText, variables: Variables) -> SecretSource:
     if fault := option_values.fault_of_key(found.text):
-        _refuse(f"the key {fault}", found.where, "put the key that the provider gave you there")
+        _refuse(
+            f"the key {fault}", found.where, "set it to the key exactly as the provider shows it"
+        )
     if found.in_dotenv and variables.dotenv is not None:
         return DotenvSource(variables.dotenv.path, name)
     return EnvironmentSource(name)
@@ -435,13 +437,13 @@ def _refuse_unbound_reach(gateway: Gateway, given: GatewayOptions) -> None:
         reach = option_values.meaning_of_remote(listen.host)
         if not given.allow_remote:
             _refuse(
-                f"on {listen.host} anyone {reach} could try to use the key",
+                f"listening on {listen.host} lets anyone {reach} try to use the key",
                 str(listen),
                 f"listen on {DEFAULT_HOST}, or add --allow-remote, a token and --client CIDR",
             )
         if gateway.token is None:
             _refuse(
-                f"on {listen.host} anyone {reach} could use the key, as no token is required",
+                f"listening on {listen.host} without a token lets anyone {reach} use the key",
                 str(listen),
                 f"add {given.prefix}token-file",
             )

@@ -38,7 +38,7 @@ COMMANDS = {
     "run": "Run a command in a sandbox whose only network is the proxy.",
     "gateway": "Run an endpoint of the Anthropic API that holds the key.",
     "config": "Show the settings in force, or check the configuration files.",
-    "check": "Tell what the allowlist decides about a URL.",
+    "check": "Show what the allowlist decides about a URL.",
     "allow": "Add hosts to the allowlist.",
     "credentials": "Show the credentials, hash a login, or forget a pinned one.",
     "log": "Show what was decided, from the audit log.",

@@ -197,7 +197,7 @@ def _check_reach(host: str, where: str, *, allow_remote: bool) -> None:
     if allow_remote or option_values.is_loopback(host):
         return
     _clash(
-        f"on {host} anyone {option_values.meaning_of_remote(host)} could try to use this proxy",
+        f"listening on {host} lets anyone {option_values.meaning_of_remote(host)} try this proxy",
         where,
         f"listen on {DEFAULT_HOST}, or add --allow-remote and name the clients with --client CIDR",
     )

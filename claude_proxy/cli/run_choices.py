@@ -151,7 +151,7 @@ def _refuse_without_proxy(given: RunOptions, chosen: _ChosenPolicy) -> None:
     option = next((option for option, is_given in needs_proxy.items() if is_given), None)
     if option is not None:
         raise ConfigError(
-            "the policy has COMMAND run without a proxy",
+            "with this policy COMMAND runs without a proxy",
             where=f"--policy, {option}",
             fix=f"drop {option}, or choose another policy",
         )
@@ -183,7 +183,7 @@ def _command(given: RunOptions, profile: Profile) -> tuple[str, ...]:
         return given.command
     if not profile.unattended:
         raise ConfigError(
-            f"the profile {profile.name!r} does not know how to start COMMAND without questions",
+            f"the profile {profile.name!r} does not say how to skip COMMAND's permission prompts",
             where="--skip-permissions",
             fix="leave it out, or add `unattended` to a profile of your own",
         )

@@ -96,7 +96,7 @@ _BASE = ParsedText(
 _MODEL = ParsedText(
     "model",
     option_values.parse_model,
-    "write the name of a model, or ASKED=GIVEN",
+    "write the name of a model, or REQUESTED=SENT",
     "claude-haiku-4-5",
 )
 _SIZE = ParsedText(
@@ -321,7 +321,8 @@ FIELDS: tuple[OptionField, ...] = (
     OptionField(
         key="run.without_seccomp",
         kind=Flag("--with-seccomp"),
-        help="Run without the system call filter, where the kernel has none.",
+        help="Run without the system call filter, for a kernel without seccomp or a program that "
+        "needs Unix sockets.",
         topic=Topic.SANDBOX,
         commands=_RUN,
         default=False,
@@ -468,9 +469,9 @@ FIELDS: tuple[OptionField, ...] = (
     OptionField(
         key="gateway.model",
         kind=_MODEL,
-        help="Send this model to the upstream, whichever was requested; or ASKED=GIVEN, "
+        help="Send this model to the upstream, whichever was requested; or REQUESTED=SENT, "
         "repeatable. PROXY_DEFAULT_MODEL too.",
-        help_beside="Send this model to the upstream, whichever was requested; or ASKED=GIVEN, "
+        help_beside="Send this model to the upstream, whichever was requested; or REQUESTED=SENT, "
         "repeatable.",
         topic=Topic.GATEWAY,
         commands=_ALL,
@@ -611,8 +612,8 @@ FIELDS: tuple[OptionField, ...] = (
     OptionField(
         key="serve.unlink_socket",
         kind=_ON_OFF,
-        help="Remove the file of a Unix socket as soon as one client has used it, where it was "
-        "mounted.",
+        help="Remove the file of a Unix socket once its first client has sent something; where the "
+        "socket is mounted, it stays usable.",
         topic=Topic.LISTENING,
         commands=_SERVE,
         default=False,
@@ -838,7 +839,7 @@ FIELDS: tuple[OptionField, ...] = (
     OptionField(
         key="max_head",
         kind=_SIZE,
-        help="How large the head of a request or an answer may be.",
+        help="How large the head of a request or a response may be.",
         topic=Topic.LIMITS,
         commands=_ALL,
         default="64K",

@@ -137,7 +137,7 @@ def is_loopback(host: str) -> bool:
 def meaning_of_remote(host: str) -> str:
     """Return a phrase that says who reaches a listener on `host`."""
     if host in _EVERY_ADDRESS:
-        return "on every network this machine is in"
+        return "on every network of this machine"
     return f"on the network of {host}"
 
 
@@ -288,7 +288,7 @@ def _is_this_machine(host: str) -> bool:
 
 
 def parse_model(text: str) -> tuple[str, str]:
-    """Return the two sides of ASKED=GIVEN: the requested model ("*": any) and the one sent."""
+    """Return the two sides of REQUESTED=SENT: the requested model ("*": any) and the one sent."""
     asked, equals, given = text.rpartition("=")
     asked = asked.strip() if equals else _EACH
     given = given.strip()
@@ -304,7 +304,7 @@ def fault_of_key(text: str) -> str | None:
     if not text:
         return "is empty"
     if not text.isascii() or not text.isprintable() or " " in text:
-        return "has a blank, or a character that no key has"
+        return "contains a space, or a character that no key contains"
     if len(text) > _LONGEST_KEY:
         return f"is longer than {_LONGEST_KEY} characters"
     if text.lower() in _STAND_INS or text.startswith(_OWN_PLACEHOLDERS):

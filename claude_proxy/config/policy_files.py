@@ -141,7 +141,9 @@ def read_named(files: OwnerFiles, name: str, where: str = "--policy") -> PolicyF
     try:
         text = preset_files.policy_text(name)
     except KeyError:
-        fix = nearest(name.lower(), policy_names(files)) or "`claude-proxy policies` lists them"
+        # A typo never leads to the policy that filters nothing.
+        known = [each for each in policy_names(files) if each != "open"]
+        fix = nearest(name.lower(), known) or "`claude-proxy policies` lists them"
         what = f"there is no policy {nodes.quoted(name)}"
         raise ConfigError(what, where=where, fix=fix) from None
     return loader.read(text, name=f"the built-in policy {name}", library=files.library)
@@ -158,7 +160,7 @@ def served(file: PolicyFile) -> Policy:
         return file.policy
     why = "there is nothing to serve" if file.network is NetworkMode.NONE else "nothing is filtered"
     raise ConfigError(
-        f"the policy has network: {file.network}: {why}",
+        f"the policy has `network: {file.network}`: {why}",
         where=f"{file.source.file}:{file.source.line}:{file.source.column}, network",
         fix="use it with `claude-proxy run`, or choose another policy",
     )

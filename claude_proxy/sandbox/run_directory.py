@@ -192,7 +192,7 @@ def check_name(name: str) -> None:
     """Raise ConfigError if a name is not usable as a file name or not readable in a list."""
     if len(name) > NAME_LIMIT or not _NAME.fullmatch(name):
         raise ConfigError(
-            f"a run cannot be called {name!r}",
+            f"{name!r} cannot be the name of a run",
             where="--name",
             fix=f"use up to {NAME_LIMIT} letters, digits, dots, dashes and underscores",
         )

@@ -185,7 +185,7 @@ def refuse_reachable(run_spec: RunSpec) -> None:
                 raise ConfigError(
                     f"the sandbox could write to {what}",
                     where=f"{option} {path}, in {place}",
-                    fix="move it out of the project and of every --allow-rw",
+                    fix="choose a --dir, and each --allow-rw, that does not contain it",
                 )
 
 

@@ -14,4 +14,4 @@ def parse_user(text: str) -> int:
     try:
         return pwd.getpwnam(text).pw_uid
     except (KeyError, ValueError):
-        raise ValueError(f'"{text}" is no user of this machine') from None
+        raise ValueError(f'"{text}" is not a user of this machine') from None

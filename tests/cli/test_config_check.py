@@ -83,7 +83,7 @@ def test_every_mistake_of_every_file_is_gathered(
         ("no_upstream_proxy: [localhost]\n", "no upstream proxy"),
         ("gateway: {provider: nobody}\n", "there is no provider"),
         ("gateway: {key_file: a, key_env: B}\n", "given twice"),
-        ("serve: {listen: ['0.0.0.0:1']}\n", "could try to use this proxy"),
+        ("serve: {listen: ['0.0.0.0:1']}\n", "try this proxy"),
     ],
 )
 def test_what_contradicts_itself_is_a_mistake(

@@ -138,7 +138,7 @@ def test_check_asks_one_of_the_two(capsys: pytest.CaptureFixture[str], tmp_path:
 
     text = refused(capsys, "check", "--policy", "deny", "--allowlist", list_, "https://a.test/")
 
-    assert "--policy and --allowlist each name the policy" in text
+    assert "--policy and --allowlist exclude each other" in text
 
 
 def test_check_has_no_answer_for_a_policy_without_a_proxy(

@@ -246,7 +246,7 @@ def test_a_command_that_cannot_be_told_not_to_ask_is_not_run_as_if_it_could(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main.main(["run", "--skip-permissions", "make"]) == 2
-    assert "does not know how" in capsys.readouterr().err
+    assert "does not say how" in capsys.readouterr().err
 
 
 # --- what is `serve`'s

@@ -306,6 +306,7 @@ def test_an_unknown_policy_is_answered_with_the_nearest(place: Place) -> None:
 
     assert refused(place, policy="acmee").fix == "did you mean acme?"
     assert refused(place, policy="clod").fix == "did you mean claude?"
+    assert refused(place, policy="opne").fix == "`claude-proxy policies` lists them"
 
 
 def test_a_policy_that_others_may_write_is_refused(place: Place) -> None:
@@ -358,7 +359,9 @@ def test_a_preset_that_others_may_write_is_refused(place: Place) -> None:
 
     error = refused(place)
 
-    assert error.what.startswith("the preset mine is wrong: the file can be changed by other users")
+    assert error.what.startswith(
+        "the preset mine has a mistake: the file can be changed by other users"
+    )
     assert error.where == f"{place.allowlist}:1:18, allow[0].preset"
 
 
@@ -392,7 +395,7 @@ def test_a_preset_allows_and_does_nothing_else(place: Place, line: str, what: st
     place.write(place.preset, f"{line}\n")
     place.write(place.allowlist, "allow: [{preset: mine}]\n")
 
-    assert refused(place).what == f"the preset mine is wrong: {what} (mine.yaml:1:1)"
+    assert refused(place).what == f"the preset mine has a mistake: {what} (mine.yaml:1:1)"
 
 
 # --- included files

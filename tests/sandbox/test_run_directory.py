@@ -194,7 +194,7 @@ def test_a_name_can_be_chosen(above: Path) -> None:
     "name", ["", "a b", "../up", "a/b", ".dot", "-dash", "x" * 33, "né", "a\n"]
 )
 def test_a_name_that_is_not_a_valid_file_name_is_refused(above: Path, name: str) -> None:
-    with pytest.raises(ConfigError, match="cannot be called"):
+    with pytest.raises(ConfigError, match="cannot be the name of a run"):
         RunDirectory.make(COMMAND, above=above, name=name)
 
 

@@ -17,5 +17,5 @@ def test_a_user_is_a_number_or_a_name() -> None:
 
 @pytest.mark.parametrize("text", ["", "no-such-user", "4294967295", "-1", "\u0661", "a\0b"])
 def test_an_unknown_user_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="no user of this machine"):
+    with pytest.raises(ValueError, match="not a user of this machine"):
         parse_user(text)

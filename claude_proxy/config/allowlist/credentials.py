@@ -260,7 +260,7 @@ class CredentialReader(FieldReader):
         kind = type_of(node) if isinstance(node, YamlScalar) and node.plain else None
         if kind in {None, "null"}:
             return super()._text(node, key)
-        what = f"{kind} without quotes, where a text belongs"
+        what = f"{kind} without quotes, where a string belongs"
         self._problems.add(what, node, key=key, fix="put it in quotes")
         return None
 

@@ -485,7 +485,7 @@ class _File(FieldReader):
             file = self._reading.preset_once(value.text, self._trail)
         except ConfigError as error:
             for problem in error.problems if isinstance(error, ConfigErrors) else (error,):
-                what = f"the preset {value.text} is wrong: {problem.what} ({problem.where})"
+                what = f"the preset {value.text} has a mistake: {problem.what} ({problem.where})"
                 self._problems.add(what, value, key=place, fix=problem.fix)
             return
         if file is not None:

@@ -102,7 +102,7 @@ _TYPES: dict[type[Any], str] = {
     float: "a number",
     int: "a number",
     list: "a list",
-    str: "a text",
+    str: "a string",
 }
 
 
@@ -134,7 +134,7 @@ class _GroupsReader:
     ) -> Mapping[str, Any]:
         for key in table:
             if key not in known:
-                fix = nearest(key.lower(), known) or f"here belong {', '.join(known)}"
+                fix = nearest(key.lower(), known) or f"the keys here are {', '.join(known)}"
                 self._note(f"unknown key {quoted(key)}", (*path, key), fix)
         return table
 
@@ -213,7 +213,7 @@ class _GroupsReader:
         value = table.get(key)
         if value is None or isinstance(value, str):
             return value
-        self._wrong_type(value, (*path, key), "a text")
+        self._wrong_type(value, (*path, key), "a string")
         return None
 
     def _choice[E: StrEnum](
@@ -226,7 +226,7 @@ class _GroupsReader:
             return kind(text)
         except ValueError:
             fix = f"write {' or '.join(quoted(each.value) for each in kind)}"
-            self._note(f"{quoted(text)} is no value of {key}", (*path, key), fix)
+            self._note(f"{quoted(text)} is not a value of {key}", (*path, key), fix)
             return default
 
     def _names(self, table: Mapping[str, Any], path: Path, key: str) -> tuple[Name, ...]:
@@ -254,7 +254,7 @@ class _GroupsReader:
         for index, item in enumerate(value):
             place = (*path, key, index)
             if not isinstance(item, str):
-                self._wrong_type(item, place, "a text")
+                self._wrong_type(item, place, "a string")
             elif item in found:
                 self._note(f"{quoted(item)} is listed twice", place, "delete one")
             else:
@@ -266,9 +266,9 @@ class _GroupsReader:
     def _wrong_type(self, value: object, path: Path, wanted: str) -> None:
         given = _TYPES.get(type(value), "a date or a time")
         fix = {
-            "a list": 'write a list of texts, as in ["example.com"]',
+            "a list": 'write a list of strings, as in ["example.com"]',
             "a table": "write it as a table, with its keys below",
-            "a text": "put it in quotes",
+            "a string": "put it in quotes",
         }[wanted]
         self._note(f"{given} where {wanted} belongs", path, fix)
 

@@ -144,7 +144,9 @@ class FieldReader:
     def _text(self, node: Node, key: str) -> str | None:
         if not isinstance(node, YamlScalar):
             what = "a list" if isinstance(node, YamlList) else "a mapping"
-            self._problems.add(f"{what} where a text belongs", node, key=key, fix="write a text")
+            self._problems.add(
+                f"{what} where a string belongs", node, key=key, fix="write a string"
+            )
             return None
         kind = type_of(node) if node.plain else None
         if kind is None:
@@ -152,7 +154,7 @@ class FieldReader:
         if kind == "null":
             self._problems.add("the value is missing", node, key=key, fix="write it, or delete it")
             return None
-        fix = f'if the text is meant, put it in quotes: "{node.text}"'
+        fix = f'to write it as a string, put it in quotes: "{node.text}"'
         self._problems.add(
             f"{quoted(node.text)} without quotes is {kind} in YAML", node, key=key, fix=fix
         )
@@ -164,7 +166,7 @@ class FieldReader:
         name = key.rpartition(".")[2]
         shown = quoted(node.text) if isinstance(node, YamlScalar) else "this"
         fix = f"write {' or '.join(choices)}"
-        self._problems.add(f"{shown} is no value of {name}", node, key=key, fix=fix)
+        self._problems.add(f"{shown} is not a value of {name}", node, key=key, fix=fix)
         return None
 
     def _list[T](

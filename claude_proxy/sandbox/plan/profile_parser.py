@@ -120,8 +120,8 @@ class _FieldReader:
             text = item.text.removeprefix("~/" if key.startswith("home") else "").removeprefix("./")
             pure = PurePosixPath(text)
             if not text or pure.is_absolute() or ".." in pure.parts or pure == PurePosixPath():
-                what = f"has {quoted(item.text)}, which is not a relative path"
-                self._note(what, item, key, "write a relative path without ..")
+                what = f"has {quoted(item.text)}, which is not a relative path without .."
+                self._note(what, item, key, "write a path below that directory")
             elif "\0" in text or any(char in text for char in "*?["):
                 self._note(f"has a pattern, {quoted(item.text)}", item, key, "write out each path")
             else:

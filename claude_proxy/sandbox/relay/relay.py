@@ -91,7 +91,7 @@ def parse(arguments: Sequence[str]) -> RelayOptions:
 
     def value(option: str) -> str:
         if not rest:
-            raise ConfigError(f"{option} needs a value", fix="see --help")
+            raise ConfigError(f"{option} needs a value", fix="see `claude-proxy relay --help`")
         return rest.pop(0)
 
     while rest:
@@ -110,7 +110,9 @@ def parse(arguments: Sequence[str]) -> RelayOptions:
             case "--allow-remote" | "--quiet":
                 setattr(options, option[2:].replace("-", "_"), True)
             case _:
-                raise ConfigError(f'unknown option "{option}"', fix="see --help")
+                raise ConfigError(
+                    f'unknown option "{option}"', fix="see `claude-proxy relay --help`"
+                )
     return options
 
 
@@ -330,7 +332,7 @@ def serve(options: RelayOptions, *, start: StartCommand | None = None) -> int:
     """
     if not options.listen or not options.to:
         missing = "--to" if options.listen else "--listen"
-        raise ConfigError(f"a relay needs {missing}", fix="see --help")
+        raise ConfigError(f"a relay needs {missing}", fix="see `claude-proxy relay --help`")
     target = parse_target(options.to)
     limit = _limit_of(options.limit)
     with _Signals() as signals, ExitStack() as stack:

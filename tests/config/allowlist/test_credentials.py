@@ -552,8 +552,8 @@ MISTAKES = {
     ),
     "a placeholder that is a list": (
         f"{{host: a.test, placeholder: [a], {INJECT}}}",
-        "a list where a text belongs",
-        "write a text",
+        "a list where a string belongs",
+        "write a string",
     ),
     "a key that is a number": (
         "{host: a.test, inject: bearer, from: {file: /k, key: 5}}",

@@ -151,9 +151,13 @@ SHAPES = {
     "a capital": ("Allow: []", 'unknown key "Allow"', "did you mean allow?"),
     "presets as a key": ("presets: [claude]", 'unknown key "presets"', '"- preset: NAME"'),
     "an odd key": ("zzz: x", 'unknown key "zzz"', "a file has description, default, network,"),
-    "a description that is a list": ("description: []", "a list where a text", "write a text"),
-    "no such default": ("default: Allow", '"Allow" is no value of default', "write deny or allow"),
-    "no such network": ("network: off", '"off" is no value of network', "proxy or none or open"),
+    "a description that is a list": ("description: []", "a list where a string", "write a string"),
+    "no such default": (
+        "default: Allow",
+        '"Allow" is not a value of default',
+        "write deny or allow",
+    ),
+    "no such network": ("network: off", '"off" is not a value of network', "proxy or none or open"),
     "no such profile": ("profile: ../x", '"../x" is not a profile', "such as claude or shell"),
     "one include": ("include: a.yaml", "include is not a list", "write include: [a.yaml]"),
     "a key of bw-claude": ("filesystem: shell", 'unknown key "filesystem"', "write profile"),
@@ -286,7 +290,7 @@ def test_a_preset_that_includes_itself_is_refused() -> None:
 def test_a_broken_preset_is_told_at_the_entry_that_names_it() -> None:
     what, where, fix = told("allow: [{preset: a}]", a='allow: ["*"]')
 
-    assert what.startswith('the preset a is wrong: the host pattern "*" matches every host')
+    assert what.startswith('the preset a has a mistake: the host pattern "*" matches every host')
     assert "a.yaml:1:9, allow[0]" in what
     assert where == "a.yaml:1:18, allow[0].preset"
     assert fix

@@ -379,7 +379,7 @@ def test_a_host_is_narrowed_by_one_entry() -> None:
 def test_a_presets_mistake_is_told_where_it_is_included() -> None:
     (problem,) = refused("", p=PRESET.replace("models", "modles"))
 
-    assert "the preset p is wrong" in problem.what
+    assert "the preset p has a mistake" in problem.what
     assert (problem.where or "").startswith("a.yaml:2:")
 
 

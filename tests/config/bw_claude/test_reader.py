@@ -46,14 +46,14 @@ WRONG = {
     ),
     "a host is a number": (
         '[network.groups.a]\nhosts = ["x.test",\n  7]',
-        "a number where a text belongs",
+        "a number where a string belongs",
         "1.toml:3:3, network.groups.a.hosts[1]",
     ),
     "a group is a text": ('network.groups.a = "x"', "a text where a table belongs", "1.toml:1:16"),
     "groups is a list": ("network.groups = []", "a list where a table belongs", "1.toml:1:9"),
     "a description is a date": (
         "[network.groups.a]\ndescription = 1979-05-27",
-        "a date or a time where a text belongs",
+        "a date or a time where a string belongs",
         "1.toml:2:1",
     ),
     "two stars": (
@@ -73,12 +73,12 @@ WRONG = {
     "a preset's name": ('[network.groups."preset:x"]', "is no name", "1.toml:1:17"),
     "no such network": (
         '[policy.policies.p.network]\nnetwork = "off"',
-        '"off" is no value of network',
+        '"off" is not a value of network',
         "1.toml:2:1",
     ),
     "no such default": (
         '[policy.policies.p.network]\ndefault = "Allow"',
-        '"Allow" is no value of default',
+        '"Allow" is not a value of default',
         "1.toml:2:1",
     ),
     "no such profile": (

@@ -51,7 +51,7 @@ def test_a_word_that_yaml_reads_otherwise_must_be_in_quotes(text: str, kind: str
     assert reader.text() is None
     assert reader.problem() == (
         f'"{text}" without quotes is {kind} in YAML',
-        f'if the text is meant, put it in quotes: "{text}"',
+        f'to write it as a string, put it in quotes: "{text}"',
     )
 
 
@@ -59,8 +59,8 @@ def test_a_word_that_yaml_reads_otherwise_must_be_in_quotes(text: str, kind: str
     ("text", "what"),
     [
         ("~", "the value is missing"),
-        ("[a]", "a list where a text belongs"),
-        ("{a: b}", "a mapping where a text belongs"),
+        ("[a]", "a list where a string belongs"),
+        ("{a: b}", "a mapping where a string belongs"),
     ],
 )
 def test_what_is_no_text_is_refused(text: str, what: str) -> None:
@@ -93,7 +93,7 @@ def test_a_choice_is_one_of_the_words() -> None:
     assert Reader("key: two").choice() == "two"
     reader = Reader("key: three")
     assert reader.choice() is None
-    assert reader.problem() == ('"three" is no value of key', "write one or two")
+    assert reader.problem() == ('"three" is not a value of key', "write one or two")
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ WRONG = {
     "unknown in a tool": ("[tools.x]\nenabled = true", 'unknown key "enabled"', "1.toml:2:1"),
     "hosts is a text": (
         '[network.groups.a]\nhosts = "x.test"',
-        "a text where a list belongs",
+        "a string where a list belongs",
         "1.toml:2:1, network.groups.a.hosts",
     ),
     "a host is a number": (
@@ -49,7 +49,7 @@ WRONG = {
         "a number where a string belongs",
         "1.toml:3:3, network.groups.a.hosts[1]",
     ),
-    "a group is a text": ('network.groups.a = "x"', "a text where a table belongs", "1.toml:1:16"),
+    "a group is a text": ('network.groups.a = "x"', "a string where a table belongs", "1.toml:1:16"),
     "groups is a list": ("network.groups = []", "a list where a table belongs", "1.toml:1:9"),
     "a description is a date": (
         "[network.groups.a]\ndescription = 1979-05-27",

@@ -49,7 +49,11 @@ WRONG = {
         "a number where a string belongs",
         "1.toml:3:3, network.groups.a.hosts[1]",
     ),
-    "a group is a text": ('network.groups.a = "x"', "a string where a table belongs", "1.toml:1:16"),
+    "a group is text": (
+        'network.groups.a = "x"',
+        "a string where a table belongs",
+        "1.toml:1:16",
+    ),
     "groups is a list": ("network.groups = []", "a list where a table belongs", "1.toml:1:9"),
     "a description is a date": (
         "[network.groups.a]\ndescription = 1979-05-27",

@@ -185,7 +185,7 @@ def question_of(url: str) -> Question:
         return Question(url, _target_of(url, url, 443), None, tunnel=True, path="")
     if name.lower() not in _SCHEMES:
         known = ", ".join(f"{each}://" for each in _SCHEMES)
-        raise _unusable(url, f"the scheme {name} is not known", fix=f"begin it with {known}")
+        raise _unusable(url, f"the scheme {name} is not known", fix=f"begin it with one of {known}")
     scheme, port, tunnel = _SCHEMES[name.lower()]
     path = found["path"] or "/"
     if _is_sent_as_written(path) is None:

@@ -70,7 +70,10 @@ class Init(StrEnum):
 
 def _address(text: str) -> IPv4Address | IPv6Address:
     """Parse an address for a packet filter rule."""
-    found = ip_address(text)
+    try:
+        found = ip_address(text)
+    except ValueError:
+        raise ValueError(f'"{text}" is not an IP address') from None
     if isinstance(found, IPv6Address) and found.scope_id is not None:
         raise ValueError(f'"{text}" names an interface, which the rules do not support')
     return found

@@ -146,7 +146,7 @@ REFUSED = {
     ),
     "a user's packet filter": (["print", "--user", "--nftables"], "would apply to all programs"),
     "ports without a filter": (["print", "--upstream-port", "80"], "only to the packet filter"),
-    "an address that is none": (["print", "--nftables", "--dns-server", "x"], "IPv4 or IPv6"),
+    "an address that is none": (["print", "--nftables", "--dns-server", "x"], "not an IP address"),
     "an address with a zone": (
         ["print", "--system", "--nftables", "--dns-server", "fe80::1%eth0"],
         "names an interface",

@@ -82,6 +82,8 @@ def _fix_of_url(text: str) -> str | None:
     fields = [f'host: "{host}"']
     if plain:
         fields.append("scheme: http")
+    if port and not _is_port(port):
+        return None
     if port and port != ("80" if plain else "443"):
         fields.append(f"ports: [{port}]")
     if path:
@@ -91,6 +93,11 @@ def _fix_of_url(text: str) -> str | None:
     except PatternError:
         return None
     return f"write {{{', '.join(fields)}}}" if len(fields) > 1 else f'write "{host}"'
+
+
+def _is_port(digits: str) -> bool:
+    # The length first: a very long number is slow to read.
+    return len(digits) <= len("65535") and 1 <= int(digits) <= 65535  # noqa: PLR2004 - the highest
 
 
 def _parts_of_url(text: str) -> re.Match[str] | None:

@@ -35,6 +35,7 @@ HOSTS = {
         "contains a port",
         'write {host: "a.example.com", ports: [8443]}',
     ),
+    "a port that is none": ("a.example.com:99999", "contains a port", "the port under `ports`"),
     "user info": ("me@a.example.com", "contains user info", "write only the host"),
     "a regular expression": (r"^api\.example\.com$", "no name has", "not a regular expression"),
     "a wildcard inside": ('"a.*.example.com"', "has a wildcard inside", "the whole first label"),

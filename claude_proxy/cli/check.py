@@ -105,7 +105,7 @@ class Answer:
     "The allowlist file.  [default: allowlist.yaml in --confdir, else the shipped one]"
 )
 @confdir_option("the allowlist")
-@policy_option("Ask this policy instead of the allowlist.")
+@policy_option("Check against this policy instead of the allowlist.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def command(

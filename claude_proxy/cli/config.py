@@ -56,7 +56,7 @@ def command() -> None:
 def show(*, subcommand: str | None, words: tuple[str, ...], only_set: bool, as_json: bool) -> None:
     """Print the value of each setting and what set it: option, variable, config.yaml or default.
 
-    COMMAND is serve, gateway or run; OPTIONS are options of it. Secrets are never shown.
+    COMMAND is serve, gateway or run; OPTIONS are options of that command. Secrets are never shown.
     """
     chosen = [Subcommand(subcommand)] if subcommand else [*Subcommand]
     found = [effective_values.effective_of(command, words) for command in chosen]

@@ -331,7 +331,7 @@ FIELDS: tuple[OptionField, ...] = (
     OptionField(
         key="run.skip_permissions",
         kind=_ON_OFF,
-        help="Start COMMAND so that it does not ask before it acts, if its profile knows how.",
+        help="Start COMMAND so that it does not ask before it acts, if its profile says how.",
         topic=Topic.COMMAND,
         commands=_RUN,
         default=False,
@@ -460,8 +460,8 @@ FIELDS: tuple[OptionField, ...] = (
         kind=Choice(tuple(mode.value for mode in GatewayMode)),
         help="What to take and give back: all that Claude Code needs, unchanged (claude), or one "
         "plain call and none of the provider's own text (strict).",
-        help_beside="What the gateway takes and gives back: all that Claude Code needs, or one "
-        "plain call.",
+        help_beside="What the gateway takes and gives back: all that Claude Code needs (claude), "
+        "or one plain call (strict).",
         topic=Topic.GATEWAY,
         commands=_ALL,
         default_in_words=GatewayMode.CLAUDE.value,
@@ -783,7 +783,7 @@ FIELDS: tuple[OptionField, ...] = (
     OptionField(
         key="client",
         kind=_NETWORK,
-        help="Serve only clients of this network; repeatable.",
+        help="Serve only clients on this network; repeatable.",
         topic=Topic.CLIENTS,
         commands=_PROXIES,
         default_in_words="loopback",

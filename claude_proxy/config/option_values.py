@@ -137,7 +137,7 @@ def is_loopback(host: str) -> bool:
 def meaning_of_remote(host: str) -> str:
     """Return a phrase that says who reaches a listener on `host`."""
     if host in _EVERY_ADDRESS:
-        return "on every network of this machine"
+        return "on any network of this machine"
     return f"on the network of {host}"
 
 

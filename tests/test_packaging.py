@@ -71,7 +71,7 @@ def test_the_wheel_holds_every_file_of_the_package(wheel: Path) -> None:
     }
 
     assert package - contents(wheel) == set()
-    assert {"claude_proxy/py.typed", "claude_proxy/presets/claude.yaml"} <= package
+    assert {"claude_proxy/py.typed", "claude_proxy/config/presets/claude.yaml"} <= package
 
 
 def test_the_wheel_holds_nothing_else(wheel: Path) -> None:

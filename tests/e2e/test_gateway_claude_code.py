@@ -341,7 +341,7 @@ def test_a_wrong_token_leads_nowhere(start: Start, internet: Internet) -> None:
     with internet.watch() as seen:
         ran = stranger.prints("hi")
 
-    assert (ran.returncode, "wants a token" in ran.stdout) == (1, True), ran.stdout
+    assert (ran.returncode, "requires its token" in ran.stdout) == (1, True), ran.stdout
     assert seen.nothing()
     denied = gateway.proxy.audit("--denied")
     # Claude Code repeats a 401 for minutes, unless it is told to let it be.

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import FindProgram
+from tests.support.audit import Row
 from tests.support.waiting import until
 
 from .conftest import StartProxy
@@ -664,7 +665,13 @@ def test_git_clones_and_pushes_by_a_login_that_it_does_not_have(
     said += repository.git("-C", clone, "push", "origin", "main")
 
     assert repository.head() != before
-    rows = [row for row in proxy.decisions("git.test:443") if row.method in {"GET", "POST"}]
+
+    def finished() -> list[Row]:
+        found = [row for row in proxy.decisions("git.test:443") if row.method in {"GET", "POST"}]
+        return found if all(row.status is not None for row in found) else []
+
+    # The outcome of the last request is written after git has its response.
+    rows = until(finished, "the outcomes of git's requests")
     assert {(row.credential, row.status) for row in rows} == {("git.test", 200)}
     check_nowhere(proxy, PASSWORD, said=said)
 

@@ -42,7 +42,7 @@ _BY_KEY = {field.key: field for field in FIELDS}
 _FLAGS: Mapping[str, bool] = {"true": True, "false": False}
 _FEW = 12
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,11}", re.ASCII)
-_FIX_OF_PROJECTS = "write DIRECTORY: POLICY, such as ~/work/acme: acme"
+_FIX_OF_PROJECTS = "write DIRECTORY: POLICY, such as ~/src/acme: acme"
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ providers:
     from: {env: KEY}
     form: bearer
     models: {"*": big}
-projects: {~/work/acme: acme}
+projects: {~/src/acme: acme}
 """
 BAD = [
     "audit_dayz: 3",

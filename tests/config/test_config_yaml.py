@@ -173,9 +173,9 @@ def test_exceptions_are_a_list_of_what_no_proxy_holds() -> None:
 
 
 def test_a_project_is_bound_to_a_policy() -> None:
-    config = load("projects:\n  ~/work/acme: acme\n  /srv/x: lockdown\n")
+    config = load("projects:\n  ~/src/acme: acme\n  /srv/x: lockdown\n")
 
-    assert config.projects == {Path("/home/me/work/acme"): "acme", Path("/srv/x"): "lockdown"}
+    assert config.projects == {Path("/home/me/src/acme"): "acme", Path("/srv/x"): "lockdown"}
 
 
 # gateway.yaml

@@ -557,7 +557,7 @@ def chosen(
     option: str | None = None,
     *,
     listed: bool = False,
-    project: str = "/home/me/work/acme/sub",
+    project: str = "/home/me/code/acme/sub",
     policy: str | None = "codex",
     configured: str | None = None,
     configures_allowlist: bool = False,
@@ -567,7 +567,7 @@ def chosen(
         has_allowlist_option=listed,
         configured=configured,
         configures_allowlist=configures_allowlist,
-        projects={Path("/home/me/work"): "work", Path("/home/me/work/acme"): "acme"},
+        projects={Path("/home/me/code"): "work", Path("/home/me/code/acme"): "acme"},
     )
     return policy_files.choose(sources, Path(project), ("codex", policy))
 
@@ -579,8 +579,8 @@ def test_an_option_goes_before_all_else() -> None:
 
 def test_a_project_goes_before_a_profile_and_the_nearest_binding_counts() -> None:
     assert chosen().policy == "acme"
-    assert chosen(project="/home/me/work/acmeish").policy == "work"
-    assert chosen(project="/home/me/work").origin == "projects, /home/me/work"
+    assert chosen(project="/home/me/code/acmeish").policy == "work"
+    assert chosen(project="/home/me/code").origin == "projects, /home/me/code"
 
 
 def test_config_yaml_goes_before_a_profile_and_after_a_project() -> None:

@@ -44,6 +44,7 @@ LOGINS: dict[str, dict[str, str]] = {
     "a sign-in": {"CLAUDE_CODE_OAUTH_TOKEN": "sk-ant-oat01-imitation"},
 }
 # What is another one in each session or installation.
+_REGISTRY = re.compile(r"^[\w-]+(?=\.npmjs\.org$)")  # it may be another one of the same domain
 _VARIABLE = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|(?<=/)sdk-\w+|(?<=/)\d+\.\d+\.\d+(?=/|$)")
 
 
@@ -53,11 +54,12 @@ def requests_in(rows: Iterable[Row]) -> set[str]:
     for row in rows:
         if row.phase == "notice" or (row.phase == "connect" and row.allowed):
             continue  # an allowed tunnel is told by the requests in it
+        host = _REGISTRY.sub("*", row.host)
         if not row.path:
-            lines.add(f"CONNECT {row.host}:{row.port}")
+            lines.add(f"CONNECT {host}:{row.port}")
         else:
             path = _VARIABLE.sub("*", row.path)
-            lines.add(f"{row.method} {row.scheme}://{row.host}{path}")
+            lines.add(f"{row.method} {row.scheme}://{host}{path}")
     return lines
 
 

@@ -884,7 +884,7 @@ FIELDS: tuple[OptionField, ...] = (
     OptionField(
         key="grace",
         kind=_DURATION_OR_ZERO,
-        help="How long running exchanges may go on after SIGTERM or Ctrl-C.",
+        help="How long running exchanges, and the COMMAND of a run, may go on after SIGTERM.",
         topic=Topic.LIMITS,
         commands=_ALL,
         default="10s",

@@ -20,7 +20,6 @@ from claude_proxy.sandbox.bubblewrap.bwrap import Bubblewrap
 
 _LOOK_EVERY_S = 0.1  # how often to check whether COMMAND is stopped: there is no signal for it
 _SETTLE_S = 0.02
-_GRACE_S = 5.0  # how long COMMAND may take to end after a signal
 
 _FORWARDED = (signal.SIGTERM, signal.SIGHUP)
 _KEYS = (signal.SIGINT, signal.SIGQUIT)
@@ -94,13 +93,22 @@ def _is_gone(group: int) -> bool:
 
 
 class JobControl:
-    """Waits for one COMMAND."""
+    """Waits for one COMMAND.
+
+    `grace_s` is how long, in seconds, COMMAND may take to end after a signal that ends the run.
+    """
 
     def __init__(
-        self, sandbox: Bubblewrap, terminal: Terminal | None, *, own_session: bool
+        self,
+        sandbox: Bubblewrap,
+        terminal: Terminal | None,
+        *,
+        own_session: bool,
+        grace_s: float,
     ) -> None:
         self._sandbox = sandbox
         self._terminal = terminal
+        self._grace_s = grace_s
         self._own_session = own_session  # where no key reaches COMMAND
         self._ended_by: signal.Signals | None = None
         self._deadline: float | None = None
@@ -175,7 +183,7 @@ class JobControl:
                 self._sandbox.end()
                 return
             self._ended_by = number
-            self._deadline = time.monotonic() + _GRACE_S
+            self._deadline = time.monotonic() + self._grace_s
             self._send(number)
             self._send(signal.SIGCONT)
         elif number in _KEYS and self._own_session:

@@ -113,7 +113,12 @@ def _run(sandbox: Sandbox, run_spec: RunSpec, say: Reporter) -> int:
     before = _states(sandbox.plan.watched)
     with Terminal.controlling() as terminal:
         own_session = "--new-session" in sandbox.plan.options
-        code = JobControl(sandbox.bubblewrap, terminal, own_session=own_session).run()
+        code = JobControl(
+            sandbox.bubblewrap,
+            terminal,
+            own_session=own_session,
+            grace_s=run_spec.settings.limits.grace_s,
+        ).run()
     for helper in sandbox.lost():
         what, pid = helper.what, helper.pid
         say(

@@ -406,7 +406,7 @@ def test_without_its_proxy_or_relay_a_run_has_no_network_and_goes_on(
     assert process.stdout is not None
     assert process.stdout.readline() == b"0\n"
 
-    os.kill(runs.helpers()[victim], signal.SIGKILL)
+    runs.kill(victim)
     with internet.watch() as seen:
         out, err = process.communicate(b"\n")
 
@@ -438,7 +438,10 @@ def test_a_signal_to_the_launcher_ends_the_sandbox_and_cleans_up(
     runs: Launches, number: signal.Signals
 ) -> None:
     process = runs.start(
-        "sh", "-c", "trap 'echo told; exit 0' TERM HUP; echo begun; sleep 600 & wait"
+        "sh",
+        "-c",
+        "trap 'echo told; exit 0' TERM HUP; echo begun; sleep 600 & wait",
+        options=["--grace", "2m"],
     )
     assert process.stdout is not None
     assert process.stdout.readline() == b"begun\n"

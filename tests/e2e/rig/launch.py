@@ -4,6 +4,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -151,6 +152,12 @@ class Launches:
                 found["launcher"] = pid
         return found
 
+    def kill(self, what: str) -> None:
+        """Kill a process of the user's one living run, and return when it has ended."""
+        pid = self.helpers()[what]
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: _has_ended(pid), f"the end of the {what}")
+
     def all_processes(self) -> list[int]:
         """Return every process that belongs to runs of this user."""
         mark = str(self.directory)
@@ -193,6 +200,15 @@ def _as_ordinary_user() -> list[str]:
     mounts = ["unshare", "--mount", sys.executable, "-I", str(_MADE_REACHABLE), *paths, "--"]
     ids = [f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
     return [*mounts, "setpriv", *ids, "--"]
+
+
+def _has_ended(pid: int) -> bool:
+    """Tell whether a process is gone, or waits for its parent to see that it has ended."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
+    except OSError:
+        return True
+    return state in {b"Z", b"X"}
 
 
 def _processes() -> list[tuple[int, list[str]]]:

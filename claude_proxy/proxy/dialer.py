@@ -48,11 +48,21 @@ class Failure(StrEnum):
 class DialError(Exception):
     """An upstream could not be dialled; `decision` is set if the policy denied it."""
 
-    def __init__(self, failure: Failure, text: str, decision: Decision | None = None) -> None:
+    def __init__(
+        self,
+        failure: Failure,
+        text: str,
+        decision: Decision | None = None,
+        *,
+        address: Address | None = None,
+        is_own_address: bool = False,
+    ) -> None:
         super().__init__(text)
         self.failure = failure
         self.text = text
         self.decision = decision
+        self.address = address  # the one that was denied
+        self.is_own_address = is_own_address  # it is one of this machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,24 +166,26 @@ class Dialer:
         pinned = self._pinned.get(target)
         addresses = [pinned] if pinned is not None else await self._addresses(target)
         for address in addresses:
-            decision = self._judge(judge, address, target.port, is_pinned=pinned is not None)
-            if decision is not None and not decision.allowed:
+            owner = self._owner_of(address, target.port)
+            # An address that the owner pinned (--resolve) needs no rule.
+            if pinned is not None and owner is not AddressOwner.OWN_LISTENER:
+                continue
+            decision = judge(address, owner)
+            if not decision.allowed:
                 # One bad address denies the name: picking the good ones of a mixed answer would
                 # let an attacker who controls the name's DNS try until one fits.
                 text = f"{target.host} resolves to an address that is not allowed"
-                raise DialError(Failure.DENIED, text, decision)
+                is_own = owner is not AddressOwner.OTHER
+                raise DialError(
+                    Failure.DENIED, text, decision, address=address, is_own_address=is_own
+                )
         return await _first_connected(addresses, target)
 
-    def _judge(
-        self, judge: Judge, address: Address, port: int, *, is_pinned: bool
-    ) -> Decision | None:
+    def _owner_of(self, address: Address, port: int) -> AddressOwner:
         if self._is_own_listener(address, port):
-            return judge(address, AddressOwner.OWN_LISTENER)
-        # An address that the owner pinned (--resolve) needs no rule.
-        if is_pinned:
-            return None
+            return AddressOwner.OWN_LISTENER
         mine = self._is_this_machine(address)
-        return judge(address, AddressOwner.THIS_MACHINE if mine else AddressOwner.OTHER)
+        return AddressOwner.THIS_MACHINE if mine else AddressOwner.OTHER
 
     async def _addresses(self, target: Authority) -> list[Address]:
         if target.address is not None:

@@ -6,11 +6,11 @@ outside.
 """
 
 import json
-import shlex
 from dataclasses import dataclass
 
+from claude_proxy.policy.advice import DeniedAttempt, advice_for
 from claude_proxy.policy.reason import Reason
-from claude_proxy.policy.request import Scheme
+from claude_proxy.policy.request import Request, Scheme
 from claude_proxy.wire.authority import Authority
 
 REASON_FIELD = "X-Claude-Proxy-Reason"
@@ -70,18 +70,6 @@ _EXPLANATIONS = {
 _UNAUTHENTICATED = 407
 _CHALLENGE = (b"Proxy-Authenticate", b'Basic realm="claude-proxy"')  # RFC 9110 11.7.1, RFC 7617
 _OTHER_REASON = "The proxy's policy does not allow this."
-
-# Reasons that a new allowlist entry can fix; for the others a command would mislead.
-_FIXED_BY_ALLOWING = frozenset(
-    {
-        Reason.NO_RULE,
-        Reason.PORT_NOT_ALLOWED,
-        Reason.SCHEME_NOT_ALLOWED,
-        Reason.METHOD_NOT_ALLOWED,
-        Reason.PATH_NOT_ALLOWED,
-    }
-)
-_USUAL_PORTS = {Scheme.HTTPS: 443, Scheme.HTTP: 80}
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,18 +143,34 @@ class Refusal:
 def denial(
     reason: str, label: str, target: Authority | None, scheme: Scheme = Scheme.HTTPS
 ) -> Refusal:
-    """Return the 403 for `reason`, with the command that would allow `target` if one can."""
-    known = Reason(reason)
-    command = None
-    if target is not None and known in _FIXED_BY_ALLOWING:
-        command = f"claude-proxy allow {shlex.quote(_entry_for(target, scheme))}"
-    return Refusal(403, reason, _EXPLANATIONS.get(known, _OTHER_REASON), label, command)
+    """Return the 403 for `reason` of a tunnel, or of what names no method and path."""
+    return denial_of(DeniedAttempt(Reason(reason), target, scheme), label)
 
 
-def _entry_for(target: Authority, scheme: Scheme) -> str:
-    """Return a target as an argument of `claude-proxy allow`, without default scheme and port."""
-    text = str(target).removesuffix(f":{_USUAL_PORTS[scheme]}")
-    return text if scheme is Scheme.HTTPS else f"{scheme.value}://{text}"
+def denial_of_request(reason: str, label: str, request: Request) -> Refusal:
+    """Return the 403 for `reason` of a request."""
+    return denial_of(attempt_of(reason, request), label)
+
+
+def denial_of(attempt: DeniedAttempt, label: str) -> Refusal:
+    """Return the 403 for an attempt, with the command that would allow just that if one can."""
+    advice = advice_for(attempt)
+    explanation = _EXPLANATIONS.get(attempt.reason, _OTHER_REASON)
+    if advice.text:
+        explanation = f"{explanation} {advice.text}"
+    return Refusal(403, attempt.reason.value, explanation, label, advice.command())
+
+
+def attempt_of(reason: str, request: Request) -> DeniedAttempt:
+    """Return a request that was denied, as advice needs it."""
+    return DeniedAttempt(
+        Reason(reason),
+        request.target,
+        request.scheme,
+        request.method,
+        request.path,
+        request.query,
+    )
 
 
 def unauthenticated(label: str) -> Refusal:

@@ -3,11 +3,11 @@
 The reasons are stable: they are in the response and in the audit log.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from claude_proxy.policy.request import Request
 from claude_proxy.proxy.dialer import DialError, Failure
-from claude_proxy.proxy.responses import Refusal, denial, sentence, unreachable
+from claude_proxy.proxy.responses import Refusal, attempt_of, denial_of, sentence, unreachable
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,9 @@ def refusal_for(error: DialError | UpstreamError | str, request: Request, label:
     if isinstance(error, str):
         return _tls_failed(error, request, label)
     if error.decision is not None:
-        return denial(error.decision.reason.value, label, request.target, request.scheme)
+        denied = attempt_of(error.decision.reason.value, request)
+        found = replace(denied, address=error.address, is_own=error.is_own_address)
+        return denial_of(found, label)
     timed_out = error.failure is Failure.TIMEOUT
     return unreachable(error.failure.value, sentence(error.text), label, timed_out=timed_out)
 

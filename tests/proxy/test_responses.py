@@ -8,11 +8,12 @@ import pytest
 
 from claude_proxy.config.allowlist.edit import AllowEntry
 from claude_proxy.policy.reason import Reason
-from claude_proxy.policy.request import Scheme
+from claude_proxy.policy.request import Request, Scheme
 from claude_proxy.proxy.responses import (
     Refusal,
     bad_request,
     denial,
+    denial_of_request,
     sentence,
     unreachable,
     wants_json,
@@ -128,6 +129,22 @@ def test_the_command_allows_just_what_was_requested(
 @pytest.mark.parametrize("reason", ["deny-rule", "address-not-allowed", "audit-failed"])
 def test_no_command_is_named_that_would_not_help(reason: str) -> None:
     assert denial(reason, "asked", EVIL).command is None
+
+
+def test_a_denied_method_is_advised_with_its_method_and_path() -> None:
+    request = Request(Scheme.HTTPS, EVIL, EVIL, "POST", "/graphql")
+
+    refusal = denial_of_request("method-not-allowed", "asked", request)
+
+    assert refusal.command == "claude-proxy allow evil.example --method POST --path /graphql"
+
+
+@pytest.mark.parametrize("target", ["127.0.0.1:8000", "localhost:8000", "[::1]:80"])
+def test_this_machine_is_said_to_be_reached_without_the_proxy(target: str) -> None:
+    refusal = denial("no-rule", "asked", Authority.parse(target), Scheme.HTTP)
+
+    assert refusal.command is None
+    assert "reach it without the proxy" in refusal.explanation
 
 
 def test_no_command_is_named_without_a_host() -> None:

@@ -1,7 +1,10 @@
 """Each error of an upstream becomes one refusal, on HTTP/1.1 and HTTP/2 alike."""
 
+from ipaddress import ip_address
+
 import pytest
 
+from claude_proxy.policy.decision import denied
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Request, Scheme
 from claude_proxy.proxy.dialer import DialError, Failure
@@ -40,6 +43,18 @@ def test_a_dial_that_the_policy_denies_is_a_denial() -> None:
 
     assert (refusal.status, refusal.reason) == (403, Reason.DENY_RULE.value)
     assert (refusal.label, refusal.retry) == (LABEL, False)
+
+
+def test_a_denied_address_is_advised_as_an_address_unless_it_is_this_machine() -> None:
+    decision = denied(Reason.ADDRESS_NOT_ALLOWED)
+    other = DialError(Failure.DENIED, "denied", decision, address=ip_address("10.1.2.3"))
+    own = DialError(
+        Failure.DENIED, "denied", decision, address=ip_address("10.9.9.9"), is_own_address=True
+    )
+
+    command = refusal_for(other, REQUEST, LABEL).command
+    assert command == "claude-proxy allow example.com --address 10.1.2.3"
+    assert refusal_for(own, REQUEST, LABEL).command is None
 
 
 @pytest.mark.parametrize(

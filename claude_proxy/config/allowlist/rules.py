@@ -11,21 +11,12 @@ from claude_proxy.config.allowlist import format as table
 from claude_proxy.config.strict_yaml.fields import FieldReader, nearest
 from claude_proxy.config.strict_yaml.hosts import network_of
 from claude_proxy.config.strict_yaml.nodes import Node, YamlMapping, YamlScalar, quoted
+from claude_proxy.policy.methods import METHODS
 from claude_proxy.policy.patterns import HostPattern, PatternError
 from claude_proxy.policy.request import Scheme
 from claude_proxy.policy.rules import Rule, Tls
 from claude_proxy.wire.address import Network
 
-# The IANA registry of methods, without those that are always denied, and six more that widespread
-# servers answer. A closed list: in a deny rule a misspelt method would be a hole.
-METHODS = (
-    *("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY"),
-    *("PROPFIND", "PROPPATCH", "MKCOL", "COPY", "MOVE", "LOCK", "UNLOCK", "REPORT", "SEARCH"),
-    *("ACL", "BASELINE-CONTROL", "BIND", "CHECKIN", "CHECKOUT", "LABEL", "LINK", "MERGE"),
-    *("MKACTIVITY", "MKCALENDAR", "MKREDIRECTREF", "MKWORKSPACE", "ORDERPATCH", "REBIND"),
-    *("UNBIND", "UNCHECKOUT", "UNLINK", "UPDATE", "UPDATEREDIRECTREF", "VERSION-CONTROL"),
-    *("LIST", "PURGE", "M-SEARCH", "NOTIFY", "SUBSCRIBE", "UNSUBSCRIBE"),
-)
 _REFUSED_METHODS = ("TRACE", "CONNECT")
 
 ALLOW_FIELDS = table.names_of(table.ALLOW)

@@ -8,7 +8,7 @@ from claude_proxy.config.allowlist import format as table
 from claude_proxy.config.allowlist.credentials import MOST
 from claude_proxy.config.allowlist.format import Field, FileRole, Kind
 from claude_proxy.config.allowlist.messages import KEYS
-from claude_proxy.config.allowlist.rules import METHODS
+from claude_proxy.policy.methods import METHODS
 
 type Fragment = dict[str, Any]
 

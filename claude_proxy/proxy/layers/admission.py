@@ -12,7 +12,7 @@ from claude_proxy.proxy.dialer import DialError
 from claude_proxy.proxy.gate import Attempt
 from claude_proxy.proxy.inspection.base import ResponseInspector
 from claude_proxy.proxy.layers.session import Session
-from claude_proxy.proxy.responses import Refusal, denial, no_room, too_large
+from claude_proxy.proxy.responses import Refusal, denial_of_request, no_room, too_large
 from claude_proxy.proxy.upstream_errors import UpstreamError, refusal_for
 
 DEFAULT_PORTS = {Scheme.HTTP: 80, Scheme.HTTPS: 443}
@@ -69,7 +69,7 @@ class Admission:
         return refusal
 
     def _denial(self, reason: str) -> Refusal:
-        return denial(reason, self.label, self.request.target, self.request.scheme)
+        return denial_of_request(reason, self.label, self.request)
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -88,7 +88,7 @@ def admit(session: Session, request: Request, origin_target: str) -> Admission |
     decision, credential = attempt.decision, attempt.credential
     if not decision.allowed:
         reason = decision.reason.value
-        return Denied(attempt, denial(reason, label, request.target, request.scheme))
+        return Denied(attempt, denial_of_request(reason, label, request))
     drop = credential.drop
     return Admission(
         session,

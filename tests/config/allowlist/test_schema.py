@@ -10,9 +10,10 @@ import yaml
 from claude_proxy.config import preset_files as packaged
 from claude_proxy.config.allowlist import format as table
 from claude_proxy.config.allowlist import loader
-from claude_proxy.config.allowlist.rules import ALLOW_FIELDS, DENY_FIELDS, METHODS
+from claude_proxy.config.allowlist.rules import ALLOW_FIELDS, DENY_FIELDS
 from claude_proxy.config.allowlist.schema import schema
 from claude_proxy.errors import ConfigErrors
+from claude_proxy.policy.methods import METHODS
 from claude_proxy.policy.request import Scheme
 from claude_proxy.policy.rules import Tls
 

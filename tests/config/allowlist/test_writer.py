@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from claude_proxy.config.allowlist import loader
-from claude_proxy.config.allowlist.rules import METHODS
 from claude_proxy.config.allowlist.writer import entry_of, facts_of
+from claude_proxy.policy.methods import METHODS
 from tests.config.allowlist.reading import load_entry
 
 HOST_ENTRIES = st.sampled_from(

@@ -1,0 +1,149 @@
+"""Advice after a denial: what an owner can run to allow just what was asked for.
+
+Law kept: never wider than what was asked. A denied method or path is named with its method and
+path, an address as an address. Where no entry would help, or one would open more than was asked
+for, there is no command. Pure.
+"""
+
+import shlex
+from dataclasses import dataclass
+from functools import lru_cache
+
+from claude_proxy.policy.methods import METHODS
+from claude_proxy.policy.patterns import HostPattern, PathGlob, PatternError
+from claude_proxy.policy.reason import Reason
+from claude_proxy.policy.request import Scheme
+from claude_proxy.wire.address import Address, AddressKind, kind_of
+from claude_proxy.wire.authority import Authority, text_of
+
+_PROGRAM = ("claude-proxy", "allow")
+_USUAL_PORTS = {Scheme.HTTPS: 443, Scheme.HTTP: 80}
+_REMEMBERED = 512  # hosts that are denied again and again
+_LONGEST_PATH = 400  # a command that a person can still read
+_LOOPBACK_NAMES = ("localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback")
+_PUSH = "git-receive-pack"  # the service that a push asks for (gitprotocol-http)
+_REFS = "/info/refs"
+
+WITHOUT_PROXY = (
+    "This is the machine's own address, which the proxy does not lead to: reach it without the "
+    "proxy, by NO_PROXY=localhost,127.0.0.1,::1 or your client's own setting."
+)
+_METADATA = "This is the metadata service of a cloud machine, which gives away its credentials."
+
+_OF_HOST = frozenset({Reason.NO_RULE, Reason.PORT_NOT_ALLOWED, Reason.SCHEME_NOT_ALLOWED})
+_OF_REQUEST = frozenset({Reason.METHOD_NOT_ALLOWED, Reason.PATH_NOT_ALLOWED})
+_OF_TARGET = _OF_HOST | _OF_REQUEST | {Reason.ADDRESS_NOT_ALLOWED, Reason.PROXY_LOOP}
+
+
+@dataclass(frozen=True, slots=True)
+class DeniedAttempt:
+    """What was asked for and denied."""
+
+    reason: Reason
+    target: Authority | None  # None: it was no valid host and port
+    scheme: Scheme = Scheme.HTTPS
+    method: str = ""  # "" or CONNECT for a tunnel
+    path: str = ""
+    query: str = ""
+    address: Address | None = None  # to which the target's name leads, if that was denied
+    is_own: bool = False  # the address is one of this machine
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """What may be done about a denial."""
+
+    text: str = ""  # a sentence; "": nothing to say beyond the reason
+    arguments: tuple[str, ...] = ()  # of `claude-proxy allow`; empty: no entry helps
+
+    def command(self, *options: str) -> str | None:
+        """Return the line for a shell, with `options` that name the list; None if none helps."""
+        return _line_of(self.arguments, options) if self.arguments else None
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _line_of(arguments: tuple[str, ...], options: tuple[str, ...]) -> str:
+    return shlex.join((*_PROGRAM, *arguments, *options))
+
+
+_NONE = Advice()
+
+
+def advice_for(attempt: DeniedAttempt) -> Advice:
+    """Return what an owner can do so that the same attempt is allowed the next time."""
+    if attempt.reason not in _OF_TARGET:
+        return _NONE
+    if attempt.reason is Reason.PROXY_LOOP or attempt.is_own:
+        return Advice(WITHOUT_PROXY)
+    return _NONE if attempt.target is None else _for_target(attempt, attempt.target)
+
+
+def _for_target(attempt: DeniedAttempt, target: Authority) -> Advice:
+    if (text := _never_advised(target, attempt.address)) is not None:
+        return Advice(text)
+    host = _entry_of(target, attempt.scheme)
+    if host is None:
+        return _NONE
+    if attempt.reason in _OF_REQUEST:
+        return Advice(arguments=_of_request(host, attempt))
+    if attempt.reason is Reason.ADDRESS_NOT_ALLOWED:
+        return _of_address(host, target, attempt.address)
+    return Advice(arguments=(host,))
+
+
+def is_this_machine(target: Authority) -> bool:
+    """Return whether a target is this machine by its spelling alone."""
+    if target.address is not None:
+        return kind_of(target.address) in {AddressKind.LOOPBACK, AddressKind.UNSPECIFIED}
+    return target.host in _LOOPBACK_NAMES or target.host.endswith(".localhost")  # RFC 6761, 6.3
+
+
+def _never_advised(target: Authority, address: Address | None) -> str | None:
+    """Return what to say of a target that no command is offered for."""
+    if is_this_machine(target):
+        return WITHOUT_PROXY
+    dialled = target.address if target.address is not None else address
+    kind = None if dialled is None else kind_of(dialled)
+    if kind in {AddressKind.LOOPBACK, AddressKind.UNSPECIFIED}:
+        return WITHOUT_PROXY
+    return _METADATA if kind is AddressKind.METADATA else None
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _entry_of(target: Authority, scheme: Scheme) -> str | None:
+    """Return a target as `claude-proxy allow` takes it; None if a list cannot name it."""
+    try:
+        HostPattern.parse(target.host)
+    except PatternError:
+        return None
+    text = str(target).removesuffix(f":{_USUAL_PORTS[scheme]}")
+    return text if scheme is Scheme.HTTPS else f"{scheme.value}://{text}"
+
+
+def _of_request(host: str, attempt: DeniedAttempt) -> tuple[str, ...]:
+    method, path = attempt.method, attempt.path
+    if path.endswith(_REFS) and f"service={_PUSH}" in attempt.query.split("&"):
+        # What a push asks first is answered only where the push itself would be allowed.
+        method, path = "POST", f"{path.removesuffix(_REFS)}/{_PUSH}"
+    if method not in METHODS or not _is_nameable(path):
+        return ()
+    return (host, "--method", method, "--path", path)
+
+
+def _is_nameable(path: str) -> bool:
+    """Return whether a list can name just this path."""
+    if "*" in path or len(path) > _LONGEST_PATH:
+        return False
+    try:
+        PathGlob.parse(path)
+    except PatternError:
+        return False
+    return True
+
+
+def _of_address(host: str, target: Authority, address: Address | None) -> Advice:
+    if target.address is not None:
+        return Advice(arguments=(host,))
+    if address is None:
+        return Advice("The address that it leads to must be in `addresses` of its rule.")
+    return Advice(arguments=(host, "--address", text_of(address)))

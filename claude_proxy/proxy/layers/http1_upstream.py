@@ -26,7 +26,7 @@ from mitmproxy.proxy.layers.http import (
 from mitmproxy.proxy.layers.http._base import HttpConnection, ReceiveHttp
 
 from claude_proxy.wire.http1.body import LAST_CHUNK, Body, body_of_response, chunk
-from claude_proxy.wire.http1.emit import emit_request_head
+from claude_proxy.wire.http1.emit import emit_request_head, end_to_end_fields
 from claude_proxy.wire.http1.head import BadMessage, RequestHead, ResponseHead, TargetForm
 from claude_proxy.wire.http1.response import read_response_head
 
@@ -121,8 +121,10 @@ class Http1Upstream(HttpConnection):
             if head is None or head.status >= 200:  # noqa: PLR2004 - a final response
                 return head
             self._interim += 1
-            if head.status == 101 or self._interim > INTERIM_LIMIT:  # noqa: PLR2004
-                raise BadMessage(502, "the upstream sent what was not asked for")
+            if head.status == 101:  # noqa: PLR2004 - Switching Protocols
+                raise BadMessage(502, "the upstream switched to what was not asked for")
+            if self._interim > INTERIM_LIMIT:
+                raise BadMessage(502, "the upstream sent interim responses without end")
 
     def _read_body(self, body: Body) -> _Commands:
         data = bytes(self._in)
@@ -199,8 +201,6 @@ def head_of(message: http.Request, *, end_stream: bool) -> RequestHead:
 
 def response_of(head: ResponseHead) -> http.Response:
     """Return a response's head as mitmproxy's own type, without the fields of this hop."""
-    fields = [field for field in head.fields if field[0].lower() not in head.options]
+    fields = http.Headers(end_to_end_fields(head))
     now = time.time()
-    return http.Response(
-        b"HTTP/1.1", head.status, head.phrase, http.Headers(fields), None, None, now, None
-    )
+    return http.Response(b"HTTP/1.1", head.status, head.phrase, fields, None, None, now, None)

@@ -1,14 +1,15 @@
 """HTTP/1.1 bodies: fixed length, chunked, or until the peer closes (RFC 9112 section 6); sans-io.
 
 Agreement: the head alone determines where a body ends, and chunked framing that two parsers could
-read differently is refused. Content is not buffered, except for an incomplete chunk line or
-trailer section.
+read differently is refused; of a response only white space in a chunk line and what
+`response_fields` repairs in trailers is taken. Content is not buffered, except for an incomplete
+chunk line or trailer section.
 """
 
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Final
+from typing import ClassVar, Final
 
 from claude_proxy.wire.http1.head import (
     BadMessage,
@@ -19,6 +20,7 @@ from claude_proxy.wire.http1.head import (
     refuse_invalid_bytes,
 )
 from claude_proxy.wire.http1.response import is_bodiless
+from claude_proxy.wire.http1.response_fields import read_response_fields
 
 # Bytes of a chunk size and its extensions. Attackers made Node and Go read gigabytes of extensions
 # (CVE-2024-22019, CVE-2023-39326).
@@ -32,6 +34,20 @@ _CHUNK_LINE: Final = re.compile(
     rb"([0-9A-Fa-f]{1,16})(?:;" + _TOKEN + rb"(?:=(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?)*+\r\n"
 )
 _CHUNK_LINE_START: Final = re.compile(rb"[0-9A-Fa-f]{1,16}(?:;[^\x00-\x08\x0a-\x1f\x7f]*)?\r?")
+# The same with the "bad whitespace" that a recipient must take (RFC 9110 section 5.6.3); old
+# servers also pad the size with blanks.
+_SPACED_CHUNK_LINE: Final = re.compile(
+    rb"([0-9A-Fa-f]{1,16})[ \t]*+(?:;[ \t]*+"
+    + _TOKEN
+    + rb"[ \t]*+(?:=[ \t]*+(?:"
+    + _TOKEN
+    + rb"|"
+    + _QUOTED
+    + rb")[ \t]*+)?)*+\r\n"
+)
+_SPACED_CHUNK_LINE_START: Final = re.compile(
+    rb"[0-9A-Fa-f]{1,16}[ \t]*(?:;[^\x00-\x08\x0a-\x1f\x7f]*)?\r?"
+)
 
 # RFC 9110 section 6.5.1: fields for framing, routing, authentication or content format are not
 # allowed in trailers. A recipient that merges trailers into the head would act on fields that were
@@ -123,13 +139,16 @@ class CloseBody(Body):
 
 
 class ChunkedBody(Body):
-    """A chunked body (RFC 9112 section 7.1); `trailers` is set when it is complete."""
+    """A request's chunked body (RFC 9112 section 7.1); `trailers` is set when it is complete."""
 
-    __slots__ = ("_begun", "_done", "_left", "_status", "_step")
+    __slots__ = ("_begun", "_done", "_left", "_step")
 
-    def __init__(self, status: int = 400) -> None:
+    _status: ClassVar[int] = 400  # for BadMessage
+    _line: ClassVar[re.Pattern[bytes]] = _CHUNK_LINE
+    _line_start: ClassVar[re.Pattern[bytes]] = _CHUNK_LINE_START
+
+    def __init__(self) -> None:
         super().__init__()
-        self._status = status  # for BadMessage: 400 in a request, 502 in a response
         self._left = 0  # bytes missing from the current chunk
         self._begun = b""  # start of a line or of the trailers that is still incomplete
         # What comes after the chunk. A bound method would create a reference cycle.
@@ -159,11 +178,11 @@ class ChunkedBody(Body):
         if len(line) + (not end) > MAX_CHUNK_LINE:
             raise BadMessage(self._status, "a chunk's first line is too long")
         if not end:
-            if not _CHUNK_LINE_START.fullmatch(line):
+            if not self._line_start.fullmatch(line):
                 raise BadMessage(self._status, "a chunk's first line is malformed")
             self._begun = line
             return len(data)
-        match = _CHUNK_LINE.fullmatch(line)
+        match = self._line.fullmatch(line)
         if match is None:
             raise BadMessage(self._status, "a chunk's first line is malformed")
         self._left = int(match[1], 16)
@@ -199,17 +218,41 @@ class ChunkedBody(Body):
                 raise BadMessage(self._status, "the trailer section is too long")
             self._begun = block
             return len(data)
-        self.trailers = read_fields(block[2 : end + 2], self._status)
-        if any(name.lower().replace(b"_", b"-") in NOT_IN_TRAILERS for name, _ in self.trailers):
-            raise BadMessage(
-                self._status, "a field in the trailer section is only allowed in the head"
-            )
+        self.trailers = self._trailers_of(block[2 : end + 2])
         self._step = ChunkedBody._stay
         self._done = True
         return position + end + 4 - known
 
+    def _trailers_of(self, block: bytes) -> Fields:
+        fields = read_fields(block)
+        if any(_is_for_the_head(name) for name, _ in fields):
+            raise BadMessage(400, "a field in the trailer section is only allowed in the head")
+        return fields
+
     def _stay(self, _data: bytes, position: int) -> int:
         return position
+
+
+class ResponseChunkedBody(ChunkedBody):
+    """A response's chunked body; what RFC 9112 lets a recipient repair is repaired.
+
+    Fields that are not allowed in trailers are left out of `trailers` (RFC 9110 section 6.5.1).
+    """
+
+    __slots__ = ()
+
+    _status = 502
+    _line = _SPACED_CHUNK_LINE
+    _line_start = _SPACED_CHUNK_LINE_START
+
+    def _trailers_of(self, block: bytes) -> Fields:
+        refuse_invalid_bytes(block, self._status)  # RFC 9112 section 2.2 speaks of heads alone
+        fields = read_response_fields(block)
+        return [field for field in fields if not _is_for_the_head(field[0])]
+
+
+def _is_for_the_head(name: bytes) -> bool:
+    return name.lower().replace(b"_", b"-") in NOT_IN_TRAILERS
 
 
 def body_of_request(head: RequestHead) -> Body | None:
@@ -227,7 +270,7 @@ def body_of_response(head: ResponseHead, method: str) -> Body | None:
     if is_bodiless(head.status, method) or head.length == 0:
         return None
     if head.chunked:
-        return ChunkedBody(502)
+        return ResponseChunkedBody()
     return CloseBody() if head.length is None else LengthBody(head.length)
 
 

@@ -11,7 +11,7 @@ from enum import Enum
 from http import HTTPStatus
 from typing import Final
 
-from claude_proxy.wire.http1.head import HOST, OPTION, RequestHead, ResponseHead
+from claude_proxy.wire.http1.head import HOST, OPTION, Fields, RequestHead, ResponseHead
 from claude_proxy.wire.http1.response import is_bodiless
 
 # RFC 9110 section 7.6.1, and hop-by-hop fields that old clients do not list in Connection.
@@ -124,6 +124,22 @@ def emit_response_head(  # noqa: PLR0913 - each is one fact of the hop
             own[b"content-length"] = b"%d" % head.length
     start = b"HTTP/1.1 %d %b" % (head.status, head.phrase)
     return _emit(start, head, own, drop, extra)
+
+
+def end_to_end_fields(head: ResponseHead) -> Fields:
+    """Return a response's fields for a next hop that has a framing of its own, such as HTTP/2.
+
+    Those of this hop are left out; Content-Length is what was read of it (RFC 9113 section 8.2.2).
+    """
+    fields: Fields = []
+    for name, value in head.fields:
+        known = name.lower()
+        if known == b"content-length":
+            if head.length is not None:
+                fields.append((name, b"%d" % head.length))
+        elif known not in _HOP_BY_HOP and known not in head.options:
+            fields.append((name, value))
+    return fields
 
 
 def _emit(

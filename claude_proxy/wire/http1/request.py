@@ -87,7 +87,7 @@ def read_request_head(buffer: bytearray, limit: int) -> RequestHead | None:
     line_match = _match_request_line(head)
     method, target, minor = line_match.groups()
     request = _request_of(method, target, 1 if minor == b"1" else 0)
-    request.fields = read_fields(head[line_match.end() :], 400)
+    request.fields = read_fields(head[line_match.end() :])
     _interpret_request(request)
     del buffer[: end + 4]
     return request

@@ -2,7 +2,7 @@
 
 Agreement: as strict as for requests wherever two parsers could split a response differently,
 because the second part would be sent as the response to the next request. Elsewhere it accepts
-what real servers send.
+what real servers send, as far as the RFC lets a recipient repair it.
 """
 
 import re
@@ -12,23 +12,28 @@ from typing import Final
 from claude_proxy.wire.http1.head import (
     OPTION,
     BadMessage,
+    Fields,
     ResponseHead,
     framing_fields,
     items_of,
     length_of,
     protocols_of,
-    read_fields,
-    refuse_invalid_bytes,
+)
+from claude_proxy.wire.http1.response_fields import (
+    read_response_fields,
+    refuse_invalid_response_bytes,
 )
 
-# RFC 9112 section 4, but real servers also leave out the reason phrase and the space before it.
+# RFC 9112 section 4, but real servers also leave out the reason phrase and the space before it. A
+# bare LF may end the line (section 2.2).
 _STATUS_LINE: Final = re.compile(
-    rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([^\x00-\x08\x0a-\x1f\x7f]*+))?\r\n"
+    rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([^\x00-\x08\x0a-\x1f\x7f]*+))?\r?\n"
 )
 _STATUS_LINE_START: Final = re.compile(
     rb"(?:H|HT|HTT|HTTP|HTTP/|HTTP/1|HTTP/1\.[01]?)?|HTTP/1\.[01] [0-9]{0,3}|"
     rb"HTTP/1\.[01] [1-9][0-9]{2} [^\x00-\x08\x0a-\x1f\x7f]*"
 )
+_EMPTY_LINE: Final = re.compile(rb"\n\r?\n")
 
 
 def read_response_head(buffer: bytearray, limit: int, *, method: str) -> ResponseHead | None:
@@ -37,30 +42,34 @@ def read_response_head(buffer: bytearray, limit: int, *, method: str) -> Respons
     `limit` is the largest head in bytes, `method` that of the request. BadMessage as soon as the
     bytes cannot become a valid head; `buffer` is then unchanged.
     """
-    end = buffer.find(b"\r\n\r\n", 0, limit)
-    if end < 0:
-        part = bytes(buffer[:limit])
-        line, crlf, _ = part.partition(b"\r\n")
-        if crlf:
-            _match_status_line(line + crlf)
-        elif not _STATUS_LINE_START.fullmatch(line.removesuffix(b"\r")):
-            raise BadMessage(502, "the response does not begin with a status line")
-        refuse_invalid_bytes(part, 502)
+    end = _EMPTY_LINE.search(buffer, 0, limit)
+    if end is None:
+        _check_incomplete(bytes(buffer[:limit]))
         if len(buffer) >= limit:
             raise BadMessage(502, "the response head is too large")
         return None
-    head = bytes(buffer[: end + 2])
+    head = bytes(buffer[: end.start() + 1])
     line_match = _match_status_line(head)
     minor, status, phrase = line_match.groups()
     response = ResponseHead(
         status=int(status),
         phrase=phrase or b"",
         minor=int(minor),
-        fields=read_fields(head[line_match.end() :], 502),
+        fields=read_response_fields(head[line_match.end() :]),
     )
     _interpret_response(response, method)
-    del buffer[: end + 4]
+    del buffer[: end.end()]
     return response
+
+
+def _check_incomplete(part: bytes) -> None:
+    """Raise BadMessage if `part` cannot become a head."""
+    line, end, _ = part.partition(b"\n")
+    if end:
+        _match_status_line(line + end)
+    elif not _STATUS_LINE_START.fullmatch(line.removesuffix(b"\r")):
+        raise BadMessage(502, "the response does not begin with a status line")
+    refuse_invalid_response_bytes(part)
 
 
 def is_bodiless(status: int, method: str) -> bool:
@@ -99,10 +108,32 @@ def _set_framing(response: ResponseHead, lengths: list[bytes], codings: list[byt
             raise BadMessage(502, "only the transfer coding chunked is supported here")
         response.chunked = True
     elif lengths:
-        # RFC 9110 section 8.6: equal values count as one; servers behind caches send them.
-        if len(set(lengths)) > 1:
-            raise BadMessage(502, "the response has different Content-Length values")
-        response.length = length_of(lengths[0], 502)
+        response.length = _length_of(response, lengths)
+
+
+def _length_of(response: ResponseHead, fields: list[bytes]) -> int:
+    """Return the length that the Content-Length fields give, and leave one of them in the head."""
+    # RFC 9110 section 8.6: equal values, in one field or in several, may be replaced by one;
+    # servers behind caches send them.
+    values = [value.strip(b" \t") for each in fields for value in each.split(b",")]
+    if len(set(values)) > 1:
+        raise BadMessage(502, "the response has different Content-Length values")
+    length = length_of(values[0], 502)
+    if len(values) > 1:
+        response.fields = _with_one_length(response.fields, b"%d" % length)
+    return length
+
+
+def _with_one_length(fields: Fields, length: bytes) -> Fields:
+    kept: Fields = []
+    missing = True
+    for name, value in fields:
+        if name.lower() != b"content-length":
+            kept.append((name, value))
+        elif missing:
+            kept.append((name, length))
+            missing = False
+    return kept
 
 
 def _set_options(response: ResponseHead, connection: list[bytes], upgrade: list[bytes]) -> None:

@@ -208,6 +208,17 @@ def test_interim_answers_are_passed_over(talk: Talk) -> None:
     assert talk.body == b"hi"
 
 
+def test_a_length_that_is_said_twice_comes_once(talk: Talk) -> None:
+    talk.asks()
+
+    talk.answers(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2, 2\r\n\r\nok")
+
+    (head, *_) = talk.got
+    assert isinstance(head, ResponseHeaders)
+    assert head.response.headers.fields == ((b"Content-Length", b"2"),)
+    assert talk.body == b"ok"
+
+
 def test_trailers_come_after_a_body_in_chunks(talk: Talk) -> None:
     talk.asks()
     talk.answers(

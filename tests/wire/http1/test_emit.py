@@ -6,6 +6,7 @@ from claude_proxy.wire.http1.emit import (
     Framing,
     emit_request_head,
     emit_response_head,
+    end_to_end_fields,
     framing_of,
 )
 from claude_proxy.wire.http1.head import RequestHead, ResponseHead, TargetForm
@@ -100,3 +101,15 @@ def test_a_connection_that_ends_says_so() -> None:
     emitted = emit_response_head(response(200), framing=Framing.CLOSE, keep_alive=False)
 
     assert emitted == b"HTTP/1.1 200 X\r\nConnection: close\r\n\r\n"
+
+
+def test_a_next_hop_gets_the_length_that_was_read_and_no_field_of_this_hop() -> None:
+    hop = [(b"Connection", b"x"), (b"Transfer-Encoding", b"chunked"), (b"X", b"1")]
+    head = response(200, *hop, (b"Content-Length", b"05"), (b"A", b"b"), length=5)
+    head.options = frozenset({b"x"})
+
+    assert end_to_end_fields(head) == [(b"Content-Length", b"5"), (b"A", b"b")]
+
+
+def test_a_length_of_no_content_does_not_reach_the_next_hop() -> None:
+    assert end_to_end_fields(response(204, (b"Content-Length", b"5"))) == []

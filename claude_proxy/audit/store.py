@@ -10,7 +10,7 @@ import sqlite3
 import time
 from collections import deque
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -44,6 +44,7 @@ _TRIES: Final = 1000
 _CHECK_EVERY_S: Final = 0.25
 
 _REOPEN_PATIENCE_S: Final = 0.05
+_RESCUE_S: Final = 0.1
 # Another writer on the same file holds the lock for about ten microseconds.
 _FIRST_PAUSE_S: Final = 0.00001
 _LONGEST_PAUSE_S: Final = 0.001
@@ -145,6 +146,22 @@ class AuditStore:
         self._failure = AuditError("the audit log is closed", where=str(self._path))
         if self._printer is not None:
             self._printer.close()
+
+    def rescue(self) -> None:
+        """Write the gathered outcomes from another thread, when the own one no longer gets to it.
+
+        Best effort, for a process that is about to end: what the disk refuses is lost.
+        """
+        with suppress(sqlite3.Error, OSError, ConfigError, IndexError, RuntimeError):
+            batch = list(self._outcomes)
+            with closing(open_for_writing(self._path, patience_s=_RESCUE_S)) as connection:
+                connection.execute("BEGIN IMMEDIATE")
+                connection.executemany(_INSERT_OUTCOME, [_outcome_row(each) for each in batch])
+                used = [(each.decision, each.usage) for each in batch if each.usage is not None]
+                connection.executemany(INSERT_USAGE, [_usage_row(*each) for each in used])
+                connection.execute("COMMIT")
+        if self._printer is not None:
+            self._printer.close(_RESCUE_S)
 
     # The counts for a gateway's ceilings; AuditError where they cannot be determined.
 

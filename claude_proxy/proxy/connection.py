@@ -42,6 +42,10 @@ type Hook = Callable[..., object]
 _LINGER_S = 10.0
 _LINGER_BYTES = 64 * 1024 * 1024
 
+# Nobody can tell whether an answer is awaited in a tunnel that is only copied. One in which no byte
+# has passed for this long is not waited for when the proxy stops.
+_TUNNEL_QUIET_S = 2.0
+
 # A module-level name, because looking up an enum member costs more than the comparison.
 _OPEN = EndState.OPEN
 
@@ -466,11 +470,31 @@ class ClientConnection:
         holds = gate.may_stay_open(target, passthrough=self.session.passthrough)
         return holds and (request is None or gate.request_may_stay_open(request))
 
-    def shut(self) -> None:
-        """Accept no further request; close now if no exchange is in progress."""
+    def shut(self, now: float) -> bool:
+        """Accept no further request, and close if idle; tell whether something is in progress."""
         self.session.closing = True
-        if self.idle:
-            self._close_connection(self.client)
+        if self.is_ending:
+            # A client that leaves its half open is not waited for: it has everything.
+            return self._has_unsent()
+        if not self.idle and not self._is_quiet_tunnel(now):
+            return True
+        self._close_if_open()
+        return self._has_unsent()
+
+    def drop(self) -> None:
+        """Give up what is in progress, but not what the kernel has yet to deliver of a response."""
+        if self.is_ending and not self._has_unsent():
+            self._end(EndEvent.EOF)
+        else:
+            self.abort()
+
+    def _is_quiet_tunnel(self, now: float) -> bool:
+        quiet = self.session.waiting is Waiting.TUNNEL and now - self.active_at > _TUNNEL_QUIET_S
+        return quiet and not self._has_unsent()
+
+    def _has_unsent(self) -> bool:
+        transports = (endpoint.transport for endpoint in self._endpoints.values())
+        return any(each is not None and each.get_write_buffer_size() for each in transports)
 
     @property
     def idle(self) -> bool:

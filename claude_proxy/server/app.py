@@ -46,6 +46,7 @@ from claude_proxy.server import banner, listening_sockets, logs, startup, worker
 from claude_proxy.server.gates import Gates, limits_of, vault_of
 from claude_proxy.server.listening_sockets import OpenListener
 from claude_proxy.server.reload import Reloader
+from claude_proxy.server.stop_signals import StopSignals
 from claude_proxy.server.workers import WorkerSlot
 from claude_proxy.system import file_permissions, process_memory
 from claude_proxy.system.malloc_trim import MemoryTrimmer
@@ -58,6 +59,7 @@ logger = logging.getLogger(__name__)
 
 _SWEEP_S = 1.0
 _FLUSH_S = 0.2
+_WIND_DOWN_S = 0.05  # between two looks at which connections have become idle
 
 
 class ProxyMaster(DumpMaster):
@@ -86,7 +88,7 @@ class _Parts:
     store: AuditStore
     slot: WorkerSlot
     news: StateListener
-    until: int | None  # a descriptor; the proxy stops when it closes
+    signals: StopSignals
 
     def listeners(self, services: Services, gates: Gates) -> list[Listener]:
         """Return the listeners with this worker's sockets."""
@@ -183,8 +185,16 @@ def _serve(settings: Settings, lifeline: Lifeline | None) -> None:
 
     def work(slot: WorkerSlot) -> None:
         news = announcer if slot.report is None else WorkerNotifier(slot.report, speaks=slot.speaks)
+        store = startup.open_store(settings)
+        signals = StopSignals(
+            settings.limits.grace_s,
+            lambda: _end_overdue(store, listening if slot.report is None else ()),
+            until=until if slot.parent_gone is None else slot.parent_gone,
+            is_worker=slot.parent_gone is not None,
+        )
+        ends.callback(signals.close)
         with (
-            contextlib.closing(startup.open_store(settings)) as store,
+            contextlib.closing(store),
             asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
         ):
             parts = _Parts(
@@ -198,7 +208,7 @@ def _serve(settings: Settings, lifeline: Lifeline | None) -> None:
                 store,
                 slot,
                 news,
-                until,
+                signals,
             )
             # Closed here too: a worker exits without unwinding, and a reload may be waiting for a
             # credential command.
@@ -209,7 +219,11 @@ def _serve(settings: Settings, lifeline: Lifeline | None) -> None:
         # After the store has closed, which writes the last lines of the audit log.
         parts.announce("Stopped.")
 
-    with contextlib.closing(vault), listening_sockets.opened(settings) as listening:
+    with (
+        contextlib.ExitStack() as ends,  # closed last: until then the deadline of a stop counts
+        contextlib.closing(vault),
+        listening_sockets.opened(settings) as listening,
+    ):
         _refuse_loop(settings, listening)
         if settings.workers == 1:
             work(WorkerSlot())
@@ -257,7 +271,6 @@ def _corporate_proxy(settings: Settings) -> UpstreamProxy | None:
 
 async def _run(parts: _Parts) -> None:
     """Build the proxy and run it until a signal stops it."""
-    stop = _stop_on_signals(parts)
     settings = parts.settings
     gates = Gates(settings, parts.loaded.policy, parts.store.record, parts.vault)
     dialer = Dialer(
@@ -296,7 +309,7 @@ async def _run(parts: _Parts) -> None:
         announce=parts.announce,
         loud=parts.slot.speaks,
     )
-    _reload_on_signal(reloader, parts.news, stop)
+    parts.signals.start(_reload_on_signal(reloader, parts.news))
     running = asyncio.create_task(master.run())
     tasks = _periodic(parts, services, reloader)
     names = ", ".join(opened.name for opened in parts.listening)
@@ -306,17 +319,17 @@ async def _run(parts: _Parts) -> None:
         if parts.slot.speaks:
             _announce_start(parts)
         parts.record(Notice(0, "start", f"listening on {names}"))
-        await stop.wait()
+        await parts.signals.stop.wait()
         parts.news.stopping()
         parts.announce("Stopping: no new connections; open ones may finish.")
         if parts.slot.report is None:
             _remove_files(parts.listening)
-        await _wind_down(services, listeners, settings.limits.grace_s, stop)
+        await _wind_down(services, listeners, settings.limits.grace_s, parts.signals)
     finally:
         for task in tasks:
             task.cancel()
         for connection in list(services.connections):
-            connection.abort()
+            connection.drop()
         master.shutdown()  # type: ignore[no-untyped-call]
         await running
         parts.record(Notice(0, "stop", f"no longer listening on {names}"))
@@ -356,25 +369,10 @@ def _hooks(certificates: TlsCertificates, streams: Http2StreamHooks) -> dict[str
     }
 
 
-def _stop_on_signals(parts: _Parts) -> asyncio.Event:
-    """Return an event that is set as soon as the proxy should stop."""
-    loop, stop, slot = asyncio.get_running_loop(), asyncio.Event(), parts.slot
-    loop.add_signal_handler(signal.SIGTERM, stop.set)
-    if slot.parent_gone is None:
-        loop.add_signal_handler(signal.SIGINT, stop.set)
-        ends = parts.until
-    else:
-        ends = slot.parent_gone  # the parent handles the rest
-    if ends is not None:
-        loop.add_reader(ends, _stop_with_parent, loop, ends, stop)
-    return stop
-
-
-def _reload_on_signal(reloader: Reloader, news: StateListener, stop: asyncio.Event) -> None:
+def _reload_on_signal(reloader: Reloader, news: StateListener) -> Callable[[], None]:
+    """Return a function that starts a reload, to be called on the loop."""
     loop = asyncio.get_running_loop()
     reloads: set[asyncio.Task[None]] = set()
-
-    has_terminal = os.isatty(0)
 
     async def reload() -> None:
         news.reloading()
@@ -384,36 +382,37 @@ def _reload_on_signal(reloader: Reloader, news: StateListener, stop: asyncio.Eve
             news.reloaded()
 
     def reload_soon() -> None:
-        if has_terminal and not os.isatty(0):
-            stop.set()  # closing the terminal sends the same signal
-            return
         task = loop.create_task(reload())
         reloads.add(task)
         task.add_done_callback(reloads.discard)
 
-    loop.add_signal_handler(signal.SIGHUP, reload_soon)
-
-
-def _stop_with_parent(
-    loop: asyncio.AbstractEventLoop, descriptor: int, stop: asyncio.Event
-) -> None:
-    loop.remove_reader(descriptor)
-    stop.set()
+    return reload_soon
 
 
 async def _wind_down(
-    services: Services, listeners: Listeners, grace_s: float, stop: asyncio.Event
+    services: Services, listeners: Listeners, grace_s: float, signals: StopSignals
 ) -> None:
     """Stop accepting, close idle connections, and wait up to `grace_s` seconds for the rest."""
     for server in list(listeners.servers):
         await server.stop()
-    stop.clear()  # a second signal ends the wait
-    for connection in list(services.connections):
-        connection.shut()
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(grace_s):
-            while services.connections and not stop.is_set():  # noqa: ASYNC110 - two conditions
-                await asyncio.sleep(0.05)
+    loop = asyncio.get_running_loop()
+    give_up = loop.time() + grace_s
+    while signals.orders == 1:
+        now = loop.time()
+        # All of them, as each closes itself once it is idle.
+        running = [found.shut(now) for found in list(services.connections)]
+        if not any(running) or now > give_up:
+            return
+        await asyncio.sleep(_WIND_DOWN_S)
+
+
+def _end_overdue(store: AuditStore, listening: tuple[OpenListener, ...]) -> None:
+    """End the process, which has not ended in time; what was gathered for the record is written."""
+    logs.report(["warning: the proxy did not end in time; what was still open is cut off"])
+    store.rescue()
+    with contextlib.suppress(OSError):
+        _remove_files(listening)
+    os._exit(0)
 
 
 async def _every(pause_s: float, do: Callable[[], None]) -> None:

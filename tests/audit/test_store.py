@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -731,3 +732,17 @@ def test_a_growing_log_is_checkpointed(store: AuditStore, monkeypatch: pytest.Mo
     store.flush()
 
     assert woken == [True]
+
+
+def test_another_thread_can_write_the_gathered_outcomes_before_a_forced_end(
+    store: AuditStore, path: Path
+) -> None:
+    store.record(a_decision())
+    store.record(an_outcome())
+    rescuer = threading.Thread(target=store.rescue)
+    rescuer.start()
+    rescuer.join()
+
+    assert len(rows(path, "SELECT decision FROM outcome")) == 1
+    store.flush()  # once more, as it is not known whether the own thread gets to it
+    assert len(rows(path, "SELECT decision FROM outcome")) == 1

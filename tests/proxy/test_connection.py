@@ -974,10 +974,56 @@ def test_a_proxy_that_stops_closes_what_is_idle(
         async with proxy_of(scripted(silent)) as proxy:
             await proxy.client()
             proxy.connection.session.wait(waiting)
-            proxy.connection.shut()
+            in_progress = proxy.connection.shut(proxy.connection.active_at)
 
             assert proxy.connection.session.closing
             assert proxy.connection.is_ending is closed
+            assert in_progress is not closed
+
+    run(play)
+
+
+@pytest.mark.parametrize(("quiet_s", "closed"), [(1.9, False), (2.1, True)])
+def test_a_proxy_that_stops_closes_a_tunnel_once_it_is_quiet(
+    run: Run, quiet_s: float, *, closed: bool
+) -> None:
+    async def play() -> None:
+        async with proxy_of(scripted(silent)) as proxy:
+            await proxy.client()
+            proxy.connection.session.wait(Waiting.TUNNEL)
+            in_progress = proxy.connection.shut(proxy.connection.active_at + quiet_s)
+
+            assert proxy.connection.is_ending is closed
+            assert in_progress is not closed
+
+    run(play)
+
+
+def test_a_client_that_does_not_close_does_not_hold_up_a_stop(run: Run) -> None:
+    async def play() -> None:
+        async with proxy_of(scripted(silent)) as proxy:
+            await proxy.client()
+            proxy.connection.session.wait(Waiting.IDLE)
+            proxy.connection.shut(proxy.connection.active_at)
+
+            assert proxy.services.connections
+            assert not proxy.connection.shut(proxy.connection.active_at)
+
+    run(play)
+
+
+def test_a_stop_does_not_discard_a_response_that_is_still_being_delivered(run: Run) -> None:
+    async def play() -> None:
+        async with proxy_of(scripted(silent)) as proxy:
+            client = await proxy.client()
+            transport = proxy.connection.endpoint.transport
+            assert transport is not None
+            transport.write(b"a response")
+            proxy.connection.session.wait(Waiting.IDLE)
+            proxy.connection.shut(proxy.connection.active_at)
+            proxy.connection.drop()
+
+            assert await client.gets_rest() == b"a response"
 
     run(play)
 

@@ -19,7 +19,7 @@ from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.sandbox.bubblewrap import mountinfo, seccomp
 from claude_proxy.sandbox.executables import find_program
 from claude_proxy.sandbox.git_directories import git_of, hooks_of, worktree_paths
-from claude_proxy.sandbox.plan import planner, requirements, system_mounts
+from claude_proxy.sandbox.plan import planner, requirements, system_mounts, trust_store
 from claude_proxy.sandbox.plan.model import (
     HostFacts,
     PathInfo,
@@ -87,6 +87,7 @@ def gather(  # noqa: PLR0913 - separate directories
         hooks=hooks,
         default_signal=_ENV if _knows_default_signal(_ENV) else None,
         shown=dict(shown),
+        certificates={path: _links_in(path) for path in trust_store.DIRECTORIES},
         resolver=_resolver() if spec.unfiltered else {},
         notes=notes,
     )
@@ -148,6 +149,16 @@ def _names_in(directory: Path) -> list[str]:
         return sorted(os.listdir(directory))  # noqa: PTH208 - names, not paths
     except OSError:
         return []
+
+
+def _links_in(directory: Path) -> dict[str, str | None]:
+    """Return the names in a directory, and the text of those that are symbolic links."""
+    found: dict[str, str | None] = {}
+    for name in _names_in(directory):
+        found[name] = None
+        with suppress(OSError):
+            found[name] = os.readlink(directory / name)  # noqa: PTH115 - as it is written
+    return found
 
 
 # Checking the mounts

@@ -196,6 +196,28 @@ def test_what_is_allowed_gets_through_by_http_and_by_socks(anybody: Launches) ->
     assert "by-socks" in ran.stdout
 
 
+READERS_OF_SYSTEM_FILES = {
+    "wget": "wget -q -O- https://origin.test/",
+    "openssl": "openssl s_client -verify_return_error -proxy 127.0.0.1:3128 "
+    "-connect origin.test:443 -servername origin.test </dev/null",
+    "openssl by hash": "openssl s_client -verify_return_error -no-CAfile -CApath /etc/ssl/certs "
+    "-proxy 127.0.0.1:3128 -connect origin.test:443 -servername origin.test </dev/null",
+    "curl": "curl -sS -f https://origin.test/",
+}
+
+
+@pytest.mark.parametrize("client", READERS_OF_SYSTEM_FILES)
+def test_a_client_that_reads_only_the_systems_certificates_trusts_the_ca(
+    runs: Launches, program: FindProgram, client: str
+) -> None:
+    program(client.split(maxsplit=1)[0])
+    bare = 'exec env -i PATH="$PATH" https_proxy=http://127.0.0.1:3128 sh -c "$1"'
+
+    ran = runs.run("sh", "-c", bare, "sh", READERS_OF_SYSTEM_FILES[client])
+
+    assert ran.returncode == 0, ran.stderr
+
+
 def test_a_run_without_network_has_nothing_but_loopback(runs: Launches) -> None:
     script = "curl -sS -m 5 --proxy http://127.0.0.1:3128 https://origin.test/ || exit 7"
 

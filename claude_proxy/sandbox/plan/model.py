@@ -150,6 +150,8 @@ class HostFacts:
     hooks: tuple[Path, ...] = ()  # where core.hooksPath points
     default_signal: Path | None = None  # an `env` that has --default-signal
     shown: Mapping[str, bytes] = field(default_factory=dict)  # the files of /run/claude-proxy
+    # Of each directory of certificates: the names in it, and the text of those that are links.
+    certificates: Mapping[Path, Mapping[str, str | None]] = field(default_factory=dict)
     resolver: Mapping[str, bytes] = field(
         default_factory=dict
     )  # the host's files for name resolution

@@ -58,6 +58,12 @@ class Layout:
         self.files[placeholder] = content
         self.put(Mount(MountKind.FILE, at, placeholder, mode="0444"))
 
+    def cover_file(self, at: Path, content: bytes) -> None:
+        """Show generated content instead of an existing file."""
+        placeholder = f"{{blank:{at}}}"
+        self.files[placeholder] = content
+        self.put(Mount(MountKind.BLANK, at, placeholder, mode="0444"))
+
     def writable_places(self, real: Path) -> list[Path]:
         """Return the paths inside where a file of the host is visible and writable."""
         places = []

@@ -25,6 +25,7 @@ from claude_proxy.sandbox.plan.model import (
 )
 from claude_proxy.sandbox.plan.mount_layout import Layout
 from claude_proxy.sandbox.plan.path_guards import NO_FILES, REBUILT, PathGuards
+from claude_proxy.sandbox.plan.trust_store import BUNDLES, DIRECTORIES, add_trust_store
 
 # Read-only in a project: what the user's shell, editor, git and agent obey outside, after the run.
 READ_ONLY_IN_PROJECT = (
@@ -64,6 +65,7 @@ def paths_to_inspect(
             *system_mounts.ETC_BELOW,
         )
     }
+    paths |= {*BUNDLES, *DIRECTORIES}
     paths |= {Path(name) for name in system_mounts.PROC_READ_ONLY}
     paths |= {
         home / name for name in (*system_mounts.TOOLCHAINS, *profile.home_read, *profile.home_write)
@@ -126,6 +128,7 @@ class _Planner:
         self._add_program()
         self._add_masks()
         self._add_read_only()
+        add_trust_store(self._layout, self._facts)
         self._refuse_sources()
         return self._assembled()
 
@@ -356,9 +359,7 @@ class _Planner:
         if kind is PathKind.DIRECTORY:
             self._layout.put(Mount(MountKind.EMPTY, at, mode="0555", sealed=True))
         else:
-            placeholder = f"{{blank:{at}}}"
-            self._layout.files[placeholder] = b""
-            self._layout.put(Mount(MountKind.BLANK, at, placeholder, mode="0444"))
+            self._layout.cover_file(at, b"")
         self._masked.append(at)
 
     def _add_read_only(self) -> None:

@@ -80,3 +80,14 @@ def test_the_root_and_what_is_sealed_become_read_only_at_the_end() -> None:
         *("--perms", "0755", "--tmpfs", "/work"),
         *("--remount-ro", "/work", "--remount-ro", "/"),
     ]
+
+
+def test_a_covered_file_shows_generated_content() -> None:
+    layout = a_layout(shown(WORK))
+
+    layout.cover_file(WORK / "file", b"content")
+
+    mount = layout.nearest(WORK / "file")
+    assert mount is not None
+    assert (mount.kind, layout.files[str(mount.source)]) == (MountKind.BLANK, b"content")
+    assert not layout.is_shown(WORK / "file")

@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol, cast
 
 from mitmproxy.connection import Client, Connection, ConnectionState, Server
@@ -29,8 +30,17 @@ from claude_proxy.proxy.connection_end import EndEvent, EndState, next_state
 from claude_proxy.proxy.dialer import Dialer, DialError, Failure
 from claude_proxy.proxy.endpoint import Endpoint
 from claude_proxy.proxy.gate import ClientInfo, Gate
-from claude_proxy.proxy.layers.session import PauseReading, RuleRevoked, Session, TimedOut, Waiting
+from claude_proxy.proxy.layers.session import (
+    ContinueLater,
+    PauseReading,
+    RuleRevoked,
+    Session,
+    TimedOut,
+    TurnCame,
+    Waiting,
+)
 from claude_proxy.proxy.layers.upstream import UpstreamServer
+from claude_proxy.proxy.shares import Share, Shares
 from claude_proxy.wire.authority import Authority
 
 logger = logging.getLogger(__name__)
@@ -45,6 +55,10 @@ _LINGER_BYTES = 64 * 1024 * 1024
 # Nobody can tell whether an answer is awaited in a tunnel that is only copied. One in which no byte
 # has passed for this long is not waited for when the proxy stops.
 _TUNNEL_QUIET_S = 2.0
+
+# Most bytes that the layers get at once: a read of uvloop's has up to 256,000, which in tiny chunks
+# or frames are tens of thousands of steps. Smaller pieces would slow down bulk transfers.
+_PIECE = 64 * 1024
 
 # A module-level name, because looking up an enum member costs more than the comparison.
 _OPEN = EndState.OPEN
@@ -72,6 +86,7 @@ class Services:
     top_layer: TopLayer
     record_query: bool = False
     connections: set["ClientConnection"] = field(default_factory=set)
+    shares: Shares = field(default_factory=Shares)
 
 
 class ClientConnection:
@@ -86,6 +101,7 @@ class ClientConnection:
         *,
         local: bool = False,
         credentials: ClientCredentials | None = None,
+        share: Share | None = None,
     ) -> None:
         self.services = services
         self.client = client
@@ -97,7 +113,12 @@ class ClientConnection:
             record_query=services.record_query,
             local=local,
             credentials=credentials,
+            is_turn_over=services.shares.turns.is_over,
         )
+        self.share = share or services.shares.of(client.peername[0])
+        self._turns = self.share.turns
+        self._pending: deque[tuple[Callable[[], None], int]] = deque()  # steps, and their bytes
+        self._awaits_turn = False
         self.context = Context(client, services.options)
         self.layer = services.top_layer(self.context, self.session)
         self.endpoint = Endpoint(self, client)
@@ -117,6 +138,7 @@ class ClientConnection:
     def start(self) -> None:
         """Start the layers, once the client's transport is connected."""
         self.services.connections.add(self)
+        self.share.join(self)
         self.process(events.Start())
 
     @property
@@ -138,10 +160,28 @@ class ClientConnection:
         if endpoint is self.endpoint or self.session.waiting is not Waiting.IDLE:
             # An upstream that only answers pings must not keep an idle client connected forever.
             self.active_at = asyncio.get_running_loop().time()
-        self.process(events.DataReceived(endpoint.connection, data))
+        if self._pending or self._turns.is_due:
+            self._defer_data(endpoint, data)
+            self._await_turn(interrupted=False)
+            return
+        self._turns.begin()
+        if len(data) <= _PIECE:
+            self.process(events.DataReceived(endpoint.connection, data))
+        else:
+            self._defer_data(endpoint, data)
+            self._do_pending()
+        self._turns.end()
+        if self._pending:
+            self._await_turn(interrupted=True)
 
     def ended(self, endpoint: Endpoint) -> None:
         """Handle a peer's end of stream; the peer may still read."""
+        if self._pending and not self.is_ending:
+            self._defer(partial(self._ended, endpoint))
+        else:
+            self._ended(endpoint)
+
+    def _ended(self, endpoint: Endpoint) -> None:
         connection = endpoint.connection
         if self._end_state is not _OPEN and endpoint is self.endpoint:
             self._end(EndEvent.EOF)
@@ -154,6 +194,12 @@ class ClientConnection:
 
     def lost(self, endpoint: Endpoint) -> None:
         """Handle the loss of a transport, whether it was closed or reset."""
+        if self._pending and endpoint is not self.endpoint:
+            self._defer(partial(self._lost, endpoint))  # what it sent before comes first
+        else:
+            self._lost(endpoint)
+
+    def _lost(self, endpoint: Endpoint) -> None:
         if self._drops_preconnected(endpoint):
             return
         connection = endpoint.connection
@@ -167,13 +213,57 @@ class ClientConnection:
             self.process(events.ConnectionClosed(connection))
         self.balance()
 
+    # --- work that waits for its turn
+
+    def _defer_data(self, endpoint: Endpoint, data: bytes) -> None:
+        for at in range(0, len(data), _PIECE):
+            piece = data[at : at + _PIECE]
+            self._defer(partial(self._pass_on, endpoint, piece), len(piece))
+
+    def _pass_on(self, endpoint: Endpoint, data: bytes) -> None:
+        # Of an upstream that was closed while its bytes waited, nothing more is wanted.
+        if endpoint.connection in self._endpoints:
+            self.process(events.DataReceived(endpoint.connection, data))
+
+    def _defer(self, step: Callable[[], None], size: int = 0) -> None:
+        self._pending.append((step, size))
+        self._turns.count_waiting(size)
+
+    def _await_turn(self, *, interrupted: bool) -> None:
+        if not self._awaits_turn:
+            self._awaits_turn = True
+            self._turns.wait(self, interrupted=interrupted)
+            self.balance()
+
+    def work(self) -> bool:
+        """Do what waits until the slice is over; tell whether anything is left."""
+        self._do_pending()
+        if self._pending:
+            return True
+        self._awaits_turn = False
+        self.balance()
+        return False
+
+    def _do_pending(self) -> None:
+        while self._pending:
+            step, size = self._pending.popleft()
+            self._turns.count_waiting(-size)
+            step()
+            if self.session.is_turn_over():
+                return
+
+    def _drop_pending(self) -> None:
+        self._turns.count_waiting(-sum(size for _, size in self._pending))
+        self._pending.clear()
+
     def balance(self) -> None:
         """Pause reading from each peer whose bytes cannot be passed on (backpressure)."""
         endpoints = self._endpoints.values()
+        waits = bool(self._pending) or self._turns.is_full
         up = any(endpoint.is_congested for endpoint in endpoints if endpoint is not self.endpoint)
         for endpoint in endpoints:
             congested = up if endpoint is self.endpoint else self.endpoint.is_congested
-            endpoint.pause(pause=endpoint.is_held or congested)
+            endpoint.pause(pause=waits or endpoint.is_held or congested)
 
     # --- to and from the layers
 
@@ -223,6 +313,10 @@ class ClientConnection:
             if (held := self._endpoints.get(command.connection)) is not None:
                 held.is_held = command.hold
                 self.balance()
+        elif isinstance(command, ContinueLater):
+            if not self.is_ending:
+                self._pending.appendleft((partial(self.process, TurnCame()), 0))
+                self._await_turn(interrupted=True)
         elif isinstance(command, commands.RequestWakeup):
             self._wake_later(command)
         elif isinstance(command, commands.Log):
@@ -361,6 +455,7 @@ class ClientConnection:
         if after in {EndState.RESET, EndState.GONE}:
             # It no longer counts towards the limit, although its sockets are closed a bit later.
             self.services.connections.discard(self)
+            self.share.leave(self)
 
     def _linger(self) -> None:
         """Send what is left, close our half, and read and discard for a while."""
@@ -380,6 +475,7 @@ class ClientConnection:
 
     def _release(self) -> None:
         """Tell the layers that the client is gone, and release every timer, dial and upstream."""
+        self._drop_pending()
         self.client.state = ConnectionState.CLOSED
         self.process(events.ConnectionClosed(self.client))
         for timer in self._timers:

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any, Literal, cast
@@ -212,18 +212,20 @@ class _Admission(asyncio.Protocol):
             self._refuse(transport, shown)
             return
         sockname = transport.get_extra_info("sockname")
-        self._admit(transport, shown, peer[:2], sockname[:2], local=address.is_loopback)
+        self._admit(transport, address, shown, peer[:2], sockname[:2], local=address.is_loopback)
 
     def _admit_process(self, transport: asyncio.Transport) -> None:
         peer = peer_of(transport.get_extra_info("socket"))
         if peer.uid not in self._listener.uids:
             self._refuse(transport, str(peer))
             return
-        self._admit(transport, str(peer), NO_ADDRESS, NO_ADDRESS, local=True)
+        client = (peer.uid, peer.pid)
+        self._admit(transport, client, str(peer), NO_ADDRESS, NO_ADDRESS, local=True)
 
-    def _admit(
+    def _admit(  # noqa: PLR0913 - facts about the client
         self,
         transport: asyncio.Transport,
+        client_key: Hashable,
         shown: str,
         peername: tuple[str, int],
         sockname: tuple[str, int],
@@ -248,6 +250,7 @@ class _Admission(asyncio.Protocol):
             shown,
             local=local,
             credentials=listener.credentials,
+            share=self._manager.services.shares.of(client_key),
         )
         endpoint = connection.endpoint
         on_first_byte = listener.on_first_byte

@@ -26,7 +26,15 @@ from claude_proxy.proxy.dialer import Dialer, DialError, Failure
 from claude_proxy.proxy.endpoint import Endpoint
 from claude_proxy.proxy.gate import Attempt, Gate
 from claude_proxy.proxy.layers.protocol_detection import ProtocolDetection
-from claude_proxy.proxy.layers.session import PauseReading, RuleRevoked, Session, TimedOut, Waiting
+from claude_proxy.proxy.layers.session import (
+    ContinueLater,
+    PauseReading,
+    RuleRevoked,
+    Session,
+    TimedOut,
+    TurnCame,
+    Waiting,
+)
 from claude_proxy.proxy.layers.upstream import UpstreamServer
 from claude_proxy.wire.address import Address
 from claude_proxy.wire.authority import Authority
@@ -359,6 +367,98 @@ def test_a_layer_may_hold_a_peer(run: Run) -> None:
 
             assert isinstance(proxy.heard[-1], events.DataReceived)
             assert proxy.heard[-1].data == b"two"
+
+    run(play)
+
+
+# --- turns
+
+FLOOD = b"GET http://denied.invalid/ HTTP/1.1\r\nHost: denied.invalid\r\n\r\n"
+
+
+def test_a_pipeline_without_end_is_answered_in_turns_with_other_clients(run: Run) -> None:
+    """The other's request comes last, and its decision is not the last by far."""
+
+    async def play() -> None:
+        async with proxy_of() as proxy:
+            flood, other = await proxy.client(), await proxy.client()
+            reading = asyncio.ensure_future(flood.gets_rest())
+            await flood.says(FLOOD * 4000)
+            await until(lambda: proxy.ledger.decisions)
+            await other.says(b"GET http://other.invalid/ HTTP/1.1\r\nHost: other.invalid\r\n\r\n")
+            await other.gets_until(b"\r\n\r\n")
+            before = len(proxy.ledger.decisions)
+            await until(lambda: len(proxy.ledger.decisions) == 4001)
+            flood.half_closes()
+            answers = await reading
+
+            assert before < 2000
+            assert answers.count(b"HTTP/1.1 403") == 4000
+
+    run(play)
+
+
+def test_bytes_that_wait_for_a_turn_keep_their_order(run: Run) -> None:
+    def script(event: events.Event) -> Iterable[commands.Command]:
+        if isinstance(event, events.DataReceived) and event.data.startswith(b"0"):
+            yield ContinueLater()
+
+    async def play() -> None:
+        async with proxy_of(scripted(script)) as proxy:
+            await proxy.client()
+            connection = proxy.connection
+            connection.received(connection.endpoint, b"0")
+            connection.received(connection.endpoint, b"1")
+            connection.ended(connection.endpoint)
+            assert connection.endpoint.is_paused
+            await until(lambda: isinstance(proxy.heard[-1], events.ConnectionClosed))
+
+            kinds = [type(event) for event in proxy.heard[1:]]
+            assert kinds == [
+                events.DataReceived,
+                TurnCame,
+                events.DataReceived,
+                events.ConnectionClosed,
+            ]
+            assert not connection.endpoint.is_paused
+
+    run(play)
+
+
+def test_a_large_read_reaches_the_layers_in_pieces(run: Run) -> None:
+    sent = bytes(range(256)) * 1000
+
+    async def play() -> None:
+        async with proxy_of(scripted(silent)) as proxy:
+            await proxy.client()
+            connection = proxy.connection
+            connection.received(connection.endpoint, sent)
+            await until(lambda: not connection._pending)
+            pieces = [e.data for e in proxy.heard if isinstance(e, events.DataReceived)]
+
+            assert b"".join(pieces) == sent
+            assert max(map(len, pieces)) <= 64 * 1024
+
+    run(play)
+
+
+def test_what_waits_for_a_turn_is_dropped_with_its_connection(run: Run) -> None:
+    def script(event: events.Event) -> Iterable[commands.Command]:
+        if isinstance(event, events.DataReceived):
+            yield ContinueLater()
+
+    async def play() -> None:
+        async with proxy_of(scripted(script)) as proxy:
+            await proxy.client()
+            connection = proxy.connection
+            connection.received(connection.endpoint, b"0")
+            connection.received(connection.endpoint, b"1")
+            connection.abort()
+            heard = len(proxy.heard)
+            await until(lambda: not connection._turns.has_work)
+
+            assert len(proxy.heard) == heard
+            assert not connection._pending
 
     run(play)
 

@@ -29,7 +29,15 @@ from claude_proxy.proxy.layers.http1_states import (
     next_state,
 )
 from claude_proxy.proxy.layers.outbox import Outbox
-from claude_proxy.proxy.layers.session import PauseReading, RuleRevoked, Session, TimedOut, Waiting
+from claude_proxy.proxy.layers.session import (
+    ContinueLater,
+    PauseReading,
+    RuleRevoked,
+    Session,
+    TimedOut,
+    TurnCame,
+    Waiting,
+)
 from claude_proxy.proxy.layers.upstream import UpstreamConnection, UpstreamEnded, UpstreamOpened
 from claude_proxy.proxy.responses import Refusal, bad_request
 from claude_proxy.proxy.upstream_errors import (
@@ -74,6 +82,7 @@ class Http1Lane(layer.Layer):
         self._heads = bytearray()  # of the upstream: heads of a response, not read yet
         self._out = Outbox(context.client)
         self._holds_reading = False
+        self._awaits_turn = False
 
     # --- events
 
@@ -108,6 +117,9 @@ class Http1Lane(layer.Layer):
                 self._read_inbox(upstream)
         elif isinstance(event, events.Start):
             self._session.wait(Waiting.IDLE)
+        elif isinstance(event, TurnCame):
+            self._awaits_turn = False
+            self._advance()
         elif isinstance(event, TimedOut):
             self._timed_out()
         elif isinstance(event, RuleRevoked):
@@ -137,7 +149,12 @@ class Http1Lane(layer.Layer):
         while self._state is not State.CLOSED and self._state is not State.RELAYING:
             exchange = self._exchange
             if exchange is None:
-                if not self._next_request():
+                if self._awaits_turn or not self._next_request():
+                    break
+                if self._exchange is None and self._in and self._session.is_turn_over():
+                    # Of a pipeline, each request is short, but there may be thousands.
+                    self._awaits_turn = True
+                    self._out.add(ContinueLater())
                     break
             elif exchange.body is not None and self._in and self._state in TAKES_BODY:
                 data = bytes(self._in)

@@ -4,7 +4,7 @@ Layers are sans-io and have no clock: a layer says what it waits for, and the dr
 time limit.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
@@ -20,6 +20,10 @@ type Commands = Iterator[commands.Command]
 
 # The address of a client that has none because it connected over a Unix socket.
 NO_ADDRESS = ("unix", 0)
+
+
+def _never() -> bool:
+    return False
 
 
 class Waiting(Enum):
@@ -53,6 +57,9 @@ class Session:
     wait_id: int = 0  # counts the waits, to distinguish a new one from the one before
     closing: bool = False  # the proxy is shutting down: no further request on this connection
     protocol: str = field(default="")  # the protocol inside the tunnel, for the verbose log
+    # Whether this connection has worked long enough: a layer that has more to do with the bytes it
+    # got stops there, and issues `ContinueLater`.
+    is_turn_over: Callable[[], bool] = _never
 
     def wait(self, what: Waiting) -> None:
         """Begin a new wait, whose time limit starts now."""
@@ -66,6 +73,14 @@ class TimedOut(events.Event):
 
 class RuleRevoked(events.Event):
     """A new policy no longer allows this tunnel."""
+
+
+class TurnCame(events.Event):
+    """The layer that issued `ContinueLater` may go on; no bytes have come in between."""
+
+
+class ContinueLater(commands.Command):
+    """Let others have their turn; a `TurnCame` follows, before any more bytes of a peer."""
 
 
 class PauseReading(commands.Command):

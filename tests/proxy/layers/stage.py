@@ -25,7 +25,14 @@ from claude_proxy.policy.decision import Decision
 from claude_proxy.policy.policy import Policy
 from claude_proxy.proxy.dialer import Dialer, DialError
 from claude_proxy.proxy.gate import ClientInfo, Gate
-from claude_proxy.proxy.layers.session import PauseReading, RuleRevoked, Session, TimedOut
+from claude_proxy.proxy.layers.session import (
+    ContinueLater,
+    PauseReading,
+    RuleRevoked,
+    Session,
+    TimedOut,
+    TurnCame,
+)
 from tests.support.loopback import Names
 
 ORIGIN = ClientInfo(7, "127.0.0.1:50000", "tcp")
@@ -143,6 +150,7 @@ class Stage:
         self.upstreams: list[Peer] = []
         self.connects = connects
         self.log: list[str] = []
+        self.awaits_turn = False  # the layer has more to do, in its next turn
         self._hooks = dict(hooks or {})
         self._queue: deque[events.Event] = deque()
         self._layer = make(self.context, self.session)
@@ -195,6 +203,13 @@ class Stage:
         self._do(RuleRevoked())
         return self.client.take()
 
+    def turn_comes(self) -> bytes:
+        """Let the layer go on that wanted to continue later; return what the client gets."""
+        assert self.awaits_turn
+        self.awaits_turn = False
+        self._do(TurnCame())
+        return self.client.take()
+
     # --- what the layers want
 
     def _do(self, event: events.Event) -> None:
@@ -228,8 +243,14 @@ class Stage:
                 self._peer(command.connection).held = command.hold
             case commands.StartHook():
                 self._run_hook(command)
-            case commands.Log():
-                self.log.append(command.message)
+            case _:
+                self._note(command)
+
+    def _note(self, command: commands.Command) -> None:
+        if isinstance(command, ContinueLater):
+            self.awaits_turn = True
+        elif isinstance(command, commands.Log):
+            self.log.append(command.message)
 
     def _run_hook(self, command: commands.StartHook) -> None:
         for hook in filter(None, [self._hooks.get(command.name)]):

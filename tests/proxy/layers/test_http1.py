@@ -1187,3 +1187,26 @@ def test_no_segmentation_changes_a_request_or_its_response(
     read = answers_in(got, [method for method, _, _ in parts])
     seen = [(status, b"" if status == 403 else body) for status, body in read]
     assert seen == [answer for _, _, answer in parts]
+
+
+# --- turns
+
+
+def test_a_pipeline_is_interrupted_when_its_turn_is_over(stage: Stage, ledger: Ledger) -> None:
+    stage.session.is_turn_over = lambda: len(ledger.decisions) % 2 == 0
+
+    first = stage.says(DENIED * 5)
+    assert (statuses(first), len(ledger.decisions)) == ([403] * 2, 2)
+    assert stage.says(b"") == b""
+    second = stage.turn_comes()
+    third = stage.turn_comes()
+
+    assert statuses(second) + statuses(third) == [403] * 3
+    assert not stage.awaits_turn
+
+
+def test_a_request_that_comes_alone_is_never_interrupted(stage: Stage) -> None:
+    stage.session.is_turn_over = lambda: True
+
+    assert statuses(stage.says(DENIED)) == [403]
+    assert not stage.awaits_turn

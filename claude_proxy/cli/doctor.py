@@ -29,7 +29,7 @@ from claude_proxy.doctor.finding import Finding, Level, exit_code
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 
 if TYPE_CHECKING:
-    from claude_proxy.doctor.client_trust import ClientResult
+    from claude_proxy.doctor.client_trust import ClientResult, Progress
 
 EPILOG = """\b
 Examples:
@@ -161,9 +161,26 @@ def _trust(settings: Settings, *, as_json: bool) -> int:
     from claude_proxy.doctor.client_trust import exit_code_of, try_clients  # noqa: PLC0415
 
     place = next((at for at in settings.listen if isinstance(at, TcpListen)), _DEFAULT)
-    looks = try_clients(settings.place_of_ca, os.environ, address=str(place))
+    with _progress() as progress:
+        looks = try_clients(settings.place_of_ca, os.environ, address=str(place), progress=progress)
     facts = {"clients": [asdict(look) for look in looks]}
     return _print(facts, trust_lines(looks), exit_code_of(looks), as_json=as_json)
+
+
+@contextmanager
+def _progress() -> "Iterator[Progress]":
+    """Show on standard error which client is tried: on a terminal in one line, which goes away."""
+    terminal = sys.stderr.isatty()
+
+    def show(name: str, number: int, of: int) -> None:
+        text = f"trying {name} ({number} of {of})"
+        click.echo(f"\r\x1b[K{text}" if terminal else text, err=True, nl=not terminal)
+
+    try:
+        yield show
+    finally:
+        if terminal:
+            click.echo("\r\x1b[K", err=True, nl=False)
 
 
 _ANSWERS = {True: "yes", False: "NO", None: "?"}

@@ -14,7 +14,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -51,6 +51,10 @@ _FIND_OUT: Final = "find out why `{}` fails"
 _TELLING: Final = re.compile(
     r"certif|ssl|tls|x509|trust|verif|resol|proxy|not known", re.IGNORECASE
 )
+
+
+# The client that is tried next, its number, and of how many.
+type Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,18 +118,25 @@ def try_clients(
     *,
     address: str,
     clients: Iterable[Client] = CLIENTS,
+    progress: Progress = lambda _name, _number, _of: None,
 ) -> list[ClientResult]:
     """Run each client once and return what it did; ClaudeProxyError if there is no CA yet.
 
-    `address` is the address of the user's own proxy ("127.0.0.1:9051").
+    `address` is the address of the user's own proxy ("127.0.0.1:9051"). `progress` is called before
+    each client, in the client's own thread.
     """
     authority = read_pair(confdir)
     wanted = tuple(clients)
+
+    def attempt(number: int, client: Client) -> ClientResult:
+        progress(client.name, number, len(wanted))
+        return _try_client(client, setup)
+
     with (
         _setup(authority, environ, address, wanted) as setup,
         ThreadPoolExecutor(_AT_ONCE) as pool,
     ):
-        return list(pool.map(lambda client: _try_client(client, setup), wanted))
+        return list(pool.map(attempt, range(1, len(wanted) + 1), wanted))
 
 
 @contextmanager
@@ -279,11 +290,15 @@ def _run(client: Client, program: str, host: str, setup: ProbeSetup) -> Complete
     """Run a client once, in its own temporary home."""
     home = Path(tempfile.mkdtemp(dir=setup.homes))
     facts = {"url": f"https://{host}:{setup.server.port}", "home": str(home)}
+    owned = Path(setup.environ.get("HOME") or "/nonexistent")
     for name, text in client.files.items():
         (home / name).write_text(text, encoding="utf-8")
     argv = [program, *(_filled(word, facts) for word in client.argv[1:])]
     variables = _variables(client, setup)
     variables |= {name: _filled(value, facts) for name, value in client.environ.items()}
+    variables |= {
+        name: str(owned / path) for name, path in client.own.items() if (owned / path).is_file()
+    }
     variables |= {"HOME": str(home), "TMPDIR": str(home)}
     return run_program(argv, environ=variables, limit_s=_LIMIT_S, cwd=home, stdin=client.stdin)
 

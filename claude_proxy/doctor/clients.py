@@ -52,6 +52,8 @@ class Client:
     environ: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     stdin: str = ""
+    # Settings of the user that it reads in spite of the empty home: the fix is written there.
+    own: Mapping[str, str] = field(default_factory=dict)
     java: bool = False  # needs the variable that `claude-proxy env --java` adds
 
     @property
@@ -70,6 +72,13 @@ CLIENTS: tuple[Client, ...] = (
         "curl",
         ("curl", "--silent", "--show-error", "--max-time", "20", "--output", "/dev/null", "{url}"),
         trust_fix=f"export CURL_CA_BUNDLE={_BUNDLE}",
+    ),
+    Client(
+        "wget",
+        ("wget", "--no-verbose", "--tries", "1", "--timeout", "20", "-O", "/dev/null", "{url}"),
+        trust_fix=f"echo ca_certificate = {_BUNDLE} >> ~/.wgetrc",
+        # No variable names a CA to the wget that is built with GnuTLS (Debian's).
+        own={"WGETRC": ".wgetrc"},
     ),
     Client(
         "git",

@@ -15,7 +15,7 @@ from claude_proxy.doctor.attack import run as attack_module
 from claude_proxy.doctor.attack.canaries import SECRET_VARIABLE
 from claude_proxy.doctor.attack.catalogue import AttackGroup, AttackResult, Outcome
 from claude_proxy.doctor.attack.run import AttackTarget
-from claude_proxy.doctor.client_trust import ClientResult
+from claude_proxy.doctor.client_trust import ClientResult, Progress
 from claude_proxy.doctor.context import Subject
 from claude_proxy.doctor.finding import Finding, Level
 
@@ -129,8 +129,11 @@ LOOKS = [
 def looked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     asked: list[str] = []
 
-    def look(_: Path, environ: Mapping[str, str], *, address: str) -> list[ClientResult]:
+    def look(
+        _: Path, environ: Mapping[str, str], *, address: str, progress: Progress
+    ) -> list[ClientResult]:
         assert environ is os.environ
+        progress("curl", 1, 2)
         asked.append(address)
         return LOOKS
 
@@ -141,9 +144,10 @@ def looked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_each_client_is_a_line_and_what_fixes_it_stands_below(
     capsys: pytest.CaptureFixture[str], looked: list[str]
 ) -> None:
-    code, out, _ = run(capsys, "--trust")
+    code, out, err = run(capsys, "--trust")
 
     assert (code, looked) == (1, ["127.0.0.1:9051"])
+    assert err == "trying curl (1 of 2)\n"
     assert out.splitlines() == [
         "      uses the proxy  trusts the CA",
         "curl  yes             yes",

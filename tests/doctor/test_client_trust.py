@@ -43,6 +43,33 @@ def confdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def test_progress_names_each_client_before_it_is_tried(confdir: Path) -> None:
+    tried = []
+
+    try_clients(
+        confdir,
+        os.environ,
+        address=ADDRESS,
+        clients=[Client(name, (f"no-such-{name}",)) for name in ("one", "two")],
+        progress=lambda *said: tried.append(said),
+    )
+
+    assert sorted(tried) == [("one", 1, 2), ("two", 2, 2)]
+
+
+def test_a_client_reads_the_settings_of_the_user_that_its_fix_is_written_to(
+    confdir: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "settings").write_text("from the user")
+    script = "import os; print(open(os.environ['SETTINGS']).read(), 'TLS'); raise SystemExit(1)"
+    client = Client("reader", ("python3", "-c", script), own={"SETTINGS": "settings"})
+    environ = {**os.environ, "HOME": str(tmp_path)}
+
+    [look] = try_clients(confdir, environ, address=ADDRESS, clients=[client])
+
+    assert look.said == "from the user TLS"
+
+
 @pytest.fixture(scope="module")
 def looks(confdir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, ClientResult]:
     programs = tmp_path_factory.mktemp("programs")
@@ -150,7 +177,7 @@ def test_a_shim_finds_its_program_although_the_home_is_empty(tmp_path: Path) -> 
 
 
 def test_the_clients_are_the_documented_ones() -> None:
-    promised = "curl git node python-requests pip uv npm cargo go java deno gh"
+    promised = "curl wget git node python-requests pip uv npm cargo go java deno gh"
 
     assert {client.name.replace(" ", "-") for client in CLIENTS} == set(promised.split())
     assert all(client.proxy_fix and client.trust_fix for client in CLIENTS)

@@ -370,7 +370,7 @@ class ClientConnection:
         if self._end_state is not _OPEN:
             dialled.socket.close()
             raise DialError(Failure.UNREACHABLE, "the client has left")
-        endpoint = Endpoint(self, server)
+        endpoint = Endpoint(self, server, dialled.early)
         server.peername = (dialled.peer.host, dialled.peer.port)
         server.timestamp_tcp_setup = time.time()
         server.state = ConnectionState.OPEN

@@ -8,11 +8,10 @@ connection to the outside.
 import asyncio
 import base64
 import contextlib
-import re
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from ipaddress import ip_address, ip_network
 from typing import Any
@@ -20,6 +19,7 @@ from typing import Any
 from claude_proxy.config.settings import UpstreamProxy
 from claude_proxy.policy.decision import Decision
 from claude_proxy.policy.policy import AddressOwner
+from claude_proxy.proxy.upstream_proxy import TunnelRefusedError, open_tunnel
 from claude_proxy.wire.address import Address, effective
 from claude_proxy.wire.authority import Authority
 
@@ -30,8 +30,6 @@ type Resolve = Callable[[str, int], Awaitable[list[Address]]]
 # RFC 8305, section 5: start the next attempt after 250 ms without an answer.
 _STAGGER_S = 0.25
 _RESOLVER_THREADS = 32
-_CONNECT_ANSWER_LIMIT = 16 * 1024
-_PROXY_STATUS = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})(?![^ \r])").match
 
 
 class Failure(StrEnum):
@@ -71,6 +69,7 @@ class Dialled:
 
     socket: socket.socket
     peer: Authority  # the address that was judged; with an upstream proxy, the proxy's
+    early: bytes = b""  # what has come through an upstream proxy's tunnel already
 
 
 class SystemResolver:
@@ -159,7 +158,8 @@ class Dialer:
                     return await self._through_proxy(target, judge, tunnel=tunnel)
                 return await self._direct(target, judge)
         except TimeoutError as error:
-            text = f"no connection to {target} within {self._timeout_s:g} s"
+            whose = "through the upstream proxy " if self.via_proxy(target) else ""
+            text = f"no connection to {target} {whose}within {self._timeout_s:g} s"
             raise DialError(Failure.TIMEOUT, text) from error
 
     async def _direct(self, target: Authority, judge: Judge) -> Dialled:
@@ -241,39 +241,26 @@ class Dialer:
         if not tunnel:
             return dialled
         try:
-            await self._ask_connect(dialled.socket, target)
+            return await self._tunnel(dialled, target)
         except BaseException:
             dialled.socket.close()
             raise
-        return dialled
+
+    async def _tunnel(self, dialled: Dialled, target: Authority) -> Dialled:
+        try:
+            early = await open_tunnel(dialled.socket, target, self.proxy_authorization())
+        except TunnelRefusedError as error:
+            raise DialError(Failure.PROXY, f"the upstream proxy {error}") from error
+        except OSError as error:
+            text = "the upstream proxy broke off the connection when it was asked for a tunnel"
+            raise DialError(Failure.PROXY, text) from error
+        return replace(dialled, early=early)
 
     async def _to_proxy(self, proxy: Authority) -> Dialled:
         addresses = await self._addresses(proxy)
         if any(self._is_own_listener(address, proxy.port) for address in addresses):
             raise DialError(Failure.PROXY, "it is this proxy itself")
         return await _first_connected(addresses, proxy)
-
-    async def _ask_connect(self, sock: socket.socket, target: Authority) -> None:
-        loop = asyncio.get_running_loop()
-        lines = [f"CONNECT {target} HTTP/1.1".encode(), f"Host: {target}".encode()]
-        if (authorization := self.proxy_authorization()) is not None:
-            lines.append(b"Proxy-Authorization: " + authorization)
-        await loop.sock_sendall(sock, b"\r\n".join(lines) + b"\r\n\r\n")
-        answer = b""
-        while b"\r\n\r\n" not in answer:
-            # Nothing can follow the head yet: a response to CONNECT has no body, and the client
-            # has sent nothing that the target could answer.
-            data = await loop.sock_recv(sock, 4096)
-            if not data or len(answer) > _CONNECT_ANSWER_LIMIT:
-                raise DialError(Failure.PROXY, "the upstream proxy closed the connection")
-            answer += data
-        head, _, rest = answer.partition(b"\r\n\r\n")
-        status = _PROXY_STATUS(head)
-        if rest or status is None:
-            raise DialError(Failure.PROXY, "the upstream proxy did not answer with HTTP")
-        if not status[1].startswith(b"2"):
-            code = int(status[1])
-            raise DialError(Failure.PROXY, f"the upstream proxy refused the tunnel with {code}")
 
 
 async def _first_connected(addresses: list[Address], target: Authority) -> Dialled:

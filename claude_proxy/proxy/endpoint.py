@@ -34,11 +34,20 @@ class EndpointOwner(Protocol):
 class Endpoint(asyncio.Protocol):
     """The asyncio protocol of one transport; passes everything on to its owner."""
 
-    __slots__ = ("connection", "is_congested", "is_held", "is_paused", "owner", "transport")
+    __slots__ = (
+        "connection",
+        "early",
+        "is_congested",
+        "is_held",
+        "is_paused",
+        "owner",
+        "transport",
+    )
 
-    def __init__(self, owner: EndpointOwner, connection: Connection) -> None:
+    def __init__(self, owner: EndpointOwner, connection: Connection, early: bytes = b"") -> None:
         self.owner = owner
         self.connection = connection
+        self.early = early  # bytes of the peer that were read before there was a transport
         self.transport: asyncio.Transport | None = None
         self.is_held = False  # a layer asked not to read from it
         self.is_congested = False  # its write buffer is full
@@ -48,6 +57,9 @@ class Endpoint(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
         self.transport.set_write_buffer_limits(high=_HIGH_WATER)
+        if self.early:
+            early, self.early = self.early, b""
+            self.owner.received(self, early)
 
     @override
     def data_received(self, data: bytes) -> None:

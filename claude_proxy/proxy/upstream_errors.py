@@ -4,10 +4,12 @@ The reasons are stable: they are in the response and in the audit log.
 """
 
 from dataclasses import dataclass, replace
+from http import HTTPStatus
 
 from claude_proxy.policy.request import Request
 from claude_proxy.proxy.dialer import DialError, Failure
 from claude_proxy.proxy.responses import Refusal, attempt_of, denial_of, sentence, unreachable
+from claude_proxy.proxy.upstream_proxy import refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,16 @@ def cut_off(reason: str) -> UpstreamError:
     """Return the error of a response that an inspector aborted."""
     text = "the response contains a secret, or cannot be inspected"
     return UpstreamError(reason, text)
+
+
+def proxy_refused(challenges: list[bytes], *, offered: bool) -> UpstreamError:
+    """Return the error of an upstream proxy that answers plain HTTP with a 407.
+
+    `challenges` and `offered` are those of `upstream_proxy.refused`.
+    """
+    told = refused(HTTPStatus.PROXY_AUTHENTICATION_REQUIRED, challenges, offered=offered)
+    text = f"the upstream proxy refused the request with {told}"
+    return UpstreamError(Failure.PROXY.value, text)
 
 
 def refusal_for(error: DialError | UpstreamError | str, request: Request, label: str) -> Refusal:

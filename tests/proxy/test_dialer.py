@@ -514,31 +514,41 @@ def test_plain_http_is_sent_to_an_upstream_proxy_as_it_is(run: Run) -> None:
     run(play)
 
 
-@pytest.mark.parametrize(
-    ("answer", "says"),
-    [
-        (b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", "refused the tunnel with 407"),
-        (b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n", "refused the tunnel with 403"),
-        (b"HTTP/1.1 2000 OK\r\n\r\n", "not answer with HTTP"),
-        (b"HTTP/1.1 OK\r\n\r\n", "not answer with HTTP"),
-        (b"HTTP/1.1\r\n\r\n", "not answer with HTTP"),
-        (b"SSH-2.0-OpenSSH\r\n\r\n", "not answer with HTTP"),
-        (ESTABLISHED + b"already here", "not answer with HTTP"),
-        (b"", "closed the connection"),
-        (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 32_768, "closed the connection"),
-    ],
-)
-def test_an_upstream_proxy_that_opens_no_tunnel_is_a_failure(
-    run: Run, answer: bytes, says: str
-) -> None:
+def test_an_upstream_proxy_that_opens_no_tunnel_is_a_failure(run: Run) -> None:
     async def play() -> None:
-        server = Server(answer)
+        server = Server(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 6\r\n\r\nlogin!")
         async with server.listening():
             dialer = Dialer(Names(**CORP), upstream_proxy=through(server))
             error = await failure_of(dialer.dial(TARGET, judge_of(TARGET), tunnel=True))
 
         assert error.failure is Failure.PROXY
-        assert says in error.text
+        assert error.text == "the upstream proxy refused the tunnel with 403"
+
+    run(play)
+
+
+def test_what_came_through_the_tunnel_already_is_kept(run: Run) -> None:
+    async def play() -> None:
+        server = Server(ESTABLISHED + b"SSH-2.0-x\r\n")
+        async with server.listening():
+            dialer = Dialer(Names(**CORP), upstream_proxy=through(server))
+            dialled = await dialer.dial(TARGET, judge_of(TARGET), tunnel=True)
+            dialled.socket.close()
+
+        assert dialled.early == b"SSH-2.0-x\r\n"
+
+    run(play)
+
+
+def test_a_silent_upstream_proxy_is_named_in_the_timeout(run: Run) -> None:
+    async def play() -> None:
+        with silent_listener("127.0.0.1") as port:
+            proxy = UpstreamProxy(Authority.of("proxy.corp", port))
+            dialer = Dialer(Names(**CORP), upstream_proxy=proxy, timeout_s=0)
+            error = await failure_of(dialer.dial(TARGET, judge_of(TARGET), tunnel=True))
+
+        assert error.failure is Failure.TIMEOUT
+        assert "through the upstream proxy" in error.text
 
     run(play)
 

@@ -46,6 +46,23 @@ async def opened(connection: Any) -> tuple[Owner, Endpoint, socket.socket]:
     return owner, endpoint, peer
 
 
+class Transport(asyncio.Transport):
+    """A transport of which only its limits are set."""
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        pass
+
+
+def test_bytes_that_were_read_before_come_before_all_others() -> None:
+    owner = Owner()
+    endpoint = Endpoint(owner, client(), b"early")
+
+    endpoint.connection_made(Transport())
+    endpoint.data_received(b"late")
+
+    assert owner.heard == [b"early", b"late"]
+
+
 def client() -> Client:
     return Client(peername=("127.0.0.1", 1), sockname=("127.0.0.1", 2), state=ConnectionState.OPEN)
 

@@ -350,6 +350,9 @@ class Http1Lane(layer.Layer):
             if head.status == 101:  # noqa: PLR2004 - Switching Protocols
                 self._switch(exchange, head)
                 return None
+            if (refused := exchange.refused_by_proxy(head)) is not None:
+                self._fail(exchange, refused)
+                return None
             if head.status >= 200:  # noqa: PLR2004 - a final response
                 return self._respond(exchange, head)
             exchange.inspect_head(head)

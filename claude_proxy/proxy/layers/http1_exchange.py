@@ -5,11 +5,13 @@ Secrets stay outside: what is added to a request is in its emitted head alone, a
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
 
 from claude_proxy.policy.request import RawField
 from claude_proxy.proxy.gate import Attempt
 from claude_proxy.proxy.layers.admission import Admission
 from claude_proxy.proxy.layers.http1_response_writer import Response, ResponseWriter
+from claude_proxy.proxy.upstream_errors import UpstreamError, proxy_refused
 from claude_proxy.wire.http1.body import Body, body_of_request
 from claude_proxy.wire.http1.emit import emit_request_head
 from claude_proxy.wire.http1.head import RequestHead, ResponseHead
@@ -27,6 +29,7 @@ class Exchange:
     target: str  # in the request line for upstream
     host: bytes | None  # replaces the Host that was sent; None: that one goes
     extra: tuple[RawField, ...] = ()  # fields that are added beside the credential
+    via_proxy: bool = False  # an upstream proxy takes it, and not its target
     body: Body | None = field(init=False)  # what is still to come from the client
     held: bytearray | None = None  # a body that is not judged yet
     content: bytes | None = None  # a judged body, which goes with the head
@@ -62,6 +65,12 @@ class Exchange:
             extra=(*self.extra, *self.admission.extra),
             websocket=self.is_websocket,
         )
+
+    def refused_by_proxy(self, head: ResponseHead) -> UpstreamError | None:
+        """Return the error if an upstream proxy demands a login: the client has none for it."""
+        if not self.via_proxy or head.status != HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+            return None
+        return proxy_refused(head.get_all(b"proxy-authenticate"), offered=bool(self.extra))
 
     def inspect_head(self, head: ResponseHead) -> None:
         """Have a head of the response inspected; ResponseCutOff: the response must end here."""

@@ -113,14 +113,17 @@ class ProxyRole:
     def _forward(self, head: RequestHead, admission: Admission) -> Exchange:
         request, target, extra = admission.request, head.origin_target, tuple[RawField, ...]()
         dialer = self._dialer
-        if dialer is not None and dialer.via_proxy(request.target):
+        via_proxy = dialer is not None and dialer.via_proxy(request.target)
+        if dialer is not None and via_proxy:
             # RFC 9112 3.2.4: the "*" of OPTIONS is in absolute-form no path at all.
             path = "" if target == "*" else target
             target = f"http://{host_of(request)}{path}"
             if (authorization := dialer.proxy_authorization()) is not None:
                 extra = ((b"Proxy-Authorization", authorization),)
         host = None if head.host else host_of(request).encode()
-        return Exchange(head, admission, StreamingWriter(head.minor), target, host, extra)
+        return Exchange(
+            head, admission, StreamingWriter(head.minor), target, host, extra, via_proxy
+        )
 
     # --- what needs no rule to be denied
 

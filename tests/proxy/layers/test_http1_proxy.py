@@ -173,6 +173,33 @@ def test_an_upstream_proxy_without_a_password_gets_none(forward: PlayForward) ->
     assert b"Authorization" not in stage.upstream.take()
 
 
+@pytest.mark.parametrize("credentials", [None, "user:password"])
+def test_a_login_that_an_upstream_proxy_demands_never_reaches_the_client(
+    forward: PlayForward, ledger: Ledger, credentials: str | None
+) -> None:
+    stage = forward(upstream_proxy=UpstreamProxy(CORPORATE.authority, credentials))
+    stage.says(GET)
+
+    answer = stage.answers(
+        b"HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Negotiate\r\n"
+        b"Content-Length: 6\r\n\r\nlogin!"
+    )
+
+    assert (statuses(answer), reason_of(answer)) == ([502], "upstream-proxy-failed")
+    assert b"407 (it asks for Negotiate)" in answer
+    assert b"login!" not in answer
+    assert b"Proxy-Authenticate" not in answer
+    assert stage.upstream.closed
+    assert ledger.outcomes[-1].error == "upstream-proxy-failed"
+
+
+def test_a_407_of_an_origin_is_its_answer(forward: PlayForward) -> None:
+    stage = forward(upstream_proxy=CORPORATE)
+    stage.says(OTHER)
+
+    assert statuses(stage.answers(b"HTTP/1.1 407 No\r\nContent-Length: 0\r\n\r\n")) == [407]
+
+
 def test_an_exception_goes_past_the_upstream_proxy(forward: PlayForward) -> None:
     stage = forward(upstream_proxy=CORPORATE)
 

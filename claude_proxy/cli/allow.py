@@ -1,92 +1,180 @@
-"""Command `allow`: adds hosts to the owner's allowlist, which a running proxy reloads by itself.
+"""Command `allow`: adds entries to the owner's list, or removes them; a running proxy reloads it.
 
-A denial tells its reader to ask the owner for it. The file is written only if the new text loads,
-and whole or not at all.
+Laws kept: an entry allows what was named and no more. The file is written only if the new text
+loads, whole or not at all, and by one command at a time.
 """
 
-import os
-import tempfile
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 
-from claude_proxy.cli import paths
-from claude_proxy.cli.shared_options import allowlist_option, confdir_option
+from claude_proxy.cli import completers, edit_report, list_edit, options, paths
+from claude_proxy.cli.shared_options import allowlist_option, confdir_option, policy_option
 from claude_proxy.config.allowlist import loader
-from claude_proxy.config.allowlist.edit import AllowEntry, EditError, with_entries
-from claude_proxy.config.owner_files import OwnerFiles
+from claude_proxy.config.allowlist.edit import AllowEntry, Entry, PresetEntry
+from claude_proxy.config.strict_yaml.fields import nearest
+from claude_proxy.config.strict_yaml.nodes import harmless, quoted
 from claude_proxy.errors import ConfigError
-from claude_proxy.policy.patterns import PatternError
+from claude_proxy.policy.methods import METHODS
+from claude_proxy.policy.patterns import PathGlob, PatternError
 
 EPILOG = """\b
 Examples:
   claude-proxy allow docs.python.org
   claude-proxy allow '*.example.com' git.corp.example:8443 http://mirror.example
+  claude-proxy allow https://api.example.com/v1/items --method GET
+  claude-proxy allow api.github.com --method POST --path /graphql
+  claude-proxy allow git.corp.example --address 10.1.2.3
+  claude-proxy allow --preset npm
+  claude-proxy allow --remove docs.python.org
+  claude-proxy allow --dry-run docs.python.org
 """
 
 
 @click.command(epilog=EPILOG)
-@click.argument("hosts", nargs=-1, required=True, metavar="HOST...")
+@click.argument("hosts", nargs=-1, metavar="HOST|URL...")
+@click.option(
+    "--method",
+    "methods",
+    multiple=True,
+    metavar="METHOD",
+    shell_complete=completers.methods,
+    help="Allow this method only; may be repeated.  [default: every method]",
+)
+@click.option(
+    "--path",
+    "globs",
+    multiple=True,
+    metavar="PATH",
+    help="Allow this path only; * is one segment, /** at the end the rest; may be repeated.",
+)
+@click.option(
+    "--address",
+    "addresses",
+    multiple=True,
+    metavar="ADDRESS",
+    help="Allow HOST to lead to this address or network, which is not public; may be repeated.",
+)
+@click.option(
+    "--preset",
+    "presets",
+    multiple=True,
+    metavar="NAME",
+    shell_complete=completers.presets,
+    help="Allow what a preset allows; may be repeated.",
+)
+@click.option("--remove", is_flag=True, help="Remove such entries instead of adding them.")
+@click.option("--dry-run", is_flag=True, help="Print the change and write nothing.")
 @allowlist_option("The file to write.  [default: allowlist.yaml in --confdir]")
+@policy_option("Write this policy of yours instead of the allowlist.")
 @confdir_option("the allowlist")
-def command(hosts: tuple[str, ...], allowlist_file: Path | None, confdir: Path | None) -> None:
-    """Add hosts to the allowlist.
+@click.pass_context
+def command(
+    context: click.Context,
+    /,
+    hosts: tuple[str, ...],
+    *,
+    methods: tuple[str, ...],
+    globs: tuple[str, ...],
+    addresses: tuple[str, ...],
+    presets: tuple[str, ...],
+    remove: bool,
+    dry_run: bool,
+    confdir: Path | None,
+    **named: Any,
+) -> int:
+    """Add hosts to the allowlist, or remove them.
 
-    HOST is written as in the file, with a port or a scheme where they are not 443 and https.
-    If you have no list of your own yet, it starts as a copy of the shipped one.
+    HOST is written as in the file, with a port or a scheme where they are not 443 and https. Of a
+    URL with a path, only that path is allowed. If you have no list of your own yet, it starts as a
+    copy of the shipped one.
     """
-    own = (allowlist_file or (confdir or paths.default_confdir()) / paths.ALLOWLIST).absolute()
-    begun = allowlist_file is None and not os.path.lexists(own)
-    before = paths.read_allowlist(paths.shipped_allowlist() if begun else own)
-    after = before
-    library = OwnerFiles(confdir or paths.default_confdir()).library
-    for host in hosts:
-        after = _with_host(after, host, own, library)
+    if not hosts and not presets:
+        raise click.UsageError("nothing to allow: add HOST, or --preset NAME")
+    given = options.in_force(context, named)
+    edited = list_edit.list_of(given, confdir or paths.default_confdir())
+    entries = _entries_of(hosts, methods, globs, addresses)
+    wanted: list[Entry] = [*entries, *_presets_of(presets, edited.library)]
+    if dry_run:
+        before = edited.text()
+        after = list_edit.edited_text(before, wanted, edited, remove=remove)
+        edit_report.print_change(before, after, edited)
+        edit_report.report(wanted, before, after, edited, remove=remove)
+        return 0
+    before, after = list_edit.write(wanted, edited, remove=remove)
     if after == before:
-        click.echo(f"Nothing to add: {own} says so already.")
-        return
-    _replace(own, after)
-    click.echo(f"Allowed in {own}: {', '.join(hosts)}")
-    if begun:
+        edit_report.report_no_change(wanted, edited, after, remove=remove)
+        return 0
+    shown = ", ".join([*hosts, *(f"preset {name}" for name in presets)])
+    verb = "Removed from" if remove else "Allowed in"
+    click.echo(f"{verb} {edited.path}: {harmless(shown)}")
+    edit_report.report(wanted, before, after, edited, remove=remove)
+    if edited.begun is not None:
         click.echo("This list is new: it replaces the shipped one, in a running proxy too.")
+    return 0
 
 
-def _with_host(text: str, host: str, path: Path, library: loader.Library) -> str:
-    name = str(path)
-    policy = loader.load(text, name=name, library=library)
-    try:
-        wanted = with_entries(text, [AllowEntry.parse(host)])
-    except PatternError as error:
-        raise ConfigError(error.what, where=host, fix=error.fix) from error
-    except EditError as error:
-        raise ConfigError(str(error), where=f"{path}:{error.line}", fix=error.fix) from error
-    added, _ = policy.diff(loader.load(wanted, name=name, library=library))
-    return wanted if added else text
+# --- what is asked for
 
 
-def _replace(path: Path, text: str) -> None:
-    """Put `text` into the file, all of it or nothing; follow a link, keep the mode."""
-    try:
-        target = path.resolve()
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        mode = target.stat().st_mode & 0o777 if target.exists() else 0o600
-        descriptor, unfinished = tempfile.mkstemp(prefix=".allowlist-", dir=target.parent)
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
-                file.write(text)
-                file.flush()
-                os.fchmod(descriptor, mode)
-                os.fsync(descriptor)
-            Path(unfinished).replace(target)
-        except BaseException:
-            with suppress(FileNotFoundError):
-                Path(unfinished).unlink()
-            raise
-    except OSError as error:
-        reason = (error.strerror or type(error).__name__).lower()
+def _entries_of(
+    hosts: Sequence[str],
+    methods: Sequence[str],
+    globs: Sequence[str],
+    addresses: Sequence[str],
+) -> list[AllowEntry]:
+    """Return an entry for each host; ConfigError for the first that is wrong."""
+    if not hosts and (methods or globs or addresses):
         raise ConfigError(
-            f"the allowlist cannot be written: {reason}",
-            where=str(path),
-            fix="check its owner, its mode and the free space",
-        ) from error
+            "a preset has methods, paths and addresses of its own",
+            where="--method, --path, --address",
+            fix="name the host that they are for",
+        )
+    named = tuple(map(_method, _split(methods)))
+    listed = tuple(_checked("--path", text, _glob) for text in globs)
+    networks = tuple(_checked("--address", text, list_edit.spelled) for text in addresses)
+    entries = []
+    for host in hosts:
+        entry: AllowEntry = _checked(None, host, AllowEntry.parse)
+        only = tuple(dict.fromkeys((*entry.paths, *listed)))
+        entries.append(replace(entry, methods=named, paths=only, addresses=networks))
+    return entries
+
+
+def _split(values: Iterable[str]) -> Iterator[str]:
+    """Yield words, also those of a list with commas."""
+    for value in values:
+        yield from filter(None, (word.strip() for word in value.split(",")))
+
+
+def _method(text: str) -> str:
+    method = text.upper()
+    if method not in METHODS:
+        fix = nearest(method, METHODS) or "name a method, such as GET"
+        raise ConfigError(f"{quoted(text)} is not a method", where="--method", fix=fix)
+    return method
+
+
+def _glob(text: str) -> str:
+    return PathGlob.parse(text).text
+
+
+def _checked[T](option: str | None, text: str, parse: Callable[[str], T]) -> T:
+    try:
+        return parse(text)
+    except PatternError as error:
+        # Not what is before an @: it may be a password.
+        where = text.rpartition("@")[2] if option is None else f"{option} {text}"
+        raise ConfigError(error.what, where=harmless(where), fix=error.fix) from error
+
+
+def _presets_of(names: Iterable[str], library: loader.Library) -> Iterator[PresetEntry]:
+    for name in names:
+        try:
+            library.preset(name)
+        except KeyError:
+            raise loader.unknown_preset(name, where="--preset", library=library) from None
+        yield PresetEntry(name)

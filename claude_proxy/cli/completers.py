@@ -39,6 +39,13 @@ def presets(context: click.Context, _param: click.Parameter, begun: str) -> list
     return [CompletionItem(name) for name in known if name.startswith(begun)]
 
 
+def methods(_context: click.Context, _param: click.Parameter, begun: str) -> list[CompletionItem]:
+    """Return the methods that a rule can name."""
+    from claude_proxy.policy.methods import METHODS  # noqa: PLC0415 - only completion needs it
+
+    return [CompletionItem(name) for name in METHODS if name.startswith(begun.upper())]
+
+
 def providers(context: click.Context, _param: click.Parameter, begun: str) -> list[CompletionItem]:
     """Return the providers that a gateway can have."""
     from claude_proxy.config import config_file  # noqa: PLC0415 - only completion needs it

@@ -78,3 +78,91 @@ def test_a_list_between_brackets_is_not_edited(
 
     assert main(["allow", "b.test"]) == 2
     assert "each entry on a line of its own" in capsys.readouterr().err
+
+
+def test_a_denied_request_is_allowed_with_its_method_and_path_alone(own: Path) -> None:
+    own.parent.mkdir(mode=0o700)
+    own.write_text("allow:\n  - host: api.test\n    methods: [GET]\n")
+
+    assert main(["allow", "api.test", "--method", "post", "--path", "/graphql"]) == 0
+
+    policy = policy_files.load(own).policy
+    assert policy.allows_url("https://api.test/graphql", "POST")
+    assert not policy.allows_url("https://api.test/other", "POST")
+    assert not policy.allows_url("https://api.test/graphql", "DELETE")
+
+
+def test_a_pasted_url_allows_its_port_and_path_alone(own: Path) -> None:
+    assert main(["allow", "https://api.test:8443/v1/items?page=2"]) == 0
+
+    policy = policy_files.load(own).policy
+    assert policy.allows_url("https://api.test:8443/v1/items")
+    assert not policy.allows_url("https://api.test:8443/v1")
+    assert not policy.allows_url("https://api.test/v1/items")
+
+
+def test_a_dry_run_prints_the_change_and_writes_nothing(
+    own: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own.parent.mkdir(mode=0o700)
+    own.write_text("allow:\n  - a.test\n")
+
+    assert main(["allow", "--dry-run", "b.test"]) == 0
+
+    assert own.read_text() == "allow:\n  - a.test\n"
+    assert "\n+  - b.test\n" in capsys.readouterr().out
+
+
+def test_an_entry_is_removed_as_it_was_added(own: Path) -> None:
+    own.parent.mkdir(mode=0o700)
+    own.write_text("# mine\nallow:\n  - a.test\n")
+
+    for options in ([], ["--method", "POST", "--path", "/x"], ["--address", "10.1.2.3"]):
+        assert main(["allow", "b.test", *options]) == 0
+        assert main(["allow", "--remove", "b.test", *options]) == 0
+
+    assert own.read_text() == "# mine\nallow:\n  - a.test\n"
+
+
+def test_the_policy_that_config_yaml_names_is_the_one_that_is_edited(own: Path) -> None:
+    own.parent.mkdir(mode=0o700)
+    own.with_name("config.yaml").write_text("policy: shell\n")
+
+    assert main(["allow", "b.test"]) == 0
+
+    assert not own.exists()
+    assert "- b.test" in (own.parent / "policies" / "shell.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "nothing to allow"),
+        (["--preset", "nmp"], "did you mean npm?"),
+        (["a.test", "--method", "GTE"], "did you mean GET?"),
+        (["a.test", "--path", "x"], "does not begin with a slash"),
+        (["a.test", "--address", "x"], "neither an IP address nor a network"),
+        (["10.1.2.3", "--address", "10.1.2.3"], "this host is an address itself"),
+        (["--method", "GET", "--preset", "npm"], "name the host"),
+        (["git@forge.test:o/r.git"], "https://forge.test/o/r.git"),
+        (["https://me:hunter2@a.test/"], "write https://a.test/"),
+    ],
+)
+def test_what_cannot_be_allowed_is_an_error_with_its_fix(
+    own: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    assert main(["allow", *arguments]) == 2
+
+    printed = capsys.readouterr().err
+    assert said in printed
+    assert "hunter2" not in printed
+    assert not own.exists()
+
+
+def test_nothing_is_left_beside_the_list(own: Path) -> None:
+    own.parent.mkdir(mode=0o700)
+    (own.parent / ".allowlist.yaml.0123.unfinished").write_text("of a killed command")
+
+    assert main(["allow", "a.test"]) == 0
+
+    assert [path.name for path in own.parent.iterdir()] == ["allowlist.yaml"]

@@ -1,4 +1,4 @@
-"""Allowlist editor: adds entries to the text of a list and leaves every other byte as it is.
+"""Allowlist editor: adds or removes entries of a list and leaves every other byte as it is.
 
 Comments and order are the owner's: lines are inserted where the parsed list ends, and nothing
 that was parsed is written again. Pure.
@@ -6,17 +6,19 @@ that was parsed is written again. Pure.
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import yaml
 
-from claude_proxy.policy.patterns import HostPattern
+from claude_proxy.config.allowlist import pasted
+from claude_proxy.config.allowlist.pasted import DEFAULT_PORTS, SshAddress
+from claude_proxy.config.strict_yaml.hosts import pattern_of
+from claude_proxy.policy.patterns import PathGlob, PatternError
 from claude_proxy.policy.request import Scheme
+from claude_proxy.wire.authority import quoted
 
-_ENTRY = re.compile(r"(?:(https?)://)?(\[[^\[\]]+\]|[^:/\[\]]+)(?::([0-9]{1,5}))?/?")
 _PLAIN = re.compile(r"\.?[A-Za-z][A-Za-z0-9-]*(?:\.[A-Za-z0-9-]+)+")
-_DEFAULT_PORTS = {Scheme.HTTPS: 443, Scheme.HTTP: 80}
 
 
 class EditError(ValueError):
@@ -30,39 +32,68 @@ class EditError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class AllowEntry:
-    """What an owner asks to allow: a host pattern, and a scheme and port if not the default."""
+    """What an owner asks to allow: a host pattern, and what differs from the defaults."""
 
     host: str
     scheme: Scheme = Scheme.HTTPS
     port: int = 443
+    methods: tuple[str, ...] = ()  # none: every method
+    paths: tuple[str, ...] = ()  # none: every path
+    addresses: tuple[str, ...] = ()  # that are not public but that the host may have
 
     @classmethod
     def parse(cls, text: str) -> "AllowEntry":
-        """Read HOST, HOST:PORT or a URL without a path; raise ValueError for anything else."""
-        match = _ENTRY.fullmatch(text)
-        if match is None:
-            # An IPv6 address or a network; the one parser explains best what is neither.
-            return cls(str(HostPattern.parse(text)))
-        scheme = Scheme(match[1] or "https")
-        port = int(match[3]) if match[3] else _DEFAULT_PORTS[scheme]
-        return cls(str(HostPattern.parse(match[2].strip("[]"))), scheme, port)
+        """Read HOST, HOST:PORT or a URL, whose path is then the only one.
+
+        PatternError for anything else.
+        """
+        found = pasted.parse(text)
+        if isinstance(found, SshAddress):
+            raise PatternError(
+                f"{quoted(text)} is reached by a protocol of its own, and the proxy carries HTTP",
+                f"use the repository's HTTPS address: {found.https_url}",
+            )
+        host = str(pattern_of(found.host))
+        paths = () if found.path is None else (PathGlob.parse(found.path).text,)
+        return cls(host, found.scheme, found.port, paths=paths)
 
     def lines(self) -> list[str]:
         """Return the entry as it is written in the file, without indentation."""
         host = self.host if _PLAIN.fullmatch(self.host) else json.dumps(self.host)
-        usual_port = self.port == _DEFAULT_PORTS[self.scheme]
+        fields = list(self._fields())
         # A name of one label might be that of a preset.
-        if self.scheme is Scheme.HTTPS and usual_port and set(".:") & set(self.host):
+        if not fields and set(".:") & set(self.host):
             return [f"- {host}"]
-        lines = [f"- host: {host}"]
+        return [f"- host: {host}", *(f"  {name}: {value}" for name, value in fields)]
+
+    def _fields(self) -> Iterator[tuple[str, str]]:
         if self.scheme is Scheme.HTTP:
-            lines.append("  scheme: http")
-        if not usual_port:
-            lines.append(f"  ports: [{self.port}]")
-        return lines
+            yield "scheme", "http"
+        if self.port != DEFAULT_PORTS[self.scheme]:
+            yield "ports", f"[{self.port}]"
+        if self.methods:
+            yield "methods", f"[{', '.join(self.methods)}]"
+        if self.paths:
+            yield "paths", json.dumps(list(self.paths))
+        if self.addresses:
+            yield "addresses", json.dumps(list(self.addresses))
 
 
-def with_entries(text: str, entries: Sequence[AllowEntry]) -> str:
+@dataclass(frozen=True, slots=True)
+class PresetEntry:
+    """A preset, shipped or the owner's."""
+
+    name: str
+
+    def lines(self) -> list[str]:
+        """Return the entry as it is written in the file, without indentation."""
+        return [f"- preset: {self.name}"]
+
+
+type Entry = AllowEntry | PresetEntry
+
+
+def with_entries(text: str, entries: Sequence[Entry]) -> str:
     """Return `text`, which must be a valid list, with `entries` at the end of `allow:`."""
     if not entries:
         return text
@@ -87,6 +118,42 @@ def with_entries(text: str, entries: Sequence[AllowEntry]) -> str:
     return _with_lines(emptied, listed.end_mark.line + 1, _indented(entries, 2))
 
 
+def without_entries(text: str, lines: Collection[int], presets: Collection[str]) -> str:
+    """Return `text` without the entries of `allow:` on these lines, or of these presets.
+
+    Lines count from 1 and are those that entries begin on, as a rule's `source` has them.
+    """
+    listed = _allow_of(yaml.compose(text, Loader=yaml.SafeLoader))
+    if not isinstance(listed, yaml.SequenceNode):
+        return text
+    found = [
+        node
+        for node in listed.value
+        if node.start_mark.line + 1 in lines or _preset_in(node) in presets
+    ]
+    if found and listed.flow_style:
+        raise EditError(
+            "the list is written between brackets, where no line can be removed",
+            listed.start_mark.line + 1,
+            'write each entry on a line of its own, as in "  - example.com"',
+        )
+    kept = text.splitlines(keepends=True)
+    for node in reversed(found):
+        begin = node.start_mark.line
+        while not kept[begin].lstrip().startswith("-"):
+            begin -= 1  # the dash has a line of its own
+        del kept[begin : _end_of(node) + 1]
+    return "".join(kept)
+
+
+def _preset_in(node: yaml.Node) -> str | None:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if key.value == "preset" and isinstance(value, yaml.ScalarNode):
+                return str(value.value)
+    return None
+
+
 def _allow_of(root: yaml.Node | None) -> yaml.Node | None:
     if not isinstance(root, yaml.MappingNode):
         return None
@@ -106,7 +173,7 @@ def _end_of(node: yaml.Node) -> int:
     return int(node.end_mark.line)
 
 
-def _indented(entries: Iterable[AllowEntry], column: int) -> list[str]:
+def _indented(entries: Iterable[Entry], column: int) -> list[str]:
     return [" " * column + line for entry in entries for line in entry.lines()]
 
 

@@ -98,6 +98,9 @@ ENTRIES = {
     "docs.test:8443": ["- host: docs.test", "  ports: [8443]"],
     "http://docs.test": ["- host: docs.test", "  scheme: http"],
     "http://docs.test:8080": ["- host: docs.test", "  scheme: http", "  ports: [8080]"],
+    "https://docs.test/a/b?c=d": ["- host: docs.test", '  paths: ["/a/b"]'],
+    "wss://docs.test": ["- docs.test"],
+    "docs.test/a": ["- host: docs.test", '  paths: ["/a"]'],
     "10.1.2.3": ['- "10.1.2.3"'],
     "[2001:db8::1]:8443": ['- host: "2001:db8::1"', "  ports: [8443]"],
     "2001:db8::1": ['- "2001:db8::1"'],
@@ -187,7 +190,7 @@ def test_what_is_listed_already_is_not_listed_twice(
     [
         ("allow:\n  - a.test\n", "*", "where: *"),
         ("allow:\n  - a.test\n", "*.com", "where: *.com"),
-        ("allow:\n  - a.test\n", "https://new.test/path", "where: https://new.test/path"),
+        ("allow:\n  - a.test\n", "https://new.test/a//b", "where: https://new.test/a//b"),
         ("allow: [a.test]\n", "new.test", "allowlist.yaml:1"),
         ("allow:\n  - a.test\nallows: []\n", "new.test", "allowlist.yaml:3"),
     ],

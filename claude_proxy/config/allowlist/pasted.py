@@ -1,0 +1,120 @@
+"""Pasted targets: a host, an address or a URL as people copy it, taken apart.
+
+A text is read in one way or refused with what to write instead; nothing is guessed about what it
+would allow. Pure.
+"""
+
+import re
+from dataclasses import dataclass
+
+from claude_proxy.config.strict_yaml.hosts import pattern_of
+from claude_proxy.policy.patterns import PatternError
+from claude_proxy.policy.request import Scheme
+from claude_proxy.wire.authority import MAX_PORT, quoted
+
+DEFAULT_PORTS = {Scheme.HTTPS: 443, Scheme.HTTP: 80}
+# A WebSocket begins as a request, by the same rules.
+_SCHEMES = {
+    "https": Scheme.HTTPS,
+    "wss": Scheme.HTTPS,
+    "http": Scheme.HTTP,
+    "ws": Scheme.HTTP,
+}
+_SSH_PORT = 22
+_GIT_PORT = 9418
+
+_url = re.compile(
+    r"""(?:(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://)?
+        (?:(?P<user>[^/?\#@]*)@)?
+        (?P<host>\[[^\[\]]*\]|[^:/?\#\[\]@]*) (?::(?P<port>[0-9]*))?
+        (?P<path>/[^?\#]*)? (?P<rest>[?\#].*)?""",
+    re.VERBOSE | re.DOTALL,
+).fullmatch
+# "git@github.com:owner/repository.git", as `git clone` and ssh take it (git-clone(1), GIT URLS).
+_scp = re.compile(r"(?:[\w.+-]+@)(?P<host>[^:/@\[\]]+):(?!/?/)(?P<path>[^\s]+)").fullmatch
+_is_network = re.compile(r"[0-9.]+/[0-9.]+|[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*/[0-9]+").fullmatch
+_is_bare_ipv6 = re.compile(r"[0-9A-Fa-f:]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*").fullmatch
+
+
+@dataclass(frozen=True, slots=True)
+class Pasted:
+    """A text taken apart, as far as rules can speak about it."""
+
+    host: str  # as in the text, without brackets
+    scheme: Scheme = Scheme.HTTPS
+    port: int = 443
+    path: str | None = None  # None: none, or the root of the host
+    has_scheme: bool = False
+    websocket: bool = False
+    has_more: bool = False  # a query or a fragment, about which no rule speaks
+
+
+@dataclass(frozen=True, slots=True)
+class SshAddress:
+    """A repository or machine that is reached by a protocol of its own, not by HTTP."""
+
+    host: str
+    port: int
+    path: str  # begins with a slash
+
+    @property
+    def https_url(self) -> str:
+        """The address by which forges serve the same repository over HTTPS."""
+        return f"https://{self.host}{self.path}"
+
+
+def parse(text: str) -> Pasted | SshAddress:
+    """Take a text apart; PatternError says what is wrong and how to fix it."""
+    text = text.strip().removeprefix("<").removesuffix(">")
+    if _is_network(text) or _is_bare_ipv6(text):
+        return Pasted(text)
+    found = _url(text)
+    if (copied := _scp(text)) is not None:
+        return SshAddress(copied["host"].lower(), _SSH_PORT, f"/{copied['path'].lstrip('/')}")
+    if found is None or not found["host"]:
+        pattern_of(text)  # the one parser explains best what is neither
+        raise PatternError(f"{quoted(text)} is not a host or a URL", "write the host")
+    name = (found["scheme"] or "").lower()
+    if name in {"ssh", "git", "git+ssh", "ssh+git"}:
+        usual = _GIT_PORT if name == "git" else _SSH_PORT
+        return SshAddress(found["host"].lower(), _port(found, text, usual), found["path"] or "/")
+    if found["user"] is not None:
+        fix = f"write {_without_user(found)}"
+        raise PatternError("the URL has user info, which may be a password", fix)
+    return _of_url(found, text)
+
+
+def _of_url(found: "re.Match[str]", text: str) -> Pasted:
+    name = (found["scheme"] or "https").lower()
+    if name not in _SCHEMES:
+        known = ", ".join(f"{each}://" for each in _SCHEMES)
+        raise PatternError(f"the scheme {quoted(name)} is not HTTP", f"use one of {known}")
+    scheme = _SCHEMES[name]
+    path = found["path"]
+    return Pasted(
+        host=found["host"].strip("[]"),
+        scheme=scheme,
+        port=_port(found, text, DEFAULT_PORTS[scheme]),
+        path=None if path in {None, "/"} else path,
+        has_scheme=found["scheme"] is not None,
+        websocket=name in {"ws", "wss"},
+        has_more=found["rest"] is not None,
+    )
+
+
+def _port(found: "re.Match[str]", text: str, usual: int) -> int:
+    if not found["port"]:
+        if found["port"] is not None:
+            raise PatternError(f"{quoted(text)} ends in a colon", "write the port, or no colon")
+        return usual
+    port = int(found["port"][:6])
+    if not 1 <= port <= MAX_PORT:
+        fix = f"write a port from 1 to {MAX_PORT}"
+        raise PatternError(f"{found['port'][:6]} is not a port", fix)
+    return port
+
+
+def _without_user(found: "re.Match[str]") -> str:
+    scheme = f"{found['scheme']}://" if found["scheme"] else ""
+    port = f":{found['port']}" if found["port"] else ""
+    return f"{scheme}{found['host']}{port}{found['path'] or ''}"

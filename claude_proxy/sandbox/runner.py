@@ -20,7 +20,8 @@ from pathlib import Path
 from claude_proxy.config.settings import AuditFailure, InheritedListen, Learn, Settings, Verbosity
 from claude_proxy.errors import AuditError, ClaudeProxyError
 from claude_proxy.events import Notice
-from claude_proxy.sandbox import credentials, host_facts, netns, self_check
+from claude_proxy.sandbox import agent_file_states, credentials, host_facts, netns, self_check
+from claude_proxy.sandbox.agent_file_states import AgentFileStates
 from claude_proxy.sandbox.bubblewrap import seccomp
 from claude_proxy.sandbox.bubblewrap.bwrap import Bubblewrap, StandardStreams, failed
 from claude_proxy.sandbox.credentials import Bindings
@@ -59,6 +60,7 @@ GATEWAY_LISTENER = "gateway"
 
 _GRACE_S = 1.0  # for requests whose client has ended with the sandbox
 _CHECKS_FAILED = 1
+_CHANGES_SHOWN = 20  # files that are named at the end, so that they fit a screen
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,7 @@ class Sandbox:
     proxy_process: ProxyProcess | None  # None: the run uses a running proxy, or has no network
     helpers: tuple[HelperProcess, ...]  # relays, and the credential mask
     log: Path
+    agent_files: AgentFileStates  # before COMMAND
 
     def finish(
         self, stdin: bytes | None = None, timeout_s: float | None = None
@@ -125,9 +128,7 @@ def _run(sandbox: Sandbox, run_spec: RunSpec, say: Reporter) -> int:
             f"warning: the {what} of this run (process {pid}) ended before COMMAND; after that the "
             f"sandbox had no network (see {sandbox.log})"
         )
-    for path, state in _states(sandbox.plan.watched).items():
-        if state != before[path]:
-            say(f"warning: this run created or changed {path}; check it before you trust it")
+    _report_changes(sandbox, before, say)
     if (learn := run_spec.settings.learn) is not None:
         from claude_proxy.audit.learn import usage_of  # noqa: PLC0415 - few runs learn
 
@@ -138,6 +139,27 @@ def _run(sandbox: Sandbox, run_spec: RunSpec, say: Reporter) -> int:
     with contextlib.suppress(ClaudeProxyError):  # the exit code of COMMAND must not be lost
         _record(run_spec.settings, Notice(0, "run-end", f"run {sandbox.name}: exit code {code}"))
     return code
+
+
+def _report_changes(sandbox: Sandbox, before: dict[Path, object], say: Reporter) -> None:
+    """Name what the run created or changed among the files that programs outside obey."""
+    now = _states(sandbox.plan.watched)
+    found = {
+        path: "removed" if state is None else "created or changed"
+        for path, state in now.items()
+        if state != before[path]
+    }
+    after = agent_file_states.states_in(sandbox.plan.watched_trees)
+    found |= dict(after.changed_since(sandbox.agent_files))
+    for path, happened in sorted(found.items())[:_CHANGES_SHOWN]:
+        say(f"warning: this run {happened} {path}; check it before you trust it")
+    if len(found) > _CHANGES_SHOWN:
+        say(f"warning: and {len(found) - _CHANGES_SHOWN} more such files")
+    if not (after.complete and sandbox.agent_files.complete):
+        say(
+            "note: the project is too large to look for every file that an agent outside obeys "
+            "(CLAUDE.md, .claude); the nearest directories were compared"
+        )
 
 
 @contextlib.contextmanager
@@ -184,6 +206,7 @@ def live_sandbox(
         _record_start(
             run_spec.settings, f"run {run_directory.name}: {command_line(run_spec.words)}"
         )
+        agent_files = agent_file_states.states_in(planned.watched_trees)  # while the proxy starts
         if proxy_process is not None:
             proxy_process.wait_until_ready()
         host_facts.check_mounts(planned, bubblewrap.init)
@@ -198,6 +221,7 @@ def live_sandbox(
             proxy_process,
             helpers,
             log.path,
+            agent_files,
         )
         _check_alive(sandbox)
         yield sandbox

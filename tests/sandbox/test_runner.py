@@ -229,6 +229,26 @@ def test_unprotected_paths_are_compared_after_the_run(place: Place) -> None:
         assert any(str(target) in line for line in place.said)
 
 
+def test_what_agents_outside_obey_is_named_at_the_end(place: Place) -> None:
+    (place.project / "AGENTS.md").write_text("")
+    script = "mkdir -p .claude/skills a; touch .claude/skills/SKILL.md a/CLAUDE.md; rm AGENTS.md"
+
+    place.run("sh", "-c", script)
+
+    named = [line for line in place.said if "this run" in line]
+    assert [line.partition("this run ")[2].partition(";")[0] for line in named] == [
+        f"created or changed {place.project}/.claude/skills/SKILL.md",
+        f"removed {place.project}/AGENTS.md",
+        f"created or changed {place.project}/a/CLAUDE.md",
+    ]
+
+
+def test_many_changed_files_are_counted(place: Place) -> None:
+    place.run("sh", "-c", "for n in $(seq 30); do mkdir $n; touch $n/CLAUDE.md; done")
+
+    assert place.said[-1] == "warning: and 10 more such files"
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
 def test_a_signal_that_is_sent_to_the_launcher_alone_reaches_command(
     place: Place, number: signal.Signals

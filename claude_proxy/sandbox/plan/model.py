@@ -200,6 +200,14 @@ class PathToCreate:
 
 
 @dataclass(frozen=True, slots=True)
+class WatchedTree:
+    """A writable directory in which files that programs outside obey are looked for."""
+
+    path: Path
+    whole: bool = False  # everything in it is obeyed, whatever its name
+
+
+@dataclass(frozen=True, slots=True)
 class SandboxPlan:
     """How bwrap is started; `files` are contents that it reads from descriptors."""
 
@@ -212,6 +220,7 @@ class SandboxPlan:
     to_create: tuple[PathToCreate, ...]
     masked: tuple[Path, ...]
     watched: tuple[Path, ...]  # could not be protected: compared before and after
+    watched_trees: tuple[WatchedTree, ...]  # the same, for files that may be anywhere in them
     secrets: frozenset[str]  # names of variables whose values are not printed
     withheld: frozenset[str]  # names of variables that hold credentials and stay outside
     masked_logins: tuple[tuple[Path, Path], ...]  # each login's path outside and inside

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from claude_proxy.errors import ConfigError
-from claude_proxy.sandbox.plan import environment, protected_paths, system_mounts
+from claude_proxy.sandbox.plan import agent_files, environment, protected_paths, system_mounts
 from claude_proxy.sandbox.plan.model import (
     BLOCK,
     INFO,
@@ -22,6 +22,7 @@ from claude_proxy.sandbox.plan.model import (
     SandboxPlan,
     SandboxSpec,
     User,
+    WatchedTree,
 )
 from claude_proxy.sandbox.plan.mount_layout import Layout
 from claude_proxy.sandbox.plan.path_guards import NO_FILES, REBUILT, PathGuards
@@ -437,11 +438,24 @@ class _Planner:
             to_create=tuple(self._to_create),
             masked=tuple(self._masked),
             watched=tuple(dict.fromkeys(self._watched)),
+            watched_trees=tuple(self._watched_trees()),
             secrets=secrets,
             withheld=spec.isolation.withheld,
             masked_logins=tuple(self._masked_logins()),
             notes=(*facts.notes, *self._notes()),
         )
+
+    def _watched_trees(self) -> Iterator[WatchedTree]:
+        """Yield what the run may write and where agents look for instructions."""
+        for path in dict.fromkeys((self._project, *self._spec.allow_rw)):
+            real = self._info(path).real
+            if self._layout.writable_places(real):
+                yield WatchedTree(real)
+        for name in self._spec.profile.home_write:
+            directory = self._home / name
+            for inside in agent_files.names_in_settings() if name.endswith("/") else ():
+                if self._layout.is_written(directory / inside):
+                    yield WatchedTree(directory / inside, whole=True)
 
     def _masked_logins(self) -> Iterator[tuple[Path, Path]]:
         """Yield the logins that could become visible: those whose directories are."""

@@ -11,6 +11,7 @@ from claude_proxy.sandbox.plan.model import (
     PathKind,
     Program,
     User,
+    WatchedTree,
     Worktree,
 )
 from claude_proxy.sandbox.plan.planner import paths_to_inspect, plan_sandbox
@@ -495,3 +496,19 @@ def test_files_for_the_run_are_readable_and_not_writable(box: Box) -> None:
 
     assert done.out == "a certificate"
     assert done.code != 0
+
+
+def test_agent_files_are_looked_for_where_the_run_may_write() -> None:
+    other = HOME / "other"
+    spec = a_spec(profile=CLAUDE, allow_rw=(other,))
+
+    planned = plan_sandbox(spec, some_facts(paths(other, HOME / ".claude")))
+
+    assert {WatchedTree(PROJECT), WatchedTree(other)} <= set(planned.watched_trees)
+    assert WatchedTree(HOME / ".claude/output-styles", whole=True) in planned.watched_trees
+
+
+def test_agent_files_are_not_looked_for_where_the_run_may_only_read() -> None:
+    planned = plan_sandbox(a_spec(allow_ro=(PROJECT,)), some_facts())
+
+    assert planned.watched_trees == ()

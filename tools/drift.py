@@ -1,9 +1,11 @@
 """What the newest clients and libraries would change; run it by `make drift`.
 
 It installs the newest of everything that poetry.lock and tools/e2e pin into build/drift, runs the
-end-to-end tests there, and prints which versions are newer and what Claude Code asks of the network
-that tests/e2e/recorded does not know. Exit code 0: nothing that matters has changed; 1: a test
-failed or something is new on the wire; 2: the newest could not be installed.
+end-to-end tests there, and prints which versions are newer, what Claude Code asks of the network
+that tests/e2e/recorded does not know, and which hosts Docker names or sends clients to that
+tests/config/recorded does not know. Exit code 0: nothing that matters has changed; 1: a test
+failed, something is new on the wire, or Docker's hosts could not be read; 2: the newest could not
+be installed.
 """
 
 import json
@@ -12,12 +14,19 @@ import re
 import subprocess
 import sys
 import tomllib
+import urllib.error
+import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PLACE = ROOT / "build" / "drift"
 RECORDED = ROOT / "tests" / "e2e" / "recorded" / "claude-code.txt"
+DOCKER_HOSTS = ROOT / "tests" / "config" / "recorded" / "docker-hosts.txt"
+DOCKER_PAGE = (
+    "https://raw.githubusercontent.com/docker/docs/main/content/manuals/desktop/setup/allow-list.md"
+)
+DOCKER_IMAGE = "library/hello-world"
 SAME, DRIFTED, FAILED = 0, 1, 2
 
 
@@ -105,6 +114,56 @@ def lines_of(file: Path) -> set[str]:
     }
 
 
+def hosts_in(page: str) -> set[str]:
+    """Return the hosts of the table on Docker's page."""
+    return set(re.findall(r"^\|\s*https://([a-z0-9.-]+)", page, re.MULTILINE))
+
+
+def known_docker_hosts() -> set[str]:
+    """Return the hosts that were looked at for the preset docker."""
+    return {line.partition(" ")[2] for line in lines_of(DOCKER_HOSTS)}
+
+
+def get(url: str, **fields: str) -> bytes:
+    """Return what an HTTPS URL answers; OSError if that is no success."""
+    request = urllib.request.Request(url, headers=fields)  # noqa: S310 - the callers' are HTTPS
+    with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+        return bytes(answer.read())
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Leaves a redirect unfollowed, so that it is an HTTPError with its Location."""
+
+    def redirect_request(self, *_: object) -> None:
+        """Follow none."""
+
+
+def layer_host() -> str:
+    """Return the host to which the registry sends a client for a layer; OSError if it fails."""
+    realm = f"https://auth.docker.io/token?service=registry.docker.io&scope=repository:{DOCKER_IMAGE}:pull"
+    fields = {"Authorization": f"Bearer {json.loads(get(realm))['token']}"}
+    base = f"https://registry-1.docker.io/v2/{DOCKER_IMAGE}"
+    index = json.loads(get(f"{base}/manifests/latest", **fields))
+    manifest = json.loads(get(f"{base}/manifests/{index['manifests'][0]['digest']}", **fields))
+    request = urllib.request.Request(  # noqa: S310 - it is HTTPS
+        f"{base}/blobs/{manifest['layers'][0]['digest']}", headers=fields
+    )
+    try:
+        urllib.request.build_opener(_NoRedirect).open(request, timeout=60).close()
+    except urllib.error.HTTPError as redirect:
+        return redirect.headers.get("Location", "").removeprefix("https://").partition("/")[0]
+    return "registry-1.docker.io"
+
+
+def new_docker_hosts() -> list[str]:
+    """Return a line for each host that nobody has looked at, or for why none is known."""
+    try:
+        found = hosts_in(get(DOCKER_PAGE).decode("utf-8")) | {layer_host()}
+    except (OSError, ValueError, LookupError) as problem:
+        return [f"  they could not be read: {problem}"]
+    return [f"  {host}" for host in sorted(found - known_docker_hosts())]
+
+
 def report(title: str, lines: Sequence[str]) -> None:
     """Print a list, or that there is none."""
     sys.stdout.write("\n".join([f"{title}:", *(lines or ["  nothing"])]) + "\n")
@@ -125,8 +184,10 @@ def main(arguments: Sequence[str]) -> int:
     report("newer clients", changes(pinned_clients(), installed_clients(tools)))
     report("new on the wire", [f"  {line}" for line in sorted(seen - recorded)])
     report("recorded, and not asked this time", [f"  {line}" for line in sorted(recorded - seen)])
+    docker = new_docker_hosts()
+    report("new hosts of Docker", docker)
     sys.stdout.write(f"end-to-end tests: {'passed' if tests == 0 else f'exit code {tests}'}\n")
-    return DRIFTED if tests or not seen or seen - recorded else SAME
+    return DRIFTED if tests or not seen or seen - recorded or docker else SAME
 
 
 if __name__ == "__main__":

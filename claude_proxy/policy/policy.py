@@ -11,7 +11,12 @@ from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from types import MappingProxyType
 
-from claude_proxy.policy.credentials.binding import Binding, Injection, bound_to
+from claude_proxy.policy.credentials.binding import (
+    Binding,
+    Injection,
+    bound_by_provider,
+    bound_to,
+)
 from claude_proxy.policy.credentials.decision import (
     NO_CREDENTIAL,
     AvailableSecrets,
@@ -219,7 +224,7 @@ class Policy:
         If the policy has been reloaded since, the same credentials must still be bound to the host.
         """
         then, now, host = verdict.bindings, self.credentials, request.target
-        if then is now or bound_to(host, then) == bound_to(host, now):
+        if then is now or _bindings_for(host, then) == _bindings_for(host, now):
             return verdict.decision
         return CREDENTIALS_CHANGED
 
@@ -243,7 +248,7 @@ class Policy:
         # On a bound host only one login is allowed, and the API's own login there is unknown.
         return (
             request is not None
-            and not self.binds(request.target)
+            and not _bindings_for(request.target, self.credentials)
             and self.decide_head(request).allowed
         )
 
@@ -254,6 +259,11 @@ class Policy:
     def binds(self, target: Authority) -> bool:
         """Return whether a credential is bound to the host of `target`."""
         return bool(bound_to(target, self.credentials))
+
+
+def _bindings_for(target: Authority, bindings: Iterable[Binding]) -> list[Binding]:
+    """Return the bindings that decide which logins the host of `target` takes."""
+    return bound_to(target, bindings) or bound_by_provider(target, bindings)
 
 
 def _placeholders_of(bindings: Iterable[Binding]) -> Placeholders:

@@ -1,35 +1,46 @@
-"""Unbound hosts: hosts of Anthropic where an agent could use another account.
+"""Unbound hosts: hosts of a model's provider where an agent could use another account.
 
-Secrets stay outside. An owner who binds a credential to the API does not want an agent to use any
-other account, but Anthropic's other hosts, which are allowed for signing in, accept any. Pure.
+Secrets stay outside. A host name cannot tell the owner's account from somebody else's, and somebody
+else could read what is sent to theirs. A credential that is bound to the host can. Pure.
 """
 
 from claude_proxy.policy.policy import Policy
-from claude_proxy.wire.authority import Authority
 
-_API = Authority("api.anthropic.com", 443)
-_SAME_PROVIDER = (
-    "claude.ai",
-    "claude.com",
-    "platform.claude.com",
-    "console.anthropic.com",
-    "mcp-proxy.anthropic.com",
-)
+# The hosts of the presets that pass data on to an account, and a request by which they do.
+_TAKING = {
+    "api.anthropic.com": "/v1/messages",
+    "mcp-proxy.anthropic.com": "/v1/mcp/connector",
+    "claude.ai": "/api/organizations",
+    "claude.com": "/api/organizations",
+    "platform.claude.com": "/v1/files",
+    "console.anthropic.com": "/v1/files",
+    "api.openai.com": "/v1/responses",
+    "chatgpt.com": "/backend-api/codex/responses",
+    "generativelanguage.googleapis.com": "/v1beta/models/gemini:generateContent",
+    "cloudcode-pa.googleapis.com": "/v1internal:generateContent",
+}
 
 
 def unbound_hosts(policy: Policy) -> tuple[str, ...]:
-    """Return the hosts where any account can be used although the API has a bound credential."""
-    if not policy.binds(_API):
+    """Return the hosts where any account can be used; none if every host is allowed anyway."""
+    if policy.allows_by_default:
         return ()
-    # POST, because a host where only reading is allowed cannot store anything.
-    hosts = _SAME_PROVIDER
-    return tuple(host for host in hosts if policy.allows_url(f"https://{host}/", "POST"))
+    return tuple(
+        host for host, path in _TAKING.items() if policy.allows_url(f"https://{host}{path}", "POST")
+    )
 
 
 def warn_of_unbound_hosts(policy: Policy) -> tuple[str, str] | None:
     """Return a warning about these hosts and its fix; None if there are none."""
-    hosts = ", ".join(unbound_hosts(policy))
-    if not hosts:
+    found = unbound_hosts(policy)
+    if not found:
         return None
-    what = f"{_API.host} has a credential, but somebody else's account can be used on {hosts}"
-    return what, f"bind a credential there too, or add to the policy file: deny: [{hosts}]"
+    what = (
+        f"any account can be used on {', '.join(found)}, so a program could send data to somebody "
+        "else's"
+    )
+    return what, (
+        "for each, add an entry to credentials: in the policy file, such as "
+        f"{{host: {found[0]}, inject: auto, from: {{env: NAME}}}}, or deny what you do not use, "
+        f"such as deny: [{found[-1]}]"
+    )

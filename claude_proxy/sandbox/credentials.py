@@ -11,9 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from claude_proxy.config import policy_files
+from claude_proxy.config import policy_files, policy_notices
 from claude_proxy.errors import ClaudeProxyError, ConfigError
-from claude_proxy.policy import unbound_hosts
 from claude_proxy.policy.credentials.binding import Binding, Injection
 from claude_proxy.policy.credentials.secret import Secret
 from claude_proxy.policy.credentials.sources import CommandSource, KeyringSource, SecretSource
@@ -40,13 +39,13 @@ def bindings_of(run_spec: RunSpec) -> Bindings:
     return policy_files.policy_file_for(run_spec.settings).policy.credentials
 
 
-def warnings_of(run_spec: RunSpec, bindings: Bindings) -> Iterator[str]:
-    """Yield warnings about the credentials of the run's own proxy."""
-    if not bindings or run_spec.join is not None or not run_spec.sandbox.has_proxy:
+def warnings_of(run_spec: RunSpec) -> Iterator[str]:
+    """Yield warnings about the credentials that the run's own proxy lacks, once for each list."""
+    if run_spec.join is not None or not run_spec.sandbox.has_proxy:
         return
-    words = unbound_hosts.warn_of_unbound_hosts(policy_files.load_for(run_spec.settings).policy)
-    if words is not None:
-        yield f"{words[0]}; fix: {words[1]}"
+    policy = policy_files.load_for(run_spec.settings).policy
+    if notice := policy_notices.unbound_hosts_notice(run_spec.settings, policy):
+        yield notice
 
 
 def refuse_reachable(run_spec: RunSpec, bindings: Bindings, environ: Mapping[str, str]) -> None:

@@ -242,7 +242,7 @@ def _plan_and_report(run_spec: RunSpec, bindings: Bindings, say: Reporter) -> Sa
     planned = planned_for(run_spec, bindings)
     for note in planned.notes:
         say(f"note: {note}")
-    for warning in credentials.warnings_of(run_spec, bindings):
+    for warning in credentials.warnings_of(run_spec):
         say(f"warning: {warning}")
     if run_spec.join is not None and bindings:
         say(

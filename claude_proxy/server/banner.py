@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from claude_proxy.audit.database import database_in
+from claude_proxy.config import policy_notices
 from claude_proxy.config.settings import AuditFailure, Learn, Settings
-from claude_proxy.policy import unbound_hosts
 from claude_proxy.policy.policy import Policy
 from claude_proxy.proxy.gateway import banner as gateway_banner
 from claude_proxy.server import logs
@@ -49,8 +49,8 @@ def warnings(
             f"the CA's name constraints exclude {len(outside)} allowed hosts, among them "
             f"{outside[0]}; fix: claude-proxy ca rotate --constrain"
         )
-    if settings.listen and (unbound := unbound_hosts.warn_of_unbound_hosts(policy)) is not None:
-        yield "{}; fix: {}".format(*unbound)
+    if settings.listen and (unbound := policy_notices.unbound_hosts_notice(settings, policy)):
+        yield unbound
     if policy.allows_by_default and settings.upstream_proxy is not None:
         yield (
             "every host is allowed, and the upstream proxy resolves the names: "

@@ -197,12 +197,48 @@ def test_an_unknown_preset_is_a_key_error() -> None:
 # Single presets
 
 CLAUDE = (
-    *("https://api.anthropic.com/v1/messages", "https://platform.claude.com/v1/oauth/token"),
-    *(
-        "https://claude.ai/oauth/authorize",
-        "https://claude.com/",
-        "https://mcp-proxy.anthropic.com/",
-    ),
+    ("POST", "https://api.anthropic.com/v1/messages"),
+    ("GET", "https://api.anthropic.com/api/oauth/profile"),
+    ("POST", "https://api.anthropic.com/api/oauth/claude_cli/create_api_key"),
+    ("POST", "https://platform.claude.com/v1/oauth/token"),
+    ("POST", "https://platform.claude.com/v1/oauth/token/revoke"),
+    ("GET", "https://platform.claude.com/v1/oauth/hello"),
+    ("GET", "https://platform.claude.com/oauth/authorize"),
+    ("GET", "https://claude.ai/oauth/authorize"),
+    ("GET", "https://claude.com/cai/oauth/authorize"),
+    ("POST", "https://mcp-proxy.anthropic.com/v1/mcp/mcpsrv_01"),
+    ("GET", "https://mcp-proxy.anthropic.com/v1/mcp/mcpsrv_01"),
+    ("DELETE", "https://mcp-proxy.anthropic.com/v1/mcp/mcpsrv_01"),
+    ("GET", "https://mcp-proxy.anthropic.com/v1/mcp/mcpsrv_01/downloads"),
+)
+# Each takes data for any account, which can read it back.
+CLAUDE_STORES = (
+    ("POST", "https://claude.ai/api/organizations/1/chat_conversations"),
+    ("POST", "https://claude.ai/api/organizations/1/upload"),
+    ("POST", "https://claude.ai/oauth/authorize"),
+    ("GET", "https://claude.ai/share/1"),
+    ("GET", "https://claude.ai/api/organizations/1/mcp/start-auth/1"),
+    ("POST", "https://claude.com/cai/oauth/authorize"),
+    ("POST", "https://claude.com/"),
+    ("POST", "https://platform.claude.com/v1/files"),
+    ("GET", "https://platform.claude.com/v1/files"),
+    ("POST", "https://platform.claude.com/v1/messages"),
+    ("POST", "https://platform.claude.com/oauth/authorize"),
+    ("PUT", "https://platform.claude.com/v1/oauth/token"),
+    ("POST", "https://platform.claude.com/v1/oauth/tokens"),
+    ("POST", "https://platform.claude.com/v1/oauth/token/../../files"),
+    ("POST", "https://mcp-proxy.anthropic.com/"),
+    ("POST", "https://mcp-proxy.anthropic.com/v1/mcp/mcpsrv_01/uploads"),
+    ("PUT", "https://mcp-proxy.anthropic.com/v1/mcp/mcpsrv_01"),
+    ("POST", "https://api.anthropic.com/v1/files"),
+    ("POST", "https://api.anthropic.com/v1/messages/batches"),
+    ("POST", "https://api.anthropic.com/v1/skills"),
+    ("POST", "https://api.anthropic.com/v1/sessions"),
+    ("POST", "https://api.anthropic.com/api/claude_cli_feedback"),
+    ("POST", "https://api.anthropic.com/api/claude_code_shared_session_transcripts"),
+    ("POST", "https://api.anthropic.com/api/frame/upload"),
+    ("PATCH", "https://api.anthropic.com/api/oauth/account/settings"),
+    ("PUT", "https://api.anthropic.com/api/claude_code/notification/preferences"),
 )
 CLAUDE_READS = (
     "https://downloads.claude.ai/claude-code-releases/latest",
@@ -215,12 +251,67 @@ CLAUDE_READS = (
 def test_the_shipped_list_is_enough_for_claude_code() -> None:
     policy = loader.load(SHIPPED, name="allowlist.yaml")
 
-    for url in CLAUDE:
-        for method in ("GET", "HEAD", "POST"):
-            assert policy.decide_request(asks(url, method)).allowed
+    for method, url in CLAUDE:
+        assert policy.decide_head(asks(url, method)).allowed, (method, url)
     for url in CLAUDE_READS:
         assert policy.decide_request(asks(url)).allowed
         assert policy.decide_request(asks(url, "HEAD")).allowed
+
+
+@pytest.mark.parametrize("text", [SHIPPED, "allow: [{preset: claude-optional}, {preset: claude}]"])
+def test_nothing_can_be_stored_for_another_account_beside_the_api(text: str) -> None:
+    policy = loader.load(text, name="allowlist.yaml")
+
+    passed = [at for at in CLAUDE_STORES if policy.decide_head(asks(at[1], at[0])).allowed]
+    assert passed == []
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "url", "expected"),
+    [
+        ("codex", "POST", "https://auth.openai.com/oauth/token", True),
+        ("codex", "POST", "https://auth.openai.com/api/accounts/deviceauth/usercode", True),
+        ("codex", "GET", "https://chatgpt.com/backend-api/codex/models", True),
+        ("codex", "POST", "https://chatgpt.com/backend-api/codex/responses", True),
+        ("codex", "GET", "https://api.openai.com/v1/models", True),
+        ("codex", "POST", "https://auth.openai.com/api/accounts/profile", False),
+        ("codex", "POST", "https://chatgpt.com/backend-api/codex/tasks", False),
+        ("codex", "PATCH", "https://chatgpt.com/backend-api/wham/settings/user", False),
+        ("codex", "POST", "https://chatgpt.com/backend-api/wham/profiles/me", False),
+        ("codex", "POST", "https://api.openai.com/v1/files", False),
+        ("codex", "DELETE", "https://api.openai.com/v1/models/mine", False),
+        ("gemini", "POST", "https://oauth2.googleapis.com/token", True),
+        ("gemini", "POST", "https://cloudcode-pa.googleapis.com/v1internal:generateContent", True),
+        ("gemini", "GET", "https://cloudcode-pa.googleapis.com/v1internal/operations/1", True),
+        ("gemini", "POST", "https://cloudcode-pa.googleapis.com/v1internal:setUserSettings", False),
+        (
+            "gemini",
+            "POST",
+            "https://generativelanguage.googleapis.com/v1beta/models/g:streamGenerateContent",
+            True,
+        ),
+        (
+            "gemini",
+            "POST",
+            "https://generativelanguage.googleapis.com/v1beta/models/g:batchGenerateContent",
+            False,
+        ),
+        ("gemini", "POST", "https://generativelanguage.googleapis.com/v1beta/models", False),
+        ("claude-telemetry", "POST", "https://statsig.anthropic.com/v1/files", False),
+    ],
+)
+def test_a_preset_of_a_service_lets_an_agent_talk_and_sign_in_and_store_nothing(
+    name: str,
+    method: str,
+    url: str,
+    expected: bool,  # noqa: FBT001
+) -> None:
+    assert policy_of(name).decide_head(asks(url, method)).allowed is expected
+
+
+@pytest.mark.parametrize("name", sorted({"claude", "claude-min", "codex", "gemini"}))
+def test_a_preset_of_an_agent_holds_every_host_to_methods(name: str) -> None:
+    assert [rule for rule in policy_of(name).allow if rule.methods is None] == []
 
 
 @pytest.mark.parametrize(
@@ -365,6 +456,31 @@ def test_nothing_is_published(name: str, url: str, method: str) -> None:
 )
 def test_what_the_tools_really_ask_for_is_allowed(name: str, url: str) -> None:
     assert allowed(name, url)
+
+
+DOCKER_HOSTS = [
+    tuple(line.split(" "))
+    for line in (Path(__file__).parent / "recorded" / "docker-hosts.txt").read_text().splitlines()
+    if not line.startswith("#")
+]
+LAYER = "/registry-v2/docker/registry/v2/blobs/sha256/79/79bb/data"
+
+
+@pytest.mark.parametrize(("needed", "host"), DOCKER_HOSTS)
+def test_docker_reads_from_the_hosts_that_docker_names_for_pulling(needed: str, host: str) -> None:
+    assert {needed} <= {"pull", "no"}
+    path = "/token" if host.startswith("auth.") else LAYER
+
+    assert allowed("docker", f"https://{host}{path}") is (needed == "pull")
+    for method in ("PUT", "PATCH", "DELETE"):
+        assert not allowed("docker", f"https://{host}{path}", method)
+
+
+def test_the_preset_docker_names_no_host_that_is_not_recorded() -> None:
+    # Its packages for apt and rpm are no part of the list, nor is the registry's older name.
+    known = {host for needed, host in DOCKER_HOSTS if needed == "pull"}
+
+    assert set(policy_of("docker").hosts()) - known == {"download.docker.com", "index.docker.io"}
 
 
 def test_a_denied_method_is_told_as_such() -> None:

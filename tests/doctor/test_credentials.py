@@ -108,17 +108,14 @@ def test_pins_are_reported_as_learned_or_given(subject: Subject) -> None:
     assert "by hash" in given.what
 
 
-def test_hosts_that_accept_any_account_are_reported(subject: Subject) -> None:
-    text = (
-        "allow: [{preset: claude}]\n"
-        "credentials:\n  - {host: api.anthropic.com, inject: auto, from: {env: KEY}}\n"
-    )
-    subject.settings.allowlist.write_text(text, encoding="utf-8")
+def test_hosts_that_take_any_account_are_reported_each_time(subject: Subject) -> None:
+    subject.settings.allowlist.write_text("allow: [{preset: claude}]\n", encoding="utf-8")
     subject.settings.allowlist.chmod(0o600)
 
-    [_, told] = check_credentials(replace(subject, environ={**subject.environ, "KEY": VALUE}))
+    for _ in range(2):
+        [told] = check_credentials(subject)
 
-    assert told.level is Level.WARNING
-    assert "claude.ai" in told.what
-    assert told.fix is not None
-    assert "deny: [claude.ai, " in told.fix
+        assert told.level is Level.WARNING
+        assert "api.anthropic.com, mcp-proxy.anthropic.com" in told.what
+        assert told.fix is not None
+        assert "deny: [mcp-proxy.anthropic.com]" in told.fix

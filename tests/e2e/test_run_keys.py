@@ -531,9 +531,7 @@ def test_a_run_that_joins_a_proxy_has_the_placeholders_of_the_users_own_list(
 def test_claude_code_needs_no_sign_in_where_its_key_is_put_in(
     launch: Launch, internet: Internet, program: FindProgram
 ) -> None:
-    """As README advises: a stranger's account could be used where one signs in."""
-    sign_in = "\ndeny: [claude.ai, claude.com, platform.claude.com]\n"
-    runs = trusted(launch(injecting("{env: MY_KEY}") + sign_in))
+    runs = trusted(launch(injecting("{env: MY_KEY}")))
 
     with internet.watch() as seen:
         ran = runs.run(program("claude"), "-p", "hi", variables={"MY_KEY": KEY})

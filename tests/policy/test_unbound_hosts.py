@@ -1,4 +1,6 @@
-"""Whether an owner who binds a credential is warned of hosts that accept other accounts."""
+"""Whether an owner is warned of hosts of a model's provider that take anybody's account."""
+
+import re
 
 import pytest
 
@@ -12,55 +14,76 @@ credentials:
     inject: auto
     from: {env: KEY}
 """
-PRESET = ["claude.ai", "claude.com", "platform.claude.com", "mcp-proxy.anthropic.com"]
+PINNED = "\ncredentials: [{host: api.anthropic.com, pin: learn}]\n"
 
 
 def open_under(text: str) -> list[str]:
     return list(unbound_hosts(loader.load(text, name="test")))
 
 
-def test_without_a_bound_credential_there_is_no_warning() -> None:
-    assert open_under("allow: [{preset: claude}]") == []
+def test_where_nothing_is_bound_the_api_and_its_connectors_take_any_account() -> None:
+    assert open_under("allow: [{preset: claude}]") == [
+        "api.anthropic.com",
+        "mcp-proxy.anthropic.com",
+    ]
 
 
-@pytest.mark.parametrize("of", ["github.com", "api.anthropic.example"])
-def test_a_credential_for_another_host_says_nothing_of_these(of: str) -> None:
-    text = WITH_A_KEY.replace("api.anthropic.com", of)
-
-    assert open_under(f"allow: [{{preset: claude}}, {of}]{text}") == []
-
-
-@pytest.mark.parametrize("kind", ["inject: auto", "pin: learn"])
-def test_the_hosts_of_the_preset_take_any_account(kind: str) -> None:
-    text = WITH_A_KEY.replace("inject: auto", kind)
-    if kind == "pin: learn":
-        text = text.replace("    from: {env: KEY}\n", "")
-
-    assert open_under(f"allow: [{{preset: claude}}]{text}") == PRESET
+@pytest.mark.parametrize("credentials", [WITH_A_KEY, PINNED], ids=["injected", "pinned"])
+@pytest.mark.parametrize("preset", ["claude", "claude-min", "anthropic", "devcontainer"])
+def test_an_account_that_is_bound_to_the_api_leaves_no_host_open(
+    preset: str, credentials: str
+) -> None:
+    assert open_under(f"allow: [{{preset: {preset}}}]{credentials}") == []
 
 
-def test_a_rule_for_the_domain_includes_the_console() -> None:
-    assert "console.anthropic.com" in open_under(f"allow: [.anthropic.com]{WITH_A_KEY}")
+def test_the_hosts_for_signing_in_take_no_account_as_far_as_the_preset_allows_them() -> None:
+    assert open_under("allow: [{preset: claude-min}]") == ["api.anthropic.com"]
 
 
-def test_what_is_denied_bound_or_only_read_takes_no_account() -> None:
-    text = (
-        "allow:\n"
-        "  - api.anthropic.com\n"
-        "  - {host: claude.com, methods: [GET]}\n"
-        "  - claude.ai\n"
-        "  - platform.claude.com\n"
-        "deny: [claude.ai]\n"
-    )
-    bound = WITH_A_KEY + "  - {host: platform.claude.com, name: other, pin: learn}\n"
-
-    assert open_under(text + bound) == []
+def test_a_rule_of_the_owner_for_a_whole_host_is_named() -> None:
+    assert open_under("allow: [claude.ai, platform.claude.com]") == [
+        "claude.ai",
+        "platform.claude.com",
+    ]
 
 
-def test_the_fix_works() -> None:
-    text = f"allow: [{{preset: claude}}]{WITH_A_KEY}"
+@pytest.mark.parametrize(
+    ("preset", "hosts"),
+    [
+        ("codex", ["api.openai.com", "chatgpt.com"]),
+        ("gemini", ["generativelanguage.googleapis.com", "cloudcode-pa.googleapis.com"]),
+        ("github", []),
+        ("npm", []),
+    ],
+)
+def test_other_providers_are_named_as_well(preset: str, hosts: list[str]) -> None:
+    assert open_under(f"allow: [{{preset: {preset}}}]") == hosts
+
+
+def test_a_credential_for_another_host_closes_nothing_here() -> None:
+    text = WITH_A_KEY.replace("api.anthropic.com", "api.anthropic.example")
+
+    assert "api.anthropic.com" in open_under(f"allow: [{{preset: claude}}]{text}")
+
+
+def test_what_is_denied_or_only_read_takes_no_account() -> None:
+    text = "allow:\n  - {host: claude.com, methods: [GET]}\n  - claude.ai\ndeny: [claude.ai]\n"
+
+    assert open_under(text) == []
+
+
+def test_a_policy_that_allows_every_host_is_not_warned_of_some() -> None:
+    assert open_under("default: allow") == []
+
+
+def test_each_choice_of_the_warning_loads_and_closes_its_host() -> None:
+    text = "allow: [{preset: claude}]\n"
     words = warn_of_unbound_hosts(loader.load(text, name="test"))
 
     assert words is not None
-    line = words[1].partition("policy file: ")[2]
-    assert open_under(f"{text}{line}\n") == []
+    entry = re.search(r"\{host: .*\}\}", words[1])
+    deny = re.search(r"deny: \[.*\]", words[1])
+    assert entry is not None
+    assert deny is not None
+    assert open_under(f"{text}credentials: [{entry[0]}]\n") == []
+    assert open_under(f"{text}{deny[0]}\n") == ["api.anthropic.com"]

@@ -2,6 +2,7 @@
 
 import pytest
 
+from claude_proxy.config.allowlist import loader
 from claude_proxy.policy.credentials.decision import NO_CREDENTIAL
 from claude_proxy.policy.decision import CREDENTIALS_CHANGED
 from claude_proxy.policy.location import Location
@@ -100,6 +101,35 @@ def test_a_request_departs_only_with_the_credentials_it_was_judged_by() -> None:
     assert before.decide_departure(asked(), verdict) is verdict.decision
     assert same.decide_departure(asked(), verdict) is verdict.decision
     assert other.decide_departure(asked(), verdict) is CREDENTIALS_CHANGED
+
+
+def test_a_request_to_a_host_of_the_apis_provider_departs_only_while_no_account_is_bound() -> None:
+    def policy(credentials: str) -> Policy:
+        return loader.load(f"allow: [claude.ai]\n{credentials}", name="test")
+
+    host = Authority.of("claude.ai", 443)
+    login = ((b"x-api-key", b"sk-ant-api03-of-somebody-else"),)
+    request = Request(Scheme.HTTPS, host, host, "POST", "/api", "", login)
+    # A credential for another host, so that credentials are looked at all the same.
+    before = policy("credentials: [{host: github.com, pin: learn}]")
+    after = policy("credentials: [{host: api.anthropic.com, pin: learn}]")
+    verdict = before.evaluate(request)
+
+    assert verdict.decision.allowed
+    assert after.decide_departure(request, verdict) is CREDENTIALS_CHANGED
+    assert after.evaluate(request).decision.reason is Reason.FOREIGN_CREDENTIAL
+
+
+def test_the_api_opens_no_host_of_its_provider_where_an_account_is_bound() -> None:
+    url = "https://mcp-proxy.anthropic.com/v1/mcp/a"
+    open_ = loader.load("allow: [{preset: claude}]", name="test")
+    bound = loader.load(
+        "allow: [{preset: claude}]\ncredentials: [{host: api.anthropic.com, pin: learn}]",
+        name="test",
+    )
+
+    assert open_.allows_url(url, "POST")
+    assert not bound.allows_url(url, "POST")
 
 
 def test_a_verdict_cannot_be_changed() -> None:

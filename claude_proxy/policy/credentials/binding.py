@@ -71,6 +71,28 @@ def bound_to(target: Authority, bindings: Iterable[Binding]) -> list[Binding]:
     return [binding for binding in bindings if any_covers(binding.patterns, target)]
 
 
+# Hosts that take the same accounts as Anthropic's API, for signing in and for connectors.
+_API = Authority("api.anthropic.com", HTTPS_PORT)
+_SAME_ACCOUNTS = frozenset(
+    {
+        "claude.ai",
+        "claude.com",
+        "console.anthropic.com",
+        "mcp-proxy.anthropic.com",
+        "platform.claude.com",
+    }
+)
+
+
+def bound_by_provider(target: Authority, bindings: Iterable[Binding]) -> list[Binding]:
+    """Return the bindings of the API whose accounts the host of `target` takes as well.
+
+    An owner who binds the API means one account. A host without a binding of its own must not take
+    another one.
+    """
+    return bound_to(_API, bindings) if target.host in _SAME_ACCOUNTS else []
+
+
 def is_anthropic(patterns: Iterable[HostPattern]) -> bool:
     """Return whether one of the patterns is for a host of Anthropic."""
     hosts = (pattern.host for pattern in patterns)

@@ -18,6 +18,7 @@ from claude_proxy.policy.credentials.binding import (
     Form,
     Injection,
     LoginPin,
+    bound_by_provider,
     bound_to,
     is_anthropic,
 )
@@ -90,7 +91,10 @@ def decide_credential(
     """
     bound = bound_to(request.target, bindings)
     if not bound:
-        return _MISPLACED if placeholders.in_head(request, request.fields) else NO_CREDENTIAL
+        if placeholders.in_head(request, request.fields):
+            return _MISPLACED
+        provider = bound_by_provider(request.target, bindings)
+        return _of_provider(provider, request, secrets) if provider else NO_CREDENTIAL
     in_force = _in_force(bound, request)
     if not in_force:
         # Over plain HTTP or at another port, no login is expected.
@@ -127,6 +131,20 @@ def _without_logins(
     # The fields that the host's bindings name count as logins there.
     names = [each.use.name for each in bound if isinstance(each.use, Injection)]
     return _FOREIGN if _logins_in(request, *names) else NO_CREDENTIAL
+
+
+def _of_provider(
+    bound: Iterable[Binding], request: Request, secrets: AvailableSecrets
+) -> CredentialDecision:
+    """Decide about a host without a binding, which takes the accounts of an API that has one."""
+    logins = _logins_in(request)
+    if not logins:
+        return NO_CREDENTIAL
+    # The client's own login, which is pinned at the API, is the same account here.
+    held = (secrets.get(binding.name) for binding in bound)
+    pinned = [pair for each in held if isinstance(each, PinnedLogins) for pair in each.logins]
+    known = all(_is_among(login, pinned) for login in logins)
+    return NO_CREDENTIAL if known and not _repeats(logins, request.fields) else _FOREIGN
 
 
 def _repeats(logins: list[Login], fields: Sequence[RawField]) -> bool:

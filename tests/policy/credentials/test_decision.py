@@ -735,3 +735,60 @@ def test_a_client_with_a_login_of_its_own_may_make_another() -> None:
     own, path = (b"Authorization", b"Bearer own"), "/api/oauth/claude_cli/create_api_key"
 
     assert decided(PINNED, request(own, path=path), pinned(b"own")).reason is None
+
+
+# --- hosts that take the accounts of an API that has a binding
+
+SAME_ACCOUNTS = (
+    *("claude.ai", "claude.com", "platform.claude.com", "console.anthropic.com"),
+    "mcp-proxy.anthropic.com",
+)
+
+
+@pytest.mark.parametrize("host", SAME_ACCOUNTS)
+@pytest.mark.parametrize(
+    "fields", [fields for fields in FOREIGN.values() if HOLDER not in str(fields)]
+)
+@pytest.mark.parametrize("bindings", [INJECTED, PINNED], ids=["injected", "pinned"])
+def test_where_the_api_is_bound_no_other_account_is_used_at_its_providers_hosts(
+    bindings: tuple[Binding, ...], fields: tuple[RawField, ...], host: str
+) -> None:
+    secrets = SECRETS if bindings is INJECTED else pinned(OAUTH)
+
+    for scheme in Scheme:
+        asked = request(*fields, host=host, scheme=scheme, path="/v1/mcp/a")
+        assert decided(bindings, asked, secrets).reason is Reason.FOREIGN_CREDENTIAL
+
+
+@pytest.mark.parametrize("host", SAME_ACCOUNTS)
+def test_a_login_that_is_pinned_at_the_api_is_the_same_account_at_its_providers_hosts(
+    host: str,
+) -> None:
+    own = request((b"Authorization", b"Bearer " + OAUTH), host=host)
+    both = request((b"Authorization", b"Bearer " + OAUTH), (b"x-api-key", EVIL), host=host)
+    twice = request(*[(b"Authorization", b"Bearer " + OAUTH)] * 2, host=host)
+
+    assert decided(PINNED, own, pinned(OAUTH)) is NO_CREDENTIAL
+    for other in (both, twice):
+        assert decided(PINNED, other, pinned(OAUTH)).reason is Reason.FOREIGN_CREDENTIAL
+    for none in (learning(), {}, {"anthropic": None}):
+        assert decided(PINNED, own, none).reason is Reason.FOREIGN_CREDENTIAL
+
+
+@pytest.mark.parametrize("host", SAME_ACCOUNTS)
+def test_signing_in_needs_no_login_at_the_providers_hosts(host: str) -> None:
+    asked = request((b"Content-Type", b"application/json"), host=host, path="/v1/oauth/token")
+
+    assert decided(INJECTED, asked, SECRETS) is NO_CREDENTIAL
+
+
+def test_a_placeholder_at_the_providers_hosts_is_misplaced() -> None:
+    asked = request((b"x-api-key", HOLDER.encode()), host="mcp-proxy.anthropic.com")
+
+    assert decided(INJECTED, asked, SECRETS).reason is Reason.PLACEHOLDER_MISPLACED
+
+
+def test_where_only_another_host_is_bound_the_providers_hosts_take_any_account() -> None:
+    asked = request((b"x-api-key", EVIL), host="mcp-proxy.anthropic.com")
+
+    assert decided((binding(injection(), "github.com"),), asked, SECRETS) is NO_CREDENTIAL

@@ -43,7 +43,7 @@ STORED_OR_RUN = (
     *("POST /v1/organizations/api_keys/a", "POST /api/oauth/file_upload", "POST /v1/vaults"),
     *("POST /api/claude_code/memory", "POST /api/claude_code_shared_session_transcripts"),
     *("POST /api/frame/deploy/init", "POST /v1/filestore/fs/writeFile", "POST /v1/complete"),
-    *("POST /api/claude_code/metrics", "POST /v1/chat/completions", "OPTIONS *"),
+    *("POST /api/claude_code/metrics", "POST /v1/chat/completions"),
     *("POST /v1/messages/", "POST /v1/Messages", "POST /v1/messages?model=a", "POST /v2/messages"),
 )
 EVIL = "https://evil.test/x"
@@ -78,6 +78,22 @@ def test_nothing_is_stored_at_the_api_or_run_there(preset: str, line: str) -> No
     decision = policy_of(preset).decide_head(request(line))
 
     assert (decision.allowed, decision.reason) == (False, Reason.ENDPOINT_NOT_ALLOWED)
+
+
+@pytest.mark.parametrize("preset", ["claude-min", "claude"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "OPTIONS *",
+        "PATCH /api/oauth/account/settings",
+        "PUT /api/claude_code/notification/preferences",
+        "DELETE /v1/models/a",
+    ],
+)
+def test_nothing_of_an_account_is_changed_by_a_method_of_its_own(preset: str, line: str) -> None:
+    decision = policy_of(preset).decide_head(request(line))
+
+    assert (decision.allowed, decision.reason) == (False, Reason.METHOD_NOT_ALLOWED)
 
 
 def test_what_is_narrowed_is_restricted_so_that_no_header_replaces_the_path() -> None:
@@ -115,7 +131,7 @@ def test_the_api_goes_nowhere_outside_the_allowlist(wish: dict[str, Any], reason
 
 def test_the_api_may_open_what_the_client_may() -> None:
     fetch = {"type": "web_fetch_20250910", "allowed_domains": ["npmjs.org"]}
-    server = {"type": "url", "url": "https://mcp-proxy.anthropic.com/v1/a"}
+    server = {"type": "url", "url": "https://mcp-proxy.anthropic.com/v1/mcp/a"}
     image = {"type": "image", "source": {"type": "url", "url": OWN}}
 
     assert asks(tools=[fetch], mcp_servers=[server], system=[image]).allowed

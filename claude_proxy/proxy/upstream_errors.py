@@ -58,22 +58,14 @@ def refusal_for(error: DialError | UpstreamError | str, request: Request, label:
 
     `label` is the request in one line, safe to print.
     """
+    if isinstance(error, str):
+        error = UpstreamError("upstream-tls-failed", error)
     if isinstance(error, UpstreamError):
         timed_out = error.timed_out
         return unreachable(error.reason, sentence(error.text), label, timed_out=timed_out)
-    if isinstance(error, str):
-        return _tls_failed(error, request, label)
     if error.decision is not None:
         denied = attempt_of(error.decision.reason.value, request)
         found = replace(denied, address=error.address, is_own=error.is_own_address)
         return denial_of(found, label)
     timed_out = error.failure is Failure.TIMEOUT
     return unreachable(error.failure.value, sentence(error.text), label, timed_out=timed_out)
-
-
-def _tls_failed(error: str, request: Request, label: str) -> Refusal:
-    # mitmproxy passes on OpenSSL's message, which reports an invalid certificate in these two ways.
-    invalid = "verify failed" in error or "mismatch" in error
-    reason = "upstream-certificate-invalid" if invalid else "upstream-tls-failed"
-    text = sentence(f"no TLS connection to {request.target}: {error}")
-    return unreachable(reason, text, label, timed_out=False)

@@ -15,6 +15,7 @@ from claude_proxy.proxy.upstream_errors import (
     bad_response,
     closed,
     cut_off,
+    proxy_refused,
     refusal_for,
 )
 from claude_proxy.wire.authority import Authority
@@ -57,23 +58,18 @@ def test_a_denied_address_is_advised_as_an_address_unless_it_is_this_machine() -
     assert refusal_for(own, REQUEST, LABEL).command is None
 
 
-@pytest.mark.parametrize(
-    ("error", "reason"),
-    [
-        ("Certificate verify failed: self-signed certificate", "upstream-certificate-invalid"),
-        ("certificate verify failed", "upstream-certificate-invalid"),
-        ("hostname mismatch", "upstream-certificate-invalid"),
-        ("The remote server does not speak TLS.", "upstream-tls-failed"),
-        ("connection closed early", "upstream-tls-failed"),
-    ],
-)
-def test_a_failed_handshake_tells_a_wrong_certificate_from_the_rest(
-    error: str, reason: str
-) -> None:
-    refusal = refusal_for(error, REQUEST, LABEL)
+def test_a_plain_text_is_an_error_of_tls() -> None:
+    refusal = refusal_for("the handshake failed", REQUEST, LABEL)
 
-    assert (refusal.status, refusal.reason) == (502, reason)
-    assert refusal.explanation.startswith("No TLS connection to example.com:443: ")
+    assert (refusal.status, refusal.reason) == (502, "upstream-tls-failed")
+
+
+@pytest.mark.parametrize("offered", [True, False])
+def test_a_407_of_an_upstream_proxy_is_a_gateway_error(*, offered: bool) -> None:
+    refusal = refusal_for(proxy_refused([b"NTLM"], offered=offered), REQUEST, LABEL)
+
+    assert (refusal.status, refusal.reason) == (502, "upstream-proxy-failed")
+    assert "refused the request with 407 (it asks for NTLM)" in refusal.explanation
 
 
 @pytest.mark.parametrize(

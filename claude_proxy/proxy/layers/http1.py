@@ -45,7 +45,6 @@ from claude_proxy.proxy.upstream_errors import (
     TIMED_OUT,
     UpstreamError,
     bad_response,
-    closed,
     cut_off,
 )
 from claude_proxy.wire.authority import Authority
@@ -299,7 +298,9 @@ class Http1Lane(layer.Layer):
             except ResponseCutOff as cut:
                 self._cut(cut.word)
 
-    def _opened(self, upstream: UpstreamConnection, error: DialError | str | None) -> None:
+    def _opened(
+        self, upstream: UpstreamConnection, error: DialError | UpstreamError | str | None
+    ) -> None:
         exchange = self._exchange
         if error is not None:
             self._upstream = None
@@ -451,7 +452,7 @@ class Http1Lane(layer.Layer):
             if repeats:
                 self._dial(exchange.admission.request.target)
             else:
-                self._fail(exchange, closed())
+                self._fail(exchange, upstream.failure)
         elif response.body is not None and response.body.eof() and upstream.ended_well:
             content = exchange.inspect(b"", done=True)
             self._out.to_client(exchange.writer.content(content, (), done=True))

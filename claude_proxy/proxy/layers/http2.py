@@ -49,7 +49,8 @@ from claude_proxy.proxy.layers.http1_upstream import Http1Upstream
 from claude_proxy.proxy.layers.session import PauseReading, RuleRevoked, Session, TimedOut, Waiting
 from claude_proxy.proxy.layers.upstream import UpstreamTls
 from claude_proxy.proxy.responses import Refusal, bad_request, wants_json
-from claude_proxy.proxy.upstream_errors import UpstreamError, bad_response, closed, cut_off
+from claude_proxy.proxy.tls_failures import broken_off
+from claude_proxy.proxy.upstream_errors import UpstreamError, bad_response, cut_off
 from claude_proxy.wire.authority import Authority
 
 ATTEMPT = "claude_proxy.attempt"  # the key under which a flow carries its attempt
@@ -405,7 +406,10 @@ class GatedStream(HttpStream):
             yield from super().handle_protocol_error(event)
             return
         bad = event.code is ErrorCode.RESPONSE_VALIDATION_FAILED
-        yield from self._fail(bad_response(event.message) if bad else closed(event.message))
+        error = bad_response(event.message)
+        if not bad:
+            error = broken_off(self.context.server.error, self._target, event.message)
+        yield from self._fail(error)
 
     def break_off(self) -> None:
         """Record that the client reset the stream, unless its end is recorded already."""

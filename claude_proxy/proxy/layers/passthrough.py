@@ -21,6 +21,7 @@ from claude_proxy.proxy.layers.session import (
     Waiting,
 )
 from claude_proxy.proxy.layers.upstream import UpstreamConnection, UpstreamEnded, UpstreamOpened
+from claude_proxy.proxy.upstream_errors import UpstreamError
 from claude_proxy.wire.authority import Authority
 from claude_proxy.wire.client_hello import (
     HelloReader,
@@ -77,7 +78,7 @@ class Passthrough(layer.Layer):
             elif isinstance(event, UpstreamEnded):
                 yield from self._upstream_ended()
 
-    def _opened(self, error: DialError | str | None) -> Commands:
+    def _opened(self, error: DialError | UpstreamError | str | None) -> Commands:
         if error is not None:
             # The 200 has been sent, so the client cannot be told the reason.
             denied = isinstance(error, DialError) and error.decision is not None

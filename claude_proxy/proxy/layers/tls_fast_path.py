@@ -14,6 +14,8 @@ from mitmproxy.proxy.layers.tls import TLSLayer
 from mitmproxy.proxy.tunnel import TunnelState
 from OpenSSL import SSL
 
+from claude_proxy.proxy.tls_failures import alert_words
+
 # One read of OpenSSL's output; a shorter result means that there is no more.
 _OUTPUT = 64 * 1024
 _RECORD = 16 * 1024
@@ -65,7 +67,7 @@ class FastTlsLayer(TLSLayer):
                 ended = True
                 if not isinstance(error, SSL.ZeroReturnError):
                     broken = True
-                    self.conn.error = type(error).__name__
+                    self.conn.error = alert_words(error)
                     out.append(commands.Log(f"TLS ended with {type(error).__name__}"))
                 break
         # Reading may make OpenSSL write (key updates, alerts). If there are decrypted bytes to pass

@@ -7,6 +7,7 @@ the event, so that what the lane then sends is encrypted once and not twice.
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import cast
 
 from mitmproxy.connection import Server
 from mitmproxy.proxy import commands, events, layer
@@ -15,7 +16,10 @@ from mitmproxy.proxy.layers.tls import ServerTLSLayer
 
 from claude_proxy.proxy.dialer import DialError
 from claude_proxy.proxy.layers.tls_fast_path import FastTlsLayer
+from claude_proxy.proxy.tls_failures import broken_off, failed_handshake
+from claude_proxy.proxy.upstream_errors import UpstreamError
 from claude_proxy.wire.authority import Authority
+from claude_proxy.wire.tls_handshake import asks_for_certificate
 
 
 class UpstreamOpened:
@@ -23,7 +27,7 @@ class UpstreamOpened:
 
     __slots__ = ("error",)
 
-    def __init__(self, error: DialError | str | None) -> None:
+    def __init__(self, error: DialError | UpstreamError | str | None) -> None:
         self.error = error
 
 
@@ -43,10 +47,39 @@ class UpstreamServer(Server):
 type UpstreamEvent = bytes | UpstreamOpened | UpstreamEnded
 
 _UPSTREAM_ENDED = UpstreamEnded()
+# What a server sends before it may ask for a certificate fits in; its own are a few KiB.
+_KEPT_HANDSHAKE = 64 * 1024
 
 
 class UpstreamTls(FastTlsLayer, ServerTLSLayer):
-    """TLS towards the upstream."""
+    """TLS towards the upstream; says in plain words why a handshake failed."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._received = bytearray()  # during the handshake
+
+    def receive_handshake_data(
+        self, data: bytes
+    ) -> layer.CommandGenerator[tuple[bool, str | None]]:
+        """Continue the handshake."""
+        if len(self._received) < _KEPT_HANDSHAKE:
+            self._received += data
+        return (yield from super().receive_handshake_data(data))
+
+    def _handshake_finished(self, err: str | None) -> layer.CommandGenerator[None]:
+        failure: UpstreamError | None = None
+        if err is not None:
+            asked = asks_for_certificate(self._received)
+            failure = failed_handshake(err, target_of(cast("Server", self.conn)), asked=asked)
+        self._received.clear()
+        # mitmproxy's layers only test whether there is an error, and pass it on unchanged.
+        yield from super()._handshake_finished(cast("str | None", failure))
+
+
+def target_of(server: Server) -> Authority:
+    """Return the host and port that an upstream connection is to reach."""
+    host, port = server.address or ("", 0)
+    return Authority.of(host, port)
 
 
 class _InboxLayer(layer.Layer):
@@ -113,6 +146,11 @@ class UpstreamConnection:
     def ended_well(self) -> bool:
         """Whether it ended without a reset and without a TLS record that did not authenticate."""
         return self.server.error is None
+
+    @property
+    def failure(self) -> UpstreamError:
+        """Why it ended, where no response had come."""
+        return broken_off(self.server.error, self.target)
 
     def owns(self, event: events.ConnectionEvent | events.CommandCompleted) -> bool:
         """Tell whether an event belongs to this connection, not to one abandoned before."""

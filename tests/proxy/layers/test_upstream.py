@@ -1,5 +1,7 @@
 """The judged name of an upstream is verified, and only an orderly end counts as one."""
 
+import ssl
+
 import pytest
 
 from claude_proxy.trust.certificate_authority import CertificateAuthority
@@ -55,6 +57,32 @@ def test_a_certificate_of_an_unknown_authority_is_a_bad_gateway(world: World) ->
     origin = TlsOrigin(world.stage, origin_context(world.ours, "example.com"))
 
     assert reason_of(client.gets(origin.for_client)) == "upstream-certificate-invalid"
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_an_upstream_that_demands_a_client_certificate_is_said_to(
+    world: World, version: ssl.TLSVersion
+) -> None:
+    context = origin_context(world.theirs, "example.com")
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.minimum_version = context.maximum_version = version
+    client = world.client()
+    client.says(GET)
+
+    answer = client.gets(TlsOrigin(world.stage, context).for_client)
+
+    assert answer.startswith(b"HTTP/1.1 502 ")
+    assert reason_of(answer) == "upstream-tls-failed"
+    assert b"it demands a client certificate" in answer
+
+
+def test_an_upstream_of_an_old_version_is_said_to_be(world: World) -> None:
+    client = world.client()
+    client.says(GET)
+
+    answer = client.gets(world.stage.answers(b"\x15\x03\x01\x00\x02\x02\x46"))
+
+    assert b"it speaks only versions of TLS before 1.2" in answer
 
 
 def test_an_upstream_that_speaks_no_tls_is_a_bad_gateway(world: World) -> None:

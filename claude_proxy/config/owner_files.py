@@ -6,6 +6,7 @@ refused, at the start and at every reload.
 
 import os
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 
 from claude_proxy.config import preset_files
@@ -20,6 +21,8 @@ PRESETS = "presets"
 type Fingerprint = tuple[int, ...]
 type States = dict[Path, Fingerprint]
 
+ABSENT: Fingerprint = (0, 0, 0, 0, 0)  # of a file that is not there, or cannot be looked at
+
 
 class OwnerFiles:
     """Reads the files below one configuration directory, and keeps the state of each."""
@@ -27,6 +30,8 @@ class OwnerFiles:
     def __init__(self, confdir: Path) -> None:
         self.confdir = confdir
         self.states: States = {}
+        self.digests: dict[Path, bytes] = {}  # of what was read
+        self.blank: set[Path] = set()  # files that say nothing: empty, or nothing but comments
 
     @property
     def library(self) -> Library:
@@ -49,6 +54,9 @@ class OwnerFiles:
                 where=str(path),
                 fix=fix,
             ) from error
+        self.digests[path] = sha256(raw).digest()
+        if all(not line or line.startswith(b"#") for line in map(bytes.strip, raw.splitlines())):
+            self.blank.add(path)
         return nodes.decode(raw, str(path))
 
     def include(self, file: str, base: str) -> Included:
@@ -103,11 +111,35 @@ def fingerprint(path: Path) -> Fingerprint:
     try:
         return _fingerprint_of(path.stat())
     except OSError:
-        return (0, 0, 0, 0)
+        return ABSENT
 
 
 def _fingerprint_of(found: os.stat_result) -> Fingerprint:
-    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+    # The change time also shows what restores the modification time, and a new owner or mode.
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+def arrived_whole(before: Fingerprint, now: Fingerprint) -> bool:
+    """Tell whether another file was renamed to the path, and so was complete when it came.
+
+    A rename changes the change time of a file, writing sets both times. What was written and
+    renamed within one tick of the file system's clock looks like a new file that is being written.
+    """
+    return is_another(before, now) and now[4] > now[3]
+
+
+def is_another(before: Fingerprint, now: Fingerprint) -> bool:
+    """Tell whether another file is at the path."""
+    return now != ABSENT and now[:2] != before[:2]
+
+
+def digest(path: Path) -> bytes | None:
+    """Return the digest of what is in a file now; None if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return sha256(file.read(nodes.MAX_BYTES + 1)).digest()
+    except OSError:
+        return None
 
 
 def changed(states: Mapping[Path, Fingerprint]) -> bool:

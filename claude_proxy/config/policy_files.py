@@ -10,7 +10,7 @@ applying.
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from claude_proxy.config import config_yaml, preset_files
@@ -46,6 +46,8 @@ class Loaded:
 
     policy: Policy
     states: Mapping[Path, Fingerprint] = field(default_factory=dict)
+    digests: Mapping[Path, bytes] = field(default_factory=dict)
+    blank: frozenset[Path] = frozenset()  # of its files, those that say nothing
     narrowing: tuple[Rule, ...] = ()
     # What is wrong with the project's file; then the rules that it held before are in force.
     complaint: ConfigError | None = None
@@ -79,7 +81,7 @@ class PolicyChoice:
 def load(path: Path, confdir: Path | None = None) -> Loaded:
     """Return the policy in the file `path`; ConfigError if it is wrong or not for a proxy."""
     files = OwnerFiles(path.parent if confdir is None else confdir)
-    return Loaded(served(read_file(files, path)), files.states)
+    return _loaded(files, served(read_file(files, path)))
 
 
 def load_for(settings: Settings, last: Loaded | None = None, seen: States | None = None) -> Loaded:
@@ -97,9 +99,13 @@ def load_for(settings: Settings, last: Loaded | None = None, seen: States | None
         # Before it is read: a change in between is then seen as one.
         files.states[settings.narrowing] = fingerprint(settings.narrowing)
     narrowing, complaint = _narrowing(settings.narrowing, last)
-    return Loaded(
-        policy.with_denials(narrowing) if narrowing else policy, files.states, narrowing, complaint
-    )
+    if narrowing:
+        policy = policy.with_denials(narrowing)
+    return replace(_loaded(files, policy), narrowing=narrowing, complaint=complaint)
+
+
+def _loaded(files: OwnerFiles, policy: Policy) -> Loaded:
+    return Loaded(policy, files.states, files.digests, frozenset(files.blank))
 
 
 def policy_file_for(settings: Settings, where: str = "--policy") -> PolicyFile:

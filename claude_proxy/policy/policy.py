@@ -113,6 +113,10 @@ class Policy:
         removed = tuple(shown for shown in here if shown not in there)
         return added, removed
 
+    def is_loosened_by(self, other: "Policy") -> bool:
+        """Tell whether `other` lacks a denial, a credential or a restriction of this policy."""
+        return not set(_protections(self)) <= set(_protections(other))
+
     # --- tunnels and addresses
 
     def decide_connect(self, target: Authority) -> Decision:
@@ -312,8 +316,11 @@ def _request_for(url: str, method: str) -> Request | None:
 
 
 def _shown(policy: Policy) -> list[str]:
+    return [*map(str, policy.allow), *_protections(policy)]
+
+
+def _protections(policy: Policy) -> list[str]:
     return [
-        *map(str, policy.allow),
         *(f"deny {rule}" for rule in policy.deny),
         *map(describe_credential, policy.credentials),
         *(line for each in policy.restrictions for line in restriction_lines(each)),

@@ -308,8 +308,9 @@ async def _run(parts: _Parts) -> None:
         record=parts.record,
         announce=parts.announce,
         loud=parts.slot.speaks,
+        news=parts.news,
     )
-    parts.signals.start(_reload_on_signal(reloader, parts.news))
+    parts.signals.start(reloader.request)
     running = asyncio.create_task(master.run())
     tasks = _periodic(parts, services, reloader)
     names = ", ".join(opened.name for opened in parts.listening)
@@ -367,26 +368,6 @@ def _hooks(certificates: TlsCertificates, streams: Http2StreamHooks) -> dict[str
         "response": (streams.response,),
         "error": (streams.error,),
     }
-
-
-def _reload_on_signal(reloader: Reloader, news: StateListener) -> Callable[[], None]:
-    """Return a function that starts a reload, to be called on the loop."""
-    loop = asyncio.get_running_loop()
-    reloads: set[asyncio.Task[None]] = set()
-
-    async def reload() -> None:
-        news.reloading()
-        try:
-            await reloader.reload()
-        finally:
-            news.reloaded()
-
-    def reload_soon() -> None:
-        task = loop.create_task(reload())
-        reloads.add(task)
-        task.add_done_callback(reloads.discard)
-
-    return reload_soon
 
 
 async def _wind_down(

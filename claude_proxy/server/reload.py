@@ -1,29 +1,50 @@
 """Policy reload: applies a changed policy while the proxy runs; an invalid one changes nothing.
 
 Keeps "default-deny" at run time: the last good policy stays in force until there is a valid new
-one, and tunnels whose rule has been removed are closed, as only their rule allowed them.
+one that is not half of a file (`settling`), and tunnels whose rule has been removed are closed, as
+only their rule allowed them. However many reloads are requested, one runs and one waits.
 """
 
 import asyncio
+import contextlib
 import logging
+import math
 from collections.abc import Callable, Collection
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-from claude_proxy.config import policy_files
-from claude_proxy.config.owner_files import States, changed, fingerprint
+from claude_proxy.config import owner_files, policy_files
+from claude_proxy.config.owner_files import ABSENT, States, fingerprint
 from claude_proxy.config.settings import Settings
 from claude_proxy.errors import ConfigError
 from claude_proxy.events import Notice
 from claude_proxy.proxy.connection import ClientConnection
-from claude_proxy.server import logs
+from claude_proxy.server import logs, off_loop
 from claude_proxy.server.gates import Gates
+from claude_proxy.server.settling import SETTLED_S, SETTLED_TWICE_S, Settling
+from claude_proxy.system.open_writers import is_open_for_writing
+from claude_proxy.system.sd_notify import StateListener
 
 logger = logging.getLogger(__name__)
 
-_POLL_INTERVAL_S = 1.0
+_POLL_INTERVAL_S = 0.25
+# The times of a file do not show a second change within one tick of its file system's clock, nor
+# one through mmap(2): after a load, and then now and again, what is in the files is compared.
+_VERIFY_AFTER_S = 2.0
+_VERIFY_EVERY_S = 30.0
 _MAX_LISTED = 10  # changes that are listed by name; the rest is only counted
 
 type RecordNotice = Callable[[Notice], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """A policy that was read, compared with the one in force."""
+
+    loaded: policy_files.Loaded
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+    loosens: bool
 
 
 class Reloader:
@@ -39,6 +60,7 @@ class Reloader:
         record: RecordNotice,
         announce: Callable[[str], None],
         loud: bool = True,
+        news: StateListener | None = None,
     ) -> None:
         self._settings = settings
         self._what = "allowlist" if settings.policy is None else "policy"
@@ -49,51 +71,125 @@ class Reloader:
         self._record = record
         self._announce = announce
         self._loud = loud
-        self._lock = asyncio.Lock()
+        self._news = news
+        self._requests = asyncio.Event()
+        self._is_requested = False
+        self._settling = Settling(is_open_for_writing)
+        self._held: _Change | None = None  # takes protection away, so it is looked at twice
+        self._verify_at = 0.0
+
+    def request(self) -> None:
+        """Reload soon, whether or not a file has changed; requests until then are one."""
+        self._requests.set()
 
     async def watch(self) -> None:
-        """Reload whenever one of the policy's files has changed since it was last read."""
+        """Reload on request, and whenever one of the policy's files has changed and settled."""
         while True:
-            await asyncio.sleep(_POLL_INTERVAL_S)
-            known = self._loaded.states if self._rejected is None else self._rejected
-            if self._use_own_allowlist() or changed(known):
-                await self.reload()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_POLL_INTERVAL_S):
+                    await self._requests.wait()
+            try:
+                await self.look(asyncio.get_running_loop().time())
+            except Exception:  # if it died, no change would ever be applied
+                logger.exception("looking at the %s failed", self._what)
+                await asyncio.sleep(_POLL_INTERVAL_S)
 
-    def _use_own_allowlist(self) -> bool:
+    async def look(self, now: float) -> None:
+        """Reload if it is requested, or a file has changed, and what has changed has settled."""
+        if self._requests.is_set():
+            self._requests.clear()
+            if not self._is_requested and self._news is not None:
+                self._news.reloading()
+            self._is_requested = True
+        self._use_own_allowlist()
+        known = self._known()
+        rest_s = self._settling.rest_s(now, *self._compared(known))
+        if rest_s is None or rest_s < SETTLED_S:
+            self._held = None
+        if rest_s is None and (self._is_requested or self._narrowing_changed(known)):
+            rest_s = math.inf
+        elif rest_s is None and now > self._verify_at:
+            self._verify_at = now + _VERIFY_EVERY_S
+            if not await off_loop.wait_for(self._holds_what_was_read):
+                rest_s = math.inf
+        enough_s = SETTLED_S if self._held is None else SETTLED_TWICE_S
+        if rest_s is not None and rest_s >= enough_s:
+            await self.reload(rest_s)
+
+    def _known(self) -> States:
+        """Return the states of the files as they were read last, whether applied or rejected."""
+        return dict(self._loaded.states if self._rejected is None else self._rejected)
+
+    def _compared(self, known: States) -> tuple[States, States]:
+        """Return the known states and those of now, without the project's file.
+
+        An agent may write it all the time; that must not keep a change of the owner's waiting.
+        """
+        own = {path: state for path, state in known.items() if path != self._settings.narrowing}
+        return own, {path: fingerprint(path) for path in own}
+
+    def _narrowing_changed(self, known: States) -> bool:
+        path = self._settings.narrowing
+        return path is not None and path in known and fingerprint(path) != known[path]
+
+    def _holds_what_was_read(self) -> bool:
+        return self._rejected is not None or _holds(self._loaded)
+
+    def _use_own_allowlist(self) -> None:
         """Switch from the shipped allowlist to the user's own once `claude-proxy allow` made it."""
         own = self._settings.awaited_allowlist
         if own is not None and self._settings.policy is None and own.exists():
             self._announce(f"Now using your own allowlist: {own}")
             self._settings = replace(self._settings, allowlist=own, awaited_allowlist=None)
-            self._rejected = None
-            return True
-        return False
+            self._rejected = {**self._loaded.states, own: ABSENT}
 
-    async def reload(self) -> None:
-        """Read the files; apply them if they are valid, otherwise report what is wrong."""
-        async with self._lock:
-            self._use_own_allowlist()
-            loop = asyncio.get_running_loop()
-            settings, last = self._settings, self._loaded
-            seen: States = {}
-            try:
-                # On a thread: a list of 100,000 hosts takes seconds to read.
-                loaded = await loop.run_in_executor(
-                    None, policy_files.load_for, settings, last, seen
-                )
-                activate = await loop.run_in_executor(None, self._judges.prepare, loaded.policy)
-            except ConfigError as error:
-                self._reject(seen, error)
+    async def reload(self, rest_s: float = math.inf) -> None:
+        """Read the files; apply them if they are valid, otherwise report what is wrong.
+
+        Files that have rested for less than `SETTLED_TWICE_S` only apply if no protection is lost.
+        """
+        seen: States = {}
+        try:
+            change = await self._read(seen)
+            if change is None or (change.loosens and rest_s < SETTLED_TWICE_S):
+                self._held = change
                 return
-            except Exception as problem:  # the watcher must survive a bug that a file triggers
-                logger.exception("reading the %s failed", self._what)
-                what = f"internal error ({type(problem).__name__})"
-                self._reject(seen, ConfigError(what, where=str(settings.allowlist)))
-                return
+            policy = change.loaded.policy
+            activate = await off_loop.wait_for(lambda: self._judges.prepare(policy))
+        except ConfigError as error:
+            self._reject(seen, error)
+        except Exception as problem:  # the watcher must survive a bug that a file triggers
+            logger.exception("reading the %s failed", self._what)
+            what = f"internal error ({type(problem).__name__})"
+            self._reject(seen, ConfigError(what, where=str(self._settings.allowlist)))
+        else:
             activate()
-            self._apply(loaded)
-            if loaded.complaint is not None:
-                self._complain("project's restrictions file", loaded.complaint)
+            self._apply(change)
+            if change.loaded.complaint is not None:
+                self._complain("project's restrictions file", change.loaded.complaint)
+        self._held = None
+        self._verify_at = asyncio.get_running_loop().time() + _VERIFY_AFTER_S
+        if self._is_requested and not self._requests.is_set() and self._news is not None:
+            self._news.reloaded()
+        self._is_requested = False
+
+    async def _read(self, seen: States) -> _Change | None:
+        """Return what the files say now; None if one has changed while they were read."""
+        settings, last, held = self._settings, self._loaded, self._held
+        if held is not None and not held.loaded.is_stale:
+            seen.update(held.loaded.states)
+            if await off_loop.wait_for(lambda: _holds(held.loaded)):
+                return held
+
+        def read() -> _Change:
+            loaded = policy_files.load_for(settings, last, seen)
+            _refuse_vanished(last, loaded)
+            added, removed = last.policy.diff(loaded.policy)
+            return _Change(loaded, added, removed, last.policy.is_loosened_by(loaded.policy))
+
+        change = await off_loop.compute(read)
+        known, now = self._compared(dict(change.loaded.states))
+        return change if known == now else None
 
     def _reject(self, seen: States, error: ConfigError) -> None:
         # If the error came before any file was read, watch the files of the last valid policy.
@@ -106,15 +202,39 @@ class Reloader:
             logs.report([first, *error.lines()])
         self._record(Notice(0, "policy-rejected", error.what))
 
-    def _apply(self, loaded: policy_files.Loaded) -> None:
-        added, removed = self._loaded.policy.diff(loaded.policy)
-        self._loaded, self._rejected = loaded, None
+    def _apply(self, change: _Change) -> None:
+        self._loaded, self._rejected = change.loaded, None
         closed = sum(connection.withdraw() for connection in list(self._connections))
-        text = _change(added, removed)
+        text = _change(change.added, change.removed)
         if closed:
             text += f"; {closed} open {'tunnel' if closed == 1 else 'tunnels'} closed"
         self._announce(f"{self._what.capitalize()} applied: {text}")
         self._record(Notice(0, "policy-applied", text))
+
+
+def _holds(loaded: policy_files.Loaded) -> bool:
+    """Tell whether the files still contain what was read."""
+    return all(owner_files.digest(path) == one for path, one in loaded.digests.items())
+
+
+def _refuse_vanished(last: policy_files.Loaded, loaded: policy_files.Loaded) -> None:
+    """Raise ConfigError if a file is gone, or says nothing any more, that is part of the policy.
+
+    A save that was interrupted leaves such a file, and an own policy's name may also be the name of
+    a built-in one, which would then apply.
+    """
+    for path, state in loaded.states.items():
+        if path not in last.digests:
+            continue
+        if state == ABSENT and path not in loaded.digests:
+            raise _vanished(path, "the file is gone", "write it again, or restart claude-proxy")
+        if path in loaded.blank and path not in last.blank:
+            fix = "write `allow: []` into it to deny everything, or restart claude-proxy"
+            raise _vanished(path, "the file says nothing any more", fix)
+
+
+def _vanished(path: Path, what: str, fix: str) -> ConfigError:
+    return ConfigError(what, where=str(path), fix=fix)
 
 
 def _change(added: tuple[str, ...], removed: tuple[str, ...]) -> str:

@@ -5,7 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from claude_proxy.config.owner_files import OwnerFiles, changed, fingerprint
+from claude_proxy.config.owner_files import (
+    ABSENT,
+    OwnerFiles,
+    arrived_whole,
+    changed,
+    digest,
+    fingerprint,
+)
 
 
 @pytest.fixture
@@ -40,11 +47,11 @@ def test_a_file_that_is_gone_has_a_state_of_its_own(file: Path) -> None:
 
     file.unlink()
 
-    assert fingerprint(file) == (0, 0, 0, 0) != before
+    assert fingerprint(file) == ABSENT != before
 
 
 def test_a_state_holds_until_the_file_changes(file: Path) -> None:
-    states = {file: fingerprint(file), file.with_name("gone"): (0, 0, 0, 0)}
+    states = {file: fingerprint(file), file.with_name("gone"): ABSENT}
     assert not changed(states)
 
     file.with_name("gone").touch()
@@ -74,4 +81,58 @@ def test_a_missing_file_of_the_owners_is_remembered_as_missing(tmp_path: Path) -
 
     assert files.preset("claude").startswith("#")
 
-    assert files.states == {tmp_path / "presets" / "claude.yaml": (0, 0, 0, 0)}
+    assert files.states == {tmp_path / "presets" / "claude.yaml": ABSENT}
+
+
+# --- whether a file is whole
+
+BEFORE = (1, 2, 30, 100, 100)
+
+
+@pytest.mark.parametrize(
+    ("now", "whole"),
+    [
+        ((1, 3, 40, 200, 201), True),
+        ((1, 3, 40, 200, 200), False),
+        ((1, 2, 40, 200, 201), False),
+        (BEFORE, False),
+        (ABSENT, False),
+    ],
+    ids=["renamed", "a new file that is written", "written in place", "the same", "gone"],
+)
+def test_only_another_file_that_was_renamed_arrives_whole(
+    now: tuple[int, ...], *, whole: bool
+) -> None:
+    assert arrived_whole(BEFORE, now) is whole
+
+
+def test_a_file_with_other_times_is_told_from_what_it_was_by_its_change_time(file: Path) -> None:
+    before, times = fingerprint(file), file.stat()
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+    assert fingerprint(file)[:4] == before[:4]
+    assert fingerprint(file)[4] >= before[4]
+
+
+def test_what_was_read_is_kept_as_a_digest(file: Path) -> None:
+    files = OwnerFiles(file.parent)
+    file.chmod(0o600)
+
+    files.read(file, "allowlist", "")
+
+    assert files.digests == {file: digest(file)}
+    assert digest(file.with_name("gone")) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "blank"),
+    [("", True), ("\n \n# allow: [a.test]\n", True), ("# a\nallow: []\n", False)],
+)
+def test_a_file_without_a_statement_is_blank(file: Path, text: str, *, blank: bool) -> None:
+    files = OwnerFiles(file.parent)
+    file.write_text(text)
+    file.chmod(0o600)
+
+    files.read(file, "allowlist", "")
+
+    assert (file in files.blank) is blank

@@ -6,15 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from claude_proxy.config import policy_files
+from claude_proxy.config import owner_files, policy_files
 from claude_proxy.config.owner_files import States
 from claude_proxy.config.policy_files import Loaded
 from claude_proxy.config.settings import Limits, Settings
 from claude_proxy.events import Notice
+from claude_proxy.policy.policy import Policy
 from claude_proxy.proxy.connection import ClientConnection, Services
 from claude_proxy.proxy.dialer import Dialer
 from claude_proxy.proxy.layers.protocol_detection import ProtocolDetection
 from claude_proxy.server import reload as reload_module
+from claude_proxy.server import settling
 from claude_proxy.server.gates import Gates, vault_of
 from claude_proxy.server.reload import Reloader
 from tests.proxy.layers.stage import Ledger, options_of
@@ -198,7 +200,8 @@ def test_only_one_of_many_workers_reports(
 
 def watching(owner: Owner, story: Play, monkeypatch: pytest.MonkeyPatch) -> None:
     """Watch the file while `story` runs."""
-    monkeypatch.setattr(reload_module, "_POLL_INTERVAL_S", 0)
+    for name in ("_POLL_INTERVAL_S", "SETTLED_S", "SETTLED_TWICE_S"):
+        monkeypatch.setattr(reload_module, name, 0)
 
     async def both() -> None:
         watch = asyncio.ensure_future(owner.reloader.watch())
@@ -301,3 +304,175 @@ def test_a_policy_reloads_when_one_of_its_files_changes(
         assert owner.said == ["Policy applied: + https://g.example ports 443"]
 
     watching(owner, story, monkeypatch)
+
+
+# --- files that are being written
+
+
+GUARDED = "allow: [a.example, b.example]\ndeny: [c.example]\n"
+
+
+def looks(owner: Owner, *moments: float) -> list[list[str]]:
+    """Look at the files at each moment, and return the hosts that are allowed after each."""
+    found = []
+
+    async def play() -> None:
+        for moment in moments:
+            await owner.reloader.look(moment)
+            found.append(owner.hosts)
+
+    run_on("asyncio", play)
+    return found
+
+
+def test_a_file_that_is_written_in_place_is_read_once_it_rests(owner: Owner) -> None:
+    owner.writes("allow: [b.example]\n")
+
+    assert looks(owner, 10, 11.9, 12) == [["a.example"], ["a.example"], ["b.example"]]
+    assert len(owner.notices) == 1
+
+
+def test_a_file_that_is_renamed_into_place_is_read_at_once(
+    owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settling, "arrived_whole", lambda *_: True)
+    owner.writes("allow: [b.example]\n")
+
+    assert looks(owner, 10) == [["b.example"]]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (GUARDED, "allow: [a.example, b.example]\n"),
+        (GUARDED, "allow: [a.example, b.example]\ndeny: [{host: c.example, methods: [POST]}]\n"),
+    ],
+    ids=["gone", "narrower"],
+)
+def test_a_file_that_loses_a_denial_must_rest_twice_as_long(
+    owner: Owner, before: str, after: str
+) -> None:
+    owner.writes(before)
+    play(owner)
+    owner.writes(after)
+    looks(owner, 10, 12, 13.9)
+    assert len(owner.notices) == 1
+
+    looks(owner, 14)
+
+    assert [notice.kind for notice in owner.notices] == ["policy-applied"] * 2
+
+
+def test_a_denial_that_is_written_later_is_never_lost(owner: Owner) -> None:
+    owner.writes(GUARDED)
+    play(owner)
+    owner.writes("allow: [a.example, b.example]\n")
+    looks(owner, 10, 12, 13.9)
+    owner.writes(GUARDED)
+
+    looks(owner, 14, 15.9, 16, 18)
+
+    assert [rule.name for rule in policy_of(owner).deny] == ["c.example"]
+    assert "deny" not in owner.said[-1]
+
+
+def policy_of(owner: Owner) -> Policy:
+    return owner.services.gate.policy
+
+
+@pytest.mark.parametrize("text", ["", "\n", "# allow: [a.example]\n"])
+def test_a_file_that_says_nothing_any_more_is_rejected(
+    owner: Owner, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    owner.writes(text)
+
+    assert looks(owner, 10, 12, 14)[-1] == ["a.example"]
+    assert "the file says nothing any more" in capsys.readouterr().err
+    assert [notice.kind for notice in owner.notices] == ["policy-rejected"]
+
+
+def test_a_list_that_allows_nothing_in_so_many_words_applies(owner: Owner) -> None:
+    owner.writes("allow: []\n")
+
+    assert looks(owner, 10, 12)[-1] == []
+
+
+def test_an_own_policy_that_is_gone_is_not_replaced_by_a_built_in_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tmp_path.chmod(0o700)
+    own = tmp_path / "policies" / "claude.yaml"
+    own.parent.mkdir(mode=0o700)
+    own.write_text("allow: [own.example]\n")
+    own.chmod(0o600)
+    owner = Owner(tmp_path, policy="claude")
+    own.unlink()
+
+    assert looks(owner, 10, 12, 14)[-1] == ["own.example"]
+    assert "the file is gone" in capsys.readouterr().err
+
+
+def test_a_change_that_no_time_stamp_shows_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp_path.chmod(0o700)
+    monkeypatch.setattr(owner_files, "_fingerprint_of", lambda _: (1, 1, 1, 1, 1))
+    owner = Owner(tmp_path)
+    owner.writes("allow: [b.example]\n")
+
+    assert looks(owner, 10) == [["b.example"]]
+
+
+def test_any_number_of_requests_is_one_reload(owner: Owner) -> None:
+    for _ in range(50):
+        owner.reloader.request()
+
+    looks(owner, 10, 11, 12)
+
+    assert owner.said == ["Allowlist applied: no rule changed"]
+
+
+def test_a_request_waits_for_a_file_that_is_being_written(owner: Owner) -> None:
+    owner.writes("allow: [b.example]\n")
+    owner.reloader.request()
+
+    assert looks(owner, 10, 11, 12) == [["a.example"], ["a.example"], ["b.example"]]
+    assert len(owner.said) == 1
+
+
+def test_a_project_cannot_delay_the_owners_change(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    narrowing = tmp_path / ".claude-proxy.yaml"
+    narrowing.write_text("deny: [n.example]\n")
+    owner = Owner(tmp_path, narrowing=narrowing)
+    owner.writes("allow: [b.example]\n")
+    for moment in (10, 11, 12):
+        narrowing.write_text(f"deny: [n{moment}.example]\n")
+        looks(owner, moment)
+
+    assert owner.hosts == ["b.example"]
+
+
+def test_the_service_manager_is_told_of_a_reload_and_its_end(owner: Owner) -> None:
+    told: list[str] = []
+
+    class News:
+        def ready(self) -> None: ...
+        def stopping(self) -> None: ...
+
+        def reloading(self) -> None:
+            told.append("reloading")
+
+        def reloaded(self) -> None:
+            told.append("reloaded")
+
+    owner.reloader._news = News()
+    owner.writes("allow: [b.example]\n")
+    for moment in (10, 11):
+        owner.reloader.request()
+        looks(owner, moment)
+    assert told == ["reloading"]
+
+    looks(owner, 12)
+
+    assert told == ["reloading", "reloaded"]

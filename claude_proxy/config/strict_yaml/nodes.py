@@ -180,6 +180,8 @@ def parse(text: str, problems: Problems) -> Node | None:
     except yaml.MarkedYAMLError as error:
         _note_syntax_error(error, problems)
         return None
+    finally:
+        builder.release()
     return builder.root
 
 
@@ -265,6 +267,10 @@ class _Builder:
         taker = self._takers.get(type(event))
         if taker is not None:
             taker(event)
+
+    def release(self) -> None:
+        """Break the reference cycle: the nodes of a large file are freed without a collection."""
+        self._takers.clear()
 
     def _take_scalar(self, event: Any) -> None:
         mark = event.start_mark

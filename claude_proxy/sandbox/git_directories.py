@@ -1,35 +1,104 @@
 """Git directories of a project: those that git needs inside, and whose settings it obeys outside.
 
-Law kept: the sandbox cannot move its own wall. A `.git` file, which an agent can write, is followed
-only to a repository that itself names the project.
+Law kept: the sandbox cannot move its own wall. A `.git` file or link, which an agent can write, is
+followed only to a repository that is in the project, that itself names the project, or that the
+user shows by an option.
 """
 
 import os
 import re
+import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from claude_proxy.sandbox.plan.model import Worktree
 from claude_proxy.sandbox.safe_read import text_of
 
+type _Found = tuple[Worktree | None, tuple[Path, ...], tuple[str, ...]]
 
-def git_of(project: Path) -> tuple[Worktree | None, tuple[Path, ...], tuple[str, ...]]:
-    """Return the project's Git directories, and the repository that it is a worktree of."""
+
+def git_of(project: Path, allowed: Iterable[Path] = ()) -> _Found:
+    """Return the repository that the project is a worktree of, its Git directories, and notes.
+
+    `allowed` are the paths that the user shows to the run: a Git directory in one of them is
+    trusted whether it names the project or not.
+    """
+    dot = project / ".git"
+    if dot.is_dir():
+        return _linked(project, allowed) if dot.is_symlink() else (None, _with_others(dot), ())
+    if not dot.is_file():
+        return None, (), _notes_without_git(project)
+    worktree = worktree_of(project)
+    if worktree is not None:
+        directories = dict.fromkeys((worktree.common, worktree.git))
+        modules = _modules_in(worktree.common)
+        return worktree, (*directories, *modules), ()
+    named = _named_in(project)
+    if named is None:
+        return None, (), (f"{dot} names no Git directory, so git finds no repository inside",)
+    real = Path(os.path.realpath(named))
+    if _is_in(real, allowed):
+        return None, _with_others(real, allowed), ()
+    what = f"{dot} names {named}, which does not name {project} in turn and is not shown"
+    return None, (), (_advice(what, _common_of(named) or named),)
+
+
+def _linked(project: Path, allowed: Iterable[Path]) -> _Found:
+    """Follow a `.git` that is a symbolic link to a directory, if that is no way out."""
+    dot = project / ".git"
+    real = Path(os.path.realpath(dot))
+    places = (project, *allowed)
+    if _is_in(real, places):
+        return None, _with_others(real, places), ()
+    if _names_as_worktree(real, project):
+        return Worktree(real, real), _with_others(real), ()
+    target = Path(os.path.normpath(project / os.readlink(dot)))  # noqa: PTH115 - as it is written
+    what = f"{dot} is a symbolic link to {target}, which is not shown"
+    return None, (), (_advice(what, _common_of(target) or target),)
+
+
+def _advice(what: str, path: Path) -> str:
+    return (
+        f"{what}, so git finds no repository inside; to show it, if you trust that path: "
+        f"--allow-rw {shlex.quote(str(path))}"
+    )
+
+
+def _notes_without_git(project: Path) -> tuple[str, ...]:
     dot = project / ".git"
     if dot.is_symlink():
-        note = f"{dot} is a symbolic link, so git finds no repository inside"
-        return None, (), (note,)
-    if dot.is_dir():
-        return None, (dot, *_modules_in(dot)), ()
-    if not dot.is_file():
-        return None, (), ()
-    worktree = worktree_of(project)
-    if worktree is None:
-        note = f"{dot} names a repository that does not name {project}; it is not shown"
-        return None, (), (note,)
-    directories = dict.fromkeys((worktree.common, worktree.git))
-    modules = _modules_in(worktree.common)
-    return worktree, (*directories, *modules), ()
+        return (f"{dot} is a symbolic link that leads nowhere, so git finds no repository inside",)
+    for above in project.parents:
+        if (above / ".git" / "HEAD").is_file():
+            note = f"{project} is a part of the repository {above}, which git does not find inside"
+            return (f"{note}; to run in all of it: --dir {shlex.quote(str(above))}",)
+    return ()
+
+
+def _with_others(git: Path, places: Iterable[Path] = ()) -> tuple[Path, ...]:
+    """Return a Git directory with those of its submodules, and the one that it has in common."""
+    common = _common_of(git)
+    shared = (common, *_modules_in(common)) if common and _is_in(common, places) else ()
+    return tuple(dict.fromkeys((git, *_modules_in(git), *shared)))
+
+
+def _common_of(git: Path) -> Path | None:
+    """Return the directory that a worktree's Git directory shares with others, if it is one."""
+    text = text_of(git / "commondir").rstrip("\n")
+    return Path(os.path.realpath(git / text)) if text else None
+
+
+def _is_in(real: Path, places: Iterable[Path]) -> bool:
+    return any(real.is_relative_to(os.path.realpath(place)) for place in places)
+
+
+def _named_in(project: Path) -> Path | None:
+    """Return the directory that a `.git` file names; None if that is none."""
+    text = text_of(project / ".git")
+    if not text.startswith("gitdir: "):
+        return None
+    named = Path(os.path.normpath(project / text.removeprefix("gitdir: ").rstrip("\n")))
+    return named if (named / "HEAD").is_file() else None
 
 
 def worktree_of(project: Path) -> Worktree | None:
@@ -37,13 +106,10 @@ def worktree_of(project: Path) -> Worktree | None:
 
     An agent can write any path into `.git`; it cannot write to directories elsewhere.
     """
-    text = text_of(project / ".git")
-    if not text.startswith("gitdir: "):
+    named = _named_in(project)
+    if named is None:
         return None
-    named = text.removeprefix("gitdir: ").rstrip("\n")
-    git = Path(os.path.realpath(project / named))
-    if not git.is_dir() or not (git / "HEAD").is_file():
-        return None
+    git = Path(os.path.realpath(named))
     back = text_of(git / "gitdir").rstrip("\n")
     here = os.path.realpath(project / ".git")
     if back and os.path.realpath(git / back) == here:
@@ -53,10 +119,14 @@ def worktree_of(project: Path) -> Worktree | None:
             return Worktree(git, common)
         return None
     # A submodule: its own configuration names the directory that it is checked out to.
+    return Worktree(git, git) if _names_as_worktree(git, project) else None
+
+
+def _names_as_worktree(git: Path, project: Path) -> bool:
     found = re.search(r"^\s*worktree\s*=\s*(.+?)\s*$", _config_of(git), re.MULTILINE)
-    if found and os.path.realpath(git / found[1].strip('"')) == os.path.realpath(project):
-        return Worktree(git, git)
-    return None
+    if found is None:
+        return False
+    return os.path.realpath(git / found[1].strip('"')) == os.path.realpath(project)
 
 
 def worktree_paths(worktree: Worktree | None) -> tuple[Path, ...]:

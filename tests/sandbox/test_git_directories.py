@@ -118,3 +118,96 @@ def test_a_dot_git_that_cannot_be_followed_is_reported(box: Box) -> None:
 
     assert "symbolic link" in planned.notes[0]
     assert started(planned).code == 0
+
+
+# --- a link, or a file, that leads to a Git directory elsewhere
+
+
+@pytest.fixture
+def elsewhere(repository: Path, tmp_path: Path) -> Path:
+    """A Git directory that names no project."""
+    return (repository / ".git").rename(tmp_path / "elsewhere.git")
+
+
+def test_a_link_to_a_git_directory_in_the_project_is_followed(
+    elsewhere: Path, project: Path
+) -> None:
+    inside = elsewhere.rename(project / "gitdir")
+    (project / ".git").symlink_to("gitdir")
+
+    assert git_of(project) == (None, (inside,), ())
+
+
+def test_a_link_out_of_the_project_is_not_followed_and_the_advice_says_what_to_allow(
+    elsewhere: Path, project: Path
+) -> None:
+    (project / ".git").symlink_to("../elsewhere.git")
+
+    worktree, directories, [note] = git_of(project)
+
+    assert (worktree, directories) == (None, ())
+    assert f"a symbolic link to {elsewhere}" in note
+    assert note.endswith(f"--allow-rw {elsewhere}")
+
+
+def test_a_link_to_a_git_directory_that_names_the_project_is_followed(
+    elsewhere: Path, project: Path
+) -> None:
+    git("--git-dir", elsewhere, "config", "core.worktree", project, at=project)
+    (project / ".git").symlink_to(elsewhere)
+
+    worktree, directories, notes = git_of(project)
+
+    assert worktree is not None
+    assert (worktree.git, directories, notes) == (elsewhere, (elsewhere,), ())
+
+
+@pytest.mark.parametrize("link", [True, False], ids=["a link", "a file"])
+def test_a_git_directory_that_the_user_shows_is_protected_as_the_projects_own(
+    elsewhere: Path, project: Path, *, link: bool
+) -> None:
+    if link:
+        (project / ".git").symlink_to(elsewhere)
+    else:
+        (project / ".git").write_text(f"gitdir: {elsewhere}\n")
+
+    assert git_of(project, [elsewhere.parent]) == (None, (elsewhere,), ())
+
+
+def test_the_advice_for_a_worktree_names_the_directory_that_holds_it_all(
+    repository: Path, tmp_path: Path
+) -> None:
+    git("worktree", "add", "-q", tmp_path / "tree", at=repository)
+    moved = (tmp_path / "tree").rename(tmp_path / "moved")
+
+    *_, [note] = git_of(moved)
+
+    assert note.endswith(f"--allow-rw {repository / '.git'}")
+    common = repository / ".git"
+    assert git_of(moved, [common])[1] == (common / "worktrees/tree", common)
+
+
+def test_a_link_that_leads_nowhere_is_called_that(project: Path) -> None:
+    (project / ".git").symlink_to("/nonexistent")
+
+    assert "leads nowhere" in git_of(project)[2][0]
+
+
+def test_a_project_in_a_repository_is_told_how_to_show_it_all(repository: Path) -> None:
+    (repository / "part").mkdir()
+
+    assert git_of(repository / "part")[2][0].endswith(f"--dir {repository}")
+
+
+def test_git_works_through_a_link_and_its_hooks_and_settings_are_read_only(
+    box: Box, elsewhere: Path
+) -> None:
+    (box.project / ".git").symlink_to(elsewhere)
+    script = (
+        "git -c user.name=a -c user.email=a@example.com commit -q --allow-empty -m two; "
+        "git log --format=%s; touch .git/hooks/x || echo hooks; git config a.b c || echo settings"
+    )
+
+    done = box.run("sh", "-c", script, allow_rw=(elsewhere,))
+
+    assert done.out.split() == ["two", "one", "hooks", "settings"], done.err

@@ -365,10 +365,18 @@ class _Planner:
 
     def _add_read_only(self) -> None:
         named = {self._info(path).real for path in self._spec.allow_rw}
-        # --allow-rw for the project itself, or for more, does not lift its read-only files.
-        lifted = {path for path in named if not self._project.is_relative_to(path)}
+        # --allow-rw for the project itself, or for more, does not lift its read-only files; one for
+        # its Git directory elsewhere does not either.
+        whole = {self._project, *self._git_directories_elsewhere()}
+        lifted = {path for path in named if not any(place.is_relative_to(path) for place in whole)}
         for path in self._read_only():
             self._make_read_only(path, lifted)
+
+    def _git_directories_elsewhere(self) -> Iterator[Path]:
+        for git in self._facts.git_directories:
+            real = self._info(git).real
+            if not real.is_relative_to(self._project):
+                yield real
 
     def _read_only(self) -> Iterator[Path]:
         project = self._spec.project

@@ -27,7 +27,9 @@ class Phase(StrEnum):
 class DecisionMade:
     """One decision of the policy, recorded before it takes effect."""
 
-    id: int  # unique and ascending within one audit file: nanoseconds since 1970 at the decision
+    # Unique and ascending in the order of recording within one audit file. It begins as the time in
+    # nanoseconds since 1970, and is a later number where the clock was set back.
+    id: int
     connection: int  # the same for all decisions on one client connection
     client: str  # "127.0.0.1:55555"
     listener: str  # the name of the listener that accepted it
@@ -41,6 +43,16 @@ class DecisionMade:
     rule: str | None  # the pattern of the rule that decided, if one did
     rule_source: str | None  # "allowlist.yaml:12"
     credential: str | None = None  # the name of the credential that was injected or pinned
+    run: str | None = None  # the name of the `claude-proxy run` that the client belongs to
+    attempt: int | None = None  # the id of the allowed decision whose attempt this denial ends
+    at: int = 0  # nanoseconds since 1970; 0: the id is the time
+    count: int = 1  # how many equal denials this one stands for
+    last: int = 0  # when the last of them was made, like `at`; 0: there is one only
+
+    @property
+    def time_ns(self) -> int:
+        """When it was made, in nanoseconds since 1970."""
+        return self.at or self.id
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +81,12 @@ class OutcomeSeen:
     upstream: str | None  # "203.0.113.5:443", the address that was dialled
     error: str | None  # a short stable word ("connect-refused", "client-closed"), else None
     usage: Usage | None = None
+    decided_at: int = 0  # the time of the decision, where its id is not the time
+
+    @property
+    def time_ns(self) -> int:
+        """When it was seen, in nanoseconds since 1970."""
+        return (self.decided_at or self.decision) + round(self.duration_ms * 1e6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +96,13 @@ class Notice:
     id: int  # like that of a decision; 0: the time at which it is recorded
     kind: str  # "start", "stop", "policy-applied", "policy-rejected", "limit"
     text: str
+    run: str | None = None  # the name of the run that it is about
+    at: int = 0  # like that of a decision
+
+    @property
+    def time_ns(self) -> int:
+        """When it was made, in nanoseconds since 1970."""
+        return self.at or self.id
 
 
 Event = DecisionMade | OutcomeSeen | Notice

@@ -11,6 +11,7 @@ EVENTS = (DecisionMade, OutcomeSeen, Notice, Usage)
 FIELDS = {
     *("id", "connection", "client", "listener", "phase", "scheme", "target", "method", "path"),
     *("allowed", "reason", "rule", "rule_source", "credential"),
+    *("run", "attempt", "at", "count", "last", "decided_at"),
     *("decision", "status", "bytes_up", "bytes_down", "duration_ms", "first_byte_ms"),
     *("upstream", "error", "usage"),
     *("kind", "text"),

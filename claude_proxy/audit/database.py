@@ -14,70 +14,10 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
+from claude_proxy.audit.schema import APPLICATION_ID, MIGRATIONS
 from claude_proxy.errors import ConfigError
 
 FILE_NAME: Final = "audit.sqlite3"
-
-# "clpx" tells these files from any other SQLite database.
-APPLICATION_ID: Final = 0x636C7078
-
-# Entry N brings a file from version N to version N + 1. Entries are added, never edited.
-# Rows are stored in the order of their ids, so a table grows at its end and is trimmed at its
-# start; another index would double the cost of every decision to speed up a rare query.
-MIGRATIONS: Final = (
-    """
-    CREATE TABLE decision(
-        id INTEGER PRIMARY KEY,
-        connection INTEGER NOT NULL,
-        client TEXT NOT NULL,
-        listener TEXT NOT NULL,
-        phase TEXT NOT NULL,
-        scheme TEXT NOT NULL,
-        target TEXT NOT NULL,
-        method TEXT NOT NULL,
-        path TEXT NOT NULL,
-        allowed INTEGER NOT NULL,
-        reason TEXT NOT NULL,
-        rule TEXT,
-        rule_source TEXT
-    ) STRICT;
-    CREATE TABLE outcome(
-        decision INTEGER PRIMARY KEY,
-        status INTEGER,
-        bytes_up INTEGER NOT NULL,
-        bytes_down INTEGER NOT NULL,
-        duration_ms REAL NOT NULL,
-        first_byte_ms REAL,
-        upstream TEXT,
-        error TEXT
-    ) STRICT;
-    CREATE TABLE notice(
-        id INTEGER PRIMARY KEY,
-        kind TEXT NOT NULL,
-        text TEXT NOT NULL
-    ) STRICT;
-    CREATE TABLE checkpoint(at INTEGER NOT NULL) STRICT;
-    INSERT INTO checkpoint VALUES(0);
-    """,
-    # The index contains only requests with a credential, so other decisions cost nothing more, and
-    # a flood of denials does not slow down ceilings. Usage has its own table, as few attempts have
-    # any: adding it up reads nothing else.
-    """
-    ALTER TABLE decision ADD COLUMN credential TEXT;
-    CREATE INDEX request_by_credential ON decision(credential, id)
-        WHERE credential IS NOT NULL AND allowed AND phase = 'request';
-    CREATE TABLE usage(
-        decision INTEGER PRIMARY KEY,
-        client TEXT,
-        credential TEXT,
-        model TEXT NOT NULL,
-        tokens_in INTEGER NOT NULL,
-        tokens_out INTEGER NOT NULL,
-        cache_written INTEGER NOT NULL,
-        cache_read INTEGER NOT NULL
-    ) STRICT;
-    """,
-)
 
 # A commit writes whole pages, checksummed, into the write-ahead log, and a decision is some
 # 200 bytes: pages of 1 KiB take a quarter off the time of one and two thirds off the log.

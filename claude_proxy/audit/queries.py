@@ -5,29 +5,41 @@ reader that keeps a snapshot (a pager, for example) makes the write-ahead log gr
 """
 
 import sqlite3
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from claude_proxy.audit.database import APPLICATION_ID, MIGRATIONS, connect
+from claude_proxy.audit.database import connect
+from claude_proxy.audit.schema import APPLICATION_ID, MIGRATIONS, VIEWS_OF_OLDER
+from claude_proxy.audit.state import (
+    IS_DENIED,
+    IS_FAILED,
+    IS_FAILED_STEP,
+    IS_SHOWN,
+    State,
+    is_shown_failure,
+    state_of,
+)
 from claude_proxy.audit.usage import UsageGrouping, UsageSum, sums_by
 from claude_proxy.errors import ClaudeProxyError
-from claude_proxy.events import PASSTHROUGH_SCHEME, DecisionMade, Notice, OutcomeSeen, Phase, Usage
+from claude_proxy.events import DecisionMade, Notice, OutcomeSeen, Phase, Usage
 from claude_proxy.wire.authority import normalise_host
 
 _BUSY_S: Final = 5.0
 _PAGE_ROWS: Final = 1000
-_LOOK_BACK_NS: Final = 5_000_000_000
 _OUTCOME_AWAITED_NS: Final = 1_000_000_000
+_FAILURE_AWAITED_NS: Final = 90_000_000_000  # longer than any time limit of a dial
 
-_RUN: Final = ", run "
-
-# `sinks.is_shown` in SQL: what is shown without --steps.
-_SHOWN: Final = (
-    "(NOT d.allowed OR d.phase = 'request'"
-    f" OR (d.phase = '{Phase.CONNECT.value}' AND d.scheme = '{PASSTHROUGH_SCHEME}'))"
+_ATTEMPTS: Final = (
+    " FROM decision d LEFT JOIN outcome o ON o.decision = coalesce(d.attempt, d.id)"
+    " LEFT JOIN usage u ON u.decision = d.id"
+)
+_COLUMNS: Final = (
+    "SELECT d.*, o.*, u.model, u.tokens_in, u.tokens_out, u.cache_written, u.cache_read"
 )
 
 
@@ -40,8 +52,23 @@ class LoggedAttempt:
 
     @property
     def id(self) -> int:
-        """The id of the decision, which is also its time."""
+        """The id of the decision; entries are in the order of their ids."""
         return self.decision.id
+
+    @property
+    def time_ns(self) -> int:
+        """When the decision was made."""
+        return self.decision.time_ns
+
+    @property
+    def state(self) -> State:
+        """What became of the attempt, as far as it is known."""
+        return state_of(self.decision, self.outcome)
+
+    @property
+    def is_failed_step(self) -> bool:
+        """Whether it is a step that is shown only because it failed."""
+        return self.outcome is not None and is_shown_failure(self.decision, self.outcome)
 
 
 type LogEntry = LoggedAttempt | Notice
@@ -96,27 +123,43 @@ class ListenerFilter:
 
 @dataclass(frozen=True, slots=True)
 class RunFilter:
-    """One `claude-proxy run`; the client's column ends in ", run NAME: COMMAND"."""
+    """One `claude-proxy run`, by its name."""
 
     name: str
 
-    def condition(self, client: str = "d.client") -> tuple[str, list[str]]:
-        """Return the filter in SQL, over the column `client`."""
-        # Only the first place: nothing before it contains a comma, a command may contain anything.
-        wanted = f"{_RUN}{self.name}: "
-        return f"substr({client}, instr({client}, ?), length(?)) = ?", [_RUN, wanted, wanted]
+    def condition(self, table: str = "d") -> tuple[str, list[str]]:
+        """Return the filter in SQL, over the columns of `table`."""
+        return f"{table}.run = ?", [self.name]
+
+
+class Show(StrEnum):
+    """Which attempts to select by what became of them."""
+
+    EVERYTHING = "everything"
+    DENIED = "denied"
+    FAILED = "failed"
+    ALLOWED = "allowed"  # and failed: it was not denied
+
+
+_STATES: Final = {
+    Show.EVERYTHING: "1",
+    Show.DENIED: IS_DENIED,
+    Show.FAILED: IS_FAILED,
+    Show.ALLOWED: f"NOT {IS_DENIED}",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
     """Which entries to select."""
 
-    allowed: bool | None = None  # None: both
+    show: Show = Show.EVERYTHING
     host: HostFilter | None = None
     listener: ListenerFilter | None = None
     run: RunFilter | None = None
     since_ns: int = 0
     steps: bool = False  # also allowed decisions on the way to a request
+    notices: bool | None = None  # None: where nothing else is selected; True: nothing but notices
 
     @property
     def filters(self) -> "list[HostFilter | ListenerFilter | RunFilter]":
@@ -124,9 +167,37 @@ class Selection:
         return [one for one in (self.host, self.listener, self.run) if one is not None]
 
     @property
-    def notices(self) -> bool:
+    def has_attempts(self) -> bool:
+        """Whether attempts are selected."""
+        return self.notices is not True
+
+    @property
+    def has_notices(self) -> bool:
         """Whether the proxy's own notices are selected."""
-        return self.allowed is None and not self.filters
+        if self.notices is not None:
+            return self.notices
+        return self.show is Show.EVERYTHING and not self.filters
+
+    def condition_on_attempts(self) -> tuple[str, list[object]]:
+        """Return the selection in SQL, over the decision `d` and its outcome `o`."""
+        # No id is below its time, so the first condition only makes the search shorter.
+        conditions = ["d.id >= ?", "coalesce(d.at, d.id) >= ?", _STATES[self.show]]
+        values: list[object] = [self.since_ns, self.since_ns]
+        if not self.steps:
+            conditions.append(IS_SHOWN)
+        for each in self.filters:
+            condition, more = each.condition()
+            conditions.append(condition)
+            values += more
+        return " AND ".join(conditions), values
+
+    def condition_on_notices(self) -> tuple[str, list[object]]:
+        """Return the selection in SQL, over the notice `n`."""
+        condition, values = "coalesce(n.at, n.id) >= ?", list[object]([self.since_ns])
+        if self.run is not None:
+            more, names = self.run.condition("n")
+            return f"{condition} AND {more}", [*values, *names]
+        return condition, values
 
 
 class NoAuditLogError(ClaudeProxyError):
@@ -170,60 +241,81 @@ class AuditReader:
 
     def newest(self, selection: Selection, limit: int) -> list[LogEntry]:
         """Return the newest `limit` entries, newest last."""
-        return self._entries(selection, selection.since_ns, limit, newest=True)
+        entries: list[LogEntry] = []
+        if selection.has_attempts:
+            entries += self._attempts(selection, "1", (), "DESC", limit)
+        if selection.has_notices:
+            entries += self._notices(selection, "1", (), "DESC", limit)
+        entries.sort(key=lambda entry: entry.id)
+        return entries[-limit:]
 
-    def after(self, selection: Selection, number: int, limit: int) -> list[LogEntry]:
-        """Return the first `limit` entries with an id above `number`, oldest first."""
-        return self._entries(selection, max(selection.since_ns, number + 1), limit, newest=False)
+    def count(self, selection: Selection) -> int:
+        """Return how many entries are selected."""
+        total = 0
+        if selection.has_attempts:
+            condition, values = selection.condition_on_attempts()
+            total += self._rows(f"SELECT count(*){_ATTEMPTS} WHERE {condition}", *values)[0][0]
+        if selection.has_notices:
+            condition, values = selection.condition_on_notices()
+            total += self._rows(f"SELECT count(*) FROM notice n WHERE {condition}", *values)[0][0]  # noqa: S608
+        return total
+
+    def attempts_after(self, selection: Selection, number: int, limit: int) -> list[LoggedAttempt]:
+        """Return the first `limit` attempts with an id above `number`, oldest first."""
+        return self._attempts(selection, "d.id > ?", (number,), "ASC", limit)
+
+    def failed_steps_between(
+        self, selection: Selection, above: int, to: int
+    ) -> list[LoggedAttempt]:
+        """Return the tunnels that were allowed and failed, with an id above one and up to another.
+
+        They are selected only once their outcome is known.
+        """
+        more = f"d.id > ? AND d.id <= ? AND {IS_FAILED_STEP}"
+        return self._attempts(selection, more, (above, to), "ASC", _PAGE_ROWS)
+
+    def notices_after(self, selection: Selection, number: int, limit: int) -> list[Notice]:
+        """Return the first `limit` notices with an id above `number`, oldest first."""
+        return self._notices(selection, "n.id > ?", (number,), "ASC", limit)
+
+    def last_ids(self) -> tuple[int, int]:
+        """Return the ids of the last decision and of the last notice."""
+        decisions = self._rows("SELECT coalesce(max(id), -1) FROM decision")[0][0]
+        return decisions, self._rows("SELECT coalesce(max(id), -1) FROM notice")[0][0]
 
     def usage(
         self, per: UsageGrouping, *, since_ns: int = 0, run: RunFilter | None = None
     ) -> list[UsageSum]:
         """Return the token usage by day, run or model, the most recently used last."""
-        conditions, values = ["u.decision >= ?"], list[object]([since_ns])
+        conditions = ["u.decision >= ?", "coalesce(u.at, u.decision) >= ?"]
+        values: list[object] = [since_ns, since_ns]
         if run is not None:
-            condition, more = run.condition("u.client")
+            condition, more = run.condition("u")
             conditions.append(condition)
             values += more
         statement = sums_by(per, " AND ".join(conditions))
         return [UsageSum(*row) for row in self._rows(statement, *values)]
 
-    def _entries(
-        self, selection: Selection, start: int, limit: int, *, newest: bool
-    ) -> list[LogEntry]:
-        order = "DESC" if newest else "ASC"
-        entries: list[LogEntry] = list(self._attempts(selection, start, limit, order))
-        if selection.notices:
-            entries += self._notices(start, limit, order)
-            entries.sort(key=lambda entry: entry.id, reverse=newest)
-        entries = entries[:limit]
-        return entries[::-1] if newest else entries
+    # Only constants of this package are joined into statements; the user's values are bound.
 
     def _attempts(
-        self, selection: Selection, start: int, limit: int, order: str
-    ) -> Iterator[LoggedAttempt]:
-        conditions, values = ["d.id >= ?"], list[object]([start])
-        if not selection.steps:
-            conditions.append(_SHOWN)
-        if selection.allowed is not None:
-            conditions.append("d.allowed = ?")
-            values.append(selection.allowed)
-        for each in selection.filters:
-            condition, more = each.condition()
-            conditions.append(condition)
-            values += more
-        # Only constants of this module are joined; the user's values are bound.
+        self, selection: Selection, more: str, bound: tuple[int, ...], order: str, limit: int
+    ) -> list[LoggedAttempt]:
+        condition, values = selection.condition_on_attempts()
         statement = (
-            "SELECT d.*, o.*, u.model, u.tokens_in, u.tokens_out, u.cache_written, u.cache_read"  # noqa: S608
-            " FROM decision d LEFT JOIN outcome o ON o.decision = d.id"
-            " LEFT JOIN usage u ON u.decision = d.id"
-            f" WHERE {' AND '.join(conditions)} ORDER BY d.id {order} LIMIT ?"
+            f"{_COLUMNS}{_ATTEMPTS} WHERE {condition} AND {more} ORDER BY d.id {order} LIMIT ?"
         )
-        return map(_attempt_of, self._rows(statement, *values, limit))
+        return [_attempt_of(row) for row in self._rows(statement, *values, *bound, limit)]
 
-    def _notices(self, start: int, limit: int, order: str) -> Iterator[Notice]:
-        statement = f"SELECT * FROM notice WHERE id >= ? ORDER BY id {order} LIMIT ?"  # noqa: S608
-        return (Notice(*row) for row in self._rows(statement, start, limit))
+    def _notices(
+        self, selection: Selection, more: str, bound: tuple[int, ...], order: str, limit: int
+    ) -> list[Notice]:
+        condition, values = selection.condition_on_notices()
+        statement = (
+            f"SELECT n.* FROM notice n WHERE {condition} AND {more}"  # noqa: S608
+            f" ORDER BY n.id {order} LIMIT ?"
+        )
+        return [_notice_of(row) for row in self._rows(statement, *values, *bound, limit)]
 
     def _rows(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         try:
@@ -241,11 +333,14 @@ class AuditReader:
                 fix="name the state directory of the proxy with --statedir",
             )
         (version,) = self._rows("PRAGMA user_version")[0]
-        if version != len(MIGRATIONS):
+        if version in VIEWS_OF_OLDER:
+            for statement in VIEWS_OF_OLDER[version].split(";"):
+                self._rows(statement)
+        elif version != len(MIGRATIONS):
             raise ClaudeProxyError(
                 f"the audit log has schema {version}, this claude-proxy reads {len(MIGRATIONS)}",
                 where=str(self._path),
-                fix="use the version that writes it; a newer one migrates it when it starts",
+                fix="use the version that writes it",
             )
 
     def _unreadable(self, error: sqlite3.Error) -> ClaudeProxyError:
@@ -257,9 +352,10 @@ class AuditReader:
 
 
 def _attempt_of(row: tuple[Any, ...]) -> LoggedAttempt:
-    made, ended, used = row[:14], row[14:22], row[22:]
-    number, connection, client, listener, phase, *rest = made
+    made, ended, used = row[:19], row[19:27], row[27:]
+    number, connection, client, listener, phase, *rest = made[:14]
     scheme, target, method, path, allowed, reason, rule, rule_source, credential = rest
+    run, attempt, at, count, last = made[14:]
     decision = DecisionMade(
         number,
         connection,
@@ -275,10 +371,20 @@ def _attempt_of(row: tuple[Any, ...]) -> LoggedAttempt:
         rule,
         rule_source,
         credential,
+        run=run,
+        attempt=attempt,
+        at=at or 0,
+        count=count or 1,
+        last=last or 0,
     )
     usage = None if used[0] is None else Usage(*used)
     outcome = None if ended[0] is None else replace(OutcomeSeen(*ended), usage=usage)
     return LoggedAttempt(decision, outcome)
+
+
+def _notice_of(row: tuple[Any, ...]) -> Notice:
+    number, kind, text, run, at = row
+    return Notice(number, kind, text, run=run, at=at or 0)
 
 
 def _spelled(host: str) -> str:
@@ -290,39 +396,88 @@ def _spelled(host: str) -> str:
 
 
 class Follower:
-    """Returns the entries after those already shown, each once."""
+    """Returns the entries after those already shown, each once, in the order of recording."""
 
     def __init__(self, path: Path, selection: Selection, shown: list[LogEntry]) -> None:
         self._path = path
         self._selection = selection
-        self._floor = shown[-1].id if shown else selection.since_ns - 1
-        self._seen: set[int] = set()
-        self._asked_ns: int | None = None
+        attempts = [entry.id for entry in shown if isinstance(entry, LoggedAttempt)]
+        notices = [entry.id for entry in shown if isinstance(entry, Notice)]
+        self._decision = max(attempts, default=-1)
+        self._notice = max(notices, default=-1)
+        self._awaited: dict[int, int] = {}  # attempts without an outcome: when they were first seen
+        # Where the last calls began: a step is shown once it has failed, which may take a while.
+        self._trail: deque[tuple[int, int]] = deque()
+        self._late: set[int] = set()
 
     def news(self, now_ns: int) -> list[LogEntry]:
-        """Return the new entries, oldest first; none while there is no file."""
+        """Return the new entries, oldest first; none while there is no file.
+
+        `now_ns` is a monotonic time in nanoseconds.
+        """
         try:
             with AuditReader(self._path) as reader:
-                return list(self._unseen(reader, now_ns))
+                self._begin_again_in_a_new_file(reader)
+                news: list[LogEntry] = [
+                    *self._new_attempts(reader, now_ns),
+                    *self._new_notices(reader),
+                ]
         except NoAuditLogError:
             return []
+        return sorted(news, key=lambda entry: entry.id)
 
-    def _unseen(self, reader: AuditReader, now_ns: int) -> Iterator[LogEntry]:
-        asked_ns, self._asked_ns = self._asked_ns or now_ns, now_ns
-        # Two proxies on one file do not write in the order of their ids: look back a little.
-        start = max(self._floor, asked_ns - _LOOK_BACK_NS)
-        self._seen = {number for number in self._seen if number > start}
-        page: list[LogEntry] = reader.after(self._selection, start, _PAGE_ROWS)
+    def _begin_again_in_a_new_file(self, reader: AuditReader) -> None:
+        decision, notice = reader.last_ids()
+        if decision < self._decision:
+            self._decision = -1
+            self._awaited.clear()
+        if notice < self._notice:
+            self._notice = -1
+
+    def _new_attempts(self, reader: AuditReader, now_ns: int) -> Iterator[LoggedAttempt]:
+        if not self._selection.has_attempts:
+            return
+        yield from self._late_failures(reader, now_ns)
+        start = min(self._awaited, default=self._decision + 1) - 1
+        page = reader.attempts_after(self._selection, start, _PAGE_ROWS)
         while page:
             for entry in page:
-                if entry.id not in self._seen and not _is_about_to_end(entry, now_ns):
-                    self._seen.add(entry.id)
+                if entry.is_failed_step:
+                    self._late.add(entry.id)
+                is_new = entry.id > self._decision
+                if (is_new or entry.id in self._awaited) and not self._waits_for(entry, now_ns):
+                    self._awaited.pop(entry.id, None)
                     yield entry
-            page = reader.after(self._selection, page[-1].id, _PAGE_ROWS)
+            self._decision = max(self._decision, page[-1].id)
+            page = reader.attempts_after(self._selection, page[-1].id, _PAGE_ROWS)
+        self._awaited = {
+            number: seen
+            for number, seen in self._awaited.items()
+            if now_ns - seen < _OUTCOME_AWAITED_NS
+        }
 
+    def _late_failures(self, reader: AuditReader, now_ns: int) -> Iterator[LoggedAttempt]:
+        """Yield steps before the last call that were not shown, as they had not failed yet."""
+        self._trail.append((now_ns, self._decision))
+        while now_ns - self._trail[0][0] > _FAILURE_AWAITED_NS:
+            self._trail.popleft()
+        start = self._trail[0][1]
+        self._late = {number for number in self._late if number > start}
+        for entry in reader.failed_steps_between(self._selection, start, self._decision):
+            if entry.id not in self._late and entry.id not in self._awaited:
+                self._late.add(entry.id)
+                yield entry
 
-def _is_about_to_end(entry: LogEntry, now_ns: int) -> bool:
-    """Return whether to wait for the outcome, which most attempts have within a moment."""
-    if isinstance(entry, Notice) or entry.outcome is not None or not entry.decision.allowed:
-        return False
-    return now_ns - entry.id < _OUTCOME_AWAITED_NS
+    def _new_notices(self, reader: AuditReader) -> Iterator[Notice]:
+        if not self._selection.has_notices:
+            return
+        while page := reader.notices_after(self._selection, self._notice, _PAGE_ROWS):
+            yield from page
+            self._notice = page[-1].id
+
+    def _waits_for(self, entry: LoggedAttempt, now_ns: int) -> bool:
+        """Return whether to wait for the outcome, which most attempts have within a moment."""
+        if entry.outcome is not None or not entry.decision.allowed:
+            return False
+        seen = self._awaited.setdefault(entry.id, now_ns)
+        return now_ns - seen < _OUTCOME_AWAITED_NS

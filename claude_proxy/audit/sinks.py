@@ -19,6 +19,14 @@ from pathlib import Path
 from typing import Protocol, override
 
 from claude_proxy.audit.escape import escape_field, escape_text, storable
+from claude_proxy.audit.state import (
+    State,
+    is_passed_through,
+    is_shown,
+    is_shown_failure,
+    reason_of,
+    state_of,
+)
 from claude_proxy.config.settings import LogFormat, Verbosity
 from claude_proxy.errors import ConfigError
 from claude_proxy.events import (
@@ -39,10 +47,14 @@ QUEUE_BOUND = 20_000
 _GATHER_S = 0.02
 _CLOSE_S = 5.0  # for a slow reader; one that does not read loses the rest
 _SLICE = 64
+_TICK_S = 0.25  # how often lines that are held back are looked at
 # Only the audit log reports these; the proxy itself prints all other notices at the terminal.
-_OWN_NOTICES = frozenset({"audit-recovered", "lines-lost"})
+_OWN_NOTICES = frozenset({"audit-recovered", "lines-lost", "rows-dropped"})
 _REQUESTS = frozenset({Phase.CONNECT, Phase.REQUEST})
+_TUNNELS = frozenset({"", "CONNECT", "SOCKS"})
 _NAMED_EXCHANGES = 4096
+# An answer that takes longer is worth a line of its own; a failure then gets one more.
+_HELD_BACK_S = 1.0
 _BOUND = 4096
 
 
@@ -126,6 +138,10 @@ class LineSink(ABC):
     def line_of_loss(self, count: int) -> str:
         """Return the line that reports how many were lost."""
 
+    def tick(self) -> bool:
+        """Gather lines that were held back long enough; tell whether some still are."""
+        return False
+
     def flush(self) -> None:
         """Write the gathered lines; a failure loses them, and is reported with the next ones."""
         lines, self._lines = self._lines, []
@@ -142,7 +158,11 @@ class LineSink(ABC):
 
 
 class ConsoleSink(LineSink):
-    """One line for each request, for people to read, as text or as JSON."""
+    """One line for each request, for people to read, as text or as JSON.
+
+    An allowed request is held back for a moment, until its outcome is known: what could not be
+    reached is shown as failed, and what was denied after all as denied.
+    """
 
     def __init__(
         self,
@@ -150,38 +170,86 @@ class ConsoleSink(LineSink):
         *,
         verbosity: Verbosity = Verbosity.NORMAL,
         log_format: LogFormat = LogFormat.TEXT,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(output)
         self._verbosity = verbosity
         self._text = log_format is LogFormat.TEXT
+        self._clock = clock
         self._names: OrderedDict[int, str] = OrderedDict()
+        # Allowed attempts that have not ended, and since when their lines are held back; None: it
+        # is not, because the line was printed or the attempt is a step.
+        self._open: OrderedDict[int, tuple[DecisionMade, float | None]] = OrderedDict()
 
     @override
     def __call__(self, event: Event) -> None:
-        if not self._shows(event):
-            return
-        self._lines.append(self._line_of(event) if self._text else json_line(event))
+        if isinstance(event, Notice):
+            if self._shows_notice(event):
+                self._lines.append(self._line_of(event) if self._text else json_line(event))
+        elif self._verbosity is Verbosity.VERBOSE:
+            self._lines.append(self._line_of(event) if self._text else json_line(event))
+        elif self._verbosity is Verbosity.NORMAL and isinstance(event, DecisionMade):
+            self._decided(event)
+        elif self._verbosity is Verbosity.NORMAL and isinstance(event, OutcomeSeen):
+            self._ended(event)
+
+    @override
+    def tick(self) -> bool:
+        now = self._clock()
+        for number, (event, since) in list(self._open.items()):
+            if since is None:
+                continue
+            if now - since < _HELD_BACK_S:
+                return True
+            self._open[number] = event, None
+            self._lines.append(decision_line(event))
+        return False
 
     @override
     def line_of_loss(self, count: int) -> str:
         text = f"{count} lines not printed"
         return text if self._text else json_line(Notice(time.time_ns(), "lines-lost", text))
 
-    def _shows(self, event: Event) -> bool:
-        if isinstance(event, Notice):
-            quiet = self._verbosity is Verbosity.QUIET
-            return event.kind in _OWN_NOTICES or not (self._text or quiet)
-        if self._verbosity is not Verbosity.NORMAL:
-            return self._verbosity is Verbosity.VERBOSE
-        return isinstance(event, DecisionMade) and is_shown(event)
+    def release(self) -> None:
+        """Gather every line that is held back; for the end."""
+        for number, (event, since) in list(self._open.items()):
+            if since is not None:
+                self._open[number] = event, None
+                self._lines.append(decision_line(event))
+
+    def _decided(self, event: DecisionMade) -> None:
+        if event.attempt is not None:
+            self._open.pop(event.attempt, None)
+        if not event.allowed or (is_shown(event) and not self._text):
+            self._lines.append(decision_line(event) if self._text else json_line(event))
+        if event.allowed:
+            is_held = self._text and is_shown(event)
+            self._open[event.id] = event, self._clock() if is_held else None
+            if len(self._open) > _NAMED_EXCHANGES:
+                oldest, since = self._open.popitem(last=False)[1]
+                if since is not None:
+                    self._lines.append(decision_line(oldest))
+
+    def _ended(self, outcome: OutcomeSeen) -> None:
+        event, since = self._open.pop(outcome.decision, (None, None))
+        if event is None:
+            return
+        state = state_of(event, outcome)
+        if state is State.ALLOWED:
+            if since is not None:
+                self._lines.append(decision_line(event))
+        elif is_shown(event) or is_shown_failure(event, outcome):
+            self._lines.append(end_line(event, outcome) if self._text else json_line(outcome))
+
+    def _shows_notice(self, event: Notice) -> bool:
+        quiet = self._verbosity is Verbosity.QUIET
+        return event.kind in _OWN_NOTICES or not (self._text or quiet)
 
     def _line_of(self, event: Event) -> str:
         if isinstance(event, Notice):
             return f"Notice: {escape_text(storable(event.text, _BOUND))}"
         if isinstance(event, OutcomeSeen):
             return outcome_line(event, self._names.pop(event.decision, str(event.decision)))
-        if self._verbosity is not Verbosity.VERBOSE:
-            return decision_line(event)
         self._names[event.id] = subject_of(event)
         if len(self._names) > _NAMED_EXCHANGES:
             self._names.popitem(last=False)
@@ -214,21 +282,17 @@ class JsonlSink(LineSink):
         return json_line(Notice(time.time_ns(), "lines-lost", f"{count} lines not written"))
 
 
-def is_shown(event: DecisionMade) -> bool:
-    """Return whether `event` is shown by default; an allowed step towards a request is not."""
-    return not event.allowed or event.phase is Phase.REQUEST or is_passed_through(event)
-
-
-def is_passed_through(event: DecisionMade) -> bool:
-    """Return whether `event` allows a tunnel whose content is never inspected."""
-    return event.allowed and event.phase is Phase.CONNECT and event.scheme == PASSTHROUGH_SCHEME
-
-
 def decision_line(event: DecisionMade) -> str:
     """Return `event` as the console shows it: "Denied: GET https://example.com/ (no-rule)"."""
     if not event.allowed:
         return f"Denied: {subject_of(event)} ({escape_field(event.reason)})"
     return f"Allowed: {subject_of(event)}{' (passthrough)' if is_passed_through(event) else ''}"
+
+
+def end_line(event: DecisionMade, outcome: OutcomeSeen) -> str:
+    """Return an allowed attempt that was denied or failed: "Failed: GET https://… (unresolved)"."""
+    reason = escape_field(reason_of(event, outcome))
+    return f"{state_of(event, outcome).capitalize()}: {subject_of(event)} ({reason})"
 
 
 def _credential_note(event: DecisionMade) -> str:
@@ -247,7 +311,7 @@ def method_and_place(event: DecisionMade) -> tuple[str, str]:
     is_known = event.method and event.target + event.path
     if event.phase in _REQUESTS and not is_known:  # the request could not be read
         return "request", escape_field(event.target or event.client)
-    if event.method in {"", "CONNECT"} or event.scheme in {"", PASSTHROUGH_SCHEME}:
+    if event.method in _TUNNELS or event.scheme in {"", PASSTHROUGH_SCHEME}:
         return escape_field(event.method) or "CONNECT", escape_field(event.target + event.path)
     default_port = ":443" if event.scheme == "https" else ":80"
     # RFC 9110 section 4.2: the URL of "OPTIONS *" has no path.
@@ -302,23 +366,24 @@ def fields_of(event: Event) -> dict[str, object]:
         return _fields_of_decision(event)
     if isinstance(event, OutcomeSeen):
         return {
-            "ts": rfc3339(event.decision + round(event.duration_ms * 1e6)),
+            "ts": rfc3339(event.time_ns),
             "phase": "outcome",
             "decision": event.decision,
             **fields_of_outcome(event),
         }
     return {
-        "ts": rfc3339(event.id),
+        "ts": rfc3339(event.time_ns),
         "phase": "notice",
         "kind": event.kind,
         "text": storable(event.text, _BOUND),
+        "run": event.run,
     }
 
 
 def _fields_of_decision(event: DecisionMade) -> dict[str, object]:
     host, port = host_and_port(event.target)
     return {
-        "ts": rfc3339(event.id),
+        "ts": rfc3339(event.time_ns),
         "phase": event.phase.value,
         "action": "allow" if event.allowed else "deny",
         "reason": event.reason,
@@ -330,10 +395,14 @@ def _fields_of_decision(event: DecisionMade) -> dict[str, object]:
         "method": event.method,
         "path": event.path,
         "client": event.client,
+        "run": event.run,
         "listener": event.listener,
         "scheme": event.scheme,
         "connection": event.connection,
         "id": event.id,
+        "attempt": event.attempt,
+        "count": event.count,
+        "last": rfc3339(event.last) if event.last else None,
     }
 
 
@@ -384,7 +453,8 @@ class Printer:
 
     def __init__(self, sinks: Sequence[Sink], *, bound: int = QUEUE_BOUND) -> None:
         self._sinks = tuple(sinks)
-        self._flushes = tuple(sink.flush for sink in sinks if isinstance(sink, LineSink))
+        self._line_sinks = tuple(sink for sink in sinks if isinstance(sink, LineSink))
+        self._holds_back = False
         self._bound = bound
         self._queue: deque[Event] = deque()
         self._unprinted = 0
@@ -415,11 +485,15 @@ class Printer:
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            self._wake.wait()
+            self._wake.wait(_TICK_S if self._holds_back else None)
             self._stop.wait(_GATHER_S)
             self._wake.clear()
             self._drain()
         self._drain()
+        for sink in self._line_sinks:
+            if isinstance(sink, ConsoleSink):
+                sink.release()
+        self._flush()
 
     def _drain(self) -> None:
         while self._queue:
@@ -427,6 +501,8 @@ class Printer:
             for _ in range(min(_SLICE, len(self._queue))):
                 self._give(self._queue.popleft())
             self._flush()
+        self._holds_back = any([sink.tick() for sink in self._line_sinks])  # noqa: C419 - all tick
+        self._flush()
         unprinted, self._unprinted = self._unprinted, 0
         if unprinted:
             self._give(Notice(time.time_ns(), "lines-lost", f"{unprinted} lines not printed"))
@@ -441,5 +517,5 @@ class Printer:
                 self._unprinted += 1
 
     def _flush(self) -> None:
-        for flush in self._flushes:
-            flush()
+        for sink in self._line_sinks:
+            sink.flush()

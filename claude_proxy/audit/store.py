@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Final
 
 from claude_proxy.audit.checkpoint import ENOUGH_BYTES, Checkpointer
+from claude_proxy.audit.clock import ClockWatch, since_boot_ns
 from claude_proxy.audit.database import BUSY_S, be_patient, open_for_writing, shrink, wal_of
 from claude_proxy.audit.escape import storable
+from claude_proxy.audit.repeats import Repeated, RepeatedDenials
+from claude_proxy.audit.retention import Retention, newest_times
 from claude_proxy.audit.sinks import Printer, Sink
 from claude_proxy.audit.usage import (
-    COUNTED_NS,
     INSERT_USAGE,
     REQUESTS_SINCE,
     TOKENS_SINCE,
@@ -32,12 +34,12 @@ from claude_proxy.events import DecisionMade, Event, Notice, OutcomeSeen, Usage
 
 _METHOD_BOUND: Final = 64
 _TARGET_BOUND: Final = 512
+_PATH_BOUND: Final = 1024
 _TEXT_BOUND: Final = 4096
 
 _OUTCOMES_AT_ONCE: Final = 64
 _OUTCOMES_KEPT: Final = 10_000
-_MOVED_KEPT: Final = 1000
-_TRIES: Final = 1000
+_COUNTS_AT_ONCE: Final = 256
 
 # Deleting the file also deletes all earlier records; another quarter of a second of decisions is
 # the same loss, while a check at each decision would cost a third of its time.
@@ -50,23 +52,23 @@ _FIRST_PAUSE_S: Final = 0.00001
 _LONGEST_PAUSE_S: Final = 0.001
 
 _TRIM_EVERY: Final = 128  # decisions
-_TRIM_ROWS: Final = 192  # more than come in meanwhile, and well below a millisecond
-_DAY_NS: Final = 86_400 * 1_000_000_000
+_CLOSE_S: Final = 5.0
 
-_INSERT_DECISION: Final = "INSERT INTO decision VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+# Other proxies and workers write into the same file, and a clock may be set back: the order of the
+# ids is the order of recording. The time has its own column where it is not the id.
+_INSERT_DECISION: Final = (
+    "INSERT INTO decision SELECT n,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,"
+    "CASE n WHEN ?1 THEN ?17 ELSE coalesce(?17, ?1) END, NULL, NULL FROM"
+    " (SELECT max(?1, coalesce((SELECT max(id) + 1 FROM decision), 0)) AS n)"
+)
 # The gate ends an attempt once; if it did so twice, the last outcome would count.
 _INSERT_OUTCOME: Final = "INSERT OR REPLACE INTO outcome VALUES(?,?,?,?,?,?,?,?)"
-_INSERT_NOTICE: Final = "INSERT INTO notice VALUES(?,?,?)"
-_TRIM: Final = (
-    "DELETE FROM decision WHERE id IN (SELECT id FROM decision WHERE id < ? ORDER BY id LIMIT ?)",
-    "DELETE FROM outcome WHERE decision IN"  # noqa: ISC004 - two lines, one statement
-    " (SELECT decision FROM outcome WHERE decision < ? ORDER BY decision LIMIT ?)",
-    "DELETE FROM notice WHERE id IN (SELECT id FROM notice WHERE id < ? ORDER BY id LIMIT ?)",
+_INSERT_NOTICE: Final = (
+    "INSERT INTO notice SELECT n,?2,?3,?4,CASE n WHEN ?1 THEN ?5 ELSE coalesce(?5, ?1) END FROM"
+    " (SELECT max(?1, coalesce((SELECT max(id) + 1 FROM notice), 0),"
+    " coalesce((SELECT max(id) + 1 FROM decision), 0)) AS n)"
 )
-_TRIM_USAGE: Final = (
-    "DELETE FROM usage WHERE decision IN"
-    " (SELECT decision FROM usage WHERE decision < ? ORDER BY decision LIMIT ?)"
-)
+_RAISE_COUNT: Final = "UPDATE decision SET count = ?, last = ? WHERE id = ?"
 
 # A later try on the same connection may succeed; after any other error the file is reopened.
 _PASSING: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
@@ -92,18 +94,23 @@ class AuditStore:
         audit_failure: AuditFailure = AuditFailure.DENY,
     ) -> None:
         self._path = path
-        self._retention_ns = retention_days * _DAY_NS
-        self._max_bytes = max_bytes
         self._unrecorded_are_denied = audit_failure is AuditFailure.DENY
         self._outcomes: deque[OutcomeSeen] = deque()
         self._outcomes_lost = 0
-        self._moved: dict[int, int] = {}
+        self._repeats = RepeatedDenials()
         self._untrimmed = 0
         self._failure: AuditError | None = None
         self._broken = False
         connection = open_for_writing(path)
         shrink(connection, path)
         self._adopt(connection)
+        self._retention = Retention(
+            path,
+            self._execute,
+            days=retention_days,
+            max_bytes=max_bytes,
+            clock=ClockWatch(newest_times(self._execute)),
+        )
         self._checkpointer = Checkpointer(path)
         self._printer = Printer(sinks) if sinks else None
 
@@ -112,14 +119,17 @@ class AuditStore:
         """The error that keeps decisions from being recorded now, if there is one."""
         return self._failure
 
-    def record(self, event: Event) -> None:
-        """Write `event`; raise AuditError if a decision or a notice cannot be written now."""
+    def record(self, event: Event) -> int:
+        """Write `event` and return the id of its row, by which outcomes name their decision.
+
+        Raises AuditError if a decision or a notice cannot be written now.
+        """
         if isinstance(event, DecisionMade):
-            self._record_decision(_bounded(event))
-        elif isinstance(event, OutcomeSeen):
+            return self._record_decision(_bounded(event))
+        if isinstance(event, OutcomeSeen):
             self._gather(event)
-        else:
-            self._record_notice(event)
+            return event.decision
+        return self._record_notice(event)
 
     def flush(self) -> None:
         """Do what can wait: outcomes, retention, a check of the file. Takes about a millisecond.
@@ -129,6 +139,7 @@ class AuditStore:
         try:
             self._check()
             self._write_outcomes()
+            self._write_counts(_COUNTS_AT_ONCE)
             self._trim()
             self._report_recovery()
         except (sqlite3.Error, OSError, AuditError) as error:
@@ -137,7 +148,9 @@ class AuditStore:
     def close(self) -> None:
         """Write what is gathered, checkpoint, and end the threads; later records are refused."""
         self.flush()
+        self._write_last_counts()
         self._checkpointer.close()
+        self._retention.close(_CLOSE_S)
         with suppress(sqlite3.Error):
             # Do not wait for a reader: the next start will do it.
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -186,63 +199,59 @@ class AuditStore:
 
     # Decisions and notices: now or never.
 
-    def _record_decision(self, event: DecisionMade) -> None:
+    def _record_decision(self, event: DecisionMade) -> int:
         try:
             self._check_now_and_then()
-            try:
-                number = self._insert(_INSERT_DECISION, event.id, _values_of(event))
-            except UnicodeEncodeError:
-                event = _storable(event)
-                number = self._insert(_INSERT_DECISION, event.id, _values_of(event))
+            if not event.allowed and self._failure is None:
+                repeated = self._repeats.counted(event, time.monotonic())
+                if repeated is not None:
+                    return self._count(event, repeated)
+            number = self._insert_decision(event)
         except (sqlite3.Error, OSError, AuditError) as error:
             failure = self._fail(error)
             self._print(self._as_obeyed(event))
             raise failure from error
         if number != event.id:
-            self._remember(event.id, number)
-            event = replace(event, id=number)
+            event = replace(event, id=number, at=event.time_ns)
+        if not event.allowed:
+            self._repeats.recorded(event, time.monotonic())
         self._print(event)
         self._untrimmed += 1
         if self._untrimmed >= _TRIM_EVERY or self._failure is not None:
             self.flush()
+        return number
 
-    def _remember(self, requested: int, given: int) -> None:
-        """Remember the new id: the outcome will name its decision by the old one."""
-        self._moved[requested] = given
-        if len(self._moved) > _MOVED_KEPT:
-            del self._moved[next(iter(self._moved))]
+    def _insert_decision(self, event: DecisionMade) -> int:
+        try:
+            return self._insert(_INSERT_DECISION, (event.id, *_values_of(event)))
+        except UnicodeEncodeError:
+            event = _storable(event)
+            return self._insert(_INSERT_DECISION, (event.id, *_values_of(event)))
 
-    def _record_notice(self, event: Notice) -> None:
+    def _count(self, event: DecisionMade, repeated: Repeated) -> int:
+        self._print(replace(event, id=repeated.id, at=event.time_ns, count=repeated.count))
+        return repeated.id
+
+    def _record_notice(self, event: Notice) -> int:
         event = replace(event, id=event.id or time.time_ns())
         try:
             self._check_now_and_then()
-            self._insert_notice(event)
+            return self._insert_notice(event)
         except (sqlite3.Error, OSError, AuditError) as error:
             raise self._fail(error) from error
         finally:
             self._print(event)
 
-    def _insert_notice(self, event: Notice) -> None:
-        values = (storable(event.kind, _TEXT_BOUND), storable(event.text, _TEXT_BOUND))
-        self._insert(_INSERT_NOTICE, event.id, values)
+    def _insert_notice(self, event: Notice) -> int:
+        texts = (storable(event.kind, _TEXT_BOUND), storable(event.text, _TEXT_BOUND))
+        return self._insert(_INSERT_NOTICE, (event.id, *texts, event.run, event.at or None))
 
-    def _insert(self, statement: str, number: int, values: tuple[object, ...]) -> int:
+    def _insert(self, statement: str, values: tuple[object, ...]) -> int:
         """Insert a row and return its id: the one it asks for, or the next that is free."""
-        try:
-            self._execute(statement, (number, *values))
-        except sqlite3.IntegrityError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY:
-                raise
-            # Another proxy on this file decided in the same nanosecond.
-            return self._insert_later(statement, number, values)
+        number = self._execute(statement, values).lastrowid
+        if number is None:
+            raise AuditError("the audit log gave a row no id")
         return number
-
-    def _insert_later(self, statement: str, number: int, values: tuple[object, ...]) -> int:
-        for later in range(number + 1, number + _TRIES):
-            with suppress(sqlite3.IntegrityError):
-                self._execute(statement, (later, *values))
-                return later
-        raise AuditError("the audit log has no free id left around this moment")
 
     def _as_obeyed(self, event: DecisionMade) -> DecisionMade:
         """Return what the gate makes of a decision that could not be recorded."""
@@ -253,11 +262,11 @@ class AuditStore:
     # Outcomes: gathered, because nothing waits for them.
 
     def _gather(self, event: OutcomeSeen) -> None:
-        if self._moved:
-            event = replace(event, decision=self._moved.pop(event.decision, event.decision))
         if event.usage is not None:
             event = replace(event, usage=bounded(event.usage))
         self._print(event)
+        if not self._repeats.adds_outcome(event.decision):
+            return
         self._outcomes.append(event)
         if len(self._outcomes) > _OUTCOMES_KEPT:
             self._outcomes.popleft()
@@ -288,32 +297,33 @@ class AuditStore:
             for _ in range(count):
                 self._outcomes.popleft()
 
-    # Retention: a slice at a time, oldest first.
+    def _write_counts(self, most: int) -> bool:
+        """Write counts of repeated denials; tell whether there were any."""
+        rows = self._repeats.unwritten(most)
+        if not rows:
+            return False
+        self._execute("BEGIN IMMEDIATE")
+        self._cursor.executemany(_RAISE_COUNT, [(row.count, row.last, row.id) for row in rows])
+        are_there = self._cursor.rowcount == len(rows)
+        self._execute("COMMIT")
+        self._repeats.written(rows)
+        if not are_there:
+            self._repeats.clear()  # retention removed a row: the next repeat gets one of its own
+        return True
+
+    def _write_last_counts(self) -> None:
+        try:
+            while self._failure is None and self._write_counts(_COUNTS_AT_ONCE):
+                pass
+        except (sqlite3.Error, OSError, AuditError) as error:
+            self._fail(error)
 
     def _trim(self) -> None:
         self._untrimmed = 0
-        horizon = max(0, time.time_ns() - self._retention_ns)
-        if self._used_bytes() > self._max_bytes:
-            horizon = max(horizon, self._end_of_slice())
-        elif self._number("SELECT coalesce(min(id), ?) FROM decision", horizon) >= horizon:
-            return
-        self._execute("BEGIN IMMEDIATE")
-        for statement in _TRIM:
-            self._execute(statement, (horizon, _TRIM_ROWS))
-        # What ceilings count survives any flood of decisions.
-        self._execute(_TRIM_USAGE, (min(horizon, time.time_ns() - COUNTED_NS), _TRIM_ROWS))
-        self._execute("COMMIT")
-
-    def _end_of_slice(self) -> int:
-        """Return an id such that a slice of decisions is older."""
-        return self._number(
-            "SELECT coalesce(max(id) + 1, 0) FROM (SELECT id FROM decision ORDER BY id LIMIT ?)",
-            _TRIM_ROWS,
-        )
-
-    def _used_bytes(self) -> int:
-        pages = self._number("PRAGMA page_count") - self._number("PRAGMA freelist_count")
-        return pages * self._number("PRAGMA page_size")
+        self._retention.trim()
+        notice = self._retention.report(time.time_ns(), since_boot_ns())
+        if notice is not None:
+            self._record_notice(notice)
 
     def _execute(self, statement: str, values: tuple[object, ...] = ()) -> sqlite3.Cursor:
         try:
@@ -377,6 +387,7 @@ class AuditStore:
             self._adopt(open_for_writing(self._path, patience_s=_REOPEN_PATIENCE_S))
         except ConfigError as error:
             raise AuditError(error.what, where=error.where, fix=error.fix) from error
+        self._repeats.clear()  # they may be in another file
         self._broken = False
 
     def _seen(self) -> tuple[tuple[int, ...], int]:
@@ -435,6 +446,9 @@ def _values_of(event: DecisionMade) -> tuple[object, ...]:
         event.rule,
         event.rule_source,
         event.credential,
+        event.run,
+        event.attempt,
+        event.at or None,
     )
 
 
@@ -466,7 +480,7 @@ def _bounded(event: DecisionMade) -> DecisionMade:
     """Return `event`, shortened if a client sent more than is kept, or a NUL."""
     method, target, path = event.method, event.target, event.path
     if (
-        len(path) > _TEXT_BOUND
+        len(path) > _PATH_BOUND
         or len(target) > _TARGET_BOUND
         or len(method) > _METHOD_BOUND
         or "\0" in path
@@ -486,11 +500,12 @@ def _storable(event: DecisionMade) -> DecisionMade:
         scheme=storable(event.scheme, _METHOD_BOUND),
         target=storable(event.target, _TARGET_BOUND),
         method=storable(event.method, _METHOD_BOUND),
-        path=storable(event.path, _TEXT_BOUND),
+        path=storable(event.path, _PATH_BOUND),
         reason=storable(event.reason, _TEXT_BOUND),
         rule=_storable_or_none(event.rule),
         rule_source=_storable_or_none(event.rule_source),
         credential=_storable_or_none(event.credential),
+        run=_storable_or_none(event.run),
     )
 
 

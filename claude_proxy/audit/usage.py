@@ -20,19 +20,21 @@ MOST_TOKENS: Final = 1 << 40
 # The age of responses that a ceiling may count: a day, with room for a change of clocks.
 COUNTED_NS: Final = 2 * 86_400 * 1_000_000_000
 
+# No id is below its time, so that a condition on the time is also one on the id, which is indexed.
 # Each row keeps its caller: flooding the log until the oldest decisions are removed must not
 # reset a caller's usage.
 INSERT_USAGE: Final = (
-    "INSERT OR REPLACE INTO usage SELECT one.id, d.client, d.credential, ?, ?, ?, ?, ?"
+    "INSERT OR REPLACE INTO usage SELECT one.id, d.client, d.credential, ?, ?, ?, ?, ?, d.run, d.at"
     " FROM (SELECT ? AS id) one LEFT JOIN decision d ON d.id = one.id"
 )
 TOKENS_SINCE: Final = (
     "SELECT coalesce(sum(tokens_in + tokens_out + cache_written + cache_read), 0) FROM usage"
-    " WHERE decision >= ? AND (credential = ? OR client IS NULL)"
+    " WHERE decision >= ?1 AND coalesce(at, decision) >= ?1 AND (credential = ?2 OR client IS NULL)"
 )
 REQUESTS_SINCE: Final = (
     "SELECT count(*) FROM decision"
-    " WHERE id >= ? AND credential = ? AND allowed AND phase = 'request'"
+    " WHERE id >= ?1 AND coalesce(at, id) >= ?1 AND credential = ?2 AND allowed"
+    " AND phase = 'request'"
 )
 
 
@@ -49,7 +51,7 @@ class UsageSum:
     """The total usage of a group of responses."""
 
     name: str | None  # the day, the run or the model; None: there is none
-    first: int  # the id of the first request, which is also its time
+    first: int  # when the first request began, in nanoseconds since 1970
     last: int
     requests: int
     tokens_in: int
@@ -63,12 +65,10 @@ class UsageSum:
         return self.tokens_in + self.tokens_out + self.cache_written + self.cache_read
 
 
+_TIME: Final = "coalesce(u.at, u.decision)"
 _NAMES: Final = {
-    UsageGrouping.DAY: "date(u.decision / 1000000000, 'unixepoch', 'localtime')",
-    # As in `RunFilter`: between the first ", run " and the next ": ".
-    UsageGrouping.RUN: "substr({rest}, 1, instr({rest}, ': ') - 1)".format(
-        rest="substr(u.client, nullif(instr(u.client, ', run '), 0) + 6)"
-    ),
+    UsageGrouping.DAY: f"date({_TIME} / 1000000000, 'unixepoch', 'localtime')",
+    UsageGrouping.RUN: "u.run",
     UsageGrouping.MODEL: "nullif(u.model, '')",
 }
 
@@ -77,7 +77,7 @@ def sums_by(per: UsageGrouping, condition: str) -> str:
     """Return the statement whose rows are UsageSums, the most recently used last."""
     # Only constants of this module are joined.
     return (
-        f"SELECT {_NAMES[per]} AS name, min(u.decision), max(u.decision), count(*),"  # noqa: S608
+        f"SELECT {_NAMES[per]} AS name, min({_TIME}), max({_TIME}), count(*),"  # noqa: S608
         " sum(u.tokens_in), sum(u.tokens_out), sum(u.cache_written), sum(u.cache_read)"
         f" FROM usage u WHERE {condition} GROUP BY name ORDER BY max(u.decision)"
     )

@@ -26,15 +26,16 @@ from claude_proxy.audit.queries import (
     LoggedAttempt,
     RunFilter,
     Selection,
+    Show,
 )
 from claude_proxy.audit.sinks import (
     encoded,
     fields_of,
     fields_of_outcome,
-    is_passed_through,
     method_and_place,
     usage_text,
 )
+from claude_proxy.audit.state import State, is_passed_through, reason_of
 from claude_proxy.audit.usage import UsageGrouping
 from claude_proxy.cli import paths, usage_table
 from claude_proxy.errors import ConfigError
@@ -225,8 +226,14 @@ def command(
             where="--by or CLAUDE_PROXY_LOG_BY",
             fix=f"run: claude-proxy log --usage --by {by}",
         )
+    if denied and allowed:
+        raise ConfigError(
+            "nothing is both denied and allowed",
+            where="--denied and --allowed",
+            fix="drop one of them; without them all attempts are shown",
+        )
     selection = Selection(
-        allowed=None if denied == allowed else allowed,
+        show=Show.DENIED if denied else Show.ALLOWED if allowed else Show.EVERYTHING,
         host=None if host is None else HostFilter.parse(host),
         listener=None if listener is None else ListenerFilter.parse(listener),
         run=run_filter,
@@ -280,7 +287,7 @@ def _show_usage(
 
 def _follow(follower: Follower, line_of: Callable[[LogEntry], str]) -> None:
     while not _reader_has_left(_POLL_S):
-        _show(follower.news(time.time_ns()), line_of)
+        _show(follower.news(time.monotonic_ns()), line_of)
 
 
 def _reader_has_left(wait_s: float) -> bool:
@@ -307,7 +314,7 @@ def json_line_of(entry: LogEntry) -> str:
         return encoded(fields_of(entry))
     outcome = entry.outcome
     ended = dict.fromkeys(_OUTCOME_FIELDS) if outcome is None else fields_of_outcome(outcome)
-    return encoded(fields_of(entry.decision) | ended)
+    return encoded(fields_of(entry.decision) | {"state": entry.state.value} | ended)
 
 
 _OUTCOME_FIELDS: Final = tuple(fields_of_outcome(OutcomeSeen(0, None, 0, 0, 0.0, None, None, None)))
@@ -317,7 +324,7 @@ def row_of(entry: LogEntry) -> str:
     """Return an entry as a row of the table."""
     if isinstance(entry, Notice):
         said = f"{escape_field(entry.kind)}: {escape_text(entry.text)}"
-        return f"{_local_time(entry.id)}  Notice   {said}"
+        return f"{_local_time(entry.time_ns)}  Notice   {said}"
     return _row(_cells_of(entry))
 
 
@@ -330,14 +337,21 @@ def _cells_of(attempt: LoggedAttempt) -> tuple[str, ...]:
     decision = attempt.decision
     method, place = method_and_place(decision)
     return (
-        _local_time(decision.id),
-        "Allowed" if decision.allowed else "Denied",
+        _local_time(decision.time_ns),
+        attempt.state.capitalize(),
         method,
         place,
         *_outcome_cells(attempt.outcome),
-        "passthrough" if is_passed_through(decision) else escape_field(decision.reason),
+        _reason_cell(attempt),
         _last_cell(attempt),
     )
+
+
+def _reason_cell(attempt: LoggedAttempt) -> str:
+    decision = attempt.decision
+    if attempt.state is State.ALLOWED and is_passed_through(decision):
+        return "passthrough"
+    return escape_field(reason_of(decision, attempt.outcome))
 
 
 def _last_cell(attempt: LoggedAttempt) -> str:

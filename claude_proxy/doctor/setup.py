@@ -213,7 +213,7 @@ def check_audit(subject: Subject) -> list[Finding]:
     summary = f"{path}, {size / _MIB:.1f} MiB"
     if not newest:
         return [ok("audit log", f"{summary}, empty")]
-    moment = datetime.fromtimestamp(newest[0].id // 1_000_000_000, UTC).astimezone()
+    moment = datetime.fromtimestamp(newest[0].time_ns // 1_000_000_000, UTC).astimezone()
     return [ok("audit log", f"{summary}, last entry {moment:%Y-%m-%d %H:%M}")]
 
 

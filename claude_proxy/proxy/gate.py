@@ -8,9 +8,9 @@ so no layer can forget them. The policy alone decides.
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Protocol
+from typing import Protocol, TypedDict
 
 from claude_proxy.config.settings import AuditFailure
 from claude_proxy.errors import AuditError
@@ -37,7 +37,8 @@ from claude_proxy.wire.authority import Authority
 
 logger = logging.getLogger(__name__)
 
-type Record = Callable[[Event], None]
+# Returns the id under which an event was recorded; None: its own.
+type Record = Callable[[Event], int | None]
 
 # Most bytes of request bodies that may wait to be judged, over all connections.
 _HELD_LIMIT = 512 * 1024 * 1024
@@ -80,9 +81,12 @@ class ClientInfo:
     connection: int
     client: str
     listener: str
+    run: str | None = None  # the name of the run that the client belongs to
+    # Allowed attempts that have not ended, by id: a later denial is the end of one of them.
+    attempts: "dict[int, Attempt]" = field(default_factory=dict, compare=False, repr=False)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Attempt:
     """A recorded verdict, and the outcome of the attempt as far as it is known."""
 
@@ -98,6 +102,8 @@ class Attempt:
     ended: bool = False
     meter: UsageMeter | None = None  # reads the usage that the response reports
     held: int = 0  # bytes of the body that wait to be judged
+    event: DecisionMade | None = None  # the decision as it was recorded
+    open_attempts: "dict[int, Attempt] | None" = None  # of its connection, until it has ended
 
     @property
     def decision(self) -> Decision:
@@ -153,7 +159,8 @@ class Gate:
         decision = _decided(lambda: self.policy.decide_hello(target, sni, encrypted=encrypted))
         if decision.allowed:
             return None
-        return self._recorded(client_info, Verdict(decision), Phase.HELLO, target, scheme="https")
+        facts = _facts_of(_open_attempt(client_info, target)) | {"scheme": "https"}
+        return self._recorded(client_info, Verdict(decision), Phase.HELLO, target, **facts)
 
     def may_stay_open(self, target: Authority, *, passthrough: bool) -> bool:
         """Tell whether an open tunnel may stay open; nothing is recorded."""
@@ -191,7 +198,8 @@ class Gate:
     ) -> Decision:
         if decision.allowed:
             return decision
-        return self._recorded(client_info, Verdict(decision), Phase.DIAL, target).decision
+        facts = _facts_of(_open_attempt(client_info, target))
+        return self._recorded(client_info, Verdict(decision), Phase.DIAL, target, **facts).decision
 
     # --- requests
 
@@ -206,7 +214,9 @@ class Gate:
                 attempt.error, attempt.status = denial.reason.value, 403
                 self.end(attempt)
                 verdict = verdict._replace(decision=denial)
-                attempt = self._recorded_request(client_info, verdict, request, shown_path)
+                attempt = self._recorded(
+                    client_info, verdict, Phase.REQUEST, request.target, **_facts_of(attempt)
+                )
         if attempt.decision.allowed and attempt.verdict.is_metered(request):
             credential = _readable_by_meter(attempt.credential, request)
             attempt.verdict = attempt.verdict._replace(credential=credential)
@@ -269,13 +279,7 @@ class Gate:
     ) -> Decision:
         """Record that a request whose head was allowed is denied after all."""
         denial = self._recorded(
-            client_info,
-            Verdict(decision),
-            phase,
-            request.target,
-            scheme=request.scheme.value,
-            method=request.method,
-            path=request.path,
+            client_info, Verdict(decision), phase, request.target, **_facts_of(attempt)
         )
         attempt.error, denial.status = denial.decision.reason.value, 403
         self.end(denial)
@@ -343,6 +347,8 @@ class Gate:
         if attempt.ended:
             return
         attempt.ended = True
+        if attempt.open_attempts is not None:
+            attempt.open_attempts.pop(attempt.id, None)
         self._held -= attempt.held
         started, first = attempt.started, attempt.first_byte
         outcome = OutcomeSeen(
@@ -355,6 +361,7 @@ class Gate:
             upstream=attempt.upstream,
             error=error if error is not None else attempt.error,
             usage=None if attempt.meter is None else attempt.meter.usage,
+            decided_at=0 if attempt.event is None else attempt.event.at,
         )
         try:
             self._record(outcome)
@@ -384,30 +391,34 @@ class Gate:
         scheme: str = "",
         method: str = "",
         path: str = "",
+        ends: int | None = None,
     ) -> Attempt:
         """Return the recorded verdict; a denial if recording fails."""
-        number = self._next_id()
+        now = self._clock_ns()
         decision = verdict.decision
         rule = decision.rule
+        number = self._last_id = max(now, self._last_id + 1)
+        event = DecisionMade(
+            id=number,
+            connection=client_info.connection,
+            client=client_info.client,
+            listener=client_info.listener,
+            phase=phase,
+            scheme=scheme,
+            target=str(target),
+            method=method,
+            path=path,
+            allowed=decision.allowed,
+            reason=decision.reason.value,
+            rule=None if rule is None else rule.name,
+            rule_source=None if rule is None else str(rule.source),
+            credential=verdict.credential.credential,
+            run=client_info.run,
+            attempt=ends,
+            at=0 if number == now else now,
+        )
         try:
-            self._record(
-                DecisionMade(
-                    id=number,
-                    connection=client_info.connection,
-                    client=client_info.client,
-                    listener=client_info.listener,
-                    phase=phase,
-                    scheme=scheme,
-                    target=str(target),
-                    method=method,
-                    path=path,
-                    allowed=decision.allowed,
-                    reason=decision.reason.value,
-                    rule=None if rule is None else rule.name,
-                    rule_source=None if rule is None else str(rule.source),
-                    credential=verdict.credential.credential,
-                )
-            )
+            number = self._record(event) or number
             self._audit_works = True
         except AuditError as problem:
             self._report_outage(problem)
@@ -416,11 +427,11 @@ class Gate:
         except Exception:  # fail closed
             logger.exception("recording failed")
             verdict = verdict._replace(decision=FAULT)
-        return Attempt(verdict, number, time.monotonic())
-
-    def _next_id(self) -> int:
-        self._last_id = max(self._clock_ns(), self._last_id + 1)
-        return self._last_id
+        attempt = Attempt(verdict, number, time.monotonic(), event=event)
+        if verdict.decision.allowed:
+            attempt.open_attempts = client_info.attempts
+            client_info.attempts[number] = attempt
+        return attempt
 
     def _report_outage(self, problem: AuditError) -> None:
         # Once per outage: thousands of equal lines would hide everything else.
@@ -428,6 +439,36 @@ class Gate:
             self._audit_works = False
             then = "allowed, as configured" if self._allow_unrecorded else "denied"
             logger.error("%s; until this is fixed everything is %s", problem.what, then)
+
+
+class _Facts(TypedDict, total=False):
+    """What a later denial repeats of the attempt that it ends."""
+
+    scheme: str
+    method: str
+    path: str
+    ends: int
+
+
+def _facts_of(attempt: Attempt | None) -> _Facts:
+    if attempt is None or attempt.event is None:
+        return {}
+    event = attempt.event
+    return {
+        "scheme": event.scheme,
+        "method": event.method,
+        "path": event.path,
+        "ends": attempt.id,
+    }
+
+
+def _open_attempt(client_info: ClientInfo, target: Authority) -> Attempt | None:
+    """Return the attempt for which `target` is dialled: the newest one that has not ended."""
+    name = str(target)
+    for attempt in reversed(client_info.attempts.values()):
+        if attempt.event is not None and attempt.event.target == name:
+            return attempt
+    return None
 
 
 def _readable_by_meter(credential: CredentialDecision, request: Request) -> CredentialDecision:

@@ -32,7 +32,9 @@ def writer(path: Path) -> Iterator[Connection]:
 
 def write(connection: Connection, first: int, count: int) -> None:
     for number in range(first, first + count):
-        connection.execute("INSERT INTO notice VALUES(?, 'kind', 'text')", (number,))
+        connection.execute(
+            "INSERT INTO notice(id, kind, text) VALUES(?, 'kind', 'text')", (number,)
+        )
 
 
 def in_the_database_itself(path: Path) -> list[object]:

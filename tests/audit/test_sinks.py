@@ -65,6 +65,7 @@ def printed(
     sink = ConsoleSink(output, verbosity=verbosity, log_format=log_format)
     for event in events:
         sink(event)
+    sink.release()
     sink.flush()
     return output.lines
 
@@ -221,6 +222,7 @@ def test_json_has_every_notice_unless_it_is_quiet() -> None:
         "phase": "notice",
         "kind": "policy-applied",
         "text": "+ example.com",
+        "run": None,
     }
     assert quiet == []
 
@@ -244,10 +246,14 @@ def test_a_decision_in_json_has_its_stable_names() -> None:
         "method": "GET",
         "path": "/path",
         "client": "127.0.0.1:55555",
+        "run": None,
         "listener": "127.0.0.1:9051",
         "scheme": "https",
         "connection": 7,
         "id": MOMENT,
+        "attempt": None,
+        "count": 1,
+        "last": None,
     }
 
 
@@ -420,8 +426,8 @@ def test_lines_that_could_not_be_written_are_counted() -> None:
     for sink in sinks:
         output.failures = 2
         for number in range(3):
-            sink(a_decision(number))
-            sink(a_decision(number))
+            sink(a_denial(number))
+            sink(a_denial(number))
             sink.flush()
         sink.flush()
 

@@ -18,12 +18,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from claude_proxy.audit import repeats
 from claude_proxy.audit import store as store_module
 from claude_proxy.audit.database import connect, database_in, wal_of
 from claude_proxy.audit.store import AuditStore
 from claude_proxy.config.settings import AuditFailure
 from claude_proxy.errors import AuditError
-from claude_proxy.events import DecisionMade, Event, Notice, OutcomeSeen, Phase
+from claude_proxy.events import DecisionMade, Event, Notice, Phase
 from claude_proxy.policy.reason import Reason
 from tests.audit.examples import MOMENT, a_decision, a_denial, an_outcome, rows
 
@@ -32,6 +33,12 @@ FOREVER = 1_000_000  # days
 ANY_TEXT = st.text(st.characters(exclude_categories=[]))
 
 type MakeStore = Callable[..., AuditStore]
+
+
+@pytest.fixture(autouse=True)
+def _one_row_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give each denial a row, although they are equal; tests/audit/test_repeats.py counts them."""
+    monkeypatch.setattr(repeats, "WINDOW_S", -1)
 
 
 @pytest.fixture
@@ -108,7 +115,7 @@ def test_a_recorded_decision_is_in_the_file(store: AuditStore, path: Path) -> No
             "rule-matched",
             "example.com",
             "allowlist.yaml:12",
-            None,
+            *(None,) * 6,
         ),
         (
             MOMENT + 1,
@@ -124,7 +131,7 @@ def test_a_recorded_decision_is_in_the_file(store: AuditStore, path: Path) -> No
             "no-rule",
             None,
             None,
-            None,
+            *(None,) * 6,
         ),
     ]
 
@@ -160,8 +167,8 @@ def test_two_processes_write_one_log(path: Path) -> None:
         sys.stdin.readline()
         for number in range(300):
             # The same ids in both: the second to come must make way.
-            store.record(a_decision(MOMENT + 10 * number, client=sys.argv[2]))
-            store.record(an_outcome(MOMENT + 10 * number, upstream=sys.argv[2]))
+            given = store.record(a_decision(MOMENT + 10 * number, client=sys.argv[2]))
+            store.record(an_outcome(given, upstream=sys.argv[2]))
         store.close()
         """
     writers = [program(text, path, name) for name in ("one", "two")]
@@ -183,35 +190,24 @@ def test_a_decision_with_an_id_in_use_gets_the_next_id(
 ) -> None:
     make_store().record(a_decision())
 
-    store.record(a_denial())
-    store.record(an_outcome(status=403))
+    number = store.record(a_denial())
+    store.record(an_outcome(number, status=403))
     store.flush()
 
-    both = "SELECT id, allowed, status FROM decision LEFT JOIN outcome ON decision = id"
-    assert rows(path, both) == [(MOMENT, 1, None), (MOMENT + 1, 0, 403)]
+    both = "SELECT id, at, allowed, status FROM decision LEFT JOIN outcome ON decision = id"
+    assert rows(path, both) == [(MOMENT, None, 1, None), (MOMENT + 1, MOMENT, 0, 403)]
 
 
-def test_replaced_ids_are_not_remembered_forever(
-    store: AuditStore, path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_order_of_recording_outlives_a_clock_that_is_set_back(
+    store: AuditStore, path: Path
 ) -> None:
-    monkeypatch.setattr(store_module, "_MOVED_KEPT", 2)
-    for number in range(4):
-        store.record(a_decision(10 * number))
-        store.record(a_decision(10 * number))
+    for moment in (MOMENT, MOMENT - 10**15, MOMENT - 10**15 + 1):
+        store.record(a_decision(moment))
+        store.record(Notice(moment, "limit", "text"))
 
-    assert kept(path) == [0, 1, 10, 11, 20, 21, 30, 31]
-    assert store._moved == {20: 21, 30: 31}
-
-
-def test_a_moment_without_a_free_id_is_an_error(
-    store: AuditStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(store_module, "_TRIES", 2)
-    store.record(a_decision())
-    store.record(a_decision())
-
-    with pytest.raises(AuditError, match="no free id"):
-        store.record(a_decision())
+    times = "SELECT coalesce(at, id) FROM"
+    assert rows(path, f"{times} decision ORDER BY id") == rows(path, f"{times} notice ORDER BY id")
+    assert rows(path, f"{times} decision ORDER BY id")[1:] == [MOMENT - 10**15, MOMENT - 10**15 + 1]
 
 
 # What clients send
@@ -248,9 +244,9 @@ def test_what_is_overlong_is_cut(store: AuditStore, path: Path) -> None:
     store.record(a_denial(target="t" * 65_536, method="M" * 65_536, path="/" * 65_536))
 
     assert rows(path, "SELECT length(target), length(method), length(path) FROM decision") == [
-        (512 + 15, 64 + 15, 4096 + 15)
+        (512 + 15, 64 + 15, 1024 + 15)
     ]
-    assert rows(path, "SELECT substr(path, -15) FROM decision") == ["...[61440 more]"]
+    assert rows(path, "SELECT substr(path, -15) FROM decision") == ["...[64512 more]"]
 
 
 # Outcomes and notices
@@ -302,7 +298,7 @@ def test_a_notice_is_written_at_once(store: AuditStore, path: Path) -> None:
     store.record(Notice(MOMENT, "policy-applied", "+ example.com\udc80"))
 
     assert rows(path, "SELECT * FROM notice") == [
-        (MOMENT, "policy-applied", r"+ example.com\udc80")
+        (MOMENT, "policy-applied", r"+ example.com\udc80", None, None)
     ]
 
 
@@ -391,9 +387,9 @@ def test_recording_goes_on_by_itself_with_the_next_decision(store: AuditStore, p
     fill(store)
     more_pages(store)
 
-    store.record(a_decision(1))
+    number = store.record(a_decision())
 
-    assert 1 in kept(path)
+    assert number in kept(path)
     assert store.failure is None
     assert notices(path) == [("audit-recovered", "decisions are recorded again")]
 
@@ -607,70 +603,64 @@ def test_the_sinks_get_the_id_under_which_an_outcome_is_kept(make_store: MakeSto
     told: list[Event] = []
     store = make_store(sinks=[told.append])
     store.record(a_decision())
-    store.record(a_denial())
-    store.record(an_outcome())
+    number = store.record(a_denial())
     store.close()
 
-    _, decision, outcome = told
+    _, decision = told
     assert isinstance(decision, DecisionMade)
-    assert isinstance(outcome, OutcomeSeen)
-    assert decision.id == outcome.decision == MOMENT + 1
+    assert decision.id == number == MOMENT + 1
+    assert decision.time_ns == MOMENT
 
 
-# Retention
+# Repeated denials
 
 
-def test_what_is_too_old_goes(make_store: MakeStore, path: Path) -> None:
-    store = make_store(retention_days=1)
-    now, day = time.time_ns(), 86_400 * 1_000_000_000
-    for moment in (now - 2 * day, now - day - 1, now - day // 2, now):
-        store.record(a_decision(moment))
-        store.record(an_outcome(moment))
-        store.record(Notice(moment, "limit", "text"))
+def test_a_repeated_denial_raises_the_count_of_its_row(
+    make_store: MakeStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repeats, "WINDOW_S", 60)
+    store = make_store()
+    first = store.record(a_denial())
+    store.record(an_outcome(first, status=403))
 
+    again = [store.record(a_denial(MOMENT + number)) for number in range(1, 1000)]
+    for number in again:
+        store.record(an_outcome(number, status=None))
+    store.close()
+
+    assert set(again) == {first}
+    assert rows(path, "SELECT id, count, last FROM decision") == [(first, 1000, MOMENT + 999)]
+    assert rows(path, "SELECT decision, status FROM outcome") == [(first, 403)]
+
+
+def test_a_count_whose_row_is_gone_begins_a_new_row(
+    make_store: MakeStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repeats, "WINDOW_S", 60)
+    store = make_store()
+    store.record(a_denial())
+    store.record(a_denial(MOMENT + 1))
+    store._execute("DELETE FROM decision")
     store.flush()
 
-    assert kept(path) == [now - day // 2, now]
-    assert rows(path, "SELECT decision FROM outcome") == [now - day // 2, now]
-    assert rows(path, "SELECT id FROM notice") == [now - day // 2, now]
+    store.record(a_denial(MOMENT + 2))
+
+    assert kept(path) == [MOMENT + 2]
 
 
-def test_old_decisions_go_a_slice_at_a_time(make_store: MakeStore, path: Path) -> None:
-    store = make_store(retention_days=1)
-    store._trim = lambda: None  # type: ignore[method-assign] # to have many of them
-    for number in range(500):
-        store.record(a_decision(number))
-    del store._trim
-
-    left = []
-    for _ in range(3):
-        store.flush()
-        left.append(len(kept(path)))
-
-    assert left == [308, 116, 0]
-
-
-def test_the_log_stays_within_its_size(make_store: MakeStore, path: Path) -> None:
-    store = make_store(max_bytes=200_000)
-    now = time.time_ns()
-    for number in range(3000):
-        store.record(a_decision(now + number))
-        store.record(an_outcome(now + number))
-
-    assert store._used_bytes() < 300_000
-    assert path.stat().st_size < 400_000
-    assert kept(path)[-1] == now + 2999
-    assert kept(path)[0] > now + 1000
-
-
-def test_a_log_without_decisions_is_left_alone(make_store: MakeStore, path: Path) -> None:
-    store = make_store(max_bytes=1, retention_days=1)
-    now = time.time_ns()
-    store.record(Notice(now, "start", "listening"))
-
+def test_a_repeated_denial_is_not_counted_in_a_log_that_fails(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repeats, "WINDOW_S", 60)
+    store = make_store()
+    store.record(a_denial())
+    store._execute("PRAGMA query_only=1")
+    store.record(a_denial())
     store.flush()
+    assert store.failure is not None
 
-    assert rows(path, "SELECT id FROM notice") == [now]
+    with pytest.raises(AuditError, match="readonly"):
+        store.record(a_denial())
 
 
 # The end

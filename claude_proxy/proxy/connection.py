@@ -366,6 +366,7 @@ class ClientConnection:
             target,
             lambda address, owner: gate.address(client, target, address, owner),
             tunnel=_is_tunnel(server),
+            client=self.share,
         )
         if self._end_state is not _OPEN:
             dialled.socket.close()
@@ -572,7 +573,7 @@ class ClientConnection:
         if self.is_ending:
             # A client that leaves its half open is not waited for: it has everything.
             return self._has_unsent()
-        if not self.idle and not self._is_quiet_tunnel(now):
+        if self._pending or not (self.idle or self._is_quiet_tunnel(now)):
             return True
         self._close_if_open()
         return self._has_unsent()

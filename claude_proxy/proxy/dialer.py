@@ -9,12 +9,10 @@ import asyncio
 import base64
 import contextlib
 import socket
-import threading
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from ipaddress import ip_address, ip_network
-from typing import Any
 
 from claude_proxy.config.settings import UpstreamProxy
 from claude_proxy.policy.decision import Decision
@@ -23,13 +21,11 @@ from claude_proxy.proxy.upstream_proxy import TunnelRefusedError, open_tunnel
 from claude_proxy.wire.address import Address, effective
 from claude_proxy.wire.authority import Authority
 
-type _AddrInfo = tuple[Any, ...]  # an entry that `socket.getaddrinfo` returns
 type Judge = Callable[[Address, AddressOwner], Decision]
-type Resolve = Callable[[str, int], Awaitable[list[Address]]]
+type Resolve = Callable[[str, int, Hashable], Awaitable[list[Address]]]
 
 # RFC 8305, section 5: start the next attempt after 250 ms without an answer.
 _STAGGER_S = 0.25
-_RESOLVER_THREADS = 32
 
 
 class Failure(StrEnum):
@@ -72,47 +68,6 @@ class Dialled:
     early: bytes = b""  # what has come through an upstream proxy's tunnel already
 
 
-class SystemResolver:
-    """Resolves names with the operating system's resolver, in a separate thread per lookup.
-
-    asyncio's default executor has few threads, and uvloop's resolver four: a name server that does
-    not answer would block all others. The threads are daemon threads, not an executor's, so that
-    the program does not wait for them when it ends.
-    """
-
-    def __init__(self) -> None:
-        self._threads = asyncio.Semaphore(_RESOLVER_THREADS)
-
-    async def __call__(self, host: str, port: int) -> list[Address]:
-        """Return every address of `host`, in the order of the system."""
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Sequence[_AddrInfo]] = loop.create_future()
-
-        def settle(found: Sequence[_AddrInfo] | OSError) -> None:
-            if answer.cancelled():
-                return
-            if isinstance(found, OSError):
-                answer.set_exception(found)
-            else:
-                answer.set_result(found)
-
-        def look_up() -> None:
-            found: Sequence[_AddrInfo] | OSError
-            try:
-                found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            except (OSError, UnicodeError) as error:
-                found = error if isinstance(error, OSError) else OSError(str(error))
-            with contextlib.suppress(RuntimeError):  # the loop has been closed
-                loop.call_soon_threadsafe(settle, found)
-
-        async with self._threads:
-            threading.Thread(target=look_up, name="resolver", daemon=True).start()
-            found = await answer
-        return list(
-            dict.fromkeys(ip_address(str(entry[4][0]).partition("%")[0]) for entry in found)
-        )
-
-
 class Dialer:
     """Connects only to addresses that the policy allows."""
 
@@ -145,8 +100,10 @@ class Dialer:
             return None
         return b"Basic " + base64.b64encode(proxy.credentials.encode())
 
-    async def dial(self, target: Authority, judge: Judge, *, tunnel: bool) -> Dialled:
-        """Connect to `target`, or raise `DialError`.
+    async def dial(
+        self, target: Authority, judge: Judge, *, tunnel: bool, client: Hashable = None
+    ) -> Dialled:
+        """Connect to `target` for a client, or raise `DialError`.
 
         With an upstream proxy, `tunnel` opens a tunnel with CONNECT; otherwise the caller sends
         plain HTTP to the upstream proxy itself. That proxy resolves names, so only literal
@@ -155,16 +112,16 @@ class Dialer:
         try:
             async with asyncio.timeout(self._timeout_s):
                 if self.via_proxy(target):
-                    return await self._through_proxy(target, judge, tunnel=tunnel)
-                return await self._direct(target, judge)
+                    return await self._through_proxy(target, judge, client, tunnel=tunnel)
+                return await self._direct(target, judge, client)
         except TimeoutError as error:
             whose = "through the upstream proxy " if self.via_proxy(target) else ""
             text = f"no connection to {target} {whose}within {self._timeout_s:g} s"
             raise DialError(Failure.TIMEOUT, text) from error
 
-    async def _direct(self, target: Authority, judge: Judge) -> Dialled:
+    async def _direct(self, target: Authority, judge: Judge, client: Hashable) -> Dialled:
         pinned = self._pinned.get(target)
-        addresses = [pinned] if pinned is not None else await self._addresses(target)
+        addresses = [pinned] if pinned is not None else await self._addresses(target, client)
         for address in addresses:
             owner = self._owner_of(address, target.port)
             # An address that the owner pinned (--resolve) needs no rule.
@@ -187,11 +144,11 @@ class Dialer:
         mine = self._is_this_machine(address)
         return AddressOwner.THIS_MACHINE if mine else AddressOwner.OTHER
 
-    async def _addresses(self, target: Authority) -> list[Address]:
+    async def _addresses(self, target: Authority, client: Hashable) -> list[Address]:
         if target.address is not None:
             return [target.address]
         try:
-            found = await self._resolve(target.host, target.port)
+            found = await self._resolve(target.host, target.port, client)
         except OSError as error:
             text = f"the name {target.host} cannot be resolved"
             raise DialError(Failure.UNRESOLVED, text) from error
@@ -225,7 +182,9 @@ class Dialer:
             return ip_address(probe.getsockname()[0]) == address
         return False
 
-    async def _through_proxy(self, target: Authority, judge: Judge, *, tunnel: bool) -> Dialled:
+    async def _through_proxy(
+        self, target: Authority, judge: Judge, client: Hashable, *, tunnel: bool
+    ) -> Dialled:
         proxy = self._proxy
         if proxy is None:
             raise ValueError("no upstream proxy is set")
@@ -235,7 +194,7 @@ class Dialer:
                 text = f"the address {target.host} is not allowed"
                 raise DialError(Failure.DENIED, text, decision)
         try:
-            dialled = await self._to_proxy(proxy.authority)
+            dialled = await self._to_proxy(proxy.authority, client)
         except DialError as error:
             raise DialError(Failure.PROXY, f"the upstream proxy: {error.text}") from error
         if not tunnel:
@@ -256,8 +215,8 @@ class Dialer:
             raise DialError(Failure.PROXY, text) from error
         return replace(dialled, early=early)
 
-    async def _to_proxy(self, proxy: Authority) -> Dialled:
-        addresses = await self._addresses(proxy)
+    async def _to_proxy(self, proxy: Authority, client: Hashable) -> Dialled:
+        addresses = await self._addresses(proxy, client)
         if any(self._is_own_listener(address, proxy.port) for address in addresses):
             raise DialError(Failure.PROXY, "it is this proxy itself")
         return await _first_connected(addresses, proxy)

@@ -34,7 +34,7 @@ from claude_proxy.errors import AuditError, ConfigError
 from claude_proxy.events import Notice
 from claude_proxy.policy.request import Scheme
 from claude_proxy.proxy.connection import Hook, Services
-from claude_proxy.proxy.dialer import Dialer, SystemResolver
+from claude_proxy.proxy.dialer import Dialer
 from claude_proxy.proxy.gateway.layer import UNKNOWN_CALLER, gateway_layer
 from claude_proxy.proxy.gateway.state import gateway_state
 from claude_proxy.proxy.hooks.http2_streams import Http2StreamHooks
@@ -42,6 +42,7 @@ from claude_proxy.proxy.hooks.tls import TlsCertificates
 from claude_proxy.proxy.layers.protocol_detection import ProtocolDetection
 from claude_proxy.proxy.layers.session import Session
 from claude_proxy.proxy.listeners import Listener, Listeners
+from claude_proxy.proxy.resolver import SystemResolver
 from claude_proxy.server import banner, listening_sockets, logs, startup, workers
 from claude_proxy.server.gates import Gates, limits_of, vault_of
 from claude_proxy.server.listening_sockets import OpenListener

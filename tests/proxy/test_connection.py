@@ -469,7 +469,7 @@ def test_what_waits_for_a_turn_is_dropped_with_its_connection(run: Run) -> None:
 class Silent(Names):
     """A name server that never answers."""
 
-    async def __call__(self, host: str, port: int) -> list[Address]:
+    async def __call__(self, host: str, port: int, _client: object = None) -> list[Address]:
         self.asked.append((host, port))
         return cast("list[Address]", await asyncio.get_running_loop().create_future())
 

@@ -224,7 +224,7 @@ class Silence(Names):
         super().__init__()
         self.given_up = False
 
-    async def __call__(self, host: str, port: int) -> list[Address]:
+    async def __call__(self, host: str, port: int, _client: object = None) -> list[Address]:
         self.asked.append((host, port))
         try:
             await asyncio.Event().wait()

@@ -20,7 +20,6 @@ from claude_proxy.proxy.dialer import (
     DialError,
     Dialled,
     Failure,
-    SystemResolver,
     _alternated,
 )
 from claude_proxy.wire.address import Address
@@ -53,7 +52,7 @@ type AddressJudge = Callable[[Address, AddressOwner], Decision]
 class Rebinding(Names):
     """Says 127.0.0.1 the first time, and another address ever after."""
 
-    async def __call__(self, host: str, port: int) -> list[Address]:
+    async def __call__(self, host: str, port: int, _client: object = None) -> list[Address]:
         self.asked.append((host, port))
         return [LOOPBACK if len(self.asked) == 1 else ip_address("127.0.0.66")]
 
@@ -315,7 +314,7 @@ def test_an_address_without_a_route_is_unreachable(run: Run) -> None:
 
 
 def test_a_name_server_that_is_silent_is_a_timeout(run: Run) -> None:
-    async def silence(_host: str, _port: int) -> list[Address]:
+    async def silence(_host: str, _port: int, _client: object) -> list[Address]:
         return cast("list[Address]", await asyncio.get_running_loop().create_future())
 
     async def play() -> None:
@@ -636,7 +635,7 @@ def test_without_an_upstream_proxy_there_is_none_to_ask(run: Run) -> None:
 
     async def play() -> None:
         with pytest.raises(ValueError, match="no upstream proxy"):
-            await dialer._through_proxy(TARGET, Judge(), tunnel=True)
+            await dialer._through_proxy(TARGET, Judge(), None, tunnel=True)
 
     assert not dialer.via_proxy(TARGET)
     assert dialer.proxy_authorization() is None
@@ -644,22 +643,3 @@ def test_without_an_upstream_proxy_there_is_none_to_ask(run: Run) -> None:
 
 
 # --- the system's resolver
-
-
-def test_the_systems_resolver_gives_each_address_once(run: Run) -> None:
-    async def play() -> None:
-        found = await SystemResolver()("localhost", 443)
-
-        assert found
-        assert len(set(found)) == len(found)
-        assert all(address.is_loopback for address in found)
-
-    run(play)
-
-
-def test_a_name_the_system_does_not_know_is_an_error_of_its_own(run: Run) -> None:
-    async def play() -> None:
-        with pytest.raises(socket.gaierror):
-            await SystemResolver()("no-such-name.invalid", 443)
-
-    run(play)

@@ -53,7 +53,7 @@ class Names:
         self._table = {name.replace("_", "."): found for name, found in table.items()}
         self.asked: list[tuple[str, int]] = []
 
-    async def __call__(self, host: str, port: int) -> list[Address]:
+    async def __call__(self, host: str, port: int, _client: object = None) -> list[Address]:
         self.asked.append((host, port))
         if host not in self._table:
             raise OSError(f"{host} is unknown")

@@ -9,6 +9,7 @@ import shlex
 from dataclasses import dataclass
 from functools import lru_cache
 
+from claude_proxy.policy.git_push import push_path
 from claude_proxy.policy.methods import METHODS
 from claude_proxy.policy.patterns import HostPattern, PathGlob, PatternError
 from claude_proxy.policy.reason import Reason
@@ -21,8 +22,6 @@ _USUAL_PORTS = {Scheme.HTTPS: 443, Scheme.HTTP: 80}
 _REMEMBERED = 512  # hosts that are denied again and again
 _LONGEST_PATH = 400  # a command that a person can still read
 _LOOPBACK_NAMES = ("localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback")
-_PUSH = "git-receive-pack"  # the service that a push asks for (gitprotocol-http)
-_REFS = "/info/refs"
 
 WITHOUT_PROXY = (
     "This is the machine's own address, which the proxy does not lead to: reach it without the "
@@ -122,9 +121,9 @@ def _entry_of(target: Authority, scheme: Scheme) -> str | None:
 
 def _of_request(host: str, attempt: DeniedAttempt) -> tuple[str, ...]:
     method, path = attempt.method, attempt.path
-    if path.endswith(_REFS) and f"service={_PUSH}" in attempt.query.split("&"):
+    if (push := push_path(path, attempt.query)) is not None:
         # What a push asks first is answered only where the push itself would be allowed.
-        method, path = "POST", f"{path.removesuffix(_REFS)}/{_PUSH}"
+        method, path = "POST", push
     if method not in METHODS or not _is_nameable(path):
         return ()
     return (host, "--method", method, "--path", path)

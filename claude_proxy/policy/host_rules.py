@@ -14,6 +14,7 @@ from claude_proxy.policy.decision import (
     denied_by,
     tunnel_allowed_by,
 )
+from claude_proxy.policy.git_push import push_path
 from claude_proxy.policy.patterns import GlobMatcher, folded, is_ambiguous
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Request, Scheme
@@ -128,6 +129,10 @@ class PortRules:
         """Decide about one request to this host and port."""
         rules = self._by_scheme[request.scheme]
         if rules.rules:
+            if request.query and (push := push_path(request.path, request.query)) is not None:
+                whole = rules.decide("POST", push)
+                if not whole.allowed:
+                    return whole
             return rules.decide(request.method, request.path)
         return self._no_rule if rules.denied is None else rules.denied
 

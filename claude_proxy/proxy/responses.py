@@ -9,6 +9,7 @@ import json
 from dataclasses import dataclass
 
 from claude_proxy.policy.advice import DeniedAttempt, advice_for
+from claude_proxy.policy.git_push import push_path
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Request, Scheme
 from claude_proxy.wire.authority import Authority
@@ -69,6 +70,8 @@ _EXPLANATIONS = {
 }
 _UNAUTHENTICATED = 407
 _CHALLENGE = (b"Proxy-Authenticate", b'Basic realm="claude-proxy"')  # RFC 9110 11.7.1, RFC 7617
+# Reasons that a request is denied by when it begins a push that would be denied.
+_OF_PUSH = frozenset({Reason.METHOD_NOT_ALLOWED, Reason.PATH_NOT_ALLOWED, Reason.DENY_RULE})
 _OTHER_REASON = "The proxy's policy does not allow this."
 
 
@@ -87,8 +90,20 @@ class Refusal:
         """Return the body: JSON if the client prefers it, else a few lines of plain text."""
         return (self._json() if as_json else self._text()).encode("ascii", "backslashreplace")
 
+    @property
+    def message(self) -> str:
+        """The refusal in one line, for clients that show no more than that of an error."""
+        text = f"{self._verb} by claude-proxy ({self.reason}): {self.explanation}"
+        if self.command is None:
+            return text
+        return f"{text} The owner of this machine can allow it: {self.command}"
+
+    @property
+    def _verb(self) -> str:
+        return "Denied" if self.status == 403 else "Failed"  # noqa: PLR2004
+
     def _text(self) -> str:
-        verb = "Denied" if self.status == 403 else "Failed"  # noqa: PLR2004
+        verb = self._verb
         lines = [
             f"{verb} by claude-proxy: {self.label}" if self.label else f"{verb} by claude-proxy."
         ]
@@ -111,7 +126,8 @@ class Refusal:
             "retry": self.retry,
             "allow_command": self.command,
         }
-        return json.dumps({"type": "error", "error": error}) + "\n"
+        # gh, glab and other clients of web APIs show the field `message` and nothing else.
+        return json.dumps({"type": "error", "message": self.message, "error": error}) + "\n"
 
     def fields(self, *, as_json: bool, length: int) -> list[tuple[bytes, bytes]]:
         """Return the header fields of the response, without `Connection`."""
@@ -156,6 +172,8 @@ def denial_of(attempt: DeniedAttempt, label: str) -> Refusal:
     """Return the 403 for an attempt, with the command that would allow just that if one can."""
     advice = advice_for(attempt)
     explanation = _EXPLANATIONS.get(attempt.reason, _OTHER_REASON)
+    if attempt.reason in _OF_PUSH and push_path(attempt.path, attempt.query) is not None:
+        explanation = "Pushing to this repository is not allowed."
     if advice.text:
         explanation = f"{explanation} {advice.text}"
     return Refusal(403, attempt.reason.value, explanation, label, advice.command())

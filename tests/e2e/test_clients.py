@@ -221,9 +221,10 @@ def test_git_cannot_push(repository: Repository, internet: Internet, tmp_path: P
         code, said = repository.try_git("-C", str(clone), "push", "origin", "main")
 
     assert (code != 0, "403" in said) == (True, True), said
+    assert "remote: Pushing to this repository is not allowed." in said
     assert repository.head() == before
-    assert "POST" not in {exchange.method for exchange in seen.exchanges}
+    assert seen.exchanges == []
     denied = [row for row in repository.proxy.decisions("github.com:443") if not row.allowed]
     assert [(row.method, row.path, row.reason) for row in denied] == [
-        ("POST", "/owner/project.git/git-receive-pack", "path-not-allowed")
+        ("GET", "/owner/project.git/info/refs", "path-not-allowed")
     ]

@@ -1,10 +1,12 @@
 """Laws of one host's rules: any allow rule allows, and a deny rule always wins."""
 
+from dataclasses import replace
+
 import pytest
 
 from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.reason import Reason
-from claude_proxy.policy.request import Scheme
+from claude_proxy.policy.request import Request, Scheme
 from claude_proxy.policy.rules import Tls
 from tests.policy.cases import AMBIGUOUS, at, denied_for, deny, http, request, rule
 
@@ -242,3 +244,48 @@ def test_a_request_is_restricted_where_limits_are_in_force() -> None:
     assert policy.decide_request(request("a.test")).restricted
     assert not policy.decide_request(request("b.test")).restricted
     assert policy.decide_request(request("c.test")).restricted
+
+
+PUSH = "service=git-receive-pack"
+
+
+@pytest.mark.parametrize(
+    ("policy", "reason"),
+    [
+        (Policy((rule("git.test", methods=("GET", "HEAD")),)), Reason.METHOD_NOT_ALLOWED),
+        (Policy((rule("git.test", paths=("/*/*/info/refs",)),)), Reason.PATH_NOT_ALLOWED),
+        (
+            Policy((rule("git.test"),), (deny("git.test", paths=("/*/*/git-receive-pack",)),)),
+            Reason.DENY_RULE,
+        ),
+    ],
+)
+def test_a_push_that_would_be_denied_is_denied_where_it_begins(
+    policy: Policy, reason: Reason
+) -> None:
+    first = request("git.test", path="/o/r.git/info/refs")
+
+    assert denied_for(policy.decide_request(replace(first, query=PUSH))) is reason
+    assert policy.decide_request(replace(first, query="service=git-upload-pack")).allowed
+
+
+def test_a_push_begins_where_it_is_allowed() -> None:
+    policy = Policy(
+        (
+            rule("git.test", methods=("GET",)),
+            rule("git.test", methods=("POST",), paths=("/o/r.git/git-receive-pack",)),
+        )
+    )
+
+    def first_of(repository: str) -> Request:
+        return replace(request("git.test", path=f"{repository}/info/refs"), query=PUSH)
+
+    assert policy.decide_request(first_of("/o/r.git")).allowed
+    assert not policy.decide_request(first_of("/o/other.git")).allowed
+
+
+def test_a_push_that_is_allowed_does_not_allow_its_first_request() -> None:
+    policy = Policy((rule("git.test", methods=("POST",)),))
+    first = replace(request("git.test", path="/o/r.git/info/refs"), query=PUSH)
+
+    assert denied_for(policy.decide_request(first)) is Reason.METHOD_NOT_ALLOWED

@@ -15,6 +15,7 @@ from claude_proxy.proxy.responses import (
     denial,
     denial_of_request,
     sentence,
+    too_large,
     unreachable,
     wants_json,
 )
@@ -73,6 +74,10 @@ def test_a_client_that_prefers_json_gets_the_same_as_json() -> None:
     assert fields(head)["content-type"] == "application/json"
     assert json.loads(body) == {
         "type": "error",
+        "message": (
+            "Denied by claude-proxy (no-rule): No rule of the allowlist covers this host. "
+            "The owner of this machine can allow it: claude-proxy allow evil.example"
+        ),
         "error": {
             "type": "denied_by_claude_proxy",
             "reason": "no-rule",
@@ -82,6 +87,33 @@ def test_a_client_that_prefers_json_gets_the_same_as_json() -> None:
             "allow_command": "claude-proxy allow evil.example",
         },
     }
+
+
+def test_a_push_is_denied_as_one_where_it_begins() -> None:
+    host = Authority.of("git.example", 443)
+    query = "service=git-receive-pack"
+    request = Request(Scheme.HTTPS, host, host, "GET", "/o/r.git/info/refs", query)
+
+    refusal = denial_of_request("method-not-allowed", "GET https://git.example/", request)
+
+    assert refusal.explanation == "Pushing to this repository is not allowed."
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        unreachable("connect-refused", "It refuses.", "GET https://a.test/", timed_out=False),
+        bad_request("the request line is malformed"),
+        denial("sni-missing", "CONNECT a.test:443", None),
+        too_large("POST https://a.test/"),
+    ],
+)
+def test_every_refusal_in_json_says_why_in_its_message(refusal: Refusal) -> None:
+    verb = "Denied" if refusal.status == 403 else "Failed"
+
+    message = json.loads(refusal.body(as_json=True))["message"]
+
+    assert message == f"{verb} by claude-proxy ({refusal.reason}): {refusal.explanation}"
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,7 @@ class ClientConnection:
         self._end_state = EndState.OPEN
         self._end_deadline = math.inf  # of lingering and flushing
         self._discarded = 0  # bytes read while lingering
+        self._connected_at = 0.0  # when an upstream was last connected
         self._wait_id = 0
         now = asyncio.get_running_loop().time()
         self._waiting_since = now
@@ -383,6 +384,7 @@ class ClientConnection:
             self._endpoints.pop(server, None)
             dialled.socket.close()
             raise
+        self._connected_at = loop.time()
         self.balance()
 
     def _takes_preconnected(self, server: Server) -> bool:
@@ -542,8 +544,11 @@ class ClientConnection:
                 return limits.head_timeout_s, since
             case Waiting.HANDSHAKE:
                 return limits.handshake_timeout_s, since
-            case Waiting.UPSTREAM:
+            case Waiting.UPSTREAM if self._dials:
+                # The dialer keeps the limit of connecting; this is for a dial that hangs.
                 return limits.connect_timeout_s + limits.handshake_timeout_s, since
+            case Waiting.UPSTREAM:
+                return limits.handshake_timeout_s, max(since, self._connected_at)
             case Waiting.BODY if self.session.gate.is_crowded:
                 # A client that trickles bytes would occupy the room that all clients share.
                 return limits.head_timeout_s, since

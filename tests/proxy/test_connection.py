@@ -898,7 +898,7 @@ def test_a_client_that_broke_off_while_it_was_held_is_noticed(run: Run) -> None:
     [
         (Waiting.HEAD, 1),
         (Waiting.HANDSHAKE, 2),
-        (Waiting.UPSTREAM, 6),
+        (Waiting.UPSTREAM, 2),  # once it is connected
         (Waiting.IDLE, 8),
         (Waiting.BODY, 8),
         (Waiting.EXCHANGE, 8),
@@ -920,6 +920,28 @@ def test_each_wait_has_a_limit_of_its_own(run: Run, waiting: Waiting, limit_s: i
 
             assert [type(event) for event in in_time] == [events.Start]
             assert [type(event) for event in proxy.heard[1:]] == [TimedOut, events.ConnectionClosed]
+
+    run(play)
+
+
+def test_the_handshake_with_an_upstream_has_the_time_that_the_pages_say(run: Run) -> None:
+    limits = Limits(handshake_timeout_s=2, connect_timeout_s=4)
+
+    async def play() -> None:
+        async with proxy_of(scripted(silent), limits=limits) as proxy:
+            await proxy.client()
+            connection, now = proxy.connection, asyncio.get_running_loop().time()
+            connection.session.wait(Waiting.UPSTREAM)
+            connection._dials[connection.client] = asyncio.ensure_future(asyncio.sleep(0))
+            connection.sweep(now)
+            connection.sweep(now + 3.5)
+            connection._dials.clear()
+            connection._connected_at = now + 3.9
+            connection.sweep(now + 5.5)
+            in_time = connection.is_ending
+            connection.sweep(now + 6)
+
+            assert (in_time, connection.is_ending) == (False, True)
 
     run(play)
 

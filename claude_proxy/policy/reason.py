@@ -24,6 +24,7 @@ class Reason(StrEnum):
     NOT_TLS = "not-tls"
     INVALID_TARGET = "invalid-target"
     BAD_REQUEST = "bad-request"  # invalid or ambiguous; status 400 instead of 403
+    TLS_TO_PROXY = "tls-to-proxy"  # to the proxy itself, in place of HTTP or SOCKS5
     ADDRESS_NOT_ALLOWED = "address-not-allowed"
     PROXY_LOOP = "proxy-loop"
     CLIENT_NOT_ALLOWED = "client-not-allowed"

@@ -32,6 +32,7 @@ from claude_proxy.policy.verdict import Verdict
 from claude_proxy.proxy.inspection.base import InspectorChain, ResponseInspector
 from claude_proxy.proxy.inspection.leak_guard import LeakGuard
 from claude_proxy.proxy.inspection.usage_meter import UsageMeter, readable_encodings
+from claude_proxy.proxy.rare_warnings import RareWarnings
 from claude_proxy.wire.address import Address
 from claude_proxy.wire.authority import Authority
 
@@ -136,6 +137,7 @@ class Gate:
         self._clock_ns = clock_ns
         self._last_id = 0
         self._audit_works = True
+        self.warnings = RareWarnings(logger.warning)
 
     # --- tunnels
 

@@ -66,6 +66,9 @@ _EXPLANATIONS = {
     Reason.INTERNAL_ERROR: "Internal proxy error; the request was blocked.",
     Reason.CLIENT_NOT_ALLOWED: "This client is not allowed to use this proxy.",
     Reason.CLIENT_NOT_AUTHENTICATED: "This proxy requires a user name and a password.",
+    Reason.TLS_TO_PROXY: (
+        "A client speaks TLS to the proxy: the proxy's URL must begin with http://, for https too."
+    ),
     Reason.INVALID_TARGET: "The target is not one valid host and port.",
 }
 _UNAUTHENTICATED = 407

@@ -29,6 +29,11 @@ from claude_proxy.proxy.responses import Refusal, bad_request, denial, unauthent
 from claude_proxy.wire.authority import Authority
 from claude_proxy.wire.http1.head import RequestHead, TargetForm
 
+_NEEDS_CONNECT = (
+    "only http URLs are taken without a tunnel; the client must ask for one by CONNECT (axios does "
+    "not before 1.0, unless it is given an agent such as https-proxy-agent)"
+)
+
 
 class ProxyRole:
     """Forwards each allowed request to the target that it names, or to that of its tunnel.
@@ -61,7 +66,7 @@ class ProxyRole:
         try:
             request = self._request_of(head)
         except ValueError as error:
-            attempt = self._record(head, Reason.INVALID_TARGET)
+            attempt = self._record(head, Reason.BAD_REQUEST)
             return LocalAnswer(bad_request(str(error)), attempt, close=True)
         if request is None:
             return self._deny(head, Reason.PROXY_LOOP, f"{head.method} {head.path}")
@@ -97,7 +102,7 @@ class ProxyRole:
             if head.form is not TargetForm.ABSOLUTE:
                 return None
             if head.scheme != Scheme.HTTP.value:
-                raise ValueError("only http URLs are taken in this form; use CONNECT for others")
+                raise ValueError(_NEEDS_CONNECT)
             target = Authority.parse(head.authority, default_port=80)
         elif head.form in (TargetForm.ABSOLUTE, TargetForm.AUTHORITY):
             # RFC 9112 3.2.2 lets an origin take absolute-form; inside a tunnel it could only
@@ -143,16 +148,25 @@ class ProxyRole:
         *,
         phase: Phase = Phase.REQUEST,
     ) -> Attempt:
-        named = target or head.authority or (head.host or b"").decode("latin-1")
+        named = target or self.target or (head.host or b"").decode("latin-1")
         return self._session.gate.refuse(
             self._session.client_info,
             phase,
             reason,
-            self.target or named,
+            _sent_target(head) or named,
             method=head.method,
-            scheme=self.scheme.value,
+            scheme=head.scheme or self.scheme.value,
             path=head.path,
         )
+
+
+def _sent_target(head: RequestHead) -> str | Authority:
+    """Return the authority in the request target, with its scheme's port; "" if there is none."""
+    try:
+        port = DEFAULT_PORTS[Scheme(head.scheme)]
+        return Authority.parse(head.authority, default_port=port)
+    except ValueError:
+        return head.authority
 
 
 def proxy_lane(

@@ -20,10 +20,11 @@ from claude_proxy.proxy.layers.client_auth import head_admits
 from claude_proxy.proxy.layers.http1_proxy import proxy_lane
 from claude_proxy.proxy.layers.session import Commands, RuleRevoked, Session, TimedOut
 from claude_proxy.proxy.layers.socks5 import Socks5Layer
-from claude_proxy.proxy.layers.tunnel_start import TunnelStart
+from claude_proxy.proxy.layers.tunnel_start import ALERT_DENIED, TunnelStart
 from claude_proxy.proxy.responses import Refusal, bad_request, denial, unauthenticated
 from claude_proxy.wire import proxy_protocol, socks5
 from claude_proxy.wire.authority import Authority
+from claude_proxy.wire.client_hello import starts_like_tls
 from claude_proxy.wire.http1.head import BadMessage, RequestHead
 from claude_proxy.wire.http1.request import read_request_head
 
@@ -80,7 +81,12 @@ class ProtocolDetection(layer.Layer):
 
     def _choose(self) -> Commands:
         """Choose the layer for the protocol of the first bytes, once it is known."""
-        if self._serve is not None:
+        is_tls = starts_like_tls(self._in)
+        if is_tls is None:
+            return
+        if is_tls:
+            yield from self._refuse_tls()
+        elif self._serve is not None:
             lane = self._serve(self.context, self._session)
             yield from self._replace_with(lane, self._take_buffer())
         elif self._in.startswith(_SOCKS5):
@@ -113,6 +119,18 @@ class ProtocolDetection(layer.Layer):
             shown = f"{session.client_info.client}, run {proxy_header.name}: {proxy_header.command}"
             session.client_info = replace(session.client_info, client=shown)
         return True
+
+    def _refuse_tls(self) -> Commands:
+        """Refuse a client whose proxy URL begins with https://."""
+        session = self._session
+        session.gate.warnings.warn(
+            "a client speaks TLS to the proxy: its URL must begin with http://, not https://, in "
+            "HTTPS_PROXY too"
+        )
+        attempt = session.gate.refuse(session.client_info, Phase.CLIENT, Reason.TLS_TO_PROXY, "")
+        session.gate.end(attempt)
+        yield commands.SendData(self.context.client, ALERT_DENIED)
+        yield from self._close()
 
     # --- CONNECT
 

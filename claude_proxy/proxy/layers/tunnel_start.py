@@ -34,7 +34,7 @@ type ReplaceWith = Callable[[layer.Layer, bytes], Commands]
 
 # Unencrypted fatal alerts, so that the client's error says that it was refused on purpose:
 # access_denied (49) and decode_error (50), RFC 8446, section 6.
-_ALERT_DENIED = b"\x15\x03\x03\x00\x02\x02\x31"
+ALERT_DENIED = b"\x15\x03\x03\x00\x02\x02\x31"
 _ALERT_UNREADABLE = b"\x15\x03\x03\x00\x02\x02\x32"
 
 
@@ -91,7 +91,7 @@ class TunnelStart(layer.Layer):
                 yield from self._plain(data)
                 return
             if not self._attempt.decision.secure:
-                yield from self._deny(Reason.SCHEME_NOT_ALLOWED, _ALERT_DENIED)
+                yield from self._deny(Reason.SCHEME_NOT_ALLOWED, ALERT_DENIED)
                 return
             self._hello = HelloReader()
         try:
@@ -109,7 +109,7 @@ class TunnelStart(layer.Layer):
         )
         if denied is not None:
             session.gate.end(denied)
-            yield from self._alert(denied.decision.reason, _ALERT_DENIED)
+            yield from self._alert(denied.decision.reason, ALERT_DENIED)
         elif attempt.decision.tls is Tls.PASSTHROUGH:
             passthrough = Passthrough(self.context, session, target, attempt, raw)
             yield from self._replace_with(passthrough, b"")
@@ -118,7 +118,7 @@ class TunnelStart(layer.Layer):
             self.context.server.address = (target.host, target.port)
             yield from self._replace_with(TlsIntercept(self.context, hello, self._lane), raw)
         else:
-            yield from self._deny(Reason.INTERNAL_ERROR, _ALERT_DENIED)
+            yield from self._deny(Reason.INTERNAL_ERROR, ALERT_DENIED)
 
     def _lane(self, context: Context) -> layer.Layer:
         """Return the layer for the protocol that the handshake with the client negotiated."""

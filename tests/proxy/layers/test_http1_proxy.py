@@ -63,24 +63,41 @@ def test_a_host_field_with_the_default_port_agrees(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize(
-    "message",
+    ("url", "host", "scheme", "target"),
     [
-        b"GET https://example.com/ HTTP/1.1\r\nHost: example.com\r\n\r\n",
-        b"GET ftp://example.com/ HTTP/1.1\r\nHost: example.com\r\n\r\n",
-        b"GET http://127.1/ HTTP/1.1\r\nHost: 127.1\r\n\r\n",
-        b"GET http://example.com/ HTTP/1.1\r\nHost: example..com\r\n\r\n",
-        b"GET http://example.com:0/ HTTP/1.1\r\nHost: example.com\r\n\r\n",
+        ("https://example.com/", "example.com", "https", "example.com:443"),
+        ("HTTPS://example.com:8443/a?b", "example.com", "https", "example.com:8443"),
+        ("ftp://example.com/", "example.com", "ftp", "example.com"),
+        ("http://127.1/", "127.1", "http", "127.1"),
+        ("http://example.com/", "example..com", "http", "example.com:80"),
+        ("http://example.com:0/", "example.com", "http", "example.com:0"),
     ],
 )
-def test_a_target_that_cannot_be_read_is_a_bad_request(
-    stage: Stage, ledger: Ledger, message: bytes
+def test_a_target_that_cannot_be_used_is_a_bad_request_and_recorded_as_sent(
+    stage: Stage, ledger: Ledger, url: str, host: str, scheme: str, target: str
 ) -> None:
-    answer = stage.says(message)
+    answer = stage.says(f"GET {url} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
 
-    assert statuses(answer) == [400]
+    assert (statuses(answer), reason_of(answer)) == ([400], "bad-request")
     assert stage.client.closed
-    assert ledger.reasons == ["invalid-target"]
+    (decision,) = ledger.decisions
+    assert decision.reason == "bad-request"
+    assert (decision.scheme, decision.target) == (scheme, target)
     assert stage.upstreams == []
+
+
+@pytest.mark.parametrize("url", ["https://example.com/a", "http://other.example/a"])
+def test_absolute_form_inside_a_tunnel_is_a_bad_request_and_recorded_as_sent(
+    forward: PlayForward, ledger: Ledger, url: str
+) -> None:
+    stage = forward(target=EXAMPLE)
+
+    answer = stage.says(f"GET {url} HTTP/1.1\r\nHost: example.com\r\n\r\n".encode())
+
+    assert (statuses(answer), reason_of(answer)) == ([400], "bad-request")
+    (decision,) = ledger.decisions
+    assert f"{decision.scheme}://{decision.target.rpartition(':')[0]}{decision.path}" == url
+    assert decision.reason == "bad-request"
 
 
 # --- upgrades

@@ -297,7 +297,7 @@ def test_each_plain_request_shows_credentials_and_none_goes_up(
     assert guarded.upstream.take() == b"GET / HTTP/1.1\r\nHost: plain.example\r\n\r\n"
     assert not guarded.client.closed
     refused, *_ = ledger.decisions
-    assert (refused.phase, refused.target) == (Phase.CLIENT, "plain.example")
+    assert (refused.phase, refused.target) == (Phase.CLIENT, "plain.example:80")
 
 
 def test_a_body_that_is_on_its_way_to_a_407_is_not_taken_for_a_request(
@@ -504,7 +504,6 @@ def test_any_cut_of_any_conversation_comes_to_the_same(
     "first",
     [
         b"\x04\x01\x01\xbb\x00\x00\x00\x01me\x00example.com\x00",  # SOCKS4a
-        real_hello("example.com"),  # TLS to the proxy itself
         b"\x00",
         b"\x06\x01\x00",
         b"SSH-2.0-x\r\n",
@@ -519,3 +518,19 @@ def test_what_is_none_of_the_protocols_is_a_bad_request(
     assert statuses(stage.says(first)) == [400]
     assert stage.client.closed
     assert ledger.reasons == ["bad-request"]
+
+
+@pytest.mark.parametrize("local", [False, True])
+@pytest.mark.parametrize("cut", [1, 1000])
+def test_tls_to_the_proxy_itself_is_answered_by_an_alert_and_named(
+    play: PlayFront, ledger: Ledger, caplog: pytest.LogCaptureFixture, cut: int, *, local: bool
+) -> None:
+    stage = play(local=local)
+    hello = real_hello("example.com")
+
+    got = b"".join(stage.says(piece) for piece in (hello[:cut], hello[cut:]) if piece)
+
+    assert got == b"\x15\x03\x03\x00\x02\x02\x31"
+    assert stage.client.closed
+    assert (ledger.reasons, ledger.decisions[0].phase) == (["tls-to-proxy"], Phase.CLIENT)
+    assert "its URL must begin with http://" in caplog.text

@@ -35,6 +35,15 @@ _SOCKS5 = bytes((socks5.VERSION,))
 _PLAIN_PORT = 80
 _ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 
+_TLS_TO_PROXY = (
+    "a client speaks TLS to the proxy: its URL must begin with http://, not https://, in "
+    "HTTPS_PROXY too"
+)
+_TLS_TO_GATEWAY = (
+    "a client speaks TLS to the gateway: its URL must begin with http://, not https://, in "
+    "ANTHROPIC_BASE_URL too"
+)
+
 
 class ProtocolDetection(layer.Layer):
     """The first layer of every connection; replaces itself once the protocol is known."""
@@ -123,10 +132,7 @@ class ProtocolDetection(layer.Layer):
     def _refuse_tls(self) -> Commands:
         """Refuse a client whose proxy URL begins with https://."""
         session = self._session
-        session.gate.warnings.warn(
-            "a client speaks TLS to the proxy: its URL must begin with http://, not https://, in "
-            "HTTPS_PROXY too"
-        )
+        session.gate.warnings.warn(_TLS_TO_PROXY if self._serve is None else _TLS_TO_GATEWAY)
         attempt = session.gate.refuse(session.client_info, Phase.CLIENT, Reason.TLS_TO_PROXY, "")
         session.gate.end(attempt)
         yield commands.SendData(self.context.client, ALERT_DENIED)

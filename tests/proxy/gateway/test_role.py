@@ -258,7 +258,6 @@ def test_the_first_question_of_claude_code_is_answered_here() -> None:
         b"GET http://evil.test/v1/models HTTP/1.1\r\nHost: evil.test\r\n\r\n",
         b"GET http://localhost:9000/health HTTP/1.1\r\nHost: localhost:9000\r\n\r\n",
         b"\x05\x01\x00",
-        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     ],
 )
@@ -273,6 +272,17 @@ def test_a_gateway_is_no_proxy(mode: GatewayMode, request_line: bytes) -> None:
     assert there.stage.upstreams == []
     assert there.stage.client.closed
     assert not any(decision.allowed for decision in there.ledger.decisions)
+
+
+def test_tls_to_a_gateway_is_answered_by_an_alert(caplog: pytest.LogCaptureFixture) -> None:
+    there = play()
+
+    answer = there.stage.says(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")
+
+    assert answer == b"\x15\x03\x03\x00\x02\x02\x31"
+    assert there.stage.client.closed
+    assert there.ledger.reasons == ["tls-to-proxy"]
+    assert "a client speaks TLS to the gateway: its URL must begin with http://" in caplog.text
 
 
 def test_a_websocket_is_refused() -> None:

@@ -25,12 +25,15 @@ from mitmproxy.proxy.layer import Layer
 
 from claude_proxy.config.settings import ClientCredentials, Limits
 from claude_proxy.events import Phase
+from claude_proxy.policy.decision import Decision
+from claude_proxy.policy.policy import AddressOwner
 from claude_proxy.policy.reason import Reason
 from claude_proxy.proxy.connection_end import EndEvent, EndState, next_state
-from claude_proxy.proxy.dialer import Dialer, DialError, Failure
+from claude_proxy.proxy.dialer import Dialer, DialError, Dialled, Failure
 from claude_proxy.proxy.endpoint import Endpoint
 from claude_proxy.proxy.gate import ClientInfo, Gate
 from claude_proxy.proxy.layers.session import (
+    SHED,
     ContinueLater,
     PauseReading,
     RuleRevoked,
@@ -40,7 +43,9 @@ from claude_proxy.proxy.layers.session import (
     Waiting,
 )
 from claude_proxy.proxy.layers.upstream import UpstreamServer
-from claude_proxy.proxy.shares import Share, Shares
+from claude_proxy.proxy.shares import MEMORY, SOCKETS, Share, Shares, Standing
+from claude_proxy.system import descriptors
+from claude_proxy.wire.address import Address
 from claude_proxy.wire.authority import Authority
 
 logger = logging.getLogger(__name__)
@@ -59,6 +64,12 @@ _TUNNEL_QUIET_S = 2.0
 # Most bytes that the layers get at once: a read of uvloop's has up to 256,000, which in tiny chunks
 # or frames are tens of thousands of steps. Smaller pieces would slow down bulk transfers.
 _PIECE = 64 * 1024
+
+# Fewer bytes of a body in a second are next to nothing. Fewer still are what attacks that trickle
+# send; a modem sent ten times as many.
+_SLOW_BYTES = 512
+_BRISK_S = 1.5  # how long one that sent more counts as brisk; the sweep looks every second
+_SILENT_S = 10.0  # of an exchange or a tunnel, after which others may have its place
 
 # A module-level name, because looking up an enum member costs more than the comparison.
 _OPEN = EndState.OPEN
@@ -114,6 +125,7 @@ class ClientConnection:
             local=local,
             credentials=credentials,
             is_turn_over=services.shares.turns.is_over,
+            make_room=self._make_room_for_bytes,
         )
         self.share = share or services.shares.of(client.peername[0])
         self._turns = self.share.turns
@@ -135,11 +147,13 @@ class ClientConnection:
         now = asyncio.get_running_loop().time()
         self._waiting_since = now
         self.active_at = now
+        self._unswept = 0  # bytes of the client since the last sweep
+        self._brisk_at = -math.inf  # when the client last sent more than next to nothing
 
     def start(self) -> None:
         """Start the layers, once the client's transport is connected."""
         self.services.connections.add(self)
-        self.share.join(self)
+        self.services.shares.join(self.share, self)
         self.process(events.Start())
 
     @property
@@ -158,6 +172,8 @@ class ClientConnection:
             return
         if self._drops_preconnected(endpoint):
             return
+        if endpoint is self.endpoint:
+            self._unswept += len(data)
         if endpoint is self.endpoint or self.session.waiting is not Waiting.IDLE:
             # An upstream that only answers pings must not keep an idle client connected forever.
             self.active_at = asyncio.get_running_loop().time()
@@ -363,12 +379,7 @@ class ClientConnection:
         server.timestamp_start = time.time()
         if self._takes_preconnected(server):
             return
-        dialled = await self.services.dialer.dial(
-            target,
-            lambda address, owner: gate.address(client, target, address, owner),
-            tunnel=_is_tunnel(server),
-            client=self.share,
-        )
+        dialled = await self._dialled(target, tunnel=_is_tunnel(server))
         if self._end_state is not _OPEN:
             dialled.socket.close()
             raise DialError(Failure.UNREACHABLE, "the client has left")
@@ -386,6 +397,34 @@ class ClientConnection:
             raise
         self._connected_at = loop.time()
         self.balance()
+
+    async def _dialled(self, target: Authority, *, tunnel: bool) -> Dialled:
+        """Dial, if need be after another client has made room."""
+        gate, client = self.session.gate, self.session.client_info
+
+        def judge(address: Address, owner: AddressOwner) -> Decision:
+            return gate.address(client, target, address, owner)
+
+        async def dial() -> Dialled:
+            return await self.services.dialer.dial(target, judge, tunnel=tunnel, client=self.share)
+
+        try:
+            return await dial()
+        except DialError as error:
+            if error.failure is not Failure.NO_ROOM or not self._make_room_for_socket():
+                raise
+        # The loop closes the sockets of what was shed in its next iteration.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return await dial()
+
+    def _make_room_for_socket(self) -> bool:
+        problem = f"nearly all of the {descriptors.limit()} files that may be open are open"
+        return self.services.shares.make_room(SOCKETS, self.share, problem, wanting=self, more=0)
+
+    def _make_room_for_bytes(self, size: int) -> bool:
+        problem = "the memory for bodies that wait to be judged is used up"
+        return self.services.shares.make_room(MEMORY, self.share, problem, wanting=self, more=size)
 
     def _takes_preconnected(self, server: Server) -> bool:
         """Let `server` use the connection that was opened for the tunnel, if there is one."""
@@ -458,7 +497,7 @@ class ClientConnection:
         if after in {EndState.RESET, EndState.GONE}:
             # It no longer counts towards the limit, although its sockets are closed a bit later.
             self.services.connections.discard(self)
-            self.share.leave(self)
+            self.services.shares.leave(self.share, self)
 
     def _linger(self) -> None:
         """Send what is left, close our half, and read and discard for a while."""
@@ -517,10 +556,44 @@ class ClientConnection:
         self.client.state = ConnectionState.CLOSED
         self._end(EndEvent.ABORT)
 
+    # --- what it holds: see `shares`
+
+    @property
+    def sockets(self) -> int:
+        """How many sockets it has open or is about to open, with those to upstreams."""
+        return len(self._endpoints) + len(self._dials)
+
+    @property
+    def waiting_bytes(self) -> int:
+        """How many bytes wait in it: bodies to be judged, and what a peer has not taken yet."""
+        waiting = sum(size for _, size in self._pending) + self.session.held_bytes
+        for endpoint in self._endpoints.values():
+            if endpoint.transport is not None:
+                waiting += endpoint.transport.get_write_buffer_size()
+        return waiting
+
+    def standing(self, now: float) -> tuple[Standing, float]:
+        """Return what would be lost with it, and when something was last done on it."""
+        if self.is_ending or (self.session.waiting is not Waiting.EXCHANGE and self.idle):
+            return Standing.IDLE, self.active_at
+        is_brisk = self._unswept >= _SLOW_BYTES or now - self._brisk_at < _BRISK_S
+        if not is_brisk and self.session.owes_body() and not self.endpoint.is_paused:
+            return Standing.SLOW, self._waiting_since
+        is_silent = now - self.active_at > _SILENT_S
+        return Standing.SILENT if is_silent else Standing.BUSY, self.active_at
+
+    def shed(self) -> None:
+        """End at once, in favour of another client."""
+        self.session.loss = SHED
+        self.abort()
+
     # --- from the proxy as a whole
 
     def sweep(self, now: float) -> None:
         """End the connection if it has waited too long; called about once a second."""
+        if self._unswept >= _SLOW_BYTES:
+            self._brisk_at = now
+        self._unswept = 0
         if self._end_state is not _OPEN:
             if now > self._end_deadline:
                 self._end(EndEvent.ABORT)

@@ -18,6 +18,7 @@ from claude_proxy.config.settings import UpstreamProxy
 from claude_proxy.policy.decision import Decision
 from claude_proxy.policy.policy import AddressOwner
 from claude_proxy.proxy.upstream_proxy import TunnelRefusedError, open_tunnel
+from claude_proxy.system import descriptors
 from claude_proxy.wire.address import Address, effective
 from claude_proxy.wire.authority import Authority
 
@@ -37,6 +38,7 @@ class Failure(StrEnum):
     UNREACHABLE = "connect-unreachable"
     TIMEOUT = "connect-timeout"
     PROXY = "upstream-proxy-failed"
+    NO_ROOM = "no-room"  # too many files are open
 
 
 class DialError(Exception):
@@ -177,7 +179,12 @@ class Dialer:
         if address.is_loopback or address.is_unspecified:
             return True
         family = socket.AF_INET if address.version == 4 else socket.AF_INET6  # noqa: PLR2004
-        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+        # Without a socket nothing is known of the address, so nothing may be dialled.
+        try:
+            probe = _opened(family, socket.SOCK_DGRAM, 0)
+        except OSError:
+            return False  # this machine does not have the family
+        with contextlib.suppress(OSError), probe:
             probe.connect((str(address), 9))
             return ip_address(probe.getsockname()[0]) == address
         return False
@@ -261,7 +268,10 @@ def _close_late(attempt: asyncio.Task[Dialled]) -> None:
 async def _connect(address: Address, port: int) -> Dialled:
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6  # noqa: PLR2004
     # The protocol is given because asyncio sets TCP_NODELAY only on IPPROTO_TCP sockets.
-    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    sock = _opened(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    if descriptors.is_last_but_kept(sock.fileno()):
+        sock.close()
+        raise _no_room()
     try:
         sock.setblocking(False)
         await asyncio.get_running_loop().sock_connect(sock, (str(address), port))
@@ -269,6 +279,19 @@ async def _connect(address: Address, port: int) -> Dialled:
         sock.close()
         raise
     return Dialled(sock, Authority.of(str(address), port))
+
+
+def _opened(family: socket.AddressFamily, kind: socket.SocketKind, protocol: int) -> socket.socket:
+    try:
+        return socket.socket(family, kind, protocol)
+    except OSError as error:
+        if descriptors.are_exhausted(error):
+            raise _no_room() from error
+        raise
+
+
+def _no_room() -> DialError:
+    return DialError(Failure.NO_ROOM, "the proxy has no room for another connection")
 
 
 def _alternated(addresses: list[Address]) -> Iterable[Address]:

@@ -111,7 +111,7 @@ class Endpoint(asyncio.Protocol):
         transport = self.transport
         if transport is None:
             return
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):  # ValueError: it has closed meanwhile
             sock = transport.get_extra_info("socket")
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         transport.abort()

@@ -25,16 +25,16 @@ from claude_proxy.events import Notice, Phase
 from claude_proxy.policy.reason import Reason
 from claude_proxy.proxy.connection import ClientConnection, Services
 from claude_proxy.proxy.gate import ClientInfo
-from claude_proxy.proxy.layers.session import NO_ADDRESS, Waiting
+from claude_proxy.proxy.layers.session import NO_ADDRESS
 from claude_proxy.proxy.responses import Refusal, denial
+from claude_proxy.proxy.shares import CONNECTIONS, SOCKETS, Share
+from claude_proxy.system import descriptors
 from claude_proxy.system.peer_credentials import peer_of
 from claude_proxy.system.unix_socket import BACKLOG
 from claude_proxy.wire.address import Address, Network
 
 logger = logging.getLogger(__name__)
 
-_SHED_SHARE = 20  # 1/20 of the connections is closed at a time, the longest idle first
-_SHED_PAUSE_S = 0.2
 _REFUSAL_S = 5.0
 _REFUSALS = 64
 _FULL = Refusal(503, "too-many-connections", "The proxy has no room for another connection.")
@@ -76,8 +76,7 @@ class Listeners(Proxyserver):
         self.services = services
         self._notify = notify
         self.refused: set[_RefusedClient] = set()  # whose responses are still being sent
-        self._shed_at = 0.0
-        self._has_reported_full = False
+        services.shares.report = self._report
 
     @property
     def modes(self) -> list[str]:
@@ -101,29 +100,25 @@ class Listeners(Proxyserver):
         """Return the services that the connections of a listener use."""
         return listener.services or self.services
 
-    def make_room(self) -> bool:
-        """Close idle connections if the limit is reached; tell whether another one is allowed."""
+    def make_room(self, share: Share, descriptor: int) -> bool:
+        """Tell whether a client may have a connection more, of which `descriptor` is the socket.
+
+        If the limit is reached, one that nobody would miss or that has more than others is closed.
+        """
         connections, limit = self.services.connections, self.services.limits.connections
-        if len(connections) < limit:
-            self._has_reported_full = False
-            return True
-        now = asyncio.get_running_loop().time()
-        if now - self._shed_at > _SHED_PAUSE_S:
-            self._shed_at = now
-            idle = [
-                found
-                for found in connections
-                if found.session.waiting is not Waiting.EXCHANGE and found.idle
-            ]
-            idle.sort(key=lambda found: found.active_at)
-            for connection in idle[: max(1, limit // _SHED_SHARE)]:
-                connection.abort()
-            if not self._has_reported_full:
-                self._has_reported_full = True
-                text = f"the limit of {limit} open connections is reached; idle ones are closed"
-                logger.warning("%s", text)
-                self._notify(Notice(0, "limit", text))
-        return len(connections) < limit
+        shares = self.services.shares
+        if len(connections) >= limit:
+            problem = f"the limit of {limit} open connections is reached"
+            shares.make_room(CONNECTIONS, share, problem)
+            return len(connections) < limit
+        if descriptors.is_last_but_kept(descriptor, for_client=True):
+            problem = f"nearly all of the {descriptors.limit()} files that may be open are open"
+            return shares.make_room(SOCKETS, share, problem)
+        return True
+
+    def _report(self, text: str) -> None:
+        logger.warning("%s", text)
+        self._notify(Notice(0, "limit", text))
 
 
 def mode_of(number: int) -> str:
@@ -232,7 +227,8 @@ class _Admission(asyncio.Protocol):
         *,
         local: bool,
     ) -> None:
-        if not self._manager.make_room():
+        share = self._manager.services.shares.of(client_key)
+        if not self._manager.make_room(share, transport.get_extra_info("socket").fileno()):
             transport.write(_FULL.http1(close=True))
             transport.close()
             return
@@ -250,7 +246,7 @@ class _Admission(asyncio.Protocol):
             shown,
             local=local,
             credentials=listener.credentials,
-            share=self._manager.services.shares.of(client_key),
+            share=share,
         )
         endpoint = connection.endpoint
         on_first_byte = listener.on_first_byte

@@ -217,9 +217,10 @@ def too_large(label: str) -> Refusal:
     return Refusal(413, reason.value, _EXPLANATIONS[reason], label)
 
 
-def no_room(label: str) -> Refusal:
-    """Return the 503 to a request while too many bodies wait to be judged."""
-    text = "Too many request bodies are waiting to be checked."
+def no_room(
+    label: str, text: str = "Too many request bodies are waiting to be checked."
+) -> Refusal:
+    """Return the 503 to a request for which something has run short."""
     return Refusal(503, "no-room", text, label, retry=True)
 
 

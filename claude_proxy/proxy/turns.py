@@ -2,7 +2,7 @@
 
 Law kept: one client must not starve another. A client that has used up its turn waits until the
 loop has served everybody else, so what others wait does not depend on how much one client sends.
-Whoever is alone waits for nobody: its next turn begins with the next iteration of the loop.
+A client that is alone waits for nobody: its next turn begins with the next iteration of the loop.
 """
 
 import asyncio

@@ -8,7 +8,14 @@ from http import HTTPStatus
 
 from claude_proxy.policy.request import Request
 from claude_proxy.proxy.dialer import DialError, Failure
-from claude_proxy.proxy.responses import Refusal, attempt_of, denial_of, sentence, unreachable
+from claude_proxy.proxy.responses import (
+    Refusal,
+    attempt_of,
+    denial_of,
+    no_room,
+    sentence,
+    unreachable,
+)
 from claude_proxy.proxy.upstream_proxy import refused
 
 
@@ -67,5 +74,7 @@ def refusal_for(error: DialError | UpstreamError | str, request: Request, label:
         denied = attempt_of(error.decision.reason.value, request)
         found = replace(denied, address=error.address, is_own=error.is_own_address)
         return denial_of(found, label)
+    if error.failure is Failure.NO_ROOM:
+        return no_room(label, sentence(error.text))
     timed_out = error.failure is Failure.TIMEOUT
     return unreachable(error.failure.value, sentence(error.text), label, timed_out=timed_out)

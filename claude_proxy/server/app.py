@@ -410,6 +410,7 @@ def _sweep(services: Services) -> None:
     now = asyncio.get_running_loop().time()
     for connection in list(services.connections):
         connection.sweep(now)
+    services.shares.relieve_memory()
 
 
 def _announce_start(parts: _Parts) -> None:

@@ -36,6 +36,8 @@ from claude_proxy.proxy.layers.session import (
     Waiting,
 )
 from claude_proxy.proxy.layers.upstream import UpstreamServer
+from claude_proxy.proxy.shares import Standing
+from claude_proxy.system import descriptors
 from claude_proxy.wire.address import Address
 from claude_proxy.wire.authority import Authority
 from tests.proxy.layers.http1_peers import LAST_CHUNK, OK, reason_of
@@ -459,6 +461,131 @@ def test_what_waits_for_a_turn_is_dropped_with_its_connection(run: Run) -> None:
 
             assert len(proxy.heard) == heard
             assert not connection._pending
+
+    run(play)
+
+
+# --- what it holds, and what is shed
+
+
+def test_what_is_shed_is_recorded_as_such(run: Run) -> None:
+    async def play() -> None:
+        async with (
+            Origin().listening() as origin,
+            proxy_of(policy=policy_for(origin.port)) as proxy,
+        ):
+            client = await proxy.client()
+            await client.says(request(origin.port))
+            upstream = await origin.accepts()
+            await upstream.gets_until(b"\r\n\r\n")
+            sockets = proxy.connection.sockets
+            proxy.connection.shed()
+            await client.gets_rest()
+
+            assert sockets == 2
+            assert proxy.ledger.last.error == "shed"
+
+    run(play)
+
+
+def test_a_client_that_owes_a_body_and_trickles_is_slow(run: Run) -> None:
+    async def play() -> None:
+        async with (
+            Origin().listening() as origin,
+            proxy_of(policy=policy_for(origin.port)) as proxy,
+        ):
+            client = await proxy.client()
+            await client.says(request(origin.port, "POST", "Content-Length: 100000") + b"x")
+            await (await origin.accepts()).gets_until(b"\r\n\r\nx")
+            connection = proxy.connection
+            now = connection.active_at
+            standings = [connection.standing(now)[0]]
+            for second, size in enumerate((1, 512, 1, 1), 1):
+                connection.received(connection.endpoint, bytes(size))
+                connection.sweep(now + second)
+                standings.append(connection.standing(now + second)[0])
+
+            busy, slow = Standing.BUSY, Standing.SLOW
+            assert standings == [slow, slow, busy, busy, slow]
+
+    run(play)
+
+
+@pytest.mark.parametrize(
+    ("waiting", "quiet_s", "standing"),
+    [
+        (Waiting.IDLE, 0, Standing.IDLE),
+        (Waiting.HEAD, 0, Standing.IDLE),
+        (Waiting.EXCHANGE, 9, Standing.BUSY),
+        (Waiting.EXCHANGE, 11, Standing.SILENT),
+        (Waiting.TUNNEL, 11, Standing.SILENT),
+    ],
+)
+def test_a_connection_stands_by_what_would_be_lost_with_it(
+    run: Run, waiting: Waiting, quiet_s: float, standing: Standing
+) -> None:
+    async def play() -> None:
+        async with proxy_of(scripted(silent)) as proxy:
+            await proxy.client()
+            connection = proxy.connection
+            connection.session.wait(waiting)
+            now = connection.active_at + quiet_s
+
+            assert connection.standing(now) == (standing, connection.active_at)
+
+    run(play)
+
+
+def test_bytes_that_a_peer_does_not_take_are_counted(run: Run) -> None:
+    def script(event: events.Event) -> Iterable[commands.Command]:
+        if isinstance(event, events.DataReceived):
+            yield commands.SendData(event.connection, bytes(MUCH))
+
+    async def play() -> None:
+        async with proxy_of(scripted(script)) as proxy:
+            client = await proxy.client()
+            await client.says(b"one")
+            await until(lambda: proxy.connection.waiting_bytes > MUCH // 2)
+            proxy.connection.abort()
+
+    run(play)
+
+
+def test_a_dial_without_a_descriptor_is_tried_again_once_another_client_was_shed(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def play() -> None:
+        async with (
+            Origin().listening() as origin,
+            proxy_of(policy=policy_for(origin.port)) as proxy,
+        ):
+            await proxy.client()
+            idle = proxy.connection
+            client = await proxy.client()
+            monkeypatch.setattr(descriptors, "is_last_but_kept", lambda *_: not idle.is_ending)
+            await client.says(request(origin.port))
+            upstream = await origin.accepts()
+
+            assert (await upstream.gets_until(b"\r\n\r\n")).startswith(b"GET / ")
+            assert idle.is_ending
+
+    run(play)
+
+
+def test_a_dial_without_a_descriptor_is_a_503_if_nobody_can_be_shed(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(descriptors, "is_last_but_kept", lambda *_: True)
+
+    async def play() -> None:
+        async with proxy_of(policy=policy_for(80)) as proxy:
+            client = await proxy.client()
+            await client.says(request(80))
+            told = await client.gets_until(b"\r\n\r\n")
+
+            assert told.startswith(b"HTTP/1.1 503 ")
+            assert reason_of(told) == "no-room"
+            assert proxy.ledger.last.error == "no-room"
 
     run(play)
 

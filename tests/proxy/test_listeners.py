@@ -23,6 +23,7 @@ from claude_proxy.proxy.layers.protocol_detection import ProtocolDetection
 from claude_proxy.proxy.layers.session import Waiting
 from claude_proxy.proxy.listeners import Listener, ListenerMode, Listeners, _Admission
 from claude_proxy.server.listening_sockets import bind
+from claude_proxy.system import descriptors
 from claude_proxy.wire.address import Network
 from tests.proxy.layers.http1_peers import DENIED, reason_of
 from tests.proxy.layers.stage import Ledger, options_of
@@ -202,7 +203,12 @@ class Transport:
         self.ended = False
 
     def get_extra_info(self, name: str) -> object:
+        if name == "socket":
+            return self
         return self.peer if name == "peername" else ("127.0.0.1", 9051)
+
+    def fileno(self) -> int:
+        return 9
 
     def set_write_buffer_limits(self, *, high: int) -> None:
         pass
@@ -488,7 +494,10 @@ def test_the_longest_idle_client_makes_room_for_the_next(
             assert len(door.services.connections) == 3
             (notice,) = door.told
             assert notice.kind == "limit"
-            assert notice.text == "the limit of 3 open connections is reached; idle ones are closed"
+            assert notice.text == (
+                "the limit of 3 open connections is reached; "
+                "1 connection was closed, of 127.0.0.1, which had 3"
+            )
             assert notice.text in caplog.text
 
     run(play)
@@ -514,8 +523,8 @@ def test_a_flood_is_reported_once_and_sheds_periodically(run: Run) -> None:
         async with door_of(connections=1) as door:
             for _ in range(3):
                 await door.client()
-                door.manager._shed_at = 0.0
-            door.manager._shed_at = asyncio.get_running_loop().time() + 3600
+            share = door.youngest().share
+            share.refused_until = asyncio.get_running_loop().time() + 3600
             refused = await door.stranger()
 
             assert reason_of(await refused.gets_rest()) == "too-many-connections"
@@ -530,9 +539,44 @@ def test_a_second_flood_is_reported_again(run: Run) -> None:
             for _ in range(2):
                 await door.client()
                 await door.client()
-                door.manager._shed_at = 0.0
                 door.youngest().abort()
+                door.services.shares._reported.clear()  # as time does
 
             assert len(door.told) == 2
+
+    run(play)
+
+
+def test_another_clients_connections_make_room_however_busy_they_are(run: Run) -> None:
+    async def play() -> None:
+        async with door_of(connections=3) as door:
+            for _ in range(3):
+                await door.client()
+                door.youngest().session.wait(Waiting.EXCHANGE)
+            reader, writer = await asyncio.open_connection(
+                *door.address[:2], local_addr=("127.0.0.2", 0)
+            )
+            other = Stream(reader, writer)
+            door.clients.append(other)
+            await other.says(DENIED)
+
+            assert reason_of(await other.gets_until(b"\r\n\r\n")) == "no-rule"
+            assert len(door.services.connections) == 3
+
+    run(play)
+
+
+def test_a_client_is_accepted_on_the_last_descriptors_and_another_shed(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def play() -> None:
+        async with door_of() as door:
+            first = await door.client()
+            monkeypatch.setattr(descriptors, "is_last_but_kept", lambda *_, **__: True)
+            await door.client()
+
+            assert await first.gets_rest() == b""
+            assert len(door.services.connections) == 1
+            assert door.told[0].text.startswith("nearly all of the ")
 
     run(play)

@@ -32,7 +32,7 @@ UNREACHED = [failure for failure in Failure if failure is not Failure.DENIED]
 def test_a_failed_dial_is_a_gateway_error_by_its_own_reason(failure: Failure) -> None:
     refusal = refusal_for(DialError(failure, "the dial failed"), REQUEST, LABEL)
 
-    assert refusal.status == (504 if failure is Failure.TIMEOUT else 502)
+    assert refusal.status == {Failure.TIMEOUT: 504, Failure.NO_ROOM: 503}.get(failure, 502)
     assert (refusal.reason, refusal.explanation) == (failure.value, "The dial failed.")
     assert (refusal.label, refusal.retry) == (LABEL, True)
 

@@ -31,7 +31,7 @@ def run_on(loop: str, play: Play) -> None:
 
     with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
         runner.run(limited())
-    assert faults == []
+    assert faults == [], faults
 
 
 async def until(holds: Callable[[], object]) -> None:

@@ -39,7 +39,7 @@ class BufferedWriter:
         self._content += data
         admission = self._admission
         too_large = len(self._content) > self._limit
-        if too_large or not admission.session.gate.hold(admission.attempt, len(data)):
+        if too_large or not admission.reserve(len(data)):
             self._content.clear()
             raise ResponseCutOff("upstream-answer-too-large")
         return b""

@@ -41,9 +41,17 @@ class Admission:
         """Reserve memory for `size` bytes beyond the `held` ones; return the refusal if denied."""
         if held + size > (self.body_limit or 0):
             return too_large(self.label)
-        if not self.session.gate.hold(self.attempt, size):
-            return no_room(self.label)
-        return None
+        return None if self.reserve(size) else no_room(self.label)
+
+    def reserve(self, size: int) -> bool:
+        """Reserve memory for `size` bytes until the attempt ends; False if there is none."""
+        session, attempt = self.session, self.attempt
+        if not attempt.held:
+            session.holding.append(attempt)
+        while not session.gate.hold(attempt, size):
+            if not session.make_room(size):
+                return False
+        return True
 
     def judge_body(self, body: bytes) -> Refusal | None:
         """Judge the whole body; return the denial, or None if it may leave."""

@@ -82,6 +82,7 @@ class Http1Lane(layer.Layer):
         self._out = Outbox(context.client)
         self._holds_reading = False
         self._awaits_turn = False
+        session.owes_body = self._owes_body
 
     # --- events
 
@@ -123,6 +124,10 @@ class Http1Lane(layer.Layer):
             self._timed_out()
         elif isinstance(event, RuleRevoked):
             self._drop(Reason.RULE_WITHDRAWN.value)
+
+    def _owes_body(self) -> bool:
+        exchange = self._exchange
+        return exchange is not None and exchange.body is not None and self._state in TAKES_BODY
 
     def _move(self, step: Step) -> None:
         self._state = state = next_state(self._state, step)
@@ -575,12 +580,12 @@ class Http1Lane(layer.Layer):
                 self._move(Step.CLOSE)
             if exchange is not None:
                 self._exchange = None
-                self._session.gate.end(exchange.attempt, "client-closed")
+                self._session.gate.end(exchange.attempt, self._session.loss)
             return
         if exchange is None:
             self._advance()
         elif exchange.body is not None or self._state is State.RELAYING:
-            self._drop("client-closed")
+            self._drop(self._session.loss)
         # Else the client has merely half-closed and waits for its response (RFC 9112 9.6).
 
     def _drop(self, reason: str | None) -> None:

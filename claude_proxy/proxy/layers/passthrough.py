@@ -13,6 +13,7 @@ from claude_proxy.policy.reason import Reason
 from claude_proxy.proxy.dialer import DialError
 from claude_proxy.proxy.gate import Attempt
 from claude_proxy.proxy.layers.session import (
+    SHED,
     Commands,
     PauseReading,
     RuleRevoked,
@@ -161,11 +162,12 @@ class Passthrough(layer.Layer):
 
     def _client_closed(self) -> Commands:
         if self.context.client.state is ConnectionState.CLOSED:
-            yield from self._close("client-closed" if not self._upstream.is_open else None)
+            lost = not self._upstream.is_open or self._session.loss == SHED
+            yield from self._close(self._session.loss if lost else None)
         elif self._upstream.is_open:
             yield from self._upstream.end_sending()
         else:
-            yield from self._close("client-closed")
+            yield from self._close(self._session.loss)
 
     def _upstream_ended(self) -> Commands:
         if self._first_bytes:

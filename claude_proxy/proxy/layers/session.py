@@ -13,7 +13,7 @@ from mitmproxy.proxy import commands, events
 
 from claude_proxy.config.settings import ClientCredentials
 from claude_proxy.policy.request import Request
-from claude_proxy.proxy.gate import ClientInfo, Gate
+from claude_proxy.proxy.gate import Attempt, ClientInfo, Gate
 from claude_proxy.wire.authority import Authority
 
 type Commands = Iterator[commands.Command]
@@ -21,8 +21,15 @@ type Commands = Iterator[commands.Command]
 # The address of a client that has none because it connected over a Unix socket.
 NO_ADDRESS = ("unix", 0)
 
+# The outcome of what ends because its connection was closed in favour of another client.
+SHED = "shed"
+
 
 def _never() -> bool:
+    return False
+
+
+def _no_room(_: int) -> bool:
     return False
 
 
@@ -60,6 +67,19 @@ class Session:
     # Whether this connection has worked long enough: a layer that has more to do with the bytes it
     # got stops there, and issues `ContinueLater`.
     is_turn_over: Callable[[], bool] = _never
+    # Whether the client owes the rest of a request's body, for which everything else is ready.
+    owes_body: Callable[[], bool] = _never
+    # Sheds a client that uses more, so that this connection may hold so many more bytes.
+    make_room: Callable[[int], bool] = _no_room
+    holding: list[Attempt] = field(default_factory=list)  # whose bodies are held; some have ended
+    loss: str = "client-closed"  # the outcome of what ends with the client's connection
+
+    @property
+    def held_bytes(self) -> int:
+        """How many bytes of bodies are held on this connection."""
+        if self.holding:
+            self.holding[:] = [attempt for attempt in self.holding if not attempt.ended]
+        return sum(attempt.held for attempt in self.holding)
 
     def wait(self, what: Waiting) -> None:
         """Begin a new wait, whose time limit starts now."""

@@ -59,6 +59,7 @@ _REPLIES = {
     Failure.UNREACHABLE: SocksReply.UNREACHABLE,
     Failure.TIMEOUT: SocksReply.UNREACHABLE,
     Failure.PROXY: SocksReply.FAILED,
+    Failure.NO_ROOM: SocksReply.FAILED,
 }
 
 
@@ -236,7 +237,7 @@ class Socks5Layer(layer.Layer):
 
     def _client_closed(self) -> Commands:
         if self._attempt is not None:
-            self._session.gate.end(self._attempt, "client-closed")
+            self._session.gate.end(self._attempt, self._session.loss)
         yield from self._close()
 
     def _close(self) -> Commands:

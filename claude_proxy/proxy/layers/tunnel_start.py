@@ -69,7 +69,7 @@ class TunnelStart(layer.Layer):
         elif isinstance(event, events.DataReceived):
             yield from self._data(event.data)
         elif isinstance(event, events.ConnectionClosed):
-            self._end("client-closed")
+            self._end(self._session.loss)
             if self.context.client.state is ConnectionState.CLOSED:
                 self._is_over = True
             else:

@@ -14,12 +14,14 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from claude_proxy.audit.database import connect
+from claude_proxy.audit.denials import DeniedRow
 from claude_proxy.audit.schema import APPLICATION_ID, MIGRATIONS, VIEWS_OF_OLDER
 from claude_proxy.audit.state import (
     IS_DENIED,
     IS_FAILED,
     IS_FAILED_STEP,
     IS_SHOWN,
+    IS_SUPERSEDED,
     State,
     is_shown_failure,
     state_of,
@@ -295,6 +297,18 @@ class AuditReader:
             values += more
         statement = sums_by(per, " AND ".join(conditions))
         return [UsageSum(*row) for row in self._rows(statement, *values)]
+
+    def denials(self, run: RunFilter, *, since_ns: int = 0) -> list[DeniedRow]:
+        """Return the denials of one run, equal ones as one row; the most frequent first."""
+        condition, values = run.condition()
+        reason = "CASE WHEN d.allowed THEN o.error ELSE d.reason END"
+        columns = f"d.phase, d.scheme, d.target, d.method, d.path, {reason}, d.rule_source"
+        statement = (
+            f"SELECT {columns}, o.upstream, sum(coalesce(d.count, 1)) AS times{_ATTEMPTS}"  # noqa: S608
+            f" WHERE d.id >= ? AND {IS_DENIED} AND NOT {IS_SUPERSEDED} AND {condition}"
+            f" GROUP BY {columns}, o.upstream ORDER BY times DESC"
+        )
+        return [DeniedRow(*row) for row in self._rows(statement, since_ns, *values)]
 
     # Only constants of this package are joined into statements; the user's values are bound.
 

@@ -14,7 +14,7 @@ from claude_proxy.errors import ConfigError
 PROGRAM = "claude-proxy"
 ALLOWLIST = "allowlist.yaml"
 _CONFIG = "config.yaml"
-_CONFDIR_VARIABLE = "CLAUDE_PROXY_CONFDIR"
+CONFDIR_VARIABLE = "CLAUDE_PROXY_CONFDIR"
 
 
 def default_confdir() -> Path:
@@ -41,7 +41,7 @@ def statedir_in_force() -> Path:
 
     It is the one in config.yaml, if that names one; --statedir wins over it.
     """
-    confdir = Path(os.environ.get(_CONFDIR_VARIABLE) or default_confdir())
+    confdir = Path(os.environ.get(CONFDIR_VARIABLE) or default_confdir())
     if os.path.lexists(confdir / _CONFIG):
         from claude_proxy.config import config_file  # noqa: PLC0415 - only if there is a file
 

@@ -62,6 +62,7 @@ def settings_of(values: Values, config: ConfigFile) -> Settings:
         allowlist=allowlist,
         awaited_allowlist=own if values["allowlist"] is None and allowlist != own else None,
         confdir=confdir,
+        names_confdir=values["confdir"] is not None and _is_unusual(confdir),
         cadir=values["cadir"],
         statedir=values["statedir"] or paths.default_statedir(),
         listen=listeners_of(values, config) or (TcpListen(DEFAULT_HOST, DEFAULT_PORT),),
@@ -85,6 +86,12 @@ def settings_of(values: Values, config: ConfigFile) -> Settings:
         limits=_limits(values),
         gateway=gateway_of(values, config, gateway_listeners(values, config)),
     )
+
+
+def _is_unusual(confdir: Path) -> bool:
+    """Tell whether commands without --confdir use another directory."""
+    usual = os.environ.get(paths.CONFDIR_VARIABLE) or paths.default_confdir()
+    return confdir.absolute() != Path(usual).absolute()
 
 
 def _verbosity(values: Values) -> Verbosity:

@@ -17,6 +17,7 @@ DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 9051
 
 _MIB = 1024 * 1024
+_OWN_ALLOWLIST = "allowlist.yaml"  # in the directory of the configuration
 
 
 class Verbosity(StrEnum):
@@ -174,6 +175,8 @@ class Settings:
     allowlist: Path
     confdir: Path
     statedir: Path
+    # Whether --confdir names another directory than commands use without it.
+    names_confdir: bool = False
     listen: tuple[Listen, ...] = (TcpListen(DEFAULT_HOST, DEFAULT_PORT),)
     # What TCP clients must present; None: nothing.
     credentials: ClientCredentials | None = None
@@ -203,6 +206,16 @@ class Settings:
     audit_bytes: int = 256 * _MIB
     limits: Limits = Limits()
     gateway: Gateway | None = None
+
+    @property
+    def list_options(self) -> tuple[str, ...]:
+        """The options by which `claude-proxy allow` changes this policy, if it is not the usual."""
+        options: tuple[str, ...] = ()
+        if self.policy is not None:
+            options = ("--policy", self.policy)
+        elif self.awaited_allowlist is None and self.allowlist != self.confdir / _OWN_ALLOWLIST:
+            options = ("--allowlist", str(self.allowlist))
+        return (*options, "--confdir", str(self.confdir)) if self.names_confdir else options
 
     @property
     def place_of_ca(self) -> Path:

@@ -12,6 +12,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -99,15 +100,40 @@ def run(run_spec: RunSpec, *, say: Reporter) -> int:
     """
     if sys.platform == "darwin":
         return runner.run(run_spec, os.environ)
+    began_ns = time.time_ns()
     with Interruptions() as interruptions:
         try:
             with live_sandbox(run_spec, say=say) as sandbox:
+                name = sandbox.name
                 try:
-                    return _run(sandbox, run_spec, say)
+                    code = _run(sandbox, run_spec, say)
                 finally:
                     interruptions.ignore()  # so that everything is cleaned up
         except Interrupted as interrupted:
             return 128 + interrupted.number
+    if run_spec.sandbox.has_proxy:
+        _report_denials(run_spec, name, began_ns, say)
+    return code
+
+
+def _report_denials(run_spec: RunSpec, name: str, began_ns: int, say: Reporter) -> None:
+    """Say what was denied in the run, which COMMAND may have shown as a mere failure."""
+    from claude_proxy.audit.database import FILE_NAME  # noqa: PLC0415 - SQLite, after bwrap
+    from claude_proxy.audit.denials import summary  # noqa: PLC0415 - as above
+    from claude_proxy.audit.queries import AuditReader, RunFilter  # noqa: PLC0415 - as above
+
+    settings = run_spec.settings
+    try:
+        with AuditReader(settings.statedir / FILE_NAME) as reader:
+            rows = reader.denials(RunFilter(name), since_ns=began_ns)
+    except ClaudeProxyError:
+        return  # the exit code of COMMAND must not be lost
+    # A proxy that is joined has a list of its own, whose name is not known here.
+    options = settings.list_options if run_spec.join is None else ()
+    more = f"claude-proxy log --run {name} --denied"
+    heading = "denied in this run: {}"
+    for line in summary(rows, options=options, more=more, heading=heading):
+        say(line)
 
 
 def _run(sandbox: Sandbox, run_spec: RunSpec, say: Reporter) -> int:

@@ -16,10 +16,11 @@ import certifi
 from cryptography import x509
 
 from claude_proxy.audit.database import database_in
+from claude_proxy.audit.denial_notices import DenialNotices
 from claude_proxy.audit.learn import Learner
 from claude_proxy.audit.sinks import ConsoleSink, Descriptor, JsonlSink, Sink
 from claude_proxy.audit.store import AuditStore
-from claude_proxy.config.settings import Settings
+from claude_proxy.config.settings import LogFormat, Settings, Verbosity
 from claude_proxy.errors import ConfigError
 
 # A connection needs the client's socket and, while it is busy, one upstream socket.
@@ -29,13 +30,12 @@ _OTHER_DESCRIPTORS = 96
 
 def open_store(settings: Settings) -> AuditStore:
     """Open the audit log with the configured sinks."""
+    terminal = Descriptor(sys.stdout.fileno())
     sinks: list[Sink] = [
-        ConsoleSink(
-            Descriptor(sys.stdout.fileno()),
-            verbosity=settings.verbosity,
-            log_format=settings.log_format,
-        )
+        ConsoleSink(terminal, verbosity=settings.verbosity, log_format=settings.log_format)
     ]
+    if settings.log_format is LogFormat.TEXT and settings.verbosity is not Verbosity.QUIET:
+        sinks.append(DenialNotices(terminal, settings.list_options))
     if settings.jsonl is not None:
         sinks.append(JsonlSink.at(settings.jsonl))
     if settings.learn is not None:

@@ -423,3 +423,20 @@ def test_nothing_shown_yet_is_followed_from_the_time_asked_for(
     store.record(a_denial(MOMENT + 1))
 
     assert ids(follower.news(MOMENT + 2)) == [MOMENT + 1]
+
+
+# Denials of a run
+
+
+def test_the_denials_of_a_run_are_counted_by_kind(store: AuditStore, path: Path) -> None:
+    inside, outside = "unix, run mine: curl", "unix, run other: curl"
+    for number, target in enumerate(["a.test:443", "b.test:443", "a.test:443"]):
+        store.record(a_denial(MOMENT + number, client=inside, target=target))
+    store.record(a_denial(MOMENT + 10, client=outside))
+    store.record(a_decision(MOMENT + 11, client=inside))
+    store.record(a_denial(MOMENT - 1, client=inside))
+
+    with AuditReader(path) as reader:
+        rows = reader.denials(RunFilter("mine"), since_ns=MOMENT)
+
+    assert [(row.target, row.times) for row in rows] == [("a.test:443", 2), ("b.test:443", 1)]

@@ -61,6 +61,7 @@ def test_every_option_reaches_the_settings(served: Served, tmp_path: Path) -> No
     assert settings == Settings(
         allowlist=Path("a.yaml"),
         confdir=Path("c"),
+        names_confdir=True,
         statedir=Path("s"),
         listen=(
             TcpListen("::1", 0),

@@ -63,3 +63,22 @@ def test_only_loopback_is_served_unless_clients_are_named() -> None:
 
 def test_a_connection_may_be_silent_for_as_long_as_claude_code_waits() -> None:
     assert Limits().idle_timeout_s > 600
+
+
+@pytest.mark.parametrize(
+    ("settings", "options"),
+    [
+        (Settings(Path("c/allowlist.yaml"), Path("c"), Path("s")), ()),
+        (Settings(Path("a.yaml"), Path("c"), Path("s")), ("--allowlist", "a.yaml")),
+        (Settings(Path("a.yaml"), Path("c"), Path("s"), policy="acme"), ("--policy", "acme")),
+        (Settings(Path("shipped"), Path("c"), Path("s"), awaited_allowlist=Path("c/a")), ()),
+        (
+            Settings(Path("c/allowlist.yaml"), Path("c"), Path("s"), names_confdir=True),
+            ("--confdir", "c"),
+        ),
+    ],
+)
+def test_a_list_that_is_not_the_usual_one_is_named_by_options(
+    settings: Settings, options: tuple[str, ...]
+) -> None:
+    assert settings.list_options == options

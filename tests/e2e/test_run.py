@@ -326,6 +326,17 @@ def test_a_command_that_does_not_exist_is_an_error_and_no_traceback(runs: Launch
     assert runs.left() == []
 
 
+def test_what_was_denied_is_said_at_the_end_with_the_line_that_would_allow_it(
+    runs: Launches,
+) -> None:
+    ran = runs.run(
+        "sh", "-c", "curl -s https://first.denied.test/; curl -s https://first.denied.test/"
+    )
+
+    assert "denied in this run: 2 attempts" in ran.stderr
+    assert "2x first.denied.test:443 (no-rule): claude-proxy allow first.denied.test" in ran.stderr
+
+
 def test_python_survives_ctrl_c_in_a_terminal(runs: Launches, terminal: Terminal) -> None:
     terminal.start(runs.argv(runs.words([sys.executable, "-q", "-X", "utf8"])))
     terminal.shows(">>>")
@@ -410,7 +421,11 @@ def test_two_runs_at_once_do_not_meet(runs: Launches) -> None:
         assert process.stdout.readline() == b"done\n"
 
     assert [name.partition(".")[0] for name in runs.left()] == ["one", "two"]
-    assert [process.communicate(b"\n") for process in (first, second)] == [(b"", b"")] * 2
+    for process, own, other in ((first, b"first", b"second"), (second, b"second", b"first")):
+        out, err = process.communicate(b"\n")
+        assert out == b""
+        assert own + b".denied.test" in err
+        assert other not in err
 
     assert (first.returncode, second.returncode) == (0, 0)
     clients = {row.host: row.client for row in runs.audit("--denied")}

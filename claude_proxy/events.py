@@ -78,7 +78,7 @@ class OutcomeSeen:
     bytes_down: int  # body bytes from upstream to client
     duration_ms: float  # from the decision to the end of the exchange
     first_byte_ms: float | None  # from the decision to the head of the response
-    upstream: str | None  # "203.0.113.5:443", the address that was dialled
+    upstream: str | None  # "203.0.113.5:443", the address that was dialled, or was denied
     error: str | None  # a short stable word ("connect-refused", "client-closed"), else None
     usage: Usage | None = None
     decided_at: int = 0  # the time of the decision, where its id is not the time

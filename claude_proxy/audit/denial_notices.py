@@ -12,7 +12,7 @@ from typing import Final
 
 from claude_proxy.audit.denials import DeniedRow, summary
 from claude_proxy.audit.sinks import Output
-from claude_proxy.events import DecisionMade, Event
+from claude_proxy.events import DecisionMade, Event, OutcomeSeen
 
 GATHER_S: Final = 5.0  # a failed command makes several denials; then its user looks
 PAUSE_S: Final = 60.0
@@ -37,6 +37,7 @@ class DenialNotices:
         self._gather_s, self._pause_s = gather_s, pause_s
         self._clock = clock
         self._rows: dict[DeniedRow, int] = {}
+        self._without_address: dict[int, DeniedRow] = {}  # by the attempt that ended so
         self._since = clock()
         self._lock = threading.Lock()
         self._news = threading.Event()
@@ -47,6 +48,8 @@ class DenialNotices:
 
     def __call__(self, event: Event) -> None:
         """Count an event if it is a denial."""
+        if isinstance(event, OutcomeSeen) and event.decision in self._without_address:
+            self._add_address(event)
         if not isinstance(event, DecisionMade) or event.allowed:
             return
         row = DeniedRow.of(event)
@@ -56,7 +59,18 @@ class DenialNotices:
             if row not in self._rows and len(self._rows) >= _MOST_ROWS:
                 row = _OTHERS
             self._rows[row] = self._rows.get(row, 0) + 1
+            if event.attempt is not None and len(self._without_address) < _MOST_ROWS:
+                self._without_address[event.attempt] = row
         self._news.set()
+
+    def _add_address(self, event: OutcomeSeen) -> None:
+        """Note the address that was denied, which only the outcome of its attempt has."""
+        with self._lock:
+            row = self._without_address.pop(event.decision)
+            count = self._rows.pop(row, 0)
+            if count:
+                known = row._replace(address=event.upstream)
+                self._rows[known] = self._rows.get(known, 0) + count
 
     def close(self) -> None:
         """Print what is left, and end."""
@@ -69,6 +83,7 @@ class DenialNotices:
         """Print the denials since the last summary, if there were any."""
         with self._lock:
             rows, self._rows = self._rows, {}
+            self._without_address.clear()
             seconds = max(1, round(self._clock() - self._since))
         lines = summary(
             (row._replace(times=count) for row, count in rows.items()),

@@ -48,6 +48,9 @@ _OF_THE_HOST = frozenset(
     }
 )
 
+# An address that was denied is in the outcome, although it was not dialled.
+_DENIED_ADDRESS = frozenset({Reason.ADDRESS_NOT_ALLOWED, Reason.PROXY_LOOP, Reason.DENY_RULE})
+
 type Way = tuple[str, str, int]  # host, scheme, port
 
 
@@ -72,7 +75,7 @@ class Hosts:
         elif isinstance(event, OutcomeSeen) and not self._denials:
             target, scheme = self._pending.pop(event.decision, ("", ""))
             # Only if an address was dialled: unknown or unreachable hosts are not learned.
-            if target and event.upstream is not None:
+            if target and event.upstream is not None and event.error not in _DENIED_ADDRESS:
                 return self._add(target, scheme)
         return False
 

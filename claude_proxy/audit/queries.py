@@ -304,11 +304,11 @@ class AuditReader:
         reason = "CASE WHEN d.allowed THEN o.error ELSE d.reason END"
         columns = f"d.phase, d.scheme, d.target, d.method, d.path, {reason}, d.rule_source"
         statement = (
-            f"SELECT {columns}, o.upstream, sum(coalesce(d.count, 1)) AS times{_ATTEMPTS}"  # noqa: S608
-            f" WHERE d.id >= ? AND {IS_DENIED} AND NOT {IS_SUPERSEDED} AND {condition}"
+            f"SELECT {columns}, o.upstream, sum(coalesce(d.count, 1)) AS times{_ATTEMPTS}"
+            f" WHERE d.id >= ? AND coalesce(d.at, d.id) >= ? AND {IS_DENIED} AND NOT {IS_SUPERSEDED} AND {condition}"
             f" GROUP BY {columns}, o.upstream ORDER BY times DESC"
         )
-        return [DeniedRow(*row) for row in self._rows(statement, since_ns, *values)]
+        return [DeniedRow(*row) for row in self._rows(statement, since_ns, since_ns, *values)]
 
     # Only constants of this package are joined into statements; the user's values are bound.
 

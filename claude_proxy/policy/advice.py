@@ -144,5 +144,5 @@ def _of_address(host: str, target: Authority, address: Address | None) -> Advice
     if target.address is not None:
         return Advice(arguments=(host,))
     if address is None:
-        return Advice("The address that it leads to must be in `addresses` of its rule.")
+        return Advice("If it is meant to lead there, name the address in `addresses` of its rule.")
     return Advice(arguments=(host, "--address", text_of(address)))

@@ -34,7 +34,7 @@ from claude_proxy.proxy.inspection.leak_guard import LeakGuard
 from claude_proxy.proxy.inspection.usage_meter import UsageMeter, readable_encodings
 from claude_proxy.proxy.rare_warnings import RareWarnings
 from claude_proxy.wire.address import Address
-from claude_proxy.wire.authority import Authority
+from claude_proxy.wire.authority import Authority, text_of
 
 logger = logging.getLogger(__name__)
 
@@ -193,6 +193,11 @@ class Gate:
         The address of an allowed dial is in the outcome of the request that needed it.
         """
         decision = _decided(lambda: self.policy.decide_address(target, address, owner))
+        if not decision.allowed and owner is AddressOwner.OTHER:
+            attempt = _open_attempt(client_info, target)
+            if attempt is not None:
+                # An owner who means the name to lead there has to know where it leads.
+                attempt.upstream = str(Authority.of(text_of(address), target.port))
         return self._recorded_if_denied(client_info, decision, target)
 
     def _recorded_if_denied(

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from claude_proxy.audit.denial_notices import DenialNotices
+from claude_proxy.events import Phase
 from tests.audit.examples import a_decision, a_denial, an_outcome
 from tests.support.waiting import until
 
@@ -107,3 +108,14 @@ def test_a_terminal_that_is_gone_is_no_error(notices: DenialNotices, terminal: T
     notices(a_denial())
 
     notices.print_summary()
+
+
+def test_the_address_that_was_denied_is_named(notices: DenialNotices, terminal: Terminal) -> None:
+    reason = "address-not-allowed"
+    notices(a_decision(1, target="git.test:443"))
+    notices(a_denial(2, phase=Phase.DIAL, target="git.test:443", reason=reason, attempt=1))
+    notices(an_outcome(1, status=403, upstream="10.1.2.3:443", error=reason))
+
+    notices.print_summary()
+
+    assert "claude-proxy allow git.test --address 10.1.2.3 --policy acme" in terminal.texts[0]

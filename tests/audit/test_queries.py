@@ -429,14 +429,29 @@ def test_nothing_shown_yet_is_followed_from_the_time_asked_for(
 
 
 def test_the_denials_of_a_run_are_counted_by_kind(store: AuditStore, path: Path) -> None:
-    inside, outside = "unix, run mine: curl", "unix, run other: curl"
+    store.record(a_denial(MOMENT - 1, run="mine", target="old.test:443"))
     for number, target in enumerate(["a.test:443", "b.test:443", "a.test:443"]):
-        store.record(a_denial(MOMENT + number, client=inside, target=target))
-    store.record(a_denial(MOMENT + 10, client=outside))
-    store.record(a_decision(MOMENT + 11, client=inside))
-    store.record(a_denial(MOMENT - 1, client=inside))
+        store.record(a_denial(MOMENT + number, run="mine", target=target))
+    store.record(a_denial(MOMENT + 10, run="other"))
+    store.record(a_decision(MOMENT + 11, run="mine"))
+    store.close()
 
     with AuditReader(path) as reader:
         rows = reader.denials(RunFilter("mine"), since_ns=MOMENT)
 
     assert [(row.target, row.times) for row in rows] == [("a.test:443", 2), ("b.test:443", 1)]
+
+
+def test_a_denied_address_of_a_run_is_one_denial_with_its_address(
+    store: AuditStore, path: Path
+) -> None:
+    reason = "address-not-allowed"
+    store.record(a_decision(MOMENT, run="mine"))
+    store.record(a_denial(MOMENT + 1, run="mine", phase=Phase.DIAL, reason=reason, attempt=MOMENT))
+    store.record(an_outcome(MOMENT, error=reason, upstream="10.1.2.3:443"))
+    store.close()
+
+    with AuditReader(path) as reader:
+        (row,) = reader.denials(RunFilter("mine"))
+
+    assert (row.reason, row.address, row.times) == (reason, "10.1.2.3:443", 1)

@@ -305,7 +305,8 @@ class AuditReader:
         columns = f"d.phase, d.scheme, d.target, d.method, d.path, {reason}, d.rule_source"
         statement = (
             f"SELECT {columns}, o.upstream, sum(coalesce(d.count, 1)) AS times{_ATTEMPTS}"
-            f" WHERE d.id >= ? AND coalesce(d.at, d.id) >= ? AND {IS_DENIED} AND NOT {IS_SUPERSEDED} AND {condition}"
+            f" WHERE d.id >= ? AND coalesce(d.at, d.id) >= ? AND {condition}"
+            f" AND {IS_DENIED} AND NOT {IS_SUPERSEDED}"
             f" GROUP BY {columns}, o.upstream ORDER BY times DESC"
         )
         return [DeniedRow(*row) for row in self._rows(statement, since_ns, since_ns, *values)]

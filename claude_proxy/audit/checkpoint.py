@@ -12,12 +12,18 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final
 
-from claude_proxy.audit.database import BUSY_S, connect, wal_of
+from claude_proxy.audit.database import BUSY_S, be_patient, connect, wal_of
 
 # Some thousand decisions. Fewer would mean more fsyncs, more would be slower to read back.
 ENOUGH_BYTES: Final = 4 * 1024 * 1024
 # During a flood of decisions there is no pause in which the log could restart, so one is forced.
 TOO_MUCH_BYTES: Final = 64 * 1024 * 1024
+
+# To restart the log, a checkpoint takes the lock of the writers, then waits for readers. A reader
+# may stay for hours, and a writer waits for a second at most, so it must not wait for a reader too.
+PATIENCE_S: Final = 0.01
+_TRIES: Final = 5  # writers in a flood hold the lock often, and get it between two tries
+_BETWEEN_TRIES_S: Final = 0.02
 
 _PAUSE_S: Final = 1.0
 _END_S: Final = 10.0
@@ -56,10 +62,10 @@ class Checkpointer:
 
 
 def checkpoint(
-    path: Path, *, too_much_bytes: int = TOO_MUCH_BYTES, patience_s: float = BUSY_S
+    path: Path, *, too_much_bytes: int = TOO_MUCH_BYTES, patience_s: float = PATIENCE_S
 ) -> None:
     """Copy the log of the database at `path` into it, and restart the log if possible."""
-    with closing(connect(path, timeout_s=patience_s)) as connection:
+    with closing(connect(path)) as connection:
         connection.execute("PRAGMA synchronous=NORMAL")
         connection.execute("PRAGMA wal_autocheckpoint=0")
         # A restarted log is truncated to what it needs, so that its size shows how full it is.
@@ -70,7 +76,13 @@ def checkpoint(
         _restart_log(connection)
         if wal_of(path).stat().st_size > too_much_bytes:
             # Decisions come without a pause, so they are delayed for a few milliseconds.
-            connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
+            be_patient(connection, patience_s)
+            for _ in range(_TRIES):
+                busy, _, _ = connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+                if not busy:
+                    break
+                time.sleep(_BETWEEN_TRIES_S)
+            be_patient(connection, BUSY_S)
             _restart_log(connection)
 
 

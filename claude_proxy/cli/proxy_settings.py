@@ -39,6 +39,7 @@ from claude_proxy.policy.credentials.sources import (
     SecretSource,
     SystemdSource,
 )
+from claude_proxy.system.runs import base_of
 
 type Values = Mapping[str, Any]  # of the options, by parameter
 
@@ -69,6 +70,7 @@ def settings_of(values: Values, config: ConfigFile) -> Settings:
         credentials=_credentials(values, config),
         uids=frozenset(values["socket_uid"]),
         policy=values["policy"],
+        runs=base_of(os.environ),
         learn=_learn(values, config),
         workers=values["workers"],
         allow_remote=values["allow_remote"],

@@ -72,11 +72,23 @@ class UnixListen:
 
 
 @dataclass(frozen=True, slots=True)
+class RunIdentity:
+    """A `claude-proxy run`, as the audit log names it."""
+
+    name: str
+    program: str  # of its COMMAND, never with arguments
+
+    def __str__(self) -> str:
+        return f"run {self.name}: {self.program}"
+
+
+@dataclass(frozen=True, slots=True)
 class InheritedListen:
     """A listening socket, TCP or Unix, that the parent process has made."""
 
     descriptor: int
     name: str  # as the audit log shows it
+    run: RunIdentity | None = None  # the run that the socket was made for
 
     def __str__(self) -> str:
         return self.name
@@ -192,6 +204,8 @@ class Settings:
     awaited_allowlist: Path | None = None
     workers: int = 1  # processes that share the port
     allow_remote: bool = False
+    # The directory above those of the user's runs, whose relays may join; None: none can.
+    runs: Path | None = None
     notify: str | None = None  # where the service manager hears how we are doing (sd_notify)
     clients: tuple[Network, ...] = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
     resolve: tuple[tuple[Authority, Address], ...] = ()

@@ -23,7 +23,7 @@ from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layer import Layer
 
-from claude_proxy.config.settings import ClientCredentials, Limits
+from claude_proxy.config.settings import ClientCredentials, Limits, RunIdentity
 from claude_proxy.events import Phase
 from claude_proxy.policy.decision import Decision
 from claude_proxy.policy.policy import AddressOwner
@@ -96,6 +96,8 @@ class Services:
     hooks: Mapping[str, tuple[Hook, ...]]
     top_layer: TopLayer
     record_query: bool = False
+    # Whether a token proves that its sender is the relay of the run with this name.
+    proves_run: Callable[[str, str], bool] = lambda _name, _token: False
     connections: set["ClientConnection"] = field(default_factory=set)
     shares: Shares = field(default_factory=Shares)
 
@@ -112,18 +114,23 @@ class ClientConnection:
         *,
         local: bool = False,
         credentials: ClientCredentials | None = None,
+        run: RunIdentity | None = None,
         share: Share | None = None,
     ) -> None:
         self.services = services
         self.client = client
-        number = next(_numbers)
+        client_info = ClientInfo(next(_numbers), shown, listener)
+        if run is not None:
+            client_info = client_info.of_run(str(run), run.name)
         self.session = Session(
             gate=services.gate,
-            client_info=ClientInfo(number, shown, listener),
+            client_info=client_info,
             head_limit=services.limits.head_bytes,
             record_query=services.record_query,
             local=local,
             credentials=credentials,
+            has_run=run is not None,
+            proves_run=services.proves_run,
             is_turn_over=services.shares.turns.is_over,
             make_room=self._make_room_for_bytes,
         )

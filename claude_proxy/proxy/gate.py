@@ -86,6 +86,10 @@ class ClientInfo:
     # Allowed attempts that have not ended, by id: a later denial is the end of one of them.
     attempts: "dict[int, Attempt]" = field(default_factory=dict, compare=False, repr=False)
 
+    def of_run(self, shown: str, name: str | None = None) -> "ClientInfo":
+        """Return the client as one of a run; `shown` says of which, `name` only if it is sure."""
+        return replace(self, client=f"{self.client}, {shown}", run=name)
+
 
 @dataclass(slots=True, eq=False)
 class Attempt:

@@ -20,7 +20,7 @@ from mitmproxy.proxy import layer, mode_specs
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.mode_servers import AsyncioServerInstance
 
-from claude_proxy.config.settings import ClientCredentials
+from claude_proxy.config.settings import ClientCredentials, RunIdentity
 from claude_proxy.events import Notice, Phase
 from claude_proxy.policy.reason import Reason
 from claude_proxy.proxy.connection import ClientConnection, Services
@@ -52,6 +52,7 @@ class Listener:
     credentials: ClientCredentials | None = None  # what TCP clients must present
     on_first_byte: Callable[[], None] | None = None  # called when the first client sends
     services: Services | None = None  # used by its connections; None: those of the proxy
+    run: RunIdentity | None = None  # the run that it serves
     refusal: bytes = _NOT_ALLOWED  # sent to a client that may not use it
 
     @property
@@ -246,6 +247,7 @@ class _Admission(asyncio.Protocol):
             shown,
             local=local,
             credentials=listener.credentials,
+            run=listener.run,
             share=share,
         )
         endpoint = connection.endpoint

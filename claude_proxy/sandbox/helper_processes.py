@@ -29,7 +29,7 @@ from claude_proxy.sandbox import proxy_process_ipc
 from claude_proxy.sandbox.bubblewrap import credential_mask
 from claude_proxy.sandbox.relay import relay
 from claude_proxy.sandbox.relay.bridge import RelayTarget
-from claude_proxy.sandbox.run_directory import RunDirectory, command_line
+from claude_proxy.sandbox.run_directory import RunDirectory
 from claude_proxy.wire import proxy_protocol
 
 JOIN_PATIENCE_S = 4.0
@@ -217,23 +217,38 @@ def start_relay(
     upstream: RelayTarget,
     run_directory: RunDirectory,
     log: RunLog,
-    announced: Sequence[str] | None,
+    announced: str | None,
 ) -> HelperProcess:
     """Start the relay from the sandbox's sockets to the proxy.
 
-    If `announced` is given, the relay announces the run's name and this command to the proxy.
+    If `announced`, the program of the run, is given, the relay announces the run to the proxy.
     """
     until, lifeline = os.pipe()
     words = [sys.executable, "-I", "-S", str(Path(relay.__file__).resolve()), "--quiet"]
     for sock in listeners:
         words += ["--listen", f"fd:{sock.fileno()}"]
     words += ["--to", upstream.name, "--until", f"fd:{until}"]
+    passed = [until]
     if announced is not None:
-        words += ["--announce", run_directory.name, command_line(announced)]
-    process = _start(words, (until, *(sock.fileno() for sock in listeners)), log)
-    os.close(until)
+        header = _header_of(run_directory, announced)
+        words += ["--announce", f"fd:{header}"]
+        passed.append(header)
+    process = _start(words, (*passed, *(sock.fileno() for sock in listeners)), log)
+    for descriptor in passed:
+        os.close(descriptor)
     run_directory.note(process.pid)
     return HelperProcess("relay", process, lifeline)
+
+
+def _header_of(run_directory: RunDirectory, program: str) -> int:
+    """Return a pipe that contains what the relay sends first on each connection."""
+    reading, writing = os.pipe()
+    try:
+        # A header is smaller than a pipe, so this never waits.
+        os.write(writing, proxy_protocol.encode(run_directory.name, program, run_directory.token))
+    finally:
+        os.close(writing)
+    return reading
 
 
 def start_credential_mask(
@@ -316,7 +331,7 @@ def is_foreign(upstream: RelayTarget) -> bool:
         sock.settimeout(JOIN_PATIENCE_S)
         try:
             sock.connect(upstream.address)
-            sock.sendall(proxy_protocol.encode("joining", "") + _GREETING)
+            sock.sendall(proxy_protocol.encode("joining", "", "") + _GREETING)
             return sock.recv(1) != _GREETING[:1]
         except OSError:
             return True

@@ -17,7 +17,6 @@ import secrets
 import shutil
 import signal
 import socket
-import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from types import TracebackType
 from typing import Self
 
 from claude_proxy.errors import ClaudeProxyError, ConfigError
+from claude_proxy.system.runs import TOKEN_FILE, base_of, is_name
 
 NAME_LIMIT = 32
 SOCKET = "proxy.sock"
@@ -37,9 +37,8 @@ _LOCK_PATIENCE_S = 10.0
 _LOCK_PAUSE_S = 0.01
 _RECORD_LIMIT = 64 * 1024
 _SOCKET_PATH_LIMIT = 107  # sun_path holds 108 bytes, the last of them a NUL
-_COMMAND_LIMIT = 200
+_PROGRAM_LIMIT = 64
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 # Letters and digits that do not look alike.
 _ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
 _SUFFIX_SIZE = 4
@@ -51,7 +50,7 @@ class Run:
 
     name: str
     pid: int
-    command: str
+    program: str
 
 
 class RunDirectory:
@@ -63,6 +62,7 @@ class RunDirectory:
         self._base = base
         self._record = record
         self._open = True
+        self.token = ""  # by which the run's relay proves its name to a proxy that it joins
 
     @classmethod
     def make(
@@ -105,8 +105,10 @@ class RunDirectory:
                 # Another process may hold the lock for a moment while it looks.
                 fcntl.flock(record, fcntl.LOCK_EX)
                 made = cls(name, path, base, record)
-                made._append({"name": name, "command": command_line(command), **_here()})
+                made._append({"name": name, "program": program_of(command), **_here()})
                 made.note(os.getpid())
+                made.token = secrets.token_hex(32)
+                made.write(TOKEN_FILE, made.token.encode())
             except BaseException:
                 os.close(record)
                 raise
@@ -183,31 +185,22 @@ class RunDirectory:
         os.close(self._base)
 
 
-def command_line(command: Sequence[str]) -> str:
-    """Return a command as it is shown in lists: its words, truncated to 200 characters."""
-    return " ".join(command)[:_COMMAND_LIMIT]
+def program_of(command: Sequence[str]) -> str:
+    """Return a command as it is recorded: its program without directories.
+
+    Never its arguments, which may contain a secret.
+    """
+    return Path(command[0]).name[:_PROGRAM_LIMIT] if command else ""
 
 
 def check_name(name: str) -> None:
     """Raise ConfigError if a name is not usable as a file name or not readable in a list."""
-    if len(name) > NAME_LIMIT or not _NAME.fullmatch(name):
+    if not is_name(name):
         raise ConfigError(
             f"{name!r} cannot be the name of a run",
             where="--name",
             fix=f"use up to {NAME_LIMIT} letters, digits, dots, dashes and underscores",
         )
-
-
-def base_of(environ: Mapping[str, str]) -> Path:
-    """Return the directory that contains the run directories of this user."""
-    given = environ.get("XDG_RUNTIME_DIR", "")
-    if given.startswith("/"):
-        # After `sudo` it may be another user's; after an old login it may be gone.
-        with contextlib.suppress(OSError):
-            found = os.stat(given)  # noqa: PTH116 - one call, and its owner is what matters
-            if stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid():
-                return Path(given) / "claude-proxy"
-    return Path(f"/tmp/claude-proxy-{os.geteuid()}")  # noqa: S108 - checked before it is used
 
 
 def living(above: Path | None = None) -> list[Run]:
@@ -318,7 +311,7 @@ def _look(base: int, folder: str) -> _Record:
     if not dead:
         first = head[0] if head else {}
         pid = known[0][0] if known else 0
-        return _Record(Run(str(first.get("name", "")), pid, str(first.get("command", ""))))
+        return _Record(Run(str(first.get("name", "")), pid, str(first.get("program", ""))))
     # Process ids mean nothing after a boot, or in another namespace.
     ours = bool(head) and all(head[0].get(key) == value for key, value in _here().items())
     return _Record(left=tuple(known[1:]) if ours else ())

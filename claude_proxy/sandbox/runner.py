@@ -18,7 +18,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from claude_proxy.config.settings import AuditFailure, InheritedListen, Learn, Settings, Verbosity
+from claude_proxy.config.settings import (
+    AuditFailure,
+    InheritedListen,
+    Learn,
+    RunIdentity,
+    Settings,
+    Verbosity,
+)
 from claude_proxy.errors import AuditError, ClaudeProxyError
 from claude_proxy.events import Notice
 from claude_proxy.sandbox import agent_file_states, credentials, host_facts, netns, self_check
@@ -43,7 +50,7 @@ from claude_proxy.sandbox.plan.environment import GATEWAY_PORT, HTTP_PORT, SOCKS
 from claude_proxy.sandbox.plan.model import PathKind, SandboxPlan
 from claude_proxy.sandbox.plan.planner import plan_sandbox
 from claude_proxy.sandbox.relay.bridge import RelayTarget
-from claude_proxy.sandbox.run_directory import RunDirectory, base_of, command_line
+from claude_proxy.sandbox.run_directory import RunDirectory, program_of
 from claude_proxy.sandbox.run_spec import (
     SHOWN,
     MissingError,
@@ -53,6 +60,7 @@ from claude_proxy.sandbox.run_spec import (
     verified_targets,
 )
 from claude_proxy.sandbox.signals import Interrupted, Interruptions
+from claude_proxy.system.runs import base_of
 
 type Reporter = Callable[[str], None]
 
@@ -163,7 +171,8 @@ def _run(sandbox: Sandbox, run_spec: RunSpec, say: Reporter) -> int:
             f"{usage_of(learn[1], run_spec.settings.confdir)}"
         )
     with contextlib.suppress(ClaudeProxyError):  # the exit code of COMMAND must not be lost
-        _record(run_spec.settings, Notice(0, "run-end", f"run {sandbox.name}: exit code {code}"))
+        text = f"run {sandbox.name}: exit code {code}"
+        _record(run_spec.settings, Notice(0, "run-end", text, run=sandbox.name))
     return code
 
 
@@ -219,7 +228,7 @@ def live_sandbox(
         stack.callback(log.file.close)
         proxy_process = None
         if run_spec.sandbox.has_proxy and joined is None:
-            proxy_process = stack.enter_context(_own_proxy(run_spec.settings, run_directory, log))
+            proxy_process = stack.enter_context(_own_proxy(run_spec, run_directory, log))
         planned = _plan_and_report(run_spec, bindings, say)
         _scrub(planned.withheld)
         bubblewrap = stack.enter_context(
@@ -229,9 +238,7 @@ def live_sandbox(
         if run_spec.sandbox.has_proxy:
             with _attribute_errors_to_bwrap(bubblewrap):
                 helpers = tuple(_relays(run_spec, joined, bubblewrap, run_directory, log, stack))
-        _record_start(
-            run_spec.settings, f"run {run_directory.name}: {command_line(run_spec.words)}"
-        )
+        _record_start(run_spec.settings, _identity_of(run_directory, run_spec))
         agent_files = agent_file_states.states_in(planned.watched_trees)  # while the proxy starts
         if proxy_process is not None:
             proxy_process.wait_until_ready()
@@ -310,7 +317,9 @@ def _relays(  # noqa: PLR0913 - everything that a relay connects
 ) -> Iterator[HelperProcess]:
     """Yield the relay to the proxy, and the relay to its gateway if there is one."""
     ports = (HTTP_PORT, SOCKS_PORT, *((GATEWAY_PORT,) if run_spec.settings.gateway else ()))
-    announced = run_spec.words if run_spec.announces else None
+    # The run's own proxy knows for whom it listens.
+    announces = joined is not None and run_spec.announces
+    announced = program_of(run_spec.words) if announces else None
     with ExitStack() as closing:
         sockets = netns.listeners(bubblewrap.init, ports)
         for sock in sockets:
@@ -360,13 +369,14 @@ def planned_for(
     return plan_sandbox(spec, seen)
 
 
-def _own_proxy(settings: Settings, run_directory: RunDirectory, log: RunLog) -> ProxyProcess:
+def _own_proxy(run_spec: RunSpec, run_directory: RunDirectory, log: RunLog) -> ProxyProcess:
     """Start a proxy that listens on the run's sockets only."""
+    settings, run = run_spec.settings, _identity_of(run_directory, run_spec)
     with ExitStack() as closing:
         listeners = [closing.enter_context(run_directory.listen())]
         own = replace(
             settings,
-            listen=(InheritedListen(listeners[0].fileno(), LISTENER),),
+            listen=(InheritedListen(listeners[0].fileno(), LISTENER, run),),
             workers=1,
             verbosity=Verbosity.QUIET,
             limits=replace(settings.limits, grace_s=min(settings.limits.grace_s, _GRACE_S)),
@@ -375,7 +385,7 @@ def _own_proxy(settings: Settings, run_directory: RunDirectory, log: RunLog) -> 
             listeners.append(
                 closing.enter_context(run_directory.listen(run_directory.gateway_path))
             )
-            gateway = InheritedListen(listeners[1].fileno(), GATEWAY_LISTENER)
+            gateway = InheritedListen(listeners[1].fileno(), GATEWAY_LISTENER, run)
             own = replace(own, gateway=replace(settings.gateway, listen=(gateway,)))
         return start_proxy_process(own, listeners, run_directory, log)
 
@@ -401,9 +411,13 @@ def _check_alive(sandbox: Sandbox) -> None:
         raise helper.failed(sandbox.log)
 
 
-def _record_start(settings: Settings, text: str) -> None:
+def _identity_of(run_directory: RunDirectory, run_spec: RunSpec) -> RunIdentity:
+    return RunIdentity(run_directory.name, program_of(run_spec.words))
+
+
+def _record_start(settings: Settings, run: RunIdentity) -> None:
     try:
-        _record(settings, Notice(0, "run-start", text))
+        _record(settings, Notice(0, "run-start", str(run), run=run.name))
     except AuditError:
         # Recorded or denied: a run that cannot be recorded does not start.
         if settings.audit_failure is AuditFailure.DENY:

@@ -51,6 +51,7 @@ from claude_proxy.server.stop_signals import StopSignals
 from claude_proxy.server.workers import WorkerSlot
 from claude_proxy.system import file_permissions, process_memory
 from claude_proxy.system.malloc_trim import MemoryTrimmer
+from claude_proxy.system.runs import proves_run
 from claude_proxy.system.sd_notify import Lifeline, StateListener, StateNotifier, WorkerNotifier
 from claude_proxy.trust.certificate_authority import CertificateAuthority
 from claude_proxy.trust.private_files import Folder
@@ -102,6 +103,7 @@ class _Parts:
             opened.socket_of(self.slot.number),
             clients=settings.clients,
             uids=opened.uids,
+            run=opened.run,
             # The kernel identifies the user of a Unix socket; TCP needs a password.
             credentials=None if opened.address is None else settings.credentials,
             on_first_byte=opened.remove if opened.once else None,
@@ -295,6 +297,7 @@ async def _run(parts: _Parts) -> None:
         hooks=_hooks(certificates, streams),
         top_layer=top_layer,
         record_query=settings.record_query,
+        proves_run=_proof_of_runs(settings),
     )
     listeners = Listeners(parts.listeners(services, gates), services, parts.record)
     options.update(mode=listeners.modes)
@@ -335,6 +338,12 @@ async def _run(parts: _Parts) -> None:
         master.shutdown()  # type: ignore[no-untyped-call]
         await running
         parts.record(Notice(0, "stop", f"no longer listening on {names}"))
+
+
+def _proof_of_runs(settings: Settings) -> Callable[[str, str], bool]:
+    """Return whether a token proves that its sender is the relay of the run with a name."""
+    base = settings.runs
+    return lambda name, token: base is not None and proves_run(base, name, token)
 
 
 def _close(listening: tuple[OpenListener, ...]) -> None:

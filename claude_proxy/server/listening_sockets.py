@@ -15,7 +15,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 
-from claude_proxy.config.settings import InheritedListen, Listen, Settings, TcpListen, UnixListen
+from claude_proxy.config.settings import (
+    InheritedListen,
+    Listen,
+    RunIdentity,
+    Settings,
+    TcpListen,
+    UnixListen,
+)
 from claude_proxy.errors import ConfigError
 from claude_proxy.system import peer_credentials, unix_socket
 from claude_proxy.system.unix_socket import BACKLOG, SocketFile
@@ -40,6 +47,7 @@ class OpenListener:
     address: Authority | None = None  # of a TCP listener
     file: SocketFile | None = None
     once: bool = False  # remove the file after the first client has connected
+    run: RunIdentity | None = None  # the run that it serves
     gateway: bool = False  # its clients talk to the gateway instead of the proxy
     uids: frozenset[int] = field(default_factory=frozenset)  # who may connect to a Unix socket
 
@@ -238,8 +246,8 @@ def _inherited(listen: InheritedListen, settings: Settings) -> OpenListener:
     sock = _inherited_socket(listen)
     try:
         if sock.family == socket.AF_UNIX:
-            return _inherited_unix(listen, sock, settings)
-        return _inherited_tcp(listen, sock, settings)
+            return replace(_inherited_unix(listen, sock, settings), run=listen.run)
+        return replace(_inherited_tcp(listen, sock, settings), run=listen.run)
     except BaseException:
         sock.close()
         raise

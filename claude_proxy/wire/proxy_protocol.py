@@ -1,8 +1,8 @@
 """PROXY protocol header: how a relay tells the proxy for which run it connects; sans-io.
 
-Version 2 of HAProxy's specification (proxy-protocol.txt, section 2.2), with two custom values: the
-name of the run and its command. They appear in the audit log and no decision depends on them, so
-forging them gains nothing. Code that prints them must escape them.
+Version 2 of HAProxy's specification (proxy-protocol.txt, section 2.2), with three custom values:
+the name of the run, its program, and a token that proves the name. Name and program appear in the
+audit log, and no decision depends on them. Code that prints them must escape them.
 
 It imports almost nothing, because the relay uses it and must start within milliseconds.
 """
@@ -25,30 +25,32 @@ _ADDRESS_SIZES = {
 
 # Section 2.2.8: 0xE0 to 0xEF are for custom use.
 _NAME = 0xE0
-_COMMAND = 0xE1
+_PROGRAM = 0xE1
+_TOKEN = 0xE2
 _VALUE_LIMIT = 255
 
 _PREFIX_SIZE = len(SIGNATURE) + 4  # with version, family and length
 _LIMIT = 1024
 
 
-class Announcement(namedtuple("Announcement", ["name", "command"])):  # noqa: PYI024
-    """The run for which a relay connects; both texts may be empty or contain any character."""
+class Announcement(namedtuple("Announcement", ["name", "program", "token"])):  # noqa: PYI024
+    """The run for which a relay connects; each text may be empty or contain any character."""
 
     # Not typing.NamedTuple nor a dataclass: their modules take longer to import than the relay.
     __slots__ = ()
     name: str
-    command: str
+    program: str
+    token: str
 
 
-def encode(name: str, command: str) -> bytes:
+def encode(name: str, program: str, token: str) -> bytes:
     """Return the header; a value over 255 bytes of UTF-8 is cut after a whole character."""
-    values = _tlv(_NAME, name) + _tlv(_COMMAND, command)
+    values = _tlv(_NAME, name) + _tlv(_PROGRAM, program) + _tlv(_TOKEN, token)
     return SIGNATURE + bytes((_PROXY, _UNSPECIFIED)) + len(values).to_bytes(2) + values
 
 
 def _tlv(kind: int, text: str) -> bytes:
-    # Python decodes a command line that is not UTF-8 with lone surrogates.
+    # Python decodes a file name that is not UTF-8 with lone surrogates.
     value = text.encode("utf-8", "backslashreplace")[:_VALUE_LIMIT]
     value = value.decode("utf-8", "ignore").encode()
     return bytes((kind,)) + len(value).to_bytes(2) + value
@@ -80,7 +82,7 @@ def read(buffer: bytearray) -> Announcement | None:
 
 
 def _announcement_of(block: bytes) -> Announcement:
-    found = {_NAME: "", _COMMAND: ""}
+    found = {_NAME: "", _PROGRAM: "", _TOKEN: ""}
     seen = set()
     at = 0
     while at < len(block):
@@ -97,4 +99,4 @@ def _announcement_of(block: bytes) -> Announcement:
             )
         seen.add(kind)
         found[kind] = value.decode()  # a UnicodeDecodeError is a ValueError
-    return Announcement(found[_NAME], found[_COMMAND])
+    return Announcement(found[_NAME], found[_PROGRAM], found[_TOKEN])

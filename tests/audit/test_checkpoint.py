@@ -120,10 +120,31 @@ def test_a_restart_does_not_wait_for_a_reader_of_older_rows(writer: Connection, 
         write(writer, 101, 5)
         before = header(path)
 
-        checkpoint(path, too_much_bytes=1, patience_s=0.01)
+        checkpoint(path, too_much_bytes=1)
 
         assert header(path) == before
     assert rows(path, "SELECT count(*) FROM notice") == [105]
+
+
+def test_a_writer_does_not_wait_until_a_reader_leaves(writer: Connection, path: Path) -> None:
+    enough = threading.Event()
+
+    def keep_checkpointing() -> None:
+        while not enough.is_set():
+            checkpoint(path, too_much_bytes=1)
+
+    with closing(connect(path, mode="ro")) as reader, ThreadPoolExecutor() as pool:
+        reader.execute("BEGIN")
+        reader.execute("SELECT id FROM notice").fetchone()
+        restarting = pool.submit(keep_checkpointing)
+        try:
+            for number in range(101, 301):
+                write(writer, number, 1)  # raises if it waits for a second in vain
+        finally:
+            enough.set()
+
+    assert restarting.exception() is None
+    assert rows(path, "SELECT count(*) FROM notice") == [300]
 
 
 def eventually(holds: Callable[[], bool]) -> None:

@@ -386,8 +386,8 @@ def test_a_duration_is_short(milliseconds: float, text: str) -> None:
 # What was used
 
 
-def spend(store: AuditStore, number: int, *, client: str = "127.0.0.1:1", **usage: object) -> None:
-    store.record(a_decision(number, client=client, credential="anthropic"))
+def spend(store: AuditStore, number: int, *, run: str | None = None, **usage: object) -> None:
+    store.record(a_decision(number, run=run, credential="anthropic"))
     store.record(an_outcome(number, usage=a_usage(**usage)))
     store.flush()
 

@@ -30,6 +30,7 @@ def test_the_defaults_of_the_options_are_those_of_the_settings(served: Served) -
         confdir=settings.confdir,
         statedir=settings.statedir,
         awaited_allowlist=settings.confdir / "allowlist.yaml",
+        runs=settings.runs,
     )
 
 
@@ -63,6 +64,7 @@ def test_every_option_reaches_the_settings(served: Served, tmp_path: Path) -> No
         confdir=Path("c"),
         names_confdir=True,
         statedir=Path("s"),
+        runs=settings.runs,
         listen=(
             TcpListen("::1", 0),
             TcpListen("127.0.0.1", 9052),

@@ -22,7 +22,7 @@ from claude_proxy.sandbox.helper_processes import (
 )
 from claude_proxy.sandbox.relay.bridge import RelayTarget
 from claude_proxy.sandbox.run_directory import RunDirectory
-from claude_proxy.wire.proxy_protocol import SIGNATURE
+from claude_proxy.wire.proxy_protocol import SIGNATURE, Announcement, read
 
 
 @pytest.fixture
@@ -113,8 +113,11 @@ def test_the_relay_announces_and_ends_with_its_lifeline(
     ):
         path = str(run_directory.socket_path)
         upstream = RelayTarget(f"unix:{path}", socket.AF_UNIX, path)
-        with start_relay([listener], upstream, run_directory, log, ["make", "all"]) as relay:
+        with start_relay([listener], upstream, run_directory, log, "make") as relay:
             assert os.getsid(relay.pid) == relay.pid
+            # All processes of the user can read it.
+            words = Path(f"/proc/{relay.pid}/cmdline").read_bytes()
+            assert run_directory.token.encode() not in words
             with socket.create_connection(listener.getsockname()) as client:
                 client.sendall(b"hello")
                 with proxy.accept()[0] as arrived:
@@ -123,7 +126,7 @@ def test_the_relay_announces_and_ends_with_its_lifeline(
                         said += arrived.recv(4096)
 
     assert said.startswith(SIGNATURE)
-    assert b"make all" in said
+    assert read(bytearray(said)) == Announcement("tried", "make", run_directory.token)
     assert relay.process.returncode == 0
 
 

@@ -17,7 +17,8 @@ import pytest
 
 from claude_proxy.errors import ConfigError
 from claude_proxy.sandbox import run_directory
-from claude_proxy.sandbox.run_directory import RunDirectory, base_of, start_time_of
+from claude_proxy.sandbox.run_directory import RunDirectory, start_time_of
+from claude_proxy.system.runs import proves_run
 
 COMMAND = ("/usr/bin/claude", "-p", "hi")
 
@@ -151,24 +152,6 @@ def test_a_path_too_long_for_a_socket_is_an_error_that_says_so(above: Path) -> N
     assert [entry.name for entry in deep.iterdir()] == [".lock"]
 
 
-def test_the_runtime_directory_is_used_if_the_user_owns_it(tmp_path: Path) -> None:
-    assert base_of({"XDG_RUNTIME_DIR": str(tmp_path)}) == tmp_path / "claude-proxy"
-
-
-@pytest.mark.parametrize("given", ["", "relative/path", "/nowhere/at/all", "/proc/1/fd/none"])
-def test_without_a_usable_runtime_directory_one_in_tmp_is_used(given: str) -> None:
-    expected = Path(f"/tmp/claude-proxy-{os.geteuid()}")
-
-    assert base_of({"XDG_RUNTIME_DIR": given} if given else {}) == expected
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
-def test_the_runtime_directory_of_another_user_is_ignored(tmp_path: Path) -> None:
-    os.chown(tmp_path, 65534, 65534)
-
-    assert base_of({"XDG_RUNTIME_DIR": str(tmp_path)}).parent == Path("/tmp")
-
-
 # --- names
 
 
@@ -213,15 +196,23 @@ def test_a_record_tells_who_runs_what(above: Path) -> None:
     with RunDirectory.make(COMMAND, above=above, name="mine"):
         (run,) = run_directory.living(above)
 
-    assert run == run_directory.Run("mine", os.getpid(), "/usr/bin/claude -p hi")
+    assert run == run_directory.Run("mine", os.getpid(), "claude")
     assert run_directory.living(above) == []
 
 
-def test_a_long_command_is_cut(above: Path) -> None:
-    with RunDirectory.make(["claude", "x" * 5000], above=above):
-        (run,) = run_directory.living(above)
+def test_the_arguments_of_a_command_are_written_nowhere(above: Path) -> None:
+    with RunDirectory.make(["/opt/bin/claude", "--token=secret"], above=above) as made:
+        files = [path for path in made.path.rglob("*") if path.is_file()]
+        assert files
+        assert not [path for path in files if b"secret" in path.read_bytes()]
 
-    assert len(run.command) == 200
+
+def test_a_run_proves_its_name_by_its_token_while_it_lives(above: Path) -> None:
+    with RunDirectory.make(["claude"], name="mine", above=above) as made:
+        assert proves_run(above, "mine", made.token)
+        assert not proves_run(above, "other", made.token)
+
+    assert not proves_run(above, "mine", made.token)
 
 
 def test_the_directory_of_a_living_launcher_is_kept(above: Path) -> None:

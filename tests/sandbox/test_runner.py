@@ -105,7 +105,7 @@ def test_the_audit_log_has_the_start_and_the_end_of_a_run(place: Place) -> None:
 
     (start, end) = place.notices()
     assert start[0] == "run-start"
-    assert start[1].endswith(": sh -c exit 3")
+    assert start[1].endswith(": sh")
     assert end[0] == "run-end"
     assert end[1].endswith(": exit code 3")
 

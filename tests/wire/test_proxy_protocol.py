@@ -40,27 +40,27 @@ def outcome(data: bytes) -> Announcement | str | None:
         return "refused"
 
 
-@given(name=ENCODABLE, command=ENCODABLE, rest=st.binary())
+@given(name=ENCODABLE, program=ENCODABLE, token=ENCODABLE, rest=st.binary())
 def test_what_was_announced_is_read_and_nothing_after_it(
-    name: str, command: str, rest: bytes
+    name: str, program: str, token: str, rest: bytes
 ) -> None:
-    buffer = bytearray(encode(name, command) + rest)
+    buffer = bytearray(encode(name, program, token) + rest)
 
-    assert read(buffer) == Announcement(name, command)
+    assert read(buffer) == Announcement(name, program, token)
     assert buffer == rest
 
 
 def test_the_header_is_that_of_the_specification() -> None:
-    assert encode("n", "cc") == (
+    assert encode("n", "cc", "t") == (
         b"\x0d\x0a\x0d\x0a\x00\x0d\x0a\x51\x55\x49\x54\x0a"  # signature
-        b"\x21\x00\x00\x09"  # version 2, PROXY; UNSPEC; 9 bytes follow
-        b"\xe0\x00\x01n\xe1\x00\x02cc"
+        b"\x21\x00\x00\x0d"  # version 2, PROXY; UNSPEC; 13 bytes follow
+        b"\xe0\x00\x01n\xe1\x00\x02cc\xe2\x00\x01t"
     )
 
 
-@given(name=ENCODABLE, command=ENCODABLE)
-def test_a_header_is_whole_with_its_last_byte_and_not_before(name: str, command: str) -> None:
-    whole = encode(name, command)
+@given(name=ENCODABLE, program=ENCODABLE)
+def test_a_header_is_whole_with_its_last_byte_and_not_before(name: str, program: str) -> None:
+    whole = encode(name, program, "token")
 
     for size in range(len(whole)):
         buffer = bytearray(whole[:size])
@@ -98,7 +98,7 @@ def test_a_header_of_more_than_a_kibibyte_is_refused(size: int) -> None:
 
 @pytest.mark.parametrize("text", ["a\r\nb", "\x1b[31m", "\u202eevil", "\x00", "né"])
 def test_a_name_may_contain_any_characters(text: str) -> None:
-    assert read(bytearray(encode(text, text))) == Announcement(text, text)
+    assert read(bytearray(encode(text, text, text))) == Announcement(text, text, text)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_a_name_may_contain_any_characters(text: str) -> None:
     [("x" * 300, "x" * 255), ("€" * 86, "€" * 85), ("\udcff", "\\udcff"), ("é" * 200, "é" * 127)],
 )
 def test_what_does_not_fit_is_cut_at_the_end_of_a_character(text: str, cut: str) -> None:
-    assert read(bytearray(encode(text, text))) == Announcement(cut, cut)
+    assert read(bytearray(encode(text, text, text))) == Announcement(cut, cut, cut)
 
 
 @pytest.mark.parametrize(("family", "size"), [(0x11, 12), (0x21, 36), (0x31, 216), (0, 0)])
@@ -116,7 +116,7 @@ def test_addresses_and_unknown_values_are_skipped(command: int, family: int, siz
 
     found = read(bytearray(raw_header(block, command=command, family=family)))
 
-    assert found == Announcement("n", "")
+    assert found == Announcement("n", "", "")
 
 
 @pytest.mark.parametrize(

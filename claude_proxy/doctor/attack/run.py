@@ -41,9 +41,10 @@ from claude_proxy.sandbox.plan.environment import (
     SOCKS_PORT,
 )
 from claude_proxy.sandbox.plan.protected_paths import protected
-from claude_proxy.sandbox.run_directory import SOCKET, base_of, start_time_of
+from claude_proxy.sandbox.run_directory import SOCKET, start_time_of
 from claude_proxy.sandbox.run_spec import RunSpec
 from claude_proxy.sandbox.runner import Sandbox, live_sandbox
+from claude_proxy.system.runs import base_of
 from claude_proxy.trust.certificate_authority import AUTHORITY_FILE, CertificateAuthority
 from claude_proxy.wire.authority import Authority
 

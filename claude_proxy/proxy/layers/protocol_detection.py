@@ -5,7 +5,6 @@ denied CONNECT is answered here, before any TLS and without mitmproxy's HTTP lay
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from mitmproxy.connection import ConnectionState
 from mitmproxy.proxy import commands, events, layer
@@ -15,13 +14,14 @@ from claude_proxy.events import Phase
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Scheme
 from claude_proxy.proxy.dialer import Dialer
-from claude_proxy.proxy.gate import Attempt
+from claude_proxy.proxy.gate import Attempt, ClientInfo
 from claude_proxy.proxy.layers.client_auth import head_admits
 from claude_proxy.proxy.layers.http1_proxy import proxy_lane
 from claude_proxy.proxy.layers.session import Commands, RuleRevoked, Session, TimedOut
 from claude_proxy.proxy.layers.socks5 import Socks5Layer
 from claude_proxy.proxy.layers.tunnel_start import ALERT_DENIED, TunnelStart
 from claude_proxy.proxy.responses import Refusal, bad_request, denial, unauthenticated
+from claude_proxy.system.runs import shown_name
 from claude_proxy.wire import proxy_protocol, socks5
 from claude_proxy.wire.authority import Authority
 from claude_proxy.wire.client_hello import starts_like_tls
@@ -124,9 +124,8 @@ class ProtocolDetection(layer.Layer):
             return False
         self._accepts_proxy_header = False
         session = self._session
-        if any(proxy_header):
-            shown = f"{session.client_info.client}, run {proxy_header.name}: {proxy_header.command}"
-            session.client_info = replace(session.client_info, client=shown)
+        if proxy_header.name and not session.has_run:
+            session.client_info = _of_announced_run(session, proxy_header)
         return True
 
     def _refuse_tls(self) -> Commands:
@@ -226,6 +225,14 @@ class ProtocolDetection(layer.Layer):
     def _close(self) -> Commands:
         self._is_over = True
         yield commands.CloseConnection(self.context.client)
+
+
+def _of_announced_run(session: Session, announced: proxy_protocol.Announcement) -> ClientInfo:
+    """Return the client with the run that it names, as a claim unless it proves the name."""
+    shown = f"run {shown_name(announced.name)}: {shown_name(announced.program)}"
+    if session.proves_run(announced.name, announced.token):
+        return session.client_info.of_run(shown, announced.name)
+    return session.client_info.of_run(f"claims {shown}")
 
 
 def _host_agrees(head: RequestHead, target: Authority) -> bool:

@@ -54,6 +54,8 @@ class Session:
     head_limit: int  # bytes a message head may have
     record_query: bool = False
     credentials: ClientCredentials | None = None  # what the client must present; None: nothing
+    has_run: bool = False  # its listener serves one run, so nobody has to announce it
+    proves_run: Callable[[str, str], bool] = lambda _name, _token: False  # see `Services`
     local: bool = False  # the peer is on this machine, and may send a PROXY header
     target: Authority | None = None  # of the tunnel, once one is open
     # An open connection to `target` that is still unused: the next dial takes it.

@@ -11,14 +11,15 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 
-from claude_proxy.config.settings import InheritedListen, Verbosity
+from claude_proxy.config.settings import InheritedListen, RunIdentity, Verbosity
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.sandbox import credentials, host_facts
 from claude_proxy.sandbox.helper_processes import RunLog, open_log, start_proxy_process
 from claude_proxy.sandbox.macos.seatbelt import seatbelt
 from claude_proxy.sandbox.plan.requirements import SANDBOX_EXEC
-from claude_proxy.sandbox.run_directory import RunDirectory, base_of
+from claude_proxy.sandbox.run_directory import RunDirectory, program_of
 from claude_proxy.sandbox.run_spec import RunSpec, refuse_reachable, shown_files
+from claude_proxy.system.runs import base_of
 
 _LOOPBACK = "127.0.0.1"
 
@@ -80,10 +81,11 @@ def _start_proxy(
     run_spec: RunSpec, run_directory: RunDirectory, log: RunLog, stack: ExitStack
 ) -> int:
     """Start the run's proxy on a free port, wait until it is ready, and return the port."""
+    run = RunIdentity(run_directory.name, program_of(run_spec.words))
     with socket.create_server((_LOOPBACK, 0)) as listener:
         own = replace(
             run_spec.settings,
-            listen=(InheritedListen(listener.fileno(), "run"),),
+            listen=(InheritedListen(listener.fileno(), "run", run),),
             workers=1,
             verbosity=Verbosity.QUIET,
         )

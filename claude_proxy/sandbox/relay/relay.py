@@ -20,7 +20,6 @@ if not __package__:  # run by its path: add the package's directory, after the s
 
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.sandbox.relay.bridge import DEFAULT_LIMIT, Bridge, RelayTarget
-from claude_proxy.wire.proxy_protocol import encode
 
 type TcpAddress = tuple[str, int]
 
@@ -31,7 +30,7 @@ Copies bytes between the clients of the listening sockets and ADDRESS.
 
   --listen ADDRESS          127.0.0.1:3128, [::1]:3128, unix:PATH, or fd:N for an inherited socket
   --to ADDRESS              unix:PATH, or an IP address and port
-  --announce NAME COMMAND   begin each connection with a PROXY protocol v2 header naming the run
+  --announce fd:N           begin each connection with the PROXY protocol header read from fd N
   --until fd:N              stop when descriptor N reaches its end
   --max-connections N       clients at once (default 1024)
   --allow-remote            allow a --listen that other machines can reach
@@ -41,6 +40,7 @@ Copies bytes between the clients of the listening sockets and ADDRESS.
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports
 
 _BACKLOG = 1024
+_HEADER_LIMIT = 1024
 _DESCRIPTORS_WANTED = 65536
 _DESCRIPTORS_RESERVED = 32  # for everything but connections
 _PATH_LIMIT = 103 if sys.platform == "darwin" else 107  # sun_path, without its final NUL
@@ -102,7 +102,7 @@ def parse(arguments: Sequence[str]) -> RelayOptions:
             case "--to":
                 options.to = value(option)
             case "--announce":
-                options.header = encode(value(option), value(option))
+                options.header = read_header(parse_descriptor(value(option)))
             case "--until":
                 options.until = parse_descriptor(value(option))
             case "--max-connections":
@@ -114,6 +114,22 @@ def parse(arguments: Sequence[str]) -> RelayOptions:
                     f'unknown option "{option}"', fix="see `claude-proxy relay --help`"
                 )
     return options
+
+
+def read_header(descriptor: int) -> bytes:
+    """Read what each connection begins with, to the end of a pipe, and close it.
+
+    It contains the token of a run, which all processes could see on a command line.
+    """
+    try:
+        with os.fdopen(descriptor, "rb") as file:
+            return file.read(_HEADER_LIMIT)
+    except OSError as error:
+        raise ConfigError(
+            f"the header cannot be read: {error.strerror}",
+            where="--announce",
+            fix="pass the descriptor of a pipe on",
+        ) from error
 
 
 def parse_limit(text: str) -> int:

@@ -6,7 +6,7 @@ order, but there are no sockets. What would fail over one, a write after the clo
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 from mitmproxy import ctx
@@ -140,7 +140,7 @@ class Stage:
         self.context = Context(client, options or options_of())
         self.session = Session(
             gate,
-            ORIGIN,
+            replace(ORIGIN, attempts={}),
             head_limit,
             record_query=record_query,
             credentials=credentials,

@@ -345,8 +345,8 @@ def test_credentials_that_nobody_asked_for_are_not_looked_at(stage: Stage) -> No
 # --- whom a relay speaks for
 
 OPTIONS = options_of()
-HEADER = encode("blue", "claude -p hi")
-ANNOUNCED = "127.0.0.1:50000, run blue: claude -p hi"
+HEADER = encode("blue", "claude", "of-blue")
+ANNOUNCED = "127.0.0.1:50000, claims run blue: claude"
 
 
 @pytest.fixture
@@ -371,8 +371,36 @@ def test_an_announcement_changes_no_decision(local: Stage) -> None:
     assert local.says(HEADER + connect("example.com:443")) == ESTABLISHED
 
 
+def test_an_announcement_that_proves_its_run_names_it(local: Stage, ledger: Ledger) -> None:
+    local.session.proves_run = lambda name, token: token == f"of-{name}"
+
+    local.says(HEADER + connect("evil.example:443"))
+
+    (decision,) = ledger.decisions
+    assert (decision.client, decision.run) == ("127.0.0.1:50000, run blue: claude", "blue")
+
+
+def test_an_announcement_that_proves_nothing_is_a_claim(local: Stage, ledger: Ledger) -> None:
+    local.says(encode("one, run two: git", "a\nb", "") + connect("evil.example:443"))
+
+    (decision,) = ledger.decisions
+    assert decision.client == "127.0.0.1:50000, claims run one??run?two??git: a?b"
+    assert decision.run is None
+
+
+def test_nobody_names_another_run_on_the_listener_of_a_run(local: Stage, ledger: Ledger) -> None:
+    session = local.session
+    session.has_run, session.proves_run = True, lambda _name, _token: True
+    session.client_info = session.client_info.of_run("run red: make", "red")
+
+    local.says(HEADER + connect("evil.example:443"))
+
+    (decision,) = ledger.decisions
+    assert (decision.client, decision.run) == ("127.0.0.1:50000, run red: make", "red")
+
+
 def test_an_empty_announcement_adds_nothing(local: Stage, ledger: Ledger) -> None:
-    local.says(encode("", "") + connect("evil.example:443"))
+    local.says(encode("", "", "") + connect("evil.example:443"))
 
     assert ledger.decisions[0].client == "127.0.0.1:50000"
 

@@ -273,9 +273,9 @@ def test_what_cannot_be_recorded_is_denied(play: PlaySocks) -> None:
 
 
 def test_a_relay_may_announce_a_client_of_socks(play: PlaySocks, ledger: Ledger) -> None:
-    play(local=True).says(encode("blue", "git") + GREETING + ask("evil.example"))
+    play(local=True).says(encode("blue", "git", "") + GREETING + ask("evil.example"))
 
-    assert ledger.decisions[0].client == "127.0.0.1:50000, run blue: git"
+    assert ledger.decisions[0].client == "127.0.0.1:50000, claims run blue: git"
 
 
 # --- the reply
@@ -432,7 +432,7 @@ def test_tls_is_intercepted_over_the_open_connection(
         ("example.com", b"SSH-2.0-x\r\n", "not-tls"),
         ("opaque.example", b"GET / HTTP/1.1\r\n", "not-tls"),
         ("example.com", b"\x05\x01\x00", "not-tls"),
-        ("opaque.example", encode("red", "x"), "not-tls"),
+        ("opaque.example", encode("red", "x", ""), "not-tls"),
         ("opaque.example", b"CONNECT evil.example:443 HTTP/1.1\r\n", "not-tls"),
     ],
 )

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from claude_proxy.errors import ConfigError
 from claude_proxy.sandbox.relay import relay
-from claude_proxy.wire.proxy_protocol import Announcement, read
+from claude_proxy.wire.proxy_protocol import Announcement, encode, read
 
 SCRIPT = Path(relay.__file__)
 WAIT_S = 30
@@ -239,6 +239,7 @@ def test_a_relay_to_itself_is_refused() -> None:
         ["--to", "127.0.0.1:1"],
         ["--listen"],
         ["--announce", "name"],
+        ["--announce", "fd:999"],
         ["--nonsense"],
         ["--listen", "127.0.0.1:0", "--to", "proxy.test:1"],
         ["--listen", "127.0.0.1:0", "--to", "127.0.0.1:0"],
@@ -291,17 +292,21 @@ def test_a_reader_returns_a_value_or_a_config_error(text: str) -> None:
 def test_every_connection_begins_with_the_announcement_of_its_run(
     start: Start, upstream: socket.socket
 ) -> None:
+    reading, writing = os.pipe()
+    os.write(writing, encode("blue fox", "claude", "token"))
+    os.close(writing)
     program = start(
-        *("--listen", "127.0.0.1:0", "--to", path_of(upstream)),
-        *("--announce", "blue fox", "claude -p hi"),
+        *("--listen", "127.0.0.1:0", "--to", path_of(upstream), "--announce", f"fd:{reading}"),
+        fds=(reading,),
     )
+    os.close(reading)
 
     with program.client() as client, upstream.accept()[0] as peer:
         client.sendall(b"\x05\x01\x00")
         client.shutdown(socket.SHUT_WR)
         got = bytearray(everything_from(peer))
 
-    assert read(got) == Announcement("blue fox", "claude -p hi")
+    assert read(got) == Announcement("blue fox", "claude", "token")
     assert got == b"\x05\x01\x00"
 
 

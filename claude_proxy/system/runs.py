@@ -1,0 +1,88 @@
+"""Runs of this user: the directory above their directories, and the token that proves a run's name.
+
+Law: nobody names another's run. A relay that joins a running proxy shows the token of its run. The
+token is in the directory of the run, which only its user can read and no sandbox sees, so a program
+that merely reaches the proxy cannot name a run.
+"""
+
+import contextlib
+import hmac
+import os
+import re
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+TOKEN_FILE = "token"  # noqa: S105 - the name of the file
+
+_TOKEN_BYTES = 64
+_DIRECTORIES = 4096  # that are looked at
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
+_UNSAFE = re.compile(r"[^A-Za-z0-9._+-]")
+_PROGRAM_BOUND = 64
+
+
+def is_name(text: str) -> bool:
+    """Return whether `text` can be the name of a run: a file name that is readable in a list."""
+    return _NAME.fullmatch(text) is not None
+
+
+def shown_name(text: str) -> str:
+    """Return what a stranger gives as the name of a run or a program, in harmless characters."""
+    return _UNSAFE.sub("?", text[:_PROGRAM_BOUND])
+
+
+def base_of(environ: Mapping[str, str]) -> Path:
+    """Return the directory that contains the run directories of this user."""
+    given = environ.get("XDG_RUNTIME_DIR", "")
+    if given.startswith("/"):
+        # After `sudo` it may be another user's; after an old login it may be gone.
+        with contextlib.suppress(OSError):
+            found = os.stat(given)  # noqa: PTH116 - one call, and its owner is what matters
+            if stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid():
+                return Path(given) / "claude-proxy"
+    return Path(f"/tmp/claude-proxy-{os.geteuid()}")  # noqa: S108 - checked before it is used
+
+
+def proves_run(base: Path, name: str, token: str) -> bool:
+    """Return whether `token` is that of a run called `name`, whose directory is in `base`."""
+    if not is_name(name) or not token.isascii():
+        return False
+    try:
+        above = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        if not _is_private(above):
+            return False
+        with os.scandir(above) as found:
+            folders = [entry.name for entry, _ in zip(found, range(_DIRECTORIES), strict=False)]
+        return any(
+            hmac.compare_digest(token, _token_in(above, folder))
+            for folder in folders
+            if folder.rpartition(".")[0] == name
+        )
+    except OSError:
+        return False
+    finally:
+        os.close(above)
+
+
+def _is_private(directory: int) -> bool:
+    found = os.fstat(directory)
+    return found.st_uid == os.geteuid() and not found.st_mode & 0o077
+
+
+def _token_in(above: int, folder: str) -> str:
+    """Return the token in the directory of a run; one that nobody has where there is none."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        descriptor = os.open(f"{folder}/{TOKEN_FILE}", flags, dir_fd=above)
+    except OSError:
+        return os.urandom(32).hex()
+    try:
+        # Shorter than that, it is being written.
+        held = os.read(descriptor, _TOKEN_BYTES + 1)
+        return held.decode("ascii") if len(held) == _TOKEN_BYTES else os.urandom(32).hex()
+    finally:
+        os.close(descriptor)

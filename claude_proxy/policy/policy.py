@@ -124,18 +124,23 @@ class Policy:
         rules = self._rules.find(target)
         return denied(Reason.NO_RULE) if rules is None else rules.at(target.port).connect
 
-    def decide_hello(self, target: Authority, sni: str | None, *, encrypted: bool) -> Decision:
+    def decide_hello(
+        self, target: Authority, sni: str | None, *, encrypted: bool, tls: Tls | None
+    ) -> Decision:
         """Decide about a ClientHello with server name `sni` in a tunnel to `target`.
 
-        `encrypted` means that it has an encrypted inner ClientHello.
+        `encrypted` means that it has an encrypted inner ClientHello, or what looks like one; `tls`
+        is what is done with TLS in this tunnel.
         """
         connect = self.decide_connect(target)
         if not connect.allowed:
             return connect
         if not connect.secure:
             return denied(Reason.SCHEME_NOT_ALLOWED)
-        # The outer name of an encrypted ClientHello says nothing about the inner one.
-        if encrypted:
+        # The outer name of an encrypted ClientHello says nothing about the inner one, which the
+        # upstream would read. Where TLS is intercepted nobody reads it: this proxy has no key for
+        # it, answers for the outer name, and sends a ClientHello of its own upstream.
+        if encrypted and tls is not Tls.INTERCEPT:
             return denied(Reason.ENCRYPTED_HELLO)
         if target.address is not None:
             # RFC 6066 section 3: IP addresses are not permitted as SNI.

@@ -156,13 +156,21 @@ class Gate:
         )
 
     def hello(
-        self, client_info: ClientInfo, target: Authority, sni: str | None, *, encrypted: bool
+        self,
+        client_info: ClientInfo,
+        target: Authority,
+        sni: str | None,
+        *,
+        encrypted: bool,
+        tls: Tls | None,
     ) -> Attempt | None:
         """Decide whether a ClientHello agrees with its tunnel; None if it does.
 
         Agreement is part of the tunnel's own decision; only a disagreement is recorded.
         """
-        decision = _decided(lambda: self.policy.decide_hello(target, sni, encrypted=encrypted))
+        decision = _decided(
+            lambda: self.policy.decide_hello(target, sni, encrypted=encrypted, tls=tls)
+        )
         if decision.allowed:
             return None
         facts = _facts_of(_open_attempt(client_info, target)) | {"scheme": "https"}

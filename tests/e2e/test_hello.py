@@ -108,13 +108,29 @@ def test_a_mismatch_is_in_the_audit_log(proxy: Proxy, host: str) -> None:
     assert (row.allowed, row.reason) == (False, "sni-mismatch")
 
 
-@BOTH_KINDS
-def test_an_encrypted_hello_dials_nothing(proxy: Proxy, internet: Internet, host: str) -> None:
+def test_an_encrypted_hello_dials_nothing_where_tls_is_passed_through(
+    proxy: Proxy, internet: Internet
+) -> None:
     with internet.watch() as seen:
-        after_connect(proxy, host, with_encrypted_hello(client_hello(host)))
+        after_connect(proxy, "through.test", with_encrypted_hello(client_hello("through.test")))
 
     assert seen.nothing()
-    assert proxy.decisions(f"{host}:443")[-1].reason == "encrypted-hello"
+    assert proxy.decisions("through.test:443")[-1].reason == "encrypted-hello"
+
+
+def test_an_encrypted_hello_is_answered_for_its_outer_name_where_tls_is_intercepted(
+    proxy: Proxy, internet: Internet
+) -> None:
+    hello = with_encrypted_hello(client_hello("allowed.test"))
+    elsewhere = with_encrypted_hello(client_hello("denied.test"))
+
+    with internet.watch() as seen:
+        answer = first_answer(proxy, "allowed.test", hello)
+        after_connect(proxy, "allowed.test", elsewhere)
+
+    assert answer[0] == _SERVER_HELLO
+    assert seen.nothing()
+    assert proxy.decisions("allowed.test:443")[-1].reason == "sni-mismatch"
 
 
 @BOTH_KINDS

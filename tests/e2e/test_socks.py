@@ -448,7 +448,8 @@ def test_what_disagrees_or_is_no_tls_sends_nothing(
 @pytest.mark.parametrize("host", ["allowed.test", "through.test"])
 def test_a_hello_of_two_minds_sends_nothing(proxy: Proxy, internet: Internet, host: str) -> None:
     honest = client_hello(host)
-    for hello in (with_encrypted_hello(honest), with_two_names(honest, "denied.test")):
+    hidden = with_encrypted_hello(client_hello(host if host == "through.test" else "denied.test"))
+    for hello in (hidden, with_two_names(honest, "denied.test")):
         with arrival_in_silence(internet):
             answer = raw(proxy, request(f"{host}:443"), hello)
 

@@ -15,14 +15,17 @@ from claude_proxy.policy.rules import Tls
 from tests.policy.cases import NOWHERE, at, denied_for, deny, http, request, rule
 
 
+def hello(policy: Policy, target: str, sni: str | None) -> Decision:
+    """Decide about a plain hello in a tunnel whose TLS is intercepted."""
+    return policy.decide_hello(at(target), sni, encrypted=False, tls=Tls.INTERCEPT)
+
+
 def test_an_empty_policy_allows_nothing() -> None:
     policy = Policy()
 
     assert denied_for(policy.decide_connect(at("example.com"))) is Reason.NO_RULE
     assert denied_for(policy.decide_request(request("example.com"))) is Reason.NO_RULE
-    assert (
-        denied_for(policy.decide_hello(at("a.test"), "a.test", encrypted=False)) is Reason.NO_RULE
-    )
+    assert denied_for(hello(policy, "a.test", "a.test")) is Reason.NO_RULE
     assert (
         denied_for(policy.decide_address(at("example.com"), ip_address("8.8.8.8")))
         is Reason.NO_RULE
@@ -51,20 +54,17 @@ def test_some_methods_are_refused_whatever_the_rules(method: str) -> None:
 def test_the_sni_must_be_the_target() -> None:
     policy = Policy((rule(".a.test"),))
 
-    def hello(sni: str | None) -> Decision:
-        return policy.decide_hello(at("a.test"), sni, encrypted=False)
-
-    assert hello("a.test").allowed
-    assert hello("A.Test").allowed
+    assert hello(policy, "a.test", "a.test").allowed
+    assert hello(policy, "a.test", "A.Test").allowed
     for sni in ("b.a.test", "evil.test", "a.test.", "", "a.test:443", "a.test\0.evil", "192.0.2.1"):
-        assert denied_for(hello(sni)) is Reason.SNI_MISMATCH
-    assert denied_for(hello(None)) is Reason.SNI_MISSING
+        assert denied_for(hello(policy, "a.test", sni)) is Reason.SNI_MISMATCH
+    assert denied_for(hello(policy, "a.test", None)) is Reason.SNI_MISSING
 
 
 def test_a_letter_that_folds_to_ascii_is_no_match_for_it() -> None:
     policy = Policy((rule("kernel.test"),))
 
-    decision = policy.decide_hello(at("kernel.test"), "\u212aernel.test", encrypted=False)
+    decision = hello(policy, "kernel.test", "\u212aernel.test")
 
     assert denied_for(decision) is Reason.SNI_MISMATCH
 
@@ -72,24 +72,39 @@ def test_a_letter_that_folds_to_ascii_is_no_match_for_it() -> None:
 def test_an_address_is_dialled_without_sni_or_not_at_all() -> None:
     policy = Policy((rule("192.0.2.1"),))
 
-    assert policy.decide_hello(at("192.0.2.1"), None, encrypted=False).allowed
+    assert hello(policy, "192.0.2.1", None).allowed
     for sni in ("192.0.2.1", "a.test"):
-        decision = policy.decide_hello(at("192.0.2.1"), sni, encrypted=False)
+        decision = hello(policy, "192.0.2.1", sni)
         assert denied_for(decision) is Reason.SNI_MISMATCH
 
 
-def test_an_encrypted_hello_is_denied() -> None:
+@pytest.mark.parametrize("tls", [Tls.PASSTHROUGH, None])
+def test_an_encrypted_hello_is_denied_where_tls_is_not_intercepted(tls: Tls | None) -> None:
     policy = Policy((rule("a.test"),))
 
-    decision = policy.decide_hello(at("a.test"), "a.test", encrypted=True)
+    decision = policy.decide_hello(at("a.test"), "a.test", encrypted=True, tls=tls)
 
     assert denied_for(decision) is Reason.ENCRYPTED_HELLO
+
+
+@pytest.mark.parametrize(
+    ("sni", "reason"),
+    [("a.test", None), ("b.test", Reason.SNI_MISMATCH), (None, Reason.SNI_MISSING)],
+)
+def test_an_encrypted_hello_is_judged_by_its_outer_name_where_tls_is_intercepted(
+    sni: str | None, reason: Reason | None
+) -> None:
+    policy = Policy((rule("a.test"),))
+
+    decision = policy.decide_hello(at("a.test"), sni, encrypted=True, tls=Tls.INTERCEPT)
+
+    assert (None if decision.allowed else decision.reason) is reason
 
 
 def test_tls_is_denied_where_only_plain_http_is_allowed() -> None:
     policy = Policy((http("a.test"),))
 
-    decision = policy.decide_hello(at("a.test:80"), "a.test", encrypted=False)
+    decision = hello(policy, "a.test:80", "a.test")
 
     assert denied_for(decision) is Reason.SCHEME_NOT_ALLOWED
 
@@ -97,7 +112,7 @@ def test_tls_is_denied_where_only_plain_http_is_allowed() -> None:
 def test_an_accepted_hello_keeps_what_the_tunnel_was_granted() -> None:
     policy = Policy((rule("a.test", tls=Tls.PASSTHROUGH),))
 
-    assert policy.decide_hello(at("a.test"), "a.test", encrypted=False).tls is Tls.PASSTHROUGH
+    assert hello(policy, "a.test", "a.test").tls is Tls.PASSTHROUGH
 
 
 @pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700::1111", "64:ff9b::808:808"])

@@ -337,16 +337,18 @@ def test_addresses_are_decided_as_by_looking_at_every_rule(
 
 type Ask = Callable[[Policy], Decision]
 
+TLS = st.sampled_from([None, *Tls])
+
 
 @st.composite
 def questions(draw: st.DrawFn) -> Ask:
     target, request, address = draw(targets), draw(requests()), draw(addresses)
     sni = draw(st.none() | st.sampled_from(HOSTS))
-    encrypted = draw(st.booleans())
+    encrypted, tls = draw(st.booleans()), draw(TLS)
     asks: tuple[Ask, ...] = (
         lambda policy: policy.decide_connect(target),
         lambda policy: policy.decide_request(request),
-        lambda policy: policy.decide_hello(target, sni, encrypted=encrypted),
+        lambda policy: policy.decide_hello(target, sni, encrypted=encrypted, tls=tls),
         lambda policy: policy.decide_address(target, address),
     )
     return draw(st.sampled_from(asks))
@@ -408,17 +410,18 @@ def test_where_nothing_is_restricted_method_and_path_decide_nothing(
     assert (decision.allowed and not decision.restricted) <= other.allowed
 
 
-@given(policies, targets, st.none() | st.sampled_from(HOSTS), st.booleans())
+@given(policies, targets, st.none() | st.sampled_from(HOSTS), st.booleans(), TLS)
 def test_only_a_hello_for_the_target_goes_on(
     policy: Policy,
     target: Authority,
     sni: str | None,
     encrypted: bool,  # noqa: FBT001
+    tls: Tls | None,
 ) -> None:
-    decision = policy.decide_hello(target, sni, encrypted=encrypted)
+    decision = policy.decide_hello(target, sni, encrypted=encrypted, tls=tls)
 
     if decision.allowed:
-        assert not encrypted
+        assert not encrypted or tls is Tls.INTERCEPT
         assert policy.decide_connect(target).secure
         assert sni == (target.host if target.address is None else None)
 
@@ -463,7 +466,7 @@ def test_no_input_makes_a_decision_raise(
     decisions = (
         policy.decide_connect(target),
         policy.decide_request(Request(scheme, target, target, method, path)),
-        policy.decide_hello(target, sni, encrypted=encrypted),
+        policy.decide_hello(target, sni, encrypted=encrypted, tls=Tls.INTERCEPT),
         policy.decide_address(target, address),
     )
 

@@ -14,6 +14,7 @@ from claude_proxy.policy.decision import Decision
 from claude_proxy.policy.policy import AddressOwner, Policy
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Request, Scheme
+from claude_proxy.policy.rules import Tls
 from claude_proxy.proxy.gate import ClientInfo, Gate
 from claude_proxy.wire.authority import Authority
 from tests.proxy.layers.stage import BrokenPolicy, Ledger, policy_of
@@ -107,7 +108,7 @@ def test_decision_ids_ascend_although_the_clock_stops_or_goes_back(ledger: Ledge
 
 
 def test_a_hello_that_agrees_is_not_recorded(gate: Gate, ledger: Ledger) -> None:
-    assert gate.hello(ORIGIN, EXAMPLE, "example.com", encrypted=False) is None
+    assert gate.hello(ORIGIN, EXAMPLE, "example.com", encrypted=False, tls=Tls.INTERCEPT) is None
     assert ledger.events == []
 
 
@@ -122,7 +123,7 @@ def test_a_hello_that_agrees_is_not_recorded(gate: Gate, ledger: Ledger) -> None
 def test_a_hello_that_disagrees_is_denied_and_recorded(
     gate: Gate, ledger: Ledger, sni: str | None, *, encrypted: bool, reason: str
 ) -> None:
-    denied = gate.hello(ORIGIN, EXAMPLE, sni, encrypted=encrypted)
+    denied = gate.hello(ORIGIN, EXAMPLE, sni, encrypted=encrypted, tls=Tls.PASSTHROUGH)
 
     assert denied is not None
     assert denied.decision.reason == reason
@@ -181,7 +182,7 @@ type Ask = Callable[[Gate], Decision]
 
 
 def hello(gate: Gate) -> Decision:
-    denied = gate.hello(ORIGIN, EXAMPLE, "example.com", encrypted=False)
+    denied = gate.hello(ORIGIN, EXAMPLE, "example.com", encrypted=False, tls=Tls.INTERCEPT)
     assert denied is not None
     return denied.decision
 

@@ -10,6 +10,7 @@ from mitmproxy.proxy.context import Context
 
 from claude_proxy.events import Phase
 from claude_proxy.policy.reason import Reason
+from claude_proxy.policy.rules import Tls
 from claude_proxy.proxy.dialer import DialError
 from claude_proxy.proxy.gate import Attempt
 from claude_proxy.proxy.layers.session import (
@@ -136,7 +137,11 @@ class Passthrough(layer.Layer):
         if hello is None:
             return None
         denied = session.gate.hello(
-            session.client_info, self._target, hello.sni, encrypted=hello.encrypted
+            session.client_info,
+            self._target,
+            hello.sni,
+            encrypted=hello.encrypted,
+            tls=Tls.PASSTHROUGH,
         )
         if denied is not None:
             session.gate.end(denied)

@@ -104,16 +104,17 @@ class TunnelStart(layer.Layer):
 
     def _judge(self, hello: ClientHello, raw: bytes) -> Commands:
         session, target, attempt = self._session, self._target, self._attempt
+        tls = attempt.decision.tls
         denied = session.gate.hello(
-            session.client_info, target, hello.sni, encrypted=hello.encrypted
+            session.client_info, target, hello.sni, encrypted=hello.encrypted, tls=tls
         )
         if denied is not None:
             session.gate.end(denied)
             yield from self._alert(denied.decision.reason, ALERT_DENIED)
-        elif attempt.decision.tls is Tls.PASSTHROUGH:
+        elif tls is Tls.PASSTHROUGH:
             passthrough = Passthrough(self.context, session, target, attempt, raw)
             yield from self._replace_with(passthrough, b"")
-        elif attempt.decision.tls is Tls.INTERCEPT:
+        elif tls is Tls.INTERCEPT:
             session.gate.end(attempt)
             self.context.server.address = (target.host, target.port)
             yield from self._replace_with(TlsIntercept(self.context, hello, self._lane), raw)

@@ -416,9 +416,9 @@ def test_a_default_allow_opens_tls_and_keeps_agreement() -> None:
     target = at("x.test")
 
     assert OPEN.decide_connect(target).tls is Tls.INTERCEPT
-    assert not OPEN.decide_hello(target, "y.test", encrypted=False).allowed
-    assert not OPEN.decide_hello(target, None, encrypted=False).allowed
-    assert not OPEN.decide_hello(target, "x.test", encrypted=True).allowed
+    assert not OPEN.decide_hello(target, "y.test", encrypted=False, tls=Tls.INTERCEPT).allowed
+    assert not OPEN.decide_hello(target, None, encrypted=False, tls=Tls.INTERCEPT).allowed
+    assert not OPEN.decide_hello(target, "x.test", encrypted=True, tls=Tls.PASSTHROUGH).allowed
     fronted = Request(Scheme.HTTPS, target, at("y.test"), "GET", "/")
     assert OPEN.decide_request(fronted).reason is Reason.HOST_MISMATCH
     assert not OPEN.decide_request(Request(Scheme.HTTPS, target, target, "TRACE", "/")).allowed

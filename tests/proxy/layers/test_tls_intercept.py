@@ -3,15 +3,19 @@
 import ssl
 
 import pytest
+from OpenSSL import SSL
 
 from claude_proxy.proxy.layers.protocol_detection import ProtocolDetection
 from claude_proxy.proxy.layers.session import Waiting
 from claude_proxy.proxy.layers.tls_intercept import TlsIntercept
 from claude_proxy.trust.certificate_authority import CertificateAuthority
-from claude_proxy.wire.client_hello import ClientHello
+from claude_proxy.wire.client_hello import ClientHello, HelloReader
 from tests.proxy.layers.stage import Stage, a_dialer, gate_of
 from tests.proxy.layers.tls_peers import TlsClient, client_context
 from tests.proxy.layers.tls_world import ALLOWLIST, GET, OK, World, world_of
+
+# SSL_OP_ECH_GREASE of OpenSSL 4.0, which pyOpenSSL has no name for: what Chromium always sends.
+_ECH_GREASE = 1 << 37
 
 
 @pytest.fixture
@@ -44,6 +48,45 @@ def test_a_request_may_come_with_the_last_bytes_of_the_handshake(world: World) -
     stage.says(finished + client.seal(GET))
 
     assert world.origin().gets() == GET
+
+
+def test_a_client_that_sends_an_encrypted_hello_is_answered_for_the_outer_name(
+    world: World,
+) -> None:
+    stage = world.stage
+    stage.says(b"CONNECT example.com:443 HTTP/1.1\r\nHost: example.com:443\r\n\r\n")
+    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+    context.load_verify_locations(str(world.ours.certificate_path))
+    context.set_verify(SSL.VERIFY_PEER)
+    context.set_options(_ECH_GREASE)
+    client = SSL.Connection(context)
+    client.set_connect_state()
+    client.set_tlsext_host_name(b"example.com")
+    sent = _shaken(client, stage)
+    client.send(GET)
+    stage.says(client.bio_read(65536))
+
+    hello = HelloReader().feed(sent)
+    assert hello is not None
+    assert hello.encrypted
+    for_upstream = HelloReader().feed(bytes(stage.upstream.take()))
+    assert for_upstream is not None
+    assert (for_upstream.sni, for_upstream.encrypted) == ("example.com", False)
+
+
+def _shaken(client: SSL.Connection, stage: Stage) -> bytes:
+    """Shake hands; return the client's first bytes."""
+    first = b""
+    while True:
+        try:
+            client.do_handshake()
+        except SSL.WantReadError:
+            sent = client.bio_read(65536)
+            first = first or sent
+            client.bio_write(stage.says(sent))
+        else:
+            stage.says(client.bio_read(65536))
+            return first
 
 
 def test_a_client_of_tls_1_2_is_served(world: World) -> None:

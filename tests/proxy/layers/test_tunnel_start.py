@@ -43,7 +43,7 @@ def stage(play: PlayFront) -> Stage:
         (real_hello("evil.example"), "sni-mismatch"),
         (real_hello("www.example.com"), "sni-mismatch"),
         (real_hello(None), "sni-missing"),
-        (records(hello(sni(b"example.com"), (ENCRYPTED, b"\x00"))), "encrypted-hello"),
+        (records(hello(sni(b"evil.example"), (ENCRYPTED, b"\x00"))), "sni-mismatch"),
         (records(hello(sni(b"example.com."))), "sni-mismatch"),
     ],
 )

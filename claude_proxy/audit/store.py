@@ -24,7 +24,11 @@ from claude_proxy.audit.retention import Retention, newest_times
 from claude_proxy.audit.sinks import Printer, Sink
 from claude_proxy.audit.usage import (
     INSERT_USAGE,
+    RELEASE,
     REQUESTS_SINCE,
+    RESERVED,
+    RESERVED_SINCE,
+    TOKENS_BESIDE,
     TOKENS_SINCE,
     bounded,
 )
@@ -97,6 +101,8 @@ class AuditStore:
         self._unrecorded_are_denied = audit_failure is AuditFailure.DENY
         self._outcomes: deque[OutcomeSeen] = deque()
         self._outcomes_lost = 0
+        self._reserved: set[int] = set()  # decisions that have tokens reserved
+        self._released: list[int] = []  # those that used none
         self._repeats = RepeatedDenials()
         self._untrimmed = 0
         self._failure: AuditError | None = None
@@ -185,6 +191,31 @@ class AuditStore:
         """
         return self._counted(TOKENS_SINCE, moment_ns, credential)
 
+    def reserved_since(self, moment_ns: int, credential: str) -> int:
+        """Return how many of these tokens are only reserved."""
+        return self._counted(RESERVED_SINCE, moment_ns, credential)
+
+    def reserve(self, decision: int, usage: Usage, moment_ns: int, most: int) -> bool:
+        """Reserve tokens for an allowed request, until its outcome is recorded.
+
+        Return False if `most` tokens are used up or reserved with its credential since `moment_ns`,
+        by any process.
+        """
+        try:
+            self._check_now_and_then()
+            self._write_outcomes()
+            self._execute("BEGIN IMMEDIATE")
+            has_room = self._number(TOKENS_BESIDE, moment_ns, decision) < most
+            if has_room:
+                row = _usage_row(decision, replace(bounded(usage), model=RESERVED))
+                self._execute(INSERT_USAGE, row)
+            self._execute("COMMIT")
+        except (sqlite3.Error, OSError, AuditError) as error:
+            raise self._fail(error) from error
+        if has_room:
+            self._reserved.add(decision)
+        return has_room
+
     def requests_since(self, moment_ns: int, credential: str) -> int:
         """Return how many requests with `credential` were allowed since `moment_ns`."""
         return self._counted(REQUESTS_SINCE, moment_ns, credential)
@@ -264,6 +295,10 @@ class AuditStore:
     def _gather(self, event: OutcomeSeen) -> None:
         if event.usage is not None:
             event = replace(event, usage=bounded(event.usage))
+        if self._reserved and event.decision in self._reserved:
+            self._reserved.remove(event.decision)
+            if event.usage is None:
+                self._released.append(event.decision)
         self._print(event)
         if not self._repeats.adds_outcome(event.decision):
             return
@@ -289,7 +324,10 @@ class AuditStore:
                 self._cursor.executemany(_INSERT_OUTCOME, rows)
                 if used:
                     self._cursor.executemany(INSERT_USAGE, used)
+                if self._released:
+                    self._cursor.executemany(RELEASE, [(each,) for each in self._released])
                 self._execute("COMMIT")
+                self._released.clear()
             except (sqlite3.IntegrityError, OverflowError):
                 # These can never be written; those after them can.
                 self._execute("ROLLBACK")

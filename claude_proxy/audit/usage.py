@@ -20,6 +20,10 @@ MOST_TOKENS: Final = 1 << 40
 # The age of responses that a ceiling may count: a day, with room for a change of clocks.
 COUNTED_NS: Final = 2 * 86_400 * 1_000_000_000
 
+# The model of a row that reserves tokens for a request under way. The usage of its response
+# replaces it; if the process ends before that, it stays: the provider may have counted the tokens.
+RESERVED: Final = "\x1freserved"
+
 # No id is below its time, so that a condition on the time is also one on the id, which is indexed.
 # Each row keeps its caller: flooding the log until the oldest decisions are removed must not
 # reset a caller's usage.
@@ -31,6 +35,10 @@ TOKENS_SINCE: Final = (
     "SELECT coalesce(sum(tokens_in + tokens_out + cache_written + cache_read), 0) FROM usage"
     " WHERE decision >= ?1 AND coalesce(at, decision) >= ?1 AND (credential = ?2 OR client IS NULL)"
 )
+RESERVED_SINCE: Final = f"{TOKENS_SINCE} AND model = '{RESERVED}'"
+# Whether a request may reserve tokens beside what is used and reserved with its credential.
+TOKENS_BESIDE: Final = TOKENS_SINCE.replace("?2", "(SELECT credential FROM decision WHERE id = ?2)")
+RELEASE: Final = f"DELETE FROM usage WHERE decision = ? AND model = '{RESERVED}'"  # noqa: S608
 REQUESTS_SINCE: Final = (
     "SELECT count(*) FROM decision"
     " WHERE id >= ?1 AND coalesce(at, id) >= ?1 AND credential = ?2 AND allowed"
@@ -79,14 +87,15 @@ def sums_by(per: UsageGrouping, condition: str) -> str:
     return (
         f"SELECT {_NAMES[per]} AS name, min({_TIME}), max({_TIME}), count(*),"  # noqa: S608
         " sum(u.tokens_in), sum(u.tokens_out), sum(u.cache_written), sum(u.cache_read)"
-        f" FROM usage u WHERE {condition} GROUP BY name ORDER BY max(u.decision)"
+        f" FROM usage u WHERE u.model <> '{RESERVED}' AND {condition}"
+        " GROUP BY name ORDER BY max(u.decision)"
     )
 
 
 def bounded(usage: Usage) -> Usage:
     """Return `usage` within the bounds of the log, whatever an upstream reports."""
     return Usage(
-        storable(usage.model, MODEL_BOUND),
+        "" if usage.model == RESERVED else storable(usage.model, MODEL_BOUND),
         _counted(usage.tokens_in),
         _counted(usage.tokens_out),
         _counted(usage.cache_written),

@@ -14,7 +14,14 @@ from typing import Protocol, TypedDict
 
 from claude_proxy.config.settings import AuditFailure
 from claude_proxy.errors import AuditError
-from claude_proxy.events import PASSTHROUGH_SCHEME, DecisionMade, Event, OutcomeSeen, Phase
+from claude_proxy.events import (
+    PASSTHROUGH_SCHEME,
+    DecisionMade,
+    Event,
+    OutcomeSeen,
+    Phase,
+    Usage,
+)
 from claude_proxy.policy.credentials.decision import AvailableSecrets, CredentialDecision
 from claude_proxy.policy.decision import (
     ANOTHER_LOGIN_PINNED,
@@ -106,6 +113,7 @@ class Attempt:
     error: str | None = None
     ended: bool = False
     meter: UsageMeter | None = None  # reads the usage that the response reports
+    reserved: Usage | None = None  # the most that the response may use, where a ceiling counts it
     held: int = 0  # bytes of the body that wait to be judged
     event: DecisionMade | None = None  # the decision as it was recorded
     open_attempts: "dict[int, Attempt] | None" = None  # of its connection, until it has ended
@@ -288,19 +296,35 @@ class Gate:
             return decision
         return self._recorded_end(client_info, attempt, request, Phase.DIAL, decision)
 
-    def _recorded_end(
+    def refuse_content(
+        self,
+        client_info: ClientInfo,
+        attempt: Attempt,
+        request: Request,
+        reason: Reason,
+        status: int,
+    ) -> None:
+        """Record that a request whose head was allowed ends because of its body.
+
+        `status` is that of the response; no rule needs to be asked.
+        """
+        decision = _decided(lambda: denied(reason))
+        self._recorded_end(client_info, attempt, request, Phase.CONTENT, decision, status)
+
+    def _recorded_end(  # noqa: PLR0913
         self,
         client_info: ClientInfo,
         attempt: Attempt,
         request: Request,
         phase: Phase,
         decision: Decision,
+        status: int = 403,
     ) -> Decision:
         """Record that a request whose head was allowed is denied after all."""
         denial = self._recorded(
             client_info, Verdict(decision), phase, request.target, **_facts_of(attempt)
         )
-        attempt.error, denial.status = denial.decision.reason.value, 403
+        attempt.error, denial.status = denial.decision.reason.value, status
         self.end(denial)
         return denial.decision
 
@@ -379,7 +403,7 @@ class Gate:
             first_byte_ms=None if first is None else round((first - started) * 1000, 3),
             upstream=attempt.upstream,
             error=error if error is not None else attempt.error,
-            usage=None if attempt.meter is None else attempt.meter.usage,
+            usage=_usage_of(attempt),
             decided_at=0 if attempt.event is None else attempt.event.at,
         )
         try:
@@ -488,6 +512,14 @@ def _open_attempt(client_info: ClientInfo, target: Authority) -> Attempt | None:
         if attempt.event is not None and attempt.event.target == name:
             return attempt
     return None
+
+
+def _usage_of(attempt: Attempt) -> Usage | None:
+    meter, reserved = attempt.meter, attempt.reserved
+    if meter is None or reserved is None:
+        return None if meter is None else meter.usage
+    # A request that reserves has a body, so that without one sent nothing was asked for.
+    return meter.settled(reserved) if attempt.bytes_up else None
 
 
 def _readable_by_meter(credential: CredentialDecision, request: Request) -> CredentialDecision:

@@ -21,6 +21,7 @@ from claude_proxy.audit.usage import (
     MODEL_BOUND,
     MOST_TOKENS,
     REQUESTS_SINCE,
+    RESERVED,
     UsageGrouping,
     UsageSum,
 )
@@ -352,3 +353,80 @@ def test_a_log_can_be_added_up_beside_its_writer(store: AuditStore, path: Path) 
         store.flush()
 
         assert reader.usage(UsageGrouping.DAY)[0].requests == 2
+
+
+# --- tokens that are reserved
+
+MORE = a_usage(tokens_in=100, tokens_out=900, cache_written=0, cache_read=0)
+
+
+def begin(store: AuditStore, number: int, most: int = 1500) -> bool:
+    store.record(a_decision(number, credential=GATEWAY))
+    return store.reserve(number, MORE, 0, most)
+
+
+def test_what_is_reserved_counts_until_its_outcome(store: AuditStore) -> None:
+    assert begin(store, MOMENT)
+    assert store.used_since(0, GATEWAY) == store.reserved_since(0, GATEWAY) == 1000
+
+    store.record(an_outcome(MOMENT, usage=a_usage()))
+
+    assert (store.used_since(0, GATEWAY), store.reserved_since(0, GATEWAY)) == (ALL, 0)
+
+
+def test_what_a_request_did_not_use_is_free_again(store: AuditStore, path: Path) -> None:
+    begin(store, MOMENT)
+    store.record(an_outcome(MOMENT))
+
+    assert store.used_since(0, GATEWAY) == 0
+    assert rows(path, "SELECT * FROM usage") == []
+
+
+def test_requests_at_once_do_not_find_the_same_tokens(
+    store: AuditStore, make_store: MakeStore
+) -> None:
+    """A worker has a store of its own on the same file."""
+    stores = (store, make_store())
+
+    assert [begin(stores[at % 2], MOMENT + at) for at in range(60)] == [True, True] + [False] * 58
+
+
+def test_tokens_of_another_credential_or_of_yesterday_leave_room(store: AuditStore) -> None:
+    spend(store, MOMENT, credential="another")
+    spend(store, MOMENT + 1)
+    store.record(a_decision(MOMENT + 2, credential=GATEWAY))
+
+    assert store.reserve(MOMENT + 2, MORE, MOMENT + 2, 1)
+
+
+def test_what_was_reserved_when_a_process_was_killed_stays_counted(
+    store: AuditStore, make_store: MakeStore
+) -> None:
+    begin(store, MOMENT)
+
+    assert make_store().used_since(0, GATEWAY) == 1000
+
+
+@pytest.mark.parametrize("per", UsageGrouping)
+def test_what_is_reserved_is_not_shown_as_used(
+    store: AuditStore, path: Path, per: UsageGrouping
+) -> None:
+    begin(store, MOMENT)
+    spend(store, MOMENT + 1)
+    store.flush()
+
+    assert [(each.requests, each.tokens) for each in sums(path, per)] == [(1, ALL)]
+
+
+def test_no_model_of_an_upstream_looks_reserved(store: AuditStore) -> None:
+    spend(store, MOMENT, usage=a_usage(model=RESERVED))
+
+    assert store.reserved_since(0, GATEWAY) == 0
+    assert store.used_since(0, GATEWAY) == ALL
+
+
+def test_nothing_is_reserved_where_nothing_can_be_recorded(store: AuditStore) -> None:
+    store.close()
+
+    with pytest.raises(AuditError):
+        store.reserve(MOMENT, MORE, 0, 1500)

@@ -11,6 +11,7 @@ from claude_proxy.config.settings import Ceilings
 
 MINUTE_S = 60.0
 DAY_S = 86_400.0
+UNDER_WAY_S = 5.0  # after which to ask again for tokens that requests under way have reserved
 
 
 def day_began(now: float) -> float:
@@ -25,10 +26,11 @@ class Quota:
         self.ceilings = ceilings
         self._began: deque[float] = deque()  # in the last minute, in this process
 
-    def begin(self, now: float, *, requests: int, tokens: int) -> int | None:
+    def begin(self, now: float, *, requests: int, tokens: int, reserved: int = 0) -> int | None:
         """Let a request begin; if it may not, return after how many seconds one may.
 
-        `requests` have begun within the last minute, and `tokens` were used up today.
+        `requests` have begun within the last minute, and `tokens` were used up today, of which
+        those that requests under way have `reserved` may come back.
         """
         began, ceilings = self._began, self.ceilings
         # A clock that was set back must not delay a request for longer than a minute.
@@ -40,6 +42,12 @@ class Quota:
                 wait_s = (began[0] if began else now) + MINUTE_S - now
             else:
                 began.append(now)
-        if ceilings.tokens_per_day is not None and tokens >= ceilings.tokens_per_day:
-            wait_s = max(wait_s, day_began(now) + DAY_S - now)
+        wait_s = max(wait_s, self.tokens_wait_s(now, tokens=tokens, reserved=reserved))
         return max(1, math.ceil(wait_s)) if wait_s else None
+
+    def tokens_wait_s(self, now: float, *, tokens: int, reserved: int) -> float:
+        """Return after how many seconds there may be tokens again; 0: there are some."""
+        most = self.ceilings.tokens_per_day
+        if most is None or tokens < most:
+            return 0.0
+        return UNDER_WAY_S if tokens - reserved < most else day_began(now) + DAY_S - now

@@ -15,7 +15,7 @@ from claude_proxy.proxy.gate import Attempt
 from claude_proxy.proxy.gateway.callers import is_web_page, shows_token
 from claude_proxy.proxy.gateway.modes import InvalidBody, mode_of
 from claude_proxy.proxy.gateway.responses import GatewayResponse, json_response, reason_field
-from claude_proxy.proxy.gateway.routes import NotServed, Route, route_of
+from claude_proxy.proxy.gateway.routes import MESSAGES_PATH, NotServed, Route, route_of
 from claude_proxy.proxy.gateway.state import GatewayState
 from claude_proxy.proxy.layers.admission import Denied, admit, host_of
 from claude_proxy.proxy.layers.http1_exchange import Exchange
@@ -81,7 +81,15 @@ class GatewayRole:
                 label = exchange.admission.label
                 return self.response_for(denial(Reason.BODY_UNREADABLE.value, label, None))
         refusal = exchange.admission.judge_body(body)
-        return body if refusal is None else self.response_for(refusal)
+        if refusal is not None:
+            return self.response_for(refusal)
+        if not exchange.admission.request.path.endswith(MESSAGES_PATH):
+            return body
+        wait_s = self._state.reserve(exchange.attempt, body)
+        if wait_s is None:
+            return body
+        self._deny_body(exchange, Reason.CEILING_REACHED, _TOO_MANY)
+        return self._too_many(wait_s)
 
     def response_for(self, refusal: Refusal) -> OwnResponse:
         """Return what a caller gets for a refusal, in the words of the mode."""
@@ -126,17 +134,7 @@ class GatewayRole:
     def _deny_body(self, exchange: Exchange, reason: Reason, status: int) -> None:
         """Record that a request ends because of its body."""
         session, request = self._session, exchange.admission.request
-        denied = session.gate.refuse(
-            session.client_info,
-            Phase.CONTENT,
-            reason,
-            request.target,
-            method=request.method,
-            scheme=request.scheme.value,
-            path=request.path,
-        )
-        exchange.attempt.error, denied.status = denied.decision.reason.value, status
-        session.gate.end(denied)
+        session.gate.refuse_content(session.client_info, exchange.attempt, request, reason, status)
 
     # --- requests that are answered here
 
@@ -174,10 +172,12 @@ class GatewayRole:
 
     def _put_off(self, head: RequestHead, wait_s: int) -> LocalAnswer:
         attempt = self._record(head, Reason.CEILING_REACHED)
+        return LocalAnswer(self._too_many(wait_s), attempt, has_body(head))
+
+    def _too_many(self, wait_s: int) -> OwnResponse:
         retry_after = (b"Retry-After", b"%d" % wait_s)
         reason = reason_field(Reason.CEILING_REACHED.value)
-        response = self._mode.error(_TOO_MANY, _CEILING, retry_after, reason)
-        return LocalAnswer(response, attempt, has_body(head))
+        return self._mode.error(_TOO_MANY, _CEILING, retry_after, reason)
 
     def _turn_down(
         self, head: RequestHead, reason: Reason, refusal: Refusal, phase: Phase = Phase.REQUEST

@@ -1,7 +1,8 @@
 """Usage meter: reads the token usage that a response of the Messages API reports.
 
-Law kept: metering changes nothing. Content is forwarded at once and unchanged; a response that
-cannot be read is not counted, and never aborted. Memory is bounded, whatever the upstream sends.
+Law kept: metering changes nothing. Content is forwarded at once and unchanged, and a response that
+cannot be read is never aborted. Memory is bounded, whatever the upstream sends. Where a ceiling
+counts, what a response did not report is estimated upward (fail closed).
 """
 
 import json
@@ -23,6 +24,13 @@ _UNPACKED_BYTES = 64 * 1024 * 1024
 _MODEL_CHARACTERS = 128
 _USAGE = b'"usage"'
 _COUNTS = range(1 << 53)
+# A piece of text is in an event of its own: `event: content_block_delta`, `data: {"type":...}`.
+_EVENT = b"data:"
+_FRAME_BYTES = 100  # a little less than the shortest
+# English has about four bytes a token; text that compresses badly, such as Base64, two.
+_TOKEN_BYTES = 2
+_END_BYTES = 1024  # of a stream after its usage: a message_stop, and pings
+_ERRORS = 400
 _GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
 _INTERIM = range(100, 200)
 _ACCEPT = b"accept-encoding"
@@ -36,38 +44,68 @@ class UsageMeter:
         self.usage: Usage | None = None
         self._unpack: Callable[[bytes], Iterator[bytes]] | None = None
         self._reader: _EventStream | _JsonBody | None = None
-        self._has_head = False
+        self._status: int | None = None  # of the final head
+        self._passed = _Passed()
+        self._is_stream = False
+        # After how many bytes the usage of all before them was reported; None: it was not.
+        self._reported_at: int | None = None
 
     def head(self, status: int, fields: Sequence[RawField]) -> None:
         """Note how the response is encoded; only the first final head counts."""
-        if self._has_head or status in _INTERIM:
+        if self._status is not None or status in _INTERIM:
             return
-        self._has_head = True
+        self._status = status
         self._unpack = _unpacking(_value(fields, b"content-encoding"))
         match _value(fields, b"content-type").partition(b";")[0].strip():
             case b"text/event-stream":
+                self._is_stream = True
                 self._reader = _EventStream()
             case b"application/json":
                 self._reader = _JsonBody()
 
     def feed(self, data: bytes) -> bytes:
         """Read `data`, and return it unchanged."""
-        if self._reader is not None and self._unpack is not None:
-            try:
-                for piece in self._unpack(data):
-                    self._reader.feed(piece)
-            except (zlib.error, _TooLongError):
-                self._reader = None
-            else:
-                self.usage = self._reader.usage
+        reader = self._reader
+        if reader is None or self._unpack is None:
+            self._passed.add(data)
+            return data
+        try:
+            for piece in self._unpack(data):
+                self._passed.add(piece)
+                reader.feed(piece)
+        except (zlib.error, _TooLongError):
+            self._reader = None
+        else:
+            if reader.is_complete and reader.usage is not self.usage:
+                self._reported_at = self._passed.bytes
+            self.usage = reader.usage
         return data
 
     def finish(self) -> bytes:
         """Read a JSON response, which is complete now; nothing was held back."""
         if isinstance(self._reader, _JsonBody):
             self.usage = usage_of(bytes(self._reader.content))
+            self._reported_at = None if self.usage is None else self._passed.bytes
             self._reader = None
         return b""
+
+    def settled(self, reserved: Usage) -> Usage | None:
+        """Return what a request that was sent used, which had `reserved` the most it could use.
+
+        The usage is what was reported at the end of the response, if it came to that. Otherwise it
+        is estimated upward: the provider counts what it made, whoever had left by then.
+        """
+        if self._status is None:
+            return replace(reserved, model="")
+        reported_at = self._reported_at
+        if reported_at is not None and self._passed.bytes - reported_at <= _END_BYTES:
+            return self.usage
+        if self._status >= _ERRORS:
+            return None
+        known = self.usage or replace(reserved, model="", tokens_out=0)
+        # Without a stream the whole answer was made before its first byte came.
+        least = 0 if self._is_stream else reserved.tokens_out
+        return replace(known, tokens_out=max(known.tokens_out, least, self._passed.tokens))
 
 
 def readable_encodings(fields: Sequence[RawField]) -> bytes | None:
@@ -87,6 +125,24 @@ def usage_of(answer: bytes) -> Usage | None:
     return _added(None, _read(answer))
 
 
+class _Passed:
+    """How many tokens the content that went by was at most, as far as its length shows."""
+
+    def __init__(self) -> None:
+        self.bytes = self._events = 0
+
+    def add(self, data: bytes) -> None:
+        """Count a piece."""
+        self.bytes += len(data)
+        self._events += data.count(_EVENT)
+
+    @property
+    def tokens(self) -> int:
+        """At least one for each event, and one for every two bytes beside the events' frames."""
+        text = max(0, self.bytes - _FRAME_BYTES * self._events)
+        return max(self._events, -(-text // _TOKEN_BYTES))
+
+
 class _TooLongError(ValueError):
     """A response is longer than the limits."""
 
@@ -95,6 +151,7 @@ class _JsonBody:
     """A JSON response; read at its end."""
 
     usage = None
+    is_complete = False
 
     def __init__(self) -> None:
         self.content = bytearray()
@@ -110,6 +167,7 @@ class _EventStream:
 
     def __init__(self) -> None:
         self.usage: Usage | None = None
+        self.is_complete = False
         self._line = bytearray()
         self._is_skipping = False
 
@@ -139,7 +197,10 @@ class _EventStream:
 
     def _read_line(self, line: bytes) -> None:
         if line.startswith(b"data:"):
-            self.usage = _usage_after(self.usage, _read(line.removeprefix(b"data:")))
+            event = _read(line.removeprefix(b"data:"))
+            self.usage = _usage_after(self.usage, event)
+            if _is_last(event):
+                self.is_complete = True
 
 
 def _usage_lines(text: bytes) -> Iterator[bytes]:
@@ -160,6 +221,15 @@ def _usage_after(usage: Usage | None, event: Any) -> Usage | None:
             return _added(usage, event)
         case _:
             return usage
+
+
+def _is_last(event: Any) -> bool:
+    """Return whether `event` reports the usage of the whole response."""
+    match event:
+        case {"type": "message_delta", "usage": {"output_tokens": int()}}:
+            return True
+        case _:
+            return False
 
 
 def _added(usage: Usage | None, holder: Any) -> Usage | None:

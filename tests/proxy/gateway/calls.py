@@ -7,6 +7,7 @@ from typing import Any
 from mitmproxy.proxy.layer import Layer
 
 from claude_proxy.config.settings import Base, Gateway, GatewayMode
+from claude_proxy.events import Usage
 from claude_proxy.policy.credentials.binding import Form, Injection
 from claude_proxy.policy.credentials.decision import AvailableSecrets
 from claude_proxy.policy.credentials.secret import Secret
@@ -68,6 +69,7 @@ class Counts:
 
     requests: int = 0
     tokens: int = 0
+    reserved: dict[int, Usage] = field(default_factory=dict)
 
     def requests_since(self, moment_ns: int, credential: str) -> int:
         assert credential == "gateway"
@@ -77,7 +79,18 @@ class Counts:
     def used_since(self, moment_ns: int, credential: str) -> int:
         assert credential == "gateway"
         assert moment_ns > 0
-        return self.tokens
+        return self.tokens + self.reserved_since(moment_ns, credential)
+
+    def reserved_since(self, moment_ns: int, credential: str) -> int:
+        assert credential == "gateway"
+        assert moment_ns > 0
+        return sum(each.tokens_in + each.tokens_out for each in self.reserved.values())
+
+    def reserve(self, decision: int, usage: Usage, moment_ns: int, most: int) -> bool:
+        if self.used_since(moment_ns, "gateway") >= most:
+            return False
+        self.reserved[decision] = usage
+        return True
 
 
 def a_gateway(**changes: Any) -> Gateway:

@@ -56,6 +56,14 @@ def test_a_day_holds_as_many_tokens_as_the_owner_says() -> None:
     assert begins(quota, NOON, tokens=100) == DAY_S / 2
 
 
+def test_tokens_that_are_only_reserved_may_come_back_before_midnight() -> None:
+    quota = Quota(Ceilings(tokens_per_day=100))
+
+    assert quota.begin(NOON, requests=0, tokens=150, reserved=51) == 5
+    assert quota.begin(NOON, requests=0, tokens=150, reserved=50) == DAY_S / 2
+    assert quota.begin(NOON, requests=0, tokens=99, reserved=99) is None
+
+
 def test_the_longer_of_two_waits_is_told() -> None:
     quota = Quota(Ceilings(requests_per_minute=1, tokens_per_day=1))
     begins(quota, NOON)

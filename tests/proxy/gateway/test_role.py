@@ -347,6 +347,83 @@ def test_a_body_that_does_not_come_is_not_waited_for() -> None:
     assert there.stage.upstreams == []
 
 
+# --- tokens under way
+
+
+def test_a_call_reserves_what_it_may_use_until_it_has_ended() -> None:
+    counts = Counts()
+    there = play(a_gateway(ceilings=Ceilings(tokens_per_day=1000)), counts=counts)
+
+    there.stage.says(ask())
+
+    [reserved] = counts.reserved.values()
+    assert reserved.tokens_out == 5
+    assert reserved.tokens_in >= len(BODY) // 4
+
+
+def test_a_second_call_finds_the_tokens_of_the_first_reserved() -> None:
+    counts = Counts()
+    gateway = a_gateway(ceilings=Ceilings(tokens_per_day=6))
+    first, second = play(gateway, counts=counts), play(gateway, counts=counts)
+    # Both heads are here before either body: at the head there was enough for each.
+    first.stage.says(ask()[:-5])
+    second.stage.says(ask()[:-5])
+
+    first.stage.says(ask()[-5:])
+    answer = second.stage.says(ask()[-5:])
+
+    assert api_error(answer) == (429, "rate_limit_error")
+    assert fields_of(answer)["retry-after"] == "5"
+    assert fields_of(answer)["x-claude-proxy-reason"] == "ceiling-reached"
+    assert second.ledger.reasons == ["rule-matched", "ceiling-reached"]
+    assert second.stage.upstreams == []
+    assert len(first.stage.upstreams) == 1
+
+
+def test_counting_tokens_reserves_none() -> None:
+    counts = Counts()
+    there = play(a_gateway(ceilings=Ceilings(tokens_per_day=1000)), counts=counts)
+
+    there.stage.says(ask(target="/v1/messages/count_tokens"))
+
+    assert counts.reserved == {}
+    assert len(there.stage.upstreams) == 1
+
+
+def test_an_answer_that_the_client_breaks_off_is_counted() -> None:
+    there = play(a_gateway(ceilings=Ceilings(tokens_per_day=1000)), counts=Counts())
+    there.stage.says(ask())
+    text = b'data: {"type":"content_block_delta","delta":{"text":"' + b"word " * 400 + b'"}}\n\n'
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
+    there.stage.answers(head + text)
+
+    there.stage.client_goes()
+
+    usage = there.ledger.last.usage
+    assert usage is not None
+    assert usage.tokens_out >= 400
+    assert usage.tokens_in >= 1
+
+
+def test_a_client_that_leaves_before_the_answer_has_used_what_it_reserved() -> None:
+    counts = Counts()
+    there = play(a_gateway(ceilings=Ceilings(tokens_per_day=1000)), counts=counts)
+    there.stage.says(ask())
+
+    there.stage.client_goes()
+
+    assert there.ledger.last.usage in counts.reserved.values()
+
+
+def test_a_call_that_was_not_sent_has_used_nothing() -> None:
+    there = play(a_gateway(ceilings=Ceilings(tokens_per_day=1000)), counts=Counts(), connects=False)
+    there.stage.says(ask())
+
+    there.stage.reached(FAILURES[0])
+
+    assert there.ledger.last.usage is None
+
+
 # --- the policy
 
 

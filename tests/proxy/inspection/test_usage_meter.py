@@ -239,3 +239,85 @@ def test_an_answer_is_asked_for_in_what_can_be_read(
     fields = [(b"Accept", b"br"), *((b"Accept-Encoding", value) for value in offered)]
 
     assert readable_encodings(fields) == asked
+
+
+# --- what a request used that had tokens reserved
+
+RESERVED = Usage("", tokens_in=50, tokens_out=1000)
+DELTA = event("message_delta", delta={}, usage={"output_tokens": 77})
+
+
+def words(count: int) -> bytes:
+    delta = {"type": "text_delta", "text": "word "}
+    return count * event("content_block_delta", index=0, delta=delta)
+
+
+def settled(content: bytes, *fields: tuple[bytes, bytes], status: int = 200) -> Usage | None:
+    meter = UsageMeter()
+    meter.head(status, fields)
+    for at in range(0, len(content), 64):
+        meter.feed(content[at : at + 64])
+    return meter.settled(RESERVED)
+
+
+def test_a_response_that_reports_its_usage_is_settled_by_it() -> None:
+    assert settled(START + words(10) + DELTA + event("message_stop"), STREAM) == WHOLE
+    assert metered(ANSWER, JSON).settled(RESERVED) == WHOLE
+
+
+def test_a_stream_that_is_broken_off_is_settled_by_what_went_by() -> None:
+    usage = settled(START + words(500), STREAM)
+
+    assert usage is not None
+    assert usage.tokens_in == 12  # as it said
+    assert 500 <= usage.tokens_out <= 20 * 500
+
+
+def test_a_long_text_in_few_events_is_settled_by_its_length() -> None:
+    delta = {"type": "text_delta", "text": "word " * 100_000}
+    usage = settled(START + event("content_block_delta", index=0, delta=delta), STREAM)
+
+    assert usage is not None
+    assert usage.tokens_out >= 100_000
+
+
+def test_what_follows_a_report_of_the_usage_counts_as_well() -> None:
+    usage = settled(START + DELTA + words(500), STREAM)
+
+    assert usage is not None
+    assert usage.tokens_out >= 500
+
+
+def test_a_report_is_never_lowered_by_an_estimate() -> None:
+    usage = settled(START.replace(b'"output_tokens": 1', b'"output_tokens": 9999'), STREAM)
+
+    assert usage is not None
+    assert usage.tokens_out == 9999
+
+
+@pytest.mark.parametrize("step", range(1, len(ANSWER), 40))
+def test_an_answer_in_one_piece_was_made_whole_however_little_of_it_came(step: int) -> None:
+    usage = settled(ANSWER[:step], JSON)
+
+    assert usage is not None
+    assert (usage.tokens_in, usage.tokens_out) == (50, 1000)
+
+
+def test_a_stream_of_which_nothing_can_be_read_is_settled_upward() -> None:
+    usage = settled(b"\xff" * 5000, STREAM, (b"Content-Encoding", b"gzip"))
+
+    assert usage is not None
+    assert usage.tokens_in == 50
+    assert usage.tokens_out >= 2000
+
+
+def test_a_request_without_a_response_used_all_that_it_could() -> None:
+    meter = UsageMeter()
+    meter.head(103, ())
+
+    assert meter.settled(RESERVED) == RESERVED
+
+
+@pytest.mark.parametrize("status", [400, 401, 429, 500, 529])
+def test_an_error_used_nothing(status: int) -> None:
+    assert settled(b'{"type": "error"}', JSON, status=status) is None

@@ -28,6 +28,7 @@ from claude_proxy.events import Phase
 from claude_proxy.policy.decision import Decision
 from claude_proxy.policy.policy import AddressOwner
 from claude_proxy.policy.reason import Reason
+from claude_proxy.proxy.apart import Apart, Job
 from claude_proxy.proxy.connection_end import EndEvent, EndState, next_state
 from claude_proxy.proxy.dialer import Dialer, DialError, Dialled, Failure
 from claude_proxy.proxy.endpoint import Endpoint
@@ -36,7 +37,9 @@ from claude_proxy.proxy.layers.session import (
     SHED,
     ContinueLater,
     PauseReading,
+    RanApart,
     RuleRevoked,
+    RunApart,
     Session,
     TimedOut,
     TurnCame,
@@ -100,6 +103,7 @@ class Services:
     proves_run: Callable[[str, str], bool] = lambda _name, _token: False
     connections: set["ClientConnection"] = field(default_factory=set)
     shares: Shares = field(default_factory=Shares)
+    apart: Apart = field(default_factory=Apart)
 
 
 class ClientConnection:
@@ -143,6 +147,7 @@ class ClientConnection:
         self.endpoint = Endpoint(self, client)
         self._endpoints: dict[Connection, Endpoint] = {client: self.endpoint}
         self._dials: dict[Connection, asyncio.Task[None]] = {}
+        self._jobs: set[Job] = set()
         self._timers: set[asyncio.TimerHandle] = set()
         self._queue: deque[events.Event] = deque()
         self._busy = False
@@ -341,6 +346,8 @@ class ClientConnection:
             if not self.is_ending:
                 self._pending.appendleft((partial(self.process, TurnCame()), 0))
                 self._await_turn(interrupted=True)
+        elif isinstance(command, RunApart):
+            self._run_apart(command)
         elif isinstance(command, commands.RequestWakeup):
             self._wake_later(command)
         elif isinstance(command, commands.Log):
@@ -349,6 +356,14 @@ class ClientConnection:
             raise TypeError(
                 f"a layer issued {type(command).__name__}, which this driver does not support"
             )
+
+    def _run_apart(self, command: RunApart) -> None:
+        def done() -> None:
+            self._jobs.discard(job)
+            self.process(RanApart(command))
+
+        job = self.services.apart.submit(self.share, command.size, command.work, done)
+        self._jobs.add(job)
 
     def _wake_later(self, command: commands.RequestWakeup) -> None:
         def wake() -> None:
@@ -529,6 +544,8 @@ class ClientConnection:
         self.process(events.ConnectionClosed(self.client))
         for timer in self._timers:
             timer.cancel()
+        for job in self._jobs:
+            job.cancel()
         for dial in list(self._dials.values()):
             dial.cancel()
         for connection, endpoint in list(self._endpoints.items()):

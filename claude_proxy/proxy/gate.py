@@ -129,6 +129,15 @@ class Attempt:
         return self.verdict.credential
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class ContentAhead:
+    """A decision about a body that was made in another thread; it holds for these two alone."""
+
+    policy: Policy
+    body: bytes
+    decision: Decision
+
+
 class Gate:
     """The policy enforcement point: facts in, a recorded decision out."""
 
@@ -272,22 +281,39 @@ class Gate:
             return FAULT
         return None
 
+    def content_ahead(self, request: Request, body: bytes) -> "ContentAhead":
+        """Decide what `content` will need, in any thread: pure, and records nothing."""
+        policy = self.policy
+        return ContentAhead(policy, body, policy.decide_content(request, body))
+
     def content(
-        self, client_info: ClientInfo, attempt: Attempt, request: Request, body: bytes
+        self,
+        client_info: ClientInfo,
+        attempt: Attempt,
+        request: Request,
+        body: bytes,
+        ahead: "ContentAhead | None" = None,
     ) -> Decision:
         """Decide whether the body of a request whose head was allowed is allowed as well.
 
-        An allowed request was recorded with its head; here only a denial is recorded.
+        An allowed request was recorded with its head; here only a denial is recorded. `ahead` is
+        used if it is of this body and of the policy that is in force now.
         """
-        decision = _decided(lambda: self._decide_content(attempt, request, body))
+        decision = _decided(lambda: self._decide_content(attempt, request, body, ahead))
         if decision.allowed:
             return decision
         return self._recorded_end(client_info, attempt, request, Phase.CONTENT, decision)
 
-    def _decide_content(self, attempt: Attempt, request: Request, body: bytes) -> Decision:
+    def _decide_content(
+        self, attempt: Attempt, request: Request, body: bytes, ahead: "ContentAhead | None"
+    ) -> Decision:
         # The policy may have been reloaded while the body was held, and the credential rebound.
         departure = self.policy.decide_departure(request, attempt.verdict)
-        return self.policy.decide_content(request, body) if departure.allowed else departure
+        if not departure.allowed:
+            return departure
+        if ahead is not None and ahead.policy is self.policy and ahead.body is body:
+            return ahead.decision
+        return self.policy.decide_content(request, body)
 
     def leave(self, client_info: ClientInfo, attempt: Attempt, request: Request) -> Decision:
         """Decide again whether a request may leave, once it has an upstream connection."""

@@ -65,21 +65,33 @@ class GatewayRole:
         refused = self._refuse_caller(head) or self._refuse_route(head, route)
         return refused or self._forward(head)
 
-    def judge_body(self, exchange: Exchange, body: bytes) -> bytes | OwnResponse:
-        """Judge what leaves: so the model is replaced first."""
+    def judge_ahead(self, exchange: Exchange, body: bytes) -> None:
+        """Compute in another thread what leaves, and judge it, for `judge_body`."""
+        exchange.outgoing = body, self._outgoing(body)
+        if isinstance(exchange.outgoing[1], bytes):
+            exchange.admission.judge_ahead(exchange.outgoing[1])
+
+    def _outgoing(self, body: bytes) -> bytes | ValueError:
+        """Return what leaves for a body, or why nothing does."""
         try:
             body = self._mode.read_body(body)
-        except InvalidBody as invalid:
-            response = invalid.response
+            return with_model(body, self._gateway.models) if self._gateway.models else body
+        except ValueError as error:
+            return error
+
+    def judge_body(self, exchange: Exchange, body: bytes) -> bytes | OwnResponse:
+        """Judge what leaves: so the model is replaced first."""
+        ahead = exchange.outgoing
+        made = ahead[1] if ahead is not None and ahead[0] is body else self._outgoing(body)
+        if isinstance(made, InvalidBody):
+            response = made.response
             self._deny_body(exchange, Reason.BAD_REQUEST, response.status)
             return response
-        if self._gateway.models:
-            try:
-                body = with_model(body, self._gateway.models)
-            except ValueError:
-                self._deny_body(exchange, Reason.BODY_UNREADABLE, _FORBIDDEN)
-                label = exchange.admission.label
-                return self.response_for(denial(Reason.BODY_UNREADABLE.value, label, None))
+        if isinstance(made, ValueError):
+            self._deny_body(exchange, Reason.BODY_UNREADABLE, _FORBIDDEN)
+            label = exchange.admission.label
+            return self.response_for(denial(Reason.BODY_UNREADABLE.value, label, None))
+        body = made
         refusal = exchange.admission.judge_body(body)
         if refusal is not None:
             return self.response_for(refusal)

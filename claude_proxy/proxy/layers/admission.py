@@ -9,13 +9,26 @@ from dataclasses import dataclass
 from claude_proxy.policy.request import RawField, Request, Scheme
 from claude_proxy.policy.rules import OVERRIDE_HEADERS
 from claude_proxy.proxy.dialer import DialError
-from claude_proxy.proxy.gate import Attempt
+from claude_proxy.proxy.gate import Attempt, ContentAhead
 from claude_proxy.proxy.inspection.base import ResponseInspector
 from claude_proxy.proxy.layers.session import Session
 from claude_proxy.proxy.responses import Refusal, denial_of_request, no_room, too_large
 from claude_proxy.proxy.upstream_errors import UpstreamError, refusal_for
 
 DEFAULT_PORTS = {Scheme.HTTP: 80, Scheme.HTTPS: 443}
+
+
+# To judge a body takes up to 4 us for each of these signs, and little for text between them.
+_SIGNS = (b'"', b",", b":", b"[", b"{")
+_FEW_SIGNS = 500
+_FEW_BYTES = 256 * 1024
+
+
+def takes_long(body: bytes) -> bool:
+    """Tell whether judging a body could occupy the event loop for more than two milliseconds."""
+    if len(body) > _FEW_BYTES:
+        return True
+    return len(body) > _FEW_SIGNS and sum(map(body.count, _SIGNS)) > _FEW_SIGNS
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -30,6 +43,7 @@ class Admission:
     extra: tuple[RawField, ...]  # fields that are added, including the credential's
     inspector: ResponseInspector | None  # sees the response, and may abort it
     body_limit: int | None  # most bytes of a body that is judged as a whole; None: it streams
+    ahead: ContentAhead | None = None  # what was computed of the body's judgement
 
     def check_length(self, length: int) -> Refusal | None:
         """Return the 413 if a body of `length` bytes is too large to be judged, else None."""
@@ -53,10 +67,16 @@ class Admission:
                 return False
         return True
 
+    def judge_ahead(self, body: bytes) -> None:
+        """Compute in another thread what `judge_body` will ask for this body."""
+        self.ahead = self.session.gate.content_ahead(self.request, body)
+
     def judge_body(self, body: bytes) -> Refusal | None:
         """Judge the whole body; return the denial, or None if it may leave."""
         session = self.session
-        decision = session.gate.content(session.client_info, self.attempt, self.request, body)
+        decision = session.gate.content(
+            session.client_info, self.attempt, self.request, body, self.ahead
+        )
         return None if decision.allowed else self._denial(decision.reason.value)
 
     def recheck(self) -> Refusal | None:

@@ -17,6 +17,7 @@ from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Scheme
 from claude_proxy.proxy.dialer import DialError
 from claude_proxy.proxy.inspection.base import ResponseCutOff
+from claude_proxy.proxy.layers.admission import takes_long
 from claude_proxy.proxy.layers.http1_exchange import Exchange
 from claude_proxy.proxy.layers.http1_response_writer import Response, emit_bodiless
 from claude_proxy.proxy.layers.http1_role import LocalAnswer, OwnResponse, Role
@@ -32,7 +33,9 @@ from claude_proxy.proxy.layers.outbox import Outbox
 from claude_proxy.proxy.layers.session import (
     ContinueLater,
     PauseReading,
+    RanApart,
     RuleRevoked,
+    RunApart,
     Session,
     TimedOut,
     TurnCame,
@@ -82,6 +85,7 @@ class Http1Lane(layer.Layer):
         self._out = Outbox(context.client)
         self._holds_reading = False
         self._awaits_turn = False
+        self._apart: tuple[RunApart, Exchange, bytes] | None = None  # a body that is judged
         session.owes_body = self._owes_body
 
     # --- events
@@ -110,12 +114,18 @@ class Http1Lane(layer.Layer):
             pass
         elif isinstance(event, events.DataReceived) and event.connection is client:
             self._client_data(event.data)
+        elif isinstance(event, RanApart):
+            self._ran_apart(event.command)
         elif isinstance(event, (events.ConnectionEvent, events.CommandCompleted)):
             upstream = self._upstream
             if upstream is not None and upstream.owns(event):
                 self._out.extend(upstream.handle(event))
                 self._read_inbox(upstream)
-        elif isinstance(event, events.Start):
+        else:
+            self._on_other(event)
+
+    def _on_other(self, event: events.Event) -> None:
+        if isinstance(event, events.Start):
             self._session.wait(Waiting.IDLE)
         elif isinstance(event, TurnCame):
             self._awaits_turn = False
@@ -217,6 +227,21 @@ class Http1Lane(layer.Layer):
 
     def _judge_body(self, exchange: Exchange, body: bytes) -> None:
         exchange.held = None
+        if not takes_long(body):
+            self._obey_judgement(exchange, body)
+            return
+        command = RunApart(lambda: self._role.judge_ahead(exchange, body), len(body))
+        self._apart = command, exchange, body
+        self._out.add(command)
+
+    def _ran_apart(self, command: RunApart) -> None:
+        apart, self._apart = self._apart, None
+        # Not of a request that has ended meanwhile.
+        if apart is not None and apart[0] is command and apart[1] is self._exchange:
+            self._obey_judgement(*apart[1:])
+            self._advance()
+
+    def _obey_judgement(self, exchange: Exchange, body: bytes) -> None:
         judged = self._role.judge_body(exchange, body)
         if isinstance(judged, bytes):
             exchange.content = judged

@@ -32,6 +32,7 @@ class Exchange:
     via_proxy: bool = False  # an upstream proxy takes it, and not its target
     body: Body | None = field(init=False)  # what is still to come from the client
     held: bytearray | None = None  # a body that is not judged yet
+    outgoing: tuple[bytes, bytes | ValueError] | None = None  # what a held body becomes, or why not
     content: bytes | None = None  # a judged body, which goes with the head
     body_sent: bool = False  # so that the request cannot be sent again
     interim_heads: int = 0

@@ -77,6 +77,10 @@ class ProxyRole:
             return LocalAnswer(admission.refusal, admission.attempt, has_body(head))
         return self._forward(head, admission)
 
+    def judge_ahead(self, exchange: Exchange, body: bytes) -> None:
+        """Judge a body in another thread, for `judge_body`."""
+        exchange.admission.judge_ahead(body)
+
     def judge_body(self, exchange: Exchange, body: bytes) -> bytes | OwnResponse:
         """Judge a body, which goes upstream as it came."""
         refusal = exchange.admission.judge_body(body)

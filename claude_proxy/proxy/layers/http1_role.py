@@ -53,6 +53,9 @@ class Role(Protocol):
     def admit(self, head: RequestHead) -> Exchange | LocalAnswer:
         """Judge a request's head, and record the decision."""
 
+    def judge_ahead(self, exchange: Exchange, body: bytes) -> None:
+        """Compute in another thread what `judge_body` will need; pure."""
+
     def judge_body(self, exchange: Exchange, body: bytes) -> bytes | OwnResponse:
         """Judge a body that was held; return what goes upstream, or why nothing does."""
 

@@ -105,6 +105,25 @@ class ContinueLater(commands.Command):
     """Let others have their turn; a `TurnCame` follows, before any more bytes of a peer."""
 
 
+class RunApart(commands.Command):
+    """Do `work`, which is pure and may take long, in another thread; a `RanApart` follows.
+
+    `size` says about how long it takes compared with others.
+    """
+
+    def __init__(self, work: Callable[[], None], size: int) -> None:
+        self.work = work
+        self.size = size
+
+
+@dataclass(repr=False)
+class RanApart(events.CommandCompleted):
+    """The work of a command is done, or has failed."""
+
+    command: RunApart
+    reply: None = None
+
+
 class PauseReading(commands.Command):
     """Stop (`hold`) or resume reading from one connection, whose bytes cannot be used yet."""
 

@@ -28,7 +28,9 @@ from claude_proxy.proxy.gate import ClientInfo, Gate
 from claude_proxy.proxy.layers.session import (
     ContinueLater,
     PauseReading,
+    RanApart,
     RuleRevoked,
+    RunApart,
     Session,
     TimedOut,
     TurnCame,
@@ -150,6 +152,8 @@ class Stage:
         self.upstreams: list[Peer] = []
         self.connects = connects
         self.log: list[str] = []
+        self.apart: list[RunApart] = []  # work for another thread
+        self.runs_apart = True  # it is done at once
         self.awaits_turn = False  # the layer has more to do, in its next turn
         self._hooks = dict(hooks or {})
         self._queue: deque[events.Event] = deque()
@@ -210,6 +214,18 @@ class Stage:
         self._do(TurnCame())
         return self.client.take()
 
+    def finishes_apart(self) -> bytes:
+        """Have the other thread finish; return what the client gets at once."""
+        self.run_apart()
+        self._work()
+        return self.client.take()
+
+    def run_apart(self) -> None:
+        """Do the work that waits for another thread, and tell the layer."""
+        command = self.apart.pop(0)
+        command.work()
+        self._queue.append(RanApart(command))
+
     # --- what the layers want
 
     def _do(self, event: events.Event) -> None:
@@ -249,6 +265,10 @@ class Stage:
     def _note(self, command: commands.Command) -> None:
         if isinstance(command, ContinueLater):
             self.awaits_turn = True
+        elif isinstance(command, RunApart):
+            self.apart.append(command)
+            if self.runs_apart:
+                self.run_apart()
         elif isinstance(command, commands.Log):
             self.log.append(command.message)
 

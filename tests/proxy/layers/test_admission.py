@@ -7,6 +7,7 @@ import pytest
 from claude_proxy.policy.credentials.binding import Binding, Form, Injection
 from claude_proxy.policy.credentials.secret import Secret
 from claude_proxy.policy.credentials.sources import EnvironmentSource
+from claude_proxy.policy.decision import Decision
 from claude_proxy.policy.location import Location
 from claude_proxy.policy.messages.destinations import DestinationScope
 from claude_proxy.policy.messages.restrictions import ApiRestrictions
@@ -16,7 +17,7 @@ from claude_proxy.policy.request import Request, Scheme
 from claude_proxy.policy.rules import OVERRIDE_HEADERS
 from claude_proxy.proxy import gate as gate_module
 from claude_proxy.proxy.gate import Gate
-from claude_proxy.proxy.layers.admission import Admission, Denied, admit, label_of
+from claude_proxy.proxy.layers.admission import Admission, Denied, admit, label_of, takes_long
 from claude_proxy.proxy.layers.session import Session
 from claude_proxy.proxy.upstream_errors import TIMED_OUT
 from claude_proxy.wire.authority import Authority
@@ -182,3 +183,52 @@ def test_a_label_is_the_url_without_its_query(
     target = Authority.of("example.com", port)
 
     assert label_of(Request(scheme, target, target, "GET", path, "q=1", [])) == label
+
+
+# --- judged ahead
+
+SHORT = b'{"model":"a"}'
+
+
+def test_what_was_judged_ahead_is_the_decision_about_that_body_alone(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admission = admitted(session)
+    admission.judge_ahead(SHORT)
+    asked: list[bytes] = []
+    judge = Policy.decide_content
+
+    def count(policy: Policy, request: Request, body: bytes) -> Decision:
+        asked.append(body)
+        return judge(policy, request, body)
+
+    monkeypatch.setattr(Policy, "decide_content", count)
+    first = admission.judge_body(SHORT)
+    other = admission.judge_body(bytes(bytearray(SHORT)))
+
+    assert len(asked) == 1
+    assert first == other
+
+
+def test_what_was_judged_by_another_policy_is_judged_again(session: Session) -> None:
+    admission = admitted(session)
+    admission.judge_ahead(SHORT)
+    session.gate.policy = Policy()
+    refusal = admission.judge_body(SHORT)
+
+    assert refusal is not None
+    assert refusal.status == 403
+
+
+@pytest.mark.parametrize(
+    ("body", "takes"),
+    [
+        (b'{"model":"a"}', False),
+        (b'{"text":"%s"}' % (b"x" * 200_000), False),
+        (b'{"text":"%s"}' % (b"x" * 300_000), True),
+        (b"[" * 600, True),
+        (b"{" + b'"a":1,' * 200 + b"}", True),
+    ],
+)
+def test_only_a_body_of_many_parts_takes_long(body: bytes, *, takes: bool) -> None:
+    assert takes_long(body) is takes

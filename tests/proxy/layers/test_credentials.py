@@ -474,6 +474,52 @@ def test_bodies_that_wait_have_a_bound_together_and_give_their_room_back(
     assert (statuses(refused), reason_of(refused), taken) == ([503], "no-room", b"")
 
 
+# --- judged in another thread
+
+
+def of_parts(body: bytes) -> bytes:
+    return body[:-1] + b',"metadata":[' + b",".join([b"1"] * 600) + b"]}"
+
+
+@pytest.mark.parametrize(("body", "status"), [(HARMLESS, None), (REACHING, 403)])
+def test_a_body_of_many_parts_is_judged_in_another_thread(
+    play: Play, gate: MakeGate, ledger: Ledger, body: bytes, status: int | None
+) -> None:
+    stage = play(gate(narrowing=NARROWED))
+    stage.runs_apart = False
+
+    before = stage.says(ask(JSON, body=of_parts(body)))
+    assert (before, stage.upstreams, len(stage.apart)) == (b"", [], 1)
+    after = stage.finishes_apart()
+
+    assert statuses(after) == ([] if status is None else [status])
+    assert bool(stage.upstreams) is (status is None)
+    assert len(ledger.decisions) == (1 if status is None else 2)
+
+
+def test_the_judgement_of_a_request_that_has_ended_changes_nothing(
+    play: Play, gate: MakeGate
+) -> None:
+    stage = play(gate(narrowing=NARROWED))
+    stage.runs_apart = False
+    stage.says(ask(JSON, body=of_parts(HARMLESS)))
+    stage.expires()
+
+    assert stage.finishes_apart() == b""
+    assert stage.upstreams == []
+
+
+def test_a_policy_that_came_meanwhile_judges_the_body_again(play: Play, gate: MakeGate) -> None:
+    the_gate = gate(narrowing=NARROWED)
+    stage = play(the_gate)
+    stage.runs_apart = False
+    stage.says(ask(JSON, body=of_parts(HARMLESS)))
+    stage.apart[0].work()
+    the_gate.policy = Policy()
+
+    assert statuses(stage.finishes_apart()) == [403]
+
+
 # --- what is cut off
 
 

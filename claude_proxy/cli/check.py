@@ -14,13 +14,15 @@ from typing import Any
 
 import click
 
-from claude_proxy.cli import options, paths
+from claude_proxy.cli import check_findings, entry_warnings, options, paths
+from claude_proxy.cli.check_findings import Findings
+from claude_proxy.cli.checked_url import Question, question_of
 from claude_proxy.cli.shared_options import allowlist_option, confdir_option, policy_option
 from claude_proxy.config import policy_files
 from claude_proxy.config.allowlist.conflicts import unreached
 from claude_proxy.config.allowlist.messages import LARGEST_BODY
 from claude_proxy.config.owner_files import OwnerFiles
-from claude_proxy.config.strict_yaml.nodes import harmless, quoted
+from claude_proxy.config.strict_yaml.nodes import harmless
 from claude_proxy.errors import ConfigError
 from claude_proxy.policy.credentials.binding import Binding, bound_to
 from claude_proxy.policy.decision import Decision
@@ -29,46 +31,22 @@ from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.request import Request, Scheme
 from claude_proxy.policy.rules import Rule, Tls
 from claude_proxy.policy.summary import describe_restrictions, describe_use
-from claude_proxy.wire.authority import Authority, normalise_host
 
 EXAMPLES = """\b
 Examples:
   claude-proxy check https://github.com/anthropics/claude-code
   claude-proxy check --method POST https://api.example.com/v1/items
   claude-proxy check git.corp.example:8443       only the tunnel
+  claude-proxy check git@github.com:anthropics/claude-code.git
+  claude-proxy check --look-up https://git.corp.example/
   claude-proxy check --policy shell https://github.com/
   claude-proxy check --body request.json https://api.anthropic.com/v1/messages
 \b
 Exit codes: 0 allowed, 1 denied, 2 the URL or the allowlist is not valid.
 """
 
-# A WebSocket begins as a GET, and its clients open a tunnel even for ws:// (RFC 6455, 4.1).
-_SCHEMES = {
-    "https": (Scheme.HTTPS, 443, True),
-    "wss": (Scheme.HTTPS, 443, True),
-    "http": (Scheme.HTTP, 80, False),
-    "ws": (Scheme.HTTP, 80, True),
-}
-_parts = re.compile(
-    r"(?:(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://)?(?P<authority>[^/?#]*)(?P<path>[^?#]*)"
-    r"(?:\?(?P<query>[^#]*))?.*",
-    re.DOTALL,
-).fullmatch
 _JSON = ((b"content-type", b"application/json"),)
 _is_method = re.compile(r"[A-Z][A-Z0-9-]*").fullmatch
-_is_sent_as_written = re.compile(r"[!-~]*").fullmatch
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What is checked: a request, or without a scheme only a tunnel."""
-
-    url: str
-    target: Authority
-    scheme: Scheme | None
-    tunnel: bool  # whether the client opens a tunnel by CONNECT first
-    path: str
-    query: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +61,10 @@ class Answer:
     unjudged: bool = False  # whether there is a body that nothing narrows
 
     @property
-    def allowed(self) -> bool:
-        """Whether everything that was asked is allowed."""
-        decisions = [
-            each for each in (self.connect, self.request, self.content) if each is not None
-        ]
-        return bool(decisions) and all(each.allowed for each in decisions)
+    def decision(self) -> Decision:
+        """The denial if something is denied, else the last decision."""
+        asked = [each for each in (self.connect, self.request, self.content) if each is not None]
+        return next((each for each in asked if not each.allowed), asked[-1])
 
 
 @click.command(epilog=EXAMPLES)
@@ -104,6 +80,18 @@ class Answer:
 @allowlist_option(
     "The allowlist file.  [default: allowlist.yaml in --confdir, else the shipped one]"
 )
+@click.option(
+    "--look-up",
+    is_flag=True,
+    help="Look the name up in DNS and judge its addresses; without it only the hosts file is read.",
+)
+@click.option(
+    "--dir",
+    "project",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="The project whose own .claude-proxy.yaml holds, too.  [default: the current directory]",
+)
 @confdir_option("the allowlist")
 @policy_option("Check against this policy instead of the allowlist.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -115,6 +103,8 @@ def command(
     *,
     method: str | None,
     body_file: Path | None,
+    look_up: bool,
+    project: Path | None,
     confdir: Path | None,
     as_json: bool,
     **named: Any,
@@ -125,8 +115,9 @@ def command(
     policy_name: str | None = named["policy_name"]
     if method is None:
         method = "GET" if body_file is None else "POST"
+    method = method.upper()
     if _is_method(method) is None:
-        fix = "write it in capitals, such as GET"
+        fix = "name a method, such as GET"
         raise ConfigError(f'"{method}" is not a method', where="--method", fix=fix)
     question = question_of(url)
     body = None if body_file is None else _body_of(body_file, question)
@@ -137,16 +128,49 @@ def command(
     else:
         asked = ("policy", policy_name)
         policy = _policy_named(policy_name, confdir, allowlist_file)
+    place = confdir or paths.default_confdir()
     answer = answer_of(question, method, policy, body)
+    denials, problem = entry_warnings.project_denials((project or Path.cwd()).absolute())
+    found = check_findings.findings_of(
+        question,
+        method,
+        answer.decision,
+        policy,
+        OwnerFiles(place).library,
+        denials,
+        in_dns=look_up,
+    )
+    warnings = check_findings.authority_warnings(question, answer.connect, place)
+    for warning in [*warnings, *([] if problem is None else [problem])]:
+        click.echo(f"warning: {warning}", err=True)
     for binding in unreached(policy):
         what = f"no rule allows a host of the credential {binding.name}"
         click.echo(f"warning: {what} ({harmless(str(binding.source))})", err=True)
+    allowed = answer.decision.allowed and found.allowed
+    options_of_list = _options_of_list(allowlist_file, policy_name)
     if as_json:
-        click.echo(json.dumps(_facts(question, method, answer, asked), indent=2))
+        facts = _facts(question, method, answer, asked) | _facts_of(found, options_of_list)
+        click.echo(json.dumps({**facts, "allowed": allowed}, indent=2))
     else:
-        for line in _lines(question, method, answer, asked):
-            click.echo(line)
-    return 0 if answer.allowed else 1
+        lines = _lines(question, method, answer, asked, allowed=allowed)
+        lines[-1:-1] = check_findings.lines_of(found, options_of_list)
+        click.echo("\n".join(lines))
+    return 0 if allowed else 1
+
+
+def _options_of_list(allowlist_file: Path | None, policy_name: str | None) -> tuple[str, ...]:
+    if policy_name is not None:
+        return ("--policy", policy_name)
+    return () if allowlist_file is None else ("--allowlist", str(allowlist_file))
+
+
+def _facts_of(found: Findings, options_of_list: tuple[str, ...]) -> dict[str, Any]:
+    return {
+        "project": _decision_facts(found.project),
+        "address": None if found.address is None else str(found.address),
+        "allow_command": found.advice.command(*options_of_list),
+        "presets": list(found.presets),
+    }
 
 
 def _policy_named(name: str, confdir: Path | None, allowlist_file: Path | None) -> Policy:
@@ -171,28 +195,6 @@ def _body_of(file: Path, question: Question) -> bytes:
         reason = (error.strerror or type(error).__name__).lower()
         what = f"the body cannot be read: {reason}"
         raise ConfigError(what, where=str(file), fix="name a file that is there") from error
-
-
-def question_of(url: str) -> Question:
-    """Read what the user wrote; raise ConfigError if no client could ask for it."""
-    found = _parts(url)
-    if found is None:  # pragma: no cover - the pattern matches every text
-        raise _unusable(url, "it cannot be read")
-    name = found["scheme"]
-    if name is None:
-        if found["path"] or "?" in url or "#" in url:
-            raise _unusable(url, "it has a path but no scheme", fix=f"write https://{url}")
-        return Question(url, _target_of(url, url, 443), None, tunnel=True, path="")
-    if name.lower() not in _SCHEMES:
-        known = ", ".join(f"{each}://" for each in _SCHEMES)
-        raise _unusable(url, f"the scheme {name} is not known", fix=f"begin it with one of {known}")
-    scheme, port, tunnel = _SCHEMES[name.lower()]
-    path = found["path"] or "/"
-    if _is_sent_as_written(path) is None:
-        fix = "percent-encode the path as a client sends it"
-        raise _unusable(url, "the path has characters that are never sent", fix=fix)
-    target = _target_of(url, found["authority"], port)
-    return Question(url, target, scheme, tunnel, path, found["query"] or "")
 
 
 def answer_of(question: Question, method: str, policy: Policy, body: bytes | None = None) -> Answer:
@@ -229,28 +231,12 @@ def _is_unseen(question: Question, connect: Decision | None) -> bool:
     return passed and question.scheme is Scheme.HTTPS
 
 
-def _target_of(url: str, text: str, port: int) -> Authority:
-    if "@" in text:
-        raise _unusable(url, "it has user info", fix="leave out what is before the @")
-    try:
-        # A client turns letters that are not ASCII into A-labels before it asks.
-        host, _, rest = text.partition(":")
-        if not host.isascii():
-            text = normalise_host(host, unicode=True) + (f":{rest}" if rest else "")
-        return Authority.parse(text, default_port=port)
-    except ValueError as error:
-        raise _unusable(url, str(error)) from error
-
-
-def _unusable(url: str, why: str, *, fix: str = "") -> ConfigError:
-    shown = quoted(url)
-    usual = "write a URL such as https://example.com/path, or HOST:PORT"
-    return ConfigError(f"{shown} cannot be checked: {why}", where="URL", fix=fix or usual)
-
-
-def _lines(question: Question, method: str, answer: Answer, asked: tuple[str, str]) -> list[str]:
-    word = "allowed" if answer.allowed else "denied"
-    lines = [f"{word}: {harmless(question.url)}"]
+def _lines(
+    question: Question, method: str, answer: Answer, asked: tuple[str, str], *, allowed: bool
+) -> list[str]:
+    lines = [f"{'allowed' if allowed else 'denied'}: {harmless(question.url)}"]
+    if question.note:
+        lines.append(f"  {harmless(question.note)}")
     if answer.connect is not None:
         lines.append(f"  CONNECT {question.target}: {_told(answer.connect)}")
     if answer.request is not None:
@@ -299,7 +285,7 @@ def _facts(
 ) -> dict[str, Any]:
     return {
         "url": question.url,
-        "allowed": answer.allowed,
+        "allowed": answer.decision.allowed,
         "target": str(question.target),
         "method": method if question.scheme is not None else None,
         "path": question.path or None,

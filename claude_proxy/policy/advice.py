@@ -65,16 +65,16 @@ def _line_of(arguments: tuple[str, ...], options: tuple[str, ...]) -> str:
     return shlex.join((*_PROGRAM, *arguments, *options))
 
 
-_NONE = Advice()
+NO_ADVICE = Advice()
 
 
 def advice_for(attempt: DeniedAttempt) -> Advice:
     """Return what an owner can do so that the same attempt is allowed the next time."""
     if attempt.reason not in _OF_TARGET:
-        return _NONE
+        return NO_ADVICE
     if attempt.reason is Reason.PROXY_LOOP or attempt.is_own:
         return Advice(WITHOUT_PROXY)
-    return _NONE if attempt.target is None else _for_target(attempt, attempt.target)
+    return NO_ADVICE if attempt.target is None else _for_target(attempt, attempt.target)
 
 
 def _for_target(attempt: DeniedAttempt, target: Authority) -> Advice:
@@ -82,7 +82,7 @@ def _for_target(attempt: DeniedAttempt, target: Authority) -> Advice:
         return Advice(text)
     host = _entry_of(target, attempt.scheme)
     if host is None:
-        return _NONE
+        return NO_ADVICE
     if attempt.reason in _OF_REQUEST:
         return Advice(arguments=_of_request(host, attempt))
     if attempt.reason is Reason.ADDRESS_NOT_ALLOWED:

@@ -70,6 +70,12 @@ CHECKS = {
     "a path of the rule": (["https://api.example.com/v1/x?y=z#w"], 0),
     "another path": (["https://api.example.com/v2"], 1),
     "a path by a detour": (["https://api.example.com/v1/../v2"], 1),
+    "a path without a scheme": (["a.example.com/x"], 0),
+    "a denied path without a scheme": (["a.example.com/admin/x"], 1),
+    "a method in small letters": (["--method", "get", "https://api.example.com/v1/x"], 0),
+    "another method in small letters": (["--method", "post", "https://api.example.com/v1/x"], 1),
+    "what ssh takes": (["git@a.example.com:o/r.git"], 1),
+    "with blanks around it": ([" https://a.example.com/ "], 0),
     "another method": (["--method", "POST", "https://api.example.com/v1/x"], 1),
     "a tunnel": (["a.example.com:443"], 0),
     "a tunnel without a port": (["a.example.com"], 0),
@@ -117,6 +123,7 @@ def test_a_denied_tunnel_carries_no_request(
     assert capsys.readouterr().out.splitlines() == [
         "denied: https://b.example.com/",
         "  CONNECT b.example.com:443: denied (no-rule)",
+        f"  to allow it: claude-proxy allow b.example.com --allowlist {listed}",
         f"  allowlist {listed}",
     ]
 
@@ -158,6 +165,12 @@ def test_json_holds_both_decisions(listed: Path, capsys: pytest.CaptureFixture[s
         "narrowing": None,
         "credential": None,
         "allowlist": str(listed),
+        "project": None,
+        "address": None,
+        "allow_command": (
+            "claude-proxy allow api.example.com --method GET --path /v2 --allowlist " + str(listed)
+        ),
+        "presets": [],
     }
 
 
@@ -170,7 +183,6 @@ def test_json_of_a_tunnel_has_no_request(listed: Path, capsys: pytest.CaptureFix
 
 UNUSABLE = {
     "another scheme": ("ftp://a.example.com/", "the scheme ftp is not known", "begin it with"),
-    "a path without a scheme": ("a.example.com/x", "no scheme", "write https://a.example.com/x"),
     "user info": ("https://me:pw@a.example.com/", "user info", "what is before the @"),
     "no host": ("https:///x", "label", "write a URL such as"),
     "nothing": ("", "label", "write a URL such as"),
@@ -196,7 +208,7 @@ def test_what_no_client_can_ask_is_a_usage_error(
     assert "\x1b" not in err
 
 
-@pytest.mark.parametrize("method", ["get", "", "GE T", "GET\n"])
+@pytest.mark.parametrize("method", ["", "GE T", "GET\n"])
 def test_a_method_that_is_none_is_a_usage_error(listed: Path, method: str) -> None:
     assert check(listed, "--method", method, "https://a.example.com/") == 2
 

@@ -1,0 +1,159 @@
+"""Findings of `check` beyond the policy's own decision: the project's file, addresses, the CA.
+
+One judge: the policy is asked about each. Where something is denied, what would allow just that is
+named, and the presets that cover it.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from claude_proxy.cli import entry_warnings
+from claude_proxy.cli.checked_url import Question
+from claude_proxy.config.allowlist import loader
+from claude_proxy.config.strict_yaml.nodes import harmless
+from claude_proxy.errors import ConfigError
+from claude_proxy.policy.advice import NO_ADVICE, Advice, DeniedAttempt, advice_for
+from claude_proxy.policy.decision import Decision
+from claude_proxy.policy.policy import AddressOwner, Policy
+from claude_proxy.policy.reason import Reason
+from claude_proxy.policy.request import Request, Scheme
+from claude_proxy.policy.rules import Rule, Tls
+from claude_proxy.wire.address import Address, AddressKind, kind_of
+
+_SHOWN = 3  # presets
+# Denials that no entry of allow can change.
+_NOT_BY_ALLOWING = frozenset({Reason.DENY_RULE, Reason.PROXY_LOOP})
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What decides about a request besides the policy, and what would help."""
+
+    project: Decision | None = None  # a denial by the project's own file
+    address: Address | None = None  # one that is denied
+    address_decision: Decision | None = None
+    advice: Advice = NO_ADVICE
+    presets: tuple[str, ...] = ()  # that allow what is denied
+
+    @property
+    def allowed(self) -> bool:
+        """Whether nothing here denies it."""
+        return self.project is None and self.address_decision is None
+
+
+def findings_of(
+    question: Question,
+    method: str,
+    decision: Decision,
+    policy: Policy,
+    library: loader.Library,
+    project: Sequence[Rule],
+    *,
+    in_dns: bool,
+) -> Findings:
+    """Return the findings about a question to which `decision` is the policy's answer."""
+    if not decision.allowed and question.note:
+        return Findings()  # not HTTP: the note says what to ask instead
+    if not decision.allowed:
+        return Findings(
+            advice=advice_of(question, method, decision),
+            presets=tuple(presets_for(question, method, decision, policy, library)),
+        )
+    found = Findings(project=_denied_by_project(question, method, policy, project))
+    for address in entry_warnings.addresses_of(question.target.host, in_dns=in_dns):
+        kind = kind_of(address)
+        own = kind in {AddressKind.LOOPBACK, AddressKind.UNSPECIFIED}
+        owner = AddressOwner.THIS_MACHINE if own else AddressOwner.OTHER
+        verdict = policy.decide_address(question.target, address, owner)
+        if not verdict.allowed:
+            advice = advice_of(question, method, verdict, address)
+            return Findings(found.project, address, verdict, advice)
+    return found
+
+
+def advice_of(
+    question: Question, method: str, decision: Decision, address: Address | None = None
+) -> Advice:
+    """Return what would allow just what is asked."""
+    if question.scheme is None:
+        return advice_for(DeniedAttempt(decision.reason, question.target, address=address))
+    return advice_for(
+        DeniedAttempt(
+            decision.reason,
+            question.target,
+            question.scheme,
+            method,
+            question.path,
+            question.query,
+            address,
+        )
+    )
+
+
+def presets_for(
+    question: Question,
+    method: str,
+    decision: Decision,
+    policy: Policy,
+    library: loader.Library,
+) -> Iterator[str]:
+    """Yield the presets that would allow what the policy denies, the smallest first."""
+    if decision.reason in _NOT_BY_ALLOWING:
+        return
+    found: list[tuple[int, str]] = []
+    for name in library.names():
+        with suppress(ConfigError, KeyError):
+            more = loader.preset_policy(name, library).allow
+            together = Policy((*policy.allow, *more), policy.deny)
+            if _decide(question, method, together).allowed:
+                found.append((len(more), name))
+    yield from (name for _, name in sorted(found)[:_SHOWN])
+
+
+def _denied_by_project(
+    question: Question, method: str, policy: Policy, project: Sequence[Rule]
+) -> Decision | None:
+    if not project:
+        return None
+    decision = _decide(question, method, policy.with_denials(project))
+    return None if decision.allowed else decision
+
+
+def _decide(question: Question, method: str, policy: Policy) -> Decision:
+    """Return the decision about the tunnel, or about the request if that may be asked for."""
+    if question.tunnel or question.scheme is None:
+        connect = policy.decide_connect(question.target)
+        unseen = connect.tls is Tls.PASSTHROUGH and question.scheme is Scheme.HTTPS
+        if question.scheme is None or unseen or not connect.allowed:
+            return connect
+    target = question.target
+    request = Request(
+        question.scheme or Scheme.HTTPS, target, target, method, question.path, question.query
+    )
+    return policy.decide_request(request)
+
+
+def authority_warnings(question: Question, connect: Decision | None, confdir: Path) -> list[str]:
+    """Return a warning if clients would reject the certificate of our CA for the host."""
+    if question.scheme is Scheme.HTTP or connect is None or connect.tls is not Tls.INTERCEPT:
+        return []
+    return list(entry_warnings.of_authority([question.target.host], confdir))
+
+
+def lines_of(findings: Findings, options: Sequence[str]) -> Iterator[str]:
+    """Yield the lines about the findings; `options` name the list to change."""
+    if (decision := findings.project) is not None:
+        rule = decision.rule
+        place = "" if rule is None else f" by {rule.name} ({harmless(str(rule.source))})"
+        yield f"  in runs of this project: denied ({decision.reason}){place}"
+    if (decision := findings.address_decision) is not None:
+        yield f"  address {findings.address}: denied ({decision.reason})"
+    if (command := findings.advice.command(*options)) is not None:
+        yield f"  to allow it: {command}"
+    elif findings.advice.text:
+        yield f"  {findings.advice.text}"
+    for name in findings.presets:
+        named = " ".join(("claude-proxy allow --preset", name, *options))
+        yield f"  the preset {name} allows it: {named}"

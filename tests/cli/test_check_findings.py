@@ -1,0 +1,120 @@
+"""Laws of findings: what `check` knows beyond the policy is judged by the policy, too."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from claude_proxy.cli import entry_warnings
+from claude_proxy.cli.check_findings import Findings
+from claude_proxy.cli.main import main
+from claude_proxy.trust.certificate_authority import rotate
+
+LIST = """
+allow:
+  - host: github.com
+    methods: [GET]
+  - gist.github.com
+  - git.corp.test
+  - localhost
+deny:
+  - x.test
+"""
+
+
+@pytest.fixture(autouse=True)
+def confdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A configuration, a project and a hosts file of the test's own."""
+    found = tmp_path / "conf"
+    found.mkdir(mode=0o700)
+    (found / "allowlist.yaml").write_text(LIST)
+    (tmp_path / "hosts").write_text("10.1.2.3 git.corp.test\n")
+    (tmp_path / "project").mkdir()
+    monkeypatch.setenv("CLAUDE_PROXY_CONFDIR", str(found))
+    monkeypatch.setattr(entry_warnings, "HOSTS_FILE", tmp_path / "hosts")
+    monkeypatch.chdir(tmp_path / "project")
+    return found
+
+
+def checked(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    code = main(["check", "--json", *arguments])
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    assert code == (0 if found["allowed"] else 1)
+    return found
+
+
+def test_a_denied_request_names_just_what_would_allow_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found = checked(capsys, "--method", "post", "https://github.com/graphql")
+
+    assert found["allow_command"] == ("claude-proxy allow github.com --method POST --path /graphql")
+
+
+def test_a_denied_host_names_the_presets_that_cover_it(capsys: pytest.CaptureFixture[str]) -> None:
+    found = checked(capsys, "https://files.example/simple/")
+
+    assert found["presets"][0] == "pypi"
+    assert main(["check", "https://files.example/simple/"]) == 1
+    assert "the preset pypi allows it: claude-proxy allow --preset pypi" in capsys.readouterr().out
+
+
+def test_no_preset_and_no_command_help_against_a_denial_rule(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found = checked(capsys, "https://x.test/")
+
+    assert (found["allow_command"], found["presets"]) == (None, [])
+
+
+def test_what_the_projects_own_file_denies_is_denied(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "project" / ".claude-proxy.yaml").write_text("deny:\n  - gist.github.com\n")
+
+    found = checked(capsys, "https://gist.github.com/")
+
+    assert found["project"]["reason"] == "deny-rule"
+    assert checked(capsys, "--dir", str(tmp_path), "https://gist.github.com/")["allowed"]
+
+
+def test_a_broken_file_of_the_project_is_a_warning(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "project" / ".claude-proxy.yaml").write_text("allow:\n  - a.test\n")
+
+    assert main(["check", "https://gist.github.com/"]) == 0
+    assert ".claude-proxy.yaml" in capsys.readouterr().err
+
+
+def test_a_name_that_leads_to_a_private_address_is_denied_as_the_proxy_denies_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found = checked(capsys, "https://git.corp.test/")
+
+    assert (found["allowed"], found["address"]) == (False, "10.1.2.3")
+    assert found["allow_command"] == "claude-proxy allow git.corp.test --address 10.1.2.3"
+
+
+def test_this_machine_is_to_be_reached_without_the_proxy(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert checked(capsys, "https://localhost/")["allow_command"] is None
+    assert main(["check", "http://127.0.0.1:8000/"]) == 1
+    assert "reach it without the proxy" in capsys.readouterr().out
+
+
+def test_a_host_that_the_ca_may_not_sign_for_is_warned_of(
+    capsys: pytest.CaptureFixture[str], confdir: Path
+) -> None:
+    rotate(confdir, ["github.com"])
+
+    assert main(["check", "https://gist.github.com/"]) == 0
+    assert "name constraints" not in capsys.readouterr().err  # it is below github.com
+    assert main(["check", "git.corp.test"]) == 1
+    assert "the CA may not sign for git.corp.test" in capsys.readouterr().err
+
+
+def test_nothing_found_denies_nothing() -> None:
+    assert Findings().allowed

@@ -1,0 +1,41 @@
+"""Laws of checked URLs: read as a client would, and nothing is corrected that it would send."""
+
+import pytest
+
+from claude_proxy.cli.checked_url import question_of
+from claude_proxy.errors import ConfigError
+from claude_proxy.policy.request import Scheme
+
+
+@pytest.mark.parametrize(
+    ("url", "target", "scheme", "path"),
+    [
+        ("https://a.test/x?y#z", "a.test:443", Scheme.HTTPS, "/x"),
+        ("a.test/x", "a.test:443", Scheme.HTTPS, "/x"),
+        ("a.test?x", "a.test:443", Scheme.HTTPS, "/"),
+        ("wss://a.test/s", "a.test:443", Scheme.HTTPS, "/s"),
+        ("http://a.test:8080", "a.test:8080", Scheme.HTTP, "/"),
+        ("a.test", "a.test:443", None, ""),
+        ("a.test:22", "a.test:22", None, ""),
+        ("git@a.test:o/r.git", "a.test:22", None, ""),
+        ("ssh://me@a.test:2222/o/r", "a.test:2222", None, ""),
+        ("git://a.test/o/r", "a.test:9418", None, ""),
+    ],
+)
+def test_what_people_paste_is_a_request_or_a_tunnel(
+    url: str, target: str, scheme: Scheme | None, path: str
+) -> None:
+    question = question_of(url)
+
+    assert (str(question.target), question.scheme, question.path) == (target, scheme, path)
+
+
+def test_what_is_not_http_names_the_address_over_https() -> None:
+    assert "https://a.test/o/r.git" in question_of("git@a.test:o/r.git").note
+
+
+def test_a_password_in_a_url_is_not_repeated() -> None:
+    with pytest.raises(ConfigError) as caught:
+        question_of("https://me:hunter2@a.test/")
+
+    assert "hunter2" not in "".join(caught.value.lines())

@@ -27,6 +27,7 @@ from claude_proxy.config.settings import Settings
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.sandbox import proxy_process_ipc
 from claude_proxy.sandbox.bubblewrap import credential_mask
+from claude_proxy.sandbox.lookups import LookupChannel
 from claude_proxy.sandbox.relay import relay
 from claude_proxy.sandbox.relay.bridge import RelayTarget
 from claude_proxy.sandbox.run_directory import RunDirectory
@@ -212,8 +213,26 @@ def start_proxy_process(
     return proxy_process
 
 
+@dataclass(frozen=True, slots=True)
+class LookupSockets:
+    """The sandbox's sockets for DNS, the channel on which the launcher asks, and its init."""
+
+    udp: socket.socket
+    tcp: socket.socket
+    channel: LookupChannel
+    init: int
+
+
+@dataclass(frozen=True, slots=True)
+class RelaySockets:
+    """The sandbox's sockets that one relay serves; `lookups`, if it notes names as well."""
+
+    listeners: Sequence[socket.socket]
+    lookups: LookupSockets | None = None
+
+
 def start_relay(
-    listeners: Sequence[socket.socket],
+    sockets: RelaySockets,
     upstream: RelayTarget,
     run_directory: RunDirectory,
     log: RunLog,
@@ -225,7 +244,7 @@ def start_relay(
     """
     until, lifeline = os.pipe()
     words = [sys.executable, "-I", "-S", str(Path(relay.__file__).resolve()), "--quiet"]
-    for sock in listeners:
+    for sock in sockets.listeners:
         words += ["--listen", f"fd:{sock.fileno()}"]
     words += ["--to", upstream.name, "--until", f"fd:{until}"]
     passed = [until]
@@ -233,8 +252,14 @@ def start_relay(
         header = _header_of(run_directory, announced)
         words += ["--announce", f"fd:{header}"]
         passed.append(header)
-    process = _start(words, (*passed, *(sock.fileno() for sock in listeners)), log)
-    for descriptor in passed:
+    closed_here = tuple(passed)
+    if sockets.lookups is not None:
+        noting = sockets.lookups
+        numbers = [sock.fileno() for sock in (noting.udp, noting.tcp, noting.channel.theirs)]
+        words += ["--note-lookups", *(f"fd:{number}" for number in numbers), str(noting.init)]
+        passed += numbers
+    process = _start(words, (*passed, *(sock.fileno() for sock in sockets.listeners)), log)
+    for descriptor in closed_here:
         os.close(descriptor)
     run_directory.note(process.pid)
     return HelperProcess("relay", process, lifeline)

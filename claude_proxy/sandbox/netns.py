@@ -44,12 +44,18 @@ class NetworkProbe:
     denied: int | None  # the status of a CONNECT to a denied host
 
 
-def listeners(pid: int, ports: Sequence[int]) -> list[socket.socket]:
-    """Return sockets listening on loopback in the network namespace of process `pid`."""
-    with _inside(pid, lambda channel: _hand_over(channel, ports)) as channel:
-        message, descriptors, _, _ = socket.recv_fds(channel, _HEAD_LIMIT, len(ports))
+def listeners(
+    pid: int, ports: Sequence[int], datagram_ports: Sequence[int] = ()
+) -> list[socket.socket]:
+    """Return sockets on loopback in the network namespace of process `pid`.
+
+    First those that listen on TCP ports, then those that receive on UDP ports.
+    """
+    wanted = len(ports) + len(datagram_ports)
+    with _inside(pid, lambda channel: _hand_over(channel, ports, datagram_ports)) as channel:
+        message, descriptors, _, _ = socket.recv_fds(channel, _HEAD_LIMIT, wanted)
         sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
-        if len(sockets) != len(ports):
+        if len(sockets) != wanted:
             for sock in sockets:
                 sock.close()
             raise _failed(message)
@@ -70,8 +76,8 @@ def probe_network(pid: int, port: int, allowed: str, denied: str) -> NetworkProb
 # In the child process
 
 
-def _hand_over(channel: socket.socket, ports: Sequence[int]) -> None:
-    sockets = [_listening(port) for port in ports]
+def _hand_over(channel: socket.socket, ports: Sequence[int], datagram_ports: Sequence[int]) -> None:
+    sockets = [*map(_listening, ports), *map(_receiving, datagram_ports)]
     socket.send_fds(channel, [b"sockets"], [sock.fileno() for sock in sockets])
 
 
@@ -79,6 +85,18 @@ def _listening(port: int) -> socket.socket:
     # asyncio switches Nagle's algorithm off only if the protocol is named.
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    _bind(sock, port)
+    sock.listen(_BACKLOG)
+    return sock
+
+
+def _receiving(port: int) -> socket.socket:
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    _bind(sock, port)
+    return sock
+
+
+def _bind(sock: socket.socket, port: int) -> None:
     deadline = time.monotonic() + _PATIENCE_S / 2
     while True:
         try:
@@ -89,8 +107,7 @@ def _listening(port: int) -> socket.socket:
                 raise
             time.sleep(_PAUSE_S)
         else:
-            sock.listen(_BACKLOG)
-            return sock
+            return
 
 
 def _report(channel: socket.socket, port: int, allowed: str, denied: str) -> None:

@@ -35,7 +35,9 @@ from claude_proxy.sandbox.bubblewrap.bwrap import Bubblewrap, StandardStreams, f
 from claude_proxy.sandbox.credentials import Bindings
 from claude_proxy.sandbox.helper_processes import (
     HelperProcess,
+    LookupSockets,
     ProxyProcess,
+    RelaySockets,
     RunLog,
     is_foreign,
     open_log,
@@ -45,6 +47,8 @@ from claude_proxy.sandbox.helper_processes import (
     wait_for_proxy,
 )
 from claude_proxy.sandbox.job_control import JobControl, Terminal
+from claude_proxy.sandbox.lookups import PORT as LOOKUP_PORT
+from claude_proxy.sandbox.lookups import LookupChannel, NameLookups
 from claude_proxy.sandbox.macos import runner
 from claude_proxy.sandbox.plan.environment import GATEWAY_PORT, HTTP_PORT, SOCKS_PORT
 from claude_proxy.sandbox.plan.model import PathKind, SandboxPlan
@@ -84,6 +88,7 @@ class Sandbox:
     helpers: tuple[HelperProcess, ...]  # relays, and the credential mask
     log: Path
     agent_files: AgentFileStates  # before COMMAND
+    lookups: LookupChannel
 
     def finish(
         self, stdin: bytes | None = None, timeout_s: float | None = None
@@ -163,6 +168,8 @@ def _run(sandbox: Sandbox, run_spec: RunSpec, say: Reporter) -> int:
             f"sandbox had no network (see {sandbox.log})"
         )
     _report_changes(sandbox, before, say)
+    lookups = sandbox.lookups.ask()
+    _report_lookups(lookups, say)
     if (learn := run_spec.settings.learn) is not None:
         from claude_proxy.audit.learn import usage_of  # noqa: PLC0415 - few runs learn
 
@@ -171,8 +178,15 @@ def _run(sandbox: Sandbox, run_spec: RunSpec, say: Reporter) -> int:
             f"{usage_of(learn[1], run_spec.settings.confdir)}"
         )
     with contextlib.suppress(ClaudeProxyError):  # the exit code of COMMAND must not be lost
-        text = f"run {sandbox.name}: exit code {code}"
-        _record(run_spec.settings, Notice(0, "run-end", text, run=sandbox.name))
+        ended = f"run {sandbox.name}: exit code {code}"
+        _record(
+            run_spec.settings,
+            *(
+                Notice(0, "name-lookup", f"run {sandbox.name}: {line}", run=sandbox.name)
+                for line in lookups.lines()
+            ),
+            Notice(0, "run-end", ended, run=sandbox.name),
+        )
     return code
 
 
@@ -194,6 +208,16 @@ def _report_changes(sandbox: Sandbox, before: dict[Path, object], say: Reporter)
         say(
             "note: the project is too large to look for every file that an agent outside obeys "
             "(CLAUDE.md, .claude); the nearest directories were compared"
+        )
+
+
+def _report_lookups(lookups: NameLookups, say: Reporter) -> None:
+    for line in lookups.lines():
+        say(f"note: {line}")
+    if lookups.names:
+        say(
+            "note: inside, only the proxy resolves names: such a program has to be told to use "
+            "the proxy in HTTPS_PROXY (an option or a setting of its own)"
         )
 
 
@@ -235,9 +259,11 @@ def live_sandbox(
             _start_bubblewrap(run_spec, planned, run_directory, streams)
         )
         helpers: tuple[HelperProcess, ...] = ()
+        lookups = stack.enter_context(LookupChannel())
         if run_spec.sandbox.has_proxy:
             with _attribute_errors_to_bwrap(bubblewrap):
-                helpers = tuple(_relays(run_spec, joined, bubblewrap, run_directory, log, stack))
+                relays = _relays(run_spec, joined, bubblewrap, run_directory, log, lookups, stack)
+                helpers = tuple(relays)
         _record_start(run_spec.settings, _identity_of(run_directory, run_spec))
         agent_files = agent_file_states.states_in(planned.watched_trees)  # while the proxy starts
         if proxy_process is not None:
@@ -255,6 +281,7 @@ def live_sandbox(
             helpers,
             log.path,
             agent_files,
+            lookups,
         )
         _check_alive(sandbox)
         yield sandbox
@@ -313,23 +340,28 @@ def _relays(  # noqa: PLR0913 - everything that a relay connects
     bubblewrap: Bubblewrap,
     run_directory: RunDirectory,
     log: RunLog,
+    lookups: LookupChannel,
     stack: ExitStack,
 ) -> Iterator[HelperProcess]:
     """Yield the relay to the proxy, and the relay to its gateway if there is one."""
-    ports = (HTTP_PORT, SOCKS_PORT, *((GATEWAY_PORT,) if run_spec.settings.gateway else ()))
+    gateway_ports = (GATEWAY_PORT,) if run_spec.settings.gateway else ()
+    ports = (HTTP_PORT, SOCKS_PORT, LOOKUP_PORT, *gateway_ports)
     # The run's own proxy knows for whom it listens.
     announces = joined is not None and run_spec.announces
     announced = program_of(run_spec.words) if announces else None
     with ExitStack() as closing:
-        sockets = netns.listeners(bubblewrap.init, ports)
-        for sock in sockets:
+        *sockets, datagrams = netns.listeners(bubblewrap.init, ports, (LOOKUP_PORT,))
+        for sock in (*sockets, datagrams):
             closing.enter_context(sock)
+        noting = LookupSockets(datagrams, sockets.pop(2), lookups, bubblewrap.init)
         upstream = joined or _unix_upstream(run_directory.socket_path)
-        yield stack.enter_context(start_relay(sockets[:2], upstream, run_directory, log, announced))
+        yield stack.enter_context(
+            start_relay(RelaySockets(sockets[:2], noting), upstream, run_directory, log, announced)
+        )
         if run_spec.settings.gateway is not None:
             gateway = _unix_upstream(run_directory.gateway_path)
             yield stack.enter_context(
-                start_relay(sockets[2:], gateway, run_directory, log, announced)
+                start_relay(RelaySockets(sockets[2:]), gateway, run_directory, log, announced)
             )
 
 
@@ -424,7 +456,7 @@ def _record_start(settings: Settings, run: RunIdentity) -> None:
             raise
 
 
-def _record(settings: Settings, notice: Notice) -> None:
+def _record(settings: Settings, *notices: Notice) -> None:
     from claude_proxy.audit.database import database_in  # noqa: PLC0415 - SQLite, after bwrap
     from claude_proxy.audit.store import AuditStore  # noqa: PLC0415 - SQLite, after bwrap
 
@@ -435,7 +467,8 @@ def _record(settings: Settings, notice: Notice) -> None:
             max_bytes=settings.audit_bytes,
         )
     ) as store:
-        store.record(notice)
+        for notice in notices:
+            store.record(notice)
 
 
 def _verify(sandbox: Sandbox, run_spec: RunSpec, say: Reporter) -> bool:

@@ -15,6 +15,7 @@ from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.sandbox import helper_processes
 from claude_proxy.sandbox.helper_processes import (
     HelperProcess,
+    RelaySockets,
     is_foreign,
     open_log,
     start_relay,
@@ -113,7 +114,7 @@ def test_the_relay_announces_and_ends_with_its_lifeline(
     ):
         path = str(run_directory.socket_path)
         upstream = RelayTarget(f"unix:{path}", socket.AF_UNIX, path)
-        with start_relay([listener], upstream, run_directory, log, "make") as relay:
+        with start_relay(RelaySockets([listener]), upstream, run_directory, log, "make") as relay:
             assert os.getsid(relay.pid) == relay.pid
             # All processes of the user can read it.
             words = Path(f"/proc/{relay.pid}/cmdline").read_bytes()

@@ -243,6 +243,19 @@ def test_what_agents_outside_obey_is_named_at_the_end(place: Place) -> None:
     ]
 
 
+def test_a_name_that_was_looked_up_past_the_proxy_is_named_and_recorded(place: Place) -> None:
+    run_spec = place.run_spec("getent", "hosts", "stream.example", network=True)
+
+    code = run(run_spec, say=place.said.append)
+
+    line = "stream.example was looked up past the proxy by getent"
+    assert code == 2
+    assert f"note: {line}" in place.said
+    assert [text.partition(": ")[2] for kind, text in place.notices() if kind == "name-lookup"] == [
+        line
+    ]
+
+
 def test_many_changed_files_are_counted(place: Place) -> None:
     place.run("sh", "-c", "for n in $(seq 30); do mkdir $n; touch $n/CLAUDE.md; done")
 

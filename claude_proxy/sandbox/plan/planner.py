@@ -213,7 +213,7 @@ class _Planner:
         shown = {f"/etc/{name}" for name in self._facts.etc if system_mounts.is_shown_in_etc(name)}
         for name in sorted({*shown, *system_mounts.ETC_BELOW}):
             self._add_as_is(Path(name))
-        written = system_mounts.files(self._facts.user)
+        written = system_mounts.files(self._facts.user, notes_lookups=self._spec.has_proxy)
         if self._spec.unfiltered:
             written |= self._facts.resolver
         for name, content in written.items():

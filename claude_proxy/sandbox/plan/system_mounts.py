@@ -145,6 +145,10 @@ ETC_BELOW = (
 # Name resolution: generated for a run, unless it has the host's own network.
 RESOLVER = ("/etc/hosts", "/etc/nsswitch.conf", "/etc/resolv.conf")
 
+_RESOLV_CONF = "# Only the proxy resolves names.\n"
+# One short try: the answer is always the same.
+_LOOKUPS_NOTED = "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n"
+
 _ETC_SHOWN = re.compile("|".join(_ETC))
 
 
@@ -153,8 +157,12 @@ def is_shown_in_etc(name: str) -> bool:
     return _ETC_SHOWN.fullmatch(name) is not None
 
 
-def files(user: User) -> dict[str, bytes]:
-    """Return the files of /etc that are generated for the run."""
+def files(user: User, *, notes_lookups: bool) -> dict[str, bytes]:
+    """Return the files of /etc that are generated for the run.
+
+    `notes_lookups`: whether something listens on 127.0.0.1:53. It knows no name, but says at the
+    end of the run which ones were looked up.
+    """
     root = f"root:x:0:0:root:{user.home if user.uid == 0 else '/'}:/bin/sh\n"
     passwd, group = root, "root:x:0:\ntty:x:5:\n"
     if user.uid != 0:
@@ -172,8 +180,9 @@ def files(user: User) -> dict[str, bytes]:
         # called back.
         "hosts": f"127.0.0.1 localhost\n127.0.0.1 {HOSTNAME}\n::1 ip6-localhost ip6-loopback\n",
         "hostname": f"{HOSTNAME}\n",
-        "nsswitch.conf": "passwd: files\ngroup: files\nshadow: files\nhosts: files\n"
+        "nsswitch.conf": "passwd: files\ngroup: files\nshadow: files\n"
+        f"hosts: files{' dns' if notes_lookups else ''}\n"
         "networks: files\nprotocols: files\nservices: files\nethers: files\nrpc: files\n",
-        "resolv.conf": "# Only the proxy resolves names.\n",
+        "resolv.conf": _RESOLV_CONF + (_LOOKUPS_NOTED if notes_lookups else ""),
     }
     return {f"/etc/{name}": text.encode("utf-8", "surrogateescape") for name, text in texts.items()}

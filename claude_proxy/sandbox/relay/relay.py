@@ -32,6 +32,9 @@ Copies bytes between the clients of the listening sockets and ADDRESS.
   --to ADDRESS              unix:PATH, or an IP address and port
   --announce fd:N           begin each connection with the PROXY protocol header read from fd N
   --until fd:N              stop when descriptor N reaches its end
+  --note-lookups fd:UDP fd:TCP fd:CHANNEL PID
+                            answer DNS queries that there is no such name, and tell CHANNEL
+                            which names the programs below process PID asked for
   --max-connections N       clients at once (default 1024)
   --allow-remote            allow a --listen that other machines can reach
   --quiet                   print errors only
@@ -76,6 +79,7 @@ class RelayOptions:
         self.to = ""
         self.header = b""
         self.until: int | None = None
+        self.lookups: tuple[int, int, int, int] | None = None  # descriptors, and a process id
         self.limit = DEFAULT_LIMIT
         self.allow_remote = False
         self.quiet = False
@@ -101,8 +105,8 @@ def parse(arguments: Sequence[str]) -> RelayOptions:
                 options.listen.append(value(option))
             case "--to":
                 options.to = value(option)
-            case "--announce":
-                options.header = read_header(parse_descriptor(value(option)))
+            case "--announce" | "--note-lookups":
+                _read_run_option(option, options, value)
             case "--until":
                 options.until = parse_descriptor(value(option))
             case "--max-connections":
@@ -130,6 +134,15 @@ def read_header(descriptor: int) -> bytes:
             where="--announce",
             fix="pass the descriptor of a pipe on",
         ) from error
+
+
+def _read_run_option(option: str, options: RelayOptions, value: Callable[[str], str]) -> None:
+    """Read an option that only a run gives."""
+    if option == "--announce":
+        options.header = read_header(parse_descriptor(value(option)))
+        return
+    udp, tcp, channel = (parse_descriptor(value(option)) for _ in range(3))
+    options.lookups = (udp, tcp, channel, parse_limit(value(option)))
 
 
 def parse_limit(text: str) -> int:
@@ -367,6 +380,8 @@ def serve(options: RelayOptions, *, start: StartCommand | None = None) -> int:
         signals.watch(bridge, stop.on_signal)
         if options.until is not None:
             _watch_lifeline(bridge, options.until)
+        if options.lookups is not None:
+            _note_lookups(bridge, options.lookups, stack)
         bridge.run()
     return stop.code
 
@@ -388,6 +403,16 @@ def _watch_lifeline(bridge: Bridge, descriptor: int) -> None:
             where=f"--until fd:{descriptor}",
             fix="pass the read end of a pipe",
         ) from error
+
+
+def _note_lookups(bridge: Bridge, given: tuple[int, int, int, int], stack: ExitStack) -> None:
+    from claude_proxy.sandbox.relay.name_lookups import NameLookups  # noqa: PLC0415 - of a run only
+
+    *descriptors, init = given
+    udp, tcp, channel = (
+        stack.enter_context(socket.socket(fileno=descriptor)) for descriptor in descriptors
+    )
+    NameLookups(udp, tcp, channel, init).watch(bridge.loop)
 
 
 class _Signals:

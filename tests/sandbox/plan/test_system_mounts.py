@@ -39,14 +39,27 @@ def test_etc_shows_nothing_that_could_hold_a_secret() -> None:
 
 
 def test_passwd_lists_only_users_that_exist_inside() -> None:
-    text = system_mounts.files(User("ann", 1000, 1000, HOME))["/etc/passwd"].decode()
+    text = system_mounts.files(User("ann", 1000, 1000, HOME), notes_lookups=False)[
+        "/etc/passwd"
+    ].decode()
 
     assert [line.split(":")[0] for line in text.splitlines()] == ["root", "ann", "nobody"]
 
 
 def test_a_user_of_the_system_is_not_listed_twice() -> None:
     for user in (User("root", 0, 0, Path("/root")), User("nobody", 65534, 65534, HOME)):
-        text = system_mounts.files(user)["/etc/passwd"].decode()
+        text = system_mounts.files(user, notes_lookups=False)["/etc/passwd"].decode()
 
         names = [line.split(":")[0] for line in text.splitlines()]
         assert len(names) == len(set(names))
+
+
+def test_only_a_listener_of_the_run_is_asked_for_names() -> None:
+    user = User("ann", 1000, 1000, HOME)
+
+    without, noting = (system_mounts.files(user, notes_lookups=it) for it in (False, True))
+
+    assert b"nameserver" not in without["/etc/resolv.conf"]
+    assert b"hosts: files\n" in without["/etc/nsswitch.conf"]
+    assert b"\nnameserver 127.0.0.1\n" in noting["/etc/resolv.conf"]
+    assert b"hosts: files dns\n" in noting["/etc/nsswitch.conf"]

@@ -14,6 +14,8 @@ from claude_proxy.doctor.attack.probes.outcome import (
     through,
 )
 
+_NO_SUCH_NAME = 3  # RCODE
+
 
 def name_lookups(spec: Spec) -> Iterator[Try]:
     """Look up names: with the system's resolver, a local resolver, a remote one."""
@@ -56,4 +58,12 @@ def _ask_resolver(resolver: str, name: str) -> Try:
         return through(what, "a query was sent, and there was no answer")
     except OSError as problem:
         return refused(what, problem)
+    if near and _knows_nothing(answer):
+        return stopped(what, NAMESPACE, "no such name")
     return through(what, f"an answer of {len(answer)} bytes")
+
+
+def _knows_nothing(answer: bytes) -> bool:
+    """Tell whether an answer is NXDOMAIN without any record (RFC 1035, section 4.1.1)."""
+    code, records = answer[3:4], answer[6:12]
+    return bool(code) and code[0] & 0x0F == _NO_SUCH_NAME and not any(records)

@@ -14,7 +14,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 logger = logging.getLogger(__name__)
 
@@ -23,18 +23,16 @@ logger = logging.getLogger(__name__)
 _SWITCH_S = 0.0005
 
 
-@dataclass(order=True, slots=True)
+@dataclass(eq=False, slots=True)
 class Job:
     """One computation."""
 
-    size: int
-    number: int
-    work: Callable[[], None] = field(compare=False)
-    done: Callable[[], None] = field(compare=False)
-    is_cancelled: bool = field(default=False, compare=False)
+    work: Callable[[], None]
+    done: Callable[[], None]
+    is_cancelled: bool = False
 
     def cancel(self) -> None:
-        """Do not begin it; one that has begun goes on, and nobody is told of its end."""
+        """Do not begin it; one that has begun goes on, and its end is of no interest."""
         self.is_cancelled = True
 
 
@@ -42,7 +40,7 @@ class Apart:
     """The thread, and what waits for it."""
 
     def __init__(self) -> None:
-        self._waiting: dict[Hashable, list[Job]] = {}
+        self._waiting: dict[Hashable, list[tuple[int, int, Job]]] = {}  # sizes, numbers, jobs
         self._clients = deque[Hashable]()
         self._numbers = itertools.count()
         self._lock = threading.Condition()
@@ -67,13 +65,13 @@ class Apart:
             except RuntimeError:  # the loop has been closed
                 logger.debug("a result came after the end")
 
-        job = Job(size, next(self._numbers), work, finish)
+        job = Job(work, finish)
         with self._lock:
             jobs = self._waiting.get(client)
             if jobs is None:
                 jobs = self._waiting[client] = []
                 self._clients.append(client)
-            heapq.heappush(jobs, job)
+            heapq.heappush(jobs, (size, next(self._numbers), job))
             self._lock.notify()
         if self._thread is None:
             sys.setswitchinterval(_SWITCH_S)
@@ -99,7 +97,7 @@ class Apart:
                 self._lock.wait()
             client = self._clients.popleft()
             jobs = self._waiting[client]
-            job = heapq.heappop(jobs)
+            _, _, job = heapq.heappop(jobs)
             if jobs:
                 self._clients.append(client)
             else:

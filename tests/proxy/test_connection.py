@@ -29,7 +29,9 @@ from claude_proxy.proxy.layers.protocol_detection import ProtocolDetection
 from claude_proxy.proxy.layers.session import (
     ContinueLater,
     PauseReading,
+    RanApart,
     RuleRevoked,
+    RunApart,
     Session,
     TimedOut,
     TurnCame,
@@ -591,6 +593,41 @@ def test_a_dial_without_a_descriptor_is_a_503_if_nobody_can_be_shed(
 
 
 # --- what layers may ask for
+
+
+def test_work_apart_is_done_and_told_to_the_layer(run: Run) -> None:
+    done: list[str] = []
+
+    def script(event: events.Event) -> Iterable[commands.Command]:
+        if isinstance(event, events.Start):
+            yield RunApart(lambda: done.append("done"), 1)
+
+    async def play() -> None:
+        async with proxy_of(scripted(script)) as proxy:
+            await proxy.client()
+            await until(lambda: isinstance(proxy.heard[-1], RanApart))
+
+            assert done == ["done"]
+            assert not proxy.connection._jobs
+
+    run(play)
+    done.clear()
+
+
+def test_work_apart_is_cancelled_with_its_connection(run: Run) -> None:
+    def script(event: events.Event) -> Iterable[commands.Command]:
+        if isinstance(event, events.Start):
+            yield RunApart(lambda: None, 1)
+
+    async def play() -> None:
+        async with proxy_of(scripted(script)) as proxy:
+            await proxy.client()
+            jobs = list(proxy.connection._jobs)
+            proxy.connection.abort()
+
+            assert all(job.is_cancelled for job in jobs)
+
+    run(play)
 
 
 class Silent(Names):

@@ -12,7 +12,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol, cast
@@ -77,7 +77,11 @@ _SILENT_S = 10.0  # of an exchange or a tunnel, after which others may have its 
 # A module-level name, because looking up an enum member costs more than the comparison.
 _OPEN = EndState.OPEN
 
-_numbers = itertools.count(time.time_ns())
+
+def connection_numbers(worker: int = 0, workers: int = 1) -> Iterator[int]:
+    """Yield numbers that no other worker has, nor an earlier process of this one."""
+    now = time.time_ns()
+    return itertools.count(now - now % workers + worker, workers)
 
 
 class TopLayer(Protocol):
@@ -104,6 +108,7 @@ class Services:
     connections: set["ClientConnection"] = field(default_factory=set)
     shares: Shares = field(default_factory=Shares)
     apart: Apart = field(default_factory=Apart)
+    numbers: Iterator[int] = field(default_factory=connection_numbers)
 
 
 class ClientConnection:
@@ -123,7 +128,7 @@ class ClientConnection:
     ) -> None:
         self.services = services
         self.client = client
-        client_info = ClientInfo(next(_numbers), shown, listener)
+        client_info = ClientInfo(next(services.numbers), shown, listener)
         if run is not None:
             client_info = client_info.of_run(str(run), run.name)
         self.session = Session(

@@ -33,7 +33,7 @@ from claude_proxy.config.settings import (
 from claude_proxy.errors import AuditError, ConfigError
 from claude_proxy.events import Notice
 from claude_proxy.policy.request import Scheme
-from claude_proxy.proxy.connection import Hook, Services
+from claude_proxy.proxy.connection import Hook, Services, connection_numbers
 from claude_proxy.proxy.dialer import Dialer
 from claude_proxy.proxy.gateway.layer import UNKNOWN_CALLER, gateway_layer
 from claude_proxy.proxy.gateway.state import gateway_state
@@ -202,7 +202,8 @@ def _serve(settings: Settings, lifeline: Lifeline | None) -> None:
         ):
             parts = _Parts(
                 settings,
-                loaded,
+                # What was loaded at the start may allow what has been denied since.
+                loaded if slot.replaces is None else policy_files.load_for(settings),
                 authority,
                 vault,
                 roots,
@@ -237,7 +238,7 @@ def _serve(settings: Settings, lifeline: Lifeline | None) -> None:
             settings.workers,
             work,
             announcer,
-            forked=lambda: _close(listening),
+            grace_s=settings.limits.grace_s,
             until=until,
         )
 
@@ -276,6 +277,8 @@ async def _run(parts: _Parts) -> None:
     """Build the proxy and run it until a signal stops it."""
     settings = parts.settings
     gates = Gates(settings, parts.loaded.policy, parts.store.record, parts.vault)
+    if parts.slot.replaces is not None:
+        gates.prepare(parts.loaded.policy)()  # it may name other credentials than at the start
     dialer = Dialer(
         SystemResolver(),
         pinned=dict(settings.resolve),
@@ -298,6 +301,7 @@ async def _run(parts: _Parts) -> None:
         top_layer=top_layer,
         record_query=settings.record_query,
         proves_run=_proof_of_runs(settings),
+        numbers=connection_numbers(parts.slot.number, settings.workers),
     )
     listeners = Listeners(parts.listeners(services, gates), services, parts.record)
     options.update(mode=listeners.modes)
@@ -320,10 +324,14 @@ async def _run(parts: _Parts) -> None:
     names = ", ".join(opened.name for opened in parts.listening)
     try:
         await listeners.accepting()
-        parts.news.ready()
-        if parts.slot.speaks:
+        if parts.slot.replaces is None:
+            parts.news.ready()
             _announce_start(parts)
-        parts.record(Notice(0, "start", f"listening on {names}"))
+            parts.record(Notice(0, "start", f"listening on {names}"))
+        else:
+            text = f"{parts.slot.replaces}; process {os.getpid()} replaces it"
+            with contextlib.suppress(AuditError):  # it shows at the next decision
+                parts.store.record(Notice(0, "worker-replaced", text))
         await parts.signals.stop.wait()
         parts.news.stopping()
         parts.announce("Stopping: no new connections; open ones may finish.")
@@ -344,11 +352,6 @@ def _proof_of_runs(settings: Settings) -> Callable[[str, str], bool]:
     """Return whether a token proves that its sender is the relay of the run with a name."""
     base = settings.runs
     return lambda name, token: base is not None and proves_run(base, name, token)
-
-
-def _close(listening: tuple[OpenListener, ...]) -> None:
-    for opened in listening:
-        opened.close()
 
 
 def _remove_files(listening: tuple[OpenListener, ...]) -> None:
@@ -423,6 +426,8 @@ def _sweep(services: Services) -> None:
 
 
 def _announce_start(parts: _Parts) -> None:
+    if not parts.slot.speaks:
+        return
     policy = parts.loaded.policy
     if parts.descriptors_warning is not None:
         logger.warning("%s", parts.descriptors_warning)

@@ -114,6 +114,11 @@ class WorkerReports:
         self._awaited = count
         self._news = news
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether every worker has accepted clients."""
+        return self._awaited <= 0
+
     def receive(self, data: bytes) -> None:
         """Read reports, and pass on what is true of all workers."""
         for word in (data[at : at + 1] for at in range(len(data))):

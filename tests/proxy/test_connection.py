@@ -21,7 +21,7 @@ from claude_proxy.policy.request import Request, Scheme
 from claude_proxy.policy.verdict import Verdict
 from claude_proxy.proxy import connection as connection_module
 from claude_proxy.proxy import gate as gate_module
-from claude_proxy.proxy.connection import ClientConnection, Services
+from claude_proxy.proxy.connection import ClientConnection, Services, connection_numbers
 from claude_proxy.proxy.dialer import Dialer, DialError, Failure
 from claude_proxy.proxy.endpoint import Endpoint
 from claude_proxy.proxy.gate import Attempt, Gate
@@ -1324,3 +1324,12 @@ def test_an_aborted_connection_makes_room_at_once(run: Run) -> None:
             assert await client.gets_rest() == b""
 
     run(play)
+
+
+def test_no_worker_has_a_connection_number_of_another() -> None:
+    workers = [connection_numbers(worker, 3) for worker in range(3)]
+
+    numbers = [next(each) for each in workers for _ in range(100)]
+
+    assert len(set(numbers)) == 300
+    assert [number % 3 for number in numbers] == [0] * 100 + [1] * 100 + [2] * 100

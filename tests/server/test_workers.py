@@ -2,16 +2,24 @@
 
 import os
 import re
+import select
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import httpx
 import pytest
 
+from claude_proxy.errors import ClaudeProxyError
+from claude_proxy.server import workers
+from claude_proxy.server.workers import WorkerSlot
+from claude_proxy.system.sd_notify import StateListener
 from tests.support.waiting import until
 
 DEADLINE_S = 60.0
@@ -26,19 +34,28 @@ class Running:
         rules.chmod(0o600)
         self.rules = rules
         self.out = folder / "out.txt"
+        self.statedir = folder / "state"
         options = ["--workers", "2", "--port", "0", "--allowlist", str(rules)]
         places = ["--confdir", str(folder / "conf"), "--statedir", str(folder / "state")]
-        with self.out.open("wb") as out:
+        with (
+            self.out.open("wb") as out,
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager,
+        ):
+            manager.bind(str(folder / "notify"))
+            manager.settimeout(DEADLINE_S)
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "claude_proxy", "serve", *options, *places],
                 stdout=out,
                 stderr=out,
+                env=os.environ | {"NOTIFY_SOCKET": str(folder / "notify")},
             )
+            assert manager.recv(100) == b"READY=1"  # all of them
         until(lambda: "Press Ctrl+C" in self.said())
         found = re.search(r"http://127\.0\.0\.1:(\d+)", self.said())
         assert found is not None
         self.url = found[0]
         until(lambda: len(self.workers()) == 2)
+        self.first_workers = self.workers()
 
     def said(self) -> str:
         return self.out.read_text()
@@ -50,6 +67,11 @@ class Running:
     def ask(self, url: str = "http://denied.test/") -> httpx.Response:
         with httpx.Client(proxy=self.url, trust_env=False, timeout=DEADLINE_S) as client:
             return client.get(url)
+
+    def notices(self, kind: str) -> list[str]:
+        with closing(sqlite3.connect(self.statedir / "audit.sqlite3")) as log:
+            rows = log.execute("SELECT text FROM notice WHERE kind = ?", (kind,))
+            return [text for (text,) in rows]
 
 
 def _children(pid: int) -> list[str]:
@@ -114,15 +136,109 @@ def test_a_change_of_the_allowlist_reaches_every_worker(running: Running) -> Non
     assert running.said().count("Allowlist applied") == 1
 
 
-def test_the_end_of_one_worker_is_the_end_of_all(running: Running) -> None:
-    first, second = running.workers()
+@pytest.mark.parametrize("at", [0, 1])
+def test_a_worker_that_was_killed_is_replaced_and_recorded(running: Running, at: int) -> None:
+    gone = running.workers()[at]
+    running.rules.write_text("allow: []\ndeny: [denied.test]\n")
 
-    os.kill(first, signal.SIGKILL)
+    os.kill(gone, signal.SIGKILL)
+    until(lambda: len(running.workers()) == 2 and gone not in running.workers())
+    running.process.send_signal(signal.SIGHUP)
+    until(
+        lambda: {running.ask().headers["x-claude-proxy-reason"] for _ in range(8)} == {"deny-rule"}
+    )
+    (new,) = set(running.workers()) - {gone} - set(running.first_workers)
 
-    assert running.process.wait(DEADLINE_S) == 1
-    until(lambda: is_gone(second))
-    assert "a worker process ended unexpectedly" in running.said()
+    number = at + 1
+    ended = f"worker {number} (process {gone}) was killed by SIGKILL"
+    assert f"{ended}; it is replaced" in running.said()
+    assert running.notices("worker-replaced") == [f"{ended}; process {new} replaces it"]
+    assert running.said().count("claude-proxy listens on") == 1
+    running.process.send_signal(signal.SIGTERM)
+    assert running.process.wait(DEADLINE_S) == 0
     assert "Traceback" not in running.said()
+
+
+def test_connection_numbers_of_workers_are_different(running: Running) -> None:
+    for number in range(12):
+        running.ask(f"http://denied{number}.test/")
+    running.process.send_signal(signal.SIGTERM)
+    assert running.process.wait(DEADLINE_S) == 0
+
+    with closing(sqlite3.connect(running.statedir / "audit.sqlite3")) as log:
+        numbers = [number for (number,) in log.execute("SELECT connection FROM decision")]
+    assert len(set(numbers)) == 12
+
+
+def lives(ends: Callable[[WorkerSlot], None], news: StateListener, grace_s: float = 60) -> None:
+    """Run two workers in a process of its own that is not a proxy."""
+    workers.run(2, ends, news, grace_s=grace_s)
+
+
+class Quiet:
+    """A service manager that is told nothing."""
+
+    def ready(self) -> None: ...
+    def reloading(self) -> None: ...
+    def reloaded(self) -> None: ...
+    def stopping(self) -> None: ...
+
+
+def report_ready(slot: WorkerSlot) -> None:
+    assert slot.report is not None
+    if slot.replaces is None:
+        os.write(slot.report, b"+")
+
+
+def test_a_worker_that_ends_again_and_again_ends_the_proxy(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(workers, "_FIRST_PAUSE_S", 0)
+
+    def work(slot: WorkerSlot) -> None:
+        report_ready(slot)
+        if slot.number == 0 and slot.parent_gone is not None:
+            select.select([slot.parent_gone], (), ())
+        if slot.replaces is None:
+            other_is_ready()
+        os._exit(3)
+
+    def other_is_ready() -> None:
+        os.read(reading, 1)
+
+    reading, writing = os.pipe()
+    os.write(writing, b"x")
+    with pytest.raises(ClaudeProxyError, match=r"worker 2 .* ended with code 3, 5 times in a row"):
+        lives(work, Quiet())
+    os.close(reading)
+    os.close(writing)
+    assert capfd.readouterr().err.count("it is replaced") == 4
+
+
+def test_a_worker_that_does_not_start_ends_the_proxy() -> None:
+    def work(slot: WorkerSlot) -> None:
+        if slot.number == 0:
+            raise ClaudeProxyError("it cannot start")
+        time.sleep(DEADLINE_S)
+
+    with pytest.raises(
+        ClaudeProxyError, match=r"ended unexpectedly \(code 1\), so the proxy stopped"
+    ):
+        lives(work, Quiet())
+
+
+def test_a_worker_that_heeds_no_signal_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "_KILL_AFTER_S", 0)
+
+    def work(slot: WorkerSlot) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        report_ready(slot)
+        if slot.number == 0:
+            os.kill(os.getppid(), signal.SIGTERM)
+        while True:
+            time.sleep(DEADLINE_S)
+
+    lives(work, Quiet(), grace_s=0)
 
 
 def test_workers_do_not_outlive_their_parent(running: Running) -> None:

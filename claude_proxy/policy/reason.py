@@ -25,6 +25,7 @@ class Reason(StrEnum):
     INVALID_TARGET = "invalid-target"
     BAD_REQUEST = "bad-request"  # invalid or ambiguous; status 400 instead of 403
     TLS_TO_PROXY = "tls-to-proxy"  # to the proxy itself, in place of HTTP or SOCKS5
+    HTTP2_FLOOD = "http2-flood"  # frames that cost work and move nothing; GOAWAY instead of 403
     ADDRESS_NOT_ALLOWED = "address-not-allowed"
     PROXY_LOOP = "proxy-loop"
     CLIENT_NOT_ALLOWED = "client-not-allowed"

@@ -33,6 +33,7 @@ from claude_proxy.proxy.connection_end import EndEvent, EndState, next_state
 from claude_proxy.proxy.dialer import Dialer, DialError, Dialled, Failure
 from claude_proxy.proxy.endpoint import Endpoint
 from claude_proxy.proxy.gate import ClientInfo, Gate
+from claude_proxy.proxy.layers.http2_windows import WindowBudget
 from claude_proxy.proxy.layers.session import (
     SHED,
     ContinueLater,
@@ -109,6 +110,7 @@ class Services:
     shares: Shares = field(default_factory=Shares)
     apart: Apart = field(default_factory=Apart)
     numbers: Iterator[int] = field(default_factory=connection_numbers)
+    windows: WindowBudget = field(default_factory=WindowBudget)
 
 
 class ClientConnection:
@@ -142,6 +144,8 @@ class ClientConnection:
             proves_run=services.proves_run,
             is_turn_over=services.shares.turns.is_over,
             make_room=self._make_room_for_bytes,
+            limits=services.limits,
+            windows=services.windows,
         )
         self.share = share or services.shares.of(client.peername[0])
         self._turns = self.share.turns
@@ -595,7 +599,8 @@ class ClientConnection:
     @property
     def waiting_bytes(self) -> int:
         """How many bytes wait in it: bodies to be judged, and what a peer has not taken yet."""
-        waiting = sum(size for _, size in self._pending) + self.session.held_bytes
+        waiting = sum(size for _, size in self._pending)
+        waiting += self.session.held_bytes + self.session.queued_bytes()
         for endpoint in self._endpoints.values():
             if endpoint.transport is not None:
                 waiting += endpoint.transport.get_write_buffer_size()

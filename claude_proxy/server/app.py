@@ -37,7 +37,6 @@ from claude_proxy.proxy.connection import Hook, Services, connection_numbers
 from claude_proxy.proxy.dialer import Dialer
 from claude_proxy.proxy.gateway.layer import UNKNOWN_CALLER, gateway_layer
 from claude_proxy.proxy.gateway.state import gateway_state
-from claude_proxy.proxy.hooks.http2_streams import Http2StreamHooks
 from claude_proxy.proxy.hooks.tls import TlsCertificates
 from claude_proxy.proxy.layers.protocol_detection import ProtocolDetection
 from claude_proxy.proxy.layers.session import Session
@@ -286,7 +285,7 @@ async def _run(parts: _Parts) -> None:
         own=tuple(opened.address for opened in parts.listening if opened.address is not None),
         timeout_s=settings.limits.connect_timeout_s,
     )
-    certificates, streams = TlsCertificates(parts.authority), Http2StreamHooks(gates.proxy)
+    certificates = TlsCertificates(parts.authority)
 
     def top_layer(context: Context, session: Session) -> ProtocolDetection:
         return ProtocolDetection(context, session, dialer)
@@ -297,7 +296,7 @@ async def _run(parts: _Parts) -> None:
         dialer=dialer,
         limits=settings.limits,
         options=options,
-        hooks=_hooks(certificates, streams),
+        hooks=_hooks(certificates),
         top_layer=top_layer,
         record_query=settings.record_query,
         proves_run=_proof_of_runs(settings),
@@ -305,7 +304,7 @@ async def _run(parts: _Parts) -> None:
     )
     listeners = Listeners(parts.listeners(services, gates), services, parts.record)
     options.update(mode=listeners.modes)
-    master = ProxyMaster(options, listeners, certificates, streams)
+    master = ProxyMaster(options, listeners, certificates)
     # Not an argument of Options: an addon's options exist only once it is loaded.
     options.update(connection_strategy="lazy")
     reloader = Reloader(
@@ -370,16 +369,11 @@ def _periodic(parts: _Parts, services: Services, reloader: Reloader) -> list[asy
     ]
 
 
-def _hooks(certificates: TlsCertificates, streams: Http2StreamHooks) -> dict[str, tuple[Hook, ...]]:
+def _hooks(certificates: TlsCertificates) -> dict[str, tuple[Hook, ...]]:
     """Return the handlers of every mitmproxy hook that the proxy answers."""
     return {
         "tls_start_client": (certificates.tls_start_client,),
         "tls_start_server": (certificates.tls_start_server,),
-        "requestheaders": (streams.requestheaders,),
-        "request": (streams.request,),
-        "responseheaders": (streams.responseheaders,),
-        "response": (streams.response,),
-        "error": (streams.error,),
     }
 
 

@@ -1,206 +1,223 @@
-"""HTTP/1.1 upstream of an HTTP/2 stream: the stream's events in, strict HTTP/1.1 out, and back.
+"""An upstream connection of HTTP/1.1 that carries the streams of an HTTP/2 client, one by one.
 
 Every exit is gated: a body without a length gets chunks and one with a length keeps to it, so that
-no part of it can be taken for a second request, which was not judged (mitmproxy's own client writes
-it raw). Responses are read as strictly as the HTTP/1.1 lane reads them. A connection serves one
-stream.
+no part of it can be taken for a second request, which was not judged. Responses are read as
+strictly as the HTTP/1.1 lane reads them.
 """
 
-import time
+from collections.abc import Sequence
+from typing import Protocol
 
-from mitmproxy import http
-from mitmproxy.proxy import commands, events, layer
-from mitmproxy.proxy.context import Context
-from mitmproxy.proxy.layers.http import (
-    ErrorCode,
-    RequestData,
-    RequestEndOfMessage,
-    RequestHeaders,
-    RequestProtocolError,
-    ResponseData,
-    ResponseEndOfMessage,
-    ResponseHeaders,
-    ResponseProtocolError,
-    ResponseTrailers,
-)
-from mitmproxy.proxy.layers.http._base import HttpConnection, ReceiveHttp
-
+from claude_proxy.policy.request import RawField
+from claude_proxy.proxy.layers.http2_exchange import Http2Exchange
+from claude_proxy.proxy.layers.http2_fields import for_http1_origin
+from claude_proxy.proxy.upstream_errors import CUT_SHORT, UpstreamError, bad_response
 from claude_proxy.wire.http1.body import LAST_CHUNK, Body, body_of_response, chunk
-from claude_proxy.wire.http1.emit import emit_request_head, end_to_end_fields
-from claude_proxy.wire.http1.head import BadMessage, RequestHead, ResponseHead, TargetForm
+from claude_proxy.wire.http1.emit import emit_request_head
+from claude_proxy.wire.http1.head import BadMessage, ResponseHead
 from claude_proxy.wire.http1.response import read_response_head
 
-INTERIM_LIMIT = 32
-# RFC 9110 8.6: without content these say so, because some servers wait for it otherwise.
-_WITH_CONTENT = frozenset({"POST", "PUT", "PATCH"})
-
-type _Commands = layer.CommandGenerator[None]
+# Bytes of a response that may wait for the client's window before the upstream is no longer read.
+_UNDELIVERED = 256 * 1024
 
 
-class Http1Upstream(HttpConnection):
-    """The inner end of an upstream connection that serves one stream."""
+class Http1Owner(Protocol):
+    """What a connection to an origin needs of those that use it."""
 
-    def __init__(self, context: Context, head_limit: int) -> None:
-        super().__init__(context, context.server)
+    @property
+    def address(self) -> str | None:
+        """The judged address that was dialled."""
+
+    @property
+    def ended_well(self) -> bool:
+        """Whether it ended without a reset, so that its end may be that of a body."""
+
+    @property
+    def failure(self) -> UpstreamError:
+        """Why it ended, where no response had come."""
+
+    def write(self, data: bytes) -> None:
+        """Send bytes to the origin."""
+
+    def hold(self, *, hold: bool) -> None:
+        """Stop or resume reading from the origin."""
+
+    def room_changed(self) -> None:
+        """Look again which exchanges it may take."""
+
+    def broken(self) -> None:
+        """Close the connection, which has no exchange any more."""
+
+
+class Http1Upstream:
+    """The inner end of a connection to an origin of HTTP/1.1."""
+
+    def __init__(self, owner: Http1Owner, head_limit: int) -> None:
+        self._owner = owner
         self._head_limit = head_limit
-        self._stream_id = 0
-        self._method = ""
-        self._left: int | None = None  # bytes of the request's body to come; None: in chunks
+        self._exchange: Http2Exchange | None = None
+        self._served = 0
+        self._chunked = False  # the request's body
         self._in = bytearray()
-        self._interim = 0
         self._response: ResponseHead | None = None
         self._body: Body | None = None  # of the response
+        self._undelivered = 0
+        self._holds = False
         self._over = False
 
-    def _handle_event(self, event: events.Event) -> _Commands:
-        if self._over:
-            return
-        if isinstance(event, RequestHeaders):
-            yield from self._send_head(event)
-        elif isinstance(event, RequestData):
-            yield from self._send_data(event.data)
-        elif isinstance(event, RequestEndOfMessage):
-            yield from self._end_request()
-        elif isinstance(event, RequestProtocolError):
-            yield from self._close()
-        elif isinstance(event, events.DataReceived):
-            self._in += event.data
-            yield from self._read()
-        elif isinstance(event, events.ConnectionClosed):
-            yield from self._ended()
+    @property
+    def address(self) -> str | None:
+        """The judged address that was dialled."""
+        return self._owner.address
+
+    @property
+    def has_room(self) -> bool:
+        """Whether an exchange may start now."""
+        return self._exchange is None and not self._over
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it carries nothing."""
+        return self._exchange is None
 
     # --- the request
 
-    def _send_head(self, event: RequestHeaders) -> _Commands:
-        message = event.request
-        head = head_of(message, end_stream=event.end_stream)
-        self._stream_id, self._method = event.stream_id, head.method
-        self._left = None if head.chunked else head.length or 0
-        yield commands.SendData(self.conn, emit_request_head(head, head.target))
+    def start(self, exchange: Http2Exchange, *, end: bool) -> None:
+        """Send the head of a request, with our own framing."""
+        admission = exchange.admission
+        head = for_http1_origin(exchange.request, admission.drop, admission.extra, body=not end)
+        self._exchange = exchange
+        self._served += 1
+        self._chunked = head.chunked
+        self._owner.write(emit_request_head(head, head.target))
 
-    def _send_data(self, data: bytes) -> _Commands:
-        if self._left is None:
-            data = chunk(data)
-        elif len(data) > self._left:
-            yield from self._fail("the body is longer than its length says")
-            return
-        else:
-            self._left -= len(data)
-        if data:
-            yield commands.SendData(self.conn, data)
+    def send(self, exchange: Http2Exchange, data: bytes) -> None:
+        """Send a part of the body; the exchange keeps it to its length."""
+        self._owner.write(chunk(data) if self._chunked else data)
+        exchange.took(len(data), at_once=True)
 
-    def _end_request(self) -> _Commands:
-        if self._left is None:
-            yield commands.SendData(self.conn, LAST_CHUNK)
-        elif self._left:
-            yield from self._fail("the body is shorter than its length says")
+    def finish(self, exchange: Http2Exchange, trailers: Sequence[RawField]) -> None:  # noqa: ARG002 - a body with Content-Length cannot have trailers
+        """End the body."""
+        if self._chunked:
+            self._owner.write(LAST_CHUNK)
+
+    def delivered(self, exchange: Http2Exchange, size: int) -> None:
+        """Read on once the client has taken enough."""
+        if exchange is self._exchange:
+            self._undelivered -= min(size, self._undelivered)
+            self._hold_if_needed()
+
+    def cancel(self, exchange: Http2Exchange) -> None:
+        """Close the connection: what still comes would be taken for the next response."""
+        if exchange is self._exchange:
+            self._exchange = None
+            self._close()
 
     # --- the response
 
-    def _read(self) -> _Commands:
+    def feed(self, data: bytes) -> None:
+        """Take bytes of the origin."""
+        exchange = self._exchange
+        if exchange is None:
+            self._close()  # unasked, they could be made to answer the next request
+            return
+        self._in += data
         try:
-            head = self._response or self._read_head()
+            if self._response is None and not self._read_heads(exchange):
+                return
+            self._read_body(exchange)
         except BadMessage as error:
-            yield from self._fail(error.text)
-            return
-        if head is None:
-            return
-        if self._response is None:
-            self._response, self._body = head, body_of_response(head, self._method)
-            response = response_of(head)
-            yield ReceiveHttp(ResponseHeaders(self._stream_id, response, self._body is None))
-        if self._body is None:
-            yield from self._complete()
-            return
-        yield from self._read_body(self._body)
+            self._fail(exchange, bad_response(error.text))
 
-    def _read_head(self) -> ResponseHead | None:
-        """Return the final response's head; mitmproxy's HTTP/2 has no use for interim ones."""
+    def _read_heads(self, exchange: Http2Exchange) -> bool:
+        """Read heads; tell whether the final one has come, and the exchange goes on."""
+        method = exchange.request.method
         while True:
-            head = read_response_head(self._in, self._head_limit, method=self._method)
-            if head is None or head.status >= 200:  # noqa: PLR2004 - a final response
-                return head
-            self._interim += 1
+            head = read_response_head(self._in, self._head_limit, method=method)
+            if head is None:
+                return False
             if head.status == 101:  # noqa: PLR2004 - Switching Protocols
                 raise BadMessage(502, "the upstream switched to what was not asked for")
-            if self._interim > INTERIM_LIMIT:
-                raise BadMessage(502, "the upstream sent interim responses without end")
+            if head.status >= 200:  # noqa: PLR2004 - a final response
+                self._response, self._body = head, body_of_response(head, method)
+            exchange.respond(head)
+            if exchange.over:
+                return False
+            if self._response is not None:
+                return True
 
-    def _read_body(self, body: Body) -> _Commands:
+    def _read_body(self, exchange: Http2Exchange) -> None:
+        body = self._body
+        if body is None:
+            self._complete(exchange, b"", (), rest=bytes(self._in))
+            return
         data = bytes(self._in)
         self._in.clear()
-        try:
-            content, done, _ = body.feed(data)
-        except BadMessage as error:
-            yield from self._fail(error.text)
-            return
-        if content:
-            yield ReceiveHttp(ResponseData(self._stream_id, content))
+        content, done, rest = body.feed(data)
         if done:
-            if body.trailers:
-                trailers = http.Headers(body.trailers)
-                yield ReceiveHttp(ResponseTrailers(self._stream_id, trailers))
-            yield from self._complete()
+            self._complete(exchange, content, body.trailers, rest=rest)
+        elif content:
+            self._undelivered += len(content)
+            exchange.content(content)
+            self._hold_if_needed()
 
-    def _complete(self) -> _Commands:
-        yield from self._close()
-        yield ReceiveHttp(ResponseEndOfMessage(self._stream_id))
+    def _complete(
+        self, exchange: Http2Exchange, content: bytes, trailers: Sequence[RawField], *, rest: bytes
+    ) -> None:
+        """Pass on the end of the response, and keep the connection if it may serve again."""
+        head, self._exchange = self._response, None
+        keeps = head is not None and head.keep_alive and exchange.request_over and not rest
+        self._in.clear()
+        self._response = self._body = None
+        self._undelivered = 0
+        self._hold_if_needed()
+        exchange.content(content, end=True, trailers=trailers)
+        if keeps:
+            self._owner.room_changed()
+        else:
+            self._close()
+
+    def _hold_if_needed(self) -> None:
+        hold = self._undelivered > _UNDELIVERED
+        if hold is not self._holds and not self._over:
+            self._holds = hold
+            self._owner.hold(hold=hold)
 
     # --- ends
 
-    def _ended(self) -> _Commands:
-        body = self._body
-        if body is not None and body.eof() and self.conn.error is None:
-            yield from self._complete()
-        elif self._response is None:
-            text = "the upstream closed the connection without a response"
-            yield from self._fail(text, ErrorCode.GENERIC_SERVER_ERROR)
+    def ended(self) -> None:
+        """Take the end of the connection."""
+        exchange, response, body = self._exchange, self._response, self._body
+        if exchange is None:
+            self._close()
+        elif response is None:
+            self._exchange = None
+            self._close()
+            # A kept connection may have died before the request reached the origin.
+            if self._served > 1 and not self._in:
+                exchange.lost(self._owner.failure, untouched=False)
+            else:
+                exchange.fail(self._owner.failure)
+        elif body is not None and body.eof() and self._owner.ended_well:
+            self._exchange = None
+            exchange.content(b"", end=True)
+            self._close()
         else:
-            yield from self._fail("the response was cut short")
+            self._fail(exchange, CUT_SHORT)
 
-    def _fail(self, text: str, code: ErrorCode = ErrorCode.RESPONSE_VALIDATION_FAILED) -> _Commands:
-        yield from self._close()
-        yield ReceiveHttp(ResponseProtocolError(self._stream_id, text, code))
+    def fail_all(self, error: UpstreamError) -> None:
+        """End what it carries, and the connection."""
+        if self._exchange is not None:
+            self._fail(self._exchange, error)
+        else:
+            self._close()
 
-    def _close(self) -> _Commands:
-        self._over = True
-        yield commands.CloseConnection(self.conn)
+    def _fail(self, exchange: Http2Exchange, error: UpstreamError) -> None:
+        self._exchange = None
+        self._close()
+        exchange.fail(error)
 
-
-def head_of(message: http.Request, *, end_stream: bool) -> RequestHead:
-    """Return an HTTP/2 request's head as one of HTTP/1.1, with our own framing."""
-    fields: list[tuple[bytes, bytes]] = []
-    host, length, cookies = message.data.authority, None, list[bytes]()
-    for name, value in message.headers.fields:
-        match name.lower():
-            case b"host":
-                host = host or value
-            case b"content-length":
-                length = int(value)
-            case b"cookie":
-                cookies.append(value)
-            case _:
-                fields.append((name, value))
-    if cookies:
-        # RFC 9113 8.2.3: HTTP/2 may send a cookie's pairs apart, HTTP/1.1 must not.
-        fields.append((b"cookie", b"; ".join(cookies)))
-    method = message.data.method.decode("ascii")
-    if length is None and end_stream and method in _WITH_CONTENT:
-        length = 0
-    return RequestHead(
-        method=method,
-        target=message.data.path.decode("ascii"),
-        form=TargetForm.ORIGIN,
-        minor=1,
-        fields=fields,
-        host=host,
-        length=length,
-        chunked=length is None and not end_stream,
-    )
-
-
-def response_of(head: ResponseHead) -> http.Response:
-    """Return a response's head as mitmproxy's own type, without the fields of this hop."""
-    fields = http.Headers(end_to_end_fields(head))
-    now = time.time()
-    return http.Response(b"HTTP/1.1", head.status, head.phrase, fields, None, None, now, None)
+    def _close(self) -> None:
+        if not self._over:
+            self._over = True
+            self._owner.broken()

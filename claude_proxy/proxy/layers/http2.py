@@ -1,515 +1,413 @@
-"""HTTP/2 inside a tunnel, by mitmproxy's own layers: each stream is judged by the gate.
+"""HTTP/2 inside a tunnel: each stream is judged by the gate, and one cannot starve the others.
 
-Every exit is gated: the stream's layer judges, not a hook, because a response set in mitmproxy's
-`requestheaders` hook waits for the whole body, and here a denial is sent at the head.
+Every exit is gated: the stream's head is judged before anything is done with it, and a denial is
+sent at the head, without waiting for the body. The frames of a chunk are worked off a few at a
+time, with turns of the event loop between them; what waits is bounded by the windows that the
+client and the origins get, and floods end the connection (RFC 9113 section 10.5).
 """
 
-import re
-import time
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable
 
-from mitmproxy import http
-from mitmproxy.connection import Connection, ConnectionState, Server
-from mitmproxy.net.http.validate import validate_headers
+from h2.errors import ErrorCodes
+from h2.events import (
+    DataReceived,
+    Event,
+    RequestReceived,
+    StreamEnded,
+    StreamReset,
+    TrailersReceived,
+)
+from mitmproxy.connection import ConnectionState
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
-from mitmproxy.proxy.layers.http import (
-    DropStream,
-    ErrorCode,
-    GetHttpConnection,
-    GetHttpConnectionCompleted,
-    HttpClient,
-    HttpLayer,
-    HTTPMode,
-    HttpStream,
-    RegisterHttpConnection,
-    RequestData,
-    RequestEndOfMessage,
-    RequestHeaders,
-    RequestProtocolError,
-    RequestTrailers,
-    ResponseData,
-    ResponseEndOfMessage,
-    ResponseHeaders,
-    ResponseProtocolError,
-    ResponseTrailers,
-    SendHttp,
-)
-from mitmproxy.proxy.layers.http._base import HttpEvent
-from mitmproxy.proxy.layers.http._http2 import Http2Client, Http2Connection
 
 from claude_proxy.events import Phase
 from claude_proxy.policy.reason import Reason
-from claude_proxy.policy.request import RawField, Request, Scheme
-from claude_proxy.proxy.dialer import DialError
 from claude_proxy.proxy.gate import Attempt
-from claude_proxy.proxy.inspection.base import ResponseCutOff
-from claude_proxy.proxy.layers.admission import Admission, Denied, admit
-from claude_proxy.proxy.layers.http1_upstream import Http1Upstream
-from claude_proxy.proxy.layers.session import PauseReading, RuleRevoked, Session, TimedOut, Waiting
-from claude_proxy.proxy.layers.upstream import UpstreamTls
-from claude_proxy.proxy.responses import Refusal, bad_request, wants_json
-from claude_proxy.proxy.tls_failures import broken_off
-from claude_proxy.proxy.upstream_errors import UpstreamError, bad_response, cut_off
+from claude_proxy.proxy.layers.admission import Denied, admit
+from claude_proxy.proxy.layers.http2_connection import GoAway, Http2Connection
+from claude_proxy.proxy.layers.http2_exchange import Http2Exchange, answer
+from claude_proxy.proxy.layers.http2_fields import (
+    Http2Request,
+    read_request,
+    read_trailers,
+    shown_pseudo,
+)
+from claude_proxy.proxy.layers.http2_frames import Http2Error
+from claude_proxy.proxy.layers.http2_upstreams import Http2Upstreams, Upstream
+from claude_proxy.proxy.layers.session import (
+    ContinueLater,
+    RuleRevoked,
+    Session,
+    TimedOut,
+    TurnCame,
+    Waiting,
+)
+from claude_proxy.proxy.responses import Refusal, bad_request
+from claude_proxy.proxy.upstream_errors import TIMED_OUT
 from claude_proxy.wire.authority import Authority
+from claude_proxy.wire.http1.head import BadMessage
 
-ATTEMPT = "claude_proxy.attempt"  # the key under which a flow carries its attempt
-
-_ALPN = (b"h2", b"http/1.1")
-# The same shapes as in `wire`, for the bytes as they were sent: mitmproxy decodes them.
-_METHOD = re.compile(rb"[A-Z][A-Z0-9_-]{0,31}").fullmatch
-# Bytes that may wait for a peer's flow-control window before their source is no longer read, and
-# how many end the connection.
-_BUFFER_LIMIT = 1024 * 1024
-_BUFFER_END = 64 * 1024 * 1024
-
-# What the HTTP/1.1 reader takes as a target, less absolute-form: see `wire.http1.request`.
-_PATH = re.compile(rb"(?:/[\x21\x22\x24-\x7e]*|\*)").fullmatch
-_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]").search
-_PROXY_FIELDS = frozenset({b"proxy-authorization", b"proxy-connection", b"proxy-authenticate"})
-# CGI and its successors read "content_length" as "content-length".
-_FRAMING_ALIASES = frozenset({b"content_length", b"transfer_encoding"})
+# The body of a request that was answered already is taken and dropped, up to this.
+_DISCARDED = 64 * 1024 * 1024
+# How often it is looked for streams that stand still, and floods are counted anew.
+_LOOK_S = 5.0
+_BROKEN_OFF = "stream-broken-off"
 
 
-class Http2Lane(HttpLayer):
+class Http2Lane(layer.Layer):
     """One HTTP/2 connection inside the tunnel to `target`."""
 
     def __init__(self, context: Context, session: Session, target: Authority) -> None:
-        super().__init__(context, HTTPMode.transparent)
-        self._session = session
+        super().__init__(context)
         self._target = target
-        # mitmproxy opens upstream connections by these three: the judged target, not the client's.
-        context.server.address = (target.host, target.port)
-        context.server.tls = True
-        context.server.sni = target.host
-        self._held: set[Connection] = set()
-        self._awaited: GatedStream | None = None  # the stream whose body is waited for
+        self.session = session
+        self.client = Http2Connection(
+            client_side=False,
+            head_limit=session.head_limit,
+            budget=session.windows,
+            taken=self._client_took,
+        )
+        self._upstreams = Http2Upstreams(context, session, target, self)
+        self._exchanges: dict[int, Http2Exchange] = {}
+        self._holding: dict[Http2Exchange, None] = {}  # whose bodies are not whole, oldest first
+        self._awaited: Http2Exchange | None = None  # the one whose body is waited for
+        self._discarded: dict[int, int] = {}  # bytes of streams that were answered
+        # Who has frames to be worked off, in turn; None is the client.
+        self._busy: dict[Upstream | None, None] = {}
+        self._dirty: dict[Upstream, None] = {}  # those that may have something to send
+        self._replies: dict[int, tuple[commands.Command, Upstream]] = {}
+        self._out: list[commands.Command] = []
+        self._awaits_turn = False
+        self._next_look: commands.RequestWakeup | None = None
+        limits = session.limits
+        self._look_s = min(_LOOK_S, limits.idle_timeout_s / 2)
+        self._idle_looks = math.ceil(limits.idle_timeout_s / self._look_s)
+        self._handshake_looks = math.ceil(limits.handshake_timeout_s / self._look_s)
+        session.owes_body = self._owes_body
+        session.queued_bytes = self._queued_bytes
+        self._is_leaving = False  # the client opens no further streams
+        self._over = False
+
+    # --- events
+
+    def handle_event(self, event: events.Event) -> Iterable[commands.Command]:  # type: ignore[override]
+        """Take an event; return what is to be done.
+
+        Nothing here waits for a reply, so none of the base class's pausing is needed.
+        """
+        try:
+            self._on(event)
+            self._end_turn()
+        except Exception:
+            # A fault denies: the driver ends the connection.
+            self._over = True
+            for exchange in list(self._exchanges.values()):
+                self.session.gate.end(exchange.attempt, Reason.INTERNAL_ERROR.value)
+            raise
+        out, self._out = self._out, []
+        return out
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
-        if isinstance(event, (TimedOut, RuleRevoked)):
-            yield commands.CloseConnection(self.context.client)
-            return
-        if isinstance(event, events.ConnectionEvent) and event.connection not in self.connections:
-            return  # of a connection that has served its stream
-        yield from super()._handle_event(event)
-        if self.context.client.state is ConnectionState.CLOSED:
-            # A stream that still waits for its upstream gets no event any more.
-            for stream in self.streams.values():
-                if isinstance(stream, GatedStream):
-                    stream.break_off()
-        self._forget_closed()
-        self._wait()
-        if self._session.closing and not self.streams:
-            yield commands.CloseConnection(self.context.client)
-            return
-        yield from self._balance()
+        yield from self.handle_event(event)
+
+    def _on(self, event: events.Event) -> None:
+        client = self.context.client
+        if isinstance(event, events.ConnectionClosed) and event.connection is client:
+            self._client_closed()
+        elif self._over:
+            pass
+        elif isinstance(event, events.DataReceived) and event.connection is client:
+            self.client.feed(event.data)
+            self._busy[None] = None
+        elif isinstance(event, events.ConnectionEvent):
+            if (upstream := self._upstreams.find(event.connection)) is not None:
+                upstream.handle(event)
+        elif isinstance(event, TurnCame):
+            self._awaits_turn = False
+        elif isinstance(event, events.Wakeup):
+            if event.command is self._next_look:
+                self._look()
+        elif isinstance(event, events.CommandCompleted):
+            self._replied(event)
+        elif isinstance(event, events.Start):
+            self.session.wait(Waiting.IDLE)
+        elif isinstance(event, (TimedOut, RuleRevoked)):
+            self._ended_from_outside(event)
+
+    def _replied(self, event: events.CommandCompleted) -> None:
+        _, upstream = self._replies.pop(id(event.command), (None, None))
+        if upstream is not None and self._upstreams.find(upstream.connection) is upstream:
+            upstream.handle(event)
+
+    # --- turns
+
+    def _end_turn(self) -> None:
+        """Work off frames until the turn is over, and send what they lead to."""
+        if not self._over and not self._awaits_turn:
+            self._work()
+        if not self._over:
+            self._upstreams.settle()
+        while self._dirty:
+            upstream, _ = self._dirty.popitem()
+            upstream.flush()
+        if not self._over:
+            self._wait()
+            self._flush_client()
+            self._set_timers()
+            self._close_if_done()
+
+    def _set_timers(self) -> None:
+        if self._busy and not self._awaits_turn:
+            self._awaits_turn = True
+            self._out.append(ContinueLater())
+        if self._next_look is None and (self._exchanges or not self.client.is_quiet):
+            self._next_look = commands.RequestWakeup(self._look_s)
+            self._out.append(self._next_look)
+
+    def _close_if_done(self) -> None:
+        ends = self.session.closing or self._is_leaving
+        if ends and not self._exchanges and not self.client.all_queued:
+            self._close(ErrorCodes.NO_ERROR)
+
+    def _work(self) -> None:
+        while self._busy:
+            source = next(iter(self._busy))
+            del self._busy[source]
+            if source is not None:
+                self._dirty[source] = None
+            while self._step() if source is None else source.step():
+                if self.session.is_turn_over():
+                    self._busy[source] = None  # the others come first
+                    return
+
+    def _step(self) -> bool:
+        """Work off one frame of the client; tell whether there was one."""
+        try:
+            several = self.client.next()
+            for event in several or ():
+                self._on_client(event)
+        except Http2Error as error:
+            self._client_broke_rules(error)
+            return False
+        return several is not None and not self._over
+
+    def _owes_body(self) -> bool:
+        several = self._exchanges.values()
+        return bool(several) and all(exchange.owes_body for exchange in several)
+
+    def _queued_bytes(self) -> int:
+        pending = sum(exchange.pending for exchange in self._exchanges.values())
+        return self.client.all_queued + self._upstreams.all_queued + pending
 
     def _wait(self) -> None:
         """Say what is waited for, again for each body: each has the whole time limit."""
-        before = self._awaited
-        self._awaited = before if self._is_holding(before) else self._oldest_holding()
-        wanted = Waiting.EXCHANGE if self.streams else Waiting.IDLE
-        if self._awaited is not None:
+        awaited = next(iter(self._holding), None)
+        if awaited is not None:
             wanted = Waiting.BODY
-        if self._session.waiting is not wanted or self._awaited is not before:
-            self._session.wait(wanted)
+        elif self._exchanges and self._upstreams.waiting == len(self._exchanges):
+            wanted = Waiting.UPSTREAM
+        else:
+            is_idle = not self._exchanges and not self.client.all_queued
+            wanted = Waiting.IDLE if is_idle else Waiting.EXCHANGE
+        if self.session.waiting is not wanted or self._awaited is not awaited:
+            self._awaited = awaited
+            self.session.wait(wanted)
 
-    def _oldest_holding(self) -> "GatedStream | None":
-        streams = (stream for stream in self.streams.values() if isinstance(stream, GatedStream))
-        return next((stream for stream in streams if stream.holds_body), None)
+    def _flush_client(self) -> None:
+        if data := self.client.take():
+            self._out.append(commands.SendData(self.context.client, data))
 
-    def _is_holding(self, stream: "GatedStream | None") -> bool:
-        return stream is not None and stream.stream_id in self.streams and stream.holds_body
+    # --- for the upstreams: see `Execution`
 
-    def _forget_closed(self) -> None:
-        """Remove upstream connections that are closed: each HTTP/1.1 one serves one stream."""
-        used: set[Connection] = {stream.context.server for stream in self.streams.values()}
-        used.update(self.waiting_for_establishment, (self.context.client,))
-        for connection in [found for found in self.connections if found not in used]:
-            if connection.state is ConnectionState.CLOSED:
-                del self.connections[connection]
+    def execute(self, upstream: Upstream, several: Iterable[commands.Command]) -> None:
+        """Execute commands of an upstream connection when this turn ends."""
+        for command in several:
+            if command.blocking:
+                self._replies[id(command)] = command, upstream
+            self._out.append(command)
 
-    def _balance(self) -> layer.CommandGenerator[None]:
-        """Stop reading from a peer whose bytes wait here for the other's flow-control window.
+    def has_bytes(self, upstream: Upstream) -> None:
+        """Send for an upstream connection, and work off what it has sent, in this turn."""
+        self._dirty[upstream] = None
+        if upstream.unread:
+            self._busy[upstream] = None
 
-        mitmproxy buffers them without limit: a client that reads nothing would fill the memory.
-        """
-        client = self.context.client
-        servers = [conn for conn in self.connections if conn is not client]
-        down = _waiting_in(self.connections.get(client))
-        up = max((_waiting_in(self.connections[conn]) for conn in servers), default=0)
-        if down + up > _BUFFER_END:
-            yield commands.CloseConnection(client)
+    # --- what the client sends
+
+    def _on_client(self, event: Event | GoAway) -> None:
+        if isinstance(event, RequestReceived):
+            self._begin(event)
             return
-        # Never both: each side's window updates come in with its data, and both would wait.
-        held: set[Connection] = set()
-        if down > _BUFFER_LIMIT:
-            # Only those of the streams that the client does not read: it may be waiting for
-            # another stream before it reads them.
-            held.update(self._sources_of_waiting().intersection(servers))
-        elif up > _BUFFER_LIMIT:
-            held.add(client)
-        for connection in held ^ self._held:
-            yield PauseReading(connection, hold=connection in held)
-        self._held = held
-
-    def _sources_of_waiting(self) -> set[Connection]:
-        """Return the upstreams of the streams that have bytes waiting for the client's window."""
-        handler = _http2_of(self.connections.get(self.context.client))
-        waiting = {} if handler is None else handler.h2_conn.stream_buffers
-        return {
-            self.streams[number].context.server
-            for number, pieces in waiting.items()
-            if pieces and number in self.streams
-        }
-
-    def get_connection(
-        self, event: GetHttpConnection, *, reuse: bool = True
-    ) -> layer.CommandGenerator[None]:
-        """Return the connection that all streams share, once it is open, or a new one."""
-        for connection in self.connections if reuse else ():
-            if not event.connection_spec_matches(connection):
-                continue
-            if connection in self.waiting_for_establishment:
-                self.waiting_for_establishment[connection].append(event)
-                return
-            if connection.connected and connection.alpn == b"h2":
-                stream = self.command_sources.pop(event)
-                reply = GetHttpConnectionCompleted(event, (connection, None))
-                yield from self.event_to_child(stream, reply)
-                return
-        context = self.context.fork()
-        # The judged target is connected to and verified, not what the client wrote.
-        context.server = Server(address=event.address, sni=self._target.host, alpn_offers=_ALPN)
-        stack = UpstreamTls(context)
-        stack.child_layer = _UpstreamProtocol(context, self._session.head_limit)
-        self.connections[context.server] = stack
-        self.waiting_for_establishment[context.server].append(event)
-        yield from self.event_to_child(stack, events.Start())
-
-    def make_stream(self, stream_id: int) -> layer.CommandGenerator[None]:
-        """Make a stream that asks the gate first."""
-        stream = GatedStream(self.context.fork(), stream_id, self._session, self._target)
-        self.streams[stream_id] = stream
-        yield from self.event_to_child(stream, events.Start())
-
-
-class _UpstreamProtocol(HttpClient):
-    """Speaks the protocol that the handshake with an upstream settled on (ALPN)."""
-
-    def __init__(self, context: Context, head_limit: int) -> None:
-        super().__init__(context)
-        self._head_limit = head_limit
-
-    def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
-        server = self.context.server
-        error = yield commands.OpenConnection(server)
-        if error is None:
-            if server.alpn == b"h2":
-                self.child_layer = Http2Client(self.context)
-            else:
-                self.child_layer = Http1Upstream(self.context, self._head_limit)
-            self._handle_event = self.child_layer.handle_event  # type: ignore[method-assign]
-            yield from self._handle_event(event)
-        yield RegisterHttpConnection(server, error)
-
-
-def _http2_of(handler: layer.Layer | None) -> Http2Connection | None:
-    """Return the HTTP/2 connection that these layers end in, if they do."""
-    while handler is not None and not isinstance(handler, Http2Connection):
-        handler = getattr(handler, "child_layer", None)
-    return handler
-
-
-def _waiting_in(handler: layer.Layer | None) -> int:
-    """Return how many bytes an HTTP/2 connection buffers until its peer takes them."""
-    found = _http2_of(handler)
-    if found is None:
-        return 0
-    buffers = found.h2_conn.stream_buffers.values()
-    return sum(len(piece.data) for buffer in buffers for piece in buffer)
-
-
-class GatedStream(HttpStream):
-    """One request and its response on an HTTP/2 connection."""
-
-    def __init__(
-        self, context: Context, stream_id: int, session: Session, target: Authority
-    ) -> None:
-        super().__init__(context, stream_id)
-        self._session = session
-        self._target = target
-        self._admission: Admission  # set once the head is allowed
-        self._attempt: Attempt  # set with the first event
-
-    def state_wait_for_request_headers(self, event: RequestHeaders) -> layer.CommandGenerator[None]:
-        """Judge the stream's head before mitmproxy does anything with it."""
-        message = event.request
-        problem = _problem_of(message, end_stream=event.end_stream)
-        request = None if problem else self._request_of(message)
-        if request is None:
-            text = problem or "the authority of the request cannot be read"
-            yield from self._refuse(event, self._record_unreadable(message), bad_request(text))
+        if isinstance(event, GoAway):
+            self._is_leaving = True
             return
-        admission = admit(self._session, request, _shown(message.data.path))
+        number = getattr(event, "stream_id", None) or 0
+        exchange = self._exchanges.get(number)
+        if exchange is None:
+            self._after_the_answer(number, event)
+            return
+        try:
+            self._on_stream(exchange, event)
+        except BadMessage as error:
+            exchange.attempt.error = "bad-request-body"
+            exchange.refuse(bad_request(error.text, error.status))
+        if exchange in self._holding and not exchange.holds_body:
+            del self._holding[exchange]
+
+    def _on_stream(self, exchange: Http2Exchange, event: Event) -> None:
+        match event:
+            case DataReceived():
+                data = bytes(event.data or b"")
+                padding = (event.flow_controlled_length or 0) - len(data)
+                if padding:
+                    self.client.passed_on(exchange.number, padding, at_once=False)
+                exchange.data(data, end=event.stream_ended is not None)
+            case TrailersReceived():
+                exchange.finish(read_trailers(event.headers or (), 400))
+            case StreamEnded() if not exchange.request_over:
+                exchange.finish()
+            case StreamReset():
+                exchange.break_off(_BROKEN_OFF)
+
+    def _begin(self, event: RequestReceived) -> None:
+        """Judge a request's head before anything is done with it."""
+        session, number, raw = self.session, event.stream_id, event.headers or []
+        if session.closing:
+            # RFC 9113 section 8.7: nothing was done with it, so the client may send it again.
+            self.client.reset(number, ErrorCodes.REFUSED_STREAM)
+            return
+        end = event.stream_ended is not None
+        try:
+            request = read_request(raw, limit=session.head_limit, end=end)
+        except BadMessage as error:
+            method, path = shown_pseudo(raw, b":method"), shown_pseudo(raw, b":path")
+            attempt = self._record_unreadable(method, path)
+            self._answer(number, attempt, bad_request(error.text, error.status), None)
+            return
+        admission = admit(session, request.judged(self._target), request.path)
         if isinstance(admission, Denied):
-            yield from self._refuse(event, admission.attempt, admission.refusal)
+            self._answer(number, admission.attempt, admission.refusal, request)
             return
-        self._admission, self._attempt = admission, admission.attempt
-        message.headers = without(message.headers, _PROXY_FIELDS | admission.drop, admission.extra)
-        length = int(message.headers.get("content-length", "0"))
-        if (refusal := admission.check_length(length)) is not None:
-            yield from self._refuse(event, admission.attempt, refusal)
-            return
-        yield from super().state_wait_for_request_headers(event)
+        exchange = Http2Exchange(self, number, request, admission)
+        self._exchanges[number] = exchange
+        exchange.begin(end=end)
+        if exchange.holds_body:
+            self._holding[exchange] = None
 
-    def _record_unreadable(self, message: http.Request) -> Attempt:
-        session, path = self._session, _shown(message.data.path)
+    def _record_unreadable(self, method: str, path: str) -> Attempt:
+        session = self.session
         return session.gate.refuse(
             session.client_info,
             Phase.REQUEST,
             Reason.BAD_REQUEST,
             self._target,
-            method=_shown(message.data.method),
+            method=method,
             scheme="https",
             path=path if session.record_query else path.partition("?")[0],
         )
 
-    @property
-    def holds_body(self) -> bool:
-        """Whether a body is being held that is not whole."""
-        # Equal, not identical: each access to a bound method makes a new object.
-        return bool(self.client_state == self.state_consume_request_body)
-
-    def start_request_stream(self) -> layer.CommandGenerator[None]:
-        """Let the body leave as it comes, unless it is to be judged first."""
-        if self._admission.body_limit is None:
-            yield from super().start_request_stream()
-        else:
-            self.client_state = self.state_consume_request_body
-
-    def state_stream_request_body(self, event: events.Event) -> layer.CommandGenerator[None]:
-        """Pass the body on as it comes, without trailers that could hold a credential."""
-        if not self._drops(event):
-            yield from super().state_stream_request_body(event)
-
-    def _drops(self, event: events.Event) -> bool:
-        return isinstance(event, RequestTrailers) and not self._admission.takes_trailers
-
-    def state_consume_request_body(self, event: events.Event) -> layer.CommandGenerator[None]:
-        """Hold the body until it is whole, and judge it before any of it leaves."""
-        if self._drops(event):
-            return
-        admission, refusal = self._admission, None
-        if isinstance(event, RequestData):
-            refusal = admission.hold(len(event.data), held=len(self.request_body_buf))
-        elif isinstance(event, RequestEndOfMessage):
-            refusal = self._judge_body()
-            if refusal is not None:
-                self.client_state = self.state_done
-        if refusal is not None:
-            self.request_body_buf.clear()
-            yield from self._answer(self._attempt, refusal)
-            return
-        yield from super().state_consume_request_body(event)
-
-    def _judge_body(self) -> Refusal | None:
-        """Return why the body that is whole now may not leave, if it may not."""
-        if self._admission.body_limit is None:
-            return None
-        body = bytes(self.request_body_buf)
-        refusal = self._admission.judge_body(body)
-        if refusal is None:
-            self._attempt.bytes_up += len(body)
-        return refusal
-
-    def state_wait_for_response_headers(
-        self, event: ResponseHeaders
-    ) -> layer.CommandGenerator[None]:
-        """Have the response's head inspected before any of it goes down."""
-        try:
-            self._inspect(event.response.headers, event.response.status_code)
-        except ResponseCutOff as cut:
-            yield from self._cut(cut.word)
-            return
-        yield from super().state_wait_for_response_headers(event)
-
-    def state_stream_response_body(self, event: events.Event) -> layer.CommandGenerator[None]:
-        """Have the response's content inspected as it goes down."""
-        inspector = self._admission.inspector
-        if inspector is None:
-            yield from super().state_stream_response_body(event)
-            return
-        try:
-            if isinstance(event, ResponseData):
-                event = ResponseData(self.stream_id, inspector.feed(event.data))
-            elif isinstance(event, ResponseTrailers):
-                self._inspect(event.trailers, 200)
-            elif isinstance(event, ResponseEndOfMessage) and (rest := inspector.finish()):
-                yield from super().state_stream_response_body(ResponseData(self.stream_id, rest))
-        except ResponseCutOff as cut:
-            yield from self._cut(cut.word)
-            return
-        if not isinstance(event, ResponseData) or event.data:
-            yield from super().state_stream_response_body(event)
-
-    def _inspect(self, fields: http.Headers, status: int) -> None:
-        if (inspector := self._admission.inspector) is not None:
-            inspector.head(status, fields.fields)
-
-    def _cut(self, word: str) -> layer.CommandGenerator[None]:
-        """End a response that the client must not have; what it has already is not taken back."""
-        number = self.stream_id
-        unanswered = self.server_state == self.state_wait_for_response_headers
-        cancelled = RequestProtocolError(number, word, ErrorCode.CANCEL)
-        yield SendHttp(cancelled, self.context.server)
-        if unanswered:
-            yield from self._fail(cut_off(word))
-            return
-        self._session.gate.end(self._attempt, word)
-        is_whole = self.client_state == self.state_done
-        self.client_state = self.server_state = self.state_errored
-        yield SendHttp(ResponseProtocolError(number, word, ErrorCode.CANCEL), self.context.client)
-        if is_whole:
-            yield DropStream(number)
-
-    def make_server_connection(self) -> layer.CommandGenerator[bool]:
-        """Connect, or respond with the reason why not."""
-        self.flow.metadata[ATTEMPT] = self._attempt
-        connection, error = yield GetHttpConnection(
-            (self._target.host, self._target.port), True, None, "tcp"
-        )
-        if error is not None:
-            yield from self._fail(error)
-            return False
-        if (refusal := self._admission.recheck()) is not None:
-            yield from self._answer(self._attempt, refusal)
-            return False
-        self.context.server = self.flow.server_conn = connection
-        if connection.peername is not None:
-            peer = connection.peername
-            self._attempt.upstream = str(Authority.of(peer[0], peer[1]))
-        return True
-
-    def _fail(self, error: DialError | UpstreamError | str) -> layer.CommandGenerator[None]:
-        yield from self._answer(self._attempt, self._admission.fail(error))
-
-    def handle_protocol_error(
-        self, event: RequestProtocolError | ResponseProtocolError
-    ) -> layer.CommandGenerator[None]:
-        """Respond for an upstream that did not; mitmproxy's own page names no reason."""
-        if isinstance(event, RequestProtocolError):
-            # Not left to the error hook: mitmproxy's flow may not have its attempt yet.
-            self.break_off()
-        unanswered = self.server_state == self.state_wait_for_response_headers
-        if not isinstance(event, ResponseProtocolError) or not unanswered:
-            yield from super().handle_protocol_error(event)
-            return
-        bad = event.code is ErrorCode.RESPONSE_VALIDATION_FAILED
-        error = bad_response(event.message)
-        if not bad:
-            error = broken_off(self.context.server.error, self._target, event.message)
-        yield from self._fail(error)
-
-    def break_off(self) -> None:
-        """Record that the client reset the stream, unless its end is recorded already."""
-        self._session.gate.end(self._attempt, "stream-broken-off")
-
-    def state_errored(self, event: HttpEvent) -> layer.CommandGenerator[None]:
-        """Discard what still comes of a stream that was answered; drop it at its end."""
-        if isinstance(event, RequestEndOfMessage):
-            yield DropStream(self.stream_id)
-
-    def _request_of(self, message: http.Request) -> Request | None:
-        data = message.data
-        named = [value for name, value in data.headers.fields if name.lower() == b"host"]
-        if len(named) > 1:
-            return None
-        try:
-            hosts = {
-                Authority.parse(text, default_port=443) for text in (data.authority, *named) if text
-            }
-        except ValueError:
-            return None
-        if len(hosts) != 1:
-            return None
-        path, _, query = _shown(data.path).partition("?")
-        method, fields = _shown(data.method), data.headers.fields
-        return Request(Scheme.HTTPS, self._target, hosts.pop(), method, path, query, fields)
-
-    def _refuse(
-        self, event: RequestHeaders, attempt: Attempt, refusal: Refusal
-    ) -> layer.CommandGenerator[None]:
-        self.flow = http.HTTPFlow(self.context.client, self.context.server)
-        self.flow.request = event.request
-        self._attempt = attempt
-        yield from self._answer(attempt, refusal)
-
-    def _answer(self, attempt: Attempt, refusal: Refusal) -> Iterator[commands.Command]:
+    def _answer(
+        self, number: int, attempt: Attempt, refusal: Refusal, request: Http2Request | None
+    ) -> None:
         attempt.status = refusal.status
-        self._session.gate.end(attempt)
-        accept = self.flow.request.headers.get("accept")
-        as_json = wants_json(None if accept is None else accept.encode("utf-8", "surrogateescape"))
-        body = refusal.body(as_json=as_json)
-        fields = [
-            (name.lower(), value)
-            for name, value in refusal.fields(as_json=as_json, length=len(body))
-        ]
-        if self.flow.request.method == "HEAD":
-            body = b""
-        now = time.time()
-        response = http.Response(
-            b"HTTP/2.0", refusal.status, b"", http.Headers(fields), None, None, now, now
-        )
-        client = self.context.client
-        is_whole = self.client_state == self.state_done
-        self.client_state = self.server_state = self.state_errored
-        yield SendHttp(ResponseHeaders(self.stream_id, response, not body), client)
-        if body:
-            yield SendHttp(ResponseData(self.stream_id, body), client)
-            yield SendHttp(ResponseEndOfMessage(self.stream_id), client)
-        if is_whole:
-            yield DropStream(self.stream_id)  # else once the rest of the request is here
+        self.session.gate.end(attempt)
+        answer(self.client, number, refusal, request)
 
+    def _after_the_answer(self, number: int, event: Event) -> None:
+        """Take what still comes of a request that was answered."""
+        if isinstance(event, DataReceived):
+            size = event.flow_controlled_length or 0
+            self._discarded[number] = self._discarded.get(number, 0) + size
+            self.client.passed_on(number, size, at_once=False)
+            if self._discarded[number] <= _DISCARDED:
+                return
+            # RFC 9113 section 8.1: the answer is complete, and the rest is not wanted.
+            self.client.reset(number, ErrorCodes.NO_ERROR)
+        if isinstance(event, (DataReceived, StreamEnded, StreamReset)):
+            self._discarded.pop(number, None)
 
-def _problem_of(message: http.Request, *, end_stream: bool) -> str | None:
-    """Say what is wrong with a head that must not be forwarded, as `wire` does on HTTP/1.1."""
-    data = message.data
-    if data.scheme != b"https":
-        return "the scheme is not https"
-    if not _METHOD(data.method):
-        return "the method is malformed"
-    if not _PATH(data.path) or (data.path == b"*" and data.method != b"OPTIONS"):
-        return "the path is malformed"
-    return _problem_of_fields(message, end_stream=end_stream)
+    def wants_upstream(self, exchange: Http2Exchange) -> None:
+        """Have an exchange wait for an upstream connection until this turn ends, or longer."""
+        self._upstreams.want(exchange)
 
+    def ended(self, exchange: Http2Exchange) -> None:
+        """Forget an exchange."""
+        self._exchanges.pop(exchange.number, None)
+        self._holding.pop(exchange, None)
+        self._upstreams.forget(exchange)
 
-def _problem_of_fields(message: http.Request, *, end_stream: bool) -> str | None:
-    if any(_CONTROL(value) for _, value in message.headers.fields):
-        return "a field holds a control byte"
-    try:
-        validate_headers(message)
-    except ValueError:
-        return "a field is malformed"
-    if end_stream and message.headers.get("content-length", "0") != "0":
-        return "the body is shorter than its length says"  # h2 sees it only if there is a body
-    return None
+    def _client_took(self, number: int, size: int) -> None:
+        if (exchange := self._exchanges.get(number)) is not None:
+            exchange.delivered(size)
 
+    # --- time
 
-def _shown(sent: bytes) -> str:
-    # Not as UTF-8: invalid bytes would become surrogates, which cannot be encoded again.
-    return sent.decode("latin-1")
+    def _look(self) -> None:
+        """End what stands still, and begin the next window of the flood meters."""
+        self._next_look = None
+        self.client.renew()
+        self._upstreams.renew()
+        self._upstreams.look(self._handshake_looks)
+        for exchange in list(self._exchanges.values()):
+            exchange.idle_looks = 0 if exchange.active else exchange.idle_looks + 1
+            exchange.active = False
+            if exchange.idle_looks > self._idle_looks and not exchange.is_waiting:
+                self._time_out(exchange)
 
+    def _ended_from_outside(self, event: TimedOut | RuleRevoked) -> None:
+        """End every stream, as nothing came for too long or the rule is gone."""
+        if isinstance(event, RuleRevoked):
+            self._end_all(Reason.RULE_WITHDRAWN.value, ErrorCodes.NO_ERROR)
+            return
+        for exchange in list(self._exchanges.values()):
+            self._time_out(exchange)
+        self._end_all("idle-timeout", ErrorCodes.NO_ERROR)
 
-def without(
-    fields: http.Headers, dropped: frozenset[bytes], extra: Iterable[RawField] = ()
-) -> http.Headers:
-    """Return the fields without those in `dropped` or their aliases, and with `extra`."""
-    kept = []
-    for name, value in fields.fields:
-        plain = name.lower()
-        if plain not in _FRAMING_ALIASES and plain.replace(b"_", b"-") not in dropped:
-            kept.append((name, value))
-    # RFC 9113 8.2: names are in lower case.
-    kept += [(name.lower(), value) for name, value in extra]
-    return http.Headers(kept)
+    def _time_out(self, exchange: Http2Exchange) -> None:
+        if exchange.holds_body:
+            exchange.attempt.error = "bad-request-body"
+            exchange.refuse(Refusal(408, "bad-request", "The request body did not come in time."))
+        elif exchange.has_begun:
+            self.client.reset(exchange.number, ErrorCodes.CANCEL)
+            exchange.break_off("idle-timeout")
+        else:
+            exchange.fail(TIMED_OUT)
+
+    # --- ends
+
+    def _client_broke_rules(self, error: Http2Error) -> None:
+        outcome = _BROKEN_OFF
+        if error.code == ErrorCodes.ENHANCE_YOUR_CALM:
+            session, outcome = self.session, Reason.HTTP2_FLOOD.value
+            attempt = session.gate.refuse(
+                session.client_info,
+                Phase.REQUEST,
+                Reason.HTTP2_FLOOD,
+                self._target,
+                scheme="https",
+            )
+            session.gate.end(attempt)
+        self._end_all(outcome, error.code)
+
+    def _client_closed(self) -> None:
+        if not self._over:
+            self._end_all(self.session.loss, ErrorCodes.NO_ERROR)
+        if self.context.client.state is ConnectionState.CLOSED:
+            self._out.clear()  # the driver has released everything
+
+    def _end_all(self, outcome: str, code: ErrorCodes | int) -> None:
+        """End all streams without a response, and the connection."""
+        for exchange in list(self._exchanges.values()):
+            exchange.break_off(outcome)
+        self._close(code)
+
+    def _close(self, code: ErrorCodes | int) -> None:
+        self._over = True
+        self._busy.clear()
+        self._upstreams.close_all()
+        self.client.end(code)
+        self._flush_client()
+        self._out.append(commands.CloseConnection(self.context.client))
+

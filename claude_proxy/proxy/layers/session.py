@@ -11,9 +11,10 @@ from enum import Enum, auto
 from mitmproxy.connection import Connection, Server
 from mitmproxy.proxy import commands, events
 
-from claude_proxy.config.settings import ClientCredentials
+from claude_proxy.config.settings import ClientCredentials, Limits
 from claude_proxy.policy.request import Request
 from claude_proxy.proxy.gate import Attempt, ClientInfo, Gate
+from claude_proxy.proxy.layers.http2_windows import WindowBudget
 from claude_proxy.wire.authority import Authority
 
 type Commands = Iterator[commands.Command]
@@ -27,6 +28,10 @@ SHED = "shed"
 
 def _never() -> bool:
     return False
+
+
+def _nothing() -> int:
+    return 0
 
 
 def _no_room(_: int) -> bool:
@@ -64,6 +69,8 @@ class Session:
     websocket_request: Request | None = None  # the request that opened a WebSocket
     waiting: Waiting = Waiting.HEAD
     wait_id: int = 0  # counts the waits, to distinguish a new one from the one before
+    limits: Limits = field(default_factory=Limits)
+    windows: WindowBudget = field(default_factory=WindowBudget)  # of all connections
     closing: bool = False  # the proxy is shutting down: no further request on this connection
     protocol: str = field(default="")  # the protocol inside the tunnel, for the verbose log
     # Whether this connection has worked long enough: a layer that has more to do with the bytes it
@@ -71,6 +78,8 @@ class Session:
     is_turn_over: Callable[[], bool] = _never
     # Whether the client owes the rest of a request's body, for which everything else is ready.
     owes_body: Callable[[], bool] = _never
+    # How many bytes wait in the layers until a peer takes them.
+    queued_bytes: Callable[[], int] = _nothing
     # Sheds a client that uses more, so that this connection may hold so many more bytes.
     make_room: Callable[[int], bool] = _no_room
     holding: list[Attempt] = field(default_factory=list)  # whose bodies are held; some have ended

@@ -11,6 +11,7 @@ from claude_proxy.proxy.layers.http1_proxy import proxy_lane
 from claude_proxy.trust.certificate_authority import CertificateAuthority
 from claude_proxy.wire.authority import Authority
 from tests.proxy.layers.http1_peers import ALLOWLIST, PlayForward
+from tests.proxy.layers.http2_world import Http2World
 from tests.proxy.layers.stage import Ledger, Stage, a_dialer, gate_of
 
 
@@ -57,3 +58,11 @@ def authorities(
     """The CA of the proxy, and the one that its upstreams are verified by."""
     ours, theirs = tmp_path_factory.mktemp("ours"), tmp_path_factory.mktemp("theirs")
     return CertificateAuthority.load_or_create(ours), CertificateAuthority.load_or_create(theirs)
+
+
+@pytest.fixture
+def http2_world(
+    ledger: Ledger, authorities: tuple[CertificateAuthority, CertificateAuthority]
+) -> Http2World:
+    """What plays HTTP/2 connections that are recorded in the ledger."""
+    return Http2World(ledger, authorities[1])

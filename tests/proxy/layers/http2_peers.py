@@ -10,6 +10,7 @@ from h2.events import (
     ConnectionTerminated,
     DataReceived,
     Event,
+    InformationalResponseReceived,
     RequestReceived,
     ResponseReceived,
     StreamEnded,
@@ -32,6 +33,8 @@ class Message:
     trailers: dict[str, str] = field(default_factory=dict)
     over: bool = False
     reset: bool = False
+    names: list[str] = field(default_factory=list)  # of the fields, each time that they came
+    interim: dict[str, str] = field(default_factory=dict)
 
     @property
     def status(self) -> int:
@@ -60,17 +63,22 @@ def _fields_of(headers: Iterable[tuple[bytes | str, bytes | str]] | None) -> dic
 class _End:
     """One end of an HTTP/2 connection."""
 
-    def __init__(self, *, client: bool) -> None:
+    def __init__(self, *, client: bool, reads: bool) -> None:
+        self._reads = reads  # and so opens the window again
         self.h2 = H2Connection(_configuration(client=client))
         self.h2.initiate_connection()
         self.messages: defaultdict[int, Message] = defaultdict(Message)
-        self.terminated = False
+        self.terminated: int | None = None  # the code of GOAWAY
 
     def _note(self, events: Iterable[Event]) -> None:
         for event in events:
             match event:
                 case RequestReceived() | ResponseReceived():
-                    self.messages[event.stream_id].fields = _fields_of(event.headers)
+                    message = self.messages[event.stream_id]
+                    message.fields = _fields_of(event.headers)
+                    message.names = [bytes(name).decode() for name, _ in event.headers or ()]
+                case InformationalResponseReceived():
+                    self.messages[event.stream_id].interim = _fields_of(event.headers)
                 case TrailersReceived():
                     self.messages[event.stream_id].trailers = _fields_of(event.headers)
                 case DataReceived():
@@ -81,19 +89,35 @@ class _End:
                 case StreamReset():
                     self.messages[event.stream_id].reset = True
                 case ConnectionTerminated():
-                    self.terminated = True
+                    self.terminated = int(event.error_code or 0)
 
     def _taken(self, event: DataReceived) -> None:
-        self.h2.acknowledge_received_data(event.flow_controlled_length or 0, event.stream_id)
+        if self._reads:
+            self.h2.acknowledge_received_data(event.flow_controlled_length or 0, event.stream_id)
+
+    def pump(self) -> None:
+        raise NotImplementedError
+
+    def sends_all_it_may(self, stream: int, *, most: int = 2**23) -> int:
+        """Send content until the windows are shut; return how much went."""
+        sent = 0
+        while sent < most:
+            window = self.h2.local_flow_control_window(stream)
+            piece = min(window, self.h2.max_outbound_frame_size)
+            if not piece:
+                break
+            self.h2.send_data(stream, bytes(piece))
+            self.pump()
+            sent += piece
+        return sent
 
 
 class Http2Client(_End):
     """A client that speaks HTTP/2 to a lane."""
 
     def __init__(self, stage: Stage, *, reads: bool = True) -> None:
-        super().__init__(client=True)
+        super().__init__(client=True, reads=reads)
         self._stage = stage
-        self._reads = reads  # and so opens the window again
         self.pump(stage.client.take())
 
     def pump(self, data: bytes = b"") -> None:
@@ -103,10 +127,6 @@ class Http2Client(_End):
         while out := self.h2.data_to_send():
             if got := self._stage.says(out):
                 self._note(self.h2.receive_data(got))
-
-    def _taken(self, event: DataReceived) -> None:
-        if self._reads:
-            super()._taken(event)
 
     def ask(self, *fields: Field, end: bool = True, body: bytes = b"") -> int:
         """Begin a request; return the number of its stream."""
@@ -133,10 +153,18 @@ def pseudo(method: str, path: str = "/", host: str = "example.com") -> tuple[Fie
 class Http2Origin(_End):
     """An origin that speaks HTTP/2, on the connection that was dialled last."""
 
-    def __init__(self, tls: TlsOrigin, client: Http2Client) -> None:
-        super().__init__(client=False)
+    def __init__(
+        self, tls: TlsOrigin, client: Http2Client, *, reads: bool = True, pumps: bool = True
+    ) -> None:
+        super().__init__(client=False, reads=reads)
         self._tls = tls
         self._client = client
+        if pumps:
+            self.pump()
+
+    def sends_raw(self, data: bytes) -> None:
+        """Send bytes that the h2 library would not."""
+        self._client.pump(self._tls.answers(data))
         self.pump()
 
     def pump(self) -> None:

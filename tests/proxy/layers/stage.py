@@ -155,6 +155,7 @@ class Stage:
         self.apart: list[RunApart] = []  # work for another thread
         self.runs_apart = True  # it is done at once
         self.awaits_turn = False  # the layer has more to do, in its next turn
+        self.timers: list[commands.RequestWakeup] = []
         self._hooks = dict(hooks or {})
         self._queue: deque[events.Event] = deque()
         self._layer = make(self.context, self.session)
@@ -201,6 +202,13 @@ class Stage:
 
     def expires(self) -> bytes:
         self._do(TimedOut())
+        return self.client.take()
+
+    def passes_time(self) -> bytes:
+        """Let every timer expire that is running; return what the client gets."""
+        timers, self.timers = self.timers, []
+        for timer in timers:
+            self._do(events.Wakeup(timer))
         return self.client.take()
 
     def is_withdrawn(self) -> bytes:
@@ -269,6 +277,8 @@ class Stage:
             self.apart.append(command)
             if self.runs_apart:
                 self.run_apart()
+        elif isinstance(command, commands.RequestWakeup):
+            self.timers.append(command)
         elif isinstance(command, commands.Log):
             self.log.append(command.message)
 

@@ -24,7 +24,6 @@ from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.request import Scheme
 from claude_proxy.proxy import gate as gate_module
 from claude_proxy.proxy.gate import Gate
-from claude_proxy.proxy.hooks.http2_streams import Http2StreamHooks
 from claude_proxy.proxy.hooks.tls import TlsCertificates
 from claude_proxy.proxy.layers.http1_proxy import proxy_lane
 from claude_proxy.proxy.layers.http2 import Http2Lane
@@ -108,7 +107,7 @@ def play(authority: CertificateAuthority) -> Play:
     """Return a function that plays a connection inside a tunnel to the API."""
 
     def begin(gate: Gate, protocol: str = "http/1.1") -> Stage:
-        streams, certificates = Http2StreamHooks(gate), TlsCertificates(authority)
+        certificates = TlsCertificates(authority)
 
         def lane(context: Context, session: Session) -> Layer:
             context.client.alpn = protocol.encode()
@@ -121,14 +120,7 @@ def play(authority: CertificateAuthority) -> Play:
             lane,
             gate,
             options=options_of(ssl_verify_upstream_trusted_ca=str(authority.certificate_path)),
-            hooks={
-                "tls_start_server": certificates.tls_start_server,
-                "requestheaders": streams.requestheaders,
-                "request": streams.request,
-                "responseheaders": streams.responseheaders,
-                "response": streams.response,
-                "error": streams.error,
-            },
+            hooks={"tls_start_server": certificates.tls_start_server},
         )
 
     return begin

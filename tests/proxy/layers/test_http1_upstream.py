@@ -1,155 +1,114 @@
 """The laws of a stream at an origin of HTTP/1.1: framed by us, answered over the strict wire."""
 
 import pytest
-from mitmproxy.connection import Client, Server
-from mitmproxy.http import Headers, Request
-from mitmproxy.proxy import commands, events
-from mitmproxy.proxy.context import Context
-from mitmproxy.proxy.layers.http import (
-    ErrorCode,
-    RequestData,
-    RequestEndOfMessage,
-    RequestHeaders,
-    RequestProtocolError,
-    ResponseData,
-    ResponseEndOfMessage,
-    ResponseHeaders,
-    ResponseProtocolError,
-    ResponseTrailers,
-)
-from mitmproxy.proxy.layers.http._base import HttpEvent, ReceiveHttp
 
-from claude_proxy.proxy.layers.http1_upstream import Http1Upstream
-from tests.proxy.layers.stage import options_of
-
-STREAM = 5
+from tests.proxy.layers.http2_peers import Http2Client, Message, pseudo
+from tests.proxy.layers.http2_world import Http2World
+from tests.proxy.layers.stage import Ledger, Stage
+from tests.proxy.layers.tls_peers import TlsOrigin
 
 
 class Talk:
-    """A stream on one side of an origin's connection, its bytes on the other."""
+    """A stream of an HTTP/2 client on one side, an origin's bytes on the other."""
 
-    def __init__(self) -> None:
-        client = Client(peername=("127.0.0.1", 1), sockname=("127.0.0.1", 2))
-        self.context = Context(client, options_of())
-        self.context.server = Server(address=("example.com", 443))
-        self.sent = bytearray()
-        self.got: list[HttpEvent] = []
-        self.closed = False
-        self._layer = Http1Upstream(self.context, 4096)
-        self.does(events.Start())
+    def __init__(self, world: Http2World) -> None:
+        self._world = world
+        self.stage: Stage = world.play()
+        self.client = Http2Client(self.stage)
+        self.stream = 0
+        self.origin: TlsOrigin
 
-    def does(self, *happened: events.Event) -> None:
-        for event in happened:
-            for command in self._layer.handle_event(event):
-                match command:
-                    case commands.SendData():
-                        assert not self.closed
-                        self.sent += command.data
-                    case commands.CloseConnection():
-                        self.closed = True
-                    case _:
-                        assert isinstance(command, ReceiveHttp)
-                        self.got.append(command.event)
+    def asks(
+        self, method: str = "GET", *fields: tuple[str, str], body: bytes = b"", end: bool = True
+    ) -> bytes:
+        """Send a request; return what the origin gets of it."""
+        known = len(self.stage.upstreams)
+        self.stream = self.client.ask(*pseudo(method), *fields, body=body, end=end)
+        if len(self.stage.upstreams) > known:
+            self.origin = self._world.serve(self.stage, "example.com", "http/1.1")
+        return self.origin.gets()
 
-    def asks(self, method: str = "GET", *fields: tuple[bytes, bytes], end: bool = True) -> None:
-        request = Request.make(method, "https://example.com/")
-        request.data.authority = b"example.com"
-        request.headers = Headers(fields)
-        self.does(RequestHeaders(STREAM, request, end))
-        if end:
-            self.does(RequestEndOfMessage(STREAM))
+    def sends(self, body: bytes, *, end: bool = False) -> bytes:
+        self.client.sends(self.stream, body, end=end)
+        return self.origin.gets()
 
     def answers(self, data: bytes) -> None:
-        self.does(events.DataReceived(self.context.server, data))
+        self.client.pump(self.origin.answers(data))
 
-    def ends(self) -> None:
-        self.does(events.ConnectionClosed(self.context.server))
-
-    @property
-    def body(self) -> bytes:
-        return b"".join(event.data for event in self.got if isinstance(event, ResponseData))
+    def ends(self, error: str | None = None) -> None:
+        self.client.pump(self.stage.upstream_ends(self.origin.peer, error=error))
 
     @property
-    def kinds(self) -> list[type]:
-        return [type(event) for event in self.got]
+    def answer(self) -> Message:
+        return self.client.messages[self.stream]
 
     @property
-    def error(self) -> tuple[str, ErrorCode]:
-        event = self.got[-1]
-        assert isinstance(event, ResponseProtocolError)
-        return event.message, event.code
+    def is_closed(self) -> bool:
+        """Whether the proxy has closed the origin's connection."""
+        return self.origin.peer.closed
 
 
 @pytest.fixture
-def talk() -> Talk:
-    return Talk()
+def talk(http2_world: Http2World) -> Talk:
+    return Talk(http2_world)
 
 
 # --- the request
 
 
 def test_a_request_without_a_body_says_so_where_one_is_expected(talk: Talk) -> None:
-    talk.asks("POST")
+    sent = talk.asks("POST")
 
-    assert talk.sent == b"POST / HTTP/1.1\r\nHost: example.com\r\nContent-Length: 0\r\n\r\n"
+    assert sent == b"POST / HTTP/1.1\r\nHost: example.com\r\nContent-Length: 0\r\n\r\n"
 
 
 def test_a_get_without_a_body_says_nothing_of_it(talk: Talk) -> None:
-    talk.asks("GET")
-
-    assert talk.sent == b"GET / HTTP/1.1\r\nHost: example.com\r\n\r\n"
+    assert talk.asks("GET") == b"GET / HTTP/1.1\r\nHost: example.com\r\n\r\n"
 
 
 def test_fields_of_a_hop_do_not_go_up(talk: Talk) -> None:
-    talk.asks("GET", (b"te", b"trailers"), (b"http2-settings", b"x"), (b"x", b"y"))
+    sent = talk.asks("GET", ("te", "trailers"), ("http2-settings", "x"), ("x", "y"))
 
-    assert talk.sent == b"GET / HTTP/1.1\r\nx: y\r\nHost: example.com\r\n\r\n"
+    assert sent == b"GET / HTTP/1.1\r\nx: y\r\nHost: example.com\r\n\r\n"
 
 
 def test_a_body_without_a_length_goes_in_chunks(talk: Talk) -> None:
     talk.asks("POST", end=False)
-    talk.sent.clear()
 
-    talk.does(RequestData(STREAM, b"abc"), RequestData(STREAM, b""), RequestEndOfMessage(STREAM))
-
-    assert talk.sent == b"3\r\nabc\r\n0\r\n\r\n"
+    assert talk.sends(b"abc") == b"3\r\nabc\r\n"
+    assert talk.sends(b"", end=True) == b"0\r\n\r\n"
 
 
 def test_a_body_with_a_length_keeps_to_it(talk: Talk) -> None:
-    talk.asks("POST", (b"content-length", b"3"), end=False)
-    talk.sent.clear()
+    talk.asks("POST", ("content-length", "3"), end=False)
 
-    talk.does(RequestData(STREAM, b"ab"), RequestData(STREAM, b"c"), RequestEndOfMessage(STREAM))
-
-    assert talk.sent == b"abc"
-    assert talk.got == []
+    assert talk.sends(b"ab") == b"ab"
+    assert talk.sends(b"c", end=True) == b"c"
+    assert not talk.answer.fields
 
 
 @pytest.mark.parametrize(
-    ("body", "says"),
-    [
-        (b"abcd", "the body is longer than its length says"),
-        (b"ab", "the body is shorter than its length says"),
-    ],
+    ("body", "says"), [(b"abcd", b"longer than its length"), (b"ab", b"shorter than its length")]
 )
-def test_a_body_of_another_length_ends_the_connection(talk: Talk, body: bytes, says: str) -> None:
-    talk.asks("POST", (b"content-length", b"3"), end=False)
+def test_a_body_of_another_length_ends_the_connection(talk: Talk, body: bytes, says: bytes) -> None:
+    talk.asks("POST", ("content-length", "3"), end=False)
 
-    talk.does(RequestData(STREAM, body), RequestEndOfMessage(STREAM))
+    sent = talk.sends(body, end=True)
 
-    assert not talk.sent.endswith(b"d")
-    assert talk.error[0] == says
-    assert talk.closed
+    assert sent == b""
+    assert says in talk.answer.body
+    assert talk.is_closed
 
 
 def test_a_stream_that_is_given_up_closes_the_connection(talk: Talk) -> None:
     talk.asks("POST", end=False)
 
-    talk.does(RequestProtocolError(STREAM, "reset", ErrorCode.CANCEL))
+    talk.client.h2.reset_stream(talk.stream)
+    talk.client.pump()
     talk.answers(b"HTTP/1.1 200 OK\r\n\r\n")
 
-    assert talk.closed
-    assert talk.got == []
+    assert talk.is_closed
+    assert not talk.answer.fields
 
 
 # --- the answer
@@ -158,13 +117,12 @@ def test_a_stream_that_is_given_up_closes_the_connection(talk: Talk) -> None:
 def test_an_answer_comes_as_it_comes(talk: Talk) -> None:
     talk.asks()
     talk.answers(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab")
-    before = list(talk.kinds)
+    before = talk.answer.body
     talk.answers(b"cd")
 
-    assert before == [ResponseHeaders, ResponseData]
-    assert talk.kinds == [ResponseHeaders, ResponseData, ResponseData, ResponseEndOfMessage]
-    assert talk.body == b"abcd"
-    assert talk.closed
+    assert before == b"ab"
+    assert (talk.answer.body, talk.answer.over) == (b"abcd", True)
+    assert not talk.is_closed
 
 
 def test_an_answer_that_comes_byte_by_byte_is_read_all_the_same(talk: Talk) -> None:
@@ -173,8 +131,7 @@ def test_an_answer_that_comes_byte_by_byte_is_read_all_the_same(talk: Talk) -> N
     for byte in b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi":
         talk.answers(bytes([byte]))
 
-    assert talk.body == b"hi"
-    assert talk.kinds[-1] is ResponseEndOfMessage
+    assert (talk.answer.body, talk.answer.over) == (b"hi", True)
 
 
 @pytest.mark.parametrize(
@@ -190,45 +147,54 @@ def test_an_answer_without_a_body_ends_with_its_head(
     talk: Talk, method: str, answer: bytes
 ) -> None:
     talk.asks(method)
+
     talk.answers(answer)
 
-    head, _ = talk.got
-    assert isinstance(head, ResponseHeaders)
-    assert head.end_stream
-    assert talk.kinds == [ResponseHeaders, ResponseEndOfMessage]
+    assert (talk.answer.body, talk.answer.over) == (b"", True)
 
 
-def test_interim_answers_are_passed_over(talk: Talk) -> None:
+def test_interim_answers_come_before_the_final_one(talk: Talk) -> None:
     talk.asks()
-    talk.answers(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n")
-    before = list(talk.got)
+    talk.answers(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n")
+    before = dict(talk.answer.interim)
     talk.answers(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
 
-    assert before == []
-    assert talk.body == b"hi"
+    assert before == {":status": "103", "link": "</a>"}
+    assert (talk.answer.status, talk.answer.body) == (200, b"hi")
 
 
-def test_a_length_that_is_said_twice_comes_once(talk: Talk) -> None:
+def test_trailers_come_after_a_body_in_chunks_in_lower_case(talk: Talk) -> None:
     talk.asks()
 
-    talk.answers(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2, 2\r\n\r\nok")
-
-    (head, *_) = talk.got
-    assert isinstance(head, ResponseHeaders)
-    assert head.response.headers.fields == ((b"Content-Length", b"2"),)
-    assert talk.body == b"ok"
-
-
-def test_trailers_come_after_a_body_in_chunks(talk: Talk) -> None:
-    talk.asks()
     talk.answers(
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nX-Sum: 1\r\n\r\n"
     )
 
-    assert talk.kinds == [ResponseHeaders, ResponseData, ResponseTrailers, ResponseEndOfMessage]
-    trailers = talk.got[2]
-    assert isinstance(trailers, ResponseTrailers)
-    assert trailers.trailers.fields == ((b"X-Sum", b"1"),)
+    assert (talk.answer.body, talk.answer.trailers) == (b"hi", {"x-sum": "1"})
+    assert talk.answer.over
+
+
+def test_the_same_length_twice_comes_as_one(talk: Talk) -> None:
+    talk.asks()
+
+    talk.answers(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2, 2\r\n\r\nhi")
+
+    assert talk.answer.names.count("content-length") == 1
+    assert (talk.answer.status, talk.answer.body, talk.answer.over) == (200, b"hi", True)
+
+
+def test_an_early_answer_is_passed_on_whole_and_the_rest_of_the_body_dropped(
+    talk: Talk, ledger: Ledger
+) -> None:
+    talk.asks("POST", ("content-length", "100000"), end=False)
+
+    talk.answers(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 2\r\n\r\nno")
+    talk.client.sends(talk.stream, b"x" * 10_000)
+    talk.client.sends(talk.stream, b"x" * 10_000)
+
+    assert (talk.answer.status, talk.answer.body, talk.answer.over) == (413, b"no", True)
+    assert talk.is_closed
+    assert (ledger.last.status, ledger.last.error) == (413, None)
 
 
 def test_a_body_that_ends_with_the_connection_is_whole_at_its_end(talk: Talk) -> None:
@@ -237,17 +203,17 @@ def test_a_body_that_ends_with_the_connection_is_whole_at_its_end(talk: Talk) ->
 
     talk.ends()
 
-    assert talk.kinds[-1] is ResponseEndOfMessage
+    assert (talk.answer.body, talk.answer.over) == (b"hi", True)
 
 
-def test_a_body_that_breaks_off_is_not(talk: Talk) -> None:
+def test_a_body_that_breaks_off_is_not(talk: Talk, ledger: Ledger) -> None:
     talk.asks()
     talk.answers(b"HTTP/1.1 200 OK\r\n\r\nhi")
-    talk.context.server.error = "ConnectionResetError"
 
-    talk.ends()
+    talk.ends("ConnectionResetError")
 
-    assert talk.error == ("the response was cut short", ErrorCode.RESPONSE_VALIDATION_FAILED)
+    assert talk.answer.reset
+    assert ledger.last.error == "upstream-cut-short"
 
 
 @pytest.mark.parametrize(
@@ -257,13 +223,16 @@ def test_a_body_that_breaks_off_is_not(talk: Talk) -> None:
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n",
     ],
 )
-def test_an_answer_that_is_cut_short_is_not_whole(talk: Talk, answer: bytes) -> None:
+def test_an_answer_that_is_cut_short_is_not_whole(
+    talk: Talk, ledger: Ledger, answer: bytes
+) -> None:
     talk.asks()
     talk.answers(answer)
 
     talk.ends()
 
-    assert talk.error[0] == "the response was cut short"
+    assert talk.answer.reset
+    assert ledger.last.error == "upstream-cut-short"
 
 
 def test_an_end_without_an_answer_is_told_from_a_bad_one(talk: Talk) -> None:
@@ -271,7 +240,7 @@ def test_an_end_without_an_answer_is_told_from_a_bad_one(talk: Talk) -> None:
 
     talk.ends()
 
-    assert talk.error[1] is ErrorCode.GENERIC_SERVER_ERROR
+    assert (talk.answer.status, talk.answer.reason) == (502, "upstream-closed")
 
 
 @pytest.mark.parametrize(
@@ -279,24 +248,84 @@ def test_an_end_without_an_answer_is_told_from_a_bad_one(talk: Talk) -> None:
     [
         b"SSH-2.0-OpenSSH\r\n",
         b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
-        b"HTTP/1.1 100 Continue\r\n\r\n" * 33,
-        b"HTTP/1.1 200 OK\r\nX: " + b"x" * 5000,
+        b"HTTP/1.1 103 Early Hints\r\n\r\n" * 33,
+        b"HTTP/1.1 200 OK\r\nX: " + b"x" * 70_000,
         b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
     ],
 )
-def test_an_answer_that_is_not_one_is_refused(talk: Talk, answer: bytes) -> None:
+def test_an_answer_that_is_not_one_is_refused(talk: Talk, ledger: Ledger, answer: bytes) -> None:
     talk.asks()
 
     talk.answers(answer)
 
-    assert talk.error[1] is ErrorCode.RESPONSE_VALIDATION_FAILED
-    assert talk.closed
+    assert (talk.answer.status, talk.answer.reason) == (502, "upstream-bad-answer")
+    assert (ledger.last.status, ledger.last.error) == (502, "upstream-bad-answer")
+    assert talk.is_closed
 
 
-def test_bytes_after_an_answer_are_of_no_interest(talk: Talk) -> None:
+def test_a_body_that_is_not_one_is_reset(talk: Talk, ledger: Ledger) -> None:
+    talk.asks()
+
+    talk.answers(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n")
+
+    assert talk.answer.reset
+    assert ledger.last.error == "upstream-bad-answer"
+
+
+# --- the connection
+
+
+def test_bytes_after_an_answer_answer_nothing(talk: Talk) -> None:
     talk.asks()
 
     talk.answers(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhiHTTP/1.1 200 OK\r\n\r\nevil")
 
-    assert talk.body == b"hi"
+    assert talk.answer.body == b"hi"
+    assert talk.is_closed
+
+
+def test_bytes_that_nobody_asked_for_close_the_connection(talk: Talk) -> None:
+    talk.asks()
+    talk.answers(b"HTTP/1.1 204 No Content\r\n\r\n")
+
+    talk.answers(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
+    closed = talk.is_closed
+    talk.asks()
+
+    assert closed
+    assert len(talk.stage.upstreams) == 2
+
+
+@pytest.mark.parametrize(("method", "dials"), [("GET", 2), ("POST", 1)])
+def test_a_kept_connection_that_is_dead_is_dialled_again_where_that_is_safe(
+    talk: Talk, method: str, dials: int
+) -> None:
+    talk.asks()
+    talk.answers(b"HTTP/1.1 204 No Content\r\n\r\n")
+    talk.asks(method)
+
+    talk.ends()
+
+    assert len(talk.stage.upstreams) == dials
+    assert bool(talk.answer.fields) is (dials == 1)
+
+
+def test_an_origin_is_not_read_while_its_client_takes_nothing(http2_world: Http2World) -> None:
+    stage = http2_world.play()
+    client = Http2Client(stage, reads=False)
+    asked = client.get()
+    origin = http2_world.serve(stage, "example.com", "http/1.1")
+    client.pump(origin.answers(b"HTTP/1.1 200 OK\r\n\r\n"))
+    sent, held = 0, False
+    while sent < 2**21 and not (held := origin.peer.held):
+        client.pump(origin.answers(b"x" * 16_384))
+        sent += 16_384
+    client.h2.increment_flow_control_window(2**24)
+    client.h2.increment_flow_control_window(2**24, asked)
+    client.pump()
+
+    assert held
+    assert sent < 512 * 1024
+    assert [upstream.held for upstream in stage.upstreams] == [False]
+    assert len(client.messages[asked].body) == sent

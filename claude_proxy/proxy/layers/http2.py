@@ -124,19 +124,23 @@ class Http2Lane(layer.Layer):
         elif isinstance(event, events.ConnectionEvent):
             if (upstream := self._upstreams.find(event.connection)) is not None:
                 upstream.handle(event)
-        elif isinstance(event, TurnCame):
-            self._awaits_turn = False
-        elif isinstance(event, events.Wakeup):
-            if event.command is self._next_look:
-                self._look()
         elif isinstance(event, events.CommandCompleted):
             self._replied(event)
+        else:
+            self._on_time(event)
+
+    def _on_time(self, event: events.Event) -> None:
+        if isinstance(event, TurnCame):
+            self._awaits_turn = False
         elif isinstance(event, events.Start):
             self.session.wait(Waiting.IDLE)
         elif isinstance(event, (TimedOut, RuleRevoked)):
             self._ended_from_outside(event)
 
     def _replied(self, event: events.CommandCompleted) -> None:
+        if event.command is self._next_look:
+            self._look()
+            return
         _, upstream = self._replies.pop(id(event.command), (None, None))
         if upstream is not None and self._upstreams.find(upstream.connection) is upstream:
             upstream.handle(event)
@@ -410,4 +414,3 @@ class Http2Lane(layer.Layer):
         self.client.end(code)
         self._flush_client()
         self._out.append(commands.CloseConnection(self.context.client))
-

@@ -1,6 +1,7 @@
 """The laws of HTTP/2 inside a tunnel: each stream judged by itself, at its head."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 from h2.errors import ErrorCodes
@@ -804,7 +805,7 @@ def test_a_flood_is_worked_off_in_many_turns(play: Play, ledger: Ledger) -> None
         seen.append(len(ledger.decisions))
 
     assert seen[-1] == 50
-    assert all(later - earlier <= 1 for earlier, later in zip(seen, seen[1:], strict=False))
+    assert all(later - earlier <= 1 for earlier, later in pairwise(seen))
 
 
 @pytest.mark.parametrize(

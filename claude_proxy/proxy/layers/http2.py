@@ -7,7 +7,7 @@ client and the origins get, and floods end the connection (RFC 9113 section 10.5
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from h2.errors import ErrorCodes
 from h2.events import (
@@ -38,7 +38,9 @@ from claude_proxy.proxy.layers.http2_frames import Http2Error
 from claude_proxy.proxy.layers.http2_upstreams import Http2Upstreams, Upstream
 from claude_proxy.proxy.layers.session import (
     ContinueLater,
+    RanApart,
     RuleRevoked,
+    RunApart,
     Session,
     TimedOut,
     TurnCame,
@@ -78,6 +80,7 @@ class Http2Lane(layer.Layer):
         self._busy: dict[Upstream | None, None] = {}
         self._dirty: dict[Upstream, None] = {}  # those that may have something to send
         self._replies: dict[int, tuple[commands.Command, Upstream]] = {}
+        self._apart: dict[RunApart, Callable[[], None]] = {}  # what to do when it is done
         self._out: list[commands.Command] = []
         self._awaits_turn = False
         self._next_look: commands.RequestWakeup | None = None
@@ -140,6 +143,9 @@ class Http2Lane(layer.Layer):
     def _replied(self, event: events.CommandCompleted) -> None:
         if event.command is self._next_look:
             self._look()
+            return
+        if isinstance(event, RanApart):
+            self._apart.pop(event.command)()
             return
         _, upstream = self._replies.pop(id(event.command), (None, None))
         if upstream is not None and self._upstreams.find(upstream.connection) is upstream:
@@ -335,6 +341,11 @@ class Http2Lane(layer.Layer):
     def wants_upstream(self, exchange: Http2Exchange) -> None:
         """Have an exchange wait for an upstream connection until this turn ends, or longer."""
         self._upstreams.want(exchange)
+
+    def run_apart(self, command: RunApart, then: Callable[[], None]) -> None:
+        """Have work done in another thread, and go on by `then`."""
+        self._apart[command] = then
+        self._out.append(command)
 
     def ended(self, exchange: Http2Exchange) -> None:
         """Forget an exchange."""

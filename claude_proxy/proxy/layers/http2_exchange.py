@@ -14,14 +14,14 @@ from claude_proxy.policy.request import RawField
 from claude_proxy.proxy.dialer import DialError
 from claude_proxy.proxy.gate import Attempt
 from claude_proxy.proxy.inspection.base import ResponseCutOff
-from claude_proxy.proxy.layers.admission import Admission
+from claude_proxy.proxy.layers.admission import Admission, takes_long
 from claude_proxy.proxy.layers.http2_connection import Http2Connection
 from claude_proxy.proxy.layers.http2_fields import (
     Http2Request,
     for_client,
     for_trailers,
 )
-from claude_proxy.proxy.layers.session import Session
+from claude_proxy.proxy.layers.session import RunApart, Session
 from claude_proxy.proxy.responses import Refusal, bad_request, wants_json
 from claude_proxy.proxy.upstream_errors import (
     CUT_SHORT,
@@ -75,6 +75,9 @@ class Owner(Protocol):
 
     def wants_upstream(self, exchange: "Http2Exchange") -> None:
         """Find a connection for an exchange, which may have to wait."""
+
+    def run_apart(self, command: RunApart, then: Callable[[], None]) -> None:
+        """Have work done in another thread, and go on by `then`."""
 
     def ended(self, exchange: "Http2Exchange") -> None:
         """Forget an exchange."""
@@ -208,6 +211,16 @@ class Http2Exchange:
     def _judge(self, body: bytes) -> None:
         """Judge a body that is whole, before any of it leaves."""
         self._held = None
+        admission = self.admission
+        if takes_long(body):
+            ahead = RunApart(lambda: admission.judge_ahead(body), len(body))
+            self._owner.run_apart(ahead, lambda: self._obey_judgement(body))
+        else:
+            self._obey_judgement(body)
+
+    def _obey_judgement(self, body: bytes) -> None:
+        if self.over:
+            return
         refusal = self.admission.judge_body(body)
         if refusal is not None:
             self.refuse(refusal)

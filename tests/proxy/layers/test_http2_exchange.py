@@ -54,6 +54,40 @@ def test_a_body_that_is_denied_reaches_nobody(http2_world: Http2World, ledger: L
     assert stage.upstreams == []
 
 
+def test_a_long_body_is_judged_in_another_thread_and_the_others_go_on(
+    http2_world: Http2World, ledger: Ledger
+) -> None:
+    stage = http2_world.play("api.anthropic.com", gate=gate_of(KEPT, ledger))
+    client = Http2Client(stage)
+    stage.runs_apart = False
+    long = b'{"model": "gpt", "messages": [' + b",".join([b'""'] * 5000) + b"]}"
+    asked = client.ask(*MESSAGES, JSON, end=False)
+    client.sends(asked, long, end=True)
+    other = client.ask(*MESSAGES, JSON, body=b'{"model": "gpt", "max_tokens": 1, "messages": []}')
+    before = [bool(client.messages[number].fields) for number in (asked, other)]
+    stage.run_apart()
+    client.pump(stage.says(b""))
+
+    assert before == [False, True]
+    assert client.messages[asked].status == 403
+
+
+def test_a_request_that_is_reset_while_it_is_judged_goes_nowhere(
+    http2_world: Http2World, ledger: Ledger
+) -> None:
+    stage = http2_world.play("api.anthropic.com", gate=gate_of(KEPT, ledger))
+    client = Http2Client(stage)
+    stage.runs_apart = False
+    asked = client.ask(*MESSAGES, JSON, body=b"[" + b",".join([b'""'] * 5000) + b"]")
+    client.h2.reset_stream(asked)
+    client.pump()
+    stage.run_apart()
+    stage.says(b"")
+
+    assert stage.upstreams == []
+    assert [outcome.error for outcome in ledger.outcomes] == ["stream-broken-off"]
+
+
 def test_trailers_that_are_no_trailers_end_the_request(client: Http2Client, ledger: Ledger) -> None:
     asked = client.ask(*pseudo("POST"), end=False)
     client.h2.send_headers(asked, [("x y", "1")], end_stream=True)

@@ -18,6 +18,7 @@ from typing import Any
 import click
 
 from claude_proxy.cli import paths
+from claude_proxy.cli.groups import Group
 from claude_proxy.errors import ConfigError
 from claude_proxy.trust import certificate_authority
 
@@ -45,7 +46,7 @@ confdir_option: Callable[[Any], Any] = click.option(
 )
 
 
-@click.group(name="ca", epilog=EXAMPLES)
+@click.group(cls=Group, name="ca", epilog=EXAMPLES)
 def command() -> None:
     """Show, export, rotate or trust the proxy's CA."""
 

@@ -11,6 +11,7 @@ from claude_proxy.audit.escape import escape_text
 from claude_proxy.cli import completers, effective_values, paths
 from claude_proxy.cli.config_check import CheckedFile, check_files
 from claude_proxy.cli.effective_values import Effective, EffectiveValue
+from claude_proxy.cli.groups import Group
 from claude_proxy.cli.shared_options import confdir_option
 from claude_proxy.config.config_yaml import GATEWAY_NAME, NAME, ConfigFile
 from claude_proxy.config.option_table import Subcommand
@@ -32,7 +33,7 @@ Precedence: option, CLAUDE_PROXY_* variable, config.yaml, default.
 _SUBCOMMAND = click.Choice([one.value for one in Subcommand])
 
 
-@click.group(name="config", epilog=EXAMPLES)
+@click.group(cls=Group, name="config", epilog=EXAMPLES)
 def command() -> None:
     """Show the settings in force, or check the configuration files."""
 

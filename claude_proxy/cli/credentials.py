@@ -15,6 +15,7 @@ from typing import Any, override
 import click
 
 from claude_proxy.cli import completers, paths
+from claude_proxy.cli.groups import Group
 from claude_proxy.cli.shared_options import allowlist_option, confdir_option, statedir_option
 from claude_proxy.config import policy_files
 from claude_proxy.config.strict_yaml.nodes import harmless
@@ -41,7 +42,7 @@ _LONGEST = 8192
 _statedir_option = statedir_option("Directory of the pinned logins.")
 
 
-class _Group(click.Group):
+class _Group(Group):
     """A group whose default command is `list`."""
 
     @override

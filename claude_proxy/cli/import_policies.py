@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from claude_proxy.cli.groups import Group
 from claude_proxy.config.bw_claude.convert import Conversion, convert
 from claude_proxy.config.bw_claude.reader import MAX_BYTES
 from claude_proxy.config.strict_yaml.nodes import decode, harmless
@@ -21,7 +22,7 @@ Examples:
 """
 
 
-@click.group(epilog=EXAMPLES)
+@click.group(cls=Group, epilog=EXAMPLES)
 def command() -> None:
     """Convert another program's policies to policy files."""
 

@@ -16,6 +16,7 @@ import click
 from click.shell_completion import CompletionItem, shell_complete
 
 from claude_proxy import __version__
+from claude_proxy.cli.groups import Group
 from claude_proxy.config.settings import Settings
 from claude_proxy.errors import ClaudeProxyError
 
@@ -39,7 +40,7 @@ COMMANDS = {
     "gateway": "Run an endpoint of the Anthropic API that holds the key.",
     "config": "Show the settings in force, or check the configuration files.",
     "check": "Show what the allowlist decides about a URL.",
-    "allow": "Add hosts to the allowlist.",
+    "allow": "Add hosts to the allowlist, or remove them.",
     "credentials": "Show the credentials, hash a login, or forget a pinned one.",
     "log": "Show what was decided, from the audit log.",
     "env": "Print the variables that make a client use the proxy.",
@@ -52,6 +53,7 @@ COMMANDS = {
     "import": "Convert another program's policies to policy files.",
     "schema": "Print the JSON Schema of a policy file, or of config.yaml.",
     "completion": "Print the shell's completion script.",
+    "help": "Show the help of a command.",
 }
 
 EPILOG = """\b
@@ -74,7 +76,7 @@ def module_of(command: str) -> str:
     return "claude_proxy.cli." + {"import": "import_policies"}.get(command, command)
 
 
-class LazyGroup(click.Group):
+class LazyGroup(Group):
     """A group whose commands are modules of their names, imported when they are invoked."""
 
     @override
@@ -244,13 +246,32 @@ def _run(arguments: Sequence[str] | None, start: StartProxy) -> int:
 
 
 def _print_usage_error(error: click.ClickException) -> None:
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        click.echo(error.format_message(), err=True)
+        return
     # click spreads the choices of an argument over lines.
     message = " ".join(error.format_message().split())
-    lines = [f"error: {_lower_first(message)}"]
     context = getattr(error, "ctx", None)
-    if isinstance(context, click.Context):
-        lines.append(f"  fix:   see `{context.command_path} --help`")
+    fix = f"see `{context.command_path} --help`" if isinstance(context, click.Context) else None
+    if isinstance(error, click.NoSuchOption):
+        message = f"no such option {error.option_name}"
+        fix = _option_meant(error) or fix
+    lines = [f"error: {_lower_first(message)}"]
+    if fix is not None:
+        lines.append(f"  fix:   {fix}")
     _print_error(lines)
+
+
+def _option_meant(error: click.NoSuchOption) -> str | None:
+    """Return the fix that names the option most like one that does not exist."""
+    from claude_proxy.config.strict_yaml.fields import nearest  # noqa: PLC0415 - few are mistyped
+
+    if error.ctx is None:
+        return None
+    params = error.ctx.command.get_params(error.ctx)
+    options = [param for param in params if isinstance(param, click.Option) and not param.hidden]
+    known = [name for each in options for name in (*each.opts, *each.secondary_opts)]
+    return nearest(error.option_name, [name for name in known if name.startswith("--")])
 
 
 def _lower_first(message: str) -> str:

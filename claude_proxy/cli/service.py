@@ -21,6 +21,7 @@ from click.shell_completion import CompletionItem
 
 from claude_proxy import __version__
 from claude_proxy.cli import gateway_settings, paths, service_plan
+from claude_proxy.cli.groups import Group
 from claude_proxy.cli.param_types import ParsedType
 from claude_proxy.cli.service_plan import PlannedService, ServiceOptions
 from claude_proxy.config.option_kinds import ParsedText
@@ -176,7 +177,7 @@ _init = click.option(
 )
 
 
-@click.group(name="service", epilog=EXAMPLES)
+@click.group(cls=Group, name="service", epilog=EXAMPLES)
 def command() -> None:
     """Install the proxy as a service of systemd or launchd."""
 

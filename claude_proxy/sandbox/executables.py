@@ -15,12 +15,21 @@ from claude_proxy.sandbox.safe_read import text_of
 
 _MAX_SHEBANGS = 4
 _MAX_LINKS = 40
+_NOT_FOUND, _NOT_EXECUTABLE = 127, 126
+
+
+class CommandError(ClaudeProxyError):
+    """COMMAND cannot be run; the exit code is the one of a shell (POSIX, 2.8.2)."""
+
+    def __init__(self, what: str, *, where: str, fix: str, exit_code: int) -> None:
+        super().__init__(what, where=where, fix=fix)
+        self.exit_code = exit_code
 
 
 def find_program(
     command: tuple[str, ...], environ: Mapping[str, str], project: Path
 ) -> Program | None:
-    """Return the program of COMMAND and what it needs; ClaudeProxyError if it is not found."""
+    """Return the program of COMMAND and what it needs; CommandError if it cannot be run."""
     name = command[0]
     given = str(project / name) if "/" in name else name
     found = shutil.which(given, path=environ.get("PATH") or os.defpath)
@@ -33,17 +42,19 @@ def find_program(
     return Program(path, Path(os.path.realpath(path)), tuple(trail.links.items()), trees)
 
 
-def _not_found(name: str, path: Path) -> ClaudeProxyError:
+def _not_found(name: str, path: Path) -> CommandError:
     if "/" not in name:
         fix = "install it, or give its path"
-        return ClaudeProxyError(f"command {name!r} not found", where="PATH", fix=fix)
+        what = f"command {name!r} not found"
+        return CommandError(what, where="PATH", fix=fix, exit_code=_NOT_FOUND)
     if path.is_dir():
         what, fix = f"the command {name!r} is a directory", "give a program in it"
     elif path.exists():
         what, fix = f"the command {name!r} is not executable", f"chmod +x {path}"
     else:
         what, fix = f"command {name!r} not found", "install it, or fix the path"
-    return ClaudeProxyError(what, where=str(path), fix=fix)
+    code = _NOT_EXECUTABLE if path.exists() else _NOT_FOUND
+    return CommandError(what, where=str(path), fix=fix, exit_code=code)
 
 
 class _Trail:

@@ -10,6 +10,7 @@ import stat
 from importlib import resources
 from pathlib import Path, PurePosixPath
 
+from claude_proxy.config.strict_yaml.fields import nearest
 from claude_proxy.config.strict_yaml.nodes import decode, quoted
 from claude_proxy.errors import ConfigError
 from claude_proxy.sandbox.plan.model import Profile
@@ -90,11 +91,12 @@ def _unknown(name: str, user_directory: Path, trail: tuple[str, ...]) -> ConfigE
             where=str(user_directory / f"{trail[-1]}.yaml"),
             fix="remove one `extends`",
         )
+    known = names(user_directory)
+    others = f"use one of {', '.join(known)}; or create {user_directory / name}.yaml"
     return ConfigError(
         f"unknown profile {quoted(name)}",
         where=f"{user_directory / trail[-1]}.yaml, extends" if trail else f"--profile {name}",
-        fix=f"use one of {', '.join(names(user_directory))}; or create "
-        f"{user_directory / name}.yaml",
+        fix=nearest(name.lower(), known) or others,
     )
 
 

@@ -33,6 +33,7 @@ from claude_proxy.sandbox.agent_file_states import AgentFileStates
 from claude_proxy.sandbox.bubblewrap import seccomp
 from claude_proxy.sandbox.bubblewrap.bwrap import Bubblewrap, StandardStreams, failed
 from claude_proxy.sandbox.credentials import Bindings
+from claude_proxy.sandbox.executables import find_program
 from claude_proxy.sandbox.helper_processes import (
     HelperProcess,
     LookupSockets,
@@ -292,6 +293,9 @@ def _check(run_spec: RunSpec) -> None:
     if missing := host_facts.problems(os.environ, seccomp_wanted=run_spec.sandbox.seccomp):
         raise MissingError(missing)
     refuse_reachable(run_spec)
+    spec = run_spec.sandbox
+    if not spec.shell:
+        find_program(spec.command, os.environ, spec.project)  # before anything is started
 
 
 def _plan_and_report(run_spec: RunSpec, bindings: Bindings, say: Reporter) -> SandboxPlan:

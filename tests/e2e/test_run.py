@@ -320,7 +320,7 @@ def test_what_a_command_leaves_running_ends_with_it(runs: Launches) -> None:
 def test_a_command_that_does_not_exist_is_an_error_and_no_traceback(runs: Launches) -> None:
     ran = runs.run("no-such-command")
 
-    assert ran.returncode == 1
+    assert ran.returncode == 127
     assert "command 'no-such-command' not found" in ran.stderr
     assert "Traceback" not in ran.stderr
     assert runs.left() == []

@@ -10,11 +10,11 @@ from claude_proxy.sandbox.executables import find_program
 from tests.sandbox.boxes import Box, executable
 
 
-def test_a_missing_command_is_an_error_with_exit_code_1(project: Path) -> None:
+def test_a_missing_command_is_an_error_with_the_exit_code_of_a_shell(project: Path) -> None:
     with pytest.raises(ClaudeProxyError, match="'nothing-of-this-name' not found") as caught:
         find_program(("nothing-of-this-name",), {"PATH": "/usr/bin"}, project)
 
-    assert caught.value.exit_code == 1
+    assert caught.value.exit_code == 127
 
 
 def test_a_node_package_is_shown_completely(tmp_path: Path, project: Path) -> None:
@@ -123,14 +123,15 @@ def test_an_error_says_why_a_path_is_no_command(project: Path) -> None:
     (project / "notes").write_text("text")
     (project / "folder").mkdir()
 
-    for name, why in (
-        ("./notes", "is not executable"),
-        ("./folder", "is a directory"),
-        ("./missing", "not found"),
+    for name, why, code in (
+        ("./notes", "is not executable", 126),
+        ("./folder", "is a directory", 126),
+        ("./missing", "not found", 127),
     ):
         with pytest.raises(ClaudeProxyError, match=why) as caught:
             find_program((name,), {"PATH": "/usr/bin"}, project)
         assert caught.value.where == str(project / name)
+        assert caught.value.exit_code == code
 
 
 def test_a_shim_is_shown_with_the_programs_it_calls(tmp_path: Path, project: Path) -> None:

@@ -1,0 +1,67 @@
+"""Groups of commands: a name that no command has is answered with the one that is meant.
+
+Nothing is run but what was typed: a near miss is named, never taken.
+"""
+
+import shutil
+from collections.abc import Mapping
+from typing import override
+
+import click
+
+from claude_proxy.config.strict_yaml.fields import nearest
+from claude_proxy.config.strict_yaml.nodes import harmless
+from claude_proxy.errors import ConfigError
+
+PROGRAM = "claude-proxy"
+
+# What people type who know other programs, and what it is called here.
+_OTHER_NAMES: Mapping[str, str] = {
+    "deny": "write the host below deny: in the policy file; `allow --remove` takes an entry out",
+    "disallow": "run `claude-proxy allow --remove HOST`",
+    "exec": "run `claude-proxy run -- COMMAND`",
+    "install": "run `claude-proxy service install`",
+    "logs": "run `claude-proxy log`",
+    "proxy": "run `claude-proxy serve`",
+    "remove": "run `claude-proxy allow --remove HOST`",
+    "rotate": "run `claude-proxy ca rotate`",
+    "sandbox": "run `claude-proxy run -- COMMAND`",
+    "shell": "run `claude-proxy run --shell`",
+    "start": "run `claude-proxy serve`, or `claude-proxy service install`",
+    "status": "run `claude-proxy service status`, or `claude-proxy doctor`",
+    "stop": "press Ctrl+C where it runs, or run `claude-proxy service uninstall`",
+    "test": "run `claude-proxy check URL`, or `claude-proxy doctor`",
+    "trust": "run `claude-proxy ca trust`",
+    "uninstall": "run `claude-proxy service uninstall`",
+    "version": "run `claude-proxy --version`",
+}
+
+
+class Group(click.Group):
+    """A group that names the command that was meant."""
+
+    @override
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        is_option = name.startswith("-")
+        if ctx.resilient_parsing or is_option or self.get_command(ctx, name) is not None:
+            return super().resolve_command(ctx, args)
+        raise ConfigError(
+            f'there is no command "{harmless(name)}"',
+            where=ctx.command_path,
+            fix=self._fix_of(ctx, name),
+        )
+
+    def _fix_of(self, ctx: click.Context, name: str) -> str:
+        known = self.list_commands(ctx)
+        meant = nearest(name.lower(), known)
+        if meant is not None:
+            return meant
+        if ctx.parent is None:
+            if name.lower() in _OTHER_NAMES:
+                return _OTHER_NAMES[name.lower()]
+            if shutil.which(name) is not None:
+                return f"to run {harmless(name)} in a sandbox: {PROGRAM} run -- {harmless(name)}"
+        return f"use one of {', '.join(known)}" if ctx.parent else f"see `{PROGRAM} --help`"

@@ -10,11 +10,15 @@ slowly.
 """
 
 import errno
+import fcntl
 import heapq
 import os
+import select
 import selectors
 import socket
 import struct
+import sys
+import termios
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -48,6 +52,9 @@ _BUSY_PATIENCE_S = 10.0  # for an upstream that listens but has not accepted yet
 _RETRY_S = 0.02
 _ANSWER_S = 10.0  # for the rest of a request that will be answered with an error
 _LINGER_S = 2.0  # for a side that still sends data, which is discarded
+_DELIVERY_S = 10.0  # for the last bytes, to a side that does not read them
+# Between looks whether an upstream that has ended its half has closed the other one too.
+_HANG_UP_S = 1.0
 
 _GONE = frozenset({errno.ENOENT, errno.ECONNREFUSED, errno.ECONNRESET})
 _BUSY = frozenset({errno.EAGAIN, errno.EWOULDBLOCK})
@@ -114,7 +121,8 @@ class Loop:
         """Wait once, `wait_s` at most, and run what is ready and what is due."""
         for key, events in self._selector.select(wait_s):
             key.data(events)
-        while self._timers and self._timers[0].when <= self.now():
+        now = self.now()  # once: a callback that sets a timer anew must not keep sockets waiting
+        while self._timers and self._timers[0].when <= now:
             heapq.heappop(self._timers).fire()
 
     def stop(self) -> None:
@@ -234,6 +242,7 @@ class _Connection:
         self._timer: Timer | None = None
         self._since = bridge.loop.now()
         self._closed = False
+        self._hang_up_by = 0.0  # when lingering ends, whatever is not delivered by then
 
     @property
     def held(self) -> int:
@@ -358,6 +367,8 @@ class _Connection:
             return
         if step is NextStep.LINGER:
             self._linger()
+        elif step is NextStep.AWAIT_HANG_UP and self._timer is None:
+            self._set_timer(_HANG_UP_S, self._look_for_hang_up)
         self._await_client()
         if self._connected:
             self._await_upstream((down.wants_reading() and _READ) | ((up.held and _WRITE) or 0))
@@ -382,7 +393,28 @@ class _Connection:
         # Closing at once would reset a side that is still sending, and the reset can destroy what
         # that side has not read yet: RFC 9112, section 9.6.
         if self._timer is None:
-            self._set_timer(_LINGER_S, self._close)
+            self._hang_up_by = self._loop.now() + _DELIVERY_S
+            self._set_timer(_LINGER_S, self._hang_up)
+
+    def _look_for_hang_up(self) -> None:
+        """Notice that an upstream closed for good: no event reports it once its end was read."""
+        self._set_timer(0, None)
+        if self._upstream is not None and _has_hung_up(self._upstream):
+            self._up.apply(PipeEvent.REFUSED)
+        self._settle()
+
+    def _hang_up(self) -> None:
+        """Close for good: with a reset, as a side that only waits does not notice another close.
+
+        A reset would discard what the kernel has not delivered yet, so that is waited for a while.
+        """
+        ends = (self._client, self._upstream)
+        if not any(end is not None and _undelivered(end) for end in ends):
+            self.abort()
+        elif self._loop.now() < self._hang_up_by:
+            self._set_timer(_LINGER_S, self._hang_up)
+        else:
+            self._close()
 
     # Waiting
 
@@ -429,6 +461,23 @@ class _Connection:
                 with suppress(OSError):
                     end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self._close()
+
+
+def _has_hung_up(stream: socket.socket) -> bool:
+    """Return whether the peer has closed both directions, or reset."""
+    poll = select.poll()
+    poll.register(stream, 0)  # what is asked for is reported without being named
+    return bool(poll.poll(0))
+
+
+def _undelivered(stream: socket.socket) -> int:
+    """Return how many bytes have not reached the peer's kernel yet."""
+    if stream.family == socket.AF_UNIX:
+        return 0  # they are in the peer's buffer at once
+    try:
+        return int.from_bytes(fcntl.ioctl(stream, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+    except OSError:
+        return 0
 
 
 def _self_connected(upstream: socket.socket) -> int:

@@ -24,6 +24,10 @@ both pipes have moved, `next_step` looks up their states in `STEPS`; what is not
     FINISHED or UNHEARD    FINISHED or UNHEARD    CLOSE
     DISCARDING             FINISHED or UNHEARD    LINGER
     FINISHED or UNHEARD    DISCARDING             LINGER
+    FLOWING                FINISHED               AWAIT_HANG_UP
+
+An upstream that has ended its half may still take bytes, or have closed for good: then it refuses
+them, which is REFUSED for a client that only waits as well.
 """
 
 from enum import Enum, auto
@@ -54,6 +58,7 @@ class NextStep(Enum):
 
     WAIT = auto()
     LINGER = auto()  # close soon: the last side that sends may still have to read
+    AWAIT_HANG_UP = auto()  # the upstream has ended its half: it may close the other one too
     CLOSE = auto()
 
 
@@ -81,6 +86,7 @@ STEPS = {
     (_DISCARDING, _UNHEARD): NextStep.LINGER,
     (_FINISHED, _DISCARDING): NextStep.LINGER,
     (_UNHEARD, _DISCARDING): NextStep.LINGER,
+    (_FLOWING, _FINISHED): NextStep.AWAIT_HANG_UP,
 }
 
 

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import resource
+import select
 import selectors
 import socket
 import struct
@@ -342,6 +343,68 @@ def test_a_client_that_sends_endlessly_to_a_closed_upstream_is_closed(
                 client.send(b"x" * CHUNK)
 
     until(lambda: running.bridge.connections == 0)
+
+
+def hung_up(client: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(client, 0)
+    return bool(poll.poll(0))
+
+
+@pytest.mark.parametrize("sent", [b"", b"SSH-2.0-x\r\n"])
+def test_a_client_that_only_waits_is_hung_up_on_when_its_upstream_has_closed_for_good(
+    running: Running, upstream: socket.socket, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    monkeypatch.setattr(bridge_module, "_HANG_UP_S", 0)
+    monkeypatch.setattr(bridge_module, "_LINGER_S", 0)
+    with running.client() as client:
+        client.sendall(sent)
+        peer = accepted(upstream)
+        assert exactly(peer, len(sent)) == sent
+        peer.shutdown(socket.SHUT_WR)
+        assert everything_from(client) == b""
+
+        peer.close()
+
+        until(lambda: hung_up(client))
+        until(lambda: running.bridge.connections == 0)
+
+
+def test_what_a_client_has_not_read_survives_the_hang_up(
+    running: Running, upstream: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bridge_module, "_HANG_UP_S", 0)
+    monkeypatch.setattr(bridge_module, "_LINGER_S", 0)
+    with running.client() as client:
+        peer = accepted(upstream)
+        peer.sendall(b"x" * CHUNK)
+        peer.close()
+        until(lambda: hung_up(client))
+
+        assert everything_from(client) == b"x" * CHUNK
+
+
+def test_an_upstream_that_only_half_closed_is_not_taken_for_gone(
+    running: Running, upstream: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bridge_module, "_HANG_UP_S", 0)
+    looks: list[bool] = []
+    has_hung_up = bridge_module._has_hung_up
+
+    def look(stream: socket.socket) -> bool:
+        looks.append(has_hung_up(stream))
+        return looks[-1]
+
+    monkeypatch.setattr(bridge_module, "_has_hung_up", look)
+    with running.client() as client, accepted(upstream) as peer:
+        peer.shutdown(socket.SHUT_WR)
+        assert everything_from(client) == b""
+        until(lambda: len(looks) > 2)
+
+        client.sendall(b"late")
+
+        assert exactly(peer, 4) == b"late"
+    assert not any(looks[:2])
 
 
 def test_an_upstream_that_closes_immediately_is_an_orderly_end(

@@ -130,6 +130,16 @@ def test_a_connection_lingers_only_for_a_side_whose_bytes_are_discarded(
 
 
 @pytest.mark.parametrize("up", PipeState, ids=lambda state: state.name)
+@pytest.mark.parametrize("down", PipeState, ids=lambda state: state.name)
+def test_a_client_is_hung_up_on_only_after_it_got_the_upstreams_end(
+    up: PipeState, down: PipeState
+) -> None:
+    waits = (up, down) == (PipeState.FLOWING, PipeState.FINISHED)
+
+    assert (next_step(up, down) is NextStep.AWAIT_HANG_UP) is waits
+
+
+@pytest.mark.parametrize("up", PipeState, ids=lambda state: state.name)
 def test_a_reset_upstream_counts_as_closed_early_only_if_it_left_bytes_unread(
     up: PipeState,
 ) -> None:

@@ -122,7 +122,11 @@ def _in_code(text: str) -> str:
 
 def _reasons() -> Iterator[str]:
     for reason, entry in yaml.safe_load(REASONS.read_text("utf-8")).items():
-        status = "" if reason == Reason.RULE_MATCHED else f" Status {entry.get('status', 403)}."
+        status = entry.get("status", 403)
+        if reason == Reason.RULE_MATCHED:
+            status = ""
+        else:
+            status = f" Status {status}." if status else " In the audit log only."
         yield f"## {reason}\n\n{entry['means']}{status}\n\n"
         yield f"**What to do.** {entry['do']}\n\n"
 

@@ -20,6 +20,17 @@ OWNER_IN_SQL: Final = (
 ).format(peer="substr(client, 1, instr(client || ', ', ', ') - 1)")
 
 
+def name_of(client: str, run: str | None) -> str:
+    """Return what a client is called in a sentence: "a program in run NAME", "curl"."""
+    if run is not None:
+        return f"a program in run {run}"
+    owner = owner_of(client, run)
+    if owner.startswith("uid "):
+        program = owner.rpartition("/")[2]
+        return program if "/" in owner else f"a client of {owner.removesuffix(' ?')}"
+    return f"a client at {owner}"
+
+
 def owner_of(client: str, run: str | None) -> str:
     """Return the owner of an event: "run NAME", "uid 1000 /usr/bin/curl" or "192.0.2.7"."""
     if run is not None:

@@ -49,6 +49,7 @@ from claude_proxy.proxy.layers.session import (
 from claude_proxy.proxy.layers.upstream import UpstreamServer
 from claude_proxy.proxy.shares import MEMORY, SOCKETS, Share, Shares, Standing
 from claude_proxy.system import descriptors
+from claude_proxy.system.tcp_peers import program_at
 from claude_proxy.wire.address import Address
 from claude_proxy.wire.authority import Authority
 
@@ -142,6 +143,7 @@ class ClientConnection:
             credentials=credentials,
             has_run=run is not None,
             proves_run=services.proves_run,
+            program=lambda: program_at(client.peername[:2], client.sockname[:2]),
             is_turn_over=services.shares.turns.is_over,
             make_room=self._make_room_for_bytes,
             limits=services.limits,

@@ -7,11 +7,12 @@ so no layer can forget them. The policy alone decides.
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Protocol, TypedDict
 
+from claude_proxy.audit.owner import name_of, owner_of
 from claude_proxy.config.settings import AuditFailure
 from claude_proxy.errors import AuditError
 from claude_proxy.events import (
@@ -36,6 +37,7 @@ from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Request
 from claude_proxy.policy.rules import Tls
 from claude_proxy.policy.verdict import Verdict
+from claude_proxy.proxy.client_tls import PROMPT_S
 from claude_proxy.proxy.inspection.base import InspectorChain, ResponseInspector
 from claude_proxy.proxy.inspection.leak_guard import LeakGuard
 from claude_proxy.proxy.inspection.usage_meter import UsageMeter, readable_encodings
@@ -159,6 +161,34 @@ class Gate:
         self._last_id = 0
         self._audit_works = True
         self.warnings = RareWarnings(logger.warning)
+
+    def warn_of_client(
+        self,
+        client_info: ClientInfo,
+        about: Hashable,
+        text_of: Callable[[str], str],
+        find_program: Callable[[], str | None],
+        agent: str | None = None,
+    ) -> None:
+        """Say something about a client at the terminal, unless it was said a short while ago.
+
+        `text_of` gets what the client is called: `agent`, which is what it calls itself, only if
+        nothing better is known.
+        """
+        owner = owner_of(client_info.client, client_info.run)
+        name = name_of(client_info.client, client_info.run)
+
+        def text(*, may_take_long: bool) -> str:
+            if name != f"a client at {owner}":
+                return text_of(name)
+            found = find_program() if may_take_long else None
+            return text_of(found or agent or name)
+
+        self.warnings.warn_about((owner, about), text)
+
+    def is_prompt(self, attempt: Attempt) -> bool:
+        """Tell whether an attempt began just now."""
+        return time.monotonic() - attempt.started < PROMPT_S
 
     # --- tunnels
 

@@ -169,6 +169,7 @@ class ProtocolDetection(layer.Layer):
             yield from self._answer(head, attempt, refusal)
             return
         session.target = target
+        session.agent = head.get(b"user-agent")
         attempt.status = 200
         yield commands.SendData(self.context.client, _ESTABLISHED)
         tunnel = TunnelStart(

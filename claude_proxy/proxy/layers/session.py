@@ -34,6 +34,10 @@ def _nothing() -> int:
     return 0
 
 
+def _unknown() -> None:
+    return None
+
+
 def _no_room(_: int) -> bool:
     return False
 
@@ -61,6 +65,9 @@ class Session:
     credentials: ClientCredentials | None = None  # what the client must present; None: nothing
     has_run: bool = False  # its listener serves one run, so nobody has to announce it
     proves_run: Callable[[str, str], bool] = lambda _name, _token: False  # see `Services`
+    agent: bytes | None = None  # User-Agent of the CONNECT, for messages to a person only
+    # Finds the name of the client's program, which may take some milliseconds; None: it is unknown.
+    program: Callable[[], str | None] = _unknown
     local: bool = False  # the peer is on this machine, and may send a PROXY header
     target: Authority | None = None  # of the tunnel, once one is open
     # An open connection to `target` that is still unused: the next dial takes it.

@@ -5,39 +5,84 @@ it, are skipped because the hello has already been judged.
 """
 
 from collections.abc import Callable
+from typing import Protocol
 
 from mitmproxy.proxy import commands, context, events, layer
 from mitmproxy.proxy.layers.tls import ClientTLSLayer, TLSLayer
+from mitmproxy.proxy.tunnel import TunnelState
 from OpenSSL import SSL
 
+from claude_proxy.proxy.layers.session import TimedOut
 from claude_proxy.proxy.layers.tls_fast_path import FastTlsLayer
 from claude_proxy.wire.client_hello import ClientHello
 
 type MakeLayer = Callable[[context.Context], layer.Layer]
 
 
+class ClientWatch(Protocol):
+    """Learns once how a client's TLS went."""
+
+    def trusted(self) -> None:
+        """Note that the client sent something through TLS, so it trusts the certificate."""
+
+    def failed(self, error: str) -> None:
+        """Note that the handshake failed, and why."""
+
+    def left(self, error: str | None) -> None:
+        """Note that the client left after the handshake, before it sent anything."""
+
+    def timed_out(self) -> None:
+        """Note that the handshake took too long."""
+
+
 class _AfterHandshake(layer.Layer):
     """Replaced by the layer for the protocol that the handshake negotiated (ALPN)."""
 
-    def __init__(self, context: context.Context, make: MakeLayer) -> None:
+    def __init__(self, context: context.Context, make: MakeLayer, watch: ClientWatch) -> None:
         super().__init__(context)
         self.context.layers.remove(self)
         self._make = make
+        self._watch = watch
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
         if isinstance(event, events.Start):
             successor = self._make(self.context)
-            self.handle_event = successor.handle_event  # type: ignore[method-assign]
+
+            def until_it_sends(event: events.Event) -> layer.CommandGenerator[None]:
+                if isinstance(event, events.DataReceived):
+                    self._watch.trusted()
+                elif isinstance(event, events.ConnectionClosed):
+                    self._watch.left(self.context.client.error)
+                else:
+                    yield from successor.handle_event(event)
+                    return
+                self.handle_event = successor.handle_event  # type: ignore[method-assign]
+                yield from successor.handle_event(event)
+
+            self.handle_event = until_it_sends  # type: ignore[method-assign]
             yield from successor.handle_event(event)
 
 
 class TlsIntercept(FastTlsLayer, ClientTLSLayer):
     """The TLS server that the client sees."""
 
-    def __init__(self, context: context.Context, hello: ClientHello, inner: MakeLayer) -> None:
+    def __init__(
+        self, context: context.Context, hello: ClientHello, inner: MakeLayer, watch: ClientWatch
+    ) -> None:
         super().__init__(context)
-        self.child_layer = _AfterHandshake(context, inner)
+        self.child_layer = _AfterHandshake(context, inner, watch)
         self._hello = hello
+        self._watch = watch
+
+    def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
+        if isinstance(event, TimedOut) and self.tunnel_state is TunnelState.ESTABLISHING:
+            self._watch.timed_out()
+        yield from super()._handle_event(event)
+
+    def on_handshake_error(self, err: str) -> layer.CommandGenerator[None]:
+        """Tell why the handshake failed."""
+        self._watch.failed(err)
+        yield from super().on_handshake_error(err)
 
     def receive_handshake_data(
         self, data: bytes

@@ -21,6 +21,7 @@ from claude_proxy.proxy.layers.http2 import Http2Lane
 from claude_proxy.proxy.layers.passthrough import Passthrough
 from claude_proxy.proxy.layers.session import Commands, RuleRevoked, Session, TimedOut, Waiting
 from claude_proxy.proxy.layers.tls_intercept import TlsIntercept
+from claude_proxy.proxy.layers.tls_watch import TlsWatch
 from claude_proxy.wire.authority import Authority
 from claude_proxy.wire.client_hello import (
     ClientHello,
@@ -115,9 +116,10 @@ class TunnelStart(layer.Layer):
             passthrough = Passthrough(self.context, session, target, attempt, raw)
             yield from self._replace_with(passthrough, b"")
         elif tls is Tls.INTERCEPT:
-            session.gate.end(attempt)
             self.context.server.address = (target.host, target.port)
-            yield from self._replace_with(TlsIntercept(self.context, hello, self._lane), raw)
+            watch = TlsWatch(session, attempt, target)
+            intercept = TlsIntercept(self.context, hello, self._lane, watch)
+            yield from self._replace_with(intercept, raw)
         else:
             yield from self._deny(Reason.INTERNAL_ERROR, ALERT_DENIED)
 

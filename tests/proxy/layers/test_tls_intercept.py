@@ -8,7 +8,9 @@ from OpenSSL import SSL
 from claude_proxy.proxy.layers.protocol_detection import ProtocolDetection
 from claude_proxy.proxy.layers.session import Waiting
 from claude_proxy.proxy.layers.tls_intercept import TlsIntercept
+from claude_proxy.proxy.layers.tls_watch import TlsWatch
 from claude_proxy.trust.certificate_authority import CertificateAuthority
+from claude_proxy.wire.authority import Authority
 from claude_proxy.wire.client_hello import ClientHello, HelloReader
 from tests.proxy.layers.stage import Stage, a_dialer, gate_of
 from tests.proxy.layers.tls_peers import TlsClient, client_context
@@ -124,6 +126,7 @@ def test_a_client_that_does_not_trust_us_is_let_go(world: World) -> None:
     assert isinstance(client.error, ssl.SSLCertVerificationError)
     assert stage.client.closed
     assert stage.upstreams == []
+    assert world.ledger.last.error == "client-rejected-certificate"
 
 
 def test_a_client_that_leaves_within_the_handshake_is_let_go(world: World) -> None:
@@ -135,20 +138,56 @@ def test_a_client_that_leaves_within_the_handshake_is_let_go(world: World) -> No
     stage.client_half_closes()
 
     assert stage.client.closed
+    assert world.ledger.last.error == "client-left-after-certificate"
+
+
+def test_a_client_that_leaves_after_the_handshake_without_a_byte_is_recorded(world: World) -> None:
+    client = world.client()
+
+    world.stage.says(client.goodbye())
+    world.stage.client_goes()
+
+    assert [outcome.error for outcome in world.ledger.outcomes] == ["client-left-after-certificate"]
+
+
+def test_a_handshake_that_takes_too_long_is_recorded_as_that(world: World) -> None:
+    stage = world.stage
+    stage.says(b"CONNECT example.com:443 HTTP/1.1\r\nHost: example.com:443\r\n\r\n")
+    client = TlsClient(stage, client_context(world.ours), "example.com")
+    stage.says(client.hello())
+
+    stage.expires()
+    stage.client_goes()
+
+    assert [outcome.error for outcome in world.ledger.outcomes] == ["handshake-timeout"]
+
+
+def test_a_tunnel_has_served_its_purpose_with_the_first_bytes_in_it(world: World) -> None:
+    client = world.client()
+    assert world.ledger.outcomes == []
+
+    client.says(GET)
+
+    assert world.ledger.outcomes[0].error is None
 
 
 def test_without_a_certificate_to_show_the_connection_ends(world: World) -> None:
     hello = ClientHello("example.com", (), encrypted=False)
     client = TlsClient(world.stage, client_context(world.ours), "example.com")
 
+    session = world.stage.session
+    attempt = session.gate.connect(session.client_info, Authority.of("example.com", 443))
+
     def front(context: object, session: object) -> TlsIntercept:
         ProtocolDetection(context, session, a_dialer())  # type: ignore[arg-type]
-        return TlsIntercept(context, hello, make_nothing)  # type: ignore[arg-type]
+        watch = TlsWatch(world.stage.session, attempt, Authority.of("example.com", 443))
+        return TlsIntercept(context, hello, make_nothing, watch)  # type: ignore[arg-type]
 
     stage = Stage(front, gate_of(ALLOWLIST, world.ledger))
     stage.says(client.hello())
 
     assert stage.client.closed
+    assert world.ledger.last.error == "internal-error"
 
 
 def make_nothing(_: object) -> None:  # type: ignore[explicit-any, unused-ignore]

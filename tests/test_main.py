@@ -1,10 +1,13 @@
 """`python -m claude_proxy` is the command line, with its output and exit code."""
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from claude_proxy import __main__
 from claude_proxy.cli.main import main
 
 
@@ -27,3 +30,20 @@ def test_the_exit_code_is_the_command_lines() -> None:
 
     assert (ran.returncode, ran.stdout) == (2, "")
     assert "error: " in ran.stderr
+
+
+def test_an_older_python_is_named_with_the_one_that_is_needed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(__main__, "OLDEST", (99, 1))
+
+    assert __main__.run() == 2
+
+    assert "error: Python 99.1 or newer is needed, and this is " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["__init__.py", "__main__.py"])
+def test_an_older_python_can_read_what_names_it(name: str) -> None:
+    text = Path(__main__.__file__).with_name(name).read_text()
+
+    assert ast.parse(text, feature_version=(3, 8))

@@ -46,4 +46,4 @@ def test_an_older_python_is_named_with_the_one_that_is_needed(
 def test_an_older_python_can_read_what_names_it(name: str) -> None:
     text = Path(__main__.__file__).with_name(name).read_text()
 
-    assert ast.parse(text, feature_version=(3, 8))
+    assert ast.parse(text, feature_version=(3, 8)).body

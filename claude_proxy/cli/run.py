@@ -79,6 +79,8 @@ def command(context: click.Context, /, **given: Any) -> int:
     sources = policy_sources(context, values)
     run_options = RunOptions(**{field.name: values.pop(field.name) for field in fields(RunOptions)})
     _refuse_clashes(run_options)
+    if run_options.proxy is None and options.is_typed(context, "proxy_auth_file"):
+        raise click.UsageError("--proxy-auth-file is for a proxy that is joined: add --proxy")
     if run_options.proxy is not None:
         _refuse_for_a_running_proxy(context)
         _warn_about_ignored(context, run_options.proxy, sources)
@@ -173,7 +175,6 @@ def settings_of(
     """
     whole = {**defaults(Subcommand.SERVE), **values, **gateway}
     settings = proxy_settings.settings_of(whole, config)
-    settings = replace(settings, credentials=None)
     if settings.gateway is not None:
         settings = replace(settings, gateway=replace(settings.gateway, listen=()))
     if settings.jsonl == Path("-"):

@@ -54,6 +54,7 @@ class _ChosenPolicy:
 def run_spec_of(given: RunOptions, settings: Settings, sources: PolicySources) -> RunSpec:
     """Return what is to be run, and how."""
     project = _project(given.dir)
+    join = None if given.proxy is None else _join_of(given.proxy)
     name = _profile_name(given, settings)
     chosen = _choose_policy(given, settings, sources, name, project)
     _refuse_without_proxy(given, chosen)
@@ -77,14 +78,29 @@ def run_spec_of(given: RunOptions, settings: Settings, sources: PolicySources) -
         hide=restrictions.hide,
         read_only=restrictions.read_only,
     )
+    # The run's own proxy listens where nobody else can reach it, and demands nothing.
+    login = None if join is None else chosen.settings.credentials
     return RunSpec(
         sandbox,
-        replace(chosen.settings, narrowing=path),
+        replace(chosen.settings, narrowing=path, credentials=login),
         name=given.name,
-        join=given.proxy,
+        join=join,
         verify=given.verify,
         show_plan=given.verbose,
     )
+
+
+def _join_of(text: str) -> str:
+    """Return the address of --proxy without the http:// that people paste."""
+    address = text.removeprefix("http://").removesuffix("/")
+    if "@" in address and not text.startswith("unix:"):
+        raise ConfigError(
+            "a password on the command line is visible to every program",
+            where="--proxy http://...@...",
+            fix="name the address alone; give USER:PASSWORD in a file with --proxy-auth-file, or "
+            "in CLAUDE_PROXY_AUTH",
+        )
+    return address
 
 
 # --- the project

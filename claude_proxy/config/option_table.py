@@ -222,6 +222,16 @@ FIELDS: tuple[OptionField, ...] = (
         has_variable=False,
     ),
     OptionField(
+        key="run.proxy_auth_file",
+        kind=_FILE,
+        help="The USER:PASSWORD that the proxy of --proxy demands, in a file of yours alone (mode "
+        f"0600). They may be in {AUTH_VARIABLE} instead; COMMAND gets neither.",
+        topic=Topic.COMMAND,
+        commands=_RUN,
+        metavar="FILE",
+        has_variable=False,
+    ),
+    OptionField(
         key="run.gateway",
         kind=_ON_OFF,
         help="Give COMMAND a gateway of its proxy, which holds the key; see --gateway-provider.",

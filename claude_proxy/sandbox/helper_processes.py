@@ -39,7 +39,6 @@ _START_PATIENCE_S = 120.0
 _JOIN_PAUSE_S = 0.1
 _END_PATIENCE_S = 5.0
 _LOGS_KEPT = 20
-_GREETING = b"\x05\x01\x00"  # SOCKS5: one method, no authentication
 
 # Variables that a process may need at its start, and that do not hold secrets.
 _HARMLESS = re.compile(
@@ -231,16 +230,24 @@ class RelaySockets:
     lookups: LookupSockets | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class RelayAnnouncement:
+    """What a relay tells a proxy that was running already."""
+
+    program: str
+    password_proof: str = field(default="", repr=False)
+
+
 def start_relay(
     sockets: RelaySockets,
     upstream: RelayTarget,
     run_directory: RunDirectory,
     log: RunLog,
-    announced: str | None,
+    announced: RelayAnnouncement | None,
 ) -> HelperProcess:
     """Start the relay from the sandbox's sockets to the proxy.
 
-    If `announced`, the program of the run, is given, the relay announces the run to the proxy.
+    If `announced` is given, the relay announces the run to the proxy.
     """
     until, lifeline = os.pipe()
     words = [sys.executable, "-I", "-S", str(Path(relay.__file__).resolve()), "--quiet"]
@@ -265,12 +272,15 @@ def start_relay(
     return HelperProcess("relay", process, lifeline)
 
 
-def _header_of(run_directory: RunDirectory, program: str) -> int:
+def _header_of(run_directory: RunDirectory, announced: RelayAnnouncement) -> int:
     """Return a pipe that contains what the relay sends first on each connection."""
     reading, writing = os.pipe()
     try:
         # A header is smaller than a pipe, so this never waits.
-        os.write(writing, proxy_protocol.encode(run_directory.name, program, run_directory.token))
+        header = proxy_protocol.encode(
+            run_directory.name, announced.program, run_directory.token, announced.password_proof
+        )
+        os.write(writing, header)
     finally:
         os.close(writing)
     return reading
@@ -344,22 +354,6 @@ def wait_for_proxy(text: str) -> RelayTarget:
                 fix="start it: claude-proxy serve; or leave --proxy out: the run starts its own",
             )
         time.sleep(_JOIN_PAUSE_S)
-
-
-def is_foreign(upstream: RelayTarget) -> bool:
-    """Tell whether the proxy at an address is another program than claude-proxy.
-
-    Only claude-proxy accepts the announcement of a run; to others it is an invalid request. A
-    SOCKS5 greeting is answered before a target is named, so nothing is decided or recorded.
-    """
-    with socket.socket(upstream.family, socket.SOCK_STREAM) as sock:
-        sock.settimeout(JOIN_PATIENCE_S)
-        try:
-            sock.connect(upstream.address)
-            sock.sendall(proxy_protocol.encode("joining", "", "") + _GREETING)
-            return sock.recv(1) != _GREETING[:1]
-        except OSError:
-            return True
 
 
 def _unreachable(upstream: RelayTarget, patience_s: float) -> str | None:

@@ -28,7 +28,14 @@ from claude_proxy.config.settings import (
 )
 from claude_proxy.errors import AuditError, ClaudeProxyError
 from claude_proxy.events import Notice
-from claude_proxy.sandbox import agent_file_states, credentials, host_facts, netns, self_check
+from claude_proxy.sandbox import (
+    agent_file_states,
+    credentials,
+    host_facts,
+    joined_proxy,
+    netns,
+    self_check,
+)
 from claude_proxy.sandbox.agent_file_states import AgentFileStates
 from claude_proxy.sandbox.bubblewrap import seccomp
 from claude_proxy.sandbox.bubblewrap.bwrap import Bubblewrap, StandardStreams, failed
@@ -38,9 +45,9 @@ from claude_proxy.sandbox.helper_processes import (
     HelperProcess,
     LookupSockets,
     ProxyProcess,
+    RelayAnnouncement,
     RelaySockets,
     RunLog,
-    is_foreign,
     open_log,
     start_credential_mask,
     start_proxy_process,
@@ -48,6 +55,7 @@ from claude_proxy.sandbox.helper_processes import (
     wait_for_proxy,
 )
 from claude_proxy.sandbox.job_control import JobControl, Terminal
+from claude_proxy.sandbox.joined_proxy import JoinedProxy
 from claude_proxy.sandbox.lookups import PORT as LOOKUP_PORT
 from claude_proxy.sandbox.lookups import LookupChannel, NameLookups
 from claude_proxy.sandbox.macos import runner
@@ -235,12 +243,8 @@ def live_sandbox(
     """
     _check(run_spec)
     with ExitStack() as stack:
-        joined = (
-            wait_for_proxy(run_spec.join)
-            if run_spec.join is not None and run_spec.sandbox.has_proxy
-            else None
-        )
-        if joined is not None and run_spec.announces and is_foreign(joined):
+        joined = _join(run_spec)
+        if joined is not None and joined.foreign:
             say(
                 f"note: the proxy on {run_spec.join} is not claude-proxy; its own rules decide, "
                 "and nothing is recorded here"
@@ -286,6 +290,15 @@ def live_sandbox(
         )
         _check_alive(sandbox)
         yield sandbox
+
+
+def _join(run_spec: RunSpec) -> JoinedProxy | None:
+    """Wait for the proxy that the run joins, if it joins one."""
+    if run_spec.join is None or not run_spec.sandbox.has_proxy:
+        return None
+    target = wait_for_proxy(run_spec.join)
+    login = run_spec.settings.credentials
+    return joined_proxy.examine(target, login, announces=run_spec.announces)
 
 
 def _check(run_spec: RunSpec) -> None:
@@ -340,7 +353,7 @@ def _start_bubblewrap(
 
 def _relays(  # noqa: PLR0913 - everything that a relay connects
     run_spec: RunSpec,
-    joined: RelayTarget | None,
+    joined: JoinedProxy | None,
     bubblewrap: Bubblewrap,
     run_directory: RunDirectory,
     log: RunLog,
@@ -351,14 +364,17 @@ def _relays(  # noqa: PLR0913 - everything that a relay connects
     gateway_ports = (GATEWAY_PORT,) if run_spec.settings.gateway else ()
     ports = (HTTP_PORT, SOCKS_PORT, LOOKUP_PORT, *gateway_ports)
     # The run's own proxy knows for whom it listens.
-    announces = joined is not None and run_spec.announces
-    announced = program_of(run_spec.words) if announces else None
+    announced = (
+        RelayAnnouncement(program_of(run_spec.words), joined.password_proof)
+        if joined is not None and run_spec.announces
+        else None
+    )
     with ExitStack() as closing:
         *sockets, datagrams = netns.listeners(bubblewrap.init, ports, (LOOKUP_PORT,))
         for sock in (*sockets, datagrams):
             closing.enter_context(sock)
         noting = LookupSockets(datagrams, sockets.pop(2), lookups, bubblewrap.init)
-        upstream = joined or _unix_upstream(run_directory.socket_path)
+        upstream = joined.target if joined else _unix_upstream(run_directory.socket_path)
         yield stack.enter_context(
             start_relay(RelaySockets(sockets[:2], noting), upstream, run_directory, log, announced)
         )

@@ -1,8 +1,9 @@
 """PROXY protocol header: how a relay tells the proxy for which run it connects; sans-io.
 
-Version 2 of HAProxy's specification (proxy-protocol.txt, section 2.2), with three custom values:
-the name of the run, its program, and a token that proves the name. Name and program appear in the
-audit log, and no decision depends on them. Code that prints them must escape them.
+Version 2 of HAProxy's specification (proxy-protocol.txt, section 2.2), with four custom values: the
+name of the run, its program, a token that proves the name, and one that proves the password that
+the proxy demands of its clients. Name and program appear in the audit log, and no decision depends
+on them. Code that prints them must escape them.
 
 It imports almost nothing, because the relay uses it and must start within milliseconds.
 """
@@ -27,13 +28,19 @@ _ADDRESS_SIZES = {
 _NAME = 0xE0
 _PROGRAM = 0xE1
 _TOKEN = 0xE2
+_PASSWORD_PROOF = 0xE3
 _VALUE_LIMIT = 255
 
 _PREFIX_SIZE = len(SIGNATURE) + 4  # with version, family and length
 _LIMIT = 1024
 
 
-class Announcement(namedtuple("Announcement", ["name", "program", "token"])):  # noqa: PYI024
+_Values = namedtuple(  # noqa: PYI024
+    "_Values", ["name", "program", "token", "password_proof"], defaults=[""]
+)
+
+
+class Announcement(_Values):
     """The run for which a relay connects; each text may be empty or contain any character."""
 
     # Not typing.NamedTuple nor a dataclass: their modules take longer to import than the relay.
@@ -41,11 +48,14 @@ class Announcement(namedtuple("Announcement", ["name", "program", "token"])):  #
     name: str
     program: str
     token: str
+    password_proof: str  # SHA-256 in hexadecimal, "" if there is no password
 
 
-def encode(name: str, program: str, token: str) -> bytes:
+def encode(name: str, program: str, token: str, password_proof: str = "") -> bytes:
     """Return the header; a value over 255 bytes of UTF-8 is cut after a whole character."""
     values = _tlv(_NAME, name) + _tlv(_PROGRAM, program) + _tlv(_TOKEN, token)
+    if password_proof:
+        values += _tlv(_PASSWORD_PROOF, password_proof)
     return SIGNATURE + bytes((_PROXY, _UNSPECIFIED)) + len(values).to_bytes(2) + values
 
 
@@ -82,7 +92,7 @@ def read(buffer: bytearray) -> Announcement | None:
 
 
 def _announcement_of(block: bytes) -> Announcement:
-    found = {_NAME: "", _PROGRAM: "", _TOKEN: ""}
+    found = {_NAME: "", _PROGRAM: "", _TOKEN: "", _PASSWORD_PROOF: ""}
     seen = set()
     at = 0
     while at < len(block):
@@ -99,4 +109,4 @@ def _announcement_of(block: bytes) -> Announcement:
             )
         seen.add(kind)
         found[kind] = value.decode()  # a UnicodeDecodeError is a ValueError
-    return Announcement(found[_NAME], found[_PROGRAM], found[_TOKEN])
+    return Announcement(*found.values())

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from claude_proxy.cli import main
+from claude_proxy.config.settings import ClientCredentials
 from claude_proxy.sandbox import runner
 from claude_proxy.sandbox.run_spec import RunSpec
 
@@ -159,6 +160,46 @@ def test_what_needs_a_proxy_cannot_be_had_without(
     said = error_of(capsys, f"--policy={policy}", *words, "make")
 
     assert "without a proxy" in said
+    assert orders == []
+
+
+def test_a_password_of_a_proxy_comes_from_a_file_or_a_variable(
+    orders: list[RunSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "login"
+    file.write_text("ann:canary\n")
+    file.chmod(0o600)
+    login = ClientCredentials("ann", "canary")
+
+    by_file = order_of(orders, "--proxy=http://[::1]:9051/", f"--proxy-auth-file={file}", "make")
+    monkeypatch.setenv("CLAUDE_PROXY_AUTH", "ann:canary")
+    by_variable = order_of(orders, "--proxy=127.0.0.1:9051", "make")
+    own = order_of(orders, "make")
+
+    assert (by_file.join, by_file.settings.credentials) == ("[::1]:9051", login)
+    assert by_variable.settings.credentials == login
+    assert own.settings.credentials is None
+    assert "canary" not in repr(by_file)
+
+
+def test_a_password_on_the_command_line_is_refused_and_not_repeated(
+    capsys: pytest.CaptureFixture[str], orders: list[RunSpec]
+) -> None:
+    said = error_of(capsys, "--proxy=http://ann:canary@127.0.0.1:9051", "make")
+
+    assert "visible to every program" in said
+    assert "--proxy-auth-file" in said
+    assert "canary" not in said
+    assert orders == []
+
+
+def test_a_password_without_a_proxy_to_join_is_refused(
+    capsys: pytest.CaptureFixture[str], orders: list[RunSpec], tmp_path: Path
+) -> None:
+    file = tmp_path / "login"
+    file.write_text("ann:canary\n")
+
+    assert "add --proxy" in error_of(capsys, f"--proxy-auth-file={file}", "make")
     assert orders == []
 
 

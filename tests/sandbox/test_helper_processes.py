@@ -5,7 +5,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,8 +14,8 @@ from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.sandbox import helper_processes
 from claude_proxy.sandbox.helper_processes import (
     HelperProcess,
+    RelayAnnouncement,
     RelaySockets,
-    is_foreign,
     open_log,
     start_relay,
     wait_for_proxy,
@@ -114,7 +113,9 @@ def test_the_relay_announces_and_ends_with_its_lifeline(
     ):
         path = str(run_directory.socket_path)
         upstream = RelayTarget(f"unix:{path}", socket.AF_UNIX, path)
-        with start_relay(RelaySockets([listener]), upstream, run_directory, log, "make") as relay:
+        announced = RelayAnnouncement("make", "a proof")
+        sockets = RelaySockets([listener])
+        with start_relay(sockets, upstream, run_directory, log, announced) as relay:
             assert os.getsid(relay.pid) == relay.pid
             # All processes of the user can read it.
             words = Path(f"/proc/{relay.pid}/cmdline").read_bytes()
@@ -127,7 +128,8 @@ def test_the_relay_announces_and_ends_with_its_lifeline(
                         said += arrived.recv(4096)
 
     assert said.startswith(SIGNATURE)
-    assert read(bytearray(said)) == Announcement("tried", "make", run_directory.token)
+    announcement = Announcement("tried", "make", run_directory.token, "a proof")
+    assert read(bytearray(said)) == announcement
     assert relay.process.returncode == 0
 
 
@@ -152,45 +154,3 @@ def test_a_helper_that_ended_too_early_is_reported_with_its_exit_code(tmp_path: 
     os.close(reading)
     assert "relay of this run ended (exit code 3)" in error.what
     assert error.where == str(tmp_path / "log")
-
-
-@pytest.mark.parametrize(
-    ("answer", "foreign"),
-    [
-        (b"\x05\x00", False),
-        (b"\x05\xff", False),
-        (b"HTTP/1.0 400 Bad Request\r\n", True),
-        (b"", True),
-    ],
-)
-def test_a_foreign_proxy_is_known_by_its_answer_to_an_announcement(
-    monkeypatch: pytest.MonkeyPatch, answer: bytes, *, foreign: bool
-) -> None:
-    monkeypatch.setattr(helper_processes, "JOIN_PATIENCE_S", 60.0)
-    with socket.create_server(("127.0.0.1", 0)) as proxy:
-        where = wait_for_proxy(f"127.0.0.1:{proxy.getsockname()[1]}")
-        proxy.accept()[0].close()  # the look whether it is there
-
-        heard: list[bytes] = []
-
-        def reply() -> None:
-            client, _ = proxy.accept()
-            with client:
-                heard.append(client.recv(1024))
-                client.sendall(answer)
-
-        thread = threading.Thread(target=reply)
-        thread.start()
-        assert is_foreign(where) is foreign
-        thread.join()
-
-    assert heard[0].startswith(SIGNATURE)
-    assert heard[0].endswith(b"\x05\x01\x00")
-
-
-def test_a_proxy_that_does_not_answer_is_foreign(impatient: None) -> None:
-    del impatient
-    with socket.create_server(("127.0.0.1", 0)) as proxy:
-        where = RelayTarget("quiet", socket.AF_INET, proxy.getsockname())
-
-        assert is_foreign(where)

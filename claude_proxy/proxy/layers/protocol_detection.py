@@ -15,7 +15,7 @@ from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Scheme
 from claude_proxy.proxy.dialer import Dialer
 from claude_proxy.proxy.gate import Attempt, ClientInfo
-from claude_proxy.proxy.layers.client_auth import head_admits
+from claude_proxy.proxy.layers.client_auth import head_admits, proof_admits
 from claude_proxy.proxy.layers.http1_proxy import proxy_lane
 from claude_proxy.proxy.layers.session import Commands, RuleRevoked, Session, TimedOut
 from claude_proxy.proxy.layers.socks5 import Socks5Layer
@@ -124,6 +124,9 @@ class ProtocolDetection(layer.Layer):
             return False
         self._accepts_proxy_header = False
         session = self._session
+        required = session.credentials
+        if required is not None and proof_admits(required, proxy_header.password_proof):
+            session.credentials = None  # the relay has the password; what is behind it has not
         if proxy_header.name and not session.has_run:
             session.client_info = _of_announced_run(session, proxy_header)
         return True

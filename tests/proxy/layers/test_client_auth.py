@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from claude_proxy.config.settings import ClientCredentials
-from claude_proxy.proxy.layers.client_auth import head_admits, login_admits
+from claude_proxy.proxy.layers.client_auth import head_admits, login_admits, proof_admits, proof_of
 from claude_proxy.wire.http1.request import read_request_head
 from claude_proxy.wire.socks5 import SocksLogin
 
@@ -26,6 +26,14 @@ def field(pair: bytes, scheme: bytes = b"Basic") -> bytes:
 
 
 RIGHT = field(b"user:pass:word")
+
+
+def test_only_the_proof_of_the_same_credentials_admits() -> None:
+    assert proof_admits(REQUIRED, proof_of(REQUIRED))
+    assert not proof_admits(REQUIRED, proof_of(ClientCredentials("user", "password")))
+    assert not proof_admits(REQUIRED, "")
+    assert not proof_admits(REQUIRED, "\u00e9")
+    assert "pass" not in proof_of(REQUIRED)
 
 
 @pytest.mark.parametrize("scheme", [b"Basic", b"basic", b"BASIC"], ids=bytes.decode)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from claude_proxy.config.settings import ClientCredentials
 from claude_proxy.events import Phase
 from claude_proxy.proxy.gate import Gate
+from claude_proxy.proxy.layers.client_auth import proof_of
 from claude_proxy.proxy.layers.protocol_detection import ProtocolDetection
 from claude_proxy.proxy.layers.session import Waiting
 from claude_proxy.trust.certificate_authority import CertificateAuthority
@@ -365,6 +366,40 @@ def test_an_announcement_is_shown_with_the_client_however_it_is_cut(
     assert reason_of(answer) == "no-rule"
     assert [decision.client for decision in ledger.decisions] == [ANNOUNCED]
     assert ledger.decisions[0].connection == local.session.client_info.connection
+
+
+PROOF = proof_of(ClientCredentials("user", "pass:word"))
+
+
+@pytest.mark.parametrize("proof", ["", "x" * 64, PROOF.upper()])
+def test_a_relay_that_does_not_prove_the_password_is_asked_for_it(
+    play: PlayFront, proof: str
+) -> None:
+    header = encode("blue", "claude", "", proof)
+
+    answer = play(local=True, credentials=CREDENTIALS).says(header + connect("example.com:443"))
+
+    assert statuses(answer) == [407]
+
+
+def test_what_is_behind_a_relay_that_proves_the_password_needs_none(play: PlayFront) -> None:
+    header = encode("blue", "claude", "", PROOF)
+
+    allowed = play(local=True, credentials=CREDENTIALS).says(header + connect("example.com:443"))
+    denied = play(local=True, credentials=CREDENTIALS).says(header + connect("evil.example:443"))
+    plain = play(local=True, credentials=CREDENTIALS).says(header + request(GET, HOST))
+
+    assert allowed == ESTABLISHED
+    assert reason_of(denied) == "no-rule"
+    assert 407 not in statuses(plain)
+
+
+def test_a_client_on_another_machine_proves_nothing(play: PlayFront) -> None:
+    header = encode("blue", "claude", "", PROOF)
+
+    answer = play(local=False, credentials=CREDENTIALS).says(header + connect("example.com:443"))
+
+    assert ESTABLISHED not in answer
 
 
 def test_an_announcement_changes_no_decision(local: Stage) -> None:

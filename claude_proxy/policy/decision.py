@@ -59,6 +59,8 @@ def tunnel_allowed_by(rule: Rule, *, tls: Tls | None, plain: bool, secure: bool)
 FAULT = denied(Reason.INTERNAL_ERROR)
 # Recorded or denied: the decision could not be written to the audit log.
 UNRECORDED = denied(Reason.AUDIT_FAILED)
+# The proxy's CA has expired, so no client would accept a certificate for the host.
+CA_UNUSABLE = denied(Reason.CA_UNUSABLE)
 # Another login was pinned while this request, whose login was to be pinned, was being decided.
 ANOTHER_LOGIN_PINNED = denied(Reason.FOREIGN_CREDENTIAL)
 # The login of a request could not be stored as a pin.

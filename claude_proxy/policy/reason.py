@@ -43,5 +43,6 @@ class Reason(StrEnum):
     BODY_TOO_LARGE = "body-too-large"
     CEILING_REACHED = "ceiling-reached"  # 429, of the gateway
     RULE_WITHDRAWN = "rule-withdrawn"  # a reload removed the rule of an open tunnel
+    CA_UNUSABLE = "ca-unusable"  # TLS with clients is not possible now
     AUDIT_FAILED = "audit-failed"
     INTERNAL_ERROR = "internal-error"

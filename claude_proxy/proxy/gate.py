@@ -26,6 +26,7 @@ from claude_proxy.events import (
 from claude_proxy.policy.credentials.decision import AvailableSecrets, CredentialDecision
 from claude_proxy.policy.decision import (
     ANOTHER_LOGIN_PINNED,
+    CA_UNUSABLE,
     FAULT,
     LOGIN_NOT_PINNED,
     UNRECORDED,
@@ -157,6 +158,8 @@ class Gate:
         self._secret_provider = secret_provider or NoSecrets()
         self._held = 0
         self._allow_unrecorded = audit_failure is AuditFailure.ALLOW
+        # Whether clients would accept what the CA signs now.
+        self.can_intercept: Callable[[], bool] = lambda: True
         self._clock_ns = clock_ns
         self._last_id = 0
         self._audit_works = True
@@ -197,6 +200,8 @@ class Gate:
     ) -> Attempt:
         """Decide whether a tunnel to `target` may be opened; `method` is how it was requested."""
         decision = _decided(lambda: self.policy.decide_connect(target))
+        if decision.secure and decision.tls is Tls.INTERCEPT and not self.can_intercept():
+            decision = CA_UNUSABLE
         scheme = PASSTHROUGH_SCHEME if decision.tls is Tls.PASSTHROUGH else ""
         return self._recorded(
             client_info, Verdict(decision), Phase.CONNECT, target, scheme=scheme, method=method

@@ -60,6 +60,10 @@ _EXPLANATIONS = {
     ),
     Reason.BODY_TOO_LARGE: "The body is larger than the limit up to which bodies are checked.",
     Reason.CEILING_REACHED: "The limit that the owner set has been reached.",
+    Reason.CA_UNUSABLE: (
+        "The proxy's own CA has expired or is not valid yet, so TLS is not possible. Its owner can "
+        "make a new one: claude-proxy ca rotate"
+    ),
     Reason.AUDIT_FAILED: (
         "The decision could not be recorded in the audit log; the request was blocked."
     ),

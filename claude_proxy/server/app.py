@@ -43,6 +43,7 @@ from claude_proxy.proxy.layers.session import Session
 from claude_proxy.proxy.listeners import Listener, Listeners
 from claude_proxy.proxy.resolver import SystemResolver
 from claude_proxy.server import banner, listening_sockets, logs, startup, workers
+from claude_proxy.server.ca_watch import CaWatch
 from claude_proxy.server.gates import Gates, limits_of, vault_of
 from claude_proxy.server.listening_sockets import OpenListener
 from claude_proxy.server.reload import Reloader
@@ -90,6 +91,7 @@ class _Parts:
     slot: WorkerSlot
     news: StateListener
     signals: StopSignals
+    of_run: bool  # a launcher has started it for one run
 
     def listeners(self, services: Services, gates: Gates) -> list[Listener]:
         """Return the listeners with this worker's sockets."""
@@ -133,6 +135,11 @@ class _Parts:
         with contextlib.suppress(OSError):
             sys.stdout.write(text + "\n")
             sys.stdout.flush()
+
+    def report(self, lines: list[str]) -> None:
+        """Print what is wrong with the whole proxy, from one worker only."""
+        if self.slot.speaks:
+            logs.report(lines)
 
     def record(self, notice: Notice) -> None:
         """Record a notice, from one worker only; a failure shows at the next decision."""
@@ -212,6 +219,7 @@ def _serve(settings: Settings, lifeline: Lifeline | None) -> None:
                 slot,
                 news,
                 signals,
+                lifeline is not None,
             )
             # Closed here too: a worker exits without unwinding, and a reload may be waiting for a
             # credential command.
@@ -275,7 +283,11 @@ def _corporate_proxy(settings: Settings) -> UpstreamProxy | None:
 async def _run(parts: _Parts) -> None:
     """Build the proxy and run it until a signal stops it."""
     settings = parts.settings
+    ca = CaWatch(
+        parts.authority, report=parts.report, record=parts.record, replace=not parts.of_run
+    )
     gates = Gates(settings, parts.loaded.policy, parts.store.record, parts.vault)
+    gates.proxy.can_intercept = ca.is_valid
     if parts.slot.replaces is not None:
         gates.prepare(parts.loaded.policy)()  # it may name other credentials than at the start
     dialer = Dialer(
@@ -319,7 +331,7 @@ async def _run(parts: _Parts) -> None:
     )
     parts.signals.start(reloader.request)
     running = asyncio.create_task(master.run())
-    tasks = _periodic(parts, services, reloader)
+    tasks = _periodic(parts, services, reloader, ca)
     names = ", ".join(opened.name for opened in parts.listening)
     try:
         await listeners.accepting()
@@ -359,11 +371,14 @@ def _remove_files(listening: tuple[OpenListener, ...]) -> None:
         opened.remove()
 
 
-def _periodic(parts: _Parts, services: Services, reloader: Reloader) -> list[asyncio.Task[None]]:
+def _periodic(
+    parts: _Parts, services: Services, reloader: Reloader, ca: CaWatch
+) -> list[asyncio.Task[None]]:
     crowd = MemoryTrimmer()
     return [
         asyncio.create_task(_every(_SWEEP_S, lambda: _sweep(services))),
         asyncio.create_task(_every(_SWEEP_S, lambda: crowd.look(len(services.connections)))),
+        asyncio.create_task(_every(_SWEEP_S, ca.look)),
         asyncio.create_task(_every(_FLUSH_S, parts.store.flush)),
         asyncio.create_task(reloader.watch()),
     ]

@@ -6,6 +6,7 @@ from it, and rewritten when it is missing or belongs to another CA, so a crash l
 half-done.
 """
 
+import os
 import socket
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
@@ -50,6 +51,9 @@ _FILES = (
 )
 _P12_FILES = (AUTHORITY_P12_FILE, CERTIFICATE_P12_FILE)
 _LEAVES_KEPT = 1024
+_RENEW = (
+    "make a new one: claude-proxy ca rotate (a running proxy takes it); clients must then trust it"
+)
 
 type Clock = Callable[[], datetime]
 
@@ -88,10 +92,39 @@ class CertificateAuthority:
 
     def __init__(self, confdir: Path, pair: Pair, clock: Clock = utc_now) -> None:
         self.confdir = confdir
-        self._pair = pair
         self._clock = clock
+        self._file = _state_of(confdir / AUTHORITY_FILE)
+        self._adopt(pair)
+
+    def _adopt(self, pair: Pair) -> None:
+        self._pair = pair
         self._maker = LeafMaker(pair)
         self._leaves: OrderedDict[str, Leaf] = OrderedDict()
+
+    def refresh(self, *, replace: bool = True) -> None:
+        """Read the CA again if its file has changed; ConfigError says what is wrong with it now.
+
+        Then the CA that was read before stays in use: see `is_valid`. Without `replace`, a new CA
+        is only taken once the one in use is no longer valid.
+        """
+        where = self.confdir / AUTHORITY_FILE
+        state = _state_of(where)
+        if state is None:
+            what = "the file of the CA is gone; the one in memory stays in use until a restart"
+            raise ConfigError(what, where=str(where), fix=_RENEW)
+        if state != self._file and (replace or not self.is_valid):
+            with Folder.make(self.confdir) as folder:
+                pair = _read(folder, self._clock)
+            if pair is not None:
+                self._adopt(pair)
+                self._file = state
+        if problem := out_of_date(self.certificate, self._clock()):
+            raise ConfigError(problem, where=str(where), fix=_RENEW)
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether clients would accept a leaf that is signed now."""
+        return out_of_date(self.certificate, self._clock()) is None
 
     @classmethod
     def load_or_create(cls, confdir: Path, *, clock: Clock = utc_now) -> Self:
@@ -166,7 +199,7 @@ class CertificateAuthority:
             raise ConfigError(
                 problem,
                 where=str(self.confdir / AUTHORITY_FILE),
-                fix="set the clock, or: claude-proxy ca rotate; then restart",
+                fix=_RENEW,
             )
         certificate = self._maker.make(host, now)
         # Half of what is left: near the CA's expiry even a new leaf is short-lived.
@@ -239,6 +272,15 @@ def rotate(
     authority = CertificateAuthority(confdir, pair, clock)
     authority.write_bundle()
     return Rotation(authority, tuple(kept))
+
+
+def _state_of(path: Path) -> tuple[int, ...] | None:
+    """Return what changes when the file does; None if there is none."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 def _read(folder: Folder, clock: Clock) -> Pair | None:

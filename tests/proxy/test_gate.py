@@ -95,6 +95,18 @@ def test_a_denial_names_no_rule(gate: Gate, ledger: Ledger) -> None:
     assert (ledger.decisions[0].rule, ledger.decisions[0].rule_source) == (None, None)
 
 
+def test_without_a_valid_ca_only_what_is_not_intercepted_is_allowed(
+    gate: Gate, ledger: Ledger
+) -> None:
+    gate.can_intercept = lambda: False
+    gate.connect(ORIGIN, EXAMPLE)
+    gate.connect(ORIGIN, OPAQUE)
+    gate.connect(ORIGIN, EVIL)
+
+    assert ledger.reasons == ["ca-unusable", "rule-matched", "no-rule"]
+    assert [decision.allowed for decision in ledger.decisions] == [False, True, False]
+
+
 def test_decision_ids_ascend_although_the_clock_stops_or_goes_back(ledger: Ledger) -> None:
     times: Iterator[int] = iter((5, 5, 3, 9))
     gate = Gate(POLICY, ledger.events.append, clock_ns=lambda: next(times))

@@ -11,6 +11,7 @@ from mitmproxy import tls
 from mitmproxy.addons.tlsconfig import TlsConfig
 from OpenSSL import SSL
 
+from claude_proxy.errors import ConfigError
 from claude_proxy.trust.certificate_authority import CertificateAuthority, Leaf
 
 _CONTEXTS = 1024
@@ -41,7 +42,10 @@ class TlsCertificates(TlsConfig):
         address = tls_start.context.server.address
         if address is None or self._authority is None:
             return  # without `ssl_conn`, mitmproxy closes the connection (fail closed)
-        leaf = self._authority.leaf(address[0])
+        try:
+            leaf = self._authority.leaf(address[0])
+        except ConfigError:
+            return  # it has just expired; the gate denies the next tunnel, with the reason
         tls_start.ssl_conn = SSL.Connection(self._context_for(leaf))
         tls_start.ssl_conn.set_accept_state()
 

@@ -66,10 +66,6 @@ _LINGER_BYTES = 64 * 1024 * 1024
 # has passed for this long is not waited for when the proxy stops.
 _TUNNEL_QUIET_S = 2.0
 
-# Most bytes that the layers get at once: a read of uvloop's has up to 256,000, which in tiny chunks
-# or frames are tens of thousands of steps. Smaller pieces would slow down bulk transfers.
-_PIECE = 64 * 1024
-
 # Fewer bytes of a body in a second are next to nothing. Fewer still are what attacks that trickle
 # send; a modem sent ten times as many.
 _SLOW_BYTES = 512
@@ -204,13 +200,15 @@ class ClientConnection:
             self._defer_data(endpoint, data)
             self._await_turn(interrupted=False)
             return
-        self._turns.begin()
-        if len(data) <= _PIECE:
+        turns = self._turns
+        turns.begin()
+        if len(data) <= turns.piece:
             self.process(events.DataReceived(endpoint.connection, data))
+            turns.end(len(data))
         else:
             self._defer_data(endpoint, data)
             self._do_pending()
-        self._turns.end()
+            turns.end()
         if self._pending:
             self._await_turn(interrupted=True)
 
@@ -256,8 +254,7 @@ class ClientConnection:
     # --- work that waits for its turn
 
     def _defer_data(self, endpoint: Endpoint, data: bytes) -> None:
-        for at in range(0, len(data), _PIECE):
-            piece = data[at : at + _PIECE]
+        for piece in self._turns.pieces_of(data):
             self._defer(partial(self._pass_on, endpoint, piece), len(piece))
 
     def _pass_on(self, endpoint: Endpoint, data: bytes) -> None:
@@ -290,6 +287,7 @@ class ClientConnection:
             self._turns.count_waiting(-size)
             step()
             if self.session.is_turn_over():
+                self._turns.weigh(size)
                 return
 
     def _drop_pending(self) -> None:

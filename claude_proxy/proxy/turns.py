@@ -8,13 +8,20 @@ A client that is alone waits for nobody: its next turn begins with the next iter
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 # A denied request costs about 0.2 ms, most of it for its row in the audit log. Shorter turns would
 # spend more on changing than they save the others.
 TURN_S = 0.004  # for all connections of one client
 SLICE_S = 0.002  # for one connection: others of the same client come between
+# What a read of uvloop's has at most. Split, it would cost twice as much for bulk transfers; as a
+# body in chunks of one byte, it is 0.2 s of work. So the reads of a client are split once one of
+# them has taken long, for a while, into pieces that should take a slice each.
+WHOLE_READ = 256 * 1024
+_LEAST_PIECE = 4 * 1024
+_LONG_S = 0.016
+_LONG_REMEMBERED_S = 10.0
 # Bytes that were read and wait for their client's turn before none of its connections is read.
 WAITING_LIMIT = 4 * 1024 * 1024
 
@@ -41,6 +48,8 @@ class ClientTurns:
         self.is_queued = False
         self.is_due = False  # its turn is used up: new work waits for the next one
         self.spent_s = 0.0  # of the current turn
+        self.piece = WHOLE_READ  # most bytes that a layer gets at once
+        self._split_until = 0.0
 
     @property
     def is_full(self) -> bool:
@@ -56,12 +65,29 @@ class ClientTurns:
         """Begin a step of work that need not wait for a turn."""
         self._turns.begin_slice()
 
-    def end(self) -> None:
-        """End the step, and with it the client's turn if that is used up."""
-        self.spent_s += self._turns.elapsed_s()
+    def end(self, size: int = 0) -> None:
+        """End the step, and with it the client's turn if that is used up; `size` in bytes."""
+        elapsed_s = self._turns.elapsed_s()
+        self.spent_s += elapsed_s
+        if elapsed_s > _LONG_S:
+            self.weigh(size)
         if self.spent_s >= TURN_S and not self.is_due:
             self.is_due = True
             self._turns.queue(self)
+
+    def weigh(self, size: int) -> None:
+        """Split the reads to come if the last one, of `size` bytes, took long."""
+        elapsed_s = self._turns.elapsed_s()
+        if elapsed_s > _LONG_S and size > _LEAST_PIECE:
+            self.piece = max(_LEAST_PIECE, int(size * SLICE_S / elapsed_s))
+            self._split_until = self._turns.now() + _LONG_REMEMBERED_S
+
+    def pieces_of(self, data: bytes) -> Iterator[bytes]:
+        """Split a read into pieces that take about a slice each."""
+        if self._turns.now() > self._split_until:
+            self.piece = WHOLE_READ
+        for at in range(0, len(data), self.piece):
+            yield data[at : at + self.piece]
 
     def wait(self, worker: Worker, *, interrupted: bool) -> None:
         """Let `worker` wait for a turn; `interrupted` if it has used up a slice."""
@@ -106,6 +132,10 @@ class Turns:
     def begin_slice(self) -> None:
         """Begin a slice: the time of one connection until others come."""
         self._began = self._clock()
+
+    def now(self) -> float:
+        """Return the time of the clock, in seconds."""
+        return self._clock()
 
     def elapsed_s(self) -> float:
         """Return how long ago the slice began."""

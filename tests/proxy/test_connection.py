@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import math
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import cast
@@ -429,19 +430,21 @@ def test_bytes_that_wait_for_a_turn_keep_their_order(run: Run) -> None:
     run(play)
 
 
-def test_a_large_read_reaches_the_layers_in_pieces(run: Run) -> None:
+def test_a_read_of_a_client_that_took_long_reaches_the_layers_in_pieces(run: Run) -> None:
     sent = bytes(range(256)) * 1000
 
     async def play() -> None:
         async with proxy_of(scripted(silent)) as proxy:
             await proxy.client()
             connection = proxy.connection
+            connection._turns.piece = 4096
+            connection._turns._split_until = math.inf
             connection.received(connection.endpoint, sent)
             await until(lambda: not connection._pending)
             pieces = [e.data for e in proxy.heard if isinstance(e, events.DataReceived)]
 
             assert b"".join(pieces) == sent
-            assert max(map(len, pieces)) <= 64 * 1024
+            assert max(map(len, pieces)) == 4096
 
     run(play)
 

@@ -3,7 +3,14 @@
 import asyncio
 from collections.abc import Callable
 
-from claude_proxy.proxy.turns import SLICE_S, TURN_S, WAITING_LIMIT, ClientTurns, Turns
+from claude_proxy.proxy.turns import (
+    SLICE_S,
+    TURN_S,
+    WAITING_LIMIT,
+    WHOLE_READ,
+    ClientTurns,
+    Turns,
+)
 
 
 class Clock:
@@ -167,6 +174,28 @@ def test_work_that_fails_does_not_stop_the_turns_of_others() -> None:
         rig.client(other=1)
 
     assert played(play).log == ["fault", "other"]
+
+
+def test_reads_are_split_for_a_while_once_one_has_taken_long() -> None:
+    rig = Rig()
+    client = ClientTurns(rig.turns, ())
+    read = bytes(200_000)
+
+    def takes(seconds: float) -> None:
+        client.begin()
+        rig.clock.now += seconds
+        client.weigh(len(read))
+
+    takes(SLICE_S)
+    assert client.piece == WHOLE_READ
+    takes(50 * SLICE_S)
+    pieces = list(client.pieces_of(read))
+    rig.clock.now += 3600
+
+    assert {len(piece) for piece in pieces[:-1]} == {client.piece} == {4096}
+    assert b"".join(pieces) == read
+    assert list(client.pieces_of(read)) == [read]
+    assert client.piece == WHOLE_READ
 
 
 def test_no_connection_is_read_while_too_much_of_its_client_waits() -> None:

@@ -26,6 +26,7 @@ from claude_proxy.events import PASSTHROUGH_SCHEME, DecisionMade, Event, Outcome
 from claude_proxy.policy.patterns import HostPattern, PatternError
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Scheme
+from claude_proxy.system import file_replacement
 from claude_proxy.wire.authority import Authority
 
 logger = logging.getLogger(__name__)
@@ -238,6 +239,7 @@ class Learner:
     def _put(self) -> None:
         # Other workers, and other proxies, may add to the same file.
         with _locked(self._path.parent):
+            file_replacement.remove_unfinished(self._path.resolve())
             now = self._read()
             ways = set(self._hosts.ways) - self._written  # what the owner deletes stays deleted
             after = text_with(
@@ -248,7 +250,9 @@ class Learner:
                 overflowed=self._hosts.overflowed,
             )
             if after != now:
-                _replace(self._path, after)
+                # If the path is a link, its target is replaced. Mode 0600, as it shows which hosts
+                # a user reached.
+                file_replacement.replace(self._path.resolve(), after.encode(), 0o600)
             self._written |= ways
 
     def _read(self) -> str:
@@ -280,23 +284,3 @@ def _lock(descriptor: int) -> None:
             return
         time.sleep(_PAUSE_S)
     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def _replace(path: Path, text: str) -> None:
-    """Replace the file atomically; mode 0600, as it shows which hosts a user reached."""
-    # If the path is a link, its target is replaced.
-    path = path.resolve()
-    partial = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    with suppress(FileNotFoundError):
-        partial.unlink()  # left by an earlier process with the same id
-    try:
-        with open(os.open(partial, flags, 0o600), "wb") as file:  # noqa: PTH123 - with its mode
-            file.write(text.encode())
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError:
-        with suppress(OSError):
-            partial.unlink()
-        raise

@@ -175,6 +175,7 @@ def _stop_early(_: int, __: object) -> None:
 def _serve(settings: Settings, lifeline: Lifeline | None) -> None:
     """Prepare everything, then run one process or several workers."""
     startup.keep_names_whole()
+    startup.sweep(settings)
     loaded = policy_files.load_for(settings)
     file_permissions.refuse_replaceable(settings.place_of_ca, "the CA")
     file_permissions.refuse_replaceable(settings.statedir, "the audit log")

@@ -20,8 +20,10 @@ from claude_proxy.audit.denial_notices import DenialNotices
 from claude_proxy.audit.learn import Learner
 from claude_proxy.audit.sinks import ConsoleSink, Descriptor, JsonlSink, Sink
 from claude_proxy.audit.store import AuditStore
+from claude_proxy.config.owner_files import POLICIES, PRESETS
 from claude_proxy.config.settings import LogFormat, Settings, Verbosity
 from claude_proxy.errors import ConfigError
+from claude_proxy.system import file_replacement
 
 # A connection needs the client's socket and, while it is busy, one upstream socket.
 _DESCRIPTORS_PER_CONNECTION = 2
@@ -78,11 +80,9 @@ def upstream_roots(settings: Settings) -> str | None:
     # contains a hash of the content, as another proxy on this machine may trust other roots.
     content = default + b"\n" + added
     merged = settings.place_of_ca / f"upstream-roots-{sha256(content).hexdigest()[:16]}.pem"
-    partial = merged.with_name(f".{merged.name}.{os.getpid()}")
     try:
-        with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:  # noqa: PTH123 - the mode is the point
-            file.write(content)
-        partial.replace(merged)
+        if not (merged.is_file() and merged.read_bytes() == content):
+            file_replacement.replace(merged, content, 0o600)
     except OSError as error:
         raise ConfigError(
             f"the upstream roots cannot be written: {(error.strerror or '').lower()}",
@@ -90,6 +90,13 @@ def upstream_roots(settings: Settings) -> str | None:
             fix="make room, or make the directory writable for its owner",
         ) from error
     return str(merged)
+
+
+def sweep(settings: Settings) -> None:
+    """Remove what killed processes have left unfinished in the directories of the proxy."""
+    own = (settings.confdir / name for name in (POLICIES, PRESETS))
+    for directory in {settings.confdir, settings.place_of_ca, settings.statedir, *own}:
+        file_replacement.sweep(directory)
 
 
 def share_of_worker(settings: Settings) -> Settings:

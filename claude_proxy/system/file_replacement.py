@@ -1,7 +1,7 @@
 """File replacement: a file is read, changed and replaced as a whole, by one process at a time.
 
 Law kept: a file is written whole or not at all. What a killed process has left unfinished is
-removed by the next one that writes the same file.
+removed by the next one that writes the same file, and when the proxy starts.
 """
 
 import fcntl
@@ -15,6 +15,7 @@ from pathlib import Path
 _UNFINISHED = ".unfinished"
 _PAUSE_S = 0.05
 _TRIES = 600  # half a minute: a writer holds the lock for milliseconds
+_ABANDONED_S = 10.0  # a writer locks its file at once
 
 
 class LockedError(OSError):
@@ -31,7 +32,7 @@ def locked(path: Path, *, pause: Callable[[float], None] = time.sleep) -> Iterat
     lock = path.with_name(f".{path.name}.lock")
     descriptor = _acquired(lock, pause)
     try:
-        _remove_unfinished(path)
+        remove_unfinished(path)
         yield
     finally:
         # Before it is unlocked: a process that waits for this file finds that it is gone.
@@ -41,14 +42,16 @@ def locked(path: Path, *, pause: Callable[[float], None] = time.sleep) -> Iterat
 
 
 def replace(path: Path, data: bytes, mode: int) -> None:
-    """Replace the file at `path` by one with these bytes and mode; the caller holds `locked`.
+    """Replace the file at `path` by one with these bytes and mode, also after a power failure.
 
-    OSError if it cannot be written; then nothing has changed and nothing is left.
+    Who changes what was in it holds `locked`. OSError if it cannot be written; then nothing has
+    changed and nothing is left.
     """
     unfinished = path.with_name(f".{path.name}.{secrets.token_hex(8)}{_UNFINISHED}")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         with open(os.open(unfinished, flags, 0o600), "wb") as file:  # noqa: PTH123 - with its mode
+            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)  # for `sweep`
             file.write(data)
             file.flush()
             os.fchmod(file.fileno(), mode)
@@ -58,6 +61,36 @@ def replace(path: Path, data: bytes, mode: int) -> None:
         with suppress(OSError):
             unfinished.unlink()
         raise
+    with suppress(OSError):  # the file is in place; not every file system can do this
+        _sync_directory(path.parent)
+
+
+def sweep(directory: Path, now: float | None = None) -> None:
+    """Remove the files that killed processes have left unfinished in a directory."""
+    before = (time.time() if now is None else now) - _ABANDONED_S
+    with suppress(OSError):
+        for left in directory.glob(f".*{_UNFINISHED}"):
+            with suppress(OSError):
+                _remove_abandoned(left, before)
+
+
+def _remove_abandoned(left: Path, before: float) -> None:
+    """Remove a file unless its writer is at work; OSError then."""
+    descriptor = os.open(left, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(descriptor).st_mtime < before:
+            left.unlink()
+    finally:
+        os.close(descriptor)
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _acquired(lock: Path, pause: Callable[[float], None]) -> int:
@@ -80,8 +113,8 @@ def _acquired(lock: Path, pause: Callable[[float], None]) -> int:
     raise LockedError(f"another process has it locked ({lock.name})")
 
 
-def _remove_unfinished(path: Path) -> None:
-    """Remove what killed processes have left; this one holds the lock, so no other is writing."""
+def remove_unfinished(path: Path) -> None:
+    """Remove what killed processes have left; the caller holds a lock, so that nobody writes."""
     for left in path.parent.glob(f".{path.name}.*{_UNFINISHED}"):
         with suppress(OSError):
             left.unlink()

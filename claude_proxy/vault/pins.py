@@ -13,7 +13,7 @@ import secrets
 import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from hmac import compare_digest
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from claude_proxy.errors import ConfigError
-from claude_proxy.system import file_permissions
+from claude_proxy.system import file_permissions, file_replacement
 from claude_proxy.vault.file_stamp import FileStamp, stamp_of_file
 
 FILE_NAME: Final = "pins.json"
@@ -134,6 +134,7 @@ class PinStore:
 
     def _change(self, change: Callable[[Pins], Pins]) -> Pins:
         with self._locked():
+            file_replacement.remove_unfinished(self.path)
             before = self.read()
             after = change(_with_salt(before))
             if after != before:
@@ -160,24 +161,7 @@ class PinStore:
             os.close(descriptor)
 
     def _write(self, pins: Pins) -> None:
-        """Replace the file atomically, so that no reader sees half of it."""
-        temporary = self.path.with_name(f".{FILE_NAME}.{secrets.token_hex(8)}")
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        try:
-            with open(os.open(temporary, flags, 0o600), "wb") as file:  # noqa: PTH123 - of a descriptor
-                file.write(_written(pins))
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self.path)
-        except BaseException:
-            with suppress(OSError):
-                temporary.unlink()
-            raise
-        directory = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        file_replacement.replace(self.path, _written(pins), 0o600)
 
     def _refuse_others(self, found: os.stat_result) -> None:
         if not stat.S_ISREG(found.st_mode):

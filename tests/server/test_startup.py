@@ -1,5 +1,7 @@
 """A start prepares what was configured, or says why it cannot."""
 
+import errno
+import os
 import resource
 import stat
 from base64 import b64encode
@@ -18,6 +20,7 @@ from claude_proxy.audit.database import database_in
 from claude_proxy.config.settings import Limits, LogFormat, Settings, Verbosity
 from claude_proxy.errors import ConfigError
 from claude_proxy.server import startup
+from claude_proxy.system import file_replacement
 from claude_proxy.trust.certificate_authority import CertificateAuthority
 from tests.audit.examples import a_denial
 
@@ -80,6 +83,35 @@ def test_an_extra_root_is_added_to_the_default_ones(settings: Settings) -> None:
     assert Path(certifi.where()).read_bytes() in held
     assert stat.S_IMODE(Path(merged).stat().st_mode) == 0o600
     assert not list(settings.confdir.glob(".upstream-roots*"))
+
+
+def test_roots_that_are_there_already_need_no_room(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = CertificateAuthority.load_or_create(settings.confdir).certificate_path
+    merged = startup.upstream_roots(changed(settings, upstream_ca=own))
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(file_replacement, "replace", full)
+
+    assert startup.upstream_roots(changed(settings, upstream_ca=own)) == merged
+
+
+def test_a_start_removes_what_killed_processes_have_left(settings: Settings) -> None:
+    left = [
+        directory / ".allowlist.yaml.0123.unfinished"
+        for directory in (settings.confdir, settings.statedir, settings.confdir / "policies")
+    ]
+    for path in left:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        os.utime(path, (0, 0))
+
+    startup.sweep(settings)
+
+    assert not any(path.exists() for path in left)
 
 
 def test_two_proxies_with_extra_roots_do_not_conflict(settings: Settings) -> None:

@@ -1,15 +1,18 @@
 """Laws of file replacement: whole or not at all, one at a time, and nothing is left."""
 
+import fcntl
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from claude_proxy.system.file_replacement import LockedError, locked, replace
+from claude_proxy.system.file_replacement import LockedError, locked, replace, sweep
 
 _ADD_LINES = """
 import sys
+import time
 from pathlib import Path
 from claude_proxy.system.file_replacement import locked, replace
 
@@ -78,3 +81,38 @@ def test_a_lock_that_is_never_released_is_an_error(tmp_path: Path) -> None:
         pass
 
     assert len(pauses) > 100
+
+
+# --- what is found when the proxy starts
+
+
+def test_a_sweep_removes_what_killed_writers_have_left(tmp_path: Path) -> None:
+    (tmp_path / ".list.0123.unfinished").write_text("half")
+    (tmp_path / "list").write_text("whole")
+
+    sweep(tmp_path, time.time() + 60)
+
+    assert names_in(tmp_path) == ["list"]
+
+
+def test_a_sweep_leaves_what_is_being_written(tmp_path: Path) -> None:
+    new, locked_one = tmp_path / ".a.0123.unfinished", tmp_path / ".b.0123.unfinished"
+    new.touch()
+    with locked_one.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        sweep(tmp_path)
+        assert names_in(tmp_path) == [new.name, locked_one.name]
+
+        sweep(tmp_path, time.time() + 60)
+
+    assert names_in(tmp_path) == [locked_one.name]
+
+
+def test_a_sweep_follows_no_link_and_needs_no_directory(tmp_path: Path) -> None:
+    (tmp_path / "kept").write_text("kept")
+    (tmp_path / ".a.0123.unfinished").symlink_to(tmp_path / "kept")
+
+    sweep(tmp_path, time.time() + 60)
+    sweep(tmp_path / "gone")
+
+    assert (tmp_path / "kept").read_text() == "kept"

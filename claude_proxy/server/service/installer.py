@@ -7,7 +7,6 @@ step that fails undoes the earlier ones, so no half-installed service remains.
 import contextlib
 import os
 import pwd
-import secrets
 import shutil
 import stat
 import subprocess
@@ -21,6 +20,7 @@ from claude_proxy.server.service.file_marks import Mark, marked, read_mark
 from claude_proxy.server.service.names import Names
 from claude_proxy.server.service.plan import Scope, ServicePlan, Unit
 from claude_proxy.server.service.systemd import files_of
+from claude_proxy.system import file_replacement
 
 type Announce = Callable[[str], None]
 
@@ -391,18 +391,9 @@ def refuse_links(places: Sequence[Path]) -> None:
 def write(path: Path, content: bytes) -> None:
     """Write a file atomically, readable by all, writable by its owner."""
     _make_directory(path.parent, _DIRECTORY)
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        with open(os.open(partial, flags, _READABLE), "wb") as file:  # noqa: PTH123 - with its mode
-            os.fchmod(file.fileno(), _READABLE)  # regardless of the umask
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        file_replacement.replace(path, content, _READABLE)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
         raise _unusable(path, error) from error
 
 

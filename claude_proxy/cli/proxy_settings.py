@@ -79,6 +79,7 @@ def settings_of(values: Values, config: ConfigFile) -> Settings:
         upstream_ca=values["upstream_ca"],
         upstream_proxy=_upstream_proxy(values, config),
         verbosity=_verbosity(values),
+        tracebacks=bool(os.environ.get("CLAUDE_PROXY_DEBUG")),
         log_format=LogFormat(values["log_format"]),
         jsonl=values["jsonl"],
         record_query=values["record_query"],

@@ -212,6 +212,7 @@ class Settings:
     upstream_ca: Path | None = None
     upstream_proxy: UpstreamProxy | None = None
     verbosity: Verbosity = Verbosity.NORMAL
+    tracebacks: bool = False  # of internal errors, in the log
     log_format: LogFormat = LogFormat.TEXT
     jsonl: Path | None = None  # Path("-") is stdout
     record_query: bool = False

@@ -575,9 +575,7 @@ class ClientConnection:
             asyncio.get_running_loop().call_later(patience_s, endpoint.reset)
 
     def _fail(self, error: Exception) -> None:
-        # One line without a traceback, which may contain what a client sent; --verbose shows it.
-        logger.error("a connection was closed after an internal error (%s)", type(error).__name__)
-        logger.debug("the error", exc_info=error)
+        logger.error("a connection was closed after an internal error", exc_info=error)
         self.abort()
 
     def abort(self) -> None:

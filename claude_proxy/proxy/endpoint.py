@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import socket
 import struct
 from typing import Protocol, cast, override
@@ -73,11 +74,27 @@ class Endpoint(asyncio.Protocol):
     @override
     def connection_lost(self, exc: Exception | None) -> None:
         if exc is not None and isinstance(self.connection, UpstreamServer):
+            self._read_rest()
             # A response that ends with the connection is incomplete after a reset, so its reader
-            # must know. Not for mitmproxy's own connections: with an error set, mitmproxy would
-            # not dial the same address again.
+            # must know.
             self.connection.error = type(exc).__name__
         self.owner.lost(self)
+
+    def _read_rest(self) -> None:
+        """Read what an upstream sent before it reset the connection.
+
+        One that answers early, and closes with a part of the request unread, resets. Where it is
+        our next write that fails, its answer still waits in the kernel.
+        """
+        sock = None if self.transport is None else self.transport.get_extra_info("socket")
+        if sock is None:
+            return
+        rest = bytearray()
+        with contextlib.suppress(OSError):
+            while len(rest) < _HIGH_WATER and (data := os.read(sock.fileno(), _HIGH_WATER)):
+                rest += data
+        if rest:
+            self.owner.received(self, bytes(rest))
 
     @override
     def pause_writing(self) -> None:
@@ -104,14 +121,16 @@ class Endpoint(asyncio.Protocol):
         if not self.is_paused or self.transport is None or self.transport.is_closing():
             return False
         sock = self.transport.get_extra_info("socket")
-        return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+        return sock is not None and bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
 
     def reset(self) -> None:
         """Close with a reset; after a plain close the kernel would still try to send its buffer."""
         transport = self.transport
         if transport is None:
             return
-        with contextlib.suppress(OSError, ValueError):  # ValueError: it has closed meanwhile
-            sock = transport.get_extra_info("socket")
+        sock = transport.get_extra_info("socket")
+        if sock is None:
+            return  # it has closed meanwhile
+        with contextlib.suppress(OSError, ValueError):  # ValueError: the same
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         transport.abort()

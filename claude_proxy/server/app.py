@@ -154,7 +154,7 @@ class _StoppedEarlyError(BaseException):
 
 def serve(settings: Settings, *, lifeline: Lifeline | None = None) -> int:
     """Run the proxy until SIGINT or SIGTERM; return the exit code. ConfigError: it cannot start."""
-    logs.configure(settings.verbosity, settings.log_format)
+    logs.configure(settings.verbosity, settings.log_format, tracebacks=settings.tracebacks)
     # Ignored until there is something to reload; the default would end the process.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     # The default would end the process at once and leave socket files behind.

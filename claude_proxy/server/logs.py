@@ -1,4 +1,4 @@
-"""Logging to standard error: one line per message, no traceback unless verbose.
+"""Logging to standard error: one line per message, no traceback unless it was asked for.
 
 What clients did goes to the audit log; this is only about problems of the proxy itself.
 """
@@ -19,35 +19,35 @@ _LEVELS = {
 
 
 class _Formatter(logging.Formatter):
-    """One line per record; the traceback only with --verbose."""
+    """One line per record; the traceback of an internal error only with `tracebacks`."""
 
-    def __init__(self, *, verbose: bool, as_json: bool) -> None:
+    def __init__(self, *, tracebacks: bool, as_json: bool) -> None:
         super().__init__()
-        self._verbose = verbose
+        self._tracebacks = tracebacks
         self._json = as_json
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line; text from outside must not send control codes to the terminal."""
         text = record.getMessage()
-        if record.exc_info and record.exc_info[0] is not None and not self._verbose:
+        if record.exc_info and record.exc_info[0] is not None and not self._tracebacks:
             text = f"{text} ({record.exc_info[0].__name__})"
         printable = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
         if self._json:
             when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
             return json.dumps({"ts": when, "level": record.levelname.lower(), "text": printable})
         line = f"claude-proxy: {record.levelname.lower()}: {printable}"
-        if self._verbose and record.exc_info and record.exc_info[0] is not None:
+        if self._tracebacks and record.exc_info and record.exc_info[0] is not None:
             # The location and the type only: an exception's message may quote what a peer sent.
             frames = "".join(traceback.format_tb(record.exc_info[2]))
             line += f"\n{frames}{record.exc_info[0].__name__}"
         return line
 
 
-def configure(verbosity: Verbosity, log_format: LogFormat) -> None:
+def configure(verbosity: Verbosity, log_format: LogFormat, *, tracebacks: bool = False) -> None:
     """Send the log of the program and of mitmproxy to standard error."""
     handler = logging.StreamHandler(sys.stderr)
-    verbose = verbosity is Verbosity.VERBOSE
-    handler.setFormatter(_Formatter(verbose=verbose, as_json=log_format is LogFormat.JSON))
+    as_json = log_format is LogFormat.JSON
+    handler.setFormatter(_Formatter(tracebacks=tracebacks and not as_json, as_json=as_json))
     root = logging.getLogger()
     for old in list(root.handlers):
         root.removeHandler(old)

@@ -1,6 +1,7 @@
 """The laws of one transport of a connection: it reports to its owner, and pauses on request."""
 
 import asyncio
+import select
 import socket
 import struct
 from collections.abc import Awaitable, Callable
@@ -171,3 +172,22 @@ def test_an_endpoint_without_a_transport_is_left_alone() -> None:
     endpoint.pause(pause=True)
 
     assert (endpoint.is_paused, endpoint.was_reset()) == (False, False)
+
+
+def test_an_answer_before_a_reset_is_read_though_a_write_failed_first(play: Any) -> None:
+    async def script() -> None:
+        server = UpstreamServer(address=("127.0.0.1", 1))
+        owner, endpoint, peer = await opened(server)
+        assert endpoint.transport is not None
+        endpoint.pause(pause=True)
+        endpoint.transport.write(b"a request that is not read")
+        await until(lambda: select.select([peer], [], [], 0)[0])
+        peer.send(b"answer")
+        peer.close()
+        while "lost" not in owner.heard:
+            endpoint.transport.write(b"more")
+            await asyncio.sleep(0)
+
+        assert [part for part in owner.heard if part != "balance"] == [b"answer", "lost"]
+
+    play(script)

@@ -53,16 +53,20 @@ def test_each_verbosity_shows_its_levels(
     assert said(capsys) == [f"claude-proxy: {level}: words" for level in shown]
 
 
-def test_an_exception_is_one_line_with_its_type(capsys: Lines) -> None:
-    logs.configure(Verbosity.NORMAL, LogFormat.TEXT)
+@pytest.mark.parametrize("verbosity", Verbosity)
+def test_an_exception_is_one_line_with_its_type(capsys: Lines, verbosity: Verbosity) -> None:
+    logs.configure(verbosity, LogFormat.TEXT)
 
     fail("deciding failed")
 
     assert said(capsys) == ["claude-proxy: error: deciding failed (ValueError)"]
 
 
-def test_a_verbose_log_has_the_traceback_without_the_message(capsys: Lines) -> None:
-    logs.configure(Verbosity.VERBOSE, LogFormat.TEXT)
+@pytest.mark.parametrize("verbosity", Verbosity)
+def test_a_traceback_is_shown_without_the_message_where_it_was_asked_for(
+    capsys: Lines, verbosity: Verbosity
+) -> None:
+    logs.configure(verbosity, LogFormat.TEXT, tracebacks=True)
 
     fail("deciding failed")
 

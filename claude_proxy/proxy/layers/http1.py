@@ -588,8 +588,7 @@ class Http1Lane(layer.Layer):
             self._session.gate.end(exchange.attempt, Reason.INTERNAL_ERROR.value)
         if response is None or begun or self._state is State.CLOSED:
             return False
-        logger.error("a request was ended by an internal error (%s)", type(error).__name__)
-        logger.debug("the internal error", exc_info=error)
+        logger.error("a request was ended by an internal error", exc_info=error)
         if self._upstream is not None:
             self._forget(self._upstream)
         self._out.to_client(_rendered(None, response, close=True))

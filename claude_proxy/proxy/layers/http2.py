@@ -51,8 +51,6 @@ from claude_proxy.proxy.upstream_errors import TIMED_OUT
 from claude_proxy.wire.authority import Authority
 from claude_proxy.wire.http1.head import BadMessage
 
-# The body of a request that was answered already is taken and dropped, up to this.
-_DISCARDED = 64 * 1024 * 1024
 # How often it is looked for streams that stand still, and floods are counted anew.
 _LOOK_S = 5.0
 _BROKEN_OFF = "stream-broken-off"
@@ -75,7 +73,6 @@ class Http2Lane(layer.Layer):
         self._exchanges: dict[int, Http2Exchange] = {}
         self._holding: dict[Http2Exchange, None] = {}  # whose bodies are not whole, oldest first
         self._awaited: Http2Exchange | None = None  # the one whose body is waited for
-        self._discarded: dict[int, int] = {}  # bytes of streams that were answered
         # Who has frames to be worked off, in turn; None is the client.
         self._busy: dict[Upstream | None, None] = {}
         self._dirty: dict[Upstream, None] = {}  # those that may have something to send
@@ -164,6 +161,8 @@ class Http2Lane(layer.Layer):
             upstream.flush()
         if not self._over:
             self._wait()
+            if None not in self._busy:
+                self.client.stop_unwanted()
             self._flush_client()
             self._set_timers()
             self._close_if_done()
@@ -256,8 +255,7 @@ class Http2Lane(layer.Layer):
         number = getattr(event, "stream_id", None) or 0
         exchange = self._exchanges.get(number)
         if exchange is None:
-            self._after_the_answer(number, event)
-            return
+            return  # what still comes of a request that was answered
         try:
             self._on_stream(exchange, event)
         except BadMessage as error:
@@ -324,19 +322,6 @@ class Http2Lane(layer.Layer):
         attempt.status = refusal.status
         self.session.gate.end(attempt)
         answer(self.client, number, refusal, request)
-
-    def _after_the_answer(self, number: int, event: Event) -> None:
-        """Take what still comes of a request that was answered."""
-        if isinstance(event, DataReceived):
-            size = event.flow_controlled_length or 0
-            self._discarded[number] = self._discarded.get(number, 0) + size
-            self.client.passed_on(number, size, at_once=False)
-            if self._discarded[number] <= _DISCARDED:
-                return
-            # RFC 9113 section 8.1: the answer is complete, and the rest is not wanted.
-            self.client.reset(number, ErrorCodes.NO_ERROR)
-        if isinstance(event, (DataReceived, StreamEnded, StreamReset)):
-            self._discarded.pop(number, None)
 
     def wants_upstream(self, exchange: Http2Exchange) -> None:
         """Have an exchange wait for an upstream connection until this turn ends, or longer."""

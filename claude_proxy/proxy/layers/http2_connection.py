@@ -120,6 +120,7 @@ class Http2Connection:
         self._streams: dict[int, _Stream] = {}
         # Streams with bytes that only the window of the connection holds back, in turn.
         self._ready: dict[int, None] = {}
+        self._unwanted: dict[int, None] = {}  # streams that were answered before their end
         self._queued = 0
         self._received = 0  # bytes that the connection's window was not given back
         self.settings_seen = False
@@ -282,6 +283,16 @@ class Http2Connection:
         with suppress(ProtocolError):
             self._h2.reset_stream(number, code)
 
+    def stop_unwanted(self) -> None:
+        """Have a client stop what it still sends of requests that were answered.
+
+        RFC 9113 section 8.1: the answer is complete, so this is no error. Some clients (curl) wait
+        for it, as they send nothing more and leave the request's end open.
+        """
+        for number in self._unwanted:
+            self.reset(number, ErrorCodes.NO_ERROR)
+        self._unwanted.clear()
+
     def end(self, code: ErrorCodes | int = ErrorCodes.NO_ERROR) -> None:
         """Send GOAWAY; nothing is sent after it."""
         if self.over:
@@ -368,6 +379,8 @@ class Http2Connection:
     def _sent_all(self, number: int, stream: _Stream) -> None:
         stream.sent_all = True
         self._forget_if_done(number, stream)
+        if number in self._streams and not self._h2.config.client_side:
+            self._unwanted[number] = None
 
     def _forget_if_done(self, number: int, stream: _Stream) -> None:
         if stream.sent_all and stream.got_all:

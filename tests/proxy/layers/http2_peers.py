@@ -33,6 +33,7 @@ class Message:
     trailers: dict[str, str] = field(default_factory=dict)
     over: bool = False
     reset: bool = False
+    code: int | None = None  # of the reset
     names: list[str] = field(default_factory=list)  # of the fields, each time that they came
     interim: dict[str, str] = field(default_factory=dict)
 
@@ -88,6 +89,7 @@ class _End:
                     self.messages[event.stream_id].over = True
                 case StreamReset():
                     self.messages[event.stream_id].reset = True
+                    self.messages[event.stream_id].code = int(event.error_code or 0)
                 case ConnectionTerminated():
                     self.terminated = int(event.error_code or 0)
 

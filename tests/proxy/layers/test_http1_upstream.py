@@ -1,6 +1,8 @@
 """The laws of a stream at an origin of HTTP/1.1: framed by us, answered over the strict wire."""
 
 import pytest
+from h2.errors import ErrorCodes
+from hyperframe.frame import DataFrame
 
 from tests.proxy.layers.http2_peers import Http2Client, Message, pseudo
 from tests.proxy.layers.http2_world import Http2World
@@ -189,9 +191,10 @@ def test_an_early_answer_is_passed_on_whole_and_the_rest_of_the_body_dropped(
     talk.asks("POST", ("content-length", "100000"), end=False)
 
     talk.answers(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 2\r\n\r\nno")
-    talk.client.sends(talk.stream, b"x" * 10_000)
-    talk.client.sends(talk.stream, b"x" * 10_000)
+    late = DataFrame(talk.stream, data=b"x" * 10_000).serialize()
+    talk.client.pump(talk.stage.says(late * 2))
 
+    assert talk.answer.code == ErrorCodes.NO_ERROR
     assert (talk.answer.status, talk.answer.body, talk.answer.over) == (413, b"no", True)
     assert talk.is_closed
     assert (ledger.last.status, ledger.last.error) == (413, None)

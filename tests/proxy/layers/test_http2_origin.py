@@ -177,10 +177,10 @@ def test_an_early_answer_stops_the_upload_and_arrives(
     origin = serve()
     client.sends(asked, b"x" * 1000)
     origin.answer(1, body=b"enough")
-    client.sends(asked, b"x" * 1000, end=True)
     origin.pump()
 
     assert (client.messages[asked].body, client.messages[asked].over) == (b"enough", True)
+    assert client.messages[asked].code == ErrorCodes.NO_ERROR
     assert origin.messages[1].reset
     assert (ledger.last.status, ledger.last.error) == (200, None)
 

@@ -78,6 +78,7 @@ def settings_of(values: Values, config: ConfigFile) -> Settings:
         resolve=values["resolve"],
         upstream_ca=values["upstream_ca"],
         upstream_proxy=_upstream_proxy(values, config),
+        unused_proxy_variable=None if values["upstream_proxy"] else _proxy_variable(values, config),
         verbosity=_verbosity(values),
         tracebacks=bool(os.environ.get("CLAUDE_PROXY_DEBUG")),
         log_format=LogFormat(values["log_format"]),
@@ -123,6 +124,18 @@ def _learn(values: Values, config: ConfigFile) -> tuple[Learn, Path] | None:
     if everything is not None:
         return (Learn.EVERYTHING, everything)
     return None if denials is None else (Learn.DENIALS, denials)
+
+
+def _proxy_variable(values: Values, config: ConfigFile) -> str | None:
+    """Return the variable by which the shell names another proxy than the one to be started."""
+    ours = {str(one) for one in listeners_of(values, config)}
+    ours.add(f"{DEFAULT_HOST}:{DEFAULT_PORT}")
+    for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+        url = os.environ.get(name, "")
+        place = url.rpartition("://")[2].rpartition("@")[2].rstrip("/")
+        if place and place.replace("localhost", DEFAULT_HOST) not in ours:
+            return name
+    return None
 
 
 def _upstream_proxy(values: Values, config: ConfigFile) -> UpstreamProxy | None:

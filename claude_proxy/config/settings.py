@@ -211,6 +211,8 @@ class Settings:
     resolve: tuple[tuple[Authority, Address], ...] = ()
     upstream_ca: Path | None = None
     upstream_proxy: UpstreamProxy | None = None
+    # The variable of the environment that names a proxy, where `upstream_proxy` does not.
+    unused_proxy_variable: str | None = None
     verbosity: Verbosity = Verbosity.NORMAL
     tracebacks: bool = False  # of internal errors, in the log
     log_format: LogFormat = LogFormat.TEXT

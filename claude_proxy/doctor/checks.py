@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 
-from claude_proxy.doctor import credentials, listeners, machine, setup
+from claude_proxy.doctor import credentials, listeners, machine, setup, upstream
 from claude_proxy.doctor.bounded_run import guarded
 from claude_proxy.doctor.context import Subject
 from claude_proxy.doctor.finding import Finding
@@ -20,6 +20,7 @@ CHECKS: tuple[tuple[str, SubjectCheck], ...] = (
     ("audit log", setup.check_audit),
     ("disk space", setup.check_disk),
     ("listener", listeners.check_listeners),
+    ("upstream proxy", upstream.check_upstream),
     ("sandbox", machine.check_sandbox),
     ("seccomp", machine.check_seccomp),
     ("terminal", machine.check_terminal),

@@ -48,6 +48,7 @@ from claude_proxy.proxy.layers.session import (
 )
 from claude_proxy.proxy.layers.upstream import UpstreamServer
 from claude_proxy.proxy.shares import MEMORY, SOCKETS, Share, Shares, Standing
+from claude_proxy.proxy.upstream_hints import NO_HINTS, UpstreamHints
 from claude_proxy.system import descriptors
 from claude_proxy.system.tcp_peers import program_at
 from claude_proxy.wire.address import Address
@@ -101,6 +102,7 @@ class Services:
     hooks: Mapping[str, tuple[Hook, ...]]
     top_layer: TopLayer
     record_query: bool = False
+    hints: UpstreamHints = NO_HINTS
     # Whether a token proves that its sender is the relay of the run with this name.
     proves_run: Callable[[str, str], bool] = lambda _name, _token: False
     connections: set["ClientConnection"] = field(default_factory=set)
@@ -135,6 +137,7 @@ class ClientConnection:
             client_info=client_info,
             head_limit=services.limits.head_bytes,
             record_query=services.record_query,
+            hints=services.hints,
             local=local,
             credentials=credentials,
             has_run=run is not None,

@@ -18,8 +18,10 @@ _CLIENT_CERTIFICATE: Final = (
     "it demands a client certificate, and claude-proxy has none to present; with tls: passthrough "
     "in its rule, the client can present its own"
 )
+# As `proxy.upstream_hints` knows them again.
+UNKNOWN_CA_WORDS: Final = "its certificate is signed by a CA that is not trusted"
 _UNKNOWN_CA: Final = (
-    "its certificate is signed by a CA that is not trusted, or an intermediate certificate is "
+    f"{UNKNOWN_CA_WORDS}, or an intermediate certificate is "
     "missing; if the CA is your company's, name its certificate with --upstream-ca"
 )
 _UNKNOWN_NAME: Final = "it does not know the name {name}"

@@ -42,6 +42,7 @@ from claude_proxy.proxy.layers.protocol_detection import ProtocolDetection
 from claude_proxy.proxy.layers.session import Session
 from claude_proxy.proxy.listeners import Listener, Listeners
 from claude_proxy.proxy.resolver import SystemResolver
+from claude_proxy.proxy.upstream_hints import UpstreamHints
 from claude_proxy.server import banner, listening_sockets, logs, startup, workers
 from claude_proxy.server.ca_watch import CaWatch
 from claude_proxy.server.gates import Gates, limits_of, vault_of
@@ -55,6 +56,7 @@ from claude_proxy.system.runs import proves_run
 from claude_proxy.system.sd_notify import Lifeline, StateListener, StateNotifier, WorkerNotifier
 from claude_proxy.trust.certificate_authority import CertificateAuthority
 from claude_proxy.trust.private_files import Folder
+from claude_proxy.trust.roots import added_roots
 from claude_proxy.vault.vault import Vault
 
 logger = logging.getLogger(__name__)
@@ -281,6 +283,12 @@ def _corporate_proxy(settings: Settings) -> UpstreamProxy | None:
     return replace(proxy, exceptions=(*proxy.exceptions, gateway.upstream.authority.host))
 
 
+def _hints(settings: Settings) -> UpstreamHints:
+    if settings.upstream_ca is not None:
+        return UpstreamHints(settings.unused_proxy_variable)
+    return UpstreamHints(settings.unused_proxy_variable, added_roots)
+
+
 async def _run(parts: _Parts) -> None:
     """Build the proxy and run it until a signal stops it."""
     settings = parts.settings
@@ -312,6 +320,7 @@ async def _run(parts: _Parts) -> None:
         hooks=_hooks(certificates),
         top_layer=top_layer,
         record_query=settings.record_query,
+        hints=_hints(settings),
         proves_run=_proof_of_runs(settings),
         numbers=connection_numbers(parts.slot.number, settings.workers),
     )

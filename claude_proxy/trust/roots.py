@@ -10,11 +10,15 @@ import ssl
 import sys
 import warnings
 from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import certifi
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import NoEncryption, pkcs12
+from cryptography.x509.oid import NameOID
 
 # Where distributions keep them; the first file that contains a certificate is used. Not on macOS,
 # where they are in a keychain and /etc/ssl/cert.pem is an outdated copy.
@@ -30,6 +34,21 @@ SYSTEM_FILES = tuple(
     )
     if sys.platform != "darwin"
 )
+# Where the packages of distributions keep the public CAs, those too that certifi has dropped.
+PUBLIC_DIRECTORIES = (
+    Path("/usr/share/ca-certificates"),  # Debian, Ubuntu
+    Path("/usr/share/pki/ca-trust-source"),  # Fedora, RHEL
+    Path("/usr/share/pki/trust"),  # openSUSE
+    Path("/usr/share/ca-certificates/trust-source"),  # Arch
+)
+# Where administrators put the CAs that they add.
+ADDED_DIRECTORIES = (
+    Path("/usr/local/share/ca-certificates"),
+    Path("/etc/pki/ca-trust/source/anchors"),
+    Path("/etc/pki/trust/anchors"),
+    Path("/etc/ca-certificates/trust-source/anchors"),
+)
+_OWN_NAME = "claude-proxy"  # in the subject of every CA of this program
 _CERTIFICATE = re.compile(
     rb"-----BEGIN CERTIFICATE-----\s+[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----"
 )
@@ -41,6 +60,63 @@ def system_roots(candidates: Iterable[Path] = SYSTEM_FILES) -> Path:
         if _certificates(path):
             return path
     return Path(certifi.where())
+
+
+@dataclass(frozen=True, slots=True)
+class AddedRoot:
+    """A CA that somebody has added to the system's roots."""
+
+    name: str
+    file: Path | None  # where it was added, if that is known
+
+    def __str__(self) -> str:
+        return self.name if self.file is None else f"{self.name} ({self.file})"
+
+
+@cache
+def added_roots() -> tuple[AddedRoot, ...]:
+    """Return the CAs that were added to this machine: not certifi's, the system's or our own.
+
+    Upstreams are verified by certifi's roots, and a company adds the CA of a proxy that opens TLS
+    to the system's.
+    """
+    system = system_roots()
+    public = [Path(certifi.where()), *_files_in(PUBLIC_DIRECTORIES)]
+    return roots_beside(system, public, _files_in(ADDED_DIRECTORIES))
+
+
+def roots_beside(
+    system: Path, public: Iterable[Path], added: Iterable[Path]
+) -> tuple[AddedRoot, ...]:
+    """Return the CAs in the file `system` that no file of `public` has; those `added` by file."""
+    known = {_packed(block) for path in public for block in _certificates(path)}
+    files = {_packed(block): path for path in added for block in _certificates(path)}
+    found = []
+    for block in _certificates(system):
+        if _packed(block) in known:
+            continue
+        with warnings.catch_warnings(action="ignore"), suppress(ValueError):
+            subject = x509.load_pem_x509_certificate(block).subject
+            if _OWN_NAME not in subject.rfc4514_string():
+                found.append(AddedRoot(_name_of(subject), files.get(_packed(block))))
+    return tuple(found)
+
+
+def _name_of(subject: x509.Name) -> str:
+    names = subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return str(names[0].value) if names else subject.rfc4514_string()
+
+
+def _packed(block: bytes) -> bytes:
+    return b"".join(block.split())
+
+
+def _files_in(directories: Iterable[Path]) -> list[Path]:
+    found: list[Path] = []
+    for directory in directories:
+        with suppress(OSError):
+            found += sorted(path for path in directory.rglob("*") if path.is_file())
+    return found
 
 
 def bundle_of(own: bytes, roots: Path) -> bytes:

@@ -284,3 +284,34 @@ def test_the_password_of_an_upstream_proxy_is_decoded_and_not_shown(
     assert settings.upstream_proxy.credentials == "me:hunter@2"
     assert "hunter" not in repr(settings)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("environment", "options", "variable"),
+    [
+        ({"HTTPS_PROXY": "http://me:pw@proxy.corp.test:3128/"}, (), "HTTPS_PROXY"),
+        ({"all_proxy": "socks5h://proxy.corp.test"}, (), "all_proxy"),
+        ({"https_proxy": "http://127.0.0.1:3128"}, (), "https_proxy"),
+        ({"HTTPS_PROXY": "http://127.0.0.1:9051"}, (), None),
+        ({"HTTPS_PROXY": "http://localhost:9099"}, ("--port", "9099"), None),
+        (
+            {"HTTPS_PROXY": "http://proxy.corp.test:3128"},
+            ("--upstream-proxy", "http://proxy.corp.test:3128"),
+            None,
+        ),
+        ({}, (), None),
+    ],
+)
+def test_a_proxy_that_the_shell_names_and_no_option_uses_is_known(
+    served: Served,
+    monkeypatch: pytest.MonkeyPatch,
+    environment: dict[str, str],
+    options: tuple[str, ...],
+    variable: str | None,
+) -> None:
+    for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+    assert served(*options).unused_proxy_variable == variable

@@ -4,6 +4,7 @@ import ssl
 from pathlib import Path
 
 import pytest
+import trustme
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     pkcs12,
@@ -76,3 +77,31 @@ def test_a_root_that_cannot_be_read_does_not_keep_java_from_the_others() -> None
     found = roots.java_truststore_of(odd + pem)
 
     assert len(pkcs12.load_pkcs12(found, None).additional_certs) == 1
+
+
+# CAs that were added
+
+
+def test_a_ca_that_was_added_to_the_system_is_found_with_its_file(tmp_path: Path) -> None:
+    pems = {
+        name: tmp_path / f"{name}.pem" for name in ("public", "corp", "loose", "ours", "system")
+    }
+    blocks = {"ours": make_authority(NOW, "host", None).certificate_pem()}
+    for name in ("public", "corp", "loose"):
+        blocks[name] = trustme.CA(organization_name=name).cert_pem.bytes()
+        pems[name].write_bytes(blocks[name])
+    pems["system"].write_bytes(b"\n".join(blocks.values()) + b"\n")
+
+    found = roots.roots_beside(pems["system"], [pems["public"]], [pems["corp"]])
+
+    assert {root.file for root in found} == {None, pems["corp"]}
+    assert len(found) == 2
+
+
+def test_a_system_without_a_store_has_no_added_ca(tmp_path: Path) -> None:
+    assert roots.roots_beside(tmp_path / "missing.pem", [], []) == ()
+
+
+def test_an_added_ca_is_shown_with_its_file() -> None:
+    assert str(roots.AddedRoot("Corp CA", Path("/corp.crt"))) == "Corp CA (/corp.crt)"
+    assert str(roots.AddedRoot("Corp CA", None)) == "Corp CA"

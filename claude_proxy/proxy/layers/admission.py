@@ -4,7 +4,7 @@ Law kept: every exit is gated. HTTP/1.1 and HTTP/2 both take exactly these steps
 a request leaves. Only an admission contains a request's credential.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from claude_proxy.policy.request import RawField, Request, Scheme
 from claude_proxy.policy.rules import OVERRIDE_HEADERS
@@ -94,7 +94,11 @@ class Admission:
         """Note the upstream's error for the audit log; return the refusal that it becomes."""
         refusal = refusal_for(error, self.request, self.label)
         self.attempt.error = refusal.reason
-        return refusal
+        hint = self.session.hints.about(refusal.reason, refusal.explanation)
+        if hint is None:
+            return refusal
+        self.session.gate.warnings.warn(hint.for_owner)
+        return replace(refusal, explanation=f"{refusal.explanation} {hint.for_client}")
 
     def _denial(self, reason: str) -> Refusal:
         return denial_of_request(reason, self.label, self.request)

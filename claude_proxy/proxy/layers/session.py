@@ -15,6 +15,7 @@ from claude_proxy.config.settings import ClientCredentials, Limits
 from claude_proxy.policy.request import Request
 from claude_proxy.proxy.gate import Attempt, ClientInfo, Gate
 from claude_proxy.proxy.layers.http2_windows import WindowBudget
+from claude_proxy.proxy.upstream_hints import NO_HINTS, UpstreamHints
 from claude_proxy.wire.authority import Authority
 
 type Commands = Iterator[commands.Command]
@@ -62,6 +63,7 @@ class Session:
     client_info: ClientInfo
     head_limit: int  # bytes a message head may have
     record_query: bool = False
+    hints: UpstreamHints = NO_HINTS
     credentials: ClientCredentials | None = None  # what the client must present; None: nothing
     has_run: bool = False  # its listener serves one run, so nobody has to announce it
     proves_run: Callable[[str, str], bool] = lambda _name, _token: False  # see `Services`

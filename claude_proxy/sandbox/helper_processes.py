@@ -25,7 +25,7 @@ from typing import IO, Self
 
 from claude_proxy.config.settings import Settings
 from claude_proxy.errors import ClaudeProxyError, ConfigError
-from claude_proxy.sandbox import proxy_process_ipc
+from claude_proxy.sandbox import proxy_process_ipc, shown_list
 from claude_proxy.sandbox.bubblewrap import credential_mask
 from claude_proxy.sandbox.lookups import LookupChannel
 from claude_proxy.sandbox.relay import relay
@@ -183,13 +183,20 @@ def start_proxy_process(
 ) -> ProxyProcess:
     """Start the proxy of a run on inherited sockets, without waiting until it is ready.
 
-    `settings` must name the descriptors of `listeners`.
+    `settings` must name the descriptors of `listeners`. It keeps the copy of its list up to date
+    that is in the run's directory.
     """
     reading, writing = os.pipe()
     until, lifeline = os.pipe()
     heard, report = os.pipe()
     environ = dict(os.environ)
-    task = proxy_process_ipc.Task(settings, report=report, lifeline=until, environ=environ)
+    task = proxy_process_ipc.Task(
+        settings,
+        report=report,
+        lifeline=until,
+        followed=shown_list.place_in(run_directory.path),
+        environ=environ,
+    )
     process = _start(
         [
             sys.executable,

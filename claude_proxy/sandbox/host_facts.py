@@ -59,6 +59,7 @@ def gather(  # noqa: PLR0913 - separate directories
     statedir: Path,
     run_directory: Path,
     shown: Mapping[str, bytes],
+    followed: Path | None = None,
 ) -> HostFacts:
     """Return all facts that the planner decides on."""
     bwrap, version = _bwrap(environ, spec.project)
@@ -87,6 +88,7 @@ def gather(  # noqa: PLR0913 - separate directories
         hooks=hooks,
         default_signal=_ENV if _knows_default_signal(_ENV) else None,
         shown=dict(shown),
+        followed=followed,
         certificates={path: _links_in(path) for path in trust_store.DIRECTORIES},
         resolver=_resolver() if spec.unfiltered else {},
         notes=notes,

@@ -10,7 +10,9 @@ import os
 import pickle
 from typing import BinaryIO
 
+from claude_proxy.config.settings import Settings
 from claude_proxy.errors import ClaudeProxyError
+from claude_proxy.sandbox import shown_list
 from claude_proxy.sandbox.proxy_process_ipc import READY, Task, encode_error
 
 _EXIT_INTERNAL = 70  # EX_SOFTWARE of sysexits.h
@@ -31,8 +33,12 @@ def main(file: BinaryIO) -> int:
         from claude_proxy.server.app import serve  # noqa: PLC0415
         from claude_proxy.system.sd_notify import Lifeline  # noqa: PLC0415
 
+        def follow(settings: Settings) -> None:
+            if task.followed is not None:
+                shown_list.follow(task.followed, settings)
+
         lifeline = Lifeline(ready=lambda: report.send(READY), until=task.lifeline)
-        return serve(task.settings, lifeline=lifeline)
+        return serve(task.settings, lifeline=lifeline, on_applied=follow)
     except ClaudeProxyError as error:
         report.send(encode_error(error))
         return error.exit_code

@@ -10,6 +10,7 @@ import json
 import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from claude_proxy.config.settings import Settings
 from claude_proxy.errors import ClaudeProxyError, ConfigError, ConfigErrors
@@ -32,6 +33,7 @@ class Task:
     settings: Settings
     report: int  # a pipe to write READY or an error to
     lifeline: int  # a pipe to read: end of file means that the launcher is gone
+    followed: Path | None = None  # the directory of the list's copy, which the sandbox sees
     # Variables that may contain credentials. They go through the pipe, because all processes of the
     # user can read the environment that a process was started with.
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)

@@ -95,8 +95,13 @@ def shown_files(run_spec: RunSpec) -> dict[str, bytes]:
     return {
         CERTIFICATE.name: certificate,
         BUNDLE.name: bundle_of(certificate, system_roots()),
-        ALLOWLIST.name: _header(run_spec) + _policy_text(settings) + _restrictions_text(settings),
+        ALLOWLIST.name: _header(run_spec) + list_text(settings),
     }
+
+
+def list_text(settings: Settings) -> bytes:
+    """Return what a run shows of its policy, without credentials; ConfigError if it is invalid."""
+    return _policy_text(settings) + _restrictions_text(settings)
 
 
 def _header(run_spec: RunSpec) -> bytes:

@@ -35,6 +35,7 @@ from claude_proxy.sandbox import (
     joined_proxy,
     netns,
     self_check,
+    shown_list,
 )
 from claude_proxy.sandbox.agent_file_states import AgentFileStates
 from claude_proxy.sandbox.bubblewrap import seccomp
@@ -59,7 +60,7 @@ from claude_proxy.sandbox.joined_proxy import JoinedProxy
 from claude_proxy.sandbox.lookups import PORT as LOOKUP_PORT
 from claude_proxy.sandbox.lookups import LookupChannel, NameLookups
 from claude_proxy.sandbox.macos import runner
-from claude_proxy.sandbox.plan.environment import GATEWAY_PORT, HTTP_PORT, SOCKS_PORT
+from claude_proxy.sandbox.plan.environment import ALLOWLIST, GATEWAY_PORT, HTTP_PORT, SOCKS_PORT
 from claude_proxy.sandbox.plan.model import PathKind, SandboxPlan
 from claude_proxy.sandbox.plan.planner import plan_sandbox
 from claude_proxy.sandbox.relay.bridge import RelayTarget
@@ -258,7 +259,8 @@ def live_sandbox(
         proxy_process = None
         if run_spec.sandbox.has_proxy and joined is None:
             proxy_process = stack.enter_context(_own_proxy(run_spec, run_directory, log))
-        planned = _plan_and_report(run_spec, bindings, say)
+        followed = shown_list.place_in(run_directory.path) if proxy_process else None
+        planned = _plan_and_report(run_spec, bindings, followed, say)
         _scrub(planned.withheld)
         bubblewrap = stack.enter_context(
             _start_bubblewrap(run_spec, planned, run_directory, streams)
@@ -311,12 +313,14 @@ def _check(run_spec: RunSpec) -> None:
         find_program(spec.command, os.environ, spec.project)  # before anything is started
 
 
-def _plan_and_report(run_spec: RunSpec, bindings: Bindings, say: Reporter) -> SandboxPlan:
+def _plan_and_report(
+    run_spec: RunSpec, bindings: Bindings, followed: Path | None, say: Reporter
+) -> SandboxPlan:
     """Return the plan, and print its notes and warnings."""
     learn = run_spec.settings.learn
     if learn is not None and learn[0] is Learn.EVERYTHING:
         say(f"warning: learning: all that no deny rule covers is allowed, and added to {learn[1]}")
-    planned = planned_for(run_spec, bindings)
+    planned = planned_for(run_spec, bindings, followed=followed)
     for note in planned.notes:
         say(f"note: {note}")
     for warning in credentials.warnings_of(run_spec):
@@ -402,21 +406,32 @@ def _attribute_errors_to_bwrap(bubblewrap: Bubblewrap) -> Iterator[None]:
 
 
 def planned_for(
-    run_spec: RunSpec, bindings: Bindings | None = None, *, dry: bool = False
+    run_spec: RunSpec,
+    bindings: Bindings | None = None,
+    *,
+    followed: Path | None = None,
+    dry: bool = False,
 ) -> SandboxPlan:
-    """Return the plan of a run; start nothing, and for a dry run create nothing."""
+    """Return the plan of a run; start nothing, and for a dry run create nothing.
+
+    `followed` is the directory for a copy of the allowlist that follows the list.
+    """
     settings = run_spec.settings
     if bindings is None:
         bindings = credentials.bindings_of(run_spec)
         credentials.refuse_reachable(run_spec, bindings, os.environ)
     spec = credentials.with_isolation(run_spec, bindings, os.environ, dry=dry)
+    shown = dict.fromkeys(SHOWN, b"") if dry else shown_files(run_spec)
+    if followed is not None:
+        shown_list.write(followed, shown[ALLOWLIST.name])
     seen = host_facts.gather(
         spec,
         environ=os.environ,
         confdir=settings.confdir,
         statedir=settings.statedir,
         run_directory=base_of(os.environ),
-        shown=dict.fromkeys(SHOWN, b"") if dry else shown_files(run_spec),
+        shown=shown,
+        followed=followed,
     )
     return plan_sandbox(spec, seen)
 

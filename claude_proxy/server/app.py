@@ -47,7 +47,7 @@ from claude_proxy.server import banner, listening_sockets, logs, startup, worker
 from claude_proxy.server.ca_watch import CaWatch
 from claude_proxy.server.gates import Gates, limits_of, vault_of
 from claude_proxy.server.listening_sockets import OpenListener
-from claude_proxy.server.reload import Reloader
+from claude_proxy.server.reload import OnApplied, Reloader, ignore_applied
 from claude_proxy.server.stop_signals import StopSignals
 from claude_proxy.server.workers import WorkerSlot
 from claude_proxy.system import file_permissions, process_memory
@@ -94,6 +94,7 @@ class _Parts:
     news: StateListener
     signals: StopSignals
     of_run: bool  # a launcher has started it for one run
+    on_applied: OnApplied
 
     def listeners(self, services: Services, gates: Gates) -> list[Listener]:
         """Return the listeners with this worker's sockets."""
@@ -154,15 +155,23 @@ class _StoppedEarlyError(BaseException):
     """SIGTERM arrived during startup."""
 
 
-def serve(settings: Settings, *, lifeline: Lifeline | None = None) -> int:
-    """Run the proxy until SIGINT or SIGTERM; return the exit code. ConfigError: it cannot start."""
+def serve(
+    settings: Settings,
+    *,
+    lifeline: Lifeline | None = None,
+    on_applied: OnApplied = ignore_applied,
+) -> int:
+    """Run the proxy until SIGINT or SIGTERM; return the exit code. ConfigError: it cannot start.
+
+    `on_applied` is called, off the event loop, whenever another policy has taken effect.
+    """
     logs.configure(settings.verbosity, settings.log_format, tracebacks=settings.tracebacks)
     # Ignored until there is something to reload; the default would end the process.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     # The default would end the process at once and leave socket files behind.
     signal.signal(signal.SIGTERM, _stop_early)
     try:
-        _serve(settings, lifeline)
+        _serve(settings, lifeline, on_applied)
     except _StoppedEarlyError:
         pass
     finally:
@@ -174,7 +183,7 @@ def _stop_early(_: int, __: object) -> None:
     raise _StoppedEarlyError
 
 
-def _serve(settings: Settings, lifeline: Lifeline | None) -> None:
+def _serve(settings: Settings, lifeline: Lifeline | None, on_applied: OnApplied) -> None:
     """Prepare everything, then run one process or several workers."""
     startup.keep_names_whole()
     startup.sweep(settings)
@@ -223,6 +232,7 @@ def _serve(settings: Settings, lifeline: Lifeline | None) -> None:
                 news,
                 signals,
                 lifeline is not None,
+                on_applied,
             )
             # Closed here too: a worker exits without unwinding, and a reload may be waiting for a
             # credential command.
@@ -338,6 +348,7 @@ async def _run(parts: _Parts) -> None:
         announce=parts.announce,
         loud=parts.slot.speaks,
         news=parts.news,
+        on_applied=parts.on_applied,
     )
     parts.signals.start(reloader.request)
     running = asyncio.create_task(master.run())

@@ -35,6 +35,11 @@ _VERIFY_EVERY_S = 30.0
 _MAX_LISTED = 10  # changes that are listed by name; the rest is only counted
 
 type RecordNotice = Callable[[Notice], None]
+type OnApplied = Callable[[Settings], None]
+
+
+def ignore_applied(_: Settings) -> None:
+    """Do nothing about a policy that was applied."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +66,7 @@ class Reloader:
         announce: Callable[[str], None],
         loud: bool = True,
         news: StateListener | None = None,
+        on_applied: OnApplied = ignore_applied,
     ) -> None:
         self._settings = settings
         self._what = "allowlist" if settings.policy is None else "policy"
@@ -72,6 +78,7 @@ class Reloader:
         self._announce = announce
         self._loud = loud
         self._news = news
+        self._on_applied = on_applied
         self._requests = asyncio.Event()
         self._is_requested = False
         self._settling = Settling(is_open_for_writing)
@@ -167,11 +174,19 @@ class Reloader:
             self._apply(change)
             if change.loaded.complaint is not None:
                 self._complain("project's restrictions file", change.loaded.complaint)
+            await self._tell_applied()
         self._held = None
         self._verify_at = asyncio.get_running_loop().time() + _VERIFY_AFTER_S
         if self._is_requested and not self._requests.is_set() and self._news is not None:
             self._news.reloaded()
         self._is_requested = False
+
+    async def _tell_applied(self) -> None:
+        settings = self._settings
+        try:
+            await off_loop.wait_for(lambda: self._on_applied(settings))
+        except Exception:  # the policy is in force, and the watcher must go on
+            logger.exception("reporting the new %s failed", self._what)
 
     async def _read(self, seen: States) -> _Change | None:
         """Return what the files say now; None if one has changed while they were read."""

@@ -256,6 +256,22 @@ def test_a_name_that_was_looked_up_past_the_proxy_is_named_and_recorded(place: P
     ]
 
 
+def test_the_copy_of_the_list_follows_the_list(place: Place) -> None:
+    list_ = place.settings.allowlist
+    wait = "while ! grep -q second.test /run/claude-proxy/allowlist.yaml; do sleep 0.05; done"
+    run_spec = place.run_spec(
+        "sh", "-c", f"{wait}; cat /run/claude-proxy/allowlist.yaml", network=True
+    )
+
+    with live_sandbox(run_spec, streams=PIPES) as sandbox:
+        new = list_.with_suffix(".new")
+        new.write_text("allow: [allowed.test, second.test]\n")
+        new.replace(list_)
+        done = sandbox.finish(timeout_s=60)
+
+    assert done.stdout == b"allow: [allowed.test, second.test]\n"
+
+
 def test_many_changed_files_are_counted(place: Place) -> None:
     place.run("sh", "-c", "for n in $(seq 30); do mkdir $n; touch $n/CLAUDE.md; done")
 

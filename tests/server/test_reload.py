@@ -51,6 +51,7 @@ class Owner:
         self.ledger = Ledger()
         self.notices: list[Notice] = []
         self.said: list[str] = []
+        self.applied: list[Settings] = []
         settings = Settings(self.file, directory, directory, **changes)  # type: ignore[arg-type]
         loaded = policy_files.load_for(settings)
         dialer = Dialer(Names())
@@ -71,6 +72,7 @@ class Owner:
             self.services.connections,
             record=self.notices.append,
             announce=self.said.append,
+            on_applied=self.applied.append,
         )
 
     def writes(self, text: str, file: Path | None = None) -> None:
@@ -105,6 +107,25 @@ def test_a_good_list_applies_and_says_what_changed(owner: Owner) -> None:
     assert "deny" in said
     assert "- " in said
     assert [notice.kind for notice in owner.notices] == ["policy-applied"]
+
+
+def test_only_a_policy_that_is_in_force_is_reported_as_applied(owner: Owner) -> None:
+    owner.writes("allow: [b.example]\n")
+    play(owner)
+    owner.writes("allow: {broken\n")
+    play(owner)
+
+    assert [settings.allowlist for settings in owner.applied] == [owner.file]
+
+
+def test_a_report_that_fails_does_not_stop_the_watcher(owner: Owner) -> None:
+    owner.applied = None  # type: ignore[assignment]
+    owner.writes("allow: [b.example]\n")
+    owner.reloader._on_applied = lambda _: 1 / 0  # type: ignore[assignment]
+
+    play(owner)
+
+    assert owner.hosts == ["b.example"]
 
 
 def test_a_list_that_says_the_same_changes_nothing(owner: Owner) -> None:

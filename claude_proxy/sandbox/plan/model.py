@@ -150,6 +150,7 @@ class HostFacts:
     hooks: tuple[Path, ...] = ()  # where core.hooksPath points
     default_signal: Path | None = None  # an `env` that has --default-signal
     shown: Mapping[str, bytes] = field(default_factory=dict)  # the files of /run/claude-proxy
+    followed: Path | None = None  # the directory of the allowlist's copy, if that follows the list
     # Of each directory of certificates: the names in it, and the text of those that are links.
     certificates: Mapping[Path, Mapping[str, str | None]] = field(default_factory=dict)
     resolver: Mapping[str, bytes] = field(

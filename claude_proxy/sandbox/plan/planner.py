@@ -284,7 +284,15 @@ class _Planner:
         if not self._facts.shown:
             return
         self._layout.put(Mount(MountKind.EMPTY, environment.INSIDE, mode="0755", sealed=True))
-        for name, content in self._facts.shown.items():
+        files = dict(self._facts.shown)
+        if self._facts.followed is not None:
+            files.pop(environment.ALLOWLIST.name, None)
+            # The directory: a mount of the file would show the old one after each replacement.
+            at = environment.INSIDE / self._facts.followed.name
+            self._layout.put(Mount(MountKind.READ, at, self._facts.followed))
+            link = f"{at.name}/{environment.ALLOWLIST.name}"
+            self._layout.put(Mount(MountKind.LINK, environment.ALLOWLIST, link))
+        for name, content in files.items():
             self._layout.add_file(environment.INSIDE / name, content)
 
     def _add_allowed_paths(self) -> None:

@@ -93,5 +93,6 @@ def _show_bundle(layout: Layout, facts: HostFacts, path: Path) -> None:
         return  # nothing can be created in a directory of the host
     for mount in layout.showing(seen.real):
         at = mount.at / seen.real.relative_to(str(mount.source))
-        if layout.nearest(at) is mount and mount.kind is MountKind.READ:
+        is_original = at.is_relative_to(_ORIGINALS)
+        if layout.nearest(at) is mount and mount.kind is MountKind.READ and not is_original:
             layout.cover_file(at, facts.shown[BUNDLE.name])

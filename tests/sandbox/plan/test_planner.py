@@ -7,6 +7,8 @@ from pathlib import Path
 from claude_proxy.config.allowlist.model import NetworkMode
 from claude_proxy.sandbox.plan import environment
 from claude_proxy.sandbox.plan.model import (
+    Mount,
+    MountKind,
     PathInfo,
     PathKind,
     Program,
@@ -20,6 +22,7 @@ from tests.sandbox.boxes import (
     CONFDIR,
     HOME,
     PROJECT,
+    RUNDIR,
     STATEDIR,
     Box,
     Paths,
@@ -497,6 +500,21 @@ def test_files_for_the_run_are_readable_and_not_writable(box: Box) -> None:
 
     assert done.out == "a certificate"
     assert done.code != 0
+
+
+def test_the_copy_of_the_list_is_a_link_into_a_directory_that_can_be_followed() -> None:
+    facts = some_facts(
+        shown={"ca.pem": b"a certificate", "allowlist.yaml": b"allow: []"},
+        followed=RUNDIR / "list",
+    )
+
+    planned = plan_sandbox(a_spec(), facts)
+
+    found = {mount.at: mount for mount in planned.mounts}
+    directory = Path("/run/claude-proxy/list")
+    assert found[directory] == Mount(MountKind.READ, directory, RUNDIR / "list")
+    assert found[Path("/run/claude-proxy/allowlist.yaml")].source == "list/allowlist.yaml"
+    assert b"allow: []" not in planned.files.values()
 
 
 def test_agent_files_are_looked_for_where_the_run_may_write() -> None:

@@ -19,6 +19,7 @@ class Decision:
     tls: Tls | None = None  # for a tunnel: what to do with TLS
     plain: bool = False  # for a tunnel: plain HTTP is allowed inside
     secure: bool = False  # for a tunnel: TLS is allowed inside
+    raw: bool = False  # for a tunnel: other protocols than TLS and HTTP are allowed inside
     restricted: bool = False  # for a request: methods or paths are restricted on its host
 
     def __bool__(self) -> bool:
@@ -48,10 +49,18 @@ def allowed_by(rule: Rule, *, restricted: bool = False) -> Decision:
     return Decision(allowed=True, reason=Reason.RULE_MATCHED, rule=rule, restricted=restricted)
 
 
-def tunnel_allowed_by(rule: Rule, *, tls: Tls | None, plain: bool, secure: bool) -> Decision:
+def tunnel_allowed_by(
+    rule: Rule, *, tls: Tls | None, plain: bool, secure: bool, raw: bool = False
+) -> Decision:
     """Return the decision that allows a tunnel because of `rule`."""
     return Decision(
-        allowed=True, reason=Reason.RULE_MATCHED, rule=rule, tls=tls, plain=plain, secure=secure
+        allowed=True,
+        reason=Reason.RULE_MATCHED,
+        rule=rule,
+        tls=tls,
+        plain=plain,
+        secure=secure,
+        raw=raw,
     )
 
 

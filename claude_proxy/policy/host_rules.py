@@ -20,6 +20,9 @@ from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Request, Scheme
 from claude_proxy.policy.rules import Rule, Tls
 
+# Where HTTP is spoken, in TLS or not: what is neither has no business there.
+_WEB_PORTS = frozenset({80, 443})
+
 
 @dataclass(frozen=True, slots=True)
 class _Clause:
@@ -104,9 +107,10 @@ def _paths(rule: Rule, spell: Callable[[str], str]) -> tuple[GlobMatcher, ...] |
 class PortRules:
     """The rules for one host and port, with the decision about a tunnel."""
 
-    __slots__ = ("_by_scheme", "_no_rule", "connect")
+    __slots__ = ("_by_scheme", "_no_rule", "_port", "connect")
 
     def __init__(self, host: "HostRules", port: int) -> None:
+        self._port = port  # 0: one that no rule names
         allow = [rule for rule in host.allow if rule.ports is None or port in rule.ports]
         deny = [rule for rule in host.deny if rule.ports is None or port in rule.ports]
         self._by_scheme = {
@@ -151,12 +155,19 @@ class PortRules:
         if rule is None:
             return next(self.whole_denials(), self._no_rule)
         tls, plain = self._by_scheme[Scheme.HTTPS], self._by_scheme[Scheme.HTTP]
-        mode = Tls.INTERCEPT if tls.open else None
+        mode, raw = (Tls.INTERCEPT if tls.open else None), False
         if tls.open and not tls.limited:
-            unseen = (each for each in tls.rules if each.tls is Tls.PASSTHROUGH)
-            if (passing := next(unseen, None)) is not None:
-                rule, mode = passing, Tls.PASSTHROUGH
-        return tunnel_allowed_by(rule, tls=mode, plain=plain.open, secure=tls.open)
+            unseen = [each for each in tls.rules if each.tls is Tls.PASSTHROUGH]
+            if unseen:
+                rule, mode = unseen[0], Tls.PASSTHROUGH
+                raw = not plain.open and any(self._port in (each.ports or ()) for each in unseen)
+        return tunnel_allowed_by(
+            rule,
+            tls=mode,
+            plain=plain.open,
+            secure=tls.open,
+            raw=raw and self._port not in _WEB_PORTS,
+        )
 
 
 class HostRules:

@@ -7,7 +7,7 @@ import pytest
 from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Request, Scheme
-from claude_proxy.policy.rules import Tls
+from claude_proxy.policy.rules import Rule, Tls
 from tests.policy.cases import AMBIGUOUS, at, denied_for, deny, http, request, rule
 
 
@@ -289,3 +289,44 @@ def test_a_push_that_is_allowed_does_not_allow_its_first_request() -> None:
     first = replace(request("git.test", path="/o/r.git/info/refs"), query=PUSH)
 
     assert denied_for(policy.decide_request(first)) is Reason.METHOD_NOT_ALLOWED
+
+
+@pytest.mark.parametrize(
+    ("allow", "deny_rules", "port", "raw"),
+    [
+        ([rule("a.test", ports=(22, 5432), tls=Tls.PASSTHROUGH)], [], 22, True),
+        ([rule("*.test", ports=(22,), tls=Tls.PASSTHROUGH)], [], 22, True),
+        (
+            [rule("a.test", ports=(22,)), rule("a.test", ports=(22,), tls=Tls.PASSTHROUGH)],
+            [],
+            22,
+            1,
+        ),
+        ([rule("a.test", ports=(22,))], [], 22, False),
+        ([rule("a.test", ports=None, tls=Tls.PASSTHROUGH)], [], 22, False),
+        ([rule("a.test", ports=(80, 443), tls=Tls.PASSTHROUGH)], [], 443, False),
+        ([rule("a.test", ports=(80, 443), tls=Tls.PASSTHROUGH)], [], 80, False),
+        (
+            [
+                rule("a.test", ports=(22,), tls=Tls.PASSTHROUGH),
+                rule("a.test", scheme=Scheme.HTTP, ports=(22,)),
+            ],
+            [],
+            22,
+            False,
+        ),
+        (
+            [rule("a.test", ports=(22,), tls=Tls.PASSTHROUGH)],
+            [deny("a.test", methods=("POST",))],
+            22,
+            False,
+        ),
+    ],
+)
+def test_other_protocols_pass_where_a_passthrough_rule_lists_the_port(
+    allow: list[Rule], deny_rules: list[Rule], port: int, *, raw: bool
+) -> None:
+    decision = Policy(tuple(allow), tuple(deny_rules)).decide_connect(at(f"a.test:{port}"))
+
+    assert decision.allowed
+    assert decision.raw == raw

@@ -210,7 +210,8 @@ ALLOW = (
         "tls",
         Kind.TLS,
         "intercept decrypts and judges each request; passthrough judges the host alone, for "
-        "clients that accept no other certificate.",
+        "clients that accept no other certificate. On a port that the entry lists, other than 80 "
+        "and 443, other protocols than TLS and HTTP pass too (SSH, databases).",
         default="intercept",
         example="passthrough",
     ),

@@ -19,7 +19,7 @@ from claude_proxy.proxy.layers.client_auth import head_admits, proof_admits
 from claude_proxy.proxy.layers.http1_proxy import proxy_lane
 from claude_proxy.proxy.layers.session import Commands, RuleRevoked, Session, TimedOut
 from claude_proxy.proxy.layers.socks5 import Socks5Layer
-from claude_proxy.proxy.layers.tunnel_start import ALERT_DENIED, TunnelStart
+from claude_proxy.proxy.layers.tunnel_start import tunnel_to
 from claude_proxy.proxy.responses import Refusal, bad_request, denial, unauthenticated
 from claude_proxy.system.runs import shown_name
 from claude_proxy.wire import proxy_protocol, socks5
@@ -27,6 +27,7 @@ from claude_proxy.wire.authority import Authority
 from claude_proxy.wire.client_hello import starts_like_tls
 from claude_proxy.wire.http1.head import BadMessage, RequestHead
 from claude_proxy.wire.http1.request import read_request_head
+from claude_proxy.wire.tls_alerts import ACCESS_DENIED
 
 type MakeLane = Callable[[Context, Session], layer.Layer]
 
@@ -137,7 +138,7 @@ class ProtocolDetection(layer.Layer):
         session.gate.warnings.warn(_TLS_TO_PROXY if self._serve is None else _TLS_TO_GATEWAY)
         attempt = session.gate.refuse(session.client_info, Phase.CLIENT, Reason.TLS_TO_PROXY, "")
         session.gate.end(attempt)
-        yield commands.SendData(self.context.client, ALERT_DENIED)
+        yield commands.SendData(self.context.client, ACCESS_DENIED)
         yield from self._close()
 
     # --- CONNECT
@@ -175,7 +176,7 @@ class ProtocolDetection(layer.Layer):
         session.agent = head.get(b"user-agent")
         attempt.status = 200
         yield commands.SendData(self.context.client, _ESTABLISHED)
-        tunnel = TunnelStart(
+        tunnel = tunnel_to(
             self.context, session, attempt, self._replace_with, target=target, dialer=self._dialer
         )
         yield from self._replace_with(tunnel, self._take_buffer())

@@ -21,7 +21,7 @@ from claude_proxy.proxy.layers.session import (
     TimedOut,
     Waiting,
 )
-from claude_proxy.proxy.layers.tunnel_start import ReplaceWith, TunnelStart
+from claude_proxy.proxy.layers.tunnel_start import ReplaceWith, tunnel_to
 from claude_proxy.proxy.layers.upstream import UpstreamServer
 from claude_proxy.wire.authority import Authority
 from claude_proxy.wire.socks5 import (
@@ -193,10 +193,12 @@ class Socks5Layer(layer.Layer):
             yield commands.CloseConnection(server)
         else:
             self._session.preconnected = server
+            if attempt.decision.raw:  # what it says first is for the tunnel
+                yield PauseReading(server, hold=True)
         attempt.status = _STATUS[SocksReply.GRANTED]
         yield commands.SendData(self.context.client, reply(SocksReply.GRANTED))
         yield PauseReading(self.context.client, hold=False)
-        tunnel = TunnelStart(
+        tunnel = tunnel_to(
             self.context,
             self._session,
             attempt,

@@ -19,6 +19,7 @@ from claude_proxy.proxy.gate import Attempt
 from claude_proxy.proxy.layers.http1_proxy import proxy_lane
 from claude_proxy.proxy.layers.http2 import Http2Lane
 from claude_proxy.proxy.layers.passthrough import Passthrough
+from claude_proxy.proxy.layers.raw_tunnel import RawTunnel
 from claude_proxy.proxy.layers.session import Commands, RuleRevoked, Session, TimedOut, Waiting
 from claude_proxy.proxy.layers.tls_intercept import TlsIntercept
 from claude_proxy.proxy.layers.tls_watch import TlsWatch
@@ -29,14 +30,10 @@ from claude_proxy.wire.client_hello import (
     HelloUnreadableError,
     starts_like_tls,
 )
+from claude_proxy.wire.tls_alerts import ACCESS_DENIED, DECODE_ERROR
 
 # Passes the connection to another layer, with the bytes that were read and not used.
 type ReplaceWith = Callable[[layer.Layer, bytes], Commands]
-
-# Unencrypted fatal alerts, so that the client's error says that it was refused on purpose:
-# access_denied (49) and decode_error (50), RFC 8446, section 6.
-ALERT_DENIED = b"\x15\x03\x03\x00\x02\x02\x31"
-_ALERT_UNREADABLE = b"\x15\x03\x03\x00\x02\x02\x32"
 
 
 class TunnelStart(layer.Layer):
@@ -92,13 +89,13 @@ class TunnelStart(layer.Layer):
                 yield from self._plain(data)
                 return
             if not self._attempt.decision.secure:
-                yield from self._deny(Reason.SCHEME_NOT_ALLOWED, ALERT_DENIED)
+                yield from self._deny(Reason.SCHEME_NOT_ALLOWED, ACCESS_DENIED)
                 return
             self._hello = HelloReader()
         try:
             hello = self._hello.feed(data)
         except HelloUnreadableError:
-            yield from self._deny(Reason.HELLO_UNREADABLE, _ALERT_UNREADABLE)
+            yield from self._deny(Reason.HELLO_UNREADABLE, DECODE_ERROR)
             return
         if hello is not None:
             yield from self._judge(hello, bytes(self._hello.raw))
@@ -111,7 +108,7 @@ class TunnelStart(layer.Layer):
         )
         if denied is not None:
             session.gate.end(denied)
-            yield from self._alert(denied.decision.reason, ALERT_DENIED)
+            yield from self._alert(denied.decision.reason, ACCESS_DENIED)
         elif tls is Tls.PASSTHROUGH:
             passthrough = Passthrough(self.context, session, target, attempt, raw)
             yield from self._replace_with(passthrough, b"")
@@ -121,7 +118,7 @@ class TunnelStart(layer.Layer):
             intercept = TlsIntercept(self.context, hello, self._lane, watch)
             yield from self._replace_with(intercept, raw)
         else:
-            yield from self._deny(Reason.INTERNAL_ERROR, ALERT_DENIED)
+            yield from self._deny(Reason.INTERNAL_ERROR, ACCESS_DENIED)
 
     def _lane(self, context: Context) -> layer.Layer:
         """Return the layer for the protocol that the handshake with the client negotiated."""
@@ -160,3 +157,18 @@ class TunnelStart(layer.Layer):
     def _close(self) -> Commands:
         self._is_over = True
         yield commands.CloseConnection(self.context.client)
+
+
+def tunnel_to(  # noqa: PLR0913 - the facts of an open tunnel
+    context: Context,
+    session: Session,
+    attempt: Attempt,
+    replace_with: ReplaceWith,
+    *,
+    target: Authority,
+    dialer: Dialer | None,
+) -> layer.Layer:
+    """Return the first layer inside the tunnel that `attempt` opened."""
+    if attempt.decision.raw:
+        return RawTunnel(context, session, target, attempt)
+    return TunnelStart(context, session, attempt, replace_with, target=target, dialer=dialer)

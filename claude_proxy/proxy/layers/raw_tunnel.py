@@ -1,0 +1,80 @@
+"""Raw tunnel: bytes of any protocol to one host and port, because its rule says so.
+
+Law kept: agreement. TLS must name the target, and plain HTTP does not pass, as its Host field could
+name another host of the same server. The upstream may speak first, as servers of mail and databases
+do, so it is dialled at once: the tunnel itself was allowed.
+"""
+
+from mitmproxy.proxy import commands
+from mitmproxy.proxy.context import Context
+
+from claude_proxy.events import Phase
+from claude_proxy.policy.reason import Reason
+from claude_proxy.policy.rules import Tls
+from claude_proxy.proxy.dialer import DialError
+from claude_proxy.proxy.gate import Attempt
+from claude_proxy.proxy.layers.passthrough import Passthrough
+from claude_proxy.proxy.layers.session import Commands, PauseReading, Session
+from claude_proxy.proxy.upstream_errors import UpstreamError
+from claude_proxy.wire.authority import Authority
+from claude_proxy.wire.client_hello import ClientHello, HelloUnreadableError
+from claude_proxy.wire.first_bytes import FirstBytes, HttpFoundError
+from claude_proxy.wire.tls_alerts import ACCESS_DENIED, DECODE_ERROR
+
+
+class RawTunnel(Passthrough):
+    """A tunnel whose first bytes from the client are judged, whatever they are."""
+
+    def __init__(
+        self, context: Context, session: Session, target: Authority, attempt: Attempt
+    ) -> None:
+        super().__init__(context, session, target, attempt, b"")
+        self._first = FirstBytes()
+
+    def _opened(self, error: DialError | UpstreamError | str | None) -> Commands:
+        yield from super()._opened(error)
+        if error is None:  # after SOCKS5 it is held until now
+            yield PauseReading(self._upstream.server, hold=False)
+
+    def _up(self, data: bytes) -> Commands:
+        if self._first.is_over:
+            yield from super()._up(data)
+            return
+        try:
+            found = self._first.feed(data)
+        except HttpFoundError:
+            yield from self._deny(Reason.NOT_TLS, b"")
+        except HelloUnreadableError:
+            yield from self._deny(Reason.HELLO_UNREADABLE, DECODE_ERROR)
+        else:
+            if isinstance(found, ClientHello):
+                yield from self._judge(found)
+            elif found:
+                yield from super()._up(found)
+
+    def _judge(self, hello: ClientHello) -> Commands:
+        session = self._session
+        denied = session.gate.hello(
+            session.client_info,
+            self._target,
+            hello.sni,
+            encrypted=hello.encrypted,
+            tls=Tls.PASSTHROUGH,
+        )
+        if denied is None:
+            yield from super()._up(self._first.release())
+        else:
+            session.gate.end(denied)
+            yield from self._refuse(denied.decision.reason, ACCESS_DENIED)
+
+    def _deny(self, reason: Reason, alert: bytes) -> Commands:
+        session = self._session
+        denied = session.gate.refuse(session.client_info, Phase.HELLO, reason, self._target)
+        session.gate.end(denied)
+        yield from self._refuse(reason, alert)
+
+    def _refuse(self, reason: Reason, alert: bytes) -> Commands:
+        self._first.release()
+        if alert:
+            yield commands.SendData(self.context.client, alert)
+        yield from self._close(reason.value)

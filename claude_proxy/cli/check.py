@@ -199,7 +199,8 @@ def _body_of(file: Path, question: Question) -> bytes:
 
 def answer_of(question: Question, method: str, policy: Policy, body: bytes | None = None) -> Answer:
     """Ask the policy what the proxy would ask it."""
-    connect = policy.decide_connect(question.target) if question.tunnel else None
+    decide = policy.decide_raw if question.raw else policy.decide_connect
+    connect = decide(question.target) if question.tunnel else None
     if question.scheme is None or (connect is not None and not connect.allowed):
         return Answer(connect, None)
     if _is_unseen(question, connect):
@@ -239,12 +240,22 @@ def _lines(
         lines.append(f"  {harmless(question.note)}")
     if answer.connect is not None:
         lines.append(f"  CONNECT {question.target}: {_told(answer.connect)}")
+        if question.scheme is None and answer.connect.allowed:
+            lines.append(f"  inside: {_spoken_inside(answer.connect)}")
     if answer.request is not None:
         lines += _lines_of_request(question, method, answer, answer.request)
     elif _is_unseen(question, answer.connect):
         lines.append(f"  {method} {question.path}: not judged, as TLS is passed through")
     lines.append(f"  {' '.join(asked)}")
     return lines
+
+
+def _spoken_inside(connect: Decision) -> str:
+    """Say what a client may speak in an open tunnel."""
+    if connect.raw:
+        return "any protocol but plain HTTP; TLS must name the host"
+    spoken = ["TLS"] * connect.secure + ["plain HTTP"] * connect.plain
+    return f"{' or '.join(spoken)}, and nothing else"
 
 
 def _lines_of_request(

@@ -41,6 +41,7 @@ class Question:
     path: str
     query: str = ""
     note: str = ""  # what to know about it besides the decision
+    raw: bool = False  # the client speaks neither TLS nor HTTP in its tunnel
 
 
 def question_of(url: str) -> Question:
@@ -81,7 +82,7 @@ def _other_protocol(url: str) -> Question | None:
     except ValueError as error:
         raise _unusable(url, str(error)) from error
     note = f"not HTTP: only a tunnel is asked for; over HTTPS it would be {found.https_url}"
-    return Question(url, target, None, tunnel=True, path="", note=note)
+    return Question(url, target, None, tunnel=True, path="", note=note, raw=True)
 
 
 def _target_of(url: str, text: str, port: int) -> Authority:

@@ -124,6 +124,13 @@ class Policy:
         rules = self._rules.find(target)
         return denied(Reason.NO_RULE) if rules is None else rules.at(target.port).connect
 
+    def decide_raw(self, target: Authority) -> Decision:
+        """Decide about bytes that are neither TLS nor HTTP, in a tunnel to `target`."""
+        connect = self.decide_connect(target)
+        if not connect.allowed or connect.raw:
+            return connect
+        return denied(Reason.NOT_TLS, connect.rule)
+
     def decide_hello(
         self, target: Authority, sni: str | None, *, encrypted: bool, tls: Tls | None
     ) -> Decision:

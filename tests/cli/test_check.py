@@ -30,6 +30,8 @@ allow:
     ports: [443, 8443]
   - bücher.example
   - "2001:db8::1"
+  - {host: raw.example.com, ports: [22, 5432], tls: passthrough}
+  - {host: ssh.example.com, ports: [22]}
 deny:
   - host: a.example.com
     paths: ["/admin/**"]
@@ -112,7 +114,7 @@ def test_a_denied_request_tells_the_reason_after_the_tunnel(
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "denied: https://a.example.com/admin/x"
     assert lines[1].startswith("  CONNECT a.example.com:443: allowed")
-    assert lines[2] == f"  GET /admin/x: denied (deny-rule) by a.example.com ({listed}:16)"
+    assert lines[2] == f"  GET /admin/x: denied (deny-rule) by a.example.com ({listed}:18)"
 
 
 def test_a_denied_tunnel_carries_no_request(
@@ -179,6 +181,34 @@ def test_json_of_a_tunnel_has_no_request(listed: Path, capsys: pytest.CaptureFix
 
     found = json.loads(capsys.readouterr().out)
     assert (found["allowed"], found["request"], found["method"]) == (True, None, None)
+
+
+@pytest.mark.parametrize(
+    ("url", "inside"),
+    [
+        ("raw.example.com:5432", "any protocol but plain HTTP; TLS must name the host"),
+        ("git@raw.example.com:o/r.git", "any protocol but plain HTTP; TLS must name the host"),
+        ("a.example.com:443", "TLS, and nothing else"),
+        ("pinned.example.com:443", "TLS, and nothing else"),
+        ("plain.example.com:80", "plain HTTP, and nothing else"),
+    ],
+)
+def test_what_may_be_spoken_in_a_tunnel_is_told(
+    listed: Path, capsys: pytest.CaptureFixture[str], url: str, inside: str
+) -> None:
+    assert check(listed, url) == 0
+
+    assert f"\n  inside: {inside}\n" in capsys.readouterr().out
+
+
+def test_ssh_is_denied_where_only_tls_passes(
+    listed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert check(listed, "git@ssh.example.com:o/r.git") == 1
+
+    assert "CONNECT ssh.example.com:22: denied (not-tls) by ssh.example.com" in (
+        capsys.readouterr().out
+    )
 
 
 UNUSABLE = {

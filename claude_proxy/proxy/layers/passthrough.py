@@ -83,9 +83,10 @@ class Passthrough(layer.Layer):
     def _opened(self, error: DialError | UpstreamError | str | None) -> Commands:
         if error is not None:
             # The 200 has been sent, so the client cannot be told the reason.
-            denied = isinstance(error, DialError) and error.decision is not None
-            outcome = "denied" if denied else getattr(error, "failure", "connect-failed")
-            yield from self._close(str(outcome))
+            outcome = str(getattr(error, "failure", "connect-failed"))
+            if isinstance(error, DialError) and error.decision is not None:
+                outcome = error.decision.reason.value
+            yield from self._close(outcome)
             return
         self._upstream.is_open = True
         self._attempt.upstream = self._upstream.address

@@ -79,7 +79,7 @@ def test_a_client_is_not_read_before_its_upstream_is_there(ledger: Ledger) -> No
         (DialError(Failure.REFUSED, "it refuses"), "connect-refused"),
         (
             DialError(Failure.DENIED, "no", denied(Reason.ADDRESS_NOT_ALLOWED)),
-            "denied",
+            "address-not-allowed",
         ),
     ],
 )

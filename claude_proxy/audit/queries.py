@@ -26,6 +26,7 @@ from claude_proxy.audit.state import (
     is_shown_failure,
     state_of,
 )
+from claude_proxy.audit.tally import RUN_NOTICES, Grouping, LoggedRun, Tally, added_up, runs_of
 from claude_proxy.audit.usage import UsageGrouping, UsageSum, sums_by
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.events import DecisionMade, Notice, OutcomeSeen, Phase, Usage
@@ -202,6 +203,9 @@ class Selection:
         return condition, values
 
 
+_GROUPS: Final = {Grouping.HOST: "d.target", Grouping.RUN: "d.run", Grouping.REASON: "1"}
+
+
 class NoAuditLogError(ClaudeProxyError):
     """No proxy has written an audit log here yet."""
 
@@ -261,6 +265,37 @@ class AuditReader:
             condition, values = selection.condition_on_notices()
             total += self._rows(f"SELECT count(*) FROM notice n WHERE {condition}", *values)[0][0]  # noqa: S608
         return total
+
+    def tallies(self, selection: Selection, per: Grouping) -> list[Tally]:
+        """Return how many attempts were denied, failed and allowed, the most denied first."""
+        condition, values = selection.condition_on_attempts()
+        statement = (
+            f"SELECT {_GROUPS[per]} AS name, coalesce(o.error, d.reason) AS reason, {IS_DENIED},"
+            f" {IS_FAILED}, sum(coalesce(d.count, 1)), max(coalesce(d.last, d.at, d.id))"
+            f"{_ATTEMPTS} WHERE {condition} GROUP BY 1, 2, 3, 4"
+        )
+        return added_up(self._rows(statement, *values), per)
+
+    def last_run(self) -> str | None:
+        """Return the name of the run that began last; None: there is none."""
+        statement = "SELECT run FROM notice WHERE kind = 'run-start' AND run IS NOT NULL"
+        rows = self._rows(f"{statement} ORDER BY id DESC LIMIT 1")
+        return rows[0][0] if rows else None
+
+    def runs(self, limit: int) -> list[LoggedRun]:
+        """Return the newest runs, newest last, with how much was denied in each."""
+        notices = [
+            _notice_of(row)
+            for row in self._rows(
+                "SELECT n.* FROM notice n WHERE n.run IS NOT NULL AND n.kind IN (?, ?) ORDER BY id",
+                *RUN_NOTICES,
+            )
+        ]
+        denials = self._rows(
+            f"SELECT d.run, d.id, coalesce(d.count, 1){_ATTEMPTS}"
+            f" WHERE d.run IS NOT NULL AND {IS_SHOWN} AND {IS_DENIED} ORDER BY d.id"
+        )
+        return runs_of(notices, denials)[-limit:]
 
     def attempts_after(self, selection: Selection, number: int, limit: int) -> list[LoggedAttempt]:
         """Return the first `limit` attempts with an id above `number`, oldest first."""

@@ -1,125 +1,89 @@
-"""`claude-proxy log`: show the audit log: what was decided, when, why and how it ended.
+"""`claude-proxy log`: shows the audit log as a table, or as JSON for other programs."""
 
-The file is opened read-only, and text that a client sent is escaped, so that it cannot send control
-codes, forge a line or hide in one.
-"""
-
+import os
 import select
 import sys
 import time
-from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, override
+from typing import Final
 
 import click
 from click.core import ParameterSource
 
 from claude_proxy.audit.database import database_in
-from claude_proxy.audit.escape import escape_field, escape_text
 from claude_proxy.audit.queries import (
     AuditReader,
     Follower,
     HostFilter,
     ListenerFilter,
     LogEntry,
-    LoggedAttempt,
     RunFilter,
     Selection,
     Show,
 )
-from claude_proxy.audit.sinks import (
-    encoded,
-    fields_of,
-    fields_of_outcome,
-    method_and_place,
-    usage_text,
-)
-from claude_proxy.audit.state import State, is_passed_through, reason_of
+from claude_proxy.audit.sinks import encoded, fields_of, fields_of_outcome
+from claude_proxy.audit.tally import Grouping
 from claude_proxy.audit.usage import UsageGrouping
-from claude_proxy.cli import paths, usage_table
+from claude_proxy.cli import paths, tally_table, usage_table
+from claude_proxy.cli.log_table import Look
+from claude_proxy.cli.since import Since
 from claude_proxy.errors import ConfigError
 from claude_proxy.events import Notice, OutcomeSeen
 
 EPILOG: Final = """\b
 Examples:
-  claude-proxy log --denied --since 1h
+  claude-proxy log --denied --since today
+  claude-proxy log --run last --failed
+  claude-proxy log --by host --since 2h
   claude-proxy log --host .github.com --limit 200
   claude-proxy log --listener unix:/run/user/1000/proxy.sock --steps
   claude-proxy log --follow --json | jq .reason
   claude-proxy log --usage --since 7d
   claude-proxy log --usage --by run --json | jq .tokens
 
-An allowed tunnel is represented by the requests in it; --steps lists the tunnel itself too.
+An attempt is denied, failed (it was allowed, and came to nothing) or allowed. REASON says why.
+Equal denials within a minute are one row, with their number. An allowed tunnel is represented by
+the requests in it; --steps lists the tunnel itself too. `claude-proxy runs` lists the runs.
 
 --usage adds up the tokens that the Messages API reports: by day (local time, when the request
 began), by run or by model. IN does not include tokens read from the cache.
 """
 
 _POLL_S: Final = 0.5
-_UNITS_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
-_COLUMNS: Final = {
-    "TIME": 19,
-    "ACTION": 7,
-    "METHOD": 7,
-    "TARGET": 44,
-    "STATUS": 6,
-    "UP": 5,
-    "DOWN": 5,
-    "TOOK": 6,
-    "REASON": 12,
-    "RULE": 0,
-}
-_NOTHING: Final = "-"
+_LAST: Final = "last"
 # Options that select single attempts, which --usage does not list.
-_NOT_WITH_USAGE: Final = ("denied", "allowed", "host", "listener", "follow", "limit", "steps")
+_NOT_WITH_USAGE: Final = (
+    *("denied", "failed", "allowed", "host", "listener", "follow", "limit", "steps", "notices"),
+)
+_NOT_WITH_NOTICES: Final = ("denied", "failed", "allowed", "host", "listener", "steps", "by")
+_NOT_WITH_BY: Final = ("follow", "steps")
+_OF_STATE: Final = ("denied", "failed", "allowed")
 # Set as a variable these are preferences: ignored where they do not apply.
 _PREFERENCES: Final = frozenset({"limit", "by"})
-_ENOUGH_DIGITS: Final = 1000
-_FEW: Final = 10
-_MINUTE_MS: Final = 60_000
-
-
-class Since(click.ParamType[int]):
-    """An age ("90s", "30m", "1h", "2d", "1w") or a time in ISO 8601, local by default."""
-
-    name = "since"
-
-    @override
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int | Any:
-        if not isinstance(value, str):
-            return value
-        try:
-            return parse_since(value, time.time_ns())
-        except (ValueError, OverflowError):
-            raise ConfigError(
-                f'"{escape_text(value)}" is neither an age nor a time',
-                where="--since or CLAUDE_PROXY_LOG_SINCE",
-                fix="use a form like 90s, 30m, 1h, 2d, 2026-01-31 or 2026-01-31T09:30",
-            ) from None
-
-
-def parse_since(text: str, now_ns: int) -> int:
-    """Return the time that `text` means, in nanoseconds since 1970; raise ValueError."""
-    unit = _UNITS_S.get(text[-1:])
-    if unit is not None and text[:-1].isascii() and text[:-1].isdecimal():
-        moment_ns = now_ns - int(text[:-1]) * unit * 1_000_000_000
-    else:
-        # Without an offset it is local time, as in the table.
-        moment = datetime.fromisoformat(text).astimezone()
-        moment_ns = round(moment.timestamp() * 1e6) * 1000
-    return max(0, moment_ns)
+_BY: Final = tuple(dict.fromkeys([*map(str, Grouping), *map(str, UsageGrouping)]))
 
 
 @click.command(name="log", epilog=EPILOG)
 @click.option("--denied", envvar="CLAUDE_PROXY_LOG_DENIED", is_flag=True, help="Show only denials.")
 @click.option(
+    "--failed",
+    envvar="CLAUDE_PROXY_LOG_FAILED",
+    is_flag=True,
+    help="Show only what was allowed and came to nothing.",
+)
+@click.option(
     "--allowed",
     envvar="CLAUDE_PROXY_LOG_ALLOWED",
     is_flag=True,
-    help="Show only what was allowed.",
+    help="Show only what was allowed, including what failed then.",
+)
+@click.option(
+    "--notices",
+    envvar="CLAUDE_PROXY_LOG_NOTICES",
+    is_flag=True,
+    help="Show what the proxy reports of itself: starts, policies applied, runs.",
 )
 @click.option(
     "--host",
@@ -137,14 +101,14 @@ def parse_since(text: str, now_ns: int) -> int:
     "--run",
     envvar="CLAUDE_PROXY_LOG_RUN",
     metavar="NAME",
-    help="Show what one `claude-proxy run` did.",
+    help="Show what one `claude-proxy run` did; last means the newest.",
 )
 @click.option(
     "--since",
     envvar="CLAUDE_PROXY_LOG_SINCE",
     type=Since(),
     metavar="WHEN",
-    help="Show entries since an age (90s, 30m, 1h, 2d) or a date and time.",
+    help="Show entries since an age (90s, 30m, 2h, 2d), today, yesterday, or a date and time.",
 )
 @click.option(
     "-f",
@@ -185,8 +149,8 @@ def parse_since(text: str, now_ns: int) -> int:
 @click.option(
     "--by",
     envvar="CLAUDE_PROXY_LOG_BY",
-    type=click.Choice(tuple(per.value for per in UsageGrouping)),
-    help="How --usage groups its sums.  [default: day]",
+    type=click.Choice(_BY),
+    help="Count attempts by host, run or reason; with --usage: sums by day, run or model.",
 )
 @click.option(
     "--statedir",
@@ -198,7 +162,9 @@ def parse_since(text: str, now_ns: int) -> int:
 def command(
     *,
     denied: bool,
+    failed: bool,
     allowed: bool,
+    notices: bool,
     host: str | None,
     listener: str | None,
     run: str | None,
@@ -213,63 +179,136 @@ def command(
 ) -> None:
     """Show what was decided, from the audit log."""
     path = database_in(paths.statedir_in_force() if statedir is None else statedir)
-    run_filter = None if run is None else RunFilter(run)
     context = click.get_current_context()
+    _refuse_contradictions(context, notices=notices, usage=usage, by=by)
+    run_filter = None if run is None else _run_filter(path, run)
     if usage:
-        _check_goes_with_usage(context)
         per = UsageGrouping(by or UsageGrouping.DAY)
         _show_usage(path, per, since_ns=since or 0, run=run_filter, as_json=as_json)
         return
-    if _is_asked(context, "by"):
-        raise ConfigError(
-            f"--by {by} needs --usage",
-            where="--by or CLAUDE_PROXY_LOG_BY",
-            fix=f"run: claude-proxy log --usage --by {by}",
-        )
-    if denied and allowed:
-        raise ConfigError(
-            "nothing is both denied and allowed",
-            where="--denied and --allowed",
-            fix="drop one of them; without them all attempts are shown",
-        )
     selection = Selection(
-        show=Show.DENIED if denied else Show.ALLOWED if allowed else Show.EVERYTHING,
+        show=_show_of(denied=denied, failed=failed, allowed=allowed),
         host=None if host is None else HostFilter.parse(host),
         listener=None if listener is None else ListenerFilter.parse(listener),
         run=run_filter,
         since_ns=since or 0,
         steps=steps,
+        # In JSON everything is in one stream, where programs tell the kinds apart.
+        notices=True if notices else None if as_json else False,
     )
-    line_of = json_line_of if as_json else row_of
+    if by is not None and _is_asked(context, "by"):
+        _show_tallies(path, selection, Grouping(by), limit, as_json=as_json)
+        return
     try:
-        with AuditReader(path) as reader:
-            entries = reader.newest(selection, limit)
-        if not as_json and (entries or follow):
-            click.echo(_row(_COLUMNS))
-        _show(entries, line_of)
-        if follow:
-            _follow(Follower(path, selection, entries), line_of)
-        elif not entries:
-            click.echo("claude-proxy: no matching entries", err=True)
+        _show_entries(
+            _Output(path=path, selection=selection, limit=limit, as_json=as_json, follow=follow)
+        )
     except KeyboardInterrupt:
         # The way to end --follow, so not a failure.
         return
 
 
-def _check_goes_with_usage(context: click.Context) -> None:
-    for name in _NOT_WITH_USAGE:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Output:
+    """Which entries to show, and how."""
+
+    path: Path
+    selection: Selection
+    limit: int
+    as_json: bool
+    follow: bool
+
+
+def _show_entries(output: _Output) -> None:
+    selection, limit = output.selection, output.limit
+    with AuditReader(output.path) as reader:
+        entries = reader.newest(selection, limit)
+        total = reader.count(selection) if len(entries) == limit else len(entries)
+    has_runs = any(not isinstance(entry, Notice) and entry.decision.run for entry in entries)
+    look = Look.of_output(os.environ, run=has_runs and selection.run is None)
+    line_of = json_line_of if output.as_json else look.entry
+    if not output.as_json and selection.has_attempts and (entries or output.follow):
+        click.echo(look.heading())
+    _show(entries, line_of)
+    if total > len(entries):
+        more = f"showing the last {len(entries):,} of {total:,}; -n {total} shows all"
+        click.echo(f"claude-proxy: {more}", err=True)
+    if output.follow:
+        _follow(Follower(output.path, selection, entries), line_of)
+    elif not entries:
+        click.echo("claude-proxy: no matching entries", err=True)
+
+
+def _show_of(*, denied: bool, failed: bool, allowed: bool) -> Show:
+    if denied:
+        return Show.DENIED
+    if failed:
+        return Show.FAILED
+    return Show.ALLOWED if allowed else Show.EVERYTHING
+
+
+def _run_filter(path: Path, name: str) -> RunFilter:
+    """Return the filter of a run; "last" is the one that began last."""
+    if name != _LAST:
+        return RunFilter(name)
+    with AuditReader(path) as reader:
+        last = reader.last_run()
+    if last is None:
+        raise ConfigError(
+            "there was no run yet",
+            where="--run or CLAUDE_PROXY_LOG_RUN",
+            fix="leave it out, or start one: claude-proxy run -- COMMAND",
+        )
+    return RunFilter(last)
+
+
+def _refuse_contradictions(
+    context: click.Context, *, notices: bool, usage: bool, by: str | None
+) -> None:
+    """Refuse options that do not go together, instead of ignoring one of them."""
+    states = [name for name in _OF_STATE if _is_asked(context, name)]
+    if len(states) > 1:
+        raise ConfigError(
+            f"no attempt can be both {states[0]} and {states[1]}",
+            where=f"--{states[0]} and --{states[1]}",
+            fix="drop one of them; without them all attempts are shown",
+        )
+    if usage:
+        _refuse(context, _NOT_WITH_USAGE, "selects single attempts, and --usage shows sums only")
+        if by is not None and _is_asked(context, "by") and by not in tuple(UsageGrouping):
+            raise ConfigError(
+                f"--usage has no sums by {by}",
+                where="--by or CLAUDE_PROXY_LOG_BY",
+                fix="use --by day, --by run or --by model, or drop --usage",
+            )
+        return
+    if notices:
+        _refuse(context, _NOT_WITH_NOTICES, "selects attempts, and --notices shows none")
+    if by is None or not _is_asked(context, "by"):
+        return
+    if by not in tuple(Grouping):
+        raise ConfigError(
+            f"--by {by} needs --usage",
+            where="--by or CLAUDE_PROXY_LOG_BY",
+            fix=f"run: claude-proxy log --usage --by {by}",
+        )
+    _refuse(context, _NOT_WITH_BY, "lists single attempts, and --by counts them")
+
+
+def _refuse(context: click.Context, names: Sequence[str], why: str) -> None:
+    for name in names:
         if _is_asked(context, name):
             raise ConfigError(
-                f"--{name} selects single attempts, and --usage shows sums only",
+                f"--{name} {why}",
                 where=f"--{name} or CLAUDE_PROXY_LOG_{name.upper()}",
-                fix="drop one of them; --usage works with --since and --run",
+                fix="drop one of them",
             )
 
 
 def _is_asked(context: click.Context, name: str) -> bool:
     source = context.get_parameter_source(name)
     if source is ParameterSource.ENVIRONMENT:
-        return name not in _PREFERENCES
+        return name not in _PREFERENCES and bool(context.params.get(name))
     return source is ParameterSource.COMMANDLINE
 
 
@@ -283,6 +322,21 @@ def _show_usage(
         click.echo("\n".join(lines_of(per, sums)))
     else:
         click.echo("claude-proxy: no matching usage recorded", err=True)
+
+
+def _show_tallies(
+    path: Path, selection: Selection, per: Grouping, limit: int, *, as_json: bool
+) -> None:
+    with AuditReader(path) as reader:
+        tallies = reader.tallies(selection, per)
+    lines_of = tally_table.json_lines_of if as_json else tally_table.lines_of
+    if not tallies:
+        click.echo("claude-proxy: no matching entries", err=True)
+        return
+    click.echo("\n".join(lines_of(per, tallies[:limit])))
+    if len(tallies) > limit:
+        more = f"showing {limit:,} of {len(tallies):,}; -n {len(tallies)} shows all"
+        click.echo(f"claude-proxy: {more}", err=True)
 
 
 def _follow(follower: Follower, line_of: Callable[[LogEntry], str]) -> None:
@@ -318,88 +372,3 @@ def json_line_of(entry: LogEntry) -> str:
 
 
 _OUTCOME_FIELDS: Final = tuple(fields_of_outcome(OutcomeSeen(0, None, 0, 0, 0.0, None, None, None)))
-
-
-def row_of(entry: LogEntry) -> str:
-    """Return an entry as a row of the table."""
-    if isinstance(entry, Notice):
-        said = f"{escape_field(entry.kind)}: {escape_text(entry.text)}"
-        return f"{_local_time(entry.time_ns)}  Notice   {said}"
-    return _row(_cells_of(entry))
-
-
-def _row(cells: Iterable[str]) -> str:
-    padded = (cell.ljust(width) for cell, width in zip(cells, _COLUMNS.values(), strict=True))
-    return "  ".join(padded).rstrip()
-
-
-def _cells_of(attempt: LoggedAttempt) -> tuple[str, ...]:
-    decision = attempt.decision
-    method, place = method_and_place(decision)
-    return (
-        _local_time(decision.time_ns),
-        attempt.state.capitalize(),
-        method,
-        place,
-        *_outcome_cells(attempt.outcome),
-        _reason_cell(attempt),
-        _last_cell(attempt),
-    )
-
-
-def _reason_cell(attempt: LoggedAttempt) -> str:
-    decision = attempt.decision
-    if attempt.state is State.ALLOWED and is_passed_through(decision):
-        return "passthrough"
-    return escape_field(reason_of(decision, attempt.outcome))
-
-
-def _last_cell(attempt: LoggedAttempt) -> str:
-    """Return the last cell: the rule, then a credential and usage if there are any."""
-    decision, outcome = attempt.decision, attempt.outcome
-    parts = [escape_text(decision.rule_source or _NOTHING)]
-    if decision.credential is not None:
-        parts.append(f"credential {escape_text(decision.credential)}")
-    if outcome is not None and outcome.usage is not None:
-        parts.append(usage_text(outcome.usage))
-    return "; ".join(parts)
-
-
-def _outcome_cells(outcome: OutcomeSeen | None) -> tuple[str, str, str, str]:
-    if outcome is None:
-        return (_NOTHING,) * 4
-    status = outcome.error if outcome.status is None else str(outcome.status)
-    return (
-        escape_field(status or _NOTHING),
-        size_of(outcome.bytes_up),
-        size_of(outcome.bytes_down),
-        duration_of(outcome.duration_ms),
-    )
-
-
-def size_of(count: int) -> str:
-    """Return a number of bytes in short form: "512", "1.5K", "23M"."""
-    size, units = float(count), iter(("", "K", "M", "G", "T", "P"))
-    unit = next(units)
-    while size >= _ENOUGH_DIGITS and unit != "P":
-        size, unit = size / 1024, next(units)
-    return f"{size:.1f}{unit}" if unit and size < _FEW else f"{size:.0f}{unit}"
-
-
-def duration_of(milliseconds: float) -> str:
-    """Return a duration in short form: "12ms", "3.4s", "2m05s", "3h20m"."""
-    if milliseconds < _ENOUGH_DIGITS:
-        return f"{milliseconds:.0f}ms"
-    if milliseconds < _MINUTE_MS:
-        return f"{milliseconds / 1000:.1f}s"
-    minutes, seconds = divmod(round(milliseconds / 1000), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{seconds:02d}s"
-
-
-def _local_time(number: int) -> str:
-    try:
-        moment = datetime.fromtimestamp(number // 1_000_000_000, UTC).astimezone()
-    except (OverflowError, ValueError, OSError):
-        return _NOTHING
-    return f"{moment:%Y-%m-%d %H:%M:%S}"

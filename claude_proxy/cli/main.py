@@ -43,6 +43,7 @@ COMMANDS = {
     "allow": "Add hosts to the allowlist, or remove them.",
     "credentials": "Show the credentials, hash a login, or forget a pinned one.",
     "log": "Show what was decided, from the audit log.",
+    "runs": "List the runs: name, program, start, exit code, denials.",
     "env": "Print the variables that make a client use the proxy.",
     "relay": "Relay connections between TCP and Unix sockets.",
     "service": "Install the proxy as a service of systemd or launchd.",

@@ -8,21 +8,17 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from claude_proxy.audit.database import database_in
-from claude_proxy.audit.queries import LoggedAttempt
 from claude_proxy.audit.store import AuditStore
 from claude_proxy.cli import main
-from claude_proxy.cli.log import Since, duration_of, parse_since, row_of, size_of
-from claude_proxy.events import PASSTHROUGH_SCHEME, Notice, Phase
+from claude_proxy.events import Notice, Phase
 from tests.audit.examples import MOMENT, a_decision, a_denial, a_usage, an_outcome
 
 ROOT = Path(__file__).resolve().parents[2]
-NOW = MOMENT
 HOUR = 3600 * 1_000_000_000
 FOREVER = 1_000_000  # days
 
@@ -75,7 +71,6 @@ def test_an_attempt_is_a_row(store: AuditStore, log: Log) -> None:
 
     assert [" ".join(line.split()) for line in log().splitlines()] == [
         "TIME ACTION METHOD TARGET STATUS UP DOWN TOOK REASON RULE",
-        "2026-01-02 03:04:05 Notice start: listening on 127.0.0.1:9051",
         (
             "2026-01-02 03:04:05 Allowed GET https://example.com/path"
             " 200 10 4.8M 1m01s rule-matched allowlist.yaml:12"
@@ -84,22 +79,8 @@ def test_an_attempt_is_a_row(store: AuditStore, log: Log) -> None:
             r"2026-01-02 04:04:05 Denied GET https://evil.example/\x1b[2J\x0a"
             " - - - - no-rule -"
         ),
-        "2026-01-02 05:04:05 Denied client 127.0.0.1:55555 client-closed 10 2.0K 12ms no-rule -",
+        "2026-01-02 05:04:05 Denied client 127.0.0.1:55555 - 10 2.0K 12ms no-rule -",
     ]
-
-
-def test_a_passthrough_tunnel_says_so() -> None:
-    tunnel = a_decision(phase=Phase.CONNECT, scheme=PASSTHROUGH_SCHEME, method="CONNECT", path="")
-
-    _, _, *cells = row_of(LoggedAttempt(tunnel, None)).split()
-
-    assert " ".join(cells) == (
-        "Allowed CONNECT example.com:443 - - - - passthrough allowlist.yaml:12"
-    )
-
-
-def test_an_impossible_moment_is_shown_as_unknown() -> None:
-    assert row_of(Notice(1 << 80, "limit", "text")) == "-  Notice   limit: text"
 
 
 def test_the_newest_fifty_are_shown_unless_asked_otherwise(store: AuditStore, log: Log) -> None:
@@ -132,6 +113,77 @@ def test_each_choice_narrows(store: AuditStore, log: Log) -> None:
     assert paths("--host", "*.example.com") == ["/new"]
     assert paths("--since", "2h") == ["/denied", "/new"]
     assert paths("--steps") == ["", "/old", "/denied", "/new"]
+
+
+@pytest.mark.usefixtures("_utc")
+def test_notices_are_apart(store: AuditStore, log: Log) -> None:
+    store.record(Notice(MOMENT, "start", "listening on 127.0.0.1:9051"))
+    store.record(Notice(MOMENT + 1, "run-start", "run blue: git", run="blue"))
+    store.record(a_denial(MOMENT + 2))
+
+    assert log("--notices").splitlines() == [
+        "2026-01-02 03:04:05  Notice   start: listening on 127.0.0.1:9051",
+        "2026-01-02 03:04:05  Notice   run-start: run blue: git",
+    ]
+    assert len(log("--notices", "--run", "blue").splitlines()) == 1
+    assert "Notice" not in log()
+    assert [json.loads(line)["phase"] for line in log("--json").splitlines()] == [
+        *("notice", "notice", "request")
+    ]
+
+
+def test_what_is_left_out_is_said_apart(
+    store: AuditStore, statedir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(1200):
+        store.record(a_decision(MOMENT + number))
+
+    assert main.main(["log", "-n", "5", "--statedir", str(statedir)]) == 0
+    assert capsys.readouterr().err == (
+        "claude-proxy: showing the last 5 of 1,200; -n 1200 shows all\n"
+    )
+    assert main.main(["log", "-n", "1200", "--statedir", str(statedir)]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_failures_are_found(store: AuditStore, log: Log) -> None:
+    for number, error in enumerate((None, "dns-failed", "address-not-allowed")):
+        store.record(a_decision(MOMENT + number, path=f"/{error}"))
+        store.record(an_outcome(MOMENT + number, error=error))
+    store.flush()
+
+    def paths(*arguments: str) -> list[str]:
+        return [json.loads(line)["path"] for line in log("--json", *arguments).splitlines()]
+
+    assert paths("--failed") == ["/dns-failed"]
+    assert paths("--denied") == ["/address-not-allowed"]
+    assert paths("--allowed") == ["/None", "/dns-failed"]
+    assert [json.loads(line)["state"] for line in log("--json").splitlines()] == [
+        *("allowed", "failed", "denied")
+    ]
+
+
+def test_the_last_run_can_be_named_so(store: AuditStore, log: Log) -> None:
+    for number, run in enumerate(("one", "two")):
+        store.record(Notice(MOMENT + number, "run-start", f"run {run}: git", run=run))
+        store.record(a_denial(MOMENT + number, run=run))
+
+    (line,) = log("--run", "last", "--json").splitlines()
+
+    assert json.loads(line)["run"] == "two"
+
+
+def test_attempts_are_counted_by_host(store: AuditStore, log: Log) -> None:
+    store.record(a_denial(MOMENT, target="evil.example:443"))
+    store.record(a_denial(MOMENT + 1, target="evil.example:443"))
+    store.flush()
+
+    heading, row = log("--by", "host").splitlines()
+    (line,) = log("--by", "host", "--json").splitlines()
+
+    assert heading.startswith("HOST")
+    assert row.split()[:4] == ["evil.example", "2", "0", "0"]
+    assert json.loads(line)["denied"] == 2
 
 
 def test_a_listener_and_a_run_narrow_too(store: AuditStore, log: Log) -> None:
@@ -237,48 +289,6 @@ def test_without_a_statedir_the_users_own_is_read(capsys: pytest.CaptureFixture[
     assert str(Path.home()) in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    "text", ["", "h", "1", "5x", "-1h", "1.5h", "yesterday", "٣h", "9999999999999w\x1b"]
-)
-def test_a_time_that_is_none_is_refused(text: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main.main(["log", "--since", text]) == 2
-
-    said = capsys.readouterr().err
-    assert "is neither an age nor a time" in said
-    assert "--since or CLAUDE_PROXY_LOG_SINCE" in said
-    assert "\x1b" not in said
-
-
-@pytest.mark.parametrize(
-    ("text", "moment"),
-    [
-        ("90s", NOW - 90_000_000_000),
-        ("30m", NOW - HOUR // 2),
-        ("1h", NOW - HOUR),
-        ("2d", NOW - 48 * HOUR),
-        ("1w", NOW - 168 * HOUR),
-        ("999999999999d", 0),
-        ("2026-01-02T03:04:05.000006Z", NOW),
-        ("2026-01-02T05:04:05.000006+02:00", NOW),
-        ("1900-01-01T00:00Z", 0),
-    ],
-)
-def test_a_time_is_an_age_or_a_date(text: str, moment: int) -> None:
-    assert parse_since(text, NOW) == moment
-
-
-@pytest.mark.usefixtures("_utc")
-def test_a_date_without_an_offset_is_the_readers_own() -> None:
-    expected = datetime(2026, 1, 31, 9, 30, tzinfo=UTC).timestamp()
-
-    assert parse_since("2026-01-31T09:30", NOW) == int(expected) * 1_000_000_000
-    assert parse_since("2026-01-31", NOW) == (int(expected) - 9 * 3600 - 1800) * 1_000_000_000
-
-
-def test_a_time_that_is_one_already_stays() -> None:
-    assert Since().convert(5, None, None) == 5
-
-
 # Following
 
 
@@ -346,41 +356,6 @@ def test_a_reader_that_left_before_the_first_line_is_no_traceback(statedir: Path
     os.close(writing)
 
     assert ended.stderr == b""
-
-
-# Short figures
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [
-        (0, "0"),
-        (999, "999"),
-        (1000, "1.0K"),
-        (1536, "1.5K"),
-        (23_000_000, "22M"),
-        (5 << 30, "5.0G"),
-        (1 << 62, "4096P"),
-    ],
-)
-def test_a_size_is_short(count: int, text: str) -> None:
-    assert size_of(count) == text
-
-
-@pytest.mark.parametrize(
-    ("milliseconds", "text"),
-    [
-        (0.4, "0ms"),
-        (999, "999ms"),
-        (1500, "1.5s"),
-        (59_999, "60.0s"),
-        (60_000, "1m00s"),
-        (125_400, "2m05s"),
-        (12_000_000, "3h20m"),
-    ],
-)
-def test_a_duration_is_short(milliseconds: float, text: str) -> None:
-    assert duration_of(milliseconds) == text
 
 
 # What was used
@@ -491,7 +466,15 @@ def test_that_nothing_was_used_is_said_apart(
         (["--usage", "--limit", "5"], "--limit selects single attempts"),
         (["--usage", "--follow"], "--follow selects single attempts"),
         (["--usage", "--host", "a.b"], "--host selects single attempts"),
-        (["--by", "run"], "needs --usage"),
+        (["--usage", "--failed"], "--failed selects single attempts"),
+        (["--usage", "--by", "host"], "--usage has no sums by host"),
+        (["--by", "model"], "needs --usage"),
+        (["--by", "host", "--follow"], "--follow lists single attempts"),
+        (["--notices", "--denied"], "--denied selects attempts"),
+        (["--notices", "--host", "a.b"], "--host selects attempts"),
+        (["--denied", "--allowed"], "no attempt can be both denied and allowed"),
+        (["--denied", "--failed"], "no attempt can be both denied and failed"),
+        (["--run", "last"], "there was no run yet"),
     ],
 )
 @pytest.mark.usefixtures("store")

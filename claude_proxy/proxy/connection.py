@@ -103,6 +103,7 @@ class Services:
     top_layer: TopLayer
     record_query: bool = False
     hints: UpstreamHints = NO_HINTS
+    list_options: tuple[str, ...] = ()  # see `Session`
     # Whether a token proves that its sender is the relay of the run with this name.
     proves_run: Callable[[str, str], bool] = lambda _name, _token: False
     connections: set["ClientConnection"] = field(default_factory=set)
@@ -138,6 +139,7 @@ class ClientConnection:
             head_limit=services.limits.head_bytes,
             record_query=services.record_query,
             hints=services.hints,
+            list_options=services.list_options,
             local=local,
             credentials=credentials,
             has_run=run is not None,

@@ -6,7 +6,8 @@ outside.
 """
 
 import json
-from dataclasses import dataclass
+import shlex
+from dataclasses import dataclass, replace
 
 from claude_proxy.policy.advice import DeniedAttempt, advice_for
 from claude_proxy.policy.git_push import push_path
@@ -92,6 +93,12 @@ class Refusal:
     label: str = ""  # "GET https://example.com/path", safe to print
     command: str | None = None  # what the owner can run outside the sandbox
     retry: bool = False
+
+    def naming(self, options: tuple[str, ...]) -> "Refusal":
+        """Return the refusal whose command changes the list that these options name."""
+        if self.command is None or not options:
+            return self
+        return replace(self, command=f"{self.command} {shlex.join(options)}")
 
     def body(self, *, as_json: bool) -> bytes:
         """Return the body: JSON if the client prefers it, else a few lines of plain text."""

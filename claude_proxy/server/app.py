@@ -331,6 +331,8 @@ async def _run(parts: _Parts) -> None:
         top_layer=top_layer,
         record_query=settings.record_query,
         hints=_hints(settings),
+        # Not the path of a list: a client need not learn of files outside its sandbox.
+        list_options=() if settings.policy is None else settings.list_options[:2],
         proves_run=_proof_of_runs(settings),
         numbers=connection_numbers(parts.slot.number, settings.workers),
     )

@@ -12,7 +12,7 @@ from claude_proxy.trust.certificate_authority import CertificateAuthority
 
 
 class CaWatch:
-    """What is known of the CA in use, and who is told of a change."""
+    """What is known of the CA in use, and who learns of a change."""
 
     def __init__(
         self,

@@ -250,3 +250,13 @@ def test_a_sentence_begins_with_a_capital_unless_it_begins_with_a_name(
     text: str, shown: str
 ) -> None:
     assert sentence(text) == shown
+
+
+def test_the_command_names_the_policy_that_is_in_force() -> None:
+    refusal = denial("no-rule", "asked", EVIL)
+
+    assert refusal.naming(("--policy", "acme")).command == (
+        "claude-proxy allow evil.example --policy acme"
+    )
+    assert refusal.naming(()) is refusal
+    assert denial("deny-rule", "asked", EVIL).naming(("--policy", "acme")).command is None

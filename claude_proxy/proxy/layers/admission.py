@@ -92,7 +92,7 @@ class Admission:
 
     def fail(self, error: DialError | UpstreamError | str) -> Refusal:
         """Note the upstream's error for the audit log; return the refusal that it becomes."""
-        refusal = refusal_for(error, self.request, self.label)
+        refusal = refusal_for(error, self.request, self.label).naming(self.session.list_options)
         self.attempt.error = refusal.reason
         hint = self.session.hints.about(refusal.reason, refusal.explanation)
         if hint is None:
@@ -101,7 +101,8 @@ class Admission:
         return replace(refusal, explanation=f"{refusal.explanation} {hint.for_client}")
 
     def _denial(self, reason: str) -> Refusal:
-        return denial_of_request(reason, self.label, self.request)
+        refusal = denial_of_request(reason, self.label, self.request)
+        return refusal.naming(self.session.list_options)
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -120,7 +121,8 @@ def admit(session: Session, request: Request, origin_target: str) -> Admission |
     decision, credential = attempt.decision, attempt.credential
     if not decision.allowed:
         reason = decision.reason.value
-        return Denied(attempt, denial_of_request(reason, label, request))
+        refusal = denial_of_request(reason, label, request).naming(session.list_options)
+        return Denied(attempt, refusal)
     drop = credential.drop
     return Admission(
         session,

@@ -170,6 +170,7 @@ class ProtocolDetection(layer.Layer):
             code = attempt.decision.reason.value
             scheme = Scheme.HTTP if target.port == _PLAIN_PORT else Scheme.HTTPS
             refusal = denial(code, f"CONNECT {target}", target, scheme)
+            refusal = refusal.naming(session.list_options)
             yield from self._answer(head, attempt, refusal)
             return
         session.target = target

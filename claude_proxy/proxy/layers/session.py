@@ -64,6 +64,7 @@ class Session:
     head_limit: int  # bytes a message head may have
     record_query: bool = False
     hints: UpstreamHints = NO_HINTS
+    list_options: tuple[str, ...] = ()  # what a command needs that changes this policy
     credentials: ClientCredentials | None = None  # what the client must present; None: nothing
     has_run: bool = False  # its listener serves one run, so nobody has to announce it
     proves_run: Callable[[str, str], bool] = lambda _name, _token: False  # see `Services`

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from claude_proxy.audit.escape import escape_field
 from claude_proxy.events import DecisionMade, Phase
 from claude_proxy.policy.advice import Advice, DeniedAttempt, advice_for
+from claude_proxy.policy.git_push import PUSH_QUERY, push_path
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Scheme
 from claude_proxy.wire.address import Address
@@ -141,7 +142,7 @@ def _kind_of(row: DeniedRow) -> _Kind:
                 _target_of(row.target),
                 _scheme_of(row),
                 row.method,
-                row.path.partition("?")[0],
+                *_path_and_query(row.path),
                 address=_address_of(row.address),
             )
         )
@@ -168,8 +169,15 @@ def _subject_of(row: DeniedRow, reason: Reason | None) -> str:
     place = f"{row.scheme}://{row.target.removesuffix(default_port)}"
     if reason in _OF_THE_HOST:
         return escape_field(place)
-    path = "" if row.path == "*" else row.path.partition("?")[0]
+    path, query = _path_and_query("" if row.path == "*" else row.path)
+    path += f"?{query}" if query else ""
     return f"{escape_field(row.method)} {escape_field(place + path)}"
+
+
+def _path_and_query(recorded: str) -> tuple[str, str]:
+    """Return the path, and of the query, which may hold a secret, only that it asks for a push."""
+    path, _, query = recorded.partition("?")
+    return path, "" if push_path(path, query) is None else PUSH_QUERY
 
 
 def _reason_of(text: str) -> Reason | None:

@@ -7,11 +7,11 @@ would follow.
 
 _SERVICE = "git-receive-pack"
 _REFS = "/info/refs"
-_QUERY = f"service={_SERVICE}"
+PUSH_QUERY = f"service={_SERVICE}"
 
 
 def push_path(path: str, query: str) -> str | None:
     """Return the path to which a push will be sent after this request; None if it begins none."""
-    if not query or not path.endswith(_REFS) or _QUERY not in query.split("&"):
+    if not query or not path.endswith(_REFS) or PUSH_QUERY not in query.split("&"):
         return None
     return f"{path.removesuffix(_REFS)}/{_SERVICE}"

@@ -55,6 +55,17 @@ def test_a_denied_method_is_named_with_its_path_and_without_its_query() -> None:
     assert command == "allow api.example --method POST --path /graphql"
 
 
+def test_a_denied_push_is_advised_as_the_request_that_would_follow() -> None:
+    row = a_request(
+        method="GET", path="/o/r.git/info/refs?service=git-receive-pack", reason="path-not-allowed"
+    )
+
+    (_, line) = lines_of(row)
+
+    assert "GET https://api.example/o/r.git/info/refs?service=git-receive-pack" in line
+    assert line.endswith("--method POST --path /o/r.git/git-receive-pack")
+
+
 def test_requests_to_a_host_that_no_rule_covers_are_one_kind() -> None:
     same = a_request(scheme="http", target="a.example:80", reason="no-rule")
     rows = [same._replace(path=f"/{at}") for at in "abc"]

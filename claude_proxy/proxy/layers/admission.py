@@ -6,6 +6,7 @@ a request leaves. Only an admission contains a request's credential.
 
 from dataclasses import dataclass, replace
 
+from claude_proxy.policy.git_push import PUSH_QUERY, push_path
 from claude_proxy.policy.request import RawField, Request, Scheme
 from claude_proxy.policy.rules import OVERRIDE_HEADERS
 from claude_proxy.proxy.dialer import DialError
@@ -116,7 +117,7 @@ class Denied:
 def admit(session: Session, request: Request, origin_target: str) -> Admission | Denied:
     """Judge a request's head and record the decision; `origin_target` is its path and query."""
     gate, label = session.gate, label_of(request)
-    path = origin_target if session.record_query else request.path
+    path = origin_target if session.record_query else _recorded_path(request)
     attempt = gate.request(session.client_info, request, path)
     decision, credential = attempt.decision, attempt.credential
     if not decision.allowed:
@@ -134,6 +135,12 @@ def admit(session: Session, request: Request, origin_target: str) -> Admission |
         gate.inspector_of(attempt, request),
         attempt.verdict.body_limit(request),
     )
+
+
+def _recorded_path(request: Request) -> str:
+    """Return the path without its query, which may contain a secret, unless it asks for a push."""
+    push = request.query and push_path(request.path, request.query) is not None
+    return f"{request.path}?{PUSH_QUERY}" if push else request.path
 
 
 def label_of(request: Request) -> str:

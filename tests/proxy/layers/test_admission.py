@@ -16,10 +16,12 @@ from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.request import Request, Scheme
 from claude_proxy.policy.rules import OVERRIDE_HEADERS
 from claude_proxy.proxy import gate as gate_module
+from claude_proxy.proxy.dialer import DialError, Failure
 from claude_proxy.proxy.gate import Gate
 from claude_proxy.proxy.layers.admission import Admission, Denied, admit, label_of, takes_long
 from claude_proxy.proxy.layers.session import Session
 from claude_proxy.proxy.upstream_errors import TIMED_OUT
+from claude_proxy.proxy.upstream_hints import UpstreamHints
 from claude_proxy.wire.authority import Authority
 from tests.proxy.gateway.calls import SecretProvider
 from tests.proxy.layers.stage import ORIGIN, Ledger, policy_of
@@ -80,6 +82,39 @@ def test_the_query_is_recorded_only_if_the_owner_asked(
     admitted(session, a_request())
 
     assert ledger.decisions[0].path == path
+
+
+def test_of_a_query_only_that_it_begins_a_push_is_recorded(
+    session: Session, ledger: Ledger
+) -> None:
+    push = replace(a_request(), path="/r/info/refs", query="service=git-receive-pack&token=secret")
+
+    admitted(session, push)
+
+    assert ledger.decisions[0].path == "/r/info/refs?service=git-receive-pack"
+
+
+def test_an_error_has_a_hint_for_the_client_and_one_for_the_owner(
+    session: Session, caplog: pytest.LogCaptureFixture
+) -> None:
+    session.hints = UpstreamHints("HTTPS_PROXY")
+    error = DialError(Failure.UNRESOLVED, "the name example.com cannot be resolved")
+
+    refusal = admitted(session, a_request()).fail(error)
+
+    assert refusal.reason == "dns-failed"
+    assert "--upstream-proxy" in refusal.explanation
+    (warning,) = caplog.records
+    assert warning.getMessage().startswith("the name example.com cannot be resolved; HTTPS_PROXY")
+
+
+def test_a_denial_names_the_policy_in_force(session: Session) -> None:
+    session.list_options = ("--policy", "acme")
+
+    denied = admit(session, a_request("evil.example"), "/a")
+
+    assert isinstance(denied, Denied)
+    assert denied.refusal.command == "claude-proxy allow evil.example --policy acme"
 
 
 def test_an_admission_brings_the_credential_and_shows_it_to_nobody(

@@ -53,6 +53,8 @@ from claude_proxy.wire.http1.head import BadMessage
 
 # How often it is looked for streams that stand still, and floods are counted anew.
 _LOOK_S = 5.0
+# After its answer an upload has once to twice as long to end by itself.
+_STOP_S = 0.25
 _BROKEN_OFF = "stream-broken-off"
 
 
@@ -80,6 +82,7 @@ class Http2Lane(layer.Layer):
         self._apart: dict[RunApart, Callable[[], None]] = {}  # what to do when it is done
         self._out: list[commands.Command] = []
         self._awaits_turn = False
+        self._next_stop: commands.RequestWakeup | None = None  # of answered uploads
         self._next_look: commands.RequestWakeup | None = None
         limits = session.limits
         self._look_s = min(_LOOK_S, limits.idle_timeout_s / 2)
@@ -141,6 +144,10 @@ class Http2Lane(layer.Layer):
         if event.command is self._next_look:
             self._look()
             return
+        if event.command is self._next_stop:
+            self._next_stop = None
+            self.client.stop_unwanted()
+            return
         if isinstance(event, RanApart):
             self._apart.pop(event.command)()
             return
@@ -161,8 +168,6 @@ class Http2Lane(layer.Layer):
             upstream.flush()
         if not self._over:
             self._wait()
-            if None not in self._busy:
-                self.client.stop_unwanted()
             self._flush_client()
             self._set_timers()
             self._close_if_done()
@@ -174,6 +179,9 @@ class Http2Lane(layer.Layer):
         if self._next_look is None and (self._exchanges or not self.client.is_quiet):
             self._next_look = commands.RequestWakeup(self._look_s)
             self._out.append(self._next_look)
+        if self._next_stop is None and self.client.has_unwanted:
+            self._next_stop = commands.RequestWakeup(_STOP_S)
+            self._out.append(self._next_stop)
 
     def _close_if_done(self) -> None:
         ends = self.session.closing or self._is_leaving

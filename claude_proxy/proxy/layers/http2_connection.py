@@ -120,7 +120,8 @@ class Http2Connection:
         self._streams: dict[int, _Stream] = {}
         # Streams with bytes that only the window of the connection holds back, in turn.
         self._ready: dict[int, None] = {}
-        self._unwanted: dict[int, None] = {}  # streams that were answered before their end
+        # Streams that were answered before their end; True: for some time.
+        self._unwanted: dict[int, bool] = {}
         self._queued = 0
         self._received = 0  # bytes that the connection's window was not given back
         self.settings_seen = False
@@ -283,15 +284,26 @@ class Http2Connection:
         with suppress(ProtocolError):
             self._h2.reset_stream(number, code)
 
+    @property
+    def has_unwanted(self) -> bool:
+        """Whether a client still sends requests that were answered."""
+        return bool(self._unwanted)
+
     def stop_unwanted(self) -> None:
-        """Have a client stop what it still sends of requests that were answered.
+        """Have a client stop what it still sends of requests that were answered before last time.
 
         RFC 9113 section 8.1: the answer is complete, so this is no error. Some clients (curl) wait
-        for it, as they send nothing more and leave the request's end open.
+        for it, as they send nothing more and leave the request's end open; but not before they
+        have read the answer, which a reset in the same read would take from them.
         """
-        for number in self._unwanted:
-            self.reset(number, ErrorCodes.NO_ERROR)
-        self._unwanted.clear()
+        for number, is_old in list(self._unwanted.items()):
+            if number not in self._streams:
+                del self._unwanted[number]
+            elif is_old:
+                self.reset(number, ErrorCodes.NO_ERROR)
+                del self._unwanted[number]
+            else:
+                self._unwanted[number] = True
 
     def end(self, code: ErrorCodes | int = ErrorCodes.NO_ERROR) -> None:
         """Send GOAWAY; nothing is sent after it."""
@@ -380,7 +392,7 @@ class Http2Connection:
         stream.sent_all = True
         self._forget_if_done(number, stream)
         if number in self._streams and not self._h2.config.client_side:
-            self._unwanted[number] = None
+            self._unwanted[number] = False
 
     def _forget_if_done(self, number: int, stream: _Stream) -> None:
         if stream.sent_all and stream.got_all:

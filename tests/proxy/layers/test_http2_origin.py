@@ -171,12 +171,14 @@ def test_interim_answers_without_end_are_a_bad_answer(client: Http2Client, serve
 
 
 def test_an_early_answer_stops_the_upload_and_arrives(
-    client: Http2Client, serve: Serve, ledger: Ledger
+    client: Http2Client, serve: Serve, stage: Stage, ledger: Ledger
 ) -> None:
     asked = client.ask(*pseudo("POST"), end=False)
     origin = serve()
     client.sends(asked, b"x" * 1000)
     origin.answer(1, body=b"enough")
+    for _ in range(2):
+        client.pump(stage.passes_time())
     origin.pump()
 
     assert (client.messages[asked].body, client.messages[asked].over) == (b"enough", True)

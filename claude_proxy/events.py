@@ -81,6 +81,7 @@ class OutcomeSeen:
     upstream: str | None  # "203.0.113.5:443", the address that was dialled, or was denied
     error: str | None  # a short stable word ("connect-refused", "client-closed"), else None
     usage: Usage | None = None
+    allowed: bool = True  # what the decision was
     decided_at: int = 0  # the time of the decision, where its id is not the time
 
     @property

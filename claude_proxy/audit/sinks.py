@@ -6,6 +6,7 @@ stays inside its field of its line.
 """
 
 import json
+import logging
 import os
 import select
 import stat
@@ -13,7 +14,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol, override
@@ -26,6 +27,7 @@ from claude_proxy.audit.state import (
     is_shown_failure,
     reason_of,
     state_of,
+    state_of_outcome,
 )
 from claude_proxy.config.settings import LogFormat, Verbosity
 from claude_proxy.errors import ConfigError
@@ -39,6 +41,8 @@ from claude_proxy.events import (
     Usage,
 )
 from claude_proxy.wire.authority import Authority
+
+logger = logging.getLogger(__name__)
 
 type Sink = Callable[[Event], None]
 
@@ -129,6 +133,7 @@ class LineSink(ABC):
         self._output = output
         self._lines: list[str] = []
         self._lost = 0
+        self.reports: deque[str] = deque()  # about lost lines, for the audit log
 
     @abstractmethod
     def __call__(self, event: Event) -> None:
@@ -151,10 +156,22 @@ class LineSink(ABC):
         text = "".join(f"{line}\n" for line in lost + lines)
         try:
             self._output.write(text.encode("utf-8", "backslashreplace"))
-        except OSError:
+        except OSError as error:
+            if not self._lost:
+                self.report_failure(error)
             self._lost += len(lines)
         else:
+            if self._lost:
+                self.report_recovery(self._lost)
             self._lost = 0
+
+    @abstractmethod
+    def report_failure(self, error: OSError) -> None:
+        """Report that lines are being lost; called once until lines can be written again."""
+
+    @abstractmethod
+    def report_recovery(self, count: int) -> None:
+        """Report that lines can be written again, and how many were lost."""
 
 
 class ConsoleSink(LineSink):
@@ -210,6 +227,14 @@ class ConsoleSink(LineSink):
         text = f"{count} lines not printed"
         return text if self._text else json_line(Notice(time.time_ns(), "lines-lost", text))
 
+    @override
+    def report_failure(self, error: OSError) -> None:
+        """Do nothing: there is no other place to say it."""
+
+    @override
+    def report_recovery(self, count: int) -> None:
+        """Do nothing: a line of its own says it."""
+
     def release(self) -> None:
         """Gather every line that is held back; for the end."""
         for number, (event, since) in list(self._open.items()):
@@ -259,13 +284,17 @@ class ConsoleSink(LineSink):
 class JsonlSink(LineSink):
     """Every event as one JSON object on its own line."""
 
+    def __init__(self, output: Output, name: str = "standard output") -> None:
+        super().__init__(output)
+        self._name = name
+
     @classmethod
     def at(cls, path: Path) -> "JsonlSink":
         """Return a sink into the file at `path`, or on standard output for "-"."""
         if str(path) == "-":
             return cls(Descriptor(1))
         try:
-            return cls(AppendedFile(path))
+            return cls(AppendedFile(path), str(path))
         except OSError as error:
             raise ConfigError(
                 f"the JSONL file cannot be written: {error.strerror or error}",
@@ -280,6 +309,22 @@ class JsonlSink(LineSink):
     @override
     def line_of_loss(self, count: int) -> str:
         return json_line(Notice(time.time_ns(), "lines-lost", f"{count} lines not written"))
+
+    @override
+    def report_failure(self, error: OSError) -> None:
+        text = (
+            f"the JSON lines of --jsonl cannot be written to {self._name}"
+            f" ({(error.strerror or type(error).__name__).lower()}): events are missing there until"
+            " this is fixed; the audit log has them"
+        )
+        logger.error("%s", text)
+        self.reports.append(text)
+
+    @override
+    def report_recovery(self, count: int) -> None:
+        text = f"{count} JSON lines of --jsonl are missing in {self._name}; the audit log has them"
+        logger.error("%s", text)
+        self.reports.append(text)
 
 
 def decision_line(event: DecisionMade) -> str:
@@ -369,6 +414,7 @@ def fields_of(event: Event) -> dict[str, object]:
             "ts": rfc3339(event.time_ns),
             "phase": "outcome",
             "decision": event.decision,
+            "state": state_of_outcome(event).value,
             **fields_of_outcome(event),
         }
     return {
@@ -472,6 +518,12 @@ class Printer:
         self._queue.append(event)
         if not self._wake.is_set():
             self._wake.set()
+
+    def reports(self) -> Iterator[str]:
+        """Yield what is to be said in the audit log about lines that were lost, once."""
+        for sink in self._line_sinks:
+            while sink.reports:
+                yield sink.reports.popleft()
 
     def close(self, timeout_s: float = _CLOSE_S) -> None:
         """Write what is queued and end, or give up if the reader does not read."""

@@ -51,6 +51,13 @@ def state_of(decision: DecisionMade, outcome: OutcomeSeen | None) -> State:
     return State.ALLOWED if error is None else State.FAILED
 
 
+def state_of_outcome(outcome: OutcomeSeen) -> State:
+    """Return what became of an attempt, from its outcome alone."""
+    if not outcome.allowed or outcome.error in _DENIALS:
+        return State.DENIED
+    return State.ALLOWED if outcome.error is None else State.FAILED
+
+
 def reason_of(decision: DecisionMade, outcome: OutcomeSeen | None) -> str:
     """Return why: the reason of the denial, the error of a failure, else the decision's reason."""
     if decision.allowed and outcome is not None and outcome.error is not None:

@@ -147,6 +147,7 @@ class AuditStore:
             self._write_outcomes()
             self._write_counts(_COUNTS_AT_ONCE)
             self._trim()
+            self._report_lost_lines()
             self._report_recovery()
         except (sqlite3.Error, OSError, AuditError) as error:
             self._fail(error)
@@ -448,6 +449,11 @@ class AuditStore:
                 self._execute("ROLLBACK")
         self._failure = failure
         return failure
+
+    def _report_lost_lines(self) -> None:
+        if self._printer is not None:
+            for text in self._printer.reports():
+                self._insert_notice(Notice(time.time_ns(), "lines-lost", text))
 
     def _report_recovery(self) -> None:
         if self._failure is None and self._outcomes_lost == 0:

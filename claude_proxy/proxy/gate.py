@@ -465,6 +465,7 @@ class Gate:
             upstream=attempt.upstream,
             error=error if error is not None else attempt.error,
             usage=_usage_of(attempt),
+            allowed=attempt.decision.allowed,
             decided_at=0 if attempt.event is None else attempt.event.at,
         )
         try:

@@ -262,6 +262,7 @@ def test_an_outcome_in_json_is_of_its_end() -> None:
         "ts": "2026-01-02T03:04:05.012506Z",
         "phase": "outcome",
         "decision": MOMENT,
+        "state": "allowed",
         "status": 200,
         "bytes_up": 10,
         "bytes_down": 2000,
@@ -436,6 +437,94 @@ def test_lines_that_could_not_be_written_are_counted() -> None:
     assert json.loads(in_json)["text"] == "4 lines not printed"
     assert json.loads(in_jsonl)["text"] == "4 lines not written"
     assert len(output.lines) == 9
+
+
+def test_a_jsonl_file_that_cannot_be_written_is_reported_once_and_again_when_it_can(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    output = Kept()
+    sink = JsonlSink(output, "/full/disk.jsonl")
+    output.failures = 3
+    for number in range(5):
+        sink(a_decision(number))
+        sink.flush()
+
+    failed, recovered = (record.message for record in caplog.records)
+    assert failed == (
+        "the JSON lines of --jsonl cannot be written to /full/disk.jsonl (no space): events are"
+        " missing there until this is fixed; the audit log has them"
+    )
+    assert recovered == (
+        "3 JSON lines of --jsonl are missing in /full/disk.jsonl; the audit log has them"
+    )
+    assert list(sink.reports) == [failed, recovered]
+
+
+# Failures after the decision
+
+
+def test_an_attempt_that_failed_is_printed_as_failed_and_not_as_allowed() -> None:
+    failure = an_outcome(status=502, error="dns-failed")
+
+    assert printed(a_decision(), failure) == ["Failed: GET https://example.com/path (dns-failed)"]
+
+
+def test_an_attempt_that_was_denied_after_all_is_printed_once() -> None:
+    denial = a_denial(2, attempt=1, phase=Phase.DIAL, reason="address-not-allowed")
+    outcome = an_outcome(1, status=403, error="address-not-allowed")
+
+    assert printed(a_decision(1), denial, outcome) == [
+        "Denied: GET https://example.com/path (address-not-allowed)"
+    ]
+
+
+def test_a_tunnel_that_failed_is_printed_and_one_that_was_given_up_is_not() -> None:
+    failed = an_outcome(error="client-rejected-certificate")
+    given_up = an_outcome(error="client-closed")
+
+    assert printed(A_TUNNEL, failed) == [
+        "Failed: CONNECT example.com:443 (client-rejected-certificate)"
+    ]
+    assert printed(A_TUNNEL, given_up) == []
+
+
+def test_an_answer_that_takes_long_is_printed_before_it_ends() -> None:
+    output, now = Kept(), [0.0]
+    sink = ConsoleSink(output, clock=lambda: now[0])
+    sink(a_decision())
+
+    assert sink.tick()
+    sink.flush()
+    assert output.lines == []
+    now[0] = 1.5
+    assert not sink.tick()
+    sink(an_outcome(error="upstream-cut-short"))
+    sink.flush()
+
+    assert output.lines == [
+        "Allowed: GET https://example.com/path",
+        "Failed: GET https://example.com/path (upstream-cut-short)",
+    ]
+
+
+def test_json_has_the_outcome_of_a_failure_too() -> None:
+    decided, ended = printed(
+        a_decision(), an_outcome(error="dns-failed"), log_format=LogFormat.JSON
+    )
+
+    assert json.loads(decided)["action"] == "allow"
+    assert (json.loads(ended)["state"], json.loads(ended)["error"]) == ("failed", "dns-failed")
+
+
+def test_attempts_that_are_held_back_are_bounded() -> None:
+    output = Kept()
+    sink = ConsoleSink(output)
+    for number in range(5000):
+        sink(a_decision(number))
+    sink.flush()
+
+    assert len(sink._open) == 4096
+    assert len(output.lines) == 5000 - 4096
 
 
 # Descriptors

@@ -21,12 +21,14 @@ from hypothesis import strategies as st
 from claude_proxy.audit import repeats
 from claude_proxy.audit import store as store_module
 from claude_proxy.audit.database import connect, database_in, wal_of
+from claude_proxy.audit.sinks import JsonlSink
 from claude_proxy.audit.store import AuditStore
 from claude_proxy.config.settings import AuditFailure
 from claude_proxy.errors import AuditError
 from claude_proxy.events import DecisionMade, Event, Notice, Phase
 from claude_proxy.policy.reason import Reason
 from tests.audit.examples import MOMENT, a_decision, a_denial, an_outcome, rows
+from tests.support.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 FOREVER = 1_000_000  # days
@@ -610,6 +612,21 @@ def test_the_sinks_get_the_id_under_which_an_outcome_is_kept(make_store: MakeSto
     assert isinstance(decision, DecisionMade)
     assert decision.id == number == MOMENT + 1
     assert decision.time_ns == MOMENT
+
+
+def test_lines_that_a_sink_lost_are_in_the_log(path: Path) -> None:
+    class Full:
+        def write(self, _: bytes, /) -> None:
+            raise OSError(28, "No space left on device")
+
+    store = open_store(path, sinks=[JsonlSink(Full(), "file.jsonl")])
+    store.record(a_decision())
+    until(lambda: store._printer is not None and store._printer._line_sinks[0].reports)
+    store.close()
+
+    (notice,) = notices(path)
+    assert notice[0] == "lines-lost"
+    assert "file.jsonl (no space left on device)" in notice[1]
 
 
 # Repeated denials

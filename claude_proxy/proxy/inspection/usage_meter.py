@@ -93,7 +93,7 @@ class UsageMeter:
         """Return what a request that was sent used, which had `reserved` the most it could use.
 
         The usage is what was reported at the end of the response, if it came to that. Otherwise it
-        is estimated upward: the provider counts what it made, whoever had left by then.
+        is estimated upward: the provider counts what it made, even if nobody was left to read it.
         """
         if self._status is None:
             return replace(reserved, model="")

@@ -61,8 +61,8 @@ class Spelling:
             self._search = re.compile(_pattern_of(self._text)).search
         return self._search(text) is not None
 
-    def begun_in(self, text: bytes) -> int:
-        """Return how many bytes at the end of `text` may be its beginning.
+    def begun_in(self, text: bytes, least: int = 1) -> int:
+        """Return how many bytes at the end of `text` may be its beginning; 0: fewer than `least`.
 
         `text` must not contain it as a whole.
         """
@@ -74,11 +74,13 @@ class Spelling:
                     return end - at
                 at = text.find(first, at + 1)
         # Otherwise the text ends with at most a part of the first run.
-        at = text.find(first[:1], max(0, end - len(first) + 1))
+        if len(first) < least:
+            return 0
+        at = text.find(first[:least], max(0, end - len(first) + 1))
         while at >= 0:
             if first.startswith(text[at:]):
                 return end - at
-            at = text.find(first[:1], at + 1)
+            at = text.find(first[:least], at + 1)
         return 0
 
     def _is_begun(self, text: bytes, at: int) -> bool:

@@ -7,11 +7,13 @@ Pure.
 
 import zlib
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from http import HTTPStatus
 
 from claude_proxy.policy.credentials.escapes import Spelling
 from claude_proxy.policy.request import RawField
 from claude_proxy.proxy.inspection.base import ResponseCutOff
+from claude_proxy.proxy.inspection.separated import SeparatedSearch
 
 ECHOED = "credential-echoed"
 UNREADABLE = "answer-unreadable"
@@ -21,8 +23,12 @@ _STEP = 64 * 1024  # of decoded content at a time
 _MOST_FROM_ONE_PIECE = 64 * 1024 * 1024
 # Most compressed bytes held back because their content may be the beginning of the secret.
 _MOST_WAITING = 64 * 1024
+# Most content held back because its letters and digits may be the beginning of the secret.
+_MOST_HELD = 1024 * 1024
 # A prefix of the secret of at least this many bytes is held back; fewer for a short secret.
 _TELLING = 8
+# An empty line, which is not within any encoding: it ends an event, whose client waits for it.
+_ENDS_OF_EVENTS = (b"\n\n", b"\r\n\r\n")
 _PLAIN = frozenset({b"", b"identity"})
 _GZIP = frozenset({b"gzip", b"x-gzip"})
 _NO_CONTENT = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
@@ -70,8 +76,9 @@ class LeakGuard:
 
     def finish(self) -> bytes:
         """Return what was held back: at the end it can only be an incomplete secret."""
+        kept = self._search.finish()
         if self._inflate is None:
-            return self._search.finish()
+            return kept
         out, self._waiting = self._waiting, b""
         return out
 
@@ -85,14 +92,20 @@ class _Search:
 
     def __init__(self, guarded: Sequence[bytes]) -> None:
         texts = [text for text in guarded if text]
-        self._guarded = tuple(map(Spelling, texts))
+        self._guarded = _spellings_of(tuple(texts))
         shortest = min(map(len, texts), default=0)
         self._telling = max(1, min(_TELLING, shortest // 4))  # the shortest prefix to hold back
+        self._separated = SeparatedSearch(texts)
         self._passed = b""  # the last bytes forwarded, with which a text may have begun
         self.held = b""
 
     def whole(self, text: bytes) -> None:
         """Raise ResponseCutOff if `text` contains one of the texts."""
+        if self._separated.is_in(text):
+            raise ResponseCutOff(ECHOED)
+        self._search(text)
+
+    def _search(self, text: bytes) -> None:
         for guarded in self._guarded:
             if guarded.is_in(text):
                 raise ResponseCutOff(ECHOED)
@@ -101,18 +114,36 @@ class _Search:
         """Search the next piece, and return what cannot be the beginning of a text."""
         text = self.held + data
         seen = self._passed + text
-        self.whole(seen)
-        begun = max((each.begun_in(seen) for each in self._guarded), default=0)
+        self._search(seen)
+        if self._separated.feed(data):
+            raise ResponseCutOff(ECHOED)
+        if self._separated.has_begun and not text.endswith(_ENDS_OF_EVENTS):
+            return self._keep(text)
+        begun = max((each.begun_in(seen, self._telling) for each in self._guarded), default=0)
         kept = min(begun, len(text)) if begun >= self._telling else 0
         out, self.held = text[: len(text) - kept], text[len(text) - kept :]
         before = len(seen) - kept
         self._passed = seen[max(0, before - self._telling + 1) : before]
         return out
 
+    def _keep(self, text: bytes) -> bytes:
+        """Hold a whole piece back: where a text begins among separators is not known."""
+        if len(text) > _MOST_HELD:
+            raise ResponseCutOff(UNREADABLE)
+        self.held = text
+        return b""
+
     def finish(self) -> bytes:
-        """Return what was held back."""
+        """Return what was held back; ResponseCutOff if its end shows that it is a text."""
+        if self._separated.finish():
+            raise ResponseCutOff(ECHOED)
         out, self.held = self.held, b""
         return out
+
+
+@lru_cache(maxsize=16)  # the same for each request with a credential
+def _spellings_of(texts: tuple[bytes, ...]) -> tuple[Spelling, ...]:
+    return tuple(map(Spelling, texts))
 
 
 class _Inflate:

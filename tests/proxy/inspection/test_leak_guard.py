@@ -65,9 +65,15 @@ CODINGS: dict[str, tuple[tuple[tuple[bytes, bytes], ...], Code]] = {
 }
 
 
+def is_in(data: bytes) -> bool:
+    """Tell whether the value is in `data`, in one line or in several."""
+    kept = bytes(each for each in data if chr(each).isalnum())
+    return VALUE.replace(b"-", b"") in kept
+
+
 @given(NEARLY, CUTS)
 def test_without_the_value_all_comes_out_unchanged(data: bytes, cuts: list[int]) -> None:
-    if VALUE in data:
+    if is_in(data):
         return
     for fields, code in CODINGS.values():
         coded = code(data)
@@ -106,7 +112,7 @@ def test_the_value_is_found_in_what_is_compressed(
 def test_nothing_waits_that_cannot_become_the_value(data: bytes) -> None:
     watch = guard()
 
-    out = watch.feed(data + b"\n\n") if VALUE not in data else data + b"\n\n"
+    out = watch.feed(data + b"\n\n") if not is_in(data) else data + b"\n\n"
 
     assert out == data + b"\n\n"
 

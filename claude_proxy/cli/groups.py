@@ -9,8 +9,6 @@ from typing import override
 
 import click
 
-from claude_proxy.config.strict_yaml.fields import nearest
-from claude_proxy.config.strict_yaml.nodes import harmless
 from claude_proxy.errors import ConfigError
 
 PROGRAM = "claude-proxy"
@@ -48,6 +46,8 @@ class Group(click.Group):
         is_option = name.startswith("-")
         if ctx.resilient_parsing or is_option or self.get_command(ctx, name) is not None:
             return super().resolve_command(ctx, args)
+        from claude_proxy.config.strict_yaml.nodes import harmless  # noqa: PLC0415 - see _fix_of
+
         raise ConfigError(
             f'there is no command "{harmless(name)}"',
             where=ctx.command_path,
@@ -55,6 +55,10 @@ class Group(click.Group):
         )
 
     def _fix_of(self, ctx: click.Context, name: str) -> str:
+        # Both import YAML, which no command that is spelled right should wait for.
+        from claude_proxy.config.strict_yaml.fields import nearest  # noqa: PLC0415
+        from claude_proxy.config.strict_yaml.nodes import harmless  # noqa: PLC0415
+
         known = self.list_commands(ctx)
         meant = nearest(name.lower(), known)
         if meant is not None:

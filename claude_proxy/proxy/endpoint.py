@@ -78,6 +78,7 @@ class Endpoint(asyncio.Protocol):
             # A response that ends with the connection is incomplete after a reset, so its reader
             # must know.
             self.connection.error = type(exc).__name__
+        self.transport = None  # the owner may handle what came before later, and write then
         self.owner.lost(self)
 
     def _read_rest(self) -> None:

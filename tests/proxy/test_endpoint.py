@@ -64,6 +64,15 @@ def test_bytes_that_were_read_before_come_before_all_others() -> None:
     assert owner.heard == [b"early", b"late"]
 
 
+def test_a_lost_transport_is_not_written_to_by_what_is_handled_later() -> None:
+    endpoint = Endpoint(Owner(), client())
+    endpoint.connection_made(Transport())
+
+    endpoint.connection_lost(None)
+
+    assert endpoint.transport is None
+
+
 def client() -> Client:
     return Client(peername=("127.0.0.1", 1), sockname=("127.0.0.1", 2), state=ConnectionState.OPEN)
 

@@ -7,6 +7,7 @@ or of a sink never affects a decision.
 """
 
 import sqlite3
+import threading
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -181,7 +182,10 @@ class AuditStore:
                 connection.executemany(INSERT_USAGE, [_usage_row(*each) for each in used])
                 connection.execute("COMMIT")
         if self._printer is not None:
-            self._printer.close(_RESCUE_S)
+            # A reader that does not read would keep this thread, too.
+            closing_printer = threading.Thread(target=self._printer.close, daemon=True)
+            closing_printer.start()
+            closing_printer.join(_RESCUE_S)
 
     # The counts for a gateway's ceilings; AuditError where they cannot be determined.
 

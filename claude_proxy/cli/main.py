@@ -136,11 +136,14 @@ def cli() -> None:
 
 
 def start_proxy(settings: Settings) -> int:
-    """Run the proxy until it is stopped; return the exit code."""
+    """Run the proxy until it is stopped, and end the process; ClaudeProxyError if it fails."""
     # The only import of mitmproxy, which takes most of a second.
     from claude_proxy.server.app import serve  # noqa: PLC0415
 
-    return serve(settings)
+    code = serve(settings)
+    # Everything is closed and written. The interpreter's own end takes a second on a busy machine,
+    # and would wait for any thread.
+    os._exit(code)
 
 
 def main(arguments: Sequence[str] | None = None, *, start: StartProxy = start_proxy) -> int:

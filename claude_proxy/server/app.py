@@ -135,9 +135,7 @@ class _Parts:
         quiet = settings.verbosity is Verbosity.QUIET or settings.log_format is LogFormat.JSON
         if quiet or not self.slot.speaks:
             return
-        with contextlib.suppress(OSError):
-            sys.stdout.write(text + "\n")
-            sys.stdout.flush()
+        logs.write(sys.stdout, text + "\n")
 
     def report(self, lines: list[str]) -> None:
         """Print what is wrong with the whole proxy, from one worker only."""
@@ -434,10 +432,10 @@ async def _wind_down(
 
 def _end_overdue(store: AuditStore, listening: tuple[OpenListener, ...]) -> None:
     """End the process, which has not ended in time; what was gathered for the record is written."""
-    logs.report(["warning: the proxy did not end in time; what was still open is cut off"])
     store.rescue()
     with contextlib.suppress(OSError):
         _remove_files(listening)
+    logs.report(["warning: the proxy did not end in time; what was still open is cut off"])
     os._exit(0)
 
 

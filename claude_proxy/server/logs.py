@@ -3,11 +3,14 @@
 What clients did goes to the audit log; this is only about problems of the proxy itself.
 """
 
+import contextlib
 import json
 import logging
+import select
 import sys
 import time
 import traceback
+from typing import TextIO, override
 
 from claude_proxy.config.settings import LogFormat, Verbosity
 
@@ -43,9 +46,17 @@ class _Formatter(logging.Formatter):
         return line
 
 
+class _Handler(logging.StreamHandler[TextIO]):
+    """Writes a record, unless the terminal has been stopped: the event loop must not wait."""
+
+    @override
+    def emit(self, record: logging.LogRecord) -> None:
+        write(self.stream, self.format(record) + "\n")
+
+
 def configure(verbosity: Verbosity, log_format: LogFormat, *, tracebacks: bool = False) -> None:
     """Send the log of the program and of mitmproxy to standard error."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Handler(sys.stderr)
     as_json = log_format is LogFormat.JSON
     handler.setFormatter(_Formatter(tracebacks=tracebacks and not as_json, as_json=as_json))
     root = logging.getLogger()
@@ -60,5 +71,22 @@ def configure(verbosity: Verbosity, log_format: LogFormat, *, tracebacks: bool =
 
 def report(lines: list[str]) -> None:
     """Print several lines as one message; --quiet does not suppress them."""
-    sys.stderr.write("".join(f"claude-proxy: {line}\n" for line in lines))
-    sys.stderr.flush()
+    write(sys.stderr, "".join(f"claude-proxy: {line}\n" for line in lines))
+
+
+def write(stream: TextIO, text: str) -> None:
+    """Write lines, without ever waiting: what a stopped terminal or pipe does not take is lost."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in text.splitlines(keepends=True):
+            if not _takes_a_line(stream):
+                return
+            stream.write(line)
+            stream.flush()
+
+
+def _takes_a_line(stream: TextIO) -> bool:
+    try:
+        descriptor = stream.fileno()
+    except (OSError, ValueError):
+        return True  # it is no file
+    return bool(select.select((), (descriptor,), (), 0)[1])

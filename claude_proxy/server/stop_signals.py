@@ -14,9 +14,9 @@ import time
 from collections.abc import Callable
 
 # What the loop has beyond the grace time to close connections, the audit log and sockets.
-_CLOSING_S = 0.7
+_CLOSING_S = 0.5
 # After a second signal, which ends the grace time.
-_AT_ONCE_S = 0.4
+_AT_ONCE_S = 0.3
 # A service manager signals every process of a service, and so does the parent of the workers.
 _SAME_ORDER_S = 0.5
 

@@ -27,8 +27,8 @@ _STOPS = (signal.SIGTERM, signal.SIGINT)
 _HANDLED = (*_STOPS, signal.SIGHUP, signal.SIGCHLD)
 
 # A worker ends itself well before (`stop_signals`), unless it can do nothing at all any more.
-_KILL_AFTER_S = 0.9
-_KILL_AT_ONCE_S = 0.6
+_KILL_AFTER_S = 0.8
+_KILL_AT_ONCE_S = 0.5
 
 # One that ends sooner has a fault that a replacement has too, as a rule.
 _SHORT_LIFE_S = 10.0
@@ -251,7 +251,7 @@ def _run_worker(slot: WorkerSlot, work: Callable[[WorkerSlot], None]) -> None:
         work(slot)
         code = 0
     except ClaudeProxyError as error:
-        sys.stderr.write("".join(f"claude-proxy: {line}\n" for line in error.lines()))
+        logs.report(error.lines())
         code = error.exit_code
     finally:
         with contextlib.suppress(OSError):

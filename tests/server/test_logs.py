@@ -1,7 +1,10 @@
 """The log has one line per message, and nothing that clients sent."""
 
+import io
 import json
 import logging
+import os
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -119,3 +122,33 @@ def test_a_report_is_shown_at_every_verbosity(capsys: Lines) -> None:
     logs.report(["one", "two"])
 
     assert said(capsys) == ["claude-proxy: one", "claude-proxy: two"]
+
+
+def test_a_pipe_that_nobody_reads_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    with open(reading, "rb") as reader, open(writing, "w", encoding="utf-8") as stream:  # noqa: PTH123
+        monkeypatch.setattr(sys, "stderr", stream)
+        logs.configure(Verbosity.NORMAL, LogFormat.TEXT)
+
+        for _ in range(2000):
+            logs.report(["x" * 100])
+            logging.getLogger("claude_proxy.x").warning("y" * 100)
+
+        os.set_blocking(reading, False)
+        assert reader.read(20).startswith(b"claude-proxy: xxx")
+
+
+def test_a_reader_that_is_gone_is_no_error() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+
+    with open(writing, "w", encoding="utf-8") as stream:  # noqa: PTH123 - of a descriptor
+        logs.write(stream, "a line\n")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), writing)
+
+
+def test_a_stream_that_is_closed_is_no_error() -> None:
+    stream = io.StringIO()
+    stream.close()
+
+    logs.write(stream, "a line\n")

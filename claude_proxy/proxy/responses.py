@@ -1,4 +1,4 @@
-"""Responses that the proxy itself sends: the 403 page, 400, 407, 408, 413, 502, 503 and 504; pure.
+"""Responses that the proxy itself sends: the 403 page, 4xx and 5xx; pure.
 
 Law kept: a denial never reveals the rules. It is read by a model inside the sandbox, so it says
 what was denied, the stable reason code, that a retry is useless, and what the owner can run
@@ -20,6 +20,7 @@ REASON_FIELD = "X-Claude-Proxy-Reason"
 _PHRASES = {
     400: "Bad Request",
     403: "Denied by claude-proxy",
+    451: "Denied by claude-proxy",
     407: "Proxy Authentication Required",
     408: "Request Timeout",
     413: "Content Too Large",
@@ -76,6 +77,9 @@ _EXPLANATIONS = {
     ),
     Reason.INVALID_TARGET: "The target is not one valid host and port.",
 }
+_DENIED = 403
+_UNAVAILABLE = 451  # RFC 7725; it has no meaning of its own for clients that retry or log in
+_DENIALS = frozenset({_DENIED, _UNAVAILABLE})
 _UNAUTHENTICATED = 407
 _CHALLENGE = (b"Proxy-Authenticate", b'Basic realm="claude-proxy"')  # RFC 9110 11.7.1, RFC 7617
 # Reasons that a request is denied by when it begins a push that would be denied.
@@ -105,6 +109,11 @@ class Refusal:
         return (self._json() if as_json else self._text()).encode("ascii", "backslashreplace")
 
     @property
+    def is_denial(self) -> bool:
+        """Whether the policy denied it."""
+        return self.status in _DENIALS
+
+    @property
     def message(self) -> str:
         """The refusal in one line, for clients that show no more than that of an error."""
         text = f"{self._verb} by claude-proxy ({self.reason}): {self.explanation}"
@@ -114,7 +123,7 @@ class Refusal:
 
     @property
     def _verb(self) -> str:
-        return "Denied" if self.status == 403 else "Failed"  # noqa: PLR2004
+        return "Denied" if self.is_denial else "Failed"
 
     def _text(self) -> str:
         verb = self._verb
@@ -122,7 +131,7 @@ class Refusal:
             f"{verb} by claude-proxy: {self.label}" if self.label else f"{verb} by claude-proxy."
         ]
         lines += [f"reason: {self.reason}", self.explanation]
-        if self.status == 403:  # noqa: PLR2004
+        if self.is_denial:
             lines.append("Retrying is useless: this is policy, not a network error.")
         if self.command is not None:
             lines.append(
@@ -133,7 +142,7 @@ class Refusal:
 
     def _json(self) -> str:
         error = {
-            "type": "denied_by_claude_proxy" if self.status == 403 else "claude_proxy_error",  # noqa: PLR2004
+            "type": "denied_by_claude_proxy" if self.is_denial else "claude_proxy_error",
             "reason": self.reason,
             "message": self.explanation,
             "request": self.label,
@@ -179,18 +188,29 @@ def denial(
 
 def denial_of_request(reason: str, label: str, request: Request) -> Refusal:
     """Return the 403 for `reason` of a request."""
-    return denial_of(attempt_of(reason, request), label)
+    return denial_of(attempt_of(reason, request), label, status=status_of_denial(request))
 
 
-def denial_of(attempt: DeniedAttempt, label: str) -> Refusal:
-    """Return the 403 for an attempt, with the command that would allow just that if one can."""
+def status_of_denial(request: Request) -> int:
+    """Return the status of a request's denial: 403, or 451 for a client of MCP.
+
+    Claude Code takes a 403 from an MCP server for a demand to log in, and shows no reason.
+    """
+    accept = next((value for name, value in request.fields if name.lower() == b"accept"), b"")
+    # Every POST of such a client accepts both (MCP, Streamable HTTP, "Sending Messages").
+    speaks_mcp = b"application/json" in accept and b"text/event-stream" in accept
+    return _UNAVAILABLE if speaks_mcp and request.method == "POST" else _DENIED
+
+
+def denial_of(attempt: DeniedAttempt, label: str, *, status: int = 403) -> Refusal:
+    """Return the denial of an attempt, with the command that would allow just that if one can."""
     advice = advice_for(attempt)
     explanation = _EXPLANATIONS.get(attempt.reason, _OTHER_REASON)
     if attempt.reason in _OF_PUSH and push_path(attempt.path, attempt.query) is not None:
         explanation = "Pushing to this repository is not allowed."
     if advice.text:
         explanation = f"{explanation} {advice.text}"
-    return Refusal(403, attempt.reason.value, explanation, label, advice.command())
+    return Refusal(status, attempt.reason.value, explanation, label, advice.command())
 
 
 def attempt_of(reason: str, request: Request) -> DeniedAttempt:

@@ -14,6 +14,7 @@ from claude_proxy.proxy.responses import (
     denial_of,
     no_room,
     sentence,
+    status_of_denial,
     unreachable,
 )
 from claude_proxy.proxy.upstream_proxy import refused
@@ -73,7 +74,7 @@ def refusal_for(error: DialError | UpstreamError | str, request: Request, label:
     if error.decision is not None:
         denied = attempt_of(error.decision.reason.value, request)
         found = replace(denied, address=error.address, is_own=error.is_own_address)
-        return denial_of(found, label)
+        return denial_of(found, label, status=status_of_denial(request))
     if error.failure is Failure.NO_ROOM:
         return no_room(label, sentence(error.text))
     timed_out = error.failure is Failure.TIMEOUT

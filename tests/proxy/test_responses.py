@@ -89,6 +89,35 @@ def test_a_client_that_prefers_json_gets_the_same_as_json() -> None:
     }
 
 
+MCP = b"application/json, text/event-stream"
+
+
+@pytest.mark.parametrize(
+    ("method", "accept", "status"),
+    [
+        ("POST", MCP, 451),
+        ("POST", b"text/event-stream, application/json", 451),
+        ("GET", MCP, 403),
+        ("POST", b"application/json", 403),
+        ("POST", b"text/event-stream", 403),
+        ("POST", b"*/*", 403),
+    ],
+)
+def test_a_client_of_mcp_is_denied_by_a_status_that_asks_for_no_login(
+    method: str, accept: bytes, status: int
+) -> None:
+    host = Authority.of("mcp.example", 443)
+    request = Request(Scheme.HTTPS, host, host, method, "/mcp", "", [(b"Accept", accept)])
+
+    refusal = denial_of_request("method-not-allowed", "POST https://mcp.example/mcp", request)
+
+    assert refusal.status == status
+    head, body = read(refusal.http1(accept=MCP, close=False), method)
+    assert head.reason == b"Denied by claude-proxy (method-not-allowed)"
+    assert json.loads(body)["message"].startswith("Denied by claude-proxy (method-not-allowed): ")
+    assert json.loads(body)["error"]["type"] == "denied_by_claude_proxy"
+
+
 def test_a_push_is_denied_as_one_where_it_begins() -> None:
     host = Authority.of("git.example", 443)
     query = "service=git-receive-pack"

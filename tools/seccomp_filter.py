@@ -105,8 +105,12 @@ DENIED: tuple[tuple[int, str, tuple[str, ...]], ...] = (
 NEWER: tuple[tuple[int, str, int], ...] = ((errno.EPERM, "open_tree_attr", 467),)
 
 
-def build(architecture: str) -> bytes:
-    """Return the filter of an architecture as the BPF program that bwrap loads."""
+def build(architecture: str, *, reports_pairs: bool = False) -> bytes:
+    """Return the filter of an architecture as the BPF program that bwrap loads.
+
+    `reports_pairs`: another filter, installed before, reports datagram pairs to a program outside
+    that makes other ones; so this one must leave them to it (`bubblewrap.datagram_pairs`).
+    """
     with Filter(ALLOW, architecture) as rules:
         # Calls of another architecture (32-bit, x32) have other numbers: a process that tries one
         # is killed.
@@ -114,13 +118,13 @@ def build(architecture: str) -> bytes:
         for number, _reason, calls in DENIED:
             for call in calls:
                 rules.add(errno_action(number), call)
-        _deny_sockets(rules)
+        _deny_sockets(rules, reports_pairs=reports_pairs)
         _deny_namespaces(rules)
         _deny_terminal_input(rules)
         return _newer_calls(architecture) + rules.export()
 
 
-def _deny_sockets(rules: Filter) -> None:
+def _deny_sockets(rules: Filter, *, reports_pairs: bool) -> None:
     """Leave sockets of the sandbox's own network; a Unix socket would reach the machine's."""
     refused = errno_action(errno.EAFNOSUPPORT)
     unsupported = errno_action(errno.EPROTONOSUPPORT)
@@ -137,7 +141,10 @@ def _deny_sockets(rules: Filter) -> None:
     netlink = masked(0, _LOW_32, socket.AF_NETLINK)
     rules.add(unsupported, "socket", netlink, not_equal(2, _NETLINK_ROUTE))
     # A datagram socket of a pair can be connected to another socket later.
-    for kind in set(range(_TYPE_MASK + 1)) - {socket.SOCK_STREAM, socket.SOCK_SEQPACKET}:
+    allowed = {socket.SOCK_STREAM, socket.SOCK_SEQPACKET}
+    if reports_pairs:
+        allowed.add(socket.SOCK_DGRAM)
+    for kind in set(range(_TYPE_MASK + 1)) - allowed:
         rules.add(unsupported, "socketpair", masked(1, _TYPE_MASK, kind))
 
 
@@ -174,9 +181,10 @@ def main() -> None:
     """Write the filters."""
     DIRECTORY.mkdir(exist_ok=True)
     for architecture in ARCHITECTURES:
-        path = DIRECTORY / f"{architecture}.bpf"
-        path.write_bytes(build(architecture))
-        sys.stdout.write(f"{path.name}: {path.stat().st_size // 8} instructions\n")
+        for reports_pairs in (False, True):
+            path = DIRECTORY / f"{architecture}{'-pairs' if reports_pairs else ''}.bpf"
+            path.write_bytes(build(architecture, reports_pairs=reports_pairs))
+            sys.stdout.write(f"{path.name}: {path.stat().st_size // 8} instructions\n")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -26,7 +26,7 @@ from typing import IO, Self
 from claude_proxy.config.settings import Settings
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.sandbox import proxy_process_ipc, shown_list
-from claude_proxy.sandbox.bubblewrap import credential_mask
+from claude_proxy.sandbox.bubblewrap import credential_mask, datagram_pairs
 from claude_proxy.sandbox.lookups import LookupChannel
 from claude_proxy.sandbox.relay import relay
 from claude_proxy.sandbox.relay.bridge import RelayTarget
@@ -291,6 +291,25 @@ def _header_of(run_directory: RunDirectory, announced: RelayAnnouncement) -> int
     finally:
         os.close(writing)
     return reading
+
+
+@contextlib.contextmanager
+def pair_maker(run_directory: RunDirectory, log: RunLog) -> Iterator[Callable[[], None]]:
+    """Run the program that makes datagram pairs for a sandbox (`bubblewrap.datagram_pairs`).
+
+    Yields what to call in the process that becomes bwrap.
+    """
+    until, lifeline = os.pipe()
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours:
+        with theirs:
+            words = [sys.executable, "-I", "-S", datagram_pairs.__file__]
+            words += [str(theirs.fileno()), str(until)]
+            process = _start(words, (theirs.fileno(), until), log)
+        os.close(until)
+        run_directory.note(process.pid)
+        with HelperProcess("pair maker", process, lifeline):
+            yield lambda: datagram_pairs.install(ours)
 
 
 def start_credential_mask(

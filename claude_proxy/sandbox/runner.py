@@ -38,7 +38,7 @@ from claude_proxy.sandbox import (
     shown_list,
 )
 from claude_proxy.sandbox.agent_file_states import AgentFileStates
-from claude_proxy.sandbox.bubblewrap import seccomp
+from claude_proxy.sandbox.bubblewrap import datagram_pairs, seccomp
 from claude_proxy.sandbox.bubblewrap.bwrap import Bubblewrap, StandardStreams, failed
 from claude_proxy.sandbox.credentials import Bindings
 from claude_proxy.sandbox.executables import find_program
@@ -50,6 +50,7 @@ from claude_proxy.sandbox.helper_processes import (
     RelaySockets,
     RunLog,
     open_log,
+    pair_maker,
     start_credential_mask,
     start_proxy_process,
     start_relay,
@@ -263,7 +264,7 @@ def live_sandbox(
         planned = _plan_and_report(run_spec, bindings, followed, say)
         _scrub(planned.withheld)
         bubblewrap = stack.enter_context(
-            _start_bubblewrap(run_spec, planned, run_directory, streams)
+            _bubblewrap(run_spec, planned, run_directory, log, streams)
         )
         helpers: tuple[HelperProcess, ...] = ()
         lookups = stack.enter_context(LookupChannel())
@@ -344,15 +345,31 @@ def _scrub(names: frozenset[str]) -> None:
         process_memory.scrub_environment(names)
 
 
-def _start_bubblewrap(
-    run_spec: RunSpec, planned: SandboxPlan, run_directory: RunDirectory, streams: StandardStreams
-) -> Bubblewrap:
+@contextlib.contextmanager
+def _bubblewrap(
+    run_spec: RunSpec,
+    planned: SandboxPlan,
+    run_directory: RunDirectory,
+    log: RunLog,
+    streams: StandardStreams,
+) -> Iterator[Bubblewrap]:
+    """Start bwrap, with a program that makes datagram pairs for it where the kernel can ask."""
     _create_paths(planned)
-    filter_ = seccomp.program() if run_spec.sandbox.seccomp else None
-    bubblewrap = Bubblewrap.start(planned, filter_, streams)
-    for pid in (bubblewrap.process.pid, bubblewrap.init, bubblewrap.watchdog.process.pid):
-        run_directory.note(pid)
-    return bubblewrap
+    with ExitStack() as stack:
+        bubblewrap = None
+        if run_spec.sandbox.seccomp and datagram_pairs.is_supported(str(planned.bwrap)):
+            prepare = stack.enter_context(pair_maker(run_directory, log))
+            filter_ = seccomp.program(reports_pairs=True)
+            # An outer sandbox may refuse it; then there are no datagram pairs.
+            with contextlib.suppress(subprocess.SubprocessError):
+                bubblewrap = Bubblewrap.start(planned, filter_, streams, prepare)
+        if bubblewrap is None:
+            strict = seccomp.program() if run_spec.sandbox.seccomp else None
+            bubblewrap = Bubblewrap.start(planned, strict, streams)
+        stack.enter_context(bubblewrap)
+        for pid in (bubblewrap.process.pid, bubblewrap.init, bubblewrap.watchdog.process.pid):
+            run_directory.note(pid)
+        yield bubblewrap
 
 
 def _relays(  # noqa: PLR0913 - everything that a relay connects

@@ -218,6 +218,19 @@ def test_a_client_that_reads_only_the_systems_certificates_trusts_the_ca(
     assert ran.returncode == 0, ran.stderr
 
 
+def test_socat_serves_one_client_after_the_other(runs: Launches, program: FindProgram) -> None:
+    program("socat")
+    script = (
+        "socat TCP-LISTEN:8080,fork,bind=127.0.0.1 EXEC:cat & "
+        "ask() { echo $1 | socat -t 5 - TCP:127.0.0.1:8080,retry=50,interval=0.1; }; "
+        "ask one; ask two; kill $!"
+    )
+
+    ran = runs.run("bash", "-c", script)
+
+    assert ran.stdout == "one\ntwo\n", ran.stderr
+
+
 def test_a_run_without_network_has_nothing_but_loopback(runs: Launches) -> None:
     script = "curl -sS -m 5 --proxy http://127.0.0.1:3128 https://origin.test/ || exit 7"
 

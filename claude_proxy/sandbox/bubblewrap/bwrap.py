@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -47,9 +47,17 @@ class Bubblewrap:
 
     @classmethod
     def start(
-        cls, plan: SandboxPlan, filter_: bytes | None, streams: StandardStreams = (None, None, None)
+        cls,
+        plan: SandboxPlan,
+        filter_: bytes | None,
+        streams: StandardStreams = (None, None, None),
+        prepare: Callable[[], None] | None = None,
     ) -> Self:
-        """Start bwrap and return when its namespaces exist."""
+        """Start bwrap and return when its namespaces exist.
+
+        `prepare` is called in the new process before it becomes bwrap; if it fails, this raises
+        subprocess.SubprocessError and nothing is started.
+        """
         with ExitStack() as stack:
             heard, info = os.pipe()
             stack.callback(os.close, heard)
@@ -76,7 +84,7 @@ class Bubblewrap:
                 options = closing.enter_context(_memory(b""))
                 data, words = plan.start(theirs, options)
                 _fill(options, data)
-                process = _spawn(plan, words, (*theirs.values(), options), streams)
+                process = _spawn(plan, words, (*theirs.values(), options), streams, prepare)
             undo.callback(_abandon, process)
             try:
                 started = cls(process, _init_of(process, heard), start_pipe, watchdog)
@@ -190,7 +198,11 @@ class Watchdog:
 
 
 def _spawn(
-    plan: SandboxPlan, words: list[str], descriptors: tuple[int, ...], streams: StandardStreams
+    plan: SandboxPlan,
+    words: list[str],
+    descriptors: tuple[int, ...],
+    streams: StandardStreams,
+    prepare: Callable[[], None] | None,
 ) -> subprocess.Popen[bytes]:
     stdin, stdout, stderr = streams
     # Ctrl-C would kill bwrap, and the sandbox with it, although COMMAND may handle SIGINT. Ignored
@@ -202,7 +214,13 @@ def _spawn(
     sys.stderr.flush()
     try:
         return subprocess.Popen(  # noqa: S603 - bwrap, with the arguments of a plan
-            words, pass_fds=descriptors, stdin=stdin, stdout=stdout, stderr=stderr, env=_bare()
+            words,
+            pass_fds=descriptors,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            env=_bare(),
+            preexec_fn=prepare,  # noqa: PLW1509 - the launcher has no threads
         )
     except OSError as error:
         raise ClaudeProxyError(

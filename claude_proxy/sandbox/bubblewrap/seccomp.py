@@ -24,8 +24,11 @@ def problem() -> ConfigError | None:
     return None
 
 
-def program(architecture: str | None = None) -> bytes:
-    """Return the filter of an architecture, this machine's by default; ConfigError without one."""
+def program(architecture: str | None = None, *, reports_pairs: bool = False) -> bytes:
+    """Return the filter of an architecture, this machine's by default; ConfigError without one.
+
+    `reports_pairs`: the one for processes in which `datagram_pairs` has installed its own before.
+    """
     machine = architecture or platform.machine()
     if machine not in ARCHITECTURES:
         raise ConfigError(
@@ -34,7 +37,8 @@ def program(architecture: str | None = None) -> bytes:
             fix=f"use a machine with {' or '.join(ARCHITECTURES)}; or run without the filter, which"
             " weakens the sandbox: --without-seccomp",
         )
-    file = resources.files("claude_proxy.sandbox.bubblewrap") / _FILES / f"{machine}.bpf"
+    name = f"{machine}{'-pairs' if reports_pairs else ''}.bpf"
+    file = resources.files("claude_proxy.sandbox.bubblewrap") / _FILES / name
     try:
         return file.read_bytes()
     except OSError as error:

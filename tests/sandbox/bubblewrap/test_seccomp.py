@@ -15,7 +15,7 @@ import pytest
 
 from claude_proxy.doctor.attack.probes.syscalls import NUMBERS
 from claude_proxy.errors import ConfigError
-from claude_proxy.sandbox.bubblewrap import seccomp
+from claude_proxy.sandbox.bubblewrap import datagram_pairs, seccomp
 from tests.conftest import FindProgram
 from tests.sandbox.boxes import Box
 from tests.support import bpf
@@ -124,6 +124,7 @@ TIOCSTI, TIOCLINUX, TCGETS = 0x5412, 0x541C, 0x5401
 NEW_USER, NEW_NET, NEW_TIME = 0x1000_0000, 0x4000_0000, 0x80
 SIGCHLD = 17
 KILL = libseccomp.KILL_PROCESS
+USER_NOTIF = 0x7FC0_0000
 NEW_THREAD = 0x3D0F00  # the flags by which the C library starts a thread
 
 ALLOWED_CALLS: list[tuple[str, tuple[int, ...]]] = [
@@ -245,6 +246,35 @@ def every_kind_of_call(token: int, architecture: str) -> Iterator[tuple[int, int
         yield token, NUMBERS["socket"][column], (family, socket.SOCK_STREAM, protocol)
     for family, kind in itertools.product(families, kinds):
         yield token, NUMBERS["socketpair"][column], (family, kind, 0)
+
+
+@pytest.mark.parametrize("architecture", seccomp.ARCHITECTURES)
+def test_the_filter_that_leaves_pairs_to_another_differs_in_nothing_else(architecture: str) -> None:
+    strict = shipped(architecture)
+    reporting = bpf.decode(seccomp.program(architecture, reports_pairs=True))
+    before = bpf.decode(datagram_pairs.filter_program(architecture))
+    token = libseccomp.ARCHITECTURES[architecture]
+
+    for arch, call, arguments in every_kind_of_call(token, architecture):
+        ends = [bpf.run(one, arch, call, *arguments) for one in (strict, reporting, before)]
+        passes = [end == libseccomp.ALLOW for end in ends]
+        if passes[1] and not passes[0]:
+            # What only this filter lets through, the one before reports.
+            assert ends[2] == USER_NOTIF, (arch, call, arguments)
+        else:
+            assert passes[0] == passes[1], (arch, call, arguments)
+
+
+@pytest.mark.parametrize("architecture", seccomp.ARCHITECTURES)
+def test_the_shipped_filter_for_reported_pairs_is_built_from_the_rules(architecture: str) -> None:
+    need_libseccomp()
+
+    built = bpf.decode(seccomp_filter.build(architecture, reports_pairs=True))
+    here = bpf.decode(seccomp.program(architecture, reports_pairs=True))
+
+    token = libseccomp.ARCHITECTURES[architecture]
+    for arch, call, arguments in every_kind_of_call(token, architecture):
+        assert bpf.run(built, arch, call, *arguments) == bpf.run(here, arch, call, *arguments)
 
 
 def test_every_denied_call_has_a_reason() -> None:

@@ -6,6 +6,7 @@ import socket
 import stat
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from claude_proxy.doctor.attack.probes.outcome import (
@@ -58,6 +59,7 @@ def _reach_unix(what: str, address: str | bytes) -> Try:
         try:
             with make() as sock:
                 sock.settimeout(DIRECT_S)
+                _send_to(sock, address)
                 sock.connect(address)
         except OSError as problem:
             # The error of the plain way is the most telling.
@@ -66,6 +68,12 @@ def _reach_unix(what: str, address: str | bytes) -> Try:
             continue
         return through(what, f"connected by a {way}")
     return last
+
+
+def _send_to(sock: socket.socket, address: str | bytes) -> None:
+    """Send past the peer of one end of a pair; a canary that hears it says so itself."""
+    with suppress(OSError):
+        sock.sendto(b"out", address)
 
 
 def unix_abstract(spec: Spec) -> Iterator[Try]:

@@ -61,10 +61,12 @@ _CLOSE_S: Final = 5.0
 
 # Other proxies and workers write into the same file, and a clock may be set back: the order of the
 # ids is the order of recording. The time has its own column where it is not the id.
+# Not by a SELECT as the source of rows, which costs a third more.
 _INSERT_DECISION: Final = (
-    "INSERT INTO decision SELECT n,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,"
-    "CASE n WHEN ?1 THEN ?17 ELSE coalesce(?17, ?1) END, NULL, NULL FROM"
-    " (SELECT max(?1, coalesce((SELECT max(id) + 1 FROM decision), 0)) AS n)"
+    "INSERT INTO decision VALUES(max(?1, coalesce((SELECT max(id) + 1 FROM decision), 0)),"
+    "?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,"
+    "CASE WHEN ?1 > coalesce((SELECT max(id) FROM decision), -1) THEN ?17"
+    " ELSE coalesce(?17, ?1) END,NULL,NULL)"
 )
 # The gate ends an attempt once; if it did so twice, the last outcome would count.
 _INSERT_OUTCOME: Final = "INSERT OR REPLACE INTO outcome VALUES(?,?,?,?,?,?,?,?)"

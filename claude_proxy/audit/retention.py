@@ -156,9 +156,12 @@ class Retention:
             first, last = self._removed_times or (moment, moment)
             self._removed_times = min(first, moment), max(last, moment)
 
-    def report(self, now_ns: int, since_boot_ns: int) -> Notice | None:
-        """Return a notice if rows were removed before their age; every ten minutes at most."""
-        if self._removed_times is None or not self._is_due(since_boot_ns):
+    def report(self, now_ns: int, since_boot_ns: int, *, final: bool = False) -> Notice | None:
+        """Return a notice if rows were removed before their age; every ten minutes at most.
+
+        The `final` one is for the end, and does not wait.
+        """
+        if self._removed_times is None or not (final or self._is_due(since_boot_ns)):
             return None
         first, last = self._removed_times
         removed, self._removed, self._removed_times = self._removed, {}, None

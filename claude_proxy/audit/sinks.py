@@ -53,7 +53,7 @@ _CLOSE_S = 5.0  # for a slow reader; one that does not read loses the rest
 _SLICE = 64
 _TICK_S = 0.25  # how often lines that are held back are looked at
 # Only the audit log reports these; the proxy itself prints all other notices at the terminal.
-_OWN_NOTICES = frozenset({"audit-recovered", "lines-lost", "rows-dropped"})
+_OWN_NOTICES = frozenset({"audit-recovered", "lines-lost", "rows-dropped", "log-held"})
 _REQUESTS = frozenset({Phase.CONNECT, Phase.REQUEST})
 _TUNNELS = frozenset({"", "CONNECT", "SOCKS"})
 _NAMED_EXCHANGES = 4096

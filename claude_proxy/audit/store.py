@@ -56,6 +56,9 @@ _RESCUE_S: Final = 0.1
 _FIRST_PAUSE_S: Final = 0.00001
 _LONGEST_PAUSE_S: Final = 0.001
 
+_MIB: Final = 1024 * 1024
+_HELD_BYTES: Final = 256 * _MIB  # the write-ahead log only grows so far while it cannot restart
+
 _TRIM_EVERY: Final = 128  # decisions
 _CLOSE_S: Final = 5.0
 
@@ -107,6 +110,7 @@ class AuditStore:
         self._reserved: set[int] = set()  # decisions that have tokens reserved
         self._released: list[int] = []  # those that used none
         self._repeats = RepeatedDenials()
+        self._has_reported_held = False
         self._untrimmed = 0
         self._failure: AuditError | None = None
         self._broken = False
@@ -158,7 +162,7 @@ class AuditStore:
     def close(self) -> None:
         """Write what is gathered, checkpoint, and end the threads; later records are refused."""
         self.flush()
-        self._write_last_counts()
+        self._write_what_is_left()
         self._checkpointer.close()
         self._retention.close(_CLOSE_S)
         with suppress(sqlite3.Error):
@@ -356,17 +360,22 @@ class AuditStore:
             self._repeats.clear()  # retention removed a row: the next repeat gets one of its own
         return True
 
-    def _write_last_counts(self) -> None:
+    def _write_what_is_left(self) -> None:
         try:
             while self._failure is None and self._write_counts(_COUNTS_AT_ONCE):
                 pass
+            if self._failure is None:
+                self._report_removed(final=True)
         except (sqlite3.Error, OSError, AuditError) as error:
             self._fail(error)
 
     def _trim(self) -> None:
         self._untrimmed = 0
         self._retention.trim()
-        notice = self._retention.report(time.time_ns(), since_boot_ns())
+        self._report_removed(final=False)
+
+    def _report_removed(self, *, final: bool) -> None:
+        notice = self._retention.report(time.time_ns(), since_boot_ns(), final=final)
         if notice is not None:
             self._record_notice(notice)
 
@@ -425,6 +434,20 @@ class AuditStore:
             raise AuditError("the audit log was deleted or replaced while in use")
         if wal_bytes > ENOUGH_BYTES:
             self._checkpointer.wake()
+        if wal_bytes > _HELD_BYTES and not self._has_reported_held:
+            self._has_reported_held = True
+            self._report_held(wal_bytes)
+        elif wal_bytes < ENOUGH_BYTES:
+            self._has_reported_held = False
+
+    def _report_held(self, wal_bytes: int) -> None:
+        text = (
+            f"the write-ahead log of the audit log has grown to {wal_bytes // _MIB} MiB, because a"
+            f" program keeps the log open for reading; `fuser {self._path}` finds it"
+        )
+        notice = Notice(time.time_ns(), "log-held", text)
+        self._insert_notice(notice)
+        self._print(notice)
 
     def _reopen(self) -> None:
         self._connection.close()

@@ -614,6 +614,20 @@ def test_the_sinks_get_the_id_under_which_an_outcome_is_kept(make_store: MakeSto
     assert decision.time_ns == MOMENT
 
 
+def test_a_log_that_a_reader_makes_grow_is_reported_once(
+    store: AuditStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "_HELD_BYTES", 20_000)
+    for number in range(100):
+        store.record(a_decision(MOMENT + number))
+    store.flush()
+    store.flush()
+
+    (notice,) = notices(path)
+    assert notice[0] == "log-held"
+    assert f"`fuser {path}` finds it" in notice[1]
+
+
 def test_lines_that_a_sink_lost_are_in_the_log(path: Path) -> None:
     class Full:
         def write(self, _: bytes, /) -> None:

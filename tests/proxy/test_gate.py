@@ -114,6 +114,7 @@ def test_decision_ids_ascend_although_the_clock_stops_or_goes_back(ledger: Ledge
     ids = [gate.connect(ORIGIN, EXAMPLE).id for _ in range(4)]
 
     assert ids == [5, 6, 7, 9]
+    assert [decision.time_ns for decision in ledger.decisions] == [5, 5, 3, 9]
 
 
 # --- ClientHello and addresses: only a denial is a new fact
@@ -186,6 +187,56 @@ def test_a_refusal_that_needs_no_rule_is_recorded_too(gate: Gate, ledger: Ledger
 
     assert passage.decision.reason is Reason.INVALID_TARGET
     assert (ledger.decisions[0].target, ledger.reasons) == ("a..b:443", ["invalid-target"])
+
+
+# --- a denial after the first decision
+
+ADDRESS = ip_address("10.0.0.1")
+
+
+def test_a_later_denial_names_the_attempt_that_it_ends(gate: Gate, ledger: Ledger) -> None:
+    client = ClientInfo(7, "127.0.0.1:50000", "tcp", "blue")
+    attempt = gate.request(client, GET, "/path?shown")
+    gate.address(client, EXAMPLE, ADDRESS)
+    gate.end(attempt, "address-not-allowed")
+
+    first, later = ledger.decisions
+    assert (later.allowed, later.attempt, later.phase) == (False, first.id, Phase.DIAL)
+    assert (later.method, later.scheme, later.path) == ("GET", "https", "/path?shown")
+    assert (first.run, later.run) == ("blue", "blue")
+
+
+def test_an_attempt_that_has_ended_is_not_ended_again(gate: Gate, ledger: Ledger) -> None:
+    client = ClientInfo(7, "127.0.0.1:50000", "tcp")
+    gate.end(gate.request(client, GET, "/"))
+
+    gate.address(client, EXAMPLE, ADDRESS)
+
+    assert ledger.decisions[1].attempt is None
+    assert client.attempts == {}
+
+
+def test_a_dial_ends_the_attempt_on_its_own_target(gate: Gate, ledger: Ledger) -> None:
+    client = ClientInfo(7, "127.0.0.1:50000", "tcp")
+    wanted = gate.connect(client, EXAMPLE)
+    gate.connect(client, OPAQUE)
+
+    gate.address(client, EXAMPLE, ADDRESS)
+
+    assert ledger.decisions[2].attempt == wanted.id
+
+
+def test_an_outcome_knows_what_its_decision_was(gate: Gate, ledger: Ledger) -> None:
+    gate.end(gate.connect(ORIGIN, EXAMPLE))
+    gate.end(gate.connect(ORIGIN, EVIL))
+
+    assert [outcome.allowed for outcome in ledger.outcomes] == [True, False]
+
+
+def test_an_attempt_has_the_id_under_which_it_was_recorded() -> None:
+    gate = Gate(POLICY, lambda _: 4711)
+
+    assert gate.connect(ORIGIN, EXAMPLE).id == 4711
 
 
 # --- recorded or denied; fail closed

@@ -178,6 +178,8 @@ class ClientConnection:
         """Start the layers, once the client's transport is connected."""
         self.services.connections.add(self)
         self.services.shares.join(self.share, self)
+        if self._turns.is_full:
+            self.balance()
         self.process(events.Start())
 
     @property
@@ -259,13 +261,22 @@ class ClientConnection:
     # --- work that waits for its turn
 
     def _defer_data(self, endpoint: Endpoint, data: bytes) -> None:
-        for piece in self._turns.pieces_of(data):
-            self._defer(partial(self._pass_on, endpoint, piece), len(piece))
+        self._defer(partial(self._pass_on, endpoint, data, 0), len(data))
 
-    def _pass_on(self, endpoint: Endpoint, data: bytes) -> None:
+    def _pass_on(self, endpoint: Endpoint, data: bytes, at: int) -> None:
+        """Pass the next piece of deferred bytes to the layers, and defer the rest."""
         # Of an upstream that was closed while its bytes waited, nothing more is wanted.
-        if endpoint.connection in self._endpoints:
-            self.process(events.DataReceived(endpoint.connection, data))
+        if endpoint.connection not in self._endpoints:
+            return
+        turns = self._turns
+        end = at + turns.size_of_piece()
+        if end < len(data):
+            rest = len(data) - end
+            self._pending.appendleft((partial(self._pass_on, endpoint, data, end), rest))
+            turns.count_waiting(rest)
+        piece = data[at:end]
+        self.process(events.DataReceived(endpoint.connection, piece))
+        turns.weigh(len(piece))
 
     def _defer(self, step: Callable[[], None], size: int = 0) -> None:
         self._pending.append((step, size))
@@ -274,7 +285,8 @@ class ClientConnection:
     def _await_turn(self, *, interrupted: bool) -> None:
         if not self._awaits_turn:
             self._awaits_turn = True
-            self._turns.wait(self, interrupted=interrupted)
+            size = sum(size for _, size in self._pending)
+            self._turns.wait(self, size=size, interrupted=interrupted)
             self.balance()
 
     def work(self) -> bool:
@@ -292,7 +304,6 @@ class ClientConnection:
             self._turns.count_waiting(-size)
             step()
             if self.session.is_turn_over():
-                self._turns.weigh(size)
                 return
 
     def _drop_pending(self) -> None:

@@ -188,6 +188,7 @@ class _Admission(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport = cast("asyncio.Transport", transport)
+        self._manager.services.shares.turns.accepted()
         try:
             if self._listener.is_unix:
                 self._admit_process(transport)

@@ -6,9 +6,11 @@ A client that is alone waits for nobody: its next turn begins with the next iter
 """
 
 import asyncio
+import heapq
+import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 # A denied request costs about 0.2 ms, most of it for its row in the audit log. Shorter turns would
@@ -22,6 +24,9 @@ WHOLE_READ = 256 * 1024
 _LEAST_PIECE = 4 * 1024
 _LONG_S = 0.016
 _LONG_REMEMBERED_S = 10.0
+# The loop accepts one client an iteration. While there are more, what waits is put off, but not for
+# longer than this many iterations, or a flood of clients would starve those that are there.
+_ACCEPTED_FIRST = 32
 # Bytes that were read and wait for their client's turn before none of its connections is read.
 WAITING_LIMIT = 4 * 1024 * 1024
 
@@ -42,19 +47,17 @@ class ClientTurns:
     def __init__(self, turns: "Turns", workers: Iterable[Worker]) -> None:
         self._turns = turns
         self._workers = workers  # all connections of the client, whether they wait or not
-        self._fresh = deque[Worker]()  # those that wait, and have not used up a slice
+        self._fresh: dict[Worker, None] = {}  # those that wait, and have not used up a slice
+        self._by_size: list[tuple[int, int, Worker]] = []  # of these; with some that are gone
         self._interrupted = deque[Worker]()  # those that have
+        self._picks = itertools.cycle((self._smallest, self._oldest, self._next_interrupted))
         self._waiting = 0  # bytes
+        self.is_full = False  # so much waits that none of the client's connections may be read
         self.is_queued = False
         self.is_due = False  # its turn is used up: new work waits for the next one
         self.spent_s = 0.0  # of the current turn
         self.piece = WHOLE_READ  # most bytes that a layer gets at once
         self._split_until = 0.0
-
-    @property
-    def is_full(self) -> bool:
-        """Whether so much waits that none of the client's connections may be read."""
-        return self._waiting > WAITING_LIMIT
 
     @property
     def has_work(self) -> bool:
@@ -82,35 +85,38 @@ class ClientTurns:
             self.piece = max(_LEAST_PIECE, int(size * SLICE_S / elapsed_s))
             self._split_until = self._turns.now() + _LONG_REMEMBERED_S
 
-    def pieces_of(self, data: bytes) -> Iterator[bytes]:
-        """Split a read into pieces that take about a slice each."""
+    def size_of_piece(self) -> int:
+        """Return how many bytes take about a slice."""
         if self._turns.now() > self._split_until:
             self.piece = WHOLE_READ
-        for at in range(0, len(data), self.piece):
-            yield data[at : at + self.piece]
+        return self.piece
 
-    def wait(self, worker: Worker, *, interrupted: bool) -> None:
-        """Let `worker` wait for a turn; `interrupted` if it has used up a slice."""
-        (self._interrupted if interrupted else self._fresh).append(worker)
+    def wait(self, worker: Worker, *, size: int = 0, interrupted: bool = False) -> None:
+        """Let `worker` wait with `size` bytes; `interrupted`: it has used up a slice."""
+        if interrupted:
+            self._interrupted.append(worker)
+        else:
+            self._fresh[worker] = None
+            heapq.heappush(self._by_size, (size, next(self._turns.numbers), worker))
         self._turns.queue(self)
 
     def count_waiting(self, size: int) -> None:
         """Count bytes that begin to wait or, if negative, no longer do."""
-        was_full = self.is_full
         self._waiting += size
-        if self.is_full is not was_full:
+        # All connections have to be paused or resumed, so not at every byte around the limit.
+        is_full = self._waiting > (WAITING_LIMIT // 2 if self.is_full else WAITING_LIMIT)
+        if is_full is not self.is_full:
+            self.is_full = is_full
             for worker in tuple(self._workers):
                 worker.balance()
 
     def take_turn(self) -> bool:
         """Let the connections that wait work until the turn is used up; False if none waited."""
         self.spent_s, self.is_due = 0.0, False
-        had_work, takes_fresh = self.has_work, True
+        had_work = self.has_work
         while self.has_work and not self.is_due:
-            # Alternating, so that neither kind waits for all of the other.
-            takes_fresh = bool(self._fresh) and (takes_fresh or not self._interrupted)
-            worker = (self._fresh if takes_fresh else self._interrupted).popleft()
-            takes_fresh = not takes_fresh
+            # Little work is done first, but none waits for all of another kind.
+            worker = next(filter(None, (pick() for pick in self._picks)))
             self.begin()
             if worker.work():
                 self._interrupted.append(worker)
@@ -119,14 +125,34 @@ class ClientTurns:
         self.is_due = self.is_due or self.has_work
         return had_work
 
+    def _smallest(self) -> Worker | None:
+        while self._by_size:
+            _, _, worker = heapq.heappop(self._by_size)
+            if worker in self._fresh:
+                del self._fresh[worker]
+                return worker
+        return None
+
+    def _oldest(self) -> Worker | None:
+        worker = next(iter(self._fresh), None)
+        if worker is not None:
+            del self._fresh[worker]
+        return worker
+
+    def _next_interrupted(self) -> Worker | None:
+        return self._interrupted.popleft() if self._interrupted else None
+
 
 class Turns:
     """The turns of all clients on one event loop; `clock` is in seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
+        self.numbers = itertools.count()  # of what waits, so that equal sizes keep their order
         self._clients = deque[ClientTurns]()
         self._is_scheduled = False
+        self._has_accepted = False  # since the last look
+        self._put_off = 0  # how many times in a row
         self._began = 0.0
 
     def begin_slice(self) -> None:
@@ -145,6 +171,15 @@ class Turns:
         """Tell whether the slice is used up, so that what is left should wait."""
         return self._clock() - self._began >= SLICE_S
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether any client has used up its turn."""
+        return bool(self._clients)
+
+    def accepted(self) -> None:
+        """Note that the loop has accepted a client: others may be waiting behind it."""
+        self._has_accepted = True
+
     def queue(self, client: ClientTurns) -> None:
         """Give `client` its next turn after those that wait already."""
         if not client.is_queued:
@@ -161,6 +196,12 @@ class Turns:
     def _next(self) -> None:
         """Give the next client with work its turn; one without can use a new turn."""
         self._is_scheduled = False
+        if self._has_accepted and self._put_off < _ACCEPTED_FIRST:
+            self._has_accepted = False
+            self._put_off += 1
+            self._schedule()
+            return
+        self._put_off = 0
         try:
             had_work = False
             while self._clients and not had_work:

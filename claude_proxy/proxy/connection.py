@@ -178,8 +178,8 @@ class ClientConnection:
         """Start the layers, once the client's transport is connected."""
         self.services.connections.add(self)
         self.services.shares.join(self.share, self)
-        if self._turns.is_full:
-            self.balance()
+        if self._turns.is_due:
+            self._await_turn(interrupted=False)  # it is not read before
         self.process(events.Start())
 
     @property
@@ -313,7 +313,7 @@ class ClientConnection:
     def balance(self) -> None:
         """Pause reading from each peer whose bytes cannot be passed on (backpressure)."""
         endpoints = self._endpoints.values()
-        waits = bool(self._pending) or self._turns.is_full
+        waits = self._awaits_turn or self._turns.is_full
         up = any(endpoint.is_congested for endpoint in endpoints if endpoint is not self.endpoint)
         for endpoint in endpoints:
             congested = up if endpoint is self.endpoint else self.endpoint.is_congested

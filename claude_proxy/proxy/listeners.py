@@ -60,6 +60,10 @@ class Listener:
         """Whether the kernel identifies its clients."""
         return self.socket.family == socket.AF_UNIX
 
+    def admits(self, address: Address) -> bool:
+        """Tell whether a TCP client of this address may use it."""
+        return any(address in network for network in self.clients)
+
 
 class Listeners(Proxyserver):
     """mitmproxy's server addon, with the listeners of this module."""
@@ -204,8 +208,8 @@ class _Admission(asyncio.Protocol):
             transport.abort()
             return
         shown = f"{peer[0]}:{peer[1]}" if ":" not in peer[0] else f"[{peer[0]}]:{peer[1]}"
-        address = _unmapped(ip_address(peer[0].partition("%")[0]))
-        if not any(address in network for network in self._listener.clients):
+        address = _address_of(peer)
+        if not self._listener.admits(address):
             self._refuse(transport, shown)
             return
         sockname = transport.get_extra_info("sockname")
@@ -229,11 +233,14 @@ class _Admission(asyncio.Protocol):
         *,
         local: bool,
     ) -> None:
-        share = self._manager.services.shares.of(client_key)
+        shares = self._manager.services.shares
+        share = shares.of(client_key)
         if not self._manager.make_room(share, transport.get_extra_info("socket").fileno()):
+            shares.release(share)
             transport.write(_FULL.http1(close=True))
             transport.close()
             return
+        share.turns.begin()
         client = Client(
             peername=peername,
             sockname=sockname,
@@ -260,6 +267,7 @@ class _Admission(asyncio.Protocol):
         )
         endpoint.connection_made(transport)
         connection.start()
+        share.turns.end()
 
     def _refuse(self, transport: asyncio.Transport, shown: str) -> None:
         client = ClientInfo(0, shown, self._listener.name)
@@ -324,6 +332,10 @@ class _FirstByteWatcher(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._inner.resume_writing()
+
+
+def _address_of(peer: tuple[Any, ...]) -> Address:
+    return _unmapped(ip_address(peer[0].partition("%")[0]))
 
 
 def _unmapped(address: Address) -> Address:

@@ -114,6 +114,10 @@ class Shares:
     def leave(self, share: Share, connection: Holder) -> None:
         """Count a connection no longer; the share goes with the last one."""
         share.connections.discard(connection)
+        self.release(share)
+
+    def release(self, share: Share) -> None:
+        """Forget a share that has no connection."""
         if not share.connections and self._shares.get(share.client) is share:
             del self._shares[share.client]
 

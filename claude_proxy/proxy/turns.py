@@ -171,11 +171,6 @@ class Turns:
         """Tell whether the slice is used up, so that what is left should wait."""
         return self._clock() - self._began >= SLICE_S
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether any client has used up its turn."""
-        return bool(self._clients)
-
     def accepted(self) -> None:
         """Note that the loop has accepted a client: others may be waiting behind it."""
         self._has_accepted = True

@@ -119,6 +119,10 @@ class Reloader:
             self._verify_at = now + _VERIFY_EVERY_S
             if not await off_loop.wait_for(self._holds_what_was_read):
                 rest_s = math.inf
+        if self._settling.has_changed_for_long(now):
+            logger.warning(
+                "the %s has kept changing for a minute; the last one stays in force", self._what
+            )
         enough_s = SETTLED_S if self._held is None else SETTLED_TWICE_S
         if rest_s is not None and rest_s >= enough_s:
             await self.reload(rest_s)
@@ -198,7 +202,7 @@ class Reloader:
 
         def read() -> _Change:
             loaded = policy_files.load_for(settings, last, seen)
-            _refuse_vanished(last, loaded)
+            _refuse_vanished(last, loaded, settings.allowlist)
             added, removed = last.policy.diff(loaded.policy)
             return _Change(loaded, added, removed, last.policy.is_loosened_by(loaded.policy))
 
@@ -232,20 +236,20 @@ def _holds(loaded: policy_files.Loaded) -> bool:
     return all(owner_files.digest(path) == one for path, one in loaded.digests.items())
 
 
-def _refuse_vanished(last: policy_files.Loaded, loaded: policy_files.Loaded) -> None:
+def _refuse_vanished(last: policy_files.Loaded, loaded: policy_files.Loaded, main: Path) -> None:
     """Raise ConfigError if a file is gone, or says nothing any more, that is part of the policy.
 
     A save that was interrupted leaves such a file, and an own policy's name may also be the name of
     a built-in one, which would then apply.
     """
     for path, state in loaded.states.items():
-        if path not in last.digests:
+        if path not in last.digests and path != main:
             continue
         if state == ABSENT and path not in loaded.digests:
             raise _vanished(path, "the file is gone", "write it again, or restart claude-proxy")
         if path in loaded.blank and path not in last.blank:
             fix = "write `allow: []` into it to deny everything, or restart claude-proxy"
-            raise _vanished(path, "the file says nothing any more", fix)
+            raise _vanished(path, "the file says nothing", fix)
 
 
 def _vanished(path: Path, what: str, fix: str) -> ConfigError:

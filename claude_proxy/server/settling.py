@@ -29,6 +29,7 @@ class Settling:
         self._changed: dict[Path, Fingerprint] = {}
         self._rests_since = 0.0
         self._written_at = 0.0
+        self._restless_since: float | None = None
 
     def rest_s(
         self, now: float, known: Mapping[Path, Fingerprint], seen: Mapping[Path, Fingerprint]
@@ -39,8 +40,10 @@ class Settling:
         """
         changed = {path: state for path, state in seen.items() if state != known.get(path)}
         if not changed:
-            self._changed = {}
+            self._changed, self._restless_since = {}, None
             return None
+        if self._restless_since is None:
+            self._restless_since = now
         if changed != self._changed:
             self._changed = changed
             self._rests_since = self._written_at = now
@@ -54,3 +57,11 @@ class Settling:
         if all(is_whole(known.get(path, ABSENT), state) for path, state in changed.items()):
             return math.inf
         return rest_s
+
+    def has_changed_for_long(self, now: float) -> bool:
+        """Tell, once a minute, that files have not come to rest for so long."""
+        since = self._restless_since
+        if since is None or now - since < _LONGEST_OPEN_S:
+            return False
+        self._restless_since = now
+        return True

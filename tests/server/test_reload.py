@@ -408,7 +408,7 @@ def test_a_file_that_says_nothing_any_more_is_rejected(
     owner.writes(text)
 
     assert looks(owner, 10, 12, 14)[-1] == ["a.example"]
-    assert "the file says nothing any more" in capsys.readouterr().err
+    assert "the file says nothing" in capsys.readouterr().err
     assert [notice.kind for notice in owner.notices] == ["policy-rejected"]
 
 
@@ -497,3 +497,28 @@ def test_the_service_manager_is_told_of_a_reload_and_its_end(owner: Owner) -> No
     looks(owner, 12)
 
     assert told == ["reloading", "reloaded"]
+
+
+def test_an_own_list_that_says_nothing_yet_does_not_replace_the_shipped_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tmp_path.chmod(0o700)
+    owner = Owner(tmp_path, awaited_allowlist=tmp_path / "own.yaml")
+    owner.writes("", owner.own)
+
+    assert looks(owner, 10, 12, 14)[-1] == ["a.example"]
+    assert "says nothing" in capsys.readouterr().err
+
+    owner.writes("allow: [own.example]\n", owner.own)
+    assert looks(owner, 20, 22)[-1] == ["own.example"]
+
+
+def test_a_list_that_keeps_changing_is_told_of(
+    owner: Owner, caplog: pytest.LogCaptureFixture
+) -> None:
+    for moment in range(10, 75):
+        owner.writes(f"allow: [h{moment}.example]\n")
+        looks(owner, moment)
+
+    assert owner.hosts == ["a.example"]
+    assert "has kept changing for a minute" in caplog.text

@@ -26,11 +26,11 @@ class Watch:
 
     def __init__(self) -> None:
         self.open: set[Path] = set()
-        self._settling = Settling(self.open.__contains__)
+        self.settling = Settling(self.open.__contains__)
 
     def at(self, now: float, **seen: Fingerprint) -> float | None:
         states = {FILE: seen.get("file", BEFORE), OTHER: seen.get("other", BEFORE)}
-        return self._settling.rest_s(now, KNOWN, states)
+        return self.settling.rest_s(now, KNOWN, states)
 
 
 @pytest.fixture
@@ -102,3 +102,14 @@ def test_a_file_that_is_kept_open_for_good_rests_at_last(watch: Watch) -> None:
     watch.at(69, file=written(6))
 
     assert watch.at(72, file=written(6)) == 3
+
+
+def test_files_that_never_rest_are_told_of_once_a_minute(watch: Watch) -> None:
+    told = []
+    for second in range(10, 200):
+        watch.at(second, file=written(second))
+        told.append(watch.settling.has_changed_for_long(second))
+
+    assert [at for at, each in enumerate(told) if each] == [60, 120, 180]
+    watch.at(200)
+    assert not watch.settling.has_changed_for_long(400)

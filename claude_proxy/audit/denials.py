@@ -97,6 +97,12 @@ class Denials:
             what = f"{kind.count}x {kind.subject} ({escape_field(kind.reason)})"
             yield what + _done(kind, options)
 
+    def commands(self, shown: int = SHOWN) -> list[str]:
+        """Return the commands that would allow the most frequent kinds, each once."""
+        kinds = self._most_frequent(len(self._kinds))
+        found = dict.fromkeys(kind.advice.command() for kind in kinds)
+        return [command for command in found if command is not None][:shown]
+
     def hidden(self, shown: int = SHOWN) -> int:
         """Return how many denials are in no line."""
         return self.total - sum(kind.count for kind in self._most_frequent(shown))

@@ -13,17 +13,20 @@ import click
 from click.core import ParameterSource
 
 from claude_proxy.audit.database import database_in
+from claude_proxy.audit.denials import Denials, DeniedRow
 from claude_proxy.audit.queries import (
     AuditReader,
     Follower,
     HostFilter,
     ListenerFilter,
     LogEntry,
+    LoggedAttempt,
     RunFilter,
     Selection,
     Show,
 )
 from claude_proxy.audit.sinks import encoded, fields_of, fields_of_outcome
+from claude_proxy.audit.state import reason_of
 from claude_proxy.audit.tally import Grouping
 from claude_proxy.audit.usage import UsageGrouping
 from claude_proxy.cli import paths, tally_table, usage_table
@@ -233,10 +236,27 @@ def _show_entries(output: _Output) -> None:
     if total > len(entries):
         more = f"showing the last {len(entries):,} of {total:,}; -n {total} shows all"
         click.echo(f"claude-proxy: {more}", err=True)
+    if selection.show is Show.DENIED and not (output.as_json or output.follow):
+        _advise(entries)
     if output.follow:
         _follow(Follower(output.path, selection, entries), line_of)
     elif not entries:
         click.echo("claude-proxy: no matching entries", err=True)
+
+
+def _advise(entries: Iterable[LogEntry]) -> None:
+    """Print what would allow just what was denied, beside the table."""
+    denials = Denials()
+    for entry in entries:
+        if isinstance(entry, LoggedAttempt):
+            address = None if entry.outcome is None else entry.outcome.upstream
+            row = DeniedRow.of(entry.decision)
+            reason = reason_of(entry.decision, entry.outcome)
+            denials.add(row._replace(reason=reason, address=address, times=entry.decision.count))
+    if commands := denials.commands():
+        click.echo("claude-proxy: what would allow the most frequent ones:", err=True)
+    for command in commands:
+        click.echo(f"  {command}", err=True)
 
 
 def _show_of(*, denied: bool, failed: bool, allowed: bool) -> Show:

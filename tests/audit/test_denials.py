@@ -140,3 +140,12 @@ def test_a_row_is_made_of_a_decision() -> None:
 
 def test_one_attempt_is_not_several() -> None:
     assert (attempts(1), attempts(2)) == ("1 attempt", "2 attempts")
+
+
+def test_each_command_is_named_once_the_most_frequent_first() -> None:
+    denials = Denials()
+    for row in (a_row(), a_row(target="b.example:443", times=2), a_row(reason="deny-rule")):
+        denials.add(row)
+
+    assert denials.commands() == ["claude-proxy allow b.example", "claude-proxy allow api.example"]
+    assert denials.commands(shown=1) == ["claude-proxy allow b.example"]

@@ -146,6 +146,22 @@ def test_what_is_left_out_is_said_apart(
     assert capsys.readouterr().err == ""
 
 
+def test_below_the_denials_is_what_would_allow_just_them(
+    store: AuditStore, statedir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store.record(a_denial(target="evil.example:443"))
+    store.record(a_denial(MOMENT + 1, method="POST", path="/x", reason="method-not-allowed"))
+    store.record(a_denial(MOMENT + 2, target="b.example:443", reason="deny-rule"))
+    store.flush()
+
+    for options, advised in (["--denied"], True), ([], False), (["--denied", "--json"], False):
+        assert main.main(["log", "--statedir", str(statedir), *options]) == 0
+        told = capsys.readouterr().err
+        assert ("claude-proxy allow evil.example\n" in told) is advised
+        assert ("allow example.com --method POST --path /x\n" in told) is advised
+        assert "b.example" not in told
+
+
 def test_failures_are_found(store: AuditStore, log: Log) -> None:
     for number, error in enumerate((None, "dns-failed", "address-not-allowed")):
         store.record(a_decision(MOMENT + number, path=f"/{error}"))

@@ -410,6 +410,16 @@ class Gate:
             client_info, Verdict(decision), phase, target, scheme=scheme, method=method, path=path
         )
 
+    def refuse_first_bytes(
+        self, client_info: ClientInfo, attempt: Attempt, reason: Reason, target: Authority
+    ) -> None:
+        """Record that what a client sends first in the tunnel of `attempt` is refused."""
+        decision = _decided(lambda: denied(reason))
+        facts = _facts_of(attempt)
+        denial = self._recorded(client_info, Verdict(decision), Phase.HELLO, target, **facts)
+        self.end(denial)
+        self.end(attempt, denial.decision.reason.value)
+
     # --- bodies that are held, and responses
 
     @property

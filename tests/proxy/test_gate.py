@@ -377,3 +377,17 @@ def test_the_clock_is_only_asked_for_a_number() -> None:
     gate.end(gate.connect(ORIGIN, EXAMPLE))
 
     assert next(numbers) == 11
+
+
+def test_first_bytes_that_are_refused_end_the_attempt_that_opened_the_tunnel(
+    gate: Gate, ledger: Ledger
+) -> None:
+    attempt = gate.connect(ORIGIN, EXAMPLE)
+
+    gate.refuse_first_bytes(ORIGIN, attempt, Reason.NOT_TLS, EXAMPLE)
+    gate.end(attempt, "client-closed")
+
+    opened, refused = ledger.decisions
+    assert (refused.reason, refused.phase) == ("not-tls", Phase.HELLO)
+    assert (refused.attempt, refused.method) == (opened.id, "CONNECT")
+    assert [outcome.error for outcome in ledger.outcomes] == [None, "not-tls"]

@@ -8,7 +8,6 @@ from mitmproxy.connection import ConnectionState
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
 
-from claude_proxy.events import Phase
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.rules import Tls
 from claude_proxy.proxy.dialer import DialError
@@ -130,10 +129,9 @@ class Passthrough(layer.Layer):
             hello = reader.feed(unread)
         except HelloUnreadableError:
             reason = Reason.HELLO_UNREADABLE
-            refused = session.gate.refuse(
-                session.client_info, Phase.HELLO, reason, self._target, scheme="https"
+            session.gate.refuse_first_bytes(
+                session.client_info, self._attempt, reason, self._target
             )
-            session.gate.end(refused)
             return reason
         if hello is None:
             return None

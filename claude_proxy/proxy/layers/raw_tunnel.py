@@ -8,7 +8,6 @@ do, so it is dialled at once: the tunnel itself was allowed.
 from mitmproxy.proxy import commands
 from mitmproxy.proxy.context import Context
 
-from claude_proxy.events import Phase
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.rules import Tls
 from claude_proxy.proxy.dialer import DialError
@@ -69,8 +68,7 @@ class RawTunnel(Passthrough):
 
     def _deny(self, reason: Reason, alert: bytes) -> Commands:
         session = self._session
-        denied = session.gate.refuse(session.client_info, Phase.HELLO, reason, self._target)
-        session.gate.end(denied)
+        session.gate.refuse_first_bytes(session.client_info, self._attempt, reason, self._target)
         yield from self._refuse(reason, alert)
 
     def _refuse(self, reason: Reason, alert: bytes) -> Commands:

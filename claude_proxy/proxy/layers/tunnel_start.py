@@ -10,7 +10,6 @@ from mitmproxy.connection import ConnectionState
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
 
-from claude_proxy.events import Phase
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Scheme
 from claude_proxy.policy.rules import Tls
@@ -141,8 +140,7 @@ class TunnelStart(layer.Layer):
 
     def _deny(self, reason: Reason, alert: bytes) -> Commands:
         session = self._session
-        denied = session.gate.refuse(session.client_info, Phase.HELLO, reason, self._target)
-        session.gate.end(denied)
+        session.gate.refuse_first_bytes(session.client_info, self._attempt, reason, self._target)
         yield from self._alert(reason, alert)
 
     def _alert(self, reason: Reason, alert: bytes) -> Commands:

@@ -15,6 +15,7 @@ from claude_proxy.policy.advice import Advice, DeniedAttempt, advice_for
 from claude_proxy.policy.git_push import PUSH_QUERY, push_path
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Scheme
+from claude_proxy.system.own_addresses import is_known_to_be_own
 from claude_proxy.wire.address import Address
 from claude_proxy.wire.authority import Authority
 
@@ -142,14 +143,17 @@ def _kind_of(row: DeniedRow) -> _Kind:
     reason = _reason_of(row.reason)
     advice = Advice()
     if reason is not None:
+        target, address = _target_of(row.target), _address_of(row.address)
+        reached = [address, None if target is None else target.address]
         advice = advice_for(
             DeniedAttempt(
                 reason,
-                _target_of(row.target),
+                target,
                 _scheme_of(row),
                 row.method,
                 *_path_and_query(row.path),
-                address=_address_of(row.address),
+                address=address,
+                is_own=any(each is not None and is_known_to_be_own(each) for each in reached),
             )
         )
     return _Kind(_subject_of(row, reason), row.reason, advice, row.rule_source)

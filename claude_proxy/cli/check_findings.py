@@ -20,7 +20,8 @@ from claude_proxy.policy.policy import AddressOwner, Policy
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Request, Scheme
 from claude_proxy.policy.rules import Rule, Tls
-from claude_proxy.wire.address import Address, AddressKind, kind_of
+from claude_proxy.system.own_addresses import is_known_to_be_own
+from claude_proxy.wire.address import Address
 
 _SHOWN = 3  # presets
 # Denials that no entry of allow can change.
@@ -63,9 +64,8 @@ def findings_of(
         )
     found = Findings(project=_denied_by_project(question, method, policy, project))
     for address in entry_warnings.addresses_of(question.target.host, in_dns=in_dns):
-        kind = kind_of(address)
-        own = kind in {AddressKind.LOOPBACK, AddressKind.UNSPECIFIED}
-        owner = AddressOwner.THIS_MACHINE if own else AddressOwner.OTHER
+        is_own = is_known_to_be_own(address)
+        owner = AddressOwner.THIS_MACHINE if is_own else AddressOwner.OTHER
         verdict = policy.decide_address(question.target, address, owner)
         if not verdict.allowed:
             advice = advice_of(question, method, verdict, address)
@@ -77,8 +77,12 @@ def advice_of(
     question: Question, method: str, decision: Decision, address: Address | None = None
 ) -> Advice:
     """Return what would allow just what is asked."""
+    dialled = question.target.address if question.target.address is not None else address
+    is_own = dialled is not None and is_known_to_be_own(dialled)
     if question.scheme is None:
-        return advice_for(DeniedAttempt(decision.reason, question.target, address=address))
+        return advice_for(
+            DeniedAttempt(decision.reason, question.target, address=address, is_own=is_own)
+        )
     return advice_for(
         DeniedAttempt(
             decision.reason,
@@ -88,6 +92,7 @@ def advice_of(
             question.path,
             question.query,
             address,
+            is_own,
         )
     )
 

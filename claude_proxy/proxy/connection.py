@@ -104,6 +104,7 @@ class Services:
     record_query: bool = False
     hints: UpstreamHints = NO_HINTS
     list_options: tuple[str, ...] = ()  # see `Session`
+    owns: Callable[[Address], bool] = lambda _: False  # see `Session`
     # Whether a token proves that its sender is the relay of the run with this name.
     proves_run: Callable[[str, str], bool] = lambda _name, _token: False
     connections: set["ClientConnection"] = field(default_factory=set)
@@ -140,6 +141,7 @@ class ClientConnection:
             record_query=services.record_query,
             hints=services.hints,
             list_options=services.list_options,
+            owns=services.owns,
             local=local,
             credentials=credentials,
             has_run=run is not None,

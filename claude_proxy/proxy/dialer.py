@@ -7,18 +7,17 @@ connection to the outside.
 
 import asyncio
 import base64
-import contextlib
 import socket
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_network
 
 from claude_proxy.config.settings import UpstreamProxy
 from claude_proxy.policy.decision import Decision
 from claude_proxy.policy.policy import AddressOwner
 from claude_proxy.proxy.upstream_proxy import TunnelRefusedError, open_tunnel
-from claude_proxy.system import descriptors
+from claude_proxy.system import descriptors, own_addresses
 from claude_proxy.wire.address import Address, effective
 from claude_proxy.wire.authority import Authority
 
@@ -171,23 +170,14 @@ class Dialer:
 
     @staticmethod
     def _is_this_machine(address: Address) -> bool:
-        """Tell whether `address` belongs to this machine.
-
-        Connecting a UDP socket sends nothing; the kernel only chooses the source address, which is
-        the destination itself if the destination is this machine.
-        """
-        if address.is_loopback or address.is_unspecified:
-            return True
-        family = socket.AF_INET if address.version == 4 else socket.AF_INET6  # noqa: PLR2004
+        """Tell whether `address` belongs to this machine."""
         # Without a socket nothing is known of the address, so nothing may be dialled.
         try:
-            probe = _opened(family, socket.SOCK_DGRAM, 0)
-        except OSError:
+            return own_addresses.is_own(address)
+        except OSError as error:
+            if descriptors.are_exhausted(error):
+                raise _no_room() from error
             return False  # this machine does not have the family
-        with contextlib.suppress(OSError), probe:
-            probe.connect((str(address), 9))
-            return ip_address(probe.getsockname()[0]) == address
-        return False
 
     async def _through_proxy(
         self, target: Authority, judge: Judge, client: Hashable, *, tunnel: bool

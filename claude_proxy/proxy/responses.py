@@ -180,15 +180,26 @@ class Refusal:
 
 
 def denial(
-    reason: str, label: str, target: Authority | None, scheme: Scheme = Scheme.HTTPS
+    reason: str,
+    label: str,
+    target: Authority | None,
+    scheme: Scheme = Scheme.HTTPS,
+    *,
+    is_own: bool = False,
 ) -> Refusal:
-    """Return the 403 for `reason` of a tunnel, or of what names no method and path."""
-    return denial_of(DeniedAttempt(Reason(reason), target, scheme), label)
+    """Return the 403 for `reason` of a tunnel, or of what names no method and path.
+
+    `is_own` says that the target is an address of this machine.
+    """
+    return denial_of(DeniedAttempt(Reason(reason), target, scheme, is_own=is_own), label)
 
 
-def denial_of_request(reason: str, label: str, request: Request) -> Refusal:
-    """Return the 403 for `reason` of a request."""
-    return denial_of(attempt_of(reason, request), label, status=status_of_denial(request))
+def denial_of_request(
+    reason: str, label: str, request: Request, *, is_own: bool = False
+) -> Refusal:
+    """Return the denial for `reason` of a request; `is_own` as in `denial`."""
+    attempt = replace(attempt_of(reason, request), is_own=is_own)
+    return denial_of(attempt, label, status=status_of_denial(request))
 
 
 def status_of_denial(request: Request) -> int:

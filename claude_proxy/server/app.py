@@ -50,7 +50,7 @@ from claude_proxy.server.listening_sockets import OpenListener
 from claude_proxy.server.reload import OnApplied, Reloader, ignore_applied
 from claude_proxy.server.stop_signals import StopSignals
 from claude_proxy.server.workers import WorkerSlot
-from claude_proxy.system import file_permissions, process_memory
+from claude_proxy.system import file_permissions, own_addresses, process_memory
 from claude_proxy.system.malloc_trim import MemoryTrimmer
 from claude_proxy.system.runs import proves_run
 from claude_proxy.system.sd_notify import Lifeline, StateListener, StateNotifier, WorkerNotifier
@@ -329,6 +329,7 @@ async def _run(parts: _Parts) -> None:
         top_layer=top_layer,
         record_query=settings.record_query,
         hints=_hints(settings),
+        owns=own_addresses.is_known_to_be_own,
         # Not the path of a list: a client need not learn of files outside its sandbox.
         list_options=() if settings.policy is None else settings.list_options[:2],
         proves_run=_proof_of_runs(settings),

@@ -102,8 +102,7 @@ class Admission:
         return replace(refusal, explanation=f"{refusal.explanation} {hint.for_client}")
 
     def _denial(self, reason: str) -> Refusal:
-        refusal = denial_of_request(reason, self.label, self.request)
-        return refusal.naming(self.session.list_options)
+        return _denial_of(self.session, reason, self.label, self.request)
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -122,8 +121,7 @@ def admit(session: Session, request: Request, origin_target: str) -> Admission |
     decision, credential = attempt.decision, attempt.credential
     if not decision.allowed:
         reason = decision.reason.value
-        refusal = denial_of_request(reason, label, request).naming(session.list_options)
-        return Denied(attempt, refusal)
+        return Denied(attempt, _denial_of(session, reason, label, request))
     drop = credential.drop
     return Admission(
         session,
@@ -135,6 +133,13 @@ def admit(session: Session, request: Request, origin_target: str) -> Admission |
         gate.inspector_of(attempt, request),
         attempt.verdict.body_limit(request),
     )
+
+
+def _denial_of(session: Session, reason: str, label: str, request: Request) -> Refusal:
+    address = request.target.address
+    is_own = address is not None and session.owns(address)
+    refusal = denial_of_request(reason, label, request, is_own=is_own)
+    return refusal.naming(session.list_options)
 
 
 def _recorded_path(request: Request) -> str:

@@ -169,7 +169,8 @@ class ProtocolDetection(layer.Layer):
         if not attempt.decision.allowed:
             code = attempt.decision.reason.value
             scheme = Scheme.HTTP if target.port == _PLAIN_PORT else Scheme.HTTPS
-            refusal = denial(code, f"CONNECT {target}", target, scheme)
+            is_own = target.address is not None and session.owns(target.address)
+            refusal = denial(code, f"CONNECT {target}", target, scheme, is_own=is_own)
             refusal = refusal.naming(session.list_options)
             yield from self._answer(head, attempt, refusal)
             return

@@ -16,6 +16,7 @@ from claude_proxy.policy.request import Request
 from claude_proxy.proxy.gate import Attempt, ClientInfo, Gate
 from claude_proxy.proxy.layers.http2_windows import WindowBudget
 from claude_proxy.proxy.upstream_hints import NO_HINTS, UpstreamHints
+from claude_proxy.wire.address import Address
 from claude_proxy.wire.authority import Authority
 
 type Commands = Iterator[commands.Command]
@@ -28,6 +29,10 @@ SHED = "shed"
 
 
 def _never() -> bool:
+    return False
+
+
+def _is_no_own(_: Address) -> bool:
     return False
 
 
@@ -65,6 +70,7 @@ class Session:
     record_query: bool = False
     hints: UpstreamHints = NO_HINTS
     list_options: tuple[str, ...] = ()  # what a command needs that changes this policy
+    owns: Callable[[Address], bool] = _is_no_own  # whether an address is one of this machine's
     credentials: ClientCredentials | None = None  # what the client must present; None: nothing
     has_run: bool = False  # its listener serves one run, so nobody has to announce it
     proves_run: Callable[[str, str], bool] = lambda _name, _token: False  # see `Services`

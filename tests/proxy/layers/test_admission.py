@@ -108,6 +108,18 @@ def test_an_error_has_a_hint_for_the_client_and_one_for_the_owner(
     assert warning.getMessage().startswith("the name example.com cannot be resolved; HTTPS_PROXY")
 
 
+def test_an_address_of_this_machine_is_not_advised(session: Session) -> None:
+    session.owns = lambda address: str(address) == "10.9.8.7"
+
+    own, other = (admit(session, a_request(host), "/a") for host in ("10.9.8.7", "10.9.8.8"))
+
+    assert isinstance(own, Denied)
+    assert isinstance(other, Denied)
+    assert own.refusal.command is None
+    assert "without the proxy" in own.refusal.explanation
+    assert other.refusal.command == "claude-proxy allow 10.9.8.8"
+
+
 def test_a_denial_names_the_policy_in_force(session: Session) -> None:
     session.list_options = ("--policy", "acme")
 

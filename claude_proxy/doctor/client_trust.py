@@ -30,8 +30,9 @@ from claude_proxy.doctor.clients import ABSENT_CODE, CLIENTS, SHIMS, Client
 from claude_proxy.doctor.probe_server import Identity, ProbeServer, ReceivedRequest
 from claude_proxy.doctor.setup import read_pair
 from claude_proxy.errors import ClaudeProxyError
-from claude_proxy.sandbox.helper_processes import open_log, start_proxy_process
+from claude_proxy.sandbox.helper_processes import start_proxy_process
 from claude_proxy.sandbox.run_directory import RunDirectory
+from claude_proxy.sandbox.run_log import open_log
 from claude_proxy.trust.certificate_authority import CertificateAuthority
 from claude_proxy.trust.client_environment import environment
 from claude_proxy.trust.roots import java_truststore_of

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import Self
 
 from claude_proxy.config.settings import Settings
 from claude_proxy.errors import ClaudeProxyError, ConfigError
@@ -31,6 +31,7 @@ from claude_proxy.sandbox.lookups import LookupChannel
 from claude_proxy.sandbox.relay import relay
 from claude_proxy.sandbox.relay.bridge import RelayTarget
 from claude_proxy.sandbox.run_directory import RunDirectory
+from claude_proxy.sandbox.run_log import RunLog
 from claude_proxy.wire import proxy_protocol
 
 JOIN_PATIENCE_S = 4.0
@@ -38,7 +39,6 @@ JOIN_PATIENCE_S = 4.0
 _START_PATIENCE_S = 120.0
 _JOIN_PAUSE_S = 0.1
 _END_PATIENCE_S = 5.0
-_LOGS_KEPT = 20
 
 # Variables that a process may need at its start, and that do not hold secrets.
 _HARMLESS = re.compile(
@@ -141,41 +141,6 @@ class ProxyProcess(HelperProcess):
         with contextlib.suppress(OSError):
             if not self._log.stat().st_size:
                 self._log.unlink()
-
-
-@dataclass(frozen=True, slots=True)
-class RunLog:
-    """The log of the helper processes of one run."""
-
-    path: Path
-    file: IO[bytes] = field(repr=False)
-
-
-def open_log(statedir: Path, name: str) -> RunLog:
-    """Open the log of a run with mode 0600, and remove old logs; ConfigError if it fails."""
-    folder = statedir / "runs"
-    path = folder / f"{name}.log"
-    try:
-        for directory in (*reversed(folder.parents), folder):
-            # One by one: `parents=True` would create the parents with the mode of the umask.
-            directory.mkdir(mode=0o700, exist_ok=True)
-        _remove_old_logs(folder)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
-        file = open(os.open(path, flags, 0o600), "ab")  # noqa: PTH123, SIM115 - the mode, and it lives on
-    except OSError as error:
-        raise ConfigError(
-            f"the log of the run cannot be written: {(error.strerror or '').lower()}",
-            where=str(path),
-            fix="make room, or name another directory with --statedir",
-        ) from error
-    return RunLog(path, file)
-
-
-def _remove_old_logs(folder: Path) -> None:
-    with contextlib.suppress(OSError):
-        logs = sorted(folder.glob("*.log"), key=lambda path: path.stat().st_mtime)
-        for path in logs[:-_LOGS_KEPT]:
-            path.unlink()
 
 
 def start_proxy_process(

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -48,8 +48,6 @@ from claude_proxy.sandbox.helper_processes import (
     ProxyProcess,
     RelayAnnouncement,
     RelaySockets,
-    RunLog,
-    open_log,
     pair_maker,
     start_credential_mask,
     start_proxy_process,
@@ -62,10 +60,11 @@ from claude_proxy.sandbox.lookups import PORT as LOOKUP_PORT
 from claude_proxy.sandbox.lookups import LookupChannel, NameLookups
 from claude_proxy.sandbox.macos import runner
 from claude_proxy.sandbox.plan.environment import ALLOWLIST, GATEWAY_PORT, HTTP_PORT, SOCKS_PORT
-from claude_proxy.sandbox.plan.model import PathKind, SandboxPlan
+from claude_proxy.sandbox.plan.model import PathKind, PathToCreate, SandboxPlan
 from claude_proxy.sandbox.plan.planner import plan_sandbox
 from claude_proxy.sandbox.relay.bridge import RelayTarget
 from claude_proxy.sandbox.run_directory import RunDirectory, program_of
+from claude_proxy.sandbox.run_log import RunLog, open_log
 from claude_proxy.sandbox.run_spec import (
     SHOWN,
     MissingError,
@@ -256,13 +255,15 @@ def live_sandbox(
         credentials.refuse_reachable(run_spec, bindings, os.environ)
         run_directory = stack.enter_context(RunDirectory.make(run_spec.words, name=run_spec.name))
         log = open_log(run_spec.settings.statedir, run_directory.name)
-        stack.callback(log.file.close)
+        stack.callback(log.close)
+        starting = stack.enter_context(ExitStack())  # undone if COMMAND is not started
         proxy_process = None
         if run_spec.sandbox.has_proxy and joined is None:
             proxy_process = stack.enter_context(_own_proxy(run_spec, run_directory, log))
         followed = shown_list.place_in(run_directory.path) if proxy_process else None
         planned = _plan_and_report(run_spec, bindings, followed, say)
         _scrub(planned.withheld)
+        starting.callback(_remove_created, _create_paths(planned))
         bubblewrap = stack.enter_context(
             _bubblewrap(run_spec, planned, run_directory, log, streams)
         )
@@ -292,6 +293,7 @@ def live_sandbox(
             lookups,
         )
         _check_alive(sandbox)
+        starting.pop_all()
         yield sandbox
 
 
@@ -354,7 +356,6 @@ def _bubblewrap(
     streams: StandardStreams,
 ) -> Iterator[Bubblewrap]:
     """Start bwrap, with a program that makes datagram pairs for it where the kernel can ask."""
-    _create_paths(planned)
     with ExitStack() as stack:
         bubblewrap = None
         if run_spec.sandbox.seccomp and datagram_pairs.is_supported(str(planned.bwrap)):
@@ -474,17 +475,43 @@ def _own_proxy(run_spec: RunSpec, run_directory: RunDirectory, log: RunLog) -> P
         return start_proxy_process(own, listeners, run_directory, log)
 
 
-def _create_paths(planned: SandboxPlan) -> None:
-    """Create what is mounted and does not exist yet, for the owner alone."""
-    for missing in planned.to_create:
-        with contextlib.suppress(FileExistsError):
+def _create_paths(planned: SandboxPlan) -> list[PathToCreate]:
+    """Create what is mounted and does not exist yet, for the owner alone; return what was created.
+
+    The last comes first, so that it can be removed in this order.
+    """
+    created: list[PathToCreate] = []
+    try:
+        for missing in planned.to_create:
+            above = [path for path in missing.path.parents if not path.exists()]
             missing.path.parent.mkdir(parents=True, exist_ok=True)
-            if missing.kind is PathKind.DIRECTORY:
-                missing.path.mkdir(mode=0o700)
-            else:
-                descriptor = os.open(missing.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-                with open(descriptor, "wb") as file:  # noqa: PTH123 - the mode is the point
-                    file.write(missing.content)
+            created += [PathToCreate(path, PathKind.DIRECTORY) for path in reversed(above)]
+            with contextlib.suppress(FileExistsError):
+                _create(missing)
+                created.append(missing)
+    except BaseException:
+        _remove_created(created[::-1])
+        raise
+    return created[::-1]
+
+
+def _create(missing: PathToCreate) -> None:
+    if missing.kind is PathKind.DIRECTORY:
+        missing.path.mkdir(mode=0o700)
+        return
+    descriptor = os.open(missing.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(descriptor, "wb") as file:  # noqa: PTH123 - the mode is the point
+        file.write(missing.content)
+
+
+def _remove_created(created: Sequence[PathToCreate]) -> None:
+    """Remove what a start has created that failed, unless something else uses it by now."""
+    for one in created:
+        with contextlib.suppress(OSError):
+            if one.kind is PathKind.DIRECTORY:
+                one.path.rmdir()  # only if it is empty
+            elif one.path.read_bytes() == one.content:
+                one.path.unlink()
 
 
 def _check_alive(sandbox: Sandbox) -> None:

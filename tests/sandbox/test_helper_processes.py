@@ -16,12 +16,12 @@ from claude_proxy.sandbox.helper_processes import (
     HelperProcess,
     RelayAnnouncement,
     RelaySockets,
-    open_log,
     start_relay,
     wait_for_proxy,
 )
 from claude_proxy.sandbox.relay.bridge import RelayTarget
 from claude_proxy.sandbox.run_directory import RunDirectory
+from claude_proxy.sandbox.run_log import open_log
 from claude_proxy.wire.proxy_protocol import SIGNATURE, Announcement, read
 
 
@@ -69,35 +69,6 @@ def test_an_invalid_proxy_address_is_an_error(where: str) -> None:
         wait_for_proxy(where)
 
     assert caught.value.where == f"--proxy {where}"
-
-
-def test_a_log_that_cannot_be_written_is_an_error(directory: Path) -> None:
-    (directory / "runs").touch()
-
-    with pytest.raises(ConfigError, match="log of the run"):
-        open_log(directory, "tried")
-
-
-def test_the_directories_of_a_log_are_private_to_the_owner(directory: Path) -> None:
-    statedir = directory / "state" / "claude-proxy"
-    before = os.umask(0o002)
-    try:
-        open_log(statedir, "tried").file.close()
-    finally:
-        os.umask(before)
-
-    made = (statedir.parent, statedir, statedir / "runs")
-    assert {path.stat().st_mode & 0o777 for path in made} == {0o700}
-
-
-def test_a_log_that_is_a_link_is_not_followed(directory: Path) -> None:
-    (directory / "runs").mkdir()
-    (directory / "runs" / "tried.log").symlink_to(directory / "elsewhere")
-
-    with pytest.raises(ConfigError):
-        open_log(directory, "tried")
-
-    assert not (directory / "elsewhere").exists()
 
 
 def test_the_relay_announces_and_ends_with_its_lifeline(

@@ -18,8 +18,9 @@ import pytest
 from claude_proxy.config.settings import InheritedListen, Settings, Verbosity
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.sandbox import helper_processes
-from claude_proxy.sandbox.helper_processes import ProxyProcess, RunLog, open_log
+from claude_proxy.sandbox.helper_processes import ProxyProcess
 from claude_proxy.sandbox.run_directory import RunDirectory
+from claude_proxy.sandbox.run_log import RunLog, open_log
 
 ROOT = Path(__file__).resolve().parents[2]
 REQUEST = b"CONNECT denied.test:443 HTTP/1.1\r\nHost: denied.test:443\r\n\r\n"

@@ -318,6 +318,40 @@ def test_a_failed_mount_is_reported_as_an_error_of_bwrap(place: Place) -> None:
     assert place.left() == []
 
 
+@pytest.mark.parametrize("network", [True, False])
+def test_a_start_that_fails_leaves_nothing_that_it_created(place: Place, *, network: bool) -> None:
+    shown = place.directory / "shown"
+    shown.mkdir()
+    subprocess.run(["git", "init", "-q", "--template=", place.project], check=True)
+    before = sorted(place.directory.rglob("*"))
+    run_spec = place.run_spec("touch", "ran", network=network)
+    profile = profiles.load("claude", place.directory / "profiles")
+    sandbox = replace(run_spec.sandbox, profile=profile, allow_ro=(shown,))
+
+    with pytest.raises(ClaudeProxyError, match="bwrap cannot create the sandbox"):
+        place.run_and_meanwhile(replace(run_spec, sandbox=sandbox), shown.rmdir)
+
+    left = set(place.directory.rglob("*")) - set(before)
+    ours = (place.settings.confdir, place.settings.statedir, place.runtime)
+    assert [path for path in left if not any(path.is_relative_to(one) for one in ours)] == []
+    assert [path.name for path in place.settings.statedir.rglob("*.log")] == []
+
+
+def test_what_was_there_before_a_failed_start_stays(place: Place) -> None:
+    shown, settings = place.directory / "shown", place.directory / "home/.claude"
+    shown.mkdir()
+    settings.mkdir()
+    (settings / "history").touch()
+    run_spec = place.run_spec("touch", "ran")
+    profile = profiles.load("claude", place.directory / "profiles")
+    sandbox = replace(run_spec.sandbox, profile=profile, allow_ro=(shown,))
+
+    with pytest.raises(ClaudeProxyError, match="bwrap cannot create the sandbox"):
+        place.run_and_meanwhile(replace(run_spec, sandbox=sandbox), shown.rmdir)
+
+    assert (settings / "history").exists()
+
+
 def test_a_link_created_between_planning_and_mounting_ends_the_run(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:

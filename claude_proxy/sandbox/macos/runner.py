@@ -14,10 +14,11 @@ from dataclasses import replace
 from claude_proxy.config.settings import InheritedListen, RunIdentity, Verbosity
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.sandbox import credentials, host_facts
-from claude_proxy.sandbox.helper_processes import RunLog, open_log, start_proxy_process
+from claude_proxy.sandbox.helper_processes import start_proxy_process
 from claude_proxy.sandbox.macos.seatbelt import seatbelt
 from claude_proxy.sandbox.plan.requirements import SANDBOX_EXEC
 from claude_proxy.sandbox.run_directory import RunDirectory, program_of
+from claude_proxy.sandbox.run_log import RunLog, open_log
 from claude_proxy.sandbox.run_spec import RunSpec, refuse_reachable, shown_files
 from claude_proxy.system.runs import base_of
 

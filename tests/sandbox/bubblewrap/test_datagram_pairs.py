@@ -13,8 +13,12 @@ import pytest
 
 from claude_proxy.sandbox.bubblewrap import datagram_pairs, seccomp
 from claude_proxy.sandbox.bubblewrap.bwrap import Bubblewrap
-from claude_proxy.sandbox.helper_processes import HelperProcess, open_log, pair_maker
+from claude_proxy.sandbox.helper_processes import (
+    HelperProcess,
+    pair_maker,
+)
 from claude_proxy.sandbox.run_directory import RunDirectory
+from claude_proxy.sandbox.run_log import open_log
 from tests.conftest import FindProgram
 from tests.sandbox.boxes import Box
 from tests.support import bpf

@@ -28,8 +28,8 @@ type LookUp = Callable[[str], Sequence[_AddrInfo]]
 # A thread that waits costs some kilobytes. Name servers that answer do so in milliseconds, so that
 # more are only ever needed when some do not.
 THREADS = 64
-# Nobody has more hosts under one domain to wait for at once.
-THREADS_OF_OWNER = 8
+# One client gets half of them, so that it cannot take another's hosts of the same owner.
+THREADS_OF_OWNER = 16
 _LABELS_OF_SUFFIX = 4  # the longest public suffixes have as many
 
 
@@ -58,6 +58,7 @@ class SystemResolver:
         self._running = 0
         self._of_owner: Counter[Hashable] = Counter()
         self._of_client: Counter[Hashable] = Counter()
+        self._of_both: Counter[Hashable] = Counter()
         self._is_exhausted = False
 
     async def __call__(
@@ -94,10 +95,10 @@ class SystemResolver:
             if free == 0:
                 self._report_exhausted()
                 return
-            # The less is free, the less anybody may have: something is left for whoever comes.
-            if (
-                self._of_owner[lookup.owner] < min(THREADS_OF_OWNER, free)
-                and self._of_client[lookup.client] < free
+            # The less is free, the less anybody may have: something is left for the next.
+            left = min(THREADS_OF_OWNER - self._of_owner[lookup.owner], free)
+            if self._of_both[lookup.owner, lookup.client] < left and (
+                self._of_client[lookup.client] < free
             ):
                 self._start(lookup)
 
@@ -132,7 +133,12 @@ class SystemResolver:
 
     def _count(self, lookup: _Lookup, change: int) -> None:
         self._running += change
-        for counter, key in ((self._of_owner, lookup.owner), (self._of_client, lookup.client)):
+        counted: tuple[tuple[Counter[Hashable], Hashable], ...] = (
+            (self._of_owner, lookup.owner),
+            (self._of_client, lookup.client),
+            (self._of_both, (lookup.owner, lookup.client)),
+        )
+        for counter, key in counted:
             counter[key] += change
             if not counter[key]:
                 del counter[key]

@@ -40,7 +40,7 @@ def run(run_spec: RunSpec, environ: Mapping[str, str]) -> int:
     with ExitStack() as stack:
         run_directory = stack.enter_context(RunDirectory.make(run_spec.words, name=run_spec.name))
         log = open_log(run_spec.settings.statedir, run_directory.name)
-        stack.callback(log.file.close)
+        stack.callback(log.close)
         port = (
             _start_proxy(run_spec, run_directory, log, stack) if run_spec.sandbox.has_proxy else 0
         )

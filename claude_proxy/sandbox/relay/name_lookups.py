@@ -23,6 +23,7 @@ _AT_ONCE = 32  # datagrams, or clients over TCP, before others have a turn
 _STREAMS_LIMIT = 16
 _STREAM_S = 2.0  # for a client over TCP to send its query
 _PROGRAM_LIMIT = 64
+_NAME_SHOWN = 253  # a host name is no longer; one with escapes may be, and is cut
 _TYPES_LIMIT = 8  # of one name
 _LENGTH = 2  # octets before a message over TCP (RFC 1035, section 4.2.2)
 
@@ -100,7 +101,8 @@ class NameLookups:
     def _note(self, query: name_query.NameQuery, protocol: str, port: int) -> None:
         if query.name.rpartition(".")[2] in _OWN_ENDINGS:
             return
-        seen = self.names.get(query.name)
+        name = query.name[:_NAME_SHOWN]
+        seen = self.names.get(name)
         if seen is None:
             if len(self.names) >= NAMES_LIMIT:
                 self.others += 1
@@ -108,7 +110,7 @@ class NameLookups:
             # Before the answer: until then the program has its socket open.
             program = program_with_port(self._init, protocol, port)[:_PROGRAM_LIMIT]
             seen = LookedUp(" ".join(program.split()))
-            self.names[query.name] = seen
+            self.names[name] = seen
         seen.count(query.kind)
 
     # UDP

@@ -8,7 +8,13 @@ from contextlib import ExitStack
 import pytest
 
 from claude_proxy.sandbox.relay.bridge import Loop
-from claude_proxy.sandbox.relay.name_lookups import ASK, NAMES_LIMIT, NameLookups, parse_report
+from claude_proxy.sandbox.relay.name_lookups import (
+    ASK,
+    NAMES_LIMIT,
+    REPORT_LIMIT,
+    NameLookups,
+    parse_report,
+)
 from tests.wire.test_name_query import AAAA, A, query
 
 NO_SUCH_NAME = 3
@@ -94,7 +100,7 @@ def test_a_report_fits_its_limit_whatever_was_asked(rig: Rig) -> None:
     rig.channel.send(ASK)
     rig.loop.step(1)
 
-    assert len(parse_report(rig.channel.recv(1 << 20))[1]) == NAMES_LIMIT
+    assert len(parse_report(rig.channel.recv(REPORT_LIMIT))[1]) == NAMES_LIMIT
 
 
 def test_a_flood_leaves_others_a_turn(rig: Rig) -> None:

@@ -112,9 +112,21 @@ def command(
     verb = "Removed from" if remove else "Allowed in"
     click.echo(f"{verb} {edited.path}: {harmless(shown)}")
     edit_report.report(wanted, before, after, edited, remove=remove)
+    if (other := _policy_of_runs_here(context)) not in {None, given["policy_name"]}:
+        click.echo(
+            f"note: runs in this directory use the policy {other}: --policy {other}", err=True
+        )
     if edited.begun is not None:
         click.echo("This list is new: it replaces the shipped one, in a running proxy too.")
     return 0
+
+
+def _policy_of_runs_here(context: click.Context) -> str | None:
+    """Return the policy that config.yaml binds to the nearest directory above this one."""
+    here = Path.cwd()
+    projects = options.config_of(context).projects
+    bound = [path for path in projects if here.is_relative_to(path.resolve())]
+    return projects[max(bound, key=lambda path: len(path.parts))] if bound else None
 
 
 # --- what is asked for

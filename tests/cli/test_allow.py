@@ -166,3 +166,19 @@ def test_nothing_is_left_beside_the_list(own: Path) -> None:
     assert main(["allow", "a.test"]) == 0
 
     assert [path.name for path in own.parent.iterdir()] == ["allowlist.yaml"]
+
+
+def test_a_policy_that_runs_here_use_instead_is_named(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = tmp_path / "acme" / "below"
+    project.mkdir(parents=True)
+    own.parent.mkdir(mode=0o700)
+    own.with_name("config.yaml").write_text(f"projects:\n  {tmp_path / 'acme'}: shell\n")
+    monkeypatch.chdir(project)
+
+    assert main(["allow", "a.test"]) == 0
+    assert "runs in this directory use the policy shell" in capsys.readouterr().err
+
+    assert main(["allow", "--policy", "shell", "a.test"]) == 0
+    assert "runs in this directory" not in capsys.readouterr().err

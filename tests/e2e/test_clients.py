@@ -226,5 +226,5 @@ def test_git_cannot_push(repository: Repository, internet: Internet, tmp_path: P
     assert seen.exchanges == []
     denied = [row for row in repository.proxy.decisions("github.com:443") if not row.allowed]
     assert [(row.method, row.path, row.reason) for row in denied] == [
-        ("GET", "/owner/project.git/info/refs", "path-not-allowed")
+        ("GET", "/owner/project.git/info/refs?service=git-receive-pack", "path-not-allowed")
     ]

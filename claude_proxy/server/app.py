@@ -314,7 +314,7 @@ async def _run(parts: _Parts) -> None:
         own=tuple(opened.address for opened in parts.listening if opened.address is not None),
         timeout_s=settings.limits.connect_timeout_s,
     )
-    certificates = TlsCertificates(parts.authority)
+    certificates = TlsCertificates(parts.authority, startup.restorer_of(parts.roots))
 
     def top_layer(context: Context, session: Session) -> ProtocolDetection:
         return ProtocolDetection(context, session, dialer)

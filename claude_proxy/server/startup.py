@@ -8,6 +8,7 @@ import os
 import resource
 import sys
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -90,6 +91,24 @@ def upstream_roots(settings: Settings) -> str | None:
             fix="make room, or make the directory writable for its owner",
         ) from error
     return str(merged)
+
+
+def restorer_of(roots: str | None) -> Callable[[], None]:
+    """Return a function that writes the file of upstream roots again if somebody removed it.
+
+    It is read at each new kind of connection; OSError if it cannot be written.
+    """
+    if roots is None:
+        return lambda: None
+    path = Path(roots)
+    content = path.read_bytes()
+
+    def restore() -> None:
+        if not path.exists():
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            file_replacement.replace(path, content, 0o600)
+
+    return restore
 
 
 def sweep(settings: Settings) -> None:

@@ -99,6 +99,20 @@ def test_roots_that_are_there_already_need_no_room(
     assert startup.upstream_roots(changed(settings, upstream_ca=own)) == merged
 
 
+def test_roots_that_somebody_removed_are_written_again(settings: Settings) -> None:
+    own = CertificateAuthority.load_or_create(settings.confdir).certificate_path
+    merged = startup.upstream_roots(changed(settings, upstream_ca=own))
+    assert merged is not None
+    before = Path(merged).read_bytes()
+    restore = startup.restorer_of(merged)
+    Path(merged).unlink()
+
+    restore()
+
+    assert Path(merged).read_bytes() == before
+    startup.restorer_of(None)()
+
+
 def test_a_start_removes_what_killed_processes_have_left(settings: Settings) -> None:
     left = [
         directory / ".allowlist.yaml.0123.unfinished"

@@ -4,6 +4,7 @@ The target was judged before. Here the client gets a leaf certificate for the ju
 upstream must prove the same name in its subjectAltName (RFC 9525); its common name is ignored.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -23,9 +24,14 @@ class TlsCertificates(TlsConfig):
 
     name = "tlsconfig"  # mitmproxy looks it up by this name
 
-    def __init__(self, authority: CertificateAuthority | None) -> None:
+    def __init__(
+        self,
+        authority: CertificateAuthority | None,
+        restore_roots: Callable[[], None] = lambda: None,
+    ) -> None:
         super().__init__()
         self._authority = authority
+        self._restore_roots = restore_roots
         self._context_for = lru_cache(_CONTEXTS)(_server_context)
 
     def configure(self, updated: set[str]) -> None:
@@ -36,6 +42,11 @@ class TlsCertificates(TlsConfig):
 
     def tls_clienthello(self, tls_clienthello: tls.ClientHelloData) -> None:
         """Do nothing: the hello was judged in `layers.tunnel_start`."""
+
+    def tls_start_server(self, tls_start: tls.TlsData) -> None:
+        """Prepare to verify the upstream by the roots of the start."""
+        self._restore_roots()
+        super().tls_start_server(tls_start)
 
     def tls_start_client(self, tls_start: tls.TlsData) -> None:
         """Give the client a leaf certificate for the tunnel's target."""

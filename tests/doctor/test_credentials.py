@@ -115,7 +115,6 @@ def test_hosts_that_take_any_account_are_reported_each_time(subject: Subject) ->
     for _ in range(2):
         [told] = check_credentials(subject)
 
-        assert told.level is Level.WARNING
+        assert told.level is Level.OK  # of an ordinary set-up, doctor must not end with 1
         assert "api.anthropic.com, mcp-proxy.anthropic.com" in told.what
-        assert told.fix is not None
-        assert "deny: [mcp-proxy.anthropic.com]" in told.fix
+        assert "deny: [mcp-proxy.anthropic.com]" in told.what

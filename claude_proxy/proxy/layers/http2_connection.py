@@ -115,7 +115,7 @@ class Http2Connection:
         self._taken = taken
         # A list that is a little too long is answered; one that is far too long ends everything.
         most = 2 * head_limit
-        self._frames = FrameReader(server=not client_side, block_limit=most)
+        self._frames = FrameReader(server=not client_side, block_limit=head_limit)
         self._meter = FloodMeter()
         self._streams: dict[int, _Stream] = {}
         # Streams with bytes that only the window of the connection holds back, in turn.

@@ -12,6 +12,7 @@ from claude_proxy.proxy.layers.http2_frames import (
     DATA,
     END_STREAM,
     HEADERS,
+    PADDED,
     SETTINGS,
     Frame,
     Http2Error,
@@ -28,6 +29,7 @@ IDLE_FRAMES_PER_USEFUL = 10
 # Over the whole connection: each setting that is not known is kept by the h2 library.
 SETTINGS_ENTRIES = 512
 _ENTRY = 6  # bytes of a setting
+_FIRST = 9  # the place of the payload's first byte, which is the length of the padding
 
 
 class FloodMeter:
@@ -50,7 +52,7 @@ class FloodMeter:
     def received(self, frame: Frame) -> None:
         """Count a frame of the peer."""
         kind = frame.kind
-        if kind == HEADERS or (kind == DATA and (frame.size or frame.flags & END_STREAM)):
+        if kind == HEADERS or (kind == DATA and _moves_something(frame)):
             self._useful += 1
             return
         if kind == SETTINGS:
@@ -70,6 +72,11 @@ class FloodMeter:
         self._resets += 1
         if self._resets > RESETS:
             raise _flood("resets of streams")
+
+
+def _moves_something(data: Frame) -> bool:
+    padding = 1 + data.raw[_FIRST] if data.flags & PADDED and data.size else 0
+    return data.size > padding or bool(data.flags & END_STREAM)
 
 
 def _flood(of: str) -> Http2Error:

@@ -21,8 +21,7 @@ WINDOW_UPDATE: Final = 8
 CONTINUATION: Final = 9
 
 END_STREAM: Final = 0x01
-ACK: Final = 0x01
-END_HEADERS: Final = 0x04
+PADDED: Final = 0x08
 
 # What SETTINGS_MAX_FRAME_SIZE offers: large enough that a body costs little per byte.
 MAX_FRAME: Final = 64 * 1024

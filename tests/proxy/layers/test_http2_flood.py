@@ -15,6 +15,7 @@ from claude_proxy.proxy.layers.http2_frames import (
     DATA,
     END_STREAM,
     HEADERS,
+    PADDED,
     PING,
     PRIORITY,
     SETTINGS,
@@ -42,6 +43,7 @@ def test_what_moves_something_is_never_too_much(sent: Frame) -> None:
     "sent",
     [
         frame(DATA),
+        Frame(DATA, PADDED, 1, bytes(9) + b"\x05" + bytes(5)),
         frame(PING, 8),
         frame(PRIORITY, 5),
         frame(WINDOW_UPDATE, 4),

@@ -71,6 +71,11 @@ class Http1Upstream:
         return self._owner.address
 
     @property
+    def takes_rest(self) -> bool:
+        """Whether a request may go on after its response: not here (RFC 9112 section 9.5)."""
+        return False
+
+    @property
     def has_room(self) -> bool:
         """Whether an exchange may start now."""
         return self._exchange is None and not self._over

@@ -146,7 +146,9 @@ class Http2Lane(layer.Layer):
             return
         if event.command is self._next_stop:
             self._next_stop = None
-            self.client.stop_unwanted()
+            for number in self.client.stop_unwanted():
+                if (exchange := self._exchanges.get(number)) is not None:
+                    exchange.break_off(None)
             return
         if isinstance(event, RanApart):
             self._apart.pop(event.command)()
@@ -279,6 +281,8 @@ class Http2Lane(layer.Layer):
                 padding = (event.flow_controlled_length or 0) - len(data)
                 if padding:
                     self.client.passed_on(exchange.number, padding, at_once=False)
+                if exchange.answered:
+                    self.client.still_wanted(exchange.number)
                 exchange.data(data, end=event.stream_ended is not None)
             case TrailersReceived():
                 exchange.finish(read_trailers(event.headers or (), 400))

@@ -271,6 +271,11 @@ class Http2Connection:
         """The bytes of all streams that wait for the peer's window."""
         return self._queued
 
+    def is_ending(self, number: int) -> bool:
+        """Whether all of a stream has come, and its end waits behind what is queued."""
+        stream = self._streams.get(number)
+        return stream is not None and stream.got_all and stream.ending
+
     def queued(self, number: int) -> int:
         """Return the bytes of a stream that wait for the peer's window."""
         stream = self._streams.get(number)
@@ -289,21 +294,29 @@ class Http2Connection:
         """Whether a client still sends requests that were answered."""
         return bool(self._unwanted)
 
-    def stop_unwanted(self) -> None:
+    def still_wanted(self, number: int) -> None:
+        """Note that a request that was answered goes on, and that the upstream takes it."""
+        if number in self._unwanted:
+            self._unwanted[number] = False
+
+    def stop_unwanted(self) -> list[int]:
         """Have a client stop what it still sends of requests that were answered before last time.
+
+        Returns the streams that were stopped.
 
         RFC 9113 section 8.1: the answer is complete, so this is no error. Some clients (curl) wait
         for it, as they send nothing more and leave the request's end open; but not before they
         have read the answer, which a reset in the same read would take from them.
         """
-        for number, is_old in list(self._unwanted.items()):
-            if number not in self._streams:
-                del self._unwanted[number]
-            elif is_old:
+        before, self._unwanted = self._unwanted, {}
+        stopped = []
+        for number, is_old in before.items():
+            if is_old and number in self._streams:
                 self.reset(number, ErrorCodes.NO_ERROR)
-                del self._unwanted[number]
-            else:
+                stopped.append(number)
+            elif number in self._streams:
                 self._unwanted[number] = True
+        return stopped
 
     def end(self, code: ErrorCodes | int = ErrorCodes.NO_ERROR) -> None:
         """Send GOAWAY; nothing is sent after it."""

@@ -46,6 +46,10 @@ class Carrier(Protocol):
     def address(self) -> str | None:
         """The judged address that was dialled."""
 
+    @property
+    def takes_rest(self) -> bool:
+        """Whether a request may go on after its response is complete."""
+
     def start(self, exchange: "Http2Exchange", *, end: bool) -> None:
         """Send the head of a request; `end`: no body follows."""
 
@@ -105,6 +109,7 @@ class Http2Exchange:
         self._got = 0  # bytes of the body
         self._body_sent = False
         self._begun = False  # the client has the response's head
+        self.answered = False  # the response is complete, the request need not be
         self._left: int | None = None  # bytes of the response's body to come, where that is known
         self._interim = 0
 
@@ -207,6 +212,8 @@ class Http2Exchange:
             self._judge(bytes(self._held))
         elif self._carrier is not None:
             self._carrier.finish(self, self._trailers)
+            if self.answered:
+                self._end()
 
     def _judge(self, body: bytes) -> None:
         """Judge a body that is whole, before any of it leaves."""
@@ -305,7 +312,9 @@ class Http2Exchange:
         if end:
             if trailers:
                 client.finish(self.number, trailers)
-            self._end()
+            self.answered = True
+            if self.request_over or self._carrier is None or not self._carrier.takes_rest:
+                self._end()
 
     def _inspected(self, data: bytes, *, end: bool) -> bytes:
         inspector = self.admission.inspector
@@ -339,6 +348,9 @@ class Http2Exchange:
         `untouched`: the upstream did nothing with it.
         """
         self._carrier = None
+        if self.answered:
+            self._end()  # the upstream wants no more of the request
+            return
         again = untouched or self.request.method in _REPEATABLE
         if again and not (self._begun or self._body_sent or self.is_retried or self._interim):
             self.is_retried = True
@@ -348,6 +360,9 @@ class Http2Exchange:
 
     def fail(self, error: DialError | UpstreamError | str) -> None:
         """End an exchange whose upstream failed; a plain `str` is a TLS handshake's error."""
+        if self.answered:
+            self._end()
+            return
         if self._begun and isinstance(error, UpstreamError) and error == closed(error.text):
             error = CUT_SHORT
         self.refuse(self.admission.fail(error))
@@ -364,8 +379,8 @@ class Http2Exchange:
             answer(client, self.number, refusal, self.request)
         self._end()
 
-    def break_off(self, error: str) -> None:
-        """End it without a response; `error` is its outcome."""
+    def break_off(self, error: str | None) -> None:
+        """End it without a response of our own; `error` is its outcome."""
         if not self.over:
             self._end(error)
 

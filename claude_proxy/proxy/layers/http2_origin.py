@@ -77,6 +77,11 @@ class Http2Origin:
         return self._owner.address
 
     @property
+    def takes_rest(self) -> bool:
+        """Whether a request may go on after its response: until the origin resets the stream."""
+        return True
+
+    @property
     def has_room(self) -> bool:
         """Whether a further exchange may start now."""
         room = len(self._exchanges) < self.connection.peer_max_streams
@@ -125,7 +130,8 @@ class Http2Origin:
         """Reset the stream of an exchange, unless both ends are through with it."""
         number = self._forget(exchange)
         if number is not None:
-            self.connection.reset(number, ErrorCodes.CANCEL)
+            if not self.connection.is_ending(number):
+                self.connection.reset(number, ErrorCodes.CANCEL)
             self._look_on()
 
     def _taken(self, number: int, size: int) -> None:

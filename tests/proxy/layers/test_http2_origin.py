@@ -187,6 +187,39 @@ def test_an_early_answer_stops_the_upload_and_arrives(
     assert (ledger.last.status, ledger.last.error) == (200, None)
 
 
+def test_an_upload_goes_on_after_an_early_answer_while_the_origin_takes_it(
+    client: Http2Client, serve: Serve, stage: Stage, ledger: Ledger
+) -> None:
+    asked = client.ask(*pseudo("POST"), end=False)
+    origin = serve()
+    origin.answer(1, body=b"accepted")
+    for _ in range(5):
+        client.sends(asked, b"x" * 1000)
+        client.pump(stage.passes_time())
+    client.sends(asked, b"", end=True)
+    origin.pump()
+
+    assert (origin.messages[1].body, origin.messages[1].over) == (b"x" * 5000, True)
+    assert not origin.messages[1].reset
+    assert not client.messages[asked].reset
+    assert (ledger.last.status, ledger.last.bytes_up, ledger.last.error) == (200, 5000, None)
+
+
+def test_an_upload_stops_where_the_origin_resets_it_after_its_answer(
+    client: Http2Client, serve: Serve, stage: Stage, ledger: Ledger
+) -> None:
+    asked = client.ask(*pseudo("POST"), end=False)
+    origin = serve()
+    origin.answer(1, body=b"enough")
+    origin.h2.reset_stream(1, ErrorCodes.NO_ERROR)
+    origin.pump()
+    for _ in range(2):
+        client.pump(stage.passes_time())
+
+    assert client.messages[asked].code == ErrorCodes.NO_ERROR
+    assert (ledger.last.status, ledger.last.error) == (200, None)
+
+
 def test_an_origin_that_breaks_the_protocol_is_left(
     client: Http2Client, serve: Serve, stage: Stage, ledger: Ledger
 ) -> None:

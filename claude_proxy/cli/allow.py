@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from claude_proxy.cli import completers, edit_report, list_edit, options, paths
+from claude_proxy.cli import completers, edit_report, entry_warnings, list_edit, options, paths
 from claude_proxy.cli.shared_options import allowlist_option, confdir_option, policy_option
 from claude_proxy.config.allowlist import loader
 from claude_proxy.config.allowlist.edit import AllowEntry, Entry, PresetEntry
@@ -123,9 +123,9 @@ def command(
 
 def _policy_of_runs_here(context: click.Context) -> str | None:
     """Return the policy that config.yaml binds to the nearest directory above this one."""
-    here = Path.cwd()
-    projects = options.config_of(context).projects
-    bound = [path for path in projects if here.is_relative_to(path.resolve())]
+    here = entry_warnings.current_directory()
+    projects = {} if here is None else options.config_of(context).projects
+    bound = [path for path in projects if here and here.is_relative_to(path.resolve())]
     return projects[max(bound, key=lambda path: len(path.parts))] if bound else None
 
 

@@ -130,7 +130,9 @@ def command(
         policy = _policy_named(policy_name, confdir, allowlist_file)
     place = confdir or paths.default_confdir()
     answer = answer_of(question, method, policy, body)
-    denials, problem = entry_warnings.project_denials((project or Path.cwd()).absolute())
+    denials, problem = entry_warnings.project_denials(
+        entry_warnings.current_directory() if project is None else project.absolute()
+    )
     found = check_findings.findings_of(
         question,
         method,

@@ -2,7 +2,6 @@
 
 import difflib
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import click
 
@@ -105,7 +104,7 @@ def report_no_change(
 
 
 def _warnings(wanted: Sequence[Entry], policy: Policy, edited: EditedList) -> Iterator[str]:
-    project, problem = entry_warnings.project_denials(Path.cwd())
+    project, problem = entry_warnings.project_denials(entry_warnings.current_directory())
     if problem is not None:
         yield problem
     rules = [rule_of(entry) for entry in wanted if isinstance(entry, AllowEntry)]

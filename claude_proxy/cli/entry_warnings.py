@@ -33,8 +33,18 @@ _NOT_IN_DNS = (".test", ".example", ".invalid", ".localhost")
 _ON_THIS_MACHINE = frozenset({AddressKind.LOOPBACK, AddressKind.UNSPECIFIED})
 
 
-def project_denials(project: Path) -> tuple[tuple[Rule, ...], str | None]:
+def current_directory() -> Path | None:
+    """Return the current directory, or None if it has been removed."""
+    try:
+        return Path.cwd()
+    except OSError:
+        return None
+
+
+def project_denials(project: Path | None) -> tuple[tuple[Rule, ...], str | None]:
     """Return what the project's own file denies in its runs, and what is wrong with that file."""
+    if project is None:
+        return (), None
     from claude_proxy.sandbox import profiles  # noqa: PLC0415 - only if there may be a file
 
     try:

@@ -1,4 +1,4 @@
-"""First bytes of a client where any protocol may be spoken: TLS and HTTP are told from the rest.
+"""First bytes of a client where any protocol may be spoken: TLS and HTTP, or anything else.
 
 Agreement: TLS and HTTP name a host inside (server name, Host field), which could be another one of
 the same server. So a ClientHello is read completely before any of it passes, and a request line of

@@ -182,3 +182,16 @@ def test_a_policy_that_runs_here_use_instead_is_named(
 
     assert main(["allow", "--policy", "shell", "a.test"]) == 0
     assert "runs in this directory" not in capsys.readouterr().err
+
+
+def test_a_current_directory_that_is_gone_is_no_error(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+
+    assert main(["allow", "a.test"]) == 0
+    assert main(["check", "https://a.test/"]) == 0
+    assert hosts_in(own).count("a.test") == 1

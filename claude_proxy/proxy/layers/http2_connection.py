@@ -22,9 +22,11 @@ from h2.events import (
     StreamReset,
     WindowUpdated,
 )
-from h2.exceptions import ProtocolError
+from h2.exceptions import ProtocolError, StreamClosedError, StreamIDTooLowError
 from h2.settings import SettingCodes
 from h2.stream import H2Stream
+from hyperframe.frame import Frame as HyperFrame
+from hyperframe.frame import RstStreamFrame
 
 from claude_proxy.policy.request import RawField
 from claude_proxy.proxy.layers.http2_flood import FloodMeter
@@ -74,6 +76,30 @@ class _Connection(H2Connection):
         stream.max_outbound_frame_size = self.max_outbound_frame_size
         self.streams[stream_id] = stream
         return stream
+
+    def _receive_frame(self, frame: HyperFrame) -> list[Event]:
+        """Do as h2 does, but without its log line, for which all bytes are written in hex."""
+        try:
+            frames, events = self._frame_dispatch_table[frame.__class__](frame)
+        except StreamClosedError as error:
+            if not self._stream_is_closed_by_reset(error.stream_id):
+                raise
+            return self._answer_late(error.stream_id, error.error_code, error._events)  # noqa: SLF001 - as above
+        except StreamIDTooLowError as error:
+            if self._stream_is_closed_by_reset(error.stream_id):
+                return self._answer_late(error.stream_id, ErrorCodes.STREAM_CLOSED, [])
+            if self._stream_is_closed_by_end(error.stream_id):
+                raise StreamClosedError(error.stream_id) from error
+            raise
+        self._prepare_for_sending(frames)
+        return list(events)
+
+    def _answer_late(self, number: int, code: ErrorCodes | int, events: list[Event]) -> list[Event]:
+        """Reset a stream again on which a frame came after its reset."""
+        frame = RstStreamFrame(number)
+        frame.error_code = code
+        self._prepare_for_sending([frame])
+        return events
 
 
 @dataclass(slots=True, eq=False)

@@ -1,8 +1,9 @@
 """Repeated denials: equal denials within a minute, counted on the row of the first; pure.
 
 Law: a flood of denials costs counts, not rows. The first denial has a row of its own before it is
-obeyed, so "recorded or denied" holds; a repeat only raises its count. A client that varies the path
-gets a bounded number of rows a minute for one kind of denial, and the rest counts on the last one.
+obeyed, so "recorded or denied" holds; a repeat on the same connection only raises its count. On new
+connections a denial gets a few more rows, so that each of a few clients can be told, and a client
+that varies the path gets a bounded number a minute; the rest counts on the last row.
 """
 
 from collections import OrderedDict
@@ -13,7 +14,8 @@ from claude_proxy.audit.owner import owner_of
 from claude_proxy.events import DecisionMade
 
 WINDOW_S: Final = 60.0
-PATHS: Final = 200  # rows a minute for one kind of denial whose path varies
+CONNECTIONS: Final = 50  # rows a minute for equal denials on different connections
+ROWS: Final = 200  # rows a minute for one kind of denial, whose path varies
 KINDS: Final = 1024  # that are remembered; those seen longest ago are forgotten
 
 # A client may invent as many methods as it wants.
@@ -30,6 +32,8 @@ class Repeated:
     """A recorded denial, and how often it was repeated since."""
 
     id: int
+    connection: int
+    rows: int = 1  # how many rows the denial has by now, this being the last of them
     count: int = 1
     last: int = 0
     has_outcome: bool = False
@@ -42,6 +46,7 @@ class _Window:
     began: float
     paths: dict[int, Repeated]  # by the hash of the path, which may be long
     newest: Repeated
+    ids: list[int]  # of all its rows
 
 
 class RepeatedDenials:
@@ -60,10 +65,13 @@ class RepeatedDenials:
         if window is None or now - window.began > WINDOW_S:
             return None
         found = window.paths.get(hash(event.path))
+        is_full = len(window.ids) >= ROWS
         if found is None:
-            if len(window.paths) < PATHS:
+            if not is_full:
                 return None
             found = window.newest
+        elif found.connection != event.connection and found.rows < CONNECTIONS and not is_full:
+            return None
         found.count += 1
         found.last = event.time_ns
         self._unwritten[found.id] = found
@@ -75,10 +83,14 @@ class RepeatedDenials:
             return
         kind = _kind_of(event)
         window = self._windows.get(kind)
-        row = Repeated(event.id)
+        row = Repeated(event.id, event.connection)
         if window is None or now - window.began > WINDOW_S:
             self._forget(kind)
-            window = self._windows[kind] = _Window(now, {}, row)
+            window = self._windows[kind] = _Window(now, {}, row, [])
+        before = window.paths.get(hash(event.path))
+        if before is not None:
+            row.rows = before.rows + 1
+        window.ids.append(row.id)
         window.paths[hash(event.path)] = window.newest = row
         self._by_id[row.id] = row
         if len(self._windows) > KINDS:
@@ -110,8 +122,8 @@ class RepeatedDenials:
     def _forget(self, kind: _Kind) -> None:
         window = self._windows.pop(kind, None)
         if window is not None:
-            for row in window.paths.values():
-                self._by_id.pop(row.id, None)
+            for number in window.ids:
+                self._by_id.pop(number, None)
 
 
 def _kind_of(event: DecisionMade) -> _Kind:

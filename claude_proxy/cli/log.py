@@ -47,8 +47,8 @@ Examples:
   claude-proxy log --usage --by run --json | jq .tokens
 
 An attempt is denied, failed (it was allowed, and came to nothing) or allowed. REASON says why.
-Equal denials within a minute are one row, with their number. An allowed tunnel is represented by
-the requests in it; --steps lists the tunnel itself too. `claude-proxy runs` lists the runs.
+Many equal denials within a minute are one row, with their number. An allowed tunnel is represented
+by the requests in it; --steps lists the tunnel itself too. `claude-proxy runs` lists the runs.
 
 --usage adds up the tokens that the Messages API reports: by day (local time, when the request
 began), by run or by model. IN does not include tokens read from the cache.

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from claude_proxy.audit.repeats import KINDS, PATHS, WINDOW_S, RepeatedDenials
+from claude_proxy.audit.repeats import CONNECTIONS, KINDS, ROWS, WINDOW_S, RepeatedDenials
 from tests.audit.examples import MOMENT, a_denial
 
 
@@ -16,7 +16,7 @@ def repeats() -> RepeatedDenials:
 
 
 def test_the_second_of_two_equal_denials_counts_on_the_first(repeats: RepeatedDenials) -> None:
-    found = repeats.counted(a_denial(MOMENT + 5, connection=8, client="127.0.0.1:2"), 1.0)
+    found = repeats.counted(a_denial(MOMENT + 5), 1.0)
 
     assert found is not None
     assert (found.id, found.count, found.last) == (MOMENT, 2, MOMENT + 5)
@@ -45,12 +45,24 @@ def test_another_denial_needs_a_row_of_its_own(
     assert repeats.counted(a_denial(**changes), 1.0) is None
 
 
+def test_equal_denials_on_new_connections_get_a_few_rows(repeats: RepeatedDenials) -> None:
+    for number in range(1, CONNECTIONS):
+        denial = a_denial(MOMENT + number, connection=100 + number, client=f"127.0.0.1:{number}")
+        assert repeats.counted(denial, 1.0) is None
+        repeats.recorded(denial, 1.0)
+
+    found = repeats.counted(a_denial(connection=999, client="127.0.0.1:999"), 1.0)
+
+    assert found is not None
+    assert (found.id, found.count) == (MOMENT + CONNECTIONS - 1, 2)
+
+
 def test_a_new_window_begins_with_a_row(repeats: RepeatedDenials) -> None:
     assert repeats.counted(a_denial(), WINDOW_S + 1) is None
 
 
 def test_paths_beyond_a_bound_count_on_the_last_row(repeats: RepeatedDenials) -> None:
-    for number in range(1, PATHS):
+    for number in range(1, ROWS):
         denial = a_denial(MOMENT + number, path=f"/{number}")
         assert repeats.counted(denial, 1.0) is None
         repeats.recorded(denial, 1.0)
@@ -58,7 +70,7 @@ def test_paths_beyond_a_bound_count_on_the_last_row(repeats: RepeatedDenials) ->
     found = repeats.counted(a_denial(path="/one/more"), 1.0)
 
     assert found is not None
-    assert found.id == MOMENT + PATHS - 1
+    assert found.id == MOMENT + ROWS - 1
 
 
 def test_invented_methods_are_one_kind(repeats: RepeatedDenials) -> None:

@@ -317,6 +317,8 @@ class ClientConnection:
         endpoints = self._endpoints.values()
         waits = self._awaits_turn or self._turns.is_full
         up = any(endpoint.is_congested for endpoint in endpoints if endpoint is not self.endpoint)
+        if self.session.reads_while_sending:
+            up = up or self.endpoint.is_congested
         for endpoint in endpoints:
             congested = up if endpoint is self.endpoint else self.endpoint.is_congested
             endpoint.pause(pause=waits or endpoint.is_held or congested)

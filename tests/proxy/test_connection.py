@@ -376,6 +376,23 @@ def test_a_layer_may_hold_a_peer(run: Run) -> None:
     run(play)
 
 
+def test_a_client_that_should_read_while_it_sends_is_not_read_while_it_does_not(run: Run) -> None:
+    def script(event: events.Event) -> Iterable[commands.Command]:
+        if isinstance(event, events.DataReceived):
+            yield commands.SendData(event.connection, bytes(MUCH))
+
+    async def play() -> None:
+        async with proxy_of(scripted(script)) as proxy:
+            client = await proxy.client()
+            proxy.connection.session.reads_while_sending = True
+            await client.says(b"one")
+            await until(lambda: proxy.connection.endpoint.is_paused)
+            await client.gets(MUCH)
+            await until(lambda: not proxy.connection.endpoint.is_paused)
+
+    run(play)
+
+
 # --- turns
 
 FLOOD = b"GET http://denied.invalid/ HTTP/1.1\r\nHost: denied.invalid\r\n\r\n"

@@ -88,6 +88,7 @@ class Http2Lane(layer.Layer):
         self._look_s = min(_LOOK_S, limits.idle_timeout_s / 2)
         self._idle_looks = math.ceil(limits.idle_timeout_s / self._look_s)
         self._handshake_looks = math.ceil(limits.handshake_timeout_s / self._look_s)
+        session.reads_while_sending = True
         session.owes_body = self._owes_body
         session.queued_bytes = self._queued_bytes
         self._is_leaving = False  # the client opens no further streams

@@ -51,18 +51,16 @@ def request(host: str, *fields: tuple[bytes, bytes], query: str = "") -> Request
     return Request(Scheme.HTTPS, target, target, "POST", "/v1/messages", query, fields)
 
 
-@pytest.fixture(params=list(Verbosity))
-def loud(request: pytest.FixtureRequest, capfd: pytest.CaptureFixture[str]) -> Iterator[Verbosity]:
-    """The log as the program has it, at one of its levels."""
+@pytest.fixture
+def root_logger() -> Iterator[None]:
+    """Leave the handlers and the level of the root logger as they were."""
     root = logging.getLogger()
     before, level = list(root.handlers), root.level
-    logs.configure(request.param, LogFormat.TEXT)
     try:
-        yield request.param
+        yield
     finally:
         root.handlers[:] = before
         root.setLevel(level)
-    assert capfd is not None
 
 
 def answered(gate: Gate, passage: Attempt, asked: Request, status: int, content: bytes) -> None:
@@ -79,9 +77,12 @@ def answered(gate: Gate, passage: Attempt, asked: Request, status: int, content:
     gate.end(passage)
 
 
+@pytest.mark.parametrize("loud", Verbosity)
+@pytest.mark.usefixtures("root_logger")
 def test_no_trace_of_a_value_is_left_anywhere(
     tmp_path: Path, loud: Verbosity, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    logs.configure(loud, LogFormat.TEXT)
     file, statedir = tmp_path / "key", tmp_path / "state"
     file.write_bytes(VALUE)
     file.chmod(0o600)

@@ -30,7 +30,7 @@ from claude_proxy.policy.policy import AddressOwner
 from claude_proxy.policy.reason import Reason
 from claude_proxy.proxy.apart import Apart, Job
 from claude_proxy.proxy.connection_end import EndEvent, EndState, next_state
-from claude_proxy.proxy.dialer import Dialer, DialError, Dialled, Failure
+from claude_proxy.proxy.dialer import Dialer, DialError, Dialled, Failure, no_room
 from claude_proxy.proxy.endpoint import Endpoint
 from claude_proxy.proxy.gate import ClientInfo, Gate
 from claude_proxy.proxy.layers.http2_windows import WindowBudget
@@ -456,8 +456,18 @@ class ClientConnection:
         def judge(address: Address, owner: AddressOwner) -> Decision:
             return gate.address(client, target, address, owner)
 
+        shares = self.services.shares
+
         async def dial() -> Dialled:
-            return await self.services.dialer.dial(target, judge, tunnel=tunnel, client=self.share)
+            if not descriptors.is_room_for_upstream(shares.open_sockets, shares.other_files):
+                raise no_room()
+            shares.open_sockets += 1  # the endpoint counts it afterwards
+            try:
+                return await self.services.dialer.dial(
+                    target, judge, tunnel=tunnel, client=self.share
+                )
+            finally:
+                shares.open_sockets -= 1
 
         try:
             return await dial()
@@ -608,6 +618,10 @@ class ClientConnection:
         self._end(EndEvent.ABORT)
 
     # --- what it holds: see `shares`
+
+    def count_socket(self, change: int) -> None:
+        """Count a socket that was opened (1) or closed (-1)."""
+        self.services.shares.open_sockets += change
 
     @property
     def sockets(self) -> int:

@@ -176,7 +176,7 @@ class Dialer:
             return own_addresses.is_own(address)
         except OSError as error:
             if descriptors.are_exhausted(error):
-                raise _no_room() from error
+                raise no_room() from error
             return False  # this machine does not have the family
 
     async def _through_proxy(
@@ -259,9 +259,6 @@ async def _connect(address: Address, port: int) -> Dialled:
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6  # noqa: PLR2004
     # The protocol is given because asyncio sets TCP_NODELAY only on IPPROTO_TCP sockets.
     sock = _opened(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    if descriptors.is_last_but_kept(sock.fileno()):
-        sock.close()
-        raise _no_room()
     try:
         sock.setblocking(False)
         await asyncio.get_running_loop().sock_connect(sock, (str(address), port))
@@ -276,11 +273,12 @@ def _opened(family: socket.AddressFamily, kind: socket.SocketKind, protocol: int
         return socket.socket(family, kind, protocol)
     except OSError as error:
         if descriptors.are_exhausted(error):
-            raise _no_room() from error
+            raise no_room() from error
         raise
 
 
-def _no_room() -> DialError:
+def no_room() -> DialError:
+    """Return the error of a dial for which no socket may be opened."""
     return DialError(Failure.NO_ROOM, "the proxy has no room for another connection")
 
 

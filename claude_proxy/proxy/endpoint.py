@@ -28,6 +28,9 @@ class EndpointOwner(Protocol):
     def lost(self, endpoint: "Endpoint") -> None:
         """Handle the loss of the transport."""
 
+    def count_socket(self, change: int) -> None:
+        """Count a socket that was opened (1) or closed (-1)."""
+
     def balance(self) -> None:
         """Pause or resume reading after a write buffer has filled or drained."""
 
@@ -58,6 +61,7 @@ class Endpoint(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
         self.transport.set_write_buffer_limits(high=_HIGH_WATER)
+        self.owner.count_socket(1)
         if self.early:
             early, self.early = self.early, b""
             self.owner.received(self, early)
@@ -79,6 +83,7 @@ class Endpoint(asyncio.Protocol):
             # must know.
             self.connection.error = type(exc).__name__
         self.transport = None  # the owner may handle what came before later, and write then
+        self.owner.count_socket(-1)
         self.owner.lost(self)
 
     def _read_rest(self) -> None:

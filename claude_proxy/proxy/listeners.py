@@ -82,6 +82,7 @@ class Listeners(Proxyserver):
         self._notify = notify
         self.refused: set[_RefusedClient] = set()  # whose responses are still being sent
         services.shares.report = self._report
+        services.shares.other_files = descriptors.lowest_free()
 
     @property
     def modes(self) -> list[str]:
@@ -105,8 +106,8 @@ class Listeners(Proxyserver):
         """Return the services that the connections of a listener use."""
         return listener.services or self.services
 
-    def make_room(self, share: Share, descriptor: int) -> bool:
-        """Tell whether a client may have a connection more, of which `descriptor` is the socket.
+    def make_room(self, share: Share) -> bool:
+        """Tell whether a client may have a connection more.
 
         If the limit is reached, one that nobody would miss or that has more than others is closed.
         """
@@ -116,7 +117,7 @@ class Listeners(Proxyserver):
             problem = f"the limit of {limit} open connections is reached"
             shares.make_room(CONNECTIONS, share, problem)
             return len(connections) < limit
-        if descriptors.is_last_but_kept(descriptor, for_client=True):
+        if not descriptors.is_room_for_client(shares.open_sockets, shares.other_files):
             problem = f"nearly all of the {descriptors.limit()} files that may be open are open"
             return shares.make_room(SOCKETS, share, problem)
         return True
@@ -235,7 +236,7 @@ class _Admission(asyncio.Protocol):
     ) -> None:
         shares = self._manager.services.shares
         share = shares.of(client_key)
-        if not self._manager.make_room(share, transport.get_extra_info("socket").fileno()):
+        if not self._manager.make_room(share):
             shares.release(share)
             transport.write(_FULL.http1(close=True))
             transport.close()

@@ -96,6 +96,8 @@ class Shares:
     def __init__(self, turns: Turns | None = None) -> None:
         self.turns = turns or Turns()
         self.report: Callable[[str], None] = logger.warning  # of what ran short, and who was shed
+        self.open_sockets = 0  # of clients, upstreams, and dials
+        self.other_files = 0  # what was open before the first of them
         self._shares: dict[Hashable, Share] = {}
         self._reported: dict[Resource, float] = {}
 

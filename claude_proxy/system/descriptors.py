@@ -1,10 +1,7 @@
-"""File descriptors of this process: how many it may have, and whether they are nearly used up.
-
-The kernel gives each new file the lowest number that is free, so the number of a new one says how
-many are open at least, so no count can go wrong.
-"""
+"""File descriptors of this process: how many sockets it may have, and how many are kept."""
 
 import errno
+import os
 import resource
 
 # For the audit log, name look-ups, and what accepts further clients. A process that may open only
@@ -21,18 +18,29 @@ def limit() -> int | None:
     return None if soft == resource.RLIM_INFINITY else soft
 
 
-def is_last_but_kept(descriptor: int, *, for_client: bool = False) -> bool:
-    """Tell whether a new descriptor is one of those that are kept.
+def lowest_free() -> int:
+    """Return the lowest number that is free; before there are sockets, how many files are open."""
+    free = os.dup(0)
+    os.close(free)
+    return free
 
-    Half of them are kept `for_client`: to accept one while upstreams have used up the others.
-    """
+
+def is_room_for_client(sockets: int, others: int) -> bool:
+    """Tell whether a client's socket more may be open, besides `others` that are no sockets."""
     soft = limit()
-    if soft is None:
-        return False
-    kept = min(_KEPT, soft // _KEPT_SHARE)
-    return descriptor >= soft - (kept // 2 if for_client else kept)
+    return soft is None or sockets + others < soft - _kept(soft) // 2
+
+
+def is_room_for_upstream(sockets: int, others: int) -> bool:
+    """Tell whether an upstream's socket more may be open; the last ones are for clients."""
+    soft = limit()
+    return soft is None or sockets + others < soft - _kept(soft)
 
 
 def are_exhausted(error: OSError) -> bool:
     """Tell whether an error says that no further file can be opened."""
     return error.errno in _EXHAUSTED
+
+
+def _kept(soft: int) -> int:
+    return min(_KEPT, soft // _KEPT_SHARE)

@@ -4,6 +4,7 @@ import contextlib
 import resource
 import socket
 import ssl
+import threading
 
 import pytest
 
@@ -175,3 +176,69 @@ def test_a_client_that_reads_no_answers_costs_little(proxy: Proxy) -> None:
             pass  # it takes no more
 
     assert proxy.memory_kib() - before < 16 * 1024
+
+
+def test_a_pipeline_of_denied_requests_delays_nobody(proxy: Proxy) -> None:
+    """Another client's answer comes before the pipeline's last one by far."""
+    count = 20_000
+    request = b"GET http://denied.test/ HTTP/1.1\r\nHost: denied.test\r\n\r\n"
+    answered = 0
+
+    with proxy.connect() as pipeline:
+        pipeline.settimeout(60)
+
+        def read() -> None:
+            nonlocal answered
+            while answered < count and (data := pipeline.recv(1 << 20)):
+                answered += data.count(b"HTTP/1.1 403 ")
+
+        reader = threading.Thread(target=read)
+        writer = threading.Thread(target=pipeline.sendall, args=(request * count,))
+        reader.start()
+        writer.start()
+        until(lambda: answered, "the first denial")
+        with proxy.connect() as other:
+            other.sendall(connect_head("denied.test:443"))
+            assert b" 403 " in other.recv(4096)
+        before = answered
+        writer.join()
+        reader.join()
+
+    assert before < count // 2
+    assert answered == count
+
+
+def test_bodies_that_never_come_do_not_hold_all_places(start_proxy: StartProxy) -> None:
+    proxy = start_proxy(RULES, "--max-connections", "20")
+    head = b"POST http://plain.test/sink HTTP/1.1\r\nHost: plain.test\r\nContent-Length: 1000\r\n"
+    greedy = [proxy.connect() for _ in range(20)]
+    for connection in greedy:
+        connection.sendall(head + b"\r\nx")
+    until(lambda: len(proxy.decisions("plain.test:80")) == 20, "all of them")
+
+    answers = [proxy.ask(connect_head("denied.test:443")) for _ in range(5)]
+    for connection in greedy:
+        connection.close()
+
+    assert [answer.split()[1] for answer in answers] == [b"403"] * 5
+
+    def shed() -> bool:
+        return any(row.error == "shed" for row in proxy.decisions("plain.test:80"))
+
+    until(shed, "the outcome of what was shed")
+    assert "of 127.0.0.1, which had 20" in proxy.stderr()
+
+
+def test_silent_connections_do_not_hold_all_descriptors(start_proxy: StartProxy) -> None:
+    proxy = start_proxy(RULES)
+    _, hard = resource.prlimit(proxy.process.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(proxy.process.pid, resource.RLIMIT_NOFILE, (200, hard))
+    silent = [proxy.connect() for _ in range(300)]
+
+    with proxy.tunnel("origin.test:443") as tunnel:
+        status = tunnel.get("/echo").status
+    for connection in silent:
+        connection.close()
+
+    assert status == 200
+    assert "nearly all of the 200 files that may be open are open" in proxy.stderr()

@@ -510,6 +510,27 @@ def test_what_is_shed_is_recorded_as_such(run: Run) -> None:
     run(play)
 
 
+def test_each_socket_is_counted_as_long_as_it_is_open(run: Run) -> None:
+    async def play() -> None:
+        async with (
+            Origin().listening() as origin,
+            proxy_of(policy=policy_for(origin.port)) as proxy,
+        ):
+            shares = proxy.services.shares
+            client = await proxy.client()
+            one = shares.open_sockets
+            await client.says(request(origin.port))
+            upstream = await origin.accepts()
+            await upstream.gets_until(b"\r\n\r\n")
+            two = shares.open_sockets
+            client.breaks_off()
+            await until(lambda: not shares.open_sockets)
+
+            assert (one, two) == (1, 2)
+
+    run(play)
+
+
 def test_a_client_that_owes_a_body_and_trickles_is_slow(run: Run) -> None:
     async def play() -> None:
         async with (
@@ -584,7 +605,7 @@ def test_a_dial_without_a_descriptor_is_tried_again_once_another_client_was_shed
             await proxy.client()
             idle = proxy.connection
             client = await proxy.client()
-            monkeypatch.setattr(descriptors, "is_last_but_kept", lambda *_: not idle.is_ending)
+            monkeypatch.setattr(descriptors, "is_room_for_upstream", lambda *_: idle.is_ending)
             await client.says(request(origin.port))
             upstream = await origin.accepts()
 
@@ -597,7 +618,7 @@ def test_a_dial_without_a_descriptor_is_tried_again_once_another_client_was_shed
 def test_a_dial_without_a_descriptor_is_a_503_if_nobody_can_be_shed(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(descriptors, "is_last_but_kept", lambda *_: True)
+    monkeypatch.setattr(descriptors, "is_room_for_upstream", lambda *_: False)
 
     async def play() -> None:
         async with proxy_of(policy=policy_for(80)) as proxy:

@@ -20,6 +20,10 @@ class Owner:
 
     def __init__(self) -> None:
         self.heard: list[object] = []
+        self.sockets = 0
+
+    def count_socket(self, change: int) -> None:
+        self.sockets += change
 
     def received(self, _: Endpoint, data: bytes) -> None:
         self.heard.append(data)

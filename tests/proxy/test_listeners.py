@@ -203,12 +203,7 @@ class Transport:
         self.ended = False
 
     def get_extra_info(self, name: str) -> object:
-        if name == "socket":
-            return self
         return self.peer if name == "peername" else ("127.0.0.1", 9051)
-
-    def fileno(self) -> int:
-        return 9
 
     def set_write_buffer_limits(self, *, high: int) -> None:
         pass
@@ -572,11 +567,12 @@ def test_a_client_is_accepted_on_the_last_descriptors_and_another_shed(
     async def play() -> None:
         async with door_of() as door:
             first = await door.client()
-            monkeypatch.setattr(descriptors, "is_last_but_kept", lambda *_, **__: True)
+            monkeypatch.setattr(descriptors, "is_room_for_client", lambda *_: False)
             await door.client()
 
             assert await first.gets_rest() == b""
             assert len(door.services.connections) == 1
+            await until(lambda: door.services.shares.open_sockets == 1)
             assert door.told[0].text.startswith("nearly all of the ")
 
     run(play)

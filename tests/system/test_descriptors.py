@@ -1,8 +1,10 @@
 """A process notices that its descriptors are nearly used up, and keeps some for the rest."""
 
 import errno
+import os
 import resource
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -22,24 +24,37 @@ def limited(monkeypatch: pytest.MonkeyPatch) -> Limit:
 
 
 @pytest.mark.parametrize(
-    ("soft", "last_for_upstreams", "last_for_clients"),
-    [(1024, 959, 991), (600, 535, 567), (64, 55, 59)],
+    ("soft", "for_upstreams", "for_clients"), [(1024, 960, 992), (600, 536, 568), (64, 56, 60)]
 )
 def test_the_last_descriptors_are_kept(
-    limited: Limit, soft: int, last_for_upstreams: int, last_for_clients: int
+    limited: Limit, soft: int, for_upstreams: int, for_clients: int
 ) -> None:
     limited(soft)
+    others = 20
 
-    for last, for_client in ((last_for_upstreams, False), (last_for_clients, True)):
-        assert not descriptors.is_last_but_kept(last, for_client=for_client)
-        assert descriptors.is_last_but_kept(last + 1, for_client=for_client)
+    for most, is_room in (
+        (for_upstreams - others, descriptors.is_room_for_upstream),
+        (for_clients - others, descriptors.is_room_for_client),
+    ):
+        assert is_room(most - 1, others)
+        assert not is_room(most, others)
 
 
 def test_without_a_limit_none_is_kept(limited: Limit) -> None:
     limited(resource.RLIM_INFINITY)
 
     assert descriptors.limit() is None
-    assert not descriptors.is_last_but_kept(10**6)
+    assert descriptors.is_room_for_upstream(10**6, 0)
+    assert descriptors.is_room_for_client(10**6, 0)
+
+
+def test_the_lowest_free_number_grows_with_each_file() -> None:
+    before = descriptors.lowest_free()
+    with Path(os.devnull).open():
+        opened = descriptors.lowest_free()
+
+    assert opened > before
+    assert descriptors.lowest_free() == before
 
 
 def test_only_a_full_table_is_exhaustion() -> None:

@@ -123,12 +123,14 @@ def run(run_spec: RunSpec, *, say: Reporter) -> int:
     """
     if sys.platform == "darwin":
         return runner.run(run_spec, os.environ)
-    began_ns = time.time_ns()
     with Interruptions() as interruptions:
         try:
             with live_sandbox(run_spec, say=say) as sandbox:
                 name = sandbox.name
                 try:
+                    if run_spec.verify and not _verify(sandbox, run_spec, say):
+                        return _CHECKS_FAILED
+                    began_ns = time.time_ns()  # what the checks are denied is as it should be
                     code = _run(sandbox, run_spec, say)
                 finally:
                     interruptions.ignore()  # so that everything is cleaned up
@@ -160,8 +162,6 @@ def _report_denials(run_spec: RunSpec, name: str, began_ns: int, say: Reporter) 
 
 
 def _run(sandbox: Sandbox, run_spec: RunSpec, say: Reporter) -> int:
-    if run_spec.verify and not _verify(sandbox, run_spec, say):
-        return _CHECKS_FAILED
     before = _states(sandbox.plan.watched)
     with Terminal.controlling() as terminal:
         own_session = "--new-session" in sandbox.plan.options

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from claude_proxy.wire.tls_alerts import ACCESS_DENIED
 from tests.support.audit import Row
 from tests.support.waiting import until
 
@@ -543,13 +544,16 @@ def test_a_tunnel_that_stands_still_is_closed_with_its_upstream(
     "first",
     [
         b"\x04\x01\x01\xbb\x00\x00\x00\x01me\x00allowed.test\x00",
-        client_hello(LOOPBACK),
         b"\x00",
         b"\x06\x01\x00",
     ],
 )
 def test_what_is_none_of_the_protocols_gets_an_answer(proxy: Proxy, first: bytes) -> None:
     assert proxy.ask(first).startswith(b"HTTP/1.1 400 ")
+
+
+def test_tls_to_the_proxy_itself_gets_an_alert(proxy: Proxy) -> None:
+    assert proxy.ask(client_hello(LOOPBACK)) == ACCESS_DENIED
 
 
 # --- credentials

@@ -77,6 +77,9 @@ _SLOW_BYTES = 512
 _BRISK_S = 1.5  # how long one that sent more counts as brisk; the sweep looks every second
 _SILENT_S = 10.0  # of an exchange or a tunnel, after which others may have its place
 
+# Most bytes that are read of a connection that waits for its turn, before it is paused.
+_READ_AHEAD = 64 * 1024
+
 # A module-level name, because looking up an enum member costs more than the comparison.
 _OPEN = EndState.OPEN
 
@@ -159,6 +162,8 @@ class ClientConnection:
         self.share = share or services.shares.of(client.peername[0])
         self._turns = self.share.turns
         self._pending: deque[tuple[Callable[[], None], int]] = deque()  # steps, and their bytes
+        self._pending_bytes = 0
+        self._is_unread = False  # nothing is read while it awaits its turn
         self._awaits_turn = False
         self.context = Context(client, services.options)
         self.layer = services.top_layer(self.context, self.session)
@@ -212,6 +217,8 @@ class ClientConnection:
         if self._pending or self._turns.is_due:
             self._defer_data(endpoint, data)
             self._await_turn(interrupted=False)
+            if self._pending_bytes > _READ_AHEAD and not self._is_unread:
+                self.balance()
             return
         turns = self._turns
         turns.begin()
@@ -279,6 +286,7 @@ class ClientConnection:
         if end < len(data):
             rest = len(data) - end
             self._pending.appendleft((partial(self._pass_on, endpoint, data, end), rest))
+            self._pending_bytes += rest
             turns.count_waiting(rest)
         piece = data[at:end]
         self.process(events.DataReceived(endpoint.connection, piece))
@@ -286,14 +294,15 @@ class ClientConnection:
 
     def _defer(self, step: Callable[[], None], size: int = 0) -> None:
         self._pending.append((step, size))
+        self._pending_bytes += size
         self._turns.count_waiting(size)
 
     def _await_turn(self, *, interrupted: bool) -> None:
         if not self._awaits_turn:
             self._awaits_turn = True
-            size = sum(size for _, size in self._pending)
-            self._turns.wait(self, size=size, interrupted=interrupted)
-            self.balance()
+            self._turns.wait(self, size=self._pending_bytes, interrupted=interrupted)
+            if not self._pending or self._pending_bytes > _READ_AHEAD:
+                self.balance()
 
     def work(self) -> bool:
         """Do what waits until the slice is over; tell whether anything is left."""
@@ -301,25 +310,31 @@ class ClientConnection:
         if self._pending:
             return True
         self._awaits_turn = False
-        self.balance()
+        if self._is_unread:
+            self.balance()
         return False
 
     def _do_pending(self) -> None:
         while self._pending:
             step, size = self._pending.popleft()
+            self._pending_bytes -= size
             self._turns.count_waiting(-size)
             step()
             if self.session.is_turn_over():
                 return
 
     def _drop_pending(self) -> None:
-        self._turns.count_waiting(-sum(size for _, size in self._pending))
+        self._turns.count_waiting(-self._pending_bytes)
+        self._pending_bytes = 0
         self._pending.clear()
 
     def balance(self) -> None:
         """Pause reading from each peer whose bytes cannot be passed on (backpressure)."""
         endpoints = self._endpoints.values()
-        waits = self._awaits_turn or self._turns.is_full
+        # Pausing and resuming costs system calls, so a little is read ahead of a turn; but nothing of
+        # a connection that has not begun.
+        ahead = bool(self._pending) and self._pending_bytes <= _READ_AHEAD
+        self._is_unread = waits = self._turns.is_full or (self._awaits_turn and not ahead)
         up = any(endpoint.is_congested for endpoint in endpoints if endpoint is not self.endpoint)
         if self.session.reads_while_sending:
             up = up or self.endpoint.is_congested
@@ -636,7 +651,7 @@ class ClientConnection:
     @property
     def waiting_bytes(self) -> int:
         """How many bytes wait in it: bodies to be judged, and what a peer has not taken yet."""
-        waiting = sum(size for _, size in self._pending)
+        waiting = self._pending_bytes
         waiting += self.session.held_bytes + self.session.queued_bytes()
         for endpoint in self._endpoints.values():
             if endpoint.transport is not None:

@@ -78,7 +78,7 @@ _BRISK_S = 1.5  # how long one that sent more counts as brisk; the sweep looks e
 _SILENT_S = 10.0  # of an exchange or a tunnel, after which others may have its place
 
 # Most bytes that are read of a connection that waits for its turn, before it is paused.
-_READ_AHEAD = 64 * 1024
+READ_AHEAD = 64 * 1024
 
 # A module-level name, because looking up an enum member costs more than the comparison.
 _OPEN = EndState.OPEN
@@ -217,7 +217,7 @@ class ClientConnection:
         if self._pending or self._turns.is_due:
             self._defer_data(endpoint, data)
             self._await_turn(interrupted=False)
-            if self._pending_bytes > _READ_AHEAD and not self._is_unread:
+            if self._pending_bytes > READ_AHEAD and not self._is_unread:
                 self.balance()
             return
         turns = self._turns
@@ -301,7 +301,7 @@ class ClientConnection:
         if not self._awaits_turn:
             self._awaits_turn = True
             self._turns.wait(self, size=self._pending_bytes, interrupted=interrupted)
-            if not self._pending or self._pending_bytes > _READ_AHEAD:
+            if not self._pending or self._pending_bytes > READ_AHEAD:
                 self.balance()
 
     def work(self) -> bool:
@@ -331,9 +331,9 @@ class ClientConnection:
     def balance(self) -> None:
         """Pause reading from each peer whose bytes cannot be passed on (backpressure)."""
         endpoints = self._endpoints.values()
-        # Pausing and resuming costs system calls, so a little is read ahead of a turn; but nothing of
-        # a connection that has not begun.
-        ahead = bool(self._pending) and self._pending_bytes <= _READ_AHEAD
+        # Pausing and resuming costs system calls, so a little is read ahead of a turn; but nothing
+        # of a connection that has not begun.
+        ahead = bool(self._pending) and self._pending_bytes <= READ_AHEAD
         self._is_unread = waits = self._turns.is_full or (self._awaits_turn and not ahead)
         up = any(endpoint.is_congested for endpoint in endpoints if endpoint is not self.endpoint)
         if self.session.reads_while_sending:

@@ -22,7 +22,12 @@ from claude_proxy.policy.request import Request, Scheme
 from claude_proxy.policy.verdict import Verdict
 from claude_proxy.proxy import connection as connection_module
 from claude_proxy.proxy import gate as gate_module
-from claude_proxy.proxy.connection import ClientConnection, Services, connection_numbers
+from claude_proxy.proxy.connection import (
+    READ_AHEAD,
+    ClientConnection,
+    Services,
+    connection_numbers,
+)
 from claude_proxy.proxy.dialer import Dialer, DialError, Failure
 from claude_proxy.proxy.endpoint import Endpoint
 from claude_proxy.proxy.gate import Attempt, Gate
@@ -431,6 +436,8 @@ def test_bytes_that_wait_for_a_turn_keep_their_order(run: Run) -> None:
             connection = proxy.connection
             connection.received(connection.endpoint, b"0")
             connection.received(connection.endpoint, b"1")
+            assert not connection.endpoint.is_paused
+            connection.received(connection.endpoint, b"2" * READ_AHEAD)
             connection.ended(connection.endpoint)
             assert connection.endpoint.is_paused
             await until(lambda: isinstance(proxy.heard[-1], events.ConnectionClosed))
@@ -439,6 +446,7 @@ def test_bytes_that_wait_for_a_turn_keep_their_order(run: Run) -> None:
             assert kinds == [
                 events.DataReceived,
                 TurnCame,
+                events.DataReceived,
                 events.DataReceived,
                 events.ConnectionClosed,
             ]

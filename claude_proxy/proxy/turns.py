@@ -13,8 +13,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-# A request costs about 0.4 ms, a denied one 0.2 ms, most of it for its row in the audit log. Shorter
-# turns would spend more on changing than they save the others.
+# A request costs about 0.4 ms, a denied one 0.2 ms, most of it for its row in the audit log.
+# Shorter turns would spend more on changing than they save the others.
 TURN_S = 0.010  # for all connections of one client
 SLICE_S = 0.002  # for one connection: others of the same client come between
 # What a read of uvloop's has at most. Split, it would cost twice as much for bulk transfers; as a

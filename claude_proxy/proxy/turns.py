@@ -58,6 +58,7 @@ class ClientTurns:
         self.spent_s = 0.0  # of the current turn
         self.piece = WHOLE_READ  # most bytes that a layer gets at once
         self._split_until = 0.0
+        self._is_suspect = False  # a read took long: the work on the next ones is measured
 
     @property
     def has_work(self) -> bool:
@@ -66,7 +67,7 @@ class ClientTurns:
 
     def begin(self) -> None:
         """Begin a step of work that need not wait for a turn."""
-        self._turns.begin_slice()
+        self._turns.begin_slice(measured=self._is_suspect)
 
     def end(self, size: int = 0) -> None:
         """End the step, and with it the client's turn if that is used up; `size` in bytes."""
@@ -79,10 +80,16 @@ class ClientTurns:
             self._turns.queue(self)
 
     def weigh(self, size: int) -> None:
-        """Split the reads to come if the last one, of `size` bytes, took long."""
-        elapsed_s = self._turns.elapsed_s()
-        if elapsed_s > _LONG_S and size > _LEAST_PIECE:
-            self.piece = max(_LEAST_PIECE, int(size * SLICE_S / elapsed_s))
+        """Split the reads to come if the last one, of `size` bytes, was much work.
+
+        One that takes long may just have waited for the machine; the next such one is measured.
+        """
+        if self._turns.elapsed_s() <= _LONG_S or size <= _LEAST_PIECE:
+            return
+        worked_s = self._turns.worked_s() if self._is_suspect else 0.0
+        self._is_suspect = True
+        if worked_s > _LONG_S:
+            self.piece = max(_LEAST_PIECE, int(size * SLICE_S / worked_s))
             self._split_until = self._turns.now() + _LONG_REMEMBERED_S
 
     def size_of_piece(self) -> int:
@@ -144,20 +151,33 @@ class ClientTurns:
 
 
 class Turns:
-    """The turns of all clients on one event loop; `clock` is in seconds."""
+    """The turns of all clients on one event loop.
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    `clock` is in seconds, and so is `work_clock`, which stands still while the thread has no core.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        work_clock: Callable[[], float] = time.thread_time,
+    ) -> None:
         self._clock = clock
+        self._work_clock = work_clock
         self.numbers = itertools.count()  # of what waits, so that equal sizes keep their order
         self._clients = deque[ClientTurns]()
         self._is_scheduled = False
         self._has_accepted = False  # since the last look
         self._put_off = 0  # how many times in a row
-        self._began = 0.0
+        self._began = self._work_began = 0.0
 
-    def begin_slice(self) -> None:
-        """Begin a slice: the time of one connection until others come."""
+    def begin_slice(self, *, measured: bool = False) -> None:
+        """Begin a slice: the time of one connection until others come.
+
+        With `measured`, `worked_s` tells what it took; that costs a system call each.
+        """
         self._began = self._clock()
+        if measured:
+            self._work_began = self._work_clock()
 
     def now(self) -> float:
         """Return the time of the clock, in seconds."""
@@ -166,6 +186,10 @@ class Turns:
     def elapsed_s(self) -> float:
         """Return how long ago the slice began."""
         return self._clock() - self._began
+
+    def worked_s(self) -> float:
+        """Return how long the thread has worked since the measured slice began."""
+        return self._work_clock() - self._work_began
 
     def is_over(self) -> bool:
         """Tell whether the slice is used up, so that what is left should wait."""

@@ -199,17 +199,21 @@ def test_work_that_fails_does_not_stop_the_turns_of_others() -> None:
     assert played(play).log == ["fault", "other"]
 
 
-def test_reads_are_split_for_a_while_once_one_has_taken_long() -> None:
-    rig = Rig()
-    client = ClientTurns(rig.turns, ())
+def test_reads_are_split_for_a_while_once_two_have_been_much_work() -> None:
+    rig, work = Rig(), Clock()
+    client = ClientTurns(Turns(rig.clock, work), ())
     read = bytes(200_000)
 
-    def takes(seconds: float) -> None:
+    def takes(seconds: float, *, waits: float = 0.0) -> None:
         client.begin()
-        rig.clock.now += seconds
+        rig.clock.now += seconds + waits
+        work.now += seconds
         client.weigh(len(read))
 
     takes(SLICE_S)
+    takes(50 * SLICE_S)
+    assert client.piece == WHOLE_READ
+    takes(SLICE_S, waits=1.0)
     assert client.piece == WHOLE_READ
     takes(50 * SLICE_S)
     assert client.size_of_piece() == 4096

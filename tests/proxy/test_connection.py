@@ -436,10 +436,10 @@ def test_bytes_that_wait_for_a_turn_keep_their_order(run: Run) -> None:
             connection = proxy.connection
             connection.received(connection.endpoint, b"0")
             connection.received(connection.endpoint, b"1")
-            assert not connection.endpoint.is_paused
+            paused = [connection.endpoint.is_paused]
             connection.received(connection.endpoint, b"2" * READ_AHEAD)
             connection.ended(connection.endpoint)
-            assert connection.endpoint.is_paused
+            paused.append(connection.endpoint.is_paused)
             await until(lambda: isinstance(proxy.heard[-1], events.ConnectionClosed))
 
             kinds = [type(event) for event in proxy.heard[1:]]
@@ -450,7 +450,7 @@ def test_bytes_that_wait_for_a_turn_keep_their_order(run: Run) -> None:
                 events.DataReceived,
                 events.ConnectionClosed,
             ]
-            assert not connection.endpoint.is_paused
+            assert [*paused, connection.endpoint.is_paused] == [False, True, False]
 
     run(play)
 

@@ -30,7 +30,7 @@ from claude_proxy.audit.state import reason_of
 from claude_proxy.audit.tally import Grouping
 from claude_proxy.audit.usage import UsageGrouping
 from claude_proxy.cli import paths, tally_table, usage_table
-from claude_proxy.cli.log_table import Look
+from claude_proxy.cli.log_table import Look, fold_repeats
 from claude_proxy.cli.since import Since
 from claude_proxy.errors import ConfigError
 from claude_proxy.events import Notice, OutcomeSeen
@@ -232,7 +232,7 @@ def _show_entries(output: _Output) -> None:
     line_of = json_line_of if output.as_json else look.entry
     if not output.as_json and selection.has_attempts and (entries or output.follow):
         click.echo(look.heading())
-    _show(entries, line_of)
+    _show(entries if output.as_json else fold_repeats(entries), line_of)
     if total > len(entries):
         more = f"showing the last {len(entries):,} of {total:,}; -n {total} shows all"
         click.echo(f"claude-proxy: {more}", err=True)

@@ -6,8 +6,8 @@ wide the terminal is.
 
 import shutil
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Final
 
 import click
@@ -41,6 +41,7 @@ _CLOCK_WIDTH: Final = 8
 _LESS_IMPORTANT: Final = ("UP", "DOWN", "TOOK", "RULE", "STATUS", "METHOD", "RUN", "TIME")
 _LEAST_TARGET: Final = 28
 _GAP: Final = "  "
+_REPEAT_NS: Final = 60_000_000_000
 _CUT: Final = "…"
 
 _COLOURS: Final = {State.DENIED: "red", State.FAILED: "yellow", State.ALLOWED: "green"}
@@ -103,6 +104,50 @@ class Look:
             is_coloured = self.colour and colour is not None and name == "ACTION"
             parts.append(click.style(padded, fg=colour) if is_coloured else padded)
         return _GAP.join(parts).rstrip()
+
+
+def fold_repeats(entries: Iterable[LogEntry]) -> list[LogEntry]:
+    """Return the entries with equal denials that follow each other within a minute as one."""
+    folded: list[LogEntry] = []
+    for entry in entries:
+        before = folded[-1] if folded else None
+        if (
+            isinstance(entry, LoggedAttempt)
+            and isinstance(before, LoggedAttempt)
+            and _is_repeat(entry, before)
+        ):
+            folded[-1] = _with_repeat(before, entry)
+        else:
+            folded.append(entry)
+    return folded
+
+
+def _is_repeat(entry: LoggedAttempt, before: LoggedAttempt) -> bool:
+    if entry.state is not State.DENIED or before.state is not State.DENIED:
+        return False
+    since_ns = entry.time_ns - (before.decision.last or before.time_ns)
+    return since_ns <= _REPEAT_NS and _what_of(entry) == _what_of(before)
+
+
+def _what_of(attempt: LoggedAttempt) -> tuple[object, ...]:
+    """Return what a row shows of an attempt, less the time and the figures."""
+    decision, outcome = attempt.decision, attempt.outcome
+    return (
+        *method_and_place(decision),
+        reason_of(decision, outcome),
+        None if outcome is None else outcome.status,
+        decision.run,
+        decision.rule_source,
+        decision.credential,
+    )
+
+
+def _with_repeat(before: LoggedAttempt, entry: LoggedAttempt) -> LoggedAttempt:
+    decision, repeat = before.decision, entry.decision
+    counted = replace(
+        decision, count=decision.count + repeat.count, last=repeat.last or repeat.time_ns
+    )
+    return LoggedAttempt(counted, before.outcome)
 
 
 def _cut(text: str, width: int) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from claude_proxy.audit.queries import LoggedAttempt
-from claude_proxy.cli.log_table import Look
+from claude_proxy.cli.log_table import Look, fold_repeats
 from claude_proxy.events import PASSTHROUGH_SCHEME, Notice, Phase
 from tests.audit.examples import a_decision, a_denial, an_outcome
 
@@ -51,6 +51,28 @@ def test_a_repeated_denial_says_how_often() -> None:
 
     assert "no-rule ×1,234" in row
     assert "1,234 times until " in row
+
+
+def test_equal_denials_in_a_row_are_one_with_a_count() -> None:
+    def denied(seconds: int, **fields: Any) -> LoggedAttempt:
+        return LoggedAttempt(
+            a_denial(at=1_700_000_000_000_000_000 + seconds * 10**9, **fields), None
+        )
+
+    entries = [
+        *(denied(second) for second in range(3)),
+        denied(4, count=7),
+        denied(5, path="/other"),
+        denied(6),
+        denied(67),
+        LoggedAttempt(a_decision(), None),
+        LoggedAttempt(a_decision(), None),
+    ]
+
+    folded = fold_repeats(entries)
+
+    counts = [entry.decision.count for entry in folded if isinstance(entry, LoggedAttempt)]
+    assert counts == [10, 1, 1, 1, 1, 1]
 
 
 def test_a_run_has_a_column_where_it_matters() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from claude_proxy.cli import check_findings, entry_warnings, options, paths
 from claude_proxy.cli.check_findings import Findings
@@ -140,6 +141,7 @@ def command(
         policy,
         OwnerFiles(place).library,
         denials,
+        judge=lambda each: answer_of(question, method, each, body).decision,
         in_dns=look_up,
     )
     warnings = check_findings.authority_warnings(question, answer.connect, place)
@@ -149,7 +151,7 @@ def command(
         what = f"no rule allows a host of the credential {binding.name}"
         click.echo(f"warning: {what} ({harmless(str(binding.source))})", err=True)
     allowed = answer.decision.allowed and found.allowed
-    options_of_list = _options_of_list(allowlist_file, policy_name)
+    options_of_list = _options_of_list(context, allowlist_file, policy_name)
     if as_json:
         facts = _facts(question, method, answer, asked) | _facts_of(found, options_of_list)
         click.echo(json.dumps({**facts, "allowed": allowed}, indent=2))
@@ -160,10 +162,18 @@ def command(
     return 0 if allowed else 1
 
 
-def _options_of_list(allowlist_file: Path | None, policy_name: str | None) -> tuple[str, ...]:
+def _options_of_list(
+    context: click.Context, allowlist_file: Path | None, policy_name: str | None
+) -> tuple[str, ...]:
+    """Return the options with which a command changes the list that was asked."""
+    named: tuple[str, ...] = ()
     if policy_name is not None:
-        return ("--policy", policy_name)
-    return () if allowlist_file is None else ("--allowlist", str(allowlist_file))
+        named = ("--policy", policy_name)
+    elif allowlist_file is not None:
+        named = ("--allowlist", str(allowlist_file))
+    if context.get_parameter_source("confdir") is not ParameterSource.COMMANDLINE:
+        return named  # a variable holds for the command, too
+    return (*named, "--confdir", str(context.params["confdir"]))
 
 
 def _facts_of(found: Findings, options_of_list: tuple[str, ...]) -> dict[str, Any]:

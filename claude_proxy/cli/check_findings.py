@@ -4,9 +4,10 @@ One judge: the policy is asked about each. Where something is denied, what would
 named, and the presets that cover it.
 """
 
-from collections.abc import Iterator, Sequence
+import shlex
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from claude_proxy.cli import entry_warnings
@@ -24,8 +25,17 @@ from claude_proxy.system.own_addresses import is_known_to_be_own
 from claude_proxy.wire.address import Address
 
 _SHOWN = 3  # presets
-# Denials that no entry of allow can change.
-_NOT_BY_ALLOWING = frozenset({Reason.DENY_RULE, Reason.PROXY_LOOP})
+# Denials for want of an entry of allow: a preset adds entries, and lifts no other denial.
+_BY_ALLOWING = frozenset(
+    {
+        Reason.NO_RULE,
+        Reason.PORT_NOT_ALLOWED,
+        Reason.SCHEME_NOT_ALLOWED,
+        Reason.METHOD_NOT_ALLOWED,
+        Reason.PATH_NOT_ALLOWED,
+    }
+)
+type Judge = Callable[[Policy], Decision]  # what a policy decides about the very request
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +62,7 @@ def findings_of(
     library: loader.Library,
     project: Sequence[Rule],
     *,
+    judge: Judge,
     in_dns: bool,
 ) -> Findings:
     """Return the findings about a question to which `decision` is the policy's answer."""
@@ -60,7 +71,7 @@ def findings_of(
     if not decision.allowed:
         return Findings(
             advice=advice_of(question, method, decision),
-            presets=tuple(presets_for(question, method, decision, policy, library)),
+            presets=tuple(presets_for(decision, policy, library, judge)),
         )
     found = Findings(project=_denied_by_project(question, method, policy, project))
     for address in entry_warnings.addresses_of(question.target.host, in_dns=in_dns):
@@ -98,22 +109,22 @@ def advice_of(
 
 
 def presets_for(
-    question: Question,
-    method: str,
-    decision: Decision,
-    policy: Policy,
-    library: loader.Library,
+    decision: Decision, policy: Policy, library: loader.Library, judge: Judge
 ) -> Iterator[str]:
-    """Yield the presets that would allow what the policy denies, the smallest first."""
-    if decision.reason in _NOT_BY_ALLOWING:
+    """Yield the presets with which the policy would allow the very request, the smallest first."""
+    if decision.reason not in _BY_ALLOWING:
         return
     found: list[tuple[int, str]] = []
     for name in library.names():
         with suppress(ConfigError, KeyError):
-            more = loader.preset_policy(name, library).allow
-            together = Policy((*policy.allow, *more), policy.deny)
-            if _decide(question, method, together).allowed:
-                found.append((len(more), name))
+            more = loader.preset_policy(name, library)
+            together = replace(
+                policy,
+                allow=(*policy.allow, *more.allow),
+                restrictions=(*policy.restrictions, *more.restrictions),
+            )
+            if judge(together).allowed:
+                found.append((len(more.allow), name))
     yield from (name for _, name in sorted(found)[:_SHOWN])
 
 
@@ -160,5 +171,5 @@ def lines_of(findings: Findings, options: Sequence[str]) -> Iterator[str]:
     elif findings.advice.text:
         yield f"  {findings.advice.text}"
     for name in findings.presets:
-        named = " ".join(("claude-proxy allow --preset", name, *options))
+        named = shlex.join(("claude-proxy", "allow", "--preset", name, *options))
         yield f"  the preset {name} allows it: {named}"

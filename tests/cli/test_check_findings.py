@@ -60,6 +60,55 @@ def test_a_denied_host_names_the_presets_that_cover_it(capsys: pytest.CaptureFix
     assert "the preset pypi allows it: claude-proxy allow --preset pypi" in capsys.readouterr().out
 
 
+def test_a_preset_is_named_only_if_it_would_allow_the_very_request(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    body = tmp_path / "body.json"
+    messages = "https://api.anthropic.com/v1/messages"
+    ask = {"model": "claude-x", "max_tokens": 1, "messages": []}
+    body.write_text(json.dumps(ask))
+    named = checked(capsys, "--body", str(body), messages)["presets"]
+    assert "claude-min" in named
+    assert "claude-min" not in checked(capsys, "https://api.anthropic.com/v1/files")["presets"]
+
+    server = {"type": "url", "url": "https://mcp.test/", "name": "x"}
+    body.write_text(json.dumps(ask | {"mcp_servers": [server]}))
+    assert "claude-min" not in checked(capsys, "--body", str(body), messages)["presets"]
+
+
+def test_no_preset_is_named_against_the_restrictions_of_an_api(
+    capsys: pytest.CaptureFixture[str], confdir: Path, tmp_path: Path
+) -> None:
+    (confdir / "allowlist.yaml").write_text("allow:\n  - preset: claude-min\n")
+    server = {"type": "url", "url": "https://mcp.test/", "name": "x"}
+    body = tmp_path / "body.json"
+    body.write_text(json.dumps({"model": "m", "mcp_servers": [server]}))
+
+    denied = checked(capsys, "--body", str(body), "https://api.anthropic.com/v1/messages")
+    assert denied["content"]["reason"] == "mcp-server-not-allowed"
+    assert denied["presets"] == []
+    assert checked(capsys, "https://api.anthropic.com/v1/files")["presets"] == []
+
+
+def test_commands_name_the_configuration_that_was_given(
+    capsys: pytest.CaptureFixture[str], confdir: Path, tmp_path: Path
+) -> None:
+    place = tmp_path / "other place"
+    place.mkdir(mode=0o700)
+    given = ("--confdir", str(place))
+
+    (place / "allowlist.yaml").write_text("allow: []\n")
+    assert checked(capsys, *given, "https://a.test/")["allow_command"] == (
+        f"claude-proxy allow a.test --confdir '{place}'"
+    )
+    assert main(["check", *given, "https://files.example/x"]) == 1
+    assert f"allow --preset pypi --confdir '{place}'" in capsys.readouterr().out
+    named = ("--allowlist", str(confdir / "allowlist.yaml"), *given)
+    assert checked(capsys, *named, "https://a.test/")["allow_command"].endswith(
+        f" --allowlist {confdir}/allowlist.yaml --confdir '{place}'"
+    )
+
+
 def test_no_preset_and_no_command_help_against_a_denial_rule(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -1,4 +1,6 @@
-"""Warnings about entries that could not work: denials that win, a constrained CA, own addresses.
+"""Warnings about entries that could not work, or that give away more than a host.
+
+Such are denials that win, a constrained CA, own addresses and the metadata services of clouds.
 
 Nothing is changed here. A name is looked up in the hosts file, which sends nothing; in DNS only
 where the caller asks for it.
@@ -16,7 +18,7 @@ from claude_proxy.config.allowlist import loader
 from claude_proxy.config.strict_yaml.nodes import harmless
 from claude_proxy.errors import ConfigError
 from claude_proxy.policy import coverage
-from claude_proxy.policy.advice import is_this_machine
+from claude_proxy.policy.advice import METADATA_NAMES, is_this_machine
 from claude_proxy.policy.patterns import PatternKind
 from claude_proxy.policy.request import Scheme
 from claude_proxy.policy.rules import Rule, Tls
@@ -98,8 +100,18 @@ def is_signed(rule: Rule) -> bool:
 
 
 def of_addresses(wanted: Rule, rules: Iterable[Rule], *, in_dns: bool) -> Iterator[str]:
-    """Yield a warning if an entry's host leads to an address that its rules do not name."""
+    """Yield a warning if an entry's host leads to an address that its rules do not name.
+
+    So does one that opens the metadata service of a cloud machine, by whatever part of it.
+    """
     pattern = wanted.pattern
+    if (named_service := _metadata_of(wanted)) is not None:
+        yield (
+            f"{named_service} is the metadata service of a cloud machine, which gives its "
+            f"credentials to every client that reaches it; delete the entry {wanted.name} unless "
+            "that is meant"
+        )
+        return
     if pattern.kind is PatternKind.LITERAL and pattern.network is not None:
         if kind_of(pattern.network.network_address) in _ON_THIS_MACHINE:
             yield f"{wanted.name} is this machine: every client can reach its services then"
@@ -117,11 +129,29 @@ def of_addresses(wanted: Rule, rules: Iterable[Rule], *, in_dns: bool) -> Iterat
         return
 
 
+def _metadata_of(wanted: Rule) -> str | None:
+    """Return the metadata service that an entry names; networks around one do not open it."""
+    literal = () if wanted.pattern.network is None else (wanted.pattern.network,)
+    for network in (*literal, *wanted.addresses):
+        is_single = network.prefixlen == network.max_prefixlen
+        if is_single and kind_of(network.network_address) is AddressKind.METADATA:
+            return str(network.network_address)
+    if wanted.pattern.kind is PatternKind.EVERY:
+        return None  # their addresses stay denied
+    names = (name for name in METADATA_NAMES if wanted.pattern.covers(Authority.of(name, 443)))
+    return next(names, None)
+
+
 def _of_address(host: str, address: Address, kind: AddressKind) -> str:
     if kind in _ON_THIS_MACHINE or is_this_machine(Authority.of(host, 443)):
         return (
             f"{host} leads to this machine ({address}), which is denied: reach it without the "
             "proxy, by NO_PROXY"
+        )
+    if kind is AddressKind.METADATA:
+        return (
+            f"{host} leads to {address}, the metadata service of a cloud machine, which gives away "
+            "its credentials, so it is denied"
         )
     return (
         f"{host} leads to {address}, which is not public, so it is denied; if it is meant: "

@@ -27,6 +27,17 @@ WITHOUT_PROXY = (
     "This is the machine's own address, which the proxy does not lead to: reach it without the "
     "proxy, by NO_PROXY=localhost,127.0.0.1,::1 or your client's own setting."
 )
+# From the clouds' documentation. These lead to an address that `AddressKind.METADATA` names.
+METADATA_NAMES = (
+    "metadata.google.internal",
+    "metadata.goog",
+    "metadata",
+    "metadata.azure.internal",
+    "instance-data",  # AWS EC2, and its full name
+    "instance-data.ec2.internal",
+    "metadata.tencentyun.com",
+    "rancher-metadata",
+)
 _METADATA = "This is the metadata service of a cloud machine, which gives away its credentials."
 
 _OF_HOST = frozenset({Reason.NO_RULE, Reason.PORT_NOT_ALLOWED, Reason.SCHEME_NOT_ALLOWED})
@@ -105,7 +116,8 @@ def _never_advised(target: Authority, address: Address | None) -> str | None:
     kind = None if dialled is None else kind_of(dialled)
     if kind in {AddressKind.LOOPBACK, AddressKind.UNSPECIFIED}:
         return WITHOUT_PROXY
-    return _METADATA if kind is AddressKind.METADATA else None
+    is_metadata = kind is AddressKind.METADATA or target.host in METADATA_NAMES
+    return _METADATA if is_metadata else None
 
 
 @lru_cache(maxsize=_REMEMBERED)

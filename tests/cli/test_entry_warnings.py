@@ -56,6 +56,40 @@ def test_an_entry_that_opens_this_machine_is_named() -> None:
     assert told(rule("10.1.2.3")) == []
 
 
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        rule("169.254.169.254"),
+        rule("100.100.100.200"),
+        http("fd00:ec2::254"),
+        rule("x.example", addresses=["169.254.169.254"]),
+        http("metadata.google.internal"),
+        rule(".google.internal"),
+    ],
+)
+def test_an_entry_that_opens_a_metadata_service_is_named(wanted: Rule) -> None:
+    (warning,) = told(wanted)
+
+    assert "metadata service" in warning
+    assert "credentials" in warning
+    assert "claude-proxy allow" not in warning
+
+
+def test_a_name_that_leads_to_a_metadata_service_is_not_advised_its_address(
+    hosts_file: Path,
+) -> None:
+    hosts_file.write_text("169.254.169.254 cloud.test\n")
+
+    (warning,) = told(rule("cloud.test"))
+
+    assert "metadata service" in warning
+    assert "--address" not in warning
+
+
+def test_a_network_around_a_metadata_service_does_not_open_it() -> None:
+    assert told(rule("x.test", addresses=["169.254.0.0/16"])) == []
+
+
 def test_a_name_that_no_dns_has_is_not_asked_for() -> None:
     assert addresses_of("docs.test", in_dns=True) == []
 

@@ -100,6 +100,15 @@ def test_a_metadata_service_gets_no_command(host: str) -> None:
     assert "metadata" in advice_for(literal).text
 
 
+@pytest.mark.parametrize("host", ["metadata.google.internal", "instance-data"])
+def test_a_name_of_a_metadata_service_gets_no_command(host: str) -> None:
+    for reason in (Reason.NO_RULE, Reason.ADDRESS_NOT_ALLOWED):
+        attempt = DeniedAttempt(reason, Authority.of(host, 80), Scheme.HTTP)
+
+        assert command_for(attempt) is None
+        assert "metadata" in advice_for(attempt).text
+
+
 @pytest.mark.parametrize("path", ["/a*b", "/a//b", "/../etc", "/a;b", "/x" * 400, "*", ""])
 def test_a_path_that_a_list_cannot_name_gets_no_command(path: str) -> None:
     attempt = DeniedAttempt(Reason.PATH_NOT_ALLOWED, HOST, method="GET", path=path)

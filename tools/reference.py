@@ -115,7 +115,7 @@ def _in_code(text: str) -> str:
     """Set options, wildcards and paths as code, so that Markdown leaves them alone."""
     parts = re.split(r"(`[^`]*`)", text)
     for at in range(0, len(parts), 2):
-        plain = r"(?<![\w/`-])(--[a-z][a-z-]+|~/\S*[\w/]|\*\.[\w.]+|https?://[^\s|,]+|\*(?= ))"
+        plain = r"(?<![\w/`-])(--[a-z][a-z-]+|~/\S*[\w/]|\*\.[\w.]+|https?://[^\s|,]+|/?\*\*?(?= ))"
         parts[at] = re.sub(plain, r"`\1`", parts[at])
     return "".join(parts)
 

@@ -289,7 +289,7 @@ def _refuse_contradictions(
     states = [name for name in _OF_STATE if _is_asked(context, name)]
     if len(states) > 1:
         raise ConfigError(
-            f"no attempt can be both {states[0]} and {states[1]}",
+            f"--{states[0]} and --{states[1]} select different attempts",
             where=f"--{states[0]} and --{states[1]}",
             fix="drop one of them; without them all attempts are shown",
         )

@@ -29,7 +29,7 @@ _WIDTHS: Final = {
     "UP": 5,
     "DOWN": 5,
     "TOOK": 6,
-    "REASON": 12,
+    "REASON": 20,
     "RUN": 10,
     "RULE": 0,
 }

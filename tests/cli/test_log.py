@@ -488,8 +488,8 @@ def test_that_nothing_was_used_is_said_apart(
         (["--by", "host", "--follow"], "--follow lists single attempts"),
         (["--notices", "--denied"], "--denied selects attempts"),
         (["--notices", "--host", "a.b"], "--host selects attempts"),
-        (["--denied", "--allowed"], "no attempt can be both denied and allowed"),
-        (["--denied", "--failed"], "no attempt can be both denied and failed"),
+        (["--denied", "--allowed"], "--denied and --allowed select different attempts"),
+        (["--denied", "--failed"], "--denied and --failed select different attempts"),
         (["--run", "last"], "there was no run yet"),
     ],
 )

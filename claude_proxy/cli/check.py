@@ -145,6 +145,8 @@ def command(
         in_dns=look_up,
     )
     warnings = check_findings.authority_warnings(question, answer.connect, place)
+    if found.unresolved:
+        warnings.append(f"{question.target.host} does not resolve here: no address was found")
     for warning in [*warnings, *([] if problem is None else [problem])]:
         click.echo(f"warning: {warning}", err=True)
     for binding in unreached(policy):

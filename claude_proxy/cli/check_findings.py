@@ -47,6 +47,7 @@ class Findings:
     address_decision: Decision | None = None
     advice: Advice = NO_ADVICE
     presets: tuple[str, ...] = ()  # that allow what is denied
+    unresolved: bool = False  # the name was looked up, and has no address
 
     @property
     def allowed(self) -> bool:
@@ -67,14 +68,17 @@ def findings_of(
 ) -> Findings:
     """Return the findings about a question to which `decision` is the policy's answer."""
     if not decision.allowed and question.note:
-        return Findings()  # not HTTP: the note says what to ask instead
+        return Findings(advice=advice_of(question, method, decision))  # no preset is for SSH
     if not decision.allowed:
         return Findings(
             advice=advice_of(question, method, decision),
             presets=tuple(presets_for(decision, policy, library, judge)),
         )
     found = Findings(project=_denied_by_project(question, method, policy, project))
-    for address in entry_warnings.addresses_of(question.target.host, in_dns=in_dns):
+    addresses = entry_warnings.addresses_of(question.target.host, in_dns=in_dns)
+    if in_dns and not addresses and question.target.address is None:
+        return replace(found, unresolved=True)
+    for address in addresses:
         is_own = is_known_to_be_own(address)
         owner = AddressOwner.THIS_MACHINE if is_own else AddressOwner.OTHER
         verdict = policy.decide_address(question.target, address, owner)
@@ -91,9 +95,9 @@ def advice_of(
     dialled = question.target.address if question.target.address is not None else address
     is_own = dialled is not None and is_known_to_be_own(dialled)
     if question.scheme is None:
-        return advice_for(
-            DeniedAttempt(decision.reason, question.target, address=address, is_own=is_own)
-        )
+        for_want_of_an_entry = question.raw and decision.reason in _BY_ALLOWING
+        reason = Reason.NOT_TLS if for_want_of_an_entry else decision.reason
+        return advice_for(DeniedAttempt(reason, question.target, address=address, is_own=is_own))
     return advice_for(
         DeniedAttempt(
             decision.reason,

@@ -42,7 +42,11 @@ _METADATA = "This is the metadata service of a cloud machine, which gives away i
 
 _OF_HOST = frozenset({Reason.NO_RULE, Reason.PORT_NOT_ALLOWED, Reason.SCHEME_NOT_ALLOWED})
 _OF_REQUEST = frozenset({Reason.METHOD_NOT_ALLOWED, Reason.PATH_NOT_ALLOWED})
-_OF_TARGET = _OF_HOST | _OF_REQUEST | {Reason.ADDRESS_NOT_ALLOWED, Reason.PROXY_LOOP}
+_OF_TARGET = (
+    _OF_HOST | _OF_REQUEST | {Reason.ADDRESS_NOT_ALLOWED, Reason.PROXY_LOOP, Reason.NOT_TLS}
+)
+_TUNNELS = frozenset({"", "CONNECT", "SOCKS"})
+_RAW_PORTS = frozenset({22, 9418})  # of SSH and git's own protocol, in which there is no TLS
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,8 @@ def advice_for(attempt: DeniedAttempt) -> Advice:
 def _for_target(attempt: DeniedAttempt, target: Authority) -> Advice:
     if (text := _never_advised(target, attempt.address)) is not None:
         return Advice(text)
+    if _is_raw(attempt, target):
+        return _of_raw(target)
     host = _entry_of(target, attempt.scheme)
     if host is None:
         return NO_ADVICE
@@ -118,6 +124,29 @@ def _never_advised(target: Authority, address: Address | None) -> str | None:
         return WITHOUT_PROXY
     is_metadata = kind is AddressKind.METADATA or target.host in METADATA_NAMES
     return _METADATA if is_metadata else None
+
+
+def _is_raw(attempt: DeniedAttempt, target: Authority) -> bool:
+    """Return whether what was asked for is neither TLS nor HTTP."""
+    if attempt.reason is Reason.NOT_TLS:
+        return True
+    tunnel = attempt.method in _TUNNELS and attempt.scheme is Scheme.HTTPS
+    return tunnel and attempt.reason in _OF_HOST and target.port in _RAW_PORTS
+
+
+def _of_raw(target: Authority) -> Advice:
+    """Return what to say where the entry that `allow` writes would not do."""
+    if target.port in _USUAL_PORTS.values():
+        return NO_ADVICE  # nothing but TLS and HTTP goes there
+    return Advice(
+        "What is neither TLS nor HTTP needs an entry that is written in the allowlist, with its "
+        f"port and passthrough: {{host: {_host_in_yaml(target)}, ports: [{target.port}], "
+        "tls: passthrough}."
+    )
+
+
+def _host_in_yaml(target: Authority) -> str:
+    return f'"{target.host}"' if ":" in target.host else target.host
 
 
 @lru_cache(maxsize=_REMEMBERED)

@@ -90,6 +90,19 @@ def test_no_preset_is_named_against_the_restrictions_of_an_api(
     assert checked(capsys, "https://api.anthropic.com/v1/files")["presets"] == []
 
 
+@pytest.mark.parametrize("listed", ["[]", "[{host: a.test, ports: [22, 2222]}]"])
+@pytest.mark.parametrize(("url", "port"), [("git@a.test:x/y", 22), ("ssh://a.test:2222/x", 2222)])
+def test_ssh_is_advised_an_entry_that_passes_it_through(
+    capsys: pytest.CaptureFixture[str], confdir: Path, listed: str, url: str, port: int
+) -> None:
+    (confdir / "allowlist.yaml").write_text(f"allow: {listed}\n")
+
+    assert main(["check", url]) == 1
+    shown = capsys.readouterr().out
+    assert f"{{host: a.test, ports: [{port}], tls: passthrough}}" in shown
+    assert "claude-proxy allow" not in shown
+
+
 def test_commands_name_the_configuration_that_was_given(
     capsys: pytest.CaptureFixture[str], confdir: Path, tmp_path: Path
 ) -> None:
@@ -163,6 +176,18 @@ def test_a_host_that_the_ca_may_not_sign_for_is_warned_of(
     assert "name constraints" not in capsys.readouterr().err  # it is below github.com
     assert main(["check", "git.corp.test"]) == 1
     assert "the CA may not sign for git.corp.test" in capsys.readouterr().err
+
+
+def test_a_name_that_does_not_resolve_is_said_to_be_so_where_it_is_looked_up(
+    capsys: pytest.CaptureFixture[str], confdir: Path
+) -> None:
+    (confdir / "allowlist.yaml").write_text("allow: [nosuch.test, git.corp.test]\n")
+
+    assert main(["check", "--look-up", "https://nosuch.test/"]) == 0
+    assert "nosuch.test does not resolve" in capsys.readouterr().err
+    assert main(["check", "https://nosuch.test/"]) == 0
+    assert main(["check", "--look-up", "https://git.corp.test/"]) == 1
+    assert "resolve" not in capsys.readouterr().err
 
 
 def test_nothing_found_denies_nothing() -> None:

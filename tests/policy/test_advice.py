@@ -48,6 +48,28 @@ def test_a_host_that_no_rule_covers_is_named_with_its_port_and_scheme(
     assert command_for(attempt) == f"claude-proxy allow {entry}"
 
 
+@pytest.mark.parametrize(
+    ("reason", "target", "method"),
+    [
+        (Reason.NOT_TLS, "api.example:5432", ""),
+        (Reason.NO_RULE, "api.example:22", "CONNECT"),
+        (Reason.PORT_NOT_ALLOWED, "api.example:9418", ""),
+    ],
+)
+def test_what_is_neither_tls_nor_http_is_advised_an_entry_with_passthrough(
+    reason: Reason, target: str, method: str
+) -> None:
+    port = target.partition(":")[2]
+    advice = advice_for(DeniedAttempt(reason, Authority.parse(target), method=method))
+
+    assert advice.command() is None
+    assert f"{{host: api.example, ports: [{port}], tls: passthrough}}" in advice.text
+
+
+def test_nothing_but_tls_and_http_is_advised_for_the_ports_of_the_web() -> None:
+    assert advice_for(DeniedAttempt(Reason.NOT_TLS, HOST)) == Advice()
+
+
 def test_a_private_address_is_named_as_an_address() -> None:
     address = ip_address("10.1.2.3")
     attempt = DeniedAttempt(Reason.ADDRESS_NOT_ALLOWED, HOST, address=address)

@@ -93,7 +93,8 @@ def command(
     copy of the shipped one.
     """
     if not hosts and not presets:
-        raise click.UsageError("nothing to allow: add HOST, or --preset NAME")
+        verb = "remove" if remove else "allow"
+        raise click.UsageError(f"nothing to {verb}: add HOST, or --preset NAME")
     given = options.in_force(context, named)
     edited = list_edit.list_of(given, confdir or paths.default_confdir())
     entries = _entries_of(hosts, methods, globs, addresses)
@@ -101,6 +102,9 @@ def command(
     if dry_run:
         before = edited.text()
         after = list_edit.edited_text(before, wanted, edited, remove=remove)
+        if after == before:
+            edit_report.report_no_change(wanted, edited, after, remove=remove)
+            return 0
         edit_report.print_change(before, after, edited)
         edit_report.report(wanted, before, after, edited, remove=remove)
         return 0

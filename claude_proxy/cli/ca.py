@@ -149,7 +149,8 @@ def _after(done: certificate_authority.Rotation) -> Iterator[str]:
         yield "The old CA is kept here; delete it once nothing needs it any more:"
         yield from (f"  {path}" for path in done.kept)
     yield "Next steps:"
-    yield "  1. Restart claude-proxy; until then it signs with the old CA."
+    yield "  1. A running claude-proxy takes the new CA within a second; it need not be restarted."
+    yield "     Runs that are open keep the old CA until they end."
     yield "  2. Restart programs that use the variables of `claude-proxy env`: the files they name"
     yield "     now hold the new CA, and programs read them at startup."
     yield "  3. If the system trusted the old CA: claude-proxy ca trust"

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import click
 
 from claude_proxy.cli import entry_warnings
-from claude_proxy.cli.list_edit import EditedList, network_text, rule_of
+from claude_proxy.cli.list_edit import EditedList, is_about, network_text, rule_of
 from claude_proxy.config.allowlist import loader
 from claude_proxy.config.allowlist.edit import AllowEntry, Entry, PresetEntry
 from claude_proxy.config.allowlist.pasted import DEFAULT_PORTS
@@ -74,10 +74,19 @@ def _report_removed(wanted: Sequence[Entry], old: Policy, new: Policy) -> None:
 def _report_still_allowed(wanted: Sequence[Entry], policy: Policy) -> None:
     for entry in wanted:
         if isinstance(entry, AllowEntry):
-            rule = coverage.first_covering(policy.allow, rule_of(entry))
+            rule = _allowing(policy, entry)
             if rule is not None:
                 place = harmless(str(rule.source))
                 click.echo(f"  still permitted: {permitted(rule)} ({place})")
+
+
+def _allowing(policy: Policy, entry: AllowEntry) -> Rule | None:
+    """Return a rule that allows what an entry would; of a whole host, even a part of it."""
+    wanted = rule_of(entry)
+    rule = coverage.first_covering(policy.allow, wanted)
+    if rule is not None or wanted.limited or wanted.addresses:
+        return rule
+    return next((each for each in policy.allow if is_about(each, wanted)), None)
 
 
 def report_no_change(
@@ -93,12 +102,12 @@ def report_no_change(
     for entry in wanted:
         rule = None
         if isinstance(entry, AllowEntry):
-            rule = coverage.first_covering(policy.allow, rule_of(entry))
+            rule = _allowing(policy, entry)
         if rule is not None:
             raise ClaudeProxyError(
                 f"no entry of this file is just that; what allows it is {rule}",
                 where=harmless(str(rule.source)),
-                fix="remove that entry, or add the host to deny: a denial always wins",
+                fix="remove that entry or preset, or add the host to deny: a denial always wins",
             )
     click.echo(f"Nothing to remove: {edited.path} has no such entry.")
 

@@ -84,6 +84,10 @@ def write(wanted: Sequence[Entry], edited: EditedList, *, remove: bool) -> tuple
     """Change the file; return its text before and after."""
     try:
         target = edited.path.resolve()
+        if not target.parent.exists():  # nothing is created for a change that is none, or fails
+            before = edited.text()
+            if edited_text(before, wanted, edited, remove=remove) == before:
+                return before, before
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with file_replacement.locked(target):
             # Read again under the lock: another command may have written meanwhile.
@@ -135,7 +139,7 @@ def _as_limited(entry: Entry, policy: Policy) -> Iterator[Entry]:
         yield entry
         return
     plain = rule_of(replace(entry, addresses=()))
-    here = [rule for rule in policy.allow if _is_about(rule, plain)]
+    here = [rule for rule in policy.allow if is_about(rule, plain)]
     if not here or any(not rule.limited for rule in here):
         yield entry
         return
@@ -145,7 +149,8 @@ def _as_limited(entry: Entry, policy: Policy) -> Iterator[Entry]:
         yield replace(entry, methods=methods, paths=globs)
 
 
-def _is_about(rule: Rule, plain: Rule) -> bool:
+def is_about(rule: Rule, plain: Rule) -> bool:
+    """Return whether a rule covers the host, port and scheme of another, whatever its limits."""
     ports = rule.ports is None or plain.ports is None or plain.ports <= rule.ports
     return ports and rule.scheme in {None, plain.scheme} and rule.pattern.includes(plain.pattern)
 

@@ -3,6 +3,7 @@
 Fail closed: what is not available as it was asked for is an error, and COMMAND is not run.
 """
 
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import fields, replace
@@ -182,14 +183,27 @@ def settings_of(
             "standard output is COMMAND's", where="--jsonl -", fix="name a file with --jsonl"
         )
     # The proxy of a run works in a directory of its own.
-    absolute = {
-        field.name: getattr(settings, field.name).absolute()
+    absolute: dict[str, Any] = {
+        field.name: _absolute(getattr(settings, field.name))
         for field in fields(settings)
         if isinstance(getattr(settings, field.name), Path)
     }
     if settings.learn is not None:
-        absolute["learn"] = (settings.learn[0], settings.learn[1].absolute())
+        absolute["learn"] = (settings.learn[0], _absolute(settings.learn[1]))
     return replace(settings, **absolute)
+
+
+def _absolute(path: Path) -> Path:
+    """Return an absolute path without `..`, which must not count as a part of the project.
+
+    What is before it is resolved, as the system does: it may be a symbolic link.
+    """
+    path = path.absolute()
+    if ".." not in path.parts:
+        return path
+    last = len(path.parts) - path.parts[::-1].index("..")
+    head = os.path.realpath(Path(*path.parts[:last]))
+    return Path(head, *path.parts[last:])
 
 
 def policy_sources(context: click.Context, values: Mapping[str, Any]) -> PolicySources:

@@ -110,6 +110,12 @@ def _check_unix(place: UnixListen) -> Finding:
     return ok(name, f"{place}: claude-proxy answers (yours)")
 
 
+def is_claude_proxy_at(host: str, port: int) -> bool:
+    """Tell whether claude-proxy listens there; OSError if nothing does."""
+    with socket.create_connection((host, port), timeout=_LIMIT_S) as connection:
+        return _is_claude_proxy(connection)
+
+
 def _is_claude_proxy(connection: socket.socket) -> bool:
     """Tell by the answer; a program that does not answer in time is another one."""
     connection.settimeout(_LIMIT_S)

@@ -1,11 +1,17 @@
 """Checks of the way to upstreams: the shell's proxy, and CAs that this machine trusts besides.
 
-They change nothing and send nothing. Neither is used unless an option names it, so both are named.
+They change nothing, and send nothing beyond this machine. Neither is used unless an option
+names it, so both are named.
 """
+
+from urllib.parse import urlsplit
 
 from claude_proxy.doctor.context import Subject
 from claude_proxy.doctor.finding import Finding, ok, warning
+from claude_proxy.doctor.listeners import is_claude_proxy_at
+from claude_proxy.policy.advice import is_this_machine
 from claude_proxy.trust.roots import AddedRoot, added_roots
+from claude_proxy.wire.authority import Authority
 
 _PROXY = "upstream proxy"
 _ROOTS = "upstream CAs"
@@ -25,8 +31,20 @@ def _proxy(subject: Subject) -> Finding:
     if name is None:
         return ok(_PROXY, "none, and this shell names none")
     url = _without_password(subject.environ.get(name, ""))
+    if _leads_to_claude_proxy(url):
+        return ok(_PROXY, f"none; {name} leads this shell's programs to claude-proxy ({url})")
     fix = f"if this machine needs it: claude-proxy serve --upstream-proxy {url}"
     return warning(_PROXY, f"{name} names {url}, which claude-proxy does not use", fix)
+
+
+def _leads_to_claude_proxy(url: str) -> bool:
+    """Tell whether a proxy's URL is that of a claude-proxy on this machine."""
+    try:
+        parts = urlsplit(url)
+        target = Authority.of(parts.hostname or "", parts.port or 80)
+        return is_this_machine(target) and is_claude_proxy_at(target.host, target.port)
+    except (OSError, ValueError):
+        return False
 
 
 def _roots(subject: Subject, added: tuple[AddedRoot, ...]) -> Finding:

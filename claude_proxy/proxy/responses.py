@@ -1,7 +1,7 @@
 """Responses that the proxy itself sends: the 403 page, 4xx and 5xx; pure.
 
 Law kept: a denial never reveals the rules. It is read by a model inside the sandbox, so it says
-what was denied, the stable reason code, that a retry is useless, and what the owner can run
+what was denied, the stable reason code, whether a retry is useless, and what the owner can run
 outside.
 """
 
@@ -84,6 +84,19 @@ _UNAUTHENTICATED = 407
 _CHALLENGE = (b"Proxy-Authenticate", b'Basic realm="claude-proxy"')  # RFC 9110 11.7.1, RFC 7617
 # Reasons that a request is denied by when it begins a push that would be denied.
 _OF_PUSH = frozenset({Reason.METHOD_NOT_ALLOWED, Reason.PATH_NOT_ALLOWED, Reason.DENY_RULE})
+# Denials that no rule is the cause of: fail closed, until the machine is in order again.
+_FAULTS = frozenset(
+    {
+        Reason.AUDIT_FAILED,
+        Reason.INTERNAL_ERROR,
+        Reason.CA_UNUSABLE,
+        Reason.CREDENTIAL_UNAVAILABLE,
+    }
+)
+_POLICY = "Retrying is useless: this is policy, not a network error."
+_FAULT = (
+    "This is a fault of the machine that the proxy runs on, not policy: retrying may work later."
+)
 _OTHER_REASON = "The proxy's policy does not allow this."
 
 
@@ -132,7 +145,7 @@ class Refusal:
         ]
         lines += [f"reason: {self.reason}", self.explanation]
         if self.is_denial:
-            lines.append("Retrying is useless: this is policy, not a network error.")
+            lines.append(_FAULT if self.reason in _FAULTS else _POLICY)
         if self.command is not None:
             lines.append(
                 "If you need it, ask the owner of this machine to run, outside the sandbox:\n"
@@ -221,7 +234,10 @@ def denial_of(attempt: DeniedAttempt, label: str, *, status: int = 403) -> Refus
         explanation = "Pushing to this repository is not allowed."
     if advice.text:
         explanation = f"{explanation} {advice.text}"
-    return Refusal(status, attempt.reason.value, explanation, label, advice.command())
+    is_fault = attempt.reason in _FAULTS
+    return Refusal(
+        status, attempt.reason.value, explanation, label, advice.command(), retry=is_fault
+    )
 
 
 def attempt_of(reason: str, request: Request) -> DeniedAttempt:

@@ -5,6 +5,7 @@ written, cannot make anything else visible.
 """
 
 import os
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -49,12 +50,25 @@ def _not_found(name: str, path: Path) -> CommandError:
         return CommandError(what, where="PATH", fix=fix, exit_code=_NOT_FOUND)
     if path.is_dir():
         what, fix = f"the command {name!r} is a directory", "give a program in it"
+    elif _is_program(path):
+        what, fix = f"the command {name!r} is not executable", f"chmod +x {shlex.quote(str(path))}"
     elif path.exists():
-        what, fix = f"the command {name!r} is not executable", f"chmod +x {path}"
+        what, fix = f"the command {name!r} is not a program", "name a command, such as claude"
     else:
         what, fix = f"command {name!r} not found", "install it, or fix the path"
     code = _NOT_EXECUTABLE if path.exists() else _NOT_FOUND
     return CommandError(what, where=str(path), fix=fix, exit_code=code)
+
+
+def _is_program(path: Path) -> bool:
+    """Return whether a file begins as a script or a binary does."""
+    if not path.is_file():
+        return False
+    try:
+        with path.open("rb") as file:
+            return file.read(4).startswith((b"#!", b"\x7fELF"))
+    except OSError:
+        return False
 
 
 class _Trail:

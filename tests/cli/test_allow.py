@@ -113,6 +113,28 @@ def test_a_dry_run_prints_the_change_and_writes_nothing(
     assert "\n+  - b.test\n" in capsys.readouterr().out
 
 
+def test_a_dry_run_that_changes_nothing_says_so(
+    own: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own.parent.mkdir(mode=0o700)
+    own.write_text("allow:\n  - a.test\n")
+
+    assert main(["allow", "--dry-run", "a.test"]) == 0
+    assert "Nothing to add" in capsys.readouterr().out
+    assert main(["allow", "--dry-run", "--remove", "b.test"]) == 0
+    assert "Nothing to remove" in capsys.readouterr().out
+
+
+def test_a_command_that_fails_or_changes_nothing_creates_nothing(own: Path, tmp_path: Path) -> None:
+    missing = tmp_path / "new" / "below" / "x.yaml"
+
+    assert main(["allow", "--allowlist", str(missing), "a.test"]) == 2
+    assert main(["allow", "--remove", "never.test"]) == 0
+
+    assert not (tmp_path / "new").exists()
+    assert not own.parent.exists()
+
+
 def test_an_entry_is_removed_as_it_was_added(own: Path) -> None:
     own.parent.mkdir(mode=0o700)
     own.write_text("# mine\nallow:\n  - a.test\n")
@@ -138,6 +160,7 @@ def test_the_policy_that_config_yaml_names_is_the_one_that_is_edited(own: Path) 
     ("arguments", "said"),
     [
         ([], "nothing to allow"),
+        (["--remove"], "nothing to remove"),
         (["--preset", "nmp"], "did you mean npm?"),
         (["a.test", "--method", "GTE"], "did you mean GET?"),
         (["a.test", "--path", "x"], "does not begin with a slash"),

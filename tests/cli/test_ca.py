@@ -142,7 +142,8 @@ def test_rotate_says_what_is_to_be_done_next(
     new = CertificateAuthority.load(confdir)
     assert new.fingerprint != authority.fingerprint
     assert new.fingerprint in out
-    assert "Restart claude-proxy" in out
+    assert "takes the new CA within a second" in out
+    assert "Restart claude-proxy" not in out
     assert str(next(confdir.glob("mitmproxy-ca-2*.pem"))) in out
 
 

@@ -102,6 +102,28 @@ def test_a_host_that_another_entry_allows_cannot_be_removed_by_its_name(
     assert "Nothing to remove" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "limits", ["methods: [GET]", "paths: [/x]", "ports: [443, 8443], methods: [GET]"]
+)
+def test_a_host_that_is_allowed_in_part_is_not_said_to_be_absent(
+    edited: EditedList, limits: str
+) -> None:
+    text = f"allow:\n  - {{host: .b.test, {limits}}}\n"
+
+    with pytest.raises(ClaudeProxyError, match=r"what allows it is"):
+        report_no_change([AllowEntry("a.b.test")], edited, text, remove=True)
+
+
+def test_a_host_that_a_preset_allows_is_named_with_the_preset(edited: EditedList) -> None:
+    entry = AllowEntry("api.anthropic.com")
+
+    with pytest.raises(ClaudeProxyError) as caught:
+        report_no_change([entry], edited, "allow:\n  - preset: claude\n", remove=True)
+
+    assert "claude" in str(caught.value.where)
+    assert "preset" in str(caught.value.fix)
+
+
 def test_a_change_is_printed_as_a_diff(
     edited: EditedList, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -201,6 +201,20 @@ def test_wishes_arrive(project: Path, orders: list[RunSpec]) -> None:
     assert (order.name, order.join) == ("called", "unix:/run/proxy.sock")
 
 
+def test_a_directory_beside_the_project_is_not_taken_for_one_in_it(
+    project: Path, orders: list[RunSpec], tmp_path: Path
+) -> None:
+    (tmp_path / "far" / "away").mkdir(parents=True)
+    (project / "link").symlink_to(tmp_path / "far" / "away")
+
+    order = order_of(orders, "--statedir", "../state2", "--confdir", f"{project}/../conf2", "true")
+    assert order.settings.statedir == project.parent / "state2"
+    assert order.settings.confdir == project.parent / "conf2"
+
+    order = order_of(orders, "--statedir", "link/../state3", "true")
+    assert order.settings.statedir == tmp_path / "far" / "state3"
+
+
 def test_without_wishes_nothing_is_given(orders: list[RunSpec]) -> None:
     spec = order_of(orders, "true").sandbox
 

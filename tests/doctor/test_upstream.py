@@ -12,6 +12,7 @@ from claude_proxy.doctor.finding import Finding, Level
 from claude_proxy.doctor.upstream import check_upstream
 from claude_proxy.trust.roots import AddedRoot
 from claude_proxy.wire.authority import Authority
+from tests.doctor.test_listeners import OURS, SOMEBODY, tcp
 
 SETTINGS = Settings(Path("a"), Path("c"), Path("s"))
 PROXY = "http://me:hunter2@proxy.corp.test:3128"
@@ -44,6 +45,24 @@ def test_a_proxy_that_is_used_or_not_there_is_in_order() -> None:
         (proxy, _) = found_of(settings)
         assert proxy.level is Level.OK
         assert "hunter2" not in proxy.what
+
+
+def test_a_shell_whose_proxy_is_claude_proxy_itself_is_in_order() -> None:
+    with tcp(OURS) as place:
+        environ = {"HTTPS_PROXY": f"http://{place}"}
+        settings = replace(SETTINGS, unused_proxy_variable="HTTPS_PROXY")
+        (proxy, _) = check_upstream(Subject(settings, environ, "linux"))
+
+    assert (proxy.level, proxy.fix) == (Level.OK, None)
+
+
+def test_another_program_on_this_machine_may_be_the_upstream_proxy() -> None:
+    with tcp(SOMEBODY) as place:
+        environ = {"HTTPS_PROXY": f"http://{place}"}
+        settings = replace(SETTINGS, unused_proxy_variable="HTTPS_PROXY")
+        (proxy, _) = check_upstream(Subject(settings, environ, "linux"))
+
+    assert proxy.level is Level.WARNING
 
 
 def test_a_ca_that_was_added_is_named_with_the_option(added: list[AddedRoot]) -> None:

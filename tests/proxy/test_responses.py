@@ -66,6 +66,19 @@ def test_a_denial_says_what_was_denied_and_what_to_do() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "reason", ["audit-failed", "internal-error", "ca-unusable", "credential-unavailable"]
+)
+def test_a_fault_of_the_proxys_machine_is_not_said_to_be_policy(reason: str) -> None:
+    refusal = denial(reason, "GET https://evil.example/", EVIL)
+
+    _, body = read(refusal.http1(close=True))
+
+    assert "retrying may work later" in body.decode()
+    assert "useless" not in body.decode()
+    assert refusal.retry
+
+
 def test_a_client_that_prefers_json_gets_the_same_as_json() -> None:
     refusal = denial("no-rule", "GET https://evil.example/", EVIL)
 

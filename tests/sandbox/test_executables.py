@@ -121,10 +121,12 @@ def test_the_python_of_these_tests_runs_in_the_sandbox(box: Box) -> None:
 
 def test_an_error_says_why_a_path_is_no_command(project: Path) -> None:
     (project / "notes").write_text("text")
+    (project / "script").write_text("#!/bin/sh\n")
     (project / "folder").mkdir()
 
     for name, why, code in (
-        ("./notes", "is not executable", 126),
+        ("./notes", "is not a program", 126),
+        ("./script", "is not executable", 126),
         ("./folder", "is a directory", 126),
         ("./missing", "not found", 127),
     ):

@@ -64,7 +64,8 @@ class Launches:
 
     def argv(self, command: Sequence[str | Path], *, cwd: Path | None = None) -> list[str]:
         """Return the words that run a command as the user, on the host."""
-        words = [str(word) for word in command]
+        # Whoever starts the tests may ignore SIGHUP, which is inherited.
+        words = ["env", "--default-signal=HUP", *(str(word) for word in command)]
         if self.ordinary:
             words = [*_as_ordinary_user(), *words]
         return self.internet.host.argv(words, cwd=cwd or self.project)

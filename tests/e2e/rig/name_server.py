@@ -39,10 +39,10 @@ class NameServer:
         while True:
             try:
                 question, sender = self._socket.recvfrom(4096)
+                if (answer := self._answer_to(question)) is not None:
+                    self._socket.sendto(answer, sender)
             except OSError:
-                return
-            if (answer := self._answer_to(question)) is not None:
-                self._socket.sendto(answer, sender)
+                return  # it has been closed
 
     def _answer_to(self, question: bytes) -> bytes | None:
         labels, position = [], 12

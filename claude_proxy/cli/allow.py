@@ -12,7 +12,12 @@ from typing import Any
 import click
 
 from claude_proxy.cli import completers, edit_report, entry_warnings, list_edit, options, paths
-from claude_proxy.cli.shared_options import allowlist_option, confdir_option, policy_option
+from claude_proxy.cli.shared_options import (
+    allowlist_option,
+    confdir_as_given,
+    confdir_option,
+    policy_option,
+)
 from claude_proxy.config.allowlist import loader
 from claude_proxy.config.allowlist.edit import AllowEntry, Entry, PresetEntry
 from claude_proxy.config.strict_yaml.fields import nearest
@@ -97,6 +102,7 @@ def command(
         raise click.UsageError(f"nothing to {verb}: add HOST, or --preset NAME")
     given = options.in_force(context, named)
     edited = list_edit.list_of(given, confdir or paths.default_confdir())
+    edited = replace(edited, option=(*edited.option, *confdir_as_given(context)))
     entries = _entries_of(hosts, methods, globs, addresses)
     wanted: list[Entry] = [*entries, *_presets_of(presets, edited.library)]
     if dry_run:

@@ -13,12 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from claude_proxy.cli import check_findings, entry_warnings, options, paths
 from claude_proxy.cli.check_findings import Findings
 from claude_proxy.cli.checked_url import Question, question_of
-from claude_proxy.cli.shared_options import allowlist_option, confdir_option, policy_option
+from claude_proxy.cli.shared_options import (
+    allowlist_option,
+    confdir_as_given,
+    confdir_option,
+    policy_option,
+)
 from claude_proxy.config import policy_files
 from claude_proxy.config.allowlist.conflicts import unreached
 from claude_proxy.config.allowlist.messages import LARGEST_BODY
@@ -173,9 +177,7 @@ def _options_of_list(
         named = ("--policy", policy_name)
     elif allowlist_file is not None:
         named = ("--allowlist", str(allowlist_file))
-    if context.get_parameter_source("confdir") is not ParameterSource.COMMANDLINE:
-        return named  # a variable holds for the command, too
-    return (*named, "--confdir", str(context.params["confdir"]))
+    return (*named, *confdir_as_given(context))
 
 
 def _facts_of(found: Findings, options_of_list: tuple[str, ...]) -> dict[str, Any]:

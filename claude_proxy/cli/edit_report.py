@@ -1,7 +1,9 @@
 """Report of a list edit: what is permitted now, what became wider, and what will not work."""
 
 import difflib
+import shlex
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import click
 
@@ -9,13 +11,11 @@ from claude_proxy.cli import entry_warnings
 from claude_proxy.cli.list_edit import EditedList, is_about, network_text, rule_of
 from claude_proxy.config.allowlist import loader
 from claude_proxy.config.allowlist.edit import AllowEntry, Entry, PresetEntry
-from claude_proxy.config.allowlist.pasted import DEFAULT_PORTS
 from claude_proxy.config.strict_yaml.nodes import harmless
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.policy import coverage
 from claude_proxy.policy.methods import METHODS
 from claude_proxy.policy.policy import Policy
-from claude_proxy.policy.request import Scheme
 from claude_proxy.policy.rules import Rule
 
 _SHOWN = 3  # rules that an entry widens
@@ -42,9 +42,10 @@ def report(
     added = [rule for rule in new.allow if coverage.first_covering(old.allow, rule) is None]
     for entry in wanted:
         if isinstance(entry, PresetEntry):
-            rules = len(loader.preset_policy(entry.name, edited.library).allow)
+            count = len(loader.preset_policy(entry.name, edited.library).allow)
+            rules = "1 rule" if count == 1 else f"{count} rules"
             click.echo(
-                f"  permits: the {rules} rules of the preset {entry.name} "
+                f"  permits: the {rules} of the preset {entry.name} "
                 f"(claude-proxy presets {entry.name})"
             )
     for rule in added:
@@ -55,9 +56,20 @@ def report(
             click.echo(f"  wider than before: until now {narrower} ({place})")
     for entry in wanted:
         if isinstance(entry, AllowEntry) and entry.paths and _is_pasted_path(entry):
-            click.echo(f"  only this path: for the whole host, claude-proxy allow {entry.host}")
+            _report_only_path(entry, new, edited)
     for warning in _warnings(wanted, new, edited):
         click.echo(f"warning: {warning}", err=True)
+
+
+def _report_only_path(entry: AllowEntry, policy: Policy, edited: EditedList) -> None:
+    """Name the command for the whole host, unless that is allowed already."""
+    whole = rule_of(replace(entry, paths=()))
+    if coverage.first_covering(policy.allow, whole) is None:
+        (place,) = entry_warnings.places(whole)
+        command = shlex.join(
+            ("claude-proxy", "allow", place.removeprefix("https://"), *edited.option)
+        )
+        click.echo(f"  only this path: for the whole host, {command}")
 
 
 def _is_pasted_path(entry: AllowEntry) -> bool:
@@ -119,7 +131,9 @@ def _warnings(wanted: Sequence[Entry], policy: Policy, edited: EditedList) -> It
     rules = [rule_of(entry) for entry in wanted if isinstance(entry, AllowEntry)]
     for rule in rules:
         yield from entry_warnings.of_denials(rule, policy.deny, project)
-        yield from entry_warnings.of_addresses(rule, policy.allow, in_dns=True)
+        yield from entry_warnings.of_addresses(
+            rule, policy.allow, in_dns=True, options=edited.option
+        )
     signed = [rule.name for rule in rules if entry_warnings.is_signed(rule)]
     yield from entry_warnings.of_authority(dict.fromkeys(signed), edited.confdir)
 
@@ -127,7 +141,7 @@ def _warnings(wanted: Sequence[Entry], policy: Policy, edited: EditedList) -> It
 def permitted(rule: Rule) -> str:
     """Return what a rule permits, for a person: "POST /graphql on https://api.github.com"."""
     where = f" at {', '.join(map(network_text, rule.addresses))}" if rule.addresses else ""
-    return f"{_requests(rule)} {', '.join(_places(rule))}{where}"
+    return f"{_requests(rule)} {', '.join(entry_warnings.places(rule))}{where}"
 
 
 def _requests(rule: Rule) -> str:
@@ -138,10 +152,3 @@ def _requests(rule: Rule) -> str:
         return f"every method of {paths} on"
     methods = ", ".join(method for method in METHODS if method in rule.methods)
     return f"{methods} {paths} on" if paths else f"{methods} of every path on"
-
-
-def _places(rule: Rule) -> Iterator[str]:
-    scheme = rule.scheme or Scheme.HTTPS
-    host = f"[{rule.name}]" if ":" in rule.name and "/" not in rule.name else rule.name
-    for port in sorted(rule.ports or {DEFAULT_PORTS[scheme]}):
-        yield f"{scheme}://{host}" + ("" if port == DEFAULT_PORTS[scheme] else f":{port}")

@@ -7,14 +7,16 @@ where the caller asks for it.
 """
 
 import base64
+import shlex
 import socket
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
 
 from claude_proxy.config.allowlist import loader
+from claude_proxy.config.allowlist.pasted import DEFAULT_PORTS
 from claude_proxy.config.strict_yaml.nodes import harmless
 from claude_proxy.errors import ConfigError
 from claude_proxy.policy import coverage
@@ -99,10 +101,21 @@ def is_signed(rule: Rule) -> bool:
     return rule.scheme is not Scheme.HTTP and rule.tls is Tls.INTERCEPT
 
 
-def of_addresses(wanted: Rule, rules: Iterable[Rule], *, in_dns: bool) -> Iterator[str]:
+def places(rule: Rule) -> Iterator[str]:
+    """Yield where a rule leads, as `claude-proxy allow` takes it: "https://api.github.com"."""
+    scheme = rule.scheme or Scheme.HTTPS
+    host = f"[{rule.name}]" if ":" in rule.name and "/" not in rule.name else rule.name
+    for port in sorted(rule.ports or {DEFAULT_PORTS[scheme]}):
+        yield f"{scheme}://{host}" + ("" if port == DEFAULT_PORTS[scheme] else f":{port}")
+
+
+def of_addresses(
+    wanted: Rule, rules: Iterable[Rule], *, in_dns: bool, options: Sequence[str] = ()
+) -> Iterator[str]:
     """Yield a warning if an entry's host leads to an address that its rules do not name.
 
     So does one that opens the metadata service of a cloud machine, by whatever part of it.
+    `options` name the list in the command that would allow the address.
     """
     pattern = wanted.pattern
     if (named_service := _metadata_of(wanted)) is not None:
@@ -125,7 +138,7 @@ def of_addresses(wanted: Rule, rules: Iterable[Rule], *, in_dns: bool) -> Iterat
         kind = kind_of(address)
         if kind is AddressKind.PUBLIC or any(address in network for network in named):
             continue
-        yield _of_address(pattern.host, address, kind)
+        yield _of_address(wanted, address, kind, options)
         return
 
 
@@ -142,7 +155,8 @@ def _metadata_of(wanted: Rule) -> str | None:
     return next(names, None)
 
 
-def _of_address(host: str, address: Address, kind: AddressKind) -> str:
+def _of_address(wanted: Rule, address: Address, kind: AddressKind, options: Sequence[str]) -> str:
+    host = wanted.pattern.host
     if kind in _ON_THIS_MACHINE or is_this_machine(Authority.of(host, 443)):
         return (
             f"{host} leads to this machine ({address}), which is denied: reach it without the "
@@ -153,9 +167,11 @@ def _of_address(host: str, address: Address, kind: AddressKind) -> str:
             f"{host} leads to {address}, the metadata service of a cloud machine, which gives away "
             "its credentials, so it is denied"
         )
+    place = next(places(wanted))
+    arguments = (place.removeprefix("https://"), "--address", str(address), *options)
     return (
         f"{host} leads to {address}, which is not public, so it is denied; if it is meant: "
-        f"claude-proxy allow {host} --address {address}"
+        f"{shlex.join(('claude-proxy', 'allow', *arguments))}"
     )
 
 

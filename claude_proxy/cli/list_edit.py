@@ -39,7 +39,7 @@ class EditedList:
     path: Path
     confdir: Path
     begun: str | None  # the text of the shipped list or policy; None: the owner has a file
-    option: tuple[str, ...]  # that names it
+    option: tuple[str, ...]  # that names it, and its --confdir, in a command
 
     @property
     def library(self) -> loader.Library:

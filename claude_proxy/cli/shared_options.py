@@ -6,6 +6,7 @@ Precedence: option, CLAUDE_PROXY_* variable, config.yaml, default.
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from claude_proxy.cli import options
 from claude_proxy.cli.options import Decorator
@@ -43,3 +44,12 @@ def confdir_option(kept: str, *, reads_config: bool = True) -> Decorator:
         metavar="DIR",
         help=f"Where {kept} is kept.  [default: ~/.config/claude-proxy]",
     )
+
+
+def confdir_as_given(context: click.Context) -> tuple[str, ...]:
+    """Return `--confdir` as it was given on the command line, for a command that is advised.
+
+    None for the variable, which holds for that command, too.
+    """
+    given = context.get_parameter_source("confdir") is ParameterSource.COMMANDLINE
+    return ("--confdir", str(context.params["confdir"])) if given else ()

@@ -1,5 +1,6 @@
 """Laws of the report: one line says what is permitted now, and what became wider is named."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,36 @@ def test_a_path_that_was_pasted_is_said_to_be_the_only_one(
     )
 
 
+@pytest.mark.parametrize(
+    ("pasted", "argument"),
+    [
+        ("https://a.test:8443/v1/y", "a.test:8443"),
+        ("http://a.test/v1/y", "http://a.test"),
+        ("http://a.test:8080/v1/y", "http://a.test:8080"),
+        ("*.a.test/v1/y", "'*.a.test'"),
+        ("https://[2001:db8::1]/v1/y", "'[2001:db8::1]'"),
+    ],
+)
+def test_the_whole_host_is_named_with_its_port_and_scheme_for_a_shell(
+    pasted: str, argument: str, edited: EditedList, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = replace(edited, option=("--policy", "acme"))
+    said = said_of("", AllowEntry.parse(pasted), named, capsys)
+
+    assert f"for the whole host, claude-proxy allow {argument} --policy acme\n" in said
+
+
+def test_nothing_is_said_of_the_whole_host_where_it_is_allowed(
+    edited: EditedList, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = "allow:\n  - a.test\n"
+    entry = AllowEntry.parse("https://a.test/docs")
+
+    assert "only this path" not in said_of(before, entry, edited, capsys)
+    other_port = AllowEntry.parse("https://a.test:8443/docs")
+    assert "only this path" in said_of(before, other_port, edited, capsys)
+
+
 def test_a_denial_that_wins_is_named(
     edited: EditedList, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -78,7 +109,11 @@ def test_a_denial_that_wins_is_named(
 
 
 def test_a_preset_is_counted(edited: EditedList, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "rules of the preset npm" in said_of("", PresetEntry("npm"), edited, capsys)
+    said = said_of("", PresetEntry("npm"), edited, capsys)
+    assert "rules of the preset npm" in said
+    assert "the 1 rule of the preset anthropic" in said_of(
+        "", PresetEntry("anthropic"), edited, capsys
+    )
 
 
 def test_what_still_allows_a_removed_host_is_named(

@@ -35,6 +35,8 @@ def test_a_name_that_leads_to_a_private_address_is_advised_the_address() -> None
     (warning,) = told(rule("git.corp.test"))
 
     assert "claude-proxy allow git.corp.test --address 10.1.2.3" in warning
+    (warning,) = told(rule("git.corp.test", ports=[8443]))
+    assert "claude-proxy allow git.corp.test:8443 --address 10.1.2.3" in warning
     assert told(rule("git.corp.test", addresses=["10.1.2.0/24"])) == []
     assert told(rule("git.corp.test"), rule(".corp.test", addresses=["10.1.2.3"])) == []
     assert told(rule("other.test")) == told(rule(".corp.test")) == []

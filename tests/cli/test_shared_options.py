@@ -7,6 +7,7 @@ import pytest
 
 from claude_proxy.cli.shared_options import (
     allowlist_option,
+    confdir_as_given,
     confdir_option,
     policy_option,
     statedir_option,
@@ -63,3 +64,13 @@ def test_a_bad_config_yaml_is_an_error(confdir: Path) -> None:
 
     with pytest.raises(ConfigError):
         values("--confdir", str(confdir))
+
+
+def test_commands_that_are_advised_name_the_confdir_only_if_the_command_line_did(
+    confdir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = command.make_context("command", ["--confdir", str(confdir)])
+    assert confdir_as_given(given) == ("--confdir", str(confdir))
+
+    monkeypatch.setenv("CLAUDE_PROXY_CONFDIR", str(confdir))
+    assert confdir_as_given(command.make_context("command", [])) == ()

@@ -46,7 +46,12 @@ class Question:
 
 def question_of(url: str) -> Question:
     """Read what the user wrote; raise ConfigError if no client could ask for it."""
-    url = url.strip()
+    url = pasted.unquoted(url)
+    if pasted.is_network(url):
+        fix = "write one address of it, such as https://10.1.2.3/"
+        raise _unusable(url, "it is a network, and a request goes to one host", fix=fix)
+    if (scheme_alone := pasted.scheme_without_host(url)) is not None:
+        raise _unknown_scheme(url, scheme_alone)
     if (other := _other_protocol(url)) is not None:
         return other
     found = _parts(url)
@@ -58,8 +63,7 @@ def question_of(url: str) -> Question:
             return Question(url, _target_of(url, url, 443), None, tunnel=True, path="")
         name = "https"  # as browsers take it
     if name.lower() not in _SCHEMES:
-        known = ", ".join(f"{each}://" for each in _SCHEMES)
-        raise _unusable(url, f"the scheme {name} is not known", fix=f"begin it with one of {known}")
+        raise _unknown_scheme(url, name)
     scheme, port, tunnel = _SCHEMES[name.lower()]
     path = found["path"] or "/"
     if _is_sent_as_written(path) is None:
@@ -97,6 +101,11 @@ def _target_of(url: str, text: str, port: int) -> Authority:
         return Authority.parse(text, default_port=port)
     except ValueError as error:
         raise _unusable(url, str(error)) from error
+
+
+def _unknown_scheme(url: str, name: str) -> ConfigError:
+    known = ", ".join(f"{each}://" for each in _SCHEMES)
+    return _unusable(url, f"the scheme {name} is not known", fix=f"begin it with one of {known}")
 
 
 def _unusable(url: str, why: str, *, fix: str = "") -> ConfigError:

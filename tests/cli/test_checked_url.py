@@ -16,6 +16,9 @@ from claude_proxy.policy.request import Scheme
         ("wss://a.test/s", "a.test:443", Scheme.HTTPS, "/s"),
         ("http://a.test:8080", "a.test:8080", Scheme.HTTP, "/"),
         ("a.test", "a.test:443", None, ""),
+        ('"a.test/x"', "a.test:443", Scheme.HTTPS, "/x"),
+        ("<https://a.test/x>", "a.test:443", Scheme.HTTPS, "/x"),
+        ("localhost:8000", "localhost:8000", None, ""),
         ("a.test:22", "a.test:22", None, ""),
         ("git@a.test:o/r.git", "a.test:22", None, ""),
         ("ssh://me@a.test:2222/o/r", "a.test:2222", None, ""),
@@ -32,6 +35,20 @@ def test_what_people_paste_is_a_request_or_a_tunnel(
 
 def test_what_is_not_http_names_the_address_over_https() -> None:
     assert "https://a.test/o/r.git" in question_of("git@a.test:o/r.git").note
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("10.0.0.0/8", "it is a network"),
+        ("2001:db8::/32", "it is a network"),
+        ("javascript:1", "the scheme javascript is not known"),
+        ("data:text/html,x", "the scheme data is not known"),
+    ],
+)
+def test_what_names_no_host_is_refused_for_what_it_is(url: str, why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        question_of(url)
 
 
 def test_a_password_in_a_url_is_not_repeated() -> None:

@@ -32,6 +32,20 @@ _url = re.compile(
 ).fullmatch
 # "git@github.com:owner/repository.git", as `git clone` and ssh take it (git-clone(1), GIT URLS).
 _scp = re.compile(r"(?:[\w.+-]+@)(?P<host>[^:/@\[\]]+):(?!/?/)(?P<path>[^\s]+)").fullmatch
+# Schemes without a host; a container may be called data, so a port after these is read as one.
+_without_host = re.compile(
+    r"(?P<script>javascript|vbscript):.*"
+    r"|(?P<other>about|blob|data|file|mailto|tel|urn|view-source):(?!//|[0-9]+(?:[/?\#]|\Z)).*",
+    re.IGNORECASE | re.DOTALL,
+).fullmatch
+_QUOTES = (
+    ("<", ">"),
+    ('"', '"'),
+    ("'", "'"),
+    ("`", "`"),
+    ("\u201c", "\u201d"),
+    ("\u2018", "\u2019"),
+)
 _is_network = re.compile(r"[0-9.]+/[0-9.]+|[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*/[0-9]+").fullmatch
 _is_bare_ipv6 = re.compile(r"[0-9A-Fa-f:]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*").fullmatch
 
@@ -63,9 +77,44 @@ class SshAddress:
         return f"https://{self.host}{self.path}"
 
 
+def unquoted(text: str) -> str:
+    """Return a text without the quotes and angle brackets that were copied with it.
+
+    None of them is in a host, nor sent as it is at the end of a URL (RFC 3986, appendix C).
+    """
+    text = text.strip()
+    while (inner := _inside_quotes(text)) is not None:
+        text = inner.strip()
+    return text
+
+
+def _inside_quotes(text: str) -> str | None:
+    return next(
+        (
+            text[1:-1]
+            for begin, end in _QUOTES
+            if len(text) > 1 and text.startswith(begin) and text.endswith(end)
+        ),
+        None,
+    )
+
+
+def is_network(text: str) -> bool:
+    """Return whether a text is written as a network, such as 10.0.0.0/8."""
+    return _is_network(text) is not None
+
+
+def scheme_without_host(text: str) -> str | None:
+    """Return the scheme of a URL such as javascript:1 or mailto:me@a.test, which names no host."""
+    found = _without_host(text)
+    return None if found is None else (found["script"] or found["other"]).lower()
+
+
 def parse(text: str) -> Pasted | SshAddress:
     """Take a text apart; PatternError says what is wrong and how to fix it."""
-    text = text.strip().removeprefix("<").removesuffix(">")
+    text = unquoted(text)
+    if (scheme := scheme_without_host(text)) is not None:
+        raise _not_http(scheme)
     if _is_network(text) or _is_bare_ipv6(text):
         return Pasted(text)
     found = _url(text)
@@ -87,8 +136,7 @@ def parse(text: str) -> Pasted | SshAddress:
 def _of_url(found: "re.Match[str]", text: str) -> Pasted:
     name = (found["scheme"] or "https").lower()
     if name not in _SCHEMES:
-        known = ", ".join(f"{each}://" for each in _SCHEMES)
-        raise PatternError(f"the scheme {quoted(name)} is not HTTP", f"use one of {known}")
+        raise _not_http(name)
     scheme = _SCHEMES[name]
     path = found["path"]
     return Pasted(
@@ -100,6 +148,11 @@ def _of_url(found: "re.Match[str]", text: str) -> Pasted:
         websocket=name in {"ws", "wss"},
         has_more=found["rest"] is not None,
     )
+
+
+def _not_http(scheme: str) -> PatternError:
+    known = ", ".join(f"{each}://" for each in _SCHEMES)
+    return PatternError(f"the scheme {quoted(scheme)} is not HTTP", f"use one of {known}")
 
 
 def _port(found: "re.Match[str]", text: str, usual: int) -> int:

@@ -31,18 +31,27 @@ def _proxy(subject: Subject) -> Finding:
     if name is None:
         return ok(_PROXY, "none, and this shell names none")
     url = _without_password(subject.environ.get(name, ""))
-    if _leads_to_claude_proxy(url):
-        return ok(_PROXY, f"none; {name} leads this shell's programs to claude-proxy ({url})")
+    try:
+        if _leads_to_claude_proxy(url):
+            return ok(_PROXY, f"none; {name} leads this shell's programs to claude-proxy ({url})")
+    except ConnectionRefusedError:
+        fix = f"start what listens there, or: unset {name}"
+        return warning(_PROXY, f"{name} names {url}, where nothing listens", fix)
     fix = f"if this machine needs it: claude-proxy serve --upstream-proxy {url}"
     return warning(_PROXY, f"{name} names {url}, which claude-proxy does not use", fix)
 
 
 def _leads_to_claude_proxy(url: str) -> bool:
-    """Tell whether a proxy's URL is that of a claude-proxy on this machine."""
+    """Tell whether a proxy's URL is that of a claude-proxy on this machine.
+
+    ConnectionRefusedError if it is of this machine and nothing listens there.
+    """
     try:
         parts = urlsplit(url)
         target = Authority.of(parts.hostname or "", parts.port or 80)
         return is_this_machine(target) and is_claude_proxy_at(target.host, target.port)
+    except ConnectionRefusedError:
+        raise
     except (OSError, ValueError):
         return False
 

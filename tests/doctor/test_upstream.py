@@ -1,5 +1,6 @@
 """Laws of the checks: what the rest of this machine uses on its way out is named."""
 
+import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -63,6 +64,16 @@ def test_another_program_on_this_machine_may_be_the_upstream_proxy() -> None:
         (proxy, _) = check_upstream(Subject(settings, environ, "linux"))
 
     assert proxy.level is Level.WARNING
+
+
+def test_a_proxy_of_this_machine_that_is_not_running_is_not_advised() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    settings = replace(SETTINGS, unused_proxy_variable="HTTPS_PROXY")
+    (proxy, _) = check_upstream(Subject(settings, {"HTTPS_PROXY": url}, "linux"))
+
+    assert "nothing listens" in proxy.what
+    assert "--upstream-proxy" not in str(proxy.fix)
 
 
 def test_a_ca_that_was_added_is_named_with_the_option(added: list[AddedRoot]) -> None:

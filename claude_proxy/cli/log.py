@@ -204,11 +204,24 @@ def command(
         return
     try:
         _show_entries(
-            _Output(path=path, selection=selection, limit=limit, as_json=as_json, follow=follow)
+            _Output(
+                path=path,
+                selection=selection,
+                limit=limit,
+                as_json=as_json,
+                follow=follow,
+                elsewhere=statedir is not None,
+            )
         )
     except KeyboardInterrupt:
         # The way to end --follow, so not a failure.
         return
+
+
+_OTHER_LIST: Final = (
+    "these change your usual list; if the proxy of this log has another, add its --allowlist, "
+    "--policy or --confdir"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,6 +233,7 @@ class _Output:
     limit: int
     as_json: bool
     follow: bool
+    elsewhere: bool  # it is a log that was named, maybe of a proxy with another list
 
 
 def _show_entries(output: _Output) -> None:
@@ -237,15 +251,18 @@ def _show_entries(output: _Output) -> None:
         more = f"showing the last {len(entries):,} of {total:,}; -n {total} shows all"
         click.echo(f"claude-proxy: {more}", err=True)
     if selection.show is Show.DENIED and not (output.as_json or output.follow):
-        _advise(entries)
+        _advise(entries, elsewhere=output.elsewhere)
     if output.follow:
         _follow(Follower(output.path, selection, entries), line_of)
     elif not entries:
         click.echo("claude-proxy: no matching entries", err=True)
 
 
-def _advise(entries: Iterable[LogEntry]) -> None:
-    """Print what would allow just what was denied, beside the table."""
+def _advise(entries: Iterable[LogEntry], *, elsewhere: bool) -> None:
+    """Print what would allow just what was denied, beside the table.
+
+    The log does not say which list was in force.
+    """
     denials = Denials()
     for entry in entries:
         if isinstance(entry, LoggedAttempt):
@@ -257,6 +274,8 @@ def _advise(entries: Iterable[LogEntry]) -> None:
         click.echo("claude-proxy: what would allow the most frequent ones:", err=True)
     for command in commands:
         click.echo(f"  {command}", err=True)
+    if commands and elsewhere:
+        click.echo(f"claude-proxy: {_OTHER_LIST}", err=True)
 
 
 def _show_of(*, denied: bool, failed: bool, allowed: bool) -> Show:

@@ -159,6 +159,7 @@ def test_below_the_denials_is_what_would_allow_just_them(
         told = capsys.readouterr().err
         assert ("claude-proxy allow evil.example\n" in told) is advised
         assert ("allow example.com --method POST --path /x\n" in told) is advised
+        assert ("if the proxy of this log has another" in told) is advised
         assert "b.example" not in told
 
 

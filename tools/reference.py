@@ -4,6 +4,7 @@
 presets, the tables of fields, and the introductions and reasons in pages/ beside this module.
 """
 
+import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,7 +50,7 @@ def _command(command: click.Command, context: click.Context, level: int = 2) -> 
     usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
     yield f"```text\n{usage}\n```\n\n"
     if command.help:
-        yield f"{_in_code(_unwrapped(command.help))}\n\n"
+        yield f"{_in_code(_unwrapped(inspect.cleandoc(command.help)))}\n\n"
     yield from _options(command, context)
     if command.epilog:
         yield f"```text\n{_unwrapped(command.epilog)}\n```\n\n"

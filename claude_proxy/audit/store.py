@@ -59,6 +59,9 @@ _LONGEST_PAUSE_S: Final = 0.001
 _MIB: Final = 1024 * 1024
 _HELD_BYTES: Final = 256 * _MIB  # the write-ahead log only grows so far while it cannot restart
 
+# The values of a statement: in the order of its `?`, or by name.
+type Bound = tuple[object, ...] | dict[str, int | str]
+
 _TRIM_EVERY: Final = 128  # decisions
 _CLOSE_S: Final = 5.0
 
@@ -66,16 +69,16 @@ _CLOSE_S: Final = 5.0
 # ids is the order of recording. The time has its own column where it is not the id.
 # Not by a SELECT as the source of rows, which costs a third more.
 _INSERT_DECISION: Final = (
-    "INSERT INTO decision VALUES(max(?1, coalesce((SELECT max(id) + 1 FROM decision), 0)),"
-    "?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,"
-    "CASE WHEN ?1 > coalesce((SELECT max(id) FROM decision), -1) THEN ?17"
-    " ELSE coalesce(?17, ?1) END,NULL,NULL)"
+    "INSERT INTO decision VALUES(max(?, coalesce((SELECT max(id) + 1 FROM decision), 0)),"
+    "?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,"
+    "CASE WHEN ? > coalesce((SELECT max(id) FROM decision), -1) THEN ?"
+    " ELSE coalesce(?, ?) END,NULL,NULL)"
 )
 # The gate ends an attempt once; if it did so twice, the last outcome would count.
 _INSERT_OUTCOME: Final = "INSERT OR REPLACE INTO outcome VALUES(?,?,?,?,?,?,?,?)"
 _INSERT_NOTICE: Final = (
-    "INSERT INTO notice SELECT n,?2,?3,?4,CASE n WHEN ?1 THEN ?5 ELSE coalesce(?5, ?1) END FROM"
-    " (SELECT max(?1, coalesce((SELECT max(id) + 1 FROM notice), 0),"
+    "INSERT INTO notice SELECT n,?,?,?,CASE n WHEN ? THEN ? ELSE coalesce(?, ?) END FROM"
+    " (SELECT max(?, coalesce((SELECT max(id) + 1 FROM notice), 0),"
     " coalesce((SELECT max(id) + 1 FROM decision), 0)) AS n)"
 )
 _RAISE_COUNT: Final = "UPDATE decision SET count = ?, last = ? WHERE id = ?"
@@ -216,7 +219,7 @@ class AuditStore:
             self._check_now_and_then()
             self._write_outcomes()
             self._execute("BEGIN IMMEDIATE")
-            has_room = self._number(TOKENS_BESIDE, moment_ns, decision) < most
+            has_room = self._number(TOKENS_BESIDE, since=moment_ns, decision=decision) < most
             if has_room:
                 row = _usage_row(decision, replace(bounded(usage), model=RESERVED))
                 self._execute(INSERT_USAGE, row)
@@ -235,7 +238,7 @@ class AuditStore:
         try:
             self._check_now_and_then()
             self._write_outcomes()
-            return self._number(statement, moment_ns, credential)
+            return self._number(statement, since=moment_ns, credential=credential)
         except (sqlite3.Error, OSError, AuditError) as error:
             raise self._fail(error) from error
 
@@ -265,10 +268,10 @@ class AuditStore:
 
     def _insert_decision(self, event: DecisionMade) -> int:
         try:
-            return self._insert(_INSERT_DECISION, (event.id, *_values_of(event)))
+            return self._insert(_INSERT_DECISION, _decision_row(event))
         except UnicodeEncodeError:
             event = _storable(event)
-            return self._insert(_INSERT_DECISION, (event.id, *_values_of(event)))
+            return self._insert(_INSERT_DECISION, _decision_row(event))
 
     def _count(self, event: DecisionMade, repeated: Repeated) -> int:
         self._print(replace(event, id=repeated.id, at=event.time_ns, count=repeated.count))
@@ -286,7 +289,8 @@ class AuditStore:
 
     def _insert_notice(self, event: Notice) -> int:
         texts = (storable(event.kind, _TEXT_BOUND), storable(event.text, _TEXT_BOUND))
-        return self._insert(_INSERT_NOTICE, (event.id, *texts, event.run, event.at or None))
+        number, at = event.id, event.at or None
+        return self._insert(_INSERT_NOTICE, (*texts, event.run, number, at, at, number, number))
 
     def _insert(self, statement: str, values: tuple[object, ...]) -> int:
         """Insert a row and return its id: the one it asks for, or the next that is free."""
@@ -379,7 +383,7 @@ class AuditStore:
         if notice is not None:
             self._record_notice(notice)
 
-    def _execute(self, statement: str, values: tuple[object, ...] = ()) -> sqlite3.Cursor:
+    def _execute(self, statement: str, values: Bound = ()) -> sqlite3.Cursor:
         try:
             return self._cursor.execute(statement, values)
         except sqlite3.OperationalError as error:
@@ -389,7 +393,7 @@ class AuditStore:
                 raise
         return self._execute_when_free(statement, values)
 
-    def _execute_when_free(self, statement: str, values: tuple[object, ...]) -> sqlite3.Cursor:
+    def _execute_when_free(self, statement: str, values: Bound) -> sqlite3.Cursor:
         """Wait for another worker or proxy; SQLite itself would sleep a hundred times too long."""
         give_up = time.monotonic() + BUSY_S
         pause_s = _FIRST_PAUSE_S
@@ -402,7 +406,7 @@ class AuditStore:
                     raise
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
-    def _number(self, statement: str, *values: int | str) -> int:
+    def _number(self, statement: str, **values: int | str) -> int:
         number: int = self._execute(statement, values).fetchone()[0]
         return number
 
@@ -504,8 +508,10 @@ def _is_busy(error: sqlite3.OperationalError) -> bool:
     return error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
 
 
-def _values_of(event: DecisionMade) -> tuple[object, ...]:
+def _decision_row(event: DecisionMade) -> tuple[object, ...]:
+    at = event.at or None
     return (
+        event.id,
         event.connection,
         event.client,
         event.listener,
@@ -521,7 +527,10 @@ def _values_of(event: DecisionMade) -> tuple[object, ...]:
         event.credential,
         event.run,
         event.attempt,
-        event.at or None,
+        event.id,
+        at,
+        at,
+        event.id,
     )
 
 

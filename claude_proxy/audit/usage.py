@@ -33,15 +33,18 @@ INSERT_USAGE: Final = (
 )
 TOKENS_SINCE: Final = (
     "SELECT coalesce(sum(tokens_in + tokens_out + cache_written + cache_read), 0) FROM usage"
-    " WHERE decision >= ?1 AND coalesce(at, decision) >= ?1 AND (credential = ?2 OR client IS NULL)"
+    " WHERE decision >= :since AND coalesce(at, decision) >= :since"
+    " AND (credential = :credential OR client IS NULL)"
 )
 RESERVED_SINCE: Final = f"{TOKENS_SINCE} AND model = '{RESERVED}'"
 # Whether a request may reserve tokens beside what is used and reserved with its credential.
-TOKENS_BESIDE: Final = TOKENS_SINCE.replace("?2", "(SELECT credential FROM decision WHERE id = ?2)")
+TOKENS_BESIDE: Final = TOKENS_SINCE.replace(
+    ":credential", "(SELECT credential FROM decision WHERE id = :decision)"
+)
 RELEASE: Final = f"DELETE FROM usage WHERE decision = ? AND model = '{RESERVED}'"  # noqa: S608
 REQUESTS_SINCE: Final = (
     "SELECT count(*) FROM decision"
-    " WHERE id >= ?1 AND coalesce(at, id) >= ?1 AND credential = ?2 AND allowed"
+    " WHERE id >= :since AND coalesce(at, id) >= :since AND credential = :credential AND allowed"
     " AND phase = 'request'"
 )
 

@@ -219,7 +219,7 @@ def test_denials_steps_and_contents_are_no_requests(store: AuditStore) -> None:
 
 
 def test_requests_are_counted_without_a_look_at_the_others(store: AuditStore) -> None:
-    values = {"since": 0, "credential": GATEWAY}
+    values: dict[str, int | str] = {"since": 0, "credential": GATEWAY}
     plan = store._execute(f"EXPLAIN QUERY PLAN {REQUESTS_SINCE}", values).fetchall()
 
     assert "INDEX request_by_credential (credential=? AND id>?)" in plan[0][3]

@@ -4,6 +4,9 @@ import asyncio
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
+import pytest
+
+from claude_proxy.proxy import shares
 from claude_proxy.proxy.shares import (
     CONNECTIONS,
     MEMORY,
@@ -162,7 +165,11 @@ def test_nobody_would_miss_a_twentieth_at_a_time() -> None:
     played(play)
 
 
-def test_a_search_that_found_nothing_is_not_repeated_at_once() -> None:
+def test_a_search_that_found_nothing_is_not_repeated_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(shares, "_PAUSE_S", 60.0)
+
     def play(house: House) -> None:
         house.has("only", 3)
         assert not house.wants("only")

@@ -54,8 +54,8 @@ class TlsWatch:
 
     def _end(self, failure: ClientTlsFailure | None) -> None:
         session = self.session
-        if failure is None:
-            session.gate.end(self.attempt, GIVEN_UP)
+        if failure is None or session.loss != GIVEN_UP:  # else the proxy closed the connection
+            session.gate.end(self.attempt, session.loss)
             return
         if not self.attempt.ended and not session.closing:
             product = _PRODUCT(session.agent or b"")

@@ -73,3 +73,15 @@ def test_nothing_is_said_when_the_proxy_itself_closes(
     fail(session)
 
     assert caplog.records == []
+
+
+def test_a_client_that_was_shed_is_not_blamed(
+    session: Session, caplog: pytest.LogCaptureFixture
+) -> None:
+    attempt = session.gate.connect(session.client_info, TARGET)
+    session.loss = "shed"
+
+    TlsWatch(session, attempt, TARGET).left(None)
+
+    assert attempt.ended
+    assert not caplog.records

@@ -53,11 +53,12 @@ def test_a_denied_request_names_just_what_would_allow_it(
 
 
 def test_a_denied_host_names_the_presets_that_cover_it(capsys: pytest.CaptureFixture[str]) -> None:
-    found = checked(capsys, "https://files.example/simple/")
+    found = checked(capsys, "https://codeload.github.com/o/r/x")
 
-    assert found["presets"][0] == "pypi"
-    assert main(["check", "https://files.example/simple/"]) == 1
-    assert "the preset pypi allows it: claude-proxy allow --preset pypi" in capsys.readouterr().out
+    assert found["presets"][0] == "github"
+    assert main(["check", "https://codeload.github.com/o/r/x"]) == 1
+    shown = capsys.readouterr().out
+    assert "the preset github allows it: claude-proxy allow --preset github" in shown
 
 
 def test_a_preset_is_named_only_if_it_would_allow_the_very_request(
@@ -114,8 +115,8 @@ def test_commands_name_the_configuration_that_was_given(
     assert checked(capsys, *given, "https://a.test/")["allow_command"] == (
         f"claude-proxy allow a.test --confdir '{place}'"
     )
-    assert main(["check", *given, "https://files.example/x"]) == 1
-    assert f"allow --preset pypi --confdir '{place}'" in capsys.readouterr().out
+    assert main(["check", *given, "https://codeload.github.com/o/r/x"]) == 1
+    assert f"allow --preset github --confdir '{place}'" in capsys.readouterr().out
     named = ("--allowlist", str(confdir / "allowlist.yaml"), *given)
     assert checked(capsys, *named, "https://a.test/")["allow_command"].endswith(
         f" --allowlist {confdir}/allowlist.yaml --confdir '{place}'"

@@ -101,6 +101,9 @@ class Http1Lane(layer.Layer):
         except Exception as error:
             if not self._answer_fault(error, exchange):
                 raise  # the driver ends the connection: a fault denies
+        # A pipeline whose client takes no answers gets no more; an upload may end before its client
+        # reads.
+        self._session.reads_while_sending = self._exchange is None
         return self._out.take(self._upstream)
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:

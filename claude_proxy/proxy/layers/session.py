@@ -90,7 +90,7 @@ class Session:
     closing: bool = False  # the proxy is shutting down: no further request on this connection
     protocol: str = field(default="")  # the protocol inside the tunnel, for the verbose log
     # Whether the client reads while it sends, as HTTP/2 needs it: one that takes no answers is not
-    # asked for more. A client of HTTP/1.1 may send all of its request first.
+    # asked for more. A client of HTTP/1.1 may send all of one request first.
     reads_while_sending: bool = False
     # Whether this connection has worked long enough: a layer that has more to do with the bytes it
     # got stops there, and issues `ContinueLater`.

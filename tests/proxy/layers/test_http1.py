@@ -1205,6 +1205,14 @@ def test_a_pipeline_is_interrupted_when_its_turn_is_over(stage: Stage, ledger: L
     assert not stage.awaits_turn
 
 
+def test_a_client_need_not_read_while_it_uploads_but_between_requests(stage: Stage) -> None:
+    stage.says(DENIED)
+    between = stage.session.reads_while_sending
+    stage.says(post(b"", b"Content-Length: 2"))
+
+    assert (between, stage.session.reads_while_sending) == (True, False)
+
+
 def test_a_request_that_comes_alone_is_never_interrupted(stage: Stage) -> None:
     stage.session.is_turn_over = lambda: True
 

@@ -62,11 +62,24 @@ class HelperProcess:
 
     @property
     def alive(self) -> bool:
-        """Whether it is running."""
-        return self.process.poll() is None
+        """Whether it is running, and has not begun to end.
+
+        A process closes its files before its exit code can be collected. A client inside that has
+        lost its connection has seen this end, so it is seen here as well.
+        """
+        return self.process.poll() is None and not self._has_closed_its_files()
+
+    def _has_closed_its_files(self) -> bool:
+        if self._lifeline is None:
+            return False
+        waiting = select.poll()
+        waiting.register(self._lifeline, 0)  # reports POLLERR once nobody can read the pipe
+        return bool(waiting.poll(0))
 
     def failed(self, log: Path) -> ClaudeProxyError:
         """Return the error for a process that ended too early."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(_END_PATIENCE_S)
         return ClaudeProxyError(
             f"the {self.what} of this run ended (exit code {self.process.poll()}); nothing was run",
             where=str(log),

@@ -115,6 +115,21 @@ def test_a_helper_that_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) -
     assert not stubborn.alive
 
 
+def test_a_helper_that_has_closed_its_files_counts_as_ended_before_its_parent_can_wait_for_it() -> (
+    None
+):
+    reading, writing = os.pipe()
+    helper = HelperProcess("proxy", subprocess.Popen(["sleep", "600"]), writing)
+    assert helper.alive
+
+    os.close(reading)
+
+    assert helper.process.poll() is None
+    assert not helper.alive
+    helper.process.kill()
+    helper.end()
+
+
 def test_a_helper_that_ended_too_early_is_reported_with_its_exit_code(tmp_path: Path) -> None:
     reading, writing = os.pipe()
     process = subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"])

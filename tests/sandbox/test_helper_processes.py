@@ -120,12 +120,13 @@ def test_a_helper_that_has_closed_its_files_counts_as_ended_before_its_parent_ca
 ):
     reading, writing = os.pipe()
     helper = HelperProcess("proxy", subprocess.Popen(["sleep", "600"]), writing)
-    assert helper.alive
+    before = helper.alive
 
     os.close(reading)
 
+    after = helper.alive
+    assert (before, after) == (True, False)
     assert helper.process.poll() is None
-    assert not helper.alive
     helper.process.kill()
     helper.end()
 

@@ -35,7 +35,7 @@ def find_program(
     given = str(project / name) if "/" in name else name
     found = shutil.which(given, path=environ.get("PATH") or os.defpath)
     if found is None:
-        raise _not_found(name, Path(given))
+        raise _not_found(name, Path(given), environ)
     path = Path(os.path.normpath(os.path.join(Path.cwd(), found)))  # noqa: PTH118
     trail = _Trail(environ, (project, Path(os.path.realpath(project))))
     trail.follow(path, _MAX_SHEBANGS)
@@ -43,11 +43,14 @@ def find_program(
     return Program(path, Path(os.path.realpath(path)), tuple(trail.links.items()), trees)
 
 
-def _not_found(name: str, path: Path) -> CommandError:
+def _not_found(name: str, path: Path, environ: Mapping[str, str]) -> CommandError:
     if "/" not in name:
-        fix = "install it, or give its path"
-        what = f"command {name!r} not found"
-        return CommandError(what, where="PATH", fix=fix, exit_code=_NOT_FOUND)
+        unusable = shutil.which(name, os.F_OK, environ.get("PATH") or os.defpath) if name else None
+        if unusable is None or Path(unusable).is_dir():
+            fix = "install it, or give its path"
+            what = f"command {name!r} not found"
+            return CommandError(what, where="PATH", fix=fix, exit_code=_NOT_FOUND)
+        path = Path(unusable)
     if path.is_dir():
         what, fix = f"the command {name!r} is a directory", "give a program in it"
     elif _is_program(path):

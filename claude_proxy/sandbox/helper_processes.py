@@ -317,16 +317,24 @@ def start_credential_mask(
 def _start(
     words: Sequence[str], descriptors: Sequence[int], log: RunLog, out: int | None = None
 ) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(  # noqa: S603 - our own programs
-        words,
-        pass_fds=descriptors,
-        stdin=subprocess.DEVNULL,
-        stdout=log.file if out is None else out,
-        stderr=log.file,
-        cwd="/",  # so that it does not keep a file system busy
-        env=harmless(os.environ),
-        start_new_session=True,
-    )
+    try:
+        return subprocess.Popen(  # noqa: S603 - our own programs
+            words,
+            pass_fds=descriptors,
+            stdin=subprocess.DEVNULL,
+            stdout=log.file if out is None else out,
+            stderr=log.file,
+            cwd="/",  # so that it does not keep a file system busy
+            env=harmless(os.environ),
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise ClaudeProxyError(
+            f"a process of this run cannot be started: {(error.strerror or '').lower()}; "
+            "nothing was run",
+            where=words[0],
+            fix="free some memory and processes, and try again",
+        ) from error
 
 
 def harmless(environ: Mapping[str, str]) -> dict[str, str]:

@@ -173,39 +173,51 @@ def _restrictions_text(settings: Settings) -> bytes:
 def refuse_reachable(run_spec: RunSpec) -> None:
     """Raise ConfigError if the sandbox could write its own policy, or a file of the proxy."""
     spec = run_spec.sandbox
-    places = [spec.project, *spec.allow_rw]
-    for place in places:
-        if Path(os.path.realpath(place)) == Path(
-            "/"
-        ):  # a clearer error than one about a file below it
-            raise ConfigError(
-                "the whole file system would be writable",
-                where=str(place),
-                fix="name the directory of one project with --dir",
-            )
-    for what, option, path in _guarded(run_spec.settings):
-        for place in places:
+    places = [(spec.project, None), *((path, "--allow-rw") for path in spec.allow_rw)]
+    for place, option in places:
+        _refuse_whole(Path(os.path.realpath(place)), place, option)
+    for what, path in _guarded(run_spec.settings):
+        steps = list(file_permissions.resolution_steps(path))
+        for place, option in places:
             real = Path(os.path.realpath(place))
-            if any(at.is_relative_to(real) for at in file_permissions.resolution_steps(path)):
+            if any(at.is_relative_to(real) for at in steps):
                 raise ConfigError(
                     f"the sandbox could write to {what}",
-                    where=f"{option} {path}, in {place}",
-                    fix="choose a --dir, and each --allow-rw, that does not contain it",
+                    where=f"{path}, in {f'{option} {place}' if option else place}",
+                    fix=_fix_for(option, "that does not contain it"),
                 )
 
 
-def _guarded(settings: Settings) -> Iterator[tuple[str, str, Path]]:
+def _refuse_whole(real: Path, place: Path, option: str | None) -> None:
+    """Refuse `/` and the home, with a clearer error than one about a file in it."""
+    whole = {
+        Path("/"): "the whole file system",
+        Path(os.path.realpath(Path("~").expanduser())): "your whole home directory",
+    }.get(real)
+    if whole is not None:
+        where = f"{option} {place}" if option else str(place)
+        fix = _fix_for(option, "that a run may write")
+        raise ConfigError(f"{whole} would be writable", where=where, fix=fix)
+
+
+def _fix_for(option: str | None, wanted: str) -> str:
+    if option is not None:
+        return f"name a directory below it {wanted}, or leave {option} out"
+    return f"change to the directory of one project {wanted}, or name it with --dir"
+
+
+def _guarded(settings: Settings) -> Iterator[tuple[str, Path]]:
     if settings.policy is None:
-        yield "its own allowlist", "--allowlist", settings.allowlist
+        yield "its own allowlist", settings.allowlist
     # All policy files: the next run may use another one than this run.
     for path in policy_files.guarded(settings):
-        yield "its own policy", "policy file", path
+        yield "its own policy", path
     if settings.upstream_ca is not None:
-        yield "the CAs that it trusts for upstreams", "--upstream-ca", settings.upstream_ca
+        yield "the CAs that it trusts for upstreams", settings.upstream_ca
     if settings.jsonl is not None:
-        yield "its own audit log", "--jsonl", settings.jsonl
+        yield "its own audit log", settings.jsonl
     if settings.learn is not None:
-        yield "the preset that is learned from it", "--learn", settings.learn[1]
+        yield "the preset that is learned from it", settings.learn[1]
 
 
 def verified_targets(run_spec: RunSpec) -> tuple[str, str]:

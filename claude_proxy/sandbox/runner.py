@@ -308,12 +308,12 @@ def _join(run_spec: RunSpec) -> JoinedProxy | None:
 
 def _check(run_spec: RunSpec) -> None:
     """Raise if something that the run needs is missing, or would be writable inside."""
-    if missing := host_facts.problems(os.environ, seccomp_wanted=run_spec.sandbox.seccomp):
-        raise MissingError(missing)
-    refuse_reachable(run_spec)
     spec = run_spec.sandbox
     if not spec.shell:
-        find_program(spec.command, os.environ, spec.project)  # before anything is started
+        find_program(spec.command, os.environ, spec.project)  # first: a shell's exit code
+    if missing := host_facts.problems(os.environ, seccomp_wanted=spec.seccomp):
+        raise MissingError(missing)
+    refuse_reachable(run_spec)
 
 
 def _plan_and_report(

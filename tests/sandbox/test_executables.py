@@ -17,6 +17,17 @@ def test_a_missing_command_is_an_error_with_the_exit_code_of_a_shell(project: Pa
     assert caught.value.exit_code == 127
 
 
+def test_a_command_that_path_has_without_permission_cannot_be_executed(
+    tmp_path: Path, project: Path
+) -> None:
+    (tmp_path / "tool").write_text("#!/bin/sh\n")
+
+    with pytest.raises(ClaudeProxyError, match="'tool' is not executable") as caught:
+        find_program(("tool",), {"PATH": str(tmp_path)}, project)
+
+    assert caught.value.exit_code == 126
+
+
 def test_a_node_package_is_shown_completely(tmp_path: Path, project: Path) -> None:
     tree = tmp_path / "x/node_modules"
     cli = executable(tree / "tool/node_modules/inner/cli.js", "#!/usr/bin/env -S node --x\n")

@@ -148,6 +148,26 @@ def test_an_included_file_in_the_project_is_refused(run_spec: RunSpec) -> None:
         refuse_reachable(run_spec)
 
 
+def test_no_error_names_an_option_that_was_not_given(run_spec: RunSpec) -> None:
+    spec = replace(run_spec.sandbox, project=run_spec.settings.confdir)
+
+    with pytest.raises(ConfigError) as caught:
+        refuse_reachable(replace(run_spec, sandbox=spec))
+
+    assert "--" not in str(caught.value.where)
+    assert "change to the directory of one project" in str(caught.value.fix)
+    assert "--allow-rw" not in str(caught.value.fix)
+
+
+def test_the_home_as_a_project_is_called_by_its_name(
+    run_spec: RunSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(run_spec.sandbox.project))
+
+    with pytest.raises(ConfigError, match="your whole home directory would be writable"):
+        refuse_reachable(run_spec)
+
+
 def test_policies_of_the_next_run_in_the_project_are_refused(run_spec: RunSpec) -> None:
     spec = replace(run_spec.sandbox, allow_rw=(run_spec.settings.confdir / "policies",))
 

@@ -43,7 +43,11 @@ class Bubblewrap:
         self._init_descriptor = os.pidfd_open(init)
         self._start_pipe: int | None = start_pipe
         self.watchdog = watchdog
-        watchdog.watch(self._init_descriptor)
+        try:
+            watchdog.watch(self._init_descriptor)
+        except BaseException:
+            os.close(self._init_descriptor)
+            raise
 
     @classmethod
     def start(
@@ -85,7 +89,7 @@ class Bubblewrap:
                 data, words = plan.start(theirs, options)
                 _fill(options, data)
                 process = _spawn(plan, words, (*theirs.values(), options), streams, prepare)
-            undo.callback(_abandon, process)
+            undo.callback(_abandon, process, start_pipe)
             try:
                 started = cls(process, _init_of(process, heard), start_pipe, watchdog)
             except ProcessLookupError:  # the process that it named is gone
@@ -129,10 +133,7 @@ class Bubblewrap:
     def close(self) -> None:
         """Kill the sandbox if it is alive, and release what belongs to it."""
         self.end()
-        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
-            if stream is not None:
-                with contextlib.suppress(OSError):  # buffered data that has no reader any more
-                    stream.close()
+        _close_streams(self.process)
         os.close(self._init_descriptor)
         if self._start_pipe is not None:
             os.close(self._start_pipe)
@@ -165,16 +166,20 @@ class Watchdog:
             str(start_pipe),
         ]
         with theirs:
-            self.process = subprocess.Popen(  # noqa: S603 - our own program
-                words,
-                pass_fds=(theirs.fileno(), start_pipe),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                cwd="/",
-                env={},
-                start_new_session=True,  # so that Ctrl-C in the terminal does not reach it
-            )
+            try:
+                self.process = subprocess.Popen(  # noqa: S603 - our own program
+                    words,
+                    pass_fds=(theirs.fileno(), start_pipe),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    cwd="/",
+                    env={},
+                    start_new_session=True,  # so that Ctrl-C in the terminal does not reach it
+                )
+            except OSError as error:
+                self._channel.close()
+                raise _no_watchdog() from error
 
     def watch(self, init: int) -> None:
         """Send it the descriptor of the sandbox's first process, and wait for its answer."""
@@ -185,16 +190,24 @@ class Watchdog:
         except OSError:
             heard = b""
         if heard != b"seen":
-            raise ClaudeProxyError(
-                "the watchdog of the sandbox did not start; nothing was run",
-                where=watchdog.__file__,
-                fix="free some memory and processes, and try again",
-            )
+            raise _no_watchdog()
 
     def close(self) -> None:
         """Close the channel and wait for the watchdog, which kills the sandbox if it is alive."""
         self._channel.close()
-        self.process.wait()
+        try:
+            self.process.wait(_END_PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def _no_watchdog() -> ClaudeProxyError:
+    return ClaudeProxyError(
+        "the watchdog of the sandbox did not start; nothing was run",
+        where=watchdog.__file__,
+        fix="free some memory and processes, and try again",
+    )
 
 
 def _spawn(
@@ -274,9 +287,25 @@ def failed(process: subprocess.Popen[bytes]) -> ClaudeProxyError:
     )
 
 
-def _abandon(process: subprocess.Popen[bytes]) -> None:
+def _abandon(process: subprocess.Popen[bytes], start_pipe: int) -> None:
+    """Kill a bwrap that is not used, and everything that it has started.
+
+    The first process inside ignores SIGTERM, is not tied to its parent yet, and would wait forever.
+    The watchdog may be what has failed, so this does not rely on it.
+    """
     process.kill()
     process.wait()
+    _close_streams(process)
+    while found := watchdog.holders(start_pipe):
+        for pid in found:
+            watchdog.end_holder(pid, start_pipe)
+
+
+def _close_streams(process: subprocess.Popen[bytes]) -> None:
+    for stream in (process.stdin, process.stdout, process.stderr):
+        if stream is not None:
+            with contextlib.suppress(OSError):  # buffered data that has no reader any more
+                stream.close()
 
 
 @contextlib.contextmanager

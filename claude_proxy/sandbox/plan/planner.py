@@ -8,7 +8,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from claude_proxy.errors import ConfigError
-from claude_proxy.sandbox.plan import agent_files, environment, protected_paths, system_mounts
+from claude_proxy.sandbox.plan import (
+    agent_files,
+    environment,
+    exec_words,
+    protected_paths,
+    system_mounts,
+)
 from claude_proxy.sandbox.plan.model import (
     BLOCK,
     INFO,
@@ -138,7 +144,7 @@ class _Planner:
     def _refuse_project(self) -> None:
         lexical, real = self._spec.project, self._project
         where = str(lexical)
-        fix = "name the directory of one project with --dir"
+        fix = "change to the directory of one project, or name it with --dir"
         if self._info(lexical).kind is not PathKind.DIRECTORY:
             raise ConfigError("the project directory does not exist", where=where, fix=fix)
         for path in (lexical, real):
@@ -503,10 +509,7 @@ class _Planner:
 
     def _command(self, shell: Path) -> tuple[str, ...]:
         command = (str(shell),) if self._spec.shell else self._spec.command
-        if self._facts.default_signal is None:
-            return command
-        # The launcher ignores both while COMMAND runs, and an ignored signal is inherited.
-        return (str(self._facts.default_signal), "--default-signal=INT,QUIT", *command)
+        return exec_words.words(command, self._facts.default_signal)
 
     def _shell(self) -> Path:
         for name in (self._facts.environ.get("SHELL", ""), *_SHELLS):

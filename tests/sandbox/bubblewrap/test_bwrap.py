@@ -1,13 +1,14 @@
 """bwrap holds COMMAND back until it is released, and an early exit of bwrap is an error."""
 
 import subprocess
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from claude_proxy.errors import ClaudeProxyError
-from claude_proxy.sandbox.bubblewrap import seccomp
+from claude_proxy.sandbox.bubblewrap import seccomp, watchdog
 from claude_proxy.sandbox.bubblewrap.bwrap import Bubblewrap, resets_signals
 from claude_proxy.sandbox.plan.model import SandboxPlan
 from tests.sandbox.boxes import Box
@@ -68,6 +69,31 @@ def test_a_bwrap_that_exits_immediately_is_an_error(box: Box, tmp_path: Path, sc
 
     with pytest.raises(ClaudeProxyError, match="bwrap cannot create the sandbox"):
         Bubblewrap.start(replace(a_plan(box, "true"), bwrap=program), seccomp.program())
+
+
+@pytest.mark.parametrize("fault", ["sys.exit(3)", "sys.stdin.buffer.read(); sys.exit(3)", "]"])
+def test_without_a_watchdog_nothing_runs_and_nothing_is_left(
+    box: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    # The first process inside ignores SIGTERM, and nothing else would end it.
+    program = tmp_path / "watchdog.py"
+    program.write_text(f"import sys\n{fault}\n")
+    monkeypatch.setattr(watchdog, "__file__", str(program))
+
+    with pytest.raises(ClaudeProxyError, match="watchdog of the sandbox did not start"):
+        Bubblewrap.start(a_plan(box, "touch ran"), seccomp.program(), QUIET)
+
+    assert not [words for words in command_lines() if "touch ran" in words]
+    assert list(box.project.iterdir()) == []
+
+
+def command_lines() -> list[str]:
+    """Return the command line of every process; a process that is gone has none."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            found.append(path.read_bytes().replace(b"\0", b" ").decode("utf-8", "replace"))
+    return found
 
 
 def test_a_bwrap_that_cannot_be_started_is_an_error(box: Box, tmp_path: Path) -> None:

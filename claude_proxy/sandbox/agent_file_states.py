@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from claude_proxy.sandbox.plan import agent_files
+from claude_proxy.sandbox.plan import obeyed_files
 from claude_proxy.sandbox.plan.model import WatchedTree
 
 _MOST_ENTRIES = 30_000  # about 50 ms on a local disk
@@ -50,6 +50,7 @@ class AgentFileStates:
 class _Directory:
     path: str
     obeyed: bool  # everything in it
+    data: bool = False  # except for what an agent keeps as data
 
 
 def states_in(trees: Sequence[WatchedTree], limit: int = _MOST_ENTRIES) -> AgentFileStates:
@@ -74,7 +75,7 @@ class _Walk:
     def add(self, path: str, *, obeyed: bool) -> None:
         """Take a file or directory to begin at."""
         if os.path.isdir(path):  # noqa: PTH112 - as text throughout: Path objects cost as much again
-            self._queue.append(_Directory(path, obeyed))
+            self._queue.append(_Directory(path, obeyed, data=obeyed))
         elif obeyed:
             self._note(path)
 
@@ -104,18 +105,20 @@ class _Walk:
 
     def _take(self, directory: _Directory, entry: os.DirEntry[str]) -> None:
         name = entry.name
-        obeyed = directory.obeyed or agent_files.is_directory_obeyed(name)
+        if directory.data and obeyed_files.is_data(name):
+            return
+        obeyed = directory.obeyed or obeyed_files.obeying_all_in(directory.path, name) is not None
         # A link to a directory is followed only where everything is obeyed: elsewhere it would lead
         # out of the project.
         if entry.is_dir(follow_symlinks=obeyed):
             if obeyed and entry.is_symlink():
                 self._note(entry.path)
-            if agent_files.is_skipped(name):
+            if obeyed_files.holds_dependencies(name) or obeyed_files.is_repository(name):
                 return
-            if agent_files.holds_checkouts(os.path.basename(directory.path), name):  # noqa: PTH119
+            if obeyed_files.holds_checkouts(os.path.basename(directory.path), name):  # noqa: PTH119
                 obeyed = False
             self._queue.append(_Directory(entry.path, obeyed))
-        elif obeyed or agent_files.is_obeyed(name):
+        elif obeyed or obeyed_files.obeying(directory.path, name) is not None:
             self._note(entry.path)
 
     def _note(self, path: str) -> None:

@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from claude_proxy.errors import ClaudeProxyError
+from claude_proxy.sandbox import missing_paths
 from claude_proxy.sandbox.bubblewrap import mountinfo, seccomp
 from claude_proxy.sandbox.executables import find_program
 from claude_proxy.sandbox.git_directories import git_of, hooks_of, worktree_paths
@@ -80,7 +81,7 @@ def gather(  # noqa: PLR0913 - separate directories
         confdir=confdir,
         statedir=statedir,
         run_directory=run_directory,
-        paths=_look(inspected),
+        paths=_look(inspected, spec.project),
         etc=frozenset(_names_in(Path("/etc"))),
         program=program,
         worktree=worktree,
@@ -120,8 +121,9 @@ def user_of(environ: Mapping[str, str]) -> User:
 # Paths
 
 
-def _look(paths: Iterable[Path]) -> dict[Path, PathInfo]:
-    found = {path: path_info(path) for path in paths}
+def _look(paths: Iterable[Path], project: Path) -> dict[Path, PathInfo]:
+    missing = missing_paths.missing_in(project, paths)
+    found = {path: missing.get(path) or path_info(path) for path in paths}
     real = {seen.real for seen in found.values()} - found.keys()
     return found | {path: path_info(path) for path in real}
 

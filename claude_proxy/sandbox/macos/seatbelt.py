@@ -13,9 +13,8 @@ from pathlib import Path
 
 from claude_proxy.errors import ConfigError
 from claude_proxy.sandbox.plan import environment as plan_environment
-from claude_proxy.sandbox.plan import protected_paths
+from claude_proxy.sandbox.plan import obeyed_files, protected_paths
 from claude_proxy.sandbox.plan.model import HostFacts, PathKind, SandboxSpec
-from claude_proxy.sandbox.plan.planner import READ_ONLY_IN_PROJECT
 from claude_proxy.sandbox.plan.requirements import SANDBOX_EXEC
 from claude_proxy.sandbox.plan.system_mounts import TOOLCHAINS
 from claude_proxy.trust.client_environment import environment as client_environment
@@ -147,7 +146,7 @@ def _read(spec: SandboxSpec, facts: HostFacts) -> list[Path]:
 
 
 def _guarded(spec: SandboxSpec, facts: HostFacts) -> list[Path]:
-    names = (*READ_ONLY_IN_PROJECT, *spec.profile.protect, *spec.read_only)
+    names = (*obeyed_files.protected_names(), *spec.profile.protect, *spec.read_only)
     below = [spec.project / name for name in names]
     below += [facts.user.home / name for name in spec.profile.home_protect]
     below += [spec.project / ".git" / name for name in ("config", "hooks", "commondir")]

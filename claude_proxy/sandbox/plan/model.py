@@ -205,7 +205,7 @@ class WatchedTree:
     """A writable directory in which files that programs outside obey are looked for."""
 
     path: Path
-    whole: bool = False  # everything in it is obeyed, whatever its name
+    whole: bool = False  # an agent's own directory: everything in it is obeyed, except for its data
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from claude_proxy.errors import ConfigError
 from claude_proxy.sandbox.plan import (
-    agent_files,
     environment,
     exec_words,
+    obeyed_files,
     protected_paths,
     system_mounts,
 )
@@ -34,17 +34,6 @@ from claude_proxy.sandbox.plan.mount_layout import Layout
 from claude_proxy.sandbox.plan.path_guards import NO_FILES, REBUILT, PathGuards
 from claude_proxy.sandbox.plan.trust_store import BUNDLES, DIRECTORIES, add_trust_store
 
-# Read-only in a project: what the user's shell, editor, git and agent obey outside, after the run.
-READ_ONLY_IN_PROJECT = (
-    ".claude-proxy.yaml",
-    ".devcontainer",
-    ".envrc",
-    ".githooks",
-    ".husky",
-    ".idea",
-    ".mcp.json",
-    ".vscode",
-)
 # `commondir` tells git where to find its configuration and its hooks.
 _READ_ONLY_IN_GIT = ("config", "config.worktree", "hooks", "commondir")
 
@@ -78,7 +67,8 @@ def paths_to_inspect(
         home / name for name in (*system_mounts.TOOLCHAINS, *profile.home_read, *profile.home_write)
     }
     paths |= {home / name for name in profile.home_protect}
-    paths |= {project / name for name in (*_read_only_names(spec), *spec.hide)}
+    paths |= {project / name for name in (*spec.profile.protect, *spec.read_only, *spec.hide)}
+    paths |= {root / name for root in _roots(spec) for name in obeyed_files.protected_names()}
     paths |= {project / ".git", *(Path(shell) for shell in _SHELLS)}
     isolation = spec.isolation
     paths |= {*isolation.logins, *isolation.unreadable, *isolation.unwritable, *isolation.exposed}
@@ -103,8 +93,9 @@ def _path_to_create(path: Path, name: str) -> PathToCreate:
     return PathToCreate(path, PathKind.FILE, b"{}\n" if name.endswith(".json") else b"")
 
 
-def _read_only_names(spec: SandboxSpec) -> tuple[str, ...]:
-    return (*READ_ONLY_IN_PROJECT, *spec.profile.protect, *spec.read_only)
+def _roots(spec: SandboxSpec) -> tuple[Path, ...]:
+    """Return the writable directories in which programs outside obey files."""
+    return (spec.project, *spec.allow_rw)
 
 
 class _Planner:
@@ -385,6 +376,12 @@ class _Planner:
         lifted = {path for path in named if not any(place.is_relative_to(path) for place in whole)}
         for path in self._read_only():
             self._make_read_only(path, lifted)
+        for root in self._spec.allow_rw:
+            below = self._info(root).real
+            # Only what is named below a directory lifts what is read-only in it.
+            narrower = {path for path in lifted if below in path.parents}
+            for name in obeyed_files.protected_names():
+                self._make_read_only(root / name, narrower)
 
     def _git_directories_elsewhere(self) -> Iterator[Path]:
         for git in self._facts.git_directories:
@@ -394,7 +391,8 @@ class _Planner:
 
     def _read_only(self) -> Iterator[Path]:
         project = self._spec.project
-        yield from (project / name for name in _read_only_names(self._spec))
+        names = (*obeyed_files.protected_names(), *self._spec.profile.protect)
+        yield from (project / name for name in (*names, *self._spec.read_only))
         yield from (self._home / name for name in self._spec.profile.home_protect)
         yield from self._facts.hooks
         if self._info(project / ".git").kind is not PathKind.DIRECTORY:
@@ -475,9 +473,8 @@ class _Planner:
                 yield WatchedTree(real)
         for name in self._spec.profile.home_write:
             directory = self._home / name
-            for inside in agent_files.names_in_settings() if name.endswith("/") else ():
-                if self._layout.is_written(directory / inside):
-                    yield WatchedTree(directory / inside, whole=True)
+            if name.endswith("/") and self._layout.is_written(directory):
+                yield WatchedTree(directory, whole=True)
 
     def _masked_logins(self) -> Iterator[tuple[Path, Path]]:
         """Yield the logins that could become visible: those whose directories are."""

@@ -4,6 +4,8 @@ import subprocess
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from claude_proxy.config.allowlist.model import NetworkMode
 from claude_proxy.sandbox.plan import environment
 from claude_proxy.sandbox.plan.model import (
@@ -11,6 +13,7 @@ from claude_proxy.sandbox.plan.model import (
     MountKind,
     PathInfo,
     PathKind,
+    Profile,
     Program,
     User,
     WatchedTree,
@@ -247,6 +250,27 @@ def test_allow_rw_for_more_than_the_project_keeps_its_read_only_paths() -> None:
     planned = plan_sandbox(a_spec(project=project, allow_rw=(around, project)), some_facts(found))
 
     assert str(project / ".envrc") in read(planned)
+
+
+@pytest.mark.parametrize("profile", [Profile("shell"), CLAUDE, Profile("own")])
+def test_what_any_agent_or_tool_obeys_is_read_only_whatever_the_profile(profile: Profile) -> None:
+    codex, settings = PROJECT / ".codex", PROJECT / ".claude/settings.json"
+    found = paths(codex, settings.parent, files=[settings, PROJECT / ".npmrc"])
+
+    planned = plan_sandbox(a_spec(profile=profile), some_facts(found))
+
+    assert {str(codex), str(settings), str(PROJECT / ".npmrc")} <= read(planned)
+    assert str(settings.parent / "commands") not in read(planned)
+
+
+def test_a_writable_directory_elsewhere_keeps_what_tools_obey_in_it_read_only() -> None:
+    other = Path("/data/other")
+    found = paths(other, other / ".vscode", other / ".zed", files=[other / ".envrc"])
+
+    planned = plan_sandbox(a_spec(allow_rw=(other, other / ".zed")), some_facts(found))
+
+    assert {str(other / ".vscode"), str(other / ".envrc")} <= read(planned)
+    assert str(other / ".zed") in written(planned), "it was named itself"
 
 
 def test_a_link_instead_of_a_read_only_file_is_watched_and_its_target_read_only() -> None:
@@ -523,7 +547,7 @@ def test_agent_files_are_looked_for_where_the_run_may_write() -> None:
     planned = plan_sandbox(spec, some_facts(paths(other, HOME / ".claude")))
 
     assert {WatchedTree(PROJECT), WatchedTree(other)} <= set(planned.watched_trees)
-    assert WatchedTree(HOME / ".claude/output-styles", whole=True) in planned.watched_trees
+    assert WatchedTree(HOME / ".claude", whole=True) in planned.watched_trees
 
 
 def test_agent_files_are_not_looked_for_where_the_run_may_only_read() -> None:

@@ -1,0 +1,137 @@
+"""Checked-out branch of the host: moved together with the index, or not at all.
+
+Law kept: nothing is lost on either side. The index is locked as git locks it while the branch and
+HEAD move, so a commit or checkout of the host's comes before or after, never between. What is
+staged stays staged, or nothing moves.
+"""
+
+import os
+import shutil
+import stat
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from claude_proxy.sandbox.git.host_git import HostGit
+from claude_proxy.sandbox.git.ref_names import is_object
+
+_ATTEMPTS = 5
+_LOCK_PATIENCE_S = 2.0
+_LOCK_PAUSE_S = 0.02
+
+LOCKED = "another git command is using the index"
+STAGED = "what is staged there is different from both"
+CHANGED = "it was changed at the same moment"
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """HEAD of the host: the branch's name or the object, and the commit it leads to."""
+
+    name: str
+    object: str
+
+
+def head_of(git: HostGit) -> Head:
+    """Return HEAD as git reads it; empty parts if there is none."""
+    symbolic = git.run("symbolic-ref", "-q", "HEAD")
+    commit = git.run("rev-parse", "--verify", "-q", "HEAD^{commit}").out.decode().strip()
+    name = symbolic.out.decode("utf-8", "surrogateescape").rstrip("\n")
+    return Head(name if symbolic.ok else commit, commit)
+
+
+def switch(git: HostGit, head: Head, target: Head, message: str) -> str:
+    """Make the checked-out branch, the index and HEAD those of `target`; return why not.
+
+    The files of the work tree are not touched: a run that shares it has changed them already.
+    """
+    index = git.directory / "index"
+    if git.run("rev-parse", "--is-bare-repository").out.startswith(b"true"):
+        return _move(git, head, target, message)
+    for _ in range(_ATTEMPTS):
+        before = _state_of(index)
+        with tempfile.TemporaryDirectory(prefix="claude-proxy-") as directory:
+            fresh = Path(directory, "index")
+            if before is not None:
+                shutil.copy2(index, fresh)
+            if not _read_trees(git, fresh, head.object, target.object):
+                return STAGED
+            answer = _replace(git, fresh, before, lambda: _move(git, head, target, message))
+        if answer != CHANGED:
+            return answer
+    return CHANGED
+
+
+def _read_trees(git: HostGit, index: Path, old: str, new: str) -> bool:
+    """Carry what is staged from one commit to another, as `git checkout` does; without files."""
+    if old:
+        return git.run("read-tree", "-i", "-m", old, new, index=index).ok
+    staged = git.run("ls-files", "-z", "--cached", index=index)
+    return staged.ok and not staged.out and git.run("read-tree", new, index=index).ok
+
+
+def _move(git: HostGit, head: Head, target: Head, message: str) -> str:
+    words: tuple[str, ...]
+    if is_object(target.name):
+        words = ("update-ref", "--no-deref", "-m", message, "HEAD", target.object, head.object)
+    elif target.name == head.name:
+        nothing = "0" * len(target.object)
+        words = ("update-ref", "-m", message, head.name, target.object, head.object or nothing)
+    else:
+        words = ("symbolic-ref", "-m", message, "HEAD", target.name)
+    answer = git.run(*words)
+    return "" if answer.ok else answer.reason
+
+
+def _replace(
+    git: HostGit, fresh: Path, before: os.stat_result | None, move: Callable[[], str]
+) -> str:
+    """Replace the index while it is locked, if nobody has changed it and `move` succeeds."""
+    index = git.directory / "index"
+    lock = git.directory / "index.lock"
+    if not _create(lock, 0o644 if before is None else stat.S_IMODE(before.st_mode)):
+        return LOCKED
+    try:
+        if _marks(_state_of(index)) != _marks(before):
+            problem = CHANGED
+        else:
+            lock.write_bytes(fresh.read_bytes())
+            if before is not None:
+                # Git distrusts entries that are as new as the index: it must not look newer.
+                os.utime(lock, ns=(before.st_atime_ns, before.st_mtime_ns))
+            problem = move()
+    except BaseException:
+        lock.unlink()
+        raise
+    if problem:
+        lock.unlink()
+    else:
+        lock.rename(index)
+    return problem
+
+
+def _create(lock: Path, mode: int) -> bool:
+    """Take git's lock of the index; false if another git command keeps it."""
+    deadline = time.monotonic() + _LOCK_PATIENCE_S
+    while True:
+        try:
+            os.close(os.open(lock, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode))
+        except FileExistsError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_LOCK_PAUSE_S)
+        else:
+            return True
+
+
+def _state_of(index: Path) -> os.stat_result | None:
+    with suppress(FileNotFoundError):
+        return index.stat()
+    return None
+
+
+def _marks(found: os.stat_result | None) -> tuple[int, int, int] | None:
+    return None if found is None else (found.st_ino, found.st_size, found.st_mtime_ns)

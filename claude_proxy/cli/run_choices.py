@@ -14,7 +14,7 @@ from claude_proxy.config.policy_files import PolicySources
 from claude_proxy.config.settings import Settings
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.sandbox import profiles
-from claude_proxy.sandbox.plan.model import Profile, SandboxSpec
+from claude_proxy.sandbox.plan.model import FileId, Profile, SandboxSpec
 from claude_proxy.sandbox.plan.profile_parser import ProjectRestrictions
 from claude_proxy.sandbox.run_spec import RunSpec
 
@@ -53,7 +53,7 @@ class _ChosenPolicy:
 
 def run_spec_of(given: RunOptions, settings: Settings, sources: PolicySources) -> RunSpec:
     """Return what is to be run, and how."""
-    project = _project(given.dir)
+    project, project_id = _project(given.dir)
     join = None if given.proxy is None else _join_of(given.proxy)
     name = _profile_name(given, settings)
     chosen = _choose_policy(given, settings, sources, name, project)
@@ -77,6 +77,7 @@ def run_spec_of(given: RunOptions, settings: Settings, sources: PolicySources) -
         seccomp=not given.without_seccomp,
         hide=restrictions.hide,
         read_only=restrictions.read_only,
+        project_id=project_id,
     )
     # The run's own proxy listens where nobody else can reach it, and demands nothing.
     login = None if join is None else chosen.settings.credentials
@@ -106,7 +107,8 @@ def _join_of(text: str) -> str:
 # --- the project
 
 
-def _project(given: Path | None) -> Path:
+def _project(given: Path | None) -> tuple[Path, FileId]:
+    """Return the project's directory; the working directory itself, even if it is moved now."""
     try:
         path = Path.cwd() if given is None else Path(os.path.abspath(given))  # noqa: PTH100 - no links
         if not path.is_dir():
@@ -116,13 +118,14 @@ def _project(given: Path | None) -> Path:
                 fix="name the directory of the project",
             )
         os.listdir(path)  # noqa: PTH208 - only whether it can be
+        found = Path().stat() if given is None else path.stat()
     except OSError as error:
         raise ClaudeProxyError(
             f"the project directory cannot be used: {(error.strerror or '').lower()}",
             where="--dir" if given is None else f"--dir {given}",
             fix="name a directory that you may enter",
         ) from error
-    return path
+    return path, FileId(found.st_dev, found.st_ino)
 
 
 # --- the policy

@@ -89,7 +89,7 @@ def gather(  # noqa: PLR0913 - separate directories
         hooks=hooks,
         default_signal=_ENV if _knows_default_signal(_ENV) else None,
         shown=dict(shown),
-        followed=followed,
+        followed=followed and Path(os.path.realpath(followed)),
         certificates={path: _links_in(path) for path in trust_store.DIRECTORIES},
         resolver=_resolver() if spec.unfiltered else {},
         notes=notes,

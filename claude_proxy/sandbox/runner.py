@@ -40,6 +40,7 @@ from claude_proxy.sandbox import (
 from claude_proxy.sandbox.agent_file_states import AgentFileStates
 from claude_proxy.sandbox.bubblewrap import datagram_pairs, seccomp
 from claude_proxy.sandbox.bubblewrap.bwrap import Bubblewrap, StandardStreams, failed
+from claude_proxy.sandbox.bubblewrap.mount_sources import MountSources
 from claude_proxy.sandbox.credentials import Bindings
 from claude_proxy.sandbox.executables import find_program
 from claude_proxy.sandbox.helper_processes import (
@@ -264,6 +265,8 @@ def live_sandbox(
         planned = _plan_and_report(run_spec, bindings, followed, say)
         _scrub(planned.withheld)
         starting.callback(_remove_created, _create_paths(planned))
+        sources = MountSources.opened(planned, run_spec.sandbox.project_id)
+        starting.callback(sources.close)
         bubblewrap = stack.enter_context(
             _bubblewrap(run_spec, planned, run_directory, log, streams)
         )
@@ -278,6 +281,7 @@ def live_sandbox(
         if proxy_process is not None:
             proxy_process.wait_until_ready()
         host_facts.check_mounts(planned, bubblewrap.init)
+        sources.check(bubblewrap.init)
         if planned.masked_logins:
             mask = start_credential_mask(planned.masked_logins, bubblewrap.init, run_directory, log)
             helpers = (*helpers, stack.enter_context(mask))

@@ -41,6 +41,11 @@ def mismatches(planned: SandboxPlan, inside: str, outside: str) -> tuple[Path, .
     return tuple(dict.fromkeys((*missing, *more, *other)))
 
 
+def places_in(raw: bytes) -> frozenset[Path]:
+    """Return the paths that have a mount of their own, of the content of /proc/PID/mountinfo."""
+    return frozenset(_read(raw.decode("utf-8", "surrogateescape")))
+
+
 def _read(text: str) -> dict[Path, _MountPoint]:
     """Return the mount at each path; of several on one path, the last."""
     found = {}

@@ -56,6 +56,14 @@ class CredentialIsolation:
 
 
 @dataclass(frozen=True, slots=True)
+class FileId:
+    """What tells a file from every other one, while it exists."""
+
+    device: int
+    inode: int
+
+
+@dataclass(frozen=True, slots=True)
 class SandboxSpec:
     """What the sandbox of one run must contain."""
 
@@ -73,6 +81,7 @@ class SandboxSpec:
     isolation: CredentialIsolation = CredentialIsolation()
     hide: tuple[str, ...] = ()  # from the project's own file: paths within it
     read_only: tuple[str, ...] = ()
+    project_id: FileId | None = None  # of the project's directory when the run began
 
     @property
     def has_proxy(self) -> bool:
@@ -213,6 +222,7 @@ class SandboxPlan:
     """How bwrap is started; `files` are contents that it reads from descriptors."""
 
     bwrap: Path
+    project: Path  # without any symbolic link
     options: tuple[str, ...]
     mounts: tuple[Mount, ...]  # as in the options, in order
     command: tuple[str, ...]

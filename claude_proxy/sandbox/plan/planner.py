@@ -450,6 +450,7 @@ class _Planner:
         )
         return SandboxPlan(
             bwrap=facts.bwrap,
+            project=self._project,
             options=options,
             mounts=tuple(self._layout.mounts()),
             command=self._command(shell),

@@ -65,7 +65,11 @@ def gather(  # noqa: PLR0913 - separate directories
     """Return all facts that the planner decides on."""
     bwrap, version = _bwrap(environ, spec.project)
     user = user_of(environ)
-    worktree, git_directories, notes = git_of(spec.project, (*spec.allow_ro, *spec.allow_rw))
+    worktree, git_directories, notes = (
+        (None, (), ())
+        if spec.clone
+        else git_of(spec.project, (*spec.allow_ro, *spec.allow_rw))
+    )
     hooks = tuple(hooks_of(spec.project, git_directories))
     program = find_program(spec.command, environ, spec.project) if not spec.shell else None
     inspected = set(planner.paths_to_inspect(spec, user, environ, confdir, statedir, run_directory))

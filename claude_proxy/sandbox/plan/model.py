@@ -61,6 +61,11 @@ class FileId:
 
     device: int
     inode: int
+class ProjectClone:
+    """The clone that COMMAND works in, instead of the project."""
+
+    tree: Path
+    git: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +87,7 @@ class SandboxSpec:
     hide: tuple[str, ...] = ()  # from the project's own file: paths within it
     read_only: tuple[str, ...] = ()
     project_id: FileId | None = None  # of the project's directory when the run began
+    clone: ProjectClone | None = None  # shown at the project's path, where nothing of it is
 
     @property
     def has_proxy(self) -> bool:

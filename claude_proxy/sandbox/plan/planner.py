@@ -9,6 +9,7 @@ from pathlib import Path
 
 from claude_proxy.errors import ConfigError
 from claude_proxy.sandbox.plan import (
+    clone_mounts,
     environment,
     exec_words,
     obeyed_files,
@@ -69,6 +70,7 @@ def paths_to_inspect(
     paths |= {home / name for name in profile.home_protect}
     paths |= {project / name for name in (*spec.profile.protect, *spec.read_only, *spec.hide)}
     paths |= {root / name for root in _roots(spec) for name in obeyed_files.protected_names()}
+    paths |= clone_mounts.paths_to_inspect(spec)
     paths |= {project / ".git", *(Path(shell) for shell in _SHELLS)}
     isolation = spec.isolation
     paths |= {*isolation.logins, *isolation.unreadable, *isolation.unwritable, *isolation.exposed}
@@ -128,6 +130,9 @@ class _Planner:
         self._add_read_only()
         add_trust_store(self._layout, self._facts)
         self._refuse_sources()
+        clone_mounts.refuse_shown_project(
+            self._spec, self._project, self._layout.mounts(), self._places_of(self._project)
+        )
         return self._assembled()
 
     # Refusals
@@ -328,6 +333,9 @@ class _Planner:
     def _add_project(self) -> None:
         project = self._project
         self._named.append(project)
+        if self._spec.clone is not None:
+            clone_mounts.add(self._layout, project, self._spec.clone)
+            return
         if project not in {self._info(path).real for path in self._spec.allow_ro}:
             # Otherwise --allow-ro names it, which makes it read-only.
             self._layout.put(Mount(MountKind.WRITE, project, project))
@@ -353,7 +361,9 @@ class _Planner:
             if seen.kind is not PathKind.MISSING:
                 for at in list(self._places_of(seen.real)):
                     self._mask(at, seen)
-        for name in self._spec.hide:
+        for at, seen in clone_mounts.paths_in(self._spec, self._facts.paths, self._spec.hide):
+            self._mask(self._project / at, seen)
+        for name in () if self._spec.clone else self._spec.hide:
             path = self._project / name
             seen = self._info(self._spec.project / name)
             if seen.kind is not PathKind.MISSING and seen.real.is_relative_to(self._project):
@@ -390,6 +400,11 @@ class _Planner:
                 yield real
 
     def _read_only(self) -> Iterator[Path]:
+        if self._spec.clone is not None:
+            # Nothing outside obeys what is in a clone; only the owner's own list holds there.
+            found = clone_mounts.paths_in(self._spec, self._facts.paths, self._spec.read_only)
+            yield from (seen.real for _, seen in found)
+            return
         project = self._spec.project
         names = (*obeyed_files.protected_names(), *self._spec.profile.protect)
         yield from (project / name for name in (*names, *self._spec.read_only))

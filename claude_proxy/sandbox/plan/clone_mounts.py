@@ -49,17 +49,23 @@ def paths_in(
 
 
 def refuse_shown_project(
-    spec: SandboxSpec, project: Path, mounts: Iterable[Mount], places: Iterable[Path]
+    spec: SandboxSpec,
+    known: Mapping[Path, PathInfo],
+    mounts: Iterable[Mount],
+    places: Iterable[Path],
 ) -> None:
     """Refuse a plan that shows the project besides its clone; `places` are where it would be."""
     if spec.clone is None:
         return
+    project = known[spec.project].real
+    # One that names the project itself is replaced by the clone, but asks for something else.
+    named = (path for path in (*spec.allow_ro, *spec.allow_rw) if known[path].real == project)
     below = (
         mount.at
         for mount in mounts
         if mount.shows and Path(str(mount.source)).is_relative_to(project)
     )
-    for at in (*places, *below):
+    for at in (*named, *places, *below):
         raise ConfigError(
             "with --clone nothing of the project itself is shown, and this path would show it",
             where=str(at),

@@ -131,7 +131,10 @@ class _Planner:
         add_trust_store(self._layout, self._facts)
         self._refuse_sources()
         clone_mounts.refuse_shown_project(
-            self._spec, self._project, self._layout.mounts(), self._places_of(self._project)
+            self._spec,
+            self._facts.paths,
+            self._layout.mounts(),
+            self._places_of(self._project),
         )
         return self._assembled()
 

@@ -66,9 +66,7 @@ def gather(  # noqa: PLR0913 - separate directories
     bwrap, version = _bwrap(environ, spec.project)
     user = user_of(environ)
     worktree, git_directories, notes = (
-        (None, (), ())
-        if spec.clone
-        else git_of(spec.project, (*spec.allow_ro, *spec.allow_rw))
+        (None, (), ()) if spec.clone else git_of(spec.project, (*spec.allow_ro, *spec.allow_rw))
     )
     hooks = tuple(hooks_of(spec.project, git_directories))
     program = find_program(spec.command, environ, spec.project) if not spec.shell else None

@@ -7,7 +7,7 @@ nobody else has moved meanwhile.
 """
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -106,6 +106,7 @@ def bring_over(  # noqa: PLR0913 - two repositories, and how they belong togethe
     shares_tree: bool = False,
     ended: bool = True,
     scratch_directory: Path | None = None,
+    skip_packs: Collection[str] = (),
 ) -> BroughtOver:
     """Bring the commits of the run `name` from its Git directory into the host's.
 
@@ -113,8 +114,8 @@ def bring_over(  # noqa: PLR0913 - two repositories, and how they belong togethe
     `shares_tree` the work tree of both is the same one: the checked-out branch, the index and HEAD
     follow the run's. Without it, the branch that the host has checked out does not move, because
     its files are others. While the run has not ended, a detached HEAD is not followed. The scratch
-    directory is kept if it is named, so that nothing is copied twice. Raises nothing: what went
-    wrong is in the result.
+    directory is kept if it is named, so that nothing is copied twice. `skip_packs` name those of
+    objects that the host has. Raises nothing: what went wrong is in the result.
     """
     known = known or Known()
     try:
@@ -126,7 +127,7 @@ def bring_over(  # noqa: PLR0913 - two repositories, and how they belong togethe
     if not changed and refs.head == known.head:
         return BroughtOver(known=known, problems=refs.problems)
     directory = scratch_directory or private.parent / f"{private.name}.scratch"
-    bringer = _Bringer(host, name, known, shares_tree=shares_tree)
+    bringer = _Bringer(host, name, known, shares_tree=shares_tree, skip_packs=skip_packs)
     try:
         return bringer.bring(private, refs, changed, directory, ended=ended)
     except OSError as error:
@@ -150,7 +151,16 @@ def _changed(refs: Refs, known: Known) -> dict[str, str]:
 class _Bringer:
     """Brings one run over into one repository."""
 
-    def __init__(self, host: Path, run: str, known: Known, *, shares_tree: bool) -> None:
+    def __init__(
+        self,
+        host: Path,
+        run: str,
+        known: Known,
+        *,
+        shares_tree: bool,
+        skip_packs: Collection[str],
+    ) -> None:
+        self._skip_packs = skip_packs
         self._git = HostGit(host)
         self._common = common_of(host)
         self._run = run
@@ -211,7 +221,9 @@ class _Bringer:
         if not new:
             return found, ()
         sha256 = any(len(at) == _SHA256_LENGTH for at in new.values())
-        filled = scratch.fill(private, self._common, directory, sha256=sha256)
+        filled = scratch.fill(
+            private, self._common, directory, sha256=sha256, skip_packs=self._skip_packs
+        )
         types = scratch.types_of(HostGit(directory), new.values())
         there = {name: at for name, at in new.items() if _fits(name, types.get(at, ""))}
         damaged = "its object is missing or damaged"

@@ -70,11 +70,10 @@ class HostGit:
         patience_s: float = _PATIENCE_S,
     ) -> Answer:
         """Run a command; one that cannot be started, or takes too long, has failed."""
-        program = _program()
+        program = find_git()
         if program is None:
             return Answer(127, b"", "git is not installed")
-        settings = [word for setting in _SETTINGS for word in ("-c", setting)]
-        command = [program, *settings, "--no-replace-objects", f"--git-dir={self.directory}"]
+        command = [program, *options_for(self.directory)]
         try:
             done = subprocess.run(  # noqa: S603 - git, with settings that make it run nothing
                 [*command, *words],
@@ -82,7 +81,7 @@ class HostGit:
                 capture_output=True,
                 check=False,
                 cwd="/",
-                env=_environment(index),
+                env=environment(index),
                 timeout=patience_s,
             )
         except subprocess.TimeoutExpired:
@@ -92,11 +91,19 @@ class HostGit:
         return Answer(done.returncode, done.stdout, done.stderr.decode("utf-8", "replace"))
 
 
-def _program() -> str | None:
+def find_git() -> str | None:
+    """Return the path of git; None if there is none in the directories of the system."""
     return shutil.which("git", path=_PLACES)
 
 
-def _environment(index: Path | None) -> Mapping[str, str]:
+def options_for(directory: Path) -> list[str]:
+    """Return the options by which git works on one repository and runs nothing."""
+    settings = [word for setting in _SETTINGS for word in ("-c", setting)]
+    return [*settings, "--no-replace-objects", f"--git-dir={directory}"]
+
+
+def environment(index: Path | None = None) -> Mapping[str, str]:
+    """Return the environment of such a command."""
     found = {
         "PATH": _PLACES,
         "HOME": "/nonexistent",

@@ -7,6 +7,7 @@ name of its content, so a false one cannot replace another.
 
 import re
 import stat
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,10 +35,11 @@ class Copied:
     files_left: int = MAX_FILES
 
 
-def copy_objects(git: Path, objects: Path) -> Copied:
+def copy_objects(git: Path, objects: Path, skip: Collection[str] = ()) -> Copied:
     """Copy the loose objects and packs of a Git directory that `objects` does not have yet.
 
-    OSError if the copy cannot be written, or if the Git directory is none.
+    `skip` names packs, without their ending, whose objects the host's repository has. OSError if
+    the copy cannot be written, or if the Git directory is none.
     """
     copied = Copied()
     with root_of(git) as root:
@@ -52,7 +54,8 @@ def copy_objects(git: Path, objects: Path) -> Copied:
         packs = set(_names(root, "objects/pack"))
         for name in sorted(packs):
             # Git writes the index last, so that a pack with one is complete.
-            complete = _PACK.fullmatch(name) and f"{name[:-5]}.idx" in packs
+            stem = name.removesuffix(".pack")
+            complete = _PACK.fullmatch(name) and f"{stem}.idx" in packs and stem not in skip
             if complete and _copy(root, f"pack/{name}", objects, copied):
                 copied.packs.append(objects / "pack" / name)
     return copied

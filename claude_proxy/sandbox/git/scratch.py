@@ -4,7 +4,7 @@ Law kept: the sandbox cannot move its own wall. Nothing of the run's settings, h
 indexes is in it, so that git can fetch from it as from any repository.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,21 +23,29 @@ class Scratch:
     problems: tuple[str, ...] = ()
 
 
-def fill(private: Path, common: Path, directory: Path, *, sha256: bool) -> Scratch:
+def fill(
+    private: Path,
+    common: Path,
+    directory: Path,
+    *,
+    sha256: bool,
+    skip_packs: Collection[str] = (),
+) -> Scratch:
     """Copy what is new in `private` into the scratch repository at `directory`.
 
     `common` is the host's Git directory that has the objects. A scratch repository that is there
-    already is kept, so that nothing is copied twice. OSError if it cannot be written.
+    already is kept, so that nothing is copied twice. `skip_packs` are those of objects that the
+    host has. OSError if it cannot be written.
     """
     for name in ("objects/info", "objects/pack", "refs"):
         (directory / name).mkdir(mode=0o700, parents=True, exist_ok=True)
     (directory / "HEAD").write_text("ref: refs/heads/nothing\n")
     (directory / "config").write_text(_CONFIG.format(int(sha256), _SHA256 if sha256 else ""))
-    (directory / "objects/info/alternates").write_text(f"{_quoted(common / 'objects')}\n")
+    (directory / "objects/info/alternates").write_text(f"{quoted(common / 'objects')}\n")
     shallow = common / "shallow"
     if shallow.is_file():
         (directory / "shallow").write_bytes(shallow.read_bytes())
-    copied = copy_objects(private, directory / "objects")
+    copied = copy_objects(private, directory / "objects", skip_packs)
     problems = [copied.problem] if copied.problem else []
     git = HostGit(directory)
     for pack in sorted((directory / "objects/pack").glob("pack-*.pack")):
@@ -49,7 +57,7 @@ def fill(private: Path, common: Path, directory: Path, *, sha256: bool) -> Scrat
     return Scratch(directory, tuple(problems))
 
 
-def _quoted(path: Path) -> str:
+def quoted(path: Path) -> str:
     """Return a path as a line of objects/info/alternates (gitrepository-layout(5))."""
     text = str(path)
     if not text.startswith(('"', "#")) and "\n" not in text:

@@ -61,6 +61,9 @@ class FileId:
 
     device: int
     inode: int
+
+
+@dataclass(frozen=True, slots=True)
 class ProjectClone:
     """The clone that COMMAND works in, instead of the project."""
 

@@ -29,15 +29,15 @@ from claude_proxy.config.settings import (
 from claude_proxy.errors import AuditError, ClaudeProxyError
 from claude_proxy.events import Notice
 from claude_proxy.sandbox import (
-    agent_file_states,
     credentials,
     host_facts,
     joined_proxy,
     netns,
+    obeyed_report,
+    obeyed_states,
     self_check,
     shown_list,
 )
-from claude_proxy.sandbox.agent_file_states import AgentFileStates
 from claude_proxy.sandbox.bubblewrap import datagram_pairs, seccomp
 from claude_proxy.sandbox.bubblewrap.bwrap import Bubblewrap, StandardStreams, failed
 from claude_proxy.sandbox.bubblewrap.mount_sources import MountSources
@@ -60,6 +60,7 @@ from claude_proxy.sandbox.joined_proxy import JoinedProxy
 from claude_proxy.sandbox.lookups import PORT as LOOKUP_PORT
 from claude_proxy.sandbox.lookups import LookupChannel, NameLookups
 from claude_proxy.sandbox.macos import runner
+from claude_proxy.sandbox.obeyed_states import ObeyedStates
 from claude_proxy.sandbox.plan.environment import ALLOWLIST, GATEWAY_PORT, HTTP_PORT, SOCKS_PORT
 from claude_proxy.sandbox.plan.model import PathKind, PathToCreate, SandboxPlan
 from claude_proxy.sandbox.plan.planner import plan_sandbox
@@ -84,7 +85,6 @@ GATEWAY_LISTENER = "gateway"
 
 _GRACE_S = 1.0  # for requests whose client has ended with the sandbox
 _CHECKS_FAILED = 1
-_CHANGES_SHOWN = 20  # files that are named at the end, so that they fit a screen
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ class Sandbox:
     proxy_process: ProxyProcess | None  # None: the run uses a running proxy, or has no network
     helpers: tuple[HelperProcess, ...]  # relays, and the credential mask
     log: Path
-    agent_files: AgentFileStates  # before COMMAND
+    obeyed: ObeyedStates  # before COMMAND
     lookups: LookupChannel
 
     def finish(
@@ -163,7 +163,6 @@ def _report_denials(run_spec: RunSpec, name: str, began_ns: int, say: Reporter) 
 
 
 def _run(sandbox: Sandbox, run_spec: RunSpec, say: Reporter) -> int:
-    before = _states(sandbox.plan.watched)
     with Terminal.controlling() as terminal:
         own_session = "--new-session" in sandbox.plan.options
         code = JobControl(
@@ -178,7 +177,7 @@ def _run(sandbox: Sandbox, run_spec: RunSpec, say: Reporter) -> int:
             f"warning: the {what} of this run (process {pid}) ended before COMMAND; after that the "
             f"sandbox had no network (see {sandbox.log})"
         )
-    _report_changes(sandbox, before, say)
+    _report_changes(sandbox, say)
     lookups = sandbox.lookups.ask()
     _report_lookups(lookups, say)
     if (learn := run_spec.settings.learn) is not None:
@@ -201,25 +200,12 @@ def _run(sandbox: Sandbox, run_spec: RunSpec, say: Reporter) -> int:
     return code
 
 
-def _report_changes(sandbox: Sandbox, before: dict[Path, object], say: Reporter) -> None:
-    """Name what the run created or changed among the files that programs outside obey."""
-    now = _states(sandbox.plan.watched)
-    found = {
-        path: "removed" if state is None else "created or changed"
-        for path, state in now.items()
-        if state != before[path]
-    }
-    after = agent_file_states.states_in(sandbox.plan.watched_trees)
-    found |= dict(after.changed_since(sandbox.agent_files))
-    for path, happened in sorted(found.items())[:_CHANGES_SHOWN]:
-        say(f"warning: this run {happened} {path}; check it before you trust it")
-    if len(found) > _CHANGES_SHOWN:
-        say(f"warning: and {len(found) - _CHANGES_SHOWN} more such files")
-    if not (after.complete and sandbox.agent_files.complete):
-        say(
-            "note: the project is too large to look for every file that an agent outside obeys "
-            "(CLAUDE.md, .claude); the nearest directories were compared"
-        )
+def _report_changes(sandbox: Sandbox, say: Reporter) -> None:
+    """Name what the run created or changed of all that programs outside obey."""
+    after = obeyed_states.states_after(sandbox.plan.watched_trees, sandbox.plan.watched)
+    changes = list(after.changed_since(sandbox.obeyed))
+    for line in obeyed_report.report(changes, after.not_looked_at(sandbox.obeyed)):
+        say(line)
 
 
 def _report_lookups(lookups: NameLookups, say: Reporter) -> None:
@@ -277,7 +263,8 @@ def live_sandbox(
                 relays = _relays(run_spec, joined, bubblewrap, run_directory, log, lookups, stack)
                 helpers = tuple(relays)
         _record_start(run_spec.settings, _identity_of(run_directory, run_spec))
-        agent_files = agent_file_states.states_in(planned.watched_trees)  # while the proxy starts
+        # While the proxy starts.
+        obeyed = obeyed_states.states_before(planned.watched_trees, planned.watched)
         if proxy_process is not None:
             proxy_process.wait_until_ready()
         host_facts.check_mounts(planned, bubblewrap.init)
@@ -293,7 +280,7 @@ def live_sandbox(
             proxy_process,
             helpers,
             log.path,
-            agent_files,
+            obeyed,
             lookups,
         )
         _check_alive(sandbox)
@@ -562,18 +549,3 @@ def _verify(sandbox: Sandbox, run_spec: RunSpec, say: Reporter) -> bool:
     for check in found:
         say(str(check))
     return self_check.all_passed(found)
-
-
-def _states(paths: tuple[Path, ...]) -> dict[Path, object]:
-    return {path: _state_of(path) for path in paths}
-
-
-def _state_of(path: Path) -> object:
-    try:
-        seen = path.lstat()
-        if path.is_symlink():
-            return str(path.readlink())
-        inside = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
-    except OSError:
-        return None
-    return seen.st_mode, seen.st_ino, seen.st_size, seen.st_mtime_ns, inside

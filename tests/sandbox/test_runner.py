@@ -236,11 +236,21 @@ def test_what_agents_outside_obey_is_named_at_the_end(place: Place) -> None:
     place.run("sh", "-c", script)
 
     named = [line for line in place.said if "this run" in line]
-    assert [line.partition("this run ")[2].partition(";")[0] for line in named] == [
+    assert [line.partition("this run ")[2].partition(" (")[0] for line in named] == [
         f"created or changed {place.project}/.claude/skills/SKILL.md",
         f"removed {place.project}/AGENTS.md",
         f"created or changed {place.project}/a/CLAUDE.md",
     ]
+
+
+def test_repositories_and_layouts_that_a_run_leaves_are_named(place: Place) -> None:
+    script = "mkdir -p node_modules/x && git init -q node_modules/x && git init -q --bare b"
+
+    assert place.run("sh", "-c", script) == 0
+
+    named = [line for line in place.said if "this run" in line]
+    assert f"{place.project}/node_modules/x/.git (a repository: " in named[0]
+    assert f"{place.project}/b (laid out as a repository: Git obeys" in named[1]
 
 
 def test_a_name_that_was_looked_up_past_the_proxy_is_named_and_recorded(place: Place) -> None:
@@ -275,7 +285,7 @@ def test_the_copy_of_the_list_follows_the_list(place: Place) -> None:
 def test_many_changed_files_are_counted(place: Place) -> None:
     place.run("sh", "-c", "for n in $(seq 30); do mkdir $n; touch $n/CLAUDE.md; done")
 
-    assert place.said[-1] == "warning: and 10 more such files"
+    assert place.said[-1].startswith("warning: and 10 more such files: ")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])

@@ -224,6 +224,9 @@ class WatchedTree:
 
     path: Path
     whole: bool = False  # an agent's own directory: everything in it is obeyed, except for its data
+    programs: bool = False  # each file in it is run by name
+    by: str = ""  # who obeys the whole, or runs the programs
+    covered: frozenset[Path] = frozenset()  # inside, something else is mounted here
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,6 +73,12 @@ class Layout:
                 places.append(at)
         return places
 
+    def covered_in(self, directory: Path) -> Iterator[Path]:
+        """Yield the paths in a directory of the host at which something else is shown inside."""
+        for mount in self._mounts.values():
+            if directory in mount.at.parents and mount.source != mount.at:
+                yield mount.at
+
     def pin_above(self, at: Path) -> None:
         """Keep the directories above from being renamed, by mounting each on itself.
 

@@ -319,8 +319,17 @@ _CHECKOUTS = (".claude", "worktrees")
 
 # Dependencies and caches: very many files, written by every build; only repositories count there.
 _DEPENDENCIES = frozenset({"node_modules", ".venv", "venv", "site-packages", "__pycache__"})
-# What a repository keeps for itself.
-_REPOSITORIES = frozenset({".git", ".hg", ".svn", ".jj", ".sl"})
+# What version control keeps for itself, and obeys.
+_REPOSITORIES = {
+    ".git": "Git",
+    ".hg": "Mercurial",
+    ".jj": "Jujutsu",
+    ".sl": "Sapling",
+    ".svn": "Subversion",
+}
+# By these, a directory is a Git directory, and another one an environment of Python.
+_LAYOUTS = frozenset({"head", "objects", "refs", "commondir", "pyvenv.cfg"})
+_OF_PYTHON = frozenset({"sitecustomize.py", "usercustomize.py"})
 
 # Data that an agent keeps in its own directory in the home, and obeys nothing of.
 _DATA_OF_AGENTS = frozenset(
@@ -361,6 +370,7 @@ _ENDINGS = {
     if name.startswith("*")
 }
 _ALL_ENDINGS = tuple(_ENDINGS)
+_NOTEWORTHY = frozenset({*_FILES, *_DIRECTORIES, *_REPOSITORIES, *_LAYOUTS})
 
 
 def protected_names() -> Iterator[str]:
@@ -404,6 +414,21 @@ def holds_checkouts(parent: str, name: str) -> bool:
 def holds_dependencies(name: str) -> bool:
     """Tell whether a directory holds dependencies, whose files are not a project's own."""
     return name.casefold() in _DEPENDENCIES
+
+
+def is_noteworthy(folded: str) -> bool:
+    """Tell whether anything is to be known about a name that is folded; fast, for large trees."""
+    return folded in _NOTEWORTHY or folded.endswith(_ALL_ENDINGS)
+
+
+def is_read_by_python(name: str) -> bool:
+    """Tell whether Python reads a file among the packages of an environment at each start."""
+    return name.endswith(".pth") or name in _OF_PYTHON
+
+
+def owner_of(name: str) -> str:
+    """Return which version control keeps a directory of this name for itself."""
+    return _REPOSITORIES[name.casefold()]
 
 
 def is_repository(name: str) -> bool:

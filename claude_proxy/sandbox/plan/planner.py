@@ -15,6 +15,7 @@ from claude_proxy.sandbox.plan import (
     obeyed_files,
     protected_paths,
     system_mounts,
+    watched_trees,
 )
 from claude_proxy.sandbox.plan.model import (
     BLOCK,
@@ -485,15 +486,18 @@ class _Planner:
         )
 
     def _watched_trees(self) -> Iterator[WatchedTree]:
-        """Yield what the run may write and where agents look for instructions."""
-        for path in dict.fromkeys((self._project, *self._spec.allow_rw)):
-            real = self._info(path).real
+        """Yield what the run may write and where programs outside look for what they obey."""
+        roots = [self._info(path).real for path in (self._project, *self._spec.allow_rw)]
+        for real in dict.fromkeys(roots):
             if self._layout.writable_places(real):
-                yield WatchedTree(real)
+                yield WatchedTree(real, covered=frozenset(self._layout.covered_in(real)))
+        yield from watched_trees.programs_in_path(
+            self._facts.environ.get("PATH", ""), self._spec.project, self._layout
+        )
         for name in self._spec.profile.home_write:
             directory = self._home / name
             if name.endswith("/") and self._layout.is_written(directory):
-                yield WatchedTree(directory, whole=True)
+                yield watched_trees.of_agent(directory)
 
     def _masked_logins(self) -> Iterator[tuple[Path, Path]]:
         """Yield the logins that could become visible: those whose directories are."""

@@ -16,7 +16,6 @@ from claude_proxy.sandbox.plan.model import (
     Profile,
     Program,
     User,
-    WatchedTree,
     Worktree,
 )
 from claude_proxy.sandbox.plan.planner import paths_to_inspect, plan_sandbox
@@ -546,8 +545,7 @@ def test_agent_files_are_looked_for_where_the_run_may_write() -> None:
 
     planned = plan_sandbox(spec, some_facts(paths(other, HOME / ".claude")))
 
-    assert {WatchedTree(PROJECT), WatchedTree(other)} <= set(planned.watched_trees)
-    assert WatchedTree(HOME / ".claude", whole=True) in planned.watched_trees
+    assert {PROJECT, other, HOME / ".claude"} == {tree.path for tree in planned.watched_trees}
 
 
 def test_agent_files_are_not_looked_for_where_the_run_may_only_read() -> None:

@@ -31,14 +31,15 @@ def git_of(project: Path, allowed: Iterable[Path] = ()) -> _Found:
     worktree = worktree_of(project)
     if worktree is not None:
         directories = dict.fromkeys((worktree.common, worktree.git))
-        modules = _modules_in(worktree.common)
+        modules = modules_in(worktree.common)
         return worktree, (*directories, *modules), ()
-    named = _named_in(project)
+    named = named_by(project / ".git")
     if named is None:
         return None, (), (f"{dot} names no Git directory, so git finds no repository inside",)
     real = Path(os.path.realpath(named))
-    if _is_in(real, allowed):
-        return None, _with_others(real, allowed), ()
+    places = (project, *allowed)
+    if _is_in(real, places):
+        return None, _with_others(real, places), ()
     what = f"{dot} names {named}, which does not name {project} in turn and is not shown"
     return None, (), (_advice(what, _common_of(named) or named),)
 
@@ -78,8 +79,8 @@ def _notes_without_git(project: Path) -> tuple[str, ...]:
 def _with_others(git: Path, places: Iterable[Path] = ()) -> tuple[Path, ...]:
     """Return a Git directory with those of its submodules, and the one that it has in common."""
     common = _common_of(git)
-    shared = (common, *_modules_in(common)) if common and _is_in(common, places) else ()
-    return tuple(dict.fromkeys((git, *_modules_in(git), *shared)))
+    shared = (common, *modules_in(common)) if common and _is_in(common, places) else ()
+    return tuple(dict.fromkeys((git, *modules_in(git), *shared)))
 
 
 def _common_of(git: Path) -> Path | None:
@@ -92,12 +93,12 @@ def _is_in(real: Path, places: Iterable[Path]) -> bool:
     return any(real.is_relative_to(os.path.realpath(place)) for place in places)
 
 
-def _named_in(project: Path) -> Path | None:
+def named_by(dot: Path) -> Path | None:
     """Return the directory that a `.git` file names; None if that is none."""
-    text = text_of(project / ".git")
+    text = text_of(dot)
     if not text.startswith("gitdir: "):
         return None
-    named = Path(os.path.normpath(project / text.removeprefix("gitdir: ").rstrip("\n")))
+    named = Path(os.path.normpath(dot.parent / text.removeprefix("gitdir: ").rstrip("\n")))
     return named if (named / "HEAD").is_file() else None
 
 
@@ -106,7 +107,7 @@ def worktree_of(project: Path) -> Worktree | None:
 
     An agent can write any path into `.git`; it cannot write to directories elsewhere.
     """
-    named = _named_in(project)
+    named = named_by(project / ".git")
     if named is None:
         return None
     git = Path(os.path.realpath(named))
@@ -134,7 +135,7 @@ def worktree_paths(worktree: Worktree | None) -> tuple[Path, ...]:
     return (worktree.git, worktree.common) if worktree else ()
 
 
-def _modules_in(git: Path) -> list[Path]:
+def modules_in(git: Path) -> list[Path]:
     """Return the Git directories of submodules, each with its own hooks and settings."""
     found: list[Path] = []
     if (git / "modules").is_symlink():

@@ -21,6 +21,7 @@ from claude_proxy.sandbox.bubblewrap import mountinfo, seccomp
 from claude_proxy.sandbox.executables import find_program
 from claude_proxy.sandbox.git_directories import git_of, hooks_of, worktree_paths
 from claude_proxy.sandbox.plan import planner, requirements, system_mounts, trust_store
+from claude_proxy.sandbox.plan.git_facts import GitMounts
 from claude_proxy.sandbox.plan.model import (
     HostFacts,
     PathInfo,
@@ -61,6 +62,7 @@ def gather(  # noqa: PLR0913 - separate directories
     run_directory: Path,
     shown: Mapping[str, bytes],
     followed: Path | None = None,
+    git: GitMounts | None = None,
 ) -> HostFacts:
     """Return all facts that the planner decides on."""
     bwrap, version = _bwrap(environ, spec.project)
@@ -87,6 +89,7 @@ def gather(  # noqa: PLR0913 - separate directories
         etc=frozenset(_names_in(Path("/etc"))),
         program=program,
         worktree=worktree,
+        git=git or GitMounts(),
         git_directories=git_directories,
         hooks=hooks,
         default_signal=_ENV if _knows_default_signal(_ENV) else None,

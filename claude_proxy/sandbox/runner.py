@@ -41,8 +41,10 @@ from claude_proxy.sandbox import (
 from claude_proxy.sandbox.bubblewrap import datagram_pairs, seccomp
 from claude_proxy.sandbox.bubblewrap.bwrap import Bubblewrap, StandardStreams, failed
 from claude_proxy.sandbox.bubblewrap.mount_sources import MountSources
+from claude_proxy.sandbox.commit_bringer import commit_bringer
 from claude_proxy.sandbox.credentials import Bindings
 from claude_proxy.sandbox.executables import find_program
+from claude_proxy.sandbox.git import private_repositories
 from claude_proxy.sandbox.helper_processes import (
     HelperProcess,
     LookupSockets,
@@ -62,6 +64,7 @@ from claude_proxy.sandbox.lookups import LookupChannel, NameLookups
 from claude_proxy.sandbox.macos import runner
 from claude_proxy.sandbox.obeyed_states import ObeyedStates
 from claude_proxy.sandbox.plan.environment import ALLOWLIST, GATEWAY_PORT, HTTP_PORT, SOCKS_PORT
+from claude_proxy.sandbox.plan.git_facts import GitMounts
 from claude_proxy.sandbox.plan.model import PathKind, PathToCreate, SandboxPlan
 from claude_proxy.sandbox.plan.planner import plan_sandbox
 from claude_proxy.sandbox.relay.bridge import RelayTarget
@@ -248,7 +251,12 @@ def live_sandbox(
         if run_spec.sandbox.has_proxy and joined is None:
             proxy_process = stack.enter_context(_own_proxy(run_spec, run_directory, log))
         followed = shown_list.place_in(run_directory.path) if proxy_process else None
-        planned = _plan_and_report(run_spec, bindings, followed, say)
+        git = stack.enter_context(
+            private_repositories.prepared(
+                run_spec.sandbox, run_spec.settings.statedir, run_directory.name, say
+            )
+        )
+        planned = _plan_and_report(run_spec, bindings, followed, git, say)
         _scrub(planned.withheld)
         starting.callback(_remove_created, _create_paths(planned))
         sources = MountSources.opened(planned, run_spec.sandbox.project_id)
@@ -284,6 +292,7 @@ def live_sandbox(
             lookups,
         )
         _check_alive(sandbox)
+        stack.enter_context(commit_bringer(git, run_directory, log))
         starting.pop_all()
         yield sandbox
 
@@ -308,13 +317,13 @@ def _check(run_spec: RunSpec) -> None:
 
 
 def _plan_and_report(
-    run_spec: RunSpec, bindings: Bindings, followed: Path | None, say: Reporter
+    run_spec: RunSpec, bindings: Bindings, followed: Path | None, git: GitMounts, say: Reporter
 ) -> SandboxPlan:
     """Return the plan, and print its notes and warnings."""
     learn = run_spec.settings.learn
     if learn is not None and learn[0] is Learn.EVERYTHING:
         say(f"warning: learning: all that no deny rule covers is allowed, and added to {learn[1]}")
-    planned = planned_for(run_spec, bindings, followed=followed)
+    planned = planned_for(run_spec, bindings, followed=followed, git=git)
     for note in planned.notes:
         say(f"note: {note}")
     for warning in credentials.warnings_of(run_spec):
@@ -419,11 +428,13 @@ def planned_for(
     bindings: Bindings | None = None,
     *,
     followed: Path | None = None,
+    git: GitMounts | None = None,
     dry: bool = False,
 ) -> SandboxPlan:
     """Return the plan of a run; start nothing, and for a dry run create nothing.
 
-    `followed` is the directory for a copy of the allowlist that follows the list.
+    `followed` is the directory for a copy of the allowlist that follows the list; `git` are the
+    Git directories that were made for the run.
     """
     settings = run_spec.settings
     if bindings is None:
@@ -441,6 +452,7 @@ def planned_for(
         run_directory=base_of(os.environ),
         shown=shown,
         followed=followed,
+        git=git or private_repositories.found_in(spec, settings.statedir, run_spec.name or "RUN"),
     )
     return plan_sandbox(spec, seen)
 

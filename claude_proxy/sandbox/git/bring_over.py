@@ -91,9 +91,9 @@ def common_of(git: Path) -> Path:
     return (git / text).resolve()
 
 
-def known_of(git: Path) -> Known:
+def known_of(git: Path, worktree: str = "") -> Known:
     """Return what a copy of this Git directory begins with; call it when the copy is made."""
-    found = read_refs(git)
+    found = read_refs(git, worktree)
     return Known(found.head, found.refs, found.refs)
 
 
@@ -107,19 +107,22 @@ def bring_over(  # noqa: PLR0913 - two repositories, and how they belong togethe
     ended: bool = True,
     scratch_directory: Path | None = None,
     skip_packs: Collection[str] = (),
+    worktree: str = "",
 ) -> BroughtOver:
     """Bring the commits of the run `name` from its Git directory into the host's.
 
     `known` is what both had in common (`known_of`); without it every ref counts as changed. With
     `shares_tree` the work tree of both is the same one: the checked-out branch, the index and HEAD
     follow the run's. Without it, the branch that the host has checked out does not move, because
-    its files are others. While the run has not ended, a detached HEAD is not followed. The scratch
-    directory is kept if it is named, so that nothing is copied twice. `skip_packs` name those of
-    objects that the host has. Raises nothing: what went wrong is in the result.
+    its files are others. `worktree` names a linked worktree of the run, `worktrees/NAME`, whose
+    HEAD counts; `host` is then that worktree's Git directory. While the run has not ended, a
+    detached HEAD is not followed. The scratch directory is kept if it is named, so that nothing is
+    copied twice. `skip_packs` name those of objects that the host has. Raises nothing: what went
+    wrong is in the result.
     """
     known = known or Known()
     try:
-        refs = read_refs(private)
+        refs = read_refs(private, worktree)
     except OSError as error:
         reason = f"its Git directory cannot be read: {(error.strerror or '').lower()}"
         return BroughtOver(known=known, problems=(reason,))

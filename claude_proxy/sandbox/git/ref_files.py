@@ -54,19 +54,23 @@ class Refs:
         return self.head if is_object(self.head) else self.refs.get(self.head, "")
 
 
-def read_refs(git: Path) -> Refs:
-    """Return the branches, tags, notes and stashes of a Git directory; OSError if it is none."""
+def read_refs(git: Path, worktree: str = "") -> Refs:
+    """Return the branches, tags, notes and stashes of a Git directory; OSError if it is none.
+
+    HEAD is that of a linked worktree, if one is named ("worktrees/NAME").
+    """
+    own = f"{worktree}/" if worktree else ""
     reader = _Reader()
     with root_of(git) as root:
         # Loose first: git packs a ref before it removes the loose one.
-        head = text_in(root, HEAD, _MAX_FILE_BYTES)
+        head = text_in(root, f"{own}{HEAD}", _MAX_FILE_BYTES)
         for name in _BROUGHT:
             reader.read_loose(name, root)
         reader.read_one(STASH, root)
         packed = text_in(root, "packed-refs", _MAX_PACKED_BYTES)
         reader.read_packed(packed)
         reader.read_stashes(root)
-        operation = next((name for name in _OPERATIONS if kind_of(root, name)), "")
+        operation = next((name for name in _OPERATIONS if kind_of(root, f"{own}{name}")), "")
     found = reader.resolved()
     return Refs(_head_of(head), found, tuple(reader.problems), operation)
 

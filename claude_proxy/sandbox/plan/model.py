@@ -10,6 +10,7 @@ from enum import Enum, StrEnum
 from pathlib import Path
 
 from claude_proxy.config.allowlist.model import NetworkMode
+from claude_proxy.sandbox.plan.git_facts import GitMounts
 
 # Placeholders for descriptor numbers, which are filled in when bwrap is started. Only the words
 # after --seccomp, --file and so on are replaced, so that nothing else can be taken for one.
@@ -164,6 +165,7 @@ class HostFacts:
     etc: frozenset[str] = frozenset()  # the names in /etc
     program: Program | None = None
     worktree: Worktree | None = None
+    git: GitMounts = field(default_factory=GitMounts)  # the run's own Git directories
     git_directories: tuple[Path, ...] = ()  # of the project and its submodules
     hooks: tuple[Path, ...] = ()  # where core.hooksPath points
     default_signal: Path | None = None  # an `env` that has --default-signal

@@ -12,6 +12,7 @@ from claude_proxy.sandbox.plan import (
     clone_mounts,
     environment,
     exec_words,
+    git_mounts,
     obeyed_files,
     protected_paths,
     system_mounts,
@@ -343,6 +344,9 @@ class _Planner:
         if project not in {self._info(path).real for path in self._spec.allow_ro}:
             # Otherwise --allow-ro names it, which makes it read-only.
             self._layout.put(Mount(MountKind.WRITE, project, project))
+        if self._facts.git.directories:
+            git_mounts.add_git_mounts(self._layout, self._facts.git, self._refuse_repository)
+            return
         worktree = self._facts.worktree
         if worktree is None:
             return
@@ -353,6 +357,14 @@ class _Planner:
             self._guards.refuse_holding(path, where, fix)
             if not self._layout.is_written(path):
                 self._layout.put(Mount(MountKind.WRITE, path, path))
+
+    def _refuse_repository(self, path: Path) -> None:
+        if path.is_relative_to(self._project):
+            return
+        where, fix = f"{path}, of {self._project}/.git", "use a clone that is elsewhere"
+        self._guards.refuse_wide(path, "the repository of the project", where, fix)
+        self._guards.refuse_hidden(path, where, fix)
+        self._guards.refuse_holding(path, where, fix)
 
     # Hidden and read-only paths
 
@@ -414,9 +426,12 @@ class _Planner:
         yield from (project / name for name in (*names, *self._spec.read_only))
         yield from (self._home / name for name in self._spec.profile.home_protect)
         yield from self._facts.hooks
-        if self._info(project / ".git").kind is not PathKind.DIRECTORY:
+        linked = self._project / ".git" in dict(self._facts.git.links)
+        if self._info(project / ".git").kind is not PathKind.DIRECTORY and not linked:
             yield project / ".git"
         for git in self._facts.git_directories:
+            if self._facts.git.covers(self._info(git).real):
+                continue
             self._create_hooks(git / "hooks")
             yield from (git / name for name in _READ_ONLY_IN_GIT)
 

@@ -1,0 +1,95 @@
+"""Private Git directory of a run: copied from the host's, without its objects, hooks and logs.
+
+Law kept: the sandbox cannot move its own wall. What the run writes into it is obeyed only inside.
+"""
+
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+from claude_proxy.sandbox.git.ref_names import STASH
+from claude_proxy.sandbox.plan.git_facts import GitDirectory, ObjectStore
+
+_TREES = ("info", "rebase-merge", "rebase-apply", "sequencer", "rr-cache")
+_LEFT_OUT = (".lock", ".pid", ".ipc", ".sock")
+_NO_REFS = ("refs/claude-proxy",)  # what other runs have brought over
+
+
+def make(directory: GitDirectory) -> None:
+    """Create the private directory; OSError if it cannot be written."""
+    host, private = directory.host, directory.private
+    private.mkdir(mode=0o700, parents=True)
+    _copy_files(host, private)
+    for name in _TREES:
+        _copy_tree(host / name, private / name)
+    _copy_refs(host, private)
+    for name in filter(None, directory.worktrees):
+        (private / name).mkdir(parents=True)
+        _copy_files(host / name, private / name)
+        for tree in (*_TREES, "refs"):
+            _copy_tree(host / name / tree, private / name / tree)
+    with suppress(FileNotFoundError):
+        _copy_file(host / "logs" / STASH, private / "logs" / STASH)
+    (private / "hooks").mkdir(exist_ok=True)
+    info = private / "objects/info"
+    info.mkdir(parents=True)
+    stores = "".join(f"{ObjectStore.inside(number)}\n" for number in directory.stores)
+    (info / "alternates").write_text(stores)
+    (private / "objects/pack").mkdir()
+    _keep_start(directory)
+
+
+def _keep_start(directory: GitDirectory) -> None:
+    private, start = directory.private, directory.start
+    start.mkdir(mode=0o700, parents=True)
+    for name in ("HEAD", "packed-refs", *(f"{tree}/HEAD" for tree in directory.worktrees if tree)):
+        with suppress(FileNotFoundError):
+            _copy_file(private / name, start / name)
+    for name in ("refs", "logs"):
+        _copy_tree(private / name, start / name)
+
+
+def _copy_files(host: Path, private: Path) -> None:
+    for entry in os.scandir(host):
+        if entry.is_file() and not entry.name.endswith(_LEFT_OUT):
+            with suppress(FileNotFoundError):  # replaced at this moment
+                _copy_file(Path(entry.path), private / entry.name)
+
+
+def _copy_file(source: Path, target: Path) -> None:
+    """Copy a file with its time, by which git tells which entries of an index it may trust."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.name == "HEAD" and source.is_symlink():
+        target.write_text(f"ref: {os.readlink(source)}\n")  # noqa: PTH115 - a name of a ref
+        return
+    shutil.copyfile(source, target)
+    found = source.stat()
+    os.utime(target, ns=(found.st_atime_ns, found.st_mtime_ns))
+
+
+def _copy_tree(source: Path, target: Path) -> None:
+    """Copy plain files and directories; links and locks are left out."""
+    try:
+        entries = sorted(os.scandir(source), key=lambda entry: entry.name)
+    except OSError:
+        return
+    target.mkdir(parents=True, exist_ok=True)
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            _copy_tree(Path(entry.path), target / entry.name)
+        elif entry.is_file(follow_symlinks=False) and not entry.name.endswith(_LEFT_OUT):
+            with suppress(FileNotFoundError):
+                shutil.copyfile(entry.path, target / entry.name)
+
+
+def _copy_refs(host: Path, private: Path) -> None:
+    (private / "refs").mkdir(exist_ok=True)
+    for entry in os.scandir(host / "refs"):
+        name = f"refs/{entry.name}"
+        if name in _NO_REFS:
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            _copy_tree(host / name, private / name)
+        elif entry.is_file(follow_symlinks=False):
+            shutil.copyfile(host / name, private / name)

@@ -1,0 +1,161 @@
+"""Git directories of a run's own: made before it starts, brought over while it runs and at its end.
+
+Law kept: nothing is lost. A private directory is removed when the host's repository has everything
+that was committed in it; what a killed launcher leaves is brought over by the next start.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from claude_proxy.errors import ClaudeProxyError, ConfigError
+from claude_proxy.sandbox.git import private_directory, record
+from claude_proxy.sandbox.git.bring_over import BroughtOver, bring_over, known_of
+from claude_proxy.sandbox.git.discovery import discover
+from claude_proxy.sandbox.git.record import FOLDER, Progress, Record
+from claude_proxy.sandbox.git.report import lines_of
+from claude_proxy.sandbox.git_directories import git_of
+from claude_proxy.sandbox.plan.git_facts import GitDirectory, GitMounts
+from claude_proxy.sandbox.plan.model import SandboxSpec
+
+type Reporter = Callable[[str], None]
+
+
+def found_in(spec: SandboxSpec, statedir: Path, run: str) -> GitMounts:
+    """Return the Git directories of a run's project; nothing is created."""
+    worktree, trusted, _ = git_of(spec.project, (*spec.allow_ro, *spec.allow_rw))
+    return discover(spec.project, worktree, trusted, _free(statedir / FOLDER, run))
+
+
+def _free(folder: Path, run: str) -> Path:
+    """Return a directory for a run; one of the same name may still wait to be brought over."""
+    place, number = folder / run, 1
+    while os.path.lexists(place):
+        number += 1
+        place = folder / f"{run}~{number}"
+    return place
+
+
+@contextmanager
+def prepared(spec: SandboxSpec, statedir: Path, run: str, say: Reporter) -> Iterator[GitMounts]:
+    """Make private Git directories for a run, and bring them over when it has ended."""
+    recover(statedir, say)
+    git = found_in(spec, statedir, run)
+    if not git.directories:
+        yield git
+        return
+    place = git.directories[0].private.parent
+    made = Record(run, spec.project, place, git.directories)
+    with _explained(place):
+        descriptor = record.create(made)
+    try:
+        with _explained(place):
+            for directory in git.directories:
+                private_directory.make(directory)
+        yield git
+    finally:
+        finish(made, say)
+        os.close(descriptor)
+
+
+def recover(statedir: Path, say: Reporter) -> None:
+    """Bring over what runs have left whose launcher was killed."""
+    for left, descriptor in record.dead(statedir):
+        lines: list[str] = []
+        finish(left, lines.append)
+        os.close(descriptor)
+        for line in lines:
+            say(f"{line} (from run {left.run}, which was killed)")
+
+
+def finish(ended: Record, say: Reporter) -> bool:
+    """Bring over everything of a run that has ended, and remove its private directories.
+
+    Returns whether that was all; if not, they are kept.
+    """
+    complete = True
+    for directory, done in bring(ended, ended=True):
+        for line in lines_of(done, directory.host, directory.private):
+            say(line)
+        complete = complete and done.complete
+    if complete:
+        _remove(ended.place)
+    return complete
+
+
+def bring(run: Record, *, ended: bool) -> list[tuple[GitDirectory, BroughtOver]]:
+    """Bring over what is new in the private directories of a run."""
+    with record.bringing(run.place):
+        return [(directory, _bring(run, directory, ended=ended)) for directory in run.directories]
+
+
+def _bring(run: Record, directory: GitDirectory, *, ended: bool) -> BroughtOver:
+    """Bring over one directory: with the HEAD of each worktree whose files the run shares."""
+    try:
+        progress = record.progress_of(directory)
+        found: list[BroughtOver] = []
+        scratch = directory.start / "scratch"
+        for worktree in directory.worktrees or ("",):
+            known = progress.known(known_of(directory.start, worktree), worktree)
+            done = bring_over(
+                directory.private,
+                directory.host / worktree,
+                run.run,
+                known=known,
+                shares_tree=bool(directory.worktrees),
+                ended=ended,
+                scratch_directory=scratch,
+                worktree=worktree,
+            )
+            if done.known != known:
+                progress = Progress(
+                    {**progress.heads, worktree: done.known.head}, dict(done.known.last)
+                )
+                record.note_progress(directory, progress)
+            found.append(done)
+    except OSError as error:
+        return BroughtOver(problems=(f"{error.filename}: {(error.strerror or '').lower()}",))
+    return _together(found)
+
+
+def _together(found: list[BroughtOver]) -> BroughtOver:
+    """Return one result for all worktrees: a branch moves with the one that has it checked out."""
+    refs = {ref.name: ref for done in found for ref in done.refs}
+    return BroughtOver(
+        tuple(refs.values()),
+        found[-1].known,
+        next((done.head for done in found if done.head), ""),
+        next((done.head_problem for done in found if done.head_problem), ""),
+        tuple(dict.fromkeys(problem for done in found for problem in done.problems)),
+    )
+
+
+def _remove(place: Path) -> None:
+    def make_writable(_: Callable[..., object], path: str, __: BaseException) -> None:
+        above = Path(path).parent
+        if above.is_relative_to(place) and not above.is_symlink():
+            above.chmod(0o700)
+            if Path(path).is_dir() and not Path(path).is_symlink():
+                Path(path).chmod(0o700)
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                Path(path).unlink(missing_ok=True)
+
+    shutil.rmtree(place, ignore_errors=False, onexc=make_writable)
+
+
+@contextmanager
+def _explained(place: Path) -> Iterator[None]:
+    try:
+        yield
+    except ClaudeProxyError:
+        raise
+    except OSError as error:
+        raise ConfigError(
+            "the repository cannot be copied for the run: "
+            f"{(error.strerror or type(error).__name__).lower()}",
+            where=str(error.filename or place),
+            fix="make it readable, and make room in the state directory",
+        ) from error

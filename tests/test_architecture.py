@@ -114,7 +114,7 @@ ARGUED_READS = {
     ("sandbox.bubblewrap.watchdog", "sys.argv"),
     ("sandbox.bubblewrap.credential_mask", "sys.argv"),
     ("sandbox.relay.relay", "sys.argv"),
-    ("sandbox.bubblewrap.datagram_pairs", "sys.argv"),
+    ("sandbox.bubblewrap.unix_sockets", "sys.argv"),
     # The user's environment is what a run is made of.
     ("sandbox.helper_processes", "os.environ"),
     ("sandbox.run_directory", "os.environ"),

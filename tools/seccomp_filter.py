@@ -15,6 +15,7 @@ import sys
 import termios
 from pathlib import Path
 
+from claude_proxy.sandbox.bubblewrap.seccomp import Reported
 from tools.libseccomp import (
     ALLOW,
     ARCHITECTURES,
@@ -105,11 +106,11 @@ DENIED: tuple[tuple[int, str, tuple[str, ...]], ...] = (
 NEWER: tuple[tuple[int, str, int], ...] = ((errno.EPERM, "open_tree_attr", 467),)
 
 
-def build(architecture: str, *, reports_pairs: bool = False) -> bytes:
+def build(architecture: str, reported: Reported = Reported.NOTHING) -> bytes:
     """Return the filter of an architecture as the BPF program that bwrap loads.
 
-    `reports_pairs`: another filter, installed before, reports datagram pairs to a program outside
-    that makes other ones; so this one must leave them to it (`bubblewrap.datagram_pairs`).
+    `reported`: another filter, installed before, reports these calls to a program outside that does
+    them in a safe way; so this one must leave them to it (`bubblewrap.unix_sockets`).
     """
     with Filter(ALLOW, architecture) as rules:
         # Calls of another architecture (32-bit, x32) have other numbers: a process that tries one
@@ -118,31 +119,42 @@ def build(architecture: str, *, reports_pairs: bool = False) -> bytes:
         for number, _reason, calls in DENIED:
             for call in calls:
                 rules.add(errno_action(number), call)
-        _deny_sockets(rules, reports_pairs=reports_pairs)
+        _deny_sockets(rules, reported)
         _deny_namespaces(rules)
         _deny_terminal_input(rules)
         return _newer_calls(architecture) + rules.export()
 
 
-def _deny_sockets(rules: Filter, *, reports_pairs: bool) -> None:
-    """Leave sockets of the sandbox's own network; a Unix socket would reach the machine's."""
+def _deny_sockets(rules: Filter, reported: Reported) -> None:
+    """Leave sockets of the sandbox's own network; a Unix socket would reach the machine's.
+
+    A reported connect or bind is the only way of a stream or of packets to another socket. A
+    datagram carries an address of its own, past those calls.
+    """
     refused = errno_action(errno.EAFNOSUPPORT)
     unsupported = errno_action(errno.EPROTONOSUPPORT)
+    streams = {socket.SOCK_STREAM, socket.SOCK_SEQPACKET}
+    unix = masked(0, _LOW_32, socket.AF_UNIX)
     for family in range(1 << _FAMILY_BITS):
-        if family not in _FAMILIES:
+        if family not in _FAMILIES and family != socket.AF_UNIX:
             rules.add(refused, "socket", masked(0, _LOW_32, family))
         if family != socket.AF_UNIX:
             rules.add(refused, "socketpair", masked(0, _LOW_32, family))
     for bit in range(_FAMILY_BITS, 32):
         for call in ("socket", "socketpair"):
             rules.add(refused, call, masked(0, 1 << bit, 1 << bit))
+    if reported is Reported.SOCKETS:
+        for kind in set(range(_TYPE_MASK + 1)) - streams:
+            rules.add(unsupported, "socket", unix, masked(1, _TYPE_MASK, kind))
+    else:
+        rules.add(refused, "socket", unix)
     # Routes and addresses are what programs ask about; the other protocols reach far into the
     # kernel.
     netlink = masked(0, _LOW_32, socket.AF_NETLINK)
     rules.add(unsupported, "socket", netlink, not_equal(2, _NETLINK_ROUTE))
     # A datagram socket of a pair can be connected to another socket later.
-    allowed = {socket.SOCK_STREAM, socket.SOCK_SEQPACKET}
-    if reports_pairs:
+    allowed = set(streams)
+    if reported is not Reported.NOTHING:
         allowed.add(socket.SOCK_DGRAM)
     for kind in set(range(_TYPE_MASK + 1)) - allowed:
         rules.add(unsupported, "socketpair", masked(1, _TYPE_MASK, kind))
@@ -181,9 +193,9 @@ def main() -> None:
     """Write the filters."""
     DIRECTORY.mkdir(exist_ok=True)
     for architecture in ARCHITECTURES:
-        for reports_pairs in (False, True):
-            path = DIRECTORY / f"{architecture}{'-pairs' if reports_pairs else ''}.bpf"
-            path.write_bytes(build(architecture, reports_pairs=reports_pairs))
+        for reported in Reported:
+            path = DIRECTORY / f"{architecture}{reported.value}.bpf"
+            path.write_bytes(build(architecture, reported))
             sys.stdout.write(f"{path.name}: {path.stat().st_size // 8} instructions\n")
 
 

@@ -14,7 +14,7 @@ from claude_proxy.config.policy_files import PolicySources
 from claude_proxy.config.settings import Settings
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.sandbox import profiles
-from claude_proxy.sandbox.plan.model import FileId, Profile, SandboxSpec
+from claude_proxy.sandbox.plan.model import FileId, Profile, SandboxSpec, UnixSockets
 from claude_proxy.sandbox.plan.profile_parser import ProjectRestrictions
 from claude_proxy.sandbox.run_spec import RunSpec
 
@@ -37,6 +37,7 @@ class RunOptions:
     keep_home: bool = False
     no_network: bool = False
     without_seccomp: bool = False
+    unix_sockets: str | None = None
     verify: bool = False
     skip_permissions: bool = False
     verbose: bool = False
@@ -75,6 +76,7 @@ def run_spec_of(given: RunOptions, settings: Settings, sources: PolicySources) -
         keep_home=given.keep_home,
         network=network,
         seccomp=not given.without_seccomp,
+        unix_sockets=_unix_sockets(given),
         hide=restrictions.hide,
         read_only=restrictions.read_only,
         project_id=project_id,
@@ -244,6 +246,16 @@ def _refuse_open_sockets(given: RunOptions, network: NetworkMode) -> None:
             where="--policy, --without-seccomp",
             fix="drop --without-seccomp, or choose another policy",
         )
+
+
+def _unix_sockets(given: RunOptions) -> UnixSockets:
+    if given.unix_sockets is not None and given.without_seccomp:
+        raise ConfigError(
+            "without the system call filter, every Unix socket that is visible can be reached",
+            where=f"--without-seccomp, --unix-sockets {given.unix_sockets}",
+            fix="drop one of the two",
+        )
+    return UnixSockets(given.unix_sockets or UnixSockets.PRIVATE)
 
 
 def _absolute(paths: Iterable[Path]) -> tuple[Path, ...]:

@@ -332,10 +332,20 @@ FIELDS: tuple[OptionField, ...] = (
         key="run.without_seccomp",
         kind=Flag("--with-seccomp"),
         help="Run without the system call filter, for a kernel without seccomp or a program that "
-        "needs Unix sockets.",
+        "needs what it denies.",
         topic=Topic.SANDBOX,
         commands=_RUN,
         default=False,
+        has_variable=False,
+    ),
+    OptionField(
+        key="run.unix_sockets",
+        kind=Choice(("none", "private")),
+        help="The Unix sockets that COMMAND may use: none, or those that it makes itself, in /tmp, "
+        "in its home or under abstract names (private).",
+        topic=Topic.SANDBOX,
+        commands=_RUN,
+        default_in_words="private",
         has_variable=False,
     ),
     OptionField(

@@ -17,7 +17,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -26,7 +26,7 @@ from typing import Self
 from claude_proxy.config.settings import Settings
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.sandbox import proxy_process_ipc, shown_list
-from claude_proxy.sandbox.bubblewrap import credential_mask, datagram_pairs
+from claude_proxy.sandbox.bubblewrap import credential_mask, seccomp_notify, unix_sockets
 from claude_proxy.sandbox.lookups import LookupChannel
 from claude_proxy.sandbox.relay import relay
 from claude_proxy.sandbox.relay.bridge import RelayTarget
@@ -39,6 +39,7 @@ JOIN_PATIENCE_S = 4.0
 _START_PATIENCE_S = 120.0
 _JOIN_PAUSE_S = 0.1
 _END_PATIENCE_S = 5.0
+_MESSAGE_LIMIT = 256
 
 # Variables that a process may need at its start, and that do not hold secrets.
 _HARMLESS = re.compile(
@@ -271,23 +272,56 @@ def _header_of(run_directory: RunDirectory, announced: RelayAnnouncement) -> int
     return reading
 
 
-@contextlib.contextmanager
-def pair_maker(run_directory: RunDirectory, log: RunLog) -> Iterator[Callable[[], None]]:
-    """Run the program that makes datagram pairs for a sandbox (`bubblewrap.datagram_pairs`).
+class SocketSupervisor(HelperProcess):
+    """The program that answers calls on Unix sockets of a sandbox (`bubblewrap.unix_sockets`)."""
 
-    Yields what to call in the process that becomes bwrap.
-    """
+    def __init__(
+        self, process: subprocess.Popen[bytes], lifeline: int, channel: socket.socket, log: Path
+    ) -> None:
+        super().__init__("socket supervisor", process, lifeline)
+        self._channel = channel
+        self._log = log
+
+    def install(self, *, private: bool) -> None:
+        """Have the calls of this process reported, which is to become bwrap."""
+        seccomp_notify.install(self._channel, private=private)
+
+    def enter(self, init: int, *, unfiltered: bool) -> None:
+        """Let it enter the view of the sandbox, and wait until it has.
+
+        From then on it does the calls of COMMAND, so call it before COMMAND is released.
+        """
+        words = [unix_sockets.ENTER, b"%d" % init, *([unix_sockets.OPEN] if unfiltered else [])]
+        heard = b""
+        with contextlib.suppress(OSError):
+            self._channel.settimeout(_START_PATIENCE_S)
+            self._channel.send(b" ".join(words))
+            heard = self._channel.recv(_MESSAGE_LIMIT)
+        if heard != unix_sockets.READY:
+            raise ClaudeProxyError(
+                "the sandbox cannot have Unix sockets of its own; nothing was run: "
+                + (heard.decode("utf-8", "replace").lower() or "their supervisor ended"),
+                where=str(self._log),
+                fix="use --unix-sockets none, which denies all Unix sockets",
+            )
+
+    def end(self) -> None:
+        """End the process, and wait until it has exited."""
+        self._channel.close()
+        super().end()
+
+
+def start_socket_supervisor(run_directory: RunDirectory, log: RunLog) -> SocketSupervisor:
+    """Start the program that answers calls on Unix sockets of a sandbox."""
     until, lifeline = os.pipe()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with ours:
-        with theirs:
-            words = [sys.executable, "-I", "-S", datagram_pairs.__file__]
-            words += [str(theirs.fileno()), str(until)]
-            process = _start(words, (theirs.fileno(), until), log)
-        os.close(until)
-        run_directory.note(process.pid)
-        with HelperProcess("pair maker", process, lifeline):
-            yield lambda: datagram_pairs.install(ours)
+    with theirs:
+        words = [sys.executable, "-I", "-S", unix_sockets.__file__]
+        words += [str(theirs.fileno()), str(until)]
+        process = _start(words, (theirs.fileno(), until), log)
+    os.close(until)
+    run_directory.note(process.pid)
+    return SocketSupervisor(process, lifeline, ours, log.path)
 
 
 def start_credential_mask(

@@ -8,6 +8,7 @@ The proxy takes longest to start, so it is started first and waited for last.
 """
 
 import contextlib
+import functools
 import os
 import socket
 import subprocess
@@ -38,9 +39,10 @@ from claude_proxy.sandbox import (
     self_check,
     shown_list,
 )
-from claude_proxy.sandbox.bubblewrap import datagram_pairs, seccomp
+from claude_proxy.sandbox.bubblewrap import seccomp, seccomp_notify
 from claude_proxy.sandbox.bubblewrap.bwrap import Bubblewrap, StandardStreams, failed
 from claude_proxy.sandbox.bubblewrap.mount_sources import MountSources
+from claude_proxy.sandbox.bubblewrap.seccomp import Reported
 from claude_proxy.sandbox.commit_bringer import commit_bringer
 from claude_proxy.sandbox.credentials import Bindings
 from claude_proxy.sandbox.executables import find_program
@@ -51,10 +53,11 @@ from claude_proxy.sandbox.helper_processes import (
     ProxyProcess,
     RelayAnnouncement,
     RelaySockets,
-    pair_maker,
+    SocketSupervisor,
     start_credential_mask,
     start_proxy_process,
     start_relay,
+    start_socket_supervisor,
     wait_for_proxy,
 )
 from claude_proxy.sandbox.job_control import JobControl, Terminal
@@ -65,7 +68,7 @@ from claude_proxy.sandbox.macos import runner
 from claude_proxy.sandbox.obeyed_states import ObeyedStates
 from claude_proxy.sandbox.plan.environment import ALLOWLIST, GATEWAY_PORT, HTTP_PORT, SOCKS_PORT
 from claude_proxy.sandbox.plan.git_facts import GitMounts
-from claude_proxy.sandbox.plan.model import PathKind, PathToCreate, SandboxPlan
+from claude_proxy.sandbox.plan.model import PathKind, PathToCreate, SandboxPlan, UnixSockets
 from claude_proxy.sandbox.plan.planner import plan_sandbox
 from claude_proxy.sandbox.relay.bridge import RelayTarget
 from claude_proxy.sandbox.run_directory import RunDirectory, program_of
@@ -261,7 +264,7 @@ def live_sandbox(
         starting.callback(_remove_created, _create_paths(planned))
         sources = MountSources.opened(planned, run_spec.sandbox.project_id)
         starting.callback(sources.close)
-        bubblewrap = stack.enter_context(
+        bubblewrap, supervisor = stack.enter_context(
             _bubblewrap(run_spec, planned, run_directory, log, streams)
         )
         helpers: tuple[HelperProcess, ...] = ()
@@ -277,6 +280,9 @@ def live_sandbox(
             proxy_process.wait_until_ready()
         host_facts.check_mounts(planned, bubblewrap.init)
         sources.check(bubblewrap.init)
+        if supervisor is not None:
+            supervisor.enter(bubblewrap.init, unfiltered=run_spec.sandbox.unfiltered)
+            helpers = (*helpers, supervisor)
         if planned.masked_logins:
             mask = start_credential_mask(planned.masked_logins, bubblewrap.init, run_directory, log)
             helpers = (*helpers, stack.enter_context(mask))
@@ -354,23 +360,28 @@ def _bubblewrap(
     run_directory: RunDirectory,
     log: RunLog,
     streams: StandardStreams,
-) -> Iterator[Bubblewrap]:
-    """Start bwrap, with a program that makes datagram pairs for it where the kernel can ask."""
+) -> Iterator[tuple[Bubblewrap, SocketSupervisor | None]]:
+    """Start bwrap, and with it the supervisor of its Unix sockets if it may have any."""
+    spec = run_spec.sandbox
+    private = spec.unix_sockets is UnixSockets.PRIVATE
     with ExitStack() as stack:
-        bubblewrap = None
-        if run_spec.sandbox.seccomp and datagram_pairs.is_supported(str(planned.bwrap)):
-            prepare = stack.enter_context(pair_maker(run_directory, log))
-            filter_ = seccomp.program(reports_pairs=True)
-            # An outer sandbox may refuse it; then there are no datagram pairs.
+        bubblewrap = supervisor = None
+        if spec.seccomp and seccomp_notify.is_supported(str(planned.bwrap), private=private):
+            supervisor = stack.enter_context(start_socket_supervisor(run_directory, log))
+            prepare = functools.partial(supervisor.install, private=private)
+            reported = Reported.SOCKETS if private else Reported.PAIRS
+            # An outer sandbox may refuse it; then there are no such sockets.
             with contextlib.suppress(subprocess.SubprocessError):
+                filter_ = seccomp.program(reported=reported)
                 bubblewrap = Bubblewrap.start(planned, filter_, streams, prepare)
         if bubblewrap is None:
-            strict = seccomp.program() if run_spec.sandbox.seccomp else None
+            supervisor = None
+            strict = seccomp.program() if spec.seccomp else None
             bubblewrap = Bubblewrap.start(planned, strict, streams)
         stack.enter_context(bubblewrap)
         for pid in (bubblewrap.process.pid, bubblewrap.init, bubblewrap.watchdog.process.pid):
             run_directory.note(pid)
-        yield bubblewrap
+        yield bubblewrap, supervisor if private else None
 
 
 def _relays(  # noqa: PLR0913 - everything that a relay connects

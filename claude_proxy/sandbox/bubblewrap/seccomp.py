@@ -6,6 +6,7 @@ The rules, and the reason for each, are in tools/seccomp_filter.py, which builds
 """
 
 import platform
+from enum import Enum
 from importlib import resources
 
 from claude_proxy.errors import ConfigError
@@ -13,6 +14,14 @@ from claude_proxy.errors import ConfigError
 ARCHITECTURES = ("x86_64", "aarch64")  # as `platform.machine` names them
 
 _FILES = "filters"
+
+
+class Reported(Enum):
+    """Which calls are reported to a program outside; the values end the files' names."""
+
+    NOTHING = ""
+    PAIRS = "-pairs"  # the creation of datagram pairs
+    SOCKETS = "-sockets"  # and connect and bind, so that Unix sockets can be created
 
 
 def problem() -> ConfigError | None:
@@ -24,10 +33,10 @@ def problem() -> ConfigError | None:
     return None
 
 
-def program(architecture: str | None = None, *, reports_pairs: bool = False) -> bytes:
+def program(architecture: str | None = None, reported: Reported = Reported.NOTHING) -> bytes:
     """Return the filter of an architecture, this machine's by default; ConfigError without one.
 
-    `reports_pairs`: the one for processes in which `datagram_pairs` has installed its own before.
+    `reported`: the calls that it leaves to a filter which `seccomp_notify` has installed before.
     """
     machine = architecture or platform.machine()
     if machine not in ARCHITECTURES:
@@ -37,7 +46,7 @@ def program(architecture: str | None = None, *, reports_pairs: bool = False) -> 
             fix=f"use a machine with {' or '.join(ARCHITECTURES)}; or run without the filter, which"
             " weakens the sandbox: --without-seccomp",
         )
-    name = f"{machine}{'-pairs' if reports_pairs else ''}.bpf"
+    name = f"{machine}{reported.value}.bpf"
     file = resources.files("claude_proxy.sandbox.bubblewrap") / _FILES / name
     try:
         return file.read_bytes()

@@ -24,6 +24,13 @@ _DESCRIPTOR_OPTIONS = frozenset(
 _SHOWN_SECRET = "***"  # noqa: S105 - printed instead of a value
 
 
+class UnixSockets(StrEnum):
+    """Which Unix sockets the processes of a sandbox may connect and bind."""
+
+    NONE = "none"
+    PRIVATE = "private"  # in file systems and under abstract names that are the sandbox's own
+
+
 @dataclass(frozen=True, slots=True)
 class Profile:
     """What one kind of command needs besides the project; paths are relative to $HOME."""
@@ -86,6 +93,7 @@ class SandboxSpec:
     keep_home: bool = False
     network: NetworkMode = NetworkMode.PROXY
     seccomp: bool = True
+    unix_sockets: UnixSockets = UnixSockets.PRIVATE
     extra_ro: tuple[Path, ...] = ()  # for `doctor`: its interpreter
     isolation: CredentialIsolation = CredentialIsolation()
     hide: tuple[str, ...] = ()  # from the project's own file: paths within it

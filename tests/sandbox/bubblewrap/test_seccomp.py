@@ -15,7 +15,8 @@ import pytest
 
 from claude_proxy.doctor.attack.probes.syscalls import NUMBERS
 from claude_proxy.errors import ConfigError
-from claude_proxy.sandbox.bubblewrap import datagram_pairs, seccomp
+from claude_proxy.sandbox.bubblewrap import seccomp, seccomp_notify
+from claude_proxy.sandbox.bubblewrap.seccomp import Reported
 from tests.conftest import FindProgram
 from tests.sandbox.boxes import Box
 from tests.support import bpf
@@ -244,6 +245,8 @@ def every_kind_of_call(token: int, architecture: str) -> Iterator[tuple[int, int
     kinds = {*range(16), *(socket.SOCK_STREAM | bit for bit in (HIGH_BIT, 1 << 11, 1 << 19)), -1}
     for family, protocol in itertools.product(families, (0, 1, 12, HIGH_BIT)):
         yield token, NUMBERS["socket"][column], (family, socket.SOCK_STREAM, protocol)
+    for family, kind in itertools.product((*range(20), socket.AF_UNIX | HIGH_BIT), kinds):
+        yield token, NUMBERS["socket"][column], (family, kind, 0)
     for family, kind in itertools.product(families, kinds):
         yield token, NUMBERS["socketpair"][column], (family, kind, 0)
 
@@ -251,8 +254,8 @@ def every_kind_of_call(token: int, architecture: str) -> Iterator[tuple[int, int
 @pytest.mark.parametrize("architecture", seccomp.ARCHITECTURES)
 def test_the_filter_that_leaves_pairs_to_another_differs_in_nothing_else(architecture: str) -> None:
     strict = shipped(architecture)
-    reporting = bpf.decode(seccomp.program(architecture, reports_pairs=True))
-    before = bpf.decode(datagram_pairs.filter_program(architecture))
+    reporting = bpf.decode(seccomp.program(architecture, Reported.PAIRS))
+    before = bpf.decode(seccomp_notify.filter_program(architecture, private=False))
     token = libseccomp.ARCHITECTURES[architecture]
 
     for arch, call, arguments in every_kind_of_call(token, architecture):
@@ -266,11 +269,36 @@ def test_the_filter_that_leaves_pairs_to_another_differs_in_nothing_else(archite
 
 
 @pytest.mark.parametrize("architecture", seccomp.ARCHITECTURES)
-def test_the_shipped_filter_for_reported_pairs_is_built_from_the_rules(architecture: str) -> None:
+def test_the_filter_for_private_sockets_lets_only_streams_and_packets_be_made(
+    architecture: str,
+) -> None:
+    pairs = bpf.decode(seccomp.program(architecture, Reported.PAIRS))
+    sockets = bpf.decode(seccomp.program(architecture, Reported.SOCKETS))
+    token = libseccomp.ARCHITECTURES[architecture]
+    made = NUMBERS["socket"][seccomp.ARCHITECTURES.index(architecture)]
+    streams = (socket.SOCK_STREAM, socket.SOCK_SEQPACKET)
+
+    for arch, call, arguments in every_kind_of_call(token, architecture):
+        before, now = (bpf.run(one, arch, call, *arguments) for one in (pairs, sockets))
+        family = arguments[0] & 0xFFFF_FFFF if arguments else 0
+        if (arch, call, family) == (token, made, socket.AF_UNIX):
+            allowed = arguments[1] & 0xF in streams
+            refused = libseccomp.errno_action(errno.EPROTONOSUPPORT)
+            assert now == (libseccomp.ALLOW if allowed else refused), arguments
+            assert before != libseccomp.ALLOW
+        else:
+            assert now == before, (hex(arch), call, arguments)
+
+
+@pytest.mark.parametrize("architecture", seccomp.ARCHITECTURES)
+@pytest.mark.parametrize("reported", [Reported.PAIRS, Reported.SOCKETS])
+def test_the_shipped_filter_for_reported_calls_is_built_from_the_rules(
+    architecture: str, reported: Reported
+) -> None:
     need_libseccomp()
 
-    built = bpf.decode(seccomp_filter.build(architecture, reports_pairs=True))
-    here = bpf.decode(seccomp.program(architecture, reports_pairs=True))
+    built = bpf.decode(seccomp_filter.build(architecture, reported))
+    here = bpf.decode(seccomp.program(architecture, reported))
 
     token = libseccomp.ARCHITECTURES[architecture]
     for arch, call, arguments in every_kind_of_call(token, architecture):

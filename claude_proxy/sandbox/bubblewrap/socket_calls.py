@@ -112,7 +112,7 @@ class SocketCalls:
     ) -> None:
         """Bind where the view lets files be created, by the name that the caller gave.
 
-        A name of ours for the same file would be what getsockname(2) returns from now on.
+        Another name of the same file would be what getsockname(2) returns from now on.
         """
         if not path.startswith(b"/"):
             _change_directory(caller)

@@ -112,7 +112,6 @@ ARGUED_READS = {
     # Programs of their own, which must not import `cli`.
     ("sandbox.proxy_process", "os.environ"),
     ("sandbox.bubblewrap.watchdog", "sys.argv"),
-    ("sandbox.bubblewrap.credential_mask", "sys.argv"),
     ("sandbox.relay.relay", "sys.argv"),
     ("sandbox.bubblewrap.unix_sockets", "sys.argv"),
     # The user's environment is what a run is made of.

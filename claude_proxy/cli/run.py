@@ -49,6 +49,14 @@ def _listed(given: dict[str, Any]) -> str:
     return "\n".join(lines_of_policies(policies.all_policies(given["confdir"])))
 
 
+def _refuse_keep_home(_context: click.Context, _param: click.Parameter, given: bool) -> None:  # noqa: FBT001 - click's
+    if given:
+        raise click.UsageError(
+            "the whole home is not shown any more, as what is secret in it cannot be known: name "
+            "what is needed with --show-home PATH (repeatable), or COMMAND's own in a profile"
+        )
+
+
 @click.command(
     cls=options.TopicalCommand,
     epilog=EPILOG,
@@ -66,6 +74,14 @@ def _listed(given: dict[str, Any]) -> str:
 @options.options_of(Subcommand.RUN)
 @click.option("--filter-network", is_flag=True, hidden=True, expose_value=False)
 @click.option("--unshare-net", is_flag=True, hidden=True, expose_value=False)
+@click.option(
+    "--keep-home",
+    "--full-home-access",
+    is_flag=True,
+    hidden=True,
+    expose_value=False,
+    callback=_refuse_keep_home,
+)
 @click.option(
     "--list-policies", is_flag=True, help="List the policies that --policy takes, and end."
 )

@@ -14,6 +14,7 @@ from claude_proxy.config.policy_files import PolicySources
 from claude_proxy.config.settings import Settings
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.sandbox import profiles
+from claude_proxy.sandbox.plan.agent_home import shared
 from claude_proxy.sandbox.plan.model import FileId, Profile, SandboxSpec, UnixSockets
 from claude_proxy.sandbox.plan.profile_parser import ProjectRestrictions
 from claude_proxy.sandbox.run_spec import RunSpec
@@ -34,7 +35,8 @@ class RunOptions:
     pass_env: tuple[str, ...] = ()
     shell: bool = False
     dry_run: bool = False
-    keep_home: bool = False
+    show_home: tuple[Path, ...] = ()
+    share_agent_home: bool = False
     no_network: bool = False
     without_seccomp: bool = False
     unix_sockets: str | None = None
@@ -60,6 +62,8 @@ def run_spec_of(given: RunOptions, settings: Settings, sources: PolicySources) -
     chosen = _choose_policy(given, settings, sources, name, project)
     _refuse_without_proxy(given, chosen)
     profile = profiles.load(chosen.profile or name, _own_profiles(settings))
+    if given.share_agent_home:
+        profile = shared(profile)
     path = profiles.find_project_file(project)
     restrictions = profiles.read_restrictions(path) if path else ProjectRestrictions()
     network = _choose_network(given, chosen.network, restrictions)
@@ -73,7 +77,8 @@ def run_spec_of(given: RunOptions, settings: Settings, sources: PolicySources) -
         allow_rw=_absolute(given.allow_rw),
         pass_env=given.pass_env,
         shell=given.shell,
-        keep_home=given.keep_home,
+        show_home=_of_home(given.show_home),
+        share_agent_home=given.share_agent_home,
         network=network,
         seccomp=not given.without_seccomp,
         unix_sockets=_unix_sockets(given),
@@ -256,6 +261,10 @@ def _unix_sockets(given: RunOptions) -> UnixSockets:
             fix="drop one of the two",
         )
     return UnixSockets(given.unix_sockets or UnixSockets.PRIVATE)
+
+
+def _of_home(paths: Iterable[Path]) -> tuple[Path, ...]:
+    return _absolute(Path.home() / path.expanduser() for path in paths)
 
 
 def _absolute(paths: Iterable[Path]) -> tuple[Path, ...]:

@@ -310,14 +310,25 @@ FIELDS: tuple[OptionField, ...] = (
         in_file=False,
     ),
     OptionField(
-        key="run.keep_home",
-        kind=Flag("--no-keep-home"),
-        help="Show the whole home directory, read-only, except for paths that are never shown.",
+        key="run.show_home",
+        kind=_PATH,
+        help="Show this file or directory of the home, read-only; repeatable. A directory that "
+        "contains a place of secrets is refused.",
+        topic=Topic.SANDBOX,
+        commands=_RUN,
+        repeatable=True,
+        metavar="PATH",
+        has_variable=False,
+    ),
+    OptionField(
+        key="run.share_agent_home",
+        kind=_ON_OFF,
+        help="Let COMMAND read and write your own settings, login and history of its agent, "
+        "instead of those that are kept for the project.",
         topic=Topic.SANDBOX,
         commands=_RUN,
         default=False,
         has_variable=False,
-        more_spellings=("--full-home-access",),
     ),
     OptionField(
         key="run.no_network",

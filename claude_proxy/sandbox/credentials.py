@@ -86,6 +86,9 @@ def with_isolation(
         found = credential_isolation.combined(
             found, credential_isolation.isolation_for_gateway(GATEWAY_PORT, source, environ, home)
         )
+    found = credential_isolation.with_logins_of(
+        found, run_spec.sandbox.profile, bindings, environ, home
+    )
     exposed = tuple(_exposed(run_spec.sandbox, home, values.values())) if values else ()
     return replace(run_spec.sandbox, isolation=replace(found, exposed=exposed))
 

@@ -1,4 +1,4 @@
-"""Helper processes of a sandbox: the proxy of its run, the relay to it, the credential mask.
+"""Helper processes of a sandbox: the proxy of its run, and the relay to it.
 
 Each has its own session, so Ctrl-C in the terminal does not reach it. Each holds the read end of a
 lifeline, a pipe whose write end only the launcher has: when the launcher ends, for any reason, the
@@ -26,7 +26,7 @@ from typing import Self
 from claude_proxy.config.settings import Settings
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.sandbox import proxy_process_ipc, shown_list
-from claude_proxy.sandbox.bubblewrap import credential_mask, seccomp_notify, unix_sockets
+from claude_proxy.sandbox.bubblewrap import seccomp_notify, unix_sockets
 from claude_proxy.sandbox.lookups import LookupChannel
 from claude_proxy.sandbox.relay import relay
 from claude_proxy.sandbox.relay.bridge import RelayTarget
@@ -322,30 +322,6 @@ def start_socket_supervisor(run_directory: RunDirectory, log: RunLog) -> SocketS
     os.close(until)
     run_directory.note(process.pid)
     return SocketSupervisor(process, lifeline, ours, log.path)
-
-
-def start_credential_mask(
-    pairs: Sequence[tuple[Path, Path]], init: int, run_directory: RunDirectory, log: RunLog
-) -> HelperProcess:
-    """Start the process that hides logins renewed outside during the run; return once it watches.
-
-    `pairs` are the paths of each login outside and inside, `init` is the sandbox's first process.
-    """
-    until, lifeline = os.pipe()
-    heard, said = os.pipe()
-    words = [sys.executable, "-I", "-S", credential_mask.__file__, str(until), str(init)]
-    for outside, inside in pairs:
-        words += [str(outside), str(inside)]
-    process = _start(words, (until,), log, said)
-    for descriptor in (until, said):
-        os.close(descriptor)
-    run_directory.note(process.pid)
-    helper = HelperProcess("credential mask", process, lifeline)
-    with open(heard, "rb") as file:  # noqa: PTH123 - a descriptor
-        if not file.read(1):
-            helper.end()
-            raise helper.failed(log.path)
-    return helper
 
 
 def _start(

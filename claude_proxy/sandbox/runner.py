@@ -30,6 +30,7 @@ from claude_proxy.config.settings import (
 from claude_proxy.errors import AuditError, ClaudeProxyError
 from claude_proxy.events import Notice
 from claude_proxy.sandbox import (
+    agent_home,
     credentials,
     host_facts,
     joined_proxy,
@@ -54,7 +55,6 @@ from claude_proxy.sandbox.helper_processes import (
     RelayAnnouncement,
     RelaySockets,
     SocketSupervisor,
-    start_credential_mask,
     start_proxy_process,
     start_relay,
     start_socket_supervisor,
@@ -102,7 +102,7 @@ class Sandbox:
     plan: SandboxPlan
     bubblewrap: Bubblewrap
     proxy_process: ProxyProcess | None  # None: the run uses a running proxy, or has no network
-    helpers: tuple[HelperProcess, ...]  # relays, and the credential mask
+    helpers: tuple[HelperProcess, ...]  # relays
     log: Path
     obeyed: ObeyedStates  # before COMMAND
     lookups: LookupChannel
@@ -261,6 +261,10 @@ def live_sandbox(
         )
         planned = _plan_and_report(run_spec, bindings, followed, git, say)
         _scrub(planned.withheld)
+        if planned.agent_home is not None:
+            stack.enter_context(
+                agent_home.prepared(planned.agent_home, lambda line: say(f"note: {line}"))
+            )
         starting.callback(_remove_created, _create_paths(planned))
         sources = MountSources.opened(planned, run_spec.sandbox.project_id)
         starting.callback(sources.close)
@@ -283,9 +287,6 @@ def live_sandbox(
         if supervisor is not None:
             supervisor.enter(bubblewrap.init, unfiltered=run_spec.sandbox.unfiltered)
             helpers = (*helpers, supervisor)
-        if planned.masked_logins:
-            mask = start_credential_mask(planned.masked_logins, bubblewrap.init, run_directory, log)
-            helpers = (*helpers, stack.enter_context(mask))
         sandbox = Sandbox(
             run_directory.name,
             run_directory.path,
@@ -332,7 +333,7 @@ def _plan_and_report(
     planned = planned_for(run_spec, bindings, followed=followed, git=git)
     for note in planned.notes:
         say(f"note: {note}")
-    for warning in credentials.warnings_of(run_spec):
+    for warning in (*planned.warnings, *credentials.warnings_of(run_spec)):
         say(f"warning: {warning}")
     if run_spec.join is not None and bindings:
         say(

@@ -30,7 +30,7 @@ CONFDIR = HOME / ".config/claude-proxy"
 STATEDIR = HOME / ".local/state/claude-proxy"
 RUNDIR = Path("/run/user/1000/claude-proxy/run-1")
 SHELL = Profile("shell", home_read=(".gitconfig",))
-CLAUDE = Profile("claude", home_write=(".claude/", ".claude.json"))
+CLAUDE = Profile("claude", home_state=(".claude/", ".claude.json"))
 
 DIRECTORIES = (HOME, PROJECT, CONFDIR, STATEDIR, RUNDIR, Path("/usr"), Path("/etc/ssl/certs"))
 FILES = (Path("/usr/bin/true"), Path("/usr/bin/bash"))

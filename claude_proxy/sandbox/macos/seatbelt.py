@@ -132,17 +132,17 @@ def _network(spec: SandboxSpec, port: int) -> Iterator[str]:
 
 def _written(spec: SandboxSpec, facts: HostFacts) -> list[Path]:
     home = facts.user.home
-    names = (name.rstrip("/") for name in spec.profile.home_write)
+    # Seatbelt shows nothing under another path, so an agent's own directory is shared with a run.
+    kept = (*spec.profile.home_write, *spec.profile.home_state)
+    names = (name.rstrip("/") for name in kept)
     return _with_real(facts, [spec.project, *spec.allow_rw, *(home / name for name in names)])
 
 
 def _read(spec: SandboxSpec, facts: HostFacts) -> list[Path]:
     home = facts.user.home
-    if spec.keep_home:
-        return _with_real(facts, [home, *spec.allow_ro])
     below = (home / name for name in (*TOOLCHAINS, *spec.profile.home_read))
     trees = facts.program.trees if facts.program else ()
-    return _with_real(facts, [*below, *spec.allow_ro, *spec.extra_ro, *trees])
+    return _with_real(facts, [*below, *spec.show_home, *spec.allow_ro, *spec.extra_ro, *trees])
 
 
 def _guarded(spec: SandboxSpec, facts: HostFacts) -> list[Path]:
@@ -156,7 +156,7 @@ def _guarded(spec: SandboxSpec, facts: HostFacts) -> list[Path]:
 
 def _hidden_paths(spec: SandboxSpec, facts: HostFacts) -> list[Path]:
     home = facts.user.home
-    named = {*_written(spec, facts), *spec.allow_ro}
+    named = {*_written(spec, facts), *spec.allow_ro, *spec.show_home}
     named |= {home / name for name in spec.profile.home_read}
     secret = [path for path in protected_paths.secret(home, facts.environ) if path not in named]
     hidden = [spec.project / name for name in spec.hide]

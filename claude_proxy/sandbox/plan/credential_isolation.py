@@ -6,9 +6,11 @@ instead of the placeholder.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from claude_proxy.policy.credentials.binding import (
+    HTTPS_PORT,
     Binding,
     CredentialKind,
     Injection,
@@ -24,7 +26,8 @@ from claude_proxy.policy.credentials.sources import (
     SecretSource,
 )
 from claude_proxy.policy.patterns import any_covers
-from claude_proxy.sandbox.plan.model import CredentialIsolation
+from claude_proxy.sandbox.plan.agent_home import outside
+from claude_proxy.sandbox.plan.model import CredentialIsolation, Profile
 from claude_proxy.wire.authority import Authority
 
 ANTHROPIC = Authority.of("api.anthropic.com", 443)
@@ -114,6 +117,26 @@ def logins_of(home: Path, environ: Mapping[str, str]) -> tuple[Path, ...]:
     given = environ.get("CLAUDE_CONFIG_DIR", "")
     named = (Path(given, _LOGIN),) if given.startswith("/") else ()
     return (home / ".claude" / _LOGIN, *named)
+
+
+def with_logins_of(
+    isolation: CredentialIsolation,
+    profile: Profile,
+    bindings: Iterable[Binding],
+    environ: Mapping[str, str],
+    home: Path,
+) -> CredentialIsolation:
+    """Add the agent's own logins where the proxy injects a credential for one of its hosts."""
+    injected = [each for each in bindings if isinstance(each.use, Injection)]
+    hosts = [Authority.of(host, HTTPS_PORT) for host in profile.login_hosts]
+    if not any(
+        host.port in each.ports and any_covers(each.patterns, host)
+        for each in injected
+        for host in hosts
+    ):
+        return isolation
+    own = (outside(name, home, environ) for name in profile.home_login)
+    return replace(isolation, logins=tuple(dict.fromkeys((*isolation.logins, *own))))
 
 
 def is_for_anthropic(binding: Binding) -> bool:

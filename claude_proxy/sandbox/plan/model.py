@@ -21,6 +21,8 @@ BLOCK = "{block}"
 _DESCRIPTOR_OPTIONS = frozenset(
     {"--seccomp", "--info-fd", "--block-fd", "--file", "--ro-bind-data"}
 )
+KEPT = "state"  # in one agent home: what runs see and write
+
 _SHOWN_SECRET = "***"  # noqa: S105 - printed instead of a value
 
 
@@ -39,7 +41,11 @@ class Profile:
     description: str = ""
     commands: frozenset[str] = frozenset()  # the profile of COMMANDs with these names
     policy: str | None = None  # the policy of a run that names none; None: the allowlist
-    home_write: tuple[str, ...] = ()  # "dir/" is a directory, else a file; created if missing
+    home_state: tuple[str, ...] = ()  # the run's own, kept per project; "dir/" is a directory
+    home_seed: tuple[str, ...] = ()  # what of the user's is copied there at the first run
+    home_login: tuple[str, ...] = ()  # the same, unless the proxy injects a credential
+    login_hosts: tuple[str, ...] = ()  # the hosts of such a credential
+    home_write: tuple[str, ...] = ()  # the user's own; "dir/" is a directory; created if missing
     home_read: tuple[str, ...] = ()
     home_protect: tuple[str, ...] = ()  # read-only below home_write: programs outside obey it
     pass_env: tuple[str, ...] = ()
@@ -57,7 +63,7 @@ class CredentialIsolation:
     withheld: frozenset[str] = frozenset()  # variables that are not passed on
     logins: tuple[
         Path, ...
-    ] = ()  # files of the user's own logins, hidden: placeholders replace them
+    ] = ()  # files of the user's own logins, never shown: placeholders replace them
     unreadable: tuple[Path, ...] = ()  # sources of credentials: a sandbox that shows one is refused
     unwritable: tuple[Path, ...] = ()  # what decides the value of a credential
     exposed: tuple[Path, ...] = ()  # files that contain a credential and may be visible inside
@@ -90,7 +96,8 @@ class SandboxSpec:
     allow_rw: tuple[Path, ...] = ()
     pass_env: tuple[str, ...] = ()
     shell: bool = False  # a shell instead of `command`
-    keep_home: bool = False
+    show_home: tuple[Path, ...] = ()
+    share_agent_home: bool = False
     network: NetworkMode = NetworkMode.PROXY
     seccomp: bool = True
     unix_sockets: UnixSockets = UnixSockets.PRIVATE
@@ -240,6 +247,41 @@ class WatchedTree:
 
 
 @dataclass(frozen=True, slots=True)
+class Seed:
+    """A file or directory of the user's that is copied into a new home."""
+
+    name: str  # below the home
+    source: Path
+
+
+def flat_name(name: str) -> str:
+    """Return the name under which an entry of a home is kept.
+
+    All entries are beside each other: in one that a run may write, it could put a link in the way
+    of another.
+    """
+    return name.rstrip("/").replace("%", "%25").replace("/", "%2F")
+
+
+@dataclass(frozen=True, slots=True)
+class AgentHome:
+    """The home of one project, and what has to be in it before COMMAND starts."""
+
+    directory: Path
+    project: Path  # without links
+    state: tuple[str, ...]  # what is mounted: "dir/" is a directory, else a file
+    seeds: tuple[Seed, ...] = ()
+    logins: tuple[Seed, ...] = ()  # copied, and again after the user has renewed them
+    withheld: tuple[str, ...] = ()  # logins that stay outside: a copy of an earlier run is removed
+    exposed: tuple[Path, ...] = ()  # files that contain a credential that stays outside
+    environ: Mapping[str, str] = field(default_factory=dict)
+
+    def source_of(self, name: str) -> Path:
+        """Return the path on the host of one entry of `state`."""
+        return self.directory / KEPT / flat_name(name)
+
+
+@dataclass(frozen=True, slots=True)
 class SandboxPlan:
     """How bwrap is started; `files` are contents that it reads from descriptors."""
 
@@ -256,8 +298,9 @@ class SandboxPlan:
     watched_trees: tuple[WatchedTree, ...]  # the same, for files that may be anywhere in them
     secrets: frozenset[str]  # names of variables whose values are not printed
     withheld: frozenset[str]  # names of variables that hold credentials and stay outside
-    masked_logins: tuple[tuple[Path, Path], ...]  # each login's path outside and inside
     notes: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+    agent_home: AgentHome | None = None
 
     @property
     def argv(self) -> tuple[str, ...]:

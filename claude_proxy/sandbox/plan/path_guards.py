@@ -38,7 +38,9 @@ class PathGuards:
             self.with_real(protected_paths.protected(self._home, facts.environ, *ours))
         )
         self._secret = frozenset(self.with_real(protected_paths.secret(self._home, facts.environ)))
-        self._existing = sorted(path for path in self._protected if self._exists(path))
+        self._named_by_variable = frozenset(
+            self.with_real(protected_paths.named_by_variable(self._home, facts.environ))
+        )
 
     def hidden(self, named: Iterable[Path]) -> list[Path]:
         """Return the real paths of everything to hide, except secrets that were named."""
@@ -76,12 +78,60 @@ class PathGuards:
             raise ConfigError(f"{protected} is never shown to a run", where=where, fix=fix)
 
     def refuse_holding(self, path: Path, where: str, fix: str) -> None:
-        """Refuse a writable directory that contains a protected path, which could be moved."""
-        for protected in self._existing:
-            if protected.is_relative_to(path):
-                raise ConfigError(
-                    f"it contains {protected}, which is never shown to a run", where=where, fix=fix
-                )
+        """Refuse a project that contains a protected path, or the place of a secret.
+
+        Also where there is none yet: it may be made during the run.
+        """
+        self._refuse_below(path, self._protected | self._secret_by_name(), where, fix)
+
+    def refuse_containing(self, path: Path, where: str, fix: str) -> None:
+        """Refuse to show a directory that contains a protected path, or the place of a secret."""
+        self._refuse_below(path, self._protected | self._secret, where, fix)
+
+    def refuse_secrets(self, path: Path, real: Path, where: str, fix: str) -> None:
+        """Refuse to show a path that is protected, contains a secret, or leads to one by a link.
+
+        A secret is shown only by its own name, or by one below it.
+        """
+        for place in (path, real):
+            self.refuse_hidden(place, where, fix)
+            self.refuse_containing(place, where, fix)
+        secret = self._secret_around(real)
+        if secret is not None and self._secret_around(path) is None:
+            raise ConfigError(
+                f"it is a symbolic link that leads to {secret}, which may hold a secret",
+                where=where,
+                fix=f"name {real} itself, if it is to be shown",
+            )
+
+    def contains_secret(self, path: Path, real: Path) -> bool:
+        """Tell whether a path may not be shown without being named."""
+        walls = self._protected | self._secret
+        return any(
+            self.protected_ancestor(place) is not None
+            or self._secret_around(place) is not None
+            or self._first_below(place, walls) is not None
+            for place in (path, real)
+        )
+
+    def _refuse_below(self, path: Path, walls: Iterable[Path], where: str, fix: str) -> None:
+        found = self._first_below(path, walls)
+        if found is not None:
+            why = "is never shown to a run" if found in self._protected else "may hold a secret"
+            raise ConfigError(f"it contains {found}, which {why}", where=where, fix=fix)
+
+    def _first_below(self, path: Path, walls: Iterable[Path]) -> Path | None:
+        """Return a wall below a path; one that exists, if there is any."""
+        found = [wall for wall in walls if wall != path and wall.is_relative_to(path)]
+        return min(found, key=lambda wall: (not self._exists(wall), wall), default=None)
+
+    def _secret_around(self, path: Path) -> Path | None:
+        return next((place for place in (path, *path.parents) if place in self._secret), None)
+
+    def _secret_by_name(self) -> frozenset[Path]:
+        """Return the usual places of secrets; a variable may name a file of the project."""
+        usual = protected_paths.secret(self._home, self._facts.environ)
+        return frozenset(usual) - self._named_by_variable
 
     def refuse_home(self) -> None:
         """Refuse a home directory that cannot be hidden."""

@@ -13,11 +13,13 @@ from claude_proxy.sandbox.plan import (
     environment,
     exec_words,
     git_mounts,
+    home_mounts,
     obeyed_files,
     protected_paths,
     system_mounts,
     watched_trees,
 )
+from claude_proxy.sandbox.plan.home_mounts import HomeMounts
 from claude_proxy.sandbox.plan.model import (
     BLOCK,
     INFO,
@@ -54,8 +56,8 @@ def paths_to_inspect(
 ) -> frozenset[Path]:
     """Return every path that the planner needs to know; `ours` are paths of this program."""
     home, project = user.home, spec.project
-    profile = spec.profile
-    paths = {project, *spec.allow_ro, *spec.allow_rw, *spec.extra_ro, home, home / ".cache"}
+    paths = {project, *spec.allow_ro, *spec.allow_rw, *spec.extra_ro}
+    paths |= home_mounts.paths_to_inspect(spec, home)
     paths |= {
         Path(name)
         for name in (
@@ -66,10 +68,6 @@ def paths_to_inspect(
     }
     paths |= {*BUNDLES, *DIRECTORIES}
     paths |= {Path(name) for name in system_mounts.PROC_READ_ONLY}
-    paths |= {
-        home / name for name in (*system_mounts.TOOLCHAINS, *profile.home_read, *profile.home_write)
-    }
-    paths |= {home / name for name in profile.home_protect}
     paths |= {project / name for name in (*spec.profile.protect, *spec.read_only, *spec.hide)}
     paths |= {root / name for root in _roots(spec) for name in obeyed_files.protected_names()}
     paths |= clone_mounts.paths_to_inspect(spec)
@@ -90,13 +88,6 @@ def git_paths_to_inspect(git: Path) -> frozenset[Path]:
     return frozenset({git, *(git / name for name in _READ_ONLY_IN_GIT)})
 
 
-def _path_to_create(path: Path, name: str) -> PathToCreate:
-    if name.endswith("/"):
-        return PathToCreate(path, PathKind.DIRECTORY)
-    # Claude Code reports an empty settings file as broken.
-    return PathToCreate(path, PathKind.FILE, b"{}\n" if name.endswith(".json") else b"")
-
-
 def _roots(spec: SandboxSpec) -> tuple[Path, ...]:
     """Return the writable directories in which programs outside obey files."""
     return (spec.project, *spec.allow_rw)
@@ -111,7 +102,8 @@ class _Planner:
         self._home = facts.user.home
         self._guards = PathGuards(facts)
         self._layout = Layout()
-        self._to_create: list[PathToCreate] = []
+        self._home_mounts = HomeMounts(spec, facts, self._guards, self._layout)
+        self._to_create: list[PathToCreate] = self._home_mounts.to_create
         self._masked: list[Path] = []
         self._watched: list[Path] = []
         self._named: list[Path] = []  # paths that the options or the profile name
@@ -123,7 +115,8 @@ class _Planner:
         self._guards.refuse_home()
         self._add_system()
         self._add_etc()
-        self._add_home()
+        self._home_mounts.add()
+        self._named += self._home_mounts.named
         self._add_own_files()
         self._add_allowed_paths()
         self._add_project()
@@ -155,6 +148,14 @@ class _Planner:
 
     def _refuse_sources(self) -> None:
         """Refuse to show the source of a credential, or to make it writable."""
+        for path in self._spec.isolation.logins:
+            if self._exists(path) and any(self._places_of(self._info(path).real)):
+                raise ConfigError(
+                    "your own login would be visible inside, which stays outside because the "
+                    "proxy injects a credential",
+                    where=str(path),
+                    fix="drop --share-agent-home, or what else shows its directory",
+                )
         for path in self._spec.isolation.unreadable:
             if any(self._places_of(self._info(path).real)):
                 raise ConfigError(
@@ -226,44 +227,6 @@ class _Planner:
         for name, content in written.items():
             self._layout.add_file(Path(name), content)
 
-    def _add_home(self) -> None:
-        if self._spec.keep_home:
-            self._layout.put(Mount(MountKind.READ, self._home, self._info(self._home).real))
-            if self._info(self._home / ".cache").kind is PathKind.DIRECTORY:
-                self._layout.put(Mount(MountKind.EMPTY, self._home / ".cache", mode="0700"))
-        else:
-            self._layout.put(Mount(MountKind.EMPTY, self._home, mode="0700"))
-        for name in (*system_mounts.TOOLCHAINS, *self._spec.profile.home_read):
-            path = self._home / name
-            seen = self._info(path)
-            if (
-                seen.kind in {PathKind.DIRECTORY, PathKind.FILE}
-                and self._guards.protected_ancestor(seen.real) is None
-            ):
-                self._layout.put(
-                    Mount(MountKind.READ, self._layout.place_of(path, seen.real), seen.real)
-                )
-        self._named += [self._home / name for name in self._spec.profile.home_read]
-        for name in self._spec.profile.home_write:
-            self._add_home_write(name)
-
-    def _add_home_write(self, name: str) -> None:
-        path = self._home / name
-        where = f"profile {self._spec.profile.name}, home_write: {name}"
-        fix = "remove it from the profile; a run may write only what belongs to its command"
-        seen = self._info(path)
-        for place in (path, seen.real):
-            self._guards.refuse_wide(place, "the profile's path", where, fix)
-            self._guards.refuse_hidden(place, where, fix)
-            self._guards.refuse_holding(place, where, fix)
-        if seen.kind is PathKind.MISSING and seen.link is not None:
-            what = f"{path} is a symbolic link whose target does not exist"
-            raise ConfigError(what, where=where, fix="create its target, or remove the link")
-        if seen.kind is PathKind.MISSING:
-            self._to_create.append(_path_to_create(path, name))
-        self._named.append(path)
-        self._layout.put(Mount(MountKind.WRITE, self._layout.place_of(path, seen.real), seen.real))
-
     def _add_program(self) -> None:
         program = self._facts.program
         for tree in (*(program.trees if program else ()), *self._spec.extra_ro):
@@ -275,6 +238,8 @@ class _Planner:
             if not self._layout.is_shown(tree):
                 # `python -m venv ~` makes the home itself such a tree.
                 self._guards.refuse_wide(real, "the command's installation directory", where, fix)
+                for place in (tree, real):
+                    self._guards.refuse_containing(place, where, fix)
                 self._named.append(tree)
                 self._layout.put(Mount(MountKind.READ, tree, real))
         for path, target in program.links if program else ():
@@ -329,7 +294,7 @@ class _Planner:
             if kind is MountKind.WRITE:
                 fix = "name a directory below it"
                 self._guards.refuse_wide(place, "the writable path", where, fix)
-                self._guards.refuse_holding(place, where, fix)
+        self._guards.refuse_secrets(path, seen.real, where, "name what is needed below it")
         self._named += [path, seen.real]
         self._layout.put(Mount(kind, seen.real, seen.real))
         if path != seen.real and ".." not in path.parts and not self._layout.is_shown(path):
@@ -372,11 +337,6 @@ class _Planner:
         for path in self._guards.hidden(self._named):
             for at in self._places_of(path):
                 self._mask(at, self._info(path))
-        for path in self._spec.isolation.logins:
-            seen = self._info(path)
-            if seen.kind is not PathKind.MISSING:
-                for at in list(self._places_of(seen.real)):
-                    self._mask(at, seen)
         for at, seen in clone_mounts.paths_in(self._spec, self._facts.paths, self._spec.hide):
             self._mask(self._project / at, seen)
         for name in () if self._spec.clone else self._spec.hide:
@@ -424,7 +384,8 @@ class _Planner:
         project = self._spec.project
         names = (*obeyed_files.protected_names(), *self._spec.profile.protect)
         yield from (project / name for name in (*names, *self._spec.read_only))
-        yield from (self._home / name for name in self._spec.profile.home_protect)
+        if self._spec.profile.home_write:
+            yield from (self._home / name for name in self._spec.profile.home_protect)
         yield from self._facts.hooks
         linked = self._project / ".git" in dict(self._facts.git.links)
         if self._info(project / ".git").kind is not PathKind.DIRECTORY and not linked:
@@ -496,8 +457,9 @@ class _Planner:
             watched_trees=tuple(self._watched_trees()),
             secrets=secrets,
             withheld=spec.isolation.withheld,
-            masked_logins=tuple(self._masked_logins()),
             notes=(*facts.notes, *self._notes()),
+            warnings=tuple(self._home_mounts.warnings()),
+            agent_home=self._home_mounts.agent_home,
         )
 
     def _watched_trees(self) -> Iterator[WatchedTree]:
@@ -513,13 +475,6 @@ class _Planner:
             directory = self._home / name
             if name.endswith("/") and self._layout.is_written(directory):
                 yield watched_trees.of_agent(directory)
-
-    def _masked_logins(self) -> Iterator[tuple[Path, Path]]:
-        """Yield the logins that could become visible: those whose directories are."""
-        for path in self._spec.isolation.logins:
-            real = self._info(path).real
-            for at in self._places_of(real.parent):
-                yield real, at / real.name
 
     def _notes(self) -> Iterator[str]:
         if names := environment.withheld_variables(self._spec, self._facts):

@@ -21,6 +21,7 @@ from claude_proxy.config.strict_yaml.nodes import (
     quoted,
 )
 from claude_proxy.sandbox.plan.model import Profile
+from claude_proxy.wire.authority import normalise_host
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
@@ -128,6 +129,15 @@ class _FieldReader:
                 found.append(f"{pure}/" if text.endswith("/") else str(pure))
         return tuple(found)
 
+    def hosts(self, node: Node, key: str) -> tuple[str, ...]:
+        for item in self._scalars(node, key):
+            try:
+                normalise_host(item.text)
+            except ValueError:
+                what = f"has {quoted(item.text)}, which is not a host name"
+                self._note(what, item, key, "write only names, such as api.example.com")
+        return self.texts(node, key)
+
     def variables(self, node: Node, key: str) -> tuple[str, ...]:
         for item in self._scalars(node, key):
             if not _VARIABLE.fullmatch(item.text):
@@ -195,6 +205,10 @@ PROFILE_KEYS: dict[str, _ReadField] = {
     "extends": _FieldReader.text,
     "commands": _FieldReader.names,
     "policy": _FieldReader.text,
+    "home_state": _FieldReader.paths,
+    "home_seed": _FieldReader.paths,
+    "home_login": _FieldReader.paths,
+    "login_hosts": _FieldReader.hosts,
     "home_write": _FieldReader.paths,
     "home_read": _FieldReader.paths,
     "home_protect": _FieldReader.paths,

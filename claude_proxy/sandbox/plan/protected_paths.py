@@ -269,13 +269,17 @@ def protected(home: Path, environ: Mapping[str, str], *ours: Path) -> tuple[Path
 
 def secret(home: Path, environ: Mapping[str, str]) -> tuple[Path, ...]:
     """Return the paths that may hold a secret, and are shown only if they are named."""
-    named = (
+    return (*_in_home(home, environ, _SECRET_IN_HOME), *named_by_variable(home, environ))
+
+
+def named_by_variable(home: Path, environ: Mapping[str, str]) -> tuple[Path, ...]:
+    """Return the paths of secrets that the user's variables name."""
+    return tuple(
         Path(entry)
         for name in _SECRET_BY_VARIABLE
         for entry in environ.get(name, "").split(":")  # KUBECONFIG is a list
         if entry.startswith("/") and Path(entry) not in {home, *home.parents}
     )
-    return (*_in_home(home, environ, _SECRET_IN_HOME), *named)
 
 
 def _in_home(home: Path, environ: Mapping[str, str], names: Iterable[str]) -> Iterator[Path]:

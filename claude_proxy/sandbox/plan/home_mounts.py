@@ -1,0 +1,170 @@
+"""Home of the sandbox: an empty file system, in which named things are shown one by one; pure.
+
+Law kept: secrets stay outside. Nothing in a directory of the user's is hidden by a mount, which the
+kernel takes away when the file is replaced: a directory that contains a secret is not shown at all.
+So a secret that nobody knew of is not visible either.
+"""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from claude_proxy.errors import ConfigError
+from claude_proxy.sandbox.plan import agent_home, system_mounts
+from claude_proxy.sandbox.plan.model import (
+    AgentHome,
+    HostFacts,
+    Mount,
+    MountKind,
+    PathInfo,
+    PathKind,
+    PathToCreate,
+    SandboxSpec,
+)
+from claude_proxy.sandbox.plan.mount_layout import Layout
+from claude_proxy.sandbox.plan.path_guards import PathGuards
+
+
+class HomeMounts:
+    """Adds the mounts of a home to a layout."""
+
+    def __init__(
+        self, spec: SandboxSpec, facts: HostFacts, guards: PathGuards, layout: Layout
+    ) -> None:
+        self._spec = spec
+        self._facts = facts
+        self._guards = guards
+        self._layout = layout
+        self._home = facts.user.home
+        self.to_create: list[PathToCreate] = []
+        self.named: list[Path] = []  # paths that the options or the profile name
+        self.agent_home: AgentHome | None = None
+
+    def add(self) -> None:
+        """Add everything; ConfigError for what must not be shown."""
+        self._layout.put(Mount(MountKind.EMPTY, self._home, mode="0700"))
+        for name in system_mounts.TOOLCHAINS:
+            self._add_toolchain(self._home / name)
+        self._add_agent_home()
+        for name in self._spec.profile.home_read:
+            self._add_named(self._home / name, f"home_read: {name}")
+        for path in self._spec.show_home:
+            self._add_shown(path)
+        for name in self._spec.profile.home_write:
+            self._add_written(name)
+
+    def _add_agent_home(self) -> None:
+        profile = self._spec.profile
+        found = agent_home.home_of(
+            profile,
+            self._spec.isolation,
+            home=self._home,
+            environ=self._facts.environ,
+            statedir=self._facts.statedir,
+            project=self._info(self._spec.project).real,
+        )
+        if found is None:
+            return
+        for seed in (*found.seeds, *found.logins):
+            where = f"profile {profile.name}: {seed.name}"
+            fix = "remove it from the profile: a copy of it would be visible"
+            self._guards.refuse_hidden(seed.source, where, fix)
+        for name in found.state:
+            at = self._home / name
+            self._layout.put(Mount(MountKind.WRITE, at, found.source_of(name)))
+        self.agent_home = found
+
+    def _add_toolchain(self, path: Path) -> None:
+        seen = self._info(path)
+        if self._is_there(seen) and not self._guards.contains_secret(path, seen.real):
+            self._layout.put(
+                Mount(MountKind.READ, self._layout.place_of(path, seen.real), seen.real)
+            )
+
+    def _add_named(self, path: Path, key: str) -> None:
+        """Show something that the profile names, if there is such a thing."""
+        seen = self._info(path)
+        if self._is_there(seen):
+            where = f"profile {self._spec.profile.name}, {key}"
+            self._add_read(path, seen, where, "name in the profile what is needed below it")
+
+    def _add_shown(self, path: Path) -> None:
+        where = f"--show-home {path}"
+        if not path.is_relative_to(self._home):
+            raise ConfigError(
+                "this path is not in your home directory",
+                where=where,
+                fix=f"show it with --allow-ro {path}",
+            )
+        seen = self._info(path)
+        if not self._is_there(seen):
+            raise ConfigError(
+                "there is no such file or directory in your home",
+                where=where,
+                fix="fix the path, or leave it out",
+            )
+        self._guards.refuse_wide(path, "what is shown", where, "name what is needed below it")
+        self._add_read(path, seen, where, "name what is needed below it")
+
+    def _add_read(self, path: Path, seen: PathInfo, where: str, fix: str) -> None:
+        self._guards.refuse_secrets(path, seen.real, where, fix)
+        self.named += [path, seen.real]
+        self._layout.put(Mount(MountKind.READ, self._layout.place_of(path, seen.real), seen.real))
+
+    def _add_written(self, name: str) -> None:
+        path = self._home / name
+        where = f"profile {self._spec.profile.name}, home_write: {name}"
+        fix = "remove it from the profile; a run may write only what belongs to its command"
+        seen = self._info(path)
+        for place in (path, seen.real):
+            self._guards.refuse_wide(place, "the profile's path", where, fix)
+        self._guards.refuse_secrets(path, seen.real, where, fix)
+        if seen.kind is PathKind.MISSING and seen.link is not None:
+            what = f"{path} is a symbolic link whose target does not exist"
+            raise ConfigError(what, where=where, fix="create its target, or remove the link")
+        if seen.kind is PathKind.MISSING:
+            self.to_create.append(_path_to_create(path, name))
+        self.named.append(path)
+        self._layout.put(Mount(MountKind.WRITE, self._layout.place_of(path, seen.real), seen.real))
+
+    def warnings(self) -> Iterator[str]:
+        """Yield what the user should know about what the run may write in the home."""
+        written = [f"~/{name}" for name in self._spec.profile.home_write]
+        if not written:
+            return
+        if self._spec.share_agent_home:
+            yield (
+                f"--share-agent-home: COMMAND reads and writes your own {_listed(written)}: "
+                "settings and hooks that the next session outside obeys, MCP servers that it "
+                "starts, shell snapshots that open sessions run, your login, and the transcripts "
+                "of all projects"
+            )
+        else:
+            yield (
+                f"the profile {self._spec.profile.name} lets COMMAND write your own "
+                f"{_listed(written)} (home_write), which programs outside may obey"
+            )
+
+    def _is_there(self, seen: PathInfo) -> bool:
+        return seen.kind in {PathKind.DIRECTORY, PathKind.FILE}
+
+    def _info(self, path: Path) -> PathInfo:
+        return self._facts.paths[path]
+
+
+def paths_to_inspect(spec: SandboxSpec, home: Path) -> frozenset[Path]:
+    """Return the paths of a home that are looked at before planning."""
+    profile = spec.profile
+    names = (*system_mounts.TOOLCHAINS, *profile.home_read, *profile.home_write)
+    below = {home / name for name in (*names, *profile.home_protect)}
+    return frozenset({home, *below, *spec.show_home})
+
+
+def _path_to_create(path: Path, name: str) -> PathToCreate:
+    if name.endswith("/"):
+        return PathToCreate(path, PathKind.DIRECTORY)
+    # Claude Code reports an empty settings file as broken.
+    return PathToCreate(path, PathKind.FILE, b"{}\n" if name.endswith(".json") else b"")
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(name.rstrip("/") for name in names)

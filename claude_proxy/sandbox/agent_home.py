@@ -136,7 +136,10 @@ def _in_use(home: AgentHome) -> Iterator[int]:
             home.directory.mkdir(mode=0o700)
         with contextlib.ExitStack() as stack:
             directory = stack.enter_context(_opened(home.directory))
-            use = stack.enter_context(_lock_file(directory, _USE_LOCK))
+            try:
+                use = stack.enter_context(_lock_file(directory, _USE_LOCK))
+            except FileNotFoundError:
+                continue  # it is being removed
             _wait_for(partial(_try_lock, use, fcntl.LOCK_SH), home.directory)
             if not _is_still(home.directory, directory):
                 continue  # it was removed before the lock was taken

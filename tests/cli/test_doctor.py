@@ -231,14 +231,14 @@ def test_the_sandbox_is_that_of_the_same_options_of_run(
     _, out, _ = run(
         capsys,
         *("--attack", "--json", "--dir", tmp_path, "--allow-ro", tmp_path / "a"),
-        *("--pass-env", "A", "--profile", "claude", "--keep-home", "--no-network"),
+        *("--pass-env", "A", "--profile", "claude", "--share-agent-home", "--no-network"),
         *("--without-seccomp", "--port", "4711", "--confdir", tmp_path / "c"),
     )
 
     [aim] = aims
     spec, settings = aim.run_spec.sandbox, aim.run_spec.settings
     assert (spec.project, spec.allow_ro) == (tmp_path, (tmp_path / "a",))
-    assert (spec.pass_env, spec.profile.name, spec.keep_home) == (("A",), "claude", True)
+    assert (spec.pass_env, spec.profile.name, spec.share_agent_home) == (("A",), "claude", True)
     assert (spec.has_proxy, spec.seccomp, aim.own_project) == (False, False, False)
     assert [str(place) for place in settings.listen] == ["127.0.0.1:4711"]
     assert json.loads(out)["exit"] == 1

@@ -189,14 +189,24 @@ def test_wishes_arrive(project: Path, orders: list[RunSpec]) -> None:
     order = order_of(
         orders,
         *("--allow-ro", "ro", "--allow-ro", "/abs", "--allow-rw", "~/rw", "--pass-env", "ONE"),
-        *("--keep-home", "--without-seccomp", "--verify", "-v", "--name", "called"),
+        *(
+            "--show-home",
+            "x",
+            "--share-agent-home",
+            "--without-seccomp",
+            "--verify",
+            "-v",
+            "--name",
+            "called",
+        ),
         *("--proxy", "unix:/run/proxy.sock", "true"),
     )
 
     assert order.sandbox.allow_ro == (project / "ro", Path("/abs"))
     assert order.sandbox.allow_rw == (Path(os.environ["HOME"]) / "rw",)
     assert order.sandbox.pass_env == ("ONE",)
-    assert (order.sandbox.keep_home, order.sandbox.seccomp) == (True, False)
+    assert order.sandbox.show_home == (Path(os.environ["HOME"]) / "x",)
+    assert (order.sandbox.share_agent_home, order.sandbox.seccomp) == (True, False)
     assert (order.verify, order.show_plan) == (True, True)
     assert (order.name, order.join) == ("called", "unix:/run/proxy.sock")
 
@@ -219,7 +229,7 @@ def test_without_wishes_nothing_is_given(orders: list[RunSpec]) -> None:
     spec = order_of(orders, "true").sandbox
 
     assert (spec.allow_ro, spec.allow_rw, spec.pass_env, spec.shell) == ((), (), (), False)
-    assert (spec.keep_home, spec.has_proxy, spec.seccomp) == (False, True, True)
+    assert (spec.show_home, spec.has_proxy, spec.seccomp) == ((), True, True)
 
 
 @pytest.mark.parametrize("words", [["--filter-network"], ["--unshare-net"]])
@@ -227,8 +237,12 @@ def test_words_of_its_forerunners_are_understood(orders: list[RunSpec], words: l
     assert order_of(orders, *words, "true").sandbox.has_proxy
 
 
-def test_full_home_access_is_another_word_for_keeping_the_home(orders: list[RunSpec]) -> None:
-    assert order_of(orders, "--full-home-access", "true").sandbox.keep_home
+@pytest.mark.parametrize("option", ["--keep-home", "--full-home-access"])
+def test_the_whole_home_cannot_be_shown_and_the_error_names_what_can(
+    capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    assert main.main(["run", option, "true"]) == 2
+    assert "--show-home PATH" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

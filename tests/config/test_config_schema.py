@@ -17,7 +17,7 @@ record_query: true
 client: [10.0.0.0/8]
 no_upstream_proxy: [localhost]
 serve: {listen: [9052, "unix:~/p.sock"], port: 0}
-run: {allow_ro: [~/docs], keep_home: true}
+run: {allow_ro: [~/docs], show_home: [notes]}
 gateway: {provider: corp, mode: strict, model: [a=b], max_body: 1K}
 providers:
   corp:

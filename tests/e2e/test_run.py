@@ -107,8 +107,10 @@ def test_the_profile_of_claude_is_taken_for_claude(runs: Launches, program: Find
     )
 
     assert (ran.stdout.strip(), ran.returncode) == (SPOKEN, 0), ran.stderr
-    # What it remembers is kept: its own directory is writable.
-    assert any((runs.place.home / ".claude").iterdir())
+    # What it remembers is kept for the project, and not in the user's own directory.
+    assert not (runs.place.home / ".claude").exists()
+    [kept] = (runs.place.home / ".local/state/claude-proxy/homes").glob("*/state/.claude")
+    assert any(kept.iterdir())
 
 
 def test_claude_code_holds_a_conversation_in_a_terminal_and_follows_its_size(

@@ -346,7 +346,7 @@ def test_a_source_in_the_project_is_refused_and_not_run(launch: Launch, source: 
 
 @pytest.mark.parametrize("ordinary", [False, True])
 @pytest.mark.parametrize("before", [True, False])
-def test_a_login_that_is_renewed_outside_while_the_run_goes_on_is_hidden_again(
+def test_a_login_that_is_renewed_outside_while_the_run_goes_on_is_never_visible(
     launch: Launch, *, ordinary: bool, before: bool
 ) -> None:
     runs = launch(injecting("{env: MY_KEY}"), ordinary=ordinary)
@@ -355,7 +355,7 @@ def test_a_login_that_is_renewed_outside_while_the_run_goes_on_is_hidden_again(
     runs.give(folder)
     if before:
         logged_in(runs)
-    script = "echo begun; while read line; do cat ~/.claude/.credentials.json; echo looked; done"
+    script = "echo begun; while read line; do cat ~/.claude/.cred*; echo looked; done 2>/dev/null"
     words = runs.words(["sh", "-c", script], "--profile", "claude")
 
     process = runs.popen(words, MY_KEY=KEY)
@@ -369,13 +369,11 @@ def test_a_login_that_is_renewed_outside_while_the_run_goes_on_is_hidden_again(
         new.chmod(0o600)
         runs.give(new)
         new.rename(folder / ".credentials.json")
-        # As long as it takes until the kernel has told of it.
-        until(lambda: _looks(process) == b"looked\n", "the login to be hidden again")
-        seen = _looks(process)
+        seen += _looks(process)
     out, err = process.communicate(timeout=120)
 
     assert process.returncode == 0, err
-    assert seen == b"looked\n"
+    assert seen == b"looked\n" * 3
     assert out == b""
     assert "canary-of-a-login" in (folder / ".credentials.json").read_text()
 

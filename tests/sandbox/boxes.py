@@ -4,11 +4,11 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from claude_proxy.sandbox import host_facts
+from claude_proxy.sandbox import agent_home, host_facts
 from claude_proxy.sandbox.bubblewrap import seccomp
 from claude_proxy.sandbox.plan.model import (
     BLOCK,
@@ -30,6 +30,8 @@ CONFDIR = HOME / ".config/claude-proxy"
 STATEDIR = HOME / ".local/state/claude-proxy"
 RUNDIR = Path("/run/user/1000/claude-proxy/run-1")
 SHELL = Profile("shell", home_read=(".gitconfig",))
+# As with --share-agent-home, or a profile of the user's own.
+SHARED = Profile("claude", home_write=(".claude/", ".claude.json"))
 CLAUDE = Profile("claude", home_state=(".claude/", ".claude.json"))
 
 DIRECTORIES = (HOME, PROJECT, CONFDIR, STATEDIR, RUNDIR, Path("/usr"), Path("/etc/ssl/certs"))
@@ -143,7 +145,7 @@ def started(planned: SandboxPlan, *, wait_s: float = 120) -> Done:
             missing.path.mkdir(exist_ok=True)
         else:
             missing.path.write_bytes(missing.content)
-    with _descriptors(planned) as descriptors:
+    with _home_of(planned), _descriptors(planned) as descriptors:
         data, _ = planned.start(descriptors, 0)
         arguments = _memory(data)
         try:
@@ -168,7 +170,7 @@ def held(planned: SandboxPlan) -> Iterator[int]:
     """Start a plan without letting its command start; lend the process of the sandbox."""
     reading, writing = os.pipe()
     blocked, gate = os.pipe()
-    with _descriptors(planned) as descriptors:
+    with _home_of(planned), _descriptors(planned) as descriptors:
         theirs = descriptors | {INFO: writing, BLOCK: blocked}
         arguments = _memory(planned.start(theirs, 0)[0])
         argv = planned.start(theirs, arguments)[1]
@@ -181,6 +183,12 @@ def held(planned: SandboxPlan) -> Iterator[int]:
         process.kill()
         process.wait()
         os.close(gate)
+
+
+def _home_of(planned: SandboxPlan) -> AbstractContextManager[None]:
+    if planned.agent_home is None:
+        return nullcontext()
+    return agent_home.prepared(planned.agent_home, lambda _: None)
 
 
 def _whole(descriptor: int) -> bytes:

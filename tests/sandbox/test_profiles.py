@@ -7,6 +7,8 @@ import pytest
 
 from claude_proxy.errors import ConfigError
 from claude_proxy.sandbox import profiles
+from claude_proxy.sandbox.plan.agent_home import home_of
+from claude_proxy.sandbox.plan.model import CredentialIsolation
 from claude_proxy.sandbox.profiles import load, of_command, read_restrictions
 
 
@@ -35,10 +37,30 @@ def test_every_shipped_profile_can_be_read(name: str, own: Path) -> None:
     assert ".gitconfig" in profile.home_read
 
 
-def test_claude_may_write_its_own_files_and_not_its_settings(own: Path) -> None:
+@pytest.mark.parametrize("name", profiles.SHIPPED)
+def test_no_shipped_profile_opens_the_users_own_files(name: str, own: Path) -> None:
+    assert load(name, own).home_write == ()
+
+
+@pytest.mark.parametrize("name", profiles.SHIPPED)
+def test_a_shipped_profile_copies_only_into_what_it_keeps(name: str, own: Path) -> None:
+    profile = load(name, own)
+    found = home_of(
+        profile,
+        CredentialIsolation(),
+        home=Path("/home/ann"),
+        environ={},
+        statedir=Path("/state"),
+        project=Path("/p"),
+    )
+
+    assert (found is None) == (not profile.home_state)
+
+
+def test_claude_keeps_its_own_files(own: Path) -> None:
     profile = load("claude", own)
 
-    assert profile.home_write == (".claude/", ".claude.json")
+    assert profile.home_state == (".claude/", ".claude.json")
     assert ".claude/settings.json" in profile.home_protect
     assert profile.callback_ports == (54545,)
     assert profile.unattended == ("--dangerously-skip-permissions",)
@@ -74,8 +96,8 @@ def test_a_profile_adds_to_the_one_it_extends(own: Path) -> None:
     found = load("more", own)
 
     assert found.name == "more"
-    assert found.home_write == load("claude", own).home_write
-    assert found.home_read == (".gitconfig", ".config/git", ".config/tool")
+    assert found.home_state == load("claude", own).home_state
+    assert found.home_read == (*load("claude", own).home_read, ".config/tool")
     assert dict(found.set_env)["IS_SANDBOX"] == "2"
     assert dict(found.set_env)["B"] == "no"
     assert found.commands == frozenset()
@@ -87,7 +109,7 @@ def test_a_profile_may_extend_the_shipped_one_of_its_own_name(own: Path) -> None
     found = load("claude", own)
 
     assert "GH_TOKEN" in found.pass_env
-    assert found.home_write == (".claude/", ".claude.json")
+    assert found.home_state == (".claude/", ".claude.json")
     assert of_command("claude", own) == "claude"
 
 

@@ -11,9 +11,19 @@ import pytest
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.sandbox import host_facts
 from claude_proxy.sandbox.bubblewrap.mountinfo import mismatches
-from claude_proxy.sandbox.plan.model import Mount, MountKind
+from claude_proxy.sandbox.plan.model import Mount, MountKind, Profile
 from claude_proxy.sandbox.plan.planner import plan_sandbox
-from tests.sandbox.boxes import CLAUDE, HOME, PROJECT, Box, a_spec, held, paths, some_facts
+from tests.sandbox.boxes import (
+    CLAUDE,
+    HOME,
+    PROJECT,
+    SHARED,
+    Box,
+    a_spec,
+    held,
+    paths,
+    some_facts,
+)
 
 type Change = Callable[[Box], None]
 
@@ -104,8 +114,8 @@ def test_a_directory_that_is_swapped_after_planning_is_reported(
     pytest.fail("nobody has noticed")
 
 
-@pytest.mark.parametrize("keep_home", [False, True])
-def test_real_sandboxes_match_their_plans(box: Box, keep_home: bool) -> None:  # noqa: FBT001 - a case
+@pytest.mark.parametrize("profile", [CLAUDE, SHARED], ids=["kept", "shared"])
+def test_real_sandboxes_match_their_plans(box: Box, profile: Profile) -> None:
     subprocess.run(["git", "init", "-q", box.project], check=True)
     (box.project / ".vs code\\").mkdir()
     (box.project / ".env").touch()
@@ -114,8 +124,8 @@ def test_real_sandboxes_match_their_plans(box: Box, keep_home: bool) -> None:  #
     planned = box.plan(
         box.spec(
             "/bin/true",
-            profile=CLAUDE,
-            keep_home=keep_home,
+            profile=profile,
+            show_home=(box.home / "other/file",),
             hide=(".env",),
             read_only=(".vs code\\",),
             allow_ro=(box.home / "other",),

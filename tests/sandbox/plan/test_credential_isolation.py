@@ -17,6 +17,7 @@ from claude_proxy.policy.credentials.sources import (
 )
 from claude_proxy.policy.location import Location
 from claude_proxy.policy.patterns import HostPattern
+from claude_proxy.sandbox.plan.agent_home import shared
 from claude_proxy.sandbox.plan.credential_isolation import (
     CLAUDE_VARIABLES,
     GATEWAY_PLACEHOLDER,
@@ -25,8 +26,9 @@ from claude_proxy.sandbox.plan.credential_isolation import (
     combined,
     isolation_for_gateway,
     isolation_of,
+    with_logins_of,
 )
-from claude_proxy.sandbox.plan.model import CredentialIsolation, MountKind, Profile, SandboxPlan
+from claude_proxy.sandbox.plan.model import CredentialIsolation, Profile, SandboxPlan, Seed
 from claude_proxy.sandbox.plan.planner import plan_sandbox
 from tests.sandbox.boxes import HOME, PROJECT, Box, a_spec, paths, some_facts
 
@@ -36,7 +38,9 @@ OAUTH = "sk-ant-oat01-a-token"
 LOGIN = HOME / ".claude/.credentials.json"
 CLAUDE = Profile(
     "claude",
-    home_write=(".claude/",),
+    home_state=(".claude/",),
+    home_login=(".claude/.credentials.json",),
+    login_hosts=("api.anthropic.com",),
     pass_env=("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_MODEL"),
 )
 
@@ -212,15 +216,45 @@ def test_a_variable_with_a_placeholder_cannot_be_passed() -> None:
         plan_sandbox(spec, some_facts(environ={"PATH": "/usr/bin", TOKEN: "x"}))
 
 
-def test_the_users_own_login_is_masked_by_an_empty_file() -> None:
+def test_the_users_own_login_is_not_copied_into_the_runs_home() -> None:
     made = planned(kept(a_binding()))
 
-    [mount] = [mount for mount in made.mounts if mount.at == LOGIN]
-    assert mount.kind is MountKind.BLANK
-    assert LOGIN in made.masked
+    assert made.agent_home is not None
+    assert (made.agent_home.logins, made.agent_home.withheld) == (
+        (),
+        (".claude/.credentials.json",),
+    )
+    assert not any(LOGIN.is_relative_to(str(mount.source)) for mount in made.mounts)
 
 
-def test_the_login_in_a_named_settings_directory_is_masked_too() -> None:
+def test_a_shared_directory_with_a_login_that_stays_outside_is_refused() -> None:
+    spec = a_spec(profile=shared(CLAUDE), isolation=kept(a_binding()))
+
+    with pytest.raises(ConfigError, match="your own login would be visible") as caught:
+        plan_sandbox(spec, some_facts(paths(HOME / ".claude", files=[LOGIN])))
+
+    assert caught.value.where == str(LOGIN)
+
+
+def test_the_login_of_any_agent_stays_outside_if_the_proxy_injects_a_credential_for_it() -> None:
+    profile = Profile(
+        "tool",
+        home_state=(".tool/",),
+        home_login=(".tool/auth.json",),
+        login_hosts=("api.tool.example",),
+    )
+    environ: dict[str, str] = {}
+
+    def logins(*bindings: Binding) -> tuple[Path, ...]:
+        found = with_logins_of(CredentialIsolation(), profile, bindings, environ, HOME)
+        return found.logins
+
+    assert logins(a_binding("api.tool.example")) == (HOME / ".tool/auth.json",)
+    assert logins(a_binding("*.tool.example")) == (HOME / ".tool/auth.json",)
+    assert logins(a_binding("api.other.example"), a_pin()) == ()
+
+
+def test_the_login_in_a_named_settings_directory_stays_outside_too() -> None:
     found = kept(a_binding(), CLAUDE_CONFIG_DIR="/elsewhere")
 
     assert found.logins == (LOGIN, Path("/elsewhere/.credentials.json"))
@@ -229,13 +263,17 @@ def test_the_login_in_a_named_settings_directory_is_masked_too() -> None:
 def test_a_pinned_login_is_visible() -> None:
     made = planned(kept(a_pin()))
 
-    assert LOGIN not in made.masked
+    assert made.agent_home is not None
+    assert made.agent_home.logins == (Seed(".claude/.credentials.json", LOGIN),)
 
 
 def test_the_users_own_login_may_be_the_source_of_a_credential() -> None:
     binding = a_binding(source=FileSource(LOGIN, ("claudeAiOauth", "accessToken")))
 
-    assert LOGIN in planned(kept(binding)).masked
+    made = planned(kept(binding)).agent_home
+
+    assert made is not None
+    assert made.logins == ()
 
 
 def test_a_visible_file_that_contains_a_credential_is_reported() -> None:
@@ -255,7 +293,7 @@ def test_a_visible_file_that_contains_a_credential_is_reported() -> None:
 @pytest.mark.parametrize("path", [PROJECT / "key", HOME / ".claude/key", Path("/usr/share/key")])
 def test_a_visible_credential_file_is_an_error(path: Path) -> None:
     found = paths(HOME / ".claude", files=(path,))
-    spec = a_spec(profile=CLAUDE, isolation=kept(a_binding(source=FileSource(path))))
+    spec = a_spec(profile=shared(CLAUDE), isolation=kept(a_binding(source=FileSource(path))))
 
     with pytest.raises(ConfigError, match="would be visible inside") as caught:
         plan_sandbox(spec, some_facts(found))
@@ -292,7 +330,8 @@ def test_a_pinned_login_is_readable_and_not_writable() -> None:
     )
     with pytest.raises(ConfigError, match="could be changed from inside"):
         plan_sandbox(
-            a_spec(profile=CLAUDE, isolation=kept(a_pin(FileSource(written)))), some_facts(found)
+            a_spec(profile=shared(CLAUDE), isolation=kept(a_pin(FileSource(written)))),
+            some_facts(found),
         )
 
 
@@ -322,7 +361,8 @@ def test_a_gateway_replaces_the_api_and_accepts_any_token() -> None:
     assert made.environment[TOKEN] == GATEWAY_PLACEHOLDER
     assert "ANTHROPIC_API_KEY" not in made.environment
     assert "PROXY_API_KEY" in made.withheld
-    assert LOGIN in made.masked
+    assert made.agent_home is not None
+    assert made.agent_home.logins == ()
 
 
 def test_a_gateways_token_takes_precedence_over_a_placeholder() -> None:
@@ -339,7 +379,7 @@ def test_a_gateways_token_takes_precedence_over_a_placeholder() -> None:
 # --- a real sandbox
 
 
-def test_the_sandbox_has_an_empty_login_and_the_placeholder(box: Box) -> None:
+def test_the_sandbox_has_no_login_and_the_placeholder(box: Box) -> None:
     (box.home / ".claude").mkdir()
     login = box.home / ".claude/.credentials.json"
     login.write_text('{"claudeAiOauth": {"accessToken": "REAL"}}')
@@ -353,5 +393,6 @@ def test_the_sandbox_has_an_empty_login_and_the_placeholder(box: Box) -> None:
         isolation=found,
     )
 
+    assert "REAL" not in ran.out
     assert ran.out.split() == ["0", PLACEHOLDER]
     assert "REAL" in login.read_text()

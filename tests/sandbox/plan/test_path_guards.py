@@ -12,6 +12,7 @@ from claude_proxy.sandbox.plan import protected_paths
 from claude_proxy.sandbox.plan.model import (
     PathKind,
     Profile,
+    Program,
     User,
 )
 from claude_proxy.sandbox.plan.path_guards import PathGuards
@@ -21,12 +22,13 @@ from tests.sandbox.boxes import (
     CONFDIR,
     HOME,
     PROJECT,
+    SHARED,
     STATEDIR,
     a_spec,
     paths,
     some_facts,
 )
-from tests.sandbox.plan.plans import is_covered, refused, triples
+from tests.sandbox.plan.plans import refused, triples
 
 
 @pytest.mark.parametrize(
@@ -110,7 +112,7 @@ def test_a_profile_cannot_make_a_protected_path_writable(name: str) -> None:
 def test_a_profile_cannot_make_a_link_to_a_protected_path_writable() -> None:
     found = paths(HOME / ".ssh", links={HOME / ".claude": HOME / ".ssh"})
 
-    assert "is never shown" in refused(a_spec(profile=CLAUDE), some_facts(found)).what
+    assert "is never shown" in refused(a_spec(profile=SHARED), some_facts(found)).what
 
 
 @pytest.mark.parametrize("home", ["/", "/usr/sbin", "/run/ann"])
@@ -143,13 +145,15 @@ NAMES = st.sampled_from(
     ro=st.lists(NAMES, max_size=3),
     rw=st.lists(NAMES, max_size=3),
     links=st.dictionaries(NAMES, NAMES, max_size=3),
-    keep=st.booleans(),
+    shown=st.lists(NAMES, max_size=3),
+    profile=st.sampled_from([CLAUDE, SHARED]),
 )
 def test_a_protected_path_is_never_mounted(
     ro: list[str],
     rw: list[str],
     links: dict[str, str],
-    keep: bool,  # noqa: FBT001 - a case
+    shown: list[str],
+    profile: Profile,
 ) -> None:
     def at(name: str) -> Path:
         return Path(os.path.normpath(HOME / name))
@@ -165,7 +169,10 @@ def test_a_protected_path_is_never_mounted(
     }
     walls |= {found[path].real for path in walls}
     spec = a_spec(
-        allow_ro=tuple(map(at, ro)), allow_rw=tuple(map(at, rw)), keep_home=keep, profile=CLAUDE
+        allow_ro=tuple(map(at, ro)),
+        allow_rw=tuple(map(at, rw)),
+        show_home=tuple(map(at, shown)),
+        profile=profile,
     )
 
     try:
@@ -173,16 +180,15 @@ def test_a_protected_path_is_never_mounted(
     except ConfigError:
         return
 
-    masks = {*planned.masked}
-    for source, place in [*triples(planned, "bind"), *triples(planned, "ro-bind")]:
-        for wall in walls:
+    kept = (
+        tuple(planned.agent_home.source_of(name) for name in profile.home_state)
+        if planned.agent_home
+        else ()
+    )
+    for source, _ in [*triples(planned, "bind"), *triples(planned, "ro-bind")]:
+        for wall in walls if Path(source) not in kept else ():
             assert not Path(source).is_relative_to(wall)
-            # A link by itself shows nothing: what it leads to is a wall too.
-            if wall.is_relative_to(source) and found[wall].link is None:
-                inside = Path(place) / wall.relative_to(source)
-                assert any(inside.is_relative_to(mask) for mask in masks) or is_covered(
-                    planned, inside, Path(place)
-                )
+            assert not wall.is_relative_to(source)
 
 
 def test_the_protected_path_around_a_file_is_found() -> None:
@@ -200,3 +206,79 @@ def test_a_secret_that_was_named_is_not_hidden() -> None:
     assert secret in guards.hidden(())
     assert secret not in guards.hidden((secret,))
     assert other in guards.hidden((secret,))
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["there", "later"])
+@pytest.mark.parametrize("option", ["allow_ro", "allow_rw", "show_home"])
+@pytest.mark.parametrize("shown", [".config", ".local/share", ".cargo", ".config/git", ".m2", "."])
+def test_a_directory_in_which_a_secret_may_be_is_not_shown(
+    shown: str,
+    option: str,
+    there: bool,  # noqa: FBT001 - a case
+) -> None:
+    path = Path(os.path.normpath(HOME / shown))
+    secrets = (HOME / ".config/gh", HOME / ".local/share/keyrings") if there else ()
+    found = paths(path, HOME / ".config", *secrets)
+
+    error = refused(a_spec(**{option: (path,)}), some_facts(found))
+
+    assert "contains" in error.what or "home" in error.what
+
+
+@pytest.mark.parametrize("name", [".config/gh", ".config/gh/hosts.yml", ".npmrc"])
+def test_a_secret_is_shown_by_its_own_name_or_one_below_it(name: str) -> None:
+    found = paths(files=[HOME / name])
+
+    planned = plan_sandbox(a_spec(show_home=(HOME / name,)), some_facts(found))
+
+    assert (str(HOME / name), str(HOME / name)) in triples(planned, "ro-bind")
+
+
+def test_a_link_that_leads_to_a_secret_is_not_shown() -> None:
+    found = paths(files=[HOME / ".npmrc"], links={PROJECT / "data": HOME / ".npmrc"})
+
+    error = refused(a_spec(allow_ro=(PROJECT / "data",)), some_facts(found))
+
+    assert "leads to" in error.what
+
+
+def test_a_directory_to_which_a_secret_is_linked_is_not_shown() -> None:
+    kept = Path("/data/dotfiles/npmrc")
+    found = paths(kept.parent, files=[kept], links={HOME / ".npmrc": kept})
+
+    assert str(kept) in refused(a_spec(allow_ro=(kept.parent,)), some_facts(found)).what
+
+
+@pytest.mark.parametrize("key", ["home_read", "home_write"])
+def test_a_profile_shows_no_directory_in_which_a_secret_may_be(key: str) -> None:
+    profile = Profile("own", **{key: (".config/",)})  # type: ignore[arg-type]
+
+    error = refused(a_spec(profile=profile), some_facts(paths(HOME / ".config")))
+
+    assert "contains" in error.what
+    assert key in (error.where or "")
+
+
+def test_a_command_whose_tree_contains_a_secret_is_not_shown() -> None:
+    tree = HOME / ".config"
+    program = Program(tree / "tool", tree / "tool", (), (tree,))
+
+    error = refused(a_spec(), some_facts(paths(tree), program=program))
+
+    assert "contains" in error.what
+
+
+@pytest.mark.parametrize("project", [".config", ".cargo", ".local"])
+def test_a_project_in_which_a_secret_may_be_is_refused(project: str) -> None:
+    path = HOME / project
+
+    assert "contains" in refused(a_spec(project=path), some_facts(paths(path))).what
+
+
+def test_what_is_shown_of_the_home_has_to_be_in_it() -> None:
+    elsewhere = Path("/data/x")
+
+    error = refused(a_spec(show_home=(elsewhere,)), some_facts(paths(elsewhere)))
+
+    assert "--allow-ro /data/x" in (error.fix or "")
+    assert "no such file" in refused(a_spec(show_home=(HOME / "none",)), some_facts()).what

@@ -11,7 +11,6 @@ from claude_proxy.sandbox.plan import environment
 from claude_proxy.sandbox.plan.model import (
     Mount,
     MountKind,
-    PathInfo,
     PathKind,
     Profile,
     Program,
@@ -21,11 +20,10 @@ from claude_proxy.sandbox.plan.model import (
 from claude_proxy.sandbox.plan.planner import paths_to_inspect, plan_sandbox
 from tests.sandbox.boxes import (
     CLAUDE,
-    CONFDIR,
     HOME,
     PROJECT,
     RUNDIR,
-    STATEDIR,
+    SHARED,
     Box,
     Paths,
     a_spec,
@@ -122,7 +120,7 @@ def test_the_home_is_empty_except_for_the_profiles_paths() -> None:
 
 
 def test_a_profiles_writable_path_is_created_if_it_is_missing() -> None:
-    planned = plan_sandbox(a_spec(profile=CLAUDE), some_facts())
+    planned = plan_sandbox(a_spec(profile=SHARED), some_facts())
 
     assert [(each.path.name, each.kind, each.content) for each in planned.to_create] == [
         (".claude", PathKind.DIRECTORY, b""),
@@ -132,7 +130,7 @@ def test_a_profiles_writable_path_is_created_if_it_is_missing() -> None:
 
 
 def test_settings_that_programs_outside_obey_are_read_only_in_writable_directories() -> None:
-    profile = replace(CLAUDE, home_protect=(".claude/settings.json", ".claude/hooks"))
+    profile = replace(SHARED, home_protect=(".claude/settings.json", ".claude/hooks"))
     settings = HOME / ".claude/settings.json"
     found = paths(HOME / ".claude", files=[settings, HOME / ".claude.json"])
 
@@ -140,37 +138,6 @@ def test_settings_that_programs_outside_obey_are_read_only_in_writable_directori
 
     assert str(settings) in read(planned)
     assert HOME / ".claude/hooks" in planned.watched
-
-
-def test_a_directory_that_contains_a_protected_path_is_shown_without_it() -> None:
-    data = Path("/data")
-    found = paths(data, data / "ssh", links={HOME / ".ssh": data / "ssh"})
-
-    planned = plan_sandbox(a_spec(allow_ro=(data,)), some_facts(found))
-
-    assert data / "ssh" in planned.masked
-    order = planned.options
-    assert order.index(str(data / "ssh")) > order.index(str(data))
-
-
-def test_a_mask_covers_every_path_that_shows_the_same_directory() -> None:
-    found = paths(Path("/data"), files=[Path("/data/npmrc")])
-    found[HOME / "link"] = PathInfo(PathKind.DIRECTORY, Path("/data"), "/data")
-    found[HOME / ".npmrc"] = PathInfo(PathKind.FILE, Path("/data/npmrc"), "/data/npmrc")
-
-    planned = plan_sandbox(a_spec(allow_ro=(HOME / "link",)), some_facts(found))
-
-    assert {Path("/data/npmrc"), HOME / "link/npmrc"} <= {*planned.masked}
-
-
-def test_a_kept_home_is_read_only_and_shown_without_secrets() -> None:
-    found = paths(HOME / ".ssh", HOME / ".cache", files=[HOME / ".npmrc", HOME / ".bash_history"])
-
-    planned = plan_sandbox(a_spec(keep_home=True), some_facts(found))
-
-    assert str(HOME) in read(planned)
-    masked = {HOME / ".ssh", HOME / ".npmrc", HOME / ".bash_history", CONFDIR, STATEDIR}
-    assert masked <= {*planned.masked}
 
 
 def test_a_secret_that_is_named_is_shown() -> None:
@@ -402,13 +369,6 @@ def test_settings_of_the_kernel_cannot_be_written_even_by_root(box: Box) -> None
     assert done.out == ""
 
 
-def test_a_kept_home_shows_no_secret(box: Box) -> None:
-    done = box.sh("cat ~/other/file; grep -rs SECRET ~; echo x > ~/made", keep_home=True)
-
-    assert done.out.splitlines() == ["SECRET", f"{box.home}/other/file:SECRET"]
-    assert not (box.home / "made").exists()
-
-
 def test_the_run_has_no_privilege_and_sees_no_other_process(box: Box) -> None:
     done = box.sh(
         "grep -E '^(CapEff|CapBnd|NoNewPrivs|Seccomp):' /proc/self/status; ls -d /proc/[0-9]*"
@@ -541,7 +501,7 @@ def test_the_copy_of_the_list_is_a_link_into_a_directory_that_can_be_followed() 
 
 def test_agent_files_are_looked_for_where_the_run_may_write() -> None:
     other = HOME / "other"
-    spec = a_spec(profile=CLAUDE, allow_rw=(other,))
+    spec = a_spec(profile=SHARED, allow_rw=(other,))
 
     planned = plan_sandbox(spec, some_facts(paths(other, HOME / ".claude")))
 

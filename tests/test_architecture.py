@@ -46,6 +46,7 @@ ARGUED_IMPORTS = {
     ("policy.credentials.decision", "hmac"),
     ("policy.credentials.login_hash", "hmac"),
     ("policy.credentials.secret", "hmac"),
+    ("sandbox.plan.agent_home", "hashlib"),
     ("server.service.file_marks", "hashlib"),
     # A table of names.
     ("policy.credentials.escapes", "html.entities"),

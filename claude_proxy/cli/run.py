@@ -13,7 +13,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from claude_proxy.cli import completers, options, policies, proxy_settings
+from claude_proxy.cli import completers, homes, options, policies, proxy_settings
 from claude_proxy.cli.run_choices import RunOptions, run_spec_of
 from claude_proxy.config.config_yaml import ConfigFile
 from claude_proxy.config.option_table import Subcommand, defaults
@@ -21,7 +21,7 @@ from claude_proxy.config.policy_files import PolicySources
 from claude_proxy.config.policy_listing import lines_of_policies
 from claude_proxy.config.settings import Settings, UnixListen
 from claude_proxy.errors import ConfigError
-from claude_proxy.sandbox import runner
+from claude_proxy.sandbox import agent_home, runner
 
 EPILOG = """\b
 Examples:
@@ -32,6 +32,8 @@ Examples:
   claude-proxy run --proxy 127.0.0.1:9051 -- npm test
   claude-proxy run --gateway --gateway-provider anthropic -- claude
   claude-proxy run --dry-run -- claude            how bwrap would be started
+  claude-proxy run --show-home .vimrc -- vim      a file of the home too, read-only
+  claude-proxy run --reset-home -- claude         without what is kept for this project
 
 Inside there is only loopback; 127.0.0.1:3128 and :1080 lead to the proxy. The project directory is
 writable, the rest of the system read-only, the home empty except for what the profile names.
@@ -85,14 +87,31 @@ def _refuse_keep_home(_context: click.Context, _param: click.Parameter, given: b
 @click.option(
     "--list-policies", is_flag=True, help="List the policies that --policy takes, and end."
 )
+@click.option(
+    "--list-homes",
+    is_flag=True,
+    help="List the projects for whose agents a home is kept, and end.",
+)
+@click.option(
+    "--reset-home",
+    is_flag=True,
+    help="Forget what is kept for the agents of this project; then run COMMAND, if there is one.",
+)
 @click.pass_context
 def command(context: click.Context, /, **given: Any) -> int:
     """Run a command in a sandbox whose only network is the proxy."""
+    list_homes, reset_home = given.pop("list_homes"), given.pop("reset_home")
     if given.pop("list_policies"):
         click.echo(_listed(given))
         return 0
     config = options.config_of(context)
     values = options.in_force(context, given)
+    if list_homes:
+        _list_homes(values["statedir"])
+        return 0
+    if reset_home and not (values["command"] or values["shell"]):
+        _say(homes.reset(values["statedir"], values["dir"]))
+        return 0
     sources = policy_sources(context, values)
     run_options = RunOptions(**{field.name: values.pop(field.name) for field in fields(RunOptions)})
     _refuse_clashes(run_options)
@@ -108,10 +127,21 @@ def command(context: click.Context, /, **given: Any) -> int:
             "warning: nothing is filtered and nothing recorded: the policy gives COMMAND this "
             "machine's own network"
         )
+    if run_options.dry_run and reset_home:
+        raise click.UsageError("--dry-run changes nothing: drop --reset-home")
     if run_options.dry_run:
         click.echo("\n".join(runner.planned_for(spec, dry=True).lines()))
         return 0
+    if reset_home:
+        _say(homes.reset(settings.statedir, spec.sandbox.project))
     return runner.run(spec, say=_say)
+
+
+def _list_homes(statedir: Path) -> None:
+    if found := agent_home.listed(statedir):
+        click.echo("\n".join(homes.lines_of(found)))
+    else:
+        _say("no homes are kept")
 
 
 def _refuse_clashes(given: RunOptions) -> None:

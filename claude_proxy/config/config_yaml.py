@@ -305,6 +305,13 @@ def _example(option: OptionField) -> tuple[str, str]:
     return f'["{example}"]', "delete the line"
 
 
+# What a key of earlier versions is now.
+_REMOVED = {
+    (Subcommand.RUN.value, "keep_home"): "delete it: the whole home is not shown any more; name "
+    "what is needed below show_home",
+}
+
+
 def _fix_in(section: str) -> Callable[[str], str]:
     """Return a function that says where an unknown key belongs, or which one is like it."""
     known = [field.name for field in fields_in_section(section)]
@@ -322,7 +329,7 @@ def _fix_in(section: str) -> Callable[[str], str]:
                 return f"write {option.name}"
             place = f"below {option.section}:" if option.section else "at the top of the file"
             return f"write {option.name}: {place}"
-        if near := nearest(name_in_file, known):
+        if near := _REMOVED.get((section, name_in_file)) or nearest(name_in_file, known):
             return near
         if len(known) <= _FEW:
             return f"the keys are {', '.join(known)}"

@@ -92,6 +92,7 @@ def test_an_empty_file_says_nothing(text: str) -> None:
         ("gateway_mode: strict", 'unknown key "gateway_mode"', "write mode: below gateway:"),
         ("confdir: /x", 'unknown key "confdir"', "cannot set --confdir"),
         ("run: {dry_run: true}", 'unknown key "dry_run"', "cannot set --dry-run"),
+        ("run: {keep_home: true}", 'unknown key "keep_home"', "below show_home"),
         ("serve: [9051]", "serve is not a mapping", "claude-proxy serve"),
         ("audit_days: 0", "0 is out of range", "write 1 or more"),
         ('audit_days: "3"', "not a whole number", "without quotes"),

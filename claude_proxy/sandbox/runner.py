@@ -32,6 +32,7 @@ from claude_proxy.events import Notice
 from claude_proxy.sandbox import (
     agent_home,
     credentials,
+    git_links,
     host_facts,
     joined_proxy,
     netns,
@@ -42,7 +43,7 @@ from claude_proxy.sandbox import (
 )
 from claude_proxy.sandbox.bubblewrap import seccomp, seccomp_notify
 from claude_proxy.sandbox.bubblewrap.bwrap import Bubblewrap, StandardStreams, failed
-from claude_proxy.sandbox.bubblewrap.mount_sources import MountSources
+from claude_proxy.sandbox.bubblewrap.mount_sources import MountSources, refuse_replaced
 from claude_proxy.sandbox.bubblewrap.seccomp import Reported
 from claude_proxy.sandbox.commit_bringer import commit_bringer
 from claude_proxy.sandbox.credentials import Bindings
@@ -68,7 +69,7 @@ from claude_proxy.sandbox.macos import runner
 from claude_proxy.sandbox.obeyed_states import ObeyedStates
 from claude_proxy.sandbox.plan.environment import ALLOWLIST, GATEWAY_PORT, HTTP_PORT, SOCKS_PORT
 from claude_proxy.sandbox.plan.git_facts import GitMounts
-from claude_proxy.sandbox.plan.model import PathKind, PathToCreate, SandboxPlan, UnixSockets
+from claude_proxy.sandbox.plan.model import FileId, PathKind, PathToCreate, SandboxPlan, UnixSockets
 from claude_proxy.sandbox.plan.planner import plan_sandbox
 from claude_proxy.sandbox.relay.bridge import RelayTarget
 from claude_proxy.sandbox.run_directory import RunDirectory, program_of
@@ -266,7 +267,7 @@ def live_sandbox(
                 agent_home.prepared(planned.agent_home, lambda line: say(f"note: {line}"))
             )
         starting.callback(_remove_created, _create_paths(planned))
-        sources = MountSources.opened(planned, run_spec.sandbox.project_id)
+        sources = MountSources.opened(planned, _project_id(run_spec, planned, git))
         starting.callback(sources.close)
         bubblewrap, supervisor = stack.enter_context(
             _bubblewrap(run_spec, planned, run_directory, log, streams)
@@ -283,6 +284,7 @@ def live_sandbox(
         if proxy_process is not None:
             proxy_process.wait_until_ready()
         host_facts.check_mounts(planned, bubblewrap.init)
+        git_links.cover_links(git, bubblewrap.init)
         sources.check(bubblewrap.init)
         if supervisor is not None:
             supervisor.enter(bubblewrap.init, unfiltered=run_spec.sandbox.unfiltered)
@@ -302,6 +304,15 @@ def live_sandbox(
         stack.enter_context(commit_bringer(git, run_directory, log))
         starting.pop_all()
         yield sandbox
+
+
+def _project_id(run_spec: RunSpec, planned: SandboxPlan, git: GitMounts) -> FileId | None:
+    """Return what the project's mount must show; None if that is a copy of a bare repository."""
+    expected = run_spec.sandbox.project_id
+    if not git.covers(planned.project) or expected is None:
+        return expected
+    refuse_replaced(planned.project, expected)
+    return None
 
 
 def _join(run_spec: RunSpec) -> JoinedProxy | None:

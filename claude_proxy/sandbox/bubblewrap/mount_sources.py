@@ -91,6 +91,14 @@ def file_id(path: Path | int) -> FileId:
     return FileId(found.st_dev, found.st_ino)
 
 
+def refuse_replaced(path: Path, expected: FileId) -> None:
+    """Raise ClaudeProxyError if another file is at a path by now."""
+    with suppress(OSError):
+        if file_id(path) == expected:
+            return
+    raise _replaced(path)
+
+
 def _held(source: Path) -> int:
     """Return a descriptor of what is at a path without symbolic links, at exactly that path."""
     try:

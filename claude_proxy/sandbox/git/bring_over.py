@@ -287,14 +287,11 @@ class _Bringer:
         if head.name == name:
             if self._shares_tree:
                 return host_head.switch(self._git, head, Head(name, object_), self._message)
-            if not self._is_bare():
+            if not host_head.is_bare(self._git):
                 return "it is checked out"
         old = self._ours.get(name) or "0" * len(object_)
         answer = self._git.run("update-ref", "-m", self._message, name, object_, old)
         return "" if answer.ok else answer.reason
-
-    def _is_bare(self) -> bool:
-        return self._git.run("rev-parse", "--is-bare-repository").out.startswith(b"true")
 
     def _delete_what_the_run_deleted(self, refs: Refs) -> None:
         """Delete a branch that this run created and deleted, if it is as the run left it."""

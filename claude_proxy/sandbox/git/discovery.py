@@ -52,8 +52,8 @@ class _Discovery:
         """Add the project's own repository."""
         dot = self._project / ".git"
         if dot.is_symlink():
+            self._links.append((dot, Path(os.path.realpath(dot))))
             if trusted and dot.is_dir():
-                self._links.append((dot, Path(os.path.realpath(dot))))
                 self._add(Path(os.path.realpath(dot)), main=True)
         elif dot.is_dir():
             self._add(dot, main=True)

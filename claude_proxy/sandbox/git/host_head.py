@@ -43,13 +43,19 @@ def head_of(git: HostGit) -> Head:
     return Head(name if symbolic.ok else commit, commit)
 
 
+def is_bare(git: HostGit) -> bool:
+    """Tell whether a Git directory has no work tree; that of a linked worktree has one."""
+    linked = (git.directory / "commondir").exists()
+    return not linked and git.run("rev-parse", "--is-bare-repository").out.startswith(b"true")
+
+
 def switch(git: HostGit, head: Head, target: Head, message: str) -> str:
     """Make the checked-out branch, the index and HEAD those of `target`; return why not.
 
     The files of the work tree are not touched: a run that shares it has changed them already.
     """
     index = git.directory / "index"
-    if git.run("rev-parse", "--is-bare-repository").out.startswith(b"true"):
+    if is_bare(git):
         return _move(git, head, target, message)
     for _ in range(_ATTEMPTS):
         before = _state_of(index)

@@ -26,7 +26,9 @@ type Reporter = Callable[[str], None]
 def found_in(spec: SandboxSpec, statedir: Path, run: str) -> GitMounts:
     """Return the Git directories of a run's project; nothing is created."""
     worktree, trusted, _ = git_of(spec.project, (*spec.allow_ro, *spec.allow_rw))
-    return discover(spec.project, worktree, trusted, _free(statedir / FOLDER, run))
+    return discover(
+        spec.project, worktree, trusted, _free(Path(os.path.realpath(statedir)) / FOLDER, run)
+    )
 
 
 def _free(folder: Path, run: str) -> Path:

@@ -1,4 +1,4 @@
-"""Lines about what was brought over from a run, for the user; pure."""
+"""Lines for the user about what was brought over from a run."""
 
 import shlex
 from collections.abc import Iterable, Iterator

@@ -12,6 +12,8 @@ from claude_proxy.sandbox.plan.git_facts import GitMounts, ObjectStore
 from claude_proxy.sandbox.plan.model import Mount, MountKind
 from claude_proxy.sandbox.plan.mount_layout import Layout
 
+_COVERS = Path("/run/claude-proxy/git-links")
+
 
 def add_git_mounts(layout: Layout, git: GitMounts, refuse: Callable[[Path], None]) -> None:
     """Add the mounts; `refuse` raises for a path that must not be shown."""
@@ -25,10 +27,18 @@ def add_git_mounts(layout: Layout, git: GitMounts, refuse: Callable[[Path], None
             layout.put(Mount(MountKind.WRITE, directory.host, directory.private))
         if directory.hooks is not None:
             layout.put(Mount(MountKind.READ, directory.host / "hooks", directory.hooks))
+    for number, (link, target) in enumerate(git.links):
+        layout.pin_above(link)
+        layout.add_file(cover_of(number), f"gitdir: {target}\n".encode("utf-8", "surrogateescape"))
     for file in git.files:
         if layout.is_written(file):
             layout.pin_above(file)
             layout.put(Mount(MountKind.READ, file, file))
+
+
+def cover_of(number: int) -> Path:
+    """Return the file inside that covers a `.git` link: it names the directory instead."""
+    return _COVERS / str(number)
 
 
 def _add_store(layout: Layout, number: int, store: ObjectStore) -> None:

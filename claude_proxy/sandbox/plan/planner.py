@@ -309,8 +309,8 @@ class _Planner:
         if project not in {self._info(path).real for path in self._spec.allow_ro}:
             # Otherwise --allow-ro names it, which makes it read-only.
             self._layout.put(Mount(MountKind.WRITE, project, project))
+        git_mounts.add_git_mounts(self._layout, self._facts.git, self._refuse_repository)
         if self._facts.git.directories:
-            git_mounts.add_git_mounts(self._layout, self._facts.git, self._refuse_repository)
             return
         worktree = self._facts.worktree
         if worktree is None:

@@ -8,7 +8,7 @@ user shows by an option.
 import os
 import re
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from claude_proxy.sandbox.plan.model import Worktree
@@ -145,17 +145,6 @@ def modules_in(git: Path) -> list[Path]:
             found.append(Path(directory))
             names[:] = [name for name in names if name == "modules"]
     return found
-
-
-def hooks_of(project: Path, directories: Iterable[Path]) -> Iterator[Path]:
-    """Yield the hooks directories that the settings of these Git directories name."""
-    for git in directories:
-        for found in re.finditer(
-            r"^\s*hooksPath\s*=\s*(.+?)\s*$", _config_of(git), re.MULTILINE | re.IGNORECASE
-        ):
-            text = found[1].strip('"')
-            if not text.startswith("~"):
-                yield Path(os.path.normpath(project / text))
 
 
 def _config_of(git: Path) -> str:

@@ -19,7 +19,8 @@ from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.sandbox import missing_paths
 from claude_proxy.sandbox.bubblewrap import mountinfo, seccomp
 from claude_proxy.sandbox.executables import find_program
-from claude_proxy.sandbox.git_directories import git_of, hooks_of, worktree_paths
+from claude_proxy.sandbox.git_config import GitConfig
+from claude_proxy.sandbox.git_directories import git_of, worktree_paths
 from claude_proxy.sandbox.plan import planner, requirements, system_mounts, trust_store
 from claude_proxy.sandbox.plan.git_facts import GitMounts
 from claude_proxy.sandbox.plan.model import (
@@ -65,12 +66,13 @@ def gather(  # noqa: PLR0913 - separate directories
     git: GitMounts | None = None,
 ) -> HostFacts:
     """Return all facts that the planner decides on."""
-    bwrap, version = _bwrap(environ, spec.project)
     user = user_of(environ)
-    worktree, git_directories, notes = (
-        (None, (), ()) if spec.clone else git_of(spec.project, (*spec.allow_ro, *spec.allow_rw))
-    )
-    hooks = tuple(hooks_of(spec.project, git_directories))
+    with GitConfig(None if spec.clone else spec.project, environ) as git_config:
+        bwrap, version = _bwrap(environ, spec.project)
+        worktree, git_directories, notes = (
+            (None, (), ()) if spec.clone else git_of(spec.project, (*spec.allow_ro, *spec.allow_rw))
+        )
+        hooks, unknown = git_config.paths(user.home, git_directories)
     program = find_program(spec.command, environ, spec.project) if not spec.shell else None
     inspected = set(planner.paths_to_inspect(spec, user, environ, confdir, statedir, run_directory))
     inspected |= {path for git in git_directories for path in planner.git_paths_to_inspect(git)}
@@ -97,7 +99,7 @@ def gather(  # noqa: PLR0913 - separate directories
         followed=followed and Path(os.path.realpath(followed)),
         certificates={path: _links_in(path) for path in trust_store.DIRECTORIES},
         resolver=_resolver() if spec.unfiltered else {},
-        notes=notes,
+        notes=(*notes, *unknown),
     )
 
 

@@ -182,7 +182,9 @@ class HostFacts:
     worktree: Worktree | None = None
     git: GitMounts = field(default_factory=GitMounts)  # the run's own Git directories
     git_directories: tuple[Path, ...] = ()  # of the project and its submodules
-    hooks: tuple[Path, ...] = ()  # where core.hooksPath points
+    hooks: tuple[
+        Path, ...
+    ] = ()  # what settings of Git name in the project: hooks, includes, scripts
     default_signal: Path | None = None  # an `env` that has --default-signal
     shown: Mapping[str, bytes] = field(default_factory=dict)  # the files of /run/claude-proxy
     followed: Path | None = None  # the directory of the allowlist's copy, if that follows the list

@@ -232,6 +232,7 @@ def _attack_run_spec(
         given.sandbox,
         command=(str(interpreter), *_PYTHON_OPTIONS, START, str(above)),
         project=project or given.sandbox.project,
+        project_id=given.sandbox.project_id if project is None else None,  # it is new
         shell=False,
         extra_ro=(Path(sys.base_prefix).resolve(), interpreter, *files),
     )

@@ -73,6 +73,7 @@ from claude_proxy.doctor.attack.probes.targets import (
 )
 from claude_proxy.doctor.attack.probes.terminal import terminal
 from claude_proxy.doctor.attack.probes.unix_sockets import unix_abstract, unix_paths
+from claude_proxy.doctor.attack.probes.unix_ways import unix_ways
 
 _ATTACK_S = 60.0
 ATTACKS: dict[str, Callable[[Spec], Iterable[Try]]] = {
@@ -88,6 +89,7 @@ ATTACKS: dict[str, Callable[[Spec], Iterable[Try]]] = {
     "host-loopback": host_loopback,
     "unix-abstract": unix_abstract,
     "unix-paths": unix_paths,
+    "unix-ways": unix_ways,
     "io-uring": io_uring,
     "foreign-calls": foreign_calls,
     "nested-namespaces": nested_namespaces,

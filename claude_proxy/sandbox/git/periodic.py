@@ -25,9 +25,13 @@ def main(lifeline: int, place: str) -> None:
 def _bring(place: str) -> None:
     from pathlib import Path  # noqa: PLC0415 - after the first pause
 
-    from claude_proxy.sandbox.git import private_repositories, record  # noqa: PLC0415 - as above
+    from claude_proxy.sandbox.git import record  # noqa: PLC0415 - as above
+    from claude_proxy.sandbox.git.bring_run import bring  # noqa: PLC0415 - as above
 
-    private_repositories.bring(record.read(Path(place)), ended=False)
+    try:
+        bring(record.read(Path(place)), ended=False)
+    except (OSError, ValueError) as error:
+        sys.stderr.write(f"commits are brought over at the end of the run: {error}\n")
 
 
 if __name__ == "__main__":

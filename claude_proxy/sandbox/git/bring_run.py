@@ -1,0 +1,56 @@
+"""All Git directories of one run, brought over: each with the HEAD of every worktree it shares.
+
+Only the standard library is imported, so that a helper process can do it as well.
+"""
+
+from claude_proxy.sandbox.git import record
+from claude_proxy.sandbox.git.bring_over import BroughtOver, bring_over, known_of
+from claude_proxy.sandbox.git.record import Progress, Record
+from claude_proxy.sandbox.plan.git_facts import GitDirectory
+
+
+def bring(run: Record, *, ended: bool) -> list[tuple[GitDirectory, BroughtOver]]:
+    """Bring over what is new in the private directories of a run."""
+    with record.bringing(run.place):
+        return [(directory, _bring(run, directory, ended=ended)) for directory in run.directories]
+
+
+def _bring(run: Record, directory: GitDirectory, *, ended: bool) -> BroughtOver:
+    """Bring over one directory: with the HEAD of each worktree whose files the run shares."""
+    try:
+        progress = record.progress_of(directory)
+        found: list[BroughtOver] = []
+        scratch = directory.start / "scratch"
+        for worktree in directory.worktrees or ("",):
+            known = progress.known(known_of(directory.start, worktree), worktree)
+            done = bring_over(
+                directory.private,
+                directory.host / worktree,
+                run.run,
+                known=known,
+                shares_tree=bool(directory.worktrees),
+                ended=ended,
+                scratch_directory=scratch,
+                worktree=worktree,
+            )
+            if done.known != known:
+                progress = Progress(
+                    {**progress.heads, worktree: done.known.head}, dict(done.known.last)
+                )
+                record.note_progress(directory, progress)
+            found.append(done)
+    except OSError as error:
+        return BroughtOver(problems=(f"{error.filename}: {(error.strerror or '').lower()}",))
+    return _together(found)
+
+
+def _together(found: list[BroughtOver]) -> BroughtOver:
+    """Return one result for all worktrees: a branch moves with the one that has it checked out."""
+    refs = {ref.name: ref for done in found for ref in done.refs}
+    return BroughtOver(
+        tuple(refs.values()),
+        found[-1].known,
+        next((done.head for done in found if done.head), ""),
+        next((done.head_problem for done in found if done.head_problem), ""),
+        tuple(dict.fromkeys(problem for done in found for problem in done.problems)),
+    )

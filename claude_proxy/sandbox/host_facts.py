@@ -21,7 +21,7 @@ from claude_proxy.sandbox.bubblewrap import mountinfo, seccomp
 from claude_proxy.sandbox.executables import find_program
 from claude_proxy.sandbox.git_config import GitConfig
 from claude_proxy.sandbox.git_directories import git_of, worktree_paths
-from claude_proxy.sandbox.plan import planner, requirements, system_mounts, trust_store
+from claude_proxy.sandbox.plan import home_mounts, planner, requirements, system_mounts, trust_store
 from claude_proxy.sandbox.plan.git_facts import GitMounts
 from claude_proxy.sandbox.plan.model import (
     HostFacts,
@@ -87,7 +87,7 @@ def gather(  # noqa: PLR0913 - separate directories
         confdir=confdir,
         statedir=statedir,
         run_directory=run_directory,
-        paths=_look(inspected, spec.project),
+        paths=_look(inspected, spec.project, *home_mounts.crowded_directories(user.home)),
         etc=frozenset(_names_in(Path("/etc"))),
         program=program,
         worktree=worktree,
@@ -128,8 +128,11 @@ def user_of(environ: Mapping[str, str]) -> User:
 # Paths
 
 
-def _look(paths: Iterable[Path], project: Path) -> dict[Path, PathInfo]:
-    missing = missing_paths.missing_in(project, paths)
+def _look(paths: Iterable[Path], *crowded: Path) -> dict[Path, PathInfo]:
+    """Look at paths; of those in `crowded` directories, first whether they exist at all."""
+    missing: dict[Path, PathInfo] = {}
+    for directory in crowded:
+        missing |= missing_paths.missing_in(directory, paths)
     found = {path: missing.get(path) or path_info(path) for path in paths}
     real = {seen.real for seen in found.values()} - found.keys()
     return found | {path: path_info(path) for path in real}

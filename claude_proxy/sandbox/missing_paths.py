@@ -1,6 +1,7 @@
-"""Missing paths of a project, found by one listing of it instead of a look at each.
+"""Missing paths of a directory, found by one listing of it instead of a look at each.
 
-Most names of the table of obeyed files do not exist in any one project.
+Most names of the table of obeyed files do not exist in any one project, and most places of secrets
+in no one home.
 """
 
 import os
@@ -10,22 +11,21 @@ from pathlib import Path
 from claude_proxy.sandbox.plan.model import PathInfo, PathKind
 
 
-def missing_in(project: Path, paths: Iterable[Path]) -> dict[Path, PathInfo]:
-    """Return those of `paths` of which not even the first directory below the project exists.
+def missing_in(directory: Path, paths: Iterable[Path]) -> dict[Path, PathInfo]:
+    """Return those of `paths` of which not even the first name below a directory exists.
 
     Names are compared without regard to case: on some file systems `.Envrc` is `.envrc`.
     """
     try:
-        present = {name.casefold() for name in os.listdir(project)}  # noqa: PTH208 - names
-        real = Path(os.path.realpath(project))
+        present = {name.casefold() for name in os.listdir(directory)}  # noqa: PTH208 - names
+        real = os.path.realpath(directory)
     except OSError:
         return {}
-    depth = len(project.parts)
+    # As text: there are hundreds of paths, and their parts are made again each time.
+    above = f"{directory}/"
+    below = {path: text[len(above) :] for path in paths if (text := str(path)).startswith(above)}
     return {
-        path: PathInfo(PathKind.MISSING, real.joinpath(*path.parts[depth:]))
-        for path in paths
-        if path.parts[:depth] == project.parts
-        and path.parts[depth:]
-        and ".." not in path.parts
-        and path.parts[depth].casefold() not in present
+        path: PathInfo(PathKind.MISSING, Path(f"{real}/{name}"))
+        for path, name in below.items()
+        if name.partition("/")[0].casefold() not in present and ".." not in name.split("/")
     }

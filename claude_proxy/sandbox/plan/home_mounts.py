@@ -159,6 +159,11 @@ def paths_to_inspect(spec: SandboxSpec, home: Path) -> frozenset[Path]:
     return frozenset({home, *below, *spec.show_home})
 
 
+def crowded_directories(home: Path) -> tuple[Path, ...]:
+    """Return the directories of a home in which most of what is looked for does not exist."""
+    return (home, *(home / name for name in (".config", ".local/share")))
+
+
 def _path_to_create(path: Path, name: str) -> PathToCreate:
     if name.endswith("/"):
         return PathToCreate(path, PathKind.DIRECTORY)

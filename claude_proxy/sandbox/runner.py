@@ -71,6 +71,7 @@ from claude_proxy.sandbox.plan.environment import ALLOWLIST, GATEWAY_PORT, HTTP_
 from claude_proxy.sandbox.plan.git_facts import GitMounts
 from claude_proxy.sandbox.plan.model import FileId, PathKind, PathToCreate, SandboxPlan, UnixSockets
 from claude_proxy.sandbox.plan.planner import plan_sandbox
+from claude_proxy.sandbox.plan.protected_files import protected_files
 from claude_proxy.sandbox.relay.bridge import RelayTarget
 from claude_proxy.sandbox.run_directory import RunDirectory, program_of
 from claude_proxy.sandbox.run_log import RunLog, open_log
@@ -82,6 +83,7 @@ from claude_proxy.sandbox.run_spec import (
     shown_files,
     verified_targets,
 )
+from claude_proxy.sandbox.second_names import refuse_second_names
 from claude_proxy.sandbox.signals import Interrupted, Interruptions
 from claude_proxy.system.runs import base_of
 
@@ -477,7 +479,9 @@ def planned_for(
         followed=followed,
         git=git or private_repositories.found_in(spec, settings.statedir, run_spec.name or "RUN"),
     )
-    return plan_sandbox(spec, seen)
+    planned = plan_sandbox(spec, seen)
+    notes = refuse_second_names(protected_files(planned.mounts))
+    return replace(planned, notes=(*planned.notes, *notes))
 
 
 def _own_proxy(run_spec: RunSpec, run_directory: RunDirectory, log: RunLog) -> ProxyProcess:

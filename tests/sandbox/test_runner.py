@@ -253,6 +253,15 @@ def test_repositories_and_layouts_that_a_run_leaves_are_named(place: Place) -> N
     assert f"{place.project}/b (laid out as a repository: Git obeys" in named[1]
 
 
+def test_what_one_run_has_linked_cannot_be_written_by_the_next(place: Place) -> None:
+    place.run("sh", "-c", "echo new > .envrc; ln .envrc other; mkdir .zed; ln .envrc .zed/x")
+
+    with pytest.raises(ConfigError, match="a protected file has a second name"):
+        place.run("sh", "-c", "echo bad > other")
+
+    assert (place.project / ".envrc").read_text() == "new\n"
+
+
 def test_a_name_that_was_looked_up_past_the_proxy_is_named_and_recorded(place: Place) -> None:
     run_spec = place.run_spec("getent", "hosts", "stream.example", network=True)
 

@@ -379,6 +379,11 @@ def protected_names() -> Iterator[str]:
         yield name.rstrip("/")
 
 
+def is_of_environment(name: str) -> bool:
+    """Tell whether a protected name is a part of a virtual environment of Python."""
+    return name in _ACTIVATE
+
+
 def obeying(directory: str, name: str) -> Tool | None:
     """Return the tool that obeys the file `name` in a directory of this path; None if none does."""
     folded = name.casefold()

@@ -366,7 +366,7 @@ class _Planner:
             below = self._info(root).real
             # Only what is named below a directory lifts what is read-only in it.
             narrower = {path for path in lifted if below in path.parents}
-            for name in obeyed_files.protected_names():
+            for name in self._obeyed_in(root):
                 self._make_read_only(root / name, narrower)
 
     def _git_directories_elsewhere(self) -> Iterator[Path]:
@@ -382,8 +382,8 @@ class _Planner:
             yield from (seen.real for _, seen in found)
             return
         project = self._spec.project
-        names = (*obeyed_files.protected_names(), *self._spec.profile.protect)
-        yield from (project / name for name in (*names, *self._spec.read_only))
+        names = (*self._obeyed_in(project), *self._spec.profile.protect, *self._spec.read_only)
+        yield from (project / name for name in names)
         if self._spec.profile.home_write:
             yield from (self._home / name for name in self._spec.profile.home_protect)
         yield from self._facts.hooks
@@ -395,6 +395,13 @@ class _Planner:
                 continue
             self._create_hooks(git / "hooks")
             yield from (git / name for name in _READ_ONLY_IN_GIT)
+
+    def _obeyed_in(self, root: Path) -> Iterator[str]:
+        """Yield what is to be read-only in a directory where programs outside obey files."""
+        for name in obeyed_files.protected_names():
+            # Whoever creates an environment writes all of it; it is named at the end.
+            if self._exists(root / name) or not obeyed_files.is_of_environment(name):
+                yield name
 
     def _create_hooks(self, path: Path) -> None:
         """Create a missing hooks directory: only what exists can be made read-only."""

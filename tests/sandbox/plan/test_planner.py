@@ -229,6 +229,15 @@ def test_what_any_agent_or_tool_obeys_is_read_only_whatever_the_profile(profile:
     assert str(settings.parent / "commands") not in read(planned)
 
 
+def test_an_environment_of_python_is_kept_where_it_exists_and_can_be_created_elsewhere() -> None:
+    activate = PROJECT / ".venv/bin/activate"
+
+    planned = plan_sandbox(a_spec(), some_facts(paths(activate.parent, files=[activate])))
+
+    assert str(activate) in read(planned)
+    assert not [path for path in planned.watched if "venv" in str(path)]
+
+
 def test_a_writable_directory_elsewhere_keeps_what_tools_obey_in_it_read_only() -> None:
     other = Path("/data/other")
     found = paths(other, other / ".vscode", other / ".zed", files=[other / ".envrc"])

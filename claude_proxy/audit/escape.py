@@ -19,6 +19,7 @@ _INVISIBLE = frozenset(
 _HARMLESS_FIELD = re.compile(r"[!-\[\]-~]*").fullmatch
 _HARMFUL_IN_A_FIELD = re.compile(r"[^!-\[\]-~]")
 _HARMLESS_TEXT = re.compile(r"[ -\[\]-~]*").fullmatch
+_HARMLESS_LINE = re.compile(r"[\t -~]*").fullmatch
 # SQLite cannot store a lone surrogate, and its own tools end a text at the first NUL.
 _NOT_STORABLE = re.compile("[\x00\ud800-\udfff]")
 
@@ -35,6 +36,13 @@ def escape_text(text: str) -> str:
     if _HARMLESS_TEXT(text):
         return text
     return "".join(_shown(character) for character in text)
+
+
+def escape_line(text: str) -> str:
+    """Return a line of a file as a difference shows it: tabs and backslashes stay as they are."""
+    if _HARMLESS_LINE(text):
+        return text
+    return "".join(char if char in "\t\\" else _shown(char) for char in text)
 
 
 def storable(text: str, bound: int) -> str:

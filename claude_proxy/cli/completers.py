@@ -76,6 +76,22 @@ def pinned(context: click.Context, _param: click.Parameter, begun: str) -> list[
     return []
 
 
+def clone_names(
+    context: click.Context, _param: click.Parameter, begun: str
+) -> list[CompletionItem]:
+    """Return the clones that runs have worked in."""
+    from claude_proxy.sandbox.git import clones  # noqa: PLC0415 - only completion needs it
+
+    statedir: Path | None = context.params.get("statedir")
+    with suppress(ClaudeProxyError, OSError):
+        return [
+            CompletionItem(clone.name, help=f"{clone.record.branch}, {clone.record.project}")
+            for clone in clones.all_in(statedir or paths.statedir_in_force())
+            if clone.name.startswith(begun)
+        ]
+    return []
+
+
 def profile_names(
     context: click.Context, _param: click.Parameter, begun: str
 ) -> list[CompletionItem]:

@@ -31,6 +31,7 @@ Examples:
   claude-proxy run --shell                        a shell, to look around inside
   claude-proxy run --proxy 127.0.0.1:9051 -- npm test
   claude-proxy run --gateway --gateway-provider anthropic -- claude
+  claude-proxy run --clone -- claude              in a clone; see `claude-proxy changes`
   claude-proxy run --dry-run -- claude            how bwrap would be started
   claude-proxy run --show-home .vimrc -- vim      a file of the home too, read-only
   claude-proxy run --reset-home -- claude         without what is kept for this project
@@ -149,6 +150,8 @@ def _refuse_clashes(given: RunOptions) -> None:
         raise click.UsageError("nothing to run: add COMMAND, or --shell")
     if given.command and given.shell:
         raise click.UsageError("--shell runs a shell and COMMAND something else: drop one of them")
+    if given.branch is not None and not given.clone:
+        raise click.UsageError("--branch names the branch of a clone: add --clone")
     if given.no_network and given.proxy is not None:
         raise click.UsageError("--no-network and --proxy exclude each other: drop one of them")
     if given.gateway and (given.no_network or given.proxy is not None):

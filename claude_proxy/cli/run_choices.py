@@ -43,6 +43,8 @@ class RunOptions:
     verify: bool = False
     skip_permissions: bool = False
     verbose: bool = False
+    clone: bool = False
+    branch: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,8 @@ def run_spec_of(given: RunOptions, settings: Settings, sources: PolicySources) -
         join=join,
         verify=given.verify,
         show_plan=given.verbose,
+        clone=given.clone,
+        branch=given.branch,
     )
 
 

@@ -270,6 +270,26 @@ FIELDS: tuple[OptionField, ...] = (
         has_variable=False,
     ),
     OptionField(
+        key="run.clone",
+        kind=Flag("--no-clone"),
+        help="Work in a clone of the project, which is kept under the name of the run: nothing of "
+        "the project itself is shown. Then see `changes`, `take` and `clones`.",
+        topic=Topic.COMMAND,
+        commands=_RUN,
+        default=False,
+        has_variable=False,
+    ),
+    OptionField(
+        key="run.branch",
+        kind=FreeText(),
+        help="The branch of the clone; it is created from what is checked out if there is none.",
+        topic=Topic.COMMAND,
+        commands=_RUN,
+        default_in_words="the one that is checked out",
+        has_variable=False,
+        in_file=False,
+    ),
+    OptionField(
         key="run.allow_ro",
         kind=_PATH,
         help="Show this path too, read-only; repeatable.",

@@ -52,6 +52,8 @@ class RunSpec:
     verify: bool = False
     show_plan: bool = False  # print how bwrap is started
     foreign: bool = False  # the running proxy is another program
+    clone: bool = False  # COMMAND works in a clone of the project
+    branch: str | None = None  # the one that is checked out there; None: as in the project
 
     @property
     def words(self) -> tuple[str, ...]:

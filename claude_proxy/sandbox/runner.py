@@ -38,6 +38,7 @@ from claude_proxy.sandbox import (
     netns,
     obeyed_report,
     obeyed_states,
+    run_clone,
     self_check,
     shown_list,
 )
@@ -148,6 +149,8 @@ def run(run_spec: RunSpec, *, say: Reporter) -> int:
             return 128 + interrupted.number
     if run_spec.sandbox.has_proxy:
         _report_denials(run_spec, name, began_ns, say)
+    if run_spec.clone:
+        run_clone.report(run_spec, name, say)
     return code
 
 
@@ -256,6 +259,8 @@ def live_sandbox(
         proxy_process = None
         if run_spec.sandbox.has_proxy and joined is None:
             proxy_process = stack.enter_context(_own_proxy(run_spec, run_directory, log))
+        if run_spec.clone:  # while the proxy starts
+            run_spec = run_clone.prepare(run_spec, run_directory.name, stack, starting, say)
         followed = shown_list.place_in(run_directory.path) if proxy_process else None
         git = stack.enter_context(
             private_repositories.prepared(
@@ -462,6 +467,8 @@ def planned_for(
     Git directories that were made for the run.
     """
     settings = run_spec.settings
+    if dry and run_spec.clone:
+        run_spec = run_clone.as_planned(run_spec)
     if bindings is None:
         bindings = credentials.bindings_of(run_spec)
         credentials.refuse_reachable(run_spec, bindings, os.environ)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from claude_proxy.audit.escape import escape_field, escape_text, storable
+from claude_proxy.audit.escape import escape_field, escape_line, escape_text, storable
 
 # `st.text` leaves out surrogates unless asked for them.
 ANY_TEXT = st.text(st.characters(exclude_categories=[]))
@@ -83,3 +83,8 @@ def unescaped(text: str) -> str:
         lambda found: found[1] or chr(int(found[2] or found[3] or found[4], 16)),
         text,
     )
+
+
+def test_a_line_of_a_file_keeps_its_tabs_and_backslashes_alone() -> None:
+    assert escape_line("+\tprintf 'a\\n'") == "+\tprintf 'a\\n'"
+    assert escape_line("+\x1b[31m\r\u202e\\") == r"+\x1b[31m\x0d\u202e" + "\\"

@@ -25,6 +25,8 @@ type Reporter = Callable[[str], None]
 
 def found_in(spec: SandboxSpec, statedir: Path, run: str) -> GitMounts:
     """Return the Git directories of a run's project; nothing is created."""
+    if spec.clone is not None:
+        return GitMounts()  # it has its own, and of the project none is shown
     worktree, trusted, _ = git_of(spec.project, (*spec.allow_ro, *spec.allow_rw))
     return discover(
         spec.project, worktree, trusted, _free(Path(os.path.realpath(statedir)) / FOLDER, run)

@@ -68,6 +68,7 @@ def _refuse_unknown(run_spec: RunSpec) -> None:
         "--verify": run_spec.verify,
         "--proxy": run_spec.join is not None,
         "--gateway": run_spec.settings.gateway is not None,
+        "--clone": run_spec.clone,
     }
     for option, given in linux_only.items():
         if given:

@@ -1,0 +1,301 @@
+"""Changes of a clone: commits, files and uncommitted work, compared with what it was made from.
+
+Law kept: the sandbox cannot move its own wall. Git compares trees in a repository that the sandbox
+cannot write, with no attributes, drivers or filters; the work tree is read as data.
+"""
+
+import os
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from secrets import token_hex
+from tempfile import TemporaryDirectory
+
+from claude_proxy.errors import ClaudeProxyError
+from claude_proxy.sandbox.git import flagged_files, host_git, review, work_tree
+from claude_proxy.sandbox.git.bring_over import BroughtRef
+from claude_proxy.sandbox.git.clones import Clone
+from claude_proxy.sandbox.git.host_git import HostGit
+from claude_proxy.sandbox.git.ignore_rules import IgnoreRules
+from claude_proxy.sandbox.git.ref_names import BRANCHES
+from claude_proxy.sandbox.git.review import Review
+from claude_proxy.sandbox.git.user_git import user_git
+from claude_proxy.sandbox.git.work_tree import LINK, Differences, Entry, Reading
+
+MAX_DIFF_BYTES = 32 * 1024 * 1024
+_MAX_COMMITS = 200
+
+# No program, attribute or setting has a say in how a difference is shown.
+_DIFF = (
+    *("-c", "core.quotePath=false", "-c", "core.bigFileThreshold=16m"),
+    *("-c", "diff.renameLimit=400"),
+    *("diff-tree", "-r", "--no-ext-diff", "--no-textconv", "--no-color", "--submodule=short"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """One commit of a clone; all texts are the sandbox's."""
+
+    object: str
+    author: str
+    date: str
+    subject: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChangedFile:
+    """One file that differs between two trees."""
+
+    path: str
+    old_mode: str
+    new_mode: str
+    reasons: tuple[str, ...]  # why it should be looked at first
+
+    @property
+    def happened(self) -> str:
+        """What happened to the file, in a word."""
+        if self.old_mode == "000000":
+            return "added"
+        return "removed" if self.new_mode == "000000" else "changed"
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two trees, compared."""
+
+    files: tuple[ChangedFile, ...] = ()
+    stat: str = ""
+    diff: str = ""
+    cut_off: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """One branch or tag of the clone that is not as it was."""
+
+    name: str
+    object: str
+    ahead: int  # commits
+    taken: bool  # the project has them
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Everything that a clone changed."""
+
+    base: str  # the commit that is compared with; empty: none
+    head: str
+    head_name: str
+    branches: tuple[Branch, ...]
+    commits: tuple[Commit, ...]
+    commit_count: int
+    committed: Comparison
+    uncommitted: Comparison
+    work: Differences
+    problems: tuple[str, ...]
+
+    @property
+    def untaken(self) -> bool:
+        """Whether the clone holds commits that the project does not have."""
+        return bool(self.problems) or any(not branch.taken for branch in self.branches)
+
+
+def changes_of(
+    clone: Clone,
+    environ: Mapping[str, str],
+    *,
+    diff: bool = True,
+    whole: bool = True,
+    since_start: bool = False,
+) -> Changes:
+    """Read what a clone changed since it was taken; ClaudeProxyError if it cannot be read.
+
+    With `since_start`, what was taken already is shown, too.
+    Without `whole`, only counts: no comparison is made. Without `diff`, no text of the files.
+    """
+    seen = review.read(clone, environ)
+    ref, head = seen.refs.head, seen.head
+    base = ("" if since_start else clone.record.taken.get(ref, "")) or clone.record.base or ""
+    if base and not seen.git.run("cat-file", "-e", f"{base}^{{commit}}").ok:
+        raise ClaudeProxyError(
+            "the commit that the clone was made from is neither in it nor in the project",
+            where=clone.name,
+            fix=f"claude-proxy take {clone.name} brings over what can be read",
+        )
+    branches = tuple(_branches(clone, seen, environ))
+    with TemporaryDirectory(prefix=".reading-", dir=clone.path) as directory:
+        reader = _Reader(clone, seen, Path(directory), environ)
+        work = reader.differences(head)
+        commits = tuple(reader.commits(base, head)) if whole else ()
+        committed = reader.compare(base, head, diff=diff) if whole else Comparison()
+        after = reader.tree_of(work, head) if whole and work.changed else ""
+        uncommitted = reader.compare(head, after, diff=diff) if after else Comparison()
+    return Changes(
+        base=base,
+        head=head,
+        head_name=seen.refs.head.removeprefix(BRANCHES),
+        branches=branches,
+        commits=commits,
+        commit_count=_ahead(seen.git, head, base),
+        committed=committed,
+        uncommitted=uncommitted,
+        work=work,
+        problems=seen.problems,
+    )
+
+
+def _branches(clone: Clone, seen: Review, environ: Mapping[str, str]) -> Iterator[Branch]:
+    host = review.host_of(clone, environ)
+    project = None if host is None else HostGit(host)
+    for ref in seen.changed:
+        start = clone.record.refs.get(ref.name) or clone.record.base or ""
+        ahead = 0 if ref.failed else _ahead(seen.git, ref.object, start)
+        problem = ref.problem if ref.failed else ""
+        yield Branch(ref.name, ref.object, ahead, _is_taken(project, ref), problem)
+
+
+def _is_taken(project: HostGit | None, ref: BroughtRef) -> bool:
+    """Tell whether a ref of the project leads to an object."""
+    if project is None or ref.failed:
+        return False
+    words = ("for-each-ref", "--count=1", "--format=%(refname)", "--contains", ref.object)
+    answer = project.run(*words)
+    if answer.ok:
+        return bool(answer.out)
+    # Not a commit, as a tag may name anything.
+    return bool(project.run("for-each-ref", "--count=1", "--points-at", ref.object).out)
+
+
+def _ahead(git: HostGit, at: str, base: str) -> int:
+    if not at:
+        return 0
+    answer = git.run("rev-list", "--count", at, *((f"^{base}",) if base else ()), "--")
+    return int(answer.out) if answer.ok else 0
+
+
+class _Reader:
+    """Compares the commits and the work tree of one clone."""
+
+    def __init__(
+        self, clone: Clone, seen: Review, directory: Path, environ: Mapping[str, str]
+    ) -> None:
+        self._clone = clone
+        self._seen = seen
+        self._git = seen.git
+        self._directory = directory
+        self._environ = environ
+
+    def commits(self, base: str, head: str) -> Iterator[Commit]:
+        """Yield the newest commits that the base does not have."""
+        if not head:
+            return
+        answer = self._git.run(
+            *("log", "-z", f"--max-count={_MAX_COMMITS}", "--no-decorate", "--no-notes"),
+            *("--no-show-signature", "--encoding=UTF-8", "--date=short"),
+            *("--format=%H%x1f%an%x1f%ad%x1f%s", head, *((f"^{base}",) if base else ()), "--"),
+        )
+        for line in _text(answer.out).split("\0"):
+            fields = line.split("\x1f", 3)
+            if len(fields) == 4:  # noqa: PLR2004 - as the format above has
+                yield Commit(*fields)
+
+    def differences(self, head: str) -> Differences:
+        """Compare the work tree with what is checked out."""
+        rules = self._directory / "rules"
+        rules.mkdir()
+        with IgnoreRules(self._git_words(), rules, host_git.environment()) as ignored:
+            reading = Reading(ignored.ignores, ignored.note, self._write_blob, self._seen.algorithm)
+            try:
+                return work_tree.differences(self._clone.tree, self._entries(head), reading)
+            except OSError as error:
+                raise ClaudeProxyError(
+                    f"the clone's files cannot be read: {(error.strerror or '').lower()}",
+                    where=str(self._clone.tree),
+                    fix="see who owns the directory",
+                ) from error
+
+    def _git_words(self) -> list[str]:
+        excludes = user_git(self._clone.path, self._environ).line(
+            "config", "--global", "--type=path", "--get", "core.excludesFile"
+        )
+        base = self._environ.get("XDG_CONFIG_HOME") or f"{self._environ.get('HOME', '')}/.config"
+        rules = ("-c", f"core.excludesFile={excludes or f'{base}/git/ignore'}")
+        return [host_git.find_git() or "git", *host_git.options_for(self._git.directory), *rules]
+
+    def _entries(self, commit: str) -> dict[bytes, Entry]:
+        """Return the files of a commit; none for no commit."""
+        if not commit:
+            return {}
+        found = {}
+        for line in self._git.run("ls-tree", "-r", "-z", "--full-tree", commit).out.split(b"\0"):
+            described, _, path = line.partition(b"\t")
+            words = described.decode("ascii", "replace").split(" ")
+            if path:
+                found[path] = Entry(words[0], words[-1])
+        return found
+
+    def _write_blob(self, data: bytes) -> str:
+        """Write a file's content into the review repository as git does."""
+        name = work_tree.blob_name(data, self._seen.algorithm)
+        place = self._git.directory / "objects" / name[:2] / name[2:]
+        if not place.exists():
+            place.parent.mkdir(exist_ok=True)
+            new = place.with_name(f"new-{token_hex(8)}")
+            new.write_bytes(zlib.compress(b"blob %d\0%b" % (len(data), data), 1))
+            new.replace(place)
+        return name
+
+    def tree_of(self, work: Differences, head: str) -> str:
+        """Return a tree with the differences of the work tree; empty if git refuses one."""
+        index = self._directory / "index"
+        if head and not self._git.run("read-tree", head, index=index).ok:
+            return ""
+        nothing = "0" * (64 if self._seen.algorithm == "sha256" else 40)
+        removed = [path for path, entry in work.changed.items() if entry is None]
+        lines = [b"0 %b\t%b\0" % (nothing.encode(), path) for path in removed]
+        lines += [
+            f"{entry.mode} {entry.object}\t".encode() + path + b"\0"
+            for path, entry in work.changed.items()
+            if entry is not None
+        ]
+        words = ("update-index", "-z", "--index-info")
+        self._git.run(*words, stdin=b"".join(lines), index=index)
+        written = self._git.run("write-tree", index=index)
+        return written.out.decode().strip() if written.ok else ""
+
+    def compare(self, old: str, new: str, *, diff: bool) -> Comparison:
+        """Compare two commits or trees; an empty name is the empty tree."""
+        if not new:
+            return Comparison()
+        trees = (old or self._empty_tree(), new)
+        files = tuple(self._files(trees))
+        if not files:
+            return Comparison()
+        stat = _text(self._git.run(*_DIFF, "-M", "--stat=100,70", *trees, "--").out)
+        if not diff:
+            return Comparison(files, stat)
+        raw = self._git.run(*_DIFF, "-M", "-p", "--src-prefix=a/", "--dst-prefix=b/", *trees, "--")
+        text = _text(raw.out[:MAX_DIFF_BYTES])
+        return Comparison(files, stat, text, len(raw.out) > MAX_DIFF_BYTES)
+
+    def _files(self, trees: tuple[str, str]) -> Iterator[ChangedFile]:
+        fields = self._git.run(*_DIFF, "--no-renames", "--raw", "-z", *trees, "--").out.split(b"\0")
+        for described, name in zip(fields[::2], fields[1::2], strict=False):
+            old_mode, new_mode, _, new, _ = described.decode("ascii", "replace").split(" ")
+            path = _text(name)
+            link = self._link(new) if new_mode == LINK else ""
+            found = flagged_files.reasons(path, old_mode[1:], new_mode, link=link)
+            yield ChangedFile(path, old_mode[1:], new_mode, tuple(found))
+
+    def _link(self, name: str) -> str:
+        return _text(self._git.run("cat-file", "blob", name).out[:1000])
+
+    def _empty_tree(self) -> str:
+        return self._git.run("hash-object", "-t", "tree", os.devnull).out.decode().strip()
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")

@@ -1,0 +1,66 @@
+"""`claude-proxy take` says what came over, what waits and what stays in the clone."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from claude_proxy.cli import main
+from tests.sandbox.git.cloned import Cloned, cloned
+from tests.sandbox.git.repositories import commit
+
+
+def take(
+    made: Cloned, capsys: pytest.CaptureFixture[str], *options: str, code: int = 0
+) -> str:
+    assert main.main(["take", made.name, *options, "--statedir", str(made.statedir)]) == code
+    return capsys.readouterr().out
+
+
+def test_a_branch_goes_forward_and_uncommitted_work_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = cloned(tmp_path)
+    at = made.commit("two")
+    made.write("left")
+
+    out = take(made, capsys)
+
+    assert f"main: {at[:12]}, forward, with the files of the project" in out
+    assert "1 file with uncommitted work: only in the clone" in out
+
+
+def test_what_waits_has_the_command_that_merges_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = cloned(tmp_path)
+    made.commit("two")
+    commit(made.project, "three")
+
+    out = take(made, capsys, code=1)
+
+    assert "the project has other commits" in out
+    assert "git merge refs/claude-proxy/work/main" in out
+
+
+def test_nothing_new_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert take(cloned(tmp_path), capsys) == "nothing new in the clone work\n"
+
+
+def test_json_tells_each_ref(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = cloned(tmp_path)
+    at = made.commit("two")
+
+    found = json.loads(take(made, capsys, "--branch", "main", "--json"))
+
+    assert (found["complete"], found["checked_out"]) == (True, "main")
+    assert [(ref["name"], ref["id"], ref["move"]) for ref in found["refs"]] == [
+        ("refs/heads/main", at, "forward")
+    ]
+
+
+def test_a_clone_that_is_not_there_is_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.main(["take", "none", "--statedir", str(tmp_path)]) == 1
+    assert "there is no clone called 'none'" in capsys.readouterr().err

@@ -10,9 +10,7 @@ from tests.sandbox.git.cloned import Cloned, cloned
 from tests.sandbox.git.repositories import commit
 
 
-def take(
-    made: Cloned, capsys: pytest.CaptureFixture[str], *options: str, code: int = 0
-) -> str:
+def take(made: Cloned, capsys: pytest.CaptureFixture[str], *options: str, code: int = 0) -> str:
     assert main.main(["take", made.name, *options, "--statedir", str(made.statedir)]) == code
     return capsys.readouterr().out
 

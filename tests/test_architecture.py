@@ -123,6 +123,7 @@ ARGUED_READS = {
     ("sandbox.commit_bringer", "os.environ"),
     ("sandbox.helper_processes", "os.environ"),
     ("sandbox.run_directory", "os.environ"),
+    ("sandbox.run_clone", "os.environ"),
     ("sandbox.runner", "os.environ"),
 }
 

@@ -67,7 +67,7 @@ class IgnoreRules:
 
     def _ask(self, path: bytes) -> bytes:
         if self._process is None:
-            self._process = subprocess.Popen(  # noqa: S603 - git, on a directory of ours
+            self._process = subprocess.Popen(  # noqa: S603 - git, on our own directory
                 self._command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

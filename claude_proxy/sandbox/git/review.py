@@ -25,7 +25,7 @@ _SHA256_LENGTH = 64
 
 @dataclass(frozen=True, slots=True)
 class Review:
-    """What was read from a clone: a repository of ours, and the refs that changed."""
+    """What was read from a clone: our repository, and the refs that changed."""
 
     git: HostGit
     refs: Refs  # all of the clone's

@@ -119,6 +119,7 @@ ARGUED_READS = {
     ("sandbox.bubblewrap.link_cover", "sys.argv"),
     ("sandbox.git.periodic", "sys.argv"),
     ("sandbox.bubblewrap.unix_sockets", "sys.argv"),
+    ("sandbox.stream_pump", "sys.argv"),
     # The user's environment is what a run is made of.
     ("sandbox.commit_bringer", "os.environ"),
     ("sandbox.helper_processes", "os.environ"),

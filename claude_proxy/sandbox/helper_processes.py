@@ -25,7 +25,7 @@ from typing import Self
 
 from claude_proxy.config.settings import Settings
 from claude_proxy.errors import ClaudeProxyError, ConfigError
-from claude_proxy.sandbox import proxy_process_ipc, shown_list
+from claude_proxy.sandbox import proxy_process_ipc, shown_list, stream_pump
 from claude_proxy.sandbox.bubblewrap import seccomp_notify, unix_sockets
 from claude_proxy.sandbox.lookups import LookupChannel
 from claude_proxy.sandbox.relay import relay
@@ -87,11 +87,15 @@ class HelperProcess:
             fix="read the log",
         )
 
-    def end(self) -> None:
-        """End the process, and wait until it has exited."""
+    def close_lifeline(self) -> None:
+        """Tell the process to end."""
         if self._lifeline is not None:
             os.close(self._lifeline)
             self._lifeline = None
+
+    def end(self) -> None:
+        """End the process, and wait until it has exited."""
+        self.close_lifeline()
         try:
             self.process.wait(_END_PATIENCE_S)
         except subprocess.TimeoutExpired:
@@ -322,6 +326,20 @@ def start_socket_supervisor(run_directory: RunDirectory, log: RunLog) -> SocketS
     os.close(until)
     run_directory.note(process.pid)
     return SocketSupervisor(process, lifeline, ours, log.path)
+
+
+def start_stream_pump(
+    streams: Sequence[str], descriptors: Sequence[int], run_directory: RunDirectory, log: RunLog
+) -> HelperProcess:
+    """Start the process that copies between files and the pipes of COMMAND (`stream_pump`)."""
+    until, lifeline = os.pipe()
+    words = [sys.executable, "-I", "-S", stream_pump.__file__, str(until), *streams]
+    try:
+        process = _start(words, (until, *descriptors), log)
+    finally:
+        os.close(until)
+    run_directory.note(process.pid)
+    return HelperProcess("stream pump", process, lifeline)
 
 
 def _start(

@@ -86,6 +86,7 @@ from claude_proxy.sandbox.run_spec import (
 )
 from claude_proxy.sandbox.second_names import refuse_second_names
 from claude_proxy.sandbox.signals import Interrupted, Interruptions
+from claude_proxy.sandbox.standard_streams import Streams
 from claude_proxy.system.runs import base_of
 
 type Reporter = Callable[[str], None]
@@ -110,6 +111,7 @@ class Sandbox:
     log: Path
     obeyed: ObeyedStates  # before COMMAND
     lookups: LookupChannel
+    streams: Streams
 
     def finish(
         self, stdin: bytes | None = None, timeout_s: float | None = None
@@ -183,6 +185,7 @@ def _run(sandbox: Sandbox, run_spec: RunSpec, say: Reporter) -> int:
             own_session=own_session,
             grace_s=run_spec.settings.limits.grace_s,
         ).run()
+    code = sandbox.streams.finish(code, say)
     for helper in sandbox.lost():
         what, pid = helper.what, helper.pid
         say(
@@ -276,9 +279,12 @@ def live_sandbox(
         starting.callback(_remove_created, _create_paths(planned))
         sources = MountSources.opened(planned, _project_id(run_spec, planned, git))
         starting.callback(sources.close)
+        standard = Streams.of(streams, run_directory, log)
+        stack.callback(standard.close)
         bubblewrap, supervisor = stack.enter_context(
-            _bubblewrap(run_spec, planned, run_directory, log, streams)
+            _bubblewrap(run_spec, planned, run_directory, log, standard.of_command)
         )
+        standard.let_go()
         helpers: tuple[HelperProcess, ...] = ()
         lookups = stack.enter_context(LookupChannel())
         if run_spec.sandbox.has_proxy:
@@ -306,6 +312,7 @@ def live_sandbox(
             log.path,
             obeyed,
             lookups,
+            standard,
         )
         _check_alive(sandbox)
         stack.enter_context(commit_bringer(git, run_directory, log))

@@ -585,6 +585,23 @@ def test_a_dry_run_starts_nothing_and_makes_nothing(runs: Launches) -> None:
     assert runs.left() == []
 
 
+def test_a_file_as_standard_input_cannot_be_written_inside(runs: Launches) -> None:
+    source, out = runs.directory / "source", runs.directory / "out"
+    source.write_text("one\ntwo\n")
+    inside = "read line; echo got $line; echo evil >/proc/self/fd/0; chmod 777 /proc/self/fd/0"
+    words = runs.argv(runs.words(["sh", "-c", inside], "--no-network"))
+
+    with source.open("rb") as reading, out.open("wb") as writing:
+        done = subprocess.run(
+            words, env=runs.environment(), stdin=reading, stdout=writing, check=False
+        )
+
+    assert source.read_text() == "one\ntwo\n"
+    assert not source.stat().st_mode & 0o111
+    assert out.read_text() == "got one\n"
+    assert done.returncode == 0
+
+
 def test_a_policy_that_the_sandbox_could_write_is_refused(runs: Launches) -> None:
     own = runs.project / "allowlist.yaml"
     own.write_text(RUN_ALLOWLIST)

@@ -1,0 +1,133 @@
+"""Stream pump: copies between files and the pipes that a sandbox has instead; a separate program.
+
+Usage: stream_pump.py LIFELINE STREAM...
+
+A STREAM is `in=FILE,WRITING,READING` or `out=READING,FILE`, all descriptors. The program ends when
+the lifeline is closed and the outputs are at their end. Its exit code is 0, or the errno of an
+output that could not be written.
+
+Law kept: the sandbox cannot move its own wall. A process that has a file as a standard stream can
+open it once more in /proc/self/fd, for writing as well, and change its permissions. A pipe leads
+nowhere.
+
+The files are the caller's own descriptors: what appends still appends, and the next program goes on
+at the same offset. What COMMAND has not read of its input is left for that program as well.
+"""
+
+import errno
+import fcntl
+import os
+import select
+import sys
+import termios
+from contextlib import suppress
+
+_PIECE = 64 * 1024  # the capacity of a pipe
+
+
+class Input:
+    """A file that is copied into a pipe."""
+
+    wanted = select.POLLOUT
+
+    def __init__(self, file: int, writing: int, reading: int) -> None:
+        self.descriptor: int | None = writing
+        self._file = file
+        self._reading = reading  # to count what nobody has read
+        self._pending = b""
+        self._start: int | None = None
+        with suppress(OSError):  # a device has no offset
+            self._start = os.lseek(file, 0, os.SEEK_CUR)
+        os.set_blocking(writing, False)
+
+    def step(self, descriptor: int) -> None:
+        """Copy a piece; close the pipe at the end of the file."""
+        try:
+            self._pending = self._pending or os.read(self._file, _PIECE)
+        except OSError:
+            self._pending = b""  # an error looks like the end of the file
+        if not self._pending:
+            self.close()
+            return
+        with suppress(BlockingIOError):
+            self._pending = self._pending[os.write(descriptor, self._pending) :]
+
+    def close(self) -> None:
+        """Let the reader come to the end."""
+        if self.descriptor is not None:
+            os.close(self.descriptor)
+            self.descriptor = None
+
+    def rewind(self) -> None:
+        """Set the file's offset behind what was read."""
+        if self._start is None:
+            return
+        count = bytearray(4)
+        fcntl.ioctl(self._reading, termios.FIONREAD, count)
+        unread = len(self._pending) + int.from_bytes(count, sys.byteorder)
+        at = os.lseek(self._file, 0, os.SEEK_CUR)
+        # Something inside may have written to the pipe as well.
+        os.lseek(self._file, max(self._start, at - unread), os.SEEK_SET)
+
+
+class Output:
+    """A pipe that is copied into a file."""
+
+    wanted = select.POLLIN
+
+    def __init__(self, reading: int, file: int) -> None:
+        self.descriptor: int | None = reading
+        self.error = 0
+        self._file = file
+
+    def step(self, descriptor: int) -> None:
+        """Copy a piece; close the pipe at its end, or when the file cannot be written."""
+        data = os.read(descriptor, _PIECE)
+        try:
+            rest = data
+            while rest:
+                rest = rest[os.write(self._file, rest) :]
+        except OSError as error:
+            self.error = error.errno or errno.EIO
+        if self.error or not data:
+            os.close(descriptor)
+            self.descriptor = None
+
+
+def main(lifeline: int, inputs: list[Input], outputs: list[Output]) -> int:
+    """Copy until the sandbox has ended and all is written; return the errno of a failure, or 0."""
+    running = True
+    while running or any(output.descriptor is not None for output in outputs):
+        poll = select.poll()
+        streams = {one.descriptor: one for one in (*inputs, *outputs)}
+        for descriptor, stream in streams.items():
+            if descriptor is not None:
+                poll.register(descriptor, stream.wanted)
+        if running:
+            poll.register(lifeline, select.POLLIN)
+        for descriptor, _ in poll.poll():
+            if descriptor != lifeline:
+                streams[descriptor].step(descriptor)
+                continue
+            running = False
+            for one in inputs:
+                one.close()
+            break
+    for one in inputs:
+        one.rewind()
+    return next((output.error for output in outputs if output.error), 0)
+
+
+def _numbers(words: list[str], kind: str) -> list[list[int]]:
+    chosen = [word.removeprefix(kind) for word in words if word.startswith(kind)]
+    return [[int(number) for number in numbers.split(",")] for numbers in chosen]
+
+
+if __name__ == "__main__":
+    sys.exit(
+        main(
+            int(sys.argv[1]),
+            [Input(*numbers) for numbers in _numbers(sys.argv[2:], "in=")],
+            [Output(*numbers) for numbers in _numbers(sys.argv[2:], "out=")],
+        )
+    )

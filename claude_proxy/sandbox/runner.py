@@ -279,12 +279,10 @@ def live_sandbox(
         starting.callback(_remove_created, _create_paths(planned))
         sources = MountSources.opened(planned, _project_id(run_spec, planned, git))
         starting.callback(sources.close)
-        standard = Streams.of(streams, run_directory, log)
-        stack.callback(standard.close)
+        standard = stack.enter_context(Streams.of(streams, run_directory, log))
         bubblewrap, supervisor = stack.enter_context(
-            _bubblewrap(run_spec, planned, run_directory, log, standard.of_command)
+            _bubblewrap(run_spec, planned, run_directory, log, standard)
         )
-        standard.let_go()
         helpers: tuple[HelperProcess, ...] = ()
         lookups = stack.enter_context(LookupChannel())
         if run_spec.sandbox.has_proxy:
@@ -385,10 +383,10 @@ def _bubblewrap(
     planned: SandboxPlan,
     run_directory: RunDirectory,
     log: RunLog,
-    streams: StandardStreams,
+    standard: Streams,
 ) -> Iterator[tuple[Bubblewrap, SocketSupervisor | None]]:
     """Start bwrap, and with it the supervisor of its Unix sockets if it may have any."""
-    spec = run_spec.sandbox
+    spec, streams = run_spec.sandbox, standard.of_command
     private = spec.unix_sockets is UnixSockets.PRIVATE
     with ExitStack() as stack:
         bubblewrap = supervisor = None
@@ -405,6 +403,7 @@ def _bubblewrap(
             strict = seccomp.program() if spec.seccomp else None
             bubblewrap = Bubblewrap.start(planned, strict, streams)
         stack.enter_context(bubblewrap)
+        standard.let_go()
         for pid in (bubblewrap.process.pid, bubblewrap.init, bubblewrap.watchdog.process.pid):
             run_directory.note(pid)
         yield bubblewrap, supervisor if private else None

@@ -11,6 +11,7 @@ import os
 import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from types import TracebackType
 from typing import Self
 
 from claude_proxy.errors import ConfigError
@@ -92,8 +93,15 @@ class Streams:
         say(f"warning: the output of COMMAND is not complete: {reason}")
         return _OUTPUT_LOST if code in {0, _WRITER_KILLED} else code
 
-    def close(self) -> None:
-        """End the copying; what COMMAND has written by now is still copied."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.let_go()
         if self._pump is not None:
             self._pump.end()

@@ -34,7 +34,7 @@ def streams_of(tmp_path: Path) -> Iterator[Streams]:
     with (
         RunDirectory.make(("true",)) as directory,
         closing(open_log(tmp_path / "state", directory.name)) as log,
-        closing(Streams.of((None, None, None), directory, log)) as made,
+        Streams.of((None, None, None), directory, log) as made,
     ):
         yield made
 

@@ -99,7 +99,8 @@ def main(lifeline: int, inputs: list[Input], outputs: list[Output]) -> int:
     running = True
     while running or any(output.descriptor is not None for output in outputs):
         poll = select.poll()
-        streams = {one.descriptor: one for one in (*inputs, *outputs)}
+        every: list[Input | Output] = [*inputs, *outputs]
+        streams = {one.descriptor: one for one in every}
         for descriptor, stream in streams.items():
             if descriptor is not None:
                 poll.register(descriptor, stream.wanted)

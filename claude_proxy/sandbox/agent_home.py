@@ -162,6 +162,8 @@ def _complete(home: AgentHome, directory: int, say: Reporter) -> None:
         said += logins.update()
         record |= {"project": str(home.project), "used": time.time(), "logins": logins.known}
         _write_record(directory, record)
+        for name in home.mount_points:
+            _make_mount_point(home, name)
     for line in said:
         say(line)
 
@@ -311,6 +313,39 @@ def _parent_of(home: AgentHome, name: str) -> Iterator[tuple[int | None, str]]:
             stack.callback(os.close, below)
             directory = below
         yield directory, last
+
+
+def _make_mount_point(home: AgentHome, name: str) -> None:
+    """Make an empty file or directory; anything else that a run has put in the way is removed.
+
+    Otherwise bwrap would mount where a link leads, which the comparison of mounts refuses.
+    """
+    above, last = _place_of(home, name)
+    with contextlib.ExitStack() as stack:
+        directory = stack.enter_context(_opened(home.directory / KEPT))
+        for part in above:
+            _make_way(part, directory, is_directory=True)
+            directory = os.open(part, _OPEN_DIRECTORY, dir_fd=directory)
+            stack.callback(os.close, directory)
+        _make_way(last, directory, is_directory=name.endswith("/"))
+
+
+def _make_way(name: str, directory: int, *, is_directory: bool) -> None:
+    try:
+        mode = os.lstat(name, dir_fd=directory).st_mode
+    except FileNotFoundError:
+        mode = 0
+    if mode and (stat.S_ISDIR(mode) if is_directory else stat.S_ISREG(mode)):
+        return
+    if stat.S_ISDIR(mode):
+        untrusted_trees.remove_tree(name, directory)
+    elif mode:
+        os.unlink(name, dir_fd=directory)
+    if is_directory:
+        os.mkdir(name, 0o700, dir_fd=directory)
+    else:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        os.close(os.open(name, flags, 0o600, dir_fd=directory))
 
 
 def _place_of(home: AgentHome, name: str) -> tuple[list[str], str]:

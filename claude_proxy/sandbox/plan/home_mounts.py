@@ -6,6 +6,7 @@ So a secret that nobody knew of is not visible either.
 """
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from claude_proxy.errors import ConfigError
@@ -37,7 +38,7 @@ class HomeMounts:
         self._home = facts.user.home
         self.to_create: list[PathToCreate] = []
         self.named: list[Path] = []  # paths that the options or the profile name
-        self.agent_home: AgentHome | None = None
+        self._agent_home: AgentHome | None = None
 
     def add(self) -> None:
         """Add everything; ConfigError for what must not be shown."""
@@ -71,7 +72,29 @@ class HomeMounts:
         for name in found.state:
             at = self._home / name
             self._layout.put(Mount(MountKind.WRITE, at, found.source_of(name)))
-        self.agent_home = found
+        self._agent_home = found
+
+    def finished_agent_home(self) -> AgentHome | None:
+        """Return the agent's home, once all mounts of the run are known."""
+        if self._agent_home is None:
+            return None
+        points = tuple(self._points_in(self._agent_home))
+        return replace(self._agent_home, mount_points=points)
+
+    def _points_in(self, kept: AgentHome) -> Iterator[str]:
+        """Yield where something is mounted in what runs write, and could put links."""
+        entries = [self._home / name for name in kept.state if name.endswith("/")]
+        for mount in self._layout.mounts():
+            if mount.shows and any(entry in mount.at.parents for entry in entries):
+                is_file = self._info(Path(str(mount.source))).kind is PathKind.FILE
+                yield f"{mount.at.relative_to(self._home)}{'' if is_file else '/'}"
+
+    def _place_of(self, path: Path, real: Path) -> Path:
+        """Return where to show something: in an agent's home, at its own path."""
+        kept = self._agent_home.state if self._agent_home else ()
+        if any(path.is_relative_to(self._home / name) for name in kept):
+            return path
+        return self._layout.place_of(path, real)
 
     def _add_toolchain(self, path: Path) -> None:
         seen = self._info(path)
@@ -108,7 +131,7 @@ class HomeMounts:
     def _add_read(self, path: Path, seen: PathInfo, where: str, fix: str) -> None:
         self._guards.refuse_secrets(path, seen.real, where, fix)
         self.named += [path, seen.real]
-        self._layout.put(Mount(MountKind.READ, self._layout.place_of(path, seen.real), seen.real))
+        self._layout.put(Mount(MountKind.READ, self._place_of(path, seen.real), seen.real))
 
     def _add_written(self, name: str) -> None:
         path = self._home / name
@@ -124,7 +147,7 @@ class HomeMounts:
         if seen.kind is PathKind.MISSING:
             self.to_create.append(_path_to_create(path, name))
         self.named.append(path)
-        self._layout.put(Mount(MountKind.WRITE, self._layout.place_of(path, seen.real), seen.real))
+        self._layout.put(Mount(MountKind.WRITE, self._place_of(path, seen.real), seen.real))
 
     def warnings(self) -> Iterator[str]:
         """Yield what the user should know about what the run may write in the home."""

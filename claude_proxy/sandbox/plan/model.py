@@ -276,6 +276,7 @@ class AgentHome:
     logins: tuple[Seed, ...] = ()  # copied, and again after the user has renewed them
     withheld: tuple[str, ...] = ()  # logins that stay outside: a copy of an earlier run is removed
     exposed: tuple[Path, ...] = ()  # files that contain a credential that stays outside
+    mount_points: tuple[str, ...] = ()  # in what is kept, where something else is mounted
     environ: Mapping[str, str] = field(default_factory=dict)
 
     def source_of(self, name: str) -> Path:

@@ -466,7 +466,7 @@ class _Planner:
             withheld=spec.isolation.withheld,
             notes=(*facts.notes, *self._notes()),
             warnings=tuple(self._home_mounts.warnings()),
-            agent_home=self._home_mounts.agent_home,
+            agent_home=self._home_mounts.finished_agent_home(),
         )
 
     def _watched_trees(self) -> Iterator[WatchedTree]:

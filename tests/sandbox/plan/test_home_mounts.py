@@ -38,6 +38,42 @@ def test_an_agents_files_are_those_that_are_kept_for_the_project() -> None:
     assert planned.to_create == ()
 
 
+def test_what_is_mounted_in_an_agents_files_has_its_place_there() -> None:
+    profile = replace(CLAUDE, home_read=(".claude/local", ".claude/skills", ".claude/x.md"))
+    found = paths(
+        HOME / ".claude/local",
+        Path("/data/skills"),
+        files=[HOME / ".claude/x.md"],
+        links={HOME / ".claude/skills": Path("/data/skills")},
+    )
+
+    planned = plan_sandbox(a_spec(profile=profile), some_facts(found))
+
+    assert planned.agent_home is not None
+    assert set(planned.agent_home.mount_points) == {
+        ".claude/local/",
+        ".claude/skills/",
+        ".claude/x.md",
+    }
+    assert ("/data/skills", str(HOME / ".claude/skills")) in triples(planned, "ro-bind")
+
+
+def test_a_link_in_the_way_of_a_mount_stops_no_run(box: Box) -> None:
+    profile = replace(CLAUDE, home_read=(".claude/local", ".claude/x.md"))
+    (box.home / ".claude/local").mkdir(parents=True)
+    (box.home / ".claude/local/claude").write_text("program\n")
+    (box.home / ".claude/x.md").write_text("text\n")
+    box.sh("ln -s ~/project ~/.claude/local; mkdir -p ~/.claude/x.md/y", profile=CLAUDE)
+
+    done = box.sh(
+        "cat ~/.claude/local/claude ~/.claude/x.md; rm -rf ~/.claude/local/claude", profile=profile
+    )
+
+    assert done.out == "program\ntext\n"
+    assert (box.home / ".claude/local/claude").exists()
+    assert list(box.project.iterdir()) == []
+
+
 def test_the_home_is_always_a_file_system_of_its_own() -> None:
     for profile in (CLAUDE, SHARED, Profile("shell")):
         planned = plan_sandbox(a_spec(profile=profile), some_facts())

@@ -19,6 +19,7 @@ from claude_proxy.sandbox.plan import (
     system_mounts,
     watched_trees,
 )
+from claude_proxy.sandbox.plan.browser_policies import add_browser_policies
 from claude_proxy.sandbox.plan.home_mounts import HomeMounts
 from claude_proxy.sandbox.plan.model import (
     BLOCK,
@@ -124,6 +125,7 @@ class _Planner:
         self._add_masks()
         self._add_read_only()
         add_trust_store(self._layout, self._facts)
+        add_browser_policies(self._layout, self._facts)
         self._refuse_sources()
         clone_mounts.refuse_shown_project(
             self._spec,

@@ -129,7 +129,7 @@ _ETC = (
     r"protocols|services|mime\.types|magic|magic\.mime|ethertypes|rpc|gai\.conf|host\.conf",
     r"java|java-.*|maven|gradle|python3.*|perl|ruby|php|lua|R|node|ghc|texmf|groff|manpath\.config",
     r"fonts|ImageMagick-.*|papersize|paperspecs|vim|vimrc|nanorc|emacs|skel|mke2fs\.conf|xattr\.conf",
-    r"static|nix|nixos",
+    r"static|nix|nixos|chromium\.d",
     r"lesskey|less|lynx|pkgconfig|dpkg",
 )
 ETC_BELOW = (

@@ -1,4 +1,4 @@
-"""`claude-proxy take`: brings the commits of a clone over into the project."""
+"""`claude-proxy take`: brings the commits of a clone, or of a run, over into the project."""
 
 import os
 from collections.abc import Iterator
@@ -10,8 +10,8 @@ import click
 from claude_proxy.audit.escape import escape_field, escape_text
 from claude_proxy.audit.sinks import encoded
 from claude_proxy.cli import completers, paths
-from claude_proxy.sandbox.git import clones, taking
-from claude_proxy.sandbox.git.bring_over import BroughtRef
+from claude_proxy.sandbox.git import clones, report, taking, waiting_runs
+from claude_proxy.sandbox.git.bring_over import BroughtOver, BroughtRef
 from claude_proxy.sandbox.git.changes import changes_of
 from claude_proxy.sandbox.git.clones import Clone
 from claude_proxy.sandbox.git.ref_moves import Move
@@ -22,6 +22,7 @@ EPILOG: Final = """\b
 Examples:
   claude-proxy take fix-login
   claude-proxy take fix-login --branch fix/login
+  claude-proxy take claude-x2kq            a run without --clone: what it has committed so far
 
 Everything is kept as refs/claude-proxy/NAME/BRANCH. A branch of the project goes forward if nobody
 has moved it meanwhile; one that is checked out does so with its files, if no uncommitted work is in
@@ -56,9 +57,13 @@ _WAITING: Final = 1
 def command(*, name: str, branch: str | None, as_json: bool, statedir: Path | None) -> int:
     """Bring the commits of a clone over into the project.
 
-    Nothing of the clone is run or obeyed, and it stays as it is.
+    Nothing of the clone is run or obeyed, and it stays as it is. NAME may also be a run without
+    --clone, whose commits wait: it goes on, or was killed.
     """
-    clone = clones.named(paths.statedir_in_force() if statedir is None else statedir, name)
+    statedir = paths.statedir_in_force() if statedir is None else statedir
+    clone = clones.find(statedir, name)
+    if clone is None:
+        return _take_run(statedir, name, branch, as_json=as_json)
     taken = taking.take(clone, os.environ, branch)
     left = changes_of(clone, os.environ, whole=False).work.count
     if as_json:
@@ -67,6 +72,32 @@ def command(*, name: str, branch: str | None, as_json: bool, statedir: Path | No
         for line in lines_of(clone, taken, left):
             click.echo(line)
     return 0 if taken.complete else _WAITING
+
+
+def _take_run(statedir: Path, name: str, branch: str | None, *, as_json: bool) -> int:
+    """Bring over what a run without a clone has committed."""
+    brought = None if branch is not None else waiting_runs.take(statedir, name)
+    if brought is None:
+        clones.named(statedir, name)  # an error that says what there is
+        return _WAITING
+    if as_json:
+        for directory, done in brought:
+            click.echo(encoded(_json_of_run(name, directory.host, done)))
+    lines = [line for one, done in brought for line in report.lines_of(done, one.host, one.private)]
+    for line in () if as_json else lines or [f"nothing new of the run {name}"]:
+        click.echo(line)
+    complete = all(done.complete and not done.diverged for _, done in brought)
+    return 0 if complete else _WAITING
+
+
+def _json_of_run(name: str, host: Path, done: BroughtOver) -> dict[str, object]:
+    return {
+        "run": name,
+        "repository": str(host),
+        "complete": done.complete and not done.diverged,
+        "refs": [_json_of_ref(ref) for ref in done.refs],
+        "problems": list(done.problems),
+    }
 
 
 def lines_of(clone: Clone, taken: Taken, uncommitted: int) -> Iterator[str]:
@@ -105,18 +136,19 @@ def json_of(clone: Clone, taken: Taken, uncommitted: int) -> dict[str, object]:
         "clone": clone.name,
         "project": clone.record.project,
         "complete": taken.complete,
-        "refs": [
-            {
-                "name": escape_text(ref.name),
-                "id": ref.object,
-                "kept_as": escape_text(ref.kept_as) or None,
-                "move": ref.move.value,
-                "moved": not ref.waits and not ref.failed,
-                "problem": ref.problem or None,
-            }
-            for ref in taken.brought.refs
-        ],
+        "refs": [_json_of_ref(ref) for ref in taken.brought.refs],
         "checked_out": taken.checked_out or None,
         "uncommitted": uncommitted,
         "problems": list(taken.brought.problems),
+    }
+
+
+def _json_of_ref(ref: BroughtRef) -> dict[str, object]:
+    return {
+        "name": escape_text(ref.name),
+        "id": ref.object,
+        "kept_as": escape_text(ref.kept_as) or None,
+        "move": ref.move.value,
+        "moved": not ref.waits and not ref.failed,
+        "problem": ref.problem or None,
     }

@@ -7,7 +7,8 @@ import pytest
 
 from claude_proxy.cli import main
 from tests.sandbox.git.cloned import Cloned, cloned
-from tests.sandbox.git.repositories import commit
+from tests.sandbox.git.repositories import commit, repository
+from tests.sandbox.git.test_waiting_runs import live
 
 
 def take(made: Cloned, capsys: pytest.CaptureFixture[str], *options: str, code: int = 0) -> str:
@@ -62,3 +63,17 @@ def test_a_clone_that_is_not_there_is_an_error(
 ) -> None:
     assert main.main(["take", "none", "--statedir", str(tmp_path)]) == 1
     assert "there is no clone called 'none'" in capsys.readouterr().err
+
+
+def test_a_run_without_a_clone_is_taken_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = repository(tmp_path / "project")
+    for options in ((), ("--json",)):
+        with live(tmp_path, "blue") as found:
+            commit(project, f"new{len(options)}", directory=found.directories[0].private)
+        assert main.main(["take", "blue", *options, "--statedir", str(tmp_path / "state")]) == 0
+
+    said, found_json = capsys.readouterr().out.splitlines()
+    assert "main" in said
+    assert json.loads(found_json)["complete"]

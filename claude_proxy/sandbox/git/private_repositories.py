@@ -14,6 +14,7 @@ from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.sandbox.git import kept_start, private_directory, record
 from claude_proxy.sandbox.git.bring_run import bring
 from claude_proxy.sandbox.git.discovery import discover
+from claude_proxy.sandbox.git.gitlinks import lines_of_gitlinks
 from claude_proxy.sandbox.git.record import FOLDER, Record
 from claude_proxy.sandbox.git.report import lines_of
 from claude_proxy.sandbox.git_directories import git_of
@@ -83,6 +84,8 @@ def finish(ended: Record, say: Reporter) -> bool:
     complete = True
     for directory, done in bring(ended, ended=True):
         for line in lines_of(done, directory.host, directory.private):
+            say(line)
+        for line in lines_of_gitlinks(done, directory.host):
             say(line)
         complete = complete and done.complete
     for directory in ended.directories:

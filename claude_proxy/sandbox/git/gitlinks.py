@@ -37,9 +37,8 @@ def lines_of_gitlinks(done: BroughtOver, host: Path) -> Iterator[str]:
 
 def new_gitlinks(git: HostGit, old: str, new: str) -> list[str]:
     """Return the paths of gitlinks in one commit that another has not, or has as another commit."""
-    words = ("diff-tree", "-r", "-z", "--raw", "--no-renames", "--ignore-submodules=none", old, new)
-    if not old:
-        words = ("ls-tree", "-r", "-z", new)
+    compare = ("diff-tree", "-r", "-z", "--raw", "--no-renames", "--ignore-submodules=none")
+    words = (*compare, old, new) if old else ("ls-tree", "-r", "-z", new)
     answer = git.run(*words, patience_s=_PATIENCE_S)
     if not answer.ok:
         return []

@@ -30,6 +30,9 @@ _SETTINGS = (
     "maintenance.auto=false",
     "protocol.allow=never",
     "protocol.file.allow=always",
+    # One of its own goes before `protocol.allow`, and a nested repository may be an agent's work.
+    *(f"protocol.{name}.allow=never" for name in ("ext", "fd", "git", "http", "https", "ssh")),
+    "core.alternateRefsCommand=true",
     "log.showSignature=false",
     "safe.directory=*",
 )

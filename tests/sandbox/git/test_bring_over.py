@@ -289,6 +289,33 @@ def test_no_setting_hook_monitor_or_filter_of_the_run_is_obeyed(run: Run, tmp_pa
     assert not trap.exists()
 
 
+def test_a_repository_that_an_earlier_run_has_made_runs_nothing_either(
+    run: Run, tmp_path: Path
+) -> None:
+    # A nested one: its settings are those of an agent, and its host's side is where git works.
+    trap = tmp_path / "trapped"
+    script = tmp_path / "trap"
+    script.write_text(f"#!/bin/sh\ntouch {trap}\n")
+    script.chmod(0o755)
+    other = repository(tmp_path / "alternate")
+    info = run.host / "objects/info"
+    (info / "alternates").write_text(f"{other}/.git/objects\n")
+    with (run.host / "config").open("a") as config:
+        config.write(
+            f"[core]\nalternateRefsCommand={script}\nsshCommand={script}\ngitProxy={script}\n"
+            f"fsmonitor={script}\nhooksPath={tmp_path}\npager={script}\nrepositoryformatversion=1\n"
+            f'[extensions]\npartialClone=far\n[remote "far"]\npromisor=true\n'
+            f"url=ext::{script}\nuploadpack={script}\n"
+            '[protocol "ext"]\nallow=always\n[protocol "file"]\nallow=always\n'
+        )
+    new = run.commit("two")
+
+    run.bring()
+
+    assert run.host_has("refs/heads/main") == new
+    assert not trap.exists()
+
+
 @pytest.mark.parametrize("name", ["objects", "refs", "refs/heads", "packed-refs", "HEAD"])
 def test_a_link_is_not_followed(run: Run, tmp_path: Path, name: str) -> None:
     other = Run(repository(tmp_path / "secret"), tmp_path / "other")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from claude_proxy.errors import ConfigError
-from claude_proxy.sandbox.plan.model import CredentialIsolation, HostFacts, SandboxSpec
+from claude_proxy.sandbox.plan.model import CredentialIsolation, HostFacts, SandboxSpec, User
 from claude_proxy.trust.client_environment import environment as client_environment
 from claude_proxy.wire.authority import Authority
 
@@ -42,6 +42,16 @@ _SOCKETS = frozenset(
         "XDG_RUNTIME_DIR",
     }
 )
+
+
+def runtime_directory(user: User) -> Path:
+    """Return the directory inside for sockets of the user's programs."""
+    return Path(f"/run/user/{user.uid}")
+
+
+def own_directories(user: User) -> dict[str, str]:
+    """Return the variables that name where sockets can be bound: file systems of the sandbox's."""
+    return {"TMPDIR": "/tmp", "XDG_RUNTIME_DIR": str(runtime_directory(user))}  # noqa: S108
 
 
 def proxy_environment() -> dict[str, str]:

@@ -189,6 +189,8 @@ class _Planner:
         for place in ("/tmp", "/var/tmp"):  # noqa: S108 - created for the run
             self._layout.put(Mount(MountKind.EMPTY, Path(place), mode="1777"))
         self._layout.put(Mount(MountKind.EMPTY, Path("/run"), mode="0755"))
+        runtime = environment.runtime_directory(self._facts.user)
+        self._layout.put(Mount(MountKind.EMPTY, runtime, mode="0700"))
         for name in system_mounts.DIRECTORIES:
             self._add_as_is(Path(name))
         self._add_proc()
@@ -458,7 +460,7 @@ class _Planner:
             options=options,
             mounts=tuple(self._layout.mounts()),
             command=self._command(shell),
-            environment=variables,
+            environment={**environment.own_directories(facts.user), **variables},
             files=self._layout.files,
             to_create=tuple(self._to_create),
             masked=tuple(self._masked),

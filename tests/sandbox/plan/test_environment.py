@@ -37,8 +37,10 @@ def test_few_of_the_users_variables_are_passed_on() -> None:
         "PATH": "/usr/bin",
         "PWD": str(PROJECT),
         "SHELL": "/bin/sh",
+        "TMPDIR": "/tmp",
         "TZ": "UTC",
         "USER": "ann",
+        "XDG_RUNTIME_DIR": "/run/user/1000",
     }
 
 

@@ -521,3 +521,14 @@ def test_agent_files_are_not_looked_for_where_the_run_may_only_read() -> None:
     planned = plan_sandbox(a_spec(allow_ro=(PROJECT,)), some_facts())
 
     assert planned.watched_trees == ()
+
+
+def test_the_directories_for_sockets_are_the_sandboxs_own() -> None:
+    planned = plan_sandbox(a_spec(), some_facts())
+
+    kinds = {str(mount.at): (mount.kind, mount.mode) for mount in planned.mounts}
+    directories = [planned.environment[name] for name in ("TMPDIR", "XDG_RUNTIME_DIR")]
+    assert [kinds[directory] for directory in directories] == [
+        (MountKind.EMPTY, "1777"),
+        (MountKind.EMPTY, "0700"),
+    ]

@@ -81,8 +81,13 @@ def finish(ended: Record, say: Reporter) -> bool:
 
     Returns whether that was all; if not, they are kept.
     """
+    try:
+        found = bring(ended, ended=True)
+    except OSError as error:
+        say(f"warning: commits of this run were not brought over: {error}")
+        return False
     complete = True
-    for directory, done in bring(ended, ended=True):
+    for directory, done in found:
         for line in lines_of(done, directory.host, directory.private):
             say(line)
         for line in lines_of_gitlinks(done, directory.host):

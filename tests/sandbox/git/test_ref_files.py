@@ -1,0 +1,74 @@
+"""Refs are read as git writes them, and nothing that is none counts as one."""
+
+from pathlib import Path
+
+from claude_proxy.sandbox.git.ref_files import Refs, read_refs
+
+A, B = "a" * 40, "b" * 40
+
+
+def git_directory(at: Path, files: dict[str, str]) -> Path:
+    for name, text in {"HEAD": "ref: refs/heads/main\n", **files}.items():
+        (at / name).parent.mkdir(parents=True, exist_ok=True)
+        (at / name).write_text(text)
+    return at
+
+
+def test_loose_refs_have_precedence_over_packed_ones(tmp_path: Path) -> None:
+    packed = f"# pack-refs with: peeled\n{A} refs/heads/main\n{A} refs/tags/v\n^{B}\n"
+    at = git_directory(tmp_path, {"packed-refs": packed, "refs/heads/main": f"{B}\n"})
+
+    assert read_refs(at) == Refs("refs/heads/main", {"refs/heads/main": B, "refs/tags/v": A})
+    assert read_refs(at).head_object == B
+
+
+def test_a_symbolic_ref_leads_to_its_object_and_a_circle_nowhere(tmp_path: Path) -> None:
+    at = git_directory(
+        tmp_path,
+        {
+            "refs/heads/main": A,
+            "refs/heads/link": "ref: refs/heads/main\n",
+            "refs/heads/circle": "ref: refs/heads/circle\n",
+            "refs/heads/out": "ref: ../../../etc/passwd\n",
+        },
+    )
+
+    found = read_refs(at)
+
+    assert found.refs == {"refs/heads/main": A, "refs/heads/link": A}
+    assert len(found.problems) == 2
+
+
+def test_what_is_no_ref_is_left_out_and_named(tmp_path: Path) -> None:
+    at = git_directory(tmp_path, {"refs/heads/bad": "text\n", "refs/heads/x.lock": A})
+
+    found = read_refs(at)
+
+    assert found.refs == {}
+    assert found.problems == ("'refs/heads/bad' is not a ref",)
+
+
+def test_other_refs_are_not_brought(tmp_path: Path) -> None:
+    names = ("refs/remotes/origin/main", "refs/replace/x", "refs/claude-proxy/r/main")
+    at = git_directory(tmp_path, dict.fromkeys(names, A))
+    (at / "packed-refs").write_text("".join(f"{A} {name}\n" for name in names))
+
+    assert read_refs(at).refs == {}
+
+
+def test_the_head_and_the_operation_of_a_worktree_are_its_own(tmp_path: Path) -> None:
+    at = git_directory(
+        tmp_path, {"worktrees/w/HEAD": f"{A}\n", "worktrees/w/MERGE_HEAD": B, "refs/heads/x": A}
+    )
+
+    found = read_refs(at, "worktrees/w")
+
+    assert (found.head, found.operation, found.head_object) == (A, "MERGE_HEAD", A)
+    assert read_refs(at).operation == ""
+
+
+def test_older_stashes_have_names_of_their_own(tmp_path: Path) -> None:
+    log = f"{'0' * 40} {A} a <a@x> 1 +0000\tone\n{A} {B} a <a@x> 1 +0000\ttwo\n"
+    at = git_directory(tmp_path, {"refs/stash": B, "logs/refs/stash": log})
+
+    assert read_refs(at).refs == {"refs/stash": B, "refs/stash@1": A}

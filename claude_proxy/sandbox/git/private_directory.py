@@ -29,8 +29,9 @@ def make(directory: GitDirectory) -> None:
         _copy_files(host / name, private / name)
         for tree in (*_TREES, "refs"):
             _copy_tree(host / name / tree, private / name / tree)
-    with suppress(FileNotFoundError):
-        _copy_file(host / "logs" / STASH, private / "logs" / STASH)
+    stashes = host / "logs" / STASH
+    if stashes.is_file():
+        _copy_file(stashes, private / "logs" / STASH)
     (private / "hooks").mkdir(exist_ok=True)
     info = private / "objects/info"
     info.mkdir(parents=True)

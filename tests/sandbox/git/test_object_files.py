@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from claude_proxy.sandbox.git import object_files
-from claude_proxy.sandbox.git.object_files import copy_objects
+from claude_proxy.sandbox.git.object_files import Copied, copy_objects
 
 LOOSE, PACK = "ab/" + "c" * 38, "pack/pack-" + "d" * 40
 
@@ -67,12 +67,11 @@ def test_objects_that_are_a_link_are_a_problem(source: Path) -> None:
     assert copy_objects(source / "git", source / "to").problem
 
 
-@pytest.mark.parametrize(("name", "value"), [("bytes_left", 5), ("files_left", 1)])
+@pytest.mark.parametrize("limits", [Copied(bytes_left=5), Copied(files_left=1)])
 def test_what_exceeds_the_limit_is_a_problem(
-    source: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: int
+    source: Path, monkeypatch: pytest.MonkeyPatch, limits: Copied
 ) -> None:
-    limited = object_files.Copied
-    monkeypatch.setattr(object_files, "Copied", lambda: limited(**{name: value}))
+    monkeypatch.setattr(object_files, "Copied", lambda: limits)
 
     assert copy_objects(source / "git", source / "to").problem
     assert "ab/copying" not in copied(source)

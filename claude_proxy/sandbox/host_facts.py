@@ -21,7 +21,14 @@ from claude_proxy.sandbox.bubblewrap import mountinfo, seccomp
 from claude_proxy.sandbox.executables import find_program
 from claude_proxy.sandbox.git_config import GitConfig
 from claude_proxy.sandbox.git_directories import git_of, worktree_paths
-from claude_proxy.sandbox.plan import home_mounts, planner, requirements, system_mounts, trust_store
+from claude_proxy.sandbox.plan import (
+    home_mounts,
+    planner,
+    protected_paths,
+    requirements,
+    system_mounts,
+    trust_store,
+)
 from claude_proxy.sandbox.plan.git_facts import GitMounts
 from claude_proxy.sandbox.plan.model import (
     HostFacts,
@@ -33,6 +40,7 @@ from claude_proxy.sandbox.plan.model import (
 )
 from claude_proxy.sandbox.plan.requirements import SANDBOX_EXEC
 from claude_proxy.sandbox.safe_read import head_of
+from claude_proxy.sandbox.system_listings import listings_of
 
 _ENV = Path("/usr/bin/env")
 _PROBE_TIMEOUT_S = 20.0
@@ -79,6 +87,10 @@ def gather(  # noqa: PLR0913 - separate directories
     inspected |= {*hooks, *(worktree_paths(worktree))}
     inspected |= {Path(f"/etc/{name}") for name in _names_in(Path("/etc"))}
     inspected |= {*program.trees, program.real} if program else set()
+    paths = _look(inspected, spec.project, *home_mounts.crowded_directories(user.home))
+    walls = protected_paths.walls(user.home, environ, confdir, statedir, run_directory)
+    listings = listings_of(walls, paths)
+    entries = {place / name for place, names in listings.items() for name in names}
     return HostFacts(
         user=user,
         environ=dict(environ),
@@ -87,7 +99,8 @@ def gather(  # noqa: PLR0913 - separate directories
         confdir=confdir,
         statedir=statedir,
         run_directory=run_directory,
-        paths=_look(inspected, spec.project, *home_mounts.crowded_directories(user.home)),
+        paths=paths | _look(entries - paths.keys()),
+        listings=listings,
         etc=frozenset(_names_in(Path("/etc"))),
         program=program,
         worktree=worktree,

@@ -177,6 +177,8 @@ class HostFacts:
     statedir: Path
     run_directory: Path
     paths: Mapping[Path, PathInfo]
+    # The names in each directory of the system that contains something that is not shown.
+    listings: Mapping[Path, tuple[str, ...]] = field(default_factory=dict)
     etc: frozenset[str] = frozenset()  # the names in /etc
     program: Program | None = None
     worktree: Worktree | None = None

@@ -38,6 +38,7 @@ class PathGuards:
             self.with_real(protected_paths.protected(self._home, facts.environ, *ours))
         )
         self._secret = frozenset(self.with_real(protected_paths.secret(self._home, facts.environ)))
+        self.walls = self._protected | self._secret  # there or not
         self._named_by_variable = frozenset(
             self.with_real(protected_paths.named_by_variable(self._home, facts.environ))
         )
@@ -86,7 +87,7 @@ class PathGuards:
 
     def refuse_containing(self, path: Path, where: str, fix: str) -> None:
         """Refuse to show a directory that contains a protected path, or the place of a secret."""
-        self._refuse_below(path, self._protected | self._secret, where, fix)
+        self._refuse_below(path, self.walls, where, fix)
 
     def refuse_secrets(self, path: Path, real: Path, where: str, fix: str) -> None:
         """Refuse to show a path that is protected, contains a secret, or leads to one by a link.
@@ -106,11 +107,10 @@ class PathGuards:
 
     def contains_secret(self, path: Path, real: Path) -> bool:
         """Tell whether a path may not be shown without being named."""
-        walls = self._protected | self._secret
         return any(
             self.protected_ancestor(place) is not None
             or self._secret_around(place) is not None
-            or self._first_below(place, walls) is not None
+            or self._first_below(place, self.walls) is not None
             for place in (path, real)
         )
 

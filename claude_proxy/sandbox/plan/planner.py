@@ -38,6 +38,7 @@ from claude_proxy.sandbox.plan.model import (
 )
 from claude_proxy.sandbox.plan.mount_layout import Layout
 from claude_proxy.sandbox.plan.path_guards import NO_FILES, REBUILT, PathGuards
+from claude_proxy.sandbox.plan.system_walls import SystemWalls
 from claude_proxy.sandbox.plan.trust_store import BUNDLES, DIRECTORIES, add_trust_store
 
 # `commondir` tells git where to find its configuration and its hooks.
@@ -103,6 +104,7 @@ class _Planner:
         self._home = facts.user.home
         self._guards = PathGuards(facts)
         self._layout = Layout()
+        self._system = SystemWalls(self._layout, facts.paths, facts.listings, self._guards)
         self._home_mounts = HomeMounts(spec, facts, self._guards, self._layout)
         self._to_create: list[PathToCreate] = self._home_mounts.to_create
         self._masked: list[Path] = []
@@ -192,7 +194,7 @@ class _Planner:
         runtime = environment.runtime_directory(self._facts.user)
         self._layout.put(Mount(MountKind.EMPTY, runtime, mode="0700"))
         for name in system_mounts.DIRECTORIES:
-            self._add_as_is(Path(name))
+            self._system.add(Path(name))
         self._add_proc()
 
     def _add_proc(self) -> None:
@@ -210,21 +212,11 @@ class _Planner:
                 case PathKind.MISSING:
                     pass
 
-    def _add_as_is(self, path: Path) -> None:
-        """Show a part of the system: a link as a link, everything else read-only."""
-        seen = self._info(path)
-        if seen.kind is PathKind.MISSING:
-            return
-        if seen.link is not None and self._layout.is_shown(seen.real):
-            self._layout.put(Mount(MountKind.LINK, path, str(seen.real)))
-        else:
-            self._layout.put(Mount(MountKind.READ, path, seen.real))
-
     def _add_etc(self) -> None:
         self._layout.put(Mount(MountKind.EMPTY, Path("/etc"), mode="0755", sealed=True))
         shown = {f"/etc/{name}" for name in self._facts.etc if system_mounts.is_shown_in_etc(name)}
         for name in sorted({*shown, *system_mounts.ETC_BELOW}):
-            self._add_as_is(Path(name))
+            self._system.add(Path(name))
         written = system_mounts.files(self._facts.user, notes_lookups=self._spec.has_proxy)
         if self._spec.unfiltered:
             written |= self._facts.resolver

@@ -468,6 +468,11 @@ def protected(home: Path, environ: Mapping[str, str], *ours: Path) -> tuple[Path
     )
 
 
+def walls(home: Path, environ: Mapping[str, str], *ours: Path) -> tuple[Path, ...]:
+    """Return all of these paths, the protected and the secret ones."""
+    return (*protected(home, environ, *ours), *secret(home, environ))
+
+
 def secret(home: Path, environ: Mapping[str, str]) -> tuple[Path, ...]:
     """Return the paths that may hold a secret, and are shown only if they are named."""
     return (*_in_home(home, environ, _SECRET_IN_HOME), *named_by_variable(home, environ))

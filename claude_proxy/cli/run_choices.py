@@ -15,7 +15,13 @@ from claude_proxy.config.settings import Settings
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.sandbox import profiles
 from claude_proxy.sandbox.plan.agent_home import shared
-from claude_proxy.sandbox.plan.model import FileId, Profile, SandboxSpec, UnixSockets
+from claude_proxy.sandbox.plan.model import (
+    FileId,
+    Profile,
+    ResourceLimits,
+    SandboxSpec,
+    UnixSockets,
+)
 from claude_proxy.sandbox.plan.profile_parser import ProjectRestrictions
 from claude_proxy.sandbox.run_spec import RunSpec
 
@@ -40,6 +46,9 @@ class RunOptions:
     no_network: bool = False
     without_seccomp: bool = False
     unix_sockets: str | None = None
+    max_processes: int = 4096
+    max_memory: int | None = None
+    tmpfs_size: int | None = None
     verify: bool = False
     skip_permissions: bool = False
     verbose: bool = False
@@ -86,6 +95,7 @@ def run_spec_of(given: RunOptions, settings: Settings, sources: PolicySources) -
         unix_sockets=_unix_sockets(given),
         hide=restrictions.hide,
         read_only=restrictions.read_only,
+        limits=_limits(given),
         project_id=project_id,
     )
     # The run's own proxy listens where nobody else can reach it, and demands nothing.
@@ -269,6 +279,16 @@ def _unix_sockets(given: RunOptions) -> UnixSockets:
 
 def _of_home(paths: Iterable[Path]) -> tuple[Path, ...]:
     return _absolute(Path.home() / path.expanduser() for path in paths)
+
+
+def _limits(given: RunOptions) -> ResourceLimits:
+    """Return the limits of a run; by default it leaves some of the machine to its user."""
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return ResourceLimits(
+        processes=given.max_processes,
+        memory=given.max_memory or machine * 3 // 4,
+        tmpfs=given.tmpfs_size or machine // 4,
+    )
 
 
 def _absolute(paths: Iterable[Path]) -> tuple[Path, ...]:

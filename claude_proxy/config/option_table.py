@@ -380,6 +380,38 @@ FIELDS: tuple[OptionField, ...] = (
         has_variable=False,
     ),
     OptionField(
+        key="run.max_processes",
+        kind=_COUNT,
+        help="How many processes and threads there may be in the sandbox at a time.",
+        topic=Topic.SANDBOX,
+        commands=_RUN,
+        default=4096,
+        has_variable=False,
+        metavar="NUMBER",
+    ),
+    OptionField(
+        key="run.max_memory",
+        kind=_SIZE,
+        help="How much memory all processes of the sandbox may use together; if they use more, the "
+        "largest is killed.",
+        topic=Topic.SANDBOX,
+        commands=_RUN,
+        default_in_words="three quarters of the machine's",
+        has_variable=False,
+        metavar="SIZE",
+    ),
+    OptionField(
+        key="run.tmpfs_size",
+        kind=_SIZE,
+        help="How large each file system in memory may grow: /tmp, /var/tmp, /dev/shm, /run and "
+        "the home.",
+        topic=Topic.SANDBOX,
+        commands=_RUN,
+        default_in_words="a quarter of the machine's memory",
+        has_variable=False,
+        metavar="SIZE",
+    ),
+    OptionField(
         key="run.skip_permissions",
         kind=_ON_OFF,
         help="Start COMMAND so that it does not ask before it acts, if its profile says how.",

@@ -177,6 +177,8 @@ def _report_denials(run_spec: RunSpec, name: str, began_ns: int, say: Reporter) 
 
 
 def _run(sandbox: Sandbox, run_spec: RunSpec, say: Reporter) -> int:
+    if not sandbox.bubblewrap.watchdog.limits_processes:
+        say("note: --max-processes has no effect: this kernel cannot count a sandbox's processes")
     with Terminal.controlling() as terminal:
         own_session = "--new-session" in sandbox.plan.options
         code = JobControl(
@@ -186,6 +188,11 @@ def _run(sandbox: Sandbox, run_spec: RunSpec, say: Reporter) -> int:
             grace_s=run_spec.settings.limits.grace_s,
         ).run()
     code = sandbox.streams.finish(code, say)
+    for name, size in sandbox.bubblewrap.watchdog.killed():
+        say(
+            f"warning: {name!r} was killed, which used {size >> 20} MiB: all processes together "
+            "used more memory than --max-memory"
+        )
     for helper in sandbox.lost():
         what, pid = helper.what, helper.pid
         say(

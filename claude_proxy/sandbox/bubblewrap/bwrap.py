@@ -22,7 +22,13 @@ from typing import IO, Self
 
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.sandbox.bubblewrap import watchdog
-from claude_proxy.sandbox.plan.model import BLOCK, INFO, SECCOMP, SandboxPlan
+from claude_proxy.sandbox.plan.model import (
+    BLOCK,
+    INFO,
+    SECCOMP,
+    ResourceLimits,
+    SandboxPlan,
+)
 
 type Stream = int | IO[bytes] | None  # an argument of Popen; None: the launcher's stream
 type StandardStreams = tuple[Stream, Stream, Stream]
@@ -30,13 +36,19 @@ type StandardStreams = tuple[Stream, Stream, Stream]
 _START_PATIENCE_S = 30.0
 _END_PATIENCE_S = 5.0
 _INFO_LIMIT = 4096
+_MESSAGE_LIMIT = 128
 
 
 class Bubblewrap:
     """A sandbox that has been started; COMMAND starts with `release`."""
 
     def __init__(
-        self, process: subprocess.Popen[bytes], init: int, start_pipe: int, watchdog: "Watchdog"
+        self,
+        process: subprocess.Popen[bytes],
+        init: int,
+        start_pipe: int,
+        watchdog: "Watchdog",
+        limits: ResourceLimits,
     ) -> None:
         self.process = process
         self.init = init  # the first process of the sandbox; all others end with it
@@ -44,7 +56,7 @@ class Bubblewrap:
         self._start_pipe: int | None = start_pipe
         self.watchdog = watchdog
         try:
-            watchdog.watch(self._init_descriptor)
+            watchdog.watch(self._init_descriptor, init, limits)
         except BaseException:
             os.close(self._init_descriptor)
             raise
@@ -91,7 +103,7 @@ class Bubblewrap:
                 process = _spawn(plan, words, (*theirs.values(), options), streams, prepare)
             undo.callback(_abandon, process, start_pipe)
             try:
-                started = cls(process, _init_of(process, heard), start_pipe, watchdog)
+                started = cls(process, _init_of(process, heard), start_pipe, watchdog, plan.limits)
             except ProcessLookupError:  # the process that it named is gone
                 raise failed(process) from None
             undo.pop_all()
@@ -156,6 +168,7 @@ class Watchdog:
     """The process that kills the sandbox when the launcher is gone."""
 
     def __init__(self, start_pipe: int) -> None:
+        self.limits_processes = False
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         words = [
             sys.executable,
@@ -181,16 +194,26 @@ class Watchdog:
                 self._channel.close()
                 raise _no_watchdog() from error
 
-    def watch(self, init: int) -> None:
+    def watch(self, init: int, pid: int, limits: ResourceLimits) -> None:
         """Send it the descriptor of the sandbox's first process, and wait for its answer."""
+        words = b"init %d %d %d" % (pid, limits.processes or 0, limits.memory or 0)
         try:
-            socket.send_fds(self._channel, [b"init"], [init])
+            socket.send_fds(self._channel, [words], [init])
             self._channel.settimeout(_START_PATIENCE_S)
             heard = self._channel.recv(16)
         except OSError:
             heard = b""
-        if heard != b"seen":
+        if heard not in {b"seen", b"unlimited"}:
             raise _no_watchdog()
+        self.limits_processes = heard == b"seen"
+
+    def killed(self) -> Iterator[tuple[str, int]]:
+        """Yield the name and the size of each process that used too much memory."""
+        self._channel.setblocking(False)
+        with contextlib.suppress(OSError, ValueError):
+            while heard := self._channel.recv(_MESSAGE_LIMIT):
+                size, _, name = heard.decode("utf-8", "replace").partition(" ")
+                yield name, int(size)
 
     def close(self) -> None:
         """Close the channel and wait for the watchdog, which kills the sandbox if it is alive."""

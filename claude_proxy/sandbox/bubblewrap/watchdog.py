@@ -5,7 +5,8 @@ is not tied to its parent, and would wait forever for a byte that no process can
 the watchdog is started before bwrap. It receives a pidfd of that first process; until then it finds
 the processes of the sandbox by the pipe that holds COMMAND back, which only they have open.
 
-Every run waits until it has started, so it imports only what loads in milliseconds.
+It limits what the sandbox uses as well (`resource_limits`), because it is there anyway. Every run
+waits until it has started, so it imports only what loads in milliseconds.
 """
 
 import os
@@ -15,25 +16,40 @@ import socket
 import sys
 from contextlib import suppress
 
+if __name__ == "__main__":  # started by its path, it finds its package by that
+    sys.path.append(os.path.abspath(os.path.join(os.path.dirname(__file__), *[os.pardir] * 3)))  # noqa: PTH100, PTH118, PTH120
+
+from claude_proxy.sandbox.bubblewrap.resource_limits import MemoryWatch, limit_processes
+
+_MESSAGE_LIMIT = 128
+
 
 def main(channel: socket.socket, start_pipe: int) -> None:
     """Wait until the launcher or its sandbox ends; kill the sandbox if the launcher ended first."""
     init: int | None = None
+    memory: MemoryWatch | None = None
     poll = select.poll()
     poll.register(channel, select.POLLIN)
     while True:
-        ready = {descriptor for descriptor, _ in poll.poll()}
+        pause_ms = None if memory is None else memory.pause_s * 1000
+        ready = {descriptor for descriptor, _ in poll.poll(pause_ms)}
+        if memory is not None and not ready and (killed := memory.look()) is not None:
+            with suppress(OSError):
+                channel.send(f"{killed[1]} {killed[0]}".encode(), socket.MSG_DONTWAIT)
         if init is not None and init in ready:
             return  # the sandbox is gone
         if channel.fileno() not in ready:
             continue
-        descriptor = _received(channel)
+        descriptor, limits = _received(channel)
         if descriptor is None:
             break
         init = descriptor
         poll.register(init, select.POLLIN)
+        pid, processes, size = (*limits, 0, 0, 0)[:3]
+        memory = MemoryWatch(pid, size) if size else None
+        limited = not processes or limit_processes(pid, processes)
         with suppress(OSError):  # the launcher has just ended: the next round finds out
-            channel.send(b"seen")
+            channel.send(b"seen" if limited else b"unlimited")
     if init is not None:
         _kill(init)
         return
@@ -43,13 +59,14 @@ def main(channel: socket.socket, start_pipe: int) -> None:
             end_holder(pid, start_pipe)
 
 
-def _received(channel: socket.socket) -> int | None:
-    """Return the descriptor that was sent; None: the launcher is gone."""
+def _received(channel: socket.socket) -> tuple[int | None, list[int]]:
+    """Return the descriptor that was sent, and numbers; None: the launcher is gone."""
     try:
-        descriptors = socket.recv_fds(channel, 16, 1)[1]
+        message, descriptors, _, _ = socket.recv_fds(channel, _MESSAGE_LIMIT, 1)
     except OSError:
-        return None  # reset: the launcher ended with unread data
-    return descriptors[0] if descriptors else None
+        return None, []  # reset: the launcher ended with unread data
+    numbers = [int(word) for word in message.split()[1:]]
+    return (descriptors[0] if descriptors else None), numbers
 
 
 def holders(start_pipe: int) -> list[int]:

@@ -86,6 +86,15 @@ class ProjectClone:
 
 
 @dataclass(frozen=True, slots=True)
+class ResourceLimits:
+    """How much of the machine a sandbox may use; None: the kernel's own limit."""
+
+    processes: int | None = None  # threads count
+    memory: int | None = None  # bytes, of all its processes
+    tmpfs: int | None = None  # bytes, of each file system in memory
+
+
+@dataclass(frozen=True, slots=True)
 class SandboxSpec:
     """What the sandbox of one run must contain."""
 
@@ -105,6 +114,7 @@ class SandboxSpec:
     isolation: CredentialIsolation = CredentialIsolation()
     hide: tuple[str, ...] = ()  # from the project's own file: paths within it
     read_only: tuple[str, ...] = ()
+    limits: ResourceLimits = ResourceLimits()
     project_id: FileId | None = None  # of the project's directory when the run began
     clone: ProjectClone | None = None  # shown at the project's path, where nothing of it is
 
@@ -297,6 +307,7 @@ class SandboxPlan:
     command: tuple[str, ...]
     environment: Mapping[str, str]
     files: Mapping[str, bytes]  # by placeholder
+    limits: ResourceLimits
     to_create: tuple[PathToCreate, ...]
     masked: tuple[Path, ...]
     watched: tuple[Path, ...]  # could not be protected: compared before and after
@@ -326,6 +337,11 @@ class SandboxPlan:
 
     def lines(self) -> Iterator[str]:
         """Yield what --dry-run prints: the command line, one option a line, without secrets."""
+        if self.limits.processes is not None:
+            yield f"# at most {self.limits.processes} processes and threads (--max-processes)"
+        if self.limits.memory is not None:
+            yield f"# at most {self.limits.memory} bytes of memory (--max-memory): looked at, and"
+            yield "# the process that uses the most is killed"
         words = [*self.options, *self._setenv(hidden=True), "--"]
         yield f"{shlex.quote(str(self.bwrap))} \\"
         line: list[str] = []

@@ -13,7 +13,8 @@ from claude_proxy.sandbox.plan.model import Mount, MountKind
 class Layout:
     """The mounts of one sandbox, while they are collected."""
 
-    def __init__(self) -> None:
+    def __init__(self, tmpfs_size: int | None = None) -> None:
+        self._tmpfs_size = tmpfs_size
         self.files: dict[str, bytes] = {}
         self._mounts: dict[Path, Mount] = {}
         self._by_source: dict[Path, list[Mount]] = {}
@@ -26,6 +27,8 @@ class Layout:
         """Yield the options of bwrap for all mounts."""
         mounts = self.mounts()
         for mount in mounts:
+            if mount.kind is MountKind.EMPTY and self._tmpfs_size is not None:
+                yield from ("--size", str(self._tmpfs_size))
             if mount.mode is not None:
                 yield from ("--perms", mount.mode)
             yield mount.kind.value

@@ -45,6 +45,7 @@ from claude_proxy.sandbox.plan.trust_store import BUNDLES, DIRECTORIES, add_trus
 _READ_ONLY_IN_GIT = ("config", "config.worktree", "hooks", "commondir")
 
 _SHELLS = ("/bin/bash", "/bin/sh")
+_TMPFS_SIZE_SINCE = (0, 7)  # of bwrap
 _DISABLE_USERNS_SINCE = (0, 8)  # of bwrap
 
 
@@ -103,7 +104,8 @@ class _Planner:
         self._facts = facts
         self._home = facts.user.home
         self._guards = PathGuards(facts)
-        self._layout = Layout()
+        knows_sizes = facts.bwrap_version >= _TMPFS_SIZE_SINCE
+        self._layout = Layout(spec.limits.tmpfs if knows_sizes else None)
         self._system = SystemWalls(self._layout, facts.paths, facts.listings, self._guards)
         self._home_mounts = HomeMounts(spec, facts, self._guards, self._layout)
         self._to_create: list[PathToCreate] = self._home_mounts.to_create
@@ -187,8 +189,9 @@ class _Planner:
 
     def _add_system(self) -> None:
         self._layout.put(Mount(MountKind.PROC, Path("/proc")))
-        self._layout.put(Mount(MountKind.DEV, Path("/dev")))
-        for place in ("/tmp", "/var/tmp"):  # noqa: S108 - created for the run
+        # Read-only, as it is in memory and bwrap cannot limit its size.
+        self._layout.put(Mount(MountKind.DEV, Path("/dev"), sealed=True))
+        for place in ("/tmp", "/var/tmp", "/dev/shm"):  # noqa: S108 - created for the run
             self._layout.put(Mount(MountKind.EMPTY, Path(place), mode="1777"))
         self._layout.put(Mount(MountKind.EMPTY, Path("/run"), mode="0755"))
         runtime = environment.runtime_directory(self._facts.user)
@@ -454,6 +457,7 @@ class _Planner:
             command=self._command(shell),
             environment={**environment.own_directories(facts.user), **variables},
             files=self._layout.files,
+            limits=spec.limits,
             to_create=tuple(self._to_create),
             masked=tuple(self._masked),
             watched=tuple(dict.fromkeys(self._watched)),
@@ -480,6 +484,8 @@ class _Planner:
                 yield watched_trees.of_agent(directory)
 
     def _notes(self) -> Iterator[str]:
+        if self._spec.limits.tmpfs and self._facts.bwrap_version < _TMPFS_SIZE_SINCE:
+            yield "--tmpfs-size has no effect: it needs bwrap 0.7; half of the memory is the limit"
         if names := environment.withheld_variables(self._spec, self._facts):
             yield f"not passed on, because the proxy injects the credential: {', '.join(names)}"
         for path in self._spec.isolation.exposed:

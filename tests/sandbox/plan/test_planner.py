@@ -14,6 +14,7 @@ from claude_proxy.sandbox.plan.model import (
     PathKind,
     Profile,
     Program,
+    ResourceLimits,
     User,
     Worktree,
 )
@@ -83,6 +84,24 @@ def test_the_command_gets_default_signals_if_env_supports_it() -> None:
         "--default-signal=INT,QUIT",
         "/usr/bin/true",
     )
+
+
+def test_each_file_system_in_memory_has_the_given_size() -> None:
+    planned = plan_sandbox(a_spec(limits=ResourceLimits(tmpfs=4096)), some_facts())
+
+    words = planned.options
+    places = [words[at + 1] for at, word in enumerate(words) if word == "--tmpfs"]
+    assert {"/tmp", "/var/tmp", "/dev/shm", "/run", str(HOME)} <= set(places)
+    assert words.count("--size") == len(places)
+    assert "--remount-ro /dev " in " ".join(words)
+
+
+def test_a_bwrap_that_knows_no_size_is_said() -> None:
+    facts = some_facts(bwrap_version=(0, 6, 3))
+    planned = plan_sandbox(a_spec(limits=ResourceLimits(tmpfs=4096)), facts)
+
+    assert "--size" not in planned.options
+    assert any("--tmpfs-size has no effect" in note for note in planned.notes)
 
 
 def test_the_users_shell_is_used_if_it_is_visible_inside() -> None:

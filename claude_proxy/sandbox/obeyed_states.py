@@ -1,11 +1,11 @@
 """Obeyed-file states: a walk of what a run may write, before COMMAND and after, and the difference.
 
-The tree is the agent's work, so nothing in it is opened and no program is started: names and the
-data of inodes suffice. Links are not followed, except that everything behind a link in a directory
-of settings counts if it is in the tree as well. Bounded by the number of entries: the nearest
-directories come first, dependencies last, and a walk that was cut short says where. What a walk
-before COMMAND had left out is told by the time of the last change to the inode, which no program
-can set.
+The tree is the agent's work, so no program is started and nothing in a project is opened: names and
+the data of inodes suffice. Links are not followed, except that everything behind a link in a
+directory of settings counts if it is in the tree as well. Bounded by the number of entries: the
+nearest directories come first, dependencies last, and a walk that was cut short says where. What a
+walk before COMMAND had left out is told by the time of the last change to the inode, which no
+program can set.
 """
 
 import os
@@ -18,6 +18,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import NamedTuple
 
+from claude_proxy.sandbox.agent_settings import obeyed_settings
 from claude_proxy.sandbox.plan import obeyed_files
 from claude_proxy.sandbox.plan.model import WatchedTree
 
@@ -174,7 +175,7 @@ class _Walk:
             programs = tree.by if tree.programs else None
             self._queue.append(_Directory(path, by, data=tree.whole, programs=programs))
         elif tree.whole:
-            self._note(path, Kind.FILE, tree.by)
+            self._note_settings(path, tree.by)
 
     def add_watched(self, path: str) -> None:
         """Take something that counts whatever its name is, with everything in it."""
@@ -286,6 +287,16 @@ class _Walk:
                 self.left -= 1
                 if obeyed_files.is_read_by_python(name):
                     self._note(f"{packages}/{name}", Kind.PROGRAM, "Python at each start")
+
+    def _note_settings(self, path: str, by: str) -> None:
+        """Note the obeyed parts of a file, or the whole file if they cannot be told apart."""
+        parts = obeyed_settings(path)
+        look = _look_at(path)
+        if parts is None:
+            self._note(path, Kind.FILE, by)
+        elif look is not None:
+            for name, text in parts.items():
+                self.states[f"{path}: {name}"] = Seen(Kind.FILE, by, (text,), look.changed_ns)
 
     def _note_program(self, path: str, directory: _Directory, name: str) -> None:
         look = _look_at(path)

@@ -342,6 +342,19 @@ def test_of_an_agents_own_directory_everything_but_its_data_counts(project: Path
     ]
 
 
+def test_of_a_file_of_settings_and_data_only_the_settings_count(project: Path) -> None:
+    file = written(project / ".claude.json", '{"numStartups": 1}')
+    trees = [WatchedTree(file, whole=True, by="Claude Code")]
+    then = states_before(trees)
+
+    file.write_text('{"numStartups": 2}')
+    assert list(states_after(trees).changed_since(then)) == []
+
+    file.write_text('{"mcpServers": {"a": {"command": "bad"}}}')
+    (change,) = states_after(trees).changed_since(then)
+    assert change.path == f"{file}: mcpServers"
+
+
 def test_a_watched_path_counts_whatever_its_name(project: Path) -> None:
     watched = [project / "hooks", project / "other", project / "sub/.git"]
     then = states_before([], watched)

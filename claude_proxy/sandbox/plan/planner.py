@@ -480,7 +480,7 @@ class _Planner:
         )
         for name in self._spec.profile.home_write:
             directory = self._home / name
-            if name.endswith("/") and self._layout.is_written(directory):
+            if self._layout.is_written(directory):
                 yield watched_trees.of_agent(directory)
 
     def _notes(self) -> Iterator[str]:

@@ -16,7 +16,7 @@ def programs_in_path(path: str, project: Path, layout: Layout) -> Iterator[Watch
             yield WatchedTree(directory, programs=True, by="your shell, as PATH names it")
 
 
-def of_agent(directory: Path) -> WatchedTree:
-    """Return an agent's own directory in the home, of which everything but its data is obeyed."""
-    tool = obeyed_files.obeying_all_in(str(directory.parent), directory.name)
-    return WatchedTree(directory, whole=True, by=tool.name if tool else "programs outside")
+def of_agent(path: Path) -> WatchedTree:
+    """Return an agent's own directory or file in the home; everything but its data is obeyed."""
+    tool = obeyed_files.obeying_all_in(str(path.parent), path.name.removesuffix(".json"))
+    return WatchedTree(path, whole=True, by=tool.name if tool else "programs outside")

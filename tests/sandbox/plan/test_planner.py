@@ -533,7 +533,8 @@ def test_agent_files_are_looked_for_where_the_run_may_write() -> None:
 
     planned = plan_sandbox(spec, some_facts(paths(other, HOME / ".claude")))
 
-    assert {PROJECT, other, HOME / ".claude"} == {tree.path for tree in planned.watched_trees}
+    own = {HOME / ".claude", HOME / ".claude.json"}
+    assert {tree.path for tree in planned.watched_trees} == {PROJECT, other, *own}
 
 
 def test_agent_files_are_not_looked_for_where_the_run_may_only_read() -> None:

@@ -36,4 +36,5 @@ def test_a_path_upwards_is_left_out() -> None:
 
 def test_an_agents_own_directory_is_known_by_its_name() -> None:
     assert of_agent(Path("/home/ann/.claude")).by == "Claude Code"
+    assert of_agent(Path("/home/ann/.claude.json")).by == "Claude Code"
     assert of_agent(Path("/home/ann/.other")).by == "programs outside"

@@ -63,6 +63,8 @@ _HELP = {
 _SHOWN = {"confdir", "statedir", "allowlist", "listen", "port", "profile", "dir"}
 # Options that choose the command and the output, which are fixed here.
 _OF_RUN_ALONE = {
+    "branch",
+    "clone",
     "command",
     "proxy",
     "gateway",

@@ -38,6 +38,12 @@ def prepare(
     statedir, project = run_spec.settings.statedir, run_spec.sandbox.project
     _refuse_replaced(project, run_spec.sandbox.project_id)
     clone = clones.find(statedir, name)
+    if clone is not None and run_spec.name is None:
+        raise ConfigError(
+            f"there is a clone called {name!r} already, and this run was not to go on in it",
+            where=str(clone.path),
+            fix=f"try again for another name, or go on in it with --name {name}",
+        )
     if clone is not None:
         held.enter_context(clones.locked(clone.path))
         clone_making.continue_clone(clone, project, run_spec.branch)

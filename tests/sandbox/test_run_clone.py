@@ -149,3 +149,11 @@ def test_a_clone_that_cannot_be_read_at_the_end_is_said(place: Place) -> None:
     with pytest.raises(ClaudeProxyError):
         run(place.spec("true"), say=place.said.append)
     assert os.listdir(place.clone().tree)  # noqa: PTH208 - nothing of it was removed
+
+
+def test_a_run_without_a_name_never_goes_on_in_a_clone(place: Place) -> None:
+    place.run("true")
+    unnamed = replace(place.spec("true"), name=None)
+
+    with ExitStack() as held, ExitStack() as starting, pytest.raises(ConfigError, match="already"):
+        run_clone.prepare(unnamed, "work", held, starting, place.said.append)

@@ -16,7 +16,7 @@ from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.sandbox.git import flagged_files, host_git, review, work_tree
 from claude_proxy.sandbox.git.bring_over import BroughtRef
 from claude_proxy.sandbox.git.clones import Clone
-from claude_proxy.sandbox.git.host_git import HostGit
+from claude_proxy.sandbox.git.host_git import Answer, HostGit
 from claude_proxy.sandbox.git.ignore_rules import IgnoreRules
 from claude_proxy.sandbox.git.ref_names import BRANCHES
 from claude_proxy.sandbox.git.review import Review
@@ -127,12 +127,14 @@ def changes_of(
         )
     branches = tuple(_branches(clone, seen, environ))
     with TemporaryDirectory(prefix=".reading-", dir=clone.path) as directory:
-        reader = _Reader(clone, seen, Path(directory), environ)
+        reader = _Reader(clone, seen, Path(directory), environ, keeps=whole)
         work = reader.differences(head)
         commits = tuple(reader.commits(base, head)) if whole else ()
         committed = reader.compare(base, head, diff=diff) if whole else Comparison()
         after = reader.tree_of(work, head) if whole and work.changed else ""
         uncommitted = reader.compare(head, after, diff=diff) if after else Comparison()
+        shown = {os.fsencode(file.path) for file in uncommitted.files}
+        work.unread += [path for path in work.changed if whole and path not in shown]
     return Changes(
         base=base,
         head=head,
@@ -180,8 +182,15 @@ class _Reader:
     """Compares the commits and the work tree of one clone."""
 
     def __init__(
-        self, clone: Clone, seen: Review, directory: Path, environ: Mapping[str, str]
+        self,
+        clone: Clone,
+        seen: Review,
+        directory: Path,
+        environ: Mapping[str, str],
+        *,
+        keeps: bool,
     ) -> None:
+        self._keeps = keeps  # the files that differ, so that they can be compared
         self._clone = clone
         self._seen = seen
         self._git = seen.git
@@ -207,7 +216,8 @@ class _Reader:
         rules = self._directory / "rules"
         rules.mkdir()
         with IgnoreRules(self._git_words(), rules, host_git.environment()) as ignored:
-            reading = Reading(ignored.ignores, ignored.note, self._write_blob, self._seen.algorithm)
+            write = self._write_blob if self._keeps else lambda _: ""
+            reading = Reading(ignored.ignores, ignored.note, write, self._seen.algorithm)
             try:
                 return work_tree.differences(self._clone.tree, self._entries(head), reading)
             except OSError as error:
@@ -230,7 +240,8 @@ class _Reader:
         if not commit:
             return {}
         found = {}
-        for line in self._git.run("ls-tree", "-r", "-z", "--full-tree", commit).out.split(b"\0"):
+        listed = self._checked(self._git.run("ls-tree", "-r", "-z", "--full-tree", commit))
+        for line in listed.split(b"\0"):
             described, _, path = line.partition(b"\t")
             words = described.decode("ascii", "replace").split(" ")
             if path:
@@ -249,10 +260,10 @@ class _Reader:
         return name
 
     def tree_of(self, work: Differences, head: str) -> str:
-        """Return a tree with the differences of the work tree; empty if git refuses one."""
+        """Return a tree with the differences of the work tree."""
         index = self._directory / "index"
-        if head and not self._git.run("read-tree", head, index=index).ok:
-            return ""
+        if head:
+            self._checked(self._git.run("read-tree", head, index=index))
         nothing = "0" * (64 if self._seen.algorithm == "sha256" else 40)
         removed = [path for path, entry in work.changed.items() if entry is None]
         lines = [b"0 %b\t%b\0" % (nothing.encode(), path) for path in removed]
@@ -261,10 +272,11 @@ class _Reader:
             for path, entry in work.changed.items()
             if entry is not None
         ]
-        words = ("update-index", "-z", "--index-info")
-        self._git.run(*words, stdin=b"".join(lines), index=index)
-        written = self._git.run("write-tree", index=index)
-        return written.out.decode().strip() if written.ok else ""
+        # Names that other file systems take for others are names here.
+        words = ("-c", "core.protectNTFS=false", "-c", "core.protectHFS=false")
+        info = ("update-index", "-z", "--index-info")
+        self._checked(self._git.run(*words, *info, stdin=b"".join(lines), index=index))
+        return self._checked(self._git.run(*words, "write-tree", index=index)).decode().strip()
 
     def compare(self, old: str, new: str, *, diff: bool) -> Comparison:
         """Compare two commits or trees; an empty name is the empty tree."""
@@ -274,15 +286,27 @@ class _Reader:
         files = tuple(self._files(trees))
         if not files:
             return Comparison()
-        stat = _text(self._git.run(*_DIFF, "-M", "--stat=100,70", *trees, "--").out)
+        stat = _text(self._diff("-M", "--stat=100,70", *trees))
         if not diff:
             return Comparison(files, stat)
-        raw = self._git.run(*_DIFF, "-M", "-p", "--src-prefix=a/", "--dst-prefix=b/", *trees, "--")
-        text = _text(raw.out[:MAX_DIFF_BYTES])
-        return Comparison(files, stat, text, len(raw.out) > MAX_DIFF_BYTES)
+        raw = self._diff("-M", "-p", "--src-prefix=a/", "--dst-prefix=b/", *trees)
+        return Comparison(files, stat, _text(raw[:MAX_DIFF_BYTES]), len(raw) > MAX_DIFF_BYTES)
+
+    def _diff(self, *words: str) -> bytes:
+        return self._checked(self._git.run(*_DIFF, *words, "--"))
+
+    def _checked(self, answer: Answer) -> bytes:
+        """Return an output; ClaudeProxyError if there is none: nothing counts as no change."""
+        if not answer.ok:
+            raise ClaudeProxyError(
+                f"the clone cannot be compared: {answer.reason}",
+                where=self._clone.name,
+                fix=f"claude-proxy take {self._clone.name} keeps its commits for git to show",
+            )
+        return answer.out
 
     def _files(self, trees: tuple[str, str]) -> Iterator[ChangedFile]:
-        fields = self._git.run(*_DIFF, "--no-renames", "--raw", "-z", *trees, "--").out.split(b"\0")
+        fields = self._diff("--no-renames", "--raw", "-z", *trees).split(b"\0")
         for described, name in zip(fields[::2], fields[1::2], strict=False):
             old_mode, new_mode, _, new, _ = described.decode("ascii", "replace").split(" ")
             path = _text(name)

@@ -23,6 +23,7 @@ DIRECTORY = "clones"
 _RECORD = "record.json"
 _RECORD_LIMIT = 16 * 1024 * 1024
 _LOCK = "lock"
+_READING = "reading"
 _UNFINISHED = ".new-"
 _REMOVED = ".removed-"
 _MOST_ENTRIES = 500_000  # that are counted for the size
@@ -149,6 +150,19 @@ def locked(path: Path) -> Iterator[None]:
                 where=path.name,
                 fix="wait for its end, or choose another name with --name",
             ) from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def read_alone(clone: Clone) -> Iterator[None]:
+    """Wait until no other process reads the clone: the copies are shared."""
+    with _explained(clone.path):
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(clone.path / _READING, flags, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)

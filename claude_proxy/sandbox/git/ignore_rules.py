@@ -5,13 +5,17 @@ looks at the clone. Where git does not answer, nothing is ignored: more is shown
 """
 
 import os
+import select
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+_PATIENCE_S = 60.0  # for all answers together
+_PIECE = 64 * 1024
 _ANSWER_FIELDS = 4  # the file of the rule, its line, the rule, the path
 
 
@@ -30,6 +34,8 @@ class IgnoreRules:
         self._environment = environment
         self._process: subprocess.Popen[bytes] | None = None
         self._failed = False
+        self._answers = b""
+        self._patience_s = _PATIENCE_S
 
     def __enter__(self) -> Self:
         return self
@@ -75,17 +81,25 @@ class IgnoreRules:
                 env=self._environment,
                 cwd="/",
             )
-        stdin, stdout = self._process.stdin, self._process.stdout
-        if stdin is None or stdout is None:
+        stdin = self._process.stdin
+        if stdin is None:
             raise BrokenPipeError
         stdin.write(b"./%b\0" % path)  # a name with a colon first would be an option to git
         stdin.flush()
-        fields = []
-        for _ in range(_ANSWER_FIELDS):
-            field = bytearray()
-            while (char := stdout.read(1)) != b"\0":
-                if not char:
-                    raise BrokenPipeError
-                field += char
-            fields.append(bytes(field))
+        while self._answers.count(b"\0") < _ANSWER_FIELDS:
+            self._answers += self._read()
+        *fields, self._answers = self._answers.split(b"\0", _ANSWER_FIELDS)
         return fields[2]
+
+    def _read(self) -> bytes:
+        """Return what git has written; OSError if it has ended, or takes too long."""
+        stdout = None if self._process is None else self._process.stdout
+        began = time.monotonic()
+        # A rule with many stars takes git longer than anybody waits.
+        if stdout is None or not select.select([stdout], [], [], max(0, self._patience_s))[0]:
+            raise TimeoutError
+        self._patience_s -= time.monotonic() - began
+        data = os.read(stdout.fileno(), _PIECE)
+        if not data:
+            raise BrokenPipeError
+        return data

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from claude_proxy.errors import ClaudeProxyError
-from claude_proxy.sandbox.git import bring_over, ref_files, scratch
+from claude_proxy.sandbox.git import bring_over, clones, ref_files, scratch
 from claude_proxy.sandbox.git.bring_over import BroughtRef
 from claude_proxy.sandbox.git.clones import Clone
 from claude_proxy.sandbox.git.host_git import HostGit
@@ -60,7 +60,11 @@ def host_of(clone: Clone, environ: Mapping[str, str]) -> Path | None:
 
 def read(clone: Clone, environ: Mapping[str, str]) -> Review:
     """Read the refs and new objects of a clone; ClaudeProxyError if it cannot be read."""
-    host = host_of(clone, environ)
+    with clones.read_alone(clone):
+        return _read(clone, host_of(clone, environ))
+
+
+def _read(clone: Clone, host: Path | None) -> Review:
     try:
         refs = ref_files.read_refs(clone.git)
         _make(clone, host)

@@ -57,12 +57,13 @@ def take(clone: Clone, environ: Mapping[str, str], branch: str | None = None) ->
             fix="name one of " + ", ".join(_short(name) for name in refs if _is_branch(name)),
         )
     known = _known(clone, refs, None if branch is None else BRANCHES + branch)
-    brought = _bring(clone, host, known, clone.record.packs)
-    if any(ref.failed for ref in brought.refs):
-        review.forget_copies(clone)
-        brought = _bring(clone, host, known, ())
-    taken = _forward_checked_out(Taken(brought), git)
-    _remember(clone, taken)
+    with clones.read_alone(clone):
+        brought = _bring(clone, host, known, clone.record.packs)
+        if any(ref.failed for ref in brought.refs):
+            review.forget_copies(clone)
+            brought = _bring(clone, host, known, ())
+        taken = _forward_checked_out(Taken(brought), git)
+        _remember(clone, taken)
     return taken
 
 

@@ -12,10 +12,12 @@ import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 MAX_ENTRIES = 1_000_000
 MAX_DEPTH = 100
 MAX_BYTES = 16 * 1024 * 1024  # of a file that is shown; larger ones are only compared
+MAX_COMPARED = 16 * 1024**3  # of all files together: a sparse file costs its writer nothing
 
 FILE, EXECUTABLE, LINK, GITLINK = "100644", "100755", "120000", "160000"
 
@@ -84,6 +86,7 @@ class _Walk:
         self._commit = commit
         self._reading = reading
         self._left = MAX_ENTRIES
+        self._bytes_left = MAX_COMPARED
         self._seen: set[bytes] = set()
         self._closed: list[bytes] = []  # directories that were not looked into
         self._directories = {
@@ -171,16 +174,29 @@ class _Walk:
                 self._leave_out(path)
                 return
             mode = EXECUTABLE if kind.st_mode & 0o100 else FILE
+            if self._bytes_left <= 0:
+                self._leave_out(path)
+                return
             data = file.read(MAX_BYTES + 1)
+            self._bytes_left -= len(data)
             if len(data) <= MAX_BYTES:
                 self._compare(path, mode, data)
                 return
-            digest = hashlib.new(self._reading.algorithm, b"blob %d\0%b" % (kind.st_size, data))
-            while piece := file.read(_PIECE):
-                digest.update(piece)
-        self._seen.add(path)
-        if self._commit.get(path) != Entry(mode, digest.hexdigest()):
-            self.found.large.append(path)
+            self._seen.add(path)
+            expected = self._commit.get(path)
+            if expected is None or Entry(mode, self._name_of(file, kind, data)) != expected:
+                self.found.large.append(path)
+
+    def _name_of(self, file: BinaryIO, kind: os.stat_result, begun: bytes) -> str:
+        """Return the name of a large file, whose beginning was read; empty if that is too much."""
+        digest = hashlib.new(self._reading.algorithm, b"blob %d\0%b" % (kind.st_size, begun))
+        while self._bytes_left > 0:
+            piece = file.read(_PIECE)
+            if not piece:
+                return digest.hexdigest()
+            digest.update(piece)
+            self._bytes_left -= len(piece)
+        return ""
 
     def _compare(self, path: bytes, mode: str, data: bytes) -> None:
         self._seen.add(path)

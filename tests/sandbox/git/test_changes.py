@@ -1,5 +1,6 @@
 """What a clone changed is shown, and nothing of it is obeyed while it is read."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -180,3 +181,37 @@ def test_a_tree_that_is_a_link_is_an_error(tmp_path: Path) -> None:
 
     with pytest.raises(ClaudeProxyError, match="files cannot be read"):
         made.changes()
+
+
+@pytest.mark.parametrize(
+    "name", ["git~1", "a\\b", "aux", ".gitmodules ", "x\u200c.git", "-x", "a\nb"]
+)
+def test_every_name_is_shown(tmp_path: Path, name: str) -> None:
+    made = cloned(tmp_path)
+    made.write(name)
+
+    found = made.changes()
+
+    assert [file.path for file in found.uncommitted.files] == [name]
+    assert not found.work.unread
+
+
+def test_what_cannot_be_compared_is_an_error_and_not_no_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = cloned(tmp_path)
+    made.commit("two")
+    monkeypatch.setattr(changes, "_DIFF", ("no-such-command",))
+
+    with pytest.raises(ClaudeProxyError, match="cannot be compared"):
+        made.changes()
+
+
+def test_a_clone_is_read_by_several_at_once(tmp_path: Path) -> None:
+    made = cloned(tmp_path)
+    made.commit("two")
+
+    with ThreadPoolExecutor() as pool:
+        found = [pool.submit(made.changes) for _ in range(4)]
+
+    assert [one.result().commit_count for one in found] == [1] * 4

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from claude_proxy.sandbox.git import host_git
+from claude_proxy.sandbox.git import host_git, ignore_rules
 from claude_proxy.sandbox.git.ignore_rules import IgnoreRules
 from tests.sandbox.git.repositories import git
 
@@ -53,3 +53,12 @@ def test_without_an_answer_nothing_is_ignored(tmp_path: Path) -> None:
         silent.note(b"", b"x\n")
         assert not silent.ignores(b"x", False)
         assert not silent.ignores(b"y", True)
+
+
+def test_a_rule_that_takes_git_too_long_ignores_nothing(
+    rules: IgnoreRules, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ignore_rules, "_PATIENCE_S", 0.0)
+    with IgnoreRules(["/bin/cat", "-"], Path("/nonexistent"), {}) as slow:
+        assert not slow.ignores(b"x", False)
+    assert not rules.ignores(b"x", False)

@@ -187,3 +187,17 @@ def test_what_is_too_deep_or_too_much_is_named_and_counts_as_no_removal(
 
     assert (deep.unread, deep.changed) == ([b"a/b"], {})
     assert (much.unread, much.changed) == ([b"."], {})
+
+
+def test_a_sparse_file_of_any_size_costs_little(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work_tree, "MAX_COMPARED", 64 * 1024 * 1024)
+    for name in ("a", "b", "tracked"):
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(2**40)
+
+    found = Read().of(tmp_path, {b"tracked": entry(b"old")})
+
+    assert sorted((*found.large, *found.unread)) == [b"a", b"b", b"tracked"]
+    assert not found.changed

@@ -58,8 +58,9 @@ def refuse_shown_project(
     if spec.clone is None:
         return
     project = known[spec.project].real
-    # One that names the project itself is replaced by the clone, but asks for something else.
-    named = (path for path in (*spec.allow_ro, *spec.allow_rw) if known[path].real == project)
+    # Where the clone replaces what an option names, the option asks for something else.
+    options = (*spec.allow_ro, *spec.allow_rw)
+    named = (path for path in options if known[path].real.is_relative_to(project))
     below = (
         mount.at
         for mount in mounts

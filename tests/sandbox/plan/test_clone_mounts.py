@@ -50,7 +50,7 @@ def test_nothing_of_the_project_is_mounted_or_compared() -> None:
 
 
 @pytest.mark.parametrize("option", ["allow_ro", "allow_rw"])
-@pytest.mark.parametrize("path", [PROJECT, PROJECT / "data"])
+@pytest.mark.parametrize("path", [PROJECT, PROJECT / "data", PROJECT / ".git"])
 def test_a_path_of_the_project_is_refused(option: str, path: Path) -> None:
     with pytest.raises(ConfigError, match="nothing of the project itself"):
         a_plan(paths(PROJECT / "data"), **{option: (path,)})

@@ -20,6 +20,7 @@ from claude_proxy.config.allowlist import loader
 from claude_proxy.config.allowlist import reference as policy_reference
 from claude_proxy.config.option_table import Subcommand
 from claude_proxy.policy.reason import Reason
+from claude_proxy.sandbox.plan.obeyed_files import TOOLS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ROOT / "docs" / "reference"
@@ -38,6 +39,7 @@ def pages() -> dict[str, str]:
         "config.md": _lines(config_reference.keys_page()),
         "presets.md": _presets(),
         "reasons.md": _reasons(),
+        "obeyed-files.md": _obeyed_files(),
     }
     return {
         name: f"{_GENERATED}{(INTRODUCTIONS / name).read_text('utf-8')}\n{''.join(part).rstrip()}\n"
@@ -130,6 +132,16 @@ def _reasons() -> Iterator[str]:
             status = f" Status {status}." if status else " In the audit log only."
         yield f"## {reason}\n\n{entry['means']}{status}\n\n"
         yield f"**What to do.** {entry['do']}\n\n"
+
+
+def _obeyed_files() -> Iterator[str]:
+    yield "| obeyed by | read-only in a project where it exists | named at the end of a run |\n"
+    yield "| --- | --- | --- |\n"
+    for tool in TOOLS:
+        names = (
+            ", ".join(f"`{name}`" for name in part) for part in (tool.protected, tool.reported)
+        )
+        yield f"| [{tool.name}]({tool.source}) | {' | '.join(names)} |\n"
 
 
 def _presets() -> Iterator[str]:

@@ -7,6 +7,7 @@ together, by directory.
 
 import os
 from collections.abc import Iterator, Sequence
+from pathlib import PurePath
 
 from claude_proxy.sandbox.obeyed_states import Change, Kind
 
@@ -21,7 +22,14 @@ _WHAT = {
 
 def report(changes: Sequence[Change], not_looked_at: Sequence[str]) -> Iterator[str]:
     """Yield the lines about some changes, and about directories that nobody has looked at."""
-    single = [change for change in changes if change.kind is not Kind.PROGRAM]
+    above = {str(parent) for change in changes for parent in PurePath(change.path).parents}
+    single = [
+        change
+        for change in changes
+        if change.kind is not Kind.PROGRAM
+        # A directory goes without saying where something in it is named.
+        and not (change.kind is Kind.FILE and change.path in above)
+    ]
     single.sort(key=lambda change: (change.kind, change.path))
     for change in single[:_SHOWN]:
         yield (

@@ -4,7 +4,7 @@ The tree is the agent's work, so no program is started and nothing in a project 
 the data of inodes suffice. Links are not followed, except that everything behind a link in a
 directory of settings counts if it is in the tree as well. Bounded by the number of entries: the
 nearest directories come first, dependencies last, and a walk that was cut short says where. What a
-walk before COMMAND had left out is told by the time of the last change to the inode, which no
+walk before COMMAND had left out is judged by the time of the last change to the inode, which no
 program can set.
 """
 

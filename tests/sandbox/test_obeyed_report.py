@@ -32,6 +32,12 @@ def test_repositories_come_before_any_number_of_files() -> None:
     assert found[-1].startswith("warning: and 22 more such files: /p/18/CLAUDE.md, ")
 
 
+def test_a_directory_goes_without_saying_where_something_in_it_is_named() -> None:
+    (line,) = lines(change("/p/hooks"), change("/p/hooks/pre-commit"))
+
+    assert "/p/hooks/pre-commit" in line
+
+
 def test_programs_are_named_together_by_directory() -> None:
     found = lines(
         *(change(f"/p/.venv/bin/{name}", Kind.PROGRAM, "shells") for name in "abcdefg"),

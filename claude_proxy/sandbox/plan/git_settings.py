@@ -6,7 +6,7 @@ that is not known to be harmless counts, so that those of a later Git do as well
 Source: git-config(1), githooks(5).
 """
 
-import os
+import posixpath
 import re
 import shlex
 from collections.abc import Iterator
@@ -61,14 +61,14 @@ def settings_in(listing: bytes, directory: Path) -> Iterator[Setting]:
     for origin, setting in zip(parts[::2], parts[1::2], strict=False):
         kind, _, name = origin.partition(":")
         key, _, value = setting.partition("\n")
-        file = Path(os.path.normpath(directory / name)) if kind == "file" else None
+        file = Path(posixpath.normpath(directory / name)) if kind == "file" else None
         yield Setting(key, value, file)
 
 
 def work_tree_of(settings: list[Setting], git: Path) -> Path:
     """Return where the files of a Git directory are checked out."""
     given = [setting.value for setting in settings if setting.key == "core.worktree"]
-    return Path(os.path.normpath(git / (given[-1] if given else "..")))
+    return Path(posixpath.normpath(git / (given[-1] if given else "..")))
 
 
 def named_paths(settings: list[Setting], places: Places) -> Iterator[Path]:
@@ -119,5 +119,5 @@ def _words_of(value: str) -> Iterator[str]:
 
 def _path_of(text: str, base: Path, places: Places) -> Path:
     if text == "~" or text.startswith("~/"):
-        return Path(os.path.normpath(places.home / text[2:]))
-    return Path(os.path.normpath(base / text))
+        return Path(posixpath.normpath(places.home / text[2:]))
+    return Path(posixpath.normpath(base / text))

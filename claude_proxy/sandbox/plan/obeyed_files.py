@@ -444,13 +444,3 @@ def is_repository(name: str) -> bool:
 def is_data(name: str) -> bool:
     """Tell whether an agent keeps data by this name in its directory in the home."""
     return name.casefold() in _DATA_OF_AGENTS
-
-
-def lines() -> Iterator[str]:
-    """Yield the table in Markdown, for the documentation."""
-    yield "| obeyed by | read-only in a project if it exists | only named at the end |"
-    yield "| --- | --- | --- |"
-    for tool in TOOLS:
-        kept = ", ".join(f"`{name}`" for name in tool.protected)
-        named = ", ".join(f"`{name}`" for name in tool.reported)
-        yield f"| [{tool.name}]({tool.source}) | {kept or '–'} | {named or '–'} |"

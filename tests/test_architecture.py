@@ -58,6 +58,7 @@ ARGUED_IMPORTS = {
     ("config.allowlist.edit", "yaml"),
     ("config.bw_claude.reader", "tomllib"),
     ("config.bw_claude.toml_locations", "tomllib"),
+    ("sandbox.plan.codex_settings", "tomllib"),
     ("config.strict_yaml.fields", "yaml"),
     ("config.strict_yaml.nodes", "yaml"),
     ("server.service.launchd", "plistlib"),

@@ -9,9 +9,10 @@ import contextlib
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from claude_proxy.sandbox import transcripts
 from claude_proxy.sandbox.plan import agent_settings
 from claude_proxy.sandbox.plan.model import AgentHome, Seed
 
@@ -22,6 +23,7 @@ _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_N
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
 _MIB = 1024 * 1024
+_TRANSCRIPTS = "projects"  # the directory of Claude Code's, with one for each project
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ def copy_seed(seed: Seed, home: AgentHome, target: Path) -> list[str]:
     if stat.S_ISLNK(found.st_mode):
         return [f"not copied: {seed.source}, which is a symbolic link"]
     if stat.S_ISDIR(found.st_mode):
-        return _copy_tree(seed.source, target)
+        return _copy_tree(seed.source, target, home.project)
     if stat.S_ISREG(found.st_mode):
         return _copy_settings(seed, home, target)
     return []
@@ -77,7 +79,7 @@ def _copy_settings(seed: Seed, home: AgentHome, target: Path) -> list[str]:
     if filter_ is not None:
         carried = filter_(content)
         if carried is None:
-            return [f"not copied: {seed.source}, which is not valid JSON"]
+            return [f"not copied: {seed.source}, which cannot be read, or may be secret"]
         content, left_out = carried.content, carried.left_out
     with contextlib.suppress(FileExistsError):  # named by two seeds
         write_new(target, content, stat.S_IMODE(found.st_mode) & 0o700)
@@ -94,19 +96,26 @@ def write_new(target: Path, content: bytes, mode: int = 0o600) -> None:
         file.write(content)
 
 
-def _copy_tree(source: Path, target: Path) -> list[str]:
-    files, complete = _files_of(source)
-    chosen = _newest_within(files) if source.parent.name == "projects" else files
-    if not complete or sum(file.size for file in chosen) > _MOST_BYTES:
-        limits = f"{_MOST_BYTES // _MIB} MiB or {_MOST_ENTRIES} files"
-        return [f"not copied: {source}, which is larger than {limits}"]
+def _copy_tree(source: Path, target: Path, project: Path) -> list[str]:
+    found = _Found.in_directory(source)
+    said = []
     with contextlib.closing(_Tree(source)) as tree:
-        for file in chosen:
+        files = found.files
+        if source.parent.name == _TRANSCRIPTS:
+            names = transcripts.own((file.name for file in files), tree.head, project)
+            own = [file for file in files if file.name in names]
+            files = _newest_within(own)
+            if len(files) < len(own):
+                said.append(f"not copied: the oldest {len(own) - len(files)} files of {source}")
+        if not found.complete or sum(file.size for file in files) > _MOST_BYTES:
+            limits = f"{_MOST_BYTES // _MIB} MiB or {_MOST_ENTRIES} files"
+            return [f"not copied: {source}, which is larger than {limits}"]
+        for file in files:
             with contextlib.suppress(FileExistsError):  # named by two seeds
                 tree.copy(file.name, target / file.name)
-    if len(chosen) < len(files):
-        return [f"the oldest {len(files) - len(chosen)} files of {source} were not copied"]
-    return []
+    if found.links:
+        said.append(f"not copied: {found.links} symbolic links in {source}")
+    return said
 
 
 def _newest_within(files: list[_File]) -> list[_File]:
@@ -119,24 +128,40 @@ def _newest_within(files: list[_File]) -> list[_File]:
     return chosen
 
 
-def _files_of(source: Path) -> tuple[list[_File], bool]:
-    """Return the plain files of a directory, and whether that are all."""
-    files: list[_File] = []
-    waiting, seen = [""], 0
-    while waiting:
-        below = waiting.pop()
-        for entry in _entries(source / below):
-            seen += 1
-            if seen > _MOST_ENTRIES:
-                return files, False
-            name = os.path.join(below, entry.name)  # noqa: PTH118 - quick
-            with contextlib.suppress(OSError):
+@dataclass(slots=True)
+class _Found:
+    """What is in a directory that is to be copied."""
+
+    files: list[_File] = field(default_factory=list)  # the plain ones
+    links: int = 0
+    complete: bool = True
+
+    @classmethod
+    def in_directory(cls, source: Path) -> "_Found":
+        """Look through a directory, as far as the limit reaches."""
+        found = cls()
+        waiting, seen = [""], 0
+        while waiting:
+            below = waiting.pop()
+            for entry in _entries(source / below):
+                seen += 1
+                if seen > _MOST_ENTRIES:
+                    found.complete = False
+                    return found
+                name = os.path.join(below, entry.name)  # noqa: PTH118 - quick
                 if entry.is_dir(follow_symlinks=False):
                     waiting.append(name)
-                elif entry.is_file(follow_symlinks=False):
-                    found = entry.stat(follow_symlinks=False)
-                    files.append(_File(name, found.st_size, found.st_mtime_ns))
-    return files, True
+                else:
+                    found._note(name, entry)
+        return found
+
+    def _note(self, name: str, entry: os.DirEntry[str]) -> None:
+        with contextlib.suppress(OSError):
+            if entry.is_symlink():
+                self.links += 1
+            elif entry.is_file(follow_symlinks=False):
+                seen = entry.stat(follow_symlinks=False)
+                self.files.append(_File(name, seen.st_size, seen.st_mtime_ns))
 
 
 def _entries(directory: Path) -> Iterator[os.DirEntry[str]]:
@@ -170,6 +195,14 @@ class _Tree:
                 _copy_bytes(descriptor, copy.fileno(), found.st_size)
             os.utime(target, ns=(found.st_mtime_ns, found.st_mtime_ns))
             self._left -= found.st_size
+
+    def head(self, name: str, size: int) -> bytes:
+        """Return the beginning of a plain file; empty for anything else."""
+        descriptor = self._opened(name)
+        if descriptor is None:
+            return b""
+        with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor with special flags
+            return file.read(size) if stat.S_ISREG(os.fstat(descriptor).st_mode) else b""
 
     def _opened(self, name: str) -> int | None:
         *above, last = name.split("/")

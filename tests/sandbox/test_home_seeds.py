@@ -1,5 +1,6 @@
 """What is copied into a home is plain files of a bounded size, whatever lies beside them."""
 
+import json
 import os
 from pathlib import Path
 
@@ -41,9 +42,10 @@ def test_links_pipes_and_sockets_are_not_copied(tmp_path: Path) -> None:
     os.mkfifo(source / "pipe")
     (source / "plain").touch()
 
-    seeded(source, tmp_path / "copy")
+    [line] = seeded(source, tmp_path / "copy")
 
     assert [path.name for path in (tmp_path / "copy").rglob("*")] == ["plain"]
+    assert "2 symbolic links" in line
 
 
 @pytest.mark.parametrize("name", [".tool/x", ".claude/settings.json"])
@@ -98,16 +100,18 @@ def test_a_directory_with_too_many_files_is_left_out(
 def test_of_too_many_transcripts_the_newest_are_copied(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(home_seeds, "_MOST_BYTES", 10)
     source = tmp_path / "projects/-p"
     source.mkdir(parents=True)
+    text = json.dumps({"cwd": str(tmp_path)})
+    monkeypatch.setattr(home_seeds, "_MOST_BYTES", len(text) + 1)
     for second, name in enumerate(("old", "new")):
-        (source / name).write_bytes(bytes(7))
-        os.utime(source / name, (second, second))
+        (source / f"{name}.jsonl").write_text(text)
+        os.utime(source / f"{name}.jsonl", (second, second))
+    (source / "other.jsonl").write_text('{"cwd": "/src/other"}')
 
     [line] = seeded(source, tmp_path / "copy")
 
-    assert [path.name for path in (tmp_path / "copy").iterdir()] == ["new"]
+    assert [path.name for path in (tmp_path / "copy").iterdir()] == ["new.jsonl"]
     assert "the oldest 1" in line
 
 
@@ -129,7 +133,7 @@ def test_settings_that_are_not_valid_are_not_copied_as_they_are(tmp_path: Path) 
 
     [line] = seeded(source, tmp_path / "copy", name=".claude/settings.json")
 
-    assert "not valid JSON" in line
+    assert "not copied" in line
     assert not (tmp_path / "copy").exists()
 
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from claude_proxy.sandbox.plan import codex_settings
+
 MCP_SERVERS = "mcpServers"
 
 # Of ~/.claude.json, which holds a part for each project, identifiers and caches too.
@@ -88,10 +90,17 @@ def filter_of(
     """
     if name == ".claude.json":
         return lambda raw: _json(raw, lambda found: _of_claude_json(found, project, environ))
+    if name == ".codex/config.toml":
+        return lambda raw: _toml(raw, project)
     directory, _, last = name.rpartition("/")
     if directory in {".claude", ".gemini", ".qwen"} and last.endswith(".json"):
         return lambda raw: _json(raw, _of_settings)
     return None
+
+
+def _toml(raw: bytes, project: Path) -> Carried | None:
+    found = codex_settings.carried(raw.decode("utf-8", "replace"), project, _may_be_secret)
+    return Carried(found[0].encode(), tuple(found[1])) if found else None
 
 
 def _json(

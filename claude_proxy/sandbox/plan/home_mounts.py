@@ -5,7 +5,7 @@ kernel takes away when the file is replaced: a directory that contains a secret 
 So a secret that nobody knew of is not visible either.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from claude_proxy.sandbox.plan.model import (
     PathKind,
     PathToCreate,
     SandboxSpec,
+    Seed,
 )
 from claude_proxy.sandbox.plan.mount_layout import Layout
 from claude_proxy.sandbox.plan.path_guards import PathGuards
@@ -68,11 +69,29 @@ class HomeMounts:
         for seed in (*found.seeds, *found.logins):
             where = f"profile {profile.name}: {seed.name}"
             fix = "remove it from the profile: a copy of it would be visible"
-            self._guards.refuse_hidden(seed.source, where, fix)
+            for place in (seed.source, self._real_source(seed)):
+                self._guards.refuse_hidden(place, where, fix)
         for name in found.state:
             at = self._home / name
             self._layout.put(Mount(MountKind.WRITE, at, found.source_of(name)))
-        self._agent_home = found
+        self._agent_home = replace(found, seeds=tuple(map(self._followed, found.seeds)))
+
+    def _followed(self, seed: Seed) -> Seed:
+        """Return a seed with its real path, if it is a link into a directory of dotfiles.
+
+        A link to a file of another name may have been put there, to have that file copied.
+        """
+        real = self._real_source(seed)
+        if real.name != seed.source.name or not real.is_relative_to(self._info(self._home).real):
+            return seed
+        own = any(real.is_relative_to(self._home / name) for name in self._spec.profile.home_state)
+        return (
+            seed if not own and self._guards.contains_secret(real) else replace(seed, source=real)
+        )
+
+    def _real_source(self, seed: Seed) -> Path:
+        seen = self._facts.paths.get(seed.source)  # a project's transcripts are not looked at
+        return seed.source if seen is None else seen.real
 
     def finished_agent_home(self) -> AgentHome | None:
         """Return the agent's home, once all mounts of the run are known."""
@@ -174,12 +193,16 @@ class HomeMounts:
         return self._facts.paths[path]
 
 
-def paths_to_inspect(spec: SandboxSpec, home: Path) -> frozenset[Path]:
+def paths_to_inspect(spec: SandboxSpec, home: Path, environ: Mapping[str, str]) -> frozenset[Path]:
     """Return the paths of a home that are looked at before planning."""
     profile = spec.profile
+    copied = {
+        agent_home.outside(name, home, environ)
+        for name in (*profile.home_seed, *profile.home_login)
+    }
     names = (*system_mounts.TOOLCHAINS, *profile.home_read, *profile.home_write)
     below = {home / name for name in (*names, *profile.home_protect)}
-    return frozenset({home, *below, *spec.show_home})
+    return frozenset({home, *below, *copied, *spec.show_home})
 
 
 def crowded_directories(home: Path) -> tuple[Path, ...]:

@@ -105,13 +105,13 @@ class PathGuards:
                 fix=f"name {real} itself, if it is to be shown",
             )
 
-    def contains_secret(self, path: Path, real: Path) -> bool:
-        """Tell whether a path may not be shown without being named."""
+    def contains_secret(self, *places: Path) -> bool:
+        """Tell whether one of these must not be shown without being named."""
         return any(
             self.protected_ancestor(place) is not None
             or self._secret_around(place) is not None
             or self._first_below(place, self.walls) is not None
-            for place in (path, real)
+            for place in places
         )
 
     def _refuse_below(self, path: Path, walls: Iterable[Path], where: str, fix: str) -> None:

@@ -60,7 +60,7 @@ def paths_to_inspect(
     """Return every path that the planner needs to know; `ours` are paths of this program."""
     home, project = user.home, spec.project
     paths = {project, *spec.allow_ro, *spec.allow_rw, *spec.extra_ro}
-    paths |= home_mounts.paths_to_inspect(spec, home)
+    paths |= home_mounts.paths_to_inspect(spec, home, environ)
     paths |= {
         Path(name)
         for name in (

@@ -3,6 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from claude_proxy.sandbox.plan.agent_home import directory_of, shared
 from claude_proxy.sandbox.plan.home_mounts import paths_to_inspect
 from claude_proxy.sandbox.plan.model import MountKind, PathKind, Profile, SandboxPlan
@@ -148,10 +150,38 @@ def test_a_protected_file_cannot_be_copied_into_a_home() -> None:
     assert "is never shown" in refused(a_spec(profile=profile), some_facts()).what
 
 
+@pytest.mark.parametrize(
+    ("target", "followed"),
+    [
+        (HOME / "dotfiles/settings.json", True),
+        (HOME / "dotfiles/other.json", False),
+        (HOME / ".config/Code/settings.json", False),
+        (HOME / ".aws", False),
+        (Path("/data/settings.json"), False),
+    ],
+)
+def test_settings_that_are_a_link_to_a_file_of_that_name_are_copied(
+    target: Path, *, followed: bool
+) -> None:
+    link = HOME / ".claude/settings.json"
+    profile = replace(CLAUDE, home_seed=(".claude/settings.json",))
+    found = paths(HOME / ".claude", files=[target], links={link: target})
+
+    if target == HOME / ".aws":
+        assert "is never shown" in refused(a_spec(profile=profile), some_facts(found)).what
+        return
+    planned = plan_sandbox(a_spec(profile=profile), some_facts(found))
+
+    assert planned.agent_home is not None
+    assert planned.agent_home.seeds[0].source == (target if followed else link)
+
+
 def test_everything_that_is_shown_is_inspected_before() -> None:
     spec = a_spec(profile=SHARED, show_home=(HOME / "notes",))
 
-    assert {HOME / ".claude", HOME / "notes", HOME / ".cargo/bin"} <= paths_to_inspect(spec, HOME)
+    assert {HOME / ".claude", HOME / "notes", HOME / ".cargo/bin"} <= paths_to_inspect(
+        spec, HOME, {}
+    )
 
 
 def test_a_secret_that_nobody_knew_of_is_not_visible(box: Box) -> None:

@@ -6,7 +6,6 @@ that is not known to be harmless counts, so that those of a later Git do as well
 Source: git-config(1), githooks(5).
 """
 
-import posixpath
 import re
 import shlex
 from collections.abc import Iterator
@@ -61,14 +60,14 @@ def settings_in(listing: bytes, directory: Path) -> Iterator[Setting]:
     for origin, setting in zip(parts[::2], parts[1::2], strict=False):
         kind, _, name = origin.partition(":")
         key, _, value = setting.partition("\n")
-        file = Path(posixpath.normpath(directory / name)) if kind == "file" else None
+        file = _without_dots(directory / name) if kind == "file" else None
         yield Setting(key, value, file)
 
 
 def work_tree_of(settings: list[Setting], git: Path) -> Path:
     """Return where the files of a Git directory are checked out."""
     given = [setting.value for setting in settings if setting.key == "core.worktree"]
-    return Path(posixpath.normpath(git / (given[-1] if given else "..")))
+    return _without_dots(git / (given[-1] if given else ".."))
 
 
 def named_paths(settings: list[Setting], places: Places) -> Iterator[Path]:
@@ -119,5 +118,16 @@ def _words_of(value: str) -> Iterator[str]:
 
 def _path_of(text: str, base: Path, places: Places) -> Path:
     if text == "~" or text.startswith("~/"):
-        return Path(posixpath.normpath(places.home / text[2:]))
-    return Path(posixpath.normpath(base / text))
+        return _without_dots(places.home / text[2:])
+    return _without_dots(base / text)
+
+
+def _without_dots(path: Path) -> Path:
+    """Return an absolute path without "..", as written."""
+    parts: list[str] = []
+    for part in path.parts:
+        if part != "..":
+            parts.append(part)
+        elif len(parts) > 1:
+            parts.pop()
+    return Path(*parts)

@@ -1,0 +1,98 @@
+"""What programs outside obey: read-only in every profile, or named when the run ends."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import FindProgram
+
+from .rig.launch import Launches
+
+OFFLINE = ("--no-network",)
+
+# Each obeyed by another tool, and by no profile in particular.
+KEPT = (
+    *(".codex/config.toml", ".cursor/mcp.json", ".zed/tasks.json", ".cargo/config.toml"),
+    *(".npmrc", ".pre-commit-config.yaml", ".venv/bin/activate", ".claude/settings.json"),
+    *(".vscode/tasks.json", ".envrc", "lefthook.yml", ".gemini/settings.json", "mise.toml"),
+)
+
+
+def written(path: Path, text: str = "kept\n") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def git(user: Launches, *words: str) -> None:
+    argv = user.argv(["git", "-C", user.project, *words])
+    subprocess.run(argv, env=user.environment(), check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("profile", ["shell", "claude", "codex", "gemini"])
+def test_no_profile_lets_a_run_write_what_another_tool_obeys(runs: Launches, profile: str) -> None:
+    files = [written(runs.project / name) for name in KEPT]
+    words = " ".join(f"{name} $(dirname {name})/new" for name in KEPT)
+    inside = f"for file in {words}; do echo bad >>$file; mv $file x; rm -f $file; done 2>/dev/null"
+
+    ran = runs.run("sh", "-c", f"{inside}; true", options=[*OFFLINE, "--profile", profile])
+
+    assert ran.returncode == 0, ran.stderr
+    assert {file.read_text(encoding="utf-8") for file in files} == {"kept\n"}
+    assert not (runs.project / ".codex/new").exists()
+
+
+def test_what_gits_settings_name_in_the_project_is_read_only(
+    runs: Launches, program: FindProgram
+) -> None:
+    program("git")
+    git(runs, "init", "-q")
+    scripts = [runs.project / name for name in ("tools/hooks/pre-commit", "tools/monitor", "extra")]
+    for script in scripts:
+        written(script)
+    # Beyond what one look at the beginning of the file would show, and in the user's own settings.
+    padding = "".join(f'[branch "b{number}"]\n\tremote = origin\n' for number in range(500))
+    with (runs.project / ".git/config").open("a", encoding="utf-8") as config:
+        config.write(f"{padding}[core]\n\thooksPath = tools/hooks\n[include]\n\tpath = ../extra\n")
+    written(runs.place.home / ".gitconfig", '[filter "x"]\n\tclean = sh tools/monitor %f\n')
+    scripts[-1].write_text("[user]\n\tname = kept\n", encoding="utf-8")
+    before = [script.read_text(encoding="utf-8") for script in scripts]
+
+    runs.run(
+        "sh",
+        "-c",
+        "for f in tools/*/* tools/monitor extra; do echo bad >>$f; done",
+        options=OFFLINE,
+    )
+
+    assert [script.read_text(encoding="utf-8") for script in scripts] == before
+
+
+def test_what_a_run_leaves_is_named_at_its_end(runs: Launches, program: FindProgram) -> None:
+    program("git")
+    script = (
+        "git init -q deep/er/nested; git init -q node_modules/x; git init -q --bare .;"
+        "mkdir -p sub/.zed; echo >sub/.zed/tasks.json; echo >.envrc; echo >sub/.git;"
+        "mkdir $(printf 'a\\033[2Kb'); echo >$(printf 'a\\033[2Kb')/CLAUDE.md"
+    )
+
+    ran = runs.run("sh", "-c", script, options=OFFLINE)
+
+    said = [line for line in ran.stderr.splitlines() if "this run created or changed" in line]
+    places = ["deep/er/nested/.git", "node_modules/x/.git", "sub/.git"]
+    ours = [*(f"{runs.project}/{place} (a repository: " for place in places)]
+    ours += [f"{runs.project} (laid out as a repository: ", f"{runs.project}/.envrc (obeyed by "]
+    ours += [f"{runs.project}/sub/.zed/tasks.json (obeyed by Zed)", r"a\x1b[2Kb/CLAUDE.md (obeyed"]
+    assert [text for text in ours if not any(text in line for line in said)] == []
+    assert len(said) == len(ours)
+
+
+def test_a_file_with_a_second_name_is_refused_before_anything_runs(runs: Launches) -> None:
+    runs.run("sh", "-c", "echo mine >.envrc; ln .envrc other", options=OFFLINE)
+
+    ran = runs.run("sh", "-c", "echo bad >other", options=OFFLINE)
+
+    assert ran.returncode == 2
+    assert "a protected file has a second name" in ran.stderr
+    assert (runs.project / ".envrc").read_text(encoding="utf-8") == "mine\n"

@@ -59,7 +59,7 @@ def refuse_shown_project(
         return
     project = known[spec.project].real
     # Where the clone replaces what an option names, the option asks for something else.
-    options = (*spec.allow_ro, *spec.allow_rw)
+    options = (*spec.allow_ro, *spec.allow_rw, *spec.show_home)
     named = (path for path in options if known[path].real.is_relative_to(project))
     below = (
         mount.at
@@ -70,5 +70,5 @@ def refuse_shown_project(
         raise ConfigError(
             "with --clone nothing of the project itself is shown, and this path would show it",
             where=str(at),
-            fix="leave out what names it: --allow-ro, --allow-rw, or a path of the profile",
+            fix="leave out what names it: --allow-ro, --allow-rw, --show-home, or a path of the profile",
         )

@@ -49,11 +49,11 @@ def test_nothing_of_the_project_is_mounted_or_compared() -> None:
     assert not plan.watched_trees
 
 
-@pytest.mark.parametrize("option", ["allow_ro", "allow_rw"])
+@pytest.mark.parametrize("option", ["allow_ro", "allow_rw", "show_home"])
 @pytest.mark.parametrize("path", [PROJECT, PROJECT / "data", PROJECT / ".git"])
 def test_a_path_of_the_project_is_refused(option: str, path: Path) -> None:
     with pytest.raises(ConfigError, match="nothing of the project itself"):
-        a_plan(paths(PROJECT / "data"), **{option: (path,)})
+        a_plan(paths(PROJECT / "data", PROJECT / ".git"), **{option: (path,)})
 
 
 def test_a_link_that_shows_what_contains_the_project_is_refused() -> None:

@@ -136,6 +136,7 @@ def run(run_spec: RunSpec, *, say: Reporter) -> int:
     """
     if sys.platform == "darwin":
         return runner.run(run_spec, os.environ)
+    name = ""
     with Interruptions() as interruptions:
         try:
             with live_sandbox(run_spec, say=say) as sandbox:
@@ -148,6 +149,8 @@ def run(run_spec: RunSpec, *, say: Reporter) -> int:
                 finally:
                     interruptions.ignore()  # so that everything is cleaned up
         except Interrupted as interrupted:
+            if run_spec.clone and name:
+                run_clone.report(run_spec, name, say)
             return 128 + interrupted.number
     if run_spec.sandbox.has_proxy:
         _report_denials(run_spec, name, began_ns, say)

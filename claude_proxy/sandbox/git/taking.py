@@ -46,7 +46,7 @@ def take(clone: Clone, environ: Mapping[str, str], branch: str | None = None) ->
         raise ClaudeProxyError(
             "the repository of the project is gone",
             where=clone.record.project,
-            fix=f"make one there, or fetch from the clone by hand: {clone.path}",
+            fix="move it back, or make a symbolic link there that leads to where it is now",
         )
     git = user_git(project, environ)
     refs = _refs_of(clone)

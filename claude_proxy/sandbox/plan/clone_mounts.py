@@ -70,5 +70,5 @@ def refuse_shown_project(
         raise ConfigError(
             "with --clone nothing of the project itself is shown, and this path would show it",
             where=str(at),
-            fix="leave out what names it: --allow-ro, --allow-rw, --show-home, or a path of the profile",
+            fix="leave out what names it: --allow-ro, --allow-rw, --show-home, or a profile's path",
         )

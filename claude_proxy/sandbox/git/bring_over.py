@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from claude_proxy.sandbox.git import host_head, scratch
+from claude_proxy.sandbox.git import host_head, rebases, scratch
 from claude_proxy.sandbox.git.host_git import HostGit
 from claude_proxy.sandbox.git.host_head import Head
 from claude_proxy.sandbox.git.ref_files import Refs, read_refs
@@ -171,7 +171,7 @@ class _Bringer:
         self._shares_tree = shares_tree
         self._message = f"claude-proxy: run {run}"
         self._ours: dict[str, str] = {}
-        self._elsewhere: dict[str, str] = {}  # branches that other worktrees have checked out
+        self._in_use: dict[str, str] = {}  # branches that must not move now, and why
         self._last = dict(known.last)
 
     def bring(
@@ -204,7 +204,9 @@ class _Bringer:
             if object_:
                 self._ours[name] = object_
                 if place and name != head.name:
-                    self._elsewhere[name] = place
+                    self._in_use[name] = f"it is checked out in {place}"
+        for name in rebases.branches_in(self._common):
+            self._in_use[name] = "a rebase of it has not ended"
 
     def _descends(self, old: str, new: str) -> bool:
         return self._git.run("merge-base", "--is-ancestor", old, new).ok
@@ -281,8 +283,8 @@ class _Bringer:
 
     def _move(self, name: str, object_: str) -> str:
         """Make the host's ref lead to an object; return why it does not."""
-        if name in self._elsewhere:
-            return f"it is checked out in {self._elsewhere[name]}"
+        if name in self._in_use:
+            return self._in_use[name]
         head = host_head.head_of(self._git)
         if head.name == name:
             if self._shares_tree:
@@ -297,7 +299,7 @@ class _Bringer:
         """Delete a branch that this run created and deleted, if it is as the run left it."""
         created = self._known.last.keys() - self._known.start.keys() - refs.refs.keys()
         for name in created:
-            used = name in self._elsewhere or name == host_head.head_of(self._git).name
+            used = name in self._in_use or name == host_head.head_of(self._git).name
             if used or not name.startswith((BRANCHES, TAGS)):
                 continue
             # A comparison by git: nothing is deleted that somebody has moved.
@@ -327,8 +329,8 @@ class _Bringer:
             return f"outside, {head.name or 'nothing'} is checked out"
         if not target.object:
             return "it has no commit"
-        if target.name in self._elsewhere:
-            return f"it is checked out in {self._elsewhere[target.name]}"
+        if target.name in self._in_use:
+            return self._in_use[target.name]
         if not detached and self._ours.get(target.name) != target.object:
             return "outside, it is another commit"
         return ""

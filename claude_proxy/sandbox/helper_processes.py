@@ -180,7 +180,7 @@ def start_proxy_process(
         followed=shown_list.place_in(run_directory.path),
         environ=environ,
     )
-    process = _start(
+    process = start_program(
         [
             sys.executable,
             "-I",
@@ -255,7 +255,7 @@ def start_relay(
         numbers = [sock.fileno() for sock in (noting.udp, noting.tcp, noting.channel.theirs)]
         words += ["--note-lookups", *(f"fd:{number}" for number in numbers), str(noting.init)]
         passed += numbers
-    process = _start(words, (*passed, *(sock.fileno() for sock in sockets.listeners)), log)
+    process = start_program(words, (*passed, *(sock.fileno() for sock in sockets.listeners)), log)
     for descriptor in closed_here:
         os.close(descriptor)
     run_directory.note(process.pid)
@@ -322,7 +322,7 @@ def start_socket_supervisor(run_directory: RunDirectory, log: RunLog) -> SocketS
     with theirs:
         words = [sys.executable, "-I", "-S", unix_sockets.__file__]
         words += [str(theirs.fileno()), str(until)]
-        process = _start(words, (theirs.fileno(), until), log)
+        process = start_program(words, (theirs.fileno(), until), log)
     os.close(until)
     run_directory.note(process.pid)
     return SocketSupervisor(process, lifeline, ours, log.path)
@@ -335,16 +335,17 @@ def start_stream_pump(
     until, lifeline = os.pipe()
     words = [sys.executable, "-I", "-S", stream_pump.__file__, str(until), *streams]
     try:
-        process = _start(words, (until, *descriptors), log)
+        process = start_program(words, (until, *descriptors), log)
     finally:
         os.close(until)
     run_directory.note(process.pid)
     return HelperProcess("stream pump", process, lifeline)
 
 
-def _start(
+def start_program(
     words: Sequence[str], descriptors: Sequence[int], log: RunLog, out: int | None = None
 ) -> subprocess.Popen[bytes]:
+    """Start a program of this package outside the sandbox, with harmless variables only."""
     try:
         return subprocess.Popen(  # noqa: S603 - our own programs
             words,

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 
 from claude_proxy.sandbox.bubblewrap.bwrap import Bubblewrap
+from claude_proxy.sandbox.guard_process import MountGuard
 
 _LOOK_EVERY_S = 0.1  # how often to check whether COMMAND is stopped: there is no signal for it
 _SETTLE_S = 0.02
@@ -105,8 +106,10 @@ class JobControl:
         *,
         own_session: bool,
         grace_s: float,
+        guard: MountGuard | None = None,
     ) -> None:
         self._sandbox = sandbox
+        self._guard = guard
         self._terminal = terminal
         self._grace_s = grace_s
         self._own_session = own_session  # where no key reaches COMMAND
@@ -123,7 +126,11 @@ class JobControl:
             self._sandbox.release()
             try:
                 while (code := self._look()) is None:
-                    readable = select.select([process, wakeup], [], [], self._pause())[0]
+                    reports = [self._guard.fileno()] if self._guard is not None else []
+                    waiting = [process, wakeup, *reports]
+                    readable = select.select(waiting, [], [], self._pause())[0]
+                    if self._guard is not None and self._guard.fileno() in readable:
+                        self._on_report(self._guard)
                     if wakeup in readable:
                         with contextlib.suppress(BlockingIOError):
                             os.read(wakeup, 512)
@@ -139,6 +146,14 @@ class JobControl:
         if self._terminal is not None:
             self._terminal.reclaim(restore=code > 128)  # noqa: PLR2004 - ended by a signal
         return 128 + self._ended_by if self._ended_by is not None else code
+
+    def _on_report(self, guard: MountGuard) -> None:
+        if guard.tell():
+            return
+        self._guard = None
+        if not self._sandbox.has_ended:
+            guard.lost()
+            self._sandbox.end()
 
     def _pause(self) -> float | None:
         if self._terminal is not None or self._deadline is not None:
@@ -231,13 +246,21 @@ class JobControl:
             self._follow(self._terminal)
         return None
 
+    def _stops_by_guard(self) -> int | None:
+        """Return how often the mount guard has stopped the sandbox; None while it is stopped."""
+        if self._guard is None:
+            return 0
+        generation = self._guard.generation.value
+        return None if generation % 2 else generation
+
     def _follow(self, terminal: Terminal) -> None:
         command = self._sandbox.command()
+        before = self._stops_by_guard()
         if command is None or not _is_stopped(command):
             return
         # After a suspension it may be about to continue with the rest of its group.
         time.sleep(_SETTLE_S)
-        if not _is_stopped(command):
+        if not _is_stopped(command) or before is None or self._stops_by_guard() != before:
             return
         group = terminal.group()
         os.kill(os.getpid(), signal.SIGSTOP)

@@ -50,6 +50,7 @@ from claude_proxy.sandbox.commit_bringer import commit_bringer
 from claude_proxy.sandbox.credentials import Bindings
 from claude_proxy.sandbox.executables import find_program
 from claude_proxy.sandbox.git import private_repositories
+from claude_proxy.sandbox.guard_process import EXIT_CODE, MountGuard, mount_guard
 from claude_proxy.sandbox.helper_processes import (
     HelperProcess,
     LookupSockets,
@@ -112,6 +113,7 @@ class Sandbox:
     obeyed: ObeyedStates  # before COMMAND
     lookups: LookupChannel
     streams: Streams
+    guard: MountGuard | None = None
 
     def finish(
         self, stdin: bytes | None = None, timeout_s: float | None = None
@@ -189,7 +191,10 @@ def _run(sandbox: Sandbox, run_spec: RunSpec, say: Reporter) -> int:
             terminal,
             own_session=own_session,
             grace_s=run_spec.settings.limits.grace_s,
+            guard=sandbox.guard,
         ).run()
+    if sandbox.guard is not None:
+        code = _report_guard(sandbox.guard, code, say)
     code = sandbox.streams.finish(code, say)
     for name, size in sandbox.bubblewrap.watchdog.killed():
         say(
@@ -231,6 +236,16 @@ def _report_changes(sandbox: Sandbox, say: Reporter) -> None:
     changes = list(after.changed_since(sandbox.obeyed))
     for line in obeyed_report.report(changes, after.not_looked_at(sandbox.obeyed)):
         say(line)
+
+
+def _report_guard(guard: MountGuard, code: int, say: Reporter) -> int:
+    """Say what the host replaced; return the run's exit code."""
+    guard.finish()
+    if guard.ended is None:
+        return code
+    for line in guard.ended.lines():
+        say(line)
+    return EXIT_CODE
 
 
 def _report_lookups(lookups: NameLookups, say: Reporter) -> None:
@@ -299,14 +314,15 @@ def live_sandbox(
             with _attribute_errors_to_bwrap(bubblewrap):
                 relays = _relays(run_spec, joined, bubblewrap, run_directory, log, lookups, stack)
                 helpers = tuple(relays)
+        guard = stack.enter_context(
+            mount_guard(planned.guarded, bubblewrap.init, run_directory, log, say)
+        )
         _record_start(run_spec.settings, _identity_of(run_directory, run_spec))
         # While the proxy starts.
         obeyed = obeyed_states.states_before(planned.watched_trees, planned.watched)
         if proxy_process is not None:
             proxy_process.wait_until_ready()
-        host_facts.check_mounts(planned, bubblewrap.init)
-        git_links.cover_links(git, bubblewrap.init)
-        sources.check(bubblewrap.init)
+        _wait_until_mounted(planned, git, sources, bubblewrap.init, guard)
         if supervisor is not None:
             supervisor.enter(bubblewrap.init, unfiltered=run_spec.sandbox.unfiltered)
             helpers = (*helpers, supervisor)
@@ -321,11 +337,27 @@ def live_sandbox(
             obeyed,
             lookups,
             standard,
+            guard,
         )
         _check_alive(sandbox)
         stack.enter_context(commit_bringer(git, run_directory, log))
         starting.pop_all()
         yield sandbox
+
+
+def _wait_until_mounted(
+    planned: SandboxPlan,
+    git: GitMounts,
+    sources: MountSources,
+    init: int,
+    guard: MountGuard | None,
+) -> None:
+    """Wait until everything is mounted as planned, and is guarded."""
+    host_facts.check_mounts(planned, init)
+    git_links.cover_links(git, init)
+    sources.check(init)
+    if guard is not None:
+        guard.watch()
 
 
 def _project_id(run_spec: RunSpec, planned: SandboxPlan, git: GitMounts) -> FileId | None:

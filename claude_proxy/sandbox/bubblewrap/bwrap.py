@@ -122,6 +122,11 @@ class Bubblewrap:
         """Whether bwrap is running."""
         return self.process.poll() is None
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the first process of the sandbox has ended, and so all of them."""
+        return bool(select.select([self._init_descriptor], [], [], 0)[0])
+
     def command(self) -> int | None:
         """Return the process id of COMMAND on the host; None if it is not running."""
         with contextlib.suppress(OSError, ValueError, IndexError):

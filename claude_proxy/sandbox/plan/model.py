@@ -237,6 +237,24 @@ class Mount:
         return self.kind in {MountKind.READ, MountKind.WRITE}
 
 
+class GuardKind(StrEnum):
+    """What is mounted on a guarded entry; `bubblewrap.guarded_entries` has the same words."""
+
+    READ = "read"  # the entry itself, read-only
+    HIDE = "hide"  # an empty cover
+    PIN = "pin"  # the entry itself, so that it cannot be renamed inside
+    OWN = "own"  # something else, which belongs to the run
+
+
+@dataclass(frozen=True, slots=True)
+class GuardedMount:
+    """One guarded entry: where it is inside, and the mount from which a path leads to it."""
+
+    kind: GuardKind
+    base: Path
+    at: Path
+
+
 @dataclass(frozen=True, slots=True)
 class PathToCreate:
     """Something that must exist before the start; if it is missing, the launcher creates it.
@@ -317,6 +335,7 @@ class SandboxPlan:
     notes: tuple[str, ...]
     warnings: tuple[str, ...] = ()
     agent_home: AgentHome | None = None
+    guarded: tuple[GuardedMount, ...] = ()  # what the host could take away during the run
 
     @property
     def argv(self) -> tuple[str, ...]:

@@ -20,11 +20,13 @@ from claude_proxy.sandbox.plan import (
     watched_trees,
 )
 from claude_proxy.sandbox.plan.browser_policies import add_browser_policies
+from claude_proxy.sandbox.plan.guarded_mounts import guarded_mounts
 from claude_proxy.sandbox.plan.home_mounts import HomeMounts
 from claude_proxy.sandbox.plan.model import (
     BLOCK,
     INFO,
     SECCOMP,
+    GuardKind,
     HostFacts,
     Mount,
     MountKind,
@@ -467,7 +469,19 @@ class _Planner:
             notes=(*facts.notes, *self._notes()),
             warnings=tuple(self._home_mounts.warnings()),
             agent_home=self._home_mounts.finished_agent_home(),
+            guarded=guarded_mounts(self._layout.mounts(), self._masked, dict(self._awaited())),
         )
+
+    def _awaited(self) -> Iterator[tuple[Path, GuardKind]]:
+        """Yield the paths inside that are to be protected once something appears there."""
+        wanted = {
+            **dict.fromkeys(self._watched, GuardKind.READ),
+            **{self._spec.project / name: GuardKind.HIDE for name in self._spec.hide},
+        }
+        for path, kind in wanted.items():
+            seen = self._info(path)
+            if seen.kind is PathKind.MISSING and seen.link is None:
+                yield from ((at, kind) for at in self._places_of(seen.real))
 
     def _watched_trees(self) -> Iterator[WatchedTree]:
         """Yield what the run may write and where programs outside look for what they obey."""

@@ -57,13 +57,16 @@ class GitConfig:
 
         `others` are more Git directories, such as those of submodules.
         """
-        if self._process is None or self._top is None:
-            return (), ()
-        places = Places(self._project, self._top, Path(os.path.realpath(home)))
-        found, notes = self._named_in(self._process, self._project, places)
-        more_places = [path for path in others if path != self._project / ".git"]
-        for directory in more_places[:_MOST_OTHERS]:
-            process = _start(directory, self._environ, "--file", "config")
+        places = Places(self._project, self._top or self._project, Path(os.path.realpath(home)))
+        found, notes = (), ()
+        if self._process is not None:
+            found, notes = self._named_in(self._process, self._project, places)
+        own = self._project / ".git"
+        places_of_others = [path for path in dict.fromkeys(others) if path != own][:_MOST_OTHERS]
+        started = [
+            (path, _start(path, self._environ, "--file", "config")) for path in places_of_others
+        ]
+        for directory, process in started:
             if process is not None:
                 more, unknown = self._named_in(process, directory, places)
                 found, notes = (*found, *more), (*notes, *unknown)

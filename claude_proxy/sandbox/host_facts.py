@@ -80,7 +80,8 @@ def gather(  # noqa: PLR0913 - separate directories
         worktree, git_directories, notes = (
             (None, (), ()) if spec.clone else git_of(spec.project, (*spec.allow_ro, *spec.allow_rw))
         )
-        hooks, unknown = git_config.paths(user.home, git_directories)
+        own = [directory.host for directory in git.directories] if git else []
+        hooks, unknown = git_config.paths(user.home, (*git_directories, *own))
     program = find_program(spec.command, environ, spec.project) if not spec.shell else None
     inspected = set(planner.paths_to_inspect(spec, user, environ, confdir, statedir, run_directory))
     inspected |= {path for git in git_directories for path in planner.git_paths_to_inspect(git)}

@@ -338,15 +338,12 @@ def _settings_of(path: str) -> list[str]:
 
 
 def _names_in(path: str) -> list[str]:
-    """Return names in a directory, in order; none if it is a link or cannot be listed."""
-    found: list[str] = []
+    """Return the names in a directory, or in the one behind a link, in order; bounded."""
     try:
-        if stat.S_ISDIR(os.lstat(path).st_mode):
-            with os.scandir(path) as entries:
-                found = [entry.name for entry, _ in zip(entries, range(5000), strict=False)]
+        with os.scandir(path) as entries:
+            return sorted(entry.name for entry, _ in zip(entries, range(5000), strict=False))
     except OSError:
-        pass
-    return sorted(found)
+        return []
 
 
 def _look_at(path: str) -> _Look | None:

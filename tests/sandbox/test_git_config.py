@@ -98,6 +98,15 @@ def test_the_settings_of_a_submodule_name_paths_of_its_own(project: Path, enviro
     assert paths == (project / "sub/a/hooks",)
 
 
+def test_a_repository_within_a_project_without_one_counts(project: Path, environ: Environ) -> None:
+    configure(repository(project / "sub"), "core.hooksPath", "hooks")
+
+    with GitConfig(project, environ) as config:
+        paths, _ = config.paths(Path(environ["HOME"]), [project / "sub/.git"])
+
+    assert paths == (project / "sub/hooks",)
+
+
 def test_the_git_directory_itself_is_left_to_others(project: Path, environ: Environ) -> None:
     repository(project)
     configure(project, "core.hooksPath", ".git/other-hooks")

@@ -173,6 +173,17 @@ def test_what_git_obeys_in_an_old_nested_repository_is_compared(project: Path, a
     assert kinds(project, then) == {"sub/.git": Kind.REPOSITORY}
 
 
+def test_hooks_behind_a_link_are_compared(project: Path) -> None:
+    git("init", "-q", "--template=", project / "sub")
+    written(project / "elsewhere/pre-commit")
+    (project / "sub/.git/hooks").symlink_to("../../elsewhere")
+    then = before(project)
+
+    written(project / "elsewhere/pre-commit", "bad")
+
+    assert kinds(project, then) == {"sub/.git": Kind.REPOSITORY}
+
+
 def test_work_in_an_old_nested_repository_is_not_named(project: Path) -> None:
     git("init", "-q", project / "sub")
     then = before(project)

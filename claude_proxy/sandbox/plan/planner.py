@@ -75,6 +75,7 @@ def paths_to_inspect(
     paths |= {Path(name) for name in system_mounts.PROC_READ_ONLY}
     paths |= {project / name for name in (*spec.profile.protect, *spec.read_only, *spec.hide)}
     paths |= {root / name for root in _roots(spec) for name in obeyed_files.protected_names()}
+    paths |= {root / ".git" / name for root in spec.allow_rw for name in ("", *_READ_ONLY_IN_GIT)}
     paths |= clone_mounts.paths_to_inspect(spec)
     paths |= {project / ".git", *(Path(shell) for shell in _SHELLS)}
     isolation = spec.isolation
@@ -367,7 +368,7 @@ class _Planner:
             below = self._info(root).real
             # Only what is named below a directory lifts what is read-only in it.
             narrower = {path for path in lifted if below in path.parents}
-            for name in self._obeyed_in(root):
+            for name in (*self._obeyed_in(root), *self._git_in(root)):
                 self._make_read_only(root / name, narrower)
 
     def _git_directories_elsewhere(self) -> Iterator[Path]:
@@ -403,6 +404,13 @@ class _Planner:
             # Whoever creates an environment writes all of it; it is named at the end.
             if self._exists(root / name) or not obeyed_files.is_of_environment(name):
                 yield name
+
+    def _git_in(self, root: Path) -> Iterator[str]:
+        """Yield what Git obeys in a repository that is shown as a writable directory."""
+        if self._info(root / ".git").kind is PathKind.FILE:
+            yield ".git"
+        elif self._exists(root / ".git"):
+            yield from (f".git/{name}" for name in _READ_ONLY_IN_GIT)
 
     def _create_hooks(self, path: Path) -> None:
         """Create a missing hooks directory: only what exists can be made read-only."""

@@ -267,6 +267,16 @@ def test_a_writable_directory_elsewhere_keeps_what_tools_obey_in_it_read_only() 
     assert str(other / ".zed") in written(planned), "it was named itself"
 
 
+def test_a_repository_that_is_a_writable_directory_keeps_what_git_obeys_read_only() -> None:
+    git, linked = Path("/data/repo/.git"), Path("/data/linked")
+    found = paths(git.parent, git, git / "hooks", linked, files=[git / "config", linked / ".git"])
+
+    planned = plan_sandbox(a_spec(allow_rw=(git.parent, linked)), some_facts(found))
+
+    assert {str(git / "hooks"), str(git / "config"), str(linked / ".git")} <= read(planned)
+    assert str(git) in written(planned), "mounted on itself, it cannot be renamed"
+
+
 def test_a_link_instead_of_a_read_only_file_is_watched_and_its_target_read_only() -> None:
     found = paths(PROJECT / "x", links={PROJECT / ".vscode": PROJECT / "x"})
 

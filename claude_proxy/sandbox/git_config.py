@@ -58,19 +58,25 @@ class GitConfig:
         `others` are more Git directories, such as those of submodules.
         """
         places = Places(self._project, self._top or self._project, Path(os.path.realpath(home)))
-        found, notes = (), ()
-        if self._process is not None:
-            found, notes = self._named_in(self._process, self._project, places)
         own = self._project / ".git"
-        places_of_others = [path for path in dict.fromkeys(others) if path != own][:_MOST_OTHERS]
-        started = [
-            (path, _start(path, self._environ, "--file", "config")) for path in places_of_others
+        more = [
+            path for path in dict.fromkeys(others) if path != own and (path / "config").exists()
         ]
-        for directory, process in started:
+        listings = [
+            (self._project, self._process),
+            *(
+                (path, _start(path, self._environ, "--file", "config"))
+                for path in more[:_MOST_OTHERS]
+            ),
+        ]
+        found: dict[Path, None] = {}
+        notes: list[str] = []
+        for directory, process in listings:
             if process is not None:
-                more, unknown = self._named_in(process, directory, places)
-                found, notes = (*found, *more), (*notes, *unknown)
-        return tuple(dict.fromkeys(found)), notes
+                named, unknown = self._named_in(process, directory, places)
+                found |= dict.fromkeys(named)
+                notes += unknown
+        return tuple(found), tuple(notes)
 
     def _named_in(
         self, process: "subprocess.Popen[bytes]", directory: Path, places: Places

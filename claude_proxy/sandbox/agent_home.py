@@ -117,6 +117,9 @@ def reset(statedir: Path, project: Path) -> bool:
                 where=str(project),
                 fix="end that run first; `claude-proxy runs` lists them",
             )
+        for name in os.listdir(above):  # noqa: PTH208 - by descriptor
+            if name.startswith(_REMOVED):  # by one that was killed
+                untrusted_trees.remove_tree(name, above)
         # Under another name first: what a run starts meanwhile gets a new home.
         removed = f"{_REMOVED}{secrets.token_hex(8)}"
         os.rename(path.name, removed, src_dir_fd=above, dst_dir_fd=above)
@@ -156,6 +159,8 @@ def _complete(home: AgentHome, directory: int, say: Reporter) -> None:
                 untrusted_trees.remove_tree(name, directory)
         with contextlib.suppress(FileExistsError):
             os.mkdir(KEPT, 0o700, dir_fd=directory)
+        for entry in (home.directory / KEPT).iterdir():
+            _make_usable(entry)
         missing = [name for name in home.state if not _is_kept(home, name)]
         said = _seed(home, missing, directory) if missing else []
         logins = _Logins(home, record.get("logins", {}))
@@ -166,6 +171,12 @@ def _complete(home: AgentHome, directory: int, say: Reporter) -> None:
             _make_mount_point(home, name)
     for line in said:
         say(line)
+
+
+def _make_usable(entry: Path) -> None:
+    """Give the owner back the permissions of a directory that a run may have taken away."""
+    if stat.S_ISDIR(entry.lstat().st_mode):
+        entry.chmod(0o700)  # no run can replace it by a link, as it is mounted
 
 
 def _is_kept(home: AgentHome, name: str) -> bool:

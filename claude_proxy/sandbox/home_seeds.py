@@ -74,19 +74,22 @@ def _copy_settings(seed: Seed, home: AgentHome, target: Path) -> list[str]:
     if read is None:
         return [f"not copied: {seed.source}, which cannot be read or is too large"]
     content, found = read
-    left_out: tuple[str, ...] = ()
+    said = []
     filter_ = agent_settings.filter_of(seed.name, home.project, home.environ)
     if filter_ is not None:
         carried = filter_(content)
         if carried is None:
             return [f"not copied: {seed.source}, which cannot be read, or may be secret"]
-        content, left_out = carried.content, carried.left_out
+        content = carried.content
+        if carried.servers:
+            said.append(f"MCP servers that start inside as outside: {', '.join(carried.servers)}")
+        if carried.left_out:
+            secret = ", ".join(carried.left_out)
+            said.append(f"left out of the copy of {seed.source}, as it may be secret: {secret}")
     with contextlib.suppress(FileExistsError):  # named by two seeds
         write_new(target, content, stat.S_IMODE(found.st_mode) & 0o700)
         os.utime(target, ns=(found.st_mtime_ns, found.st_mtime_ns))
-    if not left_out:
-        return []
-    return [f"left out of the copy of {seed.source}, as it may be secret: {', '.join(left_out)}"]
+    return said
 
 
 def write_new(target: Path, content: bytes, mode: int = 0o600) -> None:

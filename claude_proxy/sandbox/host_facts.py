@@ -22,6 +22,7 @@ from claude_proxy.sandbox.executables import find_program
 from claude_proxy.sandbox.git_config import GitConfig
 from claude_proxy.sandbox.git_directories import git_of, worktree_paths
 from claude_proxy.sandbox.plan import (
+    git_user_config,
     home_mounts,
     planner,
     protected_paths,
@@ -47,6 +48,7 @@ _PROBE_TIMEOUT_S = 20.0
 _MOUNT_PATIENCE_S = 10.0
 _MOUNT_POLL_S = 0.005
 _PATHS_SHOWN = 5
+_CONFIG_BYTES = 256 * 1024  # of a configuration of Git's
 _BWRAP_PLACES = (
     "/usr/bin",
     "/usr/local/bin",
@@ -102,6 +104,7 @@ def gather(  # noqa: PLR0913 - separate directories
         run_directory=run_directory,
         paths=paths | _look(entries - paths.keys()),
         listings=listings,
+        rewritten=_rewritten(spec, user.home),
         etc=frozenset(_names_in(Path("/etc"))),
         program=program,
         worktree=worktree,
@@ -115,6 +118,21 @@ def gather(  # noqa: PLR0913 - separate directories
         resolver=_resolver() if spec.unfiltered else {},
         notes=(*notes, *unknown),
     )
+
+
+def _rewritten(spec: SandboxSpec, home: Path) -> dict[Path, bytes]:
+    """Return what is shown of Git's configurations that hold a credential."""
+    found = {}
+    for name in git_user_config.FILES:
+        if name in spec.profile.home_read:
+            head = head_of(home / name, _CONFIG_BYTES)
+            text = head.decode("utf-8", "surrogateescape")
+            shown = git_user_config.without_credentials(text)
+            if shown is None and len(head) == _CONFIG_BYTES:
+                shown = text  # nobody has looked at the rest
+            if shown is not None:
+                found[home / name] = shown.encode("utf-8", "surrogateescape")
+    return found
 
 
 def _resolver() -> dict[str, bytes]:

@@ -77,8 +77,8 @@ def _opened(descriptor: int, parts: tuple[str, ...]) -> int | None:
 def remove_tree(name: str, above: int) -> None:
     """Remove the directory `name` in the open directory `above`, with everything in it.
 
-    Raises OSError if something is left. A directory in it is first moved to its top, so the depth
-    does not matter.
+    Raises OSError if something is left; what another process removes meanwhile is no error. A
+    directory in it is first moved to its top, so the depth does not matter.
     """
     try:
         top = _open_anyway(name, above)
@@ -87,10 +87,12 @@ def remove_tree(name: str, above: int) -> None:
     try:
         while below := _unlink_files(top):
             for one in below:
-                _flatten(one, top)
+                with contextlib.suppress(FileNotFoundError):
+                    _flatten(one, top)
     finally:
         os.close(top)
-    os.rmdir(name, dir_fd=above)
+    with contextlib.suppress(FileNotFoundError):
+        os.rmdir(name, dir_fd=above)
 
 
 def _flatten(name: str, top: int) -> None:
@@ -112,7 +114,8 @@ def _unlink_files(directory: int) -> list[str]:
         found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
     for name, is_directory in found:
         if not is_directory:
-            os.unlink(name, dir_fd=directory)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=directory)
     return [name for name, is_directory in found if is_directory]
 
 

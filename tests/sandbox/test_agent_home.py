@@ -191,6 +191,15 @@ def test_a_login_is_never_written_into_a_directory_behind_a_link(
     assert (outside / "auth").read_text() == "kept"
 
 
+def test_a_directory_without_permissions_keeps_no_login_from_being_removed(user: User) -> None:
+    kept = user.use()
+    kept.chmod(0)
+
+    user.use(logins=(), withheld=(".tool/auth",))
+
+    assert not user.login.exists()
+
+
 def test_a_directory_in_the_place_of_a_login_is_only_the_runs_loss(user: User) -> None:
     user.use()
     user.login.unlink()
@@ -344,6 +353,15 @@ def test_a_reset_home_is_made_again(user: User) -> None:
     user.use()
     assert not (kept / "history").exists()
     assert (kept / "skills/a").exists()
+
+
+def test_what_a_killed_reset_has_left_is_removed_by_the_next(user: User) -> None:
+    user.use()
+    (user.statedir / "homes/.removed-0123/x").mkdir(parents=True)
+
+    assert reset(user.statedir, user.project)
+
+    assert list((user.statedir / "homes").iterdir()) == []
 
 
 def test_there_may_be_no_home_to_reset(user: User) -> None:

@@ -147,6 +147,15 @@ def test_what_may_be_secret_in_settings_is_left_out_and_named(tmp_path: Path) ->
     assert "SECRET" not in line + (tmp_path / "copy").read_text()
 
 
+def test_servers_that_start_inside_are_named_with_their_commands(tmp_path: Path) -> None:
+    source = tmp_path / ".claude.json"
+    source.write_text('{"mcpServers": {"docs": {"command": "npx", "args": ["-y", "docs"]}}}')
+
+    [line] = seeded(source, tmp_path / "copy", name=".claude.json")
+
+    assert line.endswith("docs (npx -y docs)")
+
+
 def test_a_file_that_is_there_is_not_written_again(tmp_path: Path) -> None:
     write_new(tmp_path / "x/file", b"one")
 

@@ -57,6 +57,7 @@ _CARRIED_OF_PROJECT = frozenset(
         "projectOnboardingSeenCount",
     }
 )
+_SHOWN = 60  # characters of a server's command line
 _KEY_TAIL = 20  # Claude Code remembers the answer about a key by its last characters
 _SECRET_NAME = re.compile(
     r"key|token|secret|passw|passphrase|credential|auth|cookie|session|headers|bearer|pat$|dsn",
@@ -79,6 +80,7 @@ class Carried:
 
     content: bytes
     left_out: tuple[str, ...] = ()
+    servers: tuple[str, ...] = ()  # MCP servers that the agent starts inside
 
 
 def filter_of(
@@ -113,7 +115,8 @@ def _json(
     if not isinstance(found, dict):
         return None
     carried, left_out = change(found)
-    return Carried(json.dumps(carried, indent=2).encode() + b"\n", tuple(left_out))
+    text = json.dumps(carried, indent=2).encode() + b"\n"
+    return Carried(text, tuple(left_out), tuple(_names_of_servers(carried)))
 
 
 def _of_claude_json(
@@ -223,6 +226,16 @@ _OF_SERVER = frozenset(
         "alwaysAllow",
     }
 )
+
+
+def _names_of_servers(carried: Mapping[str, Any]) -> Iterator[str]:
+    """Yield each MCP server of some settings, with what starts it."""
+    projects = carried.get("projects")
+    for place in (carried, *(projects.values() if isinstance(projects, dict) else ())):
+        servers = place.get(MCP_SERVERS) if isinstance(place, dict) else None
+        for name, server in servers.items() if isinstance(servers, dict) else ():
+            start = " ".join(word for _, word in _words(server))
+            yield f"{name} ({start[:_SHOWN]})"
 
 
 def _words(server: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

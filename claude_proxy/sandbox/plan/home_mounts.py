@@ -124,6 +124,9 @@ class HomeMounts:
 
     def _add_named(self, path: Path, key: str) -> None:
         """Show something that the profile names, if there is such a thing."""
+        if path in self._facts.rewritten and path not in self._spec.show_home:
+            self._layout.add_file(path, self._facts.rewritten[path])
+            return
         seen = self._info(path)
         if self._is_there(seen):
             where = f"profile {self._spec.profile.name}, {key}"
@@ -167,6 +170,13 @@ class HomeMounts:
             self.to_create.append(_path_to_create(path, name))
         self.named.append(path)
         self._layout.put(Mount(MountKind.WRITE, self._place_of(path, seen.real), seen.real))
+
+    def notes(self) -> Iterator[str]:
+        """Yield what of the user's files is not shown as it is."""
+        for path in self._facts.rewritten:
+            if path not in self._spec.show_home:
+                name = path.relative_to(self._home)
+                yield f"credentials in ~/{name} stay outside; --show-home {name} shows all of it"
 
     def warnings(self) -> Iterator[str]:
         """Yield what the user should know about what the run may write in the home."""

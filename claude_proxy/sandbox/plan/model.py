@@ -202,6 +202,9 @@ class HostFacts:
     followed: Path | None = None  # the directory of the allowlist's copy, if that follows the list
     # Of each directory of certificates: the names in it, and the text of those that are links.
     certificates: Mapping[Path, Mapping[str, str | None]] = field(default_factory=dict)
+    rewritten: Mapping[Path, bytes] = field(
+        default_factory=dict
+    )  # files of the home, without the credentials in them
     resolver: Mapping[str, bytes] = field(
         default_factory=dict
     )  # the host's files for name resolution

@@ -474,7 +474,7 @@ class _Planner:
             watched_trees=tuple(self._watched_trees()),
             secrets=secrets,
             withheld=spec.isolation.withheld,
-            notes=(*facts.notes, *self._notes()),
+            notes=(*facts.notes, *self._home_mounts.notes(), *self._notes()),
             warnings=tuple(self._home_mounts.warnings()),
             agent_home=self._home_mounts.finished_agent_home(),
             guarded=guarded_mounts(self._layout.mounts(), self._masked, dict(self._awaited())),

@@ -154,6 +154,13 @@ def test_a_file_of_another_shape_carries_nothing(given: dict[str, Any]) -> None:
     assert of_claude(given, ANTHROPIC_API_KEY=KEY) == {}
 
 
+@pytest.mark.parametrize("projects", [1, [], {"a": 1}, {"a": {"mcpServers": 1}}])
+def test_settings_of_an_unknown_shape_are_carried_as_they_are(projects: object) -> None:
+    found, left_out = carried(".claude/settings.json", {"projects": projects})
+
+    assert (found, left_out) == ({"projects": projects}, ())
+
+
 def test_other_files_are_copied_as_they_are() -> None:
     assert filter_of(".claude/CLAUDE.md", PROJECT, {}) is None
     assert filter_of(".tool/config", PROJECT, {}) is None

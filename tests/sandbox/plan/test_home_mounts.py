@@ -184,6 +184,20 @@ def test_everything_that_is_shown_is_inspected_before() -> None:
     )
 
 
+def test_credentials_in_gits_configuration_are_not_visible(box: Box) -> None:
+    config = box.home / ".gitconfig"
+    config.write_text("[user]\n\tname = Ann\n[http]\n\textraheader = SECRET\n")
+
+    planned = box.plan(box.spec("true"))
+    done = box.sh("git config user.name; cat ~/.gitconfig; echo x >> ~/.gitconfig")
+    whole = box.sh("cat ~/.gitconfig", show_home=(config,))
+
+    assert any("~/.gitconfig" in note for note in planned.notes)
+    assert done.out.startswith("Ann\n")
+    assert "SECRET" not in done.out
+    assert whole.out == config.read_text()
+
+
 def test_a_secret_that_nobody_knew_of_is_not_visible(box: Box) -> None:
     for name in (".authinfo", ".cloudflared/cert", ".new-tool/token", ".config/new/key"):
         (box.home / name).parent.mkdir(parents=True, exist_ok=True)

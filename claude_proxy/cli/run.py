@@ -13,7 +13,14 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from claude_proxy.cli import completers, homes, options, policies, proxy_settings
+from claude_proxy.cli import (
+    completers,
+    homes,
+    options,
+    policies,
+    project_agreement,
+    proxy_settings,
+)
 from claude_proxy.cli.run_choices import RunOptions, run_spec_of
 from claude_proxy.config.config_yaml import ConfigFile
 from claude_proxy.config.option_table import Subcommand, defaults
@@ -22,6 +29,7 @@ from claude_proxy.config.policy_listing import lines_of_policies
 from claude_proxy.config.settings import Settings, UnixListen
 from claude_proxy.errors import ConfigError
 from claude_proxy.sandbox import agent_home, runner
+from claude_proxy.sandbox.run_spec import RunSpec
 
 EPILOG = """\b
 Examples:
@@ -133,9 +141,18 @@ def command(context: click.Context, /, **given: Any) -> int:
     if run_options.dry_run:
         click.echo("\n".join(runner.planned_for(spec, dry=True).lines()))
         return 0
+    _settle(spec)
     if reset_home:
         _say(homes.reset(settings.statedir, spec.sandbox.project))
     return runner.run(spec, say=_say)
+
+
+def _settle(spec: RunSpec) -> None:
+    """Have the owner see what has changed in the project's file before it counts."""
+    project = spec.sandbox.project
+    text = project_agreement.settle(project, spec.settings.statedir, _say)
+    if text != spec.settings.narrowing_text:
+        raise project_agreement.changed_meanwhile(project)
 
 
 def _list_homes(statedir: Path) -> None:

@@ -102,7 +102,12 @@ def run_spec_of(given: RunOptions, settings: Settings, sources: PolicySources) -
     login = None if join is None else chosen.settings.credentials
     return RunSpec(
         sandbox,
-        replace(chosen.settings, narrowing=path, credentials=login),
+        replace(
+            chosen.settings,
+            narrowing=path,
+            narrowing_text=restrictions.text,
+            credentials=login,
+        ),
         name=given.name,
         join=join,
         verify=given.verify,

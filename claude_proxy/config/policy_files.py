@@ -98,7 +98,7 @@ def load_for(settings: Settings, last: Loaded | None = None, seen: States | None
     if settings.narrowing is not None:
         # Before it is read: a change in between is then seen as one.
         files.states[settings.narrowing] = fingerprint(settings.narrowing)
-    narrowing, complaint = _narrowing(settings.narrowing, last)
+    narrowing, complaint = _narrowing(settings, last)
     if narrowing:
         policy = policy.with_denials(narrowing)
     return replace(_loaded(files, policy), narrowing=narrowing, complaint=complaint)
@@ -220,17 +220,30 @@ def _policy_file(files: OwnerFiles, settings: Settings, where: str = "--policy")
 
 
 def _narrowing(
-    path: Path | None, last: Loaded | None
+    settings: Settings, last: Loaded | None
 ) -> tuple[tuple[Rule, ...], ConfigError | None]:
+    path, expected = settings.narrowing, settings.narrowing_text
     if path is None:
         return (), None
     try:
-        rules = loader.load_narrowing(_read_plain(path), name=str(path))
+        text = _read_plain(path)
+        # Its owner has agreed to this text; later ones only add to it.
+        if last is None and expected is not None and text != expected:
+            raise _changed(path)
+        rules = loader.load_narrowing(text, name=str(path))
         return (rules if last is None else _added(last.narrowing, rules, path)), None
     except ConfigError as error:
         if last is None:
             raise
         return last.narrowing, error
+
+
+def _changed(path: Path) -> ConfigError:
+    return ConfigError(
+        "the project's file has changed while the run started",
+        where=str(path),
+        fix="if another run may write it, end that one; then try again",
+    )
 
 
 def _added(before: tuple[Rule, ...], rules: tuple[Rule, ...], path: Path) -> tuple[Rule, ...]:

@@ -197,6 +197,7 @@ class Settings:
     policy: str | None = None  # by name; None: the allowlist
     # A file whose deny rules hold on top, as an agent's own project may only narrow.
     narrowing: Path | None = None
+    narrowing_text: str | None = None  # what it must contain at the start; None: anything
     # Where the CA is, if not in confdir, which a system's service may only read.
     cadir: Path | None = None
     learn: tuple[Learn, Path] | None = None

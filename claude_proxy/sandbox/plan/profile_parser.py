@@ -37,6 +37,7 @@ class ProjectRestrictions:
     read_only: tuple[str, ...] = ()
     network: bool = True
     denies: bool = False
+    text: str | None = None  # of the file
 
 
 def parse_profile(text: str, where: str) -> dict[str, Any]:
@@ -72,6 +73,7 @@ def parse_restrictions(text: str, path: Path) -> ProjectRestrictions:
         read_only=fields.get("read_only", ()),
         network=fields.get("network", True),
         denies="deny" in fields,
+        text=text,
     )
 
 

@@ -84,6 +84,7 @@ def test_a_projects_file_restricts() -> None:
         read_only=("docs",),
         network=False,
         denies=True,
+        text=text,
     )
 
 

@@ -645,6 +645,19 @@ def test_a_narrowing_is_a_plain_file_and_is_never_waited_for(place: Place, kind:
     assert caught.value.where == str(place.narrowing)
 
 
+def test_a_narrowing_starts_with_the_text_that_its_owner_has_agreed_to(place: Place) -> None:
+    place.write(place.narrowing, "deny: []\n")
+    settings = place.settings(narrowing=place.narrowing, narrowing_text="deny: [example.com]\n")
+
+    with pytest.raises(ConfigError, match="has changed while the run started"):
+        policy_files.load_for(settings)
+
+    place.write(place.narrowing, "deny: [example.com]\n")
+    last = policy_files.load_for(settings)
+    place.write(place.narrowing, "deny: [a.test]\n")
+    assert denied_of(policy_files.load_for(settings, last)) == ["example.com", "a.test"]
+
+
 def test_a_narrowing_that_went_bad_keeps_its_rules_and_no_change_of_the_owners_from_applying(
     place: Place,
 ) -> None:

@@ -6,6 +6,7 @@ Only the standard library is imported, so that a helper process can do it as wel
 from claude_proxy.sandbox.git import record
 from claude_proxy.sandbox.git.bring_over import BroughtOver, bring_over, known_of
 from claude_proxy.sandbox.git.record import Progress, Record
+from claude_proxy.sandbox.git.ref_files import is_untouched
 from claude_proxy.sandbox.plan.git_facts import GitDirectory
 
 
@@ -22,6 +23,8 @@ def _bring(run: Record, directory: GitDirectory, *, ended: bool) -> BroughtOver:
         found: list[BroughtOver] = []
         scratch = directory.start / "scratch"
         for worktree in directory.worktrees or ("",):
+            if progress.last is None and is_untouched(directory.private, directory.start, worktree):
+                continue
             known = progress.known(known_of(directory.start, worktree), worktree)
             done = bring_over(
                 directory.private,
@@ -46,6 +49,8 @@ def _bring(run: Record, directory: GitDirectory, *, ended: bool) -> BroughtOver:
 
 def _together(found: list[BroughtOver]) -> BroughtOver:
     """Return one result for all worktrees: a branch moves with the one that has it checked out."""
+    if not found:
+        return BroughtOver()
     refs = {ref.name: ref for done in found for ref in done.refs}
     return BroughtOver(
         tuple(refs.values()),

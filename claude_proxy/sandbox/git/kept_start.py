@@ -8,14 +8,17 @@ from contextlib import suppress
 from pathlib import Path
 
 from claude_proxy.sandbox.git.host_git import HostGit
-from claude_proxy.sandbox.git.ref_files import read_refs
+from claude_proxy.sandbox.git.host_refs import object_in
+from claude_proxy.sandbox.git.ref_names import is_object
 from claude_proxy.sandbox.plan.git_facts import GitDirectory
 
 
 def add(directory: GitDirectory, run: str) -> None:
     """Keep the commit that HEAD leads to; OSError if the host's repository cannot be written."""
     for worktree in directory.worktrees[:1]:
-        commit = read_refs(directory.start, worktree).head_object
+        head = (directory.start / worktree / "HEAD").read_text("utf-8", "surrogateescape").strip()
+        packed = (directory.start / "packed-refs").read_bytes()
+        commit = head if is_object(head) else object_in(packed, head.removeprefix("ref: "))
         if commit:
             path = directory.host / _name_for(run)
             path.parent.mkdir(exist_ok=True)

@@ -8,12 +8,13 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
+from claude_proxy.sandbox.git.host_refs import packed_of
 from claude_proxy.sandbox.git.ref_names import STASH
 from claude_proxy.sandbox.plan.git_facts import GitDirectory, ObjectStore
 
 _TREES = ("info", "rebase-merge", "rebase-apply", "sequencer", "rr-cache")
 _LEFT_OUT = (".lock", ".pid", ".ipc", ".sock")
-_NO_REFS = ("refs/claude-proxy",)  # what other runs have brought over
+_NOT_NEEDED = {"packed-refs", "description", "COMMIT_EDITMSG", "gitk.cache"}
 
 
 def make(directory: GitDirectory) -> None:
@@ -23,7 +24,12 @@ def make(directory: GitDirectory) -> None:
     _copy_files(host, private)
     for name in _TREES:
         _copy_tree(host / name, private / name)
-    _copy_refs(host, private)
+    packed, symbolic = packed_of(host)
+    (private / "refs/heads").mkdir(parents=True)
+    for name, text in symbolic.items():
+        (private / name).parent.mkdir(parents=True, exist_ok=True)
+        (private / name).write_bytes(text)
+    (private / "packed-refs").write_bytes(packed)
     for name in filter(None, directory.worktrees):
         (private / name).mkdir(parents=True)
         _copy_files(host / name, private / name)
@@ -47,13 +53,13 @@ def _keep_start(directory: GitDirectory) -> None:
     for name in ("HEAD", "packed-refs", *(f"{tree}/HEAD" for tree in directory.worktrees if tree)):
         with suppress(FileNotFoundError):
             _copy_file(private / name, start / name)
-    for name in ("refs", "logs"):
-        _copy_tree(private / name, start / name)
+    _copy_tree(private / "logs", start / "logs")
 
 
 def _copy_files(host: Path, private: Path) -> None:
     for entry in os.scandir(host):
-        if entry.is_file() and not entry.name.endswith(_LEFT_OUT):
+        left_out = entry.name in _NOT_NEEDED or entry.name.endswith(_LEFT_OUT)
+        if entry.is_file() and not left_out:
             with suppress(FileNotFoundError):  # replaced at this moment
                 _copy_file(Path(entry.path), private / entry.name)
 
@@ -82,15 +88,3 @@ def _copy_tree(source: Path, target: Path) -> None:
         elif entry.is_file(follow_symlinks=False) and not entry.name.endswith(_LEFT_OUT):
             with suppress(FileNotFoundError):
                 shutil.copyfile(entry.path, target / entry.name)
-
-
-def _copy_refs(host: Path, private: Path) -> None:
-    (private / "refs").mkdir(exist_ok=True)
-    for entry in os.scandir(host / "refs"):
-        name = f"refs/{entry.name}"
-        if name in _NO_REFS:
-            continue
-        if entry.is_dir(follow_symlinks=False):
-            _copy_tree(host / name, private / name)
-        elif entry.is_file(follow_symlinks=False):
-            shutil.copyfile(host / name, private / name)

@@ -75,6 +75,27 @@ def read_refs(git: Path, worktree: str = "") -> Refs:
     return Refs(_head_of(head), found, tuple(reader.problems), operation)
 
 
+def is_untouched(git: Path, start: Path, worktree: str = "") -> bool:
+    """Tell whether a Git directory has the refs that it began with, without reading each.
+
+    At the start, all of them are packed.
+    """
+    own = f"{worktree}/{HEAD}" if worktree else HEAD
+    with root_of(git) as root, root_of(start) as before:
+        for name in (own, "packed-refs", f"logs/{STASH}"):
+            if text_in(root, name, _MAX_PACKED_BYTES) != text_in(before, name, _MAX_PACKED_BYTES):
+                return False
+        return not (kind_of(root, STASH) or any(_has_files(root, name) for name in _BROUGHT))
+
+
+def _has_files(root: int, name: str, depth: int = 0) -> bool:
+    if kind_of(root, name) == 0:
+        return False
+    if kind_of(root, name) != stat.S_IFDIR or depth > _MAX_DEPTH:
+        return True
+    return any(_has_files(root, f"{name}/{entry}", depth + 1) for entry in names_in(root, name))
+
+
 def _head_of(text: str) -> str:
     text = text.rstrip("\n")
     name = text.removeprefix("ref: ").strip(" ")

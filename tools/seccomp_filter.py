@@ -34,6 +34,7 @@ _FAMILIES = (socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK)
 _FAMILY_BITS = 6  # AF_MAX is 46
 _TYPE_MASK = 0xF  # without SOCK_NONBLOCK and SOCK_CLOEXEC
 _NETLINK_ROUTE = 0
+_SO_PEERPIDFD = 77
 _TIOCLINUX = 0x541C  # the same on every architecture that has the console it is for
 
 _CLONE_NEWTIME = 0x80
@@ -146,6 +147,9 @@ def _deny_sockets(rules: Filter, reported: Reported) -> None:
     if reported is Reported.SOCKETS:
         for kind in set(range(_TYPE_MASK + 1)) - streams:
             rules.add(unsupported, "socket", unix, masked(1, _TYPE_MASK, kind))
+        # The peer of a connection is the program outside that has made it.
+        peer = (masked(1, _LOW_32, socket.SOL_SOCKET), masked(2, _LOW_32, _SO_PEERPIDFD))
+        rules.add(errno_action(errno.ENOPROTOOPT), "getsockopt", *peer)
     else:
         rules.add(refused, "socket", unix)
     # Routes and addresses are what programs ask about; the other protocols reach far into the

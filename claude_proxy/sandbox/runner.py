@@ -71,7 +71,14 @@ from claude_proxy.sandbox.macos import runner
 from claude_proxy.sandbox.obeyed_states import ObeyedStates
 from claude_proxy.sandbox.plan.environment import ALLOWLIST, GATEWAY_PORT, HTTP_PORT, SOCKS_PORT
 from claude_proxy.sandbox.plan.git_facts import GitMounts
-from claude_proxy.sandbox.plan.model import FileId, PathKind, PathToCreate, SandboxPlan, UnixSockets
+from claude_proxy.sandbox.plan.model import (
+    FileId,
+    PathKind,
+    PathToCreate,
+    SandboxPlan,
+    SandboxSpec,
+    UnixSockets,
+)
 from claude_proxy.sandbox.plan.planner import plan_sandbox
 from claude_proxy.sandbox.plan.protected_files import protected_files
 from claude_proxy.sandbox.relay.bridge import RelayTarget
@@ -323,9 +330,7 @@ def live_sandbox(
         if proxy_process is not None:
             proxy_process.wait_until_ready()
         _wait_until_mounted(planned, git, sources, bubblewrap.init, guard)
-        if supervisor is not None:
-            supervisor.enter(bubblewrap.init, unfiltered=run_spec.sandbox.unfiltered)
-            helpers = (*helpers, supervisor)
+        helpers = (*helpers, *_entered(supervisor, bubblewrap, run_spec.sandbox, say))
         sandbox = Sandbox(
             run_directory.name,
             run_directory.path,
@@ -449,6 +454,20 @@ def _bubblewrap(
         for pid in (bubblewrap.process.pid, bubblewrap.init, bubblewrap.watchdog.process.pid):
             run_directory.note(pid)
         yield bubblewrap, supervisor if private else None
+
+
+def _entered(
+    supervisor: SocketSupervisor | None, bubblewrap: Bubblewrap, spec: SandboxSpec, say: Reporter
+) -> Iterator[HelperProcess]:
+    """Let the supervisor of the sandbox's Unix sockets enter it, and yield it."""
+    if supervisor is not None:
+        supervisor.enter(bubblewrap.init, unfiltered=spec.unfiltered)
+        yield supervisor
+    elif spec.seccomp and spec.unix_sockets is UnixSockets.PRIVATE:
+        say(
+            "note: COMMAND has no Unix sockets: this kernel, or a sandbox around this one, gives "
+            "no way to judge them"
+        )
 
 
 def _relays(  # noqa: PLR0913 - everything that a relay connects

@@ -20,6 +20,21 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 _Vector = ctypes.c_size_t * 2  # struct iovec
 
 
+def refuse_unreadable(process: int) -> None:
+    """Raise OSError if this machine keeps descriptors and memory of a process from its owner."""
+    pidfd = os.pidfd_open(process)
+    try:
+        taken = _LIBC.syscall(
+            ctypes.c_long(_SYS_PIDFD_GETFD), pidfd, ctypes.c_int(0), ctypes.c_uint(0)
+        )
+        if taken >= 0:
+            os.close(taken)
+        elif ctypes.get_errno() != errno.EBADF:
+            raise OSError(ctypes.get_errno(), "pidfd_getfd")
+    finally:
+        os.close(pidfd)
+
+
 class ReportedCaller:
     """The thread that waits for the answer to a call on a socket."""
 
@@ -88,11 +103,22 @@ class ReportedCaller:
 
     def is_interrupted(self) -> bool:
         """Tell whether a signal has come that it does not block."""
+        for_thread, for_process = self._signals(self.status())
+        return bool(for_thread or for_process)
+
+    def handles_signal_itself(self) -> bool:
+        """Tell whether such a signal is certainly its own, and not another thread's."""
         status = self.status()
-        pending, for_process, blocked = (
+        for_thread, for_process = self._signals(status)
+        return bool(for_thread or (for_process and status[b"Threads"] == b"1"))
+
+    @staticmethod
+    def _signals(status: dict[bytes, bytes]) -> tuple[int, int]:
+        """Return the signals that it does not block: to the thread, and to its process."""
+        for_thread, for_process, blocked = (
             int(status[name], 16) for name in (b"SigPnd", b"ShdPnd", b"SigBlk")
         )
-        return bool((pending | for_process) & ~blocked)
+        return for_thread & ~blocked, for_process & ~blocked
 
     def status(self) -> dict[bytes, bytes]:
         """Return the fields of its /proc/PID/status."""

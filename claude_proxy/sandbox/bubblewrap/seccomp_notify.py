@@ -43,6 +43,8 @@ _CONTINUE = 1
 _PAIRS_SINCE = (5, 9)  # of Linux: SECCOMP_IOCTL_NOTIF_ADDFD
 _SOCKETS_SINCE = (5, 14)  # of Linux: SO_NETNS_COOKIE, and before it mount_setattr(2)
 
+_YAMA = "/proc/sys/kernel/yama/ptrace_scope"
+
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -86,6 +88,8 @@ def is_supported(bwrap: str, *, private: bool) -> bool:
     since = _SOCKETS_SINCE if private else _PAIRS_SINCE
     if machine not in _SYS_SECCOMP or release < since:
         return False
+    if private and _hides_processes():
+        return False
     try:
         # A program with privileges gets none once a filter is installed without them.
         if os.stat(bwrap).st_mode & 0o6000 or "security.capability" in os.listxattr(bwrap):  # noqa: PTH116
@@ -94,6 +98,15 @@ def is_supported(bwrap: str, *, private: bool) -> bool:
         return False
     action = ctypes.c_uint32(_USER_NOTIF)
     return _seccomp(machine, _GET_ACTION_AVAIL, 0, ctypes.byref(action)) == 0
+
+
+def _hides_processes() -> bool:
+    """Tell whether Yama keeps memory and descriptors of processes from everybody."""
+    try:
+        with open(_YAMA, "rb") as file:  # noqa: PTH123 - quick
+            return file.read().strip() == b"3"
+    except OSError:
+        return False
 
 
 def install(channel: socket.socket, *, private: bool) -> None:

@@ -25,6 +25,7 @@ _SYS_OPENAT2 = 437  # on every architecture
 _RESOLVE_NO_MAGICLINKS = 0x2
 _AT_FDCWD = -100
 _FAMILY = struct.Struct("=H")
+_UNIX_LIMIT = 110  # sizeof(struct sockaddr_un)
 _NETWORK = frozenset({socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK})
 _KINDS = frozenset({socket.SOCK_STREAM, socket.SOCK_SEQPACKET})
 
@@ -75,7 +76,9 @@ class SocketCalls:
             raise OSError(errno.EPERM, "a socket of another family")
         if sock.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE) not in _KINDS:
             raise OSError(errno.EPERM, "a datagram socket sends where it likes later")
-        if len(address) < _FAMILY.size or _FAMILY.unpack_from(address)[0] != socket.AF_UNIX:
+        if not _FAMILY.size <= len(address) <= _UNIX_LIMIT:
+            raise OSError(errno.EINVAL, "size")
+        if _FAMILY.unpack_from(address)[0] != socket.AF_UNIX:
             raise OSError(errno.EINVAL, "family")
         path = address[_FAMILY.size :].partition(b"\0")[0]
         if path:

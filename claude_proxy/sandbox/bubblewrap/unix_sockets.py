@@ -10,6 +10,7 @@ caller is bwrap, whose one bind the kernel does; from then on it does none.
 """
 
 import _thread
+import contextlib
 import errno
 import fcntl
 import os
@@ -25,7 +26,7 @@ if not __package__:  # run by its path: add the package's directory, after the s
 
 from claude_proxy.sandbox.bubblewrap import sandbox_view
 from claude_proxy.sandbox.bubblewrap.datagram_pairs import give_pair
-from claude_proxy.sandbox.bubblewrap.reported_caller import ReportedCaller
+from claude_proxy.sandbox.bubblewrap.reported_caller import ReportedCaller, refuse_unreadable
 from claude_proxy.sandbox.bubblewrap.seccomp_notify import (
     BIND,
     CONNECT,
@@ -40,7 +41,8 @@ ENTER, OPEN = b"enter", b"open"  # what the launcher says: "enter PID", "enter P
 READY = b"ready"
 
 _NUMBERS = NUMBERS[platform.machine()]
-_BINDS_OF_BWRAP = 1  # of its netlink socket, to set up loopback
+_BINDS_OF_BWRAP = 4  # one, of its netlink socket, to set up loopback; some room for new versions
+_ERESTARTSYS = 512  # EINTR, or the call starts again, as the caller's handler says (SA_RESTART)
 _THREADS = 512  # so many connects may wait for their peers; a stack is a few pages
 _IDLE_THREADS = 4
 _STACK_BYTES = 256 * 1024
@@ -94,6 +96,7 @@ def _entered(
     try:
         of_host |= _mounted(processes)  # and what was mounted since
         view = sandbox_view.enter(int(words[1]), processes, of_host, unfiltered=OPEN in words)
+        refuse_unreadable(int(words[1]))
         calls = SocketCalls(view, processes)
     except OSError as error:
         channel.send(f"{error.strerror}: {os.strerror(error.errno or 0)}".encode())
@@ -151,7 +154,8 @@ class Answers:
         # To interrupt a thread that waits for a peer; C's connect(2) is not started again.
         signal.signal(signal.SIGUSR1, lambda *_: None)
         with self._lock:
-            self._start_thread()
+            for _ in range(_IDLE_THREADS):
+                self._start_thread()
         poll = select.poll()
         poll.register(lifeline, select.POLLIN)
         poll.register(self._alarm, select.POLLIN)
@@ -166,7 +170,7 @@ class Answers:
                 os.eventfd_read(self._alarm)
             for thread, call in list(self._waiting.items()):
                 if self._is_over(call):
-                    signal.pthread_kill(thread, signal.SIGUSR1)
+                    self._interrupt(thread, call)
 
     def _is_over(self, call: ReportedCall) -> bool:
         """Tell whether a caller has ended, or has got a signal that it should see now."""
@@ -176,10 +180,18 @@ class Answers:
         except OSError:
             return True
 
+    def _interrupt(self, thread: int, call: ReportedCall) -> None:
+        """Interrupt the connect that a thread waits in, unless it has just ended."""
+        with self._lock:  # a thread that has ended must not be named
+            if self._waiting.get(thread) is call:
+                signal.pthread_kill(thread, signal.SIGUSR1)
+
     def _start_thread(self) -> None:
-        self._threads += 1
-        self._idle += 1
-        _thread.start_new_thread(self._run, ())
+        # The sandbox may have as many processes as it can: then those that there are have to do.
+        with contextlib.suppress(RuntimeError):
+            _thread.start_new_thread(self._run, ())
+            self._threads += 1
+            self._idle += 1
 
     def _run(self) -> None:
         try:
@@ -210,15 +222,17 @@ class Answers:
         return True
 
     def _answer(self, call: ReportedCall) -> None:
+        caller = ReportedCaller(self._listener, call, self._processes)
         try:
-            self._do(call)
+            self._do(call, caller)
+        except InterruptedError:
+            self._listener.answer(call, _error_of_interrupted(caller))
         except OSError as error:
             self._listener.answer(call, error.errno or errno.EPERM)
         else:
             self._listener.answer(call, 0)
 
-    def _do(self, call: ReportedCall) -> None:
-        caller = ReportedCaller(self._listener, call, self._processes)
+    def _do(self, call: ReportedCall, caller: ReportedCaller) -> None:
         if call.number == _NUMBERS[CONNECT]:
             self._calls.connect(caller, lambda sock, address: self._wait(call, sock, address))
         elif call.number == _NUMBERS[BIND]:
@@ -238,7 +252,16 @@ class Answers:
                 os.eventfd_write(self._alarm, 1)
             connect(sock, address)
         finally:
-            del self._waiting[thread]
+            with self._lock:
+                del self._waiting[thread]
+
+
+def _error_of_interrupted(caller: ReportedCaller) -> int:
+    """Return what a caller gets that has a signal: for the kernel to choose, if it is safe."""
+    with contextlib.suppress(OSError):
+        if caller.handles_signal_itself():
+            return _ERESTARTSYS
+    return errno.EINTR
 
 
 if __name__ == "__main__":

@@ -3,13 +3,14 @@
 import ctypes
 import errno
 import os
+import signal
 import socket
 import threading
 from collections.abc import Iterator
 
 import pytest
 
-from claude_proxy.sandbox.bubblewrap.reported_caller import ReportedCaller
+from claude_proxy.sandbox.bubblewrap.reported_caller import ReportedCaller, refuse_unreadable
 from claude_proxy.sandbox.bubblewrap.seccomp_notify import Listener, ReportedCall
 
 
@@ -113,6 +114,38 @@ def test_the_directory_and_the_umask_are_the_callers(processes: int) -> None:
 
 def test_a_caller_that_waits_without_a_signal_is_not_interrupted(processes: int) -> None:
     assert not caller(a_call(), processes).is_interrupted()
+
+
+def test_the_signal_of_a_thread_is_its_own(processes: int) -> None:
+    found: list[tuple[bool, bool]] = []
+    blocked = threading.Event()
+    sent = threading.Event()
+
+    def act() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+        blocked.set()
+        sent.wait()
+        asked = caller(a_call(), processes)
+        found.append((asked.is_interrupted(), asked.handles_signal_itself()))
+        signal.sigwait({signal.SIGUSR1})
+
+    thread = threading.Thread(target=act)
+    thread.start()
+    blocked.wait()
+    signal.pthread_kill(thread.ident or 0, signal.SIGUSR1)
+    asked = caller(a_call(thread=thread.native_id), processes)
+    fields = asked.status()
+    sent.set()
+    thread.join()
+
+    assert found == [(False, False)]  # it blocks the signal
+    assert int(fields[b"SigPnd"], 16) & 1 << signal.SIGUSR1 - 1
+
+
+def test_a_process_that_is_its_owners_can_be_read(processes: int) -> None:
+    refuse_unreadable(os.getpid())
+
+    assert caller(a_call(), processes).status()[b"Pid"] == b"%d" % threading.get_native_id()
 
 
 def test_what_was_read_of_a_caller_that_has_ended_does_not_count(processes: int) -> None:

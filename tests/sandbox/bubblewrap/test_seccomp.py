@@ -126,6 +126,8 @@ NEW_USER, NEW_NET, NEW_TIME = 0x1000_0000, 0x4000_0000, 0x80
 SIGCHLD = 17
 KILL = libseccomp.KILL_PROCESS
 USER_NOTIF = 0x7FC0_0000
+GETSOCKOPT = {"x86_64": 55, "aarch64": 209}
+PEER_PIDFD = (socket.SOL_SOCKET, 77)
 NEW_THREAD = 0x3D0F00  # the flags by which the C library starts a thread
 
 ALLOWED_CALLS: list[tuple[str, tuple[int, ...]]] = [
@@ -241,6 +243,8 @@ def every_kind_of_call(token: int, architecture: str) -> Iterator[tuple[int, int
             yield token, NUMBERS[name][column], (flags,)
     for request in {*range(0x5400, 0x5480), *(TIOCSTI | bit for bit in bits), *bits}:
         yield token, NUMBERS["ioctl"][column], (0, request)
+    for option in range(100):
+        yield token, GETSOCKOPT[architecture], (3, socket.SOL_SOCKET, option)
     families = {*range(70), *bits, *(socket.AF_UNIX | bit for bit in bits), -1}
     kinds = {*range(16), *(socket.SOCK_STREAM | bit for bit in (HIGH_BIT, 1 << 11, 1 << 19)), -1}
     for family, protocol in itertools.product(families, (0, 1, 12, HIGH_BIT)):
@@ -276,11 +280,15 @@ def test_the_filter_for_private_sockets_lets_only_streams_and_packets_be_made(
     sockets = bpf.decode(seccomp.program(architecture, Reported.SOCKETS))
     token = libseccomp.ARCHITECTURES[architecture]
     made = NUMBERS["socket"][seccomp.ARCHITECTURES.index(architecture)]
+    asked = GETSOCKOPT[architecture]
     streams = (socket.SOCK_STREAM, socket.SOCK_SEQPACKET)
 
     for arch, call, arguments in every_kind_of_call(token, architecture):
         before, now = (bpf.run(one, arch, call, *arguments) for one in (pairs, sockets))
         family = arguments[0] & 0xFFFF_FFFF if arguments else 0
+        if (arch, call, arguments[1:3]) == (token, asked, PEER_PIDFD):
+            assert now == libseccomp.errno_action(errno.ENOPROTOOPT)
+            continue
         if (arch, call, family) == (token, made, socket.AF_UNIX):
             allowed = arguments[1] & 0xF in streams
             refused = libseccomp.errno_action(errno.EPROTONOSUPPORT)

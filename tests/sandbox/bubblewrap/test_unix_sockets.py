@@ -65,6 +65,32 @@ except KeyboardInterrupt:
     assert supervised.python(FULL + script) == "interrupted"
 
 
+def test_a_connect_starts_again_after_a_handler_that_says_so(supervised: SupervisedBox) -> None:
+    script = """
+import ctypes, struct
+address = struct.pack("=H", socket.AF_UNIX) + b"/tmp/full"
+child = os.fork()
+if not child:
+    signal.signal(signal.SIGUSR1, lambda *_: None)
+    signal.siginterrupt(signal.SIGUSR1, False)
+    sock = socket.socket(socket.AF_UNIX)
+    os._exit(ctypes.CDLL(None).connect(sock.fileno(), address, len(address)))
+def lines(name):
+    with open(f"/proc/{child}/status") as file:
+        return [line for line in file if line.startswith(name)]
+while "S" not in lines("State")[0] or int(lines("SigCgt")[0].split()[1], 16) & 0x200 == 0:
+    pass
+for _ in range(3):
+    os.kill(child, signal.SIGUSR1)
+    while int(lines("ShdPnd")[0].split()[1], 16):
+        pass
+server.accept(); server.accept()
+print(os.waitpid(child, 0)[1])
+"""
+
+    assert supervised.python(FULL + script) == "0"
+
+
 def test_a_program_that_waits_can_be_killed(supervised: SupervisedBox) -> None:
     script = """
 child = os.fork()
@@ -145,6 +171,36 @@ def test_a_supervisor_that_cannot_enter_is_an_error(supervised: SupervisedBox) -
 
         with pytest.raises(ClaudeProxyError, match="nothing was run"):
             supervisor.enter(bwrap.init, unfiltered=False)
+
+
+def test_a_peer_is_a_user_and_not_a_process(supervised: SupervisedBox) -> None:
+    script = """
+import errno, struct
+peer, _ = server.accept()
+print(struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+      == (0, os.getuid(), os.getgid()))
+try:
+    peer.getsockopt(socket.SOL_SOCKET, 77)  # SO_PEERPIDFD
+except OSError as error:
+    print(errno.errorcode[error.errno])
+"""
+
+    assert supervised.python(FULL + script).splitlines() == ["True", "ENOPROTOOPT"]
+
+
+def test_a_sandbox_full_of_processes_keeps_its_sockets(supervised: SupervisedBox) -> None:
+    script = """
+import resource
+threads = [threading.Thread(target=waiting) for _ in range(20)]
+for thread in threads: thread.start()
+resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))
+for _ in range(21):
+    server.accept()[0].close()
+for thread in threads: thread.join()
+print(socket.create_server(("127.0.0.1", 0)).getsockname()[0])
+"""
+
+    assert supervised.python(FULL + script) == "127.0.0.1"
 
 
 def test_nothing_inside_sees_the_program(supervised: SupervisedBox) -> None:

@@ -234,6 +234,7 @@ class _Bringer:
         damaged = "its object is missing or damaged"
         found += [BroughtRef(name, new[name], problem=damaged) for name in new.keys() - there]
         targets = {kept_as(name, self._run): at for name, at in there.items()}
+        self._keep_earlier(HostGit(directory), there)
         if not self._fetch_refs(directory, targets):
             found += [BroughtRef(name, at, kept_as(name, self._run)) for name, at in there.items()]
             return found, filled.problems if damaged in {ref.problem for ref in found} else ()
@@ -244,6 +245,22 @@ class _Bringer:
                 else BroughtRef(name, at, problem="too many others could not be fetched")
             )
         return found, filled.problems
+
+    def _keep_earlier(self, git: HostGit, new: Mapping[str, str]) -> None:
+        """Keep what an earlier run of the same name has left where this one's refs will be.
+
+        `git` is the scratch repository, which has the objects of both.
+        """
+        for name, at in new.items():
+            target = kept_as(name, self._run)
+            earlier = self._ours.get(target, at)
+            if earlier == at or git.run("merge-base", "--is-ancestor", earlier, at).ok:
+                continue
+            words = ("for-each-ref", "--count=2", "--format=%(refname)", "--contains", earlier)
+            if set(self._git.run(*words).out.decode("utf-8", "surrogateescape").split()) - {target}:
+                continue
+            apart = kept_apart(name, self._run, earlier)
+            self._git.run("update-ref", "-m", self._message, apart, earlier)
 
     def _fetch_one(self, directory: Path, name: str, at: str) -> BroughtRef:
         reason = ""

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from claude_proxy.errors import ClaudeProxyError
+from claude_proxy.sandbox.git import clones
 from claude_proxy.sandbox.git.clones import remove_tree
 from claude_proxy.sandbox.git.ref_moves import Move
 from tests.sandbox.boxes import executable
@@ -232,3 +233,30 @@ def test_a_project_that_is_gone_or_a_clone_that_is_damaged_is_an_error(tmp_path:
     remove_tree(made.project)
     with pytest.raises(ClaudeProxyError, match="the repository of the project is gone"):
         made.take()
+
+
+def test_what_an_earlier_clone_of_the_name_left_is_not_lost(tmp_path: Path) -> None:
+    made = cloned(tmp_path)
+    first = made.commit("two")
+    commit(made.project, "three")
+    made.take()
+    clones.remove(made.clone)
+
+    again = cloned(tmp_path)
+    second = again.commit("four")
+    commit(again.project, "five")
+    again.take()
+
+    refs = again.outside("for-each-ref", "--format=%(objectname)", "refs/claude-proxy").split()
+    assert set(refs) == {first, second}
+
+
+def test_what_a_clone_rewrites_leaves_nothing_where_a_branch_has_it(tmp_path: Path) -> None:
+    made = cloned(tmp_path)
+    made.commit("two")
+    made.take()
+    made.inside("commit", "-q", "--amend", "-m", "better")
+    made.take()
+
+    kept_refs = made.outside("for-each-ref", "--format=%(refname)", "refs/claude-proxy").split()
+    assert kept_refs == ["refs/claude-proxy/work/main"]

@@ -4,7 +4,8 @@ Only the standard library is imported, so that a helper process can do it as wel
 """
 
 from claude_proxy.sandbox.git import record
-from claude_proxy.sandbox.git.bring_over import BroughtOver, bring_over, known_of
+from claude_proxy.sandbox.git.bring_over import BroughtOver, bring_over, common_of, known_of
+from claude_proxy.sandbox.git.lfs_objects import bring_lfs_objects
 from claude_proxy.sandbox.git.record import Progress, Record
 from claude_proxy.sandbox.git.ref_files import is_untouched
 from claude_proxy.sandbox.plan.git_facts import GitDirectory
@@ -42,20 +43,21 @@ def _bring(run: Record, directory: GitDirectory, *, ended: bool) -> BroughtOver:
                 )
                 record.note_progress(directory, progress)
             found.append(done)
+        lfs = bring_lfs_objects(directory.private, common_of(directory.host)) if ended else ()
     except OSError as error:
         return BroughtOver(problems=(f"{error.filename}: {(error.strerror or '').lower()}",))
-    return _together(found)
+    return _together(found, tuple(lfs))
 
 
-def _together(found: list[BroughtOver]) -> BroughtOver:
+def _together(found: list[BroughtOver], problems: tuple[str, ...]) -> BroughtOver:
     """Return one result for all worktrees: a branch moves with the one that has it checked out."""
     if not found:
-        return BroughtOver()
+        return BroughtOver(problems=problems)
     refs = {ref.name: ref for done in found for ref in done.refs}
     return BroughtOver(
         tuple(refs.values()),
         found[-1].known,
         next((done.head for done in found if done.head), ""),
         next((done.head_problem for done in found if done.head_problem), ""),
-        tuple(dict.fromkeys(problem for done in found for problem in done.problems)),
+        tuple(dict.fromkeys((*problems, *(one for done in found for one in done.problems)))),
     )

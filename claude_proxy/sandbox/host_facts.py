@@ -90,7 +90,9 @@ def gather(  # noqa: PLR0913 - separate directories
     inspected |= {*hooks, *(worktree_paths(worktree))}
     inspected |= {Path(f"/etc/{name}") for name in _names_in(Path("/etc"))}
     inspected |= {*program.trees, program.real} if program else set()
-    paths = _look(inspected, spec.project, *home_mounts.crowded_directories(user.home))
+    paths = _look(
+        inspected, spec.project, *home_mounts.crowded_directories(user.home), *spec.allow_rw
+    )
     walls = protected_paths.walls(user.home, environ, confdir, statedir, run_directory)
     listings = listings_of(walls, paths)
     entries = {place / name for place, names in listings.items() for name in names}

@@ -18,9 +18,11 @@ def missing_in(directory: Path, paths: Iterable[Path]) -> dict[Path, PathInfo]:
     """
     try:
         present = {name.casefold() for name in os.listdir(directory)}  # noqa: PTH208 - names
-        real = os.path.realpath(directory)
+    except NotADirectoryError:
+        present = set()
     except OSError:
         return {}
+    real = os.path.realpath(directory)
     # As text: there are hundreds of paths, and their parts are made again each time.
     above = f"{directory}/"
     below = {path: text[len(above) :] for path in paths if (text := str(path)).startswith(above)}

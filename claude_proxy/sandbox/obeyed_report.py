@@ -17,6 +17,7 @@ _WHAT = {
     Kind.REPOSITORY: "a repository: its settings can make {} run commands",
     Kind.LAYOUT: "laid out as a repository: {} obeys the settings in it",
     Kind.FILE: "obeyed by {}",
+    Kind.SCRIPT: "named in {}",
 }
 
 
@@ -34,7 +35,7 @@ def report(changes: Sequence[Change], not_looked_at: Sequence[str]) -> Iterator[
     for change in single[:_SHOWN]:
         yield (
             f"warning: this run {change.happened} {printable(change.path)} "
-            f"({_WHAT[change.kind].format(change.by)}); check it before you trust it"
+            f"({_WHAT[change.kind].format(printable(change.by))}); check it before you trust it"
         )
     if left := single[_SHOWN:]:
         yield f"warning: and {len(left)} more such files: {_listed([c.path for c in left])}"

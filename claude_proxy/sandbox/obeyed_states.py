@@ -12,7 +12,7 @@ import os
 import stat
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
@@ -53,7 +53,8 @@ class Kind(IntEnum):
     REPOSITORY = 0
     LAYOUT = 1  # a directory that is a Git directory itself
     FILE = 2
-    PROGRAM = 3
+    SCRIPT = 3  # which an obeyed file starts
+    PROGRAM = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,7 @@ class ObeyedStates:
     unvisited: frozenset[str] = frozenset()  # directories that a limit left out
     unreadable: frozenset[str] = frozenset()
     began_ns: int = 0
+    scripts: Mapping[Path, Path] = field(default_factory=dict)  # each with the file that names it
 
     def changed_since(self, before: "ObeyedStates") -> Iterator[Change]:
         """Yield each difference, in alphabetical order."""
@@ -110,35 +112,48 @@ def _is_below(path: str, directories: frozenset[str]) -> bool:
 
 
 def states_before(
-    trees: Sequence[WatchedTree], watched: Sequence[Path] = (), limit: int = _BEFORE
+    trees: Sequence[WatchedTree],
+    watched: Sequence[Path] = (),
+    scripts: Mapping[Path, Path] | None = None,
+    limit: int = _BEFORE,
 ) -> ObeyedStates:
     """Return the states before COMMAND; quick, as the start waits for it: without dependencies.
 
     `watched` are paths that count whatever their names are.
     """
-    return _states(trees, watched, limit, dependencies=False)
+    return _states(trees, watched, scripts or {}, limit, dependencies=False)
 
 
 def states_after(
-    trees: Sequence[WatchedTree], watched: Sequence[Path] = (), limit: int = _AFTER
+    trees: Sequence[WatchedTree],
+    watched: Sequence[Path] = (),
+    scripts: Mapping[Path, Path] | None = None,
+    limit: int = _AFTER,
 ) -> ObeyedStates:
     """Return the states after COMMAND, as far as `limit` entries reach."""
-    return _states(trees, watched, limit, dependencies=True)
+    return _states(trees, watched, scripts or {}, limit, dependencies=True)
 
 
 def _states(
-    trees: Sequence[WatchedTree], watched: Sequence[Path], limit: int, *, dependencies: bool
+    trees: Sequence[WatchedTree],
+    watched: Sequence[Path],
+    scripts: Mapping[Path, Path],
+    limit: int,
+    *,
+    dependencies: bool,
 ) -> ObeyedStates:
     began_ns = time.time_ns()
     roots = tuple(os.path.realpath(tree.path) for tree in trees)
     walk = _Walk(limit, roots, dependencies=dependencies)
+    for script, source in scripts.items():
+        walk.add_script(str(script), str(source))
     for path in watched:
         walk.add_watched(str(path))
     for tree in trees:
         walk.add(tree)
     walk.go()
     return ObeyedStates(
-        walk.states, frozenset(walk.unvisited), frozenset(walk.unreadable), began_ns
+        walk.states, frozenset(walk.unvisited), frozenset(walk.unreadable), began_ns, scripts
     )
 
 
@@ -176,6 +191,10 @@ class _Walk:
             self._queue.append(_Directory(path, by, data=tree.whole, programs=programs))
         elif tree.whole:
             self._note_settings(path, tree.by)
+
+    def add_script(self, path: str, source: str) -> None:
+        """Take a script, and the obeyed file that names it."""
+        self._note(path, Kind.SCRIPT, source)
 
     def add_watched(self, path: str) -> None:
         """Take something that counts whatever its name is, with everything in it."""

@@ -35,6 +35,7 @@ from claude_proxy.sandbox import (
     git_links,
     host_facts,
     joined_proxy,
+    named_scripts,
     netns,
     obeyed_report,
     obeyed_states,
@@ -239,9 +240,10 @@ def _run(sandbox: Sandbox, run_spec: RunSpec, say: Reporter) -> int:
 
 def _report_changes(sandbox: Sandbox, say: Reporter) -> None:
     """Name what the run created or changed of all that programs outside obey."""
-    after = obeyed_states.states_after(sandbox.plan.watched_trees, sandbox.plan.watched)
-    changes = list(after.changed_since(sandbox.obeyed))
-    for line in obeyed_report.report(changes, after.not_looked_at(sandbox.obeyed)):
+    before, plan = sandbox.obeyed, sandbox.plan
+    after = obeyed_states.states_after(plan.watched_trees, plan.watched, before.scripts)
+    changes = list(after.changed_since(before))
+    for line in obeyed_report.report(changes, after.not_looked_at(before)):
         say(line)
 
 
@@ -326,7 +328,8 @@ def live_sandbox(
         )
         _record_start(run_spec.settings, _identity_of(run_directory, run_spec))
         # While the proxy starts.
-        obeyed = obeyed_states.states_before(planned.watched_trees, planned.watched)
+        scripts = named_scripts.scripts_of(planned)
+        obeyed = obeyed_states.states_before(planned.watched_trees, planned.watched, scripts)
         if proxy_process is not None:
             proxy_process.wait_until_ready()
         _wait_until_mounted(planned, git, sources, bubblewrap.init, guard)

@@ -34,3 +34,9 @@ def test_the_real_path_of_a_missing_one_has_no_link_in_it(project: Path, tmp_pat
 
 def test_a_project_that_cannot_be_listed_proves_nothing(tmp_path: Path) -> None:
     assert missing_in(tmp_path / "gone", [tmp_path / "gone/.zed"]) == {}
+
+
+def test_below_a_file_there_is_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    assert set(missing_in(tmp_path / "file", [tmp_path / "file/.zed"])) == {tmp_path / "file/.zed"}

@@ -380,6 +380,16 @@ def test_a_watched_path_counts_whatever_its_name(project: Path) -> None:
     }
 
 
+def test_a_script_is_named_with_the_file_that_starts_it(project: Path) -> None:
+    scripts = {written(project / "check.sh"): project / ".envrc"}
+    then = states_before([], (), scripts)
+
+    written(project / "check.sh", "bad")
+
+    (change,) = states_after([], (), then.scripts).changed_since(then)
+    assert (change.kind, change.by) == (Kind.SCRIPT, str(project / ".envrc"))
+
+
 def test_what_is_covered_inside_is_left_out(project: Path) -> None:
     trees = [WatchedTree(project, covered=frozenset({project / ".git"}))]
     then = states_before(trees)

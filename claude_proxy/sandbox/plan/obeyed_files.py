@@ -314,6 +314,16 @@ TOOLS = (
     ),
 )
 
+# What starts programs on its own, without a command of the user's: hooks, servers, environments.
+_STARTING = (
+    *(".claude/settings.json", ".claude/settings.local.json", ".claude/hooks", ".mcp.json"),
+    *("mcp.json", ".cursor/hooks.json", ".cursor/mcp.json", ".codex/config.toml"),
+    *(".codex/hooks.json", ".gemini/settings.json", ".windsurf/hooks.json", ".github/hooks"),
+    *("opencode.json", ".envrc", ".autoenv.zsh", ".devcontainer.json"),
+    *(".devcontainer/devcontainer.json", ".husky", ".githooks", ".git-hooks", ".git/hooks"),
+    *(".pre-commit-config.yaml", ".lefthook", *_LEFTHOOK),
+)
+
 # Claude Code checks out whole projects here, which are searched as projects are.
 _CHECKOUTS = (".claude", "worktrees")
 
@@ -377,6 +387,11 @@ def protected_names() -> Iterator[str]:
     """Yield the paths in a project that are read-only where they exist."""
     for name in chain.from_iterable(tool.protected for tool in TOOLS):
         yield name.rstrip("/")
+
+
+def starting_names() -> tuple[str, ...]:
+    """Return the files and directories of a project that start programs on their own."""
+    return _STARTING
 
 
 def is_of_environment(name: str) -> bool:

@@ -235,3 +235,41 @@ def test_a_terminal_is_left_as_it_was_found(job: Job) -> None:
 
     # With raw modes left, a line would end in a line feed alone.
     assert b"\r\n" in job.said or select.select([job.terminal], [], [], LONG_S)[0]
+
+
+@running("echo begun; exec cat")
+def test_a_stop_by_the_mount_guard_is_not_taken_for_ctrl_z(job: Job, directory: Path) -> None:
+    job.says("begun")
+    project = directory / "project"
+
+    for number in range(3):
+        (project / "new").write_text(str(number))
+        (project / "new").rename(project / ".envrc")
+    job.says(r"\.envrc appeared at ")
+    job.type("and on\n")
+
+    job.says("and on\r\nand on")
+    job.type("\x04")
+    job.says("job ended 0")
+
+
+@running("echo begun; exec cat")
+def test_a_job_that_ctrl_z_stopped_stays_stopped_while_the_host_works(
+    job: Job, directory: Path
+) -> None:
+    job.says("begun")
+    job.type("\x1a")
+    job.says("job stopped")
+
+    project = directory / "project"
+    for number in range(3):
+        (project / "new").write_text(str(number))
+        (project / "new").rename(project / ".envrc")
+    job.type("fg\n")
+    job.says("fg")
+    job.says(r"\.envrc appeared at ")
+    job.type("and on\n")
+
+    job.says("and on\r\nand on")
+    job.type("\x04")
+    job.says("job ended 0")

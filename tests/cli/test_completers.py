@@ -5,7 +5,9 @@ from pathlib import Path
 import click
 import pytest
 
-from claude_proxy.cli import completers, main
+from claude_proxy.cli import completers, main, paths
+from claude_proxy.sandbox.git import clones
+from claude_proxy.sandbox.git.clones import CloneRecord
 
 # Line as typed, and what is offered for its last word.
 OFFERED = [
@@ -90,3 +92,13 @@ def test_options_of_the_named_command_are_completed() -> None:
     assert "--port" in offered(None, "--po")
     assert offered("run", "--no-net") == {"--no-network"}
     assert "--uds" in offered("gateway", "--u")
+
+
+@pytest.mark.parametrize("command", ["changes", "take", "clones --remove"])
+def test_the_clones_are_offered(
+    home: Path, command: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with clones.new_directory(paths.default_statedir(), "fix-login") as path:
+        clones.write_record(path, CloneRecord(str(home), "main", None, 1.0))
+
+    assert "fix-login" in completed(f"claude-proxy {command} fix", monkeypatch, capfd)

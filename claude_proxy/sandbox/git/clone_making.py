@@ -167,6 +167,12 @@ def _fetch(source: _Source, clone: Clone, *refs: str) -> None:
         *(os.path.realpath(source.project), *refs),
         git_dir=clone.git,
     )
+    if not answer.ok and source.git.line("config", "--get-regexp", r"^remote\..*\.promisor$"):
+        raise ClaudeProxyError(
+            "the project is a partial clone, which has not all objects itself",
+            where=str(source.project),
+            fix="get the others first: git fetch --refetch --no-filter",
+        )
     _done(answer, source.project)
 
 

@@ -226,3 +226,28 @@ def test_an_incomplete_clone_is_not_continued(tmp_path: Path) -> None:
 
     with pytest.raises(ClaudeProxyError, match="incomplete"):
         continue_clone(made.clone, made.project, None)
+
+
+@pytest.mark.parametrize("option", ["--depth=1", "--filter=blob:none"])
+def test_a_repository_with_a_part_of_the_history_is_cloned(tmp_path: Path, option: str) -> None:
+    main = repository(tmp_path / "main")
+    commit(main, "two")
+    git("config", "uploadpack.allowFilter", "true", at=main)
+    git("clone", "-q", option, f"file://{main}", str(tmp_path / "project"), at=tmp_path)
+
+    made = cloned(tmp_path)
+    made.commit("three")
+
+    assert made.take().complete
+
+
+def test_a_repository_that_has_not_what_is_checked_out_is_an_error(tmp_path: Path) -> None:
+    main = repository(tmp_path / "main")
+    git("config", "uploadpack.allowFilter", "true", at=main)
+    words = ("--filter=tree:0", f"file://{main}", str(tmp_path / "project"))
+    git("clone", "-q", "--bare", *words, at=tmp_path)
+
+    with pytest.raises(ClaudeProxyError, match="partial clone") as error:
+        cloned(tmp_path)
+
+    assert "--refetch" in str(error.value.fix)

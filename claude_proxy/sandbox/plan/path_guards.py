@@ -37,11 +37,12 @@ class PathGuards:
         self._protected = frozenset(
             self.with_real(protected_paths.protected(self._home, facts.environ, *ours))
         )
-        self._secret = frozenset(self.with_real(protected_paths.secret(self._home, facts.environ)))
+        secret = protected_paths.secret(self._home, facts.environ)
+        self._secret = frozenset(self.with_real(secret))
         self.walls = self._protected | self._secret  # there or not
-        self._named_by_variable = frozenset(
-            self.with_real(protected_paths.named_by_variable(self._home, facts.environ))
-        )
+        # The usual places: a variable may name a file of the project.
+        named = self.with_real(protected_paths.named_by_variable(self._home, facts.environ))
+        self._refused_in_project = self._protected | (frozenset(secret) - frozenset(named))
 
     def hidden(self, named: Iterable[Path]) -> list[Path]:
         """Return the real paths of everything to hide, except secrets that were named."""
@@ -83,7 +84,7 @@ class PathGuards:
 
         Also where there is none yet: it may be made during the run.
         """
-        self._refuse_below(path, self._protected | self._secret_by_name(), where, fix)
+        self._refuse_below(path, self._refused_in_project, where, fix)
 
     def refuse_containing(self, path: Path, where: str, fix: str) -> None:
         """Refuse to show a directory that contains a protected path, or the place of a secret."""
@@ -122,16 +123,13 @@ class PathGuards:
 
     def _first_below(self, path: Path, walls: Iterable[Path]) -> Path | None:
         """Return a wall below a path; one that exists, if there is any."""
-        found = [wall for wall in walls if wall != path and wall.is_relative_to(path)]
+        # As text: there are more than a thousand walls, and this is asked at each start.
+        above = f"{str(path).rstrip('/')}/"
+        found = [wall for wall in walls if str(wall).startswith(above)]
         return min(found, key=lambda wall: (not self._exists(wall), wall), default=None)
 
     def _secret_around(self, path: Path) -> Path | None:
         return next((place for place in (path, *path.parents) if place in self._secret), None)
-
-    def _secret_by_name(self) -> frozenset[Path]:
-        """Return the usual places of secrets; a variable may name a file of the project."""
-        usual = protected_paths.secret(self._home, self._facts.environ)
-        return frozenset(usual) - self._named_by_variable
 
     def refuse_home(self) -> None:
         """Refuse a home directory that cannot be hidden."""

@@ -5,7 +5,8 @@ slash are below the home directory. Law kept: no quiet downgrade: a run that ask
 path is refused.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 
 _PROTECTED_IN_HOME = (
@@ -488,10 +489,21 @@ def named_by_variable(home: Path, environ: Mapping[str, str]) -> tuple[Path, ...
     )
 
 
-def _in_home(home: Path, environ: Mapping[str, str], names: Iterable[str]) -> Iterator[Path]:
-    for name in names:
-        yield home / name
-        for base, variable in _BASES.items():
-            given = environ.get(variable, "")
-            if given.startswith("/") and name.startswith(f"{base}/"):
-                yield Path(given, name.removeprefix(f"{base}/"))
+def _in_home(home: Path, environ: Mapping[str, str], names: tuple[str, ...]) -> tuple[Path, ...]:
+    bases = {base: environ.get(variable, "") for base, variable in _BASES.items()}
+    elsewhere = ((base, given) for base, given in bases.items() if given.startswith("/"))
+    return _places_of(home, tuple(elsewhere), names)
+
+
+@lru_cache(maxsize=8)  # a start asks for the same hundreds of paths several times
+def _places_of(
+    home: Path, elsewhere: tuple[tuple[str, str], ...], names: tuple[str, ...]
+) -> tuple[Path, ...]:
+    found = [home / name for name in names]
+    for base, given in elsewhere:
+        found += [
+            Path(given, name.removeprefix(f"{base}/"))
+            for name in names
+            if name.startswith(f"{base}/")
+        ]
+    return tuple(found)

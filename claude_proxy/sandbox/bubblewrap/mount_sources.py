@@ -129,7 +129,7 @@ def _path_of(descriptor: int) -> str:
 
 def _replaced(*places: Path) -> ClaudeProxyError:
     return ClaudeProxyError(
-        "this was replaced while the run started; nothing was run",
+        "this was replaced or removed while the run started; nothing was run",
         where=", ".join(map(str, places[:_PATHS_SHOWN])),
         fix="if another run may write there, end it; then try again",
     )

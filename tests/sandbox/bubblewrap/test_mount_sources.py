@@ -11,7 +11,7 @@ from claude_proxy.sandbox.bubblewrap.mount_sources import MountSources, file_id
 from claude_proxy.sandbox.plan.model import SandboxPlan
 from tests.sandbox.boxes import Box, held
 
-SWAPPED = "this was replaced while the run started; nothing was run"
+SWAPPED = "replaced or removed while the run started; nothing was run"
 
 
 def link_to_ssh(box: Box, path: Path) -> None:

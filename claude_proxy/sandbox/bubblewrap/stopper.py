@@ -25,6 +25,11 @@ _EVENT = struct.Struct("iIII")
 _OVERFLOW = 0x4000
 _ORDER_BYTES = 1 << 17
 _PR_SET_DUMPABLE = 4
+_SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}
+_ATTRIBUTES = struct.Struct("IIQiIQQQ")  # sched_setattr(2)
+_SLICE_NS = 100_000
+
+_libc = ctypes.CDLL(None)
 
 
 def run(
@@ -37,7 +42,8 @@ def run(
     """Wait for replacements; stop the sandbox, report it, and obey until it is to continue."""
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(number, signal.SIG_IGN)
-    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0)
+    _libc.prctl(_PR_SET_DUMPABLE, 0)
+    _hurry()
     # `\0`, because the size of the name comes before it, and its padding after it.
     wanted = tuple(b"\0" + name + b"\0" for name in needles)
     waiting = select.poll()
@@ -56,6 +62,19 @@ def run(
         orders.send(STOPPED)
         if not _obey(orders, mounts, generation):
             return
+
+
+def _hurry() -> None:
+    """Ask for a short time slice, so that it runs as soon as it wakes up (sched(7), Linux 6.12).
+
+    Elsewhere the call fails or changes nothing.
+    """
+    number = _SCHED_SETATTR.get(os.uname().machine)
+    if number is not None:
+        nice = os.getpriority(os.PRIO_PROCESS, 0)
+        _libc.syscall(
+            number, 0, _ATTRIBUTES.pack(_ATTRIBUTES.size, 0, 0, nice, 0, _SLICE_NS, 0, 0), 0
+        )
 
 
 def _stop_all() -> None:

@@ -18,7 +18,7 @@ from claude_proxy.sandbox.plan.model import AgentHome, Seed
 
 _MOST_BYTES = 64 * 1024 * 1024  # of one seed
 _MOST_ENTRIES = 5000
-_SETTINGS_BYTES = 8 * 1024 * 1024  # of one file that is filtered
+_SETTINGS_BYTES = 32 * 1024 * 1024  # of one file that is filtered
 _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC

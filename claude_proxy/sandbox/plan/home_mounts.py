@@ -7,7 +7,7 @@ So a secret that nobody knew of is not visible either.
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from claude_proxy.errors import ConfigError
 from claude_proxy.sandbox.plan import agent_home, system_mounts
@@ -170,6 +170,16 @@ class HomeMounts:
             self.to_create.append(_path_to_create(path, name))
         self.named.append(path)
         self._layout.put(Mount(MountKind.WRITE, self._place_of(path, seen.real), seen.real))
+
+    def protected(self) -> Iterator[Path]:
+        """Yield what stays read-only in what the profile shares with the user's own home.
+
+        What home_write names itself, or something below it, is meant to be written.
+        """
+        written = [PurePosixPath(name) for name in self._spec.profile.home_write]
+        for name in self._spec.profile.home_protect if written else ():
+            if not any(each.is_relative_to(name) for each in written):
+                yield self._home / name
 
     def notes(self) -> Iterator[str]:
         """Yield what of the user's files is not shown as it is."""

@@ -386,8 +386,7 @@ class _Planner:
         project = self._spec.project
         names = (*self._obeyed_in(project), *self._spec.profile.protect, *self._spec.read_only)
         yield from (project / name for name in names)
-        if self._spec.profile.home_write:
-            yield from (self._home / name for name in self._spec.profile.home_protect)
+        yield from self._home_mounts.protected()
         yield from self._facts.hooks
         linked = self._project / ".git" in dict(self._facts.git.links)
         if self._info(project / ".git").kind is not PathKind.DIRECTORY and not linked:

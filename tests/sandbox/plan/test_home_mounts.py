@@ -126,6 +126,22 @@ def test_a_profile_that_writes_the_users_own_files_is_said_to() -> None:
     assert "home_write" in line
 
 
+def test_a_part_that_the_profile_writes_itself_is_not_read_only_after_all() -> None:
+    names = (".claude/skills", ".claude/settings.json", ".claude/hooks")
+    profile = Profile("own", home_write=(".claude/", ".claude/skills/"), home_protect=names)
+    found = paths(
+        HOME / ".claude",
+        HOME / ".claude/skills",
+        HOME / ".claude/hooks",
+        files=[HOME / ".claude/settings.json"],
+    )
+
+    planned = plan_sandbox(a_spec(profile=profile), some_facts(found))
+
+    assert str(HOME / ".claude/skills") in written(planned)
+    assert {str(HOME / ".claude/settings.json"), str(HOME / ".claude/hooks")} <= read(planned)
+
+
 def test_sharing_an_agents_home_names_what_it_opens() -> None:
     spec = a_spec(profile=shared(CLAUDE), share_agent_home=True)
 

@@ -13,6 +13,8 @@ from typing import Any
 
 from claude_proxy.sandbox.plan import codex_settings
 
+type Change = Callable[[dict[str, Any]], tuple[dict[str, Any], list[str]]]
+
 MCP_SERVERS = "mcpServers"
 
 # Of ~/.claude.json, which holds a part for each project, identifiers and caches too.
@@ -68,6 +70,14 @@ _SECRET_VALUE = re.compile(
     r"|ya29\.|eyJ|npm_|pypi-|hf_|dop_v1_|lin_api_|ntn_|secret_)",
     re.IGNORECASE,
 )
+# The same in the middle of a command line.
+_WRITTEN_OUT = re.compile(
+    r"\b(?:bearer|basic)\s+[a-z0-9._~+/=-]{8,}"
+    r"|(?:^|[^a-z0-9])(?:sk-|gh[opsur]_|github_pat_|glpat-|xox[a-z]-|AKIA|npm_|hf_)[a-z0-9_-]{8,}"
+    r"|://[^/\s:@]+:[^/\s@]+@"
+    r"|(?:key|token|secret|password|passwd)[\"']?\s*[=:]\s*[\"']?[a-z0-9_./+-]{12,}",
+    re.IGNORECASE,
+)
 _LONG = 24  # a word without spaces, dots and slashes that is as long as this is hardly a name
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _PLAIN = re.compile(r"[0-9.]{1,12}|true|false|on|off|yes|no", re.IGNORECASE)
@@ -105,16 +115,19 @@ def _toml(raw: bytes, project: Path) -> Carried | None:
     return Carried(found[0].encode(), tuple(found[1])) if found else None
 
 
-def _json(
-    raw: bytes, change: Callable[[dict[str, Any]], tuple[dict[str, Any], list[str]]]
-) -> Carried | None:
+def _json(raw: bytes, change: Change) -> Carried | None:
     try:
-        found = json.loads(raw)
+        return _filtered(json.loads(raw), change)
     except (ValueError, RecursionError):
         return None
+
+
+def _filtered(found: object, change: Change) -> Carried | None:
     if not isinstance(found, dict):
         return None
-    carried, left_out = change(found)
+    changed, left_out = change(found)
+    carried = {key: _without_secrets(value) for key, value in changed.items()}
+    left_out += [f"a part of {key}" for key in changed if carried[key] != changed[key]]
     text = json.dumps(carried, indent=2).encode() + b"\n"
     return Carried(text, tuple(left_out), tuple(_names_of_servers(carried)))
 
@@ -226,6 +239,31 @@ _OF_SERVER = frozenset(
         "alwaysAllow",
     }
 )
+
+
+def _without_secrets(value: Any) -> Any:
+    """Return a value without the parts in which a secret is written out.
+
+    Commands that were approved once, and those of hooks, may contain one. Of a list, the whole
+    entry is left out, as half a hook would make the settings invalid.
+    """
+    if isinstance(value, list):
+        return [_without_secrets(one) for one in value if not _holds_secret(one)]
+    if isinstance(value, dict):
+        return {
+            key: _without_secrets(one)
+            for key, one in value.items()
+            if not (isinstance(one, str) and _WRITTEN_OUT.search(one))
+        }
+    return value
+
+
+def _holds_secret(value: Any) -> bool:
+    if isinstance(value, str):
+        return _WRITTEN_OUT.search(value) is not None
+    if isinstance(value, dict):
+        return any(_holds_secret(one) for one in value.values())
+    return isinstance(value, list) and any(_holds_secret(one) for one in value)
 
 
 def _names_of_servers(carried: Mapping[str, Any]) -> Iterator[str]:

@@ -134,9 +134,11 @@ def test_servers_in_geminis_settings_are_carried_as_those_of_claude() -> None:
     assert found == {"mcpServers": {"a": {"command": "x"}}}
 
 
-@pytest.mark.parametrize("raw", [b"", b"{", b"[]", b"[" * 100_000, b"\xff"])
-def test_a_file_that_is_not_a_json_object_is_not_carried(raw: bytes) -> None:
-    filter_ = filter_of(".claude.json", PROJECT, {})
+@pytest.mark.parametrize(
+    "raw", [b"", b"{", b"[]", b"[" * 100_000, b"\xff", b'{"a":' * 5000 + b"1" + b"}" * 5000]
+)
+def test_a_file_that_is_no_usable_json_object_is_not_carried(raw: bytes) -> None:
+    filter_ = filter_of(".claude/settings.json", PROJECT, {})
 
     assert filter_ is not None
     assert filter_(raw) is None
@@ -152,6 +154,41 @@ def test_a_file_that_is_not_a_json_object_is_not_carried(raw: bytes) -> None:
 )
 def test_a_file_of_another_shape_carries_nothing(given: dict[str, Any]) -> None:
     assert of_claude(given, ANTHROPIC_API_KEY=KEY) == {}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "curl -H 'Authorization: Bearer abcdefgh12345' https://api.example",
+        "GH_TOKEN=abcdefgh12345678 gh pr list",
+        "git push https://ann:hunter2@git.example/x",
+        "deploy --api-key=abcdefgh12345678",
+        "echo ghp_abcdefgh12345678",
+    ],
+)
+def test_a_command_in_which_a_secret_is_written_out_is_not_carried(command: str) -> None:
+    hook = {"matcher": "Bash", "hooks": [{"type": "command", "command": command}]}
+    other = {"matcher": "Edit", "hooks": [{"type": "command", "command": "~/bin/format"}]}
+    settings = {
+        "permissions": {"allow": ["Bash(npm run test:*)", f"Bash({command})"]},
+        "hooks": {"PreToolUse": [hook, other]},
+        "statusLine": {"type": "command", "command": "~/.claude/statusline.sh"},
+    }
+
+    found, left_out = carried(".claude/settings.local.json", settings)
+
+    assert found["permissions"] == {"allow": ["Bash(npm run test:*)"]}
+    assert found["hooks"] == {"PreToolUse": [other]}
+    assert found["statusLine"] == settings["statusLine"]
+    assert left_out == ("a part of permissions", "a part of hooks")
+
+
+def test_a_tool_that_was_allowed_with_a_secret_is_not_carried() -> None:
+    own = {"allowedTools": ["Bash(ls)", "Bash(TOKEN=abcdefgh12345678 x)"]}
+
+    found = of_claude({"projects": {str(PROJECT): own}})
+
+    assert found["projects"][str(PROJECT)] == {"allowedTools": ["Bash(ls)"]}
 
 
 @pytest.mark.parametrize("projects", [1, [], {"a": 1}, {"a": {"mcpServers": 1}}])

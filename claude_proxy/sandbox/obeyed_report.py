@@ -13,6 +13,7 @@ from claude_proxy.sandbox.obeyed_states import Change, Kind
 
 _SHOWN = 20  # changes, so that they fit a screen
 _NAMES_SHOWN = 5  # programs of one directory, and directories that were not looked at
+_LONGEST = 300  # characters of a path: a run may choose thousands
 _WHAT = {
     Kind.REPOSITORY: "a repository: its settings can make {} run commands",
     Kind.LAYOUT: "laid out as a repository: {} obeys the settings in it",
@@ -67,8 +68,10 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def printable(text: str) -> str:
-    """Return text with everything escaped that a terminal could obey."""
-    return "".join(
+    """Return text with everything escaped that a terminal could obey, and the middle left out."""
+    shown = "".join(
         c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode()
         for c in text
     )
+    half = _LONGEST // 2
+    return shown if len(shown) <= _LONGEST else f"{shown[:half]}…{shown[-half:]}"

@@ -202,11 +202,14 @@ class _Walk:
         if obeyed_files.is_repository(name):
             self._note_repository(path, Kind.REPOSITORY, obeyed_files.owner_of(name))
             return
-        self._note(path, Kind.FILE, _PROGRAMS_OUTSIDE)
+        above = os.path.dirname(path)  # noqa: PTH120
+        tool = obeyed_files.obeying_all_in(above, name) or obeyed_files.obeying(above, name)
+        by = tool.name if tool is not None else _PROGRAMS_OUTSIDE
+        self._note(path, Kind.FILE, by)
         if os.path.islink(path):  # noqa: PTH114
-            self._follow(path, _PROGRAMS_OUTSIDE)
+            self._follow(path, by)
         elif os.path.isdir(path):  # noqa: PTH112
-            self._queue.append(_Directory(path, _PROGRAMS_OUTSIDE))
+            self._queue.append(_Directory(path, by))
 
     def go(self) -> None:
         """Look at directories until there are no more, or the limit is reached."""

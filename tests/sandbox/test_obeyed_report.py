@@ -58,3 +58,11 @@ def test_a_name_cannot_move_the_cursor() -> None:
     assert line.isprintable()
     assert r"/p/\x1b[2K\r\n\udcff\u202e/CLAUDE.md" in line
     assert printable("ordinary é") == "ordinary é"
+
+
+def test_of_a_long_path_both_ends_are_shown() -> None:
+    shown = printable(f"/begin/{'x' * 5000}/end")
+
+    assert len(shown) < 310
+    assert shown.startswith("/begin/x")
+    assert shown.endswith("x/end")

@@ -96,3 +96,19 @@ def test_a_file_with_a_second_name_is_refused_before_anything_runs(runs: Launche
     assert ran.returncode == 2
     assert "a protected file has a second name" in ran.stderr
     assert (runs.project / ".envrc").read_text(encoding="utf-8") == "mine\n"
+
+
+def test_what_an_agent_is_asked_to_create_works_inside(
+    runs: Launches, program: FindProgram
+) -> None:
+    program("git")
+    script = (
+        "git init -q . && mkdir .husky .devcontainer && echo a >.husky/pre-commit && "
+        "echo >.npmrc && echo >>.npmrc && python3 -c \"file = open('.envrc', 'w'); file.write('x')\" && "
+        "echo x >>.envrc && git status --porcelain && git config user.name a && rm .envrc"
+    )
+
+    ran = runs.run("sh", "-c", script, options=OFFLINE)
+
+    assert ran.returncode == 0, ran.stderr
+    assert f"{runs.project}/.git (a repository: " in ran.stderr

@@ -481,9 +481,15 @@ class _Planner:
 
     def _awaited(self) -> Iterator[tuple[Path, GuardKind]]:
         """Yield the paths inside that are to be protected once something appears there."""
+        spec = self._spec
+        # Only what the owner names. Agents are asked to create repositories and what tools obey:
+        # they would get half of it, or be ended in the middle of it. It is named at the end.
         wanted = {
-            **dict.fromkeys(self._watched, GuardKind.READ),
-            **{self._spec.project / name: GuardKind.HIDE for name in self._spec.hide},
+            **{
+                spec.project / name: GuardKind.READ
+                for name in (*spec.profile.protect, *spec.read_only)
+            },
+            **{spec.project / name: GuardKind.HIDE for name in spec.hide},
         }
         for path, kind in wanted.items():
             seen = self._info(path)

@@ -277,6 +277,17 @@ def test_a_repository_that_is_a_writable_directory_keeps_what_git_obeys_read_onl
     assert str(git) in written(planned), "mounted on itself, it cannot be renamed"
 
 
+def test_only_what_the_owner_names_is_protected_when_it_appears() -> None:
+    profile = Profile("own", protect=("Makefile",))
+    spec = a_spec(profile=profile, read_only=("kept",), hide=("secret",))
+
+    planned = plan_sandbox(spec, some_facts())
+
+    awaited = {PROJECT / "Makefile", PROJECT / "kept", PROJECT / "secret"}
+    assert {mount.at for mount in planned.guarded} == awaited
+    assert {PROJECT / ".git", PROJECT / ".envrc", PROJECT / "Makefile"} <= set(planned.watched)
+
+
 def test_a_link_instead_of_a_read_only_file_is_watched_and_its_target_read_only() -> None:
     found = paths(PROJECT / "x", links={PROJECT / ".vscode": PROJECT / "x"})
 

@@ -194,17 +194,13 @@ class _Bringer:
     # The host's refs
 
     def _look(self) -> None:
-        answer = self._git.run(
-            "for-each-ref", "--format=%(refname)%00%(objectname)%00%(worktreepath)"
-        )
-        head = host_head.head_of(self._git)
+        answer = self._git.run("for-each-ref", "--format=%(objectname) %(refname)")
         for line in answer.out.decode("utf-8", "surrogateescape").split("\n"):
-            name, _, rest = line.partition("\0")
-            object_, _, place = rest.partition("\0")
-            if object_:
+            object_, _, name = line.partition(" ")
+            if name:
                 self._ours[name] = object_
-                if place and name != head.name:
-                    self._in_use[name] = f"it is checked out in {place}"
+        for name, place in host_head.checked_out_elsewhere(self._git).items():
+            self._in_use[name] = f"it is checked out in {place}"
         for name in rebases.branches_in(self._common):
             self._in_use[name] = "a rebase of it has not ended"
 

@@ -1,7 +1,7 @@
 """Git directories that a run needs a private copy of: found in and around a project.
 
 Law kept: the sandbox cannot move its own wall. What a `.git` file or link names counts as
-`git_directories` says; the private copies take the place of every one that the run could write.
+`git_directories` says; the private copies replace every one that the run could write.
 """
 
 import os

@@ -49,6 +49,28 @@ def is_bare(git: HostGit) -> bool:
     return not linked and git.run("rev-parse", "--is-bare-repository").out.startswith(b"true")
 
 
+def checked_out_elsewhere(git: HostGit) -> dict[str, str]:
+    """Return the branches that other worktrees of the repository have checked out, and where."""
+    listed = git.run("worktree", "list", "--porcelain").out.decode("utf-8", "surrogateescape")
+    own = _work_tree_of(git)
+    found = {}
+    for number, entry in enumerate(listed.split("\n\n")):
+        lines = dict(line.partition(" ")[::2] for line in entry.split("\n"))
+        place = lines.get("worktree", "")
+        ours = number == 0 if own is None else os.path.realpath(place) == str(own)
+        if not (ours or "bare" in lines or "prunable" in lines) and "branch" in lines:
+            found[lines["branch"]] = place
+    return found
+
+
+def _work_tree_of(git: HostGit) -> Path | None:
+    """Return the work tree of a linked worktree; None for the main one, which is listed first."""
+    with suppress(OSError):
+        text = (git.directory / "gitdir").read_text("utf-8", "surrogateescape").rstrip("\n")
+        return Path(os.path.realpath(git.directory / text)).parent
+    return None
+
+
 def switch(git: HostGit, head: Head, target: Head, message: str) -> str:
     """Make the checked-out branch, the index and HEAD those of `target`; return why not.
 

@@ -93,6 +93,20 @@ def test_a_worktree_within_the_project_comes_over_with_its_own_index(git_box: Gi
     assert "evil" not in (git_box.tree / "in/.git").read_text()
 
 
+def test_a_worktree_of_a_bare_repository_in_the_project_keeps_its_index(git_box: GitBox) -> None:
+    git("clone", "-q", "--bare", git_box.tree, git_box.box.home / "bare", at=git_box.tree)
+    shutil.rmtree(git_box.tree)
+    git_box.tree.mkdir()
+    (git_box.box.home / "bare").rename(git_box.tree / ".bare")
+    (git_box.tree / ".git").write_text("gitdir: ./.bare\n")
+    git_box.outside("worktree", "add", "-q", "w", "main")
+
+    git_box.sh("cd w; echo x > x; git add x; git commit -qm two; echo evil > .git ../.git")
+
+    assert git("log", "--format=%s", at=git_box.tree / "w") == "two\none"
+    assert git("status", "--porcelain", at=git_box.tree / "w") == ""
+
+
 def test_a_submodule_works_and_neither_its_file_nor_its_directory_is_writable(
     git_box: GitBox, tmp_path: Path
 ) -> None:

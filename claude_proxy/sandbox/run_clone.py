@@ -85,6 +85,12 @@ def report(run_spec: RunSpec, name: str, say: Callable[[str], None]) -> None:
 
     try:
         found = changes_of(clones.named(run_spec.settings.statedir, name), os.environ, whole=False)
+        if not (found.untaken or found.work.count):
+            say(
+                f"the clone {name} has nothing that the project has not; to remove it: "
+                f"claude-proxy clones --remove {name}"
+            )
+            return
         held = f"{counted(found.commit_count, 'commit')} and {counted(found.work.count, 'file')}"
         held += " with uncommitted work"
     except ClaudeProxyError as error:

@@ -104,6 +104,7 @@ def bring_over(  # noqa: PLR0913 - two repositories, and how they belong togethe
     *,
     known: Known | None = None,
     shares_tree: bool = False,
+    only_keep: bool = False,
     ended: bool = True,
     scratch_directory: Path | None = None,
     skip_packs: Collection[str] = (),
@@ -117,8 +118,8 @@ def bring_over(  # noqa: PLR0913 - two repositories, and how they belong togethe
     its files are others. `worktree` names a linked worktree of the run, `worktrees/NAME`, whose
     HEAD counts; `host` is then that worktree's Git directory. While the run has not ended, a
     detached HEAD is not followed. The scratch directory is kept if it is named, so that nothing is
-    copied twice. `skip_packs` name those of objects that the host has. Raises nothing: what went
-    wrong is in the result.
+    copied twice. `skip_packs` name those of objects that the host has. With `only_keep`, none of
+    the host's own refs moves. Raises nothing: what went wrong is in the result.
     """
     known = known or Known()
     try:
@@ -131,6 +132,7 @@ def bring_over(  # noqa: PLR0913 - two repositories, and how they belong togethe
         return BroughtOver(known=known, problems=refs.problems)
     directory = scratch_directory or private.parent / f"{private.name}.scratch"
     bringer = _Bringer(host, name, known, shares_tree=shares_tree, skip_packs=skip_packs)
+    bringer.only_keep = only_keep
     try:
         return bringer.bring(private, refs, changed, directory, ended=ended)
     except OSError as error:
@@ -169,6 +171,7 @@ class _Bringer:
         self._run = run
         self._known = known
         self._shares_tree = shares_tree
+        self.only_keep = False
         self._message = f"claude-proxy: run {run}"
         self._ours: dict[str, str] = {}
         self._in_use: dict[str, str] = {}  # branches that must not move now, and why
@@ -183,6 +186,8 @@ class _Bringer:
             return BroughtOver(known=self._known, problems=(reason,))
         self._look()
         fetched, problems = self._fetch(private, changed, scratch_)
+        if self.only_keep:
+            return BroughtOver(tuple(fetched), self._known, problems=(*refs.problems, *problems))
         found = tuple(self._moved(ref) for ref in fetched)
         self._delete_what_the_run_deleted(refs)
         head = _Followed(self._known.head)

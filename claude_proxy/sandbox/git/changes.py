@@ -25,6 +25,8 @@ from claude_proxy.sandbox.git.work_tree import LINK, Differences, Entry, Reading
 
 MAX_DIFF_BYTES = 32 * 1024 * 1024
 _MAX_COMMITS = 200
+_MAX_JUDGED = 200  # branches and tags with commits of their own
+_TOO_MANY = "not compared: there are too many"
 
 # No program, attribute or setting has a say in how a difference is shown.
 _DIFF = (
@@ -152,11 +154,18 @@ def changes_of(
 def _branches(clone: Clone, seen: Review, environ: Mapping[str, str]) -> Iterator[Branch]:
     host = review.host_of(clone, environ)
     project = None if host is None else HostGit(host)
+    judged: dict[tuple[str, str], tuple[int, bool]] = {}
     for ref in seen.changed:
         start = clone.record.refs.get(ref.name) or clone.record.base or ""
-        ahead = 0 if ref.failed else _ahead(seen.git, ref.object, start)
-        problem = ref.problem if ref.failed else ""
-        yield Branch(ref.name, ref.object, ahead, _is_taken(project, ref), problem)
+        at = (ref.object, start)
+        if ref.failed:
+            yield Branch(ref.name, ref.object, 0, taken=False, problem=ref.problem)
+        elif at not in judged and len(judged) >= _MAX_JUDGED:
+            yield Branch(ref.name, ref.object, 0, taken=False, problem=_TOO_MANY)
+        else:
+            if at not in judged:
+                judged[at] = _ahead(seen.git, ref.object, start), _is_taken(project, ref)
+            yield Branch(ref.name, ref.object, *judged[at])
 
 
 def _is_taken(project: HostGit | None, ref: BroughtRef) -> bool:

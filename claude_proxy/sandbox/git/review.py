@@ -96,6 +96,7 @@ def _bring(clone: Clone, refs: Refs, packs: Sequence[str]) -> bring_over.Brought
         clone.review,
         clone.name,
         known=known_of(clone, refs.refs),
+        only_keep=True,
         scratch_directory=clone.path / "incoming",
         skip_packs=frozenset(packs),
     )

@@ -215,3 +215,20 @@ def test_a_clone_is_read_by_several_at_once(tmp_path: Path) -> None:
         found = [pool.submit(made.changes) for _ in range(4)]
 
     assert [one.result().commit_count for one in found] == [1] * 4
+
+
+def test_of_very_many_branches_each_is_named_and_none_counts_as_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(changes, "_MAX_JUDGED", 1)
+    made = cloned(tmp_path)
+    for name in ("a", "b"):
+        made.inside("checkout", "-q", "-b", name)
+        made.commit(name)
+    made.inside("branch", "same-as-b")
+
+    found = {branch.name: branch.problem for branch in made.changes().branches}
+
+    assert len(found) == 3
+    assert any(found.values())
+    assert made.changes().untaken

@@ -92,3 +92,13 @@ def test_a_git_directory_that_is_none_is_an_error(tmp_path: Path) -> None:
 
     with pytest.raises(ClaudeProxyError, match="the clone cannot be read"):
         review.read(made.clone, environ())
+
+
+def test_no_branch_of_the_clone_becomes_one_of_the_review(tmp_path: Path) -> None:
+    made = cloned(tmp_path)
+    made.commit("two")
+    made.inside("branch", "nothing")
+
+    seen = review.read(made.clone, environ())
+
+    assert seen.git.run("for-each-ref", "refs/heads").out == b""

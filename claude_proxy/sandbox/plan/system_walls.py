@@ -1,7 +1,7 @@
 """System directories that contain a secret: shown entry by entry, without it; pure.
 
 Law kept: secrets stay outside. Every run sees /usr and /opt. If a secret or a file of this program
-is there, its directory is built anew from the other entries, as a mount over it would disappear
+is there, its directory is assembled from the other entries, as a mount over it would disappear
 when the file is replaced.
 """
 

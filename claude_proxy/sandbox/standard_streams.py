@@ -2,10 +2,11 @@
 
 Law kept: the sandbox cannot move its own wall. A process can open its standard streams once more in
 /proc/self/fd: a file that was opened for reading, for writing; a directory, with everything above
-it. So COMMAND gets a pipe instead of a file or a device, and no directory at all. What is on the
-other side of a terminal, a pipe or a socket stays as it is.
+it. So COMMAND gets a pipe instead of a file or a device, and no directory at all. Terminals,
+pipes without a name and sockets stay as they are.
 """
 
+import errno
 import fcntl
 import os
 import stat
@@ -87,7 +88,7 @@ class Streams:
         self.let_go()
         self._pump.close_lifeline()
         problem = self._pump.process.wait()
-        if not problem:
+        if problem in {0, errno.EPIPE}:  # of a pipe, whose reader has seen enough
             return code
         reason = os.strerror(problem).lower() if problem > 0 else f"killed by signal {-problem}"
         say(f"warning: the output of COMMAND is not complete: {reason}")
@@ -120,7 +121,10 @@ def _is_file(descriptor: int) -> bool:
         number = os.minor(found.st_rdev)
         harmless = os.major(found.st_rdev) == _MEMORY and number in _HARMLESS
         return not harmless and not os.isatty(descriptor)
-    return not (stat.S_ISFIFO(found.st_mode) or stat.S_ISSOCK(found.st_mode))
+    if stat.S_ISFIFO(found.st_mode):
+        # One with a name may have other readers and writers.
+        return not os.readlink(f"/proc/self/fd/{descriptor}").startswith("pipe:")  # noqa: PTH115
+    return not stat.S_ISSOCK(found.st_mode)
 
 
 def _are_one(one: int, other: int) -> bool:

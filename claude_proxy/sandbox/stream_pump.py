@@ -28,17 +28,23 @@ _PIECE = 64 * 1024  # the capacity of a pipe
 class Input:
     """A file that is copied into a pipe."""
 
-    wanted = select.POLLOUT
-
     def __init__(self, file: int, writing: int, reading: int) -> None:
-        self.descriptor: int | None = writing
+        self.pipe: int | None = writing
         self._file = file
         self._reading = reading  # to count what nobody has read
         self._pending = b""
         self._start: int | None = None
-        with suppress(OSError):  # a device has no offset
+        with suppress(OSError):  # a device and a FIFO have no offset
             self._start = os.lseek(file, 0, os.SEEK_CUR)
         os.set_blocking(writing, False)
+
+    @property
+    def awaited(self) -> tuple[int, int]:
+        """The descriptor and the event after which a step does not block."""
+        # A file is always readable; what else there is may keep one waiting.
+        if self._start is None and not self._pending:
+            return self._file, select.POLLIN
+        return self.pipe or 0, select.POLLOUT
 
     def step(self, descriptor: int) -> None:
         """Copy a piece; close the pipe at the end of the file."""
@@ -54,9 +60,9 @@ class Input:
 
     def close(self) -> None:
         """Let the reader come to the end."""
-        if self.descriptor is not None:
-            os.close(self.descriptor)
-            self.descriptor = None
+        if self.pipe is not None:
+            os.close(self.pipe)
+            self.pipe = None
 
     def rewind(self) -> None:
         """Set the file's offset behind what was read."""
@@ -73,12 +79,15 @@ class Input:
 class Output:
     """A pipe that is copied into a file."""
 
-    wanted = select.POLLIN
-
     def __init__(self, reading: int, file: int) -> None:
-        self.descriptor: int | None = reading
+        self.pipe: int | None = reading
         self.error = 0
         self._file = file
+
+    @property
+    def awaited(self) -> tuple[int, int]:
+        """The descriptor and the event after which a step does not block."""
+        return self.pipe or 0, select.POLLIN
 
     def step(self, descriptor: int) -> None:
         """Copy a piece; close the pipe at its end, or when the file cannot be written."""
@@ -91,24 +100,27 @@ class Output:
             self.error = error.errno or errno.EIO
         if self.error or not data:
             os.close(descriptor)
-            self.descriptor = None
+            self.pipe = None
 
 
 def main(lifeline: int, inputs: list[Input], outputs: list[Output]) -> int:
     """Copy until the sandbox has ended and all is written; return the errno of a failure, or 0."""
+    every: list[Input | Output] = [*inputs, *outputs]
     running = True
-    while running or any(output.descriptor is not None for output in outputs):
+    while running or any(output.pipe is not None for output in outputs):
         poll = select.poll()
-        every: list[Input | Output] = [*inputs, *outputs]
-        streams = {one.descriptor: one for one in every}
-        for descriptor, stream in streams.items():
-            if descriptor is not None:
-                poll.register(descriptor, stream.wanted)
+        streams: dict[int, Input | Output] = {}
+        for stream in every:
+            if stream.pipe is not None:
+                descriptor, event = stream.awaited
+                streams[descriptor] = stream
+                poll.register(descriptor, event)
         if running:
             poll.register(lifeline, select.POLLIN)
         for descriptor, _ in poll.poll():
             if descriptor != lifeline:
-                streams[descriptor].step(descriptor)
+                stream = streams[descriptor]
+                stream.step(stream.pipe or 0)
                 continue
             running = False
             for one in inputs:

@@ -64,6 +64,18 @@ def test_a_file_is_a_pipe_inside_and_the_null_device_itself(tmp_path: Path) -> N
         assert kinds(made)[0] is None
 
 
+def test_a_pipe_stays_as_it_is_unless_it_has_a_name(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    reading, writing = os.pipe()
+
+    with as_stream(0, tmp_path / "fifo", os.O_RDWR), streams_of(tmp_path) as made:
+        assert kinds(made)[0] is True
+    with as_stream(0, f"/proc/self/fd/{reading}", os.O_RDONLY), streams_of(tmp_path) as made:
+        assert kinds(made)[0] is None
+    os.close(reading)
+    os.close(writing)
+
+
 def test_one_file_for_output_and_errors_is_one_pipe(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with (

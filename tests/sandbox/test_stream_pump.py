@@ -104,6 +104,22 @@ def test_output_is_written_as_the_file_was_opened(pump: Pump, tmp_path: Path, fl
     assert (tmp_path / "out").read_bytes() == expected
 
 
+def test_it_ends_while_an_input_that_is_no_file_keeps_it_waiting(
+    pump: Pump, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    source = os.open(tmp_path / "fifo", os.O_RDWR)
+    writing = os.dup(source)
+    reading = pump.input(source)
+    pump.start()
+    os.write(writing, b"one\n")
+
+    assert os.read(reading, 10) == b"one\n"
+    assert pump.end() == 0
+    os.close(reading)
+    os.close(writing)
+
+
 def test_it_does_not_end_before_everything_is_written(pump: Pump, tmp_path: Path) -> None:
     writing = pump.output(opened(tmp_path / "out", os.O_WRONLY))
     pump.start()

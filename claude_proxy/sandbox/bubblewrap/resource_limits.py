@@ -117,7 +117,7 @@ class MemoryWatch:
 
     def _kill_largest(self) -> tuple[str, int] | None:
         """Kill the process that uses the most, if all together do use too much."""
-        sizes = {pid: self._bytes_of(pid, "smaps_rollup", _IN_ROLLUP) for pid in self._pids()}
+        sizes = {pid: self._size_of(pid) for pid in self._pids()}
         sizes.pop("1", None)  # bwrap's own
         if sum(sizes.values()) <= self._limit:
             return None
@@ -130,6 +130,11 @@ class MemoryWatch:
         finally:
             os.close(process)
         return name, sizes[largest]
+
+    def _size_of(self, pid: str) -> int:
+        # A process can make itself unreadable, but not its status.
+        counted_once = self._bytes_of(pid, "smaps_rollup", _IN_ROLLUP)
+        return counted_once or self._bytes_of(pid, "status", _IN_STATUS)
 
     def _bytes_of(self, pid: str, name: str, fields: tuple[bytes, ...]) -> int:
         found = 0

@@ -60,6 +60,15 @@ def test_a_process_that_uses_more_than_all_may_is_killed_and_named(box: Box) -> 
     assert [name for name, _ in killed] == ["python3"]
 
 
+def test_a_process_that_hides_its_memory_is_killed_as_well(box: Box) -> None:
+    script = f"import ctypes; ctypes.CDLL(None).prctl(4, 0); kept = bytearray({3 * GIB}); print(1)"
+    with running(box, script, ResourceLimits(memory=100 << 20)) as sandbox:
+        sandbox.release()
+        out, _ = sandbox.process.communicate(timeout=120)
+
+    assert out == b""
+
+
 def test_memory_that_is_only_reserved_does_not_count(box: Box) -> None:
     script = f"import mmap; kept = mmap.mmap(-1, {3 * GIB}); kept[0] = 1; print('ran')"
     with running(box, script, ResourceLimits(memory=100 << 20)) as sandbox:

@@ -11,6 +11,7 @@ import pytest
 
 from tests.conftest import FindProgram
 
+from .conftest import Launch
 from .rig.launch import Launches
 
 AGENT = """
@@ -107,6 +108,25 @@ def listening(*paths: Path) -> Iterator[list[str]]:
             thread.join()
 
 
+# As many connects that wait as there may be processes, and one more connection.
+CROWDED = """
+import os, socket, sys, threading
+full = socket.socket(socket.AF_UNIX)
+full.bind("/tmp/full")
+full.listen(0)
+socket.socket(socket.AF_UNIX).connect("/tmp/full")
+def wait():
+    socket.socket(socket.AF_UNIX).connect("/tmp/full")
+try:
+    for _ in range(200):
+        threading.Thread(target=wait, daemon=True).start()
+except RuntimeError:
+    print("full")
+print(socket.create_connection(("127.0.0.1", 3128)).getpeername()[1], flush=True)
+os._exit(0)
+"""
+
+
 def done(ran: "subprocess.CompletedProcess[str]") -> list[str]:
     assert ran.returncode == 0, ran.stderr
     return ran.stdout.splitlines()
@@ -170,6 +190,15 @@ def test_sockets_that_programs_outside_make_are_not_reached(anybody: Launches) -
     assert (process.returncode, out.splitlines()) == (0, [b"tried"]), err
     assert seen == seen_late == []
     assert not (anybody.project / "made").exists()
+
+
+def test_a_sandbox_full_of_processes_keeps_its_network(launch: Launch) -> None:
+    runs = launch(ordinary=True)
+
+    options = ["--max-processes", "40"]
+    lines = done(runs.run("/usr/bin/python3", "-c", CROWDED, options=options))
+
+    assert lines == ["full", "3128"]
 
 
 def test_none_denies_every_unix_socket(runs: Launches) -> None:

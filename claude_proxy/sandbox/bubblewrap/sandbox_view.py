@@ -76,10 +76,12 @@ def enter(init: int, processes: int, of_host: frozenset[int], *, unfiltered: boo
     `unfiltered`: the sandbox has the host's network. OSError if the kernel refuses; then this
     process is in no state to go on.
     """
-    mounts, user, network = (
+    mounts, network = (
         os.open(f"{init}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=processes)
-        for name in ("mnt", "user", "net")
+        for name in ("mnt", "net")
     )
+    # The one that owns the mounts. bwrap may have made another one below it for COMMAND; there,
+    # the threads of this process would count among those that the sandbox may have.
     owner = fcntl.ioctl(mounts, _NS_GET_USERNS)
     mounted = mounts_of(init, processes)
     os.setns(owner, os.CLONE_NEWUSER)
@@ -88,11 +90,8 @@ def enter(init: int, processes: int, of_host: frozenset[int], *, unfiltered: boo
         os.setns(network, os.CLONE_NEWNET)
     own = [at for at in mounted if at.kind == b"tmpfs" and at.device not in of_host]
     _close_copy(own, processes)
-    # bwrap may have made a second one, in which the user is the only user.
-    if os.fstat(user).st_ino != os.fstat(owner).st_ino:
-        os.setns(user, os.CLONE_NEWUSER)
     _drop_capabilities()
-    for descriptor in (mounts, user, network, owner):
+    for descriptor in (mounts, network, owner):
         os.close(descriptor)
     cookie = None if unfiltered else _network_cookie()
     return SandboxView(frozenset(at.device for at in own), cookie)

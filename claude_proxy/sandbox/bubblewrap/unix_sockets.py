@@ -145,6 +145,7 @@ class Answers:
         self._threads = 0
         self._idle = 0
         self._waiting: dict[int, ReportedCall] = {}  # by thread: calls that wait for a peer
+        self._given_up: set[int] = set()  # cookies of those that wait no longer
         self._dozing = False
         self._alarm = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
@@ -168,7 +169,11 @@ class Answers:
                 os._exit(0)  # without waiting for the threads
             if self._alarm in ready:
                 os.eventfd_read(self._alarm)
-            for thread, call in list(self._waiting.items()):
+            waiting = list(self._waiting.items())
+            if waiting and not self._idle:  # and no thread could be started: the oldest gives way
+                self._given_up.add(waiting[0][1].cookie)
+                self._interrupt(*waiting[0])
+            for thread, call in waiting:
                 if self._is_over(call):
                     self._interrupt(thread, call)
 
@@ -226,7 +231,10 @@ class Answers:
         try:
             self._do(call, caller)
         except InterruptedError:
-            self._listener.answer(call, _error_of_interrupted(caller))
+            given_up = call.cookie in self._given_up
+            self._given_up.discard(call.cookie)
+            number = errno.EAGAIN if given_up else _error_of_interrupted(caller)
+            self._listener.answer(call, number)
         except OSError as error:
             self._listener.answer(call, error.errno or errno.EPERM)
         else:

@@ -40,6 +40,7 @@ class HomeMounts:
         self.to_create: list[PathToCreate] = []
         self.named: list[Path] = []  # paths that the options or the profile name
         self._agent_home: AgentHome | None = None
+        self._notes: list[str] = []
 
     def add(self) -> None:
         """Add everything; ConfigError for what must not be shown."""
@@ -128,7 +129,11 @@ class HomeMounts:
             self._layout.add_file(path, self._facts.rewritten[path])
             return
         seen = self._info(path)
-        if self._is_there(seen):
+        secret = self._guards.led_to(path, seen.real)
+        if secret is not None:
+            name = path.relative_to(self._home)
+            self._notes.append(f"not shown: ~/{name} is a link that leads to {secret}")
+        elif self._is_there(seen):
             where = f"profile {self._spec.profile.name}, {key}"
             self._add_read(path, seen, where, "name in the profile what is needed below it")
 
@@ -183,6 +188,7 @@ class HomeMounts:
 
     def notes(self) -> Iterator[str]:
         """Yield what of the user's files is not shown as it is."""
+        yield from self._notes
         for path in self._facts.rewritten:
             if path not in self._spec.show_home:
                 name = path.relative_to(self._home)

@@ -98,13 +98,19 @@ class PathGuards:
         for place in (path, real):
             self.refuse_hidden(place, where, fix)
             self.refuse_containing(place, where, fix)
-        secret = self._secret_around(real)
-        if secret is not None and self._secret_around(path) is None:
+        secret = self.led_to(path, real)
+        if secret is not None:
             raise ConfigError(
                 f"it is a symbolic link that leads to {secret}, which may hold a secret",
                 where=where,
                 fix=f"name {real} itself, if it is to be shown",
             )
+
+    def led_to(self, path: Path, real: Path) -> Path | None:
+        """Return the protected or secret path to which a link leads, unless the link is in one."""
+        if self.protected_ancestor(path) is not None or self._secret_around(path) is not None:
+            return None
+        return self.protected_ancestor(real) or self._secret_around(real)
 
     def contains_secret(self, *places: Path) -> bool:
         """Tell whether one of these must not be shown without being named."""

@@ -142,6 +142,17 @@ def test_a_part_that_the_profile_writes_itself_is_not_read_only_after_all() -> N
     assert {str(HOME / ".claude/settings.json"), str(HOME / ".claude/hooks")} <= read(planned)
 
 
+@pytest.mark.parametrize("target", [".ssh/config", ".netrc"])
+def test_a_link_that_a_profile_names_shows_no_secret_and_stops_no_run(target: str) -> None:
+    secret = HOME / target
+    found = paths(HOME / ".ssh", files=[secret], links={HOME / ".gitconfig": secret})
+
+    planned = plan_sandbox(a_spec(), some_facts(found))
+
+    assert str(secret) not in read(planned)
+    assert any("~/.gitconfig" in note for note in planned.notes)
+
+
 def test_sharing_an_agents_home_names_what_it_opens() -> None:
     spec = a_spec(profile=shared(CLAUDE), share_agent_home=True)
 

@@ -147,10 +147,11 @@ def run(run_spec: RunSpec, *, say: Reporter) -> int:
     if sys.platform == "darwin":
         return runner.run(run_spec, os.environ)
     name = ""
+    started: Sandbox | None = None
     with Interruptions() as interruptions:
         try:
             with live_sandbox(run_spec, say=say) as sandbox:
-                name = sandbox.name
+                name, started = sandbox.name, sandbox
                 try:
                     if run_spec.verify and not _verify(sandbox, run_spec, say):
                         return _CHECKS_FAILED
@@ -159,6 +160,8 @@ def run(run_spec: RunSpec, *, say: Reporter) -> int:
                 finally:
                     interruptions.ignore()  # so that everything is cleaned up
         except Interrupted as interrupted:
+            if started is not None:
+                _report_changes(started, say)  # everything inside has ended
             if run_spec.clone and name:
                 run_clone.report(run_spec, name, say)
             return 128 + interrupted.number

@@ -1,5 +1,6 @@
 """What programs outside obey: read-only in every profile, or named when the run ends."""
 
+import signal
 import subprocess
 from pathlib import Path
 
@@ -88,6 +89,23 @@ def test_what_a_run_leaves_is_named_at_its_end(runs: Launches, program: FindProg
     assert len(said) == len(ours)
 
 
+def test_a_run_that_is_terminated_is_reported_all_the_same(runs: Launches) -> None:
+    inside = "echo >.envrc; echo begun; exec sleep 600"
+    words = runs.argv(runs.words(["sh", "-c", inside], *OFFLINE))
+    with subprocess.Popen(
+        words, env=runs.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"begun\n"
+
+        process.terminate()
+
+        _, said = process.communicate(timeout=60)
+
+    assert process.returncode == 128 + signal.SIGTERM
+    assert f"created or changed {runs.project}/.envrc (obeyed by direnv)" in said.decode()
+
+
 def test_a_file_with_a_second_name_is_refused_before_anything_runs(runs: Launches) -> None:
     runs.run("sh", "-c", "echo mine >.envrc; ln .envrc other", options=OFFLINE)
 
@@ -104,7 +122,7 @@ def test_what_an_agent_is_asked_to_create_works_inside(
     program("git")
     script = (
         "git init -q . && mkdir .husky .devcontainer && echo a >.husky/pre-commit && "
-        "echo >.npmrc && echo >>.npmrc && exec 3>.envrc && sleep 0.2 && echo x >&3 && "
+        "echo >.npmrc && echo >>.npmrc && exec 3>.envrc && ls && echo x >&3 && "
         "echo x >>.envrc && git status --porcelain && git config user.name a && rm .envrc"
     )
 

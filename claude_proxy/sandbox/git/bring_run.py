@@ -6,8 +6,9 @@ Only the standard library is imported, so that a helper process can do it as wel
 from claude_proxy.sandbox.git import record
 from claude_proxy.sandbox.git.bring_over import BroughtOver, bring_over, common_of, known_of
 from claude_proxy.sandbox.git.lfs_objects import bring_lfs_objects
+from claude_proxy.sandbox.git.new_worktrees import add_new_worktrees
 from claude_proxy.sandbox.git.record import Progress, Record
-from claude_proxy.sandbox.git.ref_files import is_untouched
+from claude_proxy.sandbox.git.ref_files import has_head, is_untouched
 from claude_proxy.sandbox.plan.git_facts import GitDirectory
 
 
@@ -24,6 +25,8 @@ def _bring(run: Record, directory: GitDirectory, *, ended: bool) -> BroughtOver:
         found: list[BroughtOver] = []
         scratch = directory.start / "scratch"
         for worktree in directory.worktrees or ("",):
+            if worktree and not has_head(directory.private, worktree):
+                continue  # the run has removed it
             if progress.last is None and is_untouched(directory.private, directory.start, worktree):
                 continue
             known = progress.known(known_of(directory.start, worktree), worktree)
@@ -43,10 +46,13 @@ def _bring(run: Record, directory: GitDirectory, *, ended: bool) -> BroughtOver:
                 )
                 record.note_progress(directory, progress)
             found.append(done)
-        lfs = bring_lfs_objects(directory.private, common_of(directory.host)) if ended else ()
+        problems = []
+        if ended:
+            problems += bring_lfs_objects(directory.private, common_of(directory.host))
+            problems += add_new_worktrees(directory, run.project)
     except OSError as error:
         return BroughtOver(problems=(f"{error.filename}: {(error.strerror or '').lower()}",))
-    return _together(found, tuple(lfs))
+    return _together(found, tuple(problems))
 
 
 def _together(found: list[BroughtOver], problems: tuple[str, ...]) -> BroughtOver:

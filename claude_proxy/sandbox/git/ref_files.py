@@ -75,6 +75,12 @@ def read_refs(git: Path, worktree: str = "") -> Refs:
     return Refs(_head_of(head), found, tuple(reader.problems), operation)
 
 
+def has_head(git: Path, worktree: str) -> bool:
+    """Tell whether a linked worktree is still known to a Git directory."""
+    with root_of(git) as root:
+        return kind_of(root, f"{worktree}/{HEAD}") != 0
+
+
 def is_untouched(git: Path, start: Path, worktree: str = "") -> bool:
     """Tell whether a Git directory has the refs that it began with, without reading each.
 

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from claude_proxy.sandbox.git.ref_files import Refs, read_refs
+import pytest
+
+from claude_proxy.sandbox.git.ref_files import Refs, has_head, is_untouched, read_refs
 
 A, B = "a" * 40, "b" * 40
 
@@ -72,3 +74,38 @@ def test_older_stashes_have_names_of_their_own(tmp_path: Path) -> None:
     at = git_directory(tmp_path, {"refs/stash": B, "logs/refs/stash": log})
 
     assert read_refs(at).refs == {"refs/stash": B, "refs/stash@1": A}
+
+
+def test_a_removed_worktree_has_no_head(tmp_path: Path) -> None:
+    at = git_directory(tmp_path, {"worktrees/w/HEAD": f"{A}\n"})
+
+    assert has_head(at, "worktrees/w")
+    assert not has_head(at, "worktrees/x")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("config", "changed", True),
+        ("HEAD", A, False),
+        ("packed-refs", f"{B} refs/heads/main\n", False),
+        ("refs/heads/a/b", A, False),
+        ("refs/tags/v", A, False),
+        ("refs/stash", A, False),
+        ("refs/remotes/origin/main", A, True),
+    ],
+)
+def test_refs_that_a_run_has_written_are_noticed(
+    tmp_path: Path,
+    name: str,
+    text: str,
+    expected: bool,  # noqa: FBT001 - a case
+) -> None:
+    packed = {"packed-refs": f"{A} refs/heads/main\n", "refs/heads/../x": ""}
+    start = git_directory(tmp_path / "start", packed)
+    private = git_directory(tmp_path / "private", packed)
+    assert is_untouched(private, start)
+
+    git_directory(private, {name: text})
+
+    assert is_untouched(private, start) is expected

@@ -32,6 +32,7 @@ class AttackGroup(StrEnum):
     NETWORK = "the network"
     KERNEL = "the kernel and other processes"
     FILES = "files and devices"
+    PROJECT = "protected files of the project"
     PROXY = "the proxy"
     KEYS = "keys, and requests with them"
     CANARIES = "seen outside"
@@ -75,6 +76,7 @@ ATTACKS: tuple[Attack, ...] = (
     Attack("write-policy", "writing policy, CA, audit log", AttackGroup.FILES),
     Attack("system-settings", "settings of the system", AttackGroup.FILES),
     Attack("devices", "memory, disks, tunnels", AttackGroup.FILES),
+    Attack("replaced-files", "files that the host replaces", AttackGroup.PROJECT),
     Attack("denied-hosts", "denied hosts and look-alikes", AttackGroup.PROXY),
     Attack("documentation", "bare addresses", AttackGroup.PROXY),
     Attack("metadata", "169.254.169.254 in all notations", AttackGroup.PROXY),
@@ -126,20 +128,35 @@ type AttackReport = Mapping[str, Any]
 _BY_NETWORK = frozenset({AttackGroup.PROXY, AttackGroup.KEYS})
 
 
-def names(*, network: bool) -> list[str]:
-    """Return the attacks to run, in order; what is allowed comes first and last."""
-    found = [each.name for each in ATTACKS if network or each.group not in _BY_NETWORK]
+def _left_out(*, network: bool, project: bool) -> frozenset[AttackGroup]:
+    """Return the groups that cannot be tried: without a network, or in the user's own project."""
+    without = _BY_NETWORK if not network else frozenset()
+    return without if project else without | {AttackGroup.PROJECT}
+
+
+def names(*, network: bool, project: bool) -> list[str]:
+    """Return the attacks to run, in order; what is allowed comes first and last.
+
+    `project`: there is a project whose files may be replaced.
+    """
+    left_out = _left_out(network=network, project=project)
+    found = [each.name for each in ATTACKS if each.group not in left_out]
     return [ALLOWED, *found, ALLOWED] if network else found
 
 
 def judge(
-    reports: Sequence[AttackReport], observations: Iterable[Observation], *, network: bool
+    reports: Sequence[AttackReport],
+    observations: Iterable[Observation],
+    *,
+    network: bool,
+    project: bool,
 ) -> list[AttackResult]:
     """Return the rows of the table."""
+    left_out = _left_out(network=network, project=project)
     rows = list(_allowed_rows(reports)) if network else []
     by_name = {report["attack"]: report for report in reports if report["attack"] != ALLOWED}
     for attack in ATTACKS:
-        if network or attack.group not in _BY_NETWORK:
+        if attack.group not in left_out:
             rows.append(_row_of(attack, by_name.get(attack.name)))
     rows += [_row_of_canary(observation) for observation in observations]
     return rows

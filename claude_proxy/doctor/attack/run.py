@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -28,6 +28,7 @@ from claude_proxy.config.settings import TcpListen
 from claude_proxy.doctor.attack import catalogue
 from claude_proxy.doctor.attack.canaries import Canaries
 from claude_proxy.doctor.attack.catalogue import AttackResult, Observation
+from claude_proxy.doctor.attack.host_side import HIDDEN, REQUEST, HostSide
 from claude_proxy.doctor.bounded_run import last_words_of
 from claude_proxy.doctor.probe_server import Identity, ProbeServer, ReceivedRequest
 from claude_proxy.errors import ClaudeProxyError
@@ -86,16 +87,18 @@ def attack(target: AttackTarget) -> list[AttackResult]:
     with ExitStack() as stack:
         folder = stack.enter_context(_folder())
         project = folder / "project" if target.own_project else None
-        if project is not None:
+        host = HostSide(project) if project is not None else None
+        if project is not None and host is not None:
             project.mkdir()
+            host.create()
         canaries = stack.enter_context(Canaries(folder, project, target.token))
         server = stack.enter_context(_server(folder))
         key = ProbeKey(folder)
         allowlist = attack_allowlist(policy, server.port) + key.sections(server.port)
         run_spec = _attack_run_spec(target.run_spec, folder, project, allowlist, server.port)
         pipes = (subprocess.PIPE,) * 3
-        with live_sandbox(run_spec, streams=pipes) as sandbox:
-            setup = _AttackSetup(target, run_spec, canaries, server, sandbox, key)
+        with live_sandbox(run_spec, streams=pipes) as sandbox, host or nullcontext():
+            setup = _AttackSetup(target, run_spec, canaries, server, sandbox, key, host)
             guarded = _identities(setup.guarded())
             reports = _reports_of(sandbox, setup.parameters(guarded))
             changed = _changed(guarded)
@@ -104,8 +107,15 @@ def attack(target: AttackTarget) -> list[AttackResult]:
             Observation("unix", "Unix sockets", canaries.seen("unix")),
             Observation("origin", "the allowed sites", _unexpected(server.requests(), key)),
             Observation("policy", "policy, CA, audit log", changed),
+            *_seen_by(host),
         )
-    return catalogue.judge(reports, observations, network=run_spec.sandbox.has_proxy)
+    network = run_spec.sandbox.has_proxy
+    return catalogue.judge(reports, observations, network=network, project=host is not None)
+
+
+def _seen_by(host: HostSide | None) -> Iterator[Observation]:
+    if host is not None:
+        yield Observation("project", "protected files", host.changed())
 
 
 @contextmanager
@@ -232,6 +242,7 @@ def _attack_run_spec(
         given.sandbox,
         command=(str(interpreter), *_PYTHON_OPTIONS, START, str(above)),
         project=project or given.sandbox.project,
+        hide=given.sandbox.hide if project is None else (HIDDEN,),
         project_id=given.sandbox.project_id if project is None else None,  # it is new
         shell=False,
         extra_ro=(Path(sys.base_prefix).resolve(), interpreter, *files),
@@ -286,6 +297,7 @@ class _AttackSetup:
     server: ProbeServer
     sandbox: Sandbox
     key: ProbeKey
+    host: HostSide | None
 
     def parameters(self, guarded: Mapping[str, list[int]]) -> dict[str, Any]:
         """Return the parameters of the probes."""
@@ -299,7 +311,10 @@ class _AttackSetup:
             *protected(self.target.home, self.target.environ, owner.confdir, owner.statedir),
         ]
         return {
-            "attacks": catalogue.names(network=self.run_spec.sandbox.has_proxy),
+            "attacks": catalogue.names(
+                network=self.run_spec.sandbox.has_proxy, project=self.host is not None
+            ),
+            "replace": self._replaced(),
             "proxy": ["127.0.0.1", HTTP_PORT],
             "socks": ["127.0.0.1", SOCKS_PORT],
             "ca": str(CERTIFICATE),
@@ -327,6 +342,16 @@ class _AttackSetup:
             found += [settings.allowlist, settings.confdir, settings.place_of_ca / AUTHORITY_FILE]
             found += [settings.statedir, database_in(settings.statedir)]
         return found
+
+    def _replaced(self) -> dict[str, Any]:
+        if self.host is None:
+            return {}
+        project = self.run_spec.sandbox.project
+        return {
+            "request": str(project / REQUEST),
+            "entries": self.host.protected,
+            "hidden": self.host.hidden,
+        }
 
     def _processes(self) -> Iterator[tuple[str, int, str]]:
         pids = {"the launcher": os.getpid()}

@@ -45,6 +45,12 @@ def make_read_only(entry: int) -> None:
     _mount(None, _place_of(entry), None, _MS_REMOUNT | _MS_BIND | _MS_RDONLY | kept)
 
 
+def hide_untraceable(proc: int) -> None:
+    """Make a /proc show a process only what it may trace (hidepid=4, Linux 5.8)."""
+    kept = os.fstatvfs(proc).f_flag & (_MS_NOSUID | _MS_NODEV | _MS_NOEXEC | _MS_RDONLY)
+    _mount(None, _place_of(proc), None, _MS_REMOUNT | kept, b"hidepid=4")
+
+
 def is_read_only(entry: int) -> bool:
     """Tell whether the mount on which an entry is found is read-only."""
     return bool(os.fstatvfs(entry).f_flag & os.ST_RDONLY)

@@ -91,6 +91,8 @@ class Guard:
 
     def start(self, mounts: int) -> None:
         """Watch, put back what is already gone, and start the stopper, which waits on `mounts`."""
+        with suppress(OSError):  # before Linux 5.8 the stopper can be seen, which is no harm
+            mount_calls.hide_untraceable(self._proc)
         self._watch()
         for entry in self._entries.unprotected():
             self._entries.protect(entry)

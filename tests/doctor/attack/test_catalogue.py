@@ -37,12 +37,16 @@ def all_stopped(
 
 
 def row_of(name: str, *reports: dict[str, Any]) -> AttackResult:
-    [row] = [row for row in judge(all_stopped(*reports), QUIET, network=True) if row.name == name]
+    [row] = [
+        row
+        for row in judge(all_stopped(*reports), QUIET, network=True, project=True)
+        if row.name == name
+    ]
     return row
 
 
 def test_the_exit_code_is_0_if_everything_is_stopped() -> None:
-    rows = judge(all_stopped(), QUIET, network=True)
+    rows = judge(all_stopped(), QUIET, network=True, project=True)
 
     assert {row.result for row in rows} == {Outcome.WORKS, Outcome.STOPPED}
     assert exit_code(rows) == 0
@@ -72,7 +76,7 @@ def test_a_try_that_got_through_counts_though_the_attack_broke_off_after_it() ->
 )
 def test_a_crashed_or_missing_attack_is_an_error(report: dict[str, Any] | None, why: str) -> None:
     reports = [each for each in all_stopped() if each["attack"] != "socks"]
-    rows = judge([*reports, *([report] if report else [])], QUIET, network=True)
+    rows = judge([*reports, *([report] if report else [])], QUIET, network=True, project=True)
 
     [row] = [row for row in rows if row.name == "socks"]
     assert (row.result, row.saw) == (Outcome.ERROR, (why,))
@@ -86,15 +90,20 @@ def test_an_unknown_outcome_does_not_count_as_stopped() -> None:
 
 
 def test_no_denial_counts_if_allowed_requests_fail() -> None:
-    before = judge(all_stopped(honest=[STOPPED]), QUIET, network=True)
-    never = judge(all_stopped()[1:-1], QUIET, network=True)
+    before = judge(all_stopped(honest=[STOPPED]), QUIET, network=True, project=True)
+    never = judge(all_stopped()[1:-1], QUIET, network=True, project=True)
 
     assert exit_code(before) == exit_code(never) == 2
     assert [row.saw for row in never[:2]] == [("it was not run",)] * 2
 
 
 def test_a_canarys_evidence_counts_whatever_the_attack_reports() -> None:
-    rows = judge(all_stopped(), [Observation("unix", "sockets", ("a connection",))], network=True)
+    rows = judge(
+        all_stopped(),
+        [Observation("unix", "sockets", ("a connection",))],
+        network=True,
+        project=True,
+    )
 
     assert rows[-1].through == ("a connection",)
     assert exit_code(rows) == 1
@@ -103,18 +112,18 @@ def test_a_canarys_evidence_counts_whatever_the_attack_reports() -> None:
 def test_an_attack_that_got_through_outweighs_an_unknown_outcome() -> None:
     reports = all_stopped(a_report("socks", THROUGH), a_report("kill", crashed="x"))
 
-    assert exit_code(judge(reports, QUIET, network=True)) == 1
+    assert exit_code(judge(reports, QUIET, network=True, project=True)) == 1
 
 
 def test_without_a_network_there_is_no_proxy_to_attack() -> None:
-    rows = judge(all_stopped(), QUIET, network=False)
+    rows = judge(all_stopped(), QUIET, network=False, project=True)
 
     assert {row.group for row in rows} == set(AttackGroup) - {
         AttackGroup.PROXY,
         AttackGroup.KEYS,
         AttackGroup.ALLOWED,
     }
-    assert ALLOWED not in names(network=False)
+    assert ALLOWED not in names(network=False, project=True)
 
 
 def test_many_reasons_are_counted_after_the_first() -> None:
@@ -127,4 +136,4 @@ def test_many_reasons_are_counted_after_the_first() -> None:
 
 
 def test_every_attack_is_carried_out_and_every_one_carried_out_is_judged() -> None:
-    assert set(names(network=True)) == set(CARRIED_OUT)
+    assert set(names(network=True, project=True)) == set(CARRIED_OUT)

@@ -175,7 +175,8 @@ def test_what_was_suspended_inside_stays_so_and_the_rest_goes_on(box: Box) -> No
     path.write_text("old")
 
     with guarded(box) as found:
-        found.sh("sleep 1000 > /dev/null 2>&1 & kill -STOP $!; echo $! > pid")
+        found.sh("sleep 1000 > /dev/null 2>&1 & echo $! > pid")
+        found.sh("kill -STOP $(cat pid)")
         by_rename(path)
         until(lambda: found.told(".envrc was replaced"), "the report")
 
@@ -195,7 +196,8 @@ def test_a_link_that_replaces_a_file_ends_the_run(box: Box) -> None:
         assert "symbolic link" in found.ended()
 
 
-STOPPER = "$(grep -l python /proc/[0-9]*/comm | cut -d / -f 3)"
+# It can be signalled, but /proc does not show it.
+STOPPER = "$(for i in 2 3 4 5 6 7; do kill -0 $i && [ ! -d /proc/$i ] && echo $i; done 2>/dev/null)"
 
 
 @pytest.mark.parametrize("number", ["KILL", "STOP"])
@@ -213,7 +215,7 @@ def test_a_process_that_stops_the_stopper_ends_the_run(box: Box, number: str) ->
 
 @pytest.mark.parametrize(
     "command",
-    [f"renice 19 {STOPPER}", f"taskset -p 1 {STOPPER}", f"cat /proc/{STOPPER}/environ"],
+    [f"renice 19 {STOPPER}", f"taskset -p 1 {STOPPER}", f"ls /proc/{STOPPER}/"],
 )
 def test_a_process_inside_cannot_slow_the_stopper_down_nor_look_into_it(
     box: Box, command: str
@@ -221,7 +223,10 @@ def test_a_process_inside_cannot_slow_the_stopper_down_nor_look_into_it(
     (box.project / ".envrc").write_text("old")
 
     with guarded(box) as found:
-        assert "ermission denied" in found.sh(command) or "not permitted" in found.sh(command)
+        said = found.sh(command)
+        assert any(
+            text in said for text in ("ermission denied", "not permitted", "No such file")
+        ), said
 
 
 def test_very_many_other_entries_do_not_hide_the_one_that_counts(box: Box) -> None:

@@ -51,6 +51,7 @@ from claude_proxy.doctor.attack.probes.processes import (
     kill,
     ptrace,
 )
+from claude_proxy.doctor.attack.probes.replaced import replaced
 from claude_proxy.doctor.attack.probes.requests import (
     forged_origin,
     fronting_by_host,
@@ -106,6 +107,7 @@ ATTACKS: dict[str, Callable[[Spec], Iterable[Try]]] = {
     "write-policy": write_policy,
     "system-settings": system_settings,
     "devices": devices,
+    "replaced-files": replaced,
     "denied-hosts": denied_hosts,
     "documentation": documentation,
     "metadata": metadata,

@@ -6,7 +6,7 @@ together, by directory.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import PurePath
 
 from claude_proxy.sandbox.obeyed_states import Change, Kind
@@ -22,8 +22,26 @@ _WHAT = {
 }
 
 
-def report(changes: Sequence[Change], not_looked_at: Sequence[str]) -> Iterator[str]:
-    """Yield the lines about some changes, and about directories that nobody has looked at."""
+def report(
+    changes: Sequence[Change], not_looked_at: Sequence[str], protected: Collection[str] = ()
+) -> Iterator[str]:
+    """Yield the lines about some changes, and about directories that nobody has looked at.
+
+    What is at or below a protected path was changed outside: inside it was read-only, and the guard
+    of the mounts says when it was not.
+    """
+    kept = [change for change in changes if _is_in(change.path, protected)]
+    if kept:
+        names = _listed([change.path for change in kept])
+        yield f"note: changed outside while the run went on, and read-only inside: {names}"
+    yield from _lines([change for change in changes if change not in kept], not_looked_at)
+
+
+def _is_in(path: str, directories: Collection[str]) -> bool:
+    return path in directories or any(str(above) in directories for above in PurePath(path).parents)
+
+
+def _lines(changes: Sequence[Change], not_looked_at: Sequence[str]) -> Iterator[str]:
     above = {str(parent) for change in changes for parent in PurePath(change.path).parents}
     single = [
         change

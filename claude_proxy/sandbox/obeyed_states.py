@@ -22,7 +22,7 @@ from claude_proxy.sandbox.agent_settings import obeyed_settings
 from claude_proxy.sandbox.plan import obeyed_files
 from claude_proxy.sandbox.plan.model import WatchedTree
 
-_BEFORE = 40_000  # entries, while the proxy starts
+_BEFORE = 36_000  # entries, while the proxy starts
 _AFTER = 500_000  # about a second
 _IN_ONE_DIRECTORY = 20_000  # so that one full directory does not hide all others
 _SETTINGS_LOOKED_AT = 200  # of one repository

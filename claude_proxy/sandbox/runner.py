@@ -246,7 +246,8 @@ def _report_changes(sandbox: Sandbox, say: Reporter) -> None:
     before, plan = sandbox.obeyed, sandbox.plan
     after = obeyed_states.states_after(plan.watched_trees, plan.watched, before.scripts)
     changes = list(after.changed_since(before))
-    for line in obeyed_report.report(changes, after.not_looked_at(before)):
+    protected = {str(path) for path in protected_files(plan.mounts)}
+    for line in obeyed_report.report(changes, after.not_looked_at(before), protected):
         say(line)
 
 

@@ -48,6 +48,18 @@ def test_programs_are_named_together_by_directory() -> None:
     assert "1 file in /p/bin (run by your shell): x; " in found[1]
 
 
+def test_what_was_read_only_inside_was_changed_outside() -> None:
+    changes = (change("/p/.envrc"), change("/p/.vscode/tasks.json"), change("/p/.envrc.d"))
+
+    found = list(report(changes, (), {"/p/.envrc", "/p/.vscode"}))
+
+    assert found[0] == (
+        "note: changed outside while the run went on, and read-only inside: "
+        "/p/.envrc, /p/.vscode/tasks.json"
+    )
+    assert "/p/.envrc.d" in found[1]
+
+
 def test_what_was_not_looked_at_is_named() -> None:
     assert lines(not_looked_at=("/p/a", "/p/b"))[0].endswith("not looked at: /p/a, /p/b")
 

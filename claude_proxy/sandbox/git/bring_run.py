@@ -6,6 +6,7 @@ Only the standard library is imported, so that a helper process can do it as wel
 from claude_proxy.sandbox.git import record
 from claude_proxy.sandbox.git.bring_over import BroughtOver, bring_over, common_of, known_of
 from claude_proxy.sandbox.git.lfs_objects import bring_lfs_objects
+from claude_proxy.sandbox.git.new_modules import add_new_modules
 from claude_proxy.sandbox.git.new_worktrees import add_new_worktrees
 from claude_proxy.sandbox.git.record import Progress, Record
 from claude_proxy.sandbox.git.ref_files import has_head, is_untouched
@@ -50,6 +51,7 @@ def _bring(run: Record, directory: GitDirectory, *, ended: bool) -> BroughtOver:
         if ended:
             problems += bring_lfs_objects(directory.private, common_of(directory.host))
             problems += add_new_worktrees(directory, run.project)
+            problems += add_new_modules(directory, run.project, run.run)
     except OSError as error:
         return BroughtOver(problems=(f"{error.filename}: {(error.strerror or '').lower()}",))
     return _together(found, tuple(problems))

@@ -171,3 +171,28 @@ def test_no_option_shows_the_project_besides_its_clone(
 
     assert refused.returncode == 2
     assert "nothing of the project itself is shown" in refused.stderr
+
+
+def test_what_the_owner_hides_stays_hidden_in_a_clone_whatever_the_host_replaces(
+    runs: Launches, program: FindProgram
+) -> None:
+    program("git")
+    project = Project(runs)
+    (project.path / ".env").write_text("SECRET", encoding="utf-8")
+    (project.path / ".claude-proxy.yaml").write_text("hide: [.env]\n", encoding="utf-8")
+    project.git("add", "-f", ".")
+    project.git("-c", "user.name=u", "-c", "user.email=u@example.com", "commit", "-qm", "env")
+    assert project.ours("agree", str(project.path)).returncode == 0
+    agent = runs.start(
+        "sh", "-c", "cat .env; echo begun; read line; cat .env; mv .env x; cat x", options=CLONE
+    )
+    assert agent.stdout
+    assert agent.stdout.readline() == b"begun\n"
+
+    (project.path / "new").write_text("SECRET", encoding="utf-8")
+    (project.path / "new").rename(project.path / ".env")
+    project.git("checkout", "-q", "--", ".")
+    out, err = agent.communicate(b"\n")
+
+    assert out == b"", err
+    assert "replaced" not in err.decode()

@@ -272,7 +272,7 @@ def _uncommitted(git: UserGit) -> int:
     """Return how many files of the project have work that is in no commit."""
     # Not the submodules: git would obey their configurations, which a run may have written.
     words = ("status", "--porcelain", "-z", "--no-renames", "--ignore-submodules=all")
-    return git.run(*words).out.count(b"\0")
+    return git.without_filters().run(*words).out.count(b"\0")
 
 
 def _count(number: int, noun: str) -> str:

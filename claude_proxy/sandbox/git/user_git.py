@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from claude_proxy.errors import ClaudeProxyError
@@ -57,6 +57,26 @@ class UserGit:
         answer = self.run(*words)
         text = answer.out.decode("utf-8", "surrogateescape").removesuffix("\n")
         return text if answer.ok else ""
+
+    def without_filters(self) -> "UserGit":
+        """Return the same git with every filter switched off, whichever file configures it.
+
+        A program of a filter may be a file of the project, or one that a planted configuration
+        names.
+        """
+        words = (
+            "-z",
+            "--name-only",
+            "--get-regexp",
+            r"^filter\..*\.(clean|smudge|process|required)$",
+        )
+        found = self.run("config", *words).out.decode("utf-8", "surrogateescape").split("\0")
+        names = [name for name in found if name]
+        settings = {"GIT_CONFIG_COUNT": str(len(names))}
+        for number, name in enumerate(names):
+            settings[f"GIT_CONFIG_KEY_{number}"] = name
+            settings[f"GIT_CONFIG_VALUE_{number}"] = "false" if name.endswith(".required") else ""
+        return replace(self, environment={**self.environment, **settings})
 
     def git_directory(self) -> Path | None:
         """Return the Git directory of the repository; None if there is none."""

@@ -251,3 +251,20 @@ def test_a_repository_that_has_not_what_is_checked_out_is_an_error(tmp_path: Pat
         cloned(tmp_path)
 
     assert "--refetch" in str(error.value.fix)
+
+
+@pytest.mark.parametrize("driver", ["x", "a=b", "with space"])
+def test_counting_uncommitted_work_runs_no_filter_of_the_project(
+    tmp_path: Path, driver: str
+) -> None:
+    project = repository(tmp_path / "project")
+    ran = tmp_path / "ran"
+    trap = executable(tmp_path / "trap", f"#!/bin/sh\ntouch {ran}\ncat\n")
+    for key in ("clean", "process"):
+        git("config", f"filter.{driver}.{key}", str(trap), at=project)
+    git("config", f"filter.{driver}.required", "true", at=project)
+    (project / ".git/info/attributes").write_text(f"* filter={driver}\n")
+    (project / "one").write_text("two\n")
+
+    assert not_carried(project, tmp_path / "state").uncommitted == 1
+    assert not ran.exists()

@@ -71,13 +71,17 @@ class MountSources:
         # A planned path that is behind a link has no mount of its own (see mountinfo).
         try:
             mounted = mountinfo.places_in(Path(f"/proc/{init}/mountinfo").read_bytes())
+            root = os.open(f"/proc/{init}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             if error.errno in _ENDED:
                 return  # it runs nothing any more, and the runner reports its end
             raise _replaced(Path("/")) from error
-        for at, held in self._descriptors.items():
-            if at in mounted and not _is_same(held, at, f"/proc/{init}/root{at}"):
-                yield at
+        try:
+            for at, held in self._descriptors.items():
+                if at in mounted and not _is_same(held, at, root):
+                    yield at
+        finally:
+            os.close(root)
 
     def close(self) -> None:
         """Let go of the files."""
@@ -112,9 +116,9 @@ def _held(source: Path) -> int:
     return descriptor
 
 
-def _is_same(held: int, at: Path, inside: str) -> bool:
+def _is_same(held: int, at: Path, root: int) -> bool:
     with suppress(OSError):
-        descriptor = os.open(inside, _HOLD)
+        descriptor = os.open(str(at).lstrip("/") or ".", _HOLD, dir_fd=root)
         try:
             # By its path, as an absolute link inside would have led to a file of the host.
             return _path_of(descriptor) == str(at) and file_id(descriptor) == file_id(held)

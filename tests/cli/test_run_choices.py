@@ -250,3 +250,25 @@ def test_an_open_policy_cannot_go_without_the_filter(
 
     assert "could reach its abstract Unix sockets" in said
     assert orders == []
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        ((), "private"),
+        (("--unix-sockets", "none"), "none"),
+        (("--unix-sockets", "private"), "private"),
+    ],
+)
+def test_the_unix_sockets_of_a_run_are_its_own_or_none(
+    orders: list[RunSpec], words: tuple[str, ...], wanted: str
+) -> None:
+    assert order_of(orders, *words, "true").sandbox.unix_sockets == wanted
+
+
+def test_without_the_filter_nothing_can_be_said_about_unix_sockets(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ("--without-seccomp", "--unix-sockets", "none")
+
+    assert "drop one of the two" in error_of(capsys, *words, "true")

@@ -1,6 +1,7 @@
 """A run starts nothing before all is ready, returns COMMAND's exit code and leaves nothing."""
 
 import os
+import platform
 import signal
 import sqlite3
 import subprocess
@@ -18,7 +19,7 @@ from claude_proxy.config.allowlist.model import NetworkMode
 from claude_proxy.config.settings import Settings
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.sandbox import host_facts, netns, profiles, runner
-from claude_proxy.sandbox.plan.model import SandboxSpec
+from claude_proxy.sandbox.plan.model import SandboxSpec, UnixSockets
 from claude_proxy.sandbox.run_spec import MissingError, RunSpec
 from claude_proxy.sandbox.runner import live_sandbox, run
 from tests.conftest import FindProgram
@@ -390,3 +391,18 @@ def test_a_link_created_between_planning_and_mounting_ends_the_run(
     assert ".vscode" in str(raised.value.where)
     assert not (place.project / "ran").exists()
     assert place.left() == []
+
+
+@pytest.mark.parametrize("sockets", UnixSockets)
+def test_a_run_whose_unix_sockets_nobody_can_judge_has_none_and_says_so(
+    place: Place, monkeypatch: pytest.MonkeyPatch, sockets: UnixSockets
+) -> None:
+    monkeypatch.setattr(platform, "release", lambda: "5.4.0")
+    script = "import socket; socket.socket(socket.AF_UNIX)"
+    spec = place.run_spec(sys.executable, "-c", script)
+    said: list[str] = []
+
+    code = run(replace(spec, sandbox=replace(spec.sandbox, unix_sockets=sockets)), say=said.append)
+
+    told = any("COMMAND has no Unix sockets" in line for line in said)
+    assert (code, told) == (1, sockets is UnixSockets.PRIVATE)

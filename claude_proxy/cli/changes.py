@@ -93,8 +93,10 @@ def lines_of(clone: Clone, changes: Changes) -> Iterator[str]:
 def _heading(clone: Clone, changes: Changes) -> Iterator[str]:
     where = escape_text(changes.head_name or "no branch")
     yield f"clone {clone.name} of {escape_text(clone.record.project)}, on {where}"
-    if not changes.commit_count:
+    if not (changes.commit_count or changes.untaken):
         yield "no commits that are not taken"
+    if any(branch.problem for branch in changes.branches):
+        yield "warning: not everything could be read, so what follows is not all"
     for commit in changes.commits[:_SHOWN_COMMITS]:
         subject, author = escape_text(commit.subject), escape_text(commit.author)
         yield f"  {commit.object[:12]}  {commit.date}  {author}: {subject}"

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from claude_proxy.cli import main
+from claude_proxy.sandbox.git import clones
 from tests.sandbox.git.cloned import Cloned, cloned
 
 
@@ -80,3 +81,16 @@ def test_a_clone_that_is_not_there_is_an_error(
 ) -> None:
     assert main.main(["changes", "none", "--statedir", str(tmp_path)]) == 1
     assert "there is no clone called 'none'" in capsys.readouterr().err
+
+
+def test_commits_that_cannot_be_read_are_not_called_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = cloned(tmp_path)
+    made.commit("two")
+    clones.remove_tree(made.clone.git / "objects")
+
+    out = shown(made, capsys)
+
+    assert "no commits" not in out
+    assert "not everything could be read" in out

@@ -85,12 +85,30 @@ def switch(git: HostGit, head: Head, target: Head, message: str) -> str:
             fresh = Path(directory, "index")
             if before is not None:
                 shutil.copy2(index, fresh)
-            if not _read_trees(git, fresh, head.object, target.object):
+            merged = _is_merged(git, target)
+            if not _read_trees(git, fresh, head.object, target.object) and not (
+                merged and git.run("read-tree", "--reset", target.object, index=fresh).ok
+            ):
                 return STAGED
             answer = _replace(git, fresh, before, lambda: _move(git, head, target, message))
+            if merged and not answer:
+                _end_merge(git)
         if answer != CHANGED:
             return answer
     return CHANGED
+
+
+def _is_merged(git: HostGit, target: Head) -> bool:
+    """Tell whether the run has finished a merge that the host had begun: the commit includes it."""
+    with suppress(OSError):
+        other = (git.directory / "MERGE_HEAD").read_text("ascii", "replace").strip()
+        return is_object(other) and git.run("merge-base", "--is-ancestor", other, target.object).ok
+    return False
+
+
+def _end_merge(git: HostGit) -> None:
+    for name in ("MERGE_HEAD", "MERGE_MSG", "MERGE_MODE", "AUTO_MERGE"):
+        (git.directory / name).unlink(missing_ok=True)
 
 
 def _read_trees(git: HostGit, index: Path, old: str, new: str) -> bool:

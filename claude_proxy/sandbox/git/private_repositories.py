@@ -48,6 +48,11 @@ def prepared(spec: SandboxSpec, statedir: Path, run: str, say: Reporter) -> Iter
     """Make private Git directories for a run, and bring them over when it has ended."""
     recover(statedir, say)
     git = found_in(spec, statedir, run)
+    if not git.complete:
+        say(
+            "note: the project is too large to look everywhere for repositories within it; those "
+            "in the nearest directories are protected, changes in others are named at the end"
+        )
     if not git.directories:
         yield git
         return

@@ -115,6 +115,29 @@ def test_the_branch_stays_if_something_else_is_staged_in_the_same_file(run: Run)
     assert run.host_has("refs/claude-proxy/r/main") == new
 
 
+def test_a_merge_that_the_run_has_finished_is_finished_outside(run: Run) -> None:
+    run.outside("checkout", "-q", "-b", "other")
+    (run.tree / "one").write_text("theirs\n")
+    run.outside("commit", "-q", "-a", "-m", "theirs")
+    run.outside("checkout", "-q", "main")
+    (run.tree / "one").write_text("ours\n")
+    run.outside("commit", "-q", "-a", "-m", "ours")
+    with pytest.raises(subprocess.CalledProcessError):
+        run.outside("merge", "-q", "other")
+    shutil.rmtree(run.private)
+    run = Run(run.tree, run.private)
+    (run.tree / "one").write_text("both\n")
+    run.inside("add", "one")
+    run.inside("commit", "-q", "-m", "merged")
+
+    done = run.bring()
+
+    assert not done.diverged
+    assert run.outside("status", "--porcelain") == ""
+    assert run.outside("log", "-1", "--format=%s") == "merged"
+    assert not (run.host / "MERGE_HEAD").exists()
+
+
 def test_the_branch_stays_while_a_git_command_has_the_index_locked(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -270,6 +270,18 @@ def test_a_repository_that_cannot_be_copied_is_an_error(
         pass
 
 
+def test_a_project_that_is_too_large_to_be_looked_through_is_said(
+    git_box: GitBox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (git_box.tree / "a/b").mkdir(parents=True)
+    monkeypatch.setattr(discovery, "git_entries_below", lambda at: git_entries_below(at, limit=1))
+
+    with git_box.prepared() as found:
+        assert not found.complete
+
+    assert "too large" in git_box.said[0]
+
+
 def test_a_dry_run_creates_nothing(git_box: GitBox) -> None:
     found = found_in(git_box.box.spec("/bin/true"), git_box.statedir, "r")
 

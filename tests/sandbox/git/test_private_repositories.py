@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from claude_proxy.errors import ConfigError
-from claude_proxy.sandbox.git import private_directory
+from claude_proxy.sandbox.git import discovery, private_directory
+from claude_proxy.sandbox.git.nested import git_entries_below
 from claude_proxy.sandbox.git.private_repositories import found_in, recover
 from tests.sandbox.git.repositories import commit, git, repository
 from tests.sandbox.git.runs import GitBox

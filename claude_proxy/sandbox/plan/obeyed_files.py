@@ -246,13 +246,22 @@ TOOLS = (
         reported=(".pnp.cjs", ".pnp.loader.mjs"),
     ),
     Tool("Bun", "https://bun.com/docs/runtime/bunfig", protected=("bunfig.toml",)),
-    Tool("Bundler", "https://bundler.io/man/bundle-config.1.html", protected=(".bundle/",)),
+    Tool(
+        "Bundler",
+        "https://bundler.io/man/bundle-config.1.html",
+        protected=(".bundle/config", ".bundle/plugin/"),
+        reported=(".bundle/",),
+    ),
     Tool("uv", "https://docs.astral.sh/uv/concepts/configuration-files", reported=("uv.toml",)),
     Tool(
         "Maven and Gradle",
         "https://maven.apache.org/configure.html",
-        protected=(".mvn/",),
-        reported=("gradle-wrapper.properties", "gradle-wrapper.jar", "gradle.properties"),
+        # Older wrappers download themselves into `.mvn/wrapper`.
+        protected=(
+            *(".mvn/jvm.config", ".mvn/maven.config", ".mvn/extensions.xml"),
+            ".mvn/wrapper/maven-wrapper.properties",
+        ),
+        reported=(".mvn/", "gradle-wrapper.properties", "gradle-wrapper.jar", "gradle.properties"),
     ),
     Tool("sbt", "https://www.scala-sbt.org/1.x/docs", protected=(".sbtopts", ".jvmopts")),
     Tool(

@@ -182,8 +182,9 @@ class Guard:
         if self._answer() != stopper.STOPPED:
             raise RunEndedError("", _TAMPERED)
         processes = StoppedProcesses(self._proc, (self._stopper_inside,))
+        suspended = processes.suspended()
         self._wait_until_stopped(processes)
-        to_continue = processes.to_continue()
+        to_continue = processes.to_continue(suspended)
         replaced = self._put_back(mounts)
         self._refuse_holders(processes, replaced)
         self._note(replaced)

@@ -53,17 +53,31 @@ class StoppedProcesses:
             return False
         return state in _STOPPED
 
-    def to_continue(self) -> list[int]:
-        """Return the processes that the first stop has stopped, children before their parents.
+    def suspended(self) -> frozenset[int]:
+        """Return the processes that were stopped before the guard's stop, by Ctrl-Z for example.
 
-        A process that was stopped already has the signal still pending. A shell that continues
-        before its children would take them for suspended jobs.
+        Call it before a second SIGSTOP is sent. A process that was stopped has the first one still
+        pending; so has one that cannot take it yet, but that one is in another state.
+        """
+        return frozenset(pid for pid in self.pids() if self._is_suspended(pid))
+
+    def _is_suspended(self, pid: int) -> bool:
+        try:
+            status = self._read(f"{pid}/status")
+        except OSError:
+            return False
+        return _field(status, b"State")[:1] == b"T" and bool(_pending(status) & _SIGSTOP_BIT)
+
+    def to_continue(self, suspended: Collection[int] = ()) -> list[int]:
+        """Return all processes but those that were suspended, children before their parents.
+
+        A shell that continues before its children would take them for suspended jobs.
         """
         parents = {}
         for pid in self.pids():
+            if pid in suspended:
+                continue
             try:
-                if _pending(self._read(f"{pid}/status")) & _SIGSTOP_BIT:
-                    continue
                 parents[pid] = int(_fields(self._read(f"{pid}/stat"))[1])
             except (OSError, ValueError):
                 continue
@@ -160,10 +174,14 @@ def _fields(stat: bytes) -> list[bytes]:
 
 
 def _pending(status: bytes) -> int:
+    return int(_field(status, b"ShdPnd") or b"0", 16)
+
+
+def _field(status: bytes, name: bytes) -> bytes:
     for line in status.splitlines():
-        if line.startswith(b"ShdPnd:"):
-            return int(line[7:], 16)
-    return 0
+        if line.startswith(name + b":"):
+            return line.partition(b":")[2].strip()
+    return b""
 
 
 def _depth(pid: int, parents: dict[int, int]) -> int:

@@ -144,16 +144,40 @@ def test_a_process_that_waits_for_the_child_that_it_has_just_forked_counts_as_st
         process.kill()
 
 
-def test_only_what_the_stop_has_stopped_is_to_be_continued(proc: int, entry: Path) -> None:
+def test_what_was_suspended_before_the_stop_is_not_continued(proc: int, entry: Path) -> None:
+    with holder(OPEN, entry) as process:
+        found = Only(proc, process.pid)
+        process.send_signal(signal.SIGSTOP)
+        until(lambda: not found.is_any_running(), "that it is suspended")
+        process.send_signal(signal.SIGSTOP)  # the guard's
+
+        assert found.suspended() == {process.pid}
+        assert found.to_continue(found.suspended()) == []
+        process.kill()
+
+
+def test_what_a_second_stop_signal_has_reached_is_continued(proc: int, entry: Path) -> None:
     with holder(OPEN, entry) as process:
         found = Only(proc, process.pid)
         process.send_signal(signal.SIGSTOP)
         until(lambda: not found.is_any_running(), "that it is stopped")
-        assert found.to_continue() == [process.pid]
+        suspended = found.suspended()
+        process.send_signal(signal.SIGSTOP)  # as the guard does where something inside goes on
 
+        assert found.to_continue(suspended) == [process.pid]
+        process.kill()
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the number of a system call")
+def test_a_process_that_waits_for_its_forked_child_is_continued(proc: int, tmp_path: Path) -> None:
+    """It cannot take the signal, which stays pending as if the process had been suspended."""
+    with holder(FORKING, tmp_path) as process:
+        found = Only(proc, process.pid)
+        until(lambda: not found.is_any_running(), "that it waits for its child")
         process.send_signal(signal.SIGSTOP)
 
-        assert found.to_continue() == []
+        assert found.suspended() == set()
+        assert found.to_continue(found.suspended()) == [process.pid]
         process.kill()
 
 

@@ -35,6 +35,7 @@ _FETCH = (
     "--no-auto-maintenance",
     "--no-write-fetch-head",
     "--no-recurse-submodules",
+    "--upload-pack=git-upload-pack",
     "--stdin",
 )
 
@@ -184,6 +185,9 @@ class _Bringer:
         if not self._git.run("rev-parse", "--git-dir").ok:
             reason = f"{self._git.directory} is not a Git directory any more"
             return BroughtOver(known=self._known, problems=(reason,))
+        if named := self._programs_named():
+            reason = f"its settings name a program to fetch with ({named}), so git is not started"
+            return BroughtOver(known=self._known, problems=(reason,))
         self._look()
         fetched, problems = self._fetch(private, changed, scratch_)
         if self.only_keep:
@@ -197,6 +201,16 @@ class _Bringer:
         return BroughtOver(found, known, head.now, head.problem, (*refs.problems, *problems))
 
     # The host's refs
+
+    def _programs_named(self) -> str:
+        """Return a setting by which git could run a program of the repository's while it fetches.
+
+        A repository within the project may be one that an earlier run has made.
+        """
+        listed = self._git.run("config", "--list", "--name-only", "-z")
+        names = listed.out.decode("utf-8", "surrogateescape").lower().split("\0")
+        ends = (".uploadpack", ".vcs")
+        return next((name for name in names if name[:7] == "remote." and name.endswith(ends)), "")
 
     def _look(self) -> None:
         answer = self._git.run("for-each-ref", "--format=%(objectname) %(refname)")

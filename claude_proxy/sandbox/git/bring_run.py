@@ -12,6 +12,9 @@ from claude_proxy.sandbox.git.record import Progress, Record
 from claude_proxy.sandbox.git.ref_files import has_head, is_untouched
 from claude_proxy.sandbox.plan.git_facts import GitDirectory
 
+# Where commits are written: in a repository that an earlier run has made, a link could lead out.
+_WRITTEN = ("objects", "refs", "logs", "lfs", "worktrees", "modules", "packed-refs", "index")
+
 
 def bring(run: Record, *, ended: bool) -> list[tuple[GitDirectory, BroughtOver]]:
     """Bring over what is new in the private directories of a run."""
@@ -21,6 +24,7 @@ def bring(run: Record, *, ended: bool) -> list[tuple[GitDirectory, BroughtOver]]
 
 def _bring(run: Record, directory: GitDirectory, *, ended: bool) -> BroughtOver:
     """Bring over one directory: with the HEAD of each worktree whose files the run shares."""
+    linked = next((name for name in _WRITTEN if (directory.host / name).is_symlink()), None)
     try:
         progress = record.progress_of(directory)
         found: list[BroughtOver] = []
@@ -30,6 +34,9 @@ def _bring(run: Record, directory: GitDirectory, *, ended: bool) -> BroughtOver:
                 continue  # the run has removed it
             if progress.last is None and is_untouched(directory.private, directory.start, worktree):
                 continue
+            if linked is not None:
+                why = f"{linked} is a symbolic link there, so nothing is written"
+                return BroughtOver(problems=(why,))
             known = progress.known(known_of(directory.start, worktree), worktree)
             done = bring_over(
                 directory.private,
@@ -48,7 +55,7 @@ def _bring(run: Record, directory: GitDirectory, *, ended: bool) -> BroughtOver:
                 record.note_progress(directory, progress)
             found.append(done)
         problems = []
-        if ended:
+        if ended and linked is None:
             problems += bring_lfs_objects(directory.private, common_of(directory.host))
             problems += add_new_worktrees(directory, run.project)
             problems += add_new_modules(directory, run.project, run.run)

@@ -16,6 +16,7 @@ _PATIENCE_S = 600.0
 _SETTINGS = (
     "core.hooksPath=/dev/null",
     "core.fsmonitor=false",
+    "core.alternateRefsCommand=true",
     "core.untrackedCache=false",
     "core.splitIndex=false",
     "core.attributesFile=/dev/null",
@@ -117,6 +118,7 @@ def environment(index: Path | None = None) -> Mapping[str, str]:
         "GIT_ATTR_NOSYSTEM": "1",
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_NO_LAZY_FETCH": "1",
+        "GIT_ALLOW_PROTOCOL": "file",
         "GIT_COMMITTER_NAME": "claude-proxy",
         "GIT_COMMITTER_EMAIL": "claude-proxy@localhost",
     }

@@ -339,6 +339,31 @@ def test_a_repository_that_an_earlier_run_has_made_runs_nothing_either(
     assert not trap.exists()
 
 
+def test_no_setting_of_a_repository_that_an_earlier_run_has_made_is_obeyed(
+    run: Run, tmp_path: Path
+) -> None:
+    trap = tmp_path / "trapped"
+    script = tmp_path / "trap"
+    script.write_text(f"#!/bin/sh\ntouch {trap}\nexit 1\n")
+    script.chmod(0o755)
+    other = repository(tmp_path / "other")
+    (run.host / "objects/info/alternates").write_text(f"{other}/.git/objects\n")
+    for setting in ("core.alternateRefsCommand", "core.fsmonitor", "core.sshCommand"):
+        run.outside("config", setting, str(script))
+    run.outside("config", "core.hooksPath", str(tmp_path))
+    shutil.copy(script, tmp_path / "reference-transaction")
+    new = run.commit("two")
+
+    assert run.bring().complete
+    assert run.host_has("refs/claude-proxy/r/main") == new
+    run.outside("config", "remote.x.uploadpack", str(script))
+    run.commit("three")
+    refused = run.bring()
+
+    assert "remote.x.uploadpack" in refused.problems[0]
+    assert not trap.exists()
+
+
 @pytest.mark.parametrize("name", ["objects", "refs", "refs/heads", "packed-refs", "HEAD"])
 def test_a_link_is_not_followed(run: Run, tmp_path: Path, name: str) -> None:
     other = Run(repository(tmp_path / "secret"), tmp_path / "other")

@@ -40,3 +40,20 @@ def test_a_directory_that_is_gone_is_a_problem(tmp_path: Path) -> None:
     os.close(record.create(run))
 
     assert bring(run, ended=True)[0][1].problems
+
+
+def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
+    tree = repository(tmp_path / "tree")
+    place = tmp_path / record.FOLDER / "r"
+    run = Record("r", tree, place, discover(tree, None, [], place).directories)
+    os.close(record.create(run))
+    one = run.directories[0]
+    private_directory.make(one)
+    (one.private / "objects/info/alternates").write_text(f"{tree}/.git/objects\n")
+    new = commit(tree, "two", directory=one.private)
+    (tree / ".git/objects").rename(tmp_path / "elsewhere")
+    (tree / ".git/objects").symlink_to(tmp_path / "elsewhere")
+
+    assert "symbolic link" in bring(run, ended=True)[0][1].problems[0]
+
+    assert not (tmp_path / "elsewhere" / new[:2] / new[2:]).exists()

@@ -39,3 +39,16 @@ def test_a_repository_without_a_commit_needs_none(tmp_path: Path) -> None:
     kept_start.remove(one.host, "r")
 
     assert not (one.host / "refs/claude-proxy").exists()
+
+
+def test_a_link_is_not_followed(tmp_path: Path) -> None:
+    tree = repository(tmp_path / "tree")
+    one = discover(tree, None, [], tmp_path / "place").directories[0]
+    private_directory.make(one)
+    (tree / ".git/refs").rename(tmp_path / "elsewhere")
+    (tree / ".git/refs").symlink_to(tmp_path / "elsewhere")
+
+    kept_start.add(one, "r")
+    kept_start.remove(one.host, "r")
+
+    assert not (tmp_path / "elsewhere/claude-proxy").exists()

@@ -159,3 +159,27 @@ def test_an_entry_that_is_replaced_all_the_time_is_protected_or_the_run_ends(
 
     assert code == 0
     assert ".envrc was replaced" in said
+
+
+def test_files_of_any_user_are_protected_again(anybody: Launches) -> None:
+    (anybody.project / ".envrc").write_text("old\n")
+    (anybody.project / ".vscode").mkdir()
+    anybody.give(anybody.project)
+    agent = Agent(anybody)
+
+    script = "echo new >x; mv x .envrc; mv .vscode old; mkdir .vscode; : >.vscode/tasks.json"
+    subprocess.run(anybody.argv(["sh", "-euc", script], cwd=anybody.project), check=True)
+
+    until(lambda: not agent.can_write(".envrc"), ".envrc")
+    until(lambda: not agent.can_write(".vscode/tasks.json"), ".vscode")
+    assert agent.end()[0] == 0
+
+
+def test_the_runs_own_git_directory_comes_back(agent: Agent, host: Callable[[str], None]) -> None:
+    agent.sh("git config mark.inside yes")
+
+    host("mv .git away; git init -q .")
+
+    until(lambda: agent.sh("git config mark.inside") == "yes", "its own directory")
+    host("! git config mark.inside")
+    host("rm -r .git; mv away .git; ! git config mark.inside")

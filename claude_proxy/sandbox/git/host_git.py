@@ -16,7 +16,6 @@ _PATIENCE_S = 600.0
 _SETTINGS = (
     "core.hooksPath=/dev/null",
     "core.fsmonitor=false",
-    "core.alternateRefsCommand=true",
     "core.untrackedCache=false",
     "core.splitIndex=false",
     "core.attributesFile=/dev/null",

@@ -328,7 +328,7 @@ def test_a_repository_that_an_earlier_run_has_made_runs_nothing_either(
             f"[core]\nalternateRefsCommand={script}\nsshCommand={script}\ngitProxy={script}\n"
             f"fsmonitor={script}\nhooksPath={tmp_path}\npager={script}\nrepositoryformatversion=1\n"
             f'[extensions]\npartialClone=far\n[remote "far"]\npromisor=true\n'
-            f"url=ext::{script}\nuploadpack={script}\n"
+            f"url=ext::{script}\n"
             '[protocol "ext"]\nallow=always\n[protocol "file"]\nallow=always\n'
         )
     new = run.commit("two")

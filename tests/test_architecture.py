@@ -118,6 +118,7 @@ ARGUED_READS = {
     ("sandbox.bubblewrap.watchdog", "sys.argv"),
     ("sandbox.relay.relay", "sys.argv"),
     ("sandbox.bubblewrap.link_cover", "sys.argv"),
+    ("sandbox.bubblewrap.mount_guard", "sys.argv"),
     ("sandbox.git.periodic", "sys.argv"),
     ("sandbox.bubblewrap.unix_sockets", "sys.argv"),
     ("sandbox.stream_pump", "sys.argv"),

@@ -157,6 +157,7 @@ class HomeMounts:
 
     def _add_read(self, path: Path, seen: PathInfo, where: str, fix: str) -> None:
         self._guards.refuse_secrets(path, seen.real, where, fix)
+        self._guards.refuse_secret_directory(path, seen.real, where)
         self.named += [path, seen.real]
         self._layout.put(Mount(MountKind.READ, self._place_of(path, seen.real), seen.real))
 

@@ -93,7 +93,7 @@ class PathGuards:
     def refuse_secrets(self, path: Path, real: Path, where: str, fix: str) -> None:
         """Refuse to show a path that is protected, contains a secret, or leads to one by a link.
 
-        A secret is shown only by its own name, or by one below it.
+        A secret is shown only by the name of its file, or by one in the directory that it is in.
         """
         for place in (path, real):
             self.refuse_hidden(place, where, fix)
@@ -105,6 +105,16 @@ class PathGuards:
                 where=where,
                 fix=f"name {real} itself, if it is to be shown",
             )
+
+    def refuse_secret_directory(self, path: Path, real: Path, where: str) -> None:
+        """Refuse to show a whole directory that is there for a secret: its files have names."""
+        for place in (path, real):
+            if place in self._secret and self._facts.paths[place].kind is PathKind.DIRECTORY:
+                raise ConfigError(
+                    f"{place} is a directory in which a secret has its place",
+                    where=where,
+                    fix="name the file in it that is needed",
+                )
 
     def led_to(self, path: Path, real: Path) -> Path | None:
         """Return the protected or secret path to which a link leads, unless the link is in one."""

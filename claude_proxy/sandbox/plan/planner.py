@@ -297,6 +297,7 @@ class _Planner:
                 fix = "name a directory below it"
                 self._guards.refuse_wide(place, "the writable path", where, fix)
         self._guards.refuse_secrets(path, seen.real, where, "name what is needed below it")
+        self._guards.refuse_secret_directory(path, seen.real, where)
         self._named += [path, seen.real]
         self._layout.put(Mount(kind, seen.real, seen.real))
         if path != seen.real and ".." not in path.parts and not self._layout.is_shown(path):

@@ -225,8 +225,16 @@ def test_a_directory_in_which_a_secret_may_be_is_not_shown(
     assert "contains" in error.what or "home" in error.what
 
 
-@pytest.mark.parametrize("name", [".config/gh", ".config/gh/hosts.yml", ".npmrc"])
-def test_a_secret_is_shown_by_its_own_name_or_one_below_it(name: str) -> None:
+@pytest.mark.parametrize("option", ["allow_ro", "allow_rw", "show_home"])
+@pytest.mark.parametrize("name", [".claude", ".codex", ".gemini", ".config/gh"])
+def test_a_directory_that_is_there_for_a_secret_is_not_shown_whole(name: str, option: str) -> None:
+    error = refused(a_spec(**{option: (HOME / name,)}), some_facts(paths(HOME / name)))
+
+    assert "a secret has its place" in error.what
+
+
+@pytest.mark.parametrize("name", [".config/gh/hosts.yml", ".npmrc"])
+def test_a_secret_is_shown_by_the_name_of_its_file(name: str) -> None:
     found = paths(files=[HOME / name])
 
     planned = plan_sandbox(a_spec(show_home=(HOME / name,)), some_facts(found))

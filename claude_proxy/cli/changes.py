@@ -103,7 +103,8 @@ def _heading(clone: Clone, changes: Changes) -> Iterator[str]:
     if (more := changes.commit_count - _SHOWN_COMMITS) > 0:
         yield f"  and {more:,} more"
     for branch in changes.branches:
-        state = branch.problem or ("taken" if branch.taken else "not taken")
+        taken = f"kept as {branch.kept}" if branch.kept else "taken"
+        state = branch.problem or (taken if branch.taken else "not taken")
         yield f"  {escape_field(branch.name)}: {branch.ahead:,} ahead, {escape_text(state)}"
     for problem in changes.problems:
         yield f"  left out: {escape_text(problem)}"

@@ -13,7 +13,7 @@ from typing import Final
 
 import click
 
-from claude_proxy.audit.escape import escape_field
+from claude_proxy.audit.escape import escape_field, escape_text
 from claude_proxy.audit.sinks import encoded, rfc3339
 from claude_proxy.cli import completers, paths
 from claude_proxy.cli.short_figures import UNKNOWN, size_of
@@ -42,9 +42,17 @@ class Row:
     in_use: bool
     branch: str = ""
     commits: int = 0  # that are not taken
+    stashes: int = 0  # that are not taken
     uncommitted: int = 0  # files
-    untaken: bool = True
+    unread: tuple[str, ...] = ()  # refs, and why they could not be read
+    others: tuple[str, ...] = ()  # refs that are not taken
+    kept: bool = False  # something is only in refs/claude-proxy/ of the project
     problem: str = ""
+
+    @property
+    def untaken(self) -> bool:
+        """Whether it holds what the project does not have, or what nobody can tell."""
+        return bool(self.problem or self.unread or self.others)
 
     @property
     def state(self) -> str:
@@ -53,9 +61,27 @@ class Row:
             return "running"
         if self.problem:
             return "damaged"
-        if self.untaken:
+        if self.others:
             return "not taken"
-        return "uncommitted" if self.uncommitted else "taken"
+        if self.unread:
+            return "damaged"
+        if self.uncommitted:
+            return "uncommitted"
+        return "kept" if self.kept else "taken"
+
+    @property
+    def lost(self) -> str:
+        """What would be lost with it, as a sentence."""
+        found = [
+            *_counted(self.commits, "commit", "that {} not taken"),
+            *_counted(self.stashes, "stash", "that {} not taken", "es"),
+            *_counted(self.uncommitted, "file", "with uncommitted work"),
+        ]
+        if self.others and not (self.commits or self.stashes):
+            found.append(f"what no ref of the project leads to ({', '.join(self.others[:3])})")
+        if self.unread:
+            found.append(f"what could not be read ({'; '.join(self.unread[:3])})")
+        return f"{' and '.join(found)} would be lost"
 
 
 @click.command(name="clones", epilog=EPILOG)
@@ -84,6 +110,12 @@ def command(*, remove: str | None, force: bool, as_json: bool, statedir: Path | 
         click.echo("claude-proxy: no clones; `claude-proxy run --clone` makes one", err=True)
         return
     click.echo("\n".join(json_lines_of(rows) if as_json else lines_of(rows)))
+    for name in [] if as_json else [row.clone.name for row in rows if row.kept]:
+        click.echo(
+            f"claude-proxy: {name}: kept as refs/claude-proxy/{name}/… in the project; "
+            f"`claude-proxy take {name}` prints the command that merges it",
+            err=True,
+        )
 
 
 def row_of(clone: Clone, environ: Mapping[str, str]) -> Row:
@@ -98,9 +130,12 @@ def row_of(clone: Clone, environ: Mapping[str, str]) -> Row:
         size,
         in_use,
         branch=found.head_name,
-        commits=found.commit_count,
+        commits=found.untaken_count,
+        stashes=found.untaken_stashes,
         uncommitted=found.work.count,
-        untaken=found.untaken,
+        unread=tuple(escape_text(problem) for problem in found.problems),
+        others=tuple(escape_field(one.name) for one in found.branches if not one.taken),
+        kept=bool(found.kept),
     )
 
 
@@ -113,17 +148,14 @@ def _remove(clone: Clone, *, force: bool) -> None:
 
 def _refuse_loss(row: Row) -> None:
     """Ask before something is lost; where nobody can be asked, refuse."""
-    if row.state == "taken":
+    if row.state in {"taken", "kept"}:
         return
     name = row.clone.name
     if row.in_use:
         raise ClaudeProxyError(
             "a run is working in this clone", where=name, fix="wait for its end, or end it"
         )
-    lost = row.problem or (
-        f"{row.commits:,} commits that are not taken and {row.uncommitted:,} files with "
-        "uncommitted work would be lost"
-    )
+    lost = row.problem or row.lost
     if sys.stdin.isatty() and sys.stderr.isatty():
         click.echo(f"claude-proxy: {name}: {lost}", err=True)
         if click.confirm("Remove it all the same?", err=True):
@@ -134,6 +166,14 @@ def _refuse_loss(row: Row) -> None:
         where=name,
         fix=f"claude-proxy take {name}; or add --force to remove it all the same",
     )
+
+
+def _counted(number: int, noun: str, what: str, ending: str = "s") -> Iterator[str]:
+    """Yield a number of things and what is said of them, unless there are none."""
+    if number:
+        plural = number != 1
+        is_ = "are" if plural else "is"
+        yield f"{number:,} {noun}{ending if plural else ''} {what.format(is_)}"
 
 
 def lines_of(rows: list[Row]) -> Iterator[str]:

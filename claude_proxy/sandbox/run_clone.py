@@ -91,7 +91,7 @@ def report(run_spec: RunSpec, name: str, say: Callable[[str], None]) -> None:
                 f"claude-proxy clones --remove {name}"
             )
             return
-        held = f"{counted(found.commit_count, 'commit')} and {counted(found.work.count, 'file')}"
+        held = f"{counted(found.untaken_count, 'commit')} and {counted(found.work.count, 'file')}"
         held += " with uncommitted work"
     except ClaudeProxyError as error:
         held = f"it cannot be read ({error.what})"

@@ -8,6 +8,7 @@ import pytest
 from claude_proxy.cli import main
 from claude_proxy.sandbox.git import clones
 from tests.sandbox.git.cloned import Cloned, cloned
+from tests.sandbox.git.repositories import commit
 
 
 def shown(made: Cloned, capsys: pytest.CaptureFixture[str], *options: str) -> str:
@@ -94,3 +95,14 @@ def test_commits_that_cannot_be_read_are_not_called_none(
 
     assert "no commits" not in out
     assert "not everything could be read" in out
+
+
+def test_what_the_project_keeps_beside_its_branch_is_said_with_its_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = cloned(tmp_path)
+    made.commit("two")
+    commit(made.project, "three")
+    made.take()
+
+    assert "refs/heads/main: 1 ahead, kept as refs/claude-proxy/work/main" in shown(made, capsys)

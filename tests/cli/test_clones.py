@@ -8,6 +8,7 @@ import pytest
 from claude_proxy.cli import main
 from claude_proxy.sandbox.git import clones
 from tests.sandbox.git.cloned import Cloned, cloned
+from tests.sandbox.git.repositories import commit
 
 
 def run(made: Cloned, capsys: pytest.CaptureFixture[str], *options: str, code: int = 0) -> str:
@@ -67,7 +68,11 @@ def test_a_clone_with_work_is_not_removed_unasked(
 
     refused = run(made, capsys, "--remove", "work", code=1)
 
-    assert "would be lost" in refused
+    said = {
+        "file": "1 file with uncommitted work would be lost",
+        "stash": "1 stash that is not taken would be lost",
+    }
+    assert said.get(work, "1 commit that is not taken would be lost") in refused
     assert made.clone.tree.is_dir()
     run(made, capsys, "--remove", "work", "--force")
     assert clones.all_in(made.statedir) == []
@@ -82,6 +87,62 @@ def test_a_clone_that_was_taken_is_removed(
 
     assert "removed the clone work" in run(made, capsys, "--remove", "work")
     assert clones.all_in(made.statedir) == []
+
+
+def diverged(tmp_path: Path) -> Cloned:
+    """Make a clone with a commit that the project keeps beside its own."""
+    made = cloned(tmp_path)
+    made.commit("two")
+    commit(made.project, "three")
+    assert not made.take().complete
+    return made
+
+
+def test_a_clone_whose_commits_are_kept_beside_the_branch_is_taken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = diverged(tmp_path)
+
+    _, row, note = run(made, capsys).splitlines()
+
+    assert row.split()[2:4] == ["0", "0"]
+    assert "  kept  " in row
+    assert "kept as refs/claude-proxy/work/…" in note
+    assert "removed the clone work" in run(made, capsys, "--remove", "work")
+
+
+def test_of_a_kept_clone_only_newer_commits_count(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = diverged(tmp_path)
+    made.commit("four")
+    made.commit("five")
+
+    refused = run(made, capsys, "--remove", "work", code=1)
+
+    assert "2 commits that are not taken would be lost" in refused
+
+
+def test_a_ref_that_leads_nowhere_does_not_make_the_others_untaken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = diverged(tmp_path)
+    (made.clone.git / "refs/heads/bad").write_text("ref: refs/heads/none\n")
+
+    refused = run(made, capsys, "--remove", "work", code=1)
+
+    assert "damaged" in run(made, capsys)
+    assert "what could not be read ('refs/heads/bad' leads nowhere) would be lost" in refused
+    assert "not taken" not in refused
+
+
+def test_a_tag_without_a_commit_of_its_own_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = cloned(tmp_path)
+    made.inside("tag", "-a", "v1", "-m", "one")
+
+    assert "(refs/tags/v1) would be lost" in run(made, capsys, "--remove", "work", code=1)
 
 
 @pytest.mark.parametrize("force", [(), ("--force",)])

@@ -18,7 +18,7 @@ from claude_proxy.sandbox.git.bring_over import BroughtRef
 from claude_proxy.sandbox.git.clones import Clone
 from claude_proxy.sandbox.git.host_git import Answer, HostGit
 from claude_proxy.sandbox.git.ignore_rules import IgnoreRules
-from claude_proxy.sandbox.git.ref_names import BRANCHES
+from claude_proxy.sandbox.git.ref_names import BRANCHES, STASH, kept_as
 from claude_proxy.sandbox.git.review import Review
 from claude_proxy.sandbox.git.user_git import user_git
 from claude_proxy.sandbox.git.work_tree import LINK, Differences, Entry, Reading
@@ -27,6 +27,7 @@ MAX_DIFF_BYTES = 32 * 1024 * 1024
 _MAX_COMMITS = 200
 _MAX_JUDGED = 200  # branches and tags with commits of their own
 _TOO_MANY = "not compared: there are too many"
+_KEPT = "refs/claude-proxy/"
 
 # No program, attribute or setting has a say in how a difference is shown.
 _DIFF = (
@@ -82,6 +83,7 @@ class Branch:
     ahead: int  # commits
     taken: bool  # the project has them
     problem: str = ""
+    kept: str = ""  # the ref that keeps them there, if no ref of the project's own leads to them
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,7 @@ class Changes:
     branches: tuple[Branch, ...]
     commits: tuple[Commit, ...]
     commit_count: int
+    untaken_count: int  # commits of all branches and tags that the project does not have
     committed: Comparison
     uncommitted: Comparison
     work: Differences
@@ -103,6 +106,16 @@ class Changes:
     def untaken(self) -> bool:
         """Whether the clone holds commits that the project does not have."""
         return bool(self.problems) or any(not branch.taken for branch in self.branches)
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """The refs of the project that alone keep what was taken."""
+        return tuple(branch.kept for branch in self.branches if branch.kept)
+
+    @property
+    def untaken_stashes(self) -> int:
+        """How many stashes the project does not have."""
+        return sum(_is_stash(branch) and not branch.taken for branch in self.branches)
 
 
 def changes_of(
@@ -144,6 +157,7 @@ def changes_of(
         branches=branches,
         commits=commits,
         commit_count=_ahead(seen.git, head, base),
+        untaken_count=_untaken_count(clone, seen.git, branches, environ),
         committed=committed,
         uncommitted=uncommitted,
         work=work,
@@ -154,7 +168,7 @@ def changes_of(
 def _branches(clone: Clone, seen: Review, environ: Mapping[str, str]) -> Iterator[Branch]:
     host = review.host_of(clone, environ)
     project = None if host is None else HostGit(host)
-    judged: dict[tuple[str, str], tuple[int, bool]] = {}
+    judged: dict[tuple[str, str], tuple[int, tuple[str, ...]]] = {}
     for ref in seen.changed:
         start = clone.record.refs.get(ref.name) or clone.record.base or ""
         at = (ref.object, start)
@@ -164,20 +178,49 @@ def _branches(clone: Clone, seen: Review, environ: Mapping[str, str]) -> Iterato
             yield Branch(ref.name, ref.object, 0, taken=False, problem=_TOO_MANY)
         else:
             if at not in judged:
-                judged[at] = _ahead(seen.git, ref.object, start), _is_taken(project, ref)
-            yield Branch(ref.name, ref.object, *judged[at])
+                judged[at] = _ahead(seen.git, ref.object, start), _leading_to(project, ref)
+            ahead, leading = judged[at]
+            kept = _kept(leading, kept_as(ref.name, clone.name))
+            yield Branch(ref.name, ref.object, ahead, taken=bool(leading), kept=kept)
 
 
-def _is_taken(project: HostGit | None, ref: BroughtRef) -> bool:
-    """Tell whether a ref of the project leads to an object."""
+def _leading_to(project: HostGit | None, ref: BroughtRef) -> tuple[str, ...]:
+    """Return the refs of the project that lead to an object."""
     if project is None or ref.failed:
-        return False
-    words = ("for-each-ref", "--count=1", "--format=%(refname)", "--contains", ref.object)
-    answer = project.run(*words)
-    if answer.ok:
-        return bool(answer.out)
-    # Not a commit, as a tag may name anything.
-    return bool(project.run("for-each-ref", "--count=1", "--points-at", ref.object).out)
+        return ()
+    answer = project.run("for-each-ref", "--format=%(refname)", "--contains", ref.object)
+    if not answer.ok:
+        # Not a commit, as a tag may name anything.
+        answer = project.run("for-each-ref", "--format=%(refname)", "--points-at", ref.object)
+    return tuple(_text(answer.out).splitlines()) if answer.ok else ()
+
+
+def _kept(leading: tuple[str, ...], own: str) -> str:
+    """Return the ref that keeps an object; empty if a ref of the project's own leads to it."""
+    if not leading or any(not name.startswith(_KEPT) for name in leading):
+        return ""
+    return own if own in leading else leading[0]
+
+
+def _is_stash(branch: Branch) -> bool:
+    return branch.name.partition("@")[0] == STASH
+
+
+def _untaken_count(
+    clone: Clone, git: HostGit, branches: tuple[Branch, ...], environ: Mapping[str, str]
+) -> int:
+    """Return how many commits no ref of the project leads to, without those of stashes."""
+    new = [one.object for one in branches if not one.taken and not _is_stash(one)]
+    if not new:
+        return 0
+    had = {*clone.record.refs.values(), *filter(None, [clone.record.base])}
+    if host := review.host_of(clone, environ):
+        had.update(_text(HostGit(host).run("for-each-ref", "--format=%(objectname)").out).split())
+    lines = "".join(f"{at}\n" for at in (*new, *(f"^{at}" for at in sorted(had))))
+    # Objects that are missing are named beside the branch that leads to them.
+    words = ("rev-list", "--count", "--ignore-missing", "--stdin")
+    answer = git.run(*words, stdin=lines.encode())
+    return int(answer.out) if answer.ok else 0
 
 
 def _ahead(git: HostGit, at: str, base: str) -> int:

@@ -46,6 +46,7 @@ class Job:
     def __init__(self, directory: Path, *command: str, options: tuple[str, ...] = ()) -> None:
         project = directory / "project"
         project.mkdir()
+        (project / ".envrc").write_text("old")  # protected, so there is a guard
         (directory / "runtime").mkdir(mode=0o700)
         words = [sys.executable, "-m", "claude_proxy", "run", "--no-network", *options, "--"]
         environment = {
@@ -245,7 +246,7 @@ def test_a_stop_by_the_mount_guard_is_not_taken_for_ctrl_z(job: Job, directory: 
     for number in range(3):
         (project / "new").write_text(str(number))
         (project / "new").rename(project / ".envrc")
-    job.says(r"\.envrc appeared at ")
+    job.says(r"\.envrc was replaced outside at ")
     job.type("and on\n")
 
     job.says("and on\r\nand on")
@@ -267,7 +268,7 @@ def test_a_job_that_ctrl_z_stopped_stays_stopped_while_the_host_works(
         (project / "new").rename(project / ".envrc")
     job.type("fg\n")
     job.says("fg")
-    job.says(r"\.envrc appeared at ")
+    job.says(r"\.envrc was replaced outside at ")
     job.type("and on\n")
 
     job.says("and on\r\nand on")

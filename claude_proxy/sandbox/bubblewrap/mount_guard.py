@@ -171,8 +171,14 @@ class Guard:
         waiting.register(self._orders, select.POLLIN)
         return self._orders.recv(64) if waiting.poll(_ANSWER_MS) else None
 
+    def _tell(self, order: bytes) -> None:
+        try:
+            self._orders.send(order)
+        except OSError as error:  # the stopper is gone
+            raise RunEndedError("", _TAMPERED) from error
+
     def _order(self, order: bytes) -> None:
-        self._orders.send(order)
+        self._tell(order)
         if self._answer() != order:
             raise RunEndedError("", _TAMPERED)
 
@@ -188,7 +194,7 @@ class Guard:
         replaced = self._put_back(mounts)
         self._refuse_holders(processes, replaced)
         self._note(replaced)
-        self._orders.send(b" ".join([stopper.CONTINUE, *(b"%d" % pid for pid in to_continue)]))
+        self._tell(b" ".join([stopper.CONTINUE, *(b"%d" % pid for pid in to_continue)]))
 
     def _wait_until_stopped(self, processes: StoppedProcesses) -> None:
         deadline = time.monotonic() + _STOP_PATIENCE_S

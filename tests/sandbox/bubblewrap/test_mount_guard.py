@@ -147,8 +147,8 @@ def test_a_directory_that_comes_back_is_protected_again(box: Box) -> None:
         until(lambda: found.protects(".vscode/tasks.json"), "the protection")
 
 
-def test_what_appears_during_the_run_is_protected_from_then_on(box: Box) -> None:
-    with guarded(box) as found:
+def test_what_the_owner_names_is_protected_once_it_appears(box: Box) -> None:
+    with guarded(box, read_only=(".mcp.json",)) as found:
         (box.project / ".mcp.json").write_text("{}")
 
         until(lambda: found.told(".mcp.json appeared"), "the report")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from claude_proxy.sandbox.plan import obeyed_files
 from claude_proxy.sandbox.plan.model import SandboxPlan
+from claude_proxy.sandbox.plan.path_texts import prefix_of
 
 _MOST_BYTES = 64 * 1024  # of one file
 _MOST_FILES = 100
@@ -36,15 +37,17 @@ def scripts_named_in(paths: Iterable[Path], project: Path) -> dict[Path, Path]:
     `paths` are files, or directories whose files count.
     """
     found: dict[Path, Path] = {}
+    below = prefix_of(project)
     words = 0
     for source in list(_files_in(paths))[:_MOST_FILES]:
         for word in _words_of(_text_of(source)):
             words += 1
             if words > _MOST_WORDS:
                 return found
-            script = Path(os.path.normpath(project / word))
-            if project in script.parents and script != source and os.path.isfile(script):  # noqa: PTH113 - refuses no name
-                found.setdefault(script, source)
+            script = os.path.normpath(f"{below}{word}" if word[:1] != "/" else word)
+            # As text: most words are no files.
+            if script.startswith(below) and script != str(source) and os.path.isfile(script):  # noqa: PTH113 - refuses no name
+                found.setdefault(Path(script), source)
     return found
 
 

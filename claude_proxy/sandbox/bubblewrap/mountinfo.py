@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from claude_proxy.sandbox.plan.model import Mount, MountKind, SandboxPlan
+from claude_proxy.sandbox.plan.path_texts import is_at_or_below, prefix_of
 
 _OCTAL = re.compile(r"\\([0-7]{3})")
 _FIELDS = 5
@@ -67,11 +68,15 @@ def _is_a_mount(mount: Mount) -> bool:
 
 def _mounted_below(planned: SandboxPlan, machine: Mapping[Path, _MountPoint]) -> Iterator[Path]:
     """Yield the paths inside of host file systems that are mounted below a visible path."""
+    places = [str(place) for place in machine]
     for mount in planned.mounts:
         source = Path(str(mount.source))
-        for place in machine if mount.shows else ():
-            if place.is_relative_to(source):
-                yield mount.at / place.relative_to(source)
+        prefix = prefix_of(source)
+        for place in places if mount.shows else ():
+            if place.startswith(prefix):
+                yield mount.at / place[len(prefix) :]
+            elif place == str(source):
+                yield mount.at
 
 
 def _is_of_bwrap(at: Path) -> bool:
@@ -88,7 +93,7 @@ def _is_behind_a_link(
     source = Path(str(mount.source))
     if not mount.shows or source == mount.at or source not in found:
         return False
-    holders = [m for m in planned.mounts if m is not mount and mount.at.is_relative_to(m.at)]
+    holders = [m for m in planned.mounts if m is not mount and is_at_or_below(mount.at, m.at)]
     nearest = max(holders, key=lambda m: len(m.at.parts), default=None)
     return nearest is not None and nearest.kind is MountKind.READ
 
@@ -112,7 +117,7 @@ def _is_other(
 
 def _mounted_at(path: Path, machine: Mapping[Path, _MountPoint]) -> _MountPoint | None:
     """Return the device and root of a path on the host, without following links."""
-    holders = [place for place in machine if path.is_relative_to(place)]
+    holders = [place for place in machine if is_at_or_below(path, place)]
     nearest = max(holders, key=lambda place: len(place.parts), default=None)
     if nearest is None:
         return None
@@ -130,7 +135,6 @@ def _writable_parent(mount: Mount, planned: SandboxPlan) -> Mount | None:
         for other in planned.mounts
         if other.kind is MountKind.WRITE
         and other.at != mount.at
-        and source != Path(str(other.source))
-        and source.is_relative_to(Path(str(other.source)))
+        and str(source).startswith(prefix_of(Path(str(other.source))))
     ]
     return min(holders, key=lambda other: len(other.at.parts), default=None)

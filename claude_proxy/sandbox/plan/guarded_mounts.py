@@ -7,6 +7,7 @@ of the sandbox's own stays whatever happens to its source, so it is not guarded.
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
+from claude_proxy.sandbox.plan import path_texts
 from claude_proxy.sandbox.plan.model import GuardedMount, GuardKind, Mount, MountKind
 
 
@@ -17,31 +18,27 @@ def guarded_mounts(
 
     `hidden` are the places inside whose cover is empty.
     """
-    by_place = {mount.at: mount for mount in mounts}
+    by_place = {str(mount.at): mount for mount in mounts}
     guarded = {
-        at: kind
-        for at, mount in by_place.items()
-        if (kind := _kind_of(mount, _holder_of(at, by_place), hidden)) is not None
+        mount.at: kind
+        for mount in by_place.values()
+        if (kind := _kind_of(mount, path_texts.nearest_above(mount.at, by_place), hidden))
+        is not None
     }
     for at, kind in awaited.items():
-        holder = _holder_of(at, by_place)
-        if at not in by_place and _needs(kind, holder):
+        holder = path_texts.nearest_above(at, by_place)
+        if str(at) not in by_place and _needs(kind, holder):
             guarded[at] = kind
     kept = {at: kind for at, kind in guarded.items() if kind is not GuardKind.PIN}
     pins = {
         at: kind
         for at, kind in guarded.items()
-        if kind is GuardKind.PIN and any(below.is_relative_to(at) for below in kept)
+        if kind is GuardKind.PIN and any(path_texts.is_at_or_below(one, at) for one in kept)
     }
     return tuple(
         GuardedMount(kind, _base_of(at, by_place, {*kept, *pins}), at)
         for at, kind in sorted({**kept, **pins}.items())
     )
-
-
-def _holder_of(at: Path, by_place: Mapping[Path, Mount]) -> Mount | None:
-    """Return the mount that holds the entry below a mount."""
-    return next((by_place[above] for above in at.parents if above in by_place), None)
 
 
 def _kind_of(mount: Mount, holder: Mount | None, hidden: Collection[Path]) -> GuardKind | None:
@@ -64,6 +61,7 @@ def _needs(kind: GuardKind, holder: Mount | None) -> bool:
     return holder.kind is MountKind.WRITE or kind is GuardKind.HIDE
 
 
-def _base_of(at: Path, by_place: Mapping[Path, Mount], guarded: set[Path]) -> Path:
+def _base_of(at: Path, by_place: Mapping[str, Mount], guarded: set[Path]) -> Path:
     """Return the nearest mount above that is not guarded itself."""
-    return next(above for above in at.parents if above in by_place and above not in guarded)
+    holders = (by_place[text].at for text in path_texts.above(at) if text in by_place)
+    return next(holder for holder in holders if holder not in guarded)

@@ -7,6 +7,7 @@ something comes after what would show it.
 from collections.abc import Iterator
 from pathlib import Path
 
+from claude_proxy.sandbox.plan import path_texts
 from claude_proxy.sandbox.plan.model import Mount, MountKind
 
 
@@ -78,8 +79,9 @@ class Layout:
 
     def covered_in(self, directory: Path) -> Iterator[Path]:
         """Yield the paths in a directory of the host at which something else is shown inside."""
+        prefix = path_texts.prefix_of(directory)
         for mount in self._mounts.values():
-            if directory in mount.at.parents and mount.source != mount.at:
+            if str(mount.at).startswith(prefix) and mount.source != mount.at:
                 yield mount.at
 
     def pin_above(self, at: Path) -> None:
@@ -124,4 +126,6 @@ class Layout:
     def holds(self, directory: Path) -> bool:
         """Tell whether something of the host is visible at a directory or below it."""
         below = (m for m in self._mounts.values() if m.shows or m.kind is MountKind.LINK)
-        return self.is_shown(directory) or any(m.at.is_relative_to(directory) for m in below)
+        return self.is_shown(directory) or any(
+            path_texts.is_at_or_below(mount.at, directory) for mount in below
+        )

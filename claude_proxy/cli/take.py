@@ -15,7 +15,7 @@ from claude_proxy.sandbox.git.bring_over import BroughtOver, BroughtRef
 from claude_proxy.sandbox.git.changes import changes_of
 from claude_proxy.sandbox.git.clones import Clone
 from claude_proxy.sandbox.git.ref_moves import Move
-from claude_proxy.sandbox.git.ref_names import short_name
+from claude_proxy.sandbox.git.ref_names import is_stash, short_name
 from claude_proxy.sandbox.git.taking import Taken
 
 EPILOG: Final = """\b
@@ -107,7 +107,8 @@ def lines_of(clone: Clone, taken: Taken, uncommitted: int) -> Iterator[str]:
     for ref in taken.brought.refs:
         yield f"{escape_field(short_name(ref.name))}: {_happened(ref, taken)}"
         if ref.waits and not ref.failed:
-            yield f"  to merge it: git merge {escape_field(ref.kept_as)}"
+            how = "apply it: git stash apply" if is_stash(ref.name) else "merge it: git merge"
+            yield f"  to {how} {escape_field(ref.kept_as)}"
     for problem in taken.brought.problems:
         yield f"left out: {escape_text(problem)}"
     if uncommitted:

@@ -42,6 +42,23 @@ def test_what_waits_has_the_command_that_merges_it(
     assert "git merge refs/claude-proxy/work/main" in out
 
 
+def test_a_stash_has_the_command_that_applies_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = cloned(tmp_path)
+    for text in ("older", "newest"):
+        made.write("one", text)
+        made.inside("stash")
+
+    out = take(made, capsys, code=1)
+
+    for ref, text in (("work@stash", "newest"), ("work@stash@1", "older")):
+        assert f"  to apply it: git stash apply refs/claude-proxy/{ref}\n" in out
+        made.outside("stash", "apply", f"refs/claude-proxy/{ref}")
+        assert (made.project / "one").read_text() == text
+        made.outside("checkout", "-q", "one")
+
+
 def test_nothing_new_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert take(cloned(tmp_path), capsys) == "nothing new in the clone work\n"
 

@@ -18,7 +18,7 @@ from claude_proxy.sandbox.git.bring_over import BroughtRef
 from claude_proxy.sandbox.git.clones import Clone
 from claude_proxy.sandbox.git.host_git import Answer, HostGit
 from claude_proxy.sandbox.git.ignore_rules import IgnoreRules
-from claude_proxy.sandbox.git.ref_names import BRANCHES, STASH, kept_as
+from claude_proxy.sandbox.git.ref_names import BRANCHES, is_stash, kept_as
 from claude_proxy.sandbox.git.review import Review
 from claude_proxy.sandbox.git.user_git import user_git
 from claude_proxy.sandbox.git.work_tree import LINK, Differences, Entry, Reading
@@ -115,7 +115,7 @@ class Changes:
     @property
     def untaken_stashes(self) -> int:
         """How many stashes the project does not have."""
-        return sum(_is_stash(branch) and not branch.taken for branch in self.branches)
+        return sum(is_stash(branch.name) and not branch.taken for branch in self.branches)
 
 
 def changes_of(
@@ -202,15 +202,11 @@ def _kept(leading: tuple[str, ...], own: str) -> str:
     return own if own in leading else leading[0]
 
 
-def _is_stash(branch: Branch) -> bool:
-    return branch.name.partition("@")[0] == STASH
-
-
 def _untaken_count(
     clone: Clone, git: HostGit, branches: tuple[Branch, ...], environ: Mapping[str, str]
 ) -> int:
     """Return how many commits no ref of the project leads to, without those of stashes."""
-    new = [one.object for one in branches if not one.taken and not _is_stash(one)]
+    new = [one.object for one in branches if not one.taken and not is_stash(one.name)]
     if not new:
         return 0
     had = {*clone.record.refs.values(), *filter(None, [clone.record.base])}

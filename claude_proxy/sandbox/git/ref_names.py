@@ -72,6 +72,11 @@ def short_name(name: str) -> str:
     return name
 
 
+def is_stash(name: str) -> bool:
+    """Tell whether a ref of a run is a stash: the newest, or an older one ("refs/stash@1")."""
+    return name.partition("@")[0] == STASH
+
+
 def kept_as(name: str, run: str) -> str:
     """Return the ref of the host's repository that keeps a ref of a run.
 

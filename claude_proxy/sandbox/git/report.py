@@ -6,7 +6,7 @@ from pathlib import Path
 
 from claude_proxy.sandbox.git.bring_over import BroughtOver, BroughtRef
 from claude_proxy.sandbox.git.ref_moves import Move
-from claude_proxy.sandbox.git.ref_names import BRANCHES, TAGS, is_object, short_name
+from claude_proxy.sandbox.git.ref_names import BRANCHES, TAGS, is_object, is_stash, short_name
 
 _SHOWN = 10
 _SHORT = 10
@@ -27,7 +27,8 @@ def lines_of(done: BroughtOver, host: Path, place: Path) -> Iterator[str]:
         yield f"warning: HEAD of {where} stays where it was: {_shown(done.head_problem)}"
     kept = [ref for ref in done.diverged if ref.move is Move.KEPT]
     if kept:
-        yield f"note: kept in {where}: {_listed(_shown(ref.kept_as) for ref in kept)}"
+        listed = _listed(_shown(ref.kept_as) for ref in kept)
+        yield f"note: kept in {where}: {listed}{_applying(kept, where)}"
     for ref in [ref for ref in done.diverged if ref.move is not Move.KEPT][:_SHOWN]:
         yield f"warning: {_advice(ref, where)}"
     failed = [ref for ref in done.refs if ref.failed]
@@ -72,6 +73,16 @@ def _advice(ref: BroughtRef, where: str) -> str:
                 f"{name} was not moved in {where}: {_shown(ref.problem)}; this run's commits are "
                 f"kept as {kept}; to take them: {git} merge {kept}"
             )
+
+
+def _applying(kept: Iterable[BroughtRef], where: str) -> str:
+    """Return the command that applies the newest stash; empty if there is none."""
+    stashes = {ref.name: ref.kept_as for ref in kept if is_stash(ref.name)}
+    if not stashes:
+        return ""
+    which = "the newest stash" if len(stashes) > 1 else "the stash"
+    newest = stashes[min(stashes)]  # "refs/stash"; older ones have a number
+    return f"; to apply {which}: git -C {shlex.quote(where)} stash apply {_quoted(newest)}"
 
 
 def _place_of(head: str) -> str:

@@ -2,7 +2,14 @@
 
 import pytest
 
-from claude_proxy.sandbox.git.ref_names import is_object, is_valid, kept_apart, kept_as, misleads
+from claude_proxy.sandbox.git.ref_names import (
+    is_object,
+    is_stash,
+    is_valid,
+    kept_apart,
+    kept_as,
+    misleads,
+)
 
 EXISTING = {"refs/heads/main", "refs/tags/v1", "refs/remotes/origin/main", "refs/remotes/up/HEAD"}
 
@@ -61,3 +68,9 @@ def test_what_is_kept_of_several_runs_has_different_names() -> None:
 @pytest.mark.parametrize(("text", "expected"), [("a" * 40, True), ("a" * 64, True), ("a", False)])
 def test_an_object_is_named_by_its_whole_hash(text: str, expected: bool) -> None:  # noqa: FBT001 - a case
     assert is_object(text) is expected
+
+
+def test_every_stash_is_one() -> None:
+    assert is_stash("refs/stash")
+    assert is_stash("refs/stash@3")
+    assert not any(map(is_stash, ("refs/heads/stash", "refs/stashes", "HEAD")))

@@ -64,3 +64,16 @@ def test_many_refs_are_cut_and_control_characters_are_not_printed() -> None:
     assert "and 20 more" in many
     assert "\x9b" not in strange
     assert said(ref(Move.SAME)) == ""
+
+
+def test_of_kept_stashes_the_newest_has_the_command_that_applies_it() -> None:
+    stash = ref(Move.KEPT, "refs/stash", kept_as="refs/claude-proxy/r@stash")
+    older = ref(Move.KEPT, "refs/stash@1", kept_as="refs/claude-proxy/r@stash@1")
+
+    assert said(stash).endswith(
+        "; to apply the stash: git -C /p stash apply refs/claude-proxy/r@stash"
+    )
+    assert said(older, stash).endswith(
+        "; to apply the newest stash: git -C /p stash apply refs/claude-proxy/r@stash"
+    )
+    assert "apply" not in said(ref(Move.KEPT, "refs/notes/commits"))

@@ -151,6 +151,7 @@ def _copy_objects(source: _Source, clone: Clone) -> None:
     """Copy what the branches, the tags and the remotes' branches lead to."""
     init = ("init", "-q", "--bare", "--template=", f"--object-format={source.object_format}")
     _done(HostGit(clone.git).run(*init, str(clone.git)), clone.git)
+    (clone.git / "hooks").mkdir()  # tools write there without making it
     clone.tree.mkdir(mode=0o755)
     (clone.tree / ".git").mkdir(mode=0o755)  # where the Git directory is mounted
     _fetch(source, clone, *(f"+{refs}:{refs}" for refs in _REFS))

@@ -45,6 +45,16 @@ def test_a_clone_shares_no_file_with_the_project(tmp_path: Path) -> None:
     assert str(made.project) not in (made.clone.git / "config").read_text()
 
 
+def test_a_clone_has_a_place_for_hooks_and_no_hooks_of_the_project(tmp_path: Path) -> None:
+    hook = repository(tmp_path / "project") / ".git/hooks/pre-commit"
+    hook.parent.mkdir(exist_ok=True)
+    hook.touch()
+
+    made = cloned(tmp_path)
+
+    assert list((made.clone.git / "hooks").iterdir()) == []
+
+
 def test_uncommitted_work_stays_and_is_counted(tmp_path: Path) -> None:
     project = repository(tmp_path / "project")
     (project / "one").write_text("changed")

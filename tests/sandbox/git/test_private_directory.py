@@ -1,5 +1,6 @@
 """A private Git directory has what git needs, and nothing that is shared with the host."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,6 +55,18 @@ def test_hooks_logs_locks_links_and_other_runs_are_left_out(tmp_path: Path) -> N
     assert not list((one.private / "hooks").iterdir())
     for name in ("index.lock", "logs", "refs/claude-proxy", "refs/heads/link"):
         assert not (one.private / name).exists()
+
+
+def test_a_run_can_write_hooks_of_its_own_where_the_host_has_no_directory_for_them(
+    tmp_path: Path,
+) -> None:
+    tree = repository(tmp_path / "tree")
+    shutil.rmtree(tree / ".git/hooks", ignore_errors=True)
+
+    one = made(tree, tmp_path / "place")
+
+    assert one.hooks is None  # so that nothing is mounted there
+    assert list((one.private / "hooks").iterdir()) == []
 
 
 def test_an_operation_that_has_begun_goes_on_inside(tmp_path: Path) -> None:

@@ -282,6 +282,11 @@ class AuditReader:
         rows = self._rows(f"{statement} ORDER BY id DESC LIMIT 1")
         return rows[0][0] if rows else None
 
+    def has_run(self, name: str) -> bool:
+        """Tell whether a run of this name has begun."""
+        statement = "SELECT 1 FROM notice WHERE kind = 'run-start' AND run = ? LIMIT 1"
+        return bool(self._rows(statement, name))
+
     def runs(self, limit: int) -> list[LoggedRun]:
         """Return the newest runs, newest last, with how much was denied in each."""
         notices = [

@@ -1,15 +1,19 @@
 """`claude-proxy take`: brings the commits of a clone, or of a run, over into the project."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 import click
 
+from claude_proxy.audit.database import database_in
 from claude_proxy.audit.escape import escape_field, escape_text
+from claude_proxy.audit.queries import AuditReader
 from claude_proxy.audit.sinks import encoded
 from claude_proxy.cli import completers, paths
+from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.sandbox.git import clones, report, taking, waiting_runs
 from claude_proxy.sandbox.git.bring_over import BroughtOver, BroughtRef
 from claude_proxy.sandbox.git.changes import changes_of
@@ -17,6 +21,7 @@ from claude_proxy.sandbox.git.clones import Clone
 from claude_proxy.sandbox.git.ref_moves import Move
 from claude_proxy.sandbox.git.ref_names import is_stash, short_name
 from claude_proxy.sandbox.git.taking import Taken
+from claude_proxy.system.runs import is_name
 
 EPILOG: Final = """\b
 Examples:
@@ -41,6 +46,7 @@ _WORDS: Final = {
     Move.KEPT: "kept",
 }
 _WAITING: Final = 1
+_SHOWN: Final = 10
 
 
 @click.command(name="take", epilog=EPILOG)
@@ -78,8 +84,11 @@ def _take_run(statedir: Path, name: str, branch: str | None, *, as_json: bool) -
     """Bring over what a run without a clone has committed."""
     brought = None if branch is not None else waiting_runs.take(statedir, name)
     if brought is None:
-        clones.named(statedir, name)  # an error that says what there is
-        return _WAITING
+        kept = waiting_runs.kept_of(name, Path.cwd(), os.environ) if is_name(name) else []
+        if branch is not None or not (kept or _has_begun(statedir, name)):
+            clones.named(statedir, name)  # an error that says what there is
+        click.echo(encoded(_json_of_ended(name, kept)) if as_json else _nothing_left(name, kept))
+        return 0
     if as_json:
         for directory, done in brought:
             click.echo(encoded(_json_of_run(name, directory.host, done)))
@@ -88,6 +97,27 @@ def _take_run(statedir: Path, name: str, branch: str | None, *, as_json: bool) -
         click.echo(line)
     complete = all(done.complete and not done.diverged for _, done in brought)
     return 0 if complete else _WAITING
+
+
+def _has_begun(statedir: Path, name: str) -> bool:
+    """Tell whether there has been a run of this name, as far as the audit log is there to tell."""
+    with suppress(ClaudeProxyError), AuditReader(database_in(statedir)) as reader:
+        return reader.has_run(name)
+    return False
+
+
+def _nothing_left(name: str, kept: Sequence[str]) -> str:
+    """Return what is said of a run that has nothing to bring over; `kept` are the refs it left."""
+    text = f"nothing left to take of the run {name}"
+    if not kept:
+        return text
+    shown = ", ".join(map(escape_field, kept[:_SHOWN]))
+    more = f" and {len(kept) - _SHOWN:,} more" if len(kept) > _SHOWN else ""
+    return f"{text}: what it committed is kept as {shown}{more}"
+
+
+def _json_of_ended(name: str, kept: Sequence[str]) -> dict[str, object]:
+    return {"run": name, "complete": True, "refs": [], "kept": list(map(escape_text, kept))}
 
 
 def _json_of_run(name: str, host: Path, done: BroughtOver) -> dict[str, object]:

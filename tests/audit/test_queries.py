@@ -455,3 +455,11 @@ def test_a_denied_address_of_a_run_is_one_denial_with_its_address(
         (row,) = reader.denials(RunFilter("mine"))
 
     assert (row.reason, row.address, row.times) == (reason, "10.1.2.3:443", 1)
+
+
+def test_a_run_is_known_by_its_name_from_its_start(tmp_path: Path) -> None:
+    with closing(AuditStore(database_in(tmp_path), retention_days=FOREVER)) as store:
+        store.record(Notice(MOMENT, "run-start", "run blue: git", run="blue"))
+        with AuditReader(database_in(tmp_path)) as reader:
+            assert reader.has_run("blue")
+            assert not reader.has_run("red")

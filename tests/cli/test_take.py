@@ -1,13 +1,18 @@
 """`claude-proxy take` says what came over, what waits and what stays in the clone."""
 
 import json
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from claude_proxy.audit.database import database_in
+from claude_proxy.audit.store import AuditStore
 from claude_proxy.cli import main
+from claude_proxy.events import Notice
+from tests.audit.examples import MOMENT
 from tests.sandbox.git.cloned import Cloned, cloned
-from tests.sandbox.git.repositories import commit, repository
+from tests.sandbox.git.repositories import commit, git, repository
 from tests.sandbox.git.test_waiting_runs import live
 
 
@@ -94,3 +99,44 @@ def test_a_run_without_a_clone_is_taken_too(
     said, found_json = capsys.readouterr().out.splitlines()
     assert "main" in said
     assert json.loads(found_json)["complete"]
+
+
+def taken_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], *options: str, code: int = 0
+) -> str:
+    assert main.main(["take", "blue", *options, "--statedir", str(tmp_path / "state")]) == code
+    captured = capsys.readouterr()
+    return captured.out + captured.err
+
+
+def test_a_run_that_has_come_over_has_nothing_left_and_its_refs_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = repository(tmp_path / "project")
+    with live(tmp_path, "blue") as found:
+        commit(project, "two", directory=found.directories[0].private)
+    taken_again(tmp_path, capsys)
+    git("update-ref", "refs/claude-proxy/blue@stash", "HEAD", at=project)
+    git("update-ref", "refs/claude-proxy/bluer/main", "HEAD", at=project)
+    monkeypatch.chdir(project)
+    kept = ["refs/claude-proxy/blue/main", "refs/claude-proxy/blue@stash"]
+
+    said = taken_again(tmp_path, capsys)
+
+    assert said == (
+        f"nothing left to take of the run blue: what it committed is kept as {', '.join(kept)}\n"
+    )
+    assert json.loads(taken_again(tmp_path, capsys, "--json"))["kept"] == kept
+    assert "there is no clone" in taken_again(tmp_path, capsys, "--branch", "main", code=1)
+
+
+def test_a_run_that_only_the_audit_log_knows_has_nothing_left(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with closing(AuditStore(database_in(tmp_path / "state"), retention_days=1_000_000)) as store:
+        store.record(Notice(MOMENT, "run-start", "run red: git", run="red"))
+        assert "there is no clone" in taken_again(tmp_path, capsys, code=1)
+        store.record(Notice(MOMENT + 1, "run-start", "run blue: git", run="blue"))
+
+    assert taken_again(tmp_path, capsys) == "nothing left to take of the run blue\n"

@@ -5,14 +5,17 @@ project has all that was committed in them.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from claude_proxy.sandbox.git import bring_run, private_repositories, record
 from claude_proxy.sandbox.git.bring_over import BroughtOver
 from claude_proxy.sandbox.git.record import FOLDER, Record
+from claude_proxy.sandbox.git.user_git import user_git
 from claude_proxy.sandbox.plan.git_facts import GitDirectory
+
+_KEPT = "refs/claude-proxy/"
 
 type Brought = list[tuple[GitDirectory, BroughtOver]]
 
@@ -34,6 +37,13 @@ def take(statedir: Path, name: str) -> Brought | None:
             any_waits = True
             found += bring_run.bring(running, ended=False)
     return found if any_waits else None
+
+
+def kept_of(name: str, directory: Path, environ: Mapping[str, str]) -> list[str]:
+    """Return the refs that keep what runs of a name have committed, in a directory's repository."""
+    listed = user_git(directory, environ).run("for-each-ref", "--format=%(refname)", _KEPT)
+    refs = listed.out.decode("utf-8", "surrogateescape").splitlines() if listed.ok else []
+    return [ref for ref in refs if ref.startswith((f"{_KEPT}{name}/", f"{_KEPT}{name}@"))]
 
 
 def _records(statedir: Path) -> Iterator[Record]:

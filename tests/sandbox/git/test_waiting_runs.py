@@ -9,6 +9,7 @@ from claude_proxy.sandbox.git import private_directory, private_repositories, re
 from claude_proxy.sandbox.git.record import FOLDER, Record
 from claude_proxy.sandbox.plan.git_facts import GitMounts
 from claude_proxy.sandbox.plan.model import Profile, SandboxSpec
+from tests.sandbox.git.cloned import environ
 from tests.sandbox.git.repositories import commit, git, repository
 
 
@@ -62,3 +63,16 @@ def test_another_run_is_left_alone(tmp_path: Path) -> None:
     assert waiting_runs.take(tmp_path / "state", "red") is None
     assert waiting_runs.take(tmp_path / "nowhere", "red") is None
     assert [path.name for path in (tmp_path / "state" / FOLDER).iterdir()] == ["blue"]
+
+
+def test_what_keeps_a_runs_commits_is_found_by_its_name(tmp_path: Path) -> None:
+    project = repository(tmp_path / "project")
+    for ref in ("blue/a/b", "blue@stash", "bluer/main", "other/blue/x"):
+        git("update-ref", f"refs/claude-proxy/{ref}", "HEAD", at=project)
+
+    assert waiting_runs.kept_of("blue", project, environ()) == [
+        "refs/claude-proxy/blue/a/b",
+        "refs/claude-proxy/blue@stash",
+    ]
+    assert waiting_runs.kept_of("red", project, environ()) == []
+    assert waiting_runs.kept_of("blue", tmp_path, environ()) == []

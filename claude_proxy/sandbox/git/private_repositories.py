@@ -78,7 +78,9 @@ def recover(statedir: Path, say: Reporter) -> None:
         finish(left, lines.append)
         os.close(descriptor)
         for line in lines:
-            say(f"{line} (from run {left.run}, which was killed)")
+            # A command is at the end of a line, where it can be copied.
+            kind, _, text = line.partition(": ")
+            say(f"{kind}: from run {left.run}, which was killed: {text}")
 
 
 def finish(ended: Record, say: Reporter) -> bool:

@@ -229,7 +229,8 @@ def test_what_a_killed_launcher_left_comes_over_at_the_next_start(git_box: GitBo
         recover(git_box.statedir, git_box.said.append)
 
         assert git_box.outside("log", "--format=%s") == "two\none"
-        assert "which was killed" in git_box.said[0]
+        assert git_box.said[0].startswith("note: from run ")
+        assert "which was killed: brought over into" in git_box.said[0]
         assert not place.exists()
 
 

@@ -15,7 +15,6 @@ from click.core import ParameterSource
 
 from claude_proxy.cli import (
     completers,
-    homes,
     options,
     policies,
     project_agreement,
@@ -28,7 +27,7 @@ from claude_proxy.config.policy_files import PolicySources
 from claude_proxy.config.policy_listing import lines_of_policies
 from claude_proxy.config.settings import Settings, UnixListen
 from claude_proxy.errors import ConfigError
-from claude_proxy.sandbox import agent_home, runner
+from claude_proxy.sandbox import runner
 from claude_proxy.sandbox.run_spec import RunSpec
 
 EPILOG = """\b
@@ -119,7 +118,7 @@ def command(context: click.Context, /, **given: Any) -> int:
         _list_homes(values["statedir"])
         return 0
     if reset_home and not (values["command"] or values["shell"]):
-        _say(homes.reset(values["statedir"], values["dir"]))
+        _reset_home(values["statedir"], values["dir"])
         return 0
     sources = policy_sources(context, values)
     run_options = RunOptions(**{field.name: values.pop(field.name) for field in fields(RunOptions)})
@@ -143,7 +142,7 @@ def command(context: click.Context, /, **given: Any) -> int:
         return 0
     _settle(spec)
     if reset_home:
-        _say(homes.reset(settings.statedir, spec.sandbox.project))
+        _reset_home(settings.statedir, spec.sandbox.project)
     return runner.run(spec, say=_say)
 
 
@@ -155,7 +154,16 @@ def _settle(spec: RunSpec) -> None:
         raise project_agreement.changed_meanwhile(project)
 
 
+def _reset_home(statedir: Path, directory: Path | None) -> None:
+    from claude_proxy.cli import homes  # noqa: PLC0415 - most runs start without it
+
+    _say(homes.reset(statedir, directory))
+
+
 def _list_homes(statedir: Path) -> None:
+    from claude_proxy.cli import homes  # noqa: PLC0415 - most runs start without it
+    from claude_proxy.sandbox import agent_home  # noqa: PLC0415 - as above
+
     if found := agent_home.listed(statedir):
         click.echo("\n".join(homes.lines_of(found)))
     else:

@@ -30,7 +30,6 @@ from claude_proxy.config.settings import (
 from claude_proxy.errors import AuditError, ClaudeProxyError
 from claude_proxy.events import Notice
 from claude_proxy.sandbox import (
-    agent_home,
     credentials,
     git_links,
     host_facts,
@@ -311,6 +310,8 @@ def live_sandbox(
         planned = _plan_and_report(run_spec, bindings, followed, git, say)
         _scrub(planned.withheld)
         if planned.agent_home is not None:
+            from claude_proxy.sandbox import agent_home  # noqa: PLC0415 - only agents have one
+
             stack.enter_context(
                 agent_home.prepared(planned.agent_home, lambda line: say(f"note: {line}"))
             )

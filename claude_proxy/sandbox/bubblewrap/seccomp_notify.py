@@ -11,6 +11,7 @@ import ctypes
 import errno
 import os
 import platform
+import select
 import socket
 import struct
 from contextlib import suppress
@@ -172,6 +173,12 @@ class Listener:
                 return None
             raise
         return ReportedCall(bytes(buffer))
+
+    def is_over(self) -> bool:
+        """Tell whether no process is left that the filter applies to."""
+        poll = select.poll()
+        poll.register(self.descriptor, 0)
+        return any(event & select.POLLHUP for _, event in poll.poll(0))
 
     def still_waits(self, call: ReportedCall) -> bool:
         """Tell whether the caller has waited until now, so that its id is still its own."""

@@ -212,7 +212,9 @@ class Answers:
         try:
             call = self._listener.receive()
         except OSError:
-            return False  # no process is left that the filter applies to
+            return False
+        if call is None and self._listener.is_over():
+            return False  # the kernel would say so again at once, for as long as it is asked
         with self._lock:
             self._idle -= 1
             if not self._idle and self._threads < _THREADS:

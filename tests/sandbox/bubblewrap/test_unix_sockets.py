@@ -2,11 +2,13 @@
 
 import errno
 import sys
+from pathlib import Path
 
 import pytest
 
 from claude_proxy.errors import ClaudeProxyError
 from tests.sandbox.supervised import SupervisedBox
+from tests.support.waiting import until
 
 # A server whose queue is full, so that a connect waits.
 FULL = """
@@ -207,3 +209,14 @@ def test_nothing_inside_sees_the_program(supervised: SupervisedBox) -> None:
     script = "import os; print([n for n in os.listdir('/proc') if n.isdecimal() and int(n) > 9])"
 
     assert supervised.python(script) == "[]"
+
+
+def test_nothing_asks_for_calls_once_nobody_is_left_inside(supervised: SupervisedBox) -> None:
+    with supervised.started("true") as (bwrap, supervisor):
+        threads = Path(f"/proc/{supervisor.pid}/task")
+        assert len(list(threads.iterdir())) > 1
+
+        bwrap.release()
+        bwrap.process.communicate(timeout=60)
+
+        until(lambda: len(list(threads.iterdir())) == 1)

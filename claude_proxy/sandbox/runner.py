@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from claude_proxy.config.settings import (
     AuditFailure,
@@ -33,11 +34,8 @@ from claude_proxy.sandbox import (
     credentials,
     git_links,
     host_facts,
-    joined_proxy,
     named_scripts,
     netns,
-    obeyed_report,
-    obeyed_states,
     run_clone,
     self_check,
     shown_list,
@@ -64,11 +62,9 @@ from claude_proxy.sandbox.helper_processes import (
     wait_for_proxy,
 )
 from claude_proxy.sandbox.job_control import JobControl, Terminal
-from claude_proxy.sandbox.joined_proxy import JoinedProxy
 from claude_proxy.sandbox.lookups import PORT as LOOKUP_PORT
 from claude_proxy.sandbox.lookups import LookupChannel, NameLookups
 from claude_proxy.sandbox.macos import runner
-from claude_proxy.sandbox.obeyed_states import ObeyedStates
 from claude_proxy.sandbox.plan.environment import ALLOWLIST, GATEWAY_PORT, HTTP_PORT, SOCKS_PORT
 from claude_proxy.sandbox.plan.git_facts import GitMounts
 from claude_proxy.sandbox.plan.model import (
@@ -97,6 +93,11 @@ from claude_proxy.sandbox.signals import Interrupted, Interruptions
 from claude_proxy.sandbox.standard_streams import Streams
 from claude_proxy.system.runs import base_of
 
+if TYPE_CHECKING:
+    # Imported where they are needed: the proxy, which takes longest to start, waits for the rest.
+    from claude_proxy.sandbox.joined_proxy import JoinedProxy
+    from claude_proxy.sandbox.obeyed_states import ObeyedStates
+
 type Reporter = Callable[[str], None]
 
 LISTENER = "run"  # the listener's name in the audit log
@@ -117,7 +118,7 @@ class Sandbox:
     proxy_process: ProxyProcess | None  # None: the run uses a running proxy, or has no network
     helpers: tuple[HelperProcess, ...]  # relays
     log: Path
-    obeyed: ObeyedStates  # before COMMAND
+    obeyed: "ObeyedStates"  # before COMMAND
     lookups: LookupChannel
     streams: Streams
     guard: MountGuard | None = None
@@ -242,6 +243,8 @@ def _run(sandbox: Sandbox, run_spec: RunSpec, say: Reporter) -> int:
 
 def _report_changes(sandbox: Sandbox, say: Reporter) -> None:
     """Name what the run created or changed of all that programs outside obey."""
+    from claude_proxy.sandbox import obeyed_report, obeyed_states  # noqa: PLC0415 - at the end
+
     before, plan = sandbox.obeyed, sandbox.plan
     after = obeyed_states.states_after(plan.watched_trees, plan.watched, before.scripts)
     changes = list(after.changed_since(before))
@@ -332,7 +335,8 @@ def live_sandbox(
             mount_guard(planned.guarded, bubblewrap.init, run_directory, log, say)
         )
         _record_start(run_spec.settings, _identity_of(run_directory, run_spec))
-        # While the proxy starts.
+        from claude_proxy.sandbox import obeyed_states  # noqa: PLC0415 - while the proxy starts
+
         scripts = named_scripts.scripts_of(planned)
         obeyed = obeyed_states.states_before(planned.watched_trees, planned.watched, scripts)
         if proxy_process is not None:
@@ -382,10 +386,12 @@ def _project_id(run_spec: RunSpec, planned: SandboxPlan, git: GitMounts) -> File
     return None
 
 
-def _join(run_spec: RunSpec) -> JoinedProxy | None:
+def _join(run_spec: RunSpec) -> "JoinedProxy | None":
     """Wait for the proxy that the run joins, if it joins one."""
     if run_spec.join is None or not run_spec.sandbox.has_proxy:
         return None
+    from claude_proxy.sandbox import joined_proxy  # noqa: PLC0415 - few runs join one
+
     target = wait_for_proxy(run_spec.join)
     login = run_spec.settings.credentials
     return joined_proxy.examine(target, login, announces=run_spec.announces)
@@ -480,7 +486,7 @@ def _entered(
 
 def _relays(  # noqa: PLR0913 - everything that a relay connects
     run_spec: RunSpec,
-    joined: JoinedProxy | None,
+    joined: "JoinedProxy | None",
     bubblewrap: Bubblewrap,
     run_directory: RunDirectory,
     log: RunLog,

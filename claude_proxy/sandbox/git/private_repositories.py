@@ -12,11 +12,8 @@ from pathlib import Path
 
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.sandbox.git import kept_start, private_directory, record
-from claude_proxy.sandbox.git.bring_run import bring
 from claude_proxy.sandbox.git.discovery import discover
-from claude_proxy.sandbox.git.gitlinks import lines_of_gitlinks
 from claude_proxy.sandbox.git.record import FOLDER, Record
-from claude_proxy.sandbox.git.report import lines_of
 from claude_proxy.sandbox.git_directories import git_of
 from claude_proxy.sandbox.plan.git_facts import GitMounts
 from claude_proxy.sandbox.plan.model import SandboxSpec
@@ -88,6 +85,10 @@ def finish(ended: Record, say: Reporter) -> bool:
 
     Returns whether that was all; if not, they are kept.
     """
+    from claude_proxy.sandbox.git.bring_run import bring  # noqa: PLC0415 - when a run has ended
+    from claude_proxy.sandbox.git.gitlinks import lines_of_gitlinks  # noqa: PLC0415 - as above
+    from claude_proxy.sandbox.git.report import lines_of  # noqa: PLC0415 - as above
+
     try:
         found = bring(ended, ended=True)
     except OSError as error:

@@ -339,6 +339,7 @@ def live_sandbox(
 
         scripts = named_scripts.scripts_of(planned)
         obeyed = obeyed_states.states_before(planned.watched_trees, planned.watched, scripts)
+        stack.enter_context(commit_bringer(git, run_directory, log))
         if proxy_process is not None:
             proxy_process.wait_until_ready()
         _wait_until_mounted(planned, git, sources, bubblewrap.init, guard)
@@ -357,7 +358,6 @@ def live_sandbox(
             guard,
         )
         _check_alive(sandbox)
-        stack.enter_context(commit_bringer(git, run_directory, log))
         starting.pop_all()
         yield sandbox
 

@@ -19,7 +19,6 @@ import select
 import signal
 import socket
 import sys
-import traceback
 
 if not __package__:  # run by its path: add the package's directory, after the standard library
     sys.path.append(os.path.abspath(os.path.join(os.path.dirname(__file__), *[os.pardir] * 3)))  # noqa: PTH100, PTH118, PTH120
@@ -204,7 +203,7 @@ class Answers:
             while self._answer_next():
                 pass
         except BaseException:  # noqa: BLE001 - a caller would wait for ever
-            traceback.print_exc()
+            sys.excepthook(*sys.exc_info())
             os._exit(_FAILED)
 
     def _answer_next(self) -> bool:

@@ -2,12 +2,16 @@
 
 import os
 import subprocess
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from claude_proxy.sandbox.obeyed_states import Kind, ObeyedStates, states_after, states_before
 from claude_proxy.sandbox.plan.model import WatchedTree
+
+NOBODY = 65534
 
 
 def before(project: Path, limit: int = 1000) -> ObeyedStates:
@@ -313,8 +317,24 @@ def test_of_what_the_walk_before_left_out_only_the_new_is_named(project: Path) -
     assert set(changes(project, then)) >= {f"{number}/AGENTS.md" for number in range(9)}
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_directory_that_became_unreadable_is_not_looked_at(project: Path) -> None:
+@pytest.fixture
+def project_of_nobody() -> Iterator[Path]:
+    """A project of an ordinary user, as whom the test goes on: root may read everything."""
+    with tempfile.TemporaryDirectory() as name:
+        found = Path(name).resolve()
+        if os.geteuid() != 0:
+            yield found
+            return
+        os.chown(found, NOBODY, NOBODY)
+        os.seteuid(NOBODY)
+        try:
+            yield found
+        finally:
+            os.seteuid(0)
+
+
+def test_a_directory_that_became_unreadable_is_not_looked_at(project_of_nobody: Path) -> None:
+    project = project_of_nobody
     (project / "old").mkdir(mode=0)
     then = before(project)
     (project / "new").mkdir(mode=0)

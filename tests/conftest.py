@@ -28,9 +28,12 @@ def _nothing_of_the_users(tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         yield
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(autouse=True)
 def _signals_as_a_terminal_has_them() -> None:
-    """Undo what `nohup` and a shell's `&` ignore, as every process that is started inherits it."""
+    """Undo what `nohup` and a shell's `&` ignore, as every process that is started inherits it.
+
+    Before each test, because a proxy that a test has served in this process ignores SIGHUP as well.
+    """
     for number, handler in (
         (signal.SIGHUP, signal.SIG_DFL),
         (signal.SIGQUIT, signal.SIG_DFL),

@@ -189,23 +189,28 @@ class Guard:
             raise RunEndedError("", _TAMPERED)
         processes = StoppedProcesses(self._proc, (self._stopper_inside,))
         suspended = processes.suspended()
-        self._wait_until_stopped(processes)
+        # What a shell has continued in between is stopped by this guard alone.
+        suspended -= self._wait_until_stopped(processes)
         to_continue = processes.to_continue(suspended)
         replaced = self._put_back(mounts)
         self._refuse_holders(processes, replaced)
         self._note(replaced)
         self._tell(b" ".join([stopper.CONTINUE, *(b"%d" % pid for pid in to_continue)]))
 
-    def _wait_until_stopped(self, processes: StoppedProcesses) -> None:
+    def _wait_until_stopped(self, processes: StoppedProcesses) -> set[int]:
+        """Wait until nothing inside can go on; return the processes that were seen running."""
         deadline = time.monotonic() + _STOP_PATIENCE_S
         rounds = 0
-        while processes.is_any_running():
+        ran: set[int] = set()
+        while running := processes.running():
+            ran |= running
             if time.monotonic() > deadline:
                 raise RunEndedError("", "its processes could not be stopped")
             rounds += 1
             if rounds % 10 == 0:  # something inside may have continued others
                 self._order(stopper.AGAIN)
             time.sleep(_PAUSE_S)
+        return ran
 
     def _put_back(self, mounts: int) -> dict[str, Entry]:
         """Protect what is not protected, until nothing is; return what was not."""

@@ -30,9 +30,10 @@ class StoppedProcesses:
         found = [int(name) for name in names if name.isdecimal()]
         return [pid for pid in found if pid not in self._ours]
 
-    def is_any_running(self) -> bool:
-        """Tell whether any thread could still do something."""
-        return any(not self._is_stopped(task) for task in self._tasks())
+    def running(self) -> set[int]:
+        """Return the processes of which any thread could still do something."""
+        tasks = [task for task in self._tasks() if not self._is_stopped(task)]
+        return {int(task.partition("/")[0]) for task in tasks}
 
     def _tasks(self) -> Iterator[str]:
         for pid in self.pids():

@@ -124,11 +124,11 @@ def test_a_private_mapping_counts_if_the_entry_is_hidden(proc: int) -> None:
 def test_a_process_that_runs_is_seen_until_it_is_stopped(proc: int, entry: Path) -> None:
     with holder(OPEN, entry) as process:
         found = Only(proc, process.pid)
-        assert found.is_any_running()
+        assert found.running()
 
         process.send_signal(signal.SIGSTOP)
 
-        until(lambda: not found.is_any_running(), "that it is stopped")
+        until(lambda: not found.running(), "that it is stopped")
         process.kill()
 
 
@@ -140,7 +140,7 @@ def test_a_process_that_waits_for_the_child_that_it_has_just_forked_counts_as_st
     with holder(FORKING, tmp_path) as process:
         found = Only(proc, process.pid)
 
-        until(lambda: not found.is_any_running(), "that it waits for its child")
+        until(lambda: not found.running(), "that it waits for its child")
         process.kill()
 
 
@@ -148,7 +148,7 @@ def test_what_was_suspended_before_the_stop_is_not_continued(proc: int, entry: P
     with holder(OPEN, entry) as process:
         found = Only(proc, process.pid)
         process.send_signal(signal.SIGSTOP)
-        until(lambda: not found.is_any_running(), "that it is suspended")
+        until(lambda: not found.running(), "that it is suspended")
         process.send_signal(signal.SIGSTOP)  # the guard's
 
         assert found.suspended() == {process.pid}
@@ -160,7 +160,7 @@ def test_what_a_second_stop_signal_has_reached_is_continued(proc: int, entry: Pa
     with holder(OPEN, entry) as process:
         found = Only(proc, process.pid)
         process.send_signal(signal.SIGSTOP)
-        until(lambda: not found.is_any_running(), "that it is stopped")
+        until(lambda: not found.running(), "that it is stopped")
         suspended = found.suspended()
         process.send_signal(signal.SIGSTOP)  # as the guard does where something inside goes on
 
@@ -173,7 +173,7 @@ def test_a_process_that_waits_for_its_forked_child_is_continued(proc: int, tmp_p
     """It cannot take the signal, which stays pending as if the process had been suspended."""
     with holder(FORKING, tmp_path) as process:
         found = Only(proc, process.pid)
-        until(lambda: not found.is_any_running(), "that it waits for its child")
+        until(lambda: not found.running(), "that it waits for its child")
         process.send_signal(signal.SIGSTOP)
 
         assert found.suspended() == set()

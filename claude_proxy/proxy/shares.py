@@ -99,7 +99,7 @@ class Shares:
         self.open_sockets = 0  # of clients, upstreams, and dials
         self.other_files = 0  # what was open before the first of them
         self._shares: dict[Hashable, Share] = {}
-        self._reported: dict[Resource, float] = {}
+        self._reported: dict[tuple[Resource, bool], float] = {}
 
     def of(self, client: Hashable) -> Share:
         """Return the share of a client, which it has as long as it is connected."""
@@ -190,9 +190,11 @@ class Shares:
         return [connection for _, connection in spare[: max(1, len(found) // _BATCH)]]
 
     def _report(self, resource: Resource, problem: str, shed: list[Holder], now: float) -> None:
-        if now < self._reported.get(resource, -_REPORT_S) + _REPORT_S:
+        # Apart: that nothing could be closed at first must not keep back whose were closed then.
+        kind = resource, bool(shed)
+        if now < self._reported.get(kind, -_REPORT_S) + _REPORT_S:
             return
-        self._reported[resource] = now
+        self._reported[kind] = now
         self.report(f"{problem}; {self._told(shed)}")
 
     def _told(self, shed: list[Holder]) -> str:

@@ -105,4 +105,6 @@ def test_what_the_project_keeps_beside_its_branch_is_said_with_its_name(
     commit(made.project, "three")
     made.take()
 
-    assert "refs/heads/main: 1 ahead, kept as refs/claude-proxy/work/main" in shown(made, capsys)
+    assert "refs/heads/main: 1 ahead, kept as refs/claude-proxy/refactor/main" in shown(
+        made, capsys
+    )

@@ -25,7 +25,7 @@ def test_a_clone_is_a_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     heading, row = run(made, capsys).splitlines()
 
     assert heading.split()[:4] == ["NAME", "BRANCH", "COMMITS", "UNCOMMITTED"]
-    assert row.split()[:4] == ["work", "main", "1", "1"]
+    assert row.split()[:4] == ["refactor", "main", "1", "1"]
     assert "not taken" in row
     assert row.endswith(str(made.project))
 
@@ -36,7 +36,7 @@ def test_json_has_a_line_for_each(tmp_path: Path, capsys: pytest.CaptureFixture[
     found = json.loads(run(made, capsys, "--json"))
 
     assert (found["clone"], found["commits"], found["taken"], found["running"]) == (
-        "work",
+        "refactor",
         0,
         True,
         False,
@@ -66,7 +66,7 @@ def test_a_clone_with_work_is_not_removed_unasked(
             made.commit("two")
             made.inside("checkout", "-q", "main")
 
-    refused = run(made, capsys, "--remove", "work", code=1)
+    refused = run(made, capsys, "--remove", "refactor", code=1)
 
     said = {
         "file": "1 file with uncommitted work would be lost",
@@ -74,7 +74,7 @@ def test_a_clone_with_work_is_not_removed_unasked(
     }
     assert said.get(work, "1 commit that is not taken would be lost") in refused
     assert made.clone.tree.is_dir()
-    run(made, capsys, "--remove", "work", "--force")
+    run(made, capsys, "--remove", "refactor", "--force")
     assert clones.all_in(made.statedir) == []
 
 
@@ -85,7 +85,7 @@ def test_a_clone_that_was_taken_is_removed(
     made.commit("two")
     made.take()
 
-    assert "removed the clone work" in run(made, capsys, "--remove", "work")
+    assert "removed the clone refactor" in run(made, capsys, "--remove", "refactor")
     assert clones.all_in(made.statedir) == []
 
 
@@ -107,8 +107,8 @@ def test_a_clone_whose_commits_are_kept_beside_the_branch_is_taken(
 
     assert row.split()[2:4] == ["0", "0"]
     assert "  kept  " in row
-    assert "kept as refs/claude-proxy/work/…" in note
-    assert "removed the clone work" in run(made, capsys, "--remove", "work")
+    assert "kept as refs/claude-proxy/refactor/…" in note
+    assert "removed the clone refactor" in run(made, capsys, "--remove", "refactor")
 
 
 def test_of_a_kept_clone_only_newer_commits_count(
@@ -118,7 +118,7 @@ def test_of_a_kept_clone_only_newer_commits_count(
     made.commit("four")
     made.commit("five")
 
-    refused = run(made, capsys, "--remove", "work", code=1)
+    refused = run(made, capsys, "--remove", "refactor", code=1)
 
     assert "2 commits that are not taken would be lost" in refused
 
@@ -129,7 +129,7 @@ def test_a_ref_that_leads_nowhere_does_not_make_the_others_untaken(
     made = diverged(tmp_path)
     (made.clone.git / "refs/heads/bad").write_text("ref: refs/heads/none\n")
 
-    refused = run(made, capsys, "--remove", "work", code=1)
+    refused = run(made, capsys, "--remove", "refactor", code=1)
 
     assert "damaged" in run(made, capsys)
     assert "what could not be read ('refs/heads/bad' leads nowhere) would be lost" in refused
@@ -142,7 +142,7 @@ def test_a_tag_without_a_commit_of_its_own_is_named(
     made = cloned(tmp_path)
     made.inside("tag", "-a", "v1", "-m", "one")
 
-    assert "(refs/tags/v1) would be lost" in run(made, capsys, "--remove", "work", code=1)
+    assert "(refs/tags/v1) would be lost" in run(made, capsys, "--remove", "refactor", code=1)
 
 
 @pytest.mark.parametrize("force", [(), ("--force",)])
@@ -153,7 +153,7 @@ def test_a_clone_that_a_run_uses_is_never_removed(
 
     with clones.locked(made.clone.path):
         assert "running" in run(made, capsys)
-        assert "a run is working" in run(made, capsys, "--remove", "work", *force, code=1)
+        assert "a run is working" in run(made, capsys, "--remove", "refactor", *force, code=1)
 
     assert made.clone.tree.is_dir()
 
@@ -165,7 +165,7 @@ def test_a_damaged_clone_is_listed_and_not_removed_unasked(
     clones.remove_tree(made.clone.git)
 
     assert "damaged" in run(made, capsys)
-    assert "cannot be read" in run(made, capsys, "--remove", "work", code=1)
+    assert "cannot be read" in run(made, capsys, "--remove", "refactor", code=1)
 
 
 def test_force_is_for_remove(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -44,7 +44,7 @@ def test_what_waits_has_the_command_that_merges_it(
     out = take(made, capsys, code=1)
 
     assert "the project has other commits" in out
-    assert "git merge refs/claude-proxy/work/main" in out
+    assert "git merge refs/claude-proxy/refactor/main" in out
 
 
 def test_a_stash_has_the_command_that_applies_it(
@@ -57,7 +57,7 @@ def test_a_stash_has_the_command_that_applies_it(
 
     out = take(made, capsys, code=1)
 
-    for ref, text in (("work@stash", "newest"), ("work@stash@1", "older")):
+    for ref, text in (("refactor@stash", "newest"), ("refactor@stash@1", "older")):
         assert f"  to apply it: git stash apply refs/claude-proxy/{ref}\n" in out
         made.outside("stash", "apply", f"refs/claude-proxy/{ref}")
         assert (made.project / "one").read_text() == text
@@ -65,7 +65,7 @@ def test_a_stash_has_the_command_that_applies_it(
 
 
 def test_nothing_new_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert take(cloned(tmp_path), capsys) == "nothing new in the clone work\n"
+    assert take(cloned(tmp_path), capsys) == "nothing new in the clone refactor\n"
 
 
 def test_json_tells_each_ref(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ from .rig.launch import Launches, trusted
 from .rig.messages_api import SPOKEN
 
 KEY = "sk-ant-api03-imitation"  # the imitated service takes any
-CLONE = ("--clone", "--name", "work")
+CLONE = ("--clone", "--name", "refactor")
 COMMIT = "git -c user.name=a -c user.email=a@example.com commit -qm"
 
 
@@ -57,9 +57,9 @@ def test_work_in_a_clone_is_shown_and_taken(anybody: Launches, program: FindProg
     )
 
     ran = anybody.run("sh", "-c", script, options=CLONE)
-    shown = project.ours("changes", "work")
+    shown = project.ours("changes", "refactor")
     before = (project.path / "one").read_text(encoding="utf-8")
-    taken = project.ours("take", "work")
+    taken = project.ours("take", "refactor")
 
     assert (ran.returncode, ran.stdout) == (0, "ref: refs/heads/main\n"), ran.stderr
     assert "1 commit and 1 file with uncommitted work" in ran.stderr
@@ -91,14 +91,14 @@ def test_the_host_works_on_while_the_agent_does_and_both_keep_theirs(
     project.git("commit", "-q", "--allow-empty", "-m", "host")
     project.git("checkout", "-q", "main")
     running = project.ours("clones")
-    refused = project.ours("clones", "--remove", "work", "--force")
+    refused = project.ours("clones", "--remove", "refactor", "--force")
     second = runs.run("true", options=CLONE)
     out, err = agent.communicate(b"go\n")
 
     assert (agent.returncode, out) == (0, b"one\n"), err
     assert "running" in running.stdout
     assert (refused.returncode, second.returncode) == (1, 2)
-    assert project.ours("take", "work").returncode == 0
+    assert project.ours("take", "refactor").returncode == 0
     assert project.git("log", "--format=%s", "main").split() == ["agent", "one"]
     assert project.git("log", "--format=%s", "other").split() == ["host", "one"]
     assert (project.path / "mine").read_text(encoding="utf-8") == "mine"

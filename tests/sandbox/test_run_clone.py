@@ -37,13 +37,13 @@ class Place:
 
     def spec(self, *command: str, branch: str | None = None) -> RunSpec:
         spec = SandboxSpec(command, self.project, SHELL, network=NetworkMode.NONE)
-        return RunSpec(spec, self.settings, name="work", clone=True, branch=branch)
+        return RunSpec(spec, self.settings, name="refactor", clone=True, branch=branch)
 
     def run(self, script: str) -> int:
         return run(self.spec("sh", "-c", script), say=self.said.append)
 
     def clone(self) -> clones.Clone:
-        return clones.named(self.statedir, "work")
+        return clones.named(self.statedir, "refactor")
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_command_works_in_a_clone_at_the_path_of_the_project(place: Place) -> No
     assert (place.clone().tree / "where").read_text() == f"{place.project}\n"
     assert git("status", "--porcelain", at=place.project) == "?? mine"
     assert any("1 file of the project with uncommitted work" in line for line in place.said)
-    assert "this run worked in the clone work: 1 commit and 0 files" in " ".join(place.said)
+    assert "this run worked in the clone refactor: 1 commit and 0 files" in " ".join(place.said)
 
 
 def test_a_clone_is_continued_by_its_name(place: Place) -> None:
@@ -77,7 +77,7 @@ def test_a_clone_is_continued_by_its_name(place: Place) -> None:
     commit(place.project, "later")
 
     assert place.run("test -e left && test ! -e later") == 0
-    assert "note: going on in the clone work (branch main)" in place.said
+    assert "note: going on in the clone refactor (branch main)" in place.said
 
 
 def test_the_git_directory_of_a_clone_cannot_be_replaced_from_inside(place: Place) -> None:
@@ -110,7 +110,7 @@ def test_a_clone_with_work_survives_a_start_that_fails(place: Place) -> None:
 
 def test_a_clone_is_held_while_the_run_goes_on(place: Place) -> None:
     with ExitStack() as held, ExitStack() as starting:
-        spec = run_clone.prepare(place.spec("true"), "work", held, starting, place.said.append)
+        spec = run_clone.prepare(place.spec("true"), "refactor", held, starting, place.said.append)
         starting.pop_all()
 
         assert clones.is_in_use(place.clone())
@@ -125,7 +125,7 @@ def test_a_project_that_was_replaced_is_not_cloned(place: Place) -> None:
     swapped = replace(spec, sandbox=replace(spec.sandbox, project_id=FileId(0, 0)))
 
     with ExitStack() as held, ExitStack() as starting, pytest.raises(ConfigError, match="replaced"):
-        run_clone.prepare(swapped, "work", held, starting, place.said.append)
+        run_clone.prepare(swapped, "refactor", held, starting, place.said.append)
 
     assert clones.all_in(place.statedir) == []
 
@@ -134,7 +134,7 @@ def test_a_dry_run_names_the_clone_and_makes_none(place: Place) -> None:
     planned = run_clone.as_planned(place.spec("true")).sandbox.clone
 
     assert planned == ProjectClone(
-        place.statedir / "clones/work/tree", place.statedir / "clones/work/git"
+        place.statedir / "clones/refactor/tree", place.statedir / "clones/refactor/git"
     )
     assert not place.statedir.exists()
 
@@ -143,7 +143,7 @@ def test_a_clone_that_cannot_be_read_at_the_end_is_said(place: Place) -> None:
     place.run("true")
     clones.remove_tree(place.clone().git)
 
-    run_clone.report(place.spec(), "work", place.said.append)
+    run_clone.report(place.spec(), "refactor", place.said.append)
 
     assert "it cannot be read" in " ".join(place.said)
     with pytest.raises(ClaudeProxyError):
@@ -156,4 +156,4 @@ def test_a_run_without_a_name_never_goes_on_in_a_clone(place: Place) -> None:
     unnamed = replace(place.spec("true"), name=None)
 
     with ExitStack() as held, ExitStack() as starting, pytest.raises(ConfigError, match="already"):
-        run_clone.prepare(unnamed, "work", held, starting, place.said.append)
+        run_clone.prepare(unnamed, "refactor", held, starting, place.said.append)

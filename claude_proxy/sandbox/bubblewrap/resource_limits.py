@@ -106,7 +106,11 @@ class MemoryWatch:
     def _directory(self) -> int:
         if self._processes is None:
             flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-            self._processes = os.open(f"/proc/{self._init}/root/proc", flags)
+            root = os.open(f"/proc/{self._init}/root", flags | os.O_PATH)
+            try:
+                self._processes = os.open("proc", flags, dir_fd=root)
+            finally:
+                os.close(root)
         return self._processes
 
     def _sum(self, name: str, fields: tuple[bytes, ...]) -> int:

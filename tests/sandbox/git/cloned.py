@@ -17,7 +17,7 @@ class Cloned:
 
     project: Path
     statedir: Path
-    name: str = "work"
+    name: str = "refactor"
 
     @property
     def clone(self) -> Clone:

@@ -13,7 +13,7 @@ from tests.sandbox.git.repositories import commit, git, repository
 
 
 def not_carried(project: Path, statedir: Path) -> NotCarried:
-    return clone_making.make(statedir, "work", project, None, environ())[1]
+    return clone_making.make(statedir, "refactor", project, None, environ())[1]
 
 
 def test_a_clone_has_the_files_the_branches_and_the_tags(tmp_path: Path) -> None:
@@ -112,10 +112,10 @@ def test_remotes_and_the_identity_come_along(tmp_path: Path) -> None:
 
 
 def test_a_branch_is_created_from_what_is_checked_out(tmp_path: Path) -> None:
-    made = cloned(tmp_path, "agent/work")
+    made = cloned(tmp_path, "agent/refactor")
 
-    assert made.inside("symbolic-ref", "HEAD") == "refs/heads/agent/work"
-    assert made.clone.record.branch == "agent/work"
+    assert made.inside("symbolic-ref", "HEAD") == "refs/heads/agent/refactor"
+    assert made.clone.record.branch == "agent/refactor"
 
 
 @pytest.mark.parametrize("ref", ["refs/heads/other", "refs/remotes/origin/other"])
@@ -143,7 +143,7 @@ def test_a_detached_head_becomes_a_branch_of_the_name_of_the_clone(tmp_path: Pat
 
     made = cloned(tmp_path)
 
-    assert made.inside("symbolic-ref", "HEAD") == "refs/heads/work"
+    assert made.inside("symbolic-ref", "HEAD") == "refs/heads/refactor"
     assert made.inside("rev-parse", "HEAD") == at
 
 
@@ -175,7 +175,7 @@ def test_a_directory_without_a_repository_is_refused(tmp_path: Path) -> None:
     (tmp_path / "project").mkdir()
 
     with pytest.raises(ConfigError, match="needs a Git repository"):
-        clone_making.make(tmp_path / "state", "work", tmp_path / "project", None, environ())
+        clone_making.make(tmp_path / "state", "refactor", tmp_path / "project", None, environ())
 
     assert clones.all_in(tmp_path / "state") == []
 
@@ -186,7 +186,7 @@ def test_a_part_of_a_repository_is_refused(tmp_path: Path, part: str) -> None:
     (project / part).mkdir(exist_ok=True)
 
     with pytest.raises(ConfigError, match="the project is"):
-        clone_making.make(tmp_path / "state", "work", project / part, None, environ())
+        clone_making.make(tmp_path / "state", "refactor", project / part, None, environ())
 
 
 def test_no_filter_of_the_user_runs_and_its_files_are_counted(tmp_path: Path) -> None:

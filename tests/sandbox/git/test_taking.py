@@ -14,7 +14,7 @@ from tests.sandbox.git.repositories import commit, git, repository
 
 
 def kept(made: Cloned, name: str = "main") -> str:
-    return made.outside("rev-parse", f"refs/claude-proxy/work/{name}")
+    return made.outside("rev-parse", f"refs/claude-proxy/refactor/{name}")
 
 
 def test_the_checked_out_branch_goes_forward_with_its_files(tmp_path: Path) -> None:
@@ -259,4 +259,4 @@ def test_what_a_clone_rewrites_leaves_nothing_where_a_branch_has_it(tmp_path: Pa
     made.take()
 
     kept_refs = made.outside("for-each-ref", "--format=%(refname)", "refs/claude-proxy").split()
-    assert kept_refs == ["refs/claude-proxy/work/main"]
+    assert kept_refs == ["refs/claude-proxy/refactor/main"]

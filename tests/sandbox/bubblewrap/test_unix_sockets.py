@@ -99,10 +99,17 @@ print(os.waitpid(child, 0)[1])
 
 def test_a_program_that_waits_can_be_killed(supervised: SupervisedBox) -> None:
     script = """
+begun, begin = os.pipe()
 child = os.fork()
 if not child:
+    os.write(begin, b"x")
     waiting()
-time.sleep(0.2)
+os.read(begun, 1)
+def state():
+    with open(f"/proc/{child}/stat") as file:
+        return file.read().rpartition(")")[2].split()[0]
+while state() != "S":
+    pass
 os.kill(child, signal.SIGKILL)
 print(os.waitpid(child, 0)[1])
 socket.socket(socket.AF_INET).bind(("127.0.0.1", 0))

@@ -177,6 +177,7 @@ def test_what_was_suspended_inside_stays_so_and_the_rest_goes_on(box: Box) -> No
     with guarded(box) as found:
         found.sh("sleep 1000 > /dev/null 2>&1 & echo $! > pid")
         found.sh("kill -STOP $(cat pid)")
+        until(lambda: found.sh("cut -d ' ' -f 3 /proc/$(cat pid)/stat") == "T", "the suspension")
         by_rename(path)
         until(lambda: found.told(".envrc was replaced"), "the report")
 

@@ -27,7 +27,7 @@ test: venv e2e-tools ## run every check and every test, and measure the coverage
 	@$(MAKE) --no-print-directory lint types
 	@mkdir -p build/coverage
 	@rm -f build/coverage/data*
-	$(PY) -m coverage run -m pytest $(IN_PARALLEL) $(ARGS)
+	@sh tools/retest $(PY) -m coverage run -m pytest $(IN_PARALLEL) $(ARGS)
 	@$(PY) -m coverage combine --quiet
 	@$(PY) -m coverage report
 	@sh tools/smoke-oldest
@@ -48,10 +48,10 @@ types: venv ## check types
 	$(PY) -m mypy
 
 unit: venv ## run the tests that drive no other program
-	$(PYTEST) $(IN_PARALLEL) -m "not e2e" $(ARGS)
+	@sh tools/retest $(PYTEST) $(IN_PARALLEL) -m "not e2e" $(ARGS)
 
 e2e: venv e2e-tools ## run the tests that drive curl, git, npm, Claude Code and others
-	$(PYTEST) $(IN_PARALLEL) -m e2e $(ARGS)
+	@sh tools/retest $(PYTEST) $(IN_PARALLEL) -m e2e $(ARGS)
 
 e2e-tools: ## install the programs that the end-to-end tests drive
 	@bash tools/e2e $(E2E)

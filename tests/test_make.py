@@ -141,3 +141,63 @@ def test_a_python_that_was_named_is_taken_or_refused(machine: Machine) -> None:
     refused = machine.find(PYTHON="old")
     assert (refused.returncode, refused.stdout) == (2, "")
     assert "PYTHON=old" in refused.stderr
+
+
+# What fails is tried once more
+
+
+def retested(directory: Path, tests: str) -> subprocess.CompletedProcess[str]:
+    """Run tools/retest with pytest on a file of tests."""
+    (directory / "test_it.py").write_text(tests, "utf-8")
+    return subprocess.run(
+        ["/bin/sh", str(ROOT / "tools" / "retest"), sys.executable, "-m", "pytest", "-q"],
+        cwd=directory,
+        env={"PATH": os.environ["PATH"], "HOME": str(directory), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+FAILS = "def test_fails(): assert False\n"
+FAILS_AT_FIRST = """
+from pathlib import Path
+
+def test_lucky():
+    seen = Path("seen")
+    was_seen = seen.exists()
+    seen.touch()
+    assert was_seen
+"""
+
+
+def test_a_test_that_passes_at_the_second_try_is_named(tmp_path: Path) -> None:
+    found = retested(tmp_path, FAILS_AT_FIRST)
+
+    assert found.returncode == 0
+    assert "second try:\n    test_it.py::test_lucky\n" in found.stderr
+
+
+def test_a_test_that_fails_twice_fails_the_run(tmp_path: Path) -> None:
+    found = retested(tmp_path, FAILS_AT_FIRST + FAILS)
+
+    assert found.returncode == 1
+    assert "once more" in found.stderr
+    assert "second try" not in found.stderr
+
+
+def test_many_failures_get_no_second_try(tmp_path: Path) -> None:
+    found = retested(tmp_path, "".join(FAILS.replace("fails", f"{n}") for n in range(6)))
+
+    assert (found.returncode, found.stderr) == (1, "")
+
+
+@pytest.mark.parametrize(
+    ("tests", "code"),
+    [("def test_passes(): pass\n", 0), ("import nothing_of_this_name\n", 2), ("", 5)],
+    ids=["passed", "not-loaded", "nothing-found"],
+)
+def test_where_no_test_failed_there_is_no_second_try(tests: str, code: int, tmp_path: Path) -> None:
+    found = retested(tmp_path, tests)
+
+    assert (found.returncode, found.stderr) == (code, "")

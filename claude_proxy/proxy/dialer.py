@@ -1,8 +1,9 @@
 """Dialer: resolves a name once, has every address judged, and connects to a judged one.
 
 Laws kept: judged is dialled: the socket connects to an address that the policy has seen, without a
-second lookup in between (DNS rebinding). Every exit is gated: nothing else in the program opens a
-connection to the outside.
+second lookup in between (DNS rebinding). What a name resolved to is remembered for a few seconds,
+and judged at each dial. Every exit is gated: nothing else in the program opens a connection to the
+outside.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ from ipaddress import ip_network
 from claude_proxy.config.settings import UpstreamProxy
 from claude_proxy.policy.decision import Decision
 from claude_proxy.policy.policy import AddressOwner
+from claude_proxy.proxy.remembered_names import RememberedNames
 from claude_proxy.proxy.upstream_proxy import TunnelRefusedError, open_tunnel
 from claude_proxy.system import descriptors, own_addresses
 from claude_proxy.wire.address import Address, effective
@@ -23,6 +25,8 @@ from claude_proxy.wire.authority import Authority
 
 type Judge = Callable[[Address, AddressOwner], Decision]
 type Resolve = Callable[[str, int, Hashable], Awaitable[list[Address]]]
+
+type Connect = Callable[[list[Address]], Awaitable[Dialled]]
 
 # RFC 8305, section 5: start the next attempt after 250 ms without an answer.
 _STAGGER_S = 0.25
@@ -38,6 +42,9 @@ class Failure(StrEnum):
     TIMEOUT = "connect-timeout"
     PROXY = "upstream-proxy-failed"
     NO_ROOM = "no-room"  # too many files are open
+
+
+_OUT_OF_DATE = {Failure.REFUSED, Failure.UNREACHABLE}
 
 
 class DialError(Exception):
@@ -82,6 +89,7 @@ class Dialer:
         timeout_s: float = 20.0,
     ) -> None:
         self._resolve = resolve
+        self.names = RememberedNames()
         self._pinned = dict(pinned or {})
         self._proxy = upstream_proxy
         self.own = set(own)  # the listeners of this proxy: dialling one would be a loop
@@ -122,12 +130,22 @@ class Dialer:
 
     async def _direct(self, target: Authority, judge: Judge, client: Hashable) -> Dialled:
         pinned = self._pinned.get(target)
-        addresses = [pinned] if pinned is not None else await self._addresses(target, client)
+        if pinned is not None:
+            # An address that the owner pinned (--resolve) needs no rule.
+            if self._owner_of(pinned, target.port) is AddressOwner.OWN_LISTENER:
+                self._check([pinned], target, judge)
+            return await _first_connected([pinned], target)
+
+        async def connect(addresses: list[Address]) -> Dialled:
+            self._check(addresses, target, judge)
+            return await _first_connected(addresses, target)
+
+        return await self._to_addresses(target, client, connect)
+
+    def _check(self, addresses: list[Address], target: Authority, judge: Judge) -> None:
+        """Have every address judged."""
         for address in addresses:
             owner = self._owner_of(address, target.port)
-            # An address that the owner pinned (--resolve) needs no rule.
-            if pinned is not None and owner is not AddressOwner.OWN_LISTENER:
-                continue
             decision = judge(address, owner)
             if not decision.allowed:
                 # One bad address denies the name: picking the good ones of a mixed answer would
@@ -137,7 +155,6 @@ class Dialer:
                 raise DialError(
                     Failure.DENIED, text, decision, address=address, is_own_address=is_own
                 )
-        return await _first_connected(addresses, target)
 
     def _owner_of(self, address: Address, port: int) -> AddressOwner:
         if self._is_own_listener(address, port):
@@ -145,9 +162,28 @@ class Dialer:
         mine = self._is_this_machine(address)
         return AddressOwner.THIS_MACHINE if mine else AddressOwner.OTHER
 
-    async def _addresses(self, target: Authority, client: Hashable) -> list[Address]:
+    async def _to_addresses(self, target: Authority, client: Hashable, connect: Connect) -> Dialled:
+        """Connect to the remembered addresses of a name, or to those that it has now."""
         if target.address is not None:
-            return [target.address]
+            return await connect([target.address])
+        names, host = self.names, target.host
+        remembered = names.find(host)
+        if remembered is not None:
+            try:
+                with names.kept_if_good(host):
+                    return await connect(remembered)
+            except DialError as error:
+                # The name may have moved since. A denial is not asked about twice.
+                if error.failure not in _OUT_OF_DATE:
+                    raise
+        asked_s = names.clock()
+        addresses = await self._addresses(target, client)
+        with names.kept_if_good(host):
+            dialled = await connect(addresses)
+        names.keep(host, addresses, asked_s)
+        return dialled
+
+    async def _addresses(self, target: Authority, client: Hashable) -> list[Address]:
         try:
             found = await self._resolve(target.host, target.port, client)
         except OSError as error:
@@ -213,10 +249,12 @@ class Dialer:
         return replace(dialled, early=early)
 
     async def _to_proxy(self, proxy: Authority, client: Hashable) -> Dialled:
-        addresses = await self._addresses(proxy, client)
-        if any(self._is_own_listener(address, proxy.port) for address in addresses):
-            raise DialError(Failure.PROXY, "it is this proxy itself")
-        return await _first_connected(addresses, proxy)
+        async def connect(addresses: list[Address]) -> Dialled:
+            if any(self._is_own_listener(address, proxy.port) for address in addresses):
+                raise DialError(Failure.PROXY, "it is this proxy itself")
+            return await _first_connected(addresses, proxy)
+
+        return await self._to_addresses(proxy, client, connect)
 
 
 async def _first_connected(addresses: list[Address], target: Authority) -> Dialled:

@@ -28,6 +28,7 @@ allow:
   - {host: through.test, tls: passthrough}
   - {host: ports.test, ports: [443, 8443]}
   - {host: private.test, addresses: [10.20.0.0/16]}
+  - {host: beyond.test, addresses: [10.20.0.0/16]}
   - {host: echoing.test, note: for the WebSocket}
   - self-signed.test
   - expired.test

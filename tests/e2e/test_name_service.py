@@ -4,6 +4,8 @@ import socket
 
 import pytest
 
+from tests.support.waiting import until
+
 from .conftest import StartProxy
 from .rig.client import Answer, CannotConnectError
 from .rig.internet import Internet
@@ -121,13 +123,39 @@ def test_a_name_that_turns_inward_is_looked_up_and_judged_anew(
     proxy = start_proxy(RULES)
 
     with internet.watch() as seen, trap:
-        answers = [get(proxy, "turning.test") for _ in range(4)]
+        answers = [get(proxy, "turning.test")]
+        # What it resolved to is remembered for seconds, in which the judged address is dialled.
+        until(lambda: _denied(proxy, "turning.test", answers), "the name to be looked up again")
+        answers += [get(proxy, "turning.test") for _ in range(3)]
         with pytest.raises(BlockingIOError):
             trap.accept()
 
-    assert [answer.status for answer in answers] == [200, 403, 403, 403]
+    statuses = [answer.status for answer in answers]
+    assert statuses == [200] * statuses.count(200) + [403] * 4
     assert seen.dialled() == {(PUBLIC, 443)}
-    assert [exchange.arrival.address for exchange in seen.exchanges] == [PUBLIC]
+    assert {exchange.arrival.address for exchange in seen.exchanges} == {PUBLIC}
+
+
+def test_requests_of_the_same_seconds_share_a_look_up(
+    start_proxy: StartProxy, internet: Internet
+) -> None:
+    internet.names.answer("turning.test", [PUBLIC])
+    proxy = start_proxy(RULES)
+
+    until(lambda: _dials_more_often_than_it_asks(proxy, internet), "a dial without a look-up")
+
+
+def _denied(proxy: Proxy, host: str, answers: list[Answer]) -> bool:
+    answers.append(get(proxy, host))
+    return answers[-1].status == 403
+
+
+def _dials_more_often_than_it_asks(proxy: Proxy, internet: Internet) -> bool:
+    with internet.watch() as seen:
+        for _ in range(3):
+            assert get(proxy, "turning.test").status == 200
+    assert seen.dialled() == {(PUBLIC, 443)}
+    return len(seen.names) < 2 * len(seen.arrivals)  # a look-up asks for A and AAAA
 
 
 def test_a_name_is_not_looked_for_below_a_search_domain(proxy: Proxy, internet: Internet) -> None:
@@ -187,10 +215,10 @@ def test_a_private_address_is_dialled_where_its_rule_names_it(
 def test_a_private_address_beyond_those_its_rule_names_is_not_dialled(
     proxy: Proxy, internet: Internet
 ) -> None:
-    internet.names.answer("private.test", ["10.21.0.1"])
+    internet.names.answer("beyond.test", ["10.21.0.1"])
 
     with internet.watch() as seen:
-        answer = get(proxy, "private.test")
+        answer = get(proxy, "beyond.test")
 
     assert (answer.status, answer.reason) == (403, "address-not-allowed")
     assert seen.packets == []
@@ -207,11 +235,11 @@ def test_an_ipv6_origin_is_reached(proxy: Proxy, internet: Internet) -> None:
 
 
 def test_the_audit_log_holds_the_address_that_was_dialled(proxy: Proxy, internet: Internet) -> None:
-    internet.names.answer("rebinding.test", [PUBLIC])
+    internet.names.answer("logged.wild.test", [PUBLIC])
 
-    get(proxy, "rebinding.test")
+    get(proxy, "logged.wild.test")
 
-    row = proxy.outcome("rebinding.test:443", "/page")
+    row = proxy.outcome("logged.wild.test:443", "/page")
     assert row.upstream == f"{PUBLIC}:443"
 
 

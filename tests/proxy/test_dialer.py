@@ -15,6 +15,7 @@ from claude_proxy.policy.location import Location
 from claude_proxy.policy.policy import AddressOwner, Policy
 from claude_proxy.policy.reason import Reason
 from claude_proxy.proxy import dialer as dialer_module
+from claude_proxy.proxy import remembered_names
 from claude_proxy.proxy.dialer import (
     Dialer,
     DialError,
@@ -217,6 +218,163 @@ def test_the_judge_hears_that_an_address_is_this_machines(run: Run) -> None:
 )
 def test_the_addresses_of_this_machine_are_known(address: str, *, is_mine: bool) -> None:
     assert Dialer._is_this_machine(ip_address(address)) is is_mine
+
+
+# --- what a name resolved to is remembered, and judged at each dial
+
+
+class Moving(Names):
+    """Gives each set of addresses in turn, then the last."""
+
+    def __init__(self, *answers: list[str]) -> None:
+        super().__init__()
+        self._answers = list(answers)
+
+    async def __call__(self, host: str, port: int, _client: object = None) -> list[Address]:
+        self.asked.append((host, port))
+        answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+        return [ip_address(address) for address in answer]
+
+
+class Clock:
+    """Stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def test_a_name_is_asked_for_once_in_a_few_seconds(run: Run) -> None:
+    async def play() -> None:
+        server, names, clock = Server(), Moving(["127.0.0.1"]), Clock()
+        dialer = Dialer(names)
+        dialer.names.clock = clock
+        async with server.listening():
+            target = Authority.of("inner.example", server.port)
+            for _ in range(3):
+                await peer_of(dialer.dial(target, judge_of(target), tunnel=True))
+                clock.now_s += remembered_names.MOST_AGE_S / 3 - 0.1
+            assert len(names.asked) == 1
+
+            clock.now_s += 1
+            await peer_of(dialer.dial(target, judge_of(target), tunnel=True))
+
+        assert len(names.asked) == 2
+
+    run(play)
+
+
+def test_a_remembered_address_is_judged_at_each_dial(run: Run) -> None:
+    async def play() -> None:
+        server, names = Server(), Moving(["127.0.0.1"])
+        dialer = Dialer(names)
+        async with server.listening():
+            target = Authority.of("inner.example", server.port)
+            await peer_of(dialer.dial(target, judge_of(target), tunnel=True))
+            withdrawn = Authority.of("elsewhere.example", server.port)
+            error = await failure_of(dialer.dial(target, judge_of(withdrawn), tunnel=True))
+
+        assert error.failure is Failure.DENIED
+        assert error.decision is not None
+        assert error.decision.reason is Reason.ADDRESS_NOT_ALLOWED
+        assert len(names.asked) == 1
+
+    run(play)
+
+
+def test_a_denied_answer_is_not_remembered(run: Run) -> None:
+    async def play() -> None:
+        server, names = Server(), Moving(["127.0.0.1"], ["10.0.0.1"], ["127.0.0.1"])
+        dialer = Dialer(names)
+        dialer.names.clock = clock = Clock()
+        async with server.listening():
+            target = Authority.of("inner.example", server.port)
+            await peer_of(dialer.dial(target, judge_of(target), tunnel=True))
+            clock.now_s += remembered_names.MOST_AGE_S
+            error = await failure_of(dialer.dial(target, judge_of(target), tunnel=True))
+            await peer_of(dialer.dial(target, judge_of(target), tunnel=True))
+
+        assert error.failure is Failure.DENIED
+        assert len(names.asked) == 3
+
+    run(play)
+
+
+def test_a_denied_memory_is_forgotten(run: Run) -> None:
+    async def play() -> None:
+        server, names = Server(), Moving(["127.0.0.1"])
+        dialer = Dialer(names)
+        async with server.listening():
+            target = Authority.of("inner.example", server.port)
+            withdrawn = Authority.of("elsewhere.example", server.port)
+            await peer_of(dialer.dial(target, judge_of(target), tunnel=True))
+            await failure_of(dialer.dial(target, judge_of(withdrawn), tunnel=True))
+            await peer_of(dialer.dial(target, judge_of(target), tunnel=True))
+
+        assert len(names.asked) == 2
+
+    run(play)
+
+
+def test_a_name_that_has_moved_is_asked_for_again_before_a_dial_fails(run: Run) -> None:
+    async def play() -> None:
+        server = Server()
+        names = Moving(["127.0.0.1"], ["127.0.0.2"])
+        dialer = Dialer(names)
+        async with server.listening():
+            target = Authority.of("inner.example", server.port)
+            await peer_of(dialer.dial(target, judge_of(target), tunnel=True))
+        async with server.listening("127.0.0.2", target.port):
+            peer = await peer_of(dialer.dial(target, judge_of(target), tunnel=True))
+
+        assert peer == f"127.0.0.2:{target.port}"
+        assert len(names.asked) == 2
+
+    run(play)
+
+
+def test_the_answer_for_a_name_that_has_moved_is_judged(run: Run) -> None:
+    async def play() -> None:
+        server, names = Server(), Moving(["127.0.0.1"], ["10.0.0.1"])
+        dialer = Dialer(names)
+        async with server.listening():
+            target = Authority.of("inner.example", server.port)
+            await peer_of(dialer.dial(target, judge_of(target), tunnel=True))
+        error = await failure_of(dialer.dial(target, judge_of(target), tunnel=True))
+
+        assert error.failure is Failure.DENIED
+
+    run(play)
+
+
+def test_a_name_without_a_connection_is_not_remembered(run: Run) -> None:
+    names = Moving(["127.0.0.1"])
+    dialer = Dialer(names)
+
+    async def play() -> None:
+        with closed_port() as port:
+            target = Authority.of("inner.example", port)
+            for _ in range(2):
+                await failure_of(dialer.dial(target, judge_of(target), tunnel=True))
+
+    run(play)
+    assert len(names.asked) == 2
+
+
+def test_the_name_of_the_upstream_proxy_is_remembered_too(run: Run) -> None:
+    async def play() -> None:
+        server, names = Server(b"HTTP/1.1 200 OK\r\n\r\n"), Moving(["127.0.0.1"])
+        async with server.listening():
+            proxy = UpstreamProxy(Authority.of("proxy.example", server.port))
+            dialer = Dialer(names, upstream_proxy=proxy)
+            for _ in range(2):
+                (await dialer.dial(TARGET, Judge(), tunnel=True)).socket.close()
+
+        assert names.asked == [("proxy.example", server.port)]
+
+    run(play)
 
 
 # --- the proxy does not dial itself

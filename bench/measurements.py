@@ -1,5 +1,6 @@
-"""Lists what is measured, and how its headline is worked out."""
+"""Lists what is measured under load, and how its headline is worked out."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,36 +19,52 @@ IDLE_TUNNELS = 2000
 
 
 @dataclass(frozen=True, slots=True)
-class Measurement:
-    """One thing that is measured of every proxy."""
+class Measurement(ABC):
+    """One thing that is measured of every proxy; what it does is its subclass's."""
 
     name: str
     title: str
     unit: str
     value: Callable[[Row], float]
     more_is_better: bool = True
-    work: Callable[[Target, float], Work] | None = None
-    fresh: bool = False  # of a proxy that was started for it
     without: tuple[str, ...] = ()  # names of proxies of which it makes no sense
+    needs_running: bool = True  # else the proxies are not started for it
 
+    def applies_to(self, proxy: Proxy) -> bool:
+        """Tell whether it makes sense of a proxy."""
+        return proxy.name not in self.without
+
+    @abstractmethod
     def take(self, proxy: Proxy, running: Running, secs: float) -> dict[str, Any]:
         """Measure, and return all there is to know; the headline is `value` of it."""
-        if not self.fresh:
-            return measure(running, self._work(proxy, secs))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnderLoad(Measurement):
+    """What the load generator does by way of a proxy that runs."""
+
+    work: Callable[[Target, float], Work]
+
+    def take(self, proxy: Proxy, running: Running, secs: float) -> dict[str, Any]:
+        """Have the work done."""
+        return measure(running, self.work(proxy.target, secs))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Idle(Measurement):
+    """What idle tunnels take of the memory of a proxy that was started for them."""
+
+    work: Callable[[Target, float], Work]
+
+    def take(self, proxy: Proxy, running: Running, secs: float) -> dict[str, Any]:
+        """Start one, and hold tunnels."""
+        del running
         started = proxy.start()
         try:
-            result: dict[str, Any] = {"startup_s": started.startup_s, "count": 1, "errors": 0}
-            if self.work is not None:
-                warm_up(proxy, started)
-                result |= measure_idle(started, self._work(proxy, secs))
-            return result
+            warm_up(proxy, started)
+            return measure_idle(started, self.work(proxy.target, secs))
         finally:
             started.stop()
-
-    def _work(self, proxy: Proxy, secs: float) -> Work:
-        if self.work is None:
-            raise NotImplementedError
-        return self.work(proxy.target, secs)
 
 
 def warm_up(proxy: Proxy, running: Running) -> None:
@@ -58,7 +75,7 @@ def warm_up(proxy: Proxy, running: Running) -> None:
 
 
 def _requests(connections: int) -> Measurement:
-    return Measurement(
+    return UnderLoad(
         f"requests-{connections}",
         f"requests on {_counted(connections)} kept, POST 10 KiB, answer 1 KiB of JSON",
         "requests/s",
@@ -68,7 +85,7 @@ def _requests(connections: int) -> Measurement:
 
 
 def _tunnels(connections: int) -> Measurement:
-    return Measurement(
+    return UnderLoad(
         f"tunnels-{connections}",
         f"new tunnels, {connections} at a time: TCP, CONNECT, TLS, one POST, close",
         "tunnels/s",
@@ -80,7 +97,7 @@ def _tunnels(connections: int) -> Measurement:
 def _download(connections: int) -> Measurement:
     size = _DOWNLOAD_MIB // connections * _MIB
     options = ("--path", f"/bytes?n={size}", "--expect", str(size))
-    return Measurement(
+    return UnderLoad(
         f"download-{connections}",
         f"download of {_DOWNLOAD_MIB} MiB over {_counted(connections)}",
         "MB/s",
@@ -94,9 +111,9 @@ def _events(connections: int, rate: int) -> Measurement:
         path = f"/events?n={max(1, round(rate * secs))}&rate={rate}"
         return Work("events", connections, target.own_tls, ("--path", path))
 
-    return Measurement(
+    return UnderLoad(
         f"events-{connections}",
-        f"server-sent events, {connections} streams of {rate} a second: how late they are",
+        f"server-sent events, {_streams(connections)} of {rate} a second: how late they are",
         "µs late",
         lambda row: float(row["p50_us"]),
         more_is_better=False,
@@ -108,24 +125,28 @@ def _per_second(row: Row) -> float:
     return float(row["count"] / row["wall_s"])
 
 
+def _streams(count: int) -> str:
+    return "1 stream" if count == 1 else f"{count} streams"
+
+
 def _counted(connections: int) -> str:
     return "1 connection" if connections == 1 else f"{connections} connections"
 
 
-ALL = (
+LOADS: tuple[Measurement, ...] = (
     _requests(1),
     _requests(16),
     _requests(64),
     _tunnels(1),
     _tunnels(16),
-    Measurement(
+    UnderLoad(
         "plain-16",
         "plain http (absolute-form) on 16 connections kept, the same POST",
         "requests/s",
         _per_second,
         work=lambda target, secs: Work("requests", 16, target.plain, ("--plain", "1", *POST), secs),
     ),
-    Measurement(
+    UnderLoad(
         "refusals-8",
         "tunnels to a host that is not allowed, 8 at a time",
         "refusals/s",
@@ -135,25 +156,17 @@ ALL = (
     ),
     _download(1),
     _download(4),
+    _events(1, 100),
     _events(50, 20),
     _events(200, 10),
-    Measurement(
+    _events(500, 4),
+    Idle(
         "idle",
         f"memory of {IDLE_TUNNELS:,} idle tunnels, TLS included",
         "KiB each",
         lambda row: float(row["kib_each"]),
         more_is_better=False,
         work=lambda target, _: Work("idle", IDLE_TUNNELS, target.tls),
-        fresh=True,
-        without=("no proxy",),
-    ),
-    Measurement(
-        "startup",
-        "start until it accepts a connection",
-        "s",
-        lambda row: float(row["startup_s"]),
-        more_is_better=False,
-        fresh=True,
         without=("no proxy",),
     ),
 )

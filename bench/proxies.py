@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,6 +59,17 @@ class Running:
             self.child.stop()
 
 
+NOT_STARTED = Running("", Path())
+
+
+@dataclass(frozen=True, slots=True)
+class Sandboxed:
+    """How a command is started in a sandbox."""
+
+    argv: list[str | Path]
+    environment: dict[str, str] | None = None
+
+
 class Proxy(ABC):
     """One column of the comparison."""
 
@@ -87,6 +99,14 @@ class Proxy(ABC):
         child.wait_for(port)
         return Running(f"{LOOPBACK}:{port}", ca, time.monotonic() - began, child)
 
+    def sandboxed(self, command: Sequence[str], *, join: Running | None = None) -> Sandboxed | None:
+        """Return what runs a command in its sandbox, if it has one.
+
+        With `join`, by way of a proxy that runs already, where its sandbox can do that.
+        """
+        del command, join
+        return None
+
     @property
     def slug(self) -> str:
         """The name as a file may have it."""
@@ -108,6 +128,11 @@ class Direct(Proxy):
     def start(self) -> Running:
         """Start nothing."""
         return Running(f"{LOOPBACK}:0", self.place.origin_ca, direct=True)
+
+    def sandboxed(self, command: Sequence[str], *, join: Running | None = None) -> Sandboxed | None:
+        """Return the command as it is: no sandbox."""
+        del join
+        return Sandboxed(list(command))
 
     def command(
         self, port: int, directory: Path
@@ -137,13 +162,7 @@ class ClaudeProxy(Proxy):
         self, port: int, directory: Path
     ) -> tuple[list[str | Path], dict[str, str] | None, Path]:
         """Return `serve` with an allowlist: the shipped preset and the origin."""
-        allowlist = directory / "allowlist.yaml"
-        allowlist.write_text(
-            allowlist_for({HOST: self.target.tls_ports}, {HOST: self.target.plain})
-        )
-        argv: list[str | Path] = [sys.executable, "-m", "claude_proxy", "serve"]
-        argv += ["--port", str(port), "--allowlist", allowlist, "--confdir", self._confdir]
-        argv += ["--statedir", directory / "state", "--upstream-ca", self.place.origin_ca]
+        argv = [*self._program(), "serve", "--port", str(port), *self._policy(directory)]
         for target in (*self.target.tls_ports, self.target.plain):
             argv += ["--resolve", f"{HOST}:{target}:{LOOPBACK}"]
         return (
@@ -151,6 +170,32 @@ class ClaudeProxy(Proxy):
             environment_of(self._tree),
             self._confdir / "mitmproxy-ca-cert.pem",
         )
+
+    def sandboxed(self, command: Sequence[str], *, join: Running | None = None) -> Sandboxed | None:
+        """Return `run` with the same policy, and a home that holds nothing yet."""
+        directory = self.place.directory / f"{self.slug}-runs"
+        home = directory / "home"
+        home.mkdir(parents=True, exist_ok=True)
+        argv = [*self._program(), "run"]
+        if join is None:
+            argv += self._policy(directory)
+        else:
+            argv += ["--proxy", join.address, "--confdir", self._confdir]
+            argv += ["--statedir", directory / "state"]
+        return Sandboxed([*argv, "--", *command], environment_of(self._tree) | {"HOME": str(home)})
+
+    def _program(self) -> list[str | Path]:
+        """Return the program as its user starts it, with the libraries of its own tree."""
+        script = self._tree / ".venv/bin/claude-proxy"
+        return [script] if script.exists() else [sys.executable, "-m", "claude_proxy"]
+
+    def _policy(self, directory: Path) -> list[str | Path]:
+        allowlist = directory / "allowlist.yaml"
+        allowlist.write_text(
+            allowlist_for({HOST: self.target.tls_ports}, {HOST: self.target.plain})
+        )
+        argv: list[str | Path] = ["--allowlist", allowlist, "--confdir", self._confdir]
+        return [*argv, "--statedir", directory / "state", "--upstream-ca", self.place.origin_ca]
 
 
 def environment_of(tree: Path) -> dict[str, str]:
@@ -188,7 +233,7 @@ class Mitmdump(Proxy):
         if not self._program.exists():
             return f"there is no {self._program}"
         ran = subprocess.run(
-            [*self._with_hosts(), "true"], capture_output=True, text=True, check=False
+            [*with_hosts(self.place), "true"], capture_output=True, text=True, check=False
         )
         return f"no private mount namespace: {ran.stderr.strip()}" if ran.returncode else None
 
@@ -197,21 +242,22 @@ class Mitmdump(Proxy):
     ) -> tuple[list[str | Path], dict[str, str] | None, Path]:
         """Return it with the addon, the origin's CA, and nothing else that is not its default."""
         del directory
-        argv: list[str | Path] = [*self._with_hosts(), self._program]
+        argv: list[str | Path] = [*with_hosts(self.place), self._program]
         argv += ["--listen-host", LOOPBACK, "--listen-port", str(port)]
         argv += ["--set", f"confdir={self._confdir}"]
         argv += ["--set", f"ssl_verify_upstream_trusted_ca={self.place.origin_ca}"]
         argv += ["--scripts", HERE / "allow_addon.py"]
         return argv, None, self._confdir / "mitmproxy-ca-cert.pem"
 
-    def _with_hosts(self) -> list[str | Path]:
-        """Return what runs a program that sees our hosts file as /etc/hosts, and nobody else does.
 
-        The mount is in a namespace of the program's own and gone with it.
-        """
-        script = 'mount --bind "$0" /etc/hosts && exec "$@"'
-        as_root = ["--user", "--map-root-user"] if os.geteuid() else []
-        return ["unshare", "--mount", *as_root, "sh", "-c", script, self.place.hosts_file]
+def with_hosts(place: Place) -> list[str | Path]:
+    """Return what runs a program that sees our hosts file as /etc/hosts, and nobody else does.
+
+    The mount is in a namespace of the program's own and gone with it.
+    """
+    script = 'mount --bind "$0" /etc/hosts && exec "$@"'
+    as_root = ["--user", "--map-root-user"] if os.geteuid() else []
+    return ["unshare", "--mount", *as_root, "sh", "-c", script, place.hosts_file]
 
 
 class Squid(Proxy):
@@ -310,6 +356,3 @@ def _give_away(directory: Path) -> None:
     user = pwd.getpwnam(_SQUID_USER)
     for path in (directory, *directory.rglob("*")):
         os.chown(path, user.pw_uid, user.pw_gid)
-
-
-ALL: tuple[type[Proxy], ...] = (ClaudeProxy, Mitmdump, Squid, SquidP256, Direct)

@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.measurements import ALL, Measurement
+from bench.catalogue import ALL
+from bench.measurements import Measurement
 
 type Row = Mapping[str, Any]
 
 OURS = "claude-proxy"
-REFERENCES = ("squid", "mitmdump")
+REFERENCES = ("squid", "srt", "mitmdump", "agentcage", "no proxy")
 _KIB_PER_MIB = 1024
 _MIB = 1024 * 1024
 _NONE = "–"

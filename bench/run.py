@@ -15,12 +15,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from bench import measurements, proxies, report
+from bench import catalogue, columns, measurements, report
 from bench.loads import LoadError
 from bench.measurements import Measurement
 from bench.place import BUILT, DENIED_HOST, HOST, Place
 from bench.processes import StartError
-from bench.proxies import ClaudeProxy, Proxy, Running, Target
+from bench.proxies import NOT_STARTED, ClaudeProxy, Proxy, Running, Target
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,10 +44,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    names = [measurement.name for measurement in measurements.ALL]
+    names = [measurement.name for measurement in catalogue.ALL]
     parser.add_argument("--rounds", type=int, default=3, help="how often all of it (%(default)s)")
     parser.add_argument("--secs", type=float, default=2.0, help="of each one (%(default)s)")
-    parser.add_argument("--tests", default="", help=f"which, by prefix: {', '.join(names)}")
+    parser.add_argument(
+        "--tests", default="", help=f"which, by name or by prefix: {', '.join(names)}"
+    )
     parser.add_argument("--only", default="", help="which proxies, by the start of their names")
     parser.add_argument(
         "--against",
@@ -75,19 +77,35 @@ def _measure(place: Place, options: argparse.Namespace) -> list[dict[str, Any]]:
     nginx = place.start_nginx()
     tls, plain = nginx or (place.origin_tls, place.origin_plain)
     target = Target(tls, plain, place.origin_tls)
-    chosen = [m for m in measurements.ALL if _is_meant(m.name, options.tests)]
-    candidates: list[Proxy] = [make(place, target) for make in proxies.ALL]
+    chosen = chosen_tests(options.tests)
+    candidates: list[Proxy] = [make(place, target) for make in columns.ALL]
     candidates += [ClaudeProxy(place, target, tree.resolve()) for tree in options.against]
     candidates += [ClaudeProxy(place, target, more=more) for more in options.also]
-    candidates = [proxy for proxy in candidates if _is_meant(proxy.name, options.only)]
+    candidates = [
+        proxy
+        for proxy in candidates
+        if _is_meant(proxy.name, options.only) and any(m.applies_to(proxy) for m in chosen)
+    ]
     if not candidates or not chosen:
         raise StartError("nothing is left to measure: see --tests and --only")
     answering = "nginx" if nginx else "our own"
     print(f"{platform.platform()}, {os.cpu_count()} cores; the origin of requests is {answering}.")
     print(f"{options.rounds} rounds, {options.secs:g} s for each figure.\n", flush=True)
     with ExitStack() as stack:
-        live = list(_started(candidates, stack))
+        if any(measurement.needs_running for measurement in chosen):
+            live = list(_started(candidates, stack))
+        else:
+            live = [(proxy, NOT_STARTED) for proxy in candidates if _is_there(proxy)]
         return list(_rounds(live, chosen, options))
+
+
+def chosen_tests(wanted: str) -> list[Measurement]:
+    """Return the measurements of these names, or, where there is no such name, of this prefix."""
+    names = {measurement.name for measurement in catalogue.ALL}
+    parts = [part.strip() for part in wanted.split(",") if part.strip()]
+    exact = {part for part in parts if part in names}
+    prefixes = tuple(part for part in parts if part not in names)
+    return [m for m in catalogue.ALL if not parts or m.name in exact or m.name.startswith(prefixes)]
 
 
 def _is_meant(name: str, wanted: str) -> bool:
@@ -108,6 +126,13 @@ def _started(candidates: Iterable[Proxy], stack: ExitStack) -> Iterator[tuple[Pr
             yield proxy, running
 
 
+def _is_there(proxy: Proxy) -> bool:
+    missing = proxy.missing()
+    if missing is not None:
+        print(f"{proxy.name}: left out: {missing}", flush=True)
+    return missing is None
+
+
 def _rounds(
     live: Sequence[tuple[Proxy, Running]],
     chosen: Sequence[Measurement],
@@ -120,7 +145,7 @@ def _rounds(
             order = [*live[number % len(live) :], *live[: number % len(live)]]
             for measurement in chosen:
                 for proxy, running in order:
-                    if proxy.name in measurement.without:
+                    if not measurement.applies_to(proxy):
                         continue
                     row = _taken(measurement, proxy, running, options.secs)
                     row["round"], row["place"] = number, live.index((proxy, running))

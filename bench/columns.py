@@ -1,0 +1,6 @@
+"""Lists what is compared: claude-proxy, and each other proxy that is installed."""
+
+from bench.proxies import ClaudeProxy, Direct, Mitmdump, Proxy, Squid, SquidP256
+from bench.srt import Srt
+
+ALL: tuple[type[Proxy], ...] = (ClaudeProxy, Mitmdump, Squid, SquidP256, Srt, Direct)

@@ -20,7 +20,7 @@ from bench import pki
 from bench.place import HERE, HOST, REPOSITORY, Place
 from bench.processes import LOOPBACK, Child, StartError, free_port
 
-_CERTIFICATE_MAKERS = ("/usr/lib/squid/security_file_certgen", "/usr/libexec/security_file_certgen")
+SQUID_MAKERS = ("/usr/lib/squid/security_file_certgen", "/usr/libexec/security_file_certgen")
 _SQUID_USER = "proxy"
 
 
@@ -269,7 +269,7 @@ class Squid(Proxy):
         super().__init__(place, target)
         path = f"{os.environ.get('PATH', '')}:/usr/sbin"
         self._program = shutil.which("squid", path=path)
-        self._maker = next((made for made in _CERTIFICATE_MAKERS if Path(made).exists()), None)
+        self._maker = next((made for made in SQUID_MAKERS if Path(made).exists()), None)
         self._ca = f"{self.slug}-ca"
 
     def missing(self) -> str | None:
@@ -305,7 +305,7 @@ class Squid(Proxy):
             )
         )
         if os.geteuid() == 0:
-            _give_away(directory)
+            give_to_squid(directory)
         return [self._program, "-N", "-f", config], None, ca
 
     def make_ca(self) -> None:
@@ -351,7 +351,7 @@ forwarded_for delete
 """
 
 
-def _give_away(directory: Path) -> None:
+def give_to_squid(directory: Path) -> None:
     """Hand a directory to the user that squid becomes when root starts it."""
     user = pwd.getpwnam(_SQUID_USER)
     for path in (directory, *directory.rglob("*")):

@@ -46,9 +46,9 @@ class Seen:
 class Internet:
     """All that is beyond the host, and the host's own namespace beside it."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, rtt_ms: float = 0.0) -> None:
         with ExitStack() as stack:
-            cabled = Cabled(directory)
+            cabled = Cabled(directory, rtt_ms=rtt_ms)
             stack.callback(cabled.close)
             self.host = cabled.host
             self.namespace = cabled.internet

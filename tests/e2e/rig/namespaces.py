@@ -2,7 +2,8 @@
 
 In `host` run the proxy and its clients, with a resolver file of our own. In `internet` every
 address there is answers, so an origin can stand at a public address, at the metadata
-address, in a private network; nothing that is sent can leave the machine.
+address, in a private network; nothing that is sent can leave the machine. The cable is short, or as
+long as a round trip of some milliseconds.
 """
 
 import json
@@ -11,11 +12,12 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 _AGENT = Path(__file__).with_name("namespace_agent.py")
+_LINK = Path(__file__).with_name("delaying_link.py")
 NAMESPACE_PROGRAMS = ("unshare", "nsenter", "ip", "mount", "env")
 
 NAME_SERVER = "9.9.9.9"
@@ -100,7 +102,7 @@ class Namespace:
 class Cabled:
     """The two namespaces, cabled and addressed."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, rtt_ms: float = 0.0) -> None:
         missing = [tool for tool in NAMESPACE_PROGRAMS if shutil.which(tool) is None]
         if missing:
             raise RuntimeError(f"the end-to-end tests need {', '.join(missing)} on the PATH")
@@ -110,7 +112,11 @@ class Cabled:
             stack.callback(self.host.close)
             self.internet = Namespace(self.host.argv(["unshare", "--net"]), mounts=False)
             stack.callback(self.internet.close)
-            self._join()
+            if rtt_ms:
+                stack.callback(self._join_far(rtt_ms))
+            else:
+                self._join_near()
+            self._address()
             self._name_services(directory)
             self._stack = stack.pop_all()
 
@@ -118,12 +124,36 @@ class Cabled:
         """Let both namespaces go."""
         self._stack.close()
 
-    def _join(self) -> None:
+    def _join_near(self) -> None:
+        pair = ["ip", "link", "add", CABLE_HOST, "type", "veth", "peer", "name", CABLE_INTERNET]
+        self.host.run([*pair, "netns", str(self.internet.pid)])
+
+    def _join_far(self, rtt_ms: float) -> Callable[[], None]:
+        """Join them by a link with that round trip; return what takes it down."""
+        words = [CABLE_HOST, CABLE_INTERNET, str(self.internet.pid), str(rtt_ms)]
+        link = subprocess.Popen(
+            self.host.argv([sys.executable, "-I", "-S", str(_LINK), *words]),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+
+        def close() -> None:
+            link.communicate(timeout=60)
+
+        if link.stdout is None or link.stdout.readline() != b"ready\n":
+            close()
+            raise RuntimeError("cannot make a link that delays")
+        for run, cable in ((self.host.run, CABLE_HOST), (self.internet.run, CABLE_INTERNET)):
+            # No neighbour has to be found, which would cost round trips of its own: without ARP,
+            # frames are addressed to the interface's own address, which the other end has as well.
+            alike = ["address", "02:00:00:00:00:01", "arp", "off", "txqueuelen", "10000"]
+            run(["ip", "link", "set", cable, *alike])
+        return close
+
+    def _address(self) -> None:
         host, internet = self.host.run, self.internet.run
         host(["ip", "link", "set", "lo", "up"])
         internet(["ip", "link", "set", "lo", "up"])
-        pair = ["ip", "link", "add", CABLE_HOST, "type", "veth", "peer", "name", CABLE_INTERNET]
-        host([*pair, "netns", str(self.internet.pid)])
         for run, cable, number in ((host, CABLE_HOST, 2), (internet, CABLE_INTERNET, 1)):
             run(["ip", "addr", "add", f"10.99.0.{number}/30", "dev", cable])
             run(["ip", "-6", "addr", "add", f"fd99::{number}/64", "dev", cable, "nodad"])

@@ -141,8 +141,7 @@ def cli() -> None:
 
 def start_proxy(settings: Settings) -> int:
     """Run the proxy until it is stopped, and end the process; ClaudeProxyError if it fails."""
-    # The only import of mitmproxy, which takes most of a second.
-    from claude_proxy.server.app import serve  # noqa: PLC0415
+    from claude_proxy.server.app import serve  # noqa: PLC0415 - imports mitmproxy when it is run
 
     code = serve(settings)
     # Everything is closed and written. The interpreter's own end takes a second on a busy machine,

@@ -17,7 +17,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -123,37 +123,81 @@ class ProxyProcess(HelperProcess):
         super().__init__("proxy", process, lifeline)
         self._report: int | None = report
         self._log = log
+        self._said = b""
+        self._is_checked = False
+        self.start_error: ClaudeProxyError | None = None  # why it never became ready
+
+    @property
+    def report(self) -> int | None:
+        """The descriptor to `hear` when it is readable; None once it is ready or has failed."""
+        return self._report
+
+    def wait_until_checked(self) -> None:
+        """Wait until nothing that is configured can stop its start; raise the error if it does.
+
+        Its engine is not there yet: connections wait until it is, or until the run ends.
+        """
+        self._wait(lambda: self._is_checked)
 
     def wait_until_ready(self) -> None:
         """Wait until it accepts connections; raise the error that it reports instead."""
-        if self._report is None:
-            return
-        said = b""
+        self._wait(lambda: False)
+
+    def hear(self) -> None:
+        """Read what it has reported, without waiting; `start_error` is set if it has failed."""
+        while self._report is not None and select.select([self._report], [], [], 0)[0]:
+            self._read(self._report)
+
+    def _wait(self, is_enough: Callable[[], bool]) -> None:
         deadline = time.monotonic() + _START_PATIENCE_S
-        while not said.endswith(b"\n") and len(said) < proxy_process_ipc.REPORT_LIMIT:
+        while self._report is not None and not is_enough():
             left = max(0.0, deadline - time.monotonic())
-            if not select.select([self._report], [], [], left)[0]:
-                break
-            piece = os.read(self._report, proxy_process_ipc.REPORT_LIMIT)
-            if not piece:
-                break
-            said += piece
-        os.close(self._report)
-        self._report = None
-        if said == proxy_process_ipc.READY:
-            return
-        raise proxy_process_ipc.decode_error(said) or ClaudeProxyError(
+            if select.select([self._report], [], [], left)[0]:
+                self._read(self._report)
+            else:
+                self._fail(b"")
+        if self.start_error is not None:
+            raise self.start_error
+
+    def _read(self, report: int) -> None:
+        piece = os.read(report, proxy_process_ipc.REPORT_LIMIT)
+        *lines, self._said = (self._said + piece).split(b"\n")
+        for line in lines:
+            if self._report is not None:
+                self._take(line + b"\n")
+        is_over = not piece or len(self._said) >= proxy_process_ipc.REPORT_LIMIT
+        if is_over and self._report is not None:
+            self._fail(self._said)
+
+    def _take(self, line: bytes) -> None:
+        if line == proxy_process_ipc.CHECKED and not self._is_checked:
+            self._is_checked = True
+        elif line == proxy_process_ipc.READY:
+            self._close_report()
+        else:
+            self._fail(line)
+
+    def _fail(self, line: bytes) -> None:
+        self._close_report()
+        self.start_error = proxy_process_ipc.decode_error(line) or ClaudeProxyError(
             "the proxy of this run ended before it was ready",
             where=str(self._log),
             fix="read the log; try `claude-proxy serve` with the same options",
         )
 
+    def _close_report(self) -> None:
+        report, self._report = self._report, None
+        if report is not None:
+            os.close(report)
+
     def end(self) -> None:
-        """End the process, wait until it has exited, and remove the log if it is empty."""
+        """End the process, wait until it has exited, and remove the log if it is empty.
+
+        One that is not ready has served nobody, so it is not waited for.
+        """
+        self.hear()
         if self._report is not None:
-            os.close(self._report)
-            self._report = None
-            # It does not watch its lifeline while it is starting.
+            self._close_report()
             self.process.kill()
         super().end()
         with contextlib.suppress(OSError):

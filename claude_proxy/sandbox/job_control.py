@@ -18,6 +18,7 @@ from types import FrameType
 
 from claude_proxy.sandbox.bubblewrap.bwrap import Bubblewrap
 from claude_proxy.sandbox.guard_process import MountGuard
+from claude_proxy.sandbox.helper_processes import ProxyProcess
 
 _LOOK_EVERY_S = 0.1  # how often to check whether COMMAND is stopped: there is no signal for it
 _SETTLE_S = 0.02
@@ -96,10 +97,11 @@ def _is_gone(group: int) -> bool:
 class JobControl:
     """Waits for one COMMAND.
 
-    `grace_s` is how long, in seconds, COMMAND may take to end after a signal that ends the run.
+    `grace_s` is how long, in seconds, COMMAND may take to end after a signal that ends the run. If
+    `proxy` has not become ready and never will, COMMAND is ended.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - everything that can end a run
         self,
         sandbox: Bubblewrap,
         terminal: Terminal | None,
@@ -107,9 +109,11 @@ class JobControl:
         own_session: bool,
         grace_s: float,
         guard: MountGuard | None = None,
+        proxy: ProxyProcess | None = None,
     ) -> None:
         self._sandbox = sandbox
         self._guard = guard
+        self._proxy = proxy
         self._terminal = terminal
         self._grace_s = grace_s
         self._own_session = own_session  # where no key reaches COMMAND
@@ -126,11 +130,9 @@ class JobControl:
             self._sandbox.release()
             try:
                 while (code := self._look()) is None:
-                    reports = [self._guard.fileno()] if self._guard is not None else []
-                    waiting = [process, wakeup, *reports]
+                    waiting = [process, wakeup, *self._reports()]
                     readable = select.select(waiting, [], [], self._pause())[0]
-                    if self._guard is not None and self._guard.fileno() in readable:
-                        self._on_report(self._guard)
+                    self._hear(readable)
                     if wakeup in readable:
                         with contextlib.suppress(BlockingIOError):
                             os.read(wakeup, 512)
@@ -146,6 +148,21 @@ class JobControl:
         if self._terminal is not None:
             self._terminal.reclaim(restore=code > 128)  # noqa: PLR2004 - ended by a signal
         return 128 + self._ended_by if self._ended_by is not None else code
+
+    def _reports(self) -> Iterator[int]:
+        """Yield the descriptors on which helper processes report to the launcher."""
+        if self._guard is not None:
+            yield self._guard.fileno()
+        if self._proxy is not None and self._proxy.report is not None:
+            yield self._proxy.report
+
+    def _hear(self, readable: list[int]) -> None:
+        if self._guard is not None and self._guard.fileno() in readable:
+            self._on_report(self._guard)
+        if self._proxy is not None and self._proxy.report in readable:
+            self._proxy.hear()
+            if self._proxy.start_error is not None and not self._sandbox.has_ended:
+                self._sandbox.end()
 
     def _on_report(self, guard: MountGuard) -> None:
         if guard.tell():

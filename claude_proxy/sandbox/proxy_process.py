@@ -13,7 +13,7 @@ from typing import BinaryIO
 from claude_proxy.config.settings import Settings
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.sandbox import shown_list
-from claude_proxy.sandbox.proxy_process_ipc import READY, Task, encode_error
+from claude_proxy.sandbox.proxy_process_ipc import CHECKED, READY, Task, encode_error
 
 _EXIT_INTERNAL = 70  # EX_SOFTWARE of sysexits.h
 
@@ -29,15 +29,16 @@ def main(file: BinaryIO) -> int:
     os.environ.update(task.environ)
     report = _StartReport(task.report)
     try:
-        # Imports mitmproxy.
-        from claude_proxy.server.app import serve  # noqa: PLC0415
-        from claude_proxy.system.sd_notify import Lifeline  # noqa: PLC0415
+        from claude_proxy.server.app import serve  # noqa: PLC0415 - its errors are reported too
+        from claude_proxy.system.sd_notify import Lifeline  # noqa: PLC0415 - as above
 
         def follow(settings: Settings) -> None:
             if task.followed is not None:
                 shown_list.follow(task.followed, settings)
 
-        lifeline = Lifeline(ready=lambda: report.send(READY), until=task.lifeline)
+        lifeline = Lifeline(
+            checked=report.checked, ready=lambda: report.send(READY), until=task.lifeline
+        )
         return serve(task.settings, lifeline=lifeline, on_applied=follow)
     except ClaudeProxyError as error:
         report.send(encode_error(error))
@@ -52,13 +53,19 @@ def main(file: BinaryIO) -> int:
 
 
 class _StartReport:
-    """The report to the launcher: ready or failed, sent once."""
+    """The report to the launcher: that all is checked, and then ready or failed, each sent once."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor: int | None = descriptor
 
+    def checked(self) -> None:
+        """Report that nothing that is configured stops the start, and go on."""
+        if self._descriptor is not None:
+            with contextlib.suppress(OSError):
+                os.write(self._descriptor, CHECKED)
+
     def send(self, data: bytes) -> None:
-        """Send a report, unless one was sent: the descriptor's number may be reused by then."""
+        """Send the last report, unless one was sent: its descriptor may be another file's now."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             with contextlib.suppress(OSError):

@@ -2,8 +2,9 @@
 
 The launcher sends a pickled task. That is safe here and nowhere else: the only writer of the pipe
 is the process that started the reader, as the same user and with the same code; the pipe has no
-name, and nothing in the task comes from a client or a file. The proxy process answers with one line
-of JSON, because the launcher does not trust a process that talks to clients.
+name, and nothing in the task comes from a client or a file. The proxy process answers with lines,
+the last of them READY or an error as JSON, because the launcher does not trust a process that talks
+to clients.
 """
 
 import json
@@ -15,6 +16,7 @@ from pathlib import Path
 from claude_proxy.config.settings import Settings
 from claude_proxy.errors import ClaudeProxyError, ConfigError, ConfigErrors
 
+CHECKED = b"checked\n"  # policy, CA, credentials, audit log and listeners; the engine follows
 READY = b"ready\n"
 REPORT_LIMIT = 64 * 1024
 

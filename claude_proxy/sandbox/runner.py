@@ -1,8 +1,10 @@
 """Runner: starts one COMMAND in a sandbox whose only network is the proxy, and cleans up after it.
 
 Law kept: no quiet downgrade. COMMAND starts only after the sandbox is mounted, the relay listens in
-it and the proxy is ready; an error before that ends the run, and nothing is executed. From then on
-the sandbox has the proxy or no network: if the proxy or the relay ends, so does its network.
+it and the proxy has checked all that may stop its start; an error before that ends the run, and
+nothing is executed. What COMMAND connects to waits until the proxy's engine is there; if that
+fails, the run ends with its error. From then on the sandbox has the proxy or no network: if the
+proxy or the relay ends, so does its network.
 
 The proxy takes longest to start, so it is started first and waited for last.
 """
@@ -127,6 +129,8 @@ class Sandbox:
         self, stdin: bytes | None = None, timeout_s: float | None = None
     ) -> "subprocess.CompletedProcess[bytes]":
         """Start COMMAND and wait for its end; for sandboxes whose streams are pipes."""
+        if self.proxy_process is not None:
+            self.proxy_process.wait_until_ready()
         self.bubblewrap.release()
         process = self.bubblewrap.process
         out, err = process.communicate(stdin, timeout_s)
@@ -203,9 +207,12 @@ def _run(sandbox: Sandbox, run_spec: RunSpec, say: Reporter) -> int:
             own_session=own_session,
             grace_s=run_spec.settings.limits.grace_s,
             guard=sandbox.guard,
+            proxy=sandbox.proxy_process,
         ).run()
     if sandbox.guard is not None:
         code = _report_guard(sandbox.guard, code, say)
+    if sandbox.proxy_process is not None:
+        code = _report_proxy(sandbox.proxy_process, code, say)
     code = sandbox.streams.finish(code, say)
     for name, size in sandbox.bubblewrap.watchdog.killed():
         say(
@@ -213,6 +220,8 @@ def _run(sandbox: Sandbox, run_spec: RunSpec, say: Reporter) -> int:
             "used more memory than --max-memory"
         )
     for helper in sandbox.lost():
+        if helper is sandbox.proxy_process and sandbox.proxy_process.start_error is not None:
+            continue
         what, pid = helper.what, helper.pid
         say(
             f"warning: the {what} of this run (process {pid}) ended before COMMAND; after that the "
@@ -261,6 +270,18 @@ def _report_guard(guard: MountGuard, code: int, say: Reporter) -> int:
     for line in guard.ended.lines():
         say(line)
     return EXIT_CODE
+
+
+def _report_proxy(proxy_process: ProxyProcess, code: int, say: Reporter) -> int:
+    """Say why the proxy never became ready, if it failed; return the run's exit code."""
+    proxy_process.hear()
+    error = proxy_process.start_error
+    if error is None:
+        return code
+    for line in error.lines():
+        say(line)
+    say("note: COMMAND had begun, without any network, and was ended")
+    return error.exit_code
 
 
 def _report_lookups(lookups: NameLookups, say: Reporter) -> None:
@@ -341,7 +362,7 @@ def live_sandbox(
         obeyed = obeyed_states.states_before(planned.watched_trees, planned.watched, scripts)
         stack.enter_context(commit_bringer(git, run_directory, log))
         if proxy_process is not None:
-            proxy_process.wait_until_ready()
+            proxy_process.wait_until_checked()
         _wait_until_mounted(planned, git, sources, bubblewrap.init, guard)
         helpers = (*helpers, *_entered(supervisor, bubblewrap, run_spec.sandbox, say))
         sandbox = Sandbox(
@@ -636,6 +657,10 @@ def _check_alive(sandbox: Sandbox) -> None:
     """Raise if a process of the sandbox has already ended."""
     if not sandbox.bubblewrap.alive:
         raise failed(sandbox.bubblewrap.process)
+    if sandbox.proxy_process is not None:
+        sandbox.proxy_process.hear()
+        if sandbox.proxy_process.start_error is not None:
+            raise sandbox.proxy_process.start_error
     for helper in sandbox.lost():
         raise helper.failed(sandbox.log)
 
@@ -670,6 +695,8 @@ def _record(settings: Settings, *notices: Notice) -> None:
 
 def _verify(sandbox: Sandbox, run_spec: RunSpec, say: Reporter) -> bool:
     """Print the results of the self-check; return whether all checks passed."""
+    if sandbox.proxy_process is not None:
+        sandbox.proxy_process.wait_until_ready()  # a check that waits for it would count as failed
     allowed, denied = verified_targets(run_spec)
     probe = netns.probe_network(sandbox.bubblewrap.init, HTTP_PORT, allowed, denied)
     found = list(self_check.checks(probe, HTTP_PORT, allowed, denied))

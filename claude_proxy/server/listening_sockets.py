@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 
@@ -100,6 +100,12 @@ def opened(settings: Settings) -> Iterator[tuple[OpenListener, ...]]:
     finally:
         with _signals_deferred():
             stack.close()
+
+
+def remove_files(listening: Iterable[OpenListener]) -> None:
+    """Remove the files of Unix sockets at once, so that the next proxy can use the paths."""
+    for opened in listening:
+        opened.remove()
 
 
 def _of_gateway(listener: OpenListener, settings: Settings) -> OpenListener:

@@ -21,6 +21,7 @@ from claude_proxy.events import Notice
 from claude_proxy.proxy.connection import ClientConnection
 from claude_proxy.server import logs, off_loop
 from claude_proxy.server.gates import Gates
+from claude_proxy.server.prepared import OnApplied, ignore_applied
 from claude_proxy.server.settling import SETTLED_S, SETTLED_TWICE_S, Settling
 from claude_proxy.system.open_writers import is_open_for_writing
 from claude_proxy.system.sd_notify import StateListener
@@ -35,11 +36,6 @@ _VERIFY_EVERY_S = 30.0
 _MAX_LISTED = 10  # changes that are listed by name; the rest is only counted
 
 type RecordNotice = Callable[[Notice], None]
-type OnApplied = Callable[[Settings], None]
-
-
-def ignore_applied(_: Settings) -> None:
-    """Do nothing about a policy that was applied."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from typing import Protocol
 class Lifeline:
     """The connection between a proxy and the process that started it."""
 
+    checked: Callable[[], None]  # called once, when nothing that is configured can stop the start
     ready: Callable[[], None]  # called once, when all listeners accept
     until: int  # a descriptor that becomes readable, or closes, when the proxy should stop
 
@@ -42,6 +43,11 @@ class StateNotifier:
     def __init__(self, address: str | None, lifeline: Lifeline | None) -> None:
         self._address = address
         self._lifeline = lifeline
+
+    def checked(self) -> None:
+        """Report to the launching process that nothing that is configured can stop the start."""
+        if self._lifeline is not None:
+            self._lifeline.checked()
 
     def ready(self) -> None:
         """Report that all listeners accept."""

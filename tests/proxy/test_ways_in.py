@@ -472,7 +472,11 @@ from claude_proxy.config.settings import Settings, UnixListen
 place, ready, until, workers = Path(sys.argv[1]), *map(int, sys.argv[2:])
 settings = Settings(place / "allowlist.yaml", place / "conf", place / "state",
     listen=(UnixListen(place / "p.sock"),), workers=workers)
-lifeline = Lifeline(lambda: [os.write(ready, b"ready"), os.close(ready)][:0], until)
+lifeline = Lifeline(
+    lambda: [os.write(ready, b"checked ")][:0],
+    lambda: [os.write(ready, b"ready"), os.close(ready)][:0],
+    until,
+)
 sys.exit(serve(settings, lifeline=lifeline))
 """
 
@@ -491,6 +495,7 @@ def test_a_proxy_says_when_it_is_ready_and_ends_with_who_started_it(
     timer = threading.Timer(DEADLINE_S, running.kill)
     timer.start()
     try:
+        assert os.read(hearing, 8) == b"checked "
         assert os.read(hearing, 100) == b"ready"
         assert reason_of(ask(str(place / "p.sock"))) == "no-rule"
 

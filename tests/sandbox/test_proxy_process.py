@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from claude_proxy.sandbox import helper_processes
 from claude_proxy.sandbox.helper_processes import ProxyProcess
 from claude_proxy.sandbox.run_directory import RunDirectory
 from claude_proxy.sandbox.run_log import RunLog, open_log
+from tests.support.engines import HOLDS, Engine
 
 ROOT = Path(__file__).resolve().parents[2]
 REQUEST = b"CONNECT denied.test:443 HTTP/1.1\r\nHost: denied.test:443\r\n\r\n"
@@ -61,6 +62,23 @@ class Stand:
         self.proxy_process.end()
         self.log.file.close()
         self.run_directory.remove()
+
+
+@contextmanager
+def stand_at(directory: Path, allowlist: str = "allow: [allowed.test]\n") -> Iterator[Stand]:
+    """A proxy process that is taken down without waiting."""
+    stand = Stand(directory, allowlist)
+    try:
+        yield stand
+    finally:
+        stand.proxy_process.process.kill()
+        stand.close()
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Engine:
+    """What is imported in the place of mitmproxy."""
+    return Engine(tmp_path)
 
 
 @pytest.fixture
@@ -189,6 +207,89 @@ def test_a_killed_proxy_is_reported(stand: Stand) -> None:
         stand.proxy_process.wait_until_ready()
 
     assert caught.value.where == str(stand.log.path)
+
+
+def test_a_proxy_that_has_checked_all_is_not_ready_yet(directory: Path, engine: Engine) -> None:
+    with engine.that(HOLDS), stand_at(directory) as stand:
+        stand.proxy_process.wait_until_checked()
+        stand.proxy_process.hear()
+
+        assert (stand.proxy_process.report is None, stand.proxy_process.start_error) == (
+            False,
+            None,
+        )
+        with socket.socket(socket.AF_UNIX) as early:
+            early.settimeout(60)
+            early.connect(str(stand.run_directory.socket_path))
+            early.sendall(REQUEST)
+            engine.release()
+            assert early.makefile("rb").readline().startswith(b"HTTP/1.1 403")
+        stand.proxy_process.wait_until_ready()
+
+
+def test_a_start_error_comes_before_any_engine(directory: Path, engine: Engine) -> None:
+    with (
+        engine.that("os._exit(9)"),
+        stand_at(directory, 'allow:\n  - "*"\n') as stand,
+        pytest.raises(ConfigError, match="matches every host"),
+    ):
+        stand.proxy_process.wait_until_checked()
+
+
+@pytest.mark.parametrize(
+    ("does", "said"),
+    [
+        ("os._exit(9)", "ended before it was ready"),
+        ("raise ImportError('secret')", r"internal error \(ImportError\) in the proxy of the run"),
+    ],
+)
+def test_an_engine_that_fails_is_the_error_of_the_start(
+    directory: Path, engine: Engine, does: str, said: str
+) -> None:
+    with engine.that(does), stand_at(directory) as stand:
+        stand.proxy_process.wait_until_checked()
+
+        with pytest.raises(ClaudeProxyError, match=said):
+            stand.proxy_process.wait_until_ready()
+        assert stand.proxy_process.start_error is not None
+        assert "secret" not in " ".join(stand.proxy_process.start_error.lines())
+
+
+def test_it_ends_with_its_launcher_while_its_engine_is_imported(
+    directory: Path, engine: Engine
+) -> None:
+    with engine.that(HOLDS), stand_at(directory) as stand:
+        stand.proxy_process.wait_until_checked()
+
+        stand.proxy_process.close_lifeline()
+
+        assert stand.proxy_process.process.wait(60) == 0
+
+
+@pytest.mark.parametrize(
+    "said", [b"checked\nchecked\n", b"ready", b"checked\nready!\n", b"ready" * 20_000, b"\n"]
+)
+def test_a_report_of_another_form_is_a_failure(said: bytes, tmp_path: Path) -> None:
+    heard, report = os.pipe()
+    until_, lifeline = os.pipe()
+    writer = "import os, sys; os.write(int(sys.argv[1]), sys.stdin.buffer.read())"
+    process = subprocess.Popen(
+        [sys.executable, "-c", writer, str(report)], stdin=subprocess.PIPE, pass_fds=(report,)
+    )
+    for descriptor in (report, until_):
+        os.close(descriptor)
+    assert process.stdin is not None
+    process.stdin.write(said)
+    process.stdin.close()
+    proxy_process = ProxyProcess(process, lifeline, heard, tmp_path / "log")
+
+    with pytest.raises(ClaudeProxyError, match="ended before it was ready"):
+        proxy_process.wait_until_ready()
+
+    assert proxy_process.report is None
+    process.wait()
+    with suppress(FileNotFoundError):
+        proxy_process.end()
 
 
 def test_a_starting_proxy_is_ended_without_waiting(stand: Stand) -> None:

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -23,6 +24,7 @@ from claude_proxy.sandbox.plan.model import SandboxSpec, UnixSockets
 from claude_proxy.sandbox.run_spec import MissingError, RunSpec
 from claude_proxy.sandbox.runner import live_sandbox, run
 from tests.conftest import FindProgram
+from tests.support.engines import HOLDS, Engine
 from tests.support.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -406,3 +408,75 @@ def test_a_run_whose_unix_sockets_nobody_can_judge_has_none_and_says_so(
 
     told = any("COMMAND has no Unix sockets" in line for line in said)
     assert (code, told) == (1, sockets is UnixSockets.PRIVATE)
+
+
+# --- COMMAND starts before the engine is there
+
+
+def test_a_command_may_end_before_the_engine_is_there(place: Place) -> None:
+    with Engine(place.directory).that(HOLDS):
+        assert run(place.run_spec("sh", "-c", "exit 7", network=True), say=place.said.append) == 7
+
+    assert (place.said, place.left()) == ([], [])
+
+
+def test_what_a_command_asks_waits_for_the_engine_and_is_judged(place: Place) -> None:
+    engine = Engine(place.directory)
+    ask = "from urllib.request import urlopen; print(flush=True); urlopen('http://denied.test/')"
+
+    with (
+        engine.that(HOLDS),
+        live_sandbox(place.run_spec("python3", "-c", ask, network=True), streams=PIPES) as sandbox,
+    ):
+        assert sandbox.proxy_process is not None
+        sandbox.bubblewrap.release()
+        process = sandbox.bubblewrap.process
+        assert process.stdout is not None
+        process.stdout.readline()
+        engine.release()
+        _, said = process.communicate(timeout=120)
+
+    assert b"403" in said
+
+
+@pytest.mark.parametrize(
+    ("does", "problem"),
+    [
+        ("os._exit(9)", "error: the proxy of this run ended before it was ready"),
+        ("raise ImportError", "error: internal error (ImportError) in the proxy of the run"),
+    ],
+)
+def test_an_engine_that_fails_ends_the_command_with_its_error(
+    place: Place, does: str, problem: str
+) -> None:
+    engine = Engine(place.directory)
+    waits = f"touch began; cat {place.project}/never"
+    os.mkfifo(place.project / "never")
+
+    def release() -> None:
+        until((place.project / "began").exists)
+        engine.release()
+
+    with engine.that(f"{HOLDS}; {does}"):
+        releasing = threading.Thread(target=release)
+        releasing.start()
+        code = run(place.run_spec("sh", "-c", waits, network=True), say=place.said.append)
+        releasing.join()
+
+    assert (code, place.said[0]) == (1, problem)
+    assert place.said[-1] == "note: COMMAND had begun, without any network, and was ended"
+    assert place.notices()[-1][1].endswith(": exit code 1")
+    assert place.left() == []
+
+
+def test_a_self_check_waits_for_the_engine(place: Place) -> None:
+    engine = Engine(place.directory)
+    releasing = threading.Thread(target=engine.release)
+    releasing.start()
+
+    with engine.that(HOLDS):
+        order = replace(place.run_spec("true", network=True), verify=True)
+        code = run(order, say=place.said.append)
+    releasing.join()
+
+    assert code == 0, place.said

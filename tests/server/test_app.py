@@ -1,20 +1,21 @@
-"""The proxy process: what it assembles, what stops a start, and what survives an error."""
+"""The proxy process: what stops a start, and that all of it is checked before the engine."""
 
-import asyncio
 import os
+import shutil
 import signal
-from dataclasses import replace
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
+import certifi
 import pytest
-from mitmproxy.options import Options
 
 from claude_proxy.config.settings import (
     Base,
     Gateway,
     Settings,
     TcpListen,
-    UpstreamProxy,
 )
 from claude_proxy.errors import ConfigError
 from claude_proxy.policy.credentials.binding import Injection
@@ -25,7 +26,6 @@ from claude_proxy.server.listening_sockets import OpenListener
 from claude_proxy.wire.authority import Authority
 
 API = Authority.of("127.0.0.1", 8080)
-CORPORATE = UpstreamProxy(Authority.of("proxy.corp.test", 3128), exceptions=(".corp.test",))
 
 
 def gateway(scheme: Scheme = Scheme.HTTP) -> Gateway:
@@ -46,37 +46,12 @@ def settings(tmp_path: Path) -> Settings:
     )
 
 
-def test_the_master_loads_only_its_own_addons() -> None:
-    addon = object()
-
-    async def made() -> list[object]:
-        return list(app.ProxyMaster(Options(), addon).addons.chain)
-
-    assert asyncio.run(made()) == [addon]
-
-
 def test_a_gateway_that_forwards_to_this_proxy_is_refused() -> None:
     own = OpenListener("tcp", "http://127.0.0.1:8080", (), address=API)
     given = Settings(Path("a"), Path("c"), Path("s"), gateway=gateway())
 
     with pytest.raises(ConfigError, match="this proxy itself"):
         app._refuse_loop(given, (own,))
-
-
-@pytest.mark.parametrize(
-    ("scheme", "more"),
-    [(Scheme.HTTP, (API.host,)), (Scheme.HTTPS, ())],
-    ids=["a plain upstream of this machine", "an upstream over TLS"],
-)
-def test_a_plain_upstream_of_the_gateway_goes_past_the_upstream_proxy(
-    scheme: Scheme, more: tuple[str, ...]
-) -> None:
-    given = Settings(Path("a"), Path("c"), Path("s"), upstream_proxy=CORPORATE)
-
-    found = app._corporate_proxy(replace(given, gateway=gateway(scheme)))
-
-    assert found is not None
-    assert found.exceptions == (".corp.test", *more)
 
 
 def test_a_signal_during_the_start_ends_it_and_leaves_nothing_open(
@@ -98,22 +73,70 @@ def test_a_list_that_is_not_valid_stops_the_start(settings: Settings) -> None:
         app.serve(settings)
 
 
-def test_a_periodic_task_survives_an_error() -> None:
-    calls: list[int] = []
+# What each may say that stops a start; the engine cannot be imported, so nothing may need it.
+_NO_ENGINE = """
+import os, sys
+from pathlib import Path
+sys.modules["mitmproxy"] = None
+from claude_proxy.config.settings import Settings, TcpListen
+from claude_proxy.errors import ClaudeProxyError
+from claude_proxy.server.app import serve
+from claude_proxy.system.sd_notify import Lifeline
+place = Path(sys.argv[1])
+settings = Settings(place / "allowlist.yaml", place / "conf", place / "state",
+    listen=(TcpListen("127.0.0.1", int(sys.argv[2])),), upstream_ca=place / "roots.pem")
+try:
+    serve(settings, lifeline=Lifeline(lambda: print("checked", flush=True), sys.exit, os.pipe()[0]))
+except ClaudeProxyError as error:
+    print(error.what)
+except ImportError as error:
+    print("imported", error.name)
+"""
 
-    async def run() -> None:
-        enough = asyncio.Event()
 
-        def fail() -> None:
-            calls.append(1)
-            if len(calls) == 3:
-                enough.set()
-            raise ValueError
+def started_without_engine(place: Path, port: int = 0) -> list[str]:
+    place.chmod(0o700)
+    if not (place / "allowlist.yaml").exists():
+        (place / "allowlist.yaml").write_text("allow: [one.example]\n", "utf-8")
+    if not (place / "roots.pem").exists():
+        shutil.copy(certifi.where(), place / "roots.pem")
+    ran = subprocess.run(
+        [sys.executable, "-c", _NO_ENGINE, str(place), str(port)],
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    return ran.stdout.splitlines()
 
-        task = asyncio.create_task(app._every(0, fail))
-        await enough.wait()
-        task.cancel()
 
-    asyncio.run(run())
+def test_all_is_checked_and_listened_on_before_the_engine_is_imported(place: Path) -> None:
+    first, last = started_without_engine(place)
 
-    assert len(calls) == 3
+    assert (first, last.partition(".")[0]) == ("checked", "imported mitmproxy")
+    assert (place / "state").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("allowlist.yaml", "matches every host"),
+        ("roots.pem", "no readable certificate"),
+        ("conf", "directory"),
+        ("state", "the state directory"),
+    ],
+)
+def test_what_stops_a_start_does_so_without_the_engine(
+    place: Path, name: str, problem: str
+) -> None:
+    (place / name).write_text("allow: ['*']\n", "utf-8")
+
+    [said] = started_without_engine(place)
+
+    assert problem in said
+
+
+def test_a_port_that_is_taken_stops_a_start_without_the_engine(place: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        [said] = started_without_engine(place, taken.getsockname()[1])
+
+    assert "cannot listen" in said

@@ -15,13 +15,27 @@ from claude_proxy.server.stop_signals import StopSignals
 from tests.support.loopback import LOOPS
 
 _NEVER_S = 10_000.0
+# A start that waits for an import, as it may for a slow disk.
+_STARTING = """
+import os, select, sys
+from claude_proxy.server.stop_signals import StopSignals
+
+signals = StopSignals(0, early=lambda: os._exit(42), overdue=lambda: os._exit(1), until=0)
+signals.begin()
+print("begun", flush=True)
+try:
+    select.select([], [], [])
+except KeyboardInterrupt:
+    os._exit(130)
+"""
 _BUSY = """
 import asyncio, os, sys
 from claude_proxy.server.stop_signals import StopSignals
 
 async def run():
-    signals = StopSignals(0, lambda: os._exit(42))
-    signals.start(lambda: None)
+    signals = StopSignals(0, early=lambda: os._exit(1), overdue=lambda: os._exit(42))
+    signals.begin()
+    signals.start(asyncio.get_running_loop(), lambda: None, lambda: None)
     print("ready", flush=True)
     {does}
 
@@ -52,15 +66,19 @@ def play(
     overdue, reloads = threading.Event(), list[int]()
 
     async def run(signals: StopSignals) -> None:
-        signals.start(lambda: reloads.append(1))
+        stop = asyncio.Event()
+        signals.start(asyncio.get_running_loop(), lambda: reloads.append(1), stop.set)
         act(signals)
         while not (reloads or signals.orders):  # noqa: ASYNC110 - a thread counts
             await asyncio.sleep(0.001)
         if signals.orders:
-            await signals.stop.wait()
+            await stop.wait()
 
     with handlers_kept():
-        signals = StopSignals(grace_s, overdue.set, until=until, is_worker=is_worker)
+        signals = StopSignals(
+            grace_s, early=pytest.fail, overdue=overdue.set, until=until, is_worker=is_worker
+        )
+        signals.begin()
         with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
             runner.run(run(signals))
         passed = grace_s != _NEVER_S and overdue.wait(60)
@@ -131,3 +149,38 @@ def test_a_loop_that_does_nothing_else_does_not_prevent_the_end(does: str) -> No
         child.send_signal(signal.SIGTERM)
 
         assert child.wait(60) == 42
+
+
+@pytest.mark.parametrize(
+    ("stop", "code"),
+    [
+        (lambda child: child.send_signal(signal.SIGTERM), 42),
+        (lambda child: child.stdin.close(), 42),
+        (lambda child: child.send_signal(signal.SIGINT), 130),
+    ],
+    ids=["a signal", "the end of the launcher", "Ctrl-C"],
+)
+def test_a_start_that_has_no_loop_yet_can_be_stopped(
+    stop: Callable[["subprocess.Popen[bytes]"], None], code: int
+) -> None:
+    program = [sys.executable, "-c", _STARTING]
+    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+
+        stop(child)
+
+        assert child.wait(60) == code
+
+
+def test_a_hangup_before_there_is_anything_to_reload_stops_nothing() -> None:
+    stopped = threading.Event()
+
+    with handlers_kept():
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signals = StopSignals(0, early=stopped.set, overdue=stopped.set)
+        signals.begin()
+        os.kill(os.getpid(), signal.SIGHUP)
+        signals.close()
+
+    assert not stopped.is_set()

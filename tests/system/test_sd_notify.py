@@ -63,17 +63,25 @@ def test_a_manager_that_does_not_read_does_not_block_the_proxy(manager: socket.s
         announcer.stopping()
 
 
-def test_the_launching_process_is_notified_when_the_proxy_is_ready() -> None:
+def test_the_launching_process_is_notified_when_all_is_checked_and_when_the_proxy_is_ready() -> (
+    None
+):
     reported: list[str] = []
-    announcer = StateNotifier(None, Lifeline(lambda: reported.append("ready"), until=0))
+    lifeline = Lifeline(
+        lambda: reported.append("checked"), lambda: reported.append("ready"), until=0
+    )
+    announcer = StateNotifier(None, lifeline)
 
     announcer.reloading()
     announcer.reloaded()
     announcer.stopping()
     assert reported == []
 
+    announcer.checked()
+    assert reported == ["checked"]
+
     announcer.ready()
-    assert reported == ["ready"]
+    assert reported == ["checked", "ready"]
 
 
 class Noted:

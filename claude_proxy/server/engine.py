@@ -1,0 +1,285 @@
+"""Engine of the proxy: mitmproxy's master, gates and listeners, run until a signal stops it.
+
+Keeps "no quiet downgrade" together with `app`, which has checked everything that may stop a start
+before this module is imported: mitmproxy takes most of a start. Only this module builds a mitmproxy
+master.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import replace
+
+import uvloop
+from mitmproxy.master import Master
+from mitmproxy.options import Options
+from mitmproxy.proxy.context import Context
+from mitmproxy.proxy.layer import Layer
+from mitmproxy.tools.dump import DumpMaster
+
+from claude_proxy.config.settings import Settings, UpstreamProxy
+from claude_proxy.errors import AuditError
+from claude_proxy.events import Notice
+from claude_proxy.policy.request import Scheme
+from claude_proxy.proxy.connection import Hook, Services, connection_numbers
+from claude_proxy.proxy.dialer import Dialer
+from claude_proxy.proxy.gateway.layer import UNKNOWN_CALLER, gateway_layer
+from claude_proxy.proxy.gateway.state import gateway_state
+from claude_proxy.proxy.hooks.tls import TlsCertificates
+from claude_proxy.proxy.layers.protocol_detection import ProtocolDetection
+from claude_proxy.proxy.layers.session import Session
+from claude_proxy.proxy.listeners import Listener, Listeners
+from claude_proxy.proxy.resolver import SystemResolver
+from claude_proxy.proxy.upstream_hints import UpstreamHints
+from claude_proxy.server import banner, startup
+from claude_proxy.server.ca_watch import CaWatch
+from claude_proxy.server.gates import Gates, limits_of
+from claude_proxy.server.listening_sockets import OpenListener, remove_files
+from claude_proxy.server.prepared import Prepared
+from claude_proxy.server.reload import Reloader
+from claude_proxy.server.stop_signals import StopSignals
+from claude_proxy.system import own_addresses
+from claude_proxy.system.malloc_trim import MemoryTrimmer
+from claude_proxy.system.runs import proves_run
+from claude_proxy.trust.roots import added_roots
+
+logger = logging.getLogger(__name__)
+
+_SWEEP_S = 1.0
+_FLUSH_S = 0.2
+_WIND_DOWN_S = 0.05  # between two looks at which connections have become idle
+
+
+class ProxyMaster(DumpMaster):
+    """mitmproxy's command-line master with only the addons that the proxy needs.
+
+    `DumpMaster` itself loads thirty-one (scripts, replay, the onboarding site, an options file):
+    each adds attack surface, and each is called for every hook.
+    """
+
+    def __init__(self, options: Options, *addons: object) -> None:
+        Master.__init__(self, options)
+        self.addons.add(*addons)
+
+
+def run(prepared: Prepared) -> None:
+    """Run the proxy until a signal stops it."""
+    with (
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+        # Closed here too: a worker exits without unwinding, and a reload may be waiting for a
+        # credential command.
+        contextlib.closing(prepared.vault),
+    ):
+        runner.run(_run(prepared))
+
+
+def _listeners(prepared: Prepared, services: Services, gates: Gates) -> list[Listener]:
+    """Return the listeners with this worker's sockets."""
+    return [_listener(prepared, opened, services, gates) for opened in prepared.listening]
+
+
+def _listener(
+    prepared: Prepared, opened: OpenListener, services: Services, gates: Gates
+) -> Listener:
+    settings = prepared.settings
+    listener = Listener(
+        opened.name,
+        opened.socket_of(prepared.slot.number),
+        clients=settings.clients,
+        uids=opened.uids,
+        run=opened.run,
+        # The kernel identifies the user of a Unix socket; TCP needs a password.
+        credentials=None if opened.address is None else settings.credentials,
+        on_first_byte=opened.remove if opened.once else None,
+    )
+    gateway, gate = settings.gateway, gates.gateway
+    if not opened.gateway or gateway is None or gate is None:
+        return listener
+    token = None if opened.address is None else gateway.token
+    state, dialer = gateway_state(gateway, prepared.store), services.dialer
+
+    def top_layer(context: Context, session: Session) -> Layer:
+        return gateway_layer(context, session, dialer, state, token)
+
+    own = replace(
+        services,
+        gate=gate,
+        limits=limits_of(gateway, services.limits),
+        top_layer=top_layer,
+    )
+    return replace(listener, credentials=None, services=own, refusal=UNKNOWN_CALLER)
+
+
+def _corporate_proxy(settings: Settings) -> UpstreamProxy | None:
+    """Return the upstream proxy; a gateway's plain-HTTP upstream on this machine bypasses it."""
+    proxy, gateway = settings.upstream_proxy, settings.gateway
+    if proxy is None or gateway is None or gateway.upstream.scheme is not Scheme.HTTP:
+        return proxy
+    return replace(proxy, exceptions=(*proxy.exceptions, gateway.upstream.authority.host))
+
+
+def _hints(settings: Settings) -> UpstreamHints:
+    if settings.upstream_ca is not None:
+        return UpstreamHints(settings.unused_proxy_variable)
+    return UpstreamHints(settings.unused_proxy_variable, added_roots)
+
+
+async def _run(prepared: Prepared) -> None:
+    """Build the proxy and run it until a signal stops it."""
+    settings = prepared.settings
+    ca = CaWatch(
+        prepared.authority,
+        report=prepared.report,
+        record=prepared.record,
+        replace=not prepared.of_run,
+    )
+    gates = Gates(settings, prepared.loaded.policy, prepared.store.record, prepared.vault)
+    gates.proxy.can_intercept = ca.is_valid
+    if prepared.slot.replaces is not None:
+        gates.prepare(prepared.loaded.policy)()  # it may name other credentials than at the start
+    dialer = Dialer(
+        SystemResolver(),
+        pinned=dict(settings.resolve),
+        upstream_proxy=_corporate_proxy(settings),
+        own=tuple(opened.address for opened in prepared.listening if opened.address is not None),
+        timeout_s=settings.limits.connect_timeout_s,
+    )
+    certificates = TlsCertificates(prepared.authority, startup.restorer_of(prepared.roots))
+
+    def top_layer(context: Context, session: Session) -> ProtocolDetection:
+        return ProtocolDetection(context, session, dialer)
+
+    options = Options(ssl_verify_upstream_trusted_ca=prepared.roots)
+    services = Services(
+        gate=gates.proxy,
+        dialer=dialer,
+        limits=settings.limits,
+        options=options,
+        hooks=_hooks(certificates),
+        top_layer=top_layer,
+        record_query=settings.record_query,
+        hints=_hints(settings),
+        owns=own_addresses.is_known_to_be_own,
+        # Not the path of a list: a client need not learn of files outside its sandbox.
+        list_options=() if settings.policy is None else settings.list_options[:2],
+        proves_run=_proof_of_runs(settings),
+        numbers=connection_numbers(prepared.slot.number, settings.workers),
+    )
+    listeners = Listeners(_listeners(prepared, services, gates), services, prepared.record)
+    options.update(mode=listeners.modes)
+    master = ProxyMaster(options, listeners, certificates)
+    # Not an argument of Options: an addon's options exist only once it is loaded.
+    options.update(connection_strategy="lazy")
+    reloader = Reloader(
+        settings,
+        prepared.loaded,
+        gates,
+        services.connections,
+        record=prepared.record,
+        announce=prepared.announce,
+        loud=prepared.slot.speaks,
+        news=prepared.news,
+        on_applied=prepared.on_applied,
+    )
+    stop = asyncio.Event()
+    prepared.signals.start(asyncio.get_running_loop(), reloader.request, stop.set)
+    running = asyncio.create_task(master.run())
+    tasks = _periodic(prepared, services, reloader, ca)
+    names = ", ".join(opened.name for opened in prepared.listening)
+    try:
+        await listeners.accepting()
+        if prepared.slot.replaces is None:
+            prepared.news.ready()
+            _announce_start(prepared)
+            prepared.record(Notice(0, "start", f"listening on {names}"))
+        else:
+            text = f"{prepared.slot.replaces}; process {os.getpid()} replaces it"
+            with contextlib.suppress(AuditError):  # it shows at the next decision
+                prepared.store.record(Notice(0, "worker-replaced", text))
+        await stop.wait()
+        prepared.news.stopping()
+        prepared.announce("Stopping: no new connections; open ones may finish.")
+        if prepared.slot.report is None:
+            remove_files(prepared.listening)
+        await _wind_down(services, listeners, settings.limits.grace_s, prepared.signals)
+    finally:
+        for task in tasks:
+            task.cancel()
+        for connection in list(services.connections):
+            connection.drop()
+        master.shutdown()  # type: ignore[no-untyped-call]
+        await running
+        prepared.record(Notice(0, "stop", f"no longer listening on {names}"))
+
+
+def _proof_of_runs(settings: Settings) -> Callable[[str, str], bool]:
+    """Return whether a token proves that its sender is the relay of the run with a name."""
+    base = settings.runs
+    return lambda name, token: base is not None and proves_run(base, name, token)
+
+
+def _periodic(
+    prepared: Prepared, services: Services, reloader: Reloader, ca: CaWatch
+) -> list[asyncio.Task[None]]:
+    crowd = MemoryTrimmer()
+    return [
+        asyncio.create_task(_every(_SWEEP_S, lambda: _sweep(services))),
+        asyncio.create_task(_every(_SWEEP_S, lambda: crowd.look(len(services.connections)))),
+        asyncio.create_task(_every(_SWEEP_S, ca.look)),
+        asyncio.create_task(_every(_FLUSH_S, prepared.store.flush)),
+        asyncio.create_task(reloader.watch()),
+    ]
+
+
+def _hooks(certificates: TlsCertificates) -> dict[str, tuple[Hook, ...]]:
+    """Return the handlers of every mitmproxy hook that the proxy answers."""
+    return {
+        "tls_start_client": (certificates.tls_start_client,),
+        "tls_start_server": (certificates.tls_start_server,),
+    }
+
+
+async def _wind_down(
+    services: Services, listeners: Listeners, grace_s: float, signals: StopSignals
+) -> None:
+    """Stop accepting, close idle connections, and wait up to `grace_s` seconds for the rest."""
+    for server in list(listeners.servers):
+        await server.stop()
+    loop = asyncio.get_running_loop()
+    give_up = loop.time() + grace_s
+    while signals.orders == 1:
+        now = loop.time()
+        # All of them, as each closes itself once it is idle.
+        running = [found.shut(now) for found in list(services.connections)]
+        if not any(running) or now > give_up:
+            return
+        await asyncio.sleep(_WIND_DOWN_S)
+
+
+async def _every(pause_s: float, do: Callable[[], None]) -> None:
+    while True:
+        await asyncio.sleep(pause_s)
+        try:
+            do()
+        except Exception:  # if the timer died, every time limit would silently stop working
+            logger.exception("a periodic task failed")
+
+
+def _sweep(services: Services) -> None:
+    now = asyncio.get_running_loop().time()
+    for connection in list(services.connections):
+        connection.sweep(now)
+    services.shares.relieve_memory()
+
+
+def _announce_start(prepared: Prepared) -> None:
+    if not prepared.slot.speaks:
+        return
+    policy = prepared.loaded.policy
+    if prepared.descriptors_warning is not None:
+        logger.warning("%s", prepared.descriptors_warning)
+    banner.warn(prepared.settings, policy, prepared.authority, prepared.listening)
+    lines = banner.lines_of(prepared.settings, policy, prepared.authority, prepared.listening)
+    prepared.announce("\n".join(lines))

@@ -4,8 +4,9 @@ Secrets stay outside: no event has a field for a header value, a body or a crede
 paths are kept as sent; code that prints them must escape them.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from claude_proxy.deferred.data_classes import dataclass
 
 # The scheme of a tunnel that is passed through without interception: its content is unknown.
 PASSTHROUGH_SCHEME = "tls"

@@ -5,11 +5,12 @@ the most frequent are shown, and the rest is counted.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from ipaddress import ip_address
 from typing import NamedTuple
 
 from claude_proxy.audit.escape import escape_field
+from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.events import DecisionMade, Phase
 from claude_proxy.policy.advice import Advice, DeniedAttempt, advice_for
 from claude_proxy.policy.git_push import PUSH_QUERY, push_path

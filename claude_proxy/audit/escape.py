@@ -5,7 +5,7 @@ bidirectional and invisible characters are written as `\x1b`, `\u202e` or `\U000
 backslash is doubled, so two different texts never print alike.
 """
 
-import re
+from claude_proxy.deferred.patterns import lazy_pattern
 
 # Printable according to Unicode, but invisible: fillers, joiners, variation selectors, a blank
 # Braille cell. `str.isprintable` already refuses every control, format (bidi, zero-width,
@@ -16,12 +16,12 @@ _INVISIBLE = frozenset(
     + "".join(map(chr, range(0xE0100, 0xE01F0)))
 )
 
-_HARMLESS_FIELD = re.compile(r"[!-\[\]-~]*").fullmatch
-_HARMFUL_IN_A_FIELD = re.compile(r"[^!-\[\]-~]")
-_HARMLESS_TEXT = re.compile(r"[ -\[\]-~]*").fullmatch
-_HARMLESS_LINE = re.compile(r"[\t -~]*").fullmatch
+_HARMLESS_FIELD = lazy_pattern(r"[!-\[\]-~]*").fullmatch
+_HARMFUL_IN_A_FIELD = lazy_pattern(r"[^!-\[\]-~]")
+_HARMLESS_TEXT = lazy_pattern(r"[ -\[\]-~]*").fullmatch
+_HARMLESS_LINE = lazy_pattern(r"[\t -~]*").fullmatch
 # SQLite cannot store a lone surrogate, and its own tools end a text at the first NUL.
-_NOT_STORABLE = re.compile("[\x00\ud800-\udfff]")
+_NOT_STORABLE = lazy_pattern("[\x00\ud800-\udfff]")
 
 
 def escape_field(text: str) -> str:

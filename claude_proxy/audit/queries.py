@@ -7,7 +7,7 @@ reader that keeps a snapshot (a pager, for example) makes the write-ahead log gr
 import sqlite3
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +28,7 @@ from claude_proxy.audit.state import (
 )
 from claude_proxy.audit.tally import RUN_NOTICES, Grouping, LoggedRun, Tally, added_up, runs_of
 from claude_proxy.audit.usage import UsageGrouping, UsageSum, sums_by
+from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.events import DecisionMade, Notice, OutcomeSeen, Phase, Usage
 from claude_proxy.wire.authority import normalise_host

@@ -7,10 +7,10 @@ that varies the path gets a bounded number a minute; the rest counts on the last
 """
 
 from collections import OrderedDict
-from dataclasses import dataclass
 from typing import Final
 
 from claude_proxy.audit.owner import owner_of
+from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.events import DecisionMade
 
 WINDOW_S: Final = 60.0

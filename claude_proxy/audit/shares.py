@@ -9,12 +9,13 @@ import sqlite3
 import threading
 from collections.abc import Iterable, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Final
 
 from claude_proxy.audit.database import connect
 from claude_proxy.audit.owner import OWNER_IN_SQL
+from claude_proxy.deferred.data_classes import dataclass
 
 # A row with its outcome takes some 200 bytes, and what a client made of it.
 ROW_BYTES: Final = "200 + length(target) + length(path)"

@@ -2,10 +2,11 @@
 
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from typing import Any, Final
 
+from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.events import Notice
 from claude_proxy.wire.authority import Authority
 

@@ -5,11 +5,11 @@ counted against each caller who could have caused it. The statements are here; t
 connection executes them.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
 from claude_proxy.audit.escape import storable
+from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.events import Usage
 
 # A model's name and the numbers come from upstream. Sums of numbers within this bound stay within

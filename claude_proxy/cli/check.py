@@ -6,9 +6,7 @@ ASCII, is refused. It names the credential that a request would carry, and does 
 """
 
 import json
-import re
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +26,8 @@ from claude_proxy.config.allowlist.conflicts import unreached
 from claude_proxy.config.allowlist.messages import LARGEST_BODY
 from claude_proxy.config.owner_files import OwnerFiles
 from claude_proxy.config.strict_yaml.nodes import harmless
+from claude_proxy.deferred.data_classes import dataclass
+from claude_proxy.deferred.patterns import lazy_pattern
 from claude_proxy.errors import ConfigError
 from claude_proxy.policy.credentials.binding import Binding, bound_to
 from claude_proxy.policy.decision import Decision
@@ -51,7 +51,7 @@ Exit codes: 0 allowed, 1 denied, 2 the URL or the allowlist is not valid.
 """
 
 _JSON = ((b"content-type", b"application/json"),)
-_is_method = re.compile(r"[A-Z][A-Z0-9-]*").fullmatch
+_is_method = lazy_pattern(r"[A-Z][A-Z0-9-]*").fullmatch
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,14 @@ named, and the presets that cover it.
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from claude_proxy.cli import entry_warnings
 from claude_proxy.cli.checked_url import Question
 from claude_proxy.config.allowlist import loader
 from claude_proxy.config.strict_yaml.nodes import harmless
+from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.errors import ConfigError
 from claude_proxy.policy.advice import NO_ADVICE, Advice, DeniedAttempt, advice_for
 from claude_proxy.policy.decision import Decision

@@ -5,11 +5,12 @@ send as it is.
 """
 
 import re
-from dataclasses import dataclass
 
 from claude_proxy.config.allowlist import pasted
 from claude_proxy.config.allowlist.pasted import SshAddress
 from claude_proxy.config.strict_yaml.nodes import quoted
+from claude_proxy.deferred.data_classes import dataclass
+from claude_proxy.deferred.patterns import lazy_pattern
 from claude_proxy.errors import ConfigError
 from claude_proxy.policy.patterns import PatternError
 from claude_proxy.policy.request import Scheme
@@ -22,12 +23,12 @@ _SCHEMES = {
     "http": (Scheme.HTTP, 80, False),
     "ws": (Scheme.HTTP, 80, True),
 }
-_parts = re.compile(
+_parts = lazy_pattern(
     r"(?:(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://)?(?P<authority>[^/?#]*)(?P<path>[^?#]*)"
     r"(?:\?(?P<query>[^#]*))?.*",
     re.DOTALL,
 ).fullmatch
-_is_sent_as_written = re.compile(r"[!-~]*").fullmatch
+_is_sent_as_written = lazy_pattern(r"[!-~]*").fullmatch
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ on a second word.
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +16,7 @@ from claude_proxy.audit.escape import escape_field, escape_text
 from claude_proxy.audit.sinks import encoded, rfc3339
 from claude_proxy.cli import completers, paths
 from claude_proxy.cli.short_figures import UNKNOWN, size_of
+from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.sandbox.git import clones
 from claude_proxy.sandbox.git.changes import changes_of

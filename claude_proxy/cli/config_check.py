@@ -4,7 +4,6 @@ All mistakes are gathered; a file that cannot be looked at is a mistake of its o
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from claude_proxy.config.config_yaml import GATEWAY_NAME, NAME, ConfigFile
 from claude_proxy.config.option_table import Subcommand, defaults, fields_of
 from claude_proxy.config.owner_files import POLICIES, PRESETS, OwnerFiles
 from claude_proxy.config.providers import find_provider
+from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.errors import ConfigError, ConfigErrors
 from claude_proxy.sandbox import profiles
 

@@ -5,7 +5,6 @@ Secrets stay outside: a password, a token or a key is never part of a value that
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from claude_proxy.config.config_yaml import ConfigFile
 from claude_proxy.config.option_kinds import Flag, ParsedText
 from claude_proxy.config.option_table import AUTH_VARIABLE, OptionField, Subcommand
 from claude_proxy.config.settings import UpstreamProxy
+from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.proxy.gateway.banner import KEY_VARIABLE
 
 _UNITS = ((1024**3, "G"), (1024**2, "M"), (1024, "K"))

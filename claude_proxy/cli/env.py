@@ -8,7 +8,6 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv6Address
 from pathlib import Path
@@ -18,6 +17,7 @@ import click
 
 from claude_proxy.cli.ca import confdir_option
 from claude_proxy.config.settings import DEFAULT_HOST, DEFAULT_PORT
+from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.errors import ConfigError
 from claude_proxy.trust.certificate_authority import (
     BUNDLE_FILE,

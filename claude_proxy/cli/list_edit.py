@@ -6,7 +6,7 @@ at a time. An entry that only adds an address keeps the limits that its host has
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from claude_proxy.config.allowlist.edit import (
 )
 from claude_proxy.config.owner_files import POLICIES, OwnerFiles
 from claude_proxy.config.strict_yaml.hosts import network_of
+from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.errors import ConfigError
 from claude_proxy.policy import coverage
 from claude_proxy.policy.methods import METHODS

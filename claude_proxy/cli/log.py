@@ -5,7 +5,6 @@ import select
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -32,6 +31,7 @@ from claude_proxy.audit.usage import UsageGrouping
 from claude_proxy.cli import paths, tally_table, usage_table
 from claude_proxy.cli.log_table import Look, fold_repeats
 from claude_proxy.cli.since import Since
+from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.errors import ConfigError
 from claude_proxy.events import Notice, OutcomeSeen
 

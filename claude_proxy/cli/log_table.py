@@ -7,7 +7,7 @@ wide the terminal is.
 import shutil
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 import click
@@ -17,6 +17,7 @@ from claude_proxy.audit.queries import LogEntry, LoggedAttempt
 from claude_proxy.audit.sinks import method_and_place, usage_text
 from claude_proxy.audit.state import State, is_passed_through, reason_of
 from claude_proxy.cli.short_figures import UNKNOWN, duration_of, local_clock, local_time, size_of
+from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.events import DecisionMade, Notice, OutcomeSeen
 
 # Widths to which shorter cells are padded; a longer cell shifts only its own row.

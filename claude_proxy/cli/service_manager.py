@@ -1,10 +1,10 @@
 """Sockets and the notify address that a service manager passes to this process (sd_listen_fds)."""
 
 import os
-from dataclasses import dataclass
 
 from claude_proxy.config import option_values
 from claude_proxy.config.settings import InheritedListen
+from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.errors import ConfigError
 
 GATEWAY_UNIT = "gateway"  # FileDescriptorName= of the sockets that are the gateway's

@@ -11,7 +11,7 @@ import shutil
 import stat
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from importlib import import_module
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
@@ -26,6 +26,7 @@ from claude_proxy.config import config_file, config_yaml, option_values
 from claude_proxy.config.option_table import Subcommand, fields_of
 from claude_proxy.config.providers import find_provider
 from claude_proxy.config.settings import DEFAULT_HOST, Limits, TcpListen, UnixListen, UpstreamProxy
+from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.errors import ConfigError
 from claude_proxy.server.service.names import names_of
 from claude_proxy.server.service.plan import HTTPS_PORT, Firewall, Scope, ServiceKind, ServicePlan

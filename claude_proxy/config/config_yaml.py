@@ -6,7 +6,7 @@ twice is a problem with its line and column; nothing is ignored or guessed. Pure
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ from claude_proxy.config.strict_yaml.nodes import (
     parse,
     quoted,
 )
+from claude_proxy.deferred.data_classes import dataclass
+from claude_proxy.deferred.patterns import lazy_pattern
 
 NAME = "config.yaml"
 GATEWAY_NAME = "gateway.yaml"  # the older file
@@ -41,7 +43,7 @@ SECTIONS = tuple(command.value for command in Subcommand)
 _BY_KEY = {field.key: field for field in FIELDS}
 _FLAGS: Mapping[str, bool] = {"true": True, "false": False}
 _FEW = 12
-_NUMBER = re.compile(r"0|[1-9][0-9]{0,11}", re.ASCII)
+_NUMBER = lazy_pattern(r"0|[1-9][0-9]{0,11}", re.ASCII)
 _FIX_OF_PROJECTS = "write DIRECTORY: POLICY, such as ~/src/acme: acme"
 
 

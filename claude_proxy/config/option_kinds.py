@@ -4,8 +4,9 @@ One description serves the command line, config.yaml, its JSON Schema and the re
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
+
+from claude_proxy.deferred.data_classes import dataclass
 
 
 @dataclass(frozen=True, slots=True)

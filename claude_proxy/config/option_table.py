@@ -5,7 +5,6 @@ these rows. Pure.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -28,6 +27,7 @@ from claude_proxy.config.settings import (
     Limits,
     LogFormat,
 )
+from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.system.users import parse_user
 
 DEFAULT_GATEWAY_PORT = 9000

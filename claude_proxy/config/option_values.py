@@ -20,30 +20,31 @@ from claude_proxy.config.settings import (
     UnixListen,
     UpstreamProxy,
 )
+from claude_proxy.deferred.patterns import lazy_pattern
 from claude_proxy.policy.request import Scheme
 from claude_proxy.wire.address import Address, Network
 from claude_proxy.wire.authority import Authority, normalise_host, quoted
 
-_SIZE = re.compile(r"([0-9]{1,12})([KMG]?)(?:I?B)?", re.ASCII)
+_SIZE = lazy_pattern(r"([0-9]{1,12})([KMG]?)(?:I?B)?", re.ASCII)
 _SIZE_UNITS: Mapping[str, int] = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
 
-_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)(ms|s|m|h|)", re.ASCII)
+_DURATION = lazy_pattern(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)(ms|s|m|h|)", re.ASCII)
 _DURATION_UNITS: Mapping[str, float] = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
-_RESOLVE = re.compile(r"(\[[^\[\]]+\]|[^:\[\]]+):([0-9]{1,5}):(\[[^\[\]]+\]|.+)", re.ASCII)
+_RESOLVE = lazy_pattern(r"(\[[^\[\]]+\]|[^:\[\]]+):([0-9]{1,5}):(\[[^\[\]]+\]|.+)", re.ASCII)
 
-_PORT = re.compile(r"[0-9]{1,5}", re.ASCII)
+_PORT = lazy_pattern(r"[0-9]{1,5}", re.ASCII)
 _HIGHEST_PORT = 65535
 _LONGEST_CREDENTIAL = 255  # RFC 1929 has one byte for the length
 
-_COUNT = re.compile(r"[0-9]{1,3}", re.ASCII)
+_COUNT = lazy_pattern(r"[0-9]{1,3}", re.ASCII)
 _FIRST_PASSED = 3  # SD_LISTEN_FDS_START
 _UNNAMED = "unknown"  # what systemd calls a socket without a name
 
 _DEFAULT_PORTS: Mapping[str, int] = {"https": 443, "http": 80}
-_BASE_PATH = re.compile(r"(?:/[A-Za-z0-9._~@:+=,-]+)*", re.ASCII)
+_BASE_PATH = lazy_pattern(r"(?:/[A-Za-z0-9._~@:+=,-]+)*", re.ASCII)
 _CALL = "/v1/messages"
-_MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+\[\]-]{0,199}", re.ASCII)
+_MODEL = lazy_pattern(r"[A-Za-z0-9][A-Za-z0-9._:/@+\[\]-]{0,199}", re.ASCII)
 _EACH = "*"
 _LONGEST_KEY = 8192
 _LEAST_BODY = 1024

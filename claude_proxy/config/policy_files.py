@@ -10,7 +10,7 @@ applying.
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 
 from claude_proxy.config import config_yaml, preset_files
@@ -28,6 +28,7 @@ from claude_proxy.config.owner_files import (
 from claude_proxy.config.settings import Learn, Settings
 from claude_proxy.config.strict_yaml import nodes
 from claude_proxy.config.strict_yaml.fields import nearest
+from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.errors import ConfigError
 from claude_proxy.policy.location import Location
 from claude_proxy.policy.policy import Policy

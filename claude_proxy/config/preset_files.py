@@ -4,13 +4,14 @@ A preset names the hosts that one tool needs, no more: it holds no DNS-over-HTTP
 where anybody can put files (tests/config/test_preset_files.py).
 """
 
-import re
 from functools import cache
 from importlib import resources
 
+from claude_proxy.deferred.patterns import lazy_pattern
+
 SUFFIX = ".yaml"
 # Of a preset, a policy or a profile; the name of a file, so that no two differ in case alone.
-is_name = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}").fullmatch
+is_name = lazy_pattern(r"[a-z0-9][a-z0-9._-]{0,62}").fullmatch
 
 _PACKAGE = resources.files("claude_proxy.config")
 

@@ -6,7 +6,6 @@ how to fix it; nothing is ignored or guessed. No API key is ever written in the 
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from claude_proxy.config.allowlist.credentials import CredentialReader
 from claude_proxy.config.option_values import parse_base, parse_model
@@ -20,6 +19,8 @@ from claude_proxy.config.strict_yaml.nodes import (
     YamlScalar,
     quoted,
 )
+from claude_proxy.deferred.data_classes import dataclass
+from claude_proxy.deferred.patterns import lazy_pattern
 from claude_proxy.errors import ConfigError
 from claude_proxy.policy.credentials.binding import Form
 from claude_proxy.policy.credentials.sources import SecretSource
@@ -30,7 +31,7 @@ FORMS = (Form.AUTO, Form.X_API_KEY, Form.BEARER)
 
 PROVIDER_KEYS = ("endpoint", "from", "form", "models")
 REQUIRED_PROVIDER_KEYS = ("endpoint", "from")
-PROVIDER_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}", re.ASCII)
+PROVIDER_NAME = lazy_pattern(r"[a-z0-9][a-z0-9._-]{0,62}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)

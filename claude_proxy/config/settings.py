@@ -3,11 +3,12 @@
 The command line, config.yaml and the tests build a `Settings`; `server.app` obeys it.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
+from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.policy.credentials.binding import Injection
 from claude_proxy.policy.request import Scheme
 from claude_proxy.wire.address import Address, Network

@@ -6,9 +6,9 @@ for, there is no command. Pure.
 """
 
 import shlex
-from dataclasses import dataclass
 from functools import lru_cache
 
+from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.policy.git_push import push_path
 from claude_proxy.policy.methods import METHODS
 from claude_proxy.policy.patterns import HostPattern, PathGlob, PatternError

@@ -3,8 +3,7 @@
 One judge: only `policy/` creates a `Decision`, so whatever is allowed was allowed by a rule. Pure.
 """
 
-from dataclasses import dataclass
-
+from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.rules import Rule, Tls
 

@@ -5,8 +5,8 @@ allow rules. Pure.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 
+from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.policy.decision import (
     Decision,
     allowed_by,

@@ -1,6 +1,6 @@
 """Location: file, line and column of a policy entry. Pure."""
 
-from dataclasses import dataclass
+from claude_proxy.deferred.data_classes import dataclass
 
 
 @dataclass(frozen=True, slots=True)

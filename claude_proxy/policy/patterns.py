@@ -6,11 +6,13 @@ covers a public suffix, or is ambiguous is refused, with a fix. Pure; matching t
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from ipaddress import ip_address, ip_network
 from urllib.parse import quote, unquote
 
+from claude_proxy.deferred.data_classes import dataclass
+from claude_proxy.deferred.patterns import lazy_pattern
 from claude_proxy.wire.address import Network, effective
 from claude_proxy.wire.authority import (
     Authority,
@@ -144,10 +146,10 @@ _NARROWNESS = {
     PatternKind.EXACT: 2,
 }
 # Whether a text is not just a name, with or without a wildcard in front.
-_is_odd = re.compile(r"(?!(?:\*?\.)?[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\Z)").match
-_has_port = re.compile(r"(?:[^:]*|\[.*\]):[0-9]*").fullmatch
-_is_network = re.compile(r"[0-9A-Fa-f:.]+/[0-9.]+").fullmatch
-_regex_character = re.compile(r"[\^$()|\\+?{}]|\[|\]").search
+_is_odd = lazy_pattern(r"(?!(?:\*?\.)?[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\Z)").match
+_has_port = lazy_pattern(r"(?:[^:]*|\[.*\]):[0-9]*").fullmatch
+_is_network = lazy_pattern(r"[0-9A-Fa-f:.]+/[0-9.]+").fullmatch
+_regex_character = lazy_pattern(r"[\^$()|\\+?{}]|\[|\]").search
 _NAME_IT = 'name the host, or use "*.example.com" for its subdomains'
 
 
@@ -239,7 +241,7 @@ def _not_hiding(network: Network, text: str) -> Network:
 
 
 # What two servers, or a server and its framework, may read as different paths (RFC 3986).
-_find_ambiguity = re.compile(
+_find_ambiguity = lazy_pattern(
     r"""
     \A(?! / | \*\Z )                    # not a path; the "*" of OPTIONS is unambiguous
     | //                                # merged by some
@@ -258,9 +260,9 @@ _find_ambiguity = re.compile(
     re.VERBOSE | re.IGNORECASE | re.ASCII,
 ).search
 # Nearly every path: segments of characters that need no escape, except "." and "..".
-_is_clear = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[\w.~!$&'()*+,=:@-]+)+/?|/", re.ASCII).fullmatch
+_is_clear = lazy_pattern(r"(?:/(?!\.{1,2}(?:/|\Z))[\w.~!$&'()*+,=:@-]+)+/?|/", re.ASCII).fullmatch
 _PATH_CHARACTERS = "/%~!$&'()*+,=:@"
-_no_path_character = re.compile(r"[\^|{}\[\]<>\"`]").search
+_no_path_character = lazy_pattern(r"[\^|{}\[\]<>\"`]").search
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,12 @@ a rule is a function call. No method of `Policy` raises an exception, whatever a
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from enum import Enum, auto
 from types import MappingProxyType
 
+from claude_proxy.deferred.data_classes import dataclass
+from claude_proxy.deferred.patterns import lazy_pattern
 from claude_proxy.policy.credentials.binding import (
     Binding,
     Injection,
@@ -40,7 +42,7 @@ from claude_proxy.wire.authority import Authority
 # TRACE returns the credentials it is sent, TRACK does the same, CONNECT opens a tunnel in a tunnel.
 _REFUSED_METHODS = frozenset({"TRACE", "TRACK", "CONNECT"})
 _ORDINARY_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-_is_token = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
+_is_token = lazy_pattern(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
 _NO_SECRETS: AvailableSecrets = MappingProxyType({})
 
 
@@ -310,7 +312,7 @@ def _unless_unlisted(decision: Decision, target: Authority, address: Address) ->
     return decision if listed else denied(Reason.ADDRESS_NOT_ALLOWED, rule)
 
 
-_URL = re.compile(r"(https?)://([^/?#@\\\s]+)(/[\x21-\x7e]*)?", re.ASCII)
+_URL = lazy_pattern(r"(https?)://([^/?#@\\\s]+)(/[\x21-\x7e]*)?", re.ASCII)
 
 
 def _request_for(url: str, method: str) -> Request | None:

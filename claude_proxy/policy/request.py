@@ -4,9 +4,10 @@ Secrets stay outside: fields and query may hold credentials, so the repr does no
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 
+from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.wire.authority import Authority
 
 type RawField = tuple[bytes, bytes]  # a header field's name and value, as sent

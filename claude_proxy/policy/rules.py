@@ -4,11 +4,11 @@ Fail closed: a rule that could not be enforced cannot be created, and an empty l
 never "everything". Pure.
 """
 
-import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import StrEnum
 
+from claude_proxy.deferred.data_classes import dataclass
+from claude_proxy.deferred.patterns import lazy_pattern
 from claude_proxy.policy.location import Location
 from claude_proxy.policy.patterns import HostPattern, PathGlob
 from claude_proxy.policy.request import Scheme
@@ -50,7 +50,7 @@ class Tls(StrEnum):
     PASSTHROUGH = "passthrough"
 
 
-_is_token = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
+_is_token = lazy_pattern(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
 
 
 def _is_method(text: str) -> bool:

@@ -19,11 +19,11 @@ import secrets
 import stat
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.sandbox import home_seeds, untrusted_trees
 from claude_proxy.sandbox.plan.agent_home import HOMES, RECORD, directory_of

@@ -12,9 +12,9 @@ import os
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
+from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.sandbox.profiles import PROJECT_FILE
 

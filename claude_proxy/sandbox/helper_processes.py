@@ -11,19 +11,20 @@ proxy gets the rest, which may contain credentials, through a pipe.
 
 import contextlib
 import os
-import re
 import select
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from claude_proxy.config.settings import Settings
+from claude_proxy.deferred.data_classes import dataclass
+from claude_proxy.deferred.patterns import lazy_pattern
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.sandbox import proxy_process_ipc, shown_list, stream_pump
 from claude_proxy.sandbox.bubblewrap import seccomp_notify, unix_sockets
@@ -42,7 +43,7 @@ _END_PATIENCE_S = 5.0
 _MESSAGE_LIMIT = 256
 
 # Variables that a process may need at its start, and that do not hold secrets.
-_HARMLESS = re.compile(
+_HARMLESS = lazy_pattern(
     r"PATH|HOME|USER|LOGNAME|SHELL|LANG|LANGUAGE|LC_[A-Z]+|TZ|TMPDIR|XDG_[A-Z_]+"
     r"|D?Y?LD_[A-Z_]+|GLIBC_TUNABLES|MALLOC_[A-Z_]+|COVERAGE_[A-Z_]+"
 )

@@ -9,9 +9,10 @@ import contextlib
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
+from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.sandbox import transcripts
 from claude_proxy.sandbox.plan import agent_settings
 from claude_proxy.sandbox.plan.model import AgentHome, Seed

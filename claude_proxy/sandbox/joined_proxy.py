@@ -6,9 +6,10 @@ every request would be refused is refused itself.
 """
 
 import socket
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from claude_proxy.config.settings import ClientCredentials
+from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.proxy.layers.client_auth import proof_of
 from claude_proxy.sandbox.relay.bridge import RelayTarget

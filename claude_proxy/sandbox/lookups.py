@@ -8,10 +8,10 @@ than "unknown name".
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.sandbox.relay.name_lookups import ASK, REPORT_LIMIT, parse_report
 
 PORT = 53

@@ -5,11 +5,11 @@ file. A run may write these scripts, as people ask agents to; that it has is nam
 """
 
 import os
-import re
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from claude_proxy.deferred.patterns import lazy_pattern
 from claude_proxy.sandbox.plan import obeyed_files
 from claude_proxy.sandbox.plan.model import SandboxPlan
 from claude_proxy.sandbox.plan.path_texts import prefix_of
@@ -17,8 +17,8 @@ from claude_proxy.sandbox.plan.path_texts import prefix_of
 _MOST_BYTES = 64 * 1024  # of one file
 _MOST_FILES = 100
 _MOST_WORDS = 2000
-_BETWEEN_WORDS = re.compile(r"[\s;&|()<>\[\]{}\"'`=,:]+")
-_VARIABLE = re.compile(r"^\$\w+/?")  # such as $CLAUDE_PROJECT_DIR, with which a path may begin
+_BETWEEN_WORDS = lazy_pattern(r"[\s;&|()<>\[\]{}\"'`=,:]+")
+_VARIABLE = lazy_pattern(r"^\$\w+/?")  # such as $CLAUDE_PROJECT_DIR, with which a path may begin
 
 
 def scripts_of(planned: SandboxPlan) -> dict[Path, Path]:

@@ -13,11 +13,12 @@ import stat
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import IntEnum
 from pathlib import Path
 from typing import NamedTuple
 
+from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.sandbox.agent_settings import obeyed_settings
 from claude_proxy.sandbox.plan import obeyed_files
 from claude_proxy.sandbox.plan.model import WatchedTree

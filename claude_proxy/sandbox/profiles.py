@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from claude_proxy.config.strict_yaml.fields import nearest
 from claude_proxy.config.strict_yaml.nodes import decode, quoted
+from claude_proxy.deferred.patterns import lazy_pattern
 from claude_proxy.errors import ConfigError
 from claude_proxy.sandbox.plan.model import Profile
 from claude_proxy.sandbox.plan.profile_parser import (
@@ -29,7 +30,7 @@ SHIPPED = ("claude", "gemini", "codex", "shell")
 
 _MAX_BYTES = 256 * 1024
 _MAX_DEPTH = 8  # of `extends`
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}", re.ASCII)
+_NAME = lazy_pattern(r"[a-z0-9][a-z0-9._-]{0,62}", re.ASCII)
 
 
 def names(user_directory: Path) -> tuple[str, ...]:

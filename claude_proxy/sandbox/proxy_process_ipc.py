@@ -10,10 +10,11 @@ to clients.
 import json
 import pickle
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from claude_proxy.config.settings import Settings
+from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.errors import ClaudeProxyError, ConfigError, ConfigErrors
 
 CHECKED = b"checked\n"  # policy, CA, credentials, audit log and listeners; the engine follows

@@ -19,11 +19,11 @@ import signal
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.system.runs import TOKEN_FILE, base_of, is_name
 

@@ -7,10 +7,11 @@ dead runs from those of living ones: it removes those that are empty, and all bu
 import contextlib
 import fcntl
 import os
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import IO
 
+from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.errors import ConfigError
 
 _LOGS_KEPT = 20

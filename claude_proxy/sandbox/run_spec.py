@@ -6,13 +6,13 @@ file that the proxy reads or writes, the run is refused.
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from claude_proxy.config import policy_files, preset_files
 from claude_proxy.config.policy_listing import lines_of_policy
 from claude_proxy.config.settings import Settings
 from claude_proxy.config.strict_yaml import nodes
+from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.policy.policy import Policy
 from claude_proxy.sandbox import profiles

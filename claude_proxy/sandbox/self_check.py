@@ -4,8 +4,8 @@ Law kept: no quiet downgrade: if one check fails, COMMAND is not started.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
+from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.sandbox.netns import HOST, NetworkProbe
 
 USUAL_ALLOWED = "api.anthropic.com:443"

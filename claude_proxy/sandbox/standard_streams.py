@@ -11,10 +11,11 @@ import fcntl
 import os
 import stat
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import TracebackType
 from typing import Self
 
+from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.errors import ConfigError
 from claude_proxy.sandbox.bubblewrap.bwrap import StandardStreams, Stream
 from claude_proxy.sandbox.helper_processes import HelperProcess, start_stream_pump

@@ -5,13 +5,14 @@ replaced, so /src/a-b and /src/a/b have one directory. Each transcript says wher
 """
 
 import json
-import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from claude_proxy.deferred.patterns import lazy_pattern
+
 _HEAD_BYTES = 1024 * 1024
 _ENDING = ".jsonl"
-_MADE_IN = re.compile(rb'"cwd"\s*:\s*("(?:[^"\\]|\\.)*")')
+_MADE_IN = lazy_pattern(rb'"cwd"\s*:\s*("(?:[^"\\]|\\.)*")')
 
 type ReadHead = Callable[[str, int], bytes]
 

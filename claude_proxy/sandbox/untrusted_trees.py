@@ -9,7 +9,8 @@ import os
 import secrets
 import stat
 from collections import deque
-from dataclasses import dataclass
+
+from claude_proxy.deferred.data_classes import dataclass
 
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
 _MOST_ENTRIES = 200_000  # that are measured: about half a second

@@ -8,8 +8,9 @@ import os
 import socket
 import struct
 import sys
-from dataclasses import dataclass
 from pathlib import Path
+
+from claude_proxy.deferred.data_classes import dataclass
 
 _UNKNOWN = "?"
 _SHOWN = 200  # characters of a program's path

@@ -8,17 +8,18 @@ that merely reaches the proxy cannot name a run.
 import contextlib
 import hmac
 import os
-import re
 import stat
 from collections.abc import Mapping
 from pathlib import Path
+
+from claude_proxy.deferred.patterns import lazy_pattern
 
 TOKEN_FILE = "token"  # noqa: S105 - the name of the file
 
 _TOKEN_BYTES = 64
 _DIRECTORIES = 4096  # that are looked at
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
-_UNSAFE = re.compile(r"[^A-Za-z0-9._+-]")
+_NAME = lazy_pattern(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
+_UNSAFE = lazy_pattern(r"[^A-Za-z0-9._+-]")
 _PROGRAM_BOUND = 64
 
 

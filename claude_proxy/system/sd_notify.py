@@ -8,8 +8,9 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
+
+from claude_proxy.deferred.data_classes import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ below it is valid, and no leaf carries its key.
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime, timedelta
 from ipaddress import ip_address
 
@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.errors import ConfigError
 
 # mitmproxy and mkcert use ten years. A CA forgotten in a trust store is a risk for as long as it is

@@ -7,9 +7,10 @@ URL, whatever its name: Claude Code exits at a socks:// one.
 """
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
+from claude_proxy.deferred.data_classes import dataclass
+from claude_proxy.deferred.patterns import lazy_pattern
 from claude_proxy.errors import ConfigError
 from claude_proxy.wire.authority import Authority
 
@@ -19,7 +20,7 @@ _JAVA_NO_PROXY = "localhost|127.*|[::1]"
 
 # Shells and .env readers do not agree on how to write line breaks and other control characters, and
 # lone surrogates (from a path that is not UTF-8) cannot be printed.
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_UNPRINTABLE = lazy_pattern(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)

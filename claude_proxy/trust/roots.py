@@ -5,13 +5,11 @@ through would fail. SSL_CERT_FILE is ignored: it may name an old bundle of this 
 by the project that runs in the sandbox.
 """
 
-import re
 import ssl
 import sys
 import warnings
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -19,6 +17,9 @@ import certifi
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import NoEncryption, pkcs12
 from cryptography.x509.oid import NameOID
+
+from claude_proxy.deferred.data_classes import dataclass
+from claude_proxy.deferred.patterns import lazy_pattern
 
 # Where distributions keep them; the first file that contains a certificate is used. Not on macOS,
 # where they are in a keychain and /etc/ssl/cert.pem is an outdated copy.
@@ -49,7 +50,7 @@ ADDED_DIRECTORIES = (
     Path("/etc/ca-certificates/trust-source/anchors"),
 )
 _OWN_NAME = "claude-proxy"  # in the subject of every CA of this program
-_CERTIFICATE = re.compile(
+_CERTIFICATE = lazy_pattern(
     rb"-----BEGIN CERTIFICATE-----\s+[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----"
 )
 

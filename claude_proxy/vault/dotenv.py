@@ -6,22 +6,23 @@ for, and ignored in other variables. Law: secrets stay outside. No message and n
 """
 
 import re
-from dataclasses import dataclass
 from typing import NoReturn
 
 from claude_proxy.config.strict_yaml.nodes import decode
+from claude_proxy.deferred.data_classes import dataclass
+from claude_proxy.deferred.patterns import lazy_pattern
 from claude_proxy.errors import ConfigError
 
 MAX_BYTES = 256 * 1024
 
-_UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ufeff]")
-_NOTHING = re.compile(r"[ \t]*(?:#[^\n]*)?(?:\n|\Z)")
-_BEGIN = re.compile(r"[ \t]*(?:export[ \t]+)?(?P<name>[A-Za-z_][A-Za-z0-9_.-]*)[ \t]*=[ \t]*")
-_DOUBLE = re.compile(r'"(?P<inner>(?:[^"\\]|\\.)*)"', re.DOTALL)
-_SINGLE = re.compile(r"'(?P<inner>[^']*)'")
-_BARE = re.compile(r"[^\n]*")
-_COMMENT = re.compile(r"(?:^|[ \t])#.*")
-_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+_UNSEEN = lazy_pattern(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ufeff]")
+_NOTHING = lazy_pattern(r"[ \t]*(?:#[^\n]*)?(?:\n|\Z)")
+_BEGIN = lazy_pattern(r"[ \t]*(?:export[ \t]+)?(?P<name>[A-Za-z_][A-Za-z0-9_.-]*)[ \t]*=[ \t]*")
+_DOUBLE = lazy_pattern(r'"(?P<inner>(?:[^"\\]|\\.)*)"', re.DOTALL)
+_SINGLE = lazy_pattern(r"'(?P<inner>[^']*)'")
+_BARE = lazy_pattern(r"[^\n]*")
+_COMMENT = lazy_pattern(r"(?:^|[ \t])#.*")
+_ESCAPE = lazy_pattern(r"\\(.)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,9 @@ where the key goes. A file that others may only read is read and marked as share
 
 import os
 import stat
-from dataclasses import dataclass
 from pathlib import Path
 
+from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.errors import ConfigError
 from claude_proxy.system import file_permissions
 from claude_proxy.vault import dotenv

@@ -8,18 +8,19 @@ that cannot be read, is an error and never a reason to learn again.
 import fcntl
 import json
 import os
-import re
 import secrets
 import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import UTC, datetime
 from hmac import compare_digest
 from pathlib import Path
 from typing import Any, Final
 
+from claude_proxy.deferred.data_classes import dataclass
+from claude_proxy.deferred.patterns import lazy_pattern
 from claude_proxy.errors import ConfigError
 from claude_proxy.system import file_permissions, file_replacement
 from claude_proxy.vault.file_stamp import FileStamp, stamp_of_file
@@ -31,8 +32,8 @@ _SALT_BYTES: Final = 16
 _MOST_BYTES: Final = 1024 * 1024
 _LOCK_S: Final = 5.0  # another process holds it for one small fsync
 _OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
-_is_hex = re.compile(r"(?:[0-9a-f]{2}){8,64}").fullmatch
-_is_digest = re.compile(r"[0-9a-f]{64}").fullmatch
+_is_hex = lazy_pattern(r"(?:[0-9a-f]{2}){8,64}").fullmatch
+_is_digest = lazy_pattern(r"[0-9a-f]{64}").fullmatch
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,12 @@ import secrets
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from http import HTTPStatus
 from pathlib import Path
 from types import MappingProxyType
 
+from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.errors import ConfigError, ConfigErrors
 from claude_proxy.policy.credentials.binding import Binding, Injection, LoginPin
 from claude_proxy.policy.credentials.decision import AvailableSecrets, PinnedLogins

@@ -5,12 +5,14 @@ Agreement: two spellings of one host become one value here, and a text without a
 comparison can be misled. Pure.
 """
 
-import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 
 import idna
+
+from claude_proxy.deferred.data_classes import dataclass
+from claude_proxy.deferred.patterns import lazy_pattern
 
 _MAX_NAME = 253
 _MAX_LABEL = 63
@@ -25,12 +27,12 @@ _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _NUMBER = r"(?:[0-9]+|0x[0-9a-f]*)"
 _OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 
-_is_label = re.compile(_LABEL).fullmatch
-_is_number = re.compile(_NUMBER).fullmatch
-_is_quad = re.compile(rf"{_OCTET}(?:\.{_OCTET}){{3}}").fullmatch
-_is_port = re.compile(r"[1-9][0-9]{0,4}").fullmatch
+_is_label = lazy_pattern(_LABEL).fullmatch
+_is_number = lazy_pattern(_NUMBER).fullmatch
+_is_quad = lazy_pattern(rf"{_OCTET}(?:\.{_OCTET}){{3}}").fullmatch
+_is_port = lazy_pattern(r"[1-9][0-9]{0,4}").fullmatch
 # A name that is already normalised, as nearly all are: one match instead of ten checks.
-_is_plain = re.compile(
+_is_plain = lazy_pattern(
     rf"(?=.{{1,{_MAX_NAME}}}\Z)(?:(?!xn--){_LABEL}\.)*(?!xn--|{_NUMBER}\Z){_LABEL}"
 ).fullmatch
 

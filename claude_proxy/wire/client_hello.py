@@ -6,7 +6,8 @@ message has arrived.
 """
 
 import struct
-from dataclasses import dataclass
+
+from claude_proxy.deferred.data_classes import dataclass
 
 HANDSHAKE = 0x16
 _CHANGE_CIPHER_SPEC = b"\x14\x03\x03\x00\x01\x01"

@@ -8,15 +8,16 @@ HTTP never passes whole: a server acts on no request before its line is complete
 import re
 from typing import Final
 
+from claude_proxy.deferred.patterns import lazy_pattern
 from claude_proxy.wire.client_hello import ClientHello, HelloReader, starts_like_tls
 
 # Servers take request lines of about that length; a longer first line is refused as one.
 MAX_LINE: Final = 8 * 1024
 
 _LINE_BREAKS: Final = b"\r\n"
-_HTTP_LINE: Final = re.compile(rb"[^\n]*[ \t]HTTP/[0-9]", re.IGNORECASE).match
+_HTTP_LINE: Final = lazy_pattern(rb"[^\n]*[ \t]HTTP/[0-9]", re.IGNORECASE).match
 # What a request line holds; a tab may stand for a space, and bytes above 0x7f occur in paths.
-_TEXT: Final = re.compile(rb"[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*").match
+_TEXT: Final = lazy_pattern(rb"[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*").match
 
 
 class HttpFoundError(ValueError):

@@ -7,11 +7,12 @@ belong to the tunnel.
 """
 
 import struct
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import IntEnum
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
+from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.wire.authority import text_of
 
 VERSION: Final = 0x05

@@ -7,7 +7,7 @@ that is named here is opened.
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -24,6 +24,8 @@ from claude_proxy.config.strict_yaml.nodes import (
     YamlScalar,
     quoted,
 )
+from claude_proxy.deferred.data_classes import dataclass
+from claude_proxy.deferred.patterns import lazy_pattern
 from claude_proxy.policy.credentials.binding import (
     HTTPS_PORT,
     Binding,
@@ -118,14 +120,14 @@ _OTHER_FORMS = {
     "x_api_key": Form.X_API_KEY,
 }
 # Keys below which people write the secret itself.
-_names_a_value = re.compile(
+_names_a_value = lazy_pattern(
     r"value|secret|token|pass(word|wd)?|(api|auth|access|private|secret)[-_]?(key|token)"
     r"|bearer|credential|literal",
     re.IGNORECASE,
 ).fullmatch
 
 # How keys and tokens begin that are in use; a text that calls itself a placeholder is none.
-_begins_a_secret = re.compile(
+_begins_a_secret = lazy_pattern(
     r"""(?<![A-Za-z0-9])(?:
         sk-ant-[a-z]{2,10}[0-9]{2}- | sk-[A-Za-z0-9_-]{16}
       | gh[oprsu]_[A-Za-z0-9]{4} | github_pat_[A-Za-z0-9]{4} | gl[a-z]{2,6}-[A-Za-z0-9_-]{16}
@@ -136,24 +138,24 @@ _begins_a_secret = re.compile(
     )""",
     re.VERBOSE | re.IGNORECASE,
 ).search
-_is_path = re.compile(r"(?:/|~/)[^\n]*").fullmatch
+_is_path = lazy_pattern(r"(?:/|~/)[^\n]*").fullmatch
 
-_is_word = re.compile(r"[A-Za-z_-]{1,20}").fullmatch
-_is_name = re.compile(r"[a-z0-9][a-z0-9._-]{0,252}").fullmatch
-_is_variable = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}").fullmatch
-_is_digest = re.compile(r"sha256:(?:[0-9a-f]{2}){8,64}:[0-9a-f]{64}").fullmatch
-_is_field = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}").fullmatch
-_is_visible = re.compile(r"[!-~]+").fullmatch
-_is_unit = re.compile(r"[A-Za-z0-9_.@:-]{1,255}").fullmatch
+_is_word = lazy_pattern(r"[A-Za-z_-]{1,20}").fullmatch
+_is_name = lazy_pattern(r"[a-z0-9][a-z0-9._-]{0,252}").fullmatch
+_is_variable = lazy_pattern(r"[A-Za-z_][A-Za-z0-9_]{0,127}").fullmatch
+_is_digest = lazy_pattern(r"sha256:(?:[0-9a-f]{2}){8,64}:[0-9a-f]{64}").fullmatch
+_is_field = lazy_pattern(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}").fullmatch
+_is_visible = lazy_pattern(r"[!-~]+").fullmatch
+_is_unit = lazy_pattern(r"[A-Za-z0-9_.@:-]{1,255}").fullmatch
 
 # What frames a message, says where it goes, or belongs to the way and not to the request.
-_is_refused_field = re.compile(
+_is_refused_field = lazy_pattern(
     r"host|connection|keep-alive|te|trailer|transfer-encoding|upgrade|expect|date|via|forwarded"
     r"|accept-encoding|content-.*|proxy-.*|sec-.*|x-forwarded-.*|anthropic-(beta|version)"
 ).fullmatch
 
 # Variables that programs are steered by: a placeholder there would break them, or do worse.
-_is_steering = re.compile(
+_is_steering = lazy_pattern(
     r"PATH|HOME|PWD|OLDPWD|SHELL|USER|LOGNAME|TERM|LANG|LC_.*|TZ|TMPDIR|IFS|ENV|BASH_ENV|PS[0-4]"
     r"|PROMPT_COMMAND|EDITOR|VISUAL|PAGER|BROWSER|MANPATH|CDPATH|SHELLOPTS|BASHOPTS|XDG_.*|DBUS_.*"
     r"|LD_.*|DYLD_.*|GLIBC_.*|MALLOC_.*|NODE_OPTIONS|NODE_PATH|NODE_EXTRA_.*|NODE_TLS_.*|NPM_CONFIG_.*"

@@ -5,20 +5,20 @@ that was parsed is written again. Pure.
 """
 
 import json
-import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 import yaml
 
 from claude_proxy.config.allowlist import pasted
 from claude_proxy.config.allowlist.pasted import DEFAULT_PORTS, SshAddress
 from claude_proxy.config.strict_yaml.hosts import pattern_of
+from claude_proxy.deferred.data_classes import dataclass
+from claude_proxy.deferred.patterns import lazy_pattern
 from claude_proxy.policy.patterns import PathGlob, PatternError
 from claude_proxy.policy.request import Scheme
 from claude_proxy.wire.authority import quoted
 
-_PLAIN = re.compile(r"\.?[A-Za-z][A-Za-z0-9-]*(?:\.[A-Za-z0-9-]+)+")
+_PLAIN = lazy_pattern(r"\.?[A-Za-z][A-Za-z0-9-]*(?:\.[A-Za-z0-9-]+)+")
 
 
 class EditError(ValueError):

@@ -4,8 +4,9 @@ The readers check keys by it; the JSON Schema and the reference page are generat
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import Enum, StrEnum, unique
+
+from claude_proxy.deferred.data_classes import dataclass
 
 type Where = frozenset["FileRole"]
 

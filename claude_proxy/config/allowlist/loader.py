@@ -7,7 +7,6 @@ files that a policy names are read by the `Library` that the caller hands in.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from claude_proxy.config import preset_files as shipped
@@ -35,6 +34,7 @@ from claude_proxy.config.strict_yaml.nodes import (
     parse,
     quoted,
 )
+from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.errors import ConfigError, ConfigErrors
 from claude_proxy.policy.credentials.binding import Binding
 from claude_proxy.policy.location import Location

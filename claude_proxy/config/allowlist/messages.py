@@ -5,9 +5,8 @@ covers its host, and the owner's entries come before those of presets; what no e
 restricted. Pure.
 """
 
-import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from claude_proxy.config.allowlist import format as table
@@ -16,6 +15,8 @@ from claude_proxy.config.option_values import parse_size
 from claude_proxy.config.strict_yaml.fields import FieldReader, nearest
 from claude_proxy.config.strict_yaml.hosts import host_in
 from claude_proxy.config.strict_yaml.nodes import Broken, Node, YamlMapping, YamlScalar, quoted
+from claude_proxy.deferred.data_classes import dataclass
+from claude_proxy.deferred.patterns import lazy_pattern
 from claude_proxy.policy.location import Location
 from claude_proxy.policy.messages.destinations import DestinationScope
 from claude_proxy.policy.messages.restrictions import ApiRestrictions
@@ -57,9 +58,9 @@ _OTHER_NAMES = {
     "url": "host",
     "urls": "sources",
 }
-_is_word = re.compile(r"[!-+\--~]{1,256}").fullmatch  # visible ASCII but the comma
-_is_tool = re.compile(r"[a-z][a-z0-9_]{0,63}").fullmatch
-_dated = re.compile(r"([a-z][a-z0-9_]*?)[_-][0-9]{8}").fullmatch
+_is_word = lazy_pattern(r"[!-+\--~]{1,256}").fullmatch  # visible ASCII but the comma
+_is_tool = lazy_pattern(r"[a-z][a-z0-9_]{0,63}").fullmatch
+_dated = lazy_pattern(r"([a-z][a-z0-9_]*?)[_-][0-9]{8}").fullmatch
 
 
 @dataclass(frozen=True, slots=True)

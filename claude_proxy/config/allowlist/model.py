@@ -1,8 +1,8 @@
 """Policy files as values: rules, and what a run of the policy gets of the network and the home."""
 
-from dataclasses import dataclass
 from enum import StrEnum
 
+from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.policy.location import Location
 from claude_proxy.policy.policy import Policy
 

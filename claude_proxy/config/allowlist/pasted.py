@@ -5,9 +5,10 @@ would allow. Pure.
 """
 
 import re
-from dataclasses import dataclass
 
 from claude_proxy.config.strict_yaml.hosts import pattern_of
+from claude_proxy.deferred.data_classes import dataclass
+from claude_proxy.deferred.patterns import lazy_pattern
 from claude_proxy.policy.patterns import PatternError
 from claude_proxy.policy.request import Scheme
 from claude_proxy.wire.authority import MAX_PORT, quoted
@@ -23,7 +24,7 @@ _SCHEMES = {
 _SSH_PORT = 22
 _GIT_PORT = 9418
 
-_url = re.compile(
+_url = lazy_pattern(
     r"""(?:(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://)?
         (?:(?P<user>[^/?\#@]*)@)?
         (?P<host>\[[^\[\]]*\]|[^:/?\#\[\]@]*) (?::(?P<port>[0-9]*))?
@@ -31,9 +32,9 @@ _url = re.compile(
     re.VERBOSE | re.DOTALL,
 ).fullmatch
 # "git@github.com:owner/repository.git", as `git clone` and ssh take it (git-clone(1), GIT URLS).
-_scp = re.compile(r"(?:[\w.+-]+@)(?P<host>[^:/@\[\]]+):(?!/?/)(?P<path>[^\s]+)").fullmatch
+_scp = lazy_pattern(r"(?:[\w.+-]+@)(?P<host>[^:/@\[\]]+):(?!/?/)(?P<path>[^\s]+)").fullmatch
 # Schemes without a host; a container may be called data, so a port after these is read as one.
-_without_host = re.compile(
+_without_host = lazy_pattern(
     r"(?P<script>javascript|vbscript):.*"
     r"|(?P<other>about|blob|data|file|mailto|tel|urn|view-source):(?!//|[0-9]+(?:[/?\#]|\Z)).*",
     re.IGNORECASE | re.DOTALL,
@@ -46,8 +47,8 @@ _QUOTES = (
     ("\u201c", "\u201d"),
     ("\u2018", "\u2019"),
 )
-_is_network = re.compile(r"[0-9.]+/[0-9.]+|[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*/[0-9]+").fullmatch
-_is_bare_ipv6 = re.compile(r"[0-9A-Fa-f:]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*").fullmatch
+_is_network = lazy_pattern(r"[0-9.]+/[0-9.]+|[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*/[0-9]+").fullmatch
+_is_bare_ipv6 = lazy_pattern(r"[0-9A-Fa-f:]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*").fullmatch
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,11 +4,11 @@ The readers read what it writes back to the same values. Pure.
 """
 
 import json
-import re
 from collections.abc import Iterable
 from typing import Any
 
 from claude_proxy.config.allowlist.messages import ALL, ALLOWLISTED, NONE
+from claude_proxy.deferred.patterns import lazy_pattern
 from claude_proxy.policy.messages.destinations import DestinationScope
 from claude_proxy.policy.messages.restrictions import MIB, ApiRestrictions
 from claude_proxy.policy.request import Scheme
@@ -19,7 +19,7 @@ _DEFAULT_PORTS = {Scheme.HTTPS: frozenset({443}), Scheme.HTTP: frozenset({80})}
 _LONG = 5  # items, from which on each has a line of its own
 
 # What no reader of YAML takes for anything but a text: methods, one long word, a name with dots.
-_is_plain = re.compile(
+_is_plain = lazy_pattern(
     r"(?!(?:TRUE|FALSE|NULL|YES|OFF)\Z)[A-Z]{3,}|[a-z]{6,}|[a-z][a-z0-9-]*(\.[a-z0-9-]+)+"
 ).fullmatch
 

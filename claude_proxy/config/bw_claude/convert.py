@@ -5,9 +5,8 @@ files (an exception from a denial above all) is a remark with its line, and then
 than before, never more. Pure.
 """
 
-import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from claude_proxy.config import preset_files
 from claude_proxy.config.allowlist.conflicts import Coverage
@@ -23,6 +22,8 @@ from claude_proxy.config.bw_claude.reader import (
     Name,
     PolicyEntry,
 )
+from claude_proxy.deferred.data_classes import dataclass
+from claude_proxy.deferred.patterns import lazy_pattern
 from claude_proxy.policy.location import Location
 from claude_proxy.policy.patterns import HostPattern
 
@@ -33,7 +34,7 @@ _NETWORKS = {
 }
 # Profiles that are shipped: a tool's own profile extends the one that it had.
 _PROFILES = ("claude", "codex", "gemini")
-_is_plain = re.compile(r"\.?[a-z][a-z0-9-]*(\.[a-z0-9-]+)+").fullmatch
+_is_plain = lazy_pattern(r"\.?[a-z][a-z0-9-]*(\.[a-z0-9-]+)+").fullmatch
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ a problem with its place and its fix, and nothing of the file is used. Pure.
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -15,6 +14,8 @@ from claude_proxy.config.bw_claude.toml_locations import Path, places_of
 from claude_proxy.config.strict_yaml.fields import nearest
 from claude_proxy.config.strict_yaml.hosts import pattern_of
 from claude_proxy.config.strict_yaml.nodes import Problems, note_hiding_characters, quoted
+from claude_proxy.deferred.data_classes import dataclass
+from claude_proxy.deferred.patterns import lazy_pattern
 from claude_proxy.policy.location import Location
 from claude_proxy.policy.patterns import HostPattern, PatternError
 
@@ -89,9 +90,11 @@ class File:
     tools: Mapping[str, Name]  # a command's name: its policy
 
 
-_is_name = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}").fullmatch
-_is_profile = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}").fullmatch
-_place_of_error = re.compile(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)").fullmatch
+_is_name = lazy_pattern(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}").fullmatch
+_is_profile = lazy_pattern(r"[a-z0-9][a-z0-9._-]{0,62}").fullmatch
+_place_of_error = lazy_pattern(
+    r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)"
+).fullmatch
 
 _GROUP_KEYS = ("description", "hosts", "hosts_deny", "groups")
 _POLICY_KEYS = ("description", "filesystem", "network")

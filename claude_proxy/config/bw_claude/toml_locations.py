@@ -11,10 +11,12 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
+from claude_proxy.deferred.patterns import lazy_pattern
+
 type Path = tuple[str | int, ...]
 type Place = tuple[int, int]
 
-_find_tokens = re.compile(
+_find_tokens = lazy_pattern(
     r"""
       (?P<skip>[ \t\r]+|\#[^\n]*)
     | (?P<text>\"\"\"(?:[^\\]|\\.)*?\"{3,5} | '''.*?'{3,5} | "(?:[^"\\\n]|\\.)*" | '[^'\n]*')

@@ -21,6 +21,7 @@ from claude_proxy.config.strict_yaml.nodes import (
     YamlScalar,
     quoted,
 )
+from claude_proxy.deferred.patterns import lazy_pattern
 from claude_proxy.policy.location import Location
 from claude_proxy.policy.patterns import HostPattern, PathGlob, PatternError
 
@@ -30,8 +31,8 @@ _HOSTS = ('["a.example.com", "*.example.com"]', "name one, by host")
 _PORTS = ("[443, 8443]", "delete the line")
 _PATHS = ('["/v1/**"]', "delete the line to mean every path")
 
-_is_range = re.compile(r"[0-9]+ *[-:] *[0-9]+").fullmatch
-_is_port = re.compile(r"[1-9][0-9]{0,4}").fullmatch
+_is_range = lazy_pattern(r"[0-9]+ *[-:] *[0-9]+").fullmatch
+_is_port = lazy_pattern(r"[1-9][0-9]{0,4}").fullmatch
 # What YAML 1.1 makes of plain words (`NO`, `1.10`, `~`). Its readers disagree, as YAML 1.2 dropped
 # most of it; so where a text is wanted, such a word must be in quotes.
 _RESOLVERS: Lookup[str, list[tuple[str, re.Pattern[str]]]] = yaml.SafeLoader.yaml_implicit_resolvers

@@ -9,19 +9,20 @@ import unicodedata
 from ipaddress import ip_network
 
 from claude_proxy.config.strict_yaml.nodes import quoted
+from claude_proxy.deferred.patterns import lazy_pattern
 from claude_proxy.policy.patterns import HostPattern, PathGlob, PatternError
 from claude_proxy.wire.address import Network
 
 # Words that come before a colon in an entry.
 FIELDS = ("host", "ports", "scheme", "methods", "paths", "tls", "addresses", "note", "preset")
 
-_url = re.compile(
+_url = lazy_pattern(
     r"""(?P<scheme>[a-z][a-z0-9+.-]*://)? (?:[^/@]*@)?
         (?P<host>\[[^]]*\]|[^/:?\#]*) (?::(?P<port>[0-9]*))? (?P<path>/[^?\#]*)?
         (?:[?\#].*)? """,
     re.VERBOSE | re.IGNORECASE,
 ).fullmatch
-_field = re.compile(rf"({'|'.join(FIELDS)}):(?![0-9]+\Z)(.*)").fullmatch
+_field = lazy_pattern(rf"({'|'.join(FIELDS)}):(?![0-9]+\Z)(.*)").fullmatch
 
 
 def pattern_of(text: str) -> HostPattern:

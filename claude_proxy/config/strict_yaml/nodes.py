@@ -11,12 +11,14 @@ limit, not the interpreter's.
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import islice
 from typing import Any
 
 import yaml
 
+from claude_proxy.deferred.data_classes import dataclass
+from claude_proxy.deferred.patterns import lazy_pattern
 from claude_proxy.errors import ConfigError, ConfigErrors
 
 MAX_BYTES = 32 * 1024 * 1024  # a hundred thousand rules with paths and notes take about 15 MiB
@@ -37,9 +39,9 @@ _HIDING = {
     "a character that reorders the text around it": "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069",
     "an invisible character": "\u00ad\u200b\u2060\ufeff",
 }
-_hiding = re.compile(f"[{''.join(_HIDING.values())}]").finditer
-_lone_return = re.compile(r"\r(?!\n)").finditer
-_indenting_tab = re.compile(r"^ *\t", re.MULTILINE).finditer
+_hiding = lazy_pattern(f"[{''.join(_HIDING.values())}]").finditer
+_lone_return = lazy_pattern(r"\r(?!\n)").finditer
+_indenting_tab = lazy_pattern(r"^ *\t", re.MULTILINE).finditer
 
 
 @dataclass(slots=True)

@@ -5,9 +5,10 @@ Default-deny: on a bound host only that credential may be used. Pure.
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 
+from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.policy.credentials.placeholders import STEM
 from claude_proxy.policy.credentials.secret import Secret
 from claude_proxy.policy.credentials.sources import SecretSource

@@ -8,9 +8,10 @@ Pure: the current values of the sources are an argument.
 import hmac
 from base64 import b64encode
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import NoReturn
 
+from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.policy.credentials.binding import (
     ANTHROPIC_KEY_PREFIX,
     OAUTH_TOKEN_PREFIX,

@@ -8,10 +8,11 @@ accept more than this module knows. Pure.
 import re
 from base64 import b64decode, b64encode
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
+from claude_proxy.deferred.data_classes import dataclass
+from claude_proxy.deferred.patterns import lazy_pattern
 from claude_proxy.policy.request import RawField
 
 QUERY = b"?"
@@ -38,7 +39,7 @@ class Login:
 
 # The ends of names of fields and parameters, compared without separators, so that "X_API-Key",
 # "apiKey" and "x-api-key" are the same.
-_authenticates = re.compile(
+_authenticates = lazy_pattern(
     rb"""(?:
       (?:api|app|application|auth|access|account|admin|client|consumer|developer|functions|insert
         |integration|license|management|master|private|sas|service|shared|session|subscription) key
@@ -74,7 +75,7 @@ _PARAMETERS = frozenset(
     {b"key", b"pass", b"pwd", b"sig", b"hmac", b"sid", b"ticket", b"jsessionid", b"phpsessid"}
 )
 # Names that end in "token" but do not identify an account.
-_is_innocent = re.compile(
+_is_innocent = lazy_pattern(
     rb"(?:csrf|xsrf|csrfmiddleware|antiforgery|page|paging|next|continuation|sync|cursor|max)token\Z"
 ).search
 # Set by content delivery networks; they identify a client, not an account.
@@ -82,17 +83,17 @@ _INNOCENT_COOKIES = frozenset(
     {b"__cf_bm", b"__cflb", b"__cfruid", b"_cfuvid", b"cf_clearance", b"awsalb", b"awsalbcors"}
 )
 # Keys that are recognised by their shape, wherever they appear.
-_find_known_shape = re.compile(
+_find_known_shape = lazy_pattern(
     rb"sk-ant-(?:api|oat|ort|sid|admin)|gh[opusr]_[A-Za-z0-9]{20}|github_pat_|glpat-"
 ).search
-_is_like_authorization = re.compile(rb"(?i)(?:bearer|basic)[ \t]+\S").match
+_is_like_authorization = lazy_pattern(rb"(?i)(?:bearer|basic)[ \t]+\S").match
 # A subprotocol's name, like "graphql-ws" or "v1.example.com". A key is longer, or its name says so.
-_is_plain_protocol = re.compile(
+_is_plain_protocol = lazy_pattern(
     rb"(?!.*(?i:auth|bearer|token|key|jwt))[A-Za-z0-9._/+-]{1,24}"
 ).fullmatch
-_scheme_of = re.compile(rb"(?i)(bearer|token|basic)[ \t]+(\S.*)", re.DOTALL).fullmatch
+_scheme_of = lazy_pattern(rb"(?i)(bearer|token|basic)[ \t]+(\S.*)", re.DOTALL).fullmatch
 # A user of Basic that is a plain name. Some servers accept a key there and ignore the password.
-_is_mere_name = re.compile(
+_is_mere_name = lazy_pattern(
     rb"[A-Za-z0-9._+-]{0,16}|[A-Za-z0-9._+-]{1,64}@[A-Za-z0-9.-]{1,64}"
 ).fullmatch
 _NO_PASSWORDS = frozenset({b"", b"x-oauth-basic", b"x"})

@@ -4,10 +4,10 @@ Secrets stay outside: requests are searched for placeholders, and responses for 
 encoding that the receiver would decode. Pure.
 """
 
-import re
 from base64 import b64encode
 from urllib.parse import quote_from_bytes
 
+from claude_proxy.deferred.patterns import lazy_pattern
 from claude_proxy.policy.credentials.escapes import Spelling
 
 
@@ -28,7 +28,7 @@ def guarded_forms(value: bytes, sent: bytes) -> tuple[bytes, ...]:
     return tuple(sorted(forms))
 
 
-_quoted_in = re.compile(rb"%[0-9A-F]{2}").sub
+_quoted_in = lazy_pattern(rb"%[0-9A-F]{2}").sub
 
 
 def forms_in_base64(text: bytes) -> set[bytes]:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from functools import cache
 from itertools import product
 
+from claude_proxy.deferred.patterns import lazy_pattern
+
 type _Matchers = tuple[bytes | re.Pattern[bytes], ...]
 
 
@@ -93,10 +95,10 @@ class Spelling:
 _SHORTEST_CORE = 8
 _MOST_SIGNS = 128
 _MOST_WORK = 1024  # comparisons of single characters, for each place where it may begin
-_runs_in = re.compile(rb"[A-Za-z0-9]+").findall
-_parts_of = re.compile(rb"[A-Za-z0-9]+|[^A-Za-z0-9]", re.DOTALL).findall
+_runs_in = lazy_pattern(rb"[A-Za-z0-9]+").findall
+_parts_of = lazy_pattern(rb"[A-Za-z0-9]+|[^A-Za-z0-9]", re.DOTALL).findall
 _LONGEST_ESCAPE = 40  # r"\\\\u0026amp;DiacriticalGrave;" is the longest, and has 30
-_is_begun_escape = re.compile(
+_is_begun_escape = lazy_pattern(
     rb"""(?: \\{1,4} (?: u[0-9A-Fa-f]{0,3} | x[0-9A-Fa-f]? )?
     | % (?:25){0,2} [0-9A-Fa-f]?
     | (?: \\{0,3}& | \\{1,4}(?:u00|x)26 ) (?:amp;)? [A-Za-z0-9#]{0,30} )""",

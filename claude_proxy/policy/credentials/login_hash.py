@@ -4,12 +4,12 @@ Secrets stay outside: only the hash of a pinned login is stored. Pure.
 """
 
 import hmac
-import re
 
+from claude_proxy.deferred.patterns import lazy_pattern
 from claude_proxy.policy.credentials.detection import read_value
 
 _SALT_BYTES = 16
-_read_hash = re.compile(r"sha256:((?:[0-9a-f]{2}){8,64}):([0-9a-f]{64})").fullmatch
+_read_hash = lazy_pattern(r"sha256:((?:[0-9a-f]{2}){8,64}):([0-9a-f]{64})").fullmatch
 
 
 def digest_of(salt: bytes, login: bytes) -> bytes:

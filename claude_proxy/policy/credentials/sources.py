@@ -3,8 +3,9 @@
 Secrets stay outside: a source says where a value is and does not contain it. Pure.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
+
+from claude_proxy.deferred.data_classes import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from enum import Enum, auto
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from claude_proxy.deferred.patterns import lazy_pattern
 from claude_proxy.policy.messages.strict_json import JsonObject
 
 
@@ -98,10 +99,10 @@ def tool_name(kind: str) -> str:
 
 
 _CONTAINERS = (dict, list)
-_is_word = re.compile(
+_is_word = lazy_pattern(
     r"[a-z][a-z0-9_-]{0,63}(?:/[a-z0-9.+-]{1,64})?", re.ASCII | re.IGNORECASE
 ).fullmatch
-_dated = re.compile(r"_20[0-9]{6}\Z", re.ASCII)
+_dated = lazy_pattern(r"_20[0-9]{6}\Z", re.ASCII)
 
 # Types of tools that the client runs, and of references to tools that are defined elsewhere.
 _CLIENT_TOOLS = frozenset(
@@ -299,7 +300,7 @@ _FINDERS: dict[str, Callable[[Any, JsonObject], Iterator[Capability]]] = {
     "file_ids": _files,
     "source": _sources,
 }
-_as_urls_end = re.compile(
+_as_urls_end = lazy_pattern(
     r".*(?:(?<![^_-])|(?<=[a-z])(?=U))[Uu][Rr][IiLl][Ss]?", re.DOTALL
 ).fullmatch
 

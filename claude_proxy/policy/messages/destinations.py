@@ -4,9 +4,10 @@ Default-deny, agreement: a text that is not unambiguously the URL of one host is
 """
 
 import re
-from dataclasses import dataclass
 from typing import Protocol
 
+from claude_proxy.deferred.data_classes import dataclass
+from claude_proxy.deferred.patterns import lazy_pattern
 from claude_proxy.policy.patterns import HostPattern
 from claude_proxy.wire.authority import Authority
 
@@ -61,8 +62,10 @@ ALLOWLISTED = DestinationScope()
 
 _ANY = "claude-proxy-any."
 _ANY_PAGE = "claude-proxy/any"
-_is_domain = re.compile(r"(?=.*\.)[a-z0-9.-]+", re.ASCII).fullmatch
-_https_host = re.compile(r"https://([^/?#@\\\s:]+)(?::443)?(?:/[\x21-\x7e]*)?", re.ASCII).fullmatch
+_is_domain = lazy_pattern(r"(?=.*\.)[a-z0-9.-]+", re.ASCII).fullmatch
+_https_host = lazy_pattern(
+    r"https://([^/?#@\\\s:]+)(?::443)?(?:/[\x21-\x7e]*)?", re.ASCII
+).fullmatch
 
 
 def _https_target(url: str) -> Authority | None:

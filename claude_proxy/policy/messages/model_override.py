@@ -5,9 +5,9 @@ a body that is serialised again would cost more. Pure.
 """
 
 import json
-import re
 from collections.abc import Iterable
 
+from claude_proxy.deferred.patterns import lazy_pattern
 from claude_proxy.policy.messages.capabilities import (
     MAX_NON_ASCII_KEYS,
     is_near_miss,
@@ -48,7 +48,7 @@ def _replacement_for(requested: object, models: dict[str, str]) -> str | None:
 
 
 _DECODER = json.JSONDecoder()
-_space = re.compile(r"[ \t\n\r]*+").match
+_space = lazy_pattern(r"[ \t\n\r]*+").match
 
 
 def _span_of_model(text: str) -> tuple[int, int]:

@@ -6,8 +6,9 @@ is judged like a request, and a body that two parsers could read differently is 
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
+from claude_proxy.deferred.data_classes import dataclass
+from claude_proxy.deferred.patterns import lazy_pattern
 from claude_proxy.policy.location import Location
 from claude_proxy.policy.messages.capabilities import (
     Capability,
@@ -196,9 +197,9 @@ _FILES = "/v1/files"
 _WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS"})
 # Inference endpoints: /v1/messages and everything below it, the older /v1/complete, the compatible
 # /v1/chat/completions and /v1/responses, and those of clouds that offer the same models.
-_is_inference = re.compile(r"messages|complet|responses|invoke|predict|converse").search
+_is_inference = lazy_pattern(r"messages|complet|responses|invoke|predict|converse").search
 _QUERIES = frozenset({"", "beta=true"})  # those that the SDKs send
-_is_json = re.compile(
+_is_json = lazy_pattern(
     rb'application/json(?:[ \t]*;[ \t]*charset="?utf-8"?)?', re.IGNORECASE
 ).fullmatch
 

@@ -7,9 +7,10 @@ before any object is created, with methods of `bytes` for speed.
 """
 
 import json
-import re
 from itertools import accumulate
 from typing import Any
+
+from claude_proxy.deferred.patterns import lazy_pattern
 
 type JsonObject = dict[str, Any]
 
@@ -48,8 +49,8 @@ def read_object(text: bytes) -> JsonObject:
 
 # Replaces each byte of an escape. As a control character, it is not allowed in JSON.
 _MARK = b"\x01"
-_surrogate_pair = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")
-_surrogate = re.compile(rb"\\u[dD][89a-fA-F]").search
+_surrogate_pair = lazy_pattern(rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")
+_surrogate = lazy_pattern(rb"\\u[dD][89a-fA-F]").search
 
 
 def _without_escapes(text: bytes) -> bytes:
@@ -94,7 +95,7 @@ def _refuse_escaped_keys(pieces: list[str]) -> None:
 
 
 # A number that may not fit into a double or an integer of 64 bits.
-_has_odd_number = re.compile(rb"[0-9](?:[0-9]{18}|[eE])").search
+_has_odd_number = lazy_pattern(rb"[0-9](?:[0-9]{18}|[eE])").search
 
 
 def _object(pairs: list[tuple[str, Any]]) -> JsonObject:

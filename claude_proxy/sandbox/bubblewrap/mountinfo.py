@@ -5,15 +5,15 @@ project can replace a directory with a link. bwrap then mounts another file, or 
 this check finds both.
 """
 
-import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
+from claude_proxy.deferred.data_classes import dataclass
+from claude_proxy.deferred.patterns import lazy_pattern
 from claude_proxy.sandbox.plan.model import Mount, MountKind, SandboxPlan
 from claude_proxy.sandbox.plan.path_texts import is_at_or_below, prefix_of
 
-_OCTAL = re.compile(r"\\([0-7]{3})")
+_OCTAL = lazy_pattern(r"\\([0-7]{3})")
 _FIELDS = 5
 _OWN = (Path("/"), Path("/proc"), Path("/dev"))  # bwrap mounts more below these
 

@@ -14,10 +14,11 @@ import ctypes
 import errno
 import fcntl
 import os
-import re
 import socket
 import struct
 import sys
+
+from claude_proxy.deferred.patterns import lazy_pattern
 
 SO_NETNS_COOKIE = 71
 
@@ -29,7 +30,7 @@ _AT_FDCWD = -100
 _PR_SET_DUMPABLE = 4
 _CAPABILITIES_3 = 0x2008_0522
 _CAP_SYS_PTRACE = 1 << 19
-_OCTAL = re.compile(rb"\\([0-7]{3})")
+_OCTAL = lazy_pattern(rb"\\([0-7]{3})")
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 

@@ -7,11 +7,11 @@ cannot write, with no attributes, drivers or filters; the work tree is read as d
 import os
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
 from tempfile import TemporaryDirectory
 
+from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.sandbox.git import flagged_files, host_git, review, work_tree
 from claude_proxy.sandbox.git.bring_over import BroughtRef

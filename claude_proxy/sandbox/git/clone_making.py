@@ -10,10 +10,12 @@ import re
 import shlex
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
+from claude_proxy.deferred.data_classes import dataclass
+from claude_proxy.deferred.patterns import lazy_pattern
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.sandbox.git import clones
 from claude_proxy.sandbox.git.clones import Clone, CloneRecord
@@ -22,9 +24,9 @@ from claude_proxy.sandbox.git.ref_names import BRANCHES, is_valid
 from claude_proxy.sandbox.git.user_git import UserGit, user_git
 
 _REFS = ("refs/heads/*", "refs/tags/*", "refs/remotes/*")
-_URL = re.compile(r"remote\..*\.(?:url|pushurl)", re.DOTALL | re.IGNORECASE)
+_URL = lazy_pattern(r"remote\..*\.(?:url|pushurl)", re.DOTALL | re.IGNORECASE)
 # What git inside needs to work as it does outside; nothing that names a program or a password.
-_KEPT = re.compile(
+_KEPT = lazy_pattern(
     r"remote\..*\.(?:url|pushurl|fetch|tagopt|prune)|branch\..*\.(?:remote|merge|rebase)"
     r"|user\.(?:name|email)|core\.(?:autocrlf|eol|safecrlf|ignorecase|precomposeunicode|quotepath)"
     r"|core\.(?:symlinks|filemode|abbrev|logallrefupdates|whitespace|commentchar)"

@@ -8,8 +8,9 @@ import os
 import shutil
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+from claude_proxy.deferred.data_classes import dataclass
 
 _PLACES = "/usr/bin:/usr/local/bin:/bin:/opt/homebrew/bin:/run/current-system/sw/bin"
 _PATIENCE_S = 600.0

@@ -12,9 +12,9 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
+from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.sandbox.git.host_git import HostGit
 from claude_proxy.sandbox.git.ref_names import is_object
 

@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from claude_proxy.deferred.patterns import lazy_pattern
 from claude_proxy.sandbox.git.no_links import file_in, kind_of, names_in, root_of
 
 _OBJECTS = "lfs/objects"
-_FOLDER = re.compile(r"[0-9a-f]{2}")
-_NAME = re.compile(r"[0-9a-f]{64}")
+_FOLDER = lazy_pattern(r"[0-9a-f]{2}")
+_NAME = lazy_pattern(r"[0-9a-f]{64}")
 _PIECE = 1024 * 1024
 
 

@@ -7,8 +7,10 @@ cut short says so.
 import os
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
+
+from claude_proxy.deferred.data_classes import dataclass
 
 _MOST_ENTRIES = 30_000
 _SKIPPED = {"node_modules", ".venv", "venv", "__pycache__", "site-packages"}

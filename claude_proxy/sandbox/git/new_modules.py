@@ -6,12 +6,12 @@ submodule would lead nowhere, and `git status` would fail in the project.
 """
 
 import os
-import re
 import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from claude_proxy.deferred.patterns import lazy_pattern
 from claude_proxy.sandbox.git.bring_over import bring_over
 from claude_proxy.sandbox.git.nested import git_entries_below
 from claude_proxy.sandbox.git.no_links import kind_of, root_of
@@ -19,7 +19,7 @@ from claude_proxy.sandbox.git.ref_moves import Known
 from claude_proxy.sandbox.plan.git_facts import GitDirectory
 from claude_proxy.sandbox.safe_read import text_of
 
-_NAME = re.compile(r"modules(?:/(?:modules/)?[A-Za-z0-9_][A-Za-z0-9._-]{0,99}){1,10}")
+_NAME = lazy_pattern(r"modules(?:/(?:modules/)?[A-Za-z0-9_][A-Za-z0-9._-]{0,99}){1,10}")
 _HEAD = "refs/heads/main"
 _MOST = 100
 _CONFIG = """\

@@ -6,13 +6,13 @@ what is checked out. Its index is made from that commit.
 """
 
 import os
-import re
 import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from claude_proxy.deferred.patterns import lazy_pattern
 from claude_proxy.sandbox.git import host_head
 from claude_proxy.sandbox.git.host_git import HostGit
 from claude_proxy.sandbox.git.no_links import kind_of, names_in, root_of, text_in
@@ -20,7 +20,7 @@ from claude_proxy.sandbox.git.ref_names import BRANCHES, is_object, is_valid
 from claude_proxy.sandbox.plan.git_facts import GitDirectory
 from claude_proxy.sandbox.safe_read import text_of
 
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
+_NAME = lazy_pattern(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 _LIMIT = 4096
 _MOST = 200
 

@@ -5,22 +5,23 @@ are copied; alternates, indexes of packs and commit graphs are not. Git then giv
 name of its content, so a false one cannot replace another.
 """
 
-import re
 import stat
 from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import BinaryIO
 
+from claude_proxy.deferred.data_classes import dataclass
+from claude_proxy.deferred.patterns import lazy_pattern
 from claude_proxy.sandbox.git.no_links import file_in, kind_of, names_in, root_of
 
 MAX_FILES = 2_000_000
 MAX_BYTES = 32 * 1024**3
 
-_FOLDER = re.compile(r"[0-9a-f]{2}")
-_LOOSE = re.compile(r"[0-9a-f]{38}(?:[0-9a-f]{24})?")
-_PACK = re.compile(r"pack-[0-9a-f]{40}(?:[0-9a-f]{24})?\.pack")
+_FOLDER = lazy_pattern(r"[0-9a-f]{2}")
+_LOOSE = lazy_pattern(r"[0-9a-f]{38}(?:[0-9a-f]{24})?")
+_PACK = lazy_pattern(r"pack-[0-9a-f]{40}(?:[0-9a-f]{24})?\.pack")
 _PIECE = 1024 * 1024
 
 

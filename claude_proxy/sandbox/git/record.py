@@ -10,9 +10,9 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
+from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.sandbox.git.ref_moves import Known
 from claude_proxy.sandbox.plan.git_facts import GitDirectory
 

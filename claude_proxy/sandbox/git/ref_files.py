@@ -6,9 +6,10 @@ on the way, everything is bounded, and what is not valid is left out and named.
 
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
+from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.sandbox.git.no_links import kind_of, names_in, root_of, text_in
 from claude_proxy.sandbox.git.ref_names import (
     BRANCHES,

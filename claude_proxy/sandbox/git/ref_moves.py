@@ -5,9 +5,10 @@ sides had the same, or if that drops no commit; everything else is kept beside i
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 
+from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.sandbox.git.ref_names import BRANCHES, TAGS
 
 

@@ -4,8 +4,9 @@ Law kept: the sandbox cannot move its own wall. A name is data until it has pass
 git-check-ref-format(1), and no new branch or tag changes what a name of the host's leads to.
 """
 
-import re
 from collections.abc import Collection
+
+from claude_proxy.deferred.patterns import lazy_pattern
 
 BRANCHES = "refs/heads/"
 TAGS = "refs/tags/"
@@ -15,8 +16,8 @@ HEAD = "HEAD"
 
 _LIMIT = 1024  # of a whole name; a file name holds at most 255 bytes
 _PART_LIMIT = 250
-_BAD = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//")
-_OBJECT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
+_BAD = lazy_pattern(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//")
+_OBJECT = lazy_pattern(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 # Where git looks for a short name, in this order (gitrevisions(7)).
 _SEARCHED = ("refs/{}", "refs/tags/{}", "refs/heads/{}", "refs/remotes/{}", "refs/remotes/{}/HEAD")
 

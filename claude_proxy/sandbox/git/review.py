@@ -7,9 +7,9 @@ name of its content, so what is shown is what `take` brings over.
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.sandbox.git import bring_over, clones, ref_files, scratch
 from claude_proxy.sandbox.git.bring_over import BroughtRef

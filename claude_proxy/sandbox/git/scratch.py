@@ -5,9 +5,9 @@ indexes is in it, so that git can fetch from it as from any repository.
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
+from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.sandbox.git.host_git import HostGit
 from claude_proxy.sandbox.git.object_files import copy_objects
 

@@ -10,9 +10,11 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import BinaryIO
+
+from claude_proxy.deferred.data_classes import dataclass
 
 MAX_ENTRIES = 1_000_000
 MAX_DEPTH = 100

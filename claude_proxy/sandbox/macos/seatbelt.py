@@ -8,9 +8,9 @@ The profile has never been used on a Mac; the tests check its text.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
+from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.errors import ConfigError
 from claude_proxy.sandbox.plan import environment as plan_environment
 from claude_proxy.sandbox.plan import obeyed_files, protected_paths

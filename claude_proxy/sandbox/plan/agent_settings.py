@@ -7,10 +7,11 @@ to behave as the user is used to; values that may be secret are left out, and na
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from claude_proxy.deferred.data_classes import dataclass
+from claude_proxy.deferred.patterns import lazy_pattern
 from claude_proxy.sandbox.plan import codex_settings
 
 type Change = Callable[[dict[str, Any]], tuple[dict[str, Any], list[str]]]
@@ -61,17 +62,17 @@ _CARRIED_OF_PROJECT = frozenset(
 )
 _SHOWN = 60  # characters of a server's command line
 _KEY_TAIL = 20  # Claude Code remembers the answer about a key by its last characters
-_SECRET_NAME = re.compile(
+_SECRET_NAME = lazy_pattern(
     r"key|token|secret|passw|passphrase|credential|auth|cookie|session|headers|bearer|pat$|dsn",
     re.IGNORECASE,
 )
-_SECRET_VALUE = re.compile(
+_SECRET_VALUE = lazy_pattern(
     r"^(?:Bearer |Basic |sk-|sk_|pk_|rk_|gh[opsur]_|github_pat_|glpat-|xox[a-z]-|AKIA|ASIA|AIza"
     r"|ya29\.|eyJ|npm_|pypi-|hf_|dop_v1_|lin_api_|ntn_|secret_)",
     re.IGNORECASE,
 )
 # The same in the middle of a command line.
-_WRITTEN_OUT = re.compile(
+_WRITTEN_OUT = lazy_pattern(
     r"\b(?:bearer|basic)\s+[a-z0-9._~+/=-]{8,}"
     r"|(?:^|[^a-z0-9])(?:sk-|gh[opsur]_|github_pat_|glpat-|xox[a-z]-|AKIA|npm_|hf_)[a-z0-9_-]{8,}"
     r"|://[^/\s:@]+:[^/\s@]+@"
@@ -79,9 +80,9 @@ _WRITTEN_OUT = re.compile(
     re.IGNORECASE,
 )
 _LONG = 24  # a word without spaces, dots and slashes that is as long as this is hardly a name
-_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
-_PLAIN = re.compile(r"[0-9.]{1,12}|true|false|on|off|yes|no", re.IGNORECASE)
-_URL = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#]*@|[a-z][a-z0-9+.-]*://[^?#]*[?#].", re.IGNORECASE)
+_UUID = lazy_pattern(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+_PLAIN = lazy_pattern(r"[0-9.]{1,12}|true|false|on|off|yes|no", re.IGNORECASE)
+_URL = lazy_pattern(r"[a-z][a-z0-9+.-]*://[^/?#]*@|[a-z][a-z0-9+.-]*://[^?#]*[?#].", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)

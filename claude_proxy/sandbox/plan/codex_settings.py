@@ -4,14 +4,15 @@ Lines are left out of the text, as there is no writer of TOML, and the result is
 in which something is left that may be secret is not carried at all.
 """
 
-import re
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-_HEADER = re.compile(r"\s*\[+([^\]]*)\]+\s*(?:#.*)?")
-_KEY = re.compile(r"\s*([A-Za-z0-9_.\"'-]+)\s*=")
+from claude_proxy.deferred.patterns import lazy_pattern
+
+_HEADER = lazy_pattern(r"\s*\[+([^\]]*)\]+\s*(?:#.*)?")
+_KEY = lazy_pattern(r"\s*([A-Za-z0-9_.\"'-]+)\s*=")
 # Tables and inline tables of variables and fields.
 _LEFT_OUT = frozenset({"env", "headers", "http_headers", "env_http_headers", "query_params", "set"})
 

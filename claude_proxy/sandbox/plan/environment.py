@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from claude_proxy.deferred.patterns import lazy_pattern
 from claude_proxy.errors import ConfigError
 from claude_proxy.sandbox.plan.model import CredentialIsolation, HostFacts, SandboxSpec, User
 from claude_proxy.trust.client_environment import environment as client_environment
@@ -20,13 +21,13 @@ CERTIFICATE = INSIDE / "ca.pem"
 BUNDLE = INSIDE / "bundle.pem"
 ALLOWLIST = INSIDE / "allowlist.yaml"
 
-_PASSED = re.compile(
+_PASSED = lazy_pattern(
     r"TERM|COLORTERM|COLORFGBG|NO_COLOR|FORCE_COLOR|CLICOLOR|TERM_PROGRAM|TERM_PROGRAM_VERSION"
     r"|LANG|LANGUAGE|LC_[A-Z]+|TZ"
 )
 _DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
 _OURS = frozenset({"HOME", "PWD", "USER", "LOGNAME", "SHELL", "PATH"})
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_NAME = lazy_pattern(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
 # Each names a socket that no run may see, so passing it on would only mislead.
 _SOCKETS = frozenset(

@@ -1,7 +1,8 @@
 """Facts about the Git directories of a project, and those of a run mounted over them; pure."""
 
-from dataclasses import dataclass
 from pathlib import Path
+
+from claude_proxy.deferred.data_classes import dataclass
 
 # On a file system of the sandbox's own, where nothing outside can replace an entry.
 OBJECTS = Path("/run/claude-proxy/objects")

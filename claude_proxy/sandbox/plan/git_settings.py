@@ -9,11 +9,13 @@ Source: git-config(1), githooks(5).
 import re
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
+from claude_proxy.deferred.data_classes import dataclass
+from claude_proxy.deferred.patterns import lazy_pattern
+
 # Their values are no programs, or data that nothing is run from.
-_HARMLESS = re.compile(
+_HARMLESS = lazy_pattern(
     r"(?:branch|color|column|advice|user|author|committer|url|safe|gui|i18n|format|push|pull|log)\..*"
     r"|remote\..*\.(?:url|pushurl|fetch|push|tagopt|prune|mirror|promisor|partialclonefilter)"
     r"|submodule\..*\.(?:url|active|branch|path|ignore)"
@@ -21,10 +23,10 @@ _HARMLESS = re.compile(
     r"|(?:commit\.template|blame\.ignorerevsfile|mailmap\.(?:file|blob)|init\.defaultbranch)",
     re.DOTALL,
 )
-_INCLUDE = re.compile(r"include\.path|includeif\..*\.path", re.DOTALL)
+_INCLUDE = lazy_pattern(r"include\.path|includeif\..*\.path", re.DOTALL)
 # A path as a whole, whether it exists or not: what Git would obey once it does.
 _PATHS = frozenset({"core.hookspath", "core.attributesfile", "init.templatedir"})
-_BETWEEN_WORDS = re.compile(r"[\s;&|()<>\"'`=,]+")
+_BETWEEN_WORDS = lazy_pattern(r"[\s;&|()<>\"'`=,]+")
 _MOST_WORDS = 2000
 
 HOOKS = (

@@ -7,10 +7,12 @@ that holds a credential is left out, and so is a whole section whose name holds 
 import re
 from collections.abc import Iterator
 
+from claude_proxy.deferred.patterns import lazy_pattern
+
 FILES = (".gitconfig", ".config/git/config")
 
-_SECTION = re.compile(r"\s*\[")
-_SECRET = re.compile(
+_SECTION = lazy_pattern(r"\s*\[")
+_SECRET = lazy_pattern(
     r"https?://[^/\s\"@]*:[^/\s\"@]*@"  # a password in an address
     r"|https?://[^/\s\"@]{20,}@"  # a token instead of the user
     r"|\b(?:bearer|basic)\s+[A-Za-z0-9+/=._-]{6,}"

@@ -5,11 +5,12 @@
 
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum, StrEnum
 from pathlib import Path
 
 from claude_proxy.config.allowlist.model import NetworkMode
+from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.sandbox.plan.git_facts import GitMounts
 
 # Placeholders for descriptor numbers, which are filled in when bwrap is started. Only the words

@@ -8,8 +8,9 @@ without regard to case, as some file systems do.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import chain
+
+from claude_proxy.deferred.data_classes import dataclass
 
 _CLAUDE = "https://code.claude.com/docs/en"
 _VSCODE = "https://code.visualstudio.com/docs"

@@ -6,7 +6,7 @@ written by the agent, so it can only restrict.
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -20,10 +20,12 @@ from claude_proxy.config.strict_yaml.nodes import (
     parse,
     quoted,
 )
+from claude_proxy.deferred.data_classes import dataclass
+from claude_proxy.deferred.patterns import lazy_pattern
 from claude_proxy.sandbox.plan.model import Profile
 from claude_proxy.wire.authority import normalise_host
 
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_VARIABLE = lazy_pattern(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
 type _ReadField = Callable[["_FieldReader", Node, str], Any]
 

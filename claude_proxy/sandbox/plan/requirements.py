@@ -7,9 +7,10 @@ stop it, and any of them may not matter on this machine.
 import re
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
+from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.errors import ClaudeProxyError
 
 SANDBOX_EXEC = Path("/usr/bin/sandbox-exec")  # of macOS

@@ -4,8 +4,7 @@ Law kept: default-deny. /etc is assembled name by name, because a directory that
 `ld.so.cache` and `shadow` cannot be shown; what is not listed does not exist inside.
 """
 
-import re
-
+from claude_proxy.deferred.patterns import lazy_pattern
 from claude_proxy.sandbox.plan.model import User
 
 HOSTNAME = "claude-proxy"
@@ -151,7 +150,7 @@ _RESOLV_CONF = "# Only the proxy resolves names.\n"
 # One short try: the answer is always the same.
 _LOOKUPS_NOTED = "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n"
 
-_ETC_SHOWN = re.compile("|".join(_ETC))
+_ETC_SHOWN = lazy_pattern("|".join(_ETC))
 
 
 def is_shown_in_etc(name: str) -> bool:

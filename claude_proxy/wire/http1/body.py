@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import ClassVar, Final
 
+from claude_proxy.deferred.patterns import lazy_pattern
 from claude_proxy.wire.http1.head import (
     BadMessage,
     Fields,
@@ -30,13 +31,13 @@ MAX_TRAILERS: Final = 8192
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _QUOTED = rb'"(?:[\t\x20\x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*+"'
 # RFC 9112 section 7.1.1, without the optional "bad whitespace".
-_CHUNK_LINE: Final = re.compile(
+_CHUNK_LINE: Final = lazy_pattern(
     rb"([0-9A-Fa-f]{1,16})(?:;" + _TOKEN + rb"(?:=(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?)*+\r\n"
 )
-_CHUNK_LINE_START: Final = re.compile(rb"[0-9A-Fa-f]{1,16}(?:;[^\x00-\x08\x0a-\x1f\x7f]*)?\r?")
+_CHUNK_LINE_START: Final = lazy_pattern(rb"[0-9A-Fa-f]{1,16}(?:;[^\x00-\x08\x0a-\x1f\x7f]*)?\r?")
 # The same with the "bad whitespace" that a recipient must take (RFC 9110 section 5.6.3); old
 # servers also pad the size with blanks.
-_SPACED_CHUNK_LINE: Final = re.compile(
+_SPACED_CHUNK_LINE: Final = lazy_pattern(
     rb"([0-9A-Fa-f]{1,16})[ \t]*+(?:;[ \t]*+"
     + _TOKEN
     + rb"[ \t]*+(?:=[ \t]*+(?:"
@@ -45,7 +46,7 @@ _SPACED_CHUNK_LINE: Final = re.compile(
     + _QUOTED
     + rb")[ \t]*+)?)*+\r\n"
 )
-_SPACED_CHUNK_LINE_START: Final = re.compile(
+_SPACED_CHUNK_LINE_START: Final = lazy_pattern(
     rb"[0-9A-Fa-f]{1,16}[ \t]*(?:;[^\x00-\x08\x0a-\x1f\x7f]*)?\r?"
 )
 

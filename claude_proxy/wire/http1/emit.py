@@ -5,12 +5,12 @@ hop (RFC 9110 section 7.6). The names, case and order of fields stay as sent. Fr
 written again from the parsed values, at their old place.
 """
 
-import re
 from collections.abc import Sequence
 from enum import Enum
 from http import HTTPStatus
 from typing import Final
 
+from claude_proxy.deferred.patterns import lazy_pattern
 from claude_proxy.wire.http1.head import HOST, OPTION, Fields, RequestHead, ResponseHead
 from claude_proxy.wire.http1.response import is_bodiless
 
@@ -30,8 +30,8 @@ _HOP_BY_HOP: Final = frozenset(
     }
 )
 _UNDERSCORE: Final = ord("_")  # `int in bytes` is ten times as fast as `bytes in bytes`
-_VISIBLE: Final = re.compile(r"[\x21-\x7e]+")
-_VALUE: Final = re.compile(
+_VISIBLE: Final = lazy_pattern(r"[\x21-\x7e]+")
+_VALUE: Final = lazy_pattern(
     rb"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?"
 )
 # Always written from the parsed values. Where the sender had no such field, it gets the name below.

@@ -6,10 +6,11 @@ RFC 9110 section 5 and RFC 9112 section 5 require, and nothing is repaired. How 
 over reads makes no difference.
 """
 
-import re
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final
+
+from claude_proxy.deferred.data_classes import dataclass
+from claude_proxy.deferred.patterns import lazy_pattern
 
 # RFC 9112 sets no limit; servers do (Apache 100, Node about 2,000). Real requests have about 30.
 MAX_FIELDS: Final = 200
@@ -17,19 +18,19 @@ MAX_FIELDS: Final = 200
 TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"
 # A port has five digits at most; `Authority` checks that it is below 65,536.
 AUTHORITY: Final = rb"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*\])"
-HOST: Final = re.compile(AUTHORITY + rb"(?::[0-9]{1,5})?")
-OPTION: Final = re.compile(TOKEN + rb"+")
+HOST: Final = lazy_pattern(AUTHORITY + rb"(?::[0-9]{1,5})?")
+OPTION: Final = lazy_pattern(TOKEN + rb"+")
 
 # RFC 9112 section 5: one field per line, no space before the colon, no folding. A match starts at
 # the start of a line and contains at least one LF, so if there are as many matches as LFs, each
 # line is one field. Control bytes are searched separately, and only values that end in white space
 # need the second pattern: together that is twice as fast as one exact pattern.
-FIELD: Final = re.compile(rb"(?m:^)(" + TOKEN + rb"++):[ \t]*+([^\r]*+)(?<![ \t])\r\n")
-_FIELD_UNTRIMMED: Final = re.compile(rb"(?m:^)(" + TOKEN + rb"++):[ \t]*+([^\r]*+)\r\n")
+FIELD: Final = lazy_pattern(rb"(?m:^)(" + TOKEN + rb"++):[ \t]*+([^\r]*+)(?<![ \t])\r\n")
+_FIELD_UNTRIMMED: Final = lazy_pattern(rb"(?m:^)(" + TOKEN + rb"++):[ \t]*+([^\r]*+)\r\n")
 # RFC 9110 section 5.5: NUL, CR and LF are invalid and dangerous, other control bytes just invalid.
 CONTROLS: Final = bytes([*range(9), *range(11, 13), *range(14, 32), 127])
-_DIGITS: Final = re.compile(rb"[0-9]{1,19}")
-_PROTOCOL: Final = re.compile(TOKEN + rb"+(?:/" + TOKEN + rb"+)?")
+_DIGITS: Final = lazy_pattern(rb"[0-9]{1,19}")
+_PROTOCOL: Final = lazy_pattern(TOKEN + rb"+(?:/" + TOKEN + rb"+)?")
 
 # The fields that determine routing, framing, and what happens to the connection.
 _FRAMING: Final = frozenset(

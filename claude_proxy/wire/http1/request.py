@@ -7,6 +7,7 @@ server choose between repairing and refusing, this parser refuses.
 import re
 from typing import Final
 
+from claude_proxy.deferred.patterns import lazy_pattern
 from claude_proxy.wire.http1.head import (
     AUTHORITY,
     HOST,
@@ -28,15 +29,15 @@ _TARGET = rb"[\x21\x22\x24-\x7e]"
 # RFC 9112 section 3. RFC 9110 section 9.1 allows any token as a method, but here it must be upper
 # case, as all registered ones are: for an upstream that ignores case, "post" would bypass a rule
 # that denies "POST".
-_METHOD: Final = re.compile(rb"[A-Z][A-Z0-9_-]{0,31}")
-_REQUEST_LINE: Final = re.compile(
+_METHOD: Final = lazy_pattern(rb"[A-Z][A-Z0-9_-]{0,31}")
+_REQUEST_LINE: Final = lazy_pattern(
     rb"([A-Z][A-Z0-9_-]{0,31}) (" + _TARGET + rb"+) HTTP/1\.([01])\r\n"
 )
-_TARGET_START: Final = re.compile(_TARGET + rb"*")
-_VERSION: Final = re.compile(rb"HTTP/[0-9]\.[0-9]")
-_VERSION_START: Final = re.compile(rb"(?:H|HT|HTT|HTTP|HTTP/|HTTP/[0-9]\.?[0-9]?)?")
-_AUTHORITY_FORM: Final = re.compile(AUTHORITY + rb":[0-9]{1,5}")
-_ABSOLUTE_FORM: Final = re.compile(
+_TARGET_START: Final = lazy_pattern(_TARGET + rb"*")
+_VERSION: Final = lazy_pattern(rb"HTTP/[0-9]\.[0-9]")
+_VERSION_START: Final = lazy_pattern(rb"(?:H|HT|HTT|HTTP|HTTP/|HTTP/[0-9]\.?[0-9]?)?")
+_AUTHORITY_FORM: Final = lazy_pattern(AUTHORITY + rb":[0-9]{1,5}")
+_ABSOLUTE_FORM: Final = lazy_pattern(
     rb"([A-Za-z]{1,16})://(" + AUTHORITY + rb"(?::[0-9]{1,5})?)((?:/[^?]*)?)((?:\?.*)?)"
 )
 _MAX_EMPTY_LINE_BYTES: Final = 2 * len(b"\r\n")

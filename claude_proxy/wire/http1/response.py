@@ -9,6 +9,7 @@ import re
 from http import HTTPStatus
 from typing import Final
 
+from claude_proxy.deferred.patterns import lazy_pattern
 from claude_proxy.wire.http1.head import (
     OPTION,
     BadMessage,
@@ -26,14 +27,14 @@ from claude_proxy.wire.http1.response_fields import (
 
 # RFC 9112 section 4, but real servers also leave out the reason phrase and the space before it. A
 # bare LF may end the line (section 2.2).
-_STATUS_LINE: Final = re.compile(
+_STATUS_LINE: Final = lazy_pattern(
     rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([^\x00-\x08\x0a-\x1f\x7f]*+))?\r?\n"
 )
-_STATUS_LINE_START: Final = re.compile(
+_STATUS_LINE_START: Final = lazy_pattern(
     rb"(?:H|HT|HTT|HTTP|HTTP/|HTTP/1|HTTP/1\.[01]?)?|HTTP/1\.[01] [0-9]{0,3}|"
     rb"HTTP/1\.[01] [1-9][0-9]{2} [^\x00-\x08\x0a-\x1f\x7f]*"
 )
-_EMPTY_LINE: Final = re.compile(rb"\n\r?\n")
+_EMPTY_LINE: Final = lazy_pattern(rb"\n\r?\n")
 
 
 def read_response_head(buffer: bytearray, limit: int, *, method: str) -> ResponseHead | None:

@@ -9,12 +9,13 @@ original differently. Requests are never repaired: see `request`.
 import re
 from typing import Final
 
+from claude_proxy.deferred.patterns import lazy_pattern
 from claude_proxy.wire.http1.head import CONTROLS, FIELD, MAX_FIELDS, TOKEN, BadMessage, Fields
 
 _STATUS: Final = 502
-_LINE: Final = re.compile(rb"(" + TOKEN + rb"++)[ \t]*+:[ \t]*+(.*)", re.DOTALL)
-_LINE_END: Final = re.compile(rb"\r?\n")
-_BARE_CR: Final = re.compile(rb"\r(?!\n|\Z)")
+_LINE: Final = lazy_pattern(rb"(" + TOKEN + rb"++)[ \t]*+:[ \t]*+(.*)", re.DOTALL)
+_LINE_END: Final = lazy_pattern(rb"\r?\n")
+_BARE_CR: Final = lazy_pattern(rb"\r(?!\n|\Z)")
 
 
 def read_response_fields(block: bytes) -> Fields:

@@ -1,6 +1,7 @@
 """Lists everything that is measured, in the order of the tables."""
 
 from bench.measurements import LOADS, Measurement
+from bench.runs import RUNS
 from bench.starts import STARTS
 
-ALL: tuple[Measurement, ...] = (*LOADS, *STARTS)
+ALL: tuple[Measurement, ...] = (*LOADS, *STARTS, *RUNS)

@@ -121,6 +121,11 @@ def cost_of(pid: int) -> Cost:
     return Cost(cpu_s, rss, peak)
 
 
+def memory_kib(pid: int) -> int:
+    """Add up the memory of the process `pid` and all below it; what they share counts once."""
+    return sum(_proportional_kib(member) for member in _tree({pid}))
+
+
 def forget_peak(pid: int) -> None:
     """Have the kernel count the peak of resident memory from now on."""
     for member in _tree({pid}):
@@ -161,6 +166,15 @@ def _stat(pid: int) -> list[str]:
 def _cpu_s(pid: int) -> float:
     # utime, stime, and those of children that have ended
     return sum(map(int, _stat(pid)[11:15])) / _TICKS_PER_SECOND
+
+
+def _proportional_kib(pid: int) -> int:
+    """Return a process's share of the memory it uses (PSS), or all of it where that is hidden."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return _status(pid).get("VmRSS", 0)
+    return next((int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)
 
 
 def _status(pid: int) -> dict[str, int]:

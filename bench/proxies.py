@@ -75,6 +75,7 @@ class Proxy(ABC):
 
     name: str
     direct = False
+    joins = False  # its sandboxes can share one proxy
 
     def __init__(self, place: Place, target: Target) -> None:
         self.place = place
@@ -145,6 +146,7 @@ class ClaudeProxy(Proxy):
     """claude-proxy of this working tree, or, to compare with it, of another or otherwise told."""
 
     name = "claude-proxy"
+    joins = True
 
     def __init__(
         self, place: Place, target: Target, tree: Path = REPOSITORY, more: str = ""
@@ -226,7 +228,7 @@ class Mitmdump(Proxy):
     def __init__(self, place: Place, target: Target) -> None:
         super().__init__(place, target)
         self._program = Path(sys.executable).with_name("mitmdump")
-        self._confdir = place.directory / "mitmdump-config"
+        self._confdir = place.directory / f"{self.slug}-config"
 
     def missing(self) -> str | None:
         """Need the program and a private /etc/hosts, as it has no option for addresses."""
@@ -242,12 +244,16 @@ class Mitmdump(Proxy):
     ) -> tuple[list[str | Path], dict[str, str] | None, Path]:
         """Return it with the addon, the origin's CA, and nothing else that is not its default."""
         del directory
+        argv, ca = self.mitmdump(port)
+        return [*argv, "--scripts", HERE / "allow_addon.py"], None, ca
+
+    def mitmdump(self, port: int) -> tuple[list[str | Path], Path]:
+        """Return the command without an addon, and its CA."""
         argv: list[str | Path] = [*with_hosts(self.place), self._program]
         argv += ["--listen-host", LOOPBACK, "--listen-port", str(port)]
         argv += ["--set", f"confdir={self._confdir}"]
         argv += ["--set", f"ssl_verify_upstream_trusted_ca={self.place.origin_ca}"]
-        argv += ["--scripts", HERE / "allow_addon.py"]
-        return argv, None, self._confdir / "mitmproxy-ca-cert.pem"
+        return argv, self._confdir / "mitmproxy-ca-cert.pem"
 
 
 def with_hosts(place: Place) -> list[str | Path]:

@@ -89,11 +89,18 @@ def _peak_mib(row: Row) -> float | None:
     return int(row["peak_kib"]) / _KIB_PER_MIB if "peak_kib" in row else None
 
 
+def _of(name: str, unit: float = 1) -> Callable[[Row], float | None]:
+    return lambda row: float(row[name]) / unit if name in row else None
+
+
 _DETAILS = (
     _Detail("p50 µs", _latency("p50_us")),
     _Detail("p99 µs", _latency("p99_us")),
     _Detail("CPU µs a unit", _cpu_us),
     _Detail("peak MiB", _peak_mib),
+    _Detail("the first ones, ms", _of("first_ms")),
+    _Detail("MiB a run", _of("run_kib", _KIB_PER_MIB)),
+    _Detail("KiB more of the proxy, each", _of("proxy_kib_each")),
 )
 
 

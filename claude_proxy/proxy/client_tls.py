@@ -6,9 +6,10 @@ without a byte, which a client that changes its mind does as well, so that is sa
 certainty.
 """
 
-import re
 from dataclasses import dataclass
 from typing import Final
+
+from claude_proxy.proxy.openssl_words import CLOSED
 
 REJECTED: Final = "client-rejected-certificate"
 LEFT: Final = "client-left-after-certificate"
@@ -32,7 +33,6 @@ _ALERTS: Final = (
     "certificate revoked",
     "unsupported certificate",
 )
-_REASON: Final = re.compile(r"'([^']*)'\)\]\)?\Z").search  # the last of an OpenSSL error's stack
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +48,13 @@ class ClientTlsFailure:
 
 
 def failure_in_handshake(error: str, *, is_prompt: bool) -> ClientTlsFailure | None:
-    """Return the failure for mitmproxy's text of a handshake's error; None: the client gave up."""
-    if error.startswith("connection closed"):
+    """Return the failure for OpenSSL's words of a handshake's error; None: the client gave up."""
+    if error == CLOSED:
         return failure_without_request(None, is_prompt=is_prompt)
     alert = next((alert for alert in _ALERTS if alert in error), None)
     if alert is not None:
         return _rejected(alert)
-    found = _REASON(error)
-    words = error if found is None else found[1]
-    return ClientTlsFailure(FAILED, f"cannot speak TLS with the proxy for {{host}} ({words})")
+    return ClientTlsFailure(FAILED, f"cannot speak TLS with the proxy for {{host}} ({error})")
 
 
 def failure_without_request(error: str | None, *, is_prompt: bool) -> ClientTlsFailure | None:

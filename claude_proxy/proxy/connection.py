@@ -35,6 +35,7 @@ from claude_proxy.proxy.endpoint import Endpoint
 from claude_proxy.proxy.gate import ClientInfo, Gate
 from claude_proxy.proxy.layers.http2_windows import WindowBudget
 from claude_proxy.proxy.layers.session import (
+    NO_LEAVES,
     SHED,
     ContinueLater,
     PauseReading,
@@ -51,6 +52,7 @@ from claude_proxy.proxy.shares import MEMORY, SOCKETS, Share, Shares, Standing
 from claude_proxy.proxy.upstream_hints import NO_HINTS, UpstreamHints
 from claude_proxy.system import descriptors
 from claude_proxy.system.tcp_peers import program_at
+from claude_proxy.trust.leaf_contexts import LeafContexts
 from claude_proxy.wire.address import Address
 from claude_proxy.wire.authority import Authority
 
@@ -110,6 +112,7 @@ class Services:
     top_layer: TopLayer
     record_query: bool = False
     hints: UpstreamHints = NO_HINTS
+    leaf_contexts: LeafContexts = NO_LEAVES
     list_options: tuple[str, ...] = ()  # see `Session`
     owns: Callable[[Address], bool] = lambda _: False  # see `Session`
     # Whether a token proves that its sender is the relay of the run with this name.
@@ -147,6 +150,7 @@ class ClientConnection:
             head_limit=services.limits.head_bytes,
             record_query=services.record_query,
             hints=services.hints,
+            leaf_contexts=services.leaf_contexts,
             list_options=services.list_options,
             owns=services.owns,
             local=local,

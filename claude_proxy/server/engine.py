@@ -43,6 +43,7 @@ from claude_proxy.server.stop_signals import StopSignals
 from claude_proxy.system import own_addresses
 from claude_proxy.system.malloc_trim import MemoryTrimmer
 from claude_proxy.system.runs import proves_run
+from claude_proxy.trust.leaf_contexts import LeafContexts
 from claude_proxy.trust.roots import added_roots
 
 logger = logging.getLogger(__name__)
@@ -146,7 +147,7 @@ async def _run(prepared: Prepared) -> None:
         own=tuple(opened.address for opened in prepared.listening if opened.address is not None),
         timeout_s=settings.limits.connect_timeout_s,
     )
-    certificates = TlsCertificates(prepared.authority, startup.restorer_of(prepared.roots))
+    certificates = TlsCertificates(startup.restorer_of(prepared.roots))
 
     def top_layer(context: Context, session: Session) -> ProtocolDetection:
         return ProtocolDetection(context, session, dialer)
@@ -161,6 +162,7 @@ async def _run(prepared: Prepared) -> None:
         top_layer=top_layer,
         record_query=settings.record_query,
         hints=_hints(settings),
+        leaf_contexts=LeafContexts(prepared.authority),
         owns=own_addresses.is_known_to_be_own,
         # Not the path of a list: a client need not learn of files outside its sandbox.
         list_options=() if settings.policy is None else settings.list_options[:2],
@@ -236,7 +238,6 @@ def _periodic(
 def _hooks(certificates: TlsCertificates) -> dict[str, tuple[Hook, ...]]:
     """Return the handlers of every mitmproxy hook that the proxy answers."""
     return {
-        "tls_start_client": (certificates.tls_start_client,),
         "tls_start_server": (certificates.tls_start_server,),
     }
 

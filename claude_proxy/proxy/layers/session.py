@@ -16,10 +16,14 @@ from claude_proxy.policy.request import Request
 from claude_proxy.proxy.gate import Attempt, ClientInfo, Gate
 from claude_proxy.proxy.layers.http2_windows import WindowBudget
 from claude_proxy.proxy.upstream_hints import NO_HINTS, UpstreamHints
+from claude_proxy.trust.leaf_contexts import LeafContexts
 from claude_proxy.wire.address import Address
 from claude_proxy.wire.authority import Authority
 
 type Commands = Iterator[commands.Command]
+
+# Without a certificate to show, TLS with a client ends.
+NO_LEAVES = LeafContexts()
 
 # The address of a client that has none because it connected over a Unix socket.
 NO_ADDRESS = ("unix", 0)
@@ -69,6 +73,7 @@ class Session:
     head_limit: int  # bytes a message head may have
     record_query: bool = False
     hints: UpstreamHints = NO_HINTS
+    leaf_contexts: LeafContexts = NO_LEAVES  # what TLS shows to the client
     list_options: tuple[str, ...] = ()  # what a command needs that changes this policy
     owns: Callable[[Address], bool] = _is_no_own  # whether an address is one of this machine's
     credentials: ClientCredentials | None = None  # what the client must present; None: nothing

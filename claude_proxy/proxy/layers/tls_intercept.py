@@ -1,19 +1,19 @@
 """TLS interception: the TLS server that a client sees, after its ClientHello was judged.
 
-mitmproxy's layer does the TLS. Its parsing of the hello, and its hook that decides what to do with
-it, are skipped because the hello has already been judged.
+A client that leaves the handshake unfinished, or sends nothing after it, is told apart from one
+that trusts the certificate. An end that is no close_notify is never passed on as an orderly one.
 """
 
-from collections.abc import Callable
+import ssl
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
+from mitmproxy.connection import ConnectionState
 from mitmproxy.proxy import commands, context, events, layer
-from mitmproxy.proxy.layers.tls import ClientTLSLayer, TLSLayer
-from mitmproxy.proxy.tunnel import TunnelState
-from OpenSSL import SSL
 
 from claude_proxy.proxy.layers.session import TimedOut
-from claude_proxy.proxy.layers.tls_fast_path import FastTlsLayer
+from claude_proxy.proxy.layers.tls_records import TlsRecords
+from claude_proxy.proxy.openssl_words import CLOSED, words_of
 from claude_proxy.wire.client_hello import ClientHello
 
 type MakeLayer = Callable[[context.Context], layer.Layer]
@@ -26,7 +26,7 @@ class ClientWatch(Protocol):
         """Note that the client sent something through TLS, so it trusts the certificate."""
 
     def failed(self, error: str) -> None:
-        """Note that the handshake failed, and why."""
+        """Note that the handshake failed, and why: in OpenSSL's words."""
 
     def left(self, error: str | None) -> None:
         """Note that the client left after the handshake, before it sent anything."""
@@ -34,76 +34,156 @@ class ClientWatch(Protocol):
     def timed_out(self) -> None:
         """Note that the handshake took too long."""
 
-
-class _AfterHandshake(layer.Layer):
-    """Replaced by the layer for the protocol that the handshake negotiated (ALPN)."""
-
-    def __init__(self, context: context.Context, make: MakeLayer, watch: ClientWatch) -> None:
-        super().__init__(context)
-        self.context.layers.remove(self)
-        self._make = make
-        self._watch = watch
-
-    def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
-        if isinstance(event, events.Start):
-            successor = self._make(self.context)
-
-            def until_it_sends(event: events.Event) -> layer.CommandGenerator[None]:
-                if isinstance(event, events.DataReceived):
-                    self._watch.trusted()
-                elif isinstance(event, events.ConnectionClosed):
-                    self._watch.left(self.context.client.error)
-                else:
-                    yield from successor.handle_event(event)
-                    return
-                self.handle_event = successor.handle_event  # type: ignore[method-assign]
-                yield from successor.handle_event(event)
-
-            self.handle_event = until_it_sends  # type: ignore[method-assign]
-            yield from successor.handle_event(event)
+    def no_certificate(self) -> None:
+        """Note that there is no certificate to show."""
 
 
-class TlsIntercept(FastTlsLayer, ClientTLSLayer):
-    """The TLS server that the client sees."""
+class TlsIntercept(layer.Layer):
+    """The TLS server that the client sees; inside is the layer of the protocol that it chose.
+
+    It does not wait for replies, so none of the base class's pausing is needed.
+    """
 
     def __init__(
-        self, context: context.Context, hello: ClientHello, inner: MakeLayer, watch: ClientWatch
+        self,
+        context: context.Context,
+        hello: ClientHello,
+        inner: MakeLayer,
+        watch: ClientWatch,
+        shows: ssl.SSLContext | None,
     ) -> None:
         super().__init__(context)
-        self.child_layer = _AfterHandshake(context, inner, watch)
-        self._hello = hello
+        self._client = client = context.client
+        client.tls = True
+        client.sni = hello.sni
+        self._inner = inner
         self._watch = watch
+        self._records = None if shows is None else TlsRecords(shows, server=True)
+        self._child: layer.Layer | None = None  # once the handshake is done
+        self._waiting: list[events.Event] = []  # of others, until then
+        self._has_sent = False  # the client, through TLS, or it has left
+        self._has_ended = False  # its half, by close_notify
+        self._is_over = False
+
+    def handle_event(self, event: events.Event) -> Iterable[commands.Command]:  # type: ignore[override]
+        """Take an event; return what is to be done."""
+        out: list[commands.Command] = []
+        of_client = isinstance(event, events.ConnectionEvent) and event.connection is self._client
+        if self._is_over:
+            pass
+        elif self._child is None:
+            self._on_before(event, out)
+        elif not of_client:
+            self._pass_to(self._child, event, out)
+        elif isinstance(event, events.DataReceived):
+            self._decrypt(self._child, event.data, out)
+        # After a close_notify the child has been told already.
+        elif not self._has_ended or self._client.state is ConnectionState.CLOSED:
+            self._pass_to(self._child, event, out)
+        return out
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
-        if isinstance(event, TimedOut) and self.tunnel_state is TunnelState.ESTABLISHING:
+        yield from self.handle_event(event)
+
+    # --- the handshake
+
+    def _on_before(self, event: events.Event, out: list[commands.Command]) -> None:
+        if isinstance(event, events.Start):
+            if self._records is None:
+                self._watch.no_certificate()
+                self._give_up(out)
+        elif isinstance(event, events.DataReceived):
+            self._shake(event.data, out)
+        elif isinstance(event, events.ConnectionClosed):
+            self._watch.failed(CLOSED)
+            self._give_up(out)
+        elif isinstance(event, TimedOut):
             self._watch.timed_out()
-        yield from super()._handle_event(event)
+        else:
+            self._waiting.append(event)
 
-    def on_handshake_error(self, err: str) -> layer.CommandGenerator[None]:
-        """Tell why the handshake failed."""
-        self._watch.failed(err)
-        yield from super().on_handshake_error(err)
+    def _shake(self, data: bytes, out: list[commands.Command]) -> None:
+        records = self._records
+        assert records is not None  # noqa: S101 - else it is over
+        try:
+            done = records.shake(data)
+        except ssl.SSLError as error:
+            self._send(records.take(), out)  # an alert
+            self._watch.failed(words_of(error))
+            self._give_up(out)
+            return
+        # Also where it is only a ticket of TLS 1.3, which could go with the first response: OpenSSL
+        # takes none any more on a connection that it has ended its half of.
+        self._send(records.take(), out)
+        if done:
+            self._client.alpn = records.alpn
+            self._begin(out)
 
-    def receive_handshake_data(
-        self, data: bytes
-    ) -> layer.CommandGenerator[tuple[bool, str | None]]:
-        """Continue the handshake; the first bytes are the hello that is already known."""
-        if not self.client_hello_parsed:
-            self.client_hello_parsed = True
-            self.conn.sni = self._hello.sni
-            self.conn.alpn_offers = self._hello.alpn
-            yield from self.start_tls()
-            if not self.conn.connected:
-                return False, "connection closed early"
-        return (yield from TLSLayer.receive_handshake_data(self, data))
+    def _begin(self, out: list[commands.Command]) -> None:
+        """Start the layer of the protocol that was negotiated (ALPN)."""
+        self._child = child = self._inner(self.context)
+        waiting, self._waiting = self._waiting, []
+        for event in (events.Start(), *waiting):
+            self._pass_to(child, event, out)
+        self._decrypt(child, b"", out)
 
-    def send_close(self, command: commands.CloseConnection) -> layer.CommandGenerator[None]:
-        """Send close_notify first, so that the end is not a truncation (RFC 8446, section 6.1)."""
-        if self.tls is not None:
-            try:
-                self.tls.shutdown()
-            except SSL.Error:
-                pass  # the peer has aborted TLS; there is nothing left to send
-            else:
-                yield from self.tls_interact()
-        yield from super().send_close(command)
+    def _give_up(self, out: list[commands.Command]) -> None:
+        self._is_over = True
+        out.append(commands.CloseConnection(self._client))
+
+    # --- after it
+
+    def _decrypt(self, child: layer.Layer, data: bytes, out: list[commands.Command]) -> None:
+        records, client = self._records, self._client
+        assert records is not None  # noqa: S101 - its handshake is done
+        got = records.decrypt(data)
+        # Reading may make OpenSSL write (key updates, alerts). If there are decrypted bytes to pass
+        # on, that output can wait for the next write, which it precedes (RFC 8446, section 4.6.3).
+        if got.plain:
+            self._pass_to(child, events.DataReceived(client, got.plain), out)
+        elif data:
+            self._send(records.take(), out)
+        if not got.ended:
+            return
+        self._has_ended = True
+        if got.plain:
+            self._send(records.take(), out)
+        if client.state & ConnectionState.CAN_READ:
+            # Once broken, TLS carries nothing in the other direction either.
+            client.error = got.error
+            broken = got.error is not None
+            client.state &= ConnectionState.CLOSED if broken else ConnectionState.CAN_WRITE
+            self._pass_to(child, events.ConnectionClosed(client), out)
+            if broken:
+                self._is_over = True
+                out.append(commands.CloseConnection(client))
+
+    def _pass_to(
+        self, child: layer.Layer, event: events.Event, out: list[commands.Command]
+    ) -> None:
+        """Pass an event to the child layer, and encrypt what it sends in response."""
+        client, records = self._client, self._records
+        assert records is not None  # noqa: S101 - its handshake is done
+        if not self._has_sent:
+            self._note(event)
+        for command in child.handle_event(event):
+            if isinstance(command, commands.ConnectionCommand) and command.connection is client:
+                if isinstance(command, commands.SendData):
+                    self._send(records.encrypt(command.data), out)
+                    continue
+                if isinstance(command, commands.CloseConnection):
+                    self._send(records.end(), out)
+            out.append(command)
+
+    def _note(self, event: events.Event) -> None:
+        """Note the first sign of whether the client trusts the certificate."""
+        if isinstance(event, events.DataReceived):
+            self._has_sent = True
+            self._watch.trusted()
+        elif isinstance(event, events.ConnectionClosed):
+            self._has_sent = True
+            self._watch.left(self._client.error)
+
+    def _send(self, data: bytes, out: list[commands.Command]) -> None:
+        if data:
+            out.append(commands.SendData(self._client, data))

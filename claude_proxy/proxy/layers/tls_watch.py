@@ -20,7 +20,6 @@ from claude_proxy.wire.authority import Authority
 GIVEN_UP = "client-closed"
 _PRODUCT = re.compile(rb"[A-Za-z][A-Za-z0-9_-]{0,31}").match  # RFC 9110, section 10.1.5
 _TIMED_OUT = "handshake-timeout"
-_NO_CERTIFICATE = "connection closed early"  # by us, and mitmproxy says so
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,9 +36,6 @@ class TlsWatch:
 
     def failed(self, error: str) -> None:
         """End the attempt with the reason of a failed handshake."""
-        if error == _NO_CERTIFICATE:
-            self.session.gate.end(self.attempt, Reason.INTERNAL_ERROR.value)
-            return
         is_prompt = self.session.gate.is_prompt(self.attempt)
         self._end(failure_in_handshake(error, is_prompt=is_prompt))
 
@@ -51,6 +47,10 @@ class TlsWatch:
     def timed_out(self) -> None:
         """End the attempt of a handshake that took too long."""
         self.session.gate.end(self.attempt, _TIMED_OUT)
+
+    def no_certificate(self) -> None:
+        """End the attempt of a tunnel in which no certificate can be shown."""
+        self.session.gate.end(self.attempt, Reason.INTERNAL_ERROR.value)
 
     def _end(self, failure: ClientTlsFailure | None) -> None:
         session = self.session

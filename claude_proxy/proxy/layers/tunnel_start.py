@@ -114,7 +114,8 @@ class TunnelStart(layer.Layer):
         elif tls is Tls.INTERCEPT:
             self.context.server.address = (target.host, target.port)
             watch = TlsWatch(session, attempt, target)
-            intercept = TlsIntercept(self.context, hello, self._lane, watch)
+            shows = session.leaf_contexts.context_for(target.host)
+            intercept = TlsIntercept(self.context, hello, self._lane, watch, shows)
             yield from self._replace_with(intercept, raw)
         else:
             yield from self._deny(Reason.INTERNAL_ERROR, ACCESS_DENIED)

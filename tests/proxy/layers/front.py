@@ -4,9 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 from claude_proxy.proxy.gate import Gate
-from claude_proxy.proxy.hooks.tls import TlsCertificates
 from claude_proxy.proxy.layers.protocol_detection import ProtocolDetection
 from claude_proxy.trust.certificate_authority import CertificateAuthority
+from claude_proxy.trust.leaf_contexts import LeafContexts
 from tests.proxy.layers.stage import Ledger, Stage, a_dialer, gate_of
 
 ALLOWLIST = """
@@ -27,13 +27,13 @@ type PlayFront = Callable[..., Stage]
 
 def play_front(ledger: Ledger, authority: CertificateAuthority) -> PlayFront:
     """Return a function that makes a stage which records in `ledger`."""
-    hooks = {"tls_start_client": TlsCertificates(authority).tls_start_client}
+    leaf_contexts = LeafContexts(authority)
 
     def begin(gate: Gate | None = None, **settings: Any) -> Stage:
         return Stage(
             lambda context, session: ProtocolDetection(context, session, a_dialer()),
             gate or gate_of(ALLOWLIST, ledger),
-            hooks=hooks,
+            leaf_contexts=leaf_contexts,
             **settings,
         )
 

@@ -32,7 +32,7 @@ class Http2World:
         self, host: str = "example.com", *, gate: Gate | None = None, **settings: Any
     ) -> Stage:
         """Return the stage of an HTTP/2 client inside the tunnel to a host."""
-        certificates = TlsCertificates(self._authority)
+        certificates = TlsCertificates()
 
         def lane(context: Context, session: Session) -> Http2Lane:
             context.client.alpn = b"h2"

@@ -26,6 +26,7 @@ from claude_proxy.policy.policy import Policy
 from claude_proxy.proxy.dialer import Dialer, DialError
 from claude_proxy.proxy.gate import ClientInfo, Gate
 from claude_proxy.proxy.layers.session import (
+    NO_LEAVES,
     ContinueLater,
     PauseReading,
     RanApart,
@@ -35,6 +36,7 @@ from claude_proxy.proxy.layers.session import (
     TimedOut,
     TurnCame,
 )
+from claude_proxy.trust.leaf_contexts import LeafContexts
 from tests.support.loopback import Names
 
 ORIGIN = ClientInfo(7, "127.0.0.1:50000", "tcp")
@@ -133,6 +135,7 @@ class Stage:
         record_query: bool = False,
         credentials: ClientCredentials | None = None,
         local: bool = False,
+        leaf_contexts: LeafContexts = NO_LEAVES,
     ) -> None:
         client = Client(
             peername=("127.0.0.1", 50000),
@@ -147,6 +150,7 @@ class Stage:
             record_query=record_query,
             credentials=credentials,
             local=local,
+            leaf_contexts=leaf_contexts,
         )
         self.client = Peer(client)
         self.upstreams: list[Peer] = []

@@ -107,7 +107,7 @@ def play(authority: CertificateAuthority) -> Play:
     """Return a function that plays a connection inside a tunnel to the API."""
 
     def begin(gate: Gate, protocol: str = "http/1.1") -> Stage:
-        certificates = TlsCertificates(authority)
+        certificates = TlsCertificates()
 
         def lane(context: Context, session: Session) -> Layer:
             context.client.alpn = protocol.encode()

@@ -17,6 +17,7 @@ from claude_proxy.proxy.layers.protocol_detection import ProtocolDetection
 from claude_proxy.proxy.layers.session import Waiting
 from claude_proxy.proxy.layers.upstream import UpstreamServer
 from claude_proxy.trust.certificate_authority import CertificateAuthority
+from claude_proxy.trust.leaf_contexts import LeafContexts
 from claude_proxy.wire.authority import Authority
 from claude_proxy.wire.proxy_protocol import encode
 from claude_proxy.wire.socks5 import SocksReply, reply
@@ -51,10 +52,8 @@ type PlaySocks = Callable[..., Stage]
 
 @pytest.fixture
 def play(ledger: Ledger, authority: CertificateAuthority) -> PlaySocks:
-    hooks = {
-        "tls_start_client": TlsCertificates(authority).tls_start_client,
-        "tls_start_server": TlsCertificates(authority).tls_start_server,
-    }
+    hooks = {"tls_start_server": TlsCertificates().tls_start_server}
+    leaf_contexts = LeafContexts(authority)
 
     def begin(
         gate: Gate | None = None, upstream_proxy: UpstreamProxy | None = None, **settings: Any
@@ -65,6 +64,7 @@ def play(ledger: Ledger, authority: CertificateAuthority) -> PlaySocks:
             ),
             gate or gate_of(ALLOWLIST, ledger),
             hooks=hooks,
+            leaf_contexts=leaf_contexts,
             **settings,
         )
 

@@ -181,7 +181,7 @@ def test_without_a_certificate_to_show_the_connection_ends(world: World) -> None
     def front(context: object, session: object) -> TlsIntercept:
         ProtocolDetection(context, session, a_dialer())  # type: ignore[arg-type]
         watch = TlsWatch(world.stage.session, attempt, Authority.of("example.com", 443))
-        return TlsIntercept(context, hello, make_nothing, watch)  # type: ignore[arg-type]
+        return TlsIntercept(context, hello, make_nothing, watch, None)  # type: ignore[arg-type]
 
     stage = Stage(front, gate_of(ALLOWLIST, world.ledger))
     stage.says(client.hello())

@@ -98,7 +98,7 @@ def option(
         "multiple": field.repeatable,
     }
     if isinstance(field.kind, Flag):
-        settings |= {"is_flag": True, "default": False}
+        settings |= {"is_flag": True, "default": field.default is True}
     else:
         settings |= {"type": click_type(field.kind)}
         if field.default is not None:

@@ -84,6 +84,7 @@ def settings_of(values: Values, config: ConfigFile) -> Settings:
         log_format=LogFormat(values["log_format"]),
         jsonl=values["jsonl"],
         record_query=values["record_query"],
+        warm_upstreams=values["warm_upstreams"],
         audit_failure=AuditFailure(values["audit_failure"]),
         audit_days=values["audit_days"],
         audit_bytes=values["audit_size"],

@@ -909,6 +909,14 @@ FIELDS: tuple[OptionField, ...] = (
         default=(),
         metavar="HOSTS",
     ),
+    OptionField(
+        key="warm_upstreams",
+        kind=_ON_OFF,
+        help="Keep a connection open to an upstream that answered, for the next request there.",
+        topic=Topic.UPSTREAM,
+        commands=_ALL,
+        default=True,
+    ),
     # --- bounds
     OptionField(
         key="max_connections",

@@ -220,6 +220,7 @@ class Settings:
     log_format: LogFormat = LogFormat.TEXT
     jsonl: Path | None = None  # Path("-") is stdout
     record_query: bool = False
+    warm_upstreams: bool = True
     audit_failure: AuditFailure = AuditFailure.DENY
     audit_days: int = 30
     audit_bytes: int = 256 * _MIB

@@ -12,7 +12,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol, cast
@@ -32,7 +32,7 @@ from claude_proxy.proxy.apart import Apart, Job
 from claude_proxy.proxy.connection_end import EndEvent, EndState, next_state
 from claude_proxy.proxy.dialer import Dialer, DialError, Dialled, Failure, no_room
 from claude_proxy.proxy.endpoint import Endpoint
-from claude_proxy.proxy.gate import ClientInfo, Gate
+from claude_proxy.proxy.gate import Attempt, ClientInfo, Gate
 from claude_proxy.proxy.layers.http2_windows import WindowBudget
 from claude_proxy.proxy.layers.session import (
     NO_LEAVES,
@@ -47,10 +47,13 @@ from claude_proxy.proxy.layers.session import (
     TurnCame,
     Waiting,
 )
-from claude_proxy.proxy.layers.upstream import UpstreamServer
+from claude_proxy.proxy.layers.upstream import UpstreamConnection, UpstreamServer
 from claude_proxy.proxy.shares import MEMORY, SOCKETS, Share, Shares, Standing
 from claude_proxy.proxy.upstream_hints import NO_HINTS, UpstreamHints
+from claude_proxy.proxy.warm_keys import Key, Owner, Route
+from claude_proxy.proxy.warm_upstreams import Beneficiary, WarmUpstreams
 from claude_proxy.system import descriptors
+from claude_proxy.system.peer_credentials import is_running
 from claude_proxy.system.tcp_peers import program_at
 from claude_proxy.trust.leaf_contexts import LeafContexts
 from claude_proxy.wire.address import Address
@@ -122,6 +125,7 @@ class Services:
     apart: Apart = field(default_factory=Apart)
     numbers: Iterator[int] = field(default_factory=connection_numbers)
     windows: WindowBudget = field(default_factory=WindowBudget)
+    warm: WarmUpstreams | None = None  # connections that are kept ready; None: none are
 
 
 class ClientConnection:
@@ -162,6 +166,8 @@ class ClientConnection:
             make_room=self._make_room_for_bytes,
             limits=services.limits,
             windows=services.windows,
+            take_warm=self._take_warm,
+            keep_warm=self._keep_warm,
         )
         self.share = share or services.shares.of(client.peername[0])
         self._turns = self.share.turns
@@ -183,6 +189,7 @@ class ClientConnection:
         self._discarded = 0  # bytes read while lingering
         self._connected_at = 0.0  # when an upstream was last connected
         self._wait_id = 0
+        self._dials_first = False  # before it knows what for, as SOCKS5 does
         now = asyncio.get_running_loop().time()
         self._waiting_since = now
         self.active_at = now
@@ -534,6 +541,36 @@ class ClientConnection:
         preconnected.state = ConnectionState.CLOSED
         return True
 
+    def _take_warm(self, route: Route, attempt: Attempt) -> UpstreamConnection | None:
+        """Return the connection that is kept ready for this client, now its own; None: it dials."""
+        warm = self.services.warm
+        self._dials_first = self._dials_first or self.session.preconnected is not None
+        if warm is None or self._dials_first:
+            return None
+        taken = warm.take(self._warm_key(route, attempt), self.session.gate)
+        if taken is None:
+            return None
+        upstream, endpoint = taken
+        endpoint.owner = self
+        self._endpoints[upstream.server] = endpoint
+        self._connected_at = asyncio.get_running_loop().time()
+        self.balance()
+        return upstream
+
+    def _keep_warm(self, route: Route, attempt: Attempt) -> None:
+        """Have a connection opened for this client's next request."""
+        warm, session, share = self.services.warm, self.session, self.share
+        if warm is None or self._dials_first or session.closing:
+            return
+        is_gone = partial(_is_gone, share.client, session.is_run_over)
+        client = Beneficiary(session.gate, session.client_info.apart(), share, is_gone)
+        warm.keep(self._warm_key(route, attempt), client)
+
+    def _warm_key(self, route: Route, attempt: Attempt) -> Key:
+        info = self.session.client_info
+        owner = Owner(info.listener, self.share.client, info.run)
+        return Key(owner, route, attempt.credential.credential)
+
     def _drops_preconnected(self, endpoint: Endpoint) -> bool:
         """Close a preconnected upstream that sends or closes before a request; it is redialled."""
         preconnected = self.session.preconnected
@@ -770,6 +807,13 @@ class ClientConnection:
         """Close the client's connection if the layers have not done so."""
         if not self.is_ending:
             self._close_connection(self.client)
+
+
+def _is_gone(client: Hashable, is_run_over: Callable[[], bool]) -> bool:
+    """Tell whether a client will not come back: its run is over, or its process has ended."""
+    if is_run_over():
+        return True
+    return isinstance(client, tuple) and not is_running(client[1])
 
 
 def _is_tunnel(server: Server) -> bool:

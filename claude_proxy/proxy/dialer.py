@@ -128,12 +128,23 @@ class Dialer:
             text = f"no connection to {target} {whose}within {self._timeout_s:g} s"
             raise DialError(Failure.TIMEOUT, text) from error
 
+    def judge_again(self, target: Authority, addresses: list[Address], judge: Judge) -> None:
+        """Have the addresses judged that a connection to `target` was dialled by, or `DialError`.
+
+        It is what a dial would have judged now, had the name resolved to the same.
+        """
+        pinned = self._pinned.get(target)
+        if pinned is not None:
+            self._check_pinned(pinned, target, judge)
+        elif self.via_proxy(target):
+            _check_literal(target, judge)
+        else:
+            self._check(addresses, target, judge)
+
     async def _direct(self, target: Authority, judge: Judge, client: Hashable) -> Dialled:
         pinned = self._pinned.get(target)
         if pinned is not None:
-            # An address that the owner pinned (--resolve) needs no rule.
-            if self._owner_of(pinned, target.port) is AddressOwner.OWN_LISTENER:
-                self._check([pinned], target, judge)
+            self._check_pinned(pinned, target, judge)
             return await _first_connected([pinned], target)
 
         async def connect(addresses: list[Address]) -> Dialled:
@@ -141,6 +152,11 @@ class Dialer:
             return await _first_connected(addresses, target)
 
         return await self._to_addresses(target, client, connect)
+
+    def _check_pinned(self, pinned: Address, target: Authority, judge: Judge) -> None:
+        # An address that the owner pinned (--resolve) needs no rule.
+        if self._owner_of(pinned, target.port) is AddressOwner.OWN_LISTENER:
+            self._check([pinned], target, judge)
 
     def _check(self, addresses: list[Address], target: Authority, judge: Judge) -> None:
         """Have every address judged."""
@@ -221,11 +237,7 @@ class Dialer:
         proxy = self._proxy
         if proxy is None:
             raise ValueError("no upstream proxy is set")
-        if target.address is not None:
-            decision = judge(target.address, AddressOwner.OTHER)  # the upstream proxy dials it
-            if not decision.allowed:
-                text = f"the address {target.host} is not allowed"
-                raise DialError(Failure.DENIED, text, decision)
+        _check_literal(target, judge)
         try:
             dialled = await self._to_proxy(proxy.authority, client)
         except DialError as error:
@@ -255,6 +267,15 @@ class Dialer:
             return await _first_connected(addresses, proxy)
 
         return await self._to_addresses(proxy, client, connect)
+
+
+def _check_literal(target: Authority, judge: Judge) -> None:
+    """Have the target judged that an upstream proxy dials, if it is an address."""
+    if target.address is not None:
+        decision = judge(target.address, AddressOwner.OTHER)
+        if not decision.allowed:
+            text = f"the address {target.host} is not allowed"
+            raise DialError(Failure.DENIED, text, decision)
 
 
 async def _first_connected(addresses: list[Address], target: Authority) -> Dialled:

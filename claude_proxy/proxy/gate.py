@@ -19,6 +19,7 @@ from claude_proxy.events import (
     PASSTHROUGH_SCHEME,
     DecisionMade,
     Event,
+    Notice,
     OutcomeSeen,
     Phase,
     Usage,
@@ -100,6 +101,10 @@ class ClientInfo:
         """Return the client as one of a run; `shown` says of which, `name` only if it is sure."""
         return replace(self, client=f"{self.client}, {shown}", run=name)
 
+    def apart(self) -> "ClientInfo":
+        """Return the same client, without what it is doing."""
+        return replace(self, attempts={})
+
 
 @dataclass(slots=True, eq=False)
 class Attempt:
@@ -139,6 +144,21 @@ class ContentAhead:
     policy: Policy
     body: bytes
     decision: Decision
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Terms:
+    """The policy and the credential by which a connection was opened, to be compared with others.
+
+    It may hold a secret, so it is not to be kept for long.
+    """
+
+    policy: Policy
+    secret: object  # of the credential's binding; None: it has none now
+
+    def are_those_of(self, other: "Terms") -> bool:
+        """Tell whether neither has been replaced."""
+        return self.policy is other.policy and self.secret == other.secret
 
 
 class Gate:
@@ -271,6 +291,37 @@ class Gate:
             return decision
         facts = _facts_of(_open_attempt(client_info, target))
         return self._recorded(client_info, Verdict(decision), Phase.DIAL, target, **facts).decision
+
+    # --- connections that are kept ready: see `warm_upstreams`
+
+    def terms(self, credential: str | None) -> "Terms":
+        """Return what a connection was opened by for requests with a credential, or without."""
+        found = None if credential is None else self._secret_provider.secrets.get(credential)
+        return Terms(self.policy, found)
+
+    def would_dial(self, target: Authority) -> bool:
+        """Tell whether a dial would be allowed; nothing is recorded."""
+        return _decided(lambda: self.policy.decide_connect(target)).allowed
+
+    def would_dial_address(
+        self, target: Authority, address: Address, owner: AddressOwner
+    ) -> Decision:
+        """Decide whether `target` may resolve to `address`; nothing is recorded."""
+        return _decided(lambda: self.policy.decide_address(target, address, owner))
+
+    def note_warm(self, client_info: ClientInfo, text: str) -> bool:
+        """Record that a connection is opened for a client's next request; False: it must not be."""
+        owner = owner_of(client_info.client, client_info.run)
+        notice = Notice(0, "warm-upstream", f"{text} of {owner}", run=client_info.run)
+        try:
+            self._record(notice)
+        except AuditError as problem:
+            self._report_outage(problem)
+            return self._allow_unrecorded
+        except Exception:  # fail closed
+            logger.exception("recording failed")
+            return False
+        return True
 
     # --- requests
 

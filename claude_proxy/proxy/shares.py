@@ -98,6 +98,8 @@ class Shares:
         self.report: Callable[[str], None] = logger.warning  # of what ran short, and who was shed
         self.open_sockets = 0  # of clients, upstreams, and dials
         self.other_files = 0  # what was open before the first of them
+        # Closes the sockets that nobody needs yet; tells whether there were any.
+        self.shed_spare: Callable[[], bool] = lambda: False
         self._shares: dict[Hashable, Share] = {}
         self._reported: dict[tuple[Resource, bool], float] = {}
 
@@ -136,6 +138,8 @@ class Shares:
 
         `wanting` is the connection that wants it, if it exists already; it is not shed itself.
         """
+        if resource is SOCKETS and self.shed_spare():
+            return True
         now = asyncio.get_running_loop().time()
         if now < share.refused_until:
             return False

@@ -33,6 +33,7 @@ from claude_proxy.proxy.layers.session import Session
 from claude_proxy.proxy.listeners import Listener, Listeners
 from claude_proxy.proxy.resolver import SystemResolver
 from claude_proxy.proxy.upstream_hints import UpstreamHints
+from claude_proxy.proxy.warm_upstreams import WarmUpstreams
 from claude_proxy.server import banner, startup
 from claude_proxy.server.ca_watch import CaWatch
 from claude_proxy.server.gates import Gates, limits_of
@@ -169,6 +170,10 @@ async def _run(prepared: Prepared) -> None:
         proves_run=_proof_of_runs(settings),
         numbers=connection_numbers(prepared.slot.number, settings.workers),
     )
+    if settings.warm_upstreams:
+        services.warm = WarmUpstreams(
+            dialer, services.shares, options, services.hooks, settings.limits
+        )
     listeners = Listeners(_listeners(prepared, services, gates), services, prepared.record)
     options.update(mode=listeners.modes)
     master = ProxyMaster(options, listeners, certificates)
@@ -248,6 +253,8 @@ async def _wind_down(
     """Stop accepting, close idle connections, and wait up to `grace_s` seconds for the rest."""
     for server in list(listeners.servers):
         await server.stop()
+    if services.warm is not None:
+        services.warm.close()
     loop = asyncio.get_running_loop()
     give_up = loop.time() + grace_s
     while signals.orders == 1:
@@ -273,6 +280,8 @@ def _sweep(services: Services) -> None:
     for connection in list(services.connections):
         connection.sweep(now)
     services.shares.relieve_memory()
+    if services.warm is not None:
+        services.warm.sweep()
 
 
 def _announce_start(prepared: Prepared) -> None:

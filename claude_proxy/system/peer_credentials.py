@@ -50,6 +50,19 @@ def peer_of(sock: socket.socket) -> Peer:
     return Peer(sock.getsockopt(_SOL_LOCAL, _LOCAL_PEERPID), uid, _UNKNOWN)
 
 
+def is_running(pid: int) -> bool:
+    """Tell whether the process of a peer may still exist; a pid of 0 says nothing about it."""
+    if not pid:
+        return True
+    try:
+        os.kill(pid, 0)  # sends nothing
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # another user's
+    return True
+
+
 def overflow_uid() -> int | None:
     """Return the uid that the kernel shows for users without a mapping; None if all have one.
 

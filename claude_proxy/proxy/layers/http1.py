@@ -41,7 +41,12 @@ from claude_proxy.proxy.layers.session import (
     TurnCame,
     Waiting,
 )
-from claude_proxy.proxy.layers.upstream import UpstreamConnection, UpstreamEnded, UpstreamOpened
+from claude_proxy.proxy.layers.upstream import (
+    UpstreamConnection,
+    UpstreamEnded,
+    UpstreamOpened,
+    is_worth_another,
+)
 from claude_proxy.proxy.responses import Refusal, bad_request
 from claude_proxy.proxy.upstream_errors import (
     CUT_SHORT,
@@ -50,6 +55,7 @@ from claude_proxy.proxy.upstream_errors import (
     bad_response,
     cut_off,
 )
+from claude_proxy.proxy.warm_keys import Route
 from claude_proxy.wire.authority import Authority
 from claude_proxy.wire.http1.body import LAST_CHUNK, Body, body_of_response, chunk, emit_trailers
 from claude_proxy.wire.http1.emit import Framing, framing_of
@@ -258,20 +264,32 @@ class Http1Lane(layer.Layer):
         if upstream is not None and upstream.is_open and upstream.target == target:
             self._send_head(exchange, upstream)
         else:
-            self._dial(target)
+            self._dial(exchange)
 
-    def _dial(self, target: Authority) -> None:
+    def _dial(self, exchange: Exchange, *, afresh: bool = False) -> None:
+        """Get a connection: the one that is kept ready, unless `afresh`, or a new one."""
         if self._upstream is not None:
             self._forget(self._upstream)
-        role = self._role
-        tls = role.scheme is Scheme.HTTPS
-        upstream = UpstreamConnection(
-            self.context, target, tls=tls, alpn=_ALPN, tunnel=role.tunnels
-        )
-        self._upstream = upstream
+        target = exchange.admission.request.target
+        route = self._route_of(target)
+        upstream = None if afresh else self._session.take_warm(route, exchange.attempt)
         self._move(Step.DIAL)
-        self._out.extend(upstream.open())
+        if upstream is None:
+            upstream = UpstreamConnection(
+                self.context, target, tls=route.tls, alpn=_ALPN, tunnel=route.tunnel
+            )
+            self._out.extend(upstream.open())
+        self._upstream = upstream
         self._read_inbox(upstream)
+
+    def _route_of(self, target: Authority) -> Route:
+        return Route(target, self._role.scheme is Scheme.HTTPS, _ALPN, self._role.tunnels)
+
+    def _keep_warm(self, exchange: Exchange, head: ResponseHead) -> None:
+        """Have a connection opened for the next request, if this one needed a new one."""
+        upstream = self._upstream
+        if upstream is not None and upstream.exchanges == 1 and is_worth_another(head):
+            self._session.keep_warm(self._route_of(upstream.target), exchange.attempt)
 
     def _send_head(self, exchange: Exchange, upstream: UpstreamConnection) -> None:
         self._move(Step.SEND)
@@ -400,6 +418,7 @@ class Http1Lane(layer.Layer):
         request = exchange.head
         self._session.gate.answered(exchange.attempt, head.status)
         exchange.inspect_head(head)
+        self._keep_warm(exchange, head)
         framing = framing_of(head, method=request.method, minor=request.minor)
         keep_alive = (
             request.keep_alive
@@ -483,7 +502,7 @@ class Http1Lane(layer.Layer):
             self._drop(None)
         elif response is None:
             if repeats:
-                self._dial(exchange.admission.request.target)
+                self._dial(exchange, afresh=True)
             else:
                 self._fail(exchange, upstream.failure)
         elif response.body is not None and response.body.eof() and upstream.ended_well:
@@ -495,7 +514,7 @@ class Http1Lane(layer.Layer):
 
     def _may_repeat(self, exchange: Exchange, upstream: UpstreamConnection) -> bool:
         return (
-            upstream.exchanges > 1
+            (upstream.exchanges > 1 or upstream.is_warm)
             and not self._heads
             and not exchange.body_sent
             and exchange.head.method in _REPEATABLE

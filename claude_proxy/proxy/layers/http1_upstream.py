@@ -42,6 +42,9 @@ class Http1Owner(Protocol):
     def hold(self, *, hold: bool) -> None:
         """Stop or resume reading from the origin."""
 
+    def answered(self, exchange: Http2Exchange, head: ResponseHead) -> None:
+        """Take note of the first response."""
+
     def room_changed(self) -> None:
         """Look again which exchanges it may take."""
 
@@ -52,11 +55,12 @@ class Http1Owner(Protocol):
 class Http1Upstream:
     """The inner end of a connection to an origin of HTTP/1.1."""
 
-    def __init__(self, owner: Http1Owner, head_limit: int) -> None:
+    def __init__(self, owner: Http1Owner, head_limit: int, *, is_warm: bool = False) -> None:
         self._owner = owner
         self._head_limit = head_limit
         self._exchange: Http2Exchange | None = None
         self._served = 0
+        self._is_warm = is_warm  # it has waited, so it may have died meanwhile
         self._chunked = False  # the request's body
         self._in = bytearray()
         self._response: ResponseHead | None = None
@@ -145,6 +149,8 @@ class Http1Upstream:
                 raise BadMessage(502, "the upstream switched to what was not asked for")
             if head.status >= 200:  # noqa: PLR2004 - a final response
                 self._response, self._body = head, body_of_response(head, method)
+                if self._served == 1:
+                    self._owner.answered(exchange, head)
             exchange.respond(head)
             if exchange.over:
                 return False
@@ -199,7 +205,7 @@ class Http1Upstream:
             self._exchange = None
             self._close()
             # A kept connection may have died before the request reached the origin.
-            if self._served > 1 and not self._in:
+            if (self._served > 1 or self._is_warm) and not self._in:
                 exchange.lost(self._owner.failure, untouched=False)
             else:
                 exchange.fail(self._owner.failure)

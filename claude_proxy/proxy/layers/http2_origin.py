@@ -30,7 +30,7 @@ from claude_proxy.proxy.layers.http2_fields import (
 from claude_proxy.proxy.layers.http2_frames import Http2Error
 from claude_proxy.proxy.layers.http2_windows import WindowBudget
 from claude_proxy.proxy.upstream_errors import UpstreamError, bad_response, closed
-from claude_proxy.wire.http1.head import BadMessage
+from claude_proxy.wire.http1.head import BadMessage, ResponseHead
 
 _HELD_BACK = 16 * 1024
 
@@ -46,6 +46,9 @@ class OriginOwner(Protocol):
     def failure(self) -> UpstreamError:
         """Why it ended, where no response had come."""
 
+    def answered(self, exchange: Http2Exchange, head: ResponseHead) -> None:
+        """Take note of the first response."""
+
     def touched(self) -> None:
         """Send what is to be sent, before this turn ends."""
 
@@ -59,7 +62,9 @@ class OriginOwner(Protocol):
 class Http2Origin:
     """The inner end of a connection to an origin of HTTP/2."""
 
-    def __init__(self, owner: OriginOwner, head_limit: int, budget: WindowBudget) -> None:
+    def __init__(
+        self, owner: OriginOwner, head_limit: int, budget: WindowBudget, *, is_warm: bool = False
+    ) -> None:
         self._owner = owner
         self.connection = Http2Connection(
             client_side=True, head_limit=head_limit, budget=budget, taken=self._taken
@@ -69,6 +74,8 @@ class Http2Origin:
         # Bytes of a response that the client has not taken yet, by stream.
         self._undelivered: dict[int, int] = {}
         self._has_served = False
+        self._has_answered = False  # in full, not by an interim response
+        self._is_warm = is_warm  # it has waited, so it may have died meanwhile
         self.is_draining = False  # the origin takes no further stream
 
     @property
@@ -174,8 +181,12 @@ class Http2Origin:
     def _on_stream(self, exchange: Http2Exchange, event: Event) -> None:
         match event:
             case ResponseReceived() | InformationalResponseReceived():
+                head = read_response(event.headers or (), method=exchange.request.method)
                 self._has_served = True
-                exchange.respond(read_response(event.headers or (), method=exchange.request.method))
+                if not self._has_answered and isinstance(event, ResponseReceived):
+                    self._has_answered = True
+                    self._owner.answered(exchange, head)
+                exchange.respond(head)
             case DataReceived():
                 self._content(exchange, event)
             case TrailersReceived():
@@ -230,7 +241,7 @@ class Http2Origin:
         for exchange in list(self._numbers):
             self._forget(exchange)
             # A kept connection may have died before the request reached the origin.
-            if self._has_served:
+            if self._has_served or self._is_warm:
                 exchange.lost(error, untouched=False)
             else:
                 exchange.fail(error)

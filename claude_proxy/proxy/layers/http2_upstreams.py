@@ -17,9 +17,16 @@ from claude_proxy.proxy.layers.http1_upstream import Http1Upstream
 from claude_proxy.proxy.layers.http2_exchange import Http2Exchange
 from claude_proxy.proxy.layers.http2_origin import Http2Origin
 from claude_proxy.proxy.layers.session import PauseReading, Session
-from claude_proxy.proxy.layers.upstream import UpstreamConnection, UpstreamEnded, UpstreamOpened
+from claude_proxy.proxy.layers.upstream import (
+    UpstreamConnection,
+    UpstreamEnded,
+    UpstreamOpened,
+    is_worth_another,
+)
 from claude_proxy.proxy.upstream_errors import TIMED_OUT, UpstreamError
+from claude_proxy.proxy.warm_keys import Route
 from claude_proxy.wire.authority import Authority
+from claude_proxy.wire.http1.head import ResponseHead
 
 _ALPN: Final = (b"h2", b"http/1.1")
 # Connections of one client. A browser makes six to an origin of HTTP/1.1, npm fifteen.
@@ -41,9 +48,9 @@ class Execution(Protocol):
 class Upstream:
     """One connection to the target, from its dial to its end."""
 
-    def __init__(self, pool: "Http2Upstreams", context: Context, target: Authority) -> None:
+    def __init__(self, pool: "Http2Upstreams", wire: UpstreamConnection) -> None:
         self._pool = pool
-        self.wire = UpstreamConnection(context, target, tls=True, alpn=_ALPN)
+        self.wire = wire
         self.carrier: Http1Upstream | Http2Origin | None = None
         self.waits = 0  # looks since the last step of its handshake
         self._out: list[bytes] = []
@@ -76,8 +83,9 @@ class Upstream:
         return self.wire.ended_well
 
     def open(self) -> None:
-        """Dial, and shake hands."""
-        self._pool.execution.execute(self, self.wire.open())
+        """Dial, and shake hands, unless it is open."""
+        if not self.wire.is_warm:
+            self._pool.execution.execute(self, self.wire.open())
         self._read_inbox()
 
     def handle(self, event: events.Event) -> None:
@@ -109,9 +117,11 @@ class Upstream:
         session = self._pool.session
         self.wire.is_open = True
         if self.wire.server.alpn == b"h2":
-            self.carrier = Http2Origin(self, session.head_limit, session.windows)
+            self.carrier = Http2Origin(
+                self, session.head_limit, session.windows, is_warm=self.wire.is_warm
+            )
         else:
-            self.carrier = Http1Upstream(self, session.head_limit)
+            self.carrier = Http1Upstream(self, session.head_limit, is_warm=self.wire.is_warm)
         self._pool.execution.has_bytes(self)
         self._pool.opened(self)
 
@@ -148,6 +158,11 @@ class Upstream:
         self._out.append(data)
         self.touched()
 
+    def answered(self, exchange: Http2Exchange, head: ResponseHead) -> None:
+        """Have a connection opened for the next client, as this one needed a new one."""
+        if is_worth_another(head):
+            self._pool.session.keep_warm(self._pool.route, exchange.attempt)
+
     def touched(self) -> None:
         """Send what is to be sent, before this turn ends."""
         self._pool.execution.has_bytes(self)
@@ -176,7 +191,8 @@ class Http2Upstreams:
         self.execution = execution
         self.changed = False
         self._context = context
-        self._target = target
+        self.route = Route(target, tls=True, alpn=_ALPN, tunnel=True)
+        self._may_take_warm = True  # once: after it, what is wanted is dialled
         self._waiting: dict[Http2Exchange, None] = {}
         self._all: dict[Connection, Upstream] = {}
         self._speaks_http1 = False  # what the last handshake settled on
@@ -232,9 +248,15 @@ class Http2Upstreams:
             # One carries them all, once it is open.
             missing = min(missing, 0 if self._has_shared() else 1)
         for _ in range(min(missing, self._most - len(self._all))):
-            upstream = Upstream(self, self._context, self._target)
+            upstream = Upstream(self, self._wire_for(next(iter(self._waiting))))
             self._all[upstream.connection] = upstream
             upstream.open()
+
+    def _wire_for(self, exchange: Http2Exchange) -> UpstreamConnection:
+        """Return the connection that is kept ready, or one that is to be opened."""
+        warm = self.session.take_warm(self.route, exchange.attempt) if self._may_take_warm else None
+        self._may_take_warm = False
+        return warm or UpstreamConnection(self._context, self.route.target, tls=True, alpn=_ALPN)
 
     def _has_shared(self) -> bool:
         return any(

@@ -238,6 +238,8 @@ def _of_announced_run(session: Session, announced: proxy_protocol.Announcement) 
     """Return the client with the run that it names, as a claim unless it proves the name."""
     shown = f"run {shown_name(announced.name)}: {shown_name(announced.program)}"
     if session.proves_run(announced.name, announced.token):
+        proves, name, token = session.proves_run, announced.name, announced.token
+        session.is_run_over = lambda: not proves(name, token)
         return session.client_info.of_run(shown, announced.name)
     return session.client_info.of_run(f"claims {shown}")
 

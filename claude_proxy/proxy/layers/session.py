@@ -15,7 +15,9 @@ from claude_proxy.config.settings import ClientCredentials, Limits
 from claude_proxy.policy.request import Request
 from claude_proxy.proxy.gate import Attempt, ClientInfo, Gate
 from claude_proxy.proxy.layers.http2_windows import WindowBudget
+from claude_proxy.proxy.layers.upstream import UpstreamConnection
 from claude_proxy.proxy.upstream_hints import NO_HINTS, UpstreamHints
+from claude_proxy.proxy.warm_keys import Route
 from claude_proxy.trust.leaf_contexts import LeafContexts
 from claude_proxy.wire.address import Address
 from claude_proxy.wire.authority import Authority
@@ -50,6 +52,14 @@ def _unknown() -> None:
 
 def _no_room(_: int) -> bool:
     return False
+
+
+def _none_warm(_: Route, __: Attempt) -> UpstreamConnection | None:
+    return None
+
+
+def _keeps_none(_: Route, __: Attempt) -> None:
+    """Keep nothing ready."""
 
 
 class Waiting(Enum):
@@ -100,6 +110,12 @@ class Session:
     # Whether this connection has worked long enough: a layer that has more to do with the bytes it
     # got stops there, and issues `ContinueLater`.
     is_turn_over: Callable[[], bool] = _never
+    # Returns a connection that was opened ahead of an allowed request, to be sent on it at once: an
+    # `UpstreamOpened` waits in its inbox. None: it has to be dialled.
+    take_warm: Callable[[Route, Attempt], UpstreamConnection | None] = _none_warm
+    # Called when a request that needed a new connection was answered: the next may come soon.
+    keep_warm: Callable[[Route, Attempt], None] = _keeps_none
+    is_run_over: Callable[[], bool] = _never  # of a run that the client belongs to
     # Whether the client owes the rest of a request's body, for which everything else is ready.
     owes_body: Callable[[], bool] = _never
     # How many bytes wait in the layers until a peer takes them.

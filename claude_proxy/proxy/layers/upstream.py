@@ -7,6 +7,7 @@ the event, so that what the lane then sends is encrypted once and not twice.
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import cast
 
 from mitmproxy.connection import Server
@@ -19,6 +20,7 @@ from claude_proxy.proxy.layers.tls_fast_path import FastTlsLayer
 from claude_proxy.proxy.tls_failures import broken_off, failed_handshake
 from claude_proxy.proxy.upstream_errors import UpstreamError
 from claude_proxy.wire.authority import Authority
+from claude_proxy.wire.http1.head import ResponseHead
 from claude_proxy.wire.tls_handshake import asks_for_certificate
 
 
@@ -82,6 +84,15 @@ def target_of(server: Server) -> Authority:
     return Authority.of(host, port)
 
 
+def is_worth_another(head: ResponseHead) -> bool:
+    """Tell by a response whether a connection to its upstream should be kept ready for the next.
+
+    One that speaks HTTP/1.0 may serve one connection at a time, and one that waits would block it.
+    """
+    is_busy = head.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+    return head.minor > 0 and not is_busy and head.status != HTTPStatus.TOO_MANY_REQUESTS
+
+
 class _InboxLayer(layer.Layer):
     """The innermost layer of an upstream connection; puts what arrives into the inbox."""
 
@@ -120,6 +131,7 @@ class UpstreamConnection:
         self.inbox: deque[UpstreamEvent] = deque()
         self.is_open = False
         self._address: str | None = None
+        self.is_warm = False  # it was open before there was a request for it
         self.exchanges = 0  # requests sent on it; a failure of a reused connection may be retried
         inner.server = self.server
         self._tls: UpstreamTls | None = None

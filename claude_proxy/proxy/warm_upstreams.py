@@ -1,0 +1,252 @@
+"""Warm upstream connections: one kept ready for the next request of a client to the same target.
+
+Laws kept: silence before allow: none is opened but where a request was allowed, sent and answered.
+Judged is dialled: the target, its addresses, the policy and the credential are looked at again when
+one is used; in doubt it is closed, and the request's own dial decides. Recorded or denied: what
+cannot be recorded is not opened. They are bounded, and the first to go where sockets run short.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+
+from mitmproxy.connection import Client
+from mitmproxy.options import Options
+from mitmproxy.proxy.context import Context
+
+from claude_proxy.config.settings import Limits
+from claude_proxy.policy.decision import Decision
+from claude_proxy.policy.policy import AddressOwner
+from claude_proxy.proxy.dialer import Dialer, DialError
+from claude_proxy.proxy.endpoint import Endpoint
+from claude_proxy.proxy.gate import ClientInfo, Gate, Terms
+from claude_proxy.proxy.layers.upstream import UpstreamConnection
+from claude_proxy.proxy.shares import Shares
+from claude_proxy.proxy.warm_keys import Key, too_many
+from claude_proxy.proxy.warm_upstream import Hooks, WarmUpstream
+from claude_proxy.system import descriptors
+from claude_proxy.wire.address import Address
+
+logger = logging.getLogger(__name__)
+
+# As long as many servers keep a connection on which nothing is asked.
+SILENT_S = 90.0
+# So many descriptors stay free for connections that somebody needs now.
+_SPARE_DESCRIPTORS = 64
+# Where one failed or its upstream spoke first, none is tried again for a while.
+_COLD_S = 300.0
+_MOST_COLD = 256
+# To see whether a run is over costs some system calls, and its proxy ends with it anyway.
+_LOOKS = 4
+
+
+def _since_boot() -> float:
+    """Return a time that goes on while the machine is suspended, as servers' time does."""
+    clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    return time.clock_gettime(clock)
+
+
+def _never() -> bool:
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Beneficiary:
+    """The client that a connection is kept for."""
+
+    gate: Gate
+    info: ClientInfo
+    share: Hashable  # in whose share of the resolver it is looked up
+    is_gone: Callable[[], bool] = _never  # may cost some system calls
+
+
+@dataclass(slots=True, eq=False)
+class _Kept:
+    """A connection that is kept, and what it depends on."""
+
+    key: Key
+    warm: WarmUpstream
+    client: Beneficiary
+    terms: Terms
+    since: float
+    task: asyncio.Task[None] | None = field(default=None, repr=False)
+
+
+class WarmUpstreams:
+    """The warm connections of one process."""
+
+    def __init__(  # noqa: PLR0913 - what a dial needs
+        self,
+        dialer: Dialer,
+        shares: Shares,
+        options: Options,
+        hooks: Hooks,
+        limits: Limits,
+        clock: Callable[[], float] = _since_boot,
+    ) -> None:
+        self._dialer = dialer
+        self._shares = shares
+        self._options = options
+        self._hooks = hooks
+        self._opening_s = limits.connect_timeout_s + limits.handshake_timeout_s
+        self._clock = clock
+        self._kept: dict[Key, _Kept] = {}  # in the order in which they were opened
+        self._by_warm: dict[WarmUpstream, Key] = {}
+        self._cold: dict[Key, float] = {}
+        self._looked_at: list[_Kept] = []
+        self._is_closed = False
+        shares.shed_spare = self.shed
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def take(self, key: Key, gate: Gate) -> tuple[UpstreamConnection, Endpoint] | None:
+        """Return the connection for a request that is allowed now; None: it has to be dialled.
+
+        The request must be sent on it at once, by the client that gets it.
+        """
+        kept = self._kept.get(key)
+        if kept is None or not kept.warm.is_ready:
+            return None
+        self._forget(kept)
+        if not self._holds(kept) or kept.client.gate is not gate or not self._is_allowed(kept):
+            kept.warm.close()
+            return None
+        return kept.warm.hand_over()
+
+    def keep(self, key: Key, client: Beneficiary) -> None:
+        """Open a connection for the next request, unless there is one already."""
+        now = self._clock()
+        if self._is_closed or key in self._kept or self._cold.get(key, 0) > now:
+            return
+        shares = self._shares
+        used = shares.open_sockets + _SPARE_DESCRIPTORS
+        if not descriptors.is_room_for_upstream(used, shares.other_files):
+            return
+        if (victim := too_many(self._kept, key)) is not None:
+            self._kept[victim].warm.close()
+        route = key.route
+        # Of no client: nothing that it holds may come from one.
+        context = Context(Client(peername=("", 0), sockname=("", 0)), self._options)
+        upstream = UpstreamConnection(
+            context, route.target, tls=route.tls, alpn=route.alpn, tunnel=route.tunnel
+        )
+        warm = WarmUpstream(self, upstream, self._hooks)
+        kept = _Kept(key, warm, client, client.gate.terms(key.credential), now)
+        self._kept[key], self._by_warm[warm] = kept, key
+        kept.task = asyncio.get_running_loop().create_task(self._open(kept))
+
+    async def _open(self, kept: _Kept) -> None:
+        warm, client, route = kept.warm, kept.client, kept.key.route
+
+        def judge(address: Address, owner: AddressOwner) -> Decision:
+            warm.judged.append(address)
+            return client.gate.would_dial_address(route.target, address, owner)
+
+        shares = self._shares
+        shares.open_sockets += 1  # the endpoint counts it afterwards
+        try:
+            if not client.gate.would_dial(route.target):
+                warm.close()
+                return
+            dialled = await self._dialer.dial(
+                route.target, judge, tunnel=route.tunnel, client=client.share
+            )
+        except (DialError, OSError):
+            warm.is_doubtful = True
+            warm.close()
+            return
+        except Exception:  # fail closed
+            logger.exception("dialling ahead of a request failed")
+            warm.close()
+            return
+        finally:
+            shares.open_sockets -= 1
+        text = f"{route.target} at {dialled.peer} for the next request"
+        if not self._is_kept(kept) or not client.gate.note_warm(client.info, text):
+            dialled.socket.close()
+            warm.close()
+            return
+        try:
+            await warm.connect(dialled)
+        except OSError:
+            warm.close()
+
+    # --- what becomes of them
+
+    def sweep(self) -> None:
+        """Close those that nobody may use any more; called about once a second."""
+        for kept in list(self._kept.values()):
+            if not self._holds(kept):
+                kept.warm.close()
+        if not self._looked_at:
+            self._looked_at = list(self._kept.values())
+        for _ in range(min(_LOOKS, len(self._looked_at))):
+            kept = self._looked_at.pop()
+            if self._is_kept(kept) and kept.client.is_gone():
+                kept.warm.close()
+
+    def shed(self) -> bool:
+        """Close all in favour of connections that are needed now; tell whether there were any."""
+        found = list(self._kept.values())
+        for kept in found:
+            kept.warm.close()
+        return bool(found)
+
+    def close(self) -> None:
+        """Close all, and open none any more."""
+        self._is_closed = True
+        self.shed()
+
+    def _holds(self, kept: _Kept) -> bool:
+        """Tell whether all is as it was when it was opened, which is not long ago."""
+        age_s = self._clock() - kept.since
+        if age_s > (SILENT_S if kept.warm.is_ready else self._opening_s):
+            return False
+        try:
+            return kept.client.gate.terms(kept.key.credential).are_those_of(kept.terms)
+        except Exception:  # fail closed
+            logger.exception("a connection that was kept ready was closed after an internal error")
+            return False
+
+    def _is_allowed(self, kept: _Kept) -> bool:
+        """Judge the target and its addresses as a dial would now."""
+        gate, target = kept.client.gate, kept.key.route.target
+
+        def judge(address: Address, owner: AddressOwner) -> Decision:
+            return gate.would_dial_address(target, address, owner)
+
+        try:
+            self._dialer.judge_again(target, kept.warm.judged, judge)
+        except DialError:
+            return False
+        return gate.would_dial(target)
+
+    def _is_kept(self, kept: _Kept) -> bool:
+        return self._kept.get(kept.key) is kept and self._holds(kept)
+
+    # --- from the connections, see `Keeper`
+
+    def count_socket(self, change: int) -> None:
+        """Count a socket that was opened (1) or closed (-1)."""
+        self._shares.open_sockets += change
+
+    def gone(self, warm: WarmUpstream) -> None:
+        """Forget a connection that is closed, or will be."""
+        key = self._by_warm.get(warm)
+        if key is None:
+            return
+        if warm.is_doubtful:
+            self._cold.pop(key, None)
+            self._cold[key] = self._clock() + _COLD_S
+            if len(self._cold) > _MOST_COLD:
+                del self._cold[next(iter(self._cold))]
+        kept = self._kept[key]
+        self._forget(kept)
+        if kept.task is not None and kept.task is not asyncio.current_task():
+            kept.task.cancel()  # it may still dial
+
+    def _forget(self, kept: _Kept) -> None:
+        del self._kept[kept.key], self._by_warm[kept.warm]

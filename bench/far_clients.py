@@ -6,6 +6,7 @@ took: a client that tells its own time is believed, of another the whole process
 
 import json
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -22,10 +23,12 @@ from tests.e2e.rig.package_index import NODE_PACKAGE, PYTHON_PACKAGE, node_index
 REPOSITORY = Path(__file__).resolve().parent.parent
 _TOOLS = REPOSITORY / "build" / "e2e" / "node_modules" / ".bin"
 _PATIENCE_S = 120.0
+_BURST = 3  # Claude Code opens as many tunnels at once
 _KEY = "sk-ant-api03-imitation"  # the imitated service takes any
 
-WEB_HOST, GIT_HOST, NODE_HOST, PYTHON_HOST, API_HOST = HOSTS = (
+WEB_HOST, HTTP2_HOST, GIT_HOST, NODE_HOST, PYTHON_HOST, API_HOST = HOSTS = (
     "origin.test",
+    "h2.test",
     "git.test",
     "npm.test",
     "pypi.test",
@@ -81,12 +84,16 @@ def put_sites(internet: Internet, directory: Path) -> None:
     """Put on the internet what the clients ask for, with names that need no look-up."""
     sites = {
         WEB_HOST: None,
+        HTTP2_HOST: None,
         GIT_HOST: git_host(_forge(directory)),
         NODE_HOST: node_index(NODE_HOST),
         PYTHON_HOST: python_index(),
         API_HOST: messages_api,
     }
     lines = [f"{internet.site(host, site)} {host}\n" for host, site in sites.items()]
+    internet.site(HTTP2_HOST, http2=True)
+    # git asks who this machine is.
+    lines.append(f"127.0.0.1 {socket.gethostname()}\n")
     # A look-up is a round trip for everybody, or none where a cache is near: here there is none.
     with (directory / "hosts").open("a") as hosts:
         hosts.writelines(lines)
@@ -111,6 +118,36 @@ def _forge(directory: Path) -> Path:
 def _curl(place: Place, program: str) -> float:
     words = ("-sS", "--fail", "--output", "/dev/null", "--write-out", "%{time_total}")
     return float(place.ran(program, *words, f"https://{WEB_HOST}/page"))
+
+
+def _curl_burst(place: Place, program: str) -> float:
+    url = f"https://{WEB_HOST}/page"
+    words = [
+        "-sS",
+        "--fail",
+        "--parallel",
+        "--parallel-immediate",
+        "--write-out",
+        "%{time_total}\n",
+    ]
+    for _ in range(_BURST):
+        words += ["--output", "/dev/null", url]
+    return max(map(float, place.ran(program, *words).split()))
+
+
+def _curl_http2(place: Place, program: str) -> float:
+    words = (
+        "-sS",
+        "--fail",
+        "--output",
+        "/dev/null",
+        "--write-out",
+        "%{http_version} %{time_total}",
+    )
+    version, seconds = place.ran(program, *words, f"https://{HTTP2_HOST}/page").split()
+    if version != "2":
+        raise StartError(f"curl spoke HTTP/{version}")
+    return float(seconds)
 
 
 def _git(place: Place, program: str) -> float:
@@ -148,6 +185,8 @@ def _claude(place: Place, program: str) -> float:
 
 CLIENTS = (
     Client("curl", "curl's first request, by its own clock", "curl", _curl),
+    Client("burst", "the last of three first requests at once", "curl", _curl_burst),
+    Client("http2", "curl's first request over HTTP/2", "curl", _curl_http2),
     Client("git", "git clone of one commit", "git", _git),
     Client("npm", "npm install of one package", "npm", _npm),
     Client("pip", "pip download of one package", sys.executable, _pip),

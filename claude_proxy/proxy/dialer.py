@@ -30,6 +30,8 @@ type Connect = Callable[[list[Address]], Awaitable[Dialled]]
 
 # RFC 8305, section 5: start the next attempt after 250 ms without an answer.
 _STAGGER_S = 0.25
+# One SYN may be lost; Linux sends another after a second.
+_REMEMBERED_PATIENCE_S = 2.0
 
 
 class Failure(StrEnum):
@@ -187,9 +189,12 @@ class Dialer:
         if remembered is not None:
             try:
                 with names.kept_if_good(host):
-                    return await connect(remembered)
+                    async with asyncio.timeout(_REMEMBERED_PATIENCE_S):
+                        return await connect(remembered)
+            except TimeoutError:
+                pass  # like the next: the name may have moved since, or this machine
             except DialError as error:
-                # The name may have moved since. A denial is not asked about twice.
+                # A denial is not asked about twice.
                 if error.failure not in _OUT_OF_DATE:
                     raise
         asked_s = names.clock()

@@ -335,6 +335,28 @@ def test_a_name_that_has_moved_is_asked_for_again_before_a_dial_fails(run: Run) 
     run(play)
 
 
+def test_a_name_is_asked_for_again_where_its_remembered_address_is_silent(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dialer_module, "_REMEMBERED_PATIENCE_S", 0)
+    names = Moving(["127.0.0.2"])
+
+    async def play() -> None:
+        server = Server()
+        with silent_listener("127.0.0.1") as port:
+            async with server.listening("127.0.0.2", port):
+                target = Authority.of("inner.example", port)
+                dialer = Dialer(names)
+                remembered = [ip_address("127.0.0.1")]
+                dialer.names.keep(target.host, remembered, dialer.names.clock())
+                peer = await peer_of(dialer.dial(target, judge_of(target), tunnel=True))
+
+        assert peer == f"127.0.0.2:{port}"
+
+    run(play)
+    assert len(names.asked) == 1
+
+
 def test_the_answer_for_a_name_that_has_moved_is_judged(run: Run) -> None:
     async def play() -> None:
         server, names = Server(), Moving(["127.0.0.1"], ["10.0.0.1"])

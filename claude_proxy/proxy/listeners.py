@@ -1,24 +1,21 @@
 """Listeners: accept clients, refuse those that are not allowed, and start their connections.
 
-They are implemented as a mitmproxy proxy mode. Law kept: default-deny. A client outside the allowed
-networks of a TCP listener, or a user who may not use a Unix socket, is refused before a byte is
-read, and the refusal is recorded.
+They are an addon of mitmproxy's master, and not one of its proxy modes: those bring along HTTP and
+QUIC of their own, which nothing here may ever run. Law kept: default-deny. A client outside the
+allowed networks of a TCP listener, or a user who may not use a Unix socket, is refused before a
+byte is read, and the refusal is recorded.
 """
 
 import asyncio
 import logging
 import socket
 import sys
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Any, Literal, cast
+from typing import Any, cast
 
-from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.connection import Client, ConnectionState
-from mitmproxy.proxy import layer, mode_specs
-from mitmproxy.proxy.context import Context
-from mitmproxy.proxy.mode_servers import AsyncioServerInstance
 
 from claude_proxy.config.settings import ClientCredentials, RunIdentity
 from claude_proxy.events import Notice, Phase
@@ -65,42 +62,58 @@ class Listener:
         return any(address in network for network in self.clients)
 
 
-class Listeners(Proxyserver):
-    """mitmproxy's server addon, with the listeners of this module."""
+class Listeners:
+    """The addon that runs every listener."""
 
-    name = "proxyserver"  # mitmproxy looks it up by this name
+    name = "listeners"
 
     def __init__(
-        self, listeners: list[Listener], services: Services, notify: Callable[[Notice], None]
+        self, listeners: Sequence[Listener], services: Services, notify: Callable[[Notice], None]
     ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.listeners = {mode_of(at): listener for at, listener in enumerate(listeners)}
-        self.fault: Exception | None = None
-        self._awaited = len(listeners)
-        self._settled = asyncio.Event()
+        self.listeners = tuple(listeners)
         self.services = services
+        self._servers: list[asyncio.Server] = []
+        self._fault: Exception | None = None
+        self._settled = asyncio.Event()
         self._notify = notify
         self.refused: set[_RefusedClient] = set()  # whose responses are still being sent
         services.shares.report = self._report
         services.shares.other_files = descriptors.lowest_free()
 
-    @property
-    def modes(self) -> list[str]:
-        """The proxy modes that mitmproxy runs: one for each listener."""
-        return list(self.listeners)
+    async def running(self) -> None:
+        """Accept clients; mitmproxy calls this hook once its master runs."""
+        try:
+            for listener in self.listeners:
+                self._servers.append(await self._listen(listener))
+        except Exception as error:  # noqa: BLE001 - mitmproxy would only log it: see `accepting`
+            self._fault = error
+        self._settled.set()
 
     async def accepting(self) -> None:
         """Wait until every listener accepts; raise the error of one that cannot."""
         await self._settled.wait()
-        if self.fault is not None:
-            raise self.fault
+        if self._fault is not None:
+            raise self._fault
 
-    def settle(self, fault: Exception | None) -> None:
-        """Note that one listener accepts, or the error that mitmproxy would only log."""
-        self.fault = self.fault or fault
-        self._awaited -= 1
-        if self._awaited == 0 or fault is not None:
-            self._settled.set()
+    def close(self) -> None:
+        """Accept no more clients."""
+        servers, self._servers = self._servers, []
+        for server in servers:
+            server.close()
+
+    async def _listen(self, listener: Listener) -> asyncio.Server:
+        loop = asyncio.get_running_loop()
+
+        def admission() -> _Admission:
+            return _Admission(self, listener)
+
+        if not listener.is_unix:
+            return await loop.create_server(admission, sock=listener.socket, backlog=BACKLOG)
+        # Since Python 3.13 the loop would remove the socket's file, which may not be ours.
+        keep: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
+        return await loop.create_unix_server(
+            admission, sock=listener.socket, backlog=BACKLOG, **keep
+        )
 
     def services_of(self, listener: Listener) -> Services:
         """Return the services that the connections of a listener use."""
@@ -127,69 +140,12 @@ class Listeners(Proxyserver):
         self._notify(Notice(0, "limit", text))
 
 
-def mode_of(number: int) -> str:
-    """Return the mode of a listener: by number, because a path may not be a valid mode."""
-    return f"listener:{number}"
-
-
-@dataclass(frozen=True)
-class ListenerMode(mode_specs.ProxyMode):
-    """The mode "listener:NUMBER": the listener of that number."""
-
-    description = "claude-proxy"
-    default_port = None  # with one, mitmproxy would take two listeners for a conflict
-    transport_protocol: Literal["tcp"] = "tcp"
-
-    def __post_init__(self) -> None:
-        """Raise ValueError unless the data is a number."""
-        if not self.data.isdecimal():
-            raise ValueError("the mode of a listener is its number")
-
-
-class ListenerInstance(AsyncioServerInstance[ListenerMode]):
-    """One running listener."""
-
-    @property
-    def listen_addrs(self) -> tuple[Any, ...]:
-        """Empty, because mitmproxy would take the path of a Unix socket for a host and a port."""
-        return ()
-
-    def make_top_layer(self, context: Context) -> layer.Layer:
-        """Never called: connections are started here, not by mitmproxy."""
-        raise NotImplementedError
-
-    async def _start(self) -> None:
-        manager = cast("Listeners", self.manager)
-        try:
-            self._servers = [await self._listen(manager)]
-        except Exception as error:
-            manager.settle(error)
-            raise
-        manager.settle(None)
-
-    async def _listen(self, manager: Listeners) -> asyncio.Server:
-        listener = manager.listeners[self.mode.full_spec]
-        loop = asyncio.get_running_loop()
-
-        def admission() -> _Admission:
-            return _Admission(manager, listener, self.mode)
-
-        if not listener.is_unix:
-            return await loop.create_server(admission, sock=listener.socket, backlog=BACKLOG)
-        # Since Python 3.13 the loop would remove the socket's file, which may not be ours.
-        keep: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
-        return await loop.create_unix_server(
-            admission, sock=listener.socket, backlog=BACKLOG, **keep
-        )
-
-
 class _Admission(asyncio.Protocol):
     """Admits or refuses a new connection, of which only the peer is known."""
 
-    def __init__(self, manager: Listeners, listener: Listener, mode: ListenerMode) -> None:
+    def __init__(self, manager: Listeners, listener: Listener) -> None:
         self._manager = manager
         self._listener = listener
-        self._mode = mode
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport = cast("asyncio.Transport", transport)
@@ -245,7 +201,6 @@ class _Admission(asyncio.Protocol):
         client = Client(
             peername=peername,
             sockname=sockname,
-            proxy_mode=self._mode,
             state=ConnectionState.OPEN,
         )
         listener = self._listener

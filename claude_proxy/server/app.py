@@ -16,7 +16,7 @@ from claude_proxy.audit.store import AuditStore
 from claude_proxy.config import policy_files
 from claude_proxy.config.settings import Settings
 from claude_proxy.errors import ConfigError
-from claude_proxy.server import listening_sockets, logs, startup, workers
+from claude_proxy.server import light_imports, listening_sockets, logs, startup, workers
 from claude_proxy.server.gates import vault_of
 from claude_proxy.server.listening_sockets import OpenListener, remove_files
 from claude_proxy.server.prepared import OnApplied, Prepared, ignore_applied
@@ -145,7 +145,8 @@ def _serve(settings: Settings, lifeline: Lifeline | None, on_applied: OnApplied)
 
 def _engine() -> "ModuleType":
     """Import the engine, which takes most of a start."""
-    from claude_proxy.server import engine  # noqa: PLC0415 - imports mitmproxy
+    with light_imports.applied():
+        from claude_proxy.server import engine  # noqa: PLC0415 - imports mitmproxy
 
     return engine
 

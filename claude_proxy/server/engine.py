@@ -175,10 +175,7 @@ async def _run(prepared: Prepared) -> None:
             dialer, services.shares, options, services.hooks, settings.limits
         )
     listeners = Listeners(_listeners(prepared, services, gates), services, prepared.record)
-    options.update(mode=listeners.modes)
     master = ProxyMaster(options, listeners, certificates)
-    # Not an argument of Options: an addon's options exist only once it is loaded.
-    options.update(connection_strategy="lazy")
     reloader = Reloader(
         settings,
         prepared.loaded,
@@ -251,8 +248,7 @@ async def _wind_down(
     services: Services, listeners: Listeners, grace_s: float, signals: StopSignals
 ) -> None:
     """Stop accepting, close idle connections, and wait up to `grace_s` seconds for the rest."""
-    for server in list(listeners.servers):
-        await server.stop()
+    listeners.close()
     if services.warm is not None:
         services.warm.close()
     loop = asyncio.get_running_loop()

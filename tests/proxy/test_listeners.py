@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mitmproxy.proxy.mode_servers import ServerInstance
 
 from claude_proxy.config.settings import ClientCredentials, Limits, TcpListen
 from claude_proxy.events import Notice, Phase
@@ -21,7 +20,7 @@ from claude_proxy.proxy.dialer import Dialer
 from claude_proxy.proxy.gate import Gate
 from claude_proxy.proxy.layers.protocol_detection import ProtocolDetection
 from claude_proxy.proxy.layers.session import Waiting
-from claude_proxy.proxy.listeners import Listener, ListenerMode, Listeners, _Admission
+from claude_proxy.proxy.listeners import Listener, Listeners, _Admission
 from claude_proxy.server.listening_sockets import bind
 from claude_proxy.system import descriptors
 from claude_proxy.wire.address import Network
@@ -109,25 +108,17 @@ async def door_of(
     with bound(address) as sock:
         listener = Listener("the door", sock, clients, uids, credentials, **of_listener)
         manager = Listeners([listener], services, told.append)
-        instance: ServerInstance[ListenerMode] = ServerInstance.make("listener:0", manager)
-        await instance.start()
+        await manager.running()
         await manager.accepting()
         door = Door(sock.getsockname(), manager, services, ledger, told)
         try:
             yield door
         finally:
-            await instance.stop()
+            manager.close()
             for connection in list(services.connections):
                 connection.abort()
             for client in door.clients:
                 await client.leaves()
-
-
-def test_a_listener_has_a_number() -> None:
-    assert ListenerMode.parse("listener:7").data == "7"
-    for spec in ("listener", "listener:tcp"):
-        with pytest.raises(ValueError, match="the mode of a listener is its number"):
-            ListenerMode.parse(spec)
 
 
 # --- who is let in
@@ -253,9 +244,7 @@ def test_a_client_of_another_machine_is_not_local(run: Run) -> None:
                 def set_protocol(self, protocol: Any) -> None:
                     made.append(protocol.owner)
 
-            arrival = _Admission(
-                door.manager, door.manager.listeners["listener:0"], ListenerMode.parse("listener:0")
-            )
+            arrival = _Admission(door.manager, door.manager.listeners[0])
             arrival.connection_made(Elsewhere(("10.1.2.3", 50000)))  # type: ignore[arg-type]
 
             assert not made[0].session.local
@@ -413,10 +402,9 @@ def test_an_error_of_a_listener_is_reported(run: Run) -> None:
             with bind(TcpListen("127.0.0.1", 0)) as sock:
                 closed = Listener("closed", sock)
             manager = Listeners([closed], door.services, door.told.append)
-            instance: ServerInstance[ListenerMode] = ServerInstance.make("listener:0", manager)
 
-            with pytest.raises((OSError, ValueError)):
-                await instance.start()
+            await manager.running()
+
             with pytest.raises((OSError, ValueError)):
                 await manager.accepting()
 
@@ -427,9 +415,7 @@ def test_a_client_that_is_gone_before_it_was_let_in_is_forgotten(run: Run) -> No
     async def play() -> None:
         async with door_of() as door:
             transport = Transport(None)
-            arrival = _Admission(
-                door.manager, door.manager.listeners["listener:0"], ListenerMode.parse("listener:0")
-            )
+            arrival = _Admission(door.manager, door.manager.listeners[0])
             arrival.connection_made(transport)  # type: ignore[arg-type]
 
             assert transport.aborted
@@ -451,9 +437,7 @@ def test_an_address_is_judged_as_what_it_is(run: Run, address: str, *, admitted:
     async def play() -> None:
         async with door_of(connections=0) as door:  # so that nobody gets further
             transport = Transport((address, 50000, 0, 0))
-            arrival = _Admission(
-                door.manager, door.manager.listeners["listener:0"], ListenerMode.parse("listener:0")
-            )
+            arrival = _Admission(door.manager, door.manager.listeners[0])
             arrival.connection_made(transport)  # type: ignore[arg-type]
 
             expected = "too-many-connections" if admitted else "client-not-allowed"

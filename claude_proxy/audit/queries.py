@@ -7,7 +7,6 @@ reader that keeps a snapshot (a pager, for example) makes the write-ahead log gr
 import sqlite3
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
@@ -434,7 +433,7 @@ def _attempt_of(row: tuple[Any, ...]) -> LoggedAttempt:
         last=last or 0,
     )
     usage = None if used[0] is None else Usage(*used)
-    outcome = None if ended[0] is None else replace(OutcomeSeen(*ended), usage=usage)
+    outcome = None if ended[0] is None else OutcomeSeen(*ended)._replace(usage=usage)
     return LoggedAttempt(decision, outcome)
 
 

@@ -257,7 +257,7 @@ class AuditStore:
             self._print(self._as_obeyed(event))
             raise failure from error
         if number != event.id:
-            event = replace(event, id=number, at=event.time_ns)
+            event = event._replace(id=number, at=event.time_ns)
         if not event.allowed:
             self._repeats.recorded(event, time.monotonic())
         self._print(event)
@@ -274,7 +274,9 @@ class AuditStore:
             return self._insert(_INSERT_DECISION, _decision_row(event))
 
     def _count(self, event: DecisionMade, repeated: Repeated) -> int:
-        self._print(replace(event, id=repeated.id, at=event.time_ns, count=repeated.count))
+        if self._printer is not None:
+            repeat = event._replace(id=repeated.id, at=event.time_ns, count=repeated.count)
+            self._printer.put(repeat)
         return repeated.id
 
     def _record_notice(self, event: Notice) -> int:
@@ -303,13 +305,13 @@ class AuditStore:
         """Return what the gate makes of a decision that could not be recorded."""
         if not self._unrecorded_are_denied:
             return event
-        return replace(event, allowed=False, reason="audit-failed", rule=None, rule_source=None)
+        return event._replace(allowed=False, reason="audit-failed", rule=None, rule_source=None)
 
     # Outcomes: gathered, because nothing waits for them.
 
     def _gather(self, event: OutcomeSeen) -> None:
         if event.usage is not None:
-            event = replace(event, usage=bounded(event.usage))
+            event = event._replace(usage=bounded(event.usage))
         if self._reserved and event.decision in self._reserved:
             self._reserved.remove(event.decision)
             if event.usage is None:
@@ -575,8 +577,7 @@ def _bounded(event: DecisionMade) -> DecisionMade:
 
 def _storable(event: DecisionMade) -> DecisionMade:
     """Return `event` with each text as SQLite can store it."""
-    return replace(
-        event,
+    return event._replace(
         client=storable(event.client, _TEXT_BOUND),
         listener=storable(event.listener, _TEXT_BOUND),
         scheme=storable(event.scheme, _METHOD_BOUND),

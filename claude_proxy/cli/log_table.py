@@ -7,7 +7,6 @@ wide the terminal is.
 import shutil
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Final
 
 import click
@@ -145,8 +144,8 @@ def _what_of(attempt: LoggedAttempt) -> tuple[object, ...]:
 
 def _with_repeat(before: LoggedAttempt, entry: LoggedAttempt) -> LoggedAttempt:
     decision, repeat = before.decision, entry.decision
-    counted = replace(
-        decision, count=decision.count + repeat.count, last=repeat.last or repeat.time_ns
+    counted = decision._replace(
+        count=decision.count + repeat.count, last=repeat.last or repeat.time_ns
     )
     return LoggedAttempt(counted, before.outcome)
 

@@ -33,6 +33,7 @@ from claude_proxy.proxy.connection_end import EndEvent, EndState, next_state
 from claude_proxy.proxy.dialer import Dialer, DialError, Dialled, Failure, no_room
 from claude_proxy.proxy.endpoint import Endpoint
 from claude_proxy.proxy.gate import Attempt, ClientInfo, Gate
+from claude_proxy.proxy.layers.connection_records import LayerContext, can_read
 from claude_proxy.proxy.layers.http2_windows import WindowBudget
 from claude_proxy.proxy.layers.session import (
     NO_LEAVES,
@@ -175,7 +176,7 @@ class ClientConnection:
         self._pending_bytes = 0
         self._is_unread = False  # nothing is read while it awaits its turn
         self._awaits_turn = False
-        self.context = Context(client, services.options)
+        self.context = LayerContext(client, services.options)
         self.layer = services.top_layer(self.context, self.session)
         self.endpoint = Endpoint(self, client)
         self._endpoints: dict[Connection, Endpoint] = {client: self.endpoint}
@@ -257,7 +258,7 @@ class ClientConnection:
             return
         if self._drops_preconnected(endpoint):
             return
-        if connection.state & ConnectionState.CAN_READ:
+        if can_read(connection):
             connection.state &= ~ConnectionState.CAN_READ
             self.process(events.ConnectionClosed(connection))
 
@@ -272,13 +273,13 @@ class ClientConnection:
         if self._drops_preconnected(endpoint):
             return
         connection = endpoint.connection
-        open_before = connection.state
+        could_read = can_read(connection)
         connection.state = ConnectionState.CLOSED
         self._endpoints.pop(connection, None)
         if endpoint is self.endpoint:
             self._end(EndEvent.LOST)
             return
-        if open_before & ConnectionState.CAN_READ:
+        if could_read:
             self.process(events.ConnectionClosed(connection))
         self.balance()
 
@@ -589,7 +590,7 @@ class ClientConnection:
             endpoint.transport.write_eof()
 
     def _close_connection(self, connection: Connection) -> None:
-        could_read = connection.state & ConnectionState.CAN_READ
+        could_read = can_read(connection)
         connection.state = ConnectionState.CLOSED
         if connection is self.client:
             self._end(EndEvent.CLOSE if could_read else EndEvent.CLOSE_AT_EOF)
@@ -616,7 +617,7 @@ class ClientConnection:
             self.endpoint.reset()
         if before is _OPEN:
             self._release()
-        if after in {EndState.RESET, EndState.GONE}:
+        if after is EndState.RESET or after is EndState.GONE:
             # It no longer counts towards the limit, although its sockets are closed a bit later.
             self.services.connections.discard(self)
             self.services.shares.leave(self.share, self)

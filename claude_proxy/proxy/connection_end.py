@@ -27,11 +27,11 @@ The cause of each event:
 An end of stream in OPEN does not end the connection: the layers get it, and may still respond.
 """
 
-from enum import Enum, auto
+from enum import IntEnum, auto
 from typing import Final
 
 
-class EndState(Enum):
+class EndState(IntEnum):
     """The state of a connection, from open to gone."""
 
     OPEN = auto()
@@ -41,7 +41,7 @@ class EndState(Enum):
     GONE = auto()  # the transport is gone
 
 
-class EndEvent(Enum):
+class EndEvent(IntEnum):
     """An event that ends a connection, or advances its end."""
 
     CLOSE = auto()

@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any, cast
 
-from mitmproxy.connection import Client, ConnectionState
+from mitmproxy.connection import ConnectionState
 
 from claude_proxy.config.settings import ClientCredentials, RunIdentity
 from claude_proxy.events import Notice, Phase
 from claude_proxy.policy.reason import Reason
 from claude_proxy.proxy.connection import ClientConnection, Services
 from claude_proxy.proxy.gate import ClientInfo
+from claude_proxy.proxy.layers.connection_records import ClientRecord
 from claude_proxy.proxy.layers.session import NO_ADDRESS
 from claude_proxy.proxy.responses import Refusal, denial
 from claude_proxy.proxy.shares import CONNECTIONS, SOCKETS, Share
@@ -198,7 +199,7 @@ class _Admission(asyncio.Protocol):
             transport.close()
             return
         share.turns.begin()
-        client = Client(
+        client = ClientRecord(
             peername=peername,
             sockname=sockname,
             state=ConnectionState.OPEN,

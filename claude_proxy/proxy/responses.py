@@ -8,6 +8,7 @@ outside.
 import json
 import shlex
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from claude_proxy.policy.advice import DeniedAttempt, advice_for
 from claude_proxy.policy.git_push import push_path
@@ -81,6 +82,10 @@ _DENIED = 403
 _UNAVAILABLE = 451  # RFC 7725; it has no meaning of its own for clients that retry or log in
 _DENIALS = frozenset({_DENIED, _UNAVAILABLE})
 _UNAUTHENTICATED = 407
+# Rendered responses that are kept, of those that are short.
+_REMEMBERED = 256
+_SHORT = 1024
+
 _CHALLENGE = (b"Proxy-Authenticate", b'Basic realm="claude-proxy"')  # RFC 9110 11.7.1, RFC 7617
 # Reasons that a request is denied by when it begins a push that would be denied.
 _OF_PUSH = frozenset({Reason.METHOD_NOT_ALLOWED, Reason.PATH_NOT_ALLOWED, Reason.DENY_RULE})
@@ -183,13 +188,38 @@ class Refusal:
         The reason is in the status phrase as well, because most clients show nothing else of a
         response to CONNECT (Python's `http.client` prints the phrase, curl the code).
         """
-        as_json = wants_json(accept)
-        body = self.body(as_json=as_json)
-        lines = [f"HTTP/1.1 {self.status} {_PHRASES[self.status]} ({self.reason})".encode()]
-        lines += [b"%s: %s" % field for field in self.fields(as_json=as_json, length=len(body))]
-        lines.append(b"Connection: close" if close else b"Connection: keep-alive")
-        head = b"\r\n".join(lines) + b"\r\n\r\n"
+        is_short = len(self.label) + len(self.explanation) <= _SHORT
+        render = _rendered if is_short else _rendered.__wrapped__
+        head, body = render(self, as_json=wants_json(accept), close=close)
         return head if head_only else head + body
+
+
+# Programs that are refused try the same again, many of them all day long.
+@lru_cache(maxsize=_REMEMBERED)
+def _rendered(refusal: Refusal, *, as_json: bool, close: bool) -> tuple[bytes, bytes]:
+    """Return the head and the body of the HTTP/1.1 response."""
+    body = refusal.body(as_json=as_json)
+    lines = [f"HTTP/1.1 {refusal.status} {_PHRASES[refusal.status]} ({refusal.reason})".encode()]
+    lines += [b"%s: %s" % field for field in refusal.fields(as_json=as_json, length=len(body))]
+    lines.append(b"Connection: close" if close else b"Connection: keep-alive")
+    return b"\r\n".join(lines) + b"\r\n\r\n", body
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _denial_of_tunnel(attempt: DeniedAttempt, options: tuple[str, ...]) -> Refusal:
+    return denial_of(attempt, f"CONNECT {attempt.target}").naming(options)
+
+
+def denial_of_tunnel(
+    reason: Reason,
+    target: Authority,
+    scheme: Scheme,
+    *,
+    is_own: bool,
+    options: tuple[str, ...] = (),
+) -> Refusal:
+    """Return the 403 to a CONNECT; its command changes the list that `options` name."""
+    return _denial_of_tunnel(DeniedAttempt(reason, target, scheme, is_own=is_own), options)
 
 
 def denial(

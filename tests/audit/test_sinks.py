@@ -7,7 +7,6 @@ import stat
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -53,7 +52,7 @@ class Kept:
 
 A_TUNNEL = a_decision(phase=Phase.CONNECT, scheme="", method="CONNECT", path="")
 A_REFUSED_TUNNEL = a_denial(phase=Phase.CONNECT, scheme="", method="CONNECT", path="")
-A_PASSTHROUGH = replace(A_TUNNEL, scheme=PASSTHROUGH_SCHEME)
+A_PASSTHROUGH = A_TUNNEL._replace(scheme=PASSTHROUGH_SCHEME)
 
 
 def printed(

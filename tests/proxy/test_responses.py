@@ -1,5 +1,6 @@
 """The proxy's own responses say what an agent can act on, and reveal no rule."""
 
+import itertools
 import json
 import shlex
 
@@ -14,6 +15,7 @@ from claude_proxy.proxy.responses import (
     bad_request,
     denial,
     denial_of_request,
+    denial_of_tunnel,
     sentence,
     too_large,
     unreachable,
@@ -302,3 +304,23 @@ def test_the_command_names_the_policy_that_is_in_force() -> None:
     )
     assert refusal.naming(()) is refusal
     assert denial("deny-rule", "asked", EVIL).naming(("--policy", "acme")).command is None
+
+
+def test_a_denied_tunnel_is_answered_as_a_denial_is_however_often_it_is_repeated() -> None:
+    options = ("--policy", "acme")
+
+    for reason, own in ((Reason.NO_RULE, False), (Reason.ADDRESS_NOT_ALLOWED, True)) * 2:
+        denied = denial_of_tunnel(reason, EVIL, Scheme.HTTPS, is_own=own, options=options)
+
+        made = denial(reason.value, f"CONNECT {EVIL}", EVIL, is_own=own).naming(options)
+        assert denied == made
+        for accept, close in itertools.product((None, b"application/json"), (True, False)):
+            again = made.http1(accept=accept, close=close)
+            assert denied.http1(accept=accept, close=close) == again
+            assert made.body(as_json=accept is not None) in again
+
+
+def test_an_endless_label_is_rendered_and_not_remembered() -> None:
+    label = "GET https://a.test/" + "a" * 100_000
+
+    assert label.encode() in denial("no-rule", label, EVIL).http1(close=True)

@@ -18,6 +18,7 @@ from claude_proxy.policy.request import Scheme
 from claude_proxy.proxy.dialer import DialError
 from claude_proxy.proxy.inspection.base import ResponseCutOff
 from claude_proxy.proxy.layers.admission import takes_long
+from claude_proxy.proxy.layers.connection_records import can_read
 from claude_proxy.proxy.layers.http1_exchange import Exchange
 from claude_proxy.proxy.layers.http1_response_writer import Response, emit_bodiless
 from claude_proxy.proxy.layers.http1_role import LocalAnswer, OwnResponse, Role
@@ -205,7 +206,7 @@ class Http1Lane(layer.Layer):
         if head is not None:
             self._begin(head)
             return True
-        if not self.context.client.state & ConnectionState.CAN_READ:
+        if not can_read(self.context.client):
             self._close_client()
         elif self._in and self._session.waiting is not Waiting.HEAD:
             self._session.wait(Waiting.HEAD)
@@ -467,7 +468,7 @@ class Http1Lane(layer.Layer):
             self._close_client()
             return
         self._move(Step.FINISH)
-        if self._in or not self.context.client.state & ConnectionState.CAN_READ:
+        if self._in or not can_read(self.context.client):
             self._advance()
 
     def _switch(self, exchange: Exchange, head: ResponseHead) -> None:

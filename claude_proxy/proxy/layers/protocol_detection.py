@@ -4,7 +4,7 @@ Law kept: every exit is gated. All protocols arrive on one port, and each leads 
 denied CONNECT is answered here, before any TLS and without mitmproxy's HTTP layers.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from mitmproxy.connection import ConnectionState
 from mitmproxy.proxy import commands, events, layer
@@ -20,7 +20,13 @@ from claude_proxy.proxy.layers.http1_proxy import proxy_lane
 from claude_proxy.proxy.layers.session import Commands, RuleRevoked, Session, TimedOut
 from claude_proxy.proxy.layers.socks5 import Socks5Layer
 from claude_proxy.proxy.layers.tunnel_start import tunnel_to
-from claude_proxy.proxy.responses import Refusal, bad_request, denial, unauthenticated
+from claude_proxy.proxy.responses import (
+    Refusal,
+    bad_request,
+    denial,
+    denial_of_tunnel,
+    unauthenticated,
+)
 from claude_proxy.system.runs import shown_name
 from claude_proxy.wire import proxy_protocol, socks5
 from claude_proxy.wire.authority import Authority
@@ -167,11 +173,13 @@ class ProtocolDetection(layer.Layer):
             return
         attempt = session.gate.connect(session.client_info, target)
         if not attempt.decision.allowed:
-            code = attempt.decision.reason.value
-            scheme = Scheme.HTTP if target.port == _PLAIN_PORT else Scheme.HTTPS
-            is_own = target.address is not None and session.owns(target.address)
-            refusal = denial(code, f"CONNECT {target}", target, scheme, is_own=is_own)
-            refusal = refusal.naming(session.list_options)
+            refusal = denial_of_tunnel(
+                attempt.decision.reason,
+                target,
+                Scheme.HTTP if target.port == _PLAIN_PORT else Scheme.HTTPS,
+                is_own=target.address is not None and session.owns(target.address),
+                options=session.list_options,
+            )
             yield from self._answer(head, attempt, refusal)
             return
         session.target = target
@@ -214,9 +222,9 @@ class ProtocolDetection(layer.Layer):
     def _replace_with(self, successor: layer.Layer, early: bytes) -> Commands:
         """Pass this connection, and the bytes read from it, to `successor`."""
 
-        def pass_on(event: events.Event) -> Commands:
+        def pass_on(event: events.Event) -> Iterable[commands.Command]:
             # Looked up for each event: a TLS layer replaces its handler after the handshake.
-            yield from successor.handle_event(event)
+            return successor.handle_event(event)
 
         self.handle_event = pass_on  # type: ignore[assignment, method-assign]
         yield from successor.handle_event(events.Start())

@@ -6,7 +6,7 @@ the event, so that what the lane then sends is encrypted once and not twice.
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import cast
 
@@ -16,6 +16,7 @@ from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers.tls import ServerTLSLayer
 
 from claude_proxy.proxy.dialer import DialError
+from claude_proxy.proxy.layers.connection_records import next_id
 from claude_proxy.proxy.layers.tls_fast_path import FastTlsLayer
 from claude_proxy.proxy.tls_failures import broken_off, failed_handshake
 from claude_proxy.proxy.upstream_errors import UpstreamError
@@ -43,7 +44,12 @@ class UpstreamEnded:
 class UpstreamServer(Server):
     """mitmproxy's record of an upstream connection, and how an upstream proxy is used for it."""
 
+    id: str = field(default_factory=next_id)
     tunnel: bool = True  # with CONNECT; else requests are sent in absolute-form
+
+    # It equals itself and nothing else, as a client's does.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
 
 
 type UpstreamEvent = bytes | UpstreamOpened | UpstreamEnded

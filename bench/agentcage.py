@@ -25,6 +25,11 @@ class Agentcage(Mitmdump):
         super().__init__(place, target)
         self._package = _package()
 
+    def version(self) -> str:
+        """Return what the directory beside the package says."""
+        beside = self._package.parent.glob("agentcage-*.dist-info") if self._package else ()
+        return next((path.name.split("-")[1].removesuffix(".dist") for path in beside), "")
+
     def missing(self) -> str | None:
         """Need the package and what mitmdump needs."""
         if self._package is None or not (self._package / _ADDON).exists():

@@ -14,6 +14,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 from bench import pki
@@ -85,6 +86,10 @@ class Proxy(ABC):
     def missing(self) -> str | None:
         """Say what is not installed, if anything."""
         return None
+
+    def version(self) -> str:
+        """Return its version, if it is not this repository's."""
+        return ""
 
     def start(self) -> Running:
         """Start one more of it, on a port and in a directory of its own; wait until it listens."""
@@ -230,6 +235,10 @@ class Mitmdump(Proxy):
         self._program = Path(sys.executable).with_name("mitmdump")
         self._confdir = place.directory / f"{self.slug}-config"
 
+    def version(self) -> str:
+        """Return that of the library."""
+        return metadata.version("mitmproxy")
+
     def missing(self) -> str | None:
         """Need the program and a private /etc/hosts, as it has no option for addresses."""
         if not self._program.exists():
@@ -277,6 +286,13 @@ class Squid(Proxy):
         self._program = shutil.which("squid", path=path)
         self._maker = next((made for made in SQUID_MAKERS if Path(made).exists()), None)
         self._ca = f"{self.slug}-ca"
+
+    def version(self) -> str:
+        """Return the third word of what it says."""
+        if self._program is None:
+            return ""
+        ran = subprocess.run([self._program, "-v"], capture_output=True, text=True, check=False)
+        return "".join(ran.stdout.split()[3:4])
 
     def missing(self) -> str | None:
         """Need a squid that was built with OpenSSL."""

@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if options.summary:
         rows = [json.loads(line) for path in options.summary for line in path.open()]
-        print(report.tables(rows))
+        print(report.tables([row for row in rows if "test" in row]))
         return 0
     try:
         with Place([HOST, DENIED_HOST]) as place:
@@ -89,14 +89,19 @@ def _measure(place: Place, options: argparse.Namespace) -> list[dict[str, Any]]:
     if not candidates or not chosen:
         raise StartError("nothing is left to measure: see --tests and --only")
     answering = "nginx" if nginx else "our own"
-    print(f"{platform.platform()}, {os.cpu_count()} cores; the origin of requests is {answering}.")
-    print(f"{options.rounds} rounds, {options.secs:g} s for each figure.\n", flush=True)
+    about = {
+        "machine": f"{platform.system()} {platform.release()}, {os.cpu_count()} cores, "
+        f"Python {platform.python_version()}",
+        "how": f"{options.rounds} rounds of {options.secs:g} s, requests answered by {answering}",
+        "versions": ", ".join(f"{p.name} {p.version()}" for p in candidates if p.version()),
+    }
+    print("\n".join(about.values()), "\n", flush=True)
     with ExitStack() as stack:
         if any(measurement.needs_running for measurement in chosen):
             live = list(_started(candidates, stack))
         else:
             live = [(proxy, NOT_STARTED) for proxy in candidates if _is_there(proxy)]
-        return list(_rounds(live, chosen, options))
+        return list(_rounds(live, chosen, options, about))
 
 
 def chosen_tests(wanted: str) -> list[Measurement]:
@@ -137,9 +142,11 @@ def _rounds(
     live: Sequence[tuple[Proxy, Running]],
     chosen: Sequence[Measurement],
     options: argparse.Namespace,
+    about: dict[str, str],
 ) -> Iterator[dict[str, Any]]:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     with options.out.open("w") as out:
+        out.write(json.dumps({"about": about}) + "\n")
         for number in range(options.rounds):
             # Nobody is always the first one.
             order = [*live[number % len(live) :], *live[: number % len(live)]]

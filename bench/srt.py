@@ -28,6 +28,13 @@ class Srt(Proxy):
         self._program = Path(found).resolve() if found else None
         self._node = shutil.which("node")
 
+    def version(self) -> str:
+        """Return what its package says."""
+        if self._program is None:
+            return ""
+        package = self._program.parent.parent / "package.json"
+        return str(json.loads(package.read_text())["version"]) if package.exists() else ""
+
     def missing(self) -> str | None:
         """Need the package, node, and a private /etc/hosts, as it has no option for addresses."""
         if self._program is None or not (self._program.parent / "sandbox/http-proxy.js").exists():

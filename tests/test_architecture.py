@@ -51,9 +51,7 @@ ARGUED_IMPORTS = {
     # A table of names.
     ("policy.credentials.escapes", "html.entities"),
     # Files that are part of the program, as its code is.
-    ("config.preset_files", "importlib"),
     ("server.service.template_files", "importlib"),
-    ("wire.public_suffix", "importlib"),
     # Reads or writes text that is handed to it.
     ("config.allowlist.edit", "yaml"),
     ("config.bw_claude.reader", "tomllib"),

@@ -22,6 +22,7 @@ from claude_proxy.cli.groups import Group
 from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.errors import ConfigError
 from claude_proxy.trust import certificate_authority
+from claude_proxy.trust.published_certificate import AUTHORITY_FILE
 
 EXAMPLES = """\b
 Examples:
@@ -107,7 +108,7 @@ def rotate(
     patterns = None
     if constrain:
         patterns = _allowed_hosts(allowlist or paths.allowlist_path(confdir), confdir)
-    if not yes and os.path.lexists(confdir / certificate_authority.AUTHORITY_FILE):
+    if not yes and os.path.lexists(confdir / AUTHORITY_FILE):
         _ask(confdir)
     done = certificate_authority.rotate(confdir, patterns)
     click.echo("\n".join(_after(done)))
@@ -134,7 +135,7 @@ def _ask(confdir: Path) -> None:
     if not sys.stdin.isatty():
         raise ConfigError(
             "replacing the CA needs confirmation, and standard input is not a terminal",
-            where=str(confdir / certificate_authority.AUTHORITY_FILE),
+            where=str(confdir / AUTHORITY_FILE),
             fix="add --yes",
         )
     click.confirm(

@@ -22,10 +22,10 @@ from claude_proxy.errors import ConfigError
 from claude_proxy.trust.certificate_authority import (
     BUNDLE_FILE,
     BUNDLE_P12_FILE,
-    CERTIFICATE_FILE,
     CertificateAuthority,
 )
 from claude_proxy.trust.client_environment import Variable, variables
+from claude_proxy.trust.published_certificate import CERTIFICATE_FILE
 from claude_proxy.wire.authority import Authority
 
 EXAMPLES = """\b

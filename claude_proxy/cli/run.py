@@ -21,6 +21,7 @@ from claude_proxy.cli import (
     proxy_settings,
 )
 from claude_proxy.cli.run_choices import RunOptions, run_spec_of
+from claude_proxy.config import policy_files
 from claude_proxy.config.config_yaml import ConfigFile
 from claude_proxy.config.option_table import Subcommand, defaults
 from claude_proxy.config.policy_files import PolicySources
@@ -112,6 +113,7 @@ def command(context: click.Context, /, **given: Any) -> int:
     if given.pop("list_policies"):
         click.echo(_listed(given))
         return 0
+    context.with_resource(policy_files.readings_kept())
     config = options.config_of(context)
     values = options.in_force(context, given)
     if list_homes:

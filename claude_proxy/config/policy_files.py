@@ -7,9 +7,11 @@ allow anything, nor take back while it runs what it has denied, nor keep the own
 applying.
 """
 
+import contextlib
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import field, replace
 from pathlib import Path
 
@@ -39,6 +41,10 @@ GROUPS = "groups.toml"  # of bw-claude's format, which is no longer read
 
 _NARROWING_BYTES = 256 * 1024
 _NARROWING_RULES = 20_000
+
+# What was read by what names it: configuration directory, policy and allowlist.
+type _Kept = dict[tuple[Path, str | None, Path], tuple[OwnerFiles, PolicyFile]]
+_kept: ContextVar[_Kept | None] = ContextVar("kept", default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +121,20 @@ def policy_file_for(settings: Settings, where: str = "--policy") -> PolicyFile:
     `where` is what names the policy, for the error about one that does not exist.
     """
     return _policy_file(OwnerFiles(settings.confdir), settings, where)
+
+
+@contextlib.contextmanager
+def readings_kept() -> Iterator[None]:
+    """Within it, read a policy again only if one of its files has changed since.
+
+    For a start, which asks for the same policy again and again. Not for what watches the files: a
+    file can change without its state showing it at once (`server.reload`).
+    """
+    token = _kept.set({})
+    try:
+        yield
+    finally:
+        _kept.reset(token)
 
 
 def files_for(settings: Settings) -> list[Path]:
@@ -212,6 +232,21 @@ def refuse_groups_file(confdir: Path, states: States | None = None) -> None:
 
 
 def _policy_file(files: OwnerFiles, settings: Settings, where: str = "--policy") -> PolicyFile:
+    kept = _kept.get()
+    if kept is None:
+        return _read_policy(files, settings, where)
+    key = (files.confdir, settings.policy, settings.allowlist)
+    if key not in kept or changed(kept[key][0].states):
+        fresh = OwnerFiles(files.confdir)
+        kept[key] = (fresh, _read_policy(fresh, settings, where))
+    read, file = kept[key]
+    files.states.update(read.states)
+    files.digests.update(read.digests)
+    files.blank.update(read.blank)
+    return file
+
+
+def _read_policy(files: OwnerFiles, settings: Settings, where: str) -> PolicyFile:
     if settings.policy is None:
         return read_file(files, settings.allowlist)
     return read_named(files, settings.policy, where)

@@ -5,15 +5,15 @@ where anybody can put files (tests/config/test_preset_files.py).
 """
 
 from functools import cache
-from importlib import resources
 
+from claude_proxy.deferred.packaged_files import packaged_names, packaged_text
 from claude_proxy.deferred.patterns import lazy_pattern
 
 SUFFIX = ".yaml"
 # Of a preset, a policy or a profile; the name of a file, so that no two differ in case alone.
 is_name = lazy_pattern(r"[a-z0-9][a-z0-9._-]{0,62}").fullmatch
 
-_PACKAGE = resources.files("claude_proxy.config")
+_PACKAGE = "claude_proxy.config"
 
 
 @cache
@@ -39,7 +39,7 @@ def policy_text(name: str) -> str:
 
 
 def _names_in(directory: str) -> tuple[str, ...]:
-    files = (entry.name for entry in (_PACKAGE / directory).iterdir())
+    files = packaged_names(_PACKAGE, directory)
     return tuple(sorted(name.removesuffix(SUFFIX) for name in files if name.endswith(SUFFIX)))
 
 
@@ -47,4 +47,4 @@ def _text_in(directory: str, name: str, known: tuple[str, ...]) -> str:
     # Looked up, never joined to a path as given: a name is what a user wrote.
     if name not in known:
         raise KeyError(name)
-    return (_PACKAGE / directory / f"{name}{SUFFIX}").read_text("utf-8")
+    return packaged_text(_PACKAGE, f"{directory}/{name}{SUFFIX}")

@@ -21,10 +21,11 @@ from claude_proxy.doctor.finding import Finding, Level, error, ok, warning
 from claude_proxy.doctor.listeners import leads_here
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.system import file_permissions
-from claude_proxy.trust import certificate_authority, client_environment
+from claude_proxy.trust import client_environment
 from claude_proxy.trust.certificate_authority import CertificateAuthority
 from claude_proxy.trust.certificates import read_authority
 from claude_proxy.trust.private_files import SECRET, Folder
+from claude_proxy.trust.published_certificate import AUTHORITY_FILE
 from claude_proxy.trust.roots import system_roots
 from claude_proxy.wire.authority import Authority
 
@@ -91,11 +92,11 @@ def check_allowlist(subject: Subject) -> list[Finding]:
 
 def read_pair(confdir: Path) -> CertificateAuthority:
     """Read the CA without writing anything; ClaudeProxyError if there is no usable one."""
-    where = confdir / certificate_authority.AUTHORITY_FILE
+    where = confdir / AUTHORITY_FILE
     data = None
     if folder := Folder.find(confdir):
         with folder:
-            data = folder.read(certificate_authority.AUTHORITY_FILE, SECRET)
+            data = folder.read(AUTHORITY_FILE, SECRET)
     if data is None:
         raise NoAuthorityError(
             "there is no CA yet", where=str(where), fix="create it: claude-proxy ca bundle"

@@ -7,11 +7,14 @@ project's file may have been created by the agent, so it is read only if it is a
 import os
 import re
 import stat
-from importlib import resources
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from claude_proxy.config.strict_yaml.fields import nearest
 from claude_proxy.config.strict_yaml.nodes import decode, quoted
+from claude_proxy.deferred.packaged_files import packaged_text
 from claude_proxy.deferred.patterns import lazy_pattern
 from claude_proxy.errors import ConfigError
 from claude_proxy.sandbox.plan.model import Profile
@@ -65,13 +68,14 @@ def _load(name: str, user_directory: Path, trail: tuple[str, ...]) -> Profile:
     # A user's profile may extend the shipped one of the same name, so a name that was seen before
     # means the shipped one.
     if name not in trail and own.exists():
-        text, where = _read_own(own), str(own)
+        where = str(own)
+        fields = parse_profile(_read_own(own), where)
     elif name in SHIPPED and f"shipped {name}" not in trail:
-        text, where = _shipped(name), f"the shipped profile {name}"
+        where = f"the shipped profile {name}"
+        fields = dict(_shipped(name))
         trail = (*trail, f"shipped {name}")
     else:
         raise _unknown(name, user_directory, trail)
-    fields = parse_profile(text, where)
     base = fields.pop("extends", None)
     if base is None:
         return Profile(name=name, **fields)
@@ -101,10 +105,11 @@ def _unknown(name: str, user_directory: Path, trail: tuple[str, ...]) -> ConfigE
     )
 
 
-def _shipped(name: str) -> str:
-    return (resources.files("claude_proxy.sandbox") / "profiles" / f"{name}.yaml").read_text(
-        "utf-8"
-    )
+@cache
+def _shipped(name: str) -> Mapping[str, Any]:
+    """Return what a shipped profile says; each is looked at for its commands, and then used."""
+    text = packaged_text("claude_proxy.sandbox", f"profiles/{name}.yaml")
+    return parse_profile(text, f"the shipped profile {name}")
 
 
 def _read_own(path: Path) -> str:

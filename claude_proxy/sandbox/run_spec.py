@@ -20,6 +20,8 @@ from claude_proxy.sandbox.plan.environment import ALLOWLIST, BUNDLE, CERTIFICATE
 from claude_proxy.sandbox.plan.model import SandboxSpec
 from claude_proxy.sandbox.self_check import USUAL_ALLOWED, USUAL_DENIED
 from claude_proxy.system import file_permissions
+from claude_proxy.trust.published_certificate import CERTIFICATE_FILE, published_certificate
+from claude_proxy.trust.roots import bundle_of, system_roots
 from claude_proxy.wire.authority import Authority
 
 SHOWN = (CERTIFICATE.name, BUNDLE.name, ALLOWLIST.name)  # in /run/claude-proxy
@@ -76,16 +78,9 @@ def shown_files(run_spec: RunSpec) -> dict[str, bytes]:
     settings = run_spec.settings
     if not run_spec.sandbox.has_proxy:
         return {}
-    # Both import cryptography, which takes long; the proxy starts meanwhile.
-    from claude_proxy.trust.certificate_authority import (  # noqa: PLC0415
-        CERTIFICATE_FILE,
-        CertificateAuthority,
-    )
-    from claude_proxy.trust.roots import bundle_of, system_roots  # noqa: PLC0415
-
     path = settings.confdir / CERTIFICATE_FILE
     if run_spec.join is None or run_spec.foreign:
-        CertificateAuthority.load_or_create(settings.confdir)
+        _publish(run_spec)
     try:
         certificate = path.read_bytes()
     except OSError as error:
@@ -99,6 +94,18 @@ def shown_files(run_spec: RunSpec) -> dict[str, bytes]:
         BUNDLE.name: bundle_of(certificate, system_roots()),
         ALLOWLIST.name: _header(run_spec) + list_text(settings),
     }
+
+
+def _publish(run_spec: RunSpec) -> None:
+    """See to it that the CA is published; the run's own proxy looks whether it is any good."""
+    confdir = run_spec.settings.confdir
+    if run_spec.foreign or published_certificate(confdir) is None:
+        # Imports cryptography, which takes long.
+        from claude_proxy.trust.certificate_authority import (  # noqa: PLC0415
+            CertificateAuthority,
+        )
+
+        CertificateAuthority.load_or_create(confdir)
 
 
 def list_text(settings: Settings) -> bytes:

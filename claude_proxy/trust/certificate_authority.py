@@ -32,14 +32,16 @@ from claude_proxy.trust.certificates import (
     read_authority,
 )
 from claude_proxy.trust.private_files import PUBLIC, SECRET, Folder
+from claude_proxy.trust.published_certificate import (
+    AUTHORITY_FILE,
+    AUTHORITY_P12_FILE,
+    CERTIFICATE_CER_FILE,
+    CERTIFICATE_FILE,
+    CERTIFICATE_P12_FILE,
+    P12_FILES,
+)
 from claude_proxy.trust.roots import bundle_of, java_truststore_of, system_roots
 
-# mitmproxy's file names, so that scripts and instructions written for it keep working.
-AUTHORITY_FILE = "mitmproxy-ca.pem"
-AUTHORITY_P12_FILE = "mitmproxy-ca.p12"
-CERTIFICATE_FILE = "mitmproxy-ca-cert.pem"
-CERTIFICATE_CER_FILE = "mitmproxy-ca-cert.cer"
-CERTIFICATE_P12_FILE = "mitmproxy-ca-cert.p12"
 BUNDLE_FILE = "ca-bundle.pem"
 BUNDLE_P12_FILE = "ca-bundle.p12"
 
@@ -50,7 +52,6 @@ _FILES = (
     CERTIFICATE_CER_FILE,
     CERTIFICATE_P12_FILE,
 )
-_P12_FILES = (AUTHORITY_P12_FILE, CERTIFICATE_P12_FILE)
 _LEAVES_KEPT = 1024
 _RENEW = (
     "make a new one: claude-proxy ca rotate (a running proxy takes it); clients must then trust it"
@@ -302,7 +303,7 @@ def _is_published(folder: Folder, pair: Pair) -> bool:
     return (
         _holds(folder, CERTIFICATE_FILE, pair.certificate_pem())
         and _holds(folder, CERTIFICATE_CER_FILE, pair.certificate_pem())
-        and len(folder.modes(_P12_FILES)) == len(_P12_FILES)
+        and len(folder.modes(P12_FILES)) == len(P12_FILES)
     )
 
 

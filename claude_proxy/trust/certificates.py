@@ -180,17 +180,6 @@ def fingerprint_of(certificate: x509.Certificate) -> str:
     return certificate.fingerprint(hashes.SHA256()).hex(":").upper()
 
 
-def subject_hash(certificate_pem: bytes) -> str:
-    """Return the name that OpenSSL looks for in a directory of certificates, without its ".0".
-
-    It is X509_NAME_hash of the subject (openssl-rehash(1)). Raises ValueError for what is no PEM.
-    """
-    from OpenSSL import crypto  # noqa: PLC0415 - it takes long, and only a sandbox asks
-
-    certificate = x509.load_pem_x509_certificate(certificate_pem)
-    return f"{crypto.X509.from_cryptography(certificate).subject_name_hash():08x}"
-
-
 def key_type_of(pair: Pair) -> str:
     """Return the key type and size, such as "EC P-256"."""
     if isinstance(pair.key, rsa.RSAPrivateKey):

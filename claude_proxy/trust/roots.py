@@ -5,21 +5,19 @@ through would fail. SSL_CERT_FILE is ignored: it may name an old bundle of this 
 by the project that runs in the sandbox.
 """
 
-import ssl
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-
-import certifi
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import NoEncryption, pkcs12
-from cryptography.x509.oid import NameOID
+from typing import TYPE_CHECKING
 
 from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.deferred.patterns import lazy_pattern
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 # Where distributions keep them; the first file that contains a certificate is used. Not on macOS,
 # where they are in a keychain and /etc/ssl/cert.pem is an outdated copy.
@@ -31,7 +29,6 @@ SYSTEM_FILES = tuple(
         "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",  # the same, where that link is gone
         "/etc/ssl/ca-bundle.pem",  # openSUSE
         "/etc/ssl/cert.pem",  # Alpine, the BSDs
-        ssl.get_default_verify_paths().openssl_cafile,  # compiled in; no variable changes it
     )
     if sys.platform != "darwin"
 )
@@ -55,12 +52,27 @@ _CERTIFICATE = lazy_pattern(
 )
 
 
-def system_roots(candidates: Iterable[Path] = SYSTEM_FILES) -> Path:
+def system_roots(candidates: Iterable[Path] | None = None) -> Path:
     """Return the file with the system's roots, or certifi's if the system has none."""
-    for path in candidates:
-        if _certificates(path):
+    for path in _places() if candidates is None else candidates:
+        if _CERTIFICATE.search(_content(path)):
             return path
+    return _of_certifi()
+
+
+def _of_certifi() -> Path:
+    import certifi  # noqa: PLC0415 - it takes long, and most systems have roots
+
     return Path(certifi.where())
+
+
+def _places() -> Iterator[Path]:
+    yield from SYSTEM_FILES
+    if sys.platform != "darwin":
+        import ssl  # noqa: PLC0415 - it takes long, and most systems have one of the others
+
+        # Compiled in; no variable changes it.
+        yield Path(ssl.get_default_verify_paths().openssl_cafile)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +94,7 @@ def added_roots() -> tuple[AddedRoot, ...]:
     to the system's.
     """
     system = system_roots()
-    public = [Path(certifi.where()), *_files_in(PUBLIC_DIRECTORIES)]
+    public = [_of_certifi(), *_files_in(PUBLIC_DIRECTORIES)]
     return roots_beside(system, public, _files_in(ADDED_DIRECTORIES))
 
 
@@ -90,6 +102,8 @@ def roots_beside(
     system: Path, public: Iterable[Path], added: Iterable[Path]
 ) -> tuple[AddedRoot, ...]:
     """Return the CAs in the file `system` that no file of `public` has; those `added` by file."""
+    from cryptography import x509  # noqa: PLC0415 - every run of a sandbox imports this module
+
     known = {_packed(block) for path in public for block in _certificates(path)}
     files = {_packed(block): path for path in added for block in _certificates(path)}
     found = []
@@ -103,7 +117,9 @@ def roots_beside(
     return tuple(found)
 
 
-def _name_of(subject: x509.Name) -> str:
+def _name_of(subject: "x509.Name") -> str:
+    from cryptography.x509.oid import NameOID  # noqa: PLC0415 - as above
+
     names = subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     return str(names[0].value) if names else subject.rfc4514_string()
 
@@ -130,6 +146,12 @@ def bundle_of(own: bytes, roots: Path) -> bytes:
 
 def java_truststore_of(bundle: bytes) -> bytes:
     """Return the certificates of a bundle as a PKCS #12 trust store for Java."""
+    from cryptography import x509  # noqa: PLC0415 - as above
+    from cryptography.hazmat.primitives.serialization import (  # noqa: PLC0415 - as above
+        NoEncryption,
+        pkcs12,
+    )
+
     trusted = []
     for block in _CERTIFICATE.findall(bundle):
         with warnings.catch_warnings(action="ignore"):
@@ -143,7 +165,11 @@ def java_truststore_of(bundle: bytes) -> bytes:
 
 
 def _certificates(path: Path) -> list[bytes]:
+    return _CERTIFICATE.findall(_content(path))
+
+
+def _content(path: Path) -> bytes:
     try:
-        return _CERTIFICATE.findall(path.read_bytes())
+        return path.read_bytes()
     except OSError:
-        return []
+        return b""

@@ -7,9 +7,10 @@ Pure.
 
 from enum import StrEnum
 from functools import cache
-from importlib import resources
 
 import idna
+
+from claude_proxy.deferred.packaged_files import packaged_text
 
 
 class Suffix(StrEnum):
@@ -64,14 +65,16 @@ def _u_label(label: str) -> str:
 @cache
 def _suffixes() -> dict[str, Suffix]:
     """Return the list as suffix -> kind; read once, at the first use."""
-    text = (resources.files("publicsuffixlist") / "public_suffix_list.dat").read_text("utf-8")
+    text = packaged_text("publicsuffixlist", "public_suffix_list.dat")
     registries, _, providers = text.partition(_PRIVATE_SECTION)
-    return {
-        **dict.fromkeys(_ALSO_SHARED.split(), Suffix.PROVIDER),
-        **dict.fromkeys(_rules(providers), Suffix.PROVIDER),
-        **dict.fromkeys(_rules(registries), Suffix.REGISTRY),
-    }
+    found = dict.fromkeys((*_ALSO_SHARED.split(), *_rules(providers)), Suffix.PROVIDER)
+    found.update(dict.fromkeys(_rules(registries), Suffix.REGISTRY))
+    return found
 
 
 def _rules(text: str) -> list[str]:
-    return [line.split()[0] for line in text.splitlines() if line.strip() and line[:2] != "//"]
+    rules = [line for line in text.split("\n") if line and line[:2] != "//"]
+    if "\0".join(rules).split() == ["\0".join(rules)]:
+        return rules
+    # A rule ends where white space begins (publicsuffix.org/list).
+    return [rule.split(None, 1)[0] for rule in rules if rule.strip()]

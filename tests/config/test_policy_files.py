@@ -724,3 +724,50 @@ def test_learning_lets_through_what_no_rule_denies_only_where_everything_is_lear
     assert policy.decide_connect(Authority("any.test", 8443)).allowed is everything
     for host in ("a.evil.test", "narrowed.test", "127.0.0.1", "169.254.169.254"):
         assert not policy.decide_connect(Authority(host, 443)).allowed
+
+
+def test_a_start_reads_a_policy_once(place: Place) -> None:
+    place.write(place.allowlist, "allow:\n  - a.example\n")
+
+    with policy_files.readings_kept():
+        first = policy_files.policy_file_for(place.settings())
+        again = policy_files.policy_file_for(place.settings())
+
+    assert again is first
+
+
+def test_a_start_reads_a_policy_again_that_has_changed(place: Place) -> None:
+    place.write(place.allowlist, "allow:\n  - a.example\n")
+
+    with policy_files.readings_kept():
+        before = policy_files.load_for(place.settings())
+        place.write(place.allowlist, "allow:\n  - another.example\n")
+        after = policy_files.load_for(place.settings())
+
+    assert (hosts_of(before), hosts_of(after)) == (["a.example"], ["another.example"])
+
+
+def test_a_start_knows_the_files_of_a_policy_that_it_kept(place: Place) -> None:
+    place.write(place.allowlist, "allow:\n  - a.example\n")
+
+    with policy_files.readings_kept():
+        first = policy_files.load_for(place.settings())
+        again = policy_files.load_for(place.settings())
+
+    assert (again.states, again.digests, again.blank) == (first.states, first.digests, first.blank)
+
+
+def test_a_policy_that_cannot_be_read_is_an_error_each_time(place: Place) -> None:
+    place.write(place.allowlist, "allow: 1\n")
+
+    with policy_files.readings_kept():
+        for _ in range(2):
+            with pytest.raises(ConfigErrors):
+                policy_files.policy_file_for(place.settings())
+
+
+def test_after_a_start_a_policy_is_read_each_time(place: Place) -> None:
+    place.write(place.allowlist, "allow:\n  - a.example\n")
+    first = policy_files.policy_file_for(place.settings())
+
+    assert policy_files.policy_file_for(place.settings()) is not first

@@ -1,6 +1,5 @@
 """Certificates: what the CA and its leaves are valid for, and for how long."""
 
-import subprocess
 from datetime import timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -12,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from claude_proxy.trust.certificate_authority import CertificateAuthority
-from claude_proxy.trust.certificates import make_authority, subject_hash
-from tests.conftest import FindProgram
+from claude_proxy.trust.certificates import make_authority
 from tests.trust.authorities import (
     DAY,
     LONG,
@@ -159,14 +157,3 @@ def test_a_strict_client_accepts_a_leaf(confdir: Path, host: str) -> None:
     authority = CertificateAuthority.load_or_create(confdir)
 
     assert handshake(authority, host) == "TLSv1.3"
-
-
-def test_the_hash_of_a_subject_is_the_one_that_openssl_looks_for(
-    confdir: Path, program: FindProgram
-) -> None:
-    pem = CertificateAuthority.load_or_create(confdir).certificate_path.read_bytes()
-
-    words = [program("openssl"), "x509", "-noout", "-subject_hash"]
-    printed = subprocess.run(words, input=pem, capture_output=True, check=True).stdout
-
-    assert subject_hash(pem) == printed.decode().strip()

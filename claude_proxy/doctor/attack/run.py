@@ -46,7 +46,8 @@ from claude_proxy.sandbox.run_directory import SOCKET, start_time_of
 from claude_proxy.sandbox.run_spec import RunSpec
 from claude_proxy.sandbox.runner import Sandbox, live_sandbox
 from claude_proxy.system.runs import base_of
-from claude_proxy.trust.certificate_authority import AUTHORITY_FILE, CertificateAuthority
+from claude_proxy.trust.certificate_authority import CertificateAuthority
+from claude_proxy.trust.published_certificate import AUTHORITY_FILE
 from claude_proxy.wire.authority import Authority
 
 _ALLOWED: Final = "allowed.claude-proxy-doctor.test"  # RFC 6761

@@ -5,13 +5,13 @@ Law kept: no quiet downgrade. If there is no filter for the machine's architectu
 The rules, and the reason for each, are in tools/seccomp_filter.py, which builds the shipped files.
 """
 
-import platform
+import os
 from enum import Enum
-from importlib import resources
+from pathlib import Path
 
 from claude_proxy.errors import ConfigError
 
-ARCHITECTURES = ("x86_64", "aarch64")  # as `platform.machine` names them
+ARCHITECTURES = ("x86_64", "aarch64")  # as uname(2) names them
 
 _FILES = "filters"
 
@@ -38,7 +38,7 @@ def program(architecture: str | None = None, reported: Reported = Reported.NOTHI
 
     `reported`: the calls that it leaves to a filter which `seccomp_notify` has installed before.
     """
-    machine = architecture or platform.machine()
+    machine = architecture or os.uname().machine
     if machine not in ARCHITECTURES:
         raise ConfigError(
             f"there is no system call filter for {machine or 'this architecture'}",
@@ -47,7 +47,7 @@ def program(architecture: str | None = None, reported: Reported = Reported.NOTHI
             " weakens the sandbox: --without-seccomp",
         )
     name = f"{machine}{reported.value}.bpf"
-    file = resources.files("claude_proxy.sandbox.bubblewrap") / _FILES / name
+    file = Path(__file__).with_name(_FILES) / name
     try:
         return file.read_bytes()
     except OSError as error:

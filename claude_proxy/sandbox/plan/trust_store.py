@@ -12,6 +12,7 @@ from pathlib import Path
 from claude_proxy.sandbox.plan.environment import BUNDLE, CERTIFICATE, INSIDE
 from claude_proxy.sandbox.plan.model import HostFacts, Mount, MountKind, PathKind
 from claude_proxy.sandbox.plan.mount_layout import Layout
+from claude_proxy.trust.subject_hash import subject_hash
 
 # Where distributions keep their roots, and programs built for them look.
 BUNDLES = tuple(
@@ -76,8 +77,6 @@ def _assemble(
     certificate = facts.shown[CERTIFICATE.name]
     layout.add_file(directory / _OWN_NAME, certificate)
     if certificate:  # a dry run has none
-        from claude_proxy.trust.certificates import subject_hash  # noqa: PLC0415 - takes long
-
         hashed = subject_hash(certificate)
         free = next(n for n in range(len(names) + 1) if f"{hashed}.{n}" not in names)
         layout.put(Mount(MountKind.LINK, directory / f"{hashed}.{free}", _OWN_NAME))

@@ -2,14 +2,15 @@
 
 import errno
 import itertools
+import os
 import platform
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib import resources
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -338,7 +339,7 @@ def test_this_machine_has_a_filter() -> None:
 def test_a_machine_without_a_filter_is_an_error(
     machine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(platform, "machine", lambda: machine)
+    monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(machine=machine))
 
     with pytest.raises(ConfigError, match="no system call filter for"):
         seccomp.program()
@@ -351,7 +352,7 @@ def test_a_machine_without_a_filter_is_an_error(
 def test_a_filter_that_cannot_be_read_is_an_error(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(resources, "files", lambda _: tmp_path)
+    monkeypatch.setattr(seccomp, "__file__", str(tmp_path / "seccomp.py"))
 
     with pytest.raises(ConfigError, match="cannot be read"):
         seccomp.program()

@@ -8,7 +8,8 @@ import pytest
 from claude_proxy.sandbox.plan.model import HostFacts, Mount, MountKind, PathInfo, PathKind
 from claude_proxy.sandbox.plan.mount_layout import Layout
 from claude_proxy.sandbox.plan.trust_store import BUNDLES, add_trust_store
-from claude_proxy.trust.certificates import make_authority, subject_hash
+from claude_proxy.trust.certificates import make_authority
+from claude_proxy.trust.subject_hash import subject_hash
 from tests.sandbox.boxes import Paths, paths, some_facts
 
 CERTIFICATE = make_authority(datetime.now(UTC), "host", None).certificate_pem()

@@ -8,7 +8,8 @@ as well. Its settings come pickled from the launcher; see `proxy_process_ipc`.
 import contextlib
 import os
 import pickle
-from typing import BinaryIO
+import sys
+from typing import BinaryIO, NoReturn
 
 from claude_proxy.config.settings import Settings
 from claude_proxy.errors import ClaudeProxyError
@@ -16,6 +17,17 @@ from claude_proxy.sandbox import shown_list
 from claude_proxy.sandbox.proxy_process_ipc import CHECKED, READY, Task, encode_error
 
 _EXIT_INTERNAL = 70  # EX_SOFTWARE of sysexits.h
+
+
+def run(file: BinaryIO) -> NoReturn:
+    """Run the proxy as the task read from `file` says, and end the process."""
+    code = main(file)
+    # Everything is closed and written; the interpreter's own end takes a tenth of a second, and the
+    # launcher waits for it.
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
 
 
 def main(file: BinaryIO) -> int:

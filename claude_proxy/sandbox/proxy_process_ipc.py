@@ -25,7 +25,7 @@ REPORT_LIMIT = 64 * 1024
 # then takes over the launcher's module path, so that both processes run the same code.
 BOOT = (
     "import pickle, sys; file = open(int(sys.argv[1]), 'rb'); sys.path[:] = pickle.load(file); "
-    "from claude_proxy.sandbox.proxy_process import main; sys.exit(main(file))"
+    "from claude_proxy.sandbox.proxy_process import run; run(file)"
 )
 
 

@@ -91,6 +91,8 @@ PURE = (
     "proxy.gateway.strict",
     "proxy.inspection",
     "proxy.responses",
+    "proxy.warm_demand",
+    "proxy.warm_keys",
     "server.service.file_marks",
     "server.service.launchd",
     "server.service.names",

@@ -1,4 +1,4 @@
-"""Warm upstream connections: one kept ready for the next request of a client to the same target.
+"""Warm upstream connections: kept ready for the next requests of a client to the same target.
 
 Laws kept: silence before allow: none is opened but where a request was allowed, sent and answered.
 Judged is dialled: the target, its addresses, the policy and the credential are looked at again when
@@ -24,6 +24,7 @@ from claude_proxy.proxy.endpoint import Endpoint
 from claude_proxy.proxy.gate import ClientInfo, Gate, Terms
 from claude_proxy.proxy.layers.upstream import UpstreamConnection
 from claude_proxy.proxy.shares import Shares
+from claude_proxy.proxy.warm_demand import Demand
 from claude_proxy.proxy.warm_keys import Key, too_many
 from claude_proxy.proxy.warm_upstream import Hooks, WarmUpstream
 from claude_proxy.system import descriptors
@@ -92,8 +93,10 @@ class WarmUpstreams:
         self._hooks = hooks
         self._opening_s = limits.connect_timeout_s + limits.handshake_timeout_s
         self._clock = clock
-        self._kept: dict[Key, _Kept] = {}  # in the order in which they were opened
-        self._by_warm: dict[WarmUpstream, Key] = {}
+        # In the order in which they were opened.
+        self._kept: dict[WarmUpstream, _Kept] = {}
+        self._by_key: dict[Key, list[_Kept]] = {}
+        self._demand = Demand()
         self._cold: dict[Key, float] = {}
         self._looked_at: list[_Kept] = []
         self._is_closed = False
@@ -107,8 +110,10 @@ class WarmUpstreams:
 
         The request must be sent on it at once, by the client that gets it.
         """
-        kept = self._kept.get(key)
-        if kept is None or not kept.warm.is_ready:
+        self._demand.asked(key, self._clock())
+        # The newest: its upstream is the least likely to have closed it.
+        ready = (kept for kept in reversed(self._by_key.get(key, ())) if kept.warm.is_ready)
+        if (kept := next(ready, None)) is None:
             return None
         self._forget(kept)
         if not self._holds(kept) or kept.client.gate is not gate or not self._is_allowed(kept):
@@ -117,16 +122,24 @@ class WarmUpstreams:
         return kept.warm.hand_over()
 
     def keep(self, key: Key, client: Beneficiary) -> None:
-        """Open a connection for the next request, unless there is one already."""
+        """Open connections for the next requests: as many as came at once lately."""
         now = self._clock()
-        if self._is_closed or key in self._kept or self._cold.get(key, 0) > now:
+        if self._is_closed or self._cold.get(key, 0) > now:
             return
+        missing = self._demand.wanted(key, now) - len(self._by_key.get(key, ()))
+        for _ in range(missing):
+            victim = too_many((kept.key for kept in self._kept.values()), key)
+            if victim is not None:
+                if key in self._by_key:
+                    return  # only the first of a target is worth another's
+                self._by_key[victim][0].warm.close()
+            self._keep_one(key, client, now)
+
+    def _keep_one(self, key: Key, client: Beneficiary, now: float) -> None:
         shares = self._shares
         used = shares.open_sockets + _SPARE_DESCRIPTORS
         if not descriptors.is_room_for_upstream(used, shares.other_files):
             return
-        if (victim := too_many(self._kept, key)) is not None:
-            self._kept[victim].warm.close()
         route = key.route
         # Of no client: nothing that it holds may come from one.
         context = Context(Client(peername=("", 0), sockname=("", 0)), self._options)
@@ -135,7 +148,8 @@ class WarmUpstreams:
         )
         warm = WarmUpstream(self, upstream, self._hooks)
         kept = _Kept(key, warm, client, client.gate.terms(key.credential), now)
-        self._kept[key], self._by_warm[warm] = kept, key
+        self._kept[warm] = kept
+        self._by_key.setdefault(key, []).append(kept)
         kept.task = asyncio.get_running_loop().create_task(self._open(kept))
 
     async def _open(self, kept: _Kept) -> None:
@@ -225,7 +239,7 @@ class WarmUpstreams:
         return gate.would_dial(target)
 
     def _is_kept(self, kept: _Kept) -> bool:
-        return self._kept.get(kept.key) is kept and self._holds(kept)
+        return kept.warm in self._kept and self._holds(kept)
 
     # --- from the connections, see `Keeper`
 
@@ -235,18 +249,22 @@ class WarmUpstreams:
 
     def gone(self, warm: WarmUpstream) -> None:
         """Forget a connection that is closed, or will be."""
-        key = self._by_warm.get(warm)
-        if key is None:
+        kept = self._kept.get(warm)
+        if kept is None:
             return
+        key = kept.key
         if warm.is_doubtful:
             self._cold.pop(key, None)
             self._cold[key] = self._clock() + _COLD_S
             if len(self._cold) > _MOST_COLD:
                 del self._cold[next(iter(self._cold))]
-        kept = self._kept[key]
         self._forget(kept)
         if kept.task is not None and kept.task is not asyncio.current_task():
             kept.task.cancel()  # it may still dial
 
     def _forget(self, kept: _Kept) -> None:
-        del self._kept[kept.key], self._by_warm[kept.warm]
+        del self._kept[kept.warm]
+        alike = self._by_key[kept.key]
+        alike.remove(kept)
+        if not alike:
+            del self._by_key[kept.key]

@@ -105,6 +105,11 @@ class WarmUpstreams:
     def __len__(self) -> int:
         return len(self._kept)
 
+    @property
+    def ready(self) -> int:
+        """How many could be used now."""
+        return sum(kept.warm.is_ready for kept in self._kept.values())
+
     def take(self, key: Key, gate: Gate) -> tuple[UpstreamConnection, Endpoint] | None:
         """Return the connection for a request that is allowed now; None: it has to be dialled.
 

@@ -96,7 +96,7 @@ class Notice:
     """An event of the proxy itself: started, stopped, policy applied or rejected."""
 
     id: int  # like that of a decision; 0: the time at which it is recorded
-    kind: str  # "start", "stop", "policy-applied", "policy-rejected", "name-lookup"
+    kind: str  # "start", "stop", "policy-applied", "policy-rejected", "warm-upstream"
     text: str
     run: str | None = None  # the name of the run that it is about
     at: int = 0  # like that of a decision

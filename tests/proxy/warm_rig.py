@@ -23,7 +23,7 @@ from claude_proxy.proxy.warm_upstreams import Beneficiary, WarmUpstreams
 from claude_proxy.trust.certificate_authority import CertificateAuthority
 from claude_proxy.wire.authority import Authority
 from tests.proxy.layers.stage import Hook, options_of, policy_of
-from tests.support.loopback import Names, Stream, until
+from tests.support.loopback import Names, Origin, Stream, until
 
 CLIENT = ClientInfo(7, "127.0.0.1:50000", "tcp")
 
@@ -184,3 +184,10 @@ class TlsOriginServer:
 
     async def accepts(self) -> Stream:
         return await self.streams.get()
+
+
+async def kept(pool: Pool, origin: Origin | TlsOriginServer) -> Stream:
+    """Return the upstream's end of a connection that is ready."""
+    pool.keep()
+    await pool.is_ready()
+    return await origin.accepts()

@@ -221,4 +221,6 @@ def _started(
         file = directory / "allowlist.yaml"
         file.write_text(allowlist.replace("$PORT", str(port)), encoding="utf-8")
         arguments += ["--allowlist", file]
-    return Proxy(internet, directory, [*arguments, *options], port=port, variables=variables)
+    # What waits for a next request would be seen on the cable by the tests that come after.
+    quiet = {"CLAUDE_PROXY_WARM_UPSTREAMS": "false", **(variables or {})}
+    return Proxy(internet, directory, [*arguments, *options], port=port, variables=quiet)

@@ -10,7 +10,7 @@ from typing import cast
 import pytest
 
 from claude_proxy.config.settings import UpstreamProxy
-from claude_proxy.policy.decision import Decision
+from claude_proxy.policy.decision import Decision, denied
 from claude_proxy.policy.location import Location
 from claude_proxy.policy.policy import AddressOwner, Policy
 from claude_proxy.policy.reason import Reason
@@ -823,3 +823,52 @@ def test_without_an_upstream_proxy_there_is_none_to_ask(run: Run) -> None:
 
 
 # --- the system's resolver
+
+
+# --- addresses that a connection was dialled by before
+
+
+def test_they_are_judged_again_as_a_dial_would_judge_them() -> None:
+    asked: list[Address] = []
+    dialer = Dialer(Names())
+
+    def judge(address: Address, _: AddressOwner) -> Decision:
+        asked.append(address)
+        return denied(Reason.ADDRESS_NOT_ALLOWED) if address == LOOPBACK else ALLOWED
+
+    dialer.judge_again(Authority.of("public.example", 443), [PUBLIC], judge)
+    with pytest.raises(DialError) as caught:
+        dialer.judge_again(Authority.of("public.example", 443), [PUBLIC, LOOPBACK], judge)
+
+    assert caught.value.failure is Failure.DENIED
+    assert asked == [PUBLIC, PUBLIC, LOOPBACK]
+
+
+def test_one_that_is_pinned_is_judged_again_only_for_a_loop() -> None:
+    target = Authority.of("public.example", 443)
+    dialer = Dialer(Names(), pinned={target: LOOPBACK})
+
+    def judge(_: Address, owner: AddressOwner) -> Decision:
+        assert owner is AddressOwner.OWN_LISTENER
+        return denied(Reason.PROXY_LOOP)
+
+    dialer.judge_again(target, [], judge)
+    dialer.own.add(Authority.of("127.0.0.1", 443))
+    with pytest.raises(DialError):
+        dialer.judge_again(target, [], judge)
+
+
+@pytest.mark.parametrize(("target", "count"), [("10.1.2.3:443", 1), ("public.example:443", 0)])
+def test_behind_an_upstream_proxy_a_target_that_is_an_address_is_judged_again(
+    target: str, count: int
+) -> None:
+    proxy = UpstreamProxy(Authority.of("proxy.corp", 3128), None, ())
+    asked: list[Address] = []
+
+    def judge(address: Address, _: AddressOwner) -> Decision:
+        asked.append(address)
+        return ALLOWED
+
+    Dialer(Names(), upstream_proxy=proxy).judge_again(Authority.parse(target), [PUBLIC], judge)
+
+    assert len(asked) == count

@@ -391,3 +391,44 @@ def test_first_bytes_that_are_refused_end_the_attempt_that_opened_the_tunnel(
     assert (refused.reason, refused.phase) == ("not-tls", Phase.HELLO)
     assert (refused.attempt, refused.method) == (opened.id, "CONNECT")
     assert [outcome.error for outcome in ledger.outcomes] == [None, "not-tls"]
+
+
+# --- connections that are kept ready
+
+
+def test_what_would_be_dialled_is_decided_and_not_recorded(gate: Gate, ledger: Ledger) -> None:
+    assert gate.would_dial(EXAMPLE)
+    assert not gate.would_dial(EVIL)
+    assert not gate.would_dial_address(EXAMPLE, PRIVATE, AddressOwner.OTHER).allowed
+    assert ledger.events == []
+
+
+def test_a_fault_in_the_policy_would_dial_nothing(ledger: Ledger) -> None:
+    gate = Gate(BrokenPolicy(), ledger.events.append)
+
+    assert not gate.would_dial(EXAMPLE)
+    assert not gate.would_dial_address(EXAMPLE, PRIVATE, AddressOwner.OTHER).allowed
+
+
+def test_terms_are_those_of_one_policy_object(gate: Gate) -> None:
+    terms = gate.terms(None)
+    assert gate.terms(None).are_those_of(terms)
+    gate.policy = policy_of("allow: [example.com]")
+
+    assert not gate.terms(None).are_those_of(terms)
+
+
+@pytest.mark.parametrize("choice", list(AuditFailure))
+def test_a_connection_ahead_that_cannot_be_recorded_is_opened_only_if_so_configured(
+    choice: AuditFailure,
+) -> None:
+    gate = Gate(POLICY, Disk(full=True).record, audit_failure=choice)
+
+    assert gate.note_warm(ORIGIN, "a connection") is (choice is AuditFailure.ALLOW)
+
+
+def test_a_fault_of_the_record_opens_no_connection_ahead() -> None:
+    def record(_: Event) -> int | None:
+        raise RuntimeError("a bug")
+
+    assert not Gate(POLICY, record).note_warm(ORIGIN, "a connection")

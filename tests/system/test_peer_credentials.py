@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from claude_proxy.system import peer_credentials
-from claude_proxy.system.peer_credentials import Peer, overflow_uid, peer_of
+from claude_proxy.system.peer_credentials import Peer, is_running, overflow_uid, peer_of
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="asks /proc")
 
@@ -137,3 +137,20 @@ def test_a_kernel_without_so_peercred_is_asked_by_local_peercred(
     monkeypatch.delattr(socket, "SO_PEERCRED")
 
     assert peer_of(Socket()) == Peer(4711, 501, "?")  # type: ignore[arg-type]
+
+
+def test_a_process_is_running_until_it_was_waited_for() -> None:
+    with subprocess.Popen(["true"]) as process:
+        assert is_running(process.pid)
+
+    assert not is_running(process.pid)
+    assert is_running(0)  # unknown
+
+
+def test_a_process_of_another_user_is_running(monkeypatch: pytest.MonkeyPatch) -> None:
+    def kill(_pid: int, _signal: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "kill", kill)
+
+    assert is_running(1)

@@ -60,7 +60,9 @@ class Launches:
     def environment(self, **variables: str) -> dict[str, str]:
         """Return what the user's shell hands on."""
         ours = {"XDG_RUNTIME_DIR": str(self.runtime), "PYTHONSAFEPATH": "1"}
-        return self.place.environment(**ours, **variables)
+        # What waits for a next request would be seen on the cable among what a test asked for.
+        quiet = {"CLAUDE_PROXY_WARM_UPSTREAMS": "false"}
+        return self.place.environment(**{**ours, **quiet, **variables})
 
     def argv(self, command: Sequence[str | Path], *, cwd: Path | None = None) -> list[str]:
         """Return the words that run a command as the user, on the host."""

@@ -6,6 +6,8 @@ from mitmproxy.connection import Server
 from claude_proxy.policy.policy import Policy
 from claude_proxy.proxy.gate import ClientInfo, Gate
 from claude_proxy.proxy.layers.session import PauseReading, Session, Waiting
+from claude_proxy.proxy.warm_keys import Route
+from claude_proxy.wire.authority import Authority
 from tests.proxy.layers.stage import Ledger
 
 
@@ -22,6 +24,18 @@ def test_a_session_begins_with_nothing_open_and_waits_for_a_head(session: Sessio
     assert not (session.local)
     assert not (session.closing)
     assert not (session.record_query)
+
+
+def test_a_session_has_no_connection_that_is_ready(session: Session, ledger: Ledger) -> None:
+    target = Authority.of("example.com", 443)
+    attempt = session.gate.connect(session.client_info, target)
+    route = Route(target, tls=True, alpn=(), tunnel=True)
+
+    session.keep_warm(route, attempt)
+
+    assert session.take_warm(route, attempt) is None
+    assert not session.is_run_over()
+    assert len(ledger.events) == 1
 
 
 def test_a_wait_for_the_same_thing_is_a_new_wait(session: Session) -> None:

@@ -4,7 +4,9 @@ import ssl
 
 import pytest
 
+from claude_proxy.proxy.layers.upstream import is_worth_another
 from claude_proxy.trust.certificate_authority import CertificateAuthority
+from claude_proxy.wire.http1.head import ResponseHead
 from tests.proxy.layers.http1_peers import reason_of
 from tests.proxy.layers.tls_peers import TlsOrigin, origin_context
 from tests.proxy.layers.tls_world import FATAL_ALERT, GARBAGE, GET, OK, World, world_of
@@ -139,3 +141,15 @@ def test_an_upstream_that_sent_close_notify_while_idle_is_dialled_again(world: W
 
     assert len(world.stage.upstreams) == 2
     assert world.origin().gets() == GET
+
+
+@pytest.mark.parametrize(
+    ("minor", "status", "worth"),
+    [(1, 200, True), (1, 404, True), (0, 200, False), (1, 429, False), (1, 500, False)],
+)
+def test_another_connection_is_worth_it_unless_the_upstream_is_busy_or_old(
+    minor: int, status: int, *, worth: bool
+) -> None:
+    head = ResponseHead(minor=minor, fields=[], status=status)
+
+    assert is_worth_another(head) is worth

@@ -24,6 +24,9 @@ WHOLE_READ = 256 * 1024
 _LEAST_PIECE = 4 * 1024
 _LONG_S = 0.016
 _LONG_REMEMBERED_S = 10.0
+# How long reads are measured after one that took long. To measure one costs a system call, and on a
+# machine with much to do every client has such a read sooner or later.
+_SUSPECT_S = 60.0
 # The loop accepts one client an iteration. While there are more, what waits is put off, but not for
 # longer than this many iterations, or a flood of clients would starve those that are there.
 _ACCEPTED_FIRST = 32
@@ -59,6 +62,7 @@ class ClientTurns:
         self.piece = WHOLE_READ  # most bytes that a layer gets at once
         self._split_until = 0.0
         self._is_suspect = False  # a read took long: the work on the next ones is measured
+        self._suspect_until = 0.0
 
     @property
     def has_work(self) -> bool:
@@ -67,6 +71,8 @@ class ClientTurns:
 
     def begin(self) -> None:
         """Begin a step of work that need not wait for a turn."""
+        if self._is_suspect and self._turns.now() > self._suspect_until:
+            self._is_suspect = False
         self._turns.begin_slice(measured=self._is_suspect)
 
     def end(self, size: int = 0) -> None:
@@ -88,6 +94,7 @@ class ClientTurns:
             return
         worked_s = self._turns.worked_s() if self._is_suspect else 0.0
         self._is_suspect = True
+        self._suspect_until = self._turns.now() + _SUSPECT_S
         if worked_s > _LONG_S:
             self.piece = max(_LEAST_PIECE, int(size * SLICE_S / worked_s))
             self._split_until = self._turns.now() + _LONG_REMEMBERED_S

@@ -222,6 +222,28 @@ def test_reads_are_split_for_a_while_once_two_have_been_much_work() -> None:
     assert client.size_of_piece() == WHOLE_READ
 
 
+def test_work_is_no_longer_measured_a_while_after_a_read_that_took_long() -> None:
+    asked = Clock()
+
+    def work_clock() -> float:
+        asked.now += 1
+        return 0.0
+
+    clock = Clock()
+    client = ClientTurns(Turns(clock, work_clock), ())
+    client.begin()
+    clock.now += 50 * SLICE_S
+    client.weigh(200_000)
+    before = asked.now
+
+    client.begin()
+    while_suspect = asked.now
+    clock.now += 3600
+    client.begin()
+
+    assert before < while_suspect == asked.now
+
+
 def test_no_connection_is_read_while_too_much_of_its_client_waits() -> None:
     rig = Rig()
     jobs = [Job("a", 1, rig.log, rig.turns, rig.clock), Job("b", 1, rig.log, rig.turns, rig.clock)]

@@ -23,12 +23,11 @@ from claude_proxy.proxy.layers.http1_exchange import Exchange
 from claude_proxy.proxy.layers.http1_response_writer import Response, emit_bodiless
 from claude_proxy.proxy.layers.http1_role import LocalAnswer, OwnResponse, Role
 from claude_proxy.proxy.layers.http1_states import (
+    MOVES,
     TAKES_BODY,
     TAKES_RESPONSE,
-    WAITS,
     State,
     Step,
-    next_state,
 )
 from claude_proxy.proxy.layers.outbox import Outbox
 from claude_proxy.proxy.layers.session import (
@@ -150,8 +149,8 @@ class Http1Lane(layer.Layer):
         return exchange is not None and exchange.body is not None and self._state in TAKES_BODY
 
     def _move(self, step: Step) -> None:
-        self._state = state = next_state(self._state, step)
-        if (waiting := WAITS.get(state)) is not None:
+        self._state, waiting = MOVES[self._state][step]
+        if waiting is not None:
             self._session.wait(waiting)
 
     def _client_data(self, data: bytes) -> None:

@@ -120,7 +120,8 @@ class ProxyRole:
         return Request(scheme, target, host, head.method, path, query, head.fields)
 
     def _forward(self, head: RequestHead, admission: Admission) -> Exchange:
-        request, target, extra = admission.request, head.origin_target, tuple[RawField, ...]()
+        request, target = admission.request, head.origin_target
+        extra: tuple[RawField, ...] = ()
         dialer = self._dialer
         via_proxy = dialer is not None and dialer.via_proxy(request.target)
         if dialer is not None and via_proxy:

@@ -92,7 +92,9 @@ TAKES_BODY: Final = frozenset({State.HOLDING, State.AWAITING, State.RESPONDING})
 # (response splitting, RFC 9112 9.2).
 TAKES_RESPONSE: Final = frozenset({State.AWAITING, State.RESPONDING})
 
-
-def next_state(state: State, step: Step) -> State:
-    """Return the state that `step` leads to; LookupError: it is not in the table."""
-    return TRANSITIONS[state][step]
+# What a step leads to, and the wait that begins with it; LookupError: the step is not in the table.
+# Both in one look-up, as there are three for each request.
+MOVES: Final[dict[State, dict[Step, tuple[State, Waiting | None]]]] = {
+    state: {step: (after, WAITS.get(after)) for step, after in steps.items()}
+    for state, steps in TRANSITIONS.items()
+}

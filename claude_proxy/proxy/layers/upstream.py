@@ -106,6 +106,13 @@ class _InboxLayer(layer.Layer):
         super().__init__(context)
         self._inbox = inbox
 
+    def handle_event(self, event: events.Event) -> Iterable[commands.Command]:  # type: ignore[override]
+        """Take what arrives on an open connection without the generators of the base class."""
+        if self._paused is None and isinstance(event, events.DataReceived):
+            self._inbox.append(event.data)
+            return ()
+        return super().handle_event(event)
+
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
         if isinstance(event, events.DataReceived):
             self._inbox.append(event.data)

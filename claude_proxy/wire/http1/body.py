@@ -82,6 +82,7 @@ NOT_IN_TRAILERS: Final = frozenset(
     }
 )
 
+_NO_TRAILERS: Final = b"\r\n"  # what an empty trailer section is
 LAST_CHUNK: Final = b"0\r\n\r\n"
 
 
@@ -174,6 +175,11 @@ class ChunkedBody(Body):
         return b"".join(content), self._done, b""
 
     def _read_size(self, data: bytes, position: int) -> int:
+        if not self._begun:
+            # A whole line, as nearly always: it needs no copy, and ends at the first LF.
+            match = self._line.match(data, position, position + MAX_CHUNK_LINE)
+            if match is not None:
+                return self._begin_chunk(match[1], match.end())
         end = data.find(b"\n", position, position + MAX_CHUNK_LINE) + 1
         line = self._begun + data[position : end or position + MAX_CHUNK_LINE]
         if len(line) + (not end) > MAX_CHUNK_LINE:
@@ -186,18 +192,24 @@ class ChunkedBody(Body):
         match = self._line.fullmatch(line)
         if match is None:
             raise BadMessage(self._status, "a chunk's first line is malformed")
-        self._left = int(match[1], 16)
+        return self._begin_chunk(match[1], end)
+
+    def _begin_chunk(self, size: bytes, end: int) -> int:
+        self._left = int(size, 16)
         if self._left:
             self._begun = b""
             self._step = ChunkedBody._read_end
         else:
-            self._begun = b"\r\n"  # so that an empty trailer section also ends in CRLF CRLF
+            self._begun = _NO_TRAILERS  # so that an empty section also ends in CRLF CRLF
             self._step = ChunkedBody._read_trailers
         return end
 
     def _read_end(self, data: bytes, position: int) -> int:
         # RFC 9112 section 7.1: exactly CRLF. A parser that skips any two bytes here can be
         # desynchronised (request smuggling).
+        if not self._begun and data.startswith(b"\r\n", position):
+            self._step = ChunkedBody._read_size
+            return position + 2
         end = position + 2 - len(self._begun)
         line = self._begun + data[position:end]
         if line == b"\r\n":
@@ -211,6 +223,10 @@ class ChunkedBody(Body):
 
     def _read_trailers(self, data: bytes, position: int) -> int:
         known = len(self._begun)
+        if known == len(_NO_TRAILERS) and data.startswith(_NO_TRAILERS, position):
+            self._step = ChunkedBody._stay
+            self._done = True
+            return position + known
         block = self._begun + data[position : position + MAX_TRAILERS - known]
         end = block.find(b"\r\n\r\n")
         if end < 0:

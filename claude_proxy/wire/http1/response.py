@@ -34,7 +34,6 @@ _STATUS_LINE_START: Final = lazy_pattern(
     rb"(?:H|HT|HTT|HTTP|HTTP/|HTTP/1|HTTP/1\.[01]?)?|HTTP/1\.[01] [0-9]{0,3}|"
     rb"HTTP/1\.[01] [1-9][0-9]{2} [^\x00-\x08\x0a-\x1f\x7f]*"
 )
-_EMPTY_LINE: Final = lazy_pattern(rb"\n\r?\n")
 
 
 def read_response_head(buffer: bytearray, limit: int, *, method: str) -> ResponseHead | None:
@@ -43,13 +42,13 @@ def read_response_head(buffer: bytearray, limit: int, *, method: str) -> Respons
     `limit` is the largest head in bytes, `method` that of the request. BadMessage as soon as the
     bytes cannot become a valid head; `buffer` is then unchanged.
     """
-    end = _EMPTY_LINE.search(buffer, 0, limit)
-    if end is None:
+    end, after = _empty_line(buffer, limit)
+    if end < 0:
         _check_incomplete(bytes(buffer[:limit]))
         if len(buffer) >= limit:
             raise BadMessage(502, "the response head is too large")
         return None
-    head = bytes(buffer[: end.start() + 1])
+    head = bytes(buffer[:end])
     line_match = _match_status_line(head)
     minor, status, phrase = line_match.groups()
     response = ResponseHead(
@@ -59,8 +58,20 @@ def read_response_head(buffer: bytearray, limit: int, *, method: str) -> Respons
         fields=read_response_fields(head[line_match.end() :]),
     )
     _interpret_response(response, method)
-    del buffer[: end.end()]
+    del buffer[:after]
     return response
+
+
+def _empty_line(buffer: bytearray, limit: int) -> tuple[int, int]:
+    """Return where the first empty line of the first `limit` bytes begins and ends; or -1.
+
+    Two searches for fixed bytes take a tenth of the time of one for a pattern.
+    """
+    strict = buffer.find(b"\n\r\n", 0, limit)
+    bare = buffer.find(b"\n\n", 0, limit if strict < 0 else strict + 1)
+    if bare >= 0:
+        return bare + 1, bare + 2
+    return (-1, -1) if strict < 0 else (strict + 1, strict + 3)
 
 
 def _check_incomplete(part: bytes) -> None:

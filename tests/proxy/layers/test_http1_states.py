@@ -6,16 +6,20 @@ from hypothesis import strategies as st
 
 from claude_proxy.proxy.layers import http1_states
 from claude_proxy.proxy.layers.http1_states import (
+    MOVES,
     TAKES_BODY,
     TAKES_RESPONSE,
     TRANSITIONS,
     WAITS,
     State,
     Step,
-    next_state,
 )
 
 WITHOUT_EXCHANGE = {State.IDLE, State.CLOSED}
+
+
+def next_state(state: State, step: Step) -> State:
+    return MOVES[state][step][0]
 
 
 def test_every_state_has_a_row() -> None:
@@ -65,6 +69,13 @@ def test_only_a_request_that_was_sent_takes_a_response() -> None:
 
 def test_a_body_waits_while_its_upstream_is_dialled() -> None:
     assert State.DIALLING not in TAKES_BODY
+
+
+def test_a_move_is_a_transition_with_the_wait_of_the_state_it_leads_to() -> None:
+    moves = {(one, step): move for one, steps in MOVES.items() for step, move in steps.items()}
+    steps = {(one, step): after for one, row in TRANSITIONS.items() for step, after in row.items()}
+
+    assert moves == {key: (after, WAITS.get(after)) for key, after in steps.items()}
 
 
 def test_each_wait_has_a_time_limit_of_its_own() -> None:

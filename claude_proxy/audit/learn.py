@@ -19,7 +19,7 @@ from pathlib import Path
 from claude_proxy.config import preset_files
 from claude_proxy.config.allowlist import loader
 from claude_proxy.config.allowlist.edit import AllowEntry, EditError, with_entries
-from claude_proxy.config.owner_files import PRESETS
+from claude_proxy.config.file_states import PRESETS
 from claude_proxy.config.settings import Learn
 from claude_proxy.errors import ConfigError
 from claude_proxy.events import PASSTHROUGH_SCHEME, DecisionMade, Event, OutcomeSeen, Phase

@@ -11,8 +11,9 @@ from claude_proxy.cli import gateway_settings, paths, proxy_settings
 from claude_proxy.config import config_file, policy_files, preset_files
 from claude_proxy.config.allowlist import loader
 from claude_proxy.config.config_yaml import GATEWAY_NAME, NAME, ConfigFile
+from claude_proxy.config.file_states import POLICIES, PRESETS
 from claude_proxy.config.option_table import Subcommand, defaults, fields_of
-from claude_proxy.config.owner_files import POLICIES, PRESETS, OwnerFiles
+from claude_proxy.config.owner_files import OwnerFiles
 from claude_proxy.config.providers import find_provider
 from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.errors import ConfigError, ConfigErrors

@@ -12,7 +12,8 @@ import click
 from claude_proxy.cli.groups import Group
 from claude_proxy.config.bw_claude.convert import Conversion, convert
 from claude_proxy.config.bw_claude.reader import MAX_BYTES
-from claude_proxy.config.strict_yaml.nodes import decode, harmless
+from claude_proxy.config.strict_yaml.file_text import decode
+from claude_proxy.config.strict_yaml.nodes import harmless
 from claude_proxy.errors import ConfigError
 
 EXAMPLES = """\b

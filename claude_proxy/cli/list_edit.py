@@ -21,7 +21,8 @@ from claude_proxy.config.allowlist.edit import (
     with_entries,
     without_entries,
 )
-from claude_proxy.config.owner_files import POLICIES, OwnerFiles
+from claude_proxy.config.file_states import POLICIES
+from claude_proxy.config.owner_files import OwnerFiles
 from claude_proxy.config.strict_yaml.hosts import network_of
 from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.errors import ConfigError

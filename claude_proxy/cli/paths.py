@@ -81,7 +81,7 @@ def allowlist_path(confdir: Path) -> Path:
 def read_allowlist(path: Path) -> str:
     """Return the text of an allowlist file; raise ConfigError if there is none to be had."""
     # A quarter of the start-up time of `env` and `ca`, which read no allowlist.
-    from claude_proxy.config.strict_yaml.nodes import MAX_BYTES, decode  # noqa: PLC0415
+    from claude_proxy.config.strict_yaml.file_text import MAX_BYTES, decode  # noqa: PLC0415
 
     try:
         with path.open("rb") as file:

@@ -11,7 +11,8 @@ from claude_proxy.cli import paths
 from claude_proxy.cli.shared_options import confdir_option
 from claude_proxy.config import config_schema
 from claude_proxy.config.allowlist import schema as policy_schema
-from claude_proxy.config.owner_files import PRESETS, OwnerFiles
+from claude_proxy.config.file_states import PRESETS
+from claude_proxy.config.owner_files import OwnerFiles
 
 EXAMPLES = """\b
 Save them once, and begin your files with the line that YAML editors look for:

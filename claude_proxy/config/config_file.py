@@ -17,7 +17,7 @@ from claude_proxy.config.config_yaml import (
     load,
     load_gateway,
 )
-from claude_proxy.config.strict_yaml.nodes import MAX_BYTES, decode
+from claude_proxy.config.strict_yaml.file_text import MAX_BYTES, decode
 from claude_proxy.errors import ConfigError
 from claude_proxy.system import file_permissions
 

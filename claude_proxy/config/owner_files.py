@@ -5,23 +5,21 @@ refused, at the start and at every reload.
 """
 
 import os
-from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 
 from claude_proxy.config import preset_files
 from claude_proxy.config.allowlist.loader import Included, Library
+from claude_proxy.config.file_states import (
+    PRESETS,
+    States,
+    fingerprint,
+    fingerprint_of,
+)
 from claude_proxy.config.strict_yaml import nodes
+from claude_proxy.config.strict_yaml.file_text import MAX_BYTES, decode
 from claude_proxy.errors import ConfigError
 from claude_proxy.system import file_permissions
-
-POLICIES = "policies"  # in the directory of the configuration
-PRESETS = "presets"
-
-type Fingerprint = tuple[int, ...]
-type States = dict[Path, Fingerprint]
-
-ABSENT: Fingerprint = (0, 0, 0, 0, 0)  # of a file that is not there, or cannot be looked at
 
 
 class OwnerFiles:
@@ -43,9 +41,9 @@ class OwnerFiles:
         try:
             with path.open("rb") as file:
                 found = os.fstat(file.fileno())
-                self.states[path] = _fingerprint_of(found)
+                self.states[path] = fingerprint_of(found)
                 file_permissions.refuse_writable(path, found)
-                raw = file.read(nodes.MAX_BYTES + 1)
+                raw = file.read(MAX_BYTES + 1)
             file_permissions.refuse_replaceable(path)
         except OSError as error:
             self.states.setdefault(path, fingerprint(path))
@@ -57,7 +55,7 @@ class OwnerFiles:
         self.digests[path] = sha256(raw).digest()
         if all(not line or line.startswith(b"#") for line in map(bytes.strip, raw.splitlines())):
             self.blank.add(path)
-        return nodes.decode(raw, str(path))
+        return decode(raw, str(path))
 
     def include(self, file: str, base: str) -> Included:
         """Return the text of a file that the policy file `base` includes."""
@@ -104,44 +102,3 @@ class OwnerFiles:
         except OSError:
             return ()
         return tuple(path.stem for path in found if preset_files.is_name(path.stem))
-
-
-def fingerprint(path: Path) -> Fingerprint:
-    """Return the state of a file; one that cannot be looked at has a state of its own."""
-    try:
-        return _fingerprint_of(path.stat())
-    except OSError:
-        return ABSENT
-
-
-def _fingerprint_of(found: os.stat_result) -> Fingerprint:
-    # The change time also shows what restores the modification time, and a new owner or mode.
-    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-
-
-def arrived_whole(before: Fingerprint, now: Fingerprint) -> bool:
-    """Tell whether another file was renamed to the path, and so was complete when it came.
-
-    A rename changes the change time of a file, writing sets both times. What was written and
-    renamed within one tick of the file system's clock looks like a new file that is being written.
-    """
-    return is_another(before, now) and now[4] > now[3]
-
-
-def is_another(before: Fingerprint, now: Fingerprint) -> bool:
-    """Tell whether another file is at the path."""
-    return now != ABSENT and now[:2] != before[:2]
-
-
-def digest(path: Path) -> bytes | None:
-    """Return the digest of what is in a file now; None if it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return sha256(file.read(nodes.MAX_BYTES + 1)).digest()
-    except OSError:
-        return None
-
-
-def changed(states: Mapping[Path, Fingerprint]) -> bool:
-    """Tell whether a file is in another state than the one given."""
-    return any(fingerprint(path) != state for path, state in states.items())

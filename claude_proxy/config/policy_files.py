@@ -18,18 +18,13 @@ from pathlib import Path
 from claude_proxy.config import config_yaml, preset_files
 from claude_proxy.config.allowlist import loader
 from claude_proxy.config.allowlist.model import NetworkMode, PolicyFile
-from claude_proxy.config.owner_files import (
-    POLICIES,
-    PRESETS,
-    Fingerprint,
-    OwnerFiles,
-    States,
-    changed,
-    fingerprint,
-)
+from claude_proxy.config.file_states import POLICIES, PRESETS, States, changed, fingerprint
+from claude_proxy.config.loaded_policy import Loaded
+from claude_proxy.config.owner_files import OwnerFiles
 from claude_proxy.config.settings import Learn, Settings
 from claude_proxy.config.strict_yaml import nodes
 from claude_proxy.config.strict_yaml.fields import nearest
+from claude_proxy.config.strict_yaml.file_text import decode
 from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.errors import ConfigError
 from claude_proxy.policy.location import Location
@@ -45,24 +40,6 @@ _NARROWING_RULES = 20_000
 # What was read by what names it: configuration directory, policy and allowlist.
 type _Kept = dict[tuple[Path, str | None, Path], tuple[OwnerFiles, PolicyFile]]
 _kept: ContextVar[_Kept | None] = ContextVar("kept", default=None)
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """A policy, and the state of the files that it was read from."""
-
-    policy: Policy
-    states: Mapping[Path, Fingerprint] = field(default_factory=dict)
-    digests: Mapping[Path, bytes] = field(default_factory=dict)
-    blank: frozenset[Path] = frozenset()  # of its files, those that say nothing
-    narrowing: tuple[Rule, ...] = ()
-    # What is wrong with the project's file; then the rules that it held before are in force.
-    complaint: ConfigError | None = None
-
-    @property
-    def is_stale(self) -> bool:
-        """Whether a file has changed since it was read."""
-        return changed(self.states)
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,7 +288,7 @@ def _read_plain(path: Path) -> str:
             where=str(path),
             fix="is it the right file?",
         )
-    return nodes.decode(raw, str(path))
+    return decode(raw, str(path))
 
 
 def _not_plain(path: Path, why: str) -> ConfigError:

@@ -22,6 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from claude_proxy.config.loaded_policy import Loaded
 from claude_proxy.config.settings import Settings
 from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.deferred.patterns import lazy_pattern
@@ -207,11 +208,16 @@ class ProxyProcess(HelperProcess):
 
 
 def start_proxy_process(
-    settings: Settings, listeners: Sequence[socket.socket], run_directory: RunDirectory, log: RunLog
+    settings: Settings,
+    listeners: Sequence[socket.socket],
+    run_directory: RunDirectory,
+    log: RunLog,
+    loaded: Loaded | None = None,
 ) -> ProxyProcess:
     """Start the proxy of a run on inherited sockets, without waiting until it is ready.
 
-    `settings` must name the descriptors of `listeners`. It keeps the copy of its list up to date
+    `settings` must name the descriptors of `listeners`; `loaded` is their policy, if it has been
+    read. It keeps the copy of its list up to date
     that is in the run's directory.
     """
     reading, writing = os.pipe()
@@ -222,6 +228,7 @@ def start_proxy_process(
         settings,
         report=report,
         lifeline=until,
+        loaded=loaded,
         followed=shown_list.place_in(run_directory.path),
         environ=environ,
     )

@@ -13,7 +13,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from claude_proxy.config.strict_yaml.fields import nearest
-from claude_proxy.config.strict_yaml.nodes import decode, quoted
+from claude_proxy.config.strict_yaml.file_text import decode
+from claude_proxy.config.strict_yaml.nodes import quoted
 from claude_proxy.deferred.packaged_files import packaged_text
 from claude_proxy.deferred.patterns import lazy_pattern
 from claude_proxy.errors import ConfigError

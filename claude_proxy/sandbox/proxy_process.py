@@ -13,7 +13,6 @@ from typing import BinaryIO, NoReturn
 
 from claude_proxy.config.settings import Settings
 from claude_proxy.errors import ClaudeProxyError
-from claude_proxy.sandbox import shown_list
 from claude_proxy.sandbox.proxy_process_ipc import CHECKED, READY, Task, encode_error
 
 _EXIT_INTERNAL = 70  # EX_SOFTWARE of sysexits.h
@@ -46,12 +45,14 @@ def main(file: BinaryIO) -> int:
 
         def follow(settings: Settings) -> None:
             if task.followed is not None:
+                from claude_proxy.sandbox import shown_list  # noqa: PLC0415 - few lists change
+
                 shown_list.follow(task.followed, settings)
 
         lifeline = Lifeline(
             checked=report.checked, ready=lambda: report.send(READY), until=task.lifeline
         )
-        return serve(task.settings, lifeline=lifeline, on_applied=follow)
+        return serve(task.settings, loaded=task.loaded, lifeline=lifeline, on_applied=follow)
     except ClaudeProxyError as error:
         report.send(encode_error(error))
         return error.exit_code

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
 
+from claude_proxy.config.loaded_policy import Loaded
 from claude_proxy.config.settings import Settings
 from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.errors import ClaudeProxyError, ConfigError, ConfigErrors
@@ -36,6 +37,7 @@ class Task:
     settings: Settings
     report: int  # a pipe to write READY or an error to
     lifeline: int  # a pipe to read: end of file means that the launcher is gone
+    loaded: Loaded | None = None  # the policy of the settings, if it has been read
     followed: Path | None = None  # the directory of the list's copy, which the sandbox sees
     # Variables that may contain credentials. They go through the pipe, because all processes of the
     # user can read the environment that a process was started with.

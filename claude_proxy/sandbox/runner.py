@@ -22,6 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from claude_proxy.config import policy_files
 from claude_proxy.config.settings import (
     AuditFailure,
     InheritedListen,
@@ -612,7 +613,8 @@ def _own_proxy(run_spec: RunSpec, run_directory: RunDirectory, log: RunLog) -> P
             )
             gateway = InheritedListen(listeners[1].fileno(), GATEWAY_LISTENER, run)
             own = replace(own, gateway=replace(settings.gateway, listen=(gateway,)))
-        return start_proxy_process(own, listeners, run_directory, log)
+        loaded = policy_files.load_for(settings)
+        return start_proxy_process(own, listeners, run_directory, log, loaded)
 
 
 def _create_paths(planned: SandboxPlan) -> list[PathToCreate]:

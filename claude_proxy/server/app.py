@@ -11,16 +11,15 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
-from claude_proxy.audit.learn import usage_line
 from claude_proxy.audit.store import AuditStore
-from claude_proxy.config import policy_files
+from claude_proxy.config.loaded_policy import Loaded
 from claude_proxy.config.settings import Settings
 from claude_proxy.errors import ConfigError
 from claude_proxy.server import light_imports, listening_sockets, logs, startup, workers
-from claude_proxy.server.gates import vault_of
 from claude_proxy.server.listening_sockets import OpenListener, remove_files
 from claude_proxy.server.prepared import OnApplied, Prepared, ignore_applied
 from claude_proxy.server.stop_signals import StopSignals
+from claude_proxy.server.vaults import vault_of
 from claude_proxy.server.workers import WorkerSlot
 from claude_proxy.system import file_permissions, process_memory
 from claude_proxy.system.sd_notify import Lifeline, StateNotifier, WorkerNotifier
@@ -38,12 +37,14 @@ class _StoppedEarlyError(BaseException):
 def serve(
     settings: Settings,
     *,
+    loaded: Loaded | None = None,
     lifeline: Lifeline | None = None,
     on_applied: OnApplied = ignore_applied,
 ) -> int:
     """Run the proxy until SIGINT or SIGTERM; return the exit code. ConfigError: it cannot start.
 
-    `on_applied` is called, off the event loop, whenever another policy has taken effect.
+    `loaded` is the policy of the settings, if it has been read already. `on_applied` is called, off
+    the event loop, whenever another policy has taken effect.
     """
     logs.configure(settings.verbosity, settings.log_format, tracebacks=settings.tracebacks)
     # Ignored until there is something to reload; the default would end the process.
@@ -51,7 +52,7 @@ def serve(
     # The default would end the process at once and leave socket files behind.
     signal.signal(signal.SIGTERM, _stop_early)
     try:
-        _serve(settings, lifeline, on_applied)
+        _serve(settings, loaded, lifeline, on_applied)
     except _StoppedEarlyError:
         pass
     finally:
@@ -63,11 +64,14 @@ def _stop_early(_: int, __: object) -> None:
     raise _StoppedEarlyError
 
 
-def _serve(settings: Settings, lifeline: Lifeline | None, on_applied: OnApplied) -> None:
+def _serve(
+    settings: Settings, loaded: Loaded | None, lifeline: Lifeline | None, on_applied: OnApplied
+) -> None:
     """Prepare everything, then run one process or several workers."""
     startup.keep_names_whole()
     startup.sweep(settings)
-    loaded = policy_files.load_for(settings)
+    if loaded is None or loaded.is_stale:
+        loaded = _read(settings)
     file_permissions.refuse_replaceable(settings.place_of_ca, "the CA")
     file_permissions.refuse_replaceable(settings.statedir, "the audit log")
     process_memory.no_core_dumps()  # from here on the process holds secrets
@@ -102,7 +106,7 @@ def _serve(settings: Settings, lifeline: Lifeline | None, on_applied: OnApplied)
             prepared = Prepared(
                 settings,
                 # What was loaded at the start may allow what has been denied since.
-                loaded if slot.replaces is None else policy_files.load_for(settings),
+                loaded if slot.replaces is None else _read(settings),
                 authority,
                 vault,
                 roots,
@@ -117,6 +121,8 @@ def _serve(settings: Settings, lifeline: Lifeline | None, on_applied: OnApplied)
             )
             _engine().run(prepared)
         if settings.learn is not None and slot.speaks:
+            from claude_proxy.audit.learn import usage_line  # noqa: PLC0415 - few proxies learn
+
             logs.report([usage_line(settings.learn[1], settings.confdir)])
         # After the store has closed, which writes the last lines of the audit log.
         prepared.announce("Stopped.")
@@ -141,6 +147,13 @@ def _serve(settings: Settings, lifeline: Lifeline | None, on_applied: OnApplied)
             grace_s=settings.limits.grace_s,
             until=until,
         )
+
+
+def _read(settings: Settings) -> Loaded:
+    """Read the policy; ConfigError says what is wrong with it."""
+    from claude_proxy.config import policy_files  # noqa: PLC0415 - a launcher may have read it
+
+    return policy_files.load_for(settings)
 
 
 def _engine() -> "ModuleType":

@@ -8,22 +8,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from claude_proxy.config.settings import Gateway, Limits, Settings
-from claude_proxy.policy.credentials.binding import Binding
 from claude_proxy.policy.policy import Policy
 from claude_proxy.proxy.gate import Gate, Record
-from claude_proxy.proxy.gateway.banner import secret_variables
-from claude_proxy.proxy.gateway.policy import binding_of, policy_of
+from claude_proxy.proxy.gateway.policy import policy_of
+from claude_proxy.server.vaults import bindings_of
 from claude_proxy.vault.vault import Vault
-
-
-def vault_of(settings: Settings, policy: Policy) -> Vault:
-    """Read the credentials at startup; ConfigError if one of them is unavailable.
-
-    Removes the variables that hold them from this process's environment.
-    """
-    gateway = settings.gateway
-    withheld = frozenset[str]() if gateway is None else secret_variables(gateway)
-    return Vault(_bindings_of(settings, policy), settings.statedir, withheld=withheld)
 
 
 class Gates:
@@ -45,7 +34,7 @@ class Gates:
 
         ConfigError if a credential is unavailable. Credential commands may make it slow.
         """
-        state = self._vault.prepare(_bindings_of(self._settings, policy))
+        state = self._vault.prepare(bindings_of(self._settings, policy))
 
         def activate() -> None:
             self._vault.take(state)
@@ -67,10 +56,3 @@ def limits_of(gateway: Gateway, limits: Limits) -> Limits:
         connect_timeout_s=connect_s,
         handshake_timeout_s=min(limits.handshake_timeout_s, timeout_s - connect_s),
     )
-
-
-def _bindings_of(settings: Settings, policy: Policy) -> tuple[Binding, ...]:
-    gateway = settings.gateway
-    # A gateway alone uses only its own key; no other secret may be in its memory or be required.
-    listed = policy.credentials if settings.listen else ()
-    return listed if gateway is None else (*listed, binding_of(gateway))

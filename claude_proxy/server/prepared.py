@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from claude_proxy.audit.store import AuditStore
-from claude_proxy.config import policy_files
+from claude_proxy.config.loaded_policy import Loaded
 from claude_proxy.config.settings import LogFormat, Settings, Verbosity
 from claude_proxy.errors import AuditError
 from claude_proxy.events import Notice
@@ -33,7 +33,7 @@ class Prepared:
     """What startup has prepared before there is an event loop."""
 
     settings: Settings
-    loaded: policy_files.Loaded
+    loaded: Loaded
     authority: CertificateAuthority | None  # None: a gateway alone needs no CA
     vault: Vault
     roots: str | None

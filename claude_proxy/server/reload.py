@@ -13,8 +13,8 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from claude_proxy.config import owner_files, policy_files
-from claude_proxy.config.owner_files import ABSENT, States, fingerprint
+from claude_proxy.config.file_states import ABSENT, States, digest, fingerprint
+from claude_proxy.config.loaded_policy import Loaded
 from claude_proxy.config.settings import Settings
 from claude_proxy.errors import ConfigError
 from claude_proxy.events import Notice
@@ -42,7 +42,7 @@ type RecordNotice = Callable[[Notice], None]
 class _Change:
     """A policy that was read, compared with the one in force."""
 
-    loaded: policy_files.Loaded
+    loaded: Loaded
     added: tuple[str, ...]
     removed: tuple[str, ...]
     loosens: bool
@@ -54,7 +54,7 @@ class Reloader:
     def __init__(  # noqa: PLR0913 - what a reload reads, changes and reports to
         self,
         settings: Settings,
-        loaded: policy_files.Loaded,
+        loaded: Loaded,
         gates: Gates,
         connections: Collection[ClientConnection],
         *,
@@ -197,6 +197,8 @@ class Reloader:
                 return held
 
         def read() -> _Change:
+            from claude_proxy.config import policy_files  # noqa: PLC0415 - few proxies reload
+
             loaded = policy_files.load_for(settings, last, seen)
             _refuse_vanished(last, loaded, settings.allowlist)
             added, removed = last.policy.diff(loaded.policy)
@@ -227,12 +229,12 @@ class Reloader:
         self._record(Notice(0, "policy-applied", text))
 
 
-def _holds(loaded: policy_files.Loaded) -> bool:
+def _holds(loaded: Loaded) -> bool:
     """Tell whether the files still contain what was read."""
-    return all(owner_files.digest(path) == one for path, one in loaded.digests.items())
+    return all(digest(path) == one for path, one in loaded.digests.items())
 
 
-def _refuse_vanished(last: policy_files.Loaded, loaded: policy_files.Loaded, main: Path) -> None:
+def _refuse_vanished(last: Loaded, loaded: Loaded, main: Path) -> None:
     """Raise ConfigError if a file is gone, or says nothing any more, that is part of the policy.
 
     A save that was interrupted leaves such a file, and an own policy's name may also be the name of

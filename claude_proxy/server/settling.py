@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from claude_proxy.config.owner_files import ABSENT, Fingerprint, arrived_whole, is_another
+from claude_proxy.config.file_states import ABSENT, Fingerprint, arrived_whole, is_another
 
 # A copy over a network pauses for less, and an owner who saves a file waits no longer.
 SETTLED_S = 2.0

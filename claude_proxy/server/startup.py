@@ -13,15 +13,10 @@ from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
-import certifi
-from cryptography import x509
-
 from claude_proxy.audit.database import database_in
-from claude_proxy.audit.denial_notices import DenialNotices
-from claude_proxy.audit.learn import Learner
 from claude_proxy.audit.sinks import ConsoleSink, Descriptor, JsonlSink, Sink
 from claude_proxy.audit.store import AuditStore
-from claude_proxy.config.owner_files import POLICIES, PRESETS
+from claude_proxy.config.file_states import POLICIES, PRESETS
 from claude_proxy.config.settings import LogFormat, Settings, Verbosity
 from claude_proxy.errors import ConfigError
 from claude_proxy.system import file_replacement
@@ -38,10 +33,14 @@ def open_store(settings: Settings) -> AuditStore:
         ConsoleSink(terminal, verbosity=settings.verbosity, log_format=settings.log_format)
     ]
     if settings.log_format is LogFormat.TEXT and settings.verbosity is not Verbosity.QUIET:
+        from claude_proxy.audit.denial_notices import DenialNotices  # noqa: PLC0415 - not of a run
+
         sinks.append(DenialNotices(terminal, settings.list_options))
     if settings.jsonl is not None:
         sinks.append(JsonlSink.at(settings.jsonl))
     if settings.learn is not None:
+        from claude_proxy.audit.learn import Learner  # noqa: PLC0415 - few proxies learn
+
         sinks.append(Learner(*settings.learn))
     return AuditStore(
         database_in(settings.statedir),
@@ -57,6 +56,9 @@ def upstream_roots(settings: Settings) -> str | None:
     extra = settings.upstream_ca
     if extra is None:
         return None
+    import certifi  # noqa: PLC0415 - few proxies have other roots
+    from cryptography import x509  # noqa: PLC0415 - as above
+
     try:
         added = extra.read_bytes()
         default = Path(certifi.where()).read_bytes()

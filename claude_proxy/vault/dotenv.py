@@ -8,7 +8,7 @@ for, and ignored in other variables. Law: secrets stay outside. No message and n
 import re
 from typing import NoReturn
 
-from claude_proxy.config.strict_yaml.nodes import decode
+from claude_proxy.config.strict_yaml.file_text import decode
 from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.deferred.patterns import lazy_pattern
 from claude_proxy.errors import ConfigError

@@ -19,7 +19,6 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from claude_proxy.config.option_values import fault_of_key
 from claude_proxy.errors import ConfigError
 from claude_proxy.policy.credentials.secret import Secret
 from claude_proxy.policy.credentials.sources import (
@@ -99,6 +98,8 @@ def _checked(raw: bytes, place: str, fix: str) -> Secret:
     """Return the value, if a header field can hold it."""
     text = raw.removesuffix(b"\n").removesuffix(b"\r")
     # Latin-1 decodes any bytes; the check refuses what is not ASCII.
+    from claude_proxy.config.option_values import fault_of_key  # noqa: PLC0415 - few have any
+
     fault = fault_of_key(text.decode("latin-1"))
     if fault is None and len(text) < _SHORTEST:
         fault = f"is shorter than {_SHORTEST} characters"

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from claude_proxy.config import policy_files
-from claude_proxy.config.owner_files import changed, fingerprint
+from claude_proxy.config.file_states import changed, fingerprint
+from claude_proxy.config.loaded_policy import Loaded
 from claude_proxy.config.settings import Learn, Settings
-from claude_proxy.config.strict_yaml import nodes
+from claude_proxy.config.strict_yaml.file_text import MAX_BYTES
 from claude_proxy.errors import ConfigError, ConfigErrors
 from claude_proxy.policy.reason import Reason
 from claude_proxy.system import file_permissions
@@ -73,7 +74,7 @@ def test_what_is_no_text_is_a_clear_error(file: Path) -> None:
 
 
 def test_a_file_without_end_is_not_read_to_its_end(file: Path) -> None:
-    file.write_bytes(b"#" * (nodes.MAX_BYTES + 1))
+    file.write_bytes(b"#" * (MAX_BYTES + 1))
 
     assert refusal_of(file).exit_code == 2
 
@@ -264,7 +265,7 @@ def place(tmp_path: Path, file: Path) -> Place:
     return Place(tmp_path, file)
 
 
-def hosts_of(loaded: policy_files.Loaded) -> list[str]:
+def hosts_of(loaded: Loaded) -> list[str]:
     return list(loaded.policy.hosts())
 
 
@@ -675,7 +676,7 @@ def test_a_narrowing_that_went_bad_keeps_its_rules_and_no_change_of_the_owners_f
     assert 'unknown key "allow"' in loaded.complaint.what
 
 
-def denied_of(loaded: policy_files.Loaded) -> list[str]:
+def denied_of(loaded: Loaded) -> list[str]:
     return [rule.name for rule in loaded.policy.deny]
 
 

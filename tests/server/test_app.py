@@ -1,6 +1,7 @@
 """The proxy process: what stops a start, and that all of it is checked before the engine."""
 
 import os
+import pickle
 import shutil
 import signal
 import socket
@@ -11,6 +12,7 @@ from pathlib import Path
 import certifi
 import pytest
 
+from claude_proxy.config import policy_files
 from claude_proxy.config.settings import (
     Base,
     Gateway,
@@ -75,7 +77,7 @@ def test_a_list_that_is_not_valid_stops_the_start(settings: Settings) -> None:
 
 # What each may say that stops a start; the engine cannot be imported, so nothing may need it.
 _NO_ENGINE = """
-import os, sys
+import os, pickle, sys
 from pathlib import Path
 sys.modules["mitmproxy"] = None
 from claude_proxy.config.settings import Settings, TcpListen
@@ -85,8 +87,12 @@ from claude_proxy.system.sd_notify import Lifeline
 place = Path(sys.argv[1])
 settings = Settings(place / "allowlist.yaml", place / "conf", place / "state",
     listen=(TcpListen("127.0.0.1", int(sys.argv[2])),), upstream_ca=place / "roots.pem")
+loaded = (place / "loaded").read_bytes() if (place / "loaded").exists() else pickle.dumps(None)
+def checked():
+    print("checked", "read" if "yaml" in sys.modules else "given", flush=True)
+lifeline = Lifeline(checked, sys.exit, os.pipe()[0])
 try:
-    serve(settings, lifeline=Lifeline(lambda: print("checked", flush=True), sys.exit, os.pipe()[0]))
+    serve(settings, loaded=pickle.loads(loaded), lifeline=lifeline)
 except ClaudeProxyError as error:
     print(error.what)
 except ImportError as error:
@@ -112,8 +118,25 @@ def started_without_engine(place: Path, port: int = 0) -> list[str]:
 def test_all_is_checked_and_listened_on_before_the_engine_is_imported(place: Path) -> None:
     first, last = started_without_engine(place)
 
-    assert (first, last.partition(".")[0]) == ("checked", "imported mitmproxy")
+    assert (first, last.partition(".")[0]) == ("checked read", "imported mitmproxy")
     assert (place / "state").is_dir()
+
+
+@pytest.mark.parametrize("change", ["", "allow: [two.example]\n", "allow: ['*']\n"])
+def test_a_policy_that_was_read_already_is_read_again_only_if_it_has_changed(
+    place: Path, change: str
+) -> None:
+    place.chmod(0o700)
+    (place / "allowlist.yaml").write_text("allow: [one.example]\n", "utf-8")
+    loaded = policy_files.load(place / "allowlist.yaml", place / "conf")
+    (place / "loaded").write_bytes(pickle.dumps(loaded))
+    if change:
+        (place / "allowlist.yaml").write_text(change, "utf-8")
+
+    first, *_ = started_without_engine(place)
+
+    expected = {"": "checked given", "allow: ['*']\n": 'the host pattern "*" matches every host'}
+    assert first == expected.get(change, "checked read")
 
 
 @pytest.mark.parametrize(

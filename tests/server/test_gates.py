@@ -15,7 +15,8 @@ from claude_proxy.policy.credentials.sources import EnvironmentSource
 from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.request import Request, Scheme
 from claude_proxy.proxy.gate import ClientInfo, Gate
-from claude_proxy.server.gates import Gates, limits_of, vault_of
+from claude_proxy.server.gates import Gates, limits_of
+from claude_proxy.server.vaults import vault_of
 from claude_proxy.vault.vault import Vault
 from claude_proxy.wire.authority import Authority
 from tests.proxy.layers.stage import Ledger

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from claude_proxy.config import owner_files, policy_files
-from claude_proxy.config.owner_files import States
-from claude_proxy.config.policy_files import Loaded
+from claude_proxy.config import file_states, owner_files, policy_files
+from claude_proxy.config.file_states import States
+from claude_proxy.config.loaded_policy import Loaded
 from claude_proxy.config.settings import Limits, Settings
 from claude_proxy.events import Notice
 from claude_proxy.policy.policy import Policy
@@ -17,8 +17,9 @@ from claude_proxy.proxy.dialer import Dialer
 from claude_proxy.proxy.layers.protocol_detection import ProtocolDetection
 from claude_proxy.server import reload as reload_module
 from claude_proxy.server import settling
-from claude_proxy.server.gates import Gates, vault_of
+from claude_proxy.server.gates import Gates
 from claude_proxy.server.reload import Reloader
+from claude_proxy.server.vaults import vault_of
 from tests.proxy.layers.stage import Ledger, options_of
 from tests.support.loopback import Names, Play, run_on, until
 
@@ -437,7 +438,8 @@ def test_a_change_that_no_time_stamp_shows_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tmp_path.chmod(0o700)
-    monkeypatch.setattr(owner_files, "_fingerprint_of", lambda _: (1, 1, 1, 1, 1))
+    for module in (file_states, owner_files):
+        monkeypatch.setattr(module, "fingerprint_of", lambda _: (1, 1, 1, 1, 1))
     owner = Owner(tmp_path)
     owner.writes("allow: [b.example]\n")
 

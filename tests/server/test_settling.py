@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from claude_proxy.config.owner_files import ABSENT, Fingerprint
+from claude_proxy.config.file_states import ABSENT, Fingerprint
 from claude_proxy.server.settling import Settling
 
 FILE, OTHER = Path("allowlist.yaml"), Path("more.yaml")

@@ -17,11 +17,11 @@ from typing import Any
 
 import yaml
 
+from claude_proxy.config.strict_yaml.file_text import MAX_BYTES, too_large
 from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.deferred.patterns import lazy_pattern
 from claude_proxy.errors import ConfigError, ConfigErrors
 
-MAX_BYTES = 32 * 1024 * 1024  # a hundred thousand rules with paths and notes take about 15 MiB
 MAX_DEPTH = 16  # the file's own shape needs 5
 MAX_PROBLEMS = 100  # more help nobody, and a wrong file may hold a hundred thousand
 
@@ -146,28 +146,10 @@ def harmless(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def decode(raw: bytes, name: str) -> str:
-    """Return the text of a file's bytes; raise `ConfigError` unless they are UTF-8."""
-    if len(raw) > MAX_BYTES:
-        raise _too_large(name)
-    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise ConfigError("the file is UTF-16", where=name, fix="save it as UTF-8")
-    try:
-        # Windows editors put a byte order mark before UTF-8; it says nothing and hides nothing.
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise ConfigError(
-            f"the byte 0x{raw[error.start]:02x} is not UTF-8",
-            where=f"{name}:{line}",
-            fix="save the file as UTF-8",
-        ) from error
-
-
 def parse(text: str, problems: Problems) -> Node | None:
     """Return the root node of the only document, None if there is none; note what is wrong."""
     if len(text) > MAX_BYTES:
-        raise _too_large(problems.name)
+        raise too_large(problems.name)
     note_hiding_characters(text, problems)
     _note_tabs(text, problems)
     if problems:
@@ -185,14 +167,6 @@ def parse(text: str, problems: Problems) -> Node | None:
     finally:
         builder.release()
     return builder.root
-
-
-def _too_large(name: str) -> ConfigError:
-    return ConfigError(
-        f"the file is larger than {MAX_BYTES // 1024 // 1024} MiB",
-        where=name,
-        fix="is it the right file? a domain pattern such as .example.com covers many hosts",
-    )
 
 
 def note_hiding_characters(text: str, problems: Problems) -> None:

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from claude_proxy.config.strict_yaml import nodes
+from claude_proxy.config.strict_yaml.file_text import decode
 from claude_proxy.config.strict_yaml.nodes import (
-    MAX_BYTES,
     MAX_DEPTH,
     MAX_PROBLEMS,
     Broken,
@@ -16,7 +16,6 @@ from claude_proxy.config.strict_yaml.nodes import (
     YamlList,
     YamlMapping,
     YamlScalar,
-    decode,
     harmless,
     parse,
     quoted,
@@ -277,13 +276,6 @@ def test_other_encodings_are_refused(raw: bytes, what: str, where: str) -> None:
 
     assert (caught.value.what, caught.value.where) == (what, where)
     assert caught.value.fix
-
-
-def test_a_huge_file_is_refused_before_it_is_read() -> None:
-    with pytest.raises(ConfigError, match="larger than 32 MiB"):
-        decode(b"#" * (MAX_BYTES + 1), "f.yaml")
-    with pytest.raises(ConfigError, match="larger than 32 MiB"):
-        parse("#" * (MAX_BYTES + 1), Problems("f.yaml"))
 
 
 # Quoting

@@ -12,6 +12,7 @@ import socket
 import sys
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any, cast
 
@@ -35,6 +36,7 @@ logger = logging.getLogger(__name__)
 
 _REFUSAL_S = 5.0
 _REFUSALS = 64
+_REMEMBERED = 256  # addresses of clients, which are parsed once
 _FULL = Refusal(503, "too-many-connections", "The proxy has no room for another connection.")
 _NOT_ALLOWED = denial(Reason.CLIENT_NOT_ALLOWED.value, "", None).http1(close=True)
 
@@ -104,9 +106,10 @@ class Listeners:
 
     async def _listen(self, listener: Listener) -> asyncio.Server:
         loop = asyncio.get_running_loop()
+        is_unix, sockname = listener.is_unix, _sockname_of(listener)
 
         def admission() -> _Admission:
-            return _Admission(self, listener)
+            return _Admission(self, listener, sockname, is_unix=is_unix)
 
         if not listener.is_unix:
             return await loop.create_server(admission, sock=listener.socket, backlog=BACKLOG)
@@ -144,15 +147,24 @@ class Listeners:
 class _Admission(asyncio.Protocol):
     """Admits or refuses a new connection, of which only the peer is known."""
 
-    def __init__(self, manager: Listeners, listener: Listener) -> None:
+    def __init__(
+        self,
+        manager: Listeners,
+        listener: Listener,
+        sockname: tuple[str, int] | None,
+        *,
+        is_unix: bool,
+    ) -> None:
         self._manager = manager
         self._listener = listener
+        self._sockname = sockname
+        self._is_unix = is_unix
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport = cast("asyncio.Transport", transport)
         self._manager.services.shares.turns.accepted()
         try:
-            if self._listener.is_unix:
+            if self._is_unix:
                 self._admit_process(transport)
             else:
                 self._admit_address(transport)
@@ -166,12 +178,12 @@ class _Admission(asyncio.Protocol):
             transport.abort()
             return
         shown = f"{peer[0]}:{peer[1]}" if ":" not in peer[0] else f"[{peer[0]}]:{peer[1]}"
-        address = _address_of(peer)
+        address = _address_of(peer[0])
         if not self._listener.admits(address):
             self._refuse(transport, shown)
             return
-        sockname = transport.get_extra_info("sockname")
-        self._admit(transport, address, shown, peer[:2], sockname[:2], local=address.is_loopback)
+        sockname = self._sockname or transport.get_extra_info("sockname")[:2]
+        self._admit(transport, address, shown, peer[:2], sockname, local=address.is_loopback)
 
     def _admit_process(self, transport: asyncio.Transport) -> None:
         peer = peer_of(transport.get_extra_info("socket"))
@@ -291,8 +303,17 @@ class _FirstByteWatcher(asyncio.Protocol):
         self._inner.resume_writing()
 
 
-def _address_of(peer: tuple[Any, ...]) -> Address:
-    return _unmapped(ip_address(peer[0].partition("%")[0]))
+def _sockname_of(listener: Listener) -> tuple[str, int] | None:
+    """Return the address that every client connects to; None if each has to be asked for."""
+    if listener.is_unix:
+        return NO_ADDRESS
+    name = listener.socket.getsockname()[:2]
+    return None if _address_of(name[0]).is_unspecified else name
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _address_of(host: str) -> Address:
+    return _unmapped(ip_address(host.partition("%")[0]))
 
 
 def _unmapped(address: Address) -> Address:

@@ -244,7 +244,7 @@ def test_a_client_of_another_machine_is_not_local(run: Run) -> None:
                 def set_protocol(self, protocol: Any) -> None:
                     made.append(protocol.owner)
 
-            arrival = _Admission(door.manager, door.manager.listeners[0])
+            arrival = _Admission(door.manager, door.manager.listeners[0], None, is_unix=False)
             arrival.connection_made(Elsewhere(("10.1.2.3", 50000)))  # type: ignore[arg-type]
 
             assert not made[0].session.local
@@ -415,7 +415,7 @@ def test_a_client_that_is_gone_before_it_was_let_in_is_forgotten(run: Run) -> No
     async def play() -> None:
         async with door_of() as door:
             transport = Transport(None)
-            arrival = _Admission(door.manager, door.manager.listeners[0])
+            arrival = _Admission(door.manager, door.manager.listeners[0], None, is_unix=False)
             arrival.connection_made(transport)  # type: ignore[arg-type]
 
             assert transport.aborted
@@ -437,7 +437,7 @@ def test_an_address_is_judged_as_what_it_is(run: Run, address: str, *, admitted:
     async def play() -> None:
         async with door_of(connections=0) as door:  # so that nobody gets further
             transport = Transport((address, 50000, 0, 0))
-            arrival = _Admission(door.manager, door.manager.listeners[0])
+            arrival = _Admission(door.manager, door.manager.listeners[0], None, is_unix=False)
             arrival.connection_made(transport)  # type: ignore[arg-type]
 
             expected = "too-many-connections" if admitted else "client-not-allowed"

@@ -19,6 +19,7 @@ from claude_proxy import __version__
 from claude_proxy.cli.groups import Group
 from claude_proxy.config.settings import Settings
 from claude_proxy.errors import ClaudeProxyError
+from claude_proxy.sandbox import waiting_process
 
 type StartProxy = Callable[[Settings], int]
 
@@ -94,6 +95,14 @@ class LazyGroup(Group):
             return None
         command: click.Command = import_module(module_of(cmd_name)).command
         return command
+
+    @override
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] == "run" and not ctx.resilient_parsing:
+            waiting_process.expect(args[1:], os.environ)
+        return super().resolve_command(ctx, args)
 
     @override
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -177,6 +186,8 @@ def main(arguments: Sequence[str] | None = None, *, start: StartProxy = start_pr
             ]
         )
         return EXIT_INTERNAL
+    finally:
+        waiting_process.discard()
 
 
 class OutputError(ClaudeProxyError):

@@ -7,10 +7,11 @@ import sys
 from collections.abc import Iterator
 
 from claude_proxy.sandbox.git import periodic
-from claude_proxy.sandbox.helper_processes import HelperProcess, harmless
+from claude_proxy.sandbox.helper_processes import HelperProcess
 from claude_proxy.sandbox.plan.git_facts import GitMounts
 from claude_proxy.sandbox.run_directory import RunDirectory
 from claude_proxy.sandbox.run_log import RunLog
+from claude_proxy.sandbox.waiting_process import harmless
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import field
 from pathlib import Path
 from types import TracebackType
@@ -25,15 +25,15 @@ from typing import Self
 from claude_proxy.config.loaded_policy import Loaded
 from claude_proxy.config.settings import Settings
 from claude_proxy.deferred.data_classes import dataclass
-from claude_proxy.deferred.patterns import lazy_pattern
 from claude_proxy.errors import ClaudeProxyError, ConfigError
-from claude_proxy.sandbox import proxy_process_ipc, shown_list, stream_pump
+from claude_proxy.sandbox import proxy_process_ipc, shown_list, stream_pump, waiting_process
 from claude_proxy.sandbox.bubblewrap import seccomp_notify, unix_sockets
 from claude_proxy.sandbox.lookups import LookupChannel
 from claude_proxy.sandbox.relay import relay
 from claude_proxy.sandbox.relay.bridge import RelayTarget
 from claude_proxy.sandbox.run_directory import RunDirectory
 from claude_proxy.sandbox.run_log import RunLog
+from claude_proxy.sandbox.waiting_process import WaitingProcess
 from claude_proxy.wire import proxy_protocol
 
 JOIN_PATIENCE_S = 4.0
@@ -42,12 +42,6 @@ _START_PATIENCE_S = 120.0
 _JOIN_PAUSE_S = 0.1
 _END_PATIENCE_S = 5.0
 _MESSAGE_LIMIT = 256
-
-# Variables that a process may need at its start, and that do not hold secrets.
-_HARMLESS = lazy_pattern(
-    r"PATH|HOME|USER|LOGNAME|SHELL|LANG|LANGUAGE|LC_[A-Z]+|TZ|TMPDIR|XDG_[A-Z_]+"
-    r"|D?Y?LD_[A-Z_]+|GLIBC_TUNABLES|MALLOC_[A-Z_]+|COVERAGE_[A-Z_]+"
-)
 
 
 class HelperProcess:
@@ -127,6 +121,7 @@ class ProxyProcess(HelperProcess):
         self._log = log
         self._said = b""
         self._is_checked = False
+        self.was_ready = False  # whether it could serve anybody
         self.start_error: ClaudeProxyError | None = None  # why it never became ready
 
     @property
@@ -175,6 +170,7 @@ class ProxyProcess(HelperProcess):
         if line == proxy_process_ipc.CHECKED and not self._is_checked:
             self._is_checked = True
         elif line == proxy_process_ipc.READY:
+            self.was_ready = True
             self._close_report()
         else:
             self._fail(line)
@@ -192,15 +188,16 @@ class ProxyProcess(HelperProcess):
         if report is not None:
             os.close(report)
 
-    def end(self) -> None:
-        """End the process, wait until it has exited, and remove the log if it is empty.
-
-        One that is not ready has served nobody, so it is not waited for.
-        """
+    def drop_if_unused(self) -> None:
+        """Kill it if it is not ready, as it has served nobody; without waiting for its end."""
         self.hear()
         if self._report is not None:
             self._close_report()
             self.process.kill()
+
+    def end(self) -> None:
+        """End the process, wait until it has exited, and remove the log if it is empty."""
+        self.drop_if_unused()
         super().end()
         with contextlib.suppress(OSError):
             if not self._log.stat().st_size:
@@ -220,38 +217,44 @@ def start_proxy_process(
     read. It keeps the copy of its list up to date
     that is in the run's directory.
     """
-    reading, writing = os.pipe()
     until, lifeline = os.pipe()
     heard, report = os.pipe()
-    environ = dict(os.environ)
-    task = proxy_process_ipc.Task(
-        settings,
-        report=report,
-        lifeline=until,
-        loaded=loaded,
-        followed=shown_list.place_in(run_directory.path),
-        environ=environ,
+    out = log.file.fileno()
+    passed = (until, report, out, *(listener.fileno() for listener in listeners))
+    task = proxy_process_ipc.encode(
+        proxy_process_ipc.Task(
+            settings,
+            report=report,
+            lifeline=until,
+            log=out,
+            descriptors=passed,
+            loaded=loaded,
+            followed=shown_list.place_in(run_directory.path),
+            environ=dict(os.environ),
+        )
     )
-    process = start_program(
-        [
-            sys.executable,
-            "-I",
-            "-c",
-            proxy_process_ipc.BOOT,
-            str(reading),
-            f"claude-proxy-{run_directory.name}",
-        ],
-        (reading, until, report, *(listener.fileno() for listener in listeners)),
-        log,
-    )
-    for descriptor in (reading, until, report):
+    early = waiting_process.take()
+    process = None if early is None else _with_task(early, task, passed)
+    if process is None:
+        name = f"claude-proxy-{run_directory.name}"
+        with _explaining(sys.executable):
+            late = waiting_process.WaitingProcess(os.environ, name)
+        # If it has already ended, its report has the reason.
+        process = _with_task(late, task, passed) or late.process
+    for descriptor in (until, report):
         os.close(descriptor)
-    proxy_process = ProxyProcess(process, lifeline, heard, log.path)
-    # If it has already ended, its report has the reason.
-    with contextlib.suppress(BrokenPipeError), open(writing, "wb") as file:  # noqa: PTH123 - a descriptor
-        file.write(proxy_process_ipc.encode(task, sys.path))
     run_directory.note(process.pid)
-    return proxy_process
+    return ProxyProcess(process, lifeline, heard, log.path)
+
+
+def _with_task(
+    waiting: WaitingProcess, task: bytes, descriptors: Sequence[int]
+) -> subprocess.Popen[bytes] | None:
+    """Return the process of a proxy that has been given its task; None if it has ended."""
+    if waiting.hand_over(task, descriptors):
+        return waiting.process
+    waiting.process.wait()
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -398,7 +401,7 @@ def start_program(
     words: Sequence[str], descriptors: Sequence[int], log: RunLog, out: int | None = None
 ) -> subprocess.Popen[bytes]:
     """Start a program of this package outside the sandbox, with harmless variables only."""
-    try:
+    with _explaining(words[0]):
         return subprocess.Popen(  # noqa: S603 - our own programs
             words,
             pass_fds=descriptors,
@@ -406,21 +409,23 @@ def start_program(
             stdout=log.file if out is None else out,
             stderr=log.file,
             cwd="/",  # so that it does not keep a file system busy
-            env=harmless(os.environ),
+            env=waiting_process.harmless(os.environ),
             start_new_session=True,
         )
+
+
+@contextlib.contextmanager
+def _explaining(program: str) -> Iterator[None]:
+    """Raise an error of the system as one that says what to do."""
+    try:
+        yield
     except OSError as error:
         raise ClaudeProxyError(
             f"a process of this run cannot be started: {(error.strerror or '').lower()}; "
             "nothing was run",
-            where=words[0],
+            where=program,
             fix="free some memory and processes, and try again",
         ) from error
-
-
-def harmless(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return only the variables that any process of the user may read."""
-    return {name: value for name, value in environ.items() if _HARMLESS.fullmatch(name)}
 
 
 def wait_for_proxy(text: str) -> RelayTarget:

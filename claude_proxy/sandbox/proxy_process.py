@@ -7,20 +7,24 @@ as well. Its settings come pickled from the launcher; see `proxy_process_ipc`.
 
 import contextlib
 import os
-import pickle
+import socket
 import sys
-from typing import BinaryIO, NoReturn
+from importlib import import_module
+from typing import NoReturn
 
 from claude_proxy.config.settings import Settings
 from claude_proxy.errors import ClaudeProxyError
-from claude_proxy.sandbox.proxy_process_ipc import CHECKED, READY, Task, encode_error
+from claude_proxy.sandbox.proxy_process_ipc import CHECKED, READY, decode, encode_error
+from claude_proxy.sandbox.waiting_process import LENGTH_BYTES
 
 _EXIT_INTERNAL = 70  # EX_SOFTWARE of sysexits.h
+_CHECKS = "claude_proxy.server.app"  # all that may stop a start, and no engine
+_MOST_DESCRIPTORS = 16
 
 
-def run(file: BinaryIO) -> NoReturn:
-    """Run the proxy as the task read from `file` says, and end the process."""
-    code = main(file)
+def run(descriptor: int) -> NoReturn:
+    """Wait for the task that arrives at a socket, run the proxy, and end the process."""
+    code = main(socket.socket(fileno=descriptor))
     # Everything is closed and written; the interpreter's own end takes a tenth of a second, and the
     # launcher waits for it.
     with contextlib.suppress(OSError, ValueError):
@@ -29,14 +33,18 @@ def run(file: BinaryIO) -> NoReturn:
     os._exit(code)
 
 
-def main(file: BinaryIO) -> int:
-    """Run the proxy as the task read from `file` says; return the exit code."""
-    with file:
-        task = pickle.load(file)  # noqa: S301 - our own parent wrote it
-    if not isinstance(task, Task):
-        raise TypeError("not a task for a proxy process")
-    for descriptor in (task.report, task.lifeline):
-        os.set_inheritable(descriptor, False)
+def main(channel: socket.socket) -> int:
+    """Run the proxy as the task says that arrives at a socket; return the exit code."""
+    with channel:
+        with contextlib.suppress(Exception):  # it fails again below, where it is reported
+            import_module(_CHECKS)  # while the launcher finds out what the task is
+        received = _received(channel)
+    if received is None:
+        return 0  # the launcher has none
+    data, descriptors = received
+    task = decode(data).received(descriptors)
+    for stream in (1, 2):
+        os.dup2(task.log, stream)
     os.environ.update(task.environ)
     report = _StartReport(task.report)
     try:
@@ -63,6 +71,18 @@ def main(file: BinaryIO) -> int:
         if os.environ.get("CLAUDE_PROXY_DEBUG"):
             raise
         return _EXIT_INTERNAL
+
+
+def _received(channel: socket.socket) -> tuple[bytes, list[int]] | None:
+    """Return a task and its descriptors; None if the launcher has ended before it sent them."""
+    head, descriptors, _, _ = socket.recv_fds(channel, LENGTH_BYTES, _MOST_DESCRIPTORS)
+    for descriptor in descriptors:
+        os.set_inheritable(descriptor, False)
+    length = int.from_bytes(head)
+    data = bytearray()
+    while head and len(data) < length and (piece := channel.recv(length - len(data))):
+        data += piece
+    return (bytes(data), descriptors) if head and len(data) == length else None
 
 
 class _StartReport:

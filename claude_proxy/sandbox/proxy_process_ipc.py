@@ -1,8 +1,8 @@
-"""Messages between a launcher and the proxy process of its run, over two pipes.
+"""Messages between a launcher and the proxy process of its run, over a socket and a pipe.
 
-The launcher sends a pickled task. That is safe here and nowhere else: the only writer of the pipe
-is the process that started the reader, as the same user and with the same code; the pipe has no
-name, and nothing in the task comes from a client or a file. The proxy process answers with lines,
+The launcher sends a pickled task. That is safe here and nowhere else: the only writer of the socket
+is the process that started the reader, as the same user and with the same code; it has no name, and
+nothing in the task comes from a client or a file. The proxy process answers with lines on a pipe,
 the last of them READY or an error as JSON, because the launcher does not trust a process that talks
 to clients.
 """
@@ -10,11 +10,12 @@ to clients.
 import json
 import pickle
 from collections.abc import Mapping, Sequence
-from dataclasses import field
+from dataclasses import field, replace
 from pathlib import Path
+from typing import Self
 
 from claude_proxy.config.loaded_policy import Loaded
-from claude_proxy.config.settings import Settings
+from claude_proxy.config.settings import InheritedListen, Listen, Settings
 from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.errors import ClaudeProxyError, ConfigError, ConfigErrors
 
@@ -22,31 +23,58 @@ CHECKED = b"checked\n"  # policy, CA, credentials, audit log and listeners; the 
 READY = b"ready\n"
 REPORT_LIMIT = 64 * 1024
 
-# Run with -I, so that neither the working directory nor PYTHONPATH can put another module first. It
-# then takes over the launcher's module path, so that both processes run the same code.
-BOOT = (
-    "import pickle, sys; file = open(int(sys.argv[1]), 'rb'); sys.path[:] = pickle.load(file); "
-    "from claude_proxy.sandbox.proxy_process import run; run(file)"
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """The task of a proxy process; it inherits the descriptors under these numbers."""
+    """The task of a proxy process, with the numbers that its descriptors have in the launcher."""
 
     settings: Settings
     report: int  # a pipe to write READY or an error to
     lifeline: int  # a pipe to read: end of file means that the launcher is gone
+    log: int  # where it prints
+    descriptors: tuple[int, ...]  # all that are sent, in this order
     loaded: Loaded | None = None  # the policy of the settings, if it has been read
     followed: Path | None = None  # the directory of the list's copy, which the sandbox sees
-    # Variables that may contain credentials. They go through the pipe, because all processes of the
-    # user can read the environment that a process was started with.
+    # Variables that may contain credentials. They go through the socket, because all processes of
+    # the user can read the environment that a process was started with.
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
 
+    def received(self, descriptors: Sequence[int]) -> Self:
+        """Return the task with the numbers under which the descriptors were received."""
+        number = dict(zip(self.descriptors, descriptors, strict=True))
 
-def encode(task: Task, path: Sequence[str]) -> bytes:
-    """Return what is written to the pipe: the path of modules, then the task."""
-    return pickle.dumps([entry for entry in path if entry]) + pickle.dumps(task)
+        def listening(listen: tuple[Listen, ...]) -> tuple[Listen, ...]:
+            return tuple(
+                replace(one, descriptor=number[one.descriptor])
+                if isinstance(one, InheritedListen)
+                else one
+                for one in listen
+            )
+
+        settings = replace(self.settings, listen=listening(self.settings.listen))
+        if (gateway := settings.gateway) is not None:
+            settings = replace(settings, gateway=replace(gateway, listen=listening(gateway.listen)))
+        return replace(
+            self,
+            settings=settings,
+            report=number[self.report],
+            lifeline=number[self.lifeline],
+            log=number[self.log],
+            descriptors=tuple(descriptors),
+        )
+
+
+def encode(task: Task) -> bytes:
+    """Return a task as it is sent."""
+    return pickle.dumps(task)
+
+
+def decode(data: bytes) -> Task:
+    """Return a task that our own launcher has sent; TypeError if it is none."""
+    task = pickle.loads(data)  # noqa: S301 - our own parent wrote it
+    if not isinstance(task, Task):
+        raise TypeError("not a task for a proxy process")
+    return task
 
 
 def encode_error(error: ClaudeProxyError) -> bytes:

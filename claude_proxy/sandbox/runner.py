@@ -45,7 +45,12 @@ from claude_proxy.sandbox import (
     shown_list,
 )
 from claude_proxy.sandbox.bubblewrap import seccomp, seccomp_notify
-from claude_proxy.sandbox.bubblewrap.bwrap import Bubblewrap, StandardStreams, failed
+from claude_proxy.sandbox.bubblewrap.bwrap import (
+    Bubblewrap,
+    SandboxFailedError,
+    StandardStreams,
+    failed,
+)
 from claude_proxy.sandbox.bubblewrap.mount_sources import MountSources, refuse_replaced
 from claude_proxy.sandbox.bubblewrap.seccomp import Reported
 from claude_proxy.sandbox.commit_bringer import commit_bringer
@@ -154,10 +159,11 @@ def run(run_spec: RunSpec, *, say: Reporter) -> int:
         return runner.run(run_spec, os.environ)
     name = ""
     started: Sandbox | None = None
+    proxy: ProxyProcess | None = None
     with Interruptions() as interruptions:
         try:
             with live_sandbox(run_spec, say=say) as sandbox:
-                name, started = sandbox.name, sandbox
+                name, started, proxy = sandbox.name, sandbox, sandbox.proxy_process
                 try:
                     if run_spec.verify and not _verify(sandbox, run_spec, say):
                         return _CHECKS_FAILED
@@ -171,7 +177,7 @@ def run(run_spec: RunSpec, *, say: Reporter) -> int:
             if run_spec.clone and name:
                 run_clone.report(run_spec, name, say)
             return 128 + interrupted.number
-    if run_spec.sandbox.has_proxy:
+    if run_spec.sandbox.has_proxy and (proxy is None or proxy.was_ready):
         _report_denials(run_spec, name, began_ns, say)
     if run_spec.clone:
         run_clone.report(run_spec, name, say)
@@ -211,17 +217,19 @@ def _run(sandbox: Sandbox, run_spec: RunSpec, say: Reporter) -> int:
             guard=sandbox.guard,
             proxy=sandbox.proxy_process,
         ).run()
+    lost = tuple(sandbox.lost())
     if sandbox.guard is not None:
         code = _report_guard(sandbox.guard, code, say)
     if sandbox.proxy_process is not None:
         code = _report_proxy(sandbox.proxy_process, code, say)
+        sandbox.proxy_process.drop_if_unused()  # it takes a processor from what follows
     code = sandbox.streams.finish(code, say)
     for name, size in sandbox.bubblewrap.watchdog.killed():
         say(
             f"warning: {name!r} was killed, which used {size >> 20} MiB: all processes together "
             "used more memory than --max-memory"
         )
-    for helper in sandbox.lost():
+    for helper in lost:
         if helper is sandbox.proxy_process and sandbox.proxy_process.start_error is not None:
             continue
         what, pid = helper.what, helper.pid
@@ -308,7 +316,7 @@ def live_sandbox(
     COMMAND starts with `Sandbox.finish` or `Bubblewrap.release`.
     """
     _check(run_spec)
-    with ExitStack() as stack:
+    with _explaining_failures(run_spec), ExitStack() as stack:
         joined = _join(run_spec)
         if joined is not None and joined.foreign:
             say(
@@ -420,12 +428,24 @@ def _join(run_spec: RunSpec) -> "JoinedProxy | None":
     return joined_proxy.examine(target, login, announces=run_spec.announces)
 
 
+@contextlib.contextmanager
+def _explaining_failures(run_spec: RunSpec) -> Iterator[None]:
+    """Find out, where bwrap has failed, what this machine lacks: to try it takes long."""
+    try:
+        yield
+    except SandboxFailedError as error:
+        wanted = run_spec.sandbox.seccomp
+        if missing := host_facts.problems(os.environ, seccomp_wanted=wanted):
+            raise MissingError(missing) from error
+        raise
+
+
 def _check(run_spec: RunSpec) -> None:
     """Raise if something that the run needs is missing, or would be writable inside."""
     spec = run_spec.sandbox
     if not spec.shell:
         find_program(spec.command, os.environ, spec.project)  # first: a shell's exit code
-    if missing := host_facts.problems(os.environ, seccomp_wanted=spec.seccomp):
+    if missing := host_facts.missing_programs(os.environ, seccomp_wanted=spec.seccomp):
         raise MissingError(missing)
     refuse_reachable(run_spec)
 

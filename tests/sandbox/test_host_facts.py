@@ -1,6 +1,7 @@
 """Host facts: paths, users, versions, and bwrap itself."""
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from claude_proxy.sandbox import host_facts
 from claude_proxy.sandbox.host_facts import numbers_in, path_info, user_of
 from claude_proxy.sandbox.plan.model import PathKind
+from tests.conftest import FindProgram
 from tests.sandbox.boxes import Box, executable
 
 
@@ -59,3 +61,33 @@ def test_bwrap_is_never_taken_from_the_project(
 )
 def test_a_version_is_read_as_numbers(text: str, numbers: tuple[int, ...]) -> None:
     assert numbers_in(text) == numbers
+
+
+def test_the_version_is_read_from_the_program_where_it_is_written(tmp_path: Path) -> None:
+    program = tmp_path / "bwrap"
+    program.write_bytes(b"\x7fELF\0bubblewrap 0.9.1\0../bubblewrap.c\0")
+
+    assert host_facts.version_of(program) == (0, 9, 1)
+
+
+@pytest.mark.parametrize("body", ["", "# \0bubblewrap 0.1\0 and \0bubblewrap 0.2\0\n"])
+def test_a_program_without_one_version_in_it_is_asked(tmp_path: Path, body: str) -> None:
+    program = executable(tmp_path / "bwrap", f"#!/bin/sh\n{body}echo bubblewrap 0.7.2\nexit 0\n")
+
+    assert host_facts.version_of(program) == (0, 7, 2)
+
+
+def test_this_machines_bwrap_says_what_is_written_in_it(program: FindProgram) -> None:
+    bwrap = program("bwrap")
+    printed = subprocess.run([bwrap, "--version"], capture_output=True, check=True, text=True)
+
+    assert host_facts.version_of(Path(bwrap)) == numbers_in(printed.stdout)
+
+
+def test_what_can_be_seen_is_missing_without_a_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_facts, "_BWRAP_PLACES", ())
+
+    (missing,) = host_facts.missing_programs({"PATH": "/nonexistent"})
+
+    assert missing.what == "bwrap not found"
+    assert host_facts.missing_programs({"PATH": os.environ["PATH"]}) == []

@@ -1,33 +1,74 @@
 """A task and an error arrive as they were sent, and nothing else is taken for one."""
 
-import io
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_proxy.config.settings import InheritedListen, Settings, UpstreamProxy
+from claude_proxy.config.settings import (
+    Base,
+    Gateway,
+    InheritedListen,
+    Settings,
+    UnixListen,
+    UpstreamProxy,
+)
 from claude_proxy.errors import ClaudeProxyError, ConfigError, ConfigErrors
+from claude_proxy.policy.credentials.binding import Injection
+from claude_proxy.policy.credentials.sources import EnvironmentSource
+from claude_proxy.policy.request import Scheme
 from claude_proxy.sandbox import proxy_process_ipc
-from claude_proxy.sandbox.proxy_process_ipc import Task, decode_error, encode, encode_error
+from claude_proxy.sandbox.proxy_process_ipc import (
+    Task,
+    decode,
+    decode_error,
+    encode,
+    encode_error,
+)
 from claude_proxy.wire.authority import Authority
 
 
-def test_a_task_arrives_whole_behind_the_path_of_modules() -> None:
+def test_a_task_arrives_whole_with_the_numbers_of_its_receiver() -> None:
+    gateway = Gateway(
+        (InheritedListen(10, "gateway"), UnixListen(Path("/socket"))),
+        Base(Scheme.HTTPS, Authority.of("api.test", 443)),
+        Injection(EnvironmentSource("KEY")),
+    )
     settings = Settings(
         Path("/allowlist"),
         Path("/conf"),
         Path("/state"),
         listen=(InheritedListen(7, "run"),),
         upstream_proxy=UpstreamProxy(Authority.of("proxy.test", 3128), "user:secret"),
+        gateway=gateway,
     )
-    file = io.BytesIO(encode(Task(settings, report=8, lifeline=9), ["/one", "", "/two"]))
+    task = Task(settings, report=8, lifeline=9, log=11, descriptors=(7, 8, 9, 10, 11))
 
-    # An empty entry would be the working directory.
-    assert pickle.load(file) == ["/one", "/two"]
-    assert pickle.load(file) == Task(settings, 8, 9)
+    received = decode(encode(task)).received([3, 4, 5, 6, 7])
+
+    assert decode(encode(task)) == task
+    assert received.settings == replace(
+        settings,
+        listen=(InheritedListen(3, "run"),),
+        gateway=replace(gateway, listen=(InheritedListen(6, "gateway"), gateway.listen[1])),
+    )
+    assert (received.report, received.lifeline, received.log) == (4, 5, 7)
+
+
+def test_another_thing_than_a_task_is_a_type_error() -> None:
+    with pytest.raises(TypeError):
+        decode(pickle.dumps("a task"))
+
+
+def test_a_descriptor_that_did_not_arrive_is_an_error() -> None:
+    settings = Settings(Path("/allowlist"), Path("/conf"), Path("/state"), listen=())
+    task = Task(settings, report=8, lifeline=9, log=11, descriptors=(8, 9, 11))
+
+    with pytest.raises(ValueError, match="zip"):
+        task.received([3])
 
 
 @pytest.mark.parametrize("kind", [ClaudeProxyError, ConfigError])

@@ -303,12 +303,16 @@ def _init_of(process: subprocess.Popen[bytes], heard: int) -> int:
         raise failed(process) from None
 
 
-def failed(process: subprocess.Popen[bytes]) -> ClaudeProxyError:
+class SandboxFailedError(ClaudeProxyError):
+    """bwrap has ended before COMMAND was started."""
+
+
+def failed(process: subprocess.Popen[bytes]) -> SandboxFailedError:
     """Return the error for a bwrap that ended before COMMAND was started."""
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(1.0)
     code = process.returncode
-    return ClaudeProxyError(
+    return SandboxFailedError(
         f"bwrap cannot create the sandbox (exit code {code}); nothing was run",
         where="bwrap; its message is above",
         fix="run `claude-proxy doctor`, which finds what is missing",

@@ -10,6 +10,7 @@ from typing import Protocol, cast, override
 from mitmproxy.connection import Connection
 
 from claude_proxy.proxy.layers.upstream import UpstreamServer
+from claude_proxy.system.tcp_acknowledged import acknowledged
 
 # Most bytes in a transport's write buffer before its source is no longer read.
 _HIGH_WATER = 256 * 1024
@@ -72,11 +73,13 @@ class Endpoint(asyncio.Protocol):
 
     @override
     def eof_received(self) -> bool:
+        self._note_untouched()
         self.owner.ended(self)
         return True  # a half-closed connection may still be written to
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
+        self._note_untouched()
         if exc is not None and isinstance(self.connection, UpstreamServer):
             self._read_rest()
             # A response that ends with the connection is incomplete after a reset, so its reader
@@ -85,6 +88,14 @@ class Endpoint(asyncio.Protocol):
         self.transport = None  # the owner may handle what came before later, and write then
         self.owner.count_socket(-1)
         self.owner.lost(self)
+
+    def _note_untouched(self) -> None:
+        """Note of an upstream that ends whether any of a request has reached its machine."""
+        server, transport = self.connection, self.transport
+        if isinstance(server, UpstreamServer) and server.acknowledged is not None:
+            sock = None if transport is None else transport.get_extra_info("socket")
+            now = None if sock is None else acknowledged(sock)
+            server.is_untouched = now == server.acknowledged
 
     def _read_rest(self) -> None:
         """Read what an upstream sent before it reset the connection.

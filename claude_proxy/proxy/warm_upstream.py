@@ -27,6 +27,7 @@ from claude_proxy.proxy.layers.upstream import (
     UpstreamOpened,
 )
 from claude_proxy.system import own_addresses
+from claude_proxy.system.tcp_acknowledged import acknowledged
 from claude_proxy.wire.address import Address
 
 logger = logging.getLogger(__name__)
@@ -106,6 +107,7 @@ class WarmUpstream:
             return None
         self._is_gone = True  # here
         upstream.is_warm = True
+        upstream.server.acknowledged = _acknowledged(endpoint)
         upstream.inbox.extend((UpstreamOpened(None), *self._early))
         return upstream, endpoint
 
@@ -192,6 +194,12 @@ class WarmUpstream:
         self._early_bytes += size
         is_http2 = self.upstream.tls and self.upstream.server.alpn == b"h2"
         return self.is_ready and is_http2 and self._early_bytes <= _SETTINGS_LIMIT
+
+
+def _acknowledged(endpoint: Endpoint) -> int | None:
+    transport = endpoint.transport
+    sock = None if transport is None else transport.get_extra_info("socket")
+    return None if sock is None else acknowledged(sock)
 
 
 def _probe(sock: socket.socket) -> None:

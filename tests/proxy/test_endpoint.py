@@ -12,6 +12,7 @@ from mitmproxy.connection import Client, ConnectionState, Server
 
 from claude_proxy.proxy.endpoint import Endpoint
 from claude_proxy.proxy.layers.upstream import UpstreamServer
+from claude_proxy.system.tcp_acknowledged import acknowledged
 from tests.support.loopback import LOOPS, run_on, until
 
 
@@ -204,3 +205,27 @@ def test_an_answer_before_a_reset_is_read_though_a_write_failed_first(play: Any)
         assert [part for part in owner.heard if part != "balance"] == [b"answer", "lost"]
 
     play(script)
+
+
+@pytest.mark.parametrize(("sent", "untouched"), [(b"", True), (b"hello", False)])
+@pytest.mark.parametrize("ends", ["closes", "resets"])
+def test_an_upstream_that_ends_is_untouched_if_nothing_has_reached_it(
+    play: Any, ends: str, sent: bytes, *, untouched: bool
+) -> None:
+    async def run() -> None:
+        server = UpstreamServer(address=("example.com", 80))
+        owner, endpoint, peer = await opened(server)
+        transport = endpoint.transport
+        assert transport is not None
+        server.acknowledged = acknowledged(transport.get_extra_info("socket"))
+        transport.write(sent)
+        await until(lambda: not sent or select.select([peer], [], [], 0)[0])
+        if ends == "resets":
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        peer.close()
+        await until(lambda: owner.heard)
+
+        assert server.is_untouched is untouched
+        transport.abort()
+
+    play(run)

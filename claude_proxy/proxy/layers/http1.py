@@ -298,9 +298,14 @@ class Http1Lane(layer.Layer):
         upstream.exchanges += 1
         self._out.to_upstream(exchange.emit_head())
         if content:
+            if not exchange.body_sent:
+                attempt.bytes_up += len(content)
             exchange.body_sent = True
-            attempt.bytes_up += len(content)
             self._out.to_upstream(content)
+        if exchange.replay:
+            self._out.to_upstream(bytes(exchange.replay))
+        is_first = upstream.is_warm and upstream.exchanges == 1
+        exchange.replay = bytearray() if is_first else None
 
     def _pass_up(self, exchange: Exchange, body: Body, data: bytes) -> None:
         try:
@@ -322,6 +327,7 @@ class Http1Lane(layer.Layer):
             out += _end_of_chunks(exchange, body)
         if out:
             exchange.body_sent = True
+            exchange.keep_for_replay(out)
             self._out.to_upstream(out)
 
     def _keep(self, exchange: Exchange, held: bytearray, content: bytes) -> None:
@@ -428,6 +434,7 @@ class Http1Lane(layer.Layer):
             and not self._session.closing
         )
         body = body_of_response(head, request.method)
+        exchange.replay = None
         exchange.response = response = Response(head, body, framing, keep_alive)
         self._move(Step.RESPOND)
         self._out.to_client(exchange.writer.start(response))
@@ -513,12 +520,13 @@ class Http1Lane(layer.Layer):
             self._fail(exchange, CUT_SHORT)
 
     def _may_repeat(self, exchange: Exchange, upstream: UpstreamConnection) -> bool:
-        return (
-            (upstream.exchanges > 1 or upstream.is_warm)
-            and not self._heads
-            and not exchange.body_sent
-            and exchange.head.method in _REPEATABLE
-        )
+        """Tell whether a request may be sent again whose upstream has ended without a response."""
+        if self._heads:
+            return False
+        if exchange.replay is not None and upstream.server.is_untouched:
+            return True  # RFC 9110 9.2.2: nothing of it was applied, as nothing of it arrived
+        may_be_dead = upstream.exchanges > 1 or upstream.is_warm
+        return may_be_dead and not exchange.body_sent and exchange.head.method in _REPEATABLE
 
     # --- responses of our own
 

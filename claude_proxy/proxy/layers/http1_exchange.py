@@ -16,6 +16,7 @@ from claude_proxy.wire.http1.body import Body, body_of_request
 from claude_proxy.wire.http1.emit import emit_request_head
 from claude_proxy.wire.http1.head import RequestHead, ResponseHead
 
+_REPLAY = 256 * 1024  # a long conversation with Claude has as much
 _NO_EXPECTATION = frozenset({b"expect"})
 
 
@@ -35,6 +36,8 @@ class Exchange:
     outgoing: tuple[bytes, bytes | ValueError] | None = None  # what a held body becomes, or why not
     content: bytes | None = None  # a judged body, which goes with the head
     body_sent: bool = False  # so that the request cannot be sent again
+    # What was sent of a body that streams, while it might have to be sent again; None: it is not.
+    replay: bytearray | None = None
     interim_heads: int = 0
     response: Response | None = None  # once its final head is here
 
@@ -45,6 +48,13 @@ class Exchange:
     def attempt(self) -> Attempt:
         """The recorded decision, and how the exchange went."""
         return self.admission.attempt
+
+    def keep_for_replay(self, sent: bytes) -> None:
+        """Keep what is sent of the body, unless it is too much."""
+        if self.replay is not None:
+            self.replay += sent
+            if len(self.replay) > _REPLAY:
+                self.replay = None
 
     @property
     def is_websocket(self) -> bool:

@@ -46,6 +46,10 @@ class UpstreamServer(Server):
 
     id: str = field(default_factory=next_id)
     tunnel: bool = True  # with CONNECT; else requests are sent in absolute-form
+    # How many bytes the upstream had acknowledged before the first request; None: it is not known.
+    acknowledged: int | None = None
+    # It has ended, and its kernel had nothing of what was sent since.
+    is_untouched: bool = False
 
     # It equals itself and nothing else, as a client's does.
     __eq__ = object.__eq__

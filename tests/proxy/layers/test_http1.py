@@ -7,6 +7,7 @@ import h11
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from mitmproxy.connection import ConnectionState
 
 from claude_proxy.errors import AuditError
 from claude_proxy.events import DecisionMade, Event, Phase
@@ -14,13 +15,16 @@ from claude_proxy.policy.decision import denied
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Scheme
 from claude_proxy.proxy.dialer import DialError, Failure
-from claude_proxy.proxy.gate import Gate
+from claude_proxy.proxy.gate import Attempt, Gate
 from claude_proxy.proxy.layers.http1_proxy import proxy_lane
 from claude_proxy.proxy.layers.session import Waiting
+from claude_proxy.proxy.layers.upstream import UpstreamConnection, UpstreamOpened
+from claude_proxy.proxy.warm_keys import Route
 from tests.proxy.layers.http1_peers import (
     ALLOWLIST,
     DENIED,
     EMPTY,
+    EXAMPLE,
     GET,
     LAST_CHUNK,
     OK,
@@ -31,7 +35,16 @@ from tests.proxy.layers.http1_peers import (
     reason_of,
     statuses,
 )
-from tests.proxy.layers.stage import BrokenPolicy, Ledger, Peer, Stage, a_dialer, gate_of, policy_of
+from tests.proxy.layers.stage import (
+    UPSTREAM_ADDRESS,
+    BrokenPolicy,
+    Ledger,
+    Peer,
+    Stage,
+    a_dialer,
+    gate_of,
+    policy_of,
+)
 
 
 @pytest.fixture
@@ -1218,3 +1231,129 @@ def test_a_request_that_comes_alone_is_never_interrupted(stage: Stage) -> None:
 
     assert statuses(stage.says(DENIED)) == [403]
     assert not stage.awaits_turn
+
+
+# --- on a connection that was open before the request
+
+
+BOUND = """
+allow: [{host: example.com, scheme: http}]
+credentials:
+  - {name: api, hosts: [example.com], pin: learn}
+"""
+
+
+def warm_peer(stage: Stage) -> Peer:
+    """Have a connection ready for the next request, and return the upstream's end of it."""
+    upstream = UpstreamConnection(stage.context, EXAMPLE, tls=False, tunnel=False)
+    upstream.server.state, upstream.server.peername = ConnectionState.OPEN, UPSTREAM_ADDRESS
+    upstream.is_warm = True
+    upstream.inbox.append(UpstreamOpened(None))
+    peer = Peer(upstream.server)
+    stage.upstreams.append(peer)
+    ready = [upstream]
+    stage.session.take_warm = lambda _route, _attempt: ready.pop() if ready else None
+    return peer
+
+
+def dies_untouched(stage: Stage, peer: Peer, *, untouched: bool = True) -> bytes:
+    """Have the upstream turn out to have closed before anything of the request arrived."""
+    peer.connection.is_untouched = untouched  # type: ignore[attr-defined]
+    return stage.upstream_ends(peer)
+
+
+def test_a_request_goes_on_a_connection_that_is_ready(stage: Stage, ledger: Ledger) -> None:
+    peer = warm_peer(stage)
+    stage.says(GET)
+
+    assert peer.take() == b"GET / HTTP/1.1\r\nHost: example.com\r\n\r\n"
+    assert statuses(stage.answers(OK, peer)) == [200]
+    assert stage.upstreams == [peer]
+    assert ledger.last.upstream == "203.0.113.5:443"
+
+
+def test_the_policy_is_asked_again_before_it_goes(stage: Stage) -> None:
+    peer = warm_peer(stage)
+    take = stage.session.take_warm
+
+    def take_late(route: Route, attempt: Attempt) -> UpstreamConnection | None:
+        stage.session.gate.policy = policy_of(BOUND)
+        return take(route, attempt)
+
+    stage.session.take_warm = take_late
+
+    assert statuses(stage.says(GET)) == [403]
+    assert peer.got == b""
+    assert peer.closed
+
+
+@pytest.mark.parametrize("method", [b"POST", b"PATCH"])
+def test_what_never_arrived_is_sent_again_whatever_it_asks_for(
+    stage: Stage, ledger: Ledger, method: bytes
+) -> None:
+    peer = warm_peer(stage)
+    asked = post(b"hello", b"Content-Length: 10").replace(b"POST", method)
+    stage.says(asked)
+    first = peer.take()
+    dies_untouched(stage, peer)
+    stage.says(b"there")
+
+    assert first.endswith(b"hello")
+    assert stage.upstream is not peer
+    assert stage.upstream.take() == first + b"there"
+    assert statuses(stage.answers(OK)) == [200]
+    assert ledger.last.bytes_up == 10
+
+
+def test_chunks_that_never_arrived_are_sent_again(stage: Stage) -> None:
+    peer = warm_peer(stage)
+    stage.says(post(b"5\r\nhello\r\n", b"Transfer-Encoding: chunked"))
+    first = peer.take()
+    dies_untouched(stage, peer)
+    stage.says(b"0\r\n\r\n")
+
+    assert stage.upstream.take() == first + b"0\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("untouched", "size"), [(False, 5), (True, 300_000)], ids=["it arrived", "it is too long"]
+)
+def test_a_post_that_may_have_arrived_or_is_too_long_is_not_sent_again(
+    stage: Stage, size: int, *, untouched: bool
+) -> None:
+    peer = warm_peer(stage)
+    stage.says(post(b"x" * size))
+
+    answer = dies_untouched(stage, peer, untouched=untouched)
+
+    assert statuses(answer) == [502]
+    assert stage.upstreams == [peer]
+
+
+def test_it_is_sent_again_once(stage: Stage) -> None:
+    peer = warm_peer(stage)
+    stage.says(post(b"hello"))
+    dies_untouched(stage, peer)
+    fresh = stage.upstream
+
+    assert statuses(dies_untouched(stage, fresh)) == [502]
+    assert stage.upstreams == [peer, fresh]
+
+
+def test_after_an_answer_has_begun_nothing_is_sent_again(stage: Stage) -> None:
+    peer = warm_peer(stage)
+    stage.says(post(b"hello"))
+    stage.answers(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nh", peer)
+    dies_untouched(stage, peer)
+
+    assert stage.upstreams == [peer]
+    assert stage.client.closed
+
+
+def test_a_second_request_on_it_is_one_of_a_kept_connection(stage: Stage) -> None:
+    peer = warm_peer(stage)
+    stage.says(GET)
+    stage.answers(OK, peer)
+    stage.says(post(b"hello"))
+
+    assert statuses(dies_untouched(stage, peer)) == [502]

@@ -139,7 +139,9 @@ def proxy(
     internet: Internet, ports: Iterator[int], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Proxy]:
     """The proxy that tests share."""
-    proxy = _started(internet, tmp_path_factory.mktemp("shared"), SHARED_ALLOWLIST, next(ports))
+    proxy = proxy_process(
+        internet, tmp_path_factory.mktemp("shared"), SHARED_ALLOWLIST, next(ports)
+    )
     try:
         proxy.wait_until_listening()
         yield proxy
@@ -161,7 +163,7 @@ def start_proxy(internet: Internet, ports: Iterator[int], tmp_path: Path) -> Ite
     ) -> Proxy:
         directory = tmp_path / f"proxy-{len(started)}"
         directory.mkdir()
-        proxy = _started(internet, directory, allowlist, next(ports), options, variables)
+        proxy = proxy_process(internet, directory, allowlist, next(ports), options, variables)
         started.append(proxy)
         proxy.wait_until_listening(ready)
         return proxy
@@ -206,7 +208,7 @@ def anybody(request: pytest.FixtureRequest, launch: Launch) -> Launches:
     return launch(ordinary=request.param == "an ordinary user")
 
 
-def _started(
+def proxy_process(
     internet: Internet,
     directory: Path,
     allowlist: str | None,

@@ -1,13 +1,17 @@
 """What is kept ready for the next request is used by real clients, and is in the record."""
 
 import signal
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from tests.support.audit import audit_rows
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE_S, until
 
-from .conftest import StartProxy
+from .conftest import StartProxy, proxy_process
 from .rig.internet import Internet, Seen
 from .rig.proxy import Proxy
 
@@ -112,6 +116,56 @@ def test_it_is_closed_when_the_proxy_stops(keeping: Proxy, internet: Internet) -
     keeping.signal(signal.SIGTERM)
 
     internet.wait_until_all_closed()
+
+
+@pytest.fixture
+def far(tmp_path: Path) -> Iterator[Internet]:
+    """An internet so far away that what both sides send meets on the way."""
+    (tmp_path / "far").mkdir()
+    internet = Internet(tmp_path / "far", rtt_ms=400)
+    yield internet
+    internet.close()
+
+
+def read_request(connection: socket.socket) -> bytes:
+    """Read a request whose body is "hello", or which has none."""
+    got = b""
+    while not (got.endswith(b"hello") or (got.startswith(b"GET") and got.endswith(b"\r\n\r\n"))):
+        got += connection.recv(4096)
+    return got
+
+
+def test_a_post_that_met_the_end_of_the_connection_on_the_way_is_sent_afresh(
+    far: Internet, tmp_path: Path
+) -> None:
+    far.site("distant.test")
+    ok = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
+    allowlist = "allow: [{host: distant.test, scheme: http, ports: [8085]}]\n"
+    (tmp_path / "proxy").mkdir()
+    variables = {"CLAUDE_PROXY_WARM_UPSTREAMS": "true"}
+    proxy = proxy_process(far, tmp_path / "proxy", allowlist, 20_000, variables=variables)
+    try:
+        proxy.wait_until_listening()
+        with far.namespace.listen("::", 8085) as server, ThreadPoolExecutor() as aside:
+            server.settimeout(PATIENCE_S)
+            head = b"%b http://distant.test:8085/ HTTP/1.1\r\nHost: distant.test:8085\r\n"
+            last = b"Connection: close\r\n"
+            first = aside.submit(proxy.ask, head % b"GET" + last + b"\r\n")
+            with server.accept()[0] as upstream:
+                read_request(upstream)
+                upstream.sendall(ok)
+                assert b" 200 " in first.result()
+            server.accept()[0].close()  # the connection that is ready
+            body = b"Content-Length: 5\r\n\r\nhello"
+            second = aside.submit(proxy.ask, head % b"POST" + last + body)
+            with server.accept()[0] as fresh:
+                asked = read_request(fresh)
+                fresh.sendall(ok)
+
+                assert b" 200 " in second.result()
+                assert asked.startswith(b"POST ")
+    finally:
+        proxy.stop()
 
 
 def test_it_can_be_turned_off(start_proxy: StartProxy, internet: Internet) -> None:

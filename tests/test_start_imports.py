@@ -1,0 +1,205 @@
+"""What a start may import: every package costs each run, so each is listed here with its reason."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import FindProgram
+
+# Beyond the standard library, up to COMMAND's first instruction.
+LAUNCHER = {
+    "click": "the command line",
+    "idna": "host names",
+    "platformdirs": "where the user's files are",
+    "yaml": "policies and settings",
+    "_yaml": "its parser in C",
+}
+# In the proxy of a run, until nothing can stop its start; its launcher has read the policy.
+CHECKS = {
+    "bcrypt": "cryptography reads OpenSSH keys with it",
+    "cryptography": "the CA",
+    "_cffi_backend": "of cryptography",
+    "_openssl": "of cryptography",
+    "idna": "host names",
+}
+# After that, until it serves.
+ENGINE = {
+    "aioquic": "mitmproxy's TLS addon",
+    "attr": "of service_identity",
+    "certifi": "mitmproxy's TLS addon",
+    "h2": "HTTP/2",
+    "hpack": "of h2",
+    "hyperframe": "of h2",
+    "kaitaistruct": "mitmproxy's types of TLS",
+    "mitmproxy": "the master and the layers",
+    "mitmproxy_linux": "of mitmproxy_rs",
+    "mitmproxy_rs": "the modes that a mitmproxy connection names",
+    "OpenSSL": "mitmproxy's types of certificates",
+    "pylsqpack": "of aioquic",
+    "pyparsing": "named by mitmproxy's commands, and not run",
+    "ruamel": "named by mitmproxy's options, and not run",
+    "service_identity": "of aioquic",
+    "uvloop": "the event loop",
+    "wsproto": "a type of mitmproxy's flows",
+}
+
+# What the standard library has that takes long, and at which stage something needs it.
+SLOW_EVERYWHERE = {"html", "http.server", "multiprocessing", "pydoc", "unittest", "xml"}
+SLOW_BEFORE_THE_ENGINE = {*SLOW_EVERYWHERE, "asyncio", "concurrent.futures", "ssl"}
+
+# Rooms and modules of our own that have no part in a stage.
+NOT_OF_LAUNCHER = ("claude_proxy.server", "claude_proxy.doctor", "claude_proxy.proxy.layers")
+NOT_OF_CHECKS = (
+    "claude_proxy.cli",
+    "claude_proxy.config.allowlist",
+    "claude_proxy.doctor",
+    "claude_proxy.proxy.layers",
+    "claude_proxy.sandbox.plan",
+    "claude_proxy.sandbox.run_spec",
+    "yaml",
+)
+NOT_OF_ENGINE = (
+    "claude_proxy.cli",
+    "claude_proxy.config.allowlist",
+    "claude_proxy.doctor",
+    "claude_proxy.sandbox.run_spec",
+    "yaml",
+    "mitmproxy.contentviews",
+    "mitmproxy.flowfilter",
+    "mitmproxy.proxy.layers.http",
+    "mitmproxy.proxy.mode_servers",
+    "mitmproxy.proxy.server",
+)
+
+_SERVE = """
+import json, os, pickle, sys
+from pathlib import Path
+from claude_proxy.config.settings import Settings, TcpListen, Verbosity
+from claude_proxy.sandbox import proxy_process
+from claude_proxy.server.app import serve
+from claude_proxy.system.sd_notify import Lifeline
+place = Path(sys.argv[1])
+settings = Settings(place / "allowlist.yaml", place / "conf", place / "state",
+    listen=(TcpListen("127.0.0.1", 0),), verbosity=Verbosity.QUIET)
+def tell():
+    print(json.dumps(sorted(sys.modules)), flush=True)
+loaded = pickle.loads(Path(sys.argv[2]).read_bytes())
+lifeline = Lifeline(tell, lambda: [tell(), os._exit(0)][:0], os.pipe()[0])
+serve(settings, loaded=loaded, lifeline=lifeline)
+"""
+_READ = """
+import pickle, sys
+from pathlib import Path
+from claude_proxy.config.policy_files import load
+place = Path(sys.argv[1])
+Path(sys.argv[2]).write_bytes(pickle.dumps(load(place / "allowlist.yaml", place / "conf")))
+"""
+
+
+@cache
+def bare() -> frozenset[str]:
+    """What this interpreter has before anything is imported, which a .pth file may add to."""
+    program = [sys.executable, "-c", "import sys; print(*sys.modules)"]
+    return frozenset(
+        subprocess.run(program, capture_output=True, check=True, text=True).stdout.split()
+    )
+
+
+def foreign(modules: set[str]) -> set[str]:
+    """Return the packages that are neither ours nor the standard library's."""
+    own = {*sys.stdlib_module_names, "claude_proxy", "__main__"}
+    names = {name.partition(".")[0] for name in modules - bare()} - own
+    # Cython puts a module of its own beside each that it has compiled.
+    return {name for name in names if not name.startswith("_cython_") and name != "cython_runtime"}
+
+
+def below(modules: set[str], roots: tuple[str, ...]) -> list[str]:
+    return sorted(
+        name for name in modules for root in roots if name == root or name.startswith(f"{root}.")
+    )
+
+
+@pytest.fixture(scope="module")
+def stages(tmp_path_factory: pytest.TempPathFactory) -> tuple[set[str], set[str]]:
+    """The modules of a run's proxy: when all is checked, and when it is ready."""
+    place = tmp_path_factory.mktemp("place")
+    place.chmod(0o700)
+    (place / "allowlist.yaml").write_text("allow: [one.example]\n", "utf-8")
+    loaded = place / "loaded"
+    said = [
+        subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", program, str(place), str(loaded)],
+            capture_output=True,
+            check=True,
+            text=True,
+        ).stdout
+        for program in (_READ, _SERVE)
+    ]
+    checked, ready = said[1].splitlines()
+    return set(json.loads(checked)), set(json.loads(ready))
+
+
+def test_a_proxy_checks_everything_with_what_the_checks_need(
+    stages: tuple[set[str], set[str]],
+) -> None:
+    checked, _ = stages
+
+    assert foreign(checked) <= CHECKS.keys()
+    assert below(checked, NOT_OF_CHECKS) == []
+    assert SLOW_BEFORE_THE_ENGINE & checked == set()
+
+
+def test_an_engine_imports_what_it_runs(stages: tuple[set[str], set[str]]) -> None:
+    _, ready = stages
+
+    assert foreign(ready) <= {*CHECKS, *ENGINE}
+    assert below(ready, NOT_OF_ENGINE) == []
+    assert SLOW_EVERYWHERE & ready == set()
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A directory whose path leaves room for a socket's name."""
+    with tempfile.TemporaryDirectory(prefix="start-") as name:
+        yield Path(name)
+
+
+def test_a_launcher_imports_what_leads_to_the_command(program: FindProgram, place: Path) -> None:
+    program("bwrap")
+    for name in ("home", "runtime", "project"):
+        (place / name).mkdir(mode=0o700, parents=True)
+    environment = {
+        "HOME": str(place / "home"),
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(Path(__file__).resolve().parents[1]),
+        "XDG_RUNTIME_DIR": str(place / "runtime"),
+    }
+    words = [sys.executable, "-X", "importtime", "-m", "claude_proxy", "run", "--"]
+
+    _, said = [  # the first run makes the CA
+        subprocess.run(
+            [*words, "sh", "-c", "echo COMMAND >&2"],
+            env=environment,
+            cwd=place / "project",
+            stderr=subprocess.PIPE,
+            check=True,
+            text=True,
+        ).stderr
+        for _ in range(2)
+    ]
+    before, command, _ = said.partition("\nCOMMAND\n")
+    lines = [line for line in before.splitlines() if line.startswith("import time:")]
+    modules = {line.rpartition("|")[2].strip() for line in lines} - {"imported package"}
+    modules -= {"sitecustomize", "usercustomize"}  # which are asked for, and need not exist
+
+    assert command
+    assert foreign(modules) <= LAUNCHER.keys()
+    assert below(modules, NOT_OF_LAUNCHER) == []
+    assert SLOW_BEFORE_THE_ENGINE & modules == set()

@@ -80,6 +80,7 @@ PURE = (
     "config.preset_files",
     "config.settings",
     "config.strict_yaml",
+    "config.worker_count",
     "trust.client_environment",
     "vault.dotenv",
     "proxy.connection_end",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from claude_proxy.cli import gateway_settings, paths
+from claude_proxy.cli.workers import worker_count
 from claude_proxy.config import option_values
 from claude_proxy.config.config_yaml import ConfigFile
 from claude_proxy.config.option_table import AUTH_VARIABLE
@@ -59,6 +60,8 @@ def settings_of(values: Values, config: ConfigFile) -> Settings:
     allowlist, own = values["allowlist"], confdir / paths.ALLOWLIST
     if allowlist is None:
         allowlist = paths.allowlist_path(confdir)
+    listen = listeners_of(values, config) or (TcpListen(DEFAULT_HOST, DEFAULT_PORT),)
+    of_gateway = gateway_listeners(values, config)
     return Settings(
         allowlist=allowlist,
         awaited_allowlist=own if values["allowlist"] is None and allowlist != own else None,
@@ -66,13 +69,13 @@ def settings_of(values: Values, config: ConfigFile) -> Settings:
         names_confdir=values["confdir"] is not None and _is_unusual(confdir),
         cadir=values["cadir"],
         statedir=values["statedir"] or paths.default_statedir(),
-        listen=listeners_of(values, config) or (TcpListen(DEFAULT_HOST, DEFAULT_PORT),),
+        listen=listen,
         credentials=_credentials(values, config),
         uids=frozenset(values["socket_uid"]),
         policy=values["policy"],
         runs=base_of(os.environ),
         learn=_learn(values, config),
-        workers=values["workers"],
+        workers=worker_count(values["workers"], (*listen, *of_gateway), values["max_connections"]),
         allow_remote=values["allow_remote"],
         clients=values["client"] or _DEFAULT_CLIENTS,
         resolve=values["resolve"],
@@ -89,7 +92,7 @@ def settings_of(values: Values, config: ConfigFile) -> Settings:
         audit_days=values["audit_days"],
         audit_bytes=values["audit_size"],
         limits=_limits(values),
-        gateway=gateway_of(values, config, gateway_listeners(values, config)),
+        gateway=gateway_of(values, config, of_gateway),
     )
 
 

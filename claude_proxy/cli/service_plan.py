@@ -22,6 +22,7 @@ import click
 import claude_proxy
 from claude_proxy.cli import paths
 from claude_proxy.cli.options import voided_keys
+from claude_proxy.cli.workers import worker_count
 from claude_proxy.config import config_file, config_yaml, option_values
 from claude_proxy.config.option_table import Subcommand, fields_of
 from claude_proxy.config.providers import find_provider
@@ -109,6 +110,7 @@ def describe(options: ServiceOptions) -> PlannedService:
     )  # systemd creates the rest
     writable = tuple(dict.fromkeys(_writable(options, given, made)))
     own, places = _places(options, given)
+    connections = given.get("max_connections", Limits().connections)
     plan = ServicePlan(
         kind=options.kind,
         scope=options.scope,
@@ -121,8 +123,8 @@ def describe(options: ServiceOptions) -> PlannedService:
         key_file=None if options.key_file is None else str(options.key_file),
         key_option=_key_option(options),
         writable=writable,
-        workers=given.get("workers", 1),
-        connections=given.get("max_connections", Limits().connections),
+        workers=worker_count(given.get("workers", 1), made, connections),
+        connections=connections,
         grace_s=given.get("grace", Limits().grace_s),
         firewall=_firewall(options, given),
     )

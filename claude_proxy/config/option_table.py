@@ -27,6 +27,8 @@ from claude_proxy.config.settings import (
     Limits,
     LogFormat,
 )
+from claude_proxy.config.worker_count import AUTOMATIC, parse_worker_count
+from claude_proxy.config.worker_count import MOST as MOST_WORKERS
 from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.system.users import parse_user
 
@@ -111,6 +113,13 @@ _BODY = ParsedText(
     option_values.parse_body_size,
     "write it like 65536, 64K or 32M; 1K at least",
     "32M",
+    is_number=True,
+)
+_WORKERS = ParsedText(
+    "count",
+    parse_worker_count,
+    f"write a number from 1 to {MOST_WORKERS}, or auto",
+    "auto",
     is_number=True,
 )
 _DURATION = ParsedText(
@@ -712,11 +721,13 @@ FIELDS: tuple[OptionField, ...] = (
     ),
     OptionField(
         key="serve.workers",
-        kind=WholeNumber(1, 64),
-        help="How many processes share the port; one serves one core (more than 1: Linux only).",
+        kind=_WORKERS,
+        help="How many processes share the port, 1 to 64, or auto; one serves one core (more than "
+        "1: Linux only).",
         topic=Topic.LIMITS,
         commands=_SERVE,
-        default=1,
+        default=AUTOMATIC,
+        default_in_words="auto: 1, or up to 4 where other machines are let in",
         metavar="COUNT",
     ),
     # --- the policy and the files

@@ -40,16 +40,17 @@ class Key(NamedTuple):
     credential: str | None  # the binding whose credential the request contained
 
 
-def too_many(keys: Iterable[Key], new: Key) -> Key | None:
+def too_many(keys: Iterable[Key], new: Key, *, processes: int = 1) -> Key | None:
     """Return the key whose connection has to go so that there may be one for `new`; None: none.
 
-    `keys` are in the order in which they were opened. Of all clients, the one with most gives.
+    `keys` are in the order in which they were opened. Of all clients, the one with most gives. The
+    bounds are divided by the number of `processes` that serve the same clients.
     """
     known = list(keys)
     mine = [key for key in known if key.owner == new.owner]
-    if len(mine) >= MOST_OF_OWNER:
+    if len(mine) >= max(1, MOST_OF_OWNER // processes):
         return mine[0]
-    if len(known) < MOST:
+    if len(known) < max(1, MOST // processes):
         return None
     counts = Counter(key.owner for key in known)
     greediest = max(counts, key=lambda owner: counts[owner])

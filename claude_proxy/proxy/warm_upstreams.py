@@ -86,6 +86,8 @@ class WarmUpstreams:
         hooks: Hooks,
         limits: Limits,
         clock: Callable[[], float] = _since_boot,
+        *,
+        processes: int = 1,
     ) -> None:
         self._dialer = dialer
         self._shares = shares
@@ -93,6 +95,7 @@ class WarmUpstreams:
         self._hooks = hooks
         self._opening_s = limits.connect_timeout_s + limits.handshake_timeout_s
         self._clock = clock
+        self._processes = processes
         # In the order in which they were opened.
         self._kept: dict[WarmUpstream, _Kept] = {}
         self._by_key: dict[Key, list[_Kept]] = {}
@@ -133,7 +136,9 @@ class WarmUpstreams:
             return
         missing = self._demand.wanted(key, now) - len(self._by_key.get(key, ()))
         for _ in range(missing):
-            victim = too_many((kept.key for kept in self._kept.values()), key)
+            victim = too_many(
+                (kept.key for kept in self._kept.values()), key, processes=self._processes
+            )
             if victim is not None:
                 if key in self._by_key:
                     return  # only the first of a target is worth another's

@@ -32,6 +32,7 @@ from claude_proxy.proxy.layers.protocol_detection import ProtocolDetection
 from claude_proxy.proxy.layers.session import Session
 from claude_proxy.proxy.listeners import Listener, Listeners
 from claude_proxy.proxy.resolver import SystemResolver
+from claude_proxy.proxy.shares import MEMORY_LIMIT
 from claude_proxy.proxy.upstream_hints import UpstreamHints
 from claude_proxy.proxy.warm_upstreams import WarmUpstreams
 from claude_proxy.server import banner, startup
@@ -172,7 +173,12 @@ async def _run(prepared: Prepared) -> None:
     )
     if settings.warm_upstreams:
         services.warm = WarmUpstreams(
-            dialer, services.shares, options, services.hooks, settings.limits
+            dialer,
+            services.shares,
+            options,
+            services.hooks,
+            settings.limits,
+            processes=settings.workers,
         )
     listeners = Listeners(_listeners(prepared, services, gates), services, prepared.record)
     master = ProxyMaster(options, listeners, certificates)
@@ -227,9 +233,9 @@ def _proof_of_runs(settings: Settings) -> Callable[[str, str], bool]:
 def _periodic(
     prepared: Prepared, services: Services, reloader: Reloader, ca: CaWatch
 ) -> list[asyncio.Task[None]]:
-    crowd = MemoryTrimmer()
+    crowd, workers = MemoryTrimmer(), prepared.settings.workers
     return [
-        asyncio.create_task(_every(_SWEEP_S, lambda: _sweep(services))),
+        asyncio.create_task(_every(_SWEEP_S, lambda: _sweep(services, workers))),
         asyncio.create_task(_every(_SWEEP_S, lambda: crowd.look(len(services.connections)))),
         asyncio.create_task(_every(_SWEEP_S, ca.look)),
         asyncio.create_task(_every(_FLUSH_S, prepared.store.flush)),
@@ -271,11 +277,11 @@ async def _every(pause_s: float, do: Callable[[], None]) -> None:
             logger.exception("a periodic task failed")
 
 
-def _sweep(services: Services) -> None:
+def _sweep(services: Services, workers: int) -> None:
     now = asyncio.get_running_loop().time()
     for connection in list(services.connections):
         connection.sweep(now)
-    services.shares.relieve_memory()
+    services.shares.relieve_memory(MEMORY_LIMIT // workers)
     if services.warm is not None:
         services.warm.sweep()
 

@@ -122,7 +122,7 @@ def sweep(settings: Settings) -> None:
 
 def share_of_worker(settings: Settings) -> Settings:
     """Return the settings of one worker, with its share of the connection limit."""
-    share = -(-settings.limits.connections // settings.workers)
+    share = max(1, settings.limits.connections // settings.workers)
     return replace(settings, limits=replace(settings.limits, connections=share))
 
 

@@ -13,6 +13,7 @@ from claude_proxy.config.option_table import (
     fields_in_section,
     fields_of,
 )
+from claude_proxy.config.worker_count import AUTOMATIC
 
 
 def test_no_two_rows_have_one_key() -> None:
@@ -63,4 +64,4 @@ def test_a_default_is_a_value_and_no_text() -> None:
     assert default_of(named("idle_timeout")) == 900
     assert default_of(named("resolve")) == ()
     assert default_of(named("policy")) is None
-    assert defaults(Subcommand.SERVE)["workers"] == 1
+    assert defaults(Subcommand.SERVE)["workers"] == AUTOMATIC

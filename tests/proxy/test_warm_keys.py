@@ -29,3 +29,13 @@ def test_where_all_are_taken_the_client_with_most_gives_up_its_oldest() -> None:
 
     assert too_many([*others, *many], key("new")) == many[0]
     assert too_many([*others[1:], *many], key("new")) is None
+
+
+def test_processes_that_serve_the_same_clients_divide_the_bounds() -> None:
+    mine = keys("a", MOST_OF_OWNER // 4)
+    others = [key(f"client {number}") for number in range(MOST // 4)]
+
+    assert too_many(mine, key("a"), processes=4) == mine[0]
+    assert too_many(others, key("new"), processes=4) == others[0]
+    assert too_many(mine[1:], key("a"), processes=4) is None
+    assert too_many([], key("a"), processes=64) is None

@@ -250,8 +250,10 @@ def test_a_machine_without_a_limit_serves_all(
     assert fit(settings, 100_000) == (100_000, None)
 
 
-@pytest.mark.parametrize(("workers", "share"), [(1, 100), (3, 34), (200, 1)])
-def test_workers_share_the_connections_out(settings: Settings, workers: int, share: int) -> None:
+@pytest.mark.parametrize(("workers", "share"), [(1, 100), (3, 33), (200, 1)])
+def test_workers_have_no_more_connections_together_than_are_allowed(
+    settings: Settings, workers: int, share: int
+) -> None:
     all_of_them = changed(settings, workers=workers, limits=Limits(connections=100))
 
     assert startup.share_of_worker(all_of_them).limits.connections == share

@@ -29,14 +29,11 @@ CHECKS = {
     "_openssl": "of cryptography",
     "idna": "host names",
 }
-# After that, until it serves.
+# After that, until it serves. HTTP/2 comes with the first client that speaks it.
 ENGINE = {
     "aioquic": "mitmproxy's TLS addon",
     "attr": "of service_identity",
     "certifi": "mitmproxy's TLS addon",
-    "h2": "HTTP/2",
-    "hpack": "of h2",
-    "hyperframe": "of h2",
     "kaitaistruct": "mitmproxy's types of TLS",
     "mitmproxy": "the master and the layers",
     "mitmproxy_linux": "of mitmproxy_rs",
@@ -66,6 +63,8 @@ NOT_OF_CHECKS = (
     "yaml",
 )
 NOT_OF_ENGINE = (
+    "claude_proxy.proxy.gateway.layer",
+    "claude_proxy.proxy.layers.http2",
     "claude_proxy.cli",
     "claude_proxy.config.allowlist",
     "claude_proxy.doctor",

@@ -139,7 +139,7 @@ def _serve(
         # Opened and closed once before the fork, so that a problem is reported once.
         startup.open_store(settings).close()
         announcer.checked()
-        _engine()  # before the fork too: the workers share its memory
+        _engine().import_http2()  # before the fork too: the workers share the memory
         workers.run(
             settings.workers,
             work,

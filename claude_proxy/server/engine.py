@@ -25,8 +25,6 @@ from claude_proxy.events import Notice
 from claude_proxy.policy.request import Scheme
 from claude_proxy.proxy.connection import Hook, Services, connection_numbers
 from claude_proxy.proxy.dialer import Dialer
-from claude_proxy.proxy.gateway.layer import UNKNOWN_CALLER, gateway_layer
-from claude_proxy.proxy.gateway.state import gateway_state
 from claude_proxy.proxy.hooks.tls import TlsCertificates
 from claude_proxy.proxy.layers.protocol_detection import ProtocolDetection
 from claude_proxy.proxy.layers.session import Session
@@ -69,6 +67,8 @@ class ProxyMaster(DumpMaster):
 
 def run(prepared: Prepared) -> None:
     """Run the proxy until a signal stops it."""
+    if not prepared.of_run:
+        import_http2()
     with (
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
         # Closed here too: a worker exits without unwinding, and a reload may be waiting for a
@@ -76,6 +76,11 @@ def run(prepared: Prepared) -> None:
         contextlib.closing(prepared.vault),
     ):
         runner.run(_run(prepared))
+
+
+def import_http2() -> None:
+    """Import HTTP/2 now, and not while clients wait; a run may have none that speaks it."""
+    from claude_proxy.proxy.layers import http2  # noqa: F401, PLC0415
 
 
 def _listeners(prepared: Prepared, services: Services, gates: Gates) -> list[Listener]:
@@ -100,6 +105,12 @@ def _listener(
     gateway, gate = settings.gateway, gates.gateway
     if not opened.gateway or gateway is None or gate is None:
         return listener
+    from claude_proxy.proxy.gateway.layer import (  # noqa: PLC0415 - few proxies have one
+        UNKNOWN_CALLER,
+        gateway_layer,
+    )
+    from claude_proxy.proxy.gateway.state import gateway_state  # noqa: PLC0415 - as above
+
     token = None if opened.address is None else gateway.token
     state, dialer = gateway_state(gateway, prepared.store), services.dialer
 

@@ -16,7 +16,6 @@ from claude_proxy.policy.rules import Tls
 from claude_proxy.proxy.dialer import Dialer
 from claude_proxy.proxy.gate import Attempt
 from claude_proxy.proxy.layers.http1_proxy import proxy_lane
-from claude_proxy.proxy.layers.http2 import Http2Lane
 from claude_proxy.proxy.layers.passthrough import Passthrough
 from claude_proxy.proxy.layers.raw_tunnel import RawTunnel
 from claude_proxy.proxy.layers.session import Commands, RuleRevoked, Session, TimedOut, Waiting
@@ -123,6 +122,8 @@ class TunnelStart(layer.Layer):
     def _lane(self, context: Context) -> layer.Layer:
         """Return the layer for the protocol that the handshake with the client negotiated."""
         if context.client.alpn == b"h2":
+            from claude_proxy.proxy.layers.http2 import Http2Lane  # noqa: PLC0415 - many need none
+
             self._session.protocol = "h2"
             return Http2Lane(context, self._session, self._target)
         return proxy_lane(context, self._session, scheme=Scheme.HTTPS, target=self._target)

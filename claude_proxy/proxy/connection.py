@@ -12,7 +12,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol, cast
@@ -51,6 +51,7 @@ from claude_proxy.proxy.layers.session import (
 from claude_proxy.proxy.layers.upstream import UpstreamConnection, UpstreamServer
 from claude_proxy.proxy.shares import MEMORY, SOCKETS, Share, Shares, Standing
 from claude_proxy.proxy.upstream_hints import NO_HINTS, UpstreamHints
+from claude_proxy.proxy.upstream_tls import TlsFor, UpstreamTls
 from claude_proxy.proxy.warm_keys import Key, Owner, Route
 from claude_proxy.proxy.warm_upstreams import Beneficiary, WarmUpstreams
 from claude_proxy.system import descriptors
@@ -61,8 +62,6 @@ from claude_proxy.wire.address import Address
 from claude_proxy.wire.authority import Authority
 
 logger = logging.getLogger(__name__)
-
-type Hook = Callable[..., object]
 
 # A denied upload is still read for a while: closing with unread bytes would reset the connection
 # and take the response away from a client that reads only after it has written everything.
@@ -112,11 +111,11 @@ class Services:
     dialer: Dialer
     limits: Limits
     options: Options
-    hooks: Mapping[str, tuple[Hook, ...]]
     top_layer: TopLayer
     record_query: bool = False
     hints: UpstreamHints = NO_HINTS
     leaf_contexts: LeafContexts = NO_LEAVES
+    upstream_tls: UpstreamTls = field(default_factory=UpstreamTls)
     list_options: tuple[str, ...] = ()  # see `Session`
     owns: Callable[[Address], bool] = lambda _: False  # see `Session`
     # Whether a token proves that its sender is the relay of the run with this name.
@@ -167,6 +166,7 @@ class ClientConnection:
             make_room=self._make_room_for_bytes,
             limits=services.limits,
             windows=services.windows,
+            tls_for=self._tls_for,
             take_warm=self._take_warm,
             keep_warm=self._keep_warm,
         )
@@ -382,11 +382,6 @@ class ClientConnection:
             endpoint = self._endpoints.get(command.connection)
             if endpoint is not None and endpoint.transport is not None:
                 endpoint.transport.write(command.data)
-        elif isinstance(command, commands.StartHook):
-            for hook in self.services.hooks.get(command.name, ()):
-                hook(*command.args())
-            if command.blocking:
-                self._queue.append(events.HookCompleted(command))
         elif isinstance(command, commands.OpenConnection):
             task = asyncio.get_running_loop().create_task(self._dial(command))
             if not task.done():
@@ -568,9 +563,16 @@ class ClientConnection:
         warm.keep(self._warm_key(route, attempt), client)
 
     def _warm_key(self, route: Route, attempt: Attempt) -> Key:
+        return Key(self._owner, route, attempt.credential.credential)
+
+    def _tls_for(self, attempt: Attempt) -> TlsFor:
+        """Return how TLS begins with an upstream, of which only this client resumes a session."""
+        return TlsFor(self.services.upstream_tls, (self._owner, attempt.credential.credential))
+
+    @property
+    def _owner(self) -> Owner:
         info = self.session.client_info
-        owner = Owner(info.listener, self.share.client, info.run)
-        return Key(owner, route, attempt.credential.credential)
+        return Owner(info.listener, self.share.client, info.run)
 
     def _drops_preconnected(self, endpoint: Endpoint) -> bool:
         """Close a preconnected upstream that sends or closes before a request; it is redialled."""

@@ -1,13 +1,13 @@
-"""TLS failures of upstreams: what OpenSSL and mitmproxy report, in plain words with a fix; pure.
+"""TLS failures of upstreams: what OpenSSL reports, in plain words with a fix; pure.
 
 The name that is not proved, an expired certificate, an unknown CA, a demand for a client
 certificate and a version that is too old each have a text of their own. What is not known here is
 named by OpenSSL's own words.
 """
 
-import re
 from typing import Final
 
+from claude_proxy.proxy.openssl_words import CLOSED, VERIFY_FAILED, alert_in
 from claude_proxy.proxy.upstream_errors import UpstreamError, closed
 from claude_proxy.wire.authority import Authority
 
@@ -80,6 +80,7 @@ _OTHERS: Final = {
     "unsupported protocol": _TOO_OLD,
     "wrong ssl version": _TOO_OLD,
     "unexpected eof while reading": _CLOSED,
+    CLOSED: _CLOSED,
     "dh key too small": "its key exchange is not secure (DH key too small)",
     "unsafe legacy renegotiation disabled": "it speaks TLS without secure renegotiation (RFC 5746)",
     "wrong version number": "it does not speak TLS there",
@@ -88,25 +89,14 @@ _OTHERS: Final = {
     "http request": "it does not speak TLS there",
 }
 
-_VERIFY_FAILED: Final = re.compile(r"Certificate verify failed: (.*)", re.IGNORECASE).fullmatch
-_REASON: Final = re.compile(r"'([^']*)'\)\]\)?\Z").search  # the last of an OpenSSL error's stack
-_ALERT: Final = re.compile(r"(?:\A|\s)alert (?:number \d+ )?(.+)").search
-# What mitmproxy says in its own words.
-_OF_MITMPROXY: Final = (
-    ("does not speak TLS", "it does not speak TLS there"),
-    ("cannot agree on a TLS version", _TOO_OLD),
-    ("connection closed", _CLOSED),
-    ("ZeroReturnError", _CLOSED),
-)
-
 
 def failed_handshake(error: str, target: Authority, *, asked: bool) -> UpstreamError:
     """Return the failure of a handshake with the upstream at `target`.
 
-    `error` is mitmproxy's text; `asked` says that a client certificate was asked for.
+    `error` is in OpenSSL's words; `asked` says that a client certificate was asked for.
     """
-    if (invalid := _VERIFY_FAILED(error)) is not None:
-        words = invalid[1]
+    if error.startswith(VERIFY_FAILED):
+        words = error.removeprefix(VERIFY_FAILED)
         told = _INVALID.get(words.lower(), f"its certificate is not valid ({words})")
         return UpstreamError(CERTIFICATE_INVALID, _sentence(told, target))
     return UpstreamError(TLS_FAILED, _sentence(_told(error, asked=asked), target))
@@ -115,33 +105,21 @@ def failed_handshake(error: str, target: Authority, *, asked: bool) -> UpstreamE
 def broken_off(error: str | None, target: Authority, otherwise: str = "") -> UpstreamError:
     """Return the failure of an upstream whose connection ended without a response.
 
-    `error` is that of the connection: the words of a TLS alert (`alert_words`), the name of an
+    `error` is that of the connection: what `alert_words` told of a TLS alert, the name of an
     exception, or None. `otherwise` is what to say where it is no alert.
     """
-    alert = None if error is None else _ALERT(error)
+    alert = None if error is None else alert_in(error)
     if alert is None:
         return closed(otherwise) if otherwise else closed()
     # In TLS 1.3 the server rejects a client after the client's side of the handshake has ended.
-    told = _told_of_alert(alert[1], asked=True)
+    told = _told_of_alert(alert, asked=True)
     return UpstreamError(TLS_FAILED, _sentence(told, target))
 
 
-def alert_words(error: Exception) -> str:
-    """Return "alert NAME" for an OpenSSL error that is a received alert, else its type's name."""
-    words = _REASON(repr(error))
-    alert = None if words is None else _ALERT(words[1])
-    return type(error).__name__ if alert is None else f"alert {alert[1]}"
-
-
 def _told(error: str, *, asked: bool) -> str:
-    for words, told in _OF_MITMPROXY:
-        if words in error:
-            return told
-    found = _REASON(error)
-    words = error if found is None else found[1]
-    if (alert := _ALERT(words)) is not None:
-        return _told_of_alert(alert[1], asked=asked)
-    return _OTHERS.get(words, f"OpenSSL says: {words}")
+    if (alert := alert_in(error)) is not None:
+        return _told_of_alert(alert, asked=asked)
+    return _OTHERS.get(error, f"OpenSSL says: {error}")
 
 
 def _told_of_alert(alert: str, *, asked: bool) -> str:

@@ -11,7 +11,7 @@ import logging
 import select
 import socket
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from ipaddress import ip_address
 from typing import Final, Protocol
 
@@ -31,8 +31,6 @@ from claude_proxy.system.tcp_acknowledged import acknowledged
 from claude_proxy.wire.address import Address
 
 logger = logging.getLogger(__name__)
-
-type Hooks = Mapping[str, tuple[Callable[..., object], ...]]
 
 # An origin of HTTP/2 sends its settings unasked (RFC 9113, section 3.4): some dozens of bytes.
 _SETTINGS_LIMIT: Final = 4 * 1024
@@ -55,13 +53,12 @@ class Keeper(Protocol):
 class WarmUpstream:
     """One connection, from its dial until it is handed over or closed."""
 
-    def __init__(self, keeper: Keeper, upstream: UpstreamConnection, hooks: Hooks) -> None:
+    def __init__(self, keeper: Keeper, upstream: UpstreamConnection) -> None:
         self._keeper = keeper
         self.upstream = upstream
         self.judged: list[Address] = []  # what the target resolved to
         self.is_ready = False
         self.is_doubtful = False  # the next one would go the same way
-        self._hooks = hooks
         self._endpoint: Endpoint | None = None
         self._is_gone = False
         self._queue: deque[events.Event] = deque()
@@ -167,11 +164,6 @@ class WarmUpstream:
             if isinstance(command, commands.SendData):
                 if self._endpoint is not None and self._endpoint.transport is not None:
                     self._endpoint.transport.write(command.data)
-            elif isinstance(command, commands.StartHook):
-                for hook in self._hooks.get(command.name, ()):
-                    hook(*command.args())
-                if command.blocking:
-                    self._queue.append(events.HookCompleted(command))
             elif isinstance(command, commands.OpenConnection):
                 self._opening = command
             elif not isinstance(command, commands.Log):

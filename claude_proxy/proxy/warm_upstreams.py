@@ -12,10 +12,6 @@ import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
-from mitmproxy.connection import Client
-from mitmproxy.options import Options
-from mitmproxy.proxy.context import Context
-
 from claude_proxy.config.settings import Limits
 from claude_proxy.policy.decision import Decision
 from claude_proxy.policy.policy import AddressOwner
@@ -24,9 +20,10 @@ from claude_proxy.proxy.endpoint import Endpoint
 from claude_proxy.proxy.gate import ClientInfo, Gate, Terms
 from claude_proxy.proxy.layers.upstream import UpstreamConnection
 from claude_proxy.proxy.shares import Shares
+from claude_proxy.proxy.upstream_tls import TlsFor, UpstreamTls
 from claude_proxy.proxy.warm_demand import Demand
 from claude_proxy.proxy.warm_keys import Key, too_many
-from claude_proxy.proxy.warm_upstream import Hooks, WarmUpstream
+from claude_proxy.proxy.warm_upstream import WarmUpstream
 from claude_proxy.system import descriptors
 from claude_proxy.wire.address import Address
 
@@ -82,8 +79,7 @@ class WarmUpstreams:
         self,
         dialer: Dialer,
         shares: Shares,
-        options: Options,
-        hooks: Hooks,
+        upstream_tls: UpstreamTls,
         limits: Limits,
         clock: Callable[[], float] = _since_boot,
         *,
@@ -91,8 +87,7 @@ class WarmUpstreams:
     ) -> None:
         self._dialer = dialer
         self._shares = shares
-        self._options = options
-        self._hooks = hooks
+        self._tls = upstream_tls
         self._opening_s = limits.connect_timeout_s + limits.handshake_timeout_s
         self._clock = clock
         self._processes = processes
@@ -151,12 +146,9 @@ class WarmUpstreams:
         if not descriptors.is_room_for_upstream(used, shares.other_files):
             return
         route = key.route
-        # Of no client: nothing that it holds may come from one.
-        context = Context(Client(peername=("", 0), sockname=("", 0)), self._options)
-        upstream = UpstreamConnection(
-            context, route.target, tls=route.tls, alpn=route.alpn, tunnel=route.tunnel
-        )
-        warm = WarmUpstream(self, upstream, self._hooks)
+        tls = TlsFor(self._tls, (key.owner, key.credential)) if route.tls else None
+        upstream = UpstreamConnection(route.target, tls=tls, alpn=route.alpn, tunnel=route.tunnel)
+        warm = WarmUpstream(self, upstream)
         kept = _Kept(key, warm, client, client.gate.terms(key.credential), now)
         self._kept[warm] = kept
         self._by_key.setdefault(key, []).append(kept)

@@ -23,15 +23,15 @@ from claude_proxy.config.settings import Settings, UpstreamProxy
 from claude_proxy.errors import AuditError
 from claude_proxy.events import Notice
 from claude_proxy.policy.request import Scheme
-from claude_proxy.proxy.connection import Hook, Services, connection_numbers
+from claude_proxy.proxy.connection import Services, connection_numbers
 from claude_proxy.proxy.dialer import Dialer
-from claude_proxy.proxy.hooks.tls import TlsCertificates
 from claude_proxy.proxy.layers.protocol_detection import ProtocolDetection
 from claude_proxy.proxy.layers.session import Session
 from claude_proxy.proxy.listeners import Listener, Listeners
 from claude_proxy.proxy.resolver import SystemResolver
 from claude_proxy.proxy.shares import MEMORY_LIMIT
 from claude_proxy.proxy.upstream_hints import UpstreamHints
+from claude_proxy.proxy.upstream_tls import UpstreamTls
 from claude_proxy.proxy.warm_upstreams import WarmUpstreams
 from claude_proxy.server import banner, startup
 from claude_proxy.server.ca_watch import CaWatch
@@ -160,22 +160,21 @@ async def _run(prepared: Prepared) -> None:
         own=tuple(opened.address for opened in prepared.listening if opened.address is not None),
         timeout_s=settings.limits.connect_timeout_s,
     )
-    certificates = TlsCertificates(startup.restorer_of(prepared.roots))
 
     def top_layer(context: Context, session: Session) -> ProtocolDetection:
         return ProtocolDetection(context, session, dialer)
 
-    options = Options(ssl_verify_upstream_trusted_ca=prepared.roots)
+    options = Options()
     services = Services(
         gate=gates.proxy,
         dialer=dialer,
         limits=settings.limits,
         options=options,
-        hooks=_hooks(certificates),
         top_layer=top_layer,
         record_query=settings.record_query,
         hints=_hints(settings),
         leaf_contexts=LeafContexts(prepared.authority),
+        upstream_tls=UpstreamTls(prepared.roots, startup.restorer_of(prepared.roots)),
         owns=own_addresses.is_known_to_be_own,
         # Not the path of a list: a client need not learn of files outside its sandbox.
         list_options=() if settings.policy is None else settings.list_options[:2],
@@ -186,13 +185,12 @@ async def _run(prepared: Prepared) -> None:
         services.warm = WarmUpstreams(
             dialer,
             services.shares,
-            options,
-            services.hooks,
+            services.upstream_tls,
             settings.limits,
             processes=settings.workers,
         )
     listeners = Listeners(_listeners(prepared, services, gates), services, prepared.record)
-    master = ProxyMaster(options, listeners, certificates)
+    master = ProxyMaster(options, listeners)
     reloader = Reloader(
         settings,
         prepared.loaded,
@@ -252,13 +250,6 @@ def _periodic(
         asyncio.create_task(_every(_FLUSH_S, prepared.store.flush)),
         asyncio.create_task(reloader.watch()),
     ]
-
-
-def _hooks(certificates: TlsCertificates) -> dict[str, tuple[Hook, ...]]:
-    """Return the handlers of every mitmproxy hook that the proxy answers."""
-    return {
-        "tls_start_server": (certificates.tls_start_server,),
-    }
 
 
 async def _wind_down(

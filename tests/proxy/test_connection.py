@@ -13,7 +13,6 @@ from mitmproxy.connection import Client, ConnectionState, Server
 from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layer import Layer
-from mitmproxy.proxy.layers.tls import TlsStartClientHook
 
 from claude_proxy.config.settings import Limits
 from claude_proxy.policy.decision import FAULT
@@ -49,7 +48,7 @@ from claude_proxy.system import descriptors
 from claude_proxy.wire.address import Address
 from claude_proxy.wire.authority import Authority
 from tests.proxy.layers.http1_peers import LAST_CHUNK, OK, reason_of
-from tests.proxy.layers.stage import Hook, Ledger, options_of, policy_of
+from tests.proxy.layers.stage import Ledger, options_of, policy_of
 from tests.support.loopback import LOOPS, Names, Origin, Play, Run, Stream, connect, run_on, until
 
 type Script = Callable[[events.Event], Iterable[commands.Command]]
@@ -142,7 +141,6 @@ async def proxy_of(
     make: MakeLayer = front,
     *,
     policy: Policy | None = None,
-    hooks: dict[str, tuple[Hook, ...]] | None = None,
     limits: Limits | None = None,
     resolve: Names | None = None,
 ) -> AsyncIterator[Proxy]:
@@ -154,7 +152,6 @@ async def proxy_of(
         dialer=dialer,
         limits=limits or Limits(),
         options=options_of(),
-        hooks=hooks or {},
         top_layer=lambda context, session: make(context, session, dialer),
     )
     proxy = Proxy(0, services, ledger)
@@ -687,23 +684,6 @@ class Silent(Names):
         return cast("list[Address]", await asyncio.get_running_loop().create_future())
 
 
-def test_a_hook_is_run_and_answered(run: Run) -> None:
-    seen: list[object] = []
-
-    def script(event: events.Event) -> Iterable[commands.Command]:
-        if isinstance(event, events.Start):
-            yield TlsStartClientHook("data")  # type: ignore[arg-type]
-
-    async def play() -> None:
-        async with proxy_of(scripted(script), hooks={"tls_start_client": (seen.append,)}) as proxy:
-            await proxy.client()
-
-            assert seen == ["data"]
-            assert isinstance(proxy.heard[-1], events.HookCompleted)
-
-    run(play)
-
-
 def test_a_layer_is_woken_when_it_asks(run: Run) -> None:
     def script(event: events.Event) -> Iterable[commands.Command]:
         if isinstance(event, events.Start):
@@ -835,22 +815,12 @@ def of_unknown_wishes(event: events.Event) -> Iterable[commands.Command]:
         yield commands.Command()
 
 
-def with_a_faulty_hook(event: events.Event) -> Iterable[commands.Command]:
-    if isinstance(event, events.DataReceived):
-        yield TlsStartClientHook("data")  # type: ignore[arg-type]
-
-
-def raise_fault(_: object) -> None:
-    raise RuntimeError("Authorization: secret")
-
-
-@pytest.mark.parametrize("script", [faulty, of_unknown_wishes, with_a_faulty_hook])
+@pytest.mark.parametrize("script", [faulty, of_unknown_wishes])
 def test_a_fault_ends_the_connection_and_no_other(
     run: Run, caplog: pytest.LogCaptureFixture, script: Script
 ) -> None:
     async def play() -> None:
-        hooks: dict[str, tuple[Hook, ...]] = {"tls_start_client": (raise_fault,)}
-        async with proxy_of(scripted(script), hooks=hooks) as proxy:
+        async with proxy_of(scripted(script)) as proxy:
             other = await proxy.client()
             client = await proxy.client()
             await client.says(b"x")

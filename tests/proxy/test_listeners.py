@@ -102,7 +102,6 @@ async def door_of(
         dialer=dialer,
         limits=Limits(connections=connections),
         options=options_of(),
-        hooks={},
         top_layer=lambda context, session: ProtocolDetection(context, session, dialer),
     )
     with bound(address) as sock:
@@ -326,7 +325,6 @@ def test_a_listener_may_have_services_of_its_own(run: Run) -> None:
             dialer=dialer,
             limits=Limits(),
             options=options_of(),
-            hooks={},
             top_layer=lambda context, session: ProtocolDetection(context, session, dialer),
         )
         async with door_of(services=own) as door:

@@ -15,14 +15,14 @@ from claude_proxy.proxy.connection import Services
 from claude_proxy.proxy.dialer import Dialer
 from claude_proxy.proxy.endpoint import Endpoint
 from claude_proxy.proxy.gate import ClientInfo, Gate
-from claude_proxy.proxy.hooks.tls import TlsCertificates
 from claude_proxy.proxy.layers.upstream import UpstreamConnection
 from claude_proxy.proxy.shares import Shares
+from claude_proxy.proxy.upstream_tls import UpstreamTls
 from claude_proxy.proxy.warm_keys import Key, Owner, Route
 from claude_proxy.proxy.warm_upstreams import Beneficiary, WarmUpstreams
 from claude_proxy.trust.certificate_authority import CertificateAuthority
 from claude_proxy.wire.authority import Authority
-from tests.proxy.layers.stage import Hook, options_of, policy_of
+from tests.proxy.layers.stage import policy_of
 from tests.support.loopback import Names, Origin, Stream, until
 
 CLIENT = ClientInfo(7, "127.0.0.1:50000", "tcp")
@@ -72,13 +72,9 @@ class Pool:
         self.shares = Shares()
         self.dialer = Dialer(names or Names(example_com=["127.0.0.1"]))
         self.gate = self.gate_of(policy or policy_for(port, scheme="https" if tls else "http"))
-        options, hooks = options_of(), dict[str, tuple[Hook, ...]]()
-        if authority is not None:
-            roots = str(authority.certificate_path)
-            options = options_of(ssl_verify_upstream_trusted_ca=roots)
-            hooks = {"tls_start_server": (TlsCertificates().tls_start_server,)}
+        roots = None if authority is None else str(authority.certificate_path)
         self.warm = WarmUpstreams(
-            self.dialer, self.shares, options, hooks, Limits(), lambda: self.now_s
+            self.dialer, self.shares, UpstreamTls(roots), Limits(), lambda: self.now_s
         )
         self.route = Route(Authority.of("example.com", port), tls=tls, alpn=alpn, tunnel=tls)
         self.client = Beneficiary(self.gate, CLIENT, "share")
@@ -101,8 +97,7 @@ class Pool:
         return WarmUpstreams(
             services.dialer,
             services.shares,
-            services.options,
-            services.hooks,
+            services.upstream_tls,
             Limits(),
             lambda: self.now_s,
         )

@@ -63,7 +63,6 @@ class Owner:
             dialer=dialer,
             limits=Limits(),
             options=options_of(),
-            hooks={},
             top_layer=lambda context, session: ProtocolDetection(context, session, dialer),
         )
         self.reloader = Reloader(

@@ -275,9 +275,8 @@ class Http1Lane(layer.Layer):
         upstream = None if afresh else self._session.take_warm(route, exchange.attempt)
         self._move(Step.DIAL)
         if upstream is None:
-            upstream = UpstreamConnection(
-                self.context, target, tls=route.tls, alpn=_ALPN, tunnel=route.tunnel
-            )
+            tls = self._session.tls_for(exchange.attempt) if route.tls else None
+            upstream = UpstreamConnection(target, tls=tls, alpn=_ALPN, tunnel=route.tunnel)
             self._out.extend(upstream.open())
         self._upstream = upstream
         self._read_inbox(upstream)

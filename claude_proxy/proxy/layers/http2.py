@@ -71,7 +71,7 @@ class Http2Lane(layer.Layer):
             budget=session.windows,
             taken=self._client_took,
         )
-        self._upstreams = Http2Upstreams(context, session, target, self)
+        self._upstreams = Http2Upstreams(session, target, self)
         self._exchanges: dict[int, Http2Exchange] = {}
         self._holding: dict[Http2Exchange, None] = {}  # whose bodies are not whole, oldest first
         self._awaited: Http2Exchange | None = None  # the one whose body is waited for
@@ -244,7 +244,7 @@ class Http2Lane(layer.Layer):
     def execute(self, upstream: Upstream, several: Iterable[commands.Command]) -> None:
         """Execute commands of an upstream connection when this turn ends."""
         for command in several:
-            if command.blocking:
+            if isinstance(command, commands.OpenConnection):
                 self._replies[id(command)] = command, upstream
             self._out.append(command)
 

@@ -10,7 +10,6 @@ from typing import Final, Protocol
 
 from mitmproxy.connection import Connection, ConnectionState
 from mitmproxy.proxy import commands, events
-from mitmproxy.proxy.context import Context
 
 from claude_proxy.proxy.dialer import DialError
 from claude_proxy.proxy.layers.http1_upstream import Http1Upstream
@@ -184,13 +183,10 @@ class Upstream:
 class Http2Upstreams:
     """The upstream connections of one client, and the exchanges that wait for one."""
 
-    def __init__(
-        self, context: Context, session: Session, target: Authority, execution: Execution
-    ) -> None:
+    def __init__(self, session: Session, target: Authority, execution: Execution) -> None:
         self.session = session
         self.execution = execution
         self.changed = False
-        self._context = context
         self.route = Route(target, tls=True, alpn=_ALPN, tunnel=True)
         self._may_take_warm = True  # once: after it, what is wanted is dialled
         self._waiting: dict[Http2Exchange, None] = {}
@@ -256,7 +252,8 @@ class Http2Upstreams:
         """Return the connection that is kept ready, or one that is to be opened."""
         warm = self.session.take_warm(self.route, exchange.attempt) if self._may_take_warm else None
         self._may_take_warm = False
-        return warm or UpstreamConnection(self._context, self.route.target, tls=True, alpn=_ALPN)
+        tls = self.session.tls_for(exchange.attempt)
+        return warm or UpstreamConnection(self.route.target, tls=tls, alpn=_ALPN)
 
     def _has_shared(self) -> bool:
         return any(

@@ -43,7 +43,7 @@ class Passthrough(layer.Layer):
         self._target = target
         self._attempt = attempt
         self._waiting = bytearray(early)  # from the client, until the upstream is open
-        self._upstream = UpstreamConnection(context, target, tls=False, tunnel=True)
+        self._upstream = UpstreamConnection(target, tls=None, tunnel=True)
         self._first_bytes = bytearray()  # of the upstream, until their type is known
         self._inspects_first_bytes = True
         self._second_hello: HelloReader | None = None

@@ -17,6 +17,7 @@ from claude_proxy.proxy.gate import Attempt, ClientInfo, Gate
 from claude_proxy.proxy.layers.http2_windows import WindowBudget
 from claude_proxy.proxy.layers.upstream import UpstreamConnection
 from claude_proxy.proxy.upstream_hints import NO_HINTS, UpstreamHints
+from claude_proxy.proxy.upstream_tls import TlsFor, UpstreamTls
 from claude_proxy.proxy.warm_keys import Route
 from claude_proxy.trust.leaf_contexts import LeafContexts
 from claude_proxy.wire.address import Address
@@ -56,6 +57,10 @@ def _no_room(_: int) -> bool:
 
 def _none_warm(_: Route, __: Attempt) -> UpstreamConnection | None:
     return None
+
+
+def _own_tls(_: Attempt) -> TlsFor:
+    return TlsFor(UpstreamTls())
 
 
 def _keeps_none(_: Route, __: Attempt) -> None:
@@ -110,6 +115,8 @@ class Session:
     # Whether this connection has worked long enough: a layer that has more to do with the bytes it
     # got stops there, and issues `ContinueLater`.
     is_turn_over: Callable[[], bool] = _never
+    # How TLS begins with the upstream of an attempt; what it may resume is this client's own.
+    tls_for: Callable[[Attempt], TlsFor] = _own_tls
     # Returns a connection that was opened ahead of an allowed request, to be sent on it at once: an
     # `UpstreamOpened` waits in its inbox. None: it has to be dialled.
     take_warm: Callable[[Route, Attempt], UpstreamConnection | None] = _none_warm

@@ -1,19 +1,20 @@
 """TLS interception: the TLS server that a client sees, after its ClientHello was judged.
 
-A client that leaves the handshake unfinished, or sends nothing after it, is told apart from one
+A client that leaves the handshake unfinished, or sends nothing after it, is distinguished from one
 that trusts the certificate. An end that is no close_notify is never passed on as an orderly one.
 """
 
 import ssl
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Protocol
 
 from mitmproxy.connection import ConnectionState
 from mitmproxy.proxy import commands, context, events, layer
 
 from claude_proxy.proxy.layers.session import TimedOut
-from claude_proxy.proxy.layers.tls_records import TlsRecords
 from claude_proxy.proxy.openssl_words import CLOSED, words_of
+from claude_proxy.proxy.tls_records import TlsRecords
 from claude_proxy.wire.client_hello import ClientHello
 
 type MakeLayer = Callable[[context.Context], layer.Layer]
@@ -38,6 +39,14 @@ class ClientWatch(Protocol):
         """Note that there is no certificate to show."""
 
 
+@dataclass(slots=True, eq=False)
+class _Inner:
+    """What there is after the handshake."""
+
+    layer: layer.Layer
+    records: TlsRecords
+
+
 class TlsIntercept(layer.Layer):
     """The TLS server that the client sees; inside is the layer of the protocol that it chose.
 
@@ -56,10 +65,10 @@ class TlsIntercept(layer.Layer):
         self._client = client = context.client
         client.tls = True
         client.sni = hello.sni
-        self._inner = inner
+        self._make = inner
         self._watch = watch
         self._records = None if shows is None else TlsRecords(shows, server=True)
-        self._child: layer.Layer | None = None  # once the handshake is done
+        self._inner: _Inner | None = None  # once the handshake is done
         self._waiting: list[events.Event] = []  # of others, until then
         self._has_sent = False  # the client, through TLS, or it has left
         self._has_ended = False  # its half, by close_notify
@@ -68,18 +77,19 @@ class TlsIntercept(layer.Layer):
     def handle_event(self, event: events.Event) -> Iterable[commands.Command]:  # type: ignore[override]
         """Take an event; return what is to be done."""
         out: list[commands.Command] = []
+        inner = self._inner
         of_client = isinstance(event, events.ConnectionEvent) and event.connection is self._client
         if self._is_over:
             pass
-        elif self._child is None:
+        elif inner is None:
             self._on_before(event, out)
         elif not of_client:
-            self._pass_to(self._child, event, out)
+            self._pass_to(inner, event, out)
         elif isinstance(event, events.DataReceived):
-            self._decrypt(self._child, event.data, out)
-        # After a close_notify the child has been told already.
+            self._decrypt(inner, event.data, out)
+        # After a close_notify the inner layer has been told already.
         elif not self._has_ended or self._client.state is ConnectionState.CLOSED:
-            self._pass_to(self._child, event, out)
+            self._pass_to(inner, event, out)
         return out
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
@@ -88,12 +98,13 @@ class TlsIntercept(layer.Layer):
     # --- the handshake
 
     def _on_before(self, event: events.Event, out: list[commands.Command]) -> None:
-        if isinstance(event, events.Start):
-            if self._records is None:
-                self._watch.no_certificate()
-                self._give_up(out)
+        if self._records is None:
+            self._watch.no_certificate()
+            self._give_up(out)
+        elif isinstance(event, events.Start):
+            pass
         elif isinstance(event, events.DataReceived):
-            self._shake(event.data, out)
+            self._shake(self._records, event.data, out)
         elif isinstance(event, events.ConnectionClosed):
             self._watch.failed(CLOSED)
             self._give_up(out)
@@ -102,9 +113,7 @@ class TlsIntercept(layer.Layer):
         else:
             self._waiting.append(event)
 
-    def _shake(self, data: bytes, out: list[commands.Command]) -> None:
-        records = self._records
-        assert records is not None  # noqa: S101 - else it is over
+    def _shake(self, records: TlsRecords, data: bytes, out: list[commands.Command]) -> None:
         try:
             done = records.shake(data)
         except ssl.SSLError as error:
@@ -117,15 +126,15 @@ class TlsIntercept(layer.Layer):
         self._send(records.take(), out)
         if done:
             self._client.alpn = records.alpn
-            self._begin(out)
+            self._begin(records, out)
 
-    def _begin(self, out: list[commands.Command]) -> None:
+    def _begin(self, records: TlsRecords, out: list[commands.Command]) -> None:
         """Start the layer of the protocol that was negotiated (ALPN)."""
-        self._child = child = self._inner(self.context)
+        self._inner = inner = _Inner(self._make(self.context), records)
         waiting, self._waiting = self._waiting, []
         for event in (events.Start(), *waiting):
-            self._pass_to(child, event, out)
-        self._decrypt(child, b"", out)
+            self._pass_to(inner, event, out)
+        self._decrypt(inner, b"", out)
 
     def _give_up(self, out: list[commands.Command]) -> None:
         self._is_over = True
@@ -133,14 +142,13 @@ class TlsIntercept(layer.Layer):
 
     # --- after it
 
-    def _decrypt(self, child: layer.Layer, data: bytes, out: list[commands.Command]) -> None:
-        records, client = self._records, self._client
-        assert records is not None  # noqa: S101 - its handshake is done
+    def _decrypt(self, inner: "_Inner", data: bytes, out: list[commands.Command]) -> None:
+        records, client = inner.records, self._client
         got = records.decrypt(data)
         # Reading may make OpenSSL write (key updates, alerts). If there are decrypted bytes to pass
         # on, that output can wait for the next write, which it precedes (RFC 8446, section 4.6.3).
         if got.plain:
-            self._pass_to(child, events.DataReceived(client, got.plain), out)
+            self._pass_to(inner, events.DataReceived(client, got.plain), out)
         elif data:
             self._send(records.take(), out)
         if not got.ended:
@@ -150,23 +158,21 @@ class TlsIntercept(layer.Layer):
             self._send(records.take(), out)
         if client.state & ConnectionState.CAN_READ:
             # Once broken, TLS carries nothing in the other direction either.
-            client.error = got.error
             broken = got.error is not None
+            if broken:
+                client.error = got.error
             client.state &= ConnectionState.CLOSED if broken else ConnectionState.CAN_WRITE
-            self._pass_to(child, events.ConnectionClosed(client), out)
+            self._pass_to(inner, events.ConnectionClosed(client), out)
             if broken:
                 self._is_over = True
                 out.append(commands.CloseConnection(client))
 
-    def _pass_to(
-        self, child: layer.Layer, event: events.Event, out: list[commands.Command]
-    ) -> None:
-        """Pass an event to the child layer, and encrypt what it sends in response."""
-        client, records = self._client, self._records
-        assert records is not None  # noqa: S101 - its handshake is done
+    def _pass_to(self, inner: "_Inner", event: events.Event, out: list[commands.Command]) -> None:
+        """Pass an event to the inner layer, and encrypt what it sends in response."""
+        client, records = self._client, inner.records
         if not self._has_sent:
             self._note(event)
-        for command in child.handle_event(event):
+        for command in inner.layer.handle_event(event):
             if isinstance(command, commands.ConnectionCommand) and command.connection is client:
                 if isinstance(command, commands.SendData):
                     self._send(records.encrypt(command.data), out)

@@ -111,7 +111,6 @@ class TunnelStart(layer.Layer):
             passthrough = Passthrough(self.context, session, target, attempt, raw)
             yield from self._replace_with(passthrough, b"")
         elif tls is Tls.INTERCEPT:
-            self.context.server.address = (target.host, target.port)
             watch = TlsWatch(session, attempt, target)
             shows = session.leaf_contexts.context_for(target.host)
             intercept = TlsIntercept(self.context, hello, self._lane, watch, shows)

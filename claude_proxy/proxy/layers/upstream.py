@@ -1,25 +1,26 @@
-"""Upstream connection, with or without TLS, for the HTTP/1.1 lane and passthrough tunnels.
+"""Upstream connection, with or without TLS, for the HTTP lanes and passthrough tunnels; sans-io.
 
-Received data is put into an inbox: the lane reads it only after the TLS layer has finished handling
-the event, so that what the lane then sends is encrypted once and not twice.
+Received data is put into an inbox: the lane reads it only after an event is handled, so that what
+the lane then sends is encrypted once and not twice. An end that is no close_notify is never an
+orderly one.
 """
 
+import ssl
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import cast
 
-from mitmproxy.connection import Server
-from mitmproxy.proxy import commands, events, layer
-from mitmproxy.proxy.context import Context
-from mitmproxy.proxy.layers.tls import ServerTLSLayer
+from mitmproxy.connection import ConnectionState, Server
+from mitmproxy.proxy import commands, events
 
 from claude_proxy.proxy.dialer import DialError
 from claude_proxy.proxy.layers.connection_records import next_id
-from claude_proxy.proxy.layers.tls_fast_path import FastTlsLayer
+from claude_proxy.proxy.openssl_words import CLOSED, words_of
 from claude_proxy.proxy.tls_failures import broken_off, failed_handshake
+from claude_proxy.proxy.tls_records import TlsRecords
 from claude_proxy.proxy.upstream_errors import UpstreamError
+from claude_proxy.proxy.upstream_tls import TlsFor, UpstreamHandshake
 from claude_proxy.wire.authority import Authority
 from claude_proxy.wire.http1.head import ResponseHead
 from claude_proxy.wire.tls_handshake import asks_for_certificate
@@ -63,37 +64,6 @@ _UPSTREAM_ENDED = UpstreamEnded()
 _KEPT_HANDSHAKE = 64 * 1024
 
 
-class UpstreamTls(FastTlsLayer, ServerTLSLayer):
-    """TLS towards the upstream; says in plain words why a handshake failed."""
-
-    def __init__(self, context: Context) -> None:
-        super().__init__(context)
-        self._received = bytearray()  # during the handshake
-
-    def receive_handshake_data(
-        self, data: bytes
-    ) -> layer.CommandGenerator[tuple[bool, str | None]]:
-        """Continue the handshake."""
-        if len(self._received) < _KEPT_HANDSHAKE:
-            self._received += data
-        return (yield from super().receive_handshake_data(data))
-
-    def _handshake_finished(self, err: str | None) -> layer.CommandGenerator[None]:
-        failure: UpstreamError | None = None
-        if err is not None:
-            asked = asks_for_certificate(self._received)
-            failure = failed_handshake(err, target_of(cast("Server", self.conn)), asked=asked)
-        self._received.clear()
-        # mitmproxy's layers only test whether there is an error, and pass it on unchanged.
-        yield from super()._handshake_finished(cast("str | None", failure))
-
-
-def target_of(server: Server) -> Authority:
-    """Return the host and port that an upstream connection is to reach."""
-    host, port = server.address or ("", 0)
-    return Authority.of(host, port)
-
-
 def is_worth_another(head: ResponseHead) -> bool:
     """Tell by a response whether a connection to its upstream should be kept ready for the next.
 
@@ -103,65 +73,33 @@ def is_worth_another(head: ResponseHead) -> bool:
     return head.minor > 0 and not is_busy and head.status != HTTPStatus.TOO_MANY_REQUESTS
 
 
-class _InboxLayer(layer.Layer):
-    """The innermost layer of an upstream connection; puts what arrives into the inbox."""
-
-    def __init__(self, context: Context, inbox: deque[UpstreamEvent]) -> None:
-        super().__init__(context)
-        self._inbox = inbox
-
-    def handle_event(self, event: events.Event) -> Iterable[commands.Command]:  # type: ignore[override]
-        """Take what arrives on an open connection without the generators of the base class."""
-        if self._paused is None and isinstance(event, events.DataReceived):
-            self._inbox.append(event.data)
-            return ()
-        return super().handle_event(event)
-
-    def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
-        if isinstance(event, events.DataReceived):
-            self._inbox.append(event.data)
-        elif isinstance(event, events.Start):
-            error = yield commands.OpenConnection(self.context.server)
-            self._inbox.append(UpstreamOpened(error))
-        elif isinstance(event, events.ConnectionClosed):
-            self._inbox.append(_UPSTREAM_ENDED)
-
-
 class UpstreamConnection:
-    """A connection to `target`; sans-io like every layer, and opened by `open`."""
+    """A connection to `target`, opened by `open`; `tls` is how TLS begins on it, None: not."""
 
     def __init__(
         self,
-        context: Context,
         target: Authority,
         *,
-        tls: bool,
+        tls: TlsFor | None,
         alpn: tuple[bytes, ...] = (),
         tunnel: bool | None = None,
     ) -> None:
-        inner = context.fork()
         self.target = target
-        self.tls = tls
+        self.tls = tls is not None
         self.server = UpstreamServer(
-            address=(target.host, target.port), tunnel=tls if tunnel is None else tunnel
+            address=(target.host, target.port), tunnel=self.tls if tunnel is None else tunnel
         )
         self.inbox: deque[UpstreamEvent] = deque()
         self.is_open = False
         self._address: str | None = None
         self.is_warm = False  # it was open before there was a request for it
         self.exchanges = 0  # requests sent on it; a failure of a reused connection may be retried
-        inner.server = self.server
-        self._tls: UpstreamTls | None = None
-        self._stack: layer.Layer
-        if tls:
-            # The name that is verified is the one that was judged, never the client's spelling.
-            self.server.sni = target.host
-            self.server.alpn_offers = alpn
-            self._tls = UpstreamTls(inner)
-            self._tls.child_layer = _InboxLayer(inner, self.inbox)
-            self._stack = self._tls
-        else:
-            self._stack = _InboxLayer(inner, self.inbox)
+        self._tls = tls
+        self._alpn = alpn
+        self._handshake: UpstreamHandshake | None = None
+        self._received = bytearray()  # during the handshake
+        self._records: TlsRecords | None = None  # after it
+        self._has_ended = False
 
     @property
     def address(self) -> str | None:
@@ -190,19 +128,37 @@ class UpstreamConnection:
 
     def open(self) -> Iterable[commands.Command]:
         """Dial and do the TLS handshake; the result is an `UpstreamOpened` in the inbox."""
-        return self._stack.handle_event(events.Start())
+        command = commands.OpenConnection(self.server)
+        command.blocking = False  # no layer of mitmproxy's is to wait: the reply comes to `handle`
+        if self._tls is not None:
+            self._tls.prepare()
+        return (command,)
 
     def handle(self, event: events.Event) -> Iterable[commands.Command]:
         """Handle an event of this connection, which may add to the inbox."""
-        return self._stack.handle_event(event)
+        out: list[commands.Command] = []
+        if isinstance(event, events.DataReceived):
+            if self._records is not None:
+                self._decrypt(self._records, event.data, out)
+            elif self._handshake is not None:
+                self._shake(self._handshake, event.data, out)
+            elif self._tls is None:
+                self.inbox.append(event.data)
+        elif isinstance(event, events.ConnectionClosed):
+            if self._handshake is not None:
+                self._handshake.failed()
+                self._fail(CLOSED, out)
+            else:
+                self._end()
+        elif isinstance(event, events.OpenConnectionCompleted):
+            self._connected(event.reply, out)
+        return out
 
     def send(self, data: bytes) -> Iterable[commands.Command]:
         """Send bytes, encrypted if the connection has TLS."""
-        if self._tls is None:
-            return (commands.SendData(self.server, data),)
-        out: list[commands.Command] = []
-        self._tls.encrypt(data, out)
-        return out
+        if self._records is None:
+            return (commands.SendData(self.server, data),) if self._tls is None else ()
+        return (commands.SendData(self.server, self._records.encrypt(data)),)
 
     def end_sending(self) -> Iterator[commands.Command]:
         """Close our half; with TLS do nothing, as only the whole connection is closed."""
@@ -213,3 +169,76 @@ class UpstreamConnection:
         """Close the connection; what arrives afterwards is ignored."""
         self.is_open = False
         yield commands.CloseConnection(self.server)
+
+    # --- TLS
+
+    def _connected(self, error: DialError | str | None, out: list[commands.Command]) -> None:
+        if error is not None or self._tls is None:
+            self.inbox.append(UpstreamOpened(error))
+            return
+        self.server.tls = True
+        # The name that is verified is the one that was judged, never the client's spelling.
+        self.server.sni = self.target.host
+        self.server.alpn_offers = self._alpn
+        self._handshake = self._tls.begin(self.target, self._alpn)
+        self._shake(self._handshake, b"", out)
+
+    def _shake(
+        self, handshake: UpstreamHandshake, data: bytes, out: list[commands.Command]
+    ) -> None:
+        if len(self._received) < _KEPT_HANDSHAKE:
+            self._received += data
+        records = handshake.records
+        try:
+            done = handshake.shake(data)
+        except ssl.SSLError as error:
+            self._send(records.take(), out)  # an alert
+            self._fail(words_of(error), out)
+            return
+        self._send(records.take(), out)
+        if not done:
+            return
+        self._handshake, self._received = None, bytearray()
+        self._records = records
+        self.server.alpn = records.alpn
+        self.inbox.append(UpstreamOpened(None))
+        self._decrypt(records, b"", out)
+
+    def _fail(self, error: str, out: list[commands.Command]) -> None:
+        asked = asks_for_certificate(self._received)
+        self._handshake, self._received = None, bytearray()
+        self._has_ended = True
+        out.append(commands.CloseConnection(self.server))
+        self.inbox.append(UpstreamOpened(failed_handshake(error, self.target, asked=asked)))
+
+    def _decrypt(self, records: TlsRecords, data: bytes, out: list[commands.Command]) -> None:
+        if self._has_ended:
+            return
+        got = records.decrypt(data)
+        # Reading may make OpenSSL write (key updates, alerts). If there are decrypted bytes to pass
+        # on, that output can wait for the next write, which it precedes (RFC 8446, section 4.6.3).
+        if got.ended or not got.plain:
+            self._send(records.take(), out)
+        if got.plain:
+            self.inbox.append(got.plain)
+        server = self.server
+        if not got.ended or not server.state & ConnectionState.CAN_READ:
+            return
+        # Once broken, TLS carries nothing in the other direction either.
+        is_broken = got.error is not None
+        if is_broken:
+            server.error = got.error
+        server.state &= ConnectionState.CLOSED if is_broken else ConnectionState.CAN_WRITE
+        self._end()
+        if is_broken:
+            out.append(commands.CloseConnection(server))
+
+    def _end(self) -> None:
+        """Note the end once: after a close_notify comes that of the connection."""
+        if not self._has_ended:
+            self._has_ended = True
+            self.inbox.append(_UPSTREAM_ENDED)
+
+    def _send(self, data: bytes, out: list[commands.Command]) -> None:
+        if data:
+            out.append(commands.SendData(self.server, data))

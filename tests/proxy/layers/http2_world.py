@@ -5,12 +5,11 @@ from typing import Any
 from mitmproxy.proxy.context import Context
 
 from claude_proxy.proxy.gate import Gate
-from claude_proxy.proxy.hooks.tls import TlsCertificates
 from claude_proxy.proxy.layers.http2 import Http2Lane
 from claude_proxy.proxy.layers.session import Session
 from claude_proxy.trust.certificate_authority import CertificateAuthority
 from claude_proxy.wire.authority import Authority
-from tests.proxy.layers.stage import Ledger, Stage, gate_of, options_of
+from tests.proxy.layers.stage import Ledger, Stage, gate_of
 from tests.proxy.layers.tls_peers import TlsOrigin, origin_context
 
 ALLOWLIST = """
@@ -32,7 +31,6 @@ class Http2World:
         self, host: str = "example.com", *, gate: Gate | None = None, **settings: Any
     ) -> Stage:
         """Return the stage of an HTTP/2 client inside the tunnel to a host."""
-        certificates = TlsCertificates()
 
         def lane(context: Context, session: Session) -> Http2Lane:
             context.client.alpn = b"h2"
@@ -42,10 +40,7 @@ class Http2World:
         return Stage(
             lane,
             gate or gate_of(ALLOWLIST, self._ledger),
-            options=options_of(
-                ssl_verify_upstream_trusted_ca=str(self._authority.certificate_path)
-            ),
-            hooks={"tls_start_server": certificates.tls_start_server},
+            roots=self._authority.certificate_path,
             **settings,
         )
 

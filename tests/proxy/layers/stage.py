@@ -5,8 +5,9 @@ order, but there are no sockets. What would fail over one, a write after the clo
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import cast
 
 from mitmproxy import ctx
@@ -36,13 +37,13 @@ from claude_proxy.proxy.layers.session import (
     TimedOut,
     TurnCame,
 )
+from claude_proxy.proxy.upstream_tls import TlsFor, UpstreamTls
 from claude_proxy.trust.leaf_contexts import LeafContexts
 from tests.support.loopback import Names
 
 ORIGIN = ClientInfo(7, "127.0.0.1:50000", "tcp")
 UPSTREAM_ADDRESS = ("203.0.113.5", 443)
 
-type Hook = Callable[..., object]
 type MakeLayer = Callable[[Context, Session], Layer]
 
 
@@ -129,14 +130,15 @@ class Stage:
         gate: Gate,
         *,
         connects: bool = True,
-        hooks: Mapping[str, Hook] | None = None,
         options: Options | None = None,
         head_limit: int = 64 * 1024,
         record_query: bool = False,
         credentials: ClientCredentials | None = None,
         local: bool = False,
         leaf_contexts: LeafContexts = NO_LEAVES,
+        roots: Path | None = None,
     ) -> None:
+        tls = UpstreamTls(None if roots is None else str(roots))
         client = Client(
             peername=("127.0.0.1", 50000),
             sockname=("127.0.0.1", 9051),
@@ -151,6 +153,7 @@ class Stage:
             credentials=credentials,
             local=local,
             leaf_contexts=leaf_contexts,
+            tls_for=lambda _: TlsFor(tls),
         )
         self.client = Peer(client)
         self.upstreams: list[Peer] = []
@@ -160,7 +163,6 @@ class Stage:
         self.runs_apart = True  # it is done at once
         self.awaits_turn = False  # the layer has more to do, in its next turn
         self.timers: list[commands.RequestWakeup] = []
-        self._hooks = dict(hooks or {})
         self._queue: deque[events.Event] = deque()
         self._layer = make(self.context, self.session)
         self._do(events.Start())
@@ -269,8 +271,6 @@ class Stage:
                 self._close(self._peer(command.connection))
             case PauseReading():
                 self._peer(command.connection).held = command.hold
-            case commands.StartHook():
-                self._run_hook(command)
             case _:
                 self._note(command)
 
@@ -285,11 +285,6 @@ class Stage:
             self.timers.append(command)
         elif isinstance(command, commands.Log):
             self.log.append(command.message)
-
-    def _run_hook(self, command: commands.StartHook) -> None:
-        for hook in filter(None, [self._hooks.get(command.name)]):
-            hook(*command.args())
-        self._queue.append(events.HookCompleted(command))
 
     def _peer(self, connection: Connection) -> Peer:
         peers: Iterable[Peer] = (self.client, *self.upstreams)

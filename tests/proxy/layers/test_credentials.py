@@ -24,7 +24,6 @@ from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.request import Scheme
 from claude_proxy.proxy import gate as gate_module
 from claude_proxy.proxy.gate import Gate
-from claude_proxy.proxy.hooks.tls import TlsCertificates
 from claude_proxy.proxy.layers.http1_proxy import proxy_lane
 from claude_proxy.proxy.layers.http2 import Http2Lane
 from claude_proxy.proxy.layers.session import Session, Waiting
@@ -32,7 +31,7 @@ from claude_proxy.trust.certificate_authority import CertificateAuthority
 from claude_proxy.wire.authority import Authority
 from tests.proxy.layers.http1_peers import reason_of, statuses
 from tests.proxy.layers.http2_peers import Http2Client, Http2Origin, pseudo
-from tests.proxy.layers.stage import Ledger, Stage, options_of, policy_of
+from tests.proxy.layers.stage import Ledger, Stage, policy_of
 from tests.proxy.layers.tls_peers import TlsOrigin, origin_context
 
 API = Authority.of("api.example.com", 443)
@@ -107,7 +106,6 @@ def play(authority: CertificateAuthority) -> Play:
     """Return a function that plays a connection inside a tunnel to the API."""
 
     def begin(gate: Gate, protocol: str = "http/1.1") -> Stage:
-        certificates = TlsCertificates()
 
         def lane(context: Context, session: Session) -> Layer:
             context.client.alpn = protocol.encode()
@@ -119,8 +117,7 @@ def play(authority: CertificateAuthority) -> Play:
         return Stage(
             lane,
             gate,
-            options=options_of(ssl_verify_upstream_trusted_ca=str(authority.certificate_path)),
-            hooks={"tls_start_server": certificates.tls_start_server},
+            roots=authority.certificate_path,
         )
 
     return begin

@@ -1245,7 +1245,7 @@ credentials:
 
 def warm_peer(stage: Stage) -> Peer:
     """Have a connection ready for the next request, and return the upstream's end of it."""
-    upstream = UpstreamConnection(stage.context, EXAMPLE, tls=False, tunnel=False)
+    upstream = UpstreamConnection(EXAMPLE, tls=None, tunnel=False)
     upstream.server.state, upstream.server.peername = ConnectionState.OPEN, UPSTREAM_ADDRESS
     upstream.is_warm = True
     upstream.inbox.append(UpstreamOpened(None))

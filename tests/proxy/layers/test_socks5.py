@@ -12,7 +12,6 @@ from claude_proxy.policy.decision import denied
 from claude_proxy.policy.reason import Reason
 from claude_proxy.proxy.dialer import DialError, Failure
 from claude_proxy.proxy.gate import Gate
-from claude_proxy.proxy.hooks.tls import TlsCertificates
 from claude_proxy.proxy.layers.protocol_detection import ProtocolDetection
 from claude_proxy.proxy.layers.session import Waiting
 from claude_proxy.proxy.layers.upstream import UpstreamServer
@@ -52,7 +51,6 @@ type PlaySocks = Callable[..., Stage]
 
 @pytest.fixture
 def play(ledger: Ledger, authority: CertificateAuthority) -> PlaySocks:
-    hooks = {"tls_start_server": TlsCertificates().tls_start_server}
     leaf_contexts = LeafContexts(authority)
 
     def begin(
@@ -63,7 +61,7 @@ def play(ledger: Ledger, authority: CertificateAuthority) -> PlaySocks:
                 context, session, a_dialer(upstream_proxy=upstream_proxy)
             ),
             gate or gate_of(ALLOWLIST, ledger),
-            hooks=hooks,
+            roots=authority.certificate_path,
             leaf_contexts=leaf_contexts,
             **settings,
         )
@@ -408,7 +406,6 @@ def test_plain_http_stays_in_the_tunnel_and_is_judged(stage: Stage, ledger: Ledg
 def test_tls_is_intercepted_over_the_open_connection(
     stage: Stage, ledger: Ledger, authority: CertificateAuthority
 ) -> None:
-    stage.context.options.update(ssl_verify_upstream_trusted_ca=str(authority.certificate_path))
     tunnel(stage)
     client = TlsClient(stage, client_context(authority), "example.com")
     client.pump()

@@ -2,11 +2,10 @@
 
 from dataclasses import dataclass
 
-from claude_proxy.proxy.hooks.tls import TlsCertificates
 from claude_proxy.proxy.layers.protocol_detection import ProtocolDetection
 from claude_proxy.trust.certificate_authority import CertificateAuthority
 from claude_proxy.trust.leaf_contexts import LeafContexts
-from tests.proxy.layers.stage import Hook, Ledger, Stage, a_dialer, gate_of, options_of
+from tests.proxy.layers.stage import Ledger, Stage, a_dialer, gate_of
 from tests.proxy.layers.tls_peers import TlsClient, TlsOrigin, client_context, origin_context
 
 ALLOWLIST = """
@@ -48,12 +47,10 @@ def world_of(authorities: tuple[CertificateAuthority, CertificateAuthority]) -> 
     """Return a proxy with both authorities."""
     ours, theirs = authorities
     ledger = Ledger()
-    hooks: dict[str, Hook] = {"tls_start_server": TlsCertificates().tls_start_server}
     stage = Stage(
         lambda context, session: ProtocolDetection(context, session, a_dialer()),
         gate_of(ALLOWLIST, ledger),
-        hooks=hooks,
         leaf_contexts=LeafContexts(ours),
-        options=options_of(ssl_verify_upstream_trusted_ca=str(theirs.certificate_path)),
+        roots=theirs.certificate_path,
     )
     return World(ours, theirs, ledger, stage)

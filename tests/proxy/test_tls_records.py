@@ -4,12 +4,20 @@ import ssl
 
 import pytest
 
-from claude_proxy.proxy.layers.tls_records import TlsRecords
+from claude_proxy.proxy.tls_records import TlsRecords
 from claude_proxy.trust.certificate_authority import CertificateAuthority
 from claude_proxy.trust.leaf_contexts import LeafContexts
 from tests.proxy.layers.tls_peers import client_context
 
 type Pair = tuple[TlsRecords, TlsRecords]
+
+
+@pytest.fixture(scope="module")
+def authorities(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[CertificateAuthority, CertificateAuthority]:
+    ours, theirs = tmp_path_factory.mktemp("ours"), tmp_path_factory.mktemp("theirs")
+    return CertificateAuthority.load_or_create(ours), CertificateAuthority.load_or_create(theirs)
 
 
 @pytest.fixture(params=[ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])

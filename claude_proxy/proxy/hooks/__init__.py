@@ -1,1 +1,0 @@
-"""mitmproxy addons: hooks without decisions of their own."""

@@ -9,6 +9,7 @@ connects meanwhile waits in the backlog of a listening socket, and is neither an
 import contextlib
 import os
 import signal
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from claude_proxy.audit.store import AuditStore
@@ -139,7 +140,8 @@ def _serve(
         # Opened and closed once before the fork, so that a problem is reported once.
         startup.open_store(settings).close()
         announcer.checked()
-        _engine().import_http2()  # before the fork too: the workers share the memory
+        with _stoppable(settings, listening, until):
+            _engine().import_http2()  # before the fork too: the workers share the memory
         workers.run(
             settings.workers,
             work,
@@ -147,6 +149,26 @@ def _serve(
             grace_s=settings.limits.grace_s,
             until=until,
         )
+
+
+@contextlib.contextmanager
+def _stoppable(
+    settings: Settings, listening: tuple[OpenListener, ...], until: int | None
+) -> Iterator[None]:
+    """Let a signal, or the end of the launcher, end the process during an import."""
+    signals = StopSignals(
+        settings.limits.grace_s,
+        early=lambda: _end_early(listening),
+        overdue=lambda: os._exit(0),
+        until=until,
+    )
+    try:
+        signals.begin()
+        yield
+    finally:
+        # In this order, so that no signal falls between two handlers.
+        signal.signal(signal.SIGTERM, _stop_early)
+        signals.close()
 
 
 def _read(settings: Settings) -> Loaded:

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import FindProgram
+from tests.support.engines import HOLDS, Engine
 from tests.support.waiting import until
 
 DEADLINE_S = 60.0
@@ -459,6 +460,75 @@ def test_a_service_manager_is_notified_of_each_change(
         hear()
 
     assert told == ["READY=1", "RELOADING=1", "READY=1", "STOPPING=1"]
+
+
+# --- before the engine is there
+
+
+def open_at(path: Path) -> socket.socket:
+    """Return a connection to a socket that may not be there yet."""
+    client = socket.socket(socket.AF_UNIX)
+    client.settimeout(DEADLINE_S)
+
+    def is_open() -> bool:
+        with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
+            client.connect(str(path))
+            return True
+        return False
+
+    until(is_open)
+    return client
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_client_that_is_early_waits_and_is_judged(
+    place: Path, serve: Callable[..., Served], workers: str
+) -> None:
+    engine = Engine(place)
+    engine.write(HOLDS)
+    environment = os.environ | {"PYTHONPATH": str(place)}
+    options = ("--listen", f"unix:{place / 'p.sock'}", "--workers", workers)
+    proxy = serve(*options, ready=False, env=environment)
+
+    with open_at(place / "p.sock") as client:
+        client.sendall(REQUEST)
+        assert READY not in proxy.said()
+        engine.release()
+        answer = answer_of(client)
+
+    assert reason_of(answer) == "no-rule"
+    assert [row["reason"] for row in proxy.decisions()] == ["no-rule"]
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_proxy_that_has_no_engine_yet_ends_at_a_signal(
+    place: Path, serve: Callable[..., Served], workers: str
+) -> None:
+    Engine(place).write(HOLDS)
+    environment = os.environ | {"PYTHONPATH": str(place)}
+    options = ("--listen", f"unix:{place / 'p.sock'}", "--workers", workers)
+    proxy = serve(*options, ready=False, env=environment)
+
+    with open_at(place / "p.sock") as client:
+        assert proxy.stop() == 0
+        assert answer_of(client) == b""
+
+    assert not (place / "p.sock").exists()
+    assert proxy.decisions() == []
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_an_engine_that_fails_ends_the_proxy_with_its_error(
+    place: Path, serve: Callable[..., Served], workers: str
+) -> None:
+    Engine(place).write("raise ImportError")
+    environment = os.environ | {"PYTHONPATH": str(place)}
+    options = ("--listen", f"unix:{place / 'p.sock'}", "--workers", workers)
+    proxy = serve(*options, ready=False, env=environment)
+
+    assert proxy.process.wait(DEADLINE_S) == 70
+    assert "internal error (ImportError)" in proxy.said()
+    assert not (place / "p.sock").exists()
 
 
 # --- the process at the other end of a lifeline

@@ -21,7 +21,14 @@ class Engine:
 
     @contextmanager
     def that(self, does: str) -> Iterator[None]:
-        """Have `does` done by the import of mitmproxy, before anything of it."""
+        """Have `does` done by the import of mitmproxy, in proxies that this process starts."""
+        self.write(does)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.syspath_prepend(self.directory)
+            yield
+
+    def write(self, does: str) -> None:
+        """Have `does` done by the import of mitmproxy where the directory is on the path."""
         package = self.directory / "mitmproxy"
         package.mkdir()
         real = find_spec("mitmproxy")
@@ -30,9 +37,6 @@ class Engine:
             f"import os\nhold = {str(self._hold)!r}\n{does}\n"
             f"__path__[:] = {real.submodule_search_locations!r}\n"
         )
-        with pytest.MonkeyPatch.context() as patch:
-            patch.syspath_prepend(self.directory)
-            yield
 
     def release(self) -> None:
         """Let an import go on that reads the FIFO `hold`."""

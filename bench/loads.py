@@ -100,7 +100,7 @@ def measure(running: Running, work: Work) -> dict[str, Any]:
     with load(work.argv(running)) as ready:
         if running.pid is not None:
             forget_peak(running.pid)
-        return _watched(running.pid, ready.go)
+        return watched(running.pid, ready.go)
 
 
 def measure_idle(running: Running, work: Work) -> dict[str, Any]:
@@ -111,12 +111,12 @@ def measure_idle(running: Running, work: Work) -> dict[str, Any]:
     before = cost_of(running.pid).rss_kib
     with load(work.argv(running)) as ready:
         time.sleep(_SETTLE_S)
-        result = _watched(running.pid, ready.go)
+        result = watched(running.pid, ready.go)
     held = max(1, int(result["count"]))
     return {**result, "kib_each": (result["rss_kib"] - before) / held}
 
 
-def _watched(pid: int | None, act: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def watched(pid: int | None, act: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Act, and add what that cost the proxy and what others took of the machine meanwhile."""
     whole, ours = busy_s()
     start, before = time.monotonic(), cost_of(pid) if pid is not None else None

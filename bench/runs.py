@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from bench.loads import LoadError
+from bench.loads import LoadError, watched
 from bench.measurements import Measurement, warm_up
 from bench.processes import PATIENCE_S, memory_kib
 from bench.proxies import NOT_STARTED, Direct, Proxy, Running, Sandboxed
@@ -51,7 +51,7 @@ class ManyRuns(Measurement):
                 return {"count": 0, "errors": 0}
             project = proxy.place.directory / "project"
             project.mkdir(exist_ok=True)
-            return self._started(how, project, served, stack)
+            return watched(None, lambda: self._started(how, project, served, stack))
 
     def _started(
         self, how: Sandboxed, project: Path, served: Running, stack: ExitStack

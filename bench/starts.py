@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.loads import LoadError
+from bench.loads import LoadError, watched
 from bench.measurements import Measurement, Row
 from bench.place import HOST, JSON_BYTES
 from bench.processes import PATIENCE_S
@@ -33,7 +33,7 @@ class StartOfProxy(Measurement):
     def take(self, proxy: Proxy, running: Running, secs: float) -> dict[str, Any]:
         """Start it again and again."""
         del running
-        return _again(lambda: self.lasts(proxy), secs)
+        return watched(None, lambda: _again(lambda: self.lasts(proxy), secs))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class StartOfRun(Measurement):
         project = proxy.place.directory / "project"
         project.mkdir(exist_ok=True)
         self.lasts(how, project)
-        return _again(lambda: self.lasts(how, project), secs)
+        return watched(None, lambda: _again(lambda: self.lasts(how, project), secs))
 
 
 def _again(once: Callable[[], tuple[float, float]], secs: float) -> dict[str, Any]:

@@ -6,7 +6,6 @@ stays inside its field of its line.
 """
 
 import json
-import logging
 import os
 import select
 import stat
@@ -42,7 +41,12 @@ from claude_proxy.events import (
 )
 from claude_proxy.wire.authority import Authority
 
-logger = logging.getLogger(__name__)
+
+def _warn(text: str) -> None:
+    import logging  # noqa: PLC0415 - a tenth of the start of a run, which records too
+
+    logging.getLogger(__name__).error("%s", text)
+
 
 type Sink = Callable[[Event], None]
 
@@ -317,13 +321,13 @@ class JsonlSink(LineSink):
             f" ({(error.strerror or type(error).__name__).lower()}): events are missing there until"
             " this is fixed; the audit log has them"
         )
-        logger.error("%s", text)
+        _warn(text)
         self.reports.append(text)
 
     @override
     def report_recovery(self, count: int) -> None:
         text = f"{count} JSON lines of --jsonl are missing in {self._name}; the audit log has them"
-        logger.error("%s", text)
+        _warn(text)
         self.reports.append(text)
 
 

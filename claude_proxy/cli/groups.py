@@ -3,7 +3,6 @@
 Nothing is run but what was typed: a near miss is named, never taken.
 """
 
-import shutil
 from collections.abc import Mapping
 from typing import override
 
@@ -66,6 +65,8 @@ class Group(click.Group):
         if ctx.parent is None:
             if name.lower() in _OTHER_NAMES:
                 return _OTHER_NAMES[name.lower()]
+            import shutil  # noqa: PLC0415 - as above
+
             if shutil.which(name) is not None:
                 return f"to run {harmless(name)} in a sandbox: {PROGRAM} run -- {harmless(name)}"
         return f"use one of {', '.join(known)}" if ctx.parent else f"see `{PROGRAM} --help`"

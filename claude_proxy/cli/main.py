@@ -6,6 +6,7 @@ importing mitmproxy alone takes most of a second.
 """
 
 import contextlib
+import gc
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -101,6 +102,7 @@ class LazyGroup(Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args[0] == "run" and not ctx.resilient_parsing:
+            gc.disable()  # until COMMAND runs: nearly all that a start makes, it keeps
             waiting_process.expect(args[1:], os.environ)
         return super().resolve_command(ctx, args)
 
@@ -188,6 +190,7 @@ def main(arguments: Sequence[str] | None = None, *, start: StartProxy = start_pr
         return EXIT_INTERNAL
     finally:
         waiting_process.discard()
+        gc.enable()
 
 
 class OutputError(ClaudeProxyError):

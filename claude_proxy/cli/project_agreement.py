@@ -3,7 +3,6 @@
 Fail closed: a change that nobody has seen, and that nobody can be asked about, ends the run.
 """
 
-import difflib
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -81,6 +80,8 @@ def lines_of(change: Change) -> Iterator[str]:
         lines = [f"  {line}" for line in new]
     else:
         old = change.before.splitlines()
+        import difflib  # noqa: PLC0415 - few files have changed
+
         lines = list(difflib.unified_diff(old, new, "agreed to", "now", lineterm="", n=1_000_000))
     yield from (f"  {escape_text(line)}" for line in lines)
 

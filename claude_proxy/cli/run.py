@@ -16,7 +16,6 @@ from click.core import ParameterSource
 from claude_proxy.cli import (
     completers,
     options,
-    policies,
     project_agreement,
     proxy_settings,
 )
@@ -25,7 +24,6 @@ from claude_proxy.config import policy_files
 from claude_proxy.config.config_yaml import ConfigFile
 from claude_proxy.config.option_table import Subcommand, defaults
 from claude_proxy.config.policy_files import PolicySources
-from claude_proxy.config.policy_listing import lines_of_policies
 from claude_proxy.config.settings import Settings, UnixListen
 from claude_proxy.errors import ConfigError
 from claude_proxy.sandbox import runner
@@ -57,6 +55,9 @@ _FOR_ANY_RUN = frozenset(
 
 def _listed(given: dict[str, Any]) -> str:
     """Return what `claude-proxy policies` prints."""
+    from claude_proxy.cli import policies  # noqa: PLC0415 - a list, and no run
+    from claude_proxy.config.policy_listing import lines_of_policies  # noqa: PLC0415 - as above
+
     return "\n".join(lines_of_policies(policies.all_policies(given["confdir"])))
 
 

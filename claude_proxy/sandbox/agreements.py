@@ -9,7 +9,6 @@ no restriction before that it could take away.
 
 import json
 import os
-import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -102,6 +101,8 @@ class Agreements:
         place = self._place_of(path)
         place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         content = json.dumps({"path": str(path), "text": text}).encode()
+        import tempfile  # noqa: PLC0415 - few runs write one
+
         descriptor, name = tempfile.mkstemp(dir=place.parent, prefix=".new-")
         try:
             with os.fdopen(descriptor, "wb") as file:

@@ -5,11 +5,11 @@ a sandbox that is not mounted as planned runs nothing.
 """
 
 import os
-import platform
 import pwd
 import re
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -257,7 +257,7 @@ def find_bwrap(environ: Mapping[str, str], project: Path) -> Path | None:
 
 
 def _bwrap(environ: Mapping[str, str], project: Path) -> tuple[Path, tuple[int, ...]]:
-    if platform.system() == "Darwin":
+    if sys.platform == "darwin":
         return SANDBOX_EXEC, ()
     found = find_bwrap(environ, project)
     if found is None:

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from claude_proxy.config import policy_files, preset_files
-from claude_proxy.config.policy_listing import lines_of_policy
 from claude_proxy.config.settings import Settings
 from claude_proxy.config.strict_yaml import nodes
 from claude_proxy.deferred.data_classes import dataclass
@@ -18,7 +17,6 @@ from claude_proxy.policy.policy import Policy
 from claude_proxy.sandbox import profiles
 from claude_proxy.sandbox.plan.environment import ALLOWLIST, BUNDLE, CERTIFICATE
 from claude_proxy.sandbox.plan.model import SandboxSpec
-from claude_proxy.sandbox.self_check import USUAL_ALLOWED, USUAL_DENIED
 from claude_proxy.system import file_permissions
 from claude_proxy.trust.published_certificate import CERTIFICATE_FILE, published_certificate
 from claude_proxy.trust.roots import bundle_of, system_roots
@@ -124,6 +122,10 @@ def _header(run_spec: RunSpec) -> bytes:
 
 def _policy_text(settings: Settings) -> bytes:
     if settings.policy is not None:
+        from claude_proxy.config.policy_listing import (  # noqa: PLC0415 - of a named policy
+            lines_of_policy,
+        )
+
         lines = lines_of_policy(settings.policy, policy_files.policy_file_for(settings))
         return "".join(f"# {line}\n" for line in lines).encode()
     try:
@@ -231,6 +233,11 @@ def _guarded(settings: Settings) -> Iterator[tuple[str, Path]]:
 
 def verified_targets(run_spec: RunSpec) -> tuple[str, str]:
     """Return a target that the policy allows and one that it denies, if there are any."""
+    from claude_proxy.sandbox.self_check import (  # noqa: PLC0415 - of --verify
+        USUAL_ALLOWED,
+        USUAL_DENIED,
+    )
+
     if run_spec.join is not None:
         return USUAL_ALLOWED, USUAL_DENIED[0]  # the policy of a running proxy is unknown here
     policy = policy_files.load_for(run_spec.settings).policy

@@ -11,6 +11,7 @@ The proxy takes longest to start, so it is started first and waited for last.
 
 import contextlib
 import functools
+import gc
 import os
 import socket
 import subprocess
@@ -40,8 +41,6 @@ from claude_proxy.sandbox import (
     host_facts,
     named_scripts,
     netns,
-    run_clone,
-    self_check,
     shown_list,
 )
 from claude_proxy.sandbox.bubblewrap import seccomp, seccomp_notify
@@ -73,7 +72,6 @@ from claude_proxy.sandbox.helper_processes import (
 from claude_proxy.sandbox.job_control import JobControl, Terminal
 from claude_proxy.sandbox.lookups import PORT as LOOKUP_PORT
 from claude_proxy.sandbox.lookups import LookupChannel, NameLookups
-from claude_proxy.sandbox.macos import runner
 from claude_proxy.sandbox.plan.environment import ALLOWLIST, GATEWAY_PORT, HTTP_PORT, SOCKS_PORT
 from claude_proxy.sandbox.plan.git_facts import GitMounts
 from claude_proxy.sandbox.plan.model import (
@@ -103,6 +101,8 @@ from claude_proxy.sandbox.standard_streams import Streams
 from claude_proxy.system.runs import base_of
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     # Imported where they are needed: the proxy, which takes longest to start, waits for the rest.
     from claude_proxy.sandbox.joined_proxy import JoinedProxy
     from claude_proxy.sandbox.obeyed_states import ObeyedStates
@@ -156,6 +156,8 @@ def run(run_spec: RunSpec, *, say: Reporter) -> int:
     `say` prints a line to the user, apart from the output of COMMAND.
     """
     if sys.platform == "darwin":
+        from claude_proxy.sandbox.macos import runner  # noqa: PLC0415 - not on Linux
+
         return runner.run(run_spec, os.environ)
     name = ""
     started: Sandbox | None = None
@@ -175,13 +177,19 @@ def run(run_spec: RunSpec, *, say: Reporter) -> int:
             if started is not None:
                 _report_changes(started, say)  # everything inside has ended
             if run_spec.clone and name:
-                run_clone.report(run_spec, name, say)
+                _clones().report(run_spec, name, say)
             return 128 + interrupted.number
     if run_spec.sandbox.has_proxy and (proxy is None or proxy.was_ready):
         _report_denials(run_spec, name, began_ns, say)
     if run_spec.clone:
-        run_clone.report(run_spec, name, say)
+        _clones().report(run_spec, name, say)
     return code
+
+
+def _clones() -> "ModuleType":
+    from claude_proxy.sandbox import run_clone  # noqa: PLC0415 - few runs work in a clone
+
+    return run_clone
 
 
 def _report_denials(run_spec: RunSpec, name: str, began_ns: int, say: Reporter) -> None:
@@ -207,6 +215,7 @@ def _report_denials(run_spec: RunSpec, name: str, began_ns: int, say: Reporter) 
 def _run(sandbox: Sandbox, run_spec: RunSpec, say: Reporter) -> int:
     if not sandbox.bubblewrap.watchdog.limits_processes:
         say("note: --max-processes has no effect: this kernel cannot count a sandbox's processes")
+    gc.enable()
     with Terminal.controlling() as terminal:
         own_session = "--new-session" in sandbox.plan.options
         code = JobControl(
@@ -334,7 +343,7 @@ def live_sandbox(
         if run_spec.sandbox.has_proxy and joined is None:
             proxy_process = stack.enter_context(_own_proxy(run_spec, run_directory, log))
         if run_spec.clone:  # while the proxy starts
-            run_spec = run_clone.prepare(run_spec, run_directory.name, stack, starting, say)
+            run_spec = _clones().prepare(run_spec, run_directory.name, stack, starting, say)
         followed = shown_list.place_in(run_directory.path) if proxy_process else None
         git = stack.enter_context(
             private_repositories.prepared(
@@ -365,7 +374,7 @@ def live_sandbox(
         guard = stack.enter_context(
             mount_guard(planned.guarded, bubblewrap.init, run_directory, log, say)
         )
-        _record_start(run_spec.settings, _identity_of(run_directory, run_spec))
+        _record_start(run_spec, run_directory, proxy_process)
         from claude_proxy.sandbox import obeyed_states  # noqa: PLC0415 - while the proxy starts
 
         scripts = named_scripts.scripts_of(planned)
@@ -592,7 +601,7 @@ def planned_for(
     """
     settings = run_spec.settings
     if dry and run_spec.clone:
-        run_spec = run_clone.as_planned(run_spec)
+        run_spec = _clones().as_planned(run_spec)
     if bindings is None:
         bindings = credentials.bindings_of(run_spec)
         credentials.refuse_reachable(run_spec, bindings, os.environ)
@@ -692,12 +701,18 @@ def _identity_of(run_directory: RunDirectory, run_spec: RunSpec) -> RunIdentity:
     return RunIdentity(run_directory.name, program_of(run_spec.words))
 
 
-def _record_start(settings: Settings, run: RunIdentity) -> None:
+def _record_start(
+    run_spec: RunSpec, run_directory: RunDirectory, proxy_process: ProxyProcess | None
+) -> None:
+    """Record the start, unless the run's own proxy does, which has the record open."""
+    if proxy_process is not None:
+        return
+    run = _identity_of(run_directory, run_spec)
     try:
-        _record(settings, Notice(0, "run-start", str(run), run=run.name))
+        _record(run_spec.settings, Notice(0, "run-start", str(run), run=run.name))
     except AuditError:
         # Recorded or denied: a run that cannot be recorded does not start.
-        if settings.audit_failure is AuditFailure.DENY:
+        if run_spec.settings.audit_failure is AuditFailure.DENY:
             raise
 
 
@@ -718,6 +733,8 @@ def _record(settings: Settings, *notices: Notice) -> None:
 
 def _verify(sandbox: Sandbox, run_spec: RunSpec, say: Reporter) -> bool:
     """Print the results of the self-check; return whether all checks passed."""
+    from claude_proxy.sandbox import self_check  # noqa: PLC0415 - of --verify
+
     if sandbox.proxy_process is not None:
         sandbox.proxy_process.wait_until_ready()  # a check that waits for it would count as failed
     allowed, denied = verified_targets(run_spec)

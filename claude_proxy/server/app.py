@@ -103,6 +103,7 @@ def _serve(
             ends.callback(signals.close)
             signals.begin()
             if slot.report is None:
+                startup.record_runs(settings)
                 announcer.checked()
             prepared = Prepared(
                 settings,

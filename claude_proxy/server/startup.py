@@ -17,13 +17,43 @@ from claude_proxy.audit.database import database_in
 from claude_proxy.audit.sinks import ConsoleSink, Descriptor, JsonlSink, Sink
 from claude_proxy.audit.store import AuditStore
 from claude_proxy.config.file_states import POLICIES, PRESETS
-from claude_proxy.config.settings import LogFormat, Settings, Verbosity
-from claude_proxy.errors import ConfigError
+from claude_proxy.config.settings import (
+    AuditFailure,
+    InheritedListen,
+    LogFormat,
+    Settings,
+    Verbosity,
+)
+from claude_proxy.errors import AuditError, ConfigError
+from claude_proxy.events import Notice
 from claude_proxy.system import file_replacement
 
 # A connection needs the client's socket and, while it is busy, one upstream socket.
 _DESCRIPTORS_PER_CONNECTION = 2
 _OTHER_DESCRIPTORS = 96
+
+
+def record_runs(settings: Settings) -> None:
+    """Record that the runs start which the listeners are for.
+
+    Recorded or denied: AuditError, so that they do not start, unless they are to go on without.
+    """
+    runs = [one.run for one in settings.listen if isinstance(one, InheritedListen) and one.run]
+    if not runs:
+        return
+    try:
+        with contextlib.closing(
+            AuditStore(
+                database_in(settings.statedir),
+                retention_days=settings.audit_days,
+                max_bytes=settings.audit_bytes,
+            )
+        ) as store:
+            for run in runs:
+                store.record(Notice(0, "run-start", str(run), run=run.name))
+    except AuditError:
+        if settings.audit_failure is AuditFailure.DENY:
+            raise
 
 
 def open_store(settings: Settings) -> AuditStore:

@@ -3,8 +3,10 @@
 import errno
 import os
 import resource
+import sqlite3
 import stat
 from base64 import b64encode
+from contextlib import closing, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,9 +18,18 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from claude_proxy.audit.database import database_in
-from claude_proxy.config.settings import Limits, LogFormat, Settings, Verbosity
-from claude_proxy.errors import ConfigError
+from claude_proxy.audit.database import FILE_NAME, database_in
+from claude_proxy.audit.queries import AuditReader
+from claude_proxy.config.settings import (
+    AuditFailure,
+    InheritedListen,
+    Limits,
+    LogFormat,
+    RunIdentity,
+    Settings,
+    Verbosity,
+)
+from claude_proxy.errors import AuditError, ConfigError
 from claude_proxy.server import startup
 from claude_proxy.system import file_replacement
 from claude_proxy.trust.certificate_authority import CertificateAuthority
@@ -277,3 +288,45 @@ def certificate_with_serial_zero() -> bytes:
     der = builder.sign(key, hashes.SHA256()).public_bytes(Encoding.DER)
     text = b64encode(der.replace(b"\x02\x01\x01", b"\x02\x01\x00", 1))
     return b"-----BEGIN CERTIFICATE-----\n" + text + b"\n-----END CERTIFICATE-----\n"
+
+
+RUN = RunIdentity("calm-otter", "claude")
+
+
+def recorded(statedir: Path) -> list[tuple[str, str]]:
+    with AuditReader(statedir / FILE_NAME) as reader:
+        return [(one.program, one.name) for one in reader.runs(10)]
+
+
+def test_a_run_that_a_listener_is_for_is_recorded_once(tmp_path: Path) -> None:
+    listen = (InheritedListen(7, "run", RUN), InheritedListen(8, "other"))
+    settings = Settings(tmp_path / "a.yaml", tmp_path, tmp_path / "state", listen=listen)
+
+    startup.record_runs(settings)
+
+    assert recorded(tmp_path / "state") == [(RUN.program, RUN.name)]
+
+
+def test_a_proxy_of_no_run_records_none(tmp_path: Path) -> None:
+    startup.record_runs(Settings(tmp_path / "a.yaml", tmp_path, tmp_path / "state"))
+
+    assert not (tmp_path / "state" / FILE_NAME).exists()
+
+
+@pytest.mark.parametrize("failure", list(AuditFailure))
+def test_a_run_that_cannot_be_recorded_starts_only_if_it_may(
+    tmp_path: Path, failure: AuditFailure
+) -> None:
+    listen = (InheritedListen(7, "run", RUN),)
+    settings = Settings(
+        tmp_path / "a.yaml", tmp_path, tmp_path / "state", listen=listen, audit_failure=failure
+    )
+    startup.record_runs(settings)
+    with closing(sqlite3.connect(tmp_path / "state" / FILE_NAME)) as database:
+        database.execute(
+            "CREATE TRIGGER full BEFORE INSERT ON notice BEGIN SELECT RAISE(ABORT, 'full'); END"
+        )
+        database.commit()
+
+    with pytest.raises(AuditError) if failure is AuditFailure.DENY else nullcontext():
+        startup.record_runs(settings)

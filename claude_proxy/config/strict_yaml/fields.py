@@ -4,7 +4,6 @@ Law kept: default-deny. A value that is empty, repeated or of the wrong type is 
 place and fix; it is never ignored, corrected or guessed. Pure.
 """
 
-import difflib
 import re
 from collections.abc import Callable, Iterable
 from collections.abc import Mapping as Lookup
@@ -225,6 +224,8 @@ def type_of(node: YamlScalar) -> str | None:
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """Return the fix that names the known word most like `name`, if one is like it."""
+    import difflib  # noqa: PLC0415 - only a mistake asks for it
+
     near = difflib.get_close_matches(name, list(known), n=3)
     if not near:
         return None

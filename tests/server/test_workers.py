@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import httpx
@@ -28,14 +28,14 @@ DEADLINE_S = 60.0
 class Running:
     """A proxy with two workers, started the way a user would."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *more: str) -> None:
         rules = folder / "allowlist.yaml"
         rules.write_text("allow: []\n")
         rules.chmod(0o600)
         self.rules = rules
         self.out = folder / "out.txt"
         self.statedir = folder / "state"
-        options = ["--workers", "2", "--port", "0", "--allowlist", str(rules)]
+        options = ["--workers", "2", "--port", "0", "--allowlist", str(rules), *more]
         places = ["--confdir", str(folder / "conf"), "--statedir", str(folder / "state")]
         with (
             self.out.open("wb") as out,
@@ -88,8 +88,9 @@ def is_gone(pid: int) -> bool:
 
 
 @pytest.fixture
-def running(tmp_path: Path) -> Iterator[Running]:
-    proxy = Running(tmp_path)
+def running(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Running]:
+    """Lend a proxy; a test's parameter is more options of it."""
+    proxy = Running(tmp_path, *getattr(request, "param", ()))
     workers = proxy.workers()
     yield proxy
     if proxy.process.poll() is None:
@@ -103,6 +104,32 @@ def test_every_worker_serves_and_the_banner_is_printed_once(running: Running) ->
 
     assert {answer.headers["x-claude-proxy-reason"] for answer in answers} == {"no-rule"}
     assert running.said().count("claude-proxy listens on") == 1
+
+
+def connect(proxy: Running, client: str) -> socket.socket:
+    address = ("127.0.0.1", int(proxy.url.rpartition(":")[2]))
+    return socket.create_connection(address, DEADLINE_S, source_address=(client, 0))
+
+
+def is_open(connection: socket.socket) -> bool:
+    return not select.select([connection], (), (), 0)[0]  # nothing is sent to it but its end
+
+
+@pytest.mark.parametrize("running", [("--max-connections", "20")], indirect=True)
+def test_one_client_has_no_more_connections_over_all_workers_and_keeps_nobody_out(
+    running: Running,
+) -> None:
+    with ExitStack() as stack:
+        greedy = [stack.enter_context(connect(running, "127.0.0.2")) for _ in range(60)]
+        until(lambda: sum(map(is_open, greedy)) <= 20)
+
+        answers = []
+        for _ in range(12):  # to either worker
+            with connect(running, "127.0.0.3") as connection:
+                connection.sendall(b"CONNECT denied.test:443 HTTP/1.1\r\nHost: denied.test\r\n\r\n")
+                answers.append(connection.recv(12))
+
+    assert answers == [b"HTTP/1.1 403"] * 12
 
 
 def test_one_signal_ends_them_all_with_success(running: Running) -> None:

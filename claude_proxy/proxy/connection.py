@@ -85,8 +85,9 @@ _SILENT_S = 10.0  # of an exchange or a tunnel, after which others may have its 
 # Most bytes that are read of a connection that waits for its turn, before it is paused.
 READ_AHEAD = 64 * 1024
 
-# A module-level name, because looking up an enum member costs more than the comparison.
+# Module-level names, because looking up an enum member costs more than the comparison.
 _OPEN = EndState.OPEN
+_IDLE = Waiting.IDLE
 
 
 def connection_numbers(worker: int = 0, workers: int = 1) -> Iterator[int]:
@@ -191,8 +192,8 @@ class ClientConnection:
         self._connected_at = 0.0  # when an upstream was last connected
         self._wait_id = 0
         self._dials_first = False  # before it knows what for, as SOCKS5 does
-        now = asyncio.get_running_loop().time()
-        self._waiting_since = now
+        self._loop = asyncio.get_running_loop()
+        self._waiting_since = now = self._loop.time()
         self.active_at = now
         self._unswept = 0  # bytes of the client since the last sweep
         self._brisk_at = -math.inf  # when the client last sent more than next to nothing
@@ -219,13 +220,14 @@ class ClientConnection:
             if self._discarded > _LINGER_BYTES:
                 self._end(EndEvent.ABORT)
             return
-        if self._drops_preconnected(endpoint):
+        if self.session.preconnected is not None and self._drops_preconnected(endpoint):
             return
         if endpoint is self.endpoint:
             self._unswept += len(data)
-        if endpoint is self.endpoint or self.session.waiting is not Waiting.IDLE:
+            self.active_at = self._loop.time()
+        elif self.session.waiting is not _IDLE:
             # An upstream that only answers pings must not keep an idle client connected forever.
-            self.active_at = asyncio.get_running_loop().time()
+            self.active_at = self._loop.time()
         if self._pending or self._turns.is_due:
             self._defer_data(endpoint, data)
             self._await_turn(interrupted=False)

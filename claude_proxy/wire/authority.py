@@ -45,6 +45,7 @@ class Authority:
     port: int
     # The host as an address if it is an IP literal; stored, because every decision needs it.
     address: IPv4Address | IPv6Address | None = field(init=False, repr=False, compare=False)
+    text: str = field(init=False, repr=False, compare=False)  # as in a URL: "[::1]:80"
 
     def __post_init__(self) -> None:
         # However it is built, an Authority that is not normalised cannot exist.
@@ -53,6 +54,8 @@ class Authority:
         if not 1 <= self.port <= MAX_PORT:
             raise ValueError(f"the port {self.port} is outside 1-{MAX_PORT}")
         object.__setattr__(self, "address", literal_of(self.host))
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        object.__setattr__(self, "text", f"{host}:{self.port}")
 
     @classmethod
     def parse(cls, text: str | bytes, *, default_port: int | None = None) -> "Authority":
@@ -68,7 +71,7 @@ class Authority:
         return cls(normalise_host(host), port)
 
     def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return self.text
 
 
 def normalise_host(text: str | bytes, *, unicode: bool = False) -> str:

@@ -39,12 +39,16 @@ class Admission:
     session: Session
     attempt: Attempt
     request: Request
-    label: str  # the request in one line, safe to print
     drop: frozenset[bytes]  # fields that do not go upstream, in lower case
     extra: tuple[RawField, ...]  # fields that are added, including the credential's
     inspector: ResponseInspector | None  # sees the response, and may abort it
     body_limit: int | None  # most bytes of a body that is judged as a whole; None: it streams
     ahead: ContentAhead | None = None  # what was computed of the body's judgement
+
+    @property
+    def label(self) -> str:
+        """The request in one line, safe to print; most requests never need it."""
+        return label_of(self.request)
 
     def check_length(self, length: int) -> Refusal | None:
         """Return the 413 if a body of `length` bytes is too large to be judged, else None."""
@@ -102,7 +106,7 @@ class Admission:
         return replace(refusal, explanation=f"{refusal.explanation} {hint.for_client}")
 
     def _denial(self, reason: str) -> Refusal:
-        return _denial_of(self.session, reason, self.label, self.request)
+        return _denial_of(self.session, reason, self.request)
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -115,19 +119,18 @@ class Denied:
 
 def admit(session: Session, request: Request, origin_target: str) -> Admission | Denied:
     """Judge a request's head and record the decision; `origin_target` is its path and query."""
-    gate, label = session.gate, label_of(request)
+    gate = session.gate
     path = origin_target if session.record_query else _recorded_path(request)
     attempt = gate.request(session.client_info, request, path)
     decision, credential = attempt.decision, attempt.credential
     if not decision.allowed:
         reason = decision.reason.value
-        return Denied(attempt, _denial_of(session, reason, label, request))
+        return Denied(attempt, _denial_of(session, reason, request))
     drop = credential.drop
     return Admission(
         session,
         attempt,
         request,
-        label,
         drop | OVERRIDE_HEADERS if decision.restricted else drop,
         credential.extra,
         gate.inspector_of(attempt, request),
@@ -135,10 +138,10 @@ def admit(session: Session, request: Request, origin_target: str) -> Admission |
     )
 
 
-def _denial_of(session: Session, reason: str, label: str, request: Request) -> Refusal:
+def _denial_of(session: Session, reason: str, request: Request) -> Refusal:
     address = request.target.address
     is_own = address is not None and session.owns(address)
-    refusal = denial_of_request(reason, label, request, is_own=is_own)
+    refusal = denial_of_request(reason, label_of(request), request, is_own=is_own)
     return refusal.naming(session.list_options)
 
 

@@ -117,21 +117,29 @@ class Http1Lane(layer.Layer):
 
     def _on(self, event: events.Event) -> None:
         client = self.context.client
-        if isinstance(event, events.ConnectionClosed) and event.connection is client:
+        if isinstance(event, events.DataReceived):  # nearly always
+            if self._state is State.CLOSED:
+                pass
+            elif event.connection is client:
+                self._client_data(event.data)
+            else:
+                self._of_upstream(event)
+        elif isinstance(event, events.ConnectionClosed) and event.connection is client:
             self._client_closed()
         elif self._state is State.CLOSED:
             pass
-        elif isinstance(event, events.DataReceived) and event.connection is client:
-            self._client_data(event.data)
         elif isinstance(event, RanApart):
             self._ran_apart(event.command)
         elif isinstance(event, (events.ConnectionEvent, events.CommandCompleted)):
-            upstream = self._upstream
-            if upstream is not None and upstream.owns(event):
-                self._out.extend(upstream.handle(event))
-                self._read_inbox(upstream)
+            self._of_upstream(event)
         else:
             self._on_other(event)
+
+    def _of_upstream(self, event: events.ConnectionEvent | events.CommandCompleted) -> None:
+        upstream = self._upstream
+        if upstream is not None and upstream.owns(event):
+            self._out.extend(upstream.handle(event))
+            self._read_inbox(upstream)
 
     def _on_other(self, event: events.Event) -> None:
         if isinstance(event, events.Start):

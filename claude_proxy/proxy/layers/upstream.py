@@ -52,10 +52,19 @@ class UpstreamServer(Server):
     # It has ended, and its kernel had nothing of what was sent since.
     is_untouched: bool = False
 
+    def __setattr__(self, name: str, value: object) -> None:
+        """Set an attribute; mitmproxy's check is about two of thirty."""
+        if name in _CHECKED:
+            super().__setattr__(name, value)  # type: ignore[no-untyped-call]
+        else:
+            object.__setattr__(self, name, value)
+
     # It equals itself and nothing else, as a client's does.
     __eq__ = object.__eq__
     __hash__ = object.__hash__
 
+
+_CHECKED = frozenset({"address", "via"})  # neither can change once the connection is open
 
 type UpstreamEvent = bytes | UpstreamOpened | UpstreamEnded
 

@@ -217,17 +217,22 @@ def _set_framing(request: RequestHead, lengths: list[bytes], codings: list[bytes
 
 
 def _set_connection(request: RequestHead, connection: list[bytes], upgrade: list[bytes]) -> None:
+    if connection:
+        _set_options(request, connection)
+    # RFC 9112 section 9.3
+    request.keep_alive = b"close" not in request.options and (
+        request.minor == 1 or b"keep-alive" in request.options
+    )
+    if upgrade:
+        _set_upgrade(request, protocols_of(upgrade, 400))
+
+
+def _set_options(request: RequestHead, connection: list[bytes]) -> None:
     request.options = options = frozenset(items_of(connection))
     if not all(map(OPTION.fullmatch, options)):
         raise BadMessage(400, "the Connection field is malformed")
     if options & _END_TO_END:
         raise BadMessage(400, "Connection lists an end-to-end field")
-    # RFC 9112 section 9.3
-    request.keep_alive = b"close" not in options and (
-        request.minor == 1 or b"keep-alive" in options
-    )
-    if upgrade:
-        _set_upgrade(request, protocols_of(upgrade, 400))
 
 
 def _set_upgrade(request: RequestHead, protocols: tuple[str, ...]) -> None:

@@ -92,3 +92,14 @@ def test_layers_read_the_options_of_the_proxy() -> None:
     assert context.options.connection_strategy == options.connection_strategy
     with pytest.raises(AttributeError):
         _ = context.options.no_such_option
+
+
+def test_the_address_of_an_open_upstream_cannot_change() -> None:
+    server = UpstreamServer(address=("a.test", 443))
+    server.state = ConnectionState.OPEN
+
+    server.sni = "a.test"
+
+    with pytest.raises(RuntimeError):
+        server.address = ("b.test", 443)
+    assert server.address == ("a.test", 443)

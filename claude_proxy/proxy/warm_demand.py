@@ -35,17 +35,27 @@ class Demand:
     def __len__(self) -> int:
         return len(self._bursts)
 
-    def asked(self, key: Hashable, now_s: float) -> None:
-        """Note that a request needs a connection."""
+    def found(self, key: Hashable, now_s: float) -> None:
+        """Note that a request found a connection ready."""
+        bursts = self._noted(key, now_s)
+        if len(bursts.asked) >= bursts.most:
+            bursts.most_at = now_s
+
+    def missed(self, key: Hashable, now_s: float) -> None:
+        """Note that a request found none: with so many as came at once, it would have."""
+        bursts = self._noted(key, now_s)
+        size = len(bursts.asked)
+        if size >= bursts.most or now_s - bursts.most_at >= REMEMBERED_S:
+            bursts.most, bursts.most_at = size, now_s
+
+    def _noted(self, key: Hashable, now_s: float) -> _Bursts:
         bursts = self._bursts.pop(key, None) or _Bursts()
         self._bursts[key] = bursts
         if len(self._bursts) > MOST_KEYS:
             del self._bursts[next(iter(self._bursts))]
         recent = [at for at in bursts.asked if 0 <= now_s - at < BURST_S]
         bursts.asked = [*recent, now_s][-MOST_AT_ONCE:]
-        size = len(bursts.asked)
-        if size >= bursts.most or now_s - bursts.most_at >= REMEMBERED_S:
-            bursts.most, bursts.most_at = size, now_s
+        return bursts
 
     def wanted(self, key: Hashable, now_s: float) -> int:
         """Return how many connections to keep ready: as many as the largest recent burst needed."""

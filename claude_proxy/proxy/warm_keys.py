@@ -33,7 +33,7 @@ class Owner(NamedTuple):
 
 
 class Key(NamedTuple):
-    """One connection is kept for each."""
+    """Connections are kept for each: as many as `warm_demand` says."""
 
     owner: Owner
     route: Route

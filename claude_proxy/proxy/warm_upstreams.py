@@ -113,7 +113,12 @@ class WarmUpstreams:
 
         The request must be sent on it at once, by the client that gets it.
         """
-        self._demand.asked(key, self._clock())
+        taken = self._take(key, gate)
+        note = self._demand.missed if taken is None else self._demand.found
+        note(key, self._clock())
+        return taken
+
+    def _take(self, key: Key, gate: Gate) -> tuple[UpstreamConnection, Endpoint] | None:
         # The newest: its upstream is the least likely to have closed it.
         ready = (kept for kept in reversed(self._by_key.get(key, ())) if kept.warm.is_ready)
         if (kept := next(ready, None)) is None:

@@ -5,10 +5,10 @@ import pytest
 from claude_proxy.proxy.warm_demand import BURST_S, MOST_AT_ONCE, MOST_KEYS, REMEMBERED_S, Demand
 
 
-def after(*asked_s: float) -> Demand:
+def after(*missed_s: float) -> Demand:
     demand = Demand()
-    for at in asked_s:
-        demand.asked("key", at)
+    for at in missed_s:
+        demand.missed("key", at)
     return demand
 
 
@@ -17,7 +17,7 @@ def test_one_is_wanted_where_nothing_is_known() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked_s", "wanted"),
+    ("missed_s", "wanted"),
     [
         ((10.0,), 1),
         ((10.0, 10.0, 10.1), 3),
@@ -27,9 +27,34 @@ def test_one_is_wanted_where_nothing_is_known() -> None:
     ],
 )
 def test_as_many_are_wanted_as_the_largest_burst_needed(
-    asked_s: tuple[float, ...], wanted: int
+    missed_s: tuple[float, ...], wanted: int
 ) -> None:
-    assert after(*asked_s).wanted("key", asked_s[-1]) == wanted
+    assert after(*missed_s).wanted("key", missed_s[-1]) == wanted
+
+
+def test_requests_that_each_find_one_want_no_more() -> None:
+    demand = after(10.0)
+    for _ in range(5):
+        demand.found("key", 10.1)
+
+    assert demand.wanted("key", 10.1) == 1
+
+
+def test_those_of_a_burst_that_found_one_count_when_another_finds_none() -> None:
+    demand = Demand()
+    demand.found("key", 10.0)
+    demand.missed("key", 10.0)
+    demand.missed("key", 10.0)
+
+    assert demand.wanted("key", 10.0) == 3
+
+
+def test_a_burst_that_finds_all_is_remembered_from_then() -> None:
+    demand = after(10.0, 10.0)
+    demand.found("key", 80.0)
+    demand.found("key", 80.0)
+
+    assert demand.wanted("key", 80.0 + REMEMBERED_S - 1) == 2
 
 
 def test_a_smaller_burst_does_not_make_a_larger_one_forgotten() -> None:
@@ -54,8 +79,8 @@ def test_keys_are_apart() -> None:
 def test_only_so_many_keys_are_known() -> None:
     demand = Demand()
     for number in range(MOST_KEYS + 10):
-        demand.asked(number, 10.0)
-        demand.asked(number, 10.0)
+        demand.missed(number, 10.0)
+        demand.missed(number, 10.0)
 
     assert len(demand) == MOST_KEYS
     assert demand.wanted(0, 10.0) == 1

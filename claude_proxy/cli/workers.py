@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from claude_proxy.config.settings import Listen
-from claude_proxy.config.worker_count import AUTOMATIC, automatic, lets_others_in
+from claude_proxy.config.worker_count import AUTOMATIC, WorkerCount, automatic, lets_others_in
 
 
-def worker_count(given: int, listen: Sequence[Listen], connections: int) -> int:
+def worker_count(given: WorkerCount, listen: Sequence[Listen], connections: int) -> int:
     """Return the number for a proxy that makes these listeners for `connections` in all."""
     if given != AUTOMATIC:
         return given

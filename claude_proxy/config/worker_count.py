@@ -6,11 +6,14 @@ are several only where other machines are let in, whose number nobody here knows
 """
 
 from collections.abc import Iterable
+from typing import Final, Literal
 
 from claude_proxy.config.option_values import is_loopback
 from claude_proxy.config.settings import Listen, TcpListen
 
-AUTOMATIC = 0
+type WorkerCount = int | Literal["auto"]
+
+AUTOMATIC: Final = "auto"
 MOST = 64
 # Each worker more costs a request more CPU: all write into one audit log.
 _MOST_AUTOMATIC = 4
@@ -18,10 +21,10 @@ _MOST_AUTOMATIC = 4
 _LEAST_CONNECTIONS = 256
 
 
-def parse_worker_count(text: str) -> int:
-    """Return the number of workers, AUTOMATIC for "auto"; raise ValueError."""
+def parse_worker_count(text: str) -> WorkerCount:
+    """Return the number of workers, or that it is to be chosen; raise ValueError."""
     word = text.strip().lower()
-    if word == "auto":
+    if word == AUTOMATIC:
         return AUTOMATIC
     if not (word.isascii() and word.isdigit() and 1 <= int(word) <= MOST):
         raise ValueError(f'"{text}" is not a number from 1 to {MOST}, and not "auto"')

@@ -31,6 +31,8 @@ def parsed(key: str, text: str) -> Any:
         ("upstream_proxy", "http://p.test:1", "http://p.test:1"),
         ("no_upstream_proxy", "a.test,10.0.0.0/8", "a.test, 10.0.0.0/8"),
         ("gateway.upstream", "https://a.test/x", "https://a.test/x"),
+        ("serve.workers", "auto", "auto"),
+        ("serve.workers", "3", "3"),
     ],
 )
 def test_a_value_is_shown_as_it_is_written(key: str, text: str, shown: str) -> None:

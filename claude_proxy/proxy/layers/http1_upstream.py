@@ -36,6 +36,10 @@ class Http1Owner(Protocol):
     def failure(self) -> UpstreamError:
         """Why it ended, where no response had come."""
 
+    @property
+    def is_untouched(self) -> bool:
+        """Whether nothing of a request had reached the origin's machine when it ended."""
+
     def write(self, data: bytes) -> None:
         """Send bytes to the origin."""
 
@@ -78,6 +82,11 @@ class Http1Upstream:
     def takes_rest(self) -> bool:
         """Whether a request may go on after its response: not here (RFC 9112 section 9.5)."""
         return False
+
+    @property
+    def may_be_dead(self) -> bool:
+        """Whether it was open before there was a request for it, and has answered none yet."""
+        return self._is_warm and self._served == 0
 
     @property
     def has_room(self) -> bool:
@@ -206,7 +215,8 @@ class Http1Upstream:
             self._close()
             # A kept connection may have died before the request reached the origin.
             if (self._served > 1 or self._is_warm) and not self._in:
-                exchange.lost(self._owner.failure, untouched=False)
+                untouched = self._served == 1 and self._owner.is_untouched
+                exchange.lost(self._owner.failure, untouched=untouched)
             else:
                 exchange.fail(self._owner.failure)
         elif body is not None and body.eof() and self._owner.ended_well:

@@ -36,6 +36,7 @@ from claude_proxy.wire.http1.response import is_bodiless
 # RFC 9110 9.2.2: these may be sent again when a kept connection turns out to be dead.
 _REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 _INTERIM_LIMIT = 32
+_REPLAY = 64 * 1024  # of one stream, of which there are a hundred
 _NO_EXPECTATION = frozenset({b"expect"})
 
 
@@ -49,6 +50,10 @@ class Carrier(Protocol):
     @property
     def takes_rest(self) -> bool:
         """Whether a request may go on after its response is complete."""
+
+    @property
+    def may_be_dead(self) -> bool:
+        """Whether it was open before there was a request for it, and has answered none yet."""
 
     def start(self, exchange: "Http2Exchange", *, end: bool) -> None:
         """Send the head of a request; `end`: no body follows."""
@@ -108,6 +113,10 @@ class Http2Exchange:
         self._held: bytearray | None = None
         self._got = 0  # bytes of the body
         self._body_sent = False
+        # What was sent of the body, while it might have to be sent again; None: it is not.
+        self._replay: list[bytes] | None = None
+        self._taken = 0  # bytes of the body that were taken, and for which the client has room
+        self._taken_before = 0  # of these, what is sent again
         self._begun = False  # the client has the response's head
         self.answered = False  # the response is complete, the request need not be
         self._left: int | None = None  # bytes of the response's body to come, where that is known
@@ -194,6 +203,10 @@ class Http2Exchange:
         if data:
             self._body_sent = True
             self.attempt.bytes_up += len(data)
+            if self._replay is not None:
+                self._replay.append(data)
+                if self._got > _REPLAY:
+                    self._replay = None
             carrier.send(self, data)
 
     def finish(self, trailers: Sequence[RawField] = ()) -> None:
@@ -240,7 +253,11 @@ class Http2Exchange:
     def took(self, size: int, *, at_once: bool) -> None:
         """Note that the upstream took `size` bytes of the body; `at_once`: no others wait."""
         self.active = True
-        self._owner.client.passed_on(self.number, size, at_once=at_once)
+        again = min(size, self._taken_before)
+        self._taken_before -= again
+        self._taken += size - again
+        if size > again:
+            self._owner.client.passed_on(self.number, size - again, at_once=at_once)
 
     # --- the upstream
 
@@ -252,6 +269,7 @@ class Http2Exchange:
             return
         self.active = True
         self._carrier = carrier
+        self._replay = [] if carrier.may_be_dead else None
         self.attempt.upstream = carrier.address
         pending, self._pending = self._pending, []
         is_whole = self.request_over and not self._trailers
@@ -269,6 +287,7 @@ class Http2Exchange:
 
     def _respond(self, head: ResponseHead) -> None:
         owner = self._owner
+        self._replay = None
         if head.status >= 200:  # noqa: PLR2004 - a final response
             owner.session.gate.answered(self.attempt, head.status)
         # The phrase comes down with nothing here, but an inspector takes heads as they came.
@@ -351,9 +370,14 @@ class Http2Exchange:
         if self.answered:
             self._end()  # the upstream wants no more of the request
             return
+        replay, self._replay = self._replay if untouched else None, None
         again = untouched or self.request.method in _REPEATABLE
-        if again and not (self._begun or self._body_sent or self.is_retried or self._interim):
+        is_whole = replay is not None or not self._body_sent
+        if again and is_whole and not (self._begun or self.is_retried or self._interim):
             self.is_retried = True
+            if replay:
+                self.attempt.bytes_up -= sum(map(len, replay))
+                self._pending, self._taken_before = replay, self._taken
             self._owner.wants_upstream(self)
         else:
             self.fail(error)

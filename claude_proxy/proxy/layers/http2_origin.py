@@ -46,6 +46,10 @@ class OriginOwner(Protocol):
     def failure(self) -> UpstreamError:
         """Why it ended, where no response had come."""
 
+    @property
+    def is_untouched(self) -> bool:
+        """Whether nothing of a request had reached the origin's machine when it ended."""
+
     def answered(self, exchange: Http2Exchange, head: ResponseHead) -> None:
         """Take note of the first response."""
 
@@ -87,6 +91,11 @@ class Http2Origin:
     def takes_rest(self) -> bool:
         """Whether a request may go on after its response: until the origin resets the stream."""
         return True
+
+    @property
+    def may_be_dead(self) -> bool:
+        """Whether it was open before there was a request for it, and has answered none yet."""
+        return self._is_warm and not self._has_served
 
     @property
     def has_room(self) -> bool:
@@ -242,7 +251,8 @@ class Http2Origin:
             self._forget(exchange)
             # A kept connection may have died before the request reached the origin.
             if self._has_served or self._is_warm:
-                exchange.lost(error, untouched=False)
+                untouched = self.may_be_dead and self._owner.is_untouched
+                exchange.lost(error, untouched=untouched)
             else:
                 exchange.fail(error)
         self._owner.broken()

@@ -71,6 +71,11 @@ class Upstream:
         return self.wire.failure
 
     @property
+    def is_untouched(self) -> bool:
+        """Whether nothing of a request had reached the origin's machine when it ended."""
+        return self.wire.server.is_untouched
+
+    @property
     def queued(self) -> int:
         """The bytes that wait for the origin's windows."""
         carrier = self.carrier

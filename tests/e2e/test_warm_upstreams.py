@@ -59,7 +59,7 @@ def test_the_next_client_is_served_on_a_connection_that_was_open(
 
     last = internet.origin.exchanges[-1]
     assert last.arrival is ahead
-    until(lambda: len(internet.origin.arrivals) == known + 3, "the next one")
+    is_ready(internet, known + 2)  # the next one
 
 
 def test_each_is_in_the_record(keeping: Proxy, internet: Internet) -> None:

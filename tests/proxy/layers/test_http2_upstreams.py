@@ -119,9 +119,10 @@ class Ready:
         self._stage = stage
         stage.session.take_warm = self._take
 
-    def _take(self, route: Route, _: Attempt) -> UpstreamConnection:
+    def _take(self, route: Route, attempt: Attempt) -> UpstreamConnection:
         self.asked.append(route)
-        made = UpstreamConnection(self._stage.context, route.target, tls=True, alpn=route.alpn)
+        tls = self._stage.session.tls_for(attempt)
+        made = UpstreamConnection(route.target, tls=tls, alpn=route.alpn)
         self._made.append(made)
         return made
 

@@ -31,20 +31,13 @@ CHECKS = {
 }
 # After that, until it serves. HTTP/2 comes with the first client that speaks it.
 ENGINE = {
-    "aioquic": "mitmproxy's TLS addon",
-    "attr": "of service_identity",
-    "certifi": "mitmproxy's TLS addon",
-    "kaitaistruct": "mitmproxy's types of TLS",
+    "certifi": "the roots of upstreams",
     "mitmproxy": "the master and the layers",
-    "mitmproxy_linux": "of mitmproxy_rs",
-    "mitmproxy_rs": "the modes that a mitmproxy connection names",
+    "mitmproxy_rs": "named by mitmproxy's modes, and not run",
     "OpenSSL": "mitmproxy's types of certificates",
-    "pylsqpack": "of aioquic",
     "pyparsing": "named by mitmproxy's commands, and not run",
     "ruamel": "named by mitmproxy's options, and not run",
-    "service_identity": "of aioquic",
     "uvloop": "the event loop",
-    "wsproto": "a type of mitmproxy's flows",
 }
 
 # What the standard library has that takes long, and at which stage something needs it.
@@ -71,8 +64,10 @@ NOT_OF_ENGINE = (
     "claude_proxy.sandbox.run_spec",
     "yaml",
     "mitmproxy.contentviews",
+    "mitmproxy.dns",
     "mitmproxy.flowfilter",
-    "mitmproxy.proxy.layers.http",
+    "mitmproxy.net.http",
+    "mitmproxy.proxy.layers",
     "mitmproxy.proxy.mode_servers",
     "mitmproxy.proxy.server",
 )

@@ -16,6 +16,7 @@ from claude_proxy.config.settings import Settings
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.sandbox.proxy_process_ipc import CHECKED, READY, decode, encode_error
 from claude_proxy.sandbox.waiting_process import LENGTH_BYTES
+from claude_proxy.system import collection
 
 _EXIT_INTERNAL = 70  # EX_SOFTWARE of sysexits.h
 _CHECKS = "claude_proxy.server.app"  # all that may stop a start, and no engine
@@ -24,7 +25,8 @@ _MOST_DESCRIPTORS = 16
 
 def run(descriptor: int) -> NoReturn:
     """Wait for the task that arrives at a socket, run the proxy, and end the process."""
-    code = main(socket.socket(fileno=descriptor))
+    with collection.paused():
+        code = main(socket.socket(fileno=descriptor))
     # Everything is closed and written; the interpreter's own end takes a tenth of a second, and the
     # launcher waits for it.
     with contextlib.suppress(OSError, ValueError):

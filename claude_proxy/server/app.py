@@ -22,7 +22,7 @@ from claude_proxy.server.prepared import OnApplied, Prepared, ignore_applied
 from claude_proxy.server.stop_signals import StopSignals
 from claude_proxy.server.vaults import vault_of
 from claude_proxy.server.workers import WorkerSlot
-from claude_proxy.system import file_permissions, process_memory
+from claude_proxy.system import collection, file_permissions, process_memory
 from claude_proxy.system.sd_notify import Lifeline, StateNotifier, WorkerNotifier
 from claude_proxy.trust.certificate_authority import CertificateAuthority
 from claude_proxy.trust.private_files import Folder
@@ -143,6 +143,7 @@ def _serve(
         announcer.checked()
         with _stoppable(settings, listening, until):
             _engine().import_http2()  # before the fork too: the workers share the memory
+            collection.spare_what_exists()
         workers.run(
             settings.workers,
             work,
@@ -181,7 +182,7 @@ def _read(settings: Settings) -> Loaded:
 
 def _engine() -> "ModuleType":
     """Import the engine, which takes most of a start."""
-    with light_imports.applied():
+    with light_imports.applied(), collection.paused():
         from claude_proxy.server import engine  # noqa: PLC0415 - imports mitmproxy
 
     return engine

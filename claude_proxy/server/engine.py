@@ -40,7 +40,7 @@ from claude_proxy.server.listening_sockets import OpenListener, remove_files
 from claude_proxy.server.prepared import Prepared
 from claude_proxy.server.reload import Reloader
 from claude_proxy.server.stop_signals import StopSignals
-from claude_proxy.system import own_addresses
+from claude_proxy.system import collection, own_addresses
 from claude_proxy.system.malloc_trim import MemoryTrimmer
 from claude_proxy.system.runs import proves_run
 from claude_proxy.trust.leaf_contexts import LeafContexts
@@ -209,6 +209,7 @@ async def _run(prepared: Prepared) -> None:
     names = ", ".join(opened.name for opened in prepared.listening)
     try:
         await listeners.accepting()
+        collection.spare_what_exists()
         if prepared.slot.replaces is None:
             prepared.news.ready()
             _announce_start(prepared)

@@ -23,14 +23,15 @@ PACKAGES = frozenset({"mitmproxy.addons", "mitmproxy.proxy.layers", "wsproto"})
 # Modules that are run when something is asked of them; functions of theirs that others import by
 # name are run when they are called.
 MODULES: dict[str, tuple[str, ...]] = {
+    "mitmproxy_rs": (),
     "mitmproxy.addons.dumper": (),
     "mitmproxy.addons.errorcheck": (),
     "mitmproxy.addons.keepserving": (),
     "mitmproxy.addons.readfile": (),
     "mitmproxy.addons.termlog": (),
     "mitmproxy.command_lexer": ("unquote",),
-    "mitmproxy.net.encoding": (),
-    "mitmproxy.net.http.multipart": (),
+    "mitmproxy.eventsequence": (),
+    "mitmproxy.http": (),
     "pyparsing": (),
     "ruamel.yaml": (),
 }

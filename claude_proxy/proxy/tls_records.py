@@ -30,7 +30,7 @@ class Decrypted:
 class TlsRecords:
     """One end of a TLS connection."""
 
-    __slots__ = ("_in", "_out", "_tls")
+    __slots__ = ("_has_ended", "_in", "_out", "_tls")
 
     def __init__(
         self,
@@ -41,6 +41,7 @@ class TlsRecords:
         session: ssl.SSLSession | None = None,
     ) -> None:
         self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._has_ended = False  # our half
         self._tls = context.wrap_bio(
             self._in, self._out, server_side=server, server_hostname=name, session=session
         )
@@ -70,8 +71,12 @@ class TlsRecords:
         return True
 
     def take(self) -> bytes:
-        """Return what is to be sent to the peer."""
-        return self._out.read()
+        """Return what is to be sent to the peer.
+
+        Reading may make OpenSSL write (key updates, alerts), and what it writes would wait here
+        for as long as the peer only sends.
+        """
+        return self._out.read() if self._out.pending else b""
 
     def decrypt(self, data: bytes) -> Decrypted:
         """Read bytes of the peer."""
@@ -90,6 +95,7 @@ class TlsRecords:
             # A fatal alert, or a record that does not authenticate: nothing valid can follow, but
             # everything before it was valid.
             ended, error = True, alert_words(broken)
+            self._has_ended = True  # nor can anything be sent
         plain = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         return Decrypted(plain, error, ended=ended)
 
@@ -111,10 +117,13 @@ class TlsRecords:
         return False
 
     def encrypt(self, data: bytes) -> bytes:
-        """Return `data` as it goes to the peer, behind what else is to be sent to it."""
+        """Return `data` as it goes to the peer, behind what else is to be sent to it.
+
+        After our close_notify the peer may still send, but nothing more is sent to it.
+        """
         out = self._out
-        if not data:
-            return out.read()
+        if not data or self._has_ended:
+            return self.take()
         if len(data) <= _PORTION:
             self._tls.write(data)
             return out.read()
@@ -128,6 +137,7 @@ class TlsRecords:
 
     def end(self) -> bytes:
         """Return what ends our half: close_notify (RFC 8446, section 6.1)."""
+        self._has_ended = True
         # Raised where the peer has not ended its half, or has aborted TLS.
         with suppress(ssl.SSLError):
             self._tls.unwrap()

@@ -212,6 +212,7 @@ async def _run(prepared: Prepared) -> None:
         collection.spare_what_exists()
         if prepared.slot.replaces is None:
             prepared.news.ready()
+            services.upstream_tls.prepare()  # while nobody waits for it
             _announce_start(prepared)
             prepared.record(Notice(0, "start", f"listening on {names}"))
         else:

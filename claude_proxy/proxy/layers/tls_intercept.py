@@ -145,17 +145,12 @@ class TlsIntercept(layer.Layer):
     def _decrypt(self, inner: "_Inner", data: bytes, out: list[commands.Command]) -> None:
         records, client = inner.records, self._client
         got = records.decrypt(data)
-        # Reading may make OpenSSL write (key updates, alerts). If there are decrypted bytes to pass
-        # on, that output can wait for the next write, which it precedes (RFC 8446, section 4.6.3).
         if got.plain:
             self._pass_to(inner, events.DataReceived(client, got.plain), out)
-        elif data:
-            self._send(records.take(), out)
+        self._send(records.take(), out)
         if not got.ended:
             return
         self._has_ended = True
-        if got.plain:
-            self._send(records.take(), out)
         if client.state & ConnectionState.CAN_READ:
             # Once broken, TLS carries nothing in the other direction either.
             broken = got.error is not None

@@ -224,10 +224,7 @@ class UpstreamConnection:
         if self._has_ended:
             return
         got = records.decrypt(data)
-        # Reading may make OpenSSL write (key updates, alerts). If there are decrypted bytes to pass
-        # on, that output can wait for the next write, which it precedes (RFC 8446, section 4.6.3).
-        if got.ended or not got.plain:
-            self._send(records.take(), out)
+        self._send(records.take(), out)
         if got.plain:
             self.inbox.append(got.plain)
         server = self.server

@@ -293,6 +293,19 @@ def test_a_client_whose_tls_breaks_gets_nothing_more_and_breaks_nothing(
     assert len(world.ledger.outcomes) == 2
 
 
+@pytest.mark.parametrize("last", [GARBAGE, FATAL_ALERT])
+def test_what_comes_right_before_a_break_is_read_and_not_answered(
+    world: World, last: bytes
+) -> None:
+    client = world.client()
+
+    answer = world.stage.says(client.seal(b"GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n") + last)
+
+    assert world.ledger.reasons[-1] == "host-mismatch"
+    assert b"HTTP/1.1" not in client.gets(answer)
+    assert world.stage.client.closed
+
+
 def test_a_client_of_http_2_whose_tls_breaks_is_closed(world: World) -> None:
     stage = world.stage
     stage.says(b"CONNECT example.com:443 HTTP/1.1\r\nHost: example.com:443\r\n\r\n")

@@ -13,10 +13,10 @@ _THREADS_PER_WORKER = 64  # a pool for name lookups, plus credential commands
 _STOP_MARGIN_S = 20  # added to the grace time of open exchanges
 _GATEWAY_PORT = 9000
 
-# TLS towards clients needs a callback whose code cffi (used by pyOpenSSL) generates at run time.
-# The gateway does not terminate TLS.
+# A credential's command inherits it. Those of a list may be any programs, also ones that compile
+# while they run, as those written for Node.js do; the gateway has one credential.
 _MADE_CODE = {
-    ServiceKind.SERVE: "# No MemoryDenyWriteExecute=: cffi generates code for OpenSSL callbacks.",
+    ServiceKind.SERVE: "# No MemoryDenyWriteExecute=: a credential's command may make code.",
     ServiceKind.GATEWAY: "MemoryDenyWriteExecute=yes",
 }
 

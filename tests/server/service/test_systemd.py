@@ -67,7 +67,7 @@ def test_a_unit_is_as_tight_as_its_manager_can_make_it(plan: ServicePlan) -> Non
     assert found["SystemCallFilter"] == ["@system-service @network-io", "~@privileged @resources"]
 
 
-def test_memory_that_is_written_is_not_run_where_no_tls_is_opened_for_clients() -> None:
+def test_memory_that_is_written_is_not_run_where_no_command_needs_it() -> None:
     assert service_of(plans.GATEWAY)["MemoryDenyWriteExecute"] == ["yes"]
     assert "MemoryDenyWriteExecute" not in service_of(plans.SERVE)
 

@@ -8,7 +8,6 @@ sandbox does ends the run.
 import os
 import socket
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from claude_proxy.errors import ClaudeProxyError
+from claude_proxy.sandbox import own_programs
 from claude_proxy.sandbox.bubblewrap.stop_generation import StopGeneration
 from claude_proxy.sandbox.helper_processes import HelperProcess, start_program
 from claude_proxy.sandbox.plan.model import GuardedMount, GuardKind
@@ -27,7 +27,7 @@ EXIT_CODE = 137  # 128 + SIGKILL, by which COMMAND ended
 # As in bubblewrap/mount_guard.py, which would take milliseconds to import.
 _GO, _READY = b"go", b"ready"
 _APPEARED, _ENDED = "appeared", "ended"
-_PROGRAM = Path(__file__).with_name("bubblewrap") / "mount_guard.py"
+_PROGRAM = "claude_proxy.sandbox.bubblewrap.mount_guard"
 
 _START_PATIENCE_S = 30.0
 _REPORT_BYTES = 1 << 16
@@ -189,8 +189,8 @@ def start_mount_guard(
     memory = os.memfd_create("claude-proxy-guard", os.MFD_CLOEXEC)
     try:
         os.ftruncate(memory, os.sysconf("SC_PAGESIZE"))
-        words = [sys.executable, "-I", "-S", str(_PROGRAM)]
-        words += [str(number) for number in (until, init, theirs.fileno(), memory)]
+        numbers = (until, init, theirs.fileno(), memory)
+        words = own_programs.words_of(_PROGRAM, *map(str, numbers))
         for mount in guarded:
             words += [mount.kind.value, str(mount.base), str(mount.at)]
         process = start_program(words, (until, theirs.fileno(), memory), log)

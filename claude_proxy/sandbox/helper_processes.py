@@ -26,7 +26,13 @@ from claude_proxy.config.loaded_policy import Loaded
 from claude_proxy.config.settings import Settings
 from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.errors import ClaudeProxyError, ConfigError
-from claude_proxy.sandbox import proxy_process_ipc, shown_list, stream_pump, waiting_process
+from claude_proxy.sandbox import (
+    own_programs,
+    proxy_process_ipc,
+    shown_list,
+    stream_pump,
+    waiting_process,
+)
 from claude_proxy.sandbox.bubblewrap import seccomp_notify, unix_sockets
 from claude_proxy.sandbox.lookups import LookupChannel
 from claude_proxy.sandbox.relay import relay
@@ -295,7 +301,7 @@ def start_relay(
     If `announced` is given, the relay announces the run to the proxy.
     """
     until, lifeline = os.pipe()
-    words = [sys.executable, "-I", "-S", str(Path(relay.__file__).resolve()), "--quiet"]
+    words = own_programs.words_of(relay, "--quiet")
     for sock in sockets.listeners:
         words += ["--listen", f"fd:{sock.fileno()}"]
     words += ["--to", upstream.name, "--until", f"fd:{until}"]
@@ -375,8 +381,7 @@ def start_socket_supervisor(run_directory: RunDirectory, log: RunLog) -> SocketS
     until, lifeline = os.pipe()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
-        words = [sys.executable, "-I", "-S", unix_sockets.__file__]
-        words += [str(theirs.fileno()), str(until)]
+        words = own_programs.words_of(unix_sockets, str(theirs.fileno()), str(until))
         process = start_program(words, (theirs.fileno(), until), log)
     os.close(until)
     run_directory.note(process.pid)
@@ -388,7 +393,7 @@ def start_stream_pump(
 ) -> HelperProcess:
     """Start the process that copies between files and the pipes of COMMAND (`stream_pump`)."""
     until, lifeline = os.pipe()
-    words = [sys.executable, "-I", "-S", stream_pump.__file__, str(until), *streams]
+    words = own_programs.words_of(stream_pump, str(until), *streams)
     try:
         process = start_program(words, (until, *descriptors), log)
     finally:

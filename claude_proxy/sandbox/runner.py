@@ -215,6 +215,7 @@ def _report_denials(run_spec: RunSpec, name: str, began_ns: int, say: Reporter) 
 def _run(sandbox: Sandbox, run_spec: RunSpec, say: Reporter) -> int:
     if not sandbox.bubblewrap.watchdog.limits_processes:
         say("note: --max-processes has no effect: this kernel cannot count a sandbox's processes")
+    gc.freeze()  # what the start has made stays, so that no collection looks at it
     gc.enable()
     with Terminal.controlling() as terminal:
         own_session = "--new-session" in sandbox.plan.options
@@ -342,7 +343,10 @@ def live_sandbox(
         proxy_process = None
         if run_spec.sandbox.has_proxy and joined is None:
             proxy_process = stack.enter_context(_own_proxy(run_spec, run_directory, log))
-        if run_spec.clone:  # while the proxy starts
+        standard, supervisor = stack.enter_context(
+            _early_helpers(run_spec, streams, run_directory, log)
+        )
+        if run_spec.clone:  # while the processes start
             run_spec = _clones().prepare(run_spec, run_directory.name, stack, starting, say)
         followed = shown_list.place_in(run_directory.path) if proxy_process else None
         git = stack.enter_context(
@@ -361,9 +365,8 @@ def live_sandbox(
         starting.callback(_remove_created, _create_paths(planned))
         sources = MountSources.opened(planned, _project_id(run_spec, planned, git))
         starting.callback(sources.close)
-        standard = stack.enter_context(Streams.of(streams, run_directory, log))
         bubblewrap, supervisor = stack.enter_context(
-            _bubblewrap(run_spec, planned, run_directory, log, standard)
+            _bubblewrap(run_spec, planned, run_directory, supervisor, standard)
         )
         helpers: tuple[HelperProcess, ...] = ()
         lookups = stack.enter_context(LookupChannel())
@@ -491,20 +494,34 @@ def _scrub(names: frozenset[str]) -> None:
 
 
 @contextlib.contextmanager
+def _early_helpers(
+    run_spec: RunSpec, streams: StandardStreams, run_directory: RunDirectory, log: RunLog
+) -> Iterator[tuple[Streams, SocketSupervisor | None]]:
+    """Start what bwrap needs and no plan decides on: they start while the plan is made."""
+    spec, supervisor = run_spec.sandbox, None
+    private = spec.unix_sockets is UnixSockets.PRIVATE
+    bwrap = host_facts.find_bwrap(os.environ, spec.project)
+    with ExitStack() as stack:
+        standard = stack.enter_context(Streams.of(streams, run_directory, log))
+        if spec.seccomp and seccomp_notify.is_supported(str(bwrap), private=private):
+            supervisor = stack.enter_context(start_socket_supervisor(run_directory, log))
+        yield standard, supervisor
+
+
+@contextlib.contextmanager
 def _bubblewrap(
     run_spec: RunSpec,
     planned: SandboxPlan,
     run_directory: RunDirectory,
-    log: RunLog,
+    supervisor: SocketSupervisor | None,
     standard: Streams,
 ) -> Iterator[tuple[Bubblewrap, SocketSupervisor | None]]:
-    """Start bwrap, and with it the supervisor of its Unix sockets if it may have any."""
+    """Start bwrap, and with it the reports to the supervisor of its Unix sockets, if any."""
     spec, streams = run_spec.sandbox, standard.of_command
     private = spec.unix_sockets is UnixSockets.PRIVATE
     with ExitStack() as stack:
-        bubblewrap = supervisor = None
-        if spec.seccomp and seccomp_notify.is_supported(str(planned.bwrap), private=private):
-            supervisor = stack.enter_context(start_socket_supervisor(run_directory, log))
+        bubblewrap = None
+        if supervisor is not None:
             prepare = functools.partial(supervisor.install, private=private)
             reported = Reported.SOCKETS if private else Reported.PAIRS
             # An outer sandbox may refuse it; then there are no such sockets.

@@ -136,11 +136,14 @@ def _numbers(words: list[str], kind: str) -> list[list[int]]:
     return [[int(number) for number in numbers.split(",")] for numbers in chosen]
 
 
-if __name__ == "__main__":
-    sys.exit(
-        main(
-            int(sys.argv[1]),
-            [Input(*numbers) for numbers in _numbers(sys.argv[2:], "in=")],
-            [Output(*numbers) for numbers in _numbers(sys.argv[2:], "out=")],
-        )
+def run(words: list[str]) -> int:
+    """Run the program with the words of its command line; return its exit code."""
+    return main(
+        int(words[0]),
+        [Input(*numbers) for numbers in _numbers(words[1:], "in=")],
+        [Output(*numbers) for numbers in _numbers(words[1:], "out=")],
     )
+
+
+if __name__ == "__main__":
+    sys.exit(run(sys.argv[1:]))

@@ -1,7 +1,6 @@
 """A run starts nothing before all is ready, returns COMMAND's exit code and leaves nothing."""
 
 import os
-import platform
 import signal
 import sqlite3
 import subprocess
@@ -12,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -399,7 +399,8 @@ def test_a_link_created_between_planning_and_mounting_ends_the_run(
 def test_a_run_whose_unix_sockets_nobody_can_judge_has_none_and_says_so(
     place: Place, monkeypatch: pytest.MonkeyPatch, sockets: UnixSockets
 ) -> None:
-    monkeypatch.setattr(platform, "release", lambda: "5.4.0")
+    old = SimpleNamespace(machine=os.uname().machine, release="5.4.0")
+    monkeypatch.setattr(os, "uname", lambda: old)
     script = "import socket; socket.socket(socket.AF_UNIX)"
     spec = place.run_spec(sys.executable, "-c", script)
     said: list[str] = []

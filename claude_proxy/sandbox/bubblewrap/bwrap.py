@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import IO, Self
 
 from claude_proxy.errors import ClaudeProxyError
+from claude_proxy.sandbox import own_programs
 from claude_proxy.sandbox.bubblewrap import watchdog
 from claude_proxy.sandbox.plan.model import (
     BLOCK,
@@ -175,14 +176,7 @@ class Watchdog:
     def __init__(self, start_pipe: int) -> None:
         self.limits_processes = False
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        words = [
-            sys.executable,
-            "-I",
-            "-S",
-            watchdog.__file__,
-            str(theirs.fileno()),
-            str(start_pipe),
-        ]
+        words = own_programs.words_of(watchdog, str(theirs.fileno()), str(start_pipe))
         with theirs:
             try:
                 self.process = subprocess.Popen(  # noqa: S603 - our own program

@@ -360,12 +360,17 @@ def _report_end(reports: socket.socket, error: Exception) -> None:
     reports.send(b"\0".join(os.fsencode(field) for field in (ENDED, at, why)))
 
 
-if __name__ == "__main__":
-    words = sys.argv[5:]
+def run(words: list[str]) -> None:
+    """Run the program with the words of its command line."""
+    until, pid, reports, memory, *entries = words
     main(
-        int(sys.argv[1]),
-        int(sys.argv[2]),
-        socket.socket(fileno=int(sys.argv[3])),
-        int(sys.argv[4]),
-        [Entry(*words[at : at + 3]) for at in range(0, len(words), 3)],
+        int(until),
+        int(pid),
+        socket.socket(fileno=int(reports)),
+        int(memory),
+        [Entry(*entries[at : at + 3]) for at in range(0, len(entries), 3)],
     )
+
+
+if __name__ == "__main__":
+    run(sys.argv[1:])

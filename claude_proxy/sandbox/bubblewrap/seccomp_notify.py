@@ -10,7 +10,6 @@ caller can change afterwards, so SECCOMP_USER_NOTIF_FLAG_CONTINUE is for bwrap a
 import ctypes
 import errno
 import os
-import platform
 import select
 import socket
 import struct
@@ -84,8 +83,9 @@ def filter_program(machine: str, *, private: bool) -> bytes:
 
 def is_supported(bwrap: str, *, private: bool) -> bool:
     """Tell whether this kernel can report the calls, to a bwrap that needs no privileges."""
-    machine = platform.machine()
-    release = tuple(int(part) for part in platform.release().split(".")[:2] if part.isdecimal())
+    system = os.uname()
+    machine = system.machine
+    release = tuple(int(part) for part in system.release.split(".")[:2] if part.isdecimal())
     since = _SOCKETS_SINCE if private else _PAIRS_SINCE
     if machine not in _SYS_SECCOMP or release < since:
         return False
@@ -115,7 +115,7 @@ def install(channel: socket.socket, *, private: bool) -> None:
 
     OSError if the kernel refuses: then the stricter filter has to do.
     """
-    machine = platform.machine()
+    machine = os.uname().machine
     code = filter_program(machine, private=private)
     held = ctypes.create_string_buffer(code, len(code))
     # struct sock_fprog: the number of instructions, and a pointer to them

@@ -14,7 +14,6 @@ import contextlib
 import errno
 import fcntl
 import os
-import platform
 import select
 import signal
 import socket
@@ -39,7 +38,7 @@ from claude_proxy.sandbox.bubblewrap.socket_calls import SocketCalls, connect
 ENTER, OPEN = b"enter", b"open"  # what the launcher says: "enter PID", "enter PID open"
 READY = b"ready"
 
-_NUMBERS = NUMBERS[platform.machine()]
+_NUMBERS = NUMBERS[os.uname().machine]
 _BINDS_OF_BWRAP = 4  # one, of its netlink socket, to set up loopback; some room for new versions
 _ERESTARTSYS = 512  # EINTR, or the call starts again, as the caller's handler says (SA_RESTART)
 _THREADS = 512  # so many connects may wait for their peers; a stack is a few pages
@@ -273,5 +272,10 @@ def _error_of_interrupted(caller: ReportedCaller) -> int:
     return errno.EINTR
 
 
+def run(words: list[str]) -> None:
+    """Run the program with the words of its command line."""
+    main(socket.socket(fileno=int(words[0])), int(words[1]))
+
+
 if __name__ == "__main__":
-    main(socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2]))
+    run(sys.argv[1:])

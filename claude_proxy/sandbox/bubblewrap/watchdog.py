@@ -106,5 +106,10 @@ def _kill(descriptor: int) -> None:
         signal.pidfd_send_signal(descriptor, signal.SIGKILL)
 
 
+def run(words: list[str]) -> None:
+    """Run the program with the words of its command line."""
+    main(socket.socket(fileno=int(words[0])), int(words[1]))
+
+
 if __name__ == "__main__":
-    main(socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2]))
+    run(sys.argv[1:])

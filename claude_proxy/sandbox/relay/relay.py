@@ -507,5 +507,10 @@ def main(arguments: Sequence[str]) -> int:
         return EXIT_INTERRUPTED
 
 
+def run(words: list[str]) -> int:
+    """Run the program with the words of its command line; return its exit code."""
+    return main(words)
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run(sys.argv[1:]))

@@ -149,7 +149,7 @@ class Launches:
             line = " ".join(words)
             if "sandbox.proxy_process" in line:
                 found["proxy"] = pid
-            elif "relay.py" in line:
+            elif "sandbox.relay.relay" in line:
                 found["relay"] = pid
             elif "claude_proxy run" in line:
                 found["launcher"] = pid

@@ -1,6 +1,7 @@
 """bwrap holds COMMAND back until it is released, and an early exit of bwrap is an error."""
 
 import subprocess
+import sys
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from claude_proxy.errors import ClaudeProxyError
-from claude_proxy.sandbox.bubblewrap import seccomp, watchdog
+from claude_proxy.sandbox import own_programs
+from claude_proxy.sandbox.bubblewrap import seccomp
 from claude_proxy.sandbox.bubblewrap.bwrap import Bubblewrap, resets_signals
 from claude_proxy.sandbox.plan.model import SandboxPlan
 from tests.sandbox.boxes import Box
@@ -78,7 +80,8 @@ def test_without_a_watchdog_nothing_runs_and_nothing_is_left(
     # The first process inside ignores SIGTERM, and nothing else would end it.
     program = tmp_path / "watchdog.py"
     program.write_text(f"import sys\n{fault}\n")
-    monkeypatch.setattr(watchdog, "__file__", str(program))
+    words = [sys.executable, str(program)]
+    monkeypatch.setattr(own_programs, "words_of", lambda _, *more: [*words, *more])
 
     with pytest.raises(ClaudeProxyError, match="watchdog of the sandbox did not start"):
         Bubblewrap.start(a_plan(box, "touch ran"), seccomp.program(), QUIET)

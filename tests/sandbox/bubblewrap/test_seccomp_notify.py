@@ -1,10 +1,11 @@
 """The filter reports what it should and nothing else, where the kernel can report calls."""
 
-import platform
+import os
 import socket
 import stat
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -75,7 +76,8 @@ def test_a_kernel_is_asked_for_what_it_has(
     monkeypatch: pytest.MonkeyPatch, release: str, *, pairs: bool, sockets: bool
 ) -> None:
     supported = seccomp_notify.is_supported(sys.executable, private=False)
-    monkeypatch.setattr(platform, "release", lambda: release)
+    found = SimpleNamespace(machine=os.uname().machine, release=release)
+    monkeypatch.setattr(os, "uname", lambda: found)
 
     assert seccomp_notify.is_supported(sys.executable, private=False) is (pairs and supported)
     assert seccomp_notify.is_supported(sys.executable, private=True) is (sockets and supported)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bench.loads import POST, Work, measure, measure_idle
+from bench.loads import POST, Work, load, measure, measure_idle
 from bench.place import DENIED_HOST
 from bench.processes import StartError
 from bench.proxies import Proxy, Running, Target
@@ -67,6 +67,29 @@ class Idle(Measurement):
             started.stop()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crowded(Measurement):
+    """Work by way of a proxy that was started for it, and that holds idle tunnels meanwhile."""
+
+    work: Callable[[Target, float], Work]
+
+    def take(self, proxy: Proxy, running: Running, secs: float) -> dict[str, Any]:
+        """Start one, hold tunnels, and have the work done."""
+        del running
+        started = proxy.start()
+        try:
+            warm_up(proxy, started)
+            idle = Work("idle", IDLE_TUNNELS, proxy.target.tls)
+            with load(idle.argv(started)) as held:
+                row = measure(started, self.work(proxy.target, secs))
+                still = held.go()
+            lost = IDLE_TUNNELS - int(still["count"])
+            why = {"error": f"{lost} idle tunnels were closed"} if lost else {}
+            return row | {"errors": row["errors"] + still["errors"] + lost} | why
+        finally:
+            started.stop()
+
+
 def warm_up(proxy: Proxy, running: Running) -> None:
     """Have a proxy make its first certificate, and see that it decrypts: only its CA is trusted."""
     result = measure(running, Work("requests", 1, proxy.target.tls, POST, 0.2))
@@ -106,18 +129,22 @@ def _download(connections: int) -> Measurement:
     )
 
 
-def _events(connections: int, rate: int) -> Measurement:
+def _streaming(connections: int, rate: int) -> Callable[[Target, float], Work]:
     def work(target: Target, secs: float) -> Work:
         path = f"/events?n={max(1, round(rate * secs))}&rate={rate}"
         return Work("events", connections, target.own_tls, ("--path", path))
 
+    return work
+
+
+def _events(connections: int, rate: int) -> Measurement:
     return UnderLoad(
         f"events-{connections}",
         f"server-sent events, {_streams(connections)} of {rate} a second: how late they are",
         "µs late",
         lambda row: float(row["p50_us"]),
         more_is_better=False,
-        work=work,
+        work=_streaming(connections, rate),
     )
 
 
@@ -160,6 +187,15 @@ LOADS: tuple[Measurement, ...] = (
     _events(50, 20),
     _events(200, 10),
     _events(500, 4),
+    Crowded(
+        "crowd",
+        f"events of 500 streams of 4 a second beside {IDLE_TUNNELS:,} idle tunnels",
+        "µs late",
+        lambda row: float(row["p50_us"]),
+        more_is_better=False,
+        work=_streaming(500, 4),
+        without=("no proxy",),
+    ),
     Idle(
         "idle",
         f"memory of {IDLE_TUNNELS:,} idle tunnels, TLS included",

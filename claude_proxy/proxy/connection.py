@@ -601,6 +601,9 @@ class ClientConnection:
             return
         if (dial := self._dials.pop(connection, None)) is not None:
             dial.cancel()
+        if isinstance(connection, Server) and connection.error and connection.address:
+            # Its certificate may be another's, because the name leads elsewhere by now.
+            self.services.dialer.names.forget(connection.address[0])
         endpoint = self._endpoints.pop(connection, None)
         if endpoint is not None:
             self._close_upstream(endpoint, _LINGER_S)

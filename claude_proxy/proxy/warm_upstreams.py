@@ -261,6 +261,7 @@ class WarmUpstreams:
             return
         key = kept.key
         if warm.is_doubtful:
+            self._dialer.names.forget(key.route.target.host)
             self._cold.pop(key, None)
             self._cold[key] = self._clock() + _COLD_S
             if len(self._cold) > _MOST_COLD:

@@ -40,6 +40,17 @@ def test_a_bad_certificate_is_a_502_and_gets_no_request(
     assert row.error == answer.reason
 
 
+def test_a_name_whose_host_proves_another_is_looked_up_again(
+    start_proxy: StartProxy, internet: Internet
+) -> None:
+    proxy = start_proxy("allow: [wrong-name.test]\n")
+
+    with internet.watch() as seen:
+        assert [get(proxy, "wrong-name.test").status for _ in range(2)] == [502, 502]
+
+    assert seen.names == ["wrong-name.test"] * 4  # A and AAAA, each time
+
+
 def test_a_root_that_nobody_named_is_not_trusted(
     start_proxy: StartProxy, internet: Internet
 ) -> None:

@@ -217,6 +217,7 @@ class UpstreamConnection:
         asked = asks_for_certificate(self._received)
         self._handshake, self._received = None, bytearray()
         self._has_ended = True
+        self.server.error = error
         out.append(commands.CloseConnection(self.server))
         self.inbox.append(UpstreamOpened(failed_handshake(error, self.target, asked=asked)))
 

@@ -4,6 +4,7 @@ A sandbox is tried, not inferred from versions: the kernel, its settings and the
 a distribution can all prevent it.
 """
 
+import os
 import platform
 import re
 import shutil
@@ -72,7 +73,7 @@ def check_seccomp(subject: Subject) -> list[Finding]:
     problem = seccomp.problem()
     if problem is not None:
         return [_error("seccomp", problem)]
-    return [ok("seccomp", f"the kernel filters system calls; filter for {platform.machine()}")]
+    return [ok("seccomp", f"the kernel filters system calls; filter for {os.uname().machine}")]
 
 
 def _error(name: str, problem: ClaudeProxyError) -> Finding:

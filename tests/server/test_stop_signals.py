@@ -21,9 +21,9 @@ import os, select, sys
 from claude_proxy.server.stop_signals import StopSignals
 
 signals = StopSignals(0, early=lambda: os._exit(42), overdue=lambda: os._exit(1), until=0)
-signals.begin()
-print("begun", flush=True)
 try:
+    signals.begin()
+    print("begun", flush=True)
     select.select([], [], [])
 except KeyboardInterrupt:
     os._exit(130)

@@ -28,6 +28,7 @@ PROGRAM = "claude-proxy"
 DEBUG_VARIABLE = "CLAUDE_PROXY_DEBUG"
 COMPLETE_VARIABLE = "_CLAUDE_PROXY_COMPLETE"
 DEFAULT_COMMAND = "serve"
+_STARTS = {"run", "serve"}
 
 EXIT_INTERNAL = 70  # EX_SOFTWARE of sysexits.h
 EXIT_OUTPUT = 74  # EX_IOERR; not 1, which is an answer of `check`
@@ -101,8 +102,10 @@ class LazyGroup(Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] in _STARTS and not ctx.resilient_parsing:
+            # Until COMMAND runs, or the proxy serves: nearly all that a start makes, it keeps.
+            gc.disable()
         if args[0] == "run" and not ctx.resilient_parsing:
-            gc.disable()  # until COMMAND runs: nearly all that a start makes, it keeps
             waiting_process.expect(args[1:], os.environ)
         return super().resolve_command(ctx, args)
 

@@ -72,6 +72,66 @@ def test_there_is_one_for_each_key(run: Run) -> None:
     run(play)
 
 
+def test_a_burst_that_found_none_has_as_many_next_time(run: Run) -> None:
+    async def play() -> None:
+        async with Origin().listening() as origin:
+            pool = Pool(origin.port)
+            assert [pool.take() for _ in range(3)] == [None] * 3
+            pool.keep()
+            await pool.is_ready(3)
+            taken = [pool.take() for _ in range(3)]
+
+            assert None not in taken
+            assert len({each.endpoint for each in taken if each is not None}) == 3
+            for each in filter(None, taken):
+                each.leaves()
+
+    run(play)
+
+
+def test_requests_that_come_one_by_one_have_one(run: Run) -> None:
+    async def play() -> None:
+        async with Origin().listening() as origin:
+            pool = Pool(origin.port)
+            for _ in range(3):
+                pool.keep()
+                await pool.is_ready()
+                taken = pool.take()
+                assert taken is not None
+                taken.leaves()
+            pool.keep()
+
+            assert len(pool.warm) == 1
+            pool.warm.close()
+
+    run(play)
+
+
+def test_only_the_first_of_a_target_takes_the_place_of_anothers(run: Run) -> None:
+    async def play() -> None:
+        async with Origin().listening() as origin:
+            pool = Pool(origin.port)
+            others = [
+                pool.key._replace(credential=f"other-{number}")
+                for number in range(MOST_OF_OWNER - 1)
+            ]
+            for key in others:
+                pool.keep(key)
+            await pool.is_ready(MOST_OF_OWNER - 1)
+            for _ in range(3):
+                pool.take()
+            pool.keep()
+            await pool.is_ready(MOST_OF_OWNER)
+
+            left = [pool.take(key) for key in others]
+            assert None not in left
+            for each in filter(None, left):
+                each.leaves()
+            pool.warm.close()
+
+    run(play)
+
+
 def test_one_that_is_still_dialled_is_not_handed_over(run: Run) -> None:
     async def play() -> None:
         async with Origin().listening() as origin:

@@ -44,8 +44,23 @@ ENGINE = {
 SLOW_EVERYWHERE = {"html", "http.server", "multiprocessing", "pydoc", "unittest", "xml"}
 SLOW_BEFORE_THE_ENGINE = {*SLOW_EVERYWHERE, "asyncio", "concurrent.futures", "ssl"}
 
+# What else a launcher needs only after COMMAND, or never.
+SLOW_IN_A_LAUNCHER = {
+    *("difflib", "importlib.metadata", "importlib.resources", "logging", "platform"),
+    *("sqlite3", "traceback", "zipfile"),
+}
+
 # Rooms and modules of our own that have no part in a stage.
-NOT_OF_LAUNCHER = ("claude_proxy.server", "claude_proxy.doctor", "claude_proxy.proxy.layers")
+NOT_OF_LAUNCHER = (
+    "claude_proxy.audit",  # the proxy records the start
+    "claude_proxy.doctor",
+    "claude_proxy.proxy.layers",
+    "claude_proxy.sandbox.git.clones",
+    "claude_proxy.sandbox.macos",
+    "claude_proxy.sandbox.self_check",
+    "claude_proxy.server",
+    "claude_proxy.trust.certificates",  # cryptography
+)
 NOT_OF_CHECKS = (
     "claude_proxy.cli",
     "claude_proxy.config.allowlist",
@@ -194,6 +209,7 @@ def test_a_launcher_imports_what_leads_to_the_command(program: FindProgram, plac
     modules -= {"sitecustomize", "usercustomize"}  # which are asked for, and need not exist
 
     assert command
+    assert SLOW_IN_A_LAUNCHER & modules == set()
     assert foreign(modules) <= LAUNCHER.keys()
     assert below(modules, NOT_OF_LAUNCHER) == []
     assert SLOW_BEFORE_THE_ENGINE & modules == set()

@@ -5,7 +5,8 @@ few. Law kept: the pattern is the same; a test compiles every one, as no import 
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 TYPE_CHECKING = False  # helper programs import this, and not `typing`, which takes milliseconds
 if TYPE_CHECKING:
@@ -19,6 +20,20 @@ def lazy_pattern[Text: (str, bytes)](text: Text, flags: int = 0) -> re.Pattern[T
     """
     stand_in: Any = _LazyPattern(text, flags)
     return stand_in  # type: ignore[no-any-return]  # it has the attributes of one
+
+
+@contextmanager
+def compiled_later() -> "Iterator[None]":
+    """Within it, the patterns of a module that is imported are compiled when they are used.
+
+    For one of somebody else's that has patterns which nothing here uses; not beside other threads.
+    """
+    compiled_now = re.compile
+    re.compile = lazy_pattern  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        re.compile = compiled_now
 
 
 class _LazyPattern:

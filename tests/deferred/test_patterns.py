@@ -49,6 +49,25 @@ def test_what_a_pattern_does_not_have_is_an_attribute_error() -> None:
         lazy_pattern("a").nothing  # type: ignore[attr-defined]  # noqa: B018
 
 
+def test_within_it_patterns_of_a_module_wait_too() -> None:
+    compile_ = re.compile
+
+    with patterns.compiled_later():
+        waiting = re.compile("[a-z]+")
+    now = re.compile("[a-z]+")
+
+    assert [type(one).__name__ for one in (waiting, now)] == ["_LazyPattern", "Pattern"]
+    assert waiting.fullmatch("a") is not None
+    assert re.compile is compile_
+
+
+def test_after_an_import_that_fails_patterns_are_compiled_at_once() -> None:
+    with pytest.raises(ImportError), patterns.compiled_later():
+        raise ImportError
+
+    assert type(re.compile("[a-z]+")) is re.Pattern
+
+
 def test_every_pattern_of_the_package_compiles() -> None:
     found = []
     for name in MODULES:

@@ -15,12 +15,13 @@ from dataclasses import field
 from itertools import islice
 from typing import Any
 
-import yaml
-
 from claude_proxy.config.strict_yaml.file_text import MAX_BYTES, too_large
 from claude_proxy.deferred.data_classes import dataclass
-from claude_proxy.deferred.patterns import lazy_pattern
+from claude_proxy.deferred.patterns import compiled_later, lazy_pattern
 from claude_proxy.errors import ConfigError, ConfigErrors
+
+with compiled_later():  # of its reader in Python, for which libyaml stands in: half of its import
+    import yaml
 
 MAX_DEPTH = 16  # the file's own shape needs 5
 MAX_PROBLEMS = 100  # more help nobody, and a wrong file may hold a hundred thousand

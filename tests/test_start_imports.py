@@ -52,7 +52,7 @@ SLOW_IN_A_LAUNCHER = {
 
 # Rooms and modules of our own that have no part in a stage.
 NOT_OF_LAUNCHER = (
-    "claude_proxy.audit",  # the proxy records the start
+    "claude_proxy.audit.store",  # the proxy records the start
     "claude_proxy.doctor",
     "claude_proxy.proxy.layers",
     "claude_proxy.sandbox.git.clones",

@@ -201,6 +201,7 @@ async def _run(prepared: Prepared) -> None:
         loud=prepared.slot.speaks,
         news=prepared.news,
         on_applied=prepared.on_applied,
+        close_warm=lambda: services.warm and services.warm.sweep(),
     )
     stop = asyncio.Event()
     prepared.signals.start(asyncio.get_running_loop(), reloader.request, stop.set)

@@ -63,6 +63,7 @@ class Reloader:
         loud: bool = True,
         news: StateListener | None = None,
         on_applied: OnApplied = ignore_applied,
+        close_warm: Callable[[], object] = lambda: None,
     ) -> None:
         self._settings = settings
         self._what = "allowlist" if settings.policy is None else "policy"
@@ -75,6 +76,7 @@ class Reloader:
         self._loud = loud
         self._news = news
         self._on_applied = on_applied
+        self._close_warm = close_warm  # connections that were opened by the policy before
         self._requests = asyncio.Event()
         self._is_requested = False
         self._settling = Settling(is_open_for_writing)
@@ -222,6 +224,7 @@ class Reloader:
     def _apply(self, change: _Change) -> None:
         self._loaded, self._rejected = change.loaded, None
         closed = sum(connection.withdraw() for connection in list(self._connections))
+        self._close_warm()
         text = _change(change.added, change.removed)
         if closed:
             text += f"; {closed} open {'tunnel' if closed == 1 else 'tunnels'} closed"

@@ -201,7 +201,7 @@ async def _run(prepared: Prepared) -> None:
         loud=prepared.slot.speaks,
         news=prepared.news,
         on_applied=prepared.on_applied,
-        close_warm=lambda: services.warm and services.warm.sweep(),
+        close_warm=lambda: _sweep_warm(services),
     )
     stop = asyncio.Event()
     prepared.signals.start(asyncio.get_running_loop(), reloader.request, stop.set)
@@ -287,6 +287,10 @@ def _sweep(services: Services, workers: int) -> None:
     for connection in list(services.connections):
         connection.sweep(now)
     services.shares.relieve_memory(MEMORY_LIMIT // workers)
+    _sweep_warm(services)
+
+
+def _sweep_warm(services: Services) -> None:
     if services.warm is not None:
         services.warm.sweep()
 

@@ -53,6 +53,7 @@ class Owner:
         self.notices: list[Notice] = []
         self.said: list[str] = []
         self.applied: list[Settings] = []
+        self.hosts_when_warm_were_closed: list[list[str]] = []
         settings = Settings(self.file, directory, directory, **changes)  # type: ignore[arg-type]
         loaded = policy_files.load_for(settings)
         dialer = Dialer(Names())
@@ -73,6 +74,7 @@ class Owner:
             record=self.notices.append,
             announce=self.said.append,
             on_applied=self.applied.append,
+            close_warm=lambda: self.hosts_when_warm_were_closed.append(self.hosts),
         )
 
     def writes(self, text: str, file: Path | None = None) -> None:
@@ -107,6 +109,7 @@ def test_a_good_list_applies_and_says_what_changed(owner: Owner) -> None:
     assert "deny" in said
     assert "- " in said
     assert [notice.kind for notice in owner.notices] == ["policy-applied"]
+    assert owner.hosts_when_warm_were_closed == [["b.example"]]
 
 
 def test_only_a_policy_that_is_in_force_is_reported_as_applied(owner: Owner) -> None:

@@ -127,6 +127,7 @@ class ProxyProcess(HelperProcess):
         self._log = log
         self._said = b""
         self._is_checked = False
+        self.give_up_at = time.monotonic() + _START_PATIENCE_S
         self.was_ready = False  # whether it could serve anybody
         self.start_error: ClaudeProxyError | None = None  # why it never became ready
 
@@ -150,15 +151,20 @@ class ProxyProcess(HelperProcess):
         """Read what it has reported, without waiting; `start_error` is set if it has failed."""
         while self._report is not None and select.select([self._report], [], [], 0)[0]:
             self._read(self._report)
+        if self.patience_s == 0:
+            self._give_up()
+
+    @property
+    def patience_s(self) -> float | None:
+        """How long it may still take to become ready; None once it is ready or has failed."""
+        return None if self._report is None else max(0.0, self.give_up_at - time.monotonic())
 
     def _wait(self, is_enough: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + _START_PATIENCE_S
         while self._report is not None and not is_enough():
-            left = max(0.0, deadline - time.monotonic())
-            if select.select([self._report], [], [], left)[0]:
+            if select.select([self._report], [], [], self.patience_s)[0]:
                 self._read(self._report)
             else:
-                self._fail(b"")
+                self._give_up()
         if self.start_error is not None:
             raise self.start_error
 
@@ -180,6 +186,14 @@ class ProxyProcess(HelperProcess):
             self._close_report()
         else:
             self._fail(line)
+
+    def _give_up(self) -> None:
+        self._close_report()
+        self.start_error = ClaudeProxyError(
+            f"the proxy of this run was not ready after {_START_PATIENCE_S:.0f} seconds",
+            where=str(self._log),
+            fix="read the log; try `claude-proxy serve` with the same options",
+        )
 
     def _fail(self, line: bytes) -> None:
         self._close_report()

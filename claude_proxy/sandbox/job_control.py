@@ -131,7 +131,7 @@ class JobControl:
             try:
                 while (code := self._look()) is None:
                     waiting = [process, wakeup, *self._reports()]
-                    readable = select.select(waiting, [], [], self._pause())[0]
+                    readable = select.select(waiting, [], [], self._pause_s())[0]
                     self._hear(readable)
                     if wakeup in readable:
                         with contextlib.suppress(BlockingIOError):
@@ -159,7 +159,7 @@ class JobControl:
     def _hear(self, readable: list[int]) -> None:
         if self._guard is not None and self._guard.fileno() in readable:
             self._on_report(self._guard)
-        if self._proxy is not None and self._proxy.report in readable:
+        if self._proxy is not None and self._proxy.report is not None:
             self._proxy.hear()
             if self._proxy.start_error is not None and not self._sandbox.has_ended:
                 self._sandbox.end()
@@ -172,10 +172,11 @@ class JobControl:
             guard.lost()
             self._sandbox.end()
 
-    def _pause(self) -> float | None:
-        if self._terminal is not None or self._deadline is not None:
-            return _LOOK_EVERY_S
-        return None
+    def _pause_s(self) -> float | None:
+        patience_s = None if self._proxy is None else self._proxy.patience_s
+        if self._terminal is None and self._deadline is None:
+            return patience_s
+        return _LOOK_EVERY_S if patience_s is None else min(_LOOK_EVERY_S, patience_s)
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[int]:

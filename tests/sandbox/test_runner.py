@@ -20,6 +20,7 @@ from claude_proxy.config.allowlist.model import NetworkMode
 from claude_proxy.config.settings import Settings
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.sandbox import host_facts, netns, profiles, runner
+from claude_proxy.sandbox.job_control import JobControl
 from claude_proxy.sandbox.plan.model import SandboxSpec, UnixSockets
 from claude_proxy.sandbox.run_spec import MissingError, RunSpec
 from claude_proxy.sandbox.runner import live_sandbox, run
@@ -468,6 +469,27 @@ def test_an_engine_that_fails_ends_the_command_with_its_error(
     assert place.said[-1] == "note: COMMAND had begun, without any network, and was ended"
     assert place.notices()[-1][1].endswith(": exit code 1")
     assert place.left() == []
+
+
+def test_an_engine_that_never_comes_ends_the_command(place: Place) -> None:
+    os.mkfifo(place.project / "never")
+    order = place.run_spec("cat", f"{place.project}/never", network=True)
+
+    with (
+        Engine(place.directory).that(HOLDS),
+        live_sandbox(order, streams=PIPES) as sandbox,
+    ):
+        proxy_process = sandbox.proxy_process
+        assert proxy_process is not None
+        proxy_process.give_up_at = 0.0
+        job = JobControl(
+            sandbox.bubblewrap, None, own_session=False, grace_s=1.0, proxy=proxy_process
+        )
+
+        assert job.run() == 128 + signal.SIGKILL
+
+    assert proxy_process.start_error is not None
+    assert "was not ready after" in proxy_process.start_error.what
 
 
 def test_a_self_check_waits_for_the_engine(place: Place) -> None:

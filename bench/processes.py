@@ -121,9 +121,10 @@ def cost_of(pid: int) -> Cost:
     return Cost(cpu_s, rss, peak)
 
 
-def memory_kib(pid: int) -> int:
-    """Add up the memory of the process `pid` and all below it; what they share counts once."""
-    return sum(_proportional_kib(member) for member in _tree({pid}))
+def memory_kib(*pids: int) -> list[int]:
+    """Add up the memory of each process and all below it; what they share counts once."""
+    parents = _parents()
+    return [sum(map(_proportional_kib, _below({pid}, parents))) for pid in pids]
 
 
 def forget_peak(pid: int) -> None:
@@ -145,10 +146,18 @@ def busy_s() -> tuple[float, float]:
 
 
 def _tree(members: set[int]) -> set[int]:
+    return _below(members, _parents())
+
+
+def _parents() -> dict[int, int]:
     parents: dict[int, int] = {}
     for directory in Path("/proc").glob("[0-9]*"):
         if fields := _stat(int(directory.name)):
             parents[int(directory.name)] = int(fields[1])
+    return parents
+
+
+def _below(members: set[int], parents: Mapping[int, int]) -> set[int]:
     members = set(members)
     while more := {pid for pid, parent in parents.items() if parent in members} - members:
         members |= more

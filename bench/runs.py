@@ -59,7 +59,7 @@ class ManyRuns(Measurement):
         stack.enter_context(_Run(how, project))  # unmeasured: it finds nothing in the caches
         proxy_kib = _memory_of(served)
         started = [stack.enter_context(_Run(how, project)) for _ in range(self.runs)]
-        runs_kib = statistics.median(memory_kib(run.pid) for run in started)
+        runs_kib = statistics.median(memory_kib(*(run.pid for run in started)))
         grown_kib = (_memory_of(served) - proxy_kib) / self.runs
         last = stack.enter_context(_Run(how, project))
         first_s = statistics.median(run.took_s for run in started[:_FEW])
@@ -74,7 +74,7 @@ class ManyRuns(Measurement):
 
 
 def _memory_of(served: Running) -> int:
-    return 0 if served.pid is None else memory_kib(served.pid)
+    return 0 if served.pid is None else memory_kib(served.pid)[0]
 
 
 class _Run:

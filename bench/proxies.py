@@ -180,6 +180,8 @@ class ClaudeProxy(Proxy):
 
     def sandboxed(self, command: Sequence[str], *, join: Running | None = None) -> Sandboxed | None:
         """Return `run` with the same policy, and a home that holds nothing yet."""
+        if self._more:
+            return None  # they are options of `serve`
         directory = self.place.directory / f"{self.slug}-runs"
         home = directory / "home"
         home.mkdir(parents=True, exist_ok=True)

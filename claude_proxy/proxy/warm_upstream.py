@@ -59,6 +59,7 @@ class WarmUpstream:
         self.judged: list[Address] = []  # what the target resolved to
         self.is_ready = False
         self.is_doubtful = False  # the next one would go the same way
+        self.has_ended = False  # by the upstream, in silence
         self._endpoint: Endpoint | None = None
         self._is_gone = False
         self._queue: deque[events.Event] = deque()
@@ -127,11 +128,13 @@ class WarmUpstream:
 
     def ended(self, _: Endpoint) -> None:
         """Close it: an upstream that takes nothing more is of no use."""
+        self.has_ended = True
         self.close()
 
     def lost(self, _: Endpoint) -> None:
         """Forget it."""
         self._endpoint = None
+        self.has_ended = True
         self.close()
 
     def count_socket(self, change: int) -> None:
@@ -179,7 +182,8 @@ class WarmUpstream:
             elif isinstance(arrival, bytes) and self._may_speak(len(arrival)):
                 self._early.append(arrival)
             else:
-                self.is_doubtful = not isinstance(arrival, UpstreamEnded)
+                self.has_ended = isinstance(arrival, UpstreamEnded)
+                self.is_doubtful = not self.has_ended
                 self.close()
 
     def _may_speak(self, size: int) -> bool:

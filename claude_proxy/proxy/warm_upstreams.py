@@ -29,8 +29,12 @@ from claude_proxy.wire.address import Address
 
 logger = logging.getLogger(__name__)
 
-# As long as many servers keep a connection on which nothing is asked.
+# After the request before, which many a client follows up within a minute.
 SILENT_S = 90.0
+# Many servers close a connection on which nothing was asked for a minute or less. It is replaced for
+# the rest of the time, unless they do so at once.
+_PATIENT_S = 10.0
+_RENEWALS = 4
 # So many descriptors stay free for connections that somebody needs now.
 _SPARE_DESCRIPTORS = 64
 # Where one failed or its upstream spoke first, none is tried again for a while.
@@ -69,6 +73,8 @@ class _Kept:
     client: Beneficiary
     terms: Terms
     since: float
+    until: float
+    renewals: int = 0
     task: asyncio.Task[None] | None = field(default=None, repr=False)
 
 
@@ -143,9 +149,11 @@ class WarmUpstreams:
                 if key in self._by_key:
                     return  # only the first of a target is worth another's
                 self._by_key[victim][0].warm.close()
-            self._keep_one(key, client, now)
+            self._keep_one(key, client, now, now + SILENT_S)
 
-    def _keep_one(self, key: Key, client: Beneficiary, now: float) -> None:
+    def _keep_one(
+        self, key: Key, client: Beneficiary, now: float, until: float, renewals: int = 0
+    ) -> None:
         shares = self._shares
         used = shares.open_sockets + _SPARE_DESCRIPTORS
         if not descriptors.is_room_for_upstream(used, shares.other_files):
@@ -154,7 +162,8 @@ class WarmUpstreams:
         tls = TlsFor(self._tls, (key.owner, key.credential)) if route.tls else None
         upstream = UpstreamConnection(route.target, tls=tls, alpn=route.alpn, tunnel=route.tunnel)
         warm = WarmUpstream(self, upstream)
-        kept = _Kept(key, warm, client, client.gate.terms(key.credential), now)
+        terms = client.gate.terms(key.credential)
+        kept = _Kept(key, warm, client, terms, now, until, renewals)
         self._kept[warm] = kept
         self._by_key.setdefault(key, []).append(kept)
         kept.task = asyncio.get_running_loop().create_task(self._open(kept))
@@ -223,8 +232,8 @@ class WarmUpstreams:
 
     def _holds(self, kept: _Kept) -> bool:
         """Tell whether all is as it was when it was opened, which is not long ago."""
-        age_s = self._clock() - kept.since
-        if age_s > (SILENT_S if kept.warm.is_ready else self._opening_s):
+        now = self._clock()
+        if now > kept.until or (not kept.warm.is_ready and now - kept.since > self._opening_s):
             return False
         try:
             return kept.client.gate.terms(kept.key.credential).are_those_of(kept.terms)
@@ -269,6 +278,17 @@ class WarmUpstreams:
         self._forget(kept)
         if kept.task is not None and kept.task is not asyncio.current_task():
             kept.task.cancel()  # it may still dial
+        if warm.is_ready and warm.has_ended:
+            self._renew(kept)
+
+    def _renew(self, kept: _Kept) -> None:
+        """Open another one for the rest of the time, if the upstream closed it out of patience."""
+        now = self._clock()
+        is_patient = now - kept.since >= _PATIENT_S and kept.renewals < _RENEWALS
+        if self._is_closed or not is_patient or not self._holds(kept) or kept.client.is_gone():
+            return
+        if not self._by_key.get(kept.key):
+            self._keep_one(kept.key, kept.client, now, kept.until, kept.renewals + 1)
 
     def _forget(self, kept: _Kept) -> None:
         del self._kept[kept.warm]

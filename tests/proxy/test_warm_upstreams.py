@@ -404,6 +404,55 @@ def test_silence_closes_it(run: Run) -> None:
     run(play)
 
 
+def test_one_that_the_upstream_closes_out_of_patience_is_replaced_for_the_rest_of_the_time(
+    run: Run,
+) -> None:
+    async def play() -> None:
+        async with Origin().listening() as origin:
+            pool = Pool(origin.port)
+            upstream = await kept(pool, origin)
+            pool.now_s += 60
+            await upstream.leaves()
+            await origin.accepts()
+            await pool.is_ready()
+            pool.now_s += SILENT_S - 60 + 1
+            pool.warm.sweep()
+
+            assert len(pool.warm) == 0
+
+    run(play)
+
+
+@pytest.mark.parametrize(
+    "why", ["at once", "after the time", "too often", "of a client that left", "withdrawn"]
+)
+def test_one_that_the_upstream_closes_is_not_replaced(run: Run, why: str) -> None:
+    async def play() -> None:
+        async with Origin().listening() as origin:
+            pool = Pool(origin.port)
+            has_left = False
+            pool.client = replace(pool.client, is_gone=lambda: has_left)
+            upstream = await kept(pool, origin)
+            pool.now_s += 1 if why == "at once" else 15
+            if why == "too often":
+                for _ in range(4):
+                    await upstream.leaves()
+                    upstream = await origin.accepts()
+                    await pool.is_ready()
+                    pool.now_s += 15
+            elif why == "after the time":
+                pool.now_s += SILENT_S
+            elif why == "withdrawn":
+                pool.gate.policy = Policy()
+            has_left = why == "of a client that left"
+            await upstream.leaves()
+            await pool.is_empty()
+
+            assert origin.streams.empty()
+
+    run(play)
+
+
 class Silence(Names):
     """A name server that never answers."""
 

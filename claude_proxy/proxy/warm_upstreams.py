@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 # After the request before, which many a client follows up within a minute.
 SILENT_S = 90.0
-# Many servers close a connection on which nothing was asked for a minute or less. It is replaced for
+# Many servers close a connection on which nothing is asked for a minute. It is replaced for
 # the rest of the time, unless they do so at once.
 _PATIENT_S = 10.0
 _RENEWALS = 4

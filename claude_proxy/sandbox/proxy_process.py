@@ -47,6 +47,7 @@ def main(channel: socket.socket) -> int:
     task = decode(data).received(descriptors)
     for stream in (1, 2):
         os.dup2(task.log, stream)
+    os.close(task.log)
     os.environ.update(task.environ)
     report = _StartReport(task.report)
     try:

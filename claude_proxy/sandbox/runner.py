@@ -42,6 +42,7 @@ from claude_proxy.sandbox import (
     named_scripts,
     netns,
     shown_list,
+    waiting_process,
 )
 from claude_proxy.sandbox.bubblewrap import seccomp, seccomp_notify
 from claude_proxy.sandbox.bubblewrap.bwrap import (
@@ -501,6 +502,7 @@ def _early_helpers(
     spec, supervisor = run_spec.sandbox, None
     private = spec.unix_sockets is UnixSockets.PRIVATE
     bwrap = host_facts.find_bwrap(os.environ, spec.project)
+    waiting_process.discard()  # one that was started for a run without a proxy of its own
     with ExitStack() as stack:
         standard = stack.enter_context(Streams.of(streams, run_directory, log))
         if spec.seccomp and seccomp_notify.is_supported(str(bwrap), private=private):

@@ -17,7 +17,7 @@ import pytest
 
 from claude_proxy.config.settings import InheritedListen, Settings, Verbosity
 from claude_proxy.errors import ClaudeProxyError, ConfigError
-from claude_proxy.sandbox import helper_processes
+from claude_proxy.sandbox import helper_processes, waiting_process
 from claude_proxy.sandbox.helper_processes import ProxyProcess
 from claude_proxy.sandbox.run_directory import RunDirectory
 from claude_proxy.sandbox.run_log import RunLog, open_log
@@ -296,6 +296,44 @@ def test_a_starting_proxy_is_ended_without_waiting(stand: Stand) -> None:
     stand.proxy_process.end()
 
     assert stand.proxy_process.process.returncode == -signal.SIGKILL
+
+
+def test_a_process_that_was_started_early_becomes_the_proxy(directory: Path) -> None:
+    waiting_process.expect(["true"], {"PATH": os.environ["PATH"]})
+    early = waiting_process._Early.waiting
+
+    with stand_at(directory) as stand:
+        stand.proxy_process.wait_until_ready()
+
+        assert early is not None
+        assert stand.proxy_process.pid == early.process.pid
+        assert ask(stand.run_directory.socket_path).startswith(b"HTTP/1.1 403")
+        assert listening(stand.proxy_process.pid) == Held([str(stand.run_directory.socket_path)], 0)
+    assert waiting_process.take() is None
+
+
+def test_an_early_process_that_has_ended_is_replaced(directory: Path) -> None:
+    waiting_process.expect(["true"], {"PATH": os.environ["PATH"]})
+    assert waiting_process._Early.waiting is not None
+    early = waiting_process._Early.waiting.process
+    early.kill()
+    early.wait()
+
+    with stand_at(directory) as stand:
+        stand.proxy_process.wait_until_ready()
+
+        assert stand.proxy_process.pid != early.pid
+
+
+def test_an_early_process_prints_to_the_log_of_its_run(directory: Path) -> None:
+    waiting_process.expect(["true"], {"PATH": os.environ["PATH"]})
+
+    with stand_at(directory) as stand:
+        stand.proxy_process.wait_until_ready()
+        own = Path(f"/proc/{stand.proxy_process.pid}/fd")
+        streams = [str((own / str(number)).readlink()) for number in range(3)]
+
+    assert streams == ["/dev/null", str(stand.log.path), str(stand.log.path)]
 
 
 def test_old_logs_are_removed(directory: Path) -> None:

@@ -19,7 +19,7 @@ from claude_proxy.audit.database import database_in
 from claude_proxy.config.allowlist.model import NetworkMode
 from claude_proxy.config.settings import Settings
 from claude_proxy.errors import ClaudeProxyError, ConfigError
-from claude_proxy.sandbox import host_facts, netns, profiles, runner
+from claude_proxy.sandbox import host_facts, netns, profiles, runner, waiting_process
 from claude_proxy.sandbox.job_control import JobControl
 from claude_proxy.sandbox.plan.model import SandboxSpec, UnixSockets
 from claude_proxy.sandbox.run_spec import MissingError, RunSpec
@@ -394,6 +394,15 @@ def test_a_link_created_between_planning_and_mounting_ends_the_run(
     assert ".vscode" in str(raised.value.where)
     assert not (place.project / "ran").exists()
     assert place.left() == []
+
+
+def test_a_run_without_a_proxy_of_its_own_ends_one_that_was_started_early(place: Place) -> None:
+    waiting_process.expect(["true"], {"PATH": os.environ["PATH"]})
+    assert waiting_process._Early.waiting is not None
+    early = waiting_process._Early.waiting.process
+
+    with live_sandbox(place.run_spec("true"), streams=PIPES):
+        assert early.returncode == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("sockets", UnixSockets)

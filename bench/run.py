@@ -95,12 +95,14 @@ def _measure(place: Place, options: argparse.Namespace) -> list[dict[str, Any]]:
         "how": f"{options.rounds} rounds of {options.secs:g} s, requests answered by {answering}",
         "versions": ", ".join(f"{p.name} {p.version()}" for p in candidates if p.version()),
     }
-    print("\n".join(about.values()), "\n", flush=True)
+    print(*filter(None, about.values()), "", sep="\n", flush=True)
     with ExitStack() as stack:
         if any(measurement.needs_running for measurement in chosen):
             live = list(_started(candidates, stack))
         else:
             live = [(proxy, NOT_STARTED) for proxy in candidates if _is_there(proxy)]
+        if not live:
+            raise StartError("nothing is left to measure: none of it could be started")
         return list(_rounds(live, chosen, options, about))
 
 

@@ -78,7 +78,7 @@ class TlsRecords:
         """
         return self._out.read() if self._out.pending else b""
 
-    def decrypt(self, data: bytes) -> Decrypted:
+    def decrypt(self, data: bytes | memoryview) -> Decrypted:
         """Read bytes of the peer."""
         pieces: list[bytes] = []
         ended = False

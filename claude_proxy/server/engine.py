@@ -41,7 +41,7 @@ from claude_proxy.server.prepared import Prepared
 from claude_proxy.server.reload import Reloader
 from claude_proxy.server.stop_signals import StopSignals
 from claude_proxy.system import collection, own_addresses
-from claude_proxy.system.malloc_trim import MemoryTrimmer
+from claude_proxy.system.malloc_trim import MemoryTrimmer, keep_buffers
 from claude_proxy.system.runs import proves_run
 from claude_proxy.trust.leaf_contexts import LeafContexts
 from claude_proxy.trust.roots import added_roots
@@ -67,6 +67,7 @@ class ProxyMaster(DumpMaster):
 
 def run(prepared: Prepared) -> None:
     """Run the proxy until a signal stops it."""
+    keep_buffers()
     if not prepared.of_run:
         import_http2()
     with (

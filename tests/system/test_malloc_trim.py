@@ -1,8 +1,10 @@
 """Memory is returned to the system after many connections have closed, and not all the time."""
 
+import platform
+
 import pytest
 
-from claude_proxy.system.malloc_trim import MemoryTrimmer, trim
+from claude_proxy.system.malloc_trim import MemoryTrimmer, keep_buffers, trim
 
 
 @pytest.mark.parametrize(
@@ -30,6 +32,11 @@ def test_memory_is_trimmed_when_most_of_many_connections_have_closed(
         crowd.look(connections)
 
     assert " ".join(acted) == acts
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no mallopt")
+def test_memory_for_the_next_read_is_kept() -> None:
+    assert keep_buffers()
 
 
 def test_trimming_works_wherever_this_runs() -> None:

@@ -475,7 +475,9 @@ class Http1Lane(layer.Layer):
         self._out.to_client(exchange.writer.finish(close=close))
         self._exchange = None
         self._session.gate.end(exchange.attempt)
-        if rest or exchange.body is not None or not response.head.keep_alive:
+        # What came behind its end was not asked for, so it could answer the next request.
+        is_followed = rest or upstream.inbox
+        if is_followed or exchange.body is not None or not response.head.keep_alive:
             self._forget(upstream)
         if close:
             self._close_client()

@@ -111,7 +111,7 @@ class Upstream:
                 self._has_ended = True
                 self._pool.execution.has_bytes(self)
             else:
-                self.carrier.feed(arrival)
+                self.carrier.feed(self.wire.with_rest(arrival))
                 self._pool.execution.has_bytes(self)
 
     def _opened(self, error: DialError | UpstreamError | str | None) -> None:

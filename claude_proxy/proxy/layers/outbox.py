@@ -1,6 +1,7 @@
 """Outbox of a layer: the commands of one event, with all writes to the same peer joined.
 
-One write per peer and event means one TLS record and one packet instead of several.
+One write per peer and event means one TLS record and one packet instead of several. Only what fills
+many packets stays in its pieces, as to join them would be one more copy.
 """
 
 from collections.abc import Iterable
@@ -8,7 +9,7 @@ from collections.abc import Iterable
 from mitmproxy.connection import Connection
 from mitmproxy.proxy import commands
 
-from claude_proxy.proxy.layers.upstream import UpstreamConnection
+from claude_proxy.proxy.layers.upstream import PIECE, UpstreamConnection
 
 
 class Outbox:
@@ -53,17 +54,23 @@ class Outbox:
         self._flush_client()
         if self._to_upstream:
             if upstream is not None:
-                self._commands.extend(upstream.send(_joined(self._to_upstream)))
+                for piece in _joined(self._to_upstream):
+                    self._commands.extend(upstream.send(piece))
             self._to_upstream.clear()
         taken, self._commands = self._commands, []
         return taken
 
     def _flush_client(self) -> None:
-        if self._to_client:
-            data = _joined(self._to_client)
-            self._to_client.clear()
-            self._commands.append(commands.SendData(self._client, data))
+        pieces = self._to_client
+        if len(pieces) > 1:
+            pieces = _joined(pieces)
+        for piece in pieces:
+            self._commands.append(commands.SendData(self._client, piece))
+        self._to_client.clear()
 
 
-def _joined(pieces: list[bytes]) -> bytes:
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+def _joined(pieces: list[bytes]) -> list[bytes]:
+    """Return the same bytes in one piece, or as they are if they are many."""
+    if len(pieces) == 1:
+        return pieces
+    return pieces if sum(map(len, pieces)) > PIECE else [b"".join(pieces)]

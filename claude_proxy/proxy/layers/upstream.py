@@ -71,6 +71,9 @@ type UpstreamEvent = bytes | UpstreamOpened | UpstreamEnded
 _UPSTREAM_ENDED = UpstreamEnded()
 # What a server sends before it may ask for a certificate fits in; its own are a few KiB.
 _KEPT_HANDSHAKE = 64 * 1024
+# Bytes of a long transfer pass in pieces that stay in the cache of the core, and whose memory the C
+# library keeps: that of larger ones comes from the system at each read, page by page.
+PIECE = 64 * 1024
 
 
 def is_worth_another(head: ResponseHead) -> bool:
@@ -163,6 +166,14 @@ class UpstreamConnection:
             self._connected(event.reply, out)
         return out
 
+    def with_rest(self, data: bytes) -> bytes:
+        """Return bytes out of the inbox with those that came behind them."""
+        pieces, inbox = [data], self.inbox
+        while inbox and isinstance(following := inbox[0], bytes):
+            pieces.append(following)
+            inbox.popleft()
+        return data if len(pieces) == 1 else b"".join(pieces)
+
     def send(self, data: bytes) -> Iterable[commands.Command]:
         """Send bytes, encrypted if the connection has TLS."""
         if self._records is None:
@@ -222,6 +233,16 @@ class UpstreamConnection:
         self.inbox.append(UpstreamOpened(failed_handshake(error, self.target, asked=asked)))
 
     def _decrypt(self, records: TlsRecords, data: bytes, out: list[commands.Command]) -> None:
+        if len(data) <= PIECE:
+            self._decrypt_piece(records, data, out)
+            return
+        view = memoryview(data)
+        for at in range(0, len(data), PIECE):
+            self._decrypt_piece(records, view[at : at + PIECE], out)
+
+    def _decrypt_piece(
+        self, records: TlsRecords, data: bytes | memoryview, out: list[commands.Command]
+    ) -> None:
         if self._has_ended:
             return
         got = records.decrypt(data)

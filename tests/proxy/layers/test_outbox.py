@@ -7,6 +7,7 @@ from mitmproxy.connection import Client
 from mitmproxy.proxy import commands
 
 from claude_proxy.proxy.layers.outbox import Outbox
+from claude_proxy.proxy.layers.upstream import PIECE
 
 
 class FakeUpstream:
@@ -39,6 +40,16 @@ def test_writes_to_one_peer_are_one_write(outbox: Outbox) -> None:
         outbox.to_upstream(piece)
 
     assert shown(outbox.take(UPSTREAM)) == [b"ab", ("up", b"ab")]
+
+
+def test_many_bytes_stay_in_their_pieces_and_in_order(outbox: Outbox) -> None:
+    pieces = [b"head", bytes(PIECE), b"tail"]
+    for piece in pieces:
+        outbox.to_client(piece)
+        outbox.to_upstream(piece)
+
+    assert shown(outbox.take(UPSTREAM)) == [*pieces, *(("up", piece) for piece in pieces)]
+    assert outbox.take(UPSTREAM) == []
 
 
 def test_what_was_taken_is_not_taken_again(outbox: Outbox) -> None:

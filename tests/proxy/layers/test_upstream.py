@@ -1,11 +1,18 @@
 """The judged name of an upstream is verified, and only an orderly end counts as one."""
 
+import random
 import ssl
 
 import pytest
 
-from claude_proxy.proxy.layers.upstream import is_worth_another
+from claude_proxy.proxy.layers.upstream import (
+    PIECE,
+    UpstreamConnection,
+    UpstreamEnded,
+    is_worth_another,
+)
 from claude_proxy.trust.certificate_authority import CertificateAuthority
+from claude_proxy.wire.authority import Authority
 from claude_proxy.wire.http1.head import ResponseHead
 from tests.proxy.layers.http1_peers import reason_of
 from tests.proxy.layers.tls_peers import TlsOrigin, origin_context
@@ -15,6 +22,10 @@ from tests.proxy.layers.tls_world import FATAL_ALERT, GARBAGE, GET, OK, World, w
 @pytest.fixture
 def world(authorities: tuple[CertificateAuthority, CertificateAuthority]) -> World:
     return world_of(authorities)
+
+
+def _answer_with(body: bytes) -> bytes:
+    return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
 
 
 # --- the upstream's side
@@ -114,6 +125,51 @@ def test_an_upstream_that_says_goodbye_ends_its_answer(world: World) -> None:
 
     assert begun.endswith(b"\r\n\r\n2\r\nhi\r\n")
     assert ended == b"0\r\n\r\n"
+
+
+def test_a_long_answer_passes_whole_and_its_connection_is_used_again(world: World) -> None:
+    client = world.client()
+    client.says(GET)
+    origin = world.origin()
+    origin.gets()
+    body = random.Random(1).randbytes(5 * PIECE + 1)
+
+    answer = client.gets(origin.answers(_answer_with(body)))
+    client.says(GET)
+
+    assert answer.partition(b"\r\n\r\n")[2] == body
+    assert origin.gets().startswith(b"GET / ")
+
+
+@pytest.mark.parametrize("asked", [(GET, GET), (GET + GET, b"")], ids=["later", "pipelined"])
+def test_bytes_behind_a_long_answer_never_answer_the_next_request(
+    world: World, asked: tuple[bytes, bytes]
+) -> None:
+    client = world.client()
+    client.says(asked[0])
+    origin = world.origin()
+    whole = _answer_with(bytes(PIECE - 4096))
+    # So that the first piece ends within the record that nobody asked for.
+    unasked = OK.replace(b"hi", b"no") + bytes(16_000)
+
+    got = client.gets(world.stage.answers(origin.seal(whole) + origin.seal(unasked), origin.peer))
+    if asked[1]:
+        client.says(asked[1])
+    other = world.origin()
+    got += client.gets(other.answers(OK))
+
+    assert other.peer is not origin.peer
+    assert got.endswith(bytes(4096) + OK)
+    assert b"no" not in got
+
+
+def test_bytes_that_came_in_pieces_are_one_again_up_to_what_is_not_bytes() -> None:
+    upstream = UpstreamConnection(Authority.of("a.test", 443), tls=None)
+    upstream.inbox.extend((b"b", b"c", UpstreamEnded(), b"d"))
+
+    assert upstream.with_rest(b"a") == b"abc"
+    assert upstream.with_rest(b"x") == b"x"
+    assert len(upstream.inbox) == 2
 
 
 @pytest.mark.parametrize("last", [GARBAGE, FATAL_ALERT])

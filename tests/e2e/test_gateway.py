@@ -150,7 +150,9 @@ class Start:
         arguments += ["--upstream-ca", self._internet.pki.root_file]
         if upstream:
             arguments += ["--upstream", upstream]
-        given = {"PROXY_API_KEY": KEY, **variables}
+        # What waits for a next request would be seen on the cable.
+        quiet = {"CLAUDE_PROXY_WARM_UPSTREAMS": "false"}
+        given = {"PROXY_API_KEY": KEY, **quiet, **variables}
         proxy = Proxy(self._internet, directory, arguments, port=port, variables=given)
         self.started.append(proxy)
         proxy.wait_until_listening()

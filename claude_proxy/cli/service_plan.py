@@ -27,6 +27,7 @@ from claude_proxy.config import config_file, config_yaml, option_values
 from claude_proxy.config.option_table import Subcommand, fields_of
 from claude_proxy.config.providers import find_provider
 from claude_proxy.config.settings import DEFAULT_HOST, Limits, TcpListen, UnixListen, UpstreamProxy
+from claude_proxy.config.worker_count import AUTOMATIC
 from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.errors import ConfigError
 from claude_proxy.server.service.names import names_of
@@ -110,7 +111,6 @@ def describe(options: ServiceOptions) -> PlannedService:
     )  # systemd creates the rest
     writable = tuple(dict.fromkeys(_writable(options, given, made)))
     own, places = _places(options, given)
-    connections = given.get("max_connections", Limits().connections)
     plan = ServicePlan(
         kind=options.kind,
         scope=options.scope,
@@ -123,14 +123,23 @@ def describe(options: ServiceOptions) -> PlannedService:
         key_file=None if options.key_file is None else str(options.key_file),
         key_option=_key_option(options),
         writable=writable,
-        workers=worker_count(given.get("workers", 1), made, connections),
-        connections=connections,
+        workers=_workers(options.kind, given, made),
+        connections=given.get("max_connections", Limits().connections),
         grace_s=given.get("grace", Limits().grace_s),
         firewall=_firewall(options, given),
     )
     problems = (*_problems(options, given), *_lost_places(options, made, writable))
     exposes = _exposes_key(options.kind, given, listen)
     return PlannedService(plan, problems, own, exposes, _spelled(options, typed))
+
+
+def _workers(
+    kind: ServiceKind, given: CommandOptions, listen: Sequence[TcpListen | UnixListen]
+) -> int:
+    if kind is ServiceKind.GATEWAY:
+        return 1
+    connections = given.get("max_connections", Limits().connections)
+    return worker_count(given.get("workers", AUTOMATIC), listen, connections)
 
 
 def program() -> tuple[str, ...]:

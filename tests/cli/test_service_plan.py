@@ -10,7 +10,9 @@ import pytest
 
 from claude_proxy.cli import main, service_plan
 from claude_proxy.errors import ConfigError
+from claude_proxy.server import workers
 from claude_proxy.server.service.plan import Scope
+from claude_proxy.system import processors
 from tests.cli.services import Run, exec_start
 
 
@@ -70,6 +72,26 @@ def test_sockets_are_systemds_if_that_is_asked_for(run: Run) -> None:
     assert "# /etc/systemd/system/claude-proxy.socket\n" in out
     assert "ListenStream=127.0.0.1:9052\nListenStream=/run/claude-proxy/p.sock\n" in out
     assert "--listen" not in exec_start(out)
+
+
+@pytest.mark.parametrize(
+    ("words", "cores"),
+    [
+        pytest.param((), 1, id="for this machine"),
+        pytest.param(("--host", "0.0.0.0", "--allow-remote"), 3, id="for other machines"),
+        pytest.param(("--host", "0.0.0.0", "--allow-remote", "--workers=2"), 2, id="as it is said"),
+    ],
+)
+def test_a_service_may_use_as_many_processors_as_it_has_workers(
+    run: Run, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], cores: int
+) -> None:
+    monkeypatch.setattr(workers, "CAN_SPREAD", True)
+    monkeypatch.setattr(processors, "usable", lambda: 3)
+
+    _, out, _ = run("print", "--system", "--", *words)
+
+    assert f"\nCPUQuota={cores}00%\n" in out
+    assert f"\nMemoryMax={cores * 1024}M\n" in out
 
 
 def test_the_packet_filters_rules_are_printed_alone(run: Run) -> None:

@@ -17,7 +17,6 @@ from tests.conftest import FindProgram
 LAUNCHER = {
     "click": "the command line",
     "idna": "host names",
-    "platformdirs": "where the user's files are",
     "yaml": "policies and settings",
     "_yaml": "its parser in C",
 }

@@ -31,9 +31,12 @@ def default_confdir() -> Path:
 
 def default_statedir() -> Path:
     """Return where the audit log is kept unless --statedir says otherwise."""
-    import platformdirs  # noqa: PLC0415 - only `serve` and `log` need it
+    if sys.platform != "linux":
+        import platformdirs  # noqa: PLC0415 - it takes long
 
-    return Path(platformdirs.user_state_dir(PROGRAM, appauthor=False))
+        return Path(platformdirs.user_state_dir(PROGRAM, appauthor=False))
+    base = os.environ.get("XDG_STATE_HOME", "")
+    return (Path(base) if os.path.isabs(base) else _home() / ".local" / "state") / PROGRAM  # noqa: PTH117
 
 
 def statedir_in_force() -> Path:

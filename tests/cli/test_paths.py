@@ -1,7 +1,9 @@
 """Where files are: only a missing list leads to the shipped one; config.yaml may name others."""
 
+import sys
 from pathlib import Path
 
+import platformdirs
 import pytest
 
 from claude_proxy.cli import paths
@@ -49,3 +51,26 @@ def test_the_state_is_where_config_yaml_says(home: Path, monkeypatch: pytest.Mon
     (other / "config.yaml").write_text("statedr: state\n")
     with pytest.raises(ConfigError, match="unknown key"):
         paths.statedir_in_force()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of Linux")
+@pytest.mark.parametrize("given", [None, "", "/data/state"])
+def test_the_state_is_where_platformdirs_has_it(
+    monkeypatch: pytest.MonkeyPatch, given: str | None
+) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    if given is not None:
+        monkeypatch.setenv("XDG_STATE_HOME", given)
+
+    wanted = platformdirs.user_state_dir("claude-proxy", appauthor=False)
+
+    assert paths.default_statedir() == Path(wanted)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of Linux")
+def test_a_relative_directory_for_states_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("XDG_STATE_HOME", "state")
+
+    assert paths.default_statedir() == Path("/home/me/.local/state/claude-proxy")

@@ -70,9 +70,11 @@ def _mounted_below(planned: SandboxPlan, machine: Mapping[Path, _MountPoint]) ->
     """Yield the paths inside of host file systems that are mounted below a visible path."""
     places = [str(place) for place in machine]
     for mount in planned.mounts:
+        if not mount.shows:
+            continue
         source = Path(str(mount.source))
         prefix = prefix_of(source)
-        for place in places if mount.shows else ():
+        for place in places:
             if place.startswith(prefix):
                 yield mount.at / place[len(prefix) :]
             elif place == str(source):

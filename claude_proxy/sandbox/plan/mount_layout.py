@@ -125,7 +125,11 @@ class Layout:
 
     def holds(self, directory: Path) -> bool:
         """Tell whether something of the host is visible at a directory or below it."""
-        below = (m for m in self._mounts.values() if m.shows or m.kind is MountKind.LINK)
-        return self.is_shown(directory) or any(
-            path_texts.is_at_or_below(mount.at, directory) for mount in below
+        if self.is_shown(directory):
+            return True
+        prefix = path_texts.prefix_of(directory)
+        return any(
+            mount.shows or mount.kind is MountKind.LINK
+            for mount in self._mounts.values()
+            if f"{mount.at}/".startswith(prefix)
         )

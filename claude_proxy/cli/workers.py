@@ -9,7 +9,7 @@ from claude_proxy.config.worker_count import AUTOMATIC, WorkerCount, automatic, 
 def worker_count(given: WorkerCount, listen: Sequence[Listen], connections: int) -> int:
     """Return the number for a proxy that makes these listeners for `connections` in all."""
     if given != AUTOMATIC:
-        return given
+        return max(1, min(given, connections))  # each may have one, and no more than all may
     if not lets_others_in(listen):
         return 1
     # Imported here, as every command that starts a proxy comes by.

@@ -23,6 +23,10 @@ def test_a_number_that_was_given_is_kept(listen: TcpListen) -> None:
     assert worker_count(7, [listen], 4096) == 7
 
 
+def test_there_are_no_more_workers_than_connections() -> None:
+    assert worker_count(7, [LOOPBACK], 3) == 3
+
+
 def test_a_proxy_for_other_machines_has_a_worker_for_each_processor() -> None:
     assert worker_count(AUTOMATIC, [LOOPBACK, EVERYWHERE], 4096) == 3
 

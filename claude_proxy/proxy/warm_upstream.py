@@ -100,12 +100,14 @@ class WarmUpstream:
         What an origin of HTTP/2 has sent is in its inbox, behind the news that it is open.
         """
         endpoint, upstream = self._endpoint, self.upstream
-        if not self.is_ready or endpoint is None or self._is_gone or not _is_quiet(endpoint):
+        sock = None if endpoint is None else _socket_of(endpoint)
+        if endpoint is None or sock is None or not self.is_ready or not _calmed(sock):
             self.close()
+        if endpoint is None or sock is None or self._is_gone:
             return None
         self._is_gone = True  # here
         upstream.is_warm = True
-        upstream.server.acknowledged = _acknowledged(endpoint)
+        upstream.server.acknowledged = acknowledged(sock)
         upstream.inbox.extend((UpstreamOpened(None), *self._early))
         return upstream, endpoint
 
@@ -192,12 +194,6 @@ class WarmUpstream:
         return self.is_ready and is_http2 and self._early_bytes <= _SETTINGS_LIMIT
 
 
-def _acknowledged(endpoint: Endpoint) -> int | None:
-    transport = endpoint.transport
-    sock = None if transport is None else transport.get_extra_info("socket")
-    return None if sock is None else acknowledged(sock)
-
-
 def _probe(sock: socket.socket) -> None:
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -206,16 +202,24 @@ def _probe(sock: socket.socket) -> None:
                 sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
-def _is_quiet(endpoint: Endpoint) -> bool:
-    """Tell whether it is open, and nothing has come that the loop has not read, no end either."""
+def _socket_of(endpoint: Endpoint) -> socket.socket | None:
+    """Return the socket of an endpoint that is open."""
     transport = endpoint.transport
     if transport is None or transport.is_closing():
+        return None
+    sock: socket.socket | None = transport.get_extra_info("socket")
+    return sock if sock is not None and sock.fileno() >= 0 else None
+
+
+def _calmed(sock: socket.socket) -> bool:
+    """Tell whether nothing has come that the loop has not read, no end either; probe no more."""
+    try:
+        poll = select.poll()
+        poll.register(sock.fileno(), select.POLLIN | _PEER_CLOSED)
+        # The machine may have left the network through which it was opened.
+        local = ip_address(sock.getsockname()[0].partition("%")[0])
+        # A network may fail for longer than the probes allow while a response pauses.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 0)
+        return not poll.poll(0) and own_addresses.is_known_to_be_own(local)
+    except (OSError, ValueError):
         return False
-    sock = transport.get_extra_info("socket")
-    if sock is None or sock.fileno() < 0:
-        return False
-    poll = select.poll()
-    poll.register(sock.fileno(), select.POLLIN | _PEER_CLOSED)
-    # The machine may have left the network through which it was opened.
-    local = ip_address(sock.getsockname()[0].partition("%")[0])
-    return not poll.poll(0) and own_addresses.is_known_to_be_own(local)

@@ -175,3 +175,24 @@ def test_a_handshake_without_an_end_is_given_up(run: Run, authority: Certificate
             await upstream.gets_rest()
 
     run(play)
+
+
+def test_it_is_probed_only_while_it_waits(run: Run) -> None:
+    async def play() -> None:
+        async with Origin().listening() as origin:
+            pool = Pool(origin.port)
+            await kept(pool, origin)
+            (waiting,) = pool.warm._kept
+            assert waiting._endpoint is not None
+            transport = waiting._endpoint.transport
+            assert transport is not None
+            sock = transport.get_extra_info("socket")
+            while_waiting = sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            taken = pool.take()
+
+            assert taken is not None
+            assert while_waiting
+            assert not sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            taken.leaves()
+
+    run(play)

@@ -11,9 +11,11 @@ from pathlib import Path
 from types import ModuleType
 
 _ROOT = Path(__file__).resolve().parents[2]
+# A run waits for the end of each, and the interpreter's own end takes milliseconds.
 _BOOT = (
-    "import sys; _, root, name, *words = sys.argv; sys.path.append(root); "
-    "sys.exit(__import__(name, fromlist=['run']).run(words))"
+    "import os, sys; _, root, name, *words = sys.argv; sys.path.append(root); "
+    "code = __import__(name, fromlist=['run']).run(words); "
+    "sys.stdout.flush(); sys.stderr.flush(); os._exit(code or 0)"
 )
 
 

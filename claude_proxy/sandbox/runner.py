@@ -144,6 +144,12 @@ class Sandbox:
         out, err = process.communicate(stdin, timeout_s)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
+    def let_go(self) -> None:
+        """Tell the helper processes to end, all at the same time."""
+        for helper in (*self.helpers, self.proxy_process):
+            if helper is not None:
+                helper.close_lifeline()
+
     def lost(self) -> Iterator[HelperProcess]:
         """Yield the helper processes that have ended."""
         for helper in (self.proxy_process, *self.helpers):
@@ -172,6 +178,7 @@ def run(run_spec: RunSpec, *, say: Reporter) -> int:
                         return _CHECKS_FAILED
                     began_ns = time.time_ns()  # what the checks are denied is as it should be
                     code = _run(sandbox, run_spec, say)
+                    sandbox.let_go()
                 finally:
                     interruptions.ignore()  # so that everything is cleaned up
         except Interrupted as interrupted:

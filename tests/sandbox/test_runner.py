@@ -405,6 +405,19 @@ def test_a_run_without_a_proxy_of_its_own_ends_one_that_was_started_early(place:
         assert early.returncode == -signal.SIGKILL
 
 
+def test_every_helper_of_a_run_ends_when_it_is_let_go(place: Place) -> None:
+    with live_sandbox(place.run_spec("true", network=True), streams=PIPES) as sandbox:
+        assert sandbox.proxy_process is not None
+        sandbox.proxy_process.wait_until_ready()
+        sandbox.finish(timeout_s=60)
+
+        sandbox.let_go()
+        helpers = (*sandbox.helpers, sandbox.proxy_process)
+        codes = [helper.process.wait(60) for helper in helpers]
+
+    assert codes == [0] * len(helpers)
+
+
 @pytest.mark.parametrize("sockets", UnixSockets)
 def test_a_run_whose_unix_sockets_nobody_can_judge_has_none_and_says_so(
     place: Place, monkeypatch: pytest.MonkeyPatch, sockets: UnixSockets

@@ -11,16 +11,18 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import TextIO, override
+from typing import TYPE_CHECKING, TextIO, override
 
 import click
 from click.shell_completion import CompletionItem, shell_complete
 
 from claude_proxy import __version__
 from claude_proxy.cli.groups import Group
-from claude_proxy.config.settings import Settings
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.sandbox import waiting_process
+
+if TYPE_CHECKING:
+    from claude_proxy.config.settings import Settings
 
 type StartProxy = Callable[[Settings], int]
 
@@ -153,7 +155,7 @@ def cli() -> None:
     """
 
 
-def start_proxy(settings: Settings) -> int:
+def start_proxy(settings: "Settings") -> int:
     """Run the proxy until it is stopped, and end the process; ClaudeProxyError if it fails."""
     from claude_proxy.server.app import serve  # noqa: PLC0415 - imports mitmproxy when it is run
 

@@ -24,7 +24,9 @@ SECRET = 0o600
 PUBLIC = 0o644
 
 _LOCK_FILE = ".ca.lock"
-_UNFINISHED = ".unfinished"
+# Not as `file_replacement` calls them, which is used in the same directory without this lock: what
+# it writes at the moment must not be removed.
+_UNFINISHED = ".unwritten"
 # Bytes; ten times the largest bundle. A larger file is not one of these, so it is not read whole.
 _LARGEST_FILE = 4 * 1024 * 1024
 

@@ -41,9 +41,21 @@ def test_modes_do_not_depend_on_the_umask(confdir: Path, mask: int) -> None:
     assert {mode_of(confdir / name) for name in (*PUBLIC_FILES, "ca-bundle.pem")} == {0o644}
 
 
+def test_what_another_process_writes_beside_the_ca_is_not_removed(confdir: Path) -> None:
+    with Folder.make(confdir) as folder:
+        written = confdir / "upstream-roots.pem"
+        half = confdir / f".{written.name}.0123456789abcdef.unfinished"
+        half.touch()  # as `file_replacement.replace` does, a moment before it renames it
+
+        with folder.locked():
+            pass
+
+    assert half.exists()
+
+
 def test_what_a_killed_process_left_unfinished_is_removed(confdir: Path) -> None:
     with Folder.make(confdir):
-        left = confdir / ".mitmproxy-ca.pem.0123456789abcdef.unfinished"
+        left = confdir / ".mitmproxy-ca.pem.0123456789abcdef.unwritten"
         left.touch()
 
     CertificateAuthority.load_or_create(confdir)

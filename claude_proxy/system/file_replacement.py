@@ -51,7 +51,8 @@ def replace(path: Path, data: bytes, mode: int) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         with open(os.open(unfinished, flags, 0o600), "wb") as file:  # noqa: PTH123 - with its mode
-            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)  # for `sweep`
+            # For `sweep`, which may be looking at the file already, for microseconds.
+            fcntl.flock(file.fileno(), fcntl.LOCK_EX)
             file.write(data)
             file.flush()
             os.fchmod(file.fileno(), mode)

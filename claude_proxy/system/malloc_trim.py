@@ -3,7 +3,7 @@
 Without it, the process keeps hundreds of MiB after thousands of connections. The layers of a
 connection form reference cycles, and Python's cyclic collector runs when objects are created, not
 when they are released. The C library does not return free memory that lies below a used block, but
-what is above at once: each read of a long transfer would get its memory from the system anew.
+what is above at once: each read of a long transfer would get its memory from the system again.
 """
 
 import ctypes

@@ -8,7 +8,7 @@ is neither kept nor quoted.
 import secrets
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import field, replace
+from dataclasses import field
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,7 +26,7 @@ from claude_proxy.config.settings import (
     Listen,
     TcpListen,
 )
-from claude_proxy.deferred.data_classes import dataclass
+from claude_proxy.deferred.data_classes import dataclass, replace
 from claude_proxy.errors import ConfigError, ConfigErrors
 from claude_proxy.policy.credentials.binding import Form, Injection
 from claude_proxy.policy.credentials.sources import (

@@ -6,7 +6,6 @@ an option of its own.
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -33,6 +32,7 @@ from claude_proxy.config.settings import (
     UpstreamProxy,
     Verbosity,
 )
+from claude_proxy.deferred.data_classes import replace
 from claude_proxy.errors import ConfigError
 from claude_proxy.policy.credentials.sources import (
     EnvironmentSource,

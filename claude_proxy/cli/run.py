@@ -6,7 +6,6 @@ Fail closed: what is not available as it was asked for is an error, and COMMAND 
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from claude_proxy.config.config_yaml import ConfigFile
 from claude_proxy.config.option_table import Subcommand, defaults
 from claude_proxy.config.policy_files import PolicySources
 from claude_proxy.config.settings import Settings, UnixListen
+from claude_proxy.deferred.data_classes import field_names, replace
 from claude_proxy.errors import ConfigError
 from claude_proxy.sandbox import runner
 from claude_proxy.sandbox.run_spec import RunSpec
@@ -124,7 +124,7 @@ def command(context: click.Context, /, **given: Any) -> int:
         _reset_home(values["statedir"], values["dir"])
         return 0
     sources = policy_sources(context, values)
-    run_options = RunOptions(**{field.name: values.pop(field.name) for field in fields(RunOptions)})
+    run_options = RunOptions(**{name: values.pop(name) for name in field_names(RunOptions)})
     _refuse_clashes(run_options)
     if run_options.proxy is None and options.is_typed(context, "proxy_auth_file"):
         raise click.UsageError("--proxy-auth-file is for a proxy that is joined: add --proxy")
@@ -261,9 +261,9 @@ def settings_of(
         )
     # The proxy of a run works in a directory of its own.
     absolute: dict[str, Any] = {
-        field.name: _absolute(getattr(settings, field.name))
-        for field in fields(settings)
-        if isinstance(getattr(settings, field.name), Path)
+        name: _absolute(getattr(settings, name))
+        for name in field_names(Settings)
+        if isinstance(getattr(settings, name), Path)
     }
     if settings.learn is not None:
         absolute["learn"] = (settings.learn[0], _absolute(settings.learn[1]))

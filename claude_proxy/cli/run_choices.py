@@ -5,14 +5,13 @@ Fail closed: what is not available as it was asked for is an error, and nothing 
 
 import os
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 
 from claude_proxy.config import policy_files
 from claude_proxy.config.allowlist.model import NetworkMode
 from claude_proxy.config.policy_files import PolicySources
 from claude_proxy.config.settings import Settings
-from claude_proxy.deferred.data_classes import dataclass
+from claude_proxy.deferred.data_classes import dataclass, replace
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.sandbox import profiles
 from claude_proxy.sandbox.plan.agent_home import shared

@@ -7,7 +7,6 @@ start; only a file that is not there says nothing.
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 from claude_proxy.config.config_yaml import (
@@ -18,6 +17,7 @@ from claude_proxy.config.config_yaml import (
     load_gateway,
 )
 from claude_proxy.config.strict_yaml.file_text import MAX_BYTES, decode
+from claude_proxy.deferred.data_classes import replace
 from claude_proxy.errors import ConfigError
 from claude_proxy.system import file_permissions
 

@@ -12,7 +12,7 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
-from dataclasses import field, replace
+from dataclasses import field
 from pathlib import Path
 
 from claude_proxy.config import config_yaml, preset_files
@@ -25,7 +25,7 @@ from claude_proxy.config.settings import Learn, Settings
 from claude_proxy.config.strict_yaml import nodes
 from claude_proxy.config.strict_yaml.fields import nearest
 from claude_proxy.config.strict_yaml.file_text import decode
-from claude_proxy.deferred.data_classes import dataclass
+from claude_proxy.deferred.data_classes import dataclass, replace
 from claude_proxy.errors import ConfigError
 from claude_proxy.policy.location import Location
 from claude_proxy.policy.policy import Policy

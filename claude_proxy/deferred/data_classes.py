@@ -1,8 +1,9 @@
-"""Data classes whose methods are generated when the first instance is made.
+"""Data classes whose methods are generated when they are needed.
 
 `dataclasses.dataclass` writes and compiles a text for each class, most of a millisecond, and a
-start imports hundreds of classes of which it makes a few. Law kept: the class is the same: its
-methods are those that `dataclasses` makes, and only the moment differs.
+start imports hundreds of classes; of most it makes a few instances and compares none. Law kept: the
+class is the same: its methods are those that `dataclasses` makes, and only the moment differs. The
+first instances are filled in without one, as `dataclasses` would; what is not plain waits for it.
 """
 
 import dataclasses
@@ -10,9 +11,19 @@ from collections.abc import Callable
 from threading import RLock
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from claude_proxy.deferred.first_instances import made_first, methods, plain_fields
+
 if TYPE_CHECKING:
     from dataclasses import dataclass as dataclass  # noqa: PLC0414 - what others import from here
+    from dataclasses import replace as replace  # noqa: PLC0414 - as above
 else:
+
+    def replace(instance: Any, **changes: Any) -> Any:
+        """Return `dataclasses.replace(instance, **changes)`, which needs no methods for that."""
+        names = _names.get(type(instance))
+        if names is None:
+            return dataclasses.replace(instance, **changes)
+        return type(instance)(**({name: getattr(instance, name) for name in names} | changes))
 
     def dataclass(**options: bool) -> Callable[[type], type]:
         """Return `dataclasses.dataclass(**options)`, whose work waits for the first instance."""
@@ -27,10 +38,16 @@ else:
 
 _making = RLock()  # two threads may need a class at the same time
 _FIELDS = "__dataclass_fields__"  # by which `dataclasses` knows its classes
+_names: dict[type, tuple[str, ...]] = {}  # of the fields of each class that is plain
 # What the class that waits has of its own, as every class has.
 _OWN = frozenset(
     {"__slots__", "__dict__", "__weakref__", "__doc__", "__getstate__", "__setstate__"}
 )
+
+
+def field_names(cls: type) -> tuple[str, ...]:
+    """Return the names of the fields of a data class, as `dataclasses.fields` has them."""
+    return _names.get(cls) or tuple(field.name for field in dataclasses.fields(cls))
 
 
 def _deferred(cls: type, options: dict[str, bool]) -> Any:
@@ -47,14 +64,19 @@ def _deferred(cls: type, options: dict[str, bool]) -> Any:
     }
     deferred: Any = type(cls)(cls.__name__, cls.__bases__, body)
     make = _Maker(cls, deferred, options)
-
-    def stand_in(self: Any, *args: Any, **kwargs: Any) -> None:
-        make()
-        deferred.__init__(self, *args, **kwargs)
-
+    own = set(cls.__dict__)
+    if "__eq__" in own and body.get("__hash__") is None:
+        own.discard("__hash__")  # it is Python's, of any class that has only the other
     for name in (_FIELDS, "__dataclass_params__", "__match_args__"):
         setattr(deferred, name, _Attribute(name, make))
-    deferred.__init__ = stand_in
+    plain = plain_fields(cls, names, options)
+    if plain is None:
+        deferred.__init__ = made_first("__init__", deferred, make)
+        return deferred
+    for name, value in methods(deferred, plain, options, make).items():
+        if name not in own:
+            setattr(deferred, name, value)
+    _names[deferred] = tuple(names)
     return deferred
 
 
@@ -117,9 +139,9 @@ def _slots_of(base: type) -> tuple[str, ...]:
 
 
 def _getstate(self: Any) -> list[Any]:
-    return [getattr(self, field.name) for field in dataclasses.fields(self)]
+    return [getattr(self, name) for name in field_names(type(self))]
 
 
 def _setstate(self: Any, state: list[Any]) -> None:
-    for field, value in zip(dataclasses.fields(self), state, strict=True):
-        object.__setattr__(self, field.name, value)
+    for name, value in zip(field_names(type(self)), state, strict=True):
+        object.__setattr__(self, name, value)

@@ -7,11 +7,11 @@ a rule is a function call. No method of `Policy` raises an exception, whatever a
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import field, replace
+from dataclasses import field
 from enum import Enum, auto
 from types import MappingProxyType
 
-from claude_proxy.deferred.data_classes import dataclass
+from claude_proxy.deferred.data_classes import dataclass, replace
 from claude_proxy.deferred.patterns import lazy_pattern
 from claude_proxy.policy.credentials.binding import (
     Binding,

@@ -8,10 +8,10 @@ import contextlib
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from claude_proxy.config import policy_files, policy_notices
+from claude_proxy.deferred.data_classes import replace
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.policy.credentials.binding import Binding, Injection
 from claude_proxy.policy.credentials.secret import Secret

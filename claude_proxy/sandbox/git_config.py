@@ -9,10 +9,10 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
+from claude_proxy.deferred.data_classes import replace
 from claude_proxy.sandbox.plan.git_settings import (
     Places,
     named_files,

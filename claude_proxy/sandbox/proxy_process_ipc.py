@@ -10,13 +10,13 @@ to clients.
 import json
 import pickle
 from collections.abc import Mapping, Sequence
-from dataclasses import field, replace
+from dataclasses import field
 from pathlib import Path
 from typing import Self
 
 from claude_proxy.config.loaded_policy import Loaded
 from claude_proxy.config.settings import InheritedListen, Listen, Settings
-from claude_proxy.deferred.data_classes import dataclass
+from claude_proxy.deferred.data_classes import dataclass, replace
 from claude_proxy.errors import ClaudeProxyError, ConfigError, ConfigErrors
 
 CHECKED = b"checked\n"  # policy, CA, credentials, audit log and listeners; the engine follows

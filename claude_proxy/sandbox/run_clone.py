@@ -7,9 +7,9 @@ a run that did not start is removed.
 import os
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 
+from claude_proxy.deferred.data_classes import replace
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.sandbox.bubblewrap.mount_sources import file_id
 from claude_proxy.sandbox.git import clones

@@ -19,7 +19,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,7 +31,7 @@ from claude_proxy.config.settings import (
     Settings,
     Verbosity,
 )
-from claude_proxy.deferred.data_classes import dataclass
+from claude_proxy.deferred.data_classes import dataclass, replace
 from claude_proxy.errors import AuditError, ClaudeProxyError
 from claude_proxy.events import Notice
 from claude_proxy.sandbox import (

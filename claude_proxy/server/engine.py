@@ -10,7 +10,6 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import replace
 
 import uvloop
 from mitmproxy.master import Master
@@ -20,6 +19,7 @@ from mitmproxy.proxy.layer import Layer
 from mitmproxy.tools.dump import DumpMaster
 
 from claude_proxy.config.settings import Settings, UpstreamProxy
+from claude_proxy.deferred.data_classes import replace
 from claude_proxy.errors import AuditError
 from claude_proxy.events import Notice
 from claude_proxy.policy.request import Scheme

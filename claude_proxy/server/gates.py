@@ -5,9 +5,9 @@ names, so that no request is judged by one policy and given the secret of anothe
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from claude_proxy.config.settings import Gateway, Limits, Settings
+from claude_proxy.deferred.data_classes import replace
 from claude_proxy.policy.policy import Policy
 from claude_proxy.proxy.gate import Gate, Record
 from claude_proxy.proxy.gateway.policy import policy_of

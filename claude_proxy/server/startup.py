@@ -9,7 +9,6 @@ import resource
 import sys
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from claude_proxy.config.settings import (
     Settings,
     Verbosity,
 )
+from claude_proxy.deferred.data_classes import replace
 from claude_proxy.errors import AuditError, ConfigError
 from claude_proxy.events import Notice
 from claude_proxy.system import file_replacement

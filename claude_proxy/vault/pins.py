@@ -13,13 +13,13 @@ import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import field, replace
+from dataclasses import field
 from datetime import UTC, datetime
 from hmac import compare_digest
 from pathlib import Path
 from typing import Any, Final
 
-from claude_proxy.deferred.data_classes import dataclass
+from claude_proxy.deferred.data_classes import dataclass, replace
 from claude_proxy.deferred.patterns import lazy_pattern
 from claude_proxy.errors import ConfigError
 from claude_proxy.system import file_permissions, file_replacement

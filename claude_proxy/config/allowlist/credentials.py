@@ -7,7 +7,6 @@ that is named here is opened.
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from claude_proxy.config.strict_yaml.nodes import (
     YamlScalar,
     quoted,
 )
-from claude_proxy.deferred.data_classes import dataclass
+from claude_proxy.deferred.data_classes import dataclass, replace
 from claude_proxy.deferred.patterns import lazy_pattern
 from claude_proxy.policy.credentials.binding import (
     HTTPS_PORT,

@@ -8,10 +8,10 @@ nobody else has moved meanwhile.
 
 import shutil
 from collections.abc import Collection, Mapping
-from dataclasses import field, replace
+from dataclasses import field
 from pathlib import Path
 
-from claude_proxy.deferred.data_classes import dataclass
+from claude_proxy.deferred.data_classes import dataclass, replace
 from claude_proxy.sandbox.git import host_head, rebases, scratch
 from claude_proxy.sandbox.git.host_git import HostGit
 from claude_proxy.sandbox.git.host_head import Head

@@ -10,11 +10,10 @@ import re
 import shlex
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-from claude_proxy.deferred.data_classes import dataclass
+from claude_proxy.deferred.data_classes import dataclass, replace
 from claude_proxy.deferred.patterns import lazy_pattern
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.sandbox.git import clones

@@ -6,9 +6,9 @@ Law kept: the sandbox cannot move its own wall. What a `.git` file or link names
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
+from claude_proxy.deferred.data_classes import replace
 from claude_proxy.sandbox.git.nested import git_entries_below
 from claude_proxy.sandbox.git_directories import modules_in, named_by
 from claude_proxy.sandbox.plan.git_facts import GitDirectory, GitMounts, ObjectStore

@@ -7,10 +7,9 @@ change only where they have no work of their own, and the clone stays as it is.
 
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
-from claude_proxy.deferred.data_classes import dataclass
+from claude_proxy.deferred.data_classes import dataclass, replace
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.sandbox.git import clones, ref_files, review
 from claude_proxy.sandbox.git.bring_over import BroughtOver, BroughtRef, bring_over

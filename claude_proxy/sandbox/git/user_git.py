@@ -8,10 +8,9 @@ import os
 import shutil
 import subprocess
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
-from claude_proxy.deferred.data_classes import dataclass
+from claude_proxy.deferred.data_classes import dataclass, replace
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.sandbox.git.host_git import Answer
 

@@ -8,9 +8,9 @@ is mounted, never in it.
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
+from claude_proxy.deferred.data_classes import replace
 from claude_proxy.errors import ConfigError
 from claude_proxy.sandbox.plan.model import AgentHome, CredentialIsolation, Profile, Seed
 

@@ -6,9 +6,9 @@ instead of the placeholder.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 
+from claude_proxy.deferred.data_classes import replace
 from claude_proxy.policy.credentials.binding import (
     HTTPS_PORT,
     Binding,

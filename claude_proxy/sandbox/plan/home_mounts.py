@@ -6,9 +6,9 @@ So a secret that nobody knew of is not visible either.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
+from claude_proxy.deferred.data_classes import replace
 from claude_proxy.errors import ConfigError
 from claude_proxy.sandbox.plan import agent_home, system_mounts
 from claude_proxy.sandbox.plan.model import (

@@ -6,7 +6,6 @@ written by the agent, so it can only restrict.
 
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -20,7 +19,7 @@ from claude_proxy.config.strict_yaml.nodes import (
     parse,
     quoted,
 )
-from claude_proxy.deferred.data_classes import dataclass
+from claude_proxy.deferred.data_classes import dataclass, replace
 from claude_proxy.deferred.patterns import lazy_pattern
 from claude_proxy.sandbox.plan.model import Profile
 from claude_proxy.wire.authority import normalise_host

@@ -4,14 +4,16 @@ Law kept: no quiet downgrade. If the machine lacks something that a run needs, t
 a sandbox that is not mounted as planned runs nothing.
 """
 
+import functools
 import os
 import pwd
 import re
 import shutil
+import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -170,29 +172,41 @@ def _look(paths: Iterable[Path], *crowded: Path) -> dict[Path, PathInfo]:
     missing: dict[Path, PathInfo] = {}
     for directory in crowded:
         missing |= missing_paths.missing_in(directory, paths)
-    found = {path: missing.get(path) or path_info(path) for path in paths}
+    # Most have a directory in common, of which the real path need be found only once.
+    real_of = functools.cache(os.path.realpath)
+    found = {path: missing.get(path) or path_info(path, real_of) for path in paths}
     real = {seen.real for seen in found.values()} - found.keys()
-    return found | {path: path_info(path) for path in real}
+    return found | {path: path_info(path, real_of) for path in real}
 
 
-def path_info(path: Path) -> PathInfo:
-    """Return what a path leads to; one that cannot be inspected counts as existing (OTHER)."""
+def path_info(path: Path, real_of: Callable[[str], str] = os.path.realpath) -> PathInfo:
+    """Return what a path leads to; one that cannot be inspected counts as existing (OTHER).
+
+    `real_of` gives the real path of a directory.
+    """
+    text = str(path)
     try:
-        link = os.readlink(path)  # noqa: PTH115 - Path.readlink would normalize the text
+        link = os.readlink(text)  # noqa: PTH115 - Path.readlink would normalize the text
     except OSError:
         link = None
-    real = Path(os.path.realpath(path))
+    above, _, name = text.rpartition("/")
+    if link is None and above and name != "..":
+        real = Path(f"{real_of(above).rstrip('/')}/{name}")
+    else:
+        real = Path(os.path.realpath(text))
+    return PathInfo(_kind_of(text), real, link)
+
+
+def _kind_of(path: str) -> PathKind:
     try:
-        if path.is_dir():
-            return PathInfo(PathKind.DIRECTORY, real, link)
-        if path.is_file():
-            return PathInfo(PathKind.FILE, real, link)
-        path.stat()
+        mode = os.stat(path).st_mode  # noqa: PTH116 - hundreds are looked at
     except (FileNotFoundError, NotADirectoryError):
-        return PathInfo(PathKind.MISSING, real, link)
+        return PathKind.MISSING
     except OSError:
-        return PathInfo(PathKind.OTHER, real, link)
-    return PathInfo(PathKind.OTHER, real, link)
+        return PathKind.OTHER
+    if stat.S_ISDIR(mode):
+        return PathKind.DIRECTORY
+    return PathKind.FILE if stat.S_ISREG(mode) else PathKind.OTHER
 
 
 def _names_in(directory: Path) -> list[str]:

@@ -28,6 +28,27 @@ def test_a_path_is_seen_with_what_it_leads_to(tmp_path: Path) -> None:
     assert path_info(tmp_path / "pipe").kind is PathKind.OTHER
 
 
+@pytest.mark.parametrize(
+    "name", ["file", "link", "dangling", "none", "none/below", "file/below", "linked/file"]
+)
+@pytest.mark.parametrize("before", ["", "linked/", "directory/../", "linked/../linked/"])
+def test_a_real_path_is_that_of_the_system(tmp_path: Path, name: str, before: str) -> None:
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "linked").symlink_to("directory")
+    for place in (tmp_path, tmp_path / "directory"):
+        (place / "file").touch()
+        (place / "link").symlink_to("file")
+        (place / "dangling").symlink_to("none")
+    path = tmp_path / f"{before}{name}"
+
+    assert path_info(path).real == Path(os.path.realpath(path))
+
+
+def test_the_root_and_what_is_in_it_are_their_own_real_paths() -> None:
+    assert path_info(Path("/")).real == Path("/")
+    assert path_info(Path("/none")).real == Path("/none")
+
+
 def test_a_cycle_of_links_exists_and_has_no_target(tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("a")

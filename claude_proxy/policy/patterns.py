@@ -299,7 +299,7 @@ def _refuse_non_glob(text: str) -> None:
     if (found := _no_path_character(text)) is not None:
         fix = "a path is a glob, not a regular expression; percent-encode what is meant literally"
         raise PatternError(f"the path {quoted(text)} contains {quoted(found[0])}", fix)
-    if (found := _find_ambiguity(text)) is not None:
+    if _is_clear(text) is None and (found := _find_ambiguity(text)) is not None:
         fix = "such paths are always denied where paths are restricted; write it without"
         encoded = quote(text, safe=_PATH_CHARACTERS, errors="replace")
         if encoded != text and _find_ambiguity(encoded) is None:

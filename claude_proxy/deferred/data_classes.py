@@ -11,7 +11,12 @@ from collections.abc import Callable
 from threading import RLock
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from claude_proxy.deferred.first_instances import made_first, methods, plain_fields
+from claude_proxy.deferred.first_instances import (
+    arguments_of,
+    made_first,
+    methods,
+    plain_fields,
+)
 
 if TYPE_CHECKING:
     from dataclasses import dataclass as dataclass  # noqa: PLC0414 - what others import from here
@@ -20,8 +25,8 @@ else:
 
     def replace(instance: Any, **changes: Any) -> Any:
         """Return `dataclasses.replace(instance, **changes)`, which needs no methods for that."""
-        names = _names.get(type(instance))
-        if names is None:
+        names = _arguments.get(type(instance))
+        if names is None or not changes.keys() <= set(names):
             return dataclasses.replace(instance, **changes)
         return type(instance)(**({name: getattr(instance, name) for name in names} | changes))
 
@@ -39,6 +44,7 @@ else:
 _making = RLock()  # two threads may need a class at the same time
 _FIELDS = "__dataclass_fields__"  # by which `dataclasses` knows its classes
 _names: dict[type, tuple[str, ...]] = {}  # of the fields of each class that is plain
+_arguments: dict[type, tuple[str, ...]] = {}  # those that the class is called with
 # What the class that waits has of its own, as every class has.
 _OWN = frozenset(
     {"__slots__", "__dict__", "__weakref__", "__doc__", "__getstate__", "__setstate__"}
@@ -76,7 +82,7 @@ def _deferred(cls: type, options: dict[str, bool]) -> Any:
     for name, value in methods(deferred, plain, options, make).items():
         if name not in own:
             setattr(deferred, name, value)
-    _names[deferred] = tuple(names)
+    _names[deferred], _arguments[deferred] = tuple(names), arguments_of(plain)
     return deferred
 
 

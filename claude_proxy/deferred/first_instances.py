@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-_MANY = 256  # calls take as long as to generate the methods
+_MANY = 512  # calls take as long as to generate the methods
 _REQUIRED: Any = object()  # in place of a default
 _PLAIN_OPTIONS = {"slots", "frozen", "eq", "repr", "kw_only"}
 _FIELDS = "__dataclass_fields__"  # by which `dataclasses` knows its classes
@@ -17,20 +17,20 @@ _SPECIAL = ("ClassVar", "InitVar", "KW_ONLY")  # in an annotation that is a text
 
 
 class PlainField:
-    """A field that is an argument of the class and nothing else."""
+    """A field as most are."""
 
-    __slots__ = ("compared", "default", "name", "required")
+    __slots__ = ("compared", "default", "is_argument", "name", "required")
 
     def __init__(self, name: str, value: Any) -> None:
         """Take what the class has of that name: a default, or what `field` has returned."""
         self.name = name
-        self.compared = True
+        self.compared = self.is_argument = True
         self.default: Callable[[], Any] = lambda: value
         self.required = value is _REQUIRED
         if isinstance(value, dataclasses.Field):
             given = value.default
             made = value.default_factory
-            self.compared = value.compare
+            self.compared, self.is_argument = value.compare, value.init
             self.required = given is made is dataclasses.MISSING
             self.default = (lambda: given) if made is dataclasses.MISSING else made
 
@@ -54,7 +54,7 @@ def _is_plain(annotation: object, value: object) -> bool:
         return False
     if not isinstance(value, dataclasses.Field):
         return True
-    return value.init and value.hash is None and value.kw_only is dataclasses.MISSING
+    return value.hash is None and value.kw_only is dataclasses.MISSING
 
 
 def methods(
@@ -70,7 +70,7 @@ def methods(
     keywords = options.get("kw_only", False)
     found: dict[str, Any] = {
         "__init__": _filling(deferred, fields, keywords=keywords, make=counted),
-        "__match_args__": () if keywords else tuple(field.name for field in fields),
+        "__match_args__": () if keywords else arguments_of(fields),
     }
     if compared:
         found["__eq__"] = _comparing(names, counted)
@@ -82,6 +82,11 @@ def methods(
         ("__replace__", sys.version_info >= (3, 13)),
     ]
     return found | {name: made_first(name, deferred, make) for name, wanted in later if wanted}
+
+
+def arguments_of(fields: Sequence[PlainField]) -> tuple[str, ...]:
+    """Return the names of those that are arguments of the class."""
+    return tuple(field.name for field in fields if field.is_argument)
 
 
 def made_first(name: str, deferred: Any, make: Callable[[], None]) -> Callable[..., Any]:
@@ -116,10 +121,12 @@ def _filling(
     deferred: Any, fields: Sequence[PlainField], *, keywords: bool, make: Callable[[bool], bool]
 ) -> Callable[..., None]:
     fill = object.__setattr__
-    names = tuple(field.name for field in fields)
+    names = arguments_of(fields)
     most = 0 if keywords else len(names)
-    known, required = set(names), {field.name for field in fields if field.required}
+    known = set(names)
+    required = {field.name for field in fields if field.required and field.is_argument}
     defaults = {field.name: field.default for field in fields if not field.required}
+    filled = [name for field in fields if (name := field.name) in known or name in defaults]
     followed = hasattr(deferred, "__post_init__")
 
     def stand_in(self: Any, *args: Any, **kwargs: Any) -> None:
@@ -128,7 +135,7 @@ def _filling(
         if make(not (once and required <= values.keys() <= known)):
             deferred.__init__(self, *args, **kwargs)
             return
-        for name in names:
+        for name in filled:
             fill(self, name, values[name] if name in values else defaults[name]())
         if followed:
             self.__post_init__()

@@ -174,12 +174,8 @@ def test_a_class_of_many_instances_gets_generated_methods() -> None:
 
 @pytest.mark.parametrize(
     "given",
-    [
-        field(default=1, init=False),
-        field(default=1, kw_only=True),
-        field(default=1, hash=False),
-    ],
-    ids=["init", "kw_only", "hash"],
+    [field(default=1, kw_only=True), field(default=1, hash=False)],
+    ids=["kw_only", "hash"],
 )
 def test_what_is_not_plain_waits_for_generated_methods(given: Any) -> None:
     @dataclass(frozen=True, slots=True)
@@ -188,6 +184,42 @@ def test_what_is_not_plain_waits_for_generated_methods(given: Any) -> None:
 
     assert Special() == Special()
     assert is_generated(Special)
+
+
+def made_inside(decorate: Any) -> Any:
+    @decorate(frozen=True, slots=True)
+    class Text:
+        """A text and what was made of it."""
+
+        text: str
+        length: int = field(init=False)
+        seen: bool = field(default=True, init=False, compare=False)
+
+        def __post_init__(self) -> None:
+            object.__setattr__(self, "length", len(self.text))
+
+    return Text
+
+
+def test_a_field_that_is_no_argument_is_made_by_the_class() -> None:
+    same, later = made_inside(dataclasses.dataclass), made_inside(dataclass)
+
+    first = data_classes.replace(later("a"), text="two")
+
+    assert (first.text, first.length, first.seen) == ("two", 3, True)
+    assert later.__match_args__ == same.__match_args__
+    assert hash(first) == hash(same("two"))
+    assert first == later("two") != later("one")
+    assert not is_generated(later)
+    words = []
+    for cls in (same, later):
+        with pytest.raises(TypeError, match="length") as error:
+            cls("a", length=1)
+        words.append(str(error.value))
+    assert words[0] == words[1]
+    for replace in (dataclasses.replace, data_classes.replace):
+        with pytest.raises((TypeError, ValueError), match="init=False"):
+            replace(first, length=1)
 
 
 def test_replace_asks_for_no_more_than_dataclasses_does() -> None:

@@ -191,10 +191,10 @@ def path_info(path: Path, real_of: Callable[[str], str] = os.path.realpath) -> P
         link = None
     above, _, name = text.rpartition("/")
     if link is None and above and name != "..":
-        real = Path(f"{real_of(above).rstrip('/')}/{name}")
+        real = f"{real_of(above).rstrip('/')}/{name}"
     else:
-        real = Path(os.path.realpath(text))
-    return PathInfo(_kind_of(text), real, link)
+        real = os.path.realpath(text)
+    return PathInfo(_kind_of(text), path if real == text else Path(real), link)
 
 
 def _kind_of(path: str) -> PathKind:
@@ -222,7 +222,7 @@ def _links_in(directory: Path) -> dict[str, str | None]:
     for name in _names_in(directory):
         found[name] = None
         with suppress(OSError):
-            found[name] = os.readlink(directory / name)  # noqa: PTH115 - as it is written
+            found[name] = os.readlink(f"{directory}/{name}")  # noqa: PTH115 - as it is written
     return found
 
 

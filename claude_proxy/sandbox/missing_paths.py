@@ -26,8 +26,9 @@ def missing_in(directory: Path, paths: Iterable[Path]) -> dict[Path, PathInfo]:
     # As text: there are hundreds of paths, and their parts are made again each time.
     above = f"{directory}/"
     below = {path: text[len(above) :] for path in paths if (text := str(path)).startswith(above)}
+    direct = real == str(directory)  # then a path is its own real path
     return {
-        path: PathInfo(PathKind.MISSING, Path(f"{real}/{name}"))
+        path: PathInfo(PathKind.MISSING, path if direct else Path(f"{real}/{name}"))
         for path, name in below.items()
         if name.partition("/")[0].casefold() not in present and ".." not in name.split("/")
     }

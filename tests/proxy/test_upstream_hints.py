@@ -4,6 +4,7 @@ import pytest
 
 from claude_proxy.policy.request import Request, Scheme
 from claude_proxy.proxy.dialer import Failure
+from claude_proxy.proxy.openssl_words import VERIFY_FAILED
 from claude_proxy.proxy.tls_failures import failed_handshake
 from claude_proxy.proxy.upstream_errors import refusal_for
 from claude_proxy.proxy.upstream_hints import NO_HINTS, UpstreamHints
@@ -33,7 +34,7 @@ def test_a_proxy_of_the_shell_is_named_where_an_upstream_is_not_reached(failure:
 def test_a_ca_that_was_added_to_this_machine_is_named_where_an_unknown_one_has_signed(
     words: str,
 ) -> None:
-    error = failed_handshake(f"Certificate verify failed: {words}", TARGET, asked=False)
+    error = failed_handshake(VERIFY_FAILED + words, TARGET, asked=False)
     refusal = refusal_for(error, REQUEST, "asked")
 
     hint = HINTS.about(refusal.reason, refusal.explanation)
@@ -45,9 +46,7 @@ def test_a_ca_that_was_added_to_this_machine_is_named_where_an_unknown_one_has_s
 
 
 def test_another_failure_has_another_cause() -> None:
-    error = failed_handshake(
-        "Certificate verify failed: certificate has expired", TARGET, asked=False
-    )
+    error = failed_handshake(VERIFY_FAILED + "certificate has expired", TARGET, asked=False)
     refusal = refusal_for(error, REQUEST, "asked")
 
     assert HINTS.about(refusal.reason, refusal.explanation) is None
@@ -56,7 +55,7 @@ def test_another_failure_has_another_cause() -> None:
 
 def test_nothing_is_said_where_nothing_is_known() -> None:
     unknown = failed_handshake(
-        "Certificate verify failed: unable to get local issuer certificate", TARGET, asked=False
+        VERIFY_FAILED + "unable to get local issuer certificate", TARGET, asked=False
     )
     refusal = refusal_for(unknown, REQUEST, "asked")
 

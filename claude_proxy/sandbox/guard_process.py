@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from claude_proxy.errors import ClaudeProxyError
-from claude_proxy.sandbox import own_programs
+from claude_proxy.sandbox import helper_end, own_programs
 from claude_proxy.sandbox.bubblewrap.stop_generation import StopGeneration
 from claude_proxy.sandbox.helper_processes import HelperProcess, start_program
 from claude_proxy.sandbox.plan.model import GuardedMount, GuardKind
@@ -92,7 +92,10 @@ class MountGuard(HelperProcess):
     def lost(self) -> None:
         """Note that the guard ended although the sandbox had not."""
         if self.ended is None:
-            self.ended = _run_ended("the process that guards them ended", str(self._log))
+            self.ended = _run_ended(
+                f"the process that guards them {helper_end.words_of(self.end_code())}",
+                self._place(),
+            )
 
     def finish(self) -> None:
         """End the guard; tell what it still reports, and again what was replaced."""
@@ -106,10 +109,13 @@ class MountGuard(HelperProcess):
         super().end()
         self._reports.close()
 
+    def _place(self) -> str | None:
+        return helper_end.place_of(self._log, f"process {self.pid}")
+
     def _lines_of(self, report: bytes) -> Iterator[str]:
         what, at, *rest = [os.fsdecode(field) for field in report.split(b"\0")]
         if what == _ENDED:
-            self.ended = _run_ended(rest[0], at or str(self._log))
+            self.ended = _run_ended(rest[0], at or self._place())
             return
         kind, when, count, known = rest
         clock = time.strftime("%H:%M:%S", time.localtime(int(when)))
@@ -155,7 +161,7 @@ def _message(what: str, kind: str, clock: str) -> str:
     )
 
 
-def _run_ended(why: str, where: str) -> ClaudeProxyError:
+def _run_ended(why: str, where: str | None) -> ClaudeProxyError:
     return ClaudeProxyError(
         f"the run was ended, because its files could not be protected any more: {why}",
         where=where,

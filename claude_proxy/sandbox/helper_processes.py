@@ -27,6 +27,7 @@ from claude_proxy.config.settings import Settings
 from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.sandbox import (
+    helper_end,
     own_programs,
     proxy_process_ipc,
     shown_list,
@@ -48,6 +49,7 @@ _START_PATIENCE_S = 120.0
 _JOIN_PAUSE_S = 0.1
 _END_PATIENCE_S = 5.0
 _MESSAGE_LIMIT = 256
+_SERVE = "try `claude-proxy serve` with the same options"
 
 
 class HelperProcess:
@@ -81,13 +83,15 @@ class HelperProcess:
 
     def failed(self, log: Path) -> ClaudeProxyError:
         """Return the error for a process that ended too early."""
+        code = self.end_code()
+        what = f"the {self.what} of this run {helper_end.words_of(code)}; nothing was run"
+        return helper_end.error(what, code=code, log=log)
+
+    def end_code(self) -> int | None:
+        """Return the exit code of a process that is ending, or -n for signal n; None: it is not."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(_END_PATIENCE_S)
-        return ClaudeProxyError(
-            f"the {self.what} of this run ended (exit code {self.process.poll()}); nothing was run",
-            where=str(log),
-            fix="read the log",
-        )
+        return self.process.returncode
 
     def close_lifeline(self) -> None:
         """Tell the process to end."""
@@ -191,17 +195,17 @@ class ProxyProcess(HelperProcess):
         self._close_report()
         self.start_error = ClaudeProxyError(
             f"the proxy of this run was not ready after {_START_PATIENCE_S:.0f} seconds",
-            where=str(self._log),
-            fix="read the log; try `claude-proxy serve` with the same options",
+            where=helper_end.place_of(self._log, f"process {self.pid}"),
+            fix=_SERVE,
         )
 
     def _fail(self, line: bytes) -> None:
         self._close_report()
-        self.start_error = proxy_process_ipc.decode_error(line) or ClaudeProxyError(
-            "the proxy of this run ended before it was ready",
-            where=str(self._log),
-            fix="read the log; try `claude-proxy serve` with the same options",
-        )
+        self.start_error = proxy_process_ipc.decode_error(line)
+        if self.start_error is None:
+            code = self.end_code()
+            what = f"the proxy of this run {helper_end.words_of(code)} before it was ready"
+            self.start_error = helper_end.error(what, code=code, log=self._log, instead=_SERVE)
 
     def _close_report(self) -> None:
         report, self._report = self._report, None
@@ -380,7 +384,7 @@ class SocketSupervisor(HelperProcess):
             raise ClaudeProxyError(
                 "the sandbox cannot have Unix sockets of its own; nothing was run: "
                 + (heard.decode("utf-8", "replace").lower() or "their supervisor ended"),
-                where=str(self._log),
+                where=helper_end.place_of(self._log, f"process {self.pid}"),
                 fix="use --unix-sockets none, which denies all Unix sockets",
             )
 

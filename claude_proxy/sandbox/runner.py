@@ -37,6 +37,7 @@ from claude_proxy.events import Notice
 from claude_proxy.sandbox import (
     credentials,
     git_links,
+    helper_end,
     host_facts,
     named_scripts,
     netns,
@@ -249,10 +250,11 @@ def _run(sandbox: Sandbox, run_spec: RunSpec, say: Reporter) -> int:
     for helper in lost:
         if helper is sandbox.proxy_process and sandbox.proxy_process.start_error is not None:
             continue
-        what, pid = helper.what, helper.pid
+        ended = helper_end.words_of(helper.end_code())
+        see = f" (see {sandbox.log})" if helper_end.has_said(sandbox.log) else ""
         say(
-            f"warning: the {what} of this run (process {pid}) ended before COMMAND; after that the "
-            f"sandbox had no network (see {sandbox.log})"
+            f"warning: the {helper.what} of this run (process {helper.pid}) {ended} before COMMAND "
+            f"ended; after that the sandbox had no network{see}"
         )
     _report_changes(sandbox, say)
     lookups = sandbox.lookups.ask()

@@ -140,4 +140,4 @@ def test_a_helper_that_ended_too_early_is_reported_with_its_exit_code(tmp_path: 
 
     os.close(reading)
     assert "relay of this run ended (exit code 3)" in error.what
-    assert error.where == str(tmp_path / "log")
+    assert error.where is None  # there is no such log

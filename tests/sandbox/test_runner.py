@@ -466,7 +466,7 @@ def test_what_a_command_asks_waits_for_the_engine_and_is_judged(place: Place) ->
 @pytest.mark.parametrize(
     ("does", "problem"),
     [
-        ("os._exit(9)", "error: the proxy of this run ended before it was ready"),
+        ("os._exit(9)", "error: the proxy of this run ended (exit code 9) before it was ready"),
         ("raise ImportError", "error: internal error (ImportError) in the proxy of the run"),
     ],
 )

@@ -2,8 +2,9 @@
 
 Laws kept: judged is dialled: the socket connects to an address that the policy has seen, without a
 second lookup in between (DNS rebinding). What a name resolved to is remembered for a few seconds,
-and judged at each dial. Every exit is gated: nothing else in the program opens a connection to the
-outside.
+and judged at each dial. An address that the owner gives for a name (--resolve) takes the place of
+the look-up alone, not of the judgement. Every exit is gated: nothing else in the program opens a
+connection to the outside.
 """
 
 import asyncio
@@ -137,7 +138,7 @@ class Dialer:
         """
         pinned = self._pinned.get(target)
         if pinned is not None:
-            self._check_pinned(pinned, target, judge)
+            self._check([pinned], target, judge)
         elif self.via_proxy(target):
             _check_literal(target, judge)
         else:
@@ -146,7 +147,7 @@ class Dialer:
     async def _direct(self, target: Authority, judge: Judge, client: Hashable) -> Dialled:
         pinned = self._pinned.get(target)
         if pinned is not None:
-            self._check_pinned(pinned, target, judge)
+            self._check([pinned], target, judge)
             return await _first_connected([pinned], target)
 
         async def connect(addresses: list[Address]) -> Dialled:
@@ -154,11 +155,6 @@ class Dialer:
             return await _first_connected(addresses, target)
 
         return await self._to_addresses(target, client, connect)
-
-    def _check_pinned(self, pinned: Address, target: Authority, judge: Judge) -> None:
-        # An address that the owner pinned (--resolve) needs no rule.
-        if self._owner_of(pinned, target.port) is AddressOwner.OWN_LISTENER:
-            self._check([pinned], target, judge)
 
     def _check(self, addresses: list[Address], target: Authority, judge: Judge) -> None:
         """Have every address judged."""

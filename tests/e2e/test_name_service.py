@@ -246,7 +246,8 @@ def test_the_audit_log_holds_the_address_that_was_dialled(proxy: Proxy, internet
 def test_a_resolve_option_takes_the_resolvers_place(
     start_proxy: StartProxy, internet: Internet
 ) -> None:
-    proxy = start_proxy("allow: [intranet.test]\n", "--resolve", "intranet.test:443:10.77.0.1")
+    rules = "allow: [{host: intranet.test, addresses: [10.77.0.0/16]}]\n"
+    proxy = start_proxy(rules, "--resolve", "intranet.test:443:10.77.0.1")
 
     with internet.watch() as seen:
         answer = get(proxy, "intranet.test")
@@ -256,10 +257,18 @@ def test_a_resolve_option_takes_the_resolvers_place(
     assert seen.dialled() == {("10.77.0.1", 443)}
 
 
+@pytest.mark.parametrize(
+    "rules",
+    [
+        "allow: []\n",
+        "allow: [intranet.test]\n",
+        "allow: [{host: intranet.test, addresses: [10.77.0.0/16]}]\ndeny: [10.0.0.0/8]\n",
+    ],
+)
 def test_a_resolve_option_allows_nothing_by_itself(
-    start_proxy: StartProxy, internet: Internet
+    start_proxy: StartProxy, internet: Internet, rules: str
 ) -> None:
-    proxy = start_proxy("allow: []\n", "--resolve", "intranet.test:443:10.77.0.1")
+    proxy = start_proxy(rules, "--resolve", "intranet.test:443:10.77.0.1")
 
     with internet.watch() as seen:
         answer = get(proxy, "intranet.test")

@@ -279,7 +279,8 @@ def test_nothing_that_a_run_leaves_holds_the_key_although_its_requests_fail(
 ) -> None:
     runs = launch()
     source, variables = source_of(kind, runs)
-    runs.allowlist.write_text(injecting(source), encoding="utf-8")
+    listed = f"{{host: {API}, addresses: [192.0.2.0/24]}}"
+    runs.allowlist.write_text(injecting(source).replace(API, listed, 1), encoding="utf-8")
     before = set(runs.directory.rglob("*"))
     options = ("--verbose", "--resolve", f"{API}:443:192.0.2.1", "--connect-timeout", "1s")
 

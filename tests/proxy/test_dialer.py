@@ -444,7 +444,7 @@ def test_another_port_of_this_machine_is_not_the_proxy(run: Run) -> None:
     run(play)
 
 
-def test_a_pinned_name_is_neither_looked_up_nor_judged(run: Run) -> None:
+def test_a_pinned_name_is_judged_and_not_looked_up(run: Run) -> None:
     async def play() -> None:
         server, names, judge = Server(), Names(), Judge()
         async with server.listening():
@@ -452,9 +452,57 @@ def test_a_pinned_name_is_neither_looked_up_nor_judged(run: Run) -> None:
             dialer = Dialer(names, pinned={target: LOOPBACK})
             await peer_of(dialer.dial(target, judge, tunnel=True))
 
-        assert (names.asked, judge.judged) == ([], [])
+        assert names.asked == []
+        assert judge.judged == [("127.0.0.1", AddressOwner.THIS_MACHINE)]
 
     run(play)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1", "10.1.2.3", "169.254.169.254", "fd00::1"])
+@pytest.mark.parametrize(
+    "entry", ["public.example", "{host: public.example, addresses: [192.168.0.0/16]}"]
+)
+def test_a_pinned_address_that_no_rule_names_is_denied(run: Run, address: str, entry: str) -> None:
+    async def play() -> None:
+        found = await _denial_of_pinned(address, f"allow: [{entry}]\n")
+        assert found is Reason.ADDRESS_NOT_ALLOWED
+
+    run(play)
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("127.0.0.1", "127.0.0.0/8"),
+        ("10.1.2.3", "10.0.0.0/8"),
+        ("::ffff:10.1.2.3", "10.0.0.0/8"),
+        ("93.184.216.34", "93.184.216.0/24"),
+    ],
+)
+def test_a_denial_wins_over_a_pinned_address_that_a_rule_names(
+    run: Run, address: str, network: str
+) -> None:
+    rule = f'{{host: public.example, addresses: ["{network}"]}}'
+
+    async def play() -> None:
+        text = f"allow: [{rule}]\ndeny: [{network}]\n"
+        assert await _denial_of_pinned(address, text) is Reason.DENY_RULE
+
+    run(play)
+
+
+async def _denial_of_pinned(address: str, text: str) -> Reason:
+    target, policy = Authority.of("public.example", 443), policy_of(text)
+    dialer = Dialer(Names(), pinned={target: ip_address(address)})
+
+    def judge(found: Address, owner: AddressOwner) -> Decision:
+        return policy.decide_address(target, found, owner)
+
+    with pytest.raises(DialError):
+        dialer.judge_again(target, [], judge)
+    error = await failure_of(dialer.dial(target, judge, tunnel=True))
+    assert error.decision is not None
+    return error.decision.reason
 
 
 # --- what cannot be reached is told apart
@@ -844,18 +892,17 @@ def test_they_are_judged_again_as_a_dial_would_judge_them() -> None:
     assert asked == [PUBLIC, PUBLIC, LOOPBACK]
 
 
-def test_one_that_is_pinned_is_judged_again_only_for_a_loop() -> None:
+def test_one_that_is_pinned_is_judged_again_by_what_is_pinned() -> None:
     target = Authority.of("public.example", 443)
     dialer = Dialer(Names(), pinned={target: LOOPBACK})
+    judge = Judge()
 
-    def judge(_: Address, owner: AddressOwner) -> Decision:
-        assert owner is AddressOwner.OWN_LISTENER
-        return denied(Reason.PROXY_LOOP)
-
-    dialer.judge_again(target, [], judge)
+    dialer.judge_again(target, [PUBLIC], judge)
     dialer.own.add(Authority.of("127.0.0.1", 443))
-    with pytest.raises(DialError):
-        dialer.judge_again(target, [], judge)
+    dialer.judge_again(target, [PUBLIC], judge)
+
+    owners = [AddressOwner.THIS_MACHINE, AddressOwner.OWN_LISTENER]
+    assert judge.judged == [("127.0.0.1", owner) for owner in owners]
 
 
 @pytest.mark.parametrize(("target", "count"), [("10.1.2.3:443", 1), ("public.example:443", 0)])
